@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Everything that user space decides before load. Constants in .rodata: the
+ * verifier knows their values and removes what they switch off.
+ */
+#ifndef TCPSHIFT_CONFIG_H
+#define TCPSHIFT_CONFIG_H
+
+#include "kernel.h"
+
+/* What this kernel gives (internal/probe finds out). */
+const volatile bool has_socket_storage; /* sk_storage in tracing programs, since 5.12 */
+const volatile bool has_socket_cookie; /* bpf_get_socket_cookie there, since 5.12 */
+
+/* Wake the reader early when this much is unread, in bytes. */
+const volatile __u64 wake_bytes = 1 << 20;
+
+/* Filters; zero or false: off. See filter.h. */
+const volatile __u8 filter_family; /* 4 or 6 */
+const volatile __u8 filter_ports; /* a bit per enum side */
+const volatile __u8 filter_addrs; /* a bit per enum side */
+const volatile __u32 filter_old_states; /* a bit per state */
+const volatile __u32 filter_new_states;
+const volatile __u8 filter_roles; /* a bit per enum socket_role */
+const volatile bool filter_netns;
+const volatile bool filter_pid;
+const volatile bool filter_comm;
+const volatile bool filter_cgroup;
+
+/* The tracer's own process, named in its own pid namespace. */
+const volatile bool exclude_self;
+const volatile __u32 self_pid;
+const volatile __u64 self_pidns_dev;
+const volatile __u64 self_pidns_ino;
+
+#endif

@@ -1,0 +1,185 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Is this transition wanted. User space fills the maps before attaching; they never change. */
+#ifndef TCPSHIFT_FILTER_H
+#define TCPSHIFT_FILTER_H
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include "config.h"
+#include "endpoints.h"
+#include "owner.h"
+
+#define CGROUP_DEPTH 32
+
+/* Which end of a connection a port or address filter is about. */
+enum side {
+	SIDE_EITHER,
+	SIDE_LOCAL,
+	SIDE_PEER,
+	SIDES,
+};
+
+struct port_set {
+	__u64 bits[65536 / 64];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, SIDES);
+	__type(key, __u32); /* enum side */
+	__type(value, struct port_set);
+} filter_port_sets SEC(".maps");
+
+struct prefix_key {
+	__u32 prefixlen; /* PREFIX_KIND_BITS and those of the address */
+	__u8 side; /* enum side */
+	__u8 family; /* 4 or 6 */
+	__u16 zero;
+	__u32 addr[4]; /* network order; IPv4 in the first word */
+};
+
+#define PREFIX_KIND_BITS 32
+
+/* User space sizes it to the prefixes given. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__uint(max_entries, 1);
+	__type(key, struct prefix_key);
+	__type(value, __u8);
+} filter_prefixes SEC(".maps");
+
+enum member_kind {
+	MEMBER_NETNS,
+	MEMBER_PID,
+	MEMBER_COMM,
+	MEMBER_CGROUP,
+};
+
+struct member_key {
+	__u32 kind; /* enum member_kind */
+	__u8 value[16]; /* an id in its first eight bytes, or a comm; then zeros */
+};
+
+/* User space sizes it to the members given. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct member_key);
+	__type(value, __u8);
+} filter_members SEC(".maps");
+
+static __always_inline bool is_member(enum member_kind kind, __u64 id)
+{
+	struct member_key key = {.kind = kind};
+
+	__builtin_memcpy(key.value, &id, sizeof(id));
+	return bpf_map_lookup_elem(&filter_members, &key) != NULL;
+}
+
+static __always_inline bool is_member_comm(const char comm[TASK_COMM_LEN])
+{
+	struct member_key key = {.kind = MEMBER_COMM};
+
+	__builtin_memcpy(key.value, comm, TASK_COMM_LEN);
+	return bpf_map_lookup_elem(&filter_members, &key) != NULL;
+}
+
+static __always_inline bool port_in(enum side side, __u16 port)
+{
+	__u32 key = side;
+	struct port_set *set = bpf_map_lookup_elem(&filter_port_sets, &key);
+
+	return set && port && set->bits[port / 64] >> (port % 64) & 1;
+}
+
+static __always_inline bool ports_wanted(const struct endpoints *ep)
+{
+	if (filter_ports & 1 << SIDE_EITHER && !port_in(SIDE_EITHER, ep->local_port) &&
+	    !port_in(SIDE_EITHER, ep->peer_port))
+		return false;
+	if (filter_ports & 1 << SIDE_LOCAL && !port_in(SIDE_LOCAL, ep->local_port))
+		return false;
+	return !(filter_ports & 1 << SIDE_PEER) || port_in(SIDE_PEER, ep->peer_port);
+}
+
+static __always_inline bool addr_in(enum side side, __u8 family, const __u32 addr[4])
+{
+	struct prefix_key key = {
+		.prefixlen = PREFIX_KIND_BITS + (family == 4 ? 32 : 128),
+		.side = side,
+		.family = family,
+	};
+
+	__builtin_memcpy(key.addr, addr, sizeof(key.addr));
+	return bpf_map_lookup_elem(&filter_prefixes, &key) != NULL;
+}
+
+static __always_inline bool addrs_wanted(const struct endpoints *ep)
+{
+	if (filter_addrs & 1 << SIDE_EITHER && !addr_in(SIDE_EITHER, ep->family, ep->local_addr) &&
+	    !addr_in(SIDE_EITHER, ep->family, ep->peer_addr))
+		return false;
+	if (filter_addrs & 1 << SIDE_LOCAL && !addr_in(SIDE_LOCAL, ep->family, ep->local_addr))
+		return false;
+	return !(filter_addrs & 1 << SIDE_PEER) || addr_in(SIDE_PEER, ep->family, ep->peer_addr);
+}
+
+static __always_inline struct cgroup *cgroup_of(const struct sock *sk)
+{
+	const struct sock_cgroup_data___val *data = (const void *)&sk->sk_cgrp_data;
+
+	if (bpf_core_field_exists(sk->sk_cgrp_data.cgroup))
+		return BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
+	return (struct cgroup *)BPF_CORE_READ(data, val);
+}
+
+/* The socket's cgroup or one above it; the cgroup in which the socket was made. */
+static __always_inline bool cgroup_wanted(const struct sock *sk)
+{
+	struct cgroup *cgroup = cgroup_of(sk);
+
+	for (int i = 0; i < CGROUP_DEPTH && cgroup; i++) {
+		if (is_member(MEMBER_CGROUP, BPF_CORE_READ(cgroup, kn, id)))
+			return true;
+		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
+	}
+	return false;
+}
+
+/* Only what is proven counts: a transition whose owner is not known is not of --pid. */
+static __always_inline bool owner_wanted(const struct owner *owner)
+{
+	if (exclude_self && owner->self)
+		return false;
+	if (filter_pid && !(owner->pid && is_member(MEMBER_PID, owner->pid)))
+		return false;
+	return !filter_comm || (owner->pid && is_member_comm(owner->comm));
+}
+
+static __always_inline bool has_bit(__u32 mask, __u32 bit)
+{
+	return bit < 32 && mask >> bit & 1;
+}
+
+static __always_inline bool states_wanted(int old_state, int new_state)
+{
+	if (filter_old_states && !has_bit(filter_old_states, old_state))
+		return false;
+	return !filter_new_states || has_bit(filter_new_states, new_state);
+}
+
+static __always_inline bool socket_wanted(const struct sock *sk, const struct endpoints *ep)
+{
+	if (filter_family && ep->family != filter_family)
+		return false;
+	if (filter_netns && !is_member(MEMBER_NETNS, sk->__sk_common.skc_net.net->ns.inum))
+		return false;
+	if (filter_ports && !ports_wanted(ep))
+		return false;
+	if (filter_addrs && !addrs_wanted(ep))
+		return false;
+	return !filter_cgroup || cgroup_wanted(sk);
+}
+
+#endif
