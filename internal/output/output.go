@@ -1,0 +1,95 @@
+// Package output is where finished lines go: standard output or a file. It knows
+// nothing of what the lines say, and it never leaves half of one in a file.
+package output
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrReaderGone means that whoever read our output went away: an end, not a failure.
+var ErrReaderGone = errors.New("the reader of the output went away")
+
+// Output is an open destination. It is for one goroutine.
+type Output struct {
+	file *os.File
+	mine bool // opened here, so to be closed here
+	pipe bool // has another end that can go away
+}
+
+// Open opens the path for appending and makes it if need be, so that a restart
+// loses no record; "-" is standard output.
+func Open(path string) (*Output, error) {
+	if path == "-" {
+		return newOutput(os.Stdout, false)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	return newOutput(f, true)
+}
+
+func newOutput(f *os.File, mine bool) (*Output, error) {
+	info, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("look at output: %w", err)
+	}
+	return &Output{file: f, mine: mine, pipe: info.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0}, nil
+}
+
+// Write writes whole lines and says how many bytes of them are in the output for
+// good. It fails with [ErrReaderGone], or with the system's error and the file's
+// name; then no further Write makes sense.
+func (o *Output) Write(lines []byte) (int, error) {
+	n, err := o.file.Write(lines)
+	if err == nil {
+		return n, nil
+	}
+	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
+		return n, ErrReaderGone
+	}
+	whole := bytes.LastIndexByte(lines[:n], '\n') + 1
+	if whole < n {
+		err = errors.Join(err, o.takeBack(int64(n-whole)))
+	}
+	return whole, err
+}
+
+// takeBack cuts the beginning of a line off the end of a regular file, provided
+// that nobody else has written there since.
+func (o *Output) takeBack(count int64) error {
+	info, err := o.file.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	at, err := o.file.Seek(0, io.SeekCurrent)
+	if err != nil || at != info.Size() {
+		return err
+	}
+	return o.file.Truncate(at - count)
+}
+
+// ReaderGone says whether the other end of a pipe or socket has been closed,
+// without waiting for a write to find out.
+func (o *Output) ReaderGone() bool {
+	if !o.pipe {
+		return false
+	}
+	poll := []unix.PollFd{{Fd: int32(o.file.Fd())}}
+	n, err := unix.Poll(poll, 0)
+	return err == nil && n > 0 && poll[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
+}
+
+// Close closes what Open opened. Some file systems report a failed write only here.
+func (o *Output) Close() error {
+	if !o.mine {
+		return nil
+	}
+	return o.file.Close()
+}

@@ -1,0 +1,183 @@
+package probe
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/bpfobj"
+	"github.com/tcpshift/tcpshift/internal/filter"
+)
+
+// configure sets the constants of bpf/config.h and the sizes of the maps.
+func configure(opts Options, features Features) (*ebpf.CollectionSpec, error) {
+	spec, err := bpfobj.LoadProbe()
+	if err != nil {
+		return nil, fmt.Errorf("read embedded programs: %w", err)
+	}
+	constants := map[string]any{
+		bpfobj.ProbeVarHasSocketStorage: features.has(SocketStorage),
+		bpfobj.ProbeVarHasSocketCookie:  features.has(SocketCookie),
+		bpfobj.ProbeVarWakeBytes:        uint64(opts.BufferSize / 4),
+	}
+	addFilterConstants(constants, &opts.Filter)
+	if opts.ExcludeSelf {
+		if err := addSelf(constants); err != nil {
+			return nil, err
+		}
+	}
+	for name, value := range constants {
+		if err := spec.Variables[name].Set(value); err != nil {
+			return nil, fmt.Errorf("set %s: %w", name, err)
+		}
+	}
+	spec.Maps[bpfobj.ProbeMapEvents].MaxEntries = uint32(opts.BufferSize)
+	spec.Maps[bpfobj.ProbeMapFilterPrefixes].MaxEntries = uint32(max(1, len(prefixes(&opts.Filter))))
+	spec.Maps[bpfobj.ProbeMapFilterMembers].MaxEntries = uint32(max(1, len(members(&opts.Filter))))
+	if !features.has(SocketStorage) {
+		// Nothing refers to it then, but a kernel without could not create it either.
+		standIn := spec.Maps[bpfobj.ProbeMapMemory]
+		standIn.Type, standIn.Flags, standIn.MaxEntries = ebpf.Array, 0, 1
+	}
+	return spec, nil
+}
+
+func addFilterConstants(constants map[string]any, f *filter.Filter) {
+	var oldStates, newStates uint32
+	for _, s := range f.OldStates {
+		oldStates |= 1 << s
+	}
+	for _, s := range f.NewStates {
+		newStates |= 1 << s
+	}
+	var roles, portSides, addrSides uint8
+	for _, r := range f.Roles {
+		roles |= 1 << r
+	}
+	for side, set := range portSets(f) {
+		if len(set) > 0 {
+			portSides |= 1 << side
+		}
+	}
+	for side, set := range prefixSets(f) {
+		if len(set) > 0 {
+			addrSides |= 1 << side
+		}
+	}
+	constants[bpfobj.ProbeVarFilterFamily] = f.Family
+	constants[bpfobj.ProbeVarFilterOldStates] = oldStates
+	constants[bpfobj.ProbeVarFilterNewStates] = newStates
+	constants[bpfobj.ProbeVarFilterRoles] = roles
+	constants[bpfobj.ProbeVarFilterPorts] = portSides
+	constants[bpfobj.ProbeVarFilterAddrs] = addrSides
+	constants[bpfobj.ProbeVarFilterNetns] = len(f.Netns) > 0
+	constants[bpfobj.ProbeVarFilterPid] = len(f.PIDs) > 0
+	constants[bpfobj.ProbeVarFilterComm] = len(f.Comms) > 0
+	constants[bpfobj.ProbeVarFilterCgroup] = len(f.Cgroups) > 0
+}
+
+// addSelf names this process as bpf_get_ns_current_pid_tgid() sees it.
+func addSelf(constants map[string]any) error {
+	info, err := os.Stat("/proc/self/ns/pid")
+	if err != nil {
+		return fmt.Errorf("find own pid namespace: %w", err)
+	}
+	st := info.Sys().(*syscall.Stat_t)
+	constants[bpfobj.ProbeVarExcludeSelf] = true
+	constants[bpfobj.ProbeVarSelfPid] = uint32(os.Getpid())
+	// The kernel's own encoding, MKDEV of include/linux/kdev_t.h.
+	constants[bpfobj.ProbeVarSelfPidnsDev] = uint64(unix.Major(st.Dev))<<20 | uint64(unix.Minor(st.Dev))
+	constants[bpfobj.ProbeVarSelfPidnsIno] = st.Ino
+	return nil
+}
+
+func portSets(f *filter.Filter) [bpfobj.ProbeSideSIDES][]filter.PortRange {
+	return [bpfobj.ProbeSideSIDES][]filter.PortRange{
+		bpfobj.ProbeSideSIDE_EITHER: f.Ports,
+		bpfobj.ProbeSideSIDE_LOCAL:  f.LocalPorts,
+		bpfobj.ProbeSideSIDE_PEER:   f.PeerPorts,
+	}
+}
+
+func prefixSets(f *filter.Filter) [bpfobj.ProbeSideSIDES][]netip.Prefix {
+	return [bpfobj.ProbeSideSIDES][]netip.Prefix{
+		bpfobj.ProbeSideSIDE_EITHER: f.Addrs,
+		bpfobj.ProbeSideSIDE_LOCAL:  f.LocalAddrs,
+		bpfobj.ProbeSideSIDE_PEER:   f.PeerAddrs,
+	}
+}
+
+func prefixes(f *filter.Filter) []bpfobj.ProbePrefixKey {
+	var keys []bpfobj.ProbePrefixKey
+	for side, set := range prefixSets(f) {
+		for _, prefix := range set {
+			keys = append(keys, prefixKey(side, prefix))
+		}
+	}
+	return keys
+}
+
+func prefixKey(side int, prefix netip.Prefix) bpfobj.ProbePrefixKey {
+	const kindBits = 32 // PREFIX_KIND_BITS, bpf/filter.h
+	key := bpfobj.ProbePrefixKey{Prefixlen: kindBits + uint32(prefix.Bits()), Side: uint8(side), Family: 6}
+	if prefix.Addr().Is4() {
+		key.Family = 4
+	}
+	for i, word := 0, prefix.Addr().AsSlice(); len(word) > 0; i, word = i+1, word[4:] {
+		key.Addr[i] = binary.NativeEndian.Uint32(word)
+	}
+	return key
+}
+
+func members(f *filter.Filter) []bpfobj.ProbeMemberKey {
+	var keys []bpfobj.ProbeMemberKey
+	add := func(kind bpfobj.ProbeMemberKind, value []byte) {
+		key := bpfobj.ProbeMemberKey{Kind: uint32(kind)}
+		copy(key.Value[:], value)
+		keys = append(keys, key)
+	}
+	id := func(v uint64) []byte { return binary.NativeEndian.AppendUint64(nil, v) }
+	for _, ino := range f.Netns {
+		add(bpfobj.ProbeMemberKindMEMBER_NETNS, id(uint64(ino)))
+	}
+	for _, pid := range f.PIDs {
+		add(bpfobj.ProbeMemberKindMEMBER_PID, id(uint64(pid)))
+	}
+	for _, comm := range f.Comms {
+		add(bpfobj.ProbeMemberKindMEMBER_COMM, []byte(comm))
+	}
+	for _, cgroup := range f.Cgroups {
+		add(bpfobj.ProbeMemberKindMEMBER_CGROUP, id(cgroup))
+	}
+	return keys
+}
+
+// fillFilterMaps runs before the programs are attached.
+func fillFilterMaps(maps *bpfobj.ProbeMaps, f *filter.Filter) error {
+	var errs []error
+	for side, ranges := range portSets(f) {
+		var set bpfobj.ProbePortSet
+		for _, r := range ranges {
+			for port := int(r.First); port <= int(r.Last); port++ {
+				set.Bits[port/64] |= 1 << (port % 64)
+			}
+		}
+		errs = append(errs, maps.FilterPortSets.Put(uint32(side), &set))
+	}
+	for _, key := range prefixes(f) {
+		errs = append(errs, maps.FilterPrefixes.Put(&key, uint8(1)))
+	}
+	for _, key := range members(f) {
+		errs = append(errs, maps.FilterMembers.Put(&key, uint8(1)))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("fill filter maps: %w", err)
+	}
+	return nil
+}

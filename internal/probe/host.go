@@ -1,0 +1,107 @@
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
+)
+
+// HostError says that this host cannot trace, and what its operator can do.
+type HostError struct {
+	Problem string // a clause without a full stop
+	Remedy  string
+}
+
+func (e *HostError) Error() string {
+	return e.Problem + ": " + e.Remedy
+}
+
+// Tracepoint is where the programs attach.
+const Tracepoint = "inet_sock_set_state"
+
+const remedyPrivilege = "run as root (sudo tcpshift), or give the binary CAP_BPF and CAP_PERFMON (setcap cap_bpf,cap_perfmon+ep)"
+
+// Requirement is one thing without which there is no tracing.
+type Requirement struct {
+	Name  string
+	Check func() error // a [*HostError] where it is missing
+}
+
+// Requirements are in an order in which the first that fails explains the rest.
+func Requirements() []Requirement {
+	return []Requirement{
+		{"kernel 5.8 or later, with ring buffers", checkRingBuffer},
+		{"kernel type information (BTF)", checkBTF},
+		{"tracepoint sock:" + Tracepoint, checkTracepoint},
+	}
+}
+
+// CheckHost returns the first requirement's error.
+func CheckHost() error {
+	for _, r := range Requirements() {
+		if err := r.Check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkRingBuffer makes one: that needs both the kernel and the privilege.
+func checkRingBuffer() error {
+	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "tcpshift_check", Type: ebpf.RingBuf, MaxEntries: uint32(os.Getpagesize())})
+	switch {
+	case err == nil:
+		return m.Close()
+	case errors.Is(err, unix.EPERM):
+		return &HostError{"BPF is not permitted to this user", remedyPrivilege}
+	case errors.Is(err, unix.ENOSYS):
+		return &HostError{"this kernel has no bpf() system call", "use one built with CONFIG_BPF_SYSCALL"}
+	case errors.Is(err, unix.EINVAL), errors.Is(err, ebpf.ErrNotSupported):
+		return &HostError{"this kernel has no BPF ring buffer", "use Linux 5.8 or later"}
+	}
+	return fmt.Errorf("create a BPF ring buffer: %w", err)
+}
+
+func checkBTF() error {
+	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); errors.Is(err, fs.ErrNotExist) {
+		return &HostError{
+			"this kernel shows no type information at /sys/kernel/btf/vmlinux",
+			"mount sysfs, or use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
+		}
+	}
+	if _, err := btf.LoadKernelSpec(); err != nil {
+		return &HostError{"the kernel's type information cannot be read (" + err.Error() + ")",
+			"use a kernel built with CONFIG_DEBUG_INFO_BTF=y"}
+	}
+	return nil
+}
+
+func checkTracepoint() error {
+	spec, err := btf.LoadKernelSpec()
+	if err != nil {
+		return fmt.Errorf("read the kernel's type information: %w", err)
+	}
+	var hook *btf.Typedef
+	if err := spec.TypeByName("btf_trace_"+Tracepoint, &hook); err != nil {
+		return &HostError{"this kernel has no tracepoint sock:" + Tracepoint,
+			"use a kernel built with CONFIG_INET=y and CONFIG_TRACEPOINTS=y"}
+	}
+	return nil
+}
+
+// loadError tells a refusal of privilege from a program that this kernel does not take.
+func loadError(err error) error {
+	if errors.Is(err, unix.EPERM) {
+		return &HostError{"BPF tracing programs are not permitted to this user", remedyPrivilege}
+	}
+	var verifier *ebpf.VerifierError
+	if errors.As(err, &verifier) {
+		return fmt.Errorf("this kernel's verifier refuses the programs, please report it with 'uname -a': %w", err)
+	}
+	return fmt.Errorf("load programs: %w", err)
+}

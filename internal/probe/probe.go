@@ -1,0 +1,142 @@
+// Package probe loads the BPF programs, attaches them, reads what they say and
+// counts what they could not say. It is the only package that makes bpf() calls;
+// it must not interpret samples, format anything or know about output.
+package probe
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/cilium/ebpf/ringbuf"
+	"github.com/cilium/ebpf/rlimit"
+
+	"github.com/tcpshift/tcpshift/internal/bpfobj"
+	"github.com/tcpshift/tcpshift/internal/filter"
+)
+
+// DefaultBufferSize holds about half a second of 25,000 connections a second.
+const DefaultBufferSize = 16 << 20
+
+// Options decide what the programs do; they cannot be changed after Open.
+type Options struct {
+	Filter      filter.Filter
+	BufferSize  int  // bytes, a power of two and of pages; 0: DefaultBufferSize
+	ExcludeSelf bool // leave out sockets that this process provably operates on
+}
+
+// Probe is the attached programs and their ring buffer. It is for one goroutine.
+type Probe struct {
+	features Features
+	objects  bpfobj.ProbeObjects
+	links    []link.Link // in the order of attachment
+	reader   *ringbuf.Reader
+	record   ringbuf.Record
+}
+
+// Open loads the programs and attaches them: when it returns, every later
+// transition is seen. It fails with a [*HostError] where this host cannot. The
+// caller must Close the probe.
+func Open(opts Options) (*Probe, error) {
+	if err := CheckHost(); err != nil {
+		return nil, err
+	}
+	if err := rlimit.RemoveMemlock(); err != nil {
+		return nil, fmt.Errorf("raise RLIMIT_MEMLOCK, which limits BPF memory before Linux 5.11: %w", err)
+	}
+	p := &Probe{features: DetectFeatures()}
+	if err := p.open(opts); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+func (p *Probe) open(opts Options) error {
+	if opts.BufferSize == 0 {
+		opts.BufferSize = DefaultBufferSize
+	}
+	spec, err := configure(opts, p.features)
+	if err != nil {
+		return err
+	}
+	if err := spec.LoadAndAssign(&p.objects, nil); err != nil {
+		return loadError(err)
+	}
+	if err := fillFilterMaps(&p.objects.ProbeMaps, &opts.Filter); err != nil {
+		return err
+	}
+	if p.reader, err = ringbuf.NewReader(p.objects.Events); err != nil {
+		return fmt.Errorf("open ring buffer: %w", err)
+	}
+	return p.attach()
+}
+
+// attach keeps the order that bpf/twins.h asks for: the kernel calls the programs
+// of a tracepoint in the order of their attachment.
+func (p *Probe) attach() error {
+	for _, program := range []*ebpf.Program{p.objects.SetStateFirst, p.objects.SetStateSecond} {
+		l, err := link.AttachTracing(link.TracingOptions{Program: program})
+		if err != nil {
+			return fmt.Errorf("attach to tracepoint sock:inet_sock_set_state: %w", err)
+		}
+		p.links = append(p.links, l)
+	}
+	return nil
+}
+
+// Features are what this kernel was found to give.
+func (p *Probe) Features() Features {
+	return p.features
+}
+
+// Read waits for samples, at most as long as wait, and hands over each one there
+// is; handle must not keep the slice. It returns when the time is over and the
+// ring empty, or after twice that time under load, or with handle's error.
+func (p *Probe) Read(wait time.Duration, handle func(sample []byte) error) error {
+	const checkEvery = 256
+	deadline := time.Now().Add(wait)
+	p.reader.SetDeadline(deadline)
+	for n := 1; ; n++ {
+		if err := p.reader.ReadInto(&p.record); err != nil {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				return nil
+			}
+			return fmt.Errorf("read ring buffer: %w", err)
+		}
+		if err := handle(p.record.RawSample); err != nil {
+			return err
+		}
+		if n%checkEvery == 0 && wait > 0 && time.Since(deadline) > wait {
+			return nil
+		}
+	}
+}
+
+// Detach takes the programs off the tracepoint and returns when none runs any
+// more: from then on Counters and the ring's content do not change. The second
+// goes first, because what it emits is counted as fired by the first.
+func (p *Probe) Detach() error {
+	var errs []error
+	for len(p.links) > 0 {
+		last := len(p.links) - 1
+		errs = append(errs, p.links[last].Close(), p.settle())
+		p.links = p.links[:last]
+	}
+	return errors.Join(errs...)
+}
+
+// Close detaches if Detach has not, and gives everything back. It may be called twice.
+func (p *Probe) Close() error {
+	var errs []error
+	if len(p.links) > 0 {
+		errs = append(errs, p.Detach())
+	}
+	if p.reader != nil {
+		errs = append(errs, p.reader.Close())
+	}
+	errs = append(errs, p.objects.Close())
+	return errors.Join(errs...)
+}

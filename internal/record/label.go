@@ -1,0 +1,67 @@
+package record
+
+import (
+	"fmt"
+	"strings"
+	"unicode/utf8"
+)
+
+// Label is a key and value of the operator's that every record carries.
+type Label struct {
+	Key, Value string
+}
+
+// maxLabelBytes leaves room in a line of MaxLine for the longest record.
+const maxLabelBytes = 1024
+
+// schemaKeys are the keys that records have, or that version 1 may give them.
+var schemaKeys = strings.Fields(`
+	type time seq version schema host boot_id kernel arch pid features
+	conn netns family mapped local_addr local_port peer_addr peer_port role old_state new_state
+	kernel_new_state time_wait_substate self in_state_ns comm uid pid_source cgroup container
+	container_runtime pod_uid error opened duration_ns established_ns sent_bytes received_bytes
+	retransmits rtt_ns final_state closed_by partial kind phase alert severity share rate_per_s
+	occupancy occupancy_source capacity capacity_kind projected_occupancy exhaustion_in_s cause advice
+	seen filtered lost lost_ring_full lost_ring_busy lost_reentry read dropped written written_bytes
+	fired entered missed other_protocol stage reason signal state truncated`)
+
+// ParseLabels checks KEY=VALUE pairs: a key is snake_case and of no record's own,
+// given once; values are UTF-8; all together are short enough for every line.
+func ParseLabels(pairs []string) ([]Label, error) {
+	labels := make([]Label, 0, len(pairs))
+	taken := make(map[string]bool)
+	for _, k := range schemaKeys {
+		taken[k] = true
+	}
+	size := 0
+	for _, pair := range pairs {
+		key, value, found := strings.Cut(pair, "=")
+		switch {
+		case !found:
+			return nil, fmt.Errorf("%q has no '=': write KEY=VALUE", pair)
+		case !isSnakeCase(key):
+			return nil, fmt.Errorf("key %q is not snake_case: use a-z, 0-9 and _, a letter first", key)
+		case taken[key]:
+			return nil, fmt.Errorf("key %q is taken: choose one that no record has and no other label", key)
+		case !utf8.ValidString(value):
+			return nil, fmt.Errorf("the value of %q is not UTF-8", key)
+		}
+		taken[key] = true
+		labels = append(labels, Label{key, value})
+		size += len(object(nil).string(key, value))
+	}
+	if size > maxLabelBytes {
+		return nil, fmt.Errorf("labels take %d bytes of every record, at most %d fit: shorten them", size, maxLabelBytes)
+	}
+	return labels, nil
+}
+
+func isSnakeCase(key string) bool {
+	for i, c := range []byte(key) {
+		letter := c >= 'a' && c <= 'z'
+		if !letter && (i == 0 || c != '_' && (c < '0' || c > '9')) {
+			return false
+		}
+	}
+	return key != ""
+}

@@ -1,0 +1,71 @@
+// Package tcp is the vocabulary: what a TCP state, an endpoint and a transition
+// are. It imports nothing of this module and does no I/O.
+package tcp
+
+import "strconv"
+
+// State is a TCP state as the kernel numbers it (include/net/tcp_states.h).
+// Numbers outside the table are kept and print as STATE_17.
+type State uint8
+
+// The kernel's states. RFC 9293 section 3.3.2 describes the eleven from
+// Established to Closing; the last two exist only inside Linux.
+const (
+	Established   State = 1
+	SynSent       State = 2
+	SynRecv       State = 3
+	FinWait1      State = 4
+	FinWait2      State = 5
+	TimeWait      State = 6
+	Close         State = 7
+	CloseWait     State = 8
+	LastAck       State = 9
+	Listen        State = 10
+	Closing       State = 11
+	NewSynRecv    State = 12
+	BoundInactive State = 13
+)
+
+var stateNames = [...]string{
+	Established:   "ESTABLISHED",
+	SynSent:       "SYN_SENT",
+	SynRecv:       "SYN_RECV",
+	FinWait1:      "FIN_WAIT1",
+	FinWait2:      "FIN_WAIT2",
+	TimeWait:      "TIME_WAIT",
+	Close:         "CLOSE",
+	CloseWait:     "CLOSE_WAIT",
+	LastAck:       "LAST_ACK",
+	Listen:        "LISTEN",
+	Closing:       "CLOSING",
+	NewSynRecv:    "NEW_SYN_RECV",
+	BoundInactive: "BOUND_INACTIVE",
+}
+
+// String gives the kernel's name, or STATE_n for a number outside the table.
+func (s State) String() string {
+	if int(s) < len(stateNames) && stateNames[s] != "" {
+		return stateNames[s]
+	}
+	return "STATE_" + strconv.Itoa(int(s))
+}
+
+// ParseState finds a state by the kernel's name. Only the exact spelling counts,
+// so that a filter says what the records say.
+func ParseState(name string) (State, bool) {
+	for s, n := range stateNames {
+		if n != "" && n == name {
+			return State(s), true
+		}
+	}
+	return 0, false
+}
+
+// States lists every state with a name, in the kernel's order.
+func States() []State {
+	all := make([]State, 0, len(stateNames))
+	for s := Established; int(s) < len(stateNames); s++ {
+		all = append(all, s)
+	}
+	return all
+}

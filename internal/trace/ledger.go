@@ -1,0 +1,84 @@
+package trace
+
+import (
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/internal/record"
+)
+
+// ledger keeps the accounts: every firing of the tracepoint ends up in exactly
+// one of record.Counts' terms.
+type ledger struct {
+	read, dropped, written, writtenBytes uint64
+
+	kernel      probe.Counters
+	firedBefore uint64 // at the update before
+	lostReentry uint64 // as far as it is certain
+	reported    map[record.LossCause]uint64
+}
+
+// update takes over the kernel's counters and gives what has been lost since the
+// last update. While programs run, an event may have entered and not yet come
+// out, so that only firings which are one update old are held to have come out
+// by now; once they are detached, final, the sum is exact.
+func (l *ledger) update(c *probe.Counters, final bool) []record.Loss {
+	fired := l.firedBefore
+	if final {
+		fired = c.First.Fired()
+	}
+	if done := settled(c); fired > done {
+		l.lostReentry = max(l.lostReentry, fired-done)
+	}
+	l.firedBefore = c.First.Fired()
+	l.kernel = *c
+
+	var losses []record.Loss
+	counts := l.counts()
+	for _, cause := range []struct {
+		name record.LossCause
+		lost uint64
+	}{
+		{record.CauseRingFull, counts.LostRingFull},
+		{record.CauseRingBusy, counts.LostRingBusy},
+		{record.CauseReentry, counts.LostReentry},
+	} {
+		if news := cause.lost - l.reported[cause.name]; news > 0 {
+			losses = append(losses, record.Loss{Lost: news, Cause: cause.name})
+			l.report(cause.name, cause.lost)
+		}
+	}
+	return losses
+}
+
+func (l *ledger) report(cause record.LossCause, lost uint64) {
+	if l.reported == nil {
+		l.reported = make(map[record.LossCause]uint64)
+	}
+	l.reported[cause] = lost
+}
+
+// settled is how many firings have come to an end in one of the two programs.
+func settled(c *probe.Counters) uint64 {
+	var sum uint64
+	for _, p := range [...]*probe.ProgramCounters{&c.First, &c.Second} {
+		sum += p.OtherProtocol + p.Filtered + p.Emitted + p.RingFull + p.RingBusy
+	}
+	return sum
+}
+
+func (l *ledger) counts() record.Counts {
+	first, second := &l.kernel.First, &l.kernel.Second
+	return record.Counts{
+		Fired:         first.Fired(),
+		Entered:       first.Entered,
+		Missed:        first.Missed,
+		OtherProtocol: first.OtherProtocol + second.OtherProtocol,
+		Filtered:      first.Filtered + second.Filtered,
+		LostRingFull:  first.RingFull + second.RingFull,
+		LostRingBusy:  first.RingBusy + second.RingBusy,
+		LostReentry:   l.lostReentry,
+		Read:          l.read,
+		Dropped:       l.dropped,
+		Written:       l.written,
+		WrittenBytes:  l.writtenBytes,
+	}
+}

@@ -1,0 +1,279 @@
+// Package trace is the loop that joins the stages: it reads samples, decodes
+// them, encodes records and writes them, keeps the accounts, and decides when to
+// stop. It must not know how any stage does its work.
+package trace
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/decode"
+	"github.com/tcpshift/tcpshift/internal/output"
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+const (
+	// tick is how long an event may lie in the ring of a quiet host. The promise is
+	// 100 ms from kernel to output.
+	tick = 40 * time.Millisecond
+	// flushBytes is how much is gathered before it is written under load.
+	flushBytes = 64 << 10
+)
+
+// Source is where samples come from; [*probe.Probe] is one.
+type Source interface {
+	Read(wait time.Duration, handle func(sample []byte) error) error
+	Counters() (probe.Counters, error)
+	Detach() error
+}
+
+// Sink takes whole lines; [*output.Output] is one.
+type Sink interface {
+	Write(lines []byte) (written int, err error)
+	ReaderGone() bool
+}
+
+// Config says what to do with what the source gives.
+type Config struct {
+	Source  Source
+	Sink    Sink
+	Encoder record.Encoder
+	Start   record.Start // its Time is set by Run
+
+	Only          []string      // record types besides start and stop; nil: all
+	Duration      time.Duration // 0: no limit
+	Count         uint64        // transitions to write; 0: no limit
+	StatsInterval time.Duration // 0: no stats records
+}
+
+// Interrupted is the cause with which a context ends when a signal came.
+type Interrupted struct {
+	Signal string // such as SIGTERM
+}
+
+func (i Interrupted) Error() string {
+	return i.Signal
+}
+
+// The reasons in stop.reason.
+const (
+	reasonSignal   = "signal"
+	reasonDuration = "duration"
+	reasonCount    = "count"
+	reasonCanceled = "canceled"
+)
+
+// errEnough ends reading when the last transition asked for is there.
+var errEnough = errors.New("enough transitions")
+
+// Run writes start, everything that the source gives until it is time to stop,
+// and stop. It detaches the source. It returns nil when it ended as asked, or
+// because the reader of the sink went away; otherwise what failed.
+func Run(ctx context.Context, cfg Config) error {
+	l := newLoop(cfg)
+	err := l.run(ctx)
+	if errors.Is(err, output.ErrReaderGone) {
+		err = nil
+	}
+	return errors.Join(err, cfg.Source.Detach())
+}
+
+type loop struct {
+	Config
+	clock  clock
+	ledger ledger
+	only   map[string]bool // nil: all
+
+	buf     []byte
+	seq     uint64
+	event   tcp.Transition
+	began   time.Time
+	statsAt time.Time
+}
+
+func newLoop(cfg Config) *loop {
+	l := &loop{Config: cfg, buf: make([]byte, 0, 2*flushBytes)}
+	if cfg.Only != nil {
+		l.only = make(map[string]bool)
+		for _, t := range cfg.Only {
+			l.only[t] = true
+		}
+	}
+	return l
+}
+
+func (l *loop) wants(recordType string) bool {
+	return l.only == nil || l.only[recordType]
+}
+
+func (l *loop) run(ctx context.Context) error {
+	l.began = time.Now()
+	l.statsAt = l.began.Add(l.StatsInterval)
+	l.clock.sync()
+	l.Start.Time = l.began
+	l.append(l.Encoder.Start(l.buf, l.next(), &l.Start))
+	if err := l.flush(); err != nil {
+		return err
+	}
+	for {
+		reason := l.reasonToStop(ctx)
+		if reason == "" {
+			err := l.turn()
+			if err == nil {
+				continue
+			}
+			if !errors.Is(err, errEnough) {
+				return err
+			}
+			reason = reasonCount
+		}
+		return l.stop(ctx, reason)
+	}
+}
+
+func (l *loop) reasonToStop(ctx context.Context) string {
+	if ctx.Err() != nil {
+		if errors.As(context.Cause(ctx), new(Interrupted)) {
+			return reasonSignal
+		}
+		return reasonCanceled
+	}
+	if l.Duration > 0 && time.Since(l.began) >= l.Duration {
+		return reasonDuration
+	}
+	return ""
+}
+
+// turn is one round: what the ring holds, what was lost, what is due.
+func (l *loop) turn() error {
+	wait := tick
+	if l.Duration > 0 {
+		wait = max(0, min(wait, l.Duration-time.Since(l.began)))
+	}
+	l.clock.sync()
+	readErr := l.Source.Read(wait, l.handle)
+	if readErr != nil && !errors.Is(readErr, errEnough) {
+		return readErr
+	}
+	if err := l.account(false); err != nil {
+		return err
+	}
+	if l.StatsInterval > 0 && !time.Now().Before(l.statsAt) {
+		l.statsAt = l.statsAt.Add(l.StatsInterval)
+		l.stats()
+	}
+	if err := l.flush(); err != nil {
+		return err
+	}
+	if l.Sink.ReaderGone() {
+		return output.ErrReaderGone
+	}
+	return readErr
+}
+
+// handle takes one sample: the hot path.
+func (l *loop) handle(sample []byte) error {
+	l.ledger.read++
+	if err := decode.Transition(sample, &l.event); err != nil {
+		return err
+	}
+	if !l.wants("transition") || l.Count > 0 && l.ledger.written == l.Count {
+		l.ledger.dropped++
+		return nil
+	}
+	l.event.Time = l.clock.wall(l.event.Monotonic)
+	l.append(l.Encoder.Transition(l.buf, l.next(), &l.event))
+	l.ledger.written++
+	if len(l.buf) >= flushBytes {
+		if err := l.flush(); err != nil {
+			return err
+		}
+	}
+	if l.ledger.written == l.Count && l.Count > 0 {
+		return errEnough
+	}
+	return nil
+}
+
+func (l *loop) next() uint64 {
+	l.seq++
+	return l.seq
+}
+
+func (l *loop) append(longer []byte) {
+	l.buf = longer
+}
+
+func (l *loop) flush() error {
+	if len(l.buf) == 0 {
+		return nil
+	}
+	n, err := l.Sink.Write(l.buf)
+	l.ledger.writtenBytes += uint64(n)
+	l.buf = l.buf[:0]
+	return err
+}
+
+// account reports what has been lost since the last time.
+func (l *loop) account(final bool) error {
+	counters, err := l.Source.Counters()
+	if err != nil {
+		return err
+	}
+	for _, loss := range l.ledger.update(&counters, final) {
+		if l.wants("loss") {
+			loss.Time = time.Now()
+			l.append(l.Encoder.Loss(l.buf, l.next(), &loss))
+		}
+	}
+	return nil
+}
+
+func (l *loop) stats() {
+	if l.wants("stats") {
+		r := record.Stats{Time: time.Now(), Counts: l.ledger.counts()}
+		l.append(l.Encoder.Stats(l.buf, l.next(), &r))
+	}
+}
+
+// stop detaches first, so that the ring, the counters and the last records agree.
+func (l *loop) stop(ctx context.Context, reason string) error {
+	if err := l.Source.Detach(); err != nil {
+		return fmt.Errorf("detach: %w", err)
+	}
+	l.clock.sync()
+	if err := l.drain(); err != nil {
+		return err
+	}
+	if err := l.account(true); err != nil {
+		return err
+	}
+	if l.StatsInterval > 0 {
+		l.stats()
+	}
+	if err := l.flush(); err != nil {
+		return err
+	}
+	r := record.Stop{Time: time.Now(), Reason: reason, Counts: l.ledger.counts()}
+	var interrupted Interrupted
+	if errors.As(context.Cause(ctx), &interrupted) && reason == reasonSignal {
+		r.Signal = interrupted.Signal
+	}
+	l.append(l.Encoder.Stop(l.buf, l.next(), &r))
+	return l.flush()
+}
+
+// drain reads until the ring is empty; the last transition that was asked for may
+// be among what is left.
+func (l *loop) drain() error {
+	for {
+		err := l.Source.Read(0, l.handle)
+		if !errors.Is(err, errEnough) {
+			return err
+		}
+	}
+}
