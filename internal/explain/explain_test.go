@@ -1,0 +1,132 @@
+package explain
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestLookup(t *testing.T) {
+	tests := []struct {
+		name, word, want string
+	}{
+		{"the textbook's CLOSED is the kernel's CLOSE", "CLOSED", "CLOSE"},
+		{"the textbook's LISTEN is found", "LISTEN", "LISTEN"},
+		{"the textbook's SYN-SENT is found", "SYN-SENT", "SYN_SENT"},
+		{"the textbook's SYN-RECEIVED is the kernel's SYN_RECV", "SYN-RECEIVED", "SYN_RECV"},
+		{"the textbook's ESTABLISHED is found", "ESTABLISHED", "ESTABLISHED"},
+		{"the textbook's FIN-WAIT-1 is found", "FIN-WAIT-1", "FIN_WAIT1"},
+		{"the textbook's FIN-WAIT-2 is found", "FIN-WAIT-2", "FIN_WAIT2"},
+		{"the textbook's CLOSE-WAIT is found", "CLOSE-WAIT", "CLOSE_WAIT"},
+		{"the textbook's CLOSING is found", "CLOSING", "CLOSING"},
+		{"the textbook's LAST-ACK is found", "LAST-ACK", "LAST_ACK"},
+		{"the textbook's TIME-WAIT is found", "TIME-WAIT", "TIME_WAIT"},
+		{"ss calls a closed socket UNCONN", "UNCONN", "CLOSE"},
+		{"ss calls an open connection ESTAB", "ESTAB", "ESTABLISHED"},
+		{"ss says SYN-RECV", "SYN-RECV", "SYN_RECV"},
+		{"the filter of ss says listening", "listening", "LISTEN"},
+		{"lower case without separators is enough", "finwait1", "FIN_WAIT1"},
+		{"spaces separate as well", "fin wait 1", "FIN_WAIT1"},
+		{"underscores may stand where the textbook has hyphens", "fin_wait_1", "FIN_WAIT1"},
+		{"the kernel's own name is found", "BOUND_INACTIVE", "BOUND_INACTIVE"},
+		{"NEW_SYN_RECV is not SYN_RECV", "new-syn-recv", "NEW_SYN_RECV"},
+		{"an unknown word is not found", "FIN_WAIT3", ""},
+		{"a beginning is not enough", "CLO", ""},
+		{"nothing is not found", "", ""},
+		{"a separator alone is not found", "-", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, ok := Lookup(tt.word)
+			if got.Name != tt.want || ok != (tt.want != "") {
+				t.Errorf("Lookup(%q) = %q, %v, want %q", tt.word, got.Name, ok, tt.want)
+			}
+		})
+	}
+}
+
+func TestTopicsAreInTextbookOrder(t *testing.T) {
+	want := strings.Fields("CLOSE LISTEN SYN_SENT SYN_RECV ESTABLISHED FIN_WAIT1 FIN_WAIT2 " +
+		"CLOSE_WAIT CLOSING LAST_ACK TIME_WAIT NEW_SYN_RECV BOUND_INACTIVE")
+	if got := names(); !slices.Equal(got, want) {
+		t.Errorf("Topics() = %v, want %v", got, want)
+	}
+}
+
+func TestNoSpellingMeansTwoTopics(t *testing.T) {
+	owner := map[string]string{}
+	for _, topic := range Topics() {
+		for _, word := range append(topic.Aliases, topic.Name) {
+			key := fold(word)
+			if other, taken := owner[key]; taken && other != topic.Name {
+				t.Errorf("%q means both %s and %s", word, other, topic.Name)
+			}
+			owner[key] = topic.Name
+		}
+	}
+}
+
+func TestCallersCannotChangeTheTexts(t *testing.T) {
+	topics := Topics()
+	topics[0].Name = "changed"
+	topics[0].Aliases[0] = "changed"
+	if got, ok := Lookup("CLOSED"); !ok || got.Name != "CLOSE" {
+		t.Errorf("Lookup(CLOSED) after a change = %q, %v", got.Name, ok)
+	}
+}
+
+var sentenceEnd = regexp.MustCompile(`[.?!](\s|$)`)
+
+func TestEachTextIsComplete(t *testing.T) {
+	for _, topic := range Topics() {
+		t.Run(topic.Name, func(t *testing.T) {
+			if topic.Summary == "" || !strings.HasSuffix(topic.Summary, ".") {
+				t.Errorf("summary %q is not a sentence", topic.Summary)
+			}
+			if len(topic.Transitions) == 0 || len(topic.Sources) == 0 {
+				t.Error("transitions or sources are missing")
+			}
+			for _, text := range []string{topic.Meaning, topic.Normal, topic.Remedy} {
+				n := len(sentenceEnd.FindAllString(text, -1))
+				if n < 2 || n > 6 || !strings.HasSuffix(text, ".") {
+					t.Errorf("%d sentences, want 2 to 6: %q", n, text)
+				}
+			}
+		})
+	}
+}
+
+func TestTextsArePlain(t *testing.T) {
+	for _, topic := range Topics() {
+		for _, text := range allTexts(topic) {
+			t.Run(topic.Name+": "+text, func(t *testing.T) {
+				if strings.ContainsAny(text, "\n\t") || strings.Contains(text, "  ") || text != strings.TrimSpace(text) {
+					t.Error("spacing: want one paragraph with single spaces")
+				}
+				if strings.Count(text, "`")%2 != 0 {
+					t.Error("a backquote is open")
+				}
+				if i := strings.IndexFunc(text, func(r rune) bool { return r > '~' }); i >= 0 {
+					t.Errorf("not ASCII from %q on", text[i:])
+				}
+			})
+		}
+	}
+}
+
+func names() []string {
+	var out []string
+	for _, topic := range Topics() {
+		out = append(out, topic.Name)
+	}
+	return out
+}
+
+func paragraphs(topic Topic) []string {
+	return []string{topic.Summary, topic.Meaning, topic.Normal, topic.Remedy}
+}
+
+func allTexts(topic Topic) []string {
+	return slices.Concat(paragraphs(topic), topic.Transitions, topic.Sources)
+}
