@@ -23,6 +23,7 @@ func finWait1() Topic {
 			"ESTABLISHED -> FIN_WAIT1: this side closed first",
 			"FIN_WAIT1 -> FIN_WAIT2: the peer acknowledged the FIN",
 			"FIN_WAIT1 -> CLOSING: the peer had closed at the same time",
+			"FIN_WAIT1 -> FIN_WAIT1: close() after shutdown(); nothing else changed",
 			"FIN_WAIT1 -> CLOSE: reset, or given up without an answer",
 		},
 		Sources: []string{
@@ -52,6 +53,7 @@ func finWait2() Topic {
 		Transitions: []string{
 			"FIN_WAIT1 -> FIN_WAIT2: the peer acknowledged our FIN",
 			"FIN_WAIT2 -> TIME_WAIT: the peer's FIN came; or, with time_wait_substate FIN_WAIT2, an orphan still waits for it",
+			"FIN_WAIT2 -> FIN_WAIT2: close() after shutdown(); nothing else changed",
 			"FIN_WAIT2 -> CLOSE: reset, data after close(), or no timewait socket could be made",
 		},
 		Sources: []string{

@@ -13,7 +13,7 @@ func closeWait() Topic {
 		Normal: "Milliseconds, while the application notices the end of file and closes. " +
 			"Longer is normal only where an answer is still being sent after the peer has finished its request.",
 		Remedy: "When it piles up, an application does not close: no sysctl helps, and the descriptors run out in the end. " +
-			"`ss -tanp state close-wait` names the process; entries without one were never accepted, so look at the accept loop of the listener on that port. " +
+			"`ss -tanp state close-wait`, run as root, names the process; entries without one were never accepted, so look at the accept loop of the listener on that port. " +
 			"Look in the code for a read that returned 0 and did not lead to close(), for error paths that forget the socket, " +
 			"and for pools that keep idle connections without checking them. " +
 			"Restarting the process clears them until the cause is fixed; a higher limit on descriptors only buys time. " +
@@ -48,7 +48,7 @@ func lastAck() Topic {
 			"a lower number frees them sooner.",
 		Transitions: []string{
 			"CLOSE_WAIT -> LAST_ACK: this side closed second",
-			"LAST_ACK -> CLOSE: the FIN was acknowledged, or the kernel gave up",
+			"LAST_ACK -> CLOSE: the FIN was acknowledged, a reset came, or the kernel gave up",
 		},
 		Sources: []string{
 			"RFC 9293 sections 3.3.2 and 3.6",

@@ -36,7 +36,7 @@ func boundInactive() Topic {
 		Name:    "BOUND_INACTIVE",
 		Aliases: []string{"BOUND-INACTIVE"},
 		Summary: "A socket that is bound to a port and neither listens nor connects. It gives no record.",
-		Meaning: "It is not a state of its own but a question that can be put to the kernel since Linux 6.8. " +
+		Meaning: "It is not a state of its own but a filter by which the kernel lists sockets, since Linux 6.8. " +
 			"The socket is in CLOSE; it has called bind() and nothing after it. " +
 			"No socket ever changes into it at the tracepoint, and `ss` prints such a socket as UNCONN.",
 		Normal: "A moment between bind() and listen() or connect(). " +

@@ -16,7 +16,7 @@ func closed() Topic {
 			"ECONNREFUSED on the way from SYN_SENT means that the other host answered and nobody listens there. " +
 			"A single ECONNRESET or EPIPE is a peer that hung up without ceremony.",
 		Remedy: "Sockets that stay in CLOSE are descriptors that somebody opened and never used or never closed. " +
-			"`ss` cannot list them unless they are bound; look with `lsof -nP -p PID`, where they read \"protocol: TCP\". " +
+			"`ss` cannot list them unless they are bound (see BOUND_INACTIVE); look with `lsof -nP -p PID`, where they read \"protocol: TCP\". " +
 			"In /proc/net/sockstat they are part of the distance between alloc and inuse, where alloc counts the whole host. " +
 			"Many ends with ETIMEDOUT point at the network or a dead peer, and many with ECONNRESET at a peer that crashes, restarts or sheds load. " +
 			"SYN_SENT -> CLOSE without a local port and without an error means that no ephemeral port was free.",
@@ -109,7 +109,7 @@ func synRecv() Topic {
 			"`ss` prints requests as SYN-RECV too, so what it lists is nearly always NEW_SYN_RECV.",
 		Normal: "It lasts some microseconds, because the same packet carries the socket on to ESTABLISHED. " +
 			"Up to Linux 6.12 the record of entry has no peer address yet; the next record has it.",
-		Remedy: "Without TCP Fast Open sockets cannot pile up in this state. " +
+		Remedy: "Without TCP Fast Open, sockets cannot pile up in this state. " +
 			"A long list in `ss -tan state syn-recv` is made of pending requests: see `tcpshift explain NEW_SYN_RECV`. " +
 			"With Fast Open it is made of clients that never confirmed; net.ipv4.tcp_synack_retries bounds how long the kernel waits for them. " +
 			"Many SYN_RECV -> CLOSE records mean that new sockets could not be set up: look for memory pressure in `dmesg` and at `nstat -az TcpExtListenDrops`.",
@@ -138,7 +138,7 @@ func established() Topic {
 			"TCP itself sets no limit on silence: an idle connection sends nothing and looks the same whether the peer is there or gone.",
 		Normal: "This is where connections spend their lives. " +
 			"Idle ones are normal in connection pools and for long polling.",
-		Remedy: "See who holds them and how old their traffic is: `ss -tanpi state established`. " +
+		Remedy: "See, as root, who holds them and how old their traffic is: `ss -tanpi state established`. " +
 			"One process with ever more connections to one peer is a pool without an upper limit or a leak; " +
 			"entries without a process wait in the accept queue, so look at LISTEN. " +
 			"Connections to peers that are gone end only if somebody asks: the application has to set SO_KEEPALIVE, " +
