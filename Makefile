@@ -1,0 +1,92 @@
+# `make` alone lists what can be made. A recipe longer than a few lines is a
+# script in test/check.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# The product has no C in it but the BPF objects; tools and tests follow it.
+export CGO_ENABLED := 0
+
+VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+TOOL = go tool -modfile=.tools/go.mod
+AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
+FUZZTIME ?= 20s
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: build
+build: ## build bin/tcpshift
+	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tcpshift ./cmd/tcpshift
+
+.PHONY: run
+run: build ## build, then run as root: make run ARGS='--port 443'
+	$(AS_ROOT) bin/tcpshift $(ARGS)
+
+.PHONY: test
+test: ## run all tests; those of ./test need root
+	@test/check/test.sh
+
+.PHONY: bench
+bench: ## run the benchmarks of ./internal/...
+	go test -run '^$$' -bench . -benchmem ./internal/...
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (20s)
+	@test/check/fuzz.sh $(FUZZTIME)
+
+.PHONY: generate
+generate: ## compile bpf/ into internal/bpfobj
+	go generate ./internal/bpfobj
+
+CHECKS := check-format check-vet check-build check-lint check-staticcheck check-c \
+	check-shell check-generated check-modules check-notes
+
+.PHONY: check
+check: ## run every check, or one: make check-lint; none writes into the tree
+	@$(MAKE) --no-print-directory --keep-going $(CHECKS)
+	@echo 'check: all passed'
+
+.PHONY: install-deps
+install-deps: ## install the Debian packages that test, check and generate need
+	@test/check/install-deps.sh
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin
+
+.PHONY: $(CHECKS)
+
+check-format:
+	@files=$$(gofmt -l .); [[ -z $$files ]] || { echo "run gofmt -w" $$files >&2; exit 1; }
+
+check-vet:
+	GOARCH=amd64 go vet ./...
+	GOARCH=arm64 go vet ./...
+
+check-build:
+	GOARCH=arm64 go build -o /dev/null ./...
+
+check-lint:
+	$(TOOL) golangci-lint run ./...
+
+check-staticcheck:
+	$(TOOL) staticcheck ./...
+
+check-c:
+	clang-format-19 --dry-run --Werror bpf/*.[ch]
+
+check-shell:
+	shellcheck .ci/run $$(find test -name '*.sh')
+
+check-generated:
+	@test/check/generated.sh
+
+check-modules:
+	@go mod tidy -diff || { echo 'run go mod tidy' >&2; exit 1; }
+
+check-notes:
+	@test/check/notes.sh
