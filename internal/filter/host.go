@@ -44,7 +44,7 @@ func ParseNetns(word string) (uint32, error) {
 
 // nsInode makes sure that the path is a network namespace, and no other file.
 func nsInode(path string) (uint32, error) {
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO would wait for a writer
 	if err != nil {
 		return 0, fmt.Errorf("open: %w", underlying(err))
 	}

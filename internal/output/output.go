@@ -72,7 +72,12 @@ func (o *Output) takeBack(count int64) error {
 	if err != nil || at != info.Size() {
 		return err
 	}
-	return o.file.Truncate(at - count)
+	if err := o.file.Truncate(at - count); err != nil {
+		return err
+	}
+	// Others may go on writing where we are, as in ( tcpshift; echo done ) >file
+	_, err = o.file.Seek(at-count, io.SeekStart)
+	return err
 }
 
 // ReaderGone says whether the other end of a pipe or socket has been closed,

@@ -1,0 +1,264 @@
+package filter
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// unavailable skips what this host cannot show, but not where all must run.
+func unavailable(t *testing.T, what string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(what + ", and CI=true wants every test to run")
+	}
+	t.Skip(what)
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		unavailable(t, "making a namespace needs root")
+	}
+}
+
+// netnsOf reads the inode number from the link, and not as the code under test does.
+func netnsOf(t *testing.T, path string) uint32 {
+	t.Helper()
+	target, err := os.Readlink(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ino uint32
+	if _, err := fmt.Sscanf(target, "net:[%d]", &ino); err != nil {
+		t.Fatalf("%s links to %q: %v", path, target, err)
+	}
+	return ino
+}
+
+func TestANetnsIsFoundByPathProcessAndInode(t *testing.T) {
+	want := netnsOf(t, "/proc/self/ns/net")
+	for _, word := range []string{
+		"/proc/self/ns/net", fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), fmt.Sprintf("pid:%d", os.Getpid()), fmt.Sprint(want),
+	} {
+		if got, err := ParseNetns(word); err != nil || got != want {
+			t.Errorf("%q gives %d, %v; want %d", word, got, err, want)
+		}
+	}
+}
+
+func TestANetnsThatIsNotThereIsRefused(t *testing.T) {
+	show := "; 'lsns -t net' and 'ls /run/netns' show those there are"
+	names := func(word string) string {
+		return word + " names no network namespace: use an inode number, a path with a '/', or pid:N"
+	}
+	noPID := func(word string) string { return word + " is no process id: use 1 to 4194304" }
+	checkWords(t, ParseNetns, nil, bad{
+		"":                     names(`""`),
+		"blue":                 names(`"blue"`),
+		"-1":                   names(`"-1"`),
+		"4294967296":           names(`"4294967296"`),
+		"pid":                  names(`"pid"`),
+		"PID:1":                names(`"PID:1"`),
+		"0":                    "no network namespace has inode 0; 'lsns -t net' shows those there are",
+		"1":                    "no network namespace has inode 1; 'lsns -t net' shows those there are",
+		"pid:":                 noPID(`""`),
+		"pid:0":                noPID(`"0"`),
+		"pid:self":             noPID(`"self"`),
+		"pid:../1":             noPID(`"../1"`),
+		"pid:4194304":          `"pid:4194304": no process 4194304 runs here`,
+		"/run/netns/not-there": `"/run/netns/not-there" is no network namespace: open: no such file or directory` + show,
+		"/proc/self/ns/pid":    `"/proc/self/ns/pid" is no network namespace: it is something else` + show,
+		"/proc/self/status":    `"/proc/self/status" is no network namespace: it is something else` + show,
+		"/":                    `"/" is no network namespace: it is something else` + show,
+	})
+}
+
+func TestAFIFOIsRefusedAsANetnsWithoutWaitingForItsOtherEnd(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	refused := make(chan error, 1)
+	go func() {
+		_, err := ParseNetns(path)
+		refused <- err
+	}()
+	select {
+	case err := <-refused:
+		if err == nil || !strings.Contains(err.Error(), "it is something else") {
+			t.Errorf("got the error %v, want that it is something else", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("still waiting for a writer after 10 s, want an error at once")
+	}
+}
+
+// inNewNetns runs f in a thread with a network namespace of its own. The thread
+// goes back afterwards, or ends where it cannot.
+func inNewNetns(t *testing.T, f func(ino uint32)) {
+	t.Helper()
+	runtime.LockOSThread()
+	home, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer home.Close()
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatalf("make a network namespace: %v", err)
+	}
+	f(netnsOf(t, "/proc/thread-self/ns/net"))
+	if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
+		t.Fatalf("go back to the own network namespace: %v", err)
+	}
+	runtime.UnlockOSThread()
+}
+
+func TestTheInodeOfANetnsThatOnlyAThreadIsInIsFound(t *testing.T) {
+	needRoot(t)
+	inNewNetns(t, func(ino uint32) { checkInode(t, ino) })
+}
+
+func TestTheInodeOfANetnsThatOnlyADescriptorHoldsIsFound(t *testing.T) {
+	needRoot(t)
+	var held *os.File
+	var ino uint32
+	inNewNetns(t, func(made uint32) {
+		var err error
+		if held, err = os.Open("/proc/thread-self/ns/net"); err != nil {
+			t.Fatal(err)
+		}
+		ino = made
+	})
+	defer held.Close()
+	checkInode(t, ino)
+}
+
+func checkInode(t *testing.T, ino uint32) {
+	t.Helper()
+	if got, err := ParseNetns(strconv.FormatUint(uint64(ino), 10)); err != nil || got != ino {
+		t.Errorf("inode %d gives %d, %v", ino, got, err)
+	}
+}
+
+// A mount is made in a process of its own, whose mounts go with it.
+func TestANetnsThatOnlyAMountHoldsIsFound(t *testing.T) {
+	needRoot(t)
+	const isChild = "TCPSHIFT_TEST_NETNS_MOUNT"
+	if path := os.Getenv(isChild); path != "" {
+		checkMounted(t, path)
+		return
+	}
+	path := filepath.Join(t.TempDir(), "netns")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	child.Env = append(os.Environ(), isChild+"="+path)
+	child.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	out, err := child.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("in its own mount namespace: %v\n%s", err, out)
+	}
+}
+
+func checkMounted(t *testing.T, path string) {
+	t.Helper()
+	var ino uint32
+	inNewNetns(t, func(made uint32) {
+		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+			t.Fatalf("bind-mount a network namespace: %v", err)
+		}
+		ino = made
+	})
+	checkInode(t, ino)
+	if got, err := ParseNetns(path); err != nil || got != ino {
+		t.Errorf("%q gives %d, %v; want %d", path, got, err, ino)
+	}
+}
+
+// cgroup2 is where the host has mounted it, and this process's path below that.
+func cgroup2(t *testing.T) (mount, own string) {
+	t.Helper()
+	for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		var fs unix.Statfs_t
+		if unix.Statfs(mount, &fs) != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC {
+			continue
+		}
+		groups, err := os.ReadFile("/proc/self/cgroup")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(groups)) {
+			if path, found := strings.CutPrefix(strings.TrimSpace(line), "0::"); found {
+				return mount, path
+			}
+		}
+	}
+	unavailable(t, "this host has no cgroup v2 where its tools look for it")
+	return "", ""
+}
+
+// cgroupID asks the kernel for the id itself, which is in a kernfs file handle.
+func cgroupID(t *testing.T, path string) uint64 {
+	t.Helper()
+	handle, _, err := unix.NameToHandleAt(unix.AT_FDCWD, path, 0)
+	if err != nil {
+		if errors.Is(err, unix.EPERM) {
+			unavailable(t, "file handles are not permitted here")
+		}
+		t.Fatalf("get a handle of %s: %v", path, err)
+	}
+	return binary.NativeEndian.Uint64(handle.Bytes())
+}
+
+func TestACgroupIsFoundByItsDirectoryAndByItsPathBelowTheMount(t *testing.T) {
+	mount, own := cgroup2(t)
+	for _, tt := range []struct{ word, directory string }{
+		{own, filepath.Join(mount, own)},
+		{filepath.Join(mount, own), filepath.Join(mount, own)},
+		{filepath.Join(mount, own) + "/", filepath.Join(mount, own)},
+		{"/", mount},
+		{mount, mount},
+	} {
+		want := cgroupID(t, tt.directory)
+		if got, err := ParseCgroup(tt.word); err != nil || got != want {
+			t.Errorf("%q gives %d, %v; want %d, the id of %s", tt.word, got, err, want, tt.directory)
+		}
+	}
+}
+
+func TestWhatIsNoCgroupV2DirectoryIsRefused(t *testing.T) {
+	mount, _ := cgroup2(t)
+	relative := func(word string) string {
+		return word + " is no cgroup path: begin with '/', as /proc/PID/cgroup shows it"
+	}
+	none := func(word string) string {
+		return "no cgroup v2 directory " + word + "; 'systemd-cgls' shows those there are"
+	}
+	words := bad{
+		"":                            relative(`""`),
+		"system.slice":                relative(`"system.slice"`),
+		"0::/":                        relative(`"0::/"`),
+		"/not-there.slice":            none(`"/not-there.slice"`),
+		"/etc":                        none(`"/etc"`),
+		"/etc/passwd":                 none(`"/etc/passwd"`),
+		mount + "/cgroup.controllers": none(strconv.Quote(mount + "/cgroup.controllers")),
+	}
+	if mount != "/sys/fs/cgroup" {
+		// The first version's hierarchies lie beside the second.
+		words["/sys/fs/cgroup"] = none(`"/sys/fs/cgroup"`)
+	}
+	checkWords(t, ParseCgroup, nil, words)
+}
