@@ -47,6 +47,14 @@ func (o object) string(key, v string) object {
 	return appendString(o.key(key), v)
 }
 
+// known leaves out what is empty.
+func (o object) known(key, v string) object {
+	if v == "" {
+		return o
+	}
+	return o.string(key, v)
+}
+
 // symbol is for values that are known to need no escaping.
 func (o object) symbol(key, v string) object {
 	o = append(o.key(key), '"')

@@ -21,9 +21,9 @@ func (n *NDJSON) Start(dst []byte, seq uint64, r *Start) []byte {
 	o := begin(dst, "start", r.Time, seq).
 		string("version", r.Version).
 		symbol("schema", SchemaVersion).
-		string("host", r.Host).
-		string("boot_id", r.BootID).
-		string("kernel", r.Kernel).
+		known("host", r.Host).
+		known("boot_id", r.BootID).
+		known("kernel", r.Kernel).
 		symbol("arch", r.Arch).
 		uint("pid", uint64(r.PID)).
 		key("features")

@@ -72,9 +72,10 @@ type Counts struct {
 	WrittenBytes  uint64 // of all records
 }
 
-// Seen is the number of TCP transitions that the kernel went through.
+// Seen is the number of TCP transitions that the kernel went through. The two
+// counts it is made of may be of different moments, and the second ahead.
 func (c *Counts) Seen() uint64 {
-	return c.Fired - c.OtherProtocol
+	return c.Fired - min(c.Fired, c.OtherProtocol)
 }
 
 // Lost is the number of them that never reached user space.

@@ -193,7 +193,7 @@ func appendPrintable(dst, s []byte) []byte {
 			dst = append(dst, `\\`...)
 		case strconv.IsPrint(r):
 			dst = append(dst, s[:size]...)
-		case r < 0x100:
+		case r < utf8.RuneSelf:
 			dst = append(dst, '\\', 'x', hexDigits[r>>4], hexDigits[r&15])
 		case r < 0x10000:
 			dst = appendEscaped(dst, uint16(r))

@@ -19,15 +19,18 @@ type ledger struct {
 // update takes over the kernel's counters and gives what has been lost since the
 // last update. While programs run, an event may have entered and not yet come
 // out, so that only firings which are one update old are held to have come out
-// by now; once they are detached, final, the sum is exact.
+// by now; once they are detached, final, the sum is exact, and takes back what a
+// program that was preempted for longer had made look lost.
 func (l *ledger) update(c *probe.Counters, final bool) []record.Loss {
 	fired := l.firedBefore
 	if final {
 		fired = c.First.Fired()
 	}
-	if done := settled(c); fired > done {
-		l.lostReentry = max(l.lostReentry, fired-done)
+	lost := fired - min(fired, settled(c))
+	if !final {
+		lost = max(lost, l.lostReentry)
 	}
+	l.lostReentry = lost
 	l.firedBefore = c.First.Fired()
 	l.kernel = *c
 
@@ -41,8 +44,8 @@ func (l *ledger) update(c *probe.Counters, final bool) []record.Loss {
 		{record.CauseRingBusy, counts.LostRingBusy},
 		{record.CauseReentry, counts.LostReentry},
 	} {
-		if news := cause.lost - l.reported[cause.name]; news > 0 {
-			losses = append(losses, record.Loss{Lost: news, Cause: cause.name})
+		if before := l.reported[cause.name]; cause.lost > before {
+			losses = append(losses, record.Loss{Lost: cause.lost - before, Cause: cause.name})
 			l.report(cause.name, cause.lost)
 		}
 	}

@@ -1,0 +1,135 @@
+package record
+
+import (
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestGoodLabelsAreTakenAsTheyAre(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		pairs []string
+		want  []Label
+	}{
+		{"none", nil, []Label{}},
+		{"several, in their order", []string{"zone=b", "cluster=a"}, []Label{{"zone", "b"}, {"cluster", "a"}}},
+		{"only the first '=' divides", []string{"query=a=b="}, []Label{{"query", "a=b="}}},
+		{"a value may be empty", []string{"team="}, []Label{{"team", ""}}},
+		{"a value may hold any text", []string{"note=\"\\\n\x1b\u202eé"}, []Label{{"note", "\"\\\n\x1b\u202eé"}}},
+		{"a key may hold digits and _", []string{"a_1__b_=x"}, []Label{{"a_1__b_", "x"}}},
+	} {
+		got, err := ParseLabels(tt.pairs)
+		if err != nil || !slices.Equal(got, tt.want) {
+			t.Errorf("%s: got %v, %v; want %v", tt.name, got, err, tt.want)
+		}
+	}
+}
+
+func TestBadLabelsAreRefusedWithTheReason(t *testing.T) {
+	notSnakeCase := func(key string) string {
+		return `key "` + key + `" is not snake_case: use a-z, 0-9 and _, a letter first`
+	}
+	taken := func(key string) string {
+		return `key "` + key + `" is taken: choose one that no record has and no other label`
+	}
+	for _, tt := range []struct {
+		pairs []string
+		want  string
+	}{
+		{[]string{"cluster"}, `"cluster" has no '=': write KEY=VALUE`},
+		{[]string{""}, `"" has no '=': write KEY=VALUE`},
+		{[]string{"=blue"}, notSnakeCase("")},
+		{[]string{"Cluster=blue"}, notSnakeCase("Cluster")},
+		{[]string{"1st=blue"}, notSnakeCase("1st")},
+		{[]string{"_cluster=blue"}, notSnakeCase("_cluster")},
+		{[]string{"my-cluster=blue"}, notSnakeCase("my-cluster")},
+		{[]string{"my cluster=blue"}, notSnakeCase("my cluster")},
+		{[]string{`a":1,"b=blue`}, `key "a\":1,\"b" is not snake_case: use a-z, 0-9 and _, a letter first`},
+		{[]string{"clüster=blue"}, notSnakeCase("clüster")},
+		{[]string{"pid=1"}, taken("pid")},
+		{[]string{"type=x"}, taken("type")},
+		{[]string{"cluster=blue", "cluster=green"}, taken("cluster")},
+		{[]string{"cluster=blue", "cluster=blue"}, taken("cluster")},
+		{[]string{"cluster=\xff"}, `the value of "cluster" is not UTF-8`},
+		{[]string{"x=" + strings.Repeat("x", 1024)}, "labels take 1031 bytes of every record, at most 1024 fit: shorten them"},
+		{
+			[]string{"x=" + strings.Repeat("\n", 400), "y=" + strings.Repeat("\x01", 40)},
+			"labels take 1054 bytes of every record, at most 1024 fit: shorten them",
+		},
+	} {
+		labels, err := ParseLabels(tt.pairs)
+		if err == nil || err.Error() != tt.want || labels != nil {
+			t.Errorf("%q: got %v, %v\nwant %s", tt.pairs, labels, err, tt.want)
+		}
+	}
+}
+
+func TestNoLabelMayTakeAKeyThatARecordHas(t *testing.T) {
+	for _, lines := range goldenLines(t) {
+		for _, line := range lines {
+			for _, key := range keysOf(t, []byte(line)) {
+				if !slices.Contains(schemaKeys, key) {
+					t.Errorf("schemaKeys lacks %q, which is in %s", key, line)
+				}
+				if _, err := ParseLabels([]string{key + "=x"}); err == nil {
+					t.Errorf("a label may be called %q, which is in %s", key, line)
+				}
+			}
+		}
+	}
+}
+
+// longestLabels take as much room as is allowed, one of them in escapes.
+func longestLabels(t testing.TB) []Label {
+	t.Helper()
+	pairs := []string{"label=" + strings.Repeat("\x01", 100), "filler="}
+	room := maxLabelBytes - len(NewNDJSON([]Label{{"label", strings.Repeat("\x01", 100)}, {"filler", ""}}).labels)
+	pairs[1] += strings.Repeat("x", room)
+	labels, err := ParseLabels(pairs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ParseLabels([]string{pairs[0], pairs[1] + "x"}); err == nil {
+		t.Fatal("these labels are not the longest: one byte more is allowed")
+	}
+	return labels
+}
+
+func TestTheLongestRecordsFitALineWithTheLongestLabels(t *testing.T) {
+	const worst = "\x01" // six bytes in JSON
+	longest := []goldenCase{
+		{"start", func(e Encoder, dst []byte, seq uint64) []byte {
+			// HOST_NAME_MAX and the fields of struct utsname are 64 bytes.
+			word := strings.Repeat(worst, 64)
+			reason := strings.Repeat("because ", 40)
+			return e.Start(dst, seq, &Start{
+				Time: moment, Version: word, Host: word, BootID: "2e8ec3c7-6990-4be5-ad35-620e3c14e752", Kernel: word,
+				Arch: "arm64", PID: 4 << 20, Features: []Feature{{"socket_storage", reason}, {"socket_cookie", reason}},
+			})
+		}},
+		{"transition", func(e Encoder, dst []byte, seq uint64) []byte {
+			event := largest()
+			event.Mapped = true // IPv6 is not, but this is about room
+			return e.Transition(dst, seq, &event)
+		}},
+		{"stats", func(e Encoder, dst []byte, seq uint64) []byte {
+			return e.Stats(dst, seq, &Stats{Time: moment, Counts: largestCounts()})
+		}},
+		{"loss", func(e Encoder, dst []byte, seq uint64) []byte {
+			return e.Loss(dst, seq, &Loss{Time: moment, Lost: 1<<64 - 1, Cause: CauseRingFull})
+		}},
+		{"stop", func(e Encoder, dst []byte, seq uint64) []byte {
+			return e.Stop(dst, seq, &Stop{Time: moment, Reason: "duration", Signal: "SIGTERM", Counts: largestCounts()})
+		}},
+	}
+	encoder := NewNDJSON(longestLabels(t))
+	for _, c := range longest {
+		line := c.encode(encoder, nil, 1<<64-1)
+		t.Logf("%s: %d bytes", c.name, len(line))
+		checkLine(t, line)
+		if got := keysOf(t, line); !slices.Equal(got[len(got)-2:], []string{"label", "filler"}) {
+			t.Errorf("%s: the keys are %v, want the labels last and in their order", c.name, got)
+		}
+	}
+}

@@ -1,0 +1,259 @@
+package record
+
+import (
+	"encoding/json"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+const schemaDir = "../../docs/schema"
+
+// schemas are those of docs/schema, by record type; a format counts in them.
+func schemas(t *testing.T) map[string]*jsonschema.Schema {
+	t.Helper()
+	compiler := jsonschema.NewCompiler()
+	compiler.AssertFormat()
+	all := make(map[string]*jsonschema.Schema)
+	for name := range goldenFiles {
+		schema, err := compiler.Compile(filepath.Join(schemaDir, name+".json"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		all[name] = schema
+	}
+	return all
+}
+
+// validate has a record's own type choose the schema.
+func validate(t *testing.T, all map[string]*jsonschema.Schema, line string) error {
+	t.Helper()
+	value, err := jsonschema.UnmarshalJSON(strings.NewReader(line))
+	if err != nil {
+		t.Fatalf("%v in %s", err, line)
+	}
+	recordType, _ := value.(map[string]any)["type"].(string)
+	schema, found := all[recordType]
+	if !found {
+		t.Fatalf("no schema for the type %q of %s", recordType, line)
+	}
+	return schema.Validate(value)
+}
+
+func TestEveryRecordTypeHasOneSchema(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(schemaDir, "*.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, file := range files {
+		names = append(names, strings.TrimSuffix(filepath.Base(file), ".json"))
+	}
+	want := append(Types(), "start", "stop")
+	slices.Sort(names)
+	slices.Sort(want)
+	if !slices.Equal(names, want) {
+		t.Errorf("docs/schema is of %v, want %v", names, want)
+	}
+}
+
+func TestEveryGoldenLineIsValid(t *testing.T) {
+	all := schemas(t)
+	for _, lines := range goldenLines(t) {
+		for _, line := range lines {
+			if err := validate(t, all, line); err != nil {
+				t.Errorf("%v\n%s", err, line)
+			}
+		}
+	}
+	labelled, err := os.ReadFile("testdata/labels.ndjson")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(labelled)) {
+		if err := validate(t, all, line); err != nil {
+			t.Errorf("%v\n%s", err, line)
+		}
+	}
+}
+
+func TestEveryStateRoleAndErrorIsValid(t *testing.T) {
+	all, encoder := schemas(t), NewNDJSON(nil)
+	event := fullV4()
+	check := func() {
+		line := string(encoder.Transition(nil, 1, &event))
+		if err := validate(t, all, line); err != nil {
+			t.Errorf("%v\n%s", err, line)
+		}
+	}
+	for n := range 256 {
+		event.Old, event.New, event.Error = tcp.State(n), tcp.State(255-n), tcp.Errno(n)
+		check()
+	}
+	for _, event.Role = range []tcp.Role{tcp.RoleUnknown, tcp.RoleClient, tcp.RoleServer, tcp.RoleListener} {
+		check()
+	}
+}
+
+// schemaFile is what the tests look at beside validating.
+type schemaFile struct {
+	ID         string                     `json:"$id"`
+	Schema     string                     `json:"$schema"`
+	Properties map[string]json.RawMessage `json:"properties"`
+}
+
+func readSchema(t *testing.T, name string) (s schemaFile) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(schemaDir, name+".json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return s
+}
+
+func TestTheSchemasHaveTheKeysThatRecordsHaveAndDescribeEach(t *testing.T) {
+	for name, lines := range goldenLines(t) {
+		s := readSchema(t, name)
+		if want := "https://json-schema.org/draft/2020-12/schema"; s.Schema != want {
+			t.Errorf("%s: $schema is %q, want %q", name, s.Schema, want)
+		}
+		if want := "https://github.com/tcpshift/tcpshift/docs/schema/" + name + ".json"; s.ID != want {
+			t.Errorf("%s: $id is %q, want %q", name, s.ID, want)
+		}
+		inRecords := make(map[string]bool)
+		for _, line := range lines {
+			for _, key := range keysOf(t, []byte(line)) {
+				inRecords[key] = true
+			}
+		}
+		got, want := slices.Sorted(maps.Keys(s.Properties)), slices.Sorted(maps.Keys(inRecords))
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: the schema has the keys %v, want those of the golden records: %v", name, got, want)
+		}
+		for key, raw := range s.Properties {
+			var property struct{ Description string }
+			if err := json.Unmarshal(raw, &property); err != nil || property.Description == "" {
+				t.Errorf("%s: %s has no description: %s, %v", name, key, raw, err)
+			}
+		}
+	}
+}
+
+func TestStopCountsAsStatsDo(t *testing.T) {
+	stats, stop := readSchema(t, "stats"), readSchema(t, "stop")
+	for key, raw := range stats.Properties {
+		if key != "type" && !reflect.DeepEqual(raw, stop.Properties[key]) {
+			t.Errorf("%s is %s in stop, want it as in stats: %s", key, stop.Properties[key], raw)
+		}
+	}
+}
+
+func TestEachSchemaRejectsWhatItMust(t *testing.T) {
+	all, golden := schemas(t), goldenLines(t)
+	line := func(file string, n int) string { return golden[file][n-1] }
+	wrong := []struct {
+		name, line, old, new string
+		at                   string // where the error is; empty: in the record as a whole
+	}{
+		{"another type", line("start", 1), `"type":"start"`, `"type":"stop"`, "/type"},
+		{"start that is not the first", line("start", 1), `"seq":1`, `"seq":2`, "/seq"},
+		{"start of another major version", line("start", 1), `"schema":"1.0"`, `"schema":"2.0"`, "/schema"},
+		{"an empty host name", line("start", 1), `"host":"web-1"`, `"host":""`, "/host"},
+		{"a feature off without a reason", line("start", 1), `"socket_cookie":true`, `"socket_cookie":false`, "/features/socket_cookie"},
+		{"a feature with an empty reason", line("start", 1), `"socket_cookie":true`, `"socket_cookie":""`, "/features/socket_cookie"},
+		{"no features", line("start", 3), `,"features":{}`, ``, ""},
+
+		{"six digits after the second", line("transition", 1), `.000008000Z`, `.000008Z`, "/time"},
+		{"an offset for Z", line("transition", 1), `8000Z`, `8000+00:00`, "/time"},
+		{"month 13", line("transition", 1), `2026-03`, `2026-13`, "/time"},
+		{"record number 0", line("transition", 1), `"seq":1`, `"seq":0`, "/seq"},
+		{"a number in place of a cookie", line("transition", 1), `"fedcba9876543210"`, `7`, "/conn"},
+		{"cookie 0", line("transition", 1), `"fedcba9876543210"`, `"0"`, "/conn"},
+		{"port 0", line("transition", 1), `"local_port":50388`, `"local_port":0`, "/local_port"},
+		{"a port too large", line("transition", 1), `"peer_port":443`, `"peer_port":65536`, "/peer_port"},
+		{"an address that is none", line("transition", 1), `"192.0.2.1"`, `"192.0.2.256"`, "/local_addr"},
+		{"an address of the other family", line("transition", 1), `"192.0.2.1"`, `"2001:db8::1"`, "/local_addr"},
+		{"an address of the other family", line("transition", 2), `"2001:db8::1"`, `"192.0.2.1"`, "/local_addr"},
+		{"an empty address", line("transition", 1), `"198.51.100.7"`, `""`, "/peer_addr"},
+		{"another family", line("transition", 1), `"ipv4"`, `"unix"`, "/family"},
+		{"mapped, but IPv6", line("transition", 3), `"ipv4"`, `"ipv6"`, "/family"},
+		{"mapped, but not", line("transition", 3), `"mapped":true`, `"mapped":false`, "/mapped"},
+		{"another role", line("transition", 1), `"client"`, `"unknown"`, "/role"},
+		{"a state by the name that ss has", line("transition", 1), `"ESTABLISHED"`, `"ESTAB"`, "/old_state"},
+		{"a state's number that has a name", line("transition", 1), `"CLOSE"`, `"STATE_7"`, "/new_state"},
+		{"a state beyond a byte", line("transition", 1), `"CLOSE"`, `"STATE_256"`, "/new_state"},
+		{"no state", line("transition", 1), `"new_state":"CLOSE",`, ``, ""},
+		{"no user", line("transition", 1), `"uid":1000,`, ``, ""},
+		{"an owner without its source", line("transition", 1), `,"pid_source":"task"`, ``, ""},
+		{"an owner without its name", line("transition", 1), `"comm":"curl",`, ``, ""},
+		{"a source without an owner", line("transition", 1), `"pid":4242,"comm":"curl",`, ``, ""},
+		{"an error by its number", line("transition", 1), `"ECONNRESET"`, `104`, "/error"},
+		{"a key that is no label", line("transition", 1), `}`, `,"extra":1}`, "/extra"},
+		{"a label that is not snake_case", line("transition", 1), `}`, `,"Extra":"x"}`, ""},
+
+		{"a negative count", line("stats", 1), `"seen":1000`, `"seen":-1`, "/seen"},
+		{"a count that is no whole number", line("stats", 1), `"read":667`, `"read":66.7`, "/read"},
+		{"a count left out", line("stats", 1), `"missed":5,`, ``, ""},
+
+		{"a loss of nothing", line("loss", 1), `"lost":1234`, `"lost":0`, "/lost"},
+		{"another cause", line("loss", 1), `"ring_full"`, `"bad_luck"`, "/cause"},
+		{"another stage", line("loss", 1), `"kernel"`, `"output"`, "/stage"},
+
+		{"another reason", line("stop", 3), `"duration"`, `"boredom"`, "/reason"},
+		{"a signal that is not named", line("stop", 1), `"signal":"SIGTERM",`, ``, ""},
+		{"a signal with another reason", line("stop", 3), `"duration"`, `"duration","signal":"SIGINT"`, "/signal"},
+		{"a count left out", line("stop", 1), `"written":600,`, ``, ""},
+	}
+	rejected := make(map[string]bool)
+	for _, tt := range wrong {
+		changed := strings.Replace(tt.line, tt.old, tt.new, 1)
+		if changed == tt.line {
+			t.Fatalf("%s: %s is not in %s", tt.name, tt.old, tt.line)
+		}
+		schema := all[decodeJSON(t, []byte(tt.line))["type"].(string)]
+		value, err := jsonschema.UnmarshalJSON(strings.NewReader(changed))
+		if err != nil {
+			t.Fatalf("%s: %v in %s", tt.name, err, changed)
+		}
+		places := errorPlaces(schema.Validate(value))
+		if !slices.Contains(places, tt.at) {
+			t.Errorf("%s: the errors are at %q, want one at %q\n%s", tt.name, places, tt.at, changed)
+		}
+		rejected[filepath.Base(schema.Location)] = true
+	}
+	if len(rejected) != len(all) {
+		t.Errorf("only %v reject something, want all of %v", rejected, slices.Sorted(maps.Keys(all)))
+	}
+}
+
+// errorPlaces are the JSON pointers of the innermost errors.
+func errorPlaces(err error) []string {
+	var e *jsonschema.ValidationError
+	if !errors.As(err, &e) {
+		return nil
+	}
+	if len(e.Causes) == 0 {
+		place := ""
+		for _, step := range e.InstanceLocation {
+			place += "/" + step
+		}
+		return []string{place}
+	}
+	var places []string
+	for _, cause := range e.Causes {
+		places = append(places, errorPlaces(cause)...)
+	}
+	return places
+}

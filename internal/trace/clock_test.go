@@ -1,0 +1,42 @@
+package trace
+
+import (
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestTheWallClockOfAMonotonicTimeIsWithinAMillisecond(t *testing.T) {
+	var c clock
+	for range 100 {
+		c.sync()
+		// However long the machine lets this wait, the time lies between the two.
+		before := time.Now()
+		got := c.wall(read(unix.CLOCK_MONOTONIC))
+		after := time.Now()
+		if got.Before(before.Add(-time.Millisecond)) || got.After(after.Add(time.Millisecond)) {
+			t.Fatalf("got %v, want a time from %v to %v", got, before, after)
+		}
+	}
+}
+
+func TestASyncFollowsAWallClockThatWasMoved(t *testing.T) {
+	var c clock
+	c.sync()
+	right := c.offset
+	c.offset += time.Hour
+	c.sync()
+	if got := (c.offset - right).Abs(); got > time.Millisecond {
+		t.Errorf("after the sync the offset is %v off, want 1 ms at most", got)
+	}
+}
+
+func TestTimesKeepTheirNanosecondsAndTheirOrder(t *testing.T) {
+	c := clock{offset: 1_800_000_000 * time.Second}
+	for _, nanoseconds := range []time.Duration{0, 1, 999_999_999, 1_000_000_001} {
+		if got, want := c.wall(nanoseconds).UnixNano(), int64(1_800_000_000_000_000_000+nanoseconds); got != want {
+			t.Errorf("%d ns of monotonic time is %d, want %d", nanoseconds, got, want)
+		}
+	}
+}

@@ -1,0 +1,210 @@
+package trace
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/internal/record"
+)
+
+// sample is the bytes of a transition CLOSE to LISTEN, bpf/event.h; the cookie
+// tells it from others.
+func sample(cookie uint64) []byte {
+	b := make([]byte, 96)
+	binary.NativeEndian.PutUint64(b[0:], uint64(read(unix.CLOCK_MONOTONIC)))
+	binary.NativeEndian.PutUint64(b[8:], cookie)
+	copy(b[84:], []byte{1, 4, 7, 10})
+	return b
+}
+
+func samples(n int) [][]byte {
+	all := make([][]byte, n)
+	for i := range all {
+		all[i] = sample(uint64(i + 1))
+	}
+	return all
+}
+
+// fakeSource is a ring buffer and counters that agree with it.
+type fakeSource struct {
+	rounds [][][]byte     // what comes into the ring before each Read
+	left   [][]byte       // what comes in after the last Read and before Detach
+	others probe.Counters // events that do not come into the ring
+
+	atRead   func() // runs at the beginning of each Read before Detach
+	whenIdle func() // runs in a Read that finds nothing
+
+	readErr, countersErr, detachErr error
+
+	ring     [][]byte
+	emitted  uint64 // samples that came into the ring
+	detached bool
+}
+
+func (s *fakeSource) emit(samples [][]byte) {
+	s.ring = append(s.ring, samples...)
+	s.emitted += uint64(len(samples))
+}
+
+func (s *fakeSource) Read(wait time.Duration, handle func([]byte) error) error {
+	if !s.detached && s.atRead != nil {
+		s.atRead()
+	}
+	if len(s.rounds) > 0 && !s.detached {
+		s.emit(s.rounds[0])
+		s.rounds = s.rounds[1:]
+	}
+	if len(s.ring) == 0 && !s.detached {
+		if s.readErr != nil {
+			return s.readErr
+		}
+		if s.whenIdle != nil {
+			s.whenIdle()
+		}
+		time.Sleep(wait) // on the clock of the synctest bubble
+	}
+	for len(s.ring) > 0 {
+		next := s.ring[0]
+		s.ring = s.ring[1:]
+		if err := handle(next); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *fakeSource) Counters() (probe.Counters, error) {
+	c := s.others
+	c.First.Entered += s.emitted
+	c.First.Emitted += s.emitted
+	return c, s.countersErr
+}
+
+func (s *fakeSource) Detach() error {
+	if s.detached {
+		return nil
+	}
+	s.detached = true
+	s.emit(s.left)
+	return s.detachErr
+}
+
+// fakeSink keeps what is written.
+type fakeSink struct {
+	written    strings.Builder
+	writes     int
+	err        error // what the write number errAt and those after it say
+	errAt      int
+	readerGone bool
+}
+
+func (s *fakeSink) Write(lines []byte) (int, error) {
+	s.writes++
+	if s.err != nil && s.writes >= s.errAt {
+		return 0, s.err
+	}
+	return s.written.Write(lines)
+}
+
+func (s *fakeSink) ReaderGone() bool { return s.readerGone }
+
+// line is what the tests look at in a record.
+type line struct {
+	Type, Conn, Reason, Signal, Cause string
+	Time                              time.Time
+	Seq, Lost                         uint64
+	record.Counts
+	Seen          uint64
+	LostRingFull  uint64 `json:"lost_ring_full"`
+	LostRingBusy  uint64 `json:"lost_ring_busy"`
+	LostReentry   uint64 `json:"lost_reentry"`
+	WrittenBytes  uint64 `json:"written_bytes"`
+	OtherProtocol uint64 `json:"other_protocol"`
+	size          int
+}
+
+func (s *fakeSink) lines(t *testing.T) []line {
+	t.Helper()
+	var all []line
+	for text := range strings.Lines(s.written.String()) {
+		l := line{size: len(text)}
+		if err := json.Unmarshal([]byte(text), &l); err != nil || !strings.HasSuffix(text, "\n") {
+			t.Fatalf("%v in the line %q", err, text)
+		}
+		all = append(all, l)
+	}
+	return all
+}
+
+func typesOf(lines []line) []string {
+	types := make([]string, len(lines))
+	for i, l := range lines {
+		types[i] = l.Type
+	}
+	return types
+}
+
+func ofType(lines []line, recordType string) []line {
+	var some []line
+	for _, l := range lines {
+		if l.Type == recordType {
+			some = append(some, l)
+		}
+	}
+	return some
+}
+
+// outcome is what a run leaves behind.
+type outcome struct {
+	err   error
+	lines []line
+	took  time.Duration
+}
+
+// run lets a loop run in a bubble with a clock of its own until it ends. stop is
+// what cfg's source may call to end it as a signal would.
+func run(t *testing.T, setup func(stop func()) (Config, *fakeSource, *fakeSink)) outcome {
+	t.Helper()
+	var got outcome
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		cfg, source, sink := setup(func() { cancel(Interrupted{Signal: "SIGTERM"}) })
+		cfg.Source, cfg.Sink, cfg.Encoder = source, sink, record.NewNDJSON(nil)
+		began := time.Now()
+		got.err = Run(ctx, cfg)
+		got.took = time.Since(began)
+		got.lines = sink.lines(t)
+		if !source.detached {
+			t.Error("the source is still attached, want it detached")
+		}
+		checkStream(t, got.lines)
+	})
+	return got
+}
+
+// checkStream holds for every run, however it ends.
+func checkStream(t *testing.T, lines []line) {
+	t.Helper()
+	for i, l := range lines {
+		if l.Seq != uint64(i+1) {
+			t.Errorf("line %d has seq %d, want no gap and no repetition", i+1, l.Seq)
+		}
+		if isStart := l.Type == "start"; isStart != (i == 0) {
+			t.Errorf("line %d is of type %s, want start first and only there", i+1, l.Type)
+		}
+		if l.Type == "stop" && i != len(lines)-1 {
+			t.Errorf("line %d of %d is stop, want it last", i+1, len(lines))
+		}
+	}
+}
+
+var errBroken = errors.New("it is broken")

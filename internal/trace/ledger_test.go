@@ -1,0 +1,164 @@
+package trace
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/internal/record"
+)
+
+// step is one update of a ledger.
+type step struct {
+	counters probe.Counters
+	final    bool
+	losses   []record.Loss // what it must report
+	counts   record.Counts // what it must count then
+}
+
+func first(c probe.ProgramCounters) probe.Counters { return probe.Counters{First: c} }
+
+var ledgerCases = []struct {
+	name  string
+	steps []step
+}{
+	{"nothing happens, nothing is lost", []step{
+		{},
+		{final: true},
+	}},
+	{"every term comes from both programs, and from the right counter", []step{{
+		counters: probe.Counters{
+			First: probe.ProgramCounters{
+				Missed: 1000, Entered: 9000, LeftToTwin: 5, OtherProtocol: 20, Filtered: 300, Emitted: 8000, RingFull: 600, RingBusy: 80,
+			},
+			Second: probe.ProgramCounters{
+				Missed: 7, Entered: 9990, LeftToTwin: 9000, OtherProtocol: 1, Filtered: 2, Emitted: 3, RingFull: 4, RingBusy: 5,
+			},
+		},
+		final:  true,
+		losses: []record.Loss{{Lost: 604, Cause: "ring_full"}, {Lost: 85, Cause: "ring_busy"}, {Lost: 985, Cause: "reentry"}},
+		counts: record.Counts{
+			Fired: 10000, Entered: 9000, Missed: 1000, OtherProtocol: 21, Filtered: 302, LostRingFull: 604, LostRingBusy: 85,
+			LostReentry: 985,
+		},
+	}}},
+	{"an event under way is not lost", []step{
+		{counters: first(probe.ProgramCounters{Entered: 1}), counts: record.Counts{Fired: 1, Entered: 1}},
+		{
+			counters: first(probe.ProgramCounters{Entered: 2, Emitted: 1}),
+			counts:   record.Counts{Fired: 2, Entered: 2},
+		},
+		{
+			counters: first(probe.ProgramCounters{Entered: 2, Emitted: 2}), final: true,
+			counts: record.Counts{Fired: 2, Entered: 2},
+		},
+	}},
+	{"an event that the second program has yet to take is not lost", []step{
+		{counters: first(probe.ProgramCounters{Missed: 3}), counts: record.Counts{Fired: 3, Missed: 3}},
+		{
+			counters: probe.Counters{
+				First: probe.ProgramCounters{Missed: 3}, Second: probe.ProgramCounters{Entered: 3, Emitted: 2, Filtered: 1},
+			},
+			counts: record.Counts{Fired: 3, Missed: 3, Filtered: 1},
+		},
+	}},
+	{"a firing one update old that did not come out is lost, and that is said once", []step{
+		{counters: first(probe.ProgramCounters{Missed: 5}), counts: record.Counts{Fired: 5, Missed: 5}},
+		{
+			counters: first(probe.ProgramCounters{Missed: 5}), losses: []record.Loss{{Lost: 5, Cause: "reentry"}},
+			counts: record.Counts{Fired: 5, Missed: 5, LostReentry: 5},
+		},
+		{
+			counters: first(probe.ProgramCounters{Missed: 5}),
+			counts:   record.Counts{Fired: 5, Missed: 5, LostReentry: 5},
+		},
+		{
+			counters: first(probe.ProgramCounters{Missed: 5}), final: true,
+			counts: record.Counts{Fired: 5, Missed: 5, LostReentry: 5},
+		},
+	}},
+	{"under load an interim account claims too little rather than too much, and the final one is exact", []step{
+		{counters: first(probe.ProgramCounters{Missed: 5, Entered: 100, Emitted: 100}), counts: record.Counts{
+			Fired: 105, Missed: 5, Entered: 100,
+		}},
+		{
+			counters: first(probe.ProgramCounters{Missed: 5, Entered: 103, Emitted: 103}),
+			losses:   []record.Loss{{Lost: 2, Cause: "reentry"}},
+			counts:   record.Counts{Fired: 108, Missed: 5, Entered: 103, LostReentry: 2},
+		},
+		{
+			counters: first(probe.ProgramCounters{Missed: 5, Entered: 200, Emitted: 200}),
+			counts:   record.Counts{Fired: 205, Missed: 5, Entered: 200, LostReentry: 2},
+		},
+		{
+			counters: first(probe.ProgramCounters{Missed: 5, Entered: 200, Emitted: 200}), final: true,
+			losses: []record.Loss{{Lost: 3, Cause: "reentry"}},
+			counts: record.Counts{Fired: 205, Missed: 5, Entered: 200, LostReentry: 5},
+		},
+	}},
+	{"each cause is reported by what is new of it", []step{
+		{
+			counters: first(probe.ProgramCounters{Entered: 10, Emitted: 3, RingFull: 7}),
+			losses:   []record.Loss{{Lost: 7, Cause: "ring_full"}},
+			counts:   record.Counts{Fired: 10, Entered: 10, LostRingFull: 7},
+		},
+		{
+			counters: first(probe.ProgramCounters{Entered: 13, Emitted: 3, RingFull: 8, RingBusy: 2}),
+			losses:   []record.Loss{{Lost: 1, Cause: "ring_full"}, {Lost: 2, Cause: "ring_busy"}},
+			counts:   record.Counts{Fired: 13, Entered: 13, LostRingFull: 8, LostRingBusy: 2},
+		},
+		{
+			counters: first(probe.ProgramCounters{Entered: 13, Emitted: 3, RingFull: 8, RingBusy: 2}), final: true,
+			counts: record.Counts{Fired: 13, Entered: 13, LostRingFull: 8, LostRingBusy: 2},
+		},
+	}},
+	{"what came out later than it was waited for is not lost in the end, and no loss is made of it", []step{
+		{counters: first(probe.ProgramCounters{Entered: 4}), counts: record.Counts{Fired: 4, Entered: 4}},
+		{
+			counters: first(probe.ProgramCounters{Entered: 4}), losses: []record.Loss{{Lost: 4, Cause: "reentry"}},
+			counts: record.Counts{Fired: 4, Entered: 4, LostReentry: 4},
+		},
+		{
+			counters: first(probe.ProgramCounters{Entered: 4, Emitted: 4}), final: true,
+			counts: record.Counts{Fired: 4, Entered: 4},
+		},
+	}},
+	{"more that came out than fired, an event handled twice, is no loss", []step{{
+		counters: first(probe.ProgramCounters{Entered: 4, Emitted: 5}), final: true,
+		counts: record.Counts{Fired: 4, Entered: 4},
+	}}},
+}
+
+func TestTheLedgerKeepsAccounts(t *testing.T) {
+	for _, tt := range ledgerCases {
+		t.Run(tt.name, func(t *testing.T) {
+			var l ledger
+			for i, s := range tt.steps {
+				if got := l.update(&s.counters, s.final); !slices.Equal(got, s.losses) {
+					t.Errorf("update %d reports %v, want %v", i+1, got, s.losses)
+				}
+				if got := l.counts(); got != s.counts {
+					t.Errorf("update %d counts\n%+v, want\n%+v", i+1, got, s.counts)
+				}
+			}
+		})
+	}
+}
+
+func TestTheLedgerCountsWhatTheLoopDoes(t *testing.T) {
+	l := ledger{read: 9, dropped: 2, written: 7, writtenBytes: 2100}
+	if got, want := l.counts(), (record.Counts{Read: 9, Dropped: 2, Written: 7, WrittenBytes: 2100}); got != want {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+// The kernel's counters are not of one moment: an event may have been counted as
+// of another protocol, and not yet as fired.
+func TestNeverFewerThanNoTransitionsAreSeen(t *testing.T) {
+	var l ledger
+	l.update(&probe.Counters{First: probe.ProgramCounters{Entered: 1, OtherProtocol: 2}}, false)
+	counts := l.counts()
+	if got := counts.Seen(); got != 0 {
+		t.Errorf("%d transitions are seen, want 0", got)
+	}
+}
