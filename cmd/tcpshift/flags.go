@@ -91,6 +91,13 @@ func parseFormat(s string) (string, error) {
 	return s, nil
 }
 
+func parsePath(s string) (string, error) {
+	if s == "" {
+		return "", errors.New("a file name is not empty: use a path, or - for standard output")
+	}
+	return s, nil
+}
+
 func parseRecordType(s string) (string, error) {
 	for _, t := range record.Types() {
 		if s == t {

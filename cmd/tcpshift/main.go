@@ -28,7 +28,7 @@ func main() {
 	// Without this the runtime dies of SIGPIPE where a closed reader is a normal end.
 	signal.Ignore(syscall.SIGPIPE)
 	err := run(os.Args[1:])
-	if err == nil {
+	if err == nil || readerGone(err) {
 		return
 	}
 	fmt.Fprintln(os.Stderr, "tcpshift: "+oneLine(err))
@@ -76,8 +76,47 @@ func newRoot() *cobra.Command {
 	addTraceFlags(root.Flags(), &opts)
 	root.SetFlagErrorFunc(flagError)
 	root.AddCommand(newTrace(), newDoctor(), newExplain(), newVersion())
+	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
+	makeStrict(root)
 	return root
+}
+
+// makeStrict makes cobra's own commands refuse the words that they do not know:
+// they would print help, as if all had gone well.
+func makeStrict(root *cobra.Command) {
+	for _, cmd := range root.Commands() {
+		switch cmd.Name() {
+		case "help":
+			cmd.Args = aCommand
+		case "completion":
+			cmd.Args = neverAShell
+			cmd.RunE = neverAShell // without it cobra does not look at Args
+			for _, shell := range cmd.Commands() {
+				shell.Args = noArguments
+			}
+		}
+	}
+}
+
+func aCommand(cmd *cobra.Command, args []string) error {
+	if _, rest, err := cmd.Root().Find(args); err != nil || len(rest) > 0 {
+		return usagef("unknown command %q: 'tcpshift help' lists those there are", strings.Join(args, " "))
+	}
+	return nil
+}
+
+// neverAShell is for what no subcommand, one for each shell, has taken.
+func neverAShell(cmd *cobra.Command, args []string) error {
+	shells := make([]string, len(cmd.Commands()))
+	for i, shell := range cmd.Commands() {
+		shells[i] = shell.Name()
+	}
+	known := strings.Join(shells, ", ")
+	if len(args) == 0 {
+		return usagef("completion needs a shell: use %s", known)
+	}
+	return usagef("%q is no shell: use %s", args[0], known)
 }
 
 // usageError is for what the operator can mend on the command line.
@@ -96,7 +135,7 @@ func noArguments(cmd *cobra.Command, args []string) error {
 	if cmd.HasSubCommands() {
 		return usagef("unknown command %q: 'tcpshift help' lists those there are", args[0])
 	}
-	return usagef("unexpected argument %q: 'tcpshift %s' takes flags only", args[0], cmd.Name())
+	return usagef("unexpected argument %q: '%s' takes flags only", args[0], cmd.CommandPath())
 }
 
 // flagError names the flag first, and once.
@@ -113,6 +152,11 @@ func flagError(_ *cobra.Command, err error) error {
 		return usagef("%w: 'tcpshift help' lists those there are", err)
 	}
 	return usageError{err}
+}
+
+// readerGone says whether nothing is wrong but that nobody reads on: a normal end.
+func readerGone(err error) bool {
+	return status(err) == statusFailed && errors.Is(err, syscall.EPIPE)
 }
 
 func status(err error) int {

@@ -49,7 +49,8 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	o.format = formatNDJSON
 	flags.Var(word(&o.format, "FORMAT", parseFormat), "format", "ndjson or text")
 	flags.Var(list(&o.only, "TYPE,...", parseRecordType), "only", "record types to write; start and stop always come")
-	flags.StringVar(&o.output, "output", "-", "append to this file; - is standard output")
+	o.output = "-"
+	flags.Var(word(&o.output, "PATH", parsePath), "output", "append to this file; - is standard output")
 	flags.Var(word(&o.duration, "D", parseDuration), "duration", "stop after this long, such as 30s; 0 is until stopped")
 	flags.Var(word(&o.count, "N", parseCount), "count", "stop after this many transitions")
 	o.statsInterval = 10 * time.Second

@@ -1,0 +1,255 @@
+package cli_test
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// filterCase is a command line, the sockets of the scene of which it lets
+// anything through, and which of their transitions these are.
+type filterCase struct {
+	args  []string
+	ends  []string
+	match func(r *record) bool
+}
+
+func client(of ...connection) []string   { return each("client", of) }
+func server(of ...connection) []string   { return each("server", of) }
+func listener(of ...connection) []string { return each("listener", of) }
+func whole(of ...connection) []string {
+	return slices.Concat(client(of...), server(of...), listener(of...))
+}
+
+func each(end string, of []connection) []string {
+	var names []string
+	for _, c := range of {
+		names = append(names, c.name+" "+end)
+	}
+	return names
+}
+
+func localPort(ports ...uint16) func(*record) bool {
+	return func(r *record) bool { return slices.Contains(ports, r.LocalPort) }
+}
+
+func peerPort(ports ...uint16) func(*record) bool {
+	return func(r *record) bool { return slices.Contains(ports, r.PeerPort) }
+}
+
+func localAddr(prefix string) func(*record) bool {
+	return func(r *record) bool { return contains(prefix, r.LocalAddr) }
+}
+
+func peerAddr(prefix string) func(*record) bool {
+	return func(r *record) bool { return contains(prefix, r.PeerAddr) }
+}
+
+// contains is false for an address that the kernel does not have yet.
+func contains(prefix, addr string) bool {
+	a, err := netip.ParseAddr(addr)
+	return err == nil && netip.MustParsePrefix(prefix).Contains(a)
+}
+
+func either(a, b func(*record) bool) func(*record) bool {
+	return func(r *record) bool { return a(r) || b(r) }
+}
+
+func port(ports ...uint16) func(*record) bool { return either(localPort(ports...), peerPort(ports...)) }
+func addr(prefix string) func(*record) bool   { return either(localAddr(prefix), peerAddr(prefix)) }
+
+func oldState(states ...string) func(*record) bool {
+	return func(r *record) bool { return slices.Contains(states, r.OldState) }
+}
+
+func newState(states ...string) func(*record) bool {
+	return func(r *record) bool { return slices.Contains(states, r.NewState) }
+}
+
+func role(roles ...string) func(*record) bool {
+	return func(r *record) bool { return slices.Contains(roles, r.Role) }
+}
+
+func family(name string) func(*record) bool {
+	return func(r *record) bool { return r.Family == name }
+}
+
+func both(a, b func(*record) bool) func(*record) bool {
+	return func(r *record) bool { return a(r) && b(r) }
+}
+
+var everything = []connection{plain, crossed, ipv6, mapped, private, foreign, elsewhere}
+
+var filterCases = []filterCase{
+	{flags("--port", "17001"), whole(plain, elsewhere), port(17001)},
+	{flags("--port", "17001,18002"), slices.Concat(whole(plain, elsewhere), client(crossed), server(crossed)),
+		port(17001, 18002)},
+	{flags("--port", "17002", "--port", "17003"), whole(crossed, ipv6), port(17002, 17003)},
+	{flags("--port", "17002-17004"), whole(crossed, ipv6, mapped), port(17002, 17003, 17004)},
+	{flags("--port", "17002-17003,17005"), whole(crossed, ipv6, private), port(17002, 17003, 17005)},
+	{flags("--port", "1-17001"), whole(plain, elsewhere), port(17001)},
+	{flags("--local-port", "17001"), slices.Concat(server(plain, elsewhere), listener(plain, elsewhere)), localPort(17001)},
+	{flags("--local-port", "18002-18003"), client(crossed, ipv6), localPort(18002, 18003)},
+	{flags("--peer-port", "17002,17004"), client(crossed, mapped), peerPort(17002, 17004)},
+	{flags("--peer-port", "18005"), server(private), peerPort(18005)},
+	{flags("--local-port", "18001-18006", "--peer-port", "17005"), client(private), both(localPort(18005), peerPort(17005))},
+
+	{flags("--addr", "127.0.0.2"), slices.Concat(client(crossed), server(crossed)), addr("127.0.0.2/32")},
+	{flags("--addr", "127.0.0.2/31"), whole(crossed), addr("127.0.0.2/31")},
+	{flags("--addr", "127.0.0.0/30"), whole(plain, crossed, foreign, elsewhere), addr("127.0.0.0/30")},
+	{flags("--addr", "0.0.0.0/0"), whole(plain, crossed, mapped, foreign, elsewhere), addr("0.0.0.0/0")},
+	{flags("--addr", "127.0.0.4"), whole(mapped), addr("127.0.0.4/32")},
+	{flags("--addr", "::ffff:127.0.0.4"), whole(mapped), addr("127.0.0.4/32")},
+	{flags("--addr", "::1"), whole(ipv6), addr("::1/128")},
+	{flags("--addr", "::/0"), whole(ipv6, private), addr("::/0")},
+	{flags("--addr", "fd00:1::/32"), slices.Concat(client(private), server(private)), addr("fd00:1::/32")},
+	{flags("--addr", "fd00::/15,127.0.0.3"), whole(private, crossed), either(addr("fd00::/15"), addr("127.0.0.3/32"))},
+	{flags("--local-addr", "127.0.0.3"), slices.Concat(server(crossed), listener(crossed)), localAddr("127.0.0.3/32")},
+	{flags("--local-addr", "fd00:1::/64"), client(private), localAddr("fd00:1::/64")},
+	{flags("--peer-addr", "127.0.0.3"), client(crossed), peerAddr("127.0.0.3/32")},
+	{flags("--peer-addr", "fd00:1::1"), server(private), peerAddr("fd00:1::1/128")},
+
+	{flags("--family", "4"), whole(plain, crossed, mapped, foreign, elsewhere), family("ipv4")},
+	{flags("--family", "6"), whole(ipv6, private), family("ipv6")},
+
+	{flags("--old-state", "LISTEN"), slices.Concat(server(everything...), listener(everything...)), oldState("LISTEN")},
+	{flags("--old-state", "SYN_SENT,LAST_ACK"), slices.Concat(client(everything...), server(everything...)),
+		oldState("SYN_SENT", "LAST_ACK")},
+	{flags("--new-state", "SYN_SENT"), client(everything...), newState("SYN_SENT")},
+	{flags("--new-state", "ESTABLISHED,LISTEN"), whole(everything...), newState("ESTABLISHED", "LISTEN")},
+	{flags("--old-state", "SYN_RECV", "--new-state", "ESTABLISHED"), server(everything...),
+		both(oldState("SYN_RECV"), newState("ESTABLISHED"))},
+	{flags("--role", "client"), client(everything...), role("client")},
+	{flags("--role", "server"), server(everything...), role("server")},
+	{flags("--role", "listener"), listener(everything...), role("listener")},
+	{flags("--role", "client,listener"), slices.Concat(client(everything...), listener(everything...)),
+		role("client", "listener")},
+
+	{flags("--port", "17001-17003", "--family", "6"), whole(ipv6), both(port(17003), family("ipv6"))},
+	{flags("--role", "client", "--new-state", "ESTABLISHED"), client(everything...),
+		both(role("client"), newState("ESTABLISHED"))},
+	{flags("--port", "17001", "--addr", "::1"), nil, both(port(17001), addr("::1/128"))},
+	{flags("--port", "17001", "--family", "6"), nil, both(port(17001), family("ipv6"))},
+}
+
+func TestAFilterLetsThroughWhatItSaysAndNothingElse(t *testing.T) {
+	requireRoot(t)
+	for _, c := range filterCases {
+		t.Run(strings.Join(c.args, " "), func(t *testing.T) { newScene(t).check(c) })
+	}
+}
+
+func TestAFilterOfNamespacesLetsThroughOneNamespace(t *testing.T) {
+	byPort := flags("--port", "17001-17006,18001-18006")
+	inside := whole(plain, crossed, ipv6, mapped, private, foreign)
+	for name, word := range map[string]func(*scene) string{
+		"inode": func(s *scene) string { return strconv.FormatUint(uint64(s.n.Inode()), 10) },
+		"path":  func(s *scene) string { return fmt.Sprintf("/proc/%d/ns/net", s.peer.pid()) },
+		"pid":   func(s *scene) string { return fmt.Sprintf("pid:%d", s.peer.pid()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			in := func(r *record) bool { return r.Netns == s.n.Inode() }
+			got := s.compare(filterCase{flags("--netns", word(s)), inside, in}, byPort)
+			for _, r := range got.of("transition") {
+				if !in(&r) {
+					t.Errorf("a transition of another namespace: %s\n%v", r.line, got.result)
+				}
+			}
+		})
+	}
+	t.Run("two inodes", func(t *testing.T) {
+		s := newScene(t)
+		all := func(*record) bool { return true }
+		s.compare(filterCase{flags("--netns", fmt.Sprintf("%d,%d", s.n.Inode(), s.other.Inode())), whole(everything...), all}, byPort)
+	})
+	t.Run("and a port", func(t *testing.T) {
+		s := newScene(t)
+		there := func(r *record) bool { return r.Netns == s.other.Inode() }
+		s.compare(filterCase{flags("--netns", fmt.Sprint(s.other.Inode()), "--local-port", "18001"), client(elsewhere),
+			both(there, localPort(18001))}, byPort)
+	})
+}
+
+func TestAFilterOfOwnersLetsThroughWhatIsProvenToBeTheirs(t *testing.T) {
+	ours := slices.DeleteFunc(whole(everything...), func(end string) bool { return end == "foreign client" })
+	pid := func(pid int) func(*record) bool { return func(r *record) bool { return r.PID == uint32(pid) } }
+	t.Run("pid", func(t *testing.T) {
+		s := newScene(t)
+		s.check(filterCase{flags("--pid", fmt.Sprint(s.peer.pid())), client(foreign), pid(s.peer.pid())})
+	})
+	t.Run("another pid", func(t *testing.T) {
+		newScene(t).check(filterCase{flags("--pid", fmt.Sprint(os.Getpid())), ours, pid(os.Getpid())})
+	})
+	t.Run("comm", func(t *testing.T) {
+		s := newScene(t)
+		s.check(filterCase{flags("--comm", peerComm), client(foreign), pid(s.peer.pid())})
+	})
+	t.Run("comm, of which this is the beginning", func(t *testing.T) {
+		s := newScene(t)
+		s.check(filterCase{flags("--comm", peerComm[:8]), nil, func(*record) bool { return false }})
+	})
+	t.Run("pid and state", func(t *testing.T) {
+		s := newScene(t)
+		s.check(filterCase{flags("--pid", fmt.Sprint(s.peer.pid()), "--new-state", "SYN_SENT"), client(foreign),
+			both(pid(s.peer.pid()), newState("SYN_SENT"))})
+	})
+}
+
+func TestAFilterOfCgroupsLetsThroughOneCgroupAndThoseBelow(t *testing.T) {
+	requireRoot(t)
+	mount := cgroupMount(t)
+	for _, peerIn := range []string{"", "below"} {
+		for _, path := range []func(string) string{
+			func(dir string) string { return dir },
+			func(dir string) string { return strings.TrimPrefix(dir, mount) },
+		} {
+			dir, adjust := newCgroup(t, mount, peerIn)
+			t.Run(path("/...")+" with the process in /"+peerIn, func(t *testing.T) {
+				s := newScene(t, adjust)
+				s.check(filterCase{flags("--cgroup", path(dir)), client(foreign), localPort(foreign.from.Port())})
+			})
+		}
+	}
+	t.Run("another cgroup", func(t *testing.T) {
+		dir, _ := newCgroup(t, mount, "below")
+		newScene(t).check(filterCase{flags("--cgroup", dir), nil, func(*record) bool { return false }})
+	})
+}
+
+// check compares what comes with the filter to what comes without. Both leave out
+// the rest of the machine, by namespace.
+func (s *scene) check(c filterCase) stream {
+	s.t.Helper()
+	c.args = slices.Concat(c.args, s.byNetns())
+	return s.compare(c, s.byNetns())
+}
+
+// compare traces the scene twice at once.
+func (s *scene) compare(c filterCase, reference []string) stream {
+	s.t.Helper()
+	whole := launch(s.t, append([]string{"--stats-interval", "0"}, reference...))
+	filtered := launch(s.t, append([]string{"--stats-interval", "0"}, c.args...))
+	whole.started()
+	filtered.started()
+	s.play()
+	whole.signal(syscall.SIGTERM)
+	got, all := filtered.stop(), s.transitions(whole.end("signal"))
+
+	want := slices.DeleteFunc(slices.Clone(all), func(t transition) bool { return !c.match(&t.record) })
+	if g, w := lines(s.transitions(got)), lines(want); g != w {
+		s.t.Errorf("these came:\n%s\nthese should have:\n%s\n%v", g, w, got.result)
+	}
+	if g, w := ends(s.transitions(got)), slices.Sorted(slices.Values(c.ends)); !slices.Equal(g, w) {
+		s.t.Errorf("these sockets came:  %q\nthese should have: %q\n%v", g, w, got.result)
+	}
+	if stop, out := got.last(), len(all)-len(want); stop.Filtered < uint64(out) {
+		s.t.Errorf("stop counts %d as filtered, %d of the scene were\n%v", stop.Filtered, out, got.result)
+	}
+	return got
+}

@@ -1,0 +1,133 @@
+package cli_test
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// object is a BPF object by its id, which the kernel does not give again soon.
+type object struct {
+	kind string // as /proc/PID/fdinfo names the id
+	id   uint32
+}
+
+var byID = map[string]int{
+	"prog_id": unix.BPF_PROG_GET_FD_BY_ID,
+	"map_id":  unix.BPF_MAP_GET_FD_BY_ID,
+	"link_id": unix.BPF_LINK_GET_FD_BY_ID,
+	"btf_id":  unix.BPF_BTF_GET_FD_BY_ID,
+}
+
+func TestNothingOfATracerIsLeftInTheKernelWhenItHasEnded(t *testing.T) {
+	requireRoot(t)
+	for name, end := range map[string]func(*tracer){
+		"asked to stop": func(tr *tracer) { tr.stop() },
+		"killed": func(tr *tracer) {
+			tr.signal(syscall.SIGKILL)
+			tr.waitUnread()
+		},
+		"left by its reader": func(tr *tracer) {
+			tr.out.Close()
+			tr.waitUnread().mustEnd(tr.t, 0)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr := startTracer(t, quiet)
+			held := heldObjects(t, tr)
+			end(tr)
+			mustBeGone(t, held)
+		})
+	}
+}
+
+func TestARunningTracerOpensNothingMore(t *testing.T) {
+	requireRoot(t)
+	tr := startTracer(t, []string{"--only", "stats", "--stats-interval", "1ms"})
+	before := descriptors(t, tr)
+	for range 20 {
+		tr.next()
+	}
+	if after := descriptors(t, tr); len(after) != len(before) {
+		t.Errorf("%d descriptors after the start, %d later:\n%s\n%s", len(before), len(after),
+			strings.Join(before, " "), strings.Join(after, " "))
+	}
+	tr.stop()
+}
+
+func descriptors(t *testing.T, tr *tracer) []string {
+	t.Helper()
+	paths, err := filepath.Glob(fmt.Sprintf("/proc/%d/fdinfo/*", tr.cmd.Process.Pid))
+	if err != nil || len(paths) == 0 {
+		t.Fatalf("find the descriptors of %d: %v", tr.cmd.Process.Pid, err)
+	}
+	return paths
+}
+
+// heldObjects are those that a running tracer has open: two programs and their
+// links at least.
+func heldObjects(t *testing.T, tr *tracer) map[object]bool {
+	t.Helper()
+	held := make(map[object]bool)
+	kinds := make(map[string]int)
+	for _, path := range descriptors(t, tr) {
+		f, err := os.Open(path)
+		if err != nil {
+			continue // just closed
+		}
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			var o object
+			if _, err := fmt.Sscanf(lines.Text(), "%s %d", &o.kind, &o.id); err != nil {
+				continue
+			}
+			o.kind = strings.TrimSuffix(o.kind, ":")
+			if byID[o.kind] != 0 && !held[o] {
+				held[o] = true
+				kinds[o.kind]++
+			}
+		}
+		f.Close()
+	}
+	if kinds["prog_id"] != 2 || kinds["link_id"] != 2 || kinds["map_id"] == 0 || kinds["btf_id"] == 0 {
+		t.Fatalf("a running tracer holds %v, want 2 programs, 2 links, maps and their types", kinds)
+	}
+	return held
+}
+
+// mustBeGone waits for the kernel, which frees such objects a moment after their
+// last descriptor.
+func mustBeGone(t *testing.T, held map[object]bool) {
+	t.Helper()
+	began := time.Now()
+	for o := range held {
+		for o.exists(t) {
+			if time.Since(began) > patience {
+				t.Fatalf("%s %d is still there %v after the tracer's end", o.kind, o.id, patience)
+			}
+			time.Sleep(time.Millisecond) // there is nothing to block on
+		}
+	}
+}
+
+func (o object) exists(t *testing.T) bool {
+	t.Helper()
+	attr := [3]uint32{o.id} // the first of union bpf_attr: the id, where to go on, flags
+	fd, _, errno := unix.Syscall(unix.SYS_BPF, uintptr(byID[o.kind]), uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	switch errno {
+	case 0:
+		unix.Close(int(fd))
+		return true
+	case unix.ENOENT:
+		return false
+	}
+	t.Fatalf("look for %s %d: %v", o.kind, o.id, errno)
+	return false
+}

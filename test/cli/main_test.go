@@ -1,0 +1,78 @@
+// Package cli_test runs the real binary as an operator would and holds it to its
+// interface: arguments, exit status, standard output and error, signals, files,
+// filters. It knows nothing of the code inside.
+package cli_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// patience bounds every wait. It is never waited out where all is well.
+const patience = 30 * time.Second
+
+// program is tcpshift, built once. Any user may run it.
+var program string
+
+func TestMain(m *testing.M) {
+	if os.Getenv(peerEnv) != "" {
+		os.Exit(peerMain(os.Args[1:]))
+	}
+	os.Exit(buildAndRun(m))
+}
+
+func buildAndRun(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "tcpshift-cli-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "make a directory for the binary:", err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if err := build(dir); err != nil {
+		fmt.Fprintln(os.Stderr, "build tcpshift:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+func build(dir string) error {
+	if err := os.Chmod(dir, 0o755); err != nil {
+		return err
+	}
+	program = filepath.Join(dir, "tcpshift")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", program, "../../cmd/tcpshift")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	return cmd.Run()
+}
+
+func requireRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		missing(t, "needs root, to load BPF programs and make namespaces: run it with sudo")
+	}
+}
+
+// missing skips a test that cannot run here. Under CI=true it fails instead:
+// there, a skipped test is one that nobody runs.
+func missing(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(what)
+	}
+	t.Skip(what)
+}
+
+// lookPath finds another program, or gives up the test.
+func lookPath(t testing.TB, name string) string {
+	t.Helper()
+	path, err := exec.LookPath(name)
+	if err != nil {
+		missing(t, "needs "+name+": make install-deps")
+	}
+	return path
+}

@@ -1,0 +1,100 @@
+package cli_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestAnOutputThatCannotBeOpenedEndsTheRunInOneLine(t *testing.T) {
+	dir := t.TempDir()
+	for path, cause := range map[string]string{
+		dir:                           "is a directory",
+		filepath.Join(dir, "no", "f"): "no such file or directory",
+		"/proc/version/f":             "not a directory",
+	} {
+		r := run([]string{"--output", path})
+		r.mustEnd(t, 1)
+		r.mustPrintNothing(t)
+		r.mustSay(t, "open "+path+": "+cause)
+	}
+}
+
+func TestAFullDeviceEndsTheRunInOneLineThatNamesItAndTheCause(t *testing.T) {
+	requireRoot(t)
+	r := run([]string{"--output", "/dev/full"})
+	r.mustEnd(t, 1)
+	r.mustPrintNothing(t)
+	r.mustSay(t, "write /dev/full: no space left on device")
+
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for _, args := range [][]string{nil, {"doctor"}, {"version"}, {"explain"}, {"explain", "CLOSE"}, {"completion", "bash"}} {
+		r := run(args, withStdout(full))
+		r.mustEnd(t, 1)
+		r.mustSay(t, "write /dev/stdout: no space left on device")
+	}
+}
+
+func TestAFullDiskLeavesOnlyWholeLinesInTheFile(t *testing.T) {
+	requireRoot(t)
+	const file = "/mnt/records"
+	var r result
+	var content []byte
+	err := onThread(func() error {
+		if err := privateMount("/mnt", "size=4k"); err != nil { // rounded up to one page
+			return err
+		}
+		r = run([]string{"--only", "stats", "--stats-interval", "1ms", "--output", file})
+		var err error
+		content, err = os.ReadFile(file)
+		return err
+	})
+	if err != nil {
+		t.Fatalf("%v\n%v", err, r)
+	}
+	r.mustEnd(t, 1)
+	r.mustPrintNothing(t)
+	r.mustSay(t, "write "+file+": no space left on device")
+	r.stdout = string(content) // to be shown
+	lines := strings.SplitAfter(r.stdout, "\n")
+	if last := lines[len(lines)-1]; last != "" || len(lines) < 3 {
+		t.Fatalf("the file does not end with a whole line, or has next to none\n%v", r)
+	}
+	for i, line := range lines[:len(lines)-1] {
+		parseRecord(t, r, i, line)
+	}
+}
+
+func TestAFileIsAppendedToAndStandardOutputStaysEmpty(t *testing.T) {
+	requireRoot(t)
+	file := filepath.Join(t.TempDir(), "records")
+	var ends []int
+	for range 2 {
+		r := run(append(quiet, "--duration", "1ms", "--output", file))
+		r.mustEnd(t, 0)
+		r.mustPrintNothing(t)
+		r.mustSay(t, "")
+		content, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.stdout = string(content)
+		if len(ends) > 0 {
+			r.stdout = r.stdout[ends[0]:]
+		}
+		parseStream(t, r)
+		ends = append(ends, len(content))
+	}
+	info, err := os.Stat(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Mode().Perm()&0o027 != 0 {
+		t.Errorf("%s has the mode %v: what a host connects to is not for everybody to read", file, info.Mode())
+	}
+}

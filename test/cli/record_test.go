@@ -1,0 +1,214 @@
+package cli_test
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+func TestWithoutAFilterEveryTransitionOfEveryConnectionComesOnce(t *testing.T) {
+	s := newScene(t)
+	tr := startTracer(t, s.byNetns())
+	s.play()
+	got := tr.stop()
+	var want []string
+	for _, c := range everything {
+		for end, path := range map[string]string{
+			"client":   "CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE",
+			"server":   "LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE",
+			"listener": "CLOSE LISTEN CLOSE",
+		} {
+			states := strings.Fields(path)
+			for i := range states[1:] {
+				want = append(want, fmt.Sprintf("%s %s %d: %s → %s", c.name, end, i, states[i], states[i+1]))
+			}
+		}
+	}
+	var came []string
+	nth := make(map[string]int)
+	for _, tr := range s.transitions(got) {
+		came = append(came, fmt.Sprintf("%s %d: %s → %s", tr.end, nth[tr.end], tr.OldState, tr.kernelNew()))
+		nth[tr.end]++
+	}
+	slices.Sort(want)
+	slices.Sort(came)
+	if !slices.Equal(came, want) {
+		t.Errorf("these came:\n%s\nthese should have:\n%s\n%v", strings.Join(came, "\n"), strings.Join(want, "\n"), got.result)
+	}
+}
+
+func TestADurationEndsTheStreamByItself(t *testing.T) {
+	requireRoot(t)
+	began := time.Now()
+	got := startTracer(t, append(quiet, "--duration", "300ms")).end("duration")
+	if took := time.Since(began); took < 300*time.Millisecond {
+		t.Errorf("it ended after %v\n%v", took, got.result)
+	}
+	if len(got.of("stats")) != 1 {
+		t.Errorf("%d stats records, want the one at the end\n%v", len(got.of("stats")), got.result)
+	}
+}
+
+func TestJqAcceptsEveryLine(t *testing.T) {
+	s := newScene(t)
+	jq := lookPath(t, "jq")
+	tr := startTracer(t, append(s.byNetns(), "--stats-interval", "1ms"))
+	s.play()
+	got := tr.stop()
+	cmd := exec.Command(jq, "-c", ".")
+	cmd.Stdin = strings.NewReader(got.result.stdout)
+	out, err := cmd.CombinedOutput()
+	if err != nil || strings.Count(string(out), "\n") != len(got.records) {
+		t.Errorf("jq: %v: %d lines of %d\n%s\n%v", err, strings.Count(string(out), "\n"), len(got.records), out, got.result)
+	}
+}
+
+func TestACountEndsTheStreamAfterThatManyTransitions(t *testing.T) {
+	s := newScene(t)
+	tr := startTracer(t, []string{"--count", "3", "--netns", fmt.Sprint(s.n.Inode())})
+	s.play()
+	got := tr.end("count")
+	if came := got.of("transition"); len(came) != 3 {
+		t.Errorf("%d transitions, want 3\n%v", len(came), got.result)
+	}
+}
+
+func TestACountThatIsNotReachedDoesNotOutlastTheDuration(t *testing.T) {
+	requireRoot(t)
+	startTracer(t, append(quiet, "--count", "3", "--duration", "1ms")).end("duration")
+}
+
+func TestOnlyTheTypesAskedForComeBetweenStartAndStop(t *testing.T) {
+	for _, only := range []string{"stats", "transition", "loss"} {
+		t.Run(only, func(t *testing.T) {
+			s := newScene(t)
+			tr := startTracer(t, []string{"--only", only, "--stats-interval", "1ms", "--netns", fmt.Sprint(s.n.Inode())})
+			s.play()
+			got := tr.stop()
+			for _, r := range got.records[1 : len(got.records)-1] {
+				if r.Type != only {
+					t.Errorf("a %s record\n%v", r.Type, got.result)
+				}
+			}
+			if only != "loss" && len(got.of(only)) == 0 {
+				t.Errorf("no %s record\n%v", only, got.result)
+			}
+			if only != "transition" && got.last().Dropped == 0 {
+				t.Errorf("the transitions left out are not counted as dropped\n%v", got.result)
+			}
+		})
+	}
+}
+
+func TestStatsComeAtTheirIntervalOrNotAtAll(t *testing.T) {
+	requireRoot(t)
+	const interval, several = 50 * time.Millisecond, 6
+	tr := startTracer(t, []string{"--only", "stats", "--stats-interval", interval.String()})
+	for range several {
+		tr.next()
+	}
+	got := tr.stop()
+	at := func(r record) time.Time {
+		when, err := time.Parse(time.RFC3339Nano, r.Time)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return when
+	}
+	// One may be late, and the next is then early: over several it evens out.
+	stats := got.of("stats")
+	if took := at(stats[several-1]).Sub(at(got.records[0])); took < several*interval {
+		t.Errorf("%d stats records came within %v, want no more than one in %v\n%v", several, took, interval, got.result)
+	}
+
+	none := startTracer(t, append(quiet, "--stats-interval", "0", "--duration", "100ms")).end("duration")
+	if came := none.of("stats"); len(came) != 0 {
+		t.Errorf("%d stats records, want none\n%v", len(came), none.result)
+	}
+}
+
+func TestALabelIsTheLastMemberOfEveryRecord(t *testing.T) {
+	s := newScene(t)
+	tr := startTracer(t, append(s.byNetns(), "--label", "a=b", "--stats-interval", "1ms", "--label", "team=\"net\"\n"))
+	s.play()
+	got := tr.stop()
+	for _, r := range got.records {
+		if !strings.HasSuffix(r.line, `,"a":"b","team":"\"net\"\n"}`+"\n") {
+			t.Errorf("the labels are not at the end: %s\n%v", r.line, got.result)
+		}
+	}
+	for _, kind := range []string{"start", "transition", "stats", "stop"} {
+		if len(got.of(kind)) == 0 {
+			t.Errorf("no %s record\n%v", kind, got.result)
+		}
+	}
+}
+
+// hostile has what moves a cursor, ends a line, is no UTF-8 or needs an escape.
+const hostile = "\x1b[2J\n\r\x80\u009b\"\\\x7f"
+
+func TestAProcessNameOfAnyBytesLeavesItsLineWhole(t *testing.T) {
+	n := lab.NewNetns(t)
+	tr := startTracer(t, []string{"--netns", fmt.Sprint(n.Inode())})
+	connectAs(t, n, hostile)
+	got := tr.stop()
+	mustHaveNoControls(t, got.result)
+	want := strings.ToValidUTF8(hostile, "\ufffd")
+	for _, r := range got.of("transition") {
+		if r.LocalPort == foreign.from.Port() && r.NewState == "SYN_SENT" {
+			if r.Comm == nil || *r.Comm != want {
+				t.Errorf("the name does not come back as %q: %s\n%v", want, r.line, got.result)
+			}
+			return
+		}
+	}
+	t.Errorf("the process does not show\n%v", got.result)
+}
+
+func TestTextHasAHeaderAndNoProcessNameBreaksIt(t *testing.T) {
+	n := lab.NewNetns(t)
+	tr := launch(t, []string{"--format", "text", "--netns", fmt.Sprint(n.Inode())})
+	tr.await("header", func(line string) bool {
+		return slices.Equal(strings.Fields(line),
+			strings.Fields("TIME (UTC) OLD NEW ROLE NETNS PID COMM LOCAL PEER ERROR"))
+	})
+	connectAs(t, n, hostile)
+	tr.signal(syscall.SIGTERM)
+	r := tr.wait()
+	r.mustEnd(t, 0)
+	r.mustSay(t, "")
+	mustHaveNoControls(t, r)
+	const shown = `\x1b[2J\x0a\x0d\x80`
+	if !strings.Contains(r.stdout, " "+shown) {
+		t.Errorf("the name does not show as %s\n%v", shown, r)
+	}
+	all := strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n")
+	if last := all[len(all)-1]; !strings.HasPrefix(last, "# ") || !strings.Contains(last, " stop: signal SIGTERM; ") {
+		t.Errorf("the last line is no stop\n%v", r)
+	}
+}
+
+// connectAs has a process of that name make one connection.
+func connectAs(t *testing.T, n *lab.Netns, comm string) {
+	t.Helper()
+	s := &scene{t: t, n: n, peer: startPeer(t, n, comm, foreign.from, foreign.to)}
+	s.connectPeer()
+	n.Settle(0)
+}
+
+func mustHaveNoControls(t *testing.T, r result) {
+	t.Helper()
+	for i, c := range r.stdout {
+		if c != '\n' && unicode.IsControl(c) || c == utf8.RuneError && !strings.HasPrefix(r.stdout[i:], "\ufffd") {
+			t.Errorf("a control character or a byte that is no UTF-8 at %d: %q\n%v", i, r.stdout[max(0, i-40):i+1], r)
+		}
+	}
+}

@@ -1,0 +1,191 @@
+package cli_test
+
+import (
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// connection is one of a scene: the client's end and the server's, each with a
+// port that no other connection has.
+type connection struct {
+	name     string
+	from, to netip.AddrPort
+}
+
+func newConnection(name, from, to string) connection {
+	return connection{name, netip.MustParseAddrPort(from), netip.MustParseAddrPort(to)}
+}
+
+// The connections of a scene, in which every filter finds some that match and
+// some that do not.
+var (
+	plain   = newConnection("plain", "127.0.0.1:18001", "127.0.0.1:17001")
+	crossed = newConnection("crossed", "127.0.0.2:18002", "127.0.0.3:17002")
+	ipv6    = newConnection("ipv6", "[::1]:18003", "[::1]:17003")
+	mapped  = newConnection("mapped", "[::ffff:127.0.0.4]:18004", "[::ffff:127.0.0.4]:17004")
+	private = newConnection("private", "[fd00:1::1]:18005", "[fd00:2::1]:17005")
+	// The client's end is another process.
+	foreign = newConnection("foreign", "127.0.0.1:18006", "127.0.0.1:17006")
+	// In another network namespace, with the ports of the first.
+	elsewhere = newConnection("elsewhere", "127.0.0.1:18001", "127.0.0.1:17001")
+)
+
+const peerComm = "tcpshift peer"
+
+// scene is two network namespaces and another process, in which connections are
+// made from beginning to end. Namespaces keep the rest of the machine apart.
+type scene struct {
+	t        testing.TB
+	n, other *lab.Netns
+	peer     *peer
+}
+
+func newScene(t testing.TB, adjustPeer ...func(*exec.Cmd)) *scene {
+	t.Helper()
+	requireRoot(t)
+	s := &scene{t: t, n: lab.NewNetns(t), other: lab.NewNetns(t)}
+	s.addAddr(private.from.Addr())
+	s.addAddr(private.to.Addr())
+	s.peer = startPeer(t, s.n, peerComm, foreign.from, foreign.to, adjustPeer...)
+	return s
+}
+
+// byNetns is the filter that leaves out the rest of the machine.
+func (s *scene) byNetns() []string {
+	return flags("--netns", fmt.Sprintf("%d,%d", s.n.Inode(), s.other.Inode()))
+}
+
+// addAddr gives the loopback device another IPv6 address: it has but one.
+func (s *scene) addAddr(addr netip.Addr) {
+	s.t.Helper()
+	const loopback = 1 // its index in a new namespace
+	request := struct {
+		addr   [16]byte
+		prefix uint32
+		device int32
+	}{addr.As16(), 128, loopback}
+	var errno syscall.Errno
+	s.n.Do(func() {
+		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			errno = err.(syscall.Errno) //nolint:errorlint // x/sys/unix gives nothing else
+			return
+		}
+		defer unix.Close(fd)
+		_, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFADDR, uintptr(unsafe.Pointer(&request)))
+	})
+	if errno != 0 {
+		s.t.Fatalf("add %v to lo: %v", addr, errno)
+	}
+}
+
+// play makes every connection and returns when the last event of each is out.
+func (s *scene) play() {
+	s.t.Helper()
+	for _, c := range []connection{plain, crossed, ipv6, mapped, private} {
+		s.connect(s.n, c)
+	}
+	s.connect(s.other, elsewhere)
+	s.connectPeer()
+	s.n.Settle(0)
+	s.other.Settle(0)
+}
+
+// connect opens and closes one connection, the client first.
+func (s *scene) connect(n *lab.Netns, c connection) {
+	s.t.Helper()
+	listener := n.Listen(c.to)
+	client := n.Socket(c.from.Addr())
+	client.Bind(c.from)
+	client.Connect(c.to)
+	server := listener.Accept()
+	client.Close()
+	server.ReadEOF()
+	server.Close()
+	listener.Close()
+}
+
+func (s *scene) connectPeer() {
+	s.t.Helper()
+	listener := s.n.Listen(foreign.to)
+	s.peer.connect()
+	server := listener.Accept()
+	s.peer.end()
+	server.ReadEOF()
+	server.Close()
+	listener.Close()
+}
+
+// end names the socket that a transition is of, such as "plain client", or is ""
+// where it is of no scene.
+func (s *scene) end(r *record) string {
+	var made []connection
+	switch r.Netns {
+	case s.n.Inode():
+		made = []connection{plain, crossed, ipv6, mapped, private, foreign}
+	case s.other.Inode():
+		made = []connection{elsewhere}
+	}
+	for _, c := range made {
+		switch {
+		case r.LocalPort == c.from.Port():
+			return c.name + " client"
+		case r.LocalPort != c.to.Port():
+		case r.NewState == "LISTEN", r.OldState == "LISTEN" && r.NewState != "SYN_RECV":
+			return c.name + " listener"
+		default:
+			return c.name + " server"
+		}
+	}
+	return ""
+}
+
+// transition is what two tracers say alike of one transition.
+type transition struct {
+	record
+	end string
+}
+
+func (t transition) String() string {
+	return fmt.Sprintf("%-20s %s %s → %s, %s:%d → %s:%d, %s mapped=%t %s pid %d", t.end, t.Conn, t.OldState, t.NewState,
+		t.LocalAddr, t.LocalPort, t.PeerAddr, t.PeerPort, t.Family, t.Mapped, t.Role, t.PID)
+}
+
+// transitions are those of the scene, socket by socket, since events of different
+// sockets may come in any order.
+func (s *scene) transitions(from stream) []transition {
+	var all []transition
+	for _, r := range from.of("transition") {
+		if end := s.end(&r); end != "" {
+			all = append(all, transition{r, end})
+		}
+	}
+	slices.SortStableFunc(all, func(a, b transition) int { return strings.Compare(a.end, b.end) })
+	return all
+}
+
+func ends(all []transition) []string {
+	var names []string
+	for _, t := range all {
+		names = append(names, t.end)
+	}
+	return slices.Compact(names)
+}
+
+func lines(all []transition) string {
+	var b strings.Builder
+	for _, t := range all {
+		fmt.Fprintln(&b, t)
+	}
+	return b.String()
+}

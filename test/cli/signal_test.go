@@ -1,0 +1,166 @@
+package cli_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestASignalEndsTheStreamWithAStopThatNamesIt(t *testing.T) {
+	requireRoot(t)
+	for name, s := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM} {
+		t.Run(name, func(t *testing.T) {
+			tr := startTracer(t, []string{"--only", "stats", "--stats-interval", "1ms"})
+			tr.next()
+			tr.signal(s)
+			got := tr.end("signal")
+			if got.last().Signal != name {
+				t.Errorf("stop names the signal %q, want %q\n%v", got.last().Signal, name, got.result)
+			}
+		})
+	}
+}
+
+func TestASignalBeforeTheStartEndsTheRunAsWell(t *testing.T) {
+	requireRoot(t)
+	// It is sent again and again, so one of them comes at every moment of a start.
+	for delay := time.Duration(0); delay < 200*time.Millisecond; delay += 20 * time.Millisecond {
+		tr := launch(t, quiet)
+		time.Sleep(delay) // the moment is the input here, nothing waits for it
+		tr.signal(syscall.SIGTERM)
+		r := tr.wait()
+		if r.signal == syscall.SIGTERM && r.stdout == "" {
+			continue // before it asked for signals
+		}
+		r.mustEnd(t, 0)
+		r.mustSay(t, "")
+		if s := parseStream(t, r); s.last().Signal != "SIGTERM" {
+			t.Errorf("%v after the start stop does not name the signal\n%v", delay, r)
+		}
+	}
+}
+
+func TestAReaderThatComesBackAfterTheSignalGetsEverything(t *testing.T) {
+	requireRoot(t)
+	tr := blockedTracer(t)
+	tr.signal(syscall.SIGTERM)
+	tr.end("signal")
+}
+
+func TestASecondSignalEndsItWhereTheReaderDoesNotRead(t *testing.T) {
+	requireRoot(t)
+	tr := blockedTracer(t)
+	held := heldObjects(t, tr)
+	ended := make(chan result)
+	go func() { ended <- tr.waitUnread() }()
+	repeat := time.NewTicker(20 * time.Millisecond)
+	defer repeat.Stop()
+	for signals := 0; ; {
+		select {
+		case r := <-ended:
+			if r.signal != syscall.SIGTERM || signals < 2 {
+				t.Errorf("after %d signals it did not end by SIGTERM\n%v", signals, r)
+			}
+			mustBeGone(t, held)
+			return
+		case <-repeat.C: // the first one may still be on its way
+			_ = tr.cmd.Process.Signal(syscall.SIGTERM)
+			signals++
+		}
+	}
+}
+
+// blockedTracer writes into a full pipe.
+func blockedTracer(t *testing.T) *tracer {
+	t.Helper()
+	tr := startTracer(t, []string{"--only", "stats", "--stats-interval", "1ms"})
+	if _, err := unix.FcntlInt(tr.out.Fd(), unix.F_SETPIPE_SZ, os.Getpagesize()); err != nil {
+		t.Fatalf("shrink the pipe: %v", err)
+	}
+	if err := unix.SetNonblock(int(tr.out.Fd()), true); err != nil { // Fd made it blocking
+		t.Fatalf("fcntl: %v", err)
+	}
+	began := time.Now()
+	for !inWriteToStandardOutput(t, tr.cmd.Process.Pid) {
+		if time.Since(began) > patience {
+			tr.fatalf("the pipe does not fill up within %v", patience)
+		}
+		time.Sleep(time.Millisecond) // there is nothing to block on
+	}
+	return tr
+}
+
+// inWriteToStandardOutput looks at the system call in which each thread waits.
+func inWriteToStandardOutput(t *testing.T, pid int) bool {
+	t.Helper()
+	waits, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", pid))
+	if err != nil || len(waits) == 0 {
+		t.Fatalf("find the threads of %d: %v", pid, err)
+	}
+	for _, path := range waits {
+		call, err := os.ReadFile(path)
+		if err == nil && strings.HasPrefix(string(call), fmt.Sprintf("%d 0x1 ", unix.SYS_WRITE)) {
+			return true
+		}
+	}
+	return false
+}
+
+func TestAClosedReaderIsANormalEndThoughNothingIsWritten(t *testing.T) {
+	requireRoot(t)
+	t.Run("pipe", func(t *testing.T) {
+		tr := startTracer(t, []string{"--only", "stats", "--stats-interval", "0"})
+		tr.out.Close() // like head -n 1
+		r := tr.waitUnread()
+		r.mustEnd(t, 0)
+		r.mustSay(t, "")
+	})
+	t.Run("socket", func(t *testing.T) {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, theirs := os.NewFile(uintptr(pair[0]), "ours"), os.NewFile(uintptr(pair[1]), "theirs")
+		defer ours.Close()
+		tr := launch(t, []string{"--only", "stats", "--stats-interval", "0"}, withStdout(theirs))
+		theirs.Close()
+		tr.out = ours
+		tr.lines.Reset(ours)
+		tr.next()
+		ours.Close()
+		r := tr.waitUnread()
+		r.mustEnd(t, 0)
+		r.mustSay(t, "")
+	})
+}
+
+func TestAClosedReaderIsANormalEndWhileRecordsCome(t *testing.T) {
+	requireRoot(t)
+	tr := startTracer(t, []string{"--only", "stats", "--stats-interval", "1ms"})
+	tr.next()
+	tr.out.Close()
+	r := tr.waitUnread()
+	r.mustEnd(t, 0)
+	r.mustSay(t, "")
+}
+
+func TestAClosedReaderIsANormalEndOfEveryCommand(t *testing.T) {
+	requireRoot(t)
+	for _, args := range [][]string{nil, {"doctor"}, {"version"}, {"explain"}, {"explain", "CLOSE"}, {"help"}, {"completion", "bash"}} {
+		reader, writer, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		reader.Close()
+		r := run(args, withStdout(writer))
+		writer.Close()
+		r.mustEnd(t, 0)
+		r.mustSay(t, "")
+	}
+}

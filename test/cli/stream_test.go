@@ -1,0 +1,144 @@
+package cli_test
+
+import (
+	"encoding/json"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+// record is a line of the stream, of any type, as far as the tests look at it.
+type record struct {
+	Type, Time   string
+	Seq          uint64
+	Conn         string
+	Netns        uint32
+	Family       string
+	Mapped       bool
+	LocalAddr    string `json:"local_addr"`
+	LocalPort    uint16 `json:"local_port"`
+	PeerAddr     string `json:"peer_addr"`
+	PeerPort     uint16 `json:"peer_port"`
+	Role         string
+	OldState     string `json:"old_state"`
+	NewState     string `json:"new_state"`
+	KernelNew    string `json:"kernel_new_state"` // where it is not NewState
+	PID          uint32
+	Comm         *string
+	Reason       string
+	Signal       string
+	Seen         uint64
+	Filtered     uint64
+	LostRingFull uint64 `json:"lost_ring_full"`
+	LostRingBusy uint64 `json:"lost_ring_busy"`
+	LostReentry  uint64 `json:"lost_reentry"`
+	Read         uint64
+	Dropped      uint64
+	Written      uint64
+	WrittenBytes uint64 `json:"written_bytes"`
+	Fired        uint64
+	Entered      uint64
+	Missed       uint64
+	Other        uint64 `json:"other_protocol"`
+
+	line string
+}
+
+// kernelNew is the new state as the tracepoint shows it: never TIME_WAIT.
+func (r *record) kernelNew() string {
+	if r.KernelNew != "" {
+		return r.KernelNew
+	}
+	return r.NewState
+}
+
+// stream is all that one run wrote, from start to stop.
+type stream struct {
+	result  result
+	records []record
+}
+
+func (s stream) last() record { return s.records[len(s.records)-1] }
+
+func (s stream) of(recordType string) []record {
+	var found []record
+	for _, r := range s.records {
+		if r.Type == recordType {
+			found = append(found, r)
+		}
+	}
+	return found
+}
+
+var (
+	nanoseconds = regexp.MustCompile(`^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z$`)
+	firstKeys   = regexp.MustCompile(`^\{"type":"[a-z]+","time":"[^"]+","seq":\d+,`)
+)
+
+// parseStream reads NDJSON and checks what holds for every stream that ended as asked.
+func parseStream(t testing.TB, r result) stream {
+	t.Helper()
+	s := stream{result: r}
+	for i, line := range strings.SplitAfter(r.stdout, "\n") {
+		if line != "" {
+			s.records = append(s.records, parseRecord(t, r, i, line))
+		}
+	}
+	if len(s.records) < 2 || s.records[0].Type != "start" || s.last().Type != "stop" {
+		t.Fatalf("the stream does not run from start to stop\n%v", r)
+	}
+	for i := range s.records {
+		inside := i > 0 && i < len(s.records)-1
+		if kind := s.records[i].Type; inside && (kind == "start" || kind == "stop") {
+			t.Errorf("line %d is a %s record inside the stream\n%v", i+1, kind, r)
+		}
+	}
+	s.checkAccounts(t)
+	return s
+}
+
+func parseRecord(t testing.TB, r result, i int, line string) record {
+	t.Helper()
+	rec := record{line: line}
+	switch err := json.Unmarshal([]byte(line), &rec); {
+	case err != nil:
+		t.Fatalf("line %d is no JSON: %v: %q\n%v", i+1, err, line, r)
+	case !strings.HasSuffix(line, "\n"):
+		t.Fatalf("line %d has no end: %q\n%v", i+1, line, r)
+	case !utf8.ValidString(line):
+		t.Errorf("line %d is no UTF-8: %q\n%v", i+1, line, r)
+	case len(line) > 4096:
+		t.Errorf("line %d has %d bytes, at most 4096 are promised\n%v", i+1, len(line), r)
+	case !firstKeys.MatchString(line):
+		t.Errorf("line %d does not begin with type, time and seq: %s\n%v", i+1, line, r)
+	case !nanoseconds.MatchString(rec.Time):
+		t.Errorf("line %d: time %q is not RFC 3339 in UTC with nine digits\n%v", i+1, rec.Time, r)
+	case rec.Seq != uint64(i+1):
+		t.Errorf("line %d: seq %d, want %d: there is a gap\n%v", i+1, rec.Seq, i+1, r)
+	}
+	return rec
+}
+
+// checkAccounts holds stop to its sums, and to what really came.
+func (s stream) checkAccounts(t testing.TB) {
+	t.Helper()
+	stop := s.last()
+	before := len(s.result.stdout) - len(stop.line)
+	for _, sum := range []struct {
+		what      string
+		got, want uint64
+	}{
+		{"seen = filtered + lost + read", stop.Seen,
+			stop.Filtered + stop.LostRingFull + stop.LostRingBusy + stop.LostReentry + stop.Read},
+		{"read = written + dropped", stop.Read, stop.Written + stop.Dropped},
+		{"fired = entered + missed", stop.Fired, stop.Entered + stop.Missed},
+		{"fired = seen + other_protocol", stop.Fired, stop.Seen + stop.Other},
+		{"written = the transitions that came", stop.Written, uint64(len(s.of("transition")))},
+		{"written_bytes = the bytes that came before stop", stop.WrittenBytes, uint64(before)},
+	} {
+		if sum.got != sum.want {
+			t.Errorf("stop does not add up: %s: %d is not %d\n%v", sum.what, sum.got, sum.want, s.result)
+		}
+	}
+}

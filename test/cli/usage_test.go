@@ -1,0 +1,160 @@
+package cli_test
+
+import (
+	"strings"
+	"testing"
+)
+
+const (
+	states = "ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, " +
+		"CLOSING, NEW_SYN_RECV, BOUND_INACTIVE"
+	portHint = " is no port: use 1 to 65535, or a range such as 8000-8999"
+	addrHint = " is no address: use one such as 192.0.2.1, 2001:db8::1 or 10.0.0.0/8"
+	pidHint  = " is no process id: use 1 to 4194304"
+	nsHint   = "; 'lsns -t net' and 'ls /run/netns' show those there are"
+	cgHint   = " is no cgroup path: begin with '/', as /proc/PID/cgroup shows it"
+	helpHint = ": 'tcpshift help' lists those there are"
+)
+
+// badFlags go with trace, whether it is named or not.
+var badFlags = []struct {
+	args []string
+	line string // on standard error, after "tcpshift: "
+}{
+	{flags("--nope"), "unknown flag: --nope" + helpHint},
+	{flags("--nope=1"), "unknown flag: --nope" + helpHint},
+	{flags("-x"), "unknown shorthand flag: 'x' in -x" + helpHint},
+	{flags("--port"), "--port: needs a value"},
+	{flags("--label"), "--label: needs a value"},
+	{flags("--output"), "--output: needs a value"},
+	{flags("--output", ""), "--output: a file name is not empty: use a path, or - for standard output"},
+
+	{flags("--port", "0"), `--port: "0"` + portHint},
+	{flags("--port", "65536"), `--port: "65536"` + portHint},
+	{flags("--port", "abc"), `--port: "abc"` + portHint},
+	{flags("--port", "-80"), `--port: ""` + portHint},
+	{flags("--port", "90-80"), `--port: range "90-80" is upside down: write 80-90`},
+	{flags("--port", "80-"), `--port: ""` + portHint},
+	{flags("--port", ""), `--port: ""` + portHint},
+	{flags("--port", "80,,90"), `--port: ""` + portHint},
+	{flags("--port", "80\n90"), `--port: "80\n90"` + portHint},
+	{flags("--local-port", "0"), `--local-port: "0"` + portHint},
+	{flags("--peer-port", "1-65536"), `--peer-port: "65536"` + portHint},
+
+	{flags("--addr", "10.0.0.1/8"), `--addr: "10.0.0.1/8" has host bits: write 10.0.0.0/8, or 10.0.0.1 for that one address`},
+	{flags("--addr", "2001:db8::1/32"),
+		`--addr: "2001:db8::1/32" has host bits: write 2001:db8::/32, or 2001:db8::1 for that one address`},
+	{flags("--addr", "garbage"), `--addr: "garbage"` + addrHint},
+	{flags("--addr", ""), `--addr: ""` + addrHint},
+	{flags("--addr", "127.1"), `--addr: "127.1"` + addrHint},
+	{flags("--addr", "10.0.0.0/33"), `--addr: "10.0.0.0/33" is no CIDR: use one such as 10.0.0.0/8 or 2001:db8::/32`},
+	{flags("--addr", "fe80::1%eth0"), `--addr: "fe80::1%eth0"` + addrHint},
+	{flags("--addr", "fe80::%eth0/64"), `--addr: "fe80::%eth0/64" is no CIDR: use one such as 10.0.0.0/8 or 2001:db8::/32`},
+	{flags("--local-addr", "x"), `--local-addr: "x"` + addrHint},
+	{flags("--peer-addr", "x"), `--peer-addr: "x"` + addrHint},
+
+	{flags("--family", "5"), `--family: "5" is no address family: use 4 or 6`},
+	{flags("--family", ""), `--family: "" is no address family: use 4 or 6`},
+	{flags("--pid", "0"), `--pid: "0"` + pidHint},
+	{flags("--pid", "-1"), `--pid: "-1"` + pidHint},
+	{flags("--pid", "x"), `--pid: "x"` + pidHint},
+	{flags("--pid", "4194305"), `--pid: "4194305"` + pidHint},
+	{flags("--comm", "0123456789abcdef"),
+		`--comm: "0123456789abcdef" has 16 bytes, and the kernel keeps 15: write "0123456789abcde"`},
+	{flags("--comm", ""), `--comm: a process name is 1 to 15 bytes, not empty`},
+
+	{flags("--netns", "/nonexistent"),
+		`--netns: "/nonexistent" is no network namespace: open: no such file or directory` + nsHint},
+	{flags("--netns", "/proc/version"), `--netns: "/proc/version" is no network namespace: it is something else` + nsHint},
+	{flags("--netns", "/proc/self/ns/mnt"),
+		`--netns: "/proc/self/ns/mnt" is no network namespace: it is something else` + nsHint},
+	// PID_MAX_LIMIT itself is never given to a process, and no namespace has an inode below 0xf0000000.
+	{flags("--netns", "pid:4194304"), `--netns: "pid:4194304": no process 4194304 runs here`},
+	{flags("--netns", "pid:0"), `--netns: "0"` + pidHint},
+	{flags("--netns", "1"), `--netns: no network namespace has inode 1; 'lsns -t net' shows those there are`},
+	{flags("--netns", "garbage"),
+		`--netns: "garbage" names no network namespace: use an inode number, a path with a '/', or pid:N`},
+	{flags("--cgroup", "system.slice"), `--cgroup: "system.slice"` + cgHint},
+	{flags("--cgroup", ""), `--cgroup: ""` + cgHint},
+	{flags("--cgroup", "/nonexistent"),
+		`--cgroup: no cgroup v2 directory "/nonexistent"; 'systemd-cgls' shows those there are`},
+
+	{flags("--old-state", "close"), `--old-state: "close" is no state: use ` + states},
+	{flags("--new-state", "STATE_17"), `--new-state: "STATE_17" is no state: use ` + states},
+	{flags("--new-state", "CLOSE,"), `--new-state: "" is no state: use ` + states},
+	{flags("--role", "peer"), `--role: "peer" is no role: use client, server, listener`},
+
+	{flags("--format", "xml"), `--format: "xml" is no format: use ndjson or text`},
+	{flags("--only", "transitions"), `--only: "transitions" is no record type: use transition, stats, loss`},
+	{flags("--only", ""), `--only: "" is no record type: use transition, stats, loss`},
+	{flags("--duration", "x"), `--duration: "x" is no duration: use one such as 500ms, 30s or 5m`},
+	{flags("--duration", "5"), `--duration: "5" is no duration: use one such as 500ms, 30s or 5m`},
+	{flags("--duration", "-1s"), `--duration: "-1s" is negative: use 0 or more`},
+	{flags("--stats-interval", "-1s"), `--stats-interval: "-1s" is negative: use 0 or more`},
+	{flags("--count", "0"), `--count: "0" is no count: use 1 or more`},
+	{flags("--count", "-1"), `--count: "-1" is no count: use 1 or more`},
+	{flags("--count", "x"), `--count: "x" is no count: use 1 or more`},
+	{flags("--buffer-size", "16"), `--buffer-size: "16" has no unit: use KiB, MiB or GiB, such as 16MiB`},
+	{flags("--buffer-size", "16MB"), `--buffer-size: "16MB" has no unit: use KiB, MiB or GiB, such as 16MiB`},
+	{flags("--buffer-size", "3MiB"), `--buffer-size: "3MiB" is no power of two: use one such as 16MiB`},
+	{flags("--buffer-size", "32KiB"), `--buffer-size: "32KiB" is out of range: use 64KiB to 1GiB`},
+	{flags("--buffer-size", "2GiB"), `--buffer-size: "2GiB" is out of range: use 64KiB to 1GiB`},
+
+	{flags("--label", "ab"), `--label: "ab" has no '=': write KEY=VALUE`},
+	{flags("--label", "Bad-Key=1"), `--label: key "Bad-Key" is not snake_case: use a-z, 0-9 and _, a letter first`},
+	{flags("--label", "=1"), `--label: key "" is not snake_case: use a-z, 0-9 and _, a letter first`},
+	{flags("--label", "pid=1"), `--label: key "pid" is taken: choose one that no record has and no other label`},
+	{flags("--label", "a=1", "--label", "a=2"),
+		`--label: key "a" is taken: choose one that no record has and no other label`},
+	{flags("--label", "a=\xff"), `--label: the value of "a" is not UTF-8`},
+	{flags("--label", "a="+strings.Repeat("x", 1018)),
+		`--label: labels take 1025 bytes of every record, at most 1024 fit: shorten them`},
+}
+
+func TestABadFlagIsRefusedInOneLineThatNamesIt(t *testing.T) {
+	for _, row := range badFlags {
+		for _, command := range [][]string{nil, {"trace"}} {
+			refused(t, append(command, row.args...), row.line)
+		}
+	}
+}
+
+func TestABadCommandIsRefusedInOneLineThatNamesIt(t *testing.T) {
+	for _, row := range []struct {
+		args []string
+		line string
+	}{
+		{flags("extra"), `unknown command "extra"` + helpHint},
+		{flags("Trace"), `unknown command "Trace"` + helpHint},
+		{flags("--port", "80", "extra"), `unknown command "extra"` + helpHint},
+		{flags("--", "extra"), `unknown command "extra"` + helpHint},
+		{flags("trace", "extra"), `unexpected argument "extra": 'tcpshift trace' takes flags only`},
+		{flags("trace", "--port", "80", "90"), `unexpected argument "90": 'tcpshift trace' takes flags only`},
+		{flags("version", "extra"), `unexpected argument "extra": 'tcpshift version' takes flags only`},
+		{flags("version", "--nope"), `unknown flag: --nope` + helpHint},
+		{flags("doctor", "extra"), `unexpected argument "extra": 'tcpshift doctor' takes flags only`},
+		{flags("doctor", "--nope"), `unknown flag: --nope` + helpHint},
+		{flags("explain", "nope"), `nothing is known of "nope": 'tcpshift explain' lists what is`},
+		{flags("explain", "CLOSE", "nope"), `nothing is known of "CLOSE nope": 'tcpshift explain' lists what is`},
+		{flags("explain", "--nope"), `unknown flag: --nope` + helpHint},
+		{flags("completion"), `completion needs a shell: use bash, fish, powershell, zsh`},
+		{flags("completion", "tcsh"), `"tcsh" is no shell: use bash, fish, powershell, zsh`},
+		{flags("completion", "bash", "extra"),
+			`unexpected argument "extra": 'tcpshift completion bash' takes flags only`},
+		{flags("completion", "bash", "--nope"), `unknown flag: --nope` + helpHint},
+		{flags("help", "nope"), `unknown command "nope"` + helpHint},
+		{flags("help", "trace", "nope"), `unknown command "trace nope"` + helpHint},
+	} {
+		refused(t, row.args, row.line)
+	}
+}
+
+func refused(t *testing.T, args []string, line string) {
+	t.Helper()
+	t.Run(commandLine(append([]string{"tcpshift"}, args...)), func(t *testing.T) {
+		r := run(args)
+		r.mustEnd(t, 2)
+		r.mustPrintNothing(t)
+		r.mustSay(t, line)
+	})
+}

@@ -1,0 +1,109 @@
+package cli_test
+
+import (
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// good runs a command that must succeed without a word on standard error.
+func good(t testing.TB, args ...string) result {
+	t.Helper()
+	r := run(args)
+	r.mustEnd(t, 0)
+	r.mustSay(t, "")
+	if r.stdout == "" || !strings.HasSuffix(r.stdout, "\n") {
+		t.Errorf("standard output is empty, or its last line has no end\n%v", r)
+	}
+	return r
+}
+
+func TestExplainKnowsEveryStateAndListsItInOneLine(t *testing.T) {
+	listed := strings.Split(strings.TrimSuffix(good(t, "explain").stdout, "\n"), "\n")
+	if want := len(tcp.States()); len(listed) != want {
+		t.Errorf("explain lists %d words, want the %d states:\n%s", len(listed), want, strings.Join(listed, "\n"))
+	}
+	names := make(map[string]bool)
+	for _, line := range listed {
+		name, summary, _ := strings.Cut(line, " ")
+		names[name] = strings.TrimSpace(summary) != ""
+	}
+	for _, state := range tcp.States() {
+		if !names[state.String()] {
+			t.Errorf("explain lists no summary of %v:\n%s", state, strings.Join(listed, "\n"))
+		}
+		r := good(t, "explain", state.String())
+		if first, _, _ := strings.Cut(r.stdout, "\n"); !strings.HasPrefix(first, state.String()) {
+			t.Errorf("the explanation does not begin with the state\n%v", r)
+		}
+		for line := range strings.SplitSeq(r.stdout, "\n") {
+			if utf8.RuneCountInString(line) > 80 {
+				t.Errorf("a line is wider than a terminal: %q\n%v", line, r)
+			}
+		}
+	}
+}
+
+func TestExplainTakesAWordAsPeopleWriteIt(t *testing.T) {
+	want := good(t, "explain", "FIN_WAIT1").stdout
+	for _, args := range [][]string{{"fin_wait1"}, {"fin-wait-1"}, {"FIN", "WAIT", "1"}} {
+		if r := good(t, append([]string{"explain"}, args...)...); r.stdout != want {
+			t.Errorf("this explains something other than FIN_WAIT1\n%v", r)
+		}
+	}
+}
+
+func TestHelpNamesEveryCommandAndEveryFlag(t *testing.T) {
+	for _, args := range [][]string{{"help"}, {"--help"}, {"-h"}} {
+		mention(t, good(t, args...), "trace ", "doctor ", "explain ", "version ", "completion ", "help ")
+	}
+	for _, args := range [][]string{{"help"}, {"help", "trace"}, {"trace", "--help"}} {
+		mention(t, good(t, args...), "--format ", "--only ", "--output ", "--duration ", "--count ", "--stats-interval ",
+			"--buffer-size ", "--label ", "--port ", "--local-port ", "--peer-port ", "--addr ", "--local-addr ", "--peer-addr ",
+			"--family ", "--pid ", "--comm ", "--netns ", "--cgroup ", "--old-state ", "--new-state ", "--role ")
+	}
+	for _, command := range []string{"trace", "doctor", "explain", "version", "completion"} {
+		if by, of := good(t, command, "--help"), good(t, "help", command); by.stdout != of.stdout {
+			t.Errorf("two ways to ask for help, two answers\n%v\n%v", by, of)
+		}
+	}
+}
+
+func mention(t *testing.T, r result, words ...string) {
+	t.Helper()
+	for _, word := range words {
+		if !regexp.MustCompile(`(?m)^ +` + word).MatchString(r.stdout) {
+			t.Errorf("no line begins with %q\n%v", word, r)
+		}
+	}
+}
+
+func TestVersionSaysWhatWasBuiltAndWhichSchemaItWrites(t *testing.T) {
+	r := good(t, "version")
+	if !regexp.MustCompile(`^tcpshift \S+, schema 1\.\d+, go\S+ linux/(amd64|arm64)\n$`).MatchString(r.stdout) {
+		t.Errorf("this is no version\n%v", r)
+	}
+}
+
+func TestEachShellAcceptsItsCompletionScript(t *testing.T) {
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		t.Run(shell, func(t *testing.T) {
+			script := good(t, "completion", shell).stdout
+			path, err := exec.LookPath(shell)
+			if err != nil && shell != "bash" {
+				t.Skipf("%s is not installed, so only that there is a script was checked", shell)
+			} else if err != nil {
+				path = lookPath(t, shell)
+			}
+			cmd := exec.Command(path, "-n")
+			cmd.Stdin = strings.NewReader(script)
+			if out, err := cmd.CombinedOutput(); err != nil {
+				t.Errorf("%s -n refuses the script: %v\n%s", shell, err, out)
+			}
+		})
+	}
+}
