@@ -9,8 +9,19 @@
 #include "kernel.h"
 
 /* What this kernel gives (internal/probe finds out). */
-const volatile bool has_socket_storage; /* sk_storage in tracing programs, since 5.12 */
-const volatile bool has_socket_cookie; /* bpf_get_socket_cookie there, since 5.12 */
+const volatile bool has_socket_storage; /* sk_storage in tracing programs; not in 5.10 */
+const volatile bool has_socket_cookie; /* bpf_get_socket_cookie there; not in 5.10 */
+
+const volatile bool has_task_from_pid; /* the kfunc bpf_task_from_pid(), since 6.2 */
+const volatile bool accept_has_two_args; /* inet_csk_accept(), since 6.10 */
+
+/* What is wanted. */
+const volatile bool want_ends; /* EVENT_END for a socket's last transition */
+const volatile bool want_cgroups;
+const volatile bool want_timewait_ends;
+
+/* Of enum cgroup_subsys_id: the v1 hierarchy that tells containers apart; -1: v2 does. */
+const volatile __s32 cgroup_v1_subsys = -1;
 
 /* Wake the reader early when this much is unread, in bytes. */
 const volatile __u64 wake_bytes = 1 << 20;

@@ -27,10 +27,8 @@ static __always_inline void keep_mapped_part(__u32 addr[4])
 	addr[1] = addr[2] = addr[3] = 0;
 }
 
-static __always_inline void read_v6_addrs(const struct sock *sk, struct endpoints *ep)
+static __always_inline void read_v6_addrs(const struct sock_common *skc, struct endpoints *ep)
 {
-	const struct sock_common *skc = &sk->__sk_common;
-
 	for (int i = 0; i < 4; i++) {
 		ep->local_addr[i] = skc->skc_v6_rcv_saddr.in6_u.u6_addr32[i];
 		ep->peer_addr[i] = skc->skc_v6_daddr.in6_u.u6_addr32[i];
@@ -62,7 +60,7 @@ static __always_inline void read_endpoints(const struct sock *sk, struct endpoin
 	const struct sock_common *skc = &sk->__sk_common;
 
 	if (skc->skc_family == AF_INET6) {
-		read_v6_addrs(sk, ep);
+		read_v6_addrs(skc, ep);
 	} else {
 		ep->local_addr[0] = skc->skc_rcv_saddr;
 		ep->peer_addr[0] = skc->skc_daddr;

@@ -5,11 +5,10 @@
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
+#include "cgroup.h"
 #include "config.h"
 #include "endpoints.h"
-#include "owner.h"
-
-#define CGROUP_DEPTH 32
+#include "memory.h"
 
 /* Which end of a connection a port or address filter is about. */
 enum side {
@@ -77,7 +76,7 @@ static __always_inline bool is_member(enum member_kind kind, __u64 id)
 	return bpf_map_lookup_elem(&filter_members, &key) != NULL;
 }
 
-static __always_inline bool is_member_comm(const char comm[TASK_COMM_LEN])
+static __always_inline bool is_member_comm(const __u8 comm[TASK_COMM_LEN])
 {
 	struct member_key key = {.kind = MEMBER_COMM};
 
@@ -125,19 +124,10 @@ static __always_inline bool addrs_wanted(const struct endpoints *ep)
 	return !(filter_addrs & 1 << SIDE_PEER) || addr_in(SIDE_PEER, ep->family, ep->peer_addr);
 }
 
-static __always_inline struct cgroup *cgroup_of(const struct sock *sk)
-{
-	const struct sock_cgroup_data___val *data = (const void *)&sk->sk_cgrp_data;
-
-	if (bpf_core_field_exists(sk->sk_cgrp_data.cgroup))
-		return BPF_CORE_READ(sk, sk_cgrp_data.cgroup);
-	return (struct cgroup *)BPF_CORE_READ(data, val);
-}
-
 /* The socket's cgroup or one above it; the cgroup in which the socket was made. */
 static __always_inline bool cgroup_wanted(const struct sock *sk)
 {
-	struct cgroup *cgroup = cgroup_of(sk);
+	struct cgroup *cgroup = cgroup_of_socket(sk);
 
 	for (int i = 0; i < CGROUP_DEPTH && cgroup; i++) {
 		if (is_member(MEMBER_CGROUP, BPF_CORE_READ(cgroup, kn, id)))
@@ -147,8 +137,8 @@ static __always_inline bool cgroup_wanted(const struct sock *sk)
 	return false;
 }
 
-/* Only what is proven counts: a transition whose owner is not known is not of --pid. */
-static __always_inline bool owner_wanted(const struct owner *owner)
+/* A transition whose owner is not known is nobody's. */
+static __always_inline bool owner_wanted(const struct holder *owner)
 {
 	if (exclude_self && owner->self)
 		return false;

@@ -15,7 +15,9 @@
 #define AF_INET 2
 #define AF_INET6 10
 #define IPPROTO_TCP 6
+#define IPPROTO_MPTCP 262
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
+#define SOCK_DONE 1 /* bit of skc_flags, enum sock_flags of include/net/sock.h */
 #define SHUTDOWN_MASK 3 /* include/net/sock.h */
 #define TASK_COMM_LEN 16
 #define ECONNABORTED 103
@@ -49,23 +51,66 @@ struct ns_common {
 	unsigned int inum;
 };
 
+struct hlist_nulls_node {
+	struct hlist_nulls_node *next;
+};
+
+struct hlist_nulls_head {
+	struct hlist_nulls_node *first;
+};
+
+struct inet_ehash_bucket {
+	struct hlist_nulls_head chain;
+};
+
+struct inet_hashinfo {
+	struct inet_ehash_bucket *ehash;
+	unsigned int ehash_mask;
+};
+
+struct inet_timewait_death_row {
+	struct inet_hashinfo *hashinfo;
+};
+
+struct netns_ipv4 {
+	struct inet_timewait_death_row tcp_death_row; /* a pointer from 5.18 to 6.0 */
+	int sysctl_tcp_keepalive_intvl; /* in jiffies */
+};
+
 struct net {
 	struct ns_common ns;
+	struct netns_ipv4 ipv4;
 };
 
 typedef struct {
 	struct net *net;
 } possible_net_t;
 
+typedef struct {
+	__u64 counter; /* signed, really; here only compared */
+} atomic64_t;
+
+struct proto {
+	union {
+		struct inet_hashinfo *hashinfo;
+	} h;
+};
+
 struct sock_common {
 	__be32 skc_daddr;
 	__be32 skc_rcv_saddr;
+	unsigned int skc_hash;
 	__be16 skc_dport;
 	__u16 skc_num;
 	unsigned short skc_family;
+	volatile unsigned char skc_state;
+	struct proto *skc_prot;
 	possible_net_t skc_net;
 	struct in6_addr skc_v6_daddr;
 	struct in6_addr skc_v6_rcv_saddr;
+	struct hlist_nulls_node skc_nulls_node;
+	unsigned long skc_flags;
+	atomic64_t skc_cookie; /* 0 until somebody asks for it */
 };
 
 /* An anonymous union surrounds it from 7.1 on; access by name does not care. */
@@ -79,6 +124,12 @@ typedef struct {
 
 struct kernfs_node {
 	__u64 id;
+	const char *name;
+	struct kernfs_node *__parent;
+};
+
+struct kernfs_node___before_6_15 {
+	struct kernfs_node *parent;
 };
 
 struct cgroup_subsys_state {
@@ -95,8 +146,27 @@ struct sock_cgroup_data {
 	struct cgroup *cgroup; /* since 5.15; before, a pointer inside val */
 };
 
-struct sock_cgroup_data___val {
+struct sock_cgroup_data___before_5_15 {
 	__u64 val;
+};
+
+struct file {
+	void *private_data;
+};
+
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+struct files_struct {
+	unsigned int next_fd;
+	struct fdtable *fdt;
+};
+
+struct socket {
+	struct file *file;
+	struct sock *sk;
 };
 
 struct sock {
@@ -106,6 +176,7 @@ struct sock {
 	__u8 sk_shutdown;
 	__u16 sk_protocol;
 	int sk_err;
+	struct socket *sk_socket;
 	struct sock_cgroup_data sk_cgrp_data;
 };
 
@@ -116,16 +187,89 @@ struct inet_sock {
 
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	void *icsk_ulp_data;
 };
 
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
+	__u64 bytes_received;
+	__u64 bytes_sent;
+	__u64 bytes_retrans;
+	__u32 total_retrans;
+	__u32 srtt_us; /* eight times the smoothed round-trip time */
+	int linger2;
+	bool is_mptcp;
+};
+
+struct mptcp_subflow_context {
+	struct sock *conn;
+};
+
+struct timer_list {
+	unsigned long expires; /* in jiffies */
+};
+
+struct inet_timewait_sock {
+	struct sock_common __tw_common;
+	volatile unsigned char tw_substate;
+	struct timer_list tw_timer;
+};
+
+struct tcp_timewait_sock {
+	struct inet_timewait_sock tw_sk;
+};
+
+/* first_argument: of the system call that the registers are of */
+#if defined(__TARGET_ARCH_x86)
+#define first_argument di
+#elif defined(__TARGET_ARCH_arm64)
+#define first_argument orig_x0
+#endif
+
+struct pt_regs {
+	unsigned long first_argument;
+};
+
+struct css_set {
+	struct cgroup_subsys_state *subsys[16];
+	struct cgroup *dfl_cgrp;
+};
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct signal_struct {
+	atomic_t live; /* threads that have not exited */
 };
 
 struct task_struct {
 	unsigned int flags;
+	int tgid;
 	struct task_struct *group_leader;
+	__u64 start_time;
+	struct pid *thread_pid; /* NULL once it is reaped */
 	char comm[TASK_COMM_LEN];
+	struct files_struct *files;
+	struct signal_struct *signal;
+	struct css_set *cgroups;
+};
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+};
+
+struct bpf_iter__tcp {
+	struct bpf_iter_meta *meta;
+	struct sock_common *sk_common;
+	__u32 uid;
+};
+
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	__u32 fd;
+	struct file *file;
 };
 
 #pragma clang attribute pop

@@ -7,7 +7,28 @@
 #include "config.h"
 #include "event.h"
 
+/* A process, and by what it holds the socket; owner.h says when to believe it. */
+struct holder {
+	__u64 leader; /* its task_struct: an address to look at, no reference */
+	__u64 files; /* its files_struct, likewise, for when the leader has exited alone */
+	__u64 started_ns; /* of the leader: a pid can come back, this pair cannot */
+	__u64 file; /* the struct file of the socket, or of its listener */
+	__u64 cookie; /* of the socket behind that file */
+	__u64 cgroup_id;
+	__u32 pid; /* 0: nobody */
+	__s32 fd; /* where file was in its table; -1: not known */
+	__u8 comm[TASK_COMM_LEN];
+	__u8 source; /* enum pid_source */
+	bool self; /* it is the tracer */
+};
+
 struct socket_memory {
+	struct holder owner; /* written at transitions only */
+	struct holder found; /* written by everything else; its pid last */
+	__u64 since_ns; /* when it entered its state; 0: not known */
+	__u64 opened_ns; /* when it left CLOSE; 0: not known */
+	__u64 established_ns; /* spent in ESTABLISHED */
+	__u64 held_ns; /* when the transition that is held back happened; 0: none */
 	__u16 mark; /* twins.h */
 	__u8 role; /* enum socket_role */
 };
@@ -30,6 +51,82 @@ static __always_inline struct socket_memory *memory_of(const struct sock *sk)
 	if (!has_socket_storage)
 		return NULL;
 	return bpf_sk_storage_get(&memory, (void *)sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+}
+
+/*
+ * Transitions come in all the while, on other CPUs too, and what they learn is
+ * better; so this writes where they do not, and the pid, which makes it valid, last.
+ */
+static __always_inline void note_found(struct socket_memory *m, const struct holder *h)
+{
+	m->found.pid = 0;
+	barrier();
+	m->found.leader = h->leader;
+	m->found.files = h->files;
+	m->found.started_ns = h->started_ns;
+	m->found.file = h->file;
+	m->found.cookie = h->cookie;
+	m->found.cgroup_id = h->cgroup_id;
+	m->found.fd = h->fd;
+	__builtin_memcpy(m->found.comm, h->comm, sizeof(h->comm));
+	m->found.source = h->source;
+	m->found.self = h->self;
+	barrier();
+	m->found.pid = h->pid;
+}
+
+static __always_inline enum socket_role role_shown_by(int old_state, int new_state)
+{
+	if (old_state == TCP_LISTEN && new_state == TCP_SYN_RECV)
+		return ROLE_SERVER;
+	if (old_state == TCP_LISTEN || new_state == TCP_LISTEN)
+		return ROLE_LISTENER;
+	if (old_state == TCP_SYN_SENT || new_state == TCP_SYN_SENT)
+		return ROLE_CLIENT;
+	return ROLE_UNKNOWN;
+}
+
+/* A role once shown stays until another one is: a socket may be used again. */
+static __always_inline enum socket_role recall_role(struct socket_memory *m, int old_state,
+						    int new_state)
+{
+	enum socket_role shown = role_shown_by(old_state, new_state);
+
+	if (!m)
+		return shown;
+	if (shown != ROLE_UNKNOWN)
+		m->role = shown;
+	return m->role;
+}
+
+/*
+ * A child begins with its listener's memory: the owner stays as a first answer,
+ * named as such; the times are not the child's.
+ */
+static __always_inline void begin_child(struct socket_memory *m)
+{
+	if (!m->owner.pid && m->found.pid)
+		m->owner = m->found;
+	m->owner.source = PID_LISTENER;
+	m->found.pid = 0;
+	m->since_ns = 0;
+}
+
+/* How long the socket was in the state that it leaves now; 0: not known. */
+static __always_inline __u64 recall_times(struct socket_memory *m, int old_state, int new_state,
+					  __u64 now_ns)
+{
+	__u64 in_state_ns = m->since_ns ? now_ns - m->since_ns : 0;
+
+	if (old_state == TCP_CLOSE || (old_state == TCP_LISTEN && new_state == TCP_SYN_RECV)) {
+		m->opened_ns = now_ns;
+		m->established_ns = 0;
+	}
+	if (old_state == TCP_ESTABLISHED)
+		m->established_ns += in_state_ns;
+	if (old_state != new_state)
+		m->since_ns = now_ns;
+	return in_state_ns;
 }
 
 #endif

@@ -68,6 +68,15 @@ func (v *listValue[T]) Set(s string) error { return filter.List(v.values, s, v.p
 func (v *listValue[T]) Type() string       { return v.kind }
 func (v *listValue[T]) String() string     { return "" }
 
+// anyByteValue is a flag whose value may hold commas; it may be repeated.
+type anyByteValue[T comparable] struct{ listValue[T] }
+
+func anyByte[T comparable](values *[]T, kind string, parse func(string) (T, error)) *anyByteValue[T] {
+	return &anyByteValue[T]{*list(values, kind, parse)}
+}
+
+func (v *anyByteValue[T]) Set(s string) error { return filter.Add(v.values, s, v.parse) }
+
 // labelsValue checks each label together with those before it.
 type labelsValue struct {
 	pairs  []string
@@ -83,6 +92,14 @@ func (v *labelsValue) Set(pair string) error {
 
 func (v *labelsValue) Type() string   { return "KEY=VALUE" }
 func (v *labelsValue) String() string { return "" }
+
+// checkLabels refuses labels that nothing would show.
+func checkLabels(labels []record.Label, format string) error {
+	if len(labels) > 0 && format == formatText {
+		return usagef("--label: --format text has no labels: use --format ndjson")
+	}
+	return nil
+}
 
 func parseFormat(s string) (string, error) {
 	if s != formatNDJSON && s != formatText {

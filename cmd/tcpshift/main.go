@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/trace"
 )
@@ -75,7 +76,7 @@ func newRoot() *cobra.Command {
 	}
 	addTraceFlags(root.Flags(), &opts)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newTrace(), newDoctor(), newExplain(), newVersion())
+	root.AddCommand(newTrace(), newSnapshot(), newDoctor(), newExplain(), newVersion())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	makeStrict(root)
@@ -156,7 +157,7 @@ func flagError(_ *cobra.Command, err error) error {
 
 // readerGone says whether nothing is wrong but that nobody reads on: a normal end.
 func readerGone(err error) bool {
-	return status(err) == statusFailed && errors.Is(err, syscall.EPIPE)
+	return status(err) == statusFailed && (errors.Is(err, syscall.EPIPE) || errors.Is(err, output.ErrReaderGone))
 }
 
 func status(err error) int {

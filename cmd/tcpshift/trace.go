@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,7 @@ type traceOptions struct {
 	bufferSize    int
 	labels        []record.Label
 	excludeSelf   bool
+	timeWaitEnd   bool
 }
 
 func newTrace() *cobra.Command {
@@ -59,6 +61,7 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.Var(word(&o.bufferSize, "SIZE", parseSize), "buffer-size", "ring buffer, a power of two from 64KiB to 1GiB (default 16MiB)")
 	flags.Var(&labelsValue{labels: &o.labels}, "label", "add this member to every record; may be repeated")
 	flags.BoolVar(&o.excludeSelf, "exclude-self", true, "leave out tcpshift's own connections")
+	flags.BoolVar(&o.timeWaitEnd, "time-wait-end", false, "also tell when and how each TIME_WAIT ends; costs on every host-wide free")
 	addFilterFlags(flags, &o.filter)
 }
 
@@ -71,7 +74,7 @@ func addFilterFlags(flags *pflag.FlagSet, f *filter.Filter) {
 	flags.Var(list(&f.PeerAddrs, "CIDR,...", filter.ParseAddr), "peer-addr", "peer address or CIDR")
 	flags.Var(word(&f.Family, "4|6", filter.ParseFamily), "family", "4 or 6; v4-mapped counts as 4")
 	flags.Var(list(&f.PIDs, "PID,...", filter.ParsePID), "pid", "process that owns the socket")
-	flags.Var(list(&f.Comms, "COMM,...", filter.ParseComm), "comm", "name of that process, at most 15 bytes")
+	flags.Var(anyByte(&f.Comms, "COMM", filter.ParseComm), "comm", "name of that process, at most 15 bytes; may be repeated")
 	flags.Var(list(&f.Netns, "NETNS,...", filter.ParseNetns), "netns", "network namespace: inode, path or pid:N")
 	flags.Var(list(&f.Cgroups, "PATH,...", filter.ParseCgroup), "cgroup", "cgroup v2 path, with those below it")
 	flags.Var(list(&f.OldStates, "STATE,...", filter.ParseState), "old-state", "state that is left, such as SYN_SENT")
@@ -80,12 +83,15 @@ func addFilterFlags(flags *pflag.FlagSet, f *filter.Filter) {
 }
 
 func runTrace(ctx context.Context, o *traceOptions) (err error) {
+	if err := o.check(); err != nil {
+		return err
+	}
 	out, err := output.Open(o.output)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	p, err := probe.Open(probe.Options{Filter: o.filter, BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf})
+	p, err := probe.Open(probe.Options{Filter: o.filter, BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wants("connection"), TimeWaitEnds: o.timeWaitEnd})
 	if err != nil {
 		return err
 	}
@@ -100,6 +106,18 @@ func runTrace(ctx context.Context, o *traceOptions) (err error) {
 		Count:         o.count,
 		StatsInterval: o.statsInterval,
 	})
+}
+
+// check refuses options that contradict each other.
+func (o *traceOptions) check() error {
+	if o.count > 0 && !o.wants("transition") {
+		return usagef("--count: counts transitions, which --only leaves out: add transition to --only, or use --duration")
+	}
+	return checkLabels(o.labels, o.format)
+}
+
+func (o *traceOptions) wants(recordType string) bool {
+	return len(o.only) == 0 || slices.Contains(o.only, recordType)
 }
 
 func (o *traceOptions) encoder() record.Encoder {

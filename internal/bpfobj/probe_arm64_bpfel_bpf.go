@@ -13,17 +13,47 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type ProbeCgroupEvent struct {
+	_         structs.HostLayout
+	Id        uint64
+	Levels    uint32
+	Truncated uint8
+	Kind      uint8
+	Reserved  [2]uint8
+	Names     [12][160]uint8
+}
+
+type ProbeEndEvent struct {
+	_             structs.HostLayout
+	Transition    ProbeTransitionEvent
+	OpenedNs      uint64
+	EstablishedNs uint64
+	SentBytes     uint64
+	ReceivedBytes uint64
+	Retransmits   uint32
+	RttUs         uint32
+}
+
 type ProbeEventFlag uint32
 
 const (
-	ProbeEventFlagEVENT_MAPPED ProbeEventFlag = 1
-	ProbeEventFlagEVENT_OWNER  ProbeEventFlag = 2
+	ProbeEventFlagEVENT_MAPPED     ProbeEventFlag = 1
+	ProbeEventFlagEVENT_LOCKED     ProbeEventFlag = 2
+	ProbeEventFlagEVENT_TIMED      ProbeEventFlag = 4
+	ProbeEventFlagEVENT_WALK_BOUND ProbeEventFlag = 8
+	ProbeEventFlagEVENT_PEER_FIN   ProbeEventFlag = 16
+	ProbeEventFlagEVENT_NO_LINGER2 ProbeEventFlag = 32
+	ProbeEventFlagEVENT_EXPIRED    ProbeEventFlag = 64
+	ProbeEventFlagEVENT_ORPHAN     ProbeEventFlag = 128
 )
 
 type ProbeEventKind uint32
 
 const (
 	ProbeEventKindEVENT_TRANSITION ProbeEventKind = 1
+	ProbeEventKindEVENT_END        ProbeEventKind = 2
+	ProbeEventKindEVENT_CGROUP     ProbeEventKind = 3
+	ProbeEventKindEVENT_SOCKET     ProbeEventKind = 4
 )
 
 type ProbeMemberKey struct {
@@ -39,6 +69,17 @@ const (
 	ProbeMemberKindMEMBER_PID    ProbeMemberKind = 1
 	ProbeMemberKindMEMBER_COMM   ProbeMemberKind = 2
 	ProbeMemberKindMEMBER_CGROUP ProbeMemberKind = 3
+)
+
+type ProbePidSource uint32
+
+const (
+	ProbePidSourcePID_UNKNOWN  ProbePidSource = 0
+	ProbePidSourcePID_TASK     ProbePidSource = 1
+	ProbePidSourcePID_STORED   ProbePidSource = 2
+	ProbePidSourcePID_ACCEPT   ProbePidSource = 3
+	ProbePidSourcePID_LISTENER ProbePidSource = 4
+	ProbePidSourcePID_SCAN     ProbePidSource = 5
 )
 
 type ProbePortSet struct {
@@ -64,6 +105,10 @@ type ProbeProgramCounters struct {
 	Emitted       uint64
 	RingFull      uint64
 	RingBusy      uint64
+	Held          uint64
+	Released      uint64
+	WalkBound     uint64
+	EndUntold     uint64
 }
 
 type ProbeSide uint32
@@ -75,6 +120,14 @@ const (
 	ProbeSideSIDES       ProbeSide = 3
 )
 
+type ProbeSocketEvent struct {
+	_                 structs.HostLayout
+	Socket            ProbeTransitionEvent
+	ExpiresJiffies    uint64
+	KeepaliveInterval uint32
+	Reserved          uint32
+}
+
 type ProbeSocketRole uint32
 
 const (
@@ -85,25 +138,29 @@ const (
 )
 
 type ProbeTransitionEvent struct {
-	_           structs.HostLayout
-	TimestampNs uint64
-	Cookie      uint64
-	LocalAddr   [16]uint8
-	PeerAddr    [16]uint8
-	Comm        [16]uint8
-	Netns       uint32
-	Uid         uint32
-	Pid         uint32
-	Error       int32
-	LocalPort   uint16
-	PeerPort    uint16
-	Kind        uint8
-	Family      uint8
-	OldState    uint8
-	NewState    uint8
-	Role        uint8
-	Flags       uint8
-	Reserved    [6]uint8
+	_                structs.HostLayout
+	TimestampNs      uint64
+	Cookie           uint64
+	CgroupId         uint64
+	InStateNs        uint64
+	LocalAddr        [16]uint8
+	PeerAddr         [16]uint8
+	Comm             [16]uint8
+	Netns            uint32
+	Uid              uint32
+	Pid              uint32
+	Error            int32
+	LocalPort        uint16
+	PeerPort         uint16
+	Kind             uint8
+	Family           uint8
+	OldState         uint8
+	NewState         uint8
+	TimeWaitSubstate uint8
+	Role             uint8
+	PidSource        uint8
+	Flags            uint8
+	Reserved         [4]uint8
 }
 
 type ProbeTwin uint32
@@ -125,13 +182,30 @@ const (
 	ProbeMapFilterPortSets        = "filter_port_sets"
 	ProbeMapFilterPrefixes        = "filter_prefixes"
 	ProbeMapMemory                = "memory"
+	ProbeMapMptcpHolders          = "mptcp_holders"
+	ProbeMapTimewaits             = "timewaits"
+	ProbeMapToldCgroups           = "told_cgroups"
+	ProbeProgAccepted             = "accepted"
+	ProbeProgAdoptSubflows        = "adopt_subflows"
+	ProbeProgDumpSockets          = "dump_sockets"
+	ProbeProgObjectFreedFirst     = "object_freed_first"
+	ProbeProgObjectFreedSecond    = "object_freed_second"
+	ProbeProgScanFiles            = "scan_files"
 	ProbeProgSetStateFirst        = "set_state_first"
 	ProbeProgSetStateSecond       = "set_state_second"
+	ProbeProgTimerExpiredFirst    = "timer_expired_first"
+	ProbeProgTimerExpiredSecond   = "timer_expired_second"
+	ProbeVarAcceptHasTwoArgs      = "accept_has_two_args"
+	ProbeVarCgroupV1Subsys        = "cgroup_v1_subsys"
 	ProbeVarExcludeSelf           = "exclude_self"
+	ProbeVarExportCgroupEvent     = "export_cgroup_event"
+	ProbeVarExportEndEvent        = "export_end_event"
 	ProbeVarExportEventFlag       = "export_event_flag"
 	ProbeVarExportEventKind       = "export_event_kind"
 	ProbeVarExportMemberKind      = "export_member_kind"
+	ProbeVarExportPidSource       = "export_pid_source"
 	ProbeVarExportSide            = "export_side"
+	ProbeVarExportSocketEvent     = "export_socket_event"
 	ProbeVarExportSocketRole      = "export_socket_role"
 	ProbeVarExportTransitionEvent = "export_transition_event"
 	ProbeVarExportTwin            = "export_twin"
@@ -147,10 +221,14 @@ const (
 	ProbeVarFilterRoles           = "filter_roles"
 	ProbeVarHasSocketCookie       = "has_socket_cookie"
 	ProbeVarHasSocketStorage      = "has_socket_storage"
+	ProbeVarHasTaskFromPid        = "has_task_from_pid"
 	ProbeVarSelfPid               = "self_pid"
 	ProbeVarSelfPidnsDev          = "self_pidns_dev"
 	ProbeVarSelfPidnsIno          = "self_pidns_ino"
 	ProbeVarWakeBytes             = "wake_bytes"
+	ProbeVarWantCgroups           = "want_cgroups"
+	ProbeVarWantEnds              = "want_ends"
+	ProbeVarWantTimewaitEnds      = "want_timewait_ends"
 )
 
 // LoadProbe returns the embedded CollectionSpec for Probe.
@@ -195,8 +273,16 @@ type ProbeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeProgramSpecs struct {
-	SetStateFirst  *ebpf.ProgramSpec `ebpf:"set_state_first"`
-	SetStateSecond *ebpf.ProgramSpec `ebpf:"set_state_second"`
+	Accepted           *ebpf.ProgramSpec `ebpf:"accepted"`
+	AdoptSubflows      *ebpf.ProgramSpec `ebpf:"adopt_subflows"`
+	DumpSockets        *ebpf.ProgramSpec `ebpf:"dump_sockets"`
+	ObjectFreedFirst   *ebpf.ProgramSpec `ebpf:"object_freed_first"`
+	ObjectFreedSecond  *ebpf.ProgramSpec `ebpf:"object_freed_second"`
+	ScanFiles          *ebpf.ProgramSpec `ebpf:"scan_files"`
+	SetStateFirst      *ebpf.ProgramSpec `ebpf:"set_state_first"`
+	SetStateSecond     *ebpf.ProgramSpec `ebpf:"set_state_second"`
+	TimerExpiredFirst  *ebpf.ProgramSpec `ebpf:"timer_expired_first"`
+	TimerExpiredSecond *ebpf.ProgramSpec `ebpf:"timer_expired_second"`
 }
 
 // ProbeMapSpecs contains maps before they are loaded into the kernel.
@@ -210,17 +296,26 @@ type ProbeMapSpecs struct {
 	FilterPortSets *ebpf.MapSpec `ebpf:"filter_port_sets"`
 	FilterPrefixes *ebpf.MapSpec `ebpf:"filter_prefixes"`
 	Memory         *ebpf.MapSpec `ebpf:"memory"`
+	MptcpHolders   *ebpf.MapSpec `ebpf:"mptcp_holders"`
+	Timewaits      *ebpf.MapSpec `ebpf:"timewaits"`
+	ToldCgroups    *ebpf.MapSpec `ebpf:"told_cgroups"`
 }
 
 // ProbeVariableSpecs contains global variables before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeVariableSpecs struct {
+	AcceptHasTwoArgs      *ebpf.VariableSpec `ebpf:"accept_has_two_args"`
+	CgroupV1Subsys        *ebpf.VariableSpec `ebpf:"cgroup_v1_subsys"`
 	ExcludeSelf           *ebpf.VariableSpec `ebpf:"exclude_self"`
+	ExportCgroupEvent     *ebpf.VariableSpec `ebpf:"export_cgroup_event"`
+	ExportEndEvent        *ebpf.VariableSpec `ebpf:"export_end_event"`
 	ExportEventFlag       *ebpf.VariableSpec `ebpf:"export_event_flag"`
 	ExportEventKind       *ebpf.VariableSpec `ebpf:"export_event_kind"`
 	ExportMemberKind      *ebpf.VariableSpec `ebpf:"export_member_kind"`
+	ExportPidSource       *ebpf.VariableSpec `ebpf:"export_pid_source"`
 	ExportSide            *ebpf.VariableSpec `ebpf:"export_side"`
+	ExportSocketEvent     *ebpf.VariableSpec `ebpf:"export_socket_event"`
 	ExportSocketRole      *ebpf.VariableSpec `ebpf:"export_socket_role"`
 	ExportTransitionEvent *ebpf.VariableSpec `ebpf:"export_transition_event"`
 	ExportTwin            *ebpf.VariableSpec `ebpf:"export_twin"`
@@ -236,10 +331,14 @@ type ProbeVariableSpecs struct {
 	FilterRoles           *ebpf.VariableSpec `ebpf:"filter_roles"`
 	HasSocketCookie       *ebpf.VariableSpec `ebpf:"has_socket_cookie"`
 	HasSocketStorage      *ebpf.VariableSpec `ebpf:"has_socket_storage"`
+	HasTaskFromPid        *ebpf.VariableSpec `ebpf:"has_task_from_pid"`
 	SelfPid               *ebpf.VariableSpec `ebpf:"self_pid"`
 	SelfPidnsDev          *ebpf.VariableSpec `ebpf:"self_pidns_dev"`
 	SelfPidnsIno          *ebpf.VariableSpec `ebpf:"self_pidns_ino"`
 	WakeBytes             *ebpf.VariableSpec `ebpf:"wake_bytes"`
+	WantCgroups           *ebpf.VariableSpec `ebpf:"want_cgroups"`
+	WantEnds              *ebpf.VariableSpec `ebpf:"want_ends"`
+	WantTimewaitEnds      *ebpf.VariableSpec `ebpf:"want_timewait_ends"`
 }
 
 // ProbeObjects contains all objects after they have been loaded into the kernel.
@@ -269,6 +368,9 @@ type ProbeMaps struct {
 	FilterPortSets *ebpf.Map `ebpf:"filter_port_sets"`
 	FilterPrefixes *ebpf.Map `ebpf:"filter_prefixes"`
 	Memory         *ebpf.Map `ebpf:"memory"`
+	MptcpHolders   *ebpf.Map `ebpf:"mptcp_holders"`
+	Timewaits      *ebpf.Map `ebpf:"timewaits"`
+	ToldCgroups    *ebpf.Map `ebpf:"told_cgroups"`
 }
 
 func (m *ProbeMaps) Close() error {
@@ -280,6 +382,9 @@ func (m *ProbeMaps) Close() error {
 		m.FilterPortSets,
 		m.FilterPrefixes,
 		m.Memory,
+		m.MptcpHolders,
+		m.Timewaits,
+		m.ToldCgroups,
 	)
 }
 
@@ -287,11 +392,17 @@ func (m *ProbeMaps) Close() error {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeVariables struct {
+	AcceptHasTwoArgs      *ebpf.Variable `ebpf:"accept_has_two_args"`
+	CgroupV1Subsys        *ebpf.Variable `ebpf:"cgroup_v1_subsys"`
 	ExcludeSelf           *ebpf.Variable `ebpf:"exclude_self"`
+	ExportCgroupEvent     *ebpf.Variable `ebpf:"export_cgroup_event"`
+	ExportEndEvent        *ebpf.Variable `ebpf:"export_end_event"`
 	ExportEventFlag       *ebpf.Variable `ebpf:"export_event_flag"`
 	ExportEventKind       *ebpf.Variable `ebpf:"export_event_kind"`
 	ExportMemberKind      *ebpf.Variable `ebpf:"export_member_kind"`
+	ExportPidSource       *ebpf.Variable `ebpf:"export_pid_source"`
 	ExportSide            *ebpf.Variable `ebpf:"export_side"`
+	ExportSocketEvent     *ebpf.Variable `ebpf:"export_socket_event"`
 	ExportSocketRole      *ebpf.Variable `ebpf:"export_socket_role"`
 	ExportTransitionEvent *ebpf.Variable `ebpf:"export_transition_event"`
 	ExportTwin            *ebpf.Variable `ebpf:"export_twin"`
@@ -307,24 +418,44 @@ type ProbeVariables struct {
 	FilterRoles           *ebpf.Variable `ebpf:"filter_roles"`
 	HasSocketCookie       *ebpf.Variable `ebpf:"has_socket_cookie"`
 	HasSocketStorage      *ebpf.Variable `ebpf:"has_socket_storage"`
+	HasTaskFromPid        *ebpf.Variable `ebpf:"has_task_from_pid"`
 	SelfPid               *ebpf.Variable `ebpf:"self_pid"`
 	SelfPidnsDev          *ebpf.Variable `ebpf:"self_pidns_dev"`
 	SelfPidnsIno          *ebpf.Variable `ebpf:"self_pidns_ino"`
 	WakeBytes             *ebpf.Variable `ebpf:"wake_bytes"`
+	WantCgroups           *ebpf.Variable `ebpf:"want_cgroups"`
+	WantEnds              *ebpf.Variable `ebpf:"want_ends"`
+	WantTimewaitEnds      *ebpf.Variable `ebpf:"want_timewait_ends"`
 }
 
 // ProbePrograms contains all programs after they have been loaded into the kernel.
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbePrograms struct {
-	SetStateFirst  *ebpf.Program `ebpf:"set_state_first"`
-	SetStateSecond *ebpf.Program `ebpf:"set_state_second"`
+	Accepted           *ebpf.Program `ebpf:"accepted"`
+	AdoptSubflows      *ebpf.Program `ebpf:"adopt_subflows"`
+	DumpSockets        *ebpf.Program `ebpf:"dump_sockets"`
+	ObjectFreedFirst   *ebpf.Program `ebpf:"object_freed_first"`
+	ObjectFreedSecond  *ebpf.Program `ebpf:"object_freed_second"`
+	ScanFiles          *ebpf.Program `ebpf:"scan_files"`
+	SetStateFirst      *ebpf.Program `ebpf:"set_state_first"`
+	SetStateSecond     *ebpf.Program `ebpf:"set_state_second"`
+	TimerExpiredFirst  *ebpf.Program `ebpf:"timer_expired_first"`
+	TimerExpiredSecond *ebpf.Program `ebpf:"timer_expired_second"`
 }
 
 func (p *ProbePrograms) Close() error {
 	return _ProbeClose(
+		p.Accepted,
+		p.AdoptSubflows,
+		p.DumpSockets,
+		p.ObjectFreedFirst,
+		p.ObjectFreedSecond,
+		p.ScanFiles,
 		p.SetStateFirst,
 		p.SetStateSecond,
+		p.TimerExpiredFirst,
+		p.TimerExpiredSecond,
 	)
 }
 

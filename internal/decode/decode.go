@@ -3,6 +3,7 @@
 package decode
 
 import (
+	"bytes"
 	"fmt"
 	"net/netip"
 	"time"
@@ -12,56 +13,136 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-type wireTransition = bpfobj.ProbeTransitionEvent
+// Kind is what a sample tells.
+type Kind uint8
 
-const transitionSize = int(unsafe.Sizeof(wireTransition{}))
+// The kinds of event (bpf/event.h). An End is a Transition that also says what
+// the connection was.
+const (
+	Transition = Kind(bpfobj.ProbeEventKindEVENT_TRANSITION)
+	End        = Kind(bpfobj.ProbeEventKindEVENT_END)
+	Cgroup     = Kind(bpfobj.ProbeEventKindEVENT_CGROUP)
+	Socket     = Kind(bpfobj.ProbeEventKindEVENT_SOCKET)
+)
 
-// Transition decodes one sample into t, all of it, except t.Time. It fails for a
-// sample that is not exactly as long as a struct transition_event (bpf/event.h),
-// or of another kind or family; t is then unchanged.
-func Transition(sample []byte, t *tcp.Transition) error {
-	if len(sample) != transitionSize {
-		return fmt.Errorf("decode transition: sample of %d bytes, want %d: programs and decoder are of different builds",
-			len(sample), transitionSize)
-	}
-	// A copy, and so aligned: the sample may start anywhere.
-	var e wireTransition
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(&e)), transitionSize), sample)
+// Event holds what one sample tells; only what belongs to its Kind is valid.
+type Event struct {
+	Kind       Kind
+	Transition tcp.Transition // of Transition, End and Socket, without its Time
+	Connection tcp.Connection // of End, without Opened
 
-	if kind := bpfobj.ProbeEventKind(e.Kind); kind != bpfobj.ProbeEventKindEVENT_TRANSITION {
-		return fmt.Errorf("decode transition: event of kind %d, want %d", kind, bpfobj.ProbeEventKindEVENT_TRANSITION)
+	CgroupID   uint64 // of Cgroup
+	CgroupPath string // "" where the kernel's was too long to tell
+
+	// Of Socket: jiffies left to a TIME_WAIT, and those of net.ipv4.tcp_keepalive_intvl,
+	// by which their length is known.
+	ExpiresJiffies, KeepaliveJiffies uint64
+}
+
+type (
+	wireTransition = bpfobj.ProbeTransitionEvent
+	wireEnd        = bpfobj.ProbeEndEvent
+	wireCgroup     = bpfobj.ProbeCgroupEvent
+	wireSocket     = bpfobj.ProbeSocketEvent
+)
+
+// Sample decodes one sample into e. It fails for a sample whose length is of no
+// event, or which is of another kind than its length says; e is then unchanged.
+// It allocates only for a cgroup's path.
+func Sample(sample []byte, e *Event) error {
+	switch uintptr(len(sample)) {
+	case unsafe.Sizeof(wireTransition{}):
+		w := view[wireTransition](sample)
+		return decodeTransition(&w, Transition, e)
+	case unsafe.Sizeof(wireEnd{}):
+		w := view[wireEnd](sample)
+		if err := decodeTransition(&w.Transition, End, e); err != nil {
+			return err
+		}
+		e.Connection = connection(&w, &e.Transition)
+		return nil
+	case unsafe.Sizeof(wireSocket{}):
+		w := view[wireSocket](sample)
+		if err := decodeTransition(&w.Socket, Socket, e); err != nil {
+			return err
+		}
+		e.ExpiresJiffies, e.KeepaliveJiffies = w.ExpiresJiffies, uint64(w.KeepaliveInterval)
+		return nil
+	case unsafe.Sizeof(wireCgroup{}):
+		w := view[wireCgroup](sample)
+		return decodeCgroup(&w, e)
 	}
-	if e.Family != 4 && e.Family != 6 {
-		return fmt.Errorf("decode transition: family %d, want 4 or 6", e.Family)
-	}
-	*t = tcp.Transition{
-		Monotonic: time.Duration(e.TimestampNs),
-		Cookie:    e.Cookie,
-		Netns:     e.Netns,
-		UID:       e.Uid,
-		Error:     tcp.Errno(e.Error),
-		Old:       tcp.State(e.OldState),
-		New:       tcp.State(e.NewState),
-		Role:      tcp.Role(e.Role),
-		Mapped:    hasFlag(&e, bpfobj.ProbeEventFlagEVENT_MAPPED),
-		IPv6:      e.Family == 6,
-	}
-	t.Local, t.Peer = endpoints(&e, t)
-	if hasFlag(&e, bpfobj.ProbeEventFlagEVENT_OWNER) {
-		t.Owner = tcp.Owner{PID: e.Pid, Comm: e.Comm, Source: tcp.PIDTask}
+	return fmt.Errorf("decode: sample of %d bytes, want %d, %d, %d or %d: programs and decoder are of different builds",
+		len(sample), unsafe.Sizeof(wireTransition{}), unsafe.Sizeof(wireEnd{}),
+		unsafe.Sizeof(wireSocket{}), unsafe.Sizeof(wireCgroup{}))
+}
+
+// view copies, and so aligns: the sample may start anywhere. Its length has been checked.
+func view[T any](sample []byte) T {
+	var v T
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(&v)), unsafe.Sizeof(v)), sample)
+	return v
+}
+
+func checkKind(got uint8, want Kind) error {
+	if Kind(got) != want {
+		return fmt.Errorf("decode: event of kind %d in a sample as long as kind %d", got, want)
 	}
 	return nil
 }
 
-func hasFlag(e *wireTransition, flag bpfobj.ProbeEventFlag) bool {
-	return bpfobj.ProbeEventFlag(e.Flags)&flag != 0
+func decodeTransition(w *wireTransition, kind Kind, e *Event) error {
+	if err := checkKind(w.Kind, kind); err != nil {
+		return err
+	}
+	if w.Family != 4 && w.Family != 6 {
+		return fmt.Errorf("decode: family %d, want 4 or 6", w.Family)
+	}
+	e.Kind = kind
+	t := &e.Transition
+	*t = tcp.Transition{
+		Monotonic: time.Duration(w.TimestampNs),
+		Cookie:    w.Cookie,
+		Netns:     w.Netns,
+		UID:       w.Uid,
+		CgroupID:  w.CgroupId,
+		Error:     tcp.Errno(w.Error),
+		Old:       tcp.State(w.OldState),
+		New:       tcp.State(w.NewState),
+		Role:      tcp.Role(w.Role),
+		IPv6:      w.Family == 6,
+		Substate:  tcp.State(w.TimeWaitSubstate),
+
+		Mapped:       hasFlag(w, bpfobj.ProbeEventFlagEVENT_MAPPED),
+		TimeWaitOpen: hasFlag(w, bpfobj.ProbeEventFlagEVENT_WALK_BOUND),
+		Locked:       hasFlag(w, bpfobj.ProbeEventFlagEVENT_LOCKED),
+		PeerFIN:      hasFlag(w, bpfobj.ProbeEventFlagEVENT_PEER_FIN),
+		Orphan:       hasFlag(w, bpfobj.ProbeEventFlagEVENT_ORPHAN),
+		Expired:      hasFlag(w, bpfobj.ProbeEventFlagEVENT_EXPIRED),
+		NoLinger2:    hasFlag(w, bpfobj.ProbeEventFlagEVENT_NO_LINGER2),
+	}
+	if t.Substate != 0 {
+		t.New = tcp.TimeWait
+	}
+	if hasFlag(w, bpfobj.ProbeEventFlagEVENT_TIMED) {
+		t.InState = time.Duration(w.InStateNs)
+	}
+	t.Local, t.Peer = endpoints(w, t)
+	if w.PidSource != 0 {
+		t.Owner = tcp.Owner{PID: w.Pid, Comm: w.Comm, Source: tcp.PIDSource(w.PidSource)}
+	}
+	return nil
+}
+
+func hasFlag(w *wireTransition, flag bpfobj.ProbeEventFlag) bool {
+	return bpfobj.ProbeEventFlag(w.Flags)&flag != 0
 }
 
 // endpoints leaves out what the kernel does not have yet. Only a listener really
 // has the unspecified address: everywhere else it stands for "not chosen".
-func endpoints(e *wireTransition, t *tcp.Transition) (local, peer tcp.Endpoint) {
-	local = tcp.Endpoint{Addr: address(e.Family, &e.LocalAddr), Port: e.LocalPort}
-	peer = tcp.Endpoint{Addr: address(e.Family, &e.PeerAddr), Port: e.PeerPort}
+func endpoints(w *wireTransition, t *tcp.Transition) (local, peer tcp.Endpoint) {
+	local = tcp.Endpoint{Addr: address(w.Family, &w.LocalAddr), Port: w.LocalPort}
+	peer = tcp.Endpoint{Addr: address(w.Family, &w.PeerAddr), Port: w.PeerPort}
 	listens := t.New == tcp.Listen || t.Old == tcp.Listen && t.New != tcp.SynRecv
 	if local.Addr.IsUnspecified() && !listens {
 		local.Addr = netip.Addr{}
@@ -77,4 +158,48 @@ func address(family uint8, raw *[16]byte) netip.Addr {
 		return netip.AddrFrom4([4]byte(raw[:4]))
 	}
 	return netip.AddrFrom16(*raw)
+}
+
+func connection(w *wireEnd, t *tcp.Transition) tcp.Connection {
+	c := tcp.Connection{
+		OpenedAt:    time.Duration(w.OpenedNs),
+		Established: time.Duration(w.EstablishedNs),
+		Sent:        w.SentBytes,
+		Received:    w.ReceivedBytes,
+		Retransmits: w.Retransmits,
+		RTT:         time.Duration(w.RttUs) * time.Microsecond,
+		ClosedBy:    tcp.EndOf(t),
+	}
+	// tcp_rcv_nxt_update() counts the FIN's place in the sequence as a byte.
+	if t.PeerFIN && c.Received > 0 {
+		c.Received--
+	}
+	return c
+}
+
+func decodeCgroup(w *wireCgroup, e *Event) error {
+	if err := checkKind(w.Kind, Cgroup); err != nil {
+		return err
+	}
+	if int(w.Levels) > len(w.Names) {
+		return fmt.Errorf("decode: cgroup of %d levels, at most %d fit", w.Levels, len(w.Names))
+	}
+	e.Kind, e.CgroupID, e.CgroupPath = Cgroup, w.Id, cgroupPath(w)
+	return nil
+}
+
+// cgroupPath joins the names, which begin with the cgroup itself.
+func cgroupPath(w *wireCgroup) string {
+	if w.Truncated != 0 {
+		return ""
+	}
+	if w.Levels == 0 {
+		return "/"
+	}
+	var path []byte
+	for i := int(w.Levels) - 1; i >= 0; i-- {
+		name, _, _ := bytes.Cut(w.Names[i][:], []byte{0})
+		path = append(append(path, '/'), name...)
+	}
+	return string(path)
 }

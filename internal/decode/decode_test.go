@@ -2,7 +2,9 @@ package decode
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,212 +28,455 @@ func comm(name string) (c tcp.Comm) {
 	return c
 }
 
+var transitions = []struct {
+	name  string
+	event wireEvent
+	want  tcp.Transition
+}{
+	{
+		"of IPv4, with its owner and its error",
+		wireEvent{
+			timestamp: 1_000_000_007, cookie: 0xfedcba9876543210, cgroup: 77, inState: 5, local: v4Local, peer: v4Peer, comm: "curl",
+			netns: 4026531840, uid: 1000, pid: 4242, err: 104, localPort: 50388, peerPort: 443,
+			family: 4, old: 1, new: 7, role: 1, pidSource: 1, flags: flagTimed | flagLocked,
+		},
+		tcp.Transition{
+			Monotonic: time.Second + 7, Cookie: 0xfedcba9876543210, Local: endpoint("192.0.2.1", 50388),
+			Peer: endpoint("198.51.100.7", 443), Netns: 4026531840, UID: 1000,
+			Owner:    tcp.Owner{PID: 4242, Comm: comm("curl"), Source: tcp.PIDTask},
+			CgroupID: 77, InState: 5, Locked: true, Error: 104, Old: tcp.Established, New: tcp.Close, Role: tcp.RoleClient,
+		},
+	},
+	{
+		"of IPv6",
+		wireEvent{local: v6Local, peer: v6Peer, localPort: 8080, peerPort: 50000, family: 6, old: 3, new: 1, role: 2},
+		tcp.Transition{
+			Local: endpoint("2001:db8::1", 8080), Peer: endpoint("2001:db8::7", 50000),
+			Old: tcp.SynRecv, New: tcp.Established, Role: tcp.RoleServer, IPv6: true,
+		},
+	},
+	{
+		"of IPv4 over an IPv6 socket, as IPv4 and marked",
+		wireEvent{
+			local: v4Local, peer: v4Peer, localPort: 8080, peerPort: 50000, family: 4, old: 1, new: 8,
+			flags: flagMapped,
+		},
+		tcp.Transition{
+			Local: endpoint("192.0.2.1", 8080), Peer: endpoint("198.51.100.7", 50000),
+			Old: tcp.Established, New: tcp.CloseWait, Mapped: true,
+		},
+	},
+	{
+		"of a half-empty child, which lacks what up to 6.12 the kernel lacks",
+		wireEvent{localPort: 8080, family: 4, old: 10, new: 3, role: 2},
+		tcp.Transition{Local: tcp.Endpoint{Port: 8080}, Old: tcp.Listen, New: tcp.SynRecv, Role: tcp.RoleServer},
+	},
+	{
+		"of a half-empty IPv6 child whose listener has an address of its own",
+		wireEvent{local: v6Local, localPort: 8080, family: 6, old: 10, new: 3, role: 2},
+		tcp.Transition{
+			Local: endpoint("2001:db8::1", 8080), Old: tcp.Listen, New: tcp.SynRecv, Role: tcp.RoleServer, IPv6: true,
+		},
+	},
+	{
+		"of a listener that begins, whose wildcard address is its address",
+		wireEvent{localPort: 80, family: 4, old: 7, new: 10, role: 3},
+		tcp.Transition{Local: endpoint("0.0.0.0", 80), Old: tcp.Close, New: tcp.Listen, Role: tcp.RoleListener},
+	},
+	{
+		"of an IPv6 listener that ends, whose wildcard address is its address",
+		wireEvent{localPort: 80, family: 6, old: 10, new: 7, role: 3},
+		tcp.Transition{Local: endpoint("::", 80), Old: tcp.Listen, New: tcp.Close, Role: tcp.RoleListener, IPv6: true},
+	},
+	{
+		"of a listener that listens again",
+		wireEvent{localPort: 80, family: 4, old: 10, new: 10, role: 3},
+		tcp.Transition{Local: endpoint("0.0.0.0", 80), Old: tcp.Listen, New: tcp.Listen, Role: tcp.RoleListener},
+	},
+	{
+		"of a connect() that has neither local address nor port yet",
+		wireEvent{peer: v4Peer, peerPort: 443, family: 4, old: 7, new: 2, role: 1},
+		tcp.Transition{Peer: endpoint("198.51.100.7", 443), Old: tcp.Close, New: tcp.SynSent, Role: tcp.RoleClient},
+	},
+	{
+		"without an owner, whatever lies where one would be",
+		wireEvent{local: v4Local, peer: v4Peer, comm: "swapper/1", pid: 17, family: 4, old: 4, new: 5},
+		tcp.Transition{
+			Local: endpoint("192.0.2.1", 0), Peer: endpoint("198.51.100.7", 0), Old: tcp.FinWait1, New: tcp.FinWait2,
+		},
+	},
+	{
+		"of states, a role and an error outside the tables, which survive",
+		wireEvent{err: 4000, family: 4, old: 17, new: 255, role: 9},
+		tcp.Transition{Error: 4000, Old: 17, New: 255, Role: 9},
+	},
+	{
+		"of a close that left a timewait socket",
+		wireEvent{localPort: 80, peerPort: 443, family: 4, old: 5, new: 7, substate: 6, flags: flagPeerFIN},
+		tcp.Transition{
+			Local: tcp.Endpoint{Port: 80}, Peer: tcp.Endpoint{Port: 443}, Old: tcp.FinWait2, New: tcp.TimeWait,
+			Substate: tcp.TimeWait, PeerFIN: true,
+		},
+	},
+	{
+		"of a close that left a timewait socket which waits for the peer's FIN",
+		wireEvent{family: 4, old: 5, new: 7, substate: 5},
+		tcp.Transition{Old: tcp.FinWait2, New: tcp.TimeWait, Substate: tcp.FinWait2},
+	},
+	{
+		"of a close of which it was not found out whether it left a timewait socket",
+		wireEvent{family: 4, old: 5, new: 7, flags: flagWalkBound | flagNoLinger2},
+		tcp.Transition{Old: tcp.FinWait2, New: tcp.Close, TimeWaitOpen: true, NoLinger2: true},
+	},
+	{
+		"of a TIME_WAIT that its timer ended",
+		wireEvent{inState: 7, family: 4, old: 6, new: 7, flags: flagTimed | flagExpired},
+		tcp.Transition{Old: tcp.TimeWait, New: tcp.Close, InState: 7, Expired: true},
+	},
+	{
+		"without a duration, whatever lies where one would be",
+		wireEvent{inState: 7, family: 4, old: 4, new: 5},
+		tcp.Transition{Old: tcp.FinWait1, New: tcp.FinWait2},
+	},
+	{
+		"with an owner as it is known, by a number outside the table too",
+		wireEvent{comm: "0123456789abcdef", pid: 17, family: 4, old: 4, new: 5, pidSource: 77},
+		tcp.Transition{
+			Old: tcp.FinWait1, New: tcp.FinWait2, Owner: tcp.Owner{PID: 17, Comm: comm("0123456789abcdef"), Source: 77},
+		},
+	},
+}
+
 func TestASampleBecomesATransition(t *testing.T) {
-	for _, tt := range []struct {
-		name  string
-		event wireEvent
-		want  tcp.Transition
-	}{
-		{
-			"of IPv4, with its owner and its error",
-			wireEvent{
-				timestamp: 1_000_000_007, cookie: 0xfedcba9876543210, local: v4Local, peer: v4Peer, comm: "curl",
-				netns: 4026531840, uid: 1000, pid: 4242, err: 104, localPort: 50388, peerPort: 443,
-				kind: 1, family: 4, old: 1, new: 7, role: 1, flags: flagOwner,
-			},
-			tcp.Transition{
-				Monotonic: time.Second + 7, Cookie: 0xfedcba9876543210, Local: endpoint("192.0.2.1", 50388),
-				Peer: endpoint("198.51.100.7", 443), Netns: 4026531840, UID: 1000,
-				Owner: tcp.Owner{PID: 4242, Comm: comm("curl"), Source: tcp.PIDTask},
-				Error: 104, Old: tcp.Established, New: tcp.Close, Role: tcp.RoleClient,
-			},
-		},
-		{
-			"of IPv6",
-			wireEvent{local: v6Local, peer: v6Peer, localPort: 8080, peerPort: 50000, kind: 1, family: 6, old: 3, new: 1, role: 2},
-			tcp.Transition{
-				Local: endpoint("2001:db8::1", 8080), Peer: endpoint("2001:db8::7", 50000),
-				Old: tcp.SynRecv, New: tcp.Established, Role: tcp.RoleServer, IPv6: true,
-			},
-		},
-		{
-			"of IPv4 over an IPv6 socket, as IPv4 and marked",
-			wireEvent{
-				local: v4Local, peer: v4Peer, localPort: 8080, peerPort: 50000, kind: 1, family: 4, old: 1, new: 8,
-				flags: flagMapped,
-			},
-			tcp.Transition{
-				Local: endpoint("192.0.2.1", 8080), Peer: endpoint("198.51.100.7", 50000),
-				Old: tcp.Established, New: tcp.CloseWait, Mapped: true,
-			},
-		},
-		{
-			"of a half-empty child, which lacks what up to 6.12 the kernel lacks",
-			wireEvent{localPort: 8080, kind: 1, family: 4, old: 10, new: 3, role: 2},
-			tcp.Transition{Local: tcp.Endpoint{Port: 8080}, Old: tcp.Listen, New: tcp.SynRecv, Role: tcp.RoleServer},
-		},
-		{
-			"of a half-empty IPv6 child whose listener has an address of its own",
-			wireEvent{local: v6Local, localPort: 8080, kind: 1, family: 6, old: 10, new: 3, role: 2},
-			tcp.Transition{
-				Local: endpoint("2001:db8::1", 8080), Old: tcp.Listen, New: tcp.SynRecv, Role: tcp.RoleServer, IPv6: true,
-			},
-		},
-		{
-			"of a listener that begins, whose wildcard address is its address",
-			wireEvent{localPort: 80, kind: 1, family: 4, old: 7, new: 10, role: 3},
-			tcp.Transition{Local: endpoint("0.0.0.0", 80), Old: tcp.Close, New: tcp.Listen, Role: tcp.RoleListener},
-		},
-		{
-			"of an IPv6 listener that ends, whose wildcard address is its address",
-			wireEvent{localPort: 80, kind: 1, family: 6, old: 10, new: 7, role: 3},
-			tcp.Transition{Local: endpoint("::", 80), Old: tcp.Listen, New: tcp.Close, Role: tcp.RoleListener, IPv6: true},
-		},
-		{
-			"of a listener that listens again",
-			wireEvent{localPort: 80, kind: 1, family: 4, old: 10, new: 10, role: 3},
-			tcp.Transition{Local: endpoint("0.0.0.0", 80), Old: tcp.Listen, New: tcp.Listen, Role: tcp.RoleListener},
-		},
-		{
-			"of a connect() that has neither local address nor port yet",
-			wireEvent{peer: v4Peer, peerPort: 443, kind: 1, family: 4, old: 7, new: 2, role: 1},
-			tcp.Transition{Peer: endpoint("198.51.100.7", 443), Old: tcp.Close, New: tcp.SynSent, Role: tcp.RoleClient},
-		},
-		{
-			"without an owner, whatever lies where one would be",
-			wireEvent{local: v4Local, peer: v4Peer, comm: "swapper/1", pid: 17, kind: 1, family: 4, old: 4, new: 5},
-			tcp.Transition{
-				Local: endpoint("192.0.2.1", 0), Peer: endpoint("198.51.100.7", 0), Old: tcp.FinWait1, New: tcp.FinWait2,
-			},
-		},
-		{
-			"of states, a role and an error outside the tables, which survive",
-			wireEvent{err: 4000, kind: 1, family: 4, old: 17, new: 255, role: 9},
-			tcp.Transition{Error: 4000, Old: 17, New: 255, Role: 9},
-		},
-	} {
+	for _, tt := range transitions {
 		t.Run(tt.name, func(t *testing.T) {
 			got := leftover()
-			if err := Transition(tt.event.bytes(), &got); err != nil {
+			if err := Sample(tt.event.bytes(), &got); err != nil {
 				t.Fatalf("it is refused: %v", err)
 			}
-			if got != tt.want {
-				t.Errorf("got  %+v\nwant %+v", got, tt.want)
+			if got.Kind != Transition || got.Transition != tt.want {
+				t.Errorf("got  kind %d %+v\nwant %+v", got.Kind, got.Transition, tt.want)
 			}
 		})
 	}
 }
 
+func TestASampleBecomesTheEndOfAConnection(t *testing.T) {
+	closed := wireEvent{
+		timestamp: 9_000_000_000, cookie: 8, local: v4Local, peer: v4Peer, localPort: 50388, peerPort: 443, family: 4, old: 9,
+		new: 7, role: 1, flags: flagPeerFIN,
+	}
+	reset := closed
+	reset.old, reset.err, reset.flags = 1, 104, 0
+	for _, tt := range []struct {
+		name  string
+		event wireEndOf
+		want  tcp.Connection
+	}{
+		{
+			"with all that there is, and without the FIN among the bytes",
+			wireEndOf{closed, 1_000_000_000, 7_000_000_000, 1 << 40, 1<<41 + 1, 3, 250},
+			tcp.Connection{
+				OpenedAt: time.Second, Established: 7 * time.Second, Sent: 1 << 40, Received: 1 << 41, Retransmits: 3,
+				RTT: 250 * time.Microsecond, ClosedBy: tcp.ClosedByPeer,
+			},
+		},
+		{
+			"without a FIN to take off",
+			wireEndOf{wireEvent: reset, received: 5},
+			tcp.Connection{Received: 5, ClosedBy: tcp.ClosedByResetReceived},
+		},
+		{
+			"of which nothing was received, the FIN aside",
+			wireEndOf{wireEvent: closed, received: 1},
+			tcp.Connection{ClosedBy: tcp.ClosedByPeer},
+		},
+		{
+			"of which the FIN was not counted",
+			wireEndOf{wireEvent: closed},
+			tcp.Connection{ClosedBy: tcp.ClosedByPeer},
+		},
+		{
+			"whose every number is the largest",
+			wireEndOf{reset, 1<<63 - 1, 1<<63 - 1, 1<<64 - 1, 1<<64 - 1, 1<<32 - 1, 1<<32 - 1},
+			tcp.Connection{
+				OpenedAt: 1<<63 - 1, Established: 1<<63 - 1, Sent: 1<<64 - 1, Received: 1<<64 - 1, Retransmits: 1<<32 - 1,
+				RTT: (1<<32 - 1) * time.Microsecond, ClosedBy: tcp.ClosedByResetReceived,
+			},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := leftover()
+			if err := Sample(tt.event.bytes(), &got); err != nil {
+				t.Fatalf("it is refused: %v", err)
+			}
+			if got.Kind != End || got.Connection != tt.want {
+				t.Errorf("got  kind %d %+v\nwant %+v", got.Kind, got.Connection, tt.want)
+			}
+			alone := leftover()
+			if err := Sample(tt.event.wireEvent.bytes(), &alone); err != nil || got.Transition != alone.Transition {
+				t.Errorf("its transition is  %+v\nwant as it is alone: %+v, %v", got.Transition, alone.Transition, err)
+			}
+		})
+	}
+}
+
+func TestASampleBecomesASocket(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		event wireSocketOf
+		want  Event
+	}{
+		{
+			"a listener on every address",
+			wireSocketOf{wireEvent{localPort: 80, family: 6, new: 10, role: 3, pidSource: 5, pid: 7, comm: "nginx"}, 0, 18750},
+			Event{
+				Transition: tcp.Transition{
+					Local: endpoint("::", 80), New: tcp.Listen, Role: tcp.RoleListener, IPv6: true,
+					Owner: tcp.Owner{PID: 7, Comm: comm("nginx"), Source: tcp.PIDScan},
+				},
+				KeepaliveJiffies: 18750,
+			},
+		},
+		{
+			"a request that waits for its handshake",
+			wireSocketOf{wireEvent: wireEvent{local: v4Local, localPort: 80, peer: v4Peer, peerPort: 5, family: 4, new: 12, role: 2}},
+			Event{Transition: tcp.Transition{
+				Local: endpoint("192.0.2.1", 80), Peer: endpoint("198.51.100.7", 5), New: tcp.NewSynRecv, Role: tcp.RoleServer,
+			}},
+		},
+		{
+			"a TIME_WAIT that has some time left",
+			wireSocketOf{wireEvent{local: v4Local, localPort: 80, peer: v4Peer, peerPort: 5, family: 4, new: 6, substate: 5}, 15000, 18750},
+			Event{
+				Transition: tcp.Transition{
+					Local: endpoint("192.0.2.1", 80), Peer: endpoint("198.51.100.7", 5), New: tcp.TimeWait, Substate: tcp.FinWait2,
+				},
+				ExpiresJiffies: 15000, KeepaliveJiffies: 18750,
+			},
+		},
+		{
+			"a TIME_WAIT that is overdue",
+			wireSocketOf{wireEvent{family: 4, new: 6, substate: 6}, 1<<64 - 3, 18750},
+			Event{
+				Transition:     tcp.Transition{New: tcp.TimeWait, Substate: tcp.TimeWait},
+				ExpiresJiffies: 1<<64 - 3, KeepaliveJiffies: 18750,
+			},
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.want.Kind = Socket
+			got := leftover()
+			if err := Sample(tt.event.bytes(), &got); err != nil || meaning(got) != tt.want {
+				t.Errorf("got  %+v, %v\nwant %+v", meaning(got), err, tt.want)
+			}
+		})
+	}
+}
+
+func TestASampleBecomesTheNameOfACgroup(t *testing.T) {
+	long := strings.Repeat("x", cgroupNameLen-1)
+	deep := make([]string, cgroupLevels)
+	for i := range deep {
+		deep[i] = strings.Repeat(string(rune('a'+i)), cgroupNameLen-1)
+	}
+	deepest := slices.Clone(deep)
+	slices.Reverse(deepest)
+	for _, tt := range []struct {
+		name  string
+		event wirePath
+		want  string
+	}{
+		{"from the root down", wirePath{7, 3, 0, []string{"c", "b.slice", "a"}}, "/a/b.slice/c"},
+		{"which is the root", wirePath{7, 0, 0, nil}, "/"},
+		{"as long as a name may be", wirePath{7, 1, 0, []string{long}}, "/" + long},
+		{"as deep and as long as it may be", wirePath{7, cgroupLevels, 0, deep}, "/" + strings.Join(deepest, "/")},
+		{"without what lies beyond its levels", wirePath{7, 1, 0, []string{"a", "beyond"}}, "/a"},
+		{"without what lies beyond its names' ends", wirePath{7, 1, 0, []string{"a\x00beyond"}}, "/a"},
+		{"of any bytes", wirePath{7, 1, 0, []string{"\x1b\xff\"\\"}}, "/\x1b\xff\"\\"},
+		{"whose name has no end", wirePath{7, 2, 0, []string{long + "y", "a"}}, "/a/" + long + "y"},
+		{"which is longer than is told", wirePath{7, 3, 1, []string{"c", "b", "a"}}, ""},
+		{"which is longer than is told, at the root", wirePath{7, 0, 1, nil}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got := leftover()
+			want := Event{Kind: Cgroup, CgroupID: tt.event.id, CgroupPath: tt.want}
+			if err := Sample(tt.event.bytes(), &got); err != nil || meaning(got) != want {
+				t.Errorf("got  %+v, %v\nwant %+v", meaning(got), err, want)
+			}
+		})
+	}
+}
+
+var leftoverCgroup = &tcp.Cgroup{Path: "/left/over"}
+
 // leftover is what an earlier sample may have left where the next one is decoded.
-func leftover() tcp.Transition {
-	return tcp.Transition{
-		Time: time.Unix(1, 2), Monotonic: 3, Cookie: 4, Local: endpoint("192.0.2.99", 5), Peer: endpoint("2001:db8::99", 6),
-		Netns: 7, UID: 8, Owner: tcp.Owner{PID: 9, Comm: comm("left over"), Source: tcp.PIDTask}, Error: 10,
-		Old: 11, New: 12, Role: tcp.RoleListener, Mapped: true, IPv6: true,
+func leftover() Event {
+	return Event{
+		Kind: 99,
+		Transition: tcp.Transition{
+			Time: time.Unix(1, 2), Monotonic: 3, Cookie: 4, Local: endpoint("192.0.2.99", 5), Peer: endpoint("2001:db8::99", 6),
+			Netns: 7, UID: 8, Owner: tcp.Owner{PID: 9, Comm: comm("left over"), Source: tcp.PIDTask}, CgroupID: 10,
+			Cgroup: leftoverCgroup, Error: 11, Old: 12, New: 13, Role: tcp.RoleListener, Mapped: true, IPv6: true, InState: 14,
+			Substate: 15, TimeWaitOpen: true, Locked: true, PeerFIN: true, NoLinger2: true, Expired: true, Orphan: true,
+		},
+		Connection: tcp.Connection{
+			Opened: time.Unix(3, 4), OpenedAt: 16, Established: 17, Sent: 18, Received: 19, Retransmits: 20, RTT: 21,
+			ClosedBy: tcp.ClosedByAbort,
+		},
+		CgroupID: 22, CgroupPath: "/left/over", ExpiresJiffies: 23, KeepaliveJiffies: 24,
 	}
 }
 
 func TestEveryFieldComesFromTheOffsetThatTheHeaderGivesIt(t *testing.T) {
-	// Bytes that all differ: a field read from its neighbour's place shows.
-	sample := make([]byte, eventSize)
-	for i := range sample {
-		sample[i] = byte(i + 1)
+	for kind, size := range sizes {
+		if kind == kindCgroup {
+			continue // its fields all differ in the table above
+		}
+		// Bytes that all differ: a field read from its neighbour's place shows.
+		sample := make([]byte, size)
+		for i := range sample {
+			sample[i] = byte(i + 1)
+		}
+		sample[offsetKind], sample[offsetFamily], sample[offsetFlags] = kind, 6, flagMapped|flagTimed|flagLocked
+		var got Event
+		if err := Sample(sample, &got); err != nil {
+			t.Fatalf("kind %d is refused: %v", kind, err)
+		}
+		if want := independent(sample); meaning(got) != want {
+			t.Errorf("kind %d:\ngot  %+v\nwant %+v", kind, meaning(got), want)
+		}
 	}
-	sample[offsetKind], sample[offsetFamily], sample[offsetFlags] = 1, 6, flagOwner|flagMapped
-	var got tcp.Transition
-	if err := Transition(sample, &got); err != nil {
-		t.Fatalf("it is refused: %v", err)
-	}
-	if want := independent(sample); got != want {
-		t.Errorf("got  %+v\nwant %+v", got, want)
+}
+
+func TestEveryFlagMeansOneThing(t *testing.T) {
+	for bit := range 8 {
+		sample := wireEvent{family: 4, old: 4, new: 5, inState: 1, flags: 1 << bit}.bytes()
+		var got Event
+		if err := Sample(sample, &got); err != nil {
+			t.Fatal(err)
+		}
+		if want := independent(sample); meaning(got) != want {
+			t.Errorf("bit %d:\ngot  %+v\nwant %+v", bit, meaning(got), want)
+		}
 	}
 }
 
 func TestASampleIsDecodedAtAnyAlignment(t *testing.T) {
-	event := wireEvent{
-		timestamp: 7, cookie: 8, local: v4Local, peer: v4Peer, comm: "curl", netns: 9, pid: 10, localPort: 11, peerPort: 12,
-		kind: 1, family: 4, old: 1, new: 7, flags: flagOwner,
-	}
-	var want tcp.Transition
-	if err := Transition(event.bytes(), &want); err != nil {
-		t.Fatal(err)
-	}
-	for shift := range 8 {
-		memory := append(make([]byte, shift), event.bytes()...)
-		var got tcp.Transition
-		if err := Transition(memory[shift:], &got); err != nil || got != want {
-			t.Errorf("%d bytes on: got %+v, %v; want %+v", shift, got, err, want)
+	for _, sample := range oneOfEachKind() {
+		for shift := range 8 {
+			memory := append(make([]byte, shift), sample...)
+			var got Event
+			if err := Sample(memory[shift:], &got); err != nil || meaning(got) != independent(sample) {
+				t.Errorf("%d bytes on: got %+v, %v; want %+v", shift, meaning(got), err, independent(sample))
+			}
 		}
 	}
 }
 
-func TestASampleOfAnyOtherLengthIsRefusedWithBothSizes(t *testing.T) {
-	valid := wireEvent{kind: 1, family: 4, old: 7, new: 10}.bytes()
-	for length := range 4 * eventSize {
-		if length == eventSize {
-			continue
-		}
-		sample := make([]byte, length)
-		copy(sample, valid)
-		checkRefused(t, sample, fmt.Sprintf("sample of %d bytes, want 96", length))
-	}
-	checkRefused(t, nil, "sample of 0 bytes, want 96")
-}
-
-func TestASampleOfAnyOtherKindOrFamilyIsRefused(t *testing.T) {
-	for value := range 256 {
-		if value != 1 {
-			sample := wireEvent{kind: uint8(value), family: 4}.bytes()
-			checkRefused(t, sample, fmt.Sprintf("event of kind %d, want 1", value))
-		}
-		if value != 4 && value != 6 {
-			sample := wireEvent{kind: 1, family: uint8(value)}.bytes()
-			checkRefused(t, sample, fmt.Sprintf("family %d, want 4 or 6", value))
-		}
+func oneOfEachKind() map[string][]byte {
+	return map[string][]byte{
+		"transition": typical().bytes(),
+		"end":        wireEndOf{typical(), 1, 2, 3, 4, 5, 6}.bytes(),
+		"socket":     wireSocketOf{typical(), 7, 8}.bytes(),
+		"cgroup":     wirePath{9, 2, 0, []string{"ssh.service", "system.slice"}}.bytes(),
 	}
 }
 
-func checkRefused(t *testing.T, sample []byte, want string) {
+func TestASampleOfAnyOtherLengthIsRefusedWithAllSizes(t *testing.T) {
+	right := slices.Collect(maps.Values(sizes))
+	for name, valid := range oneOfEachKind() {
+		for length := range 2 * cgroupSize {
+			if slices.Contains(right, length) {
+				continue
+			}
+			sample := make([]byte, length)
+			copy(sample, valid)
+			checkRefused(t, name, sample, fmt.Sprintf("sample of %d bytes, want 112, 152, 128 or 1936", length))
+		}
+	}
+	checkRefused(t, "nothing", nil, "sample of 0 bytes, want 112, 152, 128 or 1936")
+}
+
+func TestASampleOfAnotherKindThanItsLengthSaysIsRefused(t *testing.T) {
+	offset := map[string]int{"cgroup": offsetCgroupKind}
+	for name, valid := range oneOfEachKind() {
+		at := offset[name]
+		if at == 0 {
+			at = offsetKind
+		}
+		for value := range 256 {
+			if uint8(value) == valid[at] {
+				continue
+			}
+			sample := slices.Clone(valid)
+			sample[at] = uint8(value)
+			checkRefused(t, name, sample, fmt.Sprintf("event of kind %d in a sample as long as kind %d", value, valid[at]))
+		}
+	}
+}
+
+func TestASampleOfAnotherFamilyIsRefused(t *testing.T) {
+	for name, valid := range oneOfEachKind() {
+		for value := range 256 {
+			if name == "cgroup" || value == 4 || value == 6 {
+				continue
+			}
+			sample := slices.Clone(valid)
+			sample[offsetFamily] = uint8(value)
+			checkRefused(t, name, sample, fmt.Sprintf("family %d, want 4 or 6", value))
+		}
+	}
+}
+
+func TestACgroupOfMoreLevelsThanFitIsRefused(t *testing.T) {
+	for _, levels := range []uint32{cgroupLevels + 1, 255, 256, 1 << 31, 1<<32 - 1} {
+		for _, truncated := range []uint8{0, 1} {
+			sample := wirePath{1, levels, truncated, []string{"a"}}.bytes()
+			checkRefused(t, "cgroup", sample, fmt.Sprintf("cgroup of %d levels, at most 12 fit", levels))
+		}
+	}
+}
+
+func checkRefused(t *testing.T, name string, sample []byte, want string) {
 	t.Helper()
 	got := leftover()
-	err := Transition(sample, &got)
+	err := Sample(sample, &got)
 	switch {
 	case err == nil:
-		t.Errorf("a sample is accepted, want an error with %q", want)
+		t.Errorf("%s: a sample is accepted, want an error with %q", name, want)
 	case !strings.Contains(err.Error(), want):
-		t.Errorf("the error is %q, want one with %q", err, want)
+		t.Errorf("%s: the error is %q, want one with %q", name, err, want)
 	case got != leftover():
-		t.Errorf("with the error %q the transition becomes %+v, want it unchanged", err, got)
+		t.Errorf("%s: with the error %q the event becomes %+v, want it unchanged", name, err, got)
 	}
 }
 
-func TestDecodingDoesNotAllocate(t *testing.T) {
-	sample := typical().bytes()
-	var event tcp.Transition
-	allocs := testing.AllocsPerRun(1000, func() {
-		if err := Transition(sample, &event); err != nil {
-			t.Fatal(err)
+func TestDecodingAllocatesOnlyForAPath(t *testing.T) {
+	for name, sample := range oneOfEachKind() {
+		var event Event
+		allocs := testing.AllocsPerRun(1000, func() {
+			if err := Sample(sample, &event); err != nil {
+				t.Fatal(err)
+			}
+		})
+		if allocs != 0 && name != "cgroup" {
+			t.Errorf("decoding a %s makes %v allocations, want 0", name, allocs)
 		}
-	})
-	if allocs != 0 {
-		t.Errorf("decoding a transition makes %v allocations, want 0", allocs)
 	}
 }
 
-func BenchmarkTransition(b *testing.B) {
-	for _, bench := range []struct {
-		name  string
-		event wireEvent
-	}{
-		{"IPv4", typical()},
-		{"IPv6", wireEvent{local: v6Local, peer: v6Peer, localPort: 1, peerPort: 2, kind: 1, family: 6, old: 1, new: 7}},
-	} {
-		b.Run(bench.name, func(b *testing.B) {
-			sample := bench.event.bytes()
-			var event tcp.Transition
+func BenchmarkSample(b *testing.B) {
+	v6 := wireEvent{local: v6Local, peer: v6Peer, localPort: 1, peerPort: 2, family: 6, old: 1, new: 7}
+	all := oneOfEachKind()
+	all["transition/IPv6"] = v6.bytes()
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		b.Run(name, func(b *testing.B) {
+			sample := all[name]
+			var event Event
 			b.ReportAllocs()
 			for b.Loop() {
-				if err := Transition(sample, &event); err != nil {
+				if err := Sample(sample, &event); err != nil {
 					b.Fatal(err)
 				}
 			}
@@ -241,7 +486,8 @@ func BenchmarkTransition(b *testing.B) {
 
 func typical() wireEvent {
 	return wireEvent{
-		timestamp: 123456789, cookie: 8, local: v4Local, peer: v4Peer, comm: "curl", netns: 4026531840, uid: 1000, pid: 4242,
-		localPort: 50388, peerPort: 443, kind: 1, family: 4, old: 1, new: 4, role: 1, flags: flagOwner,
+		timestamp: 123456789, cookie: 8, cgroup: 9, inState: 10, local: v4Local, peer: v4Peer, comm: "curl", netns: 4026531840,
+		uid: 1000, pid: 4242, localPort: 50388, peerPort: 443, family: 4, old: 1, new: 4, role: 1, pidSource: 1,
+		flags: flagTimed | flagLocked,
 	}
 }

@@ -2,40 +2,62 @@ package decode
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// FuzzTransition: it never panics; it refuses exactly what it must and then
-// changes nothing; what it accepts means what an independent reading says.
-func FuzzTransition(f *testing.F) {
+// FuzzSample: it never panics; it refuses exactly what it must and then changes
+// nothing; what it accepts means what an independent reading says.
+func FuzzSample(f *testing.F) {
 	f.Add([]byte(nil))
-	f.Add(make([]byte, eventSize))
-	f.Add(make([]byte, eventSize+1))
-	f.Add(typical().bytes())
-	f.Add(wireEvent{local: v6Local, peer: v6Peer, kind: 1, family: 6, old: 10, new: 3, flags: flagMapped}.bytes())
-	f.Add(wireEvent{localPort: 80, kind: 1, family: 6, old: 7, new: 10}.bytes())
-	f.Add(wireEvent{timestamp: 1<<64 - 1, err: 1<<32 - 1, kind: 1, family: 4, old: 255, new: 255, role: 255, flags: 255}.bytes())
+	for kind, size := range sizes {
+		f.Add(make([]byte, size))
+		f.Add(make([]byte, size+1))
+		if kind != kindCgroup {
+			f.Add(typical().as(kind))
+		}
+	}
+	f.Add(wireEvent{local: v6Local, peer: v6Peer, family: 6, old: 10, new: 3, flags: flagMapped}.bytes())
+	f.Add(wireEvent{localPort: 80, family: 6, old: 7, new: 10}.bytes())
+	f.Add(wireEvent{
+		timestamp: 1<<64 - 1, inState: 1<<64 - 1, err: 1<<32 - 1, family: 4, old: 255, new: 255, substate: 255, role: 255,
+		pidSource: 255, flags: 255,
+	}.as(kindEnd))
+	f.Add(wireEndOf{typical(), 1, 2, 3, 4, 5, 6}.bytes())
+	f.Add(wireSocketOf{wireEvent{family: 4, new: 6, substate: 5}, 1<<64 - 1, 75000}.bytes())
+	f.Add(wirePath{7, 2, 0, []string{"ssh.service", "system.slice"}}.bytes())
+	f.Add(wirePath{7, 13, 1, nil}.bytes())
 	f.Fuzz(func(t *testing.T, sample []byte) {
 		got := leftover()
-		err := Transition(sample, &got)
-		acceptable := len(sample) == eventSize && sample[offsetKind] == 1 &&
-			(sample[offsetFamily] == 4 || sample[offsetFamily] == 6)
-		if accepted := err == nil; accepted != acceptable {
-			t.Fatalf("the error is %v, want one: %v", err, !acceptable)
+		err := Sample(sample, &got)
+		_, want := acceptable(sample)
+		if accepted := err == nil; accepted != want {
+			t.Fatalf("the error is %v, want one: %v", err, !want)
 		}
 		if err != nil {
 			if got != leftover() {
-				t.Fatalf("with the error %q the transition becomes %+v, want it unchanged", err, got)
+				t.Fatalf("with the error %q the event becomes %+v, want it unchanged", err, got)
 			}
 			return
 		}
-		if want := independent(sample); got != want {
-			t.Fatalf("got  %+v\nwant %+v", got, want)
+		if want := independent(sample); meaning(got) != want {
+			t.Fatalf("got  %+v\nwant %+v", meaning(got), want)
 		}
-		checkValid(t, &got)
+		if got.Kind == Cgroup {
+			checkPath(t, got.CgroupPath)
+			return
+		}
+		checkValid(t, &got.Transition)
 	})
+}
+
+func checkPath(t *testing.T, path string) {
+	t.Helper()
+	if path != "" && !strings.HasPrefix(path, "/") || strings.Contains(path, "\x00") {
+		t.Errorf("%q is no path", path)
+	}
 }
 
 func checkValid(t *testing.T, got *tcp.Transition) {
@@ -58,12 +80,15 @@ func checkValid(t *testing.T, got *tcp.Transition) {
 	if got.Owner.Source == tcp.PIDUnknown && got.Owner != (tcp.Owner{}) {
 		t.Errorf("the owner is not known and yet %+v", got.Owner)
 	}
+	if got.Substate != 0 && got.New != tcp.TimeWait {
+		t.Errorf("there is a timewait socket in %v, and yet the new state is %v", got.Substate, got.New)
+	}
 	for _, name := range []string{got.Old.String(), got.New.String(), got.Error.String()} {
 		if name == "" {
 			t.Errorf("a state or error of %+v has no name", got)
 		}
 	}
-	if !got.Time.IsZero() {
-		t.Errorf("the wall-clock time is %v, want none: decoding has no clock", got.Time)
+	if !got.Time.IsZero() || got.Cgroup != nil {
+		t.Errorf("the wall-clock time is %v, the cgroup %v, want none: decoding has no clock and no memory", got.Time, got.Cgroup)
 	}
 }

@@ -4,78 +4,240 @@ import (
 	"bytes"
 	"encoding/binary"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// The layout of struct transition_event, written down from bpf/event.h and not
-// taken from the generated types, so that these cannot be wrong in silence.
+// The layouts of the events, written down from bpf/event.h and not taken from the
+// generated types, so that these cannot be wrong in silence.
 const (
-	eventSize    = 96
-	offsetKind   = 84
-	offsetFamily = 85
-	offsetFlags  = 89
+	transitionSize = 112
+	endSize        = 152
+	socketSize     = 128
+	cgroupSize     = 1936
 
-	flagMapped = 1
-	flagOwner  = 2
+	offsetKind   = 100
+	offsetFamily = 101
+	offsetOld    = 102
+	offsetNew    = 103
+	offsetSub    = 104
+	offsetRole   = 105
+	offsetSource = 106
+	offsetFlags  = 107
+
+	cgroupLevels     = 12
+	cgroupNameLen    = 160
+	offsetLevels     = 8
+	offsetTruncated  = 12
+	offsetCgroupKind = 13
+	offsetNames      = 16
+
+	flagMapped    = 1 << 0
+	flagLocked    = 1 << 1
+	flagTimed     = 1 << 2
+	flagWalkBound = 1 << 3
+	flagPeerFIN   = 1 << 4
+	flagNoLinger2 = 1 << 5
+	flagExpired   = 1 << 6
+	flagOrphan    = 1 << 7
+
+	kindTransition = 1
+	kindEnd        = 2
+	kindCgroup     = 3
+	kindSocket     = 4
 )
 
-type wireEvent struct {
-	timestamp, cookie                   uint64
-	local, peer                         []byte
-	comm                                string
-	netns, uid, pid, err                uint32
-	localPort, peerPort                 uint16
-	kind, family, old, new, role, flags uint8
+// sizes are how long a sample of each kind is.
+var sizes = map[uint8]int{
+	kindTransition: transitionSize, kindEnd: endSize, kindCgroup: cgroupSize, kindSocket: socketSize,
 }
 
-func (e wireEvent) bytes() []byte {
-	b := make([]byte, eventSize)
+type wireEvent struct {
+	timestamp, cookie, cgroup, inState                 uint64
+	local, peer                                        []byte
+	comm                                               string
+	netns, uid, pid, err                               uint32
+	localPort, peerPort                                uint16
+	family, old, new, substate, role, pidSource, flags uint8
+}
+
+func (e wireEvent) bytes() []byte { return e.as(kindTransition) }
+
+// as gives a sample of that kind; what follows the transition in it is zero.
+func (e wireEvent) as(kind uint8) []byte {
+	b := make([]byte, sizes[kind])
 	order := binary.NativeEndian
 	order.PutUint64(b[0:], e.timestamp)
 	order.PutUint64(b[8:], e.cookie)
-	copy(b[16:32], e.local)
-	copy(b[32:48], e.peer)
-	copy(b[48:64], e.comm)
-	order.PutUint32(b[64:], e.netns)
-	order.PutUint32(b[68:], e.uid)
-	order.PutUint32(b[72:], e.pid)
-	order.PutUint32(b[76:], e.err)
-	order.PutUint16(b[80:], e.localPort)
-	order.PutUint16(b[82:], e.peerPort)
-	copy(b[84:90], []byte{e.kind, e.family, e.old, e.new, e.role, e.flags})
+	order.PutUint64(b[16:], e.cgroup)
+	order.PutUint64(b[24:], e.inState)
+	copy(b[32:48], e.local)
+	copy(b[48:64], e.peer)
+	copy(b[64:80], e.comm)
+	order.PutUint32(b[80:], e.netns)
+	order.PutUint32(b[84:], e.uid)
+	order.PutUint32(b[88:], e.pid)
+	order.PutUint32(b[92:], e.err)
+	order.PutUint16(b[96:], e.localPort)
+	order.PutUint16(b[98:], e.peerPort)
+	copy(b[100:], []byte{kind, e.family, e.old, e.new, e.substate, e.role, e.pidSource, e.flags})
 	return b
 }
 
-// independent is what a sample means, read without the code under test. The
-// sample must be of the right length, kind and family.
-func independent(b []byte) tcp.Transition {
+// end is a sample of a transition with what the connection was.
+type wireEndOf struct {
+	wireEvent
+	opened, established, sent, received uint64
+	retransmits, rttMicroseconds        uint32
+}
+
+func (e wireEndOf) bytes() []byte {
+	b := e.as(kindEnd)
 	order := binary.NativeEndian
-	t := tcp.Transition{
-		Monotonic: time.Duration(order.Uint64(b[0:])),
-		Cookie:    order.Uint64(b[8:]),
-		Local:     tcp.Endpoint{Addr: independentAddr(b[85], b[16:32]), Port: order.Uint16(b[80:])},
-		Peer:      tcp.Endpoint{Addr: independentAddr(b[85], b[32:48]), Port: order.Uint16(b[82:])},
-		Netns:     order.Uint32(b[64:]),
-		UID:       order.Uint32(b[68:]),
-		Error:     tcp.Errno(order.Uint32(b[76:])),
-		Old:       tcp.State(b[86]),
-		New:       tcp.State(b[87]),
-		Role:      tcp.Role(b[88]),
-		Mapped:    b[89]&flagMapped != 0,
-		IPv6:      b[85] == 6,
+	order.PutUint64(b[112:], e.opened)
+	order.PutUint64(b[120:], e.established)
+	order.PutUint64(b[128:], e.sent)
+	order.PutUint64(b[136:], e.received)
+	order.PutUint32(b[144:], e.retransmits)
+	order.PutUint32(b[148:], e.rttMicroseconds)
+	return b
+}
+
+type wireSocketOf struct {
+	wireEvent
+	expires   uint64
+	keepalive uint32
+}
+
+func (e wireSocketOf) bytes() []byte {
+	b := e.as(kindSocket)
+	binary.NativeEndian.PutUint64(b[112:], e.expires)
+	binary.NativeEndian.PutUint32(b[120:], e.keepalive)
+	return b
+}
+
+// wirePath names the levels from the cgroup up, as the kernel does.
+type wirePath struct {
+	id        uint64
+	levels    uint32
+	truncated uint8
+	names     []string
+}
+
+func (e wirePath) bytes() []byte {
+	b := make([]byte, cgroupSize)
+	binary.NativeEndian.PutUint64(b[0:], e.id)
+	binary.NativeEndian.PutUint32(b[offsetLevels:], e.levels)
+	b[offsetTruncated], b[offsetCgroupKind] = e.truncated, kindCgroup
+	for i, name := range e.names {
+		copy(b[offsetNames+i*cgroupNameLen:][:cgroupNameLen], name)
 	}
-	const listen, synRecv = 10, 3
-	isListener := b[87] == listen || b[86] == listen && b[87] != synRecv
-	if !t.Local.Addr.IsValid() && isListener {
+	return b
+}
+
+// acceptable says whether a sample must be decoded, and what kind it then is.
+func acceptable(b []byte) (kind uint8, ok bool) {
+	for kind, size := range sizes {
+		if len(b) != size {
+			continue
+		}
+		if kind == kindCgroup {
+			levels := binary.NativeEndian.Uint32(b[offsetLevels:])
+			return kind, b[offsetCgroupKind] == kindCgroup && levels <= cgroupLevels
+		}
+		return kind, b[offsetKind] == kind && (b[offsetFamily] == 4 || b[offsetFamily] == 6)
+	}
+	return 0, false
+}
+
+// meaning is what of an Event belongs to its kind, so that two can be compared.
+func meaning(e Event) Event {
+	m := Event{Kind: e.Kind}
+	switch e.Kind {
+	case Cgroup:
+		m.CgroupID, m.CgroupPath = e.CgroupID, e.CgroupPath
+	case Socket:
+		m.Transition, m.ExpiresJiffies, m.KeepaliveJiffies = e.Transition, e.ExpiresJiffies, e.KeepaliveJiffies
+	case End:
+		m.Transition, m.Connection = e.Transition, e.Connection
+	default:
+		m.Transition = e.Transition
+	}
+	return m
+}
+
+// independent is what an acceptable sample means, read without the code under test.
+func independent(b []byte) Event {
+	order := binary.NativeEndian
+	kind, _ := acceptable(b)
+	e := Event{Kind: Kind(kind)}
+	if kind == kindCgroup {
+		e.CgroupID, e.CgroupPath = order.Uint64(b[0:]), independentPath(b)
+		return e
+	}
+	e.Transition = independentTransition(b)
+	switch kind {
+	case kindEnd:
+		e.Connection = tcp.Connection{
+			OpenedAt:    time.Duration(order.Uint64(b[112:])),
+			Established: time.Duration(order.Uint64(b[120:])),
+			Sent:        order.Uint64(b[128:]),
+			Received:    order.Uint64(b[136:]),
+			Retransmits: order.Uint32(b[144:]),
+			RTT:         time.Duration(order.Uint32(b[148:])) * time.Microsecond,
+			ClosedBy:    tcp.EndOf(&e.Transition),
+		}
+		if b[offsetFlags]&flagPeerFIN != 0 {
+			e.Connection.Received -= min(e.Connection.Received, 1) // the FIN is none of the payload
+		}
+	case kindSocket:
+		e.ExpiresJiffies, e.KeepaliveJiffies = order.Uint64(b[112:]), uint64(order.Uint32(b[120:]))
+	}
+	return e
+}
+
+func independentTransition(b []byte) tcp.Transition {
+	order := binary.NativeEndian
+	old, next, flags := b[offsetOld], b[offsetNew], b[offsetFlags]
+	const listen, synRecv, timeWait = 10, 3, 6
+	if b[offsetSub] != 0 {
+		next = timeWait
+	}
+	t := tcp.Transition{
+		Monotonic:    time.Duration(order.Uint64(b[0:])),
+		Cookie:       order.Uint64(b[8:]),
+		CgroupID:     order.Uint64(b[16:]),
+		Local:        tcp.Endpoint{Addr: independentAddr(b[offsetFamily], b[32:48]), Port: order.Uint16(b[96:])},
+		Peer:         tcp.Endpoint{Addr: independentAddr(b[offsetFamily], b[48:64]), Port: order.Uint16(b[98:])},
+		Netns:        order.Uint32(b[80:]),
+		UID:          order.Uint32(b[84:]),
+		Error:        tcp.Errno(order.Uint32(b[92:])),
+		Old:          tcp.State(old),
+		New:          tcp.State(next),
+		Substate:     tcp.State(b[offsetSub]),
+		Role:         tcp.Role(b[offsetRole]),
+		Mapped:       flags&flagMapped != 0,
+		Locked:       flags&flagLocked != 0,
+		TimeWaitOpen: flags&flagWalkBound != 0,
+		PeerFIN:      flags&flagPeerFIN != 0,
+		NoLinger2:    flags&flagNoLinger2 != 0,
+		Expired:      flags&flagExpired != 0,
+		Orphan:       flags&flagOrphan != 0,
+		IPv6:         b[offsetFamily] == 6,
+	}
+	if flags&flagTimed != 0 {
+		t.InState = time.Duration(order.Uint64(b[24:]))
+	}
+	if isListener := next == listen || old == listen && next != synRecv; !t.Local.Addr.IsValid() && isListener {
 		t.Local.Addr = netip.IPv4Unspecified()
 		if t.IPv6 {
 			t.Local.Addr = netip.IPv6Unspecified()
 		}
 	}
-	if b[89]&flagOwner != 0 {
-		t.Owner = tcp.Owner{PID: order.Uint32(b[72:]), Comm: tcp.Comm(b[48:64]), Source: tcp.PIDTask}
+	if source := b[offsetSource]; source != 0 {
+		t.Owner = tcp.Owner{PID: order.Uint32(b[88:]), Comm: tcp.Comm(b[64:80]), Source: tcp.PIDSource(source)}
 	}
 	return t
 }
@@ -90,4 +252,19 @@ func independentAddr(family byte, raw []byte) netip.Addr {
 		return netip.Addr{}
 	}
 	return addr
+}
+
+func independentPath(b []byte) string {
+	if b[offsetTruncated] != 0 {
+		return ""
+	}
+	var names []string
+	for i := range int(binary.NativeEndian.Uint32(b[offsetLevels:])) {
+		name := string(b[offsetNames+i*cgroupNameLen:][:cgroupNameLen])
+		if end := strings.IndexByte(name, 0); end >= 0 {
+			name = name[:end]
+		}
+		names = append([]string{name}, names...)
+	}
+	return "/" + strings.Join(names, "/")
 }

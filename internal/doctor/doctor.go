@@ -89,15 +89,16 @@ func tryTracing() error {
 	if err != nil {
 		return fmt.Errorf("listen on a loopback port: %w", err)
 	}
-	var event tcp.Transition
+	var event decode.Event
 	const patience = 2 * time.Second
 	for began := time.Now(); time.Since(began) < patience; {
 		err := p.Read(10*time.Millisecond, func(sample []byte) error {
-			if err := decode.Transition(sample, &event); err != nil {
+			if err := decode.Sample(sample, &event); err != nil {
 				return err
 			}
-			mine := event.Cookie == cookie || event.Cookie == 0
-			if mine && event.Old == tcp.Close && event.New == tcp.Listen {
+			t := &event.Transition
+			mine := event.Kind != decode.Cgroup && (t.Cookie == cookie || t.Cookie == 0)
+			if mine && t.Old == tcp.Close && t.New == tcp.Listen {
 				return errSeen
 			}
 			return nil

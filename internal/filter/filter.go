@@ -151,13 +151,18 @@ func join[T fmt.Stringer](values []T) string {
 // earlier use of the same flag gave.
 func List[T comparable](values *[]T, words string, parse func(string) (T, error)) error {
 	for word := range strings.SplitSeq(words, ",") {
-		v, err := parse(strings.TrimSpace(word))
-		if err != nil {
+		if err := Add(values, strings.TrimSpace(word), parse); err != nil {
 			return err
-		}
-		if !slices.Contains(*values, v) {
-			*values = append(*values, v)
 		}
 	}
 	return nil
+}
+
+// Add is List for one word that may hold any byte, commas and spaces too.
+func Add[T comparable](values *[]T, word string, parse func(string) (T, error)) error {
+	v, err := parse(word)
+	if err == nil && !slices.Contains(*values, v) {
+		*values = append(*values, v)
+	}
+	return err
 }

@@ -1,7 +1,6 @@
 package filter
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +9,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/netns"
 )
 
 // ParseNetns takes a network namespace of this host as inode number, as path
@@ -36,7 +37,7 @@ func ParseNetns(word string) (uint32, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%q names no network namespace: use an inode number, a path with a '/', or pid:N", word)
 	}
-	if !netnsExists(uint32(ino)) {
+	if !netns.Exists(uint32(ino)) {
 		return 0, fmt.Errorf("no network namespace has inode %d; 'lsns -t net' shows those there are", ino)
 	}
 	return uint32(ino), nil
@@ -66,35 +67,6 @@ func underlying(err error) error {
 		return e.Err
 	}
 	return err
-}
-
-// netnsExists looks where namespaces can be seen: threads, and mounts of their files.
-func netnsExists(ino uint32) bool {
-	want := fmt.Sprintf("net:[%d]", ino)
-	for _, pattern := range []string{"/proc/[0-9]*/ns/net", "/proc/[0-9]*/task/[0-9]*/ns/net", "/proc/[0-9]*/fd/*"} {
-		paths, _ := filepath.Glob(pattern)
-		for _, path := range paths {
-			if target, err := os.Readlink(path); err == nil && target == want {
-				return true
-			}
-		}
-	}
-	return isMounted(want)
-}
-
-func isMounted(root string) bool {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		// proc_pid_mountinfo(5): the fourth field is the root of the mount.
-		if fields := strings.Fields(lines.Text()); len(fields) > 3 && fields[3] == root {
-			return true
-		}
-	}
-	return false
 }
 
 // ParseCgroup takes a cgroup v2 directory, or its path below the mount, such as

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 
 	"github.com/cilium/ebpf"
@@ -16,7 +17,7 @@ import (
 )
 
 // configure sets the constants of bpf/config.h and the sizes of the maps.
-func configure(opts Options, features Features) (*ebpf.CollectionSpec, error) {
+func configure(opts Options, features Features, programs []string) (*ebpf.CollectionSpec, error) {
 	spec, err := bpfobj.LoadProbe()
 	if err != nil {
 		return nil, fmt.Errorf("read embedded programs: %w", err)
@@ -25,6 +26,12 @@ func configure(opts Options, features Features) (*ebpf.CollectionSpec, error) {
 		bpfobj.ProbeVarHasSocketStorage: features.has(SocketStorage),
 		bpfobj.ProbeVarHasSocketCookie:  features.has(SocketCookie),
 		bpfobj.ProbeVarWakeBytes:        uint64(opts.BufferSize / 4),
+		bpfobj.ProbeVarWantEnds:         opts.Ends,
+		bpfobj.ProbeVarWantCgroups:      true,
+		bpfobj.ProbeVarWantTimewaitEnds: opts.TimeWaitEnds && features.has(TimeWaitEnds),
+		bpfobj.ProbeVarCgroupV1Subsys:   cgroupV1Subsys(),
+		bpfobj.ProbeVarHasTaskFromPid:   hasFunction("bpf_task_from_pid"),
+		bpfobj.ProbeVarAcceptHasTwoArgs: acceptArguments() == 2,
 	}
 	addFilterConstants(constants, &opts.Filter)
 	if opts.ExcludeSelf {
@@ -40,12 +47,54 @@ func configure(opts Options, features Features) (*ebpf.CollectionSpec, error) {
 	spec.Maps[bpfobj.ProbeMapEvents].MaxEntries = uint32(opts.BufferSize)
 	spec.Maps[bpfobj.ProbeMapFilterPrefixes].MaxEntries = uint32(max(1, len(prefixes(&opts.Filter))))
 	spec.Maps[bpfobj.ProbeMapFilterMembers].MaxEntries = uint32(max(1, len(members(&opts.Filter))))
+	if opts.TimeWaitEnds {
+		spec.Maps[bpfobj.ProbeMapTimewaits].MaxEntries = timeWaitsWatched
+		programs = append(slices.Clone(programs), timeWaitEndPrograms...)
+	}
+	leaveOut(spec, features, programs)
+	return spec, nil
+}
+
+// timeWaitsWatched is how many TIME_WAITs can be followed to their ends at a time, in
+// about 25 MiB: half as many as the kernel keeps in a namespace by default.
+const timeWaitsWatched = 128 << 10
+
+// What is loaded for the one purpose and for the other.
+var (
+	tracePrograms = []string{
+		bpfobj.ProbeProgSetStateFirst, bpfobj.ProbeProgSetStateSecond,
+		bpfobj.ProbeProgAccepted, bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgAdoptSubflows,
+	}
+	timeWaitEndPrograms = []string{
+		bpfobj.ProbeProgTimerExpiredFirst, bpfobj.ProbeProgTimerExpiredSecond,
+		bpfobj.ProbeProgObjectFreedFirst, bpfobj.ProbeProgObjectFreedSecond,
+	}
+	snapshotPrograms = []string{
+		bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgAdoptSubflows, bpfobj.ProbeProgDumpSockets,
+	}
+)
+
+// leaveOut drops the other programs, and those that this kernel would refuse.
+func leaveOut(spec *ebpf.CollectionSpec, features Features, programs []string) {
+	needs := map[string]string{
+		bpfobj.ProbeProgScanFiles:     SocketScan,
+		bpfobj.ProbeProgAdoptSubflows: SocketScan,
+		bpfobj.ProbeProgAccepted:      AcceptHook,
+	}
+	for _, name := range timeWaitEndPrograms {
+		needs[name] = TimeWaitEnds
+	}
+	for name := range spec.Programs {
+		feature := needs[name]
+		if !slices.Contains(programs, name) || feature != "" && !features.has(feature) {
+			delete(spec.Programs, name)
+		}
+	}
 	if !features.has(SocketStorage) {
-		// Nothing refers to it then, but a kernel without could not create it either.
+		// No program that is left uses it, but each names it.
 		standIn := spec.Maps[bpfobj.ProbeMapMemory]
 		standIn.Type, standIn.Flags, standIn.MaxEntries = ebpf.Array, 0, 1
 	}
-	return spec, nil
 }
 
 func addFilterConstants(constants map[string]any, f *filter.Filter) {
@@ -159,7 +208,7 @@ func members(f *filter.Filter) []bpfobj.ProbeMemberKey {
 }
 
 // fillFilterMaps runs before the programs are attached.
-func fillFilterMaps(maps *bpfobj.ProbeMaps, f *filter.Filter) error {
+func fillFilterMaps(maps map[string]*ebpf.Map, f *filter.Filter) error {
 	var errs []error
 	for side, ranges := range portSets(f) {
 		var set bpfobj.ProbePortSet
@@ -168,13 +217,13 @@ func fillFilterMaps(maps *bpfobj.ProbeMaps, f *filter.Filter) error {
 				set.Bits[port/64] |= 1 << (port % 64)
 			}
 		}
-		errs = append(errs, maps.FilterPortSets.Put(uint32(side), &set))
+		errs = append(errs, maps[bpfobj.ProbeMapFilterPortSets].Put(uint32(side), &set))
 	}
 	for _, key := range prefixes(f) {
-		errs = append(errs, maps.FilterPrefixes.Put(&key, uint8(1)))
+		errs = append(errs, maps[bpfobj.ProbeMapFilterPrefixes].Put(&key, uint8(1)))
 	}
 	for _, key := range members(f) {
-		errs = append(errs, maps.FilterMembers.Put(&key, uint8(1)))
+		errs = append(errs, maps[bpfobj.ProbeMapFilterMembers].Put(&key, uint8(1)))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("fill filter maps: %w", err)

@@ -110,7 +110,7 @@ func TestAMemberKeyIsAKindAndAValueWithZerosAfterIt(t *testing.T) {
 // configured is what the programs find in their constants.
 func configured(t *testing.T, opts Options, features Features) *ebpf.CollectionSpec {
 	t.Helper()
-	spec, err := configure(opts, features)
+	spec, err := configure(opts, features, tracePrograms)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -212,7 +212,7 @@ func TestExcludingSelfNamesThisProcessInItsOwnNamespace(t *testing.T) {
 }
 
 // filledMaps are real maps, made and filled as Open does.
-func filledMaps(t *testing.T, f *filter.Filter) *bpfobj.ProbeMaps {
+func filledMaps(t *testing.T, f *filter.Filter) map[string]*ebpf.Map {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		const why = "making BPF maps needs root"
@@ -233,10 +233,11 @@ func filledMaps(t *testing.T, f *filter.Filter) *bpfobj.ProbeMaps {
 		t.Cleanup(func() { m.Close() })
 		return m
 	}
-	maps := &bpfobj.ProbeMaps{
-		FilterPortSets: newMap(bpfobj.ProbeMapFilterPortSets),
-		FilterPrefixes: newMap(bpfobj.ProbeMapFilterPrefixes),
-		FilterMembers:  newMap(bpfobj.ProbeMapFilterMembers),
+	maps := map[string]*ebpf.Map{}
+	for _, name := range []string{
+		bpfobj.ProbeMapFilterPortSets, bpfobj.ProbeMapFilterPrefixes, bpfobj.ProbeMapFilterMembers,
+	} {
+		maps[name] = newMap(name)
 	}
 	if err := fillFilterMaps(maps, f); err != nil {
 		t.Fatal(err)
@@ -256,7 +257,7 @@ func TestThePortSetsHoldExactlyThePortsOfTheirSide(t *testing.T) {
 		func(int) bool { return false },
 	} {
 		var set bpfobj.ProbePortSet
-		if err := maps.FilterPortSets.Lookup(uint32(side), &set); err != nil {
+		if err := maps[bpfobj.ProbeMapFilterPortSets].Lookup(uint32(side), &set); err != nil {
 			t.Fatal(err)
 		}
 		for port := range 1 << 16 {
@@ -287,7 +288,7 @@ func TestTheTrieFindsExactlyTheAddressesOfItsPrefixes(t *testing.T) {
 		addr := netip.MustParseAddr(tt.addr)
 		key := prefixKey(tt.side, netip.PrefixFrom(addr, addr.BitLen())) // as addr_in() of bpf/filter.h asks
 		var value uint8
-		err := maps.FilterPrefixes.Lookup(&key, &value)
+		err := maps[bpfobj.ProbeMapFilterPrefixes].Lookup(&key, &value)
 		if got := err == nil; got != tt.want {
 			t.Errorf("side %d finds %s: %v (%v), want %v", tt.side, tt.addr, got, err, tt.want)
 		}
@@ -300,7 +301,7 @@ func TestTheMembersAreInTheirMap(t *testing.T) {
 	var key bpfobj.ProbeMemberKey
 	var value uint8
 	var got []string
-	for entries := maps.FilterMembers.Iterate(); entries.Next(&key, &value); {
+	for entries := maps[bpfobj.ProbeMapFilterMembers].Iterate(); entries.Next(&key, &value); {
 		got = append(got, string(bytesOf(t, key)))
 	}
 	var want []string

@@ -20,6 +20,10 @@ type ProgramCounters struct {
 	Emitted       uint64
 	RingFull      uint64
 	RingBusy      uint64
+	Held          uint64
+	Released      uint64
+	WalkBound     uint64
+	EndUntold     uint64
 }
 
 // Fired is how often the tracepoint fired while the program was attached.
@@ -36,9 +40,9 @@ type Counters struct {
 // moment, so they may differ by a few events.
 func (p *Probe) Counters() (Counters, error) {
 	var c Counters
-	err := p.readProgram(bpfobj.ProbeTwinTWIN_FIRST, p.objects.SetStateFirst, &c.First)
+	err := p.readProgram(bpfobj.ProbeTwinTWIN_FIRST, p.collection.Programs[bpfobj.ProbeProgSetStateFirst], &c.First)
 	if err == nil {
-		err = p.readProgram(bpfobj.ProbeTwinTWIN_SECOND, p.objects.SetStateSecond, &c.Second)
+		err = p.readProgram(bpfobj.ProbeTwinTWIN_SECOND, p.collection.Programs[bpfobj.ProbeProgSetStateSecond], &c.Second)
 	}
 	return c, err
 }
@@ -50,7 +54,7 @@ func (p *Probe) readProgram(twin bpfobj.ProbeTwin, program *ebpf.Program, c *Pro
 	}
 	c.Missed = stats.RecursionMisses
 	var perCPU []bpfobj.ProbeProgramCounters
-	if err := p.objects.Counters.Lookup(uint32(twin), &perCPU); err != nil {
+	if err := p.collection.Maps[bpfobj.ProbeMapCounters].Lookup(uint32(twin), &perCPU); err != nil {
 		return fmt.Errorf("read counters: %w", err)
 	}
 	for _, cpu := range perCPU {
@@ -61,28 +65,40 @@ func (p *Probe) readProgram(twin bpfobj.ProbeTwin, program *ebpf.Program, c *Pro
 		c.Emitted += cpu.Emitted
 		c.RingFull += cpu.RingFull
 		c.RingBusy += cpu.RingBusy
+		c.Held += cpu.Held
+		c.Released += cpu.Released
+		c.WalkBound += cpu.WalkBound
+		c.EndUntold += cpu.EndUntold
 	}
 	return nil
 }
 
-// settle waits until no detached program runs any more. Programs run inside RCU
-// read sections, and membarrier waits for those; older kernels detach a little
-// later, from a work queue, so it also waits for the counters to stand still.
-func (p *Probe) settle() error {
-	const rounds = 20
-	var before Counters
+// settle waits until a detached program does not run any more. Programs run inside
+// RCU read sections, and membarrier waits for those; older kernels detach a little
+// later, from a work queue, so it also waits for the program's counters to stand
+// still. The other programs may go on counting.
+func (p *Probe) settle(program string) error {
+	const rounds = 100
+	var before ProgramCounters
 	for range rounds {
 		waitForReaders()
-		now, err := p.Counters()
+		all, err := p.Counters()
 		if err != nil {
 			return err
+		}
+		now := ProgramCounters{} // of a program that counts nothing
+		switch program {
+		case bpfobj.ProbeProgSetStateFirst:
+			now = all.First
+		case bpfobj.ProbeProgSetStateSecond:
+			now = all.Second
 		}
 		if now == before {
 			return nil
 		}
 		before = now
 	}
-	return fmt.Errorf("programs still run after being detached: the last counts may be short")
+	return fmt.Errorf("program %s still runs after being detached: the last counts may be short", program)
 }
 
 // waitForReaders is membarrier(2); a kernel booted with nohz_full refuses it, and

@@ -3,16 +3,21 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
+	"golang.org/x/sys/unix"
 )
 
 // The things that tracing is better with, by their names in start.features.
 const (
 	SocketStorage = "socket_storage" // memory kept on a socket, in tracing programs
 	SocketCookie  = "socket_cookie"  // the socket's identity, in tracing programs
+	SocketScan    = "socket_scan"    // the owners of sockets older than the tracer
+	AcceptHook    = "accept_hook"    // the accepting process, at once
+	TimeWaitEnds  = "time_wait_ends" // when and how a TIME_WAIT ends
 )
 
 // Feature is one of them: Err is nil where the kernel gives it.
@@ -35,17 +40,43 @@ func (f Features) has(name string) bool {
 	return false
 }
 
+// without takes features away as if the kernel did not have them.
+func (f Features) without(names []string) Features {
+	for i := range f {
+		if slices.Contains(names, f[i].Name) {
+			f[i].Err = errors.New("switched off")
+		}
+	}
+	return f
+}
+
 // DetectFeatures tries each with a program of a few instructions.
 func DetectFeatures() Features {
+	storage := trySocketStorage()
+	scan := storage
+	if scan == nil {
+		scan = tryScan()
+	}
+	accept := storage
+	if accept == nil {
+		accept = tryAcceptHook()
+	}
 	return Features{
-		{SocketStorage, trySocketStorage(), "roles are known only where a transition shows them", "use Linux 5.12 or later"},
-		{SocketCookie, trySocketCookie(), "records have no conn", "use Linux 5.12 or later"},
+		{SocketStorage, storage,
+			"owners, roles and durations are known only where a single transition shows them", "use Linux 5.15 or later"},
+		{SocketCookie, trySocketCookie(), "records have no conn", "use Linux 5.15 or later"},
+		{SocketScan, scan, "owners of sockets older than the tracer are known only once they operate on them",
+			"use Linux 5.15 or later"},
+		{AcceptHook, accept,
+			"an accepted socket is its listener's (pid_source listener) until its own process closes or shuts it down",
+			"use a kernel that allows fexit programs (CONFIG_FUNCTION_TRACER, no lockdown; arm64: Linux 6.4)"},
+		{TimeWaitEnds, tryTimeWaitEnds(), "--time-wait-end tells nothing", "use a kernel with the kmem and timer tracepoints"},
 	}
 }
 
-// trySocketCookie: bpf_get_socket_cookie() on a struct sock, in tracing since 5.12.
+// trySocketCookie: bpf_get_socket_cookie() on a struct sock.
 func trySocketCookie() error {
-	return tryTracing(asm.Instructions{
+	return tryProgram(atTracepoint, asm.Instructions{
 		asm.LoadMem(asm.R1, asm.R1, 0, asm.DWord), // the tracepoint's sk
 		asm.FnGetSocketCookie.Call(),
 		asm.Mov.Imm(asm.R0, 0),
@@ -53,10 +84,10 @@ func trySocketCookie() error {
 	})
 }
 
-// trySocketStorage: bpf_sk_storage_get() in tracing since 5.12.
+// trySocketStorage: bpf_sk_storage_get() that creates.
 func trySocketStorage() error {
 	m, err := ebpf.NewMap(&ebpf.MapSpec{
-		Name: "tcpshift_check", Type: ebpf.SkStorage, Flags: 1, /* BPF_F_NO_PREALLOC */
+		Name: "tcpshift_check", Type: ebpf.SkStorage, Flags: unix.BPF_F_NO_PREALLOC,
 		KeySize: 4, ValueSize: 4,
 		Key:   &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed},
 		Value: &btf.Int{Name: "int", Size: 4, Encoding: btf.Signed},
@@ -65,28 +96,86 @@ func trySocketStorage() error {
 		return fmt.Errorf("this kernel cannot create it: %w", err)
 	}
 	defer m.Close()
-	return tryTracing(asm.Instructions{
+	const createIfMissing = 1 // BPF_SK_STORAGE_GET_F_CREATE
+	return tryProgram(atTracepoint, asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, 0, asm.DWord),
 		asm.LoadMapPtr(asm.R1, m.FD()),
 		asm.Mov.Imm(asm.R3, 0),
-		asm.Mov.Imm(asm.R4, 1), // BPF_SK_STORAGE_GET_F_CREATE
+		asm.Mov.Imm(asm.R4, createIfMissing),
 		asm.FnSkStorageGet.Call(),
 		asm.Mov.Imm(asm.R0, 0),
 		asm.Return(),
 	})
 }
 
-func tryTracing(instructions asm.Instructions) error {
+// tryScan: bpf_sock_from_file() in a walk over all files.
+func tryScan() error {
+	const offsetOfFile = 24 // struct bpf_iter__task_file, kernel/bpf/task_iter.c
+	return tryProgram(atTaskFiles, asm.Instructions{
+		asm.LoadMem(asm.R1, asm.R1, offsetOfFile, asm.DWord),
+		asm.JEq.Imm(asm.R1, 0, "out"),
+		asm.FnSockFromFile.Call(),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("out"),
+		asm.Return(),
+	})
+}
+
+// tryAcceptHook also attaches: some kernels load such a program and cannot attach it.
+func tryAcceptHook() error {
+	return tryProgram(atAccept, asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()})
+}
+
+func tryTimeWaitEnds() error {
+	nothing := asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}
+	if err := tryProgram(hook{ebpf.AttachTraceRawTp, "kmem_cache_free", false}, nothing); err != nil {
+		return err
+	}
+	return tryProgram(hook{ebpf.AttachTraceRawTp, "timer_expire_entry", false}, nothing)
+}
+
+// hook is where a program of a few instructions is tried.
+type hook struct {
+	attachType ebpf.AttachType
+	attachTo   string
+	attach     bool
+}
+
+var (
+	atTracepoint = hook{ebpf.AttachTraceRawTp, Tracepoint, false}
+	atTaskFiles  = hook{ebpf.AttachTraceIter, "task_file", false}
+	atAccept     = hook{ebpf.AttachTraceFExit, acceptFunction, true}
+)
+
+func tryProgram(at hook, instructions asm.Instructions) error {
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "tcpshift_check", Type: ebpf.Tracing, AttachType: ebpf.AttachTraceRawTp, AttachTo: Tracepoint,
+		Name: "tcpshift_check", Type: ebpf.Tracing, AttachType: at.attachType, AttachTo: at.attachTo,
 		License: "GPL", Instructions: instructions,
 	})
-	if err == nil {
-		return program.Close()
+	if err != nil {
+		return reasonFor(err)
 	}
+	defer program.Close()
+	if !at.attach {
+		return nil
+	}
+	l, err := attachTracing(program)
+	if err != nil {
+		return fmt.Errorf("this kernel loads such a program but does not attach it: %w", err)
+	}
+	return l.Close()
+}
+
+// reasonFor leaves out what the library guesses: next to EPERM it blames a memory
+// limit, where the kernel has just said no.
+func reasonFor(err error) error {
 	var refused *ebpf.VerifierError
-	if errors.As(err, &refused) {
+	switch {
+	case errors.Is(err, unix.EPERM):
+		return errors.New("this kernel does not permit it (lockdown, or built without)")
+	case errors.As(err, &refused):
 		return errors.New("this kernel does not allow it in tracing programs")
+	case errors.Is(err, ebpf.ErrNotSupported), errors.Is(err, btf.ErrNotFound):
+		return errors.New("this kernel does not have it")
 	}
-	return fmt.Errorf("try it: %w", err)
+	return fmt.Errorf("it could not be tried: %w", err)
 }

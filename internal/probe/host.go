@@ -8,6 +8,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,14 +42,25 @@ func Requirements() []Requirement {
 	}
 }
 
-// CheckHost returns the first requirement's error.
+// CheckHost makes ready for BPF and returns the first requirement's error.
 func CheckHost() error {
+	limited := allowMemory()
 	for _, r := range Requirements() {
 		if err := r.Check(); err != nil {
 			return err
 		}
 	}
-	return nil
+	return limited // last: to a user who may not use BPF at all, a limit is not what is wrong
+}
+
+// allowMemory lifts the limit that BPF memory counts against before Linux 5.11.
+func allowMemory() error {
+	err := rlimit.RemoveMemlock()
+	if errors.Is(err, unix.EPERM) {
+		return &HostError{"this kernel limits BPF memory by RLIMIT_MEMLOCK, which this user may not raise",
+			"run as root, or with 'ulimit -l unlimited'"}
+	}
+	return err
 }
 
 // checkRingBuffer makes one: that needs both the kernel and the privilege.

@@ -7,12 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
-	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
 	"github.com/tcpshift/tcpshift/internal/filter"
@@ -23,31 +23,40 @@ const DefaultBufferSize = 16 << 20
 
 // Options decide what the programs do; they cannot be changed after Open.
 type Options struct {
-	Filter      filter.Filter
-	BufferSize  int  // bytes, a power of two and of pages; 0: DefaultBufferSize
-	ExcludeSelf bool // leave out sockets that this process provably operates on
+	Filter     filter.Filter
+	BufferSize int      // bytes, a power of two and of pages; 0: DefaultBufferSize
+	Ends       bool     // a socket's last transition says what the connection was
+	Without    []string // features not to use although the kernel has them, for tests
+	// TimeWaitEnds tells the ends of TIME_WAITs, by programs that run for every timer
+	// and every object that the kernel frees.
+	TimeWaitEnds bool
+	ExcludeSelf  bool // leave out sockets that this process provably operates on
 }
 
 // Probe is the attached programs and their ring buffer. It is for one goroutine.
 type Probe struct {
-	features Features
-	objects  bpfobj.ProbeObjects
-	links    []link.Link // in the order of attachment
-	reader   *ringbuf.Reader
-	record   ringbuf.Record
+	features   Features
+	collection *ebpf.Collection
+	links      []attachment // in their order
+	reader     *ringbuf.Reader
+	record     ringbuf.Record
+}
+
+// attachment is a program that runs.
+type attachment struct {
+	link.Link
+	program string
 }
 
 // Open loads the programs and attaches them: when it returns, every later
-// transition is seen. It fails with a [*HostError] where this host cannot. The
-// caller must Close the probe.
+// transition is seen, and the owners of the sockets that are open already have
+// been looked up. It fails with a [*HostError] where this host cannot. The caller
+// must Close the probe.
 func Open(opts Options) (*Probe, error) {
 	if err := CheckHost(); err != nil {
 		return nil, err
 	}
-	if err := rlimit.RemoveMemlock(); err != nil {
-		return nil, fmt.Errorf("raise RLIMIT_MEMLOCK, which limits BPF memory before Linux 5.11: %w", err)
-	}
-	p := &Probe{features: DetectFeatures()}
+	p := &Probe{features: DetectFeatures().without(opts.Without)}
 	if err := p.open(opts); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
@@ -58,38 +67,65 @@ func (p *Probe) open(opts Options) error {
 	if opts.BufferSize == 0 {
 		opts.BufferSize = DefaultBufferSize
 	}
-	spec, err := configure(opts, p.features)
+	spec, err := configure(opts, p.features, tracePrograms)
 	if err != nil {
 		return err
 	}
-	if err := spec.LoadAndAssign(&p.objects, nil); err != nil {
+	if p.collection, err = ebpf.NewCollection(spec); err != nil {
 		return loadError(err)
 	}
-	if err := fillFilterMaps(&p.objects.ProbeMaps, &opts.Filter); err != nil {
+	if err := fillFilterMaps(p.collection.Maps, &opts.Filter); err != nil {
 		return err
 	}
-	if p.reader, err = ringbuf.NewReader(p.objects.Events); err != nil {
+	if p.reader, err = ringbuf.NewReader(p.collection.Maps[bpfobj.ProbeMapEvents]); err != nil {
 		return fmt.Errorf("open ring buffer: %w", err)
 	}
-	return p.attach()
+	if err := p.attach(); err != nil {
+		return err
+	}
+	return scan(p.collection)
 }
 
 // attach keeps the order that bpf/twins.h asks for: the kernel calls the programs
 // of a tracepoint in the order of their attachment.
 func (p *Probe) attach() error {
-	for _, program := range []*ebpf.Program{p.objects.SetStateFirst, p.objects.SetStateSecond} {
-		l, err := link.AttachTracing(link.TracingOptions{Program: program})
-		if err != nil {
-			return fmt.Errorf("attach to tracepoint sock:inet_sock_set_state: %w", err)
+	for _, name := range slices.Concat(tracePrograms, timeWaitEndPrograms) {
+		program := p.collection.Programs[name]
+		if program == nil || name == bpfobj.ProbeProgScanFiles || name == bpfobj.ProbeProgAdoptSubflows {
+			continue // left out by configure, or an iterator, which is run once and not attached
 		}
-		p.links = append(p.links, l)
+		l, err := attachTracing(program)
+		if err != nil {
+			return fmt.Errorf("attach program %s: %w", name, err)
+		}
+		p.links = append(p.links, attachment{l, name})
 	}
 	return nil
+}
+
+func attachTracing(program *ebpf.Program) (link.Link, error) {
+	return link.AttachTracing(link.TracingOptions{Program: program})
 }
 
 // Features are what this kernel was found to give.
 func (p *Probe) Features() Features {
 	return p.features
+}
+
+// Instructions are how many the verifier has walked of each program, by the
+// program's name; none before Linux 5.16.
+func (p *Probe) Instructions() (map[string]uint32, error) {
+	walked := make(map[string]uint32)
+	for name, program := range p.collection.Programs {
+		info, err := program.Info()
+		if err != nil {
+			return nil, fmt.Errorf("read information on program %s: %w", name, err)
+		}
+		if n, ok := info.VerifiedInstructions(); ok {
+			walked[name] = n
+		}
+	}
+	return walked, nil
 }
 
 // Read waits for samples, at most as long as wait, and hands over each one there
@@ -121,9 +157,9 @@ func (p *Probe) Read(wait time.Duration, handle func(sample []byte) error) error
 func (p *Probe) Detach() error {
 	var errs []error
 	for len(p.links) > 0 {
-		last := len(p.links) - 1
-		errs = append(errs, p.links[last].Close(), p.settle())
-		p.links = p.links[:last]
+		last := p.links[len(p.links)-1]
+		p.links = p.links[:len(p.links)-1]
+		errs = append(errs, last.Close(), p.settle(last.program))
 	}
 	return errors.Join(errs...)
 }
@@ -137,6 +173,8 @@ func (p *Probe) Close() error {
 	if p.reader != nil {
 		errs = append(errs, p.reader.Close())
 	}
-	errs = append(errs, p.objects.Close())
+	if p.collection != nil {
+		p.collection.Close()
+	}
 	return errors.Join(errs...)
 }

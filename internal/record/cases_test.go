@@ -2,6 +2,7 @@ package record
 
 import (
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -20,6 +21,8 @@ type goldenCase struct {
 var goldenFiles = map[string][]goldenCase{
 	"start":      startCases(),
 	"transition": transitionCases(),
+	"connection": connectionCases(),
+	"socket":     socketCases(),
 	"stats":      statsCases(),
 	"loss":       lossCases(),
 	"stop":       stopCases(),
@@ -39,11 +42,23 @@ func task(pid uint32, comm string) tcp.Owner {
 	return o
 }
 
+// pod is a cgroup of which everything can be told.
+func pod() *tcp.Cgroup {
+	return &tcp.Cgroup{
+		Path:      "/kubepods.slice/kubepods-pod2e8ec3c7_6990_4be5_ad35_620e3c14e752.slice/cri-containerd-" + containerID + ".scope",
+		Container: containerID, Runtime: "containerd", PodUID: "2e8ec3c7-6990-4be5-ad35-620e3c14e752",
+	}
+}
+
+const containerID = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+
 func fullV4() tcp.Transition {
 	return tcp.Transition{
-		Time: moment, Monotonic: 5, Cookie: 0xfedcba9876543210, Local: endpoint("192.0.2.1", 50388),
-		Peer: endpoint("198.51.100.7", 443), Netns: 4026531840, UID: 1000, Owner: task(4242, "curl"), Error: 104,
-		Old: tcp.Established, New: tcp.Close, Role: tcp.RoleClient,
+		Time: moment, Monotonic: 9 * time.Second, Cookie: 0xfedcba9876543210, Local: endpoint("192.0.2.1", 50388),
+		Peer: endpoint("198.51.100.7", 443), Netns: 4026531840, UID: 1000, Owner: task(4242, "curl"), CgroupID: 77, Cgroup: pod(),
+		Error: 104, Old: tcp.Established, New: tcp.Close, Role: tcp.RoleClient, InState: 1_500_000_000,
+		// What the records do not tell must not show.
+		Locked: true, PeerFIN: true, NoLinger2: true, Orphan: true,
 	}
 }
 
@@ -93,7 +108,7 @@ func transitionCases() []goldenCase {
 		edit("IPv6", func(t *tcp.Transition) { *t = fullV6() }),
 		edit("IPv4 over an IPv6 socket", func(t *tcp.Transition) { *t = mapped() }),
 		edit("nothing known but the states", func(t *tcp.Transition) {
-			*t = tcp.Transition{Time: moment, Old: tcp.Close, New: tcp.Close}
+			*t = tcp.Transition{Time: moment, Old: tcp.Close, New: tcp.Listen}
 		}),
 		edit("a half-empty child", func(t *tcp.Transition) {
 			*t = tcp.Transition{
@@ -117,11 +132,169 @@ func transitionCases() []goldenCase {
 		edit("states outside the table", func(t *tcp.Transition) { t.Old, t.New = 17, 255 }),
 		edit("an error outside the table", func(t *tcp.Transition) { t.Error = 4000 }),
 		edit("the largest numbers", func(t *tcp.Transition) { *t = largest() }),
+
+		edit("a close that leaves a TIME_WAIT", func(t *tcp.Transition) { *t = timeWait(tcp.TimeWait) }),
+		edit("a close that leaves one in substate FIN_WAIT2", func(t *tcp.Transition) { *t = timeWait(tcp.FinWait2) }),
+		edit("a close of which that was not found out", func(t *tcp.Transition) {
+			*t = timeWait(0)
+			t.New, t.TimeWaitOpen = tcp.Close, true
+		}),
+		edit("a TIME_WAIT that ends in its own time", func(t *tcp.Transition) { *t = timeWaitEnd(true) }),
+		edit("a TIME_WAIT that ends before", func(t *tcp.Transition) { *t = timeWaitEnd(false) }),
+		edit("a state that becomes itself", func(t *tcp.Transition) { t.Old, t.New, t.Error = tcp.FinWait2, tcp.FinWait2, 0 }),
+		edit("a time in the state not known", func(t *tcp.Transition) { t.InState = 0 }),
+		edit("the shortest time in the state", func(t *tcp.Transition) { t.InState = 1 }),
+		edit("an owner that is remembered", func(t *tcp.Transition) { t.Owner.Source = tcp.PIDStored }),
+		edit("an owner that accepted", func(t *tcp.Transition) { t.Owner.Source = tcp.PIDAccept }),
+		edit("an owner that has the listener", func(t *tcp.Transition) { t.Owner.Source = tcp.PIDListener }),
+		edit("an owner that was found at the start", func(t *tcp.Transition) { t.Owner.Source = tcp.PIDScan }),
+	}
+	for _, c := range cgroups {
+		cases = append(cases, edit("a cgroup: "+c.name, func(t *tcp.Transition) { t.Cgroup = c.cgroup }))
 	}
 	for _, h := range hostileComms {
-		cases = append(cases, edit("a comm with "+h.name, func(t *tcp.Transition) { t.Owner = task(4242, h.comm) }))
+		cases = append(cases, edit("a comm with "+h.name, func(t *tcp.Transition) {
+			t.Owner, t.Cgroup = task(4242, h.comm), nil
+		}))
 	}
 	return cases
+}
+
+// timeWait is a close in order, which leaves a timewait socket in that substate.
+func timeWait(substate tcp.State) tcp.Transition {
+	t := fullV4()
+	t.Old, t.New, t.Substate, t.Error = tcp.FinWait2, tcp.TimeWait, substate, 0
+	return t
+}
+
+func timeWaitEnd(expired bool) tcp.Transition {
+	t := fullV4()
+	t.Old, t.New, t.Error, t.InState, t.Expired, t.Owner = tcp.TimeWait, tcp.Close, 0, time.Minute, expired, tcp.Owner{}
+	return t
+}
+
+// cgroups are of the kinds of which different keys are told.
+var cgroups = []struct {
+	name   string
+	cgroup *tcp.Cgroup
+}{
+	{"not known", nil},
+	{"the root", &tcp.Cgroup{Path: "/"}},
+	{"no container's", &tcp.Cgroup{Path: "/system.slice/ssh.service"}},
+	{"a container's, of which no more can be told", &tcp.Cgroup{Path: "/x/" + containerID, Container: containerID}},
+	{"a container's in no pod", &tcp.Cgroup{Path: "/docker/" + containerID, Container: containerID, Runtime: "docker"}},
+	{"a pod's without a container", &tcp.Cgroup{Path: "/kubepods/podx", PodUID: pod().PodUID}},
+	{"of any bytes", &tcp.Cgroup{Path: "/a \"b\" \\\x1b[2J/\xff\u202e"}},
+	{"as long as it may be", &tcp.Cgroup{Path: longestPath("x")}},
+	{"too long with its escapes", &tcp.Cgroup{Path: longestPath("\x01"), Container: containerID, Runtime: "docker"}},
+}
+
+// longestPath is of as many levels as the kernel side tells, all as long as may be.
+func longestPath(letter string) string {
+	const levels, nameLen = 12, 159
+	return strings.Repeat("/"+strings.Repeat(letter, nameLen), levels)
+}
+
+func fullConnection() tcp.Connection {
+	return tcp.Connection{
+		Opened: moment.Add(-2 * time.Second), OpenedAt: 7 * time.Second, Established: 1_500_000_000, Sent: 123456789, Received: 987654321,
+		Retransmits: 3, RTT: 250 * time.Microsecond, ClosedBy: tcp.ClosedByResetReceived,
+	}
+}
+
+func connectionCases() []goldenCase {
+	edit := func(name string, change func(t *tcp.Transition, c *tcp.Connection)) goldenCase {
+		return goldenCase{name, func(e Encoder, dst []byte, seq uint64) []byte {
+			t, c := fullV4(), fullConnection()
+			change(&t, &c)
+			return e.Connection(dst, seq, &t, &c)
+		}}
+	}
+	cases := []goldenCase{
+		edit("everything known", func(*tcp.Transition, *tcp.Connection) {}),
+		edit("IPv6", func(t *tcp.Transition, _ *tcp.Connection) { *t = fullV6() }),
+		edit("IPv4 over an IPv6 socket", func(t *tcp.Transition, c *tcp.Connection) {
+			*t, c.ClosedBy = mapped(), tcp.ClosedByPeer
+			t.Old, t.New = tcp.LastAck, tcp.Close
+		}),
+		edit("a TIME_WAIT at its end", func(t *tcp.Transition, c *tcp.Connection) {
+			*t, c.ClosedBy = timeWait(tcp.TimeWait), tcp.ClosedByLocal
+		}),
+		edit("begun before the tracer", func(_ *tcp.Transition, c *tcp.Connection) { c.OpenedAt = 0 }),
+		edit("never established, and never measured", func(t *tcp.Transition, c *tcp.Connection) {
+			t.Old, t.Error = tcp.SynSent, 111
+			*c = tcp.Connection{Opened: c.Opened, OpenedAt: c.OpenedAt, ClosedBy: tcp.ClosedByRefused}
+		}),
+		edit("nothing known at all", func(t *tcp.Transition, c *tcp.Connection) {
+			*t, *c = tcp.Transition{Time: moment, Old: tcp.SynRecv, New: tcp.Close}, tcp.Connection{}
+		}),
+		edit("no owner", func(t *tcp.Transition, _ *tcp.Connection) { t.Owner = tcp.Owner{} }),
+		edit("the largest numbers", func(t *tcp.Transition, c *tcp.Connection) { *t, *c = largest(), largestConnection() }),
+	}
+	for _, by := range []tcp.ClosedBy{
+		"", tcp.ClosedByLocal, tcp.ClosedByPeer, tcp.ClosedByResetSent, tcp.ClosedByResetReceived, tcp.ClosedByTimeout,
+		tcp.ClosedByAbort, tcp.ClosedByRefused, tcp.ClosedByNoPort,
+	} {
+		cases = append(cases, edit("closed by "+string(by), func(t *tcp.Transition, c *tcp.Connection) {
+			c.ClosedBy, t.Error, t.Cgroup = by, 0, nil
+		}))
+	}
+	return cases
+}
+
+func largestConnection() tcp.Connection {
+	return tcp.Connection{
+		Opened: moment, OpenedAt: -1 << 63, Established: -1, Sent: 1<<64 - 1, Received: 1<<64 - 1, Retransmits: 1<<32 - 1, RTT: -1,
+		ClosedBy: tcp.ClosedByResetReceived,
+	}
+}
+
+// socketEncoder is what a snapshot needs.
+type socketEncoder interface {
+	Header(dst []byte) []byte
+	Socket(dst []byte, seq uint64, s *tcp.Socket) []byte
+}
+
+func socketCases() []goldenCase {
+	edit := func(name string, change func(s *tcp.Socket)) goldenCase {
+		return goldenCase{name, func(e Encoder, dst []byte, seq uint64) []byte {
+			s := tcp.Socket{Transition: fullV4()}
+			s.Old, s.New, s.Error, s.InState = 0, tcp.Established, 0, 0
+			change(&s)
+			enc := e.(socketEncoder)
+			if seq == 1 {
+				dst = enc.Header(dst)
+			}
+			return enc.Socket(dst, seq, &s)
+		}}
+	}
+	return []goldenCase{
+		edit("everything known", func(s *tcp.Socket) { s.Error = 104 }),
+		edit("a listener", func(s *tcp.Socket) {
+			s.Local, s.Peer, s.New, s.Role = endpoint("0.0.0.0", 80), tcp.Endpoint{}, tcp.Listen, tcp.RoleListener
+		}),
+		edit("IPv6", func(s *tcp.Socket) {
+			s.IPv6, s.Local, s.Peer = true, fullV6().Local, fullV6().Peer
+			s.Owner = tcp.Owner{}
+		}),
+		edit("IPv4 over an IPv6 socket", func(s *tcp.Socket) { s.Mapped = true }),
+		edit("a request that waits for its handshake", func(s *tcp.Socket) {
+			s.New, s.Role, s.Owner, s.Cgroup, s.Cookie = tcp.NewSynRecv, tcp.RoleServer, tcp.Owner{}, nil, 0
+		}),
+		edit("a TIME_WAIT, which is nobody's", func(s *tcp.Socket) {
+			s.New, s.Substate, s.ExpiresIn, s.Owner = tcp.TimeWait, tcp.TimeWait, 59_960_000_000, tcp.Owner{}
+		}),
+		edit("one that waits for the peer's FIN", func(s *tcp.Socket) {
+			s.New, s.Substate, s.ExpiresIn, s.Owner = tcp.TimeWait, tcp.FinWait2, 4_000_000, tcp.Owner{}
+		}),
+		edit("one that is overdue", func(s *tcp.Socket) { s.New, s.Substate, s.Owner = tcp.TimeWait, tcp.TimeWait, tcp.Owner{} }),
+		edit("nothing known but the state", func(s *tcp.Socket) {
+			*s = tcp.Socket{Transition: tcp.Transition{Time: moment, New: tcp.Close}}
+		}),
+		edit("a state outside the table", func(s *tcp.Socket) { s.New = 17 }),
+		edit("a hostile comm", func(s *tcp.Socket) { s.Owner = task(1, "\x1b\xff\u202e\"\n") }),
+		edit("the largest numbers", func(s *tcp.Socket) { *s = tcp.Socket{Transition: largest()} }),
+	}
 }
 
 // largest is a transition whose every value takes the most room.
@@ -130,7 +303,7 @@ func largest() tcp.Transition {
 	return tcp.Transition{
 		Time: moment, Cookie: 1<<64 - 1, Netns: 1<<32 - 1, UID: 1<<32 - 1, Local: wide, Peer: wide,
 		Owner: task(1<<32-1, "\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01\x01"),
-		Error: 1<<32 - 1, Old: tcp.BoundInactive, New: tcp.BoundInactive, Role: tcp.RoleListener, IPv6: true,
+		Error: 1<<32 - 1, Old: tcp.BoundInactive, New: tcp.BoundInactive, Role: tcp.RoleListener, IPv6: true, InState: -1,
 	}
 }
 
@@ -138,7 +311,9 @@ func startCases() []goldenCase {
 	full := Start{
 		Time: moment, Version: "v1.2.3", Host: "web-1", BootID: "2e8ec3c7-6990-4be5-ad35-620e3c14e752",
 		Kernel: "6.18.44-generic", Arch: "amd64", PID: 4242,
-		Features: []Feature{{"socket_storage", ""}, {"socket_cookie", ""}},
+		Features: []Feature{
+			{"socket_storage", ""}, {"socket_cookie", ""}, {"socket_scan", ""}, {"accept_hook", ""}, {"time_wait_ends", ""},
+		},
 	}
 	edit := func(name string, change func(s *Start)) goldenCase {
 		return goldenCase{name, func(e Encoder, dst []byte, _ uint64) []byte {
@@ -150,22 +325,25 @@ func startCases() []goldenCase {
 	return []goldenCase{
 		edit("every feature there", func(*Start) {}),
 		edit("features off, with the reason", func(s *Start) {
-			s.Features = []Feature{{"socket_storage", `this kernel says "no"`}, {"socket_cookie", "nor\nthis"}}
+			s.Features = []Feature{{"socket_storage", `this kernel says "no"`}, {"socket_cookie", "nor\nthis"}, {"accept_hook", "no"}}
 		}),
 		edit("no features at all", func(s *Start) { s.Features = nil }),
+		edit("kernel not known", func(s *Start) { s.Kernel = "" }),
+		edit("host not known", func(s *Start) { s.Host = "" }),
 		edit("host, boot and kernel not known", func(s *Start) { s.Host, s.BootID, s.Kernel = "", "", "" }),
 		edit("a hostile host name", func(s *Start) { s.Host = "\x1b[2Jho\"st\n\u202e\xff" }),
 	}
 }
 
 var someCounts = Counts{
-	Fired: 1020, Entered: 1015, Missed: 5, OtherProtocol: 20, Filtered: 300, LostRingFull: 30, LostRingBusy: 2, LostReentry: 1,
-	Read: 667, Dropped: 67, Written: 600, WrittenBytes: 180000,
+	Fired: 1020, Entered: 1015, Missed: 5, OtherProtocol: 20, Filtered: 300, LostRingFull: 30, LostRingBusy: 2, LostReentry: 1, Held: 4,
+	Read: 663, Dropped: 67, Written: 596, WrittenBytes: 180000, Connections: 59, TimeWaitUnknown: 6,
+	TimeWaitEnds: 7, TimeWaitEndsUntold: 8,
 }
 
 func largestCounts() Counts {
 	const most = 1<<64 - 1
-	return Counts{most, most, most, 0, most, most, most, most, most, most, most, most}
+	return Counts{most, most, most, 0, most, most, most, most, most, most, most, most, most, most, most, most, most}
 }
 
 func statsCases() []goldenCase {

@@ -1,6 +1,8 @@
 package record
 
 import (
+	"encoding/json"
+	"maps"
 	"os"
 	"regexp"
 	"slices"
@@ -23,15 +25,26 @@ func sections(t *testing.T) map[string]string {
 	return parts
 }
 
-func TestTheDocumentationHasATableOfEachRecordsKeysInTheirOrder(t *testing.T) {
-	parts := sections(t)
+// keyTable gives the keys of the first table of a section, in their order.
+func keyTable(t *testing.T, section string) (keys []string) {
+	t.Helper()
+	_, table, found := strings.Cut(section, "| key | type | meaning |\n")
+	if !found {
+		t.Fatal("there is no table of keys")
+	}
+	table, _, _ = strings.Cut(table, "\n\n")
 	// The first column of a row: | `local_addr` `local_port` | ...
 	row := regexp.MustCompile("(?m)^\\| ((?:`[a-z_]+` ?)+)\\|")
+	for _, match := range row.FindAllStringSubmatch(table, -1) {
+		keys = append(keys, strings.Fields(strings.ReplaceAll(match[1], "`", ""))...)
+	}
+	return keys
+}
+
+func TestTheDocumentationHasATableOfEachRecordsKeysInTheirOrder(t *testing.T) {
+	parts := sections(t)
 	for name, cases := range goldenFiles {
-		var documented []string
-		for _, match := range row.FindAllStringSubmatch(parts[name], -1) {
-			documented = append(documented, strings.Fields(strings.ReplaceAll(match[1], "`", ""))...)
-		}
+		documented := keyTable(t, parts[name])
 		for _, c := range cases {
 			keys := keysOf(t, c.encode(NewNDJSON(nil), nil, 1))
 			if name == "stop" { // refers to stats for them
@@ -48,12 +61,45 @@ func TestTheDocumentationHasATableOfEachRecordsKeysInTheirOrder(t *testing.T) {
 			}
 		}
 		for _, key := range documented {
-			if isOther := slices.Contains([]string{"ring_full", "ring_busy", "reentry"}, key); isOther {
-				continue // the table of causes
-			}
 			if _, found := readSchema(t, name).Properties[key]; !found {
 				t.Errorf("%s: %q is documented and not in the schema", name, key)
 			}
+		}
+		for key := range readSchema(t, name).Properties {
+			if !slices.Contains(documented, key) && name != "stop" {
+				t.Errorf("%s: %q is in the schema and not documented", name, key)
+			}
+		}
+	}
+}
+
+// What a key may say is as much of the interface as the key.
+func TestTheDocumentationNamesEveryValueThatTheSchemasAllow(t *testing.T) {
+	parts := sections(t)
+	for name := range goldenFiles {
+		for key, raw := range readSchema(t, name).Properties {
+			var property struct {
+				Enum       []string
+				Properties map[string]any // those of features
+			}
+			if err := json.Unmarshal(raw, &property); err != nil {
+				continue // its values are no words
+			}
+			for _, value := range append(property.Enum, slices.Collect(maps.Keys(property.Properties))...) {
+				// What a connection or a socket shares with a transition is told there.
+				if !strings.Contains(parts[name]+parts["transition"], "`"+value+"`") {
+					t.Errorf("%s: that %s may be %q is not documented", name, key, value)
+				}
+			}
+		}
+	}
+}
+
+func TestTheDocumentationNamesEveryTypeThatCanBeAskedFor(t *testing.T) {
+	all := sections(t)["Commands"]
+	for _, recordType := range Types() {
+		if !strings.Contains(all, "`"+recordType+"`") {
+			t.Errorf("--only %s is not documented", recordType)
 		}
 	}
 }

@@ -12,15 +12,12 @@ import (
 // escaping.
 type object []byte
 
-const timeLayout = "2006-01-02T15:04:05.000000000Z"
-
 func begin(dst []byte, recordType string, at time.Time, seq uint64) object {
 	o := object(dst)
 	o = append(o, `{"type":"`...)
 	o = append(o, recordType...)
 	o = append(o, `","time":"`...)
-	o = at.UTC().AppendFormat(o, timeLayout)
-	o = append(o, '"')
+	o = append(appendTime(o, at), '"')
 	return o.uint("seq", seq)
 }
 
@@ -68,6 +65,22 @@ func (o object) hex(key string, v uint64) object {
 	return append(o, '"')
 }
 
+func (o object) time(key string, at time.Time) object {
+	o = append(o.key(key), '"')
+	return append(appendTime(o, at), '"')
+}
+
+// appendTime appends RFC 3339 in UTC with nine digits after the second. The
+// library's RFC3339 has a path of its own, which a layout with nine digits has not.
+func appendTime(dst []byte, at time.Time) []byte {
+	dst = at.UTC().AppendFormat(dst, time.RFC3339)
+	point := len(dst) - len("Z")
+	const second = uint64(time.Second)
+	dst = strconv.AppendUint(dst[:point], second+uint64(at.Nanosecond()), 10)
+	dst[point] = '.' // in place of the leading 1 that keeps the zeros
+	return append(dst, 'Z')
+}
+
 func (o object) addr(key string, a netip.Addr) object {
 	o = append(o.key(key), '"')
 	o = a.AppendTo(o)
@@ -82,6 +95,11 @@ const hexDigits = "0123456789abcdef"
 func appendString[S string | []byte](dst []byte, s S) []byte {
 	dst = append(dst, '"')
 	for i := 0; i < len(s); {
+		if n := plain(s[i:]); n > 0 {
+			dst = append(dst, s[i:i+n]...)
+			i += n
+			continue
+		}
 		if c := s[i]; c < utf8.RuneSelf {
 			dst = appendASCII(dst, c)
 			i++
@@ -99,6 +117,16 @@ func appendString[S string | []byte](dst []byte, s S) []byte {
 		i += size
 	}
 	return append(dst, '"')
+}
+
+// plain is how many bytes at the beginning need no escaping: mostly all of them.
+func plain[S string | []byte](s S) int {
+	for i := range len(s) {
+		if c := s[i]; c < 0x20 || c >= 0x7f || c == '"' || c == '\\' {
+			return i
+		}
+	}
+	return len(s)
 }
 
 // decodeRune looks at no more than one rune's bytes, so that a string is not copied.

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 func TestGoodLabelsAreTakenAsTheyAre(t *testing.T) {
@@ -96,6 +98,35 @@ func longestLabels(t testing.TB) []Label {
 	return labels
 }
 
+// longestTransition has keys that never come together: this is about room.
+func longestTransition() tcp.Transition {
+	t := largest()
+	t.Mapped, t.Old, t.New, t.Substate, t.TimeWaitOpen, t.Expired = true, tcp.TimeWait, tcp.TimeWait, tcp.TimeWait, true, true
+	t.Cgroup = &tcp.Cgroup{
+		Path: longestPath("x"), Container: containerID, Runtime: "containerd", PodUID: pod().PodUID,
+	}
+	return t
+}
+
+func TestNoPathMakesALineTooLong(t *testing.T) {
+	encoder := NewNDJSON(longestLabels(t))
+	event, connection := longestTransition(), largestConnection()
+	container := *event.Cgroup
+	event.Cgroup = &container
+	for length := range 12 * 160 {
+		for _, letter := range []string{"x", "\x01", "\"", "\xff", "é"} {
+			container.Path = "/" + strings.Repeat(letter, length)[:length]
+			for _, line := range [][]byte{
+				encoder.Transition(nil, 1<<64-1, &event), encoder.Connection(nil, 1<<64-1, &event, &connection),
+			} {
+				if len(line) > MaxLine || !strings.Contains(string(line), `,"container":"`) {
+					t.Fatalf("a path of %d times %q makes a line of %d bytes, want %d at most: %s", length, letter, len(line), MaxLine, line)
+				}
+			}
+		}
+	}
+}
+
 func TestTheLongestRecordsFitALineWithTheLongestLabels(t *testing.T) {
 	const worst = "\x01" // six bytes in JSON
 	longest := []goldenCase{
@@ -105,13 +136,29 @@ func TestTheLongestRecordsFitALineWithTheLongestLabels(t *testing.T) {
 			reason := strings.Repeat("because ", 40)
 			return e.Start(dst, seq, &Start{
 				Time: moment, Version: word, Host: word, BootID: "2e8ec3c7-6990-4be5-ad35-620e3c14e752", Kernel: word,
-				Arch: "arm64", PID: 4 << 20, Features: []Feature{{"socket_storage", reason}, {"socket_cookie", reason}},
+				Arch: "arm64", PID: 4 << 20, Features: []Feature{
+					{"socket_storage", reason}, {"socket_cookie", reason}, {"socket_scan", reason}, {"accept_hook", reason},
+					{"time_wait_ends", reason},
+				},
 			})
 		}},
 		{"transition", func(e Encoder, dst []byte, seq uint64) []byte {
-			event := largest()
-			event.Mapped = true // IPv6 is not, but this is about room
+			event := longestTransition()
 			return e.Transition(dst, seq, &event)
+		}},
+		{"connection", func(e Encoder, dst []byte, seq uint64) []byte {
+			event, connection := longestTransition(), largestConnection()
+			return e.Connection(dst, seq, &event, &connection)
+		}},
+		{"partial connection", func(e Encoder, dst []byte, seq uint64) []byte {
+			event, connection := longestTransition(), largestConnection()
+			connection.OpenedAt = 0
+			return e.Connection(dst, seq, &event, &connection)
+		}},
+		{"socket", func(e Encoder, dst []byte, seq uint64) []byte {
+			s := tcp.Socket{Transition: longestTransition(), ExpiresIn: -1}
+			s.New = tcp.BoundInactive // a TIME_WAIT has no owner
+			return e.(socketEncoder).Socket(dst, seq, &s)
 		}},
 		{"stats", func(e Encoder, dst []byte, seq uint64) []byte {
 			return e.Stats(dst, seq, &Stats{Time: moment, Counts: largestCounts()})

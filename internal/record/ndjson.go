@@ -47,7 +47,95 @@ func (n *NDJSON) Start(dst []byte, seq uint64, r *Start) []byte {
 
 // Transition implements [Encoder]. It does not allocate when dst has room.
 func (n *NDJSON) Transition(dst []byte, seq uint64, t *tcp.Transition) []byte {
-	o := begin(dst, "transition", t.Time, seq)
+	o := begin(dst, "transition", t.Time, seq).
+		identity(t).
+		symbol("old_state", t.Old.String()).
+		symbol("new_state", t.New.String())
+	if kernel := t.KernelNew(); kernel != t.New {
+		o = o.symbol("kernel_new_state", kernel.String())
+	}
+	if t.Substate != 0 {
+		o = o.symbol("time_wait_substate", t.Substate.String())
+	}
+	if t.TimeWaitOpen {
+		o = o.yes("time_wait_unknown")
+	}
+	if t.Self() {
+		o = o.yes("self")
+	}
+	if t.TimeWaitEnd() {
+		o = o.symbol("time_wait_end", endOf(t))
+	}
+	if t.InState != 0 {
+		o = o.uint("in_state_ns", uint64(t.InState))
+	}
+	o = o.owner(t)
+	if t.Error != 0 {
+		o = o.symbol("error", t.Error.String())
+	}
+	return o.end(n.labels)
+}
+
+// endOf says how a TIME_WAIT ended: in its own time, or before.
+func endOf(t *tcp.Transition) string {
+	if t.Expired {
+		return "expired"
+	}
+	return "early"
+}
+
+// Connection implements [Encoder]. It does not allocate when dst has room.
+func (n *NDJSON) Connection(dst []byte, seq uint64, t *tcp.Transition, c *tcp.Connection) []byte {
+	o := begin(dst, "connection", t.Time, seq).identity(t).owner(t)
+	if c.OpenedAt != 0 {
+		o = o.time("opened", c.Opened).
+			uint("duration_ns", uint64(t.Monotonic-c.OpenedAt)).
+			uint("established_ns", uint64(c.Established))
+	}
+	o = o.uint("sent_bytes", c.Sent).
+		uint("received_bytes", c.Received).
+		uint("retransmits", uint64(c.Retransmits))
+	if c.RTT != 0 {
+		o = o.uint("rtt_ns", uint64(c.RTT))
+	}
+	o = o.symbol("final_state", t.New.String())
+	if c.ClosedBy != "" {
+		o = o.symbol("closed_by", string(c.ClosedBy))
+	}
+	if t.Error != 0 {
+		o = o.symbol("error", t.Error.String())
+	}
+	if c.OpenedAt == 0 {
+		o = o.yes("partial")
+	}
+	return o.end(n.labels)
+}
+
+// Header is nothing: every line says what it is.
+func (n *NDJSON) Header(dst []byte) []byte { return dst }
+
+// Socket appends a socket record.
+func (n *NDJSON) Socket(dst []byte, seq uint64, s *tcp.Socket) []byte {
+	o := begin(dst, "socket", s.Time, seq).
+		identity(&s.Transition).
+		symbol("state", s.New.String())
+	if s.Substate != 0 {
+		o = o.symbol("time_wait_substate", s.Substate.String())
+	}
+	if s.ExpiresIn != 0 {
+		o = o.uint("expires_in_ns", uint64(s.ExpiresIn))
+	}
+	if s.New != tcp.TimeWait { // which is nobody's any more
+		o = o.owner(&s.Transition)
+	}
+	if s.Error != 0 {
+		o = o.symbol("error", s.Error.String())
+	}
+	return o.end(n.labels)
+}
+
+// identity says which socket it is.
+func (o object) identity(t *tcp.Transition) object {
 	if t.Cookie != 0 {
 		o = o.hex("conn", t.Cookie)
 	}
@@ -64,19 +152,44 @@ func (n *NDJSON) Transition(dst []byte, seq uint64, t *tcp.Transition) []byte {
 	if t.Role != tcp.RoleUnknown {
 		o = o.symbol("role", t.Role.String())
 	}
-	o = o.symbol("old_state", t.Old.String()).symbol("new_state", t.New.String())
-	if t.Owner.Source != tcp.PIDUnknown {
+	return o
+}
+
+// owner says whose socket it is.
+func (o object) owner(t *tcp.Transition) object {
+	known := t.Owner.Source != tcp.PIDUnknown
+	if known {
 		o = o.uint("pid", uint64(t.Owner.PID)).key("comm")
 		o = appendString(o, t.Owner.Comm.Bytes())
 	}
 	o = o.uint("uid", uint64(t.UID))
-	if t.Owner.Source != tcp.PIDUnknown {
+	if known {
 		o = o.symbol("pid_source", t.Owner.Source.String())
 	}
-	if t.Error != 0 {
-		o = o.symbol("error", t.Error.String())
+	return o.cgroup(t.Cgroup)
+}
+
+// maxPath is how many bytes of a line a cgroup's path may take. Every path that
+// the kernel side tells fits, unless much of it has to be escaped.
+const maxPath = 2000
+
+func (o object) cgroup(c *tcp.Cgroup) object {
+	if c == nil {
+		return o
 	}
-	return o.end(n.labels)
+	if longer := o.string("cgroup", c.Path); len(longer)-len(o) <= maxPath {
+		o = longer
+	}
+	if c.Container != "" {
+		o = o.symbol("container", c.Container)
+	}
+	if c.Runtime != "" {
+		o = o.symbol("container_runtime", c.Runtime)
+	}
+	if c.PodUID != "" {
+		o = o.symbol("pod_uid", c.PodUID)
+	}
+	return o
 }
 
 func (o object) endpoint(addrKey, portKey string, e tcp.Endpoint) object {
@@ -100,6 +213,7 @@ func (o object) counts(c *Counts) object {
 		uint("lost_ring_full", c.LostRingFull).
 		uint("lost_ring_busy", c.LostRingBusy).
 		uint("lost_reentry", c.LostReentry).
+		uint("held", c.Held).
 		uint("read", c.Read).
 		uint("dropped", c.Dropped).
 		uint("written", c.Written).
@@ -107,7 +221,11 @@ func (o object) counts(c *Counts) object {
 		uint("fired", c.Fired).
 		uint("entered", c.Entered).
 		uint("missed", c.Missed).
-		uint("other_protocol", c.OtherProtocol)
+		uint("other_protocol", c.OtherProtocol).
+		uint("connections", c.Connections).
+		uint("time_wait_unknown", c.TimeWaitUnknown).
+		uint("time_wait_ends", c.TimeWaitEnds).
+		uint("time_wait_ends_untold", c.TimeWaitEndsUntold)
 }
 
 // Loss implements [Encoder].

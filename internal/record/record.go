@@ -18,7 +18,7 @@ const MaxLine = 4096
 
 // Types are the types of record that come and go as asked; start and stop always come.
 func Types() []string {
-	return []string{"transition", "stats", "loss"}
+	return []string{"transition", "connection", "stats", "loss"}
 }
 
 // Encoder appends one record as one whole line to dst and returns the longer
@@ -26,6 +26,8 @@ func Types() []string {
 type Encoder interface {
 	Start(dst []byte, seq uint64, r *Start) []byte
 	Transition(dst []byte, seq uint64, r *tcp.Transition) []byte
+	// Connection is told at a socket's last transition, last.
+	Connection(dst []byte, seq uint64, last *tcp.Transition, c *tcp.Connection) []byte
 	Stats(dst []byte, seq uint64, r *Stats) []byte
 	Loss(dst []byte, seq uint64, r *Loss) []byte
 	Stop(dst []byte, seq uint64, r *Stop) []byte
@@ -53,7 +55,7 @@ type Feature struct {
 //
 //	Fired    = Entered + Missed
 //	Seen     = Fired − OtherProtocol
-//	Seen     = Filtered + LostRingFull + LostRingBusy + LostReentry + Read
+//	Seen     = Filtered + LostRingFull + LostRingBusy + LostReentry + Held + Read
 //	Read     = Written + Dropped
 //
 // hold exactly. While events are under way Seen may be ahead of the sum.
@@ -66,10 +68,17 @@ type Counts struct {
 	LostRingFull  uint64
 	LostRingBusy  uint64
 	LostReentry   uint64 // both programs were busy
+	Held          uint64 // waiting for their socket's next transition (Linux up to 6.12)
 	Read          uint64
 	Dropped       uint64 // read, but not written
 	Written       uint64 // transition records
 	WrittenBytes  uint64 // of all records
+
+	Connections     uint64 // connection records written
+	TimeWaitUnknown uint64 // closes of which it was not found out whether they left a timewait socket
+
+	TimeWaitEnds       uint64 // ends of TIME_WAITs written, which are not among Written
+	TimeWaitEndsUntold uint64 // those for which there was no room
 }
 
 // Seen is the number of TCP transitions that the kernel went through. The two

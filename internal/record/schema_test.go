@@ -58,7 +58,7 @@ func TestEveryRecordTypeHasOneSchema(t *testing.T) {
 	for _, file := range files {
 		names = append(names, strings.TrimSuffix(filepath.Base(file), ".json"))
 	}
-	want := append(Types(), "start", "stop")
+	want := append(Types(), "start", "stop", "socket")
 	slices.Sort(names)
 	slices.Sort(want)
 	if !slices.Equal(names, want) {
@@ -86,21 +86,40 @@ func TestEveryGoldenLineIsValid(t *testing.T) {
 	}
 }
 
-func TestEveryStateRoleAndErrorIsValid(t *testing.T) {
+func TestEveryStateRoleSourceAndErrorIsValid(t *testing.T) {
 	all, encoder := schemas(t), NewNDJSON(nil)
-	event := fullV4()
+	event, end := fullV4(), fullConnection()
 	check := func() {
-		line := string(encoder.Transition(nil, 1, &event))
-		if err := validate(t, all, line); err != nil {
-			t.Errorf("%v\n%s", err, line)
+		socket := tcp.Socket{Transition: event}
+		for _, line := range [][]byte{
+			encoder.Transition(nil, 1, &event), encoder.Connection(nil, 1, &event, &end), encoder.Socket(nil, 1, &socket),
+		} {
+			if err := validate(t, all, string(line)); err != nil {
+				t.Errorf("%v\n%s", err, line)
+			}
 		}
 	}
 	for n := range 256 {
-		event.Old, event.New, event.Error = tcp.State(n), tcp.State(255-n), tcp.Errno(n)
+		event.Old, event.New, event.Substate, event.Error = tcp.State(n), tcp.State(255-n), 0, tcp.Errno(n)
+		if event.New == tcp.TimeWait {
+			event.Substate = tcp.FinWait2
+		}
 		check()
 	}
 	for _, event.Role = range []tcp.Role{tcp.RoleUnknown, tcp.RoleClient, tcp.RoleServer, tcp.RoleListener} {
 		check()
+	}
+	for _, event.Owner.Source = range []tcp.PIDSource{
+		tcp.PIDUnknown, tcp.PIDTask, tcp.PIDStored, tcp.PIDAccept, tcp.PIDListener, tcp.PIDScan,
+	} {
+		check()
+	}
+	for _, state := range tcp.States() {
+		for _, event.Error = range []tcp.Errno{0, 103, 104, 110} {
+			event.Old, event.New, event.Substate = state, tcp.Close, 0
+			end.ClosedBy = tcp.EndOf(&event)
+			check()
+		}
 	}
 }
 
@@ -151,11 +170,20 @@ func TestTheSchemasHaveTheKeysThatRecordsHaveAndDescribeEach(t *testing.T) {
 	}
 }
 
-func TestStopCountsAsStatsDo(t *testing.T) {
+func TestAKeyMeansTheSameInEveryRecordThatHasIt(t *testing.T) {
 	stats, stop := readSchema(t, "stats"), readSchema(t, "stop")
 	for key, raw := range stats.Properties {
 		if key != "type" && !reflect.DeepEqual(raw, stop.Properties[key]) {
 			t.Errorf("%s is %s in stop, want it as in stats: %s", key, stop.Properties[key], raw)
+		}
+	}
+	transition := readSchema(t, "transition")
+	for _, name := range []string{"connection", "socket"} {
+		for key, raw := range readSchema(t, name).Properties {
+			own := slices.Contains([]string{"type", "time", "seq"}, key)
+			if there, found := transition.Properties[key]; found && !own && !reflect.DeepEqual(raw, there) {
+				t.Errorf("%s is %s in %s, want it as in transition: %s", key, raw, name, there)
+			}
 		}
 	}
 }
@@ -203,9 +231,56 @@ func TestEachSchemaRejectsWhatItMust(t *testing.T) {
 		{"a key that is no label", line("transition", 1), `}`, `,"extra":1}`, "/extra"},
 		{"a label that is not snake_case", line("transition", 1), `}`, `,"Extra":"x"}`, ""},
 
+		{"a source that is not named", line("transition", 1), `"task"`, `"guess"`, "/pid_source"},
+		{"a time in the state of 0", line("transition", 1), `"in_state_ns":1500000000`, `"in_state_ns":0`, "/in_state_ns"},
+		{"a path that does not begin at the root", line("transition", 1), `"cgroup":"/`, `"cgroup":"`, "/cgroup"},
+		{"a short container id", line("transition", 1), `"container":"0`, `"container":"`, "/container"},
+		{"another runtime", line("transition", 1), `"containerd"`, `"lxc"`, "/container_runtime"},
+		{"a runtime without its container", line("transition", 1), `"container":"` + containerID + `",`, ``, ""},
+		{"a pod uid that is none", line("transition", 1), `"pod_uid":"2e8`, `"pod_uid":"2x8`, "/pod_uid"},
+		{"a TIME_WAIT without its substate", line("transition", 14), `,"time_wait_substate":"TIME_WAIT"`, ``, ""},
+		{"a TIME_WAIT without the kernel's state", line("transition", 14), `,"kernel_new_state":"CLOSE"`, ``, ""},
+		{"a substate of another state", line("transition", 14), `"new_state":"TIME_WAIT"`, `"new_state":"CLOSE"`, "/new_state"},
+		{"another substate", line("transition", 14), `substate":"TIME_WAIT"`, `substate":"CLOSING"`, "/time_wait_substate"},
+		{"the kernel's state where it is no other", line("transition", 14), `"kernel_new_state":"CLOSE"`,
+			`"kernel_new_state":"TIME_WAIT"`, "/kernel_new_state"},
+		{"known and not known", line("transition", 14), `"in_state_ns"`, `"time_wait_unknown":true,"in_state_ns"`, "/time_wait_unknown"},
+		{"not known of another state", line("transition", 16), `"new_state":"CLOSE"`, `"new_state":"CLOSING"`, "/new_state"},
+		{"to itself, but not", line("transition", 19), `"self":true`, `"self":false`, "/self"},
+
+		{"a TIME_WAIT that ends in no way", line("transition", 17), `"time_wait_end":"expired",`, ``, ""},
+		{"a TIME_WAIT that ends in another way", line("transition", 17), `"expired"`, `"late"`, "/time_wait_end"},
+		{"the end of another state", line("transition", 17), `"old_state":"TIME_WAIT"`, `"old_state":"LAST_ACK"`, "/old_state"},
+
+		{"another end", line("connection", 1), `"reset_received"`, `"luck"`, "/closed_by"},
+		{"an end that is not known", line("connection", 1), `"reset_received"`, `""`, "/closed_by"},
+		{"no final state", line("connection", 1), `"final_state":"CLOSE",`, ``, ""},
+		{"a duration without its beginning", line("connection", 1), `"opened":"2026-03-04T05:06:05.000008000Z",`, ``, ""},
+		{"a beginning without its duration", line("connection", 1), `"duration_ns":2000000000,`, ``, ""},
+		{"a beginning that is no time", line("connection", 1), `"opened":"2026-03-04`, `"opened":"2026-03-32`, "/opened"},
+		{"no bytes told", line("connection", 1), `"sent_bytes":123456789,`, ``, ""},
+		{"negative bytes", line("connection", 1), `"received_bytes":9`, `"received_bytes":-9`, "/received_bytes"},
+		{"a round trip of 0", line("connection", 1), `"rtt_ns":250000`, `"rtt_ns":0`, "/rtt_ns"},
+		{"established for less than no time", line("connection", 1), `"established_ns":1`, `"established_ns":-1`, "/established_ns"},
+		{"a beginning, and not known whether established", line("connection", 1), `"established_ns":1500000000,`, ``, ""},
+		{"partial, and yet its beginning known", line("connection", 1), `}`, `,"partial":true}`, "/opened"},
+		{"neither partial nor begun", line("connection", 5), `,"partial":true`, ``, ""},
+
+		{"a socket without a state", line("socket", 1), `"state":"ESTABLISHED",`, ``, ""},
+		{"a socket in a state of another name", line("socket", 1), `"ESTABLISHED"`, `"ESTAB"`, "/state"},
+		{"a socket without a user", line("socket", 1), `"uid":1000,`, ``, ""},
+		{"a TIME_WAIT without its substate", line("socket", 6), `,"time_wait_substate":"TIME_WAIT"`, ``, ""},
+		{"a TIME_WAIT with an owner", line("socket", 6), `}`, `,"pid":1,"comm":"x","pid_source":"task"}`, "/pid"},
+		{"a TIME_WAIT with a user", line("socket", 6), `}`, `,"uid":0}`, "/uid"},
+		{"a TIME_WAIT with nothing left", line("socket", 6), `"expires_in_ns":59960000000`, `"expires_in_ns":0`, "/expires_in_ns"},
+		{"a time left to another state", line("socket", 1), `"pid"`, `"expires_in_ns":1,"pid"`, "/state"},
+
 		{"a negative count", line("stats", 1), `"seen":1000`, `"seen":-1`, "/seen"},
-		{"a count that is no whole number", line("stats", 1), `"read":667`, `"read":66.7`, "/read"},
+		{"a count that is no whole number", line("stats", 1), `"read":663`, `"read":66.3`, "/read"},
 		{"a count left out", line("stats", 1), `"missed":5,`, ``, ""},
+
+		{"what is held left out", line("stats", 1), `"held":4,`, ``, ""},
+		{"connections left out", line("stop", 1), `"connections":59,`, ``, ""},
 
 		{"a loss of nothing", line("loss", 1), `"lost":1234`, `"lost":0`, "/lost"},
 		{"another cause", line("loss", 1), `"ring_full"`, `"bad_luck"`, "/cause"},
@@ -214,7 +289,7 @@ func TestEachSchemaRejectsWhatItMust(t *testing.T) {
 		{"another reason", line("stop", 3), `"duration"`, `"boredom"`, "/reason"},
 		{"a signal that is not named", line("stop", 1), `"signal":"SIGTERM",`, ``, ""},
 		{"a signal with another reason", line("stop", 3), `"duration"`, `"duration","signal":"SIGINT"`, "/signal"},
-		{"a count left out", line("stop", 1), `"written":600,`, ``, ""},
+		{"a count left out", line("stop", 1), `"written":596,`, ``, ""},
 	}
 	rejected := make(map[string]bool)
 	for _, tt := range wrong {

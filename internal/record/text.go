@@ -88,12 +88,11 @@ func (r *row) end() []byte {
 func (Text) Start(dst []byte, _ uint64, s *Start) []byte {
 	dst = append(dst, "# tcpshift "...)
 	dst = appendPrintable(dst, []byte(s.Version))
-	dst = append(dst, " on "...)
-	dst = appendPrintable(dst, []byte(s.Host))
-	dst = append(dst, ", Linux "...)
-	dst = appendPrintable(dst, []byte(s.Kernel))
-	dst = append(dst, ' ')
-	dst = append(dst, s.Arch...)
+	for _, part := range [...]struct{ before, known string }{{" on ", s.Host}, {", Linux ", s.Kernel}, {" ", s.Arch}} {
+		if part.known != "" {
+			dst = appendPrintable(append(dst, part.before...), []byte(part.known))
+		}
+	}
 	dst = s.Time.UTC().AppendFormat(dst, ", 2006-01-02 15:04:05 UTC\n")
 	for _, f := range s.Features {
 		if f.Off != "" {
@@ -116,24 +115,94 @@ func (Text) Transition(dst []byte, _ uint64, t *tcp.Transition) []byte {
 	r.dst = appendClock(r.dst, t.Time)
 	r.text(columnOld, t.Old.String())
 	r.text(columnNew, t.New.String())
-	if t.Role != tcp.RoleUnknown {
-		r.text(columnRole, t.Role.String())
-	} else {
-		r.text(columnRole, "-")
-	}
+	r.text(columnRole, orDash(t.Role.String()))
 	r.uint(columnNetns, uint64(t.Netns))
-	if t.Owner.Source != tcp.PIDUnknown {
-		r.uint(columnPID, uint64(t.Owner.PID))
-		r.to(columnComm)
-		r.dst = appendPrintable(r.dst, t.Owner.Comm.Bytes())
-	} else {
-		r.text(columnPID, "-")
-		r.text(columnComm, "-")
-	}
+	r.owner(columnPID, columnComm, &t.Owner)
 	r.endpoint(columnLocal, t.Local)
 	r.endpoint(columnPeer, t.Peer)
 	if t.Error != 0 {
 		r.text(columnError, t.Error.String())
+	}
+	return r.end()
+}
+
+// Where the columns of a snapshot begin.
+const (
+	socketRole  = 13
+	socketNetns = socketRole + 9
+	socketPID   = socketNetns + 11
+	socketComm  = socketPID + 8
+	socketLocal = socketComm + 16
+	socketPeer  = socketLocal + 22
+	socketLeft  = socketPeer + 22
+)
+
+// Header is a snapshot's first line.
+func (Text) Header(dst []byte) []byte {
+	r := row{dst, len(dst)}
+	r.text(0, "STATE")
+	r.text(socketRole, "ROLE")
+	r.text(socketNetns, "NETNS")
+	r.text(socketPID, "PID")
+	r.text(socketComm, "COMM")
+	r.text(socketLocal, "LOCAL")
+	r.text(socketPeer, "PEER")
+	r.text(socketLeft, "EXPIRES")
+	return r.end()
+}
+
+// Socket appends one line of a snapshot.
+func (Text) Socket(dst []byte, _ uint64, s *tcp.Socket) []byte {
+	r := row{dst, len(dst)}
+	r.text(0, s.New.String())
+	r.text(socketRole, orDash(s.Role.String()))
+	r.uint(socketNetns, uint64(s.Netns))
+	r.owner(socketPID, socketComm, &s.Owner)
+	r.endpoint(socketLocal, s.Local)
+	r.endpoint(socketPeer, s.Peer)
+	if s.ExpiresIn != 0 {
+		r.text(socketLeft, s.ExpiresIn.Round(time.Second/10).String())
+	}
+	return r.end()
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+func (r *row) owner(columnPID, columnComm int, o *tcp.Owner) {
+	if o.Source == tcp.PIDUnknown {
+		r.text(columnPID, "-")
+		r.text(columnComm, "-")
+		return
+	}
+	r.uint(columnPID, uint64(o.PID))
+	r.to(columnComm)
+	r.dst = appendPrintable(r.dst, o.Comm.Bytes())
+}
+
+// Connection implements [Encoder].
+func (Text) Connection(dst []byte, _ uint64, t *tcp.Transition, c *tcp.Connection) []byte {
+	r := row{append(appendClock(append(dst, "# "...), t.Time), " ended "...), len(dst)}
+	r.endpoint(0, t.Local)
+	r.dst = append(r.dst, " > "...)
+	r.endpoint(0, t.Peer)
+	if c.ClosedBy != "" {
+		r.dst = append(append(r.dst, " by "...), c.ClosedBy...)
+	}
+	if c.OpenedAt != 0 {
+		r.dst = append(r.dst, " after "...)
+		r.dst = append(r.dst, (t.Monotonic - c.OpenedAt).String()...)
+	}
+	for _, part := range [...]struct {
+		name  string
+		count uint64
+	}{{", sent ", c.Sent}, {", received ", c.Received}, {", retransmits ", uint64(c.Retransmits)}} {
+		r.dst = append(r.dst, part.name...)
+		r.dst = strconv.AppendUint(r.dst, part.count, 10)
 	}
 	return r.end()
 }

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -55,6 +56,73 @@ func TestTextColumnsStandUnderTheirTitles(t *testing.T) {
 			if want := strings.Index(titles, title); tt.aligned && begin != want {
 				t.Errorf("%s: %s stands at %d, want %d as in the header:\n%s\n%s", tt.name, tt.want[i], begin, want, titles, row)
 			}
+		}
+	}
+}
+
+func TestTheColumnsOfASnapshotStandUnderTheirTitles(t *testing.T) {
+	titles := strings.TrimSuffix(string(Text{}.Header(nil)), "\n")
+	names := []string{"STATE", "ROLE", "NETNS", "PID", "COMM", "LOCAL", "PEER", "EXPIRES"}
+	if got := strings.Fields(titles); !slices.Equal(got, names) {
+		t.Fatalf("the header is %q, want %q", got, names)
+	}
+	full := tcp.Socket{Transition: widest()}
+	full.New = tcp.NewSynRecv
+	for _, tt := range []struct {
+		name    string
+		socket  tcp.Socket
+		want    []string
+		aligned bool
+	}{
+		{"values that fill their columns", full, []string{
+			"NEW_SYN_RECV", "listener", "4294967295", "4194304", "fifteen-bytes-1", "255.255.255.255:65535", "255.255.255.255:65535",
+		}, true},
+		{"values not known", tcp.Socket{Transition: tcp.Transition{New: tcp.Close, Netns: 1}}, []string{
+			"CLOSE", "-", "1", "-", "-", "-", "-",
+		}, true},
+		{"a TIME_WAIT with its time", tcp.Socket{
+			Transition: tcp.Transition{
+				New: tcp.TimeWait, Substate: tcp.TimeWait, Netns: 2, Local: endpoint("192.0.2.1", 80), Peer: endpoint("::1", 5),
+			},
+			ExpiresIn: 31_449_000_000,
+		}, []string{"TIME_WAIT", "-", "2", "-", "-", "192.0.2.1:80", "[::1]:5", "31.4s"}, true},
+		{"values too wide for their columns", tcp.Socket{Transition: tcp.Transition{
+			New: tcp.BoundInactive, Role: 255, Owner: task(1<<32-1, "\x1b\x1b\x1b\x1b\x1b"), Local: fullV6().Peer, Peer: fullV6().Peer,
+		}, ExpiresIn: 1}, []string{
+			"BOUND_INACTIVE", "ROLE_255", "0", "4294967295", `\x1b\x1b\x1b\x1b\x1b`, "[2001:db8:1234:5678:9abc:def0:1234:5678]:443",
+			"[2001:db8:1234:5678:9abc:def0:1234:5678]:443", "0s",
+		}, false},
+	} {
+		row := strings.TrimSuffix(string(Text{}.Socket(nil, 1, &tt.socket)), "\n")
+		if got := strings.Fields(row); !slices.Equal(got, tt.want) {
+			t.Errorf("%s:\ngot  %q\nwant %q", tt.name, got, tt.want)
+			continue
+		}
+		end := 0
+		for i, value := range tt.want {
+			begin := end + strings.Index(row[end:], value)
+			end = begin + len(value)
+			if want := strings.Index(titles, names[i]); tt.aligned && begin != want {
+				t.Errorf("%s: %s stands at %d, want %d as in the header:\n%s\n%s", tt.name, value, begin, want, titles, row)
+			}
+		}
+	}
+}
+
+func TestWhatIsNotKnownOfTheHostIsLeftOutOfTheHeader(t *testing.T) {
+	for _, tt := range []struct {
+		start Start
+		want  string
+	}{
+		{Start{Version: "v1", Host: "web", Kernel: "6.1", Arch: "amd64"}, "# tcpshift v1 on web, Linux 6.1 amd64, 2026-03-04 05:06:07 UTC"},
+		{Start{Version: "v1", Kernel: "6.1", Arch: "amd64"}, "# tcpshift v1, Linux 6.1 amd64, 2026-03-04 05:06:07 UTC"},
+		{Start{Version: "v1", Host: "web", Arch: "amd64"}, "# tcpshift v1 on web amd64, 2026-03-04 05:06:07 UTC"},
+		{Start{Version: "v1"}, "# tcpshift v1, 2026-03-04 05:06:07 UTC"},
+	} {
+		tt.start.Time = moment
+		got, _, _ := strings.Cut(string(Text{}.Start(nil, 1, &tt.start)), "\n")
+		if got != tt.want {
+			t.Errorf("got  %s\nwant %s", got, tt.want)
 		}
 	}
 }

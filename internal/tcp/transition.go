@@ -44,11 +44,17 @@ type PIDSource uint8
 
 // PIDUnknown means that the owner is not known.
 const (
-	PIDUnknown PIDSource = iota
-	PIDTask              // it held the socket's lock at this transition
+	PIDUnknown  PIDSource = iota
+	PIDTask               // it held the socket's lock at this transition
+	PIDStored             // it did at an earlier one, and still has the socket
+	PIDAccept             // it accepted the connection
+	PIDListener           // it has the listener; who accepts is not known yet
+	PIDScan               // it had the socket open when the tracer started
 )
 
-var pidSourceNames = [...]string{PIDTask: "task"}
+var pidSourceNames = [...]string{
+	PIDTask: "task", PIDStored: "stored", PIDAccept: "accept", PIDListener: "listener", PIDScan: "scan",
+}
 
 // String gives the name used in records, or "" for PIDUnknown.
 func (s PIDSource) String() string {
@@ -98,6 +104,14 @@ type Owner struct {
 	Source PIDSource
 }
 
+// Cgroup is where a process runs.
+type Cgroup struct {
+	Path      string // below the hierarchy's mount
+	Container string // its full id; "": it is no container's
+	Runtime   string // docker, containerd, cri-o or podman; "": it cannot be told
+	PodUID    string // of Kubernetes
+}
+
 // Transition is one firing of the tracepoint sock:inet_sock_set_state.
 type Transition struct {
 	Time      time.Time     // wall clock; set by whoever knows the clock's offset
@@ -106,11 +120,41 @@ type Transition struct {
 	Local     Endpoint
 	Peer      Endpoint
 	Netns     uint32 // inode number
-	UID       uint32 // in the initial user namespace
+	UID       uint32 // of the socket, in the initial user namespace
 	Owner     Owner
+	CgroupID  uint64  // the owner's, else the socket's; 0: not known
+	Cgroup    *Cgroup // set by whoever knows the ids; nil: not known
 	Error     Errno
-	Old, New  State
+	Old, New  State // New is TimeWait where the kernel's CLOSE left a timewait socket
 	Role      Role
 	Mapped    bool // IPv4 over an IPv6 socket
 	IPv6      bool
+
+	InState      time.Duration // spent in Old; 0: not known
+	Substate     State         // of the timewait socket: FinWait2 or TimeWait; 0: there is none
+	TimeWaitOpen bool          // whether there is one could not be found out
+	Locked       bool          // a task held the socket's lock
+	PeerFIN      bool          // the peer's FIN has come
+	NoLinger2    bool          // TCP_LINGER2 is negative
+	Orphan       bool          // no process has the socket any more, or not yet
+	Expired      bool          // a TIME_WAIT that its timer ended
+}
+
+// KernelNew is the new state as the kernel told it, which never tells TimeWait.
+func (t *Transition) KernelNew() State {
+	if t.New == TimeWait {
+		return Close
+	}
+	return t.New
+}
+
+// TimeWaitEnd says that it is the end of a TIME_WAIT, which is not told by the
+// tracepoint sock:inet_sock_set_state.
+func (t *Transition) TimeWaitEnd() bool {
+	return t.Old == TimeWait
+}
+
+// Self says that the socket stayed in its state; the kernel tells such too.
+func (t *Transition) Self() bool {
+	return t.Old == t.KernelNew()
 }

@@ -14,15 +14,47 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// sample is the bytes of a transition CLOSE to LISTEN, bpf/event.h; the cookie
+// event is the bytes of one of bpf/event.h, of IPv4 and of this moment; the cookie
 // tells it from others.
-func sample(cookie uint64) []byte {
-	b := make([]byte, 96)
+func event(size int, kind byte, cookie uint64, old, next tcp.State) []byte {
+	b := make([]byte, size)
 	binary.NativeEndian.PutUint64(b[0:], uint64(read(unix.CLOCK_MONOTONIC)))
 	binary.NativeEndian.PutUint64(b[8:], cookie)
-	copy(b[84:], []byte{1, 4, 7, 10})
+	copy(b[100:], []byte{kind, 4, byte(old), byte(next)})
+	return b
+}
+
+func sample(cookie uint64) []byte { return event(112, 1, cookie, tcp.Close, tcp.Listen) }
+
+// end is a socket's last transition, opened that long before; 0: not known.
+func end(cookie uint64, age time.Duration) []byte {
+	b := event(152, 2, cookie, tcp.LastAck, tcp.Close)
+	if age > 0 {
+		binary.NativeEndian.PutUint64(b[112:], binary.NativeEndian.Uint64(b[0:])-uint64(age))
+	}
+	return b
+}
+
+func timeWaitEnd(cookie uint64) []byte { return event(112, 1, cookie, tcp.TimeWait, tcp.Close) }
+
+// inCgroup is the same event with its owner in that cgroup.
+func inCgroup(id uint64, event []byte) []byte {
+	binary.NativeEndian.PutUint64(event[16:], id)
+	return event
+}
+
+// cgroupPath names a cgroup by its levels, the cgroup first.
+func cgroupPath(id uint64, truncated byte, names ...string) []byte {
+	b := make([]byte, 1936)
+	binary.NativeEndian.PutUint64(b[0:], id)
+	binary.NativeEndian.PutUint32(b[8:], uint32(len(names)))
+	b[12], b[13] = truncated, 3
+	for i, name := range names {
+		copy(b[16+160*i:], name)
+	}
 	return b
 }
 
@@ -45,6 +77,9 @@ type fakeSource struct {
 
 	readErr, countersErr, detachErr error
 
+	readErrAt int // which Read gives readErr after its samples; 0: the first that finds nothing
+	reads     int
+
 	ring     [][]byte
 	emitted  uint64 // samples that came into the ring
 	detached bool
@@ -59,12 +94,13 @@ func (s *fakeSource) Read(wait time.Duration, handle func([]byte) error) error {
 	if !s.detached && s.atRead != nil {
 		s.atRead()
 	}
+	s.reads++
 	if len(s.rounds) > 0 && !s.detached {
 		s.emit(s.rounds[0])
 		s.rounds = s.rounds[1:]
 	}
 	if len(s.ring) == 0 && !s.detached {
-		if s.readErr != nil {
+		if s.readErr != nil && s.readErrAt == 0 {
 			return s.readErr
 		}
 		if s.whenIdle != nil {
@@ -78,6 +114,9 @@ func (s *fakeSource) Read(wait time.Duration, handle func([]byte) error) error {
 		if err := handle(next); err != nil {
 			return err
 		}
+	}
+	if s.readErrAt > 0 && s.reads == s.readErrAt {
+		return s.readErr
 	}
 	return nil
 }
@@ -105,10 +144,14 @@ type fakeSink struct {
 	err        error // what the write number errAt and those after it say
 	errAt      int
 	readerGone bool
+	atWrite    func() // runs at the beginning of each Write
 }
 
 func (s *fakeSink) Write(lines []byte) (int, error) {
 	s.writes++
+	if s.atWrite != nil {
+		s.atWrite()
+	}
 	if s.err != nil && s.writes >= s.errAt {
 		return 0, s.err
 	}
@@ -129,7 +172,15 @@ type line struct {
 	LostReentry   uint64 `json:"lost_reentry"`
 	WrittenBytes  uint64 `json:"written_bytes"`
 	OtherProtocol uint64 `json:"other_protocol"`
-	size          int
+
+	TimeWaitUnknown    uint64 `json:"time_wait_unknown"`
+	TimeWaitEnds       uint64 `json:"time_wait_ends"`
+	TimeWaitEndsUntold uint64 `json:"time_wait_ends_untold"`
+
+	Cgroup, Container, Opened string
+	Duration                  uint64 `json:"duration_ns"`
+	Partial                   bool
+	size                      int
 }
 
 func (s *fakeSink) lines(t *testing.T) []line {

@@ -3,17 +3,34 @@ package trace
 import (
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // ledger keeps the accounts: every firing of the tracepoint ends up in exactly
 // one of record.Counts' terms.
 type ledger struct {
-	read, dropped, written, writtenBytes uint64
+	read, dropped, written, connections, ends, writtenBytes uint64
 
 	kernel      probe.Counters
 	firedBefore uint64 // at the update before
 	lostReentry uint64 // as far as it is certain
 	reported    map[record.LossCause]uint64
+}
+
+// took enters one that was read from the ring. The end of a TIME_WAIT is no firing
+// of the tracepoint, and so has an account of its own.
+func (l *ledger) took(t *tcp.Transition, written bool) {
+	switch {
+	case t.TimeWaitEnd() && written:
+		l.ends++
+	case t.TimeWaitEnd():
+	case written:
+		l.read++
+		l.written++
+	default:
+		l.read++
+		l.dropped++
+	}
 }
 
 // update takes over the kernel's counters and gives what has been lost since the
@@ -65,7 +82,14 @@ func settled(c *probe.Counters) uint64 {
 	for _, p := range [...]*probe.ProgramCounters{&c.First, &c.Second} {
 		sum += p.OtherProtocol + p.Filtered + p.Emitted + p.RingFull + p.RingBusy
 	}
-	return sum
+	return sum + held(c)
+}
+
+// held may be released by the other program than the one that held, and while
+// programs run its release may have been counted before it was.
+func held(c *probe.Counters) uint64 {
+	all, released := c.First.Held+c.Second.Held, c.First.Released+c.Second.Released
+	return all - min(all, released)
 }
 
 func (l *ledger) counts() record.Counts {
@@ -79,9 +103,16 @@ func (l *ledger) counts() record.Counts {
 		LostRingFull:  first.RingFull + second.RingFull,
 		LostRingBusy:  first.RingBusy + second.RingBusy,
 		LostReentry:   l.lostReentry,
+		Held:          held(&l.kernel),
 		Read:          l.read,
 		Dropped:       l.dropped,
 		Written:       l.written,
 		WrittenBytes:  l.writtenBytes,
+
+		Connections:     l.connections,
+		TimeWaitUnknown: first.WalkBound + second.WalkBound,
+
+		TimeWaitEnds:       l.ends,
+		TimeWaitEndsUntold: first.EndUntold + second.EndUntold,
 	}
 }

@@ -123,6 +123,45 @@ var ledgerCases = []struct {
 			counts: record.Counts{Fired: 4, Entered: 4},
 		},
 	}},
+	{"what is held is neither lost nor out, whichever program releases it", []step{
+		{
+			counters: first(probe.ProgramCounters{Entered: 3, Emitted: 1, Held: 2}),
+			counts:   record.Counts{Fired: 3, Entered: 3, Held: 2},
+		},
+		{
+			counters: probe.Counters{
+				First:  probe.ProgramCounters{Entered: 4, Missed: 1, Emitted: 2, Held: 2, LeftToTwin: 0},
+				Second: probe.ProgramCounters{Entered: 5, LeftToTwin: 3, Emitted: 2, Held: 1, Released: 1},
+			},
+			counts: record.Counts{Fired: 5, Entered: 4, Missed: 1, Held: 2},
+		},
+		{
+			counters: probe.Counters{
+				First:  probe.ProgramCounters{Entered: 4, Missed: 1, Emitted: 2, Held: 2},
+				Second: probe.ProgramCounters{Entered: 5, LeftToTwin: 3, Emitted: 2, Held: 1, Released: 1},
+			},
+			final: true, losses: []record.Loss{}, counts: record.Counts{Fired: 5, Entered: 4, Missed: 1, Held: 2, LostReentry: 0},
+		},
+	}},
+	{"a release that is counted before its hold makes no count fall below nothing", []step{
+		{
+			counters: probe.Counters{First: probe.ProgramCounters{Entered: 2}, Second: probe.ProgramCounters{Released: 1, Emitted: 1}},
+			counts:   record.Counts{Fired: 2, Entered: 2},
+		},
+		{
+			counters: probe.Counters{
+				First: probe.ProgramCounters{Entered: 2, Held: 1}, Second: probe.ProgramCounters{Released: 1, Emitted: 2},
+			},
+			final: true, counts: record.Counts{Fired: 2, Entered: 2},
+		},
+	}},
+	{"walks that came to their bound and ends without room are counted, in both programs, and are in no sum", []step{{
+		counters: probe.Counters{
+			First:  probe.ProgramCounters{Entered: 9, Emitted: 9, WalkBound: 2, EndUntold: 3},
+			Second: probe.ProgramCounters{Entered: 9, LeftToTwin: 9, WalkBound: 4, EndUntold: 5},
+		},
+		final: true, counts: record.Counts{Fired: 9, Entered: 9, TimeWaitUnknown: 6, TimeWaitEndsUntold: 8},
+	}}},
 	{"more that came out than fired, an event handled twice, is no loss", []step{{
 		counters: first(probe.ProgramCounters{Entered: 4, Emitted: 5}), final: true,
 		counts: record.Counts{Fired: 4, Entered: 4},
@@ -146,8 +185,9 @@ func TestTheLedgerKeepsAccounts(t *testing.T) {
 }
 
 func TestTheLedgerCountsWhatTheLoopDoes(t *testing.T) {
-	l := ledger{read: 9, dropped: 2, written: 7, writtenBytes: 2100}
-	if got, want := l.counts(), (record.Counts{Read: 9, Dropped: 2, Written: 7, WrittenBytes: 2100}); got != want {
+	l := ledger{read: 9, dropped: 2, written: 7, connections: 3, ends: 4, writtenBytes: 2100}
+	want := record.Counts{Read: 9, Dropped: 2, Written: 7, Connections: 3, TimeWaitEnds: 4, WrittenBytes: 2100}
+	if got := l.counts(); got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/cgroup"
 	"github.com/tcpshift/tcpshift/internal/decode"
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
@@ -75,11 +76,17 @@ var errEnough = errors.New("enough transitions")
 // because the reader of the sink went away; otherwise what failed.
 func Run(ctx context.Context, cfg Config) error {
 	l := newLoop(cfg)
-	err := l.run(ctx)
+	err := unlessReaderGone(l.run(ctx))
+	// What was encoded before a failure is true all the same.
+	return errors.Join(err, unlessReaderGone(l.flush()), cfg.Source.Detach())
+}
+
+// unlessReaderGone takes away what is no failure, before it hides one.
+func unlessReaderGone(err error) error {
 	if errors.Is(err, output.ErrReaderGone) {
-		err = nil
+		return nil
 	}
-	return errors.Join(err, cfg.Source.Detach())
+	return err
 }
 
 type loop struct {
@@ -90,13 +97,14 @@ type loop struct {
 
 	buf     []byte
 	seq     uint64
-	event   tcp.Transition
+	event   decode.Event
+	cgroups *cgroup.Cache
 	began   time.Time
 	statsAt time.Time
 }
 
 func newLoop(cfg Config) *loop {
-	l := &loop{Config: cfg, buf: make([]byte, 0, 2*flushBytes)}
+	l := &loop{Config: cfg, cgroups: cgroup.NewCache(cgroup.DefaultLimit), buf: make([]byte, 0, 2*flushBytes)}
 	if cfg.Only != nil {
 		l.only = make(map[string]bool)
 		for _, t := range cfg.Only {
@@ -162,8 +170,11 @@ func (l *loop) turn() error {
 	if err := l.account(false); err != nil {
 		return err
 	}
-	if l.StatsInterval > 0 && !time.Now().Before(l.statsAt) {
+	if now := time.Now(); l.StatsInterval > 0 && !now.Before(l.statsAt) {
 		l.statsAt = l.statsAt.Add(l.StatsInterval)
+		if !l.statsAt.After(now) { // a write was blocked: what is overdue comes once
+			l.statsAt = now.Add(l.StatsInterval)
+		}
 		l.stats()
 	}
 	if err := l.flush(); err != nil {
@@ -177,26 +188,54 @@ func (l *loop) turn() error {
 
 // handle takes one sample: the hot path.
 func (l *loop) handle(sample []byte) error {
-	l.ledger.read++
-	if err := decode.Transition(sample, &l.event); err != nil {
+	if err := decode.Sample(sample, &l.event); err != nil {
 		return err
 	}
-	if !l.wants("transition") || l.Count > 0 && l.ledger.written == l.Count {
-		l.ledger.dropped++
+	if l.event.Kind == decode.Cgroup {
+		if l.event.CgroupPath != "" {
+			l.cgroups.Put(l.event.CgroupID, l.event.CgroupPath)
+		}
 		return nil
 	}
-	l.event.Time = l.clock.wall(l.event.Monotonic)
-	l.append(l.Encoder.Transition(l.buf, l.next(), &l.event))
-	l.ledger.written++
+	enough := l.enough()
+	l.transition(&l.event.Transition)
+	if l.event.Kind == decode.End && !enough {
+		l.connection(&l.event.Transition, &l.event.Connection)
+	}
 	if len(l.buf) >= flushBytes {
 		if err := l.flush(); err != nil {
 			return err
 		}
 	}
-	if l.ledger.written == l.Count && l.Count > 0 {
+	if l.enough() && !enough {
 		return errEnough
 	}
 	return nil
+}
+
+func (l *loop) enough() bool {
+	return l.Count > 0 && l.ledger.written == l.Count
+}
+
+func (l *loop) transition(t *tcp.Transition) {
+	t.Time = l.clock.wall(t.Monotonic)
+	if info, known := l.cgroups.Get(t.CgroupID); known {
+		t.Cgroup = (*tcp.Cgroup)(info)
+	}
+	wanted := l.wants("transition") && !l.enough()
+	if wanted {
+		l.append(l.Encoder.Transition(l.buf, l.next(), t))
+	}
+	l.ledger.took(t, wanted)
+}
+
+func (l *loop) connection(t *tcp.Transition, c *tcp.Connection) {
+	if !l.wants("connection") {
+		return
+	}
+	c.Opened = l.clock.wall(c.OpenedAt)
+	l.append(l.Encoder.Connection(l.buf, l.next(), t, c))
+	l.ledger.connections++
 }
 
 func (l *loop) next() uint64 {
@@ -241,10 +280,17 @@ func (l *loop) stats() {
 }
 
 // stop detaches first, so that the ring, the counters and the last records agree.
+// Where that fails they may not, but there is no better moment to come.
 func (l *loop) stop(ctx context.Context, reason string) error {
-	if err := l.Source.Detach(); err != nil {
-		return fmt.Errorf("detach: %w", err)
+	err := l.Source.Detach()
+	if err != nil {
+		err = fmt.Errorf("detach: %w", err)
 	}
+	return errors.Join(err, unlessReaderGone(l.finish(ctx, reason)))
+}
+
+// finish writes what is left, the final stats, and stop.
+func (l *loop) finish(ctx context.Context, reason string) error {
 	l.clock.sync()
 	if err := l.drain(); err != nil {
 		return err

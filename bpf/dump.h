@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The sockets of one network namespace as they are now: full, pending, and TIME_WAIT. */
+#ifndef TCPSHIFT_DUMP_H
+#define TCPSHIFT_DUMP_H
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
+#include <bpf/bpf_helpers.h>
+#include "endpoints.h"
+#include "memory.h"
+#include "owner.h"
+
+/* What all three kinds have in common. */
+static __always_inline void describe_common(const struct sock_common *skc, struct socket_event *e)
+{
+	struct transition_event *s = &e->socket;
+	struct endpoints ep = {};
+
+	ep.local_addr[0] = skc->skc_rcv_saddr;
+	ep.peer_addr[0] = skc->skc_daddr;
+	ep.family = 4;
+	if (skc->skc_family == AF_INET6)
+		read_v6_addrs(skc, &ep);
+	__builtin_memcpy(s->local_addr, ep.local_addr, sizeof(s->local_addr));
+	__builtin_memcpy(s->peer_addr, ep.peer_addr, sizeof(s->peer_addr));
+	s->local_port = skc->skc_num;
+	s->peer_port = bpf_ntohs(skc->skc_dport);
+	s->family = ep.family;
+	s->flags = ep.mapped ? EVENT_MAPPED : 0;
+	s->netns = skc->skc_net.net->ns.inum;
+	s->kind = EVENT_SOCKET;
+	s->new_state = skc->skc_state;
+	s->timestamp_ns = bpf_ktime_get_ns();
+	e->keepalive_interval = skc->skc_net.net->ipv4.sysctl_tcp_keepalive_intvl;
+}
+
+static __always_inline void describe_full(struct tcp_sock *tp, struct socket_event *e)
+{
+	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+	struct socket_memory *m = NULL;
+	struct holder h = {};
+
+	if (has_socket_storage)
+		m = bpf_sk_storage_get(&memory, tp, NULL, 0);
+	if (has_socket_cookie)
+		e->socket.cookie = bpf_get_socket_cookie(tp);
+	if (m)
+		recall_owner(sk, m, &h);
+	e->socket.cgroup_id = h.pid ? h.cgroup_id : cgroup_id_of_socket(sk);
+	e->socket.pid = h.pid;
+	e->socket.pid_source = h.source;
+	__builtin_memcpy(e->socket.comm, h.comm, sizeof(e->socket.comm));
+	e->socket.uid = sk->sk_uid.val;
+	e->socket.error = sk->sk_err;
+	if (e->socket.new_state == TCP_LISTEN)
+		e->socket.role = ROLE_LISTENER;
+}
+
+static __always_inline void describe_timewait(struct tcp_timewait_sock *tw, struct socket_event *e)
+{
+	e->socket.new_state = TCP_TIME_WAIT;
+	e->socket.time_wait_substate = tw->tw_sk.tw_substate;
+	e->expires_jiffies = tw->tw_sk.tw_timer.expires - bpf_jiffies64();
+}
+
+static __always_inline int on_socket(struct bpf_iter__tcp *ctx)
+{
+	struct sock_common *skc = ctx->sk_common;
+	struct socket_event e = {};
+	struct tcp_timewait_sock *tw;
+	struct tcp_sock *tp;
+
+	if (!skc)
+		return 0;
+	describe_common(skc, &e);
+	tp = bpf_skc_to_tcp_sock(skc);
+	if (tp) {
+		describe_full(tp, &e);
+	} else {
+		tw = bpf_skc_to_tcp_timewait_sock(skc);
+		if (tw)
+			describe_timewait(tw, &e);
+		else
+			e.socket.role = ROLE_SERVER; /* a request is on its way to be one */
+	}
+	e.socket.uid = ctx->uid;
+	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
+	return 0;
+}
+
+#endif

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* One transition, from the tracepoint to the ring. */
+#ifndef TCPSHIFT_TRANSITION_H
+#define TCPSHIFT_TRANSITION_H
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include "afterlife.h"
+#include "cgroup.h"
+#include "config.h"
+#include "counters.h"
+#include "endpoints.h"
+#include "event.h"
+#include "filter.h"
+#include "memory.h"
+#include "owner.h"
+#include "ring.h"
+#include "timewait.h"
+#include "twins.h"
+
+/* Everything that is known about one transition, on its way to the ring. */
+struct transition {
+	const struct sock *sk;
+	int old_state;
+	int new_state;
+	__u64 now_ns;
+	__u64 in_state_ns; /* 0: not known */
+	struct socket_memory *memory; /* may be NULL */
+	struct endpoints ep;
+	struct holder owner;
+	enum socket_role role;
+	__u64 timewait; /* the timewait socket's address, NOT_TIMEWAIT or WALK_BOUND */
+};
+
+static __always_inline int shown_new_state(const struct transition *t)
+{
+	return is_timewait(t->timewait) ? TCP_TIME_WAIT : t->new_state;
+}
+
+static __always_inline __u8 substate_of(const struct transition *t)
+{
+	struct inet_timewait_sock *tw = (struct inet_timewait_sock *)t->timewait;
+
+	return is_timewait(t->timewait) ? BPF_CORE_READ(tw, tw_substate) : 0;
+}
+
+static __always_inline bool wanted(const struct transition *t)
+{
+	if (!states_wanted(t->old_state, shown_new_state(t)))
+		return false;
+	if (filter_roles && !has_bit(filter_roles, t->role))
+		return false;
+	return socket_wanted(t->sk, &t->ep) && owner_wanted(&t->owner);
+}
+
+static __always_inline __u8 flags_of(const struct transition *t)
+{
+	const struct sock *sk = t->sk;
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
+
+	return (t->ep.mapped ? EVENT_MAPPED : 0) | (sk->sk_lock.owned ? EVENT_LOCKED : 0) |
+	       (t->in_state_ns ? EVENT_TIMED : 0) |
+	       (t->timewait == WALK_BOUND ? EVENT_WALK_BOUND : 0) |
+	       (sk->__sk_common.skc_flags >> SOCK_DONE & 1 ? EVENT_PEER_FIN : 0) |
+	       (tp && tp->linger2 < 0 ? EVENT_NO_LINGER2 : 0) | (sk->sk_socket ? 0 : EVENT_ORPHAN);
+}
+
+static __always_inline void describe(const struct transition *t, struct transition_event *e)
+{
+	e->timestamp_ns = t->now_ns;
+	e->cookie = has_socket_cookie ? bpf_get_socket_cookie((void *)t->sk) : 0;
+	e->cgroup_id = t->owner.cgroup_id;
+	e->in_state_ns = t->in_state_ns;
+	__builtin_memcpy(e->local_addr, t->ep.local_addr, sizeof(e->local_addr));
+	__builtin_memcpy(e->peer_addr, t->ep.peer_addr, sizeof(e->peer_addr));
+	__builtin_memcpy(e->comm, t->owner.comm, sizeof(e->comm));
+	e->netns = t->sk->__sk_common.skc_net.net->ns.inum;
+	e->uid = t->sk->sk_uid.val;
+	e->pid = t->owner.pid;
+	e->error = t->sk->sk_err;
+	e->local_port = t->ep.local_port;
+	e->peer_port = t->ep.peer_port;
+	e->kind = EVENT_TRANSITION;
+	e->family = t->ep.family;
+	e->old_state = t->old_state;
+	e->new_state = t->new_state;
+	e->time_wait_substate = substate_of(t);
+	e->role = t->role;
+	e->pid_source = t->owner.source;
+	e->flags = flags_of(t);
+	__builtin_memset(e->reserved, 0, sizeof(e->reserved));
+}
+
+static __always_inline void describe_end(const struct transition *t, struct end_event *e)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)t->sk);
+
+	e->transition.kind = EVENT_END;
+	e->opened_ns = t->memory ? t->memory->opened_ns : 0;
+	e->established_ns = t->memory ? t->memory->established_ns : 0;
+	e->sent_bytes = tp ? tp->bytes_sent - tp->bytes_retrans : 0;
+	e->received_bytes = tp ? tp->bytes_received : 0;
+	e->retransmits = tp ? tp->total_retrans : 0;
+	e->rtt_us = tp ? tp->srtt_us >> 3 : 0;
+}
+
+static __always_inline bool is_end(const struct transition *t)
+{
+	return want_ends && t->new_state == TCP_CLOSE && t->old_state != TCP_CLOSE;
+}
+
+static __always_inline bool emit_transition(const struct transition *t,
+					    struct program_counters *counters)
+{
+	struct transition_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+
+	if (!e)
+		return false;
+	describe(t, e);
+	watch_end(t->timewait, e, counters);
+	bpf_ringbuf_submit(e, wake_flags(t->now_ns));
+	return true;
+}
+
+static __always_inline bool emit_end(const struct transition *t, struct program_counters *counters)
+{
+	struct end_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+
+	if (!e)
+		return false;
+	describe(t, &e->transition);
+	describe_end(t, e);
+	watch_end(t->timewait, &e->transition, counters);
+	bpf_ringbuf_submit(e, wake_flags(t->now_ns));
+	return true;
+}
+
+static __always_inline void tell(struct transition *t, struct program_counters *counters)
+{
+	if (t->timewait == WALK_BOUND)
+		count(counters->walk_bound);
+	if (!wanted(t)) {
+		count(counters->filtered);
+		return;
+	}
+	/* Before the event's place in the ring is taken: a new path goes out first. */
+	if (!t->owner.pid)
+		t->owner.cgroup_id = cgroup_id_of_socket(t->sk);
+	if (is_end(t) ? emit_end(t, counters) : emit_transition(t, counters))
+		count(counters->emitted);
+	else
+		count_lost(counters);
+}
+
+/*
+ * Up to 6.12 a child's LISTEN -> SYN_RECV has no peer yet, and its cookie is not
+ * its own. It is told right before the socket's next transition, as it was.
+ */
+static __always_inline bool must_be_held(const struct transition *t)
+{
+	return t->memory && t->old_state == TCP_LISTEN && t->new_state == TCP_SYN_RECV &&
+	       !t->ep.peer_port;
+}
+
+static __always_inline void release_held(const struct transition *t,
+					 struct program_counters *counters)
+{
+	struct transition held = *t;
+
+	held.old_state = TCP_LISTEN;
+	held.new_state = TCP_SYN_RECV;
+	held.now_ns = t->memory->held_ns;
+	held.in_state_ns = 0;
+	held.timewait = NOT_TIMEWAIT;
+	t->memory->held_ns = 0;
+	count(counters->released);
+	tell(&held, counters);
+}
+
+static __always_inline void remember(struct transition *t)
+{
+	struct socket_memory *m = t->memory;
+
+	t->role = recall_role(m, t->old_state, t->new_state);
+	if (!m)
+		return;
+	if (t->old_state == TCP_LISTEN && t->new_state == TCP_SYN_RECV)
+		begin_child(m);
+	t->in_state_ns = recall_times(m, t->old_state, t->new_state, t->now_ns);
+}
+
+static __always_inline void handle(struct transition *t, struct program_counters *counters)
+{
+	if (t->sk->sk_protocol != IPPROTO_TCP) {
+		count(counters->other_protocol);
+		return;
+	}
+	remember(t);
+	read_endpoints(t->sk, &t->ep);
+	if (must_be_held(t)) {
+		t->memory->held_ns = t->now_ns;
+		count(counters->held);
+		return;
+	}
+	find_owner(t->sk, t->memory, t->old_state, t->new_state, &t->owner);
+	if (t->memory && t->memory->held_ns)
+		release_held(t, counters);
+	t->timewait = timewait_of(t->sk, &t->ep, t->old_state, t->new_state);
+	tell(t, counters);
+}
+
+static __always_inline int on_transition(enum twin twin, const struct sock *sk, int old_state,
+					 int new_state)
+{
+	struct transition t = {.sk = sk, .old_state = old_state, .new_state = new_state};
+	struct program_counters *counters = counters_of(twin);
+
+	if (!counters)
+		return 0;
+	count(counters->entered);
+	t.memory = memory_of(sk);
+	if (!claim(twin, sk, t.memory, old_state, new_state)) {
+		count(counters->left_to_twin);
+		return 0;
+	}
+	t.now_ns = bpf_ktime_get_ns();
+	handle(&t, counters);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,177 @@
+// Package netns finds the network namespaces of this host and runs functions in
+// them. It never makes one, and never leaves a thread in a foreign one.
+package netns
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Namespace is one network namespace, open for entering.
+type Namespace struct {
+	Inode uint32
+	file  *os.File
+}
+
+// places are where namespaces show: as a thread's, as an open file. Mounts are
+// read from mountinfo(5).
+var places = []string{"/proc/[0-9]*/ns/net", "/proc/[0-9]*/task/[0-9]*/ns/net", "/proc/[0-9]*/fd/*"}
+
+// Find opens the namespaces with these inodes, or, without any, every one that
+// can be found; the caller closes them. One that is held by a kernel thread or a
+// socket alone does not show.
+func Find(inodes []uint32) ([]Namespace, error) {
+	found := make(map[uint32]bool)
+	var all []Namespace
+	for inode, path := range candidates {
+		if found[inode] || len(inodes) > 0 && !slices.Contains(inodes, inode) {
+			continue
+		}
+		n, err := open(path, inode)
+		if err != nil {
+			continue // gone in the meantime, or something else after all
+		}
+		found[inode] = true
+		all = append(all, n)
+	}
+	for _, inode := range inodes {
+		if !found[inode] {
+			CloseAll(all)
+			return nil, fmt.Errorf("find network namespace %d: it does not show in /proc any more, or is not for this user to enter", inode)
+		}
+	}
+	if len(all) == 0 {
+		return nil, errors.New("find network namespaces: none shows in /proc, is it mounted, and are you root")
+	}
+	return all, nil
+}
+
+// CloseAll closes what Find has opened.
+func CloseAll(namespaces []Namespace) {
+	for _, n := range namespaces {
+		_ = n.Close() // it was only read
+	}
+}
+
+// Exists says whether a namespace with this inode can be found.
+func Exists(inode uint32) bool {
+	for found := range candidates {
+		if found == inode {
+			return true
+		}
+	}
+	return false
+}
+
+// open makes sure that it is this namespace: where it is mounted, there may be
+// something else on top.
+func open(path string, inode uint32) (Namespace, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO would wait for a writer
+	if err != nil {
+		return Namespace{}, err
+	}
+	var st unix.Stat_t
+	kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE)
+	if err == nil {
+		err = unix.Fstat(int(f.Fd()), &st)
+	}
+	if err != nil || kind != unix.CLONE_NEWNET || st.Ino != uint64(inode) {
+		return Namespace{}, errors.Join(fmt.Errorf("%s is not network namespace %d", path, inode), err, f.Close())
+	}
+	return Namespace{Inode: inode, file: f}, nil
+}
+
+// candidates yields namespaces and where they show, the likeliest places first, and
+// each as often as it shows.
+func candidates(yield func(inode uint32, path string) bool) {
+	for _, place := range places {
+		paths, _ := filepath.Glob(place) // fails only for a bad pattern
+		for _, path := range paths {
+			target, _ := os.Readlink(path)
+			if inode, ok := inodeOf(target); ok && !yield(inode, path) {
+				return
+			}
+		}
+	}
+	mounted(yield)
+}
+
+// inodeOf reads what the kernel calls a namespace's file.
+func inodeOf(name string) (uint32, bool) {
+	number, found := strings.CutPrefix(name, "net:[")
+	if !found {
+		return 0, false
+	}
+	inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
+	return uint32(inode), err == nil
+}
+
+// mounted yields the mount points of namespaces that are mounted somewhere, as ip netns does.
+func mounted(yield func(inode uint32, path string) bool) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		// The fourth field is the root of the mount, the fifth where it is mounted.
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 5 {
+			continue
+		}
+		if inode, ok := inodeOf(fields[3]); ok && !yield(inode, unescape.Replace(fields[4])) {
+			return
+		}
+	}
+}
+
+// unescape undoes what the kernel does to paths in mountinfo (show_path in fs/proc_namespace.c).
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#")
+
+// Do runs f on a thread that is in the namespace. The thread ends with f, so that
+// nothing else ever runs there.
+func (n Namespace) Do(f func() error) error {
+	result := make(chan error, 1)
+	onOwnThread(func() {
+		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
+			result <- fmt.Errorf("enter network namespace %d: %w", n.Inode, err)
+			return
+		}
+		result <- f()
+	})
+	return <-result
+}
+
+// onOwnThread starts f on a thread that ends with it. That is never the process's
+// first one, which does not end, and whose namespace is shown as the process's.
+func onOwnThread(f func()) {
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread dies with this goroutine
+		if unix.Gettid() != unix.Getpid() {
+			f()
+			return
+		}
+		taken := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(taken)
+			f()
+		}()
+		<-taken // until then this goroutine keeps the first thread
+		runtime.UnlockOSThread()
+	}()
+}
+
+// Close lets go of the namespace.
+func (n Namespace) Close() error {
+	return n.file.Close()
+}

@@ -1,0 +1,357 @@
+package netns
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// patience bounds every wait. It is never waited out where all is well.
+const patience = 10 * time.Second
+
+// The first thread is the main goroutine's until TestMain has seen how Do treats it.
+func init() { runtime.LockOSThread() }
+
+// firstThread is what Do did when it was called where nothing but the process's
+// first thread could run what it starts.
+var firstThread error
+
+func TestMain(m *testing.M) {
+	runtime.UnlockOSThread()
+	if os.Geteuid() == 0 {
+		firstThread = doFromFirstThread()
+	}
+	os.Exit(m.Run())
+}
+
+func doFromFirstThread() error {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	f, err := os.Open("/proc/self/ns/net")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return Namespace{file: f}.Do(notOnFirstThread)
+}
+
+func notOnFirstThread() error {
+	if unix.Gettid() == unix.Getpid() {
+		return errors.New("it runs on the first thread, which does not end")
+	}
+	return nil
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	const why = "making a namespace needs root"
+	if os.Getenv("CI") == "true" {
+		t.Fatal(why + ", and CI=true wants every test to run")
+	}
+	t.Skip(why)
+}
+
+// inodeAt reads the inode number from the link, and not as the code under test does.
+func inodeAt(t *testing.T, path string) (inode uint32) {
+	t.Helper()
+	target, err := os.Readlink(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscanf(target, "net:[%d]", &inode); err != nil {
+		t.Fatalf("%s links to %q: %v", path, target, err)
+	}
+	return inode
+}
+
+func own(t *testing.T) uint32 { return inodeAt(t, "/proc/self/ns/net") }
+
+// makeNetns makes a namespace in which hold runs. When it returns, nothing is left
+// of it but what hold has made.
+func makeNetns(t *testing.T, hold func(path string) error) (inode uint32) {
+	t.Helper()
+	const path = "/proc/thread-self/ns/net"
+	result, thread := make(chan error, 1), 0
+	onOwnThread(func() {
+		thread = unix.Gettid()
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			inode = inodeAt(t, path)
+			err = hold(path)
+		}
+		result <- err
+	})
+	if err := <-result; err != nil {
+		t.Fatalf("make a network namespace: %v", err)
+	}
+	await(t, "the end of its thread", func() bool {
+		_, err := os.Stat(fmt.Sprintf("/proc/self/task/%d", thread))
+		return err != nil
+	})
+	return inode
+}
+
+func await(t *testing.T, what string, happened func() bool) {
+	t.Helper()
+	for began := time.Now(); !happened(); runtime.Gosched() {
+		if time.Since(began) > patience {
+			t.Fatalf("no %s within %v", what, patience)
+		}
+	}
+}
+
+// heldByFile is a namespace that nothing but a descriptor holds.
+func heldByFile(t *testing.T) (inode uint32, f *os.File) {
+	t.Helper()
+	inode = makeNetns(t, func(path string) (err error) {
+		f, err = os.Open(path)
+		return err
+	})
+	t.Cleanup(func() { f.Close() })
+	return inode, f
+}
+
+// find is Find, its namespaces closed with the test, by their inodes.
+func find(t *testing.T, inodes ...uint32) map[uint32]Namespace {
+	t.Helper()
+	all, err := Find(inodes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { CloseAll(all) })
+	byInode := make(map[uint32]Namespace)
+	for _, n := range all {
+		if _, twice := byInode[n.Inode]; twice {
+			t.Errorf("namespace %d is found twice", n.Inode)
+		}
+		byInode[n.Inode] = n
+	}
+	return byInode
+}
+
+func TestTheOwnNamespaceIsFoundOnceThoughManyAreInIt(t *testing.T) {
+	needRoot(t)
+	if _, found := find(t)[own(t)]; !found {
+		t.Errorf("namespace %d is not found", own(t))
+	}
+	if all := find(t, own(t)); len(all) != 1 {
+		t.Errorf("%d namespaces are found, want the one asked for: %v", len(all), all)
+	}
+	if !Exists(own(t)) {
+		t.Errorf("namespace %d does not exist", own(t))
+	}
+}
+
+func TestANamespaceIsFoundByWhateverHoldsIt(t *testing.T) {
+	needRoot(t)
+	t.Run("a thread", func(t *testing.T) {
+		makeNetns(t, func(path string) error { return check(inodeAt(t, path)) })
+	})
+	t.Run("a descriptor", func(t *testing.T) {
+		inode, _ := heldByFile(t)
+		if err := check(inode); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("a mount", func(t *testing.T) { inOwnMounts(t, checkMounts) })
+}
+
+// check holds what is true of a namespace that is there.
+func check(inode uint32) error {
+	if !Exists(inode) {
+		return fmt.Errorf("namespace %d does not exist", inode)
+	}
+	for _, wanted := range [][]uint32{{inode}, nil} {
+		all, err := Find(wanted)
+		if err != nil {
+			return err
+		}
+		CloseAll(all)
+		times := 0
+		for _, n := range all {
+			if n.Inode == inode {
+				times++
+			}
+		}
+		if times != 1 || wanted != nil && len(all) != 1 {
+			return fmt.Errorf("Find(%v) gives %v, with %d %d times", wanted, all, inode, times)
+		}
+	}
+	return nil
+}
+
+const mountsEnv = "TCPSHIFT_TEST_NETNS_MOUNTS"
+
+// inOwnMounts runs f in a process of its own, whose mounts go with it.
+func inOwnMounts(t *testing.T, f func(t *testing.T, dir string)) {
+	t.Helper()
+	if dir := os.Getenv(mountsEnv); dir != "" {
+		f(t, dir)
+		return
+	}
+	child := exec.Command(os.Args[0], "-test.run=^"+strings.ReplaceAll(t.Name(), "/", "$/^")+"$", "-test.v")
+	child.Env = append(os.Environ(), mountsEnv+"="+t.TempDir())
+	child.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	out, err := child.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("in its own mount namespace: %v\n%s", err, out)
+	}
+}
+
+func checkMounts(t *testing.T, dir string) {
+	for _, name := range []string{"plain", "with a space", "tab\there", `back\slash`, "line\nend"} {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		inode := makeNetns(t, func(ns string) error { return unix.Mount(ns, path, "", unix.MS_BIND, "") })
+		if err := check(inode); err != nil {
+			t.Errorf("mounted at %q: %v", path, err)
+			continue
+		}
+		var st unix.Stat_t
+		if err := find(t, inode)[inode].Do(func() error { return unix.Stat("/proc/thread-self/ns/net", &st) }); err != nil ||
+			st.Ino != uint64(inode) {
+			t.Errorf("mounted at %q: inside it is %d, want %d: %v", path, st.Ino, inode, err)
+		}
+	}
+	checkHidden(t, filepath.Join(dir, "hidden"))
+}
+
+// checkHidden: there may be something else on top of a mount, which is not to be
+// taken for it, nor waited for.
+func checkHidden(t *testing.T, path string) {
+	t.Helper()
+	fifo := path + ".fifo"
+	if err := errors.Join(os.WriteFile(path, nil, 0o600), unix.Mkfifo(fifo, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	inode := makeNetns(t, func(ns string) error { return unix.Mount(ns, path, "", unix.MS_BIND, "") })
+	if err := unix.Mount(fifo, path, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	found := make(chan error, 1)
+	go func() {
+		all, err := Find([]uint32{inode})
+		CloseAll(all)
+		found <- err
+	}()
+	select {
+	case err := <-found:
+		if err == nil {
+			t.Error("a namespace is found where it is hidden by a FIFO")
+		}
+	case <-time.After(patience):
+		t.Error("still waiting for the writer of a FIFO")
+	}
+}
+
+func TestOneThatIsNotThereIsSaidEvenNextToOneThatIs(t *testing.T) {
+	needRoot(t)
+	for _, wanted := range [][]uint32{{0}, {1}, {own(t), 1}, {1, own(t)}} { // nothing has such inodes
+		if all, err := Find(wanted); err == nil || all != nil {
+			t.Errorf("Find(%v) gives %v, %v, want an error", wanted, all, err)
+		}
+	}
+	for _, none := range []uint32{0, 1, 1<<32 - 1} {
+		if Exists(none) {
+			t.Errorf("namespace %d exists", none)
+		}
+	}
+}
+
+func TestDoRunsInsideAndGivesTheError(t *testing.T) {
+	needRoot(t)
+	inode, _ := heldByFile(t)
+	n := find(t, inode)[inode]
+	errInside := errors.New("inside")
+	var inside uint32
+	if err := n.Do(func() error {
+		inside = inodeAt(t, "/proc/thread-self/ns/net")
+		return errInside
+	}); !errors.Is(err, errInside) || inside != inode {
+		t.Errorf("inside is %d, the error %v; want %d, %v", inside, err, inode, errInside)
+	}
+	if here := inodeAt(t, "/proc/thread-self/ns/net"); here != own(t) {
+		t.Errorf("afterwards this thread is in %d, want %d", here, own(t))
+	}
+	n.Close()
+	if err := n.Do(func() error { t.Error("it ran"); return nil }); err == nil {
+		t.Error("a namespace that was closed can be entered")
+	}
+}
+
+func TestDoLeavesNoThreadInAForeignNamespace(t *testing.T) {
+	needRoot(t)
+	inode, _ := heldByFile(t)
+	n := find(t, inode)[inode]
+	home := own(t)
+	if firstThread != nil {
+		t.Error(firstThread)
+	}
+	// Enough at once for each of the runtime's threads to have its turn, the first too.
+	var wait sync.WaitGroup
+	for range 200 {
+		wait.Go(func() {
+			if err := n.Do(notOnFirstThread); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	wait.Wait()
+	await(t, "return of every thread", func() bool {
+		threads, err := filepath.Glob("/proc/self/task/*/ns/net")
+		if err != nil || len(threads) == 0 {
+			t.Fatalf("find threads: %v", err)
+		}
+		for _, path := range threads {
+			target, err := os.Readlink(path)
+			if err == nil && target != fmt.Sprintf("net:[%d]", home) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+func TestManyNamespacesAreFoundAndNoneIsKeptOpen(t *testing.T) {
+	needRoot(t)
+	open := func() int {
+		fds, err := filepath.Glob("/proc/self/fd/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(fds)
+	}
+	var inodes []uint32
+	for range 5 {
+		inode, _ := heldByFile(t)
+		inodes = append(inodes, inode)
+	}
+	before := open()
+	for range 3 {
+		all, err := Find(inodes)
+		if err != nil || len(all) != len(inodes) {
+			t.Fatalf("%d are found, want %d: %v", len(all), len(inodes), err)
+		}
+		CloseAll(all)
+		if _, err := Find(append(inodes, 1)); err == nil {
+			t.Fatal("inode 1 is found")
+		}
+	}
+	if after := open(); after != before {
+		t.Errorf("%d descriptors are open, %d were before", after, before)
+	}
+}

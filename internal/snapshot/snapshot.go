@@ -1,0 +1,100 @@
+// Package snapshot joins the stages for the sockets of one moment, as trace does
+// for a stream: it reads, decodes, encodes and writes. It must not know how any
+// stage does its work.
+package snapshot
+
+import (
+	"errors"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/cgroup"
+	"github.com/tcpshift/tcpshift/internal/decode"
+	"github.com/tcpshift/tcpshift/internal/netns"
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// Encoder appends one socket as one whole line; Header what comes before the first.
+type Encoder interface {
+	Header(dst []byte) []byte
+	Socket(dst []byte, seq uint64, s *tcp.Socket) []byte
+}
+
+// Sink takes whole lines.
+type Sink interface {
+	Write(lines []byte) (written int, err error)
+}
+
+const flushBytes = 64 << 10
+
+// Take writes every TCP socket of the namespaces, TIME_WAIT and pending requests
+// included.
+func Take(namespaces []netns.Namespace, enc Encoder, sink Sink) error {
+	s := &snapshot{
+		enc: enc, sink: sink, now: time.Now(),
+		cgroups: cgroup.NewCache(cgroup.DefaultLimit), buf: enc.Header(nil),
+	}
+	err := probe.Snapshot(namespaces, s.handle)
+	if err != nil && s.seq == 0 {
+		return err // a header alone would look like a host without sockets
+	}
+	return errors.Join(err, s.flush())
+}
+
+type snapshot struct {
+	enc     Encoder
+	sink    Sink
+	cgroups *cgroup.Cache
+	now     time.Time
+	event   decode.Event
+	buf     []byte
+	seq     uint64
+}
+
+func (s *snapshot) handle(sample []byte, keepalive time.Duration) error {
+	e := &s.event
+	if err := decode.Sample(sample, e); err != nil {
+		return err
+	}
+	switch e.Kind {
+	case decode.Cgroup:
+		if e.CgroupPath != "" {
+			s.cgroups.Put(e.CgroupID, e.CgroupPath)
+		}
+		return nil
+	case decode.Socket:
+		s.socket(tcp.Socket{Transition: e.Transition, ExpiresIn: expiresIn(e, keepalive)})
+	}
+	if len(s.buf) >= flushBytes {
+		return s.flush()
+	}
+	return nil
+}
+
+func (s *snapshot) socket(socket tcp.Socket) {
+	socket.Time = s.now
+	if info, known := s.cgroups.Get(socket.CgroupID); known {
+		socket.Cgroup = (*tcp.Cgroup)(info)
+	}
+	s.seq++
+	s.buf = s.enc.Socket(s.buf, s.seq, &socket)
+}
+
+// expiresIn is 0 where it is not known. A timer that is overdue has nothing left.
+func expiresIn(e *decode.Event, keepalive time.Duration) time.Duration {
+	left := int64(e.ExpiresJiffies)
+	if e.Transition.New != tcp.TimeWait || left <= 0 || e.KeepaliveJiffies == 0 {
+		return 0
+	}
+	jiffy := keepalive / time.Duration(e.KeepaliveJiffies)
+	return time.Duration(left) * jiffy
+}
+
+func (s *snapshot) flush() error {
+	if len(s.buf) == 0 {
+		return nil
+	}
+	_, err := s.sink.Write(s.buf)
+	s.buf = s.buf[:0]
+	return err
+}

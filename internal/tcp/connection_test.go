@@ -1,0 +1,175 @@
+package tcp
+
+import (
+	"net/netip"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// ending is a last transition as far as EndOf looks at it.
+type ending struct {
+	name string
+	t    Transition
+	want ClosedBy
+}
+
+// last is a transition to CLOSE of a socket that has its ports.
+func last(old State, change ...func(*Transition)) Transition {
+	t := Transition{Old: old, New: Close, Local: Endpoint{netip.MustParseAddr("192.0.2.1"), 50388}}
+	for _, f := range change {
+		f(&t)
+	}
+	return t
+}
+
+func locked(t *Transition)       { t.Locked = true }
+func unbound(t *Transition)      { t.Local.Port = 0 }
+func toTimeWait(t *Transition)   { t.New, t.Substate = TimeWait, TimeWait }
+func toFinWait2(t *Transition)   { t.New, t.Substate = TimeWait, FinWait2 }
+func walkBound(t *Transition)    { t.TimeWaitOpen = true }
+func peerFIN(t *Transition)      { t.PeerFIN = true }
+func noLinger2(t *Transition)    { t.NoLinger2 = true }
+func orphan(t *Transition)       { t.Orphan = true }
+func ownerAtWork(t *Transition)  { t.Owner = Owner{PID: 7, Source: PIDTask} }
+func ownerStored(t *Transition)  { t.Owner = Owner{PID: 7, Source: PIDStored} }
+func noBucketLeft(t *Transition) { t.New, t.Substate = Close, 0 }
+
+func with(err unix.Errno) func(*Transition) {
+	return func(t *Transition) { t.Error = Errno(err) }
+}
+
+// The rows of the table of the kernel's code paths that lead to CLOSE.
+var endings = []ending{
+	{"a listener that is closed", last(Listen, locked, ownerAtWork), ClosedByLocal},
+	{"a listener that is closed, with an error of its former life", last(Listen, locked, ownerAtWork, with(unix.ECONNRESET)), ClosedByLocal},
+	{"a listener ended by ss -K or shut down", last(Listen, locked, ownerStored), ""},
+	{"a listener ended by ss -K or shut down, nobody known", last(Listen, locked), ""},
+
+	{"connect() that finds no port", last(SynSent, locked, unbound), ClosedByNoPort},
+	{"connect() that finds no port, after a reset of the same socket", last(SynSent, locked, unbound, with(unix.ECONNRESET)), ClosedByNoPort},
+	{"close() before an answer came", last(SynSent, locked), ClosedByLocal},
+	{"connect() refused, in softirq", last(SynSent, with(unix.ECONNREFUSED)), ClosedByRefused},
+	{"connect() refused, in the backlog", last(SynSent, locked, with(unix.ECONNREFUSED)), ClosedByRefused},
+	{"connect() that nobody answers", last(SynSent, with(unix.ETIMEDOUT)), ClosedByTimeout},
+	{"connect() ended by an ICMP error", last(SynSent, with(unix.EHOSTUNREACH)), ""},
+	{"connect() aborted by ss -K", last(SynSent, locked, with(unix.ECONNABORTED)), ClosedByAbort},
+
+	{"a child that could not be set up", last(SynRecv), ""},
+	{"a TFO child unaccepted, its listener closed", last(SynRecv, locked), ""},
+	{"an ICMP error in a simultaneous open", last(SynRecv, with(unix.EHOSTUNREACH)), ""},
+	{"an ICMP refusal in a simultaneous open", last(SynRecv, with(unix.ECONNREFUSED)), ""},
+
+	{"an unaccepted child, its listener closed", last(Established), ClosedByResetSent},
+	{"the same, after the peer's FIN", last(CloseWait, peerFIN), ClosedByResetSent},
+	{"SO_LINGER 0 or AF_UNSPEC", last(Established, locked), ClosedByResetSent},
+	{"SO_LINGER 0 or AF_UNSPEC in CLOSE_WAIT", last(CloseWait, locked, peerFIN), ClosedByResetSent},
+	{"SO_LINGER 0, AF_UNSPEC or data unread in FIN_WAIT1", last(FinWait1, locked), ClosedByResetSent},
+
+	{"the orphan limit or no memory in FIN_WAIT1", last(FinWait1), ""},
+	{"retransmissions without an answer", last(Established, with(unix.ETIMEDOUT)), ClosedByTimeout},
+	{"retransmissions whose last answer was an ICMP error", last(Established, with(unix.EHOSTUNREACH)), ClosedByTimeout},
+	{"retransmissions whose last answer was an ICMP refusal", last(Established, with(unix.ECONNREFUSED)), ClosedByTimeout},
+	{"an error that waits while its owner disconnects", last(Established, locked, with(unix.EHOSTUNREACH)), ""},
+	{"a FIN without an answer", last(FinWait1, with(unix.ETIMEDOUT)), ClosedByTimeout},
+	{"a last FIN without an answer", last(LastAck, peerFIN, with(unix.ETIMEDOUT)), ClosedByTimeout},
+
+	{"the peer's FIN in FIN_WAIT2", last(FinWait2, toTimeWait, peerFIN), ClosedByLocal},
+	{"an orphan left to a timewait socket before the peer's FIN", last(FinWait2, toFinWait2, orphan), ClosedByLocal},
+	{"close() in FIN_WAIT2", last(FinWait2, toFinWait2, orphan, locked), ClosedByLocal},
+	{"the ACK of the FIN in CLOSING", last(Closing, toTimeWait, peerFIN), ClosedByLocal},
+	{"TCP_LINGER2 negative, but the peer's FIN came", last(FinWait2, toTimeWait, peerFIN, noLinger2), ClosedByLocal},
+	{"TCP_LINGER2 negative", last(FinWait2, noLinger2, orphan), ClosedByResetSent},
+	{"TCP_LINGER2 negative at close()", last(FinWait2, noLinger2, orphan, locked), ClosedByResetSent},
+	{"tcp_max_tw_buckets reached at the peer's FIN", last(FinWait2, noBucketLeft, peerFIN), ClosedByLocal},
+	{"tcp_max_tw_buckets reached at the peer's FIN, TCP_LINGER2 negative", last(FinWait2, noBucketLeft, peerFIN, noLinger2), ClosedByLocal},
+	{"tcp_max_tw_buckets reached in CLOSING", last(Closing, noBucketLeft, peerFIN), ClosedByLocal},
+	{"tcp_max_tw_buckets reached before the peer's FIN", last(FinWait2, noBucketLeft, orphan), ClosedByLocal},
+	{"tcp_max_tw_buckets reached at close()", last(FinWait2, noBucketLeft, orphan, locked), ClosedByLocal},
+	{"SO_LINGER 0, AF_UNSPEC or data unread in FIN_WAIT2", last(FinWait2, locked), ClosedByResetSent},
+	{"a walk that came to its bound", last(FinWait2, walkBound, orphan), ClosedByLocal},
+	{"a walk that came to its bound at the peer's FIN", last(FinWait2, walkBound, peerFIN), ClosedByLocal},
+
+	{"the ACK of the last FIN", last(LastAck, peerFIN), ClosedByPeer},
+	{"the ACK of the last FIN inside close()", last(LastAck, peerFIN, locked), ClosedByPeer},
+	{"a state outside the table", last(17), ""},
+}
+
+func TestWhoEndedAConnectionIsToldAsFarAsTheKernelTells(t *testing.T) {
+	for _, e := range endings {
+		t.Run(e.name, func(t *testing.T) {
+			if got := EndOf(&e.t); got != e.want {
+				t.Errorf("%v → %v, error %d: closed by %q, want %q", e.t.Old, e.t.New, e.t.Error, got, e.want)
+			}
+		})
+	}
+}
+
+func TestAResetIsToldAsSuchInEveryStateInWhichNothingElseLooksTheSame(t *testing.T) {
+	for old, want := range map[State]ClosedBy{
+		SynRecv: ClosedByResetReceived, Established: ClosedByResetReceived, CloseWait: ClosedByResetReceived,
+		LastAck: ClosedByResetReceived, Closing: ClosedByResetReceived,
+		// Data that comes after close() gives ECONNRESET too, though it is this side that sends the reset.
+		FinWait1: "", FinWait2: "",
+	} {
+		for _, context := range []func(*Transition){locked, func(*Transition) {}} {
+			err := unix.ECONNRESET
+			if old == CloseWait {
+				err = unix.EPIPE
+			}
+			end := last(old, context, with(err))
+			if got := EndOf(&end); got != want {
+				t.Errorf("%v with %v, locked %v: closed by %q, want %q", old, err, end.Locked, got, want)
+			}
+		}
+	}
+}
+
+func TestSSKillIsToldAsAnAbortInEveryStateWithAConnection(t *testing.T) {
+	for _, old := range []State{SynSent, SynRecv, Established, FinWait1, FinWait2, CloseWait, LastAck, Closing} {
+		end := last(old, locked, with(unix.ECONNABORTED))
+		if got := EndOf(&end); got != ClosedByAbort {
+			t.Errorf("%v: closed by %q, want %q", old, got, ClosedByAbort)
+		}
+	}
+}
+
+func TestATimeoutIsToldInEveryStateThatWaits(t *testing.T) {
+	for _, old := range []State{SynSent, SynRecv, Established, FinWait1, FinWait2, CloseWait, LastAck, Closing} {
+		for _, context := range []func(*Transition){locked, func(*Transition) {}} { // locked: put off until release_sock()
+			end := last(old, context, with(unix.ETIMEDOUT))
+			if got := EndOf(&end); got != ClosedByTimeout {
+				t.Errorf("%v, locked %v: closed by %q, want %q", old, end.Locked, got, ClosedByTimeout)
+			}
+		}
+	}
+}
+
+func TestTheKernelNeverTellsOfTimeWait(t *testing.T) {
+	for _, s := range States() {
+		want := s
+		if s == TimeWait {
+			want = Close
+		}
+		if got := (&Transition{New: s}).KernelNew(); got != want {
+			t.Errorf("%v is %v to the kernel, want %v", s, got, want)
+		}
+	}
+	if got := (&Transition{New: 17}).KernelNew(); got != 17 {
+		t.Errorf("STATE_17 is %v to the kernel", got)
+	}
+}
+
+func TestATransitionIsToItselfWhereTheKernelSaysSo(t *testing.T) {
+	for _, old := range append(States(), 0, 17, 255) {
+		for _, next := range append(States(), 0, 17, 255) {
+			kernelNext := next
+			if next == TimeWait {
+				kernelNext = Close
+			}
+			if got, want := (&Transition{Old: old, New: next}).Self(), old == kernelNext; got != want {
+				t.Errorf("%v → %v is to itself: %v, want %v", old, next, got, want)
+			}
+		}
+	}
+}
