@@ -12,7 +12,7 @@ import (
 //	client  CLOSE SYN_SENT CLOSE, ECONNREFUSED
 func Refused(n *Netns, f Family) Outcome {
 	n.t.Helper()
-	to := f.at(freshPort())
+	to := f.At(freshPort())
 	client := n.Socket(to.Addr())
 	out := Outcome{Client: &Party{Cookie: client.Cookie(), Remote: to, Err: unix.ECONNREFUSED}}
 	n.mustFail("connect to a closed port", client.TryConnect(to), unix.ECONNREFUSED)
@@ -29,7 +29,7 @@ func NoRoute(n *Netns, f Family) Outcome {
 	n.t.Helper()
 	to := netip.AddrPortFrom(f.nowhere(), freshPort())
 	client := n.Socket(to.Addr())
-	client.Bind(f.everywhere(freshPort())) // an event would have this port
+	client.Bind(f.Anywhere(freshPort())) // an event would have this port
 	out := Outcome{Client: &Party{Cookie: client.Cookie(), Local: client.Addr(), Remote: to, Path: Path{Close}}}
 	n.mustFail("connect without a route", client.TryConnect(to), unix.ENETUNREACH)
 	client.Await(Close)
@@ -92,7 +92,7 @@ func ConnectTimeout(n *Netns, f Family) Outcome {
 //	client  CLOSE SYN_SENT SYN_RECV ESTABLISHED FIN_WAIT1 CLOSING CLOSE, then TIME_WAIT
 func SelfConnect(n *Netns, f Family) Outcome {
 	n.t.Helper()
-	at := f.at(freshPort())
+	at := f.At(freshPort())
 	client := n.Socket(at.Addr())
 	client.Bind(at)
 	client.Connect(at)
@@ -111,7 +111,7 @@ func SelfConnect(n *Netns, f Family) Outcome {
 //	Others[0]   CLOSE SYN_SENT ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE
 func SimultaneousOpen(n *Netns, f Family) Outcome {
 	n.t.Helper()
-	here, there := f.at(freshPort()), f.at(freshPort())
+	here, there := f.At(freshPort()), f.At(freshPort())
 	first, second := n.Socket(here.Addr()), n.Socket(there.Addr())
 	first.Bind(here)
 	second.Bind(there)

@@ -12,9 +12,9 @@ import (
 type Family int
 
 const (
-	V4     Family = iota
-	V6            // ::1 on both sides
-	Mapped        // an AF_INET6 client to ::ffff:127.0.0.1, a dual-stack listener on [::]
+	V4     Family = iota // 127.0.0.1 on both sides
+	V6                   // ::1 on both sides
+	Mapped               // an AF_INET6 client to ::ffff:127.0.0.1, a dual-stack listener on [::]
 )
 
 // Families is all of them.
@@ -40,14 +40,16 @@ func (f Family) nowhere() netip.Addr {
 	}[f]
 }
 
-func (f Family) everywhere(port uint16) netip.AddrPort {
+// Anywhere is where listeners of the family listen on all addresses.
+func (f Family) Anywhere(port uint16) netip.AddrPort {
 	if f == V4 {
 		return netip.AddrPortFrom(netip.IPv4Unspecified(), port)
 	}
 	return netip.AddrPortFrom(netip.IPv6Unspecified(), port)
 }
 
-func (f Family) at(port uint16) netip.AddrPort { return netip.AddrPortFrom(f.Loopback(), port) }
+// At is a port of the family's loopback address.
+func (f Family) At(port uint16) netip.AddrPort { return netip.AddrPortFrom(f.Loopback(), port) }
 
 // Party is one socket of a scenario, and what the kernel did with it.
 type Party struct {
@@ -101,9 +103,9 @@ type conversation struct {
 // listen begins a conversation with a listener and no client yet.
 func listen(n *Netns, f Family, options ...func(*Socket)) *conversation {
 	n.t.Helper()
-	at := f.at(freshPort())
+	at := f.At(freshPort())
 	if f == Mapped {
-		at = f.everywhere(at.Port())
+		at = f.Anywhere(at.Port())
 	}
 	c := &conversation{n: n, listener: n.Listen(at, options...)}
 	c.out.Listener = party(c.listener)
@@ -114,7 +116,7 @@ func listen(n *Netns, f Family, options ...func(*Socket)) *conversation {
 }
 
 // target is where the conversation's clients connect to.
-func (c *conversation) target(f Family) netip.AddrPort { return f.at(c.out.Listener.Local.Port()) }
+func (c *conversation) target(f Family) netip.AddrPort { return f.At(c.out.Listener.Local.Port()) }
 
 // establish begins a conversation with both sides in ESTABLISHED.
 func establish(n *Netns, f Family) *conversation {

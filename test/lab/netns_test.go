@@ -61,7 +61,7 @@ func TestDoKeepsToOneThreadAndThreadsDoNot(t *testing.T) {
 		tids[unix.Gettid()] = true
 		var st unix.Stat_t
 		err := unix.Stat("/proc/thread-self/ns/net", &st)
-		if uint32(st.Ino) != n.Inode() {
+		if st.Ino != uint64(n.Inode()) {
 			t.Errorf("thread runs in namespace %d, want %d", st.Ino, n.Inode())
 		}
 		return err
@@ -74,8 +74,8 @@ func TestDoKeepsToOneThreadAndThreadsDoNot(t *testing.T) {
 func TestTheTableShowsBothFamilies(t *testing.T) {
 	n := NewNetns(t)
 	for _, f := range Families {
-		l := n.Listen(f.at(0))
-		if !inTable(n, Entry{Local: l.Addr(), Remote: netip.AddrPortFrom(f.everywhere(0).Addr(), 0), State: Listen}) {
+		l := n.Listen(f.At(0))
+		if !inTable(n, Entry{Local: l.Addr(), Remote: netip.AddrPortFrom(f.Anywhere(0).Addr(), 0), State: Listen}) {
 			t.Errorf("%v: no listener at %v in %v", f, l.Addr(), n.Table())
 		}
 	}

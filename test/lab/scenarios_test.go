@@ -2,19 +2,19 @@ package lab
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 )
 
 // The scenarios check themselves, by TCP_INFO and by each errno on the way.
 // What is checked here is what they promise about the kernel's events.
 func TestEveryScenarioTakesItsDocumentedPath(t *testing.T) {
-	RequireRoot(t)
+	w := newWatch(t)
 	for _, s := range Scenarios {
 		for _, f := range Families {
 			t.Run(fmt.Sprintf("%s %v", s.Name, f), func(t *testing.T) {
 				t.Parallel()
 				n := NewNetns(t)
-				w := newWatch(t, 256)
 				out := s.Run(n, f)
 				checkPaths(t, w.events(t, touches(out)), out)
 				checkLeft(t, n, out)
@@ -25,42 +25,46 @@ func TestEveryScenarioTakesItsDocumentedPath(t *testing.T) {
 
 func checkPaths(t *testing.T, events []event, out Outcome) {
 	t.Helper()
-	parties := out.Parties()
-	if !replay(events, parties, make([]int, len(parties))) {
-		for _, p := range parties {
-			t.Errorf("%v to %v: want %v", p.Local, p.Remote, p.Path)
+	var walks []*walk
+	for _, p := range out.Parties() {
+		walks = append(walks, &walk{party: p})
+	}
+	if !replay(events, walks) {
+		for _, w := range walks {
+			t.Errorf("%v to %v: want %v", w.party.Local, w.party.Remote, w.party.Path)
 		}
-		t.Errorf("got, in all:\n%v", events)
+		t.Errorf("got, in all: %v", events)
 	}
 }
 
-// replay tells whether the events are the steps of the parties, each party's
-// in the order of its path. An event may fit more than one party: all
-// assignments are tried. at is how far each party has come.
-func replay(events []event, parties []*Party, at []int) bool {
+// walk is a party on its path.
+type walk struct {
+	party *Party
+	at    int // index of the state it is in
+}
+
+// replay tells whether the events are the steps of the walks, each in order.
+// An event may fit more than one of them: all assignments are tried.
+func replay(events []event, walks []*walk) bool {
 	if len(events) == 0 {
-		for i, p := range parties {
-			if at[i] != len(p.Path)-1 {
-				return false
-			}
-		}
-		return true
+		return !slices.ContainsFunc(walks, func(w *walk) bool { return w.at != len(w.party.Path)-1 })
 	}
-	for i, p := range parties {
-		if !isNext(events[0], p, at[i]) {
+	for _, w := range walks {
+		if !w.isNext(events[0]) {
 			continue
 		}
-		at[i]++
-		if replay(events[1:], parties, at) {
+		w.at++
+		if replay(events[1:], walks) {
 			return true
 		}
-		at[i]--
+		w.at--
 	}
 	return false
 }
 
-func isNext(e event, p *Party, at int) bool {
-	return at+1 < len(p.Path) && e.from == p.Path[at] && e.to == p.Path[at+1] && fits(e, p)
+func (w *walk) isNext(e event) bool {
+	path := w.party.Path
+	return w.at+1 < len(path) && e.from == path[w.at] && e.to == path[w.at+1] && fits(e, w.party)
 }
 
 // fits allows for the ports that the kernel does not have at some events, and

@@ -70,6 +70,7 @@ func (n *Netns) Dial(to netip.AddrPort) *Socket {
 	return s
 }
 
+// Bind gives the socket its own address and port.
 func (s *Socket) Bind(at netip.AddrPort) {
 	s.n.t.Helper()
 	s.n.must("bind "+at.String(), unix.Bind(s.FD, sockaddr(at)))

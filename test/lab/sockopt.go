@@ -16,6 +16,7 @@ func (s *Socket) Cookie() uint64 {
 	return cookie
 }
 
+// SetsockoptInt is setsockopt(2) with a number.
 func (s *Socket) SetsockoptInt(level, option, value int) {
 	s.n.t.Helper()
 	if err := unix.SetsockoptInt(s.FD, level, option, value); err != nil {

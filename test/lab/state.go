@@ -11,6 +11,7 @@ import (
 // State is a TCP state by the kernel's number.
 type State uint8
 
+// The kernel's numbers, include/net/tcp_states.h.
 const (
 	Established State = unix.BPF_TCP_ESTABLISHED
 	SynSent     State = unix.BPF_TCP_SYN_SENT

@@ -83,7 +83,7 @@ func newStormWorker(n *Netns, port uint16, share int) *stormWorker {
 	n.t.Helper()
 	w := &stormWorker{port: port, share: share}
 	w.listener = n.Socket(V4.Loopback())
-	w.listener.Bind(V4.everywhere(port))
+	w.listener.Bind(V4.Anywhere(port))
 	n.must("listen", unix.Listen(w.listener.FD, stormBacklog))
 	return w
 }
@@ -93,7 +93,7 @@ func (w *stormWorker) run(side func() error) error {
 	err := side()
 	if err != nil {
 		w.failed.Store(true)
-		unix.Shutdown(w.listener.FD, unix.SHUT_RD)
+		_ = unix.Shutdown(w.listener.FD, unix.SHUT_RD)
 	}
 	return err
 }
@@ -105,7 +105,7 @@ func (w *stormWorker) connect() error {
 			if w.failed.Load() {
 				return errors.New("the accepting thread has failed")
 			}
-			unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+			_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 		}
 		to.Addr = [4]byte{127, 0, 1, byte(1 + i%StormHosts)}
 		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)

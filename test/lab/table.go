@@ -59,7 +59,7 @@ func (n *Netns) Settle(live int) {
 // both happen within one RCU read side, and this command waits for those.
 func flushSoftirqs() {
 	const membarrierGlobal = 1
-	unix.RawSyscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
+	_, _, _ = unix.RawSyscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
 }
 
 // settled waits until no live socket of the parties is left: the events of
@@ -84,6 +84,12 @@ func (n *Netns) settled(parties []*Party) {
 func (n *Netns) awaitLeft(p *Party, substate State) {
 	n.t.Helper()
 	n.await("timewait socket in "+substate.String(), func() bool { return n.Left(p) == substate })
+}
+
+// AwaitGone waits until the party's timewait socket has ended.
+func (n *Netns) AwaitGone(p *Party) {
+	n.t.Helper()
+	n.await("end of the timewait socket", func() bool { return n.Left(p) == 0 })
 }
 
 // Left is the substate of the timewait socket that came after the party, 0 if

@@ -6,14 +6,17 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
 )
 
-// watch records sock:inet_sock_set_state in a tracefs instance of its own:
-// the kernel's own account of what the lab does, with no BPF in it.
+// watch is the kernel's own account of sock:inet_sock_set_state at the fresh
+// ports: a tracefs instance, with no BPF in it. (Perf would count right, but
+// its samples lack the events of one CPU's idle task on our own machines.)
+//
+// One watch serves a whole test: each one patches the scheduler's code, to
+// record command names, and an emulated machine does not always survive that.
 type watch struct {
 	dir string
 }
@@ -25,20 +28,22 @@ type event struct {
 }
 
 func (e event) String() string {
-	return fmt.Sprintf("%d>%d %v %v", e.sport, e.dport, e.from, e.to)
+	return fmt.Sprintf("\n%d>%d %v %v", e.sport, e.dport, e.from, e.to)
 }
 
-var instances atomic.Uint32
-
-func newWatch(t testing.TB, kilobytesPerCPU int) *watch {
+func newWatch(t testing.TB) *watch {
 	t.Helper()
 	RequireRoot(t)
-	root := openTracefs(t)
-	w := &watch{dir: fmt.Sprintf("%s/instances/tcpshift-lab-%d-%d", root, os.Getpid(), instances.Add(1))}
+	w := &watch{dir: fmt.Sprintf("%s/instances/tcpshift-lab-%d", openTracefs(t), os.Getpid())}
 	check(t, os.Mkdir(w.dir, 0o700))
 	t.Cleanup(func() { check(t, os.Remove(w.dir)) })
-	w.write(t, "buffer_size_kb", strconv.Itoa(kilobytesPerCPU))
-	w.write(t, "events/sock/inet_sock_set_state/enable", "1")
+	w.write(t, "buffer_size_kb", "8192") // for each CPU
+	w.write(t, "trace_clock", "mono")    // comparable between CPUs
+	const event = "events/sock/inet_sock_set_state/"
+	w.write(t, event+"filter", fmt.Sprintf(
+		"(sport >= %[1]d && sport < %[2]d) || (dport >= %[1]d && dport < %[2]d)",
+		firstFreshPort, firstFreshPort+freshPorts))
+	w.write(t, event+"enable", "1")
 	return w
 }
 
