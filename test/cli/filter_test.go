@@ -194,6 +194,20 @@ func TestAFilterOfOwnersLetsThroughWhatIsProvenToBeTheirs(t *testing.T) {
 		s := newScene(t)
 		s.check(filterCase{flags("--comm", peerComm[:8]), nil, func(*record) bool { return false }})
 	})
+	t.Run("another comm or that one", func(t *testing.T) {
+		s := newScene(t)
+		s.check(filterCase{flags("--comm", "nobody's", "--comm", peerComm), client(foreign), pid(s.peer.pid())})
+	})
+	t.Run("comms that a list would take apart", func(t *testing.T) {
+		for _, comm := range []string{"a,b", " a ", "a, b ,", ",", "a\nb\x80\x1b"} {
+			s := newSceneWith(t, comm)
+			s.check(filterCase{flags("--comm", comm), client(foreign), pid(s.peer.pid())})
+		}
+	})
+	t.Run("parts of a comm", func(t *testing.T) {
+		s := newSceneWith(t, "a,b")
+		s.check(filterCase{flags("--comm", "a", "--comm", "b", "--comm", " a,b"), nil, func(*record) bool { return false }})
+	})
 	t.Run("pid and state", func(t *testing.T) {
 		s := newScene(t)
 		s.check(filterCase{flags("--pid", fmt.Sprint(s.peer.pid()), "--new-state", "SYN_SENT"), client(foreign),
@@ -204,20 +218,22 @@ func TestAFilterOfOwnersLetsThroughWhatIsProvenToBeTheirs(t *testing.T) {
 func TestAFilterOfCgroupsLetsThroughOneCgroupAndThoseBelow(t *testing.T) {
 	requireRoot(t)
 	mount := cgroupMount(t)
-	for _, peerIn := range []string{"", "below"} {
-		for _, path := range []func(string) string{
-			func(dir string) string { return dir },
-			func(dir string) string { return strings.TrimPrefix(dir, mount) },
-		} {
-			dir, adjust := newCgroup(t, mount, peerIn)
-			t.Run(path("/...")+" with the process in /"+peerIn, func(t *testing.T) {
-				s := newScene(t, adjust)
-				s.check(filterCase{flags("--cgroup", path(dir)), client(foreign), localPort(foreign.from.Port())})
-			})
-		}
+	for _, row := range []struct {
+		name, processIn string
+		path            func(dir string) string
+	}{
+		{"the cgroup of the process", "", func(dir string) string { return dir }},
+		{"the one above it", "below", func(dir string) string { return dir }},
+		{"its path below the mount", "", func(dir string) string { return strings.TrimPrefix(dir, mount) }},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			dir, adjust := newCgroup(t, mount, row.processIn)
+			s := newScene(t, adjust)
+			s.check(filterCase{flags("--cgroup", row.path(dir)), client(foreign), localPort(foreign.from.Port())})
+		})
 	}
 	t.Run("another cgroup", func(t *testing.T) {
-		dir, _ := newCgroup(t, mount, "below")
+		dir, _ := newCgroup(t, mount, "")
 		newScene(t).check(filterCase{flags("--cgroup", dir), nil, func(*record) bool { return false }})
 	})
 }

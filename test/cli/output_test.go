@@ -23,17 +23,19 @@ func TestAnOutputThatCannotBeOpenedEndsTheRunInOneLine(t *testing.T) {
 
 func TestAFullDeviceEndsTheRunInOneLineThatNamesItAndTheCause(t *testing.T) {
 	requireRoot(t)
-	r := run([]string{"--output", "/dev/full"})
-	r.mustEnd(t, 1)
-	r.mustPrintNothing(t)
-	r.mustSay(t, "write /dev/full: no space left on device")
+	for _, command := range [][]string{nil, {"snapshot"}} {
+		r := run(append(command, "--output", "/dev/full"))
+		r.mustEnd(t, 1)
+		r.mustPrintNothing(t)
+		r.mustSay(t, "write /dev/full: no space left on device")
+	}
 
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer full.Close()
-	for _, args := range [][]string{nil, {"doctor"}, {"version"}, {"explain"}, {"explain", "CLOSE"}, {"completion", "bash"}} {
+	for _, args := range [][]string{nil, {"snapshot"}, {"snapshot", "--format", "text"}, {"doctor"}, {"version"}, {"explain"}, {"explain", "CLOSE"}, {"completion", "bash"}} {
 		r := run(args, withStdout(full))
 		r.mustEnd(t, 1)
 		r.mustSay(t, "write /dev/stdout: no space left on device")

@@ -87,7 +87,7 @@ func TestACountThatIsNotReachedDoesNotOutlastTheDuration(t *testing.T) {
 }
 
 func TestOnlyTheTypesAskedForComeBetweenStartAndStop(t *testing.T) {
-	for _, only := range []string{"stats", "transition", "loss"} {
+	for _, only := range []string{"stats", "transition", "connection", "loss"} {
 		t.Run(only, func(t *testing.T) {
 			s := newScene(t)
 			tr := startTracer(t, []string{"--only", only, "--stats-interval", "1ms", "--netns", fmt.Sprint(s.n.Inode())})
@@ -145,7 +145,7 @@ func TestALabelIsTheLastMemberOfEveryRecord(t *testing.T) {
 			t.Errorf("the labels are not at the end: %s\n%v", r.line, got.result)
 		}
 	}
-	for _, kind := range []string{"start", "transition", "stats", "stop"} {
+	for _, kind := range []string{"start", "transition", "connection", "stats", "stop"} {
 		if len(got.of(kind)) == 0 {
 			t.Errorf("no %s record\n%v", kind, got.result)
 		}

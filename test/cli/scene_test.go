@@ -52,11 +52,17 @@ type scene struct {
 
 func newScene(t testing.TB, adjustPeer ...func(*exec.Cmd)) *scene {
 	t.Helper()
+	return newSceneWith(t, peerComm, adjustPeer...)
+}
+
+// newSceneWith has another name for the other process.
+func newSceneWith(t testing.TB, comm string, adjustPeer ...func(*exec.Cmd)) *scene {
+	t.Helper()
 	requireRoot(t)
 	s := &scene{t: t, n: lab.NewNetns(t), other: lab.NewNetns(t)}
 	s.addAddr(private.from.Addr())
 	s.addAddr(private.to.Addr())
-	s.peer = startPeer(t, s.n, peerComm, foreign.from, foreign.to, adjustPeer...)
+	s.peer = startPeer(t, s.n, comm, foreign.from, foreign.to, adjustPeer...)
 	return s
 }
 

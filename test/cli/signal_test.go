@@ -152,7 +152,7 @@ func TestAClosedReaderIsANormalEndWhileRecordsCome(t *testing.T) {
 
 func TestAClosedReaderIsANormalEndOfEveryCommand(t *testing.T) {
 	requireRoot(t)
-	for _, args := range [][]string{nil, {"doctor"}, {"version"}, {"explain"}, {"explain", "CLOSE"}, {"help"}, {"completion", "bash"}} {
+	for _, args := range [][]string{nil, {"snapshot"}, {"snapshot", "--format", "text"}, {"doctor"}, {"version"}, {"explain"}, {"explain", "CLOSE"}, {"help"}, {"completion", "bash"}} {
 		reader, writer, err := os.Pipe()
 		if err != nil {
 			t.Fatal(err)

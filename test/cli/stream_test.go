@@ -41,6 +41,9 @@ type record struct {
 	Entered      uint64
 	Missed       uint64
 	Other        uint64 `json:"other_protocol"`
+	Held         uint64
+	Connections  uint64
+	TimeWaitEnds uint64 `json:"time_wait_ends"`
 
 	line string
 }
@@ -129,12 +132,13 @@ func (s stream) checkAccounts(t testing.TB) {
 		what      string
 		got, want uint64
 	}{
-		{"seen = filtered + lost + read", stop.Seen,
-			stop.Filtered + stop.LostRingFull + stop.LostRingBusy + stop.LostReentry + stop.Read},
+		{"seen = filtered + lost + held + read", stop.Seen,
+			stop.Filtered + stop.LostRingFull + stop.LostRingBusy + stop.LostReentry + stop.Held + stop.Read},
 		{"read = written + dropped", stop.Read, stop.Written + stop.Dropped},
 		{"fired = entered + missed", stop.Fired, stop.Entered + stop.Missed},
 		{"fired = seen + other_protocol", stop.Fired, stop.Seen + stop.Other},
-		{"written = the transitions that came", stop.Written, uint64(len(s.of("transition")))},
+		{"written + time_wait_ends = the transitions that came", stop.Written + stop.TimeWaitEnds, uint64(len(s.of("transition")))},
+		{"connections = those that came", stop.Connections, uint64(len(s.of("connection")))},
 		{"written_bytes = the bytes that came before stop", stop.WrittenBytes, uint64(before)},
 	} {
 		if sum.got != sum.want {

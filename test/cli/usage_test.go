@@ -8,12 +8,14 @@ import (
 const (
 	states = "ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, " +
 		"CLOSING, NEW_SYN_RECV, BOUND_INACTIVE"
-	portHint = " is no port: use 1 to 65535, or a range such as 8000-8999"
-	addrHint = " is no address: use one such as 192.0.2.1, 2001:db8::1 or 10.0.0.0/8"
-	pidHint  = " is no process id: use 1 to 4194304"
-	nsHint   = "; 'lsns -t net' and 'ls /run/netns' show those there are"
-	cgHint   = " is no cgroup path: begin with '/', as /proc/PID/cgroup shows it"
-	helpHint = ": 'tcpshift help' lists those there are"
+	portHint  = " is no port: use 1 to 65535, or a range such as 8000-8999"
+	addrHint  = " is no address: use one such as 192.0.2.1, 2001:db8::1 or 10.0.0.0/8"
+	pidHint   = " is no process id: use 1 to 4194304"
+	nsHint    = "; 'lsns -t net' and 'ls /run/netns' show those there are"
+	cgHint    = " is no cgroup path: begin with '/', as /proc/PID/cgroup shows it"
+	countHint = "--count: counts transitions, which --only leaves out: add transition to --only, or use --duration"
+	labelHint = "--label: --format text has no labels: use --format ndjson"
+	helpHint  = ": 'tcpshift help' lists those there are"
 )
 
 // badFlags go with trace, whether it is named or not.
@@ -85,8 +87,8 @@ var badFlags = []struct {
 	{flags("--role", "peer"), `--role: "peer" is no role: use client, server, listener`},
 
 	{flags("--format", "xml"), `--format: "xml" is no format: use ndjson or text`},
-	{flags("--only", "transitions"), `--only: "transitions" is no record type: use transition, stats, loss`},
-	{flags("--only", ""), `--only: "" is no record type: use transition, stats, loss`},
+	{flags("--only", "transitions"), `--only: "transitions" is no record type: use transition, connection, stats, loss`},
+	{flags("--only", ""), `--only: "" is no record type: use transition, connection, stats, loss`},
 	{flags("--duration", "x"), `--duration: "x" is no duration: use one such as 500ms, 30s or 5m`},
 	{flags("--duration", "5"), `--duration: "5" is no duration: use one such as 500ms, 30s or 5m`},
 	{flags("--duration", "-1s"), `--duration: "-1s" is negative: use 0 or more`},
@@ -99,6 +101,11 @@ var badFlags = []struct {
 	{flags("--buffer-size", "3MiB"), `--buffer-size: "3MiB" is no power of two: use one such as 16MiB`},
 	{flags("--buffer-size", "32KiB"), `--buffer-size: "32KiB" is out of range: use 64KiB to 1GiB`},
 	{flags("--buffer-size", "2GiB"), `--buffer-size: "2GiB" is out of range: use 64KiB to 1GiB`},
+
+	{flags("--count", "1", "--only", "stats"), countHint},
+	{flags("--only", "connection,loss", "--count", "1"), countHint},
+	{flags("--label", "a=b", "--format", "text"), labelHint},
+	{flags("--format", "text", "--label", "a=b", "--label", "c=d"), labelHint},
 
 	{flags("--label", "ab"), `--label: "ab" has no '=': write KEY=VALUE`},
 	{flags("--label", "Bad-Key=1"), `--label: key "Bad-Key" is not snake_case: use a-z, 0-9 and _, a letter first`},
@@ -134,6 +141,12 @@ func TestABadCommandIsRefusedInOneLineThatNamesIt(t *testing.T) {
 		{flags("version", "--nope"), `unknown flag: --nope` + helpHint},
 		{flags("doctor", "extra"), `unexpected argument "extra": 'tcpshift doctor' takes flags only`},
 		{flags("doctor", "--nope"), `unknown flag: --nope` + helpHint},
+		{flags("snapshot", "extra"), `unexpected argument "extra": 'tcpshift snapshot' takes flags only`},
+		{flags("snapshot", "--nope"), `unknown flag: --nope` + helpHint},
+		{flags("snapshot", "--netns", "1"), `--netns: no network namespace has inode 1; 'lsns -t net' shows those there are`},
+		{flags("snapshot", "--label", "a=b", "--format", "text"), labelHint},
+		{flags("snapshot", "--label", "expires_in_ns=1"),
+			`--label: key "expires_in_ns" is taken: choose one that no record has and no other label`},
 		{flags("explain", "nope"), `nothing is known of "nope": 'tcpshift explain' lists what is`},
 		{flags("explain", "CLOSE", "nope"), `nothing is known of "CLOSE nope": 'tcpshift explain' lists what is`},
 		{flags("explain", "--nope"), `unknown flag: --nope` + helpHint},

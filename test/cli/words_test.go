@@ -59,14 +59,15 @@ func TestExplainTakesAWordAsPeopleWriteIt(t *testing.T) {
 
 func TestHelpNamesEveryCommandAndEveryFlag(t *testing.T) {
 	for _, args := range [][]string{{"help"}, {"--help"}, {"-h"}} {
-		mention(t, good(t, args...), "trace ", "doctor ", "explain ", "version ", "completion ", "help ")
+		mention(t, good(t, args...), "trace ", "snapshot ", "doctor ", "explain ", "version ", "completion ", "help ")
 	}
 	for _, args := range [][]string{{"help"}, {"help", "trace"}, {"trace", "--help"}} {
 		mention(t, good(t, args...), "--format ", "--only ", "--output ", "--duration ", "--count ", "--stats-interval ",
 			"--buffer-size ", "--label ", "--port ", "--local-port ", "--peer-port ", "--addr ", "--local-addr ", "--peer-addr ",
-			"--family ", "--pid ", "--comm ", "--netns ", "--cgroup ", "--old-state ", "--new-state ", "--role ")
+			"--family ", "--pid ", "--comm ", "--netns ", "--cgroup ", "--old-state ", "--new-state ", "--role ", "--exclude-self ", "--time-wait-end ")
 	}
-	for _, command := range []string{"trace", "doctor", "explain", "version", "completion"} {
+	mention(t, good(t, "snapshot", "--help"), "--format ", "--output ", "--label ", "--netns ")
+	for _, command := range []string{"trace", "snapshot", "doctor", "explain", "version", "completion"} {
 		if by, of := good(t, command, "--help"), good(t, "help", command); by.stdout != of.stdout {
 			t.Errorf("two ways to ask for help, two answers\n%v\n%v", by, of)
 		}

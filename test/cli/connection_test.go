@@ -1,0 +1,248 @@
+package cli_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// ended is a connection record.
+type ended struct {
+	record
+	Opened      string
+	Duration    uint64 `json:"duration_ns"`
+	Established uint64 `json:"established_ns"`
+	Sent        uint64 `json:"sent_bytes"`
+	Received    uint64 `json:"received_bytes"`
+	RTT         uint64 `json:"rtt_ns"`
+	Final       string `json:"final_state"`
+	ClosedBy    string `json:"closed_by"`
+	Error       string
+	Partial     bool
+}
+
+// connections are those of a stream by their conn; each must be as its socket's
+// last transition, which stands right before it.
+func connections(t *testing.T, s stream) map[string]ended {
+	t.Helper()
+	all := make(map[string]ended)
+	for i, r := range s.records {
+		if r.Type != "connection" {
+			continue
+		}
+		e := ended{record: r}
+		if err := json.Unmarshal([]byte(r.line), &e); err != nil {
+			t.Fatalf("%v in %s", err, r.line)
+		}
+		if _, twice := all[e.Conn]; twice {
+			t.Errorf("conn %s ends twice: %s", e.Conn, e.line)
+		}
+		all[e.Conn] = e
+		last := s.records[i-1]
+		if last.Type == "transition" && (last.Conn != e.Conn || last.NewState != e.Final || last.Time != e.Time) {
+			t.Errorf("a connection that does not go with the transition before it:\n%s%s", last.line, e.line)
+		}
+	}
+	return all
+}
+
+func (e *ended) mustBeTimed(t *testing.T) {
+	t.Helper()
+	opened, err := time.Parse(time.RFC3339Nano, e.Opened)
+	if err != nil || e.Partial {
+		t.Errorf("it does not say when it was opened: %s: %v", e.line, err)
+		return
+	}
+	at, err := time.Parse(time.RFC3339Nano, e.Time)
+	if err != nil || at.Sub(opened) != time.Duration(e.Duration) || e.Established > e.Duration || e.Duration > uint64(patience) {
+		t.Errorf("its times do not agree: %s", e.line)
+	}
+}
+
+// dataAfterClose is a client that closes while it still has much to send. The
+// kernel answers what comes then with a reset, and gives itself the error that a
+// reset from the other side would give.
+func dataAfterClose(n *lab.Netns) (clientConn, serverConn string) {
+	listener := n.Listen(plain.to)
+	client := n.Dial(plain.to)
+	server := listener.Accept()
+	clientConn, serverConn = strconv.FormatUint(client.Cookie(), 16), strconv.FormatUint(server.Cookie(), 16)
+	fill(n, client)
+	client.Close()
+	server.Write("too late")
+	server.AwaitError(unix.ECONNRESET)
+	server.Close()
+	listener.Close()
+	n.Settle(0)
+	return clientConn, serverConn
+}
+
+// fill writes until neither side has room for more.
+func fill(n *lab.Netns, s *lab.Socket) {
+	var err error
+	n.Do(func() {
+		chunk := make([]byte, 64<<10)
+		for err == nil {
+			_, err = unix.SendmsgN(s.FD, chunk, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		}
+	})
+	if !errors.Is(err, unix.EAGAIN) {
+		panic(fmt.Sprintf("fill a socket: %v", err))
+	}
+}
+
+// test/kernel has the other ends; this one needs a word in the documentation.
+func TestDataAfterCloseIsNotTakenForAResetThatCame(t *testing.T) {
+	n := lab.NewNetns(t)
+	tr := startTracer(t, flags("--netns", fmt.Sprint(n.Inode())))
+	client, server := dataAfterClose(n)
+	got := tr.stop()
+	all := connections(t, got)
+	for conn, want := range map[string]string{client: "", server: "reset_received"} {
+		e := all[conn]
+		if e.Error != "ECONNRESET" || e.ClosedBy != want {
+			t.Errorf("the error is %q, closed by %q; want ECONNRESET and %q: %s\n%v", e.Error, e.ClosedBy, want, e.line, got.result)
+		}
+		e.mustBeTimed(t)
+	}
+}
+
+func TestTheEndOfATimeWaitIsToldWhereItIsAskedFor(t *testing.T) {
+	for _, asked := range []bool{true, false} {
+		n := lab.NewNetns(t)
+		n.Sysctl("net.ipv4.tcp_fin_timeout", "1")
+		args := flags("--netns", fmt.Sprint(n.Inode()), "--new-state", "TIME_WAIT", fmt.Sprintf("--time-wait-end=%v", asked))
+		tr := startTracer(t, args)
+		out := lab.OrphanInFinWait2(n, lab.V4)
+		for began := time.Now(); len(n.Table()) > 0; runtime.Gosched() {
+			if time.Since(began) > patience {
+				t.Fatalf("the TIME_WAIT does not end: %v", n.Table())
+			}
+		}
+		n.Settle(0)
+		got := tr.stop()
+		var came []string
+		for _, r := range got.of("transition") {
+			end := struct {
+				How     string `json:"time_wait_end"`
+				InState uint64 `json:"in_state_ns"`
+			}{}
+			if err := json.Unmarshal([]byte(r.line), &end); err != nil || r.Conn != strconv.FormatUint(out.Client.Cookie, 16) ||
+				end.How != "" && end.InState < uint64(time.Second) {
+				t.Errorf("not the client's, or not a second old: %s: %v", r.line, err)
+			}
+			came = append(came, strings.TrimSpace(r.OldState+" "+r.NewState+" "+end.How))
+		}
+		want := []string{"FIN_WAIT2 TIME_WAIT"}
+		if asked {
+			want = append(want, "TIME_WAIT CLOSE expired")
+		}
+		if !slices.Equal(came, want) || got.last().TimeWaitEnds != uint64(len(want)-1) {
+			t.Errorf("asked for: %v: %q came, want %q\n%v", asked, came, want, got.result)
+		}
+	}
+}
+
+func TestAConnectionCountsItsBytesAndItsTime(t *testing.T) {
+	n := lab.NewNetns(t)
+	tr := startTracer(t, flags("--netns", fmt.Sprint(n.Inode()), "--only", "connection"))
+	listener := n.Listen(plain.to)
+	client := n.Dial(plain.to)
+	server := listener.Accept()
+	for range 3 {
+		client.Write(strings.Repeat("x", 100))
+		for left := 100; left > 0; left -= len(server.Read()) {
+			continue
+		}
+	}
+	server.Write("seven b")
+	client.Read()
+	conns := []string{strconv.FormatUint(client.Cookie(), 16), strconv.FormatUint(server.Cookie(), 16)}
+	client.Close()
+	server.ReadEOF()
+	server.Close()
+	listener.Close()
+	n.Settle(0)
+	got := tr.stop()
+	all := connections(t, got)
+	for _, r := range got.records[1 : len(got.records)-1] {
+		if r.Type != "connection" {
+			t.Errorf("a %s record: %s", r.Type, r.line)
+		}
+	}
+	for i, want := range []struct {
+		sent, received uint64
+		final          string
+	}{{300, 7, "TIME_WAIT"}, {7, 300, "CLOSE"}} {
+		e := all[conns[i]]
+		e.mustBeTimed(t)
+		if e.Sent != want.sent || e.Received != want.received || e.Final != want.final || e.Established == 0 || e.RTT == 0 {
+			t.Errorf("%d bytes sent and %d received, in the end %s; want %+v and a time and a round trip: %s",
+				e.Sent, e.Received, e.Final, want, e.line)
+		}
+	}
+	if len(all) != 3 {
+		t.Errorf("%d connections, want client, server and listener\n%v", len(all), got.result)
+	}
+}
+
+func TestAConnectionThatIsOlderThanTheTracerIsPartial(t *testing.T) {
+	n := lab.NewNetns(t)
+	listener := n.Listen(plain.to)
+	client := n.Dial(plain.to)
+	server := listener.Accept()
+	client.Write("before the tracer")
+	server.Read()
+	tr := startTracer(t, flags("--netns", fmt.Sprint(n.Inode())))
+	conn := strconv.FormatUint(client.Cookie(), 16)
+	client.Close()
+	server.ReadEOF()
+	server.Close()
+	n.Settle(1) // the listener
+	got := tr.stop()
+	e := connections(t, got)[conn]
+	if !e.Partial || e.Opened != "" || e.Duration != 0 || e.Established != 0 || e.Sent != 17 || e.ClosedBy != "local" {
+		t.Errorf("it is not partial, with 17 bytes sent and closed by this side: %s\n%v", e.line, got.result)
+	}
+}
+
+func TestAConnectionPassesAFilterWithItsLastTransition(t *testing.T) {
+	for _, row := range []struct {
+		args []string
+		want []string // of client, server and listener
+	}{
+		{flags("--new-state", "TIME_WAIT"), []string{"client"}},
+		{flags("--new-state", "CLOSE"), []string{"listener", "server"}},
+		{flags("--old-state", "LAST_ACK"), []string{"server"}},
+		{flags("--new-state", "ESTABLISHED"), nil},
+		{flags("--role", "client"), []string{"client"}},
+		{flags("--local-port", "17001", "--only", "connection"), []string{"listener", "server"}},
+	} {
+		t.Run(commandLine(append([]string{"tcpshift"}, row.args...)), func(t *testing.T) {
+			n := lab.NewNetns(t)
+			tr := startTracer(t, append(row.args, "--netns", fmt.Sprint(n.Inode())))
+			s := &scene{t: t, n: n}
+			s.connect(n, plain)
+			n.Settle(0)
+			got := tr.stop()
+			var roles []string
+			for _, e := range connections(t, got) {
+				roles = append(roles, e.Role)
+			}
+			slices.Sort(roles)
+			if !slices.Equal(roles, row.want) {
+				t.Errorf("these connections came: %q, want %q\n%v", roles, row.want, got.result)
+			}
+		})
+	}
+}

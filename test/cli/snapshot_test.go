@@ -1,0 +1,399 @@
+package cli_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// listed is a record of a snapshot.
+type listed struct {
+	record
+	State     string
+	Substate  string  `json:"time_wait_substate"`
+	Expires   int64   `json:"expires_in_ns"`
+	UID       *uint32 `json:"uid"`
+	PIDSource string  `json:"pid_source"`
+	Cgroup    string
+}
+
+// gallery is a namespace with a socket in each state in which one can be kept.
+type gallery struct {
+	n       *lab.Netns
+	peer    *peer
+	sockets []string // as line gives them, in order
+}
+
+const (
+	mine    = "mine"
+	peers   = "the peer's"
+	nobodys = "nobody's"
+)
+
+func line(state, local, remote, owner string) string {
+	return fmt.Sprintf("%-12s %s > %s %s", state, local, remote, owner)
+}
+
+func newGallery(t *testing.T) *gallery {
+	t.Helper()
+	g := &gallery{n: lab.NewNetns(t)}
+	at := netip.MustParseAddrPort
+	show := func(state, local, remote, owner string) {
+		g.sockets = append(g.sockets, line(state, local, remote, owner))
+	}
+
+	listener := g.n.Listen(at("0.0.0.0:17101"))
+	show("LISTEN", "0.0.0.0:17101", "-", mine)
+	dual := g.n.Listen(at("[::]:17102"))
+	show("LISTEN", "[::]:17102", "-", mine)
+
+	from := func(l *lab.Socket, local, remote string) (client, server *lab.Socket) {
+		client = g.n.Socket(at(local).Addr())
+		client.Bind(at(local))
+		client.Connect(at(remote))
+		return client, l.Accept()
+	}
+	from(listener, "127.0.0.1:18101", "127.0.0.1:17101")
+	show("ESTABLISHED", "127.0.0.1:18101", "127.0.0.1:17101", mine)
+	show("ESTABLISHED", "127.0.0.1:17101", "127.0.0.1:18101", mine)
+	from(dual, "[::1]:18102", "[::1]:17102")
+	show("ESTABLISHED", "[::1]:18102", "[::1]:17102", mine)
+	show("ESTABLISHED", "[::1]:17102", "[::1]:18102", mine)
+	from(dual, "[::ffff:127.0.0.1]:18103", "[::ffff:127.0.0.1]:17102")
+	show("ESTABLISHED", "127.0.0.1:18103", "127.0.0.1:17102", mine)
+	show("ESTABLISHED", "127.0.0.1:17102", "127.0.0.1:18103", mine)
+
+	client, server := from(listener, "127.0.0.1:18104", "127.0.0.1:17101")
+	client.Close()
+	server.ReadEOF()
+	server.Close()
+	show("TIME_WAIT", "127.0.0.1:18104", "127.0.0.1:17101", nobodys+" TIME_WAIT")
+	client, server = from(dual, "[::1]:18105", "[::1]:17102")
+	client.Shutdown(unix.SHUT_WR)
+	server.ReadEOF()
+	client.Await(lab.FinWait2)
+	client.Close()
+	show("TIME_WAIT", "[::1]:18105", "[::1]:17102", nobodys+" FIN_WAIT2")
+	show("CLOSE_WAIT", "[::1]:17102", "[::1]:18105", mine)
+
+	pending := g.n.Socket(at("127.0.0.1:0").Addr())
+	pending.Bind(at("127.0.0.1:18107"))
+	pending.DropIncoming()
+	pending.StartConnect(at("127.0.0.1:17101"))
+	show("SYN_SENT", "127.0.0.1:18107", "127.0.0.1:17101", mine)
+	show("NEW_SYN_RECV", "127.0.0.1:17101", "127.0.0.1:18107", nobodys)
+
+	g.peer = startPeer(t, g.n, peerComm, at("127.0.0.1:18106"), at("127.0.0.1:17101"))
+	g.peer.connect()
+	listener.Accept()
+	show("ESTABLISHED", "127.0.0.1:18106", "127.0.0.1:17101", peers)
+	show("ESTABLISHED", "127.0.0.1:17101", "127.0.0.1:18106", mine)
+
+	slices.Sort(g.sockets)
+	g.await(t)
+	return g
+}
+
+// await waits until the kernel's own list is as long: what follows a close takes its time.
+func (g *gallery) await(t *testing.T) {
+	t.Helper()
+	for began := time.Now(); ; runtime.Gosched() {
+		table := g.n.Table()
+		if len(table) == len(g.sockets) && slices.ContainsFunc(table, func(e lab.Entry) bool {
+			return e.Timewait && e.State == lab.TimeWait
+		}) {
+			return
+		}
+		if time.Since(began) > patience {
+			t.Fatalf("the kernel lists %d sockets, want %d:\n%v", len(table), len(g.sockets), table)
+		}
+	}
+}
+
+// snapshot runs the command and checks what holds for every one.
+func snapshot(t *testing.T, args ...string) ([]listed, result) {
+	t.Helper()
+	r := run(append(flags("snapshot"), args...))
+	r.mustEnd(t, 0)
+	r.mustSay(t, "")
+	var all []listed
+	for i, text := range strings.SplitAfter(r.stdout, "\n") {
+		if text == "" {
+			continue
+		}
+		l := listed{record: parseRecord(t, r, i, text)}
+		if err := json.Unmarshal([]byte(text), &l); err != nil {
+			t.Fatalf("%v in %s", err, text)
+		}
+		if l.Type != "socket" || i > 0 && l.Time != all[0].Time {
+			t.Errorf("line %d is no socket of the moment of the first: %s", i+1, text)
+		}
+		all = append(all, l)
+	}
+	return all, r
+}
+
+// of gives the records of one namespace as lines.
+func (g *gallery) of(t *testing.T, all []listed) []string {
+	t.Helper()
+	var lines []string
+	for i := range all {
+		if l := &all[i]; l.Netns == g.n.Inode() {
+			lines = append(lines, line(l.State, endpointOf(l.LocalAddr, l.LocalPort), endpointOf(l.PeerAddr, l.PeerPort), g.owner(t, l)))
+		}
+	}
+	slices.Sort(lines)
+	return lines
+}
+
+func endpointOf(addr string, port uint16) string {
+	if addr == "" {
+		return "-"
+	}
+	return netip.AddrPortFrom(netip.MustParseAddr(addr), port).String()
+}
+
+// owner checks the name and all else that goes with the process.
+func (g *gallery) owner(t *testing.T, l *listed) string {
+	t.Helper()
+	if l.PID == 0 {
+		if l.Comm != nil || l.PIDSource != "" {
+			t.Errorf("no pid, but a name or a source: %s", l.line)
+		}
+		return strings.TrimSpace(nobodys + " " + l.Substate)
+	}
+	who, comm := "of "+fmt.Sprint(l.PID), ""
+	switch int(l.PID) {
+	case os.Getpid():
+		name, err := os.ReadFile("/proc/self/comm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		who, comm = mine, strings.TrimSuffix(string(name), "\n")
+	case g.peer.pid():
+		who, comm = peers, peerComm
+	}
+	if l.Comm == nil || *l.Comm != comm || l.PIDSource != "scan" || l.UID == nil || *l.UID != 0 {
+		t.Errorf("the owner is not %q, user 0, by scan: %s", comm, l.line)
+	}
+	return who
+}
+
+func TestASnapshotListsEverySocketOnceWithItsOwner(t *testing.T) {
+	requireRoot(t)
+	g := newGallery(t)
+	all, r := snapshot(t)
+	if got := g.of(t, all); !slices.Equal(got, g.sockets) {
+		t.Errorf("these are listed:\n%s\nthese should be:\n%s", strings.Join(got, "\n"), strings.Join(g.sockets, "\n"))
+	}
+	conns := make(map[string]bool)
+	for _, l := range all {
+		if l.Conn != "" && conns[l.Conn] {
+			t.Errorf("conn %s comes twice", l.Conn)
+		}
+		conns[l.Conn] = true
+		if l.Netns != g.n.Inode() {
+			continue
+		}
+		if hasConn := l.State != "TIME_WAIT" && l.State != "NEW_SYN_RECV"; hasConn != (l.Conn != "") {
+			t.Errorf("a full socket has a conn, the others have none: %s", l.line)
+		}
+		if isTimeWait := l.State == "TIME_WAIT"; isTimeWait != (l.Expires > 0) || l.Expires > int64(time.Minute) ||
+			isTimeWait == (l.UID != nil) {
+			t.Errorf("a TIME_WAIT has up to 60 s left and no user, all others have one: %s", l.line)
+		}
+		if role := map[string]string{"LISTEN": "listener", "NEW_SYN_RECV": "server"}[l.State]; role != l.Role {
+			t.Errorf("the role is not %q: %s", role, l.line)
+		}
+		if mapped := l.LocalPort == 18103 || l.PeerPort == 18103; mapped != l.Mapped {
+			t.Errorf("mapped is not %v: %s", mapped, l.line)
+		}
+	}
+	if t.Failed() {
+		t.Logf("%.20000v", r)
+	}
+}
+
+// The kernel's own list, which needs no tracing.
+func TestASnapshotAgreesWithProc(t *testing.T) {
+	requireRoot(t)
+	g := newGallery(t)
+	all, r := snapshot(t, "--netns", fmt.Sprint(g.n.Inode()))
+	var got, want []string
+	for _, l := range all {
+		state := l.State
+		switch state {
+		case "TIME_WAIT":
+			state = l.Substate + " (timewait)"
+		case "NEW_SYN_RECV":
+			state = "SYN_RECV"
+		}
+		if l.PeerAddr == "" {
+			l.PeerAddr = map[string]string{"ipv4": "0.0.0.0", "ipv6": "::"}[l.Family]
+		}
+		got = append(got, line(state, endpointOf(l.LocalAddr, l.LocalPort), endpointOf(l.PeerAddr, l.PeerPort), ""))
+	}
+	for _, e := range g.n.Table() {
+		state := e.State.String()
+		if e.Timewait {
+			state += " (timewait)"
+		}
+		plain := func(a netip.AddrPort) string { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()).String() }
+		want = append(want, line(state, plain(e.Local), plain(e.Remote), ""))
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("the snapshot:\n%s\n/proc/net/tcp and tcp6:\n%s\n%v", strings.Join(got, "\n"), strings.Join(want, "\n"), r)
+	}
+}
+
+func TestASnapshotIsOfTheNamespacesAskedFor(t *testing.T) {
+	requireRoot(t)
+	g, other := newGallery(t), lab.NewNetns(t)
+	other.Listen(netip.MustParseAddrPort("127.0.0.1:17109"))
+	for _, row := range []struct {
+		args   []string
+		others int // sockets of the other namespace
+		whole  bool
+	}{
+		{flags("--netns", fmt.Sprint(g.n.Inode())), 0, true},
+		{flags("--netns", fmt.Sprintf("pid:%d", g.peer.pid())), 0, true},
+		{flags("--netns", fmt.Sprintf("/proc/%d/ns/net", g.peer.pid())), 0, true},
+		{flags("--netns", fmt.Sprint(other.Inode())), 1, false},
+		{flags("--netns", fmt.Sprintf("%d,%d", g.n.Inode(), other.Inode())), 1, true},
+		{flags("--netns", fmt.Sprint(g.n.Inode()), "--netns", fmt.Sprint(other.Inode())), 1, true},
+		{nil, 1, true},
+	} {
+		all, r := snapshot(t, row.args...)
+		var here, there, elsewhere int
+		for _, l := range all {
+			switch l.Netns {
+			case g.n.Inode():
+				here++
+			case other.Inode():
+				there++
+			default:
+				elsewhere++
+			}
+		}
+		want := 0
+		if row.whole {
+			want = len(g.sockets)
+		}
+		if here != want || there != row.others || elsewhere > 0 && row.args != nil {
+			t.Errorf("%d sockets of the one, %d of the other, %d of other namespaces; want %d, %d and none\n%.5000v",
+				here, there, elsewhere, want, row.others, r)
+		}
+	}
+}
+
+func TestASnapshotAsTextIsATableWithTheSameSockets(t *testing.T) {
+	requireRoot(t)
+	g := newGallery(t)
+	r := run(flags("snapshot", "--format", "text", "--netns", fmt.Sprint(g.n.Inode())))
+	r.mustEnd(t, 0)
+	r.mustSay(t, "")
+	rows := strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n")
+	if got, want := strings.Fields(rows[0]), strings.Fields("STATE ROLE NETNS PID COMM LOCAL PEER EXPIRES"); !slices.Equal(got, want) {
+		t.Errorf("the header is %q, want %q", got, want)
+	}
+	column := func(row, title string) string {
+		value, _, _ := strings.Cut(row[min(len(row), strings.Index(rows[0], title)):], " ")
+		return value
+	}
+	var got []string
+	for _, row := range rows[1:] {
+		owner := map[string]string{
+			"-": nobodys, fmt.Sprint(os.Getpid()): mine, fmt.Sprint(g.peer.pid()): peers,
+		}[column(row, "PID")]
+		if column(row, "STATE") == "TIME_WAIT" {
+			if left, err := time.ParseDuration(column(row, "EXPIRES")); err != nil || left <= 0 || left > time.Minute {
+				t.Errorf("no time of up to a minute is left: %s: %v", row, err)
+			}
+		}
+		got = append(got, line(column(row, "STATE"), column(row, "LOCAL"), column(row, "PEER"), owner))
+	}
+	var want []string
+	for _, s := range g.sockets {
+		s = strings.TrimSuffix(s, " TIME_WAIT")
+		want = append(want, strings.TrimSuffix(s, " FIN_WAIT2"))
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("these are listed:\n%s\nthese should be:\n%s\n%v", strings.Join(got, "\n"), strings.Join(want, "\n"), r)
+	}
+}
+
+func TestASnapshotGoesToAFileWithLabels(t *testing.T) {
+	requireRoot(t)
+	n := lab.NewNetns(t)
+	n.Listen(netip.MustParseAddrPort("127.0.0.1:17109"))
+	file := filepath.Join(t.TempDir(), "sockets")
+	for times := 1; times <= 2; times++ {
+		r := run(flags("snapshot", "--netns", fmt.Sprint(n.Inode()), "--output", file, "--label", "team=net"))
+		r.mustEnd(t, 0)
+		r.mustPrintNothing(t)
+		r.mustSay(t, "")
+		content, err := os.ReadFile(file)
+		if err != nil || strings.Count(string(content), "\n") != times || !strings.HasSuffix(string(content), `,"team":"net"}`+"\n") {
+			t.Errorf("after %d snapshots the file holds %q, %v", times, content, err)
+		}
+	}
+}
+
+func TestASnapshotOfANamespaceWithoutSocketsIsEmpty(t *testing.T) {
+	requireRoot(t)
+	n := lab.NewNetns(t)
+	if all, r := snapshot(t, "--netns", fmt.Sprint(n.Inode())); len(all) != 0 {
+		t.Errorf("%d sockets, want none\n%v", len(all), r)
+	}
+}
+
+func TestASnapshotThatThisUserMayNotTakeIsSaidInOneSentence(t *testing.T) {
+	requireRoot(t)
+	const enter = "network namespaces are not for this user to enter: " +
+		"run as root (sudo tcpshift snapshot), or give the binary CAP_SYS_ADMIN besides CAP_BPF and CAP_PERFMON"
+	for _, format := range []string{"ndjson", "text"} {
+		for _, row := range []struct {
+			adjust func(*exec.Cmd)
+			line   string
+		}{
+			{asNobody(), unprivileged(t)},
+			{asNobody(unix.CAP_BPF, unix.CAP_PERFMON), enter},
+		} {
+			r := run(flags("snapshot", "--format", format), row.adjust)
+			r.mustEnd(t, 3)
+			r.mustPrintNothing(t)
+			r.mustSay(t, row.line)
+		}
+	}
+}
+
+func TestThreeCapabilitiesAreEnoughForASnapshot(t *testing.T) {
+	requireRoot(t)
+	n := lab.NewNetns(t)
+	n.Listen(netip.MustParseAddrPort("127.0.0.1:17109"))
+	var r result
+	n.Do(func() {
+		r = run(flags("snapshot"), asNobody(unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN))
+	})
+	r.mustEnd(t, 0)
+	r.mustSay(t, "")
+	if !strings.Contains(r.stdout, `"local_port":17109`) {
+		t.Errorf("the own namespace's listener is not listed\n%.5000v", r)
+	}
+}

@@ -1,0 +1,149 @@
+package kernel_test
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// An actor is a process that makes the system calls it is asked for, one at a
+// time, so that a test decides step by step who holds which socket. It is this
+// test binary, started again. Its threads each sit at a desk: two pipes, on which
+// orders come in and answers go out. A desk knows nothing but raw system calls
+// and allocates nothing, so that it goes on in the child after a bare fork.
+
+// actorVariable tells a process that it is an actor, and where its desks' pipes
+// are: "3,4" for one thread, "3,4,5,6" for two.
+const actorVariable = "TCPSHIFT_ACTOR"
+
+// message is an order, and comes back as its answer. It is below PIPE_BUF, so
+// that a pipe takes it whole.
+type message struct {
+	call    uintptr // number of the system call
+	args    [6]uintptr
+	result  uintptr
+	errno   uintptr
+	payload [1976]byte // what arguments point to
+}
+
+const messageSize = unsafe.Sizeof(message{})
+
+// In an answer to no order, which is the first, args say who is there.
+const (
+	helloBase = iota // the payload's address in the actor
+	helloTID
+	helloOrders
+	helloAnswers
+)
+
+type desk struct {
+	orders, answers uintptr
+	message         message
+}
+
+// Not on a stack: an address in here stays what it is, and is the same in a fork.
+var desks [8]desk
+
+// init runs before any test and ends the process: an actor is no test.
+func init() {
+	pipes := os.Getenv(actorVariable)
+	if pipes == "" {
+		return
+	}
+	count := strings.Count(pipes, ",")/2 + 1
+	for i := range count {
+		rest, d := "", &desks[i]
+		if n, _ := fmt.Sscanf(pipes, "%d,%d,%s", &d.orders, &d.answers, &rest); n < 2 {
+			panic(actorVariable + "=" + pipes)
+		}
+		pipes = rest
+		d.orders, d.answers = outOfTheWay(d.orders), outOfTheWay(d.answers)
+	}
+	// No collection, which would wait for threads that sit at their desks or are gone.
+	debug.SetGCPercent(-1)
+	runtime.GOMAXPROCS(count + 4)
+	for i := 1; i < count; i++ {
+		go func() {
+			runtime.LockOSThread()
+			desks[i].serve()
+		}()
+	}
+	desks[0].serve() // the main thread: during init it runs nothing else
+}
+
+// controlFrom is where an actor's pipes lie in its table, so that its sockets have
+// the numbers that they have in any other process.
+const controlFrom = 900
+
+func outOfTheWay(fd uintptr) uintptr {
+	if fd >= controlFrom {
+		return fd
+	}
+	moved, _, errno := syscall.RawSyscall(unix.SYS_FCNTL, fd, unix.F_DUPFD, controlFrom)
+	if errno != 0 {
+		panic(errno)
+	}
+	_ = syscall.Close(int(fd))
+	return moved
+}
+
+// serve ends the process when the test's end of the pipe is gone.
+//
+//go:nosplit
+//go:norace
+func (d *desk) serve() {
+	d.hello()
+	for d.transfer(unix.SYS_READ, d.orders) {
+		m := &d.message
+		if m.call >= opConnect {
+			m.result, m.errno = special(m)
+		} else {
+			m.result, m.errno = rawCall(m.call, &m.args)
+		}
+		if m.call == unix.SYS_CLONE3 && m.errno == 0 && m.result == 0 {
+			// In the child; the kernel has looked at two arguments only.
+			d.orders, d.answers = m.args[2], m.args[3]
+			d.hello()
+			continue
+		}
+		if !d.transfer(unix.SYS_WRITE, d.answers) {
+			break
+		}
+	}
+	_, _, _ = syscall.RawSyscall(unix.SYS_EXIT_GROUP, 0, 0, 0)
+}
+
+//go:nosplit
+//go:norace
+func (d *desk) hello() {
+	m := &d.message
+	m.args[helloBase] = uintptr(unsafe.Pointer(&m.payload))
+	m.args[helloTID], _, _ = syscall.RawSyscall(unix.SYS_GETTID, 0, 0, 0)
+	m.args[helloOrders], m.args[helloAnswers] = d.orders, d.answers
+	m.errno = 0
+	d.transfer(unix.SYS_WRITE, d.answers)
+}
+
+//go:nosplit
+//go:norace
+func (d *desk) transfer(call, fd uintptr) bool {
+	for {
+		n, _, errno := syscall.RawSyscall(call, fd, uintptr(unsafe.Pointer(&d.message)), messageSize)
+		if errno != syscall.EINTR {
+			return n == messageSize && errno == 0
+		}
+	}
+}
+
+//go:nosplit
+//go:norace
+func rawCall(call uintptr, a *[6]uintptr) (uintptr, errno) {
+	result, _, e := syscall.RawSyscall6(call, a[0], a[1], a[2], a[3], a[4], a[5])
+	return result, uintptr(e)
+}

@@ -1,0 +1,227 @@
+package kernel_test
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// include/uapi/linux/io_uring.h
+const (
+	uringSetupSQPoll   = 1 << 1
+	uringEnterEvents   = 1 << 0
+	uringEnterWakeup   = 1 << 1
+	uringRegisterFiles = 2
+	uringOffSQ         = 0
+	uringOffSQEs       = 0x10000000
+	uringOpAccept      = 13
+	uringOpConnect     = 16
+	uringOpClose       = 19
+	uringOpShutdown    = 34
+	uringAsync         = 1 << 4 // IOSQE_ASYNC: by a worker thread
+)
+
+type uringParams struct {
+	SQEntries, CQEntries, Flags, ThreadCPU, ThreadIdle, Features, WorkQueueFD uint32
+	_                                                                         [3]uint32
+	SQ, CQ                                                                    uringOffsets
+}
+
+// uringOffsets is struct io_sqring_offsets as well as io_cqring_offsets.
+type uringOffsets struct {
+	Head, Tail, Mask, Entries, FlagsOrOverflow, DroppedOrCQEs, Array, _ uint32
+	_                                                                   uint64
+}
+
+type uringSQE struct {
+	Opcode, Flags uint8
+	Priority      uint16
+	FD            int32
+	Addr2, Addr   uint64
+	Len, OpFlags  uint32
+	UserData      uint64
+	_             [3]uint64
+}
+
+// ring is in the actor; there is at most one.
+var ring struct {
+	fd     uintptr
+	params uringParams
+	memory []byte // both rings, in one mapping since Linux 5.4
+	sqes   []byte
+	name   [28]byte // the address of a connect, which is not read at once
+}
+
+// setUpRing gives the ring's descriptor.
+func setUpRing(flags uintptr) (uintptr, errno) {
+	const entries = 8
+	ring.params = uringParams{Flags: uint32(flags), ThreadIdle: 1}
+	fd, _, e := syscall.RawSyscall(unix.SYS_IO_URING_SETUP, entries, uintptr(unsafe.Pointer(&ring.params)), 0)
+	if e != 0 {
+		return 0, uintptr(e)
+	}
+	ring.fd = fd
+	p := &ring.params
+	const cqeSize = 16
+	size := max(int(p.SQ.Array+p.SQEntries*4), int(p.CQ.DroppedOrCQEs+p.CQEntries*cqeSize))
+	var err error
+	if ring.memory, err = mapRing(fd, uringOffSQ, size); err == nil {
+		ring.sqes, err = mapRing(fd, uringOffSQEs, entries*int(unsafe.Sizeof(uringSQE{})))
+	}
+	if err != nil {
+		return 0, uintptr(unix.ENOMEM)
+	}
+	return fd, 0
+}
+
+func mapRing(fd uintptr, offset int64, size int) ([]byte, error) {
+	return syscall.Mmap(int(fd), offset, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
+}
+
+func ringWord(offset uint32) *uint32 { return (*uint32)(unsafe.Pointer(&ring.memory[offset])) }
+
+// submit queues one request and has the kernel look at it.
+func submit(sqe *uringSQE, name []byte) errno {
+	p := &ring.params
+	if sqe.Opcode == uringOpConnect {
+		copy(ring.name[:], name)
+		sqe.Addr = uint64(uintptr(unsafe.Pointer(&ring.name)))
+	}
+	tail := atomic.LoadUint32(ringWord(p.SQ.Tail))
+	index := tail & *ringWord(p.SQ.Mask)
+	copy(ring.sqes[index*64:], bytesOf(sqe))
+	*ringWord(p.SQ.Array + 4*index) = index
+	atomic.StoreUint32(ringWord(p.SQ.Tail), tail+1)
+	flags, count := uintptr(0), uintptr(1)
+	if p.Flags&uringSetupSQPoll != 0 {
+		flags, count = uringEnterWakeup, 0
+	}
+	_, _, e := syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, ring.fd, count, 0, flags, 0, 0)
+	return uintptr(e)
+}
+
+// complete waits for the oldest request's result.
+func complete() (uintptr, errno) {
+	p := &ring.params
+	head := atomic.LoadUint32(ringWord(p.CQ.Head))
+	for atomic.LoadUint32(ringWord(p.CQ.Tail)) == head {
+		_, _, e := syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, ring.fd, 0, 1, uringEnterEvents, 0, 0)
+		if e != 0 && e != unix.EINTR {
+			return 0, uintptr(e)
+		}
+	}
+	const cqeSize, resultAt = 16, 8
+	at := p.CQ.DroppedOrCQEs + cqeSize*(head&*ringWord(p.CQ.Mask)) + resultAt
+	result := int32(binary.NativeEndian.Uint32(ring.memory[at:]))
+	atomic.StoreUint32(ringWord(p.CQ.Head), head+1)
+	if result < 0 {
+		return 0, uintptr(-result)
+	}
+	return uintptr(result), 0
+}
+
+// From here on it is the test that speaks.
+
+// openRing skips where the kernel does not allow io_uring.
+func (a *actor) openRing(flags uintptr) {
+	a.w.t.Helper()
+	fd, err := a.try(opRing, flags)
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		a.w.t.Skipf("no io_uring here: %v", err)
+	}
+	a.w.must(a, opRing, err)
+	a.ring = uintptr(fd)
+	if flags&uringSetupSQPoll != 0 {
+		a.w.await("submission thread", func() bool { return a.hasThread("iou-sqp") })
+	}
+}
+
+func (a *actor) hasThread(prefix string) bool {
+	dir := fmt.Sprintf("/proc/%d/task", a.pid)
+	tasks, _ := os.ReadDir(dir)
+	for _, task := range tasks {
+		comm, _ := os.ReadFile(dir + "/" + task.Name() + "/comm")
+		if strings.HasPrefix(string(comm), prefix) {
+			return true
+		}
+	}
+	return false
+}
+
+// byRing makes one request and waits for its result.
+func (th *thread) byRing(sqe *uringSQE, name []byte) (int, error) {
+	th.a.w.t.Helper()
+	o := th.order(opSubmit)
+	_, err := o.do(o.put(bytesOf(sqe))-th.base, o.put(name)-th.base)
+	th.a.w.must(th.a, opSubmit, err)
+	return th.try(opComplete)
+}
+
+func (th *thread) ringConnect(s *sock, to []byte, flags uint8) {
+	w := th.a.w
+	w.t.Helper()
+	from := now()
+	s.noteOperation(th.a, from)
+	s.role, s.what = "client", "client "+s.conn+" by io_uring"
+	_, err := th.byRing(&uringSQE{Opcode: uringOpConnect, Flags: flags, FD: int32(th.a.fd(s)), Addr2: uint64(len(to))}, to)
+	w.must(th.a, unix.SYS_CONNECT, err)
+	th.learnAddrs(s)
+	w.stepped(th.a, from, now())
+}
+
+func (th *thread) ringAccept(listener *sock, flags uint8) *sock {
+	w := th.a.w
+	w.t.Helper()
+	from := now()
+	fd, err := th.byRing(&uringSQE{Opcode: uringOpAccept, Flags: flags, FD: int32(th.a.fd(listener))}, nil)
+	w.must(th.a, unix.SYS_ACCEPT, err)
+	return th.accepted(listener, fd, from)
+}
+
+func (th *thread) ringShutdown(s *sock, flags uint8) {
+	w := th.a.w
+	w.t.Helper()
+	from := now()
+	s.noteOperation(th.a, from)
+	_, err := th.byRing(&uringSQE{Opcode: uringOpShutdown, Flags: flags, FD: int32(th.a.fd(s)), Len: unix.SHUT_WR}, nil)
+	w.must(th.a, unix.SYS_SHUTDOWN, err)
+	w.stepped(th.a, from, now())
+}
+
+func (th *thread) ringClose(s *sock, flags uint8) {
+	w := th.a.w
+	w.t.Helper()
+	from := now()
+	fd := th.a.fd(s)
+	delete(th.a.table.slots, int(fd))
+	w.noteRelease(th.a, s, from)
+	_, err := th.byRing(&uringSQE{Opcode: uringOpClose, Flags: flags, FD: int32(fd)}, nil)
+	w.must(th.a, unix.SYS_CLOSE, err)
+	w.stepped(th.a, from, now())
+}
+
+// inRing is where a registered socket is put in the test's table: under no number.
+const inRing = 1 << 20
+
+// register gives the ring a reference of its own, and closes the descriptor: the
+// process has the socket by its ring only.
+func (th *thread) register(s *sock) {
+	w := th.a.w
+	w.t.Helper()
+	from := now()
+	fd := int32(th.a.fd(s))
+	o := th.order(unix.SYS_IO_URING_REGISTER)
+	_, err := o.do(th.a.ring, uringRegisterFiles, o.put(bytesOf(&fd)), 1)
+	w.must(th.a, unix.SYS_IO_URING_REGISTER, err)
+	s.registered = true
+	th.a.adopt(inRing, s)
+	w.stepped(th.a, from, now())
+	th.closeFD(uintptr(fd))
+}

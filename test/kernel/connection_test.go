@@ -1,0 +1,225 @@
+package kernel_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// closedBy is how each scenario's client and child end; "" for one that is not there.
+var closedBy = map[string][2]string{
+	"client closes":        {"local", "peer"},
+	"server closes":        {"peer", "local"},
+	"simultaneous close":   {"local", "local"},
+	"half close":           {"local", "peer"},
+	"close in FIN_WAIT1":   {"local", "peer"},
+	"close in FIN_WAIT2":   {"local", "peer"},
+	"linger2 negative":     {"reset_sent", "reset_received"},
+	"time wait overflow":   {"local", "peer"},
+	"reset by linger 0":    {"reset_sent", "reset_received"},
+	"reset received":       {"reset_received", "reset_sent"},
+	"reset in CLOSE_WAIT":  {"reset_sent", "reset_received"},
+	"disconnect":           {"reset_sent", "reset_received"},
+	"unread data at close": {"reset_sent", "reset_received"},
+	"unaccepted child":     {"reset_received", "reset_sent"},
+	"established timeout":  {"timeout", ""}, // a reset in FIN_WAIT1 may be either side's
+	"refused":              {"refused", ""},
+	"no port":              {"no_port", ""},
+	"connect timeout":      {"timeout", ""},
+	"defer accept":         {"local", "peer"},
+}
+
+// The end of each connection, its times, and the substate of what it left.
+func TestEveryConnectionsEndIsToldOnceAndSaysWhoEndedIt(t *testing.T) {
+	requireFeature(t, probe.SocketStorage)
+	tr := startTracer(t, options{Options: probe.Options{Ends: true}})
+	stories := playAll(t)
+	lines := tr.stop()
+	for _, s := range stories {
+		t.Run(fmt.Sprintf("%s %v", s.name, s.family), func(t *testing.T) {
+			mine := s.of(lines)
+			ends := ofType(mine, "connection")
+			checkEnds(t, s, ends)
+			for _, p := range s.out.Parties() {
+				transitions, _ := take(ofType(mine, "transition"), p)
+				checkDurations(t, transitions)
+				checkSubstate(t, s.name, transitions)
+			}
+		})
+	}
+}
+
+func checkEnds(t *testing.T, s story, ends []line) {
+	t.Helper()
+	want, known := closedBy[s.name]
+	for i, p := range []*lab.Party{s.out.Client, s.out.Child} {
+		if p == nil || len(p.Path) < 2 {
+			continue
+		}
+		mine, _ := take(ends, p)
+		if len(mine) != 1 {
+			t.Errorf("%v > %v: %d connection records, want one", p.Local, p.Remote, len(mine))
+			continue
+		}
+		if known && mine[0].ClosedBy != want[i] {
+			t.Errorf("closed_by %q, want %q: %s", mine[0].ClosedBy, want[i], mine[0].raw)
+		}
+		checkWhole(t, mine[0])
+	}
+}
+
+func checkWhole(t *testing.T, l line) {
+	t.Helper()
+	if l.Partial || l.Opened == nil || l.Duration == nil || l.Established == nil {
+		t.Errorf("not whole, although it began under the tracer's eyes: %s", l.raw)
+		return
+	}
+	if got := l.Time.Sub(*l.Opened); (got - time.Duration(*l.Duration)).Abs() > time.Millisecond {
+		t.Errorf("duration_ns %d, but from opened to time it is %d: %s", *l.Duration, got, l.raw)
+	}
+	if *l.Established > *l.Duration {
+		t.Errorf("longer ESTABLISHED than it lived: %s", l.raw)
+	}
+}
+
+// checkDurations wants in_state_ns to be the time since the state was entered; the
+// two clocks are compared anew now and then, so a millisecond is allowed.
+func checkDurations(t *testing.T, lines []line) {
+	t.Helper()
+	var entered time.Time
+	for i, l := range lines {
+		if i == 0 {
+			if l.InState != nil {
+				t.Errorf("in_state_ns of a state that nobody saw begin: %s", l.raw)
+			}
+		} else if l.InState == nil || (l.Time.Sub(entered)-time.Duration(*l.InState)).Abs() > time.Millisecond {
+			t.Errorf("in_state_ns is not %v: %s", l.Time.Sub(entered), l.raw)
+		}
+		if !l.Self {
+			entered = l.Time
+		}
+	}
+}
+
+// checkSubstate: a client that had closed both its sides waits for the peer's FIN
+// as a timewait socket already; one that had not waits as itself.
+func checkSubstate(t *testing.T, scenario string, lines []line) {
+	t.Helper()
+	if len(lines) == 0 || lines[len(lines)-1].New != "TIME_WAIT" {
+		return
+	}
+	last := lines[len(lines)-1]
+	var want string
+	switch scenario {
+	case "half close", "simultaneous close":
+		want = "TIME_WAIT"
+	case "orphan in FIN_WAIT2", "close in FIN_WAIT2":
+		want = "FIN_WAIT2"
+	default:
+		return // depends on whether the ACK or the FIN comes first
+	}
+	if last.Substate != want {
+		t.Errorf("time_wait_substate %q, want %q: %s", last.Substate, want, last.raw)
+	}
+}
+
+func TestAConnectionsBytesAreThoseThatTheProcessesSentAndRead(t *testing.T) {
+	requireFeature(t, probe.SocketStorage)
+	for _, f := range lab.Families {
+		t.Run(f.String(), func(t *testing.T) {
+			n := lab.NewNetns(t)
+			tr := startTracer(t, in(n))
+			request, answer := strings.Repeat("q", 30_001), strings.Repeat("a", 2_503)
+			converse(n, f, request, answer)
+			for _, l := range ofType(tr.stop(), "connection") {
+				sent, received := len(request), len(answer)
+				switch l.Role {
+				case "listener":
+					sent, received = 0, 0
+				case "server":
+					sent, received = received, sent
+				}
+				if l.Sent != uint64(sent) || l.Received != uint64(received) {
+					t.Errorf("sent %d and received %d, want %d and %d: %s", l.Sent, l.Received, sent, received, l.raw)
+				}
+				if (l.RTT == 0) != (l.Role == "listener") {
+					t.Errorf("rtt_ns %d: %s", l.RTT, l.raw)
+				}
+			}
+		})
+	}
+}
+
+// converse sends a request and an answer over one connection and closes it in order.
+func converse(n *lab.Netns, f lab.Family, request, answer string) {
+	listener := n.Listen(lab.V4.At(7100))
+	if f != lab.V4 {
+		listener.Close()
+		listener = n.Listen(lab.V6.Anywhere(7100))
+	}
+	client := n.Socket(f.Loopback())
+	client.Connect(f.At(7100))
+	child := listener.Accept()
+	client.Write(request)
+	readAll(child, len(request))
+	child.Write(answer)
+	readAll(client, len(answer))
+	client.Shutdown(unix.SHUT_WR)
+	child.ReadEOF()
+	child.Close()
+	client.ReadEOF()
+	client.Close()
+	listener.Close()
+	n.Settle(0)
+}
+
+func readAll(s *lab.Socket, size int) {
+	for size > 0 {
+		size -= len(s.Read())
+	}
+}
+
+// The end of a TIME_WAIT, by its timer and by the end of its namespace.
+func TestTheEndOfATimeWaitIsToldWithHowItEndedAndHowLongItLasted(t *testing.T) {
+	requireFeature(t, probe.SocketStorage)
+	requireFeature(t, probe.TimeWaitEnds)
+	o := options{Options: probe.Options{Ends: true, TimeWaitEnds: true}}
+	tr := startTracer(t, o)
+	var expired, early story
+	t.Run("expires", func(t *testing.T) {
+		n := lab.NewNetns(t)
+		n.Sysctl("net.ipv4.tcp_fin_timeout", "1")
+		expired = story{"", lab.V4, n.Inode(), lab.OrphanInFinWait2(n, lab.V4)}
+		n.AwaitGone(expired.out.Client)
+	})
+	t.Run("ends early", func(t *testing.T) {
+		n := lab.NewNetns(t)
+		early = story{"", lab.V4, n.Inode(), lab.HalfClose(n, lab.V4)}
+	})
+	tr.await(func(text string) bool { return strings.Contains(text, `"time_wait_end":"early"`) })
+	lines := ofType(tr.stop(), "transition")
+	checkTimeWaitEnd(t, expired, lines, "expired", time.Second/2, 10*time.Second)
+	checkTimeWaitEnd(t, early, lines, "early", 0, 30*time.Second)
+}
+
+func checkTimeWaitEnd(t *testing.T, s story, lines []line, how string, least, most time.Duration) {
+	t.Helper()
+	mine, _ := take(s.of(lines), s.out.Client)
+	if len(mine) < 2 {
+		t.Fatalf("the client's story is missing: %d lines", len(mine))
+	}
+	entered, end := mine[len(mine)-2], mine[len(mine)-1]
+	if entered.New != "TIME_WAIT" || end.Old != "TIME_WAIT" || end.New != "CLOSE" || end.TimeWaitEnd != how {
+		t.Fatalf("want the end of a TIME_WAIT, %s, got\n%s%s", how, entered.raw, end.raw)
+	}
+	lasted := end.Time.Sub(entered.Time)
+	if lasted < least || lasted > most || (lasted-time.Duration(*end.InState)).Abs() > time.Millisecond {
+		t.Errorf("lasted %v by the times, %v by in_state_ns: %s", lasted, time.Duration(*end.InState), end.raw)
+	}
+}

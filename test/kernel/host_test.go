@@ -1,0 +1,32 @@
+package kernel_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// readThreadFile reads a file below /proc/thread-self: of the namespace that the
+// calling thread is in.
+func readThreadFile(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile("/proc/thread-self/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// checkCount compares a count with the kernel's: exactly, but on kernels that hide
+// a few events from every program, where 0.05 % may be missing.
+func checkCount(t *testing.T, what string, got, want uint64) {
+	t.Helper()
+	slack := uint64(0)
+	if lab.HidesEvents() {
+		slack = want / 2000
+	}
+	if got > want || got+slack < want {
+		t.Errorf("%d %s, want %d (allowed: %d fewer)", got, what, want, slack)
+	}
+}

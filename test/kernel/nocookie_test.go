@@ -1,0 +1,57 @@
+package kernel_test
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// byPorts gives each party its transitions where the kernel gives no cookie to
+// tell sockets by.
+func byPorts(parties []*lab.Party, lines []line) (of map[*lab.Party][]line, rest []line) {
+	of, rest = map[*lab.Party][]line{}, slices.Clone(lines)
+	// Who knows most comes first, and the others take what is left.
+	parties = slices.Clone(parties)
+	slices.SortStableFunc(parties, func(a, b *lab.Party) int { return -cmp.Compare(portsKnown(a), portsKnown(b)) })
+	for _, p := range parties {
+		rest = slices.DeleteFunc(rest, func(l line) bool {
+			mine := hasPortsOf(l, p)
+			if mine {
+				of[p] = append(of[p], l)
+			}
+			return mine
+		})
+		if i := opening(rest, of[p]); i >= 0 {
+			of[p] = slices.Insert(of[p], 0, rest[i])
+			rest = slices.Delete(rest, i, i+1)
+		}
+	}
+	return of, rest
+}
+
+// portsKnown is 2 for a socket with a peer, 1 for one that never had a local port
+// to tell, and 0 for a listener: its children's first transition looks like its own.
+func portsKnown(p *lab.Party) int {
+	return min(int(p.Local.Port()), 1)*min(int(p.Remote.Port()), 1) + min(int(p.Remote.Port()), 1)
+}
+
+func hasPortsOf(l line, p *lab.Party) bool {
+	return l.PeerPort == p.Remote.Port() && (l.LocalPort == p.Local.Port() || p.Local.Port() == 0)
+}
+
+// opening finds the transition with which the socket of lines began, if they do
+// not show it: it comes before the socket has both its ports.
+func opening(all, lines []line) int {
+	if len(lines) == 0 || lines[0].Old == "CLOSE" || lines[0].Old == "LISTEN" {
+		return -1
+	}
+	first := lines[0]
+	for i, l := range slices.Backward(all) {
+		if l.Seq < first.Seq && l.New == first.Old && l.Old != l.New &&
+			(l.LocalPort == 0 || l.LocalPort == first.LocalPort) && (l.PeerPort == 0 || l.PeerPort == first.PeerPort) {
+			return i
+		}
+	}
+	return -1
+}

@@ -1,0 +1,175 @@
+package kernel_test
+
+import (
+	"fmt"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// A client, a listener and an accepted connection that were there before the tracer:
+// the process that had them at its start is known by the scan (pid_source scan).
+func TestWhoHadASocketAtTheStartIsItsOwner(t *testing.T) {
+	for _, clientFirst := range []bool{true, false} {
+		t.Run(fmt.Sprintf("client first %v", clientFirst), func(t *testing.T) {
+			w := newWorld(t)
+			server, client := w.pair()
+			listener := server.listen(at(7000))
+			c := client.dial(at(7000))
+			s := server.accept(listener)
+			w.trace(in(w.n))
+			inOrder(client, c, server, s, clientFirst)
+			c = client.dial(at(7000))
+			inOrder(client, c, server, server.accept(listener), clientFirst)
+			lines := w.finish()
+			w.wantScan(lines)
+		})
+	}
+}
+
+// wantScan makes sure that there was something to find.
+func (w *world) wantScan(lines []line) {
+	w.t.Helper()
+	for _, l := range lines {
+		if l.Type == "transition" && l.Source == "scan" {
+			return
+		}
+	}
+	if w.has("socket_scan") {
+		w.t.Error("no transition with pid_source scan")
+	}
+}
+
+// Found by the scan and then passed on: the one that was found is right until it has
+// closed its own, and then no more.
+func TestASocketFoundByTheScanAndPassedOnIsNotItsGivers(t *testing.T) {
+	for _, operates := range []bool{false, true} {
+		t.Run(fmt.Sprintf("receiver operates %v", operates), func(t *testing.T) {
+			w := newWorld(t)
+			giver, peer := w.startActor("giver", 1), w.startActor("peer", 1)
+			receiver := w.startActor("receiver", 1)
+			g := connectBoth(w, giver, peer)
+			w.trace(in(w.n))
+			for _, s := range []*sock{g.client, g.child} {
+				giver.pass(s, receiver, true)
+				if operates {
+					receiver.shutdown(s, unix.SHUT_WR)
+				}
+			}
+			peer.close(g.toOther, g.toChild)
+			for _, s := range []*sock{g.client, g.child} {
+				receiver.awaitState(s, lab.CloseWait, lab.Close)
+				receiver.close(s)
+			}
+			w.finish()
+		})
+	}
+}
+
+// A listener from before, found and passed on: connections that come then are not
+// its opener's.
+func TestAListenerFoundByTheScanAndPassedOnIsNotItsOpeners(t *testing.T) {
+	w := newWorld(t)
+	opener, client := w.pair()
+	receiver := w.startActor("receiver", 1)
+	listener := opener.listen(at(7000))
+	before := client.dial(at(7000)) // waits in the queue from before the tracer
+	w.trace(in(w.n))
+	opener.pass(listener, receiver, true)
+	after := client.dial(at(7000))
+	for _, c := range []*sock{before, after} {
+		s := receiver.accept(listener)
+		s.beforeTracing = c == before
+		inOrder(client, c, receiver, s, c == after)
+	}
+	w.finish()
+}
+
+// Several processes had it at the start: any of them is right while it has it.
+func TestOfSeveralThatHadASocketAtTheStartOnlyThoseThatStillHaveItAreOwners(t *testing.T) {
+	for _, leaves := range []string{"parent", "child"} {
+		t.Run(leaves+" leaves", func(t *testing.T) {
+			w := newWorld(t)
+			parent, peer := w.startActor("parent", 1), w.startActor("peer", 1)
+			g := connectBoth(w, parent, peer)
+			child := parent.fork("child", 0, 0)
+			w.trace(in(w.n))
+			first, second := parent, child
+			if leaves == "child" {
+				first, second = child, parent
+			}
+			first.close(g.client, g.child)
+			peer.close(g.toOther, g.toChild)
+			for _, s := range []*sock{g.client, g.child} {
+				second.awaitState(s, lab.CloseWait)
+			}
+			w.finish()
+		})
+	}
+}
+
+// A prefork server that was there before: its workers' connections are not told as
+// another worker's.
+func TestAPreforkedServerFromBeforeTheStartIsTakenApartByItsWorkers(t *testing.T) {
+	w := newWorld(t)
+	parent, client := w.pair()
+	listener := parent.listen(at(7000))
+	workers := parent.workers(4)
+	var clients, children []*sock
+	for i := range 4 {
+		clients = append(clients, client.dial(at(7000)))
+		children = append(children, workers[i].accept(listener))
+	}
+	w.trace(in(w.n))
+	for i := range 4 {
+		clients = append(clients, client.dial(at(7000)))
+		children = append(children, workers[i].accept(listener))
+	}
+	for i, c := range clients {
+		inOrder(client, c, workers[i%4], children[i], i%2 == 0)
+	}
+	w.finish()
+}
+
+// An orphan from before the start was somebody's whom nobody knows any more.
+func TestAnOrphanFromBeforeTheStartIsNobodys(t *testing.T) {
+	w := newWorld(t)
+	parent, peer := w.startActor("parent", 1), w.startActor("peer", 1)
+	dying := parent.fork("the-dead", 0, 0)
+	_, toOrphan := orphanOf(w, dying, peer)
+	w.trace(in(w.n))
+	peer.hear(toOrphan)
+	peer.awaitState(toOrphan, lab.CloseWait)
+	w.finish()
+}
+
+// A child that waits unaccepted at the start, and is never accepted.
+func TestAnUnacceptedChildFromBeforeTheStartIsItsListenersAtMost(t *testing.T) {
+	w := newWorld(t)
+	server, client := w.pair()
+	listener := server.listen(at(7000))
+	c := client.dial(at(7000))
+	w.unaccepted(listener, c)
+	w.trace(in(w.n))
+	client.close(c)
+	server.close(listener)
+	w.finish()
+}
+
+// A process that has lost its leader, and one whose name and thread's name differ.
+func TestTheScanFindsProcessesAndNotThreads(t *testing.T) {
+	w := newWorld(t)
+	leaderless, peer := w.startActor("leaderless", 2), w.startActor("peer", 2)
+	leaderless.threads[1].rename("not-the-leader")
+	peer.threads[1].rename("peer-thread")
+	g := connectBoth(w, leaderless, peer)
+	leaderless.thread.exitThread()
+	w.trace(in(w.n))
+	peer.threads[1].close(g.toOther, g.toChild)
+	for _, s := range []*sock{g.client, g.child} {
+		leaderless.awaitState(s, lab.CloseWait)
+	}
+	w.finish()
+}
