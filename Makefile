@@ -34,6 +34,10 @@ test: ## run all tests; those of ./test need root
 bench: ## run the benchmarks of ./internal/...
 	go test -run '^$$' -bench . -benchmem ./internal/...
 
+.PHONY: yardstick
+yardstick: ## ten storms, counted by perf and by the tracer; wants an idle machine
+	go test ./test/peers -count=1 -run Perf -v -connections 100000 -rounds 10
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)
 	@test/check/fuzz.sh $(FUZZTIME)

@@ -1,0 +1,111 @@
+package peers_test
+
+import (
+	"flag"
+	"io"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// How hard the yardstick is laid on: make yardstick raises both.
+var (
+	connections = flag.Int("connections", 50_000, "connections in each storm of the yardstick")
+	rounds      = flag.Int("rounds", 1, "storms of the yardstick")
+)
+
+// The kernel's own count, by perf, of each transition of the host while a storm
+// blows, against the tracer's. perf sees the storm's transitions and perhaps some
+// of others; so does the tracer, whose filter tells the two apart.
+func TestTheTracerSeesWhatPerfCounts(t *testing.T) {
+	perf := need(t, "perf")
+	for round := range *rounds {
+		t.Run(strconv.Itoa(round+1), func(t *testing.T) { measure(t, perf) })
+	}
+}
+
+func measure(t *testing.T, perf string) {
+	n := lab.NewNetns(t)
+	tracer := start(t, program, "--netns", strconv.FormatUint(uint64(n.Inode()), 10))
+	tracer.await(`"type":"start"`)
+	counter := startPerf(t, perf)
+	began := time.Now()
+	made := lab.Storm(n, lab.StormConfig{Connections: *connections})
+	took := time.Since(began)
+	kernel := counter.stop()
+	tracer.interrupt()
+	all := tracer.records()
+	stop := all[len(all)-1]
+
+	t.Logf("%d connections, %.0f a second; perf counted %d, tracer %s", made, float64(made)/took.Seconds(), kernel, stop.raw)
+	if full := stop.LostRingFull + stop.LostRingBusy; full != 0 {
+		t.Errorf("%d lost for want of room", full)
+	}
+	told := stop.Read + stop.LostReentry
+	others := stop.Filtered // transitions of the rest of the host
+	checkAgainst(t, "the storm's transitions", told, uint64(10*made+2*2))
+	checkAgainst(t, "perf's count", told+others, kernel)
+	if told > kernel {
+		t.Errorf("told of %d transitions, and perf counted %d in all", told, kernel)
+	}
+}
+
+// checkAgainst demands no less than the kernel's count: exactly, but on kernels
+// that hide a few events from every program; see docs/accuracy.md.
+func checkAgainst(t *testing.T, what string, got, want uint64) {
+	t.Helper()
+	slack := uint64(0)
+	if lab.HidesEvents() {
+		slack = want / 2000
+	}
+	if got+slack < want {
+		t.Errorf("%d of %d: %s (allowed: %d fewer)", got, want, what, slack)
+	}
+}
+
+type perfCounter struct {
+	*running
+	report string
+	end    io.Closer
+}
+
+// startPerf counts for as long as the child of perf lives, which reads until its
+// input is closed; it says when counting has begun.
+func startPerf(t *testing.T, perf string) *perfCounter {
+	t.Helper()
+	lab.MountTracefs(t)
+	input, end, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer input.Close()
+	c := &perfCounter{report: t.TempDir() + "/report", end: end}
+	c.running = startWith(t, input, perf, "stat", "-a", "-x", ",", "-o", c.report,
+		"-e", "sock:inet_sock_set_state", "--filter", "protocol == 6", "--", "sh", "-c", "echo counting; exec cat")
+	c.await("counting")
+	return c
+}
+
+func (c *perfCounter) stop() uint64 {
+	c.t.Helper()
+	c.end.Close()
+	if err := c.cmd.Wait(); err != nil {
+		c.t.Fatalf("perf stat: %v: %s", err, c.stderr.String())
+	}
+	b, err := os.ReadFile(c.report)
+	if err != nil {
+		c.t.Fatalf("perf left no report: %v; standard error: %s", err, c.stderr.String())
+	}
+	for line := range strings.Lines(string(b)) {
+		count, _, found := strings.Cut(line, ",")
+		if n, err := strconv.ParseUint(count, 10, 64); found && err == nil && strings.Contains(line, "inet_sock_set_state") {
+			return n
+		}
+	}
+	c.t.Fatalf("perf's report has no count:\n%s%s", b, c.stderr.String())
+	return 0
+}
