@@ -1,0 +1,155 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"text/template"
+	"time"
+
+	"github.com/tcpshift/tcpshift/test/kernels/expect"
+)
+
+// writeDoc writes the document on kernels from a run of all columns that went well.
+func writeDoc(path string, outcomes []*outcome, now time.Time) error {
+	if want := len(expect.Table); len(outcomes) != want {
+		return fmt.Errorf("write %s: it takes a run of all %d columns, this was one of %d", path, want, len(outcomes))
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	if err := document.Execute(f, newDoc(outcomes, now)); err != nil {
+		f.Close()
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	return f.Close()
+}
+
+// doc is what the document says that comes from a run or the table.
+type doc struct {
+	Date    string
+	Lines   []string
+	Columns []docColumn
+	Given   []docRow
+}
+
+type docColumn struct {
+	Line, Arch, Release, Package, Version, Instructions string
+	Passed                                              int
+}
+
+// docRow is one thing, and on which lines it is to be had.
+type docRow struct {
+	What  string
+	Cells []string // one for each line
+}
+
+func newDoc(outcomes []*outcome, now time.Time) doc {
+	d := doc{Date: now.Format(time.DateOnly), Lines: expect.Lines}
+	for _, o := range outcomes {
+		d.Columns = append(d.Columns, docColumn{
+			Line: o.column.line, Arch: o.column.arch, Release: o.console.release,
+			Package: o.kernel.Package.Name, Version: o.kernel.Package.Version,
+			Instructions: orElse(mostWalked(o.console), "the kernel does not tell"),
+			Passed:       o.console.counts().passed,
+		})
+	}
+	slices.SortStableFunc(d.Columns, func(a, b docColumn) int {
+		return slices.Index(expect.Lines, a.Line) - slices.Index(expect.Lines, b.Line)
+	})
+	always := func(*expect.Row) bool { return true }
+	gives := func(feature string) func(*expect.Row) bool {
+		return func(r *expect.Row) bool { return r.Gives(feature) }
+	}
+	for _, given := range []struct {
+		what string
+		by   func(*expect.Row) bool
+	}{
+		{"every transition, with both addresses and ports", always},
+		{"CLOSE told from TIME_WAIT", always},
+		{"the process, where the transition itself shows it", always},
+		{"`conn`, the socket's identity (`socket_cookie`)", gives(expect.SocketCookie)},
+		{"role, durations and owner remembered from transition to transition (`socket_storage`)", gives(expect.SocketStorage)},
+		{"owners of sockets older than the tracer (`socket_scan`)", gives(expect.SocketScan)},
+		{"the accepting process at once (`accept_hook`)", gives(expect.AcceptHook)},
+		{"a child's LISTEN → SYN_RECV with its peer", func(r *expect.Row) bool { return !r.EmptyChild || r.Gives(expect.SocketStorage) }},
+		{"no transition lost under the heaviest load", func(r *expect.Row) bool { return !r.PreemptsPrograms }},
+	} {
+		d.Given = append(d.Given, newDocRow(given.what, given.by))
+	}
+	return d
+}
+
+// newDocRow says yes, no, or on which architecture.
+func newDocRow(what string, gives func(*expect.Row) bool) docRow {
+	row := docRow{What: what}
+	for _, line := range expect.Lines {
+		var on []string
+		for _, arch := range expect.Arches {
+			if r, ok := expect.For(line, arch); ok && gives(&r) {
+				on = append(on, arch)
+			}
+		}
+		cell := strings.Join(on, ", ")
+		switch len(on) {
+		case 0:
+			cell = "–"
+		case len(expect.Arches):
+			cell = "yes"
+		}
+		row.Cells = append(row.Cells, cell)
+	}
+	return row
+}
+
+var document = template.Must(template.New("kernels.md").Parse(`# Kernels
+
+<!-- Written by make test-kernels DOC=1 from a run of all tests: change test/kernels/doc.go. -->
+
+tcpshift runs on Linux 5.10 and later, on amd64 and arm64, with BTF (/sys/kernel/btf/vmlinux) and as root or with
+CAP_BPF and CAP_PERFMON. What a kernel does not give is left out, never guessed: ` + "`tcpshift doctor`" + ` and the start
+record say what that is on a host.
+
+The same tests ran on each of these kernels, on {{.Date}}, and all of them passed: on emulated machines, with Debian's
+kernel packages.
+
+| kernel | architecture | package | tests passed | instructions of the largest program |
+|---|---|---|---|---|
+{{range .Columns -}}
+| {{.Line}} | {{.Arch}} | {{.Package}} {{.Version}} | {{.Passed}} | {{.Instructions}} |
+{{end}}
+Run them yourself with ` + "`make test-kernels`" + `, or one of them with ` + "`make test-kernels KERNELS=6.12 ARCH=arm64`" + `.
+
+## What you get on which kernel
+
+| |{{range .Lines}} {{.}} |{{end}}
+|---|{{range .Lines}}---|{{end}}
+{{range .Given -}}
+| {{.What}} |{{range .Cells}} {{.}} |{{end}}
+{{end}}
+## What is lost, in plain words
+
+**5.10.** Nothing can be kept with a socket, so each transition stands for itself. There is no ` + "`conn`" + `: tell sockets
+apart by network namespace, addresses and ports. ` + "`role`" + ` is there only where the transition itself shows it (SYN_SENT,
+LISTEN), ` + "`in_state_ns`" + ` and the durations of ` + "`connection`" + ` records are absent, and the process is named only where it
+does the transition itself: connect, listen, close, shutdown, not at a segment that comes from outside. A child's
+LISTEN → SYN_RECV has no peer yet; its next transition, SYN_RECV → ESTABLISHED, has. Transitions, addresses, errors and
+TIME_WAIT are as exact as elsewhere. Kernels before 5.15 are the same in this.
+
+**6.1 on arm64**, and other kernels that do not let fexit programs attach (lockdown, no function tracer). An accepted
+connection is its listener's (` + "`pid_source`" + ` is ` + "`listener`" + `) until the process that accepted it closes or shuts it
+down. Where one process both listens and accepts, which is the rule, nothing is lost.
+
+**6.12 and before.** The kernel reports a child's LISTEN → SYN_RECV before it knows the peer. It is held back until the
+child's next transition and told right before that, with the peer and the time at which it happened. On 6.18 and later the
+kernel knows the peer at once.
+
+**7.1.** The kernel may preempt a tracing program in favour of another task. Under a storm of connections on few
+processors an event may then find both of tcpshift's programs busy: some in ten thousand, on an emulated machine. None
+goes unnoticed: ` + "`lost_reentry`" + ` counts each one.
+
+Every run with the accept hook was repeated with it switched off, so what holds for locked-down hosts holds on all of
+these kernels.
+`))

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// report prints what failed, and how, and then the table.
+func report(w io.Writer, outcomes []*outcome, took time.Duration, log func(column) string) {
+	var cpu time.Duration
+	for _, o := range outcomes {
+		if !o.ok() {
+			reportFailure(w, o, log(o.column))
+		}
+		cpu += o.cpu
+	}
+	fmt.Fprintln(w)
+	table(w, outcomes)
+	fmt.Fprintf(w, "\n%d s in all, %d s of processor time in guests\n", int(took.Seconds()), int(cpu.Seconds()))
+}
+
+func table(w io.Writer, outcomes []*outcome) {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "kernel\tarch\trelease\trun\tpassed\tseconds\tresult\tinstructions\tfeatures")
+	for _, o := range outcomes {
+		var n counts
+		release, features, walked := "-", "-", "-"
+		if o.console != nil {
+			n = o.console.counts()
+			release = orElse(o.console.release, "-")
+			features = orElse(o.console.attr("features"), "none")
+			walked = orElse(mostWalked(o.console), "not told")
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", o.column.line, o.column.arch, release,
+			n.run, n.passed, int(o.took.Seconds()), verdict(o), walked, features)
+	}
+	t.Flush()
+}
+
+func verdict(o *outcome) string {
+	result := "ok"
+	switch {
+	case o.err != nil:
+		result = "no result"
+	case !o.ok():
+		result = "FAILED"
+	}
+	if o.retried {
+		result += " at 2nd try"
+	}
+	return result
+}
+
+// mostWalked is the program whose verification takes the most instructions.
+func mostWalked(c *console) string {
+	most, name := 0, ""
+	for _, value := range c.attrs("instructions") {
+		program, n, _ := strings.Cut(value, "=")
+		if number(n) > most {
+			most, name = number(n), program
+		}
+	}
+	if name == "" {
+		return ""
+	}
+	return fmt.Sprintf("%d (%s)", most, name)
+}
+
+// Of a column that failed, this much is shown.
+const (
+	linesOfTest   = 40
+	linesOfTests  = 400
+	linesAtTheEnd = 100
+)
+
+func reportFailure(w io.Writer, o *outcome, log string) {
+	fmt.Fprintf(w, "\n== %v failed", o.column)
+	if o.err != nil {
+		fmt.Fprintf(w, ": %v", o.err)
+	}
+	fmt.Fprintln(w)
+	if o.console == nil {
+		return
+	}
+	fmt.Fprintln(w, "the whole console is in", log)
+	shown := 0
+	for _, r := range o.console.runs {
+		for _, name := range r.order {
+			t := r.tests[name]
+			if t.result == "PASS" || (r.hasSubtests(name) && len(t.output) == 0) || shown > linesOfTests {
+				continue
+			}
+			fmt.Fprintf(w, "-- %s %s (%s)\n", orElse(t.result, "no result of"), name, r.env)
+			shown += printSome(w, t.output, linesOfTest)
+		}
+	}
+	if o.err != nil || shown == 0 {
+		fmt.Fprintln(w, "-- the console's end")
+		lines := o.console.lines
+		printSome(w, lines[max(0, len(lines)-linesAtTheEnd):], linesAtTheEnd)
+	}
+}
+
+func printSome(w io.Writer, lines []string, most int) int {
+	for i, line := range lines {
+		if i == most {
+			fmt.Fprintf(w, "... and %d lines more\n", len(lines)-most)
+			return most
+		}
+		fmt.Fprintln(w, line)
+	}
+	return len(lines)
+}
+
+func orElse(s, other string) string {
+	if s == "" {
+		return other
+	}
+	return s
+}
