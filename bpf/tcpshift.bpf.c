@@ -37,12 +37,12 @@ SEC("tp_btf/timer_expire_entry") int timer_expired_second(const __u64 *ctx)
 
 SEC("tp_btf/kmem_cache_free") int object_freed_first(const __u64 *ctx)
 {
-	return on_object_freed(ctx[1], TWIN_FIRST);
+	return on_object_freed(freed_object(ctx), TWIN_FIRST);
 }
 
 SEC("tp_btf/kmem_cache_free") int object_freed_second(const __u64 *ctx)
 {
-	return on_object_freed(ctx[1], TWIN_SECOND);
+	return on_object_freed(freed_object(ctx), TWIN_SECOND);
 }
 
 /* Loaded only where the kernel lets trampolines be attached. */
