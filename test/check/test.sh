@@ -15,7 +15,7 @@ run() {
     local title=$1
     shift
     echo "== $title"
-    go test -json -count=1 -p 1 "$@" | tee "$events" |
+    go test -json -count=1 -p 1 -timeout 30m "$@" | tee "$events" |
         jq -rj 'select(.Test == null) | .Output // empty | select(. != "PASS\n" and . != "FAIL\n")' ||
         failed=1
     jq -rs --arg title "$title" -f test/check/results.jq "$events"
