@@ -27,6 +27,19 @@ func stormConnections(t *testing.T) int {
 }
 
 func TestAStormIsToldToTheLastTransition(t *testing.T) {
+	var problems []string
+	for range lab.Attempts() {
+		if problems = tellStorm(t); len(problems) == 0 {
+			return
+		}
+		t.Log(problems)
+	}
+	t.Error(problems)
+}
+
+// tellStorm gives what the tracer tells otherwise than the kernel counted.
+func tellStorm(t *testing.T) []string {
+	t.Helper()
 	n := lab.NewNetns(t)
 	// By default small machines have few, and a connection without a TIME_WAIT may
 	// end in a reset: with other transitions.
@@ -59,8 +72,9 @@ func TestAStormIsToldToTheLastTransition(t *testing.T) {
 	}
 	t.Log(kinds)
 	fired := uint64(10*made+2*2) + 2*doubles
-	checkCount(t, "transitions, with those lost", stop.Read+lost, fired)
-	checkCount(t, "TIME_WAITs by the kernel's own count", max(timeWaits, min(timeWaits+lost, begun)), begun)
+	return slices.Concat(
+		miscount("transitions, with those lost", stop.Read+lost, fired),
+		miscount("TIME_WAITs by the kernel's own count", max(timeWaits, min(timeWaits+lost, begun)), begun))
 }
 
 // mayLose is how many of the transitions that fired may be lost, all of them

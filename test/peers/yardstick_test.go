@@ -2,8 +2,10 @@ package peers_test
 
 import (
 	"flag"
+	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -24,11 +26,22 @@ var (
 func TestTheTracerSeesWhatPerfCounts(t *testing.T) {
 	perf := need(t, "perf")
 	for round := range *rounds {
-		t.Run(strconv.Itoa(round+1), func(t *testing.T) { measure(t, perf) })
+		t.Run(strconv.Itoa(round+1), func(t *testing.T) {
+			var problems []string
+			for range lab.Attempts() {
+				if problems = measure(t, perf); len(problems) == 0 {
+					return
+				}
+				t.Log(problems)
+			}
+			t.Error(problems)
+		})
 	}
 }
 
-func measure(t *testing.T, perf string) {
+// measure gives what the tracer tells less of than the kernel counted.
+func measure(t *testing.T, perf string) (problems []string) {
+	t.Helper()
 	n := lab.NewNetns(t)
 	tracer := start(t, program, "--netns", strconv.FormatUint(uint64(n.Inode()), 10))
 	tracer.await(`"type":"start"`)
@@ -47,24 +60,26 @@ func measure(t *testing.T, perf string) {
 	}
 	told := stop.Read + stop.LostReentry
 	others := stop.Filtered // transitions of the rest of the host
-	checkAgainst(t, "the storm's transitions", told, uint64(10*made+2*2))
-	checkAgainst(t, "perf's count", told+others, kernel)
+	problems = slices.Concat(
+		shortOf("the storm's transitions", told, uint64(10*made+2*2)),
+		shortOf("perf's count", told+others, kernel))
 	if told > kernel {
 		t.Errorf("told of %d transitions, and perf counted %d in all", told, kernel)
 	}
+	return problems
 }
 
-// checkAgainst demands no less than the kernel's count: exactly, but on kernels
-// that hide a few events from every program; see docs/accuracy.md.
-func checkAgainst(t *testing.T, what string, got, want uint64) {
-	t.Helper()
+// shortOf demands no less than the kernel's count: exactly, but on kernels that hide
+// a few events from every program; see docs/accuracy.md.
+func shortOf(what string, got, want uint64) []string {
 	slack := uint64(0)
 	if lab.HidesEvents() {
 		slack = want / 2000
 	}
-	if got+slack < want {
-		t.Errorf("%d of %d: %s (allowed: %d fewer)", got, want, what, slack)
+	if got+slack >= want {
+		return nil
 	}
+	return []string{fmt.Sprintf("%d of %d: %s (allowed: %d fewer)", got, want, what, slack)}
 }
 
 type perfCounter struct {
