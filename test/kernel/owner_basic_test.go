@@ -1,6 +1,7 @@
 package kernel_test
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"testing"
@@ -126,7 +127,7 @@ func TestARefusedConnectionIsThatOfWhoTried(t *testing.T) {
 	play(t, func(w *world) {
 		client := w.startActor("refused", 1)
 		s := client.socket(loopback, unix.IPPROTO_TCP)
-		if err := client.tryConnect(s, at(7999)); err != unix.ECONNREFUSED {
+		if err := client.tryConnect(s, at(7999)); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Errorf("connect: %v, want %v", err, unix.ECONNREFUSED)
 		}
 		client.close(s)

@@ -135,11 +135,11 @@ func TestAProcessWithoutItsLeaderStillOwnsItsSockets(t *testing.T) {
 				holder, peer := w.startActor("leaderless", 2), w.startActor("peer", 1)
 				holder.threads[1].rename("not-the-leader")
 				if !leaderOpened {
-					holder.thread.exitThread()
+					holder.exitThread()
 				}
 				g := connectBoth(w, holder, peer)
 				if leaderOpened {
-					holder.thread.exitThread()
+					holder.exitThread()
 				}
 				peer.close(g.toOther, g.toChild)
 				for _, s := range []*sock{g.client, g.child} {

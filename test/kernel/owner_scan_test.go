@@ -165,7 +165,7 @@ func TestTheScanFindsProcessesAndNotThreads(t *testing.T) {
 	leaderless.threads[1].rename("not-the-leader")
 	peer.threads[1].rename("peer-thread")
 	g := connectBoth(w, leaderless, peer)
-	leaderless.thread.exitThread()
+	leaderless.exitThread()
 	w.trace(in(w.n))
 	peer.threads[1].close(g.toOther, g.toChild)
 	for _, s := range []*sock{g.client, g.child} {

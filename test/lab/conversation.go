@@ -11,6 +11,7 @@ import (
 // Family is which addresses a scenario uses.
 type Family int
 
+// The families of addresses.
 const (
 	V4     Family = iota // 127.0.0.1 on both sides
 	V6                   // ::1 on both sides
