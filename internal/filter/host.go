@@ -1,6 +1,7 @@
 package filter
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -21,6 +22,9 @@ func ParseNetns(word string) (uint32, error) {
 			return 0, err
 		}
 		ino, err := nsInode("/proc/" + pid + "/ns/net")
+		if errors.Is(err, unix.EACCES) {
+			return 0, fmt.Errorf("%q: this user may not look at process %s: run as root", word, pid)
+		}
 		if err != nil {
 			return 0, fmt.Errorf("%q: no process %s runs here", word, pid)
 		}
