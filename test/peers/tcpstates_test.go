@@ -21,7 +21,7 @@ func TestNoTransitionIsShownByTcpstatesAlone(t *testing.T) {
 	peer := need(t, "tcpstates")
 	lab.MountTracefs(t)
 	n := lab.NewNetns(t)
-	tracer := start(t, program, "--netns", strconv.FormatUint(uint64(n.Inode()), 10))
+	tracer := start(t, program) // of the whole host, as tcpstates is
 	tracer.await(`"type":"start"`)
 	states := start(t, peer)
 	states.await("OLDSTATE")
