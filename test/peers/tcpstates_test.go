@@ -23,7 +23,7 @@ func TestNoTransitionIsShownByTcpstatesAlone(t *testing.T) {
 	n := lab.NewNetns(t)
 	tracer := start(t, program) // of the whole host, as tcpstates is
 	tracer.await(`"type":"start"`)
-	states := start(t, peer)
+	states := start(t, need(t, "stdbuf"), "-oL", peer) // which otherwise keeps its first lines back
 	states.await("OLDSTATE")
 	lab.Storm(n, lab.StormConfig{Connections: 2_000})
 	states.interrupt()
