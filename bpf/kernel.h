@@ -18,6 +18,7 @@
 #define IPPROTO_MPTCP 262
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
 #define SOCK_DONE 1 /* bit of skc_flags, enum sock_flags of include/net/sock.h */
+#define SOCK_LINGER 4 /* likewise */
 #define SHUTDOWN_MASK 3 /* include/net/sock.h */
 #define TASK_COMM_LEN 16
 #define ECONNABORTED 103
@@ -87,7 +88,7 @@ typedef struct {
 } possible_net_t;
 
 typedef struct {
-	__u64 counter; /* signed, really; here only compared */
+	__s64 counter;
 } atomic64_t;
 
 struct proto {
@@ -150,8 +151,17 @@ struct sock_cgroup_data___before_5_15 {
 	__u64 val;
 };
 
+typedef struct {
+	atomic64_t refcnt; /* negative: no references and never any more */
+} file_ref_t;
+
 struct file {
 	void *private_data;
+	file_ref_t f_ref; /* since 6.13 */
+};
+
+struct file___6_12 {
+	atomic64_t f_count;
 };
 
 struct fdtable {
@@ -239,11 +249,17 @@ typedef struct {
 	int counter;
 } atomic_t;
 
+struct list_head {
+	struct list_head *next;
+};
+
 struct signal_struct {
 	atomic_t live; /* threads that have not exited */
+	struct list_head thread_head;
 };
 
 struct task_struct {
+	struct list_head thread_node;
 	unsigned int flags;
 	int tgid;
 	struct task_struct *group_leader;

@@ -13,7 +13,7 @@ struct holder {
 	__u64 files; /* its files_struct, likewise, for when the leader has exited alone */
 	__u64 started_ns; /* of the leader: a pid can come back, this pair cannot */
 	__u64 file; /* the struct file of the socket, or of its listener */
-	__u64 cookie; /* of the socket behind that file */
+	__s64 cookie; /* of the socket behind that file */
 	__u64 cgroup_id;
 	__u32 pid; /* 0: nobody */
 	__s32 fd; /* where file was in its table; -1: not known */

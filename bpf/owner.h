@@ -170,6 +170,8 @@ static __always_inline bool current_has_lock(const struct sock *sk, int old_stat
 /* What only a system call on the socket does, and no segment. */
 static __always_inline bool is_operation(const struct sock *sk, int old_state, int new_state)
 {
+	if (old_state == new_state)
+		return true; /* tcp_close_state() sets even the state that there is */
 	switch (new_state) {
 	case TCP_LISTEN:
 	case TCP_SYN_SENT:
@@ -181,6 +183,29 @@ static __always_inline bool is_operation(const struct sock *sk, int old_state, i
 		       old_state != TCP_LAST_ACK;
 	}
 	return false;
+}
+
+/* Its last descriptor is closed, and what else referred to it is done. */
+static __always_inline bool is_released(__u64 address)
+{
+	struct file *file = (struct file *)address;
+
+	if (bpf_core_field_exists(file->f_ref))
+		return BPF_CORE_READ(file, f_ref.refcnt.counter) < 0;
+	return !BPF_CORE_READ((struct file___6_12 *)address, f_count.counter);
+}
+
+/*
+ * Whether close() is at work, which has the lock from beginning to end, but for
+ * SO_LINGER's wait: then it can also be the last owner who goes on after it.
+ */
+static __always_inline bool is_closing(const struct sock *sk, const struct socket_memory *m,
+				       struct task_struct *task, __u64 file)
+{
+	if (sk->sk_shutdown != SHUTDOWN_MASK || !is_released(file))
+		return false;
+	return !(sk->__sk_common.skc_flags >> SOCK_LINGER & 1) ||
+	       (m && is_same(&m->owner, BPF_CORE_READ(task, group_leader), file));
 }
 
 /*
@@ -200,10 +225,14 @@ static __always_inline bool current_owns(const struct sock *sk, const struct soc
 	/* A socket of the kernel's own has no file; the task only happens to be there. */
 	if (is_operation(sk, old_state, new_state))
 		return file != 0;
-	if (m && is_same(&m->owner, BPF_CORE_READ(task, group_leader), file))
+	if (!file)
+		return m && is_same(&m->owner, BPF_CORE_READ(task, group_leader), file);
+	if (is_closing(sk, m, task, file))
 		return true;
 	fdt = BPF_CORE_READ(task, files, fdt);
-	return file && (current_fd(fdt, file) >= 0 || search_fd((__u64)fdt, file) >= 0);
+	if (m && m->owner.fd >= 0 && has_file_at(fdt, m->owner.fd, file))
+		return true;
+	return current_fd(fdt, file) >= 0 || search_fd((__u64)fdt, file) >= 0;
 }
 
 /* Whether that process still lives, or at least has not been reaped. */
@@ -216,13 +245,36 @@ static __always_inline bool is_alive(const struct holder *h)
 	       BPF_CORE_READ(leader, thread_pid);
 }
 
+#define THREADS_SEARCHED 8
+
+/* Whether one of the process's threads has that table: one that nobody has is freed. */
+__noinline int has_table(__u64 leader, __u64 files)
+{
+	struct signal_struct *signal = BPF_CORE_READ((struct task_struct *)leader, signal);
+	struct list_head *at = BPF_CORE_READ(signal, thread_head.next);
+
+	for (int i = 0; i < THREADS_SEARCHED; i++) {
+		struct task_struct *task =
+			(void *)at - bpf_core_field_offset(struct task_struct, thread_node);
+
+		if (!at ||
+		    at == (void *)signal + bpf_core_field_offset(struct signal_struct, thread_head))
+			return 0;
+		if ((__u64)BPF_CORE_READ(task, files) == files)
+			return 1;
+		at = BPF_CORE_READ(at, next);
+	}
+	return 0;
+}
+
 /* The leader's table is every thread's; without one, the table that they had. */
 static __always_inline struct fdtable *table_of(const struct holder *h)
 {
 	struct task_struct *leader = (struct task_struct *)h->leader;
 	struct files_struct *files = BPF_CORE_READ(leader, files);
 
-	if (!files && BPF_CORE_READ(leader, signal, live.counter) > 0)
+	if (!files && BPF_CORE_READ(leader, signal, live.counter) > 0 &&
+	    has_table(h->leader, h->files))
 		files = (struct files_struct *)h->files;
 	return files ? BPF_CORE_READ(files, fdt) : NULL;
 }
@@ -283,8 +335,10 @@ static __always_inline bool is_orphan(const struct sock *sk, const struct holder
 	return !sk->sk_socket && h->source != PID_LISTENER && !is_subflow(sk);
 }
 
-/* Somebody who is no owner has operated on the socket, a kernel thread for one: it may have been
- * closed. */
+/*
+ * Somebody who is no owner has operated on the socket, a kernel thread for one: it
+ * may have been closed.
+ */
 static __always_inline bool must_forget(const struct sock *sk, int old_state, int new_state)
 {
 	return sk->sk_lock.owned && is_operation(sk, old_state, new_state) &&

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
@@ -17,7 +18,7 @@ import (
 )
 
 // configure sets the constants of bpf/config.h and the sizes of the maps.
-func configure(opts Options, features Features, programs []string) (*ebpf.CollectionSpec, error) {
+func configure(opts Options, features Features, programs []string, types *btf.Cache) (*ebpf.CollectionSpec, error) {
 	spec, err := bpfobj.LoadProbe()
 	if err != nil {
 		return nil, fmt.Errorf("read embedded programs: %w", err)
@@ -29,9 +30,9 @@ func configure(opts Options, features Features, programs []string) (*ebpf.Collec
 		bpfobj.ProbeVarWantEnds:         opts.Ends,
 		bpfobj.ProbeVarWantCgroups:      true,
 		bpfobj.ProbeVarWantTimewaitEnds: opts.TimeWaitEnds && features.has(TimeWaitEnds),
-		bpfobj.ProbeVarCgroupV1Subsys:   cgroupV1Subsys(),
-		bpfobj.ProbeVarHasTaskFromPid:   hasFunction("bpf_task_from_pid"),
-		bpfobj.ProbeVarAcceptHasTwoArgs: acceptArguments() == 2,
+		bpfobj.ProbeVarCgroupV1Subsys:   cgroupV1Subsys(types),
+		bpfobj.ProbeVarHasTaskFromPid:   hasFunction(types, "bpf_task_from_pid"),
+		bpfobj.ProbeVarAcceptHasTwoArgs: acceptArguments(types) == 2,
 	}
 	addFilterConstants(constants, &opts.Filter)
 	if opts.ExcludeSelf {

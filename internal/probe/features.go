@@ -52,31 +52,35 @@ func (f Features) without(names []string) Features {
 
 // DetectFeatures tries each with a program of a few instructions.
 func DetectFeatures() Features {
-	storage := trySocketStorage()
+	return detectFeatures(btf.NewCache())
+}
+
+func detectFeatures(types *btf.Cache) Features {
+	storage := trySocketStorage(types)
 	scan := storage
 	if scan == nil {
-		scan = tryScan()
+		scan = tryScan(types)
 	}
 	accept := storage
 	if accept == nil {
-		accept = tryAcceptHook()
+		accept = tryAcceptHook(types)
 	}
 	return Features{
 		{SocketStorage, storage,
 			"owners, roles and durations are known only where a single transition shows them", "use Linux 5.15 or later"},
-		{SocketCookie, trySocketCookie(), "records have no conn", "use Linux 5.15 or later"},
+		{SocketCookie, trySocketCookie(types), "records have no conn", "use Linux 5.15 or later"},
 		{SocketScan, scan, "owners of sockets older than the tracer are known only once they operate on them",
 			"use Linux 5.15 or later"},
 		{AcceptHook, accept,
 			"an accepted socket is its listener's (pid_source listener) until its own process closes or shuts it down",
 			"use a kernel that allows fexit programs (CONFIG_FUNCTION_TRACER, no lockdown; arm64: Linux 6.4)"},
-		{TimeWaitEnds, tryTimeWaitEnds(), "--time-wait-end tells nothing", "use a kernel with the kmem and timer tracepoints"},
+		{TimeWaitEnds, tryTimeWaitEnds(types), "--time-wait-end tells nothing", "use a kernel with the kmem and timer tracepoints"},
 	}
 }
 
 // trySocketCookie: bpf_get_socket_cookie() on a struct sock.
-func trySocketCookie() error {
-	return tryProgram(atTracepoint, asm.Instructions{
+func trySocketCookie(types *btf.Cache) error {
+	return tryProgram(types, atTracepoint, asm.Instructions{
 		asm.LoadMem(asm.R1, asm.R1, 0, asm.DWord), // the tracepoint's sk
 		asm.FnGetSocketCookie.Call(),
 		asm.Mov.Imm(asm.R0, 0),
@@ -85,7 +89,7 @@ func trySocketCookie() error {
 }
 
 // trySocketStorage: bpf_sk_storage_get() that creates.
-func trySocketStorage() error {
+func trySocketStorage(types *btf.Cache) error {
 	m, err := ebpf.NewMap(&ebpf.MapSpec{
 		Name: "tcpshift_check", Type: ebpf.SkStorage, Flags: unix.BPF_F_NO_PREALLOC,
 		KeySize: 4, ValueSize: 4,
@@ -97,7 +101,7 @@ func trySocketStorage() error {
 	}
 	defer m.Close()
 	const createIfMissing = 1 // BPF_SK_STORAGE_GET_F_CREATE
-	return tryProgram(atTracepoint, asm.Instructions{
+	return tryProgram(types, atTracepoint, asm.Instructions{
 		asm.LoadMem(asm.R2, asm.R1, 0, asm.DWord),
 		asm.LoadMapPtr(asm.R1, m.FD()),
 		asm.Mov.Imm(asm.R3, 0),
@@ -109,9 +113,9 @@ func trySocketStorage() error {
 }
 
 // tryScan: bpf_sock_from_file() in a walk over all files.
-func tryScan() error {
+func tryScan(types *btf.Cache) error {
 	const offsetOfFile = 24 // struct bpf_iter__task_file, kernel/bpf/task_iter.c
-	return tryProgram(atTaskFiles, asm.Instructions{
+	return tryProgram(types, atTaskFiles, asm.Instructions{
 		asm.LoadMem(asm.R1, asm.R1, offsetOfFile, asm.DWord),
 		asm.JEq.Imm(asm.R1, 0, "out"),
 		asm.FnSockFromFile.Call(),
@@ -121,16 +125,16 @@ func tryScan() error {
 }
 
 // tryAcceptHook also attaches: some kernels load such a program and cannot attach it.
-func tryAcceptHook() error {
-	return tryProgram(atAccept, asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()})
+func tryAcceptHook(types *btf.Cache) error {
+	return tryProgram(types, atAccept, asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()})
 }
 
-func tryTimeWaitEnds() error {
+func tryTimeWaitEnds(types *btf.Cache) error {
 	nothing := asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}
-	if err := tryProgram(hook{ebpf.AttachTraceRawTp, "kmem_cache_free", false}, nothing); err != nil {
+	if err := tryProgram(types, hook{ebpf.AttachTraceRawTp, "kmem_cache_free", false}, nothing); err != nil {
 		return err
 	}
-	return tryProgram(hook{ebpf.AttachTraceRawTp, "timer_expire_entry", false}, nothing)
+	return tryProgram(types, hook{ebpf.AttachTraceRawTp, "timer_expire_entry", false}, nothing)
 }
 
 // hook is where a program of a few instructions is tried.
@@ -146,19 +150,21 @@ var (
 	atAccept     = hook{ebpf.AttachTraceFExit, acceptFunction, true}
 )
 
-func tryProgram(at hook, instructions asm.Instructions) error {
-	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
-		Name: "tcpshift_check", Type: ebpf.Tracing, AttachType: at.attachType, AttachTo: at.attachTo,
+func tryProgram(types *btf.Cache, at hook, instructions asm.Instructions) error {
+	const name = "tcpshift_check"
+	spec := ebpf.CollectionSpec{Programs: map[string]*ebpf.ProgramSpec{name: {
+		Name: name, Type: ebpf.Tracing, AttachType: at.attachType, AttachTo: at.attachTo,
 		License: "GPL", Instructions: instructions,
-	})
+	}}}
+	loaded, err := ebpf.NewCollectionWithOptions(&spec, ebpf.CollectionOptions{Cache: types})
 	if err != nil {
 		return reasonFor(err)
 	}
-	defer program.Close()
+	defer loaded.Close()
 	if !at.attach {
 		return nil
 	}
-	l, err := attachTracing(program)
+	l, err := attachTracing(loaded.Programs[name])
 	if err != nil {
 		return fmt.Errorf("this kernel loads such a program but does not attach it: %w", err)
 	}

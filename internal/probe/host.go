@@ -35,17 +35,21 @@ type Requirement struct {
 
 // Requirements are in an order in which the first that fails explains the rest.
 func Requirements() []Requirement {
+	return requirements(btf.NewCache())
+}
+
+func requirements(types *btf.Cache) []Requirement {
 	return []Requirement{
 		{"kernel 5.8 or later, with ring buffers", checkRingBuffer},
-		{"kernel type information (BTF)", checkBTF},
-		{"tracepoint sock:" + Tracepoint, checkTracepoint},
+		{"kernel type information (BTF)", func() error { return checkBTF(types) }},
+		{"tracepoint sock:" + Tracepoint, func() error { return checkTracepoint(types) }},
 	}
 }
 
-// CheckHost makes ready for BPF and returns the first requirement's error.
-func CheckHost() error {
+// checkHost makes ready for BPF and returns the first requirement's error.
+func checkHost(types *btf.Cache) error {
 	limited := allowMemory()
-	for _, r := range Requirements() {
+	for _, r := range requirements(types) {
 		if err := r.Check(); err != nil {
 			return err
 		}
@@ -79,22 +83,22 @@ func checkRingBuffer() error {
 	return fmt.Errorf("create a BPF ring buffer: %w", err)
 }
 
-func checkBTF() error {
+func checkBTF(types *btf.Cache) error {
 	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); errors.Is(err, fs.ErrNotExist) {
 		return &HostError{
 			"this kernel shows no type information at /sys/kernel/btf/vmlinux",
 			"mount sysfs, or use a kernel built with CONFIG_DEBUG_INFO_BTF=y",
 		}
 	}
-	if _, err := btf.LoadKernelSpec(); err != nil {
+	if _, err := types.Kernel(); err != nil {
 		return &HostError{"the kernel's type information cannot be read (" + err.Error() + ")",
 			"use a kernel built with CONFIG_DEBUG_INFO_BTF=y"}
 	}
 	return nil
 }
 
-func checkTracepoint() error {
-	spec, err := btf.LoadKernelSpec()
+func checkTracepoint(types *btf.Cache) error {
+	spec, err := types.Kernel()
 	if err != nil {
 		return fmt.Errorf("read the kernel's type information: %w", err)
 	}

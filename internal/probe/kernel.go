@@ -11,8 +11,8 @@ import (
 const acceptFunction = "inet_csk_accept"
 
 // acceptArguments is how many arguments inet_csk_accept() has in this kernel.
-func acceptArguments() int {
-	spec, err := btf.LoadKernelSpec()
+func acceptArguments(types *btf.Cache) int {
+	spec, err := types.Kernel()
 	if err != nil {
 		return 0
 	}
@@ -28,8 +28,8 @@ func acceptArguments() int {
 }
 
 // hasFunction says whether the kernel's type information has it.
-func hasFunction(name string) bool {
-	spec, err := btf.LoadKernelSpec()
+func hasFunction(types *btf.Cache, name string) bool {
+	spec, err := types.Kernel()
 	if err != nil {
 		return false
 	}
@@ -45,7 +45,8 @@ type Layout struct {
 
 // KernelLayout reads it from the kernel's type information.
 func KernelLayout() (Layout, error) {
-	spec, err := btf.LoadKernelSpec()
+	types := btf.NewCache()
+	spec, err := types.Kernel()
 	if err != nil {
 		return Layout{}, fmt.Errorf("read the kernel's type information: %w", err)
 	}
@@ -53,7 +54,7 @@ func KernelLayout() (Layout, error) {
 	if err := spec.TypeByName("netns_ipv4", &namespace); err != nil {
 		return Layout{}, fmt.Errorf("find struct netns_ipv4: %w", err)
 	}
-	return Layout{AcceptArguments: acceptArguments(), TableByNetns: hasTable(namespace)}, nil
+	return Layout{AcceptArguments: acceptArguments(types), TableByNetns: hasTable(namespace)}, nil
 }
 
 // hasTable tells whether tcp_death_row is embedded and has a hashinfo.
@@ -71,12 +72,12 @@ func hasTable(namespace *btf.Struct) bool {
 // cgroupV1Subsys is the index, in enum cgroup_subsys_id, of a v1 controller that
 // tells containers apart; -1 where cgroup v2 does, being mounted for all. Runtimes
 // put a container into every controller, so any of the usual ones will do.
-func cgroupV1Subsys() int32 {
+func cgroupV1Subsys(types *btf.Cache) int32 {
 	var fs unix.Statfs_t
 	if unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
 		return -1
 	}
-	spec, err := btf.LoadKernelSpec()
+	spec, err := types.Kernel()
 	if err != nil {
 		return -1
 	}

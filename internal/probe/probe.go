@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"github.com/cilium/ebpf/ringbuf"
 
@@ -53,25 +54,26 @@ type attachment struct {
 // been looked up. It fails with a [*HostError] where this host cannot. The caller
 // must Close the probe.
 func Open(opts Options) (*Probe, error) {
-	if err := CheckHost(); err != nil {
+	types := btf.NewCache() // decoding the kernel's types takes longer than all the rest
+	if err := checkHost(types); err != nil {
 		return nil, err
 	}
-	p := &Probe{features: DetectFeatures().without(opts.Without)}
-	if err := p.open(opts); err != nil {
+	p := &Probe{features: detectFeatures(types).without(opts.Without)}
+	if err := p.open(opts, types); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
 
-func (p *Probe) open(opts Options) error {
+func (p *Probe) open(opts Options, types *btf.Cache) error {
 	if opts.BufferSize == 0 {
 		opts.BufferSize = DefaultBufferSize
 	}
-	spec, err := configure(opts, p.features, tracePrograms)
+	spec, err := configure(opts, p.features, tracePrograms, types)
 	if err != nil {
 		return err
 	}
-	if p.collection, err = ebpf.NewCollection(spec); err != nil {
+	if p.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types}); err != nil {
 		return loadError(err)
 	}
 	if err := fillFilterMaps(p.collection.Maps, &opts.Filter); err != nil {

@@ -11,6 +11,7 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
@@ -23,15 +24,16 @@ import (
 // namespace's net.ipv4.tcp_keepalive_intvl, 0 where it is not known. The paths of
 // cgroups come as samples before the first socket that is in one.
 func Snapshot(namespaces []netns.Namespace, handle func(sample []byte, keepalive time.Duration) error) error {
-	if err := CheckHost(); err != nil {
+	types := btf.NewCache()
+	if err := checkHost(types); err != nil {
 		return err
 	}
-	spec, err := configure(Options{BufferSize: DefaultBufferSize}, DetectFeatures(), snapshotPrograms)
+	spec, err := configure(Options{BufferSize: DefaultBufferSize}, detectFeatures(types), snapshotPrograms, types)
 	if err != nil {
 		return err
 	}
 	s := &snapshot{handle: handle}
-	if s.collection, err = ebpf.NewCollection(spec); err != nil {
+	if s.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types}); err != nil {
 		return loadError(err)
 	}
 	defer s.collection.Close()

@@ -22,6 +22,7 @@ type thread struct {
 	orders, answers int     // the test's ends of the pipes
 	theirs          [2]int  // the actor's
 	gone            bool
+	apart           bool // it has a table of descriptors of its own
 }
 
 // order is a system call for a thread to make.

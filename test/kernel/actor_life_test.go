@@ -75,6 +75,24 @@ func (th *thread) rename(name string) {
 	}
 }
 
+func (a *actor) setFileLimit(count uint64) {
+	a.w.t.Helper()
+	limit := unix.Rlimit{Cur: count, Max: count}
+	if err := unix.Prlimit(a.pid, unix.RLIMIT_NOFILE, &limit, nil); err != nil {
+		a.w.t.Fatalf("prlimit: %v", err)
+	}
+}
+
+// pin has all threads of the process run on these CPUs only.
+func (a *actor) pin(cpus *unix.CPUSet) {
+	a.w.t.Helper()
+	for _, th := range a.threads {
+		if err := unix.SchedSetaffinity(th.tid, cpus); err != nil {
+			a.w.t.Fatalf("sched_setaffinity: %v", err)
+		}
+	}
+}
+
 func readComm(pid int) string {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	return strings.TrimSuffix(string(b), "\n")

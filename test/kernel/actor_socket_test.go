@@ -15,6 +15,8 @@ import (
 
 var loopback = netip.MustParseAddr("127.0.0.1")
 
+func everywhere(port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.IPv4Unspecified(), port) }
+
 func at(port uint16) netip.AddrPort { return netip.AddrPortFrom(loopback, port) }
 
 // fd is the lowest number that the socket has in the process.
@@ -57,6 +59,9 @@ func (w *world) newSock(th *thread, fd int, from moment, what string) *sock {
 	w.socks = append(w.socks, s)
 	th.a.adopt(fd, s)
 	th.identify(s, fd)
+	if th.apart {
+		s.inode = "" // the leader's table does not show it
+	}
 	s.uids.add(from, now(), th.a.uid)
 	w.stepped(th.a, from, now())
 	return s
@@ -312,10 +317,15 @@ func (th *thread) deaf(s *sock) {
 	}{1, o.put(bytesOf(&drop))}
 	_, err := o.do(th.a.fd(s), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, o.put(bytesOf(&program)), unsafe.Sizeof(program))
 	th.a.w.must(th.a, unix.SYS_SETSOCKOPT, err)
+	s.deaf = true
 }
 
 func (th *thread) hear(s *sock) {
 	th.a.w.t.Helper()
+	if !s.deaf {
+		return
+	}
+	s.deaf = false
 	from := now()
 	th.setInt(s, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
 	th.a.w.stepped(th.a, from, now())

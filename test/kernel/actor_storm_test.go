@@ -7,19 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Orders that are more than one system call: what has to go fast, or on its own
-// while others act. Their numbers are above all system calls. They return as one
-// does. A bare fork may not run them, as they are ordinary Go.
-const (
-	opConnect  = 1 << 20 << iota // port, connections, pipe: connects, closes first
-	opAccept                     // listener, connections, pipe: accepts, closes last
-	opDump                       // netlink socket: asks for all of TCP, with TCP_INFO, for ever
-	opPush                       // port, connections: connects, and sends until it is told to stop
-	opHangUp                     // listener, connections: accepts, reads a little, closes
-	opRing                       // flags: makes an io_uring
-	opSubmit                     // offsets of a request and an address in the payload
-	opComplete                   // waits for a request's result
-)
+// The orders that make storms.
 
 const (
 	// stormWindow bounds how far connecting goes ahead of accepting, in batches.
@@ -28,34 +16,8 @@ const (
 	stormHosts  = 64 // 127.0.1.1 and up share the ephemeral ports
 )
 
-// errno is what a raw system call gives for an error.
-type errno = uintptr
-
-func special(m *message) (uintptr, errno) {
-	switch m.call {
-	case opConnect:
-		return connectMany(m.args[0], int(m.args[1]), m.args[2])
-	case opAccept:
-		return acceptMany(m.args[0], int(m.args[1]), m.args[2])
-	case opDump:
-		return dumpForEver(m.args[0])
-	case opPush:
-		return pushMany(m.args[0], int(m.args[1]))
-	case opHangUp:
-		return hangUpMany(m.args[0], int(m.args[1]))
-	case opRing:
-		return setUpRing(m.args[0])
-	case opSubmit:
-		return 0, submit((*uringSQE)(unsafe.Pointer(&m.payload[m.args[0]])), m.payload[m.args[1]:])
-	case opComplete:
-		return complete()
-	}
-	return 0, uintptr(unix.ENOSYS)
-}
-
 // connectMany takes a byte from the pipe for each connection past the window.
 func connectMany(port uintptr, count int, credits uintptr) (uintptr, errno) {
-	to := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: uint16(port)<<8 | uint16(port)>>8}
 	var bytes [stormWindow]byte
 	left := stormWindow
 	for i := range count {
@@ -67,13 +29,9 @@ func connectMany(port uintptr, count int, credits uintptr) (uintptr, errno) {
 			left = int(n)
 		}
 		left--
-		to.Addr = [4]byte{127, 0, 1, byte(1 + i%stormHosts)}
-		fd, _, e := syscall.RawSyscall(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM, 0)
-		if e == 0 {
-			_, _, e = syscall.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&to)), unsafe.Sizeof(to))
-		}
+		fd, e := connectOne(port, i)
 		if e != 0 {
-			return 0, uintptr(e)
+			return 0, e
 		}
 		_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
 	}
@@ -128,23 +86,53 @@ var pushed [256 << 10]byte
 
 // pushMany keeps each socket's lock nearly all the time.
 func pushMany(port uintptr, count int) (uintptr, errno) {
-	to := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: uint16(port)<<8 | uint16(port)>>8}
 	for i := range count {
-		to.Addr = [4]byte{127, 0, 1, byte(1 + i%stormHosts)}
-		fd, _, e := syscall.RawSyscall(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM, 0)
-		if e == 0 {
-			_, _, e = syscall.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&to)), unsafe.Sizeof(to))
-		}
+		fd, e := connectOne(port, i)
 		if e != 0 {
-			return 0, uintptr(e)
+			return 0, e
 		}
-		for e == 0 {
-			_, _, e = syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&pushed)), unsafe.Sizeof(pushed),
-				unix.MSG_NOSIGNAL, 0, 0)
-		}
-		_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+		push(fd)
 	}
 	return uintptr(count), 0
+}
+
+func connectOne(port uintptr, i int) (uintptr, errno) {
+	to := unix.RawSockaddrInet4{Family: unix.AF_INET, Port: uint16(port)<<8 | uint16(port)>>8}
+	to.Addr = [4]byte{127, 0, 1, byte(1 + i%stormHosts)}
+	fd, _, e := syscall.RawSyscall(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM, 0)
+	if e == 0 {
+		_, _, e = syscall.RawSyscall(unix.SYS_CONNECT, fd, uintptr(unsafe.Pointer(&to)), unsafe.Sizeof(to))
+	}
+	return fd, uintptr(e)
+}
+
+func push(fd uintptr) {
+	for e := syscall.Errno(0); e == 0; {
+		_, _, e = syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&pushed)), unsafe.Sizeof(pushed),
+			unix.MSG_NOSIGNAL, 0, 0)
+	}
+	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+}
+
+func openMany(port uintptr, count int) (uintptr, errno) {
+	for i := range count {
+		if _, e := connectOne(port, i); e != 0 {
+			return 0, e
+		}
+	}
+	return uintptr(count), 0
+}
+
+// eachOpen goes through the process's connections in the order of their numbers.
+func eachOpen(count int, f func(fd uintptr)) (uintptr, errno) {
+	found := 0
+	for fd := 3; fd < controlFrom && found < count; fd++ {
+		if p, err := syscall.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_PROTOCOL); err == nil && p == unix.IPPROTO_TCP {
+			found++
+			f(uintptr(fd))
+		}
+	}
+	return uintptr(found), 0
 }
 
 var hungUp [256 << 10]byte

@@ -169,10 +169,7 @@ func TestANumberGivenToAnotherFileProvesNothing(t *testing.T) {
 func TestAProcessWithTwoThousandDescriptorsOwnsItsSockets(t *testing.T) {
 	play(t, func(w *world) {
 		holder, peer := w.startActor("holder", 1), w.startActor("peer", 1)
-		limit := unix.Rlimit{Cur: 4096, Max: 4096}
-		if err := unix.Prlimit(holder.pid, unix.RLIMIT_NOFILE, &limit, nil); err != nil {
-			t.Fatalf("prlimit: %v", err)
-		}
+		holder.setFileLimit(4096)
 		null := holder.must(unix.SYS_DUP, 0)
 		for range 2000 {
 			holder.must(unix.SYS_DUP, uintptr(null))

@@ -62,6 +62,7 @@ type sock struct {
 	uids          history[int]
 	inFlight      bool // in a message that nobody has received, or in an io_uring
 	beforeTracing bool
+	deaf          bool
 	registered    bool // in an io_uring, which a kernel thread may close
 }
 
@@ -100,7 +101,6 @@ type world struct {
 	score   score
 
 	cgroupDirs []string
-	busy       []*actor // at something that has no end
 }
 
 // newWorld makes a namespace; the tracer comes with trace.

@@ -77,7 +77,7 @@ func (r *testRun) add(line string) {
 	}
 	if m := resultLine.FindStringSubmatch(line); m != nil {
 		r.test(m[2]).result = m[1]
-		r.current = m[2] // a failed test's own output may come after its result
+		r.current = ""
 		return
 	}
 	if t, ok := r.tests[r.current]; ok {

@@ -85,12 +85,18 @@ func parseFlags() (*settings, error) {
 	if s.arches, err = choose("architecture", *arches, expect.Arches); err != nil {
 		return nil, err
 	}
-	for _, arch := range s.arches {
+	s.columns = columns(lines, s.arches)
+	return s, nil
+}
+
+func columns(lines, arches []string) []column {
+	var all []column
+	for _, arch := range arches {
 		for _, line := range lines {
-			s.columns = append(s.columns, column{line, arch})
+			all = append(all, column{line, arch})
 		}
 	}
-	return s, nil
+	return all
 }
 
 // choose takes some of all, in the order of all; none means all.

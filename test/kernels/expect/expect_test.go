@@ -1,0 +1,41 @@
+package expect
+
+import "testing"
+
+func TestEachColumnHasOneRow(t *testing.T) {
+	count := map[[2]string]int{}
+	for _, r := range Table {
+		count[[2]string{r.Line, r.Arch}]++
+	}
+	for _, line := range Lines {
+		for _, arch := range Arches {
+			if n := count[[2]string{line, arch}]; n != 1 {
+				t.Errorf("%s %s has %d rows", line, arch, n)
+			}
+		}
+	}
+	if len(Table) != len(Lines)*len(Arches) {
+		t.Errorf("%d rows for %d lines and %d architectures", len(Table), len(Lines), len(Arches))
+	}
+}
+
+func TestTheReleaseDecidesTheRow(t *testing.T) {
+	for release, want := range map[string][2]string{
+		"5.10.0-32-cloud-amd64":      {"5.10", "amd64"},
+		"6.1.0-50-cloud-arm64":       {"6.1", "arm64"},
+		"6.12.107+deb13-cloud-amd64": {"6.12", "amd64"},
+		"7.1.13+deb13-cloud-arm64":   {"7.1", "arm64"},
+		"7.3.4+deb13-cloud-amd64":    {}, // not in the table
+		"6.12.107+deb13-amd64":       {}, // built otherwise
+		"6.18.44-fc-v657":            {},
+		"6.12.0":                     {},
+		"":                           {},
+	} {
+		t.Run(release, func(t *testing.T) {
+			r, known := ForRelease(release)
+			if got := [2]string{r.Line, r.Arch}; got != want || known != (want[0] != "") {
+				t.Errorf("got %v %v, want %v", got, known, want)
+			}
+		})
+	}
+}
