@@ -332,7 +332,7 @@ static __always_inline bool is_subflow(const struct sock *sk)
  */
 static __always_inline bool is_orphan(const struct sock *sk, const struct holder *h)
 {
-	return !sk->sk_socket && h->source != PID_LISTENER && !is_subflow(sk);
+	return !BPF_CORE_READ(sk, sk_socket) && h->source != PID_LISTENER && !is_subflow(sk);
 }
 
 /*

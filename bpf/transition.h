@@ -25,6 +25,7 @@ struct transition {
 	int new_state;
 	__u64 now_ns;
 	__u64 in_state_ns; /* 0: not known */
+	__u32 netns;
 	struct socket_memory *memory; /* may be NULL */
 	struct endpoints ep;
 	struct holder owner;
@@ -62,7 +63,7 @@ static __always_inline __u8 flags_of(const struct transition *t)
 	       (t->in_state_ns ? EVENT_TIMED : 0) |
 	       (t->timewait == WALK_BOUND ? EVENT_WALK_BOUND : 0) |
 	       (sk->__sk_common.skc_flags >> SOCK_DONE & 1 ? EVENT_PEER_FIN : 0) |
-	       (tp && tp->linger2 < 0 ? EVENT_NO_LINGER2 : 0) | (sk->sk_socket ? 0 : EVENT_ORPHAN);
+	       (tp && tp->linger2 < 0 ? EVENT_NO_LINGER2 : 0) | (BPF_CORE_READ(sk, sk_socket) ? 0 : EVENT_ORPHAN);
 }
 
 static __always_inline void describe(const struct transition *t, struct transition_event *e)
@@ -74,7 +75,7 @@ static __always_inline void describe(const struct transition *t, struct transiti
 	__builtin_memcpy(e->local_addr, t->ep.local_addr, sizeof(e->local_addr));
 	__builtin_memcpy(e->peer_addr, t->ep.peer_addr, sizeof(e->peer_addr));
 	__builtin_memcpy(e->comm, t->owner.comm, sizeof(e->comm));
-	e->netns = t->sk->__sk_common.skc_net.net->ns.inum;
+	e->netns = t->netns;
 	e->uid = t->sk->sk_uid.val;
 	e->pid = t->owner.pid;
 	e->error = t->sk->sk_err;
@@ -195,6 +196,7 @@ static __always_inline void handle(struct transition *t, struct program_counters
 		count(counters->other_protocol);
 		return;
 	}
+	t->netns = t->sk->__sk_common.skc_net.net->ns.inum;
 	remember(t);
 	read_endpoints(t->sk, &t->ep);
 	if (must_be_held(t)) {
