@@ -163,7 +163,8 @@ static __always_inline bool socket_wanted(const struct sock *sk, const struct en
 {
 	if (filter_family && ep->family != filter_family)
 		return false;
-	if (filter_netns && !is_member(MEMBER_NETNS, BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum)))
+	if (filter_netns &&
+	    !is_member(MEMBER_NETNS, BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum)))
 		return false;
 	if (filter_ports && !ports_wanted(ep))
 		return false;

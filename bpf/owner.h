@@ -379,6 +379,14 @@ static __always_inline void recall_owner(const struct sock *sk, const struct soc
 		recall_holder(sk, &m->owner, to);
 }
 
+/* The owner at a child's first transition: nobody had accepted it yet. */
+static __always_inline void recall_listener(const struct sock *sk, const struct socket_memory *m,
+					    struct holder *to)
+{
+	if (m->owner.source == PID_LISTENER)
+		recall_holder(sk, &m->owner, to);
+}
+
 /* The socket's owner at this moment; to must be zeroed and stays so if nobody is known. */
 static __always_inline void find_owner(const struct sock *sk, struct socket_memory *m,
 				       int old_state, int new_state, struct holder *to)

@@ -63,7 +63,8 @@ static __always_inline __u8 flags_of(const struct transition *t)
 	       (t->in_state_ns ? EVENT_TIMED : 0) |
 	       (t->timewait == WALK_BOUND ? EVENT_WALK_BOUND : 0) |
 	       (sk->__sk_common.skc_flags >> SOCK_DONE & 1 ? EVENT_PEER_FIN : 0) |
-	       (tp && tp->linger2 < 0 ? EVENT_NO_LINGER2 : 0) | (BPF_CORE_READ(sk, sk_socket) ? 0 : EVENT_ORPHAN);
+	       (tp && tp->linger2 < 0 ? EVENT_NO_LINGER2 : 0) |
+	       (BPF_CORE_READ(sk, sk_socket) ? 0 : EVENT_ORPHAN);
 }
 
 static __always_inline void describe(const struct transition *t, struct transition_event *e)
@@ -174,6 +175,7 @@ static __always_inline void release_held(const struct transition *t,
 	held.in_state_ns = 0;
 	held.timewait = NOT_TIMEWAIT;
 	t->memory->held_ns = 0;
+	recall_listener(t->sk, t->memory, &held.owner);
 	count(counters->released);
 	tell(&held, counters);
 }
@@ -204,9 +206,9 @@ static __always_inline void handle(struct transition *t, struct program_counters
 		count(counters->held);
 		return;
 	}
-	find_owner(t->sk, t->memory, t->old_state, t->new_state, &t->owner);
 	if (t->memory && t->memory->held_ns)
 		release_held(t, counters);
+	find_owner(t->sk, t->memory, t->old_state, t->new_state, &t->owner);
 	t->timewait = timewait_of(t->sk, &t->ep, t->old_state, t->new_state);
 	tell(t, counters);
 }
