@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/test/kernels/expect"
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
@@ -187,7 +188,6 @@ func readAll(s *lab.Socket, size int) {
 
 // The end of a TIME_WAIT, by its timer and by the end of its namespace.
 func TestTheEndOfATimeWaitIsToldWithHowItEndedAndHowLongItLasted(t *testing.T) {
-	requireFeature(t, probe.SocketStorage)
 	requireFeature(t, probe.TimeWaitEnds)
 	o := options{Options: probe.Options{Ends: true, TimeWaitEnds: true}}
 	tr := startTracer(t, o)
@@ -210,7 +210,8 @@ func TestTheEndOfATimeWaitIsToldWithHowItEndedAndHowLongItLasted(t *testing.T) {
 
 func checkTimeWaitEnd(t *testing.T, s story, lines []line, how string, least, most time.Duration) {
 	t.Helper()
-	mine, _ := take(s.of(lines), s.out.Client)
+	of, _ := bySocket(s.out.Parties(), s.of(lines))
+	mine := of[s.out.Client]
 	if len(mine) < 2 {
 		t.Fatalf("the client's story is missing: %d lines", len(mine))
 	}
@@ -222,4 +223,19 @@ func checkTimeWaitEnd(t *testing.T, s story, lines []line, how string, least, mo
 	if lasted < least || lasted > most || (lasted-time.Duration(*end.InState)).Abs() > time.Millisecond {
 		t.Errorf("lasted %v by the times, %v by in_state_ns: %s", lasted, time.Duration(*end.InState), end.raw)
 	}
+}
+
+// The whole minute of a TIME_WAIT that nothing cuts short.
+func TestATimeWaitLastsAMinute(t *testing.T) {
+	requireFeature(t, probe.TimeWaitEnds)
+	if row, known := thisKernel(t); known && row.Lacks(expect.LongTimeWait) {
+		lacks(t, expect.LongTimeWait, "one kernel of each kind waits for it")
+	}
+	n := lab.NewNetns(t)
+	tr := startTracer(t, options{Options: probe.Options{TimeWaitEnds: true}})
+	s := story{"", lab.V4, n.Inode(), lab.HalfClose(n, lab.V4)}
+	time.Sleep(50 * time.Second) // which a guest need not spend on looking
+	tr.await(func(text string) bool { return strings.Contains(text, `"time_wait_end":"expired"`) })
+	lines := ofType(tr.stop(), "transition")
+	checkTimeWaitEnd(t, s, lines, "expired", 59*time.Second, 68*time.Second)
 }

@@ -40,6 +40,9 @@ func TestAStormIsToldToTheLastTransition(t *testing.T) {
 // tellStorm gives what the tracer tells otherwise than the kernel counted.
 func tellStorm(t *testing.T) []string {
 	t.Helper()
+	if err := retireShared(); err != nil {
+		t.Error(err)
+	}
 	n := lab.NewNetns(t)
 	// By default small machines have few, and a connection without a TIME_WAIT may
 	// end in a reset: with other transitions.
