@@ -28,11 +28,21 @@ struct {
 	__type(value, struct transition_event);
 } timewaits SEC(".maps");
 
+static const struct transition_event unfilled;
+
+/* Filled in place: up to 5.15 at least, what is in the ring cannot be put into a map. */
 static __always_inline void watch_end(__u64 timewait, const struct transition_event *entered,
 				      struct program_counters *counters)
 {
-	if (want_timewait_ends && is_timewait(timewait) &&
-	    bpf_map_update_elem(&timewaits, &timewait, entered, BPF_ANY))
+	struct transition_event *kept = NULL;
+
+	if (!want_timewait_ends || !is_timewait(timewait))
+		return;
+	if (!bpf_map_update_elem(&timewaits, &timewait, &unfilled, BPF_ANY))
+		kept = bpf_map_lookup_elem(&timewaits, &timewait);
+	if (kept)
+		*kept = *entered;
+	else
 		count(counters->end_untold);
 }
 
