@@ -27,6 +27,7 @@ func TestWhoLooksAtSocketsInAStormIsNotTheirOwner(t *testing.T) {
 
 func (a *actor) lookForEver() {
 	a.w.t.Helper()
+	a.requireDump()
 	a.order(opDump).send(uintptr(a.openDiag()))
 }
 
@@ -66,6 +67,7 @@ func TestWhoOpenedSocketsAndOnlyLooksAtThemNowIsNotTheirOwner(t *testing.T) {
 	w := newStormWorld(t)
 	server, opener := w.startActor("a-server", 1), w.startActor("opener", 4)
 	listener := server.listen(everywhere(7000))
+	opener.requireDump()
 	for _, looking := range opener.threads[1:] {
 		looking.order(opDump).send(uintptr(opener.openDiag()))
 	}
