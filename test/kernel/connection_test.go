@@ -204,7 +204,7 @@ func TestTheEndOfATimeWaitIsToldWithHowItEndedAndHowLongItLasted(t *testing.T) {
 	})
 	tr.await(func(text string) bool { return strings.Contains(text, `"time_wait_end":"early"`) })
 	lines := ofType(tr.stop(), "transition")
-	checkTimeWaitEnd(t, expired, lines, "expired", time.Second/2, 10*time.Second)
+	checkTimeWaitEnd(t, expired, lines, "expired", time.Second/2, 30*time.Second)
 	checkTimeWaitEnd(t, early, lines, "early", 0, 30*time.Second)
 }
 
