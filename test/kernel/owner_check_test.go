@@ -273,7 +273,9 @@ func (w *world) checkSource(l line, s *sock, a *actor, at moment) {
 	switch l.Source {
 	case "task":
 		acting := func(st step) bool { return st.a == a && st.from-clockSlack <= at && at <= st.until+clockSlack }
-		if !slices.ContainsFunc(w.steps, acting) {
+		// A worker of a ring lets go of a socket a little after it has said so, up to 5.15.
+		late := a.ring != 0 && lastHolder(s, at) == a
+		if !late && !slices.ContainsFunc(w.steps, acting) {
 			w.wrong(l, s, "pid_source task, but %s did nothing then", a.name())
 		}
 	case "stored":
