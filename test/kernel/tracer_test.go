@@ -140,7 +140,6 @@ func requireFeature(t *testing.T, name string) {
 	}
 }
 
-
 // line is one record, as a reader of the output sees it.
 type line struct {
 	Type   string    `json:"type"`
