@@ -323,7 +323,7 @@ func (w *world) couldKnow(s *sock, at moment) bool {
 		return false // closing an MPTCP socket is no transition of its subflow
 	}
 	if a := w.knowable(s, at); a != nil {
-		return s.isHeldBy(a, at) || lastHolder(s, at) == a
+		return s.isHeldBy(a, at) || lastHolder(s, at) == a && w.outlivesItsProcess(a)
 	}
 	if len(s.listeners) == 0 || s.beforeTracing || s.listeners[0].ended != 0 {
 		return false
@@ -354,6 +354,12 @@ func (w *world) knowable(s *sock, at moment) *actor {
 		last = h.a
 	}
 	return last
+}
+
+// outlivesItsProcess: before Linux 6.2 no program can tell whether another process has
+// the number of a dead one.
+func (w *world) outlivesItsProcess(a *actor) bool {
+	return a.died == 0 || !isBefore(w.t, 6, 2)
 }
 
 // isHeldBy is certain: neither just coming nor just going.
