@@ -25,7 +25,7 @@ const (
 	IOUring        = "io_uring"
 	SocketDiag     = "socket_diag" // what ss asks: a module, and guests have none
 	Cgroups        = "cgroups"
-	DeadOwners     = "dead_owners" // an orphan's owner is told after its process has died, since 6.2
+	DeadOwners     = "dead_owners"    // an orphan's owner is told after its process has died, since 6.2
 	LongTimeWait   = "long_time_wait" // no feature: a minute is only waited for on one kernel of each kind
 )
 
