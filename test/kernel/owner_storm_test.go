@@ -137,8 +137,8 @@ func checkStorm(t *testing.T, w *world, st *storm) {
 	t.Logf("%d transitions, %d with an owner (%.3f %%), %d wrong; %d missed by the first program, %d lost%s",
 		all, known, 100*float64(known)/float64(all), wrong, stop.Missed,
 		stop.LostRingFull+stop.LostRingBusy+stop.LostReentry, named)
-	if w.has("socket_storage") && known*1000 < all*999 {
-		t.Errorf("an owner for %d of %d transitions, want 99.9 %%", known, all)
+	if fewest := all - max(all/1000, 10); w.has("socket_storage") && known < fewest {
+		t.Errorf("an owner for %d of %d transitions, want %d", known, all, fewest)
 	}
 	if wrong > 0 {
 		t.Errorf("%d wrong owners", wrong)
