@@ -33,7 +33,7 @@ static __always_inline void watch_end(__u64 timewait, const struct transition_ev
 {
 	if (want_timewait_ends && is_timewait(timewait) &&
 	    bpf_map_update_elem(&timewaits, &timewait, entered, BPF_ANY))
-		count(counters->end_untold);
+		count_shared(counters->end_untold);
 }
 
 static __always_inline int on_timer_expired(const struct timer_list *timer)
@@ -84,7 +84,7 @@ static __always_inline int on_object_freed(__u64 object, enum twin twin)
 	e.pid_source = PID_UNKNOWN;
 	e.flags |= EVENT_TIMED;
 	if (bpf_ringbuf_output(&events, &e, sizeof(e), wake_flags(now_ns)) && counters)
-		count(counters->end_untold);
+		count_shared(counters->end_untold);
 	return 0;
 }
 

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"testing"
 	"time"
@@ -18,6 +19,7 @@ var (
 	connections = flag.Int("connections", 2_000, "connections in each storm")
 	rounds      = flag.Int("rounds", 1, "pairs of storms for each tracer")
 	pause       = flag.Duration("pause", 0, "between two storms")
+	some        = flag.String("tracers", "", "only those whose names match this pattern")
 	doc         = flag.String("doc", "", "append the table to this file")
 )
 
@@ -36,7 +38,14 @@ func TestWhatTracingCosts(t *testing.T) {
 	lab.RequireRoot(t)
 	lab.MountTracefs(t)
 	var columns []*column
+	pattern, err := regexp.Compile(*some)
+	if err != nil {
+		t.Fatalf("-tracers: %v", err)
+	}
 	for _, s := range subjects() {
+		if !pattern.MatchString(s.name) {
+			continue
+		}
 		if _, err := exec.LookPath(s.command[0]); err != nil {
 			lab.Missing(t, "needs "+s.command[0]+": make install-deps")
 		}

@@ -50,7 +50,7 @@ func measure(t *testing.T, s subject, timed bool) (r run) {
 		r.rate = float64(made) / time.Since(began).Seconds()
 		r.fired = uint64(10*made + 2*2) // see lab.Storm
 		if tr != nil {
-			tr.end(&r)
+			tr.end(&r, n.Inode())
 		}
 	})
 	// What is left of the namespace goes away in the background.
@@ -122,7 +122,7 @@ func (tr *tracer) awaitReady(before map[ebpf.ProgramID]bool) {
 }
 
 // end lets the tracer come to rest, reads what it cost, and ends it.
-func (tr *tracer) end(r *run) {
+func (tr *tracer) end(r *run, netns uint32) {
 	tr.t.Helper()
 	tr.rest()
 	r.own = tr.cpu() - tr.spent
@@ -139,7 +139,7 @@ func (tr *tracer) end(r *run) {
 	}
 	_ = tr.cmd.Wait() // some end with the signal, others with a status
 	if tr.subject.captured != nil {
-		r.captured = tr.subject.captured(tr.t, tr.output)
+		r.captured = tr.subject.captured(tr.t, tr.output, netns)
 	}
 }
 

@@ -3,10 +3,9 @@ package load_test
 import (
 	"bufio"
 	"bytes"
-	"encoding/json"
+	"fmt"
 	"io"
 	"os"
-	"strings"
 	"testing"
 )
 
@@ -16,7 +15,7 @@ type subject struct {
 	command []string // empty: nothing runs
 	ready   string   // what its output holds once it traces
 	// captured counts the transitions told in its output; nil: it tells none
-	captured func(t *testing.T, output *os.File) uint64
+	captured func(t *testing.T, output *os.File, netns uint32) uint64
 }
 
 func subjects() []subject {
@@ -36,47 +35,38 @@ tracepoint:sock:inet_sock_set_state /args->protocol == 6/ {
 		args->oldstate, args->newstate, pid, comm, ntop(args->saddr), args->sport, ntop(args->daddr), args->dport);
 }`
 
-// told is what tcpshift says that it has written.
-func told(t *testing.T, output *os.File) uint64 {
+// told counts the transitions of the storm's namespace.
+func told(t *testing.T, output *os.File, netns uint32) uint64 {
 	t.Helper()
-	stop := lastLine(t, output)
-	var r struct {
-		Type    string
-		Written uint64
-	}
-	if err := json.Unmarshal(stop, &r); err != nil || r.Type != "stop" {
-		t.Fatalf("no stop record at the end: %s", stop)
-	}
-	return r.Written
-}
-
-func lastLine(t *testing.T, output *os.File) []byte {
-	t.Helper()
-	info, err := output.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	end := make([]byte, min(info.Size(), 8<<10))
-	if _, err := output.ReadAt(end, info.Size()-int64(len(end))); err != nil {
-		t.Fatal(err)
-	}
-	end = bytes.TrimSuffix(end, []byte("\n"))
-	return end[bytes.LastIndexByte(end, '\n')+1:]
+	return count(t, output, func(line []byte) bool {
+		return bytes.HasPrefix(line, []byte(`{"type":"transition"`)) &&
+			bytes.Contains(line, fmt.Appendf(nil, `"netns":%d,`, netns))
+	})
 }
 
 // lines counts those that hold the text and a port of the storm.
-func lines(text string) func(*testing.T, *os.File) uint64 {
-	return func(t *testing.T, output *os.File) uint64 {
+func lines(text string) func(*testing.T, *os.File, uint32) uint64 {
+	return func(t *testing.T, output *os.File, _ uint32) uint64 {
 		t.Helper()
-		if _, err := output.Seek(0, io.SeekStart); err != nil {
-			t.Fatal(err)
-		}
-		count := uint64(0)
-		for each := bufio.NewScanner(output); each.Scan(); {
-			if line := each.Text(); strings.Contains(line, text) && strings.Contains(line, "700") {
-				count++
-			}
-		}
-		return count
+		return count(t, output, func(line []byte) bool {
+			return bytes.Contains(line, []byte(text)) && bytes.Contains(line, []byte("700"))
+		})
 	}
+}
+
+func count(t *testing.T, output *os.File, wanted func(line []byte) bool) (n uint64) {
+	t.Helper()
+	if _, err := output.Seek(0, io.SeekStart); err != nil {
+		t.Fatal(err)
+	}
+	each := bufio.NewScanner(output)
+	for each.Scan() {
+		if wanted(each.Bytes()) {
+			n++
+		}
+	}
+	if err := each.Err(); err != nil {
+		t.Fatalf("read the output: %v", err)
+	}
+	return n
 }
