@@ -117,7 +117,7 @@ static __always_inline bool emit_transition(const struct transition *t,
 	if (!e)
 		return false;
 	describe(t, e);
-	watch_end(t->timewait, e, counters);
+	watch_end(t->sk, t->timewait, e, counters);
 	bpf_ringbuf_submit(e, wake_flags(t->now_ns));
 	return true;
 }
@@ -130,7 +130,7 @@ static __always_inline bool emit_end(const struct transition *t, struct program_
 		return false;
 	describe(t, &e->transition);
 	describe_end(t, e);
-	watch_end(t->timewait, &e->transition, counters);
+	watch_end(t->sk, t->timewait, &e->transition, counters);
 	bpf_ringbuf_submit(e, wake_flags(t->now_ns));
 	return true;
 }

@@ -24,6 +24,12 @@ func (s *Socket) SetsockoptInt(level, option, value int) {
 	}
 }
 
+// ReuseAddr lets the socket bind where only a TIME_WAIT is.
+func (s *Socket) ReuseAddr() {
+	s.n.t.Helper()
+	s.SetsockoptInt(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+}
+
 // SetLinger sets SO_LINGER. With 0 seconds, close sends a reset.
 func (s *Socket) SetLinger(seconds int) {
 	s.n.t.Helper()
