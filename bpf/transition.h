@@ -162,19 +162,23 @@ static __always_inline bool must_be_held(const struct transition *t)
 	       !t->ep.peer_port;
 }
 
-static __always_inline void release_held(const struct transition *t,
-					 struct program_counters *counters)
+/* In place: there is no room for a second one on older kernels' stacks. */
+static __always_inline void release_held(struct transition *t, struct program_counters *counters)
 {
-	struct transition held = *t;
+	int old_state = t->old_state, new_state = t->new_state;
+	__u64 now_ns = t->now_ns, in_state_ns = t->in_state_ns;
 
-	held.old_state = TCP_LISTEN;
-	held.new_state = TCP_SYN_RECV;
-	held.now_ns = t->memory->held_ns;
-	held.in_state_ns = 0;
-	held.timewait = NOT_TIMEWAIT;
+	t->old_state = TCP_LISTEN;
+	t->new_state = TCP_SYN_RECV;
+	t->now_ns = t->memory->held_ns;
+	t->in_state_ns = 0;
 	t->memory->held_ns = 0;
 	count(counters->released);
-	tell(&held, counters);
+	tell(t, counters);
+	t->old_state = old_state;
+	t->new_state = new_state;
+	t->now_ns = now_ns;
+	t->in_state_ns = in_state_ns;
 }
 
 static __always_inline void remember(struct transition *t)

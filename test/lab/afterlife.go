@@ -17,7 +17,22 @@ func (s *Socket) ServerTimeWait(from netip.AddrPort) *Party {
 	client.ReadEOF()
 	client.Close()
 	s.n.awaitLeft(p, TimeWait)
-	p.Left = TimeWait
+	p.Path, p.Left = accepted.Then(FinWait1, FinWait2, Close), TimeWait
+	return p
+}
+
+// ClientTimeWait is the same with the client closing first, whose TIME_WAIT it is.
+func (s *Socket) ClientTimeWait(from netip.AddrPort) *Party {
+	s.n.t.Helper()
+	client, child := s.connectFrom(from)
+	p := party(client)
+	client.Shutdown(unix.SHUT_WR)
+	child.ReadEOF()
+	child.Close()
+	client.ReadEOF()
+	client.Close()
+	s.n.awaitLeft(p, TimeWait)
+	p.Path, p.Left = closesFirst, TimeWait
 	return p
 }
 
@@ -35,6 +50,7 @@ func (s *Socket) Supersede(from netip.AddrPort) {
 func (s *Socket) connectFrom(from netip.AddrPort) (client, child *Socket) {
 	s.n.t.Helper()
 	client = s.n.Socket(from.Addr())
+	client.ReuseAddr()
 	client.Bind(from)
 	client.Connect(s.Addr())
 	return client, s.Accept()
@@ -42,7 +58,7 @@ func (s *Socket) connectFrom(from netip.AddrPort) (client, child *Socket) {
 
 // Reconnect connects from the address that has left a TIME_WAIT at a client, to the
 // same peer: it takes its place. The kernel allows that where both sides have
-// timestamps and a second has passed. The connection ends in a reset.
+// timestamps and, before 6.8 or so, a second has passed. The connection ends in a reset.
 func (s *Socket) Reconnect(from netip.AddrPort) {
 	s.n.t.Helper()
 	client := s.n.Socket(from.Addr())

@@ -104,10 +104,15 @@ func (s *Socket) AwaitError(want unix.Errno) {
 // in flight, a delayed ACK, a retransmission. There is nothing to block on.
 func (n *Netns) await(what string, done func() bool) {
 	n.t.Helper()
-	deadline := time.Now().Add(patience)
+	n.awaitWithin(patience, what, done)
+}
+
+func (n *Netns) awaitWithin(limit time.Duration, what string, done func() bool) {
+	n.t.Helper()
+	deadline := time.Now().Add(limit)
 	for !done() {
 		if time.Now().After(deadline) {
-			n.t.Fatalf("no %s after %v", what, patience)
+			n.t.Fatalf("no %s after %v", what, limit)
 		}
 		time.Sleep(200 * time.Microsecond)
 	}
