@@ -91,6 +91,14 @@ typedef struct {
 	__s64 counter;
 } atomic64_t;
 
+typedef struct {
+	int counter;
+} atomic_t;
+
+typedef struct {
+	atomic_t refs;
+} refcount_t;
+
 struct proto {
 	union {
 		struct inet_hashinfo *hashinfo;
@@ -112,6 +120,8 @@ struct sock_common {
 	struct hlist_nulls_node skc_nulls_node;
 	unsigned long skc_flags;
 	atomic64_t skc_cookie; /* 0 until somebody asks for it */
+	refcount_t skc_refcnt;
+	__u32 skc_tw_snd_nxt; /* of a timewait socket, in a union */
 };
 
 /* An anonymous union surrounds it from 7.1 on; access by name does not care. */
@@ -244,10 +254,6 @@ struct css_set {
 	struct cgroup_subsys_state *subsys[16];
 	struct cgroup *dfl_cgrp;
 };
-
-typedef struct {
-	int counter;
-} atomic_t;
 
 struct list_head {
 	struct list_head *next;

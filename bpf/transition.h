@@ -117,7 +117,7 @@ static __always_inline bool emit_transition(const struct transition *t,
 	if (!e)
 		return false;
 	describe(t, e);
-	watch_end(t->facts->timewait, e, counters);
+	watch_end(t->sk, t->facts->timewait, e, counters);
 	bpf_ringbuf_submit(e, wake_flags(t->facts->now_ns));
 	return true;
 }
@@ -130,7 +130,7 @@ static __always_inline bool emit_end(const struct transition *t, struct program_
 		return false;
 	describe(t, &e->transition);
 	describe_end(t, e);
-	watch_end(t->facts->timewait, &e->transition, counters);
+	watch_end(t->sk, t->facts->timewait, &e->transition, counters);
 	bpf_ringbuf_submit(e, wake_flags(t->facts->now_ns));
 	return true;
 }
@@ -160,21 +160,23 @@ static __always_inline bool must_be_held(const struct transition *t)
 	       !t->facts->ep.peer_port;
 }
 
-static __always_inline void release_held(const struct transition *t,
-					 struct program_counters *counters)
+/* In place: there is no room for a second one on older kernels' stacks. */
+static __always_inline void release_held(struct transition *t, struct program_counters *counters)
 {
-	struct transition held = *t;
 	struct facts *facts = t->facts;
+	int old_state = t->old_state, new_state = t->new_state;
 	__u64 now_ns = facts->now_ns, in_state_ns = facts->in_state_ns, timewait = facts->timewait;
 
-	held.old_state = TCP_LISTEN;
-	held.new_state = TCP_SYN_RECV;
+	t->old_state = TCP_LISTEN;
+	t->new_state = TCP_SYN_RECV;
 	facts->now_ns = t->memory->held_ns;
 	facts->in_state_ns = 0;
 	facts->timewait = NOT_TIMEWAIT;
 	t->memory->held_ns = 0;
 	count(counters->released);
-	tell(&held, counters);
+	tell(t, counters);
+	t->old_state = old_state;
+	t->new_state = new_state;
 	facts->now_ns = now_ns;
 	facts->in_state_ns = in_state_ns;
 	facts->timewait = timewait;

@@ -85,18 +85,19 @@ func (st *storm) tally(w *world, lines []line) (all, known, wrong int, named str
 			continue
 		}
 		all++
-		a := right[l.Role]
+		role := stormRole(l)
+		a := right[role]
 		switch {
 		case l.PID == nil:
-			counts[l.Role+" nobody "+l.Old+">"+l.New]++
+			counts[role+" nobody "+l.Old+">"+l.New]++
 		case a == nil || int(*l.PID) != a.pid || l.Comm != a.name():
 			if wrong++; wrong <= 20 {
 				w.t.Errorf("wrong owner: %s", l.raw)
 			}
-			counts[l.Role+" WRONG "+l.Comm+" "+l.Source+" "+l.Old+">"+l.New]++
+			counts[role+" WRONG "+l.Comm+" "+l.Source+" "+l.Old+">"+l.New]++
 		default:
 			known++
-			counts[l.Role+" "+l.Source]++
+			counts[role+" "+l.Source]++
 		}
 	}
 	var b strings.Builder
@@ -104,6 +105,20 @@ func (st *storm) tally(w *world, lines []line) (all, known, wrong int, named str
 		fmt.Fprintf(&b, "\n    %7d %s", count, what)
 	}
 	return all, known, wrong, b.String()
+}
+
+// stormRole tells the sides by their ports where no transition shows the role.
+func stormRole(l line) string {
+	servers := uint16(7000)
+	switch {
+	case l.Role != "":
+		return l.Role
+	case l.LocalPort >= servers && l.LocalPort < servers+stormThreads:
+		return "server"
+	case l.PeerPort >= servers && l.PeerPort < servers+stormThreads:
+		return "client"
+	}
+	return ""
 }
 
 func checkStorm(t *testing.T, w *world, st *storm) {

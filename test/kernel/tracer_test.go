@@ -8,6 +8,8 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -20,24 +22,21 @@ import (
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
-// tracer is a running tracer whose output is kept.
+// tracer is a running tracer whose output is kept: in a file, since a buffer that
+// grows in memory would slow the reader down until the ring is full.
 type tracer struct {
-	mu      sync.Mutex // of out
 	t       testing.TB
 	probe   *probe.Probe
 	started chan struct{} // closed when the start record is out
+	begin   sync.Once
 	cancel  context.CancelFunc
 	done    chan error
-	out     bytes.Buffer
+	out     *os.File
 }
 
 // Write implements trace.Sink.
 func (tr *tracer) Write(lines []byte) (int, error) {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	if tr.out.Len() == 0 {
-		defer close(tr.started)
-	}
+	defer tr.begin.Do(func() { close(tr.started) })
 	return tr.out.Write(lines)
 }
 
@@ -64,8 +63,12 @@ func startTracer(t testing.TB, o options) *tracer {
 	if err != nil {
 		t.Fatalf("open probe: %v", err)
 	}
+	out, err := os.Create(filepath.Join(t.TempDir(), "stream"))
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	tr := &tracer{t: t, probe: p, started: make(chan struct{}), cancel: cancel, done: make(chan error, 1)}
+	tr := &tracer{t: t, probe: p, started: make(chan struct{}), cancel: cancel, done: make(chan error, 1), out: out}
 	go func() {
 		tr.done <- trace.Run(ctx, trace.Config{
 			Source: p, Sink: tr, Encoder: record.NewNDJSON(nil), Only: o.only,
@@ -77,6 +80,7 @@ func startTracer(t testing.TB, o options) *tracer {
 		if err := p.Close(); err != nil {
 			t.Errorf("close probe: %v", err)
 		}
+		out.Close()
 	})
 	select {
 	case <-tr.started:
@@ -91,14 +95,22 @@ func (tr *tracer) await(wanted func(text string) bool) {
 	tr.t.Helper()
 	const patience = 30 * time.Second
 	for began := time.Now(); time.Since(began) < patience; time.Sleep(10 * time.Millisecond) {
-		tr.mu.Lock()
-		seen := wanted(tr.out.String())
-		tr.mu.Unlock()
+		seen := wanted(string(tr.written()))
 		if seen {
 			return
 		}
 	}
 	tr.t.Errorf("what was awaited has not been told within %v", patience)
+}
+
+// written is everything so far.
+func (tr *tracer) written() []byte {
+	tr.t.Helper()
+	text, err := os.ReadFile(tr.out.Name())
+	if err != nil {
+		tr.t.Fatal(err)
+	}
+	return text
 }
 
 // requireFeature leaves out a test of what this kernel does not give; which kernel
@@ -174,7 +186,7 @@ func (tr *tracer) stop() []line {
 		tr.t.Fatalf("tracer: %v", err)
 	}
 	var lines []line
-	for raw := range bytes.Lines(tr.out.Bytes()) {
+	for raw := range bytes.Lines(tr.written()) {
 		l := line{raw: string(raw)}
 		if err := json.Unmarshal(raw, &l); err != nil {
 			tr.t.Fatalf("line is no JSON: %v\n%s", err, raw)

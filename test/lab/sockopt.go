@@ -24,6 +24,12 @@ func (s *Socket) SetsockoptInt(level, option, value int) {
 	}
 }
 
+// ReuseAddr lets the socket bind where only a TIME_WAIT is.
+func (s *Socket) ReuseAddr() {
+	s.n.t.Helper()
+	s.SetsockoptInt(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+}
+
 // SetLinger sets SO_LINGER. With 0 seconds, close sends a reset.
 func (s *Socket) SetLinger(seconds int) {
 	s.n.t.Helper()
@@ -98,10 +104,15 @@ func (s *Socket) AwaitError(want unix.Errno) {
 // in flight, a delayed ACK, a retransmission. There is nothing to block on.
 func (n *Netns) await(what string, done func() bool) {
 	n.t.Helper()
-	deadline := time.Now().Add(patience)
+	n.awaitWithin(patience, what, done)
+}
+
+func (n *Netns) awaitWithin(limit time.Duration, what string, done func() bool) {
+	n.t.Helper()
+	deadline := time.Now().Add(limit)
 	for !done() {
 		if time.Now().After(deadline) {
-			n.t.Fatalf("no %s after %v", what, patience)
+			n.t.Fatalf("no %s after %v", what, limit)
 		}
 		time.Sleep(200 * time.Microsecond)
 	}
