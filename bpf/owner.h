@@ -250,4 +250,14 @@ __noinline int recall_owner(__u64 address, __u32 place)
 	return 0;
 }
 
+/* The owner at a child's first transition: nobody had accepted it yet. */
+__noinline int recall_listener(__u64 address, __u32 place)
+{
+	struct facts *facts = facts_at(place);
+
+	if (facts && facts->stored.source == PID_LISTENER)
+		recall_holder((struct sock *)address, &facts->stored, &facts->owner);
+	return 0;
+}
+
 #endif

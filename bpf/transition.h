@@ -165,13 +165,12 @@ static __always_inline void release_held(struct transition *t, struct program_co
 {
 	struct facts *facts = t->facts;
 	int old_state = t->old_state, new_state = t->new_state;
-	__u64 now_ns = facts->now_ns, in_state_ns = facts->in_state_ns, timewait = facts->timewait;
+	__u64 now_ns = facts->now_ns, in_state_ns = facts->in_state_ns;
 
 	t->old_state = TCP_LISTEN;
 	t->new_state = TCP_SYN_RECV;
 	facts->now_ns = t->memory->held_ns;
 	facts->in_state_ns = 0;
-	facts->timewait = NOT_TIMEWAIT;
 	t->memory->held_ns = 0;
 	count(counters->released);
 	tell(t, counters);
@@ -179,7 +178,6 @@ static __always_inline void release_held(struct transition *t, struct program_co
 	t->new_state = new_state;
 	facts->now_ns = now_ns;
 	facts->in_state_ns = in_state_ns;
-	facts->timewait = timewait;
 }
 
 static __always_inline void remember(struct transition *t)
@@ -195,28 +193,28 @@ static __always_inline void remember(struct transition *t)
 	t->facts->in_state_ns = recall_times(m, t->old_state, t->new_state, t->facts->now_ns);
 }
 
-/* What the current task proves is remembered; without memory all else is unknown. */
+/* What the current task proves is remembered. */
 static __always_inline int learn_owner(const struct transition *t, __u64 sk)
 {
 	struct socket_memory *m = t->memory;
-	struct facts *facts = t->facts;
 	int proof;
 
-	recall_holders(m, facts);
+	recall_holders(m, t->facts);
 	proof = prove_owner(sk, t->place);
 	if (!m)
 		return proof;
 	if (proof == PROVES_OWNER)
-		m->owner = facts->owner;
-	if (proof == PROVES_OTHER)
-		m->owner.pid = m->found.pid = facts->stored.pid = facts->found.pid = 0;
+		m->owner = t->facts->owner;
+	if (proof == PROVES_OTHER) {
+		m->owner.pid = m->found.pid = 0;
+		recall_holders(m, t->facts);
+	}
 	return proof;
 }
 
 static __always_inline void handle(struct transition *t, struct program_counters *counters)
 {
 	__u64 sk = address_of(t->sk);
-	bool is_held;
 	int proof;
 
 	/*
@@ -225,6 +223,7 @@ static __always_inline void handle(struct transition *t, struct program_counters
 	 */
 	t->facts->netns = t->sk->__sk_common.skc_net.net->ns.inum;
 	t->facts->cookie = has_socket_cookie ? bpf_get_socket_cookie((void *)t->sk) : 0;
+	t->facts->timewait = NOT_TIMEWAIT;
 	remember(t);
 	read_endpoints(t->sk, &t->facts->ep);
 	if (must_be_held(t)) {
@@ -232,20 +231,22 @@ static __always_inline void handle(struct transition *t, struct program_counters
 		count(counters->held);
 		return;
 	}
+	if (t->memory && t->memory->held_ns) {
+		recall_holders(t->memory, t->facts);
+		recall_listener(sk, t->place);
+		release_held(t, counters);
+	}
 	proof = learn_owner(t, sk);
 	t->facts->timewait = timewait_of(t->sk, &t->facts->ep, t->old_state, t->new_state);
 	if (t->facts->timewait == WALK_BOUND)
 		count(counters->walk_bound);
-	is_held = t->memory && t->memory->held_ns;
 	/* What is learned now may be told later; the rest is looked up only to be told. */
-	if (!is_held && !may_be_wanted(t)) {
+	if (!may_be_wanted(t)) {
 		count(counters->filtered);
 		return;
 	}
 	if (proof != PROVES_OWNER && t->memory)
 		recall_owner(sk, t->place);
-	if (is_held)
-		release_held(t, counters);
 	tell(t, counters);
 }
 
