@@ -45,12 +45,21 @@ static __always_inline bool same_addrs(const struct sock_common *a, const struct
 	return !__builtin_memcmp(&mine, &theirs, sizeof(mine));
 }
 
+/* It keeps its socket's cookie, or has none; others may have all else in common, in another VRF. */
+static __always_inline bool is_cookie_of(const struct sock_common *node,
+					 const struct sock_common *skc)
+{
+	__s64 cookie = BPF_CORE_READ(node, skc_cookie.counter);
+
+	return !cookie || cookie == BPF_CORE_READ(skc, skc_cookie.counter);
+}
+
 static __always_inline bool is_timewait_of(const struct sock_common *node,
 					   const struct sock_common *skc, __u16 local_port)
 {
 	return BPF_CORE_READ(node, skc_state) == TCP_TIME_WAIT &&
 	       BPF_CORE_READ(node, skc_hash) == BPF_CORE_READ(skc, skc_hash) &&
-	       BPF_CORE_READ(node, skc_num) == local_port &&
+	       is_cookie_of(node, skc) && BPF_CORE_READ(node, skc_num) == local_port &&
 	       BPF_CORE_READ(node, skc_dport) == BPF_CORE_READ(skc, skc_dport) &&
 	       BPF_CORE_READ(node, skc_family) == BPF_CORE_READ(skc, skc_family) &&
 	       BPF_CORE_READ(node, skc_net.net) == BPF_CORE_READ(skc, skc_net.net) &&
@@ -58,15 +67,15 @@ static __always_inline bool is_timewait_of(const struct sock_common *node,
 }
 
 /* Global, so that the verifier walks the loop only once; so it takes numbers, not pointers. */
-__noinline __u64 walk_bucket(__u64 first, __u64 skc, __u16 local_port)
+__noinline __u64 walk_bucket(__u64 first, __u64 skc, __u16 local_port, __u32 slot)
 {
 	struct hlist_nulls_node *at = (struct hlist_nulls_node *)first;
 
 	for (int i = 0; i < NODES_WALKED; i++) {
 		const struct sock_common *node;
 
-		if (!at || (__u64)at & 1) /* a nulls list ends in an odd number */
-			return NOT_TIMEWAIT;
+		if ((__u64)at & 1) /* the end, which says of which list */
+			return (__u64)at >> 1 == slot ? NOT_TIMEWAIT : WALK_BOUND;
 		node = (void *)at - bpf_core_field_offset(struct sock_common, skc_nulls_node);
 		if (is_timewait_of(node, (const struct sock_common *)skc, local_port))
 			return (__u64)node;
@@ -82,7 +91,7 @@ static __always_inline __u64 find_timewait(const struct sock *sk, const struct e
 	struct inet_ehash_bucket *buckets = BPF_CORE_READ(info, ehash);
 
 	return walk_bucket((__u64)BPF_CORE_READ(&buckets[slot], chain.first),
-			   address_of(&sk->__sk_common), ep->local_port);
+			   address_of(&sk->__sk_common), ep->local_port, slot);
 }
 
 /* Only these two states can end in a timewait socket. */
