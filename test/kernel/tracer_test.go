@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -32,11 +33,18 @@ type tracer struct {
 	cancel  context.CancelFunc
 	done    chan error
 	out     *os.File
+	reading <-chan struct{} // nil, or closed when the reader of the output reads on
 }
 
 // Write implements trace.Sink.
 func (tr *tracer) Write(lines []byte) (int, error) {
-	defer tr.begin.Do(func() { close(tr.started) })
+	first := false
+	tr.begin.Do(func() { first = true })
+	if first {
+		defer close(tr.started)
+	} else if tr.reading != nil {
+		<-tr.reading
+	}
 	return tr.out.Write(lines)
 }
 
@@ -47,6 +55,9 @@ func (tr *tracer) ReaderGone() bool { return false }
 type options struct {
 	probe.Options
 	only []string
+	// reading, if not nil, is closed when the reader of the output begins to read:
+	// until then it has taken the start record and no more.
+	reading <-chan struct{}
 }
 
 // in traces one namespace only, so that tests do not see each other.
@@ -68,7 +79,7 @@ func startTracer(t testing.TB, o options) *tracer {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	tr := &tracer{t: t, probe: p, started: make(chan struct{}), cancel: cancel, done: make(chan error, 1), out: out}
+	tr := &tracer{t: t, probe: p, started: make(chan struct{}), cancel: cancel, done: make(chan error, 1), out: out, reading: o.reading}
 	go func() {
 		tr.done <- trace.Run(ctx, trace.Config{
 			Source: p, Sink: tr, Encoder: record.NewNDJSON(nil), Only: o.only,
@@ -167,6 +178,15 @@ type line struct {
 	ClosedBy    string     `json:"closed_by"`
 	Partial     bool       `json:"partial"`
 
+	Container   string `json:"container"`
+	Runtime     string `json:"container_runtime"`
+	PodUID      string `json:"pod_uid"`
+	Retransmits uint64 `json:"retransmits"`
+	Unknown     any    `json:"time_wait_unknown"` // true in a transition, a count in stop
+
+	Lost  uint64 `json:"lost"`
+	Cause string `json:"cause"`
+
 	Seen, Filtered, Held, Read, Dropped, Written uint64
 	LostRingFull                                 uint64 `json:"lost_ring_full"`
 	LostRingBusy                                 uint64 `json:"lost_ring_busy"`
@@ -213,6 +233,10 @@ func (tr *tracer) checkFrame(lines []line) {
 		s.Read != s.Written+s.Dropped || s.Fired != s.Entered+s.Missed || s.Seen != s.Fired-s.OtherProtocol {
 		tr.t.Errorf("the numbers do not add up: %s", s.raw)
 	}
+}
+
+func countType(text, recordType string) int {
+	return strings.Count(text, `{"type":"`+recordType+`",`)
 }
 
 func ofType(lines []line, recordType string) []line {
