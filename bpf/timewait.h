@@ -13,12 +13,15 @@
 #include "endpoints.h"
 #include "event.h"
 
-/* The timewait socket was the first node in every measurement. */
-#define NODES_WALKED 16
+/*
+ * Up to 6.18 at least the timewait socket comes to the head of the bucket, which is
+ * nearly always shorter than two; kernels after it put it where the socket was.
+ */
+#define NODES_WALKED 64
 
 /* What a walk gives instead of a timewait socket's address, which is even. */
 #define NOT_TIMEWAIT 0
-#define WALK_BOUND 1
+#define WALK_BOUND 1 /* it did not find out */
 
 /* The network namespace's table; up to 6.0 there was but one for all. */
 static __always_inline struct inet_hashinfo *hashinfo_of(const struct sock *sk)
@@ -47,8 +50,8 @@ static __always_inline bool same_addrs(const struct sock_common *a, const struct
 static __always_inline bool is_timewait_of(const struct sock_common *node,
 					   const struct sock_common *skc, __u16 local_port)
 {
-	return BPF_CORE_READ(node, skc_state) == TCP_TIME_WAIT &&
-	       BPF_CORE_READ(node, skc_hash) == BPF_CORE_READ(skc, skc_hash) &&
+	return BPF_CORE_READ(node, skc_hash) == BPF_CORE_READ(skc, skc_hash) &&
+	       BPF_CORE_READ(node, skc_state) == TCP_TIME_WAIT &&
 	       BPF_CORE_READ(node, skc_num) == local_port &&
 	       BPF_CORE_READ(node, skc_dport) == BPF_CORE_READ(skc, skc_dport) &&
 	       BPF_CORE_READ(node, skc_family) == BPF_CORE_READ(skc, skc_family) &&
@@ -56,16 +59,25 @@ static __always_inline bool is_timewait_of(const struct sock_common *node,
 	       same_addrs(node, skc);
 }
 
+/*
+ * A bucket ends in a number that is odd and says which bucket it is: who was led
+ * astray, by a node that was moved meanwhile, comes to the end of another one.
+ */
+static __always_inline __u64 end_of(__u32 slot)
+{
+	return (__u64)slot << 1 | 1;
+}
+
 /* Global, so that the verifier walks the loop only once; so it takes numbers, not pointers. */
-__noinline __u64 walk_bucket(__u64 first, __u64 skc, __u16 local_port)
+__noinline __u64 walk_bucket(__u64 first, __u64 skc, __u16 local_port, __u32 slot)
 {
 	struct hlist_nulls_node *at = (struct hlist_nulls_node *)first;
 
 	for (int i = 0; i < NODES_WALKED; i++) {
 		const struct sock_common *node;
 
-		if (!at || (__u64)at & 1) /* a nulls list ends in an odd number */
-			return NOT_TIMEWAIT;
+		if (!at || (__u64)at & 1)
+			return (__u64)at == end_of(slot) ? NOT_TIMEWAIT : WALK_BOUND;
 		node = (void *)at - bpf_core_field_offset(struct sock_common, skc_nulls_node);
 		if (is_timewait_of(node, (const struct sock_common *)skc, local_port))
 			return (__u64)node;
@@ -90,7 +102,7 @@ static __always_inline __u64 find_timewait(const struct sock *sk, const struct e
 	struct inet_ehash_bucket *buckets = BPF_CORE_READ(info, ehash);
 
 	return walk_bucket((__u64)BPF_CORE_READ(&buckets[slot], chain.first),
-			   address_of(&sk->__sk_common), ep->local_port);
+			   address_of(&sk->__sk_common), ep->local_port, slot);
 }
 
 /* Only these two states can end in a timewait socket. */
