@@ -14,12 +14,15 @@
 #include "event.h"
 #include "read.h"
 
-/* The timewait socket was the first node in every measurement. */
-#define NODES_WALKED 16
+/*
+ * Up to 6.18 at least the timewait socket comes to the head of the bucket, which is
+ * nearly always shorter than two; kernels after it put it where the socket was.
+ */
+#define NODES_WALKED 64
 
 /* What a walk gives instead of a timewait socket's address, which is even. */
 #define NOT_TIMEWAIT 0
-#define WALK_BOUND 1
+#define WALK_BOUND 1 /* it did not find out */
 
 /* The network namespace's table; up to 6.0 there was but one for all. */
 static __always_inline struct inet_hashinfo *hashinfo_of(const struct sock *sk)
@@ -57,13 +60,22 @@ static __always_inline bool is_cookie_of(const struct sock_common *node,
 static __always_inline bool is_timewait_of(const struct sock_common *node,
 					   const struct sock_common *skc, __u16 local_port)
 {
-	return BPF_CORE_READ(node, skc_state) == TCP_TIME_WAIT &&
-	       BPF_CORE_READ(node, skc_hash) == BPF_CORE_READ(skc, skc_hash) &&
-	       is_cookie_of(node, skc) && BPF_CORE_READ(node, skc_num) == local_port &&
+	return BPF_CORE_READ(node, skc_hash) == BPF_CORE_READ(skc, skc_hash) &&
+	       BPF_CORE_READ(node, skc_state) == TCP_TIME_WAIT && is_cookie_of(node, skc) &&
+	       BPF_CORE_READ(node, skc_num) == local_port &&
 	       BPF_CORE_READ(node, skc_dport) == BPF_CORE_READ(skc, skc_dport) &&
 	       BPF_CORE_READ(node, skc_family) == BPF_CORE_READ(skc, skc_family) &&
 	       BPF_CORE_READ(node, skc_net.net) == BPF_CORE_READ(skc, skc_net.net) &&
 	       same_addrs(node, skc);
+}
+
+/*
+ * A bucket ends in a number that is odd and says which bucket it is: who was led
+ * astray, by a node that was moved meanwhile, comes to the end of another one.
+ */
+static __always_inline __u64 end_of(__u32 slot)
+{
+	return (__u64)slot << 1 | 1;
 }
 
 /* Global, so that the verifier walks the loop only once; so it takes numbers, not pointers. */
@@ -74,8 +86,8 @@ __noinline __u64 walk_bucket(__u64 first, __u64 skc, __u16 local_port, __u32 slo
 	for (int i = 0; i < NODES_WALKED; i++) {
 		const struct sock_common *node;
 
-		if ((__u64)at & 1) /* the end, which says of which list */
-			return (__u64)at >> 1 == slot ? NOT_TIMEWAIT : WALK_BOUND;
+		if (!at || (__u64)at & 1)
+			return (__u64)at == end_of(slot) ? NOT_TIMEWAIT : WALK_BOUND;
 		node = (void *)at - bpf_core_field_offset(struct sock_common, skc_nulls_node);
 		if (is_timewait_of(node, (const struct sock_common *)skc, local_port))
 			return (__u64)node;

@@ -138,7 +138,9 @@ func checkStorm(t *testing.T, w *world, st *storm) {
 	t.Logf("%d transitions, %d with an owner (%.3f %%), %d wrong; %d missed by the first program, %d lost%s",
 		all, known, 100*float64(known)/float64(all), wrong, stop.Missed,
 		stop.LostRingFull+stop.LostRingBusy+stop.LostReentry, named)
-	if w.has("socket_storage") && known*1000 < all*999 {
+	// Nobody has a socket whose descriptor is closed already and which is no orphan yet,
+	// because close() waits for its lock: few transitions are made just then.
+	if w.has("socket_storage") && all-known > max(2, all/1000) {
 		t.Errorf("an owner for %d of %d transitions, want 99.9 %%", known, all)
 	}
 	if wrong > 0 {

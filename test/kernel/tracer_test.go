@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -33,11 +34,18 @@ type tracer struct {
 	cancel  context.CancelFunc
 	done    chan error
 	out     *os.File
+	reading <-chan struct{} // nil, or closed when the reader of the output reads on
 }
 
 // Write implements trace.Sink.
 func (tr *tracer) Write(lines []byte) (int, error) {
-	defer tr.begin.Do(func() { close(tr.started) })
+	first := false
+	tr.begin.Do(func() { first = true })
+	if first {
+		defer close(tr.started)
+	} else if tr.reading != nil {
+		<-tr.reading
+	}
 	return tr.out.Write(lines)
 }
 
@@ -48,6 +56,9 @@ func (tr *tracer) ReaderGone() bool { return false }
 type options struct {
 	probe.Options
 	only []string
+	// reading, if not nil, is closed when the reader of the output begins to read:
+	// until then it has taken the start record and no more.
+	reading <-chan struct{}
 }
 
 // in traces one namespace only, so that tests do not see each other.
@@ -93,7 +104,7 @@ func launch(o options) (*tracer, error) {
 		return nil, errors.Join(err, p.Close())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	tr := &tracer{probe: p, started: make(chan struct{}), cancel: cancel, done: make(chan error, 1), out: out}
+	tr := &tracer{probe: p, started: make(chan struct{}), cancel: cancel, done: make(chan error, 1), out: out, reading: o.reading}
 	go func() {
 		tr.done <- trace.Run(ctx, trace.Config{
 			Source: p, Sink: tr, Encoder: record.NewNDJSON(nil), Only: o.only,
@@ -194,6 +205,15 @@ type line struct {
 	ClosedBy    string     `json:"closed_by"`
 	Partial     bool       `json:"partial"`
 
+	Container   string `json:"container"`
+	Runtime     string `json:"container_runtime"`
+	PodUID      string `json:"pod_uid"`
+	Retransmits uint64 `json:"retransmits"`
+	Unknown     any    `json:"time_wait_unknown"` // true in a transition, a count in stop
+
+	Lost  uint64 `json:"lost"`
+	Cause string `json:"cause"`
+
 	Seen, Filtered, Held, Read, Dropped, Written uint64
 	LostRingFull                                 uint64 `json:"lost_ring_full"`
 	LostRingBusy                                 uint64 `json:"lost_ring_busy"`
@@ -255,6 +275,10 @@ func checkFrame(lines []line) error {
 		return fmt.Errorf("the numbers do not add up: %s", s.raw)
 	}
 	return nil
+}
+
+func countType(text, recordType string) int {
+	return strings.Count(text, `{"type":"`+recordType+`",`)
 }
 
 func ofType(lines []line, recordType string) []line {

@@ -68,6 +68,12 @@ func (s *Socket) Await(want State) {
 	s.n.await("state "+want.String(), func() bool { return State(s.Info().State) == want })
 }
 
+// AwaitInfo waits until TCP_INFO is as wanted.
+func (s *Socket) AwaitInfo(what string, wanted func(*unix.TCPInfo) bool) {
+	s.n.t.Helper()
+	s.n.await(what, func() bool { return wanted(s.Info()) })
+}
+
 // AwaitReadable waits until a listener has a connection to accept, or a
 // connection something to read.
 func (s *Socket) AwaitReadable() {
