@@ -30,6 +30,10 @@ run: build ## build, then run as root: make run ARGS='--port 443'
 test: ## run all tests; those of ./test need root
 	@test/check/test.sh
 
+.PHONY: test-kernels
+test-kernels: ## the kernel tests on other kernels, in QEMU: KERNELS=6.12 ARCH=arm64 DOC=1
+	@CI=true nice -n 5 go run ./test/kernels -kernels '$(KERNELS)' -arch '$(ARCH)' $(if $(DOC),-doc docs/kernels.md)
+
 .PHONY: bench
 bench: ## run the benchmarks of ./internal/...
 	go test -run '^$$' -bench . -benchmem ./internal/...
