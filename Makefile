@@ -42,6 +42,10 @@ bench: ## run the benchmarks of ./internal/...
 yardstick: ## ten storms, counted by perf and by the tracer; wants an idle machine
 	go test ./test/peers -count=1 -run Perf -v -connections 100000 -rounds 10
 
+.PHONY: bench-load
+bench-load: ## what tracing costs, beside other tracers, into docs/performance.md; wants an idle machine
+	go test ./test/load -count=1 -timeout 2h -v -connections 100000 -rounds 5 -pause 2s -doc ../../docs/performance.md
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)
 	@test/check/fuzz.sh $(FUZZTIME)

@@ -16,6 +16,18 @@
 #include "ring.h"
 #include "timewait.h"
 
+/* What tells a timewait socket from another one in the same memory. */
+struct timewait_identity {
+	__s64 cookie; /* the socket's; 0: nobody has asked for it yet */
+	__u32 hash;
+	__u32 snd_nxt; /* does not change any more */
+};
+
+struct watched {
+	struct transition_event entered;
+	struct timewait_identity identity;
+};
+
 /*
  * The transitions that left a timewait socket, by its address. The programs
  * insert with the transition and delete with the end; user space sizes it. Full:
@@ -25,35 +37,81 @@ struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
 	__type(key, __u64);
-	__type(value, struct transition_event);
+	__type(value, struct watched);
 } timewaits SEC(".maps");
 
-static const struct transition_event unfilled;
+static __always_inline void identify(__u64 timewait, struct timewait_identity *identity)
+{
+	const struct sock_common *tw = (const struct sock_common *)timewait;
 
-/* Filled in place: up to 5.15 at least, what is in the ring cannot be put into a map. */
-static __always_inline void watch_end(__u64 timewait, const struct transition_event *entered,
+	identity->cookie = BPF_CORE_READ(tw, skc_cookie.counter);
+	identity->hash = BPF_CORE_READ(tw, skc_hash);
+	identity->snd_nxt = BPF_CORE_READ(tw, skc_tw_snd_nxt);
+}
+
+static __always_inline bool is_still(__u64 timewait, const struct timewait_identity *identity)
+{
+	struct timewait_identity now;
+
+	identify(timewait, &now);
+	return (now.cookie == identity->cookie || !identity->cookie) &&
+	       now.hash == identity->hash && now.snd_nxt == identity->snd_nxt;
+}
+
+static __always_inline bool is_referred_to(__u64 timewait)
+{
+	const struct sock_common *tw = (const struct sock_common *)timewait;
+
+	return BPF_CORE_READ(tw, skc_refcnt.refs.counter) != 0;
+}
+
+/* Who deletes it counts it: whoever watched has ended unseen. */
+static __always_inline void forget(__u64 timewait, struct program_counters *counters)
+{
+	if (!bpf_map_delete_elem(&timewaits, &timewait) && counters)
+		count_shared(counters->end_untold);
+}
+
+/*
+ * A function of its own, for the room that it needs. What is there already under
+ * this address has ended unseen. This one may have ended by now as well, on another
+ * CPU, before there was anything to be found.
+ */
+static __noinline void watch(__u64 timewait, const struct transition_event *entered, __u32 hash,
+			     struct program_counters *counters)
+{
+	struct watched w = {};
+
+	identify(timewait, &w.identity);
+	if (w.identity.hash != hash) {
+		count_shared(counters->end_untold);
+		return;
+	}
+	if (bpf_map_lookup_elem(&timewaits, &timewait))
+		forget(timewait, counters);
+	w.entered = *entered;
+	if (bpf_map_update_elem(&timewaits, &timewait, &w, BPF_ANY))
+		count_shared(counters->end_untold);
+	else if (!is_still(timewait, &w.identity) || !is_referred_to(timewait))
+		forget(timewait, counters);
+}
+
+static __always_inline void watch_end(const struct sock *sk, __u64 timewait,
+				      const struct transition_event *entered,
 				      struct program_counters *counters)
 {
-	struct transition_event *kept = NULL;
-
-	if (!want_timewait_ends || !is_timewait(timewait))
-		return;
-	if (!bpf_map_update_elem(&timewaits, &timewait, &unfilled, BPF_ANY))
-		kept = bpf_map_lookup_elem(&timewaits, &timewait);
-	if (kept)
-		*kept = *entered;
-	else
-		count(counters->end_untold);
+	if (want_timewait_ends && is_timewait(timewait))
+		watch(timewait, entered, sk->__sk_common.skc_hash, counters);
 }
 
 static __always_inline int on_timer_expired(const struct timer_list *timer)
 {
 	__u64 timewait =
 		address_of(timer) - bpf_core_field_offset(struct inet_timewait_sock, tw_timer);
-	struct transition_event *t = bpf_map_lookup_elem(&timewaits, &timewait);
+	struct watched *w = bpf_map_lookup_elem(&timewaits, &timewait);
 
-	if (t)
-		t->flags |= EVENT_EXPIRED;
+	if (w)
+		w->entered.flags |= EVENT_EXPIRED;
 	return 0;
 }
 
@@ -69,32 +127,45 @@ static __always_inline __u64 freed_object(const __u64 *ctx)
 	return object;
 }
 
-/* Of the programs that see the same end, the one that deletes it tells it. */
+static __always_inline void tell_end(struct transition_event *e, struct program_counters *counters)
+{
+	__u64 now_ns = bpf_ktime_get_ns();
+
+	e->kind = EVENT_TRANSITION;
+	e->in_state_ns = now_ns - e->timestamp_ns;
+	e->timestamp_ns = now_ns;
+	e->old_state = TCP_TIME_WAIT;
+	e->new_state = TCP_CLOSE;
+	e->time_wait_substate = 0;
+	e->pid = 0;
+	e->pid_source = PID_UNKNOWN;
+	e->flags |= EVENT_TIMED;
+	if (bpf_ringbuf_output(&events, e, sizeof(*e), wake_flags(now_ns)) && counters)
+		count_shared(counters->end_untold);
+}
+
+/*
+ * Of the programs that see the same end, the one that deletes it tells it. What is
+ * released here may have come after the one that was watched, if that one's release
+ * was missed. Up to 5.17 this comes after the release, and the memory may be the next
+ * one's already: that one is referred to.
+ */
 static __always_inline int on_object_freed(__u64 object, enum twin twin)
 {
-	struct transition_event *entered = bpf_map_lookup_elem(&timewaits, &object);
-	struct program_counters *counters;
+	struct watched *w = bpf_map_lookup_elem(&timewaits, &object);
 	struct transition_event e;
-	__u64 now_ns;
 
-	if (!entered) /* as nearly always */
+	if (!w) /* as nearly always */
 		return 0;
-	counters = counters_of(twin);
-	e = *entered;
-	if (bpf_map_delete_elem(&timewaits, &object))
+	if (!is_still(object, &w->identity)) {
+		forget(object, counters_of(twin));
 		return 0;
-	now_ns = bpf_ktime_get_ns();
-	e.kind = EVENT_TRANSITION;
-	e.in_state_ns = now_ns - e.timestamp_ns;
-	e.timestamp_ns = now_ns;
-	e.old_state = TCP_TIME_WAIT;
-	e.new_state = TCP_CLOSE;
-	e.time_wait_substate = 0;
-	e.pid = 0;
-	e.pid_source = PID_UNKNOWN;
-	e.flags |= EVENT_TIMED;
-	if (bpf_ringbuf_output(&events, &e, sizeof(e), wake_flags(now_ns)) && counters)
-		count(counters->end_untold);
+	}
+	if (is_referred_to(object))
+		return 0;
+	e = w->entered;
+	if (!bpf_map_delete_elem(&timewaits, &object))
+		tell_end(&e, counters_of(twin));
 	return 0;
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 
 	"github.com/spf13/cobra"
@@ -25,7 +26,7 @@ func newSnapshot() *cobra.Command {
 		Use:   "snapshot",
 		Short: "List the TCP sockets of this moment, with owners, TIME_WAIT included, then exit",
 		Args:  noArguments,
-		RunE:  func(*cobra.Command, []string) error { return runSnapshot(&o) },
+		RunE:  func(cmd *cobra.Command, _ []string) error { return runSnapshot(cmd.Context(), &o) },
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
@@ -36,11 +37,11 @@ func newSnapshot() *cobra.Command {
 	return cmd
 }
 
-func runSnapshot(o *snapshotOptions) (err error) {
+func runSnapshot(ctx context.Context, o *snapshotOptions) (err error) {
 	if err := checkLabels(o.labels, o.format); err != nil {
 		return err
 	}
-	out, err := output.Open(o.output)
+	out, err := output.Open(ctx, o.output)
 	if err != nil {
 		return err
 	}

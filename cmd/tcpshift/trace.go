@@ -61,7 +61,7 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.Var(word(&o.bufferSize, "SIZE", parseSize), "buffer-size", "ring buffer, a power of two from 64KiB to 1GiB (default 16MiB)")
 	flags.Var(&labelsValue{labels: &o.labels}, "label", "add this member to every record; may be repeated")
 	flags.BoolVar(&o.excludeSelf, "exclude-self", true, "leave out tcpshift's own connections")
-	flags.BoolVar(&o.timeWaitEnd, "time-wait-end", false, "also tell when and how each TIME_WAIT ends; costs on every host-wide free")
+	flags.BoolVar(&o.timeWaitEnd, "time-wait-end", false, "also tell when and how each TIME_WAIT ends; costs: while on, it hooks every free of the kernel's memory, host-wide, and every timer")
 	addFilterFlags(flags, &o.filter)
 }
 
@@ -86,7 +86,7 @@ func runTrace(ctx context.Context, o *traceOptions) (err error) {
 	if err := o.check(); err != nil {
 		return err
 	}
-	out, err := output.Open(o.output)
+	out, err := output.Open(ctx, o.output)
 	if err != nil {
 		return err
 	}

@@ -94,7 +94,7 @@ func TestAFullDiskLeavesOnlyWholeLines(t *testing.T) {
 	if err := os.WriteFile(path, []byte(before), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o, err := Open(path)
+	o, err := Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ package output
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -23,16 +24,40 @@ type Output struct {
 }
 
 // Open opens the path for appending and makes it if need be, so that a restart
-// loses no record; "-" is standard output.
-func Open(path string) (*Output, error) {
+// loses no record; "-" is standard output. A FIFO it opens once somebody reads it,
+// which it waits for until ctx is done.
+func Open(ctx context.Context, path string) (*Output, error) {
 	if path == "-" {
 		return newOutput(os.Stdout, false)
 	}
-	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+	f, err := openFile(ctx, path)
 	if err != nil {
 		return nil, err
 	}
 	return newOutput(f, true)
+}
+
+func openFile(ctx context.Context, path string) (*os.File, error) {
+	const flags = os.O_WRONLY | os.O_APPEND | os.O_CREATE
+	var st unix.Stat_t
+	if unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+		return os.OpenFile(path, flags, 0o640)
+	}
+	type result struct {
+		file *os.File
+		err  error
+	}
+	opened := make(chan result, 1)
+	go func() { // it stays in open(2) for as long as nobody reads
+		f, err := os.OpenFile(path, flags, 0o640)
+		opened <- result{f, err}
+	}()
+	select {
+	case r := <-opened:
+		return r.file, r.err
+	case <-ctx.Done():
+		return nil, fmt.Errorf("open %s: nobody reads this FIFO: gave up at %w", path, context.Cause(ctx))
+	}
 }
 
 func newOutput(f *os.File, mine bool) (*Output, error) {

@@ -25,7 +25,7 @@ func outputTo(t *testing.T, f *os.File) *Output {
 
 func open(t *testing.T, path string) *Output {
 	t.Helper()
-	o, err := Open(path)
+	o, err := Open(t.Context(), path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,11 +85,11 @@ func TestAFileThatAnotherProcessAppendsToKeepsBoth(t *testing.T) {
 
 func TestAPathThatCannotBeOpenedIsNamedInTheError(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "not", "there")
-	if _, err := Open(path); err == nil || !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) {
+	if _, err := Open(t.Context(), path); err == nil || !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) {
 		t.Errorf("got the error %v, want that %s does not exist", err, path)
 	}
 	directory := t.TempDir()
-	if _, err := Open(directory); err == nil || !strings.Contains(err.Error(), directory) {
+	if _, err := Open(t.Context(), directory); err == nil || !strings.Contains(err.Error(), directory) {
 		t.Errorf("got the error %v, want that %s is a directory", err, directory)
 	}
 }

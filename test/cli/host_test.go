@@ -3,6 +3,7 @@ package cli_test
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -84,6 +85,18 @@ func TestAHostThatCannotIsSaidInOneSentenceWithTheRemedy(t *testing.T) {
 			problem, remedy, _ := strings.Cut(row.line, ": ")
 			r.mustDiagnose(t, row.missing, problem, remedy)
 		})
+	}
+}
+
+// A process that is there, but is not for this user to look at, is not said to be gone.
+func TestAProcessThatThisUserMayNotLookAtIsNotSaidToBeGone(t *testing.T) {
+	requireRoot(t)
+	mine := fmt.Sprintf("pid:%d", os.Getpid())
+	for _, command := range [][]string{nil, {"snapshot"}} {
+		r := run(append(command, "--netns", mine), asNobody())
+		r.mustEnd(t, 2)
+		r.mustPrintNothing(t)
+		r.mustSay(t, fmt.Sprintf("--netns: %q: this user may not look at process %d: run as root", mine, os.Getpid()))
 	}
 }
 

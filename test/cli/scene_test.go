@@ -6,11 +6,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"syscall"
 	"testing"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/test/lab"
 )
@@ -60,8 +56,8 @@ func newSceneWith(t testing.TB, comm string, adjustPeer ...func(*exec.Cmd)) *sce
 	t.Helper()
 	requireRoot(t)
 	s := &scene{t: t, n: lab.NewNetns(t), other: lab.NewNetns(t)}
-	s.addAddr(private.from.Addr())
-	s.addAddr(private.to.Addr())
+	s.n.AddAddr(private.from.Addr())
+	s.n.AddAddr(private.to.Addr())
 	s.peer = startPeer(t, s.n, comm, foreign.from, foreign.to, adjustPeer...)
 	return s
 }
@@ -69,30 +65,6 @@ func newSceneWith(t testing.TB, comm string, adjustPeer ...func(*exec.Cmd)) *sce
 // byNetns is the filter that leaves out the rest of the machine.
 func (s *scene) byNetns() []string {
 	return flags("--netns", fmt.Sprintf("%d,%d", s.n.Inode(), s.other.Inode()))
-}
-
-// addAddr gives the loopback device another IPv6 address: it has but one.
-func (s *scene) addAddr(addr netip.Addr) {
-	s.t.Helper()
-	const loopback = 1 // its index in a new namespace
-	request := struct {
-		addr   [16]byte
-		prefix uint32
-		device int32
-	}{addr.As16(), 128, loopback}
-	var errno syscall.Errno
-	s.n.Do(func() {
-		fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			errno = err.(syscall.Errno) //nolint:errorlint // x/sys/unix gives nothing else
-			return
-		}
-		defer unix.Close(fd)
-		_, _, errno = unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCSIFADDR, uintptr(unsafe.Pointer(&request)))
-	})
-	if errno != 0 {
-		s.t.Fatalf("add %v to lo: %v", addr, errno)
-	}
 }
 
 // play makes every connection and returns when the last event of each is out.

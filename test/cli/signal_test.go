@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -96,8 +97,14 @@ func blockedTracer(t *testing.T) *tracer {
 	return tr
 }
 
-// inWriteToStandardOutput looks at the system call in which each thread waits.
 func inWriteToStandardOutput(t *testing.T, pid int) bool {
+	t.Helper()
+	return isInSystemCall(t, pid, unix.SYS_WRITE, 0, 1)
+}
+
+// isInSystemCall looks at the system call in which each thread waits, and at one of
+// its arguments.
+func isInSystemCall(t testing.TB, pid, number, argument int, value uint64) bool {
 	t.Helper()
 	waits, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", pid))
 	if err != nil || len(waits) == 0 {
@@ -105,7 +112,9 @@ func inWriteToStandardOutput(t *testing.T, pid int) bool {
 	}
 	for _, path := range waits {
 		call, err := os.ReadFile(path)
-		if err == nil && strings.HasPrefix(string(call), fmt.Sprintf("%d 0x1 ", unix.SYS_WRITE)) {
+		fields := strings.Fields(string(call))
+		if err == nil && len(fields) > 1+argument && fields[0] == strconv.Itoa(number) &&
+			fields[1+argument] == fmt.Sprintf("%#x", value) {
 			return true
 		}
 	}

@@ -226,6 +226,44 @@ func TestASnapshotListsEverySocketOnceWithItsOwner(t *testing.T) {
 	}
 }
 
+// Before and after the snapshot sock_diag (ss -o) is asked, whose answer is a millisecond's.
+func TestASnapshotTellsHowLongATimeWaitHasToLive(t *testing.T) {
+	requireRoot(t)
+	g := newGallery(t)
+	expiries := func() map[uint16]time.Duration {
+		all := map[uint16]time.Duration{}
+		for _, e := range g.n.Table() {
+			if !e.Timewait {
+				continue
+			}
+			left, err := g.n.ExpiresIn(&lab.Party{Local: e.Local, Remote: e.Remote})
+			if err != nil {
+				t.Fatalf("ask sock_diag for %v: %v", e.Local, err)
+			}
+			all[e.Local.Port()] = left
+		}
+		return all
+	}
+	before := expiries()
+	all, r := snapshot(t, "--netns", fmt.Sprint(g.n.Inode()))
+	after := expiries()
+	const jiffy = 10 * time.Millisecond // at most
+	told := 0
+	for _, l := range all {
+		if l.State != "TIME_WAIT" {
+			continue
+		}
+		told++
+		least, most := after[l.LocalPort]-jiffy, before[l.LocalPort]+jiffy
+		if left := time.Duration(l.Expires); left < least || left > most || least <= 0 {
+			t.Errorf("%v left, by sock_diag %v to %v: %s", left, least, most, l.line)
+		}
+	}
+	if told != 2 || len(before) != 2 {
+		t.Errorf("%d TIME_WAITs told, by sock_diag %d, want 2\n%v", told, len(before), r)
+	}
+}
+
 // The kernel's own list, which needs no tracing.
 func TestASnapshotAgreesWithProc(t *testing.T) {
 	requireRoot(t)

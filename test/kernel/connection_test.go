@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
-	"github.com/tcpshift/tcpshift/test/kernels/expect"
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
@@ -184,58 +183,4 @@ func readAll(s *lab.Socket, size int) {
 	for size > 0 {
 		size -= len(s.Read())
 	}
-}
-
-// The end of a TIME_WAIT, by its timer and by the end of its namespace.
-func TestTheEndOfATimeWaitIsToldWithHowItEndedAndHowLongItLasted(t *testing.T) {
-	requireFeature(t, probe.TimeWaitEnds)
-	o := options{Options: probe.Options{Ends: true, TimeWaitEnds: true}}
-	tr := startTracer(t, o)
-	var expired, early story
-	t.Run("expires", func(t *testing.T) {
-		n := lab.NewNetns(t)
-		n.Sysctl("net.ipv4.tcp_fin_timeout", "1")
-		expired = story{"", lab.V4, n.Inode(), lab.OrphanInFinWait2(n, lab.V4)}
-		n.AwaitGone(expired.out.Client)
-	})
-	t.Run("ends early", func(t *testing.T) {
-		n := lab.NewNetns(t)
-		early = story{"", lab.V4, n.Inode(), lab.HalfClose(n, lab.V4)}
-	})
-	tr.await(func(text string) bool { return strings.Contains(text, `"time_wait_end":"early"`) })
-	lines := ofType(tr.stop(), "transition")
-	checkTimeWaitEnd(t, expired, lines, "expired", time.Second/2, 30*time.Second)
-	checkTimeWaitEnd(t, early, lines, "early", 0, 30*time.Second)
-}
-
-func checkTimeWaitEnd(t *testing.T, s story, lines []line, how string, least, most time.Duration) {
-	t.Helper()
-	of, _ := bySocket(s.out.Parties(), s.of(lines))
-	mine := of[s.out.Client]
-	if len(mine) < 2 {
-		t.Fatalf("the client's story is missing: %d lines", len(mine))
-	}
-	entered, end := mine[len(mine)-2], mine[len(mine)-1]
-	if entered.New != "TIME_WAIT" || end.Old != "TIME_WAIT" || end.New != "CLOSE" || end.TimeWaitEnd != how {
-		t.Fatalf("want the end of a TIME_WAIT, %s, got\n%s%s", how, entered.raw, end.raw)
-	}
-	lasted := end.Time.Sub(entered.Time)
-	if lasted < least || lasted > most || (lasted-time.Duration(*end.InState)).Abs() > time.Millisecond {
-		t.Errorf("lasted %v by the times, %v by in_state_ns: %s", lasted, time.Duration(*end.InState), end.raw)
-	}
-}
-
-// The whole minute of a TIME_WAIT that nothing cuts short.
-func TestATimeWaitLastsAMinute(t *testing.T) {
-	requireFeature(t, probe.TimeWaitEnds)
-	if row, known := thisKernel(t); known && row.Lacks(expect.LongTimeWait) {
-		lacks(t, expect.LongTimeWait, "one kernel of each kind waits for it")
-	}
-	n := lab.NewNetns(t)
-	tr := startTracer(t, options{Options: probe.Options{TimeWaitEnds: true}})
-	s := story{"", lab.V4, n.Inode(), lab.HalfClose(n, lab.V4)}
-	time.Sleep(50 * time.Second) // which a guest need not spend on looking
-	tr.await(func(text string) bool { return strings.Contains(text, `"time_wait_end":"expired"`) })
-	lines := ofType(tr.stop(), "transition")
-	checkTimeWaitEnd(t, s, lines, "expired", 59*time.Second, 68*time.Second)
 }

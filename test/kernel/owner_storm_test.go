@@ -90,22 +90,19 @@ func (st *storm) tally(w *world, lines []line) (all, known, wrong int, named str
 			continue
 		}
 		all++
-		role := l.Role
-		if role == "" { // nothing to remember it in
-			role = st.roleByPort(l)
-		}
+		role := stormRole(l)
 		a := right[role]
 		switch {
 		case l.PID == nil:
-			counts[l.Role+" nobody "+l.Old+">"+l.New]++
+			counts[role+" nobody "+l.Old+">"+l.New]++
 		case a == nil || int(*l.PID) != a.pid || l.Comm != a.name():
 			if wrong++; wrong <= 20 {
 				w.t.Errorf("wrong owner: %s", l.raw)
 			}
-			counts[l.Role+" WRONG "+l.Comm+" "+l.Source+" "+l.Old+">"+l.New]++
+			counts[role+" WRONG "+l.Comm+" "+l.Source+" "+l.Old+">"+l.New]++
 		default:
 			known++
-			counts[l.Role+" "+l.Source]++
+			counts[role+" "+l.Source]++
 		}
 	}
 	var b strings.Builder
@@ -115,14 +112,18 @@ func (st *storm) tally(w *world, lines []line) (all, known, wrong int, named str
 	return all, known, wrong, b.String()
 }
 
-// roleByPort: the server's ports are the listeners'.
-func (st *storm) roleByPort(l line) string {
-	for _, s := range st.listeners {
-		if s.local.Port() == l.LocalPort {
-			return "server"
-		}
+// stormRole tells the sides by their ports where no transition shows the role.
+func stormRole(l line) string {
+	servers := uint16(7000)
+	switch {
+	case l.Role != "":
+		return l.Role
+	case l.LocalPort >= servers && l.LocalPort < servers+stormThreads:
+		return "server"
+	case l.PeerPort >= servers && l.PeerPort < servers+stormThreads:
+		return "client"
 	}
-	return "client"
+	return ""
 }
 
 func checkStorm(t *testing.T, w *world, st *storm) {
@@ -137,8 +138,10 @@ func checkStorm(t *testing.T, w *world, st *storm) {
 	t.Logf("%d transitions, %d with an owner (%.3f %%), %d wrong; %d missed by the first program, %d lost%s",
 		all, known, 100*float64(known)/float64(all), wrong, stop.Missed,
 		stop.LostRingFull+stop.LostRingBusy+stop.LostReentry, named)
-	if fewest := all - max(all/1000, 10); w.has("socket_storage") && known < fewest {
-		t.Errorf("an owner for %d of %d transitions, want %d", known, all, fewest)
+	// Nobody has a socket whose descriptor is closed already and which is no orphan yet,
+	// because close() waits for its lock: few transitions are made just then.
+	if w.has("socket_storage") && all-known > max(10, all/1000) {
+		t.Errorf("an owner for %d of %d transitions, want 99.9 %%", known, all)
 	}
 	if wrong > 0 {
 		t.Errorf("%d wrong owners", wrong)

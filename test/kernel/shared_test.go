@@ -63,7 +63,7 @@ func retireShared() error {
 	var errs []error
 	for _, tr := range shared {
 		_, err := tr.end()
-		errs = append(errs, err, tr.probe.Close())
+		errs = append(errs, err, tr.probe.Close(), tr.out.Close())
 	}
 	shared = nil
 	return errors.Join(errs...)

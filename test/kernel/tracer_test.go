@@ -10,7 +10,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,23 +24,27 @@ import (
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
-// tracer is a running tracer whose output is kept.
+// tracer is a running tracer whose output is kept: in a file, since a buffer that
+// grows in memory would slow the reader down until the ring is full.
 type tracer struct {
-	mu      sync.Mutex // of out
 	t       testing.TB
 	probe   *probe.Probe
 	started chan struct{} // closed when the start record is out
+	begin   sync.Once
 	cancel  context.CancelFunc
 	done    chan error
-	out     bytes.Buffer
+	out     *os.File
+	reading <-chan struct{} // nil, or closed when the reader of the output reads on
 }
 
 // Write implements trace.Sink.
 func (tr *tracer) Write(lines []byte) (int, error) {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	if tr.out.Len() == 0 {
+	first := false
+	tr.begin.Do(func() { first = true })
+	if first {
 		defer close(tr.started)
+	} else if tr.reading != nil {
+		<-tr.reading
 	}
 	return tr.out.Write(lines)
 }
@@ -50,6 +56,9 @@ func (tr *tracer) ReaderGone() bool { return false }
 type options struct {
 	probe.Options
 	only []string
+	// reading, if not nil, is closed when the reader of the output begins to read:
+	// until then it has taken the start record and no more.
+	reading <-chan struct{}
 }
 
 // in traces one namespace only, so that tests do not see each other.
@@ -71,6 +80,7 @@ func startTracer(t testing.TB, o options) *tracer {
 		if err := tr.probe.Close(); err != nil {
 			t.Errorf("close probe: %v", err)
 		}
+		tr.out.Close()
 	})
 	return tr
 }
@@ -86,8 +96,15 @@ func launch(o options) (*tracer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
 	}
+	out, err := os.CreateTemp("", "tcpshift-stream-")
+	if err == nil {
+		err = os.Remove(out.Name()) // it goes with the last descriptor
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	tr := &tracer{probe: p, started: make(chan struct{}), cancel: cancel, done: make(chan error, 1)}
+	tr := &tracer{probe: p, started: make(chan struct{}), cancel: cancel, done: make(chan error, 1), out: out, reading: o.reading}
 	go func() {
 		tr.done <- trace.Run(ctx, trace.Config{
 			Source: p, Sink: tr, Encoder: record.NewNDJSON(nil), Only: o.only,
@@ -123,9 +140,13 @@ func (tr *tracer) awaitSince(offset int, wanted func(text []byte) bool) error {
 
 // since is the output so far, from an offset on; it only ever grows.
 func (tr *tracer) since(offset int) []byte {
-	tr.mu.Lock()
-	defer tr.mu.Unlock()
-	return tr.out.Bytes()[offset:]
+	info, err := tr.out.Stat()
+	if err != nil {
+		panic(err) // fstat of an open file
+	}
+	text := make([]byte, int(info.Size())-offset)
+	n, _ := tr.out.ReadAt(text, int64(offset)) // what cannot be read will be missed
+	return text[:n]
 }
 
 // requireFeature leaves out a test of what this kernel does not give; which kernel
@@ -182,6 +203,15 @@ type line struct {
 	ClosedBy    string     `json:"closed_by"`
 	Partial     bool       `json:"partial"`
 
+	Container   string `json:"container"`
+	Runtime     string `json:"container_runtime"`
+	PodUID      string `json:"pod_uid"`
+	Retransmits uint64 `json:"retransmits"`
+	Unknown     any    `json:"time_wait_unknown"` // true in a transition, a count in stop
+
+	Lost  uint64 `json:"lost"`
+	Cause string `json:"cause"`
+
 	Seen, Filtered, Held, Read, Dropped, Written uint64
 	LostRingFull                                 uint64 `json:"lost_ring_full"`
 	LostRingBusy                                 uint64 `json:"lost_ring_busy"`
@@ -208,7 +238,7 @@ func (tr *tracer) end() ([]line, error) {
 	if err := <-tr.done; err != nil {
 		return nil, fmt.Errorf("tracer: %w", err)
 	}
-	lines, err := parseLines(tr.out.Bytes())
+	lines, err := parseLines(tr.since(0))
 	if err != nil {
 		return nil, err
 	}
@@ -243,6 +273,10 @@ func checkFrame(lines []line) error {
 		return fmt.Errorf("the numbers do not add up: %s", s.raw)
 	}
 	return nil
+}
+
+func countType(text, recordType string) int {
+	return strings.Count(text, `{"type":"`+recordType+`",`)
 }
 
 func ofType(lines []line, recordType string) []line {

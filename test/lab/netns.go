@@ -25,11 +25,12 @@ import (
 func RequireRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		missing(t, "needs root, to make network namespaces: run it with sudo")
+		Missing(t, "needs root, to make network namespaces: run it with sudo")
 	}
 }
 
-func missing(t testing.TB, what string) {
+// Missing skips a test for want of something that can be installed; under CI=true it fails.
+func Missing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatal(what)
@@ -51,10 +52,35 @@ type Netns struct {
 // a stray reset does not end a TIME_WAIT.
 func NewNetns(t testing.TB) *Netns {
 	t.Helper()
+	return newNetns(t, func() error { return unix.Unshare(unix.CLONE_NEWNET) })
+}
+
+// NewCrowdedNetns is one whose established connections all share one bucket of the
+// hash table. It skips where a namespace cannot have a table of its own, before
+// Linux 6.1.
+func NewCrowdedNetns(t testing.TB) *Netns {
+	t.Helper()
+	const buckets = "/proc/sys/net/ipv4/tcp_child_ehash_entries"
+	if _, err := os.Stat(buckets); err != nil {
+		t.Skipf("a namespace cannot have a hash table of its own: %v", err)
+	}
+	return newNetns(t, func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		if err := os.WriteFile(buckets, []byte("1"), 0); err != nil {
+			return err
+		}
+		return unix.Unshare(unix.CLONE_NEWNET) // its child
+	})
+}
+
+func newNetns(t testing.TB, unshare func() error) *Netns {
+	t.Helper()
 	RequireRoot(t)
 	n := &Netns{t: t, calls: make(chan func()), gone: make(chan struct{})}
 	ready := make(chan error)
-	onOwnThread(func() { n.live(ready) })
+	onOwnThread(func() { n.live(unshare, ready) })
 	if err := <-ready; err != nil {
 		t.Fatalf("new network namespace: %v", err)
 	}
@@ -87,9 +113,9 @@ func onOwnThread(f func()) {
 }
 
 // live is the namespace's thread: the namespace ends with it.
-func (n *Netns) live(ready chan<- error) {
+func (n *Netns) live(unshare func() error, ready chan<- error) {
 	defer close(n.gone)
-	err := n.enter()
+	err := n.enter(unshare)
 	ready <- err
 	if err != nil {
 		return
@@ -99,8 +125,8 @@ func (n *Netns) live(ready chan<- error) {
 	}
 }
 
-func (n *Netns) enter() error {
-	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+func (n *Netns) enter(unshare func() error) error {
+	if err := unshare(); err != nil {
 		return fmt.Errorf("unshare: %w", err)
 	}
 	var st unix.Stat_t

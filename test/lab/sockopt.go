@@ -24,6 +24,12 @@ func (s *Socket) SetsockoptInt(level, option, value int) {
 	}
 }
 
+// ReuseAddr lets the socket bind where only a TIME_WAIT is.
+func (s *Socket) ReuseAddr() {
+	s.n.t.Helper()
+	s.SetsockoptInt(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+}
+
 // SetLinger sets SO_LINGER. With 0 seconds, close sends a reset.
 func (s *Socket) SetLinger(seconds int) {
 	s.n.t.Helper()
@@ -62,6 +68,12 @@ func (s *Socket) Await(want State) {
 	s.n.await("state "+want.String(), func() bool { return State(s.Info().State) == want })
 }
 
+// AwaitInfo waits until TCP_INFO is as wanted.
+func (s *Socket) AwaitInfo(what string, wanted func(*unix.TCPInfo) bool) {
+	s.n.t.Helper()
+	s.n.await(what, func() bool { return wanted(s.Info()) })
+}
+
 // AwaitReadable waits until a listener has a connection to accept, or a
 // connection something to read.
 func (s *Socket) AwaitReadable() {
@@ -98,12 +110,17 @@ func (s *Socket) AwaitError(want unix.Errno) {
 // in flight, a delayed ACK, a retransmission. There is nothing to block on.
 func (n *Netns) await(what string, done func() bool) {
 	n.t.Helper()
-	deadline := time.Now().Add(patience)
+	n.awaitWithin(patience, what, done)
+}
+
+func (n *Netns) awaitWithin(limit time.Duration, what string, done func() bool) {
+	n.t.Helper()
+	deadline := time.Now().Add(limit)
 	// Looking costs: who waits for a timer of the kernel's looks ever more seldom.
 	pause, longest := 200*time.Microsecond, 5*time.Millisecond
 	for ; !done(); pause = min(pause*5/4, longest) {
 		if time.Now().After(deadline) {
-			n.t.Fatalf("no %s after %v", what, patience)
+			n.t.Fatalf("no %s after %v", what, limit)
 		}
 		time.Sleep(pause)
 	}

@@ -1,8 +1,7 @@
 package lab
 
 import (
-	"errors"
-	"fmt"
+	"net/netip"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -10,14 +9,41 @@ import (
 
 // StormConfig says how hard a storm blows.
 type StormConfig struct {
-	Connections int    // in all
-	Workers     int    // pairs of a connecting and an accepting thread; 2 if 0
-	Port        uint16 // where the first worker listens, the others on the next ones; 7000 if 0
+	Connections int      // in all
+	Workers     int      // pairs of a connecting and an accepting thread; 2 if 0
+	Port        uint16   // where the first worker listens, the others on the next ones; 7000 if 0
+	Family      Family   // V4 or V6
+	End         StormEnd // how each connection is closed
+}
+
+// StormEnd is how the connections of a storm are closed. Each one is exactly ten
+// transitions, five of either side, however it is closed.
+type StormEnd int
+
+const (
+	// ClientFirst leaves a TIME_WAIT at the client.
+	//
+	//	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE
+	//	child   LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE
+	ClientFirst StormEnd = iota
+	// ServerFirst leaves it at the child: the last three states are the other way round.
+	ServerFirst
+	// HalfClosed is as ClientFirst, but that the client shuts down its side only
+	// and reads the child's answer: it waits as itself in FIN_WAIT2.
+	HalfClosed
+	// Together has both sides close at once. Some end as in the two first, and
+	// where both FINs are under way at the same time one side goes from FIN_WAIT1
+	// to CLOSING, or both do; each that does leaves a TIME_WAIT.
+	Together
+)
+
+func (e StormEnd) String() string {
+	return [...]string{"client first", "server first", "half closed", "together"}[e]
 }
 
 const (
-	// StormHosts addresses, 127.0.1.1 and up, share a worker's connections,
-	// so that 60 seconds of TIME_WAIT leave ephemeral ports for the next.
+	// StormHosts addresses share a worker's connections, so that 60 seconds of
+	// TIME_WAIT leave ephemeral ports for the next: 127.0.1.1 and up, fd00::1 and up.
 	StormHosts = 64
 	// stormAhead bounds how far a worker connects ahead of its accepting
 	// thread. It stays far below the backlog, whose overflow would bring
@@ -26,16 +52,10 @@ const (
 	stormBacklog = 4096
 )
 
-// Storm makes short IPv4 connections as fast as the host can, and returns how
-// many it made once the last of them is settled. The client closes first.
-//
-// Each connection is exactly ten transitions:
-//
-//	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE
-//	child   LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE
-//
-// and each worker's listener two more: CLOSE LISTEN CLOSE. The client's last
-// one leaves a TIME_WAIT, until net.ipv4.tcp_max_tw_buckets of them exist.
+// Storm makes short connections as fast as the host can, and returns how many it
+// made once the last of them is settled. Each worker's listener is two more
+// transitions: CLOSE LISTEN CLOSE. Who may leave a TIME_WAIT leaves one, until
+// net.ipv4.tcp_max_tw_buckets of them exist.
 //
 // Connecting and accepting threads are apart on purpose: softirqs then
 // interrupt the other side's handlers all the time, and a tracer that cannot
@@ -49,18 +69,26 @@ func Storm(n *Netns, c StormConfig) int {
 	if c.Port == 0 {
 		c.Port = 7000
 	}
+	if c.Family == V6 {
+		for host := range StormHosts {
+			n.AddAddr(netip.AddrFrom16(stormHost6(host)))
+		}
+	}
 	before := n.InUse()
 	workers := make([]*stormWorker, c.Workers)
 	for i := range workers {
 		share := (c.Connections + i) / c.Workers // the shares add up to the whole
-		workers[i] = newStormWorker(n, c.Port+uint16(i), share)
+		workers[i] = newStormWorker(n, c, c.Port+uint16(i), share)
 	}
 	n.Threads(2*c.Workers, func(i int) error {
 		w := workers[i/2]
-		if i%2 == 0 {
-			return w.run(w.connect)
+		if c.End == Together {
+			pin(i)
 		}
-		return w.run(w.accept)
+		if i%2 == 0 {
+			return w.run(w.connectAll)
+		}
+		return w.run(w.acceptAll)
 	})
 	made := 0
 	for _, w := range workers {
@@ -71,19 +99,23 @@ func Storm(n *Netns, c StormConfig) int {
 	return made
 }
 
+// stormWorker is one listener, the thread that connects to it and the one that accepts.
 type stormWorker struct {
 	listener *Socket
+	family   Family
+	end      StormEnd
 	port     uint16
 	share    int
-	accepted atomic.Int64
+	accepted atomic.Int64 // and closed
+	met      atomic.Int64 // Together: how often a thread has come to close its end
 	failed   atomic.Bool
 }
 
-func newStormWorker(n *Netns, port uint16, share int) *stormWorker {
+func newStormWorker(n *Netns, c StormConfig, port uint16, share int) *stormWorker {
 	n.t.Helper()
-	w := &stormWorker{port: port, share: share}
-	w.listener = n.Socket(V4.Loopback())
-	w.listener.Bind(V4.Anywhere(port))
+	w := &stormWorker{family: c.Family, end: c.End, port: port, share: share}
+	w.listener = n.Socket(c.Family.Loopback())
+	w.listener.Bind(c.Family.Anywhere(port))
 	n.must("listen", unix.Listen(w.listener.FD, stormBacklog))
 	return w
 }
@@ -96,58 +128,4 @@ func (w *stormWorker) run(side func() error) error {
 		_ = unix.Shutdown(w.listener.FD, unix.SHUT_RD)
 	}
 	return err
-}
-
-func (w *stormWorker) connect() error {
-	to := &unix.SockaddrInet4{Port: int(w.port)}
-	for i := range w.share {
-		for int64(i)-w.accepted.Load() > stormAhead {
-			if w.failed.Load() {
-				return errors.New("the accepting thread has failed")
-			}
-			_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-		}
-		to.Addr = [4]byte{127, 0, 1, byte(1 + i%StormHosts)}
-		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
-		if err != nil {
-			return fmt.Errorf("socket: %w", err)
-		}
-		if err := unix.Connect(fd, to); err != nil {
-			unix.Close(fd)
-			return fmt.Errorf("connect %v: %w", to.Addr, err)
-		}
-		unix.Close(fd)
-	}
-	return nil
-}
-
-func (w *stormWorker) accept() error {
-	buf := make([]byte, 1)
-	for range w.share {
-		fd, err := uninterrupted(func() (int, error) { return acceptOnly(w.listener.FD) })
-		if err != nil {
-			return fmt.Errorf("accept4: %w", err)
-		}
-		// The end of the stream means CLOSE_WAIT: the client has closed first.
-		count, err := uninterrupted(func() (int, error) { return unix.Read(fd, buf) })
-		unix.Close(fd)
-		if err != nil {
-			return fmt.Errorf("read: %w", err)
-		}
-		if count != 0 {
-			return errors.New("read: got data, want the end of the stream")
-		}
-		w.accepted.Add(1)
-	}
-	return nil
-}
-
-// acceptOnly does not ask for the peer's address, which unix.Accept4 would
-// allocate for each connection.
-func acceptOnly(listener int) (int, error) {
-	fd, _, errno := unix.Syscall6(unix.SYS_ACCEPT4, uintptr(listener), 0, 0, unix.SOCK_CLOEXEC, 0, 0)
-	if errno != 0 {
-		return -1, errno
-	}
-	return int(fd), nil
 }

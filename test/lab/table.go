@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -89,7 +90,13 @@ func (n *Netns) awaitLeft(p *Party, substate State) {
 // AwaitGone waits until the party's timewait socket has ended.
 func (n *Netns) AwaitGone(p *Party) {
 	n.t.Helper()
-	n.await("end of the timewait socket", func() bool { return n.Left(p) == 0 })
+	n.AwaitGoneLater(p, 0)
+}
+
+// AwaitGoneLater waits for so much longer than other things are waited for.
+func (n *Netns) AwaitGoneLater(p *Party, longer time.Duration) {
+	n.t.Helper()
+	n.awaitWithin(patience+longer, "end of the timewait socket", func() bool { return n.Left(p) == 0 })
 }
 
 // Left is the substate of the timewait socket that came after the party, 0 if

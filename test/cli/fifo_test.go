@@ -1,0 +1,74 @@
+package cli_test
+
+import (
+	"bufio"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func newFIFO(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// isOpening tells whether it is in open(2) with the flags of an output.
+func (tr *tracer) isOpening() bool {
+	tr.t.Helper()
+	const flags = unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC
+	return isInSystemCall(tr.t, tr.cmd.Process.Pid, unix.SYS_OPENAT, 2, flags)
+}
+
+// waitsForReader returns when it has come to open(2), which does not come back.
+func (tr *tracer) waitsForReader() {
+	tr.t.Helper()
+	for began := time.Now(); !tr.isOpening(); time.Sleep(time.Millisecond) {
+		if time.Since(began) > patience {
+			tr.fatalf("it does not come to open the FIFO within %v", patience)
+		}
+	}
+}
+
+func TestTheFirstSignalEndsTheWaitForSomebodyToReadTheFIFO(t *testing.T) {
+	requireRoot(t)
+	for name, s := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM} {
+		for _, command := range [][]string{nil, {"snapshot"}} {
+			path := newFIFO(t)
+			tr := launch(t, append(command, "--output", path))
+			tr.waitsForReader()
+			tr.signal(s)
+			r := tr.wait()
+			r.mustEnd(t, 1)
+			r.mustPrintNothing(t)
+			r.mustSay(t, "open "+path+": nobody reads this FIFO: gave up at "+name)
+		}
+	}
+}
+
+func TestAReaderWhoComesLateToTheFIFOGetsTheWholeStream(t *testing.T) {
+	requireRoot(t)
+	path := newFIFO(t)
+	tr := launch(t, append(quiet, "--output", path))
+	tr.waitsForReader()
+	reader, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	tr.out, tr.lines = reader, bufio.NewReader(reader)
+	for began := time.Now(); tr.isOpening(); time.Sleep(time.Millisecond) {
+		if time.Since(began) > patience {
+			tr.fatalf("it does not notice the reader within %v", patience)
+		}
+	}
+	tr.started()
+	tr.stop()
+}

@@ -1,0 +1,164 @@
+package kernel_test
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/test/kernels/expect"
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// afterlife is a TIME_WAIT that has ended.
+type afterlife struct {
+	name        string
+	how         string
+	netns       uint32
+	party       *lab.Party
+	least, most time.Duration // that it may have lasted
+	from, until moment        // between which it ended, by the test's clock; 0: not known
+}
+
+const (
+	minute = 60 * time.Second // TCP_TIMEWAIT_LEN, include/net/tcp.h
+	// The further away the end, the coarser the kernel's timers: by an eighth at most.
+	coarse = minute / 8
+)
+
+// The kernel's six ways to end a TIME_WAIT, each as often as the socket's states
+// differ; nothing else may be told of the socket.
+var afterlives = []struct {
+	name, how   string
+	least, most time.Duration
+	live        func(t *testing.T, n *lab.Netns, a *afterlife)
+}{
+	{"its timer, after tcp_fin_timeout", "expired", time.Second, 5 * time.Second, func(_ *testing.T, n *lab.Netns, a *afterlife) {
+		n.Sysctl("net.ipv4.tcp_fin_timeout", "1")
+		a.party = lab.OrphanInFinWait2(n, lab.V6).Client
+		n.AwaitGone(a.party)
+		a.until = now()
+	}},
+	{"its timer, after a minute", "expired", minute, minute + coarse, func(t *testing.T, n *lab.Netns, a *afterlife) {
+		if row, known := thisKernel(t); known && row.Lacks(expect.LongTimeWait) {
+			lacks(t, expect.LongTimeWait, "one kernel of each kind waits for it")
+		}
+		a.party = lab.ServerCloses(n, lab.V4).Child
+		n.AwaitGoneLater(a.party, minute+coarse)
+		a.until = now()
+	}},
+	{"a SYN", "early", 0, minute / 2, func(_ *testing.T, n *lab.Netns, a *afterlife) {
+		listener := n.Listen(lab.V4.At(7100))
+		a.party = listener.ServerTimeWait(client)
+		a.from = now()
+		listener.Supersede(client)
+		a.until = now()
+	}},
+	{"a connect()", "early", 0, minute / 2, func(_ *testing.T, n *lab.Netns, a *afterlife) {
+		n.Sysctl("net.ipv4.tcp_tw_reuse", "1")
+		listener := n.Listen(lab.V4.At(7100))
+		a.party = listener.ClientTimeWait(client)
+		a.from = now()
+		listener.Reconnect(client)
+		a.until = now()
+	}},
+	{"a reset", "early", 0, minute / 2, func(_ *testing.T, n *lab.Netns, a *afterlife) {
+		n.Sysctl("net.ipv4.tcp_rfc1337", "0")
+		a.party = n.Listen(lab.V4.At(7100)).ServerTimeWait(client)
+		a.from = now()
+		n.StraySegment(a.party)
+		n.AwaitGone(a.party)
+		a.until = now()
+	}},
+	{"ss -K", "early", 0, minute / 2, func(t *testing.T, n *lab.Netns, a *afterlife) {
+		listener := n.Listen(lab.V4.At(7100))
+		a.party = listener.ServerTimeWait(client)
+		a.from = now()
+		if err := n.Destroy(a.party); err != nil {
+			if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOENT) {
+				t.Fatalf("destroy: %v", err)
+			}
+			t.Logf("this kernel does not destroy timewait sockets: %v", err)
+			listener.Supersede(client)
+		}
+		n.AwaitGone(a.party)
+		a.until = now()
+	}},
+	{"the end of its namespace", "early", 0, minute / 2, func(_ *testing.T, n *lab.Netns, a *afterlife) {
+		a.party = lab.SimultaneousClose(n, lab.V6).Client
+		a.from = now()
+	}},
+}
+
+var client = netip.MustParseAddrPort("127.0.0.1:7200")
+
+func TestTheEndOfATimeWaitIsToldWithHowItEndedAndHowLongItLasted(t *testing.T) {
+	requireFeature(t, probe.SocketStorage)
+	requireFeature(t, probe.TimeWaitEnds)
+	tr := startTracer(t, options{Options: probe.Options{Ends: true, TimeWaitEnds: true}})
+	var ended []*afterlife
+	var mu sync.Mutex
+	t.Run("end", func(t *testing.T) {
+		for _, row := range afterlives {
+			t.Run(row.name, func(t *testing.T) {
+				t.Parallel()
+				n := lab.NewNetns(t)
+				a := &afterlife{name: row.name, how: row.how, netns: n.Inode(), least: row.least, most: row.most}
+				row.live(t, n, a)
+				mu.Lock()
+				defer mu.Unlock()
+				ended = append(ended, a)
+			})
+		}
+	})
+	// The last one goes with its namespace, in the kernel's own time.
+	tr.await(func(text string) bool {
+		return !slices.ContainsFunc(ended, func(a *afterlife) bool {
+			return !slices.ContainsFunc(strings.Split(text, "\n"), func(l string) bool {
+				return strings.Contains(l, `"conn":"`+conn(a.party.Cookie)+`"`) && strings.Contains(l, "time_wait_end")
+			})
+		})
+	})
+	lines := ofType(tr.stop(), "transition")
+	for _, a := range ended {
+		t.Run(a.name, func(t *testing.T) { a.check(t, lines) })
+	}
+}
+
+func (a *afterlife) check(t *testing.T, lines []line) {
+	mine, _ := take(lines, a.party)
+	if len(mine) < 2 {
+		t.Fatalf("the story is missing: %d lines", len(mine))
+	}
+	checkPath(t, a.party, mine[:len(mine)-1])
+	entered, end := mine[len(mine)-2], mine[len(mine)-1]
+	if entered.New != "TIME_WAIT" || end.Old != "TIME_WAIT" || end.New != "CLOSE" || end.TimeWaitEnd != a.how {
+		t.Fatalf("want the end of a TIME_WAIT, %s, got\n%s%s", a.how, entered.raw, end.raw)
+	}
+	if end.Netns != a.netns || end.PID != nil || end.Substate != "" {
+		t.Errorf("of netns %d, nobody's and without a substate, is wanted: %s", a.netns, end.raw)
+	}
+	for _, d := range []struct{ got, want any }{
+		{end.LocalAddr, entered.LocalAddr}, {end.LocalPort, entered.LocalPort}, {end.PeerAddr, entered.PeerAddr},
+		{end.PeerPort, entered.PeerPort}, {end.Role, entered.Role}, {*end.UID, *entered.UID},
+	} {
+		if d.got != d.want {
+			t.Errorf("%v is not %v, as when it began: %s", d.got, d.want, end.raw)
+		}
+	}
+	lasted := end.Time.Sub(entered.Time)
+	if lasted < a.least || lasted > a.most || (lasted-time.Duration(*end.InState)).Abs() > time.Millisecond {
+		t.Errorf("lasted %v by the times, %v by in_state_ns, want %v to %v: %s",
+			lasted, time.Duration(*end.InState), a.least, a.most, end.raw)
+	}
+	at := moment(end.Time.UnixNano())
+	if at < a.from-clockSlack || a.until != 0 && at > a.until+clockSlack {
+		t.Errorf("%d, but it ended between %d and %d: %s", at, a.from, a.until, end.raw)
+	}
+}

@@ -1,0 +1,95 @@
+package kernel_test
+
+import (
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// span is when a transition happened by the test's own clock: after the step began that
+// brought it about, before the test saw that it had happened.
+type span struct {
+	from, until moment
+}
+
+func during(step func()) span {
+	from := now()
+	step()
+	return span{from, now()}
+}
+
+func (s span) has(at time.Time) bool {
+	return s.from-clockSlack <= moment(at.UnixNano()) && moment(at.UnixNano()) <= s.until+clockSlack
+}
+
+// hasBetween tells whether a state that began in the one and ended in the other may
+// have lasted so long.
+func hasBetween(begin, end span, lasted uint64) bool {
+	d := moment(lasted)
+	return end.from-begin.until-clockSlack <= d && d <= end.until-begin.from+clockSlack
+}
+
+func TestTimesAndDurationsAreThoseOfTheTestsOwnClock(t *testing.T) {
+	requireFeature(t, probe.SocketCookie)
+	for _, f := range lab.Families {
+		t.Run(f.String(), func(t *testing.T) { checkClock(t, f) })
+	}
+}
+
+func checkClock(t *testing.T, f lab.Family) {
+	n := lab.NewNetns(t)
+	tr := startTracer(t, in(n))
+	listener := n.Listen(f.Anywhere(7100))
+	c := n.Socket(f.Loopback())
+	var child *lab.Socket
+	opened := during(func() {
+		c.Connect(f.At(7100))
+		child = listener.Accept()
+		child.Await(lab.Established)
+	})
+	conns := map[string]string{conn(c.Cookie()): "client", conn(child.Cookie()): "child"}
+	half := during(func() {
+		c.Shutdown(unix.SHUT_WR)
+		child.Await(lab.CloseWait)
+		c.Await(lab.FinWait2)
+	})
+	shut := during(func() { child.Shutdown(unix.SHUT_WR); c.Await(lab.Close); child.Await(lab.Close) })
+	c.Close()
+	child.Close()
+	n.Settle(1)
+	// Each transition by the span in which it falls; all of one span follow each other.
+	spans := map[string]span{
+		"CLOSE SYN_SENT": opened, "SYN_SENT ESTABLISHED": opened, "LISTEN SYN_RECV": opened, "SYN_RECV ESTABLISHED": opened,
+		"ESTABLISHED FIN_WAIT1": half, "FIN_WAIT1 FIN_WAIT2": half, "ESTABLISHED CLOSE_WAIT": half,
+		"FIN_WAIT2 TIME_WAIT": shut, "CLOSE_WAIT LAST_ACK": shut, "LAST_ACK CLOSE": shut,
+	}
+	seen := 0
+	entered := map[string]span{}
+	for _, l := range tr.stop() {
+		switch who := conns[l.Conn]; {
+		case who == "":
+		case l.Type == "transition":
+			seen++
+			at, known := spans[l.Old+" "+l.New]
+			if !known || !at.has(l.Time) {
+				t.Errorf("the %s did that between %v and %v: %s", who, at.from, at.until, l.raw)
+			}
+			if begin, known := entered[who]; known && (l.InState == nil || !hasBetween(begin, at, *l.InState)) {
+				t.Errorf("in_state_ns is not from %v to %v: %s", begin, at, l.raw)
+			}
+			entered[who] = at
+		case l.Type == "connection":
+			if l.Duration == nil || !hasBetween(opened, shut, *l.Duration) || l.Established == nil || !hasBetween(opened, half, *l.Established) ||
+				l.Opened == nil || !opened.has(*l.Opened) {
+				t.Errorf("the times of the %s are not from %v, ESTABLISHED to %v, to %v: %s", who, opened, half, shut, l.raw)
+			}
+		}
+	}
+	if seen != 10 {
+		t.Errorf("%d transitions, want 10", seen)
+	}
+}

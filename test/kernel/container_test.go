@@ -1,0 +1,105 @@
+package kernel_test
+
+import (
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+const (
+	containerID = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	podUID      = "11111111-2222-3333-4444-555555555555"
+	podSlice    = "kubepods-burstable-pod11111111_2222_3333_4444_555555555555.slice"
+)
+
+// containers are cgroups named as the engines name them; the processes in them are
+// only the test's own.
+var containers = []struct {
+	path, runtime, pod string
+}{
+	{"docker/" + containerID, "docker", ""},
+	{"system.slice/docker-" + containerID + ".scope", "docker", ""},
+	{"machine.slice/libpod-" + containerID + ".scope", "podman", ""},
+	{"kubepods.slice/kubepods-burstable.slice/" + podSlice + "/cri-containerd-" + containerID + ".scope", "containerd", podUID},
+	{"kubepods.slice/kubepods-burstable.slice/" + podSlice + "/crio-" + containerID + ".scope", "cri-o", podUID},
+	{"kubepods/burstable/pod" + podUID + "/" + containerID, "", podUID},
+}
+
+// The reader of the stream comes to read only when the process has been killed and the
+// container's cgroup has been removed.
+func TestAContainerThatIsGoneIsToldAllTheSame(t *testing.T) {
+	for _, c := range containers {
+		t.Run(strings.ReplaceAll(c.path, containerID, "ID"), func(t *testing.T) {
+			w := newWorld(t)
+			w.requireCgroups()
+			reading := make(chan struct{})
+			o := in(w.n)
+			o.reading = reading
+			w.trace(o)
+			server, client := w.pair()
+			remove := client.containIn(c.path)
+			listener := server.listen(at(7000))
+			connection := client.dial(at(7000))
+			child := server.accept(listener)
+			inside := client.cgroups[len(client.cgroups)-1].value
+			client.kill()
+			server.awaitState(child, lab.CloseWait)
+			server.close(child)
+			remove()
+			close(reading)
+			told := 0
+			for _, l := range w.finish() {
+				mine := l.Conn == connection.conn && (l.Type == "transition" || l.Type == "connection")
+				if !mine && (l.Cgroup == inside || l.Container != "") {
+					t.Errorf("not the container's: %s", l.raw)
+				}
+				if !mine || l.PID == nil {
+					continue
+				}
+				told++
+				if l.Cgroup != inside || l.Container != containerID || l.Runtime != c.runtime || l.PodUID != c.pod {
+					t.Errorf("the container's is %s, runtime %q, pod %q: %s", inside, c.runtime, c.pod, l.raw)
+				}
+			}
+			if told < 3 {
+				t.Errorf("%d records name the process", told)
+			}
+		})
+	}
+}
+
+// containIn moves the process into a new cgroup, and gives what removes that, with
+// all the levels that were made.
+func (a *actor) containIn(path string) (remove func()) {
+	t := a.w.t
+	t.Helper()
+	_, dir := cgroupHierarchy()
+	dir = filepath.Join(dir, "tcpshift-"+strconv.Itoa(os.Getpid()))
+	var made []string
+	for _, level := range append([]string{"."}, strings.Split(path, "/")...) {
+		dir = filepath.Join(dir, level)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		made = append(made, dir)
+		level := dir
+		t.Cleanup(func() { os.Remove(level) }) // where the test has failed before
+	}
+	from := now()
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(a.pid)), 0); err != nil {
+		t.Fatal(err)
+	}
+	a.cgroups.add(from, now(), cgroupOf(a.pid))
+	a.w.stepped(a, from, now())
+	return func() {
+		for i := range made {
+			if err := os.Remove(made[len(made)-1-i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}

@@ -1,0 +1,68 @@
+package kernel_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// One socket's transitions stand in the stream as they happened, each leaving the state
+// that the one before entered. Those of different sockets may stand the other way
+// round where processors were at it at the same time, and not for long.
+func TestInAStormEachSocketsTransitionsStandInTheirOrder(t *testing.T) {
+	requireFeature(t, probe.SocketCookie)
+	var problems []string
+	for range lab.Attempts() {
+		if problems = orderOfAStorm(t); len(problems) == 0 {
+			return
+		}
+		t.Log(problems)
+	}
+	t.Error(problems)
+}
+
+func orderOfAStorm(t *testing.T) (problems []string) {
+	t.Helper()
+	n := lab.NewNetns(t)
+	n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000")
+	tr := startTracer(t, in(n))
+	connections := stormConnections(t) / 5
+	lab.Storm(n, lab.StormConfig{Connections: connections})
+	last := map[string]line{}
+	var newest, latest time.Time
+	var late []time.Duration
+	broken := 0
+	lines := tr.stop()
+	for _, l := range ofType(lines, "transition") {
+		before, known := last[l.Conn]
+		if known && l.Old != before.New {
+			broken++ // a transition between them is missing
+		}
+		if known && l.Time.Before(before.Time) || known && l.InState == nil {
+			t.Errorf("later in the stream than\n%s although before it: %s", before.raw, l.raw)
+		}
+		if l.Time.Before(newest) {
+			late = append(late, newest.Sub(l.Time))
+		} else {
+			newest = l.Time
+		}
+		latest, last[l.Conn] = l.Time, l
+	}
+	slices.Sort(late)
+	if len(late) > 0 {
+		t.Logf("%d of %d stand after a later one of another socket, half of them by at most %v, all by at most %v",
+			len(late), len(lines), late[len(late)/2], late[len(late)-1])
+		if half := late[len(late)/2]; half > 10*time.Millisecond {
+			t.Errorf("half of what is late is late by more than %v", half)
+		}
+	}
+	if latest.IsZero() || len(last) < 2*connections {
+		t.Errorf("of %d sockets something is told, want %d and two listeners", len(last), 2*connections)
+	}
+	stop := lines[len(lines)-1]
+	lost := stop.LostRingFull + stop.LostRingBusy + stop.LostReentry
+	return miscount("unbroken stories", uint64(len(last)-broken)+min(lost, uint64(broken)), uint64(len(last)))
+}

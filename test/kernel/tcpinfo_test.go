@@ -1,0 +1,96 @@
+package kernel_test
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// What connection says of retransmissions and of the round trip is what TCP_INFO said
+// right before the socket went: it goes by a reset, which changes neither.
+func TestRetransmitsAndTheRoundTripAreThoseOfTCPInfo(t *testing.T) {
+	for _, row := range []struct {
+		name  string
+		least uint32 // retransmissions, by the test's own doing
+		lose  func(c *talk)
+	}{
+		{"nothing lost", 0, func(c *talk) { c.open() }},
+		{"the SYN", 1, func(c *talk) {
+			c.listener.DropIncoming()
+			c.client.StartConnect(lab.V4.At(7100))
+			c.awaitRetransmits(1)
+			c.listener.AllowIncoming()
+			c.child = c.listener.Accept()
+			c.client.Await(lab.Established)
+		}},
+		{"data, three times", 3, func(c *talk) {
+			c.open()
+			c.child.DropIncoming()
+			c.client.Write("lost")
+			c.awaitRetransmits(3)
+			c.child.AllowIncoming()
+			c.child.Read()
+		}},
+		{"the FIN, twice", 2, func(c *talk) {
+			c.open()
+			c.child.DropIncoming()
+			c.client.Shutdown(unix.SHUT_WR)
+			c.awaitRetransmits(2)
+			c.child.AllowIncoming()
+			c.child.ReadEOF()
+			c.client.Await(lab.FinWait2)
+		}},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			t.Parallel()
+			n := lab.NewNetns(t)
+			tr := startTracer(t, in(n))
+			c := &talk{n: n, listener: n.Listen(lab.V4.At(7100)), client: n.Socket(lab.V4.Loopback())}
+			row.lose(c)
+			c.awaitQuiet()
+			info, local := c.client.Info(), c.client.Addr()
+			c.client.SetLinger(0)
+			c.client.Close()
+			c.child.Await(lab.Close)
+			n.Settle(2) // the listener, and the child that the test has open
+			if info.Total_retrans < row.least {
+				t.Fatalf("the test is wrong: %d retransmissions, not %d", info.Total_retrans, row.least)
+			}
+			told := 0
+			for _, l := range ofType(tr.stop(), "connection") {
+				if l.LocalPort != local.Port() {
+					continue
+				}
+				told++
+				if l.Retransmits != uint64(info.Total_retrans) || l.RTT != uint64(info.Rtt)*1000 || l.RTT == 0 {
+					t.Errorf("TCP_INFO said %d retransmissions and a round trip of %d us: %s", info.Total_retrans, info.Rtt, l.raw)
+				}
+			}
+			if told != 1 {
+				t.Errorf("%d connection records of the client's", told)
+			}
+		})
+	}
+}
+
+type talk struct {
+	n                       *lab.Netns
+	listener, client, child *lab.Socket
+}
+
+func (c *talk) open() {
+	c.client.Connect(lab.V4.At(7100))
+	c.child = c.listener.Accept()
+	c.child.Await(lab.Established)
+}
+
+func (c *talk) awaitRetransmits(least uint32) {
+	c.client.AwaitInfo("retransmission", func(i *unix.TCPInfo) bool { return i.Total_retrans >= least })
+}
+
+// awaitQuiet waits until nothing is on its way that the client has sent.
+func (c *talk) awaitQuiet() {
+	c.client.AwaitInfo("acknowledgement of all", func(i *unix.TCPInfo) bool { return i.Unacked == 0 })
+}
