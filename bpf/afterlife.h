@@ -69,7 +69,7 @@ static __always_inline bool is_referred_to(__u64 timewait)
 static __always_inline void forget(__u64 timewait, struct program_counters *counters)
 {
 	if (!bpf_map_delete_elem(&timewaits, &timewait) && counters)
-		count(counters->end_untold);
+		count_shared(counters->end_untold);
 }
 
 /*
@@ -84,14 +84,14 @@ static __noinline void watch(__u64 timewait, const struct transition_event *ente
 
 	identify(timewait, &w.identity);
 	if (w.identity.hash != hash) {
-		count(counters->end_untold);
+		count_shared(counters->end_untold);
 		return;
 	}
 	if (bpf_map_lookup_elem(&timewaits, &timewait))
 		forget(timewait, counters);
 	w.entered = *entered;
 	if (bpf_map_update_elem(&timewaits, &timewait, &w, BPF_ANY))
-		count(counters->end_untold);
+		count_shared(counters->end_untold);
 	else if (!is_still(timewait, &w.identity) || !is_referred_to(timewait))
 		forget(timewait, counters);
 }
@@ -141,7 +141,7 @@ static __always_inline void tell_end(struct transition_event *e, struct program_
 	e->pid_source = PID_UNKNOWN;
 	e->flags |= EVENT_TIMED;
 	if (bpf_ringbuf_output(&events, e, sizeof(*e), wake_flags(now_ns)) && counters)
-		count(counters->end_untold);
+		count_shared(counters->end_untold);
 }
 
 /*

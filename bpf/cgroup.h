@@ -7,6 +7,7 @@
 #include <bpf/bpf_helpers.h>
 #include "config.h"
 #include "event.h"
+#include "read.h"
 #include "ring.h"
 
 #define CGROUP_DEPTH 32
@@ -29,8 +30,8 @@ struct {
 static __always_inline struct cgroup *cgroup_of_task(struct task_struct *task)
 {
 	if (cgroup_v1_subsys >= 0 && cgroup_v1_subsys < 16)
-		return BPF_CORE_READ(task, cgroups, subsys[cgroup_v1_subsys], cgroup);
-	return BPF_CORE_READ(task, cgroups, dfl_cgrp);
+		return READ_POINTER(task, cgroups, subsys[cgroup_v1_subsys], cgroup);
+	return READ_POINTER(task, cgroups, dfl_cgrp);
 }
 
 /* The cgroup in which the socket was made; a child has its listener's. */
@@ -96,8 +97,8 @@ __noinline int tell_path(__u64 node, __u64 id)
 /* known is an id whose path has gone out, or 0. */
 static __always_inline __u64 tell_cgroup(struct cgroup *cgroup, __u64 known)
 {
-	struct kernfs_node *node = BPF_CORE_READ(cgroup, kn);
-	__u64 id = BPF_CORE_READ(node, id);
+	struct kernfs_node *node = READ_POINTER(cgroup, kn);
+	__u64 id = READ(node, id);
 
 	if (id && id != known && !bpf_map_lookup_elem(&told_cgroups, &id))
 		tell_path((__u64)node, id);

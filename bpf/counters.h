@@ -4,6 +4,7 @@
 #define TCPSHIFT_COUNTERS_H
 
 #include <bpf/bpf_helpers.h>
+#include "config.h"
 #include "event.h"
 
 enum twin {
@@ -27,7 +28,16 @@ static __always_inline struct program_counters *counters_of(enum twin twin)
 	return bpf_map_lookup_elem(&counters, &key);
 }
 
-/* Atomic: up to 6.0 a program can interrupt itself on its own CPU. */
-#define count(counter) ((void)__sync_fetch_and_add(&(counter), 1))
+/* Each program has counters of its own on each CPU; up to 6.0 it can interrupt itself there. */
+#define count(counter)                                                                             \
+	do {                                                                                       \
+		if (may_interrupt_itself)                                                          \
+			__sync_fetch_and_add(&(counter), 1);                                       \
+		else                                                                               \
+			(counter)++;                                                               \
+	} while (0)
+
+/* For what other programs count as well. */
+#define count_shared(counter) ((void)__sync_fetch_and_add(&(counter), 1))
 
 #endif

@@ -34,22 +34,33 @@ static __always_inline void describe_common(const struct sock_common *skc, struc
 	e->keepalive_interval = skc->skc_net.net->ipv4.sysctl_tcp_keepalive_intvl;
 }
 
+#define DUMP_PLACE 0 /* there is no program for transitions beside this one */
+
+static __always_inline void describe_owner(const struct holder *owner, const struct sock *sk,
+					   struct transition_event *e)
+{
+	e->cgroup_id = owner->pid ? owner->cgroup_id : cgroup_id_of_socket(sk);
+	e->pid = owner->pid;
+	e->pid_source = owner->source;
+	__builtin_memcpy(e->comm, owner->comm, sizeof(e->comm));
+}
+
 static __always_inline void describe_full(struct tcp_sock *tp, struct socket_event *e)
 {
 	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
 	struct socket_memory *m = NULL;
-	struct holder h = {};
+	struct facts *facts = facts_at(DUMP_PLACE);
 
+	if (!facts)
+		return;
 	if (has_socket_storage)
 		m = bpf_sk_storage_get(&memory, tp, NULL, 0);
 	if (has_socket_cookie)
 		e->socket.cookie = bpf_get_socket_cookie(tp);
+	recall_holders(m, facts);
 	if (m)
-		recall_owner(sk, m, &h);
-	e->socket.cgroup_id = h.pid ? h.cgroup_id : cgroup_id_of_socket(sk);
-	e->socket.pid = h.pid;
-	e->socket.pid_source = h.source;
-	__builtin_memcpy(e->socket.comm, h.comm, sizeof(e->socket.comm));
+		recall_owner(address_of(sk), DUMP_PLACE);
+	describe_owner(&facts->owner, sk, &e->socket);
 	e->socket.uid = sk->sk_uid.val;
 	e->socket.error = sk->sk_err;
 	if (e->socket.new_state == TCP_LISTEN)

@@ -64,7 +64,10 @@ static __always_inline void read_endpoints(const struct sock *sk, struct endpoin
 	} else {
 		ep->local_addr[0] = skc->skc_rcv_saddr;
 		ep->peer_addr[0] = skc->skc_daddr;
+		for (int i = 1; i < 4; i++)
+			ep->local_addr[i] = ep->peer_addr[i] = 0;
 		ep->family = 4;
+		ep->mapped = false;
 	}
 	ep->local_port = read_local_port(sk);
 	ep->peer_port = bpf_ntohs(skc->skc_dport);

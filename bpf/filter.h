@@ -159,11 +159,12 @@ static __always_inline bool states_wanted(int old_state, int new_state)
 	return !filter_new_states || has_bit(filter_new_states, new_state);
 }
 
-static __always_inline bool socket_wanted(const struct sock *sk, const struct endpoints *ep)
+static __always_inline bool socket_wanted(const struct sock *sk, __u32 netns,
+					  const struct endpoints *ep)
 {
 	if (filter_family && ep->family != filter_family)
 		return false;
-	if (filter_netns && !is_member(MEMBER_NETNS, sk->__sk_common.skc_net.net->ns.inum))
+	if (filter_netns && !is_member(MEMBER_NETNS, netns))
 		return false;
 	if (filter_ports && !ports_wanted(ep))
 		return false;

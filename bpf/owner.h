@@ -12,163 +12,87 @@
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
-#include "cgroup.h"
 #include "config.h"
 #include "event.h"
+#include "facts.h"
 #include "memory.h"
-
-#define FDS_SEARCHED 64
+#include "process.h"
+#include "read.h"
 
 /*
  * sock_diag's destroy (ss -K) holds the lock of sockets that are not its own:
  * tcp_abort() sets ECONNABORTED first, but for a listener. A listener closed by
  * its owner has both its directions shut down before.
  */
-static __always_inline bool may_be_aborted(const struct sock *sk, int old_state)
+static __always_inline bool may_be_aborted(struct sock *sk, int old_state)
 {
-	if (sk->sk_err == ECONNABORTED)
+	if (READ(sk, sk_err) == ECONNABORTED)
 		return true;
-	return old_state == TCP_LISTEN && sk->sk_shutdown != SHUTDOWN_MASK;
+	return old_state == TCP_LISTEN && READ(sk, sk_shutdown) != SHUTDOWN_MASK;
 }
 
-static __always_inline bool is_self(void)
+static __always_inline bool is_subflow(struct sock *sk)
 {
-	struct bpf_pidns_info ns;
+	struct tcp_sock *tp = (struct tcp_sock *)sk;
 
-	if (bpf_get_ns_current_pid_tgid(self_pidns_dev, self_pidns_ino, &ns, sizeof(ns)))
-		return false;
-	return ns.tgid == self_pid;
+	return bpf_core_field_exists(tp->is_mptcp) && READ(tp, is_mptcp);
 }
 
 /* An MPTCP subflow has no file of its own; the socket that it is a part of has. */
-static __always_inline struct file *file_of(const struct sock *sk)
+static __always_inline struct file *file_of(struct sock *sk)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
+	struct tcp_sock *tp = (struct tcp_sock *)sk;
 	struct mptcp_subflow_context *subflow;
 
-	if (!tp || !bpf_core_field_exists(tp->is_mptcp) || !tp->is_mptcp)
-		return BPF_CORE_READ(sk, sk_socket, file);
-	subflow = tp->inet_conn.icsk_ulp_data;
-	return BPF_CORE_READ(subflow, conn, sk_socket, file);
-}
-
-static __always_inline bool has_file_at(struct fdtable *fdt, __u32 fd, __u64 file)
-{
-	struct file **files;
-	__u64 at = 0;
-
-	if (fd >= BPF_CORE_READ(fdt, max_fds))
-		return false;
-	files = BPF_CORE_READ(fdt, fd);
-	bpf_probe_read_kernel(&at, sizeof(at), &files[fd]);
-	return at == file;
-}
-
-/*
- * Where most processes have most of their sockets; -1: not among those. Global,
- * as all functions with a loop, so that the verifier walks the loop only once.
- */
-__noinline int search_fd(__u64 fdt, __u64 file)
-{
-	for (int fd = 0; fd < FDS_SEARCHED; fd++) {
-		if (has_file_at((struct fdtable *)fdt, fd, file))
-			return fd;
-	}
-	return -1;
-}
-
-/*
- * The descriptor on which the current system call operates: it is the first
- * argument of every call on a socket. Where it is not, in io_uring for one, the
- * table has something else at that place.
- */
-static __always_inline int current_fd(struct fdtable *fdt, __u64 file)
-{
-	struct pt_regs *regs;
-	__u32 fd;
-
-	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
-		return -1;
-	regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	fd = BPF_CORE_READ(regs, first_argument);
-	return has_file_at(fdt, fd, file) ? (int)fd : -1;
-}
-
-/* What can change in the life of a process. */
-static __always_inline void refresh(struct task_struct *leader, struct holder *h)
-{
-	BPF_CORE_READ_STR_INTO(&h->comm, leader, comm);
-	h->cgroup_id = cgroup_id_of_task(leader, h->cgroup_id);
-}
-
-static __always_inline void describe_process(struct task_struct *leader, struct holder *h)
-{
-	h->leader = (__u64)leader;
-	h->started_ns = BPF_CORE_READ(leader, start_time);
-	h->pid = BPF_CORE_READ(leader, tgid);
-	refresh(leader, h);
-}
-
-static __always_inline struct sock *sock_behind(__u64 address)
-{
-	struct file *file = (struct file *)address;
-	struct socket *socket = BPF_CORE_READ(file, private_data);
-
-	return BPF_CORE_READ(socket, sk);
+	if (!is_subflow(sk))
+		return READ_POINTER(sk, sk_socket, file);
+	subflow = READ_POINTER(tp, inet_conn.icsk_ulp_data);
+	return READ_POINTER(subflow, conn, sk_socket, file);
 }
 
 /* By its cookie a listener is told from another one in its place, of which all else is equal. */
-static __always_inline void note_cookie(const struct sock *sk, struct holder *h)
+static __always_inline void note_cookie(struct holder *h)
 {
 	struct sock *behind = sock_behind(h->file);
 
-	if (has_socket_cookie)
-		bpf_get_socket_cookie((void *)sk); /* which gives it one */
-	h->cookie = BPF_CORE_READ(behind, __sk_common.skc_cookie.counter);
+	h->cookie = READ(behind, __sk_common.skc_cookie.counter);
 }
 
-/* Whether it is still the same process with the same file, which a closed socket has lost. */
-static __always_inline bool is_same(const struct holder *h, struct task_struct *leader, __u64 file)
+/* The current process holds this file. */
+static __always_inline void describe_current(struct task_struct *task, __u64 file,
+					     struct facts *facts)
 {
-	return h->leader == (__u64)leader && (h->file == file || !file) &&
-	       h->pid == bpf_get_current_pid_tgid() >> 32 &&
-	       h->started_ns == BPF_CORE_READ(leader, start_time);
-}
+	struct task_struct *leader = READ_POINTER(task, group_leader);
+	struct holder *h = &facts->owner;
 
-/* The current process holds this file; the holder must be zeroed. */
-static __always_inline void describe_current(struct task_struct *task, const struct sock *sk,
-					     const struct socket_memory *m, struct holder *h)
-{
-	__u64 file = (__u64)file_of(sk);
-	struct task_struct *leader = BPF_CORE_READ(task, group_leader);
-
-	if (m && is_same(&m->owner, leader, file)) {
-		*h = m->owner;
+	if (is_same(&facts->stored, leader, file)) {
+		*h = facts->stored;
 		refresh(leader, h);
 		return;
 	}
+	h->cgroup_id = 0;
 	describe_process(leader, h);
 	h->file = file;
-	h->files = (__u64)BPF_CORE_READ(task, files);
-	h->fd = current_fd(BPF_CORE_READ(task, files, fdt), file);
+	h->files = (__u64)READ_POINTER(task, files);
+	h->fd = current_fd(READ_POINTER(task, files, fdt), file);
 	h->self = exclude_self && is_self();
-	note_cookie(sk, h);
+	note_cookie(h);
 }
 
 /*
  * Whether the current task holds the socket's lock, is no kernel thread, and is
  * not ss -K.
  */
-static __always_inline bool current_has_lock(const struct sock *sk, int old_state,
+static __always_inline bool current_has_lock(struct sock *sk, int old_state,
 					     struct task_struct *task)
 {
-	if (!sk->sk_lock.owned || may_be_aborted(sk, old_state))
+	if (!READ(sk, sk_lock.owned) || may_be_aborted(sk, old_state))
 		return false;
-	return !(BPF_CORE_READ(task, flags) & PF_KTHREAD);
+	return !(READ(task, flags) & PF_KTHREAD);
 }
 
 /* What only a system call on the socket does, and no segment. */
-static __always_inline bool is_operation(const struct sock *sk, int old_state, int new_state)
+static __always_inline bool is_operation(struct sock *sk, int old_state, int new_state)
 {
 	if (old_state == new_state)
 		return true; /* tcp_close_state() sets even the state that there is */
@@ -179,33 +103,23 @@ static __always_inline bool is_operation(const struct sock *sk, int old_state, i
 	case TCP_LAST_ACK:
 		return true;
 	case TCP_CLOSE:
-		return !sk->sk_err && old_state != TCP_FIN_WAIT2 && old_state != TCP_CLOSING &&
-		       old_state != TCP_LAST_ACK;
+		return !READ(sk, sk_err) && old_state != TCP_FIN_WAIT2 &&
+		       old_state != TCP_CLOSING && old_state != TCP_LAST_ACK;
 	}
 	return false;
-}
-
-/* Its last descriptor is closed, and what else referred to it is done. */
-static __always_inline bool is_released(__u64 address)
-{
-	struct file *file = (struct file *)address;
-
-	if (bpf_core_field_exists(file->f_ref))
-		return BPF_CORE_READ(file, f_ref.refcnt.counter) < 0;
-	return !BPF_CORE_READ((struct file___6_12 *)address, f_count.counter);
 }
 
 /*
  * Whether close() is at work, which has the lock from beginning to end, but for
  * SO_LINGER's wait: then it can also be the last owner who goes on after it.
  */
-static __always_inline bool is_closing(const struct sock *sk, const struct socket_memory *m,
+static __always_inline bool is_closing(struct sock *sk, const struct facts *facts,
 				       struct task_struct *task, __u64 file)
 {
-	if (sk->sk_shutdown != SHUTDOWN_MASK || !is_released(file))
+	if (READ(sk, sk_shutdown) != SHUTDOWN_MASK || !is_released(file))
 		return false;
-	return !(sk->__sk_common.skc_flags >> SOCK_LINGER & 1) ||
-	       (m && is_same(&m->owner, BPF_CORE_READ(task, group_leader), file));
+	return !(READ(sk, __sk_common.skc_flags) >> SOCK_LINGER & 1) ||
+	       is_same(&facts->stored, READ_POINTER(task, group_leader), file);
 }
 
 /*
@@ -213,70 +127,57 @@ static __always_inline bool is_closing(const struct sock *sk, const struct socke
  * are handled by whoever gives it back, and that may be ss -i, which looks at
  * sockets of others: for what segments do it must also have the socket.
  */
-static __always_inline bool current_owns(const struct sock *sk, const struct socket_memory *m,
-					 int old_state, int new_state, struct task_struct *task)
+static __always_inline bool current_owns(struct sock *sk, const struct facts *facts,
+					 struct task_struct *task, __u64 file)
 {
 	struct fdtable *fdt;
-	__u64 file;
 
-	if (!current_has_lock(sk, old_state, task))
+	if (!current_has_lock(sk, facts->old_state, task))
 		return false;
-	file = (__u64)file_of(sk);
 	/* A socket of the kernel's own has no file; the task only happens to be there. */
-	if (is_operation(sk, old_state, new_state))
+	if (is_operation(sk, facts->old_state, facts->new_state))
 		return file != 0;
 	if (!file)
-		return m && is_same(&m->owner, BPF_CORE_READ(task, group_leader), file);
-	if (is_closing(sk, m, task, file))
+		return is_same(&facts->stored, READ_POINTER(task, group_leader), file);
+	if (is_closing(sk, facts, task, file))
 		return true;
-	fdt = BPF_CORE_READ(task, files, fdt);
-	if (m && m->owner.fd >= 0 && has_file_at(fdt, m->owner.fd, file))
+	fdt = READ_POINTER(task, files, fdt);
+	if (facts->stored.pid && facts->stored.fd >= 0 && has_file_at(fdt, facts->stored.fd, file))
 		return true;
 	return current_fd(fdt, file) >= 0 || search_fd((__u64)fdt, file) >= 0;
 }
 
-/* Whether that process still lives, or at least has not been reaped. */
-static __always_inline bool is_alive(const struct holder *h)
+/* Somebody who is no owner has operated on the socket, a kernel thread for one: it may have been
+ * closed. */
+static __always_inline bool must_forget(struct sock *sk, const struct facts *facts)
 {
-	struct task_struct *leader = (struct task_struct *)h->leader;
-
-	return (__u32)BPF_CORE_READ(leader, tgid) == h->pid &&
-	       BPF_CORE_READ(leader, start_time) == h->started_ns &&
-	       BPF_CORE_READ(leader, thread_pid);
+	return READ(sk, sk_lock.owned) && is_operation(sk, facts->old_state, facts->new_state) &&
+	       !may_be_aborted(sk, facts->old_state);
 }
 
-#define THREADS_SEARCHED 8
+/* What the current task proves. */
+enum proof {
+	PROVES_NOTHING,
+	PROVES_OWNER, /* it is the owner: facts->owner */
+	PROVES_OTHER, /* an owner that was not known has operated on the socket */
+};
 
-/* Whether one of the process's threads has that table: one that nobody has is freed. */
-__noinline int has_table(__u64 leader, __u64 files)
+__noinline int prove_owner(__u64 address, __u32 place)
 {
-	struct signal_struct *signal = BPF_CORE_READ((struct task_struct *)leader, signal);
-	struct list_head *at = BPF_CORE_READ(signal, thread_head.next);
+	struct sock *sk = (struct sock *)address;
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct facts *facts = facts_at(place);
+	__u64 file;
 
-	for (int i = 0; i < THREADS_SEARCHED; i++) {
-		struct task_struct *task =
-			(void *)at - bpf_core_field_offset(struct task_struct, thread_node);
-
-		if (!at ||
-		    at == (void *)signal + bpf_core_field_offset(struct signal_struct, thread_head))
-			return 0;
-		if ((__u64)BPF_CORE_READ(task, files) == files)
-			return 1;
-		at = BPF_CORE_READ(at, next);
+	if (!facts)
+		return PROVES_NOTHING;
+	file = (__u64)file_of(sk);
+	if (current_owns(sk, facts, task, file)) {
+		describe_current(task, file, facts);
+		facts->owner.source = PID_TASK;
+		return PROVES_OWNER;
 	}
-	return 0;
-}
-
-/* The leader's table is every thread's; without one, the table that they had. */
-static __always_inline struct fdtable *table_of(const struct holder *h)
-{
-	struct task_struct *leader = (struct task_struct *)h->leader;
-	struct files_struct *files = BPF_CORE_READ(leader, files);
-
-	if (!files && BPF_CORE_READ(leader, signal, live.counter) > 0 &&
-	    has_table(h->leader, h->files))
-		files = (struct files_struct *)h->files;
-	return files ? BPF_CORE_READ(files, fdt) : NULL;
+	return must_forget(sk, facts) ? PROVES_OTHER : PROVES_NOTHING;
 }
 
 /* A process may have put another file in the place of a listener's, or shut that down. */
@@ -284,11 +185,11 @@ static __always_inline bool still_listens(const struct holder *h)
 {
 	struct sock *sk = sock_behind(h->file);
 
-	return BPF_CORE_READ(sk, __sk_common.skc_state) == TCP_LISTEN &&
-	       BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) == h->cookie;
+	return READ(sk, __sk_common.skc_state) == TCP_LISTEN &&
+	       READ(sk, __sk_common.skc_cookie.counter) == h->cookie;
 }
 
-static __always_inline bool still_holds(const struct sock *sk, const struct holder *h)
+static __always_inline bool still_holds(struct sock *sk, const struct holder *h)
 {
 	__u64 file = h->file ? h->file : (__u64)file_of(sk);
 	struct fdtable *fdt = table_of(h);
@@ -300,52 +201,17 @@ static __always_inline bool still_holds(const struct sock *sk, const struct hold
 	return (h->fd >= 0 && has_file_at(fdt, h->fd, file)) || search_fd((__u64)fdt, file) >= 0;
 }
 
-/* Since 6.2. */
-struct task_struct *bpf_task_from_pid(__s32 pid) __ksym __weak;
-void bpf_task_release(struct task_struct *task) __ksym __weak;
-
-/* Whether another process goes by that number now; yes, where there is no way to know. */
-static __always_inline bool is_pid_taken(__u32 pid)
-{
-	struct task_struct *task;
-
-	if (!has_task_from_pid)
-		return true;
-	task = bpf_task_from_pid(pid);
-	if (!task)
-		return false;
-	bpf_task_release(task);
-	return true;
-}
-
-static __always_inline bool is_subflow(const struct sock *sk)
-{
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
-
-	return tp && bpf_core_field_exists(tp->is_mptcp) && tp->is_mptcp;
-}
-
 /*
  * Nobody has a socket that its last holder has closed: it stays that holder's
  * until its end, who was seen to close it. An unaccepted one has not had any, and
  * a subflow of MPTCP is cut off without a transition, by whomever.
  */
-static __always_inline bool is_orphan(const struct sock *sk, const struct holder *h)
+static __always_inline bool is_orphan(struct sock *sk, const struct holder *h)
 {
-	return !sk->sk_socket && h->source != PID_LISTENER && !is_subflow(sk);
+	return !READ_POINTER(sk, sk_socket) && h->source != PID_LISTENER && !is_subflow(sk);
 }
 
-/*
- * Somebody who is no owner has operated on the socket, a kernel thread for one: it
- * may have been closed.
- */
-static __always_inline bool must_forget(const struct sock *sk, int old_state, int new_state)
-{
-	return sk->sk_lock.owned && is_operation(sk, old_state, new_state) &&
-	       !may_be_aborted(sk, old_state);
-}
-
-static __always_inline bool recall_holder(const struct sock *sk, const struct holder *from,
+static __always_inline bool recall_holder(struct sock *sk, const struct holder *from,
 					  struct holder *to)
 {
 	if (!from->pid)
@@ -364,39 +230,34 @@ static __always_inline bool recall_holder(const struct sock *sk, const struct ho
 }
 
 /* Who came closest to the socket comes first. */
-static __always_inline void recall_owner(const struct sock *sk, const struct socket_memory *m,
-					 struct holder *to)
+__noinline int recall_owner(__u64 address, __u32 place)
 {
-	bool inherited = m->owner.source == PID_LISTENER;
+	struct sock *sk = (struct sock *)address;
+	struct facts *facts = facts_at(place);
+	bool inherited;
 
-	if (!inherited && recall_holder(sk, &m->owner, to)) {
-		to->source = PID_STORED;
-		return;
+	if (!facts)
+		return 0;
+	inherited = facts->stored.source == PID_LISTENER;
+	if (!inherited && recall_holder(sk, &facts->stored, &facts->owner)) {
+		facts->owner.source = PID_STORED;
+		return 0;
 	}
-	if (recall_holder(sk, &m->found, to))
-		return;
+	if (recall_holder(sk, &facts->found, &facts->owner))
+		return 0;
 	if (inherited)
-		recall_holder(sk, &m->owner, to);
+		recall_holder(sk, &facts->stored, &facts->owner);
+	return 0;
 }
 
-/* The socket's owner at this moment; to must be zeroed and stays so if nobody is known. */
-static __always_inline void find_owner(const struct sock *sk, struct socket_memory *m,
-				       int old_state, int new_state, struct holder *to)
+/* The owner at a child's first transition: nobody had accepted it yet. */
+__noinline int recall_listener(__u64 address, __u32 place)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct facts *facts = facts_at(place);
 
-	if (current_owns(sk, m, old_state, new_state, task)) {
-		describe_current(task, sk, m, to);
-		to->source = PID_TASK;
-		if (m)
-			m->owner = *to;
-		return;
-	}
-	if (!m)
-		return;
-	if (must_forget(sk, old_state, new_state))
-		m->owner.pid = m->found.pid = 0;
-	recall_owner(sk, m, to);
+	if (facts && facts->stored.source == PID_LISTENER)
+		recall_holder((struct sock *)address, &facts->stored, &facts->owner);
+	return 0;
 }
 
 #endif

@@ -67,7 +67,9 @@ static __always_inline int on_task_file(struct task_struct *task, struct file *f
 	describe_process(BPF_CORE_READ(task, group_leader), &h);
 	h.files = (__u64)BPF_CORE_READ(task, files);
 	h.self = exclude_self && is_current(&h); /* the tracer is who reads the iterator */
-	note_cookie(sk, &h);
+	if (has_socket_cookie)
+		bpf_get_socket_cookie(sk); /* which gives it one */
+	note_cookie(&h);
 	if (sk->sk_protocol == IPPROTO_MPTCP)
 		note_mptcp(&h);
 	else

@@ -12,6 +12,7 @@
 #include <bpf/bpf_helpers.h>
 #include "endpoints.h"
 #include "event.h"
+#include "read.h"
 
 /*
  * Up to 6.18 at least the timewait socket comes to the head of the bucket, which is
@@ -84,15 +85,6 @@ __noinline __u64 walk_bucket(__u64 first, __u64 skc, __u16 local_port, __u32 slo
 		at = BPF_CORE_READ(at, next);
 	}
 	return WALK_BOUND;
-}
-
-/* A pointer as a mere number, which the verifier lets pass into a global function. */
-static __always_inline __u64 address_of(const void *pointer)
-{
-	__u64 address = 0;
-
-	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
-	return address;
 }
 
 static __always_inline __u64 find_timewait(const struct sock *sk, const struct endpoints *ep)

@@ -11,6 +11,7 @@
 #include "counters.h"
 #include "endpoints.h"
 #include "event.h"
+#include "facts.h"
 #include "filter.h"
 #include "memory.h"
 #include "owner.h"
@@ -18,75 +19,74 @@
 #include "timewait.h"
 #include "twins.h"
 
-/* Everything that is known about one transition, on its way to the ring. */
+/* One transition on its way to the ring. */
 struct transition {
 	const struct sock *sk;
 	int old_state;
 	int new_state;
-	__u64 now_ns;
-	__u64 in_state_ns; /* 0: not known */
+	__u32 place; /* of facts */
+	struct facts *facts;
 	struct socket_memory *memory; /* may be NULL */
-	struct endpoints ep;
-	struct holder owner;
-	enum socket_role role;
-	__u64 timewait; /* the timewait socket's address, NOT_TIMEWAIT or WALK_BOUND */
 };
 
 static __always_inline int shown_new_state(const struct transition *t)
 {
-	return is_timewait(t->timewait) ? TCP_TIME_WAIT : t->new_state;
+	return is_timewait(t->facts->timewait) ? TCP_TIME_WAIT : t->new_state;
 }
 
 static __always_inline __u8 substate_of(const struct transition *t)
 {
-	struct inet_timewait_sock *tw = (struct inet_timewait_sock *)t->timewait;
+	struct inet_timewait_sock *tw = (struct inet_timewait_sock *)t->facts->timewait;
 
-	return is_timewait(t->timewait) ? BPF_CORE_READ(tw, tw_substate) : 0;
+	return is_timewait(t->facts->timewait) ? BPF_CORE_READ(tw, tw_substate) : 0;
 }
 
-static __always_inline bool wanted(const struct transition *t)
+/* As far as can be told without its owner. */
+static __always_inline bool may_be_wanted(const struct transition *t)
 {
 	if (!states_wanted(t->old_state, shown_new_state(t)))
 		return false;
-	if (filter_roles && !has_bit(filter_roles, t->role))
+	if (filter_roles && !has_bit(filter_roles, t->facts->role))
 		return false;
-	return socket_wanted(t->sk, &t->ep) && owner_wanted(&t->owner);
+	return socket_wanted(t->sk, t->facts->netns, &t->facts->ep);
 }
 
 static __always_inline __u8 flags_of(const struct transition *t)
 {
 	const struct sock *sk = t->sk;
+	struct sock *sock = (struct sock *)sk;
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
 
-	return (t->ep.mapped ? EVENT_MAPPED : 0) | (sk->sk_lock.owned ? EVENT_LOCKED : 0) |
-	       (t->in_state_ns ? EVENT_TIMED : 0) |
-	       (t->timewait == WALK_BOUND ? EVENT_WALK_BOUND : 0) |
+	return (t->facts->ep.mapped ? EVENT_MAPPED : 0) | (sk->sk_lock.owned ? EVENT_LOCKED : 0) |
+	       (t->facts->in_state_ns ? EVENT_TIMED : 0) |
+	       (t->facts->timewait == WALK_BOUND ? EVENT_WALK_BOUND : 0) |
 	       (sk->__sk_common.skc_flags >> SOCK_DONE & 1 ? EVENT_PEER_FIN : 0) |
-	       (tp && tp->linger2 < 0 ? EVENT_NO_LINGER2 : 0) | (sk->sk_socket ? 0 : EVENT_ORPHAN);
+	       (tp && tp->linger2 < 0 ? EVENT_NO_LINGER2 : 0) |
+	       (READ_POINTER(sock, sk_socket) ? 0 : EVENT_ORPHAN);
 }
 
 static __always_inline void describe(const struct transition *t, struct transition_event *e)
 {
-	e->timestamp_ns = t->now_ns;
-	e->cookie = has_socket_cookie ? bpf_get_socket_cookie((void *)t->sk) : 0;
-	e->cgroup_id = t->owner.cgroup_id;
-	e->in_state_ns = t->in_state_ns;
-	__builtin_memcpy(e->local_addr, t->ep.local_addr, sizeof(e->local_addr));
-	__builtin_memcpy(e->peer_addr, t->ep.peer_addr, sizeof(e->peer_addr));
-	__builtin_memcpy(e->comm, t->owner.comm, sizeof(e->comm));
-	e->netns = t->sk->__sk_common.skc_net.net->ns.inum;
+	e->timestamp_ns = t->facts->now_ns;
+	e->cookie = t->facts->cookie;
+	e->cgroup_id = t->facts->owner.cgroup_id;
+	e->in_state_ns = t->facts->in_state_ns;
+	__builtin_memcpy(e->local_addr, t->facts->ep.local_addr, sizeof(e->local_addr));
+	__builtin_memcpy(e->peer_addr, t->facts->ep.peer_addr, sizeof(e->peer_addr));
+	__builtin_memcpy(e->comm, t->facts->owner.comm, sizeof(e->comm));
+	e->netns = t->facts->netns;
 	e->uid = t->sk->sk_uid.val;
-	e->pid = t->owner.pid;
+	e->pid = t->facts->owner.pid;
 	e->error = t->sk->sk_err;
-	e->local_port = t->ep.local_port;
-	e->peer_port = t->ep.peer_port;
+	e->local_port = t->facts->ep.local_port;
+	e->peer_port = t->facts->ep.peer_port;
 	e->kind = EVENT_TRANSITION;
-	e->family = t->ep.family;
+	e->family = t->facts->ep.family;
 	e->old_state = t->old_state;
 	e->new_state = t->new_state;
 	e->time_wait_substate = substate_of(t);
-	e->role = t->role;
-	e->pid_source = t->owner.source;
+	e->role = t->facts->role;
+	e->pid_source = t->facts->owner.source;
 	e->flags = flags_of(t);
 	__builtin_memset(e->reserved, 0, sizeof(e->reserved));
 }
@@ -117,8 +117,8 @@ static __always_inline bool emit_transition(const struct transition *t,
 	if (!e)
 		return false;
 	describe(t, e);
-	watch_end(t->sk, t->timewait, e, counters);
-	bpf_ringbuf_submit(e, wake_flags(t->now_ns));
+	watch_end(t->sk, t->facts->timewait, e, counters);
+	bpf_ringbuf_submit(e, wake_flags(t->facts->now_ns));
 	return true;
 }
 
@@ -130,22 +130,20 @@ static __always_inline bool emit_end(const struct transition *t, struct program_
 		return false;
 	describe(t, &e->transition);
 	describe_end(t, e);
-	watch_end(t->sk, t->timewait, &e->transition, counters);
-	bpf_ringbuf_submit(e, wake_flags(t->now_ns));
+	watch_end(t->sk, t->facts->timewait, &e->transition, counters);
+	bpf_ringbuf_submit(e, wake_flags(t->facts->now_ns));
 	return true;
 }
 
 static __always_inline void tell(struct transition *t, struct program_counters *counters)
 {
-	if (t->timewait == WALK_BOUND)
-		count(counters->walk_bound);
-	if (!wanted(t)) {
+	if (!may_be_wanted(t) || !owner_wanted(&t->facts->owner)) {
 		count(counters->filtered);
 		return;
 	}
 	/* Before the event's place in the ring is taken: a new path goes out first. */
-	if (!t->owner.pid)
-		t->owner.cgroup_id = cgroup_id_of_socket(t->sk);
+	if (!t->facts->owner.pid)
+		t->facts->owner.cgroup_id = cgroup_id_of_socket(t->sk);
 	if (is_end(t) ? emit_end(t, counters) : emit_transition(t, counters))
 		count(counters->emitted);
 	else
@@ -159,67 +157,112 @@ static __always_inline void tell(struct transition *t, struct program_counters *
 static __always_inline bool must_be_held(const struct transition *t)
 {
 	return t->memory && t->old_state == TCP_LISTEN && t->new_state == TCP_SYN_RECV &&
-	       !t->ep.peer_port;
+	       !t->facts->ep.peer_port;
 }
 
 /* In place: there is no room for a second one on older kernels' stacks. */
 static __always_inline void release_held(struct transition *t, struct program_counters *counters)
 {
+	struct facts *facts = t->facts;
 	int old_state = t->old_state, new_state = t->new_state;
-	__u64 now_ns = t->now_ns, in_state_ns = t->in_state_ns;
+	__u64 now_ns = facts->now_ns, in_state_ns = facts->in_state_ns;
 
 	t->old_state = TCP_LISTEN;
 	t->new_state = TCP_SYN_RECV;
-	t->now_ns = t->memory->held_ns;
-	t->in_state_ns = 0;
+	facts->now_ns = t->memory->held_ns;
+	facts->in_state_ns = 0;
 	t->memory->held_ns = 0;
 	count(counters->released);
 	tell(t, counters);
 	t->old_state = old_state;
 	t->new_state = new_state;
-	t->now_ns = now_ns;
-	t->in_state_ns = in_state_ns;
+	facts->now_ns = now_ns;
+	facts->in_state_ns = in_state_ns;
 }
 
 static __always_inline void remember(struct transition *t)
 {
 	struct socket_memory *m = t->memory;
 
-	t->role = recall_role(m, t->old_state, t->new_state);
+	t->facts->role = recall_role(m, t->old_state, t->new_state);
+	t->facts->in_state_ns = 0;
 	if (!m)
 		return;
 	if (t->old_state == TCP_LISTEN && t->new_state == TCP_SYN_RECV)
 		begin_child(m);
-	t->in_state_ns = recall_times(m, t->old_state, t->new_state, t->now_ns);
+	t->facts->in_state_ns = recall_times(m, t->old_state, t->new_state, t->facts->now_ns);
+}
+
+/* What the current task proves is remembered. */
+static __always_inline int learn_owner(const struct transition *t, __u64 sk)
+{
+	struct socket_memory *m = t->memory;
+	int proof;
+
+	recall_holders(m, t->facts);
+	proof = prove_owner(sk, t->place);
+	if (!m)
+		return proof;
+	if (proof == PROVES_OWNER)
+		m->owner = t->facts->owner;
+	if (proof == PROVES_OTHER) {
+		m->owner.pid = m->found.pid = 0;
+		recall_holders(m, t->facts);
+	}
+	return proof;
 }
 
 static __always_inline void handle(struct transition *t, struct program_counters *counters)
 {
-	if (t->sk->sk_protocol != IPPROTO_TCP) {
-		count(counters->other_protocol);
-		return;
-	}
+	__u64 sk = address_of(t->sk);
+	int proof;
+
+	/*
+	 * Here, where few paths have met: for each pointer to a type that the verifier
+	 * follows, up to 6.18, it searches all of the kernel's types by name.
+	 */
+	t->facts->netns = t->sk->__sk_common.skc_net.net->ns.inum;
+	t->facts->cookie = has_socket_cookie ? bpf_get_socket_cookie((void *)t->sk) : 0;
+	t->facts->timewait = NOT_TIMEWAIT;
 	remember(t);
-	read_endpoints(t->sk, &t->ep);
+	read_endpoints(t->sk, &t->facts->ep);
 	if (must_be_held(t)) {
-		t->memory->held_ns = t->now_ns;
+		t->memory->held_ns = t->facts->now_ns;
 		count(counters->held);
 		return;
 	}
-	find_owner(t->sk, t->memory, t->old_state, t->new_state, &t->owner);
-	if (t->memory && t->memory->held_ns)
+	if (t->memory && t->memory->held_ns) {
+		recall_holders(t->memory, t->facts);
+		recall_listener(sk, t->place);
 		release_held(t, counters);
-	t->timewait = timewait_of(t->sk, &t->ep, t->old_state, t->new_state);
+	}
+	proof = learn_owner(t, sk);
+	t->facts->timewait = timewait_of(t->sk, &t->facts->ep, t->old_state, t->new_state);
+	if (t->facts->timewait == WALK_BOUND)
+		count(counters->walk_bound);
+	/* What is learned now may be told later; the rest is looked up only to be told. */
+	if (!may_be_wanted(t)) {
+		count(counters->filtered);
+		return;
+	}
+	if (proof != PROVES_OWNER && t->memory)
+		recall_owner(sk, t->place);
 	tell(t, counters);
 }
 
 static __always_inline int on_transition(enum twin twin, const struct sock *sk, int old_state,
 					 int new_state)
 {
-	struct transition t = {.sk = sk, .old_state = old_state, .new_state = new_state};
+	struct transition t = {
+		.sk = sk,
+		.old_state = old_state,
+		.new_state = new_state,
+		.place = place_for(twin, sk),
+	};
 	struct program_counters *counters = counters_of(twin);
 
-	if (!counters)
+	t.facts = facts_at(t.place);
+	if (!counters || !t.facts)
 		return 0;
 	count(counters->entered);
 	t.memory = memory_of(sk);
@@ -227,7 +270,13 @@ static __always_inline int on_transition(enum twin twin, const struct sock *sk, 
 		count(counters->left_to_twin);
 		return 0;
 	}
-	t.now_ns = bpf_ktime_get_ns();
+	if (sk->sk_protocol != IPPROTO_TCP) {
+		count(counters->other_protocol);
+		return 0;
+	}
+	t.facts->now_ns = bpf_ktime_get_ns();
+	t.facts->old_state = old_state;
+	t.facts->new_state = new_state;
 	handle(&t, counters);
 	return 0;
 }

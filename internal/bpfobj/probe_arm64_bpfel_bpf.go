@@ -183,6 +183,7 @@ const (
 	ProbeMapFilterPrefixes        = "filter_prefixes"
 	ProbeMapMemory                = "memory"
 	ProbeMapMptcpHolders          = "mptcp_holders"
+	ProbeMapRoom                  = "room"
 	ProbeMapTimewaits             = "timewaits"
 	ProbeMapToldCgroups           = "told_cgroups"
 	ProbeProgAccepted             = "accepted"
@@ -219,9 +220,11 @@ const (
 	ProbeVarFilterPid             = "filter_pid"
 	ProbeVarFilterPorts           = "filter_ports"
 	ProbeVarFilterRoles           = "filter_roles"
+	ProbeVarHasPlainReads         = "has_plain_reads"
 	ProbeVarHasSocketCookie       = "has_socket_cookie"
 	ProbeVarHasSocketStorage      = "has_socket_storage"
 	ProbeVarHasTaskFromPid        = "has_task_from_pid"
+	ProbeVarMayInterruptItself    = "may_interrupt_itself"
 	ProbeVarSelfPid               = "self_pid"
 	ProbeVarSelfPidnsDev          = "self_pidns_dev"
 	ProbeVarSelfPidnsIno          = "self_pidns_ino"
@@ -297,6 +300,7 @@ type ProbeMapSpecs struct {
 	FilterPrefixes *ebpf.MapSpec `ebpf:"filter_prefixes"`
 	Memory         *ebpf.MapSpec `ebpf:"memory"`
 	MptcpHolders   *ebpf.MapSpec `ebpf:"mptcp_holders"`
+	Room           *ebpf.MapSpec `ebpf:"room"`
 	Timewaits      *ebpf.MapSpec `ebpf:"timewaits"`
 	ToldCgroups    *ebpf.MapSpec `ebpf:"told_cgroups"`
 }
@@ -329,9 +333,11 @@ type ProbeVariableSpecs struct {
 	FilterPid             *ebpf.VariableSpec `ebpf:"filter_pid"`
 	FilterPorts           *ebpf.VariableSpec `ebpf:"filter_ports"`
 	FilterRoles           *ebpf.VariableSpec `ebpf:"filter_roles"`
+	HasPlainReads         *ebpf.VariableSpec `ebpf:"has_plain_reads"`
 	HasSocketCookie       *ebpf.VariableSpec `ebpf:"has_socket_cookie"`
 	HasSocketStorage      *ebpf.VariableSpec `ebpf:"has_socket_storage"`
 	HasTaskFromPid        *ebpf.VariableSpec `ebpf:"has_task_from_pid"`
+	MayInterruptItself    *ebpf.VariableSpec `ebpf:"may_interrupt_itself"`
 	SelfPid               *ebpf.VariableSpec `ebpf:"self_pid"`
 	SelfPidnsDev          *ebpf.VariableSpec `ebpf:"self_pidns_dev"`
 	SelfPidnsIno          *ebpf.VariableSpec `ebpf:"self_pidns_ino"`
@@ -369,6 +375,7 @@ type ProbeMaps struct {
 	FilterPrefixes *ebpf.Map `ebpf:"filter_prefixes"`
 	Memory         *ebpf.Map `ebpf:"memory"`
 	MptcpHolders   *ebpf.Map `ebpf:"mptcp_holders"`
+	Room           *ebpf.Map `ebpf:"room"`
 	Timewaits      *ebpf.Map `ebpf:"timewaits"`
 	ToldCgroups    *ebpf.Map `ebpf:"told_cgroups"`
 }
@@ -383,6 +390,7 @@ func (m *ProbeMaps) Close() error {
 		m.FilterPrefixes,
 		m.Memory,
 		m.MptcpHolders,
+		m.Room,
 		m.Timewaits,
 		m.ToldCgroups,
 	)
@@ -416,9 +424,11 @@ type ProbeVariables struct {
 	FilterPid             *ebpf.Variable `ebpf:"filter_pid"`
 	FilterPorts           *ebpf.Variable `ebpf:"filter_ports"`
 	FilterRoles           *ebpf.Variable `ebpf:"filter_roles"`
+	HasPlainReads         *ebpf.Variable `ebpf:"has_plain_reads"`
 	HasSocketCookie       *ebpf.Variable `ebpf:"has_socket_cookie"`
 	HasSocketStorage      *ebpf.Variable `ebpf:"has_socket_storage"`
 	HasTaskFromPid        *ebpf.Variable `ebpf:"has_task_from_pid"`
+	MayInterruptItself    *ebpf.Variable `ebpf:"may_interrupt_itself"`
 	SelfPid               *ebpf.Variable `ebpf:"self_pid"`
 	SelfPidnsDev          *ebpf.Variable `ebpf:"self_pidns_dev"`
 	SelfPidnsIno          *ebpf.Variable `ebpf:"self_pidns_ino"`

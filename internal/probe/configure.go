@@ -23,6 +23,7 @@ func configure(opts Options, features Features, programs []string, types *btf.Ca
 	if err != nil {
 		return nil, fmt.Errorf("read embedded programs: %w", err)
 	}
+	plainReads := hasFunction(types, "bpf_rdonly_cast") // since 6.2
 	constants := map[string]any{
 		bpfobj.ProbeVarHasSocketStorage: features.has(SocketStorage),
 		bpfobj.ProbeVarHasSocketCookie:  features.has(SocketCookie),
@@ -32,7 +33,10 @@ func configure(opts Options, features Features, programs []string, types *btf.Ca
 		bpfobj.ProbeVarWantTimewaitEnds: opts.TimeWaitEnds && features.has(TimeWaitEnds),
 		bpfobj.ProbeVarCgroupV1Subsys:   cgroupV1Subsys(types),
 		bpfobj.ProbeVarHasTaskFromPid:   hasFunction(types, "bpf_task_from_pid"),
-		bpfobj.ProbeVarAcceptHasTwoArgs: acceptArguments(types) == 2,
+		bpfobj.ProbeVarHasPlainReads:    plainReads,
+		// Not since 6.1, which nothing tells from 6.0: there it only costs.
+		bpfobj.ProbeVarMayInterruptItself: !plainReads,
+		bpfobj.ProbeVarAcceptHasTwoArgs:   acceptArguments(types) == 2,
 	}
 	addFilterConstants(constants, &opts.Filter)
 	if opts.ExcludeSelf {

@@ -32,7 +32,16 @@ type Options struct {
 	// and every object that the kernel frees.
 	TimeWaitEnds bool
 	ExcludeSelf  bool // leave out sockets that this process provably operates on
+	// Types, if not nil, are used instead of being decoded anew.
+	Types *Types
 }
+
+// Types are the kernel's, decoded when first needed, which takes longer than all the
+// rest of Open, and then kept. They are for whoever opens several probes.
+type Types = btf.Cache
+
+// NewTypes has decoded nothing yet.
+func NewTypes() *Types { return btf.NewCache() }
 
 // Probe is the attached programs and their ring buffer. It is for one goroutine.
 type Probe struct {
@@ -54,7 +63,10 @@ type attachment struct {
 // been looked up. It fails with a [*HostError] where this host cannot. The caller
 // must Close the probe.
 func Open(opts Options) (*Probe, error) {
-	types := btf.NewCache() // decoding the kernel's types takes longer than all the rest
+	types := opts.Types
+	if types == nil {
+		types = NewTypes()
+	}
 	if err := checkHost(types); err != nil {
 		return nil, err
 	}

@@ -8,6 +8,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/kernels/expect"
 )
 
 // include/uapi/linux/sock_diag.h and inet_diag.h
@@ -57,7 +59,7 @@ func (th *thread) destroy(s *sock) {
 	from := now()
 	err := th.tryDestroy(diagNamed(s))
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT) && !w.hasDiag(th) {
-		w.t.Skipf("this kernel cannot destroy sockets: %v", err)
+		lacks(w.t, expect.SocketDestroy, err)
 	}
 	if err != nil {
 		w.t.Fatalf("destroy %s: %v", s.what, err)

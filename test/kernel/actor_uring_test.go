@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/kernels/expect"
 )
 
 // include/uapi/linux/io_uring.h
@@ -134,7 +136,7 @@ func (a *actor) openRing(flags uintptr) {
 	a.w.t.Helper()
 	fd, err := a.try(opRing, flags)
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
-		a.w.t.Skipf("no io_uring here: %v", err)
+		lacks(a.w.t, expect.IOUring, err)
 	}
 	a.w.must(a, opRing, err)
 	a.ring = uintptr(fd)

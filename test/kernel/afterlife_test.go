@@ -14,6 +14,7 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/test/kernels/expect"
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
@@ -46,7 +47,10 @@ var afterlives = []struct {
 		n.AwaitGone(a.party)
 		a.until = now()
 	}},
-	{"its timer, after a minute", "expired", minute, minute + coarse, func(_ *testing.T, n *lab.Netns, a *afterlife) {
+	{"its timer, after a minute", "expired", minute, minute + coarse, func(t *testing.T, n *lab.Netns, a *afterlife) {
+		if row, known := thisKernel(t); known && row.Lacks(expect.LongTimeWait) {
+			lacks(t, expect.LongTimeWait, "one kernel of each kind waits for it")
+		}
 		a.party = lab.ServerCloses(n, lab.V4).Child
 		n.AwaitGoneLater(a.party, minute+coarse)
 		a.until = now()

@@ -36,6 +36,17 @@ func thisKernel(t *testing.T) (row expect.Row, known bool) {
 	return row, known
 }
 
+// lacks leaves a test out for want of something, but not where the table says that
+// this kernel has it. The runner reads from the attribute what it was.
+func lacks(t *testing.T, what string, reason any) {
+	t.Helper()
+	t.Attr("lacks", what)
+	if row, known := thisKernel(t); known && !row.Lacks(what) {
+		t.Fatalf("no %s, which the table says that this kernel has: %v", what, reason)
+	}
+	t.Skipf("no %s: %v", what, reason)
+}
+
 func kernelRelease(t *testing.T) string {
 	t.Helper()
 	var u unix.Utsname

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/kernels/expect"
 )
 
 // requireCgroups skips where no hierarchy is mounted that the tracer looks at: the
@@ -16,7 +18,7 @@ func (w *world) requireCgroups() {
 	_, root := cgroupHierarchy()
 	var fs unix.Statfs_t
 	if unix.Statfs(root, &fs) != nil || fs.Type != unix.CGROUP_SUPER_MAGIC && fs.Type != unix.CGROUP2_SUPER_MAGIC {
-		w.t.Skipf("no cgroup hierarchy at %s", root)
+		lacks(w.t, expect.Cgroups, "no hierarchy at "+root)
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/probe"
 )
 
-// score counts the transitions of a case.
+// score counts the transitions of a case, as often as they were told.
 type score struct {
 	all       int
 	touched   int // of sockets that a process has had
@@ -19,16 +19,8 @@ type score struct {
 	forgotten int // without an owner that the tracer had the means to know
 }
 
-func (a *score) add(b score) {
-	a.all += b.all
-	a.touched += b.touched
-	a.known += b.known
-	a.wrong += b.wrong
-	a.forgotten += b.forgotten
-}
-
-// finish closes what is open, waits for the last event and holds every record
-// against the truth.
+// finish closes what is open, waits for the last event and holds every record of
+// each tracer against the truth. It gives the first one's.
 func (w *world) finish() []line {
 	w.t.Helper()
 	for _, a := range w.actors {
@@ -39,9 +31,35 @@ func (w *world) finish() []line {
 		}
 	}
 	w.n.Settle(0)
-	lines := w.tr.stop()
-	w.judge(lines)
-	return lines
+	var first []line
+	for i, lines := range w.collect() {
+		w.tr = w.watches[i].tr
+		w.judge(lines)
+		if i == 0 {
+			first = lines
+		}
+	}
+	w.t.Logf("%d transitions told by %d tracers, %d of sockets in somebody's hands: %d with an owner, %d wrong, %d forgotten",
+		w.score.all, len(w.watches), w.score.touched, w.score.known, w.score.wrong, w.score.forgotten)
+	return first
+}
+
+// collect gives what each tracer has told of all that has happened so far.
+func (w *world) collect() (told [][]line) {
+	w.t.Helper()
+	if w.watches[0].shared {
+		if err := fence(w.n); err != nil {
+			w.t.Fatalf("fence: %v", err)
+		}
+	}
+	for _, v := range w.watches {
+		lines, err := v.lines(w.n)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		told = append(told, lines)
+	}
+	return told
 }
 
 func (w *world) judge(lines []line) {
@@ -50,22 +68,19 @@ func (w *world) judge(lines []line) {
 		if os.Getenv("OWNER_DUMP") != "" {
 			w.t.Log(l.raw)
 		}
-		if l.Type == "transition" && l.Netns == w.n.Inode() {
+		if l.PeerPort == fencePort || l.Netns != w.n.Inode() {
+			continue
+		}
+		if l.Type == "transition" {
 			w.judgeTransition(l)
 		}
-		if l.Type == "connection" && l.Netns == w.n.Inode() {
+		if l.Type == "connection" {
 			if s := w.sockOf(l); s != nil && l.PID != nil {
 				w.checkOwner(l, s)
 			}
 		}
 	}
-	w.t.Logf("%d transitions, %d of sockets in somebody's hands: %d with an owner, %d wrong, %d forgotten",
-		w.score.all, w.score.touched, w.score.known, w.score.wrong, w.score.forgotten)
-	total.add(w.score)
 }
-
-// total is over all cases of one run.
-var total score
 
 // has tells whether this kernel gives the tracer a feature, see probe.DetectFeatures.
 func (w *world) has(feature string) bool {
@@ -108,13 +123,32 @@ func (w *world) sockOf(l line) *sock {
 			return s
 		}
 	}
+	var first *sock
 	for _, s := range w.socks {
-		samePeer := s.peer.Port() == l.PeerPort || l.PeerPort == 0
-		if (s.byPorts || l.Conn == "") && (s.role == l.Role || l.Role == "") && s.local.Port() == l.LocalPort && samePeer {
+		if !s.byPorts && l.Conn != "" || !mayBeOf(l, s) {
+			continue
+		}
+		if first == nil {
+			first = s
+		}
+		// Several may have these ports: the record is held against the one that suits it.
+		if l.PID != nil && w.holderWith(int(*l.PID), s, moment(l.Time.UnixNano())) != nil {
 			return s
 		}
 	}
-	return nil
+	return first
+}
+
+// mayBeOf compares what is known on both sides.
+func mayBeOf(l line, s *sock) bool {
+	if l.Role != "" && s.role != "" && l.Role != s.role {
+		return false
+	}
+	same := func(port, other uint16) bool { return port == 0 || other == 0 || port == other }
+	if s.role == "listener" && l.PeerPort != 0 {
+		return false
+	}
+	return same(l.LocalPort, s.local.Port()) && same(l.PeerPort, s.peer.Port())
 }
 
 func (w *world) wrong(l line, s *sock, format string, args ...any) {
@@ -333,7 +367,12 @@ func (w *world) checkRest(l line, s *sock, at moment) {
 	if len(s.uids) > 0 && (l.UID == nil || !s.uids.may(int(*l.UID), at)) {
 		w.wrong(l, s, "uid is not one of %v", s.uids)
 	}
-	if l.Role != s.role && (!s.beforeTracing || l.Role != "") {
+	if l.Role != s.role && (l.Role != "" || !s.beforeTracing && (w.has(probe.SocketStorage) || showsRole(l))) {
 		w.wrong(l, s, "role %q, want %q", l.Role, s.role)
 	}
+}
+
+// showsRole: by itself, without memory of what was before.
+func showsRole(l line) bool {
+	return slices.ContainsFunc([]string{l.Old, l.New}, func(s string) bool { return s == "SYN_SENT" || s == "LISTEN" })
 }

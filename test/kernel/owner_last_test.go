@@ -16,10 +16,10 @@ func lastCloser(t *testing.T, older bool, reach func(shutter, peer *actor, c, to
 	w := newWorld(t)
 	shutter, peer := w.startActor("shutter", 1), w.startActor("peer", 1)
 	closer := w.startActor("closer", 1)
-	listener := peer.listen(at(7002))
 	if !older {
-		w.trace(in(w.n))
+		w.watch()
 	}
+	listener := peer.listen(at(7002))
 	c := shutter.dial(at(7002))
 	to := peer.accept(listener)
 	reach(shutter, peer, c, to)

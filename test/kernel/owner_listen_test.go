@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/test/kernels/expect"
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
@@ -40,7 +41,10 @@ func TestAListenersOpenerIsNotNamedForTheFileThatCameInItsPlace(t *testing.T) {
 // was in the queue is the other listener's.
 func TestAQueueThatMigratedIsTheOtherListeners(t *testing.T) {
 	play(t, func(w *world) {
-		w.requireSysctl("net.ipv4.tcp_migrate_req", "1") // Linux 5.14
+		if !sysctlExists("net.ipv4.tcp_migrate_req") {
+			lacks(t, expect.QueueMigration, "there is no such sysctl")
+		}
+		w.n.Sysctl("net.ipv4.tcp_migrate_req", "1")
 		client := w.startActor("a-client", 1)
 		first, second := w.startActor("first", 1), w.startActor("second", 1)
 		old := first.listen(at(7000), first.reusePort)
@@ -74,15 +78,6 @@ func clientOf(s *sock, clients []*sock) *sock {
 		}
 	}
 	return nil
-}
-
-// requireSysctl skips where the kernel does not have it.
-func (w *world) requireSysctl(name, value string) {
-	w.t.Helper()
-	if !sysctlExists(name) {
-		w.t.Skipf("this kernel has no %s", name)
-	}
-	w.n.Sysctl(name, value)
 }
 
 const fastOpenBothWithoutCookie = "519" // client, server, no cookie needed on either side

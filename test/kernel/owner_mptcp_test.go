@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/kernels/expect"
 )
 
 // What an MPTCP socket shows of itself are its subflows: TCP sockets of the kernel's
@@ -20,7 +22,7 @@ const (
 func (w *world) requireMPTCP() {
 	w.t.Helper()
 	if !sysctlExists("net.mptcp.enabled") {
-		w.t.Skip("this kernel has no MPTCP")
+		lacks(w.t, expect.MPTCP, "there is no sysctl net.mptcp.enabled")
 	}
 	w.n.Sysctl("net.mptcp.enabled", "1")
 }

@@ -17,14 +17,19 @@ type storm struct {
 
 const stormThreads = 2
 
-// newStormWorld has a tracer that has room for the whole storm.
-func newStormWorld(t *testing.T) *world {
+// newStormWorld has one tracer, with room for the whole storm.
+func newStormWorld(t *testing.T, without ...string) *world {
 	t.Helper()
+	if err := retireShared(); err != nil {
+		t.Error(err)
+	}
 	w := newWorld(t)
 	o := in(w.n)
 	o.BufferSize = 128 << 20
+	o.Without = without
 	w.n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000")
-	w.trace(o)
+	w.tr = startTracer(t, o)
+	w.traced = now()
 	return w
 }
 
@@ -145,6 +150,10 @@ func checkStorm(t *testing.T, w *world, st *storm) {
 
 // All clients are the client process's and all children and listeners the server's.
 func TestAStormBetweenTwoProcessesNamesEachForItsOwnSide(t *testing.T) {
-	w := newStormWorld(t)
-	checkStorm(t, w, blow(w, stormConnections(t), opAccept, opConnect))
+	for _, without := range variants() {
+		t.Run(fmt.Sprintf("without %v", without), func(t *testing.T) {
+			w := newStormWorld(t, without...)
+			checkStorm(t, w, blow(w, stormConnections(t), opAccept, opConnect))
+		})
+	}
 }

@@ -88,11 +88,12 @@ type step struct {
 	from, until moment
 }
 
-// world is a namespace with actors in it, the tracer that watches them, and the truth.
+// world is a namespace with actors in it, the tracers that watch them, and the truth.
 type world struct {
 	t       *testing.T
 	n       *lab.Netns
-	tr      *tracer
+	watches []*watch
+	tr      *tracer // of the watch that is being judged
 	traced  moment
 	actors  []*actor
 	socks   []*sock
@@ -119,16 +120,30 @@ func newWorld(t *testing.T) *world {
 func play(t *testing.T, story func(w *world)) *world {
 	t.Helper()
 	w := newWorld(t)
-	w.trace(in(w.n))
+	w.watch()
 	story(w)
 	w.finish()
 	return w
 }
 
-// trace starts the tracer.
+// watch is enough where there is no socket yet.
+func (w *world) watch() {
+	w.t.Helper()
+	if len(w.socks) > 0 {
+		w.t.Fatal("the test is wrong: a shared tracer is older than any socket")
+	}
+	for _, tr := range sharedTracers(w.t) {
+		w.watches = append(w.watches, &watch{tr, true, len(tr.since(0))})
+	}
+	w.traced = now()
+}
+
+// trace starts tracers of the case's own.
 func (w *world) trace(o options) {
 	w.t.Helper()
-	w.tr = startTracer(w.t, o)
+	for _, tr := range startVariants(w.t, o) {
+		w.watches = append(w.watches, &watch{tr: tr})
+	}
 	w.traced = now()
 	for _, s := range w.socks {
 		s.beforeTracing = true

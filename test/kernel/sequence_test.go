@@ -62,12 +62,17 @@ func playAll(t *testing.T) []story {
 }
 
 func TestEveryConnectionIsToldFromItsFirstTransitionToItsLast(t *testing.T) {
-	tr := startTracer(t, options{Options: probe.Options{Ends: true}})
+	tracers := startVariants(t, options{Options: probe.Options{Ends: true}})
 	stories := playAll(t)
-	lines := tr.stop()
+	var told [][]line
+	for _, tr := range tracers {
+		told = append(told, tr.stop())
+	}
 	for _, s := range stories {
 		t.Run(fmt.Sprintf("%s %v", s.name, s.family), func(t *testing.T) {
-			checkStory(t, s, s.of(ofType(lines, "transition")))
+			for _, lines := range told {
+				checkStory(t, s, s.of(ofType(lines, "transition")))
+			}
 		})
 	}
 }

@@ -84,6 +84,9 @@ func storms(t *testing.T, c stormCase) {
 func tellStorm(t *testing.T, c stormCase) []string {
 	t.Helper()
 	const workers = 2
+	if err := retireShared(); err != nil {
+		t.Error(err)
+	}
 	n := lab.NewNetns(t)
 	n.Sysctl("net.ipv4.tcp_max_tw_buckets", strconv.Itoa(c.buckets))
 	tr := startTracer(t, in(n))

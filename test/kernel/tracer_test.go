@@ -8,8 +8,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -69,59 +70,86 @@ func in(n *lab.Netns) options {
 func startTracer(t testing.TB, o options) *tracer {
 	t.Helper()
 	lab.RequireRoot(t)
-	o.Without = append(o.Without, switchedOff()...)
-	p, err := probe.Open(o.Options)
-	if err != nil {
-		t.Fatalf("open probe: %v", err)
-	}
-	out, err := os.Create(filepath.Join(t.TempDir(), "stream"))
+	tr, err := launch(o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	tr.t = t
+	t.Cleanup(func() {
+		tr.cancel()
+		if err := tr.probe.Close(); err != nil {
+			t.Errorf("close probe: %v", err)
+		}
+		tr.out.Close()
+	})
+	return tr
+}
+
+// kernelTypes are decoded once for all tests: emulated, that takes half a second.
+var kernelTypes = probe.NewTypes()
+
+// launch starts a tracer that no test owns.
+func launch(o options) (*tracer, error) {
+	o.Types = kernelTypes
+	o.Without = append(slices.Clone(o.Without), switchedOff()...)
+	p, err := probe.Open(o.Options)
+	if err != nil {
+		return nil, fmt.Errorf("open probe: %w", err)
+	}
+	out, err := os.CreateTemp("", "tcpshift-stream-")
+	if err == nil {
+		err = os.Remove(out.Name()) // it goes with the last descriptor
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	tr := &tracer{t: t, probe: p, started: make(chan struct{}), cancel: cancel, done: make(chan error, 1), out: out, reading: o.reading}
+	tr := &tracer{
+		probe: p, started: make(chan struct{}), cancel: cancel, done: make(chan error, 1),
+		out: out, reading: o.reading,
+	}
 	go func() {
 		tr.done <- trace.Run(ctx, trace.Config{
 			Source: p, Sink: tr, Encoder: record.NewNDJSON(nil), Only: o.only,
 			Start: record.Start{Version: "test", Arch: "test"},
 		})
 	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := p.Close(); err != nil {
-			t.Errorf("close probe: %v", err)
-		}
-		out.Close()
-	})
 	select {
 	case <-tr.started:
+		return tr, nil
 	case err := <-tr.done:
-		t.Fatalf("tracer ended before it began: %v", err)
+		return nil, errors.Join(fmt.Errorf("tracer ended before it began: %w", err), p.Close())
 	}
-	return tr
 }
 
 // await waits until what has been written so far is as wanted.
 func (tr *tracer) await(wanted func(text string) bool) {
 	tr.t.Helper()
-	const patience = 30 * time.Second
-	for began := time.Now(); time.Since(began) < patience; time.Sleep(10 * time.Millisecond) {
-		seen := wanted(string(tr.written()))
-		if seen {
-			return
-		}
+	if err := tr.awaitSince(0, func(text []byte) bool { return wanted(string(text)) }); err != nil {
+		tr.t.Error(err)
 	}
-	tr.t.Errorf("what was awaited has not been told within %v", patience)
 }
 
-// written is everything so far.
-func (tr *tracer) written() []byte {
-	tr.t.Helper()
-	text, err := os.ReadFile(tr.out.Name())
-	if err != nil {
-		tr.t.Fatal(err)
+// awaitSince looks at the output from an offset on.
+func (tr *tracer) awaitSince(offset int, wanted func(text []byte) bool) error {
+	const patience = 30 * time.Second
+	for began := time.Now(); time.Since(began) < patience; time.Sleep(10 * time.Millisecond) {
+		if wanted(tr.since(offset)) {
+			return nil
+		}
 	}
-	return text
+	return fmt.Errorf("what was awaited has not been told within %v", patience)
+}
+
+// since is the output so far, from an offset on; it only ever grows.
+func (tr *tracer) since(offset int) []byte {
+	info, err := tr.out.Stat()
+	if err != nil {
+		panic(err) // fstat of an open file
+	}
+	text := make([]byte, int(info.Size())-offset)
+	n, _ := tr.out.ReadAt(text, int64(offset)) // what cannot be read will be missed
+	return text[:n]
 }
 
 // requireFeature leaves out a test of what this kernel does not give; which kernel
@@ -129,12 +157,14 @@ func (tr *tracer) written() []byte {
 func requireFeature(t *testing.T, name string) {
 	t.Helper()
 	lab.RequireRoot(t)
-	for _, f := range probe.DetectFeatures() {
+	for _, f := range detectFeatures() {
 		if f.Name == name && f.Err != nil {
-			t.Skipf("this kernel gives no %s: %v", name, f.Err)
+			lacks(t, name, f.Err)
 		}
 	}
 }
+
+var detectFeatures = sync.OnceValue(probe.DetectFeatures)
 
 // line is one record, as a reader of the output sees it.
 type line struct {
@@ -201,38 +231,53 @@ type line struct {
 // them: the tracer detaches, and then reads the ring to its end.
 func (tr *tracer) stop() []line {
 	tr.t.Helper()
-	tr.cancel()
-	if err := <-tr.done; err != nil {
-		tr.t.Fatalf("tracer: %v", err)
+	lines, err := tr.end()
+	if err != nil {
+		tr.t.Fatal(err)
 	}
-	var lines []line
-	for raw := range bytes.Lines(tr.written()) {
-		l := line{raw: string(raw)}
-		if err := json.Unmarshal(raw, &l); err != nil {
-			tr.t.Fatalf("line is no JSON: %v\n%s", err, raw)
-		}
-		lines = append(lines, l)
-	}
-	tr.checkFrame(lines)
 	return lines
 }
 
+func (tr *tracer) end() ([]line, error) {
+	tr.cancel()
+	if err := <-tr.done; err != nil {
+		return nil, fmt.Errorf("tracer: %w", err)
+	}
+	lines, err := parseLines(tr.since(0))
+	if err != nil {
+		return nil, err
+	}
+	return lines, checkFrame(lines)
+}
+
+func parseLines(text []byte) ([]line, error) {
+	var lines []line
+	for raw := range bytes.Lines(text) {
+		l := line{raw: string(raw)}
+		if err := json.Unmarshal(raw, &l); err != nil {
+			return nil, fmt.Errorf("line is no JSON: %w\n%s", err, raw)
+		}
+		lines = append(lines, l)
+	}
+	return lines, nil
+}
+
 // checkFrame holds what is true of every stream.
-func (tr *tracer) checkFrame(lines []line) {
-	tr.t.Helper()
+func checkFrame(lines []line) error {
 	if len(lines) < 2 || lines[0].Type != "start" || lines[len(lines)-1].Type != "stop" {
-		tr.t.Fatalf("the stream does not run from start to stop: %d records", len(lines))
+		return fmt.Errorf("the stream does not run from start to stop: %d records", len(lines))
 	}
 	for i, l := range lines {
 		if l.Seq != uint64(i+1) {
-			tr.t.Fatalf("record %d has seq %d", i+1, l.Seq)
+			return fmt.Errorf("record %d has seq %d", i+1, l.Seq)
 		}
 	}
 	s := lines[len(lines)-1]
 	if lost := s.LostRingFull + s.LostRingBusy + s.LostReentry; s.Seen != s.Filtered+lost+s.Held+s.Read ||
 		s.Read != s.Written+s.Dropped || s.Fired != s.Entered+s.Missed || s.Seen != s.Fired-s.OtherProtocol {
-		tr.t.Errorf("the numbers do not add up: %s", s.raw)
+		return fmt.Errorf("the numbers do not add up: %s", s.raw)
 	}
+	return nil
 }
 
 func countType(text, recordType string) int {

@@ -97,17 +97,31 @@ func (r *testRun) test(name string) *test {
 	return t
 }
 
-// counts are of tests that have no subtests: the others only sum them up. A test
-// that ended with no result has run and not passed.
-type counts struct {
-	run, passed int
+func (t *test) attr(key string) string {
+	for _, a := range t.attrs {
+		if a[0] == key {
+			return a[1]
+		}
+	}
+	return ""
 }
 
-func (c *console) counts() counts {
+// counts are of tests that have no subtests: the others only sum them up. A test
+// that ended with no result has run and not passed. One is left out only if it says
+// for want of what, and mayLack it.
+type counts struct {
+	run, passed, leftOut int
+}
+
+func (c *console) counts(mayLack func(what string) bool) counts {
 	var sum counts
 	for _, r := range c.runs {
 		for name, t := range r.tests {
 			if r.hasSubtests(name) {
+				continue
+			}
+			if t.result == "SKIP" && mayLack(t.attr("lacks")) {
+				sum.leftOut++
 				continue
 			}
 			sum.run++

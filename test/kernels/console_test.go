@@ -47,12 +47,34 @@ FAIL
 PASS
 ` + said(guest.Ended, "1") + "[    9.0] reboot: Restarting system\n"
 
+func lacksNothing(string) bool { return false }
+
+func TestATestIsLeftOutOnlyForWantOfWhatTheTableDenies(t *testing.T) {
+	skip := func(attr string) string {
+		return said(guest.Running, "") + "=== RUN   TestOne\n" + attr + "--- SKIP: TestOne (0.00s)\n"
+	}
+	for _, tt := range []struct {
+		name, output string
+		want         counts
+	}{
+		{"denied", skip("=== ATTR  TestOne lacks mptcp\n"), counts{leftOut: 1}},
+		{"not denied", skip("=== ATTR  TestOne lacks accept_hook\n"), counts{run: 1}},
+		{"without a reason", skip(""), counts{run: 1}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := consoleOf(tt.output).counts(func(what string) bool { return what == "mptcp" }); got != tt.want {
+				t.Errorf("counts %+v, want %+v", got, tt.want)
+			}
+		})
+	}
+}
+
 func TestAConsoleIsUnderstood(t *testing.T) {
 	c := consoleOf(wholeConsole)
 	if c.release != "6.12.107+deb13-cloud-amd64" || !c.ended || c.status != 1 {
 		t.Errorf("release %q, ended %v with %d", c.release, c.ended, c.status)
 	}
-	if got, want := c.counts(), (counts{run: 4, passed: 2}); got != want {
+	if got, want := c.counts(lacksNothing), (counts{run: 4, passed: 2}); got != want {
 		t.Errorf("counts %+v, want %+v", got, want)
 	}
 	if got := c.attr("features"); got != "socket_storage,socket_cookie" {
@@ -76,7 +98,7 @@ func TestAConsoleIsUnderstood(t *testing.T) {
 func TestATestWithoutAResultHasNotPassed(t *testing.T) {
 	died := "=== RUN   TestOne\n--- PASS: TestOne (0.10s)\n=== RUN   TestTwo\npanic: no\n"
 	c := consoleOf(said(guest.Booted, "6.1") + said(guest.Running, "") + died)
-	if got, want := c.counts(), (counts{run: 2, passed: 1}); got != want || c.ended {
+	if got, want := c.counts(lacksNothing), (counts{run: 2, passed: 1}); got != want || c.ended {
 		t.Errorf("counts %+v, want %+v; ended %v", got, want, c.ended)
 	}
 }

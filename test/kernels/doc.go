@@ -53,7 +53,7 @@ func newDoc(outcomes []*outcome, now time.Time) doc {
 			Line: o.column.line, Arch: o.column.arch, Release: o.console.release,
 			Package: o.kernel.Package.Name, Version: o.kernel.Package.Version,
 			Instructions: orElse(mostWalked(o.console), "the kernel does not tell"),
-			Passed:       o.console.counts().passed,
+			Passed:       o.counts().passed,
 		})
 	}
 	slices.SortStableFunc(d.Columns, func(a, b docColumn) int {

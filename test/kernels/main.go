@@ -140,6 +140,6 @@ func (s *settings) runOne(kernels *cache, o *outcome, initramfs string) {
 		return
 	}
 	s.guests.run(o, initramfs)
-	n := o.console.counts()
+	n := o.counts()
 	s.guests.tell(o.column, fmt.Sprintf("%d of %d passed in %d s", n.passed, n.run, int(o.took.Seconds())))
 }

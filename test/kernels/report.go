@@ -24,18 +24,18 @@ func report(w io.Writer, outcomes []*outcome, took time.Duration, log func(colum
 
 func table(w io.Writer, outcomes []*outcome) {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "kernel\tarch\trelease\trun\tpassed\tseconds\tresult\tinstructions\tfeatures")
+	fmt.Fprintln(t, "kernel\tarch\trelease\trun\tpassed\tleft out\tseconds\tresult\tinstructions\tfeatures")
 	for _, o := range outcomes {
 		var n counts
 		release, features, walked := "-", "-", "-"
 		if o.console != nil {
-			n = o.console.counts()
+			n = o.counts()
 			release = orElse(o.console.release, "-")
 			features = orElse(o.console.attr("features"), "none")
 			walked = orElse(mostWalked(o.console), "not told")
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%s\t%s\t%s\n", o.column.line, o.column.arch, release,
-			n.run, n.passed, int(o.took.Seconds()), verdict(o), walked, features)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", o.column.line, o.column.arch, release,
+			n.run, n.passed, n.leftOut, int(o.took.Seconds()), verdict(o), walked, features)
 	}
 	t.Flush()
 }

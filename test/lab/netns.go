@@ -25,11 +25,12 @@ import (
 func RequireRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		missing(t, "needs root, to make network namespaces: run it with sudo")
+		Missing(t, "needs root, to make network namespaces: run it with sudo")
 	}
 }
 
-func missing(t testing.TB, what string) {
+// Missing skips a test for want of something that can be installed; under CI=true it fails.
+func Missing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatal(what)

@@ -136,7 +136,7 @@ func TestWithoutRootATestFailsOnlyUnderCI(t *testing.T) {
 	for ci, want := range map[string]string{"true": "fatal", "": "skip"} {
 		t.Setenv("CI", ci)
 		v := &verdict{TB: t}
-		missing(v, "needs root")
+		Missing(v, "needs root")
 		if got := strings.Fields(v.said)[0]; got != want {
 			t.Errorf("CI=%q: got %s, want %s", ci, got, want)
 		}

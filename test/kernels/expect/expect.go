@@ -18,11 +18,22 @@ const (
 	TimeWaitEnds  = "time_wait_ends"
 )
 
+// What some tests need besides.
+const (
+	MPTCP          = "mptcp"
+	QueueMigration = "queue_migration" // net.ipv4.tcp_migrate_req, since 5.14
+	IOUring        = "io_uring"
+	SocketDestroy  = "socket_destroy" // ss -K
+	Cgroups        = "cgroups"
+	LongTimeWait   = "long_time_wait" // no feature: a minute is only waited for on one kernel of each kind
+)
+
 // Row is one kernel on one architecture.
 type Row struct {
 	Line     string // such as 6.12
 	Arch     string // as Go calls it
 	Features []string
+	Lacking  []string // of what only tests need
 
 	AcceptArguments int  // of inet_csk_accept()
 	TableByNetns    bool // the hash table is found from the namespace, else from the protocol
@@ -35,6 +46,14 @@ type Row struct {
 
 // Gives tells whether the kernel has the feature.
 func (r *Row) Gives(feature string) bool { return slices.Contains(r.Features, feature) }
+
+// Lacks tells whether a test may be left out for want of a feature or another thing.
+func (r *Row) Lacks(what string) bool {
+	if slices.Contains([]string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, what) {
+		return !r.Gives(what)
+	}
+	return slices.Contains(r.Lacking, what)
+}
 
 // Lines are the kernels tested, the oldest first.
 var Lines = []string{"5.10", "6.1", "6.12", "6.18", "7.1"}
@@ -49,21 +68,21 @@ const MaxInstructions = 500_000
 // Table has a row for every line and architecture. On arm64 the kernel attaches
 // no trampolines before 6.4.
 var Table = []Row{
-	{Line: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
-	{Line: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
-	{Line: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds},
+	{Line: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds}, Lacking: []string{MPTCP, QueueMigration}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Line: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds}, Lacking: []string{MPTCP, QueueMigration, LongTimeWait}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Line: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{LongTimeWait},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
 	{Line: "6.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, TimeWaitEnds},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
 	{Line: "6.12", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds},
 		AcceptArguments: 2, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Line: "6.12", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds},
+	{Line: "6.12", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{LongTimeWait},
 		AcceptArguments: 2, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Line: "6.18", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds},
+	{Line: "6.18", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{LongTimeWait},
 		AcceptArguments: 2, TableByNetns: true, Instructions: true},
-	{Line: "6.18", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds},
+	{Line: "6.18", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{LongTimeWait},
 		AcceptArguments: 2, TableByNetns: true, Instructions: true},
-	{Line: "7.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds},
+	{Line: "7.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{LongTimeWait},
 		AcceptArguments: 2, TableByNetns: true, PreemptsPrograms: true, Instructions: true},
 	{Line: "7.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds},
 		AcceptArguments: 2, TableByNetns: true, PreemptsPrograms: true, Instructions: true},

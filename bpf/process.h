@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Whether a process still lives and still has a file. Processes and files are looked
+ * at by their addresses and without references, so each answer is checked against
+ * something that does not come again.
+ */
+#ifndef TCPSHIFT_PROCESS_H
+#define TCPSHIFT_PROCESS_H
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include "cgroup.h"
+#include "config.h"
+#include "memory.h"
+#include "read.h"
+
+#define FDS_SEARCHED 64
+#define THREADS_SEARCHED 8
+
+static __always_inline bool has_file_at(struct fdtable *fdt, __u32 fd, __u64 file)
+{
+	struct file **files;
+	__u64 at = 0;
+
+	if (fd >= READ(fdt, max_fds))
+		return false;
+	files = READ_POINTER(fdt, fd);
+	bpf_probe_read_kernel(&at, sizeof(at), &files[fd]);
+	return at == file;
+}
+
+/*
+ * Where most processes have most of their sockets; -1: not among those. Global,
+ * as all functions with a loop, so that the verifier walks the loop only once.
+ */
+__noinline int search_fd(__u64 fdt, __u64 file)
+{
+	for (int fd = 0; fd < FDS_SEARCHED; fd++) {
+		if (has_file_at((struct fdtable *)fdt, fd, file))
+			return fd;
+	}
+	return -1;
+}
+
+/*
+ * The descriptor on which the current system call operates: it is the first
+ * argument of every call on a socket. Where it is not, in io_uring for one, the
+ * table has something else at that place.
+ */
+static __always_inline int current_fd(struct fdtable *fdt, __u64 file)
+{
+	struct pt_regs *regs;
+	__u32 fd;
+
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		return -1;
+	regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	fd = READ(regs, first_argument);
+	return has_file_at(fdt, fd, file) ? (int)fd : -1;
+}
+
+/* Its last descriptor is closed, and what else referred to it is done. */
+static __always_inline bool is_released(__u64 address)
+{
+	struct file *file = (struct file *)address;
+	struct file___6_12 *old = (struct file___6_12 *)address;
+
+	if (bpf_core_field_exists(file->f_ref))
+		return READ(file, f_ref.refcnt.counter) < 0;
+	return !BPF_CORE_READ(old, f_count.counter);
+}
+
+static __always_inline struct sock *sock_behind(__u64 address)
+{
+	struct file *file = (struct file *)address;
+	struct socket *socket = READ_POINTER(file, private_data);
+
+	return READ_POINTER(socket, sk);
+}
+
+static __always_inline bool is_self(void)
+{
+	struct bpf_pidns_info ns;
+
+	if (bpf_get_ns_current_pid_tgid(self_pidns_dev, self_pidns_ino, &ns, sizeof(ns)))
+		return false;
+	return ns.tgid == self_pid;
+}
+
+/* Two words where the kernel fills a name up with zeros, since 5.17. */
+static __always_inline void read_comm(struct task_struct *task, struct holder *h)
+{
+	if (has_plain_reads)
+		__builtin_memcpy(h->comm, typed(task)->comm, TASK_COMM_LEN);
+	else
+		BPF_CORE_READ_STR_INTO(&h->comm, task, comm);
+}
+
+/* What can change in the life of a process. */
+static __always_inline void refresh(struct task_struct *leader, struct holder *h)
+{
+	read_comm(leader, h);
+	h->cgroup_id = cgroup_id_of_task(leader, h->cgroup_id);
+}
+
+static __always_inline void describe_process(struct task_struct *leader, struct holder *h)
+{
+	h->leader = (__u64)leader;
+	h->started_ns = READ(leader, start_time);
+	h->pid = READ(leader, tgid);
+	refresh(leader, h);
+}
+
+/* Whether it is still the same process with the same file, which a closed socket has lost. */
+static __always_inline bool is_same(const struct holder *h, struct task_struct *leader, __u64 file)
+{
+	return h->leader == (__u64)leader && (h->file == file || !file) &&
+	       h->pid == bpf_get_current_pid_tgid() >> 32 &&
+	       h->started_ns == READ(leader, start_time);
+}
+
+/* Whether that process still lives, or at least has not been reaped. */
+static __always_inline bool is_alive(const struct holder *h)
+{
+	struct task_struct *leader = (struct task_struct *)h->leader;
+
+	return (__u32)READ(leader, tgid) == h->pid && READ(leader, start_time) == h->started_ns &&
+	       READ_POINTER(leader, thread_pid);
+}
+
+/* Since 6.2. */
+struct task_struct *bpf_task_from_pid(__s32 pid) __ksym __weak;
+void bpf_task_release(struct task_struct *task) __ksym __weak;
+
+/* Whether another process goes by that number now; yes, where there is no way to know. */
+static __always_inline bool is_pid_taken(__u32 pid)
+{
+	struct task_struct *task;
+
+	if (!has_task_from_pid)
+		return true;
+	task = bpf_task_from_pid(pid);
+	if (!task)
+		return false;
+	bpf_task_release(task);
+	return true;
+}
+
+/* Whether one of the process's threads has that table: one that nobody has is freed. */
+__noinline int has_table(__u64 address, __u64 files)
+{
+	struct task_struct *leader = (struct task_struct *)address;
+	struct signal_struct *signal = READ_POINTER(leader, signal);
+	struct list_head *end =
+		(void *)signal + bpf_core_field_offset(struct signal_struct, thread_head);
+	struct list_head *at = READ_POINTER(end, next);
+
+	for (int i = 0; i < THREADS_SEARCHED; i++) {
+		struct task_struct *task =
+			(void *)at - bpf_core_field_offset(struct task_struct, thread_node);
+
+		if (!at || at == end)
+			return 0;
+		if ((__u64)READ_POINTER(task, files) == files)
+			return 1;
+		at = READ_POINTER(at, next);
+	}
+	return 0;
+}
+
+/* The leader's table is every thread's; without one, the table that they had. */
+static __always_inline struct fdtable *table_of(const struct holder *h)
+{
+	struct task_struct *leader = (struct task_struct *)h->leader;
+	struct files_struct *files = READ_POINTER(leader, files);
+
+	if (!files && READ(leader, signal, live.counter) > 0 && has_table(h->leader, h->files))
+		files = (struct files_struct *)h->files;
+	return files ? READ_POINTER(files, fdt) : NULL;
+}
+
+#endif

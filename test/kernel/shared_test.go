@@ -1,0 +1,129 @@
+package kernel_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// Most cases need a tracer that was there before them and nothing else of it. They
+// have one in common, which traces every namespace, and, where the kernel gives the
+// accept hook, a second one without, as on a locked-down host: what happens once is
+// told twice, and held against the truth twice.
+var shared []*tracer
+
+// variants are the features that the tracers of a case do without.
+func variants() [][]string {
+	for _, f := range detectFeatures() {
+		if f.Name == probe.AcceptHook && f.Err == nil && !slices.Contains(switchedOff(), probe.AcceptHook) {
+			return [][]string{nil, {probe.AcceptHook}}
+		}
+	}
+	return [][]string{nil}
+}
+
+// startVariants is for a test that wants tracers of its own.
+func startVariants(t testing.TB, o options) (tracers []*tracer) {
+	t.Helper()
+	for _, without := range variants() {
+		o.Without = without
+		tracers = append(tracers, startTracer(t, o))
+	}
+	return tracers
+}
+
+func sharedTracers(t testing.TB) []*tracer {
+	t.Helper()
+	lab.RequireRoot(t)
+	if len(shared) > 0 {
+		return shared
+	}
+	for _, without := range variants() {
+		tr, err := launch(options{Options: probe.Options{Ends: true, Without: without}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared = append(shared, tr)
+	}
+	return shared
+}
+
+// retireShared ends them: before a storm, which they would only slow down, and at
+// the end of all tests.
+func retireShared() error {
+	var errs []error
+	for _, tr := range shared {
+		_, err := tr.end()
+		errs = append(errs, err, tr.probe.Close(), tr.out.Close())
+	}
+	shared = nil
+	return errors.Join(errs...)
+}
+
+func TestMain(m *testing.M) {
+	status := m.Run()
+	if err := retireShared(); err != nil {
+		fmt.Fprintln(os.Stderr, "the tracers that tests shared:", err)
+		status = max(status, 1)
+	}
+	os.Exit(status)
+}
+
+// A watch is one tracer over a case.
+type watch struct {
+	tr     *tracer
+	shared bool
+	from   int // where in the output of a shared one the case begins
+}
+
+// lines are all that the tracer says of the namespace; its own tracer has ended then.
+func (v *watch) lines(n *lab.Netns) ([]line, error) {
+	if !v.shared {
+		return v.tr.end()
+	}
+	if err := v.tr.awaitSince(v.from, func(text []byte) bool { return hasFence(n, text) }); err != nil {
+		return nil, err
+	}
+	lines, err := parseLines(v.tr.since(v.from))
+	return slices.DeleteFunc(lines, func(l line) bool { return l.Netns != n.Inode() || l.PeerPort == fencePort }), err
+}
+
+const fencePort = 9
+
+// fence makes a transition after which nothing comes that happened before: the ring
+// keeps the order. Nobody listens on that port.
+func fence(n *lab.Netns) error {
+	var err error
+	n.Do(func() {
+		var fd int
+		if fd, err = unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0); err != nil {
+			return
+		}
+		defer unix.Close(fd)
+		to := unix.SockaddrInet4{Port: fencePort, Addr: netip.AddrFrom4([4]byte{127, 0, 0, 1}).As4()}
+		if err = unix.Connect(fd, &to); errors.Is(err, unix.ECONNREFUSED) {
+			err = nil
+		}
+	})
+	return err
+}
+
+func hasFence(n *lab.Netns, text []byte) bool {
+	for l := range bytes.Lines(text) {
+		if bytes.Contains(l, fmt.Appendf(nil, `"netns":%d,`, n.Inode())) &&
+			bytes.Contains(l, fmt.Appendf(nil, `"peer_port":%d,`, fencePort)) &&
+			bytes.Contains(l, []byte(`"new_state":"CLOSE"`)) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,116 @@
+package load_test
+
+import (
+	"bufio"
+	"bytes"
+	"flag"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// make bench-load raises the first two.
+var (
+	connections = flag.Int("connections", 2_000, "connections in each storm")
+	rounds      = flag.Int("rounds", 1, "pairs of storms for each tracer")
+	pause       = flag.Duration("pause", 0, "between two storms")
+	some        = flag.String("tracers", "", "only those whose names match this pattern")
+	doc         = flag.String("doc", "", "append the table to this file")
+)
+
+// column is what has been measured of a tracer.
+type column struct {
+	subject
+	ratios    []float64 // of the rate to that of the storm without a tracer before it
+	rates     []float64
+	kernel    []float64 // ns a transition
+	own       []float64 // ns a transition
+	captured  []float64 // of the transitions that there were
+	anonBytes []float64
+}
+
+func TestWhatTracingCosts(t *testing.T) {
+	lab.RequireRoot(t)
+	lab.MountTracefs(t)
+	var columns []*column
+	pattern, err := regexp.Compile(*some)
+	if err != nil {
+		t.Fatalf("-tracers: %v", err)
+	}
+	for _, s := range subjects() {
+		if !pattern.MatchString(s.name) {
+			continue
+		}
+		if _, err := exec.LookPath(s.command[0]); err != nil {
+			lab.Missing(t, "needs "+s.command[0]+": make install-deps")
+		}
+		columns = append(columns, &column{subject: s})
+	}
+	untraced := &column{subject: subject{name: "nothing"}}
+	for range *rounds {
+		for _, c := range columns {
+			alone := measure(t, untraced.subject, false)
+			c.add(alone, measure(t, c.subject, false))
+			untraced.add(alone, alone)
+			c.addTimed(measure(t, c.subject, true))
+		}
+	}
+	columns = slices.Insert(columns, 0, untraced)
+	for _, c := range columns {
+		if c.name == "tcpshift" && c.captured[0] < 0.9995 {
+			t.Errorf("tcpshift told of %.6f of the transitions", c.captured[0])
+		}
+	}
+	report(t, columns, startTimes(t))
+}
+
+func (c *column) add(alone, traced run) {
+	fired := float64(traced.fired)
+	c.rates = append(c.rates, traced.rate)
+	c.ratios = append(c.ratios, traced.rate/alone.rate)
+	c.own = append(c.own, float64(traced.own.Nanoseconds())/fired)
+	c.captured = append(c.captured, float64(traced.captured)/fired)
+	c.anonBytes = append(c.anonBytes, float64(traced.anon))
+}
+
+func (c *column) addTimed(r run) {
+	c.kernel = append(c.kernel, float64(r.kernel.Nanoseconds())/float64(r.fired))
+}
+
+// startTimes are how long tcpshift took from its exec to its start record, in ms.
+func startTimes(t *testing.T) []float64 {
+	t.Helper()
+	var all []float64
+	for range 5 * *rounds {
+		cmd := exec.Command(tcpshift, "--duration", "1ms")
+		output, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd.Stderr = os.Stderr
+		began := time.Now()
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		reader := bufio.NewReader(output)
+		first, err := reader.ReadBytes('\n')
+		all = append(all, float64(time.Since(began).Microseconds())/1000)
+		if err != nil || !bytes.Contains(first, []byte(`"type":"start"`)) {
+			t.Errorf("the first line is %q: %v", first, err)
+		}
+		_, _ = reader.WriteTo(discard{})
+		if err := cmd.Wait(); err != nil {
+			t.Error(err)
+		}
+	}
+	return all
+}
+
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }

@@ -1,0 +1,207 @@
+package load_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// run is what one storm showed.
+type run struct {
+	rate     float64 // connections a second
+	fired    uint64  // transitions
+	captured uint64
+	kernel   time.Duration // in the tracer's programs, where that was measured
+	own      time.Duration // the tracer's CPU time, start-up excluded
+	anon     int64         // bytes, RssAnon
+}
+
+// measure blows one storm, with a tracer beside it or not. The kernel's time is
+// measured only on demand: the measurement itself costs.
+func measure(t *testing.T, s subject, timed bool) (r run) {
+	t.Run(s.name, func(t *testing.T) {
+		n := lab.NewNetns(t)
+		n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000")
+		if timed {
+			stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
+			if err != nil {
+				t.Fatalf("enable BPF statistics: %v", err)
+			}
+			defer stats.Close()
+		}
+		var tr *tracer
+		if len(s.command) > 0 {
+			tr = startTracer(t, s)
+		}
+		began := time.Now()
+		made := lab.Storm(n, lab.StormConfig{Connections: *connections})
+		r.rate = float64(made) / time.Since(began).Seconds()
+		r.fired = uint64(10*made + 2*2) // see lab.Storm
+		if tr != nil {
+			tr.end(&r, n.Inode())
+		}
+	})
+	// What is left of the namespace goes away in the background.
+	time.Sleep(*pause)
+	return r
+}
+
+// tracer is a subject at work.
+type tracer struct {
+	t         *testing.T
+	subject   subject
+	cmd       *exec.Cmd
+	output    *os.File
+	complaint bytes.Buffer
+	programs  []*ebpf.Program
+	spent     time.Duration // before the storm
+}
+
+func startTracer(t *testing.T, s subject) *tracer {
+	t.Helper()
+	output, err := os.Create(filepath.Join(t.TempDir(), "output"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := programIDs(t)
+	tr := &tracer{t: t, subject: s, cmd: exec.Command(s.command[0], s.command[1:]...), output: output}
+	tr.cmd.Stdout, tr.cmd.Stderr = output, &tr.complaint
+	if err := tr.cmd.Start(); err != nil {
+		t.Fatalf("start %s: %v", s.name, err)
+	}
+	t.Cleanup(func() {
+		if tr.cmd.ProcessState == nil {
+			_ = tr.cmd.Process.Kill()
+			_ = tr.cmd.Wait()
+		}
+		for _, p := range tr.programs {
+			p.Close()
+		}
+		output.Close()
+	})
+	tr.awaitReady(before)
+	for id := range programIDs(t) {
+		if p, err := ebpf.NewProgramFromID(id); err == nil && !before[id] {
+			tr.programs = append(tr.programs, p)
+		}
+	}
+	tr.spent = tr.cpu()
+	return tr
+}
+
+// awaitReady waits for what the tracer says; one that says nothing until its output
+// fills is ready a moment after its programs are there.
+func (tr *tracer) awaitReady(before map[ebpf.ProgramID]bool) {
+	tr.t.Helper()
+	const limit = 30 * time.Second
+	for began := time.Now(); time.Since(began) < limit; time.Sleep(5 * time.Millisecond) {
+		if tr.subject.ready == "" {
+			if len(programIDs(tr.t)) > len(before) {
+				time.Sleep(time.Second)
+				return
+			}
+			continue
+		}
+		if b, err := os.ReadFile(tr.output.Name()); err == nil && bytes.Contains(b, []byte(tr.subject.ready)) {
+			return
+		}
+	}
+	tr.t.Fatalf("%s was not ready within %v: %s", tr.subject.name, limit, tr.complaint.String())
+}
+
+// end lets the tracer come to rest, reads what it cost, and ends it.
+func (tr *tracer) end(r *run, netns uint32) {
+	tr.t.Helper()
+	tr.rest()
+	r.own = tr.cpu() - tr.spent
+	r.anon = tr.anon()
+	for _, p := range tr.programs {
+		stats, err := p.Stats()
+		if err != nil {
+			tr.t.Fatalf("read a program's statistics: %v", err)
+		}
+		r.kernel += stats.Runtime
+	}
+	if err := tr.cmd.Process.Signal(syscall.SIGINT); err != nil {
+		tr.t.Fatalf("interrupt %s: %v", tr.subject.name, err)
+	}
+	_ = tr.cmd.Wait() // some end with the signal, others with a status
+	if tr.subject.captured != nil {
+		r.captured = tr.subject.captured(tr.t, tr.output, netns)
+	}
+}
+
+// rest waits until the tracer has handled what lies before it: it spends no more time.
+func (tr *tracer) rest() {
+	tr.t.Helper()
+	const step, idle = 200 * time.Millisecond, 10 * time.Millisecond
+	for last := tr.cpu(); ; {
+		time.Sleep(step)
+		now := tr.cpu()
+		if now-last < idle {
+			return
+		}
+		last = now
+	}
+}
+
+// cpu is what all its threads have run, in user space and in the kernel.
+func (tr *tracer) cpu() time.Duration {
+	tr.t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/schedstat", tr.cmd.Process.Pid))
+	if err != nil || len(threads) == 0 {
+		tr.t.Fatalf("%s has ended: %s", tr.subject.name, tr.complaint.String())
+	}
+	total := time.Duration(0)
+	for _, path := range threads {
+		b, _ := os.ReadFile(path) // a thread may be gone
+		first, _, _ := strings.Cut(string(b), " ")
+		if ns, err := strconv.ParseInt(first, 10, 64); err == nil {
+			total += time.Duration(ns)
+		}
+	}
+	return total
+}
+
+func (tr *tracer) anon() int64 {
+	tr.t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tr.cmd.Process.Pid))
+	if err != nil {
+		tr.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, found := strings.CutPrefix(line, "RssAnon:"); found {
+			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			if err != nil {
+				tr.t.Fatal(err)
+			}
+			return kib << 10
+		}
+	}
+	tr.t.Fatal("no RssAnon in /proc/PID/status")
+	return 0
+}
+
+func programIDs(t *testing.T) map[ebpf.ProgramID]bool {
+	t.Helper()
+	ids := map[ebpf.ProgramID]bool{}
+	for id := ebpf.ProgramID(0); ; {
+		next, err := ebpf.ProgramGetNextID(id)
+		if err != nil {
+			return ids // there is none after this one
+		}
+		ids[next], id = true, next
+	}
+}
