@@ -141,15 +141,15 @@ func (tr *tracer) awaitSince(offset int, wanted func(text []byte) bool) error {
 	return fmt.Errorf("what was awaited has not been told within %v", patience)
 }
 
-// since is the output so far, from an offset on; it only ever grows.
+// since is the whole lines so far, from an offset on.
 func (tr *tracer) since(offset int) []byte {
 	info, err := tr.out.Stat()
 	if err != nil {
 		panic(err) // fstat of an open file
 	}
 	text := make([]byte, int(info.Size())-offset)
-	n, _ := tr.out.ReadAt(text, int64(offset)) // what cannot be read will be missed
-	return text[:n]
+	n, _ := tr.out.ReadAt(text, int64(offset))          // what cannot be read will be missed
+	return text[:bytes.LastIndexByte(text[:n], '\n')+1] // a write may be under way
 }
 
 // requireFeature leaves out a test of what this kernel does not give; which kernel
