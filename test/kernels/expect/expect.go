@@ -26,6 +26,7 @@ const (
 	SocketDestroy  = "socket_destroy" // ss -K
 	Cgroups        = "cgroups"
 	LongTimeWait   = "long_time_wait" // no feature: a minute is only waited for on one kernel of each kind
+	OwnTable       = "own_table"      // no feature: a network namespace with a hash table of its own, since 6.1
 )
 
 // Row is one kernel on one architecture.
@@ -68,8 +69,8 @@ const MaxInstructions = 500_000
 // Table has a row for every line and architecture. On arm64 the kernel attaches
 // no trampolines before 6.4.
 var Table = []Row{
-	{Line: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds}, Lacking: []string{MPTCP, QueueMigration}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
-	{Line: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds}, Lacking: []string{MPTCP, QueueMigration, LongTimeWait}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Line: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds}, Lacking: []string{MPTCP, QueueMigration, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Line: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds}, Lacking: []string{MPTCP, QueueMigration, LongTimeWait, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
 	{Line: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{LongTimeWait},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
 	{Line: "6.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, TimeWaitEnds},
