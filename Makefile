@@ -30,6 +30,10 @@ run: build ## build, then run as root: make run ARGS='--port 443'
 test: ## run all tests; those of ./test need root
 	@test/check/test.sh
 
+.PHONY: test-kernels
+test-kernels: ## the kernel tests on other kernels, in QEMU: KERNELS=6.12 ARCH=arm64 DOC=1
+	@CI=true nice -n 5 go run ./test/kernels -kernels '$(KERNELS)' -arch '$(ARCH)' $(if $(DOC),-doc docs/kernels.md)
+
 .PHONY: bench
 bench: ## run the benchmarks of ./internal/...
 	go test -run '^$$' -bench . -benchmem ./internal/...
@@ -37,6 +41,10 @@ bench: ## run the benchmarks of ./internal/...
 .PHONY: yardstick
 yardstick: ## ten storms, counted by perf and by the tracer; wants an idle machine
 	go test ./test/peers -count=1 -run Perf -v -connections 100000 -rounds 10
+
+.PHONY: bench-load
+bench-load: ## what tracing costs, beside other tracers, into docs/performance.md; wants an idle machine
+	go test ./test/load -count=1 -timeout 2h -v -connections 100000 -rounds 5 -pause 2s -doc ../../docs/performance.md
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)

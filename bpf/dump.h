@@ -17,10 +17,10 @@ static __always_inline void describe_common(const struct sock_common *skc, struc
 	struct endpoints ep = {};
 
 	ep.local_addr[0] = skc->skc_rcv_saddr;
-	ep.peer_addr[0] = skc->skc_daddr;
+	ep.peer_addr[0] = skc->skc_state == TCP_LISTEN ? 0 : skc->skc_daddr;
 	ep.family = 4;
 	if (skc->skc_family == AF_INET6)
-		read_v6_addrs(skc, &ep);
+		read_v6_addrs(skc, skc->skc_state != TCP_LISTEN, &ep);
 	__builtin_memcpy(s->local_addr, ep.local_addr, sizeof(s->local_addr));
 	__builtin_memcpy(s->peer_addr, ep.peer_addr, sizeof(s->peer_addr));
 	s->local_port = skc->skc_num;

@@ -27,11 +27,18 @@ static __always_inline void keep_mapped_part(__u32 addr[4])
 	addr[1] = addr[2] = addr[3] = 0;
 }
 
-static __always_inline void read_v6_addrs(const struct sock_common *skc, struct endpoints *ep)
+/* What it has of a peer is of its life before. */
+static __always_inline bool is_listener(int old_state, int new_state)
+{
+	return new_state == TCP_LISTEN || (old_state == TCP_LISTEN && new_state != TCP_SYN_RECV);
+}
+
+static __always_inline void read_v6_addrs(const struct sock_common *skc, bool has_peer,
+					  struct endpoints *ep)
 {
 	for (int i = 0; i < 4; i++) {
 		ep->local_addr[i] = skc->skc_v6_rcv_saddr.in6_u.u6_addr32[i];
-		ep->peer_addr[i] = skc->skc_v6_daddr.in6_u.u6_addr32[i];
+		ep->peer_addr[i] = has_peer ? skc->skc_v6_daddr.in6_u.u6_addr32[i] : 0;
 	}
 	ep->family = 6;
 	ep->mapped = is_v4_mapped(ep->local_addr) || is_v4_mapped(ep->peer_addr);
@@ -42,34 +49,46 @@ static __always_inline void read_v6_addrs(const struct sock_common *skc, struct 
 	keep_mapped_part(ep->peer_addr);
 }
 
-/*
- * skc_num is the port as bound, and already 0 at a transition to CLOSE;
- * inet_sport is still there then, but lags behind nowhere else either.
- */
-static __always_inline __u16 read_local_port(const struct sock *sk)
+/* connect() has failed before a SYN was made: for want of a port, for one. */
+static __always_inline bool is_unsent(const struct sock *sk, int old_state, int new_state)
 {
 	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
 
-	if (!tp)
+	return tp && old_state == TCP_SYN_SENT && new_state == TCP_CLOSE && sk->sk_lock.owned &&
+	       tp->write_seq != tp->snd_una + 1 && !BPF_CORE_READ_BITFIELD(tp, syn_data);
+}
+
+/*
+ * skc_num is the port as bound, and already 0 at a transition to CLOSE; inet_sport is
+ * still there then. But it is also still there when the socket is used again, until
+ * another port is chosen.
+ */
+static __always_inline __u16 read_local_port(const struct sock *sk, int old_state, int new_state)
+{
+	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
+
+	if (!tp || old_state == TCP_CLOSE || is_unsent(sk, old_state, new_state))
 		return sk->__sk_common.skc_num;
 	return bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport);
 }
 
-static __always_inline void read_endpoints(const struct sock *sk, struct endpoints *ep)
+static __always_inline void read_endpoints(const struct sock *sk, int old_state, int new_state,
+					   struct endpoints *ep)
 {
 	const struct sock_common *skc = &sk->__sk_common;
+	bool has_peer = !is_listener(old_state, new_state);
 
 	if (skc->skc_family == AF_INET6) {
-		read_v6_addrs(skc, ep);
+		read_v6_addrs(skc, has_peer, ep);
 	} else {
 		ep->local_addr[0] = skc->skc_rcv_saddr;
-		ep->peer_addr[0] = skc->skc_daddr;
+		ep->peer_addr[0] = has_peer ? skc->skc_daddr : 0;
 		for (int i = 1; i < 4; i++)
 			ep->local_addr[i] = ep->peer_addr[i] = 0;
 		ep->family = 4;
 		ep->mapped = false;
 	}
-	ep->local_port = read_local_port(sk);
+	ep->local_port = read_local_port(sk, old_state, new_state);
 	ep->peer_port = bpf_ntohs(skc->skc_dport);
 }
 

@@ -26,6 +26,9 @@ enum event_flag {
 	EVENT_NO_LINGER2 = 1 << 5, /* TCP_LINGER2 is negative: no FIN_WAIT2 without an owner */
 	EVENT_EXPIRED = 1 << 6, /* TIME_WAIT -> CLOSE: by its timer */
 	EVENT_ORPHAN = 1 << 7, /* no process has the socket any more, or not yet */
+	EVENT_UNSENT = 1 << 8, /* SYN_SENT -> CLOSE: connect() failed before there was a SYN */
+	EVENT_ACKED = 1 << 9, /* all that was sent is acknowledged, the FIN included */
+	EVENT_REPAIR = 1 << 10, /* TCP_REPAIR: nothing is sent */
 };
 
 /* Who the socket is in its connection; ROLE_UNKNOWN until it is proven. */
@@ -67,8 +70,9 @@ struct transition_event {
 	__u8 time_wait_substate; /* 0: no timewait socket */
 	__u8 role; /* enum socket_role */
 	__u8 pid_source; /* enum pid_source */
-	__u8 flags; /* enum event_flag */
-	__u8 reserved[4];
+	__u8 reserved;
+	__u16 flags; /* enum event_flag */
+	__u8 reserved2[2];
 };
 
 _Static_assert(sizeof(struct transition_event) == 112, "transition_event has a hole or grew");

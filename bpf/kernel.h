@@ -16,6 +16,8 @@
 #define AF_INET6 10
 #define IPPROTO_TCP 6
 #define IPPROTO_MPTCP 262
+#define PF_EXITING 0x00000004
+#define PF_IO_WORKER 0x00000010
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
 #define SOCK_DONE 1 /* bit of skc_flags, enum sock_flags of include/net/sock.h */
 #define SOCK_LINGER 4 /* likewise */
@@ -216,9 +218,13 @@ struct tcp_sock {
 	__u64 bytes_sent;
 	__u64 bytes_retrans;
 	__u32 total_retrans;
+	__u32 snd_una;
+	__u32 write_seq;
 	__u32 srtt_us; /* eight times the smoothed round-trip time */
 	int linger2;
 	bool is_mptcp;
+	__u8 repair : 1;
+	__u8 syn_data : 1;
 };
 
 struct mptcp_subflow_context {
@@ -239,15 +245,34 @@ struct tcp_timewait_sock {
 	struct inet_timewait_sock tw_sk;
 };
 
-/* first_argument: of the system call that the registers are of */
+/* Of the system call that the registers are of; arch/.../syscall numbers. */
 #if defined(__TARGET_ARCH_x86)
 #define first_argument di
+#define call_number orig_ax
+#define NR_CLOSE 3
+#define NR_DUP2 33
+#define NR_EXECVE 59
+#define NR_DUP3 292
+#define NR_EXECVEAT 322
 #elif defined(__TARGET_ARCH_arm64)
 #define first_argument orig_x0
+#define call_number syscallno
+#define NR_DUP2 -2 /* has none */
+#define NR_DUP3 24
+#define NR_CLOSE 57
+#define NR_EXECVE 221
+#define NR_EXECVEAT 281
 #endif
+#define NR_IO_URING_ENTER 426
+#define NR_CLOSE_RANGE 436
 
 struct pt_regs {
 	unsigned long first_argument;
+#if defined(__TARGET_ARCH_x86)
+	unsigned long call_number;
+#else
+	int call_number;
+#endif
 };
 
 struct css_set {

@@ -20,6 +20,7 @@ struct holder {
 	__u8 comm[TASK_COMM_LEN];
 	__u8 source; /* enum pid_source */
 	bool self; /* it is the tracer */
+	bool closed; /* it was seen to close the socket */
 };
 
 struct socket_memory {
@@ -108,6 +109,7 @@ static __always_inline void begin_child(struct socket_memory *m)
 	if (!m->owner.pid && m->found.pid)
 		m->owner = m->found;
 	m->owner.source = PID_LISTENER;
+	m->owner.closed = false;
 	m->found.pid = 0;
 	m->since_ns = 0;
 }

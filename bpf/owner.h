@@ -19,16 +19,10 @@
 #include "process.h"
 #include "read.h"
 
-/*
- * sock_diag's destroy (ss -K) holds the lock of sockets that are not its own:
- * tcp_abort() sets ECONNABORTED first, but for a listener. A listener closed by
- * its owner has both its directions shut down before.
- */
-static __always_inline bool may_be_aborted(struct sock *sk, int old_state)
+/* sock_diag's destroy (ss -K) holds the lock of sockets that are not its own. */
+static __always_inline bool is_aborted(struct sock *sk)
 {
-	if (READ(sk, sk_err) == ECONNABORTED)
-		return true;
-	return old_state == TCP_LISTEN && READ(sk, sk_shutdown) != SHUTDOWN_MASK;
+	return READ(sk, sk_err) == ECONNABORTED;
 }
 
 static __always_inline bool is_subflow(struct sock *sk)
@@ -58,7 +52,7 @@ static __always_inline void note_cookie(struct holder *h)
 	h->cookie = READ(behind, __sk_common.skc_cookie.counter);
 }
 
-/* The current process holds this file. */
+/* The current process holds this file, or is closing it. */
 static __always_inline void describe_current(struct task_struct *task, __u64 file,
 					     struct facts *facts)
 {
@@ -68,25 +62,25 @@ static __always_inline void describe_current(struct task_struct *task, __u64 fil
 	if (is_same(&facts->stored, leader, file)) {
 		*h = facts->stored;
 		refresh(leader, h);
-		return;
+	} else {
+		describe_process(leader, h);
+		h->file = file;
+		h->files = (__u64)READ_POINTER(task, files);
+		h->fd = current_fd(READ_POINTER(task, files, fdt), file);
+		h->self = exclude_self && is_self();
+		note_cookie(h);
 	}
-	h->cgroup_id = 0;
-	describe_process(leader, h);
-	h->file = file;
-	h->files = (__u64)READ_POINTER(task, files);
-	h->fd = current_fd(READ_POINTER(task, files, fdt), file);
-	h->self = exclude_self && is_self();
-	note_cookie(h);
+	h->closed |= file && is_released(file);
+	h->source = PID_TASK;
 }
 
 /*
  * Whether the current task holds the socket's lock, is no kernel thread, and is
  * not ss -K.
  */
-static __always_inline bool current_has_lock(struct sock *sk, int old_state,
-					     struct task_struct *task)
+static __always_inline bool current_has_lock(struct sock *sk, struct task_struct *task)
 {
-	if (!READ(sk, sk_lock.owned) || may_be_aborted(sk, old_state))
+	if (!READ(sk, sk_lock.owned) || is_aborted(sk))
 		return false;
 	return !(READ(task, flags) & PF_KTHREAD);
 }
@@ -109,50 +103,49 @@ static __always_inline bool is_operation(struct sock *sk, int old_state, int new
 	return false;
 }
 
-/*
- * Whether close() is at work, which has the lock from beginning to end, but for
- * SO_LINGER's wait: then it can also be the last owner who goes on after it.
- */
-static __always_inline bool is_closing(struct sock *sk, const struct facts *facts,
-				       struct task_struct *task, __u64 file)
+static __always_inline bool current_has(const struct facts *facts, struct task_struct *task,
+					__u64 file)
 {
-	if (READ(sk, sk_shutdown) != SHUTDOWN_MASK || !is_released(file))
-		return false;
-	return !(READ(sk, __sk_common.skc_flags) >> SOCK_LINGER & 1) ||
-	       is_same(&facts->stored, READ_POINTER(task, group_leader), file);
-}
+	struct fdtable *fdt = READ_POINTER(task, files, fdt);
 
-/*
- * Whether the current task operates on the socket. Segments that wait for the lock
- * are handled by whoever gives it back, and that may be ss -i, which looks at
- * sockets of others: for what segments do it must also have the socket.
- */
-static __always_inline bool current_owns(struct sock *sk, const struct facts *facts,
-					 struct task_struct *task, __u64 file)
-{
-	struct fdtable *fdt;
-
-	if (!current_has_lock(sk, facts->old_state, task))
-		return false;
-	/* A socket of the kernel's own has no file; the task only happens to be there. */
-	if (is_operation(sk, facts->old_state, facts->new_state))
-		return file != 0;
-	if (!file)
-		return is_same(&facts->stored, READ_POINTER(task, group_leader), file);
-	if (is_closing(sk, facts, task, file))
-		return true;
-	fdt = READ_POINTER(task, files, fdt);
 	if (facts->stored.pid && facts->stored.fd >= 0 && has_file_at(fdt, facts->stored.fd, file))
 		return true;
 	return current_fd(fdt, file) >= 0 || search_fd((__u64)fdt, file) >= 0;
 }
 
-/* Somebody who is no owner has operated on the socket, a kernel thread for one: it may have been
- * closed. */
-static __always_inline bool must_forget(struct sock *sk, const struct facts *facts)
+/*
+ * Whether the current task operates on the socket as one who has it. The lock alone
+ * says little: segments that wait for it are handled by whoever gives it back, and that
+ * may be ss -i; ss -K, MPTCP's path manager and others end what is not theirs. What
+ * segments do within a close comes after the closer's own transition.
+ */
+static __always_inline bool current_owns(struct sock *sk, const struct facts *facts,
+					 struct task_struct *task, __u64 file)
+{
+	bool operates = is_operation(sk, facts->old_state, facts->new_state);
+	bool is_known;
+
+	if (!current_has_lock(sk, task))
+		return false;
+	is_known = is_same(&facts->stored, READ_POINTER(task, group_leader), file);
+	/* A socket of the kernel's own has no file; the task only happens to be there. */
+	if (!file)
+		return is_known && !operates;
+	if (is_released(file))
+		return is_known || (operates && in_closing_call(task));
+	if ((facts->new_state == TCP_LISTEN || facts->new_state == TCP_SYN_SENT) && !is_subflow(sk))
+		return true;
+	return current_has(facts, task, file);
+}
+
+/*
+ * Somebody who is no owner has operated on the socket, a kernel thread for one: where
+ * its file is gone it has been closed, nobody knows for whom.
+ */
+static __always_inline bool must_forget(struct sock *sk, const struct facts *facts, __u64 file)
 {
 	return READ(sk, sk_lock.owned) && is_operation(sk, facts->old_state, facts->new_state) &&
-	       !may_be_aborted(sk, facts->old_state);
+	       !is_aborted(sk) && (!file || is_released(file));
 }
 
 /* What the current task proves. */
@@ -174,10 +167,9 @@ __noinline int prove_owner(__u64 address, __u32 place)
 	file = (__u64)file_of(sk);
 	if (current_owns(sk, facts, task, file)) {
 		describe_current(task, file, facts);
-		facts->owner.source = PID_TASK;
 		return PROVES_OWNER;
 	}
-	return must_forget(sk, facts) ? PROVES_OTHER : PROVES_NOTHING;
+	return must_forget(sk, facts, file) ? PROVES_OTHER : PROVES_NOTHING;
 }
 
 /* A process may have put another file in the place of a listener's, or shut that down. */
@@ -208,7 +200,7 @@ static __always_inline bool still_holds(struct sock *sk, const struct holder *h)
  */
 static __always_inline bool is_orphan(struct sock *sk, const struct holder *h)
 {
-	return !READ_POINTER(sk, sk_socket) && h->source != PID_LISTENER && !is_subflow(sk);
+	return h->closed && !READ_POINTER(sk, sk_socket) && !is_subflow(sk);
 }
 
 static __always_inline bool recall_holder(struct sock *sk, const struct holder *from,

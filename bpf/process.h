@@ -70,6 +70,33 @@ static __always_inline bool is_released(__u64 address)
 	return !BPF_CORE_READ(old, f_count.counter);
 }
 
+/*
+ * Who gives the last reference to a file back closes it, and that may be somebody who
+ * only looked: lsof and ss -p refer to it for a moment to read a link in /proc. So who
+ * is not known to have had the socket must be in a call that closes, or at its end.
+ */
+static __always_inline bool in_closing_call(struct task_struct *task)
+{
+	struct pt_regs *regs;
+
+	if (READ(task, flags) & (PF_EXITING | PF_IO_WORKER))
+		return true;
+	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		return false;
+	regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	switch ((int)READ(regs, call_number)) {
+	case NR_CLOSE:
+	case NR_CLOSE_RANGE:
+	case NR_DUP2:
+	case NR_DUP3:
+	case NR_EXECVE:
+	case NR_EXECVEAT:
+	case NR_IO_URING_ENTER:
+		return true;
+	}
+	return false;
+}
+
 static __always_inline struct sock *sock_behind(__u64 address)
 {
 	struct file *file = (struct file *)address;

@@ -32,32 +32,39 @@ static __always_inline struct inet_hashinfo *hashinfo_of(const struct sock *sk)
 	return BPF_CORE_READ(sk, __sk_common.skc_prot, h.hashinfo);
 }
 
-static __always_inline bool same_addrs(const struct sock_common *a, const struct sock_common *b)
+/* Not 0: these are not the same addresses. */
+static __always_inline __u64 addrs_differ(struct sock_common *a, struct sock_common *b)
 {
-	struct in6_addr mine, theirs;
+	__u64 differ = READ(a, skc_daddr) ^ READ(b, skc_daddr);
 
-	if (BPF_CORE_READ(a, skc_family) == AF_INET)
-		return BPF_CORE_READ(a, skc_daddr) == BPF_CORE_READ(b, skc_daddr) &&
-		       BPF_CORE_READ(a, skc_rcv_saddr) == BPF_CORE_READ(b, skc_rcv_saddr);
-	BPF_CORE_READ_INTO(&mine, a, skc_v6_daddr);
-	BPF_CORE_READ_INTO(&theirs, b, skc_v6_daddr);
-	if (__builtin_memcmp(&mine, &theirs, sizeof(mine)))
-		return false;
-	BPF_CORE_READ_INTO(&mine, a, skc_v6_rcv_saddr);
-	BPF_CORE_READ_INTO(&theirs, b, skc_v6_rcv_saddr);
-	return !__builtin_memcmp(&mine, &theirs, sizeof(mine));
+	differ |= READ(a, skc_rcv_saddr) ^ READ(b, skc_rcv_saddr);
+	if (READ(a, skc_family) == AF_INET)
+		return differ;
+	for (int i = 0; i < 4; i++) {
+		differ |= READ(a, skc_v6_daddr.in6_u.u6_addr32[i]) ^
+			  READ(b, skc_v6_daddr.in6_u.u6_addr32[i]);
+		differ |= READ(a, skc_v6_rcv_saddr.in6_u.u6_addr32[i]) ^
+			  READ(b, skc_v6_rcv_saddr.in6_u.u6_addr32[i]);
+	}
+	return differ;
 }
 
-static __always_inline bool is_timewait_of(const struct sock_common *node,
-					   const struct sock_common *skc, __u16 local_port)
+/*
+ * A timewait socket keeps its socket's cookie, or has none: in another VRF there may be
+ * one with all else in common.
+ */
+__noinline int is_timewait_of(__u64 timewait, __u64 socket, __u16 local_port)
 {
-	return BPF_CORE_READ(node, skc_hash) == BPF_CORE_READ(skc, skc_hash) &&
-	       BPF_CORE_READ(node, skc_state) == TCP_TIME_WAIT &&
-	       BPF_CORE_READ(node, skc_num) == local_port &&
-	       BPF_CORE_READ(node, skc_dport) == BPF_CORE_READ(skc, skc_dport) &&
-	       BPF_CORE_READ(node, skc_family) == BPF_CORE_READ(skc, skc_family) &&
-	       BPF_CORE_READ(node, skc_net.net) == BPF_CORE_READ(skc, skc_net.net) &&
-	       same_addrs(node, skc);
+	struct sock_common *node = (struct sock_common *)timewait;
+	struct sock_common *skc = (struct sock_common *)socket;
+	__s64 cookie = READ(node, skc_cookie.counter);
+	__u64 differ = addrs_differ(node, skc);
+
+	differ |= READ(node, skc_num) ^ local_port;
+	differ |= READ(node, skc_dport) ^ READ(skc, skc_dport);
+	differ |= READ(node, skc_family) ^ READ(skc, skc_family);
+	differ |= (__u64)READ_POINTER(node, skc_net.net) ^ (__u64)READ_POINTER(skc, skc_net.net);
+	return !differ && (!cookie || cookie == READ(skc, skc_cookie.counter));
 }
 
 /*
@@ -69,32 +76,46 @@ static __always_inline __u64 end_of(__u32 slot)
 	return (__u64)slot << 1 | 1;
 }
 
-/* Global, so that the verifier walks the loop only once; so it takes numbers, not pointers. */
-__noinline __u64 walk_bucket(__u64 first, __u64 skc, __u16 local_port, __u32 slot)
+/*
+ * The first timewait socket in the bucket with this hash, which is of all that makes the
+ * socket what it is. Global, so that the verifier walks the loop only once; so it takes
+ * numbers, not pointers.
+ */
+__noinline __u64 walk_bucket(__u64 first, __u32 hash, __u32 slot)
 {
 	struct hlist_nulls_node *at = (struct hlist_nulls_node *)first;
 
 	for (int i = 0; i < NODES_WALKED; i++) {
-		const struct sock_common *node;
+		struct sock_common *node;
 
 		if (!at || (__u64)at & 1)
 			return (__u64)at == end_of(slot) ? NOT_TIMEWAIT : WALK_BOUND;
 		node = (void *)at - bpf_core_field_offset(struct sock_common, skc_nulls_node);
-		if (is_timewait_of(node, (const struct sock_common *)skc, local_port))
+		if (READ(node, skc_hash) == hash && READ(node, skc_state) == TCP_TIME_WAIT)
 			return (__u64)node;
-		at = BPF_CORE_READ(at, next);
+		at = READ_POINTER(at, next);
 	}
 	return WALK_BOUND;
 }
 
+static __always_inline bool is_timewait(__u64 timewait)
+{
+	return timewait != NOT_TIMEWAIT && timewait != WALK_BOUND;
+}
+
+/* Where another one with the same hash stands before it, it is not known whether there is one. */
 static __always_inline __u64 find_timewait(const struct sock *sk, const struct endpoints *ep)
 {
 	struct inet_hashinfo *info = hashinfo_of(sk);
 	__u32 slot = sk->__sk_common.skc_hash & BPF_CORE_READ(info, ehash_mask);
 	struct inet_ehash_bucket *buckets = BPF_CORE_READ(info, ehash);
+	__u64 found = walk_bucket((__u64)BPF_CORE_READ(&buckets[slot], chain.first),
+				  sk->__sk_common.skc_hash, slot);
 
-	return walk_bucket((__u64)BPF_CORE_READ(&buckets[slot], chain.first),
-			   address_of(&sk->__sk_common), ep->local_port, slot);
+	if (is_timewait(found) &&
+	    !is_timewait_of(found, address_of(&sk->__sk_common), ep->local_port))
+		return WALK_BOUND;
+	return found;
 }
 
 /* Only these two states can end in a timewait socket. */
@@ -104,11 +125,6 @@ static __always_inline __u64 timewait_of(const struct sock *sk, const struct end
 	if (new_state != TCP_CLOSE || (old_state != TCP_FIN_WAIT2 && old_state != TCP_CLOSING))
 		return NOT_TIMEWAIT;
 	return find_timewait(sk, ep);
-}
-
-static __always_inline bool is_timewait(__u64 timewait)
-{
-	return timewait != NOT_TIMEWAIT && timewait != WALK_BOUND;
 }
 
 #endif

@@ -51,7 +51,7 @@ static __always_inline bool may_be_wanted(const struct transition *t)
 	return socket_wanted(t->sk, t->facts->netns, &t->facts->ep);
 }
 
-static __always_inline __u8 flags_of(const struct transition *t)
+static __always_inline __u16 flags_of(const struct transition *t)
 {
 	const struct sock *sk = t->sk;
 	struct sock *sock = (struct sock *)sk;
@@ -62,7 +62,10 @@ static __always_inline __u8 flags_of(const struct transition *t)
 	       (t->facts->timewait == WALK_BOUND ? EVENT_WALK_BOUND : 0) |
 	       (sk->__sk_common.skc_flags >> SOCK_DONE & 1 ? EVENT_PEER_FIN : 0) |
 	       (tp && tp->linger2 < 0 ? EVENT_NO_LINGER2 : 0) |
-	       (READ_POINTER(sock, sk_socket) ? 0 : EVENT_ORPHAN);
+	       (READ_POINTER(sock, sk_socket) ? 0 : EVENT_ORPHAN) |
+	       (is_unsent(sk, t->old_state, t->new_state) ? EVENT_UNSENT : 0) |
+	       (tp && tp->snd_una == tp->write_seq ? EVENT_ACKED : 0) |
+	       (tp && BPF_CORE_READ_BITFIELD(tp, repair) ? EVENT_REPAIR : 0);
 }
 
 static __always_inline void describe(const struct transition *t, struct transition_event *e)
@@ -88,7 +91,8 @@ static __always_inline void describe(const struct transition *t, struct transiti
 	e->role = t->facts->role;
 	e->pid_source = t->facts->owner.source;
 	e->flags = flags_of(t);
-	__builtin_memset(e->reserved, 0, sizeof(e->reserved));
+	e->reserved = 0;
+	__builtin_memset(e->reserved2, 0, sizeof(e->reserved2));
 }
 
 static __always_inline void describe_end(const struct transition *t, struct end_event *e)
@@ -150,14 +154,26 @@ static __always_inline void tell(struct transition *t, struct program_counters *
 		count_lost(counters);
 }
 
+static __always_inline bool is_begin_of_child(const struct transition *t)
+{
+	return t->old_state == TCP_LISTEN && t->new_state == TCP_SYN_RECV;
+}
+
 /*
  * Up to 6.12 a child's LISTEN -> SYN_RECV has no peer yet, and its cookie is not
  * its own. It is told right before the socket's next transition, as it was.
  */
 static __always_inline bool must_be_held(const struct transition *t)
 {
-	return t->memory && t->old_state == TCP_LISTEN && t->new_state == TCP_SYN_RECV &&
-	       !t->facts->ep.peer_port;
+	return t->memory && is_begin_of_child(t) && !t->facts->ep.peer_port;
+}
+
+/* Before it is whole the child's cookie is its listener's, which no memory means no waiting for. */
+static __always_inline __u64 cookie_of(const struct transition *t)
+{
+	if (!has_socket_cookie || (is_begin_of_child(t) && !t->facts->ep.peer_port && !t->memory))
+		return 0;
+	return bpf_get_socket_cookie((void *)t->sk);
 }
 
 /* In place: there is no room for a second one on older kernels' stacks. */
@@ -188,7 +204,7 @@ static __always_inline void remember(struct transition *t)
 	t->facts->in_state_ns = 0;
 	if (!m)
 		return;
-	if (t->old_state == TCP_LISTEN && t->new_state == TCP_SYN_RECV)
+	if (is_begin_of_child(t))
 		begin_child(m);
 	t->facts->in_state_ns = recall_times(m, t->old_state, t->new_state, t->facts->now_ns);
 }
@@ -222,10 +238,10 @@ static __always_inline void handle(struct transition *t, struct program_counters
 	 * follows, up to 6.18, it searches all of the kernel's types by name.
 	 */
 	t->facts->netns = t->sk->__sk_common.skc_net.net->ns.inum;
-	t->facts->cookie = has_socket_cookie ? bpf_get_socket_cookie((void *)t->sk) : 0;
 	t->facts->timewait = NOT_TIMEWAIT;
 	remember(t);
-	read_endpoints(t->sk, &t->facts->ep);
+	read_endpoints(t->sk, t->old_state, t->new_state, &t->facts->ep);
+	t->facts->cookie = cookie_of(t);
 	if (must_be_held(t)) {
 		t->memory->held_ns = t->facts->now_ns;
 		count(counters->held);

@@ -86,9 +86,14 @@ static __always_inline bool claim(enum twin twin, const struct sock *sk, struct 
 {
 	__u16 mark = mark_for(old_state, new_state);
 
-	if (twin == TWIN_SECOND)
-		return !take_mark(sk, m, mark);
-	leave_mark(sk, m, mark);
+	if (twin == TWIN_FIRST) {
+		leave_mark(sk, m, mark);
+		return true;
+	}
+	if (take_mark(sk, m, mark))
+		return false;
+	if (m)
+		m->mark = 0; /* of an earlier one that this program missed */
 	return true;
 }
 

@@ -45,6 +45,9 @@ const (
 	ProbeEventFlagEVENT_NO_LINGER2 ProbeEventFlag = 32
 	ProbeEventFlagEVENT_EXPIRED    ProbeEventFlag = 64
 	ProbeEventFlagEVENT_ORPHAN     ProbeEventFlag = 128
+	ProbeEventFlagEVENT_UNSENT     ProbeEventFlag = 256
+	ProbeEventFlagEVENT_ACKED      ProbeEventFlag = 512
+	ProbeEventFlagEVENT_REPAIR     ProbeEventFlag = 1024
 )
 
 type ProbeEventKind uint32
@@ -159,8 +162,9 @@ type ProbeTransitionEvent struct {
 	TimeWaitSubstate uint8
 	Role             uint8
 	PidSource        uint8
-	Flags            uint8
-	Reserved         [4]uint8
+	Reserved         uint8
+	Flags            uint16
+	Reserved2        [2]uint8
 }
 
 type ProbeTwin uint32

@@ -120,6 +120,9 @@ func decodeTransition(w *wireTransition, kind Kind, e *Event) error {
 		Orphan:       hasFlag(w, bpfobj.ProbeEventFlagEVENT_ORPHAN),
 		Expired:      hasFlag(w, bpfobj.ProbeEventFlagEVENT_EXPIRED),
 		NoLinger2:    hasFlag(w, bpfobj.ProbeEventFlagEVENT_NO_LINGER2),
+		Unsent:       hasFlag(w, bpfobj.ProbeEventFlagEVENT_UNSENT),
+		Acked:        hasFlag(w, bpfobj.ProbeEventFlagEVENT_ACKED),
+		Repair:       hasFlag(w, bpfobj.ProbeEventFlagEVENT_REPAIR),
 	}
 	if t.Substate != 0 {
 		t.New = tcp.TimeWait

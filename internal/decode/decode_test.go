@@ -1,6 +1,7 @@
 package decode
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -164,7 +165,7 @@ func TestASampleBecomesATransition(t *testing.T) {
 func TestASampleBecomesTheEndOfAConnection(t *testing.T) {
 	closed := wireEvent{
 		timestamp: 9_000_000_000, cookie: 8, local: v4Local, peer: v4Peer, localPort: 50388, peerPort: 443, family: 4, old: 9,
-		new: 7, role: 1, flags: flagPeerFIN,
+		new: 7, role: 1, flags: flagPeerFIN | flagAcked,
 	}
 	reset := closed
 	reset.old, reset.err, reset.flags = 1, 104, 0
@@ -338,7 +339,8 @@ func TestEveryFieldComesFromTheOffsetThatTheHeaderGivesIt(t *testing.T) {
 		for i := range sample {
 			sample[i] = byte(i + 1)
 		}
-		sample[offsetKind], sample[offsetFamily], sample[offsetFlags] = kind, 6, flagMapped|flagTimed|flagLocked
+		sample[offsetKind], sample[offsetFamily] = kind, 6
+		binary.NativeEndian.PutUint16(sample[offsetFlags:], flagMapped|flagTimed|flagLocked|flagRepair)
 		var got Event
 		if err := Sample(sample, &got); err != nil {
 			t.Fatalf("kind %d is refused: %v", kind, err)
@@ -350,7 +352,7 @@ func TestEveryFieldComesFromTheOffsetThatTheHeaderGivesIt(t *testing.T) {
 }
 
 func TestEveryFlagMeansOneThing(t *testing.T) {
-	for bit := range 8 {
+	for bit := range 11 {
 		sample := wireEvent{family: 4, old: 4, new: 5, inState: 1, flags: 1 << bit}.bytes()
 		var got Event
 		if err := Sample(sample, &got); err != nil {

@@ -23,7 +23,7 @@ func FuzzSample(f *testing.F) {
 	f.Add(wireEvent{localPort: 80, family: 6, old: 7, new: 10}.bytes())
 	f.Add(wireEvent{
 		timestamp: 1<<64 - 1, inState: 1<<64 - 1, err: 1<<32 - 1, family: 4, old: 255, new: 255, substate: 255, role: 255,
-		pidSource: 255, flags: 255,
+		pidSource: 255, flags: 1<<16 - 1,
 	}.as(kindEnd))
 	f.Add(wireEndOf{typical(), 1, 2, 3, 4, 5, 6}.bytes())
 	f.Add(wireSocketOf{wireEvent{family: 4, new: 6, substate: 5}, 1<<64 - 1, 75000}.bytes())

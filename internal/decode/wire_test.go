@@ -25,7 +25,7 @@ const (
 	offsetSub    = 104
 	offsetRole   = 105
 	offsetSource = 106
-	offsetFlags  = 107
+	offsetFlags  = 108
 
 	cgroupLevels     = 12
 	cgroupNameLen    = 160
@@ -42,6 +42,9 @@ const (
 	flagNoLinger2 = 1 << 5
 	flagExpired   = 1 << 6
 	flagOrphan    = 1 << 7
+	flagUnsent    = 1 << 8
+	flagAcked     = 1 << 9
+	flagRepair    = 1 << 10
 
 	kindTransition = 1
 	kindEnd        = 2
@@ -55,12 +58,13 @@ var sizes = map[uint8]int{
 }
 
 type wireEvent struct {
-	timestamp, cookie, cgroup, inState                 uint64
-	local, peer                                        []byte
-	comm                                               string
-	netns, uid, pid, err                               uint32
-	localPort, peerPort                                uint16
-	family, old, new, substate, role, pidSource, flags uint8
+	timestamp, cookie, cgroup, inState          uint64
+	local, peer                                 []byte
+	comm                                        string
+	netns, uid, pid, err                        uint32
+	localPort, peerPort                         uint16
+	family, old, new, substate, role, pidSource uint8
+	flags                                       uint16
 }
 
 func (e wireEvent) bytes() []byte { return e.as(kindTransition) }
@@ -82,7 +86,8 @@ func (e wireEvent) as(kind uint8) []byte {
 	order.PutUint32(b[92:], e.err)
 	order.PutUint16(b[96:], e.localPort)
 	order.PutUint16(b[98:], e.peerPort)
-	copy(b[100:], []byte{kind, e.family, e.old, e.new, e.substate, e.role, e.pidSource, e.flags})
+	copy(b[100:], []byte{kind, e.family, e.old, e.new, e.substate, e.role, e.pidSource})
+	order.PutUint16(b[offsetFlags:], e.flags)
 	return b
 }
 
@@ -189,7 +194,7 @@ func independent(b []byte) Event {
 			RTT:         time.Duration(order.Uint32(b[148:])) * time.Microsecond,
 			ClosedBy:    tcp.EndOf(&e.Transition),
 		}
-		if b[offsetFlags]&flagPeerFIN != 0 {
+		if order.Uint16(b[offsetFlags:])&flagPeerFIN != 0 {
 			e.Connection.Received -= min(e.Connection.Received, 1) // the FIN is none of the payload
 		}
 	case kindSocket:
@@ -200,7 +205,7 @@ func independent(b []byte) Event {
 
 func independentTransition(b []byte) tcp.Transition {
 	order := binary.NativeEndian
-	old, next, flags := b[offsetOld], b[offsetNew], b[offsetFlags]
+	old, next, flags := b[offsetOld], b[offsetNew], order.Uint16(b[offsetFlags:])
 	const listen, synRecv, timeWait = 10, 3, 6
 	if b[offsetSub] != 0 {
 		next = timeWait
@@ -225,6 +230,9 @@ func independentTransition(b []byte) tcp.Transition {
 		NoLinger2:    flags&flagNoLinger2 != 0,
 		Expired:      flags&flagExpired != 0,
 		Orphan:       flags&flagOrphan != 0,
+		Unsent:       flags&flagUnsent != 0,
+		Acked:        flags&flagAcked != 0,
+		Repair:       flags&flagRepair != 0,
 		IPv6:         b[offsetFamily] == 6,
 	}
 	if flags&flagTimed != 0 {

@@ -39,27 +39,41 @@ func EndOf(t *Transition) ClosedBy {
 	switch {
 	case t.Old == Listen:
 		return endOfListener(t)
-	case t.Old == SynSent && t.Locked && t.Local.Port == 0:
-		// tcp_v4_connect() sets the state back when no port is left, before any is
-		// chosen, and before it clears an error of the socket's former life.
-		return ClosedByNoPort
+	case t.Repair:
+		return ""
+	case t.Old == SynSent && t.Unsent:
+		// The error, if any, is of the socket's former life: tcp_connect_init() clears it.
+		if t.Local.Port == 0 {
+			return ClosedByNoPort
+		}
+		return ""
+	case t.New == TimeWait:
+		return ClosedByLocal // an error that is there now has not ended it
+	case t.Old == LastAck && t.Acked:
+		return ClosedByPeer // as tcp_rcv_state_process() wants it
 	case t.Error != 0:
 		return endWithError(t)
 	}
+	return endWithoutError(t)
+}
+
+func endWithoutError(t *Transition) ClosedBy {
 	switch t.Old {
-	case SynSent, Closing:
+	case SynSent:
+		if t.Locked {
+			return ClosedByLocal
+		}
+	case Closing:
 		return ClosedByLocal
-	case Established, CloseWait:
-		// Closing without a FIN: tcp_disconnect(), or __tcp_close() with data unread.
-		return ClosedByResetSent
-	case FinWait1:
-		if t.Locked { // the same, after a close of one's own side
+	case Established, CloseWait, FinWait1:
+		// Closing without a FIN: tcp_disconnect(), or __tcp_close() with data unread, both
+		// under the lock, by who has the socket; or tcp_disconnect() of an unaccepted child.
+		// Else a process has taken the error off the socket already.
+		if t.Owner.Source == PIDTask || t.Orphan && !t.Locked && t.Old != FinWait1 {
 			return ClosedByResetSent
 		}
 	case FinWait2:
 		return endOfFinWait2(t)
-	case LastAck:
-		return ClosedByPeer
 	}
 	return "" // tcp_out_of_resources(), or a child that could not be set up
 }
@@ -97,7 +111,7 @@ func endWithError(t *Transition) ClosedBy {
 		return ClosedByResetReceived // tcp_reset() says so in CLOSE_WAIT
 	case err == unix.ECONNRESET:
 		return endWithReset(t)
-	case !opening && !t.Locked:
+	case !opening && !t.Locked && t.Old != FinWait2:
 		return ClosedByTimeout // tcp_write_err() gives the last ICMP error instead
 	}
 	return "" // an ICMP error that ended the attempt, or came long before

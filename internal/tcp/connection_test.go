@@ -31,6 +31,9 @@ func walkBound(t *Transition)    { t.TimeWaitOpen = true }
 func peerFIN(t *Transition)      { t.PeerFIN = true }
 func noLinger2(t *Transition)    { t.NoLinger2 = true }
 func orphan(t *Transition)       { t.Orphan = true }
+func unsent(t *Transition)       { t.Unsent = true }
+func acked(t *Transition)        { t.Acked = true }
+func repair(t *Transition)       { t.Repair = true }
 func ownerAtWork(t *Transition)  { t.Owner = Owner{PID: 7, Source: PIDTask} }
 func ownerStored(t *Transition)  { t.Owner = Owner{PID: 7, Source: PIDStored} }
 func noBucketLeft(t *Transition) { t.New, t.Substate = Close, 0 }
@@ -46,8 +49,11 @@ var endings = []ending{
 	{"a listener ended by ss -K or shut down", last(Listen, locked, ownerStored), ""},
 	{"a listener ended by ss -K or shut down, nobody known", last(Listen, locked), ""},
 
-	{"connect() that finds no port", last(SynSent, locked, unbound), ClosedByNoPort},
-	{"connect() that finds no port, after a reset of the same socket", last(SynSent, locked, unbound, with(unix.ECONNRESET)), ClosedByNoPort},
+	{"connect() that finds no port", last(SynSent, locked, unbound, unsent), ClosedByNoPort},
+	{"connect() that finds no port, after a reset of the same socket", last(SynSent, locked, unbound, unsent, with(unix.ECONNRESET)), ClosedByNoPort},
+	{"connect() from a bound port that finds that connection there", last(SynSent, locked, unsent), ""},
+	{"the same, after a timeout of the same socket", last(SynSent, locked, unsent, with(unix.ETIMEDOUT)), ""},
+	{"close() in repair mode", last(Established, locked, ownerAtWork, repair), ""},
 	{"close() before an answer came", last(SynSent, locked), ClosedByLocal},
 	{"connect() refused, in softirq", last(SynSent, with(unix.ECONNREFUSED)), ClosedByRefused},
 	{"connect() refused, in the backlog", last(SynSent, locked, with(unix.ECONNREFUSED)), ClosedByRefused},
@@ -60,11 +66,13 @@ var endings = []ending{
 	{"an ICMP error in a simultaneous open", last(SynRecv, with(unix.EHOSTUNREACH)), ""},
 	{"an ICMP refusal in a simultaneous open", last(SynRecv, with(unix.ECONNREFUSED)), ""},
 
-	{"an unaccepted child, its listener closed", last(Established), ClosedByResetSent},
-	{"the same, after the peer's FIN", last(CloseWait, peerFIN), ClosedByResetSent},
-	{"SO_LINGER 0 or AF_UNSPEC", last(Established, locked), ClosedByResetSent},
-	{"SO_LINGER 0 or AF_UNSPEC in CLOSE_WAIT", last(CloseWait, locked, peerFIN), ClosedByResetSent},
-	{"SO_LINGER 0, AF_UNSPEC or data unread in FIN_WAIT1", last(FinWait1, locked), ClosedByResetSent},
+	{"an unaccepted child, its listener closed", last(Established, orphan), ClosedByResetSent},
+	{"the same, after the peer's FIN", last(CloseWait, peerFIN, orphan), ClosedByResetSent},
+	{"SO_LINGER 0 or AF_UNSPEC", last(Established, locked, ownerAtWork), ClosedByResetSent},
+	{"an error that was taken off the socket, in the backlog of who only looks", last(Established, locked, ownerStored), ""},
+	{"an error that was taken off the socket, in softirq", last(CloseWait, peerFIN, ownerStored), ""},
+	{"SO_LINGER 0 or AF_UNSPEC in CLOSE_WAIT", last(CloseWait, locked, peerFIN, ownerAtWork), ClosedByResetSent},
+	{"SO_LINGER 0, AF_UNSPEC or data unread in FIN_WAIT1", last(FinWait1, locked, ownerAtWork), ClosedByResetSent},
 
 	{"the orphan limit or no memory in FIN_WAIT1", last(FinWait1), ""},
 	{"retransmissions without an answer", last(Established, with(unix.ETIMEDOUT)), ClosedByTimeout},
@@ -77,6 +85,7 @@ var endings = []ending{
 	{"the peer's FIN in FIN_WAIT2", last(FinWait2, toTimeWait, peerFIN), ClosedByLocal},
 	{"an orphan left to a timewait socket before the peer's FIN", last(FinWait2, toFinWait2, orphan), ClosedByLocal},
 	{"close() in FIN_WAIT2", last(FinWait2, toFinWait2, orphan, locked), ClosedByLocal},
+	{"the peer's FIN in FIN_WAIT2, after an error that it survived", last(FinWait2, toTimeWait, peerFIN, with(unix.EHOSTUNREACH)), ClosedByLocal},
 	{"the ACK of the FIN in CLOSING", last(Closing, toTimeWait, peerFIN), ClosedByLocal},
 	{"TCP_LINGER2 negative, but the peer's FIN came", last(FinWait2, toTimeWait, peerFIN, noLinger2), ClosedByLocal},
 	{"TCP_LINGER2 negative", last(FinWait2, noLinger2, orphan), ClosedByResetSent},
@@ -90,8 +99,10 @@ var endings = []ending{
 	{"a walk that came to its bound", last(FinWait2, walkBound, orphan), ClosedByLocal},
 	{"a walk that came to its bound at the peer's FIN", last(FinWait2, walkBound, peerFIN), ClosedByLocal},
 
-	{"the ACK of the last FIN", last(LastAck, peerFIN), ClosedByPeer},
-	{"the ACK of the last FIN inside close()", last(LastAck, peerFIN, locked), ClosedByPeer},
+	{"the ACK of the last FIN", last(LastAck, peerFIN, acked), ClosedByPeer},
+	{"the same, after an error that it survived", last(LastAck, peerFIN, acked, with(unix.EHOSTUNREACH)), ClosedByPeer},
+	{"SO_LINGER 0, AF_UNSPEC or the orphan limit in LAST_ACK", last(LastAck, peerFIN, locked), ""},
+	{"the ACK of the last FIN inside close()", last(LastAck, peerFIN, locked, acked), ClosedByPeer},
 	{"a state outside the table", last(17), ""},
 }
 

@@ -137,6 +137,9 @@ type Transition struct {
 	PeerFIN      bool          // the peer's FIN has come
 	NoLinger2    bool          // TCP_LINGER2 is negative
 	Orphan       bool          // no process has the socket any more, or not yet
+	Unsent       bool          // connect() failed before there was a SYN
+	Acked        bool          // all that was sent is acknowledged, the FIN included
+	Repair       bool          // TCP_REPAIR: nothing is sent
 	Expired      bool          // a TIME_WAIT that its timer ended
 }
 

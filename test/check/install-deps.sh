@@ -4,10 +4,10 @@
 set -euo pipefail
 
 packages=(
-    clang-19 llvm-19 libbpf-dev     # compile bpf/
-    clang-format-19 shellcheck      # check
-    curl iproute2 jq                # test: traffic, ss, records
-    libbpf-tools linux-perf         # test: other tracers to compare with
+    clang-19 llvm-19 libbpf-dev       # compile bpf/
+    clang-format-19 shellcheck        # check
+    curl iproute2 jq                  # test: traffic, ss, records
+    bpftrace libbpf-tools linux-perf  # test: other tracers to compare with
 )
 
 missing=()

@@ -59,7 +59,7 @@ func (th *thread) destroy(s *sock) {
 	from := now()
 	err := th.tryDestroy(diagNamed(s))
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT) && !w.hasDiag(th) {
-		lacks(w.t, expect.SocketDestroy, err)
+		lacks(w.t, expect.SocketDiag, err)
 	}
 	if err != nil {
 		w.t.Fatalf("destroy %s: %v", s.what, err)
@@ -70,12 +70,25 @@ func (th *thread) destroy(s *sock) {
 	w.stepped(th.a, from, now())
 }
 
-// tryDestroy gives the kernel's answer.
 func (th *thread) tryDestroy(d *diagSocket) error {
+	th.a.w.t.Helper()
+	return th.askDiag(diagRequest(sockDestroy, unix.NLM_F_REQUEST|unix.NLM_F_ACK, d))
+}
+
+// requireDump leaves out what needs ss.
+func (th *thread) requireDump() {
+	th.a.w.t.Helper()
+	all := &diagSocket{Family: unix.AF_INET, Protocol: unix.IPPROTO_TCP, States: ^uint32(0)}
+	if err := th.askDiag(diagRequest(sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, all)); err != nil {
+		lacks(th.a.w.t, expect.SocketDiag, err)
+	}
+}
+
+// askDiag gives the error in the kernel's answer.
+func (th *thread) askDiag(request []byte) error {
 	th.a.w.t.Helper()
 	fd := th.openDiag()
 	defer th.closeRaw(fd)
-	request := diagRequest(sockDestroy, unix.NLM_F_REQUEST|unix.NLM_F_ACK, d)
 	o := th.order(unix.SYS_SENDTO)
 	if _, err := o.do(uintptr(fd), o.put(request), uintptr(len(request)), 0, 0, 0); err != nil {
 		return err
@@ -84,7 +97,10 @@ func (th *thread) tryDestroy(d *diagSocket) error {
 	at := o.put(make([]byte, 512))
 	_, err := o.do(uintptr(fd), at, 512, 0, 0, 0)
 	th.a.w.must(th.a, unix.SYS_RECVFROM, err)
-	const headerSize = 16
+	const typeAt, headerSize = 4, 16
+	if binary.NativeEndian.Uint16(o.got(at+typeAt, 2)) != unix.NLMSG_ERROR {
+		return nil
+	}
 	code := int32(binary.NativeEndian.Uint32(o.got(at+headerSize, 4)))
 	if code != 0 {
 		return unix.Errno(-code)

@@ -27,6 +27,7 @@ func TestWhoLooksAtSocketsInAStormIsNotTheirOwner(t *testing.T) {
 
 func (a *actor) lookForEver() {
 	a.w.t.Helper()
+	a.requireDump()
 	a.order(opDump).send(uintptr(a.openDiag()))
 }
 
@@ -62,10 +63,12 @@ func TestWhoTakesSnapshotsInAStormIsNotTheOwner(t *testing.T) {
 // The lookers' process has opened all the sockets itself, and then left them to a
 // child: what it has been does not make it an owner again.
 func TestWhoOpenedSocketsAndOnlyLooksAtThemNowIsNotTheirOwner(t *testing.T) {
-	const rounds, connections = 60, 8
+	const connections = 8
+	rounds := max(20, min(60, stormConnections(t)/500))
 	w := newStormWorld(t)
 	server, opener := w.startActor("a-server", 1), w.startActor("opener", 4)
 	listener := server.listen(everywhere(7000))
+	opener.requireDump()
 	for _, looking := range opener.threads[1:] {
 		looking.order(opDump).send(uintptr(opener.openDiag()))
 	}

@@ -88,7 +88,7 @@ func (g *guests) runs() []guest.Run {
 	}
 	// Emulated, a storm is slow; these are still enough for the programs to
 	// interrupt each other.
-	return []guest.Run{{Arguments: arguments, Env: []string{"CI=true", "TCPSHIFT_STORM_CONNECTIONS=2500"}}}
+	return []guest.Run{{Arguments: arguments, Env: []string{"CI=true", "TCPSHIFT_STORM_CONNECTIONS=1500"}}}
 }
 
 // boot returns when the guest has ended, which it does by rebooting.
