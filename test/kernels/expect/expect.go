@@ -26,6 +26,7 @@ const (
 	SocketDiag     = "socket_diag" // what ss asks: a module, and guests have none
 	Cgroups        = "cgroups"
 	LongTimeWait   = "long_time_wait" // no feature: a minute is only waited for on one kernel of each kind
+	OwnTable       = "own_table"      // no feature: a network namespace with a hash table of its own, since 6.1
 )
 
 // Row is one kernel on one architecture.
@@ -68,8 +69,8 @@ const MaxInstructions = 500_000
 // Table has a row for every line and architecture. On arm64 the kernel attaches
 // no trampolines before 6.4.
 var Table = []Row{
-	{Line: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds}, Lacking: []string{SocketDiag, MPTCP, QueueMigration}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
-	{Line: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds}, Lacking: []string{SocketDiag, MPTCP, QueueMigration, LongTimeWait}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Line: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds}, Lacking: []string{SocketDiag, MPTCP, QueueMigration, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Line: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds}, Lacking: []string{SocketDiag, MPTCP, QueueMigration, LongTimeWait, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
 	{Line: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{SocketDiag, LongTimeWait},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
 	{Line: "6.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, TimeWaitEnds}, Lacking: []string{SocketDiag},
