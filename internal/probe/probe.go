@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/cilium/ebpf"
@@ -32,16 +33,26 @@ type Options struct {
 	// and every object that the kernel frees.
 	TimeWaitEnds bool
 	ExcludeSelf  bool // leave out sockets that this process provably operates on
-	// Types, if not nil, are used instead of being decoded anew.
-	Types *Types
+	// Kernel, if not nil, is what has been found out already.
+	Kernel *Kernel
 }
 
-// Types are the kernel's, decoded when first needed, which takes longer than all the
-// rest of Open, and then kept. They are for whoever opens several probes.
-type Types = btf.Cache
+// Kernel is what this kernel has and gives: its types, decoded, and its features,
+// tried. To find that out takes longer than all the rest of Open; whoever opens
+// several probes may keep it.
+type Kernel struct {
+	types    *btf.Cache
+	features func() Features
+}
 
-// NewTypes has decoded nothing yet.
-func NewTypes() *Types { return btf.NewCache() }
+// NewKernel has found out nothing yet: that comes with the first Open.
+func NewKernel() *Kernel {
+	types := btf.NewCache()
+	return &Kernel{types, sync.OnceValue(func() Features { return detectFeatures(types) })}
+}
+
+// Features are those of [DetectFeatures].
+func (k *Kernel) Features() Features { return slices.Clone(k.features()) }
 
 // Probe is the attached programs and their ring buffer. It is for one goroutine.
 type Probe struct {
@@ -63,15 +74,15 @@ type attachment struct {
 // been looked up. It fails with a [*HostError] where this host cannot. The caller
 // must Close the probe.
 func Open(opts Options) (*Probe, error) {
-	types := opts.Types
-	if types == nil {
-		types = NewTypes()
+	kernel := opts.Kernel
+	if kernel == nil {
+		kernel = NewKernel()
 	}
-	if err := checkHost(types); err != nil {
+	if err := checkHost(kernel.types); err != nil {
 		return nil, err
 	}
-	p := &Probe{features: detectFeatures(types).without(opts.Without)}
-	if err := p.open(opts, types); err != nil {
+	p := &Probe{features: kernel.Features().without(opts.Without)}
+	if err := p.open(opts, kernel.types); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil

@@ -41,7 +41,7 @@ var afterlives = []struct {
 	least, most time.Duration
 	live        func(t *testing.T, n *lab.Netns, a *afterlife)
 }{
-	{"its timer, after tcp_fin_timeout", "expired", time.Second, 5 * time.Second, func(_ *testing.T, n *lab.Netns, a *afterlife) {
+	{"its timer, after tcp_fin_timeout", "expired", time.Second * 9 / 10, 30 * time.Second, func(_ *testing.T, n *lab.Netns, a *afterlife) {
 		n.Sysctl("net.ipv4.tcp_fin_timeout", "1")
 		a.party = lab.OrphanInFinWait2(n, lab.V6).Client
 		n.AwaitGone(a.party)

@@ -91,6 +91,9 @@ func TestTheKernelGivesWhatTheTableSays(t *testing.T) {
 	if !slices.Equal(given, row.Features) {
 		t.Errorf("features %v, the table says %v", given, row.Features)
 	}
+	if want := isBefore(t, 6, 2); row.Lacks(expect.DeadOwners) != want {
+		t.Errorf("owners of dead processes' sockets: the table says that they are told: %v", want)
+	}
 	if want := (probe.Layout{AcceptArguments: row.AcceptArguments, TableByNetns: row.TableByNetns}); layout != want {
 		t.Errorf("layout %+v, the table says %+v", layout, want)
 	}

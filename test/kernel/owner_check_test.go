@@ -273,7 +273,9 @@ func (w *world) checkSource(l line, s *sock, a *actor, at moment) {
 	switch l.Source {
 	case "task":
 		acting := func(st step) bool { return st.a == a && st.from-clockSlack <= at && at <= st.until+clockSlack }
-		if !slices.ContainsFunc(w.steps, acting) {
+		// A worker of a ring lets go of a socket a little after it has said so, up to 5.15.
+		late := a.ring != 0 && lastHolder(s, at) == a
+		if !late && !slices.ContainsFunc(w.steps, acting) {
 			w.wrong(l, s, "pid_source task, but %s did nothing then", a.name())
 		}
 	case "stored":
@@ -321,7 +323,7 @@ func (w *world) couldKnow(s *sock, at moment) bool {
 		return false // closing an MPTCP socket is no transition of its subflow
 	}
 	if a := w.knowable(s, at); a != nil {
-		return s.isHeldBy(a, at) || lastHolder(s, at) == a
+		return s.isHeldBy(a, at) || lastHolder(s, at) == a && w.outlivesItsProcess(a)
 	}
 	if len(s.listeners) == 0 || s.beforeTracing || s.listeners[0].ended != 0 {
 		return false
@@ -352,6 +354,12 @@ func (w *world) knowable(s *sock, at moment) *actor {
 		last = h.a
 	}
 	return last
+}
+
+// outlivesItsProcess: before Linux 6.2 no program can tell whether another process has
+// the number of a dead one.
+func (w *world) outlivesItsProcess(a *actor) bool {
+	return a.died == 0 || !isBefore(w.t, 6, 2)
 }
 
 // isHeldBy is certain: neither just coming nor just going.

@@ -138,12 +138,11 @@ func (w *world) watch() {
 	w.traced = now()
 }
 
-// trace starts tracers of the case's own.
+// trace starts a tracer of the case's own. One is enough: what the accept hook finds
+// is the same then as with a shared one.
 func (w *world) trace(o options) {
 	w.t.Helper()
-	for _, tr := range startVariants(w.t, o) {
-		w.watches = append(w.watches, &watch{tr: tr})
-	}
+	w.watches = append(w.watches, &watch{tr: startTracer(w.t, o)})
 	w.traced = now()
 	for _, s := range w.socks {
 		s.beforeTracing = true

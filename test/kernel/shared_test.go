@@ -23,7 +23,7 @@ var shared []*tracer
 
 // variants are the features that the tracers of a case do without.
 func variants() [][]string {
-	for _, f := range detectFeatures() {
+	for _, f := range kernel.Features() {
 		if f.Name == probe.AcceptHook && f.Err == nil && !slices.Contains(switchedOff(), probe.AcceptHook) {
 			return [][]string{nil, {probe.AcceptHook}}
 		}

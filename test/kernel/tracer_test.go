@@ -85,12 +85,12 @@ func startTracer(t testing.TB, o options) *tracer {
 	return tr
 }
 
-// kernelTypes are decoded once for all tests: emulated, that takes half a second.
-var kernelTypes = probe.NewTypes()
+// kernel is found out once for all tests: emulated, that takes a second.
+var kernel = probe.NewKernel()
 
 // launch starts a tracer that no test owns.
 func launch(o options) (*tracer, error) {
-	o.Types = kernelTypes
+	o.Kernel = kernel
 	o.Without = append(slices.Clone(o.Without), switchedOff()...)
 	p, err := probe.Open(o.Options)
 	if err != nil {
@@ -157,14 +157,12 @@ func (tr *tracer) since(offset int) []byte {
 func requireFeature(t *testing.T, name string) {
 	t.Helper()
 	lab.RequireRoot(t)
-	for _, f := range detectFeatures() {
+	for _, f := range kernel.Features() {
 		if f.Name == name && f.Err != nil {
 			lacks(t, name, f.Err)
 		}
 	}
 }
-
-var detectFeatures = sync.OnceValue(probe.DetectFeatures)
 
 // line is one record, as a reader of the output sees it.
 type line struct {

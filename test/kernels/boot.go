@@ -87,8 +87,8 @@ func (g *guests) runs() []guest.Run {
 		arguments = append(arguments, "-test.run="+g.pattern)
 	}
 	// Emulated, a storm is slow; these are still enough for the programs to
-	// interrupt each other.
-	return []guest.Run{{Arguments: arguments, Env: []string{"CI=true", "TCPSHIFT_STORM_CONNECTIONS=1500"}}}
+	// interrupt each other. Memory is there, and collecting it is slow, too.
+	return []guest.Run{{Arguments: arguments, Env: []string{"CI=true", "GOGC=400", "TCPSHIFT_STORM_CONNECTIONS=1500"}}}
 }
 
 // boot returns when the guest has ended, which it does by rebooting.

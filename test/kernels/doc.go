@@ -74,6 +74,7 @@ func newDoc(outcomes []*outcome, now time.Time) doc {
 		{"role, durations and owner remembered from transition to transition (`socket_storage`)", gives(expect.SocketStorage)},
 		{"owners of sockets older than the tracer (`socket_scan`)", gives(expect.SocketScan)},
 		{"the accepting process at once (`accept_hook`)", gives(expect.AcceptHook)},
+		{"the owner of an orphan whose process is gone", func(r *expect.Row) bool { return r.Gives(expect.SocketStorage) && !r.Lacks(expect.DeadOwners) }},
 		{"a child's LISTEN → SYN_RECV with its peer", func(r *expect.Row) bool { return !r.EmptyChild || r.Gives(expect.SocketStorage) }},
 		{"no transition lost under the heaviest load", func(r *expect.Row) bool { return !r.PreemptsPrograms }},
 	} {
@@ -138,6 +139,9 @@ does the transition itself: connect, listen, close, shutdown, not at a segment t
 LISTEN → SYN_RECV has no peer yet; its next transition, SYN_RECV → ESTABLISHED, has. Transitions, addresses, errors and
 TIME_WAIT are as exact as elsewhere. Kernels before 5.15 are the same in this.
 
+**6.1, on both.** What goes on with a socket that nobody has any more, after its process has died, has no owner: from 6.2 on
+a program in the kernel can see whether another process has the dead one's number.
+
 **6.1 on arm64**, and other kernels that do not let fexit programs attach (lockdown, no function tracer). An accepted
 connection is its listener's (` + "`pid_source`" + ` is ` + "`listener`" + `) until the process that accepted it closes or shuts it
 down. Where one process both listens and accepts, which is the rule, nothing is lost.
@@ -150,6 +154,9 @@ kernel knows the peer at once.
 processors an event may then find both of tcpshift's programs busy: some in ten thousand, on an emulated machine. None
 goes unnoticed: ` + "`lost_reentry`" + ` counts each one.
 
-Every run with the accept hook was repeated with it switched off, so what holds for locked-down hosts holds on all of
-these kernels.
+Where a kernel has the accept hook, the cases also have a second tracer without it: what holds for locked-down hosts
+is tested on all of these kernels.
+
+The guests have no kernel modules. So the tests that need ` + "`ss`" + ` (its module, ` + "`tcp_diag`" + `) run on the host only, and the
+tests of MPTCP and of queues that migrate between listeners are left out on 5.10, which has no such thing.
 `))

@@ -25,6 +25,7 @@ const (
 	IOUring        = "io_uring"
 	SocketDiag     = "socket_diag" // what ss asks: a module, and guests have none
 	Cgroups        = "cgroups"
+	DeadOwners     = "dead_owners"    // an orphan's owner is told after its process has died, since 6.2
 	LongTimeWait   = "long_time_wait" // no feature: a minute is only waited for on one kernel of each kind
 	OwnTable       = "own_table"      // no feature: a network namespace with a hash table of its own, since 6.1
 )
@@ -69,11 +70,11 @@ const MaxInstructions = 500_000
 // Table has a row for every line and architecture. On arm64 the kernel attaches
 // no trampolines before 6.4.
 var Table = []Row{
-	{Line: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds}, Lacking: []string{SocketDiag, MPTCP, QueueMigration, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
-	{Line: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds}, Lacking: []string{SocketDiag, MPTCP, QueueMigration, LongTimeWait, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
-	{Line: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{SocketDiag, LongTimeWait},
+	{Line: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Line: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, LongTimeWait, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Line: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{DeadOwners, SocketDiag, LongTimeWait},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Line: "6.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, TimeWaitEnds}, Lacking: []string{SocketDiag},
+	{Line: "6.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, TimeWaitEnds}, Lacking: []string{DeadOwners, SocketDiag},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
 	{Line: "6.12", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{SocketDiag},
 		AcceptArguments: 2, TableByNetns: true, EmptyChild: true, Instructions: true},
