@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/test/kernels/expect"
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
@@ -16,6 +17,14 @@ type crowded struct {
 	old   string // conn
 	young []story
 	none  story // leaves no TIME_WAIT
+}
+
+func newCrowdedNetns(t *testing.T) *lab.Netns {
+	t.Helper()
+	if err := lab.MayHaveOwnTable(); err != nil {
+		lacks(t, expect.OwnTable, err)
+	}
+	return lab.NewCrowdedNetns(t)
 }
 
 func playInCrowd(n *lab.Netns, f lab.Family, size int) *crowded {
@@ -48,7 +57,7 @@ func playInCrowd(n *lab.Netns, f lab.Family, size int) *crowded {
 func TestATimeWaitIsFoundAmongManyInItsBucket(t *testing.T) {
 	for _, f := range lab.Families {
 		t.Run(f.String(), func(t *testing.T) {
-			n := lab.NewCrowdedNetns(t)
+			n := newCrowdedNetns(t)
 			tr := startTracer(t, in(n))
 			c := playInCrowd(n, f, 20)
 			lines := tr.stop()
@@ -68,7 +77,7 @@ func TestATimeWaitIsFoundAmongManyInItsBucket(t *testing.T) {
 // The walk is bounded. Past the bound nothing is guessed: the record says that it is not
 // known whether that CLOSE left a TIME_WAIT, and it is counted.
 func TestPastTheBoundOfTheWalkATimeWaitIsSaidToBeUnknown(t *testing.T) {
-	n := lab.NewCrowdedNetns(t)
+	n := newCrowdedNetns(t)
 	tr := startTracer(t, in(n))
 	c := playInCrowd(n, lab.V4, 100)
 	lines := tr.stop()

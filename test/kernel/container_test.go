@@ -89,7 +89,7 @@ func (a *actor) containIn(path string) (remove func()) {
 		}
 		made = append(made, dir)
 		level := dir
-		t.Cleanup(func() { os.Remove(level) }) // where the test has failed before
+		t.Cleanup(func() { _ = os.Remove(level) }) // where the test has failed before
 	}
 	from := now()
 	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(a.pid)), 0); err != nil {

@@ -26,6 +26,9 @@ func TestInAStormEachSocketsTransitionsStandInTheirOrder(t *testing.T) {
 
 func orderOfAStorm(t *testing.T) (problems []string) {
 	t.Helper()
+	if err := retireShared(); err != nil {
+		t.Error(err)
+	}
 	n := lab.NewNetns(t)
 	n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000")
 	tr := startTracer(t, in(n))

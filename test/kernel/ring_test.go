@@ -22,6 +22,9 @@ func TestAFullRingIsAccountedForToTheLastTransition(t *testing.T) {
 func overflow(t *testing.T) (problems []string) {
 	t.Helper()
 	const connections, workers, smallest = 2000, 2, 64 << 10
+	if err := retireShared(); err != nil {
+		t.Error(err)
+	}
 	n := lab.NewNetns(t)
 	n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000")
 	reading := make(chan struct{})

@@ -217,3 +217,28 @@ func checkTimes(t *testing.T, lines []line) {
 		}
 	}
 }
+
+// The zone of a link-local address is a device of its namespace, and is not told.
+func TestALinkLocalAddressIsToldWithoutItsZone(t *testing.T) {
+	n := lab.NewNetns(t)
+	tr := startTracer(t, in(n))
+	const bare, loopback = "fe80::1", "%1"
+	n.AddAddr(netip.MustParseAddr(bare))
+	at := netip.AddrPortFrom(netip.MustParseAddr(bare+loopback), 7100)
+	listener := n.Listen(at)
+	client := n.Dial(at)
+	child := listener.Accept()
+	client.Close()
+	child.ReadEOF()
+	child.Close()
+	n.Settle(1)
+	told := ofType(tr.stop(), "transition")
+	for _, l := range told {
+		if l.LocalAddr != bare && l.Old != "CLOSE" || l.PeerAddr != bare && l.Role != "listener" && l.Old != "LISTEN" {
+			t.Errorf("%s on both sides is wanted: %s", bare, l.raw)
+		}
+	}
+	if len(told) != 11 {
+		t.Errorf("%d transitions, want 11", len(told))
+	}
+}

@@ -104,7 +104,10 @@ func launch(o options) (*tracer, error) {
 		return nil, errors.Join(err, p.Close())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	tr := &tracer{probe: p, started: make(chan struct{}), cancel: cancel, done: make(chan error, 1), out: out, reading: o.reading}
+	tr := &tracer{
+		probe: p, started: make(chan struct{}), cancel: cancel, done: make(chan error, 1),
+		out: out, reading: o.reading,
+	}
 	go func() {
 		tr.done <- trace.Run(ctx, trace.Config{
 			Source: p, Sink: tr, Encoder: record.NewNDJSON(nil), Only: o.only,
@@ -138,15 +141,15 @@ func (tr *tracer) awaitSince(offset int, wanted func(text []byte) bool) error {
 	return fmt.Errorf("what was awaited has not been told within %v", patience)
 }
 
-// since is the output so far, from an offset on; it only ever grows.
+// since is the whole lines so far, from an offset on.
 func (tr *tracer) since(offset int) []byte {
 	info, err := tr.out.Stat()
 	if err != nil {
 		panic(err) // fstat of an open file
 	}
 	text := make([]byte, int(info.Size())-offset)
-	n, _ := tr.out.ReadAt(text, int64(offset)) // what cannot be read will be missed
-	return text[:n]
+	n, _ := tr.out.ReadAt(text, int64(offset))          // what cannot be read will be missed
+	return text[:bytes.LastIndexByte(text[:n], '\n')+1] // a write may be under way
 }
 
 // requireFeature leaves out a test of what this kernel does not give; which kernel

@@ -12,7 +12,7 @@ import (
 //	client  CLOSE SYN_SENT CLOSE, ECONNREFUSED
 func Refused(n *Netns, f Family) Outcome {
 	n.t.Helper()
-	to := f.At(freshPort())
+	to := f.At(FreshPort())
 	client := n.Socket(to.Addr())
 	out := Outcome{Client: &Party{Cookie: client.Cookie(), Remote: to, Err: unix.ECONNREFUSED}}
 	n.mustFail("connect to a closed port", client.TryConnect(to), unix.ECONNREFUSED)
@@ -27,9 +27,9 @@ func Refused(n *Netns, f Family) Outcome {
 //	client  CLOSE
 func NoRoute(n *Netns, f Family) Outcome {
 	n.t.Helper()
-	to := netip.AddrPortFrom(f.nowhere(), freshPort())
+	to := netip.AddrPortFrom(f.nowhere(), FreshPort())
 	client := n.Socket(to.Addr())
-	client.Bind(f.Anywhere(freshPort())) // an event would have this port
+	client.Bind(f.Anywhere(FreshPort())) // an event would have this port
 	out := Outcome{Client: &Party{Cookie: client.Cookie(), Local: client.Addr(), Remote: to, Path: Path{Close}}}
 	n.mustFail("connect without a route", client.TryConnect(to), unix.ENETUNREACH)
 	client.Await(Close)
@@ -92,7 +92,7 @@ func ConnectTimeout(n *Netns, f Family) Outcome {
 //	client  CLOSE SYN_SENT SYN_RECV ESTABLISHED FIN_WAIT1 CLOSING CLOSE, then TIME_WAIT
 func SelfConnect(n *Netns, f Family) Outcome {
 	n.t.Helper()
-	at := f.At(freshPort())
+	at := f.At(FreshPort())
 	client := n.Socket(at.Addr())
 	client.Bind(at)
 	client.Connect(at)
@@ -111,7 +111,7 @@ func SelfConnect(n *Netns, f Family) Outcome {
 //	Others[0]   CLOSE SYN_SENT ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE
 func SimultaneousOpen(n *Netns, f Family) Outcome {
 	n.t.Helper()
-	here, there := f.At(freshPort()), f.At(freshPort())
+	here, there := f.At(FreshPort()), f.At(FreshPort())
 	first, second := n.Socket(here.Addr()), n.Socket(there.Addr())
 	first.Bind(here)
 	second.Bind(there)

@@ -104,7 +104,7 @@ type conversation struct {
 // listen begins a conversation with a listener and no client yet.
 func listen(n *Netns, f Family, options ...func(*Socket)) *conversation {
 	n.t.Helper()
-	at := f.At(freshPort())
+	at := f.At(FreshPort())
 	if f == Mapped {
 		at = f.Anywhere(at.Port())
 	}
@@ -170,17 +170,20 @@ func party(s *Socket) *Party {
 	return p
 }
 
+// The ports that FreshPort gives.
 const (
-	firstFreshPort = 10000
-	freshPorts     = 20000
+	FirstFreshPort = 10000
+	LastFreshPort  = FirstFreshPort + freshPorts - 1
+
+	freshPorts = 20000
 )
 
 var portsTaken atomic.Uint32
 
-// freshPort is a port below the ephemeral ones that no other scenario of this
+// FreshPort is a port below the ephemeral ones that no other scenario of this
 // process uses, in any namespace: one that sees all namespaces at once can
 // tell scenarios apart by it.
-func freshPort() uint16 {
+func FreshPort() uint16 {
 	spread := uint32(os.Getpid()) * 997 // two test processes at once
-	return uint16(firstFreshPort + (spread+portsTaken.Add(1))%freshPorts)
+	return uint16(FirstFreshPort + (spread+portsTaken.Add(1))%freshPorts)
 }

@@ -55,20 +55,25 @@ func NewNetns(t testing.TB) *Netns {
 	return newNetns(t, func() error { return unix.Unshare(unix.CLONE_NEWNET) })
 }
 
-// NewCrowdedNetns is one whose established connections all share one bucket of the
-// hash table. It skips where a namespace cannot have a table of its own, before
+// tableSize is how many buckets the hash table of a new namespace's child has.
+const tableSize = "/proc/sys/net/ipv4/tcp_child_ehash_entries"
+
+// MayHaveOwnTable is nil where namespaces can have a hash table of their own, since
 // Linux 6.1.
+func MayHaveOwnTable() error {
+	_, err := os.Stat(tableSize)
+	return err
+}
+
+// NewCrowdedNetns is one whose established connections all share one bucket of its own
+// hash table.
 func NewCrowdedNetns(t testing.TB) *Netns {
 	t.Helper()
-	const buckets = "/proc/sys/net/ipv4/tcp_child_ehash_entries"
-	if _, err := os.Stat(buckets); err != nil {
-		t.Skipf("a namespace cannot have a hash table of its own: %v", err)
-	}
 	return newNetns(t, func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}
-		if err := os.WriteFile(buckets, []byte("1"), 0); err != nil {
+		if err := os.WriteFile(tableSize, []byte("1"), 0); err != nil {
 			return err
 		}
 		return unix.Unshare(unix.CLONE_NEWNET) // its child

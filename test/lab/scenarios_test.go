@@ -79,7 +79,7 @@ func touches(out Outcome) func(sport, dport uint16) bool {
 	own := map[uint16]bool{}
 	for _, p := range out.Parties() {
 		for _, port := range []uint16{p.Local.Port(), p.Remote.Port()} {
-			if port >= firstFreshPort && port < firstFreshPort+freshPorts {
+			if port >= FirstFreshPort && port < FirstFreshPort+freshPorts {
 				own[port] = true
 			}
 		}

@@ -19,8 +19,8 @@ func checkStormPaths(t *testing.T, w *watch, f Family, end StormEnd) {
 	const connections, workers = 1001, 2
 	n := NewNetns(t)
 	w.write(t, "trace", "") // forgets what came before
-	freshPort()             // the second worker's
-	port := freshPort() - 1
+	FreshPort()             // the second worker's
+	port := FreshPort() - 1
 	if made := Storm(n, StormConfig{Connections: connections, Workers: workers, Port: port, Family: f, End: end}); made != connections {
 		t.Errorf("made %d connections, want %d", made, connections)
 	}

@@ -42,7 +42,7 @@ func newWatch(t testing.TB) *watch {
 	const event = "events/sock/inet_sock_set_state/"
 	w.write(t, event+"filter", fmt.Sprintf(
 		"(sport >= %[1]d && sport < %[2]d) || (dport >= %[1]d && dport < %[2]d)",
-		firstFreshPort, firstFreshPort+freshPorts))
+		FirstFreshPort, FirstFreshPort+freshPorts))
 	w.write(t, event+"enable", "1")
 	return w
 }

@@ -27,6 +27,7 @@ const (
 	Cgroups        = "cgroups"
 	DeadOwners     = "dead_owners"    // an orphan's owner is told after its process has died, since 6.2
 	LongTimeWait   = "long_time_wait" // no feature: a minute is only waited for on one kernel of each kind
+	OwnTable       = "own_table"      // no feature: a network namespace with a hash table of its own, since 6.1
 )
 
 // Row is one kernel on one architecture.
@@ -69,8 +70,8 @@ const MaxInstructions = 500_000
 // Table has a row for every line and architecture. On arm64 the kernel attaches
 // no trampolines before 6.4.
 var Table = []Row{
-	{Line: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
-	{Line: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, LongTimeWait}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Line: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Line: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, LongTimeWait, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
 	{Line: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{DeadOwners, SocketDiag, LongTimeWait},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
 	{Line: "6.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, TimeWaitEnds}, Lacking: []string{DeadOwners, SocketDiag},
