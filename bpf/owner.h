@@ -40,7 +40,7 @@ static __always_inline struct file *file_of(struct sock *sk)
 
 	if (!is_subflow(sk))
 		return READ_POINTER(sk, sk_socket, file);
-	subflow = READ_POINTER(tp, inet_conn.icsk_ulp_data);
+	subflow = READ(tp, inet_conn.icsk_ulp_data);
 	return READ_POINTER(subflow, conn, sk_socket, file);
 }
 

@@ -24,7 +24,7 @@ static __always_inline bool has_file_at(struct fdtable *fdt, __u32 fd, __u64 fil
 
 	if (fd >= READ(fdt, max_fds))
 		return false;
-	files = READ_POINTER(fdt, fd);
+	files = READ(fdt, fd);
 	bpf_probe_read_kernel(&at, sizeof(at), &files[fd]);
 	return at == file;
 }
@@ -100,7 +100,7 @@ static __always_inline bool in_closing_call(struct task_struct *task)
 static __always_inline struct sock *sock_behind(__u64 address)
 {
 	struct file *file = (struct file *)address;
-	struct socket *socket = READ_POINTER(file, private_data);
+	struct socket *socket = READ(file, private_data);
 
 	return READ_POINTER(socket, sk);
 }

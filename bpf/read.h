@@ -29,7 +29,7 @@ void *bpf_rdonly_cast(const void *pointer, __u32 type) __ksym __weak;
 			 : BPF_CORE_READ(pointer, __VA_ARGS__))
 
 /*
- * The same where that is a pointer. The verifier takes the difference of two
+ * The same where that is a pointer to a struct. The verifier takes the difference of two
  * pointers, one of them null, for a number, and so does not follow what is done
  * with it for each way in which it came to be.
  */
