@@ -290,6 +290,7 @@ struct signal_struct {
 };
 
 struct task_struct {
+	void *stack;
 	struct list_head thread_node;
 	unsigned int flags;
 	int tgid;

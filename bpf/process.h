@@ -43,19 +43,30 @@ __noinline int search_fd(__u64 fdt, __u64 file)
 }
 
 /*
+ * What the current task had in its registers when it entered the kernel. Up to 5.14
+ * no helper gives them: they are at the end of its stack, which has this size on both
+ * architectures, but for arm64 with large pages. What is there else is no number of a
+ * closing call, nor of a descriptor of that file.
+ */
+#define STACK_SIZE 16384
+
+static __always_inline struct pt_regs *current_regs(struct task_struct *task)
+{
+	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
+		return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	return BPF_CORE_READ(task, stack) + STACK_SIZE - bpf_core_type_size(struct pt_regs);
+}
+
+/*
  * The descriptor on which the current system call operates: it is the first
  * argument of every call on a socket. Where it is not, in io_uring for one, the
  * table has something else at that place.
  */
 static __always_inline int current_fd(struct fdtable *fdt, __u64 file)
 {
-	struct pt_regs *regs;
-	__u32 fd;
+	struct pt_regs *regs = current_regs((struct task_struct *)bpf_get_current_task());
+	__u32 fd = READ(regs, first_argument);
 
-	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
-		return -1;
-	regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	fd = READ(regs, first_argument);
 	return has_file_at(fdt, fd, file) ? (int)fd : -1;
 }
 
@@ -81,9 +92,7 @@ static __always_inline bool in_closing_call(struct task_struct *task)
 
 	if (READ(task, flags) & (PF_EXITING | PF_IO_WORKER))
 		return true;
-	if (!bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
-		return false;
-	regs = (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+	regs = current_regs(task);
 	switch ((int)READ(regs, call_number)) {
 	case NR_CLOSE:
 	case NR_CLOSE_RANGE:

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
@@ -32,6 +33,7 @@ var containers = []struct {
 // The reader of the stream comes to read only when the process has been killed and the
 // container's cgroup has been removed.
 func TestAContainerThatIsGoneIsToldAllTheSame(t *testing.T) {
+	requireFeature(t, probe.SocketCookie)
 	for _, c := range containers {
 		t.Run(strings.ReplaceAll(c.path, containerID, "ID"), func(t *testing.T) {
 			w := newWorld(t)
