@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
@@ -127,12 +128,18 @@ func TestWhoAddsAnMPTCPEndpointIsNotTheOwnerOfItsSubflows(t *testing.T) {
 // recordsOf plays something in a namespace of its own and gives all its records.
 func recordsOf(t *testing.T, story func(n *lab.Netns)) []line {
 	t.Helper()
-	lab.RequireRoot(t)
+	requireFeature(t, probe.SocketCookie) // by which a record is its socket's
 	n := lab.NewNetns(t)
-	o := in(n)
-	o.Ends = true
-	tr := startTracer(t, o)
+	tr := sharedTracers(t)[0]
+	v := watch{tr, true, len(tr.since(0))}
 	story(n)
 	n.Settle(0)
-	return tr.stop()
+	if err := fence(n); err != nil {
+		t.Fatal(err)
+	}
+	lines, err := v.lines(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
 }

@@ -109,7 +109,10 @@ func tellStorm(t *testing.T, c stormCase) []string {
 
 	// The handshake's last segment on two CPUs at once: one child too many.
 	doubles := told.count("SYN_RECV > CLOSE")
-	return told.compare(t, uint64(10*made+2*workers)+2*doubles, kernel)
+	// Without room for its TIME_WAIT a socket answers with a reset: to a peer that has not
+	// closed yet, that is its end.
+	resets := told.count("CLOSE_WAIT > CLOSE")
+	return told.compare(t, uint64(10*made+2*workers)+2*doubles-resets, kernel)
 }
 
 // toldStorm is how often which transition was told.
