@@ -56,6 +56,7 @@ type Finding struct {
 	Role        tcp.Role
 	Local, Peer tcp.Endpoint
 
+	Counted         string  // what Rate is of, in words
 	Rate            float64 // per second
 	Occupancy       uint64
 	OccupancySource Source // "": there is no occupancy

@@ -52,7 +52,7 @@ func (d bucketStorm) check(raise raiser) {
 func (d bucketStorm) describe(netns uint32, ns *namespace, o outlook) Finding {
 	f := Finding{
 		Severity: Warning, Netns: netns,
-		Rate: o.rate, Occupancy: round(o.held), OccupancySource: ns.source(d.now),
+		Counted: "connections", Rate: o.rate, Occupancy: round(o.held), OccupancySource: ns.source(d.now),
 		Capacity: uint64(o.capacity), CapacityKind: TimeWaitBuckets,
 		Projected:    round(o.rate * timeWait.Seconds()),
 		ExhaustionIn: o.left.Round(time.Millisecond), Exhausts: o.ends,

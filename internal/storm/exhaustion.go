@@ -64,7 +64,7 @@ func (d *portExhaustion) describe(key portKey, c *exhausted) Finding {
 	f := Finding{
 		Severity: Critical, Who: c.who(), Netns: key.netns, Role: tcp.RoleClient,
 		Local: tcp.Endpoint{Addr: key.local}, Peer: tcp.Endpoint{Addr: key.peer, Port: key.peerPort},
-		Rate: float64(c.recent.sum(0, window)) / window, Exhausts: true, Failures: c.failed,
+		Counted: "failed connects", Rate: float64(c.recent.sum(0, window)) / window, Exhausts: true, Failures: c.failed,
 		Cause:  "connect() found no free local port for this destination and failed with EADDRNOTAVAIL",
 		Advice: "reuse connections: keep-alive, or a pool in the client; if that takes time, use more local or peer addresses; then widen net.ipv4.ip_local_port_range",
 	}

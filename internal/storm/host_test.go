@@ -33,7 +33,7 @@ type host struct {
 
 func newHost(t testing.TB, ports int, c Config) *host {
 	h := &host{
-		t: t, engine: New(c), now: time.Hour, random: rand.New(rand.NewPCG(1, 2)),
+		t: t, engine: New(c, time.Hour), now: time.Hour, random: rand.New(rand.NewPCG(1, 2)),
 		ends: make(map[portKey][]time.Duration), open: make(map[portKey]int),
 		limits: Limits{
 			PortLow: 20000, PortHigh: uint16(20000 + ports - 1), Reuse: 2, ReuseDelay: time.Second, Timestamps: true,

@@ -12,6 +12,9 @@ const (
 	readActive    = 10 * time.Second
 	// suspectedAt is the part of a capacity that makes one look closer.
 	suspectedAt = 0.4
+	// gone is how long nothing has happened in a namespace that is not found any more
+	// before it is taken for gone, with all that was in it.
+	gone = 5 * time.Second
 )
 
 // namespace is what is known of one.
@@ -31,14 +34,19 @@ type namespace struct {
 	finished float64       // of the FIN_WAIT2 kind, the part whose peer closes
 }
 
-// namespace finds one, or begins to watch it.
+// namespace finds one in which something has happened.
 func (w *world) namespace(netns uint32) *namespace {
-	e := w.namespaces.keep(netns)
-	if e.value.scale == 0 {
-		e.value.scale, e.value.finished = 1, 1
+	ns := w.keep(netns)
+	ns.seen = w.now
+	return ns
+}
+
+func (w *world) keep(netns uint32) *namespace {
+	ns := &w.namespaces.keep(netns).value
+	if ns.scale == 0 {
+		ns.scale, ns.finished, ns.seen = 1, 1, w.now
 	}
-	e.value.seen = w.now
-	return &e.value
+	return ns
 }
 
 func (w *world) wants(now time.Duration) []Want {
@@ -61,19 +69,18 @@ func (w *world) wants(now time.Duration) []Want {
 }
 
 func (w *world) learn(now time.Duration, netns uint32, l *Limits) {
-	e := w.namespaces.find(netns)
-	if e == nil {
-		return // forgotten in the meantime
-	}
-	ns := &e.value
+	ns := w.keep(netns)
 	switch {
 	case l != nil:
 		ns.limits, ns.known = *l, true
 	case !ns.known:
 		ns.limits, ns.known = defaults(), true
 		return
-	default:
-		return // what was read before is the best there is
+	default: // what was read before is the best there is, if it still is there
+		if now-ns.seen > gone {
+			w.forget(netns)
+		}
+		return
 	}
 	if l.TimeWaits >= 0 {
 		ns.reconcile(now, float64(l.TimeWaits), w.losses.recent(now))
@@ -130,4 +137,11 @@ func (ns *namespace) source(now time.Duration) Source {
 		return Reconciled
 	}
 	return FromEvents
+}
+
+// forget drops a namespace: its number may come back for another one.
+func (w *world) forget(netns uint32) {
+	w.ports.sweep(func(e *entry[portKey, portUse]) bool { return e.key.netns != netns })
+	w.servers.sweep(func(e *entry[serverKey, serverUse]) bool { return e.key.netns != netns })
+	w.namespaces.sweep(func(e *entry[uint32, namespace]) bool { return e.key != netns })
 }

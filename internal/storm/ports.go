@@ -86,7 +86,7 @@ func (d portStorm) describe(e *entry[portKey, portUse], ns *namespace, o outlook
 		Severity: severity(o), Who: u.who(),
 		Netns: e.key.netns, Role: tcp.RoleClient,
 		Local: tcp.Endpoint{Addr: e.key.local}, Peer: tcp.Endpoint{Addr: e.key.peer, Port: e.key.peerPort},
-		Rate: o.rate, Occupancy: round(o.held), OccupancySource: ns.source(d.now),
+		Counted: "connections", Rate: o.rate, Occupancy: round(o.held), OccupancySource: ns.source(d.now),
 		Capacity: uint64(o.capacity), CapacityKind: EphemeralPorts,
 		Projected:    round(o.rate*ns.rulesOf(e.key).hold.Seconds() + float64(u.live)),
 		ExhaustionIn: o.left, Exhausts: o.ends,

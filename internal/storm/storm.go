@@ -81,11 +81,25 @@ type Engine struct {
 	alarms    alarms
 }
 
-// New makes an engine that has seen nothing yet.
-func New(c Config) *Engine {
+// New makes an engine that has seen nothing yet, and is going to see every
+// transition from now on.
+func New(c Config, now time.Duration) *Engine {
 	c = c.withDefaults()
 	w := newWorld(c)
+	w.now = now
+	w.seeding = seeding{since: now, fresh: make(map[uint64]struct{})}
 	return &Engine{world: w, detectors: detectors(w), alarms: newAlarms(c.Every)}
+}
+
+// Needs are the transitions that detection goes by: those from one of the old
+// states to one of the new. A connection of a client makes two of them, that of a
+// server one to three.
+func Needs() (oldStates, newStates []tcp.State) {
+	return []tcp.State{
+			tcp.Close, tcp.SynSent, tcp.SynRecv, tcp.Established, tcp.FinWait1, tcp.FinWait2, tcp.CloseWait, tcp.Closing,
+		}, []tcp.State{
+			tcp.SynSent, tcp.CloseWait, tcp.LastAck, tcp.TimeWait, tcp.Close,
+		}
 }
 
 // Kinds are the kinds of alert there are.
@@ -148,7 +162,13 @@ func (e *Engine) Wants(now time.Duration) []Want {
 	return e.world.wants(now)
 }
 
-// Learn answers a Want, or tells without having been asked. A nil is a namespace that could not be read.
+// HalfClosed tells which timewait sockets of a namespace wait for their peer's FIN.
+func (e *Engine) HalfClosed(now time.Duration, netns uint32, sockets []tcp.Socket) {
+	e.world.halfClosed(now, netns, sockets)
+}
+
+// Learn answers a Want, or tells without having been asked. Nil stands for a
+// namespace that could not be read.
 func (e *Engine) Learn(now time.Duration, netns uint32, l *Limits) {
 	e.world.learn(now, netns, l)
 }

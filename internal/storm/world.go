@@ -15,6 +15,8 @@ type world struct {
 	swept  int64 // second of the last sweep
 	losses losses
 
+	seeding seeding
+
 	ports      *heavy[portKey, portUse]
 	servers    *heavy[serverKey, serverUse]
 	namespaces *heavy[uint32, namespace]
@@ -59,6 +61,7 @@ func (w *world) observe(t *tcp.Transition) {
 	w.now = max(w.now, t.Monotonic)
 	switch {
 	case t.New == tcp.SynSent:
+		w.seeding.note(t)
 		w.opens(t)
 	case leaves(t):
 		w.closes(t)
