@@ -28,7 +28,8 @@ type host struct {
 	failed time.Duration // when the first connect() found no port; 0: none did
 	cookie uint64
 
-	uncounted bool // the kernel's count of TIME_WAITs is not to be had
+	waits     []time.Duration // since when each half-closed one to port 80 waits
+	uncounted bool            // the kernel's count of TIME_WAITs is not to be had
 }
 
 func newHost(t testing.TB, ports int, c Config) *host {
@@ -61,6 +62,9 @@ func (h *host) pass(d time.Duration) {
 				l.TimeWaits = -1
 			}
 			h.engine.Learn(h.now, want.Netns, &l)
+			if want.HalfClosed {
+				h.tellHalfClosed(want.Netns)
+			}
 		}
 	}
 }
@@ -217,4 +221,17 @@ func only(alerts []Alert, kind string, phase Phase) (found []Alert) {
 		}
 	}
 	return found
+}
+
+func (h *host) tellHalfClosed(netns uint32) {
+	var sockets []tcp.Socket
+	for _, since := range h.waits {
+		if left := h.limits.FinTimeout - (h.now - since); left > 0 {
+			s := tcp.Socket{ExpiresIn: left}
+			s.New, s.Substate = tcp.TimeWait, tcp.FinWait2
+			s.Local, s.Peer = tcp.Endpoint{Addr: here, Port: 20001}, tcp.Endpoint{Addr: there, Port: 80}
+			sockets = append(sockets, s)
+		}
+	}
+	h.engine.HalfClosed(h.now, netns, sockets)
 }

@@ -25,6 +25,7 @@ type namespace struct {
 	limits    Limits
 	suspected time.Duration // when somebody last said so
 	walk      bool          // somebody wants to know who is half closed
+	walked    time.Duration // when that was asked for last
 
 	total    meter // TIME_WAITs that nothing takes over early
 	reusable meter // those that a connect() may
@@ -61,8 +62,11 @@ func (w *world) wants(now time.Duration) []Want {
 			continue
 		}
 		ns.asked = now
-		list = append(list, Want{Netns: netns, HalfClosed: ns.walk})
-		ns.walk = false
+		walk := ns.walk && (ns.walked == 0 || now-ns.walked >= readActive)
+		if walk {
+			ns.walked, ns.walk = now, false
+		}
+		list = append(list, Want{Netns: netns, HalfClosed: walk})
 	}
 	slices.SortFunc(list, func(a, b Want) int { return cmp.Compare(a.Netns, b.Netns) })
 	return list

@@ -17,6 +17,9 @@ type portStorm struct {
 	*world
 }
 
+// few connections are no storm, whatever the capacity.
+const few = 8
+
 func newPortStorm(w *world) detector { return portStorm{w} }
 
 func (portStorm) kind() string { return "time_wait_storm" }
@@ -25,6 +28,9 @@ func (portStorm) observe(*tcp.Transition) {}
 
 func (d portStorm) check(raise raiser) {
 	for _, e := range d.ports.byValue {
+		if e.weight < few {
+			continue
+		}
 		capacity, ns := d.capacity(e)
 		if capacity == 0 || float64(e.weight) < 0.25*capacity {
 			continue

@@ -71,6 +71,10 @@ func detectors(w *world) []detector {
 		newPortStorm(w),
 		newBucketStorm(w),
 		newPortExhaustion(w),
+		newCloseWaitLeak(w),
+		newConnectFailures(w),
+		newHalfClosedPileup(w),
+		newResetBurst(w),
 	}
 }
 
@@ -164,7 +168,7 @@ func (e *Engine) Wants(now time.Duration) []Want {
 
 // HalfClosed tells which timewait sockets of a namespace wait for their peer's FIN.
 func (e *Engine) HalfClosed(now time.Duration, netns uint32, sockets []tcp.Socket) {
-	e.world.halfClosed(now, netns, sockets)
+	e.world.whoIsHalfClosed(now, netns, sockets)
 }
 
 // Learn answers a Want, or tells without having been asked. Nil stands for a

@@ -17,6 +17,9 @@ type world struct {
 
 	seeding seeding
 
+	// whoIsHalfClosed hands an answer to the detector that has asked.
+	whoIsHalfClosed func(now time.Duration, netns uint32, sockets []tcp.Socket)
+
 	ports      *heavy[portKey, portUse]
 	servers    *heavy[serverKey, serverUse]
 	namespaces *heavy[uint32, namespace]
