@@ -175,7 +175,7 @@ func TestEveryKindOfAlertIsExplained(t *testing.T) {
 	for _, topic := range Alerts() {
 		for _, line := range topic.Transitions {
 			m := transitionForm.FindStringSubmatch(line)
-			if m == nil || !slices.Contains(kernelTransitions, m[1]+"->"+m[2]) {
+			if len(m) < 3 || !slices.Contains(kernelTransitions, m[1]+"->"+m[2]) {
 				t.Errorf("%s: %q is no transition", topic.Name, line)
 			}
 		}

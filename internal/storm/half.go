@@ -58,7 +58,7 @@ func (d *halfClosedPileup) check(raise raiser) {
 	second := int64(d.now / time.Second)
 	for _, e := range d.born.byValue {
 		e.value.advance(second)
-		if found := d.namespaces.find(e.key.netns); found != nil && e.value.sum(0, seconds) >= int64(d.Config.HalfClosed) {
+		if found := d.namespaces.find(e.key.netns); found != nil && e.value.sum(0, seconds) >= int64(d.HalfClosed) {
 			found.value.walk = true // it is asked for with the limits
 		}
 	}
@@ -72,9 +72,9 @@ func (d *halfClosedPileup) check(raise raiser) {
 		switch {
 		case d.now-f.at > 2*readActive:
 			delete(d.found, key)
-		case f.count >= d.Config.HalfClosed:
+		case f.count >= d.HalfClosed:
 			raise(key, false, func() Finding { return d.describe(key, f) })
-		case f.count >= d.Config.HalfClosed/2:
+		case f.count >= d.HalfClosed/2:
 			raise(key, true, func() Finding { return d.describe(key, f) })
 		}
 	}
@@ -104,7 +104,7 @@ func (d *halfClosedPileup) counted(now time.Duration, netns uint32, sockets []tc
 	}
 	for key, count := range counts {
 		f := d.found[key]
-		if f == nil && (count < d.Config.HalfClosed/2 || len(d.found) >= openLimit) {
+		if f == nil && (count < d.HalfClosed/2 || len(d.found) >= openLimit) {
 			continue
 		}
 		if f == nil {

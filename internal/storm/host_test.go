@@ -190,7 +190,7 @@ type leaving struct {
 func (h *host) blow(w wind, d time.Duration, untilFailed bool) {
 	began := h.now
 	var pending []leaving
-	for n := 0; h.now-began < d && !(untilFailed && h.failed > 0); n++ {
+	for n := 0; h.now-began < d && (!untilFailed || h.failed == 0); n++ {
 		rate := w.rate(h.now - began)
 		if rate <= 0 {
 			h.pass(40 * time.Millisecond)

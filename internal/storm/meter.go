@@ -91,21 +91,21 @@ func (m *meter) lingers(now time.Duration, halfClosed bool) {
 	} else {
 		m.spend(1)
 	}
-	m.born(m.now, 1, halfClosed)
+	m.born(m.now, halfClosed)
 }
 
 func (m *meter) spend(n int32) {
 	m.spent.slots[m.spent.newest%int64(len(m.spent.slots))] += n
 }
 
-// born enters TIME_WAITs of some time ago.
-func (m *meter) born(when time.Duration, count uint32, halfClosed bool) {
+// born enters a TIME_WAIT of some time ago.
+func (m *meter) born(when time.Duration, halfClosed bool) {
 	r := &m.closed
 	if halfClosed {
 		r = &m.half
 	}
 	if second := int64(when / time.Second); second > r.newest-seconds && second >= 0 && second <= r.newest {
-		r.slots[second%seconds] += count
+		r.slots[second%seconds]++
 	}
 }
 

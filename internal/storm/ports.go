@@ -3,9 +3,7 @@ package storm
 import (
 	"fmt"
 	"math"
-	"net/netip"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -131,15 +129,4 @@ func portAdvice(l *Limits) string {
 		advice += fmt.Sprintf(" with %s of them reserved or bound", strconv.Itoa(n))
 	}
 	return advice
-}
-
-// where names one end, or an address alone.
-func where(addr netip.Addr, port uint16) string {
-	switch {
-	case !addr.IsValid():
-		return "port " + strconv.Itoa(int(port))
-	case port == 0:
-		return addr.String()
-	}
-	return strings.TrimSuffix(netip.AddrPortFrom(addr, port).String(), ":0")
 }

@@ -60,19 +60,19 @@ func (w *world) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 	ns.total.at(now)
 	ns.reusable.at(now)
 	if client && ns.limits.reuses(s.Local.Addr, s.Peer.Addr) {
-		ns.reusable.born(born, 1, half)
+		ns.reusable.born(born, half)
 	} else {
-		ns.total.born(born, 1, half)
+		ns.total.born(born, half)
 	}
 	if client {
 		use := w.ports.keep(key)
 		use.value.at(now)
-		use.value.born(born, 1, half)
+		use.value.born(born, half)
 		w.ports.weigh(use, use.weight+1)
 		return
 	}
 	use := w.servers.keep(serverKey{netns, s.Local.Addr, s.Local.Port})
 	use.value.at(now)
-	use.value.born(born, 1, half)
+	use.value.born(born, half)
 	w.servers.weigh(use, use.weight+1)
 }
