@@ -17,10 +17,22 @@ type closeWaitLeak struct {
 	dropped bool // there was no room for some
 }
 
+// leakKey is who leaves sockets: the end of a server, whose sockets may not all tell
+// whose they are, or the process that is a client, or else what it connects to.
 type leakKey struct {
 	netns uint32
+	at    tcp.Endpoint
 	pid   uint32
-	local tcp.Endpoint // the server's end, where no process is known
+}
+
+func leakKeyOf(t *tcp.Transition) leakKey {
+	switch {
+	case t.Role == tcp.RoleServer:
+		return leakKey{netns: t.Netns, at: t.Local}
+	case t.Owner.Source != tcp.PIDUnknown:
+		return leakKey{netns: t.Netns, pid: t.Owner.PID}
+	}
+	return leakKey{netns: t.Netns, at: t.Peer}
 }
 
 type left struct {
@@ -34,7 +46,7 @@ type waiting struct {
 }
 
 type leak struct {
-	who    Who
+	culprits
 	role   tcp.Role
 	local  tcp.Endpoint // of the last
 	peer   tcp.Endpoint
@@ -74,15 +86,7 @@ func (d *closeWaitLeak) arrives(t *tcp.Transition) {
 		d.dropped = true
 		return
 	}
-	key := leakKey{netns: t.Netns}
-	if t.Owner.Source != tcp.PIDUnknown {
-		key.pid = t.Owner.PID
-	} else {
-		key.local = t.Local
-		if t.Role != tcp.RoleServer {
-			key.local.Port = 0
-		}
-	}
+	key := leakKeyOf(t)
 	l := d.owners[key]
 	if l == nil {
 		if len(d.owners) >= d.Keys {
@@ -93,9 +97,7 @@ func (d *closeWaitLeak) arrives(t *tcp.Transition) {
 		d.owners[key] = l
 	}
 	l.role, l.local, l.peer, l.last = t.Role, t.Local, t.Peer, t.Monotonic
-	if key.pid != 0 {
-		l.who = Who{PID: key.pid, Comm: t.Owner.Comm, Known: true, Cgroup: t.Cgroup, Share: 1, Processes: 1}
-	}
+	l.add(t)
 	d.waiting[t.Cookie] = left{owner: key}
 	d.queue = append(d.queue, waiting{t.Cookie, t.Monotonic})
 }
@@ -134,7 +136,7 @@ func (l *leak) grows(now time.Duration) bool {
 
 func (d *closeWaitLeak) describe(key leakKey, l *leak) Finding {
 	f := Finding{
-		Severity: Warning, Who: l.who, Netns: key.netns, Role: l.role, Counted: "more of them",
+		Severity: Warning, Who: l.who(), Netns: key.netns, Role: l.role, Counted: "more of them",
 		Rate: max(0, float64(l.stuck-l.past[len(l.past)-1])) / (sampleEvery * time.Duration(len(l.past))).Seconds(),
 		// Their age is known, their number exact.
 		Occupancy: uint64(l.stuck), OccupancySource: FromEvents, Approximate: d.dropped,

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"time"
@@ -25,6 +26,10 @@ type order struct {
 	NextPort   bool          // each connection goes to the next port: a scan
 	UntilNone  bool          // stop at the first connect() that finds no port
 	Reset      bool          // close with a reset
+
+	// A server instead, until it is killed.
+	Listen     netip.AddrPort
+	NeverClose bool // it leaves what the peers close
 }
 
 // gust is a time at a rate; 0 is a pause.
@@ -48,6 +53,10 @@ func act(text string) int {
 	var o order
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if o.Listen.IsValid() {
+		fmt.Fprintln(os.Stderr, o.serve())
 		return 1
 	}
 	a := account{PID: os.Getpid(), Began: time.Now()}
@@ -132,4 +141,27 @@ func (o *order) close(fd int) {
 		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	}
 	unix.Close(fd)
+}
+
+func (o *order) serve() error {
+	l, err := net.Listen("tcp4", o.Listen.String())
+	if err != nil {
+		return err
+	}
+	fmt.Println("listening")
+	var left []net.Conn // and never collected
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		if o.NeverClose {
+			left = append(left, c)
+			continue
+		}
+		go func() {
+			_, _ = c.Read(make([]byte, 1))
+			c.Close()
+		}()
+	}
 }

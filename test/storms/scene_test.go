@@ -186,6 +186,33 @@ func afterPeer(c *net.TCPConn) {
 // first closes at once.
 func first(c *net.TCPConn) { c.Close() }
 
+// serveApart has a process of its own serve, and gives its id.
+func (s *scene) serveApart(o order) int {
+	s.t.Helper()
+	text, err := json.Marshal(&o)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), orderEnv+"="+string(text))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		s.server.Do(func() { err = cmd.Start() })
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+	if _, err := out.Read(make([]byte, len("listening"))); err != nil {
+		s.t.Fatal(err)
+	}
+	return cmd.Process.Pid
+}
+
 // run starts a client process, and gives what became of it once it has ended.
 func (s *scene) run(o order) <-chan account {
 	s.t.Helper()
