@@ -50,7 +50,7 @@ func (h *host) mustBeSilent() {
 }
 
 func TestAStormIsToldBeforeFourFifthsAreGoneAndItsEndIsForecast(t *testing.T) {
-	for _, ports := range []int{200, 500, 5000, 28232} {
+	for _, ports := range []int{200, 500, 28232} {
 		critical := float64(ports) / 61
 		for _, times := range []float64{1.06, 1.2, 1.5, 2, 3, 5, 10, 20} {
 			for _, chance := range []bool{false, true} {
@@ -71,7 +71,7 @@ func TestAStormIsToldBeforeFourFifthsAreGoneAndItsEndIsForecast(t *testing.T) {
 }
 
 func TestBelowCapacityThereIsSilence(t *testing.T) {
-	for _, ports := range []int{200, 500, 5000, 28232} {
+	for _, ports := range []int{200, 500, 3000} {
 		critical := float64(ports) / 62
 		for _, times := range []float64{0.1, 0.5, 0.8, 0.9, 0.95} {
 			for _, bursts := range []int{1, ports / 20} {
@@ -81,7 +81,7 @@ func TestBelowCapacityThereIsSilence(t *testing.T) {
 					}
 					t.Run(fmt.Sprintf("%d ports, %v times what they bear, %d at once, by chance %v", ports, times, bursts, chance), func(t *testing.T) {
 						h := newHost(t, ports, Config{})
-						h.blow(wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(times * critical), bursts: bursts, chance: chance}, 10*time.Minute, false)
+						h.blow(wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(times * critical), bursts: bursts, chance: chance}, 5*time.Minute, false)
 						h.mustBeSilent()
 					})
 				}
@@ -258,21 +258,22 @@ func TestLostTransitionsAreSaid(t *testing.T) {
 
 func TestAMillionPeersCostABoundedTableAndTheStormIsFoundAmongThem(t *testing.T) {
 	h := newHost(t, 500, Config{Keys: 256})
-	h.uncounted = true // this host forgets them below
+	h.uncounted = true // this host does not know of them
 	h.limits.MaxTimeWaits = 1 << 30
+	scanner := process(99, "scanner")
+	key := to(0)
 	for n := range 1_000_000 {
-		key := to(uint16(n))
-		key.peer = there
-		for range n >> 16 {
+		if key.peerPort++; key.peerPort == 0 {
 			key.peer = key.peer.Next()
 		}
-		h.connect(key, process(99, "scanner"))
-		h.close(key, process(99, "scanner"), n%3 == 0)
+		h.emit(key, 0, scanner, tcp.Close, tcp.SynSent)
+		if n%3 == 0 {
+			h.emit(key, 20000, scanner, tcp.FinWait2, tcp.TimeWait)
+		} else {
+			h.emit(key, 20000, scanner, tcp.CloseWait, tcp.LastAck)
+		}
 		if n%100_000 == 0 {
 			h.pass(time.Second)
-		}
-		if n%1000 == 0 {
-			h.ends, h.open = make(map[portKey][]time.Duration), make(map[portKey]int)
 		}
 	}
 	if kept := len(h.engine.world.ports.index); kept > 256 || kept != len(h.engine.world.ports.byValue) {
