@@ -17,7 +17,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/storm"
 )
 
-// Here reads the limits of the namespace that the calling thread is in.
+// Here reads the limits of the namespace that the calling thread is in, without
+// the bound ports.
 func Here() (*storm.Limits, error) {
 	l := storm.Limits{ReuseDelay: time.Second, Timestamps: true, TimeWaits: -1}
 	if err := ports(&l); err != nil {
@@ -44,18 +45,15 @@ func Here() (*storm.Limits, error) {
 		take(v)
 	}
 	l.TimeWaits = timeWaits()
-	bound, err := boundPorts()
-	if err != nil {
-		return nil, err
-	}
-	for _, port := range bound {
-		if port >= l.PortLow && port <= l.PortHigh {
-			l.Bound = append(l.Bound, port)
-		}
-	}
-	slices.Sort(l.Bound)
-	l.Bound = slices.Compact(l.Bound)
 	return &l, nil
+}
+
+// BoundHere reads which ports somebody has bound, sorted. That takes a walk through
+// the kernel's tables of ports and of listeners.
+func BoundHere() ([]uint16, error) {
+	ports, err := boundPorts()
+	slices.Sort(ports)
+	return slices.Compact(ports), err
 }
 
 func sysctl(name string) (string, error) {

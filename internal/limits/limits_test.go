@@ -57,7 +57,7 @@ func TestPortsOfListenersAndSocketsOfEveryKindAreSeen(t *testing.T) {
 	}
 	defer listener.Close()
 	at := listener.Addr().(*net.TCPAddr).AddrPort()
-	bound, err := boundPorts()
+	bound, err := BoundHere()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,9 +67,6 @@ func TestPortsOfListenersAndSocketsOfEveryKindAreSeen(t *testing.T) {
 	l, err := Here()
 	if err != nil {
 		t.Fatal(err)
-	}
-	if inRange := at.Port() >= l.PortLow && at.Port() <= l.PortHigh; inRange != slices.Contains(l.Bound, at.Port()) {
-		t.Errorf("%d in the range: %v; bound in it are %v", at.Port(), inRange, l.Bound)
 	}
 
 	open, closed := connect(t, listener), connect(t, listener)

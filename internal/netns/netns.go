@@ -43,6 +43,9 @@ func Find(inodes []uint32) ([]Namespace, error) {
 		}
 		found[inode] = true
 		all = append(all, n)
+		if len(all) == len(inodes) { // what is asked for: the search is long
+			break
+		}
 	}
 	for _, inode := range inodes {
 		if !found[inode] {

@@ -12,7 +12,8 @@ import (
 type closeWaitLeak struct {
 	*world
 	waiting map[uint64]left // by cookie: in CLOSE_WAIT now
-	queue   []waiting       // in the order of their coming, until they are stuck
+	queue   []waiting       // in the order of their coming, until they are stuck; some have left since
+	due     int             // the first in it
 	owners  map[leakKey]*leak
 	dropped bool // there was no room for some
 }
@@ -82,9 +83,12 @@ func (d *closeWaitLeak) observe(t *tcp.Transition) {
 }
 
 func (d *closeWaitLeak) arrives(t *tcp.Transition) {
-	if len(d.queue) >= waitingLimit || len(d.waiting) >= waitingLimit {
+	if len(d.waiting) >= waitingLimit {
 		d.dropped = true
 		return
+	}
+	if len(d.queue) >= 2*waitingLimit {
+		d.tidy()
 	}
 	key := leakKeyOf(t)
 	l := d.owners[key]
@@ -102,16 +106,25 @@ func (d *closeWaitLeak) arrives(t *tcp.Transition) {
 	d.queue = append(d.queue, waiting{t.Cookie, t.Monotonic})
 }
 
+// tidy drops from the queue who has left, and whose turn has been.
+func (d *closeWaitLeak) tidy() {
+	kept := d.queue[:0]
+	for _, w := range d.queue[d.due:] {
+		if _, still := d.waiting[w.cookie]; still {
+			kept = append(kept, w)
+		}
+	}
+	d.queue, d.due = kept, 0
+}
+
 func (d *closeWaitLeak) check(raise raiser) {
-	due := 0
-	for ; due < len(d.queue) && d.now-d.queue[due].since >= d.Stuck; due++ {
-		w := &d.queue[due]
+	for ; d.due < len(d.queue) && d.now-d.queue[d.due].since >= d.Stuck; d.due++ {
+		w := &d.queue[d.due]
 		if still, found := d.waiting[w.cookie]; found && d.owners[still.owner] != nil {
 			d.waiting[w.cookie] = left{still.owner, true}
 			d.owners[still.owner].stuck++
 		}
 	}
-	d.queue = d.queue[:copy(d.queue, d.queue[due:])]
 	for key, l := range d.owners {
 		grows := l.grows(d.now)
 		switch {

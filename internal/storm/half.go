@@ -14,6 +14,7 @@ type halfClosedPileup struct {
 	*world
 	born  *heavy[halfKey, ring[uint32]]
 	found map[halfKey]*halfFound
+	swept int64
 }
 
 // halfKey is an end that waits: a client's destination, or a server's own.
@@ -57,13 +58,18 @@ func (d *halfClosedPileup) observe(t *tcp.Transition) {
 func (d *halfClosedPileup) check(raise raiser) {
 	second := int64(d.now / time.Second)
 	for _, e := range d.born.byValue {
+		if e.weight < uint64(d.HalfClosed) { // it falls with the sweeps
+			continue
+		}
 		e.value.advance(second)
 		if found := d.namespaces.find(e.key.netns); found != nil && e.value.sum(0, seconds) >= int64(d.HalfClosed) {
 			found.value.walk = true // it is asked for with the limits
 		}
 	}
-	if second%16 == 0 {
+	if second >= d.swept+16 {
+		d.swept = second
 		d.born.sweep(func(e *entry[halfKey, ring[uint32]]) bool {
+			e.value.advance(second)
 			e.weight = uint64(e.value.sum(0, seconds))
 			return e.weight > 0
 		})

@@ -117,7 +117,7 @@ func (h *host) emit(key portKey, port uint16, by tcp.Owner, old, next tcp.State)
 		t.Substate = tcp.TimeWait
 	}
 	if next == tcp.Close && port == 0 {
-		t.Locked = true
+		t.Locked, t.Unsent = true, true
 	}
 	h.engine.Observe(&t)
 }

@@ -10,7 +10,7 @@ import (
 type Limits struct {
 	PortLow, PortHigh uint16   // net.ipv4.ip_local_port_range
 	Reserved          []uint16 // net.ipv4.ip_local_reserved_ports within it, sorted
-	Bound             []uint16 // ports within it that somebody has bound and listens on or keeps, sorted
+	Bound             []uint16 // ports that somebody has bound, and listens on or keeps, sorted
 
 	Reuse      int           // net.ipv4.tcp_tw_reuse: 0 never, 1 always, 2 on loopback
 	ReuseDelay time.Duration // net.ipv4.tcp_tw_reuse_delay; a second where the kernel has none
@@ -35,7 +35,7 @@ func defaults() Limits {
 func (l *Limits) Ports() int {
 	taken := len(l.Reserved)
 	for _, port := range l.Bound {
-		if !has(l.Reserved, port) {
+		if port >= l.PortLow && port <= l.PortHigh && !has(l.Reserved, port) {
 			taken++
 		}
 	}

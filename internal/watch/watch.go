@@ -22,8 +22,18 @@ type Watch struct {
 	wants   chan storm.Want
 	answers chan answer
 	done    chan struct{}
-	paths   map[uint32]string // where namespaces were found; the reader's own
+	known   map[uint32]known // the reader's own
 }
+
+// known is what the reader keeps of a namespace.
+type known struct {
+	path    string   // where it was found
+	bound   []uint16 // its bound ports
+	boundAt time.Duration
+}
+
+// boundEvery is how often the bound ports are read: that is a walk, the rest is not.
+const boundEvery = 10 * time.Second
 
 // answer is what the reader found out, for the engine's goroutine to tell it.
 type answer func(e *storm.Engine, now time.Duration)
@@ -37,7 +47,7 @@ const pending = 64
 func New(c storm.Config) *Watch {
 	w := &Watch{
 		engine: storm.New(c, now()), wants: make(chan storm.Want, pending), answers: make(chan answer, pending),
-		done: make(chan struct{}), paths: make(map[uint32]string),
+		done: make(chan struct{}), known: make(map[uint32]known),
 	}
 	go w.read()
 	return w
@@ -120,12 +130,11 @@ func (w *Watch) seed() {
 	}
 	defer netns.CloseAll(namespaces)
 	for _, n := range namespaces {
-		w.paths[n.Inode] = n.Path
 		var l *storm.Limits
 		var sockets []tcp.Socket
 		var at time.Duration
 		err := enter(n, func() (err error) {
-			if l, err = limits.Here(); err != nil {
+			if l, err = w.limits(n); err != nil {
 				return err
 			}
 			at = now()
@@ -150,18 +159,17 @@ func (w *Watch) seed() {
 func (w *Watch) answer(want storm.Want) {
 	var l *storm.Limits
 	var half []tcp.Socket
-	n, err := netns.Open(want.Netns, w.paths[want.Netns])
+	n, err := netns.Open(want.Netns, w.known[want.Netns].path)
 	if err == nil {
-		w.paths[want.Netns] = n.Path
 		err = enter(n, func() (err error) {
-			if l, err = limits.Here(); err != nil || !want.HalfClosed {
+			if l, err = w.limits(n); err != nil || !want.HalfClosed {
 				return err
 			}
 			return limits.HalfClosedHere(func(s *tcp.Socket) { half = append(half, *s) })
 		})
 		_ = n.Close() // it was only read
 	} else {
-		delete(w.paths, want.Netns)
+		delete(w.known, want.Netns)
 	}
 	if err != nil {
 		l = nil
@@ -172,6 +180,28 @@ func (w *Watch) answer(want storm.Want) {
 			e.HalfClosed(now, want.Netns, half)
 		}
 	})
+}
+
+// limits reads those of the namespace, which the calling thread is in.
+func (w *Watch) limits(n netns.Namespace) (*storm.Limits, error) {
+	l, err := limits.Here()
+	if err != nil {
+		return nil, err
+	}
+	k := w.known[n.Inode]
+	k.path = n.Path
+	if at := now(); k.boundAt == 0 || at-k.boundAt >= boundEvery {
+		if k.bound, err = limits.BoundHere(); err != nil {
+			return nil, err
+		}
+		k.boundAt = at
+	}
+	if len(w.known) > 4*pending*pending { // of namespaces that come and go
+		clear(w.known)
+	}
+	w.known[n.Inode] = k
+	l.Bound = k.bound
+	return l, nil
 }
 
 // enter runs f in the namespace. In this process's own that takes no privilege.

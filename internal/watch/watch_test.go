@@ -28,7 +28,7 @@ func noPort(w *Watch, netns uint32) {
 		Local: tcp.Endpoint{Addr: netip.MustParseAddr("192.0.2.1")}, Peer: tcp.Endpoint{Addr: netip.MustParseAddr("192.0.2.2"), Port: 80},
 	}
 	w.Observe(&t)
-	t.Old, t.New, t.Locked = tcp.SynSent, tcp.Close, true
+	t.Old, t.New, t.Locked, t.Unsent = tcp.SynSent, tcp.Close, true, true
 	w.Observe(&t)
 }
 
@@ -36,6 +36,9 @@ func TestTheEngineIsToldWhatItWantsToKnow(t *testing.T) {
 	w := New(storm.Config{})
 	defer w.Close()
 	want, err := limits.Here()
+	if err == nil {
+		want.Bound, err = limits.BoundHere()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
