@@ -223,11 +223,11 @@ type outlook struct {
 // look forecasts with the rate over the longest window that is no longer than the
 // time to the end that it gives: who looks 10 seconds ahead does not go by half a
 // second, and who has one second left not by the last 16. A window with fewer than
-// four lumps in it says nothing.
+// four lumps in it says nothing, nor one that most of its events came at once in.
 func (m *meter) look(r rules, capacity float64) outlook {
 	o := outlook{held: m.held(r), capacity: capacity, lumps: m.lumps()}
 	for window := longest; window >= shortest; window /= 2 {
-		if window < longest && float64(m.spent.sum(0, int(window/step))) < 4*o.lumps {
+		if window < longest && (float64(m.spent.sum(0, int(window/step))) < 4*o.lumps || m.gusty(window)) {
 			break
 		}
 		o.rate, o.off = m.rate(window, o.lumps)
@@ -237,6 +237,19 @@ func (m *meter) look(r rules, capacity float64) outlook {
 		}
 	}
 	return o
+}
+
+// gusty says that most of what came in a window came at once, such as what a
+// program that was held up for a while makes up for.
+func (m *meter) gusty(window time.Duration) bool {
+	if window < 4*step || m.now-m.began < window {
+		return false
+	}
+	var most int64
+	for skip := range int(window / step) {
+		most = max(most, m.spent.sum(skip, 1))
+	}
+	return 5*most > 3*m.spent.sum(0, int(window/step))
 }
 
 // fading says that what is taken falls off so clearly that, at this pace, the rest

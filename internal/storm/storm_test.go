@@ -198,6 +198,20 @@ func TestABurstThatDiesDownIsNoStorm(t *testing.T) {
 	})
 }
 
+// A client that is held up makes up for it: its rate stays what it was.
+func TestAClientThatIsHeldUpForAWhileDoesNotMisleadTheForecast(t *testing.T) {
+	h := newHost(t, 300, Config{})
+	storm := wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(25)}
+	h.blow(storm, 7*time.Second, true)
+	h.pass(2 * time.Second)
+	for range 50 {
+		h.connect(to(80), curl)
+		h.close(to(80), curl, true)
+	}
+	h.blow(storm, time.Minute, true)
+	h.mustWarn()
+}
+
 func TestConnectionsThatThePeerClosesSpendNothing(t *testing.T) {
 	h := newHost(t, 200, Config{})
 	h.blow(wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(100), peer: true, lasting: 200 * time.Millisecond}, 5*time.Minute, false)
