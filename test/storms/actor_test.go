@@ -143,13 +143,15 @@ func (o *order) close(fd int) {
 	unix.Close(fd)
 }
 
+// left keeps connections from being collected, which would close them.
+var left []net.Conn
+
 func (o *order) serve() error {
 	l, err := net.Listen("tcp4", o.Listen.String())
 	if err != nil {
 		return err
 	}
 	fmt.Println("listening")
-	var left []net.Conn // and never collected
 	for {
 		c, err := l.Accept()
 		if err != nil {
