@@ -3,6 +3,7 @@ package storms_test
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"os/exec"
 	"syscall"
 	"testing"
@@ -12,7 +13,7 @@ import (
 )
 
 // spent is the CPU time of a tracer that sees so many connections, both ends of each.
-func spent(t *testing.T, connections int, args ...string) time.Duration {
+func spent(t *testing.T, connections int, args ...string) (took time.Duration, c counted) {
 	t.Helper()
 	n := lab.NewNetns(t)
 	cmd := exec.Command(program, args...)
@@ -41,9 +42,16 @@ func spent(t *testing.T, connections int, args ...string) time.Duration {
 	if err := cmd.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("%v: %s", args, last.end[bytes.LastIndex(last.end, []byte(`"seen"`)):])
-	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()
+	records := bytes.Split(bytes.TrimSpace(last.end), []byte("\n"))
+	stop := records[len(records)-1]
+	if at := bytes.Index(stop, []byte(`{"type":"stop"`)); at < 0 || json.Unmarshal(stop[at:], &c) != nil {
+		t.Fatalf("%s is no stop record", stop)
+	}
+	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), c
 }
+
+// counted is what a stop record counts.
+type counted struct{ Seen, Read uint64 }
 
 // tail keeps the end of what is written.
 type tail struct{ end []byte }
@@ -55,15 +63,21 @@ func (w *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func TestAlertsAloneCostASmallPartOfATrace(t *testing.T) {
+// CPU time depends on what else the machine does, and on what a trace loses; it is
+// shown. What can be held is that the kernel tells four of the ten transitions of a
+// connection that has both its ends here.
+func TestAlertsAloneAskForFewerThanHalfOfTheTransitions(t *testing.T) {
 	lab.RequireRoot(t)
 	const connections = 60_000
-	trace := spent(t, connections, "trace") - spent(t, 0, "trace")
-	alerts := spent(t, connections, "alerts") - spent(t, 0, "alerts")
-	t.Logf("%d connections: a trace takes %v of CPU time, alerts alone %v: %.0f %%", connections, trace, alerts,
-		100*alerts.Seconds()/trace.Seconds())
-	// On a busy machine a trace loses transitions, and costs the less.
-	if 4*alerts > 3*trace {
-		t.Errorf("alerts take %v, a trace %v", alerts, trace)
+	before, none := spent(t, 0, "trace")
+	trace, _ := spent(t, connections, "trace")
+	base, _ := spent(t, 0, "alerts")
+	alerts, counts := spent(t, connections, "alerts")
+	t.Logf("%d connections: a trace takes %v of CPU time, alerts alone %v", connections, trace-before, alerts-base)
+	if none.Seen > connections { // other tests' transitions
+		t.Skip("this host is not idle enough to count")
+	}
+	if got := float64(counts.Read) / float64(counts.Seen); got > 0.45 || counts.Read == 0 {
+		t.Errorf("%d of %d transitions were told, want 4 of 10", counts.Read, counts.Seen)
 	}
 }

@@ -4,6 +4,8 @@ import (
 	"math"
 	"net/netip"
 	"os"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -187,6 +189,7 @@ func serverCloses(t *testing.T, tr *tracer) {
 	s := newScene(t, tr, 3000)
 	s.server.Sysctl("net.ipv4.tcp_max_tw_buckets", "400")
 	s.serve(80, first)
+	most, full := s.fullAt(280), s.fullAt(400)
 	a := <-s.run(order{To: s.port(80), PeerCloses: true, Gusts: []gust{{PerSecond: 25, For: 22 * time.Second}}})
 	if a.NoPort > 0 {
 		t.Fatalf("the client ran out of ports: %+v", a)
@@ -199,15 +202,17 @@ func serverCloses(t *testing.T, tr *tracer) {
 		t.Fatalf("%+v", tr.of(s.server.Inode()))
 	}
 	told := opened[0]
-	truth := a.Began.Add(400 * time.Second / 25).Sub(told.Time).Seconds()
+	t.Logf("the kernel counted 280 %v before the alert, and 400 %v after it", told.Time.Sub(<-most), (<-full).Sub(told.Time))
+	// On a busy machine the server, which is this process, does not keep the pace.
+	truth := float64(400-told.Occupancy) / 25
 	if told.CapacityKind != "time_wait_buckets" || told.Capacity != 400 || told.Role != "server" || told.LocalPort != 80 ||
 		told.PID != os.Getpid() || told.Occupancy >= 320 {
 		t.Errorf("%+v", told)
 	}
 	if told.ExhaustionIn == nil || math.Abs(*told.ExhaustionIn-truth) > 0.2*truth {
-		t.Errorf("forecast %v s, truth about %.2f s", told.ExhaustionIn, truth)
+		t.Errorf("forecast %v s, truth %.2f s", told.ExhaustionIn, truth)
 	}
-	t.Logf("open at %d of %d; forecast %.2f s, truth about %.2f s", told.Occupancy, told.Capacity, *told.ExhaustionIn, truth)
+	t.Logf("open at %d of %d; forecast %.2f s, truth %.2f s", told.Occupancy, told.Capacity, *told.ExhaustionIn, truth)
 }
 
 // everyOneCloses: one open, one close, and no update before ten seconds are over.
@@ -226,4 +231,23 @@ func everyOneCloses(t *testing.T, tr *tracer) {
 			t.Errorf("this alert never closes: %+v", a)
 		}
 	}
+}
+
+// fullAt gives the time when the server's namespace holds so many TIME_WAITs, by the
+// kernel's count.
+func (s *scene) fullAt(count int) <-chan time.Time {
+	at := make(chan time.Time, 1)
+	go func() {
+		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+			var text []byte
+			s.server.Do(func() { text, _ = os.ReadFile("/proc/thread-self/net/sockstat") })
+			_, after, _ := strings.Cut(string(text), " tw ")
+			word, _, _ := strings.Cut(after, " ")
+			if held, err := strconv.Atoi(word); err == nil && held >= count {
+				break
+			}
+		}
+		at <- time.Now()
+	}()
+	return at
 }
