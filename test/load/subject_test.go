@@ -25,6 +25,7 @@ func subjects() []subject {
 	return []subject{
 		{name: bareHook, command: []string{bare}, ready: "ready"},
 		{name: "tcpshift", command: []string{tcpshift}, ready: `"type":"start"`, captured: told},
+		{name: "tcpshift alerts", command: []string{tcpshift, "alerts"}, ready: `"type":"start"`},
 		{name: "tcpshift, a filter that matches nothing", command: []string{tcpshift, "--port", "1"}, ready: `"type":"start"`},
 		{name: "tcpstates", command: []string{"tcpstates"}, ready: "", captured: lines("->")},
 		{name: "bpftrace, printing JSON", command: []string{"bpftrace", "-e", script}, ready: "Attaching", captured: lines(`{"old"`)},
