@@ -64,7 +64,7 @@ func TestWhoTakesSnapshotsInAStormIsNotTheOwner(t *testing.T) {
 // child: what it has been does not make it an owner again.
 func TestWhoOpenedSocketsAndOnlyLooksAtThemNowIsNotTheirOwner(t *testing.T) {
 	const connections = 8
-	rounds := max(20, min(60, stormConnections(t)/500))
+	rounds := shareOfStorm(t, 60, 20)
 	w := newStormWorld(t)
 	server, opener := w.startActor("a-server", 1), w.startActor("opener", 4)
 	listener := server.listen(everywhere(7000))

@@ -70,7 +70,7 @@ func TestWhoReadsAProcesssDescriptorsIsNotTheOwnerOfWhatItCloses(t *testing.T) {
 	reader := w.startActor("reader", 1)
 	listener := st.server.listen(everywhere(7000))
 	reads, writes := st.credits()
-	const connections = 5000
+	connections := shareOfStorm(t, 5000, 300)
 	fd := st.client.must(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM, 0) // the lowest free number
 	st.client.closeRaw(fd)
 	o := reader.order(opReadLinks)
@@ -78,8 +78,8 @@ func TestWhoReadsAProcesssDescriptorsIsNotTheOwnerOfWhatItCloses(t *testing.T) {
 	o.put(path)
 	o.send(uintptr(len(path)))
 	accept, connect := st.server.order(opAccept), st.client.order(opConnect)
-	accept.send(st.server.fd(listener), connections, uintptr(writes))
-	connect.send(7000, connections, uintptr(reads))
+	accept.send(st.server.fd(listener), uintptr(connections), uintptr(writes))
+	connect.send(7000, uintptr(connections), uintptr(reads))
 	for _, o := range []*order{accept, connect} {
 		if n, err := o.wait(); n != connections {
 			t.Fatalf("%d connections: %v", n, err)
@@ -98,7 +98,7 @@ func TestWhoReadsAProcesssDescriptorsIsNotTheOwnerOfWhatItCloses(t *testing.T) {
 // for the error takes it off the socket. Without it the end must not look like one
 // that somebody brought about under the lock.
 func TestAnErrorThatIsTakenAtOnceMakesNobodyTheOwner(t *testing.T) {
-	const rounds = 60
+	rounds := shareOfStorm(t, 60, 20)
 	for _, how := range []string{"destroyed", "reset by the peer"} {
 		t.Run(how, func(t *testing.T) {
 			w := newStormWorld(t)

@@ -27,6 +27,13 @@ func stormConnections(t *testing.T) int {
 	return n
 }
 
+// shareOfStorm is how much there is of something where storms are of full size, or as
+// much less as they are smaller, but at least so much.
+func shareOfStorm(t *testing.T, whole, least int) int {
+	t.Helper()
+	return max(least, min(whole, whole*stormConnections(t)/50_000))
+}
+
 func TestAStormIsToldToTheLastTransition(t *testing.T) {
 	storms(t, stormCase{connections: stormConnections(t), buckets: manyBuckets})
 }
