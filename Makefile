@@ -46,6 +46,10 @@ yardstick: ## ten storms, counted by perf and by the tracer; wants an idle machi
 bench-load: ## what tracing costs, beside other tracers, into docs/performance.md; wants an idle machine
 	go test ./test/load -count=1 -timeout 2h -v -connections 100000 -rounds 5 -pause 2s -doc ../../docs/performance.md
 
+.PHONY: soak-storms
+soak-storms: ## ten minutes of mixed load in which no alert may come
+	go test ./test/storms -count=1 -timeout 30m -run NoAlert -v -calm 10m
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)
 	@test/check/fuzz.sh $(FUZZTIME)

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,8 +16,8 @@ const explainWidth = 80
 func newExplain() *cobra.Command {
 	return &cobra.Command{
 		Use:   "explain [WORD]",
-		Short: "Explain a TCP state in plain words",
-		Long:  "Explain a TCP state in plain words: what it is, when it is normal, what to do when it piles up.\nWithout a word it lists what it can explain.",
+		Short: "Explain a TCP state or a kind of alert in plain words",
+		Long:  "Explain a TCP state or a kind of alert in plain words: what it is, when it is normal, what to do when it piles up.\nWithout a word it lists what it can explain.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return listTopics(cmd.OutOrStdout())
@@ -33,8 +34,8 @@ func newExplain() *cobra.Command {
 }
 
 func listTopics(w io.Writer) error {
-	for _, t := range explain.Topics() {
-		if _, err := fmt.Fprintf(w, "%-16s%s\n", t.Name, t.Summary); err != nil {
+	for _, t := range slices.Concat(explain.Topics(), explain.Alerts()) {
+		if _, err := fmt.Fprintf(w, "%-18s%s\n", t.Name, t.Summary); err != nil {
 			return err
 		}
 	}

@@ -76,7 +76,7 @@ func newRoot() *cobra.Command {
 	}
 	addTraceFlags(root.Flags(), &opts)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newTrace(), newSnapshot(), newDoctor(), newExplain(), newVersion())
+	root.AddCommand(newTrace(), newAlerts(), newSnapshot(), newDoctor(), newExplain(), newVersion())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	makeStrict(root)

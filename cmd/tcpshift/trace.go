@@ -17,7 +17,9 @@ import (
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/storm"
 	"github.com/tcpshift/tcpshift/internal/trace"
+	"github.com/tcpshift/tcpshift/internal/watch"
 )
 
 type traceOptions struct {
@@ -32,6 +34,7 @@ type traceOptions struct {
 	labels        []record.Label
 	excludeSelf   bool
 	timeWaitEnd   bool
+	storm         storm.Config
 }
 
 func newTrace() *cobra.Command {
@@ -63,6 +66,10 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.BoolVar(&o.excludeSelf, "exclude-self", true, "leave out tcpshift's own connections")
 	flags.BoolVar(&o.timeWaitEnd, "time-wait-end", false, "also tell when and how each TIME_WAIT ends; costs: while on, it hooks every free of the kernel's memory, host-wide, and every timer")
 	addFilterFlags(flags, &o.filter)
+	flags.Var(list(&o.filter.OldStates, "STATE,...", filter.ParseState), "old-state", "state that is left, such as SYN_SENT")
+	flags.Var(list(&o.filter.NewStates, "STATE,...", filter.ParseState), "new-state", "state that is entered")
+	flags.Var(list(&o.filter.Roles, "ROLE,...", filter.ParseRole), "role", "client, server or listener")
+	addStormFlags(flags, &o.storm)
 }
 
 func addFilterFlags(flags *pflag.FlagSet, f *filter.Filter) {
@@ -77,9 +84,6 @@ func addFilterFlags(flags *pflag.FlagSet, f *filter.Filter) {
 	flags.Var(anyByte(&f.Comms, "COMM", filter.ParseComm), "comm", "name of that process, at most 15 bytes; may be repeated")
 	flags.Var(list(&f.Netns, "NETNS,...", filter.ParseNetns), "netns", "network namespace: inode, path or pid:N")
 	flags.Var(list(&f.Cgroups, "PATH,...", filter.ParseCgroup), "cgroup", "cgroup v2 path, with those below it")
-	flags.Var(list(&f.OldStates, "STATE,...", filter.ParseState), "old-state", "state that is left, such as SYN_SENT")
-	flags.Var(list(&f.NewStates, "STATE,...", filter.ParseState), "new-state", "state that is entered")
-	flags.Var(list(&f.Roles, "ROLE,...", filter.ParseRole), "role", "client, server or listener")
 }
 
 func runTrace(ctx context.Context, o *traceOptions) (err error) {
@@ -91,12 +95,25 @@ func runTrace(ctx context.Context, o *traceOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, out.Close()) }()
-	p, err := probe.Open(probe.Options{Filter: o.filter, BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wants("connection"), TimeWaitEnds: o.timeWaitEnd})
+	p, err := probe.Open(probe.Options{
+		Filter: o.kernelFilter(), BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wants("connection"),
+		TimeWaitEnds: o.timeWaitEnd,
+	})
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	return trace.Run(ctx, trace.Config{
+	cfg := o.config(p, out)
+	if o.wants("alert") {
+		w := watch.New(o.storm)
+		defer w.Close()
+		cfg.Watch = w
+	}
+	return trace.Run(ctx, cfg)
+}
+
+func (o *traceOptions) config(p *probe.Probe, out *output.Output) trace.Config {
+	return trace.Config{
 		Source:        p,
 		Sink:          out,
 		Encoder:       o.encoder(),
@@ -105,7 +122,16 @@ func runTrace(ctx context.Context, o *traceOptions) (err error) {
 		Duration:      o.duration,
 		Count:         o.count,
 		StatsInterval: o.statsInterval,
-	})
+	}
+}
+
+// kernelFilter asks for no more than is needed where nothing but alerts is wanted.
+func (o *traceOptions) kernelFilter() filter.Filter {
+	f := o.filter
+	if !o.wants("transition") && !o.wants("connection") && o.wants("alert") && f.OldStates == nil && f.NewStates == nil {
+		f.OldStates, f.NewStates = storm.Needs()
+	}
+	return f
 }
 
 // check refuses options that contradict each other.
@@ -122,7 +148,7 @@ func (o *traceOptions) wants(recordType string) bool {
 
 func (o *traceOptions) encoder() record.Encoder {
 	if o.format == formatText {
-		return record.Text{}
+		return record.Text{NoTransitions: !o.wants("transition")}
 	}
 	return record.NewNDJSON(o.labels)
 }

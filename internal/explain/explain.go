@@ -1,5 +1,5 @@
-// Package explain holds what "tcpshift explain" says: for each TCP state,
-// what it is, when it is normal and what to do when it piles up.
+// Package explain holds what "tcpshift explain" says: for each TCP state
+// and each kind of alert, what it is, when it is normal and what to do when it piles up.
 //
 // It hands out values and nothing else. It must not read the host, print, or
 // ask how wide a terminal is: the caller knows the width and owns the output.
@@ -12,7 +12,7 @@ import (
 	"strings"
 )
 
-// Topic is one explained state. Meaning, Normal and Remedy are paragraphs of
+// Topic is one explained state or kind of alert. Meaning, Normal and Remedy are paragraphs of
 // two to six sentences without line breaks; commands stand in backquotes.
 type Topic struct {
 	Name        string   // the kernel's name, as the records spell it: FIN_WAIT1
@@ -49,7 +49,7 @@ func Topics() []Topic {
 // neither do hyphens, underscores and spaces: "fin wait 1" is FIN_WAIT1.
 func Lookup(word string) (Topic, bool) {
 	want := fold(word)
-	for _, topic := range Topics() {
+	for _, topic := range slices.Concat(Topics(), Alerts()) {
 		if fold(topic.Name) == want || slices.ContainsFunc(topic.Aliases, func(alias string) bool {
 			return fold(alias) == want
 		}) {

@@ -31,6 +31,8 @@ func TestLookup(t *testing.T) {
 		{"underscores may stand where the textbook has hyphens", "fin_wait_1", "FIN_WAIT1"},
 		{"the kernel's own name is found", "BOUND_INACTIVE", "BOUND_INACTIVE"},
 		{"NEW_SYN_RECV is not SYN_RECV", "new-syn-recv", "NEW_SYN_RECV"},
+		{"a kind of alert is found", "time_wait_storm", "time_wait_storm"},
+		{"and is another thing than the state", "TIME_WAIT", "TIME_WAIT"},
 		{"an unknown word is not found", "FIN_WAIT3", ""},
 		{"a beginning is not enough", "CLO", ""},
 		{"nothing is not found", "", ""},
@@ -56,7 +58,7 @@ func TestTopicsAreInTextbookOrder(t *testing.T) {
 
 func TestNoSpellingMeansTwoTopics(t *testing.T) {
 	owner := map[string]string{}
-	for _, topic := range Topics() {
+	for _, topic := range everything() {
 		for _, word := range append(topic.Aliases, topic.Name) {
 			key := fold(word)
 			if other, taken := owner[key]; taken && other != topic.Name {
@@ -79,7 +81,7 @@ func TestCallersCannotChangeTheTexts(t *testing.T) {
 var sentenceEnd = regexp.MustCompile(`[.?!](\s|$)`)
 
 func TestEachTextIsComplete(t *testing.T) {
-	for _, topic := range Topics() {
+	for _, topic := range everything() {
 		t.Run(topic.Name, func(t *testing.T) {
 			if topic.Summary == "" || !strings.HasSuffix(topic.Summary, ".") {
 				t.Errorf("summary %q is not a sentence", topic.Summary)
@@ -98,7 +100,7 @@ func TestEachTextIsComplete(t *testing.T) {
 }
 
 func TestTextsArePlain(t *testing.T) {
-	for _, topic := range Topics() {
+	for _, topic := range everything() {
 		for _, text := range allTexts(topic) {
 			if text != strings.Join(strings.Fields(text), " ") {
 				t.Errorf("%s: not one paragraph with single spaces: %q", topic.Name, text)
@@ -112,6 +114,8 @@ func TestTextsArePlain(t *testing.T) {
 		}
 	}
 }
+
+func everything() []Topic { return slices.Concat(Topics(), Alerts()) }
 
 func names() []string {
 	var out []string

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/tcpshift/tcpshift/internal/storm"
 )
 
 // What may be said about these words is so narrow that a test can hold it.
@@ -30,7 +32,7 @@ func TestDelicateWordsAreUsedRightly(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			for _, topic := range Topics() {
+			for _, topic := range everything() {
 				if tt.in != "" && tt.in != topic.Name {
 					continue
 				}
@@ -112,7 +114,7 @@ func TestStatesAreSpelledAsInTheRecords(t *testing.T) {
 	known := append(names(), "SO_KEEPALIVE", "SO_LINGER", "SO_REUSEPORT", "TCP_DEFER_ACCEPT",
 		"TCP_LINGER2", "TCP_USER_TIMEOUT", "IP_BIND_ADDRESS_NO_PORT")
 	capitals := regexp.MustCompile(`\b[A-Z]+(_[A-Z0-9]+)+\b`)
-	for _, topic := range Topics() {
+	for _, topic := range everything() {
 		for _, text := range append(paragraphs(topic), topic.Transitions...) {
 			for _, word := range capitals.FindAllString(text, -1) {
 				if !slices.Contains(known, word) {
@@ -134,15 +136,15 @@ func TestCommandsAndNamesExist(t *testing.T) {
 		{"the kernel has the sysctls", regexp.MustCompile(`\bnet\.\w+\.\w+`), strings.Fields(`
 			net.core.somaxconn net.ipv4.ip_local_port_range net.ipv4.tcp_fin_timeout net.ipv4.tcp_keepalive_time
 			net.ipv4.tcp_max_orphans net.ipv4.tcp_max_syn_backlog net.ipv4.tcp_max_tw_buckets net.ipv4.tcp_orphan_retries
-			net.ipv4.tcp_retries2 net.ipv4.tcp_syn_retries net.ipv4.tcp_synack_retries net.ipv4.tcp_syncookies net.ipv4.tcp_tw_reuse`)},
+			net.ipv4.ip_local_reserved_ports net.ipv4.tcp_retries2 net.ipv4.tcp_syn_retries net.ipv4.tcp_synack_retries net.ipv4.tcp_syncookies net.ipv4.tcp_tw_reuse`)},
 		{"nstat has the counters", regexp.MustCompile(`\bTcpExt\w+`), strings.Fields(`
 			TcpExtListenDrops TcpExtListenOverflows TcpExtSyncookiesSent TcpExtTCPSynRetrans TcpExtTCPTimeWaitOverflow`)},
-		{"what tcpshift is told to explain it can explain", regexp.MustCompile(`tcpshift explain (\w+)`), names()},
+		{"what tcpshift is told to explain it can explain", regexp.MustCompile(`tcpshift explain (\w+)`), append(names(), alertNames()...)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			found := false
-			for _, topic := range Topics() {
+			for _, topic := range everything() {
 				for _, m := range tt.pattern.FindAllStringSubmatch(strings.Join(paragraphs(topic), " "), -1) {
 					found = true
 					if word := m[len(m)-1]; !slices.Contains(tt.known, word) {
@@ -154,6 +156,29 @@ func TestCommandsAndNamesExist(t *testing.T) {
 				t.Error("the pattern finds nothing: it tests nothing")
 			}
 		})
+	}
+}
+
+func alertNames() (kinds []string) {
+	for _, topic := range Alerts() {
+		kinds = append(kinds, topic.Name)
+	}
+	return kinds
+}
+
+// Whoever gets an alert can have it explained, and every transition named there is
+// one that the kernel makes.
+func TestEveryKindOfAlertIsExplained(t *testing.T) {
+	if got, want := alertNames(), storm.Kinds(); !slices.Equal(got, want) {
+		t.Errorf("explained are %v, raised are %v", got, want)
+	}
+	for _, topic := range Alerts() {
+		for _, line := range topic.Transitions {
+			m := transitionForm.FindStringSubmatch(line)
+			if len(m) < 3 || !slices.Contains(kernelTransitions, m[1]+"->"+m[2]) {
+				t.Errorf("%s: %q is no transition", topic.Name, line)
+			}
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 // Namespace is one network namespace, open for entering.
 type Namespace struct {
 	Inode uint32
+	Path  string // where it was found, and may be found again
 	file  *os.File
 }
 
@@ -42,6 +43,9 @@ func Find(inodes []uint32) ([]Namespace, error) {
 		}
 		found[inode] = true
 		all = append(all, n)
+		if len(all) == len(inodes) { // what is asked for: the search is long
+			break
+		}
 	}
 	for _, inode := range inodes {
 		if !found[inode] {
@@ -72,6 +76,21 @@ func Exists(inode uint32) bool {
 	return false
 }
 
+// Open opens the namespace with this inode at the path where it was found before,
+// and searches for it where it is not there any more, or the path is empty.
+func Open(inode uint32, path string) (Namespace, error) {
+	if path != "" {
+		if n, err := open(path, inode); err == nil {
+			return n, nil
+		}
+	}
+	found, err := Find([]uint32{inode})
+	if err != nil {
+		return Namespace{}, err
+	}
+	return found[0], nil
+}
+
 // open makes sure that it is this namespace: where it is mounted, there may be
 // something else on top.
 func open(path string, inode uint32) (Namespace, error) {
@@ -87,7 +106,7 @@ func open(path string, inode uint32) (Namespace, error) {
 	if err != nil || kind != unix.CLONE_NEWNET || st.Ino != uint64(inode) {
 		return Namespace{}, errors.Join(fmt.Errorf("%s is not network namespace %d", path, inode), err, f.Close())
 	}
-	return Namespace{Inode: inode, file: f}, nil
+	return Namespace{Inode: inode, Path: path, file: f}, nil
 }
 
 // candidates yields namespaces and where they show, the likeliest places first, and

@@ -23,6 +23,7 @@ var goldenFiles = map[string][]goldenCase{
 	"transition": transitionCases(),
 	"connection": connectionCases(),
 	"socket":     socketCases(),
+	"alert":      alertCases(),
 	"stats":      statsCases(),
 	"loss":       lossCases(),
 	"stop":       stopCases(),

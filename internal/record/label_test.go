@@ -160,6 +160,10 @@ func TestTheLongestRecordsFitALineWithTheLongestLabels(t *testing.T) {
 			s.New = tcp.BoundInactive // a TIME_WAIT has no owner
 			return e.(socketEncoder).Socket(dst, seq, &s)
 		}},
+		{"alert", func(e Encoder, dst []byte, seq uint64) []byte {
+			a := longestAlert()
+			return e.Alert(dst, seq, &a)
+		}},
 		{"stats", func(e Encoder, dst []byte, seq uint64) []byte {
 			return e.Stats(dst, seq, &Stats{Time: moment, Counts: largestCounts()})
 		}},

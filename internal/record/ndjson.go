@@ -166,14 +166,14 @@ func (o object) owner(t *tcp.Transition) object {
 	if known {
 		o = o.symbol("pid_source", t.Owner.Source.String())
 	}
-	return o.cgroup(t.Cgroup)
+	return o.cgroup(t.Cgroup, maxPath)
 }
 
 // maxPath is how many bytes of a line a cgroup's path may take. Every path that
 // the kernel side tells fits, unless much of it has to be escaped.
 const maxPath = 2000
 
-func (o object) cgroup(c *tcp.Cgroup) object {
+func (o object) cgroup(c *tcp.Cgroup, maxPath int) object {
 	if c == nil {
 		return o
 	}

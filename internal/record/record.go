@@ -6,6 +6,7 @@ package record
 import (
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/storm"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -18,7 +19,7 @@ const MaxLine = 4096
 
 // Types are the types of record that come and go as asked; start and stop always come.
 func Types() []string {
-	return []string{"transition", "connection", "stats", "loss"}
+	return []string{"transition", "connection", "alert", "stats", "loss"}
 }
 
 // Encoder appends one record as one whole line to dst and returns the longer
@@ -28,6 +29,7 @@ type Encoder interface {
 	Transition(dst []byte, seq uint64, r *tcp.Transition) []byte
 	// Connection is told at a socket's last transition, last.
 	Connection(dst []byte, seq uint64, last *tcp.Transition, c *tcp.Connection) []byte
+	Alert(dst []byte, seq uint64, a *storm.Alert) []byte
 	Stats(dst []byte, seq uint64, r *Stats) []byte
 	Loss(dst []byte, seq uint64, r *Loss) []byte
 	Stop(dst []byte, seq uint64, r *Stop) []byte

@@ -11,7 +11,9 @@ import (
 // Text encodes transitions as aligned columns for a person and everything else as
 // remarks that begin with '#'. No byte of a record reaches the terminal unless it
 // is printable.
-type Text struct{}
+type Text struct {
+	NoTransitions bool // none is going to come: no columns for them
+}
 
 // Where each column begins; the last two are of any length.
 const (
@@ -85,7 +87,7 @@ func (r *row) end() []byte {
 }
 
 // Start implements [Encoder].
-func (Text) Start(dst []byte, _ uint64, s *Start) []byte {
+func (t Text) Start(dst []byte, _ uint64, s *Start) []byte {
 	dst = append(dst, "# tcpshift "...)
 	dst = appendPrintable(dst, []byte(s.Version))
 	for _, part := range [...]struct{ before, known string }{{" on ", s.Host}, {", Linux ", s.Kernel}, {" ", s.Arch}} {
@@ -101,6 +103,9 @@ func (Text) Start(dst []byte, _ uint64, s *Start) []byte {
 			dst = append(dst, ": "...)
 			dst = append(appendPrintable(dst, []byte(f.Off)), '\n')
 		}
+	}
+	if t.NoTransitions {
+		return dst
 	}
 	r := row{dst, len(dst)}
 	for _, c := range textColumns {

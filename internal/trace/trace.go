@@ -14,6 +14,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/storm"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -38,11 +39,21 @@ type Sink interface {
 	ReaderGone() bool
 }
 
+// Watch sees every transition and raises alerts; [*watch.Watch] is one.
+type Watch interface {
+	Observe(t *tcp.Transition)
+	Lost(count uint64)
+	// Alerts is called every round. Finish gives what is left, and closes what is open.
+	Alerts() []storm.Alert
+	Finish() []storm.Alert
+}
+
 // Config says what to do with what the source gives.
 type Config struct {
 	Source  Source
 	Sink    Sink
 	Encoder record.Encoder
+	Watch   Watch        // nil: no alerts
 	Start   record.Start // its Time is set by Run
 
 	Only          []string      // record types besides start and stop; nil: all
@@ -77,6 +88,7 @@ var errEnough = errors.New("enough transitions")
 func Run(ctx context.Context, cfg Config) error {
 	l := newLoop(cfg)
 	err := unlessReaderGone(l.run(ctx))
+	l.closeAlerts()
 	// What was encoded before a failure is true all the same.
 	return errors.Join(err, unlessReaderGone(l.flush()), cfg.Source.Detach())
 }
@@ -170,6 +182,9 @@ func (l *loop) turn() error {
 	if err := l.account(false); err != nil {
 		return err
 	}
+	if l.Watch != nil {
+		l.alerts(l.Watch.Alerts())
+	}
 	if now := time.Now(); l.StatsInterval > 0 && !now.Before(l.statsAt) {
 		l.statsAt = l.statsAt.Add(l.StatsInterval)
 		if !l.statsAt.After(now) { // a write was blocked: what is overdue comes once
@@ -222,6 +237,9 @@ func (l *loop) transition(t *tcp.Transition) {
 	if info, known := l.cgroups.Get(t.CgroupID); known {
 		t.Cgroup = (*tcp.Cgroup)(info)
 	}
+	if l.Watch != nil {
+		l.Watch.Observe(t)
+	}
 	wanted := l.wants("transition") && !l.enough()
 	if wanted {
 		l.append(l.Encoder.Transition(l.buf, l.next(), t))
@@ -264,6 +282,9 @@ func (l *loop) account(final bool) error {
 		return err
 	}
 	for _, loss := range l.ledger.update(&counters, final) {
+		if l.Watch != nil {
+			l.Watch.Lost(loss.Lost)
+		}
 		if l.wants("loss") {
 			loss.Time = time.Now()
 			l.append(l.Encoder.Loss(l.buf, l.next(), &loss))
@@ -298,6 +319,7 @@ func (l *loop) finish(ctx context.Context, reason string) error {
 	if err := l.account(true); err != nil {
 		return err
 	}
+	l.closeAlerts()
 	if l.StatsInterval > 0 {
 		l.stats()
 	}
@@ -321,5 +343,22 @@ func (l *loop) drain() error {
 		if !errors.Is(err, errEnough) {
 			return err
 		}
+	}
+}
+
+// alerts are never dropped, whatever else is.
+func (l *loop) alerts(alerts []storm.Alert) {
+	for i := range alerts {
+		a := &alerts[i]
+		a.Time = l.clock.wall(a.Monotonic)
+		l.append(l.Encoder.Alert(l.buf, l.next(), a))
+	}
+}
+
+// closeAlerts is done once, however the loop ends.
+func (l *loop) closeAlerts() {
+	if l.Watch != nil {
+		l.alerts(l.Watch.Finish())
+		l.Watch = nil
 	}
 }

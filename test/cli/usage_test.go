@@ -87,8 +87,8 @@ var badFlags = []struct {
 	{flags("--role", "peer"), `--role: "peer" is no role: use client, server, listener`},
 
 	{flags("--format", "xml"), `--format: "xml" is no format: use ndjson or text`},
-	{flags("--only", "transitions"), `--only: "transitions" is no record type: use transition, connection, stats, loss`},
-	{flags("--only", ""), `--only: "" is no record type: use transition, connection, stats, loss`},
+	{flags("--only", "transitions"), `--only: "transitions" is no record type: use transition, connection, alert, stats, loss`},
+	{flags("--only", ""), `--only: "" is no record type: use transition, connection, alert, stats, loss`},
 	{flags("--duration", "x"), `--duration: "x" is no duration: use one such as 500ms, 30s or 5m`},
 	{flags("--duration", "5"), `--duration: "5" is no duration: use one such as 500ms, 30s or 5m`},
 	{flags("--duration", "-1s"), `--duration: "-1s" is negative: use 0 or more`},

@@ -22,15 +22,24 @@ func good(t testing.TB, args ...string) result {
 	return r
 }
 
+var alertKinds = []string{
+	"time_wait_storm", "port_exhaustion", "close_wait_leak", "connect_failures", "fin_wait2_pileup", "reset_burst",
+}
+
 func TestExplainKnowsEveryStateAndListsItInOneLine(t *testing.T) {
 	listed := strings.Split(strings.TrimSuffix(good(t, "explain").stdout, "\n"), "\n")
-	if want := len(tcp.States()); len(listed) != want {
-		t.Errorf("explain lists %d words, want the %d states:\n%s", len(listed), want, strings.Join(listed, "\n"))
+	if want := len(tcp.States()) + len(alertKinds); len(listed) != want {
+		t.Errorf("explain lists %d words, want the %d states and kinds of alert:\n%s", len(listed), want, strings.Join(listed, "\n"))
 	}
 	names := make(map[string]bool)
 	for _, line := range listed {
 		name, summary, _ := strings.Cut(line, " ")
 		names[name] = strings.TrimSpace(summary) != ""
+	}
+	for _, kind := range alertKinds {
+		if r := good(t, "explain", kind); !names[kind] || !strings.HasPrefix(r.stdout, kind+"\n") {
+			t.Errorf("%s is not listed or not explained\n%v", kind, r)
+		}
 	}
 	for _, state := range tcp.States() {
 		if !names[state.String()] {
@@ -59,15 +68,18 @@ func TestExplainTakesAWordAsPeopleWriteIt(t *testing.T) {
 
 func TestHelpNamesEveryCommandAndEveryFlag(t *testing.T) {
 	for _, args := range [][]string{{"help"}, {"--help"}, {"-h"}} {
-		mention(t, good(t, args...), "trace ", "snapshot ", "doctor ", "explain ", "version ", "completion ", "help ")
+		mention(t, good(t, args...), "trace ", "alerts ", "snapshot ", "doctor ", "explain ", "version ", "completion ", "help ")
 	}
 	for _, args := range [][]string{{"help"}, {"help", "trace"}, {"trace", "--help"}} {
 		mention(t, good(t, args...), "--format ", "--only ", "--output ", "--duration ", "--count ", "--stats-interval ",
 			"--buffer-size ", "--label ", "--port ", "--local-port ", "--peer-port ", "--addr ", "--local-addr ", "--peer-addr ",
 			"--family ", "--pid ", "--comm ", "--netns ", "--cgroup ", "--old-state ", "--new-state ", "--role ", "--exclude-self ", "--time-wait-end ")
 	}
+	mention(t, good(t, "alerts", "--help"), "--format ", "--output ", "--duration ", "--buffer-size ", "--label ", "--exclude-self ",
+		"--port ", "--netns ", "--cgroup ", "--storm-threshold ", "--alert-interval ", "--close-wait-age ", "--close-wait-count ",
+		"--connect-failures ", "--resets ", "--half-closed ")
 	mention(t, good(t, "snapshot", "--help"), "--format ", "--output ", "--label ", "--netns ")
-	for _, command := range []string{"trace", "snapshot", "doctor", "explain", "version", "completion"} {
+	for _, command := range []string{"trace", "alerts", "snapshot", "doctor", "explain", "version", "completion"} {
 		if by, of := good(t, command, "--help"), good(t, "help", command); by.stdout != of.stdout {
 			t.Errorf("two ways to ask for help, two answers\n%v\n%v", by, of)
 		}

@@ -35,7 +35,7 @@ func report(t *testing.T, columns []*column, starts []float64) {
 func table(columns []*column, starts []float64) string {
 	bareKernel := 0.0
 	for _, c := range columns {
-		if c.command != nil && c.command[0] == bare {
+		if c.name == bareHook {
 			bareKernel = median(c.kernel)
 		}
 	}

@@ -18,10 +18,14 @@ type subject struct {
 	captured func(t *testing.T, output *os.File, netns uint32) uint64
 }
 
+// bareHook is what all others are measured against.
+const bareHook = "bare hook"
+
 func subjects() []subject {
 	return []subject{
-		{name: "bare hook", command: []string{bare}, ready: "ready"},
+		{name: bareHook, command: []string{bare}, ready: "ready"},
 		{name: "tcpshift", command: []string{tcpshift}, ready: `"type":"start"`, captured: told},
+		{name: "tcpshift alerts", command: []string{tcpshift, "alerts"}, ready: `"type":"start"`},
 		{name: "tcpshift, a filter that matches nothing", command: []string{tcpshift, "--port", "1"}, ready: `"type":"start"`},
 		{name: "tcpstates", command: []string{"tcpstates"}, ready: "", captured: lines("->")},
 		{name: "bpftrace, printing JSON", command: []string{"bpftrace", "-e", script}, ready: "Attaching", captured: lines(`{"old"`)},

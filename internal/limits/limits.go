@@ -1,0 +1,124 @@
+// Package limits reads what a network namespace has room for, and how much of it
+// is taken: sysctls, the kernel's counts, bound ports, timewait sockets. Its
+// functions read the namespace that the calling thread is in. It must not decide
+// what any of that means, nor keep anything.
+package limits
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/storm"
+)
+
+// Here reads the limits of the namespace that the calling thread is in, without
+// the bound ports.
+func Here() (*storm.Limits, error) {
+	l := storm.Limits{ReuseDelay: time.Second, Timestamps: true, TimeWaits: -1}
+	if err := ports(&l); err != nil {
+		return nil, err
+	}
+	for name, take := range map[string]func(int){
+		"tcp_tw_reuse":       func(v int) { l.Reuse = v },
+		"tcp_fin_timeout":    func(v int) { l.FinTimeout = time.Duration(v) * time.Second },
+		"tcp_max_tw_buckets": func(v int) { l.MaxTimeWaits = v },
+		"tcp_timestamps":     func(v int) { l.Timestamps = v != 0 },
+		"tcp_tw_reuse_delay": func(v int) { l.ReuseDelay = time.Duration(v) * time.Millisecond }, // since Linux 6.15
+	} {
+		text, err := sysctl(name)
+		if errors.Is(err, os.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		v, err := strconv.Atoi(text)
+		if err != nil {
+			return nil, fmt.Errorf("read sysctl %s: %w", name, err)
+		}
+		take(v)
+	}
+	l.TimeWaits = timeWaits()
+	return &l, nil
+}
+
+// BoundHere reads which ports somebody has bound, sorted. That takes a walk through
+// the kernel's tables of ports and of listeners.
+func BoundHere() ([]uint16, error) {
+	ports, err := boundPorts()
+	slices.Sort(ports)
+	return slices.Compact(ports), err
+}
+
+func sysctl(name string) (string, error) {
+	b, err := os.ReadFile("/proc/sys/net/ipv4/" + name)
+	if err != nil {
+		return "", fmt.Errorf("read sysctl: %w", err)
+	}
+	return strings.TrimSpace(string(b)), nil
+}
+
+func ports(l *storm.Limits) error {
+	text, err := sysctl("ip_local_port_range")
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Sscan(text, &l.PortLow, &l.PortHigh); err != nil {
+		return fmt.Errorf("read sysctl ip_local_port_range: %w", err)
+	}
+	text, err = sysctl("ip_local_reserved_ports")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	l.Reserved = reserved(text, l.PortLow, l.PortHigh)
+	return nil
+}
+
+// reserved reads a list such as 8080,9000-9010, as far as it is between two ports.
+func reserved(list string, low, high uint16) (ports []uint16) {
+	for part := range strings.SplitSeq(list, ",") {
+		first, last, isRange := strings.Cut(strings.TrimSpace(part), "-")
+		from, err := strconv.ParseUint(first, 10, 16)
+		if err != nil {
+			continue // an empty list
+		}
+		to := from
+		if isRange {
+			if to, err = strconv.ParseUint(last, 10, 16); err != nil {
+				continue
+			}
+		}
+		for port := max(from, uint64(low)); port <= min(to, uint64(high)); port++ {
+			ports = append(ports, uint16(port))
+		}
+	}
+	slices.Sort(ports)
+	return slices.Compact(ports)
+}
+
+// timeWaits is the kernel's own count of both kinds; -1 where it is not to be had.
+func timeWaits() int {
+	// Not /proc/net: that is the namespace of the process's first thread.
+	b, err := os.ReadFile("/proc/thread-self/net/sockstat")
+	if err != nil {
+		return -1
+	}
+	for line := range bytes.Lines(b) {
+		fields := strings.Fields(string(line))
+		if len(fields) == 0 || fields[0] != "TCP:" {
+			continue
+		}
+		if at := slices.Index(fields, "tw"); at > 0 && at+1 < len(fields) {
+			if count, err := strconv.Atoi(fields[at+1]); err == nil {
+				return count
+			}
+		}
+	}
+	return -1
+}

@@ -1,0 +1,151 @@
+package limits
+
+import (
+	"net"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+func TestAListOfReservedPortsIsReadAsFarAsItIsInTheRange(t *testing.T) {
+	for list, want := range map[string][]uint16{
+		"":                         nil,
+		"8080":                     nil,
+		"40000":                    {40000},
+		"39998-40001,40003":        {40000, 40001, 40003},
+		"40003,40001-40002,40002":  {40001, 40002, 40003},
+		"40008-65535":              {40008, 40009},
+		"1-39999,40010-65535":      nil,
+		"40005-40001, x, 40002-y,": nil,
+	} {
+		if got := reserved(list, 40000, 40009); !slices.Equal(got, want) {
+			t.Errorf("%q: %v, want %v", list, got, want)
+		}
+	}
+}
+
+func TestTheLimitsAreThoseOfThisNamespace(t *testing.T) {
+	l, err := Here()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ends := strings.Fields(string(b))
+	if got := []string{strconv.Itoa(int(l.PortLow)), strconv.Itoa(int(l.PortHigh))}; !slices.Equal(got, ends) {
+		t.Errorf("the range is %v, want %v", got, ends)
+	}
+	if l.MaxTimeWaits < 1 || l.TimeWaits < 0 || l.FinTimeout < time.Second || l.ReuseDelay <= 0 || l.Assumed {
+		t.Errorf("%+v", l)
+	}
+}
+
+func TestPortsOfListenersAndSocketsOfEveryKindAreSeen(t *testing.T) {
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	at := listener.Addr().(*net.TCPAddr).AddrPort()
+	bound, err := BoundHere()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Contains(bound, at.Port()) {
+		t.Errorf("%d is not among the bound ports %v", at.Port(), bound)
+	}
+	l, err := Here()
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	open, closed := connect(t, listener), connect(t, listener)
+	closed.client.Close()
+	if _, err := closed.server.Read(make([]byte, 1)); err == nil {
+		t.Error("there is no end of the stream")
+	}
+	half := find(t, closed.from, func(s *tcp.Socket) bool { return s.Substate == tcp.FinWait2 })
+	if half.New != tcp.TimeWait || half.ExpiresIn <= 0 || half.ExpiresIn > l.FinTimeout {
+		t.Errorf("closed on one side: %+v", half)
+	}
+	seen := false
+	if err := HalfClosedHere(func(s *tcp.Socket) { seen = seen || s.Local.Port == closed.from }); err != nil || !seen {
+		t.Errorf("half closed: %v, %v", seen, err)
+	}
+	closed.server.Close()
+	wait := find(t, closed.from, func(s *tcp.Socket) bool { return s.Substate == tcp.TimeWait })
+	if wait.ExpiresIn <= 50*time.Second || wait.ExpiresIn > time.Minute || wait.Peer.Port != at.Port() || wait.Local.Addr != at.Addr() {
+		t.Errorf("closed on both: %+v", wait)
+	}
+	if s := find(t, open.from, func(*tcp.Socket) bool { return true }); s.New != tcp.Established || s.Cookie == 0 {
+		t.Errorf("open: %+v", s)
+	}
+}
+
+type pair struct {
+	client, server net.Conn
+	from           uint16
+}
+
+func connect(t *testing.T, l net.Listener) pair {
+	t.Helper()
+	client, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		client.Close()
+		server.Close()
+	})
+	return pair{client, server, client.LocalAddr().(*net.TCPAddr).AddrPort().Port()}
+}
+
+// find waits until the socket with this local port is as it should be.
+func find(t *testing.T, port uint16, as func(s *tcp.Socket) bool) tcp.Socket {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		var found *tcp.Socket
+		err := SocketsHere(func(s *tcp.Socket) {
+			if s.Local.Port == port && as(s) {
+				found = s
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found != nil {
+			return *found
+		}
+	}
+	t.Fatalf("no socket with port %d is as it should be", port)
+	return tcp.Socket{}
+}
+
+func TestWhatTheKernelDoesNotSayIsNoMessage(t *testing.T) {
+	whole := unsafe.Slice((*byte)(unsafe.Pointer(&struct {
+		unix.NlMsghdr
+		diagMessage
+	}{NlMsghdr: unix.NlMsghdr{Len: 88, Type: sockDiagByFamily}})), 88)
+	for size := range len(whole) + 1 {
+		count := 0
+		done, err := messages(whole[:size], func(*diagMessage) { count++ })
+		cut := size >= int(unsafe.Sizeof(unix.NlMsghdr{})) && size < len(whole)
+		if done || (err != nil) != cut || (count == 1) != (size == len(whole)) {
+			t.Errorf("%d of %d bytes: %d messages, done %v, %v", size, len(whole), count, done, err)
+		}
+	}
+}

@@ -1,0 +1,100 @@
+package storm
+
+import "container/heap"
+
+// heavy keeps the heaviest keys of a stream in bounded memory: the Space-Saving
+// algorithm (Metwally, Agrawal, El Abbadi, "Efficient Computation of Frequent and
+// Top-k Elements in Data Streams", 2005). Where there is no room, a new key takes
+// the lightest one's place and inherits its weight as error: what it may have
+// weighed before without having been kept. A key that weighs more than the sum of
+// all weights divided by the limit is never missing. Weights here also fall, as
+// what they count ends.
+type heavy[K comparable, V any] struct {
+	limit   int
+	index   map[K]*entry[K, V]
+	byValue lightest[K, V]
+}
+
+type entry[K comparable, V any] struct {
+	key    K
+	value  V
+	weight uint64 // what was counted of it while it was kept
+	missed uint64 // at most so much was counted before that
+	at     int    // in the heap
+}
+
+func newHeavy[K comparable, V any](limit int) *heavy[K, V] {
+	return &heavy[K, V]{limit: limit, index: make(map[K]*entry[K, V])}
+}
+
+// find gives nil for a key that is not kept.
+func (h *heavy[K, V]) find(key K) *entry[K, V] {
+	return h.index[key]
+}
+
+// keep finds the key or makes room for it; its value is then a zero one.
+func (h *heavy[K, V]) keep(key K) *entry[K, V] {
+	if e := h.index[key]; e != nil {
+		return e
+	}
+	if len(h.byValue) < h.limit {
+		e := &entry[K, V]{key: key}
+		h.index[key] = e
+		heap.Push(&h.byValue, e)
+		return e
+	}
+	e := h.byValue[0]
+	delete(h.index, e.key)
+	*e = entry[K, V]{key: key, missed: e.weight + e.missed} // in its place at the top
+	h.index[key] = e
+	return e
+}
+
+func (h *heavy[K, V]) weigh(e *entry[K, V], weight uint64) {
+	e.weight = weight
+	heap.Fix(&h.byValue, e.at)
+}
+
+// sweep gives each entry its new weight, and drops those that fresh says are over.
+func (h *heavy[K, V]) sweep(fresh func(e *entry[K, V]) (keep bool)) {
+	kept := h.byValue[:0]
+	for _, e := range h.byValue {
+		if fresh(e) {
+			e.at = len(kept)
+			kept = append(kept, e)
+		} else {
+			delete(h.index, e.key)
+		}
+	}
+	clear(h.byValue[len(kept):])
+	h.byValue = kept
+	heap.Init(&h.byValue)
+}
+
+// lightest is a heap (container/heap) with the least weight first.
+type lightest[K comparable, V any] []*entry[K, V]
+
+func (l lightest[K, V]) Len() int { return len(l) }
+
+func (l lightest[K, V]) Less(i, j int) bool {
+	return l[i].weight+l[i].missed < l[j].weight+l[j].missed
+}
+
+func (l lightest[K, V]) Swap(i, j int) {
+	l[i], l[j] = l[j], l[i]
+	l[i].at, l[j].at = i, j
+}
+
+func (l *lightest[K, V]) Push(e any) {
+	added := e.(*entry[K, V])
+	added.at = len(*l)
+	*l = append(*l, added)
+}
+
+func (l *lightest[K, V]) Pop() any {
+	old := *l
+	last := old[len(old)-1]
+	old[len(old)-1] = nil
+	*l = old[:len(old)-1]
+	return last
+}

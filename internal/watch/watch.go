@@ -1,0 +1,216 @@
+// Package watch joins the engine that finds storms with the host: in the
+// background it reads what the engine wants to know of network namespaces. It
+// must not decide anything, nor make the stream wait.
+package watch
+
+import (
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/limits"
+	"github.com/tcpshift/tcpshift/internal/netns"
+	"github.com/tcpshift/tcpshift/internal/storm"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// Watch is an engine and who reads for it. Its methods are for one goroutine.
+type Watch struct {
+	engine  *storm.Engine
+	wants   chan storm.Want
+	answers chan answer
+	done    chan struct{}
+	known   map[uint32]known // the reader's own
+}
+
+// known is what the reader keeps of a namespace.
+type known struct {
+	path    string   // where it was found
+	bound   []uint16 // its bound ports
+	boundAt time.Duration
+}
+
+// boundEvery is how often the bound ports are read: that is a walk, the rest is not.
+const boundEvery = 10 * time.Second
+
+// answer is what the reader found out, for the engine's goroutine to tell it.
+type answer func(e *storm.Engine, now time.Duration)
+
+// pending is how many wants and answers may wait. The engine asks again for what
+// did not get through.
+const pending = 64
+
+// New begins to watch: every transition from now on is going to be observed. The
+// caller must Close it.
+func New(c storm.Config) *Watch {
+	w := &Watch{
+		engine: storm.New(c, now()), wants: make(chan storm.Want, pending), answers: make(chan answer, pending),
+		done: make(chan struct{}), known: make(map[uint32]known),
+	}
+	go w.read()
+	return w
+}
+
+// Close ends the reading.
+func (w *Watch) Close() {
+	close(w.done)
+}
+
+// Observe takes one transition.
+func (w *Watch) Observe(t *tcp.Transition) {
+	w.engine.Observe(t)
+}
+
+// Lost says that so many transitions never came.
+func (w *Watch) Lost(count uint64) {
+	w.engine.Lost(now(), count)
+}
+
+// Alerts gives what is to be told now.
+func (w *Watch) Alerts() []storm.Alert {
+	for {
+		select {
+		case tell := <-w.answers:
+			tell(w.engine, now())
+			continue
+		default:
+		}
+		break
+	}
+	at := now()
+	for _, want := range w.engine.Wants(at) {
+		select {
+		case w.wants <- want:
+		default: // the reader is behind
+		}
+	}
+	return w.engine.Tick(at)
+}
+
+// Finish closes what is open.
+func (w *Watch) Finish() []storm.Alert {
+	return append(w.Alerts(), w.engine.Finish(now())...)
+}
+
+func now() time.Duration {
+	var ts unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // it always exists
+	return time.Duration(ts.Nano())
+}
+
+// read is the reader: the only goroutine that touches the host.
+func (w *Watch) read() {
+	w.seed()
+	for {
+		select {
+		case <-w.done:
+			return
+		case want := <-w.wants:
+			w.answer(want)
+		}
+	}
+}
+
+func (w *Watch) tell(a answer) bool {
+	select {
+	case w.answers <- a:
+		return true
+	case <-w.done:
+		return false
+	}
+}
+
+// seed reads the sockets that are there at the start, namespace by namespace.
+func (w *Watch) seed() {
+	namespaces, err := netns.Find(nil)
+	if err != nil {
+		namespaces = nil // then each is looked for when it is wanted
+	}
+	defer netns.CloseAll(namespaces)
+	for _, n := range namespaces {
+		var l *storm.Limits
+		var sockets []tcp.Socket
+		var at time.Duration
+		err := enter(n, func() (err error) {
+			if l, err = w.limits(n); err != nil {
+				return err
+			}
+			at = now()
+			return limits.SocketsHere(func(s *tcp.Socket) { sockets = append(sockets, *s) })
+		})
+		if err != nil || len(sockets) == 0 {
+			continue
+		}
+		told := w.tell(func(e *storm.Engine, _ time.Duration) {
+			e.Learn(at, n.Inode, l)
+			for i := range sockets {
+				e.Seed(at, n.Inode, &sockets[i])
+			}
+		})
+		if !told {
+			return
+		}
+	}
+	w.tell(func(e *storm.Engine, _ time.Duration) { e.Seeded() })
+}
+
+func (w *Watch) answer(want storm.Want) {
+	var l *storm.Limits
+	var half []tcp.Socket
+	n, err := netns.Open(want.Netns, w.known[want.Netns].path)
+	if err == nil {
+		err = enter(n, func() (err error) {
+			if l, err = w.limits(n); err != nil || !want.HalfClosed {
+				return err
+			}
+			return limits.HalfClosedHere(func(s *tcp.Socket) { half = append(half, *s) })
+		})
+		_ = n.Close() // it was only read
+	} else {
+		delete(w.known, want.Netns)
+	}
+	if err != nil {
+		l = nil
+	}
+	w.tell(func(e *storm.Engine, now time.Duration) {
+		e.Learn(now, want.Netns, l)
+		if want.HalfClosed && err == nil {
+			e.HalfClosed(now, want.Netns, half)
+		}
+	})
+}
+
+// limits reads those of the namespace, which the calling thread is in.
+func (w *Watch) limits(n netns.Namespace) (*storm.Limits, error) {
+	l, err := limits.Here()
+	if err != nil {
+		return nil, err
+	}
+	k := w.known[n.Inode]
+	k.path = n.Path
+	if at := now(); k.boundAt == 0 || at-k.boundAt >= boundEvery {
+		if k.bound, err = limits.BoundHere(); err != nil {
+			return nil, err
+		}
+		k.boundAt = at
+	}
+	if len(w.known) > 4*pending*pending { // of namespaces that come and go
+		clear(w.known)
+	}
+	w.known[n.Inode] = k
+	l.Bound = k.bound
+	return l, nil
+}
+
+// enter runs f in the namespace. In this process's own that takes no privilege.
+func enter(n netns.Namespace, f func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var st syscall.Stat_t
+	if syscall.Stat("/proc/thread-self/ns/net", &st) == nil && st.Ino == uint64(n.Inode) {
+		return f()
+	}
+	return n.Do(f)
+}
