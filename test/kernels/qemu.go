@@ -20,10 +20,12 @@ type machine struct {
 	kernel       string // command line
 }
 
+// An emulated "rep movsb" copies byte by byte, so the kernel is told that it is slow;
+// a younger processor on arm64 has more that costs. Each saves a third of the time.
 var machines = map[string]machine{
-	"amd64": {"qemu-system-x86_64", "qemu-system-x86", []string{"-M", "pc", "-cpu", "max"},
+	"amd64": {"qemu-system-x86_64", "qemu-system-x86", []string{"-M", "pc", "-cpu", "max,erms=off,fsrm=off"},
 		"console=ttyS0 reboot=t tsc=reliable no_timer_check"},
-	"arm64": {"qemu-system-aarch64", "qemu-system-arm", []string{"-M", "virt", "-cpu", "max,pauth-impdef=on"},
+	"arm64": {"qemu-system-aarch64", "qemu-system-arm", []string{"-M", "virt", "-cpu", "cortex-a76"},
 		"console=ttyAMA0"},
 }
 
