@@ -12,7 +12,7 @@ import (
 )
 
 // writeDoc writes the document on kernels from a run of all columns that went well.
-func writeDoc(path string, outcomes []*outcome, now time.Time) error {
+func writeDoc(path, pattern string, outcomes []*outcome, now time.Time) error {
 	if want := len(expect.Table); len(outcomes) != want {
 		return fmt.Errorf("write %s: it takes a run of all %d columns, this was one of %d", path, want, len(outcomes))
 	}
@@ -20,7 +20,7 @@ func writeDoc(path string, outcomes []*outcome, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if err := document.Execute(f, newDoc(outcomes, now)); err != nil {
+	if err := document.Execute(f, newDoc(pattern, outcomes, now)); err != nil {
 		f.Close()
 		return fmt.Errorf("write %s: %w", path, err)
 	}
@@ -29,6 +29,7 @@ func writeDoc(path string, outcomes []*outcome, now time.Time) error {
 
 // doc is what the document says that comes from a run or the table.
 type doc struct {
+	Pattern string // of the tests that ran; empty: all
 	Date    string
 	Lines   []string
 	Columns []docColumn
@@ -46,8 +47,8 @@ type docRow struct {
 	Cells []string // one for each line
 }
 
-func newDoc(outcomes []*outcome, now time.Time) doc {
-	d := doc{Date: now.Format(time.DateOnly), Lines: expect.Lines}
+func newDoc(pattern string, outcomes []*outcome, now time.Time) doc {
+	d := doc{Pattern: pattern, Date: now.Format(time.DateOnly), Lines: expect.Lines}
 	for _, o := range outcomes {
 		d.Columns = append(d.Columns, docColumn{
 			Line: o.column.line, Arch: o.column.arch, Release: o.console.release,
@@ -107,13 +108,15 @@ func newDocRow(what string, gives func(*expect.Row) bool) docRow {
 
 var document = template.Must(template.New("kernels.md").Parse(`# Kernels
 
-<!-- Written by make test-kernels DOC=1 from a run of all tests: change test/kernels/doc.go. -->
+<!-- Written by make test-kernels DOC=1 from a run: change test/kernels/doc.go. -->
 
 tcpshift runs on Linux 5.10 and later, on amd64 and arm64, with BTF (/sys/kernel/btf/vmlinux) and as root or with
 CAP_BPF and CAP_PERFMON. What a kernel does not give is left out, never guessed: ` + "`tcpshift doctor`" + ` and the start
 record say what that is on a host.
 
-The same tests ran on each of these kernels, on {{.Date}}, and all of them passed: on emulated machines, with Debian's
+{{if .Pattern}}Of the tests those that match ` + "`{{.Pattern}}`" + `
+ran on each of these kernels, on {{.Date}}, and all of them passed{{else -}}
+The same tests ran on each of these kernels, on {{.Date}}, and all of them passed{{end}}: on emulated machines, with Debian's
 kernel packages.
 
 | kernel | architecture | package | tests passed | instructions of the largest program |

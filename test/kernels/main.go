@@ -60,7 +60,7 @@ func run() error {
 		return errors.New("FAILED")
 	}
 	if s.doc != "" {
-		return writeDoc(s.doc, outcomes, time.Now())
+		return writeDoc(s.doc, s.guests.pattern, outcomes, time.Now())
 	}
 	return nil
 }

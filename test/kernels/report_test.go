@@ -68,12 +68,12 @@ func TestTheDocumentNeedsEveryColumn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kernels.md")
 	var outcomes []*outcome
 	for _, c := range columns(expect.Lines, expect.Arches) {
-		if err := writeDoc(path, outcomes, time.Now()); err == nil {
+		if err := writeDoc(path, "", outcomes, time.Now()); err == nil {
 			t.Errorf("written from a run of %d columns", len(outcomes))
 		}
 		outcomes = append(outcomes, &outcome{column: c, console: goodConsole(c.String(), "")})
 	}
-	if err := writeDoc(path, outcomes, time.Date(2026, 5, 6, 0, 0, 0, 0, time.UTC)); err != nil {
+	if err := writeDoc(path, "", outcomes, time.Date(2026, 5, 6, 0, 0, 0, 0, time.UTC)); err != nil {
 		t.Fatal(err)
 	}
 	text, err := os.ReadFile(path)
