@@ -47,6 +47,7 @@ type account struct {
 	FirstNoPort   time.Time // zero: there was always one
 	Other         string    // another error, the last
 	Began         time.Time
+	Late          time.Duration // the most that a connect() came behind its time
 }
 
 func act(text string) int {
@@ -83,6 +84,7 @@ func (o *order) run(a *account) {
 		}
 		for g.PerSecond > 0 && next.Before(end) && (!o.UntilNone || a.NoPort == 0) {
 			time.Sleep(time.Until(next))
+			a.Late = max(a.Late, time.Since(next))
 			for range max(1, g.AtOnce) {
 				if fd := o.connect(a); fd >= 0 {
 					open = append(open, opened{fd, time.Now().Add(o.Open)})

@@ -72,9 +72,11 @@ func TestOtherPileUps(t *testing.T) {
 func TestWhatWasThereBeforeTheTracerCounts(t *testing.T) {
 	lab.RequireRoot(t)
 	t.Parallel()
-	s := &scene{t: t, client: lab.NewNetns(t), server: lab.NewNetns(t), at: addresses[0], to: addresses[1]}
-	lab.Veth(s.client, s.server, s.at, s.to)
-	s.client.Sysctl("net.ipv4.ip_local_port_range", "40000 40299")
+	whileThePaceIsKept(t, func() *scene { return stormBefore(t) })
+}
+
+func stormBefore(t *testing.T) *scene {
+	s := newScene(t, nil, 300)
 	s.serve(80, afterPeer)
 	before := <-s.run(order{To: s.port(80), Gusts: []gust{{PerSecond: 50, For: 3 * time.Second}}})
 	pool := s.run(order{To: s.port(80), Open: time.Hour, Gusts: []gust{{PerSecond: 100, For: 300 * time.Millisecond}, {For: 20 * time.Second}}})
@@ -86,14 +88,13 @@ func TestWhatWasThereBeforeTheTracerCounts(t *testing.T) {
 		t.Errorf("%d connections were there before: %+v", before.Made, told)
 	}
 	<-pool
+	return s
 }
 
 func TestTheTextSaysWhatToFix(t *testing.T) {
 	lab.RequireRoot(t)
 	t.Parallel()
-	s := &scene{t: t, client: lab.NewNetns(t), server: lab.NewNetns(t), at: addresses[0], to: addresses[1]}
-	lab.Veth(s.client, s.server, s.at, s.to)
-	s.client.Sysctl("net.ipv4.ip_local_port_range", "40000 40299")
+	s := newScene(t, nil, 300)
 	s.serve(80, afterPeer)
 	var out bytes.Buffer
 	cmd := exec.Command(program, "alerts", "--format", "text", "--netns", fmt.Sprint(s.client.Inode()))

@@ -135,17 +135,23 @@ type scene struct {
 	client, server *lab.Netns
 	at, to         netip.Addr
 	peers          sync.WaitGroup
+	pace           pace
 }
 
 var addresses = [2]netip.Addr{netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("10.9.0.2")}
 
-// newScene has a client with so many ports for connect() to choose from.
+// newScene has a client with so many ports for connect() to choose from. The tracer is
+// absent where it is still to start.
 func newScene(t *testing.T, tr *tracer, ports int) *scene {
 	t.Helper()
 	s := &scene{t: t, client: lab.NewNetns(t), server: lab.NewNetns(t), at: addresses[0], to: addresses[1]}
 	lab.Veth(s.client, s.server, s.at, s.to)
-	tr.hold(s.client)
-	tr.hold(s.server)
+	if tr != nil {
+		tr.hold(s.client)
+		tr.hold(s.server)
+	}
+	s.pace.watch()
+	t.Cleanup(s.pace.stop)
 	s.client.Sysctl("net.ipv4.ip_local_port_range", fmt.Sprintf("40000 %d", 40000+ports-1))
 	return s
 }
@@ -240,6 +246,7 @@ func (s *scene) run(o order) <-chan account {
 		if err != nil {
 			s.t.Errorf("client process: %v", err)
 		}
+		s.pace.fellBehind(a.Late)
 		ended <- a
 	}()
 	s.t.Cleanup(func() {

@@ -24,17 +24,18 @@ func (s *scene) warned(alerts []alert, capacity int, firstFailure time.Time) ale
 		s.t.Fatalf("every connect() found a port; the alert was %+v", a)
 	}
 	truth := firstFailure.Sub(a.Time).Seconds()
+	s.pace.within(truth)
 	if !a.came.Before(firstFailure) {
-		s.t.Errorf("the alert came %v after the first failure", a.came.Sub(firstFailure))
+		s.pace.untimely("the alert came %v after the first failure", a.came.Sub(firstFailure))
 	}
 	if a.Capacity != capacity || a.CapacityKind != "ephemeral_ports" {
 		s.t.Errorf("the capacity is %d %s, want %d ports", a.Capacity, a.CapacityKind, capacity)
 	}
 	if float64(a.Occupancy) >= 0.8*float64(capacity) {
-		s.t.Errorf("%d of %d ports were gone when the alert came", a.Occupancy, capacity)
+		s.pace.untimely("%d of %d ports were gone when the alert came", a.Occupancy, capacity)
 	}
 	if a.ExhaustionIn == nil || math.Abs(*a.ExhaustionIn-truth) > 0.2*truth {
-		s.t.Errorf("forecast %v s, truth %.2f s", a.ExhaustionIn, truth)
+		s.pace.untimely("forecast %s, truth %.2f s", secondsOf(a.ExhaustionIn), truth)
 	}
 	if a.PeerAddr != s.to.String() || a.LocalAddr != s.at.String() || a.Role != "client" {
 		s.t.Errorf("the alert is about the wrong ones: %+v", a)
@@ -53,7 +54,7 @@ func (s *scene) failed(tr *tracer, firstFailure time.Time) {
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if told := pick(tr.of(s.client.Inode()), "port_exhaustion", "open"); len(told) == 1 {
 			if late := told[0].came.Sub(firstFailure); late > 2*time.Second {
-				s.t.Errorf("that a connect() failed was told %v later", late)
+				s.pace.untimely("that a connect() failed was told %v later", late)
 			}
 			return
 		}
@@ -70,7 +71,7 @@ func TestStorms(t *testing.T) {
 		for name, blow := range storms {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				blow(t, tr)
+				whileThePaceIsKept(t, func() *scene { return blow(t, tr) })
 			})
 		}
 	})
@@ -79,8 +80,8 @@ func TestStorms(t *testing.T) {
 }
 
 // oneProcess is the plain case: one process, one destination, one rate.
-func oneProcess(ports int, rate float64) func(t *testing.T, tr *tracer) {
-	return func(t *testing.T, tr *tracer) {
+func oneProcess(ports int, rate float64) func(t *testing.T, tr *tracer) *scene {
+	return func(t *testing.T, tr *tracer) *scene {
 		s := newScene(t, tr, ports)
 		s.serve(80, afterPeer)
 		a := <-s.run(order{To: s.port(80), UntilNone: true, Gusts: []gust{{PerSecond: rate, For: patience}}})
@@ -89,16 +90,17 @@ func oneProcess(ports int, rate float64) func(t *testing.T, tr *tracer) {
 		if told.PID != a.PID || told.Share < 0.95 || told.PeerPort != 80 || told.Comm != "exe" && told.Comm != "storms.test" {
 			t.Errorf("the alert names %d (%s, share %v), port %d; it was %d", told.PID, told.Comm, told.Share, told.PeerPort, a.PID)
 		}
+		return s
 	}
 }
 
-var storms = map[string]func(t *testing.T, tr *tracer){
+var storms = map[string]func(t *testing.T, tr *tracer) *scene{
 	"from one process, slow":           oneProcess(300, 6.5),
 	"from one process, steady":         oneProcess(300, 15),
 	"from one process, quick":          oneProcess(500, 60),
 	"from one process, hard":           oneProcess(500, 200),
 	"from one process, hard and large": oneProcess(5000, 1500),
-	"from many processes": func(t *testing.T, tr *tracer) {
+	"from many processes": func(t *testing.T, tr *tracer) *scene {
 		s := newScene(t, tr, 400)
 		s.serve(80, afterPeer)
 		var processes []<-chan account
@@ -119,8 +121,9 @@ var storms = map[string]func(t *testing.T, tr *tracer){
 		if !pids[told.PID] || told.Processes != 5 || math.Abs(told.Share-0.2) > 0.05 {
 			t.Errorf("the alert names %d, share %v, one of %d; they are %v", told.PID, told.Share, told.Processes, pids)
 		}
+		return s
 	},
-	"with reserved ports and listeners among them": func(t *testing.T, tr *tracer) {
+	"with reserved ports and listeners among them": func(t *testing.T, tr *tracer) *scene {
 		s := newScene(t, tr, 400)
 		s.client.Sysctl("net.ipv4.ip_local_reserved_ports", "39990-40049,40100,40200-40248")
 		for _, port := range []uint16{40060, 40061, 40110} {
@@ -130,8 +133,9 @@ var storms = map[string]func(t *testing.T, tr *tracer){
 		a := <-s.run(order{To: s.port(80), UntilNone: true, Gusts: []gust{{PerSecond: 20, For: patience}}})
 		s.failed(tr, a.FirstNoPort)
 		s.warned(tr.of(s.client.Inode()), 400-50-1-49-3, a.FirstNoPort)
+		return s
 	},
-	"from an address that is bound": func(t *testing.T, tr *tracer) {
+	"from an address that is bound": func(t *testing.T, tr *tracer) *scene {
 		s := newScene(t, tr, 300)
 		second := netip.MustParseAddr("10.9.0.77")
 		s.client.AddAddress(second)
@@ -143,8 +147,9 @@ var storms = map[string]func(t *testing.T, tr *tracer){
 		s.failed(tr, a.FirstNoPort)
 		s.at = second
 		s.warned(tr.of(s.client.Inode()), 300, a.FirstNoPort)
+		return s
 	},
-	"while connections stay open": func(t *testing.T, tr *tracer) {
+	"while connections stay open": func(t *testing.T, tr *tracer) *scene {
 		s := newScene(t, tr, 400)
 		s.serve(80, afterPeer)
 		pool := s.run(order{To: s.port(80), Open: time.Hour, Gusts: []gust{{PerSecond: 100, For: time.Second}, {For: 25 * time.Second}}})
@@ -152,16 +157,18 @@ var storms = map[string]func(t *testing.T, tr *tracer){
 		s.failed(tr, a.FirstNoPort)
 		s.warned(tr.of(s.client.Inode()), 400, a.FirstNoPort)
 		<-pool
+		return s
 	},
-	"where tw_reuse is off": func(t *testing.T, tr *tracer) {
+	"where tw_reuse is off": func(t *testing.T, tr *tracer) *scene {
 		s := newScene(t, tr, 300)
 		s.sysctl("net.ipv4.tcp_tw_reuse", 0)
 		s.serve(80, afterPeer)
 		a := <-s.run(order{To: s.port(80), UntilNone: true, Gusts: []gust{{PerSecond: 25, For: patience}}})
 		s.failed(tr, a.FirstNoPort)
 		s.warned(tr.of(s.client.Inode()), 300, a.FirstNoPort)
+		return s
 	},
-	"on loopback where tw_reuse is off": func(t *testing.T, tr *tracer) {
+	"on loopback where tw_reuse is off": func(t *testing.T, tr *tracer) *scene {
 		s := newScene(t, tr, 300)
 		s.sysctl("net.ipv4.tcp_tw_reuse", 0)
 		s.at, s.to = netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.1")
@@ -169,8 +176,9 @@ var storms = map[string]func(t *testing.T, tr *tracer){
 		a := <-s.run(order{To: s.port(80), UntilNone: true, Gusts: []gust{{PerSecond: 25, For: patience}}})
 		s.failed(tr, a.FirstNoPort)
 		s.warned(tr.of(s.client.Inode()), 300, a.FirstNoPort)
+		return s
 	},
-	"after the range was narrowed": func(t *testing.T, tr *tracer) {
+	"after the range was narrowed": func(t *testing.T, tr *tracer) *scene {
 		s := newScene(t, tr, 3000)
 		s.serve(80, afterPeer)
 		running := s.run(order{To: s.port(80), UntilNone: true, Gusts: []gust{{PerSecond: 25, For: patience}}})
@@ -181,11 +189,12 @@ var storms = map[string]func(t *testing.T, tr *tracer){
 		if told := pick(tr.of(s.client.Inode()), "time_wait_storm", "open"); len(told) != 1 || told[0].Capacity != 500 {
 			t.Errorf("got %+v, want one alert about 500 ports", told)
 		}
+		return s
 	},
 	"at a server that closes first": serverCloses,
 }
 
-func serverCloses(t *testing.T, tr *tracer) {
+func serverCloses(t *testing.T, tr *tracer) *scene {
 	s := newScene(t, tr, 3000)
 	s.server.Sysctl("net.ipv4.tcp_max_tw_buckets", "400")
 	s.serve(80, first)
@@ -205,14 +214,19 @@ func serverCloses(t *testing.T, tr *tracer) {
 	t.Logf("the kernel counted 280 %v before the alert, and 400 %v after it", told.Time.Sub(<-most), (<-full).Sub(told.Time))
 	// On a busy machine the server, which is this process, does not keep the pace.
 	truth := float64(400-told.Occupancy) / 25
+	s.pace.within(truth)
 	if told.CapacityKind != "time_wait_buckets" || told.Capacity != 400 || told.Role != "server" || told.LocalPort != 80 ||
-		told.PID != os.Getpid() || told.Occupancy >= 320 {
+		told.PID != os.Getpid() {
 		t.Errorf("%+v", told)
 	}
-	if told.ExhaustionIn == nil || math.Abs(*told.ExhaustionIn-truth) > 0.2*truth {
-		t.Errorf("forecast %v s, truth %.2f s", told.ExhaustionIn, truth)
+	if told.Occupancy >= 320 {
+		s.pace.untimely("%d of 400 were there when the alert came", told.Occupancy)
 	}
-	t.Logf("open at %d of %d; forecast %.2f s, truth %.2f s", told.Occupancy, told.Capacity, *told.ExhaustionIn, truth)
+	if told.ExhaustionIn == nil || math.Abs(*told.ExhaustionIn-truth) > 0.2*truth {
+		s.pace.untimely("forecast %s, truth %.2f s", secondsOf(told.ExhaustionIn), truth)
+	}
+	t.Logf("open at %d of %d; forecast %s, truth %.2f s", told.Occupancy, told.Capacity, secondsOf(told.ExhaustionIn), truth)
+	return s
 }
 
 // everyOneCloses: one open, one close, and no update before ten seconds are over.
