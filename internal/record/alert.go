@@ -18,7 +18,7 @@ const (
 
 // Alert implements [Encoder].
 func (n *NDJSON) Alert(dst []byte, seq uint64, a *storm.Alert) []byte {
-	o := begin(dst, "alert", a.Time, seq).
+	o := n.begin(dst, `{"type":"alert","time":"`, a.Time, seq).
 		symbol("kind", a.Kind).
 		symbol("phase", string(a.Phase)).
 		symbol("alert", a.ID).
@@ -28,8 +28,7 @@ func (n *NDJSON) Alert(dst []byte, seq uint64, a *storm.Alert) []byte {
 	if a.Role != tcp.RoleUnknown {
 		o = o.symbol("role", a.Role.String())
 	}
-	o = o.endpoint("local_addr", "local_port", a.Local).
-		endpoint("peer_addr", "peer_port", a.Peer).
+	o = o.endpoints(a.Local, a.Peer).
 		number("rate_per_s", a.Rate)
 	if a.OccupancySource != "" {
 		o = o.uint("occupancy", a.Occupancy).symbol("occupancy_source", string(a.OccupancySource))

@@ -204,7 +204,7 @@ func identityOf(t *tcp.Transition) referenceIdentity {
 		Netns: t.Netns, Family: "ipv4", Mapped: t.Mapped, LocalPort: t.Local.Port, PeerPort: t.Peer.Port, Role: t.Role.String(),
 	}
 	if t.Cookie != 0 {
-		r.Conn = strings.TrimLeft(string(appendHex(nil, t.Cookie)), "0")
+		r.Conn = strings.TrimLeft(string(hexOf(nil, t.Cookie)), "0")
 	}
 	if t.IPv6 {
 		r.Family = "ipv6"
@@ -289,7 +289,7 @@ func socketReference(seq uint64, s *tcp.Socket) *referenceSocket {
 	return &r
 }
 
-func appendHex(dst []byte, v uint64) []byte {
+func hexOf(dst []byte, v uint64) []byte {
 	for shift := 60; shift >= 0; shift -= 4 {
 		dst = append(dst, "0123456789abcdef"[v>>shift&15])
 	}

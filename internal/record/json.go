@@ -1,25 +1,11 @@
 package record
 
-import (
-	"net/netip"
-	"strconv"
-	"time"
-	"unicode/utf8"
-)
+import "unicode/utf8"
 
 // object appends the members of one flat JSON object; the first method called
-// must be begin, the last end. Keys are written as they are: they must need no
-// escaping.
+// must be of [NDJSON.begin], the last end. Keys are written as they are: they must
+// need no escaping.
 type object []byte
-
-func begin(dst []byte, recordType string, at time.Time, seq uint64) object {
-	o := object(dst)
-	o = append(o, `{"type":"`...)
-	o = append(o, recordType...)
-	o = append(o, `","time":"`...)
-	o = append(appendTime(o, at), '"')
-	return o.uint("seq", seq)
-}
 
 func (o object) end(labels []byte) []byte {
 	o = append(o, labels...)
@@ -33,7 +19,7 @@ func (o object) key(key string) object {
 }
 
 func (o object) uint(key string, v uint64) object {
-	return strconv.AppendUint(o.key(key), v, 10)
+	return appendUint(o.key(key), v)
 }
 
 func (o object) yes(key string) object {
@@ -56,34 +42,6 @@ func (o object) known(key, v string) object {
 func (o object) symbol(key, v string) object {
 	o = append(o.key(key), '"')
 	o = append(o, v...)
-	return append(o, '"')
-}
-
-func (o object) hex(key string, v uint64) object {
-	o = append(o.key(key), '"')
-	o = strconv.AppendUint(o, v, 16)
-	return append(o, '"')
-}
-
-func (o object) time(key string, at time.Time) object {
-	o = append(o.key(key), '"')
-	return append(appendTime(o, at), '"')
-}
-
-// appendTime appends RFC 3339 in UTC with nine digits after the second. The
-// library's RFC3339 has a path of its own, which a layout with nine digits has not.
-func appendTime(dst []byte, at time.Time) []byte {
-	dst = at.UTC().AppendFormat(dst, time.RFC3339)
-	point := len(dst) - len("Z")
-	const second = uint64(time.Second)
-	dst = strconv.AppendUint(dst[:point], second+uint64(at.Nanosecond()), 10)
-	dst[point] = '.' // in place of the leading 1 that keeps the zeros
-	return append(dst, 'Z')
-}
-
-func (o object) addr(key string, a netip.Addr) object {
-	o = append(o.key(key), '"')
-	o = a.AppendTo(o)
 	return append(o, '"')
 }
 

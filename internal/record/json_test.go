@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// plainTime and plainString are what appendTime and appendString do, without the
+// plainTime and plainString are what a calendar and appendString do, without the
 // shortcuts that make these fast.
 
 func plainTime(dst []byte, at time.Time) []byte {
@@ -60,7 +60,7 @@ func TestEveryTimeIsWrittenAsTheLibraryWritesIt(t *testing.T) {
 func checkTime(t *testing.T, at time.Time) {
 	t.Helper()
 	const before = "before "
-	got, want := string(appendTime([]byte(before), at)), string(plainTime([]byte(before), at))
+	got, want := string(new(calendar).append([]byte(before), at)), string(plainTime([]byte(before), at))
 	if got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
@@ -124,7 +124,7 @@ func BenchmarkTime(b *testing.B) {
 	for _, way := range []struct {
 		name   string
 		append func([]byte, time.Time) []byte
-	}{{"plain", plainTime}, {"fast", appendTime}} {
+	}{{"plain", plainTime}, {"fast", new(calendar).append}} {
 		b.Run(way.name, func(b *testing.B) {
 			b.ReportAllocs()
 			buf := make([]byte, 0, 64)

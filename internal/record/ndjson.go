@@ -1,10 +1,18 @@
 package record
 
-import "github.com/tcpshift/tcpshift/internal/tcp"
+import (
+	"slices"
+	"time"
 
-// NDJSON encodes each record as one line of JSON. What is not known is absent.
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// NDJSON encodes each record as one line of JSON. What is not known is absent. It is
+// for one goroutine.
 type NDJSON struct {
-	labels []byte // encoded members, each with its leading comma
+	labels   []byte // encoded members, each with its leading comma
+	calendar calendar
+	owners   owners
 }
 
 // NewNDJSON adds the labels, in their order, to the end of every record.
@@ -16,9 +24,16 @@ func NewNDJSON(labels []Label) *NDJSON {
 	return &NDJSON{labels: o}
 }
 
+// begin begins a record; head says of which type.
+func (n *NDJSON) begin(dst []byte, head string, at time.Time, seq uint64) object {
+	dst = append(slices.Grow(dst, MaxLine), head...)
+	dst = n.calendar.append(dst, at)
+	return appendUint(append(dst, `","seq":`...), seq)
+}
+
 // Start implements [Encoder].
 func (n *NDJSON) Start(dst []byte, seq uint64, r *Start) []byte {
-	o := begin(dst, "start", r.Time, seq).
+	o := n.begin(dst, `{"type":"start","time":"`, r.Time, seq).
 		string("version", r.Version).
 		symbol("schema", SchemaVersion).
 		known("host", r.Host).
@@ -47,10 +62,9 @@ func (n *NDJSON) Start(dst []byte, seq uint64, r *Start) []byte {
 
 // Transition implements [Encoder]. It does not allocate when dst has room.
 func (n *NDJSON) Transition(dst []byte, seq uint64, t *tcp.Transition) []byte {
-	o := begin(dst, "transition", t.Time, seq).
+	o := n.begin(dst, `{"type":"transition","time":"`, t.Time, seq).
 		identity(t).
-		symbol("old_state", t.Old.String()).
-		symbol("new_state", t.New.String())
+		states(t.Old, t.New)
 	if kernel := t.KernelNew(); kernel != t.New {
 		o = o.symbol("kernel_new_state", kernel.String())
 	}
@@ -67,9 +81,9 @@ func (n *NDJSON) Transition(dst []byte, seq uint64, t *tcp.Transition) []byte {
 		o = o.symbol("time_wait_end", endOf(t))
 	}
 	if t.InState != 0 {
-		o = o.uint("in_state_ns", uint64(t.InState))
+		o = appendUint(append(o, `,"in_state_ns":`...), uint64(t.InState))
 	}
-	o = o.owner(t)
+	o = n.owners.append(o, t)
 	if t.Error != 0 {
 		o = o.symbol("error", t.Error.String())
 	}
@@ -86,9 +100,10 @@ func endOf(t *tcp.Transition) string {
 
 // Connection implements [Encoder]. It does not allocate when dst has room.
 func (n *NDJSON) Connection(dst []byte, seq uint64, t *tcp.Transition, c *tcp.Connection) []byte {
-	o := begin(dst, "connection", t.Time, seq).identity(t).owner(t)
+	o := n.owners.append(n.begin(dst, `{"type":"connection","time":"`, t.Time, seq).identity(t), t)
 	if c.OpenedAt != 0 {
-		o = o.time("opened", c.Opened).
+		o = append(n.calendar.append(append(o, `,"opened":"`...), c.Opened), '"')
+		o = o.
 			uint("duration_ns", uint64(t.Monotonic-c.OpenedAt)).
 			uint("established_ns", uint64(c.Established))
 	}
@@ -116,7 +131,7 @@ func (n *NDJSON) Header(dst []byte) []byte { return dst }
 
 // Socket appends a socket record.
 func (n *NDJSON) Socket(dst []byte, seq uint64, s *tcp.Socket) []byte {
-	o := begin(dst, "socket", s.Time, seq).
+	o := n.begin(dst, `{"type":"socket","time":"`, s.Time, seq).
 		identity(&s.Transition).
 		symbol("state", s.New.String())
 	if s.Substate != 0 {
@@ -126,7 +141,7 @@ func (n *NDJSON) Socket(dst []byte, seq uint64, s *tcp.Socket) []byte {
 		o = o.uint("expires_in_ns", uint64(s.ExpiresIn))
 	}
 	if s.New != tcp.TimeWait { // which is nobody's any more
-		o = o.owner(&s.Transition)
+		o = n.owners.append(o, &s.Transition)
 	}
 	if s.Error != 0 {
 		o = o.symbol("error", s.Error.String())
@@ -137,22 +152,56 @@ func (n *NDJSON) Socket(dst []byte, seq uint64, s *tcp.Socket) []byte {
 // identity says which socket it is.
 func (o object) identity(t *tcp.Transition) object {
 	if t.Cookie != 0 {
-		o = o.hex("conn", t.Cookie)
+		o = append(appendHex(append(o, `,"conn":"`...), t.Cookie), '"')
 	}
-	o = o.uint("netns", uint64(t.Netns))
+	o = appendUint(append(o, `,"netns":`...), uint64(t.Netns))
 	if t.IPv6 {
-		o = o.symbol("family", "ipv6")
+		o = append(o, `,"family":"ipv6"`...)
 	} else {
-		o = o.symbol("family", "ipv4")
+		o = append(o, `,"family":"ipv4"`...)
 	}
 	if t.Mapped {
 		o = o.yes("mapped")
 	}
-	o = o.endpoint("local_addr", "local_port", t.Local).endpoint("peer_addr", "peer_port", t.Peer)
+	o = o.endpoints(t.Local, t.Peer)
 	if t.Role != tcp.RoleUnknown {
-		o = o.symbol("role", t.Role.String())
+		o = append(append(append(o, `,"role":"`...), t.Role.String()...), '"')
 	}
 	return o
+}
+
+// endpoints leaves out what is not known.
+func (o object) endpoints(local, peer tcp.Endpoint) object {
+	if local.Addr.IsValid() {
+		o = append(appendAddr(append(o, `,"local_addr":"`...), local.Addr), '"')
+	}
+	if local.Port != 0 {
+		o = appendUint(append(o, `,"local_port":`...), uint64(local.Port))
+	}
+	if peer.Addr.IsValid() {
+		o = append(appendAddr(append(o, `,"peer_addr":"`...), peer.Addr), '"')
+	}
+	if peer.Port != 0 {
+		o = appendUint(append(o, `,"peer_port":`...), uint64(peer.Port))
+	}
+	return o
+}
+
+// statePairs are the members for all pairs of states that have names.
+var statePairs = func() (pairs [16][16]string) {
+	for _, from := range tcp.States() {
+		for _, to := range tcp.States() {
+			pairs[from][to] = string(object(nil).symbol("old_state", from.String()).symbol("new_state", to.String()))
+		}
+	}
+	return pairs
+}()
+
+func (o object) states(from, to tcp.State) object {
+	if from < 16 && to < 16 && statePairs[from][to] != "" {
+		return append(o, statePairs[from][to]...)
+	}
+	return o.symbol("old_state", from.String()).symbol("new_state", to.String())
 }
 
 // owner says whose socket it is.
@@ -192,19 +241,9 @@ func (o object) cgroup(c *tcp.Cgroup, maxPath int) object {
 	return o
 }
 
-func (o object) endpoint(addrKey, portKey string, e tcp.Endpoint) object {
-	if e.Addr.IsValid() {
-		o = o.addr(addrKey, e.Addr)
-	}
-	if e.Port != 0 {
-		o = o.uint(portKey, uint64(e.Port))
-	}
-	return o
-}
-
 // Stats implements [Encoder].
 func (n *NDJSON) Stats(dst []byte, seq uint64, r *Stats) []byte {
-	return begin(dst, "stats", r.Time, seq).counts(&r.Counts).end(n.labels)
+	return n.begin(dst, `{"type":"stats","time":"`, r.Time, seq).counts(&r.Counts).end(n.labels)
 }
 
 func (o object) counts(c *Counts) object {
@@ -230,7 +269,7 @@ func (o object) counts(c *Counts) object {
 
 // Loss implements [Encoder].
 func (n *NDJSON) Loss(dst []byte, seq uint64, r *Loss) []byte {
-	return begin(dst, "loss", r.Time, seq).
+	return n.begin(dst, `{"type":"loss","time":"`, r.Time, seq).
 		uint("lost", r.Lost).
 		symbol("cause", string(r.Cause)).
 		symbol("stage", "kernel").
@@ -239,7 +278,7 @@ func (n *NDJSON) Loss(dst []byte, seq uint64, r *Loss) []byte {
 
 // Stop implements [Encoder].
 func (n *NDJSON) Stop(dst []byte, seq uint64, r *Stop) []byte {
-	o := begin(dst, "stop", r.Time, seq).symbol("reason", r.Reason)
+	o := n.begin(dst, `{"type":"stop","time":"`, r.Time, seq).symbol("reason", r.Reason)
 	if r.Signal != "" {
 		o = o.symbol("signal", r.Signal)
 	}
