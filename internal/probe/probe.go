@@ -6,7 +6,6 @@ package probe
 import (
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"sync"
 	"time"
@@ -14,10 +13,10 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/ringbuf"
 
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
 	"github.com/tcpshift/tcpshift/internal/filter"
+	"github.com/tcpshift/tcpshift/internal/ring"
 )
 
 // DefaultBufferSize holds about half a second of 25,000 connections a second.
@@ -59,8 +58,7 @@ type Probe struct {
 	features   Features
 	collection *ebpf.Collection
 	links      []attachment // in their order
-	reader     *ringbuf.Reader
-	record     ringbuf.Record
+	reader     *ring.Reader
 }
 
 // attachment is a program that runs.
@@ -102,8 +100,8 @@ func (p *Probe) open(opts Options, types *btf.Cache) error {
 	if err := fillFilterMaps(p.collection.Maps, &opts.Filter); err != nil {
 		return err
 	}
-	if p.reader, err = ringbuf.NewReader(p.collection.Maps[bpfobj.ProbeMapEvents]); err != nil {
-		return fmt.Errorf("open ring buffer: %w", err)
+	if p.reader, err = openRing(p.collection); err != nil {
+		return err
 	}
 	if err := p.attach(); err != nil {
 		return err
@@ -153,27 +151,16 @@ func (p *Probe) Instructions() (map[string]uint32, error) {
 	return walked, nil
 }
 
+func openRing(c *ebpf.Collection) (*ring.Reader, error) {
+	events := c.Maps[bpfobj.ProbeMapEvents]
+	return ring.New(events.FD(), int(events.MaxEntries()))
+}
+
 // Read waits for samples, at most as long as wait, and hands over each one there
 // is; handle must not keep the slice. It returns when the time is over and the
-// ring empty, or after twice that time under load, or with handle's error.
+// ring has been read, or after twice that time under load, or with handle's error.
 func (p *Probe) Read(wait time.Duration, handle func(sample []byte) error) error {
-	const checkEvery = 256
-	deadline := time.Now().Add(wait)
-	p.reader.SetDeadline(deadline)
-	for n := 1; ; n++ {
-		if err := p.reader.ReadInto(&p.record); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				return nil
-			}
-			return fmt.Errorf("read ring buffer: %w", err)
-		}
-		if err := handle(p.record.RawSample); err != nil {
-			return err
-		}
-		if n%checkEvery == 0 && wait > 0 && time.Since(deadline) > wait {
-			return nil
-		}
-	}
+	return p.reader.Read(wait, handle)
 }
 
 // Detach takes the programs off the tracepoint and returns when none runs any

@@ -12,11 +12,11 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
 	"github.com/tcpshift/tcpshift/internal/netns"
+	"github.com/tcpshift/tcpshift/internal/ring"
 )
 
 // Snapshot hands over every TCP socket of the namespaces as they are now, as
@@ -48,9 +48,9 @@ type snapshot struct {
 }
 
 func (s *snapshot) take(namespaces []netns.Namespace) error {
-	reader, err := ringbuf.NewReader(s.collection.Maps[bpfobj.ProbeMapEvents])
+	reader, err := openRing(s.collection)
 	if err != nil {
-		return fmt.Errorf("open ring buffer: %w", err)
+		return err
 	}
 	defer reader.Close()
 	if err := scan(s.collection); err != nil {
@@ -102,21 +102,8 @@ func (s *snapshot) handSockets(sockets []byte, keepalive time.Duration) error {
 }
 
 // handPaths gives what the iterators have put into the ring: paths of cgroups.
-func (s *snapshot) handPaths(reader *ringbuf.Reader) error {
-	reader.SetDeadline(time.Now())
-	var record ringbuf.Record
-	for {
-		err := reader.ReadInto(&record)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read ring buffer: %w", err)
-		}
-		if err := s.handle(record.RawSample, 0); err != nil {
-			return err
-		}
-	}
+func (s *snapshot) handPaths(reader *ring.Reader) error {
+	return reader.Read(0, func(sample []byte) error { return s.handle(sample, 0) })
 }
 
 // keepaliveHere is a sysctl of the namespace that the calling thread is in. The dump

@@ -52,8 +52,8 @@ type uringSQE struct {
 	_             [3]uint64
 }
 
-// ring is in the actor; there is at most one.
-var ring struct {
+// uring is in the actor; there is at most one.
+var uring struct {
 	fd     uintptr
 	params uringParams
 	memory []byte // both rings, in one mapping since Linux 5.4
@@ -61,21 +61,21 @@ var ring struct {
 	name   [28]byte // the address of a connect, which is not read at once
 }
 
-// setUpRing gives the ring's descriptor.
+// setUpRing gives the uring's descriptor.
 func setUpRing(flags uintptr) (uintptr, errno) {
 	const entries = 8
-	ring.params = uringParams{Flags: uint32(flags), ThreadIdle: 1}
-	fd, _, e := syscall.RawSyscall(unix.SYS_IO_URING_SETUP, entries, uintptr(unsafe.Pointer(&ring.params)), 0)
+	uring.params = uringParams{Flags: uint32(flags), ThreadIdle: 1}
+	fd, _, e := syscall.RawSyscall(unix.SYS_IO_URING_SETUP, entries, uintptr(unsafe.Pointer(&uring.params)), 0)
 	if e != 0 {
 		return 0, uintptr(e)
 	}
-	ring.fd = fd
-	p := &ring.params
+	uring.fd = fd
+	p := &uring.params
 	const cqeSize = 16
 	size := max(int(p.SQ.Array+p.SQEntries*4), int(p.CQ.DroppedOrCQEs+p.CQEntries*cqeSize))
 	var err error
-	if ring.memory, err = mapRing(fd, uringOffSQ, size); err == nil {
-		ring.sqes, err = mapRing(fd, uringOffSQEs, entries*int(unsafe.Sizeof(uringSQE{})))
+	if uring.memory, err = mapRing(fd, uringOffSQ, size); err == nil {
+		uring.sqes, err = mapRing(fd, uringOffSQEs, entries*int(unsafe.Sizeof(uringSQE{})))
 	}
 	if err != nil {
 		return 0, uintptr(unix.ENOMEM)
@@ -87,41 +87,41 @@ func mapRing(fd uintptr, offset int64, size int) ([]byte, error) {
 	return syscall.Mmap(int(fd), offset, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_POPULATE)
 }
 
-func ringWord(offset uint32) *uint32 { return (*uint32)(unsafe.Pointer(&ring.memory[offset])) }
+func ringWord(offset uint32) *uint32 { return (*uint32)(unsafe.Pointer(&uring.memory[offset])) }
 
 // submit queues one request and has the kernel look at it.
 func submit(sqe *uringSQE, name []byte) errno {
-	p := &ring.params
+	p := &uring.params
 	if sqe.Opcode == uringOpConnect {
-		copy(ring.name[:], name)
-		sqe.Addr = uint64(uintptr(unsafe.Pointer(&ring.name)))
+		copy(uring.name[:], name)
+		sqe.Addr = uint64(uintptr(unsafe.Pointer(&uring.name)))
 	}
 	tail := atomic.LoadUint32(ringWord(p.SQ.Tail))
 	index := tail & *ringWord(p.SQ.Mask)
-	copy(ring.sqes[index*64:], bytesOf(sqe))
+	copy(uring.sqes[index*64:], bytesOf(sqe))
 	*ringWord(p.SQ.Array + 4*index) = index
 	atomic.StoreUint32(ringWord(p.SQ.Tail), tail+1)
 	flags, count := uintptr(0), uintptr(1)
 	if p.Flags&uringSetupSQPoll != 0 {
 		flags, count = uringEnterWakeup, 0
 	}
-	_, _, e := syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, ring.fd, count, 0, flags, 0, 0)
+	_, _, e := syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, uring.fd, count, 0, flags, 0, 0)
 	return uintptr(e)
 }
 
 // complete waits for the oldest request's result.
 func complete() (uintptr, errno) {
-	p := &ring.params
+	p := &uring.params
 	head := atomic.LoadUint32(ringWord(p.CQ.Head))
 	for atomic.LoadUint32(ringWord(p.CQ.Tail)) == head {
-		_, _, e := syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, ring.fd, 0, 1, uringEnterEvents, 0, 0)
+		_, _, e := syscall.RawSyscall6(unix.SYS_IO_URING_ENTER, uring.fd, 0, 1, uringEnterEvents, 0, 0)
 		if e != 0 && e != unix.EINTR {
 			return 0, uintptr(e)
 		}
 	}
 	const cqeSize, resultAt = 16, 8
 	at := p.CQ.DroppedOrCQEs + cqeSize*(head&*ringWord(p.CQ.Mask)) + resultAt
-	result := int32(binary.NativeEndian.Uint32(ring.memory[at:]))
+	result := int32(binary.NativeEndian.Uint32(uring.memory[at:]))
 	atomic.StoreUint32(ringWord(p.CQ.Head), head+1)
 	if result < 0 {
 		return 0, uintptr(-result)
@@ -212,8 +212,8 @@ func (th *thread) ringClose(s *sock, flags uint8) {
 // inRing is where a registered socket is put in the test's table: under no number.
 const inRing = 1 << 20
 
-// register gives the ring a reference of its own, and closes the descriptor: the
-// process has the socket by its ring only.
+// register gives the uring a reference of its own, and closes the descriptor: the
+// process has the socket by its uring only.
 func (th *thread) register(s *sock) {
 	w := th.a.w
 	w.t.Helper()

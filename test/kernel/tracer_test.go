@@ -33,6 +33,7 @@ type tracer struct {
 	begin   sync.Once
 	cancel  context.CancelFunc
 	done    chan error
+	ended   chan struct{} // closed when Run has returned
 	out     *os.File
 	reading <-chan struct{} // nil, or closed when the reader of the output reads on
 }
@@ -77,6 +78,7 @@ func startTracer(t testing.TB, o options) *tracer {
 	tr.t = t
 	t.Cleanup(func() {
 		tr.cancel()
+		<-tr.ended // it reads from what is closed now
 		if err := tr.probe.Close(); err != nil {
 			t.Errorf("close probe: %v", err)
 		}
@@ -105,10 +107,11 @@ func launch(o options) (*tracer, error) {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	tr := &tracer{
-		probe: p, started: make(chan struct{}), cancel: cancel, done: make(chan error, 1),
+		probe: p, started: make(chan struct{}), cancel: cancel, done: make(chan error, 1), ended: make(chan struct{}),
 		out: out, reading: o.reading,
 	}
 	go func() {
+		defer close(tr.ended)
 		tr.done <- trace.Run(ctx, trace.Config{
 			Source: p, Sink: tr, Encoder: record.NewNDJSON(nil), Only: o.only,
 			Start: record.Start{Version: "test", Arch: "test"},

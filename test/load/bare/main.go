@@ -4,7 +4,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -13,8 +12,9 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
-	"github.com/cilium/ebpf/ringbuf"
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/ring"
 )
 
 const (
@@ -32,14 +32,14 @@ func main() {
 }
 
 func run() error {
-	ring, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: ringBytes})
+	events, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: ringBytes})
 	if err != nil {
 		return err
 	}
-	defer ring.Close()
+	defer events.Close()
 	program, err := ebpf.NewProgram(&ebpf.ProgramSpec{
 		Name: "bare", Type: ebpf.Tracing, AttachType: ebpf.AttachTraceRawTp, AttachTo: "inet_sock_set_state",
-		License: "GPL", Instructions: hook(ring),
+		License: "GPL", Instructions: hook(events),
 	})
 	if err != nil {
 		return err
@@ -50,7 +50,7 @@ func run() error {
 		return err
 	}
 	defer attached.Close()
-	reader, err := ringbuf.NewReader(ring)
+	reader, err := ring.New(events.FD(), ringBytes)
 	if err != nil {
 		return err
 	}
@@ -62,10 +62,10 @@ func run() error {
 }
 
 // hook reserves a record, writes each of its bytes, and submits it.
-func hook(ring *ebpf.Map) asm.Instructions {
+func hook(events *ebpf.Map) asm.Instructions {
 	code := asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
-		asm.LoadMapPtr(asm.R1, ring.FD()),
+		asm.LoadMapPtr(asm.R1, events.FD()),
 		asm.Mov.Imm(asm.R2, recordBytes),
 		asm.Mov.Imm(asm.R3, 0),
 		asm.FnRingbufReserve.Call(),
@@ -85,23 +85,15 @@ func hook(ring *ebpf.Map) asm.Instructions {
 	)
 }
 
-func drain(reader *ringbuf.Reader, ended <-chan os.Signal) error {
-	var record ringbuf.Record
+func drain(reader *ring.Reader, ended <-chan os.Signal) error {
 	for {
 		select {
 		case <-ended:
 			return nil
 		default:
 		}
-		reader.SetDeadline(time.Now().Add(patience))
-		for {
-			err := reader.ReadInto(&record)
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			}
-			if err != nil {
-				return err
-			}
+		if err := reader.Read(patience, func([]byte) error { return nil }); err != nil {
+			return err
 		}
 	}
 }
