@@ -21,11 +21,26 @@ struct {
 	__type(value, struct holder);
 } mptcp_holders SEC(".maps");
 
-static __always_inline void note_mptcp(const struct holder *h)
+/*
+ * The namespaces they are in, by their inode numbers: only there are subflows looked
+ * for. The scan inserts, the tracer reads; full: those owners are known later, too.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 16384);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, __u32);
+	__type(value, __u8);
+} mptcp_namespaces SEC(".maps");
+
+static __always_inline void note_mptcp(const struct sock *sk, const struct holder *h)
 {
 	__u64 file = h->file;
+	__u32 netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
+	__u8 there = 1;
 
 	bpf_map_update_elem(&mptcp_holders, &file, h, BPF_NOEXIST);
+	bpf_map_update_elem(&mptcp_namespaces, &netns, &there, BPF_ANY);
 }
 
 /* Of several processes that have it the first, which is the oldest, counts. */
@@ -71,7 +86,7 @@ static __always_inline int on_task_file(struct task_struct *task, struct file *f
 		bpf_get_socket_cookie(sk); /* which gives it one */
 	note_cookie(&h);
 	if (sk->sk_protocol == IPPROTO_MPTCP)
-		note_mptcp(&h);
+		note_mptcp(sk, &h);
 	else
 		note_first(sk, &h);
 	return 0;

@@ -187,6 +187,7 @@ const (
 	ProbeMapFilterPrefixes        = "filter_prefixes"
 	ProbeMapMemory                = "memory"
 	ProbeMapMptcpHolders          = "mptcp_holders"
+	ProbeMapMptcpNamespaces       = "mptcp_namespaces"
 	ProbeMapRoom                  = "room"
 	ProbeMapTimewaits             = "timewaits"
 	ProbeMapToldCgroups           = "told_cgroups"
@@ -296,17 +297,18 @@ type ProbeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeMapSpecs struct {
-	Counters       *ebpf.MapSpec `ebpf:"counters"`
-	CpuMarks       *ebpf.MapSpec `ebpf:"cpu_marks"`
-	Events         *ebpf.MapSpec `ebpf:"events"`
-	FilterMembers  *ebpf.MapSpec `ebpf:"filter_members"`
-	FilterPortSets *ebpf.MapSpec `ebpf:"filter_port_sets"`
-	FilterPrefixes *ebpf.MapSpec `ebpf:"filter_prefixes"`
-	Memory         *ebpf.MapSpec `ebpf:"memory"`
-	MptcpHolders   *ebpf.MapSpec `ebpf:"mptcp_holders"`
-	Room           *ebpf.MapSpec `ebpf:"room"`
-	Timewaits      *ebpf.MapSpec `ebpf:"timewaits"`
-	ToldCgroups    *ebpf.MapSpec `ebpf:"told_cgroups"`
+	Counters        *ebpf.MapSpec `ebpf:"counters"`
+	CpuMarks        *ebpf.MapSpec `ebpf:"cpu_marks"`
+	Events          *ebpf.MapSpec `ebpf:"events"`
+	FilterMembers   *ebpf.MapSpec `ebpf:"filter_members"`
+	FilterPortSets  *ebpf.MapSpec `ebpf:"filter_port_sets"`
+	FilterPrefixes  *ebpf.MapSpec `ebpf:"filter_prefixes"`
+	Memory          *ebpf.MapSpec `ebpf:"memory"`
+	MptcpHolders    *ebpf.MapSpec `ebpf:"mptcp_holders"`
+	MptcpNamespaces *ebpf.MapSpec `ebpf:"mptcp_namespaces"`
+	Room            *ebpf.MapSpec `ebpf:"room"`
+	Timewaits       *ebpf.MapSpec `ebpf:"timewaits"`
+	ToldCgroups     *ebpf.MapSpec `ebpf:"told_cgroups"`
 }
 
 // ProbeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -371,17 +373,18 @@ func (o *ProbeObjects) Close() error {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeMaps struct {
-	Counters       *ebpf.Map `ebpf:"counters"`
-	CpuMarks       *ebpf.Map `ebpf:"cpu_marks"`
-	Events         *ebpf.Map `ebpf:"events"`
-	FilterMembers  *ebpf.Map `ebpf:"filter_members"`
-	FilterPortSets *ebpf.Map `ebpf:"filter_port_sets"`
-	FilterPrefixes *ebpf.Map `ebpf:"filter_prefixes"`
-	Memory         *ebpf.Map `ebpf:"memory"`
-	MptcpHolders   *ebpf.Map `ebpf:"mptcp_holders"`
-	Room           *ebpf.Map `ebpf:"room"`
-	Timewaits      *ebpf.Map `ebpf:"timewaits"`
-	ToldCgroups    *ebpf.Map `ebpf:"told_cgroups"`
+	Counters        *ebpf.Map `ebpf:"counters"`
+	CpuMarks        *ebpf.Map `ebpf:"cpu_marks"`
+	Events          *ebpf.Map `ebpf:"events"`
+	FilterMembers   *ebpf.Map `ebpf:"filter_members"`
+	FilterPortSets  *ebpf.Map `ebpf:"filter_port_sets"`
+	FilterPrefixes  *ebpf.Map `ebpf:"filter_prefixes"`
+	Memory          *ebpf.Map `ebpf:"memory"`
+	MptcpHolders    *ebpf.Map `ebpf:"mptcp_holders"`
+	MptcpNamespaces *ebpf.Map `ebpf:"mptcp_namespaces"`
+	Room            *ebpf.Map `ebpf:"room"`
+	Timewaits       *ebpf.Map `ebpf:"timewaits"`
+	ToldCgroups     *ebpf.Map `ebpf:"told_cgroups"`
 }
 
 func (m *ProbeMaps) Close() error {
@@ -394,6 +397,7 @@ func (m *ProbeMaps) Close() error {
 		m.FilterPrefixes,
 		m.Memory,
 		m.MptcpHolders,
+		m.MptcpNamespaces,
 		m.Room,
 		m.Timewaits,
 		m.ToldCgroups,

@@ -3,15 +3,11 @@
 package netns
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,16 +19,26 @@ type Namespace struct {
 	file  *os.File
 }
 
-// places are where namespaces show: as a thread's, as an open file. Mounts are
-// read from mountinfo(5).
-var places = []string{"/proc/[0-9]*/ns/net", "/proc/[0-9]*/task/[0-9]*/ns/net", "/proc/[0-9]*/fd/*"}
-
 // Find opens the namespaces with these inodes, or, without any, every one that
 // can be found; the caller closes them. One that is held by a kernel thread or a
 // socket alone does not show.
 func Find(inodes []uint32) ([]Namespace, error) {
+	all := FindSome(inodes)
+	for _, inode := range inodes {
+		if !slices.ContainsFunc(all, func(n Namespace) bool { return n.Inode == inode }) {
+			CloseAll(all)
+			return nil, fmt.Errorf("find network namespace %d: it does not show in /proc any more, or is not for this user to enter", inode)
+		}
+	}
+	if len(all) == 0 {
+		return nil, errors.New("find network namespaces: none shows in /proc, is it mounted, and are you root")
+	}
+	return all, nil
+}
+
+// FindSome is as Find, but does without those that it does not find.
+func FindSome(inodes []uint32) (all []Namespace) {
 	found := make(map[uint32]bool)
-	var all []Namespace
 	for inode, path := range candidates {
 		if found[inode] || len(inodes) > 0 && !slices.Contains(inodes, inode) {
 			continue
@@ -47,16 +53,7 @@ func Find(inodes []uint32) ([]Namespace, error) {
 			break
 		}
 	}
-	for _, inode := range inodes {
-		if !found[inode] {
-			CloseAll(all)
-			return nil, fmt.Errorf("find network namespace %d: it does not show in /proc any more, or is not for this user to enter", inode)
-		}
-	}
-	if len(all) == 0 {
-		return nil, errors.New("find network namespaces: none shows in /proc, is it mounted, and are you root")
-	}
-	return all, nil
+	return all
 }
 
 // CloseAll closes what Find has opened.
@@ -108,53 +105,6 @@ func open(path string, inode uint32) (Namespace, error) {
 	}
 	return Namespace{Inode: inode, Path: path, file: f}, nil
 }
-
-// candidates yields namespaces and where they show, the likeliest places first, and
-// each as often as it shows.
-func candidates(yield func(inode uint32, path string) bool) {
-	for _, place := range places {
-		paths, _ := filepath.Glob(place) // fails only for a bad pattern
-		for _, path := range paths {
-			target, _ := os.Readlink(path)
-			if inode, ok := inodeOf(target); ok && !yield(inode, path) {
-				return
-			}
-		}
-	}
-	mounted(yield)
-}
-
-// inodeOf reads what the kernel calls a namespace's file.
-func inodeOf(name string) (uint32, bool) {
-	number, found := strings.CutPrefix(name, "net:[")
-	if !found {
-		return 0, false
-	}
-	inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 32)
-	return uint32(inode), err == nil
-}
-
-// mounted yields the mount points of namespaces that are mounted somewhere, as ip netns does.
-func mounted(yield func(inode uint32, path string) bool) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		// The fourth field is the root of the mount, the fifth where it is mounted.
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 5 {
-			continue
-		}
-		if inode, ok := inodeOf(fields[3]); ok && !yield(inode, unescape.Replace(fields[4])) {
-			return
-		}
-	}
-}
-
-// unescape undoes what the kernel does to paths in mountinfo (show_path in fs/proc_namespace.c).
-var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#")
 
 // Do runs f on a thread that is in the namespace. The thread ends with f, so that
 // nothing else ever runs there.

@@ -23,22 +23,23 @@ func scan(c *ebpf.Collection) error {
 	if err := runIterator(files, discard); err != nil {
 		return fmt.Errorf("look for owners of open sockets: %w", err)
 	}
-	if !hasEntries(c.Maps[bpfobj.ProbeMapMptcpHolders]) {
-		return nil
+	inodes, err := keys(c.Maps[bpfobj.ProbeMapMptcpNamespaces])
+	if err != nil {
+		return fmt.Errorf("list namespaces with MPTCP sockets: %w", err)
 	}
-	return adopt(c.Programs[bpfobj.ProbeProgAdoptSubflows])
+	return adopt(c.Programs[bpfobj.ProbeProgAdoptSubflows], inodes)
 }
 
-// adopt goes through our own namespace, and through those that we may enter: without
-// CAP_SYS_ADMIN there are none.
-func adopt(subflows *ebpf.Program) error {
+// adopt goes through those of the namespaces that can be found and that we may enter:
+// without CAP_SYS_ADMIN that is our own.
+func adopt(subflows *ebpf.Program, inodes []uint32) error {
+	if len(inodes) == 0 {
+		return nil
+	}
 	if err := runIterator(subflows, discard); err != nil {
 		return fmt.Errorf("look for owners of MPTCP subflows: %w", err)
 	}
-	namespaces, err := netns.Find(nil)
-	if err != nil {
-		return err
-	}
+	namespaces := netns.FindSome(inodes)
 	defer netns.CloseAll(namespaces)
 	for _, n := range namespaces {
 		err := n.Do(func() error { return runIterator(subflows, discard) })
@@ -49,9 +50,14 @@ func adopt(subflows *ebpf.Program) error {
 	return nil
 }
 
-func hasEntries(m *ebpf.Map) bool {
-	var key uint64
-	return m.NextKey(nil, &key) == nil
+func keys(m *ebpf.Map) (all []uint32, err error) {
+	var key uint32
+	var value uint8
+	entries := m.Iterate()
+	for entries.Next(&key, &value) {
+		all = append(all, key)
+	}
+	return all, entries.Err()
 }
 
 // runIterator lets an iterator program run over everything and gives what it wrote.

@@ -1,0 +1,124 @@
+package netns
+
+import (
+	"bufio"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// candidates yields namespaces and where they show, the likeliest places first, and
+// each as often as it shows: as a process's, as a thread's, as an open file, as a mount.
+func candidates(yield func(inode uint32, path string) bool) {
+	processes := numbers("/proc")
+	for _, search := range []func(process string, yield func(uint32, string) bool) bool{ofProcess, ofThreads, ofFiles} {
+		for _, pid := range processes {
+			if !search("/proc/"+pid, yield) {
+				return
+			}
+		}
+	}
+	mounted(yield)
+}
+
+func ofProcess(process string, yield func(uint32, string) bool) bool {
+	path := process + "/ns/net"
+	inode, found := linkedInode(unix.AT_FDCWD, path)
+	return !found || yield(inode, path)
+}
+
+// ofThreads leaves out the first, which stands for the process.
+func ofThreads(process string, yield func(uint32, string) bool) bool {
+	threads := numbers(process + "/task")
+	if len(threads) < 2 {
+		return true
+	}
+	for _, tid := range threads[1:] {
+		if !ofProcess(process+"/task/"+tid, yield) {
+			return false
+		}
+	}
+	return true
+}
+
+// ofFiles looks at each open file of a process, of which there may be a million.
+func ofFiles(process string, yield func(uint32, string) bool) bool {
+	dir, err := os.Open(process + "/fd")
+	if err != nil {
+		return true
+	}
+	defer dir.Close()
+	for {
+		const many = 1000
+		names, err := dir.Readdirnames(many)
+		for _, name := range names {
+			if inode, found := linkedInode(int(dir.Fd()), name); found && !yield(inode, process+"/fd/"+name) {
+				return false
+			}
+		}
+		if err != nil {
+			return true
+		}
+	}
+}
+
+// numbers are the entries of a directory of /proc that are processes or threads.
+func numbers(path string) (names []string) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer dir.Close()
+	all, _ := dir.Readdirnames(-1) // what was read before an error is there all the same
+	for _, name := range all {
+		if name[0] >= '0' && name[0] <= '9' {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// linkedInode reads where a link leads without asking for more room than a namespace's
+// name takes: most links are to other things.
+func linkedInode(dir int, name string) (uint32, bool) {
+	var target [len("net:[4294967295]") + 1]byte
+	n, err := unix.Readlinkat(dir, name, target[:])
+	if err != nil || n == len(target) {
+		return 0, false
+	}
+	return inodeOf(target[:n])
+}
+
+// inodeOf reads what the kernel calls a namespace's file.
+func inodeOf[S string | []byte](name S) (uint32, bool) {
+	const before = "net:["
+	if len(name) < len(before) || string(name[:len(before)]) != before {
+		return 0, false
+	}
+	inode, err := strconv.ParseUint(strings.TrimSuffix(string(name[len(before):]), "]"), 10, 32)
+	return uint32(inode), err == nil
+}
+
+// mounted yields the mount points of namespaces that are mounted somewhere, as ip netns does.
+func mounted(yield func(inode uint32, path string) bool) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		// The fourth field is the root of the mount, the fifth where it is mounted.
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 5 {
+			continue
+		}
+		if inode, ok := inodeOf(fields[3]); ok && !yield(inode, unescape.Replace(fields[4])) {
+			return
+		}
+	}
+}
+
+// unescape undoes what the kernel does to paths in mountinfo (show_path in fs/proc_namespace.c).
+var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#")
