@@ -14,11 +14,13 @@ import (
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
-// make bench-load raises the first two.
+// make bench-load and bench-scale raise the first four.
 var (
 	connections = flag.Int("connections", 2_000, "connections in each storm")
 	rounds      = flag.Int("rounds", 1, "pairs of storms for each tracer")
 	pause       = flag.Duration("pause", 0, "between two storms")
+	records     = flag.Int("records", 10_000, "records written into one ring")
+	sockets     = flag.Int("sockets", 2_000, "sockets that are open when the tracer starts")
 	some        = flag.String("tracers", "", "only those whose names match this pattern")
 	doc         = flag.String("doc", "", "append the table to this file")
 )

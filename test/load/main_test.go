@@ -15,6 +15,13 @@ import (
 var tcpshift, bare string
 
 func TestMain(m *testing.M) {
+	if text := os.Getenv(holderEnv); text != "" {
+		if err := hold(text); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	os.Exit(buildAndRun(m))
 }
 

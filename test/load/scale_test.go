@@ -1,0 +1,261 @@
+package load_test
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"math"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// TestWhatOneRingCostsWithMoreThanOneCore writes records as long as tcpshift's on one
+// core, then on all at once: they share the lock of the ring.
+func TestWhatOneRingCostsWithMoreThanOneCore(t *testing.T) {
+	lab.RequireRoot(t)
+	const recordBytes, most = 112, 64 << 20
+	events, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: most})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer events.Close()
+	writer := load(t, asm.Instructions{
+		asm.LoadMapPtr(asm.R1, events.FD()),
+		asm.Mov.Imm(asm.R2, recordBytes),
+		asm.Mov.Imm(asm.R3, 0),
+		asm.FnRingbufReserve.Call(),
+		asm.JEq.Imm(asm.R0, 0, "full"),
+		asm.Mov.Reg(asm.R1, asm.R0),
+		asm.Mov.Imm(asm.R2, 1), // BPF_RB_NO_WAKEUP
+		asm.FnRingbufSubmit.Call(),
+		asm.Mov.Imm(asm.R0, 0),
+		asm.Return(),
+		asm.Mov.Imm(asm.R0, 1).WithSymbol("full"),
+		asm.Return(),
+	})
+	idle := load(t, asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()})
+	// Nobody reads: what is written in all has to fit.
+	times := min(*records, most/(recordBytes+8)/(*rounds*3))
+	cpus := onlineCPUs(t)
+	var alone, together []float64
+	for range *rounds {
+		nothing := benchmark(t, idle, cpus[:1], times)
+		alone = append(alone, benchmark(t, writer, cpus[:1], times)-nothing)
+		together = append(together, benchmark(t, writer, cpus[:2], times/2)-nothing)
+	}
+	t.Logf("\n%s. A record of %d bytes reserved and submitted: %s ns on one core, %s ns on each of two at once.",
+		machine(), recordBytes, spread(alone, "%.0f", 1), spread(together, "%.0f", 1))
+}
+
+func load(t *testing.T, code asm.Instructions) *ebpf.Program {
+	t.Helper()
+	p, err := ebpf.NewProgram(&ebpf.ProgramSpec{Type: ebpf.XDP, License: "GPL", Instructions: code})
+	if err != nil {
+		t.Fatalf("load a program: %+v", err)
+	}
+	t.Cleanup(func() { p.Close() })
+	return p
+}
+
+// benchmark runs a program so many times on each of the CPUs, at once, and gives the
+// nanoseconds of one run.
+func benchmark(t *testing.T, p *ebpf.Program, cpus []int, times int) float64 {
+	t.Helper()
+	type result struct {
+		took time.Duration
+		err  error
+	}
+	results := make(chan result)
+	for _, cpu := range cpus {
+		go func() {
+			var r result
+			r.err = onCPU(cpu, func() (err error) {
+				_, r.took, err = p.Benchmark(make([]byte, 64), times, nil)
+				return err
+			})
+			results <- r
+		}()
+	}
+	longest := 0.0
+	for range cpus {
+		r := <-results
+		if r.err != nil {
+			t.Fatalf("run a program: %v", r.err)
+		}
+		longest = math.Max(longest, float64(r.took.Nanoseconds()))
+	}
+	return longest
+}
+
+// TestWhatLiveSocketsCost starts tcpshift beside connections that are open already.
+func TestWhatLiveSocketsCost(t *testing.T) {
+	lab.RequireRoot(t)
+	n := lab.NewNetns(t)
+	none := startTime(t)
+	open(t, n, *sockets/2)
+	before := slab(t)
+	cmd := exec.Command(tcpshift)
+	began := time.Now()
+	await(t, cmd)
+	took := time.Since(began)
+	each := float64(slab(t)-before) / float64(*sockets)
+	t.Logf("\n%s. With %d open sockets: %d ms from exec to start, %d ms with next to none; %.0f bytes of the kernel's memory for each socket.",
+		machine(), *sockets, took.Milliseconds(), none.Milliseconds(), each)
+	_ = cmd.Process.Signal(unix.SIGINT)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+}
+
+func startTime(t *testing.T) time.Duration {
+	t.Helper()
+	cmd := exec.Command(tcpshift, "--duration", "1ms")
+	began := time.Now()
+	await(t, cmd)
+	took := time.Since(began)
+	if err := cmd.Wait(); err != nil {
+		t.Error(err)
+	}
+	return took
+}
+
+// await starts it and returns at its first line.
+func await(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
+	output, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReader(output)
+	if _, err := lines.ReadString('\n'); err != nil {
+		t.Fatalf("it says nothing: %v", err)
+	}
+	go func() { _, _ = lines.WriteTo(discard{}) }()
+}
+
+// holderEnv turns this test binary into a process that holds so many connections to
+// itself, of both of whose ends it is the owner, until its input ends.
+const holderEnv = "TCPSHIFT_TEST_HOLD"
+
+// mostHeld connections keep below the 20,000 files that a process may have on a host
+// where nobody raised the limit, and below the 28,232 ephemeral ports.
+const mostHeld = 9_000
+
+func hold(text string) error {
+	connections, err := strconv.Atoi(text)
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return err
+	}
+	held := []io.Closer{listener}
+	for range connections {
+		client, err := net.Dial("tcp4", listener.Addr().String())
+		if err != nil {
+			return err
+		}
+		child, err := listener.Accept()
+		if err != nil {
+			return err
+		}
+		held = append(held, client, child)
+	}
+	fmt.Println("held")
+	_, err = io.Copy(io.Discard, os.Stdin)
+	runtime.KeepAlive(held)
+	return err
+}
+
+// open has processes make so many connections, which stay open until the test ends.
+func open(t *testing.T, n *lab.Netns, connections int) {
+	t.Helper()
+	for ; connections > 0; connections -= mostHeld {
+		cmd := exec.Command("/proc/self/exe")
+		cmd.Env = append(os.Environ(), holderEnv+"="+strconv.Itoa(min(connections, mostHeld)))
+		cmd.Stderr = os.Stderr
+		input, err := cmd.StdinPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.Do(func() { await(t, cmd) }) // forked off its thread, it is in the namespace
+		t.Cleanup(func() {
+			input.Close()
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("a process that held connections: %v", err)
+			}
+		})
+	}
+}
+
+// slab is what the kernel's own objects take, in bytes.
+func slab(t *testing.T) int64 {
+	t.Helper()
+	time.Sleep(200 * time.Millisecond) // what is freed later
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(b)) {
+		if rest, found := strings.CutPrefix(line, "SUnreclaim:"); found {
+			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return kib << 10
+		}
+	}
+	t.Fatal("no SUnreclaim in /proc/meminfo")
+	return 0
+}
+
+func onlineCPUs(t *testing.T) (cpus []int) {
+	t.Helper()
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		t.Fatal(err)
+	}
+	for cpu := range 1024 {
+		if set.IsSet(cpu) {
+			cpus = append(cpus, cpu)
+		}
+	}
+	if len(cpus) < 2 {
+		t.Skip("needs two CPUs")
+	}
+	return cpus
+}
+
+// onCPU runs f on a thread of its own that keeps to one CPU.
+func onCPU(cpu int, f func() error) error {
+	done := make(chan error)
+	go func() {
+		// Not unlocked, so that the thread ends with the goroutine.
+		runtime.LockOSThread()
+		var set unix.CPUSet
+		set.Set(cpu)
+		err := unix.SchedSetaffinity(0, &set)
+		if err == nil {
+			err = f()
+		}
+		done <- err
+	}()
+	return <-done
+}
