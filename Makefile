@@ -13,6 +13,7 @@ VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo unkno
 TOOL = go tool -modfile=.tools/go.mod
 AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 FUZZTIME ?= 20s
+SOCKETS ?= 200000
 
 .PHONY: help
 help: ## list the targets
@@ -51,6 +52,10 @@ yardstick: ## ten storms, counted by perf and by the tracer; wants an idle machi
 .PHONY: bench-load
 bench-load: ## what tracing costs, beside other tracers, into docs/performance.md; wants an idle machine
 	go test ./test/load -count=1 -timeout 2h -v -connections 100000 -rounds 5 -pause 2s -doc ../../docs/performance.md
+
+.PHONY: bench-scale
+bench-scale: ## what one ring costs with two cores, and many live sockets; wants an idle machine
+	go test ./test/load -count=1 -v -run "OneRing|LiveSockets" -records 400000 -rounds 20 -sockets $(SOCKETS)
 
 .PHONY: soak-storms
 soak-storms: ## ten minutes of mixed load in which no alert may come
