@@ -130,6 +130,7 @@ static __always_inline __u64 freed_object(const __u64 *ctx)
 static __always_inline void tell_end(struct transition_event *e, struct program_counters *counters)
 {
 	__u64 now_ns = bpf_ktime_get_ns();
+	void *ring = ring_here();
 
 	e->kind = EVENT_TRANSITION;
 	e->in_state_ns = now_ns - e->timestamp_ns;
@@ -140,7 +141,7 @@ static __always_inline void tell_end(struct transition_event *e, struct program_
 	e->pid = 0;
 	e->pid_source = PID_UNKNOWN;
 	e->flags |= EVENT_TIMED;
-	if (bpf_ringbuf_output(&events, e, sizeof(*e), wake_flags(now_ns)) && counters)
+	if (ring && bpf_ringbuf_output(ring, e, sizeof(*e), wake_flags(ring, now_ns)) && counters)
 		count_shared(counters->end_untold);
 }
 

@@ -85,7 +85,7 @@ __noinline int tell_path(__u64 node, __u64 id)
 	__u8 told = 1;
 	struct cgroup_event *e;
 
-	e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	e = bpf_ringbuf_reserve(&paths, sizeof(*e), 0);
 	if (!e)
 		return 0;
 	describe_path((struct kernfs_node *)node, e);

@@ -9,25 +9,47 @@
 
 #define WAKE_INTERVAL_NS 1000000
 
+/* The size is set before load. */
+struct ring {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+};
+
 /*
- * The programs insert, the tracer reads and thereby deletes, and sets the size
- * before load. Full: the event is counted as lost, nothing waits.
+ * One ring for each group of CPUs, since those that write into one wait for its lock,
+ * and for the cache line that it is in, longer than for all else. The tracer makes the
+ * rings before it attaches. The programs insert, the tracer reads and thereby deletes,
+ * and puts the events of all rings in order by their times. Full: the event is counted
+ * as lost, nothing waits.
  */
 struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 16 << 20);
-} events SEC(".maps");
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__array(values, struct ring);
+} rings SEC(".maps");
+
+/* The paths of cgroups, which are told before the events that name them. */
+struct ring paths SEC(".maps");
 
 static __u64 last_wake_ns;
+
+/* NULL never comes, but for the verifier. */
+static __always_inline void *ring_here(void)
+{
+	__u32 index = bpf_get_smp_processor_id() * rings_per_cpu >> 32;
+
+	return bpf_map_lookup_elem(&rings, &index);
+}
 
 /*
  * A wake-up costs more than the rest of an event. The reader looks by itself
  * every few tens of milliseconds; only a ring that fills faster wakes it, at most
  * once a WAKE_INTERVAL_NS.
  */
-static __always_inline __u64 wake_flags(__u64 now_ns)
+static __always_inline __u64 wake_flags(void *ring, __u64 now_ns)
 {
-	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) < wake_bytes)
+	if (bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) < wake_bytes)
 		return BPF_RB_NO_WAKEUP;
 	if (now_ns - last_wake_ns < WAKE_INTERVAL_NS)
 		return BPF_RB_NO_WAKEUP;
@@ -38,9 +60,12 @@ static __always_inline __u64 wake_flags(__u64 now_ns)
 /* No room, or no lock: less free than any event could need means the former. */
 static __always_inline void count_lost(struct program_counters *counters)
 {
-	__u64 size = bpf_ringbuf_query(&events, BPF_RB_RING_SIZE);
+	void *ring = ring_here();
 
-	if (bpf_ringbuf_query(&events, BPF_RB_AVAIL_DATA) + 4096 > size)
+	if (!ring)
+		return;
+	if (bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) + 4096 >
+	    bpf_ringbuf_query(ring, BPF_RB_RING_SIZE))
 		count(counters->ring_full);
 	else
 		count(counters->ring_busy);

@@ -116,26 +116,34 @@ static __always_inline bool is_end(const struct transition *t)
 static __always_inline bool emit_transition(const struct transition *t,
 					    struct program_counters *counters)
 {
-	struct transition_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	struct transition_event *e;
+	void *ring = ring_here();
 
+	if (!ring)
+		return false;
+	e = bpf_ringbuf_reserve(ring, sizeof(*e), 0);
 	if (!e)
 		return false;
 	describe(t, e);
 	watch_end(t->sk, t->facts->timewait, e, counters);
-	bpf_ringbuf_submit(e, wake_flags(t->facts->now_ns));
+	bpf_ringbuf_submit(e, wake_flags(ring, t->facts->now_ns));
 	return true;
 }
 
 static __always_inline bool emit_end(const struct transition *t, struct program_counters *counters)
 {
-	struct end_event *e = bpf_ringbuf_reserve(&events, sizeof(*e), 0);
+	struct end_event *e;
+	void *ring = ring_here();
 
+	if (!ring)
+		return false;
+	e = bpf_ringbuf_reserve(ring, sizeof(*e), 0);
 	if (!e)
 		return false;
 	describe(t, &e->transition);
 	describe_end(t, e);
 	watch_end(t->sk, t->facts->timewait, &e->transition, counters);
-	bpf_ringbuf_submit(e, wake_flags(t->facts->now_ns));
+	bpf_ringbuf_submit(e, wake_flags(ring, t->facts->now_ns));
 	return true;
 }
 

@@ -181,13 +181,14 @@ const (
 const (
 	ProbeMapCounters              = "counters"
 	ProbeMapCpuMarks              = "cpu_marks"
-	ProbeMapEvents                = "events"
 	ProbeMapFilterMembers         = "filter_members"
 	ProbeMapFilterPortSets        = "filter_port_sets"
 	ProbeMapFilterPrefixes        = "filter_prefixes"
 	ProbeMapMemory                = "memory"
 	ProbeMapMptcpHolders          = "mptcp_holders"
 	ProbeMapMptcpNamespaces       = "mptcp_namespaces"
+	ProbeMapPaths                 = "paths"
+	ProbeMapRings                 = "rings"
 	ProbeMapRoom                  = "room"
 	ProbeMapTimewaits             = "timewaits"
 	ProbeMapToldCgroups           = "told_cgroups"
@@ -230,6 +231,7 @@ const (
 	ProbeVarHasSocketStorage      = "has_socket_storage"
 	ProbeVarHasTaskFromPid        = "has_task_from_pid"
 	ProbeVarMayInterruptItself    = "may_interrupt_itself"
+	ProbeVarRingsPerCpu           = "rings_per_cpu"
 	ProbeVarSelfPid               = "self_pid"
 	ProbeVarSelfPidnsDev          = "self_pidns_dev"
 	ProbeVarSelfPidnsIno          = "self_pidns_ino"
@@ -299,13 +301,14 @@ type ProbeProgramSpecs struct {
 type ProbeMapSpecs struct {
 	Counters        *ebpf.MapSpec `ebpf:"counters"`
 	CpuMarks        *ebpf.MapSpec `ebpf:"cpu_marks"`
-	Events          *ebpf.MapSpec `ebpf:"events"`
 	FilterMembers   *ebpf.MapSpec `ebpf:"filter_members"`
 	FilterPortSets  *ebpf.MapSpec `ebpf:"filter_port_sets"`
 	FilterPrefixes  *ebpf.MapSpec `ebpf:"filter_prefixes"`
 	Memory          *ebpf.MapSpec `ebpf:"memory"`
 	MptcpHolders    *ebpf.MapSpec `ebpf:"mptcp_holders"`
 	MptcpNamespaces *ebpf.MapSpec `ebpf:"mptcp_namespaces"`
+	Paths           *ebpf.MapSpec `ebpf:"paths"`
+	Rings           *ebpf.MapSpec `ebpf:"rings"`
 	Room            *ebpf.MapSpec `ebpf:"room"`
 	Timewaits       *ebpf.MapSpec `ebpf:"timewaits"`
 	ToldCgroups     *ebpf.MapSpec `ebpf:"told_cgroups"`
@@ -344,6 +347,7 @@ type ProbeVariableSpecs struct {
 	HasSocketStorage      *ebpf.VariableSpec `ebpf:"has_socket_storage"`
 	HasTaskFromPid        *ebpf.VariableSpec `ebpf:"has_task_from_pid"`
 	MayInterruptItself    *ebpf.VariableSpec `ebpf:"may_interrupt_itself"`
+	RingsPerCpu           *ebpf.VariableSpec `ebpf:"rings_per_cpu"`
 	SelfPid               *ebpf.VariableSpec `ebpf:"self_pid"`
 	SelfPidnsDev          *ebpf.VariableSpec `ebpf:"self_pidns_dev"`
 	SelfPidnsIno          *ebpf.VariableSpec `ebpf:"self_pidns_ino"`
@@ -375,13 +379,14 @@ func (o *ProbeObjects) Close() error {
 type ProbeMaps struct {
 	Counters        *ebpf.Map `ebpf:"counters"`
 	CpuMarks        *ebpf.Map `ebpf:"cpu_marks"`
-	Events          *ebpf.Map `ebpf:"events"`
 	FilterMembers   *ebpf.Map `ebpf:"filter_members"`
 	FilterPortSets  *ebpf.Map `ebpf:"filter_port_sets"`
 	FilterPrefixes  *ebpf.Map `ebpf:"filter_prefixes"`
 	Memory          *ebpf.Map `ebpf:"memory"`
 	MptcpHolders    *ebpf.Map `ebpf:"mptcp_holders"`
 	MptcpNamespaces *ebpf.Map `ebpf:"mptcp_namespaces"`
+	Paths           *ebpf.Map `ebpf:"paths"`
+	Rings           *ebpf.Map `ebpf:"rings"`
 	Room            *ebpf.Map `ebpf:"room"`
 	Timewaits       *ebpf.Map `ebpf:"timewaits"`
 	ToldCgroups     *ebpf.Map `ebpf:"told_cgroups"`
@@ -391,13 +396,14 @@ func (m *ProbeMaps) Close() error {
 	return _ProbeClose(
 		m.Counters,
 		m.CpuMarks,
-		m.Events,
 		m.FilterMembers,
 		m.FilterPortSets,
 		m.FilterPrefixes,
 		m.Memory,
 		m.MptcpHolders,
 		m.MptcpNamespaces,
+		m.Paths,
+		m.Rings,
 		m.Room,
 		m.Timewaits,
 		m.ToldCgroups,
@@ -437,6 +443,7 @@ type ProbeVariables struct {
 	HasSocketStorage      *ebpf.Variable `ebpf:"has_socket_storage"`
 	HasTaskFromPid        *ebpf.Variable `ebpf:"has_task_from_pid"`
 	MayInterruptItself    *ebpf.Variable `ebpf:"may_interrupt_itself"`
+	RingsPerCpu           *ebpf.Variable `ebpf:"rings_per_cpu"`
 	SelfPid               *ebpf.Variable `ebpf:"self_pid"`
 	SelfPidnsDev          *ebpf.Variable `ebpf:"self_pidns_dev"`
 	SelfPidnsIno          *ebpf.Variable `ebpf:"self_pidns_ino"`

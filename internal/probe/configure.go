@@ -23,11 +23,16 @@ func configure(opts Options, features Features, programs []string, types *btf.Ca
 	if err != nil {
 		return nil, fmt.Errorf("read embedded programs: %w", err)
 	}
+	l, err := layoutOf(opts.BufferSize)
+	if err != nil {
+		return nil, err
+	}
 	plainReads := hasFunction(types, "bpf_rdonly_cast") // since 6.2
 	constants := map[string]any{
 		bpfobj.ProbeVarHasSocketStorage: features.has(SocketStorage),
 		bpfobj.ProbeVarHasSocketCookie:  features.has(SocketCookie),
-		bpfobj.ProbeVarWakeBytes:        uint64(opts.BufferSize / 4),
+		bpfobj.ProbeVarRingsPerCpu:      l.perCPU,
+		bpfobj.ProbeVarWakeBytes:        uint64(l.each / 4),
 		bpfobj.ProbeVarWantEnds:         opts.Ends,
 		bpfobj.ProbeVarWantCgroups:      true,
 		bpfobj.ProbeVarWantTimewaitEnds: opts.TimeWaitEnds && features.has(TimeWaitEnds),
@@ -49,7 +54,7 @@ func configure(opts Options, features Features, programs []string, types *btf.Ca
 			return nil, fmt.Errorf("set %s: %w", name, err)
 		}
 	}
-	spec.Maps[bpfobj.ProbeMapEvents].MaxEntries = uint32(opts.BufferSize)
+	l.apply(spec)
 	spec.Maps[bpfobj.ProbeMapFilterPrefixes].MaxEntries = uint32(max(1, len(prefixes(&opts.Filter))))
 	spec.Maps[bpfobj.ProbeMapFilterMembers].MaxEntries = uint32(max(1, len(members(&opts.Filter))))
 	if opts.TimeWaitEnds {

@@ -178,8 +178,8 @@ func TestEachFilterSetsItsConstantAndNoOther(t *testing.T) {
 	if got := spec.Maps[bpfobj.ProbeMapFilterMembers].MaxEntries; got != 1 {
 		t.Errorf("there is room for %d members, want 1", got)
 	}
-	if got := spec.Maps[bpfobj.ProbeMapEvents].MaxEntries; got != 1<<20 {
-		t.Errorf("the ring has %d bytes, want %d", got, 1<<20)
+	if rings := spec.Maps[bpfobj.ProbeMapRings]; rings.MaxEntries != 1 || rings.InnerMap.MaxEntries != 1<<20 {
+		t.Errorf("there are %d rings of %d bytes, want one of %d", rings.MaxEntries, rings.InnerMap.MaxEntries, 1<<20)
 	}
 }
 

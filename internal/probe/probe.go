@@ -59,6 +59,7 @@ type Probe struct {
 	collection *ebpf.Collection
 	links      []attachment // in their order
 	reader     *ring.Reader
+	rings      []*ebpf.Map
 }
 
 // attachment is a program that runs.
@@ -100,7 +101,10 @@ func (p *Probe) open(opts Options, types *btf.Cache) error {
 	if err := fillFilterMaps(p.collection.Maps, &opts.Filter); err != nil {
 		return err
 	}
-	if p.reader, err = openRing(p.collection); err != nil {
+	if p.rings, err = makeRings(spec, p.collection); err != nil {
+		return err
+	}
+	if p.reader, err = openRings(p.rings, p.collection); err != nil {
 		return err
 	}
 	if err := p.attach(); err != nil {
@@ -151,11 +155,6 @@ func (p *Probe) Instructions() (map[string]uint32, error) {
 	return walked, nil
 }
 
-func openRing(c *ebpf.Collection) (*ring.Reader, error) {
-	events := c.Maps[bpfobj.ProbeMapEvents]
-	return ring.New(events.FD(), int(events.MaxEntries()))
-}
-
 // Read waits for samples, at most as long as wait, and hands over each one there
 // is; handle must not keep the slice. It returns when the time is over and the
 // ring has been read, or after twice that time under load, or with handle's error.
@@ -184,6 +183,9 @@ func (p *Probe) Close() error {
 	}
 	if p.reader != nil {
 		errs = append(errs, p.reader.Close())
+	}
+	for _, r := range p.rings {
+		errs = append(errs, r.Close())
 	}
 	if p.collection != nil {
 		p.collection.Close()

@@ -48,7 +48,7 @@ type snapshot struct {
 }
 
 func (s *snapshot) take(namespaces []netns.Namespace) error {
-	reader, err := openRing(s.collection)
+	reader, err := openRings(nil, s.collection)
 	if err != nil {
 		return err
 	}

@@ -1,100 +1,90 @@
-// Package ring reads a BPF ring buffer where it lies: samples are handed over in
-// place, and the kernel is told how far the reader is once for many of them. It must
-// not know what samples say.
+// Package ring reads BPF ring buffers where they lie: samples are handed over in
+// place, and the kernel is told how far the reader is once for many of them. It knows
+// when a sample was made, and must not know what else it says.
 package ring
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
-	"sync/atomic"
+	"math"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/monotonic"
 )
 
-// The head of a record: a length with two flags, and four bytes that are the kernel's
-// own (include/uapi/linux/bpf.h, BPF_RINGBUF_*).
-const (
-	headBytes = 8
-	busy      = 1 << 31 // still being written
-	discarded = 1 << 30 // given up by its writer
-)
-
-// Every program that writes looks at the reader's position, on whichever CPU: to
-// write it for each sample costs both sides a cache miss each time.
-const mostUnreleased = 256 << 10
-
-// Reader reads one ring buffer. It is for one goroutine.
-type Reader struct {
-	consumer, producer *uint64 // counts of bytes that never wrap
-	data               []byte  // the ring, twice in a row, so that no record is in two pieces
-	mask               uint64
-
-	position   uint64 // up to where samples have been handed over
-	unreleased uint64 // how much of that the kernel has not been told
-
-	epoll int
-	maps  [][]byte
+// Buffer names one ring buffer.
+type Buffer struct {
+	FD   int
+	Size int // bytes
 }
 
-// New maps the ring buffer with this descriptor and size in bytes. The caller must
-// Close the reader.
-func New(fd, size int) (*Reader, error) {
-	r := &Reader{epoll: -1, mask: uint64(size) - 1}
-	if err := r.open(fd, size); err != nil {
+// readings of the clock here and in a program may differ by less, even while the
+// kernel adjusts it (kernel/time/timekeeping.c, ktime_get_mono_fast_ns).
+const readings = time.Microsecond
+
+// Reader reads several ring buffers as if they were one. A sample begins with the
+// time when its program began, in nanoseconds of CLOCK_MONOTONIC. It is for one
+// goroutine.
+type Reader struct {
+	parts []*part
+	ahead *part // nil: none
+	epoll int
+}
+
+// New maps the parts, and, if it is not nil, one whose samples go before all others
+// that were made after them, and which have no time. The caller must Close the reader.
+func New(parts []Buffer, ahead *Buffer) (*Reader, error) {
+	r := &Reader{epoll: -1}
+	if err := r.open(parts, ahead); err != nil {
 		return nil, errors.Join(fmt.Errorf("open ring buffer: %w", err), r.Close())
 	}
 	return r, nil
 }
 
-// open: the first page is the reader's, the second the kernel's; then comes the ring
-// (kernel/bpf/ringbuf.c, struct bpf_ringbuf).
-func (r *Reader) open(fd, size int) error {
-	page := os.Getpagesize()
-	own, err := r.mmap(fd, 0, page, unix.PROT_READ|unix.PROT_WRITE)
-	if err != nil {
-		return err
-	}
-	kernels, err := r.mmap(fd, int64(page), page+2*size, unix.PROT_READ)
-	if err != nil {
-		return err
-	}
-	r.consumer, r.producer = (*uint64)(unsafe.Pointer(&own[0])), (*uint64)(unsafe.Pointer(&kernels[0]))
-	r.data = kernels[page:]
-	r.position = atomic.LoadUint64(r.consumer)
+func (r *Reader) open(parts []Buffer, ahead *Buffer) (err error) {
 	if r.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return err
 	}
-	// Edge-triggered: a wait ends when a program wakes it, not when there is a sample.
-	return unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET})
-}
-
-func (r *Reader) mmap(fd int, offset int64, length, protection int) ([]byte, error) {
-	m, err := unix.Mmap(fd, offset, length, protection, unix.MAP_SHARED)
-	if err == nil {
-		r.maps = append(r.maps, m)
+	for _, b := range parts {
+		p, err := newPart(b)
+		if err != nil {
+			return err
+		}
+		r.parts = append(r.parts, p)
+		// Edge-triggered: a wait ends when a program wakes it, not when there is a sample.
+		event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET}
+		if err := unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, b.FD, &event); err != nil {
+			return err
+		}
 	}
-	return m, err
+	if ahead != nil {
+		r.ahead, err = newPart(*ahead)
+	}
+	return err
 }
 
 // Read waits until a program wakes it, at most as long as wait, and hands over each
-// sample that there is, in order; handle must not keep the slice. It returns when
-// the time is over and the ring has been read, or after twice that time under load,
-// or with handle's error, after which the sample counts as read.
+// sample that there is; handle must not keep the slice. It returns when the time is
+// over and the rings have been read, or after twice that time under load, or with
+// handle's error, after which the sample counts as read.
+//
+// Samples of one part come in its order. Between parts the times decide, so that what
+// was made once another had been submitted comes after it.
 func (r *Reader) Read(wait time.Duration, handle func(sample []byte) error) error {
 	deadline := time.Now().Add(wait)
+	b := batch{handle: handle}
+	if wait > 0 {
+		b.latest = deadline.Add(wait)
+	}
 	for {
 		left := time.Until(deadline)
 		if err := r.wait(left); err != nil {
 			return fmt.Errorf("wait for the ring buffer: %w", err)
 		}
-		var latest time.Time
-		if wait > 0 {
-			latest = deadline.Add(wait)
-		}
-		if err := r.drain(latest, handle); err != nil || left <= 0 || !time.Now().Before(deadline) {
+		if err := r.drain(&b); err != nil || left <= 0 || !time.Now().Before(deadline) {
 			return err
 		}
 	}
@@ -112,61 +102,108 @@ func (r *Reader) wait(atMost time.Duration) error {
 	return nil
 }
 
-// drain hands over what there is, until the latest time, if any. It stops before a
-// record that is being written: the next time it will be complete.
-func (r *Reader) drain(latest time.Time, handle func(sample []byte) error) error {
-	defer r.release()
+// batch is what one Read hands over.
+type batch struct {
+	handle func(sample []byte) error
+	latest time.Time // zero: there is time enough
+	count  int
+}
+
+func (b *batch) take(p *part) error {
+	b.count++
+	return b.handle(p.take())
+}
+
+// over is asked for each sample, and looks at the clock for some.
+func (b *batch) over() bool {
 	const checkEvery = 256
-	for n := 1; ; n++ {
-		sample := r.next()
-		if sample == nil {
-			return nil
+	return b.count%checkEvery == 0 && !b.latest.IsZero() && time.Now().After(b.latest)
+}
+
+// drain looks at the rings until there is nothing new, or no time.
+func (r *Reader) drain(b *batch) error {
+	defer func() {
+		for _, p := range r.parts {
+			p.release()
 		}
-		if err := handle(sample); err != nil {
+	}()
+	for {
+		before := b.count
+		if err := r.look(b); err != nil || b.count == before || b.over() {
 			return err
 		}
-		if r.unreleased >= min(mostUnreleased, r.mask/4) {
-			r.release()
+	}
+}
+
+// look hands over what the rings hold now, in the order of its times.
+//
+// If B was made after A had been submitted to another ring, as two transitions of a
+// socket are, and B is older than this look, then A was there before this look at A's
+// ring. So nothing that is younger than the look is handed over, and the times put A
+// before B. The samples that go ahead are looked for last for the same reason.
+func (r *Reader) look(b *batch) error {
+	until := uint64(math.MaxUint64)
+	if len(r.parts) > 1 {
+		until = uint64(monotonic.Now() - readings)
+	}
+	for _, p := range r.parts {
+		p.look()
+	}
+	if r.ahead != nil {
+		defer r.ahead.release()
+		for r.ahead.look(); r.ahead.sample != nil; {
+			if err := b.take(r.ahead); err != nil {
+				return err
+			}
 		}
-		if n%checkEvery == 0 && !latest.IsZero() && time.Now().After(latest) {
+	}
+	for {
+		p, bound := r.earliest(until)
+		if p == nil {
 			return nil
+		}
+		for p.sample != nil && p.made <= bound {
+			if err := b.take(p); err != nil {
+				return err
+			}
+			if b.over() {
+				return nil
+			}
 		}
 	}
 }
 
-// next goes on to the next sample; nil: there is none yet.
-func (r *Reader) next() []byte {
-	for r.position != atomic.LoadUint64(r.producer) {
-		at := r.position & r.mask
-		// Atomic, since the kernel's xchg of it makes the sample's bytes visible.
-		head := atomic.LoadUint32((*uint32)(unsafe.Pointer(&r.data[at])))
-		if head&busy != 0 {
-			return nil
-		}
-		length := uint64(head &^ (busy | discarded))
-		whole := (headBytes + length + 7) &^ 7
-		r.position += whole
-		r.unreleased += whole
-		if head&discarded == 0 {
-			return r.data[at+headBytes : at+headBytes+length : at+headBytes+length]
+// earliest is the part whose next sample is the oldest, and the time up to which it
+// stays so; nil if that sample is not older than until.
+func (r *Reader) earliest(until uint64) (first *part, bound uint64) {
+	oldest, bound := until, until
+	for _, p := range r.parts {
+		switch {
+		case p.sample == nil:
+		case p.made < oldest:
+			first, oldest, bound = p, p.made, oldest
+		case p.made < bound:
+			bound = p.made
 		}
 	}
-	return nil
+	return first, bound
 }
 
-// release lets the kernel write where samples have been handed over.
-func (r *Reader) release() {
-	atomic.StoreUint64(r.consumer, r.position)
-	r.unreleased = 0
+// timeOf reads when a sample was made.
+func timeOf(sample []byte) uint64 {
+	return binary.NativeEndian.Uint64(sample)
 }
 
 // Close gives everything back. It may be called twice.
 func (r *Reader) Close() error {
 	var errs []error
-	for _, m := range r.maps {
-		errs = append(errs, unix.Munmap(m))
+	for _, p := range r.parts {
+		errs = append(errs, p.close())
 	}
-	r.maps, r.data, r.consumer, r.producer = nil, nil, nil, nil
+	if r.ahead != nil {
+		errs = append(errs, r.ahead.close())
+	}
+	r.parts, r.ahead = nil, nil
 	if r.epoll >= 0 {
 		errs = append(errs, unix.Close(r.epoll))
 		r.epoll = -1

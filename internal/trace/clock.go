@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/monotonic"
 )
 
 // clock turns the kernel's CLOCK_MONOTONIC into wall-clock time. NTP and people
@@ -18,7 +20,7 @@ func (c *clock) sync() {
 	const tries = 3
 	tightest := time.Duration(-1)
 	for range tries {
-		before, wall, after := read(unix.CLOCK_MONOTONIC), read(unix.CLOCK_REALTIME), read(unix.CLOCK_MONOTONIC)
+		before, wall, after := monotonic.Now(), realtime(), monotonic.Now()
 		if width := after - before; tightest < 0 || width < tightest {
 			tightest = width
 			c.offset = wall - before - width/2
@@ -26,12 +28,12 @@ func (c *clock) sync() {
 	}
 }
 
-func read(id int32) time.Duration {
+func realtime() time.Duration {
 	var ts unix.Timespec
-	_ = unix.ClockGettime(id, &ts) // both clocks always exist
+	_ = unix.ClockGettime(unix.CLOCK_REALTIME, &ts) // it always exists
 	return time.Duration(ts.Nano())
 }
 
-func (c *clock) wall(monotonic time.Duration) time.Time {
-	return time.Unix(0, int64(monotonic+c.offset))
+func (c *clock) wall(at time.Duration) time.Time {
+	return time.Unix(0, int64(at+c.offset))
 }

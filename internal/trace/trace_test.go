@@ -8,8 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
@@ -66,7 +65,7 @@ func TestASignalEndsAStreamThatBeginsWithStartAndEndsWithStop(t *testing.T) {
 func realNow() int64 {
 	var c clock
 	c.sync()
-	return c.wall(read(unix.CLOCK_MONOTONIC)).UnixNano()
+	return c.wall(monotonic.Now()).UnixNano()
 }
 
 func TestWhatEndsTheContextWithoutASignalIsNotCalledOne(t *testing.T) {

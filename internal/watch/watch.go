@@ -8,9 +8,8 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tcpshift/tcpshift/internal/limits"
+	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/storm"
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -46,7 +45,7 @@ const pending = 64
 // caller must Close it.
 func New(c storm.Config) *Watch {
 	w := &Watch{
-		engine: storm.New(c, now()), wants: make(chan storm.Want, pending), answers: make(chan answer, pending),
+		engine: storm.New(c, monotonic.Now()), wants: make(chan storm.Want, pending), answers: make(chan answer, pending),
 		done: make(chan struct{}), known: make(map[uint32]known),
 	}
 	go w.read()
@@ -65,7 +64,7 @@ func (w *Watch) Observe(t *tcp.Transition) {
 
 // Lost says that so many transitions never came.
 func (w *Watch) Lost(count uint64) {
-	w.engine.Lost(now(), count)
+	w.engine.Lost(monotonic.Now(), count)
 }
 
 // Alerts gives what is to be told now.
@@ -73,13 +72,13 @@ func (w *Watch) Alerts() []storm.Alert {
 	for {
 		select {
 		case tell := <-w.answers:
-			tell(w.engine, now())
+			tell(w.engine, monotonic.Now())
 			continue
 		default:
 		}
 		break
 	}
-	at := now()
+	at := monotonic.Now()
 	for _, want := range w.engine.Wants(at) {
 		select {
 		case w.wants <- want:
@@ -91,13 +90,7 @@ func (w *Watch) Alerts() []storm.Alert {
 
 // Finish closes what is open.
 func (w *Watch) Finish() []storm.Alert {
-	return append(w.Alerts(), w.engine.Finish(now())...)
-}
-
-func now() time.Duration {
-	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // it always exists
-	return time.Duration(ts.Nano())
+	return append(w.Alerts(), w.engine.Finish(monotonic.Now())...)
 }
 
 // read is the reader: the only goroutine that touches the host.
@@ -137,7 +130,7 @@ func (w *Watch) seed() {
 			if l, err = w.limits(n); err != nil {
 				return err
 			}
-			at = now()
+			at = monotonic.Now()
 			return limits.SocketsHere(func(s *tcp.Socket) { sockets = append(sockets, *s) })
 		})
 		if err != nil || len(sockets) == 0 {
@@ -190,7 +183,7 @@ func (w *Watch) limits(n netns.Namespace) (*storm.Limits, error) {
 	}
 	k := w.known[n.Inode]
 	k.path = n.Path
-	if at := now(); k.boundAt == 0 || at-k.boundAt >= boundEvery {
+	if at := monotonic.Now(); k.boundAt == 0 || at-k.boundAt >= boundEvery {
 		if k.bound, err = limits.BoundHere(); err != nil {
 			return nil, err
 		}

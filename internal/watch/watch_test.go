@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/limits"
+	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/storm"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
@@ -24,7 +25,7 @@ func ownNetns(t *testing.T) uint32 {
 // noPort is a connect() that fails for want of a port, to a peer that nobody has.
 func noPort(w *Watch, netns uint32) {
 	t := tcp.Transition{
-		Monotonic: now(), Netns: netns, Role: tcp.RoleClient, Old: tcp.Close, New: tcp.SynSent,
+		Monotonic: monotonic.Now(), Netns: netns, Role: tcp.RoleClient, Old: tcp.Close, New: tcp.SynSent,
 		Local: tcp.Endpoint{Addr: netip.MustParseAddr("192.0.2.1")}, Peer: tcp.Endpoint{Addr: netip.MustParseAddr("192.0.2.2"), Port: 80},
 	}
 	w.Observe(&t)

@@ -2,7 +2,9 @@ package kernel_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -10,41 +12,58 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 
+	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/ring"
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
-// writer is a ring buffer of one page and programs that write samples of a length
-// into it, or, of none, give one up.
+// writer is ring buffers of 64 KiB and programs that write samples of a length into
+// one of them, or, of none, give one up.
 type writer struct {
-	t      *testing.T
-	events *ebpf.Map
-	reader *ring.Reader
-	byLen  map[int]*ebpf.Program
+	t        *testing.T
+	rings    []*ebpf.Map
+	reader   *ring.Reader
+	programs map[place]*ebpf.Program
 }
 
-func newWriter(t *testing.T) *writer {
+type place struct{ ring, length int }
+
+// ringBytes is the least on a host with the largest pages.
+const ringBytes = 64 << 10
+
+// newWriter has so many rings, the last of which goes ahead of the others if there
+// are several.
+func newWriter(t *testing.T, rings int) *writer {
 	t.Helper()
 	lab.RequireRoot(t)
-	w := &writer{t: t, byLen: make(map[int]*ebpf.Program)}
-	var err error
-	if w.events, err = ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: 4096}); err == nil {
-		w.reader, err = ring.New(w.events.FD(), 4096)
+	w := &writer{t: t, programs: make(map[place]*ebpf.Program)}
+	var parts []ring.Buffer
+	for range rings {
+		m, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: ringBytes})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { m.Close() })
+		w.rings = append(w.rings, m)
+		parts = append(parts, ring.Buffer{FD: m.FD(), Size: ringBytes})
 	}
-	if err != nil {
+	var ahead *ring.Buffer
+	if rings > 1 {
+		parts, ahead = parts[:rings-1], &parts[rings-1]
+	}
+	var err error
+	if w.reader, err = ring.New(parts, ahead); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		w.reader.Close()
-		w.events.Close()
-	})
+	t.Cleanup(func() { w.reader.Close() })
 	return w
 }
 
-func (w *writer) program(length int) *ebpf.Program {
-	if p := w.byLen[length]; p != nil {
+func (w *writer) program(at place) *ebpf.Program {
+	if p := w.programs[at]; p != nil {
 		return p
 	}
+	length := at.length
 	reserved, last := max(length, 1), asm.FnRingbufSubmit
 	if length == 0 {
 		last = asm.FnRingbufDiscard
@@ -56,7 +75,7 @@ func (w *writer) program(length int) *ebpf.Program {
 		asm.Add.Imm(asm.R1, int32(reserved)),
 		asm.Mov.Imm(asm.R0, 1),
 		asm.JGT.Reg(asm.R1, asm.R2, "out"),
-		asm.LoadMapPtr(asm.R1, w.events.FD()),
+		asm.LoadMapPtr(asm.R1, w.rings[at.ring].FD()),
 		asm.Mov.Imm(asm.R2, int32(reserved)),
 		asm.Mov.Imm(asm.R3, 0),
 		asm.FnRingbufReserve.Call(),
@@ -74,15 +93,20 @@ func (w *writer) program(length int) *ebpf.Program {
 		w.t.Fatalf("load a program that writes %d bytes: %+v", length, err)
 	}
 	w.t.Cleanup(func() { p.Close() })
-	w.byLen[length] = p
+	w.programs[at] = p
 	return p
 }
 
-// write says whether there was room.
+// write writes into the first ring, and says whether there was room.
 func (w *writer) write(sample []byte) bool {
 	w.t.Helper()
+	return w.writeTo(0, sample)
+}
+
+func (w *writer) writeTo(ring int, sample []byte) bool {
+	w.t.Helper()
 	packet := append(bytes.Clone(sample), make([]byte, 64)...) // XDP wants an Ethernet header at least
-	result, err := w.program(len(sample)).Run(&ebpf.RunOptions{Data: packet})
+	result, err := w.program(place{ring, len(sample)}).Run(&ebpf.RunOptions{Data: packet})
 	if err != nil {
 		w.t.Fatalf("run a program: %v", err)
 	}
@@ -111,10 +135,10 @@ func numbered(n, length int) []byte {
 }
 
 func TestARingGivesEachSampleOnceAndInOrderHoweverOftenItGoesRound(t *testing.T) {
-	w := newWriter(t)
+	w := newWriter(t, 1)
 	lengths := []int{1, 7, 8, 0, 13, 120, 1000, 128}
 	var want, got [][]byte
-	for n := range 400 {
+	for n := range 4000 {
 		sample := numbered(n, lengths[n%len(lengths)])
 		if !w.write(sample) {
 			t.Fatalf("sample %d found no room", n)
@@ -133,14 +157,14 @@ func TestARingGivesEachSampleOnceAndInOrderHoweverOftenItGoesRound(t *testing.T)
 }
 
 func TestARingThatWasFullTakesAsMuchAgainOnceItHasBeenRead(t *testing.T) {
-	w := newWriter(t)
+	w := newWriter(t, 1)
 	for round := range 5 {
 		var want [][]byte
 		for w.write(numbered(len(want), 120)) {
 			want = append(want, numbered(len(want), 120))
 		}
-		if len(want) != 4096/128-1 { // the kernel never fills it to the last byte
-			t.Errorf("in round %d there was room for %d samples of 128 bytes with their heads, want 31", round, len(want))
+		if len(want) != ringBytes/128-1 { // the kernel never fills it to the last byte
+			t.Errorf("in round %d there was room for %d samples of 128 bytes with their heads, want %d", round, len(want), ringBytes/128-1)
 		}
 		if got := w.read(); !slices.EqualFunc(got, want, bytes.Equal) {
 			t.Errorf("in round %d: %x, want %x", round, got, want)
@@ -149,7 +173,7 @@ func TestARingThatWasFullTakesAsMuchAgainOnceItHasBeenRead(t *testing.T) {
 }
 
 func TestASampleWhoseHandlerFailsCountsAsRead(t *testing.T) {
-	w := newWriter(t)
+	w := newWriter(t, 1)
 	for n := range 3 {
 		w.write(numbered(n, 8))
 	}
@@ -165,8 +189,8 @@ func TestASampleWhoseHandlerFailsCountsAsRead(t *testing.T) {
 }
 
 func TestAWaitForSamplesEndsWhenOneWakesTheReader(t *testing.T) {
-	w := newWriter(t)
-	w.program(8)
+	w := newWriter(t, 1)
+	w.program(place{0, 8})
 	var got []byte
 	done := errors.New("done")
 	go func() {
@@ -183,8 +207,76 @@ func TestAWaitForSamplesEndsWhenOneWakesTheReader(t *testing.T) {
 }
 
 func TestAWaitForSamplesEndsWithItsTime(t *testing.T) {
-	w := newWriter(t)
+	w := newWriter(t, 1)
 	if err := w.reader.Read(5*time.Millisecond, func([]byte) error { return errors.New("there is none") }); err != nil {
 		t.Error(err)
+	}
+}
+
+// dated is a sample with a time and its number.
+func dated(at time.Duration, n int) []byte {
+	return binary.NativeEndian.AppendUint64(binary.NativeEndian.AppendUint64(nil, uint64(at)), uint64(n))
+}
+
+func TestSeveralRingsAreReadInTheOrderOfTheirTimes(t *testing.T) {
+	w := newWriter(t, 4)
+	began := monotonic.Now() - time.Minute
+	random := rand.New(rand.NewPCG(1, 2))
+	var want [][]byte
+	for n := range 2000 {
+		sample := dated(began+time.Duration(n), n)
+		if !w.writeTo(random.IntN(3), sample) {
+			t.Fatalf("sample %d found no room", n)
+		}
+		want = append(want, sample)
+	}
+	if got := w.read(); !slices.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("got %x, want %x", got, want)
+	}
+}
+
+// One that is held back by a program keeps the time that it was made at.
+func TestWhatIsInOneRingStaysInItsOrderWhateverItsTimes(t *testing.T) {
+	w := newWriter(t, 3)
+	began := monotonic.Now() - time.Minute
+	inOne := [][]byte{dated(began+50, 0), dated(began+10, 1), dated(began+60, 2), dated(began+60, 3), dated(began, 4)}
+	for _, sample := range inOne {
+		w.writeTo(1, sample)
+	}
+	other := dated(began+55, 5)
+	w.writeTo(0, other)
+	want := slices.Insert(slices.Clone(inOne), 2, other)
+	if got := w.read(); !slices.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("got %x, want %x", got, want)
+	}
+}
+
+func TestWhatGoesAheadComesBeforeWhatIsOlder(t *testing.T) {
+	w := newWriter(t, 3)
+	older, younger := dated(monotonic.Now()-time.Minute, 0), dated(monotonic.Now()-time.Second, 1)
+	w.writeTo(0, older)
+	w.writeTo(1, younger)
+	path := []byte("a path, without a time")
+	w.writeTo(2, path)
+	want := [][]byte{path, older, younger}
+	if got := w.read(); !slices.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+// What caused a sample may be in a ring that has been looked at already, if the sample
+// is younger than the look.
+func TestASampleYoungerThanTheLookWaitsForTheNext(t *testing.T) {
+	w := newWriter(t, 3)
+	const ahead = 2 * time.Second
+	old, young := dated(monotonic.Now()-time.Second, 0), dated(monotonic.Now()+ahead, 1)
+	w.writeTo(0, young)
+	w.writeTo(1, old)
+	if got, want := w.read(), [][]byte{old}; !slices.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("got %x, want %x", got, want)
+	}
+	time.Sleep(ahead)
+	if got, want := w.read(), [][]byte{young}; !slices.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("later got %x, want %x", got, want)
 	}
 }

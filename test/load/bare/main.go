@@ -50,7 +50,7 @@ func run() error {
 		return err
 	}
 	defer attached.Close()
-	reader, err := ring.New(events.FD(), ringBytes)
+	reader, err := ring.New([]ring.Buffer{{FD: events.FD(), Size: ringBytes}}, nil)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,35 @@
+package monotonic
+
+import (
+	"testing"
+	"time"
+)
+
+func TestTheOffsetOfATimeNamespaceIsReadFromItsLine(t *testing.T) {
+	for line, want := range map[string]time.Duration{
+		"monotonic           0         0":           0,
+		"monotonic      -86400 500000000":           -24*time.Hour + 500*time.Millisecond,
+		"monotonic           7         1":           7*time.Second + 1,
+		"boottime            7         0":           -1,
+		"monotonic           x         0":           -1,
+		"monotonic           7":                     -1,
+		"":                                          -1,
+		"monotonic 7 99999999999999999999999999999": -1,
+	} {
+		got, ok := parse(line)
+		if !ok {
+			got = -1
+		}
+		if got != want {
+			t.Errorf("%q is %v, want %v", line, got, want)
+		}
+	}
+}
+
+func TestTheClockGoesOn(t *testing.T) {
+	before := Now()
+	time.Sleep(time.Millisecond)
+	if after := Now(); after-before < time.Millisecond {
+		t.Errorf("%v after %v, though a millisecond has passed", after, before)
+	}
+}
