@@ -57,6 +57,10 @@ bench-load: ## what tracing costs, beside other tracers, into docs/performance.m
 bench-scale: ## what one ring costs with two cores, and many live sockets; wants an idle machine
 	go test ./test/load -count=1 -v -run "OneRing|LiveSockets" -records 400000 -rounds 20 -sockets $(SOCKETS)
 
+.PHONY: soak
+soak: ## half an hour of mixed load with every feature on: flat, and adding up
+	go test ./test/load -count=1 -timeout 1h -v -run Soak -soak 30m
+
 .PHONY: soak-storms
 soak-storms: ## ten minutes of mixed load in which no alert may come
 	go test ./test/storms -count=1 -timeout 30m -run NoAlert -v -calm 10m

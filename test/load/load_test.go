@@ -14,13 +14,14 @@ import (
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
-// make bench-load and bench-scale raise the first four.
+// make bench-load and bench-scale and soak raise the first five.
 var (
 	connections = flag.Int("connections", 2_000, "connections in each storm")
 	rounds      = flag.Int("rounds", 1, "pairs of storms for each tracer")
 	pause       = flag.Duration("pause", 0, "between two storms")
 	records     = flag.Int("records", 10_000, "records written into one ring")
 	sockets     = flag.Int("sockets", 2_000, "sockets that are open when the tracer starts")
+	soak        = flag.Duration("soak", 0, "how long to trace mixed load; 0: eight rounds")
 	some        = flag.String("tracers", "", "only those whose names match this pattern")
 	doc         = flag.String("doc", "", "append the table to this file")
 )

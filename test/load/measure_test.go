@@ -126,7 +126,7 @@ func (tr *tracer) end(r *run, netns uint32) {
 	tr.t.Helper()
 	tr.rest()
 	r.own = tr.cpu() - tr.spent
-	r.anon = tr.anon()
+	r.anon = anonOf(tr.t, tr.cmd.Process.Pid)
 	for _, p := range tr.programs {
 		stats, err := p.Stats()
 		if err != nil {
@@ -175,22 +175,23 @@ func (tr *tracer) cpu() time.Duration {
 	return total
 }
 
-func (tr *tracer) anon() int64 {
-	tr.t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tr.cmd.Process.Pid))
+// anonOf is a process's own memory, in bytes.
+func anonOf(t *testing.T, pid int) int64 {
+	t.Helper()
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		tr.t.Fatal(err)
+		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(b)) {
 		if rest, found := strings.CutPrefix(line, "RssAnon:"); found {
 			kib, err := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
 			if err != nil {
-				tr.t.Fatal(err)
+				t.Fatal(err)
 			}
 			return kib << 10
 		}
 	}
-	tr.t.Fatal("no RssAnon in /proc/PID/status")
+	t.Fatal("no RssAnon in /proc/PID/status")
 	return 0
 }
 

@@ -1,0 +1,196 @@
+package load_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/lab"
+)
+
+// stopCounts are those of a stop record that have to add up.
+type stopCounts struct {
+	Fired, Filtered, Held, Read, Dropped, Written, Connections uint64
+
+	OtherProtocol uint64 `json:"other_protocol"`
+	LostRingFull  uint64 `json:"lost_ring_full"`
+	LostRingBusy  uint64 `json:"lost_ring_busy"`
+	LostReentry   uint64 `json:"lost_reentry"`
+	WrittenBytes  uint64 `json:"written_bytes"`
+	TimeWaitEnds  uint64 `json:"time_wait_ends"`
+}
+
+func (s *stopCounts) lost() uint64 { return s.LostRingFull + s.LostRingBusy + s.LostReentry }
+
+// tally is what the test itself counts in the stream.
+type tally struct {
+	lines       map[string]uint64 // by type; the ends of TIME_WAITs apart
+	inNamespace uint64            // transitions
+	written     uint64            // bytes before the stop record
+	stop        stopCounts
+	err         error
+}
+
+// TestASoakLeavesNothingBehindAndAddsUp traces mixed load with every feature on. make
+// soak has it last for half an hour.
+func TestASoakLeavesNothingBehindAndAddsUp(t *testing.T) {
+	lab.RequireRoot(t)
+	n := lab.NewNetns(t)
+	n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000")
+	cmd := exec.Command(tcpshift, "--time-wait-end", "--stats-interval", "1s")
+	counted := follow(t, cmd, n.Inode())
+
+	var want uint64
+	var memory, files []int64
+	for began, round := time.Now(), 0; round < 8 || time.Since(began) < *soak; round++ {
+		want += soakRound(t, n, round)
+		memory, files = append(memory, anonOf(t, cmd.Process.Pid)), append(files, filesOf(t, cmd.Process.Pid))
+	}
+	if err := cmd.Process.Signal(unix.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	got := <-counted
+	if err := cmd.Wait(); err != nil || got.err != nil {
+		t.Fatalf("tcpshift: %v, its stream: %v", err, got.err)
+	}
+	checkTally(t, &got, want)
+	t.Logf("\n%s. %d transitions of %d rounds, %d lost; RssAnon %s MB, descriptors %s.", machine(), want, len(memory), got.stop.lost(),
+		course(memory, 1e6), course(files, 1))
+	if *soak >= time.Minute {
+		checkFlat(t, "RssAnon", memory, 4<<20)
+		checkFlat(t, "descriptors", files, 4)
+	}
+}
+
+// soakRound is a storm, and a namespace that comes and goes with what seldom happens.
+func soakRound(t *testing.T, n *lab.Netns, round int) (transitions uint64) {
+	t.Helper()
+	ends := []lab.StormEnd{lab.ClientFirst, lab.ServerFirst, lab.HalfClosed}
+	// Other ports each time: those of a server that closed first are held for a minute.
+	c := lab.StormConfig{Connections: 2000, End: ends[round%len(ends)], Port: 7000 + 2*uint16(round%10_000)}
+	made := lab.Storm(n, c)
+	t.Run(fmt.Sprint("round ", round), func(t *testing.T) {
+		passing := lab.NewNetns(t)
+		lab.Storm(passing, lab.StormConfig{Connections: 200, Family: lab.V6})
+		for _, conversation := range []func(*lab.Netns, lab.Family) lab.Outcome{
+			lab.Refused, lab.ResetByLinger0, lab.HalfClose, lab.SimultaneousClose, lab.UnacceptedChild, lab.NoPort,
+		} {
+			conversation(passing, lab.Family(round%2))
+		}
+	})
+	if round%20 == 0 {
+		if out, err := exec.Command(tcpshift, "snapshot", "--netns", fmt.Sprint(n.Inode())).CombinedOutput(); err != nil {
+			t.Errorf("snapshot: %v: %s", err, out)
+		}
+	}
+	return uint64(10*made + 2*2)
+}
+
+// follow starts a tracer and counts what it says until it ends.
+func follow(t *testing.T, cmd *exec.Cmd, netns uint32) <-chan tally {
+	t.Helper()
+	cmd.Stderr = os.Stderr
+	output, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if cmd.ProcessState == nil {
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	})
+	lines := bufio.NewScanner(output)
+	if !lines.Scan() {
+		t.Fatal("it says nothing")
+	}
+	counted := make(chan tally, 1)
+	go func() {
+		c := tally{lines: make(map[string]uint64), written: uint64(len(lines.Bytes())) + 1}
+		here := fmt.Appendf(nil, `"netns":%d,`, netns)
+		for lines.Scan() {
+			c.add(lines.Bytes(), here)
+		}
+		c.err = lines.Err()
+		counted <- c
+	}()
+	return counted
+}
+
+func (c *tally) add(line, here []byte) {
+	rest, _ := bytes.CutPrefix(line, []byte(`{"type":"`))
+	kind, _, _ := bytes.Cut(rest, []byte(`"`))
+	switch {
+	case string(kind) == "stop":
+		c.err = json.Unmarshal(line, &c.stop)
+		return
+	case bytes.Contains(line, []byte(`"old_state":"TIME_WAIT"`)):
+		kind = []byte("end")
+	case string(kind) == "transition" && bytes.Contains(line, here):
+		c.inNamespace++
+	}
+	c.lines[string(kind)]++
+	c.written += uint64(len(line)) + 1
+}
+
+func checkTally(t *testing.T, c *tally, want uint64) {
+	t.Helper()
+	s := &c.stop
+	for _, sum := range []struct {
+		what      string
+		got, want uint64
+	}{
+		{"transitions written", s.Written, c.lines["transition"]},
+		{"connections", s.Connections, c.lines["connection"]},
+		{"ends of TIME_WAITs", s.TimeWaitEnds, c.lines["end"]},
+		{"bytes", s.WrittenBytes, c.written},
+		{"seen", s.Fired - s.OtherProtocol, s.Filtered + s.lost() + s.Held + s.Read},
+		{"read", s.Read, s.Written + s.Dropped},
+	} {
+		if sum.got != sum.want {
+			t.Errorf("stop says %d of %s, the stream says %d: %+v", sum.got, sum.what, sum.want, *s)
+		}
+	}
+	if c.inNamespace > want || c.inNamespace+s.lost()+s.Dropped < want {
+		t.Errorf("%d transitions were told of %d, and %d lost", c.inNamespace, want, s.lost()+s.Dropped)
+	}
+}
+
+// checkFlat compares the last quarter with the second.
+func checkFlat(t *testing.T, what string, values []int64, slack int64) {
+	t.Helper()
+	quarter := len(values) / 4
+	early, late := slices.Max(values[quarter:2*quarter]), slices.Max(values[3*quarter:])
+	if late > early+slack {
+		t.Errorf("%s grows: at most %d in the second quarter, %d in the last", what, early, late)
+	}
+}
+
+// course is the most in each quarter.
+func course(values []int64, unit float64) (text string) {
+	quarter := max(1, len(values)/4)
+	for i := 0; i+quarter <= len(values); i += quarter {
+		text += fmt.Sprintf("%.4g ", float64(slices.Max(values[i:i+quarter]))/unit)
+	}
+	return text
+}
+
+func filesOf(t *testing.T, pid int) int64 {
+	t.Helper()
+	entries, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return int64(len(entries))
+}
