@@ -10,12 +10,11 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/storm"
 )
 
 func newAlerts() *cobra.Command {
-	o := traceOptions{format: formatNDJSON, only: []string{"alert"}, output: "-", bufferSize: probe.DefaultBufferSize}
+	o := traceOptions{format: formatNDJSON, only: []string{"alert"}, output: "-"}
 	cmd := &cobra.Command{
 		Use:   "alerts",
 		Short: "The same, alerts only, at the lowest cost",
@@ -29,7 +28,7 @@ func newAlerts() *cobra.Command {
 	flags.Var(word(&o.format, "FORMAT", parseFormat), "format", "ndjson or text")
 	flags.Var(word(&o.output, "PATH", parsePath), "output", "append to this file; - is standard output")
 	flags.Var(word(&o.duration, "D", parseDuration), "duration", "stop after this long, such as 30s; 0 is until stopped")
-	flags.Var(word(&o.bufferSize, "SIZE", parseSize), "buffer-size", "ring buffer, a power of two from 64KiB to 1GiB (default 16MiB)")
+	addSizeFlags(flags, &o)
 	flags.Var(&labelsValue{labels: &o.labels}, "label", "add this member to every record; may be repeated")
 	flags.BoolVar(&o.excludeSelf, "exclude-self", true, "leave out tcpshift's own connections")
 	addFilterFlags(flags, &o.filter)

@@ -143,9 +143,18 @@ func parseCount(s string) (uint64, error) {
 	return n, nil
 }
 
+const (
+	leastBuffer = 64 << 10
+	leastQueue  = 256 << 10 // a few of the batches in which the output is written
+)
+
 // parseSize takes what a BPF ring buffer can have: a power of two.
-func parseSize(s string) (int, error) {
-	const least, most = 64 << 10, 1 << 30
+func parseSize(s string) (int, error) { return parseSizeFrom(leastBuffer, s) }
+
+func parseQueueSize(s string) (int, error) { return parseSizeFrom(leastQueue, s) }
+
+func parseSizeFrom(least uint64, s string) (int, error) {
+	const most = 1 << 30
 	for _, unit := range []struct {
 		suffix string
 		bytes  uint64
@@ -160,7 +169,7 @@ func parseSize(s string) (int, error) {
 		case err != nil:
 			return 0, fmt.Errorf("%q is no size: use one such as 16MiB", s)
 		case size < least || size > most:
-			return 0, fmt.Errorf("%q is out of range: use 64KiB to 1GiB", s)
+			return 0, fmt.Errorf("%q is out of range: use %dKiB to 1GiB", s, least>>10)
 		case size&(size-1) != 0:
 			return 0, fmt.Errorf("%q is no power of two: use one such as 16MiB", s)
 		}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"runtime"
 	"slices"
@@ -22,6 +23,9 @@ import (
 	"github.com/tcpshift/tcpshift/internal/watch"
 )
 
+// defaultQueueSize holds some 20,000 records.
+const defaultQueueSize = 8 << 20
+
 type traceOptions struct {
 	filter        filter.Filter
 	format        string
@@ -31,6 +35,7 @@ type traceOptions struct {
 	count         uint64
 	statsInterval time.Duration
 	bufferSize    int
+	queueSize     int
 	labels        []record.Label
 	excludeSelf   bool
 	timeWaitEnd   bool
@@ -60,8 +65,7 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.Var(word(&o.count, "N", parseCount), "count", "stop after this many transitions")
 	o.statsInterval = 10 * time.Second
 	flags.Var(word(&o.statsInterval, "D", parseDuration), "stats-interval", "how often stats come; 0 turns them off")
-	o.bufferSize = probe.DefaultBufferSize
-	flags.Var(word(&o.bufferSize, "SIZE", parseSize), "buffer-size", "ring buffer, a power of two from 64KiB to 1GiB (default 16MiB)")
+	addSizeFlags(flags, o)
 	flags.Var(&labelsValue{labels: &o.labels}, "label", "add this member to every record; may be repeated")
 	flags.BoolVar(&o.excludeSelf, "exclude-self", true, "leave out tcpshift's own connections")
 	flags.BoolVar(&o.timeWaitEnd, "time-wait-end", false, "also tell when and how each TIME_WAIT ends; costs: while on, it hooks every free of the kernel's memory, host-wide, and every timer")
@@ -70,6 +74,12 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.Var(list(&o.filter.NewStates, "STATE,...", filter.ParseState), "new-state", "state that is entered")
 	flags.Var(list(&o.filter.Roles, "ROLE,...", filter.ParseRole), "role", "client, server or listener")
 	addStormFlags(flags, &o.storm)
+}
+
+func addSizeFlags(flags *pflag.FlagSet, o *traceOptions) {
+	o.bufferSize, o.queueSize = probe.DefaultBufferSize, defaultQueueSize
+	flags.Var(word(&o.bufferSize, "SIZE", parseSize), "buffer-size", "ring buffer, a power of two from 64KiB to 1GiB (default 16MiB)")
+	flags.Var(word(&o.queueSize, "SIZE", parseQueueSize), "queue-size", "what may wait for a slow reader, a power of two from 256KiB to 1GiB (default 8MiB)")
 }
 
 func addFilterFlags(flags *pflag.FlagSet, f *filter.Filter) {
@@ -103,7 +113,9 @@ func runTrace(ctx context.Context, o *traceOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	cfg := o.config(p, out)
+	queue := output.NewQueue(out, o.queueSize, tell)
+	defer queue.Close()
+	cfg := o.config(p, queue)
 	if o.wants("alert") {
 		w := watch.New(o.storm)
 		defer w.Close()
@@ -112,7 +124,9 @@ func runTrace(ctx context.Context, o *traceOptions) (err error) {
 	return trace.Run(ctx, cfg)
 }
 
-func (o *traceOptions) config(p *probe.Probe, out *output.Output) trace.Config {
+func tell(message string) { fmt.Fprintln(os.Stderr, "tcpshift: "+message) }
+
+func (o *traceOptions) config(p *probe.Probe, out trace.Sink) trace.Config {
 	return trace.Config{
 		Source:        p,
 		Sink:          out,

@@ -16,11 +16,13 @@ import (
 // ErrReaderGone means that whoever read our output went away: an end, not a failure.
 var ErrReaderGone = errors.New("the reader of the output went away")
 
-// Output is an open destination. It is for one goroutine.
+// Output is an open destination. It is for one goroutine, but for ReaderGone.
 type Output struct {
 	file *os.File
+	fd   int
 	mine bool // opened here, so to be closed here
 	pipe bool // has another end that can go away
+	disk bool // a regular file
 }
 
 // Open opens the path for appending and makes it if need be, so that a restart
@@ -65,12 +67,18 @@ func newOutput(f *os.File, mine bool) (*Output, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at output: %w", err)
 	}
-	return &Output{file: f, mine: mine, pipe: info.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0}, nil
+	return &Output{
+		file: f,
+		fd:   int(f.Fd()), // once: it may change how the file blocks
+		mine: mine,
+		pipe: info.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0,
+		disk: info.Mode().IsRegular(),
+	}, nil
 }
 
 // Write writes whole lines and says how many bytes of them are in the output for
 // good. It fails with [ErrReaderGone], or with the system's error and the file's
-// name; then no further Write makes sense.
+// name; then no further Write makes sense, unless the disk was full.
 func (o *Output) Write(lines []byte) (int, error) {
 	n, err := o.file.Write(lines)
 	if err == nil {
@@ -84,6 +92,12 @@ func (o *Output) Write(lines []byte) (int, error) {
 		err = errors.Join(err, o.takeBack(int64(n-whole)))
 	}
 	return whole, err
+}
+
+// mayGetRoom says whether a Write failed in a way that passes by itself: somebody
+// rotates logs, or frees the disk.
+func (o *Output) mayGetRoom(err error) bool {
+	return o.disk && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT))
 }
 
 // takeBack cuts the beginning of a line off the end of a regular file, provided
@@ -111,7 +125,7 @@ func (o *Output) ReaderGone() bool {
 	if !o.pipe {
 		return false
 	}
-	poll := []unix.PollFd{{Fd: int32(o.file.Fd())}}
+	poll := []unix.PollFd{{Fd: int32(o.fd)}}
 	n, err := unix.Poll(poll, 0)
 	return err == nil && n > 0 && poll[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
 }

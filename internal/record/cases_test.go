@@ -338,13 +338,13 @@ func startCases() []goldenCase {
 
 var someCounts = Counts{
 	Fired: 1020, Entered: 1015, Missed: 5, OtherProtocol: 20, Filtered: 300, LostRingFull: 30, LostRingBusy: 2, LostReentry: 1, Held: 4,
-	Read: 663, Dropped: 67, Written: 596, WrittenBytes: 180000, Connections: 59, TimeWaitUnknown: 6,
-	TimeWaitEnds: 7, TimeWaitEndsUntold: 8,
+	LostQueueFull: 9, Read: 663, Dropped: 67, Written: 587, WrittenBytes: 180000, Connections: 59, LostConnections: 10,
+	TimeWaitUnknown: 6, TimeWaitEnds: 7, LostTimeWaitEnds: 11, TimeWaitEndsUntold: 8,
 }
 
 func largestCounts() Counts {
 	const most = 1<<64 - 1
-	return Counts{most, most, most, 0, most, most, most, most, most, most, most, most, most, most, most, most, most}
+	return Counts{most, most, most, 0, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most}
 }
 
 func statsCases() []goldenCase {
@@ -367,7 +367,14 @@ func lossCases() []goldenCase {
 			return e.Loss(dst, seq, &Loss{Time: moment, Lost: 1234, Cause: cause})
 		}})
 	}
-	return cases
+	return append(cases,
+		goldenCase{"queue_full", func(e Encoder, dst []byte, seq uint64) []byte {
+			return e.Loss(dst, seq, &Loss{Time: moment, Lost: 1234, Cause: CauseQueueFull, LostConnections: 56, LostTimeWaitEnds: 7})
+		}},
+		goldenCase{"queue_full, connections only", func(e Encoder, dst []byte, seq uint64) []byte {
+			return e.Loss(dst, seq, &Loss{Time: moment, Cause: CauseQueueFull, LostConnections: 56})
+		}},
+	)
 }
 
 func stopCases() []goldenCase {

@@ -252,6 +252,7 @@ func (o object) counts(c *Counts) object {
 		uint("lost_ring_full", c.LostRingFull).
 		uint("lost_ring_busy", c.LostRingBusy).
 		uint("lost_reentry", c.LostReentry).
+		uint("lost_queue_full", c.LostQueueFull).
 		uint("held", c.Held).
 		uint("read", c.Read).
 		uint("dropped", c.Dropped).
@@ -262,18 +263,23 @@ func (o object) counts(c *Counts) object {
 		uint("missed", c.Missed).
 		uint("other_protocol", c.OtherProtocol).
 		uint("connections", c.Connections).
+		uint("lost_connections", c.LostConnections).
 		uint("time_wait_unknown", c.TimeWaitUnknown).
 		uint("time_wait_ends", c.TimeWaitEnds).
+		uint("lost_time_wait_ends", c.LostTimeWaitEnds).
 		uint("time_wait_ends_untold", c.TimeWaitEndsUntold)
 }
 
 // Loss implements [Encoder].
 func (n *NDJSON) Loss(dst []byte, seq uint64, r *Loss) []byte {
-	return n.begin(dst, `{"type":"loss","time":"`, r.Time, seq).
+	o := n.begin(dst, `{"type":"loss","time":"`, r.Time, seq).
 		uint("lost", r.Lost).
 		symbol("cause", string(r.Cause)).
-		symbol("stage", "kernel").
-		end(n.labels)
+		symbol("stage", r.Cause.stage())
+	if r.Cause == CauseQueueFull {
+		o = o.uint("lost_connections", r.LostConnections).uint("lost_time_wait_ends", r.LostTimeWaitEnds)
+	}
+	return o.end(n.labels)
 }
 
 // Stop implements [Encoder].

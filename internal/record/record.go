@@ -58,7 +58,7 @@ type Feature struct {
 //	Fired    = Entered + Missed
 //	Seen     = Fired − OtherProtocol
 //	Seen     = Filtered + LostRingFull + LostRingBusy + LostReentry + Held + Read
-//	Read     = Written + Dropped
+//	Read     = Written + Dropped + LostQueueFull
 //
 // hold exactly. While events are under way Seen may be ahead of the sum.
 type Counts struct {
@@ -70,6 +70,7 @@ type Counts struct {
 	LostRingFull  uint64
 	LostRingBusy  uint64
 	LostReentry   uint64 // both programs were busy
+	LostQueueFull uint64 // read and wanted, but the reader of the output had stalled
 	Held          uint64 // waiting for their socket's next transition (Linux up to 6.12)
 	Read          uint64
 	Dropped       uint64 // read, but not written
@@ -77,10 +78,12 @@ type Counts struct {
 	WrittenBytes  uint64 // of all records
 
 	Connections     uint64 // connection records written
+	LostConnections uint64 // those for which the queue was full
 	TimeWaitUnknown uint64 // closes of which it was not found out whether they left a timewait socket
 
 	TimeWaitEnds       uint64 // ends of TIME_WAITs written, which are not among Written
-	TimeWaitEndsUntold uint64 // those for which there was no room
+	LostTimeWaitEnds   uint64 // those for which the queue was full
+	TimeWaitEndsUntold uint64 // those for which there was no room in the kernel
 }
 
 // Seen is the number of TCP transitions that the kernel went through. The two
@@ -89,9 +92,9 @@ func (c *Counts) Seen() uint64 {
 	return c.Fired - min(c.Fired, c.OtherProtocol)
 }
 
-// Lost is the number of them that never reached user space.
+// Lost is the number of them that should have been written and were not.
 func (c *Counts) Lost() uint64 {
-	return c.LostRingFull + c.LostRingBusy + c.LostReentry
+	return c.LostRingFull + c.LostRingBusy + c.LostReentry + c.LostQueueFull
 }
 
 // Stats is a report of the counts so far.
@@ -103,18 +106,29 @@ type Stats struct {
 // LossCause is why events were lost.
 type LossCause string
 
-// The causes, all of them in the kernel.
+// The causes, all but the last of them in the kernel.
 const (
 	CauseRingFull LossCause = "ring_full" // the reader was too slow, or the buffer too small
 	CauseRingBusy LossCause = "ring_busy" // the ring's lock was not to be had
 	CauseReentry  LossCause = "reentry"   // an event interrupted both programs
+
+	CauseQueueFull LossCause = "queue_full" // the reader of the output had stalled
 )
+
+func (c LossCause) stage() string {
+	if c == CauseQueueFull {
+		return "output"
+	}
+	return "kernel"
+}
 
 // Loss says that events are missing from the stream about here.
 type Loss struct {
 	Time  time.Time
-	Lost  uint64
+	Lost  uint64 // transitions
 	Cause LossCause
+
+	LostConnections, LostTimeWaitEnds uint64 // records of these; known for CauseQueueFull only
 }
 
 // Stop is the last record.

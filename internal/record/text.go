@@ -236,8 +236,16 @@ func appendCounts(dst []byte, c *Counts) []byte {
 func (Text) Loss(dst []byte, _ uint64, l *Loss) []byte {
 	dst = append(appendClock(append(dst, "# "...), l.Time), " lost "...)
 	dst = strconv.AppendUint(dst, l.Lost, 10)
-	dst = append(dst, " transitions: "...)
-	return append(append(dst, l.Cause...), '\n')
+	dst = append(dst, " transitions"...)
+	if l.LostConnections > 0 {
+		dst = strconv.AppendUint(append(dst, ", "...), l.LostConnections, 10)
+		dst = append(dst, " connections"...)
+	}
+	if l.LostTimeWaitEnds > 0 {
+		dst = strconv.AppendUint(append(dst, ", "...), l.LostTimeWaitEnds, 10)
+		dst = append(dst, " ends of TIME_WAITs"...)
+	}
+	return append(append(append(dst, ": "...), l.Cause...), '\n')
 }
 
 // Stop implements [Encoder].

@@ -39,7 +39,11 @@ func (w *fakeWatch) Finish() []storm.Alert {
 
 func watched(t *testing.T, cfg Config, source *fakeSource) (*fakeWatch, string, error) {
 	t.Helper()
-	w, sink := &fakeWatch{}, &fakeSink{}
+	return watchedBy(t, &fakeWatch{}, &fakeSink{}, cfg, source)
+}
+
+func watchedBy(t *testing.T, w *fakeWatch, sink *fakeSink, cfg Config, source *fakeSource) (*fakeWatch, string, error) {
+	t.Helper()
 	cfg.Source, cfg.Sink, cfg.Encoder, cfg.Watch, cfg.Duration = source, sink, record.NewNDJSON(nil), w, time.Second
 	err := Run(context.Background(), cfg)
 	if w.finished != 1 {

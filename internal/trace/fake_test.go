@@ -136,28 +136,43 @@ func (s *fakeSource) Detach() error {
 	return s.detachErr
 }
 
-// fakeSink keeps what is written.
+// fakeSink keeps what is written, at once.
 type fakeSink struct {
 	written    strings.Builder
 	writes     int
 	err        error // what the write number errAt and those after it say
 	errAt      int
 	readerGone bool
-	atWrite    func() // runs at the beginning of each Write
+	atWrite    func() // runs at the beginning of each Put
+	atPut      func() // runs at the end of each Put
+	full       bool
+	drained    int // how much was written when it was drained last
 }
 
-func (s *fakeSink) Write(lines []byte) (int, error) {
+func (s *fakeSink) Put(lines []byte) ([]byte, error) {
 	s.writes++
 	if s.atWrite != nil {
 		s.atWrite()
 	}
 	if s.err != nil && s.writes >= s.errAt {
-		return 0, s.err
+		return lines[:0], s.err
 	}
-	return s.written.Write(lines)
+	s.written.Write(lines)
+	if s.atPut != nil {
+		s.atPut()
+	}
+	clear(lines) // it is not the loop's any more
+	return make([]byte, 0, 1), nil
 }
 
+func (s *fakeSink) Full() bool       { return s.full }
+func (s *fakeSink) Written() uint64  { return uint64(s.written.Len()) }
 func (s *fakeSink) ReaderGone() bool { return s.readerGone }
+
+func (s *fakeSink) Drain() error {
+	s.drained = s.written.Len()
+	return nil
+}
 
 // line is what the tests look at in a record.
 type line struct {
@@ -169,11 +184,14 @@ type line struct {
 	LostRingFull  uint64 `json:"lost_ring_full"`
 	LostRingBusy  uint64 `json:"lost_ring_busy"`
 	LostReentry   uint64 `json:"lost_reentry"`
+	LostQueueFull uint64 `json:"lost_queue_full"`
 	WrittenBytes  uint64 `json:"written_bytes"`
 	OtherProtocol uint64 `json:"other_protocol"`
 
+	LostConnections    uint64 `json:"lost_connections"`
 	TimeWaitUnknown    uint64 `json:"time_wait_unknown"`
 	TimeWaitEnds       uint64 `json:"time_wait_ends"`
+	LostTimeWaitEnds   uint64 `json:"lost_time_wait_ends"`
 	TimeWaitEndsUntold uint64 `json:"time_wait_ends_untold"`
 
 	Cgroup, Container, Opened string
@@ -235,6 +253,9 @@ func run(t *testing.T, setup func(stop func()) (Config, *fakeSource, *fakeSink))
 		got.lines = sink.lines(t)
 		if !source.detached {
 			t.Error("the source is still attached, want it detached")
+		}
+		if sink.err == nil && !sink.readerGone && sink.drained != sink.written.Len() {
+			t.Errorf("it ends with %d bytes under way, want all written", sink.written.Len()-sink.drained)
 		}
 		checkStream(t, got.lines)
 	})

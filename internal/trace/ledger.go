@@ -9,36 +9,59 @@ import (
 // ledger keeps the accounts: every firing of the tracepoint ends up in exactly
 // one of record.Counts' terms.
 type ledger struct {
-	read, dropped, written, connections, ends, writtenBytes uint64
+	read, dropped, written, connections, ends  uint64
+	lostTransitions, lostConnections, lostEnds uint64 // to a full queue
 
 	kernel      probe.Counters
 	firedBefore uint64 // at the update before
 	lostReentry uint64 // as far as it is certain
-	reported    map[record.LossCause]uint64
+	kernelLost  uint64 // at the update before
+	told        lost
 }
+
+// lost is what is missing from the stream, by cause.
+type lost struct {
+	ringFull, ringBusy, reentry, queueFull, connections, ends uint64
+}
+
+// fate is what becomes of what was read from the ring.
+type fate int
+
+const (
+	unwanted fate = iota
+	queueFull
+	written
+)
 
 // took enters one that was read from the ring. The end of a TIME_WAIT is no firing
 // of the tracepoint, and so has an account of its own.
-func (l *ledger) took(t *tcp.Transition, written bool) {
-	switch {
-	case t.TimeWaitEnd() && written:
-		l.ends++
-	case t.TimeWaitEnd():
+func (l *ledger) took(t *tcp.Transition, f fate) {
+	if t.TimeWaitEnd() {
+		switch f {
+		case written:
+			l.ends++
+		case queueFull:
+			l.lostEnds++
+		}
+		return
+	}
+	l.read++
+	switch f {
 	case written:
-		l.read++
 		l.written++
-	default:
-		l.read++
+	case queueFull:
+		l.lostTransitions++
+	case unwanted:
 		l.dropped++
 	}
 }
 
-// update takes over the kernel's counters and gives what has been lost since the
-// last update. While programs run, an event may have entered and not yet come
+// update takes over the kernel's counters and gives how many have been lost in the
+// kernel since the last update. While programs run, an event may have entered and not yet come
 // out, so that only firings which are one update old are held to have come out
 // by now; once they are detached, final, the sum is exact, and takes back what a
 // program that was preempted for longer had made look lost.
-func (l *ledger) update(c *probe.Counters, final bool) []record.Loss {
+func (l *ledger) update(c *probe.Counters, final bool) uint64 {
 	fired := l.firedBefore
 	if final {
 		fired = c.First.Fired()
@@ -51,30 +74,49 @@ func (l *ledger) update(c *probe.Counters, final bool) []record.Loss {
 	l.firedBefore = c.First.Fired()
 	l.kernel = *c
 
+	all := l.ringFull() + l.ringBusy() + l.lostReentry
+	fresh := all - min(all, l.kernelLost)
+	l.kernelLost = max(all, l.kernelLost)
+	return fresh
+}
+
+// untold gives what has been lost since it was asked before. It does so once.
+func (l *ledger) untold() []record.Loss {
+	now, told := l.lost(), &l.told
+	if now == *told {
+		return nil
+	}
 	var losses []record.Loss
-	counts := l.counts()
 	for _, cause := range []struct {
-		name record.LossCause
-		lost uint64
+		name      record.LossCause
+		now, told uint64
 	}{
-		{record.CauseRingFull, counts.LostRingFull},
-		{record.CauseRingBusy, counts.LostRingBusy},
-		{record.CauseReentry, counts.LostReentry},
+		{record.CauseRingFull, now.ringFull, told.ringFull},
+		{record.CauseRingBusy, now.ringBusy, told.ringBusy},
+		{record.CauseReentry, now.reentry, told.reentry},
 	} {
-		if before := l.reported[cause.name]; cause.lost > before {
-			losses = append(losses, record.Loss{Lost: cause.lost - before, Cause: cause.name})
-			l.report(cause.name, cause.lost)
+		if cause.now > cause.told {
+			losses = append(losses, record.Loss{Lost: cause.now - cause.told, Cause: cause.name})
 		}
 	}
+	queue := record.Loss{
+		Cause: record.CauseQueueFull, Lost: now.queueFull - told.queueFull,
+		LostConnections: now.connections - told.connections, LostTimeWaitEnds: now.ends - told.ends,
+	}
+	if queue.Lost+queue.LostConnections+queue.LostTimeWaitEnds > 0 {
+		losses = append(losses, queue)
+	}
+	now.reentry = max(now.reentry, told.reentry) // which the final account may take back
+	*told = now
 	return losses
 }
 
-func (l *ledger) report(cause record.LossCause, lost uint64) {
-	if l.reported == nil {
-		l.reported = make(map[record.LossCause]uint64)
-	}
-	l.reported[cause] = lost
+func (l *ledger) lost() lost {
+	return lost{l.ringFull(), l.ringBusy(), l.lostReentry, l.lostTransitions, l.lostConnections, l.lostEnds}
 }
+
+func (l *ledger) ringFull() uint64 { return l.kernel.First.RingFull + l.kernel.Second.RingFull }
+func (l *ledger) ringBusy() uint64 { return l.kernel.First.RingBusy + l.kernel.Second.RingBusy }
 
 // settled is how many firings have come to an end in one of the two programs.
 func settled(c *probe.Counters) uint64 {
@@ -100,19 +142,21 @@ func (l *ledger) counts() record.Counts {
 		Missed:        first.Missed,
 		OtherProtocol: first.OtherProtocol + second.OtherProtocol,
 		Filtered:      first.Filtered + second.Filtered,
-		LostRingFull:  first.RingFull + second.RingFull,
-		LostRingBusy:  first.RingBusy + second.RingBusy,
+		LostRingFull:  l.ringFull(),
+		LostRingBusy:  l.ringBusy(),
 		LostReentry:   l.lostReentry,
+		LostQueueFull: l.lostTransitions,
 		Held:          held(&l.kernel),
 		Read:          l.read,
 		Dropped:       l.dropped,
 		Written:       l.written,
-		WrittenBytes:  l.writtenBytes,
 
 		Connections:     l.connections,
+		LostConnections: l.lostConnections,
 		TimeWaitUnknown: first.WalkBound + second.WalkBound,
 
 		TimeWaitEnds:       l.ends,
+		LostTimeWaitEnds:   l.lostEnds,
 		TimeWaitEndsUntold: first.EndUntold + second.EndUntold,
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // step is one update of a ledger.
@@ -173,8 +174,15 @@ func TestTheLedgerKeepsAccounts(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			var l ledger
 			for i, s := range tt.steps {
-				if got := l.update(&s.counters, s.final); !slices.Equal(got, s.losses) {
+				fresh := l.update(&s.counters, s.final)
+				if got := l.untold(); !slices.Equal(got, s.losses) {
 					t.Errorf("update %d reports %v, want %v", i+1, got, s.losses)
+				}
+				for _, loss := range s.losses {
+					fresh -= loss.Lost
+				}
+				if again := l.untold(); again != nil || fresh != 0 {
+					t.Errorf("update %d: %v is said twice, and the number of losses is off by %d", i+1, again, fresh)
 				}
 				if got := l.counts(); got != s.counts {
 					t.Errorf("update %d counts\n%+v, want\n%+v", i+1, got, s.counts)
@@ -185,10 +193,41 @@ func TestTheLedgerKeepsAccounts(t *testing.T) {
 }
 
 func TestTheLedgerCountsWhatTheLoopDoes(t *testing.T) {
-	l := ledger{read: 9, dropped: 2, written: 7, connections: 3, ends: 4, writtenBytes: 2100}
-	want := record.Counts{Read: 9, Dropped: 2, Written: 7, Connections: 3, TimeWaitEnds: 4, WrittenBytes: 2100}
+	l := ledger{read: 9, dropped: 2, written: 6, connections: 3, ends: 4, lostTransitions: 1, lostConnections: 5, lostEnds: 8}
+	want := record.Counts{
+		Read: 9, Dropped: 2, Written: 6, Connections: 3, TimeWaitEnds: 4, LostQueueFull: 1, LostConnections: 5, LostTimeWaitEnds: 8,
+	}
 	if got := l.counts(); got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestEachTransitionIsEnteredOnceAndTheEndOfATimeWaitInAnAccountOfItsOwn(t *testing.T) {
+	ordinary, end := &tcp.Transition{Old: tcp.LastAck}, &tcp.Transition{Old: tcp.TimeWait}
+	var l ledger
+	for count, f := range []fate{unwanted, queueFull, written} {
+		for range count + 1 {
+			l.took(ordinary, f)
+			l.took(end, f)
+		}
+	}
+	want := record.Counts{Read: 6, Dropped: 1, LostQueueFull: 2, Written: 3, LostTimeWaitEnds: 2, TimeWaitEnds: 3}
+	if got := l.counts(); got != want {
+		t.Errorf("got  %+v\nwant %+v", got, want)
+	}
+}
+
+func TestALossThatWasTakenBackIsNotSaidAgain(t *testing.T) {
+	l := ledger{lostReentry: 5}
+	l.untold()
+	l.lostReentry = 3
+	if got := l.untold(); got != nil {
+		t.Errorf("after 5 and 3 it says %v, want nothing", got)
+	}
+	l.lostReentry, l.lostConnections = 6, 2
+	want := []record.Loss{{Lost: 1, Cause: "reentry"}, {Cause: "queue_full", LostConnections: 2}}
+	if got := l.untold(); !slices.Equal(got, want) {
+		t.Errorf("then it says %v, want %v", got, want)
 	}
 }
 

@@ -24,6 +24,8 @@ const (
 	tick = 40 * time.Millisecond
 	// flushBytes is how much is gathered before it is written under load.
 	flushBytes = 64 << 10
+	// bufferBytes has room for that and what one event may add.
+	bufferBytes = flushBytes + 4*record.MaxLine
 )
 
 // Source is where samples come from; [*probe.Probe] is one.
@@ -31,12 +33,6 @@ type Source interface {
 	Read(wait time.Duration, handle func(sample []byte) error) error
 	Counters() (probe.Counters, error)
 	Detach() error
-}
-
-// Sink takes whole lines; [*output.Output] is one.
-type Sink interface {
-	Write(lines []byte) (written int, err error)
-	ReaderGone() bool
 }
 
 // Watch sees every transition and raises alerts; [*watch.Watch] is one.
@@ -88,9 +84,10 @@ var errEnough = errors.New("enough transitions")
 func Run(ctx context.Context, cfg Config) error {
 	l := newLoop(cfg)
 	err := unlessReaderGone(l.run(ctx))
+	l.losses()
 	l.closeAlerts()
 	// What was encoded before a failure is true all the same.
-	return errors.Join(err, unlessReaderGone(l.flush()), cfg.Source.Detach())
+	return errors.Join(err, unlessReaderGone(l.flush()), unlessReaderGone(l.drain()), cfg.Source.Detach())
 }
 
 // unlessReaderGone takes away what is no failure, before it hides one.
@@ -108,6 +105,8 @@ type loop struct {
 	only   map[string]bool // nil: all
 
 	buf     []byte
+	full    bool // as the sink said last
+	broken  bool // writing has failed
 	seq     uint64
 	event   decode.Event
 	cgroups *cgroup.Cache
@@ -116,7 +115,7 @@ type loop struct {
 }
 
 func newLoop(cfg Config) *loop {
-	l := &loop{Config: cfg, cgroups: cgroup.NewCache(cgroup.DefaultLimit), buf: make([]byte, 0, 2*flushBytes)}
+	l := &loop{Config: cfg, cgroups: cgroup.NewCache(cgroup.DefaultLimit), buf: make([]byte, 0, bufferBytes)}
 	if cfg.Only != nil {
 		l.only = make(map[string]bool)
 		for _, t := range cfg.Only {
@@ -185,9 +184,9 @@ func (l *loop) turn() error {
 	if l.Watch != nil {
 		l.alerts(l.Watch.Alerts())
 	}
-	if now := time.Now(); l.StatsInterval > 0 && !now.Before(l.statsAt) {
+	if now := time.Now(); l.StatsInterval > 0 && !now.Before(l.statsAt) && !l.stalled() {
 		l.statsAt = l.statsAt.Add(l.StatsInterval)
-		if !l.statsAt.After(now) { // a write was blocked: what is overdue comes once
+		if !l.statsAt.After(now) { // the reader had stalled: what is overdue comes once
 			l.statsAt = now.Add(l.StatsInterval)
 		}
 		l.stats()
@@ -213,9 +212,10 @@ func (l *loop) handle(sample []byte) error {
 		return nil
 	}
 	enough := l.enough()
-	l.transition(&l.event.Transition)
+	lost := l.stalled()
+	l.transition(&l.event.Transition, lost)
 	if l.event.Kind == decode.End && !enough {
-		l.connection(&l.event.Transition, &l.event.Connection)
+		l.connection(&l.event.Transition, &l.event.Connection, lost)
 	}
 	if len(l.buf) >= flushBytes {
 		if err := l.flush(); err != nil {
@@ -232,7 +232,7 @@ func (l *loop) enough() bool {
 	return l.Count > 0 && l.ledger.written == l.Count
 }
 
-func (l *loop) transition(t *tcp.Transition) {
+func (l *loop) transition(t *tcp.Transition, lost bool) {
 	t.Time = l.clock.wall(t.Monotonic)
 	if info, known := l.cgroups.Get(t.CgroupID); known {
 		t.Cgroup = (*tcp.Cgroup)(info)
@@ -240,15 +240,23 @@ func (l *loop) transition(t *tcp.Transition) {
 	if l.Watch != nil {
 		l.Watch.Observe(t)
 	}
-	wanted := l.wants("transition") && !l.enough()
-	if wanted {
+	switch {
+	case !l.wants("transition") || l.enough():
+		l.ledger.took(t, unwanted)
+	case lost:
+		l.ledger.took(t, queueFull)
+	default:
 		l.append(l.Encoder.Transition(l.buf, l.next(), t))
+		l.ledger.took(t, written)
 	}
-	l.ledger.took(t, wanted)
 }
 
-func (l *loop) connection(t *tcp.Transition, c *tcp.Connection) {
-	if !l.wants("connection") {
+func (l *loop) connection(t *tcp.Transition, c *tcp.Connection, lost bool) {
+	switch {
+	case !l.wants("connection"):
+		return
+	case lost:
+		l.ledger.lostConnections++
 		return
 	}
 	c.Opened = l.clock.wall(c.OpenedAt)
@@ -265,39 +273,19 @@ func (l *loop) append(longer []byte) {
 	l.buf = longer
 }
 
-func (l *loop) flush() error {
-	if len(l.buf) == 0 {
-		return nil
-	}
-	n, err := l.Sink.Write(l.buf)
-	l.ledger.writtenBytes += uint64(n)
-	l.buf = l.buf[:0]
-	return err
-}
-
-// account reports what has been lost since the last time.
+// account takes over what the kernel has counted and reports what has been lost.
 func (l *loop) account(final bool) error {
 	counters, err := l.Source.Counters()
 	if err != nil {
 		return err
 	}
-	for _, loss := range l.ledger.update(&counters, final) {
-		if l.Watch != nil {
-			l.Watch.Lost(loss.Lost)
-		}
-		if l.wants("loss") {
-			loss.Time = time.Now()
-			l.append(l.Encoder.Loss(l.buf, l.next(), &loss))
-		}
+	if lost := l.ledger.update(&counters, final); lost > 0 && l.Watch != nil {
+		l.Watch.Lost(lost)
+	}
+	if final || !l.stalled() {
+		l.losses()
 	}
 	return nil
-}
-
-func (l *loop) stats() {
-	if l.wants("stats") {
-		r := record.Stats{Time: time.Now(), Counts: l.ledger.counts()}
-		l.append(l.Encoder.Stats(l.buf, l.next(), &r))
-	}
 }
 
 // stop detaches first, so that the ring, the counters and the last records agree.
@@ -313,7 +301,7 @@ func (l *loop) stop(ctx context.Context, reason string) error {
 // finish writes what is left, the final stats, and stop.
 func (l *loop) finish(ctx context.Context, reason string) error {
 	l.clock.sync()
-	if err := l.drain(); err != nil {
+	if err := l.readRest(); err != nil {
 		return err
 	}
 	if err := l.account(true); err != nil {
@@ -326,18 +314,24 @@ func (l *loop) finish(ctx context.Context, reason string) error {
 	if err := l.flush(); err != nil {
 		return err
 	}
-	r := record.Stop{Time: time.Now(), Reason: reason, Counts: l.ledger.counts()}
+	if err := l.drain(); err != nil { // so that stop can say how much has been written
+		return err
+	}
+	r := record.Stop{Time: time.Now(), Reason: reason, Counts: l.counts()}
 	var interrupted Interrupted
 	if errors.As(context.Cause(ctx), &interrupted) && reason == reasonSignal {
 		r.Signal = interrupted.Signal
 	}
 	l.append(l.Encoder.Stop(l.buf, l.next(), &r))
-	return l.flush()
+	if err := l.flush(); err != nil {
+		return err
+	}
+	return l.drain()
 }
 
-// drain reads until the ring is empty; the last transition that was asked for may
+// readRest reads until the ring is empty; the last transition that was asked for may
 // be among what is left.
-func (l *loop) drain() error {
+func (l *loop) readRest() error {
 	for {
 		err := l.Source.Read(0, l.handle)
 		if !errors.Is(err, errEnough) {

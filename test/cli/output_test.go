@@ -51,7 +51,7 @@ func TestAFullDiskLeavesOnlyWholeLinesInTheFile(t *testing.T) {
 		if err := privateMount("/mnt", "size=4k"); err != nil { // rounded up to one page
 			return err
 		}
-		r = run([]string{"--only", "stats", "--stats-interval", "1ms", "--output", file})
+		r = run([]string{"--only", "stats", "--stats-interval", "1ms", "--output", file, "--duration", "2s"})
 		var err error
 		content, err = os.ReadFile(file)
 		return err
@@ -61,7 +61,8 @@ func TestAFullDiskLeavesOnlyWholeLinesInTheFile(t *testing.T) {
 	}
 	r.mustEnd(t, 1)
 	r.mustPrintNothing(t)
-	r.mustSay(t, "write "+file+": no space left on device")
+	const full = "write " + file + ": no space left on device"
+	r.mustSay(t, full+": it goes on when there is room again\ntcpshift: "+full)
 	r.stdout = string(content) // to be shown
 	lines := strings.SplitAfter(r.stdout, "\n")
 	if last := lines[len(lines)-1]; last != "" || len(lines) < 3 {

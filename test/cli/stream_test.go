@@ -33,6 +33,12 @@ type record struct {
 	LostRingFull uint64 `json:"lost_ring_full"`
 	LostRingBusy uint64 `json:"lost_ring_busy"`
 	LostReentry  uint64 `json:"lost_reentry"`
+	LostQueue    uint64 `json:"lost_queue_full"`
+	LostConns    uint64 `json:"lost_connections"` // in loss as well
+	LostEnds     uint64 `json:"lost_time_wait_ends"`
+	Lost         uint64
+	Cause        string
+	Kind, Phase  string // of an alert
 	Read         uint64
 	Dropped      uint64
 	Written      uint64
@@ -134,7 +140,7 @@ func (s stream) checkAccounts(t testing.TB) {
 	}{
 		{"seen = filtered + lost + held + read", stop.Seen,
 			stop.Filtered + stop.LostRingFull + stop.LostRingBusy + stop.LostReentry + stop.Held + stop.Read},
-		{"read = written + dropped", stop.Read, stop.Written + stop.Dropped},
+		{"read = written + dropped + lost_queue_full", stop.Read, stop.Written + stop.Dropped + stop.LostQueue},
 		{"fired = entered + missed", stop.Fired, stop.Entered + stop.Missed},
 		{"fired = seen + other_protocol", stop.Fired, stop.Seen + stop.Other},
 		{"written + time_wait_ends = the transitions that came", stop.Written + stop.TimeWaitEnds, uint64(len(s.of("transition")))},

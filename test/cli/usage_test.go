@@ -101,6 +101,8 @@ var badFlags = []struct {
 	{flags("--buffer-size", "3MiB"), `--buffer-size: "3MiB" is no power of two: use one such as 16MiB`},
 	{flags("--buffer-size", "32KiB"), `--buffer-size: "32KiB" is out of range: use 64KiB to 1GiB`},
 	{flags("--buffer-size", "2GiB"), `--buffer-size: "2GiB" is out of range: use 64KiB to 1GiB`},
+	{flags("--queue-size", "128KiB"), `--queue-size: "128KiB" is out of range: use 256KiB to 1GiB`},
+	{flags("--queue-size", "8"), `--queue-size: "8" has no unit: use KiB, MiB or GiB, such as 16MiB`},
 
 	{flags("--count", "1", "--only", "stats"), countHint},
 	{flags("--only", "connection,loss", "--count", "1"), countHint},

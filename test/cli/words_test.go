@@ -72,10 +72,10 @@ func TestHelpNamesEveryCommandAndEveryFlag(t *testing.T) {
 	}
 	for _, args := range [][]string{{"help"}, {"help", "trace"}, {"trace", "--help"}} {
 		mention(t, good(t, args...), "--format ", "--only ", "--output ", "--duration ", "--count ", "--stats-interval ",
-			"--buffer-size ", "--label ", "--port ", "--local-port ", "--peer-port ", "--addr ", "--local-addr ", "--peer-addr ",
+			"--buffer-size ", "--queue-size ", "--label ", "--port ", "--local-port ", "--peer-port ", "--addr ", "--local-addr ", "--peer-addr ",
 			"--family ", "--pid ", "--comm ", "--netns ", "--cgroup ", "--old-state ", "--new-state ", "--role ", "--exclude-self ", "--time-wait-end ")
 	}
-	mention(t, good(t, "alerts", "--help"), "--format ", "--output ", "--duration ", "--buffer-size ", "--label ", "--exclude-self ",
+	mention(t, good(t, "alerts", "--help"), "--format ", "--output ", "--duration ", "--buffer-size ", "--queue-size ", "--label ", "--exclude-self ",
 		"--port ", "--netns ", "--cgroup ", "--storm-threshold ", "--alert-interval ", "--close-wait-age ", "--close-wait-count ",
 		"--connect-failures ", "--resets ", "--half-closed ")
 	mention(t, good(t, "snapshot", "--help"), "--format ", "--output ", "--label ", "--netns ")

@@ -35,11 +35,12 @@ type tracer struct {
 	done    chan error
 	ended   chan struct{} // closed when Run has returned
 	out     *os.File
+	written uint64
 	reading <-chan struct{} // nil, or closed when the reader of the output reads on
 }
 
-// Write implements trace.Sink.
-func (tr *tracer) Write(lines []byte) (int, error) {
+// Put implements trace.Sink, and waits for a reader who does not read.
+func (tr *tracer) Put(lines []byte) ([]byte, error) {
 	first := false
 	tr.begin.Do(func() { first = true })
 	if first {
@@ -47,8 +48,19 @@ func (tr *tracer) Write(lines []byte) (int, error) {
 	} else if tr.reading != nil {
 		<-tr.reading
 	}
-	return tr.out.Write(lines)
+	n, err := tr.out.Write(lines)
+	tr.written += uint64(n)
+	return lines[:0], err
 }
+
+// Full implements trace.Sink.
+func (tr *tracer) Full() bool { return false }
+
+// Drain implements trace.Sink.
+func (tr *tracer) Drain() error { return nil }
+
+// Written implements trace.Sink.
+func (tr *tracer) Written() uint64 { return tr.written }
 
 // ReaderGone implements trace.Sink.
 func (tr *tracer) ReaderGone() bool { return false }

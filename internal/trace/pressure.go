@@ -1,0 +1,81 @@
+package trace
+
+import (
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/record"
+)
+
+// Sink takes whole lines and writes them in the background; [*output.Queue] is one.
+type Sink interface {
+	// Put takes the lines and their buffer, and gives an empty one in exchange.
+	Put(lines []byte) (empty []byte, err error)
+	// Full says whether nothing should be put in but what must not be lost.
+	Full() bool
+	// Drain waits until all is written. After it nothing but stop comes.
+	Drain() error
+	// Written is how many bytes have been written.
+	Written() uint64
+	ReaderGone() bool
+}
+
+// stalled says whether there is no room for what may be lost. What must not be
+// lost is little by itself, and waits where it can be made later just as well:
+// alerts come at once; stats and losses come once the reader does.
+func (l *loop) stalled() bool {
+	if l.full && !l.Sink.Full() {
+		l.full = false
+		l.losses() // before anything else, so that it is where the records are missing
+	}
+	return l.full
+}
+
+// losses writes what has been lost and not yet said, one record for each cause.
+func (l *loop) losses() {
+	for _, loss := range l.ledger.untold() {
+		if l.wants("loss") {
+			loss.Time = time.Now()
+			l.append(l.Encoder.Loss(l.buf, l.next(), &loss))
+		}
+	}
+}
+
+func (l *loop) stats() {
+	if l.wants("stats") {
+		r := record.Stats{Time: time.Now(), Counts: l.counts()}
+		l.append(l.Encoder.Stats(l.buf, l.next(), &r))
+	}
+}
+
+func (l *loop) counts() record.Counts {
+	c := l.ledger.counts()
+	c.WrittenBytes = l.Sink.Written()
+	return c
+}
+
+func (l *loop) flush() error {
+	if len(l.buf) == 0 {
+		return nil
+	}
+	return l.sink(func() (err error) {
+		l.buf, err = l.Sink.Put(l.buf)
+		l.full = l.Sink.Full()
+		return err
+	})
+}
+
+// drain waits for the reader: it is at the end, where there is nothing else to do.
+func (l *loop) drain() error {
+	return l.sink(l.Sink.Drain)
+}
+
+// sink does what may fail because writing has. That fails for good, and is said once.
+func (l *loop) sink(do func() error) error {
+	if l.broken {
+		l.buf = l.buf[:0]
+		return nil
+	}
+	err := do()
+	l.broken = err != nil
+	return err
+}
