@@ -35,8 +35,8 @@ const volatile __u64 wake_bytes = 1 << 20;
 const volatile __u8 filter_family; /* 4 or 6 */
 const volatile __u8 filter_ports; /* a bit per enum side */
 const volatile __u8 filter_addrs; /* a bit per enum side */
-const volatile __u32 filter_old_states; /* a bit per state */
-const volatile __u32 filter_new_states;
+const volatile bool filter_states;
+const volatile __u32 wanted_states[32]; /* by old state: a bit per new state, as shown */
 const volatile __u8 filter_roles; /* a bit per enum socket_role */
 const volatile bool filter_netns;
 const volatile bool filter_pid;

@@ -9,6 +9,7 @@
 #include "config.h"
 #include "endpoints.h"
 #include "memory.h"
+#include "timewait.h"
 
 /* Which end of a connection a port or address filter is about. */
 enum side {
@@ -152,11 +153,18 @@ static __always_inline bool has_bit(__u32 mask, __u32 bit)
 	return bit < 32 && mask >> bit & 1;
 }
 
-static __always_inline bool states_wanted(int old_state, int new_state)
+static __always_inline bool states_wanted(__u32 old_state, __u32 new_state)
 {
-	if (filter_old_states && !has_bit(filter_old_states, old_state))
-		return false;
-	return !filter_new_states || has_bit(filter_new_states, new_state);
+	if (!filter_states)
+		return true;
+	return old_state < 32 && has_bit(wanted_states[old_state & 31], new_state);
+}
+
+/* Before it is known whether this CLOSE is a TIME_WAIT. */
+static __always_inline bool states_may_be_wanted(__u32 old_state, __u32 new_state)
+{
+	return states_wanted(old_state, new_state) ||
+	       (may_be_timewait(old_state, new_state) && states_wanted(old_state, TCP_TIME_WAIT));
 }
 
 static __always_inline bool socket_wanted(const struct sock *sk, __u32 netns,

@@ -119,10 +119,15 @@ static __always_inline __u64 find_timewait(const struct sock *sk, const struct e
 }
 
 /* Only these two states can end in a timewait socket. */
+static __always_inline bool may_be_timewait(int old_state, int new_state)
+{
+	return new_state == TCP_CLOSE && (old_state == TCP_FIN_WAIT2 || old_state == TCP_CLOSING);
+}
+
 static __always_inline __u64 timewait_of(const struct sock *sk, const struct endpoints *ep,
 					 int old_state, int new_state)
 {
-	if (new_state != TCP_CLOSE || (old_state != TCP_FIN_WAIT2 && old_state != TCP_CLOSING))
+	if (!may_be_timewait(old_state, new_state))
 		return NOT_TIMEWAIT;
 	return find_timewait(sk, ep);
 }

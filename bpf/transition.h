@@ -236,6 +236,22 @@ static __always_inline int learn_owner(const struct transition *t, __u64 sk)
 	return proof;
 }
 
+/*
+ * A transition that no filter on states lets through is remembered, and so is what
+ * the current task proves; without the socket's lock, it proves nothing. What is held
+ * back of the socket goes out at any.
+ */
+static __always_inline bool is_done_with(struct transition *t, __u64 sk)
+{
+	if (states_may_be_wanted(t->old_state, t->new_state) || (t->memory && t->memory->held_ns))
+		return false;
+	if (t->sk->sk_lock.owned) {
+		t->facts->cookie = cookie_of(t); /* which a listener is known by later */
+		learn_owner(t, sk);
+	}
+	return true;
+}
+
 static __always_inline void handle(struct transition *t, struct program_counters *counters)
 {
 	__u64 sk = address_of(t->sk);
@@ -248,6 +264,10 @@ static __always_inline void handle(struct transition *t, struct program_counters
 	t->facts->netns = t->sk->__sk_common.skc_net.net->ns.inum;
 	t->facts->timewait = NOT_TIMEWAIT;
 	remember(t);
+	if (is_done_with(t, sk)) {
+		count(counters->filtered);
+		return;
+	}
 	read_endpoints(t->sk, t->old_state, t->new_state, &t->facts->ep);
 	t->facts->cookie = cookie_of(t);
 	if (must_be_held(t)) {

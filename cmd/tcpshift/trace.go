@@ -142,8 +142,9 @@ func (o *traceOptions) config(p *probe.Probe, out trace.Sink) trace.Config {
 // kernelFilter asks for no more than is needed where nothing but alerts is wanted.
 func (o *traceOptions) kernelFilter() filter.Filter {
 	f := o.filter
-	if !o.wants("transition") && !o.wants("connection") && o.wants("alert") && f.OldStates == nil && f.NewStates == nil {
-		f.OldStates, f.NewStates = storm.Needs()
+	if !o.wants("transition") && !o.wants("connection") && o.wants("alert") {
+		needs := storm.Needs()
+		f.Transitions = &needs
 	}
 	return f
 }

@@ -221,11 +221,10 @@ const (
 	ProbeVarFilterComm            = "filter_comm"
 	ProbeVarFilterFamily          = "filter_family"
 	ProbeVarFilterNetns           = "filter_netns"
-	ProbeVarFilterNewStates       = "filter_new_states"
-	ProbeVarFilterOldStates       = "filter_old_states"
 	ProbeVarFilterPid             = "filter_pid"
 	ProbeVarFilterPorts           = "filter_ports"
 	ProbeVarFilterRoles           = "filter_roles"
+	ProbeVarFilterStates          = "filter_states"
 	ProbeVarHasPlainReads         = "has_plain_reads"
 	ProbeVarHasSocketCookie       = "has_socket_cookie"
 	ProbeVarHasSocketStorage      = "has_socket_storage"
@@ -239,6 +238,7 @@ const (
 	ProbeVarWantCgroups           = "want_cgroups"
 	ProbeVarWantEnds              = "want_ends"
 	ProbeVarWantTimewaitEnds      = "want_timewait_ends"
+	ProbeVarWantedStates          = "wanted_states"
 )
 
 // LoadProbe returns the embedded CollectionSpec for Probe.
@@ -337,11 +337,10 @@ type ProbeVariableSpecs struct {
 	FilterComm            *ebpf.VariableSpec `ebpf:"filter_comm"`
 	FilterFamily          *ebpf.VariableSpec `ebpf:"filter_family"`
 	FilterNetns           *ebpf.VariableSpec `ebpf:"filter_netns"`
-	FilterNewStates       *ebpf.VariableSpec `ebpf:"filter_new_states"`
-	FilterOldStates       *ebpf.VariableSpec `ebpf:"filter_old_states"`
 	FilterPid             *ebpf.VariableSpec `ebpf:"filter_pid"`
 	FilterPorts           *ebpf.VariableSpec `ebpf:"filter_ports"`
 	FilterRoles           *ebpf.VariableSpec `ebpf:"filter_roles"`
+	FilterStates          *ebpf.VariableSpec `ebpf:"filter_states"`
 	HasPlainReads         *ebpf.VariableSpec `ebpf:"has_plain_reads"`
 	HasSocketCookie       *ebpf.VariableSpec `ebpf:"has_socket_cookie"`
 	HasSocketStorage      *ebpf.VariableSpec `ebpf:"has_socket_storage"`
@@ -355,6 +354,7 @@ type ProbeVariableSpecs struct {
 	WantCgroups           *ebpf.VariableSpec `ebpf:"want_cgroups"`
 	WantEnds              *ebpf.VariableSpec `ebpf:"want_ends"`
 	WantTimewaitEnds      *ebpf.VariableSpec `ebpf:"want_timewait_ends"`
+	WantedStates          *ebpf.VariableSpec `ebpf:"wanted_states"`
 }
 
 // ProbeObjects contains all objects after they have been loaded into the kernel.
@@ -433,11 +433,10 @@ type ProbeVariables struct {
 	FilterComm            *ebpf.Variable `ebpf:"filter_comm"`
 	FilterFamily          *ebpf.Variable `ebpf:"filter_family"`
 	FilterNetns           *ebpf.Variable `ebpf:"filter_netns"`
-	FilterNewStates       *ebpf.Variable `ebpf:"filter_new_states"`
-	FilterOldStates       *ebpf.Variable `ebpf:"filter_old_states"`
 	FilterPid             *ebpf.Variable `ebpf:"filter_pid"`
 	FilterPorts           *ebpf.Variable `ebpf:"filter_ports"`
 	FilterRoles           *ebpf.Variable `ebpf:"filter_roles"`
+	FilterStates          *ebpf.Variable `ebpf:"filter_states"`
 	HasPlainReads         *ebpf.Variable `ebpf:"has_plain_reads"`
 	HasSocketCookie       *ebpf.Variable `ebpf:"has_socket_cookie"`
 	HasSocketStorage      *ebpf.Variable `ebpf:"has_socket_storage"`
@@ -451,6 +450,7 @@ type ProbeVariables struct {
 	WantCgroups           *ebpf.Variable `ebpf:"want_cgroups"`
 	WantEnds              *ebpf.Variable `ebpf:"want_ends"`
 	WantTimewaitEnds      *ebpf.Variable `ebpf:"want_timewait_ends"`
+	WantedStates          *ebpf.Variable `ebpf:"wanted_states"`
 }
 
 // ProbePrograms contains all programs after they have been loaded into the kernel.

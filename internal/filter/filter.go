@@ -28,6 +28,8 @@ type Filter struct {
 
 	OldStates, NewStates []tcp.State
 	Roles                []tcp.Role
+
+	Transitions *tcp.Transitions // those of these pairs of states; nil: all
 }
 
 // PortRange is inclusive at both ends, 1 to 65535.

@@ -52,26 +52,31 @@ func boundPorts() (ports []uint16, err error) {
 	return ports, err
 }
 
-// SocketsHere hands over the connections of the namespace that the calling thread is
-// in, timewait sockets included, as far as the kernel's table of them tells: no
-// owner, no role. It walks that whole table.
+// SocketsHere hands over, each until handle returns, the connections of the namespace
+// that the calling thread is in, timewait sockets included, as far as the kernel's
+// table of them tells: no owner, no role. It walks that whole table.
 func SocketsHere(handle func(s *tcp.Socket)) error {
 	const connections = 1<<tcp.Established | 1<<tcp.SynSent | 1<<tcp.FinWait1 | 1<<tcp.FinWait2 | 1<<tcp.TimeWait |
 		1<<tcp.CloseWait | 1<<tcp.Closing
-	return dump(connections, func(m *diagMessage) { handle(socket(m)) })
+	var s tcp.Socket // one for all: handle keeps none
+	return dump(connections, func(m *diagMessage) {
+		s = socket(m)
+		handle(&s)
+	})
 }
 
 // HalfClosedHere hands over only the timewait sockets whose peer has not closed yet.
 func HalfClosedHere(handle func(s *tcp.Socket)) error {
+	var s tcp.Socket
 	return dump(1<<tcp.FinWait2, func(m *diagMessage) {
 		if m.Timer == timerTimeWait {
-			handle(socket(m))
+			s = socket(m)
+			handle(&s)
 		}
 	})
 }
 
-func socket(m *diagMessage) *tcp.Socket {
-	s := &tcp.Socket{}
+func socket(m *diagMessage) (s tcp.Socket) {
 	s.New = tcp.State(m.State)
 	s.Cookie = uint64(m.ID.Cookie[1])<<32 | uint64(m.ID.Cookie[0])
 	s.Local = endpoint(m.Family, m.ID.SourcePort, m.ID.Source)

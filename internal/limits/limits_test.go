@@ -121,7 +121,8 @@ func find(t *testing.T, port uint16, as func(s *tcp.Socket) bool) tcp.Socket {
 		var found *tcp.Socket
 		err := SocketsHere(func(s *tcp.Socket) {
 			if s.Local.Port == port && as(s) {
-				found = s
+				socket := *s
+				found = &socket
 			}
 		})
 		if err != nil {

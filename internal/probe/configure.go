@@ -15,6 +15,7 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
 	"github.com/tcpshift/tcpshift/internal/filter"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // configure sets the constants of bpf/config.h and the sizes of the maps.
@@ -108,13 +109,6 @@ func leaveOut(spec *ebpf.CollectionSpec, features Features, programs []string) {
 }
 
 func addFilterConstants(constants map[string]any, f *filter.Filter) {
-	var oldStates, newStates uint32
-	for _, s := range f.OldStates {
-		oldStates |= 1 << s
-	}
-	for _, s := range f.NewStates {
-		newStates |= 1 << s
-	}
 	var roles, portSides, addrSides uint8
 	for _, r := range f.Roles {
 		roles |= 1 << r
@@ -130,8 +124,8 @@ func addFilterConstants(constants map[string]any, f *filter.Filter) {
 		}
 	}
 	constants[bpfobj.ProbeVarFilterFamily] = f.Family
-	constants[bpfobj.ProbeVarFilterOldStates] = oldStates
-	constants[bpfobj.ProbeVarFilterNewStates] = newStates
+	constants[bpfobj.ProbeVarFilterStates] = len(f.OldStates)+len(f.NewStates) > 0 || f.Transitions != nil
+	constants[bpfobj.ProbeVarWantedStates] = wantedStates(f)
 	constants[bpfobj.ProbeVarFilterRoles] = roles
 	constants[bpfobj.ProbeVarFilterPorts] = portSides
 	constants[bpfobj.ProbeVarFilterAddrs] = addrSides
@@ -139,6 +133,34 @@ func addFilterConstants(constants map[string]any, f *filter.Filter) {
 	constants[bpfobj.ProbeVarFilterPid] = len(f.PIDs) > 0
 	constants[bpfobj.ProbeVarFilterComm] = len(f.Comms) > 0
 	constants[bpfobj.ProbeVarFilterCgroup] = len(f.Cgroups) > 0
+}
+
+// wantedStates are those that all filters on states let through.
+func wantedStates(f *filter.Filter) [32]uint32 {
+	wanted := [32]uint32(tcp.AllTransitions())
+	if f.Transitions != nil {
+		wanted = [32]uint32(*f.Transitions)
+	}
+	if len(f.NewStates) > 0 {
+		for old := range wanted {
+			wanted[old] &= bits(f.NewStates)
+		}
+	}
+	if len(f.OldStates) > 0 {
+		for old := range wanted {
+			if bits(f.OldStates)>>old&1 == 0 {
+				wanted[old] = 0
+			}
+		}
+	}
+	return wanted
+}
+
+func bits(states []tcp.State) (set uint32) {
+	for _, s := range states {
+		set |= 1 << s
+	}
+	return set
 }
 
 // addSelf names this process as bpf_get_ns_current_pid_tgid() sees it.

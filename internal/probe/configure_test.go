@@ -140,15 +140,41 @@ func TestWithoutAFilterEveryFilterIsOff(t *testing.T) {
 	} {
 		checkConstant[uint8](t, spec, name, 0)
 	}
-	for _, name := range []string{bpfobj.ProbeVarFilterOldStates, bpfobj.ProbeVarFilterNewStates} {
-		checkConstant[uint32](t, spec, name, 0)
-	}
 	for _, name := range []string{
 		bpfobj.ProbeVarFilterNetns, bpfobj.ProbeVarFilterPid, bpfobj.ProbeVarFilterComm, bpfobj.ProbeVarFilterCgroup,
-		bpfobj.ProbeVarExcludeSelf, bpfobj.ProbeVarHasSocketStorage, bpfobj.ProbeVarHasSocketCookie,
+		bpfobj.ProbeVarFilterStates, bpfobj.ProbeVarExcludeSelf, bpfobj.ProbeVarHasSocketStorage, bpfobj.ProbeVarHasSocketCookie,
 	} {
 		checkConstant(t, spec, name, false)
 	}
+}
+
+func TestFiltersOnStatesHoldTogether(t *testing.T) {
+	var some tcp.Transitions
+	some.Add([]tcp.State{tcp.SynSent, tcp.Close}, []tcp.State{tcp.Established, tcp.Close})
+	for _, tt := range []struct {
+		name string
+		f    filter.Filter
+		want [32]uint32
+	}{
+		{"new", filter.Filter{NewStates: []tcp.State{tcp.SynSent}}, everyOld(1 << 2)},
+		{"old and new", filter.Filter{OldStates: []tcp.State{tcp.Close}, NewStates: []tcp.State{tcp.SynSent}}, [32]uint32{7: 1 << 2}},
+		{"pairs", filter.Filter{Transitions: &some}, [32]uint32{2: 1<<1 | 1<<7, 7: 1<<1 | 1<<7}},
+		{"pairs and new", filter.Filter{Transitions: &some, NewStates: []tcp.State{tcp.Close}}, [32]uint32{2: 1 << 7, 7: 1 << 7}},
+		{"pairs and old", filter.Filter{Transitions: &some, OldStates: []tcp.State{tcp.Close}}, [32]uint32{7: 1<<1 | 1<<7}},
+		{"no pair", filter.Filter{Transitions: new(tcp.Transitions)}, [32]uint32{}},
+	} {
+		spec := configured(t, Options{Filter: tt.f, BufferSize: 1 << 20}, nil)
+		checkConstant(t, spec, bpfobj.ProbeVarFilterStates, true)
+		checkConstant(t, spec, bpfobj.ProbeVarWantedStates, tt.want)
+	}
+}
+
+// everyOld is the same for each old state.
+func everyOld(bits uint32) (all [32]uint32) {
+	for i := range all {
+		all[i] = bits
+	}
+	return all
 }
 
 func TestEachFilterSetsItsConstantAndNoOther(t *testing.T) {
@@ -163,8 +189,8 @@ func TestEachFilterSetsItsConstantAndNoOther(t *testing.T) {
 	checkConstant[uint8](t, spec, bpfobj.ProbeVarFilterPorts, 0b010)
 	checkConstant[uint8](t, spec, bpfobj.ProbeVarFilterAddrs, 0b101)
 	checkConstant[uint8](t, spec, bpfobj.ProbeVarFilterRoles, 0b1010)
-	checkConstant[uint32](t, spec, bpfobj.ProbeVarFilterOldStates, 1<<1|1<<13)
-	checkConstant[uint32](t, spec, bpfobj.ProbeVarFilterNewStates, 0)
+	checkConstant(t, spec, bpfobj.ProbeVarFilterStates, true)
+	checkConstant(t, spec, bpfobj.ProbeVarWantedStates, [32]uint32{1: 1<<32 - 1, 13: 1<<32 - 1})
 	checkConstant(t, spec, bpfobj.ProbeVarFilterComm, true)
 	checkConstant(t, spec, bpfobj.ProbeVarFilterPid, false)
 	checkConstant(t, spec, bpfobj.ProbeVarFilterNetns, false)

@@ -162,6 +162,9 @@ func (p *Probe) Read(wait time.Duration, handle func(sample []byte) error) error
 	return p.reader.Read(wait, handle)
 }
 
+// Crowded says whether half of the ring is taken, so that it should be read soon.
+func (p *Probe) Crowded() bool { return p.reader.Crowded() }
+
 // Detach takes the programs off the tracepoint and returns when none runs any
 // more: from then on Counters and the ring's content do not change. The second
 // goes first, because what it emits is counted as fired by the first.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -192,6 +193,17 @@ func (r *Reader) earliest(until uint64) (first *part, bound uint64) {
 // timeOf reads when a sample was made.
 func timeOf(sample []byte) uint64 {
 	return binary.NativeEndian.Uint64(sample)
+}
+
+// Crowded says whether half of one part is taken, as the kernel sees it. It may be
+// asked while a sample is being handled.
+func (r *Reader) Crowded() bool {
+	for _, p := range r.parts {
+		if atomic.LoadUint64(p.producer)-atomic.LoadUint64(p.consumer) > p.mask/2 {
+			return true
+		}
+	}
+	return false
 }
 
 // Close gives everything back. It may be called twice.

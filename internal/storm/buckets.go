@@ -17,13 +17,15 @@ func newBucketStorm(w *world) detector { return bucketStorm{w} }
 
 func (bucketStorm) kind() string { return "time_wait_storm" }
 
+func (bucketStorm) needs() tcp.Transitions { return tcp.Transitions{} }
+
 func (bucketStorm) observe(*tcp.Transition) {}
 
 // bucketCause is another than any portKey.
 type bucketCause struct{ netns uint32 }
 
 func (d bucketStorm) check(raise raiser) {
-	for _, e := range d.namespaces.byValue {
+	for _, e := range d.namespaces.all {
 		ns := &e.value
 		capacity := float64(ns.limits.MaxTimeWaits)
 		if !ns.known || capacity == 0 || ns.limits.Assumed {
@@ -75,7 +77,7 @@ func (d bucketStorm) describe(netns uint32, ns *namespace, o outlook) Finding {
 }
 
 func (w *world) busiestServer(netns uint32) (busiest *entry[serverKey, serverUse]) {
-	for _, e := range w.servers.byValue {
+	for _, e := range w.servers.all {
 		if e.key.netns == netns && (busiest == nil || e.weight > busiest.weight) {
 			busiest = e
 		}
@@ -84,7 +86,7 @@ func (w *world) busiestServer(netns uint32) (busiest *entry[serverKey, serverUse
 }
 
 func (w *world) busiestClient(netns uint32) (busiest *entry[portKey, portUse]) {
-	for _, e := range w.ports.byValue {
+	for _, e := range w.ports.all {
 		if e.key.netns == netns && (busiest == nil || e.weight > busiest.weight) {
 			busiest = e
 		}

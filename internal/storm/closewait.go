@@ -15,7 +15,8 @@ type closeWaitLeak struct {
 	queue   []waiting       // in the order of their coming, until they are stuck; some have left since
 	due     int             // the first in it
 	owners  map[leakKey]*leak
-	dropped bool // there was no room for some
+	last    *leak // of the one before: in a storm, it mostly is the next one, too
+	dropped bool  // there was no room for some
 }
 
 // leakKey is who leaves sockets: the end of a server, whose sockets may not all tell
@@ -37,7 +38,7 @@ func leakKeyOf(t *tcp.Transition) leakKey {
 }
 
 type left struct {
-	owner leakKey
+	owner *leak
 	stuck bool // and counted as such
 }
 
@@ -48,6 +49,7 @@ type waiting struct {
 
 type leak struct {
 	culprits
+	key    leakKey
 	role   tcp.Role
 	local  tcp.Endpoint // of the last
 	peer   tcp.Endpoint
@@ -68,6 +70,12 @@ func newCloseWaitLeak(w *world) detector {
 
 func (*closeWaitLeak) kind() string { return "close_wait_leak" }
 
+func (*closeWaitLeak) needs() tcp.Transitions {
+	s := between(tcp.States(), []tcp.State{tcp.CloseWait})
+	s.Join(between([]tcp.State{tcp.CloseWait}, tcp.States()))
+	return s
+}
+
 func (d *closeWaitLeak) observe(t *tcp.Transition) {
 	switch {
 	case t.Cookie == 0: // a kernel that tells no socket from another
@@ -77,7 +85,7 @@ func (d *closeWaitLeak) observe(t *tcp.Transition) {
 		w := d.waiting[t.Cookie]
 		delete(d.waiting, t.Cookie)
 		if w.stuck {
-			d.owners[w.owner].stuck--
+			w.owner.stuck--
 		}
 	}
 }
@@ -90,20 +98,32 @@ func (d *closeWaitLeak) arrives(t *tcp.Transition) {
 	if len(d.queue) >= 2*waitingLimit {
 		d.tidy()
 	}
-	key := leakKeyOf(t)
-	l := d.owners[key]
+	l := d.leakOf(leakKeyOf(t))
 	if l == nil {
-		if len(d.owners) >= d.Keys {
-			d.dropped = true
-			return
-		}
-		l = &leak{sample: int64(t.Monotonic / sampleEvery)}
-		d.owners[key] = l
+		d.dropped = true
+		return
 	}
 	l.role, l.local, l.peer, l.last = t.Role, t.Local, t.Peer, t.Monotonic
 	l.add(t)
-	d.waiting[t.Cookie] = left{owner: key}
+	d.waiting[t.Cookie] = left{owner: l}
 	d.queue = append(d.queue, waiting{t.Cookie, t.Monotonic})
+}
+
+// leakOf gives nil where there is no room.
+func (d *closeWaitLeak) leakOf(key leakKey) *leak {
+	if d.last != nil && d.last.key == key {
+		return d.last
+	}
+	l := d.owners[key]
+	if l == nil {
+		if len(d.owners) >= d.Keys {
+			return nil
+		}
+		l = &leak{key: key, sample: int64(d.now / sampleEvery)}
+		d.owners[key] = l
+	}
+	d.last = l
+	return l
 }
 
 // tidy drops from the queue who has left, and whose turn has been.
@@ -120,9 +140,9 @@ func (d *closeWaitLeak) tidy() {
 func (d *closeWaitLeak) check(raise raiser) {
 	for ; d.due < len(d.queue) && d.now-d.queue[d.due].since >= d.Stuck; d.due++ {
 		w := &d.queue[d.due]
-		if still, found := d.waiting[w.cookie]; found && d.owners[still.owner] != nil {
+		if still, found := d.waiting[w.cookie]; found {
 			d.waiting[w.cookie] = left{still.owner, true}
-			d.owners[still.owner].stuck++
+			still.owner.stuck++
 		}
 	}
 	for key, l := range d.owners {
@@ -134,6 +154,7 @@ func (d *closeWaitLeak) check(raise raiser) {
 			raise(key, true, func() Finding { return d.describe(key, l) })
 		case l.stuck == 0 && d.now-l.last > 2*d.Stuck: // none of its sockets waits in the queue either
 			delete(d.owners, key)
+			d.last = nil
 		}
 	}
 }

@@ -26,6 +26,10 @@ func newPortExhaustion(w *world) detector {
 
 func (*portExhaustion) kind() string { return "port_exhaustion" }
 
+func (*portExhaustion) needs() tcp.Transitions {
+	return between([]tcp.State{tcp.SynSent}, []tcp.State{tcp.Close})
+}
+
 func (d *portExhaustion) observe(t *tcp.Transition) {
 	if t.Old != tcp.SynSent || t.New != tcp.Close || tcp.EndOf(t) != tcp.ClosedByNoPort {
 		return

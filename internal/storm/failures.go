@@ -22,6 +22,12 @@ func newConnectFailures(w *world) detector {
 
 func (*connectFailures) kind() string { return "connect_failures" }
 
+func (*connectFailures) needs() tcp.Transitions {
+	s := between(tcp.States(), []tcp.State{tcp.SynSent})
+	s.Join(between([]tcp.State{tcp.SynSent}, []tcp.State{tcp.Close}))
+	return s
+}
+
 func (d *connectFailures) observe(t *tcp.Transition) {
 	switch {
 	case t.New == tcp.SynSent:
@@ -76,7 +82,7 @@ var failureAdvice = map[string]string{
 
 func (d *connectFailures) check(raise raiser) {
 	d.forgetIdle(d.now)
-	for _, e := range d.byValue {
+	for _, e := range d.all {
 		if 2*e.weight < uint64(d.Failures) {
 			continue
 		}

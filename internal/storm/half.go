@@ -38,6 +38,10 @@ func newHalfClosedPileup(w *world) detector {
 
 func (*halfClosedPileup) kind() string { return "fin_wait2_pileup" }
 
+func (*halfClosedPileup) needs() tcp.Transitions {
+	return between(tcp.States(), []tcp.State{tcp.TimeWait})
+}
+
 func halfKeyOf(netns uint32, client bool, local, peer tcp.Endpoint) halfKey {
 	if client {
 		return halfKey{netns: netns, role: tcp.RoleClient, remote: peer}
@@ -57,7 +61,7 @@ func (d *halfClosedPileup) observe(t *tcp.Transition) {
 
 func (d *halfClosedPileup) check(raise raiser) {
 	second := int64(d.now / time.Second)
-	for _, e := range d.born.byValue {
+	for _, e := range d.born.all {
 		if e.weight < uint64(d.HalfClosed) { // it falls with the sweeps
 			continue
 		}
@@ -136,7 +140,7 @@ func (d *halfClosedPileup) describe(key halfKey, f *halfFound) Finding {
 		finding.Rate = max(0, float64(f.count-f.before)/over)
 	}
 	if key.role == tcp.RoleClient {
-		for _, e := range d.ports.byValue {
+		for _, e := range d.ports.all {
 			if e.key.netns == key.netns && e.key.peer == key.remote.Addr && e.key.peerPort == key.remote.Port {
 				finding.Who, finding.Local = e.value.who(), tcp.Endpoint{Addr: e.key.local}
 			}

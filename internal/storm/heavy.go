@@ -9,10 +9,14 @@ import "container/heap"
 // weighed before without having been kept. A key that weighs more than the sum of
 // all weights divided by the limit is never missing. Weights here also fall, as
 // what they count ends.
+//
+// As long as there is room no key has to give way, so their order is not kept.
 type heavy[K comparable, V any] struct {
-	limit   int
-	index   map[K]*entry[K, V]
-	byValue lightest[K, V]
+	limit int
+	index map[K]*entry[K, V]
+	last  *entry[K, V] // that was kept: in a storm, it mostly is the next one, too
+	all   lightest[K, V]
+	heap  bool // all is one
 }
 
 type entry[K comparable, V any] struct {
@@ -34,16 +38,27 @@ func (h *heavy[K, V]) find(key K) *entry[K, V] {
 
 // keep finds the key or makes room for it; its value is then a zero one.
 func (h *heavy[K, V]) keep(key K) *entry[K, V] {
-	if e := h.index[key]; e != nil {
-		return e
+	if h.last != nil && h.last.key == key {
+		return h.last
 	}
-	if len(h.byValue) < h.limit {
-		e := &entry[K, V]{key: key}
+	if h.last = h.index[key]; h.last == nil {
+		h.last = h.enter(key)
+	}
+	return h.last
+}
+
+func (h *heavy[K, V]) enter(key K) *entry[K, V] {
+	if len(h.all) < h.limit {
+		e := &entry[K, V]{key: key, at: len(h.all)}
 		h.index[key] = e
-		heap.Push(&h.byValue, e)
+		h.all = append(h.all, e)
 		return e
 	}
-	e := h.byValue[0]
+	if !h.heap {
+		heap.Init(&h.all)
+		h.heap = true
+	}
+	e := h.all[0]
 	delete(h.index, e.key)
 	*e = entry[K, V]{key: key, missed: e.weight + e.missed} // in its place at the top
 	h.index[key] = e
@@ -52,13 +67,15 @@ func (h *heavy[K, V]) keep(key K) *entry[K, V] {
 
 func (h *heavy[K, V]) weigh(e *entry[K, V], weight uint64) {
 	e.weight = weight
-	heap.Fix(&h.byValue, e.at)
+	if h.heap {
+		heap.Fix(&h.all, e.at)
+	}
 }
 
 // sweep gives each entry its new weight, and drops those that fresh says are over.
 func (h *heavy[K, V]) sweep(fresh func(e *entry[K, V]) (keep bool)) {
-	kept := h.byValue[:0]
-	for _, e := range h.byValue {
+	kept := h.all[:0]
+	for _, e := range h.all {
 		if fresh(e) {
 			e.at = len(kept)
 			kept = append(kept, e)
@@ -66,9 +83,8 @@ func (h *heavy[K, V]) sweep(fresh func(e *entry[K, V]) (keep bool)) {
 			delete(h.index, e.key)
 		}
 	}
-	clear(h.byValue[len(kept):])
-	h.byValue = kept
-	heap.Init(&h.byValue)
+	clear(h.all[len(kept):])
+	h.all, h.last, h.heap = kept, nil, false
 }
 
 // lightest is a heap (container/heap) with the least weight first.
@@ -85,16 +101,8 @@ func (l lightest[K, V]) Swap(i, j int) {
 	l[i].at, l[j].at = i, j
 }
 
-func (l *lightest[K, V]) Push(e any) {
-	added := e.(*entry[K, V])
-	added.at = len(*l)
-	*l = append(*l, added)
-}
+// Push and Pop are what [heap.Interface] wants: a heap grows and shrinks unordered.
+func (*lightest[K, V]) Push(any) { panic("storm: a heap is not pushed to") }
 
-func (l *lightest[K, V]) Pop() any {
-	old := *l
-	last := old[len(old)-1]
-	old[len(old)-1] = nil
-	*l = old[:len(old)-1]
-	return last
-}
+// Pop is not used either.
+func (*lightest[K, V]) Pop() any { panic("storm: a heap is not popped from") }

@@ -22,10 +22,12 @@ func newPortStorm(w *world) detector { return portStorm{w} }
 
 func (portStorm) kind() string { return "time_wait_storm" }
 
+func (portStorm) needs() tcp.Transitions { return tcp.Transitions{} }
+
 func (portStorm) observe(*tcp.Transition) {}
 
 func (d portStorm) check(raise raiser) {
-	for _, e := range d.ports.byValue {
+	for _, e := range d.ports.all {
 		if e.weight < few {
 			continue
 		}

@@ -20,6 +20,8 @@ func newResetBurst(w *world) detector {
 
 func (*resetBurst) kind() string { return "reset_burst" }
 
+func (*resetBurst) needs() tcp.Transitions { return endings() }
+
 // observe counts connections that were established, at their ends.
 func (d *resetBurst) observe(t *tcp.Transition) {
 	if !leaves(t) || t.Old == tcp.SynSent || t.Old == tcp.SynRecv || t.Role == tcp.RoleUnknown {
@@ -38,7 +40,7 @@ func (d *resetBurst) observe(t *tcp.Transition) {
 
 func (d *resetBurst) check(raise raiser) {
 	d.forgetIdle(d.now)
-	for _, e := range d.byValue {
+	for _, e := range d.all {
 		if 2*e.weight < uint64(d.Resets) {
 			continue
 		}

@@ -56,6 +56,9 @@ func set[T comparable](field *T, otherwise T) {
 // and is asked at each tick what is wrong now.
 type detector interface {
 	kind() string
+	// needs are the transitions that it wants to observe besides those of the world;
+	// it may see others.
+	needs() tcp.Transitions
 	observe(t *tcp.Transition)
 	// check raises every cause that there is now. What is lasting keeps an alert
 	// open and does not open one.
@@ -95,15 +98,21 @@ func New(c Config, now time.Duration) *Engine {
 	return &Engine{world: w, detectors: detectors(w), alarms: newAlarms(c.Every)}
 }
 
-// Needs are the transitions that detection goes by: those from one of the old
-// states to one of the new. A connection of a client makes two of them, that of a
-// server one to three.
-func Needs() (oldStates, newStates []tcp.State) {
-	return []tcp.State{
-			tcp.Close, tcp.SynSent, tcp.SynRecv, tcp.Established, tcp.FinWait1, tcp.FinWait2, tcp.CloseWait, tcp.Closing,
-		}, []tcp.State{
-			tcp.SynSent, tcp.CloseWait, tcp.LastAck, tcp.TimeWait, tcp.Close,
-		}
+// Needs are the transitions that detection goes by, of the ten that a connection
+// makes on a loopback four: two of its client's, two of its server's.
+func Needs() tcp.Transitions {
+	w := newWorld(Config{}.withDefaults())
+	needs := w.needs()
+	for _, d := range detectors(w) {
+		needs.Join(d.needs())
+	}
+	return needs
+}
+
+// between gives the transitions from one of the old states to one of the new.
+func between(from, to []tcp.State) (s tcp.Transitions) {
+	s.Add(from, to)
+	return s
 }
 
 // Kinds are the kinds of alert there are.

@@ -290,7 +290,7 @@ func TestAMillionPeersCostABoundedTableAndTheStormIsFoundAmongThem(t *testing.T)
 			h.pass(time.Second)
 		}
 	}
-	if kept := len(h.engine.world.ports.index); kept > 256 || kept != len(h.engine.world.ports.byValue) {
+	if kept := len(h.engine.world.ports.index); kept > 256 || kept != len(h.engine.world.ports.all) {
 		t.Errorf("%d destinations are kept, want at most 256", kept)
 	}
 	if len(h.alerts) > 0 {

@@ -71,6 +71,25 @@ func (w *world) observe(t *tcp.Transition) {
 	}
 }
 
+// needs are what opens and leaves let through.
+func (*world) needs() tcp.Transitions {
+	s := between(tcp.States(), []tcp.State{tcp.SynSent})
+	s.Join(endings())
+	return s
+}
+
+// endings are the transitions that leaves is true of.
+func endings() (s tcp.Transitions) {
+	for _, old := range tcp.States() {
+		for _, next := range tcp.States() {
+			if leaves(&tcp.Transition{Old: old, New: next}) {
+				s.Add([]tcp.State{old}, []tcp.State{next})
+			}
+		}
+	}
+	return s
+}
+
 // leaves says that the connection gives its port back, now or as a TIME_WAIT. One
 // that the peer closed first does so at LAST_ACK, a round trip early, so that its
 // last transition need not be asked for.

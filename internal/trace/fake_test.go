@@ -79,6 +79,7 @@ type fakeSource struct {
 	readErrAt int // which Read gives readErr after its samples; 0: the first that finds nothing
 	reads     int
 
+	crowded  bool
 	ring     [][]byte
 	emitted  uint64 // samples that came into the ring
 	detached bool
@@ -120,6 +121,8 @@ func (s *fakeSource) Read(wait time.Duration, handle func([]byte) error) error {
 	return nil
 }
 
+func (s *fakeSource) Crowded() bool { return s.crowded }
+
 func (s *fakeSource) Counters() (probe.Counters, error) {
 	c := s.others
 	c.First.Entered += s.emitted
@@ -146,6 +149,7 @@ type fakeSink struct {
 	atWrite    func() // runs at the beginning of each Put
 	atPut      func() // runs at the end of each Put
 	full       bool
+	fullUntil  time.Time
 	drained    int // how much was written when it was drained last
 }
 
@@ -165,7 +169,7 @@ func (s *fakeSink) Put(lines []byte) ([]byte, error) {
 	return make([]byte, 0, 1), nil
 }
 
-func (s *fakeSink) Full() bool       { return s.full }
+func (s *fakeSink) Full() bool       { return s.full || time.Now().Before(s.fullUntil) }
 func (s *fakeSink) Written() uint64  { return uint64(s.written.Len()) }
 func (s *fakeSink) ReaderGone() bool { return s.readerGone }
 

@@ -19,12 +19,28 @@ type Sink interface {
 	ReaderGone() bool
 }
 
+// A reader may be behind for so long, or until the ring is crowded: that is the room
+// which a burst has. Detection waits with the ring, so this is short.
+const (
+	behind      = 250 * time.Millisecond
+	behindCheck = time.Millisecond
+)
+
 // stalled says whether there is no room for what may be lost. What must not be
 // lost is little by itself, and waits where it can be made later just as well:
 // alerts come at once; stats and losses come once the reader does.
 func (l *loop) stalled() bool {
-	if l.full && !l.Sink.Full() {
-		l.full = false
+	if !l.full {
+		return false
+	}
+	if !l.losing {
+		for began := time.Now(); l.Sink.Full() && !l.Source.Crowded() && time.Since(began) < behind; {
+			time.Sleep(behindCheck)
+		}
+		l.losing = true
+	}
+	if !l.Sink.Full() {
+		l.full, l.losing = false, false
 		l.losses() // before anything else, so that it is where the records are missing
 	}
 	return l.full
@@ -59,7 +75,7 @@ func (l *loop) flush() error {
 	}
 	return l.sink(func() (err error) {
 		l.buf, err = l.Sink.Put(l.buf)
-		l.full = l.Sink.Full()
+		l.full = l.losing || l.Sink.Full()
 		return err
 	})
 }

@@ -92,6 +92,32 @@ func TestWhatTheKernelLosesAndWhatIsDueDuringAStallComesOnceAfterIt(t *testing.T
 	}
 }
 
+func TestAReaderWhoIsOnlyBehindLosesNothingAsLongAsTheRingHasRoom(t *testing.T) {
+	for _, tt := range []struct {
+		crowded bool
+		back    time.Duration // when the sink has room again
+		lost    uint64
+	}{
+		{false, behind / 2, 0},
+		{false, 2 * behind, 4},
+		{true, behind / 2, 4},
+	} {
+		got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
+			sink := &fakeSink{}
+			source := &fakeSource{rounds: [][][]byte{samples(5)[:1], samples(5)[1:]}, crowded: tt.crowded, whenIdle: stop}
+			sink.atPut = func() {
+				if source.emitted == 1 && sink.fullUntil.IsZero() {
+					sink.fullUntil = time.Now().Add(tt.back)
+				}
+			}
+			return Config{}, source, sink
+		})
+		if stop := last(t, got.lines); stop.LostQueueFull != tt.lost || stop.Written != 5-tt.lost {
+			t.Errorf("crowded %v, room after %v: %d lost and %d written, want %d lost of 5", tt.crowded, tt.back, stop.LostQueueFull, stop.Written, tt.lost)
+		}
+	}
+}
+
 func TestAStreamThatEndsWhileItIsStalledSaysWhatIsMissing(t *testing.T) {
 	got := run(t, func(func()) (Config, *fakeSource, *fakeSink) {
 		return Config{Duration: time.Second, StatsInterval: 100 * time.Millisecond},
@@ -171,7 +197,7 @@ func (d *discard) Full() bool                       { return d.full }
 func TestNoTransitionTakesMemory(t *testing.T) {
 	for _, full := range []bool{false, true} {
 		sink := &discard{full: full}
-		l := newLoop(Config{Sink: sink, Encoder: record.NewNDJSON(nil)})
+		l := newLoop(Config{Source: &fakeSource{crowded: true}, Sink: sink, Encoder: record.NewNDJSON(nil)})
 		l.full = full
 		events := [][]byte{sample(1), end(2, time.Second), event(112, 1, 3, tcp.SynSent, tcp.Established)}
 		handle := func() {

@@ -31,6 +31,7 @@ const (
 // Source is where samples come from; [*probe.Probe] is one.
 type Source interface {
 	Read(wait time.Duration, handle func(sample []byte) error) error
+	Crowded() bool
 	Counters() (probe.Counters, error)
 	Detach() error
 }
@@ -104,8 +105,11 @@ type loop struct {
 	ledger ledger
 	only   map[string]bool // nil: all
 
+	transitions, connections bool // wanted
+
 	buf     []byte
 	full    bool // as the sink said last
+	losing  bool // what finds it so
 	broken  bool // writing has failed
 	seq     uint64
 	event   decode.Event
@@ -122,6 +126,7 @@ func newLoop(cfg Config) *loop {
 			l.only[t] = true
 		}
 	}
+	l.transitions, l.connections = l.wants("transition"), l.wants("connection")
 	return l
 }
 
@@ -241,7 +246,7 @@ func (l *loop) transition(t *tcp.Transition, lost bool) {
 		l.Watch.Observe(t)
 	}
 	switch {
-	case !l.wants("transition") || l.enough():
+	case !l.transitions || l.enough():
 		l.ledger.took(t, unwanted)
 	case lost:
 		l.ledger.took(t, queueFull)
@@ -253,7 +258,7 @@ func (l *loop) transition(t *tcp.Transition, lost bool) {
 
 func (l *loop) connection(t *tcp.Transition, c *tcp.Connection, lost bool) {
 	switch {
-	case !l.wants("connection"):
+	case !l.connections:
 		return
 	case lost:
 		l.ledger.lostConnections++

@@ -4,6 +4,7 @@
 package watch
 
 import (
+	"errors"
 	"runtime"
 	"syscall"
 	"time"
@@ -29,10 +30,15 @@ type known struct {
 	path    string   // where it was found
 	bound   []uint16 // its bound ports
 	boundAt time.Duration
+
+	missedAt time.Duration // when it was not found; 0: it was
 }
 
 // boundEvery is how often the bound ports are read: that is a walk, the rest is not.
 const boundEvery = 10 * time.Second
+
+// searchEvery is how often a namespace is searched for that was not found.
+const searchEvery = 10 * time.Second
 
 // answer is what the reader found out, for the engine's goroutine to tell it.
 type answer func(e *storm.Engine, now time.Duration)
@@ -123,36 +129,56 @@ func (w *Watch) seed() {
 	}
 	defer netns.CloseAll(namespaces)
 	for _, n := range namespaces {
-		var l *storm.Limits
-		var sockets []tcp.Socket
-		var at time.Duration
-		err := enter(n, func() (err error) {
-			if l, err = w.limits(n); err != nil {
-				return err
-			}
-			at = monotonic.Now()
-			return limits.SocketsHere(func(s *tcp.Socket) { sockets = append(sockets, *s) })
-		})
-		if err != nil || len(sockets) == 0 {
-			continue
-		}
-		told := w.tell(func(e *storm.Engine, _ time.Duration) {
-			e.Learn(at, n.Inode, l)
-			for i := range sockets {
-				e.Seed(at, n.Inode, &sockets[i])
-			}
-		})
-		if !told {
+		if !w.seedFrom(n) {
 			return
 		}
 	}
 	w.tell(func(e *storm.Engine, _ time.Duration) { e.Seeded() })
 }
 
+// seedFrom reads the sockets of one namespace and tells some at a time: there may be
+// as many as the kernel has room for. It gives false where nobody listens any more.
+func (w *Watch) seedFrom(n netns.Namespace) (told bool) {
+	const some = 256
+	told = true
+	var l *storm.Limits
+	var at time.Duration
+	var sockets []tcp.Socket
+	flush := func() {
+		known, batch := l, sockets
+		l, sockets = nil, nil
+		told = told && len(batch) == 0 || told && w.tell(func(e *storm.Engine, _ time.Duration) {
+			if known != nil {
+				e.Learn(at, n.Inode, known)
+			}
+			for i := range batch {
+				e.Seed(at, n.Inode, &batch[i])
+			}
+		})
+	}
+	_ = enter(n, func() (err error) { // what could be read is told
+		if l, err = w.limits(n); err != nil {
+			return err
+		}
+		at = monotonic.Now()
+		err = limits.SocketsHere(func(s *tcp.Socket) {
+			if sockets == nil {
+				sockets = make([]tcp.Socket, 0, some)
+			}
+			if sockets = append(sockets, *s); len(sockets) == some {
+				flush()
+			}
+		})
+		flush()
+		return err
+	})
+	return told
+}
+
 func (w *Watch) answer(want storm.Want) {
 	var l *storm.Limits
 	var half []tcp.Socket
-	n, err := netns.Open(want.Netns, w.known[want.Netns].path)
+	n, err := w.open(want.Netns)
 	if err == nil {
 		err = enter(n, func() (err error) {
 			if l, err = w.limits(n); err != nil || !want.HalfClosed {
@@ -161,8 +187,6 @@ func (w *Watch) answer(want storm.Want) {
 			return limits.HalfClosedHere(func(s *tcp.Socket) { half = append(half, *s) })
 		})
 		_ = n.Close() // it was only read
-	} else {
-		delete(w.known, want.Netns)
 	}
 	if err != nil {
 		l = nil
@@ -175,6 +199,29 @@ func (w *Watch) answer(want storm.Want) {
 	})
 }
 
+var errMissing = errors.New("not found a moment ago")
+
+// open finds the namespace. Where it does not show it is not searched for again at
+// once: that is a walk through all of /proc.
+func (w *Watch) open(inode uint32) (netns.Namespace, error) {
+	k := w.known[inode]
+	if k.missedAt > 0 && monotonic.Now()-k.missedAt < searchEvery {
+		return netns.Namespace{}, errMissing
+	}
+	n, err := netns.Open(inode, k.path)
+	if err != nil {
+		w.keep(inode, known{missedAt: monotonic.Now()})
+	}
+	return n, err
+}
+
+func (w *Watch) keep(inode uint32, k known) {
+	if len(w.known) > 4*pending*pending { // of namespaces that come and go
+		clear(w.known)
+	}
+	w.known[inode] = k
+}
+
 // limits reads those of the namespace, which the calling thread is in.
 func (w *Watch) limits(n netns.Namespace) (*storm.Limits, error) {
 	l, err := limits.Here()
@@ -182,17 +229,14 @@ func (w *Watch) limits(n netns.Namespace) (*storm.Limits, error) {
 		return nil, err
 	}
 	k := w.known[n.Inode]
-	k.path = n.Path
+	k.path, k.missedAt = n.Path, 0
 	if at := monotonic.Now(); k.boundAt == 0 || at-k.boundAt >= boundEvery {
 		if k.bound, err = limits.BoundHere(); err != nil {
 			return nil, err
 		}
 		k.boundAt = at
 	}
-	if len(w.known) > 4*pending*pending { // of namespaces that come and go
-		clear(w.known)
-	}
-	w.known[n.Inode] = k
+	w.keep(n.Inode, k)
 	l.Bound = k.bound
 	return l, nil
 }

@@ -240,7 +240,7 @@ func (tr *tracer) isStopped() {
 }
 
 func TestAFullDiskThatIsFreedCostsRecordsAndSaysHowMany(t *testing.T) {
-	n, args := stormy(t, "--output", "/mnt/records", "--stats-interval", "100ms")
+	n, args := stormy(t, "--output", "/mnt/records", "--stats-interval", "100ms", "--buffer-size", "256KiB")
 	said, stderr, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -248,10 +248,10 @@ func TestAFullDiskThatIsFreedCostsRecordsAndSaysHowMany(t *testing.T) {
 	defer said.Close()
 	var tr *tracer
 	err = onThread(func() error {
-		if err := privateMount("/mnt", "size=4m"); err != nil {
+		if err := privateMount("/mnt", "size=24m"); err != nil {
 			return err
 		}
-		if err := os.WriteFile("/mnt/ballast", make([]byte, 4<<20-128<<10), 0o600); err != nil {
+		if err := os.WriteFile("/mnt/ballast", make([]byte, 24<<20-128<<10), 0o600); err != nil {
 			return err
 		}
 		tr = launch(t, args, func(cmd *exec.Cmd) { cmd.Stderr = stderr })
@@ -303,8 +303,8 @@ func awaitFile(t *testing.T, path string) *os.File {
 // awaitLine gives the content of a file once a line in it is as wanted.
 func awaitLine(t *testing.T, f *os.File, wanted func(line string) bool) string {
 	t.Helper()
-	for began := time.Now(); time.Since(began) < patience; time.Sleep(10 * time.Millisecond) {
-		content := make([]byte, 4<<20)
+	for began := time.Now(); time.Since(began) < patience; time.Sleep(50 * time.Millisecond) {
+		content := make([]byte, 24<<20)
 		size, _ := f.ReadAt(content, 0)
 		for line := range strings.Lines(string(content[:size])) {
 			if wanted(line) {
