@@ -65,6 +65,12 @@ func (q *Queue) Put(lines []byte) ([]byte, error) {
 	if q.err != nil {
 		return lines[:0], q.err
 	}
+	if q.size == 0 && q.out.disk {
+		var done bool
+		if lines, done = q.writeNow(lines); done {
+			return lines[:0], q.err
+		}
+	}
 	q.size += len(lines)
 	if q.size >= q.limit {
 		q.full.Store(true)
@@ -82,6 +88,19 @@ func (q *Queue) Put(lines []byte) ([]byte, error) {
 		return empty, nil
 	}
 	return make([]byte, 0, cap(lines)), nil
+}
+
+// writeNow writes to a file while nothing waits, which spares the way to another CPU:
+// there a batch would be read from this one's cache. It gives what is left where the
+// disk is full.
+func (q *Queue) writeNow(lines []byte) (left []byte, done bool) {
+	n, err := q.out.Write(lines)
+	q.written.Add(uint64(n))
+	if err != nil && q.out.mayGetRoom(err) {
+		return lines[:copy(lines, lines[n:])], false
+	}
+	q.err = err
+	return lines, true
 }
 
 // Full says whether nothing should be put in but what must not be lost: from the
