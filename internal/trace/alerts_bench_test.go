@@ -5,8 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/storm"
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -56,7 +55,7 @@ func connectionEvents(n uint64, at time.Duration) [4][]byte {
 }
 
 func BenchmarkAlerts(b *testing.B) {
-	now := read(unix.CLOCK_MONOTONIC)
+	now := monotonic.Now()
 	w := &engineWatch{Engine: storm.New(storm.Config{}, now), now: now}
 	l := newLoop(Config{Sink: &discard{}, Encoder: record.NewNDJSON(nil), Watch: w, Only: []string{"alert"}})
 	w.Learn(now, 0, nil)
