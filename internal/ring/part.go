@@ -99,6 +99,11 @@ func (p *part) next() {
 	}
 }
 
+// held says whether the next record is still being written.
+func (p *part) held() bool {
+	return p.sample == nil && p.position != p.limit
+}
+
 // release lets the kernel write where samples have been taken.
 func (p *part) release() {
 	if p.told != p.position {

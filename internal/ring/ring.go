@@ -141,7 +141,8 @@ func (r *Reader) drain(b *batch) error {
 // If B was made after A had been submitted to another ring, as two transitions of a
 // socket are, and B is older than this look, then A was there before this look at A's
 // ring. So nothing that is younger than the look is handed over, and the times put A
-// before B. The samples that go ahead are looked for last for the same reason.
+// before B. The samples that go ahead are looked for last for the same reason. Where A
+// cannot be read yet, for it stands behind a record that is being written, B waits.
 func (r *Reader) look(b *batch) error {
 	until := uint64(math.MaxUint64)
 	if len(r.parts) > 1 {
@@ -156,6 +157,9 @@ func (r *Reader) look(b *batch) error {
 			if err := b.take(r.ahead); err != nil {
 				return err
 			}
+		}
+		if r.ahead.held() {
+			return nil
 		}
 	}
 	for {
@@ -175,11 +179,13 @@ func (r *Reader) look(b *batch) error {
 }
 
 // earliest is the part whose next sample is the oldest, and the time up to which it
-// stays so; nil if that sample is not older than until.
+// stays so; nil if that sample is not older than until, or cannot be told yet.
 func (r *Reader) earliest(until uint64) (first *part, bound uint64) {
 	oldest, bound := until, until
 	for _, p := range r.parts {
 		switch {
+		case p.held():
+			return nil, 0 // what is behind that record may be older than all others
 		case p.sample == nil:
 		case p.made < oldest:
 			first, oldest, bound = p, p.made, oldest
