@@ -25,8 +25,9 @@ const volatile bool want_timewait_ends;
 /* Of enum cgroup_subsys_id: the v1 hierarchy that tells containers apart; -1: v2 does. */
 const volatile __s32 cgroup_v1_subsys = -1;
 
-/* How many rings there are for one CPU, in parts of 2^32. */
+/* How many rings there are for one CPU, in parts of 2^32, and in all, less one: 2^n - 1. */
 const volatile __u64 rings_per_cpu;
+const volatile __u32 ring_mask;
 
 /* Wake the reader early when this much is unread in one of them, in bytes. */
 const volatile __u64 wake_bytes = 1 << 20;

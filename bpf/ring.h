@@ -34,10 +34,10 @@ struct ring paths SEC(".maps");
 
 static __u64 last_wake_ns;
 
-/* NULL never comes, but for the verifier. */
+/* A CPU that came later uses another group's. NULL never comes, but for the verifier. */
 static __always_inline void *ring_here(void)
 {
-	__u32 index = bpf_get_smp_processor_id() * rings_per_cpu >> 32;
+	__u32 index = bpf_get_smp_processor_id() * rings_per_cpu >> 32 & ring_mask;
 
 	return bpf_map_lookup_elem(&rings, &index);
 }

@@ -230,6 +230,7 @@ const (
 	ProbeVarHasSocketStorage      = "has_socket_storage"
 	ProbeVarHasTaskFromPid        = "has_task_from_pid"
 	ProbeVarMayInterruptItself    = "may_interrupt_itself"
+	ProbeVarRingMask              = "ring_mask"
 	ProbeVarRingsPerCpu           = "rings_per_cpu"
 	ProbeVarSelfPid               = "self_pid"
 	ProbeVarSelfPidnsDev          = "self_pidns_dev"
@@ -346,6 +347,7 @@ type ProbeVariableSpecs struct {
 	HasSocketStorage      *ebpf.VariableSpec `ebpf:"has_socket_storage"`
 	HasTaskFromPid        *ebpf.VariableSpec `ebpf:"has_task_from_pid"`
 	MayInterruptItself    *ebpf.VariableSpec `ebpf:"may_interrupt_itself"`
+	RingMask              *ebpf.VariableSpec `ebpf:"ring_mask"`
 	RingsPerCpu           *ebpf.VariableSpec `ebpf:"rings_per_cpu"`
 	SelfPid               *ebpf.VariableSpec `ebpf:"self_pid"`
 	SelfPidnsDev          *ebpf.VariableSpec `ebpf:"self_pidns_dev"`
@@ -442,6 +444,7 @@ type ProbeVariables struct {
 	HasSocketStorage      *ebpf.Variable `ebpf:"has_socket_storage"`
 	HasTaskFromPid        *ebpf.Variable `ebpf:"has_task_from_pid"`
 	MayInterruptItself    *ebpf.Variable `ebpf:"may_interrupt_itself"`
+	RingMask              *ebpf.Variable `ebpf:"ring_mask"`
 	RingsPerCpu           *ebpf.Variable `ebpf:"rings_per_cpu"`
 	SelfPid               *ebpf.Variable `ebpf:"self_pid"`
 	SelfPidnsDev          *ebpf.Variable `ebpf:"self_pidns_dev"`

@@ -33,6 +33,7 @@ func configure(opts Options, features Features, programs []string, types *btf.Ca
 		bpfobj.ProbeVarHasSocketStorage: features.has(SocketStorage),
 		bpfobj.ProbeVarHasSocketCookie:  features.has(SocketCookie),
 		bpfobj.ProbeVarRingsPerCpu:      l.perCPU,
+		bpfobj.ProbeVarRingMask:         uint32(l.count - 1),
 		bpfobj.ProbeVarWakeBytes:        uint64(l.each / 4),
 		bpfobj.ProbeVarWantEnds:         opts.Ends,
 		bpfobj.ProbeVarWantCgroups:      true,

@@ -2,6 +2,9 @@ package probe
 
 import (
 	"fmt"
+	"os"
+	"strconv"
+	"strings"
 
 	"github.com/cilium/ebpf"
 
@@ -22,26 +25,43 @@ type layout struct {
 	count  int
 	each   int    // bytes
 	paths  int    // bytes besides, for the paths of cgroups
-	perCPU uint64 // count/CPUs, in parts of 2^32
+	perCPU uint64 // count/CPUs that there are now, rounded up, in parts of 2^32
 }
 
 func layoutOf(size int) (layout, error) {
-	cpus, err := ebpf.PossibleCPU()
+	possible, err := ebpf.PossibleCPU()
 	if err != nil {
 		return layout{}, fmt.Errorf("count CPUs: %w", err)
 	}
-	return share(size, cpus), nil
+	return share(size, onlineCPUs(possible)), nil
 }
 
-func share(size, cpus int) layout {
+// share is among the CPUs that are there: a virtual machine may have four, and room
+// for a hundred more. Those that come later use the rings of the others.
+func share(size, online int) layout {
 	l := layout{count: 1}
-	for 2*l.count <= min(cpus, mostRings) && size/(2*l.count) >= leastRing {
+	for 2*l.count <= min(online, mostRings) && size/(2*l.count) >= leastRing {
 		l.count *= 2
 	}
 	l.each = size / l.count
 	l.paths = min(max(size/4, leastForPaths), mostForPaths)
-	l.perCPU = uint64(l.count) << 32 / uint64(cpus)
+	l.perCPU = (uint64(l.count)<<32 + uint64(online) - 1) / uint64(online)
 	return l
+}
+
+// onlineCPUs is one more than the highest number of a CPU that is online; all that are
+// possible where that is not to be found out.
+func onlineCPUs(possible int) int {
+	list, err := os.ReadFile("/sys/devices/system/cpu/online") // such as 0-3,8-11
+	if err != nil {
+		return possible
+	}
+	last := strings.TrimSpace(string(list))
+	highest, err := strconv.Atoi(last[strings.LastIndexAny(last, ",-")+1:])
+	if err != nil || highest >= possible {
+		return possible
+	}
+	return highest + 1
 }
 
 func (l layout) apply(spec *ebpf.CollectionSpec) {

@@ -3,32 +3,36 @@ package probe
 import "testing"
 
 func TestTheBufferIsSharedOutAmongGroupsOfCPUsButNotTooFinely(t *testing.T) {
-	for _, tt := range []struct{ size, cpus, count, each, paths int }{
-		{64 << 10, 128, 1, 64 << 10, 64 << 10},
-		{1 << 20, 2, 1, 1 << 20, 256 << 10},
-		{2 << 20, 2, 2, 1 << 20, 512 << 10},
-		{16 << 20, 1, 1, 16 << 20, 4 << 20},
-		{16 << 20, 2, 2, 8 << 20, 4 << 20},
-		{16 << 20, 3, 2, 8 << 20, 4 << 20},
-		{16 << 20, 128, 8, 2 << 20, 4 << 20},
-		{4 << 20, 128, 4, 1 << 20, 1 << 20},
-		{1 << 30, 12, 8, 128 << 20, 4 << 20},
+	for _, tt := range []struct{ size, online, possible, count, each, paths int }{
+		{64 << 10, 128, 128, 1, 64 << 10, 64 << 10},
+		{1 << 20, 2, 2, 1, 1 << 20, 256 << 10},
+		{2 << 20, 2, 2, 2, 1 << 20, 512 << 10},
+		{16 << 20, 1, 1, 1, 16 << 20, 4 << 20},
+		{16 << 20, 2, 2, 2, 8 << 20, 4 << 20},
+		{16 << 20, 3, 3, 2, 8 << 20, 4 << 20},
+		{16 << 20, 128, 128, 8, 2 << 20, 4 << 20},
+		{4 << 20, 128, 128, 4, 1 << 20, 1 << 20},
+		{1 << 30, 12, 12, 8, 128 << 20, 4 << 20},
+		{16 << 20, 24, 24, 8, 2 << 20, 4 << 20},
+		{16 << 20, 4, 128, 4, 4 << 20, 4 << 20}, // a virtual machine that may grow
+		{16 << 20, 1, 64, 1, 16 << 20, 4 << 20},
+		{16 << 20, 8192, 8192, 8, 2 << 20, 4 << 20},
 	} {
-		l := share(tt.size, tt.cpus)
+		l := share(tt.size, tt.online)
 		if l.count != tt.count || l.each != tt.each || l.paths != tt.paths {
-			t.Errorf("%d bytes for %d CPUs are %+v, want %+v", tt.size, tt.cpus, l, tt)
+			t.Errorf("%d bytes for %d CPUs are %+v, want %+v", tt.size, tt.online, l, tt)
 		}
-		used := make(map[uint64]bool)
-		for cpu := range uint64(tt.cpus) {
-			used[cpu*l.perCPU>>32] = true
-		}
-		for index := range uint64(l.count) {
-			if !used[index] {
-				t.Errorf("%d bytes for %d CPUs: ring %d is nobody's", tt.size, tt.cpus, index)
+		users := make([]int, l.count)
+		for cpu := range tt.possible {
+			slot := int(uint64(cpu)*l.perCPU>>32) & (l.count - 1) // bpf/ring.h
+			if cpu < tt.online {
+				users[slot]++
 			}
 		}
-		if len(used) != l.count {
-			t.Errorf("%d bytes for %d CPUs: rings %v are used, there are %d", tt.size, tt.cpus, used, l.count)
+		for index, count := range users {
+			if count != tt.online/l.count && count != (tt.online+l.count-1)/l.count {
+				t.Errorf("%d bytes for %d CPUs: ring %d is for %d of them", tt.size, tt.online, index, count)
+			}
 		}
 	}
 }
