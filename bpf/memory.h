@@ -30,6 +30,7 @@ struct socket_memory {
 	__u64 opened_ns; /* when it left CLOSE; 0: not known */
 	__u64 established_ns; /* spent in ESTABLISHED */
 	__u64 held_ns; /* when the transition that is held back happened; 0: none */
+	__u32 netns; /* 0: not looked up yet */
 	__u16 mark; /* twins.h */
 	__u8 role; /* enum socket_role */
 };
