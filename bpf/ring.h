@@ -51,7 +51,8 @@ static __always_inline __u64 wake_flags(void *ring, __u64 now_ns)
 {
 	if (bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) < wake_bytes)
 		return BPF_RB_NO_WAKEUP;
-	if (now_ns - last_wake_ns < WAKE_INTERVAL_NS)
+	/* Another CPU's may be later. */
+	if ((__s64)(now_ns - last_wake_ns) < WAKE_INTERVAL_NS)
 		return BPF_RB_NO_WAKEUP;
 	last_wake_ns = now_ns;
 	return BPF_RB_FORCE_WAKEUP;

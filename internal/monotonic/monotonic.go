@@ -22,8 +22,15 @@ func Now() time.Duration {
 }
 
 // offset is what this process's time namespace adds to the host's clock
-// (time_namespaces(7)); no process can change its own.
+// (time_namespaces(7)); no process can change its own. The file is of the namespace
+// that its children will be in, which is another where somebody unshared it and did
+// not fork.
 var offset = sync.OnceValue(func() time.Duration {
+	own, err1 := os.Readlink("/proc/self/ns/time")
+	childrens, err2 := os.Readlink("/proc/self/ns/time_for_children")
+	if err1 != nil || err2 != nil || own != childrens {
+		return 0
+	}
 	f, err := os.Open("/proc/self/timens_offsets")
 	if err != nil {
 		return 0 // a kernel without time namespaces

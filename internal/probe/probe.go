@@ -59,7 +59,7 @@ type Probe struct {
 	collection *ebpf.Collection
 	links      []attachment // in their order
 	reader     *ring.Reader
-	rings      []*ebpf.Map
+	rings      rings
 }
 
 // attachment is a program that runs.
@@ -95,16 +95,21 @@ func (p *Probe) open(opts Options, types *btf.Cache) error {
 	if err != nil {
 		return err
 	}
-	if p.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types}); err != nil {
+	if p.rings, err = makeRings(spec); err != nil {
+		return loadError(err)
+	}
+	if p.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+		Cache: types, MapReplacements: map[string]*ebpf.Map{bpfobj.ProbeMapRings: p.rings.outer},
+	}); err != nil {
 		return loadError(err)
 	}
 	if err := fillFilterMaps(p.collection.Maps, &opts.Filter); err != nil {
 		return err
 	}
-	if p.rings, err = makeRings(spec, p.collection); err != nil {
+	if err := p.rings.await(); err != nil {
 		return err
 	}
-	if p.reader, err = openRings(p.rings, p.collection); err != nil {
+	if p.reader, err = openRings(p.rings.inner, p.collection); err != nil {
 		return err
 	}
 	if err := p.attach(); err != nil {
@@ -175,6 +180,9 @@ func (p *Probe) Detach() error {
 		p.links = p.links[:len(p.links)-1]
 		errs = append(errs, last.Close(), p.settle(last.program))
 	}
+	if p.reader != nil {
+		p.reader.Finish()
+	}
 	return errors.Join(errs...)
 }
 
@@ -187,9 +195,7 @@ func (p *Probe) Close() error {
 	if p.reader != nil {
 		errs = append(errs, p.reader.Close())
 	}
-	for _, r := range p.rings {
-		errs = append(errs, r.Close())
-	}
+	errs = append(errs, p.rings.close())
 	if p.collection != nil {
 		p.collection.Close()
 	}

@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -70,25 +71,54 @@ func (l layout) apply(spec *ebpf.CollectionSpec) {
 	spec.Maps[bpfobj.ProbeMapPaths].MaxEntries = uint32(l.paths)
 }
 
-// makeRings makes those that the programs find by their CPU.
-func makeRings(spec *ebpf.CollectionSpec, c *ebpf.Collection) (rings []*ebpf.Map, err error) {
+// rings are those that the programs find by their CPU.
+type rings struct {
+	outer *ebpf.Map
+	inner []*ebpf.Map
+	given chan error // of handing each inner one to the outer
+}
+
+// makeRings does not wait: after each change of a map of maps the kernel waits for
+// every program that runs (kernel/bpf/syscall.c, maybe_wait_bpf_programs), which takes
+// some ten milliseconds. Meanwhile the programs can be loaded.
+func makeRings(spec *ebpf.CollectionSpec) (r rings, err error) {
 	outer := spec.Maps[bpfobj.ProbeMapRings]
+	if r.outer, err = ebpf.NewMap(outer); err != nil {
+		return r, fmt.Errorf("make array of ring buffers: %w", err)
+	}
+	r.given = make(chan error, outer.MaxEntries)
 	for index := range outer.MaxEntries {
 		m, err := ebpf.NewMap(outer.InnerMap)
 		if err != nil {
-			return rings, fmt.Errorf("make ring buffer of %d bytes: %w", outer.InnerMap.MaxEntries, err)
+			return r, fmt.Errorf("make ring buffer of %d bytes: %w", outer.InnerMap.MaxEntries, err)
 		}
-		rings = append(rings, m)
-		if err := c.Maps[bpfobj.ProbeMapRings].Put(index, m); err != nil {
-			return rings, fmt.Errorf("hand ring buffer to the programs: %w", err)
-		}
+		r.inner = append(r.inner, m)
+		go func() { r.given <- r.outer.Put(index, m) }()
 	}
-	return rings, nil
+	return r, nil
 }
 
-func openRings(rings []*ebpf.Map, c *ebpf.Collection) (*ring.Reader, error) {
+// await returns when the programs find them.
+func (r *rings) await() error {
+	for range r.inner {
+		if err := <-r.given; err != nil {
+			return fmt.Errorf("hand ring buffer to the programs: %w", err)
+		}
+	}
+	return nil
+}
+
+func (r *rings) close() error {
+	var errs []error
+	for _, m := range append(r.inner, r.outer) {
+		errs = append(errs, m.Close()) // a nil one has nothing to close
+	}
+	return errors.Join(errs...)
+}
+
+func openRings(inner []*ebpf.Map, c *ebpf.Collection) (*ring.Reader, error) {
 	var parts []ring.Buffer
-	for _, m := range rings {
+	for _, m := range inner {
 		parts = append(parts, buffer(m))
 	}
 	paths := buffer(c.Maps[bpfobj.ProbeMapPaths])

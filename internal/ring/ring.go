@@ -32,6 +32,7 @@ const readings = time.Microsecond
 type Reader struct {
 	parts []*part
 	ahead *part // nil: none
+	whole bool  // nobody writes any more
 	epoll int
 }
 
@@ -145,7 +146,7 @@ func (r *Reader) drain(b *batch) error {
 // cannot be read yet, for it stands behind a record that is being written, B waits.
 func (r *Reader) look(b *batch) error {
 	until := uint64(math.MaxUint64)
-	if len(r.parts) > 1 {
+	if len(r.parts) > 1 && !r.whole {
 		until = uint64(monotonic.Now() - readings)
 	}
 	for _, p := range r.parts {
@@ -211,6 +212,9 @@ func (r *Reader) Crowded() bool {
 	}
 	return false
 }
+
+// Finish says that nobody writes any more: the next Read hands over all there is.
+func (r *Reader) Finish() { r.whole = true }
 
 // Close gives everything back. It may be called twice.
 func (r *Reader) Close() error {

@@ -264,6 +264,18 @@ func TestWhatGoesAheadComesBeforeWhatIsOlder(t *testing.T) {
 	}
 }
 
+// However wrong the clock here is.
+func TestOnceNobodyWritesAllThatThereIsIsRead(t *testing.T) {
+	w := newWriter(t, 3)
+	old, young := dated(monotonic.Now()-time.Second, 0), dated(monotonic.Now()+time.Hour, 1)
+	w.writeTo(0, young)
+	w.writeTo(1, old)
+	w.reader.Finish()
+	if got, want := w.read(), [][]byte{old, young}; !slices.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("got %x, want %x", got, want)
+	}
+}
+
 // What caused a sample may be in a ring that has been looked at already, if the sample
 // is younger than the look.
 func TestASampleYoungerThanTheLookWaitsForTheNext(t *testing.T) {
