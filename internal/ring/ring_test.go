@@ -37,7 +37,7 @@ func newWriter(t *testing.T) *writer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { unix.Munmap(memory) })
+	t.Cleanup(func() { _ = unix.Munmap(memory) })
 	return &writer{memory: memory, buffer: Buffer{fd, size}}
 }
 
