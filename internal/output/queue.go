@@ -14,6 +14,9 @@ const (
 	reserve = 4 << 20
 	// spares is how many empty buffers are kept. Two change places while all is well.
 	spares = 4
+	// A disk on which a write has taken so long is written to in the background for a
+	// while: the next ones may take longer.
+	slow, rest = 10 * time.Millisecond, 10 * time.Second
 	// roomEvery is how often a full disk is tried again.
 	roomEvery = 200 * time.Millisecond
 	// patience is how long a reader may take at the end before somebody is told.
@@ -37,8 +40,9 @@ type Queue struct {
 	changed sync.Cond
 	waiting [][]byte // in their order
 	spare   [][]byte
-	size    int   // bytes of what waits and of what is being written
-	err     error // of a write: no other follows
+	size    int       // bytes of what waits and of what is being written
+	calm    time.Time // until then the disk was slow, or may be
+	err     error     // of a write: no other follows
 	closed  bool
 	ended   sync.WaitGroup
 }
@@ -65,9 +69,11 @@ func (q *Queue) Put(lines []byte) ([]byte, error) {
 	if q.err != nil {
 		return lines[:0], q.err
 	}
-	if q.size == 0 && q.out.disk {
+	if began := time.Now(); q.size == 0 && q.out.disk && began.After(q.calm) {
 		var done bool
-		if lines, done = q.writeNow(lines); done {
+		lines, done = q.writeNow(lines)
+		q.took(time.Since(began))
+		if done {
 			return lines[:0], q.err
 		}
 	}
@@ -88,6 +94,12 @@ func (q *Queue) Put(lines []byte) ([]byte, error) {
 		return empty, nil
 	}
 	return make([]byte, 0, cap(lines)), nil
+}
+
+func (q *Queue) took(duration time.Duration) {
+	if duration >= slow {
+		q.calm = time.Now().Add(rest)
+	}
 }
 
 // writeNow writes to a file while nothing waits, which spares the way to another CPU:
@@ -155,7 +167,9 @@ func (q *Queue) run() {
 		if !more {
 			return
 		}
-		q.finish(lines, q.write(lines))
+		began := time.Now()
+		err := q.write(lines)
+		q.finish(lines, time.Since(began), err)
 	}
 }
 
@@ -197,9 +211,10 @@ func (q *Queue) write(lines []byte) error {
 	}
 }
 
-func (q *Queue) finish(lines []byte, err error) {
+func (q *Queue) finish(lines []byte, took time.Duration, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.took(took)
 	q.size -= len(lines)
 	q.err = err
 	if q.size <= q.limit/2 || err != nil { // let the next Put find the error

@@ -200,6 +200,32 @@ func TestAReaderWhoDiesWhileItIsStalledEndsTheQueue(t *testing.T) {
 	}
 }
 
+func TestADiskThatWasSlowIsWrittenToInTheBackground(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "file")
+	o, err := Open(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	q := queueTo(t, o, limit)
+	line := []byte("a line\n")
+	own, err := q.Put(line)
+	if err != nil || &own[:1][0] != &line[0] {
+		t.Errorf("a buffer comes back, error %v, that is not the one put: it was not written at once", err)
+	}
+	q.took(slow)
+	other, err := q.Put(line)
+	if err != nil || &other[:1][0] == &line[0] {
+		t.Errorf("the buffer comes back, error %v: it was written at once though the disk is slow", err)
+	}
+	if err := q.Drain(); err != nil {
+		t.Error(err)
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != "a line\na line\n" {
+		t.Errorf("the file has %q, %v", got, err)
+	}
+}
+
 func TestAFullDiskThatIsFreedGetsEverything(t *testing.T) {
 	dir := smallTmpfs(t)
 	path, ballast := filepath.Join(dir, "records"), filepath.Join(dir, "ballast")
