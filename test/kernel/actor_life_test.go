@@ -24,12 +24,14 @@ type actor struct {
 	parent  *actor // nil: the test
 	reap    func() // waits for its end and gives its pid back
 
-	table   *table
-	mail    int     // a unix socket to which descriptors are sent; 0: none yet
-	ring    uintptr // descriptor of its io_uring
-	uid     int
-	names   history[string]
-	cgroups history[string]
+	table *table
+	// Descriptors with numbers up to this one are no sockets, and stay what they are.
+	noSocketsTo int
+	mail        int     // a unix socket to which descriptors are sent; 0: none yet
+	ring        uintptr // descriptor of its io_uring
+	uid         int
+	names       history[string]
+	cgroups     history[string]
 }
 
 // table is a table of descriptors; several processes may share one.

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/test/kernels/expect"
 	"github.com/tcpshift/tcpshift/test/lab"
 )
@@ -55,14 +56,22 @@ func playInCrowd(n *lab.Netns, f lab.Family, size int) *crowded {
 // kernel puts it at the head or where the socket was; and where there is none, the end
 // of the bucket proves it.
 func TestATimeWaitIsFoundAmongManyInItsBucket(t *testing.T) {
+	n := map[lab.Family]*lab.Netns{}
+	o := options{Options: probe.Options{Ends: true}}
 	for _, f := range lab.Families {
+		n[f] = newCrowdedNetns(t)
+		o.Filter.Netns = append(o.Filter.Netns, n[f].Inode())
+	}
+	tr := startTracer(t, o)
+	crowds := map[lab.Family]*crowded{}
+	for f := range n {
+		crowds[f] = playInCrowd(n[f], f, 20)
+	}
+	lines := tr.stop()
+	for f, c := range crowds {
 		t.Run(f.String(), func(t *testing.T) {
-			n := newCrowdedNetns(t)
-			tr := startTracer(t, in(n))
-			c := playInCrowd(n, f, 20)
-			lines := tr.stop()
 			for _, s := range append(c.young, c.none) {
-				checkStory(t, s, s.of(ofType(lines, "transition")))
+				checkStory(t, s, ofType(s.of(lines), "transition"))
 			}
 			if last := c.lastOfOld(t, lines); last.New != "TIME_WAIT" {
 				t.Errorf("it left a TIME_WAIT: %s", last.raw)

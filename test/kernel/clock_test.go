@@ -6,7 +6,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
@@ -34,33 +33,34 @@ func hasBetween(begin, end span, lasted uint64) bool {
 }
 
 func TestTimesAndDurationsAreThoseOfTheTestsOwnClock(t *testing.T) {
-	requireFeature(t, probe.SocketCookie)
 	for _, f := range lab.Families {
 		t.Run(f.String(), func(t *testing.T) { checkClock(t, f) })
 	}
 }
 
 func checkClock(t *testing.T, f lab.Family) {
-	n := lab.NewNetns(t)
-	tr := startTracer(t, in(n))
-	listener := n.Listen(f.Anywhere(7100))
-	c := n.Socket(f.Loopback())
-	var child *lab.Socket
-	opened := during(func() {
-		c.Connect(f.At(7100))
-		child = listener.Accept()
-		child.Await(lab.Established)
+	var conns map[string]string
+	var opened, half, shut span
+	lines := recordsOf(t, func(n *lab.Netns) {
+		listener := n.Listen(f.Anywhere(7100))
+		c := n.Socket(f.Loopback())
+		var child *lab.Socket
+		opened = during(func() {
+			c.Connect(f.At(7100))
+			child = listener.Accept()
+			child.Await(lab.Established)
+		})
+		conns = map[string]string{conn(c.Cookie()): "client", conn(child.Cookie()): "child"}
+		half = during(func() {
+			c.Shutdown(unix.SHUT_WR)
+			child.Await(lab.CloseWait)
+			c.Await(lab.FinWait2)
+		})
+		shut = during(func() { child.Shutdown(unix.SHUT_WR); c.Await(lab.Close); child.Await(lab.Close) })
+		c.Close()
+		child.Close()
+		listener.Close()
 	})
-	conns := map[string]string{conn(c.Cookie()): "client", conn(child.Cookie()): "child"}
-	half := during(func() {
-		c.Shutdown(unix.SHUT_WR)
-		child.Await(lab.CloseWait)
-		c.Await(lab.FinWait2)
-	})
-	shut := during(func() { child.Shutdown(unix.SHUT_WR); c.Await(lab.Close); child.Await(lab.Close) })
-	c.Close()
-	child.Close()
-	n.Settle(1)
 	// Each transition by the span in which it falls; all of one span follow each other.
 	spans := map[string]span{
 		"CLOSE SYN_SENT": opened, "SYN_SENT ESTABLISHED": opened, "LISTEN SYN_RECV": opened, "SYN_RECV ESTABLISHED": opened,
@@ -69,7 +69,7 @@ func checkClock(t *testing.T, f lab.Family) {
 	}
 	seen := 0
 	entered := map[string]span{}
-	for _, l := range tr.stop() {
+	for _, l := range lines {
 		switch who := conns[l.Conn]; {
 		case who == "":
 		case l.Type == "transition":

@@ -38,12 +38,10 @@ var closedBy = map[string][2]string{
 // The end of each connection, its times, and the substate of what it left.
 func TestEveryConnectionsEndIsToldOnceAndSaysWhoEndedIt(t *testing.T) {
 	requireFeature(t, probe.SocketStorage)
-	tr := startTracer(t, options{Options: probe.Options{Ends: true}})
-	stories := playAll(t)
-	lines := tr.stop()
+	stories, told := playAll(t)
 	for _, s := range stories {
 		t.Run(fmt.Sprintf("%s %v", s.name, s.family), func(t *testing.T) {
-			mine := s.of(lines)
+			mine := s.of(told[0])
 			ends := ofType(mine, "connection")
 			checkEnds(t, s, ends)
 			for _, p := range s.out.Parties() {
@@ -133,11 +131,9 @@ func TestAConnectionsBytesAreThoseThatTheProcessesSentAndRead(t *testing.T) {
 	requireFeature(t, probe.SocketStorage)
 	for _, f := range lab.Families {
 		t.Run(f.String(), func(t *testing.T) {
-			n := lab.NewNetns(t)
-			tr := startTracer(t, in(n))
 			request, answer := strings.Repeat("q", 30_001), strings.Repeat("a", 2_503)
-			converse(n, f, request, answer)
-			for _, l := range ofType(tr.stop(), "connection") {
+			lines := recordsOf(t, func(n *lab.Netns) { converse(n, f, request, answer) })
+			for _, l := range ofType(lines, "connection") {
 				sent, received := len(request), len(answer)
 				switch l.Role {
 				case "listener":

@@ -34,37 +34,29 @@ var containers = []struct {
 // container's cgroup has been removed.
 func TestAContainerThatIsGoneIsToldAllTheSame(t *testing.T) {
 	requireFeature(t, probe.SocketCookie)
-	for _, c := range containers {
+	reading := make(chan struct{})
+	tr := startTracer(t, options{Options: probe.Options{Ends: true}, reading: reading})
+	stories := make([]containerStory, len(containers))
+	for i, c := range containers {
+		stories[i].play(t, tr, c.path)
+	}
+	close(reading)
+	for i, c := range containers {
 		t.Run(strings.ReplaceAll(c.path, containerID, "ID"), func(t *testing.T) {
-			w := newWorld(t)
-			w.requireCgroups()
-			reading := make(chan struct{})
-			o := in(w.n)
-			o.reading = reading
-			w.trace(o)
-			server, client := w.pair()
-			remove := client.containIn(c.path)
-			listener := server.listen(at(7000))
-			connection := client.dial(at(7000))
-			child := server.accept(listener)
-			inside := client.cgroups[len(client.cgroups)-1].value
-			client.kill()
-			server.awaitState(child, lab.CloseWait)
-			server.close(child)
-			remove()
-			close(reading)
+			s := &stories[i]
+			s.w.t = t
 			told := 0
-			for _, l := range w.finish() {
-				mine := l.Conn == connection.conn && (l.Type == "transition" || l.Type == "connection")
-				if !mine && (l.Cgroup == inside || l.Container != "") {
+			for _, l := range s.w.finish() {
+				mine := l.Conn == s.connection.conn && (l.Type == "transition" || l.Type == "connection")
+				if !mine && (l.Cgroup == s.inside || l.Container != "") {
 					t.Errorf("not the container's: %s", l.raw)
 				}
 				if !mine || l.PID == nil {
 					continue
 				}
 				told++
-				if l.Cgroup != inside || l.Container != containerID || l.Runtime != c.runtime || l.PodUID != c.pod {
-					t.Errorf("the container's is %s, runtime %q, pod %q: %s", inside, c.runtime, c.pod, l.raw)
+				if l.Cgroup != s.inside || l.Container != containerID || l.Runtime != c.runtime || l.PodUID != c.pod {
+					t.Errorf("the container's is %s, runtime %q, pod %q: %s", s.inside, c.runtime, c.pod, l.raw)
 				}
 			}
 			if told < 3 {
@@ -72,6 +64,30 @@ func TestAContainerThatIsGoneIsToldAllTheSame(t *testing.T) {
 			}
 		})
 	}
+}
+
+// containerStory is a connection of a process in a container, both of which are gone.
+type containerStory struct {
+	w          *world
+	connection *sock
+	inside     string // its cgroup
+}
+
+func (s *containerStory) play(t *testing.T, tr *tracer, path string) {
+	t.Helper()
+	w := newWorld(t)
+	w.requireCgroups()
+	w.watchBy(tr)
+	server, client := w.pair()
+	remove := client.containIn(path)
+	listener := server.listen(at(7000))
+	s.w, s.connection = w, client.dial(at(7000))
+	child := server.accept(listener)
+	s.inside = client.cgroups[len(client.cgroups)-1].value
+	client.kill()
+	server.awaitState(child, lab.CloseWait)
+	server.close(child)
+	remove()
 }
 
 // containIn moves the process into a new cgroup, and gives what removes that, with

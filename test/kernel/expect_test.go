@@ -69,7 +69,7 @@ func isBefore(t *testing.T, major, minor int) bool {
 // A feature that falls back silently and one that nobody expected are both wrong:
 // the table is what users are promised.
 func TestTheKernelGivesWhatTheTableSays(t *testing.T) {
-	tr := startTracer(t, options{})
+	tr := sharedTracers(t)[0]
 	var given []string
 	for _, f := range tr.probe.Features() {
 		if f.Err == nil {
@@ -100,8 +100,7 @@ func TestTheKernelGivesWhatTheTableSays(t *testing.T) {
 }
 
 func TestTheVerifierWalksFewInstructions(t *testing.T) {
-	tr := startTracer(t, options{Options: probe.Options{Ends: true}})
-	walked, err := tr.probe.Instructions()
+	walked, err := sharedTracers(t)[0].probe.Instructions()
 	if err != nil {
 		t.Fatal(err)
 	}

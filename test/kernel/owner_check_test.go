@@ -23,6 +23,7 @@ type score struct {
 // each tracer against the truth. It gives the first one's.
 func (w *world) finish() []line {
 	w.t.Helper()
+	w.verify(w.actors...)
 	for _, a := range w.actors {
 		if a.died == 0 {
 			for _, fd := range slices.Sorted(maps.Keys(a.table.slots)) {

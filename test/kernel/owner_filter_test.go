@@ -8,29 +8,56 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
-// filtered runs a story beside two tracers, and compares what the one with a filter
-// says with what the one without says of the wanted records.
-func filtered(t *testing.T, before func(w *world) options, story func(w *world), wanted func(l line) bool) {
-	t.Helper()
+// A filterCase is a filter, and of which records of an unfiltered tracer it is to
+// leave nothing but these.
+type filterCase struct {
+	name   string
+	filter filter.Filter
+	wanted func(l line) bool
+}
+
+// A story is played beside a tracer for each filter and one without: each filter's says
+// what that one says of the wanted records.
+func TestAFilterKeepsWhatItNamesAndNothingElse(t *testing.T) {
 	w := newWorld(t)
-	o := before(w)
-	o.Filter.Netns = []uint32{w.n.Inode()}
-	narrow := startTracer(t, o)
+	server, client, heir, story := crowd(w)
+	cases := slices.Concat(pidFilters(server, client, heir), commFilters(), roleFilters(server, client))
+	narrow := make([]*tracer, len(cases))
+	for i, c := range cases {
+		o := in(w.n)
+		o.BufferSize = 1 << 20 // there are many, and guests have little memory
+		o.Filter = c.filter
+		o.Filter.Netns = []uint32{w.n.Inode()}
+		narrow[i] = startTracer(t, o)
+	}
 	w.watch()
-	story(w)
+	story()
 	all := w.finish()
+	for i, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if len(c.filter.Roles) > 0 {
+				requireFeature(t, probe.SocketStorage)
+			}
+			c.check(t, all, narrow[i].stop())
+		})
+	}
+}
+
+func (c *filterCase) check(t *testing.T, all, told []line) {
+	t.Helper()
 	var want, got []string
 	for _, l := range all {
-		if l.Type == "transition" && l.PeerPort != fencePort && wanted(l) {
+		if l.Type == "transition" && l.PeerPort != fencePort && c.wanted(l) {
 			want = append(want, summary(l))
 		}
 	}
-	for _, l := range narrow.stop() {
+	for _, l := range told {
 		if l.Type == "transition" && l.PeerPort != fencePort {
 			got = append(got, summary(l))
 		}
@@ -56,10 +83,10 @@ func summary(l line) string {
 }
 
 // crowd is several processes that do what processes do to each other's sockets.
-func crowd(w *world) (server, client, heir *actor, story func(*world)) {
+func crowd(w *world) (server, client, heir *actor, story func()) {
 	server, client = w.pair()
 	heir = w.startActor("heir", 1)
-	return server, client, heir, func(*world) {
+	return server, client, heir, func() {
 		listener := server.listen(at(7000))
 		worker := server.fork("worker", 0, 0)
 		for i := range 4 {
@@ -80,143 +107,114 @@ func crowd(w *world) (server, client, heir *actor, story func(*world)) {
 }
 
 // --pid: a record is kept for the owner that it names, and for nothing else.
-func TestThePIDFilterKeepsWhatIsThatProcesss(t *testing.T) {
-	for _, whose := range []string{"server", "client", "heir"} {
-		t.Run(whose, func(t *testing.T) {
-			var a *actor
-			var story func(*world)
-			filtered(t, func(w *world) options {
-				var server, client, heir *actor
-				server, client, heir, story = crowd(w)
-				a = map[string]*actor{"server": server, "client": client, "heir": heir}[whose]
-				o := in(w.n)
-				o.Filter.PIDs = []uint32{uint32(a.pid)}
-				return o
-			}, func(w *world) { story(w) }, func(l line) bool { return l.PID != nil && int(*l.PID) == a.pid })
-		})
+func pidFilters(actors ...*actor) (cases []filterCase) {
+	for _, a := range actors {
+		cases = append(cases, filterCase{"pid of " + a.name(), filter.Filter{PIDs: []uint32{uint32(a.pid)}}, isOf(a)})
 	}
+	return cases
+}
+
+func isOf(a *actor) func(l line) bool {
+	return func(l line) bool { return l.PID != nil && int(*l.PID) == a.pid }
 }
 
 // --comm: by the name that the record has.
-func TestTheCommFilterKeepsWhatIsUnderThatName(t *testing.T) {
+func commFilters() (cases []filterCase) {
 	for _, names := range [][]string{{"a-client"}, {"new-name"}, {"worker", "heir"}} {
-		t.Run(strings.Join(names, " "), func(t *testing.T) {
-			var story func(*world)
-			filtered(t, func(w *world) options {
-				_, _, _, story = crowd(w)
-				o := in(w.n)
-				o.Filter.Comms = names
-				return o
-			}, func(w *world) { story(w) }, func(l line) bool { return slices.Contains(names, l.Comm) })
-		})
+		cases = append(cases, filterCase{"comm " + strings.Join(names, " "), filter.Filter{Comms: names},
+			func(l line) bool { return slices.Contains(names, l.Comm) }})
 	}
+	return cases
 }
 
 // --role, alone and with --pid.
-func TestTheRoleFilterKeepsThatSide(t *testing.T) {
-	requireFeature(t, probe.SocketStorage)
-	for _, role := range []tcp.Role{tcp.RoleClient, tcp.RoleServer, tcp.RoleListener} {
-		for _, withPID := range []bool{false, true} {
-			t.Run(fmt.Sprintf("%v, with pid %v", role, withPID), func(t *testing.T) {
-				var a *actor
-				var story func(*world)
-				filtered(t, func(w *world) options {
-					var server, client *actor
-					server, client, _, story = crowd(w)
-					a = server
-					if role == tcp.RoleClient {
-						a = client
-					}
-					o := in(w.n)
-					o.Filter.Roles = []tcp.Role{role}
-					if withPID {
-						o.Filter.PIDs = []uint32{uint32(a.pid)}
-					}
-					return o
-				}, func(w *world) { story(w) }, func(l line) bool {
-					return l.Role == role.String() && (!withPID || l.PID != nil && int(*l.PID) == a.pid)
-				})
-			})
-		}
+func roleFilters(server, client *actor) (cases []filterCase) {
+	for role, a := range map[tcp.Role]*actor{tcp.RoleClient: client, tcp.RoleServer: server, tcp.RoleListener: server} {
+		is := func(l line) bool { return l.Role == role.String() }
+		alone := filter.Filter{Roles: []tcp.Role{role}}
+		withPID := filter.Filter{Roles: []tcp.Role{role}, PIDs: []uint32{uint32(a.pid)}}
+		cases = append(cases, filterCase{fmt.Sprintf("role %v", role), alone, is},
+			filterCase{fmt.Sprintf("role %v with pid", role), withPID, func(l line) bool { return is(l) && isOf(a)(l) }})
 	}
+	return cases
 }
 
 // ExcludeSelf leaves out what the tracer's own process has, opened before the start
 // or after, and nothing of the process at the other end. What it has passed on is no
 // longer its own.
 func TestTheTracersOwnSocketsAreLeftOutAndNobodyElses(t *testing.T) {
-	for _, older := range []bool{false, true} {
-		t.Run(fmt.Sprintf("older than the tracer %v", older), func(t *testing.T) {
-			w := newWorld(t)
-			other := w.startActor("the-other", 1)
-			theirs := other.listen(at(7000))
-			o := in(w.n)
-			o.ExcludeSelf = true
-			var mine ownSockets
-			if !older {
-				w.trace(o)
-			}
-			mine = openOwn(w, other, theirs)
-			if older {
-				w.trace(o)
-			}
-			mine.use(other, theirs)
-			checkSelf(w, older)
+	older, younger := newSelfWorld(t), newSelfWorld(t)
+	older.openOwn()
+	o := options{Options: probe.Options{Ends: true, ExcludeSelf: true}}
+	o.Filter.Netns = []uint32{older.n.Inode(), younger.n.Inode()}
+	tr := startTracer(t, o)
+	older.watchBy(tr)
+	younger.watchBy(tr)
+	younger.openOwn()
+	older.use()
+	younger.use()
+	lines := tr.stop() // no fence: it would be the tracer's own
+	for name, w := range map[string]*selfWorld{"older than the tracer": older, "younger than the tracer": younger} {
+		t.Run(name, func(t *testing.T) {
+			w.t = t
+			w.checkSelf(lines, w == older)
 		})
 	}
 }
 
-// ownSockets are the test process's, whose process is the tracer's as well.
-type ownSockets struct {
+// selfWorld has sockets of the test's own process, which is the tracer's as well.
+type selfWorld struct {
+	*world
+	other            *actor
+	theirs           *sock // the other's listener
 	listener, client *lab.Socket
 	toListener       *sock // the other's, in the queue of the test's listener
 	toClient         *sock
 }
 
-func openOwn(w *world, other *actor, theirs *sock) ownSockets {
+func newSelfWorld(t *testing.T) *selfWorld {
+	t.Helper()
+	w := &selfWorld{world: newWorld(t)}
+	w.other = w.startActor("the-other", 1)
+	w.theirs = w.other.listen(at(7000))
+	return w
+}
+
+func (w *selfWorld) openOwn() {
 	w.t.Helper()
-	var mine ownSockets
-	mine.listener = w.n.Listen(at(7100))
-	mine.client = w.n.Dial(at(7000))
-	mine.toClient = other.accept(theirs)
-	mine.toListener = other.dial(at(7100))
-	return mine
+	w.listener = w.n.Listen(at(7100))
+	w.client = w.n.Dial(at(7000))
+	w.toClient = w.other.accept(w.theirs)
+	w.toListener = w.other.dial(at(7100))
 }
 
 // use makes every kind of transition of the test's own sockets.
-func (mine *ownSockets) use(other *actor, theirs *sock) {
-	accepted := mine.listener.Accept()
-	other.close(mine.toListener)
+func (w *selfWorld) use() {
+	accepted := w.listener.Accept()
+	w.other.close(w.toListener)
 	accepted.ReadEOF()
 	accepted.Close()
-	other.close(mine.toClient)
-	mine.client.ReadEOF()
-	mine.client.Close()
-	second := other.dial(at(7100))
-	again := mine.listener.Accept()
+	w.other.close(w.toClient)
+	w.client.ReadEOF()
+	w.client.Close()
+	second := w.other.dial(at(7100))
+	again := w.listener.Accept()
 	again.Close()
-	other.awaitState(second, lab.CloseWait)
-	other.close(second)
-	mine.listener.Close()
-	other.closeFD(other.fd(theirs))
-}
-
-func checkSelf(w *world, older bool) {
-	w.t.Helper()
+	w.other.awaitState(second, lab.CloseWait)
+	w.other.close(second)
+	w.listener.Close()
+	w.other.closeFD(w.other.fd(w.theirs))
 	w.n.Settle(0)
-	for _, lines := range w.collect() {
-		w.checkSelfLines(lines, older)
-	}
 }
 
-func (w *world) checkSelfLines(lines []line, older bool) {
+func (w *selfWorld) checkSelf(lines []line, older bool) {
 	t := w.t
 	t.Helper()
 	w.tr = w.watches[0].tr
 	remembers := w.has(probe.SocketStorage)
 	others := 0
 	for _, l := range lines {
-		if l.Type != "transition" {
+		if l.Type != "transition" || l.Netns != w.n.Inode() {
 			continue
 		}
 		if l.PID != nil && int(*l.PID) == unix.Getpid() {

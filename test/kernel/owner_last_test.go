@@ -11,9 +11,8 @@ import (
 // A socket whose sending side one process shut down, and which another one closes as
 // the last: from the first one's close on only the other is right, also for the
 // orphan that is left. Each case brings the socket into another state in between.
-func lastCloser(t *testing.T, older bool, reach func(shutter, peer *actor, c, to *sock)) {
-	t.Helper()
-	w := newWorld(t)
+func lastCloser(w *world, older bool, reach func(shutter, peer *actor, c, to *sock)) {
+	w.t.Helper()
 	shutter, peer := w.startActor("shutter", 1), w.startActor("peer", 1)
 	closer := w.startActor("closer", 1)
 	if !older {
@@ -24,7 +23,7 @@ func lastCloser(t *testing.T, older bool, reach func(shutter, peer *actor, c, to
 	to := peer.accept(listener)
 	reach(shutter, peer, c, to)
 	if older {
-		w.trace(in(w.n))
+		w.trace()
 	}
 	shutter.pass(c, closer, true)
 	closer.close(c)
@@ -66,16 +65,18 @@ var statesAtClose = map[string]func(shutter, peer *actor, c, to *sock){
 
 func TestWhoClosesASocketLastIsItsOwnerAndNotWhoShutItDownBefore(t *testing.T) {
 	for state, reach := range statesAtClose {
-		t.Run("in "+state, func(t *testing.T) { lastCloser(t, false, reach) })
+		t.Run("in "+state, func(t *testing.T) { lastCloser(newWorld(t), false, reach) })
 	}
 }
 
 // The same where the tracer came after the shutdown: the one that the scan found
 // has left.
-func TestWhoClosesAnOlderSocketLastIsItsOwnerAndNotWhoTheScanFound(t *testing.T) {
+func lastCloserCases() (cases []olderCase) {
 	for state, reach := range statesAtClose {
-		t.Run("in "+state, func(t *testing.T) { lastCloser(t, true, reach) })
+		cases = append(cases, olderCase{"who closes it last, and not who the scan found, in " + state,
+			func(w *world) { lastCloser(w, true, reach) }})
 	}
+	return cases
 }
 
 // A thread with a table of descriptors of its own opens a socket, passes it on and

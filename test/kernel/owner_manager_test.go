@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -56,8 +57,8 @@ func (th *thread) addSubflowEndpoint(addr netip.Addr) {
 
 // ip mptcp endpoint flush closes subflows of every connection of the namespace, in
 // its own process, which has none of them.
-func TestWhoTakesAnMPTCPEndpointAwayIsNotTheOwnerOfItsSubflows(t *testing.T) {
-	w := newWorld(t)
+func endpointTakenAway(w *world) {
+	t := w.t
 	w.requireMPTCP()
 	server, client := w.pair()
 	manager := w.startActor("path-manager", 1)
@@ -65,7 +66,7 @@ func TestWhoTakesAnMPTCPEndpointAwayIsNotTheOwnerOfItsSubflows(t *testing.T) {
 	listener := server.mptcpListen(unix.IPPROTO_MPTCP)
 	c := client.mptcpDial(unix.IPPROTO_MPTCP, mptcpFirst)
 	s := server.mptcpAccept(listener)
-	tr := startTracer(t, in(w.n))
+	w.trace()
 	exchange(client, c, server, s)
 	time.Sleep(300 * time.Millisecond) // a kernel thread makes the second subflow
 	from := now()
@@ -76,7 +77,7 @@ func TestWhoTakesAnMPTCPEndpointAwayIsNotTheOwnerOfItsSubflows(t *testing.T) {
 	server.close(listener)
 	w.n.Settle(0)
 	seen := 0
-	for _, l := range tr.stop() {
+	for _, l := range slices.Concat(w.collect()...) {
 		at := moment(l.Time.UnixNano())
 		if l.Type != "transition" || l.Netns != w.n.Inode() {
 			continue
@@ -99,8 +100,8 @@ func TestWhoAddsAnMPTCPEndpointIsNotTheOwnerOfItsSubflows(t *testing.T) {
 	w.requireMPTCP()
 	server, client := w.pair()
 	manager := w.startActor("path-manager", 1)
+	w.watch()
 	listener := server.mptcpListen(unix.IPPROTO_MPTCP)
-	tr := startTracer(t, in(w.n))
 	c := client.mptcpDial(unix.IPPROTO_MPTCP, mptcpFirst)
 	s := server.mptcpAccept(listener)
 	exchange(client, c, server, s)
@@ -111,7 +112,7 @@ func TestWhoAddsAnMPTCPEndpointIsNotTheOwnerOfItsSubflows(t *testing.T) {
 	server.close(listener)
 	w.n.Settle(0)
 	seen := 0
-	for _, l := range tr.stop() {
+	for _, l := range slices.Concat(w.collect()...) {
 		if l.Type != "transition" || l.LocalAddr != "127.0.0.2" {
 			continue
 		}
@@ -129,9 +130,14 @@ func TestWhoAddsAnMPTCPEndpointIsNotTheOwnerOfItsSubflows(t *testing.T) {
 func recordsOf(t *testing.T, story func(n *lab.Netns)) []line {
 	t.Helper()
 	requireFeature(t, probe.SocketCookie) // by which a record is its socket's
+	return toldOf(t, story)
+}
+
+func toldOf(t *testing.T, story func(n *lab.Netns)) []line {
+	t.Helper()
 	n := lab.NewNetns(t)
 	tr := sharedTracers(t)[0]
-	v := watch{tr, true, len(tr.since(0))}
+	v := watch{tr, true, tr.size()}
 	story(n)
 	n.Settle(0)
 	if err := fence(n); err != nil {

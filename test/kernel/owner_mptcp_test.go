@@ -106,25 +106,25 @@ func mptcpEnd(w *world, client *actor, c *sock, server *actor, s *sock, clientFi
 }
 
 // As with TCP: opened before the tracer came, found by its scan.
-func TestAnMPTCPConnectionOlderThanTheTracerIsItsProcesss(t *testing.T) {
+func olderMPTCPCases() (cases []olderCase) {
 	for _, sides := range mptcpSides {
-		t.Run(sides.name, func(t *testing.T) {
-			w := newWorld(t)
+		cases = append(cases, olderCase{"an MPTCP connection is its process's, MPTCP on " + sides.name, func(w *world) {
 			w.requireMPTCP()
 			server, client := w.pair()
 			listener := server.mptcpListen(sides.listenerSide)
 			c := client.mptcpDial(sides.clientSide, mptcpFirst)
 			s := server.mptcpAccept(listener)
 			exchange(client, c, server, s)
-			w.trace(in(w.n))
+			w.trace()
 			d := client.mptcpDial(sides.clientSide, mptcpFirst+1)
 			e := server.mptcpAccept(listener)
 			exchange(client, d, server, e)
 			mptcpEnd(w, client, d, server, e, true)
 			mptcpEnd(w, client, c, server, s, false)
 			w.finish()
-		})
+		}})
 	}
+	return append(cases, olderCase{"who takes an MPTCP endpoint away is not the owner of its subflows", endpointTakenAway})
 }
 
 // The MPTCP socket goes to another process; its opener has closed its own and must

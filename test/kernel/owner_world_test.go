@@ -102,6 +102,9 @@ type world struct {
 	score   score
 
 	cgroupDirs []string
+
+	gathering *gathering // of a case that waits for others
+	arrive    func()
 }
 
 // newWorld makes a namespace; the tracer comes with trace.
@@ -133,16 +136,16 @@ func (w *world) watch() {
 		w.t.Fatal("the test is wrong: a shared tracer is older than any socket")
 	}
 	for _, tr := range sharedTracers(w.t) {
-		w.watches = append(w.watches, &watch{tr, true, len(tr.since(0))})
+		w.watches = append(w.watches, &watch{tr, true, tr.size()})
 	}
 	w.traced = now()
 }
 
-// trace starts a tracer of the case's own. One is enough: what the accept hook finds
-// is the same then as with a shared one.
-func (w *world) trace(o options) {
+// watchBy is for a tracer that has just been started, for this case and others. One
+// is enough: what the accept hook finds is the same then as with those of watch.
+func (w *world) watchBy(tr *tracer) {
 	w.t.Helper()
-	w.watches = append(w.watches, &watch{tr: startTracer(w.t, o)})
+	w.watches = append(w.watches, &watch{tr: tr, shared: true})
 	w.traced = now()
 	for _, s := range w.socks {
 		s.beforeTracing = true
@@ -191,7 +194,7 @@ func (w *world) stepped(a *actor, from, until moment) {
 	w.t.Helper()
 	w.steps = append(w.steps, step{a, from, until})
 	w.reconcile(from, until)
-	w.verify()
+	w.verify(a)
 	for now() < until+3*clockSlack {
 		time.Sleep(time.Duration(clockSlack))
 	}
@@ -213,10 +216,10 @@ func (w *world) reconcile(from, until moment) {
 	}
 }
 
-// verify holds the tables against the kernel's.
-func (w *world) verify() {
+// verify holds the tables against the kernel's: after a step, of who made it.
+func (w *world) verify(actors ...*actor) {
 	w.t.Helper()
-	for _, a := range w.actors {
+	for _, a := range actors {
 		if a.died != 0 {
 			continue
 		}
@@ -239,6 +242,9 @@ func (w *world) openInodes(a *actor) map[string]bool {
 	}
 	open := map[string]bool{}
 	for _, e := range entries {
+		if fd, _ := strconv.Atoi(e.Name()); fd <= a.noSocketsTo {
+			continue
+		}
 		if target, err := os.Readlink(dir + "/" + e.Name()); err == nil {
 			open[target] = true
 		}

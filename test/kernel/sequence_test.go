@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
@@ -33,16 +32,57 @@ func (s *story) of(lines []line) []line {
 	}
 	const firstEphemeral = 32768
 	maps.DeleteFunc(ports, func(port uint16, _ bool) bool { return port == 0 || port >= firstEphemeral })
-	return slices.DeleteFunc(slices.Clone(lines), func(l line) bool {
-		return l.Netns != s.netns || !ports[l.LocalPort] && !ports[l.PeerPort]
-	})
+	var mine []line
+	for _, l := range lines {
+		if l.Netns == s.netns && (ports[l.LocalPort] || ports[l.PeerPort]) {
+			mine = append(mine, l)
+		}
+	}
+	return mine
 }
 
-// playAll plays every scenario in every family, some at a time, since most of
-// them wait for the kernel's timers.
-func playAll(t *testing.T) []story {
+// played is every scenario in every family, played once for all tests, and what each
+// of the shared tracers says of them.
+var played struct {
+	stories []story
+	told    [][]line
+}
+
+func playAll(t *testing.T) (stories []story, told [][]line) {
 	t.Helper()
-	var stories []story
+	if played.told != nil {
+		return played.stories, played.told
+	}
+	last := lab.NewNetns(t)
+	var watches []watch
+	for _, tr := range sharedTracers(t) {
+		watches = append(watches, watch{tr, true, tr.size()})
+	}
+	stories = playScenarios(t)
+	if err := fence(last); err != nil {
+		t.Fatal(err)
+	}
+	var inodes []uint32
+	for _, s := range stories {
+		inodes = append(inodes, s.netns)
+	}
+	for _, v := range watches {
+		if err := v.tr.awaitFence(last, v.from); err != nil {
+			t.Fatal(err)
+		}
+		lines, err := parseLines(linesOf(v.tr.since(v.from), inodes...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		told = append(told, lines)
+	}
+	played.stories, played.told = stories, told
+	return stories, told
+}
+
+// playScenarios plays some at a time, since most of them wait for the kernel's timers.
+func playScenarios(t *testing.T) (stories []story) {
+	t.Helper()
 	var mu sync.Mutex
 	t.Run("play", func(t *testing.T) {
 		for _, s := range lab.Scenarios {
@@ -62,16 +102,11 @@ func playAll(t *testing.T) []story {
 }
 
 func TestEveryConnectionIsToldFromItsFirstTransitionToItsLast(t *testing.T) {
-	tracers := startVariants(t, options{Options: probe.Options{Ends: true}})
-	stories := playAll(t)
-	var told [][]line
-	for _, tr := range tracers {
-		told = append(told, tr.stop())
-	}
+	stories, told := playAll(t)
 	for _, s := range stories {
 		t.Run(fmt.Sprintf("%s %v", s.name, s.family), func(t *testing.T) {
 			for _, lines := range told {
-				checkStory(t, s, s.of(ofType(lines, "transition")))
+				checkStory(t, s, ofType(s.of(lines), "transition"))
 			}
 		})
 	}
@@ -220,25 +255,24 @@ func checkTimes(t *testing.T, lines []line) {
 
 // The zone of a link-local address is a device of its namespace, and is not told.
 func TestALinkLocalAddressIsToldWithoutItsZone(t *testing.T) {
-	n := lab.NewNetns(t)
-	tr := startTracer(t, in(n))
 	const bare, loopback = "fe80::1", "%1"
-	n.AddAddr(netip.MustParseAddr(bare))
-	at := netip.AddrPortFrom(netip.MustParseAddr(bare+loopback), 7100)
-	listener := n.Listen(at)
-	client := n.Dial(at)
-	child := listener.Accept()
-	client.Close()
-	child.ReadEOF()
-	child.Close()
-	n.Settle(1)
-	told := ofType(tr.stop(), "transition")
+	told := ofType(toldOf(t, func(n *lab.Netns) {
+		n.AddAddr(netip.MustParseAddr(bare))
+		at := netip.AddrPortFrom(netip.MustParseAddr(bare+loopback), 7100)
+		listener := n.Listen(at)
+		client := n.Dial(at)
+		child := listener.Accept()
+		client.Close()
+		child.ReadEOF()
+		child.Close()
+		listener.Close()
+	}), "transition")
 	for _, l := range told {
 		if l.LocalAddr != bare && l.Old != "CLOSE" || l.PeerAddr != bare && l.Role != "listener" && l.Old != "LISTEN" {
 			t.Errorf("%s on both sides is wanted: %s", bare, l.raw)
 		}
 	}
-	if len(told) != 11 {
-		t.Errorf("%d transitions, want 11", len(told))
+	if len(told) != 12 {
+		t.Errorf("%d transitions, want 12", len(told))
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -58,20 +59,25 @@ func sharedTracers(t testing.TB) []*tracer {
 }
 
 // retireShared ends them: before a storm, which they would only slow down, and at
-// the end of all tests.
+// the end of all tests. Storms are in files called storm_*, which come last.
 func retireShared() error {
-	var errs []error
-	for _, tr := range shared {
-		_, err := tr.end()
-		errs = append(errs, err, tr.probe.Close(), tr.out.Close())
-	}
+	retired := shared
 	shared = nil
+	return retire(retired...)
+}
+
+func retire(tracers ...*tracer) error {
+	var errs []error
+	for _, tr := range tracers {
+		tr.cancel()
+		errs = append(errs, <-tr.done, tr.checkFrame(), tr.probe.Close(), tr.out.Close())
+	}
 	return errors.Join(errs...)
 }
 
 func TestMain(m *testing.M) {
 	status := m.Run()
-	if err := retireShared(); err != nil {
+	if err := errors.Join(retireShared(), retireStormTracer()); err != nil {
 		fmt.Fprintln(os.Stderr, "the tracers that tests shared:", err)
 		status = max(status, 1)
 	}
@@ -90,11 +96,24 @@ func (v *watch) lines(n *lab.Netns) ([]line, error) {
 	if !v.shared {
 		return v.tr.end()
 	}
-	if err := v.tr.awaitSince(v.from, func(text []byte) bool { return hasFence(n, text) }); err != nil {
+	if err := v.tr.awaitFence(n, v.from); err != nil {
 		return nil, err
 	}
-	lines, err := parseLines(v.tr.since(v.from))
-	return slices.DeleteFunc(lines, func(l line) bool { return l.Netns != n.Inode() || l.PeerPort == fencePort }), err
+	lines, err := parseLines(linesOf(v.tr.since(v.from), n.Inode()))
+	return slices.DeleteFunc(lines, func(l line) bool { return l.PeerPort == fencePort }), err
+}
+
+// linesOf are the namespaces'. To parse them all would take longer than the case.
+func linesOf(text []byte, inodes ...uint32) []byte {
+	var mine []byte
+	for l := range bytes.Lines(text) {
+		_, value, _ := bytes.Cut(l, []byte(`"netns":`))
+		digits, _, _ := bytes.Cut(value, []byte(","))
+		if inode, err := strconv.ParseUint(string(digits), 10, 32); err == nil && slices.Contains(inodes, uint32(inode)) {
+			mine = append(mine, l...)
+		}
+	}
+	return mine
 }
 
 const fencePort = 9
@@ -118,10 +137,9 @@ func fence(n *lab.Netns) error {
 }
 
 func hasFence(n *lab.Netns, text []byte) bool {
-	for l := range bytes.Lines(text) {
-		if bytes.Contains(l, fmt.Appendf(nil, `"netns":%d,`, n.Inode())) &&
-			bytes.Contains(l, fmt.Appendf(nil, `"peer_port":%d,`, fencePort)) &&
-			bytes.Contains(l, []byte(`"new_state":"CLOSE"`)) {
+	port := fmt.Appendf(nil, `"peer_port":%d,`, fencePort)
+	for l := range bytes.Lines(linesOf(text, n.Inode())) {
+		if bytes.Contains(l, port) && bytes.Contains(l, []byte(`"new_state":"CLOSE"`)) {
 			return true
 		}
 	}

@@ -5,13 +5,17 @@
 package kernel_test
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -140,20 +144,39 @@ func launch(o options) (*tracer, error) {
 // await waits until what has been written so far is as wanted.
 func (tr *tracer) await(wanted func(text string) bool) {
 	tr.t.Helper()
-	if err := tr.awaitSince(0, func(text []byte) bool { return wanted(string(text)) }); err != nil {
+	if err := poll(func() bool { return wanted(string(tr.since(0))) }); err != nil {
 		tr.t.Error(err)
 	}
 }
 
-// awaitSince looks at the output from an offset on.
-func (tr *tracer) awaitSince(offset int, wanted func(text []byte) bool) error {
+// awaitFence looks for it from an offset of the output on.
+func (tr *tracer) awaitFence(n *lab.Netns, offset int) error {
+	return poll(func() bool {
+		text := tr.since(offset)
+		offset += len(text)
+		return hasFence(n, text)
+	})
+}
+
+func poll(done func() bool) error {
 	const patience = 30 * time.Second
 	for began := time.Now(); time.Since(began) < patience; time.Sleep(10 * time.Millisecond) {
-		if wanted(tr.since(offset)) {
+		if done() {
 			return nil
 		}
 	}
 	return fmt.Errorf("what was awaited has not been told within %v", patience)
+}
+
+// size is how much has been written so far: whole lines.
+func (tr *tracer) size() int {
+	info, err := tr.out.Stat()
+	if err != nil {
+		panic(err)
+	}
+	const longerThanALine = 8192
+	begin := max(0, int(info.Size())-longerThanALine)
+	return begin + len(tr.since(begin))
 }
 
 // since is the whole lines so far, from an offset on.
@@ -260,7 +283,7 @@ func (tr *tracer) end() ([]line, error) {
 	if err != nil {
 		return nil, err
 	}
-	return lines, checkFrame(lines)
+	return lines, tr.checkFrame()
 }
 
 func parseLines(text []byte) ([]line, error) {
@@ -275,17 +298,28 @@ func parseLines(text []byte) ([]line, error) {
 	return lines, nil
 }
 
-// checkFrame holds what is true of every stream.
-func checkFrame(lines []line) error {
-	if len(lines) < 2 || lines[0].Type != "start" || lines[len(lines)-1].Type != "stop" {
-		return fmt.Errorf("the stream does not run from start to stop: %d records", len(lines))
-	}
-	for i, l := range lines {
-		if l.Seq != uint64(i+1) {
-			return fmt.Errorf("record %d has seq %d", i+1, l.Seq)
+// checkFrame holds what is true of every stream. It may be long: a tracer of all
+// namespaces of a busy host.
+func (tr *tracer) checkFrame() error {
+	scanner := bufio.NewScanner(io.NewSectionReader(tr.out, 0, math.MaxInt64))
+	var count uint64
+	var s line
+	for ; scanner.Scan(); count++ {
+		s.raw = scanner.Text()
+		s.Type, s.Seq = headOf(s.raw)
+		if s.Seq != count+1 || (s.Type == "start") != (count == 0) {
+			return fmt.Errorf("record %d is not that: %s", count+1, s.raw)
 		}
 	}
-	s := lines[len(lines)-1]
+	if err := scanner.Err(); err != nil {
+		return fmt.Errorf("read the stream: %w", err)
+	}
+	if s.Type != "stop" {
+		return fmt.Errorf("the stream does not run from start to stop: %d records", count)
+	}
+	if err := json.Unmarshal([]byte(s.raw), &s); err != nil {
+		return fmt.Errorf("line is no JSON: %w\n%s", err, s.raw)
+	}
 	if lost := s.LostRingFull + s.LostRingBusy + s.LostReentry; s.Seen != s.Filtered+lost+s.Held+s.Read ||
 		s.Read != s.Written+s.Dropped || s.Fired != s.Entered+s.Missed || s.Seen != s.Fired-s.OtherProtocol {
 		return fmt.Errorf("the numbers do not add up: %s", s.raw)
@@ -293,10 +327,26 @@ func checkFrame(lines []line) error {
 	return nil
 }
 
+// headOf is what all records begin with.
+func headOf(raw string) (recordType string, seq uint64) {
+	_, rest, _ := strings.Cut(raw, `{"type":"`)
+	recordType, rest, _ = strings.Cut(rest, `"`)
+	_, rest, _ = strings.Cut(rest, `"seq":`)
+	digits, _, _ := strings.Cut(rest, ",")
+	seq, _ = strconv.ParseUint(digits, 10, 64)
+	return recordType, seq
+}
+
 func countType(text, recordType string) int {
 	return strings.Count(text, `{"type":"`+recordType+`",`)
 }
 
 func ofType(lines []line, recordType string) []line {
-	return slices.DeleteFunc(slices.Clone(lines), func(l line) bool { return l.Type != recordType })
+	var some []line
+	for _, l := range lines {
+		if l.Type == recordType {
+			some = append(some, l)
+		}
+	}
+	return some
 }

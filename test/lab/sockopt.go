@@ -118,6 +118,9 @@ func (n *Netns) awaitWithin(limit time.Duration, what string, done func() bool) 
 	deadline := time.Now().Add(limit)
 	// Looking costs: who waits for a timer of the kernel's looks ever more seldom.
 	pause, longest := 200*time.Microsecond, 5*time.Millisecond
+	if limit > patience {
+		longest = 100 * time.Millisecond
+	}
 	for ; !done(); pause = min(pause*5/4, longest) {
 		if time.Now().After(deadline) {
 			n.t.Fatalf("no %s after %v", what, limit)

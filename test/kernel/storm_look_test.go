@@ -90,7 +90,7 @@ func TestWhoOpenedSocketsAndOnlyLooksAtThemNowIsNotTheirOwner(t *testing.T) {
 	server.close(listener)
 	w.n.Settle(0)
 	named := map[string]int{}
-	for _, l := range ofType(w.tr.stop(), "transition") {
+	for _, l := range ofType(w.collect()[0], "transition") {
 		if l.Role != "client" || l.Old == "CLOSE" || l.Old == "SYN_SENT" {
 			continue
 		}

@@ -89,7 +89,7 @@ func TestWhoReadsAProcesssDescriptorsIsNotTheOwnerOfWhatItCloses(t *testing.T) {
 	st.server.close(listener)
 	w.n.Settle(0)
 	// Which of the two closes is chance; of what the reader closed nobody is the owner.
-	all, known, wrong, named := st.tally(w, w.tr.stop())
+	all, known, wrong, named := st.tally(w, w.collect()[0])
 	t.Logf("%d transitions, %d with an owner, %d wrong%s", all, known, wrong, named)
 }
 
@@ -131,7 +131,7 @@ func TestAnErrorThatIsTakenAtOnceMakesNobodyTheOwner(t *testing.T) {
 			w.n.Settle(0)
 			ended, taken, wrong := 0, 0, 0
 			want := map[string]string{"destroyed": "abort", "reset by the peer": "reset_received"}[how]
-			for _, l := range w.tr.stop() {
+			for _, l := range w.collect()[0] {
 				if !mine[l.Conn] || l.Type != "connection" {
 					continue
 				}

@@ -1,6 +1,7 @@
 package kernel_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -26,7 +27,7 @@ func TestInAStormEachSocketsTransitionsStandInTheirOrder(t *testing.T) {
 
 func orderOfAStorm(t *testing.T) (problems []string) {
 	t.Helper()
-	if err := retireShared(); err != nil {
+	if err := errors.Join(retireShared(), retireStormTracer()); err != nil {
 		t.Error(err)
 	}
 	n := lab.NewNetns(t)

@@ -1,6 +1,7 @@
 package kernel_test
 
 import (
+	"net/netip"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -11,6 +12,7 @@ import (
 // What connection says of retransmissions and of the round trip is what TCP_INFO said
 // right before the socket went: it goes by a reset, which changes neither.
 func TestRetransmitsAndTheRoundTripAreThoseOfTCPInfo(t *testing.T) {
+	sharedTracers(t) // before the cases run side by side
 	for _, row := range []struct {
 		name  string
 		least uint32 // retransmissions, by the test's own doing
@@ -45,21 +47,24 @@ func TestRetransmitsAndTheRoundTripAreThoseOfTCPInfo(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
-			n := lab.NewNetns(t)
-			tr := startTracer(t, in(n))
-			c := &talk{n: n, listener: n.Listen(lab.V4.At(7100)), client: n.Socket(lab.V4.Loopback())}
-			row.lose(c)
-			c.awaitQuiet()
-			info, local := c.client.Info(), c.client.Addr()
-			c.client.SetLinger(0)
-			c.client.Close()
-			c.child.Await(lab.Close)
-			n.Settle(2) // the listener, and the child that the test has open
+			var info *unix.TCPInfo
+			var local netip.AddrPort
+			lines := toldOf(t, func(n *lab.Netns) {
+				c := &talk{n: n, listener: n.Listen(lab.V4.At(7100)), client: n.Socket(lab.V4.Loopback())}
+				row.lose(c)
+				c.awaitQuiet()
+				info, local = c.client.Info(), c.client.Addr()
+				c.client.SetLinger(0)
+				c.client.Close()
+				c.child.Await(lab.Close)
+				c.child.Close()
+				c.listener.Close()
+			})
 			if info.Total_retrans < row.least {
 				t.Fatalf("the test is wrong: %d retransmissions, not %d", info.Total_retrans, row.least)
 			}
 			told := 0
-			for _, l := range ofType(tr.stop(), "connection") {
+			for _, l := range ofType(lines, "connection") {
 				if l.LocalPort != local.Port() {
 					continue
 				}

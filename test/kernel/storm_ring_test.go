@@ -1,6 +1,7 @@
 package kernel_test
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/tcpshift/tcpshift/test/lab"
@@ -22,7 +23,7 @@ func TestAFullRingIsAccountedForToTheLastTransition(t *testing.T) {
 func overflow(t *testing.T) (problems []string) {
 	t.Helper()
 	const connections, workers, smallest = 2000, 2, 64 << 10
-	if err := retireShared(); err != nil {
+	if err := errors.Join(retireShared(), retireStormTracer()); err != nil {
 		t.Error(err)
 	}
 	n := lab.NewNetns(t)
