@@ -23,7 +23,7 @@ type machine struct {
 // An emulated "rep movsb" copies byte by byte, so the kernel is told that it is slow;
 // a younger processor on arm64 has more that costs. Each saves a third of the time.
 var machines = map[string]machine{
-	"amd64": {"qemu-system-x86_64", "qemu-system-x86", []string{"-M", "pc", "-cpu", "max,erms=off,fsrm=off"},
+	"amd64": {"qemu-system-x86_64", "qemu-system-x86", []string{"-M", "pc", "-cpu", "Nehalem"},
 		"console=ttyS0 reboot=t tsc=reliable no_timer_check"},
 	"arm64": {"qemu-system-aarch64", "qemu-system-arm", []string{"-M", "virt", "-cpu", "cortex-a76"},
 		"console=ttyAMA0"},
@@ -32,7 +32,7 @@ var machines = map[string]machine{
 // command is QEMU's command line for a guest.
 func (m machine) command(k kernel, initramfs string, cpus int, words []string) []string {
 	arguments := []string{
-		"-accel", "tcg", "-smp", strconv.Itoa(cpus), "-m", "512",
+		"-accel", "tcg", "-smp", strconv.Itoa(cpus), "-m", "768",
 		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot", "-net", "none",
 		"-kernel", k.path, "-initrd", initramfs,
 		"-append", m.kernel + " quiet loglevel=1 panic=-1 oops=panic mitigations=off rdinit=/init -- " + strings.Join(words, " "),

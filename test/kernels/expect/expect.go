@@ -30,6 +30,9 @@ const (
 	OwnTable       = "own_table"      // no feature: a network namespace with a hash table of its own, since 6.1
 )
 
+// OnlyWaits is a test that does nothing for a minute: guests run it beside the others.
+const OnlyWaits = "TestATimeWaitLeftAloneLastsAMinute"
+
 // Row is one kernel on one architecture.
 type Row struct {
 	Line     string // such as 6.12

@@ -4,8 +4,10 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"strconv"
@@ -51,15 +53,37 @@ func run(runs []guest.Run) (status int, err error) {
 		return 0, err
 	}
 	say(guest.Booted, release())
-	for _, r := range runs {
+	// All at the same time; one after the other on the console.
+	results := make([]chan result, len(runs))
+	for i, r := range runs[1:] {
+		results[i+1] = make(chan result, 1)
+		go func() {
+			var kept bytes.Buffer
+			exit, err := runTests(r, &kept)
+			results[i+1] <- result{exit, err, kept.Bytes()}
+		}()
+	}
+	for i, r := range runs {
 		say(guest.Running, strings.Join(r.Env, " "))
-		exit, err := runTests(r)
-		if err != nil {
-			return 0, err
+		var now result
+		if i == 0 {
+			now.status, now.err = runTests(r, os.Stdout)
+		} else {
+			now = <-results[i]
+			os.Stdout.Write(now.output)
 		}
-		status = max(status, exit)
+		if now.err != nil {
+			return 0, now.err
+		}
+		status = max(status, now.status)
 	}
 	return status, nil
+}
+
+type result struct {
+	status int
+	err    error
+	output []byte
 }
 
 // mounts are in an order in which each finds its place.
@@ -93,14 +117,14 @@ func release() string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-func runTests(r guest.Run) (status int, err error) {
+func runTests(r guest.Run, output io.Writer) (status int, err error) {
 	tests := exec.Command(guest.TestBinary, r.Arguments...)
 	tests.Env = append(os.Environ(), r.Env...)
 	tests.Dir = "/tmp"
-	tests.Stdout, tests.Stderr = os.Stdout, os.Stdout
+	tests.Stdout, tests.Stderr = output, output
 	err = tests.Run()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		fmt.Println("init: the tests:", err)
+		fmt.Fprintln(output, "init: the tests:", err)
 		return max(exit.ExitCode(), 1), nil // -1: killed
 	}
 	return 0, err
