@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
@@ -64,7 +65,22 @@ func configure(opts Options, features Features, programs []string, types *btf.Ca
 		programs = append(slices.Clone(programs), timeWaitEndPrograms...)
 	}
 	leaveOut(spec, features, programs)
+	for _, program := range spec.Programs {
+		dropMissingCalls(program.Instructions, types)
+	}
 	return spec, nil
+}
+
+// dropMissingCalls takes out the calls of functions that this kernel does not have,
+// all of them behind a constant that says so. The library would look for each of them
+// in every module and through all that anybody has loaded.
+func dropMissingCalls(instructions asm.Instructions, types *btf.Cache) {
+	for i := range instructions {
+		call := &instructions[i]
+		if call.IsKfuncCall() && !hasFunction(types, call.Reference()) {
+			*call = asm.Mov.Imm(asm.R0, 0).WithSource(call.Source())
+		}
+	}
 }
 
 // timeWaitsWatched is how many TIME_WAITs can be followed to their ends at a time, in

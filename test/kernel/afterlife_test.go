@@ -121,6 +121,7 @@ func checkAfterlives(t *testing.T, ways []way) {
 	o := options{Options: probe.Options{TimeWaitEnds: true}}
 	o.Filter.Ports = []filter.PortRange{{First: lab.FirstFreshPort, Last: lab.LastFreshPort}}
 	tr := startTracer(t, o)
+	checkInstructions(t, tr)
 	var ended []*afterlife
 	var mu sync.Mutex
 	t.Run("end", func(t *testing.T) {

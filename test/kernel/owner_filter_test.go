@@ -44,6 +44,7 @@ func TestAFilterKeepsWhatItNamesAndNothingElse(t *testing.T) {
 			if len(c.filter.Roles) > 0 {
 				requireFeature(t, probe.SocketStorage)
 			}
+			checkInstructions(t, narrow[i])
 			c.check(t, all, narrow[i].stop())
 		})
 	}
