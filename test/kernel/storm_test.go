@@ -130,6 +130,7 @@ func tellStorms(t *testing.T, cases []stormCase) (problems [][]string) {
 	lines := tr.stop()
 	stop := lines[len(lines)-1]
 	lost := stop.LostRingFull + stop.LostRingBusy + stop.LostReentry
+	t.Logf("the first program missed %d", stop.Missed)
 	var ofAll []string
 	if lost > mayLose(t, stop.Fired) {
 		ofAll = append(ofAll, fmt.Sprintf("lost %d: %s", lost, stop.raw))
@@ -139,6 +140,7 @@ func tellStorms(t *testing.T, cases []stormCase) (problems [][]string) {
 		s := tally(lines, blown[i].n)
 		happened += blown[i].transitions(s)
 		told += s.count("")
+		t.Logf("%v %v: told %v", blown[i].end, blown[i].family, s)
 		problems = append(problems, s.compare(blown[i].transitions(s), blown[i].kernel, lost))
 	}
 	ofAll = append(ofAll, miscount("transitions of all storms, with those lost", told+lost, happened)...)
