@@ -20,8 +20,8 @@ import (
 )
 
 // configure sets the constants of bpf/config.h and the sizes of the maps.
-func configure(opts Options, features Features, programs []string, types *btf.Cache) (*ebpf.CollectionSpec, error) {
-	spec, err := bpfobj.LoadProbe()
+func configure(opts Options, features Features, programs []string, kernel *Kernel) (*ebpf.CollectionSpec, error) {
+	decoded, err := kernel.programs()
 	if err != nil {
 		return nil, fmt.Errorf("read embedded programs: %w", err)
 	}
@@ -29,6 +29,7 @@ func configure(opts Options, features Features, programs []string, types *btf.Ca
 	if err != nil {
 		return nil, err
 	}
+	spec, types := decoded.Copy(), kernel.types
 	plainReads := hasFunction(types, "bpf_rdonly_cast") // since 6.2
 	constants := map[string]any{
 		bpfobj.ProbeVarHasSocketStorage: features.has(SocketStorage),

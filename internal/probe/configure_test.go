@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
@@ -111,7 +110,7 @@ func TestAMemberKeyIsAKindAndAValueWithZerosAfterIt(t *testing.T) {
 // configured is what the programs find in their constants.
 func configured(t *testing.T, opts Options, features Features) *ebpf.CollectionSpec {
 	t.Helper()
-	spec, err := configure(opts, features, tracePrograms, btf.NewCache())
+	spec, err := configure(opts, features, tracePrograms, NewKernel())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,17 +37,18 @@ type Options struct {
 }
 
 // Kernel is what this kernel has and gives: its types, decoded, and its features,
-// tried. To find that out takes longer than all the rest of Open; whoever opens
+// tried; and our programs, decoded. To find that out takes longer than all the rest of Open; whoever opens
 // several probes may keep it.
 type Kernel struct {
 	types    *btf.Cache
 	features func() Features
+	programs func() (*ebpf.CollectionSpec, error) // to be copied
 }
 
 // NewKernel has found out nothing yet: that comes with the first Open.
 func NewKernel() *Kernel {
 	types := btf.NewCache()
-	return &Kernel{types, sync.OnceValue(func() Features { return detectFeatures(types) })}
+	return &Kernel{types, sync.OnceValue(func() Features { return detectFeatures(types) }), sync.OnceValues(bpfobj.LoadProbe)}
 }
 
 // Features are those of [DetectFeatures].
@@ -81,17 +82,17 @@ func Open(opts Options) (*Probe, error) {
 		return nil, err
 	}
 	p := &Probe{features: kernel.Features().without(opts.Without)}
-	if err := p.open(opts, kernel.types); err != nil {
+	if err := p.open(opts, kernel); err != nil {
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil
 }
 
-func (p *Probe) open(opts Options, types *btf.Cache) error {
+func (p *Probe) open(opts Options, kernel *Kernel) error {
 	if opts.BufferSize == 0 {
 		opts.BufferSize = DefaultBufferSize
 	}
-	spec, err := configure(opts, p.features, tracePrograms, types)
+	spec, err := configure(opts, p.features, tracePrograms, kernel)
 	if err != nil {
 		return err
 	}
@@ -99,7 +100,7 @@ func (p *Probe) open(opts Options, types *btf.Cache) error {
 		return loadError(err)
 	}
 	if p.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
-		Cache: types, MapReplacements: map[string]*ebpf.Map{bpfobj.ProbeMapRings: p.rings.outer},
+		Cache: kernel.types, MapReplacements: map[string]*ebpf.Map{bpfobj.ProbeMapRings: p.rings.outer},
 	}); err != nil {
 		return loadError(err)
 	}

@@ -11,7 +11,6 @@ import (
 	"unsafe"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
@@ -24,16 +23,16 @@ import (
 // namespace's net.ipv4.tcp_keepalive_intvl, 0 where it is not known. The paths of
 // cgroups come as samples before the first socket that is in one.
 func Snapshot(namespaces []netns.Namespace, handle func(sample []byte, keepalive time.Duration) error) error {
-	types := btf.NewCache()
-	if err := checkHost(types); err != nil {
+	kernel := NewKernel()
+	if err := checkHost(kernel.types); err != nil {
 		return err
 	}
-	spec, err := configure(Options{BufferSize: DefaultBufferSize}, detectFeatures(types), snapshotPrograms, types)
+	spec, err := configure(Options{BufferSize: DefaultBufferSize}, kernel.Features(), snapshotPrograms, kernel)
 	if err != nil {
 		return err
 	}
 	s := &snapshot{handle: handle}
-	if s.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: types}); err != nil {
+	if s.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{Cache: kernel.types}); err != nil {
 		return loadError(err)
 	}
 	defer s.collection.Close()
