@@ -11,7 +11,6 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
-	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
@@ -67,7 +66,7 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	}
 	leaveOut(spec, features, programs)
 	for _, program := range spec.Programs {
-		dropMissingCalls(program.Instructions, types)
+		dropMissingCalls(program.Instructions, func(name string) bool { return hasFunction(types, name) })
 	}
 	return spec, nil
 }
@@ -75,10 +74,10 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 // dropMissingCalls takes out the calls of functions that this kernel does not have,
 // all of them behind a constant that says so. The library would look for each of them
 // in every module and through all that anybody has loaded.
-func dropMissingCalls(instructions asm.Instructions, types *btf.Cache) {
+func dropMissingCalls(instructions asm.Instructions, has func(name string) bool) {
 	for i := range instructions {
 		call := &instructions[i]
-		if call.IsKfuncCall() && !hasFunction(types, call.Reference()) {
+		if call.IsKfuncCall() && !has(call.Reference()) {
 			*call = asm.Mov.Imm(asm.R0, 0).WithSource(call.Source())
 		}
 	}

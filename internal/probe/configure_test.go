@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/rlimit"
 
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
@@ -338,5 +339,22 @@ func TestTheMembersAreInTheirMap(t *testing.T) {
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
 		t.Errorf("the map holds %q, want %q", got, want)
+	}
+}
+
+func TestCallsOfFunctionsThatTheKernelLacksAreTakenOut(t *testing.T) {
+	for _, has := range []bool{true, false} {
+		spec, err := bpfobj.LoadProbe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		program := spec.Programs[bpfobj.ProbeProgSetStateFirst].Instructions
+		size := len(program)
+		asked := map[string]bool{}
+		dropMissingCalls(program, func(name string) bool { asked[name] = true; return has })
+		left := slices.ContainsFunc(program, func(i asm.Instruction) bool { return i.IsKfuncCall() })
+		if left != has || len(program) != size || !asked["bpf_rdonly_cast"] {
+			t.Errorf("the kernel has them: %v; calls left: %v; asked for %v", has, left, asked)
+		}
 	}
 }

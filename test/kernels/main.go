@@ -72,7 +72,7 @@ func parseFlags() (*settings, error) {
 	flag.StringVar(&s.dir, "cache", ".cache", "where to keep kernels and consoles")
 	flag.IntVar(&s.lanes, "lanes", 2, "how many guests run side by side")
 	flag.IntVar(&s.guests.cpus, "cpus", 2, "processors of a guest")
-	flag.DurationVar(&s.guests.limit, "limit", 10*time.Minute, "how long a guest may take")
+	flag.DurationVar(&s.guests.limit, "limit", 20*time.Minute, "how long a guest may take")
 	flag.StringVar(&s.guests.pattern, "run", "", "only the tests that this pattern matches")
 	flag.StringVar(&s.doc, "doc", "", "write the document on kernels to this file, if all is well")
 	flag.BoolVar(&s.guests.verbose, "v", false, "show the consoles as they come")
