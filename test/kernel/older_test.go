@@ -59,20 +59,18 @@ func (w *world) trace() {
 func TestTheOwnersOfSocketsOlderThanTheTracerAreThoseThatStillHaveThem(t *testing.T) {
 	cases := slices.Concat(scanCases(), lastCloserCases(), olderMPTCPCases())
 	g := newGathering(len(cases))
-	t.Run("all", func(t *testing.T) {
-		var together sync.WaitGroup // t.Parallel would let no more go ahead than there are processors
-		for _, c := range cases {
-			together.Go(func() {
-				t.Run(c.name, func(t *testing.T) {
-					arrive := sync.OnceFunc(g.coming.Done)
-					defer arrive() // also if it fails before
-					w := newWorld(t)
-					w.gathering, w.arrive = g, arrive
-					c.story(w)
-				})
+	var together sync.WaitGroup // t.Parallel would let no more go ahead than there are processors
+	for _, c := range cases {
+		together.Go(func() {
+			arrive := sync.OnceFunc(g.coming.Done)
+			defer arrive() // also if it has failed before, or is not to run at all
+			t.Run(c.name, func(t *testing.T) {
+				w := newWorld(t)
+				w.gathering, w.arrive = g, arrive
+				c.story(w)
 			})
-		}
-		together.Wait()
-	})
+		})
+	}
+	together.Wait()
 	g.end(t)
 }
