@@ -80,8 +80,16 @@ func (th *thread) identify(s *sock, fd int) {
 	}
 }
 
+// atWork notes what takes a socket's lock and changes nothing by itself: a segment
+// that has come in meanwhile is then handled by this thread.
+func (th *thread) atWork() (done func()) {
+	from := now()
+	return func() { th.a.w.steps = append(th.a.w.steps, step{th.a, from, now()}) }
+}
+
 func (th *thread) getsockopt(fd, level, option, size int) []byte {
 	th.a.w.t.Helper()
+	defer th.atWork()()
 	o := th.order(unix.SYS_GETSOCKOPT)
 	value, length := o.put(make([]byte, size)), int32(size)
 	_, err := o.do(uintptr(fd), uintptr(level), uintptr(option), value, o.put(bytesOf(&length)))
@@ -91,6 +99,7 @@ func (th *thread) getsockopt(fd, level, option, size int) []byte {
 
 func (th *thread) setsockopt(s *sock, level, option int, value []byte) {
 	th.a.w.t.Helper()
+	defer th.atWork()()
 	o := th.order(unix.SYS_SETSOCKOPT)
 	_, err := o.do(th.a.fd(s), uintptr(level), uintptr(option), o.put(value), uintptr(len(value)))
 	th.a.w.must(th.a, unix.SYS_SETSOCKOPT, err)
@@ -309,6 +318,7 @@ func (th *thread) read(s *sock) string {
 // deaf makes the socket lose every segment that comes in; hear ends that.
 func (th *thread) deaf(s *sock) {
 	th.a.w.t.Helper()
+	defer th.atWork()()
 	o := th.order(unix.SYS_SETSOCKOPT)
 	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
 	program := struct {
