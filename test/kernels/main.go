@@ -113,7 +113,8 @@ func choose(what, some string, all []string) ([]string, error) {
 	return slices.DeleteFunc(slices.Clone(all), func(a string) bool { return !slices.Contains(wanted, a) }), nil
 }
 
-// runAll keeps some guests running side by side.
+// runAll keeps some guests running side by side. It begins with the last columns: those
+// of arm64 take longest, and what is short fills the end up.
 func (s *settings) runAll(initramfs map[string]string) []*outcome {
 	kernels := newCache(s.dir)
 	outcomes := make([]*outcome, len(s.columns))
@@ -126,7 +127,7 @@ func (s *settings) runAll(initramfs map[string]string) []*outcome {
 			}
 		})
 	}
-	for i, c := range s.columns {
+	for i, c := range slices.Backward(s.columns) {
 		outcomes[i] = &outcome{column: c}
 		next <- outcomes[i]
 	}
