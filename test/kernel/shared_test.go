@@ -32,16 +32,6 @@ func variants() [][]string {
 	return [][]string{nil}
 }
 
-// startVariants is for a test that wants tracers of its own.
-func startVariants(t testing.TB, o options) (tracers []*tracer) {
-	t.Helper()
-	for _, without := range variants() {
-		o.Without = without
-		tracers = append(tracers, startTracer(t, o))
-	}
-	return tracers
-}
-
 func sharedTracers(t testing.TB) []*tracer {
 	t.Helper()
 	lab.RequireRoot(t)

@@ -130,6 +130,9 @@ are those that the verifier walks, of every configuration that the tests load; m
 
 Run them yourself with ` + "`make test-kernels`" + `, or one of them with ` + "`make test-kernels KERNELS=6.12 ARCH=arm64`" + `.
 
+That a mistake shows was tried on 2026-11-22: without the check for a field that only Linux 6.13 and later have
+(` + "`f_ref` of `struct file`" + `), the six columns of 5.10, 6.1 and 6.12 failed, and the four of 6.18 and 7.1 did not.
+
 ## What you get on which kernel
 
 | |{{range .Lines}} {{.}} |{{end}}

@@ -70,7 +70,7 @@ func run(runs []guest.Run) (status int, err error) {
 			now.status, now.err = runTests(r, os.Stdout)
 		} else {
 			now = <-results[i]
-			os.Stdout.Write(now.output)
+			_, _ = os.Stdout.Write(now.output)
 		}
 		if now.err != nil {
 			return 0, now.err
