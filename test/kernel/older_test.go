@@ -16,8 +16,10 @@ type olderCase struct {
 }
 
 // A gathering starts one tracer for many cases, when all of them have their sockets:
-// to start one for each takes longer than all else that they do.
+// to start one for each takes longer than all else that they do. The cases go on one
+// at a time: each waits a lot, and looks often.
 type gathering struct {
+	turn   sync.Mutex
 	coming sync.WaitGroup // those that are not ready yet
 	launch func() (*tracer, error)
 }
@@ -46,9 +48,12 @@ func (g *gathering) end(t *testing.T) {
 // trace waits for the other cases and for the tracer.
 func (w *world) trace() {
 	w.t.Helper()
+	g := w.gathering
 	w.arrive()
-	w.gathering.coming.Wait()
-	tr, err := w.gathering.launch()
+	g.turn.Unlock()
+	g.coming.Wait()
+	g.turn.Lock()
+	tr, err := g.launch()
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -65,6 +70,8 @@ func TestTheOwnersOfSocketsOlderThanTheTracerAreThoseThatStillHaveThem(t *testin
 			arrive := sync.OnceFunc(g.coming.Done)
 			defer arrive() // also if it has failed before, or is not to run at all
 			t.Run(c.name, func(t *testing.T) {
+				g.turn.Lock()
+				defer g.turn.Unlock()
 				w := newWorld(t)
 				w.gathering, w.arrive = g, arrive
 				c.story(w)
