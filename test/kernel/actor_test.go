@@ -44,6 +44,7 @@ const (
 
 type desk struct {
 	orders, answers uintptr
+	forked          bool // barely: there is no Go runtime behind it any more
 	message         message
 }
 
@@ -99,7 +100,7 @@ func outOfTheWay(fd uintptr) uintptr {
 //go:norace
 func (d *desk) serve() {
 	d.hello()
-	for d.transfer(unix.SYS_READ, d.orders) {
+	for d.awaitOrder(); d.transfer(unix.SYS_READ, d.orders); d.awaitOrder() {
 		m := &d.message
 		if m.call >= opConnect {
 			m.result, m.errno = special(m)
@@ -108,7 +109,7 @@ func (d *desk) serve() {
 		}
 		if m.call == unix.SYS_CLONE3 && m.errno == 0 && m.result == 0 {
 			// In the child; the kernel has looked at two arguments only.
-			d.orders, d.answers = m.args[2], m.args[3]
+			d.orders, d.answers, d.forked = m.args[2], m.args[3], true
 			d.hello()
 			continue
 		}
@@ -128,6 +129,23 @@ func (d *desk) hello() {
 	m.args[helloOrders], m.args[helloAnswers] = d.orders, d.answers
 	m.errno = 0
 	d.transfer(unix.SYS_WRITE, d.answers)
+}
+
+// awaitOrder returns when there is an order, or at any time in a bare fork. Whoever
+// waits for long tells the runtime, which else looks after this thread a hundred times
+// a second: emulated, that takes a hundredth of a processor.
+//
+//go:nosplit
+//go:norace
+func (d *desk) awaitOrder() {
+	if d.forked {
+		return
+	}
+	ready, long := unix.PollFd{Fd: int32(d.orders), Events: unix.POLLIN}, unix.Timespec{Nsec: 20e6}
+	n, _, e := syscall.RawSyscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&ready)), 1, uintptr(unsafe.Pointer(&long)), 0, 0, 0)
+	if n == 0 && e == 0 {
+		_, _, _ = syscall.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(&ready)), 1, 0, 0, 0, 0)
+	}
 }
 
 //go:nosplit
