@@ -32,7 +32,7 @@ var machines = map[string]machine{
 // command is QEMU's command line for a guest.
 func (m machine) command(k kernel, initramfs string, cpus int, words []string) []string {
 	arguments := []string{
-		"-accel", "tcg", "-smp", strconv.Itoa(cpus), "-m", "768",
+		"-accel", "tcg", "-smp", strconv.Itoa(cpus), "-m", "1024",
 		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot", "-net", "none",
 		"-kernel", k.path, "-initrd", initramfs,
 		"-append", m.kernel + " quiet loglevel=1 panic=-1 oops=panic mitigations=off rdinit=/init -- " + strings.Join(words, " "),
