@@ -48,18 +48,18 @@ type (
 
 // Sample decodes one sample into e. It fails for a sample whose length is of no
 // event, or which is of another kind than its length says; e is then unchanged.
-// It allocates only for a cgroup's path.
+// It allocates only for a cgroup's path, and for a sample that lies where its type may not.
 func Sample(sample []byte, e *Event) error {
 	switch uintptr(len(sample)) {
 	case unsafe.Sizeof(wireTransition{}):
 		w := view[wireTransition](sample)
-		return decodeTransition(&w, Transition, e)
+		return decodeTransition(w, Transition, e)
 	case unsafe.Sizeof(wireEnd{}):
 		w := view[wireEnd](sample)
 		if err := decodeTransition(&w.Transition, End, e); err != nil {
 			return err
 		}
-		e.Connection = connection(&w, &e.Transition)
+		e.Connection = connection(w, &e.Transition)
 		return nil
 	case unsafe.Sizeof(wireSocket{}):
 		w := view[wireSocket](sample)
@@ -70,17 +70,22 @@ func Sample(sample []byte, e *Event) error {
 		return nil
 	case unsafe.Sizeof(wireCgroup{}):
 		w := view[wireCgroup](sample)
-		return decodeCgroup(&w, e)
+		return decodeCgroup(w, e)
 	}
 	return fmt.Errorf("decode: sample of %d bytes, want %d, %d, %d or %d: programs and decoder are of different builds",
 		len(sample), unsafe.Sizeof(wireTransition{}), unsafe.Sizeof(wireEnd{}),
 		unsafe.Sizeof(wireSocket{}), unsafe.Sizeof(wireCgroup{}))
 }
 
-// view copies, and so aligns: the sample may start anywhere. Its length has been checked.
-func view[T any](sample []byte) T {
-	var v T
-	copy(unsafe.Slice((*byte)(unsafe.Pointer(&v)), unsafe.Sizeof(v)), sample)
+// view is the sample itself where it lies as the type wants it, as in a ring buffer,
+// and a copy elsewhere. Its length has been checked.
+func view[T any](sample []byte) *T {
+	start := unsafe.Pointer(unsafe.SliceData(sample))
+	if uintptr(start)%unsafe.Alignof(*new(T)) == 0 {
+		return (*T)(start)
+	}
+	v := new(T)
+	copy(unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v)), sample)
 	return v
 }
 

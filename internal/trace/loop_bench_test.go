@@ -1,0 +1,107 @@
+package trace
+
+import (
+	"encoding/binary"
+	"testing"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/monotonic"
+	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/storm"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// engineWatch is detection without a host to ask.
+type engineWatch struct {
+	*storm.Engine
+	now time.Duration
+}
+
+func (w *engineWatch) Lost(count uint64)     { w.Engine.Lost(w.now, count) }
+func (w *engineWatch) Alerts() []storm.Alert { return w.Tick(w.now) }
+func (w *engineWatch) Finish() []storm.Alert { return nil }
+
+// connectionEvents are the ten events of a connection on a loopback, both ends, as a
+// storm of the lab has them. Those that alerts ask for are the marked ones.
+func connectionEvents(n uint64, at time.Duration, marked bool) (all [][]byte) {
+	for _, e := range []struct {
+		old, next tcp.State
+		role      tcp.Role
+		marked    bool
+	}{
+		{tcp.Close, tcp.SynSent, tcp.RoleClient, true},
+		{tcp.Listen, tcp.SynRecv, tcp.RoleServer, false},
+		{tcp.SynRecv, tcp.Established, tcp.RoleServer, false},
+		{tcp.SynSent, tcp.Established, tcp.RoleClient, false},
+		{tcp.Established, tcp.FinWait1, tcp.RoleClient, false},
+		{tcp.Established, tcp.CloseWait, tcp.RoleServer, true},
+		{tcp.FinWait1, tcp.FinWait2, tcp.RoleClient, false},
+		{tcp.CloseWait, tcp.LastAck, tcp.RoleServer, true},
+		{tcp.FinWait2, tcp.Close, tcp.RoleClient, true},
+		{tcp.LastAck, tcp.Close, tcp.RoleServer, false},
+	} {
+		if marked && !e.marked {
+			continue
+		}
+		size, kind := 112, byte(1)
+		if e.next == tcp.Close {
+			size, kind = 152, 2
+		}
+		b := event(size, kind, 2*n+uint64(e.role), e.old, e.next)
+		binary.NativeEndian.PutUint64(b[0:], uint64(at))
+		binary.NativeEndian.PutUint64(b[16:], 7) // its cgroup
+		binary.NativeEndian.PutUint64(b[24:], 12345+n)
+		b[104], b[105], b[106] = 0, byte(e.role), byte(tcp.PIDTask)
+		b[108] = 1 // timed
+		if e.old == tcp.FinWait2 {
+			b[104] = byte(tcp.TimeWait)
+		}
+		copy(b[32:], []byte{127, 0, 1, byte(1 + n%64)})
+		copy(b[48:], []byte{127, 0, 1, byte(1 + n%64)})
+		copy(b[64:], "storm")
+		binary.NativeEndian.PutUint32(b[88:], 1000)
+		ephemeral, service := b[96:], b[98:]
+		if e.role == tcp.RoleServer {
+			ephemeral, service = service, ephemeral
+		}
+		binary.NativeEndian.PutUint16(service, 7000)
+		if e.next != tcp.SynSent {
+			binary.NativeEndian.PutUint16(ephemeral, uint16(32768+n))
+		}
+		all = append(all, b)
+	}
+	return all
+}
+
+// benchmarkLoop lets connection after connection through the loop: all but reading
+// and writing.
+func benchmarkLoop(b *testing.B, only []string, marked bool) {
+	now := monotonic.Now()
+	w := &engineWatch{Engine: storm.New(storm.Config{}, now), now: now}
+	l := newLoop(Config{Sink: &discard{}, Encoder: record.NewNDJSON(nil), Watch: w, Only: only})
+	l.cgroups.Put(7, "/system.slice/storm.service")
+	w.Learn(now, 0, nil)
+	w.Seeded()
+	var events [4096][][]byte
+	for n := range events {
+		events[n] = connectionEvents(uint64(n), now, marked)
+	}
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		w.now = now + time.Duration(n)*15*time.Microsecond
+		for _, e := range events[n%len(events)] {
+			binary.NativeEndian.PutUint64(e, uint64(w.now))
+			if err := l.handle(e); err != nil {
+				b.Fatal(err)
+			}
+		}
+		if n%2000 == 0 {
+			l.alerts(w.Alerts())
+			l.buf = l.buf[:0]
+		}
+	}
+}
+
+// make profile tells the compiler what this spends its time on.
+func BenchmarkTrace(b *testing.B)  { benchmarkLoop(b, nil, false) }
+func BenchmarkAlerts(b *testing.B) { benchmarkLoop(b, []string{"alert"}, true) }
