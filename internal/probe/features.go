@@ -56,6 +56,7 @@ func DetectFeatures() Features {
 }
 
 func detectFeatures(types *btf.Cache) Features {
+	_ = allowMemory() // or each trial fails for the limit before 5.11; Open says that there is one
 	storage := trySocketStorage(types)
 	scan := storage
 	if scan == nil {

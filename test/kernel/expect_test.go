@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -96,6 +97,27 @@ func TestTheKernelGivesWhatTheTableSays(t *testing.T) {
 	}
 	if want := (probe.Layout{AcceptArguments: row.AcceptArguments, TableByNetns: row.TableByNetns}); layout != want {
 		t.Errorf("layout %+v, the table says %+v", layout, want)
+	}
+}
+
+// Before 5.11 what BPF takes counts as locked memory, of which a process may have little.
+func TestTheKernelGivesTheSameToAProcessThatMayLockNoMemory(t *testing.T) {
+	lab.RequireRoot(t)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command("/proc/self/exe", "-test.run=^TestTheKernelGivesWhatTheTableSays$", "-test.v")
+	none := unix.Rlimit{Cur: 0, Max: limit.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &none); err != nil {
+		t.Fatal(err)
+	}
+	out, err := child.CombinedOutput() // it inherits the limit
+	if e := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit); e != nil {
+		t.Fatal(e)
+	}
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestTheKernelGivesWhatTheTableSays") {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
 
