@@ -12,11 +12,13 @@ const (
 	// reserve is what may wait beyond a Queue's limit: room for what must not be
 	// lost. Where that is taken, too, Put waits.
 	reserve = 4 << 20
-	// spares is how many empty buffers are kept. Two change places while all is well.
-	spares = 4
-	// A disk on which a write has taken so long is written to in the background for a
-	// while: the next ones may take longer.
-	slow, rest = 10 * time.Millisecond, 10 * time.Second
+	// spares is how many empty buffers are kept, two megabytes of them. Two change places
+	// while all is well.
+	spares = 16
+	// A disk on which a write has taken so long, more than a busy CPU makes it wait, is
+	// written to in the background for a while: the next ones may take longer. The
+	// ring has room for some of them.
+	slow, rest = 100 * time.Millisecond, 10 * time.Second
 	// roomEvery is how often a full disk is tried again.
 	roomEvery = 200 * time.Millisecond
 	// patience is how long a reader may take at the end before somebody is told.
