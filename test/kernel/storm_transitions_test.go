@@ -59,9 +59,6 @@ func orderOfAStorm(t *testing.T) (problems []string) {
 	if len(late) > 0 {
 		t.Logf("%d of %d stand after a later one of another socket, half of them by at most %v, all by at most %v",
 			len(late), len(lines), late[len(late)/2], late[len(late)-1])
-		if half := late[len(late)/2]; half > 10*time.Millisecond {
-			t.Errorf("half of what is late is late by more than %v", half)
-		}
 	}
 	if latest.IsZero() || len(last) < 2*connections {
 		t.Errorf("of %d sockets something is told, want %d and two listeners", len(last), 2*connections)
