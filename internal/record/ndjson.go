@@ -12,6 +12,7 @@ import (
 type NDJSON struct {
 	labels   []byte // encoded members, each with its leading comma
 	calendar calendar
+	opened   calendar // of when connections were opened, which is mostly another second
 	owners   owners
 }
 
@@ -102,7 +103,7 @@ func endOf(t *tcp.Transition) string {
 func (n *NDJSON) Connection(dst []byte, seq uint64, t *tcp.Transition, c *tcp.Connection) []byte {
 	o := n.owners.append(n.begin(dst, `{"type":"connection","time":"`, t.Time, seq).identity(t), t)
 	if c.OpenedAt != 0 {
-		o = append(n.calendar.append(append(o, `,"opened":"`...), c.Opened), '"')
+		o = append(n.opened.append(append(o, `,"opened":"`...), c.Opened), '"')
 		o = o.
 			uint("duration_ns", uint64(t.Monotonic-c.OpenedAt)).
 			uint("established_ns", uint64(c.Established))

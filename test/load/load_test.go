@@ -1,15 +1,11 @@
 package load_test
 
 import (
-	"bufio"
-	"bytes"
 	"flag"
-	"os"
 	"os/exec"
 	"regexp"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/tcpshift/tcpshift/test/lab"
 )
@@ -86,34 +82,10 @@ func (c *column) addTimed(r run) {
 }
 
 // startTimes are how long tcpshift took from its exec to its start record, in ms.
-func startTimes(t *testing.T) []float64 {
+func startTimes(t *testing.T) (all []float64) {
 	t.Helper()
-	var all []float64
 	for range 5 * *rounds {
-		cmd := exec.Command(tcpshift, "--duration", "1ms")
-		output, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		cmd.Stderr = os.Stderr
-		began := time.Now()
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		reader := bufio.NewReader(output)
-		first, err := reader.ReadBytes('\n')
-		all = append(all, float64(time.Since(began).Microseconds())/1000)
-		if err != nil || !bytes.Contains(first, []byte(`"type":"start"`)) {
-			t.Errorf("the first line is %q: %v", first, err)
-		}
-		_, _ = reader.WriteTo(discard{})
-		if err := cmd.Wait(); err != nil {
-			t.Error(err)
-		}
+		all = append(all, float64(startTime(t).Microseconds())/1000)
 	}
 	return all
 }
-
-type discard struct{}
-
-func (discard) Write(b []byte) (int, error) { return len(b), nil }

@@ -120,20 +120,24 @@ func TestWhatLiveSocketsCost(t *testing.T) {
 	}
 }
 
+// startTime is how long tcpshift takes from its exec to its start record.
 func startTime(t *testing.T) time.Duration {
 	t.Helper()
 	cmd := exec.Command(tcpshift, "--duration", "1ms")
 	began := time.Now()
-	await(t, cmd)
+	first := await(t, cmd)
 	took := time.Since(began)
+	if !strings.Contains(first, `"type":"start"`) {
+		t.Errorf("the first line is %q", first)
+	}
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
 	}
 	return took
 }
 
-// await starts it and returns at its first line.
-func await(t *testing.T, cmd *exec.Cmd) {
+// await starts it and returns its first line as soon as that is there.
+func await(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	output, err := cmd.StdoutPipe()
 	if err == nil {
@@ -143,10 +147,12 @@ func await(t *testing.T, cmd *exec.Cmd) {
 		t.Fatal(err)
 	}
 	lines := bufio.NewReader(output)
-	if _, err := lines.ReadString('\n'); err != nil {
+	first, err := lines.ReadString('\n')
+	if err != nil {
 		t.Fatalf("it says nothing: %v", err)
 	}
-	go func() { _, _ = lines.WriteTo(discard{}) }()
+	go func() { _, _ = io.Copy(io.Discard, lines) }()
+	return first
 }
 
 // holderEnv turns this test binary into a process that holds so many connections to
