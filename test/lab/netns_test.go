@@ -93,6 +93,26 @@ func inTable(n *Netns, want Entry) bool {
 	return false
 }
 
+// Connections to different places may share a local port: rarely, where the kernel has
+// all ports to choose from.
+func TestAScenarioDoesNotWaitForAnotherConnectionFromItsPort(t *testing.T) {
+	for _, f := range Families {
+		t.Run(f.String(), func(t *testing.T) {
+			n := NewNetns(t)
+			n.Sysctl("net.ipv4.ip_local_port_range", "40001 40001")
+			other := n.Listen(f.Anywhere(7100))
+			stays := n.Dial(f.At(7100))
+			out := HalfClose(n, f)
+			if stays.Addr().Port() != out.Client.Local.Port() {
+				t.Errorf("local ports %v and %v: want one and the same", stays.Addr(), out.Client.Local)
+			}
+			if state := State(stays.Info().State); state != Established {
+				t.Errorf("the connection to %v is in %v", other.Addr(), state)
+			}
+		})
+	}
+}
+
 func TestTheLabLeavesNoDescriptorOpen(t *testing.T) {
 	RequireRoot(t)
 	before := openFiles(t)

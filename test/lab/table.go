@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -69,15 +70,19 @@ func (n *Netns) settled(parties []*Party) {
 	n.t.Helper()
 	n.await("end of every socket", func() bool {
 		for _, e := range n.Table() {
-			for _, p := range parties {
-				if !e.Timewait && e.Local == p.Local {
-					return false
-				}
+			if !e.Timewait && slices.ContainsFunc(parties, e.mayBe) {
+				return false
 			}
 		}
 		return true
 	})
 	flushSoftirqs()
+}
+
+// mayBe tells whether the entry can be of the party. Connections share a local port if
+// they go to different places.
+func (e Entry) mayBe(p *Party) bool {
+	return e.Local == p.Local && (p.Remote.Port() == 0 || e.Remote == p.Remote)
 }
 
 // awaitLeft waits until the party is nothing but a timewait socket in the
