@@ -78,6 +78,7 @@ type fakeSource struct {
 
 	readErrAt int // which Read gives readErr after its samples; 0: the first that finds nothing
 	reads     int
+	asked     int // for the counters
 
 	crowded  bool
 	ring     [][]byte
@@ -124,6 +125,7 @@ func (s *fakeSource) Read(wait time.Duration, handle func([]byte) error) error {
 func (s *fakeSource) Crowded() bool { return s.crowded }
 
 func (s *fakeSource) Counters() (probe.Counters, error) {
+	s.asked++
 	c := s.others
 	c.First.Entered += s.emitted
 	c.First.Emitted += s.emitted

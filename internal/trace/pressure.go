@@ -56,6 +56,22 @@ func (l *loop) losses() {
 	}
 }
 
+func (l *loop) statsIfDue() error {
+	now := time.Now()
+	if l.StatsInterval <= 0 || now.Before(l.statsAt) || l.stalled() {
+		return nil
+	}
+	if err := l.account(false); err != nil {
+		return err
+	}
+	l.statsAt = l.statsAt.Add(l.StatsInterval)
+	if !l.statsAt.After(now) { // the reader had stalled: what is overdue comes once
+		l.statsAt = now.Add(l.StatsInterval)
+	}
+	l.stats()
+	return nil
+}
+
 func (l *loop) stats() {
 	if l.wants("stats") {
 		r := record.Stats{Time: time.Now(), Counts: l.counts()}

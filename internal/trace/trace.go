@@ -22,6 +22,9 @@ const (
 	// tick is how long an event may lie in the ring of a quiet host. The promise is
 	// 100 ms from kernel to output.
 	tick = 40 * time.Millisecond
+	// accountEvery is after how many turns without an event it is asked all the same
+	// what has been lost: once a second.
+	accountEvery = 25
 	// flushBytes is how much is gathered before it is written under load.
 	flushBytes = 64 << 10
 	// bufferBytes has room for that and what one event may add.
@@ -116,6 +119,7 @@ type loop struct {
 	cgroups *cgroup.Cache
 	began   time.Time
 	statsAt time.Time
+	quiet   int // turns in a row in which nothing came
 }
 
 func newLoop(cfg Config) *loop {
@@ -179,22 +183,19 @@ func (l *loop) turn() error {
 		wait = max(0, min(wait, l.Duration-time.Since(l.began)))
 	}
 	l.clock.sync()
+	l.quiet++
 	readErr := l.Source.Read(wait, l.handle)
 	if readErr != nil && !errors.Is(readErr, errEnough) {
 		return readErr
 	}
-	if err := l.account(false); err != nil {
+	if err := l.accountIfDue(); err != nil {
 		return err
 	}
 	if l.Watch != nil {
 		l.alerts(l.Watch.Alerts())
 	}
-	if now := time.Now(); l.StatsInterval > 0 && !now.Before(l.statsAt) && !l.stalled() {
-		l.statsAt = l.statsAt.Add(l.StatsInterval)
-		if !l.statsAt.After(now) { // the reader had stalled: what is overdue comes once
-			l.statsAt = now.Add(l.StatsInterval)
-		}
-		l.stats()
+	if err := l.statsIfDue(); err != nil {
+		return err
 	}
 	if err := l.flush(); err != nil {
 		return err
@@ -216,6 +217,7 @@ func (l *loop) handle(sample []byte) error {
 		}
 		return nil
 	}
+	l.quiet = 0
 	enough := l.enough()
 	lost := l.stalled()
 	l.transition(&l.event.Transition, lost)
@@ -276,6 +278,15 @@ func (l *loop) next() uint64 {
 
 func (l *loop) append(longer []byte) {
 	l.buf = longer
+}
+
+// accountIfDue spares an idle tracer what would be most of its work: what is lost is
+// lost beside events that come. The ledger needs a second look at what a turn had.
+func (l *loop) accountIfDue() error {
+	if l.quiet > 1 && l.quiet%accountEvery != 0 && !l.stalled() {
+		return nil
+	}
+	return l.account(false)
 }
 
 // account takes over what the kernel has counted and reports what has been lost.

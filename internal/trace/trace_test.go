@@ -174,6 +174,30 @@ func TestALossIsWrittenWhereItHappenedAndOnce(t *testing.T) {
 	}
 }
 
+// What was lost without any event beside it is told all the same, a second later at most.
+func TestAQuietTracerAsksOnceASecondWhatWasLost(t *testing.T) {
+	source := &fakeSource{}
+	got := run(t, func(func()) (Config, *fakeSource, *fakeSink) {
+		began := time.Now()
+		source.atRead = func() {
+			if time.Since(began) > 5*time.Second {
+				source.others.First = probe.ProgramCounters{Entered: 7, RingFull: 7}
+			}
+		}
+		return Config{Duration: 10 * time.Second}, source, &fakeSink{}
+	})
+	losses := ofType(got.lines, "loss")
+	if len(losses) != 1 || losses[0].Lost != 7 {
+		t.Fatalf("the losses are %+v, want one of 7", losses)
+	}
+	if late := losses[0].Time.Sub(got.lines[0].Time) - 5*time.Second; late > 1100*time.Millisecond {
+		t.Errorf("it was told %v late, want a second at most", late)
+	}
+	if source.asked > 15 {
+		t.Errorf("asked %d times in 10 s", source.asked)
+	}
+}
+
 func TestADurationEndsTheStreamOnTimeAndStatsComeAtTheirInterval(t *testing.T) {
 	for _, tt := range []struct {
 		duration, interval time.Duration
