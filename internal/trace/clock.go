@@ -12,20 +12,33 @@ import (
 // move the wall clock, so the offset is taken anew with every sync.
 type clock struct {
 	offset time.Duration // wall − monotonic
+	width  time.Duration // of the reading that it is from
+	at     time.Duration // of that reading, monotonic
 }
 
-// sync reads the wall clock between two readings of the other; of a few tries the
-// tightest counts, as it was the least interrupted.
+// reading is the wall clock between two readings of the other.
+type reading struct{ before, wall, after time.Duration }
+
 func (c *clock) sync() {
 	const tries = 3
-	tightest := time.Duration(-1)
 	for range tries {
-		before, wall, after := monotonic.Now(), realtime(), monotonic.Now()
-		if width := after - before; tightest < 0 || width < tightest {
-			tightest = width
-			c.offset = wall - before - width/2
-		}
+		c.take(reading{monotonic.Now(), realtime(), monotonic.Now()})
 	}
+}
+
+// slewing bounds how much faster or slower the wall clock is made to go: one in so many.
+// The kernel's own bound is 500 ppm (MAXFREQ in include/linux/timex.h).
+const slewing = 1000
+
+// take ignores a reading that was interrupted: one that allows for the offset that is
+// known, and is not as narrow as what the clocks can have come apart since.
+func (c *clock) take(r reading) {
+	width := r.after - r.before
+	known := r.wall-r.after <= c.offset && c.offset <= r.wall-r.before
+	if known && width > c.width+(r.before-c.at)/slewing {
+		return
+	}
+	c.offset, c.width, c.at = r.wall-r.before-width/2, width, r.before
 }
 
 func realtime() time.Duration {

@@ -40,3 +40,28 @@ func TestTimesKeepTheirNanosecondsAndTheirOrder(t *testing.T) {
 		}
 	}
 }
+
+func TestAReadingThatWasInterruptedDoesNotMoveTheClock(t *testing.T) {
+	const offset = 1_800_000_000 * time.Second
+	at := func(before, early, late time.Duration) reading {
+		return reading{before, before + early + offset, before + early + late}
+	}
+	for _, tt := range []struct {
+		name string
+		then reading // after one of 2 us
+		want time.Duration
+	}{
+		{"interrupted before the wall clock was read", at(time.Millisecond, 400*time.Microsecond, time.Microsecond), 0},
+		{"interrupted after it", at(time.Millisecond, time.Microsecond, 400*time.Microsecond), 0},
+		{"as narrow, and moved by a little", at(time.Millisecond, 2*time.Microsecond, 0), time.Microsecond},
+		{"moved by more than it was interrupted for", at(time.Millisecond, -time.Second, time.Second+10*time.Microsecond), -time.Second - 5*time.Microsecond},
+		{"interrupted, and long after the other", at(time.Hour, 400*time.Microsecond, 0), 200 * time.Microsecond},
+	} {
+		var c clock
+		c.take(at(0, time.Microsecond, time.Microsecond))
+		c.take(tt.then)
+		if got := c.offset - offset; got != tt.want {
+			t.Errorf("%s: the offset moves by %v, want %v", tt.name, got, tt.want)
+		}
+	}
+}

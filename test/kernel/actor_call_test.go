@@ -3,9 +3,6 @@ package kernel_test
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"os/exec"
-	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -33,6 +30,10 @@ type order struct {
 }
 
 func (th *thread) order(call uintptr) *order {
+	if call >= opConnect && th.a.forked {
+		th.a.w.t.Helper()
+		th.a.w.t.Fatal("a forked actor makes system calls only: start it with startProgram")
+	}
 	return &order{th: th, msg: message{call: call}}
 }
 
@@ -132,45 +133,6 @@ func rawSockaddr(a netip.AddrPort) []byte {
 		return bytesOf(&unix.RawSockaddrInet4{Family: unix.AF_INET, Port: port, Addr: a.Addr().As4()})
 	}
 	return bytesOf(&unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: port, Addr: a.Addr().As16()})
-}
-
-// startActor starts a process with so many threads in the namespace of the test.
-func (w *world) startActor(name string, threads int) *actor {
-	w.t.Helper()
-	a := &actor{w: w, table: newTable()}
-	var theirs []*os.File
-	var numbers []string
-	for i := range threads {
-		th := &thread{a: a}
-		orders, answers := w.pipe(), w.pipe()
-		th.orders, th.answers = orders[1], answers[0]
-		theirs = append(theirs, os.NewFile(uintptr(orders[0]), "orders"), os.NewFile(uintptr(answers[1]), "answers"))
-		numbers = append(numbers, fmt.Sprintf("%d,%d", 3+2*i, 4+2*i))
-		a.threads = append(a.threads, th)
-	}
-	a.thread = a.threads[0]
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Args[0] = os.Args[0]
-	// Preemption is by signal, and would end a blocking call with EINTR.
-	cmd.Env = []string{"GODEBUG=asyncpreemptoff=1", actorVariable + "=" + strings.Join(numbers, ",")}
-	cmd.ExtraFiles, cmd.Stderr = theirs, os.Stderr
-	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
-	var err error
-	from := now()
-	w.n.Do(func() { err = cmd.Start() })
-	if err != nil {
-		w.t.Fatalf("start an actor: %v", err)
-	}
-	for _, file := range theirs {
-		file.Close()
-	}
-	a.reap = func() { _ = cmd.Wait() }
-	a.pid = cmd.Process.Pid
-	for _, th := range a.threads {
-		th.hello()
-	}
-	w.admit(a, name, from)
-	return a
 }
 
 func (w *world) pipe() [2]int {

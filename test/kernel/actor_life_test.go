@@ -22,6 +22,7 @@ type actor struct {
 	born    moment
 	died    moment // 0: it lives
 	parent  *actor // nil: the test
+	forked  bool   // and no program: it makes system calls only
 	reap    func() // waits for its end and gives its pid back
 
 	table *table
@@ -110,21 +111,9 @@ type clone3Args struct {
 func (th *thread) fork(name string, flags uint64, pid int) *actor {
 	th.a.w.t.Helper()
 	a, w := th.a, th.a.w
-	c := &thread{}
-	child := &actor{w: w, thread: c, threads: []*thread{c}, parent: a, uid: a.uid, table: a.table}
-	c.a = child
-	ours, theirs := th.controlPipes()
-	c.orders, c.answers = ours[0], ours[1]
-
-	o := th.order(unix.SYS_CLONE3)
-	arg := clone3Args{Flags: flags, ExitSignal: uint64(unix.SIGCHLD)}
-	if pid != 0 {
-		number := int32(pid)
-		arg.SetTID, arg.SetTIDSize = uint64(o.put(bytesOf(&number))), 1
-	}
 	from := now()
-	number, err := o.do(o.put(bytesOf(&arg)), unsafe.Sizeof(arg), uintptr(theirs[0]), uintptr(theirs[1]))
-	w.must(a, unix.SYS_CLONE3, err)
+	child := th.clone(clone3Args{Flags: flags, ExitSignal: uint64(unix.SIGCHLD)}, pid)
+	child.parent, child.uid, child.table = a, a.uid, a.table
 	if flags&unix.CLONE_FILES == 0 {
 		child.table = newTable()
 		for fd, at := range a.table.slots {
@@ -132,19 +121,44 @@ func (th *thread) fork(name string, flags uint64, pid int) *actor {
 		}
 	}
 	child.reap = child.reapForked
-	child.hello()
-	// As the parent sees it, also where the child is in a pid namespace of its own.
-	child.pid, child.tid = number, number
 	w.admit(child, "", from)
 	w.reconcile(from, now())
 	if flags&unix.CLONE_FILES == 0 {
-		child.closeRaw(th.theirs[:]...)
-		th.closeRaw(theirs[:]...)
+		th.part(child)
 	}
 	if name != "" {
 		child.rename(name)
 	}
 	return child
+}
+
+// clone makes a process whose main thread is at its desk.
+func (th *thread) clone(arg clone3Args, pid int) *actor {
+	a, w := th.a, th.a.w
+	w.t.Helper()
+	c := &thread{}
+	child := &actor{w: w, thread: c, threads: []*thread{c}, forked: true}
+	c.a = child
+	ours, theirs := th.controlPipes()
+	c.orders, c.answers = ours[0], ours[1]
+	o := th.order(unix.SYS_CLONE3)
+	if pid != 0 {
+		number := int32(pid)
+		arg.SetTID, arg.SetTIDSize = uint64(o.put(bytesOf(&number))), 1
+	}
+	number, err := o.do(o.put(bytesOf(&arg)), unsafe.Sizeof(arg), uintptr(theirs[0]), uintptr(theirs[1]))
+	w.must(a, unix.SYS_CLONE3, err)
+	child.hello()
+	// As the parent sees it, also where the child is in a pid namespace of its own.
+	child.pid, child.tid = number, number
+	return child
+}
+
+// part leaves each of the two its own pipes only.
+func (th *thread) part(child *actor) {
+	th.a.w.t.Helper()
+	child.closeRaw(th.theirs[:]...)
+	th.closeRaw(child.theirs[:]...)
 }
 
 // controlPipes makes a child's pipes: the test reaches its ends by way of /proc.
@@ -203,7 +217,7 @@ func (th *thread) exec(name string) {
 		other.gone = other != th
 	}
 	th.hello() // or the order comes back with an error, which makes no sense as one
-	a.thread, a.threads = th, []*thread{th}
+	a.thread, a.threads, a.forked = th, []*thread{th}, false
 	for fd, at := range a.table.slots {
 		if at.cloexec {
 			delete(a.table.slots, fd)

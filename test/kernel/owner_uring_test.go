@@ -24,7 +24,7 @@ func TestWhatIoUringDoesIsTheProcesssWhoseRingItIs(t *testing.T) {
 	for _, mode := range modes {
 		t.Run(mode.name, func(t *testing.T) {
 			play(t, func(w *world) {
-				server, client := w.pair()
+				server, client := w.startProgram("a-server", 1), w.startProgram("a-client", 1)
 				server.openRing(mode.setup)
 				client.openRing(mode.setup)
 				listener := server.listen(at(7000))
@@ -56,7 +56,7 @@ func TestWhatIoUringDoesIsTheProcesssWhoseRingItIs(t *testing.T) {
 func TestASocketThatAKernelThreadClosesIsNotItsOpeners(t *testing.T) {
 	play(t, func(w *world) {
 		opener, peer := w.startActor("opener", 1), w.startActor("peer", 1)
-		receiver := w.startActor("receiver", 1)
+		receiver := w.startProgram("receiver", 1)
 		receiver.openRing(0)
 		g := connectBoth(w, opener, peer)
 		opener.shutdown(g.child, unix.SHUT_WR) // makes it known for this one as well
@@ -71,7 +71,7 @@ func TestASocketThatAKernelThreadClosesIsNotItsOpeners(t *testing.T) {
 // The process has the socket by its ring only: it is still its own, at most.
 func TestASocketThatIsOnlyInARingIsItsProcesssAtMost(t *testing.T) {
 	play(t, func(w *world) {
-		holder, peer := w.startActor("holder", 1), w.startActor("peer", 1)
+		holder, peer := w.startProgram("holder", 1), w.startActor("peer", 1)
 		holder.openRing(0)
 		g := connectBoth(w, holder, peer)
 		holder.register(g.client)

@@ -20,7 +20,7 @@ import (
 func TestWhoLooksAtSocketsInAStormIsNotTheirOwner(t *testing.T) {
 	w := newStormWorld(t)
 	for i := range 3 {
-		w.startActor(fmt.Sprintf("dumper-%d", i), 1).lookForEver()
+		w.startProgram(fmt.Sprintf("dumper-%d", i), 1).lookForEver()
 	}
 	checkStorm(t, w, blow(w, stormConnections(t)/5, opHangUp, opPush))
 }
@@ -66,7 +66,7 @@ func TestWhoOpenedSocketsAndOnlyLooksAtThemNowIsNotTheirOwner(t *testing.T) {
 	const connections = 8
 	rounds := shareOfStorm(t, 60, 20)
 	w := newStormWorld(t)
-	server, opener := w.startActor("a-server", 1), w.startActor("opener", 4)
+	server, opener := w.startProgram("a-server", 1), w.startActor("opener", 4)
 	listener := server.listen(everywhere(7000))
 	opener.requireDump()
 	for _, looking := range opener.threads[1:] {

@@ -66,8 +66,8 @@ func pushAndShutDownMany(port uintptr, count int) (uintptr, errno) {
 // any of them in its table of descriptors.
 func TestWhoReadsAProcesssDescriptorsIsNotTheOwnerOfWhatItCloses(t *testing.T) {
 	w := newStormWorld(t)
-	st := &storm{server: w.startActor("storm-server", 1), client: w.startActor("storm-client", 1)}
-	reader := w.startActor("reader", 1)
+	st := &storm{server: w.startProgram("storm-server", 1), client: w.startProgram("storm-client", 1)}
+	reader := w.startProgram("reader", 1)
 	listener := st.server.listen(everywhere(7000))
 	reads, writes := st.credits()
 	connections := shareOfStorm(t, 5000, 300)
@@ -155,7 +155,7 @@ func TestAnErrorThatIsTakenAtOnceMakesNobodyTheOwner(t *testing.T) {
 func TestWhoLooksAtSocketsThatAreShutDownAndClosedIsNotTheirOwner(t *testing.T) {
 	w := newStormWorld(t)
 	for i := range 3 {
-		w.startActor(fmt.Sprintf("dumper-%d", i), 1).lookForEver()
+		w.startProgram(fmt.Sprintf("dumper-%d", i), 1).lookForEver()
 	}
 	checkStorm(t, w, blow(w, stormConnections(t)/5, opHangUp, opPushShutdown))
 }

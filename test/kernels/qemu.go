@@ -23,8 +23,7 @@ type machine struct {
 // An emulated "rep movsb" copies byte by byte, so the kernel is told that it is slow;
 // a younger processor on arm64 has more that costs. Each saves a third of the time. So
 // does a kernel at its own address on arm64. A guest's processors take turns on one
-// thread, and there is a guest for each of the host's: threads of their own would cost
-// half as much again for the locks between them.
+// thread: threads of their own would cost half as much again for the locks between them.
 var machines = map[string]machine{
 	"amd64": {"qemu-system-x86_64", "qemu-system-x86", []string{"-M", "pc", "-cpu", "Nehalem"},
 		"console=ttyS0 reboot=t tsc=reliable no_timer_check"},
