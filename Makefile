@@ -35,12 +35,6 @@ test: ## run all tests; those of ./test need root
 test-kernels: ## the kernel tests on other kernels, in QEMU: KERNELS=6.12 ARCH=arm64 RUN=Storm DOC=1
 	@CI=true nice -n 5 go run ./test/kernels -kernels '$(KERNELS)' -arch '$(ARCH)' -run '$(RUN)' $(if $(DOC),-doc docs/kernels.md)
 
-# Loading, what each kernel gives, every transition, both sides' owners, a storm: what
-# CI runs until the whole has been green often enough in a row.
-.PHONY: test-kernels-briefly
-test-kernels-briefly: ## some of them, on all kernels
-	@$(MAKE) --no-print-directory test-kernels RUN='^Test(TheKernelGives|TheVerifier|AChildsFirst|EveryConnectionIsTold|TheTwoSides|APrefork|AStormIsTold)'
-
 .PHONY: bench
 bench: ## run the benchmarks of ./internal/...
 	go test -run '^$$' -bench . -benchmem ./internal/...

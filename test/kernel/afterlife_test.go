@@ -65,9 +65,9 @@ var afterlives = []way{
 		a.until = now()
 	}},
 	{"a reset", "early", 0, minute / 2, func(_ *testing.T, n *lab.Netns, a *afterlife) {
-		n.Sysctl("net.ipv4.tcp_rfc1337", "0")
 		listener, client := server(n)
 		a.party = listener.ServerTimeWait(client)
+		n.Sysctl("net.ipv4.tcp_rfc1337", "0") // not before: see lab.NewNetns
 		a.from = now()
 		n.StraySegment(a.party)
 		n.AwaitGone(a.party)

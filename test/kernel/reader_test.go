@@ -220,7 +220,7 @@ func dated(at time.Duration, n int) []byte {
 
 func TestSeveralRingsAreReadInTheOrderOfTheirTimes(t *testing.T) {
 	w := newWriter(t, 4)
-	began := monotonic.Now() - time.Minute
+	began := monotonic.Now() - time.Second
 	random := rand.New(rand.NewPCG(1, 2))
 	var want [][]byte
 	for n := range 2000 {
@@ -238,7 +238,7 @@ func TestSeveralRingsAreReadInTheOrderOfTheirTimes(t *testing.T) {
 // One that is held back by a program keeps the time that it was made at.
 func TestWhatIsInOneRingStaysInItsOrderWhateverItsTimes(t *testing.T) {
 	w := newWriter(t, 3)
-	began := monotonic.Now() - time.Minute
+	began := monotonic.Now() - time.Second
 	inOne := [][]byte{dated(began+50, 0), dated(began+10, 1), dated(began+60, 2), dated(began+60, 3), dated(began, 4)}
 	for _, sample := range inOne {
 		w.writeTo(1, sample)
@@ -253,7 +253,7 @@ func TestWhatIsInOneRingStaysInItsOrderWhateverItsTimes(t *testing.T) {
 
 func TestWhatGoesAheadComesBeforeWhatIsOlder(t *testing.T) {
 	w := newWriter(t, 3)
-	older, younger := dated(monotonic.Now()-time.Minute, 0), dated(monotonic.Now()-time.Second, 1)
+	older, younger := dated(monotonic.Now()-2*time.Second, 0), dated(monotonic.Now()-time.Second, 1)
 	w.writeTo(0, older)
 	w.writeTo(1, younger)
 	path := []byte("a path, without a time")
