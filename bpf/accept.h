@@ -35,7 +35,7 @@ static __always_inline struct sock *accepted_by(const __u64 *ctx)
 static __always_inline int on_accept(struct sock *child)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
-	struct holder h = {.source = PID_ACCEPT};
+	struct holder h = {.how = PID_ACCEPT};
 	struct socket_memory *m;
 
 	if (!child || child->sk_protocol != IPPROTO_TCP)
@@ -48,7 +48,8 @@ static __always_inline int on_accept(struct sock *child)
 	describe_process(BPF_CORE_READ(task, group_leader), &h);
 	h.files = (__u64)BPF_CORE_READ(task, files);
 	h.fd = BPF_CORE_READ(task, files, next_fd) - 1;
-	h.self = exclude_self && is_self();
+	if (exclude_self && is_self())
+		h.how |= HOLDER_SELF;
 	note_found(m, &h);
 	return 0;
 }

@@ -41,7 +41,7 @@ static __always_inline void describe_owner(const struct holder *owner, const str
 {
 	e->cgroup_id = owner->pid ? owner->cgroup_id : cgroup_id_of_socket(sk);
 	e->pid = owner->pid;
-	e->pid_source = owner->source;
+	e->pid_source = source_of(owner);
 	__builtin_memcpy(e->comm, owner->comm, sizeof(e->comm));
 }
 

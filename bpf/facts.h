@@ -52,8 +52,10 @@ static __always_inline void recall_holders(const struct socket_memory *m, struct
 	facts->stored.pid = facts->found.pid = 0;
 	if (!m)
 		return;
-	facts->stored = m->owner;
-	facts->found = m->found;
+	if (m->owner.pid)
+		facts->stored = m->owner;
+	if (m->found.pid)
+		facts->found = m->found;
 }
 
 #endif

@@ -141,7 +141,7 @@ static __always_inline bool cgroup_wanted(const struct sock *sk)
 /* A transition whose owner is not known is nobody's. */
 static __always_inline bool owner_wanted(const struct holder *owner)
 {
-	if (exclude_self && owner->self)
+	if (exclude_self && owner->how & HOLDER_SELF)
 		return false;
 	if (filter_pid && !(owner->pid && is_member(MEMBER_PID, owner->pid)))
 		return false;
@@ -167,18 +167,24 @@ static __always_inline bool states_may_be_wanted(__u32 old_state, __u32 new_stat
 	       (may_be_timewait(old_state, new_state) && states_wanted(old_state, TCP_TIME_WAIT));
 }
 
-static __always_inline bool socket_wanted(const struct sock *sk, __u32 netns,
-					  const struct endpoints *ep)
+/* A socket never leaves its namespace. */
+static __always_inline bool netns_wanted(__u32 netns)
+{
+	return !filter_netns || is_member(MEMBER_NETNS, netns);
+}
+
+static __always_inline bool endpoints_wanted(const struct endpoints *ep)
 {
 	if (filter_family && ep->family != filter_family)
 		return false;
-	if (filter_netns && !is_member(MEMBER_NETNS, netns))
-		return false;
 	if (filter_ports && !ports_wanted(ep))
 		return false;
-	if (filter_addrs && !addrs_wanted(ep))
-		return false;
-	return !filter_cgroup || cgroup_wanted(sk);
+	return !filter_addrs || addrs_wanted(ep);
+}
+
+static __always_inline bool socket_wanted(const struct sock *sk, const struct endpoints *ep)
+{
+	return endpoints_wanted(ep) && (!filter_cgroup || cgroup_wanted(sk));
 }
 
 #endif

@@ -7,6 +7,10 @@
 #include "config.h"
 #include "event.h"
 
+#define HOLDER_SOURCE 0x3f /* enum pid_source */
+#define HOLDER_SELF 0x40 /* it is the tracer */
+#define HOLDER_CLOSED 0x80 /* it was seen to close the socket */
+
 /* A process, and by what it holds the socket; owner.h says when to believe it. */
 struct holder {
 	__u64 leader; /* its task_struct: an address to look at, no reference */
@@ -15,12 +19,10 @@ struct holder {
 	__u64 file; /* the struct file of the socket, or of its listener */
 	__s64 cookie; /* of the socket behind that file */
 	__u64 cgroup_id;
-	__u32 pid; /* 0: nobody */
-	__s32 fd; /* where file was in its table; -1: not known */
 	__u8 comm[TASK_COMM_LEN];
-	__u8 source; /* enum pid_source */
-	bool self; /* it is the tracer */
-	bool closed; /* it was seen to close the socket */
+	__u8 how; /* enum pid_source, and the bits below */
+	__s32 fd : 24; /* where file may be in its table; -1: not known */
+	__u32 pid; /* 0: nobody */
 };
 
 struct socket_memory {
@@ -35,6 +37,9 @@ struct socket_memory {
 	__u8 role; /* enum socket_role */
 };
 
+/* With the kernel's 72 bytes before it, it has one object of 256 bytes to itself. */
+_Static_assert(sizeof(struct socket_memory) <= 184, "socket_memory needs twice the memory");
+
 /*
  * The programs insert at a socket's first transition; the kernel frees it with
  * the socket. A child starts with a copy of its listener's, before its first
@@ -47,6 +52,16 @@ struct {
 	__type(key, int);
 	__type(value, struct socket_memory);
 } memory SEC(".maps");
+
+static __always_inline __u8 source_of(const struct holder *h)
+{
+	return h->how & HOLDER_SOURCE;
+}
+
+static __always_inline void set_source(struct holder *h, enum pid_source source)
+{
+	h->how = (h->how & ~HOLDER_SOURCE) | source;
+}
 
 static __always_inline struct socket_memory *memory_of(const struct sock *sk)
 {
@@ -63,16 +78,7 @@ static __always_inline void note_found(struct socket_memory *m, const struct hol
 {
 	m->found.pid = 0;
 	barrier();
-	m->found.leader = h->leader;
-	m->found.files = h->files;
-	m->found.started_ns = h->started_ns;
-	m->found.file = h->file;
-	m->found.cookie = h->cookie;
-	m->found.cgroup_id = h->cgroup_id;
-	m->found.fd = h->fd;
-	__builtin_memcpy(m->found.comm, h->comm, sizeof(h->comm));
-	m->found.source = h->source;
-	m->found.self = h->self;
+	__builtin_memcpy(&m->found, h, offsetof(struct holder, pid));
 	barrier();
 	m->found.pid = h->pid;
 }
@@ -109,8 +115,7 @@ static __always_inline void begin_child(struct socket_memory *m)
 {
 	if (!m->owner.pid && m->found.pid)
 		m->owner = m->found;
-	m->owner.source = PID_LISTENER;
-	m->owner.closed = false;
+	m->owner.how = PID_LISTENER | (m->owner.how & HOLDER_SELF);
 	m->found.pid = 0;
 	m->since_ns = 0;
 }

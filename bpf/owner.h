@@ -67,11 +67,12 @@ static __always_inline void describe_current(struct task_struct *task, __u64 fil
 		h->file = file;
 		h->files = (__u64)READ_POINTER(task, files);
 		h->fd = current_fd(READ_POINTER(task, files, fdt), file);
-		h->self = exclude_self && is_self();
+		h->how = exclude_self && is_self() ? HOLDER_SELF : 0;
 		note_cookie(h);
 	}
-	h->closed |= file && is_released(file);
-	h->source = PID_TASK;
+	if (file && is_released(file))
+		h->how |= HOLDER_CLOSED;
+	set_source(h, PID_TASK);
 }
 
 /*
@@ -188,7 +189,7 @@ static __always_inline bool still_holds(struct sock *sk, const struct holder *h)
 
 	if (!fdt || !file)
 		return false;
-	if (h->source == PID_LISTENER && !still_listens(h))
+	if (source_of(h) == PID_LISTENER && !still_listens(h))
 		return false;
 	return (h->fd >= 0 && has_file_at(fdt, h->fd, file)) || search_fd((__u64)fdt, file) >= 0;
 }
@@ -200,7 +201,7 @@ static __always_inline bool still_holds(struct sock *sk, const struct holder *h)
  */
 static __always_inline bool is_orphan(struct sock *sk, const struct holder *h)
 {
-	return h->closed && !READ_POINTER(sk, sk_socket) && !is_subflow(sk);
+	return h->how & HOLDER_CLOSED && !READ_POINTER(sk, sk_socket) && !is_subflow(sk);
 }
 
 static __always_inline bool recall_holder(struct sock *sk, const struct holder *from,
@@ -230,9 +231,9 @@ __noinline int recall_owner(__u64 address, __u32 place)
 
 	if (!facts)
 		return 0;
-	inherited = facts->stored.source == PID_LISTENER;
+	inherited = source_of(&facts->stored) == PID_LISTENER;
 	if (!inherited && recall_holder(sk, &facts->stored, &facts->owner)) {
-		facts->owner.source = PID_STORED;
+		set_source(&facts->owner, PID_STORED);
 		return 0;
 	}
 	if (recall_holder(sk, &facts->found, &facts->owner))
@@ -247,7 +248,7 @@ __noinline int recall_listener(__u64 address, __u32 place)
 {
 	struct facts *facts = facts_at(place);
 
-	if (facts && facts->stored.source == PID_LISTENER)
+	if (facts && source_of(&facts->stored) == PID_LISTENER)
 		recall_holder((struct sock *)address, &facts->stored, &facts->owner);
 	return 0;
 }

@@ -65,7 +65,7 @@ static __always_inline bool is_current(const struct holder *h)
 
 static __always_inline int on_task_file(struct task_struct *task, struct file *file, __u32 fd)
 {
-	struct holder h = {.source = PID_SCAN, .file = (__u64)file, .fd = fd};
+	struct holder h = {.how = PID_SCAN, .file = (__u64)file, .fd = fd};
 	struct socket *socket;
 	struct sock *sk;
 
@@ -81,7 +81,8 @@ static __always_inline int on_task_file(struct task_struct *task, struct file *f
 		return 0;
 	describe_process(BPF_CORE_READ(task, group_leader), &h);
 	h.files = (__u64)BPF_CORE_READ(task, files);
-	h.self = exclude_self && is_current(&h); /* the tracer is who reads the iterator */
+	if (exclude_self && is_current(&h))
+		h.how |= HOLDER_SELF; /* the tracer is who reads the iterator */
 	if (has_socket_cookie)
 		bpf_get_socket_cookie(sk); /* which gives it one */
 	note_cookie(&h);

@@ -48,7 +48,7 @@ static __always_inline bool may_be_wanted(const struct transition *t)
 		return false;
 	if (filter_roles && !has_bit(filter_roles, t->facts->role))
 		return false;
-	return socket_wanted(t->sk, t->facts->netns, &t->facts->ep);
+	return socket_wanted(t->sk, &t->facts->ep);
 }
 
 static __always_inline __u16 flags_of(const struct transition *t)
@@ -89,7 +89,7 @@ static __always_inline void describe(const struct transition *t, struct transiti
 	e->new_state = t->new_state;
 	e->time_wait_substate = substate_of(t);
 	e->role = t->facts->role;
-	e->pid_source = t->facts->owner.source;
+	e->pid_source = source_of(&t->facts->owner);
 	e->flags = flags_of(t);
 	e->reserved = 0;
 	__builtin_memset(e->reserved2, 0, sizeof(e->reserved2));
@@ -271,6 +271,18 @@ static __always_inline __u32 netns_of(const struct transition *t)
 	return netns;
 }
 
+/*
+ * A connection that is none of those asked for stays that as long as it lasts, and needs
+ * no owner. A listener may have children that are.
+ */
+static __always_inline bool is_stranger(const struct transition *t)
+{
+	const struct endpoints *ep = &t->facts->ep;
+
+	return ep->local_port && ep->peer_port && !(t->memory && t->memory->held_ns) &&
+	       !endpoints_wanted(ep);
+}
+
 static __always_inline void handle(struct transition *t, struct program_counters *counters)
 {
 	__u64 sk = address_of(t->sk);
@@ -278,12 +290,20 @@ static __always_inline void handle(struct transition *t, struct program_counters
 
 	t->facts->netns = netns_of(t);
 	t->facts->timewait = NOT_TIMEWAIT;
+	if (!netns_wanted(t->facts->netns)) {
+		count(counters->filtered);
+		return;
+	}
 	remember(t);
 	if (is_done_with(t, sk)) {
 		count(counters->filtered);
 		return;
 	}
 	read_endpoints(t->sk, t->old_state, t->new_state, &t->facts->ep);
+	if (is_stranger(t)) {
+		count(counters->filtered);
+		return;
+	}
 	t->facts->cookie = cookie_of(t);
 	if (must_be_held(t)) {
 		t->memory->held_ns = t->facts->now_ns;

@@ -56,20 +56,17 @@ func (l *loop) losses() {
 	}
 }
 
-func (l *loop) statsIfDue() error {
+func (l *loop) statsDue() bool {
+	return l.StatsInterval > 0 && !time.Now().Before(l.statsAt)
+}
+
+func (l *loop) nextStats() {
 	now := time.Now()
-	if l.StatsInterval <= 0 || now.Before(l.statsAt) || l.stalled() {
-		return nil
-	}
-	if err := l.account(false); err != nil {
-		return err
-	}
 	l.statsAt = l.statsAt.Add(l.StatsInterval)
 	if !l.statsAt.After(now) { // the reader had stalled: what is overdue comes once
 		l.statsAt = now.Add(l.StatsInterval)
 	}
 	l.stats()
-	return nil
 }
 
 func (l *loop) stats() {

@@ -23,7 +23,7 @@ const (
 	// 100 ms from kernel to output.
 	tick = 40 * time.Millisecond
 	// accountEvery is after how many turns without an event it is asked all the same
-	// what has been lost: once a second.
+	// what has been lost: a second.
 	accountEvery = 25
 	// flushBytes is how much is gathered before it is written under load.
 	flushBytes = 64 << 10
@@ -194,8 +194,8 @@ func (l *loop) turn() error {
 	if l.Watch != nil {
 		l.alerts(l.Watch.Alerts())
 	}
-	if err := l.statsIfDue(); err != nil {
-		return err
+	if l.statsDue() && !l.stalled() {
+		l.nextStats()
 	}
 	if err := l.flush(); err != nil {
 		return err
@@ -281,9 +281,11 @@ func (l *loop) append(longer []byte) {
 }
 
 // accountIfDue spares an idle tracer what would be most of its work: what is lost is
-// lost beside events that come. The ledger needs a second look at what a turn had.
+// lost beside events that come, or at least fire. The ledger needs two looks that are a
+// turn apart: after a longer time other events would hide what is missing, after less
+// what is still on its way would seem to be.
 func (l *loop) accountIfDue() error {
-	if l.quiet > 1 && l.quiet%accountEvery != 0 && !l.stalled() {
+	if l.quiet%accountEvery > 1 && !l.stalled() && !l.statsDue() {
 		return nil
 	}
 	return l.account(false)

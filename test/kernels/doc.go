@@ -170,6 +170,9 @@ is tested on all of these kernels.
 That a TIME_WAIT left alone ends after a minute is waited for on one kernel of each kind: 5.10, 6.12 and 7.1, and 6.1 on
 arm64, which has no accept hook.
 
+A guest's processors take turns: they interrupt and preempt each other anywhere, but what two do at the very same moment is
+tried by ` + "`make test`" + ` only, on the machine itself.
+
 The guests have no kernel modules. So the tests that need ` + "`ss`" + ` (its module, ` + "`tcp_diag`" + `) run on the host only, and the
 tests of MPTCP and of queues that migrate between listeners are left out on 5.10, which has no such thing.
 `))
