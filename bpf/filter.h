@@ -19,8 +19,10 @@ enum side {
 	SIDES,
 };
 
+#define PORT_WORDS (65536 / 64)
+
 struct port_set {
-	__u64 bits[65536 / 64];
+	__u64 bits[PORT_WORDS];
 };
 
 struct {
@@ -87,10 +89,11 @@ static __always_inline bool is_member_comm(const __u8 comm[TASK_COMM_LEN])
 
 static __always_inline bool port_in(enum side side, __u16 port)
 {
-	__u32 key = side;
+	__u32 key = side, word = port / 64;
 	struct port_set *set = bpf_map_lookup_elem(&filter_port_sets, &key);
 
-	return set && port && set->bits[port / 64] >> (port % 64) & 1;
+	barrier_var(word); /* the compiler knows its bounds, the verifier does not always */
+	return set && port && word < PORT_WORDS && set->bits[word] >> (port % 64) & 1;
 }
 
 static __always_inline bool ports_wanted(const struct endpoints *ep)
@@ -125,17 +128,23 @@ static __always_inline bool addrs_wanted(const struct endpoints *ep)
 	return !(filter_addrs & 1 << SIDE_PEER) || addr_in(SIDE_PEER, ep->family, ep->peer_addr);
 }
 
-/* The socket's cgroup or one above it; the cgroup in which the socket was made. */
-static __always_inline bool cgroup_wanted(const struct sock *sk)
+/* This cgroup or one above it. Global, so that the verifier walks the loop only once. */
+__noinline int is_below_member(__u64 address)
 {
-	struct cgroup *cgroup = cgroup_of_socket(sk);
+	struct cgroup *cgroup = (struct cgroup *)address;
 
 	for (int i = 0; i < CGROUP_DEPTH && cgroup; i++) {
 		if (is_member(MEMBER_CGROUP, BPF_CORE_READ(cgroup, kn, id)))
-			return true;
+			return 1;
 		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
 	}
-	return false;
+	return 0;
+}
+
+/* The cgroup in which the socket was made. */
+static __always_inline bool cgroup_wanted(const struct sock *sk)
+{
+	return is_below_member((__u64)cgroup_of_socket(sk));
 }
 
 /* A transition whose owner is not known is nobody's. */

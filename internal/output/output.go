@@ -23,6 +23,9 @@ type Output struct {
 	mine bool // opened here, so to be closed here
 	pipe bool // has another end that can go away
 	disk bool // a regular file
+	// eager is the same pipe, opened once more so that writes to it do not wait; the
+	// other end and whoever else writes to it keep theirs. -1: there is none.
+	eager int
 }
 
 // Open opens the path for appending and makes it if need be, so that a restart
@@ -67,13 +70,21 @@ func newOutput(f *os.File, mine bool) (*Output, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at output: %w", err)
 	}
-	return &Output{
-		file: f,
-		fd:   int(f.Fd()), // once: it may change how the file blocks
-		mine: mine,
-		pipe: info.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0,
-		disk: info.Mode().IsRegular(),
-	}, nil
+	o := &Output{
+		file:  f,
+		fd:    int(f.Fd()), // once: it may change how the file blocks
+		mine:  mine,
+		pipe:  info.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0,
+		disk:  info.Mode().IsRegular(),
+		eager: -1,
+	}
+	if info.Mode()&os.ModeNamedPipe != 0 {
+		const flags = unix.O_WRONLY | unix.O_NONBLOCK | unix.O_CLOEXEC
+		if fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", o.fd), flags, 0); err == nil {
+			o.eager = fd
+		}
+	}
+	return o, nil
 }
 
 // Write writes whole lines and says how many bytes of them are in the output for
@@ -92,6 +103,20 @@ func (o *Output) Write(lines []byte) (int, error) {
 		err = errors.Join(err, o.takeBack(int64(n-whole)))
 	}
 	return whole, err
+}
+
+// WriteSome writes what a pipe has room for and does not wait: the bytes that it
+// returns are in the pipe, and may end within a line. It is 0 for all that is no pipe.
+// A failure is left to the next Write.
+func (o *Output) WriteSome(lines []byte) int {
+	if o.eager < 0 {
+		return 0
+	}
+	n, err := unix.Write(o.eager, lines)
+	if err != nil {
+		return 0
+	}
+	return n
 }
 
 // mayGetRoom says whether a Write failed in a way that passes by itself: somebody
@@ -132,6 +157,9 @@ func (o *Output) ReaderGone() bool {
 
 // Close closes what Open opened. Some file systems report a failed write only here.
 func (o *Output) Close() error {
+	if o.eager >= 0 {
+		unix.Close(o.eager)
+	}
 	if !o.mine {
 		return nil
 	}

@@ -71,11 +71,9 @@ func (q *Queue) Put(lines []byte) ([]byte, error) {
 	if q.err != nil {
 		return lines[:0], q.err
 	}
-	if began := time.Now(); q.size == 0 && q.out.disk && began.After(q.calm) {
+	if q.size == 0 {
 		var done bool
-		lines, done = q.writeNow(lines)
-		q.took(time.Since(began))
-		if done {
+		if lines, done = q.writeNow(lines); done {
 			return lines[:0], q.err
 		}
 	}
@@ -104,17 +102,29 @@ func (q *Queue) took(duration time.Duration) {
 	}
 }
 
-// writeNow writes to a file while nothing waits, which spares the way to another CPU:
-// there a batch would be read from this one's cache. It gives what is left where the
-// disk is full.
+// writeNow writes while nothing waits, which spares the way to another CPU: there a
+// batch would be read from this one's cache. It gives what is left where the disk or
+// the pipe is full.
 func (q *Queue) writeNow(lines []byte) (left []byte, done bool) {
-	n, err := q.out.Write(lines)
-	q.written.Add(uint64(n))
-	if err != nil && q.out.mayGetRoom(err) {
-		return lines[:copy(lines, lines[n:])], false
+	began := time.Now()
+	var n int
+	var err error
+	switch {
+	case q.out.pipe:
+		n = q.out.WriteSome(lines)
+	case q.out.disk && began.After(q.calm):
+		n, err = q.out.Write(lines)
+		q.took(time.Since(began))
 	}
-	q.err = err
-	return lines, true
+	q.written.Add(uint64(n))
+	if err != nil && !q.out.mayGetRoom(err) {
+		q.err = err
+		return lines, true
+	}
+	if n == 0 {
+		return lines, false
+	}
+	return lines[:copy(lines, lines[n:])], n == len(lines)
 }
 
 // Full says whether nothing should be put in but what must not be lost: from the

@@ -71,6 +71,24 @@ func TestAReaderWhoStallsGetsEverythingInItsOrderWhenHeReads(t *testing.T) {
 	}
 }
 
+// And needs nobody in the background, who would be on another CPU.
+func TestWhatAPipeHasRoomForIsInItWhenPutReturns(t *testing.T) {
+	r, w := pipe(t)
+	q := queueTo(t, outputTo(t, w), limit)
+	for i := range 3 {
+		lines := numberedLines(100 + i)
+		before := q.Written()
+		put(t, q, lines)
+		if n := q.Written() - before; n != uint64(len(lines)) {
+			t.Fatalf("%d of %d bytes are written", n, len(lines))
+		}
+		got := make([]byte, len(lines))
+		if _, err := io.ReadFull(r, got); err != nil || string(got) != lines {
+			t.Fatalf("what was read is not what was put, %v", err)
+		}
+	}
+}
+
 func TestAQueueIsFullUntilHalfOfItIsWritten(t *testing.T) {
 	r, w := pipe(t)
 	q := queueTo(t, outputTo(t, w), limit)

@@ -2,6 +2,7 @@ package kernel_test
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +12,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/tcp"
+	"github.com/tcpshift/tcpshift/test/kernels/expect"
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
@@ -237,5 +239,52 @@ func (w *selfWorld) checkSelf(lines []line, older bool) {
 	}
 	if others < want {
 		t.Errorf("%d transitions of the other process, want its %d", others, want)
+	}
+}
+
+// Each filter is code of its own, which every kernel's verifier has to take: alone, and
+// with all others. What is told of the test's own connections is what was asked for.
+func TestEveryFilterRunsOnThisKernel(t *testing.T) {
+	loopback4 := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	every := []filter.PortRange{{First: 1, Last: 65535}}
+	var states []tcp.State
+	for s := tcp.Established; s <= tcp.Closing; s++ {
+		states = append(states, s)
+	}
+	const rootCgroup = 1
+	filters := map[string]filter.Filter{
+		"all": {
+			Family: 4, Ports: every, LocalPorts: every, PeerPorts: every,
+			Addrs: loopback4, LocalAddrs: loopback4, PeerAddrs: loopback4,
+			PIDs: []uint32{uint32(unix.Getpid())}, Comms: []string{readComm(unix.Getpid())}, Cgroups: []uint64{rootCgroup},
+			OldStates: states, NewStates: states, Roles: []tcp.Role{tcp.RoleClient, tcp.RoleServer},
+		},
+		"addresses": {LocalAddrs: loopback4, PeerAddrs: loopback4},
+		"states":    {Family: 4, OldStates: states, Cgroups: []uint64{rootCgroup}},
+	}
+	for name, f := range filters {
+		t.Run(name, func(t *testing.T) {
+			if row, known := thisKernel(t); known && !row.Gives(expect.SocketStorage) {
+				f.Roles = nil
+			}
+			n := lab.NewNetns(t)
+			o := in(n)
+			o.TimeWaitEnds = name == "all"
+			o.Filter = f
+			o.Filter.Netns = []uint32{n.Inode()}
+			tr := startTracer(t, o)
+			checkInstructions(t, tr)
+			lab.HalfClose(n, lab.V6)
+			lab.HalfClose(n, lab.V4)
+			told := 0
+			for _, l := range ofType(tr.stop(), "transition") {
+				if told++; l.Family != "ipv4" {
+					t.Errorf("not asked for: %s", l.raw)
+				}
+			}
+			if told == 0 {
+				t.Error("nothing is told")
+			}
+		})
 	}
 }
