@@ -99,7 +99,7 @@ func (p *Probe) open(opts Options, kernel *Kernel) error {
 	if p.rings, err = makeRings(spec); err != nil {
 		return loadError(err)
 	}
-	if p.collection, err = ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{
+	if p.collection, err = load(spec, ebpf.CollectionOptions{
 		Cache: kernel.types, MapReplacements: map[string]*ebpf.Map{bpfobj.ProbeMapRings: p.rings.outer},
 	}); err != nil {
 		return loadError(err)
