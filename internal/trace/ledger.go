@@ -1,6 +1,8 @@
 package trace
 
 import (
+	"time"
+
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -13,7 +15,8 @@ type ledger struct {
 	lostTransitions, lostConnections, lostEnds uint64 // to a full queue
 
 	kernel      probe.Counters
-	firedBefore uint64 // at the update before
+	firedBefore uint64 // at firedAt
+	firedAt     time.Time
 	lostReentry uint64 // as far as it is certain
 	kernelLost  uint64 // at the update before
 	told        lost
@@ -56,22 +59,23 @@ func (l *ledger) took(t *tcp.Transition, f fate) {
 	}
 }
 
+// underWay is how long an event is held to be on its way from one counter to another.
+// It takes a microsecond, but a CPU may be taken from the program meanwhile.
+const underWay = 2 * tick
+
 // update takes over the kernel's counters and gives how many have been lost in the
 // kernel since the last update. While programs run, an event may have entered and not yet come
-// out, so that only firings which are one update old are held to have come out
+// out, so that only firings which are underWay old are held to have come out
 // by now; once they are detached, final, the sum is exact, and takes back what a
 // program that was preempted for longer had made look lost.
-func (l *ledger) update(c *probe.Counters, final bool) uint64 {
-	fired := l.firedBefore
-	if final {
-		fired = c.First.Fired()
+func (l *ledger) update(c *probe.Counters, at time.Time, final bool) uint64 {
+	switch {
+	case final:
+		l.lostReentry = c.First.Fired() - min(c.First.Fired(), settled(c))
+	case at.Sub(l.firedAt) >= underWay:
+		l.lostReentry = max(l.lostReentry, l.firedBefore-min(l.firedBefore, settled(c)))
+		l.firedBefore, l.firedAt = c.First.Fired(), at
 	}
-	lost := fired - min(fired, settled(c))
-	if !final {
-		lost = max(lost, l.lostReentry)
-	}
-	l.lostReentry = lost
-	l.firedBefore = c.First.Fired()
 	l.kernel = *c
 
 	all := l.ringFull() + l.ringBusy() + l.lostReentry

@@ -1,8 +1,10 @@
 package trace
 
 import (
+	"cmp"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
@@ -12,6 +14,7 @@ import (
 // step is one update of a ledger.
 type step struct {
 	counters probe.Counters
+	after    time.Duration // since the step before; 0: underWay
 	final    bool
 	losses   []record.Loss // what it must report
 	counts   record.Counts // what it must count then
@@ -52,6 +55,15 @@ var ledgerCases = []struct {
 		{
 			counters: first(probe.ProgramCounters{Entered: 2, Emitted: 2}), final: true,
 			counts: record.Counts{Fired: 2, Entered: 2},
+		},
+	}},
+	{"nor is one that many looks in a row find under way", []step{
+		{counters: first(probe.ProgramCounters{Entered: 1}), counts: record.Counts{Fired: 1, Entered: 1}},
+		{counters: first(probe.ProgramCounters{Entered: 1}), after: time.Microsecond, counts: record.Counts{Fired: 1, Entered: 1}},
+		{counters: first(probe.ProgramCounters{Entered: 1}), after: underWay / 2, counts: record.Counts{Fired: 1, Entered: 1}},
+		{
+			counters: first(probe.ProgramCounters{Entered: 1, Emitted: 1}), after: underWay / 2,
+			counts: record.Counts{Fired: 1, Entered: 1},
 		},
 	}},
 	{"an event that the second program has yet to take is not lost", []step{
@@ -173,8 +185,10 @@ func TestTheLedgerKeepsAccounts(t *testing.T) {
 	for _, tt := range ledgerCases {
 		t.Run(tt.name, func(t *testing.T) {
 			var l ledger
+			at := time.Now()
 			for i, s := range tt.steps {
-				fresh := l.update(&s.counters, s.final)
+				at = at.Add(cmp.Or(s.after, underWay))
+				fresh := l.update(&s.counters, at, s.final)
 				if got := l.untold(); !slices.Equal(got, s.losses) {
 					t.Errorf("update %d reports %v, want %v", i+1, got, s.losses)
 				}
@@ -235,7 +249,7 @@ func TestALossThatWasTakenBackIsNotSaidAgain(t *testing.T) {
 // of another protocol, and not yet as fired.
 func TestNeverFewerThanNoTransitionsAreSeen(t *testing.T) {
 	var l ledger
-	l.update(&probe.Counters{First: probe.ProgramCounters{Entered: 1, OtherProtocol: 2}}, false)
+	l.update(&probe.Counters{First: probe.ProgramCounters{Entered: 1, OtherProtocol: 2}}, time.Now(), false)
 	counts := l.counts()
 	if got := counts.Seen(); got != 0 {
 		t.Errorf("%d transitions are seen, want 0", got)

@@ -281,11 +281,11 @@ func (l *loop) append(longer []byte) {
 }
 
 // accountIfDue spares an idle tracer what would be most of its work: what is lost is
-// lost beside events that come, or at least fire. The ledger needs two looks that are a
-// turn apart: after a longer time other events would hide what is missing, after less
-// what is still on its way would seem to be.
+// lost beside events that come, or at least fire. The ledger needs looks that are not far
+// more apart than an event may be under way: other events would hide what is missing.
 func (l *loop) accountIfDue() error {
-	if l.quiet%accountEvery > 1 && !l.stalled() && !l.statsDue() {
+	const looks = int(underWay/tick) + 1
+	if l.quiet%accountEvery >= looks && !l.stalled() && !l.statsDue() {
 		return nil
 	}
 	return l.account(false)
@@ -297,7 +297,7 @@ func (l *loop) account(final bool) error {
 	if err != nil {
 		return err
 	}
-	if lost := l.ledger.update(&counters, final); lost > 0 && l.Watch != nil {
+	if lost := l.ledger.update(&counters, time.Now(), final); lost > 0 && l.Watch != nil {
 		l.Watch.Lost(lost)
 	}
 	if final || !l.stalled() {
