@@ -24,6 +24,7 @@ type stopCounts struct {
 	LostRingFull  uint64 `json:"lost_ring_full"`
 	LostRingBusy  uint64 `json:"lost_ring_busy"`
 	LostReentry   uint64 `json:"lost_reentry"`
+	LostQueueFull uint64 `json:"lost_queue_full"` // read, and no room for it: this test reads slowly on a busy machine
 	WrittenBytes  uint64 `json:"written_bytes"`
 	TimeWaitEnds  uint64 `json:"time_wait_ends"`
 }
@@ -62,7 +63,7 @@ func TestASoakLeavesNothingBehindAndAddsUp(t *testing.T) {
 		t.Fatalf("tcpshift: %v, its stream: %v", err, got.err)
 	}
 	checkTally(t, &got, want)
-	t.Logf("\n%s. %d transitions of %d rounds, %d lost; RssAnon %s MB, descriptors %s.", machine(), want, len(memory), got.stop.lost(),
+	t.Logf("\n%s. %d transitions of %d rounds, %d lost in the kernel, %d to a full queue; RssAnon %s MB, descriptors %s.", machine(), want, len(memory), got.stop.lost(), got.stop.LostQueueFull,
 		course(memory, 1e6), course(files, 1))
 	if *soak >= time.Minute {
 		checkFlat(t, "RssAnon", memory, 4<<20)
@@ -156,14 +157,18 @@ func checkTally(t *testing.T, c *tally, want uint64) {
 		{"ends of TIME_WAITs", s.TimeWaitEnds, c.lines["end"]},
 		{"bytes", s.WrittenBytes, c.written},
 		{"seen", s.Fired - s.OtherProtocol, s.Filtered + s.lost() + s.Held + s.Read},
-		{"read", s.Read, s.Written + s.Dropped},
+		{"read", s.Read, s.Written + s.Dropped + s.LostQueueFull},
 	} {
 		if sum.got != sum.want {
 			t.Errorf("stop says %d of %s, the stream says %d: %+v", sum.got, sum.what, sum.want, *s)
 		}
 	}
-	if c.inNamespace > want || c.inNamespace+s.lost()+s.Dropped < want {
-		t.Errorf("%d transitions were told of %d, and %d lost", c.inNamespace, want, s.lost()+s.Dropped)
+	var hidden uint64
+	if lab.HidesEvents() {
+		hidden = want / 1000
+	}
+	if lost := s.lost() + s.Dropped + s.LostQueueFull; c.inNamespace > want || c.inNamespace+lost+hidden < want {
+		t.Errorf("%d transitions were told of %d, and %d lost", c.inNamespace, want, lost)
 	}
 }
 
