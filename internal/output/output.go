@@ -158,7 +158,7 @@ func (o *Output) ReaderGone() bool {
 // Close closes what Open opened. Some file systems report a failed write only here.
 func (o *Output) Close() error {
 	if o.eager >= 0 {
-		unix.Close(o.eager)
+		_ = unix.Close(o.eager)
 	}
 	if !o.mine {
 		return nil

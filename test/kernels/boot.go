@@ -58,7 +58,7 @@ type guests struct {
 
 // stormConnections is the knob that makes tests smaller in guests; see the helper of
 // that name in test/kernel.
-const stormConnections = 500
+const stormConnections = 400
 
 // bootLimit is how long a kernel may take to its first process. It takes 2 to 6 s
 // on an idle machine.
