@@ -105,10 +105,10 @@ func (o *Output) Write(lines []byte) (int, error) {
 	return whole, err
 }
 
-// WriteSome writes what a pipe has room for and does not wait: the bytes that it
+// writeSome writes what a pipe has room for and does not wait: the bytes that it
 // returns are in the pipe, and may end within a line. It is 0 for all that is no pipe.
 // A failure is left to the next Write.
-func (o *Output) WriteSome(lines []byte) int {
+func (o *Output) writeSome(lines []byte) int {
 	if o.eager < 0 {
 		return 0
 	}

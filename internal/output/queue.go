@@ -111,7 +111,7 @@ func (q *Queue) writeNow(lines []byte) (left []byte, done bool) {
 	var err error
 	switch {
 	case q.out.pipe:
-		n = q.out.WriteSome(lines)
+		n = q.out.writeSome(lines)
 	case q.out.disk && began.After(q.calm):
 		n, err = q.out.Write(lines)
 		q.took(time.Since(began))

@@ -8,9 +8,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
 )
 
-// load has the kernel verify the two programs for transitions side by side: on two
-// processors that is a fifth of the time of the start. The maps come first, since both have
-// them.
+// load has the kernel verify the two programs for transitions side by side, which is
+// most of the time of the start. The maps come first, since both have them.
 func load(spec *ebpf.CollectionSpec, opts ebpf.CollectionOptions) (*ebpf.Collection, error) {
 	const apart = bpfobj.ProbeProgSetStateSecond
 	rest, second := spec.Copy(), spec.Copy()

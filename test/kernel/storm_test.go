@@ -3,6 +3,7 @@ package kernel_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -73,21 +74,13 @@ func inEveryWay(c stormCase) (cases []stormCase) {
 	return cases
 }
 
-// attempts is how often storms may be taken anew: where the kernel hides events in some
-// runs, and where it preempts programs, for as long as a busy machine likes.
-func attempts(t *testing.T) int {
-	if row, known := thisKernel(t); known && row.PreemptsPrograms {
-		return 3
-	}
-	return lab.Attempts()
-}
-
+// storms takes storms anew where the kernel hides events in some runs.
 func storms(t *testing.T, cases []stormCase) {
 	t.Helper()
 	problems := map[stormCase][]string{}
-	for range attempts(t) {
+	for range lab.Attempts() {
 		var again []stormCase
-		for i, p := range tellStorms(t, cases) {
+		for i, p := range tellWithFewLost(t, cases) {
 			problems[cases[i]] = p
 			if len(p) > 0 {
 				t.Log(cases[i], p)
@@ -117,9 +110,30 @@ type blownStorm struct {
 
 const stormWorkers = 2
 
+// tellWithFewLost takes storms anew of which too much was lost where the kernel preempts
+// programs: for how long it does, a busy machine says. All else is judged at once.
+func tellWithFewLost(t *testing.T, cases []stormCase) (problems [][]string) {
+	t.Helper()
+	var excess string
+	for range 3 {
+		problems, excess = tellStorms(t, cases)
+		wrong := slices.ContainsFunc(problems, func(p []string) bool { return len(p) > 0 })
+		if excess == "" || wrong || mayLose(t, math.MaxUint64) == 0 {
+			break
+		}
+		t.Log("too much for this test: ", excess)
+	}
+	for i := range problems {
+		if excess != "" {
+			problems[i] = append(problems[i], excess)
+		}
+	}
+	return problems
+}
+
 // tellStorms lets one storm after the other blow, each in a namespace of its own, beside
 // one tracer, and gives what that tells of each otherwise than the kernel counted.
-func tellStorms(t *testing.T, cases []stormCase) (problems [][]string) {
+func tellStorms(t *testing.T, cases []stormCase) (problems [][]string, excess string) {
 	t.Helper()
 	if err := errors.Join(retireShared(), retireStormTracer()); err != nil {
 		t.Error(err)
@@ -141,7 +155,7 @@ func tellStorms(t *testing.T, cases []stormCase) (problems [][]string) {
 	t.Logf("the first program missed %d", stop.Missed)
 	var ofAll []string
 	if lost > mayLose(t, stop.Fired) {
-		ofAll = append(ofAll, fmt.Sprintf("lost %d: %s", lost, stop.raw))
+		excess = fmt.Sprintf("lost %d: %s", lost, stop.raw)
 	}
 	var told, happened uint64
 	for i := range blown {
@@ -158,7 +172,7 @@ func tellStorms(t *testing.T, cases []stormCase) (problems [][]string) {
 	for i := range problems {
 		problems[i] = append(problems[i], ofAll...)
 	}
-	return problems
+	return problems, excess
 }
 
 func (b *blownStorm) blow(t *testing.T) {
