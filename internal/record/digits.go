@@ -1,60 +1,43 @@
 package record
 
 import (
+	"encoding/binary"
 	"math/bits"
 	"net/netip"
-	"slices"
 	"time"
 )
 
 // What the library does as well, but through a buffer of its own each time: numbers,
 // addresses and times are half of a record.
 
-// pairs are the numbers from 00 to 99.
-var pairs = func() (p [200]byte) {
-	for i := range 100 {
-		p[2*i], p[2*i+1] = '0'+byte(i/10), '0'+byte(i%10)
-	}
-	return p
-}()
-
-var powersOf10 = func() (p [20]uint64) {
-	p[0] = 1
-	for i := 1; i < len(p); i++ {
-		p[i] = 10 * p[i-1]
-	}
-	return p
-}()
-
-// digitsOf is how many decimal digits a number has.
-func digitsOf(v uint64) int {
-	guess := bits.Len64(v|1) * 1233 >> 12 // of its logarithm, never too small by more than one
-	if v < powersOf10[guess] {
-		return max(1, guess)
-	}
-	return guess + 1
+// eightDigits are the decimal digits of a number below 10^8, a byte for each, the first
+// one lowest. The number is halved three times, all of its parts at once: a division by
+// 100 or by 10 is a multiplication that is exact for parts of this size.
+func eightDigits(v uint64) uint64 {
+	v = v/10_000 | v%10_000<<32
+	hundreds := v * 10_486 >> 20 & 0x7f_0000_007f
+	v = hundreds | (v-100*hundreds)<<16
+	tens := v * 103 >> 10 & 0x0f_000f_000f_000f
+	return tens | (v-10*tens)<<8
 }
+
+// eightZeros makes text of eightDigits.
+const eightZeros = 0x3030_3030_3030_3030
 
 func appendUint(dst []byte, v uint64) []byte {
-	return appendDigits(dst, v, digitsOf(v))
+	const room = 100_000_000
+	if v >= room {
+		return appendEight(appendUint(dst, v/room), v%room)
+	}
+	digits := eightDigits(v)
+	leading := min(7, bits.TrailingZeros64(digits)/8)
+	end := len(dst) + 8 - leading
+	return binary.LittleEndian.AppendUint64(dst, (digits|eightZeros)>>(8*leading))[:end]
 }
 
-// appendDigits appends the last count digits of a number, with leading zeros.
-func appendDigits(dst []byte, v uint64, count int) []byte {
-	dst = slices.Grow(dst, count)
-	at := len(dst)
-	dst = dst[:at+count]
-	number := dst[at:]
-	for count >= 2 {
-		rest := v / 100
-		two := 2 * (v - 100*rest)
-		number[count-1], number[count-2] = pairs[two+1], pairs[two]
-		count, v = count-2, rest
-	}
-	if count == 1 {
-		number[0] = '0' + byte(v%10)
-	}
-	return dst
+// appendEight appends a number below 10^8 with leading zeros.
+func appendEight(dst []byte, v uint64) []byte {
+	return binary.LittleEndian.AppendUint64(dst, eightDigits(v)|eightZeros)
 }
 
 func appendHex(dst []byte, v uint64) []byte {
@@ -90,15 +73,17 @@ func appendAddr(dst []byte, a netip.Addr) []byte {
 // keeps the text of the last second: a storm has thousands of records in one.
 type calendar struct {
 	second int64
-	text   []byte // up to the second, without the Z; empty: none yet
+	text   []byte // up to the point behind the second; empty: none yet
 }
 
 func (c *calendar) append(dst []byte, at time.Time) []byte {
 	if second := at.Unix(); second != c.second || len(c.text) == 0 {
 		c.second = second
 		c.text = at.UTC().AppendFormat(c.text[:0], time.RFC3339)
-		c.text = c.text[:len(c.text)-len("Z")]
+		c.text[len(c.text)-len("Z")] = '.'
 	}
-	dst = append(append(dst, c.text...), '.')
-	return append(appendDigits(dst, uint64(at.Nanosecond()), 9), 'Z')
+	const ninth = 100_000_000
+	nanosecond := uint64(at.Nanosecond())
+	dst = append(append(dst, c.text...), '0'+byte(nanosecond/ninth))
+	return append(appendEight(dst, nanosecond%ninth), 'Z')
 }
