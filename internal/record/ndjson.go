@@ -13,7 +13,9 @@ type NDJSON struct {
 	labels   []byte // encoded members, each with its leading comma
 	calendar calendar
 	opened   calendar // of when connections were opened, which is mostly another second
-	owners   owners
+
+	identities identities
+	owners     owners
 }
 
 // NewNDJSON adds the labels, in their order, to the end of every record.
@@ -63,8 +65,7 @@ func (n *NDJSON) Start(dst []byte, seq uint64, r *Start) []byte {
 
 // Transition implements [Encoder]. It does not allocate when dst has room.
 func (n *NDJSON) Transition(dst []byte, seq uint64, t *tcp.Transition) []byte {
-	o := n.begin(dst, `{"type":"transition","time":"`, t.Time, seq).
-		identity(t).
+	o := n.identities.append(n.begin(dst, `{"type":"transition","time":"`, t.Time, seq), t).
 		states(t.Old, t.New)
 	if kernel := t.KernelNew(); kernel != t.New {
 		o = o.symbol("kernel_new_state", kernel.String())
@@ -101,7 +102,7 @@ func endOf(t *tcp.Transition) string {
 
 // Connection implements [Encoder]. It does not allocate when dst has room.
 func (n *NDJSON) Connection(dst []byte, seq uint64, t *tcp.Transition, c *tcp.Connection) []byte {
-	o := n.owners.append(n.begin(dst, `{"type":"connection","time":"`, t.Time, seq).identity(t), t)
+	o := n.owners.append(n.identities.append(n.begin(dst, `{"type":"connection","time":"`, t.Time, seq), t), t)
 	if c.OpenedAt != 0 {
 		o = append(n.opened.append(append(o, `,"opened":"`...), c.Opened), '"')
 		o = o.

@@ -1,0 +1,44 @@
+package record
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// Sockets that share a place, or differ in one member only, must not be taken for one
+// another, nor one for what it was before.
+func TestARecordSaysTheSameSocketWhateverWasWrittenBefore(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	ends := []tcp.Endpoint{{}, endpoint("192.0.2.1", 0), endpoint("192.0.2.1", 80), endpoint("::ffff:192.0.2.1", 80), {Port: 80}}
+	var used identities
+	for range 100_000 {
+		event := fullV4()
+		if random.IntN(2) == 0 {
+			event.Cookie = uint64(random.IntN(2)) * uint64(len(used)) << random.IntN(2)
+		}
+		event.Local, event.Peer = ends[random.IntN(len(ends))], ends[random.IntN(len(ends))]
+		event.Netns, event.Role = uint32(random.IntN(2)), tcp.Role(random.IntN(2))
+		event.Mapped, event.IPv6 = random.IntN(2) == 0, random.IntN(2) == 0
+		got, want := string(used.append(nil, &event)), string(object(nil).identity(&event))
+		if got != want {
+			t.Fatalf("got %s, want %s", got, want)
+		}
+	}
+}
+
+func TestAnIdentityThatIsTooLongToKeepIsWrittenInFull(t *testing.T) {
+	event := fullV6()
+	var used identities
+	for _, zone := range []string{"", string(make([]byte, 300)), "eth0"} {
+		event.Local.Addr = netip.MustParseAddr("fe80::1").WithZone(zone)
+		for range 2 {
+			got, want := string(used.append(nil, &event)), string(object(nil).identity(&event))
+			if got != want {
+				t.Errorf("got %s, want %s", got, want)
+			}
+		}
+	}
+}
