@@ -18,11 +18,14 @@ type ownership struct {
 	cgroup *tcp.Cgroup
 }
 
+func (o *ownership) is(t *tcp.Transition) bool {
+	return o.owner == t.Owner && o.uid == t.UID && o.cgroup == t.Cgroup
+}
+
 func (o *owners) append(dst object, t *tcp.Transition) object {
-	of := ownership{t.Owner, t.UID, t.Cgroup}
-	kept := &o[(of.owner.PID^of.owner.PID>>8^uint32(of.owner.Source)<<5)%uint32(len(o))]
-	if kept.of != of || len(kept.members) == 0 {
-		kept.of = of
+	kept := &o[(t.Owner.PID^t.Owner.PID>>8^uint32(t.Owner.Source)<<5)%uint32(len(o))]
+	if len(kept.members) == 0 || !kept.of.is(t) {
+		kept.of = ownership{t.Owner, t.UID, t.Cgroup}
 		kept.members = object(kept.members[:0]).owner(t)
 	}
 	return append(dst, kept.members...)
