@@ -59,7 +59,7 @@ func Sample(sample []byte, e *Event) error {
 		if err := decodeTransition(&w.Transition, End, e); err != nil {
 			return err
 		}
-		e.Connection = connection(w, &e.Transition)
+		decodeConnection(w, e)
 		return nil
 	case unsafe.Sizeof(wireSocket{}):
 		w := view[wireSocket](sample)
@@ -91,9 +91,13 @@ func view[T any](sample []byte) *T {
 
 func checkKind(got uint8, want Kind) error {
 	if Kind(got) != want {
-		return fmt.Errorf("decode: event of kind %d in a sample as long as kind %d", got, want)
+		return wrongKind(got, want)
 	}
 	return nil
+}
+
+func wrongKind(got uint8, want Kind) error {
+	return fmt.Errorf("decode: event of kind %d in a sample as long as kind %d", got, want)
 }
 
 func decodeTransition(w *wireTransition, kind Kind, e *Event) error {
@@ -105,60 +109,68 @@ func decodeTransition(w *wireTransition, kind Kind, e *Event) error {
 	}
 	e.Kind = kind
 	t := &e.Transition
-	*t = tcp.Transition{
-		Monotonic: time.Duration(w.TimestampNs),
-		Cookie:    w.Cookie,
-		Netns:     w.Netns,
-		UID:       w.Uid,
-		CgroupID:  w.CgroupId,
-		Error:     tcp.Errno(w.Error),
-		Old:       tcp.State(w.OldState),
-		New:       tcp.State(w.NewState),
-		Role:      tcp.Role(w.Role),
-		IPv6:      w.Family == 6,
-		Substate:  tcp.State(w.TimeWaitSubstate),
+	// Field by field: a composite literal is made elsewhere and copied, and the processor
+	// waits for its small fields before it can load them as large ones.
+	*t = tcp.Transition{}
+	t.Monotonic = time.Duration(w.TimestampNs)
+	t.Cookie = w.Cookie
+	t.Netns = w.Netns
+	t.UID = w.Uid
+	t.CgroupID = w.CgroupId
+	t.Error = tcp.Errno(w.Error)
+	t.Old = tcp.State(w.OldState)
+	t.New = tcp.State(w.NewState)
+	t.Role = tcp.Role(w.Role)
+	t.IPv6 = w.Family == 6
+	if w.TimeWaitSubstate != 0 {
+		t.New, t.Substate = tcp.TimeWait, tcp.State(w.TimeWaitSubstate)
+	}
+	if w.PidSource != 0 {
+		t.Owner.PID, t.Owner.Comm, t.Owner.Source = w.Pid, w.Comm, tcp.PIDSource(w.PidSource)
+	}
+	decodeFlags(w, t)
+	decodeEndpoints(w, t)
+	return nil
+}
 
-		Mapped:       hasFlag(w, bpfobj.ProbeEventFlagEVENT_MAPPED),
-		TimeWaitOpen: hasFlag(w, bpfobj.ProbeEventFlagEVENT_WALK_BOUND),
-		Locked:       hasFlag(w, bpfobj.ProbeEventFlagEVENT_LOCKED),
-		PeerFIN:      hasFlag(w, bpfobj.ProbeEventFlagEVENT_PEER_FIN),
-		Orphan:       hasFlag(w, bpfobj.ProbeEventFlagEVENT_ORPHAN),
-		Expired:      hasFlag(w, bpfobj.ProbeEventFlagEVENT_EXPIRED),
-		NoLinger2:    hasFlag(w, bpfobj.ProbeEventFlagEVENT_NO_LINGER2),
-		Unsent:       hasFlag(w, bpfobj.ProbeEventFlagEVENT_UNSENT),
-		Acked:        hasFlag(w, bpfobj.ProbeEventFlagEVENT_ACKED),
-		Repair:       hasFlag(w, bpfobj.ProbeEventFlagEVENT_REPAIR),
-	}
-	if t.Substate != 0 {
-		t.New = tcp.TimeWait
-	}
+func decodeFlags(w *wireTransition, t *tcp.Transition) {
+	t.Mapped = hasFlag(w, bpfobj.ProbeEventFlagEVENT_MAPPED)
+	t.TimeWaitOpen = hasFlag(w, bpfobj.ProbeEventFlagEVENT_WALK_BOUND)
+	t.Locked = hasFlag(w, bpfobj.ProbeEventFlagEVENT_LOCKED)
+	t.PeerFIN = hasFlag(w, bpfobj.ProbeEventFlagEVENT_PEER_FIN)
+	t.Orphan = hasFlag(w, bpfobj.ProbeEventFlagEVENT_ORPHAN)
+	t.Expired = hasFlag(w, bpfobj.ProbeEventFlagEVENT_EXPIRED)
+	t.NoLinger2 = hasFlag(w, bpfobj.ProbeEventFlagEVENT_NO_LINGER2)
+	t.Unsent = hasFlag(w, bpfobj.ProbeEventFlagEVENT_UNSENT)
+	t.Acked = hasFlag(w, bpfobj.ProbeEventFlagEVENT_ACKED)
+	t.Repair = hasFlag(w, bpfobj.ProbeEventFlagEVENT_REPAIR)
 	if hasFlag(w, bpfobj.ProbeEventFlagEVENT_TIMED) {
 		t.InState = time.Duration(w.InStateNs)
 	}
-	t.Local, t.Peer = endpoints(w, t)
-	if w.PidSource != 0 {
-		t.Owner = tcp.Owner{PID: w.Pid, Comm: w.Comm, Source: tcp.PIDSource(w.PidSource)}
-	}
-	return nil
 }
 
 func hasFlag(w *wireTransition, flag bpfobj.ProbeEventFlag) bool {
 	return bpfobj.ProbeEventFlag(w.Flags)&flag != 0
 }
 
-// endpoints leaves out what the kernel does not have yet. Only a listener really
+// decodeEndpoints leaves out what the kernel does not have yet. Only a listener really
 // has the unspecified address: everywhere else it stands for "not chosen".
-func endpoints(w *wireTransition, t *tcp.Transition) (local, peer tcp.Endpoint) {
-	local = tcp.Endpoint{Addr: address(w.Family, &w.LocalAddr), Port: w.LocalPort}
-	peer = tcp.Endpoint{Addr: address(w.Family, &w.PeerAddr), Port: w.PeerPort}
+func decodeEndpoints(w *wireTransition, t *tcp.Transition) {
 	listens := t.New == tcp.Listen || t.Old == tcp.Listen && t.New != tcp.SynRecv
-	if local.Addr.IsUnspecified() && !listens {
-		local.Addr = netip.Addr{}
+	if listens || !unspecified(w.Family, &w.LocalAddr) {
+		t.Local.Addr = address(w.Family, &w.LocalAddr)
 	}
-	if peer.Addr.IsUnspecified() {
-		peer.Addr = netip.Addr{}
+	if !unspecified(w.Family, &w.PeerAddr) {
+		t.Peer.Addr = address(w.Family, &w.PeerAddr)
 	}
-	return local, peer
+	t.Local.Port, t.Peer.Port = w.LocalPort, w.PeerPort
+}
+
+func unspecified(family uint8, raw *[16]byte) bool {
+	if family == 4 {
+		return [4]byte(raw[:4]) == [4]byte{}
+	}
+	return *raw == [16]byte{}
 }
 
 func address(family uint8, raw *[16]byte) netip.Addr {
@@ -168,21 +180,20 @@ func address(family uint8, raw *[16]byte) netip.Addr {
 	return netip.AddrFrom16(*raw)
 }
 
-func connection(w *wireEnd, t *tcp.Transition) tcp.Connection {
-	c := tcp.Connection{
-		OpenedAt:    time.Duration(w.OpenedNs),
-		Established: time.Duration(w.EstablishedNs),
-		Sent:        w.SentBytes,
-		Received:    w.ReceivedBytes,
-		Retransmits: w.Retransmits,
-		RTT:         time.Duration(w.RttUs) * time.Microsecond,
-		ClosedBy:    tcp.EndOf(t),
-	}
+func decodeConnection(w *wireEnd, e *Event) {
+	c := &e.Connection
+	*c = tcp.Connection{}
+	c.OpenedAt = time.Duration(w.OpenedNs)
+	c.Established = time.Duration(w.EstablishedNs)
+	c.Sent = w.SentBytes
+	c.Received = w.ReceivedBytes
 	// tcp_rcv_nxt_update() counts the FIN's place in the sequence as a byte.
-	if t.PeerFIN && c.Received > 0 {
+	if e.Transition.PeerFIN && c.Received > 0 {
 		c.Received--
 	}
-	return c
+	c.Retransmits = w.Retransmits
+	c.RTT = time.Duration(w.RttUs) * time.Microsecond
+	c.ClosedBy = tcp.EndOf(&e.Transition)
 }
 
 func decodeCgroup(w *wireCgroup, e *Event) error {
