@@ -56,8 +56,8 @@ func set[T comparable](field *T, otherwise T) {
 // and is asked at each tick what is wrong now.
 type detector interface {
 	kind() string
-	// needs are the transitions that it wants to observe besides those of the world;
-	// it may see others.
+	// needs are the transitions that it wants to observe besides those of the world.
+	// It may see others, such as those of states that have no name.
 	needs() tcp.Transitions
 	observe(t *tcp.Transition)
 	// check raises every cause that there is now. What is lasting keeps an alert
@@ -85,6 +85,7 @@ func detectors(w *world) []detector {
 type Engine struct {
 	world     *world
 	detectors []detector
+	observers observers
 	alarms    alarms
 }
 
@@ -95,7 +96,8 @@ func New(c Config, now time.Duration) *Engine {
 	w := newWorld(c)
 	w.now = now
 	w.seeding = seeding{since: now, fresh: make(map[uint64]struct{})}
-	return &Engine{world: w, detectors: detectors(w), alarms: newAlarms(c.Every)}
+	all := detectors(w)
+	return &Engine{world: w, detectors: all, observers: newObservers(all), alarms: newAlarms(c.Every)}
 }
 
 // Needs are the transitions that detection goes by, of the ten that a connection
@@ -132,7 +134,7 @@ func (e *Engine) Observe(t *tcp.Transition) {
 		return
 	}
 	e.world.observe(t)
-	for _, d := range e.detectors {
+	for _, d := range e.observers.of(t) {
 		d.observe(t)
 	}
 }
