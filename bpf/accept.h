@@ -5,6 +5,7 @@
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
+#include "clients.h"
 #include "memory.h"
 #include "owner.h"
 
@@ -42,13 +43,13 @@ static __always_inline int on_accept(struct sock *child)
 		return 0;
 	if (BPF_CORE_READ(task, flags) & PF_KTHREAD)
 		return 0;
-	m = memory_of(child);
+	m = storage_of(child, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!m)
 		return 0;
 	describe_process(BPF_CORE_READ(task, group_leader), &h);
 	h.files = (__u64)BPF_CORE_READ(task, files);
 	h.fd = BPF_CORE_READ(task, files, next_fd) - 1;
-	if (exclude_self && is_self())
+	if (exclude_self && is_self(h.pid))
 		h.how |= HOLDER_SELF;
 	note_found(m, &h);
 	return 0;

@@ -94,13 +94,19 @@ __noinline int tell_path(__u64 node, __u64 id)
 	return 0;
 }
 
-/* known is an id whose path has gone out, or 0. */
+static __u64 last_told; /* an id whose path has gone out */
+
+/* known is another one, or 0. */
 static __always_inline __u64 tell_cgroup(struct cgroup *cgroup, __u64 known)
 {
 	struct kernfs_node *node = READ_POINTER(cgroup, kn);
 	__u64 id = READ(node, id);
 
-	if (id && id != known && !bpf_map_lookup_elem(&told_cgroups, &id))
+	if (!id || id == known || id == last_told)
+		return id;
+	if (bpf_map_lookup_elem(&told_cgroups, &id))
+		last_told = id;
+	else
 		tell_path((__u64)node, id);
 	return id;
 }

@@ -44,8 +44,9 @@ const volatile bool filter_pid;
 const volatile bool filter_comm;
 const volatile bool filter_cgroup;
 
-/* The tracer's own process, named in its own pid namespace. */
+/* The tracer's own process, named in its own pid namespace, which may be the initial one. */
 const volatile bool exclude_self;
+const volatile bool self_is_initial;
 const volatile __u32 self_pid;
 const volatile __u64 self_pidns_dev;
 const volatile __u64 self_pidns_ino;

@@ -6,6 +6,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include "event.h"
+#include "read.h"
 
 struct endpoints {
 	__u32 local_addr[4]; /* network order; IPv4 in the first word */
@@ -49,13 +50,21 @@ static __always_inline void read_v6_addrs(const struct sock_common *skc, bool ha
 	keep_mapped_part(ep->peer_addr);
 }
 
+/* Of a socket whose protocol is TCP; else it may be NULL. */
+static __always_inline struct tcp_sock *tcp_sock_of(const struct sock *sk)
+{
+	return has_plain_reads ? typed((struct tcp_sock *)sk) : bpf_skc_to_tcp_sock((void *)sk);
+}
+
 /* connect() has failed before a SYN was made: for want of a port, for one. */
 static __always_inline bool is_unsent(const struct sock *sk, int old_state, int new_state)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
+	struct tcp_sock *tp;
 
-	return tp && old_state == TCP_SYN_SENT && new_state == TCP_CLOSE && sk->sk_lock.owned &&
-	       tp->write_seq != tp->snd_una + 1 && !BPF_CORE_READ_BITFIELD(tp, syn_data);
+	if (old_state != TCP_SYN_SENT || new_state != TCP_CLOSE || !sk->sk_lock.owned)
+		return false;
+	tp = tcp_sock_of(sk);
+	return tp && tp->write_seq != tp->snd_una + 1 && !BPF_CORE_READ_BITFIELD(tp, syn_data);
 }
 
 /*
@@ -65,7 +74,7 @@ static __always_inline bool is_unsent(const struct sock *sk, int old_state, int 
  */
 static __always_inline __u16 read_local_port(const struct sock *sk, int old_state, int new_state)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
+	struct tcp_sock *tp = tcp_sock_of(sk);
 
 	if (!tp || old_state == TCP_CLOSE || is_unsent(sk, old_state, new_state))
 		return sk->__sk_common.skc_num;

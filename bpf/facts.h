@@ -11,6 +11,8 @@
 struct facts {
 	__u64 now_ns;
 	__u64 in_state_ns; /* 0: not known */
+	__u64 opened_ns; /* when it left CLOSE; 0: not known */
+	__u64 established_ns; /* spent in ESTABLISHED */
 	__u64 cookie;
 	__u64 timewait; /* the timewait socket's address, NOT_TIMEWAIT or WALK_BOUND */
 	struct holder owner; /* to be told */

@@ -200,6 +200,7 @@ struct sock {
 	int sk_err;
 	struct socket *sk_socket;
 	struct sock_cgroup_data sk_cgrp_data;
+	struct bpf_local_storage *sk_bpf_storage; /* of whatever programs; NULL: none */
 };
 
 struct inet_sock {

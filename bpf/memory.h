@@ -63,13 +63,6 @@ static __always_inline void set_source(struct holder *h, enum pid_source source)
 	h->how = (h->how & ~HOLDER_SOURCE) | source;
 }
 
-static __always_inline struct socket_memory *memory_of(const struct sock *sk)
-{
-	if (!has_socket_storage)
-		return NULL;
-	return bpf_sk_storage_get(&memory, (void *)sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
-}
-
 /*
  * Transitions come in all the while, on other CPUs too, and what they learn is
  * better; so this writes where they do not, and the pid, which makes it valid, last.

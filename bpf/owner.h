@@ -67,7 +67,7 @@ static __always_inline void describe_current(struct task_struct *task, __u64 fil
 		h->file = file;
 		h->files = (__u64)READ_POINTER(task, files);
 		h->fd = current_fd(READ_POINTER(task, files, fdt), file);
-		h->how = exclude_self && is_self() ? HOLDER_SELF : 0;
+		h->how = exclude_self && is_self(h->pid) ? HOLDER_SELF : 0;
 		note_cookie(h);
 	}
 	if (file && is_released(file))

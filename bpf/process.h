@@ -25,6 +25,8 @@ static __always_inline bool has_file_at(struct fdtable *fdt, __u32 fd, __u64 fil
 	if (fd >= READ(fdt, max_fds))
 		return false;
 	files = READ(fdt, fd);
+	if (has_plain_reads)
+		return READ_WORD(&files[fd]) == file;
 	bpf_probe_read_kernel(&at, sizeof(at), &files[fd]);
 	return at == file;
 }
@@ -114,10 +116,12 @@ static __always_inline struct sock *sock_behind(__u64 address)
 	return READ_POINTER(socket, sk);
 }
 
-static __always_inline bool is_self(void)
+static __always_inline bool is_self(__u32 pid)
 {
 	struct bpf_pidns_info ns;
 
+	if (self_is_initial)
+		return pid == self_pid;
 	if (bpf_get_ns_current_pid_tgid(self_pidns_dev, self_pidns_ino, &ns, sizeof(ns)))
 		return false;
 	return ns.tgid == self_pid;

@@ -42,6 +42,9 @@ void *bpf_rdonly_cast(const void *pointer, __u32 type) __ksym __weak;
 							 null_pointer()                            \
 					       : (__u64)BPF_CORE_READ(pointer, __VA_ARGS__)))
 
+/* A word anywhere, with has_plain_reads: whatever begins with a pointer serves as its type. */
+#define READ_WORD(address) ((__u64)typed((struct list_head *)(address))->next)
+
 static __always_inline __u64 null_pointer(void)
 {
 	return (__u64)bpf_rdonly_cast(NULL, bpf_core_type_id_kernel(struct sock));

@@ -5,6 +5,7 @@
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
+#include "clients.h"
 #include "memory.h"
 #include "owner.h"
 
@@ -46,7 +47,9 @@ static __always_inline void note_mptcp(const struct sock *sk, const struct holde
 /* Of several processes that have it the first, which is the oldest, counts. */
 static __always_inline void note_first(struct sock *sk, const struct holder *h)
 {
-	struct socket_memory *m = memory_of(sk);
+	struct client *client = find_client(sk);
+	struct socket_memory *m =
+		client ? &client->memory : storage_of(sk, BPF_SK_STORAGE_GET_F_CREATE);
 
 	if (!m)
 		return;

@@ -27,8 +27,10 @@
 /* The network namespace's table; up to 6.0 there was but one for all. */
 static __always_inline struct inet_hashinfo *hashinfo_of(const struct sock *sk)
 {
+	struct net *net = sk->__sk_common.skc_net.net;
+
 	if (bpf_core_field_exists(struct netns_ipv4, tcp_death_row.hashinfo))
-		return BPF_CORE_READ(sk, __sk_common.skc_net.net, ipv4.tcp_death_row.hashinfo);
+		return READ_POINTER(net, ipv4.tcp_death_row.hashinfo);
 	return BPF_CORE_READ(sk, __sk_common.skc_prot, h.hashinfo);
 }
 
@@ -107,9 +109,9 @@ static __always_inline bool is_timewait(__u64 timewait)
 static __always_inline __u64 find_timewait(const struct sock *sk, const struct endpoints *ep)
 {
 	struct inet_hashinfo *info = hashinfo_of(sk);
-	__u32 slot = sk->__sk_common.skc_hash & BPF_CORE_READ(info, ehash_mask);
-	struct inet_ehash_bucket *buckets = BPF_CORE_READ(info, ehash);
-	__u64 found = walk_bucket((__u64)BPF_CORE_READ(&buckets[slot], chain.first),
+	__u32 slot = sk->__sk_common.skc_hash & READ(info, ehash_mask);
+	struct inet_ehash_bucket *bucket = READ_POINTER(info, ehash) + slot;
+	__u64 found = walk_bucket((__u64)READ_POINTER(bucket, chain.first),
 				  sk->__sk_common.skc_hash, slot);
 
 	if (is_timewait(found) &&

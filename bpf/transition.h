@@ -7,6 +7,7 @@
 #include <bpf/bpf_helpers.h>
 #include "afterlife.h"
 #include "cgroup.h"
+#include "clients.h"
 #include "config.h"
 #include "counters.h"
 #include "endpoints.h"
@@ -19,11 +20,13 @@
 #include "timewait.h"
 #include "twins.h"
 
-/* One transition on its way to the ring. */
+/*
+ * One transition on its way to the ring. All else is in facts: of what comes from a map the
+ * verifier knows nothing, and so it does not follow each way on which a state was
+ * compared to its end.
+ */
 struct transition {
 	const struct sock *sk;
-	int old_state;
-	int new_state;
 	__u32 place; /* of facts */
 	struct facts *facts;
 	struct socket_memory *memory; /* may be NULL */
@@ -31,20 +34,20 @@ struct transition {
 
 static __always_inline int shown_new_state(const struct transition *t)
 {
-	return is_timewait(t->facts->timewait) ? TCP_TIME_WAIT : t->new_state;
+	return is_timewait(t->facts->timewait) ? TCP_TIME_WAIT : t->facts->new_state;
 }
 
 static __always_inline __u8 substate_of(const struct transition *t)
 {
 	struct inet_timewait_sock *tw = (struct inet_timewait_sock *)t->facts->timewait;
 
-	return is_timewait(t->facts->timewait) ? BPF_CORE_READ(tw, tw_substate) : 0;
+	return is_timewait(t->facts->timewait) ? READ(tw, tw_substate) : 0;
 }
 
 /* As far as can be told without its owner. */
 static __always_inline bool may_be_wanted(const struct transition *t)
 {
-	if (!states_wanted(t->old_state, shown_new_state(t)))
+	if (!states_wanted(t->facts->old_state, shown_new_state(t)))
 		return false;
 	if (filter_roles && !has_bit(filter_roles, t->facts->role))
 		return false;
@@ -55,7 +58,7 @@ static __always_inline __u16 flags_of(const struct transition *t)
 {
 	const struct sock *sk = t->sk;
 	struct sock *sock = (struct sock *)sk;
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)sk);
+	struct tcp_sock *tp = tcp_sock_of(sk);
 
 	return (t->facts->ep.mapped ? EVENT_MAPPED : 0) | (sk->sk_lock.owned ? EVENT_LOCKED : 0) |
 	       (t->facts->in_state_ns ? EVENT_TIMED : 0) |
@@ -63,7 +66,7 @@ static __always_inline __u16 flags_of(const struct transition *t)
 	       (sk->__sk_common.skc_flags >> SOCK_DONE & 1 ? EVENT_PEER_FIN : 0) |
 	       (tp && tp->linger2 < 0 ? EVENT_NO_LINGER2 : 0) |
 	       (READ_POINTER(sock, sk_socket) ? 0 : EVENT_ORPHAN) |
-	       (is_unsent(sk, t->old_state, t->new_state) ? EVENT_UNSENT : 0) |
+	       (is_unsent(sk, t->facts->old_state, t->facts->new_state) ? EVENT_UNSENT : 0) |
 	       (tp && tp->snd_una == tp->write_seq ? EVENT_ACKED : 0) |
 	       (tp && BPF_CORE_READ_BITFIELD(tp, repair) ? EVENT_REPAIR : 0);
 }
@@ -85,8 +88,8 @@ static __always_inline void describe(const struct transition *t, struct transiti
 	e->peer_port = t->facts->ep.peer_port;
 	e->kind = EVENT_TRANSITION;
 	e->family = t->facts->ep.family;
-	e->old_state = t->old_state;
-	e->new_state = t->new_state;
+	e->old_state = t->facts->old_state;
+	e->new_state = t->facts->new_state;
 	e->time_wait_substate = substate_of(t);
 	e->role = t->facts->role;
 	e->pid_source = source_of(&t->facts->owner);
@@ -97,11 +100,11 @@ static __always_inline void describe(const struct transition *t, struct transiti
 
 static __always_inline void describe_end(const struct transition *t, struct end_event *e)
 {
-	struct tcp_sock *tp = bpf_skc_to_tcp_sock((void *)t->sk);
+	struct tcp_sock *tp = tcp_sock_of(t->sk);
 
 	e->transition.kind = EVENT_END;
-	e->opened_ns = t->memory ? t->memory->opened_ns : 0;
-	e->established_ns = t->memory ? t->memory->established_ns : 0;
+	e->opened_ns = t->facts->opened_ns;
+	e->established_ns = t->facts->established_ns;
 	e->sent_bytes = tp ? tp->bytes_sent - tp->bytes_retrans : 0;
 	e->received_bytes = tp ? tp->bytes_received : 0;
 	e->retransmits = tp ? tp->total_retrans : 0;
@@ -110,7 +113,7 @@ static __always_inline void describe_end(const struct transition *t, struct end_
 
 static __always_inline bool is_end(const struct transition *t)
 {
-	return want_ends && t->new_state == TCP_CLOSE && t->old_state != TCP_CLOSE;
+	return want_ends && t->facts->new_state == TCP_CLOSE && t->facts->old_state != TCP_CLOSE;
 }
 
 static __always_inline bool emit_transition(const struct transition *t,
@@ -164,7 +167,7 @@ static __always_inline void tell(struct transition *t, struct program_counters *
 
 static __always_inline bool is_begin_of_child(const struct transition *t)
 {
-	return t->old_state == TCP_LISTEN && t->new_state == TCP_SYN_RECV;
+	return t->facts->old_state == TCP_LISTEN && t->facts->new_state == TCP_SYN_RECV;
 }
 
 /*
@@ -179,27 +182,30 @@ static __always_inline bool must_be_held(const struct transition *t)
 /* Before it is whole the child's cookie is its listener's, which no memory means no waiting for. */
 static __always_inline __u64 cookie_of(const struct transition *t)
 {
+	__u64 cookie;
+
 	if (!has_socket_cookie || (is_begin_of_child(t) && !t->facts->ep.peer_port && !t->memory))
 		return 0;
-	return bpf_get_socket_cookie((void *)t->sk);
+	cookie = t->sk->__sk_common.skc_cookie.counter;
+	return cookie ? cookie : bpf_get_socket_cookie((void *)t->sk);
 }
 
 /* In place: there is no room for a second one on older kernels' stacks. */
 static __always_inline void release_held(struct transition *t, struct program_counters *counters)
 {
 	struct facts *facts = t->facts;
-	int old_state = t->old_state, new_state = t->new_state;
+	int old_state = t->facts->old_state, new_state = t->facts->new_state;
 	__u64 now_ns = facts->now_ns, in_state_ns = facts->in_state_ns;
 
-	t->old_state = TCP_LISTEN;
-	t->new_state = TCP_SYN_RECV;
+	t->facts->old_state = TCP_LISTEN;
+	t->facts->new_state = TCP_SYN_RECV;
 	facts->now_ns = t->memory->held_ns;
 	facts->in_state_ns = 0;
 	t->memory->held_ns = 0;
 	count(counters->released);
 	tell(t, counters);
-	t->old_state = old_state;
-	t->new_state = new_state;
+	t->facts->old_state = old_state;
+	t->facts->new_state = new_state;
 	facts->now_ns = now_ns;
 	facts->in_state_ns = in_state_ns;
 }
@@ -208,13 +214,16 @@ static __always_inline void remember(struct transition *t)
 {
 	struct socket_memory *m = t->memory;
 
-	t->facts->role = recall_role(m, t->old_state, t->new_state);
-	t->facts->in_state_ns = 0;
+	t->facts->role = recall_role(m, t->facts->old_state, t->facts->new_state);
+	t->facts->in_state_ns = t->facts->opened_ns = t->facts->established_ns = 0;
 	if (!m)
 		return;
 	if (is_begin_of_child(t))
 		begin_child(m);
-	t->facts->in_state_ns = recall_times(m, t->old_state, t->new_state, t->facts->now_ns);
+	t->facts->in_state_ns =
+		recall_times(m, t->facts->old_state, t->facts->new_state, t->facts->now_ns);
+	t->facts->opened_ns = m->opened_ns;
+	t->facts->established_ns = m->established_ns;
 }
 
 /* What the current task proves is remembered. */
@@ -224,6 +233,8 @@ static __always_inline int learn_owner(const struct transition *t, __u64 sk)
 	int proof;
 
 	recall_holders(m, t->facts);
+	if (!t->sk->sk_lock.owned)
+		return PROVES_NOTHING;
 	proof = prove_owner(sk, t->place);
 	if (!m)
 		return proof;
@@ -243,7 +254,8 @@ static __always_inline int learn_owner(const struct transition *t, __u64 sk)
  */
 static __always_inline bool is_done_with(struct transition *t, __u64 sk)
 {
-	if (states_may_be_wanted(t->old_state, t->new_state) || (t->memory && t->memory->held_ns))
+	if (states_may_be_wanted(t->facts->old_state, t->facts->new_state) ||
+	    (t->memory && t->memory->held_ns))
 		return false;
 	if (t->sk->sk_lock.owned) {
 		t->facts->cookie = cookie_of(t); /* which a listener is known by later */
@@ -273,13 +285,14 @@ static __always_inline __u32 netns_of(const struct transition *t)
 
 /*
  * A connection that is none of those asked for stays that as long as it lasts, and needs
- * no owner. A listener may have children that are.
+ * no owner and no memory. A listener may have children that are, and at its second
+ * transition a child may have the first one held back.
  */
 static __always_inline bool is_stranger(const struct transition *t)
 {
 	const struct endpoints *ep = &t->facts->ep;
 
-	return ep->local_port && ep->peer_port && !(t->memory && t->memory->held_ns) &&
+	return t->facts->old_state != TCP_SYN_RECV && ep->local_port && ep->peer_port &&
 	       !endpoints_wanted(ep);
 }
 
@@ -299,11 +312,6 @@ static __always_inline void handle(struct transition *t, struct program_counters
 		count(counters->filtered);
 		return;
 	}
-	read_endpoints(t->sk, t->old_state, t->new_state, &t->facts->ep);
-	if (is_stranger(t)) {
-		count(counters->filtered);
-		return;
-	}
 	t->facts->cookie = cookie_of(t);
 	if (must_be_held(t)) {
 		t->memory->held_ns = t->facts->now_ns;
@@ -316,7 +324,8 @@ static __always_inline void handle(struct transition *t, struct program_counters
 		release_held(t, counters);
 	}
 	proof = learn_owner(t, sk);
-	t->facts->timewait = timewait_of(t->sk, &t->facts->ep, t->old_state, t->new_state);
+	t->facts->timewait =
+		timewait_of(t->sk, &t->facts->ep, t->facts->old_state, t->facts->new_state);
 	if (t->facts->timewait == WALK_BOUND)
 		count(counters->walk_bound);
 	/* What is learned now may be told later; the rest is looked up only to be told. */
@@ -324,39 +333,54 @@ static __always_inline void handle(struct transition *t, struct program_counters
 		count(counters->filtered);
 		return;
 	}
-	if (proof != PROVES_OWNER && t->memory)
+	if (proof != PROVES_OWNER)
 		recall_owner(sk, t->place);
 	tell(t, counters);
+}
+
+/* What the tracepoint shows to the first program, or to the second instead of it. */
+static __always_inline void on_claimed(enum twin twin, const struct sock *sk, int old_state,
+				       int new_state, struct program_counters *counters)
+{
+	struct transition t = {.sk = sk, .place = place_for(twin, sk)};
+
+	if (sk->sk_protocol != IPPROTO_TCP) {
+		count(counters->other_protocol);
+		return;
+	}
+	t.facts = facts_at(t.place);
+	if (!t.facts)
+		return;
+	t.facts->old_state = old_state;
+	t.facts->new_state = new_state;
+	read_endpoints(sk, old_state, new_state, &t.facts->ep);
+	if (is_stranger(&t)) {
+		count(counters->filtered);
+		return;
+	}
+	t.memory = memory_of(sk, old_state, new_state);
+	if (t.memory)
+		t.memory->mark = twin == TWIN_FIRST ? states_of(old_state, new_state) : 0;
+	t.facts->now_ns = bpf_ktime_get_ns();
+	barrier();
+	handle(&t, counters);
 }
 
 static __always_inline int on_transition(enum twin twin, const struct sock *sk, int old_state,
 					 int new_state)
 {
-	struct transition t = {
-		.sk = sk,
-		.old_state = old_state,
-		.new_state = new_state,
-		.place = place_for(twin, sk),
-	};
 	struct program_counters *counters = counters_of(twin);
 
-	t.facts = facts_at(t.place);
-	if (!counters || !t.facts)
+	if (!counters)
 		return 0;
 	count(counters->entered);
-	t.memory = memory_of(sk);
-	if (!claim(twin, sk, t.memory, old_state, new_state)) {
+	if (twin == TWIN_SECOND && take_mark(sk, old_state, new_state)) {
 		count(counters->left_to_twin);
 		return 0;
 	}
-	if (sk->sk_protocol != IPPROTO_TCP) {
-		count(counters->other_protocol);
-		return 0;
-	}
-	t.facts->now_ns = bpf_ktime_get_ns();
-	t.facts->old_state = old_state;
-	t.facts->new_state = new_state;
-	handle(&t, counters);
+	on_claimed(twin, sk, old_state, new_state, counters);
+	if (twin == TWIN_FIRST)
+		leave_mark(sk, old_state, new_state);
 	return 0;
 }
 

@@ -179,6 +179,7 @@ const (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	ProbeMapClients               = "clients"
 	ProbeMapCounters              = "counters"
 	ProbeMapCpuMarks              = "cpu_marks"
 	ProbeMapFilterMembers         = "filter_members"
@@ -232,6 +233,7 @@ const (
 	ProbeVarMayInterruptItself    = "may_interrupt_itself"
 	ProbeVarRingMask              = "ring_mask"
 	ProbeVarRingsPerCpu           = "rings_per_cpu"
+	ProbeVarSelfIsInitial         = "self_is_initial"
 	ProbeVarSelfPid               = "self_pid"
 	ProbeVarSelfPidnsDev          = "self_pidns_dev"
 	ProbeVarSelfPidnsIno          = "self_pidns_ino"
@@ -300,6 +302,7 @@ type ProbeProgramSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeMapSpecs struct {
+	Clients         *ebpf.MapSpec `ebpf:"clients"`
 	Counters        *ebpf.MapSpec `ebpf:"counters"`
 	CpuMarks        *ebpf.MapSpec `ebpf:"cpu_marks"`
 	FilterMembers   *ebpf.MapSpec `ebpf:"filter_members"`
@@ -349,6 +352,7 @@ type ProbeVariableSpecs struct {
 	MayInterruptItself    *ebpf.VariableSpec `ebpf:"may_interrupt_itself"`
 	RingMask              *ebpf.VariableSpec `ebpf:"ring_mask"`
 	RingsPerCpu           *ebpf.VariableSpec `ebpf:"rings_per_cpu"`
+	SelfIsInitial         *ebpf.VariableSpec `ebpf:"self_is_initial"`
 	SelfPid               *ebpf.VariableSpec `ebpf:"self_pid"`
 	SelfPidnsDev          *ebpf.VariableSpec `ebpf:"self_pidns_dev"`
 	SelfPidnsIno          *ebpf.VariableSpec `ebpf:"self_pidns_ino"`
@@ -379,6 +383,7 @@ func (o *ProbeObjects) Close() error {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeMaps struct {
+	Clients         *ebpf.Map `ebpf:"clients"`
 	Counters        *ebpf.Map `ebpf:"counters"`
 	CpuMarks        *ebpf.Map `ebpf:"cpu_marks"`
 	FilterMembers   *ebpf.Map `ebpf:"filter_members"`
@@ -396,6 +401,7 @@ type ProbeMaps struct {
 
 func (m *ProbeMaps) Close() error {
 	return _ProbeClose(
+		m.Clients,
 		m.Counters,
 		m.CpuMarks,
 		m.FilterMembers,
@@ -446,6 +452,7 @@ type ProbeVariables struct {
 	MayInterruptItself    *ebpf.Variable `ebpf:"may_interrupt_itself"`
 	RingMask              *ebpf.Variable `ebpf:"ring_mask"`
 	RingsPerCpu           *ebpf.Variable `ebpf:"rings_per_cpu"`
+	SelfIsInitial         *ebpf.Variable `ebpf:"self_is_initial"`
 	SelfPid               *ebpf.Variable `ebpf:"self_pid"`
 	SelfPidnsDev          *ebpf.Variable `ebpf:"self_pidns_dev"`
 	SelfPidnsIno          *ebpf.Variable `ebpf:"self_pidns_ino"`

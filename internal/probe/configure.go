@@ -67,6 +67,9 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	leaveOut(spec, features, programs)
 	for _, program := range spec.Programs {
 		dropMissingCalls(program.Instructions, func(name string) bool { return hasFunction(types, name) })
+		if !features.has(SocketStorage) {
+			dropAtomics(program.Instructions)
+		}
 	}
 	return spec, nil
 }
@@ -79,6 +82,18 @@ func dropMissingCalls(instructions asm.Instructions, has func(name string) bool)
 		call := &instructions[i]
 		if call.IsKfuncCall() && !has(call.Reference()) {
 			*call = asm.Mov.Imm(asm.R0, 0).WithSource(call.Source())
+		}
+	}
+}
+
+// dropAtomics takes out what kernels before 5.12 refuse although it is never reached:
+// the exchanges of clients.h, which has nothing to do without socket storage.
+func dropAtomics(instructions asm.Instructions) {
+	for i := range instructions {
+		atomic := &instructions[i]
+		switch atomic.OpCode.AtomicOp() {
+		case asm.Xchg, asm.CmpXchg:
+			*atomic = asm.Mov.Imm(asm.R0, 0).WithSource(atomic.Source())
 		}
 	}
 }
@@ -187,7 +202,9 @@ func addSelf(constants map[string]any) error {
 		return fmt.Errorf("find own pid namespace: %w", err)
 	}
 	st := info.Sys().(*syscall.Stat_t)
+	const initialPidns = 0xEFFFFFFC // PROC_PID_INIT_INO, include/linux/proc_ns.h
 	constants[bpfobj.ProbeVarExcludeSelf] = true
+	constants[bpfobj.ProbeVarSelfIsInitial] = st.Ino == initialPidns
 	constants[bpfobj.ProbeVarSelfPid] = uint32(os.Getpid())
 	// The kernel's own encoding, MKDEV of include/linux/kdev_t.h.
 	constants[bpfobj.ProbeVarSelfPidnsDev] = uint64(unix.Major(st.Dev))<<20 | uint64(unix.Minor(st.Dev))
