@@ -17,6 +17,8 @@ type end struct {
 	at    tcp.Endpoint
 }
 
+func (e *end) spread() uint32 { return spread(e.at.Addr, e.at.Port) + uint32(e.role) }
+
 func endOf(t *tcp.Transition) end {
 	if t.Role == tcp.RoleServer {
 		return end{t.Netns, tcp.RoleServer, t.Local}
@@ -55,7 +57,7 @@ func newTallies(limit int) tallies {
 }
 
 func (t *tallies) at(now time.Duration, e end) *entry[end, tally] {
-	found := t.keep(e)
+	found := t.keep(e.spread(), &e)
 	if found.value.began == 0 {
 		found.value.began = now
 	}

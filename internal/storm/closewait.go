@@ -15,8 +15,8 @@ type closeWaitLeak struct {
 	queue   []waiting       // in the order of their coming, until they are stuck; some have left since
 	due     int             // the first in it
 	owners  map[leakKey]*leak
-	last    *leak // of the one before: in a storm, it mostly is the next one, too
-	dropped bool  // there was no room for some
+	recent  recent[leak]
+	dropped bool // there was no room for some
 }
 
 // leakKey is who leaves sockets: the end of a server, whose sockets may not all tell
@@ -26,6 +26,8 @@ type leakKey struct {
 	at    tcp.Endpoint
 	pid   uint32
 }
+
+func (k *leakKey) spread() uint32 { return spread(k.at.Addr, k.at.Port) + k.pid }
 
 func leakKeyOf(t *tcp.Transition) leakKey {
 	switch {
@@ -98,7 +100,8 @@ func (d *closeWaitLeak) arrives(t *tcp.Transition) {
 	if len(d.queue) >= 2*waitingLimit {
 		d.tidy()
 	}
-	l := d.leakOf(leakKeyOf(t))
+	key := leakKeyOf(t)
+	l := d.leakOf(&key)
 	if l == nil {
 		d.dropped = true
 		return
@@ -110,19 +113,20 @@ func (d *closeWaitLeak) arrives(t *tcp.Transition) {
 }
 
 // leakOf gives nil where there is no room.
-func (d *closeWaitLeak) leakOf(key leakKey) *leak {
-	if d.last != nil && d.last.key == key {
-		return d.last
+func (d *closeWaitLeak) leakOf(key *leakKey) *leak {
+	place := d.recent.at(key.spread())
+	if l := *place; l != nil && l.key == *key {
+		return l
 	}
-	l := d.owners[key]
+	l := d.owners[*key]
 	if l == nil {
 		if len(d.owners) >= d.Keys {
 			return nil
 		}
-		l = &leak{key: key, sample: int64(d.now / sampleEvery)}
-		d.owners[key] = l
+		l = &leak{key: *key, sample: int64(d.now / sampleEvery)}
+		d.owners[*key] = l
 	}
-	d.last = l
+	*place = l
 	return l
 }
 
@@ -154,7 +158,7 @@ func (d *closeWaitLeak) check(raise raiser) {
 			raise(key, true, func() Finding { return d.describe(key, l) })
 		case l.stuck == 0 && d.now-l.last > 2*d.Stuck: // none of its sockets waits in the queue either
 			delete(d.owners, key)
-			d.last = nil
+			d.recent.forget()
 		}
 	}
 }

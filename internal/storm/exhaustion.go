@@ -72,7 +72,7 @@ func (d *portExhaustion) describe(key portKey, c *exhausted) Finding {
 		Cause:  "connect() found no free local port for this destination and failed with EADDRNOTAVAIL",
 		Advice: "reuse connections: keep-alive, or a pool in the client; if that takes time, use more local or peer addresses; then widen net.ipv4.ip_local_port_range",
 	}
-	e := d.ports.find(key)
+	e := d.ports.find(key.spread(), &key)
 	if e == nil {
 		return f
 	}

@@ -25,6 +25,10 @@ type halfKey struct {
 	local  tcp.Endpoint // of a server
 }
 
+func (k *halfKey) spread() uint32 {
+	return spread(k.remote.Addr, k.remote.Port) + spread(k.local.Addr, k.local.Port) + uint32(k.role)
+}
+
 type halfFound struct {
 	count, before int
 	at, beforeAt  time.Duration
@@ -53,7 +57,8 @@ func (d *halfClosedPileup) observe(t *tcp.Transition) {
 	if t.New != tcp.TimeWait || t.Substate != tcp.FinWait2 {
 		return
 	}
-	e := d.born.keep(halfKeyOf(t.Netns, d.isClient(t, d.namespace(t.Netns)), t.Local, t.Peer))
+	key := halfKeyOf(t.Netns, d.isClient(t, d.namespace(t.Netns)), t.Local, t.Peer)
+	e := d.born.keep(key.spread(), &key)
 	e.value.advance(int64(d.now / time.Second))
 	e.value.slots[e.value.newest%seconds]++
 	d.born.weigh(e, e.weight+1)
@@ -66,7 +71,7 @@ func (d *halfClosedPileup) check(raise raiser) {
 			continue
 		}
 		e.value.advance(second)
-		if found := d.namespaces.find(e.key.netns); found != nil && e.value.sum(0, seconds) >= int64(d.HalfClosed) {
+		if found := d.namespaces.find(e.key.netns, &e.key.netns); found != nil && e.value.sum(0, seconds) >= int64(d.HalfClosed) {
 			found.value.walk = true // it is asked for with the limits
 		}
 	}
@@ -95,7 +100,7 @@ const settled = 5 * time.Second
 
 // counted takes what the kernel's table has of one namespace.
 func (d *halfClosedPileup) counted(now time.Duration, netns uint32, sockets []tcp.Socket) {
-	found := d.namespaces.find(netns)
+	found := d.namespaces.find(netns, &netns)
 	if found == nil {
 		return
 	}
@@ -145,7 +150,7 @@ func (d *halfClosedPileup) describe(key halfKey, f *halfFound) Finding {
 				finding.Who, finding.Local = e.value.who(), tcp.Endpoint{Addr: e.key.local}
 			}
 		}
-	} else if e := d.servers.find(serverKey{key.netns, key.local.Addr, key.local.Port}); e != nil {
+	} else if e := d.servers.find(spread(key.local.Addr, key.local.Port), &serverKey{key.netns, key.local.Addr, key.local.Port}); e != nil {
 		finding.Who = e.value.who()
 	}
 	return finding

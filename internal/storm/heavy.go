@@ -12,11 +12,11 @@ import "container/heap"
 //
 // As long as there is room no key has to give way, so their order is not kept.
 type heavy[K comparable, V any] struct {
-	limit int
-	index map[K]*entry[K, V]
-	last  *entry[K, V] // that was kept: in a storm, it mostly is the next one, too
-	all   lightest[K, V]
-	heap  bool // all is one
+	limit  int
+	index  map[K]*entry[K, V]
+	recent recent[entry[K, V]]
+	all    lightest[K, V]
+	heap   bool // all is one
 }
 
 type entry[K comparable, V any] struct {
@@ -31,20 +31,25 @@ func newHeavy[K comparable, V any](limit int) *heavy[K, V] {
 	return &heavy[K, V]{limit: limit, index: make(map[K]*entry[K, V])}
 }
 
-// find gives nil for a key that is not kept.
-func (h *heavy[K, V]) find(key K) *entry[K, V] {
-	return h.index[key]
+// find gives nil for a key that is not kept. spread is the key's, see [recent].
+func (h *heavy[K, V]) find(spread uint32, key *K) *entry[K, V] {
+	place := h.recent.at(spread)
+	if e := *place; e != nil && e.key == *key {
+		return e
+	}
+	e := h.index[*key]
+	if e != nil {
+		*place = e
+	}
+	return e
 }
 
 // keep finds the key or makes room for it; its value is then a zero one.
-func (h *heavy[K, V]) keep(key K) *entry[K, V] {
-	if h.last != nil && h.last.key == key {
-		return h.last
+func (h *heavy[K, V]) keep(spread uint32, key *K) *entry[K, V] {
+	if e := h.find(spread, key); e != nil {
+		return e
 	}
-	if h.last = h.index[key]; h.last == nil {
-		h.last = h.enter(key)
-	}
-	return h.last
+	return h.enter(*key)
 }
 
 func (h *heavy[K, V]) enter(key K) *entry[K, V] {
@@ -84,7 +89,8 @@ func (h *heavy[K, V]) sweep(fresh func(e *entry[K, V]) (keep bool)) {
 		}
 	}
 	clear(h.all[len(kept):])
-	h.all, h.last, h.heap = kept, nil, false
+	h.all, h.heap = kept, false
+	h.recent.forget()
 }
 
 // lightest is a heap (container/heap) with the least weight first.

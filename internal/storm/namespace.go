@@ -43,7 +43,7 @@ func (w *world) namespace(netns uint32) *namespace {
 }
 
 func (w *world) keep(netns uint32) *namespace {
-	ns := &w.namespaces.keep(netns).value
+	ns := &w.namespaces.keep(netns, &netns).value
 	if ns.scale == 0 {
 		ns.scale, ns.finished, ns.seen = 1, 1, w.now
 	}

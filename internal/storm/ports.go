@@ -55,7 +55,7 @@ func (d portStorm) check(raise raiser) {
 
 // capacity is 0 where it is not known, or not what limits.
 func (w *world) capacity(e *entry[portKey, portUse]) (float64, *namespace) {
-	found := w.namespaces.find(e.key.netns)
+	found := w.namespaces.find(e.key.netns, &e.key.netns)
 	if found == nil || !found.value.known {
 		return 0, nil
 	}

@@ -41,7 +41,7 @@ func (w *world) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 	key := portKey{netns: netns, local: s.Local.Addr, peer: s.Peer.Addr, peerPort: s.Peer.Port}
 	if s.New != tcp.TimeWait {
 		if _, known := w.seeding.fresh[s.Cookie]; !known && client {
-			use := w.ports.keep(key)
+			use := w.ports.keep(key.spread(), &key)
 			use.value.at(now)
 			use.value.live++
 			w.ports.weigh(use, use.weight+1)
@@ -65,13 +65,13 @@ func (w *world) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 		ns.total.born(born, half)
 	}
 	if client {
-		use := w.ports.keep(key)
+		use := w.ports.keep(key.spread(), &key)
 		use.value.at(now)
 		use.value.born(born, half)
 		w.ports.weigh(use, use.weight+1)
 		return
 	}
-	use := w.servers.keep(serverKey{netns, s.Local.Addr, s.Local.Port})
+	use := w.servers.keep(spread(s.Local.Addr, s.Local.Port), &serverKey{netns, s.Local.Addr, s.Local.Port})
 	use.value.at(now)
 	use.value.born(born, half)
 	w.servers.weigh(use, use.weight+1)

@@ -33,6 +33,8 @@ type portKey struct {
 	peerPort uint16
 }
 
+func (k *portKey) spread() uint32 { return spread(k.peer, k.peerPort) + spread(k.local, 0) }
+
 type portUse struct {
 	meter
 	culprits
@@ -45,6 +47,8 @@ type serverKey struct {
 	local netip.Addr
 	port  uint16
 }
+
+func (k *serverKey) spread() uint32 { return spread(k.local, k.port) }
 
 type serverUse struct {
 	meter
@@ -112,7 +116,8 @@ func (w *world) opens(t *tcp.Transition) {
 	if t.Local.Port != 0 && ns.known && !ns.limits.chooses(t.Local.Port) {
 		return // bound to a port that connect() would not have chosen
 	}
-	e := w.ports.keep(keyOf(t))
+	key := keyOf(t)
+	e := w.ports.keep(key.spread(), &key)
 	e.value.opened(t.Monotonic)
 	e.value.add(t)
 	w.ports.weigh(e, e.weight+1)
@@ -126,7 +131,7 @@ func (w *world) closes(t *tcp.Transition) {
 		w.clientCloses(t, ns, lingers)
 	case lingers && t.Role != tcp.RoleClient:
 		key := serverKey{t.Netns, t.Local.Addr, t.Local.Port}
-		e := w.servers.keep(key)
+		e := w.servers.keep(key.spread(), &key)
 		e.value.lingers(t.Monotonic, t.Substate == tcp.FinWait2)
 		e.value.add(t)
 		w.servers.weigh(e, e.weight+1)
@@ -154,7 +159,7 @@ func (w *world) isClient(t *tcp.Transition, ns *namespace) bool {
 func (w *world) clientCloses(t *tcp.Transition, ns *namespace, lingers bool) {
 	key := keyOf(t)
 	if !lingers {
-		if e := w.ports.find(key); e != nil {
+		if e := w.ports.find(key.spread(), &key); e != nil {
 			e.value.gone(t.Monotonic)
 			if tcp.EndOf(t) == tcp.ClosedByNoPort {
 				e.value.noPort++
@@ -169,7 +174,7 @@ func (w *world) clientCloses(t *tcp.Transition, ns *namespace, lingers bool) {
 	} else {
 		ns.total.lingers(t.Monotonic, half)
 	}
-	e := w.ports.keep(key)
+	e := w.ports.keep(key.spread(), &key)
 	if e.value.live == 0 {
 		e.value.add(t)
 		w.ports.weigh(e, e.weight+1)
