@@ -35,18 +35,18 @@ static __always_inline struct sock *accepted_by(const __u64 *ctx)
  */
 static __always_inline int on_accept(struct sock *child)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *task = current_task();
 	struct holder h = {.how = PID_ACCEPT};
 	struct socket_memory *m;
 
 	if (!child || child->sk_protocol != IPPROTO_TCP)
 		return 0;
-	if (BPF_CORE_READ(task, flags) & PF_KTHREAD)
+	if (FOLLOW(task, flags) & PF_KTHREAD)
 		return 0;
 	m = storage_of(child, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!m)
 		return 0;
-	describe_process(BPF_CORE_READ(task, group_leader), &h);
+	describe_process(FOLLOW(task, group_leader), &h);
 	h.files = (__u64)BPF_CORE_READ(task, files);
 	h.fd = BPF_CORE_READ(task, files, next_fd) - 1;
 	if (exclude_self && is_self(h.pid))

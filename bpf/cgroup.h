@@ -30,8 +30,8 @@ struct {
 static __always_inline struct cgroup *cgroup_of_task(struct task_struct *task)
 {
 	if (cgroup_v1_subsys >= 0 && cgroup_v1_subsys < 16)
-		return READ_POINTER(task, cgroups, subsys[cgroup_v1_subsys], cgroup);
-	return READ_POINTER(task, cgroups, dfl_cgrp);
+		return FOLLOW(task, cgroups, subsys[cgroup_v1_subsys], cgroup);
+	return FOLLOW(task, cgroups, dfl_cgrp);
 }
 
 /* The cgroup in which the socket was made; a child has its listener's. */

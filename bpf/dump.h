@@ -58,8 +58,9 @@ static __always_inline void describe_full(struct tcp_sock *tp, struct socket_eve
 	if (has_socket_cookie)
 		e->socket.cookie = bpf_get_socket_cookie(tp);
 	recall_holders(m, facts);
+	look_at_socket(sk, facts);
 	if (m)
-		recall_owner(address_of(sk), DUMP_PLACE);
+		recall_owner(DUMP_PLACE);
 	describe_owner(&facts->owner, sk, &e->socket);
 	e->socket.uid = sk->sk_uid.val;
 	e->socket.error = sk->sk_err;

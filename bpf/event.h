@@ -22,13 +22,14 @@ enum event_flag {
 	EVENT_LOCKED = 1 << 1, /* a task held the socket's lock */
 	EVENT_TIMED = 1 << 2, /* in_state_ns is known */
 	EVENT_WALK_BOUND = 1 << 3, /* whether this is a TIME_WAIT was not found out */
-	EVENT_PEER_FIN = 1 << 4, /* the peer's FIN has come */
-	EVENT_NO_LINGER2 = 1 << 5, /* TCP_LINGER2 is negative: no FIN_WAIT2 without an owner */
+	EVENT_PEER_FIN = 1 << 4, /* to CLOSE: the peer's FIN has come */
+	EVENT_NO_LINGER2 =
+		1 << 5, /* to CLOSE: TCP_LINGER2 is negative: no FIN_WAIT2 without an owner */
 	EVENT_EXPIRED = 1 << 6, /* TIME_WAIT -> CLOSE: by its timer */
 	EVENT_ORPHAN = 1 << 7, /* no process has the socket any more, or not yet */
 	EVENT_UNSENT = 1 << 8, /* SYN_SENT -> CLOSE: connect() failed before there was a SYN */
-	EVENT_ACKED = 1 << 9, /* all that was sent is acknowledged, the FIN included */
-	EVENT_REPAIR = 1 << 10, /* TCP_REPAIR: nothing is sent */
+	EVENT_ACKED = 1 << 9, /* to CLOSE: all that was sent is acknowledged, the FIN included */
+	EVENT_REPAIR = 1 << 10, /* to CLOSE: TCP_REPAIR: nothing is sent */
 };
 
 /* Who the socket is in its connection; ROLE_UNKNOWN until it is proven. */

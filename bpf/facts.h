@@ -19,6 +19,11 @@ struct facts {
 	struct holder stored; /* the socket memory's owner */
 	struct holder found; /* likewise */
 	struct endpoints ep;
+	__u64 socket; /* the struct socket, which an orphan has none of */
+	__u64 file; /* the struct file of the socket; 0: it has none */
+	__s32 error; /* sk_err */
+	bool locked; /* by a task: sk_lock.owned */
+	bool is_subflow; /* of MPTCP */
 	__u32 netns;
 	__u8 old_state;
 	__u8 new_state;

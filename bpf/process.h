@@ -17,6 +17,20 @@
 #define FDS_SEARCHED 64
 #define THREADS_SEARCHED 8
 
+/* Known to the verifier, where that is of use. */
+static __always_inline struct task_struct *current_task(void)
+{
+	return has_plain_reads ? bpf_get_current_task_btf()
+			       : (struct task_struct *)bpf_get_current_task();
+}
+
+static __always_inline struct task_struct *task_at(__u64 address)
+{
+	struct task_struct *task = (struct task_struct *)address;
+
+	return has_plain_reads ? typed(task) : task;
+}
+
 static __always_inline bool has_file_at(struct fdtable *fdt, __u32 fd, __u64 file)
 {
 	struct file **files;
@@ -55,7 +69,8 @@ __noinline int search_fd(__u64 fdt, __u64 file)
 static __always_inline struct pt_regs *current_regs(struct task_struct *task)
 {
 	if (bpf_core_enum_value_exists(enum bpf_func_id, BPF_FUNC_task_pt_regs))
-		return (struct pt_regs *)bpf_task_pt_regs(bpf_get_current_task_btf());
+		return (struct pt_regs *)bpf_task_pt_regs(
+			has_plain_reads ? task : bpf_get_current_task_btf());
 	return BPF_CORE_READ(task, stack) + STACK_SIZE - bpf_core_type_size(struct pt_regs);
 }
 
@@ -66,7 +81,7 @@ static __always_inline struct pt_regs *current_regs(struct task_struct *task)
  */
 static __always_inline int current_fd(struct fdtable *fdt, __u64 file)
 {
-	struct pt_regs *regs = current_regs((struct task_struct *)bpf_get_current_task());
+	struct pt_regs *regs = current_regs(current_task());
 	__u32 fd = READ(regs, first_argument);
 
 	return has_file_at(fdt, fd, file) ? (int)fd : -1;
@@ -92,7 +107,7 @@ static __always_inline bool in_closing_call(struct task_struct *task)
 {
 	struct pt_regs *regs;
 
-	if (READ(task, flags) & (PF_EXITING | PF_IO_WORKER))
+	if (FOLLOW(task, flags) & (PF_EXITING | PF_IO_WORKER))
 		return true;
 	regs = current_regs(task);
 	switch ((int)READ(regs, call_number)) {
@@ -131,12 +146,12 @@ static __always_inline bool is_self(__u32 pid)
 static __always_inline void read_comm(struct task_struct *task, struct holder *h)
 {
 	if (has_plain_reads)
-		__builtin_memcpy(h->comm, typed(task)->comm, TASK_COMM_LEN);
+		__builtin_memcpy(h->comm, task->comm, TASK_COMM_LEN);
 	else
 		BPF_CORE_READ_STR_INTO(&h->comm, task, comm);
 }
 
-/* What can change in the life of a process. */
+/* What can change in the life of a process, which the verifier knows to be one. */
 static __always_inline void refresh(struct task_struct *leader, struct holder *h)
 {
 	read_comm(leader, h);
@@ -146,8 +161,8 @@ static __always_inline void refresh(struct task_struct *leader, struct holder *h
 static __always_inline void describe_process(struct task_struct *leader, struct holder *h)
 {
 	h->leader = (__u64)leader;
-	h->started_ns = READ(leader, start_time);
-	h->pid = READ(leader, tgid);
+	h->started_ns = FOLLOW(leader, start_time);
+	h->pid = FOLLOW(leader, tgid);
 	refresh(leader, h);
 }
 
@@ -155,17 +170,16 @@ static __always_inline void describe_process(struct task_struct *leader, struct 
 static __always_inline bool is_same(const struct holder *h, struct task_struct *leader, __u64 file)
 {
 	return h->leader == (__u64)leader && (h->file == file || !file) &&
-	       h->pid == bpf_get_current_pid_tgid() >> 32 &&
-	       h->started_ns == READ(leader, start_time);
+	       h->pid == (__u32)FOLLOW(leader, tgid) && h->started_ns == FOLLOW(leader, start_time);
 }
 
 /* Whether that process still lives, or at least has not been reaped. */
 static __always_inline bool is_alive(const struct holder *h)
 {
-	struct task_struct *leader = (struct task_struct *)h->leader;
+	struct task_struct *leader = task_at(h->leader);
 
-	return (__u32)READ(leader, tgid) == h->pid && READ(leader, start_time) == h->started_ns &&
-	       READ_POINTER(leader, thread_pid);
+	return (__u32)FOLLOW(leader, tgid) == h->pid &&
+	       FOLLOW(leader, start_time) == h->started_ns && FOLLOW(leader, thread_pid);
 }
 
 /* Since 6.2. */

@@ -28,6 +28,10 @@ void *bpf_rdonly_cast(const void *pointer, __u32 type) __ksym __weak;
 	(has_plain_reads ? follow(typed(pointer), __VA_ARGS__)                                     \
 			 : BPF_CORE_READ(pointer, __VA_ARGS__))
 
+/* The same of a pointer whose type the verifier knows already: cheaper. */
+#define FOLLOW(pointer, ...)                                                                       \
+	(has_plain_reads ? follow(pointer, __VA_ARGS__) : BPF_CORE_READ(pointer, __VA_ARGS__))
+
 /*
  * The same where that is a pointer to a struct. The verifier takes the difference of two
  * pointers, one of them null, for a number, and so does not follow what is done

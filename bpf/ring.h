@@ -8,6 +8,7 @@
 #include "counters.h"
 
 #define WAKE_INTERVAL_NS 1000000
+#define WAKE_EVERY 8 /* events: how often to look whether the reader is to be woken */
 
 /* The size is set before load. */
 struct ring {
@@ -56,6 +57,13 @@ static __always_inline __u64 wake_flags(void *ring, __u64 now_ns)
 		return BPF_RB_NO_WAKEUP;
 	last_wake_ns = now_ns;
 	return BPF_RB_FORCE_WAKEUP;
+}
+
+/* To ask how full the ring is costs, too. */
+static __always_inline __u64 sparing_wake_flags(void *ring, __u64 now_ns,
+						const struct program_counters *counters)
+{
+	return counters->emitted % WAKE_EVERY ? BPF_RB_NO_WAKEUP : wake_flags(ring, now_ns);
 }
 
 /* No room, or no lock: less free than any event could need means the former. */

@@ -82,7 +82,7 @@ static __always_inline int on_task_file(struct task_struct *task, struct file *f
 		return 0;
 	if (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6)
 		return 0;
-	describe_process(BPF_CORE_READ(task, group_leader), &h);
+	describe_process(FOLLOW(task, group_leader), &h);
 	h.files = (__u64)BPF_CORE_READ(task, files);
 	if (exclude_self && is_current(&h))
 		h.how |= HOLDER_SELF; /* the tracer is who reads the iterator */
@@ -108,7 +108,7 @@ static __always_inline int on_subflow(struct sock_common *skc)
 	tp = bpf_skc_to_tcp_sock(skc);
 	if (!tp || !bpf_core_field_exists(tp->is_mptcp) || !tp->is_mptcp)
 		return 0;
-	file = (__u64)file_of(&tp->inet_conn.icsk_inet.sk);
+	file = file_of_whole(tp);
 	h = bpf_map_lookup_elem(&mptcp_holders, &file);
 	if (h)
 		note_first((struct sock *)tp, h);

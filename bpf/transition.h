@@ -54,21 +54,27 @@ static __always_inline bool may_be_wanted(const struct transition *t)
 	return socket_wanted(t->sk, &t->facts->ep);
 }
 
-static __always_inline __u16 flags_of(const struct transition *t)
+/* How it came to that; of no other transition does anybody ask. */
+static __always_inline __u16 flags_of_close(const struct sock *sk, const struct facts *facts)
 {
-	const struct sock *sk = t->sk;
-	struct sock *sock = (struct sock *)sk;
 	struct tcp_sock *tp = tcp_sock_of(sk);
 
-	return (t->facts->ep.mapped ? EVENT_MAPPED : 0) | (sk->sk_lock.owned ? EVENT_LOCKED : 0) |
-	       (t->facts->in_state_ns ? EVENT_TIMED : 0) |
-	       (t->facts->timewait == WALK_BOUND ? EVENT_WALK_BOUND : 0) |
-	       (sk->__sk_common.skc_flags >> SOCK_DONE & 1 ? EVENT_PEER_FIN : 0) |
+	return (sk->__sk_common.skc_flags >> SOCK_DONE & 1 ? EVENT_PEER_FIN : 0) |
 	       (tp && tp->linger2 < 0 ? EVENT_NO_LINGER2 : 0) |
-	       (READ_POINTER(sock, sk_socket) ? 0 : EVENT_ORPHAN) |
-	       (is_unsent(sk, t->facts->old_state, t->facts->new_state) ? EVENT_UNSENT : 0) |
+	       (is_unsent(sk, facts->old_state, facts->new_state) ? EVENT_UNSENT : 0) |
 	       (tp && tp->snd_una == tp->write_seq ? EVENT_ACKED : 0) |
 	       (tp && BPF_CORE_READ_BITFIELD(tp, repair) ? EVENT_REPAIR : 0);
+}
+
+static __always_inline __u16 flags_of(const struct transition *t)
+{
+	const struct facts *facts = t->facts;
+
+	return (facts->ep.mapped ? EVENT_MAPPED : 0) | (facts->locked ? EVENT_LOCKED : 0) |
+	       (facts->in_state_ns ? EVENT_TIMED : 0) |
+	       (facts->timewait == WALK_BOUND ? EVENT_WALK_BOUND : 0) |
+	       (facts->socket ? 0 : EVENT_ORPHAN) |
+	       (facts->new_state == TCP_CLOSE ? flags_of_close(t->sk, facts) : 0);
 }
 
 static __always_inline void describe(const struct transition *t, struct transition_event *e)
@@ -129,7 +135,7 @@ static __always_inline bool emit_transition(const struct transition *t,
 		return false;
 	describe(t, e);
 	watch_end(t->sk, t->facts->timewait, e, counters);
-	bpf_ringbuf_submit(e, wake_flags(ring, t->facts->now_ns));
+	bpf_ringbuf_submit(e, sparing_wake_flags(ring, t->facts->now_ns, counters));
 	return true;
 }
 
@@ -146,7 +152,7 @@ static __always_inline bool emit_end(const struct transition *t, struct program_
 	describe(t, &e->transition);
 	describe_end(t, e);
 	watch_end(t->sk, t->facts->timewait, &e->transition, counters);
-	bpf_ringbuf_submit(e, wake_flags(ring, t->facts->now_ns));
+	bpf_ringbuf_submit(e, sparing_wake_flags(ring, t->facts->now_ns, counters));
 	return true;
 }
 
@@ -227,15 +233,15 @@ static __always_inline void remember(struct transition *t)
 }
 
 /* What the current task proves is remembered. */
-static __always_inline int learn_owner(const struct transition *t, __u64 sk)
+static __always_inline int learn_owner(const struct transition *t)
 {
 	struct socket_memory *m = t->memory;
 	int proof;
 
 	recall_holders(m, t->facts);
-	if (!t->sk->sk_lock.owned)
+	if (!t->facts->locked)
 		return PROVES_NOTHING;
-	proof = prove_owner(sk, t->place);
+	proof = prove_owner(t->place);
 	if (!m)
 		return proof;
 	if (proof == PROVES_OWNER)
@@ -252,14 +258,14 @@ static __always_inline int learn_owner(const struct transition *t, __u64 sk)
  * the current task proves; without the socket's lock, it proves nothing. What is held
  * back of the socket goes out at any.
  */
-static __always_inline bool is_done_with(struct transition *t, __u64 sk)
+static __always_inline bool is_done_with(struct transition *t)
 {
 	if (states_may_be_wanted(t->facts->old_state, t->facts->new_state) ||
 	    (t->memory && t->memory->held_ns))
 		return false;
-	if (t->sk->sk_lock.owned) {
+	if (t->facts->locked) {
 		t->facts->cookie = cookie_of(t); /* which a listener is known by later */
-		learn_owner(t, sk);
+		learn_owner(t);
 	}
 	return true;
 }
@@ -298,7 +304,6 @@ static __always_inline bool is_stranger(const struct transition *t)
 
 static __always_inline void handle(struct transition *t, struct program_counters *counters)
 {
-	__u64 sk = address_of(t->sk);
 	int proof;
 
 	t->facts->netns = netns_of(t);
@@ -308,7 +313,8 @@ static __always_inline void handle(struct transition *t, struct program_counters
 		return;
 	}
 	remember(t);
-	if (is_done_with(t, sk)) {
+	look_at_socket(t->sk, t->facts);
+	if (is_done_with(t)) {
 		count(counters->filtered);
 		return;
 	}
@@ -320,10 +326,10 @@ static __always_inline void handle(struct transition *t, struct program_counters
 	}
 	if (t->memory && t->memory->held_ns) {
 		recall_holders(t->memory, t->facts);
-		recall_listener(sk, t->place);
+		recall_listener(t->place);
 		release_held(t, counters);
 	}
-	proof = learn_owner(t, sk);
+	proof = learn_owner(t);
 	t->facts->timewait =
 		timewait_of(t->sk, &t->facts->ep, t->facts->old_state, t->facts->new_state);
 	if (t->facts->timewait == WALK_BOUND)
@@ -334,7 +340,7 @@ static __always_inline void handle(struct transition *t, struct program_counters
 		return;
 	}
 	if (proof != PROVES_OWNER)
-		recall_owner(sk, t->place);
+		recall_owner(t->place);
 	tell(t, counters);
 }
 
