@@ -20,6 +20,7 @@ var (
 	soak        = flag.Duration("soak", 0, "how long to trace mixed load; 0: eight rounds")
 	some        = flag.String("tracers", "", "only those whose names match this pattern")
 	doc         = flag.String("doc", "", "append the table to this file")
+	warm        = flag.Bool("warm", false, "touch half of the free memory first")
 )
 
 // column is what has been measured of a tracer.
@@ -49,6 +50,9 @@ func TestWhatTracingCosts(t *testing.T) {
 			lab.Missing(t, "needs "+s.command[0]+": make install-deps")
 		}
 		columns = append(columns, &column{subject: s})
+	}
+	if *warm {
+		warmMemory(t)
 	}
 	untraced := &column{subject: subject{name: "nothing"}}
 	for range *rounds {
