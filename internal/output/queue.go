@@ -12,9 +12,12 @@ const (
 	// reserve is what may wait beyond a Queue's limit: room for what must not be
 	// lost. Where that is taken, too, Put waits.
 	reserve = 4 << 20
+	// A file system keeps what is written in pieces as large as the writes, and each piece
+	// costs it the same; beyond this little is left to gain. A pipe has room for less.
+	fileBatch, batch = 256 << 10, 64 << 10
 	// spares is how many empty buffers are kept, two megabytes of them. Two change places
 	// while all is well.
-	spares = 16
+	spares = 8
 	// A disk on which a write has taken so long, more than a busy CPU makes it wait, is
 	// written to in the background for a while: the next ones may take longer. The
 	// ring has room for some of them.
@@ -57,6 +60,14 @@ func NewQueue(out *Output, limit int, tell func(message string)) *Queue {
 	q.changed.L = &q.mu
 	q.ended.Go(q.run)
 	return q
+}
+
+// Batch is how many bytes are best put in at a time, where there are as many.
+func (q *Queue) Batch() int {
+	if q.out.disk {
+		return fileBatch
+	}
+	return batch
 }
 
 // Put takes whole lines, and their buffer with them: the caller goes on with the

@@ -48,6 +48,20 @@ func fill(t *testing.T, q *Queue) string {
 	return all.String()
 }
 
+func TestBatchesAreLargeForAFileAndFitIntoAPipe(t *testing.T) {
+	file, err := os.Create(filepath.Join(t.TempDir(), "records"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := queueTo(t, outputTo(t, file), limit).Batch(); got != fileBatch {
+		t.Errorf("a batch for a file has %d bytes, want %d", got, fileBatch)
+	}
+	_, w := pipe(t)
+	if got := queueTo(t, outputTo(t, w), limit).Batch(); got > 64<<10 {
+		t.Errorf("a batch for a pipe has %d bytes, want no more than a pipe holds", got)
+	}
+}
+
 func TestAReaderWhoStallsGetsEverythingInItsOrderWhenHeReads(t *testing.T) {
 	r, w := pipe(t)
 	q := queueTo(t, outputTo(t, w), limit)

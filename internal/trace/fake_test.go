@@ -171,6 +171,7 @@ func (s *fakeSink) Put(lines []byte) ([]byte, error) {
 	return make([]byte, 0, 1), nil
 }
 
+func (s *fakeSink) Batch() int       { return 64 << 10 }
 func (s *fakeSink) Full() bool       { return s.full || time.Now().Before(s.fullUntil) }
 func (s *fakeSink) Written() uint64  { return uint64(s.written.Len()) }
 func (s *fakeSink) ReaderGone() bool { return s.readerGone }

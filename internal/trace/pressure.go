@@ -8,6 +8,8 @@ import (
 
 // Sink takes whole lines and writes them in the background; [*output.Queue] is one.
 type Sink interface {
+	// Batch is how many bytes are best put in at a time under load.
+	Batch() int
 	// Put takes the lines and their buffer, and gives an empty one in exchange.
 	Put(lines []byte) (empty []byte, err error)
 	// Full says whether nothing should be put in but what must not be lost.

@@ -192,6 +192,7 @@ type discard struct {
 
 func (d *discard) Put(lines []byte) ([]byte, error) { return lines[:0], nil }
 func (d *discard) Full() bool                       { return d.full }
+func (d *discard) Batch() int                       { return 64 << 10 }
 
 // The hot path: neither what is written nor what is lost takes memory.
 func TestNoTransitionTakesMemory(t *testing.T) {

@@ -25,10 +25,8 @@ const (
 	// accountEvery is after how many turns without an event it is asked all the same
 	// what has been lost: a second.
 	accountEvery = 25
-	// flushBytes is how much is gathered before it is written under load.
-	flushBytes = 64 << 10
-	// bufferBytes has room for that and what one event may add.
-	bufferBytes = flushBytes + 4*record.MaxLine
+	// eventBytes is what one event may add to a batch.
+	eventBytes = 4 * record.MaxLine
 )
 
 // Source is where samples come from; [*probe.Probe] is one.
@@ -111,6 +109,7 @@ type loop struct {
 	transitions, connections bool // wanted
 
 	buf     []byte
+	batch   int  // bytes that are gathered before they are written under load
 	full    bool // as the sink said last
 	losing  bool // what finds it so
 	broken  bool // writing has failed
@@ -123,7 +122,8 @@ type loop struct {
 }
 
 func newLoop(cfg Config) *loop {
-	l := &loop{Config: cfg, cgroups: cgroup.NewCache(cgroup.DefaultLimit), buf: make([]byte, 0, bufferBytes)}
+	l := &loop{Config: cfg, cgroups: cgroup.NewCache(cgroup.DefaultLimit), batch: cfg.Sink.Batch()}
+	l.buf = make([]byte, 0, l.batch+eventBytes)
 	if cfg.Only != nil {
 		l.only = make(map[string]bool)
 		for _, t := range cfg.Only {
@@ -224,7 +224,7 @@ func (l *loop) handle(sample []byte) error {
 	if l.event.Kind == decode.End && !enough {
 		l.connection(&l.event.Transition, &l.event.Connection, lost)
 	}
-	if len(l.buf) >= flushBytes {
+	if len(l.buf) >= l.batch {
 		if err := l.flush(); err != nil {
 			return err
 		}

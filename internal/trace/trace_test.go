@@ -335,7 +335,7 @@ func TestALargeRoundIsWrittenInPieces(t *testing.T) {
 	if len(conns(got.lines)) != n {
 		t.Errorf("%d transitions, want %d", len(conns(got.lines)), n)
 	}
-	if least := sink.written.Len() / (flushBytes + record.MaxLine); sink.writes < least {
+	if least := sink.written.Len() / (sink.Batch() + record.MaxLine); sink.writes < least {
 		t.Errorf("%d bytes in %d writes, want at least %d", sink.written.Len(), sink.writes, least)
 	}
 }
