@@ -19,7 +19,7 @@ struct client {
 	__s64 cookie; /* of the socket that has this slot; 0: nobody has had it yet */
 	__u64 sk; /* its address */
 	struct socket_memory memory;
-};
+} __attribute__((aligned(64))); /* a line of the cache */
 
 /*
  * A socket's slot follows from its address. The programs insert when it connects;
@@ -29,6 +29,7 @@ struct client {
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, CLIENT_SLOTS);
+	__uint(map_flags, BPF_F_MMAPABLE); /* which lets it begin at a page */
 	__type(key, __u32);
 	__type(value, struct client);
 } clients SEC(".maps");
@@ -45,7 +46,7 @@ static __always_inline struct client *find_client(const struct sock *sk)
 	__s64 cookie = sk->__sk_common.skc_cookie.counter;
 	struct client *client;
 
-	if (!has_socket_cookie || !cookie)
+	if (!has_socket_storage || !has_socket_cookie || !cookie)
 		return NULL;
 	client = client_at(address_of(sk));
 	return client && client->cookie == cookie ? client : NULL;
@@ -68,7 +69,7 @@ static __always_inline struct socket_memory *claim_client(const struct sock *sk)
 	struct client *client;
 	__s64 cookie, before;
 
-	if (!has_socket_cookie)
+	if (!has_socket_storage || !has_socket_cookie)
 		return NULL;
 	cookie = bpf_get_socket_cookie((void *)sk);
 	client = client_at(address);
@@ -80,7 +81,7 @@ static __always_inline struct socket_memory *claim_client(const struct sock *sk)
 	if (__sync_val_compare_and_swap(&client->cookie, before, CLIENT_LOCKED) != before)
 		return NULL;
 	client->sk = address;
-	__builtin_memset(&client->memory, 0, sizeof(client->memory));
+	__builtin_memset(&client->memory, 0, offsetof(struct socket_memory, found));
 	__sync_lock_test_and_set(&client->cookie, cookie);
 	return &client->memory;
 }

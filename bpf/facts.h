@@ -61,7 +61,7 @@ static __always_inline void recall_holders(const struct socket_memory *m, struct
 		return;
 	if (m->owner.pid)
 		facts->stored = m->owner;
-	if (m->found.pid)
+	if (m->is_found)
 		facts->found = m->found;
 }
 

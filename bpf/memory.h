@@ -25,9 +25,8 @@ struct holder {
 	__u32 pid; /* 0: nobody */
 };
 
+/* What every transition looks at comes first, in two lines of the cache. */
 struct socket_memory {
-	struct holder owner; /* written at transitions only */
-	struct holder found; /* written by everything else; its pid last */
 	__u64 since_ns; /* when it entered its state; 0: not known */
 	__u64 opened_ns; /* when it left CLOSE; 0: not known */
 	__u64 established_ns; /* spent in ESTABLISHED */
@@ -35,6 +34,9 @@ struct socket_memory {
 	__u32 netns; /* 0: not looked up yet */
 	__u16 mark; /* twins.h */
 	__u8 role; /* enum socket_role */
+	bool is_found; /* there is: */
+	struct holder owner; /* written at transitions only */
+	struct holder found; /* written by everything else */
 };
 
 /* With the kernel's 72 bytes before it, it has one object of 256 bytes to itself. */
@@ -65,15 +67,15 @@ static __always_inline void set_source(struct holder *h, enum pid_source source)
 
 /*
  * Transitions come in all the while, on other CPUs too, and what they learn is
- * better; so this writes where they do not, and the pid, which makes it valid, last.
+ * better; so this writes where they do not, and what makes it valid last.
  */
 static __always_inline void note_found(struct socket_memory *m, const struct holder *h)
 {
-	m->found.pid = 0;
+	m->is_found = false;
 	barrier();
-	__builtin_memcpy(&m->found, h, offsetof(struct holder, pid));
+	m->found = *h;
 	barrier();
-	m->found.pid = h->pid;
+	m->is_found = true;
 }
 
 static __always_inline enum socket_role role_shown_by(int old_state, int new_state)
@@ -106,10 +108,10 @@ static __always_inline enum socket_role recall_role(struct socket_memory *m, int
  */
 static __always_inline void begin_child(struct socket_memory *m)
 {
-	if (!m->owner.pid && m->found.pid)
+	if (!m->owner.pid && m->is_found)
 		m->owner = m->found;
 	m->owner.how = PID_LISTENER | (m->owner.how & HOLDER_SELF);
-	m->found.pid = 0;
+	m->is_found = false;
 	m->since_ns = 0;
 }
 

@@ -55,7 +55,7 @@ static __always_inline void note_first(struct sock *sk, const struct holder *h)
 		return;
 	if (!m->role && sk->__sk_common.skc_state == TCP_LISTEN)
 		m->role = ROLE_LISTENER;
-	if (!m->found.pid)
+	if (!m->is_found)
 		note_found(m, h);
 }
 

@@ -247,7 +247,8 @@ static __always_inline int learn_owner(const struct transition *t)
 	if (proof == PROVES_OWNER)
 		m->owner = t->facts->owner;
 	if (proof == PROVES_OTHER) {
-		m->owner.pid = m->found.pid = 0;
+		m->owner.pid = 0;
+		m->is_found = false;
 		recall_holders(m, t->facts);
 	}
 	return proof;
@@ -364,10 +365,10 @@ static __always_inline void on_claimed(enum twin twin, const struct sock *sk, in
 		count(counters->filtered);
 		return;
 	}
+	t.facts->now_ns = bpf_ktime_get_ns();
 	t.memory = memory_of(sk, old_state, new_state);
 	if (t.memory)
 		t.memory->mark = twin == TWIN_FIRST ? states_of(old_state, new_state) : 0;
-	t.facts->now_ns = bpf_ktime_get_ns();
 	barrier();
 	handle(&t, counters);
 }
