@@ -43,6 +43,9 @@ type tracer struct {
 	reading <-chan struct{} // nil, or closed when the reader of the output reads on
 }
 
+// Batch implements trace.Sink.
+func (tr *tracer) Batch() int { return 64 << 10 }
+
 // Put implements trace.Sink, and waits for a reader who does not read.
 func (tr *tracer) Put(lines []byte) ([]byte, error) {
 	first := false
