@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Room for the memory of client sockets, which nobody inherits: storage on the socket
- * costs the kernel two allocations for each connection, and their release.
+ * costs the kernel two allocations for each connection, and their release. Not on
+ * kernels whose JIT may lack the exchanges (arm64 before 5.18).
  */
 #ifndef TCPSHIFT_CLIENTS_H
 #define TCPSHIFT_CLIENTS_H
@@ -46,7 +47,7 @@ static __always_inline struct client *find_client(const struct sock *sk)
 	__s64 cookie = sk->__sk_common.skc_cookie.counter;
 	struct client *client;
 
-	if (!has_socket_storage || !has_socket_cookie || !cookie)
+	if (!has_client_table || !cookie)
 		return NULL;
 	client = client_at(address_of(sk));
 	return client && client->cookie == cookie ? client : NULL;
@@ -61,7 +62,8 @@ static __always_inline bool is_gone(struct sock *sk, __s64 cookie)
 
 /*
  * Cookies are given once, so of those who find the same one in a slot only one can
- * replace it. NULL: the slot is not to be had.
+ * replace it. Cookie and address may have been read from before and after somebody else
+ * did, so who has it looks again. NULL: the slot is not to be had.
  */
 static __always_inline struct socket_memory *claim_client(const struct sock *sk)
 {
@@ -69,7 +71,7 @@ static __always_inline struct socket_memory *claim_client(const struct sock *sk)
 	struct client *client;
 	__s64 cookie, before;
 
-	if (!has_socket_storage || !has_socket_cookie)
+	if (!has_client_table)
 		return NULL;
 	cookie = bpf_get_socket_cookie((void *)sk);
 	client = client_at(address);
@@ -80,6 +82,10 @@ static __always_inline struct socket_memory *claim_client(const struct sock *sk)
 		return NULL;
 	if (__sync_val_compare_and_swap(&client->cookie, before, CLIENT_LOCKED) != before)
 		return NULL;
+	if (before && !is_gone((struct sock *)client->sk, before)) {
+		__sync_lock_test_and_set(&client->cookie, before);
+		return NULL;
+	}
 	client->sk = address;
 	__builtin_memset(&client->memory, 0, offsetof(struct socket_memory, found));
 	__sync_lock_test_and_set(&client->cookie, cookie);

@@ -345,6 +345,20 @@ static __always_inline void handle(struct transition *t, struct program_counters
 	tell(t, counters);
 }
 
+/* A stranger that has memory may connect again, to who is wanted. */
+static __always_inline void forget_times(const struct sock *sk, int old_state, int new_state)
+{
+	struct socket_memory *m;
+
+	if (new_state != TCP_CLOSE)
+		return;
+	m = find_memory(sk, old_state);
+	if (!m)
+		return;
+	m->since_ns = 0;
+	m->mark = 0;
+}
+
 /* What the tracepoint shows to the first program, or to the second instead of it. */
 static __always_inline void on_claimed(enum twin twin, const struct sock *sk, int old_state,
 				       int new_state, struct program_counters *counters)
@@ -362,6 +376,7 @@ static __always_inline void on_claimed(enum twin twin, const struct sock *sk, in
 	t.facts->new_state = new_state;
 	read_endpoints(sk, old_state, new_state, &t.facts->ep);
 	if (is_stranger(&t)) {
+		forget_times(sk, old_state, new_state);
 		count(counters->filtered);
 		return;
 	}

@@ -19,19 +19,20 @@
 
 /* A transition that the first program has handled. */
 struct mark {
-	const struct sock *sk; /* NULL: none */
+	__u64 sk; /* its address; 0: none */
 	__s64 cookie; /* sockets come and go at the same address */
 	__u64 states;
 };
 
-#define MARKS 4
+#define MARKS 8
 
 /*
- * What the first program has handled on this CPU and the second has not seen yet. In
- * one place for tasks, which hold the socket's lock, and one for the softirq that may
- * interrupt them, it is one mark; more than one only where a task preempts another
- * between the two programs (7.1), or where the second missed it. The programs insert
- * and delete; full: the oldest marks' sockets have theirs in their memory, too.
+ * What the first program has handled on this CPU and the second has not seen yet, apart
+ * for tasks, which hold the socket's lock, and for the softirq that may interrupt them. It
+ * is one mark; more only where a task preempts another between the two programs
+ * (7.1). The programs insert and delete. A mark's place follows from the socket's address, so
+ * that one which the second has missed is gone with the socket's next; where two
+ * meet in one place, the first one's socket has its mark in its memory, too.
  */
 struct marks {
 	struct mark at[MARKS];
@@ -44,11 +45,18 @@ struct {
 	__type(value, struct marks);
 } cpu_marks SEC(".maps");
 
-static __always_inline struct marks *marks_for(const struct sock *sk)
+static __always_inline struct mark *mark_at(const struct sock *sk, __u64 address)
 {
 	__u32 key = sk->sk_lock.owned != 0;
+	struct marks *marks = bpf_map_lookup_elem(&cpu_marks, &key);
 
-	return bpf_map_lookup_elem(&cpu_marks, &key);
+	return marks ? &marks->at[address / 64 % MARKS] : NULL;
+}
+
+/* Without socket cookies one that is given meanwhile must not matter. */
+static __always_inline __s64 cookie_now(const struct sock *sk)
+{
+	return has_socket_cookie ? sk->__sk_common.skc_cookie.counter : 0;
 }
 
 /* Never 0, which means: no mark. */
@@ -60,37 +68,25 @@ static __always_inline __u16 states_of(int old_state, int new_state)
 /* The first program's last act: by now the socket has its cookie. */
 static __always_inline void leave_mark(const struct sock *sk, int old_state, int new_state)
 {
-	struct marks *marks = marks_for(sk);
-	struct mark *mark;
+	__u64 address = address_of(sk);
+	struct mark *mark = mark_at(sk, address);
 
-	if (!marks)
+	if (!mark)
 		return;
-	mark = &marks->at[0];
-	for (int i = 1; mark->sk && i < MARKS; i++)
-		mark = &marks->at[i];
-	if (mark->sk)
-		mark = &marks->at[0];
-	mark->sk = sk;
-	mark->cookie = sk->__sk_common.skc_cookie.counter;
+	mark->sk = address;
+	mark->cookie = cookie_now(sk);
 	mark->states = states_of(old_state, new_state);
 }
 
 static __always_inline bool take_cpu_mark(const struct sock *sk, __u16 states)
 {
-	struct marks *marks = marks_for(sk);
+	__u64 address = address_of(sk);
+	struct mark *mark = mark_at(sk, address);
 
-	if (!marks)
+	if (!mark || mark->sk != address)
 		return false;
-	for (int i = 0; i < MARKS; i++) {
-		struct mark *mark = &marks->at[i];
-
-		if (mark->sk == sk && mark->states == states &&
-		    mark->cookie == sk->__sk_common.skc_cookie.counter) {
-			mark->sk = NULL;
-			return true;
-		}
-	}
-	return false;
+	mark->sk = 0;
+	return mark->states == states && mark->cookie == cookie_now(sk);
 }
 
 /*

@@ -226,6 +226,7 @@ const (
 	ProbeVarFilterPorts           = "filter_ports"
 	ProbeVarFilterRoles           = "filter_roles"
 	ProbeVarFilterStates          = "filter_states"
+	ProbeVarHasClientTable        = "has_client_table"
 	ProbeVarHasPlainReads         = "has_plain_reads"
 	ProbeVarHasSocketCookie       = "has_socket_cookie"
 	ProbeVarHasSocketStorage      = "has_socket_storage"
@@ -345,6 +346,7 @@ type ProbeVariableSpecs struct {
 	FilterPorts           *ebpf.VariableSpec `ebpf:"filter_ports"`
 	FilterRoles           *ebpf.VariableSpec `ebpf:"filter_roles"`
 	FilterStates          *ebpf.VariableSpec `ebpf:"filter_states"`
+	HasClientTable        *ebpf.VariableSpec `ebpf:"has_client_table"`
 	HasPlainReads         *ebpf.VariableSpec `ebpf:"has_plain_reads"`
 	HasSocketCookie       *ebpf.VariableSpec `ebpf:"has_socket_cookie"`
 	HasSocketStorage      *ebpf.VariableSpec `ebpf:"has_socket_storage"`
@@ -445,6 +447,7 @@ type ProbeVariables struct {
 	FilterPorts           *ebpf.Variable `ebpf:"filter_ports"`
 	FilterRoles           *ebpf.Variable `ebpf:"filter_roles"`
 	FilterStates          *ebpf.Variable `ebpf:"filter_states"`
+	HasClientTable        *ebpf.Variable `ebpf:"has_client_table"`
 	HasPlainReads         *ebpf.Variable `ebpf:"has_plain_reads"`
 	HasSocketCookie       *ebpf.Variable `ebpf:"has_socket_cookie"`
 	HasSocketStorage      *ebpf.Variable `ebpf:"has_socket_storage"`

@@ -30,6 +30,7 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	}
 	spec, types := decoded.Copy(), kernel.types
 	plainReads := hasFunction(types, "bpf_rdonly_cast") // since 6.2
+	clientTable := plainReads && features.has(SocketStorage) && features.has(SocketCookie)
 	constants := map[string]any{
 		bpfobj.ProbeVarHasSocketStorage: features.has(SocketStorage),
 		bpfobj.ProbeVarHasSocketCookie:  features.has(SocketCookie),
@@ -42,6 +43,7 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 		bpfobj.ProbeVarCgroupV1Subsys:   cgroupV1Subsys(types),
 		bpfobj.ProbeVarHasTaskFromPid:   hasFunction(types, "bpf_task_from_pid"),
 		bpfobj.ProbeVarHasPlainReads:    plainReads,
+		bpfobj.ProbeVarHasClientTable:   clientTable,
 		// Not since 6.1, which nothing tells from 6.0: there it only costs.
 		bpfobj.ProbeVarMayInterruptItself: !plainReads,
 		bpfobj.ProbeVarAcceptHasTwoArgs:   acceptArguments(types) == 2,
@@ -67,7 +69,7 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	leaveOut(spec, features, programs)
 	for _, program := range spec.Programs {
 		dropMissingCalls(program.Instructions, func(name string) bool { return hasFunction(types, name) })
-		if !features.has(SocketStorage) {
+		if !clientTable {
 			dropAtomics(program.Instructions)
 		}
 	}
@@ -86,8 +88,8 @@ func dropMissingCalls(instructions asm.Instructions, has func(name string) bool)
 	}
 }
 
-// dropAtomics takes out what kernels before 5.12 refuse although it is never reached:
-// the exchanges of clients.h, which has nothing to do without socket storage.
+// dropAtomics takes out what kernels before 5.12 refuse although it is never reached, and
+// the JIT of arm64 before 5.18: the exchanges of clients.h.
 func dropAtomics(instructions asm.Instructions) {
 	for i := range instructions {
 		atomic := &instructions[i]

@@ -6,6 +6,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/filter"
+	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/test/lab"
 )
 
@@ -116,5 +118,38 @@ func TestAListenerThatWasAClientHasNoPeerAndNoOldPort(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Nothing is remembered of a connection that a filter on ports leaves out; so when its
+// socket connects to where the filter wants it, nobody knows since when it was closed.
+func TestASocketThatAFilterLeftOutBeforeHasNoTimeOfBefore(t *testing.T) {
+	requireFeature(t, probe.SocketStorage)
+	n := lab.NewNetns(t)
+	o := in(n)
+	o.BufferSize = 1 << 20
+	o.Filter.PeerPorts = []filter.PortRange{{First: 7002, Last: 7002}}
+	tr := startTracer(t, o)
+	s := n.Socket(lab.V4.Loopback())
+	for _, port := range []uint16{7001, 7002} {
+		if err := s.TryConnect(lab.V4.At(port)); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Fatal(err)
+		}
+	}
+	s.Close()
+	opened := 0
+	for _, l := range ofType(tr.stop(), "transition") {
+		switch {
+		case l.PeerPort != 7002:
+			t.Errorf("told although the filter is on port 7002: %s", l.raw)
+		case l.New == "SYN_SENT":
+			opened++
+			if l.InState != nil {
+				t.Errorf("a time in CLOSE that nobody measured: %s", l.raw)
+			}
+		}
+	}
+	if opened != 1 {
+		t.Errorf("%d connections were opened to port 7002, want 1", opened)
 	}
 }
