@@ -45,7 +45,7 @@ yardstick: ## ten storms, counted by perf and by the tracer; wants an idle machi
 
 .PHONY: bench-load
 bench-load: ## what tracing costs, beside other tracers, into docs/performance.md; wants an idle machine
-	go test ./test/load -count=1 -timeout 2h -v -run TracingCosts -warm -connections 100000 -rounds 5 -pause 2s -doc ../../docs/performance.md
+	go test ./test/load -count=1 -timeout 2h -v -run TracingCosts -warm -connections 100000 -rounds 3 -pause 2s -doc ../../docs/performance.md
 
 .PHONY: bench-scale
 bench-scale: ## what one ring costs with two cores, and many live sockets; wants an idle machine

@@ -67,7 +67,7 @@ func warmMemory(t *testing.T) {
 	if err := unix.Sysinfo(&info); err != nil {
 		t.Fatalf("sysinfo: %v", err)
 	}
-	half := int(uint64(info.Freeram) * uint64(info.Unit) / 2)
+	half := int(info.Freeram * uint64(info.Unit) / 2)
 	b, err := unix.Mmap(-1, 0, half, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_POPULATE)
 	if err != nil {
 		t.Fatalf("touch %d bytes: %v", half, err)
