@@ -16,6 +16,8 @@ const volatile bool has_task_from_pid; /* the kfunc bpf_task_from_pid(), since 6
 const volatile bool has_client_table; /* all that clients.h needs; not before 6.2 */
 const volatile bool has_plain_reads; /* the kfunc bpf_rdonly_cast(), since 6.2 */
 const volatile bool may_interrupt_itself; /* a tracing program; not since 6.1 */
+const volatile bool
+	may_be_preempted; /* a task between two programs of a tracepoint; since 6.19 or so */
 const volatile bool accept_has_two_args; /* inet_csk_accept(), since 6.10 */
 
 /* What is wanted. */

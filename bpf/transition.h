@@ -315,7 +315,7 @@ static __always_inline void handle(struct transition *t, struct program_counters
 	}
 	remember(t);
 	look_at_socket(t->sk, t->facts);
-	if (is_done_with(t)) {
+	if ((may_be_preempted && is_stranger(t)) || is_done_with(t)) {
 		count(counters->filtered);
 		return;
 	}
@@ -359,12 +359,23 @@ static __always_inline void forget_times(const struct sock *sk, int old_state, i
 	m->mark = 0;
 }
 
+/* Where a task may be moved between the programs, every event needs its mark there. */
+static __always_inline void fetch_memory(struct transition *t, enum twin twin, int old_state,
+					 int new_state)
+{
+	t->memory = memory_of(t->sk, old_state, new_state);
+	if (t->memory)
+		t->memory->mark = twin == TWIN_FIRST ? states_of(old_state, new_state) : 0;
+}
+
 /* What the tracepoint shows to the first program, or to the second instead of it. */
 static __always_inline void on_claimed(enum twin twin, const struct sock *sk, int old_state,
 				       int new_state, struct program_counters *counters)
 {
 	struct transition t = {.sk = sk, .place = place_for(twin, sk)};
 
+	if (may_be_preempted)
+		fetch_memory(&t, twin, old_state, new_state);
 	if (sk->sk_protocol != IPPROTO_TCP) {
 		count(counters->other_protocol);
 		return;
@@ -375,15 +386,14 @@ static __always_inline void on_claimed(enum twin twin, const struct sock *sk, in
 	t.facts->old_state = old_state;
 	t.facts->new_state = new_state;
 	read_endpoints(sk, old_state, new_state, &t.facts->ep);
-	if (is_stranger(&t)) {
+	if (!may_be_preempted && is_stranger(&t)) {
 		forget_times(sk, old_state, new_state);
 		count(counters->filtered);
 		return;
 	}
 	t.facts->now_ns = bpf_ktime_get_ns();
-	t.memory = memory_of(sk, old_state, new_state);
-	if (t.memory)
-		t.memory->mark = twin == TWIN_FIRST ? states_of(old_state, new_state) : 0;
+	if (!may_be_preempted)
+		fetch_memory(&t, twin, old_state, new_state);
 	barrier();
 	handle(&t, counters);
 }

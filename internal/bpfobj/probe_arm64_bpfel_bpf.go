@@ -231,6 +231,7 @@ const (
 	ProbeVarHasSocketCookie       = "has_socket_cookie"
 	ProbeVarHasSocketStorage      = "has_socket_storage"
 	ProbeVarHasTaskFromPid        = "has_task_from_pid"
+	ProbeVarMayBePreempted        = "may_be_preempted"
 	ProbeVarMayInterruptItself    = "may_interrupt_itself"
 	ProbeVarRingMask              = "ring_mask"
 	ProbeVarRingsPerCpu           = "rings_per_cpu"
@@ -351,6 +352,7 @@ type ProbeVariableSpecs struct {
 	HasSocketCookie       *ebpf.VariableSpec `ebpf:"has_socket_cookie"`
 	HasSocketStorage      *ebpf.VariableSpec `ebpf:"has_socket_storage"`
 	HasTaskFromPid        *ebpf.VariableSpec `ebpf:"has_task_from_pid"`
+	MayBePreempted        *ebpf.VariableSpec `ebpf:"may_be_preempted"`
 	MayInterruptItself    *ebpf.VariableSpec `ebpf:"may_interrupt_itself"`
 	RingMask              *ebpf.VariableSpec `ebpf:"ring_mask"`
 	RingsPerCpu           *ebpf.VariableSpec `ebpf:"rings_per_cpu"`
@@ -452,6 +454,7 @@ type ProbeVariables struct {
 	HasSocketCookie       *ebpf.Variable `ebpf:"has_socket_cookie"`
 	HasSocketStorage      *ebpf.Variable `ebpf:"has_socket_storage"`
 	HasTaskFromPid        *ebpf.Variable `ebpf:"has_task_from_pid"`
+	MayBePreempted        *ebpf.Variable `ebpf:"may_be_preempted"`
 	MayInterruptItself    *ebpf.Variable `ebpf:"may_interrupt_itself"`
 	RingMask              *ebpf.Variable `ebpf:"ring_mask"`
 	RingsPerCpu           *ebpf.Variable `ebpf:"rings_per_cpu"`

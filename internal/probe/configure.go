@@ -11,6 +11,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	ebpffeatures "github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
@@ -44,6 +45,7 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 		bpfobj.ProbeVarHasTaskFromPid:   hasFunction(types, "bpf_task_from_pid"),
 		bpfobj.ProbeVarHasPlainReads:    plainReads,
 		bpfobj.ProbeVarHasClientTable:   clientTable,
+		bpfobj.ProbeVarMayBePreempted:   mayBePreempted(),
 		// Not since 6.1, which nothing tells from 6.0: there it only costs.
 		bpfobj.ProbeVarMayInterruptItself: !plainReads,
 		bpfobj.ProbeVarAcceptHasTwoArgs:   acceptArguments(types) == 2,
@@ -74,6 +76,15 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 		}
 	}
 	return spec, nil
+}
+
+// mayBePreempted says whether a task may be preempted between two programs of a
+// tracepoint: so on 7.1, not yet on 6.18, and nothing but the version tells. To say so
+// of a kernel where it is not costs time, and nothing else.
+func mayBePreempted() bool {
+	const since = 6<<16 | 19<<8
+	version, err := ebpffeatures.LinuxVersionCode()
+	return err != nil || version >= since
 }
 
 // dropMissingCalls takes out the calls of functions that this kernel does not have,
