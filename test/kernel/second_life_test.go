@@ -3,6 +3,7 @@ package kernel_test
 import (
 	"errors"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -121,22 +122,28 @@ func TestAListenerThatWasAClientHasNoPeerAndNoOldPort(t *testing.T) {
 	}
 }
 
-// Nothing is remembered of a connection that a filter on ports leaves out; so when its
-// socket connects to where the filter wants it, nobody knows since when it was closed.
+// Of a connection that a filter on ports leaves out nothing need be remembered. When its
+// socket connects to where the filter wants it, the time since it was closed is told or is
+// not, but never the time since it was opened.
 func TestASocketThatAFilterLeftOutBeforeHasNoTimeOfBefore(t *testing.T) {
 	requireFeature(t, probe.SocketStorage)
 	n := lab.NewNetns(t)
+	listener := n.Listen(lab.V4.At(7001))
 	o := in(n)
 	o.BufferSize = 1 << 20
 	o.Filter.PeerPorts = []filter.PortRange{{First: 7002, Last: 7002}}
 	tr := startTracer(t, o)
-	s := n.Socket(lab.V4.Loopback())
-	for _, port := range []uint16{7001, 7002} {
-		if err := s.TryConnect(lab.V4.At(port)); !errors.Is(err, unix.ECONNREFUSED) {
-			t.Fatal(err)
-		}
+	s := n.Dial(lab.V4.At(7001))
+	child := listener.Accept()
+	time.Sleep(50 * time.Millisecond) // so long it was open
+	began := time.Now()
+	s.Disconnect()
+	if err := s.TryConnect(lab.V4.At(7002)); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Fatal(err)
 	}
+	closed := time.Since(began)
 	s.Close()
+	child.Close()
 	opened := 0
 	for _, l := range ofType(tr.stop(), "transition") {
 		switch {
@@ -144,8 +151,8 @@ func TestASocketThatAFilterLeftOutBeforeHasNoTimeOfBefore(t *testing.T) {
 			t.Errorf("told although the filter is on port 7002: %s", l.raw)
 		case l.New == "SYN_SENT":
 			opened++
-			if l.InState != nil {
-				t.Errorf("a time in CLOSE that nobody measured: %s", l.raw)
+			if l.InState != nil && time.Duration(*l.InState) > closed {
+				t.Errorf("it was closed for %v at most: %s", closed, l.raw)
 			}
 		}
 	}
