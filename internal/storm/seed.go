@@ -71,7 +71,8 @@ func (w *world) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 		w.ports.weigh(use, use.weight+1)
 		return
 	}
-	use := w.servers.keep(spread(s.Local.Addr, s.Local.Port), &serverKey{netns, s.Local.Addr, s.Local.Port})
+	server := serverKey{netns, s.Local.Addr, s.Local.Port}
+	use := w.servers.keep(server.spread(), &server)
 	use.value.at(now)
 	use.value.born(born, half)
 	w.servers.weigh(use, use.weight+1)
