@@ -33,7 +33,7 @@ test: ## run all tests; those of ./test need root
 
 .PHONY: test-kernels
 test-kernels: ## the kernel tests on other kernels, in QEMU: KERNELS=6.12 ARCH=arm64 RUN=Storm DOC=1
-	@CI=true nice -n 5 go run ./test/kernels -kernels '$(KERNELS)' -arch '$(ARCH)' -run '$(RUN)' $(if $(DOC),-doc docs/kernels.md)
+	@CI=true nice -n 5 go run ./test/kernelmatrix -kernels '$(KERNELS)' -arch '$(ARCH)' -run '$(RUN)' $(if $(DOC),-doc docs/kernels.md)
 
 .PHONY: bench
 bench: ## run the benchmarks of ./internal/...
@@ -57,7 +57,7 @@ soak: ## half an hour of mixed load with every feature on: flat, and adding up
 
 .PHONY: soak-storms
 soak-storms: ## ten minutes of mixed load in which no alert may come
-	go test ./test/storms -count=1 -timeout 30m -run NoAlert -v -calm 10m
+	go test ./test/detection -count=1 -timeout 30m -run NoAlert -v -calm 10m
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/tcpshift/tcpshift/internal/storm"
+	"github.com/tcpshift/tcpshift/internal/detect"
 )
 
 func newAlerts() *cobra.Command {
@@ -37,7 +37,7 @@ func newAlerts() *cobra.Command {
 }
 
 // addStormFlags are for those who must: the defaults follow what the host has room for.
-func addStormFlags(flags *pflag.FlagSet, c *storm.Config) {
+func addStormFlags(flags *pflag.FlagSet, c *detect.Config) {
 	flags.Var(word(&c.Threshold, "PERCENT", parsePercent), "storm-threshold", "alert when so much of a capacity is taken at the latest (default 70)")
 	flags.Var(word(&c.Every, "D", parseInterval), "alert-interval", "how often an alert that is open comes again, at least 10s (default 10s)")
 	flags.Var(word(&c.Stuck, "D", parseInterval), "close-wait-age", "how long in CLOSE_WAIT is left there (default 30s)")

@@ -14,13 +14,13 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/filter"
+	"github.com/tcpshift/tcpshift/internal/monitor"
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
-	"github.com/tcpshift/tcpshift/internal/storm"
 	"github.com/tcpshift/tcpshift/internal/trace"
-	"github.com/tcpshift/tcpshift/internal/watch"
 )
 
 // defaultQueueSize holds some 20,000 records.
@@ -39,7 +39,7 @@ type traceOptions struct {
 	labels        []record.Label
 	excludeSelf   bool
 	timeWaitEnd   bool
-	storm         storm.Config
+	storm         detect.Config
 }
 
 func newTrace() *cobra.Command {
@@ -117,9 +117,9 @@ func runTrace(ctx context.Context, o *traceOptions) (err error) {
 	defer queue.Close()
 	cfg := o.config(p, queue)
 	if o.wants("alert") {
-		w := watch.New(o.storm)
+		w := monitor.New(o.storm)
 		defer w.Close()
-		cfg.Watch = w
+		cfg.Monitor = w
 	}
 	return trace.Run(ctx, cfg)
 }
@@ -143,7 +143,7 @@ func (o *traceOptions) config(p *probe.Probe, out trace.Sink) trace.Config {
 func (o *traceOptions) kernelFilter() filter.Filter {
 	f := o.filter
 	if !o.wants("transition") && !o.wants("connection") && o.wants("alert") {
-		needs := storm.Needs()
+		needs := detect.Needs()
 		f.Transitions = &needs
 	}
 	return f

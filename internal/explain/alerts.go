@@ -36,7 +36,7 @@ func timeWaitStorm() Topic {
 			"CLOSING -> TIME_WAIT: the same, where both closed at once",
 		},
 		Sources: []string{
-			"docs/storms.md has the arithmetic",
+			"docs/detection.md has the arithmetic",
 			"include/net/tcp.h TCP_TIMEWAIT_LEN",
 			"net/ipv4/inet_hashtables.c __inet_hash_connect()",
 			"net/ipv4/tcp_ipv4.c tcp_twsk_unique()",

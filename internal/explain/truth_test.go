@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tcpshift/tcpshift/internal/storm"
+	"github.com/tcpshift/tcpshift/internal/detect"
 )
 
 // What may be said about these words is so narrow that a test can hold it.
@@ -169,7 +169,7 @@ func alertNames() (kinds []string) {
 // Whoever gets an alert can have it explained, and every transition named there is
 // one that the kernel makes.
 func TestEveryKindOfAlertIsExplained(t *testing.T) {
-	if got, want := alertNames(), storm.Kinds(); !slices.Equal(got, want) {
+	if got, want := alertNames(), detect.Kinds(); !slices.Equal(got, want) {
 		t.Errorf("explained are %v, raised are %v", got, want)
 	}
 	for _, topic := range Alerts() {

@@ -14,13 +14,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tcpshift/tcpshift/internal/storm"
+	"github.com/tcpshift/tcpshift/internal/detect"
 )
 
 // Here reads the limits of the namespace that the calling thread is in, without
 // the bound ports.
-func Here() (*storm.Limits, error) {
-	l := storm.Limits{ReuseDelay: time.Second, Timestamps: true, TimeWaits: -1}
+func Here() (*detect.Limits, error) {
+	l := detect.Limits{ReuseDelay: time.Second, Timestamps: true, TimeWaits: -1}
 	if err := ports(&l); err != nil {
 		return nil, err
 	}
@@ -64,7 +64,7 @@ func sysctl(name string) (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-func ports(l *storm.Limits) error {
+func ports(l *detect.Limits) error {
 	text, err := sysctl("ip_local_port_range")
 	if err != nil {
 		return err

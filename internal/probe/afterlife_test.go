@@ -9,17 +9,17 @@ import (
 	"github.com/tcpshift/tcpshift/internal/decode"
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/tcp"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // Where the release of a timewait socket was missed, the next one of the same memory is
 // somebody else's, who may be watched or not.
 func TestAnEndThatNobodySawIsNotToldWithTheNextOneInTheSameMemory(t *testing.T) {
-	lab.RequireRoot(t)
+	tcplab.RequireRoot(t)
 	const missed, next = 200, 600
 	for _, traced := range []bool{true, false} {
 		t.Run(fmt.Sprintf("the next one is traced: %v", traced), func(t *testing.T) {
-			n, other := lab.NewNetns(t), lab.NewNetns(t)
+			n, other := tcplab.NewNetns(t), tcplab.NewNetns(t)
 			p := openWithEnds(t, n)
 			leaveTimeWaits(n, missed)
 			p.missReleases(t, func() { endTimeWaits(n, missed) })
@@ -40,7 +40,7 @@ func TestAnEndThatNobodySawIsNotToldWithTheNextOneInTheSameMemory(t *testing.T) 
 	}
 }
 
-func openWithEnds(t *testing.T, n *lab.Netns) *Probe {
+func openWithEnds(t *testing.T, n *tcplab.Netns) *Probe {
 	t.Helper()
 	p, err := Open(Options{TimeWaitEnds: true, Filter: filter.Filter{Netns: []uint32{n.Inode()}}})
 	if err != nil {
@@ -59,19 +59,19 @@ func openWithEnds(t *testing.T, n *lab.Netns) *Probe {
 
 const listenPort, firstPort = 7000, 20000
 
-func leaveTimeWaits(n *lab.Netns, count int) {
-	listener := n.Listen(lab.V4.At(listenPort), (*lab.Socket).ReuseAddr)
+func leaveTimeWaits(n *tcplab.Netns, count int) {
+	listener := n.Listen(tcplab.V4.At(listenPort), (*tcplab.Socket).ReuseAddr)
 	defer listener.Close()
 	for i := range count {
-		listener.ServerTimeWait(netip.AddrPortFrom(lab.V4.Loopback(), uint16(firstPort+i)))
+		listener.ServerTimeWait(netip.AddrPortFrom(tcplab.V4.Loopback(), uint16(firstPort+i)))
 	}
 }
 
-func endTimeWaits(n *lab.Netns, count int) {
-	listener := n.Listen(lab.V4.At(listenPort), (*lab.Socket).ReuseAddr)
+func endTimeWaits(n *tcplab.Netns, count int) {
+	listener := n.Listen(tcplab.V4.At(listenPort), (*tcplab.Socket).ReuseAddr)
 	defer listener.Close()
 	for i := range count {
-		listener.Supersede(netip.AddrPortFrom(lab.V4.Loopback(), uint16(firstPort+i)))
+		listener.Supersede(netip.AddrPortFrom(tcplab.V4.Loopback(), uint16(firstPort+i)))
 	}
 }
 

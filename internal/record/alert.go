@@ -6,7 +6,7 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/tcpshift/tcpshift/internal/storm"
+	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -17,7 +17,7 @@ const (
 )
 
 // Alert implements [Encoder].
-func (n *NDJSON) Alert(dst []byte, seq uint64, a *storm.Alert) []byte {
+func (n *NDJSON) Alert(dst []byte, seq uint64, a *detect.Alert) []byte {
 	o := n.begin(dst, `{"type":"alert","time":"`, a.Time, seq).
 		symbol("kind", a.Kind).
 		symbol("phase", string(a.Phase)).
@@ -56,14 +56,14 @@ func (n *NDJSON) Alert(dst []byte, seq uint64, a *storm.Alert) []byte {
 }
 
 // confidence is what the numbers deserve.
-func confidence(a *storm.Alert) string {
+func confidence(a *detect.Alert) string {
 	if a.Lost > 0 || a.Approximate {
 		return "reduced"
 	}
 	return "full"
 }
 
-func (o object) culprit(w *storm.Who) object {
+func (o object) culprit(w *detect.Who) object {
 	if !w.Known {
 		return o
 	}
@@ -97,23 +97,23 @@ func clip(s string) string {
 
 // Alert implements [Encoder]: one paragraph that says who, where, how fast, how
 // long is left, why, and what to do.
-func (Text) Alert(dst []byte, _ uint64, a *storm.Alert) []byte {
+func (Text) Alert(dst []byte, _ uint64, a *detect.Alert) []byte {
 	p := append(appendClock(append(dst, "! "...), a.Time), ' ')
 	p = append(append(p, a.Kind...), ' ')
 	switch a.Phase {
-	case storm.Open:
+	case detect.Open:
 		p = append(p, a.Severity...)
-	case storm.Update:
+	case detect.Update:
 		p = append(append(append(p, "still "...), a.Severity...), " after "...)
 		p = append(p, a.Lasted.Round(time.Second).String()...)
-	case storm.Close:
+	case detect.Close:
 		p = append(append(p, "over after "...), a.Lasted.Round(time.Second).String()...)
 	}
 	p = append(p, ": "...)
 	p = appendWho(p, &a.Who)
 	p = appendWhere(p, a)
 	p = appendHowMuch(p, a)
-	if a.Phase == storm.Close {
+	if a.Phase == detect.Close {
 		return append(p, ".\n"...)
 	}
 	p = appendHowLong(p, a)
@@ -122,7 +122,7 @@ func (Text) Alert(dst []byte, _ uint64, a *storm.Alert) []byte {
 	return append(p, ".\n"...)
 }
 
-func appendWho(p []byte, w *storm.Who) []byte {
+func appendWho(p []byte, w *detect.Who) []byte {
 	if !w.Known {
 		return append(p, "a process that is not known"...)
 	}
@@ -145,7 +145,7 @@ func appendWho(p []byte, w *storm.Who) []byte {
 	return append(p, ')')
 }
 
-func appendWhere(p []byte, a *storm.Alert) []byte {
+func appendWhere(p []byte, a *detect.Alert) []byte {
 	r := row{p, len(p)}
 	switch {
 	case a.Peer.Addr.IsValid() && a.Role != tcp.RoleServer:
@@ -165,11 +165,11 @@ func appendWhere(p []byte, a *storm.Alert) []byte {
 
 // capacityWords are what a person calls a capacity.
 var capacityWords = map[string]string{
-	storm.EphemeralPorts:  " local ports taken",
-	storm.TimeWaitBuckets: " TIME_WAITs there that the kernel keeps",
+	detect.EphemeralPorts:  " local ports taken",
+	detect.TimeWaitBuckets: " TIME_WAITs there that the kernel keeps",
 }
 
-func appendHowMuch(p []byte, a *storm.Alert) []byte {
+func appendHowMuch(p []byte, a *detect.Alert) []byte {
 	p = append(p, ": "...)
 	p = strconv.AppendFloat(p, a.Rate, 'f', 1, 64)
 	p = append(append(append(p, ' '), a.Counted...), " a second"...)
@@ -188,7 +188,7 @@ func appendHowMuch(p []byte, a *storm.Alert) []byte {
 	return p
 }
 
-func appendHowLong(p []byte, a *storm.Alert) []byte {
+func appendHowLong(p []byte, a *detect.Alert) []byte {
 	switch {
 	case !a.Exhausts:
 	case a.ExhaustionIn == 0:

@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tcpshift/tcpshift/internal/storm"
+	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -15,39 +15,39 @@ func comm(name string) (c tcp.Comm) {
 }
 
 // fullAlert is of a storm of which everything is known.
-func fullAlert() storm.Alert {
-	return storm.Alert{
-		Time: moment, Monotonic: 9 * time.Second, ID: "2584g-1", Kind: "time_wait_storm", Phase: storm.Open,
-		Finding: storm.Finding{
-			Severity: storm.Critical,
-			Who:      storm.Who{PID: 4242, Comm: comm("curl"), Known: true, Cgroup: pod(), Share: 0.98765, Processes: 3},
+func fullAlert() detect.Alert {
+	return detect.Alert{
+		Time: moment, Monotonic: 9 * time.Second, ID: "2584g-1", Kind: "time_wait_storm", Phase: detect.Open,
+		Finding: detect.Finding{
+			Severity: detect.Critical,
+			Who:      detect.Who{PID: 4242, Comm: comm("curl"), Known: true, Cgroup: pod(), Share: 0.98765, Processes: 3},
 			Netns:    4026531840, Role: tcp.RoleClient, Local: endpoint("192.0.2.1", 0), Peer: endpoint("198.51.100.7", 443),
-			Counted: "connections", Rate: 83.33333, Occupancy: 350, OccupancySource: storm.Reconciled, Capacity: 500,
-			CapacityKind: storm.EphemeralPorts, Projected: 5083, ExhaustionIn: 1800400 * time.Microsecond, Exhausts: true,
+			Counted: "connections", Rate: 83.33333, Occupancy: 350, OccupancySource: detect.Reconciled, Capacity: 500,
+			CapacityKind: detect.EphemeralPorts, Projected: 5083, ExhaustionIn: 1800400 * time.Microsecond, Exhausts: true,
 			Cause: "the cause", Advice: "the advice",
 		},
 	}
 }
 
 // longestAlert has keys that never come together: this is about room.
-func longestAlert() storm.Alert {
+func longestAlert() detect.Alert {
 	a := fullAlert()
 	wide := endpoint("fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 65535)
 	const most = 1<<64 - 1
-	a.ID, a.Kind, a.Phase, a.Severity = strings.Repeat("z", 24), "time_wait_storm", storm.Update, storm.Critical
-	a.Who = storm.Who{
+	a.ID, a.Kind, a.Phase, a.Severity = strings.Repeat("z", 24), "time_wait_storm", detect.Update, detect.Critical
+	a.Who = detect.Who{
 		PID: 1<<32 - 1, Comm: comm(strings.Repeat("\x01", 16)), Known: true, Share: 0.123, Processes: 1 << 40,
 		Cgroup: &tcp.Cgroup{Path: longestPath("x"), Container: containerID, Runtime: "containerd", PodUID: pod().PodUID},
 	}
 	a.Local, a.Peer, a.Netns, a.Role, a.Rate = wide, wide, 1<<32-1, tcp.RoleListener, 123456789.123
 	a.Occupancy, a.Capacity, a.Projected, a.Failures, a.Lost, a.Lasted = most, most, most, most, most, -1
-	a.CapacityKind, a.ExhaustionIn, a.Approximate = storm.TimeWaitBuckets, 1<<62, true
+	a.CapacityKind, a.ExhaustionIn, a.Approximate = detect.TimeWaitBuckets, 1<<62, true
 	a.Cause, a.Advice = strings.Repeat("x", 1000), strings.Repeat("é", 1000)
 	return a
 }
 
 func alertCases() []goldenCase {
-	edit := func(name string, change func(a *storm.Alert)) goldenCase {
+	edit := func(name string, change func(a *detect.Alert)) goldenCase {
 		return goldenCase{name, func(e Encoder, dst []byte, seq uint64) []byte {
 			a := fullAlert()
 			change(&a)
@@ -55,33 +55,33 @@ func alertCases() []goldenCase {
 		}}
 	}
 	cases := []goldenCase{
-		edit("everything known", func(*storm.Alert) {}),
-		edit("an update", func(a *storm.Alert) {
-			a.Phase, a.Lasted, a.Severity = storm.Update, 10040*time.Millisecond, storm.Warning
+		edit("everything known", func(*detect.Alert) {}),
+		edit("an update", func(a *detect.Alert) {
+			a.Phase, a.Lasted, a.Severity = detect.Update, 10040*time.Millisecond, detect.Warning
 		}),
-		edit("a close", func(a *storm.Alert) { a.Phase, a.Lasted, a.Exhausts = storm.Close, 71*time.Second, false }),
-		edit("nothing left", func(a *storm.Alert) { a.ExhaustionIn, a.Failures = 0, 17 }),
-		edit("no end to come", func(a *storm.Alert) { a.Exhausts, a.ExhaustionIn = false, 0 }),
-		edit("after losses", func(a *storm.Alert) { a.Lost = 1234 }),
-		edit("approximate", func(a *storm.Alert) { a.Approximate = true }),
-		edit("many processes of a name", func(a *storm.Alert) { a.Who.PID, a.Who.Processes, a.Who.Cgroup = 0, 812, nil }),
-		edit("nobody known", func(a *storm.Alert) { a.Who = storm.Who{} }),
-		edit("a server", func(a *storm.Alert) {
+		edit("a close", func(a *detect.Alert) { a.Phase, a.Lasted, a.Exhausts = detect.Close, 71*time.Second, false }),
+		edit("nothing left", func(a *detect.Alert) { a.ExhaustionIn, a.Failures = 0, 17 }),
+		edit("no end to come", func(a *detect.Alert) { a.Exhausts, a.ExhaustionIn = false, 0 }),
+		edit("after losses", func(a *detect.Alert) { a.Lost = 1234 }),
+		edit("approximate", func(a *detect.Alert) { a.Approximate = true }),
+		edit("many processes of a name", func(a *detect.Alert) { a.Who.PID, a.Who.Processes, a.Who.Cgroup = 0, 812, nil }),
+		edit("nobody known", func(a *detect.Alert) { a.Who = detect.Who{} }),
+		edit("a server", func(a *detect.Alert) {
 			a.Role, a.Local, a.Peer = tcp.RoleServer, endpoint("2001:db8::1", 443), tcp.Endpoint{}
-			a.CapacityKind, a.OccupancySource = storm.TimeWaitBuckets, storm.FromEvents
+			a.CapacityKind, a.OccupancySource = detect.TimeWaitBuckets, detect.FromEvents
 		}),
-		edit("no capacity known", func(a *storm.Alert) { a.CapacityKind, a.Capacity, a.Projected = "", 0, 0 }),
-		edit("no occupancy known", func(a *storm.Alert) {
+		edit("no capacity known", func(a *detect.Alert) { a.CapacityKind, a.Capacity, a.Projected = "", 0, 0 }),
+		edit("no occupancy known", func(a *detect.Alert) {
 			a.CapacityKind, a.Capacity, a.Projected, a.OccupancySource, a.Occupancy, a.Exhausts = "", 0, 0, "", 0, false
 			a.Local, a.Role = tcp.Endpoint{}, tcp.RoleUnknown
 		}),
-		edit("as long as it may be", func(a *storm.Alert) { *a = longestAlert() }),
+		edit("as long as it may be", func(a *detect.Alert) { *a = longestAlert() }),
 	}
-	for _, kind := range storm.Kinds() {
-		cases = append(cases, edit(kind, func(a *storm.Alert) { a.Kind = kind }))
+	for _, kind := range detect.Kinds() {
+		cases = append(cases, edit(kind, func(a *detect.Alert) { a.Kind = kind }))
 	}
 	for _, h := range hostileComms {
-		cases = append(cases, edit(h.name, func(a *storm.Alert) { a.Who.Comm, a.Who.Cgroup = comm(h.comm), nil }))
+		cases = append(cases, edit(h.name, func(a *detect.Alert) { a.Who.Comm, a.Who.Cgroup = comm(h.comm), nil }))
 	}
 	return cases
 }

@@ -24,7 +24,7 @@ var schemaKeys = strings.Fields(`
 	occupancy occupancy_source capacity capacity_kind projected_occupancy exhaustion_in_s cause advice
 	processes failures lasted_ns confidence approximate
 	seen filtered lost lost_ring_full lost_ring_busy lost_reentry lost_queue_full lost_connections lost_time_wait_ends read dropped written written_bytes
-	fired entered missed other_protocol held connections time_wait_unknown stage reason signal state truncated expires_in_ns time_wait_end time_wait_ends time_wait_ends_untold`)
+	fired entered missed other_protocol deferred connections time_wait_unknown stage reason signal state truncated expires_in_ns time_wait_end time_wait_ends time_wait_ends_lost`)
 
 // ParseLabels checks KEY=VALUE pairs: a key is snake_case and of no record's own,
 // given once; values are UTF-8; all together are short enough for every line.

@@ -255,7 +255,7 @@ func (o object) counts(c *Counts) object {
 		uint("lost_ring_busy", c.LostRingBusy).
 		uint("lost_reentry", c.LostReentry).
 		uint("lost_queue_full", c.LostQueueFull).
-		uint("held", c.Held).
+		uint("deferred", c.Deferred).
 		uint("read", c.Read).
 		uint("dropped", c.Dropped).
 		uint("written", c.Written).
@@ -269,7 +269,7 @@ func (o object) counts(c *Counts) object {
 		uint("time_wait_unknown", c.TimeWaitUnknown).
 		uint("time_wait_ends", c.TimeWaitEnds).
 		uint("lost_time_wait_ends", c.LostTimeWaitEnds).
-		uint("time_wait_ends_untold", c.TimeWaitEndsUntold)
+		uint("time_wait_ends_lost", c.TimeWaitEndsLost)
 }
 
 // Loss implements [Encoder].

@@ -6,7 +6,7 @@ package record
 import (
 	"time"
 
-	"github.com/tcpshift/tcpshift/internal/storm"
+	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -29,7 +29,7 @@ type Encoder interface {
 	Transition(dst []byte, seq uint64, r *tcp.Transition) []byte
 	// Connection is told at a socket's last transition, last.
 	Connection(dst []byte, seq uint64, last *tcp.Transition, c *tcp.Connection) []byte
-	Alert(dst []byte, seq uint64, a *storm.Alert) []byte
+	Alert(dst []byte, seq uint64, a *detect.Alert) []byte
 	Stats(dst []byte, seq uint64, r *Stats) []byte
 	Loss(dst []byte, seq uint64, r *Loss) []byte
 	Stop(dst []byte, seq uint64, r *Stop) []byte
@@ -57,7 +57,7 @@ type Feature struct {
 //
 //	Fired    = Entered + Missed
 //	Seen     = Fired − OtherProtocol
-//	Seen     = Filtered + LostRingFull + LostRingBusy + LostReentry + Held + Read
+//	Seen     = Filtered + LostRingFull + LostRingBusy + LostReentry + Deferred + Read
 //	Read     = Written + Dropped + LostQueueFull
 //
 // hold exactly. While events are under way Seen may be ahead of the sum.
@@ -71,7 +71,7 @@ type Counts struct {
 	LostRingBusy  uint64
 	LostReentry   uint64 // both programs were busy
 	LostQueueFull uint64 // read and wanted, but the reader of the output had stalled
-	Held          uint64 // waiting for their socket's next transition (Linux up to 6.12)
+	Deferred      uint64 // waiting for their socket's next transition (Linux up to 6.12)
 	Read          uint64
 	Dropped       uint64 // read, but not written
 	Written       uint64 // transition records
@@ -81,9 +81,9 @@ type Counts struct {
 	LostConnections uint64 // those for which the queue was full
 	TimeWaitUnknown uint64 // closes of which it was not found out whether they left a timewait socket
 
-	TimeWaitEnds       uint64 // ends of TIME_WAITs written, which are not among Written
-	LostTimeWaitEnds   uint64 // those for which the queue was full
-	TimeWaitEndsUntold uint64 // those for which there was no room in the kernel
+	TimeWaitEnds     uint64 // ends of TIME_WAITs written, which are not among Written
+	LostTimeWaitEnds uint64 // those for which the queue was full
+	TimeWaitEndsLost uint64 // those for which there was no room in the kernel
 }
 
 // Seen is the number of TCP transitions that the kernel went through. The two

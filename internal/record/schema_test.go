@@ -294,7 +294,7 @@ func wrongRecords(t *testing.T) []wrongRecord {
 		{"a count that is no whole number", line("stats", 1), `"read":663`, `"read":66.3`, "/read"},
 		{"a count left out", line("stats", 1), `"missed":5,`, ``, ""},
 
-		{"what is held left out", line("stats", 1), `"held":4,`, ``, ""},
+		{"what is held left out", line("stats", 1), `"deferred":4,`, ``, ""},
 		{"connections left out", line("stop", 1), `"connections":59,`, ``, ""},
 
 		{"a loss of nothing", line("loss", 1), `"lost":1234`, `"lost":0`, "/lost"},

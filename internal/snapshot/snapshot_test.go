@@ -14,7 +14,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/tcp"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 var errBroken = errors.New("it is broken")
@@ -170,10 +170,10 @@ func find(t *testing.T, inodes ...uint32) []netns.Namespace {
 }
 
 func TestEverySocketOfTheNamespacesComesOnceAndNoOther(t *testing.T) {
-	one, other, third := lab.NewNetns(t), lab.NewNetns(t), lab.NewNetns(t)
-	for i, n := range []*lab.Netns{one, other, third} {
-		n.Listen(netip.AddrPortFrom(lab.V4.Loopback(), uint16(17201+i)))
-		n.Listen(netip.AddrPortFrom(lab.V6.Loopback(), uint16(17201+i)))
+	one, other, third := tcplab.NewNetns(t), tcplab.NewNetns(t), tcplab.NewNetns(t)
+	for i, n := range []*tcplab.Netns{one, other, third} {
+		n.Listen(netip.AddrPortFrom(tcplab.V4.Loopback(), uint16(17201+i)))
+		n.Listen(netip.AddrPortFrom(tcplab.V6.Loopback(), uint16(17201+i)))
 	}
 	out := &sink{}
 	if err := take(t, find(t, one.Inode(), other.Inode()), out); err != nil {
@@ -193,7 +193,7 @@ func TestEverySocketOfTheNamespacesComesOnceAndNoOther(t *testing.T) {
 }
 
 func TestAHeaderComesOnceThoughThereAreNoSockets(t *testing.T) {
-	n := lab.NewNetns(t)
+	n := tcplab.NewNetns(t)
 	out := &sink{}
 	if err := Take(find(t, n.Inode()), encoder{}, out); err != nil || out.String() != "header\n" {
 		t.Errorf("got %q, %v", out.String(), err)
@@ -205,8 +205,8 @@ func TestAHeaderComesOnceThoughThereAreNoSockets(t *testing.T) {
 }
 
 func TestAFailingSinkEndsIt(t *testing.T) {
-	n := lab.NewNetns(t)
-	n.Listen(netip.AddrPortFrom(lab.V4.Loopback(), 17201))
+	n := tcplab.NewNetns(t)
+	n.Listen(netip.AddrPortFrom(tcplab.V4.Loopback(), 17201))
 	out := &sink{err: errBroken}
 	if err := take(t, find(t, n.Inode()), out); !errors.Is(err, errBroken) || out.writes != 1 {
 		t.Errorf("the error is %v after %d writes, want %v after one", err, out.writes, errBroken)
@@ -214,8 +214,8 @@ func TestAFailingSinkEndsIt(t *testing.T) {
 }
 
 func TestWhatWasListedBeforeAFailureIsWritten(t *testing.T) {
-	one, gone := lab.NewNetns(t), lab.NewNetns(t)
-	one.Listen(netip.AddrPortFrom(lab.V4.Loopback(), 17201))
+	one, gone := tcplab.NewNetns(t), tcplab.NewNetns(t)
+	one.Listen(netip.AddrPortFrom(tcplab.V4.Loopback(), 17201))
 	namespaces := append(find(t, one.Inode()), find(t, gone.Inode())...)
 	namespaces[1].Close()
 	out := &sink{}

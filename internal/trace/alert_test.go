@@ -8,9 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
-	"github.com/tcpshift/tcpshift/internal/storm"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -24,17 +24,17 @@ type fakeWatch struct {
 func (w *fakeWatch) Observe(*tcp.Transition) { w.seen++ }
 func (w *fakeWatch) Lost(count uint64)       { w.lost += count }
 
-func (w *fakeWatch) Alerts() []storm.Alert {
+func (w *fakeWatch) Alerts() []detect.Alert {
 	if w.told || w.seen == 0 {
 		return nil
 	}
 	w.told = true
-	return []storm.Alert{{ID: "1", Kind: "time_wait_storm", Phase: storm.Open}}
+	return []detect.Alert{{ID: "1", Kind: "time_wait_storm", Phase: detect.Open}}
 }
 
-func (w *fakeWatch) Finish() []storm.Alert {
+func (w *fakeWatch) Finish() []detect.Alert {
 	w.finished++
-	return append(w.Alerts(), storm.Alert{ID: "1", Kind: "time_wait_storm", Phase: storm.Close})
+	return append(w.Alerts(), detect.Alert{ID: "1", Kind: "time_wait_storm", Phase: detect.Close})
 }
 
 func watched(t *testing.T, cfg Config, source *fakeSource) (*fakeWatch, string, error) {
@@ -44,7 +44,7 @@ func watched(t *testing.T, cfg Config, source *fakeSource) (*fakeWatch, string, 
 
 func watchedBy(t *testing.T, w *fakeWatch, sink *fakeSink, cfg Config, source *fakeSource) (*fakeWatch, string, error) {
 	t.Helper()
-	cfg.Source, cfg.Sink, cfg.Encoder, cfg.Watch, cfg.Duration = source, sink, record.NewNDJSON(nil), w, time.Second
+	cfg.Source, cfg.Sink, cfg.Encoder, cfg.Monitor, cfg.Duration = source, sink, record.NewNDJSON(nil), w, time.Second
 	err := Run(context.Background(), cfg)
 	if w.finished != 1 {
 		t.Errorf("the watch was finished %d times, want once", w.finished)

@@ -139,8 +139,8 @@ func TestWhatIsHeldIsToldInEveryAccount(t *testing.T) {
 		t.Fatalf("got %v and the error %v, want %v: what is held is not lost", types, got.err, want)
 	}
 	for _, l := range got.lines[3:] {
-		if l.Held != 3 || l.Filtered != 2 || l.Read != 2 || l.Seen != l.Held+l.Filtered+l.Read || l.TimeWaitUnknown != 3 ||
-			l.TimeWaitEndsUntold != 4 {
+		if l.Deferred != 3 || l.Filtered != 2 || l.Read != 2 || l.Seen != l.Deferred+l.Filtered+l.Read || l.TimeWaitUnknown != 3 ||
+			l.TimeWaitEndsLost != 4 {
 			t.Errorf("%s is %+v, want 3 held, 2 filtered and 2 read of 7, 3 not found out, 4 untold", l.Type, l)
 		}
 	}

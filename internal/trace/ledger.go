@@ -150,7 +150,7 @@ func (l *ledger) counts() record.Counts {
 		LostRingBusy:  l.ringBusy(),
 		LostReentry:   l.lostReentry,
 		LostQueueFull: l.lostTransitions,
-		Held:          held(&l.kernel),
+		Deferred:      held(&l.kernel),
 		Read:          l.read,
 		Dropped:       l.dropped,
 		Written:       l.written,
@@ -159,8 +159,8 @@ func (l *ledger) counts() record.Counts {
 		LostConnections: l.lostConnections,
 		TimeWaitUnknown: first.WalkBound + second.WalkBound,
 
-		TimeWaitEnds:       l.ends,
-		LostTimeWaitEnds:   l.lostEnds,
-		TimeWaitEndsUntold: first.EndUntold + second.EndUntold,
+		TimeWaitEnds:     l.ends,
+		LostTimeWaitEnds: l.lostEnds,
+		TimeWaitEndsLost: first.EndUntold + second.EndUntold,
 	}
 }

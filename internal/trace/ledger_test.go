@@ -139,21 +139,21 @@ var ledgerCases = []struct {
 	{"what is held is neither lost nor out, whichever program releases it", []step{
 		{
 			counters: first(probe.ProgramCounters{Entered: 3, Emitted: 1, Held: 2}),
-			counts:   record.Counts{Fired: 3, Entered: 3, Held: 2},
+			counts:   record.Counts{Fired: 3, Entered: 3, Deferred: 2},
 		},
 		{
 			counters: probe.Counters{
 				First:  probe.ProgramCounters{Entered: 4, Missed: 1, Emitted: 2, Held: 2, LeftToTwin: 0},
 				Second: probe.ProgramCounters{Entered: 5, LeftToTwin: 3, Emitted: 2, Held: 1, Released: 1},
 			},
-			counts: record.Counts{Fired: 5, Entered: 4, Missed: 1, Held: 2},
+			counts: record.Counts{Fired: 5, Entered: 4, Missed: 1, Deferred: 2},
 		},
 		{
 			counters: probe.Counters{
 				First:  probe.ProgramCounters{Entered: 4, Missed: 1, Emitted: 2, Held: 2},
 				Second: probe.ProgramCounters{Entered: 5, LeftToTwin: 3, Emitted: 2, Held: 1, Released: 1},
 			},
-			final: true, losses: []record.Loss{}, counts: record.Counts{Fired: 5, Entered: 4, Missed: 1, Held: 2, LostReentry: 0},
+			final: true, losses: []record.Loss{}, counts: record.Counts{Fired: 5, Entered: 4, Missed: 1, Deferred: 2, LostReentry: 0},
 		},
 	}},
 	{"a release that is counted before its hold makes no count fall below nothing", []step{
@@ -173,7 +173,7 @@ var ledgerCases = []struct {
 			First:  probe.ProgramCounters{Entered: 9, Emitted: 9, WalkBound: 2, EndUntold: 3},
 			Second: probe.ProgramCounters{Entered: 9, LeftToTwin: 9, WalkBound: 4, EndUntold: 5},
 		},
-		final: true, counts: record.Counts{Fired: 9, Entered: 9, TimeWaitUnknown: 6, TimeWaitEndsUntold: 8},
+		final: true, counts: record.Counts{Fired: 9, Entered: 9, TimeWaitUnknown: 6, TimeWaitEndsLost: 8},
 	}}},
 	{"more that came out than fired, an event handled twice, is no loss", []step{{
 		counters: first(probe.ProgramCounters{Entered: 4, Emitted: 5}), final: true,

@@ -5,21 +5,21 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/record"
-	"github.com/tcpshift/tcpshift/internal/storm"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // engineWatch is detection without a host to ask.
 type engineWatch struct {
-	*storm.Engine
+	*detect.Engine
 	now time.Duration
 }
 
-func (w *engineWatch) Lost(count uint64)     { w.Engine.Lost(w.now, count) }
-func (w *engineWatch) Alerts() []storm.Alert { return w.Tick(w.now) }
-func (w *engineWatch) Finish() []storm.Alert { return nil }
+func (w *engineWatch) Lost(count uint64)      { w.Engine.Lost(w.now, count) }
+func (w *engineWatch) Alerts() []detect.Alert { return w.Tick(w.now) }
+func (w *engineWatch) Finish() []detect.Alert { return nil }
 
 // connectionEvents are the ten events of a connection on a loopback, both ends, as a
 // storm of the lab has them. Those that alerts ask for are the marked ones.
@@ -77,8 +77,8 @@ func connectionEvents(n uint64, at time.Duration, marked bool) (all [][]byte) {
 // and writing.
 func benchmarkLoop(b *testing.B, only []string, marked bool) {
 	now := monotonic.Now()
-	w := &engineWatch{Engine: storm.New(storm.Config{}, now), now: now}
-	l := newLoop(Config{Sink: &discard{}, Encoder: record.NewNDJSON(nil), Watch: w, Only: only})
+	w := &engineWatch{Engine: detect.New(detect.Config{}, now), now: now}
+	l := newLoop(Config{Sink: &discard{}, Encoder: record.NewNDJSON(nil), Monitor: w, Only: only})
 	l.cgroups.Put(7, "/system.slice/storm.service")
 	w.Learn(now, 0, nil)
 	w.Seeded()

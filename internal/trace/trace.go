@@ -11,10 +11,10 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/cgroup"
 	"github.com/tcpshift/tcpshift/internal/decode"
+	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
-	"github.com/tcpshift/tcpshift/internal/storm"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -37,13 +37,13 @@ type Source interface {
 	Detach() error
 }
 
-// Watch sees every transition and raises alerts; [*watch.Watch] is one.
-type Watch interface {
+// Monitor sees every transition and raises alerts; [*monitor.Monitor] is one.
+type Monitor interface {
 	Observe(t *tcp.Transition)
 	Lost(count uint64)
 	// Alerts is called every round. Finish gives what is left, and closes what is open.
-	Alerts() []storm.Alert
-	Finish() []storm.Alert
+	Alerts() []detect.Alert
+	Finish() []detect.Alert
 }
 
 // Config says what to do with what the source gives.
@@ -51,7 +51,7 @@ type Config struct {
 	Source  Source
 	Sink    Sink
 	Encoder record.Encoder
-	Watch   Watch        // nil: no alerts
+	Monitor Monitor      // nil: no alerts
 	Start   record.Start // its Time is set by Run
 
 	Only          []string      // record types besides start and stop; nil: all
@@ -191,8 +191,8 @@ func (l *loop) turn() error {
 	if err := l.accountIfDue(); err != nil {
 		return err
 	}
-	if l.Watch != nil {
-		l.alerts(l.Watch.Alerts())
+	if l.Monitor != nil {
+		l.alerts(l.Monitor.Alerts())
 	}
 	if l.statsDue() && !l.stalled() {
 		l.nextStats()
@@ -244,8 +244,8 @@ func (l *loop) transition(t *tcp.Transition, lost bool) {
 	if info, known := l.cgroups.Get(t.CgroupID); known {
 		t.Cgroup = (*tcp.Cgroup)(info)
 	}
-	if l.Watch != nil {
-		l.Watch.Observe(t)
+	if l.Monitor != nil {
+		l.Monitor.Observe(t)
 	}
 	switch {
 	case !l.transitions || l.enough():
@@ -297,8 +297,8 @@ func (l *loop) account(final bool) error {
 	if err != nil {
 		return err
 	}
-	if lost := l.ledger.update(&counters, time.Now(), final); lost > 0 && l.Watch != nil {
-		l.Watch.Lost(lost)
+	if lost := l.ledger.update(&counters, time.Now(), final); lost > 0 && l.Monitor != nil {
+		l.Monitor.Lost(lost)
 	}
 	if final || !l.stalled() {
 		l.losses()
@@ -359,7 +359,7 @@ func (l *loop) readRest() error {
 }
 
 // alerts are never dropped, whatever else is.
-func (l *loop) alerts(alerts []storm.Alert) {
+func (l *loop) alerts(alerts []detect.Alert) {
 	for i := range alerts {
 		a := &alerts[i]
 		a.Time = l.clock.wall(a.Monotonic)
@@ -369,8 +369,8 @@ func (l *loop) alerts(alerts []storm.Alert) {
 
 // closeAlerts is done once, however the loop ends.
 func (l *loop) closeAlerts() {
-	if l.Watch != nil {
-		l.alerts(l.Watch.Finish())
-		l.Watch = nil
+	if l.Monitor != nil {
+		l.alerts(l.Monitor.Finish())
+		l.Monitor = nil
 	}
 }

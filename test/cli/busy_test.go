@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 func TestAStopIsWholeHoweverBusyTheHostIs(t *testing.T) {
@@ -32,7 +32,7 @@ func TestAStopIsWholeHoweverBusyTheHostIs(t *testing.T) {
 // two transitions each time.
 func keepBusy(t *testing.T) {
 	t.Helper()
-	n := lab.NewNetns(t)
+	n := tcplab.NewNetns(t)
 	s := n.Socket(netip.IPv4Unspecified())
 	var enough atomic.Bool
 	ended := make(chan error)

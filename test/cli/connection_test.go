@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // ended is a connection record.
@@ -72,7 +72,7 @@ func (e *ended) mustBeTimed(t *testing.T) {
 // dataAfterClose is a client that closes while it still has much to send. The
 // kernel answers what comes then with a reset, and gives itself the error that a
 // reset from the other side would give.
-func dataAfterClose(n *lab.Netns) (clientConn, serverConn string) {
+func dataAfterClose(n *tcplab.Netns) (clientConn, serverConn string) {
 	listener := n.Listen(plain.to)
 	client := n.Dial(plain.to)
 	server := listener.Accept()
@@ -88,7 +88,7 @@ func dataAfterClose(n *lab.Netns) (clientConn, serverConn string) {
 }
 
 // fill writes until neither side has room for more.
-func fill(n *lab.Netns, s *lab.Socket) {
+func fill(n *tcplab.Netns, s *tcplab.Socket) {
 	var err error
 	n.Do(func() {
 		chunk := make([]byte, 64<<10)
@@ -103,7 +103,7 @@ func fill(n *lab.Netns, s *lab.Socket) {
 
 // test/kernel has the other ends; this one needs a word in the documentation.
 func TestDataAfterCloseIsNotTakenForAResetThatCame(t *testing.T) {
-	n := lab.NewNetns(t)
+	n := tcplab.NewNetns(t)
 	tr := startTracer(t, flags("--netns", fmt.Sprint(n.Inode())))
 	client, server := dataAfterClose(n)
 	got := tr.stop()
@@ -119,11 +119,11 @@ func TestDataAfterCloseIsNotTakenForAResetThatCame(t *testing.T) {
 
 func TestTheEndOfATimeWaitIsToldWhereItIsAskedFor(t *testing.T) {
 	for _, asked := range []bool{true, false} {
-		n := lab.NewNetns(t)
+		n := tcplab.NewNetns(t)
 		n.Sysctl("net.ipv4.tcp_fin_timeout", "1")
 		args := flags("--netns", fmt.Sprint(n.Inode()), "--new-state", "TIME_WAIT", fmt.Sprintf("--time-wait-end=%v", asked))
 		tr := startTracer(t, args)
-		out := lab.OrphanInFinWait2(n, lab.V4)
+		out := tcplab.OrphanInFinWait2(n, tcplab.V4)
 		for began := time.Now(); len(n.Table()) > 0; runtime.Gosched() {
 			if time.Since(began) > patience {
 				t.Fatalf("the TIME_WAIT does not end: %v", n.Table())
@@ -154,7 +154,7 @@ func TestTheEndOfATimeWaitIsToldWhereItIsAskedFor(t *testing.T) {
 }
 
 func TestAConnectionCountsItsBytesAndItsTime(t *testing.T) {
-	n := lab.NewNetns(t)
+	n := tcplab.NewNetns(t)
 	tr := startTracer(t, flags("--netns", fmt.Sprint(n.Inode()), "--only", "connection"))
 	listener := n.Listen(plain.to)
 	client := n.Dial(plain.to)
@@ -197,7 +197,7 @@ func TestAConnectionCountsItsBytesAndItsTime(t *testing.T) {
 }
 
 func TestAConnectionThatIsOlderThanTheTracerIsPartial(t *testing.T) {
-	n := lab.NewNetns(t)
+	n := tcplab.NewNetns(t)
 	listener := n.Listen(plain.to)
 	client := n.Dial(plain.to)
 	server := listener.Accept()
@@ -229,7 +229,7 @@ func TestAConnectionPassesAFilterWithItsLastTransition(t *testing.T) {
 		{flags("--local-port", "17001", "--only", "connection"), []string{"listener", "server"}},
 	} {
 		t.Run(commandLine(append([]string{"tcpshift"}, row.args...)), func(t *testing.T) {
-			n := lab.NewNetns(t)
+			n := tcplab.NewNetns(t)
 			tr := startTracer(t, append(row.args, "--netns", fmt.Sprint(n.Inode())))
 			s := &scene{t: t, n: n}
 			s.connect(n, plain)

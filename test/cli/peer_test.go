@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // peerEnv makes the test binary a peer: another process, which makes one
@@ -73,7 +73,7 @@ type peer struct {
 }
 
 // startPeer starts a process of that name. It connects when told to.
-func startPeer(t testing.TB, n *lab.Netns, comm string, from, to netip.AddrPort, adjust ...func(*exec.Cmd)) *peer {
+func startPeer(t testing.TB, n *tcplab.Netns, comm string, from, to netip.AddrPort, adjust ...func(*exec.Cmd)) *peer {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {

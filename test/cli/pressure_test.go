@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // A storm of this many connections makes about 12 MiB of transition records, which
@@ -25,16 +25,16 @@ const (
 )
 
 // stormy is a namespace, and what a tracer needs to see nothing else.
-func stormy(t *testing.T, args ...string) (*lab.Netns, []string) {
+func stormy(t *testing.T, args ...string) (*tcplab.Netns, []string) {
 	t.Helper()
 	requireRoot(t)
-	n := lab.NewNetns(t)
+	n := tcplab.NewNetns(t)
 	return n, append(flags("--netns", strconv.FormatUint(uint64(n.Inode()), 10), "--queue-size", "256KiB"), args...)
 }
 
-func blow(t *testing.T, n *lab.Netns) {
+func blow(t *testing.T, n *tcplab.Netns) {
 	t.Helper()
-	if made := lab.Storm(n, lab.StormConfig{Connections: stormConnections}); made != stormConnections {
+	if made := tcplab.Storm(n, tcplab.StormConfig{Connections: stormConnections}); made != stormConnections {
 		t.Fatalf("the storm made %d connections, want %d", made, stormConnections)
 	}
 }
@@ -61,7 +61,7 @@ func (s stream) checkLosses(t *testing.T, made uint64) {
 		t.Errorf("the loss records say %d connections, stop says %d", conns, stop.LostConns)
 	}
 	// What is lost to re-entry has not come to the filter: it may be anybody's.
-	told := stop.Read + stop.LostRingFull + stop.LostRingBusy + stop.Held
+	told := stop.Read + stop.LostRingFull + stop.LostRingBusy + stop.Deferred
 	if told > made || told+stop.LostReentry < made {
 		t.Errorf("%d transitions are read or lost, and %d in re-entry; %d were made: %s", told, stop.LostReentry, made, stop.line)
 	}
@@ -84,7 +84,7 @@ func (s stream) isWhole(t *testing.T, after int) {
 // plainTransitions are a listener's two and five of either side.
 const plainTransitions = 12
 
-func connectPlain(t *testing.T, n *lab.Netns) {
+func connectPlain(t *testing.T, n *tcplab.Netns) {
 	t.Helper()
 	(&scene{t: t, n: n}).connect(n, plain)
 	n.Settle(0)

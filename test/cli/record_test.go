@@ -11,7 +11,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 func TestWithoutAFilterEveryTransitionOfEveryConnectionComesOnce(t *testing.T) {
@@ -156,7 +156,7 @@ func TestALabelIsTheLastMemberOfEveryRecord(t *testing.T) {
 const hostile = "\x1b[2J\n\r\x80\u009b\"\\\x7f"
 
 func TestAProcessNameOfAnyBytesLeavesItsLineWhole(t *testing.T) {
-	n := lab.NewNetns(t)
+	n := tcplab.NewNetns(t)
 	tr := startTracer(t, []string{"--netns", fmt.Sprint(n.Inode())})
 	connectAs(t, n, hostile)
 	got := tr.stop()
@@ -174,7 +174,7 @@ func TestAProcessNameOfAnyBytesLeavesItsLineWhole(t *testing.T) {
 }
 
 func TestTextHasAHeaderAndNoProcessNameBreaksIt(t *testing.T) {
-	n := lab.NewNetns(t)
+	n := tcplab.NewNetns(t)
 	tr := launch(t, []string{"--format", "text", "--netns", fmt.Sprint(n.Inode())})
 	tr.await("header", func(line string) bool {
 		return slices.Equal(strings.Fields(line),
@@ -197,7 +197,7 @@ func TestTextHasAHeaderAndNoProcessNameBreaksIt(t *testing.T) {
 }
 
 // connectAs has a process of that name make one connection.
-func connectAs(t *testing.T, n *lab.Netns, comm string) {
+func connectAs(t *testing.T, n *tcplab.Netns, comm string) {
 	t.Helper()
 	s := &scene{t: t, n: n, peer: startPeer(t, n, comm, foreign.from, foreign.to)}
 	s.connectPeer()

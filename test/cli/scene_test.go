@@ -8,7 +8,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // connection is one of a scene: the client's end and the server's, each with a
@@ -42,7 +42,7 @@ const peerComm = "tcpshift peer"
 // made from beginning to end. Namespaces keep the rest of the machine apart.
 type scene struct {
 	t        testing.TB
-	n, other *lab.Netns
+	n, other *tcplab.Netns
 	peer     *peer
 }
 
@@ -55,7 +55,7 @@ func newScene(t testing.TB, adjustPeer ...func(*exec.Cmd)) *scene {
 func newSceneWith(t testing.TB, comm string, adjustPeer ...func(*exec.Cmd)) *scene {
 	t.Helper()
 	requireRoot(t)
-	s := &scene{t: t, n: lab.NewNetns(t), other: lab.NewNetns(t)}
+	s := &scene{t: t, n: tcplab.NewNetns(t), other: tcplab.NewNetns(t)}
 	s.n.AddAddr(private.from.Addr())
 	s.n.AddAddr(private.to.Addr())
 	s.peer = startPeer(t, s.n, comm, foreign.from, foreign.to, adjustPeer...)
@@ -80,7 +80,7 @@ func (s *scene) play() {
 }
 
 // connect opens and closes one connection, the client first.
-func (s *scene) connect(n *lab.Netns, c connection) {
+func (s *scene) connect(n *tcplab.Netns, c connection) {
 	s.t.Helper()
 	listener := n.Listen(c.to)
 	client := n.Socket(c.from.Addr())

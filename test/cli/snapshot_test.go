@@ -15,7 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // listed is a record of a snapshot.
@@ -31,7 +31,7 @@ type listed struct {
 
 // gallery is a namespace with a socket in each state in which one can be kept.
 type gallery struct {
-	n       *lab.Netns
+	n       *tcplab.Netns
 	peer    *peer
 	sockets []string // as line gives them, in order
 }
@@ -48,7 +48,7 @@ func line(state, local, remote, owner string) string {
 
 func newGallery(t *testing.T) *gallery {
 	t.Helper()
-	g := &gallery{n: lab.NewNetns(t)}
+	g := &gallery{n: tcplab.NewNetns(t)}
 	at := netip.MustParseAddrPort
 	show := func(state, local, remote, owner string) {
 		g.sockets = append(g.sockets, line(state, local, remote, owner))
@@ -59,7 +59,7 @@ func newGallery(t *testing.T) *gallery {
 	dual := g.n.Listen(at("[::]:17102"))
 	show("LISTEN", "[::]:17102", "-", mine)
 
-	from := func(l *lab.Socket, local, remote string) (client, server *lab.Socket) {
+	from := func(l *tcplab.Socket, local, remote string) (client, server *tcplab.Socket) {
 		client = g.n.Socket(at(local).Addr())
 		client.Bind(at(local))
 		client.Connect(at(remote))
@@ -83,7 +83,7 @@ func newGallery(t *testing.T) *gallery {
 	client, server = from(dual, "[::1]:18105", "[::1]:17102")
 	client.Shutdown(unix.SHUT_WR)
 	server.ReadEOF()
-	client.Await(lab.FinWait2)
+	client.Await(tcplab.FinWait2)
 	client.Close()
 	show("TIME_WAIT", "[::1]:18105", "[::1]:17102", nobodys+" FIN_WAIT2")
 	show("CLOSE_WAIT", "[::1]:17102", "[::1]:18105", mine)
@@ -111,8 +111,8 @@ func (g *gallery) await(t *testing.T) {
 	t.Helper()
 	for began := time.Now(); ; runtime.Gosched() {
 		table := g.n.Table()
-		if len(table) == len(g.sockets) && slices.ContainsFunc(table, func(e lab.Entry) bool {
-			return e.Timewait && e.State == lab.TimeWait
+		if len(table) == len(g.sockets) && slices.ContainsFunc(table, func(e tcplab.Entry) bool {
+			return e.Timewait && e.State == tcplab.TimeWait
 		}) {
 			return
 		}
@@ -236,7 +236,7 @@ func TestASnapshotTellsHowLongATimeWaitHasToLive(t *testing.T) {
 			if !e.Timewait {
 				continue
 			}
-			left, err := g.n.ExpiresIn(&lab.Party{Local: e.Local, Remote: e.Remote})
+			left, err := g.n.ExpiresIn(&tcplab.Party{Local: e.Local, Remote: e.Remote})
 			if err != nil {
 				t.Fatalf("ask sock_diag for %v: %v", e.Local, err)
 			}
@@ -300,7 +300,7 @@ func TestASnapshotAgreesWithProc(t *testing.T) {
 
 func TestASnapshotIsOfTheNamespacesAskedFor(t *testing.T) {
 	requireRoot(t)
-	g, other := newGallery(t), lab.NewNetns(t)
+	g, other := newGallery(t), tcplab.NewNetns(t)
 	other.Listen(netip.MustParseAddrPort("127.0.0.1:17109"))
 	for _, row := range []struct {
 		args   []string
@@ -378,7 +378,7 @@ func TestASnapshotAsTextIsATableWithTheSameSockets(t *testing.T) {
 
 func TestASnapshotGoesToAFileWithLabels(t *testing.T) {
 	requireRoot(t)
-	n := lab.NewNetns(t)
+	n := tcplab.NewNetns(t)
 	n.Listen(netip.MustParseAddrPort("127.0.0.1:17109"))
 	file := filepath.Join(t.TempDir(), "sockets")
 	for times := 1; times <= 2; times++ {
@@ -395,7 +395,7 @@ func TestASnapshotGoesToAFileWithLabels(t *testing.T) {
 
 func TestASnapshotOfANamespaceWithoutSocketsIsEmpty(t *testing.T) {
 	requireRoot(t)
-	n := lab.NewNetns(t)
+	n := tcplab.NewNetns(t)
 	if all, r := snapshot(t, "--netns", fmt.Sprint(n.Inode())); len(all) != 0 {
 		t.Errorf("%d sockets, want none\n%v", len(all), r)
 	}
@@ -423,7 +423,7 @@ func TestASnapshotThatThisUserMayNotTakeIsSaidInOneSentence(t *testing.T) {
 
 func TestThreeCapabilitiesAreEnoughForASnapshot(t *testing.T) {
 	requireRoot(t)
-	n := lab.NewNetns(t)
+	n := tcplab.NewNetns(t)
 	n.Listen(netip.MustParseAddrPort("127.0.0.1:17109"))
 	var r result
 	n.Do(func() {

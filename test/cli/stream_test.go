@@ -47,7 +47,7 @@ type record struct {
 	Entered      uint64
 	Missed       uint64
 	Other        uint64 `json:"other_protocol"`
-	Held         uint64
+	Deferred     uint64
 	Connections  uint64
 	TimeWaitEnds uint64 `json:"time_wait_ends"`
 
@@ -139,7 +139,7 @@ func (s stream) checkAccounts(t testing.TB) {
 		got, want uint64
 	}{
 		{"seen = filtered + lost + held + read", stop.Seen,
-			stop.Filtered + stop.LostRingFull + stop.LostRingBusy + stop.LostReentry + stop.Held + stop.Read},
+			stop.Filtered + stop.LostRingFull + stop.LostRingBusy + stop.LostReentry + stop.Deferred + stop.Read},
 		{"read = written + dropped + lost_queue_full", stop.Read, stop.Written + stop.Dropped + stop.LostQueue},
 		{"fired = entered + missed", stop.Fired, stop.Entered + stop.Missed},
 		{"fired = seen + other_protocol", stop.Fired, stop.Seen + stop.Other},

@@ -9,7 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/kernels/expect"
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
 )
 
 // include/uapi/linux/sock_diag.h and inet_diag.h

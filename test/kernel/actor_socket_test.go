@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 var loopback = netip.MustParseAddr("127.0.0.1")
@@ -350,11 +350,11 @@ func (th *thread) abandon(s *sock) {
 }
 
 // awaitState waits until the socket is in one of the states, without an operation.
-func (th *thread) awaitState(s *sock, wanted ...lab.State) {
+func (th *thread) awaitState(s *sock, wanted ...tcplab.State) {
 	th.a.w.t.Helper()
 	fd := int(th.a.fd(s))
 	th.a.w.await(fmt.Sprintf("state %v of %s", wanted, s.what), func() bool {
-		state := lab.State(th.getsockopt(fd, unix.IPPROTO_TCP, unix.TCP_INFO, 104)[0])
+		state := tcplab.State(th.getsockopt(fd, unix.IPPROTO_TCP, unix.TCP_INFO, 104)[0])
 		for _, want := range wanted {
 			if state == want {
 				return true

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/kernels/expect"
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
 )
 
 // include/uapi/linux/io_uring.h

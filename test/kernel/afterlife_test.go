@@ -14,8 +14,8 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/probe"
-	"github.com/tcpshift/tcpshift/test/kernels/expect"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // afterlife is a TIME_WAIT that has ended.
@@ -23,7 +23,7 @@ type afterlife struct {
 	name        string
 	how         string
 	netns       uint32
-	party       *lab.Party
+	party       *tcplab.Party
 	least, most time.Duration // that it may have lasted
 	from, until moment        // between which it ended, by the test's clock; 0: not known
 }
@@ -37,26 +37,26 @@ const (
 type way struct {
 	name, how   string
 	least, most time.Duration
-	live        func(t *testing.T, n *lab.Netns, a *afterlife)
+	live        func(t *testing.T, n *tcplab.Netns, a *afterlife)
 }
 
 // The kernel's six ways to end a TIME_WAIT, each as often as the socket's states
 // differ; nothing else may be told of the socket.
 var afterlives = []way{
-	{"its timer, after tcp_fin_timeout", "expired", time.Second * 9 / 10, 30 * time.Second, func(_ *testing.T, n *lab.Netns, a *afterlife) {
+	{"its timer, after tcp_fin_timeout", "expired", time.Second * 9 / 10, 30 * time.Second, func(_ *testing.T, n *tcplab.Netns, a *afterlife) {
 		n.Sysctl("net.ipv4.tcp_fin_timeout", "1")
-		a.party = lab.OrphanInFinWait2(n, lab.V6).Client
+		a.party = tcplab.OrphanInFinWait2(n, tcplab.V6).Client
 		n.AwaitGone(a.party)
 		a.until = now()
 	}},
-	{"a SYN", "early", 0, minute / 2, func(_ *testing.T, n *lab.Netns, a *afterlife) {
+	{"a SYN", "early", 0, minute / 2, func(_ *testing.T, n *tcplab.Netns, a *afterlife) {
 		listener, client := server(n)
 		a.party = listener.ServerTimeWait(client)
 		a.from = now()
 		listener.Supersede(client)
 		a.until = now()
 	}},
-	{"a connect()", "early", 0, minute / 2, func(_ *testing.T, n *lab.Netns, a *afterlife) {
+	{"a connect()", "early", 0, minute / 2, func(_ *testing.T, n *tcplab.Netns, a *afterlife) {
 		n.Sysctl("net.ipv4.tcp_tw_reuse", "1")
 		listener, client := server(n)
 		a.party = listener.ClientTimeWait(client)
@@ -64,16 +64,16 @@ var afterlives = []way{
 		listener.Reconnect(client)
 		a.until = now()
 	}},
-	{"a reset", "early", 0, minute / 2, func(_ *testing.T, n *lab.Netns, a *afterlife) {
+	{"a reset", "early", 0, minute / 2, func(_ *testing.T, n *tcplab.Netns, a *afterlife) {
 		listener, client := server(n)
 		a.party = listener.ServerTimeWait(client)
-		n.Sysctl("net.ipv4.tcp_rfc1337", "0") // not before: see lab.NewNetns
+		n.Sysctl("net.ipv4.tcp_rfc1337", "0") // not before: see tcplab.NewNetns
 		a.from = now()
 		n.StraySegment(a.party)
 		n.AwaitGone(a.party)
 		a.until = now()
 	}},
-	{"ss -K", "early", 0, minute / 2, func(t *testing.T, n *lab.Netns, a *afterlife) {
+	{"ss -K", "early", 0, minute / 2, func(t *testing.T, n *tcplab.Netns, a *afterlife) {
 		listener, client := server(n)
 		a.party = listener.ServerTimeWait(client)
 		a.from = now()
@@ -87,16 +87,16 @@ var afterlives = []way{
 		n.AwaitGone(a.party)
 		a.until = now()
 	}},
-	{"the end of its namespace", "early", 0, minute / 2, func(_ *testing.T, n *lab.Netns, a *afterlife) {
-		a.party = lab.SimultaneousClose(n, lab.V6).Client
+	{"the end of its namespace", "early", 0, minute / 2, func(_ *testing.T, n *tcplab.Netns, a *afterlife) {
+		a.party = tcplab.SimultaneousClose(n, tcplab.V6).Client
 		a.from = now()
 	}},
 }
 
 // server gives a listener, and where a client of it may connect from: with ports that
 // nothing else has, since the inode of a namespace that is gone is given to another.
-func server(n *lab.Netns) (listener *lab.Socket, client netip.AddrPort) {
-	return n.Listen(lab.V4.At(lab.FreshPort())), lab.V4.At(lab.FreshPort())
+func server(n *tcplab.Netns) (listener *tcplab.Socket, client netip.AddrPort) {
+	return n.Listen(tcplab.V4.At(tcplab.FreshPort())), tcplab.V4.At(tcplab.FreshPort())
 }
 
 func TestTheEndOfATimeWaitIsToldWithHowItEndedAndHowLongItLasted(t *testing.T) {
@@ -108,8 +108,8 @@ func TestATimeWaitLeftAloneLastsAMinute(t *testing.T) {
 	if row, known := thisKernel(t); known && row.Lacks(expect.LongTimeWait) {
 		lacks(t, expect.LongTimeWait, "one kernel of each kind waits for it")
 	}
-	checkAfterlives(t, []way{{"its timer", "expired", minute, minute + coarse, func(_ *testing.T, n *lab.Netns, a *afterlife) {
-		a.party = lab.ServerCloses(n, lab.V4).Child
+	checkAfterlives(t, []way{{"its timer", "expired", minute, minute + coarse, func(_ *testing.T, n *tcplab.Netns, a *afterlife) {
+		a.party = tcplab.ServerCloses(n, tcplab.V4).Child
 		n.AwaitGoneLater(a.party, minute+coarse)
 		a.until = now()
 	}}})
@@ -119,7 +119,7 @@ func checkAfterlives(t *testing.T, ways []way) {
 	t.Helper()
 	requireFeature(t, probe.TimeWaitEnds)
 	o := options{Options: probe.Options{TimeWaitEnds: true}}
-	o.Filter.Ports = []filter.PortRange{{First: lab.FirstFreshPort, Last: lab.LastFreshPort}}
+	o.Filter.Ports = []filter.PortRange{{First: tcplab.FirstFreshPort, Last: tcplab.LastFreshPort}}
 	tr := startTracer(t, o)
 	checkInstructions(t, tr)
 	var ended []*afterlife
@@ -128,7 +128,7 @@ func checkAfterlives(t *testing.T, ways []way) {
 		for _, row := range ways {
 			t.Run(row.name, func(t *testing.T) {
 				t.Parallel()
-				n := lab.NewNetns(t)
+				n := tcplab.NewNetns(t)
 				a := &afterlife{name: row.name, how: row.how, netns: n.Inode(), least: row.least, most: row.most}
 				row.live(t, n, a)
 				mu.Lock()

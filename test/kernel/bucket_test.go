@@ -7,28 +7,28 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
-	"github.com/tcpshift/tcpshift/test/kernels/expect"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // crowded is connections that end in one bucket with many that stay: one that is older
 // than those, which is where it was in the bucket, and some that are younger.
 type crowded struct {
-	n     *lab.Netns
+	n     *tcplab.Netns
 	old   string // conn
 	young []story
 	none  story // leaves no TIME_WAIT
 }
 
-func newCrowdedNetns(t *testing.T) *lab.Netns {
+func newCrowdedNetns(t *testing.T) *tcplab.Netns {
 	t.Helper()
-	if err := lab.MayHaveOwnTable(); err != nil {
+	if err := tcplab.MayHaveOwnTable(); err != nil {
 		lacks(t, expect.OwnTable, err)
 	}
-	return lab.NewCrowdedNetns(t)
+	return tcplab.NewCrowdedNetns(t)
 }
 
-func playInCrowd(n *lab.Netns, f lab.Family, size int) *crowded {
+func playInCrowd(n *tcplab.Netns, f tcplab.Family, size int) *crowded {
 	n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000") // by default half the buckets
 	listener := n.Listen(f.Anywhere(7100))
 	client := n.Dial(f.At(7100))
@@ -42,13 +42,13 @@ func playInCrowd(n *lab.Netns, f lab.Family, size int) *crowded {
 	child.ReadEOF()
 	child.Close()
 	client.ReadEOF()
-	client.Await(lab.Close)
+	client.Await(tcplab.Close)
 	client.Close()
 	c.young = []story{
-		{"half close", f, n.Inode(), lab.HalfClose(n, f)},
-		{"simultaneous close", f, n.Inode(), lab.SimultaneousClose(n, f)},
+		{"half close", f, n.Inode(), tcplab.HalfClose(n, f)},
+		{"simultaneous close", f, n.Inode(), tcplab.SimultaneousClose(n, f)},
 	}
-	c.none = story{"time wait overflow", f, n.Inode(), lab.TimeWaitOverflow(n, f)}
+	c.none = story{"time wait overflow", f, n.Inode(), tcplab.TimeWaitOverflow(n, f)}
 	return c
 }
 
@@ -56,14 +56,14 @@ func playInCrowd(n *lab.Netns, f lab.Family, size int) *crowded {
 // kernel puts it at the head or where the socket was; and where there is none, the end
 // of the bucket proves it.
 func TestATimeWaitIsFoundAmongManyInItsBucket(t *testing.T) {
-	n := map[lab.Family]*lab.Netns{}
+	n := map[tcplab.Family]*tcplab.Netns{}
 	o := options{Options: probe.Options{Ends: true}}
-	for _, f := range lab.Families {
+	for _, f := range tcplab.Families {
 		n[f] = newCrowdedNetns(t)
 		o.Filter.Netns = append(o.Filter.Netns, n[f].Inode())
 	}
 	tr := startTracer(t, o)
-	crowds := map[lab.Family]*crowded{}
+	crowds := map[tcplab.Family]*crowded{}
 	for f := range n {
 		crowds[f] = playInCrowd(n[f], f, 20)
 	}
@@ -88,7 +88,7 @@ func TestATimeWaitIsFoundAmongManyInItsBucket(t *testing.T) {
 func TestPastTheBoundOfTheWalkATimeWaitIsSaidToBeUnknown(t *testing.T) {
 	n := newCrowdedNetns(t)
 	tr := startTracer(t, in(n))
-	c := playInCrowd(n, lab.V4, 100)
+	c := playInCrowd(n, tcplab.V4, 100)
 	lines := tr.stop()
 	none, _ := take(c.none.of(ofType(lines, "transition")), c.none.out.Client)
 	if len(none) == 0 || none[len(none)-1].Unknown != true {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // The memory of clients is in a table whose slots follow from their sockets' addresses
@@ -17,11 +17,11 @@ import (
 func TestManyClientsAtATimeEachKeepTheirOwnMemory(t *testing.T) {
 	requireFeature(t, probe.SocketStorage)
 	const clients = 1000
-	lines := recordsOf(t, func(n *lab.Netns) {
-		listener := n.Listen(lab.V4.At(7001))
-		var open []*lab.Socket
+	lines := recordsOf(t, func(n *tcplab.Netns) {
+		listener := n.Listen(tcplab.V4.At(7001))
+		var open []*tcplab.Socket
 		for range clients {
-			open = append(open, n.Dial(lab.V4.At(7001)), listener.Accept())
+			open = append(open, n.Dial(tcplab.V4.At(7001)), listener.Accept())
 		}
 		for i := 0; i < len(open); i += 2 {
 			open[i].Close()
@@ -52,16 +52,16 @@ func TestManyClientsAtATimeEachKeepTheirOwnMemory(t *testing.T) {
 // children must start from its memory all the same.
 func TestTheChildrenOfASocketThatWasAClientBeforeAreServers(t *testing.T) {
 	requireFeature(t, probe.SocketStorage)
-	lines := recordsOf(t, func(n *lab.Netns) {
-		s := n.Socket(lab.V4.Loopback())
-		if err := s.TryConnect(lab.V4.At(7001)); !errors.Is(err, unix.ECONNREFUSED) {
+	lines := recordsOf(t, func(n *tcplab.Netns) {
+		s := n.Socket(tcplab.V4.Loopback())
+		if err := s.TryConnect(tcplab.V4.At(7001)); !errors.Is(err, unix.ECONNREFUSED) {
 			t.Fatal(err)
 		}
-		s.Bind(lab.V4.At(7002))
+		s.Bind(tcplab.V4.At(7002))
 		if err := unix.Listen(s.FD, 8); err != nil {
 			t.Fatal(err)
 		}
-		client := n.Dial(lab.V4.At(7002))
+		client := n.Dial(tcplab.V4.At(7002))
 		child := s.Accept()
 		client.Close()
 		child.ReadEOF()

@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // span is when a transition happened by the test's own clock: after the step began that
@@ -33,30 +33,30 @@ func hasBetween(begin, end span, lasted uint64) bool {
 }
 
 func TestTimesAndDurationsAreThoseOfTheTestsOwnClock(t *testing.T) {
-	for _, f := range lab.Families {
+	for _, f := range tcplab.Families {
 		t.Run(f.String(), func(t *testing.T) { checkClock(t, f) })
 	}
 }
 
-func checkClock(t *testing.T, f lab.Family) {
+func checkClock(t *testing.T, f tcplab.Family) {
 	var conns map[string]string
 	var opened, half, shut span
-	lines := recordsOf(t, func(n *lab.Netns) {
+	lines := recordsOf(t, func(n *tcplab.Netns) {
 		listener := n.Listen(f.Anywhere(7100))
 		c := n.Socket(f.Loopback())
-		var child *lab.Socket
+		var child *tcplab.Socket
 		opened = during(func() {
 			c.Connect(f.At(7100))
 			child = listener.Accept()
-			child.Await(lab.Established)
+			child.Await(tcplab.Established)
 		})
 		conns = map[string]string{conn(c.Cookie()): "client", conn(child.Cookie()): "child"}
 		half = during(func() {
 			c.Shutdown(unix.SHUT_WR)
-			child.Await(lab.CloseWait)
-			c.Await(lab.FinWait2)
+			child.Await(tcplab.CloseWait)
+			c.Await(tcplab.FinWait2)
 		})
-		shut = during(func() { child.Shutdown(unix.SHUT_WR); c.Await(lab.Close); child.Await(lab.Close) })
+		shut = during(func() { child.Shutdown(unix.SHUT_WR); c.Await(tcplab.Close); child.Await(tcplab.Close) })
 		c.Close()
 		child.Close()
 		listener.Close()

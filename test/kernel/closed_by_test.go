@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // include/uapi/linux/tcp.h
@@ -20,12 +20,12 @@ const (
 // CRIU takes a connection away without a word to the peer: TCP_REPAIR. Nothing is
 // sent, so no reset is.
 func TestAConnectionClosedInRepairModeSentNoReset(t *testing.T) {
-	for name, end := range map[string]func(s *lab.Socket){"close": (*lab.Socket).Close, "disconnect": (*lab.Socket).Disconnect} {
+	for name, end := range map[string]func(s *tcplab.Socket){"close": (*tcplab.Socket).Close, "disconnect": (*tcplab.Socket).Disconnect} {
 		t.Run(name, func(t *testing.T) {
 			var cookie uint64
-			lines := recordsOf(t, func(n *lab.Netns) {
-				listener := n.Listen(lab.V4.At(7001))
-				c := n.Dial(lab.V4.At(7001))
+			lines := recordsOf(t, func(n *tcplab.Netns) {
+				listener := n.Listen(tcplab.V4.At(7001))
+				c := n.Dial(tcplab.V4.At(7001))
 				cookie = c.Cookie()
 				child := listener.Accept()
 				c.SetsockoptInt(unix.IPPROTO_TCP, tcpRepair, 1)
@@ -47,7 +47,7 @@ func TestAConnectionClosedInRepairModeSentNoReset(t *testing.T) {
 }
 
 // icmpUnreachable sends what a router sends that cannot deliver a segment of s.
-func icmpUnreachable(n *lab.Netns, s *lab.Socket) {
+func icmpUnreachable(n *tcplab.Netns, s *tcplab.Socket) {
 	s.SetsockoptInt(unix.IPPROTO_TCP, tcpRepair, 1)
 	s.SetsockoptInt(unix.IPPROTO_TCP, tcpRepairQueue, tcpSendQueue)
 	seq, _ := unix.GetsockoptInt(s.FD, unix.IPPROTO_TCP, tcpQueueSeq)
@@ -89,9 +89,9 @@ func TestAnErrorThatTheConnectionSurvivedDidNotEndIt(t *testing.T) {
 	for name, clientFirst := range map[string]bool{"client first": true, "server first": false} {
 		t.Run(name, func(t *testing.T) {
 			var cookie uint64
-			lines := recordsOf(t, func(n *lab.Netns) {
-				listener := n.Listen(lab.V4.At(7001))
-				c := n.Dial(lab.V4.At(7001))
+			lines := recordsOf(t, func(n *tcplab.Netns) {
+				listener := n.Listen(tcplab.V4.At(7001))
+				c := n.Dial(tcplab.V4.At(7001))
 				cookie = c.Cookie()
 				child := listener.Accept()
 				c.SetsockoptInt(unix.IPPROTO_IP, unix.IP_RECVERR, 1)
@@ -101,7 +101,7 @@ func TestAnErrorThatTheConnectionSurvivedDidNotEndIt(t *testing.T) {
 					first, second = child, c
 				}
 				first.Shutdown(unix.SHUT_WR)
-				second.Await(lab.CloseWait)
+				second.Await(tcplab.CloseWait)
 				second.Close()
 				first.Close()
 				listener.Close()
@@ -123,23 +123,23 @@ func TestAnErrorThatTheConnectionSurvivedDidNotEndIt(t *testing.T) {
 // was never sent: the peer sees a reset.
 func TestAConnectionDroppedInLASTACKDidNotEndInOrder(t *testing.T) {
 	var cookie, childCookie uint64
-	lines := recordsOf(t, func(n *lab.Netns) {
-		listener := n.Listen(lab.V4.At(7001))
-		c := n.Dial(lab.V4.At(7001))
+	lines := recordsOf(t, func(n *tcplab.Netns) {
+		listener := n.Listen(tcplab.V4.At(7001))
+		c := n.Dial(tcplab.V4.At(7001))
 		child := listener.Accept()
 		cookie, childCookie = c.Cookie(), child.Cookie()
 		if err := unix.SetNonblock(c.FD, true); err != nil {
 			t.Fatal(err)
 		}
 		child.Shutdown(unix.SHUT_WR)
-		c.Await(lab.CloseWait)
+		c.Await(tcplab.CloseWait)
 		for b := make([]byte, 1<<16); ; { // more than the peer takes
 			if _, err := unix.Write(c.FD, b); err != nil {
 				break
 			}
 		}
 		c.Shutdown(unix.SHUT_WR)
-		c.Await(lab.LastAck)
+		c.Await(tcplab.LastAck)
 		c.Disconnect()
 		c.Close()
 		child.AwaitError(unix.ECONNRESET)

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // closedBy is how each scenario's client and child end; "" for one that is not there.
@@ -56,7 +56,7 @@ func TestEveryConnectionsEndIsToldOnceAndSaysWhoEndedIt(t *testing.T) {
 func checkEnds(t *testing.T, s story, ends []line) {
 	t.Helper()
 	want, known := closedBy[s.name]
-	for i, p := range []*lab.Party{s.out.Client, s.out.Child} {
+	for i, p := range []*tcplab.Party{s.out.Client, s.out.Child} {
 		if p == nil || len(p.Path) < 2 {
 			continue
 		}
@@ -129,10 +129,10 @@ func checkSubstate(t *testing.T, scenario string, lines []line) {
 
 func TestAConnectionsBytesAreThoseThatTheProcessesSentAndRead(t *testing.T) {
 	requireFeature(t, probe.SocketStorage)
-	for _, f := range lab.Families {
+	for _, f := range tcplab.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			request, answer := strings.Repeat("q", 30_001), strings.Repeat("a", 2_503)
-			lines := recordsOf(t, func(n *lab.Netns) { converse(n, f, request, answer) })
+			lines := recordsOf(t, func(n *tcplab.Netns) { converse(n, f, request, answer) })
 			for _, l := range ofType(lines, "connection") {
 				sent, received := len(request), len(answer)
 				switch l.Role {
@@ -153,11 +153,11 @@ func TestAConnectionsBytesAreThoseThatTheProcessesSentAndRead(t *testing.T) {
 }
 
 // converse sends a request and an answer over one connection and closes it in order.
-func converse(n *lab.Netns, f lab.Family, request, answer string) {
-	listener := n.Listen(lab.V4.At(7100))
-	if f != lab.V4 {
+func converse(n *tcplab.Netns, f tcplab.Family, request, answer string) {
+	listener := n.Listen(tcplab.V4.At(7100))
+	if f != tcplab.V4 {
 		listener.Close()
-		listener = n.Listen(lab.V6.Anywhere(7100))
+		listener = n.Listen(tcplab.V6.Anywhere(7100))
 	}
 	client := n.Socket(f.Loopback())
 	client.Connect(f.At(7100))
@@ -175,7 +175,7 @@ func converse(n *lab.Netns, f lab.Family, request, answer string) {
 	n.Settle(0)
 }
 
-func readAll(s *lab.Socket, size int) {
+func readAll(s *tcplab.Socket, size int) {
 	for size > 0 {
 		size -= len(s.Read())
 	}

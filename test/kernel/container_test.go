@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 const (
@@ -85,7 +85,7 @@ func (s *containerStory) play(t *testing.T, tr *tracer, path string) {
 	child := server.accept(listener)
 	s.inside = client.cgroups[len(client.cgroups)-1].value
 	client.kill()
-	server.awaitState(child, lab.CloseWait)
+	server.awaitState(child, tcplab.CloseWait)
 	server.close(child)
 	remove()
 }

@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
-	"github.com/tcpshift/tcpshift/test/kernels/expect"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // switchedOff are features that this run of the tests is to do without, although
@@ -102,7 +102,7 @@ func TestTheKernelGivesWhatTheTableSays(t *testing.T) {
 
 // Before 5.11 what BPF takes counts as locked memory, of which a process may have little.
 func TestTheKernelGivesTheSameToAProcessThatMayLockNoMemory(t *testing.T) {
-	lab.RequireRoot(t)
+	tcplab.RequireRoot(t)
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
 		t.Fatal(err)
@@ -146,9 +146,9 @@ func checkInstructions(t *testing.T, tr *tracer) (walked map[string]uint32) {
 // Up to 6.12 a child's first transition comes before it has a peer. With memory on
 // the socket it is held until it has one, without it goes out as it is.
 func TestAChildsFirstTransitionIsAsTheTableSays(t *testing.T) {
-	n := lab.NewNetns(t)
+	n := tcplab.NewNetns(t)
 	tr := startTracer(t, in(n))
-	out := lab.ClientCloses(n, lab.V4)
+	out := tcplab.ClientCloses(n, tcplab.V4)
 	lines := tr.stop()
 	i := slices.IndexFunc(lines, func(l line) bool { return l.Old == "LISTEN" && l.New == "SYN_RECV" })
 	if i < 0 {

@@ -5,7 +5,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // readThreadFile reads a file below /proc/thread-self: of the namespace that the
@@ -23,7 +23,7 @@ func readThreadFile(t *testing.T, name string) string {
 // few events from every program, where 0.05 % may be missing.
 func miscount(what string, got, want uint64) []string {
 	slack := uint64(0)
-	if lab.HidesEvents() {
+	if tcplab.HidesEvents() {
 		slack = want / 2000
 	}
 	if got <= want && got+slack >= want {

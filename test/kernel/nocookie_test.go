@@ -4,16 +4,16 @@ import (
 	"cmp"
 	"slices"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // byPorts gives each party its transitions where the kernel gives no cookie to
 // tell sockets by.
-func byPorts(parties []*lab.Party, lines []line) (of map[*lab.Party][]line, rest []line) {
-	of, rest = map[*lab.Party][]line{}, slices.Clone(lines)
+func byPorts(parties []*tcplab.Party, lines []line) (of map[*tcplab.Party][]line, rest []line) {
+	of, rest = map[*tcplab.Party][]line{}, slices.Clone(lines)
 	// Who knows most comes first, and the others take what is left.
 	parties = slices.Clone(parties)
-	slices.SortStableFunc(parties, func(a, b *lab.Party) int { return -cmp.Compare(portsKnown(a), portsKnown(b)) })
+	slices.SortStableFunc(parties, func(a, b *tcplab.Party) int { return -cmp.Compare(portsKnown(a), portsKnown(b)) })
 	for _, p := range parties {
 		rest = slices.DeleteFunc(rest, func(l line) bool {
 			mine := hasPortsOf(l, p)
@@ -32,11 +32,11 @@ func byPorts(parties []*lab.Party, lines []line) (of map[*lab.Party][]line, rest
 
 // portsKnown is 2 for a socket with a peer, 1 for one that never had a local port
 // to tell, and 0 for a listener: its children's first transition looks like its own.
-func portsKnown(p *lab.Party) int {
+func portsKnown(p *tcplab.Party) int {
 	return min(int(p.Local.Port()), 1)*min(int(p.Remote.Port()), 1) + min(int(p.Remote.Port()), 1)
 }
 
-func hasPortsOf(l line, p *lab.Party) bool {
+func hasPortsOf(l line, p *tcplab.Party) bool {
 	return l.PeerPort == p.Remote.Port() && (l.LocalPort == p.Local.Port() || p.Local.Port() == 0)
 }
 

@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // Four workers accept from one listener, which their parent opened and keeps. Until
@@ -158,9 +158,9 @@ func TestAParentThatShutDownAndClosedItsCopyIsNotNamedForItsChild(t *testing.T) 
 		child := parent.fork("child", 0, 0)
 		parent.shutdown(s, unix.SHUT_WR)
 		parent.close(s)
-		client.awaitState(c, lab.CloseWait)
+		client.awaitState(c, tcplab.CloseWait)
 		client.close(c)
-		child.awaitState(s, lab.Close)
+		child.awaitState(s, tcplab.Close)
 	})
 }
 
@@ -180,7 +180,7 @@ func TestAChildKilledUnacceptedIsItsListenersAtMost(t *testing.T) {
 				c := client.dial(at(7000))
 				w.unaccepted(listener, c)
 				end(server, listener)
-				client.awaitState(c, lab.Close)
+				client.awaitState(c, tcplab.Close)
 			})
 		})
 	}

@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // pair is a server and a client process, each under its own name.
@@ -46,11 +46,11 @@ func inOrder(client *actor, c *sock, server *actor, s *sock, clientFirst bool) {
 	client.w.t.Helper()
 	if clientFirst {
 		client.close(c)
-		server.awaitState(s, lab.CloseWait)
+		server.awaitState(s, tcplab.CloseWait)
 		server.close(s)
 	} else {
 		server.close(s)
-		client.awaitState(c, lab.CloseWait)
+		client.awaitState(c, tcplab.CloseWait)
 		client.close(c)
 	}
 }
@@ -67,7 +67,7 @@ func TestAProcessThatDiesOwnsItsSocketsToTheEnd(t *testing.T) {
 				client.dial(at(7000))
 				s := server.accept(listener)
 				end(client)
-				server.awaitState(s, lab.CloseWait)
+				server.awaitState(s, tcplab.CloseWait)
 				server.close(s)
 			})
 		})
@@ -78,7 +78,7 @@ func TestAProcessThatDiesOwnsItsSocketsToTheEnd(t *testing.T) {
 				c := client.dial(at(7000))
 				server.accept(listener)
 				end(server)
-				client.awaitState(c, lab.CloseWait)
+				client.awaitState(c, tcplab.CloseWait)
 				client.close(c)
 			})
 		})
@@ -105,10 +105,10 @@ func TestAResetNamesTheSideWhoseSocketItIs(t *testing.T) {
 					client.write(c, "unread")
 					if clientFirst {
 						ending(client, c)
-						server.awaitState(s, lab.Close)
+						server.awaitState(s, tcplab.Close)
 					} else {
 						ending(server, s)
-						client.awaitState(c, lab.Close)
+						client.awaitState(c, tcplab.Close)
 					}
 				})
 			})

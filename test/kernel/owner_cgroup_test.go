@@ -8,7 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/kernels/expect"
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
 )
 
 // requireCgroups skips where no hierarchy is mounted that the tracer looks at: the

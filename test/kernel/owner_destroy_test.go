@@ -5,7 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // destroyed plays a case in which a third process destroys what it does not have.
@@ -30,13 +30,13 @@ func TestWhoDestroysAnEstablishedConnectionIsNotItsOwner(t *testing.T) {
 			c := client.dial(at(7000))
 			s := server.accept(listener)
 			destroyer.destroy(c)
-			server.awaitState(s, lab.Close)
+			server.awaitState(s, tcplab.Close)
 			client.close(c)
 			server.close(s)
 			c = client.dial(at(7000))
 			s = server.accept(listener)
 			destroyer.destroy(s)
-			client.awaitState(c, lab.Close)
+			client.awaitState(c, tcplab.Close)
 		}
 	})
 }
@@ -47,17 +47,17 @@ func TestWhoDestroysAConnectionThatIsClosingIsNotItsOwner(t *testing.T) {
 		c := client.dial(at(7000))
 		s := server.accept(listener)
 		client.shutdown(c, unix.SHUT_WR)
-		server.awaitState(s, lab.CloseWait)
-		client.awaitState(c, lab.FinWait2)
+		server.awaitState(s, tcplab.CloseWait)
+		client.awaitState(c, tcplab.FinWait2)
 		destroyer.destroy(s)
-		client.awaitState(c, lab.Close)
+		client.awaitState(c, tcplab.Close)
 
 		c = client.dial(at(7000))
 		s = server.accept(listener)
 		client.shutdown(c, unix.SHUT_WR)
-		client.awaitState(c, lab.FinWait2)
+		client.awaitState(c, tcplab.FinWait2)
 		destroyer.destroy(c)
-		server.awaitState(s, lab.Close)
+		server.awaitState(s, tcplab.Close)
 	})
 }
 
@@ -84,10 +84,10 @@ func TestWhoDestroysAnAttemptToConnectIsNotItsOwner(t *testing.T) {
 		c := client.socket(loopback, unix.IPPROTO_TCP)
 		client.must(unix.SYS_FCNTL, client.fd(c), unix.F_SETFL, unix.O_NONBLOCK)
 		_ = client.tryConnect(c, at(7000))
-		client.awaitState(c, lab.SynSent)
+		client.awaitState(c, tcplab.SynSent)
 		c.peer = at(7000)
 		destroyer.destroy(c)
-		client.awaitState(c, lab.Close)
+		client.awaitState(c, tcplab.Close)
 	})
 }
 
@@ -100,7 +100,7 @@ func TestWhoDestroysAListenerIsNotItsOwnerNorItsChildrens(t *testing.T) {
 		c := client.dial(at(7000))
 		w.unaccepted(listener, c)
 		destroyer.destroy(listener)
-		client.awaitState(c, lab.Close)
+		client.awaitState(c, tcplab.Close)
 		inOrder(client, waiting, server, first, true)
 	})
 }

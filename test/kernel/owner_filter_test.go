@@ -12,8 +12,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/tcp"
-	"github.com/tcpshift/tcpshift/test/kernels/expect"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // A filterCase is a filter, and of which records of an unfiltered tracer it is to
@@ -172,7 +172,7 @@ type selfWorld struct {
 	*world
 	other            *actor
 	theirs           *sock // the other's listener
-	listener, client *lab.Socket
+	listener, client *tcplab.Socket
 	toListener       *sock // the other's, in the queue of the test's listener
 	toClient         *sock
 }
@@ -205,7 +205,7 @@ func (w *selfWorld) use() {
 	second := w.other.dial(at(7100))
 	again := w.listener.Accept()
 	again.Close()
-	w.other.awaitState(second, lab.CloseWait)
+	w.other.awaitState(second, tcplab.CloseWait)
 	w.other.close(second)
 	w.listener.Close()
 	w.other.closeFD(w.other.fd(w.theirs))
@@ -269,15 +269,15 @@ func TestEveryFilterRunsOnThisKernel(t *testing.T) {
 			if row, known := thisKernel(t); known && !row.Gives(expect.SocketStorage) {
 				f.Roles = nil
 			}
-			n := lab.NewNetns(t)
+			n := tcplab.NewNetns(t)
 			o := in(n)
 			o.TimeWaitEnds = name == "all"
 			o.Filter = f
 			o.Filter.Netns = []uint32{n.Inode()}
 			tr := startTracer(t, o)
 			checkInstructions(t, tr)
-			lab.HalfClose(n, lab.V6)
-			lab.HalfClose(n, lab.V4)
+			tcplab.HalfClose(n, tcplab.V6)
+			tcplab.HalfClose(n, tcplab.V4)
 			told := 0
 			for _, l := range ofType(tr.stop(), "transition") {
 				if told++; l.Family != "ipv4" {

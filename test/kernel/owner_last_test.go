@@ -5,7 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // A socket whose sending side one process shut down, and which another one closes as
@@ -41,25 +41,25 @@ var statesAtClose = map[string]func(shutter, peer *actor, c, to *sock){
 	},
 	"FIN_WAIT2": func(shutter, peer *actor, c, to *sock) {
 		shutter.shutdown(c, unix.SHUT_WR)
-		peer.awaitState(to, lab.CloseWait)
-		shutter.awaitState(c, lab.FinWait2)
+		peer.awaitState(to, tcplab.CloseWait)
+		shutter.awaitState(c, tcplab.FinWait2)
 	},
 	"CLOSING": func(shutter, peer *actor, c, to *sock) {
 		peer.deaf(to)
 		shutter.shutdown(c, unix.SHUT_WR)
 		peer.shutdown(to, unix.SHUT_WR)
-		shutter.awaitState(c, lab.Closing)
+		shutter.awaitState(c, tcplab.Closing)
 	},
 	"LAST_ACK": func(shutter, peer *actor, c, to *sock) {
 		peer.shutdown(to, unix.SHUT_WR)
-		shutter.awaitState(c, lab.CloseWait)
+		shutter.awaitState(c, tcplab.CloseWait)
 		peer.deaf(to)
 		shutter.shutdown(c, unix.SHUT_WR)
 	},
 	"CLOSE": func(shutter, peer *actor, c, to *sock) {
 		peer.lingerZero(to)
 		peer.close(to)
-		shutter.awaitState(c, lab.Close)
+		shutter.awaitState(c, tcplab.Close)
 	},
 }
 
@@ -105,6 +105,6 @@ func TestATableInThePlaceOfAnEndedThreadsProvesNothing(t *testing.T) {
 			heir.fork("heir-of-heir", 0, 0)
 		}
 		peer.close(to)
-		heir.awaitState(c, lab.CloseWait)
+		heir.awaitState(c, tcplab.CloseWait)
 	})
 }

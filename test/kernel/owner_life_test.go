@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // exec makes another program of the process that holds the socket: same pid, other
@@ -18,7 +18,7 @@ func TestAProcessThatExecsKeepsItsSocketsUnderItsNewName(t *testing.T) {
 		before.exec("after-exec")
 		peer.close(g.toOther, g.toChild)
 		for _, s := range []*sock{g.client, g.child} {
-			before.awaitState(s, lab.CloseWait)
+			before.awaitState(s, tcplab.CloseWait)
 			before.close(s)
 		}
 	})
@@ -34,8 +34,8 @@ func TestASocketClosedByExecWasTheProcesss(t *testing.T) {
 			before.closeOnExec(s)
 		}
 		before.exec("after-exec")
-		peer.awaitState(g.toOther, lab.CloseWait)
-		peer.awaitState(g.toChild, lab.CloseWait)
+		peer.awaitState(g.toOther, tcplab.CloseWait)
+		peer.awaitState(g.toChild, tcplab.CloseWait)
 	})
 }
 
@@ -63,7 +63,7 @@ func TestAServerThatForksAndExecsHandsItsConnectionOver(t *testing.T) {
 					child.shutdown(s, unix.SHUT_WR)
 				}
 				client.close(c)
-				child.awaitState(s, lab.CloseWait, lab.Close)
+				child.awaitState(s, tcplab.CloseWait, tcplab.Close)
 				child.close(s)
 			})
 		})
@@ -79,7 +79,7 @@ func TestCommIsTheNameThatTheProcessHasAtTheEvent(t *testing.T) {
 		holder.rename("second-name")
 		peer.close(g.toOther, g.toChild)
 		for _, s := range []*sock{g.client, g.child} {
-			holder.awaitState(s, lab.CloseWait)
+			holder.awaitState(s, tcplab.CloseWait)
 		}
 		holder.rename("third-name")
 		holder.close(g.client, g.child)
@@ -98,11 +98,11 @@ func TestCommIsTheProcesssAndNotTheThreads(t *testing.T) {
 			s := server.threads[1].accept(listener)
 			if clientFirst {
 				client.threads[1].close(c)
-				server.awaitState(s, lab.CloseWait)
+				server.awaitState(s, tcplab.CloseWait)
 				server.threads[1].close(s)
 			} else {
 				server.threads[1].close(s)
-				client.awaitState(c, lab.CloseWait)
+				client.awaitState(c, tcplab.CloseWait)
 				client.threads[1].close(c)
 			}
 		}
@@ -143,7 +143,7 @@ func TestAProcessWithoutItsLeaderStillOwnsItsSockets(t *testing.T) {
 				}
 				peer.close(g.toOther, g.toChild)
 				for _, s := range []*sock{g.client, g.child} {
-					holder.awaitState(s, lab.CloseWait)
+					holder.awaitState(s, tcplab.CloseWait)
 					holder.close(s)
 				}
 			})
@@ -162,7 +162,7 @@ func TestAThreadThatExecsTakesTheProcesssPlace(t *testing.T) {
 		holder.shutdown(g.child, unix.SHUT_WR)
 		peer.close(g.toOther, g.toChild)
 		for _, s := range []*sock{g.client, g.child} {
-			holder.awaitState(s, lab.Close)
+			holder.awaitState(s, tcplab.Close)
 			holder.close(s)
 		}
 	})
@@ -178,7 +178,7 @@ func TestTwoProcessesWithOneTableBothHaveTheSocket(t *testing.T) {
 		other.kill()
 		peer.close(g.toOther, g.toChild)
 		for _, s := range []*sock{g.client, g.child} {
-			one.awaitState(s, lab.CloseWait)
+			one.awaitState(s, tcplab.CloseWait)
 			one.close(s)
 		}
 	})

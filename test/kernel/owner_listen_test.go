@@ -5,8 +5,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/kernels/expect"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // The worker has accepted, and everybody has closed the listener. What its opener
@@ -28,7 +28,7 @@ func TestAListenersOpenerIsNotNamedForTheFileThatCameInItsPlace(t *testing.T) {
 			// A socket is the likeliest to get the same memory; a few more for other numbers.
 			s := opener.socket(loopback, unix.IPPROTO_TCP)
 			client.close(clients[i])
-			worker.awaitState(children[i], lab.CloseWait)
+			worker.awaitState(children[i], tcplab.CloseWait)
 			if i%2 == 0 {
 				opener.close(s)
 			}
@@ -123,7 +123,7 @@ func TestAFastOpenChildAbandonedInSYN_RECVWasItsAcceptorsOnlyAtTheEnd(t *testing
 		worker := parent.fork("worker", 0, 0)
 		c := client.dialFast(at(7000), "early", unix.MSG_DONTWAIT)
 		s := worker.accept(listener)
-		worker.awaitState(s, lab.SynRecv)
+		worker.awaitState(s, tcplab.SynRecv)
 		worker.lingerZero(s)
 		worker.close(s)
 		client.close(c)

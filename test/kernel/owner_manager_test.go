@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // shutdown() of a fresh socket fails with ENOTCONN and leaves both its directions
@@ -127,15 +127,15 @@ func TestWhoAddsAnMPTCPEndpointIsNotTheOwnerOfItsSubflows(t *testing.T) {
 }
 
 // recordsOf plays something in a namespace of its own and gives all its records.
-func recordsOf(t *testing.T, story func(n *lab.Netns)) []line {
+func recordsOf(t *testing.T, story func(n *tcplab.Netns)) []line {
 	t.Helper()
 	requireFeature(t, probe.SocketCookie) // by which a record is its socket's
 	return toldOf(t, story)
 }
 
-func toldOf(t *testing.T, story func(n *lab.Netns)) []line {
+func toldOf(t *testing.T, story func(n *tcplab.Netns)) []line {
 	t.Helper()
-	n := lab.NewNetns(t)
+	n := tcplab.NewNetns(t)
 	tr := sharedTracers(t)[0]
 	v := watch{tr, true, tr.size()}
 	story(n)

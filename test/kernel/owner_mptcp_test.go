@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/kernels/expect"
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
 )
 
 // What an MPTCP socket shows of itself are its subflows: TCP sockets of the kernel's

@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // givers is a connection in each direction between a process and its peer.
@@ -51,7 +51,7 @@ func TestAPassedDescriptorIsTheReceiversOnceTheGiverHasClosedIt(t *testing.T) {
 				}
 				peer.close(g.toOther, g.toChild)
 				for _, s := range []*sock{g.client, g.child} {
-					receiver.awaitState(s, lab.CloseWait, lab.Close)
+					receiver.awaitState(s, tcplab.CloseWait, tcplab.Close)
 					receiver.close(s)
 				}
 			})
@@ -73,7 +73,7 @@ func TestADescriptorLentIsTheGiversAgain(t *testing.T) {
 		}
 		peer.close(g.toOther, g.toChild)
 		for _, s := range []*sock{g.client, g.child} {
-			giver.awaitState(s, lab.Close)
+			giver.awaitState(s, tcplab.Close)
 		}
 	})
 }
@@ -90,7 +90,7 @@ func TestADescriptorThatNobodyReceivesIsNotItsGivers(t *testing.T) {
 		giver.close(g.client, g.child)
 		peer.close(g.toChild)
 		receiver.dropMail(g.client, g.child)
-		peer.awaitState(g.toOther, lab.CloseWait)
+		peer.awaitState(g.toOther, tcplab.CloseWait)
 	})
 }
 
@@ -112,7 +112,7 @@ func TestADescriptorTakenByPidfdGetfdIsTheTakersAsWell(t *testing.T) {
 				}
 				peer.close(g.toOther, g.toChild)
 				for _, s := range []*sock{g.client, g.child} {
-					taker.awaitState(s, lab.CloseWait, lab.Close)
+					taker.awaitState(s, tcplab.CloseWait, tcplab.Close)
 				}
 			})
 		})
@@ -137,7 +137,7 @@ func TestASocketUnderAnotherDescriptorIsStillItsProcesss(t *testing.T) {
 				}
 				peer.close(g.toOther, g.toChild)
 				for _, s := range []*sock{g.client, g.child} {
-					holder.awaitState(s, lab.CloseWait)
+					holder.awaitState(s, tcplab.CloseWait)
 				}
 			})
 		})
@@ -160,7 +160,7 @@ func TestANumberGivenToAnotherFileProvesNothing(t *testing.T) {
 		}
 		peer.close(g.toOther, g.toChild)
 		for _, s := range []*sock{g.client, g.child} {
-			receiver.awaitState(s, lab.CloseWait)
+			receiver.awaitState(s, tcplab.CloseWait)
 		}
 	})
 }
@@ -177,7 +177,7 @@ func TestAProcessWithTwoThousandDescriptorsOwnsItsSockets(t *testing.T) {
 			g := connectBoth(w, holder, peer)
 			peer.close(g.toOther, g.toChild)
 			for _, s := range []*sock{g.client, g.child} {
-				holder.awaitState(s, lab.CloseWait)
+				holder.awaitState(s, tcplab.CloseWait)
 				holder.close(s)
 			}
 			peer.close(g.listeners[1])
@@ -222,7 +222,7 @@ func forkedEnd(g *givers, first, second *actor, operates bool, how string) {
 	}
 	g.peer.close(g.toOther, g.toChild)
 	for _, s := range both {
-		second.awaitState(s, lab.CloseWait, lab.Close)
+		second.awaitState(s, tcplab.CloseWait, tcplab.Close)
 	}
 	second.close(both...)
 }

@@ -3,7 +3,7 @@ package kernel_test
 import (
 	"testing"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // orphanOf makes a connection of the process, has the peer go deaf, and kills the
@@ -29,7 +29,7 @@ func TestAReusedPIDIsNotNamedForADeadProcesssSocket(t *testing.T) {
 		parent.fork("the-reborn", 0, dying.pid)
 		w.mayLack = append(w.mayLack, func(l line, _ *sock) bool { return l.Old == "FIN_WAIT1" || l.Old == "FIN_WAIT2" })
 		peer.hear(toOrphan)
-		peer.awaitState(toOrphan, lab.CloseWait)
+		peer.awaitState(toOrphan, tcplab.CloseWait)
 	})
 }
 
@@ -42,7 +42,7 @@ func TestAReusedPIDWithTheSameNameIsNotNamedEither(t *testing.T) {
 		parent.fork("twin", 0, dying.pid)
 		w.mayLack = append(w.mayLack, func(l line, _ *sock) bool { return l.Old == "FIN_WAIT1" || l.Old == "FIN_WAIT2" })
 		peer.hear(toOrphan)
-		peer.awaitState(toOrphan, lab.CloseWait)
+		peer.awaitState(toOrphan, tcplab.CloseWait)
 	})
 }
 
@@ -54,7 +54,7 @@ func TestADeadProcesssOrphanIsStillToldAsItsOwn(t *testing.T) {
 		dying := parent.fork("the-dead", 0, 0)
 		_, toOrphan := orphanOf(w, dying, peer)
 		peer.hear(toOrphan)
-		peer.awaitState(toOrphan, lab.CloseWait)
+		peer.awaitState(toOrphan, tcplab.CloseWait)
 	})
 }
 
@@ -73,7 +73,7 @@ func TestAReusedPIDIsNotNamedForASocketThatALivingProcessHas(t *testing.T) {
 		parent.fork("the-reborn", 0, dying.pid)
 		peer.close(g.toOther, g.toChild)
 		for _, s := range []*sock{g.client, g.child} {
-			heir.awaitState(s, lab.CloseWait)
+			heir.awaitState(s, tcplab.CloseWait)
 			heir.close(s)
 		}
 	})

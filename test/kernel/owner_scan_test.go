@@ -5,7 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // scanCases are what the scan finds, and what becomes of it.
@@ -69,7 +69,7 @@ func foundAndPassedOn(w *world, operates bool) {
 	}
 	peer.close(g.toOther, g.toChild)
 	for _, s := range []*sock{g.client, g.child} {
-		receiver.awaitState(s, lab.CloseWait, lab.Close)
+		receiver.awaitState(s, tcplab.CloseWait, tcplab.Close)
 		receiver.close(s)
 	}
 	w.finish()
@@ -106,7 +106,7 @@ func severalAtTheStart(w *world, parentLeaves bool) {
 	first.close(g.client, g.child)
 	peer.close(g.toOther, g.toChild)
 	for _, s := range []*sock{g.client, g.child} {
-		second.awaitState(s, lab.CloseWait)
+		second.awaitState(s, tcplab.CloseWait)
 	}
 	w.finish()
 }
@@ -140,7 +140,7 @@ func orphanFromBefore(w *world) {
 	_, toOrphan := orphanOf(w, dying, peer)
 	w.trace()
 	peer.hear(toOrphan)
-	peer.awaitState(toOrphan, lab.CloseWait)
+	peer.awaitState(toOrphan, tcplab.CloseWait)
 	w.finish()
 }
 
@@ -166,7 +166,7 @@ func leaderlessFromBefore(w *world) {
 	w.trace()
 	peer.threads[1].close(g.toOther, g.toChild)
 	for _, s := range []*sock{g.client, g.child} {
-		leaderless.awaitState(s, lab.CloseWait)
+		leaderless.awaitState(s, tcplab.CloseWait)
 	}
 	w.finish()
 }

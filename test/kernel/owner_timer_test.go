@@ -5,7 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // What a timer does to a socket it does on whatever process is on the CPU: the owner
@@ -19,7 +19,7 @@ func TestWhatATimerDoesIsTheOwnersAndNotWhoeverWasOnTheCPU(t *testing.T) {
 		server.deaf(s)
 		client.setInt(c, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1)
 		client.write(c, "lost")
-		client.awaitState(c, lab.Close) // ETIMEDOUT, by the retransmission timer
+		client.awaitState(c, tcplab.Close) // ETIMEDOUT, by the retransmission timer
 		server.abandon(s)
 	})
 }
@@ -32,9 +32,9 @@ func TestAnAttemptThatSucceedsLateIsThatOfWhoMadeIt(t *testing.T) {
 		c := client.socket(loopback, unix.IPPROTO_TCP)
 		client.must(unix.SYS_FCNTL, client.fd(c), unix.F_SETFL, unix.O_NONBLOCK)
 		_ = client.tryConnect(c, at(7000))
-		client.awaitState(c, lab.SynSent)
+		client.awaitState(c, tcplab.SynSent)
 		server.hear(listener)
-		client.awaitState(c, lab.Established)
+		client.awaitState(c, tcplab.Established)
 		s := server.accept(listener)
 		inOrder(client, c, server, s, false)
 	})
@@ -47,7 +47,7 @@ func TestASocketConnectedToItselfHasOneOwner(t *testing.T) {
 		s := client.socket(loopback, unix.IPPROTO_TCP)
 		client.bind(s, at(7300))
 		client.connect(s, at(7300))
-		client.awaitState(s, lab.Established)
+		client.awaitState(s, tcplab.Established)
 		client.close(s)
 	})
 }

@@ -5,7 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // io_uring makes the calls in the process's own thread, in a worker (iou-wrk) or in
@@ -34,14 +34,14 @@ func TestWhatIoUringDoesIsTheProcesssWhoseRingItIs(t *testing.T) {
 					s := server.ringAccept(listener, mode.flags)
 					if clientFirst {
 						client.ringClose(c, mode.flags)
-						server.awaitState(s, lab.CloseWait)
+						server.awaitState(s, tcplab.CloseWait)
 						server.ringShutdown(s, mode.flags)
 						server.ringClose(s, mode.flags)
 					} else {
 						server.ringShutdown(s, mode.flags)
-						client.awaitState(c, lab.CloseWait)
+						client.awaitState(c, tcplab.CloseWait)
 						client.ringClose(c, mode.flags)
-						server.awaitState(s, lab.Close)
+						server.awaitState(s, tcplab.Close)
 						server.ringClose(s, mode.flags)
 					}
 				}
@@ -63,7 +63,7 @@ func TestASocketThatAKernelThreadClosesIsNotItsOpeners(t *testing.T) {
 		opener.pass(g.client, receiver, true)
 		receiver.register(g.client)
 		receiver.kill()
-		peer.awaitState(g.toOther, lab.CloseWait)
+		peer.awaitState(g.toOther, tcplab.CloseWait)
 		peer.close(g.toOther)
 	})
 }

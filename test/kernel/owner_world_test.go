@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // moment is wall-clock time in nanoseconds, as records have it.
@@ -91,7 +91,7 @@ type step struct {
 // world is a namespace with actors in it, the tracers that watch them, and the truth.
 type world struct {
 	t       *testing.T
-	n       *lab.Netns
+	n       *tcplab.Netns
 	watches []*watch
 	tr      *tracer // of the watch that is being judged
 	traced  moment
@@ -110,7 +110,7 @@ type world struct {
 // newWorld makes a namespace; the tracer comes with trace.
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, n: lab.NewNetns(t), traced: -1}
+	w := &world{t: t, n: tcplab.NewNetns(t), traced: -1}
 	// Orphans come to the test, which can then reap them.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		t.Fatalf("prctl PR_SET_CHILD_SUBREAPER: %v", err)

@@ -14,7 +14,7 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/ring"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // writer is ring buffers of 64 KiB and programs that write samples of a length into
@@ -35,7 +35,7 @@ const ringBytes = 64 << 10
 // are several.
 func newWriter(t *testing.T, rings int) *writer {
 	t.Helper()
-	lab.RequireRoot(t)
+	tcplab.RequireRoot(t)
 	w := &writer{t: t, programs: make(map[place]*ebpf.Program)}
 	var parts []ring.Buffer
 	for range rings {

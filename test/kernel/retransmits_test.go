@@ -6,7 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // What connection says of retransmissions and of the round trip is what TCP_INFO said
@@ -21,11 +21,11 @@ func TestRetransmitsAndTheRoundTripAreThoseOfTCPInfo(t *testing.T) {
 		{"nothing lost", 0, func(c *talk) { c.open() }},
 		{"the SYN", 1, func(c *talk) {
 			c.listener.DropIncoming()
-			c.client.StartConnect(lab.V4.At(7100))
+			c.client.StartConnect(tcplab.V4.At(7100))
 			c.awaitRetransmits(1)
 			c.listener.AllowIncoming()
 			c.child = c.listener.Accept()
-			c.client.Await(lab.Established)
+			c.client.Await(tcplab.Established)
 		}},
 		{"data, three times", 3, func(c *talk) {
 			c.open()
@@ -42,21 +42,21 @@ func TestRetransmitsAndTheRoundTripAreThoseOfTCPInfo(t *testing.T) {
 			c.awaitRetransmits(2)
 			c.child.AllowIncoming()
 			c.child.ReadEOF()
-			c.client.Await(lab.FinWait2)
+			c.client.Await(tcplab.FinWait2)
 		}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			t.Parallel()
 			var info *unix.TCPInfo
 			var local netip.AddrPort
-			lines := toldOf(t, func(n *lab.Netns) {
-				c := &talk{n: n, listener: n.Listen(lab.V4.At(7100)), client: n.Socket(lab.V4.Loopback())}
+			lines := toldOf(t, func(n *tcplab.Netns) {
+				c := &talk{n: n, listener: n.Listen(tcplab.V4.At(7100)), client: n.Socket(tcplab.V4.Loopback())}
 				row.lose(c)
 				c.awaitQuiet()
 				info, local = c.client.Info(), c.client.Addr()
 				c.client.SetLinger(0)
 				c.client.Close()
-				c.child.Await(lab.Close)
+				c.child.Await(tcplab.Close)
 				c.child.Close()
 				c.listener.Close()
 			})
@@ -81,14 +81,14 @@ func TestRetransmitsAndTheRoundTripAreThoseOfTCPInfo(t *testing.T) {
 }
 
 type talk struct {
-	n                       *lab.Netns
-	listener, client, child *lab.Socket
+	n                       *tcplab.Netns
+	listener, client, child *tcplab.Socket
 }
 
 func (c *talk) open() {
-	c.client.Connect(lab.V4.At(7100))
+	c.client.Connect(tcplab.V4.At(7100))
 	c.child = c.listener.Accept()
-	c.child.Await(lab.Established)
+	c.child.Await(tcplab.Established)
 }
 
 func (c *talk) awaitRetransmits(least uint32) {

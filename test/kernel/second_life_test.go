@@ -9,7 +9,7 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/probe"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // recordsWith gives the records of one socket and of one type.
@@ -26,10 +26,10 @@ func recordsWith(lines []line, recordType string, cookie uint64) []line {
 // A client that tries again with the same socket, as many do: at each attempt's first
 // transition no port has been chosen yet, so none may be told.
 func TestASecondAttemptsFirstTransitionHasNoLocalPort(t *testing.T) {
-	for _, f := range lab.Families {
+	for _, f := range tcplab.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			var cookie uint64
-			lines := recordsOf(t, func(n *lab.Netns) {
+			lines := recordsOf(t, func(n *tcplab.Netns) {
 				s := n.Socket(f.Loopback())
 				cookie = s.Cookie()
 				for range 3 {
@@ -58,20 +58,20 @@ func TestASecondAttemptsFirstTransitionHasNoLocalPort(t *testing.T) {
 // The second connection of a socket finds no port: it has none, and was not reset.
 func TestASecondConnectionThatFindsNoPortSaysSo(t *testing.T) {
 	var cookie uint64
-	lines := recordsOf(t, func(n *lab.Netns) {
+	lines := recordsOf(t, func(n *tcplab.Netns) {
 		n.Sysctl("net.ipv4.ip_local_port_range", "40000 40001")
-		listener := n.Listen(lab.V4.At(7001))
-		s := n.Dial(lab.V4.At(7001))
+		listener := n.Listen(tcplab.V4.At(7001))
+		s := n.Dial(tcplab.V4.At(7001))
 		cookie = s.Cookie()
 		child := listener.Accept()
 		s.Disconnect()
 		child.AwaitError(unix.ECONNRESET)
 		child.Close()
-		var others []*lab.Socket
+		var others []*tcplab.Socket
 		for range 2 {
-			others = append(others, n.Dial(lab.V4.At(7001)), listener.Accept())
+			others = append(others, n.Dial(tcplab.V4.At(7001)), listener.Accept())
 		}
-		if err := s.TryConnect(lab.V4.At(7001)); !errors.Is(err, unix.EADDRNOTAVAIL) {
+		if err := s.TryConnect(tcplab.V4.At(7001)); !errors.Is(err, unix.EADDRNOTAVAIL) {
 			t.Fatal(err)
 		}
 		for _, o := range append(others, s, listener) {
@@ -91,10 +91,10 @@ func TestASecondConnectionThatFindsNoPortSaysSo(t *testing.T) {
 // A socket that was a client listens: a listener has no peer, and unless bound the
 // port is not chosen at its first transition.
 func TestAListenerThatWasAClientHasNoPeerAndNoOldPort(t *testing.T) {
-	for _, f := range lab.Families {
+	for _, f := range tcplab.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			var cookie uint64
-			lines := recordsOf(t, func(n *lab.Netns) {
+			lines := recordsOf(t, func(n *tcplab.Netns) {
 				s := n.Socket(f.Loopback())
 				cookie = s.Cookie()
 				if err := s.TryConnect(f.At(7001)); !errors.Is(err, unix.ECONNREFUSED) {
@@ -127,18 +127,18 @@ func TestAListenerThatWasAClientHasNoPeerAndNoOldPort(t *testing.T) {
 // not, but never the time since it was opened.
 func TestASocketThatAFilterLeftOutBeforeHasNoTimeOfBefore(t *testing.T) {
 	requireFeature(t, probe.SocketStorage)
-	n := lab.NewNetns(t)
-	listener := n.Listen(lab.V4.At(7001))
+	n := tcplab.NewNetns(t)
+	listener := n.Listen(tcplab.V4.At(7001))
 	o := in(n)
 	o.BufferSize = 1 << 20
 	o.Filter.PeerPorts = []filter.PortRange{{First: 7002, Last: 7002}}
 	tr := startTracer(t, o)
-	s := n.Dial(lab.V4.At(7001))
+	s := n.Dial(tcplab.V4.At(7001))
 	child := listener.Accept()
 	time.Sleep(50 * time.Millisecond) // so long it was open
 	began := time.Now()
 	s.Disconnect()
-	if err := s.TryConnect(lab.V4.At(7002)); !errors.Is(err, unix.ECONNREFUSED) {
+	if err := s.TryConnect(tcplab.V4.At(7002)); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Fatal(err)
 	}
 	closed := time.Since(began)

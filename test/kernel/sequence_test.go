@@ -12,15 +12,15 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // story is a scenario that has been played in a namespace of its own.
 type story struct {
 	name   string
-	family lab.Family
+	family tcplab.Family
 	netns  uint32
-	out    lab.Outcome
+	out    tcplab.Outcome
 }
 
 // of gives the story's own lines: an inode is given to another namespace once
@@ -53,7 +53,7 @@ func playAll(t *testing.T) (stories []story, told [][]line) {
 	if played.told != nil {
 		return played.stories, played.told
 	}
-	last := lab.NewNetns(t)
+	last := tcplab.NewNetns(t)
 	var watches []watch
 	for _, tr := range sharedTracers(t) {
 		watches = append(watches, watch{tr, true, tr.size()})
@@ -85,11 +85,11 @@ func playScenarios(t *testing.T) (stories []story) {
 	t.Helper()
 	var mu sync.Mutex
 	t.Run("play", func(t *testing.T) {
-		for _, s := range lab.Scenarios {
-			for _, f := range lab.Families {
+		for _, s := range tcplab.Scenarios {
+			for _, f := range tcplab.Families {
 				t.Run(fmt.Sprintf("%s %v", s.Name, f), func(t *testing.T) {
 					t.Parallel()
-					n := lab.NewNetns(t)
+					n := tcplab.NewNetns(t)
 					out := s.Run(n, f)
 					mu.Lock()
 					defer mu.Unlock()
@@ -130,11 +130,11 @@ func checkStory(t *testing.T, s story, got []line) {
 	}
 }
 
-func bySocket(parties []*lab.Party, lines []line) (of map[*lab.Party][]line, rest []line) {
+func bySocket(parties []*tcplab.Party, lines []line) (of map[*tcplab.Party][]line, rest []line) {
 	if !slices.ContainsFunc(lines, func(l line) bool { return l.Conn != "" }) {
 		return byPorts(parties, lines)
 	}
-	of, rest = map[*lab.Party][]line{}, lines
+	of, rest = map[*tcplab.Party][]line{}, lines
 	for _, p := range parties {
 		of[p], rest = take(rest, p)
 	}
@@ -143,7 +143,7 @@ func bySocket(parties []*lab.Party, lines []line) (of map[*lab.Party][]line, res
 
 // take splits off the transitions of one socket: by its cookie, or by its ports
 // where nobody ever had it in hand.
-func take(lines []line, p *lab.Party) (mine, others []line) {
+func take(lines []line, p *tcplab.Party) (mine, others []line) {
 	for _, l := range lines {
 		own := l.Conn == strconv.FormatUint(p.Cookie, 16)
 		if p.Cookie == 0 {
@@ -159,14 +159,14 @@ func take(lines []line, p *lab.Party) (mine, others []line) {
 }
 
 // checkPath wants the lab's path, its last CLOSE being a TIME_WAIT where one was left.
-func checkPath(t *testing.T, p *lab.Party, lines []line) {
+func checkPath(t *testing.T, p *tcplab.Party, lines []line) {
 	t.Helper()
 	want := make([]string, len(p.Path))
 	for i, s := range p.Path {
 		want[i] = s.String()
 	}
 	if p.Left != 0 && len(want) > 0 {
-		want[len(want)-1] = lab.TimeWait.String()
+		want[len(want)-1] = tcplab.TimeWait.String()
 	}
 	if len(want) == 1 {
 		want = nil // it never left its first state
@@ -192,7 +192,7 @@ func checkPath(t *testing.T, p *lab.Party, lines []line) {
 	}
 }
 
-func checkLast(t *testing.T, p *lab.Party, last line) {
+func checkLast(t *testing.T, p *tcplab.Party, last line) {
 	t.Helper()
 	wantError := ""
 	if p.Err != 0 {
@@ -208,19 +208,19 @@ func checkLast(t *testing.T, p *lab.Party, last line) {
 
 // checkIdentity allows nothing but what the kernel lacks at that moment: the local
 // port before it is chosen, the local address likewise, a listener's peer.
-func checkIdentity(t *testing.T, f lab.Family, p *lab.Party, l line) {
+func checkIdentity(t *testing.T, f tcplab.Family, p *tcplab.Party, l line) {
 	t.Helper()
-	family := map[lab.Family]string{lab.V4: "ipv4", lab.V6: "ipv6", lab.Mapped: "ipv4"}[f]
+	family := map[tcplab.Family]string{tcplab.V4: "ipv4", tcplab.V6: "ipv6", tcplab.Mapped: "ipv4"}[f]
 	// Without memory on the socket a child's first transition has what its listener has.
 	asListener := l.Conn == "" && l.Old == "LISTEN" && l.New == "SYN_RECV" && l.PeerPort == 0
 	if asListener && p.Remote.Port() != 0 {
-		p = &lab.Party{}
+		p = &tcplab.Party{}
 	}
 	listens := l.Role == "listener" || asListener
-	if f == lab.Mapped && listens {
+	if f == tcplab.Mapped && listens {
 		family = "ipv6" // a listener on [::]
 	}
-	if l.Family != family || l.Mapped != (f == lab.Mapped && !listens) {
+	if l.Family != family || l.Mapped != (f == tcplab.Mapped && !listens) {
 		t.Errorf("family %q mapped %v, want %q: %s", l.Family, l.Mapped, family, l.raw)
 	}
 	opening := l.Old == "CLOSE"
@@ -256,7 +256,7 @@ func checkTimes(t *testing.T, lines []line) {
 // The zone of a link-local address is a device of its namespace, and is not told.
 func TestALinkLocalAddressIsToldWithoutItsZone(t *testing.T) {
 	const bare, loopback = "fe80::1", "%1"
-	told := ofType(toldOf(t, func(n *lab.Netns) {
+	told := ofType(toldOf(t, func(n *tcplab.Netns) {
 		n.AddAddr(netip.MustParseAddr(bare))
 		at := netip.AddrPortFrom(netip.MustParseAddr(bare+loopback), 7100)
 		listener := n.Listen(at)

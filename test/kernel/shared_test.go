@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // Most cases need a tracer that was there before them and nothing else of it. They
@@ -34,7 +34,7 @@ func variants() [][]string {
 
 func sharedTracers(t testing.TB) []*tracer {
 	t.Helper()
-	lab.RequireRoot(t)
+	tcplab.RequireRoot(t)
 	if len(shared) > 0 {
 		return shared
 	}
@@ -82,7 +82,7 @@ type watch struct {
 }
 
 // lines are all that the tracer says of the namespace; its own tracer has ended then.
-func (v *watch) lines(n *lab.Netns) ([]line, error) {
+func (v *watch) lines(n *tcplab.Netns) ([]line, error) {
 	if !v.shared {
 		return v.tr.end()
 	}
@@ -110,7 +110,7 @@ const fencePort = 9
 
 // fence makes a transition after which nothing comes that happened before: the ring
 // keeps the order. Nobody listens on that port.
-func fence(n *lab.Netns) error {
+func fence(n *tcplab.Netns) error {
 	var err error
 	n.Do(func() {
 		var fd int
@@ -126,7 +126,7 @@ func fence(n *lab.Netns) error {
 	return err
 }
 
-func hasFence(n *lab.Netns, text []byte) bool {
+func hasFence(n *tcplab.Netns, text []byte) bool {
 	port := fmt.Appendf(nil, `"peer_port":%d,`, fencePort)
 	for l := range bytes.Lines(linesOf(text, n.Inode())) {
 		if bytes.Contains(l, port) && bytes.Contains(l, []byte(`"new_state":"CLOSE"`)) {

@@ -4,14 +4,14 @@ import (
 	"errors"
 	"testing"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // The reader of the output does not read, and the smallest ring fills up: what does not
 // fit is counted to the last one, the stream says it, and goes on when the reader does.
 func TestAFullRingIsAccountedForToTheLastTransition(t *testing.T) {
 	var problems []string
-	for range lab.Attempts() {
+	for range tcplab.Attempts() {
 		if problems = overflow(t); len(problems) == 0 {
 			return
 		}
@@ -26,16 +26,16 @@ func overflow(t *testing.T) (problems []string) {
 	if err := errors.Join(retireShared(), retireStormTracer()); err != nil {
 		t.Error(err)
 	}
-	n := lab.NewNetns(t)
+	n := tcplab.NewNetns(t)
 	n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000")
 	reading := make(chan struct{})
 	o := in(n)
 	o.BufferSize, o.reading = smallest, reading
 	tr := startTracer(t, o)
-	lab.Storm(n, lab.StormConfig{Connections: connections, Workers: workers})
+	tcplab.Storm(n, tcplab.StormConfig{Connections: connections, Workers: workers})
 	close(reading)
 	tr.await(func(text string) bool { return countType(text, "loss") > 0 })
-	story := story{"client closes", lab.V4, n.Inode(), lab.ClientCloses(n, lab.V4)}
+	story := story{"client closes", tcplab.V4, n.Inode(), tcplab.ClientCloses(n, tcplab.V4)}
 	lines := tr.stop()
 	stop := lines[len(lines)-1]
 	t.Logf("%d of %d transitions lost for want of room", stop.LostRingFull, 10*connections+2*workers)

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // stormConnections is enough for the programs to interrupt each other often; an
@@ -59,15 +59,15 @@ func TestInAStormThatOverflowsTheTimeWaitsAreThoseThatHadRoom(t *testing.T) {
 const manyBuckets = 1_000_000
 
 type stormCase struct {
-	end         lab.StormEnd
-	family      lab.Family
+	end         tcplab.StormEnd
+	family      tcplab.Family
 	connections int
 	buckets     int // as many TIME_WAITs may be at a time
 }
 
 func inEveryWay(c stormCase) (cases []stormCase) {
-	for _, c.family = range []lab.Family{lab.V4, lab.V6} {
-		for _, c.end = range []lab.StormEnd{lab.ClientFirst, lab.ServerFirst, lab.HalfClosed, lab.Together} {
+	for _, c.family = range []tcplab.Family{tcplab.V4, tcplab.V6} {
+		for _, c.end = range []tcplab.StormEnd{tcplab.ClientFirst, tcplab.ServerFirst, tcplab.HalfClosed, tcplab.Together} {
 			cases = append(cases, c)
 		}
 	}
@@ -78,7 +78,7 @@ func inEveryWay(c stormCase) (cases []stormCase) {
 func storms(t *testing.T, cases []stormCase) {
 	t.Helper()
 	problems := map[stormCase][]string{}
-	for range lab.Attempts() {
+	for range tcplab.Attempts() {
 		var again []stormCase
 		for i, p := range tellWithFewLost(t, cases) {
 			problems[cases[i]] = p
@@ -103,7 +103,7 @@ func storms(t *testing.T, cases []stormCase) {
 // A blown storm is what the kernel did and counted.
 type blownStorm struct {
 	stormCase
-	n      *lab.Netns
+	n      *tcplab.Netns
 	made   int
 	kernel timeWaits
 }
@@ -141,7 +141,7 @@ func tellStorms(t *testing.T, cases []stormCase) (problems [][]string, excess st
 	blown := make([]blownStorm, len(cases))
 	o := options{Options: probe.Options{Ends: true}}
 	for i, c := range cases {
-		blown[i] = blownStorm{stormCase: c, n: lab.NewNetns(t)}
+		blown[i] = blownStorm{stormCase: c, n: tcplab.NewNetns(t)}
 		blown[i].n.Sysctl("net.ipv4.tcp_max_tw_buckets", strconv.Itoa(c.buckets))
 		o.Filter.Netns = append(o.Filter.Netns, blown[i].n.Inode())
 	}
@@ -179,7 +179,7 @@ func (b *blownStorm) blow(t *testing.T) {
 	t.Helper()
 	before := timeWaitCounts(t, b.n)
 	began := time.Now()
-	b.made = lab.Storm(b.n, lab.StormConfig{Connections: b.connections, Workers: stormWorkers, Family: b.family, End: b.end})
+	b.made = tcplab.Storm(b.n, tcplab.StormConfig{Connections: b.connections, Workers: stormWorkers, Family: b.family, End: b.end})
 	took := time.Since(began)
 	after := timeWaitCounts(t, b.n)
 	b.kernel = timeWaits{after.begun - before.begun, after.overflowed - before.overflowed}
@@ -200,7 +200,7 @@ func (b *blownStorm) transitions(told toldStorm) uint64 {
 // toldStorm is how often which transition was told.
 type toldStorm map[string]uint64
 
-func tally(lines []line, n *lab.Netns) toldStorm {
+func tally(lines []line, n *tcplab.Netns) toldStorm {
 	told := toldStorm{}
 	for _, l := range lines {
 		if l.Type == "transition" && l.Netns == n.Inode() {
@@ -267,7 +267,7 @@ type timeWaits struct {
 // timeWaitCounts is the namespace's own count: TcpExt TW, and TWKilled for those that
 // last no more than four seconds, count at entry since 6.1, and before at the end:
 // there, those that live count too.
-func timeWaitCounts(t *testing.T, n *lab.Netns) timeWaits {
+func timeWaitCounts(t *testing.T, n *tcplab.Netns) timeWaits {
 	t.Helper()
 	ext := func(name string) uint64 { return netCounter(t, n, "netstat", "TcpExt:", name) }
 	counts := timeWaits{ext("TW") + ext("TWKilled"), ext("TCPTimeWaitOverflow")}
@@ -279,7 +279,7 @@ func timeWaitCounts(t *testing.T, n *lab.Netns) timeWaits {
 
 // netCounter finds a value in a file of /proc/net: on the line of a group right
 // after its name, or, where the names have a line of their own, below it.
-func netCounter(t *testing.T, n *lab.Netns, file, group, name string) uint64 {
+func netCounter(t *testing.T, n *tcplab.Netns, file, group, name string) uint64 {
 	t.Helper()
 	var text string
 	n.Do(func() { text = readThreadFile(t, "net/"+file) })

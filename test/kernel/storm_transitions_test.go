@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // One socket's transitions stand in the stream as they happened, each leaving the state
@@ -16,7 +16,7 @@ import (
 func TestInAStormEachSocketsTransitionsStandInTheirOrder(t *testing.T) {
 	requireFeature(t, probe.SocketCookie)
 	var problems []string
-	for range lab.Attempts() {
+	for range tcplab.Attempts() {
 		if problems = orderOfAStorm(t); len(problems) == 0 {
 			return
 		}
@@ -30,11 +30,11 @@ func orderOfAStorm(t *testing.T) (problems []string) {
 	if err := errors.Join(retireShared(), retireStormTracer()); err != nil {
 		t.Error(err)
 	}
-	n := lab.NewNetns(t)
+	n := tcplab.NewNetns(t)
 	n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000")
 	tr := startTracer(t, in(n))
 	connections := stormConnections(t) / 5
-	lab.Storm(n, lab.StormConfig{Connections: connections})
+	tcplab.Storm(n, tcplab.StormConfig{Connections: connections})
 	last := map[string]line{}
 	var newest, latest time.Time
 	var late []time.Duration

@@ -25,7 +25,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/trace"
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // tracer is a running tracer whose output is kept: in a file, since a buffer that
@@ -82,14 +82,14 @@ type options struct {
 }
 
 // in traces one namespace only, so that tests do not see each other.
-func in(n *lab.Netns) options {
+func in(n *tcplab.Netns) options {
 	return options{Options: probe.Options{Ends: true, Filter: filter.Filter{Netns: []uint32{n.Inode()}}}}
 }
 
 // startTracer returns when every later transition will be seen.
 func startTracer(t testing.TB, o options) *tracer {
 	t.Helper()
-	lab.RequireRoot(t)
+	tcplab.RequireRoot(t)
 	tr, err := launch(o)
 	if err != nil {
 		t.Fatal(err)
@@ -153,7 +153,7 @@ func (tr *tracer) await(wanted func(text string) bool) {
 }
 
 // awaitFence looks for it from an offset of the output on.
-func (tr *tracer) awaitFence(n *lab.Netns, offset int) error {
+func (tr *tracer) awaitFence(n *tcplab.Netns, offset int) error {
 	return poll(func() bool {
 		text := tr.since(offset)
 		offset += len(text)
@@ -197,7 +197,7 @@ func (tr *tracer) since(offset int) []byte {
 // must give what, another test demands.
 func requireFeature(t *testing.T, name string) {
 	t.Helper()
-	lab.RequireRoot(t)
+	tcplab.RequireRoot(t)
 	for _, f := range kernel.Features() {
 		if f.Name == name && f.Err != nil {
 			lacks(t, name, f.Err)
@@ -256,12 +256,12 @@ type line struct {
 	Lost  uint64 `json:"lost"`
 	Cause string `json:"cause"`
 
-	Seen, Filtered, Held, Read, Dropped, Written uint64
-	LostRingFull                                 uint64 `json:"lost_ring_full"`
-	LostRingBusy                                 uint64 `json:"lost_ring_busy"`
-	LostReentry                                  uint64 `json:"lost_reentry"`
-	Fired, Entered, Missed                       uint64
-	OtherProtocol                                uint64 `json:"other_protocol"`
+	Seen, Filtered, Deferred, Read, Dropped, Written uint64
+	LostRingFull                                     uint64 `json:"lost_ring_full"`
+	LostRingBusy                                     uint64 `json:"lost_ring_busy"`
+	LostReentry                                      uint64 `json:"lost_reentry"`
+	Fired, Entered, Missed                           uint64
+	OtherProtocol                                    uint64 `json:"other_protocol"`
 
 	raw string
 }
@@ -323,7 +323,7 @@ func (tr *tracer) checkFrame() error {
 	if err := json.Unmarshal([]byte(s.raw), &s); err != nil {
 		return fmt.Errorf("line is no JSON: %w\n%s", err, s.raw)
 	}
-	if lost := s.LostRingFull + s.LostRingBusy + s.LostReentry; s.Seen != s.Filtered+lost+s.Held+s.Read ||
+	if lost := s.LostRingFull + s.LostRingBusy + s.LostReentry; s.Seen != s.Filtered+lost+s.Deferred+s.Read ||
 		s.Read != s.Written+s.Dropped || s.Fired != s.Entered+s.Missed || s.Seen != s.Fired-s.OtherProtocol {
 		return fmt.Errorf("the numbers do not add up: %s", s.raw)
 	}

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // make bench-load and bench-scale and soak raise the first five.
@@ -35,8 +35,8 @@ type column struct {
 }
 
 func TestWhatTracingCosts(t *testing.T) {
-	lab.RequireRoot(t)
-	lab.MountTracefs(t)
+	tcplab.RequireRoot(t)
+	tcplab.MountTracefs(t)
 	var columns []*column
 	pattern, err := regexp.Compile(*some)
 	if err != nil {
@@ -47,7 +47,7 @@ func TestWhatTracingCosts(t *testing.T) {
 			continue
 		}
 		if _, err := exec.LookPath(s.command[0]); err != nil {
-			lab.Missing(t, "needs "+s.command[0]+": make install-deps")
+			tcplab.Missing(t, "needs "+s.command[0]+": make install-deps")
 		}
 		columns = append(columns, &column{subject: s})
 	}

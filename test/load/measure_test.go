@@ -15,7 +15,7 @@ import (
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // run is what one storm showed.
@@ -32,7 +32,7 @@ type run struct {
 // measured only on demand: the measurement itself costs.
 func measure(t *testing.T, s subject, timed bool) (r run) {
 	t.Run(s.name, func(t *testing.T) {
-		n := lab.NewNetns(t)
+		n := tcplab.NewNetns(t)
 		n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000")
 		if timed {
 			stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
@@ -46,9 +46,9 @@ func measure(t *testing.T, s subject, timed bool) (r run) {
 			tr = startTracer(t, s)
 		}
 		began := time.Now()
-		made := lab.Storm(n, lab.StormConfig{Connections: *connections})
+		made := tcplab.Storm(n, tcplab.StormConfig{Connections: *connections})
 		r.rate = float64(made) / time.Since(began).Seconds()
-		r.fired = uint64(10*made + 2*2) // see lab.Storm
+		r.fired = uint64(10*made + 2*2) // see tcplab.Storm
 		if tr != nil {
 			tr.end(&r, n.Inode())
 		}

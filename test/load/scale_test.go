@@ -19,13 +19,13 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // TestWhatOneRingCostsWithMoreThanOneCore writes records as long as tcpshift's on one
 // core, then on all at once: they share the lock of the ring.
 func TestWhatOneRingCostsWithMoreThanOneCore(t *testing.T) {
-	lab.RequireRoot(t)
+	tcplab.RequireRoot(t)
 	const recordBytes, most = 112, 64 << 20
 	events, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: most})
 	if err != nil {
@@ -102,8 +102,8 @@ func benchmark(t *testing.T, p *ebpf.Program, cpus []int, times int) float64 {
 
 // TestWhatLiveSocketsCost starts tcpshift beside connections that are open already.
 func TestWhatLiveSocketsCost(t *testing.T) {
-	lab.RequireRoot(t)
-	n := lab.NewNetns(t)
+	tcplab.RequireRoot(t)
+	n := tcplab.NewNetns(t)
 	none := startTime(t)
 	open(t, n, *sockets/2)
 	before := slab(t)
@@ -184,14 +184,14 @@ func hold(text string) error {
 		}
 		held = append(held, client, child)
 	}
-	fmt.Println("held")
+	fmt.Println("deferred")
 	_, err = io.Copy(io.Discard, os.Stdin)
 	runtime.KeepAlive(held)
 	return err
 }
 
 // open has processes make so many connections, which stay open until the test ends.
-func open(t *testing.T, n *lab.Netns, connections int) {
+func open(t *testing.T, n *tcplab.Netns, connections int) {
 	t.Helper()
 	for ; connections > 0; connections -= mostHeld {
 		cmd := exec.Command("/proc/self/exe")

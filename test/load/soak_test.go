@@ -13,12 +13,12 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // stopCounts are those of a stop record that have to add up.
 type stopCounts struct {
-	Fired, Filtered, Held, Read, Dropped, Written, Connections uint64
+	Fired, Filtered, Deferred, Read, Dropped, Written, Connections uint64
 
 	OtherProtocol uint64 `json:"other_protocol"`
 	LostRingFull  uint64 `json:"lost_ring_full"`
@@ -44,8 +44,8 @@ type tally struct {
 // TestASoakLeavesNothingBehindAndAddsUp traces mixed load with every feature on. make
 // soak has it last for half an hour.
 func TestASoakLeavesNothingBehindAndAddsUp(t *testing.T) {
-	lab.RequireRoot(t)
-	n := lab.NewNetns(t)
+	tcplab.RequireRoot(t)
+	n := tcplab.NewNetns(t)
 	n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000")
 	cmd := exec.Command(tcpshift, "--time-wait-end", "--stats-interval", "1s")
 	counted := follow(t, cmd, n.Inode())
@@ -54,7 +54,7 @@ func TestASoakLeavesNothingBehindAndAddsUp(t *testing.T) {
 	var memory, files []int64
 	for began, round := time.Now(), 0; round < 8 || time.Since(began) < *soak; round++ {
 		made := soakRound(t, n, round)
-		connections, want = connections+made, want+10*made+2*2 // see lab.Storm
+		connections, want = connections+made, want+10*made+2*2 // see tcplab.Storm
 		memory, files = append(memory, anonOf(t, cmd.Process.Pid)), append(files, filesOf(t, cmd.Process.Pid))
 	}
 	if err := cmd.Process.Signal(unix.SIGINT); err != nil {
@@ -74,19 +74,19 @@ func TestASoakLeavesNothingBehindAndAddsUp(t *testing.T) {
 }
 
 // soakRound is a storm, and a namespace that comes and goes with what seldom happens.
-func soakRound(t *testing.T, n *lab.Netns, round int) (connections uint64) {
+func soakRound(t *testing.T, n *tcplab.Netns, round int) (connections uint64) {
 	t.Helper()
-	ends := []lab.StormEnd{lab.ClientFirst, lab.ServerFirst, lab.HalfClosed}
+	ends := []tcplab.StormEnd{tcplab.ClientFirst, tcplab.ServerFirst, tcplab.HalfClosed}
 	// Other ports each time: those of a server that closed first are held for a minute.
-	c := lab.StormConfig{Connections: 2000, End: ends[round%len(ends)], Port: 7000 + 2*uint16(round%10_000)}
-	made := lab.Storm(n, c)
+	c := tcplab.StormConfig{Connections: 2000, End: ends[round%len(ends)], Port: 7000 + 2*uint16(round%10_000)}
+	made := tcplab.Storm(n, c)
 	t.Run(fmt.Sprint("round ", round), func(t *testing.T) {
-		passing := lab.NewNetns(t)
-		lab.Storm(passing, lab.StormConfig{Connections: 200, Family: lab.V6})
-		for _, conversation := range []func(*lab.Netns, lab.Family) lab.Outcome{
-			lab.Refused, lab.ResetByLinger0, lab.HalfClose, lab.SimultaneousClose, lab.UnacceptedChild, lab.NoPort,
+		passing := tcplab.NewNetns(t)
+		tcplab.Storm(passing, tcplab.StormConfig{Connections: 200, Family: tcplab.V6})
+		for _, conversation := range []func(*tcplab.Netns, tcplab.Family) tcplab.Outcome{
+			tcplab.Refused, tcplab.ResetByLinger0, tcplab.HalfClose, tcplab.SimultaneousClose, tcplab.UnacceptedChild, tcplab.NoPort,
 		} {
-			conversation(passing, lab.Family(round%2))
+			conversation(passing, tcplab.Family(round%2))
 		}
 	})
 	if round%20 == 0 {
@@ -161,7 +161,7 @@ func checkTally(t *testing.T, c *tally, connections, want uint64) {
 		{"connections", s.Connections, c.lines["connection"]},
 		{"ends of TIME_WAITs", s.TimeWaitEnds, c.lines["end"]},
 		{"bytes", s.WrittenBytes, c.written},
-		{"seen", s.Fired - s.OtherProtocol, s.Filtered + s.lost() + s.Held + s.Read},
+		{"seen", s.Fired - s.OtherProtocol, s.Filtered + s.lost() + s.Deferred + s.Read},
 		{"read", s.Read, s.Written + s.Dropped + s.LostQueueFull},
 	} {
 		if sum.got != sum.want {
@@ -171,7 +171,7 @@ func checkTally(t *testing.T, c *tally, connections, want uint64) {
 	// A kernel that hides events hides FIN_WAIT1 to FIN_WAIT2 and then to TIME_WAIT, which
 	// each connection has once.
 	var hidden uint64
-	if lab.HidesEvents() {
+	if tcplab.HidesEvents() {
 		hidden = min(2*(connections-min(connections, c.timeWaits)), want/1000)
 	}
 	if lost := s.lost() + s.Dropped + s.LostQueueFull; c.inNamespace > want || c.inNamespace+lost+hidden < want {

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // program is tcpshift, built once.
@@ -46,7 +46,7 @@ func buildAndRun(m *testing.M) int {
 // need finds another program; without it the test fails under CI=true.
 func need(t *testing.T, name string) string {
 	t.Helper()
-	lab.RequireRoot(t)
+	tcplab.RequireRoot(t)
 	path, err := exec.LookPath(name)
 	if err == nil {
 		return path

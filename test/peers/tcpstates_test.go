@@ -6,7 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // step is a transition as both tools tell it.
@@ -19,13 +19,13 @@ type step struct {
 // interrupts it; what it shows, we show.
 func TestNoTransitionIsShownByTcpstatesAlone(t *testing.T) {
 	peer := need(t, "tcpstates")
-	lab.MountTracefs(t)
-	n := lab.NewNetns(t)
+	tcplab.MountTracefs(t)
+	n := tcplab.NewNetns(t)
 	tracer := start(t, program) // of the whole host, as tcpstates is
 	tracer.await(`"type":"start"`)
 	states := start(t, need(t, "stdbuf"), "-oL", peer) // which otherwise keeps its first lines back
 	states.await("OLDSTATE")
-	lab.Storm(n, lab.StormConfig{Connections: 2_000})
+	tcplab.Storm(n, tcplab.StormConfig{Connections: 2_000})
 	states.interrupt()
 	tracer.interrupt()
 

@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tcpshift/tcpshift/test/lab"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // How hard the yardstick is laid on: make yardstick raises both.
@@ -28,7 +28,7 @@ func TestTheTracerSeesWhatPerfCounts(t *testing.T) {
 	for round := range *rounds {
 		t.Run(strconv.Itoa(round+1), func(t *testing.T) {
 			var problems []string
-			for range lab.Attempts() {
+			for range tcplab.Attempts() {
 				if problems = measure(t, perf); len(problems) == 0 {
 					return
 				}
@@ -42,12 +42,12 @@ func TestTheTracerSeesWhatPerfCounts(t *testing.T) {
 // measure gives what the tracer tells less of than the kernel counted.
 func measure(t *testing.T, perf string) (problems []string) {
 	t.Helper()
-	n := lab.NewNetns(t)
+	n := tcplab.NewNetns(t)
 	tracer := start(t, program, "--netns", strconv.FormatUint(uint64(n.Inode()), 10))
 	tracer.await(`"type":"start"`)
 	counter := startPerf(t, perf)
 	began := time.Now()
-	made := lab.Storm(n, lab.StormConfig{Connections: *connections})
+	made := tcplab.Storm(n, tcplab.StormConfig{Connections: *connections})
 	took := time.Since(began)
 	kernel := counter.stop()
 	tracer.interrupt()
@@ -73,7 +73,7 @@ func measure(t *testing.T, perf string) (problems []string) {
 // a few events from every program; see docs/accuracy.md.
 func shortOf(what string, got, want uint64) []string {
 	slack := uint64(0)
-	if lab.HidesEvents() {
+	if tcplab.HidesEvents() {
 		slack = want / 2000
 	}
 	if got+slack >= want {
@@ -92,7 +92,7 @@ type perfCounter struct {
 // input is closed; it says when counting has begun.
 func startPerf(t *testing.T, perf string) *perfCounter {
 	t.Helper()
-	lab.MountTracefs(t)
+	tcplab.MountTracefs(t)
 	input, end, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)

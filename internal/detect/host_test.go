@@ -1,0 +1,237 @@
+package detect
+
+import (
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+const testNetns = 4026532200
+
+// host is a kernel on a virtual clock, as far as an Engine sees one: it opens and
+// closes connections, keeps TIME_WAITs for 60 to 62 seconds, and runs out of ports.
+type host struct {
+	t      testing.TB
+	engine *Engine
+	now    time.Duration
+	limits Limits
+	random *rand.Rand
+
+	ends   map[portKey][]time.Duration // of the TIME_WAITs, in their order
+	open   map[portKey]int
+	ticked time.Duration
+
+	alerts []Alert
+	failed time.Duration // when the first connect() found no port; 0: none did
+	cookie uint64
+
+	waits     []time.Duration // since when each half-closed one to port 80 waits
+	uncounted bool            // the kernel's count of TIME_WAITs is not to be had
+}
+
+func newHost(t testing.TB, ports int, c Config) *host {
+	h := &host{
+		t: t, engine: New(c, time.Hour), now: time.Hour, random: rand.New(rand.NewPCG(1, 2)),
+		ends: make(map[portKey][]time.Duration), open: make(map[portKey]int),
+		limits: Limits{
+			PortLow: 20000, PortHigh: uint16(20000 + ports - 1), Reuse: 2, ReuseDelay: time.Second, Timestamps: true,
+			FinTimeout: time.Minute, MaxTimeWaits: 1 << 17,
+		},
+	}
+	h.ticked = h.now
+	return h
+}
+
+// pass lets time go by, with a tick every 40 ms.
+func (h *host) pass(d time.Duration) {
+	for end := h.now + d; h.now < end; {
+		next := min(end, h.ticked+40*time.Millisecond)
+		h.now = next
+		if next < h.ticked+40*time.Millisecond {
+			return
+		}
+		h.ticked = h.now
+		h.alerts = append(h.alerts, h.engine.Tick(h.now)...)
+		for _, want := range h.engine.Wants(h.now) {
+			l := h.limits
+			l.TimeWaits = h.timeWaits(want.Netns)
+			if h.uncounted {
+				l.TimeWaits = -1
+			}
+			h.engine.Learn(h.now, want.Netns, &l)
+			if want.HalfClosed {
+				h.tellHalfClosed(want.Netns)
+			}
+		}
+	}
+}
+
+func (h *host) timeWaits(netns uint32) (count int) {
+	for key := range h.ends {
+		if key.netns == netns {
+			count += len(h.waiting(key))
+		}
+	}
+	return count
+}
+
+// waiting forgets the TIME_WAITs that are over.
+func (h *host) waiting(key portKey) []time.Duration {
+	ends := h.ends[key]
+	for len(ends) > 0 && ends[0] <= h.now {
+		ends = ends[1:]
+	}
+	h.ends[key] = ends
+	return ends
+}
+
+func (h *host) finish() []Alert {
+	h.alerts = append(h.alerts, h.engine.Finish(h.now)...)
+	return h.alerts
+}
+
+var (
+	here  = netip.MustParseAddr("10.9.0.1")
+	there = netip.MustParseAddr("10.9.0.2")
+)
+
+func to(port uint16) portKey {
+	return portKey{netns: testNetns, local: here, peer: there, peerPort: port}
+}
+
+func process(pid uint32, name string) tcp.Owner {
+	o := tcp.Owner{PID: pid, Source: tcp.PIDTask}
+	copy(o.Comm[:], name)
+	return o
+}
+
+func (h *host) emit(key portKey, port uint16, by tcp.Owner, old, next tcp.State) {
+	t := tcp.Transition{
+		Monotonic: h.now, Netns: key.netns, Cookie: h.cookie, Owner: by, Role: tcp.RoleClient, Old: old, New: next,
+		Local: tcp.Endpoint{Addr: key.local, Port: port}, Peer: tcp.Endpoint{Addr: key.peer, Port: key.peerPort},
+	}
+	if next == tcp.TimeWait {
+		t.Substate = tcp.TimeWait
+	}
+	if next == tcp.Close && port == 0 {
+		t.Locked, t.Unsent = true, true
+	}
+	h.engine.Observe(&t)
+}
+
+// connect says whether there was a port.
+func (h *host) connect(key portKey, by tcp.Owner) bool {
+	h.cookie++
+	h.emit(key, 0, by, tcp.Close, tcp.SynSent)
+	held := h.open[key] + len(h.waiting(key))
+	if h.reuses(key) {
+		held = h.open[key] + h.young(key)
+	}
+	if held >= h.limits.Ports() {
+		h.emit(key, 0, by, tcp.SynSent, tcp.Close)
+		if h.failed == 0 {
+			h.failed = h.now
+		}
+		return false
+	}
+	h.open[key]++
+	return true
+}
+
+func (h *host) reuses(key portKey) bool { return h.limits.reuses(key.local, key.peer) }
+
+// young are the TIME_WAITs that connect() would not take over yet.
+func (h *host) young(key portKey) (count int) {
+	for _, end := range h.ends[key] {
+		if end-60*time.Second+h.limits.ReuseDelay > h.now {
+			count++
+		}
+	}
+	return count
+}
+
+func (h *host) close(key portKey, by tcp.Owner, first bool) {
+	h.open[key]--
+	port := h.limits.PortLow
+	if !first {
+		h.emit(key, port, by, tcp.CloseWait, tcp.LastAck)
+		return
+	}
+	h.emit(key, port, by, tcp.FinWait2, tcp.TimeWait)
+	h.ends[key] = append(h.ends[key], h.now+time.Minute+time.Duration(h.random.Int64N(int64(2*time.Second))))
+}
+
+// blow makes short connections for a while, at a rate that may change in the
+// meantime; bursts is how many come at once, and with chance they come as they like.
+type wind struct {
+	key     portKey
+	by      []tcp.Owner
+	rate    func(since time.Duration) float64
+	bursts  int
+	chance  bool
+	peer    bool          // the peer closes first
+	lasting time.Duration // of each connection
+}
+
+func constant(rate float64) func(time.Duration) float64 {
+	return func(time.Duration) float64 { return rate }
+}
+
+type leaving struct {
+	at  time.Duration
+	key portKey
+	by  tcp.Owner
+}
+
+// blow ends early when a connect() has failed, if it is told so.
+func (h *host) blow(w wind, d time.Duration, untilFailed bool) {
+	began := h.now
+	var pending []leaving
+	for n := 0; h.now-began < d && (!untilFailed || h.failed == 0); n++ {
+		rate := w.rate(h.now - began)
+		if rate <= 0 {
+			h.pass(40 * time.Millisecond)
+			continue
+		}
+		wait := float64(max(1, w.bursts)) / rate
+		if w.chance {
+			wait *= h.random.ExpFloat64()
+		}
+		h.pass(min(time.Duration(wait*float64(time.Second)), d))
+		by := w.by[n%len(w.by)]
+		for range max(1, w.bursts) {
+			if h.connect(w.key, by) {
+				pending = append(pending, leaving{h.now + w.lasting, w.key, by})
+			}
+		}
+		for len(pending) > 0 && pending[0].at <= h.now {
+			h.close(pending[0].key, pending[0].by, !w.peer)
+			pending = pending[1:]
+		}
+	}
+}
+
+func only(alerts []Alert, kind string, phase Phase) (found []Alert) {
+	for _, a := range alerts {
+		if a.Kind == kind && a.Phase == phase {
+			found = append(found, a)
+		}
+	}
+	return found
+}
+
+func (h *host) tellHalfClosed(netns uint32) {
+	var sockets []tcp.Socket
+	for _, since := range h.waits {
+		if left := h.limits.FinTimeout - (h.now - since); left > 0 {
+			s := tcp.Socket{ExpiresIn: left}
+			s.New, s.Substate = tcp.TimeWait, tcp.FinWait2
+			s.Local, s.Peer = tcp.Endpoint{Addr: here, Port: 20001}, tcp.Endpoint{Addr: there, Port: 80}
+			sockets = append(sockets, s)
+		}
+	}
+	h.engine.HalfClosed(h.now, netns, sockets)
+}

@@ -1,0 +1,234 @@
+package detect
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// event is one transition of a connection of its own.
+func (h *host) event(cookie uint64, key portKey, by tcp.Owner, old, next tcp.State, change ...func(*tcp.Transition)) {
+	t := tcp.Transition{
+		Monotonic: h.now, Netns: key.netns, Cookie: cookie, Owner: by, Role: tcp.RoleClient, Old: old, New: next,
+		Local: tcp.Endpoint{Addr: key.local, Port: 20001}, Peer: tcp.Endpoint{Addr: key.peer, Port: key.peerPort},
+	}
+	for _, f := range change {
+		f(&t)
+	}
+	h.engine.Observe(&t)
+}
+
+func fails(err unix.Errno) func(*tcp.Transition) {
+	return func(t *tcp.Transition) { t.Error = tcp.Errno(err) }
+}
+
+func served(t *tcp.Transition) {
+	t.Role, t.Local.Port, t.Peer.Port = tcp.RoleServer, 80, 50000
+}
+
+// theOnly is the one alert that there is of any kind.
+func (h *host) theOnly(kind string) Alert {
+	h.t.Helper()
+	var opened []Alert
+	for _, a := range h.alerts {
+		if a.Phase == Open {
+			opened = append(opened, a)
+		}
+	}
+	if len(opened) != 1 || opened[0].Kind != kind {
+		h.t.Fatalf("%d alerts were opened, want one %s: %+v", len(opened), kind, opened)
+	}
+	if opened[0].Cause == "" || opened[0].Advice == "" || len(opened[0].Cause) > 480 || len(opened[0].Advice) > 480 {
+		h.t.Errorf("cause %q, advice %q", opened[0].Cause, opened[0].Advice)
+	}
+	return opened[0]
+}
+
+func TestSocketsThatNobodyClosesAreALeak(t *testing.T) {
+	java := process(99, "java")
+	h := newHost(t, 500, Config{})
+	for n := range 100 {
+		h.event(uint64(n+1), to(80), java, tcp.Established, tcp.CloseWait)
+		h.pass(time.Second)
+	}
+	a := h.theOnly("close_wait_leak")
+	if a.Who.PID != 99 || a.Peer.Port != 80 || a.Occupancy < 32 || a.Occupancy > 40 {
+		t.Errorf("%+v", a)
+	}
+	for n := range 100 {
+		h.event(uint64(n+1), to(80), java, tcp.CloseWait, tcp.LastAck)
+	}
+	h.pass(time.Minute)
+	if len(only(h.alerts, "close_wait_leak", Close)) != 1 {
+		t.Errorf("all is closed, and the alert is not")
+	}
+}
+
+func TestSocketsThatAreClosedInTimeAreNoLeak(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	for n := range uint64(20_000) {
+		h.event(n+1, to(80), process(99, "java"), tcp.Established, tcp.CloseWait, served)
+		if n >= 500 { // after 25 s
+			h.event(n+1-500, to(80), process(99, "java"), tcp.CloseWait, tcp.LastAck, served)
+		}
+		h.pass(50 * time.Millisecond)
+	}
+	for n := uint64(19_500); n < 20_000; n++ {
+		h.event(n+1, to(80), process(99, "java"), tcp.CloseWait, tcp.LastAck, served)
+	}
+	for range 40 { // some stay for long, and are as many at each time
+		h.cookie++
+		h.event(1e6+h.cookie, to(80), process(98, "tail"), tcp.Established, tcp.CloseWait, served)
+		if h.cookie > 20 {
+			h.event(1e6+h.cookie-20, to(80), process(98, "tail"), tcp.CloseWait, tcp.LastAck, served)
+		}
+		h.pass(4 * time.Second)
+	}
+	h.mustBeSilent()
+}
+
+func TestConnectsThatMostlyFailAreTold(t *testing.T) {
+	for _, tt := range []struct {
+		err  unix.Errno
+		word string
+	}{{unix.ECONNREFUSED, "refused"}, {unix.ETIMEDOUT, "not answered"}, {unix.EHOSTUNREACH, "unreachable"}} {
+		t.Run(tt.word, func(t *testing.T) {
+			h := newHost(t, 500, Config{})
+			for range 300 {
+				h.event(0, to(81), curl, tcp.Close, tcp.SynSent)
+				h.event(0, to(81), curl, tcp.SynSent, tcp.Close, fails(tt.err))
+				h.pass(100 * time.Millisecond)
+			}
+			a := h.theOnly("connect_failures")
+			if a.Who.PID != curl.PID || a.Peer.Port != 81 || !strings.Contains(a.Cause, tt.word) || a.Rate < 4 || a.Rate > 11 {
+				t.Errorf("%+v", a)
+			}
+		})
+	}
+}
+
+func TestHealthChecksAndScansAreNoFailures(t *testing.T) {
+	h := newHost(t, 5000, Config{})
+	for n := range 60_000 {
+		if n%100 == 0 { // once a second, to a peer that is down
+			h.event(0, to(81), curl, tcp.Close, tcp.SynSent)
+			h.event(0, to(81), curl, tcp.SynSent, tcp.Close, fails(unix.ECONNREFUSED))
+		}
+		scanned := to(uint16(n))
+		h.event(0, scanned, process(5, "nmap"), tcp.Close, tcp.SynSent)
+		h.event(0, scanned, process(5, "nmap"), tcp.SynSent, tcp.Close, fails(unix.ECONNREFUSED))
+		h.pass(10 * time.Millisecond)
+	}
+	h.mustBeSilent()
+}
+
+func TestManyResetsAtOneEndAreTold(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	for n := range 400 {
+		h.event(0, to(80), process(7, "nginx"), tcp.Established, tcp.Close, served, fails(unix.ECONNRESET))
+		if n%4 == 0 {
+			h.event(0, to(80), process(7, "nginx"), tcp.CloseWait, tcp.LastAck, served)
+		}
+		h.pass(50 * time.Millisecond)
+	}
+	if a := h.theOnly("reset_burst"); a.Who.PID != 7 || a.Local.Port != 80 || a.Role != tcp.RoleServer || a.Peer.Addr.IsValid() {
+		t.Errorf("%+v", a)
+	}
+}
+
+func TestSomeResetsAmongManyEndsAreNoBurst(t *testing.T) {
+	h := newHost(t, 5000, Config{})
+	for n := range 20_000 {
+		next := []func(*tcp.Transition){served}
+		if n%3 == 0 {
+			next = append(next, fails(unix.ECONNRESET))
+			h.event(0, to(80), process(7, "nginx"), tcp.Established, tcp.Close, next...)
+		} else {
+			h.event(0, to(80), process(7, "nginx"), tcp.CloseWait, tcp.LastAck, next...)
+		}
+		h.pass(20 * time.Millisecond)
+	}
+	h.mustBeSilent()
+}
+
+func TestPeersThatDoNotCloseAreAPileUpOnlyIfTheKernelSaysSo(t *testing.T) {
+	for _, stay := range []bool{true, false} {
+		t.Run(fmt.Sprintf("they stay: %v", stay), func(t *testing.T) {
+			h := newHost(t, 28232, Config{})
+			h.uncounted = true
+			for range 3000 {
+				h.event(0, to(80), curl, tcp.Close, tcp.SynSent)
+				h.event(0, to(80), curl, tcp.FinWait2, tcp.TimeWait, func(t *tcp.Transition) { t.Substate = tcp.FinWait2 })
+				h.waits = append(h.waits, h.now)
+				if !stay && len(h.waits) > 2 {
+					h.waits = h.waits[1:]
+				}
+				h.pass(20 * time.Millisecond)
+			}
+			if !stay {
+				h.mustBeSilent()
+				return
+			}
+			a := h.theOnly("fin_wait2_pileup")
+			if a.Who.PID != curl.PID || a.Peer.Port != 80 || a.Occupancy < 500 {
+				t.Errorf("%+v", a)
+			}
+		})
+	}
+}
+
+func TestThePeakOfWhatIsKeptIsBounded(t *testing.T) {
+	h := newHost(t, 500, Config{Keys: 64})
+	d := newCloseWaitLeak(h.engine.world).(*closeWaitLeak)
+	for n := range uint64(200_000) {
+		d.observe(&tcp.Transition{
+			Cookie: n + 1, Netns: uint32(n), Owner: process(uint32(n+1), "x"), Old: tcp.Established, New: tcp.CloseWait, Monotonic: time.Hour,
+		})
+	}
+	if len(d.waiting) > waitingLimit || len(d.queue) > 2*waitingLimit || len(d.owners) > 64 {
+		t.Errorf("%d wait, %d in the queue, %d owners", len(d.waiting), len(d.queue), len(d.owners))
+	}
+}
+
+// The words of an alert never send anybody the wrong way.
+func TestAdviceBeginsWithTheCureAndNeverHarms(t *testing.T) {
+	advice := portAdvice(&Limits{PortLow: 32768, PortHigh: 60999})
+	at := 0
+	for _, part := range []string{"reuse connections", "addresses", "ip_local_port_range"} {
+		next := strings.Index(advice[at:], part)
+		if next < 0 {
+			t.Fatalf("%q does not come where it should: %s", part, advice)
+		}
+		at += next
+	}
+	for _, all := range []string{advice, failureAdvice[refused], failureAdvice[unanswered], failureAdvice[unreachable]} {
+		for _, harm := range []string{"recycle", "tcp_max_tw_buckets", "SO_LINGER"} {
+			if strings.Contains(all, harm) {
+				t.Errorf("%q has %q", all, harm)
+			}
+		}
+	}
+}
+
+func BenchmarkObserve(b *testing.B) {
+	e := New(Config{}, time.Hour)
+	t := tcp.Transition{
+		Netns: testNetns, Owner: curl, Role: tcp.RoleClient, Local: tcp.Endpoint{Addr: here}, Peer: tcp.Endpoint{Addr: there, Port: 80},
+	}
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		t.Monotonic = time.Hour + time.Duration(n)*10*time.Microsecond
+		if t.Old, t.New, t.Local.Port = tcp.Close, tcp.SynSent, 0; n%2 == 1 {
+			t.Old, t.New, t.Substate, t.Local.Port = tcp.FinWait2, tcp.TimeWait, tcp.TimeWait, 40000
+		}
+		e.Observe(&t)
+		if n%4000 == 0 {
+			e.Tick(t.Monotonic)
+		}
+	}
+}

@@ -1,0 +1,171 @@
+package detection_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// orderEnv turns this test binary into a client process.
+const orderEnv = "TCPSHIFT_TEST_STORM"
+
+// order is what a client process does: connections at a rate, one after another,
+// each closed by one side after a while.
+type order struct {
+	To         netip.AddrPort
+	From       netip.Addr // bound without a port, if valid
+	Gusts      []gust
+	Open       time.Duration // how long a connection is kept open
+	PeerCloses bool          // wait for the end of the stream before closing
+	NextPort   bool          // each connection goes to the next port: a scan
+	UntilNone  bool          // stop at the first connect() that finds no port
+	Reset      bool          // close with a reset
+
+	// A server instead, until it is killed.
+	Listen     netip.AddrPort
+	NeverClose bool // it leaves what the peers close
+}
+
+// gust is a time at a rate; 0 is a pause.
+type gust struct {
+	PerSecond float64
+	AtOnce    int
+	For       time.Duration
+}
+
+// account is what became of it.
+type account struct {
+	PID           int
+	Made, Refused int
+	NoPort        int
+	FirstNoPort   time.Time // zero: there was always one
+	Other         string    // another error, the last
+	Began         time.Time
+	Late          time.Duration // the most that a connect() came behind its time
+}
+
+func act(text string) int {
+	var o order
+	if err := json.Unmarshal([]byte(text), &o); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if o.Listen.IsValid() {
+		fmt.Fprintln(os.Stderr, o.serve())
+		return 1
+	}
+	a := account{PID: os.Getpid(), Began: time.Now()}
+	o.run(&a)
+	if err := json.NewEncoder(os.Stdout).Encode(&a); err != nil {
+		return 1
+	}
+	return 0
+}
+
+type opened struct {
+	fd    int
+	until time.Time
+}
+
+func (o *order) run(a *account) {
+	var open []opened
+	next := time.Now()
+	for _, g := range o.Gusts {
+		end := next.Add(g.For)
+		if g.PerSecond == 0 {
+			time.Sleep(time.Until(end))
+			next = end
+		}
+		for g.PerSecond > 0 && next.Before(end) && (!o.UntilNone || a.NoPort == 0) {
+			time.Sleep(time.Until(next))
+			a.Late = max(a.Late, time.Since(next))
+			for range max(1, g.AtOnce) {
+				if fd := o.connect(a); fd >= 0 {
+					open = append(open, opened{fd, time.Now().Add(o.Open)})
+				}
+			}
+			for len(open) > 0 && !open[0].until.After(time.Now()) {
+				o.close(open[0].fd)
+				open = open[1:]
+			}
+			next = next.Add(time.Duration(float64(max(1, g.AtOnce)) / g.PerSecond * float64(time.Second)))
+		}
+	}
+	for _, left := range open {
+		o.close(left.fd)
+	}
+}
+
+func (o *order) connect(a *account) int {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil && o.From.IsValid() {
+		_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
+		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: o.From.As4()})
+	}
+	if err == nil {
+		to := &unix.SockaddrInet4{Port: int(o.To.Port()), Addr: o.To.Addr().As4()}
+		if o.NextPort {
+			to.Port = 1 + (to.Port+a.Made+a.Refused)%60000
+		}
+		for err = unix.Connect(fd, to); errors.Is(err, unix.EINTR); {
+			err = unix.Connect(fd, to)
+		}
+	}
+	switch {
+	case err == nil:
+		a.Made++
+		return fd
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		if a.NoPort == 0 {
+			a.FirstNoPort = time.Now()
+		}
+		a.NoPort++
+	case errors.Is(err, unix.ECONNREFUSED):
+		a.Refused++
+	default:
+		a.Other = err.Error()
+	}
+	unix.Close(fd)
+	return -1
+}
+
+func (o *order) close(fd int) {
+	if o.PeerCloses {
+		_, _ = unix.Read(fd, make([]byte, 1))
+	}
+	if o.Reset {
+		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
+	}
+	unix.Close(fd)
+}
+
+// left keeps connections from being collected, which would close them.
+var left []net.Conn
+
+func (o *order) serve() error {
+	l, err := net.Listen("tcp4", o.Listen.String())
+	if err != nil {
+		return err
+	}
+	fmt.Println("listening")
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		if o.NeverClose {
+			left = append(left, c)
+			continue
+		}
+		go func() {
+			_, _ = c.Read(make([]byte, 1))
+			c.Close()
+		}()
+	}
+}

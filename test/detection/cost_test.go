@@ -1,0 +1,91 @@
+package detection_test
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"os/exec"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/tcpshift/tcpshift/test/tcplab"
+)
+
+// spent is the CPU time of a tracer that sees so many connections, both ends of each.
+func spent(t *testing.T, connections int, args ...string) (took time.Duration, c counted) {
+	t.Helper()
+	n := tcplab.NewNetns(t)
+	cmd := exec.Command(program, args...)
+	out, err := cmd.StdoutPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewReaderSize(out, 1<<20)
+	if _, err := lines.ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan struct{})
+	var last tail
+	go func() {
+		defer close(read)
+		_, _ = lines.WriteTo(&last)
+	}()
+	if connections > 0 {
+		tcplab.Storm(n, tcplab.StormConfig{Connections: connections})
+	} else {
+		time.Sleep(time.Second) // it has the host's sockets to read
+	}
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	<-read
+	if err := cmd.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	records := bytes.Split(bytes.TrimSpace(last.end), []byte("\n"))
+	stop := records[len(records)-1]
+	if at := bytes.Index(stop, []byte(`{"type":"stop"`)); at < 0 || json.Unmarshal(stop[at:], &c) != nil {
+		t.Fatalf("%s is no stop record", stop)
+	}
+	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), c
+}
+
+// counted is what a stop record counts.
+type counted struct{ Seen, Read uint64 }
+
+// tail keeps the end of what is written.
+type tail struct{ end []byte }
+
+func (w *tail) Write(p []byte) (int, error) {
+	const enough = 1000
+	w.end = append(w.end, p[max(0, len(p)-enough):]...)
+	w.end = w.end[max(0, len(w.end)-enough):]
+	return len(p), nil
+}
+
+// CPU time depends on what else the machine does; it is shown. What can be held is that
+// the kernel tells four of the ten transitions of a connection that has both its ends
+// here. Each run has a namespace of its own, so that none finds the sockets of another,
+// and the trace has room for all records: what it loses would cost nothing.
+func TestAlertsAloneAskForFewerThanHalfOfTheTransitions(t *testing.T) {
+	tcplab.RequireRoot(t)
+	const connections = 60_000
+	per := func(connections int, args ...string) (took time.Duration, c counted) {
+		t.Run(args[0], func(t *testing.T) { took, c = spent(t, connections, args...) })
+		return took, c
+	}
+	roomy := []string{"trace", "--queue-size", "512MiB", "--buffer-size", "64MiB"}
+	before, none := per(0, roomy...)
+	trace, _ := per(connections, roomy...)
+	base, _ := per(0, "alerts")
+	alerts, counts := per(connections, "alerts")
+	t.Logf("%d connections: a trace takes %v of CPU time, alerts alone %v", connections, trace-before, alerts-base)
+	if none.Seen > connections { // other tests' transitions
+		t.Skip("this host is not idle enough to count")
+	}
+	if got := float64(counts.Read) / float64(counts.Seen); got > 0.45 || counts.Read == 0 {
+		t.Errorf("%d of %d transitions were told, want 4 of 10", counts.Read, counts.Seen)
+	}
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/guest"
+)
+
+// outcome is how a column went.
+type outcome struct {
+	column  column
+	kernel  kernel
+	console *console // nil: it was never booted
+	took    time.Duration
+	cpu     time.Duration // of QEMU
+	retried bool
+	err     error // why there is no result
+}
+
+// ok tells whether every test ran and none failed.
+func (o *outcome) ok() bool {
+	if o.err != nil || o.console == nil || !o.console.ended || o.console.status != 0 {
+		return false
+	}
+	n := o.counts()
+	return n.run > 0 && n.run == n.passed
+}
+
+func (o *outcome) counts() counts {
+	if o.console == nil {
+		return counts{}
+	}
+	row := o.column.row()
+	return o.console.counts(row.Lacks)
+}
+
+// guests boots columns.
+type guests struct {
+	dir     string
+	cpus    int
+	limit   time.Duration // of a guest, from its boot to its end
+	pattern string        // of the tests to run; empty: all
+	verbose bool
+}
+
+// stormConnections is the knob that makes tests smaller in guests; see the helper of
+// that name in test/kernel.
+const stormConnections = 400
+
+// bootLimit is how long a kernel may take to its first process. It takes 2 to 6 s
+// on an idle machine.
+const bootLimit = 2 * time.Minute
+
+var (
+	errDied    = errors.New("the guest died without a result")
+	errNoBoot  = fmt.Errorf("the guest did not boot within %v", bootLimit)
+	errTimeout = errors.New("the tests took too long")
+)
+
+// run boots a kernel and runs the tests in it. A guest that died without a result
+// gets one more try: what a test says is never tried again.
+func (g *guests) run(o *outcome, initramfs string) {
+	began := time.Now()
+	defer func() { o.took = time.Since(began) }()
+	o.err = g.boot(o, initramfs)
+	if errors.Is(o.err, errDied) || errors.Is(o.err, errNoBoot) {
+		g.tell(o.column, fmt.Sprintf("%v; trying once more", o.err))
+		o.retried = true
+		o.err = g.boot(o, initramfs)
+	}
+}
+
+func (g *guests) tell(c column, text string) {
+	fmt.Fprintf(os.Stderr, "%-10v  %s\n", c, text)
+}
+
+// runs are the tests, each once: they themselves do again without the accept hook
+// what could be different there. What only waits is a run of its own, beside the rest.
+func (g *guests) runs() []guest.Run {
+	// Emulated, a storm is slow; these are still enough for the programs to
+	// interrupt each other. Memory is there, and collecting it is slow, too.
+	env := []string{"CI=true", "GOGC=400", "TCPSHIFT_STORM_CONNECTIONS=" + strconv.Itoa(stormConnections)}
+	arguments := []string{"-test.v", "-test.timeout=" + g.limit.String()}
+	waiting := "^" + expect.OnlyWaits + "$"
+	rest := append(slices.Clone(arguments), "-test.skip="+waiting)
+	if g.pattern != "" {
+		rest = append(rest, "-test.run="+g.pattern)
+	}
+	runs := []guest.Run{{Arguments: rest, Env: env}}
+	test, _, _ := strings.Cut(g.pattern, "/")
+	if wanted, err := regexp.MatchString(test, expect.OnlyWaits); err != nil || wanted {
+		runs = append(runs, guest.Run{Arguments: append(arguments, "-test.run="+waiting), Env: env})
+	}
+	return runs
+}
+
+// boot returns when the guest has ended, which it does by rebooting.
+func (g *guests) boot(o *outcome, initramfs string) error {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	stop := time.AfterFunc(g.limit, func() { cancel(errTimeout) })
+	defer stop.Stop()
+	boot := time.AfterFunc(bootLimit, func() { cancel(errNoBoot) })
+	defer boot.Stop()
+
+	m := machines[o.column.arch]
+	words := guest.Words(g.runs())
+	qemu := exec.CommandContext(ctx, m.qemu, m.command(o.kernel, initramfs, g.cpus, words)...)
+	var complaint strings.Builder
+	qemu.Stderr = &complaint
+	output, err := qemu.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := qemu.Start(); err != nil {
+		return fmt.Errorf("start QEMU: %w", err)
+	}
+	o.console = &console{}
+	readErr := g.read(o, output, func() { boot.Stop() })
+	waitErr := qemu.Wait()
+	o.cpu += qemu.ProcessState.UserTime() + qemu.ProcessState.SystemTime()
+	switch {
+	case context.Cause(ctx) != nil:
+		return context.Cause(ctx)
+	case readErr != nil:
+		return readErr
+	case waitErr != nil:
+		return fmt.Errorf("QEMU: %w\n%s", waitErr, complaint.String())
+	case !o.console.ended:
+		return errDied
+	}
+	return nil
+}
+
+// read takes the console's lines until QEMU ends.
+func (g *guests) read(o *outcome, from io.Reader, booted func()) error {
+	log, err := os.Create(g.logPath(o.column))
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	const longest = 16 << 20
+	lines := bufio.NewScanner(from)
+	lines.Buffer(nil, longest)
+	for lines.Scan() {
+		o.console.add(lines.Text())
+		if o.console.release != "" {
+			booted()
+		}
+		fmt.Fprintln(log, lines.Text())
+		if g.verbose {
+			g.tell(o.column, strings.TrimRight(lines.Text(), "\r"))
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("read the console: %w", err)
+	}
+	return nil
+}
+
+// logPath is where the whole console is kept.
+func (g *guests) logPath(c column) string {
+	return filepath.Join(g.dir, "console", c.line+"-"+c.arch+".log")
+}

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/guest"
+)
+
+// console is what a guest has said so far, understood line by line.
+type console struct {
+	lines   []string
+	release string
+	ended   bool
+	status  int
+	runs    []*testRun
+}
+
+// testRun is one run of the test binary.
+type testRun struct {
+	env     string
+	current string // the test whose output comes now
+	tests   map[string]*test
+	order   []string
+	other   []string // output of no test
+}
+
+type test struct {
+	result string // PASS, FAIL, SKIP; "" while it runs
+	output []string
+	attrs  [][2]string // key and value, in the order in which the test set them
+}
+
+var (
+	resultLine = regexp.MustCompile(`--- (PASS|FAIL|SKIP): (\S+) \([\d.]+s\)$`)
+	switchLine = regexp.MustCompile(`^=== (RUN|NAME|CONT|PAUSE) +(\S+)$`)
+	attrLine   = regexp.MustCompile(`^=== ATTR +(\S+) (\S+) (.*)$`)
+)
+
+// add takes the next line.
+func (c *console) add(line string) {
+	line = strings.TrimRight(line, "\r\n")
+	c.lines = append(c.lines, line)
+	if m, ok := guest.Parse(line); ok {
+		c.message(m)
+		return
+	}
+	if len(c.runs) > 0 && !c.ended {
+		c.runs[len(c.runs)-1].add(line)
+	}
+}
+
+func (c *console) message(m guest.Message) {
+	switch m.Kind {
+	case guest.Booted:
+		c.release = m.Value
+	case guest.Running:
+		c.runs = append(c.runs, &testRun{env: m.Value, tests: map[string]*test{}})
+	case guest.Ended:
+		status, err := strconv.Atoi(m.Value)
+		c.ended, c.status = err == nil, status
+	}
+}
+
+// add understands the output of a test binary with -test.v.
+func (r *testRun) add(line string) {
+	if m := switchLine.FindStringSubmatch(line); m != nil {
+		r.current = m[2]
+		r.test(r.current)
+		return
+	}
+	if m := attrLine.FindStringSubmatch(line); m != nil {
+		t := r.test(m[1])
+		t.attrs = append(t.attrs, [2]string{m[2], m[3]})
+		return
+	}
+	if m := resultLine.FindStringSubmatch(line); m != nil {
+		r.test(m[2]).result = m[1]
+		r.current = ""
+		return
+	}
+	if t, ok := r.tests[r.current]; ok {
+		t.output = append(t.output, line)
+		return
+	}
+	r.other = append(r.other, line)
+}
+
+func (r *testRun) test(name string) *test {
+	t, ok := r.tests[name]
+	if !ok {
+		t = &test{}
+		r.tests[name] = t
+		r.order = append(r.order, name)
+	}
+	return t
+}
+
+func (t *test) attr(key string) string {
+	for _, a := range t.attrs {
+		if a[0] == key {
+			return a[1]
+		}
+	}
+	return ""
+}
+
+// counts are of tests that have no subtests: the others only sum them up. A test
+// that ended with no result has run and not passed. One is left out only if it says
+// for want of what, and mayLack it.
+type counts struct {
+	run, passed, leftOut int
+}
+
+func (c *console) counts(mayLack func(what string) bool) counts {
+	var sum counts
+	for _, r := range c.runs {
+		for name, t := range r.tests {
+			if r.hasSubtests(name) {
+				continue
+			}
+			if t.result == "SKIP" && mayLack(t.attr("lacks")) {
+				sum.leftOut++
+				continue
+			}
+			sum.run++
+			if t.result == "PASS" {
+				sum.passed++
+			}
+		}
+	}
+	return sum
+}
+
+func (r *testRun) hasSubtests(name string) bool {
+	for other := range r.tests {
+		if strings.HasPrefix(other, name+"/") {
+			return true
+		}
+	}
+	return false
+}
+
+// attr is the first of the values that the tests gave to a key; empty: none did.
+func (c *console) attr(key string) string {
+	values := c.attrs(key)
+	if len(values) == 0 {
+		return ""
+	}
+	return values[0]
+}
+
+// attrs are of the first run, in which nothing is switched off.
+func (c *console) attrs(key string) []string {
+	var values []string
+	if len(c.runs) == 0 {
+		return nil
+	}
+	r := c.runs[0]
+	for _, name := range r.order {
+		for _, a := range r.tests[name].attrs {
+			if a[0] == key {
+				values = append(values, a[1])
+			}
+		}
+	}
+	return values
+}

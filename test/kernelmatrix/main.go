@@ -1,0 +1,146 @@
+// Command kernels runs the tests of ./test/kernel in guests: on every kernel and
+// architecture of the table in package expect, emulated by QEMU, with kernels from
+// Debian's packages. It installs and fetches what is missing, and leaves everything
+// in one cache directory. It must not know what the tests test.
+package main
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
+)
+
+func main() {
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "kernels:", err)
+		os.Exit(1)
+	}
+}
+
+type settings struct {
+	columns []column
+	arches  []string
+	dir     string
+	lanes   int
+	doc     string
+	guests  guests
+}
+
+func run() error {
+	s, err := parseFlags()
+	if err != nil {
+		return err
+	}
+	for _, dir := range []string{"console", "apt"} {
+		if err := os.MkdirAll(filepath.Join(s.dir, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := installQEMU(s.dir, s.arches); err != nil {
+		return err
+	}
+	initramfs := map[string]string{}
+	for _, arch := range s.arches {
+		if initramfs[arch], err = buildInitramfs(s.dir, arch); err != nil {
+			return err
+		}
+	}
+	began := time.Now()
+	outcomes := s.runAll(initramfs)
+	report(os.Stdout, outcomes, time.Since(began), s.guests.logPath)
+	if slices.ContainsFunc(outcomes, func(o *outcome) bool { return !o.ok() }) {
+		return errors.New("FAILED")
+	}
+	if s.doc != "" {
+		return writeDoc(s.doc, s.guests.pattern, outcomes, time.Now())
+	}
+	return nil
+}
+
+func parseFlags() (*settings, error) {
+	kernels := flag.String("kernels", "", "only these lines, such as 6.12,7.1")
+	arches := flag.String("arch", "", "only these architectures: amd64, arm64")
+	s := &settings{}
+	flag.StringVar(&s.dir, "cache", ".cache", "where to keep kernels and consoles")
+	flag.IntVar(&s.lanes, "lanes", 3, "how many guests run side by side")
+	flag.IntVar(&s.guests.cpus, "cpus", 2, "processors of a guest")
+	flag.DurationVar(&s.guests.limit, "limit", 20*time.Minute, "how long a guest may take")
+	flag.StringVar(&s.guests.pattern, "run", "", "only the tests that this pattern matches")
+	flag.StringVar(&s.doc, "doc", "", "write the document on kernels to this file, if all is well")
+	flag.BoolVar(&s.guests.verbose, "v", false, "show the consoles as they come")
+	flag.Parse()
+	s.guests.dir = s.dir
+	lines, err := choose("kernel", *kernels, expect.Lines)
+	if err != nil {
+		return nil, err
+	}
+	if s.arches, err = choose("architecture", *arches, expect.Arches); err != nil {
+		return nil, err
+	}
+	s.columns = columns(lines, s.arches)
+	return s, nil
+}
+
+func columns(lines, arches []string) []column {
+	var all []column
+	for _, arch := range arches {
+		for _, line := range lines {
+			all = append(all, column{line, arch})
+		}
+	}
+	return all
+}
+
+// choose takes some of all, in the order of all; none means all.
+func choose(what, some string, all []string) ([]string, error) {
+	wanted := strings.FieldsFunc(some, func(r rune) bool { return r == ',' || r == ' ' })
+	if len(wanted) == 0 {
+		return all, nil
+	}
+	for _, w := range wanted {
+		if !slices.Contains(all, w) {
+			return nil, fmt.Errorf("no %s %q: there are %s", what, w, strings.Join(all, ", "))
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(a string) bool { return !slices.Contains(wanted, a) }), nil
+}
+
+// runAll keeps some guests running side by side. It begins with the last columns: those
+// of arm64 take longest, and what is short fills the end up.
+func (s *settings) runAll(initramfs map[string]string) []*outcome {
+	kernels := newCache(s.dir)
+	outcomes := make([]*outcome, len(s.columns))
+	next := make(chan *outcome)
+	var lanes sync.WaitGroup
+	for range s.lanes {
+		lanes.Go(func() {
+			for o := range next {
+				s.runOne(kernels, o, initramfs[o.column.arch])
+			}
+		})
+	}
+	for i, c := range slices.Backward(s.columns) {
+		outcomes[i] = &outcome{column: c}
+		next <- outcomes[i]
+	}
+	close(next)
+	lanes.Wait()
+	return outcomes
+}
+
+func (s *settings) runOne(kernels *cache, o *outcome, initramfs string) {
+	if o.kernel, o.err = kernels.kernel(o.column); o.err != nil {
+		return
+	}
+	s.guests.run(o, initramfs)
+	n := o.counts()
+	s.guests.tell(o.column, fmt.Sprintf("%d of %d passed in %d s", n.passed, n.run, int(o.took.Seconds())))
+}

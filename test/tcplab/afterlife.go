@@ -1,0 +1,110 @@
+package tcplab
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// ServerTimeWait makes a connection from a fixed port and closes it, the server
+// first, so that a TIME_WAIT is left at the server. It is the listener's child.
+func (s *Socket) ServerTimeWait(from netip.AddrPort) *Party {
+	s.n.t.Helper()
+	client, child := s.connectFrom(from)
+	p := party(child)
+	child.Close()
+	client.ReadEOF()
+	client.Close()
+	s.n.awaitLeft(p, TimeWait)
+	p.Path, p.Left = accepted.Then(FinWait1, FinWait2, Close), TimeWait
+	return p
+}
+
+// ClientTimeWait is the same with the client closing first, whose TIME_WAIT it is.
+func (s *Socket) ClientTimeWait(from netip.AddrPort) *Party {
+	s.n.t.Helper()
+	client, child := s.connectFrom(from)
+	p := party(client)
+	client.Shutdown(unix.SHUT_WR)
+	child.ReadEOF()
+	child.Close()
+	client.ReadEOF()
+	client.Close()
+	s.n.awaitLeft(p, TimeWait)
+	p.Path, p.Left = closesFirst, TimeWait
+	return p
+}
+
+// Supersede opens the connection anew that has left a TIME_WAIT at the server, which
+// its SYN ends. It ends in a reset itself and leaves nothing.
+func (s *Socket) Supersede(from netip.AddrPort) {
+	s.n.t.Helper()
+	client, child := s.connectFrom(from)
+	client.SetLinger(0)
+	client.Close()
+	child.AwaitError(unix.ECONNRESET)
+	child.Close()
+}
+
+func (s *Socket) connectFrom(from netip.AddrPort) (client, child *Socket) {
+	s.n.t.Helper()
+	client = s.n.Socket(from.Addr())
+	client.ReuseAddr()
+	client.Bind(from)
+	client.Connect(s.Addr())
+	return client, s.Accept()
+}
+
+// Reconnect connects from the address that has left a TIME_WAIT at a client, to the
+// same peer: it takes its place. The kernel allows that where both sides have
+// timestamps and, before 6.8 or so, a second has passed. The connection ends in a reset.
+func (s *Socket) Reconnect(from netip.AddrPort) {
+	s.n.t.Helper()
+	client := s.n.Socket(from.Addr())
+	client.ReuseAddr()
+	client.Bind(from)
+	to := s.Addr()
+	s.n.await("connect over a TIME_WAIT", func() bool { return client.TryConnect(to) == nil })
+	child := s.Accept()
+	client.SetLinger(0)
+	client.Close()
+	child.AwaitError(unix.ECONNRESET)
+	child.Close()
+}
+
+// StraySegment sends the IPv4 timewait socket an old segment, as if from its peer. It
+// answers, and the peer, which has gone, resets it: where net.ipv4.tcp_rfc1337 is 0,
+// that ends it.
+func (n *Netns) StraySegment(to *Party) {
+	n.t.Helper()
+	const headerWords, ack = 5, 0x10
+	segment := make([]byte, 4*headerWords)
+	binary.BigEndian.PutUint16(segment[0:], to.Remote.Port())
+	binary.BigEndian.PutUint16(segment[2:], to.Local.Port())
+	binary.BigEndian.PutUint32(segment[4:], 1) // its number, which is not the one awaited
+	segment[12], segment[13] = headerWords<<4, ack
+	binary.BigEndian.PutUint16(segment[16:], checksum(segment, to))
+	var fd int
+	var err error
+	n.Do(func() { fd, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP) })
+	n.must("socket SOCK_RAW", err)
+	defer unix.Close(fd)
+	n.must("bind", unix.Bind(fd, &unix.SockaddrInet4{Addr: to.Remote.Addr().As4()}))
+	n.must("sendto", unix.Sendto(fd, segment, 0, &unix.SockaddrInet4{Addr: to.Local.Addr().As4()}))
+}
+
+// checksum is TCP's, over the segment and the pseudo header.
+func checksum(segment []byte, to *Party) uint16 {
+	from4, to4 := to.Remote.Addr().As4(), to.Local.Addr().As4()
+	sum := uint32(unix.IPPROTO_TCP) + uint32(len(segment))
+	for _, part := range [][]byte{from4[:], to4[:], segment} {
+		for i := 0; i < len(part); i += 2 {
+			sum += uint32(binary.BigEndian.Uint16(part[i:]))
+		}
+	}
+	for sum>>16 != 0 {
+		sum = sum&0xffff + sum>>16
+	}
+	return ^uint16(sum)
+}

@@ -1,0 +1,189 @@
+package tcplab
+
+import (
+	"net/netip"
+	"os"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
+// Family is which addresses a scenario uses.
+type Family int
+
+// The families of addresses.
+const (
+	V4     Family = iota // 127.0.0.1 on both sides
+	V6                   // ::1 on both sides
+	Mapped               // an AF_INET6 client to ::ffff:127.0.0.1, a dual-stack listener on [::]
+)
+
+// Families is all of them.
+var Families = []Family{V4, V6, Mapped}
+
+func (f Family) String() string { return [...]string{"v4", "v6", "mapped"}[f] }
+
+// Loopback is where clients of the family connect to.
+func (f Family) Loopback() netip.Addr {
+	return [...]netip.Addr{
+		V4:     netip.MustParseAddr("127.0.0.1"),
+		V6:     netip.IPv6Loopback(),
+		Mapped: netip.MustParseAddr("::ffff:127.0.0.1"),
+	}[f]
+}
+
+// nowhere is an address that an empty namespace has no route to.
+func (f Family) nowhere() netip.Addr {
+	return [...]netip.Addr{
+		V4:     netip.MustParseAddr("192.0.2.1"),
+		V6:     netip.MustParseAddr("2001:db8::1"),
+		Mapped: netip.MustParseAddr("::ffff:192.0.2.1"),
+	}[f]
+}
+
+// Anywhere is where listeners of the family listen on all addresses.
+func (f Family) Anywhere(port uint16) netip.AddrPort {
+	if f == V4 {
+		return netip.AddrPortFrom(netip.IPv4Unspecified(), port)
+	}
+	return netip.AddrPortFrom(netip.IPv6Unspecified(), port)
+}
+
+// At is a port of the family's loopback address.
+func (f Family) At(port uint16) netip.AddrPort { return netip.AddrPortFrom(f.Loopback(), port) }
+
+// Party is one socket of a scenario, and what the kernel did with it.
+type Party struct {
+	Cookie uint64 // 0 for a child that nobody accepted
+	// Local and Remote are the addresses it last had; the zero AddrPort, or
+	// port 0, where it never had one or the kernel has forgotten it.
+	Local, Remote netip.AddrPort
+	Path          Path
+	// Left is the timewait socket that came after the last CLOSE: TimeWait,
+	// FinWait2 (its substate, the peer's FIN being out), or 0 for none.
+	Left State
+	// Err is the error that the kernel ended the socket with, 0 for none.
+	Err unix.Errno
+}
+
+// Outcome is the sockets of a scenario, all of them at the end of their path.
+type Outcome struct {
+	Client   *Party
+	Listener *Party // nil where there is none
+	Child    *Party // nil where there is none
+	Others   []*Party
+}
+
+// Parties is every socket of the outcome.
+func (o Outcome) Parties() []*Party {
+	var all []*Party
+	for _, p := range append([]*Party{o.Client, o.Listener, o.Child}, o.Others...) {
+		if p != nil {
+			all = append(all, p)
+		}
+	}
+	return all
+}
+
+// Transitions is the number of events that the outcome's sockets caused.
+func (o Outcome) Transitions() int {
+	count := 0
+	for _, p := range o.Parties() {
+		count += max(len(p.Path)-1, 0)
+	}
+	return count
+}
+
+// conversation is a scenario at work.
+type conversation struct {
+	n                       *Netns
+	listener, client, child *Socket
+	out                     Outcome
+}
+
+// listen begins a conversation with a listener and no client yet.
+func listen(n *Netns, f Family, options ...func(*Socket)) *conversation {
+	n.t.Helper()
+	at := f.At(FreshPort())
+	if f == Mapped {
+		at = f.Anywhere(at.Port())
+	}
+	c := &conversation{n: n, listener: n.Listen(at, options...)}
+	c.out.Listener = party(c.listener)
+	c.out.Listener.Path = listened
+	c.client = n.Socket(f.Loopback())
+	c.out.Client = &Party{Cookie: c.client.Cookie()}
+	return c
+}
+
+// target is where the conversation's clients connect to.
+func (c *conversation) target(f Family) netip.AddrPort { return f.At(c.out.Listener.Local.Port()) }
+
+// establish begins a conversation with both sides in ESTABLISHED.
+func establish(n *Netns, f Family) *conversation {
+	n.t.Helper()
+	c := listen(n, f)
+	c.client.Connect(c.target(f))
+	c.accept()
+	return c
+}
+
+// accept takes the client's connection and notes who talks to whom.
+func (c *conversation) accept() {
+	c.n.t.Helper()
+	c.child = c.listener.Accept()
+	c.child.Await(Established)
+	c.client.Await(Established)
+	c.out.Client, c.out.Child = party(c.client), party(c.child)
+}
+
+// finish ends a conversation whose client and child, if it has one, are on
+// their way to CLOSE: it closes what is still open and waits for the last
+// event.
+func (c *conversation) finish(client, child Path) Outcome {
+	c.n.t.Helper()
+	c.out.Client.Path = client
+	if c.out.Child != nil {
+		c.out.Child.Path = child
+	}
+	return c.n.finish(c.out, c.client, c.child, c.listener)
+}
+
+func (n *Netns) finish(out Outcome, sockets ...*Socket) Outcome {
+	n.t.Helper()
+	for _, s := range sockets {
+		if s != nil && s.FD >= 0 {
+			s.Close()
+		}
+	}
+	n.settled(out.Parties())
+	return out
+}
+
+// party notes a socket's identity; a listener has no peer.
+func party(s *Socket) *Party {
+	s.n.t.Helper()
+	p := &Party{Cookie: s.Cookie(), Local: s.Addr()}
+	if State(s.Info().State) != Listen {
+		p.Remote = s.Peer()
+	}
+	return p
+}
+
+// The ports that FreshPort gives.
+const (
+	FirstFreshPort = 10000
+	LastFreshPort  = FirstFreshPort + freshPorts - 1
+
+	freshPorts = 20000
+)
+
+var portsTaken atomic.Uint32
+
+// FreshPort is a port below the ephemeral ones that no other scenario of this
+// process uses, in any namespace: one that sees all namespaces at once can
+// tell scenarios apart by it.
+func FreshPort() uint16 {
+	spread := uint32(os.Getpid()) * 997 // two test processes at once
+	return uint16(FirstFreshPort + (spread+portsTaken.Add(1))%freshPorts)
+}

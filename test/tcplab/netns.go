@@ -1,0 +1,240 @@
+// Package tcplab makes real TCP connections in network namespaces of its own and
+// brings them into every state of the TCP state machine, one raw system call
+// at a time, so that each step is deterministic on every kernel.
+//
+// It runs inside a guest with nothing but a static binary, /proc and root: no
+// other program, no kernel module, no traffic control. It must not touch the
+// host's own namespace, and it knows nothing of the tracer it serves.
+//
+// A failing step fails the test with the system call's name. A Netns belongs
+// to the test that made it, so a subtest makes its own.
+package tcplab
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// RequireRoot skips a test that cannot work without root. Under CI=true it
+// fails instead: there, a skipped test is a test that nobody runs.
+func RequireRoot(t testing.TB) {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		Missing(t, "needs root, to make network namespaces: run it with sudo")
+	}
+}
+
+// Missing skips a test for want of something that can be installed; under CI=true it fails.
+func Missing(t testing.TB, what string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(what)
+	}
+	t.Skip(what)
+}
+
+// Netns is a network namespace with loopback up, and the one thread that
+// lives in it.
+type Netns struct {
+	t     testing.TB
+	inode uint32
+	calls chan func()
+	gone  chan struct{} // closed when the thread has ended
+}
+
+// NewNetns makes an empty namespace, which goes away with the test. It differs
+// from the kernel's defaults in one thing: net.ipv4.tcp_rfc1337 is 1, so that
+// a stray reset does not end a TIME_WAIT.
+func NewNetns(t testing.TB) *Netns {
+	t.Helper()
+	return newNetns(t, func() error { return unix.Unshare(unix.CLONE_NEWNET) })
+}
+
+// tableSize is how many buckets the hash table of a new namespace's child has.
+const tableSize = "/proc/sys/net/ipv4/tcp_child_ehash_entries"
+
+// MayHaveOwnTable is nil where namespaces can have a hash table of their own, since
+// Linux 6.1.
+func MayHaveOwnTable() error {
+	_, err := os.Stat(tableSize)
+	return err
+}
+
+// NewCrowdedNetns is one whose established connections all share one bucket of its own
+// hash table.
+func NewCrowdedNetns(t testing.TB) *Netns {
+	t.Helper()
+	return newNetns(t, func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		if err := os.WriteFile(tableSize, []byte("1"), 0); err != nil {
+			return err
+		}
+		return unix.Unshare(unix.CLONE_NEWNET) // its child
+	})
+}
+
+func newNetns(t testing.TB, unshare func() error) *Netns {
+	t.Helper()
+	RequireRoot(t)
+	n := &Netns{t: t, calls: make(chan func()), gone: make(chan struct{})}
+	ready := make(chan error)
+	onOwnThread(func() { n.live(unshare, ready) })
+	if err := <-ready; err != nil {
+		t.Fatalf("new network namespace: %v", err)
+	}
+	t.Cleanup(func() {
+		close(n.calls)
+		<-n.gone
+	})
+	return n
+}
+
+// onOwnThread starts f on a thread that no other goroutine uses before or
+// after: the runtime ends it with f. It is never the process's first thread,
+// which cannot end, and whose namespace /proc/self shows as the process's.
+func onOwnThread(f func()) {
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			f()
+			return
+		}
+		taken := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(taken)
+			f()
+		}()
+		<-taken // until then, the first thread is held here
+		runtime.UnlockOSThread()
+	}()
+}
+
+// live is the namespace's thread: the namespace ends with it.
+func (n *Netns) live(unshare func() error, ready chan<- error) {
+	defer close(n.gone)
+	err := n.enter(unshare)
+	ready <- err
+	if err != nil {
+		return
+	}
+	for call := range n.calls {
+		call()
+	}
+}
+
+func (n *Netns) enter(unshare func() error) error {
+	if err := unshare(); err != nil {
+		return fmt.Errorf("unshare: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat("/proc/thread-self/ns/net", &st); err != nil {
+		return fmt.Errorf("stat /proc/thread-self/ns/net: %w", err)
+	}
+	n.inode = uint32(st.Ino)
+	// A delayed ACK that a FIN overtakes makes the timewait socket answer, to
+	// a peer that has gone: the reset that comes back would kill it.
+	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_rfc1337", []byte("1"), 0); err != nil {
+		return fmt.Errorf("sysctl: %w", err)
+	}
+	return loopbackUp()
+}
+
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("socket: %w", err)
+	}
+	defer unix.Close(fd)
+	lo, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	lo.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); err != nil {
+		return fmt.Errorf("ioctl SIOCSIFFLAGS lo up: %w", err)
+	}
+	return nil
+}
+
+// Inode is the namespace's number, as in /proc/PID/ns/net.
+func (n *Netns) Inode() uint32 { return n.inode }
+
+// Do runs f on the namespace's thread and waits for it. Every Do of one Netns
+// has the same thread id.
+func (n *Netns) Do(f func()) {
+	n.t.Helper()
+	done, returned := make(chan struct{}), false
+	call := func() {
+		defer close(done)
+		f()
+		returned = true
+	}
+	select {
+	case n.calls <- call:
+		<-done
+	case <-n.gone:
+	}
+	if !returned { // f has ended the thread with FailNow
+		n.t.FailNow()
+	}
+}
+
+// Threads runs f(0) to f(count-1) at once, each on a new thread of the
+// namespace, and fails the test with the first error.
+func (n *Netns) Threads(count int, f func(i int) error) {
+	n.t.Helper()
+	var home int
+	var err error
+	n.Do(func() { home, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0) })
+	n.must("open /proc/thread-self/ns/net", err)
+	defer unix.Close(home)
+
+	results := make(chan error)
+	for i := range count {
+		onOwnThread(func() {
+			err := unix.Setns(home, unix.CLONE_NEWNET)
+			if err == nil {
+				err = f(i)
+			}
+			results <- err
+		})
+	}
+	for range count {
+		if e := <-results; err == nil {
+			err = e
+		}
+	}
+	n.must("thread", err)
+}
+
+// Sysctl sets a value of this namespace, such as net.ipv4.tcp_fin_timeout,
+// and returns the one before.
+func (n *Netns) Sysctl(name, value string) (before string) {
+	n.t.Helper()
+	path := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")
+	var err error
+	n.Do(func() {
+		var old []byte
+		if old, err = os.ReadFile(path); err == nil {
+			err = os.WriteFile(path, []byte(value), 0)
+		}
+		before = strings.TrimSpace(string(old))
+	})
+	n.must("sysctl "+name, err)
+	return before
+}
+
+func (n *Netns) must(call string, err error) {
+	n.t.Helper()
+	if err != nil {
+		n.t.Fatalf("%s: %v", call, err)
+	}
+}

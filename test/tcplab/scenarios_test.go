@@ -1,0 +1,97 @@
+package tcplab
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+)
+
+// The scenarios check themselves, by TCP_INFO and by each errno on the way.
+// What is checked here is what they promise about the kernel's events.
+func TestEveryScenarioTakesItsDocumentedPath(t *testing.T) {
+	w := newWatch(t)
+	for _, s := range Scenarios {
+		for _, f := range Families {
+			t.Run(fmt.Sprintf("%s %v", s.Name, f), func(t *testing.T) {
+				t.Parallel()
+				n := NewNetns(t)
+				out := s.Run(n, f)
+				checkPaths(t, w.events(t, touches(out)), out)
+				checkLeft(t, n, out)
+			})
+		}
+	}
+}
+
+func checkPaths(t *testing.T, events []event, out Outcome) {
+	t.Helper()
+	var walks []*walk
+	for _, p := range out.Parties() {
+		walks = append(walks, &walk{party: p})
+	}
+	if !replay(events, walks) {
+		for _, w := range walks {
+			t.Errorf("%v to %v: want %v", w.party.Local, w.party.Remote, w.party.Path)
+		}
+		t.Errorf("got, in all: %v", events)
+	}
+}
+
+// walk is a party on its path.
+type walk struct {
+	party *Party
+	at    int // index of the state it is in
+}
+
+// replay tells whether the events are the steps of the walks, each in order.
+// An event may fit more than one of them: all assignments are tried.
+func replay(events []event, walks []*walk) bool {
+	if len(events) == 0 {
+		return !slices.ContainsFunc(walks, func(w *walk) bool { return w.at != len(w.party.Path)-1 })
+	}
+	for _, w := range walks {
+		if !w.isNext(events[0]) {
+			continue
+		}
+		w.at++
+		if replay(events[1:], walks) {
+			return true
+		}
+		w.at--
+	}
+	return false
+}
+
+func (w *walk) isNext(e event) bool {
+	path := w.party.Path
+	return w.at+1 < len(path) && e.from == path[w.at] && e.to == path[w.at+1] && fits(e, w.party)
+}
+
+// fits allows for the ports that the kernel does not have at some events, and
+// for those that the party does not know.
+func fits(e event, p *Party) bool {
+	return (e.sport == 0 || p.Local.Port() == 0 || e.sport == p.Local.Port()) &&
+		(e.dport == 0 || e.dport == p.Remote.Port())
+}
+
+// touches is true for the ports of the outcome that no other test has.
+func touches(out Outcome) func(sport, dport uint16) bool {
+	own := map[uint16]bool{}
+	for _, p := range out.Parties() {
+		for _, port := range []uint16{p.Local.Port(), p.Remote.Port()} {
+			if port >= FirstFreshPort && port < FirstFreshPort+freshPorts {
+				own[port] = true
+			}
+		}
+	}
+	return func(sport, dport uint16) bool { return own[sport] || own[dport] }
+}
+
+func checkLeft(t *testing.T, n *Netns, out Outcome) {
+	t.Helper()
+	for _, p := range out.Parties() {
+		if got := n.Left(p); got != p.Left {
+			t.Errorf("%v to %v left a timewait socket in %v, want %v", p.Local, p.Remote, got, p.Left)
+		}
+	}
+}

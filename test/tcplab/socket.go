@@ -1,0 +1,219 @@
+package tcplab
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// patience bounds every wait: a step that takes longer fails the test. It is
+// long because an emulated kernel is slow, and nothing is ever waited out.
+const patience = 30 * time.Second
+
+// Socket is one TCP socket of a Netns, blocking, closed with the test at the
+// latest. Its calls run on the caller's thread, unless they are made in Do.
+type Socket struct {
+	FD int // -1 once closed
+	n  *Netns
+}
+
+// Socket makes a TCP socket of the address's family. A v4-mapped address
+// makes an AF_INET6 one.
+func (n *Netns) Socket(family netip.Addr) *Socket {
+	n.t.Helper()
+	domain := unix.AF_INET6
+	if family.Is4() {
+		domain = unix.AF_INET
+	}
+	var fd int
+	var err error
+	n.Do(func() { fd, err = unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP) })
+	n.must("socket", err)
+	s := n.adopt(fd)
+	limit := unix.NsecToTimeval(int64(patience))
+	n.must("setsockopt SO_RCVTIMEO", unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit))
+	n.must("setsockopt SO_SNDTIMEO", unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit))
+	return s
+}
+
+func (n *Netns) adopt(fd int) *Socket {
+	s := &Socket{FD: fd, n: n}
+	n.t.Cleanup(func() {
+		if s.FD >= 0 {
+			unix.Close(s.FD)
+		}
+	})
+	return s
+}
+
+// Listen makes a listener. On [::] it is dual-stack. The options run between
+// socket and bind.
+func (n *Netns) Listen(at netip.AddrPort, options ...func(*Socket)) *Socket {
+	n.t.Helper()
+	s := n.Socket(at.Addr())
+	for _, option := range options {
+		option(s)
+	}
+	s.Bind(at)
+	n.must("listen", unix.Listen(s.FD, 128))
+	return s
+}
+
+// Dial makes a socket and connects it.
+func (n *Netns) Dial(to netip.AddrPort) *Socket {
+	n.t.Helper()
+	s := n.Socket(to.Addr())
+	s.Connect(to)
+	return s
+}
+
+// Bind gives the socket its own address and port.
+func (s *Socket) Bind(at netip.AddrPort) {
+	s.n.t.Helper()
+	s.n.must("bind "+at.String(), unix.Bind(s.FD, sockaddr(at)))
+}
+
+// Connect connects and waits for the handshake's end.
+func (s *Socket) Connect(to netip.AddrPort) {
+	s.n.t.Helper()
+	s.n.must("connect "+to.String(), s.TryConnect(to))
+}
+
+// TryConnect is Connect where the error is what the test is about.
+func (s *Socket) TryConnect(to netip.AddrPort) error {
+	_, err := uninterrupted(func() (int, error) { return 0, unix.Connect(s.FD, sockaddr(to)) })
+	return err
+}
+
+// StartConnect sends the SYN and does not wait for an answer.
+func (s *Socket) StartConnect(to netip.AddrPort) {
+	s.n.t.Helper()
+	s.n.must("fcntl O_NONBLOCK", unix.SetNonblock(s.FD, true))
+	if err := s.TryConnect(to); !errors.Is(err, unix.EINPROGRESS) {
+		s.n.t.Fatalf("connect %v without waiting: got %v, want %v", to, err, unix.EINPROGRESS)
+	}
+	s.n.must("fcntl O_NONBLOCK", unix.SetNonblock(s.FD, false))
+}
+
+// Accept takes one connection from a listener, waiting for it if need be.
+func (s *Socket) Accept() *Socket {
+	s.n.t.Helper()
+	fd, err := uninterrupted(func() (int, error) {
+		fd, _, err := unix.Accept4(s.FD, unix.SOCK_CLOEXEC)
+		return fd, err
+	})
+	s.n.must("accept4", err)
+	return s.n.adopt(fd)
+}
+
+// Close closes the descriptor; what the kernel then does takes its time.
+func (s *Socket) Close() {
+	s.n.t.Helper()
+	fd := s.FD
+	s.FD = -1
+	s.n.must("close", unix.Close(fd))
+}
+
+// Shutdown takes unix.SHUT_RD, SHUT_WR or SHUT_RDWR.
+func (s *Socket) Shutdown(how int) {
+	s.n.t.Helper()
+	s.n.must("shutdown", unix.Shutdown(s.FD, how))
+}
+
+// Disconnect is connect to AF_UNSPEC: the socket drops its connection and can
+// be used again.
+func (s *Socket) Disconnect() {
+	s.n.t.Helper()
+	s.n.must("connect AF_UNSPEC", disconnect(s.FD))
+}
+
+func (s *Socket) Write(text string) {
+	s.n.t.Helper()
+	count, err := uninterrupted(func() (int, error) {
+		return unix.SendmsgN(s.FD, []byte(text), nil, nil, unix.MSG_NOSIGNAL)
+	})
+	s.n.must("sendmsg", err)
+	if count != len(text) {
+		s.n.t.Fatalf("sendmsg: %d of %d bytes", count, len(text))
+	}
+}
+
+// WriteFastOpen connects and sends in one call, with the text in the SYN. It
+// waits for the handshake unless the flags have unix.MSG_DONTWAIT.
+func (s *Socket) WriteFastOpen(text string, to netip.AddrPort, flags int) {
+	s.n.t.Helper()
+	flags |= unix.MSG_FASTOPEN | unix.MSG_NOSIGNAL
+	s.n.must("sendto MSG_FASTOPEN", unix.Sendto(s.FD, []byte(text), flags, sockaddr(to)))
+}
+
+// Read waits for data and returns it, "" at the end of the stream.
+func (s *Socket) Read() string {
+	s.n.t.Helper()
+	text, err := s.TryRead()
+	s.n.must("read", err)
+	return text
+}
+
+// ReadEOF waits for the peer's FIN.
+func (s *Socket) ReadEOF() {
+	s.n.t.Helper()
+	if text := s.Read(); text != "" {
+		s.n.t.Fatalf("read: got %q, want the end of the stream", text)
+	}
+}
+
+// TryRead is Read where the error is what the test is about.
+func (s *Socket) TryRead() (string, error) {
+	buf := make([]byte, 512)
+	count, err := uninterrupted(func() (int, error) { return unix.Read(s.FD, buf) })
+	return string(buf[:max(count, 0)]), err
+}
+
+// Addr is the socket's own address.
+func (s *Socket) Addr() netip.AddrPort {
+	s.n.t.Helper()
+	sa, err := unix.Getsockname(s.FD)
+	s.n.must("getsockname", err)
+	return addrPort(sa)
+}
+
+// Peer is the address of the other side.
+func (s *Socket) Peer() netip.AddrPort {
+	s.n.t.Helper()
+	sa, err := unix.Getpeername(s.FD)
+	s.n.must("getpeername", err)
+	return addrPort(sa)
+}
+
+// uninterrupted repeats a call that one of the Go runtime's signals broke off.
+// Calls with a time limit are not restarted by the kernel.
+func uninterrupted(call func() (int, error)) (int, error) {
+	for {
+		count, err := call()
+		if !errors.Is(err, unix.EINTR) {
+			return count, err
+		}
+	}
+}
+
+func sockaddr(a netip.AddrPort) unix.Sockaddr {
+	if a.Addr().Is4() {
+		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
+	}
+	zone, _ := strconv.ParseUint(a.Addr().Zone(), 10, 32) // a device's index; none is 0
+	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16(), ZoneId: uint32(zone)}
+}
+
+func addrPort(sa unix.Sockaddr) netip.AddrPort {
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port))
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr), uint16(sa.Port))
+	}
+	panic(fmt.Sprintf("not an IP address: %T", sa))
+}

@@ -1,0 +1,147 @@
+package tcplab
+
+import (
+	"errors"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Cookie is the kernel's number for the socket, unique while the host is up.
+func (s *Socket) Cookie() uint64 {
+	s.n.t.Helper()
+	cookie, err := unix.GetsockoptUint64(s.FD, unix.SOL_SOCKET, unix.SO_COOKIE)
+	s.n.must("getsockopt SO_COOKIE", err)
+	return cookie
+}
+
+// SetsockoptInt is setsockopt(2) with a number.
+func (s *Socket) SetsockoptInt(level, option, value int) {
+	s.n.t.Helper()
+	if err := unix.SetsockoptInt(s.FD, level, option, value); err != nil {
+		s.n.t.Fatalf("setsockopt level %d option %d to %d: %v", level, option, value, err)
+	}
+}
+
+// ReuseAddr lets the socket bind where only a TIME_WAIT is.
+func (s *Socket) ReuseAddr() {
+	s.n.t.Helper()
+	s.SetsockoptInt(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+}
+
+// SetLinger sets SO_LINGER. With 0 seconds, close sends a reset.
+func (s *Socket) SetLinger(seconds int) {
+	s.n.t.Helper()
+	linger := unix.Linger{Onoff: 1, Linger: int32(seconds)}
+	s.n.must("setsockopt SO_LINGER", unix.SetsockoptLinger(s.FD, unix.SOL_SOCKET, unix.SO_LINGER, &linger))
+}
+
+// DropIncoming makes the socket deaf: TCP runs a socket's filter on every
+// segment before it looks at it, so this one loses them all, a listener's
+// SYNs included. A child inherits its listener's deafness.
+func (s *Socket) DropIncoming() {
+	s.n.t.Helper()
+	drop := [1]unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
+	program := unix.SockFprog{Len: uint16(len(drop)), Filter: &drop[0]}
+	s.n.must("setsockopt SO_ATTACH_FILTER",
+		unix.SetsockoptSockFprog(s.FD, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program))
+}
+
+// AllowIncoming ends DropIncoming. What was lost has to be sent again.
+func (s *Socket) AllowIncoming() {
+	s.n.t.Helper()
+	s.n.must("setsockopt SO_DETACH_FILTER", unix.SetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0))
+}
+
+// Info is the socket's TCP_INFO.
+func (s *Socket) Info() *unix.TCPInfo {
+	s.n.t.Helper()
+	info, err := unix.GetsockoptTCPInfo(s.FD, unix.IPPROTO_TCP, unix.TCP_INFO)
+	s.n.must("getsockopt TCP_INFO", err)
+	return info
+}
+
+// Await waits until the socket is in the state.
+func (s *Socket) Await(want State) {
+	s.n.t.Helper()
+	s.n.await("state "+want.String(), func() bool { return State(s.Info().State) == want })
+}
+
+// AwaitInfo waits until TCP_INFO is as wanted.
+func (s *Socket) AwaitInfo(what string, wanted func(*unix.TCPInfo) bool) {
+	s.n.t.Helper()
+	s.n.await(what, func() bool { return wanted(s.Info()) })
+}
+
+// AwaitReadable waits until a listener has a connection to accept, or a
+// connection something to read.
+func (s *Socket) AwaitReadable() {
+	s.n.t.Helper()
+	ready := []unix.PollFd{{Fd: int32(s.FD), Events: unix.POLLIN}}
+	count, err := uninterrupted(func() (int, error) { return unix.Poll(ready, int(patience.Milliseconds())) })
+	s.n.must("poll", err)
+	if count == 0 {
+		s.n.t.Fatalf("poll: nothing to read after %v", patience)
+	}
+}
+
+// Readable tells without waiting whether AwaitReadable would return at once.
+func (s *Socket) Readable() bool {
+	s.n.t.Helper()
+	ready := []unix.PollFd{{Fd: int32(s.FD), Events: unix.POLLIN}}
+	count, err := uninterrupted(func() (int, error) { return unix.Poll(ready, 0) })
+	s.n.must("poll", err)
+	return count > 0
+}
+
+// AwaitError waits for the socket to end with the error, in CLOSE.
+func (s *Socket) AwaitError(want unix.Errno) {
+	s.n.t.Helper()
+	s.Await(Close)
+	got, err := unix.GetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_ERROR)
+	s.n.must("getsockopt SO_ERROR", err)
+	if unix.Errno(got) != want {
+		s.n.t.Fatalf("socket ended with %v, want %v", unix.Errno(got), want)
+	}
+}
+
+// await polls a condition that the kernel brings about by itself: a segment
+// in flight, a delayed ACK, a retransmission. There is nothing to block on.
+func (n *Netns) await(what string, done func() bool) {
+	n.t.Helper()
+	n.awaitWithin(patience, what, done)
+}
+
+func (n *Netns) awaitWithin(limit time.Duration, what string, done func() bool) {
+	n.t.Helper()
+	deadline := time.Now().Add(limit)
+	// Looking costs: who waits for a timer of the kernel's looks ever more seldom.
+	pause, longest := 200*time.Microsecond, 5*time.Millisecond
+	if limit > patience {
+		longest = 100 * time.Millisecond
+	}
+	for ; !done(); pause = min(pause*5/4, longest) {
+		if time.Now().After(deadline) {
+			n.t.Fatalf("no %s after %v", what, limit)
+		}
+		time.Sleep(pause)
+	}
+}
+
+// mustFail checks the error that a scenario is about.
+func (n *Netns) mustFail(call string, got error, want unix.Errno) {
+	n.t.Helper()
+	if !errors.Is(got, want) {
+		n.t.Fatalf("%s: got %v, want %v", call, got, want)
+	}
+}
+
+func disconnect(fd int) error {
+	unspec := unix.RawSockaddr{Family: unix.AF_UNSPEC}
+	_, _, errno := unix.Syscall(unix.SYS_CONNECT, uintptr(fd), uintptr(unsafe.Pointer(&unspec)), unsafe.Sizeof(unspec))
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}

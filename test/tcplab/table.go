@@ -1,0 +1,179 @@
+package tcplab
+
+import (
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Entry is one line of the namespace's /proc/net/tcp or tcp6.
+type Entry struct {
+	Local, Remote netip.AddrPort
+	// State of a timewait socket is its substate: TIME_WAIT, or FIN_WAIT2
+	// while the peer's FIN is still out.
+	State State
+	// Timewait is set for the small socket that succeeds a closed one.
+	Timewait bool
+}
+
+// Table is every TCP socket of the namespace that the kernel can look up,
+// orphans and timewait sockets included. Unlike a socket diagnosis it needs no
+// kernel module.
+func (n *Netns) Table() []Entry {
+	n.t.Helper()
+	var entries []Entry
+	for _, file := range []string{"tcp", "tcp6"} {
+		lines := strings.Split(strings.TrimSpace(n.netFile(file)), "\n")
+		for _, line := range lines[1:] {
+			e, err := parseEntry(line)
+			n.must("parse /proc/net/"+file, err)
+			entries = append(entries, e)
+		}
+	}
+	return entries
+}
+
+// InUse counts the namespace's TCP sockets but the timewait ones, at no cost
+// that grows with their number.
+func (n *Netns) InUse() int {
+	n.t.Helper()
+	return n.counter("sockstat", "TCP: inuse ") + n.counter("sockstat6", "TCP6: inuse ")
+}
+
+// Settle waits until at most live TCP sockets but the timewait ones are left,
+// and until the events of those that went have been emitted.
+func (n *Netns) Settle(live int) {
+	n.t.Helper()
+	n.await(fmt.Sprintf("fall of the sockets in use to %d", live), func() bool { return n.InUse() <= live })
+	flushSoftirqs()
+}
+
+// flushSoftirqs returns when every network softirq that runs now has ended.
+// A closing socket leaves the tables an instant before its event fires, but
+// both happen within one RCU read side, and this command waits for those.
+func flushSoftirqs() {
+	const membarrierGlobal = 1
+	_, _, _ = unix.RawSyscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
+}
+
+// settled waits until no live socket of the parties is left: the events of
+// all of them have been emitted.
+func (n *Netns) settled(parties []*Party) {
+	n.t.Helper()
+	n.await("end of every socket", func() bool {
+		for _, e := range n.Table() {
+			if !e.Timewait && slices.ContainsFunc(parties, e.mayBe) {
+				return false
+			}
+		}
+		return true
+	})
+	flushSoftirqs()
+}
+
+// mayBe tells whether the entry can be of the party. Connections share a local port if
+// they go to different places.
+func (e Entry) mayBe(p *Party) bool {
+	return e.Local == p.Local && (p.Remote.Port() == 0 || e.Remote == p.Remote)
+}
+
+// awaitLeft waits until the party is nothing but a timewait socket in the
+// substate.
+func (n *Netns) awaitLeft(p *Party, substate State) {
+	n.t.Helper()
+	n.await("timewait socket in "+substate.String(), func() bool { return n.Left(p) == substate })
+}
+
+// AwaitGone waits until the party's timewait socket has ended.
+func (n *Netns) AwaitGone(p *Party) {
+	n.t.Helper()
+	n.AwaitGoneLater(p, 0)
+}
+
+// AwaitGoneLater waits for so much longer than other things are waited for.
+func (n *Netns) AwaitGoneLater(p *Party, longer time.Duration) {
+	n.t.Helper()
+	n.awaitWithin(patience+longer, "end of the timewait socket", func() bool { return n.Left(p) == 0 })
+}
+
+// Left is the substate of the timewait socket that came after the party, 0 if
+// there is none now.
+func (n *Netns) Left(p *Party) State {
+	n.t.Helper()
+	for _, e := range n.Table() {
+		if e.Timewait && e.Local == p.Local && e.Remote == p.Remote {
+			return e.State
+		}
+	}
+	return 0
+}
+
+func (n *Netns) netFile(name string) string {
+	n.t.Helper()
+	var text []byte
+	var err error
+	n.Do(func() { text, err = os.ReadFile("/proc/thread-self/net/" + name) })
+	n.must("read /proc/net/"+name, err)
+	return string(text)
+}
+
+func (n *Netns) counter(file, prefix string) int {
+	n.t.Helper()
+	_, rest, ok := strings.Cut("\n"+n.netFile(file), "\n"+prefix)
+	if !ok {
+		n.t.Fatalf("/proc/net/%s has no %q", file, prefix)
+	}
+	field, _, _ := strings.Cut(strings.ReplaceAll(rest, "\n", " "), " ")
+	value, err := strconv.Atoi(field)
+	n.must("parse /proc/net/"+file, err)
+	return value
+}
+
+// parseEntry takes "sl local remote st tx:rx timer:when ...".
+func parseEntry(line string) (Entry, error) {
+	fields := strings.Fields(line)
+	if len(fields) < 6 {
+		return Entry{}, fmt.Errorf("short line %q", line)
+	}
+	local, err := parseProcAddr(fields[1])
+	if err != nil {
+		return Entry{}, err
+	}
+	remote, err := parseProcAddr(fields[2])
+	if err != nil {
+		return Entry{}, err
+	}
+	state, err := strconv.ParseUint(fields[3], 16, 8)
+	if err != nil {
+		return Entry{}, err
+	}
+	timer, _, _ := strings.Cut(fields[5], ":")
+	const timewaitTimer = "03"
+	return Entry{Local: local, Remote: remote, State: State(state), Timewait: timer == timewaitTimer}, nil
+}
+
+// parseProcAddr takes "0100007F:1F90": words of the host's byte order.
+func parseProcAddr(text string) (netip.AddrPort, error) {
+	host, portText, _ := strings.Cut(text, ":")
+	raw, err := hex.DecodeString(host)
+	if err != nil {
+		return netip.AddrPort{}, err
+	}
+	for word := raw; len(word) >= 4; word = word[4:] {
+		binary.NativeEndian.PutUint32(word, binary.BigEndian.Uint32(word))
+	}
+	addr, ok := netip.AddrFromSlice(raw)
+	port, err := strconv.ParseUint(portText, 16, 16)
+	if !ok || err != nil {
+		return netip.AddrPort{}, fmt.Errorf("not an address: %q", text)
+	}
+	return netip.AddrPortFrom(addr, uint16(port)), nil
+}
