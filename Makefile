@@ -68,7 +68,7 @@ generate: ## compile bpf/ into internal/bpfobj
 	go generate ./internal/bpfobj
 
 CHECKS := check-format check-vet check-build check-lint check-staticcheck check-c \
-	check-shell check-generated check-modules check-notes
+	check-headers check-shell check-generated check-modules check-notes
 
 .PHONY: check
 check: ## run every check, or one: make check-lint; none writes into the tree
@@ -103,6 +103,9 @@ check-staticcheck:
 
 check-c:
 	clang-format-19 --dry-run --Werror bpf/*.[ch]
+
+check-headers:
+	@test/check/headers.sh
 
 check-shell:
 	shellcheck .ci/run $$(find test -name '*.sh')

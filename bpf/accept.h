@@ -1,24 +1,31 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Who accepted this connection. */
+/* The process that accepts a connection. */
 #ifndef TCPSHIFT_ACCEPT_H
 #define TCPSHIFT_ACCEPT_H
 
+#include "kernel.h"
+
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
-#include "clients.h"
-#include "memory.h"
-#include "owner.h"
+#include "config.h"
+#include "process.h"
+#include "process_ref.h"
+#include "read.h"
+#include "sock_state.h"
+#include "syscall.h"
 
 /*
- * inet_csk_accept() has two arguments since 6.10 and had four before; what it
- * returns comes after them.
+ * What inet_csk_accept() returned. It follows the arguments in the context, and their
+ * number is two since 6.10 and four before.
  */
-static __always_inline struct sock *accepted_by(const __u64 *ctx)
+static __always_inline struct sock *accepted_socket(const __u64 *ctx)
 {
 	struct sock *child;
 
-	/* The barriers keep two reads from becoming one at a place to be computed,
-	 * which the verifier refuses. */
+	/*
+	 * Without the barriers the compiler merges the two loads into one at a computed
+	 * offset, which the verifier refuses.
+	 */
 	if (accept_has_two_args) {
 		child = (struct sock *)ctx[2];
 		barrier_var(child);
@@ -30,28 +37,28 @@ static __always_inline struct sock *accepted_by(const __u64 *ctx)
 }
 
 /*
- * The file is not there yet, but do_accept() runs after the descriptor for it has
- * been taken, which is the one before the next.
+ * Stores the current process as the child's initial owner. The child's file does not
+ * exist yet, but do_accept() has already reserved its descriptor, the one before next_fd.
  */
 static __always_inline int on_accept(struct sock *child)
 {
 	struct task_struct *task = current_task();
-	struct holder h = {.how = PID_ACCEPT};
-	struct socket_memory *m;
+	struct process_ref ref = {.source_and_flags = PID_ACCEPT};
+	struct sock_state *s;
 
 	if (!child || child->sk_protocol != IPPROTO_TCP)
 		return 0;
-	if (FOLLOW(task, flags) & PF_KTHREAD)
+	if (READ_TYPED(task, flags) & PF_KTHREAD)
 		return 0;
-	m = storage_of(child, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!m)
+	s = sk_storage_of(child, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!s)
 		return 0;
-	describe_process(FOLLOW(task, group_leader), &h);
-	h.files = (__u64)BPF_CORE_READ(task, files);
-	h.fd = BPF_CORE_READ(task, files, next_fd) - 1;
-	if (exclude_self && is_self(h.pid))
-		h.how |= HOLDER_SELF;
-	note_found(m, &h);
+	fill_process_ref(READ_TYPED(task, group_leader), &ref);
+	ref.files = (__u64)BPF_CORE_READ(task, files);
+	ref.fd = BPF_CORE_READ(task, files, next_fd) - 1;
+	if (exclude_self && is_tracer(ref.pid))
+		ref.source_and_flags |= REF_SELF;
+	set_initial_owner(s, &ref);
 	return 0;
 }
 

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* In which cgroup is a process or a socket, and what is that cgroup's path. */
+/* The cgroup of a process or a socket: its id, and its path for user space. */
 #ifndef TCPSHIFT_CGROUP_H
 #define TCPSHIFT_CGROUP_H
+
+#include "kernel.h"
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
@@ -10,31 +12,25 @@
 #include "read.h"
 #include "ring.h"
 
-#define CGROUP_DEPTH 32
-
 /*
- * Cgroups whose path has gone out. The programs insert; what has not been seen
- * for long falls out and is told again.
+ * The ids of cgroups whose path has been emitted. The programs look up and insert. Full:
+ * the least recently used id is evicted, and its path is emitted again when needed.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
 	__uint(max_entries, 4096);
 	__type(key, __u64); /* id */
 	__type(value, __u8);
-} told_cgroups SEC(".maps");
+} emitted_cgroups SEC(".maps");
 
-/*
- * Where containers are told apart by a v1 hierarchy, the socket's own cgroup,
- * which is always of v2, says nothing.
- */
 static __always_inline struct cgroup *cgroup_of_task(struct task_struct *task)
 {
 	if (cgroup_v1_subsys >= 0 && cgroup_v1_subsys < 16)
-		return FOLLOW(task, cgroups, subsys[cgroup_v1_subsys], cgroup);
-	return FOLLOW(task, cgroups, dfl_cgrp);
+		return READ_TYPED(task, cgroups, subsys[cgroup_v1_subsys], cgroup);
+	return READ_TYPED(task, cgroups, dfl_cgrp);
 }
 
-/* The cgroup in which the socket was made; a child has its listener's. */
+/* The cgroup in which the socket was created; a child has its listener's. Always of v2. */
 static __always_inline struct cgroup *cgroup_of_socket(const struct sock *sk)
 {
 	const struct sock_cgroup_data___before_5_15 *data = (const void *)&sk->sk_cgrp_data;
@@ -44,7 +40,11 @@ static __always_inline struct cgroup *cgroup_of_socket(const struct sock *sk)
 	return (struct cgroup *)BPF_CORE_READ(data, val);
 }
 
-/* A function of its own: hoisted out of a loop, the access that this kernel lacks would be met. */
+/*
+ * Not inlined: the compiler would hoist the field accesses out of the caller's loop and
+ * in front of the check, and the access to a field that this kernel lacks is an
+ * instruction that the verifier refuses.
+ */
 static __noinline struct kernfs_node *parent_of(struct kernfs_node *node)
 {
 	struct kernfs_node___before_6_15 *old = (void *)node;
@@ -54,7 +54,7 @@ static __noinline struct kernfs_node *parent_of(struct kernfs_node *node)
 	return BPF_CORE_READ(old, parent);
 }
 
-static __always_inline void describe_path(struct kernfs_node *node, struct cgroup_event *e)
+static __always_inline void fill_cgroup_event(struct kernfs_node *node, struct cgroup_event *e)
 {
 	struct kernfs_node *parent;
 
@@ -78,50 +78,56 @@ static __always_inline void describe_path(struct kernfs_node *node, struct cgrou
 		e->truncated = 1;
 }
 
-/* Best effort, and a function of its own for the verifier's sake: without room the next event with
- * this id tries again. */
-__noinline int tell_path(__u64 node, __u64 id)
+/*
+ * Emits a cgroup's path. If the ring is full, the next event with this id tries again.
+ * Global, so that the verifier checks it once and not at each call.
+ */
+__noinline int emit_cgroup_path(__u64 node, __u64 id)
 {
-	__u8 told = 1;
+	__u8 emitted = 1;
 	struct cgroup_event *e;
 
-	e = bpf_ringbuf_reserve(&paths, sizeof(*e), 0);
+	e = bpf_ringbuf_reserve(&cgroup_paths, sizeof(*e), 0);
 	if (!e)
 		return 0;
-	describe_path((struct kernfs_node *)node, e);
+	fill_cgroup_event((struct kernfs_node *)node, e);
 	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
-	bpf_map_update_elem(&told_cgroups, &id, &told, BPF_ANY);
+	bpf_map_update_elem(&emitted_cgroups, &id, &emitted, BPF_ANY);
 	return 0;
 }
 
-static __u64 last_told; /* an id whose path has gone out */
+/* A cache of one id in front of emitted_cgroups. */
+static __u64 last_emitted_cgroup;
 
-/* known is another one, or 0. */
-static __always_inline __u64 tell_cgroup(struct cgroup *cgroup, __u64 known)
+/*
+ * The cgroup's id. Emits its path unless that has been done; known_id is an id whose
+ * path has been emitted, or 0.
+ */
+static __always_inline __u64 id_of_cgroup(struct cgroup *cgroup, __u64 known_id)
 {
-	struct kernfs_node *node = READ_POINTER(cgroup, kn);
-	__u64 id = READ(node, id);
+	struct kernfs_node *node = READ_UNTYPED_POINTER(cgroup, kn);
+	__u64 id = READ_UNTYPED(node, id);
 
-	if (!id || id == known || id == last_told)
+	if (!id || id == known_id || id == last_emitted_cgroup)
 		return id;
-	if (bpf_map_lookup_elem(&told_cgroups, &id))
-		last_told = id;
+	if (bpf_map_lookup_elem(&emitted_cgroups, &id))
+		last_emitted_cgroup = id;
 	else
-		tell_path((__u64)node, id);
+		emit_cgroup_path((__u64)node, id);
 	return id;
 }
 
-static __always_inline __u64 cgroup_id_of_task(struct task_struct *task, __u64 known)
+static __always_inline __u64 cgroup_id_of_task(struct task_struct *task, __u64 known_id)
 {
-	return want_cgroups ? tell_cgroup(cgroup_of_task(task), known) : 0;
+	return want_cgroups ? id_of_cgroup(cgroup_of_task(task), known_id) : 0;
 }
 
-/* 0 where v2 does not tell containers apart. */
+/* 0 where a v1 hierarchy distinguishes containers: a socket only has a cgroup of v2. */
 static __always_inline __u64 cgroup_id_of_socket(const struct sock *sk)
 {
 	if (!want_cgroups || cgroup_v1_subsys >= 0)
 		return 0;
-	return tell_cgroup(cgroup_of_socket(sk), 0);
+	return id_of_cgroup(cgroup_of_socket(sk), 0);
 }
 
 #endif

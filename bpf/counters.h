@@ -1,34 +1,33 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* How many events took which way. */
+/* The counters of each program; struct program_counters defines them. */
 #ifndef TCPSHIFT_COUNTERS_H
 #define TCPSHIFT_COUNTERS_H
+
+#include "kernel.h"
 
 #include <bpf/bpf_helpers.h>
 #include "config.h"
 #include "event.h"
 
-enum twin {
-	TWIN_FIRST,
-	TWIN_SECOND,
-	TWINS,
-};
-
-/* The programs add, user space reads; never full, never deleted. */
+/*
+ * By enum program_rank. An array, so all entries exist from the start and it cannot be
+ * full. The programs add, user space reads, nobody deletes.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, TWINS);
+	__uint(max_entries, PROGRAMS);
 	__type(key, __u32);
 	__type(value, struct program_counters);
 } counters SEC(".maps");
 
-static __always_inline struct program_counters *counters_of(enum twin twin)
+static __always_inline struct program_counters *counters_of(enum program_rank rank)
 {
-	__u32 key = twin;
+	__u32 key = rank;
 
 	return bpf_map_lookup_elem(&counters, &key);
 }
 
-/* Each program has counters of its own on each CPU; up to 6.0 it can interrupt itself there. */
+/* Only one program writes this counter on this CPU, but up to 6.0 it may interrupt itself. */
 #define count(counter)                                                                             \
 	do {                                                                                       \
 		if (may_interrupt_itself)                                                          \
@@ -37,7 +36,7 @@ static __always_inline struct program_counters *counters_of(enum twin twin)
 			(counter)++;                                                               \
 	} while (0)
 
-/* For what other programs count as well. */
+/* For a counter that programs of several tracepoints write. */
 #define count_shared(counter) ((void)__sync_fetch_and_add(&(counter), 1))
 
 #endif

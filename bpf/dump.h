@@ -1,17 +1,30 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The sockets of one network namespace as they are now: full, pending, and TIME_WAIT. */
+/*
+ * The sockets of one network namespace as they are now: full sockets, requests whose
+ * handshake is not complete, and TIME_WAITs.
+ */
 #ifndef TCPSHIFT_DUMP_H
 #define TCPSHIFT_DUMP_H
+
+#include "kernel.h"
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
+#include "cgroup.h"
+#include "config.h"
 #include "endpoints.h"
-#include "memory.h"
+#include "event.h"
+#include "event_ctx.h"
 #include "owner.h"
+#include "process_ref.h"
+#include "sock_state.h"
 
-/* What all three kinds have in common. */
-static __always_inline void describe_common(const struct sock_common *skc, struct socket_event *e)
+/* The scratch slot; no other program runs in the snapshot's collection. */
+#define DUMP_SLOT 0
+
+/* The fields that all three kinds of socket have. */
+static __always_inline void fill_common(const struct sock_common *skc, struct socket_event *e)
 {
 	struct transition_event *s = &e->socket;
 	struct endpoints ep = {};
@@ -34,10 +47,8 @@ static __always_inline void describe_common(const struct sock_common *skc, struc
 	e->keepalive_interval = skc->skc_net.net->ipv4.sysctl_tcp_keepalive_intvl;
 }
 
-#define DUMP_PLACE 0 /* there is no program for transitions beside this one */
-
-static __always_inline void describe_owner(const struct holder *owner, const struct sock *sk,
-					   struct transition_event *e)
+static __always_inline void fill_owner(const struct process_ref *owner, const struct sock *sk,
+				       struct transition_event *e)
 {
 	e->cgroup_id = owner->pid ? owner->cgroup_id : cgroup_id_of_socket(sk);
 	e->pid = owner->pid;
@@ -45,36 +56,37 @@ static __always_inline void describe_owner(const struct holder *owner, const str
 	__builtin_memcpy(e->comm, owner->comm, sizeof(e->comm));
 }
 
-static __always_inline void describe_full(struct tcp_sock *tp, struct socket_event *e)
+static __always_inline void fill_full_socket(struct tcp_sock *tp, struct socket_event *e)
 {
 	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
-	struct socket_memory *m = NULL;
-	struct facts *facts = facts_at(DUMP_PLACE);
+	struct sock_state *s = NULL;
+	struct event_ctx *ec = event_ctx_at(DUMP_SLOT);
 
-	if (!facts)
+	if (!ec)
 		return;
 	if (has_socket_storage)
-		m = bpf_sk_storage_get(&memory, tp, NULL, 0);
+		s = bpf_sk_storage_get(&sock_states, tp, NULL, 0);
 	if (has_socket_cookie)
 		e->socket.cookie = bpf_get_socket_cookie(tp);
-	recall_holders(m, facts);
-	look_at_socket(sk, facts);
-	if (m)
-		recall_owner(DUMP_PLACE);
-	describe_owner(&facts->owner, sk, &e->socket);
+	load_stored_owners(s, ec);
+	read_lock_and_file(sk, ec);
+	if (s)
+		use_stored_owner(DUMP_SLOT);
+	fill_owner(&ec->owner, sk, &e->socket);
 	e->socket.uid = sk->sk_uid.val;
 	e->socket.error = sk->sk_err;
 	if (e->socket.new_state == TCP_LISTEN)
 		e->socket.role = ROLE_LISTENER;
 }
 
-static __always_inline void describe_timewait(struct tcp_timewait_sock *tw, struct socket_event *e)
+static __always_inline void fill_timewait(struct tcp_timewait_sock *tw, struct socket_event *e)
 {
 	e->socket.new_state = TCP_TIME_WAIT;
 	e->socket.time_wait_substate = tw->tw_sk.tw_substate;
 	e->expires_jiffies = tw->tw_sk.tw_timer.expires - bpf_jiffies64();
 }
 
+/* Called for each TCP socket of the namespace. */
 static __always_inline int on_socket(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *skc = ctx->sk_common;
@@ -84,16 +96,16 @@ static __always_inline int on_socket(struct bpf_iter__tcp *ctx)
 
 	if (!skc)
 		return 0;
-	describe_common(skc, &e);
+	fill_common(skc, &e);
 	tp = bpf_skc_to_tcp_sock(skc);
 	if (tp) {
-		describe_full(tp, &e);
+		fill_full_socket(tp, &e);
 	} else {
 		tw = bpf_skc_to_tcp_timewait_sock(skc);
 		if (tw)
-			describe_timewait(tw, &e);
+			fill_timewait(tw, &e);
 		else
-			e.socket.role = ROLE_SERVER; /* a request is on its way to be one */
+			e.socket.role = ROLE_SERVER; /* a request becomes a server's socket */
 	}
 	e.socket.uid = ctx->uid;
 	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));

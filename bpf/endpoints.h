@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Between which addresses and ports is this socket. */
+/* The addresses and ports of a socket. */
 #ifndef TCPSHIFT_ENDPOINTS_H
 #define TCPSHIFT_ENDPOINTS_H
 
+#include "kernel.h"
+
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
-#include "event.h"
+#include "config.h"
 #include "read.h"
 
 struct endpoints {
@@ -14,7 +17,7 @@ struct endpoints {
 	__u16 local_port; /* host order */
 	__u16 peer_port;
 	__u8 family; /* 4 or 6 */
-	bool mapped;
+	bool mapped; /* IPv4 over an IPv6 socket */
 };
 
 static __always_inline bool is_v4_mapped(const __u32 addr[4])
@@ -22,13 +25,13 @@ static __always_inline bool is_v4_mapped(const __u32 addr[4])
 	return addr[0] == 0 && addr[1] == 0 && addr[2] == bpf_htonl(0xffff);
 }
 
-static __always_inline void keep_mapped_part(__u32 addr[4])
+static __always_inline void mapped_to_v4(__u32 addr[4])
 {
 	addr[0] = addr[3];
 	addr[1] = addr[2] = addr[3] = 0;
 }
 
-/* What it has of a peer is of its life before. */
+/* A listener's peer address, if it has one, is left from an earlier connection. */
 static __always_inline bool is_listener(int old_state, int new_state)
 {
 	return new_state == TCP_LISTEN || (old_state == TCP_LISTEN && new_state != TCP_SYN_RECV);
@@ -46,17 +49,17 @@ static __always_inline void read_v6_addrs(const struct sock_common *skc, bool ha
 	if (!ep->mapped)
 		return;
 	ep->family = 4;
-	keep_mapped_part(ep->local_addr);
-	keep_mapped_part(ep->peer_addr);
+	mapped_to_v4(ep->local_addr);
+	mapped_to_v4(ep->peer_addr);
 }
 
-/* Of a socket whose protocol is TCP; else it may be NULL. */
+/* The socket's protocol must be TCP; for another one the result may be NULL. */
 static __always_inline struct tcp_sock *tcp_sock_of(const struct sock *sk)
 {
-	return has_plain_reads ? typed((struct tcp_sock *)sk) : bpf_skc_to_tcp_sock((void *)sk);
+	return has_rdonly_cast ? typed((struct tcp_sock *)sk) : bpf_skc_to_tcp_sock((void *)sk);
 }
 
-/* connect() has failed before a SYN was made: for want of a port, for one. */
+/* connect() failed before it made a SYN, for example because no port was free. */
 static __always_inline bool is_unsent(const struct sock *sk, int old_state, int new_state)
 {
 	struct tcp_sock *tp;
@@ -68,9 +71,9 @@ static __always_inline bool is_unsent(const struct sock *sk, int old_state, int 
 }
 
 /*
- * skc_num is the port as bound, and already 0 at a transition to CLOSE; inet_sport is
- * still there then. But it is also still there when the socket is used again, until
- * another port is chosen.
+ * skc_num is the bound port. At a transition to CLOSE it is already 0, but inet_sport
+ * still has the port. inet_sport also still has the old port when the socket is used
+ * again, until connect() has chosen a new one.
  */
 static __always_inline __u16 read_local_port(const struct sock *sk, int old_state, int new_state)
 {

@@ -1,60 +1,71 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * What crosses to user space: the events in the ring buffer and the counters.
- * Host byte order except where a comment says otherwise. internal/bpfobj holds
- * the Go types made from this file, internal/decode is their only reader.
+ * The interface to user space: the events in the ring buffers and the counters. Host
+ * byte order except where a comment names another. internal/bpfobj holds the Go types
+ * that are generated from this file; internal/decode is the only reader of the events.
  */
 #ifndef TCPSHIFT_EVENT_H
 #define TCPSHIFT_EVENT_H
 
-#include <stddef.h>
 #include "kernel.h"
+
+#include <stddef.h>
 
 enum event_kind {
 	EVENT_TRANSITION = 1,
-	EVENT_END, /* a transition, and what the connection was */
+	EVENT_END, /* a socket's last transition, with a summary of the connection */
 	EVENT_CGROUP,
 	EVENT_SOCKET,
 };
 
 enum event_flag {
 	EVENT_MAPPED = 1 << 0, /* IPv4 over an IPv6 socket (::ffff:a.b.c.d) */
-	EVENT_LOCKED = 1 << 1, /* a task held the socket's lock */
+	EVENT_LOCKED = 1 << 1, /* a task owned the socket's lock */
 	EVENT_TIMED = 1 << 2, /* in_state_ns is known */
-	EVENT_WALK_BOUND = 1 << 3, /* whether this is a TIME_WAIT was not found out */
-	EVENT_PEER_FIN = 1 << 4, /* to CLOSE: the peer's FIN has come */
-	EVENT_NO_LINGER2 =
-		1 << 5, /* to CLOSE: TCP_LINGER2 is negative: no FIN_WAIT2 without an owner */
-	EVENT_EXPIRED = 1 << 6, /* TIME_WAIT -> CLOSE: by its timer */
-	EVENT_ORPHAN = 1 << 7, /* no process has the socket any more, or not yet */
-	EVENT_UNSENT = 1 << 8, /* SYN_SENT -> CLOSE: connect() failed before there was a SYN */
-	EVENT_ACKED = 1 << 9, /* to CLOSE: all that was sent is acknowledged, the FIN included */
-	EVENT_REPAIR = 1 << 10, /* to CLOSE: TCP_REPAIR: nothing is sent */
+	EVENT_TIMEWAIT_UNKNOWN = 1 << 3, /* to CLOSE: perhaps a TIME_WAIT, see timewait.h */
+	EVENT_PEER_FIN = 1 << 4, /* to CLOSE: the peer's FIN has arrived */
+	EVENT_NO_LINGER2 = 1 << 5, /* to CLOSE: TCP_LINGER2 < 0, no FIN_WAIT2 for an orphan */
+	EVENT_EXPIRED = 1 << 6, /* TIME_WAIT -> CLOSE: its timer expired */
+	EVENT_ORPHAN = 1 << 7, /* no struct socket: not accepted yet, or closed */
+	EVENT_UNSENT = 1 << 8, /* SYN_SENT -> CLOSE: connect() failed before it made a SYN */
+	EVENT_ACKED = 1 << 9, /* to CLOSE: the peer has acknowledged all, the FIN included */
+	EVENT_REPAIR = 1 << 10, /* to CLOSE: TCP_REPAIR is set, so nothing is sent */
 };
 
-/* Who the socket is in its connection; ROLE_UNKNOWN until it is proven. */
+/* The socket's part in its connection; ROLE_UNKNOWN until a transition shows it. */
 enum socket_role {
 	ROLE_UNKNOWN = 0,
 	ROLE_CLIENT,
-	ROLE_SERVER, /* made by a listener, whether accepted or not */
+	ROLE_SERVER, /* created by a listener, accepted or not */
 	ROLE_LISTENER,
 };
 
-/* How the owner is known; 0: it is not. */
+/* How the owner is known. */
 enum pid_source {
 	PID_UNKNOWN = 0,
-	PID_TASK, /* it holds the socket's lock, now */
-	PID_STORED, /* it did at an earlier transition, and still has the socket */
+	PID_TASK, /* it owns the socket's lock at this transition */
+	PID_STORED, /* it did at an earlier transition, and still has the socket open */
 	PID_ACCEPT, /* it accepted the connection */
-	PID_LISTENER, /* it has the listener, who accepts is not known yet */
+	PID_LISTENER, /* it owns the listener; the process that accepts is not known yet */
 	PID_SCAN, /* it had the socket open when the tracer started */
+};
+
+/*
+ * The programs that are attached to one tracepoint, in the order in which the kernel
+ * calls them. Every program but the first is a backup for all programs before it, see
+ * dedup.h. The rank is also the key of the map counters.
+ */
+enum program_rank {
+	PROGRAM_PRIMARY,
+	PROGRAM_BACKUP,
+	PROGRAMS, /* their number */
 };
 
 struct transition_event {
 	__u64 timestamp_ns; /* CLOCK_MONOTONIC */
-	__u64 cookie; /* 0: this kernel gives none */
+	__u64 cookie; /* 0: this kernel has none in tracing programs */
 	__u64 cgroup_id; /* 0: not known */
-	__u64 in_state_ns; /* with EVENT_TIMED */
+	__u64 in_state_ns; /* valid with EVENT_TIMED */
 	__u8 local_addr[16]; /* network order; IPv4 in the first four bytes */
 	__u8 peer_addr[16];
 	__u8 comm[TASK_COMM_LEN]; /* of the thread group's leader */
@@ -62,13 +73,13 @@ struct transition_event {
 	__u32 uid;
 	__u32 pid; /* thread group id in the initial pid namespace */
 	__s32 error; /* sk_err, a positive errno */
-	__u16 local_port; /* 0: none yet */
+	__u16 local_port; /* host order; 0: none yet */
 	__u16 peer_port;
 	__u8 kind; /* enum event_kind */
 	__u8 family; /* 4 or 6 */
-	__u8 old_state;
-	__u8 new_state; /* the kernel's */
-	__u8 time_wait_substate; /* 0: no timewait socket */
+	__u8 old_state; /* enum tcp_state, as the tracepoint reports it */
+	__u8 new_state;
+	__u8 time_wait_substate; /* enum tcp_state; 0: there is no timewait socket */
 	__u8 role; /* enum socket_role */
 	__u8 pid_source; /* enum pid_source */
 	__u8 reserved;
@@ -81,9 +92,9 @@ _Static_assert(offsetof(struct transition_event, kind) == 100, "kind moved");
 
 struct end_event {
 	struct transition_event transition;
-	__u64 opened_ns; /* CLOCK_MONOTONIC; 0: before the tracer */
-	__u64 established_ns; /* spent in ESTABLISHED */
-	__u64 sent_bytes; /* each byte once */
+	__u64 opened_ns; /* CLOCK_MONOTONIC; 0: before the tracer started */
+	__u64 established_ns; /* time in ESTABLISHED */
+	__u64 sent_bytes; /* without retransmitted bytes */
 	__u64 received_bytes;
 	__u32 retransmits; /* segments */
 	__u32 rtt_us; /* smoothed; 0: never measured */
@@ -91,11 +102,15 @@ struct end_event {
 
 _Static_assert(sizeof(struct end_event) == 152, "end_event has a hole or grew");
 
-/* A socket as it is, not in the ring but out of an iterator. */
+/* A socket as an iterator finds it; not in a ring but in the iterator's output. */
 struct socket_event {
-	struct transition_event socket; /* its state is new_state, old_state is 0 */
-	__u64 expires_jiffies; /* left to a TIME_WAIT */
-	__u32 keepalive_interval; /* net.ipv4.tcp_keepalive_intvl in jiffies: tells their length */
+	struct transition_event socket; /* new_state is its state, old_state is 0 */
+	__u64 expires_jiffies; /* time left to a TIME_WAIT */
+	/*
+	 * net.ipv4.tcp_keepalive_intvl in jiffies. User space knows the value in seconds, so
+	 * it can compute the length of a jiffy.
+	 */
+	__u32 keepalive_interval;
 	__u32 reserved;
 };
 
@@ -104,11 +119,11 @@ _Static_assert(sizeof(struct socket_event) == 128, "socket_event has a hole or g
 #define CGROUP_LEVELS 12
 #define CGROUP_NAME_LEN 160
 
-/* A cgroup's path, once, before the first event that names its id. */
+/* A cgroup's path, sent once, before the first event that has its id. */
 struct cgroup_event {
 	__u64 id;
-	__u32 levels; /* from the cgroup up to, but without, the root */
-	__u8 truncated; /* there are more levels, or a longer name */
+	__u32 levels; /* from the cgroup up to the root, without the root */
+	__u8 truncated; /* the path has more levels, or a longer name */
 	__u8 kind; /* enum event_kind */
 	__u8 reserved[2];
 	__u8 names[CGROUP_LEVELS][CGROUP_NAME_LEN]; /* each ends in a NUL */
@@ -117,22 +132,22 @@ struct cgroup_event {
 _Static_assert(sizeof(struct cgroup_event) == 1936, "cgroup_event has a hole or grew");
 
 /*
- * One per program and CPU, only ever counting up. Every event that entered ends
- * in exactly one of the others, or was left to the other program (twins.h), or
- * is held until the socket's next one.
+ * One per program and CPU; they only grow. Every event that entered is counted in
+ * exactly one of deduplicated, other_protocol, filtered, emitted, ring_full, ring_busy
+ * and deferred.
  */
 struct program_counters {
 	__u64 entered;
-	__u64 left_to_twin;
+	__u64 deduplicated; /* an earlier program of the chain had handled it (dedup.h) */
 	__u64 other_protocol;
 	__u64 filtered;
 	__u64 emitted;
 	__u64 ring_full;
-	__u64 ring_busy; /* the ring's lock was not to be had (since 6.18) */
-	__u64 held;
-	__u64 released; /* held before; now in filtered, emitted, or lost */
-	__u64 walk_bound; /* TIME_WAIT or not was not found out; also in one of the above */
-	__u64 end_untold; /* ends of TIME_WAITs for which there was no room; in none of the above */
+	__u64 ring_busy; /* the ring's lock was contended (since 6.18) */
+	__u64 deferred; /* until the socket's next transition (deferred.h) */
+	__u64 resumed; /* deferred before; now also in filtered, emitted or a ring_ counter */
+	__u64 timewait_unknown; /* whether there is a TIME_WAIT; also in one of the above */
+	__u64 timewait_ends_lost; /* ends of TIME_WAITs, which are in none of the above */
 };
 
 #endif

@@ -1,17 +1,19 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Is this transition wanted. User space fills the maps before attaching; they never change. */
+/* The filters that user space asks for: does a transition match them. */
 #ifndef TCPSHIFT_FILTER_H
 #define TCPSHIFT_FILTER_H
+
+#include "kernel.h"
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include "cgroup.h"
 #include "config.h"
 #include "endpoints.h"
-#include "memory.h"
+#include "process_ref.h"
 #include "timewait.h"
 
-/* Which end of a connection a port or address filter is about. */
+/* The end of a connection that a port or address filter is about. */
 enum side {
 	SIDE_EITHER,
 	SIDE_LOCAL,
@@ -19,12 +21,17 @@ enum side {
 	SIDES,
 };
 
+#define MAX_CGROUP_DEPTH 32 /* bounds a loop, for the verifier */
 #define PORT_WORDS (65536 / 64)
 
 struct port_set {
 	__u64 bits[PORT_WORDS];
 };
 
+/*
+ * The ports of the filters, by side. User space fills it before it attaches the
+ * programs; they only read. An array, so it cannot be full.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, SIDES);
@@ -33,16 +40,19 @@ struct {
 } filter_port_sets SEC(".maps");
 
 struct prefix_key {
-	__u32 prefixlen; /* PREFIX_KIND_BITS and those of the address */
+	__u32 prefixlen; /* PREFIX_KIND_BITS and the bits of the address */
 	__u8 side; /* enum side */
 	__u8 family; /* 4 or 6 */
 	__u16 zero;
 	__u32 addr[4]; /* network order; IPv4 in the first word */
 };
 
-#define PREFIX_KIND_BITS 32
+#define PREFIX_KIND_BITS 32 /* the bits of side, family and zero */
 
-/* User space sizes it to the prefixes given. */
+/*
+ * The address prefixes of the filters. User space sizes it for them before load and
+ * fills it before it attaches the programs; they only read. It cannot be full.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_LPM_TRIE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -60,10 +70,14 @@ enum member_kind {
 
 struct member_key {
 	__u32 kind; /* enum member_kind */
-	__u8 value[16]; /* an id in its first eight bytes, or a comm; then zeros */
+	__u8 value[16]; /* an id in the first eight bytes, or a comm; then zeros */
 };
 
-/* User space sizes it to the members given. */
+/*
+ * The namespaces, pids, comms and cgroups of the filters. User space sizes it for them
+ * before load and fills it before it attaches the programs; they only read. It cannot
+ * be full.
+ */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1);
@@ -87,7 +101,7 @@ static __always_inline bool is_member_comm(const __u8 comm[TASK_COMM_LEN])
 	return bpf_map_lookup_elem(&filter_members, &key) != NULL;
 }
 
-static __always_inline bool port_in(enum side side, __u16 port)
+static __always_inline bool port_set_has(enum side side, __u16 port)
 {
 	__u32 key = side, word = port / 64;
 	struct port_set *set = bpf_map_lookup_elem(&filter_port_sets, &key);
@@ -96,17 +110,17 @@ static __always_inline bool port_in(enum side side, __u16 port)
 	return set && port && word < PORT_WORDS && set->bits[word] >> (port % 64) & 1;
 }
 
-static __always_inline bool ports_wanted(const struct endpoints *ep)
+static __always_inline bool ports_match(const struct endpoints *ep)
 {
-	if (filter_ports & 1 << SIDE_EITHER && !port_in(SIDE_EITHER, ep->local_port) &&
-	    !port_in(SIDE_EITHER, ep->peer_port))
+	if (filter_ports & 1 << SIDE_EITHER && !port_set_has(SIDE_EITHER, ep->local_port) &&
+	    !port_set_has(SIDE_EITHER, ep->peer_port))
 		return false;
-	if (filter_ports & 1 << SIDE_LOCAL && !port_in(SIDE_LOCAL, ep->local_port))
+	if (filter_ports & 1 << SIDE_LOCAL && !port_set_has(SIDE_LOCAL, ep->local_port))
 		return false;
-	return !(filter_ports & 1 << SIDE_PEER) || port_in(SIDE_PEER, ep->peer_port);
+	return !(filter_ports & 1 << SIDE_PEER) || port_set_has(SIDE_PEER, ep->peer_port);
 }
 
-static __always_inline bool addr_in(enum side side, __u8 family, const __u32 addr[4])
+static __always_inline bool prefixes_have(enum side side, __u8 family, const __u32 addr[4])
 {
 	struct prefix_key key = {
 		.prefixlen = PREFIX_KIND_BITS + (family == 4 ? 32 : 128),
@@ -118,22 +132,28 @@ static __always_inline bool addr_in(enum side side, __u8 family, const __u32 add
 	return bpf_map_lookup_elem(&filter_prefixes, &key) != NULL;
 }
 
-static __always_inline bool addrs_wanted(const struct endpoints *ep)
+static __always_inline bool addrs_match(const struct endpoints *ep)
 {
-	if (filter_addrs & 1 << SIDE_EITHER && !addr_in(SIDE_EITHER, ep->family, ep->local_addr) &&
-	    !addr_in(SIDE_EITHER, ep->family, ep->peer_addr))
+	if (filter_addrs & 1 << SIDE_EITHER &&
+	    !prefixes_have(SIDE_EITHER, ep->family, ep->local_addr) &&
+	    !prefixes_have(SIDE_EITHER, ep->family, ep->peer_addr))
 		return false;
-	if (filter_addrs & 1 << SIDE_LOCAL && !addr_in(SIDE_LOCAL, ep->family, ep->local_addr))
+	if (filter_addrs & 1 << SIDE_LOCAL &&
+	    !prefixes_have(SIDE_LOCAL, ep->family, ep->local_addr))
 		return false;
-	return !(filter_addrs & 1 << SIDE_PEER) || addr_in(SIDE_PEER, ep->family, ep->peer_addr);
+	return !(filter_addrs & 1 << SIDE_PEER) ||
+	       prefixes_have(SIDE_PEER, ep->family, ep->peer_addr);
 }
 
-/* This cgroup or one above it. Global, so that the verifier walks the loop only once. */
-__noinline int is_below_member(__u64 address)
+/*
+ * Whether the cgroup or one of its ancestors is in filter_members. Global, so that the
+ * verifier walks the loop only once.
+ */
+__noinline int is_in_member_cgroup(__u64 address)
 {
 	struct cgroup *cgroup = (struct cgroup *)address;
 
-	for (int i = 0; i < CGROUP_DEPTH && cgroup; i++) {
+	for (int i = 0; i < MAX_CGROUP_DEPTH && cgroup; i++) {
 		if (is_member(MEMBER_CGROUP, BPF_CORE_READ(cgroup, kn, id)))
 			return 1;
 		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
@@ -141,16 +161,16 @@ __noinline int is_below_member(__u64 address)
 	return 0;
 }
 
-/* The cgroup in which the socket was made. */
-static __always_inline bool cgroup_wanted(const struct sock *sk)
+/* By the cgroup in which the socket was created. */
+static __always_inline bool cgroup_matches(const struct sock *sk)
 {
-	return is_below_member((__u64)cgroup_of_socket(sk));
+	return is_in_member_cgroup((__u64)cgroup_of_socket(sk));
 }
 
-/* A transition whose owner is not known is nobody's. */
-static __always_inline bool owner_wanted(const struct holder *owner)
+/* A transition without a known owner matches no filter on owners. */
+static __always_inline bool owner_matches(const struct process_ref *owner)
 {
-	if (exclude_self && owner->how & HOLDER_SELF)
+	if (exclude_self && owner->source_and_flags & REF_SELF)
 		return false;
 	if (filter_pid && !(owner->pid && is_member(MEMBER_PID, owner->pid)))
 		return false;
@@ -162,38 +182,43 @@ static __always_inline bool has_bit(__u32 mask, __u32 bit)
 	return bit < 32 && mask >> bit & 1;
 }
 
-static __always_inline bool states_wanted(__u32 old_state, __u32 new_state)
+static __always_inline bool role_matches(__u8 role)
+{
+	return !filter_roles || has_bit(filter_roles, role);
+}
+
+/* new_state as it is emitted: TCP_TIME_WAIT for a CLOSE that leaves a timewait socket. */
+static __always_inline bool states_match(__u32 old_state, __u32 new_state)
 {
 	if (!filter_states)
 		return true;
 	return old_state < 32 && has_bit(wanted_states[old_state & 31], new_state);
 }
 
-/* Before it is known whether this CLOSE is a TIME_WAIT. */
-static __always_inline bool states_may_be_wanted(__u32 old_state, __u32 new_state)
+/* For new_state as the tracepoint reports it, before timewait.h has been asked. */
+static __always_inline bool states_may_match(__u32 old_state, __u32 new_state)
 {
-	return states_wanted(old_state, new_state) ||
-	       (may_be_timewait(old_state, new_state) && states_wanted(old_state, TCP_TIME_WAIT));
+	return states_match(old_state, new_state) ||
+	       (may_leave_timewait(old_state, new_state) && states_match(old_state, TCP_TIME_WAIT));
 }
 
-/* A socket never leaves its namespace. */
-static __always_inline bool netns_wanted(__u32 netns)
+static __always_inline bool netns_matches(__u32 netns)
 {
 	return !filter_netns || is_member(MEMBER_NETNS, netns);
 }
 
-static __always_inline bool endpoints_wanted(const struct endpoints *ep)
+static __always_inline bool endpoints_match(const struct endpoints *ep)
 {
 	if (filter_family && ep->family != filter_family)
 		return false;
-	if (filter_ports && !ports_wanted(ep))
+	if (filter_ports && !ports_match(ep))
 		return false;
-	return !filter_addrs || addrs_wanted(ep);
+	return !filter_addrs || addrs_match(ep);
 }
 
-static __always_inline bool socket_wanted(const struct sock *sk, const struct endpoints *ep)
+static __always_inline bool socket_matches(const struct sock *sk, const struct endpoints *ep)
 {
-	return endpoints_wanted(ep) && (!filter_cgroup || cgroup_wanted(sk));
+	return endpoints_match(ep) && (!filter_cgroup || cgroup_matches(sk));
 }
 
 #endif

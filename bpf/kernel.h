@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The kernel types in use, and of each only the fields in use. CO-RE finds the
- * real offsets by name in the running kernel's BTF, so order and size here mean
- * nothing. A suffix ___name marks a variant of a type that changed between
- * kernels; CO-RE ignores the suffix.
+ * The kernel types and fields that the programs use, and no others. CO-RE finds the real
+ * offsets by name in the running kernel's BTF, so order and size here have no meaning. A
+ * suffix ___name marks a variant of a type that changed between kernels; CO-RE ignores
+ * the suffix.
  */
 #ifndef TCPSHIFT_KERNEL_H
 #define TCPSHIFT_KERNEL_H
@@ -19,9 +19,7 @@
 #define PF_EXITING 0x00000004
 #define PF_IO_WORKER 0x00000010
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
-#define SOCK_DONE 1 /* bit of skc_flags, enum sock_flags of include/net/sock.h */
-#define SOCK_LINGER 4 /* likewise */
-#define SHUTDOWN_MASK 3 /* include/net/sock.h */
+#define SOCK_DONE 1 /* bit number in skc_flags; enum sock_flags, include/net/sock.h */
 #define TASK_COMM_LEN 16
 #define ECONNABORTED 103
 
@@ -121,12 +119,12 @@ struct sock_common {
 	struct in6_addr skc_v6_rcv_saddr;
 	struct hlist_nulls_node skc_nulls_node;
 	unsigned long skc_flags;
-	atomic64_t skc_cookie; /* 0 until somebody asks for it */
+	atomic64_t skc_cookie; /* 0 until it is first asked for */
 	refcount_t skc_refcnt;
-	__u32 skc_tw_snd_nxt; /* of a timewait socket, in a union */
+	__u32 skc_tw_snd_nxt; /* only of a timewait socket; in a union */
 };
 
-/* An anonymous union surrounds it from 7.1 on; access by name does not care. */
+/* From 7.1 on owned is in an anonymous union; CO-RE finds it by name all the same. */
 typedef struct {
 	int owned;
 } socket_lock_t;
@@ -164,7 +162,7 @@ struct sock_cgroup_data___before_5_15 {
 };
 
 typedef struct {
-	atomic64_t refcnt; /* negative: no references and never any more */
+	atomic64_t refcnt; /* negative: the file is released */
 } file_ref_t;
 
 struct file {
@@ -195,12 +193,11 @@ struct sock {
 	struct sock_common __sk_common;
 	socket_lock_t sk_lock;
 	kuid_t sk_uid;
-	__u8 sk_shutdown;
 	__u16 sk_protocol;
 	int sk_err;
 	struct socket *sk_socket;
 	struct sock_cgroup_data sk_cgrp_data;
-	struct bpf_local_storage *sk_bpf_storage; /* of whatever programs; NULL: none */
+	struct bpf_local_storage *sk_bpf_storage; /* of any BPF program; NULL: none */
 };
 
 struct inet_sock {
@@ -246,26 +243,14 @@ struct tcp_timewait_sock {
 	struct inet_timewait_sock tw_sk;
 };
 
-/* Of the system call that the registers are of; arch/.../syscall numbers. */
+/* The fields of struct pt_regs that hold a system call's first argument and number. */
 #if defined(__TARGET_ARCH_x86)
 #define first_argument di
 #define call_number orig_ax
-#define NR_CLOSE 3
-#define NR_DUP2 33
-#define NR_EXECVE 59
-#define NR_DUP3 292
-#define NR_EXECVEAT 322
 #elif defined(__TARGET_ARCH_arm64)
 #define first_argument orig_x0
 #define call_number syscallno
-#define NR_DUP2 -2 /* has none */
-#define NR_DUP3 24
-#define NR_CLOSE 57
-#define NR_EXECVE 221
-#define NR_EXECVEAT 281
 #endif
-#define NR_IO_URING_ENTER 426
-#define NR_CLOSE_RANGE 436
 
 struct pt_regs {
 	unsigned long first_argument;

@@ -1,260 +1,278 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Which process owns this socket.
+ * The process that owns a socket.
  *
- * The current task is believed only where it provably operates on the socket.
- * What was learned so is remembered with the socket, and before it is told again
- * it is held against the process's table of files: who has given the socket away
- * is not named any more.
+ * The current task counts as the owner only where it provably operates on the socket.
+ * The owner that is proven so is stored in the sock_state. Before a later event names a
+ * stored owner, it is verified against the process's descriptor table, so that a process that
+ * has passed the socket on is no longer named.
  */
 #ifndef TCPSHIFT_OWNER_H
 #define TCPSHIFT_OWNER_H
+
+#include "kernel.h"
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include "config.h"
 #include "event.h"
-#include "facts.h"
-#include "memory.h"
+#include "event_ctx.h"
 #include "process.h"
+#include "process_ref.h"
 #include "read.h"
+#include "syscall.h"
 
-/* An MPTCP subflow has no file of its own; the socket that it is a part of has. */
-static __always_inline __u64 file_of_whole(struct tcp_sock *subflow)
+/* An MPTCP subflow has no file of its own; the MPTCP socket that it belongs to has. */
+static __always_inline __u64 file_of_mptcp_socket(struct tcp_sock *subflow)
 {
-	struct mptcp_subflow_context *context = READ(subflow, inet_conn.icsk_ulp_data);
+	struct mptcp_subflow_context *context = READ_UNTYPED(subflow, inet_conn.icsk_ulp_data);
 
-	return (__u64)READ_POINTER(context, conn, sk_socket, file);
+	return (__u64)READ_UNTYPED_POINTER(context, conn, sk_socket, file);
 }
 
 static __always_inline bool is_subflow(struct tcp_sock *tp)
 {
-	return bpf_core_field_exists(tp->is_mptcp) && READ(tp, is_mptcp);
+	return bpf_core_field_exists(tp->is_mptcp) && READ_UNTYPED(tp, is_mptcp);
 }
 
-/* What owners are told by; sk is known to the verifier. */
-static __always_inline void look_at_socket(const struct sock *sk, struct facts *facts)
+/* Reads what the functions below decide by; sk is a typed pointer. */
+static __always_inline void read_lock_and_file(const struct sock *sk, struct event_ctx *ec)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 	struct socket *socket = sk->sk_socket;
 
-	facts->locked = sk->sk_lock.owned != 0;
-	facts->error = sk->sk_err;
-	facts->socket = (__u64)socket;
-	facts->is_subflow = is_subflow(tp);
-	facts->file = facts->is_subflow ? file_of_whole(tp) : (__u64)READ_POINTER(socket, file);
+	ec->locked = sk->sk_lock.owned != 0;
+	ec->error = sk->sk_err;
+	ec->socket = (__u64)socket;
+	ec->is_subflow = is_subflow(tp);
+	ec->file = ec->is_subflow ? file_of_mptcp_socket(tp)
+				  : (__u64)READ_UNTYPED_POINTER(socket, file);
 }
 
-/* sock_diag's destroy (ss -K) holds the lock of sockets that are not its own. */
-static __always_inline bool is_aborted(const struct facts *facts)
+/* sock_diag's destroy (ss -K) owns the lock of sockets that are not its own. */
+static __always_inline bool is_destroyed_by_diag(const struct event_ctx *ec)
 {
-	return facts->error == ECONNABORTED;
+	return ec->error == ECONNABORTED;
 }
 
-/* By its cookie a listener is told from another one in its place, of which all else is equal. */
-static __always_inline void note_cookie(struct holder *h)
+/* The cookie tells a listener from a later one with the same file and descriptor. */
+static __always_inline void read_cookie_of_file(struct process_ref *ref)
 {
-	struct sock *behind = sock_behind(h->file);
+	struct sock *sk = sock_of_file(ref->file);
 
-	h->cookie = READ(behind, __sk_common.skc_cookie.counter);
+	ref->cookie = READ_UNTYPED(sk, __sk_common.skc_cookie.counter);
 }
 
-/* The current process holds the socket's file, or is closing it. */
-static __always_inline void describe_current(struct task_struct *task, struct facts *facts)
+/* The current process has the socket's file open, or is closing it: it is the owner. */
+static __always_inline void fill_owner_from_current(struct task_struct *task, struct event_ctx *ec)
 {
-	struct task_struct *leader = FOLLOW(task, group_leader);
-	struct files_struct *files = FOLLOW(task, files);
-	struct holder *h = &facts->owner;
+	struct task_struct *leader = READ_TYPED(task, group_leader);
+	struct files_struct *files = READ_TYPED(task, files);
+	struct process_ref *owner = &ec->owner;
 
-	if (is_same(&facts->stored, leader, facts->file)) {
-		*h = facts->stored;
-		refresh(leader, h);
+	if (is_ref_to(&ec->stored_owner, leader, ec->file)) {
+		*owner = ec->stored_owner;
+		refresh_process_ref(leader, owner);
 	} else {
-		describe_process(leader, h);
-		h->file = facts->file;
-		h->files = (__u64)files;
-		h->fd = current_fd(FOLLOW(files, fdt), facts->file);
-		h->how = exclude_self && is_self(h->pid) ? HOLDER_SELF : 0;
-		note_cookie(h);
+		fill_process_ref(leader, owner);
+		owner->file = ec->file;
+		owner->files = (__u64)files;
+		owner->fd = current_fd_of(READ_TYPED(files, fdt), ec->file);
+		owner->source_and_flags = exclude_self && is_tracer(owner->pid) ? REF_SELF : 0;
+		read_cookie_of_file(owner);
 	}
-	if (facts->file && is_released(facts->file))
-		h->how |= HOLDER_CLOSED;
-	set_source(h, PID_TASK);
+	if (ec->file && is_file_released(ec->file))
+		owner->source_and_flags |= REF_CLOSED;
+	set_source(owner, PID_TASK);
 }
 
-/*
- * Whether the current task holds the socket's lock, is no kernel thread, and is
- * not ss -K.
- */
-static __always_inline bool current_has_lock(const struct facts *facts, struct task_struct *task)
+/* Whether the current task owns the socket's lock, is no kernel thread, and is not ss -K. */
+static __always_inline bool current_has_lock(const struct event_ctx *ec, struct task_struct *task)
 {
-	if (!facts->locked || is_aborted(facts))
+	if (!ec->locked || is_destroyed_by_diag(ec))
 		return false;
-	return !(FOLLOW(task, flags) & PF_KTHREAD);
+	return !(READ_TYPED(task, flags) & PF_KTHREAD);
 }
 
-/* What only a system call on the socket does, and no segment. */
-static __always_inline bool is_operation(const struct facts *facts)
+/* Whether only a system call on the socket makes this transition, and never a segment. */
+static __always_inline bool is_made_by_syscall(const struct event_ctx *ec)
 {
-	int old_state = facts->old_state;
+	int old_state = ec->old_state;
 
-	if (old_state == facts->new_state)
-		return true; /* tcp_close_state() sets even the state that there is */
-	switch (facts->new_state) {
+	if (old_state == ec->new_state)
+		return true; /* tcp_close_state() also sets the state that the socket has */
+	switch (ec->new_state) {
 	case TCP_LISTEN:
 	case TCP_SYN_SENT:
 	case TCP_FIN_WAIT1:
 	case TCP_LAST_ACK:
 		return true;
 	case TCP_CLOSE:
-		return !facts->error && old_state != TCP_FIN_WAIT2 && old_state != TCP_CLOSING &&
+		return !ec->error && old_state != TCP_FIN_WAIT2 && old_state != TCP_CLOSING &&
 		       old_state != TCP_LAST_ACK;
 	}
 	return false;
 }
 
-static __always_inline bool current_has(const struct facts *facts, struct task_struct *task)
+static __always_inline bool current_has_file(const struct event_ctx *ec, struct task_struct *task)
 {
-	struct fdtable *fdt = FOLLOW(task, files, fdt);
+	struct fdtable *fdt = READ_TYPED(task, files, fdt);
 
-	if (facts->stored.pid && facts->stored.fd >= 0 &&
-	    has_file_at(fdt, facts->stored.fd, facts->file))
+	if (ec->stored_owner.pid && ec->stored_owner.fd >= 0 &&
+	    fd_refers_to(fdt, ec->stored_owner.fd, ec->file))
 		return true;
-	return current_fd(fdt, facts->file) >= 0 || search_fd(address_of(fdt), facts->file) >= 0;
+	return current_fd_of(fdt, ec->file) >= 0 || find_fd(address_of(fdt), ec->file) >= 0;
 }
 
 /*
- * Whether the current task operates on the socket as one who has it. The lock alone
- * says little: segments that wait for it are handled by whoever gives it back, and that
- * may be ss -i; ss -K, MPTCP's path manager and others end what is not theirs. What
- * segments do within a close comes after the closer's own transition.
+ * Whether the current task operates on the socket as its owner. The lock alone proves
+ * little. Segments that arrive while a task owns the lock are processed by that task
+ * when it releases the lock, and the task may be ss -i. ss -K, MPTCP's path manager and
+ * others end sockets that are not theirs. The transitions that segments make within a
+ * close() come after the transition of the close() itself.
  */
-static __always_inline bool current_owns(const struct facts *facts, struct task_struct *task)
+static __always_inline bool current_is_owner(const struct event_ctx *ec, struct task_struct *task)
 {
-	bool operates = is_operation(facts);
-	bool is_known;
+	bool made_by_syscall = is_made_by_syscall(ec);
+	bool is_stored_owner;
 
-	if (!current_has_lock(facts, task))
+	if (!current_has_lock(ec, task))
 		return false;
-	is_known = is_same(&facts->stored, FOLLOW(task, group_leader), facts->file);
-	/* A socket of the kernel's own has no file; the task only happens to be there. */
-	if (!facts->file)
-		return is_known && !operates;
-	if (is_released(facts->file))
-		return is_known || (operates && in_closing_call(task));
-	if ((facts->new_state == TCP_LISTEN || facts->new_state == TCP_SYN_SENT) &&
-	    !facts->is_subflow)
+	is_stored_owner = is_ref_to(&ec->stored_owner, READ_TYPED(task, group_leader), ec->file);
+	/* A kernel socket has no file either; then the task has nothing to do with it. */
+	if (!ec->file)
+		return is_stored_owner && !made_by_syscall;
+	if (is_file_released(ec->file))
+		return is_stored_owner || (made_by_syscall && is_closing_descriptors(task));
+	if ((ec->new_state == TCP_LISTEN || ec->new_state == TCP_SYN_SENT) && !ec->is_subflow)
 		return true;
-	return current_has(facts, task);
+	return current_has_file(ec, task);
 }
 
 /*
- * Somebody who is no owner has operated on the socket, a kernel thread for one: where
- * its file is gone it has been closed, nobody knows for whom.
+ * Whether a task that is not the owner, a kernel thread for example, has operated on the
+ * socket and the socket's file is gone. Then the socket was closed, it is not known for
+ * which process, so the stored owner must not be named any more.
  */
-static __always_inline bool must_forget(const struct facts *facts)
+static __always_inline bool is_closed_by_unknown(const struct event_ctx *ec)
 {
-	return facts->locked && is_operation(facts) && !is_aborted(facts) &&
-	       (!facts->file || is_released(facts->file));
+	return ec->locked && is_made_by_syscall(ec) && !is_destroyed_by_diag(ec) &&
+	       (!ec->file || is_file_released(ec->file));
 }
 
-/* What the current task proves. */
-enum proof {
-	PROVES_NOTHING,
-	PROVES_OWNER, /* it is the owner: facts->owner */
-	PROVES_OTHER, /* an owner that was not known has operated on the socket */
+enum owner_proof {
+	OWNER_UNPROVEN,
+	OWNER_PROVEN, /* the current process is the owner: ec->owner */
+	OWNER_DISPROVEN, /* the stored owner has lost the socket, and the new one is not known */
 };
 
-__noinline int prove_owner(__u32 place)
+/* What the current task proves about the owner. Returns enum owner_proof. */
+__noinline int prove_owner(__u32 slot)
 {
 	struct task_struct *task = current_task();
-	struct facts *facts = facts_at(place);
+	struct event_ctx *ec = event_ctx_at(slot);
 
-	if (!facts)
-		return PROVES_NOTHING;
-	if (current_owns(facts, task)) {
-		describe_current(task, facts);
-		return PROVES_OWNER;
+	if (!ec)
+		return OWNER_UNPROVEN;
+	if (current_is_owner(ec, task)) {
+		fill_owner_from_current(task, ec);
+		return OWNER_PROVEN;
 	}
-	return must_forget(facts) ? PROVES_OTHER : PROVES_NOTHING;
+	return is_closed_by_unknown(ec) ? OWNER_DISPROVEN : OWNER_UNPROVEN;
 }
 
-/* A process may have put another file in the place of a listener's, or shut that down. */
-static __always_inline bool still_listens(const struct holder *h)
+/*
+ * The process may have put another file at the listener's descriptor, or have shut the
+ * listener down.
+ */
+static __always_inline bool is_still_listening(const struct process_ref *ref)
 {
-	struct sock *sk = sock_behind(h->file);
+	struct sock *sk = sock_of_file(ref->file);
 
-	return READ(sk, __sk_common.skc_state) == TCP_LISTEN &&
-	       READ(sk, __sk_common.skc_cookie.counter) == h->cookie;
+	return READ_UNTYPED(sk, __sk_common.skc_state) == TCP_LISTEN &&
+	       READ_UNTYPED(sk, __sk_common.skc_cookie.counter) == ref->cookie;
 }
 
-static __always_inline bool still_holds(const struct facts *facts, const struct holder *h)
+/* Whether the live process still has the socket, or the socket's listener, open. */
+static __always_inline bool still_has_file(const struct event_ctx *ec,
+					   const struct process_ref *ref)
 {
-	__u64 file = h->file ? h->file : facts->file;
-	struct fdtable *fdt = table_of(h);
+	__u64 file = ref->file ? ref->file : ec->file;
+	struct fdtable *fdt = fdtable_of(ref);
 
 	if (!fdt || !file)
 		return false;
-	if (source_of(h) == PID_LISTENER && !still_listens(h))
+	if (source_of(ref) == PID_LISTENER && !is_still_listening(ref))
 		return false;
-	return (h->fd >= 0 && has_file_at(fdt, h->fd, file)) || search_fd((__u64)fdt, file) >= 0;
+	return (ref->fd >= 0 && fd_refers_to(fdt, ref->fd, file)) || find_fd((__u64)fdt, file) >= 0;
 }
 
 /*
- * Nobody has a socket that its last holder has closed: it stays that holder's
- * until its end, who was seen to close it. An unaccepted one has not had any, and
- * a subflow of MPTCP is cut off without a transition, by whomever.
+ * Whether the process was seen closing the socket for the last time. No process has such
+ * a socket open; until its end the socket stays that process's. Not so a socket
+ * that nobody has accepted, because it never had a process, nor an MPTCP subflow, because
+ * its MPTCP socket may drop it without a transition.
  */
-static __always_inline bool is_orphan(const struct facts *facts, const struct holder *h)
+static __always_inline bool is_orphaned_by(const struct event_ctx *ec,
+					   const struct process_ref *ref)
 {
-	return h->how & HOLDER_CLOSED && !facts->socket && !facts->is_subflow;
+	return ref->source_and_flags & REF_CLOSED && !ec->socket && !ec->is_subflow;
 }
 
-static __always_inline bool recall_holder(const struct facts *facts, const struct holder *from,
-					  struct holder *to)
+/* Copies from to ec->owner if it is still the owner; returns whether it is. */
+static __always_inline bool verify_owner(struct event_ctx *ec, const struct process_ref *from)
 {
+	struct process_ref *owner = &ec->owner;
+
 	if (!from->pid)
 		return false;
-	if (!is_alive(from)) {
-		if (!is_orphan(facts, from) || is_pid_taken(from->pid))
+	if (!is_process_alive(from)) {
+		if (!is_orphaned_by(ec, from) || is_pid_in_use(from->pid))
 			return false;
-		*to = *from;
+		*owner = *from;
 		return true;
 	}
-	if (!is_orphan(facts, from) && !still_holds(facts, from))
+	if (!is_orphaned_by(ec, from) && !still_has_file(ec, from))
 		return false;
-	*to = *from;
-	refresh(task_at(from->leader), to);
+	*owner = *from;
+	refresh_process_ref(task_at(from->leader), owner);
 	return true;
 }
 
-/* Who came closest to the socket comes first. */
-__noinline int recall_owner(__u32 place)
+/*
+ * Fills ec->owner with what is stored, if it is still true: first the owner that a
+ * transition of this socket proved, then the process that accept() or the scan found,
+ * last the listener's owner. Returns 0.
+ */
+__noinline int use_stored_owner(__u32 slot)
 {
-	struct facts *facts = facts_at(place);
-	bool inherited;
+	struct event_ctx *ec = event_ctx_at(slot);
+	bool is_listeners;
 
-	if (!facts)
+	if (!ec)
 		return 0;
-	inherited = source_of(&facts->stored) == PID_LISTENER;
-	if (!inherited && recall_holder(facts, &facts->stored, &facts->owner)) {
-		set_source(&facts->owner, PID_STORED);
+	is_listeners = source_of(&ec->stored_owner) == PID_LISTENER;
+	if (!is_listeners && verify_owner(ec, &ec->stored_owner)) {
+		set_source(&ec->owner, PID_STORED);
 		return 0;
 	}
-	if (recall_holder(facts, &facts->found, &facts->owner))
+	if (verify_owner(ec, &ec->initial_owner))
 		return 0;
-	if (inherited)
-		recall_holder(facts, &facts->stored, &facts->owner);
+	if (is_listeners)
+		verify_owner(ec, &ec->stored_owner);
 	return 0;
 }
 
-/* The owner at a child's first transition: nobody had accepted it yet. */
-__noinline int recall_listener(__u32 place)
+/*
+ * Fills ec->owner for a child's first transition, when no process had accepted the child
+ * yet: with the listener's owner. Returns 0.
+ */
+__noinline int use_listener_owner(__u32 slot)
 {
-	struct facts *facts = facts_at(place);
+	struct event_ctx *ec = event_ctx_at(slot);
 
-	if (facts && source_of(&facts->stored) == PID_LISTENER)
-		recall_holder(facts, &facts->stored, &facts->owner);
+	if (ec && source_of(&ec->stored_owner) == PID_LISTENER)
+		verify_owner(ec, &ec->stored_owner);
 	return 0;
 }
 

@@ -1,11 +1,24 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * How to look into kernel memory that may be gone by now. A wrong address gives
- * zeros, in both ways: by a helper, or, some ten times as fast, by plain loads of a
- * pointer that has been declared to be of a type.
+ * Reads of kernel memory through pointers that may be stale. A wrong address gives
+ * zeros, never a fault.
+ *
+ * There are two ways, and each macro takes the better one that this kernel has:
+ *  - since 6.2 (has_rdonly_cast), bpf_rdonly_cast() gives an address a type, and the
+ *    program then dereferences it with plain loads, some ten times as fast;
+ *  - before, BPF_CORE_READ(), which calls bpf_probe_read_kernel() for each step.
+ *
+ * Which macro to use depends on what the verifier knows about the pointer:
+ *  - typed: the verifier knows its BTF type, from the tracepoint's arguments, from
+ *    bpf_get_current_task_btf() or from typed() below. Use READ_TYPED.
+ *  - untyped: a number to the verifier, because it comes out of a map, an argument of
+ *    a global function, or another untyped read. Use READ_UNTYPED or
+ *    READ_UNTYPED_POINTER.
  */
 #ifndef TCPSHIFT_READ_H
 #define TCPSHIFT_READ_H
+
+#include "kernel.h"
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
@@ -14,52 +27,83 @@
 /* Since 6.2. */
 void *bpf_rdonly_cast(const void *pointer, __u32 type) __ksym __weak;
 
+/* The pointer with the BTF type of its C type; only with has_rdonly_cast. */
 #define typed(pointer)                                                                             \
 	((typeof(pointer))bpf_rdonly_cast(pointer, bpf_core_type_id_kernel(typeof(*(pointer)))))
 
-#define follow1(pointer, a) (pointer)->a
-#define follow2(pointer, a, b) (pointer)->a->b
-#define follow3(pointer, a, b, c) (pointer)->a->b->c
-#define follow4(pointer, a, b, c, d) (pointer)->a->b->c->d
-#define follow(pointer, ...) ___apply(follow, ___narg(__VA_ARGS__))(pointer, __VA_ARGS__)
-
-/* pointer->a->b->c; the pointer is a variable, and not to a const type. */
-#define READ(pointer, ...)                                                                         \
-	(has_plain_reads ? follow(typed(pointer), __VA_ARGS__)                                     \
-			 : BPF_CORE_READ(pointer, __VA_ARGS__))
-
-/* The same of a pointer whose type the verifier knows already: cheaper. */
-#define FOLLOW(pointer, ...)                                                                       \
-	(has_plain_reads ? follow(pointer, __VA_ARGS__) : BPF_CORE_READ(pointer, __VA_ARGS__))
+/* deref(p, a, b) is p->a->b; for one to four fields. */
+#define deref1(pointer, a) (pointer)->a
+#define deref2(pointer, a, b) (pointer)->a->b
+#define deref3(pointer, a, b, c) (pointer)->a->b->c
+#define deref4(pointer, a, b, c, d) (pointer)->a->b->c->d
+#define fifth_argument(a, b, c, d, fifth, ...) fifth
+#define deref(pointer, ...)                                                                        \
+	fifth_argument(__VA_ARGS__, deref4, deref3, deref2, deref1, )(pointer, __VA_ARGS__)
 
 /*
- * The same where that is a pointer to a struct. The verifier takes the difference of two
- * pointers, one of them null, for a number, and so does not follow what is done
- * with it for each way in which it came to be. Not for a pointer to void or to a
- * pointer: that is a number to it already, from which on 6.12 it lets no pointer be
- * subtracted.
+ * READ_UNTYPED(pointer, a, b): pointer->a->b through an untyped pointer, which must be
+ * a variable and must not point to a const type. For example, a file's address was
+ * stored in a map at an earlier event:
+ *
+ *	struct file *file = (struct file *)ref->file;
+ *	struct socket *socket = READ_UNTYPED(file, private_data);
  */
-#define READ_POINTER(pointer, ...)                                                                 \
-	((typeof(follow(pointer,                                                                   \
-			__VA_ARGS__)))(has_plain_reads                                             \
-					       ? (__u64)follow(typed(pointer), __VA_ARGS__) -      \
-							 null_pointer()                            \
-					       : (__u64)BPF_CORE_READ(pointer, __VA_ARGS__)))
+#define READ_UNTYPED(pointer, ...)                                                                 \
+	(has_rdonly_cast ? deref(typed(pointer), __VA_ARGS__) : BPF_CORE_READ(pointer, __VA_ARGS__))
 
-/* A word anywhere, with has_plain_reads: whatever begins with a pointer serves as its type. */
+/*
+ * READ_TYPED(pointer, a, b): pointer->a->b through a typed pointer. It saves the call
+ * of bpf_rdonly_cast(). For example, of the current task:
+ *
+ *	struct task_struct *task = current_task();
+ *	struct fdtable *fdt = READ_TYPED(task, files, fdt);
+ */
+#define READ_TYPED(pointer, ...)                                                                   \
+	(has_rdonly_cast ? deref(pointer, __VA_ARGS__) : BPF_CORE_READ(pointer, __VA_ARGS__))
+
+/*
+ * READ_UNTYPED_POINTER(pointer, a, b): like READ_UNTYPED, for a field that is a pointer
+ * to a struct; the result is untyped. For example, one step of a walk along a list:
+ *
+ *	struct hlist_nulls_node *node = (struct hlist_nulls_node *)address;
+ *	node = READ_UNTYPED_POINTER(node, next);
+ *
+ * A typed result would make the verifier walk the rest of the program once for each
+ * way in which the pointer may have come about. It takes the difference of two
+ * pointers, one of them null, for a number, and numbers do not multiply its paths.
+ *
+ * Not for a field that is a pointer to void or to a pointer: the verifier has no
+ * struct type for those, so they are numbers already, and 6.12 refuses to subtract a
+ * pointer from a number.
+ */
+#define READ_UNTYPED_POINTER(pointer, ...)                                                         \
+	((typeof(deref(pointer,                                                                    \
+		       __VA_ARGS__)))(has_rdonly_cast                                              \
+					      ? (__u64)deref(typed(pointer), __VA_ARGS__) -        \
+							null_pointer()                             \
+					      : (__u64)BPF_CORE_READ(pointer, __VA_ARGS__)))
+
+/*
+ * The 64-bit word at an address, only with has_rdonly_cast. The cast needs a struct
+ * type, and struct list_head begins with a pointer, which is a word.
+ */
 #define READ_WORD(address) ((__u64)typed((struct list_head *)(address))->next)
 
+/* A null pointer that the verifier takes for a typed one, so that it can be subtracted. */
 static __always_inline __u64 null_pointer(void)
 {
 	return (__u64)bpf_rdonly_cast(NULL, bpf_core_type_id_kernel(struct sock));
 }
 
-/* A pointer as a mere number, which the verifier lets pass into a global function. */
+/*
+ * A typed pointer as a number. The verifier does not let typed pointers into a map or
+ * into a global function.
+ */
 static __always_inline __u64 address_of(const void *pointer)
 {
 	__u64 address = 0;
 
-	if (has_plain_reads)
+	if (has_rdonly_cast)
 		return (__u64)pointer - null_pointer();
 	bpf_probe_read_kernel(&address, sizeof(address), &pointer);
 	return address;

@@ -1,27 +1,30 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The way out: room in the ring buffer, and when to wake the reader. */
+/* The ring buffers to user space, and when to wake their reader. */
 #ifndef TCPSHIFT_RING_H
 #define TCPSHIFT_RING_H
+
+#include "kernel.h"
 
 #include <bpf/bpf_helpers.h>
 #include "config.h"
 #include "counters.h"
 
-#define WAKE_INTERVAL_NS 1000000
-#define WAKE_EVERY 8 /* events: how often to look whether the reader is to be woken */
+#define WAKEUP_INTERVAL_NS 1000000
+#define EVENTS_PER_WAKEUP_CHECK 8
 
-/* The size is set before load. */
+/* User space sets the size before load. */
 struct ring {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 20);
 };
 
 /*
- * One ring for each group of CPUs, since those that write into one wait for its lock,
- * and for the cache line that it is in, longer than for all else. The tracer makes the
- * rings before it attaches. The programs insert, the tracer reads and thereby deletes,
- * and puts the events of all rings in order by their times. Full: the event is counted
- * as lost, nothing waits.
+ * One ring per group of CPUs: writers of one ring contend for its lock and for the lock's
+ * cache line, which costs more than all the rest of an event.
+ *
+ * User space creates the rings before it attaches the programs. The programs insert
+ * events. User space reads them, which frees their space, and merges the rings in the
+ * order of the timestamps. Full: the event is counted as lost; nothing waits.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
@@ -30,13 +33,20 @@ struct {
 	__array(values, struct ring);
 } rings SEC(".maps");
 
-/* The paths of cgroups, which are told before the events that name them. */
-struct ring paths SEC(".maps");
+/*
+ * The paths of cgroups, apart from the events, because user space must read a path
+ * before the events that have the cgroup's id. The programs insert, user space reads
+ * and frees. Full: the next event with that cgroup's id tries again (cgroup.h).
+ */
+struct ring cgroup_paths SEC(".maps");
 
-static __u64 last_wake_ns;
+static __u64 last_wakeup_ns;
 
-/* A CPU that came later uses another group's. NULL never comes, but for the verifier. */
-static __always_inline void *ring_here(void)
+/*
+ * The ring of this CPU's group. The mask keeps the index in bounds for CPUs that came
+ * online after the start. Never NULL; only the verifier needs the check.
+ */
+static __always_inline void *this_cpu_ring(void)
 {
 	__u32 index = bpf_get_smp_processor_id() * rings_per_cpu >> 32 & ring_mask;
 
@@ -44,32 +54,36 @@ static __always_inline void *ring_here(void)
 }
 
 /*
- * A wake-up costs more than the rest of an event. The reader looks by itself
- * every few tens of milliseconds; only a ring that fills faster wakes it, at most
- * once a WAKE_INTERVAL_NS.
+ * A wakeup costs more than the rest of an event. The reader polls every few tens of
+ * milliseconds by itself; only a ring that fills faster wakes it, and at most once per
+ * WAKEUP_INTERVAL_NS.
  */
-static __always_inline __u64 wake_flags(void *ring, __u64 now_ns)
+static __always_inline __u64 wakeup_flags(void *ring, __u64 now_ns)
 {
-	if (bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) < wake_bytes)
+	if (bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) < wakeup_bytes)
 		return BPF_RB_NO_WAKEUP;
-	/* Another CPU's may be later. */
-	if ((__s64)(now_ns - last_wake_ns) < WAKE_INTERVAL_NS)
+	/* Signed: another CPU may have stored a later time. */
+	if ((__s64)(now_ns - last_wakeup_ns) < WAKEUP_INTERVAL_NS)
 		return BPF_RB_NO_WAKEUP;
-	last_wake_ns = now_ns;
+	last_wakeup_ns = now_ns;
 	return BPF_RB_FORCE_WAKEUP;
 }
 
-/* To ask how full the ring is costs, too. */
-static __always_inline __u64 sparing_wake_flags(void *ring, __u64 now_ns,
-						const struct program_counters *counters)
+/* The query has a cost too, so only every eighth event makes it. */
+static __always_inline __u64 sampled_wakeup_flags(void *ring, __u64 now_ns,
+						  const struct program_counters *counters)
 {
-	return counters->emitted % WAKE_EVERY ? BPF_RB_NO_WAKEUP : wake_flags(ring, now_ns);
+	return counters->emitted % EVENTS_PER_WAKEUP_CHECK ? BPF_RB_NO_WAKEUP
+							   : wakeup_flags(ring, now_ns);
 }
 
-/* No room, or no lock: less free than any event could need means the former. */
-static __always_inline void count_lost(struct program_counters *counters)
+/*
+ * bpf_ringbuf_reserve() does not report why it failed. If less is free than any event
+ * could need, the ring was full; otherwise its lock was contended.
+ */
+static __always_inline void count_lost_event(struct program_counters *counters)
 {
-	void *ring = ring_here();
+	void *ring = this_cpu_ring();
 
 	if (!ring)
 		return;

@@ -1,30 +1,38 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* Who has which socket open: a walk over all processes' files, once at the start. */
+/* The owners of sockets older than the tracer: a walk over all open files at the start. */
 #ifndef TCPSHIFT_SCAN_H
 #define TCPSHIFT_SCAN_H
 
+#include "kernel.h"
+
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
-#include "clients.h"
-#include "memory.h"
+#include "client_table.h"
+#include "config.h"
 #include "owner.h"
+#include "process.h"
+#include "process_ref.h"
+#include "read.h"
+#include "sock_state.h"
 
 /*
- * Who holds MPTCP sockets, by their files. The subflows, which are what makes
- * transitions, are in no process's table; adopt_subflow() finds them another way.
- * The scan inserts; full: those subflows' owners are known later.
+ * The owners of MPTCP sockets, by file. Transitions are made by the subflows, which are
+ * in no process's descriptor table; on_subflow() joins the two. scan_files inserts,
+ * adopt_subflows reads, nobody deletes. Full: the owners of the remaining subflows are
+ * known only once they operate on them.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 16384);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
-	__type(key, __u64); /* struct file */
-	__type(value, struct holder);
-} mptcp_holders SEC(".maps");
+	__type(key, __u64); /* address of the struct file */
+	__type(value, struct process_ref);
+} mptcp_owners SEC(".maps");
 
 /*
- * The namespaces they are in, by their inode numbers: only there are subflows looked
- * for. The scan inserts, the tracer reads; full: those owners are known later, too.
+ * The network namespaces with MPTCP sockets, by inode number: user space searches only
+ * these for subflows. scan_files inserts, user space reads, nobody deletes. Full: as
+ * above.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -34,41 +42,46 @@ struct {
 	__type(value, __u8);
 } mptcp_namespaces SEC(".maps");
 
-static __always_inline void note_mptcp(const struct sock *sk, const struct holder *h)
+static __always_inline void add_mptcp_owner(const struct sock *sk, const struct process_ref *ref)
 {
-	__u64 file = h->file;
+	__u64 file = ref->file;
 	__u32 netns = BPF_CORE_READ(sk, __sk_common.skc_net.net, ns.inum);
-	__u8 there = 1;
+	__u8 present = 1;
 
-	bpf_map_update_elem(&mptcp_holders, &file, h, BPF_NOEXIST);
-	bpf_map_update_elem(&mptcp_namespaces, &netns, &there, BPF_ANY);
+	bpf_map_update_elem(&mptcp_owners, &file, ref, BPF_NOEXIST);
+	bpf_map_update_elem(&mptcp_namespaces, &netns, &present, BPF_ANY);
 }
 
-/* Of several processes that have it the first, which is the oldest, counts. */
-static __always_inline void note_first(struct sock *sk, const struct holder *h)
+/*
+ * Stores ref as the socket's initial owner unless it has one. If several processes have
+ * the socket open, the first in the iterator's order wins: the order is by pid, so this
+ * is the oldest process unless pids have wrapped.
+ */
+static __always_inline void set_initial_owner_once(struct sock *sk, const struct process_ref *ref)
 {
-	struct client *client = find_client(sk);
-	struct socket_memory *m =
-		client ? &client->memory : storage_of(sk, BPF_SK_STORAGE_GET_F_CREATE);
+	struct client_slot *slot = find_client_slot(sk);
+	struct sock_state *s =
+		slot ? &slot->sock_state : sk_storage_of(sk, BPF_SK_STORAGE_GET_F_CREATE);
 
-	if (!m)
+	if (!s)
 		return;
-	if (!m->role && sk->__sk_common.skc_state == TCP_LISTEN)
-		m->role = ROLE_LISTENER;
-	if (!m->is_found)
-		note_found(m, h);
+	if (!s->role && sk->__sk_common.skc_state == TCP_LISTEN)
+		s->role = ROLE_LISTENER;
+	if (!s->has_initial_owner)
+		set_initial_owner(s, ref);
 }
 
-static __always_inline bool is_current(const struct holder *h)
+static __always_inline bool is_current_process(const struct process_ref *ref)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 
-	return h->leader == (__u64)BPF_CORE_READ(task, group_leader);
+	return ref->leader == (__u64)BPF_CORE_READ(task, group_leader);
 }
 
+/* Called for each descriptor of each process. */
 static __always_inline int on_task_file(struct task_struct *task, struct file *file, __u32 fd)
 {
-	struct holder h = {.how = PID_SCAN, .file = (__u64)file, .fd = fd};
+	struct process_ref ref = {.source_and_flags = PID_SCAN, .file = (__u64)file, .fd = fd};
 	struct socket *socket;
 	struct sock *sk;
 
@@ -82,25 +95,25 @@ static __always_inline int on_task_file(struct task_struct *task, struct file *f
 		return 0;
 	if (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6)
 		return 0;
-	describe_process(FOLLOW(task, group_leader), &h);
-	h.files = (__u64)BPF_CORE_READ(task, files);
-	if (exclude_self && is_current(&h))
-		h.how |= HOLDER_SELF; /* the tracer is who reads the iterator */
+	fill_process_ref(READ_TYPED(task, group_leader), &ref);
+	ref.files = (__u64)BPF_CORE_READ(task, files);
+	if (exclude_self && is_current_process(&ref))
+		ref.source_and_flags |= REF_SELF; /* it is the tracer that reads the iterator */
 	if (has_socket_cookie)
-		bpf_get_socket_cookie(sk); /* which gives it one */
-	note_cookie(&h);
+		bpf_get_socket_cookie(sk); /* gives the socket a cookie if it has none */
+	read_cookie_of_file(&ref);
 	if (sk->sk_protocol == IPPROTO_MPTCP)
-		note_mptcp(sk, &h);
+		add_mptcp_owner(sk, &ref);
 	else
-		note_first(sk, &h);
+		set_initial_owner_once(sk, &ref);
 	return 0;
 }
 
-/* A subflow belongs to whoever has the file of the socket that it is a part of. */
+/* Called for each TCP socket of a namespace. A subflow has the owner of its MPTCP socket. */
 static __always_inline int on_subflow(struct sock_common *skc)
 {
 	struct tcp_sock *tp;
-	struct holder *h;
+	struct process_ref *ref;
 	__u64 file;
 
 	if (!skc)
@@ -108,10 +121,10 @@ static __always_inline int on_subflow(struct sock_common *skc)
 	tp = bpf_skc_to_tcp_sock(skc);
 	if (!tp || !bpf_core_field_exists(tp->is_mptcp) || !tp->is_mptcp)
 		return 0;
-	file = file_of_whole(tp);
-	h = bpf_map_lookup_elem(&mptcp_holders, &file);
-	if (h)
-		note_first((struct sock *)tp, h);
+	file = file_of_mptcp_socket(tp);
+	ref = bpf_map_lookup_elem(&mptcp_owners, &file);
+	if (ref)
+		set_initial_owner_once((struct sock *)tp, ref);
 	return 0;
 }
 

@@ -1,75 +1,81 @@
 // SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
 /*
- * The hooks: each a call of what the header of that name explains. The order in
- * which the two programs of the tracepoint are attached matters, see twins.h.
+ * The programs. Each calls one function of a header, which explains it. Where several
+ * programs are attached to one tracepoint, see dedup.h.
  */
 #include "kernel.h"
 
 #include <bpf/bpf_helpers.h>
 #include "accept.h"
-#include "afterlife.h"
+#include "dispatch.h"
 #include "dump.h"
+#include "event.h"
+#include "filter.h"
 #include "scan.h"
-#include "transition.h"
+#include "timewait_end.h"
 
-/* TP_PROTO(const struct sock *sk, const int oldstate, const int newstate),
- * include/trace/events/sock.h */
-SEC("tp_btf/inet_sock_set_state") int set_state_first(const __u64 *ctx)
+/*
+ * Every transition.
+ * TP_PROTO(const struct sock *sk, const int oldstate, const int newstate),
+ * include/trace/events/sock.h
+ */
+SEC("tp_btf/inet_sock_set_state") int set_state_primary(const __u64 *ctx)
 {
-	return on_transition(TWIN_FIRST, (const struct sock *)ctx[0], (int)ctx[1], (int)ctx[2]);
+	return on_transition(PROGRAM_PRIMARY, (const struct sock *)ctx[0], (int)ctx[1],
+			     (int)ctx[2]);
 }
 
-SEC("tp_btf/inet_sock_set_state") int set_state_second(const __u64 *ctx)
+SEC("tp_btf/inet_sock_set_state") int set_state_backup(const __u64 *ctx)
 {
-	return on_transition(TWIN_SECOND, (const struct sock *)ctx[0], (int)ctx[1], (int)ctx[2]);
+	return on_transition(PROGRAM_BACKUP, (const struct sock *)ctx[0], (int)ctx[1], (int)ctx[2]);
 }
 
-/* The ends of TIME_WAITs, only when asked for; twice, for what interrupts the first. */
-SEC("tp_btf/timer_expire_entry") int timer_expired_first(const __u64 *ctx)
+/* The ends of TIME_WAITs; loaded only if asked for. */
+SEC("tp_btf/timer_expire_entry") int timer_expired_primary(const __u64 *ctx)
 {
 	return on_timer_expired((const struct timer_list *)ctx[0]);
 }
 
-SEC("tp_btf/timer_expire_entry") int timer_expired_second(const __u64 *ctx)
+SEC("tp_btf/timer_expire_entry") int timer_expired_backup(const __u64 *ctx)
 {
 	return on_timer_expired((const struct timer_list *)ctx[0]);
 }
 
-SEC("tp_btf/kmem_cache_free") int object_freed_first(const __u64 *ctx)
+SEC("tp_btf/kmem_cache_free") int object_freed_primary(const __u64 *ctx)
 {
-	return on_object_freed(freed_object(ctx), TWIN_FIRST);
+	return on_object_freed(freed_object(ctx), PROGRAM_PRIMARY);
 }
 
-SEC("tp_btf/kmem_cache_free") int object_freed_second(const __u64 *ctx)
+SEC("tp_btf/kmem_cache_free") int object_freed_backup(const __u64 *ctx)
 {
-	return on_object_freed(freed_object(ctx), TWIN_SECOND);
+	return on_object_freed(freed_object(ctx), PROGRAM_BACKUP);
 }
 
-/* Loaded only where the kernel lets trampolines be attached. */
+/* The process that accepts; loaded only where the kernel attaches fexit programs. */
 SEC("fexit/inet_csk_accept") int accepted(const __u64 *ctx)
 {
-	return on_accept(accepted_by(ctx));
+	return on_accept(accepted_socket(ctx));
 }
 
-/* Loaded only where it can work; internal/probe reads it to its end, which runs it. */
+/* The owners of open sockets. internal/probe runs it once at the start, by reading it. */
 SEC("iter/task_file") int scan_files(struct bpf_iter__task_file *ctx)
 {
 	return on_task_file(ctx->task, ctx->file, ctx->fd);
 }
 
-/* After scan_files, where that has met MPTCP. */
+/* The owners of MPTCP subflows; run after scan_files, if that has found MPTCP sockets. */
 SEC("iter/tcp") int adopt_subflows(struct bpf_iter__tcp *ctx)
 {
 	return on_subflow(ctx->sk_common);
 }
 
-/* For a snapshot; like all of this kind it sees the namespace of whoever opens the iterator. */
+/* A snapshot of one network namespace, that of the thread which opens the iterator. */
 SEC("iter/tcp") int dump_sockets(struct bpf_iter__tcp *ctx)
 {
 	return on_socket(ctx);
 }
 
-/* A type reaches the Go side only if something here refers to it. */
+/* bpf2go finds a type only if the object refers to it. */
 #define EXPORT_TYPE(tag, name) const tag name *export_##name __attribute__((unused))
 
 EXPORT_TYPE(struct, transition_event);
@@ -82,7 +88,7 @@ EXPORT_TYPE(enum, socket_role);
 EXPORT_TYPE(enum, pid_source);
 EXPORT_TYPE(enum, side);
 EXPORT_TYPE(enum, member_kind);
-EXPORT_TYPE(enum, twin);
+EXPORT_TYPE(enum, program_rank);
 
-/* Some of the helpers are only for GPL-compatible programs; the licence is dual. */
+/* Some helpers are only for GPL-compatible programs; a dual licence is compatible. */
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

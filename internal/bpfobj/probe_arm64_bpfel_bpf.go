@@ -37,17 +37,17 @@ type ProbeEndEvent struct {
 type ProbeEventFlag uint32
 
 const (
-	ProbeEventFlagEVENT_MAPPED     ProbeEventFlag = 1
-	ProbeEventFlagEVENT_LOCKED     ProbeEventFlag = 2
-	ProbeEventFlagEVENT_TIMED      ProbeEventFlag = 4
-	ProbeEventFlagEVENT_WALK_BOUND ProbeEventFlag = 8
-	ProbeEventFlagEVENT_PEER_FIN   ProbeEventFlag = 16
-	ProbeEventFlagEVENT_NO_LINGER2 ProbeEventFlag = 32
-	ProbeEventFlagEVENT_EXPIRED    ProbeEventFlag = 64
-	ProbeEventFlagEVENT_ORPHAN     ProbeEventFlag = 128
-	ProbeEventFlagEVENT_UNSENT     ProbeEventFlag = 256
-	ProbeEventFlagEVENT_ACKED      ProbeEventFlag = 512
-	ProbeEventFlagEVENT_REPAIR     ProbeEventFlag = 1024
+	ProbeEventFlagEVENT_MAPPED           ProbeEventFlag = 1
+	ProbeEventFlagEVENT_LOCKED           ProbeEventFlag = 2
+	ProbeEventFlagEVENT_TIMED            ProbeEventFlag = 4
+	ProbeEventFlagEVENT_TIMEWAIT_UNKNOWN ProbeEventFlag = 8
+	ProbeEventFlagEVENT_PEER_FIN         ProbeEventFlag = 16
+	ProbeEventFlagEVENT_NO_LINGER2       ProbeEventFlag = 32
+	ProbeEventFlagEVENT_EXPIRED          ProbeEventFlag = 64
+	ProbeEventFlagEVENT_ORPHAN           ProbeEventFlag = 128
+	ProbeEventFlagEVENT_UNSENT           ProbeEventFlag = 256
+	ProbeEventFlagEVENT_ACKED            ProbeEventFlag = 512
+	ProbeEventFlagEVENT_REPAIR           ProbeEventFlag = 1024
 )
 
 type ProbeEventKind uint32
@@ -100,19 +100,27 @@ type ProbePrefixKey struct {
 }
 
 type ProbeProgramCounters struct {
-	_             structs.HostLayout
-	Entered       uint64
-	LeftToTwin    uint64
-	OtherProtocol uint64
-	Filtered      uint64
-	Emitted       uint64
-	RingFull      uint64
-	RingBusy      uint64
-	Held          uint64
-	Released      uint64
-	WalkBound     uint64
-	EndUntold     uint64
+	_                structs.HostLayout
+	Entered          uint64
+	Deduplicated     uint64
+	OtherProtocol    uint64
+	Filtered         uint64
+	Emitted          uint64
+	RingFull         uint64
+	RingBusy         uint64
+	Deferred         uint64
+	Resumed          uint64
+	TimewaitUnknown  uint64
+	TimewaitEndsLost uint64
 }
+
+type ProbeProgramRank uint32
+
+const (
+	ProbeProgramRankPROGRAM_PRIMARY ProbeProgramRank = 0
+	ProbeProgramRankPROGRAM_BACKUP  ProbeProgramRank = 1
+	ProbeProgramRankPROGRAMS        ProbeProgramRank = 2
+)
 
 type ProbeSide uint32
 
@@ -167,42 +175,34 @@ type ProbeTransitionEvent struct {
 	Reserved2        [2]uint8
 }
 
-type ProbeTwin uint32
-
-const (
-	ProbeTwinTWIN_FIRST  ProbeTwin = 0
-	ProbeTwinTWIN_SECOND ProbeTwin = 1
-	ProbeTwinTWINS       ProbeTwin = 2
-)
-
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ProbeMapClients               = "clients"
+	ProbeMapCgroupPaths           = "cgroup_paths"
+	ProbeMapClientTable           = "client_table"
 	ProbeMapCounters              = "counters"
-	ProbeMapCpuMarks              = "cpu_marks"
+	ProbeMapEmittedCgroups        = "emitted_cgroups"
+	ProbeMapEventCtxScratch       = "event_ctx_scratch"
 	ProbeMapFilterMembers         = "filter_members"
 	ProbeMapFilterPortSets        = "filter_port_sets"
 	ProbeMapFilterPrefixes        = "filter_prefixes"
-	ProbeMapMemory                = "memory"
-	ProbeMapMptcpHolders          = "mptcp_holders"
+	ProbeMapHandledEvents         = "handled_events"
 	ProbeMapMptcpNamespaces       = "mptcp_namespaces"
-	ProbeMapPaths                 = "paths"
+	ProbeMapMptcpOwners           = "mptcp_owners"
 	ProbeMapRings                 = "rings"
-	ProbeMapRoom                  = "room"
-	ProbeMapTimewaits             = "timewaits"
-	ProbeMapToldCgroups           = "told_cgroups"
+	ProbeMapSockStates            = "sock_states"
+	ProbeMapTrackedTimewaits      = "tracked_timewaits"
 	ProbeProgAccepted             = "accepted"
 	ProbeProgAdoptSubflows        = "adopt_subflows"
 	ProbeProgDumpSockets          = "dump_sockets"
-	ProbeProgObjectFreedFirst     = "object_freed_first"
-	ProbeProgObjectFreedSecond    = "object_freed_second"
+	ProbeProgObjectFreedBackup    = "object_freed_backup"
+	ProbeProgObjectFreedPrimary   = "object_freed_primary"
 	ProbeProgScanFiles            = "scan_files"
-	ProbeProgSetStateFirst        = "set_state_first"
-	ProbeProgSetStateSecond       = "set_state_second"
-	ProbeProgTimerExpiredFirst    = "timer_expired_first"
-	ProbeProgTimerExpiredSecond   = "timer_expired_second"
+	ProbeProgSetStateBackup       = "set_state_backup"
+	ProbeProgSetStatePrimary      = "set_state_primary"
+	ProbeProgTimerExpiredBackup   = "timer_expired_backup"
+	ProbeProgTimerExpiredPrimary  = "timer_expired_primary"
 	ProbeVarAcceptHasTwoArgs      = "accept_has_two_args"
 	ProbeVarCgroupV1Subsys        = "cgroup_v1_subsys"
 	ProbeVarExcludeSelf           = "exclude_self"
@@ -212,11 +212,11 @@ const (
 	ProbeVarExportEventKind       = "export_event_kind"
 	ProbeVarExportMemberKind      = "export_member_kind"
 	ProbeVarExportPidSource       = "export_pid_source"
+	ProbeVarExportProgramRank     = "export_program_rank"
 	ProbeVarExportSide            = "export_side"
 	ProbeVarExportSocketEvent     = "export_socket_event"
 	ProbeVarExportSocketRole      = "export_socket_role"
 	ProbeVarExportTransitionEvent = "export_transition_event"
-	ProbeVarExportTwin            = "export_twin"
 	ProbeVarFilterAddrs           = "filter_addrs"
 	ProbeVarFilterCgroup          = "filter_cgroup"
 	ProbeVarFilterComm            = "filter_comm"
@@ -227,7 +227,7 @@ const (
 	ProbeVarFilterRoles           = "filter_roles"
 	ProbeVarFilterStates          = "filter_states"
 	ProbeVarHasClientTable        = "has_client_table"
-	ProbeVarHasPlainReads         = "has_plain_reads"
+	ProbeVarHasRdonlyCast         = "has_rdonly_cast"
 	ProbeVarHasSocketCookie       = "has_socket_cookie"
 	ProbeVarHasSocketStorage      = "has_socket_storage"
 	ProbeVarHasTaskFromPid        = "has_task_from_pid"
@@ -235,11 +235,11 @@ const (
 	ProbeVarMayInterruptItself    = "may_interrupt_itself"
 	ProbeVarRingMask              = "ring_mask"
 	ProbeVarRingsPerCpu           = "rings_per_cpu"
-	ProbeVarSelfIsInitial         = "self_is_initial"
+	ProbeVarSelfInInitialPidns    = "self_in_initial_pidns"
 	ProbeVarSelfPid               = "self_pid"
 	ProbeVarSelfPidnsDev          = "self_pidns_dev"
 	ProbeVarSelfPidnsIno          = "self_pidns_ino"
-	ProbeVarWakeBytes             = "wake_bytes"
+	ProbeVarWakeupBytes           = "wakeup_bytes"
 	ProbeVarWantCgroups           = "want_cgroups"
 	ProbeVarWantEnds              = "want_ends"
 	ProbeVarWantTimewaitEnds      = "want_timewait_ends"
@@ -288,36 +288,36 @@ type ProbeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeProgramSpecs struct {
-	Accepted           *ebpf.ProgramSpec `ebpf:"accepted"`
-	AdoptSubflows      *ebpf.ProgramSpec `ebpf:"adopt_subflows"`
-	DumpSockets        *ebpf.ProgramSpec `ebpf:"dump_sockets"`
-	ObjectFreedFirst   *ebpf.ProgramSpec `ebpf:"object_freed_first"`
-	ObjectFreedSecond  *ebpf.ProgramSpec `ebpf:"object_freed_second"`
-	ScanFiles          *ebpf.ProgramSpec `ebpf:"scan_files"`
-	SetStateFirst      *ebpf.ProgramSpec `ebpf:"set_state_first"`
-	SetStateSecond     *ebpf.ProgramSpec `ebpf:"set_state_second"`
-	TimerExpiredFirst  *ebpf.ProgramSpec `ebpf:"timer_expired_first"`
-	TimerExpiredSecond *ebpf.ProgramSpec `ebpf:"timer_expired_second"`
+	Accepted            *ebpf.ProgramSpec `ebpf:"accepted"`
+	AdoptSubflows       *ebpf.ProgramSpec `ebpf:"adopt_subflows"`
+	DumpSockets         *ebpf.ProgramSpec `ebpf:"dump_sockets"`
+	ObjectFreedBackup   *ebpf.ProgramSpec `ebpf:"object_freed_backup"`
+	ObjectFreedPrimary  *ebpf.ProgramSpec `ebpf:"object_freed_primary"`
+	ScanFiles           *ebpf.ProgramSpec `ebpf:"scan_files"`
+	SetStateBackup      *ebpf.ProgramSpec `ebpf:"set_state_backup"`
+	SetStatePrimary     *ebpf.ProgramSpec `ebpf:"set_state_primary"`
+	TimerExpiredBackup  *ebpf.ProgramSpec `ebpf:"timer_expired_backup"`
+	TimerExpiredPrimary *ebpf.ProgramSpec `ebpf:"timer_expired_primary"`
 }
 
 // ProbeMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeMapSpecs struct {
-	Clients         *ebpf.MapSpec `ebpf:"clients"`
-	Counters        *ebpf.MapSpec `ebpf:"counters"`
-	CpuMarks        *ebpf.MapSpec `ebpf:"cpu_marks"`
-	FilterMembers   *ebpf.MapSpec `ebpf:"filter_members"`
-	FilterPortSets  *ebpf.MapSpec `ebpf:"filter_port_sets"`
-	FilterPrefixes  *ebpf.MapSpec `ebpf:"filter_prefixes"`
-	Memory          *ebpf.MapSpec `ebpf:"memory"`
-	MptcpHolders    *ebpf.MapSpec `ebpf:"mptcp_holders"`
-	MptcpNamespaces *ebpf.MapSpec `ebpf:"mptcp_namespaces"`
-	Paths           *ebpf.MapSpec `ebpf:"paths"`
-	Rings           *ebpf.MapSpec `ebpf:"rings"`
-	Room            *ebpf.MapSpec `ebpf:"room"`
-	Timewaits       *ebpf.MapSpec `ebpf:"timewaits"`
-	ToldCgroups     *ebpf.MapSpec `ebpf:"told_cgroups"`
+	CgroupPaths      *ebpf.MapSpec `ebpf:"cgroup_paths"`
+	ClientTable      *ebpf.MapSpec `ebpf:"client_table"`
+	Counters         *ebpf.MapSpec `ebpf:"counters"`
+	EmittedCgroups   *ebpf.MapSpec `ebpf:"emitted_cgroups"`
+	EventCtxScratch  *ebpf.MapSpec `ebpf:"event_ctx_scratch"`
+	FilterMembers    *ebpf.MapSpec `ebpf:"filter_members"`
+	FilterPortSets   *ebpf.MapSpec `ebpf:"filter_port_sets"`
+	FilterPrefixes   *ebpf.MapSpec `ebpf:"filter_prefixes"`
+	HandledEvents    *ebpf.MapSpec `ebpf:"handled_events"`
+	MptcpNamespaces  *ebpf.MapSpec `ebpf:"mptcp_namespaces"`
+	MptcpOwners      *ebpf.MapSpec `ebpf:"mptcp_owners"`
+	Rings            *ebpf.MapSpec `ebpf:"rings"`
+	SockStates       *ebpf.MapSpec `ebpf:"sock_states"`
+	TrackedTimewaits *ebpf.MapSpec `ebpf:"tracked_timewaits"`
 }
 
 // ProbeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -333,11 +333,11 @@ type ProbeVariableSpecs struct {
 	ExportEventKind       *ebpf.VariableSpec `ebpf:"export_event_kind"`
 	ExportMemberKind      *ebpf.VariableSpec `ebpf:"export_member_kind"`
 	ExportPidSource       *ebpf.VariableSpec `ebpf:"export_pid_source"`
+	ExportProgramRank     *ebpf.VariableSpec `ebpf:"export_program_rank"`
 	ExportSide            *ebpf.VariableSpec `ebpf:"export_side"`
 	ExportSocketEvent     *ebpf.VariableSpec `ebpf:"export_socket_event"`
 	ExportSocketRole      *ebpf.VariableSpec `ebpf:"export_socket_role"`
 	ExportTransitionEvent *ebpf.VariableSpec `ebpf:"export_transition_event"`
-	ExportTwin            *ebpf.VariableSpec `ebpf:"export_twin"`
 	FilterAddrs           *ebpf.VariableSpec `ebpf:"filter_addrs"`
 	FilterCgroup          *ebpf.VariableSpec `ebpf:"filter_cgroup"`
 	FilterComm            *ebpf.VariableSpec `ebpf:"filter_comm"`
@@ -348,7 +348,7 @@ type ProbeVariableSpecs struct {
 	FilterRoles           *ebpf.VariableSpec `ebpf:"filter_roles"`
 	FilterStates          *ebpf.VariableSpec `ebpf:"filter_states"`
 	HasClientTable        *ebpf.VariableSpec `ebpf:"has_client_table"`
-	HasPlainReads         *ebpf.VariableSpec `ebpf:"has_plain_reads"`
+	HasRdonlyCast         *ebpf.VariableSpec `ebpf:"has_rdonly_cast"`
 	HasSocketCookie       *ebpf.VariableSpec `ebpf:"has_socket_cookie"`
 	HasSocketStorage      *ebpf.VariableSpec `ebpf:"has_socket_storage"`
 	HasTaskFromPid        *ebpf.VariableSpec `ebpf:"has_task_from_pid"`
@@ -356,11 +356,11 @@ type ProbeVariableSpecs struct {
 	MayInterruptItself    *ebpf.VariableSpec `ebpf:"may_interrupt_itself"`
 	RingMask              *ebpf.VariableSpec `ebpf:"ring_mask"`
 	RingsPerCpu           *ebpf.VariableSpec `ebpf:"rings_per_cpu"`
-	SelfIsInitial         *ebpf.VariableSpec `ebpf:"self_is_initial"`
+	SelfInInitialPidns    *ebpf.VariableSpec `ebpf:"self_in_initial_pidns"`
 	SelfPid               *ebpf.VariableSpec `ebpf:"self_pid"`
 	SelfPidnsDev          *ebpf.VariableSpec `ebpf:"self_pidns_dev"`
 	SelfPidnsIno          *ebpf.VariableSpec `ebpf:"self_pidns_ino"`
-	WakeBytes             *ebpf.VariableSpec `ebpf:"wake_bytes"`
+	WakeupBytes           *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 	WantCgroups           *ebpf.VariableSpec `ebpf:"want_cgroups"`
 	WantEnds              *ebpf.VariableSpec `ebpf:"want_ends"`
 	WantTimewaitEnds      *ebpf.VariableSpec `ebpf:"want_timewait_ends"`
@@ -387,38 +387,38 @@ func (o *ProbeObjects) Close() error {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeMaps struct {
-	Clients         *ebpf.Map `ebpf:"clients"`
-	Counters        *ebpf.Map `ebpf:"counters"`
-	CpuMarks        *ebpf.Map `ebpf:"cpu_marks"`
-	FilterMembers   *ebpf.Map `ebpf:"filter_members"`
-	FilterPortSets  *ebpf.Map `ebpf:"filter_port_sets"`
-	FilterPrefixes  *ebpf.Map `ebpf:"filter_prefixes"`
-	Memory          *ebpf.Map `ebpf:"memory"`
-	MptcpHolders    *ebpf.Map `ebpf:"mptcp_holders"`
-	MptcpNamespaces *ebpf.Map `ebpf:"mptcp_namespaces"`
-	Paths           *ebpf.Map `ebpf:"paths"`
-	Rings           *ebpf.Map `ebpf:"rings"`
-	Room            *ebpf.Map `ebpf:"room"`
-	Timewaits       *ebpf.Map `ebpf:"timewaits"`
-	ToldCgroups     *ebpf.Map `ebpf:"told_cgroups"`
+	CgroupPaths      *ebpf.Map `ebpf:"cgroup_paths"`
+	ClientTable      *ebpf.Map `ebpf:"client_table"`
+	Counters         *ebpf.Map `ebpf:"counters"`
+	EmittedCgroups   *ebpf.Map `ebpf:"emitted_cgroups"`
+	EventCtxScratch  *ebpf.Map `ebpf:"event_ctx_scratch"`
+	FilterMembers    *ebpf.Map `ebpf:"filter_members"`
+	FilterPortSets   *ebpf.Map `ebpf:"filter_port_sets"`
+	FilterPrefixes   *ebpf.Map `ebpf:"filter_prefixes"`
+	HandledEvents    *ebpf.Map `ebpf:"handled_events"`
+	MptcpNamespaces  *ebpf.Map `ebpf:"mptcp_namespaces"`
+	MptcpOwners      *ebpf.Map `ebpf:"mptcp_owners"`
+	Rings            *ebpf.Map `ebpf:"rings"`
+	SockStates       *ebpf.Map `ebpf:"sock_states"`
+	TrackedTimewaits *ebpf.Map `ebpf:"tracked_timewaits"`
 }
 
 func (m *ProbeMaps) Close() error {
 	return _ProbeClose(
-		m.Clients,
+		m.CgroupPaths,
+		m.ClientTable,
 		m.Counters,
-		m.CpuMarks,
+		m.EmittedCgroups,
+		m.EventCtxScratch,
 		m.FilterMembers,
 		m.FilterPortSets,
 		m.FilterPrefixes,
-		m.Memory,
-		m.MptcpHolders,
+		m.HandledEvents,
 		m.MptcpNamespaces,
-		m.Paths,
+		m.MptcpOwners,
 		m.Rings,
-		m.Room,
-		m.Timewaits,
-		m.ToldCgroups,
+		m.SockStates,
+		m.TrackedTimewaits,
 	)
 }
 
@@ -435,11 +435,11 @@ type ProbeVariables struct {
 	ExportEventKind       *ebpf.Variable `ebpf:"export_event_kind"`
 	ExportMemberKind      *ebpf.Variable `ebpf:"export_member_kind"`
 	ExportPidSource       *ebpf.Variable `ebpf:"export_pid_source"`
+	ExportProgramRank     *ebpf.Variable `ebpf:"export_program_rank"`
 	ExportSide            *ebpf.Variable `ebpf:"export_side"`
 	ExportSocketEvent     *ebpf.Variable `ebpf:"export_socket_event"`
 	ExportSocketRole      *ebpf.Variable `ebpf:"export_socket_role"`
 	ExportTransitionEvent *ebpf.Variable `ebpf:"export_transition_event"`
-	ExportTwin            *ebpf.Variable `ebpf:"export_twin"`
 	FilterAddrs           *ebpf.Variable `ebpf:"filter_addrs"`
 	FilterCgroup          *ebpf.Variable `ebpf:"filter_cgroup"`
 	FilterComm            *ebpf.Variable `ebpf:"filter_comm"`
@@ -450,7 +450,7 @@ type ProbeVariables struct {
 	FilterRoles           *ebpf.Variable `ebpf:"filter_roles"`
 	FilterStates          *ebpf.Variable `ebpf:"filter_states"`
 	HasClientTable        *ebpf.Variable `ebpf:"has_client_table"`
-	HasPlainReads         *ebpf.Variable `ebpf:"has_plain_reads"`
+	HasRdonlyCast         *ebpf.Variable `ebpf:"has_rdonly_cast"`
 	HasSocketCookie       *ebpf.Variable `ebpf:"has_socket_cookie"`
 	HasSocketStorage      *ebpf.Variable `ebpf:"has_socket_storage"`
 	HasTaskFromPid        *ebpf.Variable `ebpf:"has_task_from_pid"`
@@ -458,11 +458,11 @@ type ProbeVariables struct {
 	MayInterruptItself    *ebpf.Variable `ebpf:"may_interrupt_itself"`
 	RingMask              *ebpf.Variable `ebpf:"ring_mask"`
 	RingsPerCpu           *ebpf.Variable `ebpf:"rings_per_cpu"`
-	SelfIsInitial         *ebpf.Variable `ebpf:"self_is_initial"`
+	SelfInInitialPidns    *ebpf.Variable `ebpf:"self_in_initial_pidns"`
 	SelfPid               *ebpf.Variable `ebpf:"self_pid"`
 	SelfPidnsDev          *ebpf.Variable `ebpf:"self_pidns_dev"`
 	SelfPidnsIno          *ebpf.Variable `ebpf:"self_pidns_ino"`
-	WakeBytes             *ebpf.Variable `ebpf:"wake_bytes"`
+	WakeupBytes           *ebpf.Variable `ebpf:"wakeup_bytes"`
 	WantCgroups           *ebpf.Variable `ebpf:"want_cgroups"`
 	WantEnds              *ebpf.Variable `ebpf:"want_ends"`
 	WantTimewaitEnds      *ebpf.Variable `ebpf:"want_timewait_ends"`
@@ -473,16 +473,16 @@ type ProbeVariables struct {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbePrograms struct {
-	Accepted           *ebpf.Program `ebpf:"accepted"`
-	AdoptSubflows      *ebpf.Program `ebpf:"adopt_subflows"`
-	DumpSockets        *ebpf.Program `ebpf:"dump_sockets"`
-	ObjectFreedFirst   *ebpf.Program `ebpf:"object_freed_first"`
-	ObjectFreedSecond  *ebpf.Program `ebpf:"object_freed_second"`
-	ScanFiles          *ebpf.Program `ebpf:"scan_files"`
-	SetStateFirst      *ebpf.Program `ebpf:"set_state_first"`
-	SetStateSecond     *ebpf.Program `ebpf:"set_state_second"`
-	TimerExpiredFirst  *ebpf.Program `ebpf:"timer_expired_first"`
-	TimerExpiredSecond *ebpf.Program `ebpf:"timer_expired_second"`
+	Accepted            *ebpf.Program `ebpf:"accepted"`
+	AdoptSubflows       *ebpf.Program `ebpf:"adopt_subflows"`
+	DumpSockets         *ebpf.Program `ebpf:"dump_sockets"`
+	ObjectFreedBackup   *ebpf.Program `ebpf:"object_freed_backup"`
+	ObjectFreedPrimary  *ebpf.Program `ebpf:"object_freed_primary"`
+	ScanFiles           *ebpf.Program `ebpf:"scan_files"`
+	SetStateBackup      *ebpf.Program `ebpf:"set_state_backup"`
+	SetStatePrimary     *ebpf.Program `ebpf:"set_state_primary"`
+	TimerExpiredBackup  *ebpf.Program `ebpf:"timer_expired_backup"`
+	TimerExpiredPrimary *ebpf.Program `ebpf:"timer_expired_primary"`
 }
 
 func (p *ProbePrograms) Close() error {
@@ -490,13 +490,13 @@ func (p *ProbePrograms) Close() error {
 		p.Accepted,
 		p.AdoptSubflows,
 		p.DumpSockets,
-		p.ObjectFreedFirst,
-		p.ObjectFreedSecond,
+		p.ObjectFreedBackup,
+		p.ObjectFreedPrimary,
 		p.ScanFiles,
-		p.SetStateFirst,
-		p.SetStateSecond,
-		p.TimerExpiredFirst,
-		p.TimerExpiredSecond,
+		p.SetStateBackup,
+		p.SetStatePrimary,
+		p.TimerExpiredBackup,
+		p.TimerExpiredPrimary,
 	)
 }
 

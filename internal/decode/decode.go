@@ -135,7 +135,7 @@ func decodeTransition(w *wireTransition, kind Kind, e *Event) error {
 
 func decodeFlags(w *wireTransition, t *tcp.Transition) {
 	t.Mapped = hasFlag(w, bpfobj.ProbeEventFlagEVENT_MAPPED)
-	t.TimeWaitOpen = hasFlag(w, bpfobj.ProbeEventFlagEVENT_WALK_BOUND)
+	t.TimeWaitOpen = hasFlag(w, bpfobj.ProbeEventFlagEVENT_TIMEWAIT_UNKNOWN)
 	t.Locked = hasFlag(w, bpfobj.ProbeEventFlagEVENT_LOCKED)
 	t.PeerFIN = hasFlag(w, bpfobj.ProbeEventFlagEVENT_PEER_FIN)
 	t.Orphan = hasFlag(w, bpfobj.ProbeEventFlagEVENT_ORPHAN)

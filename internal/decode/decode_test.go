@@ -126,7 +126,7 @@ var transitions = []struct {
 	},
 	{
 		"of a close of which it was not found out whether it left a timewait socket",
-		wireEvent{family: 4, old: 5, new: 7, flags: flagWalkBound | flagNoLinger2},
+		wireEvent{family: 4, old: 5, new: 7, flags: flagTimeWaitUnknown | flagNoLinger2},
 		tcp.Transition{Old: tcp.FinWait2, New: tcp.Close, TimeWaitOpen: true, NoLinger2: true},
 	},
 	{

@@ -34,17 +34,17 @@ const (
 	offsetCgroupKind = 13
 	offsetNames      = 16
 
-	flagMapped    = 1 << 0
-	flagLocked    = 1 << 1
-	flagTimed     = 1 << 2
-	flagWalkBound = 1 << 3
-	flagPeerFIN   = 1 << 4
-	flagNoLinger2 = 1 << 5
-	flagExpired   = 1 << 6
-	flagOrphan    = 1 << 7
-	flagUnsent    = 1 << 8
-	flagAcked     = 1 << 9
-	flagRepair    = 1 << 10
+	flagMapped          = 1 << 0
+	flagLocked          = 1 << 1
+	flagTimed           = 1 << 2
+	flagTimeWaitUnknown = 1 << 3
+	flagPeerFIN         = 1 << 4
+	flagNoLinger2       = 1 << 5
+	flagExpired         = 1 << 6
+	flagOrphan          = 1 << 7
+	flagUnsent          = 1 << 8
+	flagAcked           = 1 << 9
+	flagRepair          = 1 << 10
 
 	kindTransition = 1
 	kindEnd        = 2
@@ -225,7 +225,7 @@ func independentTransition(b []byte) tcp.Transition {
 		Role:         tcp.Role(b[offsetRole]),
 		Mapped:       flags&flagMapped != 0,
 		Locked:       flags&flagLocked != 0,
-		TimeWaitOpen: flags&flagWalkBound != 0,
+		TimeWaitOpen: flags&flagTimeWaitUnknown != 0,
 		PeerFIN:      flags&flagPeerFIN != 0,
 		NoLinger2:    flags&flagNoLinger2 != 0,
 		Expired:      flags&flagExpired != 0,

@@ -78,7 +78,7 @@ func endTimeWaits(n *tcplab.Netns, count int) {
 // missReleases has the programs that watch for releases see nothing of what f does.
 func (p *Probe) missReleases(t *testing.T, f func()) {
 	t.Helper()
-	missing := []string{bpfobj.ProbeProgObjectFreedFirst, bpfobj.ProbeProgObjectFreedSecond}
+	missing := []string{bpfobj.ProbeProgObjectFreedPrimary, bpfobj.ProbeProgObjectFreedBackup}
 	var kept []attachment
 	for _, l := range p.links {
 		if l.program != missing[0] && l.program != missing[1] {
@@ -127,5 +127,5 @@ func (p *Probe) endsUntold(t *testing.T) uint64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c.First.EndUntold + c.Second.EndUntold
+	return c.Primary.TimeWaitEndsLost + c.Backup.TimeWaitEndsLost
 }

@@ -37,13 +37,13 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 		bpfobj.ProbeVarHasSocketCookie:  features.has(SocketCookie),
 		bpfobj.ProbeVarRingsPerCpu:      l.perCPU,
 		bpfobj.ProbeVarRingMask:         uint32(l.count - 1),
-		bpfobj.ProbeVarWakeBytes:        uint64(l.each / 4),
+		bpfobj.ProbeVarWakeupBytes:      uint64(l.each / 4),
 		bpfobj.ProbeVarWantEnds:         opts.Ends,
 		bpfobj.ProbeVarWantCgroups:      true,
 		bpfobj.ProbeVarWantTimewaitEnds: opts.TimeWaitEnds && features.has(TimeWaitEnds),
 		bpfobj.ProbeVarCgroupV1Subsys:   cgroupV1Subsys(types),
 		bpfobj.ProbeVarHasTaskFromPid:   hasFunction(types, "bpf_task_from_pid"),
-		bpfobj.ProbeVarHasPlainReads:    plainReads,
+		bpfobj.ProbeVarHasRdonlyCast:    plainReads,
 		bpfobj.ProbeVarHasClientTable:   clientTable,
 		bpfobj.ProbeVarMayBePreempted:   mayBePreempted(),
 		// Not since 6.1, which nothing tells from 6.0: there it only costs.
@@ -65,7 +65,7 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	spec.Maps[bpfobj.ProbeMapFilterPrefixes].MaxEntries = uint32(max(1, len(prefixes(&opts.Filter))))
 	spec.Maps[bpfobj.ProbeMapFilterMembers].MaxEntries = uint32(max(1, len(members(&opts.Filter))))
 	if opts.TimeWaitEnds {
-		spec.Maps[bpfobj.ProbeMapTimewaits].MaxEntries = timeWaitsWatched
+		spec.Maps[bpfobj.ProbeMapTrackedTimewaits].MaxEntries = timeWaitsWatched
 		programs = append(slices.Clone(programs), timeWaitEndPrograms...)
 	}
 	leaveOut(spec, features, programs)
@@ -118,12 +118,12 @@ const timeWaitsWatched = 128 << 10
 // What is loaded for the one purpose and for the other.
 var (
 	tracePrograms = []string{
-		bpfobj.ProbeProgSetStateFirst, bpfobj.ProbeProgSetStateSecond,
+		bpfobj.ProbeProgSetStatePrimary, bpfobj.ProbeProgSetStateBackup,
 		bpfobj.ProbeProgAccepted, bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgAdoptSubflows,
 	}
 	timeWaitEndPrograms = []string{
-		bpfobj.ProbeProgTimerExpiredFirst, bpfobj.ProbeProgTimerExpiredSecond,
-		bpfobj.ProbeProgObjectFreedFirst, bpfobj.ProbeProgObjectFreedSecond,
+		bpfobj.ProbeProgTimerExpiredPrimary, bpfobj.ProbeProgTimerExpiredBackup,
+		bpfobj.ProbeProgObjectFreedPrimary, bpfobj.ProbeProgObjectFreedBackup,
 	}
 	snapshotPrograms = []string{
 		bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgAdoptSubflows, bpfobj.ProbeProgDumpSockets,
@@ -148,7 +148,7 @@ func leaveOut(spec *ebpf.CollectionSpec, features Features, programs []string) {
 	}
 	if !features.has(SocketStorage) {
 		// No program that is left uses it, but each names it.
-		standIn := spec.Maps[bpfobj.ProbeMapMemory]
+		standIn := spec.Maps[bpfobj.ProbeMapSockStates]
 		standIn.Type, standIn.Flags, standIn.MaxEntries = ebpf.Array, 0, 1
 	}
 }
@@ -217,7 +217,7 @@ func addSelf(constants map[string]any) error {
 	st := info.Sys().(*syscall.Stat_t)
 	const initialPidns = 0xEFFFFFFC // PROC_PID_INIT_INO, include/linux/proc_ns.h
 	constants[bpfobj.ProbeVarExcludeSelf] = true
-	constants[bpfobj.ProbeVarSelfIsInitial] = st.Ino == initialPidns
+	constants[bpfobj.ProbeVarSelfInInitialPidns] = st.Ino == initialPidns
 	constants[bpfobj.ProbeVarSelfPid] = uint32(os.Getpid())
 	// The kernel's own encoding, MKDEV of include/linux/kdev_t.h.
 	constants[bpfobj.ProbeVarSelfPidnsDev] = uint64(unix.Major(st.Dev))<<20 | uint64(unix.Minor(st.Dev))

@@ -197,7 +197,7 @@ func TestEachFilterSetsItsConstantAndNoOther(t *testing.T) {
 	checkConstant(t, spec, bpfobj.ProbeVarFilterCgroup, false)
 	checkConstant(t, spec, bpfobj.ProbeVarHasSocketCookie, true)
 	checkConstant(t, spec, bpfobj.ProbeVarHasSocketStorage, false)
-	checkConstant[uint64](t, spec, bpfobj.ProbeVarWakeBytes, 1<<18)
+	checkConstant[uint64](t, spec, bpfobj.ProbeVarWakeupBytes, 1<<18)
 	if got := spec.Maps[bpfobj.ProbeMapFilterPrefixes].MaxEntries; got != 3 {
 		t.Errorf("there is room for %d prefixes, want 3", got)
 	}
@@ -219,7 +219,7 @@ func TestSocketStorageIsMadeOnlyWhereTheKernelGivesIt(t *testing.T) {
 		{nil, ebpf.Array},
 	} {
 		spec := configured(t, Options{BufferSize: 1 << 20}, tt.features)
-		if got := spec.Maps[bpfobj.ProbeMapMemory].Type; got != tt.want {
+		if got := spec.Maps[bpfobj.ProbeMapSockStates].Type; got != tt.want {
 			t.Errorf("with %+v the memory is of type %v, want %v", tt.features, got, tt.want)
 		}
 	}
@@ -348,7 +348,7 @@ func TestCallsOfFunctionsThatTheKernelLacksAreTakenOut(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		program := spec.Programs[bpfobj.ProbeProgSetStateFirst].Instructions
+		program := spec.Programs[bpfobj.ProbeProgSetStatePrimary].Instructions
 		size := len(program)
 		asked := map[string]bool{}
 		dropMissingCalls(program, func(name string) bool { asked[name] = true; return has })

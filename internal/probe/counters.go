@@ -9,74 +9,74 @@ import (
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
 )
 
-// ProgramCounters are one program's, summed over the CPUs; see struct
-// program_counters in bpf/event.h.
+// ProgramCounters are the counters of one program, summed over all CPUs. All but
+// Missed come from struct program_counters in bpf/event.h, which defines them.
 type ProgramCounters struct {
-	Missed        uint64 // firings that came while it was running
-	Entered       uint64
-	LeftToTwin    uint64
-	OtherProtocol uint64
-	Filtered      uint64
-	Emitted       uint64
-	RingFull      uint64
-	RingBusy      uint64
-	Held          uint64
-	Released      uint64
-	WalkBound     uint64
-	EndUntold     uint64
+	Missed           uint64 // firings of the tracepoint while the program was running (recursion_misses)
+	Entered          uint64
+	Deduplicated     uint64
+	OtherProtocol    uint64
+	Filtered         uint64
+	Emitted          uint64
+	RingFull         uint64
+	RingBusy         uint64
+	Deferred         uint64
+	Resumed          uint64
+	TimeWaitUnknown  uint64
+	TimeWaitEndsLost uint64
 }
 
-// Fired is how often the tracepoint fired while the program was attached.
+// Fired is the number of times that the tracepoint fired while the program was attached.
 func (c *ProgramCounters) Fired() uint64 {
 	return c.Entered + c.Missed
 }
 
-// Counters are those of both programs.
+// Counters are the counters of the two programs of the tracepoint; see bpf/dedup.h.
 type Counters struct {
-	First, Second ProgramCounters
+	Primary, Backup ProgramCounters
 }
 
-// Counters reads them. While events are under way the terms are not of one
-// moment, so they may differ by a few events.
+// Counters reads the counters. While events are being handled it reads them at slightly
+// different moments, so sums may be wrong by a few events.
 func (p *Probe) Counters() (Counters, error) {
 	var c Counters
-	err := p.readProgram(bpfobj.ProbeTwinTWIN_FIRST, p.collection.Programs[bpfobj.ProbeProgSetStateFirst], &c.First)
+	err := p.readProgram(bpfobj.ProbeProgramRankPROGRAM_PRIMARY, p.collection.Programs[bpfobj.ProbeProgSetStatePrimary], &c.Primary)
 	if err == nil {
-		err = p.readProgram(bpfobj.ProbeTwinTWIN_SECOND, p.collection.Programs[bpfobj.ProbeProgSetStateSecond], &c.Second)
+		err = p.readProgram(bpfobj.ProbeProgramRankPROGRAM_BACKUP, p.collection.Programs[bpfobj.ProbeProgSetStateBackup], &c.Backup)
 	}
 	return c, err
 }
 
-func (p *Probe) readProgram(twin bpfobj.ProbeTwin, program *ebpf.Program, c *ProgramCounters) error {
+func (p *Probe) readProgram(rank bpfobj.ProbeProgramRank, program *ebpf.Program, c *ProgramCounters) error {
 	stats, err := program.Stats()
 	if err != nil {
 		return fmt.Errorf("read program statistics: %w", err)
 	}
 	c.Missed = stats.RecursionMisses
 	var perCPU []bpfobj.ProbeProgramCounters
-	if err := p.collection.Maps[bpfobj.ProbeMapCounters].Lookup(uint32(twin), &perCPU); err != nil {
+	if err := p.collection.Maps[bpfobj.ProbeMapCounters].Lookup(uint32(rank), &perCPU); err != nil {
 		return fmt.Errorf("read counters: %w", err)
 	}
 	for _, cpu := range perCPU {
 		c.Entered += cpu.Entered
-		c.LeftToTwin += cpu.LeftToTwin
+		c.Deduplicated += cpu.Deduplicated
 		c.OtherProtocol += cpu.OtherProtocol
 		c.Filtered += cpu.Filtered
 		c.Emitted += cpu.Emitted
 		c.RingFull += cpu.RingFull
 		c.RingBusy += cpu.RingBusy
-		c.Held += cpu.Held
-		c.Released += cpu.Released
-		c.WalkBound += cpu.WalkBound
-		c.EndUntold += cpu.EndUntold
+		c.Deferred += cpu.Deferred
+		c.Resumed += cpu.Resumed
+		c.TimeWaitUnknown += cpu.TimewaitUnknown
+		c.TimeWaitEndsLost += cpu.TimewaitEndsLost
 	}
 	return nil
 }
 
-// settle waits until a detached program does not run any more. Programs run inside
-// RCU read sections, and membarrier waits for those; older kernels detach a little
-// later, from a work queue, so it also waits for the program's counters to stand
-// still. The other programs may go on counting.
+// settle waits until a detached program no longer runs. Programs run inside RCU
+// read-side sections, and membarrier(2) waits for those. Older kernels detach a little
+// later, from a work queue, so settle also waits until the program's counters stop
+// changing. Programs that are still attached may go on counting.
 func (p *Probe) settle(program string) error {
 	const rounds = 100
 	var before ProgramCounters
@@ -86,12 +86,12 @@ func (p *Probe) settle(program string) error {
 		if err != nil {
 			return err
 		}
-		now := ProgramCounters{} // of a program that counts nothing
+		now := ProgramCounters{} // stays zero for the programs without counters
 		switch program {
-		case bpfobj.ProbeProgSetStateFirst:
-			now = all.First
-		case bpfobj.ProbeProgSetStateSecond:
-			now = all.Second
+		case bpfobj.ProbeProgSetStatePrimary:
+			now = all.Primary
+		case bpfobj.ProbeProgSetStateBackup:
+			now = all.Backup
 		}
 		if now == before {
 			return nil
@@ -101,8 +101,8 @@ func (p *Probe) settle(program string) error {
 	return fmt.Errorf("program %s still runs after being detached: the last counts may be short", program)
 }
 
-// waitForReaders is membarrier(2); a kernel booted with nohz_full refuses it, and
-// there the counters standing still has to do.
+// waitForReaders waits for all RCU readers, by membarrier(2). A kernel that was booted
+// with nohz_full refuses the call; there settle relies on the counters alone.
 func waitForReaders() {
 	const membarrierCmdGlobal = 1 // include/uapi/linux/membarrier.h
 	_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, membarrierCmdGlobal, 0, 0)

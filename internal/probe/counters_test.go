@@ -6,7 +6,7 @@ import (
 )
 
 func TestFiredIsWhatEnteredAndWhatWasMissed(t *testing.T) {
-	c := ProgramCounters{Entered: 1000, Missed: 7, LeftToTwin: 100, Filtered: 10}
+	c := ProgramCounters{Entered: 1000, Missed: 7, Deduplicated: 100, Filtered: 10}
 	if got := c.Fired(); got != 1007 {
 		t.Errorf("fired is %d, want 1007", got)
 	}

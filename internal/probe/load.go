@@ -11,7 +11,7 @@ import (
 // load has the kernel verify the two programs for transitions side by side, which is
 // most of the time of the start. The maps come first, since both have them.
 func load(spec *ebpf.CollectionSpec, opts ebpf.CollectionOptions) (*ebpf.Collection, error) {
-	const apart = bpfobj.ProbeProgSetStateSecond
+	const apart = bpfobj.ProbeProgSetStateBackup
 	rest, second := spec.Copy(), spec.Copy()
 	delete(rest.Programs, apart)
 	maps.DeleteFunc(second.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return name != apart })

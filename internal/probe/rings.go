@@ -68,7 +68,7 @@ func onlineCPUs(possible int) int {
 func (l layout) apply(spec *ebpf.CollectionSpec) {
 	rings := spec.Maps[bpfobj.ProbeMapRings]
 	rings.MaxEntries, rings.InnerMap.MaxEntries = uint32(l.count), uint32(l.each)
-	spec.Maps[bpfobj.ProbeMapPaths].MaxEntries = uint32(l.paths)
+	spec.Maps[bpfobj.ProbeMapCgroupPaths].MaxEntries = uint32(l.paths)
 }
 
 // rings are those that the programs find by their CPU.
@@ -121,7 +121,7 @@ func openRings(inner []*ebpf.Map, c *ebpf.Collection) (*ring.Reader, error) {
 	for _, m := range inner {
 		parts = append(parts, buffer(m))
 	}
-	paths := buffer(c.Maps[bpfobj.ProbeMapPaths])
+	paths := buffer(c.Maps[bpfobj.ProbeMapCgroupPaths])
 	return ring.New(parts, &paths)
 }
 

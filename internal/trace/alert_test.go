@@ -70,7 +70,7 @@ func TestEveryTransitionIsWatchedWhateverIsWritten(t *testing.T) {
 func TestTheWatchIsToldOfLosses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &fakeSource{rounds: [][][]byte{samples(1)}}
-		source.others = probe.Counters{First: probe.ProgramCounters{Entered: 7, RingFull: 7}}
+		source.others = probe.Counters{Primary: probe.ProgramCounters{Entered: 7, RingFull: 7}}
 		w, _, err := watched(t, Config{}, source)
 		if err != nil || w.lost != 7 {
 			t.Errorf("%d losses were told, want 7; %v", w.lost, err)

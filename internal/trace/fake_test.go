@@ -127,8 +127,8 @@ func (s *fakeSource) Crowded() bool { return s.crowded }
 func (s *fakeSource) Counters() (probe.Counters, error) {
 	s.asked++
 	c := s.others
-	c.First.Entered += s.emitted
-	c.First.Emitted += s.emitted
+	c.Primary.Entered += s.emitted
+	c.Primary.Emitted += s.emitted
 	return c, s.countersErr
 }
 

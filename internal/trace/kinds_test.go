@@ -130,8 +130,8 @@ func TestTheEndOfATimeWaitHasAnAccountOfItsOwn(t *testing.T) {
 func TestWhatIsHeldIsToldInEveryAccount(t *testing.T) {
 	got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
 		source := &fakeSource{rounds: [][][]byte{samples(2)}, whenIdle: stop}
-		source.others.First = probe.ProgramCounters{Entered: 5, Held: 5, WalkBound: 1}
-		source.others.Second = probe.ProgramCounters{Released: 2, Filtered: 2, WalkBound: 2, EndUntold: 4}
+		source.others.Primary = probe.ProgramCounters{Entered: 5, Deferred: 5, TimeWaitUnknown: 1}
+		source.others.Backup = probe.ProgramCounters{Resumed: 2, Filtered: 2, TimeWaitUnknown: 2, TimeWaitEndsLost: 4}
 		return Config{StatsInterval: time.Hour}, source, &fakeSink{}
 	})
 	want := []string{"start", "transition", "transition", "stats", "stop"}

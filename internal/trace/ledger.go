@@ -71,10 +71,10 @@ const underWay = 2 * tick
 func (l *ledger) update(c *probe.Counters, at time.Time, final bool) uint64 {
 	switch {
 	case final:
-		l.lostReentry = c.First.Fired() - min(c.First.Fired(), settled(c))
+		l.lostReentry = c.Primary.Fired() - min(c.Primary.Fired(), settled(c))
 	case at.Sub(l.firedAt) >= underWay:
 		l.lostReentry = max(l.lostReentry, l.firedBefore-min(l.firedBefore, settled(c)))
-		l.firedBefore, l.firedAt = c.First.Fired(), at
+		l.firedBefore, l.firedAt = c.Primary.Fired(), at
 	}
 	l.kernel = *c
 
@@ -119,13 +119,13 @@ func (l *ledger) lost() lost {
 	return lost{l.ringFull(), l.ringBusy(), l.lostReentry, l.lostTransitions, l.lostConnections, l.lostEnds}
 }
 
-func (l *ledger) ringFull() uint64 { return l.kernel.First.RingFull + l.kernel.Second.RingFull }
-func (l *ledger) ringBusy() uint64 { return l.kernel.First.RingBusy + l.kernel.Second.RingBusy }
+func (l *ledger) ringFull() uint64 { return l.kernel.Primary.RingFull + l.kernel.Backup.RingFull }
+func (l *ledger) ringBusy() uint64 { return l.kernel.Primary.RingBusy + l.kernel.Backup.RingBusy }
 
 // settled is how many firings have come to an end in one of the two programs.
 func settled(c *probe.Counters) uint64 {
 	var sum uint64
-	for _, p := range [...]*probe.ProgramCounters{&c.First, &c.Second} {
+	for _, p := range [...]*probe.ProgramCounters{&c.Primary, &c.Backup} {
 		sum += p.OtherProtocol + p.Filtered + p.Emitted + p.RingFull + p.RingBusy
 	}
 	return sum + held(c)
@@ -134,12 +134,12 @@ func settled(c *probe.Counters) uint64 {
 // held may be released by the other program than the one that held, and while
 // programs run its release may have been counted before it was.
 func held(c *probe.Counters) uint64 {
-	all, released := c.First.Held+c.Second.Held, c.First.Released+c.Second.Released
+	all, released := c.Primary.Deferred+c.Backup.Deferred, c.Primary.Resumed+c.Backup.Resumed
 	return all - min(all, released)
 }
 
 func (l *ledger) counts() record.Counts {
-	first, second := &l.kernel.First, &l.kernel.Second
+	first, second := &l.kernel.Primary, &l.kernel.Backup
 	return record.Counts{
 		Fired:         first.Fired(),
 		Entered:       first.Entered,
@@ -157,10 +157,10 @@ func (l *ledger) counts() record.Counts {
 
 		Connections:     l.connections,
 		LostConnections: l.lostConnections,
-		TimeWaitUnknown: first.WalkBound + second.WalkBound,
+		TimeWaitUnknown: first.TimeWaitUnknown + second.TimeWaitUnknown,
 
 		TimeWaitEnds:     l.ends,
 		LostTimeWaitEnds: l.lostEnds,
-		TimeWaitEndsLost: first.EndUntold + second.EndUntold,
+		TimeWaitEndsLost: first.TimeWaitEndsLost + second.TimeWaitEndsLost,
 	}
 }

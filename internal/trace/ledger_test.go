@@ -20,7 +20,7 @@ type step struct {
 	counts   record.Counts // what it must count then
 }
 
-func first(c probe.ProgramCounters) probe.Counters { return probe.Counters{First: c} }
+func first(c probe.ProgramCounters) probe.Counters { return probe.Counters{Primary: c} }
 
 var ledgerCases = []struct {
 	name  string
@@ -32,11 +32,11 @@ var ledgerCases = []struct {
 	}},
 	{"every term comes from both programs, and from the right counter", []step{{
 		counters: probe.Counters{
-			First: probe.ProgramCounters{
-				Missed: 1000, Entered: 9000, LeftToTwin: 5, OtherProtocol: 20, Filtered: 300, Emitted: 8000, RingFull: 600, RingBusy: 80,
+			Primary: probe.ProgramCounters{
+				Missed: 1000, Entered: 9000, Deduplicated: 5, OtherProtocol: 20, Filtered: 300, Emitted: 8000, RingFull: 600, RingBusy: 80,
 			},
-			Second: probe.ProgramCounters{
-				Missed: 7, Entered: 9990, LeftToTwin: 9000, OtherProtocol: 1, Filtered: 2, Emitted: 3, RingFull: 4, RingBusy: 5,
+			Backup: probe.ProgramCounters{
+				Missed: 7, Entered: 9990, Deduplicated: 9000, OtherProtocol: 1, Filtered: 2, Emitted: 3, RingFull: 4, RingBusy: 5,
 			},
 		},
 		final:  true,
@@ -70,7 +70,7 @@ var ledgerCases = []struct {
 		{counters: first(probe.ProgramCounters{Missed: 3}), counts: record.Counts{Fired: 3, Missed: 3}},
 		{
 			counters: probe.Counters{
-				First: probe.ProgramCounters{Missed: 3}, Second: probe.ProgramCounters{Entered: 3, Emitted: 2, Filtered: 1},
+				Primary: probe.ProgramCounters{Missed: 3}, Backup: probe.ProgramCounters{Entered: 3, Emitted: 2, Filtered: 1},
 			},
 			counts: record.Counts{Fired: 3, Missed: 3, Filtered: 1},
 		},
@@ -138,40 +138,40 @@ var ledgerCases = []struct {
 	}},
 	{"what is held is neither lost nor out, whichever program releases it", []step{
 		{
-			counters: first(probe.ProgramCounters{Entered: 3, Emitted: 1, Held: 2}),
+			counters: first(probe.ProgramCounters{Entered: 3, Emitted: 1, Deferred: 2}),
 			counts:   record.Counts{Fired: 3, Entered: 3, Deferred: 2},
 		},
 		{
 			counters: probe.Counters{
-				First:  probe.ProgramCounters{Entered: 4, Missed: 1, Emitted: 2, Held: 2, LeftToTwin: 0},
-				Second: probe.ProgramCounters{Entered: 5, LeftToTwin: 3, Emitted: 2, Held: 1, Released: 1},
+				Primary: probe.ProgramCounters{Entered: 4, Missed: 1, Emitted: 2, Deferred: 2, Deduplicated: 0},
+				Backup:  probe.ProgramCounters{Entered: 5, Deduplicated: 3, Emitted: 2, Deferred: 1, Resumed: 1},
 			},
 			counts: record.Counts{Fired: 5, Entered: 4, Missed: 1, Deferred: 2},
 		},
 		{
 			counters: probe.Counters{
-				First:  probe.ProgramCounters{Entered: 4, Missed: 1, Emitted: 2, Held: 2},
-				Second: probe.ProgramCounters{Entered: 5, LeftToTwin: 3, Emitted: 2, Held: 1, Released: 1},
+				Primary: probe.ProgramCounters{Entered: 4, Missed: 1, Emitted: 2, Deferred: 2},
+				Backup:  probe.ProgramCounters{Entered: 5, Deduplicated: 3, Emitted: 2, Deferred: 1, Resumed: 1},
 			},
 			final: true, losses: []record.Loss{}, counts: record.Counts{Fired: 5, Entered: 4, Missed: 1, Deferred: 2, LostReentry: 0},
 		},
 	}},
 	{"a release that is counted before its hold makes no count fall below nothing", []step{
 		{
-			counters: probe.Counters{First: probe.ProgramCounters{Entered: 2}, Second: probe.ProgramCounters{Released: 1, Emitted: 1}},
+			counters: probe.Counters{Primary: probe.ProgramCounters{Entered: 2}, Backup: probe.ProgramCounters{Resumed: 1, Emitted: 1}},
 			counts:   record.Counts{Fired: 2, Entered: 2},
 		},
 		{
 			counters: probe.Counters{
-				First: probe.ProgramCounters{Entered: 2, Held: 1}, Second: probe.ProgramCounters{Released: 1, Emitted: 2},
+				Primary: probe.ProgramCounters{Entered: 2, Deferred: 1}, Backup: probe.ProgramCounters{Resumed: 1, Emitted: 2},
 			},
 			final: true, counts: record.Counts{Fired: 2, Entered: 2},
 		},
 	}},
 	{"walks that came to their bound and ends without room are counted, in both programs, and are in no sum", []step{{
 		counters: probe.Counters{
-			First:  probe.ProgramCounters{Entered: 9, Emitted: 9, WalkBound: 2, EndUntold: 3},
-			Second: probe.ProgramCounters{Entered: 9, LeftToTwin: 9, WalkBound: 4, EndUntold: 5},
+			Primary: probe.ProgramCounters{Entered: 9, Emitted: 9, TimeWaitUnknown: 2, TimeWaitEndsLost: 3},
+			Backup:  probe.ProgramCounters{Entered: 9, Deduplicated: 9, TimeWaitUnknown: 4, TimeWaitEndsLost: 5},
 		},
 		final: true, counts: record.Counts{Fired: 9, Entered: 9, TimeWaitUnknown: 6, TimeWaitEndsLost: 8},
 	}}},
@@ -249,7 +249,7 @@ func TestALossThatWasTakenBackIsNotSaidAgain(t *testing.T) {
 // of another protocol, and not yet as fired.
 func TestNeverFewerThanNoTransitionsAreSeen(t *testing.T) {
 	var l ledger
-	l.update(&probe.Counters{First: probe.ProgramCounters{Entered: 1, OtherProtocol: 2}}, time.Now(), false)
+	l.update(&probe.Counters{Primary: probe.ProgramCounters{Entered: 1, OtherProtocol: 2}}, time.Now(), false)
 	counts := l.counts()
 	if got := counts.Seen(); got != 0 {
 		t.Errorf("%d transitions are seen, want 0", got)

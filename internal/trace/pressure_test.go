@@ -76,7 +76,7 @@ func TestWhatTheKernelLosesAndWhatIsDueDuringAStallComesOnceAfterIt(t *testing.T
 		source.atRead = func() {
 			stalls()
 			time.Sleep(100 * time.Millisecond)
-			source.others.First = probe.ProgramCounters{Entered: source.others.First.Entered + 2, RingFull: source.others.First.RingFull + 2}
+			source.others.Primary = probe.ProgramCounters{Entered: source.others.Primary.Entered + 2, RingFull: source.others.Primary.RingFull + 2}
 		}
 		return Config{StatsInterval: 100 * time.Millisecond}, source, sink
 	})

@@ -139,7 +139,7 @@ func TestOnlyTheTypesAskedForAreWritten(t *testing.T) {
 	} {
 		got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
 			source := &fakeSource{rounds: [][][]byte{samples(2)}, whenIdle: stop}
-			source.others.First = probe.ProgramCounters{Entered: 5, RingFull: 5}
+			source.others.Primary = probe.ProgramCounters{Entered: 5, RingFull: 5}
 			return Config{Only: tt.only, StatsInterval: time.Hour}, source, &fakeSink{}
 		})
 		if types := typesOf(got.lines); got.err != nil || !slices.Equal(types, tt.want) {
@@ -160,7 +160,7 @@ func TestALossIsWrittenWhereItHappenedAndOnce(t *testing.T) {
 		reads := 0
 		source.atRead = func() {
 			if reads++; reads == 2 {
-				source.others.First = probe.ProgramCounters{Entered: 7, RingFull: 7}
+				source.others.Primary = probe.ProgramCounters{Entered: 7, RingFull: 7}
 			}
 		}
 		return Config{}, source, &fakeSink{}
@@ -188,7 +188,7 @@ func TestAQuietTracerAsksOnceASecondWhatWasLost(t *testing.T) {
 		got := run(t, func(func()) (Config, *fakeSource, *fakeSink) {
 			began, last, missed := time.Now(), time.Now(), false
 			source.atRead = func() {
-				first := &source.others.First
+				first := &source.others.Primary
 				if now := time.Now(); now.Sub(last) > 100*time.Millisecond {
 					last = now
 					first.Entered++
@@ -257,7 +257,7 @@ func TestEveryAccountAddsUp(t *testing.T) {
 			source.rounds = append(source.rounds, all[begin:begin+100])
 		}
 		source.atRead = func() { // each round, events of every other fate
-			first, second := &source.others.First, &source.others.Second
+			first, second := &source.others.Primary, &source.others.Backup
 			first.OtherProtocol += 2
 			first.Filtered += 30
 			first.RingFull += 5

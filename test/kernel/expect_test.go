@@ -158,7 +158,7 @@ func TestAChildsFirstTransitionIsAsTheTableSays(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	held := counters.First.Held+counters.Second.Held > 0
+	held := counters.Primary.Deferred+counters.Backup.Deferred > 0
 	empty := lines[i].PeerPort == 0
 	t.Logf("held %v, empty %v: %s", held, empty, lines[i].raw)
 	row, known := thisKernel(t)

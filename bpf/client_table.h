@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A table with the sock_state of client sockets. A client has no children that must
+ * inherit its sock_state, so it does not need socket storage, which costs the kernel two
+ * allocations for each connection, and their release.
+ *
+ * Not used on kernels whose JIT may lack the atomic exchanges (arm64 before 5.18).
+ */
+#ifndef TCPSHIFT_CLIENT_TABLE_H
+#define TCPSHIFT_CLIENT_TABLE_H
+
+#include "kernel.h"
+
+#include <stddef.h>
+
+#include <bpf/bpf_helpers.h>
+#include "config.h"
+#include "read.h"
+#include "sock_state.h"
+
+#define CLIENT_TABLE_BITS 13
+#define CLIENT_TABLE_SLOTS (1 << CLIENT_TABLE_BITS)
+#define SLOT_LOCKED -1 /* instead of a cookie: a program is giving the slot to another socket */
+
+struct client_slot {
+	__s64 cookie; /* of the socket that has the slot; 0: free */
+	__u64 sk; /* the socket's address */
+	struct sock_state sock_state;
+} __attribute__((aligned(64))); /* a cache line */
+
+/*
+ * The index is a hash of the socket's address. The programs insert when a client
+ * connects, and read. Nobody deletes: the next socket with that hash takes the slot of a
+ * socket that is gone. Full (the slot's socket still exists): the next socket gets
+ * socket storage instead.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, CLIENT_TABLE_SLOTS);
+	__uint(map_flags, BPF_F_MMAPABLE); /* so that the kernel aligns it to a page */
+	__type(key, __u32);
+	__type(value, struct client_slot);
+} client_table SEC(".maps");
+
+static __always_inline struct client_slot *client_slot_at(__u64 sk_address)
+{
+	/* Fibonacci hashing */
+	__u32 index = sk_address * 0x9e3779b97f4a7c15 >> (64 - CLIENT_TABLE_BITS);
+
+	return bpf_map_lookup_elem(&client_table, &index);
+}
+
+/* The slot of this socket, or NULL. */
+static __always_inline struct client_slot *find_client_slot(const struct sock *sk)
+{
+	__s64 cookie = sk->__sk_common.skc_cookie.counter;
+	struct client_slot *slot;
+
+	if (!has_client_table || !cookie)
+		return NULL;
+	slot = client_slot_at(address_of(sk));
+	return slot && slot->cookie == cookie ? slot : NULL;
+}
+
+/* The socket with this cookie has been released, or another one has its address now. */
+static __always_inline bool is_socket_gone(struct sock *sk, __s64 cookie)
+{
+	return READ_UNTYPED(sk, __sk_common.skc_cookie.counter) != cookie ||
+	       !READ_UNTYPED(sk, __sk_common.skc_refcnt.refs.counter);
+}
+
+/*
+ * Takes the socket's slot, or returns NULL if another socket needs it.
+ *
+ * The kernel gives each cookie to one socket only, so when several programs find the
+ * same cookie in a slot, the compare-and-swap of exactly one of them succeeds. The first
+ * check may have read the cookie before another program changed the slot and the address
+ * after, so the check is repeated once the slot is locked.
+ */
+static __always_inline struct sock_state *claim_client_slot(const struct sock *sk)
+{
+	__u64 address = address_of(sk);
+	struct client_slot *slot;
+	__s64 cookie, before;
+
+	if (!has_client_table)
+		return NULL;
+	cookie = bpf_get_socket_cookie((void *)sk);
+	slot = client_slot_at(address);
+	if (!slot)
+		return NULL;
+	before = slot->cookie;
+	if (before == SLOT_LOCKED || (before && !is_socket_gone((struct sock *)slot->sk, before)))
+		return NULL;
+	if (__sync_val_compare_and_swap(&slot->cookie, before, SLOT_LOCKED) != before)
+		return NULL;
+	if (before && !is_socket_gone((struct sock *)slot->sk, before)) {
+		__sync_lock_test_and_set(&slot->cookie, before);
+		return NULL;
+	}
+	slot->sk = address;
+	__builtin_memset(&slot->sock_state, 0, offsetof(struct sock_state, initial_owner));
+	__sync_lock_test_and_set(&slot->cookie, cookie);
+	return &slot->sock_state;
+}
+
+/*
+ * Moves a client's sock_state into socket storage and frees the slot. A client that
+ * becomes a listener needs it there, because its children inherit from there.
+ */
+static __always_inline struct sock_state *move_to_sk_storage(const struct sock *sk,
+							     struct client_slot *slot)
+{
+	struct sock_state *s = sk_storage_of(sk, BPF_SK_STORAGE_GET_F_CREATE);
+
+	if (s)
+		*s = slot->sock_state;
+	__sync_lock_test_and_set(&slot->cookie, 0);
+	return s;
+}
+
+#endif

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * A chain of equal programs on one tracepoint, so that no event is missed.
+ *
+ * The kernel does not run a tracing program on a CPU on which that program is already
+ * running (bpf_prog->active, kernel/trace/bpf_trace.c since 6.1). When a softirq
+ * interrupts the program, the program misses the softirq's transitions; the kernel
+ * counts them in recursion_misses. So several equal programs are attached, in the order
+ * of enum program_rank. A program marks each event that it has handled. A backup program
+ * skips the events that are marked, and handles the others. When one program is
+ * interrupted, the next one in the chain is free for the events of the softirq.
+ */
+#ifndef TCPSHIFT_DEDUP_H
+#define TCPSHIFT_DEDUP_H
+
+#include "kernel.h"
+
+#include <bpf/bpf_helpers.h>
+#include "config.h"
+#include "event.h"
+#include "read.h"
+#include "sock_state.h"
+#include "sock_state_lookup.h"
+
+/* A transition that an earlier program of the chain has handled. */
+struct handled_event {
+	__u64 sk; /* the socket's address; 0: the slot is free */
+	__s64 cookie; /* the socket's, because another socket may get its address */
+	__u64 state_pair;
+};
+
+#define HANDLED_EVENT_SLOTS 8
+
+struct handled_event_set {
+	struct handled_event slots[HANDLED_EVENT_SLOTS];
+};
+
+/*
+ * The events that this CPU is about to show to the backup programs. The key is 1 for
+ * tasks, which own the socket's lock, and 0 for the softirqs that may interrupt them. A
+ * set holds at most one event; more only where a task preempts another task between two
+ * programs (7.0 and later).
+ *
+ * The programs insert; the last program of the chain reads and deletes. The slot is a
+ * hash of the socket's address, so a mark that the last program missed is overwritten
+ * at the socket's next transition. Full (two sockets in one slot): overwritten; the mark
+ * of the first socket is in its sock_state as well.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct handled_event_set);
+} handled_events SEC(".maps");
+
+/* Whether a backup follows this program, which must find the events that this one handled. */
+static __always_inline bool has_successor(enum program_rank rank)
+{
+	return rank + 1 < PROGRAMS;
+}
+
+static __always_inline struct handled_event *handled_event_slot(const struct sock *sk,
+								__u64 address)
+{
+	__u32 key = sk->sk_lock.owned != 0;
+	struct handled_event_set *set = bpf_map_lookup_elem(&handled_events, &key);
+
+	return set ? &set->slots[address / 64 % HANDLED_EVENT_SLOTS] : NULL;
+}
+
+/*
+ * 0 where programs cannot give a socket its cookie: there something else may do so
+ * between two programs, and the comparison must not see that.
+ */
+static __always_inline __s64 stable_cookie(const struct sock *sk)
+{
+	return has_socket_cookie ? sk->__sk_common.skc_cookie.counter : 0;
+}
+
+/* Both states in one number, which is never 0, because 0 means: nothing is marked. */
+static __always_inline __u16 state_pair_of(int old_state, int new_state)
+{
+	return 0x8000 | (old_state & 0x7f) << 8 | (new_state & 0xff);
+}
+
+/* The last act of a program for an event, because only by then the socket has a cookie. */
+static __always_inline void mark_handled(const struct sock *sk, int old_state, int new_state)
+{
+	__u64 address = address_of(sk);
+	struct handled_event *event = handled_event_slot(sk, address);
+
+	if (!event)
+		return;
+	event->sk = address;
+	event->cookie = stable_cookie(sk);
+	event->state_pair = state_pair_of(old_state, new_state);
+}
+
+/* Removes the mark, as the last program of the chain must. */
+static __always_inline bool was_handled_on_this_cpu(const struct sock *sk, __u16 state_pair)
+{
+	__u64 address = address_of(sk);
+	struct handled_event *event = handled_event_slot(sk, address);
+
+	if (!event || event->sk != address)
+		return false;
+	event->sk = 0;
+	return event->state_pair == state_pair && event->cookie == stable_cookie(sk);
+}
+
+/*
+ * Whether an earlier program of the chain has handled this transition; removes the mark.
+ * If the task was moved to another CPU between the programs, or its mark was
+ * overwritten, the mark in the socket's sock_state decides. The socket's lock serialises
+ * its transitions, so that mark needs no atomics.
+ */
+static __always_inline bool was_handled(const struct sock *sk, int old_state, int new_state)
+{
+	__u16 state_pair = state_pair_of(old_state, new_state);
+	struct sock_state *s;
+
+	if (was_handled_on_this_cpu(sk, state_pair))
+		return true;
+	s = find_sock_state(sk, old_state);
+	if (!s || s->handled_states != state_pair)
+		return false;
+	s->handled_states = 0;
+	return true;
+}
+
+#endif

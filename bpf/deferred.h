@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Transitions that are emitted later than they happen. Up to 6.12 the tracepoint reports
+ * a child's LISTEN -> SYN_RECV before the kernel has set the child's peer, and while its
+ * cookie is still the listener's. So the programs store only its time. They emit it
+ * right before the child's next transition, with that time.
+ */
+#ifndef TCPSHIFT_DEFERRED_H
+#define TCPSHIFT_DEFERRED_H
+
+#include "kernel.h"
+
+#include <bpf/bpf_helpers.h>
+#include "counters.h"
+#include "emit.h"
+#include "event_ctx.h"
+#include "owner.h"
+#include "sock_state.h"
+#include "transition.h"
+
+static __always_inline bool must_be_deferred(const struct transition *t)
+{
+	return t->sock_state && is_child_creation(t) && !t->ec->ep.peer_port;
+}
+
+static __always_inline void defer(struct transition *t, struct program_counters *counters)
+{
+	t->sock_state->deferred_ns = t->ec->now_ns;
+	count(counters->deferred);
+}
+
+static __always_inline bool has_deferred(const struct transition *t)
+{
+	return t->sock_state && t->sock_state->deferred_ns;
+}
+
+/*
+ * Emits the deferred transition. The stacks of older kernels have no room for a second
+ * struct transition, so this changes t and restores it.
+ */
+static __always_inline void emit_deferred(struct transition *t, struct program_counters *counters)
+{
+	struct event_ctx *ec = t->ec;
+	int old_state, new_state;
+	__u64 now_ns, in_state_ns;
+
+	load_stored_owners(t->sock_state, ec);
+	use_listener_owner(t->slot);
+	old_state = ec->old_state;
+	new_state = ec->new_state;
+	now_ns = ec->now_ns;
+	in_state_ns = ec->in_state_ns;
+	ec->old_state = TCP_LISTEN;
+	ec->new_state = TCP_SYN_RECV;
+	ec->now_ns = t->sock_state->deferred_ns;
+	ec->in_state_ns = 0;
+	t->sock_state->deferred_ns = 0;
+	count(counters->resumed);
+	emit_if_matching(t, counters);
+	ec->old_state = old_state;
+	ec->new_state = new_state;
+	ec->now_ns = now_ns;
+	ec->in_state_ns = in_state_ns;
+}
+
+#endif

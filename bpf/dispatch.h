@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* The steps that a program takes for a transition, in their order. */
+#ifndef TCPSHIFT_DISPATCH_H
+#define TCPSHIFT_DISPATCH_H
+
+#include "kernel.h"
+
+#include <bpf/bpf_helpers.h>
+#include "config.h"
+#include "counters.h"
+#include "dedup.h"
+#include "deferred.h"
+#include "emit.h"
+#include "endpoints.h"
+#include "event.h"
+#include "event_ctx.h"
+#include "filter.h"
+#include "owner.h"
+#include "sock_state_update.h"
+#include "timewait.h"
+#include "transition.h"
+
+/*
+ * Whether no transition of this connection can match the filters on endpoints, so that
+ * the programs need neither its owner nor its sock_state. Never true for a listener, which
+ * may have children that match, nor for a child's second transition, because its first one
+ * may be deferred.
+ */
+static __always_inline bool is_out_of_scope(const struct transition *t)
+{
+	const struct endpoints *ep = &t->ec->ep;
+
+	return t->ec->old_state != TCP_SYN_RECV && ep->local_port && ep->peer_port &&
+	       !endpoints_match(ep);
+}
+
+/*
+ * Drops the transition if the filter on states does not match, unless there is a deferred
+ * one to emit; returns whether it does. A dropped transition may still prove the owner
+ * for later ones, so update_owner() is called; without the socket's lock it would prove
+ * nothing.
+ */
+static __always_inline bool drop_by_states(struct transition *t)
+{
+	if (states_may_match(t->ec->old_state, t->ec->new_state) || has_deferred(t))
+		return false;
+	if (t->ec->locked) {
+		t->ec->cookie = cookie_of(t); /* creates it; owner.h knows a listener by it */
+		update_owner(t);
+	}
+	return true;
+}
+
+/* From the filters that need no owner to the event; t has its endpoints and sock_state. */
+static __always_inline void filter_and_emit(struct transition *t, struct program_counters *counters)
+{
+	struct event_ctx *ec = t->ec;
+	int proof;
+
+	ec->netns = netns_of(t);
+	ec->timewait = NOT_TIMEWAIT;
+	if (!netns_matches(ec->netns)) {
+		count(counters->filtered);
+		return;
+	}
+	update_role_and_times(t);
+	read_lock_and_file(t->sk, ec);
+	if ((may_be_preempted && is_out_of_scope(t)) || drop_by_states(t)) {
+		count(counters->filtered);
+		return;
+	}
+	ec->cookie = cookie_of(t);
+	if (must_be_deferred(t)) {
+		defer(t, counters);
+		return;
+	}
+	if (has_deferred(t))
+		emit_deferred(t, counters);
+	proof = update_owner(t);
+	ec->timewait = timewait_of(t->sk, &ec->ep, ec->old_state, ec->new_state);
+	if (ec->timewait == TIMEWAIT_UNKNOWN)
+		count(counters->timewait_unknown);
+	/* Before the stored owner is verified, which is needed only for an event. */
+	if (!matches_except_owner(t)) {
+		count(counters->filtered);
+		return;
+	}
+	if (proof != OWNER_PROVEN)
+		use_stored_owner(t->slot);
+	emit_if_matching(t, counters);
+}
+
+/*
+ * Handles a transition that no earlier program of the chain has handled. Where a task may
+ * be moved to another CPU between the programs, every transition is marked in its
+ * socket's sock_state, so that is fetched first, even for sockets out of scope.
+ */
+static __always_inline void handle_transition(enum program_rank rank, const struct sock *sk,
+					      int old_state, int new_state,
+					      struct program_counters *counters)
+{
+	struct transition t = {.sk = sk, .slot = event_ctx_slot(rank, sk)};
+
+	if (may_be_preempted)
+		fetch_sock_state(&t, rank, old_state, new_state);
+	if (sk->sk_protocol != IPPROTO_TCP) {
+		count(counters->other_protocol);
+		return;
+	}
+	t.ec = event_ctx_at(t.slot);
+	if (!t.ec)
+		return;
+	t.ec->old_state = old_state;
+	t.ec->new_state = new_state;
+	read_endpoints(sk, old_state, new_state, &t.ec->ep);
+	if (!may_be_preempted && is_out_of_scope(&t)) {
+		reset_times(sk, old_state, new_state);
+		count(counters->filtered);
+		return;
+	}
+	t.ec->now_ns = bpf_ktime_get_ns();
+	if (!may_be_preempted)
+		fetch_sock_state(&t, rank, old_state, new_state);
+	barrier();
+	filter_and_emit(&t, counters);
+}
+
+static __always_inline int on_transition(enum program_rank rank, const struct sock *sk,
+					 int old_state, int new_state)
+{
+	struct program_counters *counters = counters_of(rank);
+
+	if (!counters)
+		return 0;
+	count(counters->entered);
+	if (rank != PROGRAM_PRIMARY && was_handled(sk, old_state, new_state)) {
+		count(counters->deduplicated);
+		return 0;
+	}
+	handle_transition(rank, sk, old_state, new_state, counters);
+	if (has_successor(rank))
+		mark_handled(sk, old_state, new_state);
+	return 0;
+}
+
+#endif

@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* Fills an event from a transition and submits it to the ring. */
+#ifndef TCPSHIFT_EMIT_H
+#define TCPSHIFT_EMIT_H
+
+#include "kernel.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include "cgroup.h"
+#include "config.h"
+#include "counters.h"
+#include "endpoints.h"
+#include "event.h"
+#include "event_ctx.h"
+#include "filter.h"
+#include "process_ref.h"
+#include "read.h"
+#include "ring.h"
+#include "timewait.h"
+#include "timewait_end.h"
+#include "transition.h"
+
+/* All filters but those on owners. */
+static __always_inline bool matches_except_owner(const struct transition *t)
+{
+	if (!states_match(t->ec->old_state, emitted_new_state(t)))
+		return false;
+	if (!role_matches(t->ec->role))
+		return false;
+	return socket_matches(t->sk, &t->ec->ep);
+}
+
+static __always_inline __u8 timewait_substate_of(const struct transition *t)
+{
+	struct inet_timewait_sock *tw = (struct inet_timewait_sock *)t->ec->timewait;
+
+	return is_timewait(t->ec->timewait) ? READ_UNTYPED(tw, tw_substate) : 0;
+}
+
+/* Flags that only transitions to CLOSE have: how the connection ended. */
+static __always_inline __u16 close_flags_of(const struct sock *sk, const struct event_ctx *ec)
+{
+	struct tcp_sock *tp = tcp_sock_of(sk);
+
+	return (sk->__sk_common.skc_flags >> SOCK_DONE & 1 ? EVENT_PEER_FIN : 0) |
+	       (tp && tp->linger2 < 0 ? EVENT_NO_LINGER2 : 0) |
+	       (is_unsent(sk, ec->old_state, ec->new_state) ? EVENT_UNSENT : 0) |
+	       (tp && tp->snd_una == tp->write_seq ? EVENT_ACKED : 0) |
+	       (tp && BPF_CORE_READ_BITFIELD(tp, repair) ? EVENT_REPAIR : 0);
+}
+
+static __always_inline __u16 flags_of(const struct transition *t)
+{
+	const struct event_ctx *ec = t->ec;
+
+	return (ec->ep.mapped ? EVENT_MAPPED : 0) | (ec->locked ? EVENT_LOCKED : 0) |
+	       (ec->in_state_ns ? EVENT_TIMED : 0) |
+	       (ec->timewait == TIMEWAIT_UNKNOWN ? EVENT_TIMEWAIT_UNKNOWN : 0) |
+	       (ec->socket ? 0 : EVENT_ORPHAN) |
+	       (ec->new_state == TCP_CLOSE ? close_flags_of(t->sk, ec) : 0);
+}
+
+static __always_inline void fill_transition(const struct transition *t, struct transition_event *e)
+{
+	e->timestamp_ns = t->ec->now_ns;
+	e->cookie = t->ec->cookie;
+	e->cgroup_id = t->ec->owner.cgroup_id;
+	e->in_state_ns = t->ec->in_state_ns;
+	__builtin_memcpy(e->local_addr, t->ec->ep.local_addr, sizeof(e->local_addr));
+	__builtin_memcpy(e->peer_addr, t->ec->ep.peer_addr, sizeof(e->peer_addr));
+	__builtin_memcpy(e->comm, t->ec->owner.comm, sizeof(e->comm));
+	e->netns = t->ec->netns;
+	e->uid = t->sk->sk_uid.val;
+	e->pid = t->ec->owner.pid;
+	e->error = t->sk->sk_err;
+	e->local_port = t->ec->ep.local_port;
+	e->peer_port = t->ec->ep.peer_port;
+	e->kind = EVENT_TRANSITION;
+	e->family = t->ec->ep.family;
+	e->old_state = t->ec->old_state;
+	e->new_state = t->ec->new_state;
+	e->time_wait_substate = timewait_substate_of(t);
+	e->role = t->ec->role;
+	e->pid_source = source_of(&t->ec->owner);
+	e->flags = flags_of(t);
+	e->reserved = 0;
+	__builtin_memset(e->reserved2, 0, sizeof(e->reserved2));
+}
+
+static __always_inline void fill_connection(const struct transition *t, struct end_event *e)
+{
+	struct tcp_sock *tp = tcp_sock_of(t->sk);
+
+	e->transition.kind = EVENT_END;
+	e->opened_ns = t->ec->opened_ns;
+	e->established_ns = t->ec->established_ns;
+	e->sent_bytes = tp ? tp->bytes_sent - tp->bytes_retrans : 0;
+	e->received_bytes = tp ? tp->bytes_received : 0;
+	e->retransmits = tp ? tp->total_retrans : 0;
+	e->rtt_us = tp ? tp->srtt_us >> 3 : 0;
+}
+
+static __always_inline bool submit_transition_event(const struct transition *t,
+						    struct program_counters *counters)
+{
+	struct transition_event *e;
+	void *ring = this_cpu_ring();
+
+	if (!ring)
+		return false;
+	e = bpf_ringbuf_reserve(ring, sizeof(*e), 0);
+	if (!e)
+		return false;
+	fill_transition(t, e);
+	track_timewait_end(t->sk, t->ec->timewait, e, counters);
+	bpf_ringbuf_submit(e, sampled_wakeup_flags(ring, t->ec->now_ns, counters));
+	return true;
+}
+
+static __always_inline bool submit_end_event(const struct transition *t,
+					     struct program_counters *counters)
+{
+	struct end_event *e;
+	void *ring = this_cpu_ring();
+
+	if (!ring)
+		return false;
+	e = bpf_ringbuf_reserve(ring, sizeof(*e), 0);
+	if (!e)
+		return false;
+	fill_transition(t, &e->transition);
+	fill_connection(t, e);
+	track_timewait_end(t->sk, t->ec->timewait, &e->transition, counters);
+	bpf_ringbuf_submit(e, sampled_wakeup_flags(ring, t->ec->now_ns, counters));
+	return true;
+}
+
+static __always_inline bool is_connection_end(const struct transition *t)
+{
+	return want_ends && t->ec->new_state == TCP_CLOSE && t->ec->old_state != TCP_CLOSE;
+}
+
+/* Emits the transition if it matches all filters, and counts what became of it. */
+static __always_inline void emit_if_matching(struct transition *t,
+					     struct program_counters *counters)
+{
+	if (!matches_except_owner(t) || !owner_matches(&t->ec->owner)) {
+		count(counters->filtered);
+		return;
+	}
+	/* Before the event is reserved, because it may emit the path of a new cgroup. */
+	if (!t->ec->owner.pid)
+		t->ec->owner.cgroup_id = cgroup_id_of_socket(t->sk);
+	if (is_connection_end(t) ? submit_end_event(t, counters)
+				 : submit_transition_event(t, counters))
+		count(counters->emitted);
+	else
+		count_lost_event(counters);
+}
+
+#endif

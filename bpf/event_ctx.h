@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/* What a program finds out about the event that it handles. */
+#ifndef TCPSHIFT_EVENT_CTX_H
+#define TCPSHIFT_EVENT_CTX_H
+
+#include "kernel.h"
+
+#include <bpf/bpf_helpers.h>
+#include "endpoints.h"
+#include "event.h"
+#include "process_ref.h"
+#include "sock_state.h"
+
+struct event_ctx {
+	__u64 now_ns;
+	__u64 in_state_ns; /* 0: not known */
+	__u64 opened_ns; /* when it left CLOSE; 0: not known */
+	__u64 established_ns; /* time in ESTABLISHED */
+	__u64 cookie;
+	__u64 timewait; /* the timewait socket's address, or a result of timewait.h */
+	struct process_ref owner; /* to be emitted */
+	struct process_ref stored_owner; /* sock_state.owner; not verified */
+	struct process_ref initial_owner; /* sock_state.initial_owner; not verified */
+	struct endpoints ep;
+	__u64 socket; /* address of the struct socket; 0: an orphan */
+	__u64 file; /* address of the socket's struct file; 0: none */
+	__s32 error; /* sk_err */
+	bool locked; /* a task owns the socket's lock: sk_lock.owned */
+	bool is_subflow; /* of MPTCP */
+	__u32 netns;
+	__u8 old_state;
+	__u8 new_state;
+	__u8 role; /* enum socket_role */
+};
+
+/*
+ * Scratch: a struct event_ctx per program and CPU, too large for the stack. In a map,
+ * global functions can reach it by its slot, and the verifier checks a global function
+ * once instead of at each call. Tasks and softirqs have separate slots, because up to
+ * 6.0 a program in a softirq may interrupt itself in a task.
+ *
+ * An array, so all entries exist from the start and it cannot be full. Only the
+ * programs read and write it, nobody deletes.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2 * PROGRAMS);
+	__type(key, __u32);
+	__type(value, struct event_ctx);
+} event_ctx_scratch SEC(".maps");
+
+static __always_inline __u32 event_ctx_slot(enum program_rank rank, const struct sock *sk)
+{
+	return 2 * rank + !!sk->sk_lock.owned;
+}
+
+static __always_inline struct event_ctx *event_ctx_at(__u32 slot)
+{
+	return bpf_map_lookup_elem(&event_ctx_scratch, &slot);
+}
+
+/* Takes over what s, if not NULL, has of the owner. owner.h verifies it before use. */
+static __always_inline void load_stored_owners(const struct sock_state *s, struct event_ctx *ec)
+{
+	__builtin_memset(&ec->owner, 0, sizeof(ec->owner));
+	ec->stored_owner.pid = ec->initial_owner.pid = 0;
+	if (!s)
+		return;
+	if (s->owner.pid)
+		ec->stored_owner = s->owner;
+	if (s->has_initial_owner)
+		ec->initial_owner = s->initial_owner;
+}
+
+#endif

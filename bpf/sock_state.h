@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * What the tracer keeps about a socket from one of its transitions to the next.
+ *
+ * struct sock_state is the tracer's own per-socket record. It is not the socket's TCP
+ * state; that is old_state and new_state everywhere, values of enum tcp_state.
+ */
+#ifndef TCPSHIFT_SOCK_STATE_H
+#define TCPSHIFT_SOCK_STATE_H
+
+#include "kernel.h"
+
+#include <bpf/bpf_helpers.h>
+#include "config.h"
+#include "event.h"
+#include "process_ref.h"
+
+/* Every transition reads the fields before owner; they share two cache lines with it. */
+struct sock_state {
+	__u64 since_ns; /* when the socket entered its TCP state; 0: not known */
+	__u64 opened_ns; /* when it left CLOSE; 0: not known */
+	__u64 established_ns; /* time in ESTABLISHED */
+	__u64 deferred_ns; /* when the deferred transition happened; 0: there is none */
+	__u32 netns; /* inode number; 0: not read yet */
+	__u16 handled_states; /* the handled transition (dedup.h); 0: none */
+	__u8 role; /* enum socket_role */
+	bool has_initial_owner; /* initial_owner is valid */
+	struct process_ref owner; /* proven at a transition; only transitions write it */
+	struct process_ref initial_owner; /* from accept() or the scan; only they write it */
+};
+
+/* The kernel adds 72 bytes, so that one element exactly fills an object of 256 bytes. */
+_Static_assert(sizeof(struct sock_state) <= 184, "sock_state needs twice the memory");
+
+/*
+ * The programs insert at a socket's first transition; the scan and the accept hook may
+ * insert before. All programs read. The kernel deletes with the socket. With BPF_F_CLONE
+ * a child starts with a copy of its listener's, before its first transition is traced.
+ * Full (optmem_max, or no memory): the event is emitted, with fewer fields known.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct sock_state);
+} sock_states SEC(".maps");
+
+/* The sock_state in the socket's storage. flags of bpf_sk_storage_get(); may be NULL. */
+static __always_inline struct sock_state *sk_storage_of(const struct sock *sk, __u64 flags)
+{
+	return has_socket_storage ? bpf_sk_storage_get(&sock_states, (void *)sk, NULL, flags)
+				  : NULL;
+}
+
+/* The same if there is one. Most sockets without any storage are spared the helper. */
+static __always_inline struct sock_state *find_sk_storage(const struct sock *sk)
+{
+	return has_socket_storage && sk->sk_bpf_storage ? sk_storage_of(sk, 0) : NULL;
+}
+
+/*
+ * Transitions on other CPUs may read s meanwhile, so has_initial_owner is set only after
+ * the data. What they learn is better than this, so they keep it in another field, owner.
+ */
+static __always_inline void set_initial_owner(struct sock_state *s, const struct process_ref *ref)
+{
+	s->has_initial_owner = false;
+	barrier();
+	s->initial_owner = *ref;
+	barrier();
+	s->has_initial_owner = true;
+}
+
+static __always_inline enum socket_role role_shown_by(int old_state, int new_state)
+{
+	if (old_state == TCP_LISTEN && new_state == TCP_SYN_RECV)
+		return ROLE_SERVER;
+	if (old_state == TCP_LISTEN || new_state == TCP_LISTEN)
+		return ROLE_LISTENER;
+	if (old_state == TCP_SYN_SENT || new_state == TCP_SYN_SENT)
+		return ROLE_CLIENT;
+	return ROLE_UNKNOWN;
+}
+
+/*
+ * The socket's role after this transition; s may be NULL. A role stays until a
+ * transition shows another one, because a socket may be used again.
+ */
+static __always_inline enum socket_role update_role(struct sock_state *s, int old_state,
+						    int new_state)
+{
+	enum socket_role shown = role_shown_by(old_state, new_state);
+
+	if (!s)
+		return shown;
+	if (shown != ROLE_UNKNOWN)
+		s->role = shown;
+	return s->role;
+}
+
+/*
+ * Turns the copy of a listener's sock_state into its child's. The listener's owner stays
+ * as a first answer, with the source PID_LISTENER; the listener's times do not.
+ */
+static __always_inline void init_child_state(struct sock_state *s)
+{
+	if (!s->owner.pid && s->has_initial_owner)
+		s->owner = s->initial_owner;
+	s->owner.source_and_flags = PID_LISTENER | (s->owner.source_and_flags & REF_SELF);
+	s->has_initial_owner = false;
+	s->since_ns = 0;
+}
+
+/* Returns the time in old_state, 0 if not known, and records when new_state began. */
+static __always_inline __u64 update_times(struct sock_state *s, int old_state, int new_state,
+					  __u64 now_ns)
+{
+	__u64 in_state_ns = s->since_ns ? now_ns - s->since_ns : 0;
+
+	if (old_state == TCP_CLOSE || (old_state == TCP_LISTEN && new_state == TCP_SYN_RECV)) {
+		s->opened_ns = now_ns;
+		s->established_ns = 0;
+	}
+	if (old_state == TCP_ESTABLISHED)
+		s->established_ns += in_state_ns;
+	if (old_state != new_state)
+		s->since_ns = now_ns;
+	return in_state_ns;
+}
+
+#endif
