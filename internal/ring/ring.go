@@ -1,10 +1,9 @@
-// Package ring reads BPF ring buffers where they lie: samples are handed over in
-// place, and the kernel is told how far the reader is once for many of them. It knows
-// when a sample was made, and must not know what else it says.
+// Package ring reads several BPF ring buffers as one, in the order of time. It hands over
+// samples in place, without a copy, and releases many of them at once. It knows the
+// timestamp at the start of a sample; it must not interpret anything else.
 package ring
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math"
@@ -16,216 +15,216 @@ import (
 	"github.com/tcpshift/tcpshift/internal/monotonic"
 )
 
-// Buffer names one ring buffer.
+// Buffer is a BPF ring buffer.
 type Buffer struct {
-	FD   int
+	FD   int // of the map
 	Size int // bytes
 }
 
-// readings of the clock here and in a program may differ by less, even while the
-// kernel adjusts it (kernel/time/timekeeping.c, ktime_get_mono_fast_ns).
-const readings = time.Microsecond
+// clockDifference bounds the difference between CLOCK_MONOTONIC as read here and as read
+// by a program at the same moment, even while the kernel adjusts the clock
+// (kernel/time/timekeeping.c, ktime_get_mono_fast_ns).
+const clockDifference = time.Microsecond
 
-// Reader reads several ring buffers as if they were one. A sample begins with the
-// time when its program began, in nanoseconds of CLOCK_MONOTONIC. It is for one
-// goroutine.
+// Reader reads several ring buffers. Each sample begins with the time at which its
+// program started, in nanoseconds of CLOCK_MONOTONIC. A Reader must not be used by
+// several goroutines.
 type Reader struct {
-	parts []*part
-	ahead *part // nil: none
-	whole bool  // nobody writes any more
-	epoll int
+	rings    []*mapping
+	priority *mapping // nil: none
+	finished bool     // no program writes any more
+	epoll    int
 }
 
-// New maps the parts, and, if it is not nil, one whose samples go before all others
-// that were made after them, and which have no time. The caller must Close the reader.
-func New(parts []Buffer, ahead *Buffer) (*Reader, error) {
+// New maps the buffers. Samples of priority, which may be nil, have no timestamp; each of
+// them is handed over before all samples that were made after it was submitted. The
+// caller must Close the Reader.
+func New(buffers []Buffer, priority *Buffer) (*Reader, error) {
 	r := &Reader{epoll: -1}
-	if err := r.open(parts, ahead); err != nil {
+	if err := r.open(buffers, priority); err != nil {
 		return nil, errors.Join(fmt.Errorf("open ring buffer: %w", err), r.Close())
 	}
 	return r, nil
 }
 
-func (r *Reader) open(parts []Buffer, ahead *Buffer) (err error) {
+func (r *Reader) open(buffers []Buffer, priority *Buffer) (err error) {
 	if r.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return err
 	}
-	for _, b := range parts {
-		p, err := newPart(b)
+	for _, b := range buffers {
+		m, err := newMapping(b)
 		if err != nil {
 			return err
 		}
-		r.parts = append(r.parts, p)
-		// Edge-triggered: a wait ends when a program wakes it, not when there is a sample.
+		r.rings = append(r.rings, m)
+		// Edge-triggered: a wait ends when a program wakes the reader, not when there is a sample.
 		event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET}
 		if err := unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, b.FD, &event); err != nil {
 			return err
 		}
 	}
-	if ahead != nil {
-		r.ahead, err = newPart(*ahead)
+	if priority != nil {
+		r.priority, err = newMapping(*priority)
 	}
 	return err
 }
 
-// Read waits until a program wakes it, at most as long as wait, and hands over each
-// sample that there is; handle must not keep the slice. It returns when the time is
-// over and the rings have been read, or after twice that time under load, or with
-// handle's error, after which the sample counts as read.
+// Read waits until a program wakes it, for at most wait, and calls handle for each
+// sample; handle must not keep the slice. Read repeats that until wait is over and the
+// rings are empty. Under load it returns after twice wait. If handle fails, Read returns
+// its error, and the sample counts as read.
 //
-// Samples of one part come in its order. Between parts the times decide, so that what
-// was made once another had been submitted comes after it.
+// Samples of one ring come in the ring's order. Between rings the timestamps decide: if
+// one sample was made after another was submitted, it comes after it.
 func (r *Reader) Read(wait time.Duration, handle func(sample []byte) error) error {
-	deadline := time.Now().Add(wait)
+	waitUntil := time.Now().Add(wait)
 	b := batch{handle: handle}
 	if wait > 0 {
-		b.latest = deadline.Add(wait)
+		b.deadline = waitUntil.Add(wait)
 	}
 	for {
-		left := time.Until(deadline)
+		left := time.Until(waitUntil)
 		if err := r.wait(left); err != nil {
 			return fmt.Errorf("wait for the ring buffer: %w", err)
 		}
-		if err := r.drain(&b); err != nil || left <= 0 || !time.Now().Before(deadline) {
+		if err := r.drain(&b); err != nil || left <= 0 || !time.Now().Before(waitUntil) {
 			return err
 		}
 	}
 }
 
-func (r *Reader) wait(atMost time.Duration) error {
-	if atMost <= 0 {
+func (r *Reader) wait(timeout time.Duration) error {
+	if timeout <= 0 {
 		return nil
 	}
 	var events [1]unix.EpollEvent
-	ms := (atMost + time.Millisecond - 1) / time.Millisecond
+	ms := (timeout + time.Millisecond - 1) / time.Millisecond
 	if _, err := unix.EpollWait(r.epoll, events[:], int(ms)); err != nil && !errors.Is(err, unix.EINTR) {
 		return err
 	}
 	return nil
 }
 
-// batch is what one Read hands over.
+// batch is what one call of Read hands over.
 type batch struct {
-	handle func(sample []byte) error
-	latest time.Time // zero: there is time enough
-	count  int
+	handle   func(sample []byte) error
+	deadline time.Time // zero: none
+	count    int
 }
 
-func (b *batch) take(p *part) error {
+func (b *batch) take(m *mapping) error {
 	b.count++
-	return b.handle(p.take())
+	return b.handle(m.take())
 }
 
-// over is asked for each sample, and looks at the clock for some.
-func (b *batch) over() bool {
+// expired reports whether the deadline is over. It is called for each sample and reads
+// the clock for some.
+func (b *batch) expired() bool {
 	const checkEvery = 256
-	return b.count%checkEvery == 0 && !b.latest.IsZero() && time.Now().After(b.latest)
+	return b.count%checkEvery == 0 && !b.deadline.IsZero() && time.Now().After(b.deadline)
 }
 
-// drain looks at the rings until there is nothing new, or no time.
+// drain makes passes over the rings until one finds no sample, or the batch expires.
 func (r *Reader) drain(b *batch) error {
 	defer func() {
-		for _, p := range r.parts {
-			p.release()
+		for _, m := range r.rings {
+			m.release()
 		}
 	}()
 	for {
 		before := b.count
-		if err := r.look(b); err != nil || b.count == before || b.over() {
+		if err := r.pass(b); err != nil || b.count == before || b.expired() {
 			return err
 		}
 	}
 }
 
-// look hands over what the rings hold now, in the order of its times.
+// pass hands over what the rings hold now, merged by time.
 //
-// If B was made after A had been submitted to another ring, as two transitions of a
-// socket are, and B is older than this look, then A was there before this look at A's
-// ring. So nothing that is younger than the look is handed over, and the times put A
-// before B. The samples that go ahead are looked for last for the same reason. Where A
-// cannot be read yet, for it stands behind a record that is being written, B waits.
-func (r *Reader) look(b *batch) error {
-	until := uint64(math.MaxUint64)
-	if len(r.parts) > 1 && !r.whole {
-		until = uint64(monotonic.Now() - readings)
+// Let B be a sample that was made after a sample A was submitted to another ring, as two
+// transitions of one socket are. If B is older than the start of this pass, then A was
+// in its ring before the pass refreshed that ring. So the pass hands over only samples
+// that are older than its start, and their timestamps put A before B. It refreshes the
+// priority ring last, for the same reason. If A is behind a busy record, B waits with it.
+func (r *Reader) pass(b *batch) error {
+	before := uint64(math.MaxUint64)
+	if len(r.rings) > 1 && !r.finished {
+		before = uint64(monotonic.Now() - clockDifference)
 	}
-	for _, p := range r.parts {
-		p.look()
+	for _, m := range r.rings {
+		m.refresh()
 	}
-	if r.ahead != nil {
-		defer r.ahead.release()
-		for r.ahead.look(); r.ahead.sample != nil; {
-			if err := b.take(r.ahead); err != nil {
+	if r.priority != nil {
+		defer r.priority.release()
+		for r.priority.refresh(); r.priority.sample != nil; {
+			if err := b.take(r.priority); err != nil {
 				return err
 			}
 		}
-		if r.ahead.held() {
+		if r.priority.blocked() {
 			return nil
 		}
 	}
 	for {
-		p, bound := r.earliest(until)
-		if p == nil {
+		m, bound := r.oldest(before)
+		if m == nil {
 			return nil
 		}
-		for p.sample != nil && p.made <= bound {
-			if err := b.take(p); err != nil {
+		for m.sample != nil && m.time <= bound {
+			if err := b.take(m); err != nil {
 				return err
 			}
-			if b.over() {
+			if b.expired() {
 				return nil
 			}
 		}
 	}
 }
 
-// earliest is the part whose next sample is the oldest, and the time up to which it
-// stays so; nil if that sample is not older than until, or cannot be told yet.
-func (r *Reader) earliest(until uint64) (first *part, bound uint64) {
-	oldest, bound := until, until
-	for _, p := range r.parts {
+// oldest returns the ring whose next sample is the oldest, and the time up to which its
+// samples stay older than those of the other rings. It returns nil if no sample is older
+// than before, or if a ring is blocked, because the sample behind the busy record may be
+// older than all others.
+func (r *Reader) oldest(before uint64) (first *mapping, bound uint64) {
+	oldest, bound := before, before
+	for _, m := range r.rings {
 		switch {
-		case p.held():
-			return nil, 0 // what is behind that record may be older than all others
-		case p.sample == nil:
-		case p.made < oldest:
-			first, oldest, bound = p, p.made, oldest
-		case p.made < bound:
-			bound = p.made
+		case m.blocked():
+			return nil, 0
+		case m.sample == nil:
+		case m.time < oldest:
+			first, oldest, bound = m, m.time, oldest
+		case m.time < bound:
+			bound = m.time
 		}
 	}
 	return first, bound
 }
 
-// timeOf reads when a sample was made.
-func timeOf(sample []byte) uint64 {
-	return binary.NativeEndian.Uint64(sample)
-}
-
-// Crowded says whether half of one part is taken, as the kernel sees it. It may be
-// asked while a sample is being handled.
+// Crowded reports whether one ring is at least half full, as the kernel sees it. handle
+// may call it during Read.
 func (r *Reader) Crowded() bool {
-	for _, p := range r.parts {
-		if atomic.LoadUint64(p.producer)-atomic.LoadUint64(p.consumer) > p.mask/2 {
+	for _, m := range r.rings {
+		if atomic.LoadUint64(m.producer)-atomic.LoadUint64(m.consumer) > m.mask/2 {
 			return true
 		}
 	}
 	return false
 }
 
-// Finish says that nobody writes any more: the next Read hands over all there is.
-func (r *Reader) Finish() { r.whole = true }
+// Finish declares that no program writes any more: the next Read hands over all samples.
+func (r *Reader) Finish() { r.finished = true }
 
-// Close gives everything back. It may be called twice.
+// Close unmaps the buffers. It may be called twice.
 func (r *Reader) Close() error {
 	var errs []error
-	for _, p := range r.parts {
-		errs = append(errs, p.close())
+	for _, m := range r.rings {
+		errs = append(errs, m.close())
 	}
-	if r.ahead != nil {
-		errs = append(errs, r.ahead.close())
+	if r.priority != nil {
+		errs = append(errs, r.priority.close())
 	}
-	r.parts, r.ahead = nil, nil
+	r.rings, r.priority = nil, nil
 	if r.epoll >= 0 {
 		errs = append(errs, unix.Close(r.epoll))
 		r.epoll = -1

@@ -13,8 +13,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/monotonic"
 )
 
-// writer writes as the kernel does, but can be stopped within a record: no program
-// can be made to stay there for as long as a test wants.
+// writer writes records as the kernel does, but leaves them busy until a test submits
+// them; a BPF program cannot be stopped between the two.
 type writer struct {
 	memory   []byte
 	position int
@@ -41,33 +41,33 @@ func newWriter(t *testing.T) *writer {
 	return &writer{memory: memory, buffer: Buffer{fd, size}}
 }
 
-// reserve gives what submits the sample.
+// reserve writes a busy record and returns the function that submits it.
 func (w *writer) reserve(sample []byte) (submit func()) {
 	page := os.Getpagesize()
 	record := w.memory[2*page+w.position:]
-	binary.NativeEndian.PutUint32(record, busy|uint32(len(sample)))
-	w.position += (headBytes + len(sample) + 7) &^ 7
+	binary.NativeEndian.PutUint32(record, busyBit|uint32(len(sample)))
+	w.position += (headerBytes + len(sample) + 7) &^ 7
 	binary.NativeEndian.PutUint64(w.memory[page:], uint64(w.position))
 	return func() {
-		copy(record[headBytes:], sample)
+		copy(record[headerBytes:], sample)
 		binary.NativeEndian.PutUint32(record, uint32(len(sample)))
 	}
 }
 
-// newReader reads the writers' rings, the last of which goes ahead of the others.
+// newReader returns a Reader of the writers' rings; the last one is the priority ring.
 func newReader(t *testing.T, writers ...*writer) *Reader {
 	t.Helper()
-	r := &Reader{epoll: -1} // a file that is no ring cannot be waited for
+	r := &Reader{epoll: -1} // a memfd cannot be added to an epoll set
 	t.Cleanup(func() { r.Close() })
 	for i, w := range writers {
-		p, err := newPart(w.buffer)
+		m, err := newMapping(w.buffer)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if i < len(writers)-1 {
-			r.parts = append(r.parts, p)
+			r.rings = append(r.rings, m)
 		} else {
-			r.ahead = p
+			r.priority = m
 		}
 	}
 	return r
@@ -85,35 +85,37 @@ func (r *Reader) expect(t *testing.T, when string, want ...[]byte) {
 	}
 }
 
-func made(at time.Duration, what string) []byte {
+func sampleAt(at time.Duration, what string) []byte {
 	return append(binary.NativeEndian.AppendUint64(nil, uint64(at)), what...)
 }
 
-// A transition may stand behind another socket's record that is still being written:
-// its CPU was interrupted there, or another CPU of its group is at work.
-func TestNothingOvertakesWhatStandsBehindARecordThatIsBeingWritten(t *testing.T) {
-	one, other, ahead := newWriter(t), newWriter(t), newWriter(t)
-	r := newReader(t, one, other, ahead)
+// No sample overtakes an older one that is behind a busy record in another ring. A record
+// of another socket may be busy because its CPU was interrupted, or because another CPU
+// of the ring's group is writing it.
+func TestOrder_BehindBusyRecord(t *testing.T) {
+	one, other, priority := newWriter(t), newWriter(t), newWriter(t)
+	r := newReader(t, one, other, priority)
 	began := monotonic.Now() - time.Second
-	before, stranger := made(began, "before"), made(began+1, "stranger")
-	first, second := made(began+2, "first"), made(began+3, "second")
+	before, unrelated := sampleAt(began, "before"), sampleAt(began+1, "unrelated")
+	first, second := sampleAt(began+2, "first"), sampleAt(began+3, "second")
 	one.reserve(before)()
-	submit := one.reserve(stranger)
+	submit := one.reserve(unrelated)
 	one.reserve(first)()
 	other.reserve(second)()
-	r.expect(t, "while it is written", before)
+	r.expect(t, "while it is busy", before)
 	submit()
-	r.expect(t, "then", stranger, first, second)
+	r.expect(t, "after it is submitted", unrelated, first, second)
 }
 
-func TestNothingOvertakesAPathBehindOneThatIsBeingWritten(t *testing.T) {
-	one, other, ahead := newWriter(t), newWriter(t), newWriter(t)
-	r := newReader(t, one, other, ahead)
-	submit := ahead.reserve([]byte("another path"))
-	ahead.reserve([]byte("its path"))()
-	event := made(monotonic.Now()-time.Second, "event")
+// No sample overtakes a sample of the priority ring that is behind a busy record.
+func TestOrder_BehindBusyPriorityRecord(t *testing.T) {
+	one, other, priority := newWriter(t), newWriter(t), newWriter(t)
+	r := newReader(t, one, other, priority)
+	submit := priority.reserve([]byte("another path"))
+	priority.reserve([]byte("its path"))()
+	event := sampleAt(monotonic.Now()-time.Second, "event")
 	other.reserve(event)()
-	r.expect(t, "while it is written")
+	r.expect(t, "while it is busy")
 	submit()
-	r.expect(t, "then", []byte("another path"), []byte("its path"), event)
+	r.expect(t, "after it is submitted", []byte("another path"), []byte("its path"), event)
 }
