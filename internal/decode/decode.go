@@ -1,5 +1,5 @@
-// Package decode turns the bytes of one ring-buffer sample into values. It is
-// pure: no I/O, no clock, no state; it must never panic, whatever the bytes.
+// Package decode turns the bytes of one sample, an event of bpf/event.h, into values. It
+// is pure: no I/O, no clock, no state. It must not panic for any input.
 package decode
 
 import (
@@ -13,11 +13,10 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Kind is what a sample tells.
+// Kind is the kind of an event; enum event_kind of bpf/event.h.
 type Kind uint8
 
-// The kinds of event (bpf/event.h). An End is a Transition that also says what
-// the connection was.
+// The kinds of event. An End is a Transition with a summary of the connection.
 const (
 	Transition = Kind(bpfobj.ProbeEventKindEVENT_TRANSITION)
 	End        = Kind(bpfobj.ProbeEventKindEVENT_END)
@@ -25,17 +24,17 @@ const (
 	Socket     = Kind(bpfobj.ProbeEventKindEVENT_SOCKET)
 )
 
-// Event holds what one sample tells; only what belongs to its Kind is valid.
+// Event is one decoded sample. Only the fields of its Kind are valid.
 type Event struct {
 	Kind       Kind
-	Transition tcp.Transition // of Transition, End and Socket, without its Time
-	Connection tcp.Connection // of End, without Opened
+	Transition tcp.Transition // of Transition, End and Socket; its Time is not set
+	Connection tcp.Connection // of End; its Opened is not set
 
 	CgroupID   uint64 // of Cgroup
-	CgroupPath string // "" where the kernel's was too long to tell
+	CgroupPath string // of Cgroup; "" if the path is too long for an event
 
-	// Of Socket: jiffies left to a TIME_WAIT, and those of net.ipv4.tcp_keepalive_intvl,
-	// by which their length is known.
+	// Of Socket: the time left to a TIME_WAIT and net.ipv4.tcp_keepalive_intvl, both in
+	// jiffies. The sysctl is known in seconds as well, so it shows how long a jiffy is.
 	ExpiresJiffies, KeepaliveJiffies uint64
 }
 
@@ -46,9 +45,10 @@ type (
 	wireSocket     = bpfobj.ProbeSocketEvent
 )
 
-// Sample decodes one sample into e. It fails for a sample whose length is of no
-// event, or which is of another kind than its length says; e is then unchanged.
-// It allocates only for a cgroup's path, and for a sample that lies where its type may not.
+// Sample decodes one sample into e. It returns an error and leaves e unchanged if no kind
+// of event has the sample's length, or if the sample's kind, family or number of cgroup
+// levels is not valid. It allocates only for a cgroup's path, and for a sample that is not
+// aligned as its type requires.
 func Sample(sample []byte, e *Event) error {
 	switch uintptr(len(sample)) {
 	case unsafe.Sizeof(wireTransition{}):
@@ -77,8 +77,8 @@ func Sample(sample []byte, e *Event) error {
 		unsafe.Sizeof(wireSocket{}), unsafe.Sizeof(wireCgroup{}))
 }
 
-// view is the sample itself where it lies as the type wants it, as in a ring buffer,
-// and a copy elsewhere. Its length has been checked.
+// view returns the sample as a T: in place if it is aligned, as all samples in a ring
+// buffer are, or else a copy. The caller has checked the length.
 func view[T any](sample []byte) *T {
 	start := unsafe.Pointer(unsafe.SliceData(sample))
 	if uintptr(start)%unsafe.Alignof(*new(T)) == 0 {
@@ -109,8 +109,8 @@ func decodeTransition(w *wireTransition, kind Kind, e *Event) error {
 	}
 	e.Kind = kind
 	t := &e.Transition
-	// Field by field: a composite literal is made elsewhere and copied, and the processor
-	// waits for its small fields before it can load them as large ones.
+	// Field by field: Go builds a composite literal elsewhere and copies it in large words,
+	// and the processor stalls on words that were just stored in small fields.
 	*t = tcp.Transition{}
 	t.Monotonic = time.Duration(w.TimestampNs)
 	t.Cookie = w.Cookie
@@ -153,8 +153,8 @@ func hasFlag(w *wireTransition, flag bpfobj.ProbeEventFlag) bool {
 	return bpfobj.ProbeEventFlag(w.Flags)&flag != 0
 }
 
-// decodeEndpoints leaves out what the kernel does not have yet. Only a listener really
-// has the unspecified address: everywhere else it stands for "not chosen".
+// decodeEndpoints leaves out addresses that the kernel has not chosen yet, which it
+// represents by the unspecified address. Only a listener can really have that address.
 func decodeEndpoints(w *wireTransition, t *tcp.Transition) {
 	listens := t.New == tcp.Listen || t.Old == tcp.Listen && t.New != tcp.SynRecv
 	if listens || !unspecified(w.Family, &w.LocalAddr) {
@@ -187,7 +187,7 @@ func decodeConnection(w *wireEnd, e *Event) {
 	c.Established = time.Duration(w.EstablishedNs)
 	c.Sent = w.SentBytes
 	c.Received = w.ReceivedBytes
-	// tcp_rcv_nxt_update() counts the FIN's place in the sequence as a byte.
+	// tcp_rcv_nxt_update() counts the FIN's sequence number as a byte.
 	if e.Transition.PeerFIN && c.Received > 0 {
 		c.Received--
 	}
@@ -207,7 +207,7 @@ func decodeCgroup(w *wireCgroup, e *Event) error {
 	return nil
 }
 
-// cgroupPath joins the names, which begin with the cgroup itself.
+// cgroupPath joins the names, which are in the order from the cgroup to the root.
 func cgroupPath(w *wireCgroup) string {
 	if w.Truncated != 0 {
 		return ""

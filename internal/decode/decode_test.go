@@ -57,7 +57,7 @@ var transitions = []struct {
 		},
 	},
 	{
-		"of IPv4 over an IPv6 socket, as IPv4 and marked",
+		"of IPv4 over an IPv6 socket, as IPv4 and mapped",
 		wireEvent{
 			local: v4Local, peer: v4Peer, localPort: 8080, peerPort: 50000, family: 4, old: 1, new: 8,
 			flags: flagMapped,
@@ -68,24 +68,24 @@ var transitions = []struct {
 		},
 	},
 	{
-		"of a half-empty child, which lacks what up to 6.12 the kernel lacks",
+		"of a new child without a peer, as up to 6.12",
 		wireEvent{localPort: 8080, family: 4, old: 10, new: 3, role: 2},
 		tcp.Transition{Local: tcp.Endpoint{Port: 8080}, Old: tcp.Listen, New: tcp.SynRecv, Role: tcp.RoleServer},
 	},
 	{
-		"of a half-empty IPv6 child whose listener has an address of its own",
+		"of a new IPv6 child without a peer, whose listener is bound to an address",
 		wireEvent{local: v6Local, localPort: 8080, family: 6, old: 10, new: 3, role: 2},
 		tcp.Transition{
 			Local: endpoint("2001:db8::1", 8080), Old: tcp.Listen, New: tcp.SynRecv, Role: tcp.RoleServer, IPv6: true,
 		},
 	},
 	{
-		"of a listener that begins, whose wildcard address is its address",
+		"of a new listener bound to the wildcard address",
 		wireEvent{localPort: 80, family: 4, old: 7, new: 10, role: 3},
 		tcp.Transition{Local: endpoint("0.0.0.0", 80), Old: tcp.Close, New: tcp.Listen, Role: tcp.RoleListener},
 	},
 	{
-		"of an IPv6 listener that ends, whose wildcard address is its address",
+		"of a closing IPv6 listener bound to the wildcard address",
 		wireEvent{localPort: 80, family: 6, old: 10, new: 7, role: 3},
 		tcp.Transition{Local: endpoint("::", 80), Old: tcp.Listen, New: tcp.Close, Role: tcp.RoleListener, IPv6: true},
 	},
@@ -95,19 +95,19 @@ var transitions = []struct {
 		tcp.Transition{Local: endpoint("0.0.0.0", 80), Old: tcp.Listen, New: tcp.Listen, Role: tcp.RoleListener},
 	},
 	{
-		"of a connect() that has neither local address nor port yet",
+		"of a connect() that has no local address and port yet",
 		wireEvent{peer: v4Peer, peerPort: 443, family: 4, old: 7, new: 2, role: 1},
 		tcp.Transition{Peer: endpoint("198.51.100.7", 443), Old: tcp.Close, New: tcp.SynSent, Role: tcp.RoleClient},
 	},
 	{
-		"without an owner, whatever lies where one would be",
+		"without an owner, although the owner's fields are not zero",
 		wireEvent{local: v4Local, peer: v4Peer, comm: "swapper/1", pid: 17, family: 4, old: 4, new: 5},
 		tcp.Transition{
 			Local: endpoint("192.0.2.1", 0), Peer: endpoint("198.51.100.7", 0), Old: tcp.FinWait1, New: tcp.FinWait2,
 		},
 	},
 	{
-		"of states, a role and an error outside the tables, which survive",
+		"of unknown states, role and error, which are kept as numbers",
 		wireEvent{err: 4000, family: 4, old: 17, new: 255, role: 9},
 		tcp.Transition{Error: 4000, Old: 17, New: 255, Role: 9},
 	},
@@ -125,7 +125,7 @@ var transitions = []struct {
 		tcp.Transition{Old: tcp.FinWait2, New: tcp.TimeWait, Substate: tcp.FinWait2},
 	},
 	{
-		"of a close of which it was not found out whether it left a timewait socket",
+		"of a close that perhaps left a timewait socket",
 		wireEvent{family: 4, old: 5, new: 7, flags: flagTimeWaitUnknown | flagNoLinger2},
 		tcp.Transition{Old: tcp.FinWait2, New: tcp.Close, TimeWaitOpen: true, NoLinger2: true},
 	},
@@ -135,12 +135,12 @@ var transitions = []struct {
 		tcp.Transition{Old: tcp.TimeWait, New: tcp.Close, InState: 7, Expired: true},
 	},
 	{
-		"without a duration, whatever lies where one would be",
+		"without a duration, although the duration's field is not zero",
 		wireEvent{inState: 7, family: 4, old: 4, new: 5},
 		tcp.Transition{Old: tcp.FinWait1, New: tcp.FinWait2},
 	},
 	{
-		"with an owner as it is known, by a number outside the table too",
+		"with an owner whose source is unknown, which is kept as a number",
 		wireEvent{comm: "0123456789abcdef", pid: 17, family: 4, old: 4, new: 5, pidSource: 77},
 		tcp.Transition{
 			Old: tcp.FinWait1, New: tcp.FinWait2, Owner: tcp.Owner{PID: 17, Comm: comm("0123456789abcdef"), Source: 77},
@@ -148,12 +148,13 @@ var transitions = []struct {
 	},
 }
 
-func TestASampleBecomesATransition(t *testing.T) {
+// A sample of kind transition becomes a tcp.Transition.
+func TestSample_Transition(t *testing.T) {
 	for _, tt := range transitions {
 		t.Run(tt.name, func(t *testing.T) {
 			got := leftover()
 			if err := Sample(tt.event.bytes(), &got); err != nil {
-				t.Fatalf("it is refused: %v", err)
+				t.Fatalf("error %v, want none", err)
 			}
 			if got.Kind != Transition || got.Transition != tt.want {
 				t.Errorf("got  kind %d %+v\nwant %+v", got.Kind, got.Transition, tt.want)
@@ -162,7 +163,8 @@ func TestASampleBecomesATransition(t *testing.T) {
 	}
 }
 
-func TestASampleBecomesTheEndOfAConnection(t *testing.T) {
+// A sample of kind end becomes a transition and a tcp.Connection.
+func TestSample_End(t *testing.T) {
 	closed := wireEvent{
 		timestamp: 9_000_000_000, cookie: 8, local: v4Local, peer: v4Peer, localPort: 50388, peerPort: 443, family: 4, old: 9,
 		new: 7, role: 1, flags: flagPeerFIN | flagAcked,
@@ -175,7 +177,7 @@ func TestASampleBecomesTheEndOfAConnection(t *testing.T) {
 		want  tcp.Connection
 	}{
 		{
-			"with all that there is, and without the FIN among the bytes",
+			"with all fields, and the FIN not counted as a byte",
 			wireEndOf{closed, 1_000_000_000, 7_000_000_000, 1 << 40, 1<<41 + 1, 3, 250},
 			tcp.Connection{
 				OpenedAt: time.Second, Established: 7 * time.Second, Sent: 1 << 40, Received: 1 << 41, Retransmits: 3,
@@ -183,22 +185,22 @@ func TestASampleBecomesTheEndOfAConnection(t *testing.T) {
 			},
 		},
 		{
-			"without a FIN to take off",
+			"without a FIN",
 			wireEndOf{wireEvent: reset, received: 5},
 			tcp.Connection{Received: 5, ClosedBy: tcp.ClosedByResetReceived},
 		},
 		{
-			"of which nothing was received, the FIN aside",
+			"that received a FIN and no data",
 			wireEndOf{wireEvent: closed, received: 1},
 			tcp.Connection{ClosedBy: tcp.ClosedByPeer},
 		},
 		{
-			"of which the FIN was not counted",
+			"whose FIN the kernel has not counted",
 			wireEndOf{wireEvent: closed},
 			tcp.Connection{ClosedBy: tcp.ClosedByPeer},
 		},
 		{
-			"whose every number is the largest",
+			"with the largest numbers",
 			wireEndOf{reset, 1<<63 - 1, 1<<63 - 1, 1<<64 - 1, 1<<64 - 1, 1<<32 - 1, 1<<32 - 1},
 			tcp.Connection{
 				OpenedAt: 1<<63 - 1, Established: 1<<63 - 1, Sent: 1<<64 - 1, Received: 1<<64 - 1, Retransmits: 1<<32 - 1,
@@ -209,20 +211,21 @@ func TestASampleBecomesTheEndOfAConnection(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			got := leftover()
 			if err := Sample(tt.event.bytes(), &got); err != nil {
-				t.Fatalf("it is refused: %v", err)
+				t.Fatalf("error %v, want none", err)
 			}
 			if got.Kind != End || got.Connection != tt.want {
 				t.Errorf("got  kind %d %+v\nwant %+v", got.Kind, got.Connection, tt.want)
 			}
 			alone := leftover()
 			if err := Sample(tt.event.wireEvent.bytes(), &alone); err != nil || got.Transition != alone.Transition {
-				t.Errorf("its transition is  %+v\nwant as it is alone: %+v, %v", got.Transition, alone.Transition, err)
+				t.Errorf("its transition is  %+v\nwant as decoded alone: %+v, %v", got.Transition, alone.Transition, err)
 			}
 		})
 	}
 }
 
-func TestASampleBecomesASocket(t *testing.T) {
+// A sample of kind socket becomes a socket of a snapshot.
+func TestSample_Socket(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		event wireSocketOf
@@ -240,7 +243,7 @@ func TestASampleBecomesASocket(t *testing.T) {
 			},
 		},
 		{
-			"a request that waits for its handshake",
+			"a request whose handshake is not complete",
 			wireSocketOf{wireEvent: wireEvent{local: v4Local, localPort: 80, peer: v4Peer, peerPort: 5, family: 4, new: 12, role: 2}},
 			Event{Transition: tcp.Transition{
 				Local: endpoint("192.0.2.1", 80), Peer: endpoint("198.51.100.7", 5), New: tcp.NewSynRecv, Role: tcp.RoleServer,
@@ -275,7 +278,8 @@ func TestASampleBecomesASocket(t *testing.T) {
 	}
 }
 
-func TestASampleBecomesTheNameOfACgroup(t *testing.T) {
+// A sample of kind cgroup becomes a path.
+func TestSample_Cgroup(t *testing.T) {
 	long := strings.Repeat("x", cgroupNameLen-1)
 	deep := make([]string, cgroupLevels)
 	for i := range deep {
@@ -292,12 +296,12 @@ func TestASampleBecomesTheNameOfACgroup(t *testing.T) {
 		{"which is the root", wirePath{7, 0, 0, nil}, "/"},
 		{"as long as a name may be", wirePath{7, 1, 0, []string{long}}, "/" + long},
 		{"as deep and as long as it may be", wirePath{7, cgroupLevels, 0, deep}, "/" + strings.Join(deepest, "/")},
-		{"without what lies beyond its levels", wirePath{7, 1, 0, []string{"a", "beyond"}}, "/a"},
-		{"without what lies beyond its names' ends", wirePath{7, 1, 0, []string{"a\x00beyond"}}, "/a"},
+		{"without names after its levels", wirePath{7, 1, 0, []string{"a", "beyond"}}, "/a"},
+		{"without bytes after the NUL of a name", wirePath{7, 1, 0, []string{"a\x00beyond"}}, "/a"},
 		{"of any bytes", wirePath{7, 1, 0, []string{"\x1b\xff\"\\"}}, "/\x1b\xff\"\\"},
-		{"whose name has no end", wirePath{7, 2, 0, []string{long + "y", "a"}}, "/a/" + long + "y"},
-		{"which is longer than is told", wirePath{7, 3, 1, []string{"c", "b", "a"}}, ""},
-		{"which is longer than is told, at the root", wirePath{7, 0, 1, nil}, ""},
+		{"whose name has no NUL", wirePath{7, 2, 0, []string{long + "y", "a"}}, "/a/" + long + "y"},
+		{"which is too long for an event", wirePath{7, 3, 1, []string{"c", "b", "a"}}, ""},
+		{"which is too long for an event, at the root", wirePath{7, 0, 1, nil}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := leftover()
@@ -311,7 +315,7 @@ func TestASampleBecomesTheNameOfACgroup(t *testing.T) {
 
 var leftoverCgroup = &tcp.Cgroup{Path: "/left/over"}
 
-// leftover is what an earlier sample may have left where the next one is decoded.
+// leftover is an Event as an earlier sample may have left it.
 func leftover() Event {
 	return Event{
 		Kind: 99,
@@ -329,12 +333,13 @@ func leftover() Event {
 	}
 }
 
-func TestEveryFieldComesFromTheOffsetThatTheHeaderGivesIt(t *testing.T) {
+// Every field is read from its offset in bpf/event.h.
+func TestSample_FieldOffsets(t *testing.T) {
 	for kind, size := range sizes {
 		if kind == kindCgroup {
-			continue // its fields all differ in the table above
+			continue // TestSample_Cgroup covers its fields
 		}
-		// Bytes that all differ: a field read from its neighbour's place shows.
+		// All bytes differ, so a field that is read from a wrong offset shows.
 		sample := make([]byte, size)
 		for i := range sample {
 			sample[i] = byte(i + 1)
@@ -343,7 +348,7 @@ func TestEveryFieldComesFromTheOffsetThatTheHeaderGivesIt(t *testing.T) {
 		binary.NativeEndian.PutUint16(sample[offsetFlags:], flagMapped|flagTimed|flagLocked|flagRepair)
 		var got Event
 		if err := Sample(sample, &got); err != nil {
-			t.Fatalf("kind %d is refused: %v", kind, err)
+			t.Fatalf("kind %d: error %v, want none", kind, err)
 		}
 		if want := independent(sample); meaning(got) != want {
 			t.Errorf("kind %d:\ngot  %+v\nwant %+v", kind, meaning(got), want)
@@ -351,7 +356,8 @@ func TestEveryFieldComesFromTheOffsetThatTheHeaderGivesIt(t *testing.T) {
 	}
 }
 
-func TestEveryFlagMeansOneThing(t *testing.T) {
+// Every flag sets exactly one field.
+func TestSample_Flags(t *testing.T) {
 	for bit := range 11 {
 		sample := wireEvent{family: 4, old: 4, new: 5, inState: 1, flags: 1 << bit}.bytes()
 		var got Event
@@ -364,13 +370,14 @@ func TestEveryFlagMeansOneThing(t *testing.T) {
 	}
 }
 
-func TestASampleIsDecodedAtAnyAlignment(t *testing.T) {
+// A sample is decoded at any alignment.
+func TestSample_Alignment(t *testing.T) {
 	for _, sample := range oneOfEachKind() {
 		for shift := range 8 {
 			memory := append(make([]byte, shift), sample...)
 			var got Event
 			if err := Sample(memory[shift:], &got); err != nil || meaning(got) != independent(sample) {
-				t.Errorf("%d bytes on: got %+v, %v; want %+v", shift, meaning(got), err, independent(sample))
+				t.Errorf("at offset %d: got %+v, %v; want %+v", shift, meaning(got), err, independent(sample))
 			}
 		}
 	}
@@ -385,7 +392,8 @@ func oneOfEachKind() map[string][]byte {
 	}
 }
 
-func TestASampleOfAnyOtherLengthIsRefusedWithAllSizes(t *testing.T) {
+// A sample of any other length is an error that names all lengths.
+func TestSample_WrongLength(t *testing.T) {
 	right := slices.Collect(maps.Values(sizes))
 	for name, valid := range oneOfEachKind() {
 		for length := range 2 * cgroupSize {
@@ -400,7 +408,8 @@ func TestASampleOfAnyOtherLengthIsRefusedWithAllSizes(t *testing.T) {
 	checkRefused(t, "nothing", nil, "sample of 0 bytes, want 112, 152, 128 or 1936")
 }
 
-func TestASampleOfAnotherKindThanItsLengthSaysIsRefused(t *testing.T) {
+// A sample whose kind does not match its length is an error.
+func TestSample_WrongKind(t *testing.T) {
 	offset := map[string]int{"cgroup": offsetCgroupKind}
 	for name, valid := range oneOfEachKind() {
 		at := offset[name]
@@ -418,7 +427,8 @@ func TestASampleOfAnotherKindThanItsLengthSaysIsRefused(t *testing.T) {
 	}
 }
 
-func TestASampleOfAnotherFamilyIsRefused(t *testing.T) {
+// A sample of an address family other than 4 and 6 is an error.
+func TestSample_WrongFamily(t *testing.T) {
 	for name, valid := range oneOfEachKind() {
 		for value := range 256 {
 			if name == "cgroup" || value == 4 || value == 6 {
@@ -431,7 +441,8 @@ func TestASampleOfAnotherFamilyIsRefused(t *testing.T) {
 	}
 }
 
-func TestACgroupOfMoreLevelsThanFitIsRefused(t *testing.T) {
+// A cgroup with more levels than an event has room for is an error.
+func TestSample_TooManyCgroupLevels(t *testing.T) {
 	for _, levels := range []uint32{cgroupLevels + 1, 255, 256, 1 << 31, 1<<32 - 1} {
 		for _, truncated := range []uint8{0, 1} {
 			sample := wirePath{1, levels, truncated, []string{"a"}}.bytes()
@@ -440,13 +451,14 @@ func TestACgroupOfMoreLevelsThanFitIsRefused(t *testing.T) {
 	}
 }
 
+// checkRefused checks that Sample returns an error with want and leaves the event unchanged.
 func checkRefused(t *testing.T, name string, sample []byte, want string) {
 	t.Helper()
 	got := leftover()
 	err := Sample(sample, &got)
 	switch {
 	case err == nil:
-		t.Errorf("%s: a sample is accepted, want an error with %q", name, want)
+		t.Errorf("%s: no error, want one with %q", name, want)
 	case !strings.Contains(err.Error(), want):
 		t.Errorf("%s: the error is %q, want one with %q", name, err, want)
 	case got != leftover():
@@ -454,7 +466,8 @@ func checkRefused(t *testing.T, name string, sample []byte, want string) {
 	}
 }
 
-func TestDecodingAllocatesOnlyForAPath(t *testing.T) {
+// Decoding allocates only for a path.
+func TestSample_Allocations(t *testing.T) {
 	for name, sample := range oneOfEachKind() {
 		var event Event
 		allocs := testing.AllocsPerRun(1000, func() {

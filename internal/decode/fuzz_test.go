@@ -8,8 +8,9 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// FuzzSample: it never panics; it refuses exactly what it must and then changes
-// nothing; what it accepts means what an independent reading says.
+// FuzzSample checks that Sample never panics, that it returns an error for exactly the
+// samples that are not acceptable and then leaves the event unchanged, and that it
+// decodes all others as the independent decoder does.
 func FuzzSample(f *testing.F) {
 	f.Add([]byte(nil))
 	for kind, size := range sizes {
@@ -56,7 +57,7 @@ func FuzzSample(f *testing.F) {
 func checkPath(t *testing.T, path string) {
 	t.Helper()
 	if path != "" && !strings.HasPrefix(path, "/") || strings.Contains(path, "\x00") {
-		t.Errorf("%q is no path", path)
+		t.Errorf("%q is not a path", path)
 	}
 }
 
@@ -64,7 +65,7 @@ func checkValid(t *testing.T, got *tcp.Transition) {
 	t.Helper()
 	for _, addr := range []netip.Addr{got.Local.Addr, got.Peer.Addr} {
 		if addr.IsValid() && addr.Is4() == got.IPv6 {
-			t.Errorf("the address %v is not of the family that IPv6=%v says", addr, got.IPv6)
+			t.Errorf("the address %v does not match IPv6=%v", addr, got.IPv6)
 		}
 		if addr.Zone() != "" {
 			t.Errorf("the address %v has a zone, want none", addr)
@@ -89,6 +90,6 @@ func checkValid(t *testing.T, got *tcp.Transition) {
 		}
 	}
 	if !got.Time.IsZero() || got.Cgroup != nil {
-		t.Errorf("the wall-clock time is %v, the cgroup %v, want none: decoding has no clock and no memory", got.Time, got.Cgroup)
+		t.Errorf("the wall-clock time is %v, the cgroup %v, want none: decoding has no clock and no state", got.Time, got.Cgroup)
 	}
 }

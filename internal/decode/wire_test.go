@@ -10,8 +10,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// The layouts of the events, written down from bpf/event.h and not taken from the
-// generated types, so that these cannot be wrong in silence.
+// The layouts of the events, copied from bpf/event.h by hand and not taken from the
+// generated types, so that the tests detect a wrong generated type.
 const (
 	transitionSize = 112
 	endSize        = 152
@@ -52,7 +52,7 @@ const (
 	kindSocket     = 4
 )
 
-// sizes are how long a sample of each kind is.
+// sizes are the lengths of the samples, by kind.
 var sizes = map[uint8]int{
 	kindTransition: transitionSize, kindEnd: endSize, kindCgroup: cgroupSize, kindSocket: socketSize,
 }
@@ -69,7 +69,7 @@ type wireEvent struct {
 
 func (e wireEvent) bytes() []byte { return e.as(kindTransition) }
 
-// as gives a sample of that kind; what follows the transition in it is zero.
+// as returns a sample of that kind; all bytes after the transition are zero.
 func (e wireEvent) as(kind uint8) []byte {
 	b := make([]byte, sizes[kind])
 	order := binary.NativeEndian
@@ -91,7 +91,7 @@ func (e wireEvent) as(kind uint8) []byte {
 	return b
 }
 
-// end is a sample of a transition with what the connection was.
+// wireEndOf is an end_event: a transition with a summary of the connection.
 type wireEndOf struct {
 	wireEvent
 	opened, established, sent, received uint64
@@ -110,6 +110,7 @@ func (e wireEndOf) bytes() []byte {
 	return b
 }
 
+// wireSocketOf is a socket_event.
 type wireSocketOf struct {
 	wireEvent
 	expires   uint64
@@ -123,7 +124,7 @@ func (e wireSocketOf) bytes() []byte {
 	return b
 }
 
-// wirePath names the levels from the cgroup up, as the kernel does.
+// wirePath is a cgroup_event; its names are in the order from the cgroup to the root.
 type wirePath struct {
 	id        uint64
 	levels    uint32
@@ -142,7 +143,7 @@ func (e wirePath) bytes() []byte {
 	return b
 }
 
-// acceptable says whether a sample must be decoded, and what kind it then is.
+// acceptable reports whether Sample must accept b, and the kind that it then has.
 func acceptable(b []byte) (kind uint8, ok bool) {
 	for kind, size := range sizes {
 		if len(b) != size {
@@ -157,7 +158,7 @@ func acceptable(b []byte) (kind uint8, ok bool) {
 	return 0, false
 }
 
-// meaning is what of an Event belongs to its kind, so that two can be compared.
+// meaning returns e with only the fields of its kind, so that two events can be compared.
 func meaning(e Event) Event {
 	m := Event{Kind: e.Kind}
 	switch e.Kind {
@@ -173,7 +174,7 @@ func meaning(e Event) Event {
 	return m
 }
 
-// independent is what an acceptable sample means, read without the code under test.
+// independent decodes an acceptable sample without the code under test.
 func independent(b []byte) Event {
 	order := binary.NativeEndian
 	kind, _ := acceptable(b)
@@ -195,7 +196,7 @@ func independent(b []byte) Event {
 			ClosedBy:    tcp.EndOf(&e.Transition),
 		}
 		if order.Uint16(b[offsetFlags:])&flagPeerFIN != 0 {
-			e.Connection.Received -= min(e.Connection.Received, 1) // the FIN is none of the payload
+			e.Connection.Received -= min(e.Connection.Received, 1) // the FIN is not payload
 		}
 	case kindSocket:
 		e.ExpiresJiffies, e.KeepaliveJiffies = order.Uint64(b[112:]), uint64(order.Uint32(b[120:]))
@@ -250,7 +251,7 @@ func independentTransition(b []byte) tcp.Transition {
 	return t
 }
 
-// independentAddr gives no address for one of zeros only.
+// independentAddr returns the zero Addr if all bytes are zero.
 func independentAddr(family byte, raw []byte) netip.Addr {
 	if family == 4 {
 		raw = raw[:4]
