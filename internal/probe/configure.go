@@ -19,35 +19,36 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// configure sets the constants of bpf/config.h and the sizes of the maps.
+// configure returns the programs to load: those of programs that this kernel supports, with
+// the constants of bpf/config.h and the sizes of the maps set.
 func configure(opts Options, features Features, programs []string, kernel *Kernel) (*ebpf.CollectionSpec, error) {
 	decoded, err := kernel.programs()
 	if err != nil {
 		return nil, fmt.Errorf("read embedded programs: %w", err)
 	}
-	l, err := layoutOf(opts.BufferSize)
+	l, err := ringLayoutOf(opts.BufferSize)
 	if err != nil {
 		return nil, err
 	}
 	spec, types := decoded.Copy(), kernel.types
-	plainReads := hasFunction(types, "bpf_rdonly_cast") // since 6.2
-	clientTable := plainReads && features.has(SocketStorage) && features.has(SocketCookie)
+	rdonlyCast := hasFunction(types, "bpf_rdonly_cast") // since 6.2
+	clientTable := rdonlyCast && features.has(SocketStorage) && features.has(SocketCookie)
 	constants := map[string]any{
 		bpfobj.ProbeVarHasSocketStorage: features.has(SocketStorage),
 		bpfobj.ProbeVarHasSocketCookie:  features.has(SocketCookie),
 		bpfobj.ProbeVarRingsPerCpu:      l.perCPU,
 		bpfobj.ProbeVarRingMask:         uint32(l.count - 1),
-		bpfobj.ProbeVarWakeupBytes:      uint64(l.each / 4),
+		bpfobj.ProbeVarWakeupBytes:      uint64(l.bytes / 4),
 		bpfobj.ProbeVarWantEnds:         opts.Ends,
 		bpfobj.ProbeVarWantCgroups:      true,
 		bpfobj.ProbeVarWantTimewaitEnds: opts.TimeWaitEnds && features.has(TimeWaitEnds),
 		bpfobj.ProbeVarCgroupV1Subsys:   cgroupV1Subsys(types),
 		bpfobj.ProbeVarHasTaskFromPid:   hasFunction(types, "bpf_task_from_pid"),
-		bpfobj.ProbeVarHasRdonlyCast:    plainReads,
+		bpfobj.ProbeVarHasRdonlyCast:    rdonlyCast,
 		bpfobj.ProbeVarHasClientTable:   clientTable,
 		bpfobj.ProbeVarMayBePreempted:   mayBePreempted(),
-		// Not since 6.1, which nothing tells from 6.0: there it only costs.
-		bpfobj.ProbeVarMayInterruptItself: !plainReads,
+		// True up to 6.0. Nothing distinguishes 6.1 from 6.0; on 6.1 it only costs time.
+		bpfobj.ProbeVarMayInterruptItself: !rdonlyCast,
 		bpfobj.ProbeVarAcceptHasTwoArgs:   acceptArguments(types) == 2,
 	}
 	addFilterConstants(constants, &opts.Filter)
@@ -65,10 +66,10 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	spec.Maps[bpfobj.ProbeMapFilterPrefixes].MaxEntries = uint32(max(1, len(prefixes(&opts.Filter))))
 	spec.Maps[bpfobj.ProbeMapFilterMembers].MaxEntries = uint32(max(1, len(members(&opts.Filter))))
 	if opts.TimeWaitEnds {
-		spec.Maps[bpfobj.ProbeMapTrackedTimewaits].MaxEntries = timeWaitsWatched
+		spec.Maps[bpfobj.ProbeMapTrackedTimewaits].MaxEntries = maxTrackedTimeWaits
 		programs = append(slices.Clone(programs), timeWaitEndPrograms...)
 	}
-	leaveOut(spec, features, programs)
+	selectPrograms(spec, features, programs)
 	for _, program := range spec.Programs {
 		dropMissingCalls(program.Instructions, func(name string) bool { return hasFunction(types, name) })
 		if !clientTable {
@@ -78,18 +79,19 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	return spec, nil
 }
 
-// mayBePreempted says whether a task may be preempted between two programs of a
-// tracepoint: so on 7.1, not yet on 6.18, and nothing but the version tells. To say so
-// of a kernel where it is not costs time, and nothing else.
+// mayBePreempted reports whether a task may be preempted between two programs of a
+// tracepoint. It can be since 7.0 (commit a46023d5616e), not on 6.18, and only the version
+// shows it. A wrong true costs time and nothing else, so unknown and in-between versions
+// count as true.
 func mayBePreempted() bool {
 	const since = 6<<16 | 19<<8
 	version, err := ebpffeatures.LinuxVersionCode()
 	return err != nil || version >= since
 }
 
-// dropMissingCalls takes out the calls of functions that this kernel does not have,
-// all of them behind a constant that says so. The library would look for each of them
-// in every module and through all that anybody has loaded.
+// dropMissingCalls removes the calls of kfuncs that this kernel does not have. A constant
+// keeps the programs from reaching them. Otherwise the ebpf library would search for each
+// kfunc in the types of every module and of everything else that is loaded.
 func dropMissingCalls(instructions asm.Instructions, has func(name string) bool) {
 	for i := range instructions {
 		call := &instructions[i]
@@ -99,8 +101,8 @@ func dropMissingCalls(instructions asm.Instructions, has func(name string) bool)
 	}
 }
 
-// dropAtomics takes out what kernels before 5.12 refuse although it is never reached, and
-// the JIT of arm64 before 5.18: the exchanges of clients.h.
+// dropAtomics removes the atomic exchanges of bpf/client_table.h. Kernels before 5.12, and
+// the JIT of arm64 before 5.18, refuse them even where they are never reached.
 func dropAtomics(instructions asm.Instructions) {
 	for i := range instructions {
 		atomic := &instructions[i]
@@ -111,11 +113,12 @@ func dropAtomics(instructions asm.Instructions) {
 	}
 }
 
-// timeWaitsWatched is how many TIME_WAITs can be followed to their ends at a time, in
-// about 25 MiB: half as many as the kernel keeps in a namespace by default.
-const timeWaitsWatched = 128 << 10
+// maxTrackedTimeWaits bounds the TIME_WAITs whose end is awaited at one time. They take
+// about 25 MiB. It is half as many as the kernel allows in a namespace by default.
+const maxTrackedTimeWaits = 128 << 10
 
-// What is loaded for the one purpose and for the other.
+// The programs that a trace, a trace of the ends of TIME_WAITs, and a snapshot load. The
+// order is that of attachment, see [Probe.attach].
 var (
 	tracePrograms = []string{
 		bpfobj.ProbeProgSetStatePrimary, bpfobj.ProbeProgSetStateBackup,
@@ -130,8 +133,8 @@ var (
 	}
 )
 
-// leaveOut drops the other programs, and those that this kernel would refuse.
-func leaveOut(spec *ebpf.CollectionSpec, features Features, programs []string) {
+// selectPrograms drops all programs but these, and those that this kernel would refuse.
+func selectPrograms(spec *ebpf.CollectionSpec, features Features, programs []string) {
 	needs := map[string]string{
 		bpfobj.ProbeProgScanFiles:     SocketScan,
 		bpfobj.ProbeProgAdoptSubflows: SocketScan,
@@ -147,7 +150,7 @@ func leaveOut(spec *ebpf.CollectionSpec, features Features, programs []string) {
 		}
 	}
 	if !features.has(SocketStorage) {
-		// No program that is left uses it, but each names it.
+		// No remaining program uses the map, but each refers to it.
 		standIn := spec.Maps[bpfobj.ProbeMapSockStates]
 		standIn.Type, standIn.Flags, standIn.MaxEntries = ebpf.Array, 0, 1
 	}
@@ -180,7 +183,8 @@ func addFilterConstants(constants map[string]any, f *filter.Filter) {
 	constants[bpfobj.ProbeVarFilterCgroup] = len(f.Cgroups) > 0
 }
 
-// wantedStates are those that all filters on states let through.
+// wantedStates are the transitions that match all filters on states, by old state: a bit per
+// new state.
 func wantedStates(f *filter.Filter) [32]uint32 {
 	wanted := [32]uint32(tcp.AllTransitions())
 	if f.Transitions != nil {
@@ -208,7 +212,7 @@ func bits(states []tcp.State) (set uint32) {
 	return set
 }
 
-// addSelf names this process as bpf_get_ns_current_pid_tgid() sees it.
+// addSelf adds this process as bpf_get_ns_current_pid_tgid() identifies it.
 func addSelf(constants map[string]any) error {
 	info, err := os.Stat("/proc/self/ns/pid")
 	if err != nil {
@@ -286,7 +290,8 @@ func members(f *filter.Filter) []bpfobj.ProbeMemberKey {
 	return keys
 }
 
-// fillFilterMaps runs before the programs are attached.
+// fillFilterMaps fills the maps of bpf/filter.h. It must run before the programs are
+// attached.
 func fillFilterMaps(maps map[string]*ebpf.Map, f *filter.Filter) error {
 	var errs []error
 	for side, ranges := range portSets(f) {

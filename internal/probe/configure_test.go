@@ -17,7 +17,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// prefixesOf parses as the command line does.
+// prefixesOf parses prefixes as the command line does.
 func prefixesOf(t *testing.T, words ...string) (all []netip.Prefix) {
 	t.Helper()
 	for _, word := range words {
@@ -28,7 +28,7 @@ func prefixesOf(t *testing.T, words ...string) (all []netip.Prefix) {
 	return all
 }
 
-// bytesOf is a key as the kernel compares it.
+// bytesOf returns the bytes of a key, which the kernel compares.
 func bytesOf(t *testing.T, key any) []byte {
 	t.Helper()
 	b, err := binary.Append(nil, binary.NativeEndian, key)
@@ -40,7 +40,8 @@ func bytesOf(t *testing.T, key any) []byte {
 
 func nativeUint32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
 
-func TestAPrefixKeyIsLaidOutAsTheTrieComparesIt(t *testing.T) {
+// A prefix key has the layout that the trie compares.
+func TestFilter_PrefixKeyLayout(t *testing.T) {
 	for _, tt := range []struct {
 		side   int
 		word   string
@@ -64,7 +65,8 @@ func TestAPrefixKeyIsLaidOutAsTheTrieComparesIt(t *testing.T) {
 	}
 }
 
-func TestEachPrefixIsOfTheSideItWasGivenFor(t *testing.T) {
+// Each prefix is inserted for the side that the filter names.
+func TestFilter_PrefixSides(t *testing.T) {
 	f := &filter.Filter{
 		Addrs: prefixesOf(t, "10.0.0.0/8,::1"), LocalAddrs: prefixesOf(t, "10.1.0.0/16"), PeerAddrs: prefixesOf(t, "10.2.0.0/16"),
 	}
@@ -80,7 +82,8 @@ func TestEachPrefixIsOfTheSideItWasGivenFor(t *testing.T) {
 	}
 }
 
-func TestAMemberKeyIsAKindAndAValueWithZerosAfterIt(t *testing.T) {
+// A member key is a kind and a value, filled up with zeros.
+func TestFilter_MemberKeyLayout(t *testing.T) {
 	id := func(kind uint32, v uint64) []byte {
 		return slices.Concat(nativeUint32(kind), binary.NativeEndian.AppendUint64(nil, v), make([]byte, 8))
 	}
@@ -104,11 +107,11 @@ func TestAMemberKeyIsAKindAndAValueWithZerosAfterIt(t *testing.T) {
 		}
 	}
 	if got := members(&filter.Filter{}); len(got) != 0 {
-		t.Errorf("no filter makes the keys %v, want none", got)
+		t.Errorf("without a filter the keys are %v, want none", got)
 	}
 }
 
-// configured is what the programs find in their constants.
+// configured returns the programs with their constants set.
 func configured(t *testing.T, opts Options, features Features) *ebpf.CollectionSpec {
 	t.Helper()
 	spec, err := configure(opts, features, tracePrograms, NewKernel())
@@ -133,7 +136,8 @@ func checkConstant[T comparable](t *testing.T, spec *ebpf.CollectionSpec, name s
 	}
 }
 
-func TestWithoutAFilterEveryFilterIsOff(t *testing.T) {
+// Without a filter every filter constant is off.
+func TestFilter_None(t *testing.T) {
 	spec := configured(t, Options{BufferSize: 1 << 20}, nil)
 	for _, name := range []string{
 		bpfobj.ProbeVarFilterFamily, bpfobj.ProbeVarFilterRoles, bpfobj.ProbeVarFilterPorts, bpfobj.ProbeVarFilterAddrs,
@@ -148,7 +152,8 @@ func TestWithoutAFilterEveryFilterIsOff(t *testing.T) {
 	}
 }
 
-func TestFiltersOnStatesHoldTogether(t *testing.T) {
+// A transition must match all filters on states.
+func TestFilter_States(t *testing.T) {
 	var some tcp.Transitions
 	some.Add([]tcp.State{tcp.SynSent, tcp.Close}, []tcp.State{tcp.Established, tcp.Close})
 	for _, tt := range []struct {
@@ -169,7 +174,7 @@ func TestFiltersOnStatesHoldTogether(t *testing.T) {
 	}
 }
 
-// everyOld is the same for each old state.
+// everyOld returns the same bits for each old state.
 func everyOld(bits uint32) (all [32]uint32) {
 	for i := range all {
 		all[i] = bits
@@ -177,7 +182,8 @@ func everyOld(bits uint32) (all [32]uint32) {
 	return all
 }
 
-func TestEachFilterSetsItsConstantAndNoOther(t *testing.T) {
+// Each filter sets its own constant and no other.
+func TestFilter_Constants(t *testing.T) {
 	f := filter.Filter{Family: 6}
 	f.LocalPorts = []filter.PortRange{{First: 80, Last: 80}}
 	f.Addrs, f.PeerAddrs = prefixesOf(t, "::1"), prefixesOf(t, "::1,10.0.0.0/8")
@@ -209,7 +215,8 @@ func TestEachFilterSetsItsConstantAndNoOther(t *testing.T) {
 	}
 }
 
-func TestSocketStorageIsMadeOnlyWhereTheKernelGivesIt(t *testing.T) {
+// The map for socket storage is created as such only where the kernel supports it.
+func TestConfigure_SocketStorage(t *testing.T) {
 	for _, tt := range []struct {
 		features Features
 		want     ebpf.MapType
@@ -220,12 +227,13 @@ func TestSocketStorageIsMadeOnlyWhereTheKernelGivesIt(t *testing.T) {
 	} {
 		spec := configured(t, Options{BufferSize: 1 << 20}, tt.features)
 		if got := spec.Maps[bpfobj.ProbeMapSockStates].Type; got != tt.want {
-			t.Errorf("with %+v the memory is of type %v, want %v", tt.features, got, tt.want)
+			t.Errorf("with %+v the map is of type %v, want %v", tt.features, got, tt.want)
 		}
 	}
 }
 
-func TestExcludingSelfNamesThisProcessInItsOwnNamespace(t *testing.T) {
+// ExcludeSelf identifies this process in its own pid namespace.
+func TestConfigure_ExcludeSelf(t *testing.T) {
 	spec := configured(t, Options{ExcludeSelf: true, BufferSize: 1 << 20}, nil)
 	link, err := os.Readlink("/proc/self/ns/pid")
 	if err != nil {
@@ -238,11 +246,11 @@ func TestExcludingSelfNamesThisProcessInItsOwnNamespace(t *testing.T) {
 	}
 }
 
-// filledMaps are real maps, made and filled as Open does.
+// filledMaps creates and fills the filter maps in the kernel, as Open does.
 func filledMaps(t *testing.T, f *filter.Filter) map[string]*ebpf.Map {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		const why = "making BPF maps needs root"
+		const why = "creating BPF maps needs root"
 		if os.Getenv("CI") == "true" {
 			t.Fatal(why + ", and CI=true wants every test to run")
 		}
@@ -255,7 +263,7 @@ func filledMaps(t *testing.T, f *filter.Filter) map[string]*ebpf.Map {
 	newMap := func(name string) *ebpf.Map {
 		m, err := ebpf.NewMap(spec.Maps[name])
 		if err != nil {
-			t.Fatalf("make %s: %v", name, err)
+			t.Fatalf("create %s: %v", name, err)
 		}
 		t.Cleanup(func() { m.Close() })
 		return m
@@ -272,7 +280,8 @@ func filledMaps(t *testing.T, f *filter.Filter) map[string]*ebpf.Map {
 	return maps
 }
 
-func TestThePortSetsHoldExactlyThePortsOfTheirSide(t *testing.T) {
+// A port set has exactly the ports of its side.
+func TestFilter_PortSets(t *testing.T) {
 	f := &filter.Filter{
 		Ports:      []filter.PortRange{{First: 1, Last: 1}, {First: 63, Last: 65}, {First: 65535, Last: 65535}},
 		LocalPorts: []filter.PortRange{{First: 8000, Last: 8999}, {First: 8500, Last: 9100}},
@@ -295,7 +304,8 @@ func TestThePortSetsHoldExactlyThePortsOfTheirSide(t *testing.T) {
 	}
 }
 
-func TestTheTrieFindsExactlyTheAddressesOfItsPrefixes(t *testing.T) {
+// The trie matches exactly the addresses of its prefixes.
+func TestFilter_PrefixTrie(t *testing.T) {
 	maps := filledMaps(t, &filter.Filter{
 		Addrs:     prefixesOf(t, "10.0.0.0/8,192.0.2.1,2001:db8::/32"),
 		PeerAddrs: prefixesOf(t, "0.0.0.0/0,::1"),
@@ -322,7 +332,8 @@ func TestTheTrieFindsExactlyTheAddressesOfItsPrefixes(t *testing.T) {
 	}
 }
 
-func TestTheMembersAreInTheirMap(t *testing.T) {
+// The map of members has exactly the members of the filter.
+func TestFilter_MemberMap(t *testing.T) {
 	f := &filter.Filter{PIDs: []uint32{1, 2, 3}, Comms: []string{"curl"}, Netns: []uint32{1}}
 	maps := filledMaps(t, f)
 	var key bpfobj.ProbeMemberKey
@@ -342,7 +353,8 @@ func TestTheMembersAreInTheirMap(t *testing.T) {
 	}
 }
 
-func TestCallsOfFunctionsThatTheKernelLacksAreTakenOut(t *testing.T) {
+// Calls of kfuncs that the kernel does not have are removed.
+func TestConfigure_MissingKfuncs(t *testing.T) {
 	for _, has := range []bool{true, false} {
 		spec, err := bpfobj.LoadProbe()
 		if err != nil {

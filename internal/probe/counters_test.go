@@ -5,14 +5,16 @@ import (
 	"testing"
 )
 
-func TestFiredIsWhatEnteredAndWhatWasMissed(t *testing.T) {
+// The tracepoint fired for what entered and for what was missed.
+func TestCounters_Fired(t *testing.T) {
 	c := ProgramCounters{Entered: 1000, Missed: 7, Deduplicated: 100, Filtered: 10}
 	if got := c.Fired(); got != 1007 {
 		t.Errorf("fired is %d, want 1007", got)
 	}
 }
 
-func TestAFeatureIsThereOnlyWithoutAnError(t *testing.T) {
+// A feature with an error, or without an entry, is missing.
+func TestFeatures_Has(t *testing.T) {
 	features := Features{{Name: "one"}, {Name: "other", Err: errors.New("not here")}}
 	for name, want := range map[string]bool{"one": true, "other": false, "third": false} {
 		if got := features.has(name); got != want {
@@ -21,7 +23,8 @@ func TestAFeatureIsThereOnlyWithoutAnError(t *testing.T) {
 	}
 }
 
-func TestAHostErrorIsOneSentenceWithTheRemedy(t *testing.T) {
+// A HostError is one sentence: the problem, then the remedy.
+func TestHostError_Message(t *testing.T) {
 	err := &HostError{"this kernel has no BPF ring buffer", "use Linux 5.8 or later"}
 	if got, want := err.Error(), "this kernel has no BPF ring buffer: use Linux 5.8 or later"; got != want {
 		t.Errorf("got %q, want %q", got, want)

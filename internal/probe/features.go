@@ -11,24 +11,24 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The things that tracing is better with, by their names in start.features.
+// The names of the optional kernel features, as in the key features of a start record.
 const (
-	SocketStorage = "socket_storage" // memory kept on a socket, in tracing programs
-	SocketCookie  = "socket_cookie"  // the socket's identity, in tracing programs
-	SocketScan    = "socket_scan"    // the owners of sockets older than the tracer
-	AcceptHook    = "accept_hook"    // the accepting process, at once
-	TimeWaitEnds  = "time_wait_ends" // when and how a TIME_WAIT ends
+	SocketStorage = "socket_storage" // socket storage in tracing programs
+	SocketCookie  = "socket_cookie"  // socket cookies in tracing programs
+	SocketScan    = "socket_scan"    // finds the owners of sockets older than the tracer
+	AcceptHook    = "accept_hook"    // finds the process that accepts a connection
+	TimeWaitEnds  = "time_wait_ends" // finds when and how a TIME_WAIT ends
 )
 
-// Feature is one of them: Err is nil where the kernel gives it.
+// Feature is an optional kernel feature. Tracing works without it, but records less.
 type Feature struct {
 	Name   string
-	Err    error
-	Cost   string // what is lost without it
-	Remedy string
+	Err    error  // why the kernel does not have it; nil: it has it
+	Cost   string // what records lack without it
+	Remedy string // what the operator can do to have it
 }
 
-// Features are in a fixed order.
+// Features are all optional features, in a fixed order.
 type Features []Feature
 
 func (f Features) has(name string) bool {
@@ -40,7 +40,7 @@ func (f Features) has(name string) bool {
 	return false
 }
 
-// without takes features away as if the kernel did not have them.
+// without returns the features as if the kernel did not have those with these names.
 func (f Features) without(names []string) Features {
 	for i := range f {
 		if slices.Contains(names, f[i].Name) {
@@ -50,13 +50,13 @@ func (f Features) without(names []string) Features {
 	return f
 }
 
-// DetectFeatures tries each with a program of a few instructions.
+// DetectFeatures tries each feature with a program of a few instructions.
 func DetectFeatures() Features {
 	return detectFeatures(btf.NewCache())
 }
 
 func detectFeatures(types *btf.Cache) Features {
-	_ = allowMemory() // or each trial fails for the limit before 5.11; Open says that there is one
+	_ = allowMemory() // before 5.11 each trial needs it; Open reports its error
 	storage := trySocketStorage(types)
 	scan := storage
 	if scan == nil {
@@ -75,11 +75,11 @@ func detectFeatures(types *btf.Cache) Features {
 		{AcceptHook, accept,
 			"an accepted socket is its listener's (pid_source listener) until its own process closes or shuts it down",
 			"use a kernel that allows fexit programs (CONFIG_FUNCTION_TRACER, no lockdown; arm64: Linux 6.4)"},
-		{TimeWaitEnds, tryTimeWaitEnds(types), "--time-wait-end tells nothing", "use a kernel with the kmem and timer tracepoints"},
+		{TimeWaitEnds, tryTimeWaitEnds(types), "--time-wait-end emits nothing", "use a kernel with the kmem and timer tracepoints"},
 	}
 }
 
-// trySocketCookie: bpf_get_socket_cookie() on a struct sock.
+// trySocketCookie tries bpf_get_socket_cookie() on a struct sock.
 func trySocketCookie(types *btf.Cache) error {
 	return tryProgram(types, atTracepoint, asm.Instructions{
 		asm.LoadMem(asm.R1, asm.R1, 0, asm.DWord), // the tracepoint's sk
@@ -89,7 +89,7 @@ func trySocketCookie(types *btf.Cache) error {
 	})
 }
 
-// trySocketStorage: bpf_sk_storage_get() that creates.
+// trySocketStorage tries to create socket storage with bpf_sk_storage_get().
 func trySocketStorage(types *btf.Cache) error {
 	m, err := ebpf.NewMap(&ebpf.MapSpec{
 		Name: "tcpshift_check", Type: ebpf.SkStorage, Flags: unix.BPF_F_NO_PREALLOC,
@@ -113,7 +113,7 @@ func trySocketStorage(types *btf.Cache) error {
 	})
 }
 
-// tryScan: bpf_sock_from_file() in a walk over all files.
+// tryScan tries bpf_sock_from_file() in an iterator over all open files.
 func tryScan(types *btf.Cache) error {
 	const offsetOfFile = 24 // struct bpf_iter__task_file, kernel/bpf/task_iter.c
 	return tryProgram(types, atTaskFiles, asm.Instructions{
@@ -125,7 +125,7 @@ func tryScan(types *btf.Cache) error {
 	})
 }
 
-// tryAcceptHook also attaches: some kernels load such a program and cannot attach it.
+// tryAcceptHook also attaches the program: some kernels load it and cannot attach it.
 func tryAcceptHook(types *btf.Cache) error {
 	return tryProgram(types, atAccept, asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()})
 }
@@ -138,11 +138,11 @@ func tryTimeWaitEnds(types *btf.Cache) error {
 	return tryProgram(types, hook{ebpf.AttachTraceRawTp, "timer_expire_entry", false}, nothing)
 }
 
-// hook is where a program of a few instructions is tried.
+// hook is a place to try a program at.
 type hook struct {
 	attachType ebpf.AttachType
 	attachTo   string
-	attach     bool
+	attach     bool // whether to attach the program as well
 }
 
 var (
@@ -172,8 +172,8 @@ func tryProgram(types *btf.Cache, at hook, instructions asm.Instructions) error 
 	return l.Close()
 }
 
-// reasonFor leaves out what the library guesses: next to EPERM it blames a memory
-// limit, where the kernel has just said no.
+// reasonFor turns the error of a trial into a reason for the operator. It omits what the
+// ebpf library guesses: with EPERM it blames a memory limit.
 func reasonFor(err error) error {
 	var refused *ebpf.VerifierError
 	switch {

@@ -12,28 +12,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HostError says that this host cannot trace, and what its operator can do.
+// HostError is the error of a host that cannot trace, with what its operator can do.
 type HostError struct {
 	Problem string // a clause without a full stop
-	Remedy  string
+	Remedy  string // an imperative without a full stop
 }
 
 func (e *HostError) Error() string {
 	return e.Problem + ": " + e.Remedy
 }
 
-// Tracepoint is where the programs attach.
+// Tracepoint is the tracepoint of the group sock that reports transitions.
 const Tracepoint = "inet_sock_set_state"
 
 const remedyPrivilege = "run as root (sudo tcpshift), or give the binary CAP_BPF and CAP_PERFMON (setcap cap_bpf,cap_perfmon+ep)"
 
-// Requirement is one thing without which there is no tracing.
+// Requirement is something that tracing cannot do without.
 type Requirement struct {
 	Name  string
-	Check func() error // a [*HostError] where it is missing
+	Check func() error // a [*HostError] if it is missing
 }
 
-// Requirements are in an order in which the first that fails explains the rest.
+// Requirements returns all requirements, ordered such that the first one that fails
+// explains the failures after it.
 func Requirements() []Requirement {
 	return requirements(btf.NewCache())
 }
@@ -46,7 +47,7 @@ func requirements(types *btf.Cache) []Requirement {
 	}
 }
 
-// checkHost makes ready for BPF and returns the first requirement's error.
+// checkHost lifts the memory limit and returns the error of the first requirement that fails.
 func checkHost(types *btf.Cache) error {
 	limited := allowMemory()
 	for _, r := range requirements(types) {
@@ -54,10 +55,10 @@ func checkHost(types *btf.Cache) error {
 			return err
 		}
 	}
-	return limited // last: to a user who may not use BPF at all, a limit is not what is wrong
+	return limited // last, because a user without the privilege for BPF fails here too
 }
 
-// allowMemory lifts the limit that BPF memory counts against before Linux 5.11.
+// allowMemory lifts RLIMIT_MEMLOCK, which limits BPF memory before Linux 5.11.
 func allowMemory() error {
 	err := rlimit.RemoveMemlock()
 	if errors.Is(err, unix.EPERM) {
@@ -67,7 +68,7 @@ func allowMemory() error {
 	return err
 }
 
-// checkRingBuffer makes one: that needs both the kernel and the privilege.
+// checkRingBuffer creates a ring buffer, which needs both the kernel and the privilege.
 func checkRingBuffer() error {
 	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "tcpshift_check", Type: ebpf.RingBuf, MaxEntries: uint32(os.Getpagesize())})
 	switch {
@@ -110,7 +111,7 @@ func checkTracepoint(types *btf.Cache) error {
 	return nil
 }
 
-// loadError tells a refusal of privilege from a program that this kernel does not take.
+// loadError distinguishes a missing privilege from a program that the verifier refuses.
 func loadError(err error) error {
 	if errors.Is(err, unix.EPERM) {
 		return &HostError{"BPF tracing programs are not permitted to this user", remedyPrivilege}

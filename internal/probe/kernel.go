@@ -10,7 +10,7 @@ import (
 
 const acceptFunction = "inet_csk_accept"
 
-// acceptArguments is how many arguments inet_csk_accept() has in this kernel.
+// acceptArguments returns the number of arguments of inet_csk_accept(); 0 if not known.
 func acceptArguments(types *btf.Cache) int {
 	spec, err := types.Kernel()
 	if err != nil {
@@ -27,7 +27,7 @@ func acceptArguments(types *btf.Cache) int {
 	return len(proto.Params)
 }
 
-// hasFunction says whether the kernel's type information has it.
+// hasFunction reports whether the kernel's type information has the function.
 func hasFunction(types *btf.Cache, name string) bool {
 	spec, err := types.Kernel()
 	if err != nil {
@@ -37,13 +37,13 @@ func hasFunction(types *btf.Cache, name string) bool {
 	return spec.TypeByName(name, &function) == nil
 }
 
-// Layout is how this kernel differs where the programs adapt themselves to it.
+// Layout is what differs between kernels and what the programs adapt to, for tests.
 type Layout struct {
 	AcceptArguments int  // of inet_csk_accept(); 0: not known
-	TableByNetns    bool // bpf/timewait.h finds the table of connections from the namespace
+	TableByNetns    bool // bpf/timewait.h finds the established-hash table through the namespace
 }
 
-// KernelLayout reads it from the kernel's type information.
+// KernelLayout reads the Layout from the kernel's type information.
 func KernelLayout() (Layout, error) {
 	types := btf.NewCache()
 	spec, err := types.Kernel()
@@ -57,7 +57,7 @@ func KernelLayout() (Layout, error) {
 	return Layout{AcceptArguments: acceptArguments(types), TableByNetns: hasTable(namespace)}, nil
 }
 
-// hasTable tells whether tcp_death_row is embedded and has a hashinfo.
+// hasTable reports whether tcp_death_row is embedded in netns_ipv4 and has a hashinfo.
 func hasTable(namespace *btf.Struct) bool {
 	for _, member := range namespace.Members {
 		if member.Name != "tcp_death_row" {
@@ -69,9 +69,9 @@ func hasTable(namespace *btf.Struct) bool {
 	return false
 }
 
-// cgroupV1Subsys is the index, in enum cgroup_subsys_id, of a v1 controller that
-// tells containers apart; -1 where cgroup v2 does, being mounted for all. Runtimes
-// put a container into every controller, so any of the usual ones will do.
+// cgroupV1Subsys returns the index, in enum cgroup_subsys_id, of a v1 controller that
+// distinguishes containers, or -1 where cgroup v2 is mounted for all controllers and does.
+// Runtimes put a container into every controller, so any common one will do.
 func cgroupV1Subsys(types *btf.Cache) int32 {
 	var fs unix.Statfs_t
 	if unix.Statfs("/sys/fs/cgroup", &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {

@@ -8,19 +8,20 @@ import (
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
 )
 
-// load has the kernel verify the two programs for transitions side by side, which is
-// most of the time of the start. The maps come first, since both have them.
+// load loads the collection. It loads the backup program for transitions in parallel with
+// all others, because verifying the two large programs takes most of the start. The maps
+// are created first, because both parts share them.
 func load(spec *ebpf.CollectionSpec, opts ebpf.CollectionOptions) (*ebpf.Collection, error) {
-	const apart = bpfobj.ProbeProgSetStateBackup
-	rest, second := spec.Copy(), spec.Copy()
-	delete(rest.Programs, apart)
-	maps.DeleteFunc(second.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return name != apart })
+	const backup = bpfobj.ProbeProgSetStateBackup
+	rest, alone := spec.Copy(), spec.Copy()
+	delete(rest.Programs, backup)
+	maps.DeleteFunc(alone.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return name != backup })
 	spec.Programs = nil
 	shared, err := ebpf.NewCollectionWithOptions(spec, opts)
 	if err != nil {
 		return nil, err
 	}
-	defer shared.Close() // the other two have the maps as well
+	defer shared.Close() // the other two collections have their own references to the maps
 	opts.MapReplacements = shared.Maps
 
 	var other *ebpf.Collection
@@ -28,7 +29,7 @@ func load(spec *ebpf.CollectionSpec, opts ebpf.CollectionOptions) (*ebpf.Collect
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		other, otherErr = ebpf.NewCollectionWithOptions(second, opts)
+		other, otherErr = ebpf.NewCollectionWithOptions(alone, opts)
 	}()
 	collection, err := ebpf.NewCollectionWithOptions(rest, opts)
 	<-done
@@ -44,7 +45,7 @@ func load(spec *ebpf.CollectionSpec, opts ebpf.CollectionOptions) (*ebpf.Collect
 		}
 		return nil, err
 	}
-	collection.Programs[apart] = other.DetachProgram(apart)
+	collection.Programs[backup] = other.DetachProgram(backup)
 	other.Close()
 	return collection, nil
 }

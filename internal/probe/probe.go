@@ -1,6 +1,6 @@
-// Package probe loads the BPF programs, attaches them, reads what they say and
-// counts what they could not say. It is the only package that makes bpf() calls;
-// it must not interpret samples, format anything or know about output.
+// Package probe loads and attaches the BPF programs, and reads their samples and counters.
+// It is the only package that makes bpf() calls. It must not interpret samples, format
+// anything or know about output.
 package probe
 
 import (
@@ -19,60 +19,59 @@ import (
 	"github.com/tcpshift/tcpshift/internal/ring"
 )
 
-// DefaultBufferSize holds about half a second of 25,000 connections a second.
+// DefaultBufferSize, in bytes, has room for about half a second of 25,000 connections a second.
 const DefaultBufferSize = 16 << 20
 
-// Options decide what the programs do; they cannot be changed after Open.
+// Options are the options of [Open].
 type Options struct {
 	Filter     filter.Filter
-	BufferSize int      // bytes, a power of two and of pages; 0: DefaultBufferSize
-	Ends       bool     // a socket's last transition says what the connection was
-	Without    []string // features not to use although the kernel has them, for tests
-	// TimeWaitEnds tells the ends of TIME_WAITs, by programs that run for every timer
-	// and every object that the kernel frees.
+	BufferSize int      // bytes, a power of two and a multiple of the page size; 0: DefaultBufferSize
+	Ends       bool     // emit a summary of the connection with a socket's last transition
+	Without    []string // names of features not to use although the kernel has them, for tests
+	// TimeWaitEnds emits the ends of TIME_WAITs. Its programs run for every timer that
+	// expires and every object that the kernel frees.
 	TimeWaitEnds bool
-	ExcludeSelf  bool // leave out sockets that this process provably operates on
-	// Kernel, if not nil, is what has been found out already.
+	ExcludeSelf  bool // do not emit transitions of sockets that this process owns
+	// Kernel, if not nil, saves Open from detecting what it has already detected.
 	Kernel *Kernel
 }
 
-// Kernel is what this kernel has and gives: its types, decoded, and its features,
-// tried; and our programs, decoded. To find that out takes longer than all the rest of Open; whoever opens
-// several probes may keep it.
+// Kernel caches the kernel's types, its features, and the decoded programs. Detecting
+// them takes longer than all the rest of [Open], so several probes may share a Kernel.
 type Kernel struct {
 	types    *btf.Cache
 	features func() Features
-	programs func() (*ebpf.CollectionSpec, error) // to be copied
+	programs func() (*ebpf.CollectionSpec, error) // must be copied before a change
 }
 
-// NewKernel has found out nothing yet: that comes with the first Open.
+// NewKernel returns an empty cache. It is filled when it is first used.
 func NewKernel() *Kernel {
 	types := btf.NewCache()
 	return &Kernel{types, sync.OnceValue(func() Features { return detectFeatures(types) }), sync.OnceValues(bpfobj.LoadProbe)}
 }
 
-// Features are those of [DetectFeatures].
+// Features returns the features as [DetectFeatures] does.
 func (k *Kernel) Features() Features { return slices.Clone(k.features()) }
 
-// Probe is the attached programs and their ring buffer. It is for one goroutine.
+// Probe is the attached programs and their ring buffers. It must not be used by several
+// goroutines.
 type Probe struct {
 	features   Features
 	collection *ebpf.Collection
-	links      []attachment // in their order
+	links      []attachment // in the order of attachment
 	reader     *ring.Reader
 	rings      rings
 }
 
-// attachment is a program that runs.
+// attachment is an attached program and its name.
 type attachment struct {
 	link.Link
 	program string
 }
 
-// Open loads the programs and attaches them: when it returns, every later
-// transition is seen, and the owners of the sockets that are open already have
-// been looked up. It fails with a [*HostError] where this host cannot. The caller
-// must Close the probe.
+// Open loads and attaches the programs. When it returns, every later transition is traced,
+// and the owners of the sockets that were open before are known. It returns a [*HostError]
+// if this host cannot trace. The caller must Close the Probe.
 func Open(opts Options) (*Probe, error) {
 	kernel := opts.Kernel
 	if kernel == nil {
@@ -119,13 +118,13 @@ func (p *Probe) open(opts Options, kernel *Kernel) error {
 	return scan(p.collection)
 }
 
-// attach keeps the order that bpf/twins.h asks for: the kernel calls the programs
-// of a tracepoint in the order of their attachment.
+// attach attaches the primary program before the backup, as bpf/dedup.h requires: the
+// kernel calls the programs of a tracepoint in the order of their attachment.
 func (p *Probe) attach() error {
 	for _, name := range slices.Concat(tracePrograms, timeWaitEndPrograms) {
 		program := p.collection.Programs[name]
 		if program == nil || name == bpfobj.ProbeProgScanFiles || name == bpfobj.ProbeProgAdoptSubflows {
-			continue // left out by configure, or an iterator, which is run once and not attached
+			continue // not loaded, or an iterator, which scan runs
 		}
 		l, err := attachTracing(program)
 		if err != nil {
@@ -140,13 +139,13 @@ func attachTracing(program *ebpf.Program) (link.Link, error) {
 	return link.AttachTracing(link.TracingOptions{Program: program})
 }
 
-// Features are what this kernel was found to give.
+// Features returns the features of this kernel, without those of Options.Without.
 func (p *Probe) Features() Features {
 	return p.features
 }
 
-// Instructions are how many the verifier has walked of each program, by the
-// program's name; none before Linux 5.16.
+// Instructions returns the number of instructions that the verifier has processed for
+// each program, by the program's name. Before Linux 5.16 the map is empty.
 func (p *Probe) Instructions() (map[string]uint32, error) {
 	walked := make(map[string]uint32)
 	for name, program := range p.collection.Programs {
@@ -161,19 +160,19 @@ func (p *Probe) Instructions() (map[string]uint32, error) {
 	return walked, nil
 }
 
-// Read waits for samples, at most as long as wait, and hands over each one there
-// is; handle must not keep the slice. It returns when the time is over and the
-// ring has been read, or after twice that time under load, or with handle's error.
+// Read waits for samples, for at most wait, and calls handle for each; handle must not keep
+// the slice. It returns when wait is over and the rings are empty, under load after twice
+// wait, or with the error of handle.
 func (p *Probe) Read(wait time.Duration, handle func(sample []byte) error) error {
 	return p.reader.Read(wait, handle)
 }
 
-// Crowded says whether half of the ring is taken, so that it should be read soon.
+// Crowded reports whether a ring is at least half full, so that it should be read soon.
 func (p *Probe) Crowded() bool { return p.reader.Crowded() }
 
-// Detach takes the programs off the tracepoint and returns when none runs any
-// more: from then on Counters and the ring's content do not change. The second
-// goes first, because what it emits is counted as fired by the first.
+// Detach detaches the programs and returns when none is running. After that the counters
+// and the content of the rings do not change. The backup program is detached before the
+// primary, so that the primary counts every event that the backup emits as fired.
 func (p *Probe) Detach() error {
 	var errs []error
 	for len(p.links) > 0 {
@@ -187,7 +186,8 @@ func (p *Probe) Detach() error {
 	return errors.Join(errs...)
 }
 
-// Close detaches if Detach has not, and gives everything back. It may be called twice.
+// Close detaches the programs, unless Detach has done so, and frees all resources. It may
+// be called twice.
 func (p *Probe) Close() error {
 	var errs []error
 	if len(p.links) > 0 {

@@ -14,44 +14,44 @@ import (
 )
 
 const (
-	// mostRings keeps each large enough for a burst that one group of CPUs makes.
-	mostRings     = 8
-	leastRing     = 1 << 20
-	leastForPaths = 64 << 10 // the largest page that Linux has, which is the least a ring can have
-	mostForPaths  = 4 << 20  // of 2,000 cgroups
+	// maxRings keeps each ring large enough for a burst of one group of CPUs.
+	maxRings     = 8
+	minRingBytes = 1 << 20
+	minPathBytes = 64 << 10 // the largest page of Linux, because a ring has at least one page
+	maxPathBytes = 4 << 20  // the paths of about 2,000 cgroups
 )
 
-// layout is how the buffer is shared out among groups of CPUs.
-type layout struct {
-	count  int
-	each   int    // bytes
-	paths  int    // bytes besides, for the paths of cgroups
-	perCPU uint64 // count/CPUs that there are now, rounded up, in parts of 2^32
+// ringLayout is how the buffer is divided among groups of CPUs.
+type ringLayout struct {
+	count     int    // of rings, a power of two
+	bytes     int    // of each ring
+	pathBytes int    // of the ring for the paths of cgroups, in addition
+	perCPU    uint64 // count divided by the number of online CPUs, rounded up, as a fraction of 2^32
 }
 
-func layoutOf(size int) (layout, error) {
+func ringLayoutOf(size int) (ringLayout, error) {
 	possible, err := ebpf.PossibleCPU()
 	if err != nil {
-		return layout{}, fmt.Errorf("count CPUs: %w", err)
+		return ringLayout{}, fmt.Errorf("count CPUs: %w", err)
 	}
-	return share(size, onlineCPUs(possible)), nil
+	return divide(size, onlineCPUs(possible)), nil
 }
 
-// share is among the CPUs that are there: a virtual machine may have four, and room
-// for a hundred more. Those that come later use the rings of the others.
-func share(size, online int) layout {
-	l := layout{count: 1}
-	for 2*l.count <= min(online, mostRings) && size/(2*l.count) >= leastRing {
+// divide divides the buffer among the CPUs that are online: a virtual machine may have four
+// CPUs and room for a hundred more. CPUs that come online later share the rings of others.
+func divide(size, online int) ringLayout {
+	l := ringLayout{count: 1}
+	for 2*l.count <= min(online, maxRings) && size/(2*l.count) >= minRingBytes {
 		l.count *= 2
 	}
-	l.each = size / l.count
-	l.paths = min(max(size/4, leastForPaths), mostForPaths)
+	l.bytes = size / l.count
+	l.pathBytes = min(max(size/4, minPathBytes), maxPathBytes)
 	l.perCPU = (uint64(l.count)<<32 + uint64(online) - 1) / uint64(online)
 	return l
 }
 
-// onlineCPUs is one more than the highest number of a CPU that is online; all that are
-// possible where that is not to be found out.
+// onlineCPUs returns one more than the highest number of an online CPU, or possible if that
+// is not known.
 func onlineCPUs(possible int) int {
 	list, err := os.ReadFile("/sys/devices/system/cpu/online") // such as 0-3,8-11
 	if err != nil {
@@ -65,44 +65,45 @@ func onlineCPUs(possible int) int {
 	return highest + 1
 }
 
-func (l layout) apply(spec *ebpf.CollectionSpec) {
+func (l ringLayout) apply(spec *ebpf.CollectionSpec) {
 	rings := spec.Maps[bpfobj.ProbeMapRings]
-	rings.MaxEntries, rings.InnerMap.MaxEntries = uint32(l.count), uint32(l.each)
-	spec.Maps[bpfobj.ProbeMapCgroupPaths].MaxEntries = uint32(l.paths)
+	rings.MaxEntries, rings.InnerMap.MaxEntries = uint32(l.count), uint32(l.bytes)
+	spec.Maps[bpfobj.ProbeMapCgroupPaths].MaxEntries = uint32(l.pathBytes)
 }
 
-// rings are those that the programs find by their CPU.
+// rings is the map rings of bpf/ring.h: the array and the ring buffers in it.
 type rings struct {
-	outer *ebpf.Map
-	inner []*ebpf.Map
-	given chan error // of handing each inner one to the outer
+	outer    *ebpf.Map
+	inner    []*ebpf.Map
+	inserted chan error // of inserting each inner map into the outer
 }
 
-// makeRings does not wait: after each change of a map of maps the kernel waits for
-// every program that runs (kernel/bpf/syscall.c, maybe_wait_bpf_programs), which takes
-// some ten milliseconds. Meanwhile the programs can be loaded.
+// makeRings creates the rings and inserts them in the background; await waits for that.
+// After each change of a map of maps the kernel waits for all running programs
+// (kernel/bpf/syscall.c, maybe_wait_bpf_programs), which takes some ten milliseconds.
+// Meanwhile the programs can be loaded.
 func makeRings(spec *ebpf.CollectionSpec) (r rings, err error) {
 	outer := spec.Maps[bpfobj.ProbeMapRings]
 	if r.outer, err = ebpf.NewMap(outer); err != nil {
-		return r, fmt.Errorf("make array of ring buffers: %w", err)
+		return r, fmt.Errorf("create array of ring buffers: %w", err)
 	}
-	r.given = make(chan error, outer.MaxEntries)
+	r.inserted = make(chan error, outer.MaxEntries)
 	for index := range outer.MaxEntries {
 		m, err := ebpf.NewMap(outer.InnerMap)
 		if err != nil {
-			return r, fmt.Errorf("make ring buffer of %d bytes: %w", outer.InnerMap.MaxEntries, err)
+			return r, fmt.Errorf("create ring buffer of %d bytes: %w", outer.InnerMap.MaxEntries, err)
 		}
 		r.inner = append(r.inner, m)
-		go func() { r.given <- r.outer.Put(index, m) }()
+		go func() { r.inserted <- r.outer.Put(index, m) }()
 	}
 	return r, nil
 }
 
-// await returns when the programs find them.
+// await waits until all rings are in the map.
 func (r *rings) await() error {
 	for range r.inner {
-		if err := <-r.given; err != nil {
-			return fmt.Errorf("hand ring buffer to the programs: %w", err)
+		if err := <-r.inserted; err != nil {
+			return fmt.Errorf("insert ring buffer into its map: %w", err)
 		}
 	}
 	return nil
@@ -111,20 +112,20 @@ func (r *rings) await() error {
 func (r *rings) close() error {
 	var errs []error
 	for _, m := range append(r.inner, r.outer) {
-		errs = append(errs, m.Close()) // a nil one has nothing to close
+		errs = append(errs, m.Close()) // Close of a nil map does nothing
 	}
 	return errors.Join(errs...)
 }
 
 func openRings(inner []*ebpf.Map, c *ebpf.Collection) (*ring.Reader, error) {
-	var parts []ring.Buffer
+	var buffers []ring.Buffer
 	for _, m := range inner {
-		parts = append(parts, buffer(m))
+		buffers = append(buffers, bufferOf(m))
 	}
-	paths := buffer(c.Maps[bpfobj.ProbeMapCgroupPaths])
-	return ring.New(parts, &paths)
+	paths := bufferOf(c.Maps[bpfobj.ProbeMapCgroupPaths])
+	return ring.New(buffers, &paths)
 }
 
-func buffer(m *ebpf.Map) ring.Buffer {
+func bufferOf(m *ebpf.Map) ring.Buffer {
 	return ring.Buffer{FD: m.FD(), Size: int(m.MaxEntries())}
 }

@@ -2,8 +2,9 @@ package probe
 
 import "testing"
 
-func TestTheBufferIsSharedOutAmongGroupsOfCPUsButNotTooFinely(t *testing.T) {
-	for _, tt := range []struct{ size, online, possible, count, each, paths int }{
+// The buffer is divided evenly among groups of CPUs, into rings that are not too small.
+func TestRings_Layout(t *testing.T) {
+	for _, tt := range []struct{ size, online, possible, count, bytes, pathBytes int }{
 		{64 << 10, 128, 128, 1, 64 << 10, 64 << 10},
 		{1 << 20, 2, 2, 1, 1 << 20, 256 << 10},
 		{2 << 20, 2, 2, 2, 1 << 20, 512 << 10},
@@ -18,20 +19,20 @@ func TestTheBufferIsSharedOutAmongGroupsOfCPUsButNotTooFinely(t *testing.T) {
 		{16 << 20, 1, 64, 1, 16 << 20, 4 << 20},
 		{16 << 20, 8192, 8192, 8, 2 << 20, 4 << 20},
 	} {
-		l := share(tt.size, tt.online)
-		if l.count != tt.count || l.each != tt.each || l.paths != tt.paths {
+		l := divide(tt.size, tt.online)
+		if l.count != tt.count || l.bytes != tt.bytes || l.pathBytes != tt.pathBytes {
 			t.Errorf("%d bytes for %d CPUs are %+v, want %+v", tt.size, tt.online, l, tt)
 		}
-		users := make([]int, l.count)
+		cpus := make([]int, l.count)
 		for cpu := range tt.possible {
 			slot := int(uint64(cpu)*l.perCPU>>32) & (l.count - 1) // bpf/ring.h
 			if cpu < tt.online {
-				users[slot]++
+				cpus[slot]++
 			}
 		}
-		for index, count := range users {
+		for index, count := range cpus {
 			if count != tt.online/l.count && count != (tt.online+l.count-1)/l.count {
-				t.Errorf("%d bytes for %d CPUs: ring %d is for %d of them", tt.size, tt.online, index, count)
+				t.Errorf("%d bytes for %d CPUs: ring %d has %d of them", tt.size, tt.online, index, count)
 			}
 		}
 	}

@@ -13,15 +13,16 @@ import (
 	"github.com/tcpshift/tcpshift/internal/netns"
 )
 
-// scan looks up who has which socket open: in the tables of all processes, and for
-// MPTCP, whose subflows are in none, also among the sockets of each namespace.
+// scan finds the owners of the sockets that are open: in the descriptor tables of all
+// processes, and for MPTCP subflows, which are in no table, among the sockets of each
+// network namespace.
 func scan(c *ebpf.Collection) error {
 	files := c.Programs[bpfobj.ProbeProgScanFiles]
 	if files == nil {
-		return nil // this kernel cannot
+		return nil // this kernel does not support it
 	}
 	if err := runIterator(files, discard); err != nil {
-		return fmt.Errorf("look for owners of open sockets: %w", err)
+		return fmt.Errorf("find owners of open sockets: %w", err)
 	}
 	inodes, err := keys(c.Maps[bpfobj.ProbeMapMptcpNamespaces])
 	if err != nil {
@@ -30,21 +31,21 @@ func scan(c *ebpf.Collection) error {
 	return adopt(c.Programs[bpfobj.ProbeProgAdoptSubflows], inodes)
 }
 
-// adopt goes through those of the namespaces that can be found and that we may enter:
-// without CAP_SYS_ADMIN that is our own.
+// adopt runs the iterator in each of the namespaces that can be found and entered. Without
+// CAP_SYS_ADMIN only the tracer's own namespace can be entered.
 func adopt(subflows *ebpf.Program, inodes []uint32) error {
 	if len(inodes) == 0 {
 		return nil
 	}
 	if err := runIterator(subflows, discard); err != nil {
-		return fmt.Errorf("look for owners of MPTCP subflows: %w", err)
+		return fmt.Errorf("find owners of MPTCP subflows: %w", err)
 	}
 	namespaces := netns.FindSome(inodes)
 	defer netns.CloseAll(namespaces)
 	for _, n := range namespaces {
 		err := n.Do(func() error { return runIterator(subflows, discard) })
 		if err != nil && !errors.Is(err, unix.EPERM) {
-			return fmt.Errorf("look for owners of MPTCP subflows: %w", err)
+			return fmt.Errorf("find owners of MPTCP subflows: %w", err)
 		}
 	}
 	return nil
@@ -60,7 +61,7 @@ func keys(m *ebpf.Map) (all []uint32, err error) {
 	return all, entries.Err()
 }
 
-// runIterator lets an iterator program run over everything and gives what it wrote.
+// runIterator runs an iterator program over all objects and passes its output to use.
 func runIterator(program *ebpf.Program, use func(io.Reader) error) error {
 	it, err := link.AttachIter(link.IterOptions{Program: program})
 	if err != nil {

@@ -18,10 +18,11 @@ import (
 	"github.com/tcpshift/tcpshift/internal/ring"
 )
 
-// Snapshot hands over every TCP socket of the namespaces as they are now, as
-// samples for internal/decode; handle must not keep the slice. keepalive is the
-// namespace's net.ipv4.tcp_keepalive_intvl, 0 where it is not known. The paths of
-// cgroups come as samples before the first socket that is in one.
+// Snapshot calls handle for every TCP socket of the namespaces as it is now, with a sample
+// for internal/decode; handle must not keep the slice. keepalive is the namespace's
+// net.ipv4.tcp_keepalive_intvl, 0 if it is not known. The path of a cgroup comes as a
+// sample of its own, before the first socket in that cgroup. Snapshot returns a
+// [*HostError] if this host cannot trace or a namespace cannot be entered.
 func Snapshot(namespaces []netns.Namespace, handle func(sample []byte, keepalive time.Duration) error) error {
 	kernel := NewKernel()
 	if err := checkHost(kernel.types); err != nil {
@@ -64,15 +65,15 @@ func (s *snapshot) take(namespaces []netns.Namespace) error {
 			return err
 		})
 		if errors.Is(err, unix.EPERM) {
-			return &HostError{"network namespaces are not for this user to enter", remedyEnter}
+			return &HostError{"this user may not enter network namespaces", remedyEnter}
 		}
 		if err != nil {
 			return fmt.Errorf("list sockets of network namespace %d: %w", n.Inode, err)
 		}
-		if err := s.handPaths(reader); err != nil {
+		if err := s.emitPaths(reader); err != nil {
 			return err
 		}
-		if err := s.handSockets(sockets, keepalive); err != nil {
+		if err := s.emitSockets(sockets, keepalive); err != nil {
 			return err
 		}
 	}
@@ -87,7 +88,7 @@ func (s *snapshot) dump() (sockets []byte, err error) {
 	return sockets, err
 }
 
-func (s *snapshot) handSockets(sockets []byte, keepalive time.Duration) error {
+func (s *snapshot) emitSockets(sockets []byte, keepalive time.Duration) error {
 	const size = int(unsafe.Sizeof(bpfobj.ProbeSocketEvent{}))
 	for ; len(sockets) >= size; sockets = sockets[size:] {
 		if err := s.handle(sockets[:size], keepalive); err != nil {
@@ -95,18 +96,18 @@ func (s *snapshot) handSockets(sockets []byte, keepalive time.Duration) error {
 		}
 	}
 	if len(sockets) > 0 {
-		return fmt.Errorf("the kernel's list of sockets ends within one, after %d of %d bytes", len(sockets), size)
+		return fmt.Errorf("the kernel's list of sockets ends in the middle of a socket, after %d of %d bytes", len(sockets), size)
 	}
 	return nil
 }
 
-// handPaths gives what the iterators have put into the ring: paths of cgroups.
-func (s *snapshot) handPaths(reader *ring.Reader) error {
+// emitPaths hands over the paths of cgroups, which the iterators have put into the ring.
+func (s *snapshot) emitPaths(reader *ring.Reader) error {
 	return reader.Read(0, func(sample []byte) error { return s.handle(sample, 0) })
 }
 
-// keepaliveHere is a sysctl of the namespace that the calling thread is in. The dump
-// gives the same one in jiffies; the two together tell how long a jiffy is.
+// keepaliveHere returns net.ipv4.tcp_keepalive_intvl of the calling thread's namespace, 0
+// if it is not known. The dump has the sysctl in jiffies; the two show how long a jiffy is.
 func keepaliveHere() time.Duration {
 	b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_keepalive_intvl")
 	if err != nil {

@@ -403,7 +403,7 @@ func TestASnapshotOfANamespaceWithoutSocketsIsEmpty(t *testing.T) {
 
 func TestASnapshotThatThisUserMayNotTakeIsSaidInOneSentence(t *testing.T) {
 	requireRoot(t)
-	const enter = "network namespaces are not for this user to enter: " +
+	const enter = "this user may not enter network namespaces: " +
 		"run as root (sudo tcpshift snapshot), or give the binary CAP_SYS_ADMIN besides CAP_BPF and CAP_PERFMON"
 	for _, format := range []string{"ndjson", "text"} {
 		for _, row := range []struct {

@@ -12,7 +12,7 @@ import (
 )
 
 // The memory of clients is in a table whose slots follow from their sockets' addresses
-// (bpf/clients.h). Of so many at a time some meet in one slot, and those that come
+// (bpf/client_table.h). Of so many at a time some meet in one slot, and those that come
 // second have theirs on the socket: none may lose it, or have another one's.
 func TestManyClientsAtATimeEachKeepTheirOwnMemory(t *testing.T) {
 	requireFeature(t, probe.SocketStorage)

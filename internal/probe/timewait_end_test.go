@@ -3,6 +3,7 @@ package probe
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
@@ -12,9 +13,10 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// Where the release of a timewait socket was missed, the next one of the same memory is
-// somebody else's, who may be watched or not.
-func TestAnEndThatNobodySawIsNotToldWithTheNextOneInTheSameMemory(t *testing.T) {
+// If the release of a timewait socket was missed, the next timewait socket at its address
+// is another socket's, which may be tracked or not. Neither may be taken for the end of
+// the first one.
+func TestTimeWaitEnd_MissedRelease(t *testing.T) {
 	tcplab.RequireRoot(t)
 	const missed, next = 200, 600
 	for _, traced := range []bool{true, false} {
@@ -23,18 +25,18 @@ func TestAnEndThatNobodySawIsNotToldWithTheNextOneInTheSameMemory(t *testing.T) 
 			p := openWithEnds(t, n)
 			leaveTimeWaits(n, missed)
 			p.missReleases(t, func() { endTimeWaits(n, missed) })
-			p.mustTellEnds(t, 0)
-			told := next
+			p.checkEmittedEnds(t, 0)
+			want := next
 			if !traced {
-				n, told = other, 0
+				n, want = other, 0
 			}
 			leaveTimeWaits(n, next)
 			endTimeWaits(n, next)
-			p.mustTellEnds(t, told)
-			untold := p.endsUntold(t)
-			t.Logf("of %d that were missed %d came to light", missed, untold)
-			if untold == 0 || untold > missed {
-				t.Errorf("%d ends are counted as untold; %d were missed", untold, missed)
+			p.checkEmittedEnds(t, want)
+			lost := p.lostEnds(t)
+			t.Logf("of %d that were missed %d are counted as lost", missed, lost)
+			if lost == 0 || lost > missed {
+				t.Errorf("%d ends are counted as lost; %d were missed", lost, missed)
 			}
 		})
 	}
@@ -52,7 +54,7 @@ func openWithEnds(t *testing.T, n *tcplab.Netns) *Probe {
 		}
 	})
 	if !p.features.has(TimeWaitEnds) {
-		t.Skip("this kernel does not show the ends of TIME_WAITs")
+		t.Skip("this kernel does not have the tracepoints for the ends of TIME_WAITs")
 	}
 	return p
 }
@@ -75,13 +77,13 @@ func endTimeWaits(n *tcplab.Netns, count int) {
 	}
 }
 
-// missReleases has the programs that watch for releases see nothing of what f does.
+// missReleases runs f while the programs that trace the release of objects are detached.
 func (p *Probe) missReleases(t *testing.T, f func()) {
 	t.Helper()
-	missing := []string{bpfobj.ProbeProgObjectFreedPrimary, bpfobj.ProbeProgObjectFreedBackup}
+	detached := []string{bpfobj.ProbeProgObjectFreedPrimary, bpfobj.ProbeProgObjectFreedBackup}
 	var kept []attachment
 	for _, l := range p.links {
-		if l.program != missing[0] && l.program != missing[1] {
+		if !slices.Contains(detached, l.program) {
 			kept = append(kept, l)
 		} else if err := l.Close(); err != nil {
 			t.Fatal(err)
@@ -90,7 +92,7 @@ func (p *Probe) missReleases(t *testing.T, f func()) {
 	p.links = kept
 	waitForReaders()
 	f()
-	for _, name := range missing {
+	for _, name := range detached {
 		l, err := attachTracing(p.collection.Programs[name])
 		if err != nil {
 			t.Fatal(err)
@@ -99,8 +101,8 @@ func (p *Probe) missReleases(t *testing.T, f func()) {
 	}
 }
 
-// mustTellEnds reads what there is.
-func (p *Probe) mustTellEnds(t *testing.T, want int) {
+// checkEmittedEnds reads all events and checks the number of ends of TIME_WAITs.
+func (p *Probe) checkEmittedEnds(t *testing.T, want int) {
 	t.Helper()
 	var e decode.Event
 	ends := 0
@@ -117,11 +119,11 @@ func (p *Probe) mustTellEnds(t *testing.T, want int) {
 		t.Fatal(err)
 	}
 	if ends != want {
-		t.Errorf("%d ends of TIME_WAITs told, want %d", ends, want)
+		t.Errorf("%d ends of TIME_WAITs emitted, want %d", ends, want)
 	}
 }
 
-func (p *Probe) endsUntold(t *testing.T) uint64 {
+func (p *Probe) lostEnds(t *testing.T) uint64 {
 	t.Helper()
 	c, err := p.Counters()
 	if err != nil {
