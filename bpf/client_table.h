@@ -4,7 +4,7 @@
  * inherit its sock_state, so it does not need socket storage, which costs the kernel two
  * allocations for each connection, and their release.
  *
- * Not used on kernels whose JIT may lack the atomic exchanges (arm64 before 5.18).
+ * Only with has_client_table: the JIT of arm64 before 5.18 has no atomic exchanges.
  */
 #ifndef TCPSHIFT_CLIENT_TABLE_H
 #define TCPSHIFT_CLIENT_TABLE_H

@@ -124,7 +124,7 @@ struct sock_common {
 	__u32 skc_tw_snd_nxt; /* only of a timewait socket; in a union */
 };
 
-/* From 7.1 on owned is in an anonymous union; CO-RE finds it by name all the same. */
+/* From 7.1 on owned is in an anonymous union; CO-RE still finds it by name. */
 typedef struct {
 	int owned;
 } socket_lock_t;

@@ -2,10 +2,10 @@
 /*
  * The process that owns a socket.
  *
- * The current task counts as the owner only where it provably operates on the socket.
- * The owner that is proven so is stored in the sock_state. Before a later event names a
- * stored owner, it is verified against the process's descriptor table, so that a process that
- * has passed the socket on is no longer named.
+ * The current task counts as the owner only where it provably operates on the socket. The
+ * owner that is proven so is stored in the sock_state. Before a later event names a
+ * stored owner, it is verified against the process's descriptor table, so that a process
+ * that has passed the socket on is no longer named.
  */
 #ifndef TCPSHIFT_OWNER_H
 #define TCPSHIFT_OWNER_H
@@ -55,8 +55,11 @@ static __always_inline bool is_destroyed_by_diag(const struct event_ctx *ec)
 	return ec->error == ECONNABORTED;
 }
 
-/* The cookie tells a listener from a later one with the same file and descriptor. */
-static __always_inline void read_cookie_of_file(struct process_ref *ref)
+/*
+ * The cookie distinguishes a listener from a later one that has the same file address
+ * and descriptor.
+ */
+static __always_inline void fill_socket_cookie(struct process_ref *ref)
 {
 	struct sock *sk = sock_of_file(ref->file);
 
@@ -79,7 +82,7 @@ static __always_inline void fill_owner_from_current(struct task_struct *task, st
 		owner->files = (__u64)files;
 		owner->fd = current_fd_of(READ_TYPED(files, fdt), ec->file);
 		owner->source_and_flags = exclude_self && is_tracer(owner->pid) ? REF_SELF : 0;
-		read_cookie_of_file(owner);
+		fill_socket_cookie(owner);
 	}
 	if (ec->file && is_file_released(ec->file))
 		owner->source_and_flags |= REF_CLOSED;
@@ -208,10 +211,10 @@ static __always_inline bool still_has_file(const struct event_ctx *ec,
 }
 
 /*
- * Whether the process was seen closing the socket for the last time. No process has such
- * a socket open; until its end the socket stays that process's. Not so a socket
- * that nobody has accepted, because it never had a process, nor an MPTCP subflow, because
- * its MPTCP socket may drop it without a transition.
+ * Whether the process was seen closing the last descriptor of the socket. Then no process
+ * has the socket open, and this one stays its owner until the socket ends. A socket that
+ * was never accepted has no such process. An MPTCP subflow does not count, because any
+ * process may make its MPTCP socket drop it, without a transition.
  */
 static __always_inline bool is_orphaned_by(const struct event_ctx *ec,
 					   const struct process_ref *ref)
@@ -219,23 +222,23 @@ static __always_inline bool is_orphaned_by(const struct event_ctx *ec,
 	return ref->source_and_flags & REF_CLOSED && !ec->socket && !ec->is_subflow;
 }
 
-/* Copies from to ec->owner if it is still the owner; returns whether it is. */
-static __always_inline bool verify_owner(struct event_ctx *ec, const struct process_ref *from)
+/* Makes ref the owner to be emitted if it is still true; returns whether it is. */
+static __always_inline bool use_owner_if_valid(struct event_ctx *ec, const struct process_ref *ref)
 {
 	struct process_ref *owner = &ec->owner;
 
-	if (!from->pid)
+	if (!ref->pid)
 		return false;
-	if (!is_process_alive(from)) {
-		if (!is_orphaned_by(ec, from) || is_pid_in_use(from->pid))
+	if (!is_process_alive(ref)) {
+		if (!is_orphaned_by(ec, ref) || is_pid_in_use(ref->pid))
 			return false;
-		*owner = *from;
+		*owner = *ref;
 		return true;
 	}
-	if (!is_orphaned_by(ec, from) && !still_has_file(ec, from))
+	if (!is_orphaned_by(ec, ref) && !still_has_file(ec, ref))
 		return false;
-	*owner = *from;
-	refresh_process_ref(task_at(from->leader), owner);
+	*owner = *ref;
+	refresh_process_ref(task_at(ref->leader), owner);
 	return true;
 }
 
@@ -247,19 +250,19 @@ static __always_inline bool verify_owner(struct event_ctx *ec, const struct proc
 __noinline int use_stored_owner(__u32 slot)
 {
 	struct event_ctx *ec = event_ctx_at(slot);
-	bool is_listeners;
+	bool is_from_listener;
 
 	if (!ec)
 		return 0;
-	is_listeners = source_of(&ec->stored_owner) == PID_LISTENER;
-	if (!is_listeners && verify_owner(ec, &ec->stored_owner)) {
+	is_from_listener = source_of(&ec->stored_owner) == PID_LISTENER;
+	if (!is_from_listener && use_owner_if_valid(ec, &ec->stored_owner)) {
 		set_source(&ec->owner, PID_STORED);
 		return 0;
 	}
-	if (verify_owner(ec, &ec->initial_owner))
+	if (use_owner_if_valid(ec, &ec->initial_owner))
 		return 0;
-	if (is_listeners)
-		verify_owner(ec, &ec->stored_owner);
+	if (is_from_listener)
+		use_owner_if_valid(ec, &ec->stored_owner);
 	return 0;
 }
 
@@ -272,7 +275,7 @@ __noinline int use_listener_owner(__u32 slot)
 	struct event_ctx *ec = event_ctx_at(slot);
 
 	if (ec && source_of(&ec->stored_owner) == PID_LISTENER)
-		verify_owner(ec, &ec->stored_owner);
+		use_owner_if_valid(ec, &ec->stored_owner);
 	return 0;
 }
 

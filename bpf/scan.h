@@ -101,7 +101,7 @@ static __always_inline int on_task_file(struct task_struct *task, struct file *f
 		ref.source_and_flags |= REF_SELF; /* it is the tracer that reads the iterator */
 	if (has_socket_cookie)
 		bpf_get_socket_cookie(sk); /* gives the socket a cookie if it has none */
-	read_cookie_of_file(&ref);
+	fill_socket_cookie(&ref);
 	if (sk->sk_protocol == IPPROTO_MPTCP)
 		add_mptcp_owner(sk, &ref);
 	else

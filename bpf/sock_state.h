@@ -15,7 +15,10 @@
 #include "event.h"
 #include "process_ref.h"
 
-/* Every transition reads the fields before owner; they share two cache lines with it. */
+/*
+ * What every transition reads comes first. In a struct client_slot all fields up to and
+ * including owner are in two cache lines.
+ */
 struct sock_state {
 	__u64 since_ns; /* when the socket entered its TCP state; 0: not known */
 	__u64 opened_ns; /* when it left CLOSE; 0: not known */
@@ -45,14 +48,14 @@ struct {
 	__type(value, struct sock_state);
 } sock_states SEC(".maps");
 
-/* The sock_state in the socket's storage. flags of bpf_sk_storage_get(); may be NULL. */
+/* The sock_state in the socket's storage, or NULL; flags are those of bpf_sk_storage_get(). */
 static __always_inline struct sock_state *sk_storage_of(const struct sock *sk, __u64 flags)
 {
 	return has_socket_storage ? bpf_sk_storage_get(&sock_states, (void *)sk, NULL, flags)
 				  : NULL;
 }
 
-/* The same if there is one. Most sockets without any storage are spared the helper. */
+/* The same, if there is one; sockets without any storage do not need the helper. */
 static __always_inline struct sock_state *find_sk_storage(const struct sock *sk)
 {
 	return has_socket_storage && sk->sk_bpf_storage ? sk_storage_of(sk, 0) : NULL;
@@ -60,7 +63,7 @@ static __always_inline struct sock_state *find_sk_storage(const struct sock *sk)
 
 /*
  * Transitions on other CPUs may read s meanwhile, so has_initial_owner is set only after
- * the data. What they learn is better than this, so they keep it in another field, owner.
+ * the data. They store a better answer, a proven owner, in owner.
  */
 static __always_inline void set_initial_owner(struct sock_state *s, const struct process_ref *ref)
 {

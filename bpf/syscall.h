@@ -27,7 +27,7 @@
 #define NR_IO_URING_ENTER 426
 #define NR_CLOSE_RANGE 436
 
-/* The kernel stack of a task; arm64 with large pages has another size. */
+/* Bytes of a task's kernel stack on both architectures, except on arm64 with large pages. */
 #define STACK_SIZE 16384
 
 static __always_inline struct task_struct *current_task(void)
@@ -59,10 +59,11 @@ static __always_inline __u32 current_first_argument(void)
 }
 
 /*
- * Whether the current task is in a call that closes descriptors, or exits. A task that drops the
- * last reference to a file closes it, and it may have taken that only to look: lsof and
- * ss -p hold one for a moment while they read a link in /proc. So a task that is not
- * known to have had the socket counts as its closer only here.
+ * Whether the current task is in a call that closes descriptors, or exits.
+ *
+ * The task that drops the last reference to a file closes it, and that may be an observer:
+ * lsof and ss -p take a reference for a moment while they read a link in /proc. So a task
+ * that is not known to have had the socket counts as the one that closed it only here.
  */
 static __always_inline bool is_closing_descriptors(struct task_struct *task)
 {

@@ -15,9 +15,8 @@
 #include "timewait_end.h"
 
 /*
- * Every transition.
- * TP_PROTO(const struct sock *sk, const int oldstate, const int newstate),
- * include/trace/events/sock.h
+ * Every transition. The arguments, from include/trace/events/sock.h:
+ *	TP_PROTO(const struct sock *sk, const int oldstate, const int newstate)
  */
 SEC("tp_btf/inet_sock_set_state") int set_state_primary(const __u64 *ctx)
 {
