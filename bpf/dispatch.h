@@ -51,7 +51,7 @@ static __always_inline bool drop_by_states(struct transition *t)
 	return true;
 }
 
-/* From the filters that need no owner to the event; t has its endpoints and sock_state. */
+/* The steps once t has its endpoints and its sock_state: updates, filters, the event. */
 static __always_inline void filter_and_emit(struct transition *t, struct program_counters *counters)
 {
 	struct event_ctx *ec = t->ec;
@@ -80,7 +80,7 @@ static __always_inline void filter_and_emit(struct transition *t, struct program
 	ec->timewait = timewait_of(t->sk, &ec->ep, ec->old_state, ec->new_state);
 	if (ec->timewait == TIMEWAIT_UNKNOWN)
 		count(counters->timewait_unknown);
-	/* Before the stored owner is verified, which is needed only for an event. */
+	/* The stored owner is verified only for an event, because that is expensive. */
 	if (!matches_except_owner(t)) {
 		count(counters->filtered);
 		return;
