@@ -39,10 +39,10 @@ func newAlerts() *cobra.Command {
 // addStormFlags are for those who must: the defaults follow what the host has room for.
 func addStormFlags(flags *pflag.FlagSet, c *detect.Config) {
 	flags.Var(word(&c.Threshold, "PERCENT", parsePercent), "storm-threshold", "alert when so much of a capacity is taken at the latest (default 70)")
-	flags.Var(word(&c.Every, "D", parseInterval), "alert-interval", "how often an alert that is open comes again, at least 10s (default 10s)")
-	flags.Var(word(&c.Stuck, "D", parseInterval), "close-wait-age", "how long in CLOSE_WAIT is left there (default 30s)")
-	flags.Var(word(&c.Leaked, "N", parseLimit), "close-wait-count", "how many of them are a leak (default 32)")
-	flags.Var(word(&c.Failures, "N", parseLimit), "connect-failures", "failed connects to one peer in 10s that are too many (default 50)")
+	flags.Var(word(&c.UpdateInterval, "D", parseInterval), "alert-interval", "how often an alert that is open comes again, at least 10s (default 10s)")
+	flags.Var(word(&c.CloseWaitAge, "D", parseInterval), "close-wait-age", "how long in CLOSE_WAIT is left there (default 30s)")
+	flags.Var(word(&c.CloseWaitCount, "N", parseLimit), "close-wait-count", "how many of them are a leak (default 32)")
+	flags.Var(word(&c.ConnectFailures, "N", parseLimit), "connect-failures", "failed connects to one peer in 10s that are too many (default 50)")
 	flags.Var(word(&c.Resets, "N", parseLimit), "resets", "resets at one end in 10s that are too many (default 100)")
 	flags.Var(word(&c.HalfClosed, "N", parseLimit), "half-closed", "closed connections whose peers do not close that are too many (default 500)")
 }

@@ -6,7 +6,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Phase is where an alert is in its life. Each has one open and one close.
+// Phase says whether an alert begins, goes on or ends. Each alert has one Open, any
+// number of Updates, and one Close.
 type Phase string
 
 // The phases of an alert.
@@ -16,11 +17,10 @@ const (
 	Close  Phase = "close"
 )
 
-// Severity is how soon it hurts.
+// Severity says how urgent an alert is.
 type Severity string
 
-// The severities: a warning leaves time to think, what is critical does not, or
-// hurts already.
+// The severities. Critical: connects fail already, or will within 20 s.
 const (
 	Warning  Severity = "warning"
 	Critical Severity = "critical"
@@ -31,49 +31,49 @@ type Source string
 
 // The sources of an occupancy.
 const (
-	FromEvents Source = "events"     // counted from what was seen
-	Reconciled Source = "reconciled" // the same, and held against the kernel's own count
+	FromEvents Source = "events"     // counted from transitions
+	Reconciled Source = "reconciled" // counted from transitions, then compared with the kernel's own count
 )
 
 // Alert is one phase of one alert.
 type Alert struct {
-	Time      time.Time     // wall clock; set by whoever knows the clock's offset
+	Time      time.Time     // wall clock; the engine leaves it zero, the trace loop sets it
 	Monotonic time.Duration // CLOCK_MONOTONIC
-	ID        string        // joins the phases
-	Kind      string
+	ID        string        // the same in all phases of an alert, unique within a run
+	Kind      string        // one of Kinds
 	Phase     Phase
 	Lasted    time.Duration // since it was opened
 	Finding
 }
 
-// Finding is what an alert says: who, where, how much, why, and what to do.
-// A field that is zero is not known, or does not apply.
+// Finding is what an alert reports: which process, where, how much, why, and what to
+// do. A field that is zero is not known, or does not apply.
 type Finding struct {
 	Severity Severity
-	Who      Who
+	Process  TopProcess
 
-	Netns       uint32
+	Netns       uint32 // inode number
 	Role        tcp.Role
 	Local, Peer tcp.Endpoint
 
-	Counted         string  // what Rate is of, in words
-	Rate            float64 // per second
-	Occupancy       uint64
-	OccupancySource Source // "": there is no occupancy
-	Capacity        uint64
-	CapacityKind    string
-	Projected       uint64        // occupancy if the rate stays
-	ExhaustionIn    time.Duration // only where Exhausts
-	Exhausts        bool
-	Failures        uint64 // of connect(), since the alert was opened or within the detector's window
+	Counted         string        // what Rate counts, in words, such as "connections"
+	Rate            float64       // per second
+	Occupancy       uint64        // ports, TIME_WAITs or sockets, see CapacityKind and Kind
+	OccupancySource Source        // "": there is no occupancy
+	Capacity        uint64        // at most so much can be occupied
+	CapacityKind    string        // EphemeralPorts or TimeWaitBuckets; "": there is no capacity
+	Projected       uint64        // occupancy one hold from now if the rate stays
+	Exhausts        bool          // the capacity is exhausted, or is going to be
+	ExhaustionIn    time.Duration // only where Exhausts; 0: it is exhausted
+	Failures        uint64        // failed connects, since the alert's cause began or within the detector's window
 
-	Lost        uint64 // transitions lost lately, that may be missing from the numbers
-	Approximate bool   // the table was full: what came before this key had a place in it is missing
+	Lost        uint64 // transitions lost within the last minute, which may be missing from the numbers
+	Approximate bool   // a table was full, so that earlier events may be missing; or limits are assumed
 
-	Cause, Advice string
+	Cause, Advice string // sentences for people, without a full stop at the end
 }
 
-// What a capacity is of.
+// The kinds of capacity.
 const (
 	EphemeralPorts  = "ephemeral_ports"
 	TimeWaitBuckets = "time_wait_buckets"

@@ -17,11 +17,11 @@ type host struct {
 	t      testing.TB
 	engine *Engine
 	now    time.Duration
-	limits Limits
+	limits tcp.Limits
 	random *rand.Rand
 
-	ends   map[portKey][]time.Duration // of the TIME_WAITs, in their order
-	open   map[portKey]int
+	ends   map[destination][]time.Duration // of the TIME_WAITs, in their order
+	open   map[destination]int
 	ticked time.Duration
 
 	alerts []Alert
@@ -35,8 +35,8 @@ type host struct {
 func newHost(t testing.TB, ports int, c Config) *host {
 	h := &host{
 		t: t, engine: New(c, time.Hour), now: time.Hour, random: rand.New(rand.NewPCG(1, 2)),
-		ends: make(map[portKey][]time.Duration), open: make(map[portKey]int),
-		limits: Limits{
+		ends: make(map[destination][]time.Duration), open: make(map[destination]int),
+		limits: tcp.Limits{
 			PortLow: 20000, PortHigh: uint16(20000 + ports - 1), Reuse: 2, ReuseDelay: time.Second, Timestamps: true,
 			FinTimeout: time.Minute, MaxTimeWaits: 1 << 17,
 		},
@@ -55,15 +55,15 @@ func (h *host) pass(d time.Duration) {
 		}
 		h.ticked = h.now
 		h.alerts = append(h.alerts, h.engine.Tick(h.now)...)
-		for _, want := range h.engine.Wants(h.now) {
+		for _, want := range h.engine.Requests(h.now) {
 			l := h.limits
 			l.TimeWaits = h.timeWaits(want.Netns)
 			if h.uncounted {
 				l.TimeWaits = -1
 			}
-			h.engine.Learn(h.now, want.Netns, &l)
+			h.engine.Update(h.now, want.Netns, &l)
 			if want.HalfClosed {
-				h.tellHalfClosed(want.Netns)
+				h.answerHalfClosed(want.Netns)
 			}
 		}
 	}
@@ -79,7 +79,7 @@ func (h *host) timeWaits(netns uint32) (count int) {
 }
 
 // waiting forgets the TIME_WAITs that are over.
-func (h *host) waiting(key portKey) []time.Duration {
+func (h *host) waiting(key destination) []time.Duration {
 	ends := h.ends[key]
 	for len(ends) > 0 && ends[0] <= h.now {
 		ends = ends[1:]
@@ -98,8 +98,8 @@ var (
 	there = netip.MustParseAddr("10.9.0.2")
 )
 
-func to(port uint16) portKey {
-	return portKey{netns: testNetns, local: here, peer: there, peerPort: port}
+func to(port uint16) destination {
+	return destination{netns: testNetns, local: here, peer: there, peerPort: port}
 }
 
 func process(pid uint32, name string) tcp.Owner {
@@ -108,7 +108,7 @@ func process(pid uint32, name string) tcp.Owner {
 	return o
 }
 
-func (h *host) emit(key portKey, port uint16, by tcp.Owner, old, next tcp.State) {
+func (h *host) emit(key destination, port uint16, by tcp.Owner, old, next tcp.State) {
 	t := tcp.Transition{
 		Monotonic: h.now, Netns: key.netns, Cookie: h.cookie, Owner: by, Role: tcp.RoleClient, Old: old, New: next,
 		Local: tcp.Endpoint{Addr: key.local, Port: port}, Peer: tcp.Endpoint{Addr: key.peer, Port: key.peerPort},
@@ -123,7 +123,7 @@ func (h *host) emit(key portKey, port uint16, by tcp.Owner, old, next tcp.State)
 }
 
 // connect says whether there was a port.
-func (h *host) connect(key portKey, by tcp.Owner) bool {
+func (h *host) connect(key destination, by tcp.Owner) bool {
 	h.cookie++
 	h.emit(key, 0, by, tcp.Close, tcp.SynSent)
 	held := h.open[key] + len(h.waiting(key))
@@ -141,10 +141,10 @@ func (h *host) connect(key portKey, by tcp.Owner) bool {
 	return true
 }
 
-func (h *host) reuses(key portKey) bool { return h.limits.reuses(key.local, key.peer) }
+func (h *host) reuses(key destination) bool { return h.limits.MayReuse(key.local, key.peer) }
 
 // young are the TIME_WAITs that connect() would not take over yet.
-func (h *host) young(key portKey) (count int) {
+func (h *host) young(key destination) (count int) {
 	for _, end := range h.ends[key] {
 		if end-60*time.Second+h.limits.ReuseDelay > h.now {
 			count++
@@ -153,7 +153,7 @@ func (h *host) young(key portKey) (count int) {
 	return count
 }
 
-func (h *host) close(key portKey, by tcp.Owner, first bool) {
+func (h *host) close(key destination, by tcp.Owner, first bool) {
 	h.open[key]--
 	port := h.limits.PortLow
 	if !first {
@@ -164,10 +164,10 @@ func (h *host) close(key portKey, by tcp.Owner, first bool) {
 	h.ends[key] = append(h.ends[key], h.now+time.Minute+time.Duration(h.random.Int64N(int64(2*time.Second))))
 }
 
-// blow makes short connections for a while, at a rate that may change in the
+// run makes short connections for a while, at a rate that may change in the
 // meantime; bursts is how many come at once, and with chance they come as they like.
-type wind struct {
-	key     portKey
+type load struct {
+	key     destination
 	by      []tcp.Owner
 	rate    func(since time.Duration) float64
 	bursts  int
@@ -182,12 +182,12 @@ func constant(rate float64) func(time.Duration) float64 {
 
 type leaving struct {
 	at  time.Duration
-	key portKey
+	key destination
 	by  tcp.Owner
 }
 
-// blow ends early when a connect() has failed, if it is told so.
-func (h *host) blow(w wind, d time.Duration, untilFailed bool) {
+// run ends early when a connect() has failed, if it is told so.
+func (h *host) run(w load, d time.Duration, untilFailed bool) {
 	began := h.now
 	var pending []leaving
 	for n := 0; h.now-began < d && (!untilFailed || h.failed == 0); n++ {
@@ -223,7 +223,7 @@ func only(alerts []Alert, kind string, phase Phase) (found []Alert) {
 	return found
 }
 
-func (h *host) tellHalfClosed(netns uint32) {
+func (h *host) answerHalfClosed(netns uint32) {
 	var sockets []tcp.Socket
 	for _, since := range h.waits {
 		if left := h.limits.FinTimeout - (h.now - since); left > 0 {

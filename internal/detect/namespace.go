@@ -4,116 +4,126 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
+	"github.com/tcpshift/tcpshift/internal/detect/topk"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// How often a namespace is read: while something is suspected in it, and else.
 const (
-	readSuspected = time.Second
-	readActive    = 10 * time.Second
-	// suspectedAt is the part of a capacity that makes one look closer.
-	suspectedAt = 0.4
-	// gone is how long nothing has happened in a namespace that is not found any more
-	// before it is taken for gone, with all that was in it.
-	gone = 5 * time.Second
+	// suspectedInterval and activeInterval are how often the limits of a namespace are
+	// requested: while something is suspected in it, and while there is any traffic.
+	suspectedInterval = time.Second
+	activeInterval    = 10 * time.Second
+	// suspectedShare is the part of a capacity from which on something is suspected.
+	suspectedShare = 0.4
+	// netnsForgetAfter is how long a namespace that cannot be found any more must have
+	// been without a transition to be forgotten.
+	netnsForgetAfter = 5 * time.Second
+	// minReconciled is how many TIME_WAITs a correction of the model takes: fewer of
+	// them say nothing.
+	minReconciled = 16
 )
 
-// namespace is what is known of one.
+// namespace is what is known of a network namespace.
 type namespace struct {
-	seen      time.Duration // the last transition in it
-	asked     time.Duration // when its limits were wanted last
-	known     bool
-	limits    Limits
-	suspected time.Duration // when somebody last said so
-	walk      bool          // somebody wants to know who is half closed
-	walked    time.Duration // when that was asked for last
+	activeAt    time.Duration // the last transition in it
+	requestedAt time.Duration // its limits
+	known       bool          // limits have been set
+	limits      tcp.Limits
+	suspectedAt time.Duration // when a detector last suspected something; 0: never
 
-	total    meter // TIME_WAITs that nothing takes over early
-	reusable meter // those that a connect() may
+	wantHalfClosed        bool // a detector asks for the half-closed sockets
+	halfClosedRequestedAt time.Duration
 
-	read     time.Duration // when limits.TimeWaits was true; 0: never
-	scale    float64       // what the kernel counted of what the model had then
-	finished float64       // of the FIN_WAIT2 kind, the part whose peer closes
+	total    rate.Estimator // TIME_WAITs that no connect() may take over
+	reusable rate.Estimator // TIME_WAITs that one may
+
+	countedAt time.Duration // when the kernel's count was compared with the model; 0: never
+	scale     float64       // see [rate.TimeWaitModel]
+	finished  float64       // see [rate.TimeWaitModel]
 }
 
-// namespace finds one in which something has happened.
-func (w *world) namespace(netns uint32) *namespace {
-	ns := w.keep(netns)
-	ns.seen = w.now
+// activeNamespace gives the entry of a namespace in which something has just happened.
+func (tr *tracker) activeNamespace(netns uint32) *namespace {
+	ns := tr.namespace(netns)
+	ns.activeAt = tr.now
 	return ns
 }
 
-func (w *world) keep(netns uint32) *namespace {
-	ns := &w.namespaces.keep(netns, &netns).value
+func (tr *tracker) namespace(netns uint32) *namespace {
+	ns := &tr.namespaces.Get(netns).Value
 	if ns.scale == 0 {
-		ns.scale, ns.finished, ns.seen = 1, 1, w.now
+		ns.scale, ns.finished, ns.activeAt = 1, 1, tr.now
 	}
 	return ns
 }
 
-func (w *world) wants(now time.Duration) []Want {
-	var list []Want
-	for netns, e := range w.namespaces.index {
-		ns := &e.value
-		every := readActive
-		if ns.suspected > 0 && now-ns.suspected < calm {
-			every = readSuspected
+func (tr *tracker) requests(now time.Duration) []Request {
+	var list []Request
+	for _, e := range tr.namespaces.Entries() {
+		ns := &e.Value
+		interval := activeInterval
+		if ns.suspectedAt > 0 && now-ns.suspectedAt < quietPeriod {
+			interval = suspectedInterval
 		}
-		if ns.asked > 0 && (now-ns.asked < every || ns.seen < ns.asked && every == readActive) {
+		quiet := ns.activeAt < ns.requestedAt && interval == activeInterval
+		if ns.requestedAt > 0 && (now-ns.requestedAt < interval || quiet) {
 			continue
 		}
-		ns.asked = now
-		walk := ns.walk && (ns.walked == 0 || now-ns.walked >= readActive)
-		if walk {
-			ns.walked, ns.walk = now, false
+		ns.requestedAt = now
+		halfClosed := ns.wantHalfClosed && (ns.halfClosedRequestedAt == 0 || now-ns.halfClosedRequestedAt >= activeInterval)
+		if halfClosed {
+			ns.halfClosedRequestedAt, ns.wantHalfClosed = now, false
 		}
-		list = append(list, Want{Netns: netns, HalfClosed: walk})
+		list = append(list, Request{Netns: e.Key, HalfClosed: halfClosed})
 	}
-	slices.SortFunc(list, func(a, b Want) int { return cmp.Compare(a.Netns, b.Netns) })
+	slices.SortFunc(list, func(a, b Request) int { return cmp.Compare(a.Netns, b.Netns) })
 	return list
 }
 
-func (w *world) learn(now time.Duration, netns uint32, l *Limits) {
-	ns := w.keep(netns)
+func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
+	ns := tr.namespace(netns)
 	switch {
 	case l != nil:
 		ns.limits, ns.known = *l, true
 	case !ns.known:
-		ns.limits, ns.known = defaults(), true
+		ns.limits, ns.known = tcp.DefaultLimits(), true
 		return
-	default: // what was read before is the best there is, if it still is there
-		if now-ns.seen > gone {
-			w.forget(netns)
+	default: // the last limits stay, while the namespace is in use
+		if now-ns.activeAt > netnsForgetAfter {
+			tr.forget(netns)
 		}
 		return
 	}
 	if l.TimeWaits >= 0 {
-		ns.reconcile(now, float64(l.TimeWaits), w.losses.recent(now))
+		ns.reconcile(now, float64(l.TimeWaits), tr.losses.lastMinute(now))
 	}
 }
 
-// reconcile holds the model against the kernel's own count. Fewer is what ended
-// early, or peers that never close; more is what was lost on the way here, if
-// something was, and else not seen by us at all and not ours to attribute.
+// reconcile corrects the model by the kernel's own count of TIME_WAITs. If the kernel
+// counts fewer, some have ended early, or their peers never close. If it counts more,
+// transitions were lost; if none were, those TIME_WAITs are of connections that the
+// filters leave out, and not attributed.
 func (ns *namespace) reconcile(now time.Duration, counted float64, lost uint64) {
-	ns.total.at(now)
-	ns.reusable.at(now)
-	ns.read, ns.scale = now, 1
-	rules := ns.rules()
-	rules.scale, rules.finished = 1, 1
-	most := ns.total.lingering(rules)
-	if ns.reusable.lingering(rules) > 0.05*most {
+	ns.total.Advance(now)
+	ns.reusable.Advance(now)
+	ns.countedAt, ns.scale = now, 1
+	model := ns.model()
+	model.Scale, model.Finished = 1, 1
+	most := ns.total.TimeWaits(model)
+	if ns.reusable.TimeWaits(model) > 0.05*most {
 		return // how many of those were taken over is not known
 	}
-	rules.finished = 0
-	least := ns.total.lingering(rules)
-	const some = 16 // too few to reckon with
-	if most-least > some {
+	model.Finished = 0
+	least := ns.total.TimeWaits(model)
+	if most-least > minReconciled {
 		ns.finished = min(1, max(0, (counted-least)/(most-least)))
 	}
-	rules.finished = ns.finished
-	modelled := ns.total.lingering(rules)
+	model.Finished = ns.finished
+	modelled := ns.total.TimeWaits(model)
 	switch {
-	case modelled < some:
+	case modelled < minReconciled:
 	case counted < 0.9*modelled:
 		ns.scale = counted / modelled
 	case lost > 0 && counted > 1.02*modelled:
@@ -121,31 +131,34 @@ func (ns *namespace) reconcile(now time.Duration, counted float64, lost uint64) 
 	}
 }
 
-// rules are those of a TIME_WAIT that nothing takes over.
-func (ns *namespace) rules() rules {
-	return rules{hold: timeWait, halfHold: max(time.Second, ns.limits.FinTimeout), finished: ns.finished, scale: ns.scale}
+// model is that of TIME_WAITs that no connect() may take over.
+func (ns *namespace) model() rate.TimeWaitModel {
+	return rate.TimeWaitModel{
+		Hold: rate.TimeWaitHold, FinWait2Hold: max(time.Second, ns.limits.FinTimeout), Finished: ns.finished, Scale: ns.scale,
+	}
 }
 
-func (ns *namespace) rulesOf(key portKey) rules {
+func (ns *namespace) modelFor(d destination) rate.TimeWaitModel {
 	l := &ns.limits
-	if l.reuses(key.local, key.peer) {
-		// To the second of the stamp that the kernel compares.
+	if l.MayReuse(d.local, d.peer) {
+		// The kernel compares timestamps in whole seconds: up to one more.
 		hold := l.ReuseDelay + time.Second
-		return rules{hold: hold, halfHold: hold, finished: 1, scale: 1}
+		return rate.TimeWaitModel{Hold: hold, FinWait2Hold: hold, Finished: 1, Scale: 1}
 	}
-	return ns.rules()
+	return ns.model()
 }
 
 func (ns *namespace) source(now time.Duration) Source {
-	if ns.read > 0 && now-ns.read < 2*readActive {
+	if ns.countedAt > 0 && now-ns.countedAt < 2*activeInterval {
 		return Reconciled
 	}
 	return FromEvents
 }
 
-// forget drops a namespace: its number may come back for another one.
-func (w *world) forget(netns uint32) {
-	w.ports.sweep(func(e *entry[portKey, portUse]) bool { return e.key.netns != netns })
-	w.servers.sweep(func(e *entry[serverKey, serverUse]) bool { return e.key.netns != netns })
-	w.namespaces.sweep(func(e *entry[uint32, namespace]) bool { return e.key != netns })
+// forget drops a namespace and all that was in it: the kernel may give its inode
+// number to another namespace.
+func (tr *tracker) forget(netns uint32) {
+	tr.destinations.Sweep(func(e *topk.Entry[destination, destinationUse]) bool { return e.Key.netns != netns })
+	tr.servers.Sweep(func(e *topk.Entry[server, serverUse]) bool { return e.Key.netns != netns })
+	tr.namespaces.Sweep(func(e *topk.Entry[uint32, namespace]) bool { return e.Key != netns })
 }

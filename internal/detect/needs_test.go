@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -79,18 +80,18 @@ func unordered(alerts []Alert) []string {
 	return said
 }
 
-// Whatever comes, an engine that sees no more than it has asked for says the same as
-// one that sees everything.
-func TestWhatDetectionAsksForIsAllItGoesBy(t *testing.T) {
+// // // // An engine that sees only the transitions of Needs raises the same alerts as one that
+// // // // sees all of them.
+func TestNeeds_OfEngine(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
-	c := Config{Failures: 5, Resets: 5, HalfClosed: 20, Leaked: 4, Stuck: 10 * time.Second}
+	c := Config{ConnectFailures: 5, Resets: 5, HalfClosed: 20, CloseWaitCount: 4, CloseWaitAge: 10 * time.Second}
 	start := time.Hour
 	all, needed := New(c, start), New(c, start)
 	needs := Needs()
-	limits := &Limits{PortLow: 32768, PortHigh: 33767, Reuse: 2, Timestamps: true, FinTimeout: time.Minute, MaxTimeWaits: 5000, TimeWaits: -1}
+	limits := &tcp.Limits{PortLow: 32768, PortHigh: 33767, Reuse: 2, Timestamps: true, FinTimeout: time.Minute, MaxTimeWaits: 5000, TimeWaits: -1}
 	var pending [][]tcp.Transition
 	var said, seen, asked int
-	for now := start; now < start+4*time.Minute; now += step {
+	for now := start; now < start+4*time.Minute; now += rate.Step {
 		for range random.IntN(40) {
 			pending = append(pending, lives[random.IntN(len(lives))].steps(uint64(random.Uint32()), random))
 		}
@@ -110,8 +111,8 @@ func TestWhatDetectionAsksForIsAllItGoesBy(t *testing.T) {
 		}
 		if now%time.Second == 0 {
 			for _, e := range []*Engine{all, needed} {
-				for _, w := range e.Wants(now) {
-					e.Learn(now, w.Netns, limits)
+				for _, w := range e.Requests(now) {
+					e.Update(now, w.Netns, limits)
 				}
 			}
 		}
@@ -126,7 +127,8 @@ func TestWhatDetectionAsksForIsAllItGoesBy(t *testing.T) {
 	}
 }
 
-func TestAConnectionOnALoopbackIsFourTransitionsToDetection(t *testing.T) {
+// // // // Detection needs four of the ten transitions of a connection over loopback.
+func TestNeeds_LoopbackConnection(t *testing.T) {
 	needs := Needs()
 	var asked []tcp.Transition
 	for _, l := range []life{lives[0], lives[8]} {

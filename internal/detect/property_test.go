@@ -8,9 +8,9 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Whatever the load: where all that there ever is fits well, there is no alert; and
-// before a connect() fails after a rate that was there for a while, there is one.
-func TestWhateverTheLoadThereIsNoAlertBelowCapacityAndOneBeforeAFailure(t *testing.T) {
+// // // // // For random loads: no alert comes where everything fits well, and one comes before a
+// // // // // connect() fails after its rate has lasted for a while.
+func TestStorm_RandomLoads(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	silent, warned := 0, 0
 	for round := range 60 {
@@ -24,9 +24,9 @@ func TestWhateverTheLoadThereIsNoAlertBelowCapacityAndOneBeforeAFailure(t *testi
 			}
 			steadySince = h.now
 			rate = float64(ports) / 61 * random.Float64() * []float64{0.47, 0.95, 1.6}[round%3]
-			w := wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(rate), bursts: 1 + random.IntN(1+ports/100)}
+			w := load{key: to(80), by: []tcp.Owner{curl}, rate: constant(rate), bursts: 1 + random.IntN(1+ports/100)}
 			for range 4 + random.IntN(10) {
-				h.blow(w, 10*time.Second, true)
+				h.run(w, 10*time.Second, true)
 				peak = max(peak, len(h.waiting(to(80))))
 			}
 		}

@@ -3,77 +3,81 @@ package detect
 import (
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// seedLimit bounds what is remembered while the sockets of the start are awaited.
-const seedLimit = 1 << 16
+// maxSeedCookies bounds the sockets that are remembered while the seed is read.
+const maxSeedCookies = 1 << 16
 
-// seeding tells the sockets that were there before the first transition from those
-// that the stream has told of already.
+// seeding distinguishes the sockets that were there before the first transition from
+// those that the stream has reported already.
 type seeding struct {
-	since time.Duration // the hooks are attached from then on
-	fresh map[uint64]struct{}
+	since  time.Duration       // the hooks are attached from then on
+	opened map[uint64]struct{} // cookies of connections opened since; nil: seeding is over
 }
 
-// Seed tells of a connection or timewait socket that was there at this moment, in
-// a namespace whose limits have been learnt. What the stream has told is left out.
+// Seed takes a connection or timewait socket that was there at a moment, which is not
+// before New. It leaves out what the stream has reported. The namespace's limits must
+// have been given by Update. It keeps nothing of s.
 func (e *Engine) Seed(now time.Duration, netns uint32, s *tcp.Socket) {
-	e.world.seed(now, netns, s)
+	e.tracker.seed(now, netns, s)
 }
 
-// Seeded says that no Seed is to come any more.
-func (e *Engine) Seeded() {
-	e.world.seeding.fresh = nil
+// SeedingDone says that no further Seed comes.
+func (e *Engine) SeedingDone() {
+	e.tracker.seeding.opened = nil
 }
 
-// note remembers what has opened since the start.
-func (s *seeding) note(t *tcp.Transition) {
-	if s.fresh != nil && t.Cookie != 0 && len(s.fresh) < seedLimit {
-		s.fresh[t.Cookie] = struct{}{}
+func (s *seeding) opens(t *tcp.Transition) {
+	if s.opened != nil && t.Cookie != 0 && len(s.opened) < maxSeedCookies {
+		s.opened[t.Cookie] = struct{}{}
 	}
 }
 
-func (w *world) seed(now time.Duration, netns uint32, s *tcp.Socket) {
-	w.now = max(w.now, now)
-	ns := w.namespace(netns)
-	client := ns.known && ns.limits.chooses(s.Local.Port)
-	key := portKey{netns: netns, local: s.Local.Addr, peer: s.Peer.Addr, peerPort: s.Peer.Port}
-	if s.New != tcp.TimeWait {
-		if _, known := w.seeding.fresh[s.Cookie]; !known && client {
-			use := w.ports.keep(key.spread(), &key)
-			use.value.at(now)
-			use.value.live++
-			w.ports.weigh(use, use.weight+1)
-		}
+func (tr *tracker) seed(now time.Duration, netns uint32, s *tcp.Socket) {
+	tr.now = max(tr.now, now)
+	ns := tr.activeNamespace(netns)
+	client := ns.known && ns.limits.IsEphemeral(s.Local.Port)
+	key := destination{local: s.Local.Addr, peer: s.Peer.Addr, netns: netns, peerPort: s.Peer.Port}
+	if s.New == tcp.TimeWait {
+		tr.seedTimeWait(now, ns, key, client, s)
 		return
 	}
-	hold := time.Minute
-	if s.Substate == tcp.FinWait2 {
-		hold = ns.limits.FinTimeout
+	if _, reported := tr.seeding.opened[s.Cookie]; !reported && client {
+		use := tr.destinations.Get(key)
+		use.Value.OpenedEarlier(now)
+		tr.destinations.Add(use, 1)
 	}
-	born := now - (hold - s.ExpiresIn)
-	if born >= w.seeding.since {
+}
+
+func (tr *tracker) seedTimeWait(now time.Duration, ns *namespace, key destination, client bool, s *tcp.Socket) {
+	finWait2 := s.Substate == tcp.FinWait2
+	lifetime := time.Minute // TCP_TIMEWAIT_LEN
+	if finWait2 {
+		lifetime = ns.limits.FinTimeout
+	}
+	created := now - (lifetime - s.ExpiresIn)
+	if created >= tr.seeding.since {
 		return
 	}
-	half := s.Substate == tcp.FinWait2
-	ns.total.at(now)
-	ns.reusable.at(now)
-	if client && ns.limits.reuses(s.Local.Addr, s.Peer.Addr) {
-		ns.reusable.born(born, half)
+	ns.total.Advance(now)
+	ns.reusable.Advance(now)
+	if client && ns.limits.MayReuse(s.Local.Addr, s.Peer.Addr) {
+		ns.reusable.TimeWaitCreated(created, finWait2)
 	} else {
-		ns.total.born(born, half)
+		ns.total.TimeWaitCreated(created, finWait2)
 	}
+	var r *rate.Estimator
 	if client {
-		use := w.ports.keep(key.spread(), &key)
-		use.value.at(now)
-		use.value.born(born, half)
-		w.ports.weigh(use, use.weight+1)
-		return
+		use := tr.destinations.Get(key)
+		tr.destinations.Add(use, 1)
+		r = &use.Value.Estimator
+	} else {
+		use := tr.servers.Get(server{local: s.Local.Addr, netns: key.netns, port: s.Local.Port})
+		tr.servers.Add(use, 1)
+		r = &use.Value.Estimator
 	}
-	server := serverKey{netns, s.Local.Addr, s.Local.Port}
-	use := w.servers.keep(server.spread(), &server)
-	use.value.at(now)
-	use.value.born(born, half)
-	w.servers.weigh(use, use.weight+1)
+	r.Advance(now)
+	r.TimeWaitCreated(created, finWait2)
 }

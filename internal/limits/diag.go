@@ -12,10 +12,11 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// include/uapi/linux/sock_diag.h and inet_diag.h
+// sockDiagByFamily is SOCK_DIAG_BY_FAMILY (include/uapi/linux/sock_diag.h).
 const sockDiagByFamily = 20
 
-// diagRequest is struct inet_diag_req_v2 behind a header.
+// diagRequest is a netlink header and struct inet_diag_req_v2
+// (include/uapi/linux/inet_diag.h).
 type diagRequest struct {
 	Header              unix.NlMsghdr
 	Family, Protocol, _ uint8
@@ -24,7 +25,7 @@ type diagRequest struct {
 	_                   diagID
 }
 
-// diagID is struct inet_diag_sockid; ports and addresses are in network order.
+// diagID is struct inet_diag_sockid. Ports and addresses are in network byte order.
 type diagID struct {
 	SourcePort, DestPort [2]byte
 	Source, Dest         [16]byte
@@ -39,12 +40,12 @@ type diagMessage struct {
 	Expires, RQueue, WQueue, UID, Inode uint32
 }
 
-// timerTimeWait is what inet_diag says of a timewait socket, whose state it gives
-// by its substate.
+// timerTimeWait is the value of diagMessage.Timer for a timewait socket. Its State is
+// the substate.
 const timerTimeWait = 3
 
-// boundPorts are those that listeners have, and, since Linux 6.8, sockets that are
-// bound and not connected. It walks the tables of these only.
+// boundPorts gives the ports of listeners and, since Linux 6.8, of sockets that are bound
+// and not connected. The kernel walks only the tables of these.
 func boundPorts() (ports []uint16, err error) {
 	err = dump(1<<tcp.Listen|1<<tcp.BoundInactive, func(m *diagMessage) {
 		ports = append(ports, binary.BigEndian.Uint16(m.ID.SourcePort[:]))
@@ -52,20 +53,22 @@ func boundPorts() (ports []uint16, err error) {
 	return ports, err
 }
 
-// SocketsHere hands over, each until handle returns, the connections of the namespace
-// that the calling thread is in, timewait sockets included, as far as the kernel's
-// table of them tells: no owner, no role. It walks that whole table.
+// SocketsHere calls handle for each connection and timewait socket of the namespace that
+// the calling thread is in, on that thread. The kernel's table has no owner and no role.
+// s is valid until handle returns. It walks the whole table, and returns an error of
+// sock_diag; sockets handled before that are good.
 func SocketsHere(handle func(s *tcp.Socket)) error {
 	const connections = 1<<tcp.Established | 1<<tcp.SynSent | 1<<tcp.FinWait1 | 1<<tcp.FinWait2 | 1<<tcp.TimeWait |
 		1<<tcp.CloseWait | 1<<tcp.Closing
-	var s tcp.Socket // one for all: handle keeps none
+	var s tcp.Socket // reused, because handle keeps none
 	return dump(connections, func(m *diagMessage) {
 		s = socket(m)
 		handle(&s)
 	})
 }
 
-// HalfClosedHere hands over only the timewait sockets whose peer has not closed yet.
+// HalfClosedHere is as [SocketsHere], but only for the timewait sockets in FIN_WAIT2:
+// the peer has not closed yet.
 func HalfClosedHere(handle func(s *tcp.Socket)) error {
 	var s tcp.Socket
 	return dump(1<<tcp.FinWait2, func(m *diagMessage) {
@@ -98,7 +101,7 @@ func endpoint(family uint8, port [2]byte, raw [16]byte) tcp.Endpoint {
 	return e
 }
 
-// dump asks for the sockets in these states, of both families.
+// dump requests the TCP sockets in these states, a bit for each, of both families.
 func dump(states uint32, handle func(m *diagMessage)) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
@@ -112,7 +115,7 @@ func dump(states uint32, handle func(m *diagMessage)) error {
 		}
 		raw := unsafe.Slice((*byte)(unsafe.Pointer(&request)), unsafe.Sizeof(request))
 		if err := unix.Sendto(fd, raw, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-			return fmt.Errorf("ask sock_diag: %w", err)
+			return fmt.Errorf("send to sock_diag: %w", err)
 		}
 		if err := receive(fd, handle); err != nil {
 			return err
@@ -121,6 +124,7 @@ func dump(states uint32, handle func(m *diagMessage)) error {
 	return nil
 }
 
+// receive handles the answer to one request, to its end.
 func receive(fd int, handle func(m *diagMessage)) error {
 	buf := make([]byte, 64<<10)
 	for {
@@ -138,7 +142,8 @@ func receive(fd int, handle func(m *diagMessage)) error {
 	}
 }
 
-// messages takes apart what one read gave.
+// messages parses the netlink messages that one read gave. done says that the answer is
+// complete.
 func messages(raw []byte, handle func(m *diagMessage)) (done bool, err error) {
 	const headerSize = int(unsafe.Sizeof(unix.NlMsghdr{}))
 	for len(raw) >= headerSize {
@@ -146,13 +151,13 @@ func messages(raw []byte, handle func(m *diagMessage)) (done bool, err error) {
 		copy(unsafe.Slice((*byte)(unsafe.Pointer(&header)), headerSize), raw)
 		size := int(header.Len)
 		if size < headerSize || size > len(raw) {
-			return false, fmt.Errorf("read sock_diag: a message of %d bytes in %d", size, len(raw))
+			return false, fmt.Errorf("read sock_diag: message length %d in a buffer of %d bytes", size, len(raw))
 		}
 		switch body := raw[headerSize:size]; {
 		case header.Type == unix.NLMSG_DONE:
 			return true, nil
 		case header.Type == unix.NLMSG_ERROR && len(body) >= 4:
-			return true, fmt.Errorf("ask sock_diag: %w", unix.Errno(-int32(binary.NativeEndian.Uint32(body))))
+			return true, fmt.Errorf("request sockets from sock_diag: %w", unix.Errno(-int32(binary.NativeEndian.Uint32(body))))
 		case len(body) >= int(unsafe.Sizeof(diagMessage{})):
 			var m diagMessage
 			copy(unsafe.Slice((*byte)(unsafe.Pointer(&m)), unsafe.Sizeof(m)), body)

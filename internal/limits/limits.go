@@ -1,7 +1,7 @@
-// Package limits reads what a network namespace has room for, and how much of it
-// is taken: sysctls, the kernel's counts, bound ports, timewait sockets. Its
-// functions read the namespace that the calling thread is in. It must not decide
-// what any of that means, nor keep anything.
+// Package limits reads what a network namespace has room for, and how much of it is
+// taken: sysctls, the kernel's counts, bound ports, timewait sockets. Its functions read
+// the namespace that the calling thread is in. It must not decide what any of that
+// means, nor keep anything.
 package limits
 
 import (
@@ -14,17 +14,18 @@ import (
 	"strings"
 	"time"
 
-	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Here reads the limits of the namespace that the calling thread is in, without
-// the bound ports.
-func Here() (*detect.Limits, error) {
-	l := detect.Limits{ReuseDelay: time.Second, Timestamps: true, TimeWaits: -1}
+// Here reads the limits of the namespace that the calling thread is in, without Bound:
+// see [BoundHere]. A sysctl that this kernel does not have keeps the kernel's default;
+// TimeWaits is -1 if there is no count. The error says which sysctl could not be read.
+func Here() (*tcp.Limits, error) {
+	l := tcp.Limits{ReuseDelay: time.Second, Timestamps: true, TimeWaits: -1}
 	if err := ports(&l); err != nil {
 		return nil, err
 	}
-	for name, take := range map[string]func(int){
+	for name, set := range map[string]func(int){
 		"tcp_tw_reuse":       func(v int) { l.Reuse = v },
 		"tcp_fin_timeout":    func(v int) { l.FinTimeout = time.Duration(v) * time.Second },
 		"tcp_max_tw_buckets": func(v int) { l.MaxTimeWaits = v },
@@ -42,20 +43,23 @@ func Here() (*detect.Limits, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read sysctl %s: %w", name, err)
 		}
-		take(v)
+		set(v)
 	}
 	l.TimeWaits = timeWaits()
 	return &l, nil
 }
 
-// BoundHere reads which ports somebody has bound, sorted. That takes a walk through
-// the kernel's tables of ports and of listeners.
+// BoundHere reads which local ports a socket has bound explicitly, sorted, in the
+// namespace that the calling thread is in: those of listeners and, since Linux 6.8, of
+// sockets that are bound and not connected. It walks the kernel's tables of listeners
+// and of ports. The error is that of sock_diag.
 func BoundHere() ([]uint16, error) {
 	ports, err := boundPorts()
 	slices.Sort(ports)
 	return slices.Compact(ports), err
 }
 
+// sysctl reads one of net.ipv4.
 func sysctl(name string) (string, error) {
 	b, err := os.ReadFile("/proc/sys/net/ipv4/" + name)
 	if err != nil {
@@ -64,7 +68,8 @@ func sysctl(name string) (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-func ports(l *detect.Limits) error {
+// ports reads the range of ephemeral ports and what is reserved in it.
+func ports(l *tcp.Limits) error {
 	text, err := sysctl("ip_local_port_range")
 	if err != nil {
 		return err
@@ -80,7 +85,7 @@ func ports(l *detect.Limits) error {
 	return nil
 }
 
-// reserved reads a list such as 8080,9000-9010, as far as it is between two ports.
+// reserved parses a list such as 8080,9000-9010, and keeps the ports from low to high.
 func reserved(list string, low, high uint16) (ports []uint16) {
 	for part := range strings.SplitSeq(list, ",") {
 		first, last, isRange := strings.Cut(strings.TrimSpace(part), "-")
@@ -102,9 +107,10 @@ func reserved(list string, low, high uint16) (ports []uint16) {
 	return slices.Compact(ports)
 }
 
-// timeWaits is the kernel's own count of both kinds; -1 where it is not to be had.
+// timeWaits is the kernel's own count of timewait sockets, of both substates; -1 if it
+// cannot be read.
 func timeWaits() int {
-	// Not /proc/net: that is the namespace of the process's first thread.
+	// /proc/net would be the namespace of the process's main thread.
 	b, err := os.ReadFile("/proc/thread-self/net/sockstat")
 	if err != nil {
 		return -1

@@ -15,7 +15,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-func TestAListOfReservedPortsIsReadAsFarAsItIsInTheRange(t *testing.T) {
+// A list of reserved ports is read, and ports outside the ephemeral range are left out.
+func TestReserved_OnlyInRange(t *testing.T) {
 	for list, want := range map[string][]uint16{
 		"":                         nil,
 		"8080":                     nil,
@@ -32,7 +33,8 @@ func TestAListOfReservedPortsIsReadAsFarAsItIsInTheRange(t *testing.T) {
 	}
 }
 
-func TestTheLimitsAreThoseOfThisNamespace(t *testing.T) {
+// Here reads the limits of the namespace that the test runs in.
+func TestHere_OwnNamespace(t *testing.T) {
 	l, err := Here()
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +52,8 @@ func TestTheLimitsAreThoseOfThisNamespace(t *testing.T) {
 	}
 }
 
-func TestPortsOfListenersAndSocketsOfEveryKindAreSeen(t *testing.T) {
+// sock_diag gives the ports of listeners, and open, half-closed and closed connections.
+func TestSockDiag_PortsAndSockets(t *testing.T) {
 	listener, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +139,8 @@ func find(t *testing.T, port uint16, as func(s *tcp.Socket) bool) tcp.Socket {
 	return tcp.Socket{}
 }
 
-func TestWhatTheKernelDoesNotSayIsNoMessage(t *testing.T) {
+// A truncated netlink message is an error, and never handled as a socket.
+func TestSockDiag_TruncatedMessage(t *testing.T) {
 	whole := unsafe.Slice((*byte)(unsafe.Pointer(&struct {
 		unix.NlMsghdr
 		diagMessage

@@ -1,6 +1,6 @@
-// Package monitor joins the engine that finds storms with the host: in the
-// background it reads what the engine wants to know of network namespaces. It
-// must not decide anything, nor make the stream wait.
+// Package monitor joins the detection engine with the host: a background goroutine
+// reads the limits and sockets of network namespaces that the engine requests. It must
+// not decide anything, nor make the stream wait.
 package monitor
 
 import (
@@ -16,103 +16,118 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Monitor is an engine and who reads for it. Its methods are for one goroutine.
+// Monitor is an engine and the goroutine that reads the host for it. Its methods are
+// for one goroutine, the one that reads the stream; none of them blocks or does I/O.
 type Monitor struct {
-	engine  *detect.Engine
-	wants   chan detect.Want
-	answers chan answer
-	done    chan struct{}
-	known   map[uint32]known // the reader's own
+	engine   *detect.Engine
+	requests chan detect.Request
+	answers  chan answer
+	done     chan struct{}
+	known    map[uint32]netnsState // by inode number; only the reader uses it
 }
 
-// known is what the reader keeps of a namespace.
-type known struct {
-	path    string   // where it was found
-	bound   []uint16 // its bound ports
-	boundAt time.Duration
-
-	missedAt time.Duration // when it was not found; 0: it was
+// netnsState is what the reader remembers of a namespace.
+type netnsState struct {
+	path      string        // where it was found
+	bound     []uint16      // its bound ports
+	boundAt   time.Duration // when they were read; 0: never
+	missingAt time.Duration // when the namespace was not found; 0: it was found
 }
 
-// boundEvery is how often the bound ports are read: that is a walk, the rest is not.
-const boundEvery = 10 * time.Second
-
-// searchEvery is how often a namespace is searched for that was not found.
-const searchEvery = 10 * time.Second
-
-// answer is what the reader found out, for the engine's goroutine to tell it.
+// answer is what the reader has found out. It runs on the engine's goroutine.
 type answer func(e *detect.Engine, now time.Duration)
 
-// pending is how many wants and answers may wait. The engine asks again for what
-// did not get through.
-const pending = 64
+const (
+	// boundInterval is the time between two reads of the bound ports of a namespace: that
+	// walks the kernel's tables, the other limits do not.
+	boundInterval = 10 * time.Second
+	// searchInterval is the time until a namespace that was not found is searched again:
+	// that walks all of /proc.
+	searchInterval = 10 * time.Second
+	// queueSize bounds the requests and the answers that wait. The engine repeats a
+	// request that was dropped.
+	queueSize = 64
+	// maxKnown bounds the namespaces that the reader remembers, which come and go.
+	maxKnown = 4 * queueSize * queueSize
+	// batchSize is how many sockets of the start are given to the engine at a time: there
+	// may be as many as the kernel has room for.
+	batchSize = 256
+)
 
-// New begins to watch: every transition from now on is going to be observed. The
-// caller must Close it.
+// New starts the reader. From now on the caller observes every transition, and reads
+// Alerts several times a second. The caller must Close the monitor.
 func New(c detect.Config) *Monitor {
 	m := &Monitor{
-		engine: detect.New(c, monotonic.Now()), wants: make(chan detect.Want, pending), answers: make(chan answer, pending),
-		done: make(chan struct{}), known: make(map[uint32]known),
+		engine:   detect.New(c, monotonic.Now()),
+		requests: make(chan detect.Request, queueSize), answers: make(chan answer, queueSize),
+		done: make(chan struct{}), known: make(map[uint32]netnsState),
 	}
 	go m.read()
 	return m
 }
 
-// Close ends the reading.
+// Close ends the reader. It does not wait for it. Finish may still be called.
 func (m *Monitor) Close() {
 	close(m.done)
 }
 
-// Observe takes one transition.
+// Observe takes one transition: see [detect.Engine.Observe].
 func (m *Monitor) Observe(t *tcp.Transition) {
 	m.engine.Observe(t)
 }
 
-// Lost says that so many transitions never came.
+// Lost says that count transitions were lost before they reached the monitor.
 func (m *Monitor) Lost(count uint64) {
 	m.engine.Lost(monotonic.Now(), count)
 }
 
-// Alerts gives what is to be told now.
+// Alerts gives the alerts to report now. It also passes requests of the engine to the
+// reader, and its answers to the engine.
 func (m *Monitor) Alerts() []detect.Alert {
-	for {
+	m.applyAnswers()
+	now := monotonic.Now()
+	for _, request := range m.engine.Requests(now) {
 		select {
-		case tell := <-m.answers:
-			tell(m.engine, monotonic.Now())
-			continue
-		default:
-		}
-		break
-	}
-	at := monotonic.Now()
-	for _, want := range m.engine.Wants(at) {
-		select {
-		case m.wants <- want:
-		default: // the reader is behind
+		case m.requests <- request:
+		default: // the reader is behind; the engine repeats the request
 		}
 	}
-	return m.engine.Tick(at)
+	return m.engine.Tick(now)
 }
 
-// Finish closes what is open.
+func (m *Monitor) applyAnswers() {
+	for {
+		select {
+		case apply := <-m.answers:
+			apply(m.engine, monotonic.Now())
+		default:
+			return
+		}
+	}
+}
+
+// Finish gives the alerts to report, and closes those that are open. It is the last call
+// but Close.
 func (m *Monitor) Finish() []detect.Alert {
 	return append(m.Alerts(), m.engine.Finish(monotonic.Now())...)
 }
 
-// read is the reader: the only goroutine that touches the host.
+// read is the reader: the only goroutine that reads the host.
 func (m *Monitor) read() {
 	m.seed()
 	for {
 		select {
 		case <-m.done:
 			return
-		case want := <-m.wants:
-			m.answer(want)
+		case request := <-m.requests:
+			m.serve(request)
 		}
 	}
 }
 
-func (m *Monitor) tell(a answer) bool {
+// send waits until the engine's goroutine can take the answer. It reports false after
+// Close.
+func (m *Monitor) send(a answer) bool {
 	select {
 	case m.answers <- a:
 		return true
@@ -121,11 +136,11 @@ func (m *Monitor) tell(a answer) bool {
 	}
 }
 
-// seed reads the sockets that are there at the start, namespace by namespace.
+// seed reads the sockets that exist at the start, namespace by namespace.
 func (m *Monitor) seed() {
 	namespaces, err := netns.Find(nil)
 	if err != nil {
-		namespaces = nil // then each is looked for when it is wanted
+		namespaces = nil // each is searched when it is requested
 	}
 	defer netns.CloseAll(namespaces)
 	for _, n := range namespaces {
@@ -133,115 +148,121 @@ func (m *Monitor) seed() {
 			return
 		}
 	}
-	m.tell(func(e *detect.Engine, _ time.Duration) { e.Seeded() })
+	m.send(func(e *detect.Engine, _ time.Duration) { e.SeedingDone() })
 }
 
-// seedFrom reads the sockets of one namespace and tells some at a time: there may be
-// as many as the kernel has room for. It gives false where nobody listens any more.
-func (m *Monitor) seedFrom(n netns.Namespace) (told bool) {
-	const some = 256
-	told = true
-	var l *detect.Limits
-	var at time.Duration
+// seedFrom sends the limits and the sockets of one namespace, batch by batch. It
+// reports false after Close.
+func (m *Monitor) seedFrom(n netns.Namespace) (sent bool) {
+	sent = true
+	var l *tcp.Limits // until they are sent with the first batch
+	var readAt time.Duration
 	var sockets []tcp.Socket
 	flush := func() {
-		known, batch := l, sockets
+		newLimits, batch := l, sockets
 		l, sockets = nil, nil
-		told = told && len(batch) == 0 || told && m.tell(func(e *detect.Engine, _ time.Duration) {
-			if known != nil {
-				e.Learn(at, n.Inode, known)
+		if !sent || len(batch) == 0 {
+			return
+		}
+		sent = m.send(func(e *detect.Engine, _ time.Duration) {
+			if newLimits != nil {
+				e.Update(readAt, n.Inode, newLimits)
 			}
 			for i := range batch {
-				e.Seed(at, n.Inode, &batch[i])
+				e.Seed(readAt, n.Inode, &batch[i])
 			}
 		})
 	}
-	_ = enter(n, func() (err error) { // what could be read is told
+	// An error leaves out the rest of the namespace: what was read before is sent.
+	_ = enter(n, func() (err error) {
 		if l, err = m.limits(n); err != nil {
 			return err
 		}
-		at = monotonic.Now()
+		readAt = monotonic.Now()
 		err = limits.SocketsHere(func(s *tcp.Socket) {
 			if sockets == nil {
-				sockets = make([]tcp.Socket, 0, some)
+				sockets = make([]tcp.Socket, 0, batchSize)
 			}
-			if sockets = append(sockets, *s); len(sockets) == some {
+			if sockets = append(sockets, *s); len(sockets) == batchSize {
 				flush()
 			}
 		})
 		flush()
 		return err
 	})
-	return told
+	return sent
 }
 
-func (m *Monitor) answer(want detect.Want) {
-	var l *detect.Limits
-	var half []tcp.Socket
-	n, err := m.open(want.Netns)
+// serve reads what is requested of one namespace and sends the answer. A namespace that
+// cannot be read is answered without limits.
+func (m *Monitor) serve(request detect.Request) {
+	var l *tcp.Limits
+	var halfClosed []tcp.Socket
+	n, err := m.open(request.Netns)
 	if err == nil {
 		err = enter(n, func() (err error) {
-			if l, err = m.limits(n); err != nil || !want.HalfClosed {
+			if l, err = m.limits(n); err != nil || !request.HalfClosed {
 				return err
 			}
-			return limits.HalfClosedHere(func(s *tcp.Socket) { half = append(half, *s) })
+			return limits.HalfClosedHere(func(s *tcp.Socket) { halfClosed = append(halfClosed, *s) })
 		})
-		_ = n.Close() // it was only read
+		_ = n.Close() // nothing was written to it
 	}
 	if err != nil {
 		l = nil
 	}
-	m.tell(func(e *detect.Engine, now time.Duration) {
-		e.Learn(now, want.Netns, l)
-		if want.HalfClosed && err == nil {
-			e.HalfClosed(now, want.Netns, half)
+	m.send(func(e *detect.Engine, now time.Duration) {
+		e.Update(now, request.Netns, l)
+		if request.HalfClosed && err == nil {
+			e.HalfClosed(now, request.Netns, halfClosed)
 		}
 	})
 }
 
-var errMissing = errors.New("not found a moment ago")
+var errMissing = errors.New("network namespace not found a moment ago")
 
-// open finds the namespace. Where it does not show it is not searched for again at
-// once: that is a walk through all of /proc.
+// open finds a namespace by its inode number. One that was not found is not searched
+// again for searchInterval.
 func (m *Monitor) open(inode uint32) (netns.Namespace, error) {
-	k := m.known[inode]
-	if k.missedAt > 0 && monotonic.Now()-k.missedAt < searchEvery {
+	state := m.known[inode]
+	if state.missingAt > 0 && monotonic.Now()-state.missingAt < searchInterval {
 		return netns.Namespace{}, errMissing
 	}
-	n, err := netns.Open(inode, k.path)
+	n, err := netns.Open(inode, state.path)
 	if err != nil {
-		m.keep(inode, known{missedAt: monotonic.Now()})
+		m.remember(inode, netnsState{missingAt: monotonic.Now()})
 	}
 	return n, err
 }
 
-func (m *Monitor) keep(inode uint32, k known) {
-	if len(m.known) > 4*pending*pending { // of namespaces that come and go
+func (m *Monitor) remember(inode uint32, state netnsState) {
+	if len(m.known) > maxKnown {
 		clear(m.known)
 	}
-	m.known[inode] = k
+	m.known[inode] = state
 }
 
-// limits reads those of the namespace, which the calling thread is in.
-func (m *Monitor) limits(n netns.Namespace) (*detect.Limits, error) {
+// limits reads those of the namespace that the calling thread is in, which is n.
+func (m *Monitor) limits(n netns.Namespace) (*tcp.Limits, error) {
 	l, err := limits.Here()
 	if err != nil {
 		return nil, err
 	}
-	k := m.known[n.Inode]
-	k.path, k.missedAt = n.Path, 0
-	if at := monotonic.Now(); k.boundAt == 0 || at-k.boundAt >= boundEvery {
-		if k.bound, err = limits.BoundHere(); err != nil {
+	state := m.known[n.Inode]
+	state.path, state.missingAt = n.Path, 0
+	if now := monotonic.Now(); state.boundAt == 0 || now-state.boundAt >= boundInterval {
+		if state.bound, err = limits.BoundHere(); err != nil {
 			return nil, err
 		}
-		k.boundAt = at
+		state.boundAt = now
 	}
-	m.keep(n.Inode, k)
-	l.Bound = k.bound
+	m.remember(n.Inode, state)
+	l.Bound = state.bound
 	return l, nil
 }
 
-// enter runs f in the namespace. In this process's own that takes no privilege.
+// enter runs f on a thread that is in the namespace. For the namespace of this process
+// that takes no privilege.
 func enter(n netns.Namespace, f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -12,7 +12,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// ownNetns is this process's, which anybody may read.
+// ownNetns is that of this process, which any user may read.
 func ownNetns(t *testing.T) uint32 {
 	t.Helper()
 	var st syscall.Stat_t
@@ -22,7 +22,7 @@ func ownNetns(t *testing.T) uint32 {
 	return uint32(st.Ino)
 }
 
-// noPort is a connect() that fails for want of a port, to a peer that nobody has.
+// noPort is a connect() that fails without a free local port, to a peer that does not exist.
 func noPort(m *Monitor, netns uint32) {
 	t := tcp.Transition{
 		Monotonic: monotonic.Now(), Netns: netns, Role: tcp.RoleClient, Old: tcp.Close, New: tcp.SynSent,
@@ -33,7 +33,8 @@ func noPort(m *Monitor, netns uint32) {
 	m.Observe(&t)
 }
 
-func TestTheEngineIsToldWhatItWantsToKnow(t *testing.T) {
+// The engine gets the limits that it has requested.
+func TestMonitor_AnswersRequests(t *testing.T) {
 	m := New(detect.Config{})
 	defer m.Close()
 	want, err := limits.Here()
@@ -53,13 +54,14 @@ func TestTheEngineIsToldWhatItWantsToKnow(t *testing.T) {
 			return
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("the capacity never becomes known")
+			t.Fatal("the engine never gets the capacity")
 		}
 		noPort(m, ownNetns(t))
 	}
 }
 
-func TestANamespaceThatIsNotThereIsAssumedToBeAsByDefault(t *testing.T) {
+// A namespace that cannot be found gets the kernel's default limits.
+func TestMonitor_MissingNamespace(t *testing.T) {
 	m := New(detect.Config{})
 	defer m.Close()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
@@ -72,12 +74,13 @@ func TestANamespaceThatIsNotThereIsAssumedToBeAsByDefault(t *testing.T) {
 			return
 		}
 	}
-	t.Error("the capacity is never assumed")
+	t.Error("the engine never assumes a capacity")
 }
 
-func TestWhoClosesIsNotHeldUp(t *testing.T) {
+// Close does not block while requests are pending, and Finish closes the alerts.
+func TestMonitor_CloseDoesNotBlock(t *testing.T) {
 	m := New(detect.Config{})
-	for range 10 * pending {
+	for range 10 * queueSize {
 		noPort(m, ownNetns(t))
 	}
 	m.Close()

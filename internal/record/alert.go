@@ -23,7 +23,7 @@ func (n *NDJSON) Alert(dst []byte, seq uint64, a *detect.Alert) []byte {
 		symbol("phase", string(a.Phase)).
 		symbol("alert", a.ID).
 		symbol("severity", string(a.Severity)).
-		culprit(&a.Who).
+		culprit(&a.Process).
 		uint("netns", uint64(a.Netns))
 	if a.Role != tcp.RoleUnknown {
 		o = o.symbol("role", a.Role.String())
@@ -63,7 +63,7 @@ func confidence(a *detect.Alert) string {
 	return "full"
 }
 
-func (o object) culprit(w *detect.Who) object {
+func (o object) culprit(w *detect.TopProcess) object {
 	if !w.Known {
 		return o
 	}
@@ -110,7 +110,7 @@ func (Text) Alert(dst []byte, _ uint64, a *detect.Alert) []byte {
 		p = append(append(p, "over after "...), a.Lasted.Round(time.Second).String()...)
 	}
 	p = append(p, ": "...)
-	p = appendWho(p, &a.Who)
+	p = appendWho(p, &a.Process)
 	p = appendWhere(p, a)
 	p = appendHowMuch(p, a)
 	if a.Phase == detect.Close {
@@ -122,7 +122,7 @@ func (Text) Alert(dst []byte, _ uint64, a *detect.Alert) []byte {
 	return append(p, ".\n"...)
 }
 
-func appendWho(p []byte, w *detect.Who) []byte {
+func appendWho(p []byte, w *detect.TopProcess) []byte {
 	if !w.Known {
 		return append(p, "a process that is not known"...)
 	}

@@ -20,7 +20,7 @@ func fullAlert() detect.Alert {
 		Time: moment, Monotonic: 9 * time.Second, ID: "2584g-1", Kind: "time_wait_storm", Phase: detect.Open,
 		Finding: detect.Finding{
 			Severity: detect.Critical,
-			Who:      detect.Who{PID: 4242, Comm: comm("curl"), Known: true, Cgroup: pod(), Share: 0.98765, Processes: 3},
+			Process:  detect.TopProcess{PID: 4242, Comm: comm("curl"), Known: true, Cgroup: pod(), Share: 0.98765, Processes: 3},
 			Netns:    4026531840, Role: tcp.RoleClient, Local: endpoint("192.0.2.1", 0), Peer: endpoint("198.51.100.7", 443),
 			Counted: "connections", Rate: 83.33333, Occupancy: 350, OccupancySource: detect.Reconciled, Capacity: 500,
 			CapacityKind: detect.EphemeralPorts, Projected: 5083, ExhaustionIn: 1800400 * time.Microsecond, Exhausts: true,
@@ -35,7 +35,7 @@ func longestAlert() detect.Alert {
 	wide := endpoint("fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 65535)
 	const most = 1<<64 - 1
 	a.ID, a.Kind, a.Phase, a.Severity = strings.Repeat("z", 24), "time_wait_storm", detect.Update, detect.Critical
-	a.Who = detect.Who{
+	a.Process = detect.TopProcess{
 		PID: 1<<32 - 1, Comm: comm(strings.Repeat("\x01", 16)), Known: true, Share: 0.123, Processes: 1 << 40,
 		Cgroup: &tcp.Cgroup{Path: longestPath("x"), Container: containerID, Runtime: "containerd", PodUID: pod().PodUID},
 	}
@@ -64,8 +64,8 @@ func alertCases() []goldenCase {
 		edit("no end to come", func(a *detect.Alert) { a.Exhausts, a.ExhaustionIn = false, 0 }),
 		edit("after losses", func(a *detect.Alert) { a.Lost = 1234 }),
 		edit("approximate", func(a *detect.Alert) { a.Approximate = true }),
-		edit("many processes of a name", func(a *detect.Alert) { a.Who.PID, a.Who.Processes, a.Who.Cgroup = 0, 812, nil }),
-		edit("nobody known", func(a *detect.Alert) { a.Who = detect.Who{} }),
+		edit("many processes of a name", func(a *detect.Alert) { a.Process.PID, a.Process.Processes, a.Process.Cgroup = 0, 812, nil }),
+		edit("nobody known", func(a *detect.Alert) { a.Process = detect.TopProcess{} }),
 		edit("a server", func(a *detect.Alert) {
 			a.Role, a.Local, a.Peer = tcp.RoleServer, endpoint("2001:db8::1", 443), tcp.Endpoint{}
 			a.CapacityKind, a.OccupancySource = detect.TimeWaitBuckets, detect.FromEvents
@@ -81,7 +81,7 @@ func alertCases() []goldenCase {
 		cases = append(cases, edit(kind, func(a *detect.Alert) { a.Kind = kind }))
 	}
 	for _, h := range hostileComms {
-		cases = append(cases, edit(h.name, func(a *detect.Alert) { a.Who.Comm, a.Who.Cgroup = comm(h.comm), nil }))
+		cases = append(cases, edit(h.name, func(a *detect.Alert) { a.Process.Comm, a.Process.Cgroup = comm(h.comm), nil }))
 	}
 	return cases
 }

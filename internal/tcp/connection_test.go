@@ -106,7 +106,9 @@ var endings = []ending{
 	{"a state outside the table", last(17), ""},
 }
 
-func TestWhoEndedAConnectionIsToldAsFarAsTheKernelTells(t *testing.T) {
+// EndOf says how a connection ended on each of the kernel's code paths to CLOSE, or
+// nothing where the kernel does not distinguish them.
+func TestEndOf_EveryPathToClose(t *testing.T) {
 	for _, e := range endings {
 		t.Run(e.name, func(t *testing.T) {
 			if got := EndOf(&e.t); got != e.want {
@@ -116,7 +118,8 @@ func TestWhoEndedAConnectionIsToldAsFarAsTheKernelTells(t *testing.T) {
 	}
 }
 
-func TestAResetIsToldAsSuchInEveryStateInWhichNothingElseLooksTheSame(t *testing.T) {
+// A received reset is recognised in every state in which no other end looks like it.
+func TestEndOf_ResetReceived(t *testing.T) {
 	for old, want := range map[State]ClosedBy{
 		SynRecv: ClosedByResetReceived, Established: ClosedByResetReceived, CloseWait: ClosedByResetReceived,
 		LastAck: ClosedByResetReceived, Closing: ClosedByResetReceived,
@@ -136,7 +139,8 @@ func TestAResetIsToldAsSuchInEveryStateInWhichNothingElseLooksTheSame(t *testing
 	}
 }
 
-func TestSSKillIsToldAsAnAbortInEveryStateWithAConnection(t *testing.T) {
+// ss -K is an abort in every state of a connection.
+func TestEndOf_Abort(t *testing.T) {
 	for _, old := range []State{SynSent, SynRecv, Established, FinWait1, FinWait2, CloseWait, LastAck, Closing} {
 		end := last(old, locked, with(unix.ECONNABORTED))
 		if got := EndOf(&end); got != ClosedByAbort {
@@ -145,7 +149,8 @@ func TestSSKillIsToldAsAnAbortInEveryStateWithAConnection(t *testing.T) {
 	}
 }
 
-func TestATimeoutIsToldInEveryStateThatWaits(t *testing.T) {
+// A timeout is recognised in every state that waits.
+func TestEndOf_Timeout(t *testing.T) {
 	for _, old := range []State{SynSent, SynRecv, Established, FinWait1, FinWait2, CloseWait, LastAck, Closing} {
 		for _, context := range []func(*Transition){locked, func(*Transition) {}} { // locked: put off until release_sock()
 			end := last(old, context, with(unix.ETIMEDOUT))
@@ -156,7 +161,8 @@ func TestATimeoutIsToldInEveryStateThatWaits(t *testing.T) {
 	}
 }
 
-func TestTheKernelNeverTellsOfTimeWait(t *testing.T) {
+// KernelNew never gives TIME_WAIT: the tracepoint reports CLOSE instead.
+func TestTransition_KernelNew(t *testing.T) {
 	for _, s := range States() {
 		want := s
 		if s == TimeWait {
@@ -171,7 +177,8 @@ func TestTheKernelNeverTellsOfTimeWait(t *testing.T) {
 	}
 }
 
-func TestATransitionIsToItselfWhereTheKernelSaysSo(t *testing.T) {
+// Self is true where the tracepoint reports the same state twice.
+func TestTransition_Self(t *testing.T) {
 	for _, old := range append(States(), 0, 17, 255) {
 		for _, next := range append(States(), 0, 17, 255) {
 			kernelNext := next

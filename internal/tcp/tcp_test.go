@@ -2,7 +2,8 @@ package tcp
 
 import "testing"
 
-func TestStatesPrintTheKernelsNamesAndUnknownNumbersSurvive(t *testing.T) {
+// // States print the kernel's names, and unknown numbers as STATE_n.
+func TestState_String(t *testing.T) {
 	for number, want := range map[State]string{
 		1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 5: "FIN_WAIT2", 6: "TIME_WAIT",
 		7: "CLOSE", 8: "CLOSE_WAIT", 9: "LAST_ACK", 10: "LISTEN", 11: "CLOSING", 12: "NEW_SYN_RECV",
@@ -14,7 +15,8 @@ func TestStatesPrintTheKernelsNamesAndUnknownNumbersSurvive(t *testing.T) {
 	}
 }
 
-func TestEveryStateIsFoundByItsOwnNameOnly(t *testing.T) {
+// // ParseState finds every state by its exact name only.
+func TestState_Parse(t *testing.T) {
 	all := States()
 	if len(all) != 13 {
 		t.Fatalf("%d states have names, want 13: %v", len(all), all)
@@ -31,7 +33,8 @@ func TestEveryStateIsFoundByItsOwnNameOnly(t *testing.T) {
 	}
 }
 
-func TestRolesAndErrorsPrintTheirNames(t *testing.T) {
+// // Roles, pid sources and errors print their names, and unknown numbers survive.
+func TestRole_ErrnoAndSourceNames(t *testing.T) {
 	for _, r := range []Role{RoleClient, RoleServer, RoleListener} {
 		if got, ok := ParseRole(r.String()); !ok || got != r {
 			t.Errorf("ParseRole(%q) = %v, %v", r.String(), got, ok)
@@ -50,7 +53,8 @@ func TestRolesAndErrorsPrintTheirNames(t *testing.T) {
 	}
 }
 
-func TestACommEndsAtItsFirstNULAndMayFillAllItsBytes(t *testing.T) {
+// // A comm ends at its first NUL, and may fill all of its bytes.
+func TestComm_Bytes(t *testing.T) {
 	for name, want := range map[string]string{"": "", "curl\x00left": "curl", "0123456789abcdef": "0123456789abcdef"} {
 		var c Comm
 		copy(c[:], name)

@@ -80,8 +80,8 @@ func benchmarkLoop(b *testing.B, only []string, marked bool) {
 	w := &engineWatch{Engine: detect.New(detect.Config{}, now), now: now}
 	l := newLoop(Config{Sink: &discard{}, Encoder: record.NewNDJSON(nil), Monitor: w, Only: only})
 	l.cgroups.Put(7, "/system.slice/storm.service")
-	w.Learn(now, 0, nil)
-	w.Seeded()
+	w.Update(now, 0, nil)
+	w.SeedingDone()
 	var events [4096][][]byte
 	for n := range events {
 		events[n] = connectionEvents(uint64(n), now, marked)

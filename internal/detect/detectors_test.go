@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"testing"
 	"time"
@@ -12,7 +13,7 @@ import (
 )
 
 // event is one transition of a connection of its own.
-func (h *host) event(cookie uint64, key portKey, by tcp.Owner, old, next tcp.State, change ...func(*tcp.Transition)) {
+func (h *host) event(cookie uint64, key destination, by tcp.Owner, old, next tcp.State, change ...func(*tcp.Transition)) {
 	t := tcp.Transition{
 		Monotonic: h.now, Netns: key.netns, Cookie: cookie, Owner: by, Role: tcp.RoleClient, Old: old, New: next,
 		Local: tcp.Endpoint{Addr: key.local, Port: 20001}, Peer: tcp.Endpoint{Addr: key.peer, Port: key.peerPort},
@@ -49,7 +50,8 @@ func (h *host) theOnly(kind string) Alert {
 	return opened[0]
 }
 
-func TestSocketsThatNobodyClosesAreALeak(t *testing.T) {
+// // Sockets that no process closes are a leak, and the alert closes when they are closed.
+func TestCloseWaitLeak_Grows(t *testing.T) {
 	java := process(99, "java")
 	h := newHost(t, 500, Config{})
 	for n := range 100 {
@@ -57,7 +59,7 @@ func TestSocketsThatNobodyClosesAreALeak(t *testing.T) {
 		h.pass(time.Second)
 	}
 	a := h.theOnly("close_wait_leak")
-	if a.Who.PID != 99 || a.Peer.Port != 80 || a.Occupancy < 32 || a.Occupancy > 40 {
+	if a.Process.PID != 99 || a.Peer.Port != 80 || a.Occupancy < 32 || a.Occupancy > 40 {
 		t.Errorf("%+v", a)
 	}
 	for n := range 100 {
@@ -69,7 +71,9 @@ func TestSocketsThatNobodyClosesAreALeak(t *testing.T) {
 	}
 }
 
-func TestSocketsThatAreClosedInTimeAreNoLeak(t *testing.T) {
+// // Many sockets that are closed before 30 s, and a constant number of older ones, are no
+// // leak.
+func TestCloseWaitLeak_ClosedInTime(t *testing.T) {
 	h := newHost(t, 500, Config{})
 	for n := range uint64(20_000) {
 		h.event(n+1, to(80), process(99, "java"), tcp.Established, tcp.CloseWait, served)
@@ -92,7 +96,8 @@ func TestSocketsThatAreClosedInTimeAreNoLeak(t *testing.T) {
 	h.mustBeSilent()
 }
 
-func TestConnectsThatMostlyFailAreTold(t *testing.T) {
+// // An alert says for what reason most connects to a peer fail.
+func TestConnectFailures_ByReason(t *testing.T) {
 	for _, tt := range []struct {
 		err  unix.Errno
 		word string
@@ -105,14 +110,15 @@ func TestConnectsThatMostlyFailAreTold(t *testing.T) {
 				h.pass(100 * time.Millisecond)
 			}
 			a := h.theOnly("connect_failures")
-			if a.Who.PID != curl.PID || a.Peer.Port != 81 || !strings.Contains(a.Cause, tt.word) || a.Rate < 4 || a.Rate > 11 {
+			if a.Process.PID != curl.PID || a.Peer.Port != 81 || !strings.Contains(a.Cause, tt.word) || a.Rate < 4 || a.Rate > 11 {
 				t.Errorf("%+v", a)
 			}
 		})
 	}
 }
 
-func TestHealthChecksAndScansAreNoFailures(t *testing.T) {
+// // A health check that fails once a second and a port scan raise no alert.
+func TestConnectFailures_HealthChecksAndScans(t *testing.T) {
 	h := newHost(t, 5000, Config{})
 	for n := range 60_000 {
 		if n%100 == 0 { // once a second, to a peer that is down
@@ -127,7 +133,8 @@ func TestHealthChecksAndScansAreNoFailures(t *testing.T) {
 	h.mustBeSilent()
 }
 
-func TestManyResetsAtOneEndAreTold(t *testing.T) {
+// // An alert reports a server whose connections are mostly reset.
+func TestResetBurst_MostOfOneEnd(t *testing.T) {
 	h := newHost(t, 500, Config{})
 	for n := range 400 {
 		h.event(0, to(80), process(7, "nginx"), tcp.Established, tcp.Close, served, fails(unix.ECONNRESET))
@@ -136,12 +143,13 @@ func TestManyResetsAtOneEndAreTold(t *testing.T) {
 		}
 		h.pass(50 * time.Millisecond)
 	}
-	if a := h.theOnly("reset_burst"); a.Who.PID != 7 || a.Local.Port != 80 || a.Role != tcp.RoleServer || a.Peer.Addr.IsValid() {
+	if a := h.theOnly("reset_burst"); a.Process.PID != 7 || a.Local.Port != 80 || a.Role != tcp.RoleServer || a.Peer.Addr.IsValid() {
 		t.Errorf("%+v", a)
 	}
 }
 
-func TestSomeResetsAmongManyEndsAreNoBurst(t *testing.T) {
+// // No alert is raised while a third of the connections are reset.
+func TestResetBurst_OneInThree(t *testing.T) {
 	h := newHost(t, 5000, Config{})
 	for n := range 20_000 {
 		next := []func(*tcp.Transition){served}
@@ -156,7 +164,9 @@ func TestSomeResetsAmongManyEndsAreNoBurst(t *testing.T) {
 	h.mustBeSilent()
 }
 
-func TestPeersThatDoNotCloseAreAPileUpOnlyIfTheKernelSaysSo(t *testing.T) {
+// // Closed connections pile up only if the kernel's table still has them: the peer may
+// // have closed without a transition.
+func TestFinWait2Pileup_CountedByKernel(t *testing.T) {
 	for _, stay := range []bool{true, false} {
 		t.Run(fmt.Sprintf("they stay: %v", stay), func(t *testing.T) {
 			h := newHost(t, 28232, Config{})
@@ -175,29 +185,54 @@ func TestPeersThatDoNotCloseAreAPileUpOnlyIfTheKernelSaysSo(t *testing.T) {
 				return
 			}
 			a := h.theOnly("fin_wait2_pileup")
-			if a.Who.PID != curl.PID || a.Peer.Port != 80 || a.Occupancy < 500 {
+			if a.Process.PID != curl.PID || a.Peer.Port != 80 || a.Occupancy < 500 {
 				t.Errorf("%+v", a)
 			}
 		})
 	}
 }
 
-func TestThePeakOfWhatIsKeptIsBounded(t *testing.T) {
-	h := newHost(t, 500, Config{Keys: 64})
-	d := newCloseWaitLeak(h.engine.world).(*closeWaitLeak)
+// // The sockets and owners that the detector of leaks keeps are bounded.
+func TestCloseWaitLeak_BoundedMemory(t *testing.T) {
+	h := newHost(t, 500, Config{MaxDestinations: 64})
+	d := newCloseWaitLeak(h.engine.tracker).(*closeWaitLeak)
 	for n := range uint64(200_000) {
 		d.observe(&tcp.Transition{
 			Cookie: n + 1, Netns: uint32(n), Owner: process(uint32(n+1), "x"), Old: tcp.Established, New: tcp.CloseWait, Monotonic: time.Hour,
 		})
 	}
-	if len(d.waiting) > waitingLimit || len(d.queue) > 2*waitingLimit || len(d.owners) > 64 {
-		t.Errorf("%d wait, %d in the queue, %d owners", len(d.waiting), len(d.queue), len(d.owners))
+	if len(d.waiting) > maxWaiting || len(d.queue) > 2*maxWaiting || len(d.leaks) > 64 {
+		t.Errorf("%d wait, %d in the queue, %d owners", len(d.waiting), len(d.queue), len(d.leaks))
 	}
 }
 
-// The words of an alert never send anybody the wrong way.
-func TestAdviceBeginsWithTheCureAndNeverHarms(t *testing.T) {
-	advice := portAdvice(&Limits{PortLow: 32768, PortHigh: 60999})
+// // A socket counts for the leak of its own owner, also after leaks that are over have been
+// dropped.
+func TestCloseWaitLeak_OneForEachOwner(t *testing.T) {
+	random := rand.New(rand.NewPCG(13, 14))
+	d := newCloseWaitLeak(newTracker(Config{}.withDefaults())).(*closeWaitLeak)
+	keys := make(map[*leak]leakKey)
+	for range 10_000 {
+		key := leakKey{netns: random.Uint32N(2), pid: random.Uint32N(3)}
+		l := d.leakFor(key)
+		if known, found := keys[l]; d.leaks[key] != l || found && known != key {
+			t.Fatalf("%+v is the leak of %+v, want that of %+v", l, known, key)
+		}
+		keys[l] = key
+		l.lastArrive = d.now
+		d.now += d.CloseWaitAge * []time.Duration{0, 1, 3}[random.IntN(3)]
+		d.check(func(any, bool, func() Finding) {}) // drops the leaks that are over
+		for l, key := range keys {
+			if d.leaks[key] != l {
+				delete(keys, l)
+			}
+		}
+	}
+}
+
+// Advice names the cure first, and never a setting that does harm.
+func TestAdvice_CureFirstAndHarmless(t *testing.T) {
+	advice := portAdvice(&tcp.Limits{PortLow: 32768, PortHigh: 60999})
 	at := 0
 	for _, part := range []string{"reuse connections", "addresses", "ip_local_port_range"} {
 		next := strings.Index(advice[at:], part)

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -29,11 +30,12 @@ func anything(random *rand.Rand, old, next tcp.State) tcp.Transition {
 	return t
 }
 
-// Whatever comes, detectors that see what they need say the same as if they saw everything.
-func TestADetectorIsShownAllThatItNeeds(t *testing.T) {
+// Detectors that see only what they need raise the same alerts as if they saw every
+// transition, even between states without a name.
+func TestNeeds_OfEachDetector(t *testing.T) {
 	random := rand.New(rand.NewPCG(9, 10))
 	frequent := [][2]tcp.State{{tcp.SynSent, tcp.Close}, {tcp.Established, tcp.Close}, {tcp.Close, tcp.SynSent}, {tcp.FinWait2, tcp.TimeWait}}
-	c := Config{Failures: 5, Resets: 5, HalfClosed: 20, Leaked: 4, Stuck: 10 * time.Second}
+	c := Config{ConnectFailures: 5, Resets: 5, HalfClosed: 20, CloseWaitCount: 4, CloseWaitAge: 10 * time.Second}
 	start := time.Hour
 	some, all := New(c, start), New(c, start)
 	for old := range all.observers.byStates {
@@ -41,9 +43,9 @@ func TestADetectorIsShownAllThatItNeeds(t *testing.T) {
 			all.observers.byStates[old][next] = all.detectors
 		}
 	}
-	limits := &Limits{PortLow: 32768, PortHigh: 33767, Timestamps: true, FinTimeout: time.Minute, MaxTimeWaits: 500, TimeWaits: -1}
+	limits := &tcp.Limits{PortLow: 32768, PortHigh: 33767, Timestamps: true, FinTimeout: time.Minute, MaxTimeWaits: 500, TimeWaits: -1}
 	kinds, asked := make(map[string]bool), false
-	for now := start; now < start+3*time.Minute; now += step {
+	for now := start; now < start+3*time.Minute; now += rate.Step {
 		for range random.IntN(60) {
 			states := frequent[int(now/(20*time.Second))%len(frequent)]
 			if random.IntN(4) == 0 {
@@ -54,14 +56,14 @@ func TestADetectorIsShownAllThatItNeeds(t *testing.T) {
 			some.Observe(&event)
 			all.Observe(&event)
 		}
-		wants := all.Wants(now)
-		if got := some.Wants(now); !slices.Equal(got, wants) {
+		wants := all.Requests(now)
+		if got := some.Requests(now); !slices.Equal(got, wants) {
 			t.Fatalf("%v after the start it wants %v, want %v", now-start, got, wants)
 		}
 		for _, want := range wants {
 			asked = asked || want.HalfClosed
-			some.Learn(now, want.Netns, limits)
-			all.Learn(now, want.Netns, limits)
+			some.Update(now, want.Netns, limits)
+			all.Update(now, want.Netns, limits)
 		}
 		alerts := all.Tick(now)
 		for _, a := range alerts {

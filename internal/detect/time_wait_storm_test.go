@@ -49,7 +49,9 @@ func (h *host) mustBeSilent() {
 	}
 }
 
-func TestAStormIsToldBeforeFourFifthsAreGoneAndItsEndIsForecast(t *testing.T) {
+// // // // // // An alert opens before four fifths of the ports are taken, and forecasts when the
+// // // // // // last one is.
+func TestStorm_AlertBeforeExhaustion(t *testing.T) {
 	for _, ports := range []int{200, 500, 28232} {
 		critical := float64(ports) / 61
 		for _, times := range []float64{1.06, 1.2, 1.5, 2, 3, 5, 10, 20} {
@@ -59,10 +61,10 @@ func TestAStormIsToldBeforeFourFifthsAreGoneAndItsEndIsForecast(t *testing.T) {
 				}
 				t.Run(fmt.Sprintf("%d ports, %v times what they bear, by chance %v", ports, times, chance), func(t *testing.T) {
 					h := newHost(t, ports, Config{})
-					h.blow(wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(times * critical), chance: chance}, 5*time.Minute, true)
+					h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(times * critical), chance: chance}, 5*time.Minute, true)
 					a := h.mustWarn()
-					if a.Who.PID != curl.PID || a.Who.Share < 0.99 || a.Peer.Addr != there || a.Peer.Port != 80 || a.Netns != testNetns {
-						t.Errorf("the alert is about %+v, peer %v", a.Who, a.Peer)
+					if a.Process.PID != curl.PID || a.Process.Share < 0.99 || a.Peer.Addr != there || a.Peer.Port != 80 || a.Netns != testNetns {
+						t.Errorf("the alert is about %+v, peer %v", a.Process, a.Peer)
 					}
 				})
 			}
@@ -70,7 +72,8 @@ func TestAStormIsToldBeforeFourFifthsAreGoneAndItsEndIsForecast(t *testing.T) {
 	}
 }
 
-func TestBelowCapacityThereIsSilence(t *testing.T) {
+// // // // // // A load below the capacity raises no alert.
+func TestStorm_NoneBelowCapacity(t *testing.T) {
 	for _, ports := range []int{200, 500, 3000} {
 		critical := float64(ports) / 62
 		for _, times := range []float64{0.1, 0.5, 0.8, 0.9, 0.95} {
@@ -81,7 +84,7 @@ func TestBelowCapacityThereIsSilence(t *testing.T) {
 					}
 					t.Run(fmt.Sprintf("%d ports, %v times what they bear, %d at once, by chance %v", ports, times, bursts, chance), func(t *testing.T) {
 						h := newHost(t, ports, Config{})
-						h.blow(wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(times * critical), bursts: bursts, chance: chance}, 5*time.Minute, false)
+						h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(times * critical), bursts: bursts, chance: chance}, 5*time.Minute, false)
 						h.mustBeSilent()
 					})
 				}
@@ -90,7 +93,9 @@ func TestBelowCapacityThereIsSilence(t *testing.T) {
 	}
 }
 
-func TestManyProcessesOfOneNameAreNamedByIt(t *testing.T) {
+// // // // // // Where a thousand processes of one name share a storm, the alert has the name and no
+// // // // // // pid; where five do, it has one of them.
+func TestStorm_ManyProcessesOfOneName(t *testing.T) {
 	for _, processes := range []int{5, 1000} {
 		t.Run(fmt.Sprintf("%d processes", processes), func(t *testing.T) {
 			h := newHost(t, 500, Config{})
@@ -98,52 +103,55 @@ func TestManyProcessesOfOneNameAreNamedByIt(t *testing.T) {
 			for i := range processes {
 				by = append(by, process(uint32(1000+i), "curl"))
 			}
-			h.blow(wind{key: to(80), by: by, rate: constant(20)}, 5*time.Minute, true)
+			h.run(load{key: to(80), by: by, rate: constant(20)}, 5*time.Minute, true)
 			a := h.mustWarn()
-			if string(a.Who.Comm.Bytes()) != "curl" || a.Who.Processes < 5 {
-				t.Errorf("the alert is about %+v", a.Who)
+			if string(a.Process.Comm.Bytes()) != "curl" || a.Process.Processes < 5 {
+				t.Errorf("the alert is about %+v", a.Process)
 			}
-			if processes == 5 && (a.Who.PID < 1000 || a.Who.PID > 1004 || math.Abs(a.Who.Share-0.2) > 0.05) {
-				t.Errorf("the alert is about %+v, want one of five that do the same", a.Who)
+			if processes == 5 && (a.Process.PID < 1000 || a.Process.PID > 1004 || math.Abs(a.Process.Share-0.2) > 0.05) {
+				t.Errorf("the alert is about %+v, want one of five that do the same", a.Process)
 			}
-			if processes == 1000 && (a.Who.PID != 0 || a.Who.Share < 0.9) {
-				t.Errorf("the alert is about %+v, want no single process and nearly all of the name", a.Who)
+			if processes == 1000 && (a.Process.PID != 0 || a.Process.Share < 0.9) {
+				t.Errorf("the alert is about %+v, want no single process and nearly all of the name", a.Process)
 			}
 		})
 	}
 }
 
-func TestAStormAmongOtherTrafficIsToldWithItsCulprit(t *testing.T) {
+// // // // // // An alert about a storm among other traffic names the process that causes most of it.
+func TestStorm_TopProcessAmongOthers(t *testing.T) {
 	h := newHost(t, 500, Config{})
 	quiet := process(7, "backup")
 	for n := range 40 { // other destinations, each with a little
-		h.blow(wind{key: to(uint16(1000 + n)), by: []tcp.Owner{quiet}, rate: constant(10)}, time.Second, false)
+		h.run(load{key: to(uint16(1000 + n)), by: []tcp.Owner{quiet}, rate: constant(10)}, time.Second, false)
 	}
 	by := []tcp.Owner{curl, curl, curl, process(7, "backup")}
-	h.blow(wind{key: to(80), by: by, rate: constant(30)}, 5*time.Minute, true)
-	if a := h.mustWarn(); a.Who.PID != curl.PID || math.Abs(a.Who.Share-0.75) > 0.05 {
-		t.Errorf("the alert is about %+v", a.Who)
+	h.run(load{key: to(80), by: by, rate: constant(30)}, 5*time.Minute, true)
+	if a := h.mustWarn(); a.Process.PID != curl.PID || math.Abs(a.Process.Share-0.75) > 0.05 {
+		t.Errorf("the alert is about %+v", a.Process)
 	}
 }
 
-func TestReservedAndBoundPortsAreNoCapacity(t *testing.T) {
+// // // // // // Reserved and bound ports do not count as capacity.
+func TestStorm_ReservedAndBoundPorts(t *testing.T) {
 	h := newHost(t, 500, Config{})
 	for port := range uint16(150) {
 		h.limits.Reserved = append(h.limits.Reserved, 20000+100+port)
 	}
 	h.limits.Bound = []uint16{20001, 20002, 20120}
-	h.blow(wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 5*time.Minute, true)
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 5*time.Minute, true)
 	if a := h.mustWarn(); a.Capacity != 348 {
 		t.Errorf("the capacity is %d, want 348", a.Capacity)
 	}
 }
 
-func TestReuseIsCapacity(t *testing.T) {
-	loopback := portKey{testNetns, here.Unmap(), there, 80}
+// // // // // // Where tcp_tw_reuse lets connect() take over a TIME_WAIT, there is no storm.
+func TestStorm_TimeWaitReuse(t *testing.T) {
+	loopback := destination{local: here.Unmap(), peer: there, netns: testNetns, peerPort: 80}
 	for _, tt := range []struct {
 		name   string
 		reuse  int
-		key    portKey
+		key    destination
 		reused bool
 	}{
 		{"never", 0, loopback, false},
@@ -153,7 +161,7 @@ func TestReuseIsCapacity(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			h := newHost(t, 500, Config{})
 			h.limits.Reuse = tt.reuse
-			h.blow(wind{key: tt.key, by: []tcp.Owner{curl}, rate: constant(60)}, 5*time.Minute, true)
+			h.run(load{key: tt.key, by: []tcp.Owner{curl}, rate: constant(60)}, 5*time.Minute, true)
 			if tt.reused {
 				h.mustBeSilent()
 			} else {
@@ -163,26 +171,28 @@ func TestReuseIsCapacity(t *testing.T) {
 	}
 }
 
-func TestALimitThatChangesCounts(t *testing.T) {
+// // // // // // A limit that changes while the engine runs counts.
+func TestStorm_LimitChanges(t *testing.T) {
 	h := newHost(t, 5000, Config{})
-	h.blow(wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(20)}, 2*time.Minute, false) // 1220 held
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(20)}, 2*time.Minute, false) // 1220 held
 	if len(h.alerts) > 0 {
 		t.Fatalf("an alert at a quarter of the capacity: %+v", h.alerts)
 	}
 	h.limits.PortHigh = h.limits.PortLow + 1249
-	h.blow(wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(21)}, 2*time.Minute, true)
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(21)}, 2*time.Minute, true)
 	if opened := only(h.alerts, "time_wait_storm", Open); len(opened) != 1 || opened[0].Capacity != 1250 {
 		t.Errorf("got %+v, want one alert about a capacity of 1250", opened)
 	}
 }
 
-func TestABurstThatDiesDownIsNoStorm(t *testing.T) {
+// // // // // // A burst that ends, at once or slowly, raises no alert.
+func TestStorm_BurstThatEnds(t *testing.T) {
 	for _, part := range []float64{0.2, 0.4, 0.55} {
 		for _, over := range []time.Duration{200 * time.Millisecond, 2 * time.Second, 8 * time.Second, 14 * time.Second} {
 			t.Run(fmt.Sprintf("%.0f %% within %v", 100*part, over), func(t *testing.T) {
 				h := newHost(t, 500, Config{})
 				for range 4 {
-					h.blow(wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(500 * part / over.Seconds())}, over, false)
+					h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(500 * part / over.Seconds())}, over, false)
 					h.pass(62*time.Second - over)
 				}
 				h.mustBeSilent()
@@ -191,39 +201,42 @@ func TestABurstThatDiesDownIsNoStorm(t *testing.T) {
 	}
 	t.Run("by half each second", func(t *testing.T) {
 		h := newHost(t, 500, Config{})
-		h.blow(wind{key: to(80), by: []tcp.Owner{curl}, rate: func(since time.Duration) float64 {
+		h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: func(since time.Duration) float64 {
 			return 0.8 * 500 * math.Ln2 * math.Exp2(-since.Seconds())
 		}}, 20*time.Second, false)
 		h.mustBeSilent()
 	})
 }
 
-// A client that is held up makes up for it: its rate stays what it was.
-func TestAClientThatIsHeldUpForAWhileDoesNotMisleadTheForecast(t *testing.T) {
+// // // // // // A client that was delayed catches up in a burst, which does not change the forecast:
+// // // // // // its rate stays what it was.
+func TestStorm_DelayedClientCatchesUp(t *testing.T) {
 	h := newHost(t, 300, Config{})
-	storm := wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(25)}
-	h.blow(storm, 7*time.Second, true)
+	storm := load{key: to(80), by: []tcp.Owner{curl}, rate: constant(25)}
+	h.run(storm, 7*time.Second, true)
 	h.pass(2 * time.Second)
 	for range 50 {
 		h.connect(to(80), curl)
 		h.close(to(80), curl, true)
 	}
-	h.blow(storm, time.Minute, true)
+	h.run(storm, time.Minute, true)
 	h.mustWarn()
 }
 
-func TestConnectionsThatThePeerClosesSpendNothing(t *testing.T) {
+// // // // // // Connections that the peer closes first leave no TIME_WAIT here, and raise no alert.
+func TestStorm_PeerClosesFirst(t *testing.T) {
 	h := newHost(t, 200, Config{})
-	h.blow(wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(100), peer: true, lasting: 200 * time.Millisecond}, 5*time.Minute, false)
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(100), peer: true, lasting: 200 * time.Millisecond}, 5*time.Minute, false)
 	h.mustBeSilent()
 }
 
-func TestAnAlertIsOpenedUpdatedNotTooOftenAndClosed(t *testing.T) {
+// // // // // // An alert is opened, updated at most every ten seconds, and closed.
+func TestLifecycle_OpenUpdateClose(t *testing.T) {
 	h := newHost(t, 500, Config{})
-	h.blow(wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 40*time.Second, false)
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 40*time.Second, false)
 	h.pass(3 * time.Minute)
-	if len(h.engine.alarms.open) > 0 {
-		t.Errorf("%d alerts are still open", len(h.engine.alarms.open))
+	if len(h.engine.alerts.open) > 0 {
+		t.Errorf("%d alerts are still open", len(h.engine.alerts.open))
 	}
 	last := make(map[string]Alert)
 	for _, a := range h.alerts {
@@ -250,9 +263,10 @@ func TestAnAlertIsOpenedUpdatedNotTooOftenAndClosed(t *testing.T) {
 	}
 }
 
-func TestWhatIsOpenAtTheEndIsClosed(t *testing.T) {
+// // // // // // Finish closes the alerts that are open.
+func TestLifecycle_FinishCloses(t *testing.T) {
 	h := newHost(t, 500, Config{})
-	h.blow(wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 13*time.Second, false)
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 13*time.Second, false)
 	if len(only(h.alerts, "time_wait_storm", Open)) != 1 {
 		t.Fatal("there is no alert")
 	}
@@ -261,17 +275,20 @@ func TestWhatIsOpenAtTheEndIsClosed(t *testing.T) {
 	}
 }
 
-func TestLostTransitionsAreSaid(t *testing.T) {
+// // // // // // An alert reports how many transitions were lost.
+func TestEngine_ReportsLoss(t *testing.T) {
 	h := newHost(t, 500, Config{})
 	h.engine.Lost(h.now, 17)
-	h.blow(wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 13*time.Second, false)
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 13*time.Second, false)
 	if opened := only(h.alerts, "time_wait_storm", Open); len(opened) != 1 || opened[0].Lost != 17 {
 		t.Errorf("%+v", opened)
 	}
 }
 
-func TestAMillionPeersCostABoundedTableAndTheStormIsFoundAmongThem(t *testing.T) {
-	h := newHost(t, 500, Config{Keys: 256})
+// // // // // // A scan of a million peers takes a bounded table, and a storm that follows is found and
+// // // // // // marked as approximate.
+func TestStorm_AmongAMillionPeers(t *testing.T) {
+	h := newHost(t, 500, Config{MaxDestinations: 256})
 	h.uncounted = true // this host does not know of them
 	h.limits.MaxTimeWaits = 1 << 30
 	scanner := process(99, "scanner")
@@ -290,13 +307,13 @@ func TestAMillionPeersCostABoundedTableAndTheStormIsFoundAmongThem(t *testing.T)
 			h.pass(time.Second)
 		}
 	}
-	if kept := len(h.engine.world.ports.index); kept > 256 || kept != len(h.engine.world.ports.all) {
+	if kept := len(h.engine.tracker.destinations.Entries()); kept > 256 || kept != h.engine.tracker.destinations.Len() {
 		t.Errorf("%d destinations are kept, want at most 256", kept)
 	}
 	if len(h.alerts) > 0 {
 		t.Errorf("a scan raises %+v", h.alerts)
 	}
-	h.blow(wind{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 5*time.Minute, true)
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 5*time.Minute, true)
 	if a := h.mustWarn(); !a.Approximate {
 		t.Error("the alert does not say that it is approximate")
 	}

@@ -1,0 +1,95 @@
+package detect
+
+import (
+	"fmt"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/detect/topk"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// connectFailures finds peers to which most connects fail: refused, not answered,
+// unreachable.
+type connectFailures struct {
+	*tracker
+	peers outcomeTable
+}
+
+func newConnectFailures(tr *tracker) detector {
+	return &connectFailures{tracker: tr, peers: newOutcomeTable(tr.MaxDestinations / 4)}
+}
+
+func (*connectFailures) kind() string { return "connect_failures" }
+
+func (*connectFailures) needs() tcp.Transitions {
+	s := between(tcp.States(), []tcp.State{tcp.SynSent})
+	s.Join(between([]tcp.State{tcp.SynSent}, []tcp.State{tcp.Close}))
+	return s
+}
+
+func (d *connectFailures) observe(t *tcp.Transition) {
+	switch {
+	case t.New == tcp.SynSent:
+		o := d.peers.at(d.now, endOf(t))
+		o.all.Add(1)
+		o.local.Addr = t.Local.Addr
+	case t.Old == tcp.SynSent && t.New == tcp.Close:
+		if reason := connectFailure(t); reason != "" {
+			d.peers.at(d.now, peerOf(t)).countBad(t, reason)
+		}
+	}
+}
+
+// minPatience is how long an attempt must have lasted that a process gives up for the
+// peer to be blamed.
+const minPatience = time.Second
+
+// connectFailure is why a connect failed, or "" where neither the peer nor the network
+// is to blame.
+func connectFailure(t *tcp.Transition) string {
+	switch unix.Errno(t.Error) {
+	case 0:
+		if tcp.EndOf(t) == tcp.ClosedByLocal && t.InState >= minPatience {
+			return unanswered
+		}
+		return ""
+	case unix.ECONNREFUSED, unix.ECONNRESET:
+		return refused
+	case unix.ETIMEDOUT:
+		return unanswered
+	case unix.EHOSTUNREACH, unix.ENETUNREACH, unix.EHOSTDOWN, unix.ENETDOWN, unix.ENOPROTOOPT, unix.EACCES, unix.EPERM:
+		return unreachable
+	}
+	return ""
+}
+
+// The reasons of failed connects, as an alert's cause words them.
+const (
+	refused     = "refused"
+	unanswered  = "not answered"
+	unreachable = "unreachable"
+)
+
+var failureAdvice = map[string]string{
+	refused: "check that the service runs and listens there; let clients wait longer between attempts, with random jitter, " +
+		"and take a service that is down out of rotation",
+	unanswered: "check that the host is up, that no firewall drops the packets, and that the queue of its listener is not full " +
+		"(`ss -ltn` there: Recv-Q equal to Send-Q); let clients wait longer between attempts",
+	unreachable: "check the route and the firewalls on the path; let clients wait longer between attempts",
+}
+
+func (d *connectFailures) check(raise raiser) {
+	d.peers.check(d.now, d.ConnectFailures, raise, d.describe)
+}
+
+func (d *connectFailures) describe(e *topk.Entry[end, outcomes], bad, all int64) Finding {
+	reason := e.Value.mainReason()
+	return Finding{
+		Severity: Warning, Process: e.Value.top(), Netns: e.Key.netns, Role: tcp.RoleClient, Local: e.Value.local, Peer: e.Key.endpoint(),
+		Counted: "failed connects", Rate: float64(bad) / outcomeWindow, Failures: uint64(bad), Approximate: e.Missed > 0,
+		Cause:  fmt.Sprintf("%d of %d connects within %d s have failed, most of them %s", bad, max(all, bad), outcomeWindow, reason),
+		Advice: failureAdvice[reason],
+	}
+}

@@ -1,0 +1,31 @@
+// Package detect watches the stream of transitions for what piles up, and raises one
+// alert for each cause: TIME_WAITs that exhaust ports or the kernel's room for them,
+// connects that fail, sockets that no process closes, resets. It is pure: transitions,
+// limits and a time in, alerts out. It must not read clocks or the host: [Engine.Requests]
+// lists the network namespaces that it needs to know about, and the caller answers
+// with [Engine.Update].
+//
+// Reading order, and what each file answers:
+//
+//	engine.go            what is the interface, and in which order are things called?
+//	config.go            what can be tuned, and what are the defaults?
+//	alert.go             what does an alert contain?
+//	lifecycle.go         when is an alert opened, repeated and closed?
+//	detector.go          what is a detector, which are there, and which transitions does each see?
+//	tracker.go           how many ports and TIME_WAITs does each destination and server use?
+//	namespace.go         what are the limits of a namespace, and does the kernel's count confirm the model?
+//	seed.go              what was there before the start?
+//	processes.go         which process causes it?
+//	time_wait_storm.go   when is a storm of TIME_WAITs certain enough for an alert?
+//	port_storm.go        the storm that exhausts a client's local ports
+//	bucket_storm.go      the storm that reaches tcp_max_tw_buckets
+//	port_exhaustion.go   connects that found no local port
+//	close_wait_leak.go   sockets that stay in CLOSE_WAIT
+//	fin_wait2_pileup.go  peers that do not close
+//	outcomes.go          how many connections of an end went wrong within ten seconds?
+//	connect_failures.go  peers to which most connects fail
+//	reset_burst.go       ends at which most connections are reset
+//
+// Two sub-packages do the arithmetic: topk keeps the busiest keys in bounded memory,
+// rate estimates occupancy and rate and forecasts exhaustion.
+package detect

@@ -1,0 +1,100 @@
+package detect
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"time"
+)
+
+const (
+	// quietPeriod is how long a cause must have been absent for its alert to close.
+	quietPeriod = 10 * time.Second
+	// maxOpenAlerts bounds the alerts that are open at a time.
+	maxOpenAlerts = 1024
+)
+
+// lifecycle leads each alert through its phases: one open, updates at an interval,
+// and in any case one close.
+type lifecycle struct {
+	updateInterval time.Duration
+	open           map[alertKey]*openAlert
+	opened         []Alert // not reported yet
+	count          uint64  // of all alerts so far
+}
+
+type alertKey struct {
+	kind  string
+	cause any
+}
+
+type openAlert struct {
+	alert      Alert
+	openedAt   time.Duration
+	reportedAt time.Duration
+	raisedAt   time.Duration // when its cause was raised last
+	describe   func() Finding
+}
+
+func newLifecycle(updateInterval time.Duration) lifecycle {
+	return lifecycle{updateInterval: updateInterval, open: make(map[alertKey]*openAlert)}
+}
+
+func (l *lifecycle) raise(kind string, cause any, lasting bool, describe func() Finding, now time.Duration) {
+	key := alertKey{kind, cause}
+	if known := l.open[key]; known != nil {
+		known.raisedAt, known.describe = now, describe
+		return
+	}
+	if lasting || len(l.open) >= maxOpenAlerts {
+		return
+	}
+	l.count++
+	id := strconv.FormatInt(now.Milliseconds(), 36) + "-" + strconv.FormatUint(l.count, 10)
+	o := &openAlert{
+		alert:    Alert{ID: id, Kind: kind, Phase: Open, Monotonic: now, Finding: describe()},
+		openedAt: now, reportedAt: now, raisedAt: now, describe: describe,
+	}
+	l.open[key] = o
+	l.opened = append(l.opened, o.alert)
+}
+
+// due gives the alerts to report now, and closes those whose causes are gone.
+func (l *lifecycle) due(now time.Duration) []Alert {
+	due := l.opened
+	l.opened = nil
+	for key, o := range l.open {
+		switch {
+		case now-o.raisedAt >= quietPeriod:
+			due = append(due, o.next(Close, now))
+			delete(l.open, key)
+		case now-o.reportedAt >= l.updateInterval && o.raisedAt == now:
+			o.alert.Finding = o.describe()
+			due = append(due, o.next(Update, now))
+		}
+	}
+	return sorted(due)
+}
+
+func (l *lifecycle) closeAll(now time.Duration) []Alert {
+	due := l.opened
+	l.opened = nil
+	for _, o := range l.open {
+		due = append(due, o.next(Close, now))
+	}
+	clear(l.open)
+	return sorted(due)
+}
+
+func (o *openAlert) next(phase Phase, now time.Duration) Alert {
+	o.reportedAt = now
+	o.alert.Phase, o.alert.Monotonic, o.alert.Lasted = phase, now, now-o.openedAt
+	return o.alert
+}
+
+func sorted(due []Alert) []Alert {
+	slices.SortFunc(due, func(a, b Alert) int {
+		return cmp.Or(cmp.Compare(a.Monotonic, b.Monotonic), cmp.Compare(a.ID, b.ID))
+	})
+	return due
+}

@@ -1,0 +1,92 @@
+package detect
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// portExhaustion reports connects that found no local port, from the first one on.
+type portExhaustion struct {
+	*tracker
+	exhausted map[destination]*exhaustion
+}
+
+type exhaustion struct {
+	topProcesses
+	failed     uint64 // since the cause began
+	lastFailed time.Duration
+	bySecond   rate.Counter // failures
+}
+
+// exhaustionWindow is how many seconds the rate of failures is taken over.
+const exhaustionWindow = 10
+
+func newPortExhaustion(tr *tracker) detector {
+	return &portExhaustion{tracker: tr, exhausted: make(map[destination]*exhaustion)}
+}
+
+func (*portExhaustion) kind() string { return "port_exhaustion" }
+
+func (*portExhaustion) needs() tcp.Transitions {
+	return between([]tcp.State{tcp.SynSent}, []tcp.State{tcp.Close})
+}
+
+func (d *portExhaustion) observe(t *tcp.Transition) {
+	if t.Old != tcp.SynSent || t.New != tcp.Close || tcp.EndOf(t) != tcp.ClosedByNoPort {
+		return
+	}
+	key := destinationOf(t)
+	x := d.exhausted[key]
+	if x == nil {
+		if len(d.exhausted) >= maxOpenAlerts {
+			return
+		}
+		x = &exhaustion{}
+		d.exhausted[key] = x
+	}
+	x.count(t)
+	x.failed++
+	x.lastFailed = max(x.lastFailed, t.Monotonic)
+	x.bySecond.Advance(int64(x.lastFailed / time.Second))
+	x.bySecond.Add(1)
+	d.activeNamespace(t.Netns).suspectedAt = d.now
+}
+
+func (d *portExhaustion) check(raise raiser) {
+	for key, x := range d.exhausted {
+		if d.now-x.lastFailed >= quietPeriod {
+			delete(d.exhausted, key)
+			continue
+		}
+		raise(key, false, func() Finding { return d.describe(key, x) })
+	}
+}
+
+func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
+	x.bySecond.Advance(int64(d.now / time.Second))
+	f := Finding{
+		Severity: Critical, Process: x.top(), Netns: key.netns, Role: tcp.RoleClient,
+		Local: tcp.Endpoint{Addr: key.local}, Peer: tcp.Endpoint{Addr: key.peer, Port: key.peerPort},
+		Counted: "failed connects", Rate: float64(x.bySecond.Sum(0, exhaustionWindow)) / exhaustionWindow, Exhausts: true, Failures: x.failed,
+		Cause:  "connect() found no free local port for this destination and failed with EADDRNOTAVAIL",
+		Advice: reusePortsAdvice,
+	}
+	e := d.destinations.Find(key)
+	if e == nil {
+		return f
+	}
+	capacity, ns := d.portCapacity(key)
+	if capacity == 0 {
+		return f
+	}
+	model := ns.modelFor(key)
+	f.Occupancy, f.OccupancySource = round(e.Value.Occupancy(model)), ns.source(d.now)
+	f.Capacity, f.CapacityKind = uint64(capacity), EphemeralPorts
+	f.Approximate = e.Missed > 0 || ns.limits.Assumed
+	f.Cause += fmt.Sprintf("; open connections use %d ports and TIME_WAITs %d", e.Value.Open(), round(e.Value.TimeWaits(model)))
+	f.Advice = portAdvice(&ns.limits)
+	return f
+}

@@ -1,0 +1,105 @@
+package detect
+
+import (
+	"fmt"
+
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
+	"github.com/tcpshift/tcpshift/internal/detect/topk"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// portStorm finds clients whose TIME_WAITs are going to take the last local port for
+// a destination.
+type portStorm struct {
+	*tracker
+}
+
+func newPortStorm(tr *tracker) detector { return portStorm{tr} }
+
+func (portStorm) kind() string { return timeWaitStorm }
+
+func (portStorm) needs() tcp.Transitions { return tcp.Transitions{} }
+
+func (portStorm) observe(*tcp.Transition) {}
+
+func (d portStorm) check(raise raiser) {
+	for _, e := range d.destinations.Entries() {
+		if e.Weight < minConnections {
+			continue
+		}
+		capacity, ns := d.portCapacity(e.Key)
+		if capacity == 0 || float64(e.Weight) < minShare*capacity {
+			continue
+		}
+		u := &e.Value
+		u.Advance(d.now)
+		model := ns.modelFor(e.Key)
+		f := u.Forecast(model, capacity)
+		if isSuspected(f) {
+			ns.suspectedAt = d.now
+		}
+		if u.TimeWaits(model) < 0.5*f.Occupancy {
+			continue // connections that are still open take more ports than TIME_WAITs do
+		}
+		describe := func() Finding { return d.describe(e, ns, f) }
+		switch {
+		case opensStorm(&u.Estimator, f, model, d.Threshold):
+			raise(e.Key, false, describe)
+		case keepsStorm(f):
+			raise(e.Key, true, describe)
+		}
+	}
+}
+
+// portCapacity is 0 where it is not known, or where ports are not what runs out.
+func (tr *tracker) portCapacity(key destination) (float64, *namespace) {
+	found := tr.namespaces.Find(key.netns)
+	if found == nil || !found.Value.known {
+		return 0, nil
+	}
+	ns := &found.Value
+	capacity := float64(ns.limits.Ports())
+	if float64(ns.limits.MaxTimeWaits) < capacity {
+		return 0, ns // the kernel never keeps so many TIME_WAITs
+	}
+	return capacity, ns
+}
+
+func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *namespace, forecast rate.Forecast) Finding {
+	u, model := &e.Value, ns.modelFor(e.Key)
+	f := Finding{
+		Severity: stormSeverity(forecast), Process: u.top(),
+		Netns: e.Key.netns, Role: tcp.RoleClient,
+		Local: tcp.Endpoint{Addr: e.Key.local}, Peer: tcp.Endpoint{Addr: e.Key.peer, Port: e.Key.peerPort},
+		Counted: "connections", Rate: forecast.Rate, Occupancy: round(forecast.Occupancy), OccupancySource: ns.source(d.now),
+		Capacity: uint64(forecast.Capacity), CapacityKind: EphemeralPorts,
+		Projected:    round(forecast.Rate*model.Hold.Seconds() + float64(u.Open())),
+		ExhaustionIn: forecast.ExhaustedIn, Exhausts: forecast.Exhausts,
+		Approximate: e.Missed > 0 || ns.limits.Assumed,
+	}
+	f.Cause = fmt.Sprintf("%d of the %d ports in use are in TIME_WAIT: the connections are short, and this side closes them first, "+
+		"which keeps the port of each for 60 s; at this rate %d ports would be in use", round(u.TimeWaits(model)), f.Occupancy, f.Projected)
+	if u.noPort > 0 && d.now-u.noPortAt < rate.TimeWaitHold {
+		f.Cause += fmt.Sprintf("; %d connects have failed already", u.noPort)
+		f.Failures = u.noPort
+	}
+	f.Advice = portAdvice(&ns.limits)
+	return f
+}
+
+// reusePortsAdvice names the cure first; the rest only buys time.
+const reusePortsAdvice = "reuse connections: keep-alive, or a pool in the client; if that takes time, use more local or peer addresses; " +
+	"then widen net.ipv4.ip_local_port_range"
+
+// portAdvice is the advice with the numbers of a namespace.
+func portAdvice(l *tcp.Limits) string {
+	advice := reusePortsAdvice
+	if l.Assumed {
+		return advice
+	}
+	advice += fmt.Sprintf(", now %d to %d", l.PortLow, l.PortHigh)
+	if excluded := int(l.PortHigh) - int(l.PortLow) + 1 - l.Ports(); excluded > 0 {
+		advice += fmt.Sprintf(" with %d of them reserved or bound", excluded)
+	}
+	return advice
+}

@@ -1,0 +1,196 @@
+// Package rate estimates how much of a resource connections occupy, how fast they
+// take more of it, and when it is exhausted. It must not know which resource that
+// is, decide whether to alert, or read clocks.
+//
+// counter.go counts per slot of time; estimator.go is the model of what is occupied
+// and the rate; forecast.go predicts when a capacity is exhausted, and says how far
+// to trust the prediction.
+package rate
+
+import (
+	"math"
+	"time"
+)
+
+const (
+	// TimeWaitHold is how long a TIME_WAIT occupies its port: TCP_TIMEWAIT_LEN, which is
+	// 60 s (include/net/tcp.h), and the delay of the kernel's coarse timers, 0 to 2 s
+	// with 250 ticks a second.
+	TimeWaitHold = 61 * time.Second
+	// Step is the resolution of rates.
+	Step = 250 * time.Millisecond
+	// MaxWindow and minWindow bound the windows that a rate is taken over.
+	MaxWindow = 16 * time.Second
+	minWindow = Step
+
+	maxWindowSteps = int(MaxWindow / Step)
+)
+
+// Estimator models one resource that connections occupy, such as the local ports for
+// one destination: a connection occupies one unit while it is open, and its TIME_WAIT
+// occupies the unit for a further while. The zero value is ready for use. Times are
+// CLOCK_MONOTONIC; a time before the last one counts as the last one. An Estimator is
+// for one goroutine.
+type Estimator struct {
+	since time.Duration // of the first event
+	now   time.Duration
+
+	open      int64   // connections that are open or being opened
+	taken     Counter // units taken less units given back without a TIME_WAIT, by steps
+	timeWaits Counter // TIME_WAITs by the second of their creation
+	finWait2  Counter // the same of the substate FIN_WAIT2: the peer has not closed yet
+}
+
+// TimeWaitModel says how long a TIME_WAIT occupies its unit.
+type TimeWaitModel struct {
+	Hold         time.Duration // of the substate TIME_WAIT
+	FinWait2Hold time.Duration // of the substate FIN_WAIT2, if the peer never closes
+	// Finished is the part, 0 to 1, of those in FIN_WAIT2 whose peer closes after all,
+	// which makes each a TIME_WAIT with the Hold of one.
+	Finished float64
+	// Scale corrects the number of TIME_WAITs: what the kernel counts, divided by what
+	// the model gives.
+	Scale float64
+}
+
+// Advance moves the model on to a time. Every method that takes a time does so too.
+func (e *Estimator) Advance(now time.Duration) {
+	if e.since == 0 {
+		e.since = now
+	}
+	e.now = max(e.now, now)
+	e.taken.Advance(int64(e.now / Step))
+	second := int64(e.now / time.Second)
+	e.timeWaits.Advance(second)
+	e.finWait2.Advance(second)
+}
+
+// Opened counts one more connection.
+func (e *Estimator) Opened(now time.Duration) {
+	e.Advance(now)
+	e.open++
+	e.taken.Add(1)
+}
+
+// OpenedEarlier counts one more connection that was opened before the estimator
+// began: it occupies a unit, and does not count for the rate.
+func (e *Estimator) OpenedEarlier(now time.Duration) {
+	e.Advance(now)
+	e.open++
+}
+
+// Closed counts one connection less, which leaves no TIME_WAIT.
+func (e *Estimator) Closed(now time.Duration) {
+	e.Advance(now)
+	if e.open > 0 { // else it was opened before the estimator began
+		e.open--
+		e.taken.Add(-1)
+	}
+}
+
+// ClosedToTimeWait counts one connection less, which leaves a TIME_WAIT. One that
+// was not seen to open counts as new: its port is occupied all the same.
+func (e *Estimator) ClosedToTimeWait(now time.Duration, finWait2 bool) {
+	e.Advance(now)
+	if e.open > 0 {
+		e.open--
+	} else {
+		e.taken.Add(1)
+	}
+	e.TimeWaitCreated(e.now, finWait2)
+}
+
+// TimeWaitCreated records a TIME_WAIT that was created at a time, which may be up to
+// 64 s ago; one from before that is over, and ignored. It does not advance the model.
+func (e *Estimator) TimeWaitCreated(at time.Duration, finWait2 bool) {
+	c := &e.timeWaits
+	if finWait2 {
+		c = &e.finWait2
+	}
+	c.AddAt(int64(at/time.Second), 1)
+}
+
+// Age is the time since the first event.
+func (e *Estimator) Age() time.Duration { return e.now - e.since }
+
+// Open is the number of connections that are open or being opened.
+func (e *Estimator) Open() int64 { return e.open }
+
+// Recorded is the number of TIME_WAITs that were created within the last 64 s, by
+// their substate at creation, whether they are over or not.
+func (e *Estimator) Recorded() (timeWait, finWait2 int64) {
+	return e.timeWaits.Total(), e.finWait2.Total()
+}
+
+// Idle reports whether nothing is occupied and nothing has happened for as long as
+// any rate looks back.
+func (e *Estimator) Idle() bool {
+	return e.open == 0 && e.timeWaits.Total() == 0 && e.finWait2.Total() == 0 &&
+		e.Age() > MaxWindow && e.taken.Sum(0, maxWindowSteps) == 0
+}
+
+// TimeWaits is how many units TIME_WAITs occupy by the model.
+func (e *Estimator) TimeWaits(m TimeWaitModel) float64 {
+	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
+	count := float64(e.timeWaits.Sum(0, hold)) + float64(e.finWait2.Sum(0, finWait2)) +
+		m.Finished*float64(e.finWait2.Sum(finWait2, hold-finWait2))
+	return count * m.Scale
+}
+
+// Occupancy is how many units are occupied now, by open connections and TIME_WAITs.
+func (e *Estimator) Occupancy(m TimeWaitModel) float64 {
+	return float64(e.open) + e.TimeWaits(m)
+}
+
+// slotsOf rounds to slots of a second.
+func slotsOf(d time.Duration) int {
+	return min(slots, int((d+time.Second/2)/time.Second))
+}
+
+// rate is how many units are taken per second over a window, or since the first
+// event if that is less, and its standard deviation.
+func (e *Estimator) rate(window time.Duration, burstiness float64) (rate, deviation float64) {
+	count := int(window / Step)
+	span := min(time.Duration(count-1)*Step+e.now%Step, e.Age())
+	taken, seconds := float64(e.taken.Sum(0, count)), max(span, Step/2).Seconds()
+	if taken <= 0 {
+		return 0, 0
+	}
+	return taken / seconds, math.Sqrt(taken*burstiness) / seconds
+}
+
+// burstiness is how many connections come at once: the variance of what is taken in
+// a step divided by its mean (index of dispersion). It is 1 for a Poisson process and
+// near 0 for arrivals at equal distances. The variance is taken from one step to the
+// next, so that a rate that rises or falls does not look like bursts.
+func (e *Estimator) burstiness() float64 {
+	used := min(maxWindowSteps, int(e.Age()/Step))
+	if used < 2 {
+		return 1
+	}
+	var sum, squares float64
+	before := float64(e.taken.Sum(1, 1))
+	for skip := 1; skip < used; skip++ { // the newest step is not full yet
+		value := float64(e.taken.Sum(skip, 1))
+		sum += value
+		squares += (value - before) * (value - before)
+		before = value
+	}
+	if sum <= 0 {
+		return 1
+	}
+	return squares / 2 / sum
+}
+
+// burstDominates reports whether more than three fifths of what was taken in a
+// window were taken in one step: a program that was delayed catches up.
+func (e *Estimator) burstDominates(window time.Duration) bool {
+	if window < 4*Step || e.Age() < window {
+		return false
+	}
+	var largest int64
+	for skip := range int(window / Step) {
+		largest = max(largest, e.taken.Sum(skip, 1))
+	}
+	return 5*largest > 3*e.taken.Sum(0, int(window/Step))
+}

@@ -1,0 +1,59 @@
+package detect
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/detect/topk"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// resetBurst finds ends at which most connections are reset by their peers.
+type resetBurst struct {
+	*tracker
+	ends outcomeTable
+}
+
+func newResetBurst(tr *tracker) detector {
+	return &resetBurst{tracker: tr, ends: newOutcomeTable(tr.MaxDestinations / 4)}
+}
+
+func (*resetBurst) kind() string { return "reset_burst" }
+
+func (*resetBurst) needs() tcp.Transitions { return portReleases() }
+
+// observe counts connections that were established and have ended.
+func (d *resetBurst) observe(t *tcp.Transition) {
+	if !releasesPort(t) || t.Old == tcp.SynSent || t.Old == tcp.SynRecv || t.Role == tcp.RoleUnknown {
+		return
+	}
+	o := d.ends.at(d.now, endOf(t))
+	o.all.Add(1)
+	// tcp_reset() sets EPIPE in CLOSE_WAIT, and ECONNRESET in most other states.
+	reset := unix.Errno(t.Error) == unix.ECONNRESET || unix.Errno(t.Error) == unix.EPIPE && t.Old == tcp.CloseWait
+	if t.New == tcp.Close && reset {
+		o.countBad(t, t.Old.String())
+	}
+}
+
+func (d *resetBurst) check(raise raiser) {
+	d.ends.check(d.now, d.Resets, raise, d.describe)
+}
+
+func (d *resetBurst) describe(e *topk.Entry[end, outcomes], bad, all int64) Finding {
+	f := Finding{
+		Severity: Warning, Process: e.Value.top(), Netns: e.Key.netns, Role: e.Key.role,
+		Counted: "resets", Rate: float64(bad) / outcomeWindow, Approximate: e.Missed > 0,
+		Cause: fmt.Sprintf("the peer reset %d of %d connections that ended within %d s, most of them in %s",
+			bad, max(all, bad), outcomeWindow, e.Value.mainReason()),
+		Advice: "look at the peer: it crashes, restarts, closes with data unread or with SO_LINGER 0; or a device on the path drops idle " +
+			"connections and answers with resets: compare the idle timeouts of both sides",
+	}
+	if e.Key.role == tcp.RoleServer {
+		f.Local = e.Key.endpoint()
+	} else {
+		f.Peer = e.Key.endpoint()
+	}
+	return f
+}

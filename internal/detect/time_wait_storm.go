@@ -1,0 +1,62 @@
+package detect
+
+import (
+	"math"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
+)
+
+// timeWaitStorm is the kind of alert of both detectors of storms.
+const timeWaitStorm = "time_wait_storm"
+
+const (
+	// minConnections is how many connections a storm takes, whatever the capacity.
+	minConnections = 8
+	// minShare is the part of a capacity below which no forecast is made.
+	minShare = 0.25
+	// exhaustedShare is the part of a capacity that counts as exhausted.
+	exhaustedShare = 0.95
+	// pipelineDelay bounds the time, in seconds, from an event in the kernel to the
+	// output of its alert: what is taken meanwhile is accounted for.
+	pipelineDelay = 0.1
+	// criticalWithin is how soon a capacity must be exhausted to be critical.
+	criticalWithin = 20 * time.Second
+)
+
+// opensStorm decides whether a storm is certain enough for an alert: exhaustion is
+// forecast, by more than chance; and either it is near and most of the capacity is
+// taken, or the rate that leads there is sustained. docs/detection.md has the reasons.
+func opensStorm(r *rate.Estimator, f rate.Forecast, m rate.TimeWaitModel, threshold float64) bool {
+	if !f.Exhausts {
+		return false
+	}
+	if _, exhausts := r.Exhaustion(f.Rate-f.Deviation, m, f.Capacity); !exhausts {
+		return false
+	}
+	taken := f.Occupancy / f.Capacity
+	near := min(threshold, max(threshold-0.1, 0.8-pipelineDelay*f.Rate/f.Capacity))
+	if (f.ExhaustedIn > rate.MaxWindow || taken < near) && (taken < threshold-0.2 || !r.Sustained(f)) {
+		return false
+	}
+	return !r.Declining(f) && (r.Significant(f, m) || taken >= exhaustedShare)
+}
+
+// keepsStorm decides whether an open alert stays open.
+func keepsStorm(f rate.Forecast) bool {
+	return f.Exhausts || f.Occupancy >= exhaustedShare*f.Capacity
+}
+
+// isSuspected decides whether the limits are to be read more often.
+func isSuspected(f rate.Forecast) bool {
+	return f.Exhausts || f.Occupancy >= suspectedShare*f.Capacity
+}
+
+func stormSeverity(f rate.Forecast) Severity {
+	if f.Exhausts && f.ExhaustedIn < criticalWithin {
+		return Critical
+	}
+	return Warning
+}
+
+func round(v float64) uint64 { return uint64(math.Round(max(0, v))) }

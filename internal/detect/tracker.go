@@ -1,0 +1,245 @@
+package detect
+
+import (
+	"math"
+	"net/netip"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
+	"github.com/tcpshift/tcpshift/internal/detect/topk"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// tracker is what all detectors look at: the use of ports and timewait sockets by
+// destination, server and namespace, and the limits of the namespaces.
+type tracker struct {
+	Config
+	now    time.Duration
+	swept  int64 // second of the last sweep
+	losses losses
+
+	seeding seeding
+
+	// takeHalfClosed is set by the detector that asks for the half-closed sockets.
+	takeHalfClosed func(now time.Duration, netns uint32, sockets []tcp.Socket)
+
+	destinations *topk.Table[destination, destinationUse]
+	servers      *topk.Table[server, serverUse]
+	namespaces   *topk.Table[uint32, namespace] // by inode number
+}
+
+// destination is what a local port is used for: each port once. The order of the
+// fields leaves no padding between them, so that the key is hashed in one piece.
+type destination struct {
+	local    netip.Addr
+	peer     netip.Addr
+	netns    uint32
+	peerPort uint16
+}
+
+type destinationUse struct {
+	rate.Estimator
+	topProcesses
+	noPort   uint64        // connects that found no local port
+	noPortAt time.Duration // the last of them
+}
+
+// server is the end that a server listens on.
+type server struct {
+	local netip.Addr
+	netns uint32
+	port  uint16
+}
+
+type serverUse struct {
+	rate.Estimator
+	topProcesses
+}
+
+func newTracker(c Config) *tracker {
+	return &tracker{
+		Config:       c,
+		destinations: topk.New[destination, destinationUse](c.MaxDestinations),
+		servers:      topk.New[server, serverUse](c.MaxDestinations / 4),
+		namespaces:   topk.New[uint32, namespace](c.MaxDestinations / 4),
+	}
+}
+
+// observe counts a connection that opens or releases its port, and ignores the rest.
+func (tr *tracker) observe(t *tcp.Transition) {
+	tr.now = max(tr.now, t.Monotonic)
+	switch {
+	case t.New == tcp.SynSent:
+		tr.seeding.opens(t)
+		tr.open(t)
+	case releasesPort(t):
+		tr.close(t)
+	}
+}
+
+// needs are the transitions that observe does not ignore.
+func (*tracker) needs() tcp.Transitions {
+	s := between(tcp.States(), []tcp.State{tcp.SynSent})
+	s.Join(portReleases())
+	return s
+}
+
+// portReleases are the transitions for which releasesPort is true.
+func portReleases() (s tcp.Transitions) {
+	for _, old := range tcp.States() {
+		for _, next := range tcp.States() {
+			if releasesPort(&tcp.Transition{Old: old, New: next}) {
+				s.Add([]tcp.State{old}, []tcp.State{next})
+			}
+		}
+	}
+	return s
+}
+
+// releasesPort reports whether the connection gives its port back, now or after a
+// TIME_WAIT. Where the peer closed first, LAST_ACK counts: that is a round trip early,
+// and saves the kernel from emitting the last transition.
+func releasesPort(t *tcp.Transition) bool {
+	switch t.New {
+	case tcp.TimeWait, tcp.LastAck:
+		return true
+	case tcp.Close:
+		return t.Old != tcp.LastAck && t.Old != tcp.Listen && t.Old != tcp.Close
+	}
+	return false
+}
+
+func destinationOf(t *tcp.Transition) destination {
+	return destination{local: t.Local.Addr, peer: t.Peer.Addr, netns: t.Netns, peerPort: t.Peer.Port}
+}
+
+func (tr *tracker) open(t *tcp.Transition) {
+	ns := tr.activeNamespace(t.Netns)
+	if t.Local.Port != 0 && ns.known && !ns.limits.IsEphemeral(t.Local.Port) {
+		return // bound to a port that connect() would not have chosen
+	}
+	use := tr.destinations.Get(destinationOf(t))
+	use.Value.Opened(t.Monotonic)
+	use.Value.count(t)
+	tr.destinations.Add(use, 1)
+}
+
+func (tr *tracker) close(t *tcp.Transition) {
+	ns := tr.activeNamespace(t.Netns)
+	timeWait, finWait2 := t.New == tcp.TimeWait, t.Substate == tcp.FinWait2
+	switch {
+	case tr.isClient(t, ns):
+		tr.closeClient(t, ns)
+	case timeWait && t.Role != tcp.RoleClient:
+		use := tr.servers.Get(server{local: t.Local.Addr, netns: t.Netns, port: t.Local.Port})
+		use.Value.ClosedToTimeWait(t.Monotonic, finWait2)
+		use.Value.count(t)
+		tr.servers.Add(use, 1)
+		ns.total.ClosedToTimeWait(t.Monotonic, finWait2)
+	case timeWait: // a client on a port that it has bound itself
+		ns.total.ClosedToTimeWait(t.Monotonic, finWait2)
+	}
+}
+
+// isClient reports whether the connection uses a port that connect() chose. For a
+// socket that is older than the tracer the port itself decides.
+func (tr *tracker) isClient(t *tcp.Transition, ns *namespace) bool {
+	if t.Role == tcp.RoleServer {
+		return false
+	}
+	if t.Local.Port == 0 {
+		return t.Role == tcp.RoleClient
+	}
+	if ns.known {
+		return ns.limits.IsEphemeral(t.Local.Port)
+	}
+	return t.Role == tcp.RoleClient
+}
+
+func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
+	key := destinationOf(t)
+	if t.New != tcp.TimeWait {
+		if use := tr.destinations.Find(key); use != nil {
+			use.Value.Closed(t.Monotonic)
+			if tcp.EndOf(t) == tcp.ClosedByNoPort {
+				use.Value.noPort++
+				use.Value.noPortAt = t.Monotonic
+			}
+		}
+		return
+	}
+	finWait2 := t.Substate == tcp.FinWait2
+	if ns.limits.MayReuse(t.Local.Addr, t.Peer.Addr) {
+		ns.reusable.ClosedToTimeWait(t.Monotonic, finWait2)
+	} else {
+		ns.total.ClosedToTimeWait(t.Monotonic, finWait2)
+	}
+	use := tr.destinations.Get(key)
+	if use.Value.Open() == 0 { // it was not counted when it opened
+		use.Value.count(t)
+		tr.destinations.Add(use, 1)
+	}
+	use.Value.ClosedToTimeWait(t.Monotonic, finWait2)
+}
+
+// decayEvery is how often the counts of processes are halved.
+const decayEvery = 16 * time.Second
+
+// tick updates weights and drops what is idle, once a second.
+func (tr *tracker) tick(now time.Duration) {
+	tr.now = max(tr.now, now)
+	second := int64(tr.now / time.Second)
+	if second == tr.swept {
+		return
+	}
+	tr.swept = second
+	decay := second%int64(decayEvery/time.Second) == 0
+	tr.destinations.Sweep(func(e *topk.Entry[destination, destinationUse]) bool {
+		u := &e.Value
+		refresh(&u.Estimator, &u.topProcesses, &e.Missed, tr.now, decay)
+		timeWait, finWait2 := u.Recorded()
+		e.Weight = uint64(u.Open() + timeWait + finWait2)
+		return !u.Idle()
+	})
+	tr.servers.Sweep(func(e *topk.Entry[server, serverUse]) bool {
+		u := &e.Value
+		refresh(&u.Estimator, &u.topProcesses, &e.Missed, tr.now, decay)
+		timeWait, finWait2 := u.Recorded()
+		e.Weight = uint64(timeWait + finWait2)
+		return !u.Idle()
+	})
+	tr.namespaces.Sweep(func(e *topk.Entry[uint32, namespace]) bool {
+		e.Value.total.Advance(tr.now)
+		e.Value.reusable.Advance(tr.now)
+		timeWait, _ := e.Value.total.Recorded()
+		e.Weight = uint64(timeWait) + 1
+		return tr.now-e.Value.activeAt < 2*rate.TimeWaitHold
+	})
+}
+
+func refresh(r *rate.Estimator, p *topProcesses, missed *uint64, now time.Duration, decay bool) {
+	r.Advance(now)
+	if decay {
+		p.decay()
+	}
+	if r.Age() > rate.TimeWaitHold {
+		*missed = 0 // what was missed before the entry existed is over by now
+	}
+}
+
+// losses counts lost transitions by the second.
+type losses struct {
+	counter rate.Counter
+}
+
+func (l *losses) add(now time.Duration, count uint64) {
+	l.counter.Advance(int64(now / time.Second))
+	already := uint64(l.counter.Sum(0, 1))
+	l.counter.Add(int32(min(count, math.MaxInt32-already)))
+}
+
+// lastMinute is how many were lost within the time that a TIME_WAIT lasts, 61 s.
+func (l *losses) lastMinute(now time.Duration) uint64 {
+	l.counter.Advance(int64(now / time.Second))
+	return uint64(l.counter.Sum(0, int(rate.TimeWaitHold/time.Second)))
+}

@@ -1,0 +1,65 @@
+package tcp
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Limits are what a network namespace has room for, as read at one moment. The names
+// in the comments are sysctls of the namespace.
+type Limits struct {
+	PortLow, PortHigh uint16   // net.ipv4.ip_local_port_range, both included
+	Reserved          []uint16 // net.ipv4.ip_local_reserved_ports within that range, sorted
+	Bound             []uint16 // ports that a socket has bound explicitly, listeners included, sorted
+
+	Reuse      int           // net.ipv4.tcp_tw_reuse: 0 never, 1 always, 2 on loopback
+	ReuseDelay time.Duration // net.ipv4.tcp_tw_reuse_delay, since Linux 6.15; before that 1 s
+	Timestamps bool          // net.ipv4.tcp_timestamps; without them no TIME_WAIT is reused
+	FinTimeout time.Duration // net.ipv4.tcp_fin_timeout
+
+	MaxTimeWaits int // net.ipv4.tcp_max_tw_buckets
+	TimeWaits    int // timewait sockets now, of both substates; -1: not known
+
+	Assumed bool // nothing could be read: these are the kernel's defaults
+}
+
+// DefaultLimits are the kernel's defaults, for a namespace that cannot be entered.
+func DefaultLimits() Limits {
+	return Limits{
+		PortLow: 32768, PortHigh: 60999, Reuse: 2, ReuseDelay: time.Second, Timestamps: true,
+		FinTimeout: time.Minute, MaxTimeWaits: 1 << 17, TimeWaits: -1, Assumed: true,
+	}
+}
+
+// Ports is the number of ports that connect() may choose from, for one destination.
+func (l *Limits) Ports() int {
+	excluded := len(l.Reserved)
+	for _, port := range l.Bound {
+		if l.inRange(port) && !contains(l.Reserved, port) {
+			excluded++
+		}
+	}
+	return max(0, int(l.PortHigh)-int(l.PortLow)+1-excluded)
+}
+
+// IsEphemeral reports whether connect() may choose this port.
+func (l *Limits) IsEphemeral(port uint16) bool {
+	return l.inRange(port) && !contains(l.Reserved, port) && !contains(l.Bound, port)
+}
+
+// MayReuse reports whether connect() may take over the port of a TIME_WAIT between
+// these addresses, by the rule of tcp_twsk_unique() (net/ipv4/tcp_ipv4.c).
+func (l *Limits) MayReuse(local, peer netip.Addr) bool {
+	if !l.Timestamps {
+		return false
+	}
+	return l.Reuse == 1 || l.Reuse == 2 && (local.IsLoopback() || peer.IsLoopback())
+}
+
+func (l *Limits) inRange(port uint16) bool { return port >= l.PortLow && port <= l.PortHigh }
+
+func contains(sorted []uint16, port uint16) bool {
+	_, found := slices.BinarySearch(sorted, port)
+	return found
+}
