@@ -6,35 +6,35 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connection is what a socket was, told at its last transition.
+// Connection sums up a connection at its last transition.
 type Connection struct {
-	Opened      time.Time     // wall clock; set by whoever knows the clock's offset
-	OpenedAt    time.Duration // CLOCK_MONOTONIC; 0: before the tracer
+	Opened      time.Time     // wall clock; zero until the trace loop sets it
+	OpenedAt    time.Duration // CLOCK_MONOTONIC; 0: before the tracer started
 	Established time.Duration // spent in Established; 0: never, or not known
-	Sent        uint64        // bytes of payload, each once
+	Sent        uint64        // bytes of payload, without retransmissions
 	Received    uint64        // bytes of payload
 	Retransmits uint32        // segments
 	RTT         time.Duration // smoothed; 0: never measured
 	ClosedBy    ClosedBy
 }
 
-// ClosedBy is who or what ended a connection; "" where the kernel does not tell.
+// ClosedBy says how a connection ended; "" where the kernel does not distinguish that.
 type ClosedBy string
 
 // The ways in which a connection ends.
 const (
-	ClosedByLocal         ClosedBy = "local"
-	ClosedByPeer          ClosedBy = "peer"
-	ClosedByResetSent     ClosedBy = "reset_sent"
-	ClosedByResetReceived ClosedBy = "reset_received"
-	ClosedByTimeout       ClosedBy = "timeout"
-	ClosedByAbort         ClosedBy = "abort" // ss -K, or another use of SOCK_DESTROY
-	ClosedByRefused       ClosedBy = "refused"
-	ClosedByNoPort        ClosedBy = "no_port"
+	ClosedByLocal         ClosedBy = "local"          // this side closed first
+	ClosedByPeer          ClosedBy = "peer"           // the peer closed first
+	ClosedByResetSent     ClosedBy = "reset_sent"     // this side sent a reset
+	ClosedByResetReceived ClosedBy = "reset_received" // the peer sent a reset
+	ClosedByTimeout       ClosedBy = "timeout"        // the peer did not answer
+	ClosedByAbort         ClosedBy = "abort"          // ss -K, or another use of SOCK_DESTROY
+	ClosedByRefused       ClosedBy = "refused"        // the peer answered the SYN with a reset
+	ClosedByNoPort        ClosedBy = "no_port"        // connect() found no free local port
 )
 
-// EndOf says how a connection ended whose last transition this is, by what the
-// kernel does at each (net/ipv4/tcp.c, tcp_input.c, tcp_timer.c).
+// EndOf says how a connection ended, given its last transition. The rules follow the code
+// of the kernel (net/ipv4/tcp.c, tcp_input.c, tcp_timer.c).
 func EndOf(t *Transition) ClosedBy {
 	switch {
 	case t.Old == Listen:
@@ -42,15 +42,15 @@ func EndOf(t *Transition) ClosedBy {
 	case t.Repair:
 		return ""
 	case t.Old == SynSent && t.Unsent:
-		// The error, if any, is of the socket's former life: tcp_connect_init() clears it.
+		// An error is of the socket's previous connection: tcp_connect_init() would clear it.
 		if t.Local.Port == 0 {
 			return ClosedByNoPort
 		}
 		return ""
 	case t.New == TimeWait:
-		return ClosedByLocal // an error that is there now has not ended it
+		return ClosedByLocal // an error that is set now has not ended the connection
 	case t.Old == LastAck && t.Acked:
-		return ClosedByPeer // as tcp_rcv_state_process() wants it
+		return ClosedByPeer // the condition of tcp_rcv_state_process()
 	case t.Error != 0:
 		return endWithError(t)
 	}
@@ -66,9 +66,9 @@ func endWithoutError(t *Transition) ClosedBy {
 	case Closing:
 		return ClosedByLocal
 	case Established, CloseWait, FinWait1:
-		// Closing without a FIN: tcp_disconnect(), or __tcp_close() with data unread, both
-		// under the lock, by who has the socket; or tcp_disconnect() of an unaccepted child.
-		// Else a process has taken the error off the socket already.
+		// No FIN was sent: tcp_disconnect(), or __tcp_close() with data unread, both by the
+		// owner under the socket's lock; or tcp_disconnect() of a child that was not accepted.
+		// In other cases a process has read the error already (SO_ERROR), which clears it.
 		if t.Owner.Source == PIDTask || t.Orphan && !t.Locked && t.Old != FinWait1 {
 			return ClosedByResetSent
 		}
@@ -78,8 +78,8 @@ func endWithoutError(t *Transition) ClosedBy {
 	return "" // tcp_out_of_resources(), or a child that could not be set up
 }
 
-// endOfListener: ss -K closes one without an error, as does the owner who shuts
-// it down. Only a plain close shows its owner at work (bpf/owner.h).
+// endOfListener recognises close() by its owner, who is the current task then
+// (bpf/owner.h). ss -K and shutdown() by the owner look alike: neither sets an error.
 func endOfListener(t *Transition) ClosedBy {
 	if t.Owner.Source == PIDTask {
 		return ClosedByLocal
@@ -87,10 +87,10 @@ func endOfListener(t *Transition) ClosedBy {
 	return ""
 }
 
-// endOfFinWait2: without a timewait socket it may be that there was no room for
-// one, which is an orderly end as well. But before the peer's FIN a socket that
-// still has its process is cut off by tcp_disconnect(), and one with a negative
-// TCP_LINGER2 by tcp_rcv_state_process() or __tcp_close(); both send a reset.
+// endOfFinWait2 distinguishes an orderly end from a reset. Without a timewait socket the
+// end may be orderly as well: there was no room for one. But before the peer's FIN, a
+// socket that a process still has is ended by tcp_disconnect(), and one with a negative
+// TCP_LINGER2 by tcp_rcv_state_process() or __tcp_close(): all of them send a reset.
 func endOfFinWait2(t *Transition) ClosedBy {
 	if t.New != TimeWait && !t.PeerFIN && (t.NoLinger2 || !t.Orphan) {
 		return ClosedByResetSent
@@ -108,17 +108,18 @@ func endWithError(t *Transition) ClosedBy {
 	case err == unix.ECONNREFUSED && t.Old == SynSent:
 		return ClosedByRefused
 	case err == unix.EPIPE:
-		return ClosedByResetReceived // tcp_reset() says so in CLOSE_WAIT
+		return ClosedByResetReceived // tcp_reset() sets EPIPE in CLOSE_WAIT
 	case err == unix.ECONNRESET:
 		return endWithReset(t)
 	case !opening && !t.Locked && t.Old != FinWait2:
-		return ClosedByTimeout // tcp_write_err() gives the last ICMP error instead
+		return ClosedByTimeout // tcp_write_err() reports the last ICMP error instead of ETIMEDOUT
 	}
-	return "" // an ICMP error that ended the attempt, or came long before
+	return "" // an ICMP error that ended the attempt, or was received long before
 }
 
-// endWithReset: data for a socket that is closed already goes through tcp_reset()
-// too, and is answered with a reset (tcp_rcv_state_process).
+// endWithReset gives nothing in FIN_WAIT1 and FIN_WAIT2: data for a socket that is closed
+// already goes through tcp_reset() as well, and this side answers it with a reset
+// (tcp_rcv_state_process).
 func endWithReset(t *Transition) ClosedBy {
 	if t.Old == FinWait1 || t.Old == FinWait2 {
 		return ""

@@ -2,9 +2,9 @@ package tcp
 
 import "time"
 
-// Socket is one as it is now: of its Transition only New, its state, and what says
-// which and whose it is.
+// Socket is a socket at one moment. Of its Transition only New, the state, Substate, and
+// the fields that identify the socket and its owner are set.
 type Socket struct {
 	Transition
-	ExpiresIn time.Duration // left to a TIME_WAIT; 0: not known
+	ExpiresIn time.Duration // time left to a timewait socket; 0: not known
 }

@@ -1,11 +1,12 @@
-// Package tcp is the vocabulary: what a TCP state, an endpoint and a transition
-// are. It imports nothing of this module and does no I/O.
+// Package tcp is the vocabulary of all other packages: states, endpoints, owners,
+// transitions, connections, and the limits of a network namespace. It imports nothing
+// of this module and does no I/O.
 package tcp
 
 import "strconv"
 
 // State is a TCP state as the kernel numbers it (include/net/tcp_states.h).
-// Numbers outside the table are kept and print as STATE_17.
+// A number outside the table is kept, and prints as STATE_17.
 type State uint8
 
 // The kernel's states. RFC 9293 section 3.3.2 describes the eleven from
@@ -42,7 +43,7 @@ var stateNames = [...]string{
 	BoundInactive: "BOUND_INACTIVE",
 }
 
-// String gives the kernel's name, or STATE_n for a number outside the table.
+// String gives the kernel's name, or STATE_n for a number n outside the table.
 func (s State) String() string {
 	if int(s) < len(stateNames) && stateNames[s] != "" {
 		return stateNames[s]
@@ -50,8 +51,8 @@ func (s State) String() string {
 	return "STATE_" + strconv.Itoa(int(s))
 }
 
-// ParseState finds a state by the kernel's name. Only the exact spelling counts,
-// so that a filter says what the records say.
+// ParseState finds a state by the kernel's name. Only the exact spelling matches, so
+// that filters and records use the same names.
 func ParseState(name string) (State, bool) {
 	for s, n := range stateNames {
 		if n != "" && n == name {
@@ -61,7 +62,7 @@ func ParseState(name string) (State, bool) {
 	return 0, false
 }
 
-// States lists every state with a name, in the kernel's order.
+// States lists every state that has a name, by number. The caller may change the slice.
 func States() []State {
 	all := make([]State, 0, len(stateNames))
 	for s := Established; int(s) < len(stateNames); s++ {

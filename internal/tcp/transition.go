@@ -8,20 +8,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Role is what a socket is in its connection, known from how it came to be.
+// Role is what a socket is in its connection. It is known from how the socket was
+// created.
 type Role uint8
 
-// RoleUnknown means that nothing has shown the role yet.
+// The roles.
 const (
-	RoleUnknown Role = iota
-	RoleClient
-	RoleServer
-	RoleListener
+	RoleUnknown  Role = iota // nothing has shown the role yet
+	RoleClient               // it has called connect()
+	RoleServer               // a listener has accepted it
+	RoleListener             // it listens
 )
 
 var roleNames = [...]string{RoleClient: "client", RoleServer: "server", RoleListener: "listener"}
 
-// String gives the name used in records, or "" for RoleUnknown.
+// String gives the name used in records, "" for RoleUnknown, or ROLE_n for an unknown
+// number.
 func (r Role) String() string {
 	if int(r) < len(roleNames) {
 		return roleNames[r]
@@ -29,7 +31,7 @@ func (r Role) String() string {
 	return "ROLE_" + strconv.Itoa(int(r))
 }
 
-// ParseRole finds a role by its name in records.
+// ParseRole finds a role by its name in records. RoleUnknown has none.
 func ParseRole(name string) (Role, bool) {
 	for r, n := range roleNames {
 		if n != "" && n == name {
@@ -42,21 +44,22 @@ func ParseRole(name string) (Role, bool) {
 // PIDSource is how a socket's owner is known.
 type PIDSource uint8
 
-// PIDUnknown means that the owner is not known.
+// The ways to know the owner of a socket.
 const (
-	PIDUnknown  PIDSource = iota
-	PIDTask               // it held the socket's lock at this transition
-	PIDStored             // it did at an earlier one, and still has the socket
-	PIDAccept             // it accepted the connection
-	PIDListener           // it has the listener; who accepts is not known yet
-	PIDScan               // it had the socket open when the tracer started
+	PIDUnknown  PIDSource = iota // the owner is not known
+	PIDTask                      // the owner held the socket's lock at this transition
+	PIDStored                    // it held the lock at an earlier transition, and still has the socket
+	PIDAccept                    // it accepted the connection
+	PIDListener                  // it has the listener; the process that will accept is not known yet
+	PIDScan                      // it had the socket open when the tracer started
 )
 
 var pidSourceNames = [...]string{
 	PIDTask: "task", PIDStored: "stored", PIDAccept: "accept", PIDListener: "listener", PIDScan: "scan",
 }
 
-// String gives the name used in records, or "" for PIDUnknown.
+// String gives the name used in records, "" for PIDUnknown, or PID_SOURCE_n for an
+// unknown number.
 func (s PIDSource) String() string {
 	if int(s) < len(pidSourceNames) {
 		return pidSourceNames[s]
@@ -64,7 +67,7 @@ func (s PIDSource) String() string {
 	return "PID_SOURCE_" + strconv.Itoa(int(s))
 }
 
-// Errno is a socket's pending error (sk_err), 0 for none.
+// Errno is the pending error of a socket (sk_err); 0: none.
 type Errno uint32
 
 // String gives the symbol, such as ECONNRESET, or ERRNO_n for an unknown number.
@@ -75,18 +78,18 @@ func (e Errno) String() string {
 	return "ERRNO_" + strconv.FormatUint(uint64(e), 10)
 }
 
-// Endpoint is one end of a connection. An invalid address or a port of 0 means
-// that the kernel does not have it yet.
+// Endpoint is one end of a connection. An invalid address, or port 0, means that the
+// kernel has not set it yet.
 type Endpoint struct {
 	Addr netip.Addr
 	Port uint16
 }
 
-// Comm is a process name as the kernel keeps it: up to 15 bytes of any value, NUL
-// after the last.
+// Comm is a process name as the kernel keeps it: up to 15 bytes of any value but NUL,
+// and a NUL after the last.
 type Comm [16]byte
 
-// Bytes is the name without what follows its first NUL.
+// Bytes gives the name up to its first NUL. It is a part of c.
 func (c *Comm) Bytes() []byte {
 	for i, b := range c {
 		if b == 0 {
@@ -96,54 +99,55 @@ func (c *Comm) Bytes() []byte {
 	return c[:]
 }
 
-// Owner is the process that a socket belongs to. Source is PIDUnknown where it is
-// not known, and then PID and Comm mean nothing.
+// Owner is the process that a socket belongs to. If Source is PIDUnknown, the other fields
+// mean nothing.
 type Owner struct {
 	PID    uint32 // thread group id in the initial pid namespace
-	Comm   Comm   // of the thread group's leader
+	Comm   Comm   // of the thread group's leader, the main thread
 	Source PIDSource
 }
 
-// Cgroup is where a process runs.
+// Cgroup is where a process runs: in the unified hierarchy (cgroup v2).
 type Cgroup struct {
 	Path      string // below the hierarchy's mount
-	Container string // its full id; "": it is no container's
-	Runtime   string // docker, containerd, cri-o or podman; "": it cannot be told
-	PodUID    string // of Kubernetes
+	Container string // full id; "": not in a container
+	Runtime   string // docker, containerd, cri-o or podman; "": not known
+	PodUID    string // of Kubernetes; "": not in a pod
 }
 
-// Transition is one firing of the tracepoint sock:inet_sock_set_state.
+// Transition is one event of the tracepoint sock:inet_sock_set_state, or the end of a
+// TIME_WAIT: see [Transition.TimeWaitEnd].
 type Transition struct {
-	Time      time.Time     // wall clock; set by whoever knows the clock's offset
-	Monotonic time.Duration // CLOCK_MONOTONIC, as the kernel took it
-	Cookie    uint64        // 0: this kernel gives none
+	Time      time.Time     // wall clock; zero until the trace loop sets it
+	Monotonic time.Duration // CLOCK_MONOTONIC, taken in the kernel
+	Cookie    uint64        // identifies the socket while the host is up; 0: this kernel gives none
 	Local     Endpoint
 	Peer      Endpoint
 	Netns     uint32 // inode number
 	UID       uint32 // of the socket, in the initial user namespace
 	Owner     Owner
 	CgroupID  uint64  // the owner's, else the socket's; 0: not known
-	Cgroup    *Cgroup // set by whoever knows the ids; nil: not known
+	Cgroup    *Cgroup // set by the trace loop, shared by all its transitions; nil: not known
 	Error     Errno
 	Old, New  State // New is TimeWait where the kernel's CLOSE left a timewait socket
 	Role      Role
-	Mapped    bool // IPv4 over an IPv6 socket
+	Mapped    bool // IPv4 on an IPv6 socket
 	IPv6      bool
 
 	InState      time.Duration // spent in Old; 0: not known
 	Substate     State         // of the timewait socket: FinWait2 or TimeWait; 0: there is none
-	TimeWaitOpen bool          // whether there is one could not be found out
+	TimeWaitOpen bool          // whether there is a timewait socket could not be determined
 	Locked       bool          // a task held the socket's lock
-	PeerFIN      bool          // the peer's FIN has come
-	NoLinger2    bool          // TCP_LINGER2 is negative
-	Orphan       bool          // no process has the socket any more, or not yet
-	Unsent       bool          // connect() failed before there was a SYN
-	Acked        bool          // all that was sent is acknowledged, the FIN included
-	Repair       bool          // TCP_REPAIR: nothing is sent
-	Expired      bool          // a TIME_WAIT that its timer ended
+	PeerFIN      bool          // the peer's FIN has been received
+	NoLinger2    bool          // the socket option TCP_LINGER2 is negative
+	Orphan       bool          // no process has the socket, not yet or no longer
+	Unsent       bool          // connect() failed before it sent a SYN
+	Acked        bool          // all that was sent is acknowledged, including the FIN
+	Repair       bool          // the socket is in repair mode (TCP_REPAIR): it sends nothing
+	Expired      bool          // at the end of a TIME_WAIT: its timer ended it
 }
 
-// KernelNew is the new state as the kernel told it, which never tells TimeWait.
+// KernelNew is the new state as the tracepoint reports it: it never reports TimeWait.
 func (t *Transition) KernelNew() State {
 	if t.New == TimeWait {
 		return Close
@@ -151,13 +155,13 @@ func (t *Transition) KernelNew() State {
 	return t.New
 }
 
-// TimeWaitEnd says that it is the end of a TIME_WAIT, which is not told by the
-// tracepoint sock:inet_sock_set_state.
+// TimeWaitEnd reports whether this is the end of a TIME_WAIT, which the tracepoint
+// sock:inet_sock_set_state does not report.
 func (t *Transition) TimeWaitEnd() bool {
 	return t.Old == TimeWait
 }
 
-// Self says that the socket stayed in its state; the kernel tells such too.
+// Self reports whether the socket stayed in its state: the tracepoint reports that, too.
 func (t *Transition) Self() bool {
 	return t.Old == t.KernelNew()
 }

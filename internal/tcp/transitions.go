@@ -1,10 +1,11 @@
 package tcp
 
-// Transitions is a set of transitions by their states, for each old state a bit for
-// each new one. It has no room for states from 32 on, which no kernel has.
+// Transitions is a set of transitions by their states: for each old state, a bit for each
+// new one. States from 32 on, which no kernel has, are never in it. The zero value is
+// the empty set.
 type Transitions [32]uint32
 
-// AllTransitions gives the set of all.
+// AllTransitions gives the set of all transitions between states below 32.
 func AllTransitions() (all Transitions) {
 	for old := range all {
 		all[old] = 1<<32 - 1
@@ -12,7 +13,8 @@ func AllTransitions() (all Transitions) {
 	return all
 }
 
-// Add puts transitions in: from one of the old states to one of the new.
+// Add adds the transitions from each of the old states to each of the new. All states
+// must be below 32.
 func (s *Transitions) Add(from, to []State) {
 	for _, old := range from {
 		for _, next := range to {
@@ -21,14 +23,14 @@ func (s *Transitions) Add(from, to []State) {
 	}
 }
 
-// Join adds those of another set.
+// Join adds the transitions of another set.
 func (s *Transitions) Join(other Transitions) {
 	for old := range s {
 		s[old] |= other[old]
 	}
 }
 
-// Has says whether the set holds this transition.
+// Has reports whether the set has a transition.
 func (s *Transitions) Has(old, next State) bool {
 	return int(old) < len(s) && next < 32 && s[old]>>next&1 == 1
 }
