@@ -39,7 +39,7 @@ const (
 type Alert struct {
 	Time      time.Time     // wall clock; the engine leaves it zero, the trace loop sets it
 	Monotonic time.Duration // CLOCK_MONOTONIC
-	ID        string        // the same in all phases of an alert, unique within a run
+	ID        string        // joins the phases of an alert; unique within a run
 	Kind      string        // one of Kinds
 	Phase     Phase
 	Lasted    time.Duration // since it was opened

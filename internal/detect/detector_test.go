@@ -14,7 +14,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// anything is a transition between two states, of any socket.
+// anything is a random transition between two states.
 func anything(random *rand.Rand, old, next tcp.State) tcp.Transition {
 	errors := []unix.Errno{0, unix.ECONNREFUSED, unix.EPIPE, unix.ECONNRESET, unix.ECONNRESET, unix.ECONNRESET}
 	t := tcp.Transition{
@@ -58,7 +58,7 @@ func TestNeeds_OfEachDetector(t *testing.T) {
 		}
 		wants := all.Requests(now)
 		if got := some.Requests(now); !slices.Equal(got, wants) {
-			t.Fatalf("%v after the start it wants %v, want %v", now-start, got, wants)
+			t.Fatalf("%v after the start it requests %v, want %v", now-start, got, wants)
 		}
 		for _, want := range wants {
 			asked = asked || want.HalfClosed
@@ -70,10 +70,10 @@ func TestNeeds_OfEachDetector(t *testing.T) {
 			kinds[a.Kind] = true
 		}
 		if got, want := unordered(some.Tick(now)), unordered(alerts); !slices.Equal(got, want) {
-			t.Fatalf("%v after the start it says\n%s\nwant\n%s", now-start, strings.Join(got, "\n"), strings.Join(want, "\n"))
+			t.Fatalf("%v after the start the alerts are\n%s\nwant\n%s", now-start, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	}
 	if len(kinds) < len(Kinds())-1 || !asked {
-		t.Errorf("alerts of %v, and asked for those that are half closed: %v: this proves nothing", kinds, asked)
+		t.Errorf("alerts of %v, half-closed sockets requested: %v: this proves nothing", kinds, asked)
 	}
 }

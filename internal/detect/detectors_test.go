@@ -12,7 +12,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// event is one transition of a connection of its own.
+// event is one transition of a connection that has no other.
 func (h *host) event(cookie uint64, key destination, by tcp.Owner, old, next tcp.State, change ...func(*tcp.Transition)) {
 	t := tcp.Transition{
 		Monotonic: h.now, Netns: key.netns, Cookie: cookie, Owner: by, Role: tcp.RoleClient, Old: old, New: next,
@@ -32,7 +32,7 @@ func served(t *tcp.Transition) {
 	t.Role, t.Local.Port, t.Peer.Port = tcp.RoleServer, 80, 50000
 }
 
-// theOnly is the one alert that there is of any kind.
+// theOnly gives the only alert that was opened, and checks its kind and texts.
 func (h *host) theOnly(kind string) Alert {
 	h.t.Helper()
 	var opened []Alert
@@ -50,7 +50,7 @@ func (h *host) theOnly(kind string) Alert {
 	return opened[0]
 }
 
-// // Sockets that no process closes are a leak, and the alert closes when they are closed.
+// Sockets that no process closes are a leak, and the alert closes when they are closed.
 func TestCloseWaitLeak_Grows(t *testing.T) {
 	java := process(99, "java")
 	h := newHost(t, 500, Config{})
@@ -67,12 +67,12 @@ func TestCloseWaitLeak_Grows(t *testing.T) {
 	}
 	h.pass(time.Minute)
 	if len(only(h.alerts, "close_wait_leak", Close)) != 1 {
-		t.Errorf("all is closed, and the alert is not")
+		t.Errorf("all sockets are closed, and the alert is not")
 	}
 }
 
-// // Many sockets that are closed before 30 s, and a constant number of older ones, are no
-// // leak.
+// Many sockets that are closed before 30 s, and a constant number of older ones, are no
+// leak.
 func TestCloseWaitLeak_ClosedInTime(t *testing.T) {
 	h := newHost(t, 500, Config{})
 	for n := range uint64(20_000) {
@@ -96,7 +96,7 @@ func TestCloseWaitLeak_ClosedInTime(t *testing.T) {
 	h.mustBeSilent()
 }
 
-// // An alert says for what reason most connects to a peer fail.
+// An alert says for what reason most connects to a peer fail.
 func TestConnectFailures_ByReason(t *testing.T) {
 	for _, tt := range []struct {
 		err  unix.Errno
@@ -117,7 +117,7 @@ func TestConnectFailures_ByReason(t *testing.T) {
 	}
 }
 
-// // A health check that fails once a second and a port scan raise no alert.
+// A health check that fails once a second and a port scan raise no alert.
 func TestConnectFailures_HealthChecksAndScans(t *testing.T) {
 	h := newHost(t, 5000, Config{})
 	for n := range 60_000 {
@@ -133,7 +133,7 @@ func TestConnectFailures_HealthChecksAndScans(t *testing.T) {
 	h.mustBeSilent()
 }
 
-// // An alert reports a server whose connections are mostly reset.
+// An alert reports a server whose connections are mostly reset.
 func TestResetBurst_MostOfOneEnd(t *testing.T) {
 	h := newHost(t, 500, Config{})
 	for n := range 400 {
@@ -148,7 +148,7 @@ func TestResetBurst_MostOfOneEnd(t *testing.T) {
 	}
 }
 
-// // No alert is raised while a third of the connections are reset.
+// No alert is raised while a third of the connections are reset.
 func TestResetBurst_OneInThree(t *testing.T) {
 	h := newHost(t, 5000, Config{})
 	for n := range 20_000 {
@@ -164,8 +164,8 @@ func TestResetBurst_OneInThree(t *testing.T) {
 	h.mustBeSilent()
 }
 
-// // Closed connections pile up only if the kernel's table still has them: the peer may
-// // have closed without a transition.
+// Closed connections pile up only if the kernel's table still has them: the peer may
+// have closed without a transition.
 func TestFinWait2Pileup_CountedByKernel(t *testing.T) {
 	for _, stay := range []bool{true, false} {
 		t.Run(fmt.Sprintf("they stay: %v", stay), func(t *testing.T) {
@@ -192,7 +192,7 @@ func TestFinWait2Pileup_CountedByKernel(t *testing.T) {
 	}
 }
 
-// // The sockets and owners that the detector of leaks keeps are bounded.
+// The sockets and owners that the detector of leaks keeps are bounded.
 func TestCloseWaitLeak_BoundedMemory(t *testing.T) {
 	h := newHost(t, 500, Config{MaxDestinations: 64})
 	d := newCloseWaitLeak(h.engine.tracker).(*closeWaitLeak)
@@ -206,7 +206,7 @@ func TestCloseWaitLeak_BoundedMemory(t *testing.T) {
 	}
 }
 
-// // A socket counts for the leak of its own owner, also after leaks that are over have been
+// A socket counts for the leak of its own owner, also after leaks that are over have been
 // dropped.
 func TestCloseWaitLeak_OneForEachOwner(t *testing.T) {
 	random := rand.New(rand.NewPCG(13, 14))

@@ -11,8 +11,8 @@ import (
 
 const testNetns = 4026532200
 
-// host is a kernel on a virtual clock, as far as an Engine sees one: it opens and
-// closes connections, keeps TIME_WAITs for 60 to 62 seconds, and runs out of ports.
+// host simulates a kernel for an Engine, on a virtual clock: it opens and closes
+// connections, keeps TIME_WAITs for 60 to 62 seconds, and runs out of ports.
 type host struct {
 	t      testing.TB
 	engine *Engine
@@ -20,7 +20,7 @@ type host struct {
 	limits tcp.Limits
 	random *rand.Rand
 
-	ends   map[destination][]time.Duration // of the TIME_WAITs, in their order
+	ends   map[destination][]time.Duration // of the TIME_WAITs, by time
 	open   map[destination]int
 	ticked time.Duration
 
@@ -28,8 +28,8 @@ type host struct {
 	failed time.Duration // when the first connect() found no port; 0: none did
 	cookie uint64
 
-	waits     []time.Duration // since when each half-closed one to port 80 waits
-	uncounted bool            // the kernel's count of TIME_WAITs is not to be had
+	waits     []time.Duration // when each half-closed connection to port 80 began to wait
+	uncounted bool            // the kernel has no count of TIME_WAITs
 }
 
 func newHost(t testing.TB, ports int, c Config) *host {
@@ -45,7 +45,7 @@ func newHost(t testing.TB, ports int, c Config) *host {
 	return h
 }
 
-// pass lets time go by, with a tick every 40 ms.
+// pass advances the clock, with a tick every 40 ms.
 func (h *host) pass(d time.Duration) {
 	for end := h.now + d; h.now < end; {
 		next := min(end, h.ticked+40*time.Millisecond)
@@ -78,7 +78,7 @@ func (h *host) timeWaits(netns uint32) (count int) {
 	return count
 }
 
-// waiting forgets the TIME_WAITs that are over.
+// waiting gives the ends of the TIME_WAITs, and drops those that are over.
 func (h *host) waiting(key destination) []time.Duration {
 	ends := h.ends[key]
 	for len(ends) > 0 && ends[0] <= h.now {
@@ -122,15 +122,15 @@ func (h *host) emit(key destination, port uint16, by tcp.Owner, old, next tcp.St
 	h.engine.Observe(&t)
 }
 
-// connect says whether there was a port.
+// connect reports whether there was a free port.
 func (h *host) connect(key destination, by tcp.Owner) bool {
 	h.cookie++
 	h.emit(key, 0, by, tcp.Close, tcp.SynSent)
-	held := h.open[key] + len(h.waiting(key))
+	taken := h.open[key] + len(h.waiting(key))
 	if h.reuses(key) {
-		held = h.open[key] + h.young(key)
+		taken = h.open[key] + h.young(key)
 	}
-	if held >= h.limits.Ports() {
+	if taken >= h.limits.Ports() {
 		h.emit(key, 0, by, tcp.SynSent, tcp.Close)
 		if h.failed == 0 {
 			h.failed = h.now
@@ -143,7 +143,7 @@ func (h *host) connect(key destination, by tcp.Owner) bool {
 
 func (h *host) reuses(key destination) bool { return h.limits.MayReuse(key.local, key.peer) }
 
-// young are the TIME_WAITs that connect() would not take over yet.
+// young counts the TIME_WAITs that connect() would not take over yet.
 func (h *host) young(key destination) (count int) {
 	for _, end := range h.ends[key] {
 		if end-60*time.Second+h.limits.ReuseDelay > h.now {
@@ -164,8 +164,8 @@ func (h *host) close(key destination, by tcp.Owner, first bool) {
 	h.ends[key] = append(h.ends[key], h.now+time.Minute+time.Duration(h.random.Int64N(int64(2*time.Second))))
 }
 
-// run makes short connections for a while, at a rate that may change in the
-// meantime; bursts is how many come at once, and with chance they come as they like.
+// load is short connections at a rate that may change over time. bursts is how many
+// come at once; with chance the time between them is exponentially distributed.
 type load struct {
 	key     destination
 	by      []tcp.Owner
@@ -180,13 +180,14 @@ func constant(rate float64) func(time.Duration) float64 {
 	return func(time.Duration) float64 { return rate }
 }
 
+// leaving is a connection that is to be closed at a time.
 type leaving struct {
 	at  time.Duration
 	key destination
 	by  tcp.Owner
 }
 
-// run ends early when a connect() has failed, if it is told so.
+// run applies a load for a time, or, with untilFailed, until a connect() fails.
 func (h *host) run(w load, d time.Duration, untilFailed bool) {
 	began := h.now
 	var pending []leaving
@@ -214,6 +215,7 @@ func (h *host) run(w load, d time.Duration, untilFailed bool) {
 	}
 }
 
+// only gives the alerts of one kind and phase.
 func only(alerts []Alert, kind string, phase Phase) (found []Alert) {
 	for _, a := range alerts {
 		if a.Kind == kind && a.Phase == phase {

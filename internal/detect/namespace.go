@@ -20,8 +20,8 @@ const (
 	// netnsForgetAfter is how long a namespace that cannot be found any more must have
 	// been without a transition to be forgotten.
 	netnsForgetAfter = 5 * time.Second
-	// minReconciled is how many TIME_WAITs a correction of the model takes: fewer of
-	// them say nothing.
+	// minReconciled is how many TIME_WAITs a correction of the model takes: with fewer,
+	// chance would decide.
 	minReconciled = 16
 )
 

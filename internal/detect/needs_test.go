@@ -16,11 +16,11 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// life is what a socket goes through, state by state; fails is the error at its end.
+// life is the sequence of states of a socket; fails is the error at its end.
 type life struct {
 	role   tcp.Role
 	states []tcp.State
-	half   bool // the TIME_WAIT is one whose peer has not closed
+	half   bool // the TIME_WAIT has the substate FIN_WAIT2
 	fails  unix.Errno
 }
 
@@ -41,7 +41,7 @@ var lives = []life{
 	{tcp.RoleListener, []tcp.State{tcp.Close, tcp.Listen, tcp.Close, tcp.Close}, false, 0},
 }
 
-// steps gives a life's transitions, one second in each state but ESTABLISHED's few.
+// steps gives the transitions of a life, one second in each state.
 func (l *life) steps(cookie uint64, random *rand.Rand) []tcp.Transition {
 	port := uint16(32768 + random.IntN(20000))
 	ours, theirs := netip.AddrFrom4([4]byte{10, 0, 0, byte(1 + random.IntN(2))}), netip.AddrFrom4([4]byte{10, 0, 1, 1})
@@ -69,19 +69,20 @@ func (l *life) steps(cookie uint64, random *rand.Rand) []tcp.Transition {
 	return all
 }
 
-// unordered is what alerts say; those of one moment come in any order, which their ids follow.
+// unordered gives the contents of alerts, sorted: those of one moment come in any order,
+// and their ids follow that order.
 func unordered(alerts []Alert) []string {
-	said := make([]string, len(alerts))
+	texts := make([]string, len(alerts))
 	for i, a := range alerts {
 		a.ID = ""
-		said[i] = fmt.Sprintf("%+v", a)
+		texts[i] = fmt.Sprintf("%+v", a)
 	}
-	slices.Sort(said)
-	return said
+	slices.Sort(texts)
+	return texts
 }
 
-// // // // An engine that sees only the transitions of Needs raises the same alerts as one that
-// // // // sees all of them.
+// An engine that sees only the transitions of Needs raises the same alerts as one that
+// sees all of them.
 func TestNeeds_OfEngine(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
 	c := Config{ConnectFailures: 5, Resets: 5, HalfClosed: 20, CloseWaitCount: 4, CloseWaitAge: 10 * time.Second}
@@ -90,7 +91,7 @@ func TestNeeds_OfEngine(t *testing.T) {
 	needs := Needs()
 	limits := &tcp.Limits{PortLow: 32768, PortHigh: 33767, Reuse: 2, Timestamps: true, FinTimeout: time.Minute, MaxTimeWaits: 5000, TimeWaits: -1}
 	var pending [][]tcp.Transition
-	var said, seen, asked int
+	var alerts, seen, asked int
 	for now := start; now < start+4*time.Minute; now += rate.Step {
 		for range random.IntN(40) {
 			pending = append(pending, lives[random.IntN(len(lives))].steps(uint64(random.Uint32()), random))
@@ -117,17 +118,17 @@ func TestNeeds_OfEngine(t *testing.T) {
 			}
 		}
 		got, want := unordered(needed.Tick(now)), unordered(all.Tick(now))
-		said += len(want)
+		alerts += len(want)
 		if !slices.Equal(got, want) {
-			t.Fatalf("%v after the start it says\n%s\nwant\n%s", now-start, strings.Join(got, "\n"), strings.Join(want, "\n"))
+			t.Fatalf("%v after the start the alerts are\n%s\nwant\n%s", now-start, strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	}
-	if said < 10 || asked == 0 || 2*asked > seen+seen/2 {
-		t.Errorf("%d alerts from %d of %d transitions prove nothing", said, asked, seen)
+	if alerts < 10 || asked == 0 || 2*asked > seen+seen/2 {
+		t.Errorf("%d alerts from %d of %d transitions prove nothing", alerts, asked, seen)
 	}
 }
 
-// // // // Detection needs four of the ten transitions of a connection over loopback.
+// Detection needs four of the ten transitions of a connection over loopback.
 func TestNeeds_LoopbackConnection(t *testing.T) {
 	needs := Needs()
 	var asked []tcp.Transition
@@ -143,6 +144,6 @@ func TestNeeds_LoopbackConnection(t *testing.T) {
 		{Old: tcp.Established, New: tcp.CloseWait}, {Old: tcp.CloseWait, New: tcp.LastAck},
 	}
 	if !reflect.DeepEqual(asked, want) {
-		t.Errorf("it asks for %v, want %v", asked, want)
+		t.Errorf("Needs has %v, want %v", asked, want)
 	}
 }

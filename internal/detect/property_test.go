@@ -8,8 +8,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// // // // // For random loads: no alert comes where everything fits well, and one comes before a
-// // // // // connect() fails after its rate has lasted for a while.
+// For random loads: no alert comes where everything fits well, and one comes before a
+// connect() fails after its rate has lasted for a while.
 func TestStorm_RandomLoads(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	silent, warned := 0, 0
@@ -34,7 +34,7 @@ func TestStorm_RandomLoads(t *testing.T) {
 		lasted := h.failed - steadySince
 		switch {
 		case h.failed > 0 && lasted > 20*time.Second && rate*60 > 1.03*float64(ports):
-			// What is as much as the ports bear, chance decides.
+			// Near the capacity chance decides.
 			warned++
 			if len(opened) == 0 || opened[0].Monotonic >= h.failed {
 				t.Errorf("round %d, %d ports: no alert before the first failure, %v after the rate became %.1f", round, ports, lasted, rate)

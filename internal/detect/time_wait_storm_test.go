@@ -11,9 +11,8 @@ import (
 
 var curl = process(4711, "curl")
 
-// mustWarn holds one storm against what is promised: the alert is there before
-// four fifths of the ports are gone and before the first failure, and its
-// forecast is right within a fifth.
+// mustWarn checks the promise for one storm: the alert opens before four fifths of the
+// ports are taken and before the first failure, and its forecast is right within a fifth.
 func (h *host) mustWarn() Alert {
 	h.t.Helper()
 	opened := only(h.alerts, "time_wait_storm", Open)
@@ -22,13 +21,13 @@ func (h *host) mustWarn() Alert {
 	}
 	a := opened[0]
 	if h.failed == 0 {
-		h.t.Fatalf("an alert, and no connect() ever failed: %+v", a)
+		h.t.Fatalf("there is an alert, and no connect() failed: %+v", a)
 	}
 	if a.Monotonic >= h.failed {
 		h.t.Errorf("the alert came %v after the first failure", a.Monotonic-h.failed)
 	}
 	if share := float64(a.Occupancy) / float64(a.Capacity); share >= 0.8 {
-		h.t.Errorf("the alert came when %d of %d ports were held, %.0f %%", a.Occupancy, a.Capacity, 100*share)
+		h.t.Errorf("the alert came when %d of %d ports were taken, %.0f %%", a.Occupancy, a.Capacity, 100*share)
 	}
 	truth := (h.failed - a.Monotonic).Seconds()
 	if !a.Exhausts || math.Abs(a.ExhaustionIn.Seconds()-truth) > 0.2*truth {
@@ -38,6 +37,7 @@ func (h *host) mustWarn() Alert {
 	return a
 }
 
+// mustBeSilent checks that no alert has been opened.
 func (h *host) mustBeSilent() {
 	h.t.Helper()
 	for _, a := range h.finish() {
@@ -49,17 +49,17 @@ func (h *host) mustBeSilent() {
 	}
 }
 
-// // // // // // An alert opens before four fifths of the ports are taken, and forecasts when the
-// // // // // // last one is.
+// An alert opens before four fifths of the ports are taken, and forecasts when the
+// last one is.
 func TestStorm_AlertBeforeExhaustion(t *testing.T) {
 	for _, ports := range []int{200, 500, 28232} {
 		critical := float64(ports) / 61
 		for _, times := range []float64{1.06, 1.2, 1.5, 2, 3, 5, 10, 20} {
 			for _, chance := range []bool{false, true} {
 				if chance && (ports < 500 || times < 1.2) {
-					continue // chance decides whether there is an end at all
+					continue // chance decides whether the ports are exhausted at all
 				}
-				t.Run(fmt.Sprintf("%d ports, %v times what they bear, by chance %v", ports, times, chance), func(t *testing.T) {
+				t.Run(fmt.Sprintf("%d ports, %v times their capacity, by chance %v", ports, times, chance), func(t *testing.T) {
 					h := newHost(t, ports, Config{})
 					h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(times * critical), chance: chance}, 5*time.Minute, true)
 					a := h.mustWarn()
@@ -72,7 +72,7 @@ func TestStorm_AlertBeforeExhaustion(t *testing.T) {
 	}
 }
 
-// // // // // // A load below the capacity raises no alert.
+// A load below the capacity raises no alert.
 func TestStorm_NoneBelowCapacity(t *testing.T) {
 	for _, ports := range []int{200, 500, 3000} {
 		critical := float64(ports) / 62
@@ -82,7 +82,7 @@ func TestStorm_NoneBelowCapacity(t *testing.T) {
 					if chance && (times > 0.9 || bursts > 1 || ports < 500) {
 						continue // chance makes it exceed the capacity now and then
 					}
-					t.Run(fmt.Sprintf("%d ports, %v times what they bear, %d at once, by chance %v", ports, times, bursts, chance), func(t *testing.T) {
+					t.Run(fmt.Sprintf("%d ports, %v times their capacity, %d at once, by chance %v", ports, times, bursts, chance), func(t *testing.T) {
 						h := newHost(t, ports, Config{})
 						h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(times * critical), bursts: bursts, chance: chance}, 5*time.Minute, false)
 						h.mustBeSilent()
@@ -93,8 +93,8 @@ func TestStorm_NoneBelowCapacity(t *testing.T) {
 	}
 }
 
-// // // // // // Where a thousand processes of one name share a storm, the alert has the name and no
-// // // // // // pid; where five do, it has one of them.
+// Where a thousand processes of one name share a storm, the alert has the name and no
+// pid; where five do, it has one of them.
 func TestStorm_ManyProcessesOfOneName(t *testing.T) {
 	for _, processes := range []int{5, 1000} {
 		t.Run(fmt.Sprintf("%d processes", processes), func(t *testing.T) {
@@ -109,7 +109,7 @@ func TestStorm_ManyProcessesOfOneName(t *testing.T) {
 				t.Errorf("the alert is about %+v", a.Process)
 			}
 			if processes == 5 && (a.Process.PID < 1000 || a.Process.PID > 1004 || math.Abs(a.Process.Share-0.2) > 0.05) {
-				t.Errorf("the alert is about %+v, want one of five that do the same", a.Process)
+				t.Errorf("the alert is about %+v, want one of five that share the load", a.Process)
 			}
 			if processes == 1000 && (a.Process.PID != 0 || a.Process.Share < 0.9) {
 				t.Errorf("the alert is about %+v, want no single process and nearly all of the name", a.Process)
@@ -118,7 +118,7 @@ func TestStorm_ManyProcessesOfOneName(t *testing.T) {
 	}
 }
 
-// // // // // // An alert about a storm among other traffic names the process that causes most of it.
+// An alert about a storm among other traffic names the process that causes most of it.
 func TestStorm_TopProcessAmongOthers(t *testing.T) {
 	h := newHost(t, 500, Config{})
 	quiet := process(7, "backup")
@@ -132,7 +132,7 @@ func TestStorm_TopProcessAmongOthers(t *testing.T) {
 	}
 }
 
-// // // // // // Reserved and bound ports do not count as capacity.
+// Reserved and bound ports do not count as capacity.
 func TestStorm_ReservedAndBoundPorts(t *testing.T) {
 	h := newHost(t, 500, Config{})
 	for port := range uint16(150) {
@@ -145,7 +145,7 @@ func TestStorm_ReservedAndBoundPorts(t *testing.T) {
 	}
 }
 
-// // // // // // Where tcp_tw_reuse lets connect() take over a TIME_WAIT, there is no storm.
+// Where tcp_tw_reuse lets connect() take over a TIME_WAIT, there is no storm.
 func TestStorm_TimeWaitReuse(t *testing.T) {
 	loopback := destination{local: here.Unmap(), peer: there, netns: testNetns, peerPort: 80}
 	for _, tt := range []struct {
@@ -171,10 +171,10 @@ func TestStorm_TimeWaitReuse(t *testing.T) {
 	}
 }
 
-// // // // // // A limit that changes while the engine runs counts.
+// A limit that changes while the engine runs counts.
 func TestStorm_LimitChanges(t *testing.T) {
 	h := newHost(t, 5000, Config{})
-	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(20)}, 2*time.Minute, false) // 1220 held
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(20)}, 2*time.Minute, false) // 1220 ports taken
 	if len(h.alerts) > 0 {
 		t.Fatalf("an alert at a quarter of the capacity: %+v", h.alerts)
 	}
@@ -185,7 +185,7 @@ func TestStorm_LimitChanges(t *testing.T) {
 	}
 }
 
-// // // // // // A burst that ends, at once or slowly, raises no alert.
+// A burst that ends, at once or slowly, raises no alert.
 func TestStorm_BurstThatEnds(t *testing.T) {
 	for _, part := range []float64{0.2, 0.4, 0.55} {
 		for _, over := range []time.Duration{200 * time.Millisecond, 2 * time.Second, 8 * time.Second, 14 * time.Second} {
@@ -208,8 +208,8 @@ func TestStorm_BurstThatEnds(t *testing.T) {
 	})
 }
 
-// // // // // // A client that was delayed catches up in a burst, which does not change the forecast:
-// // // // // // its rate stays what it was.
+// A client that was delayed catches up in a burst, which does not change the forecast:
+// its rate stays what it was.
 func TestStorm_DelayedClientCatchesUp(t *testing.T) {
 	h := newHost(t, 300, Config{})
 	storm := load{key: to(80), by: []tcp.Owner{curl}, rate: constant(25)}
@@ -223,14 +223,14 @@ func TestStorm_DelayedClientCatchesUp(t *testing.T) {
 	h.mustWarn()
 }
 
-// // // // // // Connections that the peer closes first leave no TIME_WAIT here, and raise no alert.
+// Connections that the peer closes first leave no TIME_WAIT here, and raise no alert.
 func TestStorm_PeerClosesFirst(t *testing.T) {
 	h := newHost(t, 200, Config{})
 	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(100), peer: true, lasting: 200 * time.Millisecond}, 5*time.Minute, false)
 	h.mustBeSilent()
 }
 
-// // // // // // An alert is opened, updated at most every ten seconds, and closed.
+// An alert is opened, updated at most every ten seconds, and closed.
 func TestLifecycle_OpenUpdateClose(t *testing.T) {
 	h := newHost(t, 500, Config{})
 	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 40*time.Second, false)
@@ -263,7 +263,7 @@ func TestLifecycle_OpenUpdateClose(t *testing.T) {
 	}
 }
 
-// // // // // // Finish closes the alerts that are open.
+// Finish closes the alerts that are open.
 func TestLifecycle_FinishCloses(t *testing.T) {
 	h := newHost(t, 500, Config{})
 	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 13*time.Second, false)
@@ -275,7 +275,7 @@ func TestLifecycle_FinishCloses(t *testing.T) {
 	}
 }
 
-// // // // // // An alert reports how many transitions were lost.
+// An alert reports how many transitions were lost.
 func TestEngine_ReportsLoss(t *testing.T) {
 	h := newHost(t, 500, Config{})
 	h.engine.Lost(h.now, 17)
@@ -285,8 +285,8 @@ func TestEngine_ReportsLoss(t *testing.T) {
 	}
 }
 
-// // // // // // A scan of a million peers takes a bounded table, and a storm that follows is found and
-// // // // // // marked as approximate.
+// A scan of a million peers takes a bounded table, and a storm that follows is found and
+// marked as approximate.
 func TestStorm_AmongAMillionPeers(t *testing.T) {
 	h := newHost(t, 500, Config{MaxDestinations: 256})
 	h.uncounted = true // this host does not know of them
@@ -315,6 +315,6 @@ func TestStorm_AmongAMillionPeers(t *testing.T) {
 	}
 	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 5*time.Minute, true)
 	if a := h.mustWarn(); !a.Approximate {
-		t.Error("the alert does not say that it is approximate")
+		t.Error("the alert is not marked as approximate")
 	}
 }

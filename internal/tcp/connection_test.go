@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ending is a last transition as far as EndOf looks at it.
+// ending is a last transition, with the fields that EndOf uses.
 type ending struct {
 	name string
 	t    Transition
@@ -45,19 +45,19 @@ func with(err unix.Errno) func(*Transition) {
 // The rows of the table of the kernel's code paths that lead to CLOSE.
 var endings = []ending{
 	{"a listener that is closed", last(Listen, locked, ownerAtWork), ClosedByLocal},
-	{"a listener that is closed, with an error of its former life", last(Listen, locked, ownerAtWork, with(unix.ECONNRESET)), ClosedByLocal},
+	{"a listener that is closed, with an error of its previous connection", last(Listen, locked, ownerAtWork, with(unix.ECONNRESET)), ClosedByLocal},
 	{"a listener ended by ss -K or shut down", last(Listen, locked, ownerStored), ""},
-	{"a listener ended by ss -K or shut down, nobody known", last(Listen, locked), ""},
+	{"a listener ended by ss -K or shut down, owner unknown", last(Listen, locked), ""},
 
 	{"connect() that finds no port", last(SynSent, locked, unbound, unsent), ClosedByNoPort},
-	{"connect() that finds no port, after a reset of the same socket", last(SynSent, locked, unbound, unsent, with(unix.ECONNRESET)), ClosedByNoPort},
+	{"connect() that finds no port, after a reset of the socket", last(SynSent, locked, unbound, unsent, with(unix.ECONNRESET)), ClosedByNoPort},
 	{"connect() from a bound port that finds that connection there", last(SynSent, locked, unsent), ""},
-	{"the same, after a timeout of the same socket", last(SynSent, locked, unsent, with(unix.ETIMEDOUT)), ""},
+	{"connect() from a bound port that finds that connection there, after a timeout of the socket", last(SynSent, locked, unsent, with(unix.ETIMEDOUT)), ""},
 	{"close() in repair mode", last(Established, locked, ownerAtWork, repair), ""},
 	{"close() before an answer came", last(SynSent, locked), ClosedByLocal},
 	{"connect() refused, in softirq", last(SynSent, with(unix.ECONNREFUSED)), ClosedByRefused},
 	{"connect() refused, in the backlog", last(SynSent, locked, with(unix.ECONNREFUSED)), ClosedByRefused},
-	{"connect() that nobody answers", last(SynSent, with(unix.ETIMEDOUT)), ClosedByTimeout},
+	{"connect() without an answer", last(SynSent, with(unix.ETIMEDOUT)), ClosedByTimeout},
 	{"connect() ended by an ICMP error", last(SynSent, with(unix.EHOSTUNREACH)), ""},
 	{"connect() aborted by ss -K", last(SynSent, locked, with(unix.ECONNABORTED)), ClosedByAbort},
 
@@ -67,10 +67,10 @@ var endings = []ending{
 	{"an ICMP refusal in a simultaneous open", last(SynRecv, with(unix.ECONNREFUSED)), ""},
 
 	{"an unaccepted child, its listener closed", last(Established, orphan), ClosedByResetSent},
-	{"the same, after the peer's FIN", last(CloseWait, peerFIN, orphan), ClosedByResetSent},
+	{"an unaccepted child, its listener closed, after the peer's FIN", last(CloseWait, peerFIN, orphan), ClosedByResetSent},
 	{"SO_LINGER 0 or AF_UNSPEC", last(Established, locked, ownerAtWork), ClosedByResetSent},
-	{"an error that was taken off the socket, in the backlog of who only looks", last(Established, locked, ownerStored), ""},
-	{"an error that was taken off the socket, in softirq", last(CloseWait, peerFIN, ownerStored), ""},
+	{"an error that a process has read, in the backlog of a task that only reads", last(Established, locked, ownerStored), ""},
+	{"an error that a process has read, in softirq", last(CloseWait, peerFIN, ownerStored), ""},
 	{"SO_LINGER 0 or AF_UNSPEC in CLOSE_WAIT", last(CloseWait, locked, peerFIN, ownerAtWork), ClosedByResetSent},
 	{"SO_LINGER 0, AF_UNSPEC or data unread in FIN_WAIT1", last(FinWait1, locked, ownerAtWork), ClosedByResetSent},
 
@@ -100,7 +100,7 @@ var endings = []ending{
 	{"a walk that came to its bound at the peer's FIN", last(FinWait2, walkBound, peerFIN), ClosedByLocal},
 
 	{"the ACK of the last FIN", last(LastAck, peerFIN, acked), ClosedByPeer},
-	{"the same, after an error that it survived", last(LastAck, peerFIN, acked, with(unix.EHOSTUNREACH)), ClosedByPeer},
+	{"the ACK of the last FIN, after an error that the connection survived", last(LastAck, peerFIN, acked, with(unix.EHOSTUNREACH)), ClosedByPeer},
 	{"SO_LINGER 0, AF_UNSPEC or the orphan limit in LAST_ACK", last(LastAck, peerFIN, locked), ""},
 	{"the ACK of the last FIN inside close()", last(LastAck, peerFIN, locked, acked), ClosedByPeer},
 	{"a state outside the table", last(17), ""},
@@ -177,7 +177,7 @@ func TestTransition_KernelNew(t *testing.T) {
 	}
 }
 
-// Self is true where the tracepoint reports the same state twice.
+// Self is true where the old and the new state of the tracepoint are equal.
 func TestTransition_Self(t *testing.T) {
 	for _, old := range append(States(), 0, 17, 255) {
 		for _, next := range append(States(), 0, 17, 255) {

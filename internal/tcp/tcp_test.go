@@ -2,7 +2,7 @@ package tcp
 
 import "testing"
 
-// // States print the kernel's names, and unknown numbers as STATE_n.
+// States print the kernel's names, and unknown numbers as STATE_n.
 func TestState_String(t *testing.T) {
 	for number, want := range map[State]string{
 		1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 5: "FIN_WAIT2", 6: "TIME_WAIT",
@@ -15,7 +15,7 @@ func TestState_String(t *testing.T) {
 	}
 }
 
-// // ParseState finds every state by its exact name only.
+// ParseState finds every state by its exact name only.
 func TestState_Parse(t *testing.T) {
 	all := States()
 	if len(all) != 13 {
@@ -33,7 +33,7 @@ func TestState_Parse(t *testing.T) {
 	}
 }
 
-// // Roles, pid sources and errors print their names, and unknown numbers survive.
+// Roles, pid sources and errors print their names, and unknown numbers survive.
 func TestRole_ErrnoAndSourceNames(t *testing.T) {
 	for _, r := range []Role{RoleClient, RoleServer, RoleListener} {
 		if got, ok := ParseRole(r.String()); !ok || got != r {
@@ -53,7 +53,7 @@ func TestRole_ErrnoAndSourceNames(t *testing.T) {
 	}
 }
 
-// // A comm ends at its first NUL, and may fill all of its bytes.
+// A comm ends at its first NUL, and may fill all of its bytes.
 func TestComm_Bytes(t *testing.T) {
 	for name, want := range map[string]string{"": "", "curl\x00left": "curl", "0123456789abcdef": "0123456789abcdef"} {
 		var c Comm

@@ -3,8 +3,8 @@
 // is, decide whether to alert, or read clocks.
 //
 // counter.go counts per slot of time; estimator.go is the model of what is occupied
-// and the rate; forecast.go predicts when a capacity is exhausted, and says how far
-// to trust the prediction.
+// and the rate; forecast.go predicts when a capacity is exhausted, and tests how far
+// the prediction can be trusted.
 package rate
 
 import (
@@ -38,7 +38,7 @@ type Estimator struct {
 	open      int64   // connections that are open or being opened
 	taken     Counter // units taken less units given back without a TIME_WAIT, by steps
 	timeWaits Counter // TIME_WAITs by the second of their creation
-	finWait2  Counter // the same of the substate FIN_WAIT2: the peer has not closed yet
+	finWait2  Counter // timewait sockets in FIN_WAIT2, by the second of their creation: the peer has not closed yet
 }
 
 // TimeWaitModel says how long a TIME_WAIT occupies its unit.
@@ -89,7 +89,7 @@ func (e *Estimator) Closed(now time.Duration) {
 }
 
 // ClosedToTimeWait counts one connection less, which leaves a TIME_WAIT. One that
-// was not seen to open counts as new: its port is occupied all the same.
+// was not seen to open counts as new: it occupies its unit as well.
 func (e *Estimator) ClosedToTimeWait(now time.Duration, finWait2 bool) {
 	e.Advance(now)
 	if e.open > 0 {
