@@ -45,7 +45,7 @@ yardstick: ## ten storms, counted by perf and by the tracer; wants an idle machi
 
 .PHONY: bench-load
 bench-load: ## what tracing costs, beside other tracers, into docs/performance.md; wants an idle machine
-	go test ./test/load -count=1 -timeout 2h -v -run TracingCosts -warm -connections 100000 -rounds 3 -pause 2s -doc ../../docs/performance.md
+	go test ./test/load -count=1 -timeout 2h -v -run TestCost -warm -connections 100000 -rounds 3 -pause 2s -doc ../../docs/performance.md
 
 .PHONY: bench-scale
 bench-scale: ## what one ring costs with two cores, and many live sockets; wants an idle machine
@@ -57,7 +57,7 @@ soak: ## half an hour of mixed load with every feature on: flat, and adding up
 
 .PHONY: soak-storms
 soak-storms: ## ten minutes of mixed load in which no alert may come
-	go test ./test/detection -count=1 -timeout 30m -run NoAlert -v -calm 10m
+	go test ./test/detection -count=1 -timeout 30m -run NoneUnderNormalLoad -v -calm 10m
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)

@@ -10,7 +10,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-func TestAStopIsWholeHoweverBusyTheHostIs(t *testing.T) {
+func TestStop_BusyHost(t *testing.T) {
 	requireRoot(t)
 	for name, args := range map[string][]string{
 		"all filtered": quiet,

@@ -102,7 +102,7 @@ func fill(n *tcplab.Netns, s *tcplab.Socket) {
 }
 
 // test/kernel has the other ends; this one needs a word in the documentation.
-func TestDataAfterCloseIsNotTakenForAResetThatCame(t *testing.T) {
+func TestConnection_DataAfterClose(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	tr := startTracer(t, flags("--netns", fmt.Sprint(n.Inode())))
 	client, server := dataAfterClose(n)
@@ -117,7 +117,7 @@ func TestDataAfterCloseIsNotTakenForAResetThatCame(t *testing.T) {
 	}
 }
 
-func TestTheEndOfATimeWaitIsToldWhereItIsAskedFor(t *testing.T) {
+func TestTimewait_EndFlag(t *testing.T) {
 	for _, asked := range []bool{true, false} {
 		n := tcplab.NewNetns(t)
 		n.Sysctl("net.ipv4.tcp_fin_timeout", "1")
@@ -153,7 +153,7 @@ func TestTheEndOfATimeWaitIsToldWhereItIsAskedFor(t *testing.T) {
 	}
 }
 
-func TestAConnectionCountsItsBytesAndItsTime(t *testing.T) {
+func TestConnection_BytesAndTimes(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	tr := startTracer(t, flags("--netns", fmt.Sprint(n.Inode()), "--only", "connection"))
 	listener := n.Listen(plain.to)
@@ -196,7 +196,7 @@ func TestAConnectionCountsItsBytesAndItsTime(t *testing.T) {
 	}
 }
 
-func TestAConnectionThatIsOlderThanTheTracerIsPartial(t *testing.T) {
+func TestConnection_OlderThanTracer(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	listener := n.Listen(plain.to)
 	client := n.Dial(plain.to)
@@ -216,7 +216,7 @@ func TestAConnectionThatIsOlderThanTheTracerIsPartial(t *testing.T) {
 	}
 }
 
-func TestAConnectionPassesAFilterWithItsLastTransition(t *testing.T) {
+func TestConnection_Filters(t *testing.T) {
 	for _, row := range []struct {
 		args []string
 		want []string // of client, server and listener

@@ -37,7 +37,7 @@ func (tr *tracer) waitsForReader() {
 	}
 }
 
-func TestTheFirstSignalEndsTheWaitForSomebodyToReadTheFIFO(t *testing.T) {
+func TestFIFO_SignalWhileOpening(t *testing.T) {
 	requireRoot(t)
 	for name, s := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM} {
 		for _, command := range [][]string{nil, {"snapshot"}} {
@@ -53,7 +53,7 @@ func TestTheFirstSignalEndsTheWaitForSomebodyToReadTheFIFO(t *testing.T) {
 	}
 }
 
-func TestAReaderWhoComesLateToTheFIFOGetsTheWholeStream(t *testing.T) {
+func TestFIFO_LateReader(t *testing.T) {
 	requireRoot(t)
 	path := newFIFO(t)
 	tr := launch(t, append(quiet, "--output", path))

@@ -137,14 +137,14 @@ var filterCases = []filterCase{
 	{flags("--port", "17001", "--family", "6"), nil, both(port(17001), family("ipv6"))},
 }
 
-func TestAFilterLetsThroughWhatItSaysAndNothingElse(t *testing.T) {
+func TestFilter_Flags(t *testing.T) {
 	requireRoot(t)
 	for _, c := range filterCases {
 		t.Run(strings.Join(c.args, " "), func(t *testing.T) { newScene(t).check(c) })
 	}
 }
 
-func TestAFilterOfNamespacesLetsThroughOneNamespace(t *testing.T) {
+func TestFilter_Netns(t *testing.T) {
 	byPort := flags("--port", "17001-17006,18001-18006")
 	inside := whole(plain, crossed, ipv6, mapped, private, foreign)
 	for name, word := range map[string]func(*scene) string{
@@ -176,7 +176,7 @@ func TestAFilterOfNamespacesLetsThroughOneNamespace(t *testing.T) {
 	})
 }
 
-func TestAFilterOfOwnersLetsThroughWhatIsProvenToBeTheirs(t *testing.T) {
+func TestFilter_Owners(t *testing.T) {
 	ours := slices.DeleteFunc(whole(everything...), func(end string) bool { return end == "foreign client" })
 	pid := func(pid int) func(*record) bool { return func(r *record) bool { return r.PID == uint32(pid) } }
 	t.Run("pid", func(t *testing.T) {
@@ -215,7 +215,7 @@ func TestAFilterOfOwnersLetsThroughWhatIsProvenToBeTheirs(t *testing.T) {
 	})
 }
 
-func TestAFilterOfCgroupsLetsThroughOneCgroupAndThoseBelow(t *testing.T) {
+func TestFilter_Cgroup(t *testing.T) {
 	requireRoot(t)
 	mount := cgroupMount(t)
 	for _, row := range []struct {

@@ -36,7 +36,7 @@ func asNobody(capabilities ...uintptr) func(*exec.Cmd) {
 	}
 }
 
-func TestAHostThatCannotIsSaidInOneSentenceWithTheRemedy(t *testing.T) {
+func TestHost_CannotTrace(t *testing.T) {
 	requireRoot(t)
 	for _, row := range []struct {
 		name    string
@@ -89,7 +89,7 @@ func TestAHostThatCannotIsSaidInOneSentenceWithTheRemedy(t *testing.T) {
 }
 
 // A process that is there, but is not for this user to look at, is not said to be gone.
-func TestAProcessThatThisUserMayNotLookAtIsNotSaidToBeGone(t *testing.T) {
+func TestHost_HiddenProcess(t *testing.T) {
 	requireRoot(t)
 	mine := fmt.Sprintf("pid:%d", os.Getpid())
 	for _, command := range [][]string{nil, {"snapshot"}} {
@@ -127,7 +127,7 @@ func (r result) mustDiagnose(t *testing.T, name, problem, remedy string) {
 	}
 }
 
-func TestDoctorSaysYesToEverythingWhereTracingWorks(t *testing.T) {
+func TestDoctor_AllYes(t *testing.T) {
 	requireRoot(t)
 	for name, adjust := range map[string]func(*exec.Cmd){
 		"as root": func(*exec.Cmd) {},
@@ -161,7 +161,7 @@ func mandatory(lines []string) []string {
 	return slices.Delete(lines, at, at+4)
 }
 
-func TestTwoCapabilitiesAreEnoughToTrace(t *testing.T) {
+func TestHost_TwoCapabilities(t *testing.T) {
 	requireRoot(t)
 	for name, adjust := range map[string]func(*exec.Cmd){
 		"inherited":               asNobody(unix.CAP_BPF, unix.CAP_PERFMON),

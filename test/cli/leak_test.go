@@ -27,7 +27,7 @@ var byID = map[string]int{
 	"btf_id":  unix.BPF_BTF_GET_FD_BY_ID,
 }
 
-func TestNothingOfATracerIsLeftInTheKernelWhenItHasEnded(t *testing.T) {
+func TestLeak_KernelObjects(t *testing.T) {
 	requireRoot(t)
 	for name, end := range map[string]func(*tracer){
 		"asked to stop": func(tr *tracer) { tr.stop() },
@@ -49,7 +49,7 @@ func TestNothingOfATracerIsLeftInTheKernelWhenItHasEnded(t *testing.T) {
 	}
 }
 
-func TestARunningTracerOpensNothingMore(t *testing.T) {
+func TestLeak_Descriptors(t *testing.T) {
 	requireRoot(t)
 	tr := startTracer(t, []string{"--only", "stats", "--stats-interval", "1ms"})
 	before := descriptors(t, tr)

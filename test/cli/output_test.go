@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestAnOutputThatCannotBeOpenedEndsTheRunInOneLine(t *testing.T) {
+func TestOutput_CannotBeOpened(t *testing.T) {
 	dir := t.TempDir()
 	for path, cause := range map[string]string{
 		dir:                           "is a directory",
@@ -21,7 +21,7 @@ func TestAnOutputThatCannotBeOpenedEndsTheRunInOneLine(t *testing.T) {
 	}
 }
 
-func TestAFullDeviceEndsTheRunInOneLineThatNamesItAndTheCause(t *testing.T) {
+func TestOutput_FullDevice(t *testing.T) {
 	requireRoot(t)
 	for _, command := range [][]string{nil, {"snapshot"}} {
 		r := run(append(command, "--output", "/dev/full"))
@@ -42,7 +42,7 @@ func TestAFullDeviceEndsTheRunInOneLineThatNamesItAndTheCause(t *testing.T) {
 	}
 }
 
-func TestAFullDiskLeavesOnlyWholeLinesInTheFile(t *testing.T) {
+func TestOutput_FullDiskWholeLines(t *testing.T) {
 	requireRoot(t)
 	const file = "/mnt/records"
 	var r result
@@ -73,7 +73,7 @@ func TestAFullDiskLeavesOnlyWholeLinesInTheFile(t *testing.T) {
 	}
 }
 
-func TestAFileIsAppendedToAndStandardOutputStaysEmpty(t *testing.T) {
+func TestOutput_AppendsToFile(t *testing.T) {
 	requireRoot(t)
 	file := filepath.Join(t.TempDir(), "records")
 	var ends []int

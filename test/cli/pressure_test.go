@@ -98,7 +98,7 @@ func stormIsOver(line string) bool {
 		r.Read+r.LostRingFull+r.LostRingBusy+r.LostReentry >= stormTransitions
 }
 
-func TestAReaderWhoStallsGetsOneLossWhereTheRecordsAreMissingAndAllThatFollows(t *testing.T) {
+func TestBackpressure_OneLossRecord(t *testing.T) {
 	// The ring has room for a third of the storm: the rest is read while nobody reads.
 	n, args := stormy(t, "--buffer-size", "1MiB", "--stats-interval", "100ms")
 	tr := startTracer(t, args)
@@ -123,7 +123,7 @@ func TestAReaderWhoStallsGetsOneLossWhereTheRecordsAreMissingAndAllThatFollows(t
 	}
 }
 
-func TestAStormTakesNoMoreMemoryThanTheQueueMay(t *testing.T) {
+func TestBackpressure_MemoryBound(t *testing.T) {
 	n, args := stormy(t, "--stats-interval", "0")
 	tr := startTracer(t, args)
 	before := anonymous(t, tr)
@@ -155,7 +155,7 @@ func anonymous(t *testing.T, tr *tracer) int {
 	return 0
 }
 
-func TestAnAlertComesInItsOrderThoughTheReaderStalls(t *testing.T) {
+func TestBackpressure_AlertInOrder(t *testing.T) {
 	n, args := stormy(t, "--connect-failures", "20", "--stats-interval", "0")
 	stalled := startTracer(t, args)
 	other := startTracer(t, append(flags("alerts"), args[:len(args)-2]...)) // who reads
@@ -199,7 +199,7 @@ func TestAnAlertComesInItsOrderThoughTheReaderStalls(t *testing.T) {
 	other.stop()
 }
 
-func TestAReaderWhoDiesWhileItIsStalledIsANormalEnd(t *testing.T) {
+func TestBackpressure_StalledReaderDies(t *testing.T) {
 	n, args := stormy(t)
 	tr := startTracer(t, args)
 	blow(t, n)
@@ -209,7 +209,7 @@ func TestAReaderWhoDiesWhileItIsStalledIsANormalEnd(t *testing.T) {
 	r.mustSay(t, "")
 }
 
-func TestATracerThatIsStoppedAndContinuedCountsWhatItMissed(t *testing.T) {
+func TestLoss_StoppedTracer(t *testing.T) {
 	n, args := stormy(t, "--buffer-size", "64KiB")
 	tr := startTracer(t, args)
 	tr.signal(syscall.SIGSTOP)
@@ -239,7 +239,7 @@ func (tr *tracer) isStopped() {
 	}
 }
 
-func TestAFullDiskThatIsFreedCostsRecordsAndSaysHowMany(t *testing.T) {
+func TestLoss_FullDiskFreed(t *testing.T) {
 	n, args := stormy(t, "--output", "/mnt/records", "--stats-interval", "100ms", "--buffer-size", "256KiB")
 	said, stderr, err := os.Pipe()
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-func TestWithoutAFilterEveryTransitionOfEveryConnectionComesOnce(t *testing.T) {
+func TestStream_EveryTransitionOnce(t *testing.T) {
 	s := newScene(t)
 	tr := startTracer(t, s.byNetns())
 	s.play()
@@ -45,7 +45,7 @@ func TestWithoutAFilterEveryTransitionOfEveryConnectionComesOnce(t *testing.T) {
 	}
 }
 
-func TestADurationEndsTheStreamByItself(t *testing.T) {
+func TestStream_Duration(t *testing.T) {
 	requireRoot(t)
 	began := time.Now()
 	got := startTracer(t, append(quiet, "--duration", "300ms")).end("duration")
@@ -57,7 +57,7 @@ func TestADurationEndsTheStreamByItself(t *testing.T) {
 	}
 }
 
-func TestJqAcceptsEveryLine(t *testing.T) {
+func TestStream_JqAcceptsEveryLine(t *testing.T) {
 	s := newScene(t)
 	jq := lookPath(t, "jq")
 	tr := startTracer(t, append(s.byNetns(), "--stats-interval", "1ms"))
@@ -71,7 +71,7 @@ func TestJqAcceptsEveryLine(t *testing.T) {
 	}
 }
 
-func TestACountEndsTheStreamAfterThatManyTransitions(t *testing.T) {
+func TestStream_Count(t *testing.T) {
 	s := newScene(t)
 	tr := startTracer(t, []string{"--count", "3", "--netns", fmt.Sprint(s.n.Inode())})
 	s.play()
@@ -81,12 +81,12 @@ func TestACountEndsTheStreamAfterThatManyTransitions(t *testing.T) {
 	}
 }
 
-func TestACountThatIsNotReachedDoesNotOutlastTheDuration(t *testing.T) {
+func TestStream_CountWithDuration(t *testing.T) {
 	requireRoot(t)
 	startTracer(t, append(quiet, "--count", "3", "--duration", "1ms")).end("duration")
 }
 
-func TestOnlyTheTypesAskedForComeBetweenStartAndStop(t *testing.T) {
+func TestStream_OnlyTypes(t *testing.T) {
 	for _, only := range []string{"stats", "transition", "connection", "loss"} {
 		t.Run(only, func(t *testing.T) {
 			s := newScene(t)
@@ -108,7 +108,7 @@ func TestOnlyTheTypesAskedForComeBetweenStartAndStop(t *testing.T) {
 	}
 }
 
-func TestStatsComeAtTheirIntervalOrNotAtAll(t *testing.T) {
+func TestStream_StatsInterval(t *testing.T) {
 	requireRoot(t)
 	const interval, several = 50 * time.Millisecond, 6
 	tr := startTracer(t, []string{"--only", "stats", "--stats-interval", interval.String()})
@@ -135,7 +135,7 @@ func TestStatsComeAtTheirIntervalOrNotAtAll(t *testing.T) {
 	}
 }
 
-func TestALabelIsTheLastMemberOfEveryRecord(t *testing.T) {
+func TestStream_LabelIsLast(t *testing.T) {
 	s := newScene(t)
 	tr := startTracer(t, append(s.byNetns(), "--label", "a=b", "--stats-interval", "1ms", "--label", "team=\"net\"\n"))
 	s.play()
@@ -155,7 +155,7 @@ func TestALabelIsTheLastMemberOfEveryRecord(t *testing.T) {
 // hostile has what moves a cursor, ends a line, is no UTF-8 or needs an escape.
 const hostile = "\x1b[2J\n\r\x80\u009b\"\\\x7f"
 
-func TestAProcessNameOfAnyBytesLeavesItsLineWhole(t *testing.T) {
+func TestStream_ProcessNameOfAnyBytes(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	tr := startTracer(t, []string{"--netns", fmt.Sprint(n.Inode())})
 	connectAs(t, n, hostile)
@@ -173,7 +173,7 @@ func TestAProcessNameOfAnyBytesLeavesItsLineWhole(t *testing.T) {
 	t.Errorf("the process does not show\n%v", got.result)
 }
 
-func TestTextHasAHeaderAndNoProcessNameBreaksIt(t *testing.T) {
+func TestText_HeaderAndProcessNames(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	tr := launch(t, []string{"--format", "text", "--netns", fmt.Sprint(n.Inode())})
 	tr.await("header", func(line string) bool {

@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestASignalEndsTheStreamWithAStopThatNamesIt(t *testing.T) {
+func TestSignal_NamedInStop(t *testing.T) {
 	requireRoot(t)
 	for name, s := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM} {
 		t.Run(name, func(t *testing.T) {
@@ -28,7 +28,7 @@ func TestASignalEndsTheStreamWithAStopThatNamesIt(t *testing.T) {
 	}
 }
 
-func TestASignalBeforeTheStartEndsTheRunAsWell(t *testing.T) {
+func TestSignal_BeforeStart(t *testing.T) {
 	requireRoot(t)
 	// It is sent again and again, so one of them comes at every moment of a start.
 	for delay := time.Duration(0); delay < 200*time.Millisecond; delay += 20 * time.Millisecond {
@@ -47,14 +47,14 @@ func TestASignalBeforeTheStartEndsTheRunAsWell(t *testing.T) {
 	}
 }
 
-func TestAReaderThatComesBackAfterTheSignalGetsEverything(t *testing.T) {
+func TestSignal_ReaderResumes(t *testing.T) {
 	requireRoot(t)
 	tr := blockedTracer(t)
 	tr.signal(syscall.SIGTERM)
 	tr.end("signal")
 }
 
-func TestASecondSignalEndsItWhereTheReaderDoesNotRead(t *testing.T) {
+func TestSignal_SecondSignal(t *testing.T) {
 	requireRoot(t)
 	tr := blockedTracer(t)
 	held := heldObjects(t, tr)
@@ -121,7 +121,7 @@ func isInSystemCall(t testing.TB, pid, number, argument int, value uint64) bool 
 	return false
 }
 
-func TestAClosedReaderIsANormalEndThoughNothingIsWritten(t *testing.T) {
+func TestReaderGone_NothingToWrite(t *testing.T) {
 	requireRoot(t)
 	t.Run("pipe", func(t *testing.T) {
 		tr := startTracer(t, []string{"--only", "stats", "--stats-interval", "0"})
@@ -149,7 +149,7 @@ func TestAClosedReaderIsANormalEndThoughNothingIsWritten(t *testing.T) {
 	})
 }
 
-func TestAClosedReaderIsANormalEndWhileRecordsCome(t *testing.T) {
+func TestReaderGone_WhileRecordsCome(t *testing.T) {
 	requireRoot(t)
 	tr := startTracer(t, []string{"--only", "stats", "--stats-interval", "1ms"})
 	tr.next()
@@ -159,7 +159,7 @@ func TestAClosedReaderIsANormalEndWhileRecordsCome(t *testing.T) {
 	r.mustSay(t, "")
 }
 
-func TestAClosedReaderIsANormalEndOfEveryCommand(t *testing.T) {
+func TestReaderGone_EveryCommand(t *testing.T) {
 	requireRoot(t)
 	for _, args := range [][]string{nil, {"snapshot"}, {"snapshot", "--format", "text"}, {"doctor"}, {"version"}, {"explain"}, {"explain", "CLOSE"}, {"help"}, {"completion", "bash"}} {
 		reader, writer, err := os.Pipe()

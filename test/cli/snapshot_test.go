@@ -191,7 +191,7 @@ func (g *gallery) owner(t *testing.T, l *listed) string {
 	return who
 }
 
-func TestASnapshotListsEverySocketOnceWithItsOwner(t *testing.T) {
+func TestSnapshot_EverySocketWithOwner(t *testing.T) {
 	requireRoot(t)
 	g := newGallery(t)
 	all, r := snapshot(t)
@@ -227,7 +227,7 @@ func TestASnapshotListsEverySocketOnceWithItsOwner(t *testing.T) {
 }
 
 // Before and after the snapshot sock_diag (ss -o) is asked, whose answer is a millisecond's.
-func TestASnapshotTellsHowLongATimeWaitHasToLive(t *testing.T) {
+func TestSnapshot_TimewaitExpiry(t *testing.T) {
 	requireRoot(t)
 	g := newGallery(t)
 	expiries := func() map[uint16]time.Duration {
@@ -265,7 +265,7 @@ func TestASnapshotTellsHowLongATimeWaitHasToLive(t *testing.T) {
 }
 
 // The kernel's own list, which needs no tracing.
-func TestASnapshotAgreesWithProc(t *testing.T) {
+func TestSnapshot_AgreesWithProc(t *testing.T) {
 	requireRoot(t)
 	g := newGallery(t)
 	all, r := snapshot(t, "--netns", fmt.Sprint(g.n.Inode()))
@@ -298,7 +298,7 @@ func TestASnapshotAgreesWithProc(t *testing.T) {
 	}
 }
 
-func TestASnapshotIsOfTheNamespacesAskedFor(t *testing.T) {
+func TestSnapshot_NetnsFlag(t *testing.T) {
 	requireRoot(t)
 	g, other := newGallery(t), tcplab.NewNetns(t)
 	other.Listen(netip.MustParseAddrPort("127.0.0.1:17109"))
@@ -338,7 +338,7 @@ func TestASnapshotIsOfTheNamespacesAskedFor(t *testing.T) {
 	}
 }
 
-func TestASnapshotAsTextIsATableWithTheSameSockets(t *testing.T) {
+func TestSnapshot_Text(t *testing.T) {
 	requireRoot(t)
 	g := newGallery(t)
 	r := run(flags("snapshot", "--format", "text", "--netns", fmt.Sprint(g.n.Inode())))
@@ -376,7 +376,7 @@ func TestASnapshotAsTextIsATableWithTheSameSockets(t *testing.T) {
 	}
 }
 
-func TestASnapshotGoesToAFileWithLabels(t *testing.T) {
+func TestSnapshot_FileWithLabels(t *testing.T) {
 	requireRoot(t)
 	n := tcplab.NewNetns(t)
 	n.Listen(netip.MustParseAddrPort("127.0.0.1:17109"))
@@ -393,7 +393,7 @@ func TestASnapshotGoesToAFileWithLabels(t *testing.T) {
 	}
 }
 
-func TestASnapshotOfANamespaceWithoutSocketsIsEmpty(t *testing.T) {
+func TestSnapshot_EmptyNamespace(t *testing.T) {
 	requireRoot(t)
 	n := tcplab.NewNetns(t)
 	if all, r := snapshot(t, "--netns", fmt.Sprint(n.Inode())); len(all) != 0 {
@@ -401,7 +401,7 @@ func TestASnapshotOfANamespaceWithoutSocketsIsEmpty(t *testing.T) {
 	}
 }
 
-func TestASnapshotThatThisUserMayNotTakeIsSaidInOneSentence(t *testing.T) {
+func TestSnapshot_NotPermitted(t *testing.T) {
 	requireRoot(t)
 	const enter = "this user may not enter network namespaces: " +
 		"run as root (sudo tcpshift snapshot), or give the binary CAP_SYS_ADMIN besides CAP_BPF and CAP_PERFMON"
@@ -421,7 +421,7 @@ func TestASnapshotThatThisUserMayNotTakeIsSaidInOneSentence(t *testing.T) {
 	}
 }
 
-func TestThreeCapabilitiesAreEnoughForASnapshot(t *testing.T) {
+func TestSnapshot_ThreeCapabilities(t *testing.T) {
 	requireRoot(t)
 	n := tcplab.NewNetns(t)
 	n.Listen(netip.MustParseAddrPort("127.0.0.1:17109"))

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestWithoutStandardStreamsNothingIsWrittenWhereItDoesNotBelong(t *testing.T) {
+func TestOutput_ClosedStandardStreams(t *testing.T) {
 	requireRoot(t)
 	sh := lookPath(t, "sh")
 	// The shell closes descriptors as no exec.Cmd can.

@@ -120,7 +120,7 @@ var badFlags = []struct {
 		`--label: labels take 1025 bytes of every record, at most 1024 fit: shorten them`},
 }
 
-func TestABadFlagIsRefusedInOneLineThatNamesIt(t *testing.T) {
+func TestUsage_BadFlag(t *testing.T) {
 	for _, row := range badFlags {
 		for _, command := range [][]string{nil, {"trace"}} {
 			refused(t, append(command, row.args...), row.line)
@@ -128,7 +128,7 @@ func TestABadFlagIsRefusedInOneLineThatNamesIt(t *testing.T) {
 	}
 }
 
-func TestABadCommandIsRefusedInOneLineThatNamesIt(t *testing.T) {
+func TestUsage_BadCommand(t *testing.T) {
 	for _, row := range []struct {
 		args []string
 		line string

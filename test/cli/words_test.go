@@ -26,7 +26,7 @@ var alertKinds = []string{
 	"time_wait_storm", "port_exhaustion", "close_wait_leak", "connect_failures", "fin_wait2_pileup", "reset_burst",
 }
 
-func TestExplainKnowsEveryStateAndListsItInOneLine(t *testing.T) {
+func TestExplain_EveryState(t *testing.T) {
 	listed := strings.Split(strings.TrimSuffix(good(t, "explain").stdout, "\n"), "\n")
 	if want := len(tcp.States()) + len(alertKinds); len(listed) != want {
 		t.Errorf("explain lists %d words, want the %d states and kinds of alert:\n%s", len(listed), want, strings.Join(listed, "\n"))
@@ -57,7 +57,7 @@ func TestExplainKnowsEveryStateAndListsItInOneLine(t *testing.T) {
 	}
 }
 
-func TestExplainTakesAWordAsPeopleWriteIt(t *testing.T) {
+func TestExplain_Spellings(t *testing.T) {
 	want := good(t, "explain", "FIN_WAIT1").stdout
 	for _, args := range [][]string{{"fin_wait1"}, {"fin-wait-1"}, {"FIN", "WAIT", "1"}} {
 		if r := good(t, append([]string{"explain"}, args...)...); r.stdout != want {
@@ -66,7 +66,7 @@ func TestExplainTakesAWordAsPeopleWriteIt(t *testing.T) {
 	}
 }
 
-func TestHelpNamesEveryCommandAndEveryFlag(t *testing.T) {
+func TestHelp_CommandsAndFlags(t *testing.T) {
 	for _, args := range [][]string{{"help"}, {"--help"}, {"-h"}} {
 		mention(t, good(t, args...), "trace ", "alerts ", "snapshot ", "doctor ", "explain ", "version ", "completion ", "help ")
 	}
@@ -95,14 +95,14 @@ func mention(t *testing.T, r result, words ...string) {
 	}
 }
 
-func TestVersionSaysWhatWasBuiltAndWhichSchemaItWrites(t *testing.T) {
+func TestVersion_Format(t *testing.T) {
 	r := good(t, "version")
 	if !regexp.MustCompile(`^tcpshift \S+, schema 1\.\d+, go\S+ linux/(amd64|arm64)\n$`).MatchString(r.stdout) {
 		t.Errorf("this is no version\n%v", r)
 	}
 }
 
-func TestEachShellAcceptsItsCompletionScript(t *testing.T) {
+func TestCompletion_Shells(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		t.Run(shell, func(t *testing.T) {
 			script := good(t, "completion", shell).stdout

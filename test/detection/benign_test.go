@@ -12,7 +12,7 @@ import (
 
 // What happens on hosts where nothing is wrong, all at once: each in namespaces of its
 // own, so that an alert tells by its namespace who is to blame.
-func TestNoAlertWhereNothingIsWrong(t *testing.T) {
+func TestAlert_NoneUnderNormalLoad(t *testing.T) {
 	tcplab.RequireRoot(t)
 	tr := startTracer(t, "alerts")
 	t.Run("load", func(t *testing.T) {

@@ -69,7 +69,7 @@ func (w *tail) Write(p []byte) (int, error) {
 // the kernel tells four of the ten transitions of a connection that has both its ends
 // here. Each run has a namespace of its own, so that none finds the sockets of another,
 // and the trace has room for all records: what it loses would cost nothing.
-func TestAlertsAloneAskForFewerThanHalfOfTheTransitions(t *testing.T) {
+func TestAlert_KernelEmitsFewerTransitions(t *testing.T) {
 	tcplab.RequireRoot(t)
 	const connections = 60_000
 	per := func(connections int, args ...string) (took time.Duration, c counted) {

@@ -30,7 +30,7 @@ func kindAt(t *testing.T, tr *tracer, n *tcplab.Netns, kind string) alert {
 // not known in every case; it is never another one.
 func isOrAbsent(pid, want int) bool { return pid == 0 || pid == want }
 
-func TestOtherPileUps(t *testing.T) {
+func TestAlert_OtherKinds(t *testing.T) {
 	tcplab.RequireRoot(t)
 	tr := startTracer(t, "alerts", "--close-wait-age", "10s", "--half-closed", "200")
 	t.Run("kinds", func(t *testing.T) {
@@ -69,7 +69,7 @@ func TestOtherPileUps(t *testing.T) {
 	everyOneCloses(t, tr)
 }
 
-func TestWhatWasThereBeforeTheTracerCounts(t *testing.T) {
+func TestAlert_SocketsOlderThanTracer(t *testing.T) {
 	tcplab.RequireRoot(t)
 	t.Parallel()
 	whileThePaceIsKept(t, func() *scene { return stormBefore(t) })
@@ -91,7 +91,7 @@ func stormBefore(t *testing.T) *scene {
 	return s
 }
 
-func TestTheTextSaysWhatToFix(t *testing.T) {
+func TestAlert_TextSaysWhatToFix(t *testing.T) {
 	tcplab.RequireRoot(t)
 	t.Parallel()
 	s := newScene(t, nil, 300)

@@ -64,7 +64,7 @@ func (s *scene) failed(tr *tracer, firstFailure time.Time) {
 	}
 }
 
-func TestStorms(t *testing.T) {
+func TestAlert_TimewaitStorms(t *testing.T) {
 	tcplab.RequireRoot(t)
 	tr := startTracer(t, "alerts")
 	t.Run("real", func(t *testing.T) {

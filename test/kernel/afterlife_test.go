@@ -99,12 +99,12 @@ func server(n *tcplab.Netns) (listener *tcplab.Socket, client netip.AddrPort) {
 	return n.Listen(tcplab.V4.At(tcplab.FreshPort())), tcplab.V4.At(tcplab.FreshPort())
 }
 
-func TestTheEndOfATimeWaitIsToldWithHowItEndedAndHowLongItLasted(t *testing.T) {
+func TestTimewait_EndReasonAndDuration(t *testing.T) {
 	checkAfterlives(t, afterlives)
 }
 
 // Left alone it ends by its timer after a minute. Guests run this test beside the others.
-func TestATimeWaitLeftAloneLastsAMinute(t *testing.T) {
+func TestTimewait_LastsOneMinute(t *testing.T) {
 	if row, known := thisKernel(t); known && row.Lacks(expect.LongTimeWait) {
 		lacks(t, expect.LongTimeWait, "one kernel of each kind waits for it")
 	}

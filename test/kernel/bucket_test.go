@@ -55,7 +55,7 @@ func playInCrowd(n *tcplab.Netns, f tcplab.Family, size int) *crowded {
 // However many connections share a bucket, the timewait socket is found, whether the
 // kernel puts it at the head or where the socket was; and where there is none, the end
 // of the bucket proves it.
-func TestATimeWaitIsFoundAmongManyInItsBucket(t *testing.T) {
+func TestTimewait_CrowdedHashBucket(t *testing.T) {
 	n := map[tcplab.Family]*tcplab.Netns{}
 	o := options{Options: probe.Options{Ends: true}}
 	for _, f := range tcplab.Families {
@@ -85,7 +85,7 @@ func TestATimeWaitIsFoundAmongManyInItsBucket(t *testing.T) {
 
 // The walk is bounded. Past the bound nothing is guessed: the record says that it is not
 // known whether that CLOSE left a TIME_WAIT, and it is counted.
-func TestPastTheBoundOfTheWalkATimeWaitIsSaidToBeUnknown(t *testing.T) {
+func TestTimewait_HashWalkBound(t *testing.T) {
 	n := newCrowdedNetns(t)
 	tr := startTracer(t, in(n))
 	c := playInCrowd(n, tcplab.V4, 100)

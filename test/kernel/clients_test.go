@@ -14,7 +14,7 @@ import (
 // The memory of clients is in a table whose slots follow from their sockets' addresses
 // (bpf/client_table.h). Of so many at a time some meet in one slot, and those that come
 // second have theirs on the socket: none may lose it, or have another one's.
-func TestManyClientsAtATimeEachKeepTheirOwnMemory(t *testing.T) {
+func TestClientTable_ManyClients(t *testing.T) {
 	requireFeature(t, probe.SocketStorage)
 	const clients = 1000
 	lines := recordsOf(t, func(n *tcplab.Netns) {
@@ -50,7 +50,7 @@ func TestManyClientsAtATimeEachKeepTheirOwnMemory(t *testing.T) {
 
 // A socket that has tried to connect has a slot; when it listens after that, its
 // children must start from its memory all the same.
-func TestTheChildrenOfASocketThatWasAClientBeforeAreServers(t *testing.T) {
+func TestClientTable_ClientBecomesListener(t *testing.T) {
 	requireFeature(t, probe.SocketStorage)
 	lines := recordsOf(t, func(n *tcplab.Netns) {
 		s := n.Socket(tcplab.V4.Loopback())

@@ -32,7 +32,7 @@ func hasBetween(begin, end span, lasted uint64) bool {
 	return end.from-begin.until-clockSlack <= d && d <= end.until-begin.from+clockSlack
 }
 
-func TestTimesAndDurationsAreThoseOfTheTestsOwnClock(t *testing.T) {
+func TestSequence_Times(t *testing.T) {
 	for _, f := range tcplab.Families {
 		t.Run(f.String(), func(t *testing.T) { checkClock(t, f) })
 	}

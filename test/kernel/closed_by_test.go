@@ -19,7 +19,7 @@ const (
 
 // CRIU takes a connection away without a word to the peer: TCP_REPAIR. Nothing is
 // sent, so no reset is.
-func TestAConnectionClosedInRepairModeSentNoReset(t *testing.T) {
+func TestConnection_CloseInRepairMode(t *testing.T) {
 	for name, end := range map[string]func(s *tcplab.Socket){"close": (*tcplab.Socket).Close, "disconnect": (*tcplab.Socket).Disconnect} {
 		t.Run(name, func(t *testing.T) {
 			var cookie uint64
@@ -85,7 +85,7 @@ func icmpUnreachable(n *tcplab.Netns, s *tcplab.Socket) {
 
 // With IP_RECVERR an ICMP error stays on the socket, which lives on: it says nothing
 // of how the connection ends, which is in order here.
-func TestAnErrorThatTheConnectionSurvivedDidNotEndIt(t *testing.T) {
+func TestConnection_SurvivedError(t *testing.T) {
 	for name, clientFirst := range map[string]bool{"client first": true, "server first": false} {
 		t.Run(name, func(t *testing.T) {
 			var cookie uint64
@@ -121,7 +121,7 @@ func TestAnErrorThatTheConnectionSurvivedDidNotEndIt(t *testing.T) {
 
 // LAST_ACK ended by this side without waiting for the peer's ACK, and with data that
 // was never sent: the peer sees a reset.
-func TestAConnectionDroppedInLASTACKDidNotEndInOrder(t *testing.T) {
+func TestConnection_AbortInLastAck(t *testing.T) {
 	var cookie, childCookie uint64
 	lines := recordsOf(t, func(n *tcplab.Netns) {
 		listener := n.Listen(tcplab.V4.At(7001))

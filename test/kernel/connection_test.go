@@ -36,7 +36,7 @@ var closedBy = map[string][2]string{
 }
 
 // The end of each connection, its times, and the substate of what it left.
-func TestEveryConnectionsEndIsToldOnceAndSaysWhoEndedIt(t *testing.T) {
+func TestConnection_EndAndClosedBy(t *testing.T) {
 	requireFeature(t, probe.SocketStorage)
 	stories, told := playAll(t)
 	for _, s := range stories {
@@ -127,7 +127,7 @@ func checkSubstate(t *testing.T, scenario string, lines []line) {
 	}
 }
 
-func TestAConnectionsBytesAreThoseThatTheProcessesSentAndRead(t *testing.T) {
+func TestConnection_Bytes(t *testing.T) {
 	requireFeature(t, probe.SocketStorage)
 	for _, f := range tcplab.Families {
 		t.Run(f.String(), func(t *testing.T) {

@@ -32,7 +32,7 @@ var containers = []struct {
 
 // The reader of the stream comes to read only when the process has been killed and the
 // container's cgroup has been removed.
-func TestAContainerThatIsGoneIsToldAllTheSame(t *testing.T) {
+func TestOwner_RemovedContainer(t *testing.T) {
 	requireFeature(t, probe.SocketCookie)
 	reading := make(chan struct{})
 	tr := startTracer(t, options{Options: probe.Options{Ends: true}, reading: reading})

@@ -69,7 +69,7 @@ func isBefore(t *testing.T, major, minor int) bool {
 
 // A feature that falls back silently and one that nobody expected are both wrong:
 // the table is what users are promised.
-func TestTheKernelGivesWhatTheTableSays(t *testing.T) {
+func TestKernel_Features(t *testing.T) {
 	tr := sharedTracers(t)[0]
 	var given []string
 	for _, f := range tr.probe.Features() {
@@ -101,13 +101,13 @@ func TestTheKernelGivesWhatTheTableSays(t *testing.T) {
 }
 
 // Before 5.11 what BPF takes counts as locked memory, of which a process may have little.
-func TestTheKernelGivesTheSameToAProcessThatMayLockNoMemory(t *testing.T) {
+func TestKernel_FeaturesWithoutLockedMemory(t *testing.T) {
 	tcplab.RequireRoot(t)
 	var limit unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
 		t.Fatal(err)
 	}
-	child := exec.Command("/proc/self/exe", "-test.run=^TestTheKernelGivesWhatTheTableSays$", "-test.v")
+	child := exec.Command("/proc/self/exe", "-test.run=^TestKernel_Features$", "-test.v")
 	none := unix.Rlimit{Cur: 0, Max: limit.Max}
 	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &none); err != nil {
 		t.Fatal(err)
@@ -116,12 +116,12 @@ func TestTheKernelGivesTheSameToAProcessThatMayLockNoMemory(t *testing.T) {
 	if e := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit); e != nil {
 		t.Fatal(e)
 	}
-	if err != nil || !strings.Contains(string(out), "--- PASS: TestTheKernelGivesWhatTheTableSays") {
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestKernel_Features") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
 
-func TestTheVerifierWalksFewInstructions(t *testing.T) {
+func TestKernel_VerifierInstructions(t *testing.T) {
 	walked := checkInstructions(t, sharedTracers(t)[0])
 	if row, known := thisKernel(t); known && row.Instructions != (len(walked) > 0) {
 		t.Errorf("the kernel tells the instructions of %d programs, the table says that it tells: %v", len(walked), row.Instructions)
@@ -145,7 +145,7 @@ func checkInstructions(t *testing.T, tr *tracer) (walked map[string]uint32) {
 
 // Up to 6.12 a child's first transition comes before it has a peer. With memory on
 // the socket it is held until it has one, without it goes out as it is.
-func TestAChildsFirstTransitionIsAsTheTableSays(t *testing.T) {
+func TestKernel_ChildFirstTransition(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	tr := startTracer(t, in(n))
 	out := tcplab.ClientCloses(n, tcplab.V4)

@@ -61,7 +61,7 @@ func (w *world) trace() {
 }
 
 // Who had a socket open at the start is its owner, until it has left it.
-func TestTheOwnersOfSocketsOlderThanTheTracerAreThoseThatStillHaveThem(t *testing.T) {
+func TestOwner_SocketsOlderThanTracer(t *testing.T) {
 	cases := slices.Concat(scanCases(), lastCloserCases(), olderMPTCPCases())
 	g := newGathering(len(cases))
 	var together sync.WaitGroup // t.Parallel would let no more go ahead than there are processors

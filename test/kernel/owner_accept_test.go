@@ -12,7 +12,7 @@ import (
 // Four workers accept from one listener, which their parent opened and keeps. Until
 // a worker has closed or shut down its connection the parent is a right answer, but
 // only as pid_source listener; from then on only that worker is.
-func TestAPreforkedServersConnectionsAreThoseOfTheirWorkers(t *testing.T) {
+func TestOwner_PreforkServer(t *testing.T) {
 	for _, clientFirst := range []bool{true, false} {
 		t.Run(fmt.Sprintf("client first %v", clientFirst), func(t *testing.T) {
 			play(t, func(w *world) {
@@ -46,7 +46,7 @@ func (a *actor) workers(count int) []*actor {
 
 // The parent opens the listener, forks its workers, and dies or closes it: it is no
 // owner any more, neither of the listener nor of the connections to come.
-func TestAListenersOpenerIsNoOwnerOnceItHasLeft(t *testing.T) {
+func TestOwner_ListenerOpenerLeaves(t *testing.T) {
 	ways := map[string]func(*actor, *sock){
 		"closes": func(a *actor, s *sock) { a.close(s) },
 		"dies":   func(a *actor, _ *sock) { a.kill() },
@@ -72,7 +72,7 @@ func TestAListenersOpenerIsNoOwnerOnceItHasLeft(t *testing.T) {
 
 // Each worker has a listener of its own on the same port: a connection is that of
 // the worker whose listener got it, from its first transition on.
-func TestSOReuseportWorkersOwnWhatTheirListenerGot(t *testing.T) {
+func TestOwner_ReuseportWorkers(t *testing.T) {
 	play(t, func(w *world) {
 		client := w.startActor("a-client", 1)
 		var workers []*actor
@@ -122,7 +122,7 @@ func (th *thread) readable(s *sock) bool {
 // inetd, sshd: the parent accepts, forks, and closes its copy; the child serves.
 // The child is right from the fork on, the parent up to its close; as the listener's
 // holder it may be named (pid_source listener) until the child has operated.
-func TestAConnectionAcceptedForAChildIsTheChildsOnceTheParentHasClosedIt(t *testing.T) {
+func TestOwner_AcceptedForChild(t *testing.T) {
 	for _, withIO := range []bool{false, true} {
 		for _, clientFirst := range []bool{true, false} {
 			t.Run(fmt.Sprintf("child has done I/O %v, client first %v", withIO, clientFirst), func(t *testing.T) {
@@ -149,7 +149,7 @@ func TestAConnectionAcceptedForAChildIsTheChildsOnceTheParentHasClosedIt(t *test
 
 // As above, but the parent has shut the connection's sending side down, which makes
 // it the one that is known; it has then closed its copy and must not be named.
-func TestAParentThatShutDownAndClosedItsCopyIsNotNamedForItsChild(t *testing.T) {
+func TestOwner_ParentShutsDownForChild(t *testing.T) {
 	play(t, func(w *world) {
 		parent, client := w.pair()
 		listener := parent.listen(at(7000))
@@ -166,7 +166,7 @@ func TestAParentThatShutDownAndClosedItsCopyIsNotNamedForItsChild(t *testing.T) 
 
 // A child that nobody accepts dies with its listener, whose holder is the only one
 // that may be named.
-func TestAChildKilledUnacceptedIsItsListenersAtMost(t *testing.T) {
+func TestOwner_UnacceptedChild(t *testing.T) {
 	ways := map[string]func(*actor, *sock){
 		"closed":    func(a *actor, s *sock) { a.close(s) },
 		"shut down": func(a *actor, s *sock) { a.shutdown(s, unix.SHUT_RDWR) },
@@ -188,7 +188,7 @@ func TestAChildKilledUnacceptedIsItsListenersAtMost(t *testing.T) {
 
 // The listener goes to another process and its opener closes it. Connections that
 // come then are not the opener's; those that came before are not either, any more.
-func TestAListenerPassedOnIsNoLongerItsOpeners(t *testing.T) {
+func TestOwner_PassedListener(t *testing.T) {
 	for _, operates := range []bool{false, true} {
 		t.Run(fmt.Sprintf("receiver listens anew %v", operates), func(t *testing.T) {
 			play(t, func(w *world) {

@@ -19,7 +19,7 @@ func (w *world) pair() (server, client *actor) {
 
 // The client's socket is the client's and the child the server's, although on
 // loopback each one's softirqs run while the other is on the CPU.
-func TestTheTwoSidesOfAConnectionHaveTheirOwnOwners(t *testing.T) {
+func TestOwner_BothSides(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		t.Run(host, func(t *testing.T) {
 			play(t, func(w *world) {
@@ -57,7 +57,7 @@ func inOrder(client *actor, c *sock, server *actor, s *sock, clientFirst bool) {
 
 // A process killed with -9, or that exits with everything open, closes its sockets
 // itself as it dies: they are its own to the last transition.
-func TestAProcessThatDiesOwnsItsSocketsToTheEnd(t *testing.T) {
+func TestOwner_ProcessDies(t *testing.T) {
 	ways := map[string]func(*actor){"killed": (*actor).kill, "exits": (*actor).exit}
 	for how, end := range ways {
 		t.Run("the client "+how, func(t *testing.T) {
@@ -87,7 +87,7 @@ func TestAProcessThatDiesOwnsItsSocketsToTheEnd(t *testing.T) {
 
 // The reset that one side sends ends the other side's socket in softirq, while the
 // sender is on the CPU: each is still its own process's.
-func TestAResetNamesTheSideWhoseSocketItIs(t *testing.T) {
+func TestOwner_Reset(t *testing.T) {
 	endings := map[string]func(a *actor, s *sock){
 		"linger 0":    func(a *actor, s *sock) { a.lingerZero(s); a.close(s) },
 		"disconnect":  func(a *actor, s *sock) { a.disconnect(s) },
@@ -123,7 +123,7 @@ func (th *thread) lingerZero(s *sock) {
 
 // A connection that fails is that of the process that tried: the refusal comes in
 // softirq, on loopback inside its own connect().
-func TestARefusedConnectionIsThatOfWhoTried(t *testing.T) {
+func TestOwner_RefusedConnect(t *testing.T) {
 	play(t, func(w *world) {
 		client := w.startActor("refused", 1)
 		s := client.socket(loopback, unix.IPPROTO_TCP)
@@ -136,7 +136,7 @@ func TestARefusedConnectionIsThatOfWhoTried(t *testing.T) {
 
 // uid is the socket's: of the process that made it, and for an accepted one of the
 // process that accepted it, whoever that process has become since.
-func TestASocketHasTheUserWhoMadeIt(t *testing.T) {
+func TestOwner_UID(t *testing.T) {
 	play(t, func(w *world) {
 		server, client := w.pair()
 		server.become(1002)
@@ -158,7 +158,7 @@ func (a *actor) become(uid int) {
 
 // cgroup is the one that the owner is in: where it has been moved to, and not where
 // it was when it made the socket, nor where the other side is.
-func TestTheCgroupIsTheOwners(t *testing.T) {
+func TestOwner_Cgroup(t *testing.T) {
 	play(t, func(w *world) {
 		server, client := w.pair()
 		w.requireCgroups()

@@ -23,7 +23,7 @@ func destroyed(t *testing.T, story func(w *world, server, client, destroyer *act
 	}
 }
 
-func TestWhoDestroysAnEstablishedConnectionIsNotItsOwner(t *testing.T) {
+func TestOwner_DestroyEstablished(t *testing.T) {
 	destroyed(t, func(_ *world, server, client, destroyer *actor) {
 		listener := server.listen(at(7000))
 		for range 2 {
@@ -41,7 +41,7 @@ func TestWhoDestroysAnEstablishedConnectionIsNotItsOwner(t *testing.T) {
 	})
 }
 
-func TestWhoDestroysAConnectionThatIsClosingIsNotItsOwner(t *testing.T) {
+func TestOwner_DestroyClosing(t *testing.T) {
 	destroyed(t, func(_ *world, server, client, destroyer *actor) {
 		listener := server.listen(at(7000))
 		c := client.dial(at(7000))
@@ -62,7 +62,7 @@ func TestWhoDestroysAConnectionThatIsClosingIsNotItsOwner(t *testing.T) {
 }
 
 // The orphan of a process that has closed it, or is dead.
-func TestWhoDestroysAnOrphanIsNotItsOwner(t *testing.T) {
+func TestOwner_DestroyOrphan(t *testing.T) {
 	destroyed(t, func(w *world, server, client, destroyer *actor) {
 		listener := server.listen(at(7000))
 		c := client.dial(at(7000))
@@ -78,7 +78,7 @@ func TestWhoDestroysAnOrphanIsNotItsOwner(t *testing.T) {
 	})
 }
 
-func TestWhoDestroysAnAttemptToConnectIsNotItsOwner(t *testing.T) {
+func TestOwner_DestroyConnecting(t *testing.T) {
 	destroyed(t, func(_ *world, server, client, destroyer *actor) {
 		server.listen(at(7000), server.deaf)
 		c := client.socket(loopback, unix.IPPROTO_TCP)
@@ -92,7 +92,7 @@ func TestWhoDestroysAnAttemptToConnectIsNotItsOwner(t *testing.T) {
 }
 
 // The children in the queue die with the listener: they are its holder's at most.
-func TestWhoDestroysAListenerIsNotItsOwnerNorItsChildrens(t *testing.T) {
+func TestOwner_DestroyListener(t *testing.T) {
 	destroyed(t, func(w *world, server, client, destroyer *actor) {
 		listener := server.listen(at(7000))
 		waiting := client.dial(at(7000))
@@ -105,7 +105,7 @@ func TestWhoDestroysAListenerIsNotItsOwnerNorItsChildrens(t *testing.T) {
 	})
 }
 
-func TestWhoDestroysATimewaitIsNotItsOwner(t *testing.T) {
+func TestOwner_DestroyTimewait(t *testing.T) {
 	destroyed(t, func(w *world, server, client, destroyer *actor) {
 		listener := server.listen(at(7000))
 		c := client.dial(at(7000))

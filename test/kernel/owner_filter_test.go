@@ -26,7 +26,7 @@ type filterCase struct {
 
 // A story is played beside a tracer for each filter and one without: each filter's says
 // what that one says of the wanted records.
-func TestAFilterKeepsWhatItNamesAndNothingElse(t *testing.T) {
+func TestFilter_OwnersAndRoles(t *testing.T) {
 	w := newWorld(t)
 	server, client, heir, story := crowd(w)
 	cases := slices.Concat(pidFilters(heir), commFilters(), roleFilters(server, client))
@@ -147,7 +147,7 @@ func roleFilters(server, client *actor) (cases []filterCase) {
 // ExcludeSelf leaves out what the tracer's own process has, opened before the start
 // or after, and nothing of the process at the other end. What it has passed on is no
 // longer its own.
-func TestTheTracersOwnSocketsAreLeftOutAndNobodyElses(t *testing.T) {
+func TestFilter_ExcludeSelf(t *testing.T) {
 	older, younger := newSelfWorld(t), newSelfWorld(t)
 	older.openOwn()
 	o := options{Options: probe.Options{Ends: true, ExcludeSelf: true}}
@@ -246,7 +246,7 @@ func (w *selfWorld) checkSelf(lines []line, older bool) {
 
 // Each filter is code of its own, which every kernel's verifier has to take: alone, and
 // with all others. What is told of the test's own connections is what was asked for.
-func TestEveryFilterRunsOnThisKernel(t *testing.T) {
+func TestFilter_LoadsOnThisKernel(t *testing.T) {
 	loopback4 := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	every := []filter.PortRange{{First: 1, Last: 65535}}
 	var states []tcp.State

@@ -63,7 +63,7 @@ var statesAtClose = map[string]func(shutter, peer *actor, c, to *sock){
 	},
 }
 
-func TestWhoClosesASocketLastIsItsOwnerAndNotWhoShutItDownBefore(t *testing.T) {
+func TestOwner_LastCloser(t *testing.T) {
 	for state, reach := range statesAtClose {
 		t.Run("in "+state, func(t *testing.T) { lastCloser(newWorld(t), false, reach) })
 	}
@@ -82,7 +82,7 @@ func lastCloserCases() (cases []olderCase) {
 // A thread with a table of descriptors of its own opens a socket, passes it on and
 // ends, and so does the leader. Another process's table may then lie where the
 // thread's was, and have that socket: the first process is no owner all the same.
-func TestATableInThePlaceOfAnEndedThreadsProvesNothing(t *testing.T) {
+func TestOwner_ReusedTableOfExitedThread(t *testing.T) {
 	play(t, func(w *world) {
 		one := unix.CPUSet{}
 		one.Set(0)

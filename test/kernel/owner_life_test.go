@@ -11,7 +11,7 @@ import (
 
 // exec makes another program of the process that holds the socket: same pid, other
 // name, and both are right from then on, also where the event comes in softirq.
-func TestAProcessThatExecsKeepsItsSocketsUnderItsNewName(t *testing.T) {
+func TestOwner_ExecKeepsSockets(t *testing.T) {
 	play(t, func(w *world) {
 		before, peer := w.startActor("before-exec", 1), w.startActor("peer", 1)
 		g := connectBoth(w, before, peer)
@@ -26,7 +26,7 @@ func TestAProcessThatExecsKeepsItsSocketsUnderItsNewName(t *testing.T) {
 
 // What is marked close-on-exec is closed by the process as it execs, and nobody
 // has it any more.
-func TestASocketClosedByExecWasTheProcesss(t *testing.T) {
+func TestOwner_CloseOnExec(t *testing.T) {
 	play(t, func(w *world) {
 		before, peer := w.startActor("before-exec", 1), w.startActor("peer", 1)
 		g := connectBoth(w, before, peer)
@@ -47,7 +47,7 @@ func (a *actor) closeOnExec(s *sock) {
 }
 
 // fork and exec, as inetd and ssh do it: the child serves under its own name.
-func TestAServerThatForksAndExecsHandsItsConnectionOver(t *testing.T) {
+func TestOwner_ForkExecServer(t *testing.T) {
 	for _, operates := range []bool{false, true} {
 		t.Run(fmt.Sprintf("child operates %v", operates), func(t *testing.T) {
 			play(t, func(w *world) {
@@ -72,7 +72,7 @@ func TestAServerThatForksAndExecsHandsItsConnectionOver(t *testing.T) {
 
 // A process may take another name at any time: comm is the one that it has at the
 // event, also where the event comes in softirq.
-func TestCommIsTheNameThatTheProcessHasAtTheEvent(t *testing.T) {
+func TestOwner_CommAtEvent(t *testing.T) {
 	play(t, func(w *world) {
 		holder, peer := w.startActor("first-name", 1), w.startActor("peer", 1)
 		g := connectBoth(w, holder, peer)
@@ -87,7 +87,7 @@ func TestCommIsTheNameThatTheProcessHasAtTheEvent(t *testing.T) {
 }
 
 // comm is the process's name although a thread with another one does it all.
-func TestCommIsTheProcesssAndNotTheThreads(t *testing.T) {
+func TestOwner_CommOfProcessNotThread(t *testing.T) {
 	play(t, func(w *world) {
 		server, client := w.startActor("server-process", 2), w.startActor("client-process", 2)
 		server.threads[1].rename("server-thread")
@@ -111,7 +111,7 @@ func TestCommIsTheProcesssAndNotTheThreads(t *testing.T) {
 
 // The thread that opened the socket has ended before the peer closes: the process
 // has it all the same.
-func TestASocketOutlivesTheThreadThatOpenedIt(t *testing.T) {
+func TestOwner_OpeningThreadExits(t *testing.T) {
 	play(t, func(w *world) {
 		server, client := w.startActor("server-process", 2), w.startActor("client-process", 2)
 		listener := server.threads[1].listen(at(7000))
@@ -128,7 +128,7 @@ func TestASocketOutlivesTheThreadThatOpenedIt(t *testing.T) {
 // The leader has ended (pthread_exit in main) and the others go on: the process is
 // the same and has its leader's name, and it can be known, since its threads have
 // the descriptors.
-func TestAProcessWithoutItsLeaderStillOwnsItsSockets(t *testing.T) {
+func TestOwner_ThreadGroupLeaderExits(t *testing.T) {
 	for _, leaderOpened := range []bool{false, true} {
 		t.Run(fmt.Sprintf("leader opened them %v", leaderOpened), func(t *testing.T) {
 			play(t, func(w *world) {
@@ -153,7 +153,7 @@ func TestAProcessWithoutItsLeaderStillOwnsItsSockets(t *testing.T) {
 
 // A thread that is not the leader execs: it becomes the leader, with the pid and
 // the sockets of the one that was.
-func TestAThreadThatExecsTakesTheProcesssPlace(t *testing.T) {
+func TestOwner_ExecByThread(t *testing.T) {
 	play(t, func(w *world) {
 		holder, peer := w.startActor("before-exec", 2), w.startActor("peer", 1)
 		g := connectBoth(w, holder, peer)
@@ -170,7 +170,7 @@ func TestAThreadThatExecsTakesTheProcesssPlace(t *testing.T) {
 
 // Two processes that share one table of descriptors (clone with CLONE_FILES and
 // nothing else): both have the socket, until one of them is gone.
-func TestTwoProcessesWithOneTableBothHaveTheSocket(t *testing.T) {
+func TestOwner_SharedDescriptorTable(t *testing.T) {
 	play(t, func(w *world) {
 		one, peer := w.startActor("one", 1), w.startActor("peer", 1)
 		other := one.fork("other", unix.CLONE_FILES, 0)
@@ -186,7 +186,7 @@ func TestTwoProcessesWithOneTableBothHaveTheSocket(t *testing.T) {
 
 // A process in a pid namespace of its own has another number there; records have
 // that of the initial one.
-func TestThePIDIsThatOfTheInitialNamespace(t *testing.T) {
+func TestOwner_InitialPIDNamespace(t *testing.T) {
 	play(t, func(w *world) {
 		server, outer := w.pair()
 		client := outer.fork("in-own-pidns", unix.CLONE_NEWPID, 0)

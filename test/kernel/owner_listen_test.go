@@ -12,7 +12,7 @@ import (
 // The worker has accepted, and everybody has closed the listener. What its opener
 // opens next takes the number and maybe the very memory of the listener's file: the
 // opener has no listener all the same, and must not be named.
-func TestAListenersOpenerIsNotNamedForTheFileThatCameInItsPlace(t *testing.T) {
+func TestOwner_ListenerFileReplaced(t *testing.T) {
 	play(t, func(w *world) {
 		opener, client := w.pair()
 		listener := opener.listen(at(7000))
@@ -39,7 +39,7 @@ func TestAListenersOpenerIsNotNamedForTheFileThatCameInItsPlace(t *testing.T) {
 // With net.ipv4.tcp_migrate_req a listener that ends leaves its queue to another one
 // on the same port. Its opener has the descriptor still, but listens no more: what
 // was in the queue is the other listener's.
-func TestAQueueThatMigratedIsTheOtherListeners(t *testing.T) {
+func TestOwner_MigratedQueue(t *testing.T) {
 	play(t, func(w *world) {
 		if !sysctlExists("net.ipv4.tcp_migrate_req") || isBefore(t, 5, 14) { // some 5.10 have the name only
 			lacks(t, expect.QueueMigration, "there is no net.ipv4.tcp_migrate_req that works")
@@ -84,7 +84,7 @@ const fastOpenBothWithoutCookie = "519" // client, server, no cookie needed on e
 
 // A listener that is shut down listens no more, although its opener has it open. The
 // connections that were accepted from it live on, and are not the opener's.
-func TestAListenerThatWasShutDownMakesItsOpenerNoOwner(t *testing.T) {
+func TestOwner_ListenerShutDown(t *testing.T) {
 	play(t, func(w *world) {
 		opener, client := w.pair()
 		listener := opener.listen(at(7000))
@@ -98,7 +98,7 @@ func TestAListenerThatWasShutDownMakesItsOpenerNoOwner(t *testing.T) {
 
 // With TCP fast open the child is made by the SYN and can be accepted in SYN_RECV:
 // it is its acceptor's from then on, and before it is the listener's holder's at most.
-func TestAFastOpenChildIsItsAcceptorsAlthoughInSYN_RECV(t *testing.T) {
+func TestOwner_FastOpenChild(t *testing.T) {
 	play(t, func(w *world) {
 		w.n.Sysctl("net.ipv4.tcp_fastopen", fastOpenBothWithoutCookie)
 		parent, client := w.pair()
@@ -115,7 +115,7 @@ func TestAFastOpenChildIsItsAcceptorsAlthoughInSYN_RECV(t *testing.T) {
 
 // The client hears no answer, so that the child stays in SYN_RECV until its acceptor
 // gives up: LISTEN to SYN_RECV was before that one accepted it.
-func TestAFastOpenChildAbandonedInSYN_RECVWasItsAcceptorsOnlyAtTheEnd(t *testing.T) {
+func TestOwner_FastOpenChildAborted(t *testing.T) {
 	play(t, func(w *world) {
 		w.n.Sysctl("net.ipv4.tcp_fastopen", fastOpenBothWithoutCookie)
 		parent, client := w.pair()

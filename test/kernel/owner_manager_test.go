@@ -17,7 +17,7 @@ import (
 // shutdown() of a fresh socket fails with ENOTCONN and leaves both its directions
 // shut down all the same (net/ipv4/af_inet.c, inet_shutdown): a listener made of it
 // looks like one whose owner is closing it.
-func TestWhoDestroysAListenerThatWasShutDownBeforehandIsNotItsOwner(t *testing.T) {
+func TestOwner_DestroyShutDownListener(t *testing.T) {
 	destroyed(t, func(_ *world, server, _, destroyer *actor) {
 		listener := server.listen(at(7000), func(s *sock) {
 			if _, err := server.try(unix.SYS_SHUTDOWN, server.fd(s), unix.SHUT_RDWR); !errors.Is(err, unix.ENOTCONN) {
@@ -95,7 +95,7 @@ func endpointTakenAway(w *world) {
 }
 
 // And who adds one makes further subflows of every connection there is.
-func TestWhoAddsAnMPTCPEndpointIsNotTheOwnerOfItsSubflows(t *testing.T) {
+func TestOwner_MPTCPEndpointAdded(t *testing.T) {
 	w := newWorld(t)
 	w.requireMPTCP()
 	server, client := w.pair()

@@ -71,7 +71,7 @@ var mptcpSides = []struct {
 }
 
 // Whether the other side speaks MPTCP or falls back to TCP.
-func TestAnMPTCPConnectionsSubflowsAreItsProcesss(t *testing.T) {
+func TestOwner_MPTCPSubflows(t *testing.T) {
 	for _, sides := range mptcpSides {
 		for _, clientFirst := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, client first %v", sides.name, clientFirst), func(t *testing.T) {
@@ -129,7 +129,7 @@ func olderMPTCPCases() (cases []olderCase) {
 
 // The MPTCP socket goes to another process; its opener has closed its own and must
 // not be named when a kernel thread ends the subflows on the heir's behalf.
-func TestAnMPTCPConnectionPassedOnIsNotItsOpenersAnyMore(t *testing.T) {
+func TestOwner_MPTCPPassedOn(t *testing.T) {
 	for _, operates := range []bool{false, true} {
 		t.Run(fmt.Sprintf("heir operates %v", operates), func(t *testing.T) {
 			play(t, func(w *world) {
@@ -154,7 +154,7 @@ func TestAnMPTCPConnectionPassedOnIsNotItsOpenersAnyMore(t *testing.T) {
 }
 
 // A process with an MPTCP connection is killed.
-func TestAKilledProcesssMPTCPConnectionWasItsOwn(t *testing.T) {
+func TestOwner_MPTCPKilled(t *testing.T) {
 	play(t, func(w *world) {
 		w.requireMPTCP()
 		server, client := w.pair()
@@ -170,7 +170,7 @@ func TestAKilledProcesssMPTCPConnectionWasItsOwn(t *testing.T) {
 
 // A listener that the kernel makes for itself, here for MPTCP's path manager, is
 // nobody's: not even of the process that asked for it, which has no descriptor.
-func TestAListenerOfTheKernelsOwnIsNobodys(t *testing.T) {
+func TestOwner_KernelListener(t *testing.T) {
 	play(t, func(w *world) {
 		w.requireMPTCP()
 		server, client := w.pair()

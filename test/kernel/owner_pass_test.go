@@ -36,7 +36,7 @@ func connectBoth(w *world, a, peer *actor) *givers {
 // The receiver of an SCM_RIGHTS message holds the socket from then on, and the giver
 // does not once it has closed its own: before the receiver has operated on it nobody
 // is known, after that the receiver is, also in softirq.
-func TestAPassedDescriptorIsTheReceiversOnceTheGiverHasClosedIt(t *testing.T) {
+func TestOwner_PassedDescriptor(t *testing.T) {
 	for _, operates := range []bool{false, true} {
 		t.Run(fmt.Sprintf("receiver operates %v", operates), func(t *testing.T) {
 			play(t, func(w *world) {
@@ -61,7 +61,7 @@ func TestAPassedDescriptorIsTheReceiversOnceTheGiverHasClosedIt(t *testing.T) {
 
 // While both have it both are right; when the receiver has closed its own again the
 // giver is the only one.
-func TestADescriptorLentIsTheGiversAgain(t *testing.T) {
+func TestOwner_LentDescriptor(t *testing.T) {
 	play(t, func(w *world) {
 		giver, peer := w.startActor("giver", 1), w.startActor("peer", 1)
 		receiver := w.startActor("receiver", 1)
@@ -80,7 +80,7 @@ func TestADescriptorLentIsTheGiversAgain(t *testing.T) {
 
 // A descriptor in flight is nobody's. When the socket that it was sent to goes, the
 // process that had that one closes it; the giver, who has left, must not be named.
-func TestADescriptorThatNobodyReceivesIsNotItsGivers(t *testing.T) {
+func TestOwner_DescriptorNeverReceived(t *testing.T) {
 	play(t, func(w *world) {
 		giver, peer := w.startActor("giver", 1), w.startActor("peer", 1)
 		receiver := w.startActor("receiver", 1)
@@ -96,7 +96,7 @@ func TestADescriptorThatNobodyReceivesIsNotItsGivers(t *testing.T) {
 
 // pidfd_getfd takes a descriptor without the holder doing anything: who has taken it
 // owns it as well, and alone once the first has closed its own.
-func TestADescriptorTakenByPidfdGetfdIsTheTakersAsWell(t *testing.T) {
+func TestOwner_PidfdGetfd(t *testing.T) {
 	for _, operates := range []bool{false, true} {
 		t.Run(fmt.Sprintf("taker operates %v", operates), func(t *testing.T) {
 			play(t, func(w *world) {
@@ -121,7 +121,7 @@ func TestADescriptorTakenByPidfdGetfdIsTheTakersAsWell(t *testing.T) {
 
 // Under another number it is the same process's. Past the 64th descriptor it is not
 // looked for, so there the owner may be unknown until it operates again.
-func TestASocketUnderAnotherDescriptorIsStillItsProcesss(t *testing.T) {
+func TestOwner_DuplicatedDescriptor(t *testing.T) {
 	for _, number := range []int{40, 700} {
 		t.Run(fmt.Sprint(number), func(t *testing.T) {
 			play(t, func(w *world) {
@@ -146,7 +146,7 @@ func TestASocketUnderAnotherDescriptorIsStillItsProcesss(t *testing.T) {
 
 // The number that a socket had is another file's now, in the process that gave it
 // away: that process is no owner any more.
-func TestANumberGivenToAnotherFileProvesNothing(t *testing.T) {
+func TestOwner_DescriptorNumberReused(t *testing.T) {
 	play(t, func(w *world) {
 		giver, peer := w.startActor("giver", 1), w.startActor("peer", 1)
 		receiver := w.startActor("receiver", 1)
@@ -166,7 +166,7 @@ func TestANumberGivenToAnotherFileProvesNothing(t *testing.T) {
 }
 
 // A process with 2,000 descriptors before its sockets owns them like any other.
-func TestAProcessWithTwoThousandDescriptorsOwnsItsSockets(t *testing.T) {
+func TestOwner_ManyDescriptors(t *testing.T) {
 	play(t, func(w *world) {
 		holder, peer := w.startActor("holder", 1), w.startActor("peer", 1)
 		holder.setFileLimit(4096)
@@ -187,7 +187,7 @@ func TestAProcessWithTwoThousandDescriptorsOwnsItsSockets(t *testing.T) {
 
 // A client that forks: both have the socket. Whoever closes it last closed it, and
 // the other, which has left or is dead, must not be named.
-func TestAConnectionOfAClientThatForkedIsTheLastOnesThatHasIt(t *testing.T) {
+func TestOwner_ForkedClient(t *testing.T) {
 	for _, last := range []string{"parent", "child"} {
 		for _, operates := range []bool{false, true} {
 			for _, how := range []string{"close", "exit"} {

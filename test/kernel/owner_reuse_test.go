@@ -21,7 +21,7 @@ func orphanOf(w *world, dying, peer *actor) (orphan, toOrphan *sock) {
 // The orphan of a dead process is told as that process's while its number is free.
 // Once another process has the number it would be taken for that one, so then
 // nobody is named: a pid that has been reused is never reported for a dead process.
-func TestAReusedPIDIsNotNamedForADeadProcesssSocket(t *testing.T) {
+func TestOwner_ReusedPID(t *testing.T) {
 	play(t, func(w *world) {
 		parent, peer := w.startActor("parent", 1), w.startActor("peer", 1)
 		dying := parent.fork("the-dead", 0, 0)
@@ -34,7 +34,7 @@ func TestAReusedPIDIsNotNamedForADeadProcesssSocket(t *testing.T) {
 }
 
 // The same name does not make it the same process.
-func TestAReusedPIDWithTheSameNameIsNotNamedEither(t *testing.T) {
+func TestOwner_ReusedPIDSameName(t *testing.T) {
 	play(t, func(w *world) {
 		parent, peer := w.startActor("parent", 1), w.startActor("peer", 1)
 		dying := parent.fork("twin", 0, 0)
@@ -48,7 +48,7 @@ func TestAReusedPIDWithTheSameNameIsNotNamedEither(t *testing.T) {
 
 // While its number is free the dead process is still the right answer: nobody has
 // had the socket since.
-func TestADeadProcesssOrphanIsStillToldAsItsOwn(t *testing.T) {
+func TestOwner_OrphanOfDeadProcess(t *testing.T) {
 	play(t, func(w *world) {
 		parent, peer := w.startActor("parent", 1), w.startActor("peer", 1)
 		dying := parent.fork("the-dead", 0, 0)
@@ -60,7 +60,7 @@ func TestADeadProcesssOrphanIsStillToldAsItsOwn(t *testing.T) {
 
 // Another process has the socket and the dead one's number is in use again: neither
 // the number's new process, which has never had the socket, nor the dead one.
-func TestAReusedPIDIsNotNamedForASocketThatALivingProcessHas(t *testing.T) {
+func TestOwner_ReusedPIDLivingOwner(t *testing.T) {
 	play(t, func(w *world) {
 		parent, peer := w.startActor("parent", 1), w.startActor("peer", 1)
 		dying := parent.fork("the-dead", 0, 0)
@@ -81,7 +81,7 @@ func TestAReusedPIDIsNotNamedForASocketThatALivingProcessHas(t *testing.T) {
 
 // A listener's opener is dead and its number in use again: the connections that
 // come to the listener's heir are not that process's.
-func TestAReusedPIDIsNotNamedForADeadProcesssListener(t *testing.T) {
+func TestOwner_ReusedPIDListener(t *testing.T) {
 	play(t, func(w *world) {
 		parent, client := w.pair()
 		dying := parent.fork("the-dead", 0, 0)

@@ -10,7 +10,7 @@ import (
 
 // What a timer does to a socket it does on whatever process is on the CPU: the owner
 // is who has the socket all the same.
-func TestWhatATimerDoesIsTheOwnersAndNotWhoeverWasOnTheCPU(t *testing.T) {
+func TestOwner_Timer(t *testing.T) {
 	play(t, func(w *world) {
 		server, client := w.pair()
 		listener := server.listen(at(7000))
@@ -25,7 +25,7 @@ func TestWhatATimerDoesIsTheOwnersAndNotWhoeverWasOnTheCPU(t *testing.T) {
 }
 
 // The attempt succeeds by the SYN's retransmission, a second after connect() came back.
-func TestAnAttemptThatSucceedsLateIsThatOfWhoMadeIt(t *testing.T) {
+func TestOwner_LateConnect(t *testing.T) {
 	play(t, func(w *world) {
 		server, client := w.pair()
 		listener := server.listen(at(7000), server.deaf)
@@ -41,7 +41,7 @@ func TestAnAttemptThatSucceedsLateIsThatOfWhoMadeIt(t *testing.T) {
 }
 
 // A socket that connects to itself goes through a simultaneous open and close.
-func TestASocketConnectedToItselfHasOneOwner(t *testing.T) {
+func TestOwner_SelfConnect(t *testing.T) {
 	play(t, func(w *world) {
 		client := w.startActor("self-connected", 1)
 		s := client.socket(loopback, unix.IPPROTO_TCP)

@@ -10,7 +10,7 @@ import (
 
 // io_uring makes the calls in the process's own thread, in a worker (iou-wrk) or in
 // a submission thread (iou-sqp) of it: the thread is another one, the process is right.
-func TestWhatIoUringDoesIsTheProcesssWhoseRingItIs(t *testing.T) {
+func TestOwner_Uring(t *testing.T) {
 	modes := []struct {
 		name  string
 		setup uintptr
@@ -53,7 +53,7 @@ func TestWhatIoUringDoesIsTheProcesssWhoseRingItIs(t *testing.T) {
 // The opener has passed the socket on and closed its own; the receiver has it by its
 // ring only and dies, and a kernel thread closes it for it. The opener must not be
 // named then, nor for the orphan.
-func TestASocketThatAKernelThreadClosesIsNotItsOpeners(t *testing.T) {
+func TestOwner_UringClosedByKernelThread(t *testing.T) {
 	play(t, func(w *world) {
 		opener, peer := w.startActor("opener", 1), w.startActor("peer", 1)
 		receiver := w.startProgram("receiver", 1)
@@ -69,7 +69,7 @@ func TestASocketThatAKernelThreadClosesIsNotItsOpeners(t *testing.T) {
 }
 
 // The process has the socket by its ring only: it is still its own, at most.
-func TestASocketThatIsOnlyInARingIsItsProcesssAtMost(t *testing.T) {
+func TestOwner_UringRegisteredFile(t *testing.T) {
 	play(t, func(w *world) {
 		holder, peer := w.startProgram("holder", 1), w.startActor("peer", 1)
 		holder.openRing(0)

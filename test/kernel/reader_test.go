@@ -134,7 +134,7 @@ func numbered(n, length int) []byte {
 	return sample
 }
 
-func TestARingGivesEachSampleOnceAndInOrderHoweverOftenItGoesRound(t *testing.T) {
+func TestRing_OrderAcrossWraps(t *testing.T) {
 	w := newWriter(t, 1)
 	lengths := []int{1, 7, 8, 0, 13, 120, 1000, 128}
 	var want, got [][]byte
@@ -156,7 +156,7 @@ func TestARingGivesEachSampleOnceAndInOrderHoweverOftenItGoesRound(t *testing.T)
 	}
 }
 
-func TestARingThatWasFullTakesAsMuchAgainOnceItHasBeenRead(t *testing.T) {
+func TestRing_FullThenRead(t *testing.T) {
 	w := newWriter(t, 1)
 	for round := range 5 {
 		var want [][]byte
@@ -172,7 +172,7 @@ func TestARingThatWasFullTakesAsMuchAgainOnceItHasBeenRead(t *testing.T) {
 	}
 }
 
-func TestASampleWhoseHandlerFailsCountsAsRead(t *testing.T) {
+func TestRing_HandlerError(t *testing.T) {
 	w := newWriter(t, 1)
 	for n := range 3 {
 		w.write(numbered(n, 8))
@@ -188,7 +188,7 @@ func TestASampleWhoseHandlerFailsCountsAsRead(t *testing.T) {
 	}
 }
 
-func TestAWaitForSamplesEndsWhenOneWakesTheReader(t *testing.T) {
+func TestRing_WaitEndsWithSample(t *testing.T) {
 	w := newWriter(t, 1)
 	w.program(place{0, 8})
 	var got []byte
@@ -206,7 +206,7 @@ func TestAWaitForSamplesEndsWhenOneWakesTheReader(t *testing.T) {
 	}
 }
 
-func TestAWaitForSamplesEndsWithItsTime(t *testing.T) {
+func TestRing_WaitTimesOut(t *testing.T) {
 	w := newWriter(t, 1)
 	if err := w.reader.Read(5*time.Millisecond, func([]byte) error { return errors.New("there is none") }); err != nil {
 		t.Error(err)
@@ -218,7 +218,7 @@ func dated(at time.Duration, n int) []byte {
 	return binary.NativeEndian.AppendUint64(binary.NativeEndian.AppendUint64(nil, uint64(at)), uint64(n))
 }
 
-func TestSeveralRingsAreReadInTheOrderOfTheirTimes(t *testing.T) {
+func TestRing_MergedByTime(t *testing.T) {
 	w := newWriter(t, 4)
 	began := monotonic.Now() - time.Second
 	random := rand.New(rand.NewPCG(1, 2))
@@ -236,7 +236,7 @@ func TestSeveralRingsAreReadInTheOrderOfTheirTimes(t *testing.T) {
 }
 
 // One that is held back by a program keeps the time that it was made at.
-func TestWhatIsInOneRingStaysInItsOrderWhateverItsTimes(t *testing.T) {
+func TestRing_OrderWithinOneRing(t *testing.T) {
 	w := newWriter(t, 3)
 	began := monotonic.Now() - time.Second
 	inOne := [][]byte{dated(began+50, 0), dated(began+10, 1), dated(began+60, 2), dated(began+60, 3), dated(began, 4)}
@@ -251,7 +251,7 @@ func TestWhatIsInOneRingStaysInItsOrderWhateverItsTimes(t *testing.T) {
 	}
 }
 
-func TestWhatGoesAheadComesBeforeWhatIsOlder(t *testing.T) {
+func TestRing_PriorityRingFirst(t *testing.T) {
 	w := newWriter(t, 3)
 	older, younger := dated(monotonic.Now()-2*time.Second, 0), dated(monotonic.Now()-time.Second, 1)
 	w.writeTo(0, older)
@@ -265,7 +265,7 @@ func TestWhatGoesAheadComesBeforeWhatIsOlder(t *testing.T) {
 }
 
 // However wrong the clock here is.
-func TestOnceNobodyWritesAllThatThereIsIsRead(t *testing.T) {
+func TestRing_FinishReadsAll(t *testing.T) {
 	w := newWriter(t, 3)
 	old, young := dated(monotonic.Now()-time.Second, 0), dated(monotonic.Now()+time.Hour, 1)
 	w.writeTo(0, young)
@@ -278,7 +278,7 @@ func TestOnceNobodyWritesAllThatThereIsIsRead(t *testing.T) {
 
 // What caused a sample may be in a ring that has been looked at already, if the sample
 // is younger than the look.
-func TestASampleYoungerThanTheLookWaitsForTheNext(t *testing.T) {
+func TestRing_SampleNewerThanRead(t *testing.T) {
 	w := newWriter(t, 3)
 	const ahead = 2 * time.Second
 	old, young := dated(monotonic.Now()-time.Second, 0), dated(monotonic.Now()+ahead, 1)

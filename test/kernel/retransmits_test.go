@@ -11,7 +11,7 @@ import (
 
 // What connection says of retransmissions and of the round trip is what TCP_INFO said
 // right before the socket went: it goes by a reset, which changes neither.
-func TestRetransmitsAndTheRoundTripAreThoseOfTCPInfo(t *testing.T) {
+func TestConnection_RetransmitsAndRTT(t *testing.T) {
 	sharedTracers(t) // before the cases run side by side
 	for _, row := range []struct {
 		name  string

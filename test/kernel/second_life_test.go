@@ -25,7 +25,7 @@ func recordsWith(lines []line, recordType string, cookie uint64) []line {
 
 // A client that tries again with the same socket, as many do: at each attempt's first
 // transition no port has been chosen yet, so none may be told.
-func TestASecondAttemptsFirstTransitionHasNoLocalPort(t *testing.T) {
+func TestConnection_RetryHasNoLocalPort(t *testing.T) {
 	for _, f := range tcplab.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			var cookie uint64
@@ -56,7 +56,7 @@ func TestASecondAttemptsFirstTransitionHasNoLocalPort(t *testing.T) {
 }
 
 // The second connection of a socket finds no port: it has none, and was not reset.
-func TestASecondConnectionThatFindsNoPortSaysSo(t *testing.T) {
+func TestConnection_ReusedSocketFindsNoPort(t *testing.T) {
 	var cookie uint64
 	lines := recordsOf(t, func(n *tcplab.Netns) {
 		n.Sysctl("net.ipv4.ip_local_port_range", "40000 40001")
@@ -90,7 +90,7 @@ func TestASecondConnectionThatFindsNoPortSaysSo(t *testing.T) {
 
 // A socket that was a client listens: a listener has no peer, and unless bound the
 // port is not chosen at its first transition.
-func TestAListenerThatWasAClientHasNoPeerAndNoOldPort(t *testing.T) {
+func TestConnection_ClientBecomesListener(t *testing.T) {
 	for _, f := range tcplab.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			var cookie uint64
@@ -125,7 +125,7 @@ func TestAListenerThatWasAClientHasNoPeerAndNoOldPort(t *testing.T) {
 // Of a connection that a filter on ports leaves out nothing need be remembered. When its
 // socket connects to where the filter wants it, the time since it was closed is told or is
 // not, but never the time since it was opened.
-func TestASocketThatAFilterLeftOutBeforeHasNoTimeOfBefore(t *testing.T) {
+func TestFilter_ReusedSocketHasNoOldTime(t *testing.T) {
 	requireFeature(t, probe.SocketStorage)
 	n := tcplab.NewNetns(t)
 	listener := n.Listen(tcplab.V4.At(7001))

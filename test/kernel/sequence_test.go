@@ -101,7 +101,7 @@ func playScenarios(t *testing.T) (stories []story) {
 	return stories
 }
 
-func TestEveryConnectionIsToldFromItsFirstTransitionToItsLast(t *testing.T) {
+func TestSequence_AllScenarios(t *testing.T) {
 	stories, told := playAll(t)
 	for _, s := range stories {
 		t.Run(fmt.Sprintf("%s %v", s.name, s.family), func(t *testing.T) {
@@ -254,7 +254,7 @@ func checkTimes(t *testing.T, lines []line) {
 }
 
 // The zone of a link-local address is a device of its namespace, and is not told.
-func TestALinkLocalAddressIsToldWithoutItsZone(t *testing.T) {
+func TestSequence_LinkLocalAddress(t *testing.T) {
 	const bare, loopback = "fe80::1", "%1"
 	told := ofType(toldOf(t, func(n *tcplab.Netns) {
 		n.AddAddr(netip.MustParseAddr(bare))

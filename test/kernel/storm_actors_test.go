@@ -175,7 +175,7 @@ func checkStorm(t *testing.T, w *world, st *storm) {
 }
 
 // All clients are the client process's and all children and listeners the server's.
-func TestAStormBetweenTwoProcessesNamesEachForItsOwnSide(t *testing.T) {
+func TestStorm_OwnersOfBothSides(t *testing.T) {
 	for _, without := range slices.Backward(variants()) { // the other storms go on with the last one
 		t.Run(fmt.Sprintf("without %v", without), func(t *testing.T) {
 			w := newStormWorld(t, without...)

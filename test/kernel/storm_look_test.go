@@ -17,7 +17,7 @@ import (
 
 // ss -ti, in a loop and several times at once, beside processes that hold their
 // sockets' locks nearly all the time, so that it often has to wait for them.
-func TestWhoLooksAtSocketsInAStormIsNotTheirOwner(t *testing.T) {
+func TestStorm_SockDiagDump(t *testing.T) {
 	w := newStormWorld(t)
 	for i := range 3 {
 		w.startProgram(fmt.Sprintf("dumper-%d", i), 1).lookForEver()
@@ -32,7 +32,7 @@ func (a *actor) lookForEver() {
 }
 
 // tcpshift snapshot walks the sockets with an iterator, which locks each of them.
-func TestWhoTakesSnapshotsInAStormIsNotTheOwner(t *testing.T) {
+func TestStorm_Snapshot(t *testing.T) {
 	w := newStormWorld(t)
 	here, err := netns.Find([]uint32{w.n.Inode()})
 	if err != nil {
@@ -62,7 +62,7 @@ func TestWhoTakesSnapshotsInAStormIsNotTheOwner(t *testing.T) {
 
 // The lookers' process has opened all the sockets itself, and then left them to a
 // child: what it has been does not make it an owner again.
-func TestWhoOpenedSocketsAndOnlyLooksAtThemNowIsNotTheirOwner(t *testing.T) {
+func TestStorm_DumpByFormerOwner(t *testing.T) {
 	const connections = 8
 	rounds := shareOfStorm(t, 60, 20)
 	w := newStormWorld(t)

@@ -64,7 +64,7 @@ func pushAndShutDownMany(port uintptr, count int) (uintptr, errno) {
 
 // lsof -p in a loop beside a process that opens and closes connections: it never has
 // any of them in its table of descriptors.
-func TestWhoReadsAProcesssDescriptorsIsNotTheOwnerOfWhatItCloses(t *testing.T) {
+func TestStorm_ProcFDReader(t *testing.T) {
 	w := newStormWorld(t)
 	st := &storm{server: w.startProgram("storm-server", 1), client: w.startProgram("storm-client", 1)}
 	reader := w.startProgram("reader", 1)
@@ -97,7 +97,7 @@ func TestWhoReadsAProcesssDescriptorsIsNotTheOwnerOfWhatItCloses(t *testing.T) {
 // and between the two it may have much to throw away; meanwhile a process that polls
 // for the error takes it off the socket. Without it the end must not look like one
 // that somebody brought about under the lock.
-func TestAnErrorThatIsTakenAtOnceMakesNobodyTheOwner(t *testing.T) {
+func TestStorm_SocketErrorReader(t *testing.T) {
 	rounds := shareOfStorm(t, 60, 20)
 	for _, how := range []string{"destroyed", "reset by the peer"} {
 		t.Run(how, func(t *testing.T) {
@@ -152,7 +152,7 @@ func TestAnErrorThatIsTakenAtOnceMakesNobodyTheOwner(t *testing.T) {
 
 // A process shuts both sides down, so that nothing of a close is to be seen on the
 // socket any more, and closes it, while others look at it.
-func TestWhoLooksAtSocketsThatAreShutDownAndClosedIsNotTheirOwner(t *testing.T) {
+func TestStorm_DumpOfShutDownSockets(t *testing.T) {
 	w := newStormWorld(t)
 	for i := range 3 {
 		w.startProgram(fmt.Sprintf("dumper-%d", i), 1).lookForEver()

@@ -9,7 +9,7 @@ import (
 
 // The reader of the output does not read, and the smallest ring fills up: what does not
 // fit is counted to the last one, the stream says it, and goes on when the reader does.
-func TestAFullRingIsAccountedForToTheLastTransition(t *testing.T) {
+func TestLoss_FullRing(t *testing.T) {
 	var problems []string
 	for range tcplab.Attempts() {
 		if problems = overflow(t); len(problems) == 0 {

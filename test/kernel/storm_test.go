@@ -37,19 +37,19 @@ func shareOfStorm(t *testing.T, whole, least int) int {
 	return max(least, min(whole, whole*stormConnections(t)/50_000))
 }
 
-func TestAStormIsToldToTheLastTransition(t *testing.T) {
+func TestStorm_AllTransitions(t *testing.T) {
 	storms(t, []stormCase{{connections: stormConnections(t), buckets: manyBuckets}})
 }
 
 // However connections are closed: each TIME_WAIT by the kernel's own count is told,
 // and nothing else is told as one.
-func TestTheTimeWaitsOfAStormAreThoseThatTheKernelCounts(t *testing.T) {
+func TestStorm_TimewaitCount(t *testing.T) {
 	storms(t, inEveryWay(stormCase{connections: stormConnections(t) / 5, buckets: manyBuckets}))
 }
 
 // Where no more TIME_WAITs may be, the rest of the connections end in CLOSE: as many
 // as the kernel counts as overflow.
-func TestInAStormThatOverflowsTheTimeWaitsAreThoseThatHadRoom(t *testing.T) {
+func TestStorm_TimewaitOverflow(t *testing.T) {
 	connections := stormConnections(t) / 10
 	storms(t, inEveryWay(stormCase{connections: connections, buckets: connections / 3}))
 }

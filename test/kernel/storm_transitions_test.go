@@ -13,7 +13,7 @@ import (
 // One socket's transitions stand in the stream as they happened, each leaving the state
 // that the one before entered. Those of different sockets may stand the other way
 // round where processors were at it at the same time, and not for long.
-func TestInAStormEachSocketsTransitionsStandInTheirOrder(t *testing.T) {
+func TestStorm_OrderPerSocket(t *testing.T) {
 	requireFeature(t, probe.SocketCookie)
 	var problems []string
 	for range tcplab.Attempts() {

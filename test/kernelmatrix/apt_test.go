@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestTheMirrorIsTheMachinesOwn(t *testing.T) {
+func TestApt_MirrorOfThisMachine(t *testing.T) {
 	for _, tt := range []struct {
 		name, uris string
 		want       []string

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestAKernelComesFromTheCacheOnlyWhole(t *testing.T) {
+func TestCache_OnlyWholeKernels(t *testing.T) {
 	const sum = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824" // of hello
 	c := newCache(t.TempDir())
 	col := column{"6.12", "amd64"}

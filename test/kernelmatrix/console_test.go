@@ -49,7 +49,7 @@ PASS
 
 func lacksNothing(string) bool { return false }
 
-func TestATestIsLeftOutOnlyForWantOfWhatTheTableDenies(t *testing.T) {
+func TestConsole_SkipNeedsTableEntry(t *testing.T) {
 	skip := func(attr string) string {
 		return said(guest.Running, "") + "=== RUN   TestOne\n" + attr + "--- SKIP: TestOne (0.00s)\n"
 	}
@@ -69,7 +69,7 @@ func TestATestIsLeftOutOnlyForWantOfWhatTheTableDenies(t *testing.T) {
 	}
 }
 
-func TestAConsoleIsUnderstood(t *testing.T) {
+func TestConsole_Parse(t *testing.T) {
 	c := consoleOf(wholeConsole)
 	if c.release != "6.12.107+deb13-cloud-amd64" || !c.ended || c.status != 1 {
 		t.Errorf("release %q, ended %v with %d", c.release, c.ended, c.status)
@@ -95,7 +95,7 @@ func TestAConsoleIsUnderstood(t *testing.T) {
 	}
 }
 
-func TestATestWithoutAResultHasNotPassed(t *testing.T) {
+func TestConsole_TestWithoutResult(t *testing.T) {
 	died := "=== RUN   TestOne\n--- PASS: TestOne (0.10s)\n=== RUN   TestTwo\npanic: no\n"
 	c := consoleOf(said(guest.Booted, "6.1") + said(guest.Running, "") + died)
 	if got, want := c.counts(lacksNothing), (counts{run: 2, passed: 1}); got != want || c.ended {
@@ -103,7 +103,7 @@ func TestATestWithoutAResultHasNotPassed(t *testing.T) {
 	}
 }
 
-func TestAnOutcomeIsGoodOnlyIfEveryTestRanAndPassed(t *testing.T) {
+func TestConsole_OutcomeIsGood(t *testing.T) {
 	good := said(guest.Booted, "6.1") + said(guest.Running, "") + "=== RUN   TestOne\n--- PASS: TestOne (0.10s)\n"
 	for _, tt := range []struct {
 		name string

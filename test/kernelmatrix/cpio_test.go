@@ -10,7 +10,7 @@ import (
 
 // The other side of the format is cpio(1) where it is installed; the kernel reads
 // it in every run of the matrix.
-func TestAnArchiveCanBeUnpacked(t *testing.T) {
+func TestCpio_CanBeUnpacked(t *testing.T) {
 	var b strings.Builder
 	a := archive{w: &b}
 	a.add(entry{name: "dev", mode: typeDir | 0o755})

@@ -24,7 +24,7 @@ Version: 6.12.107-1
 SHA256: aa107
 `
 
-func TestAnIndexGivesThePackagesAskedFor(t *testing.T) {
+func TestPackages_ParseIndex(t *testing.T) {
 	for name, text := range map[string]string{"with a blank line at its end": index + "\n", "without": index} {
 		t.Run(name, func(t *testing.T) {
 			got, err := parseIndex(strings.NewReader(text), isKernel)
@@ -42,7 +42,7 @@ func TestAnIndexGivesThePackagesAskedFor(t *testing.T) {
 	}
 }
 
-func TestTheNewestPointReleaseIsTaken(t *testing.T) {
+func TestPackages_NewestPointRelease(t *testing.T) {
 	names := []string{
 		"linux-image-5.10.0-9-cloud-amd64",
 		"linux-image-5.10.0-32-cloud-amd64",
@@ -87,7 +87,7 @@ func TestTheNewestPointReleaseIsTaken(t *testing.T) {
 	}
 }
 
-func TestEveryColumnHasASuite(t *testing.T) {
+func TestPackages_EveryColumnHasSuite(t *testing.T) {
 	for _, c := range columns(expect.Lines, expect.Arches) {
 		if suites[c.line] == "" {
 			t.Errorf("%v has no suite", c)

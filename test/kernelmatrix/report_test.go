@@ -17,7 +17,7 @@ func goodConsole(release, features string) *console {
 		"\n=== ATTR  TestOne instructions first=20\n--- PASS: TestOne (0.10s)\n" + said(guest.Ended, "0"))
 }
 
-func TestTheReportHasATableAndWhatFailed(t *testing.T) {
+func TestReport_TableAndFailures(t *testing.T) {
 	outcomes := []*outcome{
 		{column: column{"5.10", "amd64"}, console: goodConsole("5.10.0-32-cloud-amd64", ""), took: 12 * time.Second},
 		{column: column{"6.1", "amd64"}, console: goodConsole("6.1.0-50-cloud-amd64", "socket_cookie"), retried: true},
@@ -64,7 +64,7 @@ func squeeze(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-func TestTheDocumentNeedsEveryColumn(t *testing.T) {
+func TestReport_DocumentNeedsEveryColumn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kernels.md")
 	var outcomes []*outcome
 	for _, c := range columns(expect.Lines, expect.Arches) {

@@ -34,7 +34,7 @@ type column struct {
 	anonBytes []float64
 }
 
-func TestWhatTracingCosts(t *testing.T) {
+func TestCost_TracersCompared(t *testing.T) {
 	tcplab.RequireRoot(t)
 	tcplab.MountTracefs(t)
 	var columns []*column

@@ -22,9 +22,9 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// TestWhatOneRingCostsWithMoreThanOneCore writes records as long as tcpshift's on one
+// TestScale_OneRingManyCores writes records as long as tcpshift's on one
 // core, then on all at once: they share the lock of the ring.
-func TestWhatOneRingCostsWithMoreThanOneCore(t *testing.T) {
+func TestScale_OneRingManyCores(t *testing.T) {
 	tcplab.RequireRoot(t)
 	const recordBytes, most = 112, 64 << 20
 	events, err := ebpf.NewMap(&ebpf.MapSpec{Type: ebpf.RingBuf, MaxEntries: most})
@@ -100,8 +100,8 @@ func benchmark(t *testing.T, p *ebpf.Program, cpus []int, times int) float64 {
 	return longest
 }
 
-// TestWhatLiveSocketsCost starts tcpshift beside connections that are open already.
-func TestWhatLiveSocketsCost(t *testing.T) {
+// TestScale_LiveSockets starts tcpshift beside connections that are open already.
+func TestScale_LiveSockets(t *testing.T) {
 	tcplab.RequireRoot(t)
 	n := tcplab.NewNetns(t)
 	none := startTime(t)

@@ -41,9 +41,9 @@ type tally struct {
 	err         error
 }
 
-// TestASoakLeavesNothingBehindAndAddsUp traces mixed load with every feature on. make
+// TestSoak_FlatAndAddsUp traces mixed load with every feature on. make
 // soak has it last for half an hour.
-func TestASoakLeavesNothingBehindAndAddsUp(t *testing.T) {
+func TestSoak_FlatAndAddsUp(t *testing.T) {
 	tcplab.RequireRoot(t)
 	n := tcplab.NewNetns(t)
 	n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000")

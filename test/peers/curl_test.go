@@ -11,7 +11,7 @@ import (
 )
 
 // A real program, as a newcomer would try it.
-func TestARequestByCurlIsToldWithItsAddressesPortsAndStates(t *testing.T) {
+func TestPeer_Curl(t *testing.T) {
 	curl := need(t, "curl")
 	var config net.ListenConfig
 	config.SetMultipathTCP(false) // whose sockets are not TCP's

@@ -17,7 +17,7 @@ type step struct {
 
 // tcpstates (Debian's libbpf-tools) is on the same tracepoint. It may miss what
 // interrupts it; what it shows, we show.
-func TestNoTransitionIsShownByTcpstatesAlone(t *testing.T) {
+func TestPeer_Tcpstates(t *testing.T) {
 	peer := need(t, "tcpstates")
 	tcplab.MountTracefs(t)
 	n := tcplab.NewNetns(t)

@@ -23,7 +23,7 @@ var (
 // The kernel's own count, by perf, of each transition of the host while a storm
 // blows, against the tracer's. perf sees the storm's transitions and perhaps some
 // of others; so does the tracer, whose filter tells the two apart.
-func TestTheTracerSeesWhatPerfCounts(t *testing.T) {
+func TestPeer_Perf(t *testing.T) {
 	perf := need(t, "perf")
 	for round := range *rounds {
 		t.Run(strconv.Itoa(round+1), func(t *testing.T) {

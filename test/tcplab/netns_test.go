@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestANamespaceIsApartFromTheHost(t *testing.T) {
+func TestNetns_ApartFromHost(t *testing.T) {
 	n, other := NewNetns(t), NewNetns(t)
 	var host unix.Stat_t
 	check(t, unix.Stat("/proc/self/ns/net", &host))
@@ -29,7 +29,7 @@ func TestANamespaceIsApartFromTheHost(t *testing.T) {
 	}
 }
 
-func TestNamespacesLeaveTheProcessInItsOwn(t *testing.T) {
+func TestNetns_ProcessKeepsItsOwn(t *testing.T) {
 	var before, now unix.Stat_t
 	check(t, unix.Stat("/proc/self/ns/net", &before))
 	for range 50 {
@@ -42,7 +42,7 @@ func TestNamespacesLeaveTheProcessInItsOwn(t *testing.T) {
 	}
 }
 
-func TestDoKeepsToOneThreadAndThreadsDoNot(t *testing.T) {
+func TestNetns_DoAndThreads(t *testing.T) {
 	n := NewNetns(t)
 	tids := map[int]bool{}
 	for range 3 {
@@ -71,7 +71,7 @@ func TestDoKeepsToOneThreadAndThreadsDoNot(t *testing.T) {
 	}
 }
 
-func TestTheTableShowsBothFamilies(t *testing.T) {
+func TestTable_BothFamilies(t *testing.T) {
 	n := NewNetns(t)
 	for _, f := range Families {
 		l := n.Listen(f.At(0))
@@ -95,7 +95,7 @@ func inTable(n *Netns, want Entry) bool {
 
 // Connections to different places may share a local port: rarely, where the kernel has
 // all ports to choose from.
-func TestAScenarioDoesNotWaitForAnotherConnectionFromItsPort(t *testing.T) {
+func TestScenario_SharedLocalPort(t *testing.T) {
 	for _, f := range Families {
 		t.Run(f.String(), func(t *testing.T) {
 			n := NewNetns(t)
@@ -113,7 +113,7 @@ func TestAScenarioDoesNotWaitForAnotherConnectionFromItsPort(t *testing.T) {
 	}
 }
 
-func TestTheLabLeavesNoDescriptorOpen(t *testing.T) {
+func TestNetns_NoDescriptorLeak(t *testing.T) {
 	RequireRoot(t)
 	before := openFiles(t)
 	t.Run("in between", func(t *testing.T) {
@@ -152,7 +152,7 @@ func (v *verdict) Helper()      {}
 func (v *verdict) Fatal(...any) { v.said += "fatal " } // a real one does not return
 func (v *verdict) Skip(...any)  { v.said += "skip " }
 
-func TestWithoutRootATestFailsOnlyUnderCI(t *testing.T) {
+func TestRequireRoot_FailsOnlyUnderCI(t *testing.T) {
 	for ci, want := range map[string]string{"true": "fatal", "": "skip"} {
 		t.Setenv("CI", ci)
 		v := &verdict{TB: t}

@@ -8,7 +8,7 @@ import (
 
 // The scenarios check themselves, by TCP_INFO and by each errno on the way.
 // What is checked here is what they promise about the kernel's events.
-func TestEveryScenarioTakesItsDocumentedPath(t *testing.T) {
+func TestScenario_DocumentedPaths(t *testing.T) {
 	w := newWatch(t)
 	for _, s := range Scenarios {
 		for _, f := range Families {

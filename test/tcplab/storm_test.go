@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-func TestAStormIsTenTransitionsAConnection(t *testing.T) {
+func TestStorm_TenTransitionsPerConnection(t *testing.T) {
 	w := newWatch(t)
 	for _, f := range []Family{V4, V6} {
 		for _, end := range []StormEnd{ClientFirst, ServerFirst, HalfClosed, Together} {
@@ -80,7 +80,7 @@ func add(counts map[[2]State]int, path Path, times int) {
 	}
 }
 
-func TestAStormOutlivesItsEphemeralPorts(t *testing.T) {
+func TestStorm_OutlivesEphemeralPorts(t *testing.T) {
 	n := NewNetns(t)
 	n.Sysctl("net.ipv4.ip_local_port_range", "40000 40099")
 	n.Sysctl("net.ipv4.tcp_tw_reuse", "0")

@@ -31,7 +31,7 @@ const (
 )
 
 // OnlyWaits is a test that does nothing for a minute: guests run it beside the others.
-const OnlyWaits = "TestATimeWaitLeftAloneLastsAMinute"
+const OnlyWaits = "TestTimewait_LastsOneMinute"
 
 // Row is one kernel on one architecture.
 type Row struct {

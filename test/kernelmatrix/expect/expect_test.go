@@ -2,7 +2,7 @@ package expect
 
 import "testing"
 
-func TestEachColumnHasOneRow(t *testing.T) {
+func TestExpect_OneRowPerColumn(t *testing.T) {
 	count := map[[2]string]int{}
 	for _, r := range Table {
 		count[[2]string{r.Line, r.Arch}]++
@@ -19,7 +19,7 @@ func TestEachColumnHasOneRow(t *testing.T) {
 	}
 }
 
-func TestTheReleaseDecidesTheRow(t *testing.T) {
+func TestExpect_ReleaseSelectsRow(t *testing.T) {
 	for release, want := range map[string][2]string{
 		"5.10.0-32-cloud-amd64":      {"5.10", "amd64"},
 		"6.1.0-50-cloud-arm64":       {"6.1", "arm64"},

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestRunsGoThroughTheKernelsCommandLine(t *testing.T) {
+func TestGuest_RunsInCommandLine(t *testing.T) {
 	for name, runs := range map[string][]Run{
 		"one":                 {{Env: []string{"CI=true"}, Arguments: []string{"-test.v", "-test.run=^A/b$"}}},
 		"two":                 {{Env: []string{"A=1"}, Arguments: []string{"-test.v"}}, {Env: []string{"A=2"}}},
@@ -21,7 +21,7 @@ func TestRunsGoThroughTheKernelsCommandLine(t *testing.T) {
 	}
 }
 
-func TestAMessageIsFoundInTheConsole(t *testing.T) {
+func TestGuest_MessageInConsole(t *testing.T) {
 	line := strings.TrimSpace(Message{Ended, "0"}.Line())
 	for _, tt := range []struct {
 		name, line string
