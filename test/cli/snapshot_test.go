@@ -236,7 +236,7 @@ func TestSnapshot_TimewaitExpiry(t *testing.T) {
 			if !e.Timewait {
 				continue
 			}
-			left, err := g.n.ExpiresIn(&tcplab.Party{Local: e.Local, Remote: e.Remote})
+			left, err := g.n.ExpiresIn(&tcplab.Endpoint{Local: e.Local, Remote: e.Remote})
 			if err != nil {
 				t.Fatalf("ask sock_diag for %v: %v", e.Local, err)
 			}

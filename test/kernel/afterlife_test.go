@@ -23,7 +23,7 @@ type afterlife struct {
 	name        string
 	how         string
 	netns       uint32
-	party       *tcplab.Party
+	endpoint       *tcplab.Endpoint
 	least, most time.Duration // that it may have lasted
 	from, until moment        // between which it ended, by the test's clock; 0: not known
 }
@@ -45,13 +45,13 @@ type way struct {
 var afterlives = []way{
 	{"its timer, after tcp_fin_timeout", "expired", time.Second * 9 / 10, 30 * time.Second, func(_ *testing.T, n *tcplab.Netns, a *afterlife) {
 		n.Sysctl("net.ipv4.tcp_fin_timeout", "1")
-		a.party = tcplab.OrphanInFinWait2(n, tcplab.V6).Client
-		n.AwaitGone(a.party)
+		a.endpoint = tcplab.OrphanInFinWait2(n, tcplab.V6).Client
+		n.AwaitGone(a.endpoint)
 		a.until = now()
 	}},
 	{"a SYN", "early", 0, minute / 2, func(_ *testing.T, n *tcplab.Netns, a *afterlife) {
 		listener, client := server(n)
-		a.party = listener.ServerTimeWait(client)
+		a.endpoint = listener.ServerTimeWait(client)
 		a.from = now()
 		listener.Supersede(client)
 		a.until = now()
@@ -59,36 +59,36 @@ var afterlives = []way{
 	{"a connect()", "early", 0, minute / 2, func(_ *testing.T, n *tcplab.Netns, a *afterlife) {
 		n.Sysctl("net.ipv4.tcp_tw_reuse", "1")
 		listener, client := server(n)
-		a.party = listener.ClientTimeWait(client)
+		a.endpoint = listener.ClientTimeWait(client)
 		a.from = now()
 		listener.Reconnect(client)
 		a.until = now()
 	}},
 	{"a reset", "early", 0, minute / 2, func(_ *testing.T, n *tcplab.Netns, a *afterlife) {
 		listener, client := server(n)
-		a.party = listener.ServerTimeWait(client)
+		a.endpoint = listener.ServerTimeWait(client)
 		n.Sysctl("net.ipv4.tcp_rfc1337", "0") // not before: see tcplab.NewNetns
 		a.from = now()
-		n.StraySegment(a.party)
-		n.AwaitGone(a.party)
+		n.StraySegment(a.endpoint)
+		n.AwaitGone(a.endpoint)
 		a.until = now()
 	}},
 	{"ss -K", "early", 0, minute / 2, func(t *testing.T, n *tcplab.Netns, a *afterlife) {
 		listener, client := server(n)
-		a.party = listener.ServerTimeWait(client)
+		a.endpoint = listener.ServerTimeWait(client)
 		a.from = now()
-		if err := n.Destroy(a.party); err != nil {
+		if err := n.Destroy(a.endpoint); err != nil {
 			if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENOENT) {
 				t.Fatalf("destroy: %v", err)
 			}
 			t.Logf("this kernel does not destroy timewait sockets: %v", err)
 			listener.Supersede(client)
 		}
-		n.AwaitGone(a.party)
+		n.AwaitGone(a.endpoint)
 		a.until = now()
 	}},
 	{"the end of its namespace", "early", 0, minute / 2, func(_ *testing.T, n *tcplab.Netns, a *afterlife) {
-		a.party = tcplab.SimultaneousClose(n, tcplab.V6).Client
+		a.endpoint = tcplab.SimultaneousClose(n, tcplab.V6).Client
 		a.from = now()
 	}},
 }
@@ -109,8 +109,8 @@ func TestTimewait_LastsOneMinute(t *testing.T) {
 		lacks(t, expect.LongTimeWait, "one kernel of each kind waits for it")
 	}
 	checkAfterlives(t, []way{{"its timer", "expired", minute, minute + coarse, func(_ *testing.T, n *tcplab.Netns, a *afterlife) {
-		a.party = tcplab.ServerCloses(n, tcplab.V4).Child
-		n.AwaitGoneLater(a.party, minute+coarse)
+		a.endpoint = tcplab.ServerCloses(n, tcplab.V4).Child
+		n.AwaitGoneLater(a.endpoint, minute+coarse)
 		a.until = now()
 	}}})
 }
@@ -141,7 +141,7 @@ func checkAfterlives(t *testing.T, ways []way) {
 	tr.await(func(text string) bool {
 		return !slices.ContainsFunc(ended, func(a *afterlife) bool {
 			return !slices.ContainsFunc(strings.Split(text, "\n"), func(l string) bool {
-				return strings.Contains(l, fmt.Sprintf(`"local_port":%d,`, a.party.Local.Port())) && strings.Contains(l, `"time_wait_end":`)
+				return strings.Contains(l, fmt.Sprintf(`"local_port":%d,`, a.endpoint.Local.Port())) && strings.Contains(l, `"time_wait_end":`)
 			})
 		})
 	})
@@ -161,8 +161,8 @@ func (a *afterlife) check(t *testing.T, lines []line) {
 		t.Fatalf("want the end of a TIME_WAIT, %s, got\n%s%s", a.how, entered.raw, end.raw)
 	}
 	if end.Conn != "" {
-		mine, _ := take(lines, a.party)
-		checkPath(t, a.party, mine[:len(mine)-1])
+		mine, _ := take(lines, a.endpoint)
+		checkPath(t, a.endpoint, mine[:len(mine)-1])
 	}
 	if end.Netns != a.netns || end.PID != nil || end.Substate != "" {
 		t.Errorf("of netns %d, nobody's and without a substate, is wanted: %s", a.netns, end.raw)
@@ -190,7 +190,7 @@ func (a *afterlife) check(t *testing.T, lines []line) {
 // ports make none.
 func (a *afterlife) of(lines []line) (begins, ends []line) {
 	for _, l := range lines {
-		if l.Netns != a.netns || l.LocalPort != a.party.Local.Port() || l.PeerPort != a.party.Remote.Port() {
+		if l.Netns != a.netns || l.LocalPort != a.endpoint.Local.Port() || l.PeerPort != a.endpoint.Remote.Port() {
 			continue
 		}
 		if l.New == "TIME_WAIT" {

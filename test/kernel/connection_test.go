@@ -44,7 +44,7 @@ func TestConnection_EndAndClosedBy(t *testing.T) {
 			mine := s.of(told[0])
 			ends := ofType(mine, "connection")
 			checkEnds(t, s, ends)
-			for _, p := range s.out.Parties() {
+			for _, p := range s.out.Endpoints() {
 				transitions, _ := take(ofType(mine, "transition"), p)
 				checkDurations(t, transitions)
 				checkSubstate(t, s.name, transitions)
@@ -56,7 +56,7 @@ func TestConnection_EndAndClosedBy(t *testing.T) {
 func checkEnds(t *testing.T, s story, ends []line) {
 	t.Helper()
 	want, known := closedBy[s.name]
-	for i, p := range []*tcplab.Party{s.out.Client, s.out.Child} {
+	for i, p := range []*tcplab.Endpoint{s.out.Client, s.out.Child} {
 		if p == nil || len(p.Path) < 2 {
 			continue
 		}

@@ -7,14 +7,14 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// byPorts gives each party its transitions where the kernel gives no cookie to
+// byPorts gives each endpoint its transitions where the kernel gives no cookie to
 // tell sockets by.
-func byPorts(parties []*tcplab.Party, lines []line) (of map[*tcplab.Party][]line, rest []line) {
-	of, rest = map[*tcplab.Party][]line{}, slices.Clone(lines)
+func byPorts(endpoints []*tcplab.Endpoint, lines []line) (of map[*tcplab.Endpoint][]line, rest []line) {
+	of, rest = map[*tcplab.Endpoint][]line{}, slices.Clone(lines)
 	// Who knows most comes first, and the others take what is left.
-	parties = slices.Clone(parties)
-	slices.SortStableFunc(parties, func(a, b *tcplab.Party) int { return -cmp.Compare(portsKnown(a), portsKnown(b)) })
-	for _, p := range parties {
+	endpoints = slices.Clone(endpoints)
+	slices.SortStableFunc(endpoints, func(a, b *tcplab.Endpoint) int { return -cmp.Compare(portsKnown(a), portsKnown(b)) })
+	for _, p := range endpoints {
 		rest = slices.DeleteFunc(rest, func(l line) bool {
 			mine := hasPortsOf(l, p)
 			if mine {
@@ -32,11 +32,11 @@ func byPorts(parties []*tcplab.Party, lines []line) (of map[*tcplab.Party][]line
 
 // portsKnown is 2 for a socket with a peer, 1 for one that never had a local port
 // to tell, and 0 for a listener: its children's first transition looks like its own.
-func portsKnown(p *tcplab.Party) int {
+func portsKnown(p *tcplab.Endpoint) int {
 	return min(int(p.Local.Port()), 1)*min(int(p.Remote.Port()), 1) + min(int(p.Remote.Port()), 1)
 }
 
-func hasPortsOf(l line, p *tcplab.Party) bool {
+func hasPortsOf(l line, p *tcplab.Endpoint) bool {
 	return l.PeerPort == p.Remote.Port() && (l.LocalPort == p.Local.Port() || p.Local.Port() == 0)
 }
 

@@ -27,7 +27,7 @@ type story struct {
 // this one is gone, but the lab's own ports are not; the ephemeral ones are.
 func (s *story) of(lines []line) []line {
 	ports := map[uint16]bool{}
-	for _, p := range s.out.Parties() {
+	for _, p := range s.out.Endpoints() {
 		ports[p.Local.Port()], ports[p.Remote.Port()] = true, true
 	}
 	const firstEphemeral = 32768
@@ -116,8 +116,8 @@ func TestSequence_AllScenarios(t *testing.T) {
 // sockets there is no order.
 func checkStory(t *testing.T, s story, got []line) {
 	t.Helper()
-	of, rest := bySocket(s.out.Parties(), got)
-	for _, p := range s.out.Parties() {
+	of, rest := bySocket(s.out.Endpoints(), got)
+	for _, p := range s.out.Endpoints() {
 		mine := of[p]
 		checkPath(t, p, mine)
 		for _, l := range mine {
@@ -130,12 +130,12 @@ func checkStory(t *testing.T, s story, got []line) {
 	}
 }
 
-func bySocket(parties []*tcplab.Party, lines []line) (of map[*tcplab.Party][]line, rest []line) {
+func bySocket(endpoints []*tcplab.Endpoint, lines []line) (of map[*tcplab.Endpoint][]line, rest []line) {
 	if !slices.ContainsFunc(lines, func(l line) bool { return l.Conn != "" }) {
-		return byPorts(parties, lines)
+		return byPorts(endpoints, lines)
 	}
-	of, rest = map[*tcplab.Party][]line{}, lines
-	for _, p := range parties {
+	of, rest = map[*tcplab.Endpoint][]line{}, lines
+	for _, p := range endpoints {
 		of[p], rest = take(rest, p)
 	}
 	return of, rest
@@ -143,7 +143,7 @@ func bySocket(parties []*tcplab.Party, lines []line) (of map[*tcplab.Party][]lin
 
 // take splits off the transitions of one socket: by its cookie, or by its ports
 // where nobody ever had it in hand.
-func take(lines []line, p *tcplab.Party) (mine, others []line) {
+func take(lines []line, p *tcplab.Endpoint) (mine, others []line) {
 	for _, l := range lines {
 		own := l.Conn == strconv.FormatUint(p.Cookie, 16)
 		if p.Cookie == 0 {
@@ -159,7 +159,7 @@ func take(lines []line, p *tcplab.Party) (mine, others []line) {
 }
 
 // checkPath wants the lab's path, its last CLOSE being a TIME_WAIT where one was left.
-func checkPath(t *testing.T, p *tcplab.Party, lines []line) {
+func checkPath(t *testing.T, p *tcplab.Endpoint, lines []line) {
 	t.Helper()
 	want := make([]string, len(p.Path))
 	for i, s := range p.Path {
@@ -192,7 +192,7 @@ func checkPath(t *testing.T, p *tcplab.Party, lines []line) {
 	}
 }
 
-func checkLast(t *testing.T, p *tcplab.Party, last line) {
+func checkLast(t *testing.T, p *tcplab.Endpoint, last line) {
 	t.Helper()
 	wantError := ""
 	if p.Err != 0 {
@@ -208,13 +208,13 @@ func checkLast(t *testing.T, p *tcplab.Party, last line) {
 
 // checkIdentity allows nothing but what the kernel lacks at that moment: the local
 // port before it is chosen, the local address likewise, a listener's peer.
-func checkIdentity(t *testing.T, f tcplab.Family, p *tcplab.Party, l line) {
+func checkIdentity(t *testing.T, f tcplab.Family, p *tcplab.Endpoint, l line) {
 	t.Helper()
 	family := map[tcplab.Family]string{tcplab.V4: "ipv4", tcplab.V6: "ipv6", tcplab.Mapped: "ipv4"}[f]
 	// Without memory on the socket a child's first transition has what its listener has.
 	asListener := l.Conn == "" && l.Old == "LISTEN" && l.New == "SYN_RECV" && l.PeerPort == 0
 	if asListener && p.Remote.Port() != 0 {
-		p = &tcplab.Party{}
+		p = &tcplab.Endpoint{}
 	}
 	listens := l.Role == "listener" || asListener
 	if f == tcplab.Mapped && listens {

@@ -95,8 +95,8 @@ func UnacceptedChild(n *Netns, f Family) Outcome {
 	c := listen(n, f)
 	c.client.Connect(c.target(f))
 	c.listener.AwaitReadable()
-	c.out.Client = party(c.client)
-	c.out.Child = &Party{Local: c.out.Client.Remote, Remote: c.out.Client.Local}
+	c.out.Client = endpoint(c.client)
+	c.out.Child = &Endpoint{Local: c.out.Client.Remote, Remote: c.out.Client.Local}
 	c.listener.Close()
 	return c.clientReset(accepted.Then(Close))
 }

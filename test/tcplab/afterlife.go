@@ -9,10 +9,10 @@ import (
 
 // ServerTimeWait makes a connection from a fixed port and closes it, the server
 // first, so that a TIME_WAIT is left at the server. It is the listener's child.
-func (s *Socket) ServerTimeWait(from netip.AddrPort) *Party {
+func (s *Socket) ServerTimeWait(from netip.AddrPort) *Endpoint {
 	s.n.t.Helper()
 	client, child := s.connectFrom(from)
-	p := party(child)
+	p := endpoint(child)
 	child.Close()
 	client.ReadEOF()
 	client.Close()
@@ -22,10 +22,10 @@ func (s *Socket) ServerTimeWait(from netip.AddrPort) *Party {
 }
 
 // ClientTimeWait is the same with the client closing first, whose TIME_WAIT it is.
-func (s *Socket) ClientTimeWait(from netip.AddrPort) *Party {
+func (s *Socket) ClientTimeWait(from netip.AddrPort) *Endpoint {
 	s.n.t.Helper()
 	client, child := s.connectFrom(from)
-	p := party(client)
+	p := endpoint(client)
 	client.Shutdown(unix.SHUT_WR)
 	child.ReadEOF()
 	child.Close()
@@ -76,7 +76,7 @@ func (s *Socket) Reconnect(from netip.AddrPort) {
 // StraySegment sends the IPv4 timewait socket an old segment, as if from its peer. It
 // answers, and the peer, which has gone, resets it: where net.ipv4.tcp_rfc1337 is 0,
 // that ends it.
-func (n *Netns) StraySegment(to *Party) {
+func (n *Netns) StraySegment(to *Endpoint) {
 	n.t.Helper()
 	const headerWords, ack = 5, 0x10
 	segment := make([]byte, 4*headerWords)
@@ -95,7 +95,7 @@ func (n *Netns) StraySegment(to *Party) {
 }
 
 // checksum is TCP's, over the segment and the pseudo header.
-func checksum(segment []byte, to *Party) uint16 {
+func checksum(segment []byte, to *Endpoint) uint16 {
 	from4, to4 := to.Remote.Addr().As4(), to.Local.Addr().As4()
 	sum := uint32(unix.IPPROTO_TCP) + uint32(len(segment))
 	for _, part := range [][]byte{from4[:], to4[:], segment} {

@@ -14,7 +14,7 @@ func Refused(n *Netns, f Family) Outcome {
 	n.t.Helper()
 	to := f.At(FreshPort())
 	client := n.Socket(to.Addr())
-	out := Outcome{Client: &Party{Cookie: client.Cookie(), Remote: to, Err: unix.ECONNREFUSED}}
+	out := Outcome{Client: &Endpoint{Cookie: client.Cookie(), Remote: to, Err: unix.ECONNREFUSED}}
 	n.mustFail("connect to a closed port", client.TryConnect(to), unix.ECONNREFUSED)
 	client.Await(Close)
 	out.Client.Path = Path{Close, SynSent, Close}
@@ -30,7 +30,7 @@ func NoRoute(n *Netns, f Family) Outcome {
 	to := netip.AddrPortFrom(f.nowhere(), FreshPort())
 	client := n.Socket(to.Addr())
 	client.Bind(f.Anywhere(FreshPort())) // an event would have this port
-	out := Outcome{Client: &Party{Cookie: client.Cookie(), Local: client.Addr(), Remote: to, Path: Path{Close}}}
+	out := Outcome{Client: &Endpoint{Cookie: client.Cookie(), Local: client.Addr(), Remote: to, Path: Path{Close}}}
 	n.mustFail("connect without a route", client.TryConnect(to), unix.ENETUNREACH)
 	client.Await(Close)
 	return n.finish(out, client)
@@ -52,7 +52,7 @@ func NoPort(n *Netns, f Family) Outcome {
 		clients[i] = n.Dial(c.target(f))
 		children[i] = c.listener.Accept()
 		children[i].Await(Established)
-		c.out.Others = append(c.out.Others, party(clients[i]), party(children[i]))
+		c.out.Others = append(c.out.Others, endpoint(clients[i]), endpoint(children[i]))
 	}
 	n.mustFail("connect without a free port", c.client.TryConnect(c.target(f)), unix.EADDRNOTAVAIL)
 	c.client.Await(Close)
@@ -97,7 +97,7 @@ func SelfConnect(n *Netns, f Family) Outcome {
 	client.Bind(at)
 	client.Connect(at)
 	client.Await(Established)
-	out := Outcome{Client: party(client)}
+	out := Outcome{Client: endpoint(client)}
 	client.Close()
 	out.Client.Path = Path{Close, SynSent, SynRecv, Established, FinWait1, Closing, Close}
 	out.Client.Left = TimeWait
@@ -120,7 +120,7 @@ func SimultaneousOpen(n *Netns, f Family) Outcome {
 	first.AllowIncoming()
 	second.Connect(here)
 	first.Await(Established)
-	out := Outcome{Client: party(first), Others: []*Party{party(second)}}
+	out := Outcome{Client: endpoint(first), Others: []*Endpoint{endpoint(second)}}
 	first.Close()
 	second.ReadEOF()
 	second.Close()
@@ -159,7 +159,7 @@ func FastOpenAbandoned(n *Netns, f Family) Outcome {
 	c.child = c.listener.Accept()
 	c.child.Await(SynRecv)
 	c.client.Await(SynSent)
-	c.out.Child = party(c.child)
+	c.out.Child = endpoint(c.child)
 	c.out.Client.Local, c.out.Client.Remote = c.client.Addr(), c.target(f)
 	c.child.SetLinger(0)
 	c.child.Close()

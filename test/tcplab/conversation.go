@@ -52,8 +52,8 @@ func (f Family) Anywhere(port uint16) netip.AddrPort {
 // At is a port of the family's loopback address.
 func (f Family) At(port uint16) netip.AddrPort { return netip.AddrPortFrom(f.Loopback(), port) }
 
-// Party is one socket of a scenario, and what the kernel did with it.
-type Party struct {
+// Endpoint is one socket of a scenario, and what the kernel did with it.
+type Endpoint struct {
 	Cookie uint64 // 0 for a child that nobody accepted
 	// Local and Remote are the addresses it last had; the zero AddrPort, or
 	// port 0, where it never had one or the kernel has forgotten it.
@@ -68,16 +68,16 @@ type Party struct {
 
 // Outcome is the sockets of a scenario, all of them at the end of their path.
 type Outcome struct {
-	Client   *Party
-	Listener *Party // nil where there is none
-	Child    *Party // nil where there is none
-	Others   []*Party
+	Client   *Endpoint
+	Listener *Endpoint // nil where there is none
+	Child    *Endpoint // nil where there is none
+	Others   []*Endpoint
 }
 
-// Parties is every socket of the outcome.
-func (o Outcome) Parties() []*Party {
-	var all []*Party
-	for _, p := range append([]*Party{o.Client, o.Listener, o.Child}, o.Others...) {
+// Endpoints is every socket of the outcome.
+func (o Outcome) Endpoints() []*Endpoint {
+	var all []*Endpoint
+	for _, p := range append([]*Endpoint{o.Client, o.Listener, o.Child}, o.Others...) {
 		if p != nil {
 			all = append(all, p)
 		}
@@ -88,7 +88,7 @@ func (o Outcome) Parties() []*Party {
 // Transitions is the number of events that the outcome's sockets caused.
 func (o Outcome) Transitions() int {
 	count := 0
-	for _, p := range o.Parties() {
+	for _, p := range o.Endpoints() {
 		count += max(len(p.Path)-1, 0)
 	}
 	return count
@@ -109,10 +109,10 @@ func listen(n *Netns, f Family, options ...func(*Socket)) *conversation {
 		at = f.Anywhere(at.Port())
 	}
 	c := &conversation{n: n, listener: n.Listen(at, options...)}
-	c.out.Listener = party(c.listener)
+	c.out.Listener = endpoint(c.listener)
 	c.out.Listener.Path = listened
 	c.client = n.Socket(f.Loopback())
-	c.out.Client = &Party{Cookie: c.client.Cookie()}
+	c.out.Client = &Endpoint{Cookie: c.client.Cookie()}
 	return c
 }
 
@@ -134,7 +134,7 @@ func (c *conversation) accept() {
 	c.child = c.listener.Accept()
 	c.child.Await(Established)
 	c.client.Await(Established)
-	c.out.Client, c.out.Child = party(c.client), party(c.child)
+	c.out.Client, c.out.Child = endpoint(c.client), endpoint(c.child)
 }
 
 // finish ends a conversation whose client and child, if it has one, are on
@@ -156,14 +156,14 @@ func (n *Netns) finish(out Outcome, sockets ...*Socket) Outcome {
 			s.Close()
 		}
 	}
-	n.settled(out.Parties())
+	n.settled(out.Endpoints())
 	return out
 }
 
-// party notes a socket's identity; a listener has no peer.
-func party(s *Socket) *Party {
+// endpoint notes a socket's identity; a listener has no peer.
+func endpoint(s *Socket) *Endpoint {
 	s.n.t.Helper()
-	p := &Party{Cookie: s.Cookie(), Local: s.Addr()}
+	p := &Endpoint{Cookie: s.Cookie(), Local: s.Addr()}
 	if State(s.Info().State) != Listen {
 		p.Remote = s.Peer()
 	}

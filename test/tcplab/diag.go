@@ -28,7 +28,7 @@ const (
 	sockDestroy      = 21
 )
 
-func newDiagRequest(kind uint16, p *Party) *diagRequest {
+func newDiagRequest(kind uint16, p *Endpoint) *diagRequest {
 	r := &diagRequest{protocol: unix.IPPROTO_TCP, states: ^uint32(0), cookie: [2]uint32{^uint32(0), ^uint32(0)}}
 	r.header = unix.NlMsghdr{Len: uint32(unsafe.Sizeof(*r)), Type: kind, Flags: unix.NLM_F_REQUEST | unix.NLM_F_ACK}
 	r.family = unix.AF_INET6
@@ -46,15 +46,15 @@ func newDiagRequest(kind uint16, p *Party) *diagRequest {
 
 // Destroy is ss -K. Not every kernel can; of those that can, not every one also
 // destroys timewait sockets.
-func (n *Netns) Destroy(p *Party) error {
+func (n *Netns) Destroy(p *Endpoint) error {
 	n.t.Helper()
 	_, err := n.askDiag(newDiagRequest(sockDestroy, p))
 	return err
 }
 
-// ExpiresIn is how long the timewait socket of the party has to live, as sock_diag
+// ExpiresIn is how long the timewait socket of the endpoint has to live, as sock_diag
 // tells it, in milliseconds.
-func (n *Netns) ExpiresIn(p *Party) (time.Duration, error) {
+func (n *Netns) ExpiresIn(p *Endpoint) (time.Duration, error) {
 	n.t.Helper()
 	answer, err := n.askDiag(newDiagRequest(sockDiagByFamily, p))
 	if err != nil {

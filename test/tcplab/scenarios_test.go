@@ -26,20 +26,20 @@ func TestScenario_DocumentedPaths(t *testing.T) {
 func checkPaths(t *testing.T, events []event, out Outcome) {
 	t.Helper()
 	var walks []*walk
-	for _, p := range out.Parties() {
-		walks = append(walks, &walk{party: p})
+	for _, p := range out.Endpoints() {
+		walks = append(walks, &walk{endpoint: p})
 	}
 	if !replay(events, walks) {
 		for _, w := range walks {
-			t.Errorf("%v to %v: want %v", w.party.Local, w.party.Remote, w.party.Path)
+			t.Errorf("%v to %v: want %v", w.endpoint.Local, w.endpoint.Remote, w.endpoint.Path)
 		}
 		t.Errorf("got, in all: %v", events)
 	}
 }
 
-// walk is a party on its path.
+// walk is a endpoint on its path.
 type walk struct {
-	party *Party
+	endpoint *Endpoint
 	at    int // index of the state it is in
 }
 
@@ -47,7 +47,7 @@ type walk struct {
 // An event may fit more than one of them: all assignments are tried.
 func replay(events []event, walks []*walk) bool {
 	if len(events) == 0 {
-		return !slices.ContainsFunc(walks, func(w *walk) bool { return w.at != len(w.party.Path)-1 })
+		return !slices.ContainsFunc(walks, func(w *walk) bool { return w.at != len(w.endpoint.Path)-1 })
 	}
 	for _, w := range walks {
 		if !w.isNext(events[0]) {
@@ -63,13 +63,13 @@ func replay(events []event, walks []*walk) bool {
 }
 
 func (w *walk) isNext(e event) bool {
-	path := w.party.Path
-	return w.at+1 < len(path) && e.from == path[w.at] && e.to == path[w.at+1] && fits(e, w.party)
+	path := w.endpoint.Path
+	return w.at+1 < len(path) && e.from == path[w.at] && e.to == path[w.at+1] && fits(e, w.endpoint)
 }
 
 // fits allows for the ports that the kernel does not have at some events, and
-// for those that the party does not know.
-func fits(e event, p *Party) bool {
+// for those that the endpoint does not know.
+func fits(e event, p *Endpoint) bool {
 	return (e.sport == 0 || p.Local.Port() == 0 || e.sport == p.Local.Port()) &&
 		(e.dport == 0 || e.dport == p.Remote.Port())
 }
@@ -77,7 +77,7 @@ func fits(e event, p *Party) bool {
 // touches is true for the ports of the outcome that no other test has.
 func touches(out Outcome) func(sport, dport uint16) bool {
 	own := map[uint16]bool{}
-	for _, p := range out.Parties() {
+	for _, p := range out.Endpoints() {
 		for _, port := range []uint16{p.Local.Port(), p.Remote.Port()} {
 			if port >= FirstFreshPort && port < FirstFreshPort+freshPorts {
 				own[port] = true
@@ -89,7 +89,7 @@ func touches(out Outcome) func(sport, dport uint16) bool {
 
 func checkLeft(t *testing.T, n *Netns, out Outcome) {
 	t.Helper()
-	for _, p := range out.Parties() {
+	for _, p := range out.Endpoints() {
 		if got := n.Left(p); got != p.Left {
 			t.Errorf("%v to %v left a timewait socket in %v, want %v", p.Local, p.Remote, got, p.Left)
 		}

@@ -64,13 +64,13 @@ func flushSoftirqs() {
 	_, _, _ = unix.RawSyscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
 }
 
-// settled waits until no live socket of the parties is left: the events of
+// settled waits until no live socket of the endpoints is left: the events of
 // all of them have been emitted.
-func (n *Netns) settled(parties []*Party) {
+func (n *Netns) settled(endpoints []*Endpoint) {
 	n.t.Helper()
 	n.await("end of every socket", func() bool {
 		for _, e := range n.Table() {
-			if !e.Timewait && slices.ContainsFunc(parties, e.mayBe) {
+			if !e.Timewait && slices.ContainsFunc(endpoints, e.mayBe) {
 				return false
 			}
 		}
@@ -79,34 +79,34 @@ func (n *Netns) settled(parties []*Party) {
 	flushSoftirqs()
 }
 
-// mayBe tells whether the entry can be of the party. Connections share a local port if
+// mayBe tells whether the entry can be of the endpoint. Connections share a local port if
 // they go to different places.
-func (e Entry) mayBe(p *Party) bool {
+func (e Entry) mayBe(p *Endpoint) bool {
 	return e.Local == p.Local && (p.Remote.Port() == 0 || e.Remote == p.Remote)
 }
 
-// awaitLeft waits until the party is nothing but a timewait socket in the
+// awaitLeft waits until the endpoint is nothing but a timewait socket in the
 // substate.
-func (n *Netns) awaitLeft(p *Party, substate State) {
+func (n *Netns) awaitLeft(p *Endpoint, substate State) {
 	n.t.Helper()
 	n.await("timewait socket in "+substate.String(), func() bool { return n.Left(p) == substate })
 }
 
-// AwaitGone waits until the party's timewait socket has ended.
-func (n *Netns) AwaitGone(p *Party) {
+// AwaitGone waits until the endpoint's timewait socket has ended.
+func (n *Netns) AwaitGone(p *Endpoint) {
 	n.t.Helper()
 	n.AwaitGoneLater(p, 0)
 }
 
 // AwaitGoneLater waits for so much longer than other things are waited for.
-func (n *Netns) AwaitGoneLater(p *Party, longer time.Duration) {
+func (n *Netns) AwaitGoneLater(p *Endpoint, longer time.Duration) {
 	n.t.Helper()
 	n.awaitWithin(patience+longer, "end of the timewait socket", func() bool { return n.Left(p) == 0 })
 }
 
-// Left is the substate of the timewait socket that came after the party, 0 if
+// Left is the substate of the timewait socket that came after the endpoint, 0 if
 // there is none now.
-func (n *Netns) Left(p *Party) State {
+func (n *Netns) Left(p *Endpoint) State {
 	n.t.Helper()
 	for _, e := range n.Table() {
 		if e.Timewait && e.Local == p.Local && e.Remote == p.Remote {
