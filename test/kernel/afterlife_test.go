@@ -23,7 +23,7 @@ type afterlife struct {
 	name        string
 	how         string
 	netns       uint32
-	endpoint       *tcplab.Endpoint
+	endpoint    *tcplab.Endpoint
 	least, most time.Duration // that it may have lasted
 	from, until moment        // between which it ended, by the test's clock; 0: not known
 }

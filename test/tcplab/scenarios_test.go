@@ -40,7 +40,7 @@ func checkPaths(t *testing.T, events []event, out Outcome) {
 // walk is a endpoint on its path.
 type walk struct {
 	endpoint *Endpoint
-	at    int // index of the state it is in
+	at       int // index of the state it is in
 }
 
 // replay tells whether the events are the steps of the walks, each in order.
