@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/test/kernel/harness"
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
@@ -37,67 +38,67 @@ var closedBy = map[string][2]string{
 
 // The end of each connection, its times, and the substate of what it left.
 func TestConnection_EndAndClosedBy(t *testing.T) {
-	requireFeature(t, probe.SocketStorage)
-	stories, told := playAll(t)
+	harness.RequireFeature(t, probe.SocketStorage)
+	stories, told := harness.RunScenarios(t)
 	for _, s := range stories {
-		t.Run(fmt.Sprintf("%s %v", s.name, s.family), func(t *testing.T) {
-			mine := s.of(told[0])
-			ends := ofType(mine, "connection")
+		t.Run(fmt.Sprintf("%s %v", s.Name, s.Family), func(t *testing.T) {
+			mine := s.Of(told[0])
+			ends := harness.OfType(mine, "connection")
 			checkEnds(t, s, ends)
-			for _, p := range s.out.Endpoints() {
-				transitions, _ := take(ofType(mine, "transition"), p)
+			for _, p := range s.Out.Endpoints() {
+				transitions, _ := harness.SplitBySocket(harness.OfType(mine, "transition"), p)
 				checkDurations(t, transitions)
-				checkSubstate(t, s.name, transitions)
+				checkSubstate(t, s.Name, transitions)
 			}
 		})
 	}
 }
 
-func checkEnds(t *testing.T, s story, ends []line) {
+func checkEnds(t *testing.T, s harness.ScenarioRun, ends []harness.Record) {
 	t.Helper()
-	want, known := closedBy[s.name]
-	for i, p := range []*tcplab.Endpoint{s.out.Client, s.out.Child} {
+	want, known := closedBy[s.Name]
+	for i, p := range []*tcplab.Endpoint{s.Out.Client, s.Out.Child} {
 		if p == nil || len(p.Path) < 2 {
 			continue
 		}
-		mine, _ := take(ends, p)
+		mine, _ := harness.SplitBySocket(ends, p)
 		if len(mine) != 1 {
 			t.Errorf("%v > %v: %d connection records, want one", p.Local, p.Remote, len(mine))
 			continue
 		}
 		if known && mine[0].ClosedBy != want[i] {
-			t.Errorf("closed_by %q, want %q: %s", mine[0].ClosedBy, want[i], mine[0].raw)
+			t.Errorf("closed_by %q, want %q: %s", mine[0].ClosedBy, want[i], mine[0].Raw)
 		}
 		checkWhole(t, mine[0])
 	}
 }
 
-func checkWhole(t *testing.T, l line) {
+func checkWhole(t *testing.T, l harness.Record) {
 	t.Helper()
 	if l.Partial || l.Opened == nil || l.Duration == nil || l.Established == nil {
-		t.Errorf("not whole, although it began under the tracer's eyes: %s", l.raw)
+		t.Errorf("not whole, although it began under the tracer's eyes: %s", l.Raw)
 		return
 	}
 	if got := l.Time.Sub(*l.Opened); (got - time.Duration(*l.Duration)).Abs() > time.Millisecond {
-		t.Errorf("duration_ns %d, but from opened to time it is %d: %s", *l.Duration, got, l.raw)
+		t.Errorf("duration_ns %d, but from opened to time it is %d: %s", *l.Duration, got, l.Raw)
 	}
 	if *l.Established > *l.Duration {
-		t.Errorf("longer ESTABLISHED than it lived: %s", l.raw)
+		t.Errorf("longer ESTABLISHED than it lived: %s", l.Raw)
 	}
 }
 
 // checkDurations wants in_state_ns to be the time since the state was entered; the
 // two clocks are compared anew now and then, so a millisecond is allowed.
-func checkDurations(t *testing.T, lines []line) {
+func checkDurations(t *testing.T, lines []harness.Record) {
 	t.Helper()
 	var entered time.Time
 	for i, l := range lines {
 		if i == 0 {
 			if l.InState != nil {
-				t.Errorf("in_state_ns of a state that nobody saw begin: %s", l.raw)
+				t.Errorf("in_state_ns of a state that nobody saw begin: %s", l.Raw)
 			}
 		} else if l.InState == nil || (l.Time.Sub(entered)-time.Duration(*l.InState)).Abs() > time.Millisecond {
-			t.Errorf("in_state_ns is not %v: %s", l.Time.Sub(entered), l.raw)
+			t.Errorf("in_state_ns is not %v: %s", l.Time.Sub(entered), l.Raw)
 		}
 		if !l.Self {
 			entered = l.Time
@@ -107,7 +108,7 @@ func checkDurations(t *testing.T, lines []line) {
 
 // checkSubstate: a client that had closed both its sides waits for the peer's FIN
 // as a timewait socket already; one that had not waits as itself.
-func checkSubstate(t *testing.T, scenario string, lines []line) {
+func checkSubstate(t *testing.T, scenario string, lines []harness.Record) {
 	t.Helper()
 	if len(lines) == 0 || lines[len(lines)-1].New != "TIME_WAIT" {
 		return
@@ -123,17 +124,17 @@ func checkSubstate(t *testing.T, scenario string, lines []line) {
 		return // depends on whether the ACK or the FIN comes first
 	}
 	if last.Substate != want {
-		t.Errorf("time_wait_substate %q, want %q: %s", last.Substate, want, last.raw)
+		t.Errorf("time_wait_substate %q, want %q: %s", last.Substate, want, last.Raw)
 	}
 }
 
 func TestConnection_Bytes(t *testing.T) {
-	requireFeature(t, probe.SocketStorage)
+	harness.RequireFeature(t, probe.SocketStorage)
 	for _, f := range tcplab.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			request, answer := strings.Repeat("q", 30_001), strings.Repeat("a", 2_503)
-			lines := recordsOf(t, func(n *tcplab.Netns) { converse(n, f, request, answer) })
-			for _, l := range ofType(lines, "connection") {
+			lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) { converse(n, f, request, answer) })
+			for _, l := range harness.OfType(lines, "connection") {
 				sent, received := len(request), len(answer)
 				switch l.Role {
 				case "listener":
@@ -142,10 +143,10 @@ func TestConnection_Bytes(t *testing.T) {
 					sent, received = received, sent
 				}
 				if l.Sent != uint64(sent) || l.Received != uint64(received) {
-					t.Errorf("sent %d and received %d, want %d and %d: %s", l.Sent, l.Received, sent, received, l.raw)
+					t.Errorf("sent %d and received %d, want %d and %d: %s", l.Sent, l.Received, sent, received, l.Raw)
 				}
 				if (l.RTT == 0) != (l.Role == "listener") {
-					t.Errorf("rtt_ns %d: %s", l.RTT, l.raw)
+					t.Errorf("rtt_ns %d: %s", l.RTT, l.Raw)
 				}
 			}
 		})

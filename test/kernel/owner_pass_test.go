@@ -6,32 +6,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/test/kernel/harness"
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
-
-// givers is a connection in each direction between a process and its peer.
-type givers struct {
-	w                *world
-	peer             *actor
-	client, child    *sock
-	toOther, toChild *sock // the peer's ends of them
-	listeners        []*sock
-}
-
-// connectBoth makes a client and an accepted connection of the process, both to the
-// peer, which does with its ends what the case wants.
-func connectBoth(w *world, a, peer *actor) *givers {
-	w.t.Helper()
-	g := &givers{w: w, peer: peer}
-	mine, its := a.listen(at(7001)), peer.listen(at(7002))
-	g.client = a.dial(at(7002))
-	g.toOther = peer.accept(its)
-	g.toChild = peer.dial(at(7001))
-	g.child = a.accept(mine)
-	g.listeners = []*sock{mine, its}
-	a.close(mine)
-	return g
-}
 
 // The receiver of an SCM_RIGHTS message holds the socket from then on, and the giver
 // does not once it has closed its own: before the receiver has operated on it nobody
@@ -39,20 +16,20 @@ func connectBoth(w *world, a, peer *actor) *givers {
 func TestOwner_PassedDescriptor(t *testing.T) {
 	for _, operates := range []bool{false, true} {
 		t.Run(fmt.Sprintf("receiver operates %v", operates), func(t *testing.T) {
-			play(t, func(w *world) {
-				giver, peer := w.startActor("giver", 1), w.startActor("peer", 1)
-				receiver := w.startActor("receiver", 1)
-				g := connectBoth(w, giver, peer)
-				for _, s := range []*sock{g.client, g.child} {
-					giver.pass(s, receiver, true)
+			harness.Run(t, func(env *harness.Env) {
+				giver, peer := env.StartActor("giver", 1), env.StartActor("peer", 1)
+				receiver := env.StartActor("receiver", 1)
+				g := harness.ConnectBoth(env, giver, peer)
+				for _, s := range []*harness.Socket{g.Client, g.Child} {
+					giver.PassFD(s, receiver, true)
 					if operates {
-						receiver.shutdown(s, unix.SHUT_WR)
+						receiver.Shutdown(s, unix.SHUT_WR)
 					}
 				}
-				peer.close(g.toOther, g.toChild)
-				for _, s := range []*sock{g.client, g.child} {
-					receiver.awaitState(s, tcplab.CloseWait, tcplab.Close)
-					receiver.close(s)
+				peer.Close(g.ClientPeer, g.ChildPeer)
+				for _, s := range []*harness.Socket{g.Client, g.Child} {
+					receiver.AwaitState(s, tcplab.CloseWait, tcplab.Close)
+					receiver.Close(s)
 				}
 			})
 		})
@@ -62,18 +39,18 @@ func TestOwner_PassedDescriptor(t *testing.T) {
 // While both have it both are right; when the receiver has closed its own again the
 // giver is the only one.
 func TestOwner_LentDescriptor(t *testing.T) {
-	play(t, func(w *world) {
-		giver, peer := w.startActor("giver", 1), w.startActor("peer", 1)
-		receiver := w.startActor("receiver", 1)
-		g := connectBoth(w, giver, peer)
-		for _, s := range []*sock{g.client, g.child} {
-			giver.pass(s, receiver, false)
-			receiver.shutdown(s, unix.SHUT_WR)
-			receiver.close(s)
+	harness.Run(t, func(env *harness.Env) {
+		giver, peer := env.StartActor("giver", 1), env.StartActor("peer", 1)
+		receiver := env.StartActor("receiver", 1)
+		g := harness.ConnectBoth(env, giver, peer)
+		for _, s := range []*harness.Socket{g.Client, g.Child} {
+			giver.PassFD(s, receiver, false)
+			receiver.Shutdown(s, unix.SHUT_WR)
+			receiver.Close(s)
 		}
-		peer.close(g.toOther, g.toChild)
-		for _, s := range []*sock{g.client, g.child} {
-			giver.awaitState(s, tcplab.Close)
+		peer.Close(g.ClientPeer, g.ChildPeer)
+		for _, s := range []*harness.Socket{g.Client, g.Child} {
+			giver.AwaitState(s, tcplab.Close)
 		}
 	})
 }
@@ -81,16 +58,16 @@ func TestOwner_LentDescriptor(t *testing.T) {
 // A descriptor in flight is nobody's. When the socket that it was sent to goes, the
 // process that had that one closes it; the giver, who has left, must not be named.
 func TestOwner_DescriptorNeverReceived(t *testing.T) {
-	play(t, func(w *world) {
-		giver, peer := w.startActor("giver", 1), w.startActor("peer", 1)
-		receiver := w.startActor("receiver", 1)
-		g := connectBoth(w, giver, peer)
-		giver.give(g.client, receiver)
-		giver.give(g.child, receiver)
-		giver.close(g.client, g.child)
-		peer.close(g.toChild)
-		receiver.dropMail(g.client, g.child)
-		peer.awaitState(g.toOther, tcplab.CloseWait)
+	harness.Run(t, func(env *harness.Env) {
+		giver, peer := env.StartActor("giver", 1), env.StartActor("peer", 1)
+		receiver := env.StartActor("receiver", 1)
+		g := harness.ConnectBoth(env, giver, peer)
+		giver.SendFD(g.Client, receiver)
+		giver.SendFD(g.Child, receiver)
+		giver.Close(g.Client, g.Child)
+		peer.Close(g.ChildPeer)
+		receiver.CloseInbox(g.Client, g.Child)
+		peer.AwaitState(g.ClientPeer, tcplab.CloseWait)
 	})
 }
 
@@ -99,20 +76,20 @@ func TestOwner_DescriptorNeverReceived(t *testing.T) {
 func TestOwner_PidfdGetfd(t *testing.T) {
 	for _, operates := range []bool{false, true} {
 		t.Run(fmt.Sprintf("taker operates %v", operates), func(t *testing.T) {
-			play(t, func(w *world) {
-				holder, peer := w.startActor("holder", 1), w.startActor("peer", 1)
-				taker := w.startActor("taker", 1)
-				g := connectBoth(w, holder, peer)
-				for _, s := range []*sock{g.client, g.child} {
-					taker.fetch(s, holder)
-					holder.close(s)
+			harness.Run(t, func(env *harness.Env) {
+				holder, peer := env.StartActor("holder", 1), env.StartActor("peer", 1)
+				taker := env.StartActor("taker", 1)
+				g := harness.ConnectBoth(env, holder, peer)
+				for _, s := range []*harness.Socket{g.Client, g.Child} {
+					taker.PidfdGet(s, holder)
+					holder.Close(s)
 					if operates {
-						taker.shutdown(s, unix.SHUT_WR)
+						taker.Shutdown(s, unix.SHUT_WR)
 					}
 				}
-				peer.close(g.toOther, g.toChild)
-				for _, s := range []*sock{g.client, g.child} {
-					taker.awaitState(s, tcplab.CloseWait, tcplab.Close)
+				peer.Close(g.ClientPeer, g.ChildPeer)
+				for _, s := range []*harness.Socket{g.Client, g.Child} {
+					taker.AwaitState(s, tcplab.CloseWait, tcplab.Close)
 				}
 			})
 		})
@@ -124,20 +101,20 @@ func TestOwner_PidfdGetfd(t *testing.T) {
 func TestOwner_DuplicatedDescriptor(t *testing.T) {
 	for _, number := range []int{40, 700} {
 		t.Run(fmt.Sprint(number), func(t *testing.T) {
-			play(t, func(w *world) {
-				holder, peer := w.startActor("holder", 1), w.startActor("peer", 1)
-				g := connectBoth(w, holder, peer)
-				for i, s := range []*sock{g.client, g.child} {
-					low := holder.fd(s)
-					holder.dupTo(s, number+i)
-					holder.closeFD(low)
+			harness.Run(t, func(env *harness.Env) {
+				holder, peer := env.StartActor("holder", 1), env.StartActor("peer", 1)
+				g := harness.ConnectBoth(env, holder, peer)
+				for i, s := range []*harness.Socket{g.Client, g.Child} {
+					low := holder.FD(s)
+					holder.DupTo(s, number+i)
+					holder.CloseFD(low)
 					if number > 64 {
-						w.mayLack = append(w.mayLack, func(l line, of *sock) bool { return of == s && l.New == "CLOSE_WAIT" })
+						env.AllowMissing = append(env.AllowMissing, func(l harness.Record, of *harness.Socket) bool { return of == s && l.New == "CLOSE_WAIT" })
 					}
 				}
-				peer.close(g.toOther, g.toChild)
-				for _, s := range []*sock{g.client, g.child} {
-					holder.awaitState(s, tcplab.CloseWait)
+				peer.Close(g.ClientPeer, g.ChildPeer)
+				for _, s := range []*harness.Socket{g.Client, g.Child} {
+					holder.AwaitState(s, tcplab.CloseWait)
 				}
 			})
 		})
@@ -147,40 +124,40 @@ func TestOwner_DuplicatedDescriptor(t *testing.T) {
 // The number that a socket had is another file's now, in the process that gave it
 // away: that process is no owner any more.
 func TestOwner_DescriptorNumberReused(t *testing.T) {
-	play(t, func(w *world) {
-		giver, peer := w.startActor("giver", 1), w.startActor("peer", 1)
-		receiver := w.startActor("receiver", 1)
-		g := connectBoth(w, giver, peer)
-		for _, s := range []*sock{g.client, g.child} {
-			giver.give(s, receiver)
-			fd := giver.fd(s)
-			giver.closeFD(fd)
-			giver.must(unix.SYS_DUP3, uintptr(giver.theirs[0]), fd, 0)
-			receiver.take(s)
+	harness.Run(t, func(env *harness.Env) {
+		giver, peer := env.StartActor("giver", 1), env.StartActor("peer", 1)
+		receiver := env.StartActor("receiver", 1)
+		g := harness.ConnectBoth(env, giver, peer)
+		for _, s := range []*harness.Socket{g.Client, g.Child} {
+			giver.SendFD(s, receiver)
+			fd := giver.FD(s)
+			giver.CloseFD(fd)
+			giver.Must(unix.SYS_DUP3, uintptr(giver.Theirs[0]), fd, 0)
+			receiver.ReceiveFD(s)
 		}
-		peer.close(g.toOther, g.toChild)
-		for _, s := range []*sock{g.client, g.child} {
-			receiver.awaitState(s, tcplab.CloseWait)
+		peer.Close(g.ClientPeer, g.ChildPeer)
+		for _, s := range []*harness.Socket{g.Client, g.Child} {
+			receiver.AwaitState(s, tcplab.CloseWait)
 		}
 	})
 }
 
 // A process with 2,000 descriptors before its sockets owns them like any other.
 func TestOwner_ManyDescriptors(t *testing.T) {
-	play(t, func(w *world) {
-		holder, peer := w.startActor("holder", 1), w.startActor("peer", 1)
-		holder.setFileLimit(4096)
+	harness.Run(t, func(env *harness.Env) {
+		holder, peer := env.StartActor("holder", 1), env.StartActor("peer", 1)
+		holder.SetFileLimit(4096)
 		for range 2000 {
-			holder.noSocketsTo = holder.must(unix.SYS_DUP, 0)
+			holder.NoSocketsTo = holder.Must(unix.SYS_DUP, 0)
 		}
 		for range 3 {
-			g := connectBoth(w, holder, peer)
-			peer.close(g.toOther, g.toChild)
-			for _, s := range []*sock{g.client, g.child} {
-				holder.awaitState(s, tcplab.CloseWait)
-				holder.close(s)
+			g := harness.ConnectBoth(env, holder, peer)
+			peer.Close(g.ClientPeer, g.ChildPeer)
+			for _, s := range []*harness.Socket{g.Client, g.Child} {
+				holder.AwaitState(s, tcplab.CloseWait)
+				holder.Close(s)
 			}
-			peer.close(g.listeners[1])
+			peer.Close(g.Listeners[1])
 		}
 	})
 }
@@ -192,10 +169,10 @@ func TestOwner_ForkedClient(t *testing.T) {
 		for _, operates := range []bool{false, true} {
 			for _, how := range []string{"close", "exit"} {
 				t.Run(fmt.Sprintf("%s is last, operates %v, by %s", last, operates, how), func(t *testing.T) {
-					play(t, func(w *world) {
-						parent, peer := w.startActor("forker", 1), w.startActor("peer", 1)
-						g := connectBoth(w, parent, peer)
-						first, second := parent, parent.fork("forked", 0, 0)
+					harness.Run(t, func(env *harness.Env) {
+						parent, peer := env.StartActor("forker", 1), env.StartActor("peer", 1)
+						g := harness.ConnectBoth(env, parent, peer)
+						first, second := parent, parent.Fork("forked", 0, 0)
 						if last == "parent" {
 							first, second = second, first
 						}
@@ -207,22 +184,22 @@ func TestOwner_ForkedClient(t *testing.T) {
 	}
 }
 
-func forkedEnd(g *givers, first, second *actor, operates bool, how string) {
-	g.w.t.Helper()
-	both := []*sock{g.client, g.child}
+func forkedEnd(g *harness.Connections, first, second *harness.Actor, operates bool, how string) {
+	g.Env.T.Helper()
+	both := []*harness.Socket{g.Client, g.Child}
 	if operates {
 		for _, s := range both {
-			second.shutdown(s, unix.SHUT_WR)
+			second.Shutdown(s, unix.SHUT_WR)
 		}
 	}
 	if how == "exit" {
-		first.exit()
+		first.Exit()
 	} else {
-		first.close(both...)
+		first.Close(both...)
 	}
-	g.peer.close(g.toOther, g.toChild)
+	g.Peer.Close(g.ClientPeer, g.ChildPeer)
 	for _, s := range both {
-		second.awaitState(s, tcplab.CloseWait, tcplab.Close)
+		second.AwaitState(s, tcplab.CloseWait, tcplab.Close)
 	}
-	second.close(both...)
+	second.Close(both...)
 }

@@ -5,49 +5,50 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/test/kernel/harness"
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // What a timer does to a socket it does on whatever process is on the CPU: the owner
 // is who has the socket all the same.
 func TestOwner_Timer(t *testing.T) {
-	play(t, func(w *world) {
-		server, client := w.pair()
-		listener := server.listen(at(7000))
-		c := client.dial(at(7000))
-		s := server.accept(listener)
-		server.deaf(s)
-		client.setInt(c, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1)
-		client.write(c, "lost")
-		client.awaitState(c, tcplab.Close) // ETIMEDOUT, by the retransmission timer
-		server.abandon(s)
+	harness.Run(t, func(env *harness.Env) {
+		server, client := env.ServerAndClient()
+		listener := server.Listen(harness.At(7000))
+		c := client.Dial(harness.At(7000))
+		s := server.Accept(listener)
+		server.DropIncoming(s)
+		client.SetInt(c, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1)
+		client.Write(c, "lost")
+		client.AwaitState(c, tcplab.Close) // ETIMEDOUT, by the retransmission timer
+		server.Discard(s)
 	})
 }
 
 // The attempt succeeds by the SYN's retransmission, a second after connect() came back.
 func TestOwner_LateConnect(t *testing.T) {
-	play(t, func(w *world) {
-		server, client := w.pair()
-		listener := server.listen(at(7000), server.deaf)
-		c := client.socket(loopback, unix.IPPROTO_TCP)
-		client.must(unix.SYS_FCNTL, client.fd(c), unix.F_SETFL, unix.O_NONBLOCK)
-		_ = client.tryConnect(c, at(7000))
-		client.awaitState(c, tcplab.SynSent)
-		server.hear(listener)
-		client.awaitState(c, tcplab.Established)
-		s := server.accept(listener)
-		inOrder(client, c, server, s, false)
+	harness.Run(t, func(env *harness.Env) {
+		server, client := env.ServerAndClient()
+		listener := server.Listen(harness.At(7000), server.DropIncoming)
+		c := client.Socket(harness.LoopbackAddr, unix.IPPROTO_TCP)
+		client.Must(unix.SYS_FCNTL, client.FD(c), unix.F_SETFL, unix.O_NONBLOCK)
+		_ = client.TryConnect(c, harness.At(7000))
+		client.AwaitState(c, tcplab.SynSent)
+		server.AllowIncoming(listener)
+		client.AwaitState(c, tcplab.Established)
+		s := server.Accept(listener)
+		harness.CloseInOrder(client, c, server, s, false)
 	})
 }
 
 // A socket that connects to itself goes through a simultaneous open and close.
 func TestOwner_SelfConnect(t *testing.T) {
-	play(t, func(w *world) {
-		client := w.startActor("self-connected", 1)
-		s := client.socket(loopback, unix.IPPROTO_TCP)
-		client.bind(s, at(7300))
-		client.connect(s, at(7300))
-		client.awaitState(s, tcplab.Established)
-		client.close(s)
+	harness.Run(t, func(env *harness.Env) {
+		client := env.StartActor("self-connected", 1)
+		s := client.Socket(harness.LoopbackAddr, unix.IPPROTO_TCP)
+		client.Bind(s, harness.At(7300))
+		client.Connect(s, harness.At(7300))
+		client.AwaitState(s, tcplab.Established)
+		client.Close(s)
 	})
 }

@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/test/kernel/harness"
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
@@ -17,32 +18,32 @@ func TestOwner_Uring(t *testing.T) {
 		flags uint8
 	}{
 		{"in the process's own thread", 0, 0},
-		{"in a worker thread", 0, uringAsync},
-		{"in a submission thread", uringSetupSQPoll, 0},
-		{"in a worker of a submission thread", uringSetupSQPoll, uringAsync},
+		{"in a worker thread", 0, harness.UringAsync},
+		{"in a submission thread", harness.UringSetupSQPoll, 0},
+		{"in a worker of a submission thread", harness.UringSetupSQPoll, harness.UringAsync},
 	}
 	for _, mode := range modes {
 		t.Run(mode.name, func(t *testing.T) {
-			play(t, func(w *world) {
-				server, client := w.startProgram("a-server", 1), w.startProgram("a-client", 1)
-				server.openRing(mode.setup)
-				client.openRing(mode.setup)
-				listener := server.listen(at(7000))
+			harness.Run(t, func(env *harness.Env) {
+				server, client := env.StartProgram("a-server", 1), env.StartProgram("a-client", 1)
+				server.OpenUring(mode.setup)
+				client.OpenUring(mode.setup)
+				listener := server.Listen(harness.At(7000))
 				for _, clientFirst := range []bool{true, false} {
-					c := client.socket(loopback, unix.IPPROTO_TCP)
-					client.ringConnect(c, rawSockaddr(at(7000)), mode.flags)
-					s := server.ringAccept(listener, mode.flags)
+					c := client.Socket(harness.LoopbackAddr, unix.IPPROTO_TCP)
+					client.UringConnect(c, harness.RawSockaddr(harness.At(7000)), mode.flags)
+					s := server.UringAccept(listener, mode.flags)
 					if clientFirst {
-						client.ringClose(c, mode.flags)
-						server.awaitState(s, tcplab.CloseWait)
-						server.ringShutdown(s, mode.flags)
-						server.ringClose(s, mode.flags)
+						client.UringClose(c, mode.flags)
+						server.AwaitState(s, tcplab.CloseWait)
+						server.UringShutdown(s, mode.flags)
+						server.UringClose(s, mode.flags)
 					} else {
-						server.ringShutdown(s, mode.flags)
-						client.awaitState(c, tcplab.CloseWait)
-						client.ringClose(c, mode.flags)
-						server.awaitState(s, tcplab.Close)
-						server.ringClose(s, mode.flags)
+						server.UringShutdown(s, mode.flags)
+						client.AwaitState(c, tcplab.CloseWait)
+						client.UringClose(c, mode.flags)
+						server.AwaitState(s, tcplab.Close)
+						server.UringClose(s, mode.flags)
 					}
 				}
 			})
@@ -54,29 +55,29 @@ func TestOwner_Uring(t *testing.T) {
 // ring only and dies, and a kernel thread closes it for it. The opener must not be
 // named then, nor for the orphan.
 func TestOwner_UringClosedByKernelThread(t *testing.T) {
-	play(t, func(w *world) {
-		opener, peer := w.startActor("opener", 1), w.startActor("peer", 1)
-		receiver := w.startProgram("receiver", 1)
-		receiver.openRing(0)
-		g := connectBoth(w, opener, peer)
-		opener.shutdown(g.child, unix.SHUT_WR) // makes it known for this one as well
-		opener.pass(g.client, receiver, true)
-		receiver.register(g.client)
-		receiver.kill()
-		peer.awaitState(g.toOther, tcplab.CloseWait)
-		peer.close(g.toOther)
+	harness.Run(t, func(env *harness.Env) {
+		opener, peer := env.StartActor("opener", 1), env.StartActor("peer", 1)
+		receiver := env.StartProgram("receiver", 1)
+		receiver.OpenUring(0)
+		g := harness.ConnectBoth(env, opener, peer)
+		opener.Shutdown(g.Child, unix.SHUT_WR) // makes it known for this one as well
+		opener.PassFD(g.Client, receiver, true)
+		receiver.Register(g.Client)
+		receiver.Kill()
+		peer.AwaitState(g.ClientPeer, tcplab.CloseWait)
+		peer.Close(g.ClientPeer)
 	})
 }
 
 // The process has the socket by its ring only: it is still its own, at most.
 func TestOwner_UringRegisteredFile(t *testing.T) {
-	play(t, func(w *world) {
-		holder, peer := w.startProgram("holder", 1), w.startActor("peer", 1)
-		holder.openRing(0)
-		g := connectBoth(w, holder, peer)
-		holder.register(g.client)
-		w.mayLack = append(w.mayLack, func(_ line, s *sock) bool { return s == g.client })
-		peer.close(g.toOther)
-		holder.exit()
+	harness.Run(t, func(env *harness.Env) {
+		holder, peer := env.StartProgram("holder", 1), env.StartActor("peer", 1)
+		holder.OpenUring(0)
+		g := harness.ConnectBoth(env, holder, peer)
+		holder.Register(g.Client)
+		env.AllowMissing = append(env.AllowMissing, func(_ harness.Record, s *harness.Socket) bool { return s == g.Client })
+		peer.Close(g.ClientPeer)
+		holder.Exit()
 	})
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,45 +11,24 @@ import (
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/test/kernel/harness"
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// stormConnections is enough for the programs to interrupt each other often; an
-// emulated kernel gets fewer.
-func stormConnections(t *testing.T) int {
-	t.Helper()
-	text := os.Getenv("TCPSHIFT_STORM_CONNECTIONS")
-	if text == "" {
-		return 50_000
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatalf("TCPSHIFT_STORM_CONNECTIONS: %v", err)
-	}
-	return n
-}
-
-// shareOfStorm is how much there is of something where storms are of full size, or as
-// much less as they are smaller, but at least so much.
-func shareOfStorm(t *testing.T, whole, least int) int {
-	t.Helper()
-	return max(least, min(whole, whole*stormConnections(t)/50_000))
-}
-
 func TestStorm_AllTransitions(t *testing.T) {
-	storms(t, []stormCase{{connections: stormConnections(t), buckets: manyBuckets}})
+	storms(t, []stormCase{{connections: harness.StormConnections(t), buckets: manyBuckets}})
 }
 
 // However connections are closed: each TIME_WAIT by the kernel's own count is told,
 // and nothing else is told as one.
 func TestStorm_TimewaitCount(t *testing.T) {
-	storms(t, inEveryWay(stormCase{connections: stormConnections(t) / 5, buckets: manyBuckets}))
+	storms(t, inEveryWay(stormCase{connections: harness.StormConnections(t) / 5, buckets: manyBuckets}))
 }
 
 // Where no more TIME_WAITs may be, the rest of the connections end in CLOSE: as many
 // as the kernel counts as overflow.
 func TestStorm_TimewaitOverflow(t *testing.T) {
-	connections := stormConnections(t) / 10
+	connections := harness.StormConnections(t) / 10
 	storms(t, inEveryWay(stormCase{connections: connections, buckets: connections / 3}))
 }
 
@@ -80,7 +58,7 @@ func storms(t *testing.T, cases []stormCase) {
 	problems := map[stormCase][]string{}
 	for range tcplab.Attempts() {
 		var again []stormCase
-		for i, p := range tellWithFewLost(t, cases) {
+		for i, p := range countWithFewLost(t, cases) {
 			problems[cases[i]] = p
 			if len(p) > 0 {
 				t.Log(cases[i], p)
@@ -101,22 +79,22 @@ func storms(t *testing.T, cases []stormCase) {
 }
 
 // A blown storm is what the kernel did and counted.
-type blownStorm struct {
+type stormRun struct {
 	stormCase
-	n      *tcplab.Netns
+	netns  *tcplab.Netns
 	made   int
 	kernel timeWaits
 }
 
 const stormWorkers = 2
 
-// tellWithFewLost takes storms anew of which too much was lost where the kernel preempts
+// countWithFewLost takes storms anew of which too much was lost where the kernel preempts
 // programs: for how long it does, a busy machine says. All else is judged at once.
-func tellWithFewLost(t *testing.T, cases []stormCase) (problems [][]string) {
+func countWithFewLost(t *testing.T, cases []stormCase) (problems [][]string) {
 	t.Helper()
 	var excess string
 	for range 3 {
-		problems, excess = tellStorms(t, cases)
+		problems, excess = countStorms(t, cases)
 		wrong := slices.ContainsFunc(problems, func(p []string) bool { return len(p) > 0 })
 		if excess == "" || wrong || mayLose(t, math.MaxUint64) == 0 {
 			break
@@ -131,43 +109,43 @@ func tellWithFewLost(t *testing.T, cases []stormCase) (problems [][]string) {
 	return problems
 }
 
-// tellStorms lets one storm after the other blow, each in a namespace of its own, beside
+// countStorms lets one storm after the other blow, each in a namespace of its own, beside
 // one tracer, and gives what that tells of each otherwise than the kernel counted.
-func tellStorms(t *testing.T, cases []stormCase) (problems [][]string, excess string) {
+func countStorms(t *testing.T, cases []stormCase) (problems [][]string, excess string) {
 	t.Helper()
-	if err := errors.Join(retireShared(), retireStormTracer()); err != nil {
+	if err := errors.Join(harness.StopShared(), harness.StopStormTracer()); err != nil {
 		t.Error(err)
 	}
-	blown := make([]blownStorm, len(cases))
-	o := options{Options: probe.Options{Ends: true}}
+	blown := make([]stormRun, len(cases))
+	o := harness.Options{Options: probe.Options{Ends: true}}
 	for i, c := range cases {
-		blown[i] = blownStorm{stormCase: c, n: tcplab.NewNetns(t)}
-		blown[i].n.Sysctl("net.ipv4.tcp_max_tw_buckets", strconv.Itoa(c.buckets))
-		o.Filter.Netns = append(o.Filter.Netns, blown[i].n.Inode())
+		blown[i] = stormRun{stormCase: c, netns: tcplab.NewNetns(t)}
+		blown[i].netns.Sysctl("net.ipv4.tcp_max_tw_buckets", strconv.Itoa(c.buckets))
+		o.Filter.Netns = append(o.Filter.Netns, blown[i].netns.Inode())
 	}
-	tr := startTracer(t, o)
+	tr := harness.StartTracer(t, o)
 	for i := range blown {
-		blown[i].blow(t)
+		blown[i].run(t)
 	}
-	lines := tr.stop()
+	lines := tr.Stop()
 	stop := lines[len(lines)-1]
 	lost := stop.LostRingFull + stop.LostRingBusy + stop.LostReentry
 	t.Logf("the first program missed %d", stop.Missed)
 	var ofAll []string
 	if lost > mayLose(t, stop.Fired) {
-		excess = fmt.Sprintf("lost %d: %s", lost, stop.raw)
+		excess = fmt.Sprintf("lost %d: %s", lost, stop.Raw)
 	}
 	var told, happened uint64
 	for i := range blown {
-		s := tally(lines, blown[i].n)
+		s := tally(lines, blown[i].netns)
 		happened += blown[i].transitions(s)
 		told += s.count("")
 		t.Logf("%v %v: told %v", blown[i].end, blown[i].family, s)
 		problems = append(problems, s.compare(blown[i].transitions(s), blown[i].kernel, lost))
 	}
-	ofAll = append(ofAll, miscount("transitions of all storms, with those lost", told+lost, happened)...)
+	ofAll = append(ofAll, harness.Miscount("transitions of all storms, with those lost", told+lost, happened)...)
 	if told != stop.Read {
-		ofAll = append(ofAll, fmt.Sprintf("%d transitions told: %s", told, stop.raw))
+		ofAll = append(ofAll, fmt.Sprintf("%d transitions told: %s", told, stop.Raw))
 	}
 	for i := range problems {
 		problems[i] = append(problems[i], ofAll...)
@@ -175,20 +153,20 @@ func tellStorms(t *testing.T, cases []stormCase) (problems [][]string, excess st
 	return problems, excess
 }
 
-func (b *blownStorm) blow(t *testing.T) {
+func (b *stormRun) run(t *testing.T) {
 	t.Helper()
-	before := timeWaitCounts(t, b.n)
+	before := timeWaitCounts(t, b.netns)
 	began := time.Now()
-	b.made = tcplab.Storm(b.n, tcplab.StormConfig{Connections: b.connections, Workers: stormWorkers, Family: b.family, End: b.end})
+	b.made = tcplab.Storm(b.netns, tcplab.StormConfig{Connections: b.connections, Workers: stormWorkers, Family: b.family, End: b.end})
 	took := time.Since(began)
-	after := timeWaitCounts(t, b.n)
+	after := timeWaitCounts(t, b.netns)
 	b.kernel = timeWaits{after.begun - before.begun, after.overflowed - before.overflowed}
 	t.Logf("%v %v: %d connections in %v, %.0f a second; by the kernel's count %+v", b.end, b.family, b.made,
 		took.Round(time.Millisecond), float64(b.made)/took.Seconds(), b.kernel)
 }
 
 // transitions is how many there were, some of them by what was told.
-func (b *blownStorm) transitions(told toldStorm) uint64 {
+func (b *stormRun) transitions(told transitionCounts) uint64 {
 	// The handshake's last segment on two CPUs at once: one child too many.
 	doubles := told.count("SYN_RECV > CLOSE")
 	// Without room for its TIME_WAIT a socket answers with a reset: to a peer that has not
@@ -197,11 +175,11 @@ func (b *blownStorm) transitions(told toldStorm) uint64 {
 	return uint64(10*b.made+2*stormWorkers) + 2*doubles - resets
 }
 
-// toldStorm is how often which transition was told.
-type toldStorm map[string]uint64
+// transitionCounts is how often which transition was told.
+type transitionCounts map[string]uint64
 
-func tally(lines []line, n *tcplab.Netns) toldStorm {
-	told := toldStorm{}
+func tally(lines []harness.Record, n *tcplab.Netns) transitionCounts {
+	told := transitionCounts{}
 	for _, l := range lines {
 		if l.Type == "transition" && l.Netns == n.Inode() {
 			told[strings.TrimSpace(l.Old+" > "+l.New+" "+l.Error)]++
@@ -211,7 +189,7 @@ func tally(lines []line, n *tcplab.Netns) toldStorm {
 }
 
 // count takes errors for the same: a reset in LAST_ACK is still its end. "" is all.
-func (s toldStorm) count(kinds ...string) (sum uint64) {
+func (s transitionCounts) count(kinds ...string) (sum uint64) {
 	for kind, n := range s {
 		for _, k := range kinds {
 			if k == "" || kind == k || strings.HasPrefix(kind, k+" ") {
@@ -226,12 +204,12 @@ func (s toldStorm) count(kinds ...string) (sum uint64) {
 // FIN_WAIT1 to FIN_WAIT2 and what comes with it, the TIME_WAIT or the CLOSE in its
 // place: both are counted by other means, and nothing else may be missing. What was
 // lost may be anything, and of any storm of the same tracer.
-func (s toldStorm) compare(happened uint64, kernel timeWaits, lost uint64) (problems []string) {
+func (s transitionCounts) compare(happened uint64, kernel timeWaits, lost uint64) (problems []string) {
 	fired := s.count("")
 	if fired < happened {
 		fired = min(fired+lost, happened)
 	}
-	problems = miscount("transitions, with those lost", fired, happened)
+	problems = harness.Miscount("transitions, with those lost", fired, happened)
 	told := timeWaits{
 		begun:      s.count("FIN_WAIT2 > TIME_WAIT", "CLOSING > TIME_WAIT"),
 		overflowed: s.count("FIN_WAIT2 > CLOSE") + s["CLOSING > CLOSE"], // not those reset in CLOSING
@@ -252,7 +230,7 @@ func (s toldStorm) compare(happened uint64, kernel timeWaits, lost uint64) (prob
 // counted: none, but where the kernel preempts a program in favour of another task,
 // so that an event may meet both busy.
 func mayLose(t *testing.T, fired uint64) uint64 {
-	if row, known := thisKernel(t); known && row.PreemptsPrograms {
+	if row, known := harness.ThisKernel(t); known && row.PreemptsPrograms {
 		return fired / 200
 	}
 	return 0
@@ -271,7 +249,7 @@ func timeWaitCounts(t *testing.T, n *tcplab.Netns) timeWaits {
 	t.Helper()
 	ext := func(name string) uint64 { return netCounter(t, n, "netstat", "TcpExt:", name) }
 	counts := timeWaits{ext("TW") + ext("TWKilled"), ext("TCPTimeWaitOverflow")}
-	if isBefore(t, 6, 1) {
+	if harness.IsBefore(t, 6, 1) {
 		counts.begun += netCounter(t, n, "sockstat", "TCP:", "tw")
 	}
 	return counts
@@ -282,7 +260,7 @@ func timeWaitCounts(t *testing.T, n *tcplab.Netns) timeWaits {
 func netCounter(t *testing.T, n *tcplab.Netns, file, group, name string) uint64 {
 	t.Helper()
 	var text string
-	n.Do(func() { text = readThreadFile(t, "net/"+file) })
+	n.Do(func() { text = harness.ReadThreadFile(t, "net/"+file) })
 	var lines [][]string
 	for line := range strings.Lines(text) {
 		if fields := strings.Fields(line); fields[0] == group {

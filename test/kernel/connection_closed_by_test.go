@@ -1,0 +1,158 @@
+package kernel_test
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/kernel/harness"
+	"github.com/tcpshift/tcpshift/test/tcplab"
+)
+
+// include/uapi/linux/tcp.h
+const (
+	tcpRepair      = 19
+	tcpRepairQueue = 20
+	tcpQueueSeq    = 21
+	tcpSendQueue   = 2
+)
+
+// CRIU takes a connection away without a word to the peer: TCP_REPAIR. Nothing is
+// sent, so no reset is.
+func TestConnection_CloseInRepairMode(t *testing.T) {
+	for name, end := range map[string]func(s *tcplab.Socket){"close": (*tcplab.Socket).Close, "disconnect": (*tcplab.Socket).Disconnect} {
+		t.Run(name, func(t *testing.T) {
+			var cookie uint64
+			lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) {
+				listener := n.Listen(tcplab.V4.At(7001))
+				c := n.Dial(tcplab.V4.At(7001))
+				cookie = c.Cookie()
+				child := listener.Accept()
+				c.SetsockoptInt(unix.IPPROTO_TCP, tcpRepair, 1)
+				end(c)
+				if child.Readable() {
+					t.Error("the peer was told")
+				}
+				child.SetLinger(0)
+				child.Close()
+				listener.Close()
+			})
+			for _, l := range harness.RecordsWith(lines, "connection", cookie) {
+				if l.ClosedBy == "reset_sent" {
+					t.Errorf("no reset was sent: %s", l.Raw)
+				}
+			}
+		})
+	}
+}
+
+// icmpUnreachable sends what a router sends that cannot deliver a segment of s.
+func icmpUnreachable(n *tcplab.Netns, s *tcplab.Socket) {
+	s.SetsockoptInt(unix.IPPROTO_TCP, tcpRepair, 1)
+	s.SetsockoptInt(unix.IPPROTO_TCP, tcpRepairQueue, tcpSendQueue)
+	seq, _ := unix.GetsockoptInt(s.FD, unix.IPPROTO_TCP, tcpQueueSeq)
+	s.SetsockoptInt(unix.IPPROTO_TCP, tcpRepair, -1) // off, without a window probe
+	from, to := s.Addr(), s.Peer()
+	inner := make([]byte, 28)
+	inner[0], inner[8], inner[9] = 0x45, 64, unix.IPPROTO_TCP
+	binary.BigEndian.PutUint16(inner[2:], 40)
+	copy(inner[12:], from.Addr().AsSlice())
+	copy(inner[16:], to.Addr().AsSlice())
+	binary.BigEndian.PutUint16(inner[20:], from.Port())
+	binary.BigEndian.PutUint16(inner[22:], to.Port())
+	binary.BigEndian.PutUint32(inner[24:], uint32(seq))
+	const hostUnreachable = 1
+	message := append([]byte{3, hostUnreachable, 0, 0, 0, 0, 0, 0}, inner...)
+	sum := uint32(0)
+	for i := 0; i < len(message); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(message[i:]))
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	binary.BigEndian.PutUint16(message[2:], ^uint16(sum))
+	n.Do(func() {
+		raw, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
+		if err == nil {
+			err = unix.Sendto(raw, message, 0, &unix.SockaddrInet4{Addr: from.Addr().As4()})
+			unix.Close(raw)
+		}
+		if err != nil {
+			panic(err)
+		}
+	})
+}
+
+// With IP_RECVERR an ICMP error stays on the socket, which lives on: it says nothing
+// of how the connection ends, which is in order here.
+func TestConnection_SurvivedError(t *testing.T) {
+	for name, clientFirst := range map[string]bool{"client first": true, "server first": false} {
+		t.Run(name, func(t *testing.T) {
+			var cookie uint64
+			lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) {
+				listener := n.Listen(tcplab.V4.At(7001))
+				c := n.Dial(tcplab.V4.At(7001))
+				cookie = c.Cookie()
+				child := listener.Accept()
+				c.SetsockoptInt(unix.IPPROTO_IP, unix.IP_RECVERR, 1)
+				icmpUnreachable(n, c)
+				first, second := c, child
+				if !clientFirst {
+					first, second = child, c
+				}
+				first.Shutdown(unix.SHUT_WR)
+				second.Await(tcplab.CloseWait)
+				second.Close()
+				first.Close()
+				listener.Close()
+			})
+			want := map[bool]string{true: "local", false: "peer"}[clientFirst]
+			for _, l := range harness.RecordsWith(lines, "connection", cookie) {
+				if l.ClosedBy != want && l.ClosedBy != "" {
+					t.Errorf("closed_by %q, want %q: %s", l.ClosedBy, want, l.Raw)
+				}
+				if l.Error == "" {
+					t.Logf("the error did not come: %s", l.Raw)
+				}
+			}
+		})
+	}
+}
+
+// LAST_ACK ended by this side without waiting for the peer's ACK, and with data that
+// was never sent: the peer sees a reset.
+func TestConnection_AbortInLastAck(t *testing.T) {
+	var cookie, childCookie uint64
+	lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) {
+		listener := n.Listen(tcplab.V4.At(7001))
+		c := n.Dial(tcplab.V4.At(7001))
+		child := listener.Accept()
+		cookie, childCookie = c.Cookie(), child.Cookie()
+		if err := unix.SetNonblock(c.FD, true); err != nil {
+			t.Fatal(err)
+		}
+		child.Shutdown(unix.SHUT_WR)
+		c.Await(tcplab.CloseWait)
+		for b := make([]byte, 1<<16); ; { // more than the peer takes
+			if _, err := unix.Write(c.FD, b); err != nil {
+				break
+			}
+		}
+		c.Shutdown(unix.SHUT_WR)
+		c.Await(tcplab.LastAck)
+		c.Disconnect()
+		c.Close()
+		child.AwaitError(unix.ECONNRESET)
+		child.Close()
+		listener.Close()
+	})
+	for _, l := range harness.RecordsWith(lines, "connection", cookie) {
+		if l.ClosedBy == "peer" {
+			t.Errorf("not the peer ended it: %s", l.Raw)
+		}
+	}
+	for _, l := range harness.RecordsWith(lines, "connection", childCookie) {
+		t.Logf("the peer: %s", l.ClosedBy)
+	}
+}

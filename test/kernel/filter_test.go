@@ -1,0 +1,334 @@
+package kernel_test
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/filter"
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+	"github.com/tcpshift/tcpshift/test/kernel/harness"
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
+	"github.com/tcpshift/tcpshift/test/tcplab"
+)
+
+// A filterCase is a filter, and of which records of an unfiltered tracer it is to
+// leave nothing but these.
+type filterCase struct {
+	name   string
+	filter filter.Filter
+	wanted func(l harness.Record) bool
+}
+
+// A story is played beside a tracer for each filter and one without: each filter's says
+// what that one says of the wanted records.
+func TestFilter_OwnersAndRoles(t *testing.T) {
+	env := harness.NewEnv(t)
+	server, client, heir, story := crowd(env)
+	cases := slices.Concat(pidFilters(heir), commFilters(), roleFilters(server, client))
+	narrow := make([]*harness.Tracer, len(cases))
+	for i, c := range cases {
+		o := harness.InNamespace(env.Netns)
+		o.BufferSize = 1 << 20 // there are many, and guests have little memory
+		o.Filter = c.filter
+		o.Filter.Netns = []uint32{env.Netns.Inode()}
+		narrow[i] = harness.StartTracer(t, o)
+	}
+	env.UseSharedTracers()
+	story()
+	all := env.Finish()
+	for i, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			if len(c.filter.Roles) > 0 {
+				harness.RequireFeature(t, probe.SocketStorage)
+			}
+			harness.CheckInstructions(t, narrow[i])
+			c.check(t, all, narrow[i].Stop())
+		})
+	}
+}
+
+func (c *filterCase) check(t *testing.T, all, told []harness.Record) {
+	t.Helper()
+	var want, got []string
+	for _, l := range all {
+		if l.Type == "transition" && l.PeerPort != harness.FencePort && c.wanted(l) {
+			want = append(want, summary(l))
+		}
+	}
+	for _, l := range told {
+		if l.Type == "transition" && l.PeerPort != harness.FencePort {
+			got = append(got, summary(l))
+		}
+	}
+	slices.Sort(want)
+	slices.Sort(got)
+	if !slices.Equal(got, want) {
+		t.Errorf("with the filter:\n%s\nwithout, restricted to the same:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if len(want) == 0 {
+		t.Error("the filter wants nothing of this story")
+	}
+	t.Logf("%d records of %d", len(want), len(all))
+}
+
+// summary is what must be the same for both tracers: all but when they were asked.
+func summary(l harness.Record) string {
+	pid := "nobody"
+	if l.PID != nil {
+		pid = fmt.Sprint(*l.PID)
+	}
+	return fmt.Sprint(l.Conn, " ", l.Role, " ", l.Old, " ", l.New, " ", pid, " ", l.Comm, " ", l.Source)
+}
+
+// crowd is several processes that do what processes do to each other's sockets.
+func crowd(env *harness.Env) (server, client, heir *harness.Actor, story func()) {
+	server, client = env.ServerAndClient()
+	heir = env.StartActor("heir", 1)
+	return server, client, heir, func() {
+		listener := server.Listen(harness.At(7000))
+		worker := server.Fork("worker", 0, 0)
+		for i := range 4 {
+			c := client.Dial(harness.At(7000))
+			s := worker.Accept(listener)
+			if i%2 == 0 {
+				client.PassFD(c, heir, true)
+				harness.CloseInOrder(heir, c, worker, s, i == 0)
+			} else {
+				harness.CloseInOrder(client, c, worker, s, i == 1)
+			}
+		}
+		client.Rename("new-name")
+		c := client.Dial(harness.At(7000))
+		harness.CloseInOrder(client, c, worker, worker.Accept(listener), true)
+		worker.Kill()
+	}
+}
+
+// --pid: a record is kept for the owner that it names, and for nothing else.
+func pidFilters(actors ...*harness.Actor) (cases []filterCase) {
+	for _, a := range actors {
+		cases = append(cases, filterCase{"pid of " + a.Name(), filter.Filter{PIDs: []uint32{uint32(a.PID)}}, isOf(a)})
+	}
+	return cases
+}
+
+func isOf(a *harness.Actor) func(l harness.Record) bool {
+	return func(l harness.Record) bool { return l.PID != nil && int(*l.PID) == a.PID }
+}
+
+// --comm: by the name that the record has.
+func commFilters() (cases []filterCase) {
+	for _, names := range [][]string{{"new-name"}, {"worker", "heir"}} {
+		cases = append(cases, filterCase{"comm " + strings.Join(names, " "), filter.Filter{Comms: names},
+			func(l harness.Record) bool { return slices.Contains(names, l.Comm) }})
+	}
+	return cases
+}
+
+// --role, alone and with --pid.
+func roleFilters(server, client *harness.Actor) (cases []filterCase) {
+	for role, a := range map[tcp.Role]*harness.Actor{tcp.RoleClient: client, tcp.RoleServer: server, tcp.RoleListener: server} {
+		is := func(l harness.Record) bool { return l.Role == role.String() }
+		alone := filter.Filter{Roles: []tcp.Role{role}}
+		withPID := filter.Filter{Roles: []tcp.Role{role}, PIDs: []uint32{uint32(a.PID)}}
+		cases = append(cases, filterCase{fmt.Sprintf("role %v with pid", role), withPID, func(l harness.Record) bool { return is(l) && isOf(a)(l) }})
+		if role != tcp.RoleServer { // each is a tracer of its own, which takes its time
+			cases = append(cases, filterCase{fmt.Sprintf("role %v", role), alone, is})
+		}
+	}
+	return cases
+}
+
+// ExcludeSelf leaves out what the tracer's own process has, opened before the start
+// or after, and nothing of the process at the other end. What it has passed on is no
+// longer its own.
+func TestFilter_ExcludeSelf(t *testing.T) {
+	older, younger := newSelfEnv(t), newSelfEnv(t)
+	older.openOwn()
+	o := harness.Options{Options: probe.Options{Ends: true, ExcludeSelf: true}}
+	o.Filter.Netns = []uint32{older.Netns.Inode(), younger.Netns.Inode()}
+	tr := harness.StartTracer(t, o)
+	older.UseTracer(tr)
+	younger.UseTracer(tr)
+	younger.openOwn()
+	older.use()
+	younger.use()
+	lines := tr.Stop() // no fence: it would be the tracer's own
+	for name, env := range map[string]*selfEnv{"older than the tracer": older, "younger than the tracer": younger} {
+		t.Run(name, func(t *testing.T) {
+			env.T = t
+			env.checkSelf(lines, env == older)
+		})
+	}
+}
+
+// selfEnv has sockets of the test's own process, which is the tracer's as well.
+type selfEnv struct {
+	*harness.Env
+	other            *harness.Actor
+	theirs           *harness.Socket // the other's listener
+	listener, client *tcplab.Socket
+	toListener       *harness.Socket // the other's, in the queue of the test's listener
+	toClient         *harness.Socket
+}
+
+func newSelfEnv(t *testing.T) *selfEnv {
+	t.Helper()
+	env := &selfEnv{Env: harness.NewEnv(t)}
+	env.other = env.StartActor("the-other", 1)
+	env.theirs = env.other.Listen(harness.At(7000))
+	return env
+}
+
+func (env *selfEnv) openOwn() {
+	env.T.Helper()
+	env.listener = env.Netns.Listen(harness.At(7100))
+	env.client = env.Netns.Dial(harness.At(7000))
+	env.toClient = env.other.Accept(env.theirs)
+	env.toListener = env.other.Dial(harness.At(7100))
+}
+
+// use makes every kind of transition of the test's own sockets.
+func (env *selfEnv) use() {
+	accepted := env.listener.Accept()
+	env.other.Close(env.toListener)
+	accepted.ReadEOF()
+	accepted.Close()
+	env.other.Close(env.toClient)
+	env.client.ReadEOF()
+	env.client.Close()
+	second := env.other.Dial(harness.At(7100))
+	again := env.listener.Accept()
+	again.Close()
+	env.other.AwaitState(second, tcplab.CloseWait)
+	env.other.Close(second)
+	env.listener.Close()
+	env.other.CloseFD(env.other.FD(env.theirs))
+	env.Netns.Settle(0)
+}
+
+func (env *selfEnv) checkSelf(lines []harness.Record, older bool) {
+	t := env.T
+	t.Helper()
+	env.Tracer = env.Captures[0].Tracer
+	remembers := env.Has(probe.SocketStorage)
+	others := 0
+	for _, l := range lines {
+		if l.Type != "transition" || l.Netns != env.Netns.Inode() {
+			continue
+		}
+		if l.PID != nil && int(*l.PID) == unix.Getpid() {
+			t.Errorf("the tracer's own: %s", l.Raw)
+		}
+		if l.PID != nil && l.Comm == "the-other" {
+			others++
+		}
+		if l.PID == nil && !older && remembers {
+			t.Errorf("nobody's: %s", l.Raw)
+		}
+	}
+	want := 15
+	if older {
+		want = 12 // the three that opened what it has came before the tracer
+	}
+	if !remembers {
+		want = 6 // that it makes itself
+	}
+	if others < want {
+		t.Errorf("%d transitions of the other process, want its %d", others, want)
+	}
+}
+
+// Each filter is code of its own, which every kernel's verifier has to take: alone, and
+// with all others. What is told of the test's own connections is what was asked for.
+func TestFilter_LoadsOnThisKernel(t *testing.T) {
+	loopback4 := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	every := []filter.PortRange{{First: 1, Last: 65535}}
+	var states []tcp.State
+	for s := tcp.Established; s <= tcp.Closing; s++ {
+		states = append(states, s)
+	}
+	const rootCgroup = 1
+	filters := map[string]filter.Filter{
+		"all": {
+			Family: 4, Ports: every, LocalPorts: every, PeerPorts: every,
+			Addrs: loopback4, LocalAddrs: loopback4, PeerAddrs: loopback4,
+			PIDs: []uint32{uint32(unix.Getpid())}, Comms: []string{harness.ReadComm(unix.Getpid())}, Cgroups: []uint64{rootCgroup},
+			OldStates: states, NewStates: states, Roles: []tcp.Role{tcp.RoleClient, tcp.RoleServer},
+		},
+		"addresses": {LocalAddrs: loopback4, PeerAddrs: loopback4},
+		"states":    {Family: 4, OldStates: states, Cgroups: []uint64{rootCgroup}},
+	}
+	for name, f := range filters {
+		t.Run(name, func(t *testing.T) {
+			if row, known := harness.ThisKernel(t); known && !row.Gives(expect.SocketStorage) {
+				f.Roles = nil
+			}
+			n := tcplab.NewNetns(t)
+			o := harness.InNamespace(n)
+			o.TimeWaitEnds = name == "all"
+			o.Filter = f
+			o.Filter.Netns = []uint32{n.Inode()}
+			tr := harness.StartTracer(t, o)
+			harness.CheckInstructions(t, tr)
+			tcplab.HalfClose(n, tcplab.V6)
+			tcplab.HalfClose(n, tcplab.V4)
+			told := 0
+			for _, l := range harness.OfType(tr.Stop(), "transition") {
+				if told++; l.Family != "ipv4" {
+					t.Errorf("not asked for: %s", l.Raw)
+				}
+			}
+			if told == 0 {
+				t.Error("nothing is told")
+			}
+		})
+	}
+}
+
+// Of a connection that a filter on ports leaves out nothing need be remembered. When its
+// socket connects to where the filter wants it, the time since it was closed is told or is
+// not, but never the time since it was opened.
+func TestFilter_ReusedSocketHasNoOldTime(t *testing.T) {
+	harness.RequireFeature(t, probe.SocketStorage)
+	n := tcplab.NewNetns(t)
+	listener := n.Listen(tcplab.V4.At(7001))
+	o := harness.InNamespace(n)
+	o.BufferSize = 1 << 20
+	o.Filter.PeerPorts = []filter.PortRange{{First: 7002, Last: 7002}}
+	tr := harness.StartTracer(t, o)
+	s := n.Dial(tcplab.V4.At(7001))
+	child := listener.Accept()
+	time.Sleep(50 * time.Millisecond) // so long it was open
+	began := time.Now()
+	s.Disconnect()
+	if err := s.TryConnect(tcplab.V4.At(7002)); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Fatal(err)
+	}
+	closed := time.Since(began)
+	s.Close()
+	child.Close()
+	opened := 0
+	for _, l := range harness.OfType(tr.Stop(), "transition") {
+		switch {
+		case l.PeerPort != 7002:
+			t.Errorf("told although the filter is on port 7002: %s", l.Raw)
+		case l.New == "SYN_SENT":
+			opened++
+			if l.InState != nil && time.Duration(*l.InState) > closed {
+				t.Errorf("it was closed for %v at most: %s", closed, l.Raw)
+			}
+		}
+	}
+	if opened != 1 {
+		t.Errorf("%d connections were opened to port 7002, want 1", opened)
+	}
+}

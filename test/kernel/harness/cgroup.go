@@ -1,0 +1,99 @@
+package harness
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
+)
+
+// ContainIn moves the process into a new cgroup, and gives what removes that, with
+// all the levels that were made.
+func (a *Actor) ContainIn(path string) (remove func()) {
+	t := a.env.T
+	t.Helper()
+	_, dir := cgroupHierarchy()
+	dir = filepath.Join(dir, "tcpshift-"+strconv.Itoa(os.Getpid()))
+	var made []string
+	for _, level := range append([]string{"."}, strings.Split(path, "/")...) {
+		dir = filepath.Join(dir, level)
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		made = append(made, dir)
+		level := dir
+		t.Cleanup(func() { _ = os.Remove(level) }) // where the test has failed before
+	}
+	from := Now()
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(a.PID)), 0); err != nil {
+		t.Fatal(err)
+	}
+	a.Cgroups.add(from, Now(), cgroupOf(a.PID))
+	a.env.noteStep(a, from, Now())
+	return func() {
+		for i := range made {
+			if err := os.Remove(made[len(made)-1-i]); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// RequireCgroups skips where no hierarchy is mounted that the tracer looks at: the
+// guests of other kernels need not have one.
+func (env *Env) RequireCgroups() {
+	env.T.Helper()
+	_, root := cgroupHierarchy()
+	var fs unix.Statfs_t
+	if unix.Statfs(root, &fs) != nil || fs.Type != unix.CGROUP_SUPER_MAGIC && fs.Type != unix.CGROUP2_SUPER_MAGIC {
+		Lacks(env.T, expect.Cgroups, "no hierarchy at "+root)
+	}
+}
+
+// MoveToCgroup makes a cgroup below the process's first one and moves the process there.
+func (a *Actor) MoveToCgroup(name string) {
+	t := a.env.T
+	t.Helper()
+	_, root := cgroupHierarchy()
+	dir := filepath.Join(root, a.Cgroups[0].Value, "tcpshift-"+strconv.Itoa(os.Getpid())+"-"+name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	a.env.cgroupDirs = append(a.env.cgroupDirs, dir)
+	from := Now()
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(a.PID)), 0); err != nil {
+		t.Fatal(err)
+	}
+	a.Cgroups.add(from, Now(), cgroupOf(a.PID))
+	a.env.noteStep(a, from, Now())
+}
+
+// cgroupOf is the path that the tracer takes for a process's: of cgroup v2 where
+// that is mounted for all, else of the first v1 controller that it looks for.
+func cgroupOf(pid int) string {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	controllers, _ := cgroupHierarchy()
+	for _, l := range strings.Split(string(b), "\n") {
+		if fields := strings.SplitN(l, ":", 3); len(fields) == 3 && fields[1] == controllers {
+			return fields[2]
+		}
+	}
+	return ""
+}
+
+// cgroupHierarchy is the controller ("" for v2) and where it is mounted.
+func cgroupHierarchy() (controller, root string) {
+	var fs unix.Statfs_t
+	for _, c := range []string{"memory", "pids", "cpu"} {
+		root := "/sys/fs/cgroup/" + c
+		if unix.Statfs(root, &fs) == nil && fs.Type == unix.CGROUP_SUPER_MAGIC {
+			return c, root
+		}
+	}
+	return "", "/sys/fs/cgroup"
+}

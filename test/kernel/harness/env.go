@@ -1,0 +1,110 @@
+package harness
+
+import (
+	"os"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/tcplab"
+)
+
+// Env is a namespace with actors in it, the tracers that watch them, and the truth.
+type Env struct {
+	T            *testing.T
+	Netns        *tcplab.Netns
+	Captures     []*capture
+	Tracer       *Tracer // of the watch that is being judged
+	tracedSince  Moment
+	actors       []*Actor
+	Sockets      []*Socket
+	steps        []step
+	AllowMissing []func(l Record, s *Socket) bool // known limits, each with its reason at the case
+	Tally        ownerTally
+
+	cgroupDirs []string
+
+	Group  *olderGroup // of a case that waits for others
+	Arrive func()
+}
+
+// NewEnv makes a namespace; the tracer comes with trace.
+func NewEnv(t *testing.T) *Env {
+	t.Helper()
+	env := &Env{T: t, Netns: tcplab.NewNetns(t), tracedSince: -1}
+	// Orphans come to the test, which can then reap them.
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		t.Fatalf("prctl PR_SET_CHILD_SUBREAPER: %v", err)
+	}
+	t.Cleanup(env.cleanUp)
+	return env
+}
+
+// Run is a case with the tracer there from the beginning.
+func Run(t *testing.T, story func(env *Env)) *Env {
+	t.Helper()
+	env := NewEnv(t)
+	env.UseSharedTracers()
+	story(env)
+	env.Finish()
+	return env
+}
+
+// UseSharedTracers is enough where there is no socket yet.
+func (env *Env) UseSharedTracers() {
+	env.T.Helper()
+	if len(env.Sockets) > 0 {
+		env.T.Fatal("the test is wrong: a shared tracer is older than any socket")
+	}
+	for _, tr := range SharedTracers(env.T) {
+		env.Captures = append(env.Captures, &capture{tr, true, tr.size()})
+	}
+	env.tracedSince = Now()
+}
+
+// UseTracer is for a tracer that has just been started, for this case and others. One
+// is enough: what the accept hook finds is the same then as with those of watch.
+func (env *Env) UseTracer(tr *Tracer) {
+	env.T.Helper()
+	env.Captures = append(env.Captures, &capture{Tracer: tr, shared: true})
+	env.tracedSince = Now()
+	for _, s := range env.Sockets {
+		s.BeforeTracing = true
+	}
+}
+
+// cleanUp ends what is left.
+func (env *Env) cleanUp() {
+	defer func() {
+		for _, dir := range env.cgroupDirs {
+			if err := os.Remove(dir); err != nil {
+				env.T.Error(err)
+			}
+		}
+	}()
+	var living []*Actor
+	for _, a := range env.actors {
+		if a.died == 0 {
+			_ = unix.Kill(a.PID, unix.SIGKILL)
+			living = append(living, a)
+		}
+		for _, th := range a.Threads {
+			unix.Close(th.orders)
+			unix.Close(th.answers)
+		}
+	}
+	for _, a := range living { // parents first: then their children are the test's
+		if a.parent == nil {
+			a.reap()
+		} else {
+			_, _ = unix.Wait4(a.PID, nil, 0, nil)
+		}
+	}
+}
+
+func (env *Env) must(a *Actor, call uintptr, err error) {
+	env.T.Helper()
+	if err != nil {
+		env.T.Fatalf("%s (%d): system call %d: %v", a.Name(), a.PID, call, err)
+	}
+}

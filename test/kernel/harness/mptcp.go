@@ -1,0 +1,103 @@
+package harness
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
+)
+
+// mptcpFlagSubflow has a client make a further subflow from the endpoint's address.
+const (
+	mptcpFlagSubflow   = 2
+	mptcpCmdSetLimits  = 5
+	mptcpAttrAddAddrs  = 2
+	mptcpAttrSubflows  = 3
+	mptcpNestedAddress = mptcpAttrAddr | 1<<15
+)
+
+func (th *thread) AddSubflowEndpoint(addr netip.Addr) {
+	env := th.actor.env
+	env.T.Helper()
+	family, four := th.mptcpFamily(), addr.As4()
+	limits := append(attribute(mptcpAttrAddAddrs, binary.NativeEndian.AppendUint32(nil, 2)),
+		attribute(mptcpAttrSubflows, binary.NativeEndian.AppendUint32(nil, 2))...)
+	if _, err := th.generic(family, mptcpCmdSetLimits, limits); err != nil {
+		env.T.Fatalf("set MPTCP limits: %v", err)
+	}
+	endpoint := attribute(mptcpAddrFamily, binary.NativeEndian.AppendUint16(nil, unix.AF_INET))
+	endpoint = append(endpoint, attribute(mptcpAddrID, []byte{9})...)
+	endpoint = append(endpoint, attribute(mptcpAddrAddr4, four[:])...)
+	endpoint = append(endpoint, attribute(mptcpAddrFlags, binary.NativeEndian.AppendUint32(nil, mptcpFlagSubflow))...)
+	if _, err := th.generic(family, mptcpCmdAddAddr, attribute(mptcpNestedAddress, endpoint)); err != nil {
+		env.T.Fatalf("add an MPTCP endpoint: %v", err)
+	}
+}
+
+// What an MPTCP socket shows of itself are its subflows: TCP sockets of the kernel's
+// own, without a descriptor, often moved on by a kernel thread. They are those of the
+// process that has the MPTCP socket.
+
+const (
+	mptcpPort  = 7000
+	MPTCPFirst = 7100 // the clients' own ports, by which the subflows are found
+)
+
+// RequireMPTCP skips where the kernel does not have it.
+func (env *Env) RequireMPTCP() {
+	env.T.Helper()
+	if !SysctlExists("net.mptcp.enabled") {
+		Lacks(env.T, expect.MPTCP, "there is no sysctl net.mptcp.enabled")
+	}
+	env.Netns.Sysctl("net.mptcp.enabled", "1")
+}
+
+func (th *thread) MPTCPListen(protocol int) *Socket {
+	th.actor.env.T.Helper()
+	s := th.Socket(LoopbackAddr, protocol)
+	th.SetInt(s, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	th.Bind(s, At(mptcpPort))
+	s.ByPorts = protocol == unix.IPPROTO_MPTCP
+	th.StartListening(s)
+	return s
+}
+
+func (th *thread) MPTCPDial(protocol int, port uint16) *Socket {
+	th.actor.env.T.Helper()
+	s := th.Socket(LoopbackAddr, protocol)
+	th.Bind(s, At(port))
+	s.ByPorts = protocol == unix.IPPROTO_MPTCP
+	th.Connect(s, At(mptcpPort))
+	return s
+}
+
+func (th *thread) MPTCPAccept(listener *Socket) *Socket {
+	th.actor.env.T.Helper()
+	s := th.Accept(listener)
+	s.ByPorts = listener.ByPorts
+	return s
+}
+
+// Exchange makes sure that both sides know that the other one speaks MPTCP.
+func Exchange(client *Actor, c *Socket, server *Actor, s *Socket) {
+	client.Write(c, "question")
+	server.Read(s)
+	server.Write(s, "answer")
+	client.Read(c)
+}
+
+// MPTCPEnd closes both ends; TCP_INFO is not to be had of them.
+func MPTCPEnd(env *Env, client *Actor, c *Socket, server *Actor, s *Socket, clientFirst bool) {
+	env.T.Helper()
+	if clientFirst {
+		client.Close(c)
+		server.Read(s)
+		server.Close(s)
+	} else {
+		server.Close(s)
+		client.Read(c)
+		client.Close(c)
+	}
+}

@@ -1,0 +1,60 @@
+package harness
+
+import (
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// readLinkForever is what lsof, ss -p and fuser do with /proc/PID/fd: for a moment
+// the kernel refers to the file, and who gives the last reference back closes it.
+func readLinkForever(path []byte) (uintptr, errno) {
+	var to [256]byte
+	for {
+		_, _, _ = syscall.RawSyscall6(unix.SYS_READLINKAT, 0, uintptr(unsafe.Pointer(&path[0])),
+			uintptr(unsafe.Pointer(&to)), unsafe.Sizeof(to), 0, 0)
+	}
+}
+
+// takeError is what a program does that polls a socket for its error, as fast as it can.
+func takeError(fd uintptr) (uintptr, errno) {
+	var value, size int32
+	for value == 0 {
+		size = 4
+		_, _, e := syscall.RawSyscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_ERROR,
+			uintptr(unsafe.Pointer(&value)), uintptr(unsafe.Pointer(&size)), 0)
+		if e != 0 {
+			return 0, uintptr(e)
+		}
+	}
+	return uintptr(value), 0
+}
+
+// fill writes until the socket takes no more.
+func fill(fd uintptr) (uintptr, errno) {
+	for {
+		_, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&pushed)), unsafe.Sizeof(pushed),
+			unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
+		if e != 0 {
+			return 0, 0
+		}
+	}
+}
+
+// pushAndShutDownMany is pushMany, but both sides are shut down before the close.
+func pushAndShutDownMany(port uintptr, count int) (uintptr, errno) {
+	for i := range count {
+		fd, e := connectOne(port, i)
+		if e != 0 {
+			return 0, e
+		}
+		for range 2 + i%3 {
+			_, _, _ = syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&pushed)), unsafe.Sizeof(pushed),
+				unix.MSG_NOSIGNAL, 0, 0)
+		}
+		_, _, _ = syscall.RawSyscall(unix.SYS_SHUTDOWN, fd, unix.SHUT_RDWR, 0)
+		_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
+	}
+	return uintptr(count), 0
+}

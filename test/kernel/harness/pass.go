@@ -1,0 +1,129 @@
+package harness
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+)
+
+// Ways for a socket to come from one process to another.
+
+// SendFD sends a descriptor to the receiver, who has not got it before take. Until
+// then it is in flight: nobody's, if the giver closes its own.
+func (th *thread) SendFD(s *Socket, receiver *Actor) {
+	env := th.actor.env
+	env.T.Helper()
+	receiver.openInbox()
+	name := receiver.inboxName()
+	rights := unix.UnixRights(int(th.actor.FD(s)))
+	sender := th.Must(unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	from := Now()
+	s.inFlight = true
+	o := th.Order(unix.SYS_SENDMSG)
+	iov := rawIovec{o.Put([]byte{'s'}), 1}
+	msg := rawMsghdr{
+		name: o.Put(name), nameLen: uint32(len(name)),
+		iov: o.Put(bytesOf(&iov)), iovLen: 1,
+		control: o.Put(rights), controlLen: uint64(len(rights)),
+	}
+	_, err := o.do(uintptr(sender), o.Put(bytesOf(&msg)), 0)
+	env.must(th.actor, unix.SYS_SENDMSG, err)
+	th.CloseRaw(sender)
+	env.noteStep(th.actor, from, Now())
+}
+
+// ReceiveFD receives what give has sent.
+func (th *thread) ReceiveFD(s *Socket) {
+	env := th.actor.env
+	env.T.Helper()
+	from := Now()
+	o := th.Order(unix.SYS_RECVMSG)
+	iov := rawIovec{o.Put([]byte{0}), 1}
+	control := o.Put(make([]byte, 64))
+	msg := rawMsghdr{iov: o.Put(bytesOf(&iov)), iovLen: 1, control: control, controlLen: 64}
+	_, err := o.do(uintptr(th.actor.inbox), o.Put(bytesOf(&msg)), 0)
+	env.must(th.actor, unix.SYS_RECVMSG, err)
+	messages, err := unix.ParseSocketControlMessage(o.got(control, unix.CmsgSpace(4)))
+	if err != nil {
+		env.T.Fatalf("parse control message: %v", err)
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		env.T.Fatalf("parse descriptors: %v", err)
+	}
+	s.inFlight = false
+	th.actor.adopt(fds[0], s)
+	env.noteStep(th.actor, from, Now())
+}
+
+// PassFD is give and take, with the giver closing its own in between or not at all.
+func (th *thread) PassFD(s *Socket, receiver *Actor, andClose bool) {
+	th.actor.env.T.Helper()
+	th.SendFD(s, receiver)
+	if andClose {
+		th.Close(s)
+	}
+	receiver.ReceiveFD(s)
+}
+
+// rawIovec and rawMsghdr hold addresses of another process.
+type rawIovec struct{ base, size uintptr }
+
+type rawMsghdr struct {
+	name       uintptr
+	nameLen, _ uint32
+	iov        uintptr
+	iovLen     uint64
+	control    uintptr
+	controlLen uint64
+	_          uint64
+}
+
+func (a *Actor) inboxName() []byte {
+	name := unix.RawSockaddrUnix{Family: unix.AF_UNIX}
+	// An abstract name, of the network namespace: it begins with a NUL.
+	for i, c := range fmt.Sprintf("actor %d", a.PID) {
+		name.Path[1+i] = int8(c)
+	}
+	return bytesOf(&name)[:2+1+len(fmt.Sprintf("actor %d", a.PID))]
+}
+
+func (a *Actor) openInbox() {
+	a.env.T.Helper()
+	if a.inbox != 0 {
+		return
+	}
+	a.inbox = a.Must(unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	o, name := a.Order(unix.SYS_BIND), a.inboxName()
+	_, err := o.do(uintptr(a.inbox), o.Put(name), uintptr(len(name)))
+	a.env.must(a, unix.SYS_BIND, err)
+}
+
+// CloseInbox closes the socket to which the descriptors were sent, unread: they go
+// with it, in this process.
+func (th *thread) CloseInbox(sent ...*Socket) {
+	env := th.actor.env
+	env.T.Helper()
+	from := Now()
+	th.CloseRaw(th.actor.inbox)
+	th.actor.inbox = 0
+	until := Now()
+	for _, s := range sent {
+		s.inFlight = false
+		s.possessions = append(s.possessions, possession{th.actor, from, until, from})
+		s.noteOperation(th.actor, from)
+	}
+	env.noteStep(th.actor, from, until)
+}
+
+// PidfdGet takes a descriptor out of another process's table: pidfd_getfd (Linux 5.6).
+func (th *thread) PidfdGet(s *Socket, other *Actor) {
+	env := th.actor.env
+	env.T.Helper()
+	pidfd := th.Must(unix.SYS_PIDFD_OPEN, uintptr(other.PID), 0)
+	from := Now()
+	fd := th.Must(unix.SYS_PIDFD_GETFD, uintptr(pidfd), other.FD(s), 0)
+	th.actor.adopt(fd, s)
+	env.noteStep(th.actor, from, Now())
+	th.CloseRaw(pidfd)
+}

@@ -1,0 +1,166 @@
+// Package kernel_test loads the real programs into the running kernel, lets the
+// lab make connections beside them, and compares all that the tracer says with
+// all that happened. It needs root and nothing else: it also runs as a static
+// binary in guests of other kernels.
+package harness
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/test/tcplab"
+)
+
+// RecordsByCookie plays something in a namespace of its own and gives all its records.
+func RecordsByCookie(t *testing.T, story func(n *tcplab.Netns)) []Record {
+	t.Helper()
+	RequireFeature(t, probe.SocketCookie) // by which a record is its socket's
+	return RecordsOf(t, story)
+}
+
+func RecordsOf(t *testing.T, story func(n *tcplab.Netns)) []Record {
+	t.Helper()
+	n := tcplab.NewNetns(t)
+	tr := SharedTracers(t)[0]
+	c := capture{tr, true, tr.size()}
+	story(n)
+	n.Settle(0)
+	if err := fence(n); err != nil {
+		t.Fatal(err)
+	}
+	lines, err := c.lines(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}
+
+func ConnID(cookie uint64) string { return strconv.FormatUint(cookie, 16) }
+
+// RecordsWith gives the records of one socket and of one type.
+func RecordsWith(lines []Record, recordType string, cookie uint64) []Record {
+	var mine []Record
+	for _, l := range OfType(lines, recordType) {
+		if l.Conn == ConnID(cookie) {
+			mine = append(mine, l)
+		}
+	}
+	return mine
+}
+
+// ofNamespaces are the namespaces'. To parse them all would take longer than the case.
+func ofNamespaces(text []byte, inodes ...uint32) []byte {
+	var mine []byte
+	for l := range bytes.Lines(text) {
+		_, value, _ := bytes.Cut(l, []byte(`"netns":`))
+		digits, _, _ := bytes.Cut(value, []byte(","))
+		if inode, err := strconv.ParseUint(string(digits), 10, 32); err == nil && slices.Contains(inodes, uint32(inode)) {
+			mine = append(mine, l...)
+		}
+	}
+	return mine
+}
+
+// Record is one record, as a reader of the output sees it.
+type Record struct {
+	Type   string    `json:"type"`
+	Time   time.Time `json:"time"`
+	Seq    uint64    `json:"seq"`
+	Conn   string    `json:"conn"`
+	Netns  uint32    `json:"netns"`
+	Family string    `json:"family"`
+	Mapped bool      `json:"mapped"`
+
+	LocalAddr string `json:"local_addr"`
+	LocalPort uint16 `json:"local_port"`
+	PeerAddr  string `json:"peer_addr"`
+	PeerPort  uint16 `json:"peer_port"`
+	Role      string `json:"role"`
+
+	Old       string  `json:"old_state"`
+	New       string  `json:"new_state"`
+	KernelNew string  `json:"kernel_new_state"`
+	Substate  string  `json:"time_wait_substate"`
+	Self      bool    `json:"self"`
+	InState   *uint64 `json:"in_state_ns"`
+
+	TimeWaitEnd string `json:"time_wait_end"`
+
+	PID    *uint32 `json:"pid"`
+	Comm   string  `json:"comm"`
+	UID    *uint32 `json:"uid"`
+	Source string  `json:"pid_source"`
+	Cgroup string  `json:"cgroup"`
+	Error  string  `json:"error"`
+
+	Opened      *time.Time `json:"opened"`
+	Duration    *uint64    `json:"duration_ns"`
+	Established *uint64    `json:"established_ns"`
+	Sent        uint64     `json:"sent_bytes"`
+	Received    uint64     `json:"received_bytes"`
+	RTT         uint64     `json:"rtt_ns"`
+	FinalState  string     `json:"final_state"`
+	ClosedBy    string     `json:"closed_by"`
+	Partial     bool       `json:"partial"`
+
+	Container   string `json:"container"`
+	Runtime     string `json:"container_runtime"`
+	PodUID      string `json:"pod_uid"`
+	Retransmits uint64 `json:"retransmits"`
+	Unknown     any    `json:"time_wait_unknown"` // true in a transition, a count in stop
+
+	Lost  uint64 `json:"lost"`
+	Cause string `json:"cause"`
+
+	Seen, Filtered, Deferred, Read, Dropped, Written uint64
+	LostRingFull                                     uint64 `json:"lost_ring_full"`
+	LostRingBusy                                     uint64 `json:"lost_ring_busy"`
+	LostReentry                                      uint64 `json:"lost_reentry"`
+	Fired, Entered, Missed                           uint64
+	OtherProtocol                                    uint64 `json:"other_protocol"`
+
+	Raw string
+}
+
+func parseLines(text []byte) ([]Record, error) {
+	var lines []Record
+	for raw := range bytes.Lines(text) {
+		l := Record{Raw: string(raw)}
+		if err := json.Unmarshal(raw, &l); err != nil {
+			return nil, fmt.Errorf("line is no JSON: %w\n%s", err, raw)
+		}
+		lines = append(lines, l)
+	}
+	return lines, nil
+}
+
+// headOf is what all records begin with.
+func headOf(raw string) (recordType string, seq uint64) {
+	_, rest, _ := strings.Cut(raw, `{"type":"`)
+	recordType, rest, _ = strings.Cut(rest, `"`)
+	_, rest, _ = strings.Cut(rest, `"seq":`)
+	digits, _, _ := strings.Cut(rest, ",")
+	seq, _ = strconv.ParseUint(digits, 10, 64)
+	return recordType, seq
+}
+
+func CountType(text, recordType string) int {
+	return strings.Count(text, `{"type":"`+recordType+`",`)
+}
+
+func OfType(lines []Record, recordType string) []Record {
+	var some []Record
+	for _, l := range lines {
+		if l.Type == recordType {
+			some = append(some, l)
+		}
+	}
+	return some
+}

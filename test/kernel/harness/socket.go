@@ -1,0 +1,365 @@
+package harness
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/tcplab"
+)
+
+var LoopbackAddr = netip.MustParseAddr("127.0.0.1")
+
+func Anywhere(port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.IPv4Unspecified(), port) }
+
+func At(port uint16) netip.AddrPort { return netip.AddrPortFrom(LoopbackAddr, port) }
+
+// FD is the lowest number that the socket has in the process.
+func (a *Actor) FD(s *Socket) uintptr {
+	a.env.T.Helper()
+	lowest := -1
+	for fd, slot := range a.Table.Slots {
+		if slot.s == s && (lowest < 0 || fd < lowest) {
+			lowest = fd
+		}
+	}
+	if lowest < 0 {
+		a.env.T.Fatalf("%s does not have %s", a.Name(), s.What)
+	}
+	return uintptr(lowest)
+}
+
+// adopt puts a new descriptor into the process's table.
+func (a *Actor) adopt(fd int, s *Socket) {
+	a.Table.Slots[fd] = Slot{s: s}
+}
+
+// Socket makes a TCP socket, or an MPTCP one.
+func (th *thread) Socket(like netip.Addr, protocol int) *Socket {
+	env := th.actor.env
+	env.T.Helper()
+	domain := unix.AF_INET6
+	if like.Is4() {
+		domain = unix.AF_INET
+	}
+	from := Now()
+	fd := th.Must(unix.SYS_SOCKET, uintptr(domain), unix.SOCK_STREAM, uintptr(protocol))
+	return env.newSocket(th, fd, from, fmt.Sprintf("socket %d", len(env.Sockets)))
+}
+
+// newSocket notes a descriptor that a system call has just made.
+func (env *Env) newSocket(th *thread, fd int, from Moment, what string) *Socket {
+	env.T.Helper()
+	s := &Socket{What: what}
+	env.Sockets = append(env.Sockets, s)
+	th.actor.adopt(fd, s)
+	th.identify(s, fd)
+	if th.OwnTable {
+		s.inode = "" // the leader's table does not show it
+	}
+	s.uids.add(from, Now(), th.actor.uid)
+	env.noteStep(th.actor, from, Now())
+	return s
+}
+
+// identify reads the cookie and the inode.
+func (th *thread) identify(s *Socket, fd int) {
+	env := th.actor.env
+	env.T.Helper()
+	b := th.getsockopt(fd, unix.SOL_SOCKET, unix.SO_COOKIE, 8)
+	s.Conn = ConnID(binary.NativeEndian.Uint64(b))
+	var err error
+	s.inode, err = os.Readlink(fmt.Sprintf("/proc/%d/task/%d/fd/%d", th.actor.PID, th.tid, fd))
+	if err != nil {
+		env.T.Fatal(err)
+	}
+}
+
+// noteLocking notes what takes a socket's lock and changes nothing by itself: a segment
+// that has come in meanwhile is then handled by this thread.
+func (th *thread) noteLocking() (done func()) {
+	from := Now()
+	return func() { th.actor.env.steps = append(th.actor.env.steps, step{th.actor, from, Now()}) }
+}
+
+func (th *thread) getsockopt(fd, level, option, size int) []byte {
+	th.actor.env.T.Helper()
+	defer th.noteLocking()()
+	o := th.Order(unix.SYS_GETSOCKOPT)
+	value, length := o.Put(make([]byte, size)), int32(size)
+	_, err := o.do(uintptr(fd), uintptr(level), uintptr(option), value, o.Put(bytesOf(&length)))
+	th.actor.env.must(th.actor, unix.SYS_GETSOCKOPT, err)
+	return o.got(value, size)
+}
+
+func (th *thread) setsockopt(s *Socket, level, option int, value []byte) {
+	th.actor.env.T.Helper()
+	defer th.noteLocking()()
+	o := th.Order(unix.SYS_SETSOCKOPT)
+	_, err := o.do(th.actor.FD(s), uintptr(level), uintptr(option), o.Put(value), uintptr(len(value)))
+	th.actor.env.must(th.actor, unix.SYS_SETSOCKOPT, err)
+}
+
+func (th *thread) SetInt(s *Socket, level, option int, value int32) {
+	th.actor.env.T.Helper()
+	th.setsockopt(s, level, option, bytesOf(&value))
+}
+
+func (th *thread) Bind(s *Socket, to netip.AddrPort) {
+	th.actor.env.T.Helper()
+	o, name := th.Order(unix.SYS_BIND), RawSockaddr(to)
+	_, err := o.do(th.actor.FD(s), o.Put(name), uintptr(len(name)))
+	th.actor.env.must(th.actor, unix.SYS_BIND, err)
+	s.Local = to
+}
+
+// Listen makes a listener; the options run between socket and bind.
+func (th *thread) Listen(on netip.AddrPort, options ...func(*Socket)) *Socket {
+	th.actor.env.T.Helper()
+	s := th.Socket(on.Addr(), unix.IPPROTO_TCP)
+	th.SetInt(s, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	for _, option := range options {
+		option(s)
+	}
+	th.Bind(s, on)
+	th.StartListening(s)
+	return s
+}
+
+func (th *thread) StartListening(s *Socket) {
+	th.actor.env.T.Helper()
+	from := Now()
+	if s.Role != "listener" { // listening anew is no transition
+		s.noteOperation(th.actor, from)
+	}
+	th.Must(unix.SYS_LISTEN, th.actor.FD(s), 4096)
+	s.Role, s.What = "listener", fmt.Sprintf("listener on %v", s.Local)
+	th.actor.env.noteStep(th.actor, from, Now())
+}
+
+// Dial makes a client and connects it.
+func (th *thread) Dial(to netip.AddrPort) *Socket {
+	th.actor.env.T.Helper()
+	s := th.Socket(to.Addr(), unix.IPPROTO_TCP)
+	th.Connect(s, to)
+	return s
+}
+
+func (th *thread) Connect(s *Socket, to netip.AddrPort) {
+	th.actor.env.T.Helper()
+	th.actor.env.must(th.actor, unix.SYS_CONNECT, th.TryConnect(s, to))
+}
+
+func (th *thread) TryConnect(s *Socket, to netip.AddrPort) error {
+	env := th.actor.env
+	env.T.Helper()
+	from := Now()
+	s.noteOperation(th.actor, from)
+	s.Role, s.What = "client", fmt.Sprintf("client %s to %v", s.Conn, to)
+	o, name := th.Order(unix.SYS_CONNECT), RawSockaddr(to)
+	_, err := o.do(th.actor.FD(s), o.Put(name), uintptr(len(name)))
+	th.learnAddrs(s)
+	env.noteStep(th.actor, from, Now())
+	return err
+}
+
+// DialFast connects with the text in the SYN. Without waiting the client is deaf and
+// does not learn of an answer.
+func (th *thread) DialFast(to netip.AddrPort, text string, flags uintptr) *Socket {
+	env := th.actor.env
+	env.T.Helper()
+	s := th.Socket(to.Addr(), unix.IPPROTO_TCP)
+	if flags&unix.MSG_DONTWAIT != 0 {
+		th.DropIncoming(s)
+	}
+	s.Role, s.What = "client", fmt.Sprintf("client %s to %v", s.Conn, to)
+	from := Now()
+	s.noteOperation(th.actor, from)
+	o, name := th.Order(unix.SYS_SENDTO), RawSockaddr(to)
+	_, err := o.do(th.actor.FD(s), o.Put([]byte(text)), uintptr(len(text)), flags|unix.MSG_FASTOPEN|unix.MSG_NOSIGNAL,
+		o.Put(name), uintptr(len(name)))
+	env.must(th.actor, unix.SYS_SENDTO, err)
+	th.learnAddrs(s)
+	env.noteStep(th.actor, from, Now())
+	return s
+}
+
+// learnAddrs reads what the socket has by now; it may not have a peer.
+func (th *thread) learnAddrs(s *Socket) {
+	for call, to := range map[uintptr]*netip.AddrPort{unix.SYS_GETSOCKNAME: &s.Local, unix.SYS_GETPEERNAME: &s.Peer} {
+		o := th.Order(call)
+		var name unix.RawSockaddrInet6
+		length := int32(unsafe.Sizeof(name))
+		value := o.Put(bytesOf(&name))
+		if _, err := o.do(th.actor.FD(s), value, o.Put(bytesOf(&length))); err != nil {
+			continue
+		}
+		copy(bytesOf(&name), o.got(value, int(length)))
+		port := name.Port<<8 | name.Port>>8
+		if name.Family == unix.AF_INET {
+			four := *(*unix.RawSockaddrInet4)(unsafe.Pointer(&name))
+			*to = netip.AddrPortFrom(netip.AddrFrom4(four.Addr), port)
+		} else {
+			*to = netip.AddrPortFrom(netip.AddrFrom16(name.Addr), port)
+		}
+	}
+}
+
+// Accept takes a connection from a listener, waiting for it.
+func (th *thread) Accept(listener *Socket) *Socket {
+	env := th.actor.env
+	env.T.Helper()
+	from := Now()
+	fd := th.Must(unix.SYS_ACCEPT4, th.actor.FD(listener), 0, 0, 0)
+	return th.accepted(listener, fd, from)
+}
+
+func (th *thread) accepted(listener *Socket, fd int, from Moment) *Socket {
+	env := th.actor.env
+	env.T.Helper()
+	s := env.newSocket(th, fd, from, fmt.Sprintf("connection accepted by %s", th.actor.Name()))
+	s.Listeners, s.Role, s.BeforeTracing = []*Socket{listener}, "server", env.tracedSince < 0
+	// Until it is accepted it has the listener's user, then its own.
+	s.uids = append(timeline[int]{{0, 0, listener.uids[0].Value}}, s.uids...)
+	th.learnAddrs(s)
+	return s
+}
+
+// NoteUnaccepted notes the child that a client's connection made and nobody accepts.
+func (env *Env) NoteUnaccepted(listener, client *Socket) *Socket {
+	s := &Socket{
+		What: "unaccepted child of " + listener.What, Role: "server", Listeners: []*Socket{listener}, ByPorts: true,
+		Local: client.Peer, Peer: client.Local,
+	}
+	s.uids = listener.uids
+	env.Sockets = append(env.Sockets, s)
+	return s
+}
+
+func (th *thread) Shutdown(s *Socket, how int) {
+	th.actor.env.T.Helper()
+	from := Now()
+	s.noteOperation(th.actor, from)
+	th.Must(unix.SYS_SHUTDOWN, th.actor.FD(s), uintptr(how))
+	if s.Role == "listener" {
+		s.ended = Now()
+	}
+	th.actor.env.noteStep(th.actor, from, Now())
+}
+
+// Disconnect is connect to AF_UNSPEC.
+func (th *thread) Disconnect(s *Socket) {
+	th.actor.env.T.Helper()
+	from := Now()
+	s.noteOperation(th.actor, from)
+	o := th.Order(unix.SYS_CONNECT)
+	_, err := o.do(th.actor.FD(s), o.Put(make([]byte, 16)), 16)
+	th.actor.env.must(th.actor, unix.SYS_CONNECT, err)
+	th.actor.env.noteStep(th.actor, from, Now())
+}
+
+// Close closes every descriptor that the process has of the sockets.
+func (th *thread) Close(socks ...*Socket) {
+	th.actor.env.T.Helper()
+	for _, s := range socks {
+		for th.actor.Table.Has(s) {
+			th.CloseFD(th.actor.FD(s))
+		}
+	}
+}
+
+func (th *thread) CloseFD(fd uintptr) {
+	th.actor.env.T.Helper()
+	from := Now()
+	s := th.actor.Table.Slots[int(fd)].s
+	delete(th.actor.Table.Slots, int(fd))
+	th.actor.env.noteRelease(th.actor, s, from)
+	th.Must(unix.SYS_CLOSE, fd)
+	th.actor.env.noteStep(th.actor, from, Now())
+}
+
+// DupTo is dup2.
+func (th *thread) DupTo(s *Socket, fd int) {
+	th.actor.env.T.Helper()
+	from := Now()
+	th.Must(unix.SYS_DUP3, th.actor.FD(s), uintptr(fd), 0)
+	th.actor.adopt(fd, s)
+	th.actor.env.noteStep(th.actor, from, Now())
+}
+
+func (th *thread) Write(s *Socket, text string) {
+	th.actor.env.T.Helper()
+	from := Now()
+	o := th.Order(unix.SYS_SENDTO)
+	_, err := o.do(th.actor.FD(s), o.Put([]byte(text)), uintptr(len(text)), unix.MSG_NOSIGNAL, 0, 0)
+	th.actor.env.must(th.actor, unix.SYS_SENDTO, err)
+	th.actor.env.noteStep(th.actor, from, Now())
+}
+
+// Read waits for data; "" is the end of the stream.
+func (th *thread) Read(s *Socket) string {
+	th.actor.env.T.Helper()
+	from := Now()
+	o := th.Order(unix.SYS_RECVFROM)
+	buf := o.Put(make([]byte, 512))
+	n, err := o.do(th.actor.FD(s), buf, 512, 0, 0, 0)
+	if err != nil && !errors.Is(err, unix.ECONNRESET) {
+		th.actor.env.must(th.actor, unix.SYS_RECVFROM, err)
+	}
+	th.actor.env.noteStep(th.actor, from, Now())
+	return string(o.got(buf, max(n, 0)))
+}
+
+// DropIncoming makes the socket lose every segment that comes in; hear ends that.
+func (th *thread) DropIncoming(s *Socket) {
+	th.actor.env.T.Helper()
+	defer th.noteLocking()()
+	o := th.Order(unix.SYS_SETSOCKOPT)
+	drop := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
+	program := struct {
+		length uint64
+		filter uintptr
+	}{1, o.Put(bytesOf(&drop))}
+	_, err := o.do(th.actor.FD(s), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, o.Put(bytesOf(&program)), unsafe.Sizeof(program))
+	th.actor.env.must(th.actor, unix.SYS_SETSOCKOPT, err)
+	s.dropping = true
+}
+
+func (th *thread) AllowIncoming(s *Socket) {
+	th.actor.env.T.Helper()
+	if !s.dropping {
+		return
+	}
+	s.dropping = false
+	from := Now()
+	th.SetInt(s, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0)
+	th.actor.env.noteStep(th.actor, from, Now())
+}
+
+// Discard closes a deaf socket so that nothing is left of it.
+func (th *thread) Discard(s *Socket) {
+	th.actor.env.T.Helper()
+	th.AllowIncoming(s)
+	th.LingerZero(s)
+	th.Close(s)
+}
+
+// AwaitState waits until the socket is in one of the states, without an operation.
+func (th *thread) AwaitState(s *Socket, wanted ...tcplab.State) {
+	th.actor.env.T.Helper()
+	fd := int(th.actor.FD(s))
+	th.actor.env.await(fmt.Sprintf("state %v of %s", wanted, s.What), func() bool {
+		state := tcplab.State(th.getsockopt(fd, unix.IPPROTO_TCP, unix.TCP_INFO, 104)[0])
+		for _, want := range wanted {
+			if state == want {
+				return true
+			}
+		}
+		return false
+	})
+}

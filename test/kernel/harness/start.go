@@ -1,0 +1,95 @@
+package harness
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// template is an actor in no story, from which those are forked that need no program of
+// their own: that takes a tenth of the time that a program takes to start.
+var template struct {
+	sync.Mutex
+	*Actor
+}
+
+// StartActor starts a process with so many threads in the namespace of the test. One
+// with a single thread makes system calls and nothing else.
+func (env *Env) StartActor(name string, threads int) *Actor {
+	env.T.Helper()
+	if threads > 1 {
+		return env.StartProgram(name, threads)
+	}
+	template.Lock()
+	defer template.Unlock()
+	if template.Actor == nil {
+		template.Actor = env.execActor(1, nil)
+	}
+	template.env = env
+	from := Now()
+	// A brother of the template: its parent is the test.
+	a := template.clone(clone3Args{Flags: unix.CLONE_PARENT}, 0)
+	a.Table = newTable()
+	a.reap = func() { _, _ = unix.Wait4(a.PID, nil, 0, nil) }
+	template.separatePipes(a)
+	a.enterNetns()
+	env.addActor(a, name, from)
+	return a
+}
+
+func (a *Actor) enterNetns() {
+	var path string
+	a.env.Netns.Do(func() { path = fmt.Sprintf("/proc/%d/task/%d/ns/net", unix.Getpid(), unix.Gettid()) })
+	o := a.Order(unix.SYS_OPENAT)
+	fd, err := o.do(0, o.Put(append([]byte(path), 0)), unix.O_RDONLY) // absolute: of no directory
+	a.env.must(a, unix.SYS_OPENAT, err)
+	a.Must(unix.SYS_SETNS, uintptr(fd), unix.CLONE_NEWNET)
+	a.CloseRaw(fd)
+}
+
+// StartProgram starts one that can do more than system calls.
+func (env *Env) StartProgram(name string, threads int) *Actor {
+	env.T.Helper()
+	from := Now()
+	var a *Actor
+	env.Netns.Do(func() { a = env.execActor(threads, &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}) })
+	env.addActor(a, name, from)
+	return a
+}
+
+func (env *Env) execActor(threads int, attr *unix.SysProcAttr) *Actor {
+	env.T.Helper()
+	a := &Actor{env: env, Table: newTable()}
+	var theirs []*os.File
+	var numbers []string
+	for i := range threads {
+		th := &thread{actor: a}
+		orders, answers := env.pipe(), env.pipe()
+		th.orders, th.answers = orders[1], answers[0]
+		theirs = append(theirs, os.NewFile(uintptr(orders[0]), "orders"), os.NewFile(uintptr(answers[1]), "answers"))
+		numbers = append(numbers, fmt.Sprintf("%d,%d", 3+2*i, 4+2*i))
+		a.Threads = append(a.Threads, th)
+	}
+	a.thread = a.Threads[0]
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args[0] = os.Args[0]
+	// Preemption is by signal, and would end a blocking call with EINTR.
+	cmd.Env = []string{"GODEBUG=asyncpreemptoff=1", actorVariable + "=" + strings.Join(numbers, ",")}
+	cmd.ExtraFiles, cmd.Stderr, cmd.SysProcAttr = theirs, os.Stderr, attr
+	if err := cmd.Start(); err != nil {
+		env.T.Fatalf("start an actor: %v", err)
+	}
+	for _, file := range theirs {
+		file.Close()
+	}
+	a.reap = func() { _ = cmd.Wait() }
+	a.PID = cmd.Process.Pid
+	for _, th := range a.Threads {
+		th.hello()
+	}
+	return a
+}

@@ -1,0 +1,205 @@
+package harness
+
+import (
+	"fmt"
+	"math/bits"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/probe"
+)
+
+// Storm is many short connections between two processes that do nothing else, two
+// threads on each side, so that every softirq interrupts somebody who is not meant.
+type Storm struct {
+	Server, Client *Actor
+	listeners      []*Socket
+}
+
+const stormThreads = 2
+
+// stormTracer is what storms between actors have in common, one after the other. It
+// has room for a whole one.
+var stormTracer struct {
+	*Tracer
+	without []string
+}
+
+func StopStormTracer() error {
+	if stormTracer.Tracer == nil {
+		return nil
+	}
+	retired := stormTracer.Tracer
+	stormTracer.Tracer = nil
+	return stopTracers(retired)
+}
+
+func NewStormEnv(t *testing.T, without ...string) *Env {
+	t.Helper()
+	if err := StopShared(); err != nil {
+		t.Error(err)
+	}
+	env := NewEnv(t)
+	env.Netns.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000")
+	if stormTracer.Tracer == nil || !slices.Equal(without, stormTracer.without) {
+		if err := StopStormTracer(); err != nil {
+			t.Error(err)
+		}
+		const perConnection = 10 * 256 // bytes
+		o := probe.Options{Ends: true, Without: without}
+		o.BufferSize = 1 << bits.Len(uint(perConnection*StormConnections(t)))
+		tr, err := launch(Options{Options: o})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stormTracer.Tracer, stormTracer.without = tr, without
+	}
+	env.Tracer = stormTracer.Tracer
+	env.Captures = []*capture{{env.Tracer, true, env.Tracer.size()}}
+	env.tracedSince = Now()
+	return env
+}
+
+func RunStorm(env *Env, connections int, serving, calling uintptr) *Storm {
+	env.T.Helper()
+	st := &Storm{Server: env.StartActor("storm-server", stormThreads), Client: env.StartActor("storm-client", stormThreads)}
+	var orders []*Order
+	var begin []func()
+	for i := range stormThreads {
+		port := uint16(7000 + i)
+		listener := st.Server.Listen(Anywhere(port))
+		st.listeners = append(st.listeners, listener)
+		reads, writes := st.Credits()
+		accept, connect := st.Server.Threads[i].Order(serving), st.Client.Threads[i].Order(calling)
+		orders = append(orders, accept, connect)
+		share := uintptr(connections / stormThreads)
+		begin = append(begin, func() {
+			accept.Send(st.Server.FD(listener), share, uintptr(writes))
+			connect.Send(uintptr(port), share, uintptr(reads))
+		})
+	}
+	for _, f := range begin {
+		f()
+	}
+	for _, o := range orders {
+		if n, err := o.Wait(); n != connections/stormThreads {
+			env.T.Fatalf("storm: %d connections: %v", n, err)
+		}
+	}
+	return st
+}
+
+// Credits is a pipe from the server to the client.
+func (st *Storm) Credits() (reads, writes int) {
+	env := st.Server.env
+	env.T.Helper()
+	o := st.Server.Order(unix.SYS_PIPE2)
+	ends := o.Put(make([]byte, 8))
+	_, err := o.do(ends, 0)
+	env.must(st.Server, unix.SYS_PIPE2, err)
+	theirs, mine := int(o.got(ends, 8)[0]), int(o.got(ends, 8)[4])
+	o = st.Client.Order(unix.SYS_OPENAT)
+	path := fmt.Appendf(nil, "/proc/%d/fd/%d\x00", st.Server.PID, theirs)
+	cwd := unix.AT_FDCWD
+	reads, err = o.do(uintptr(cwd), o.Put(path), unix.O_RDONLY, 0)
+	env.must(st.Client, unix.SYS_OPENAT, err)
+	st.Server.CloseRaw(theirs)
+	return reads, mine
+}
+
+// Tally is who was named how often, by role and pid_source.
+func (st *Storm) Tally(env *Env, lines []Record) (all, known, wrong int, named string) {
+	env.T.Helper()
+	right := map[string]*Actor{"client": st.Client, "server": st.Server, "listener": st.Server}
+	counts := map[string]int{}
+	for _, l := range lines {
+		if l.Type != "transition" || l.Netns != env.Netns.Inode() {
+			continue
+		}
+		all++
+		role := stormRole(l)
+		a := right[role]
+		switch {
+		case l.PID == nil:
+			counts[role+" nobody "+l.Old+">"+l.New]++
+		case a == nil || int(*l.PID) != a.PID || l.Comm != a.Name():
+			if wrong++; wrong <= 20 {
+				env.T.Errorf("wrong owner: %s", l.Raw)
+			}
+			counts[role+" WRONG "+l.Comm+" "+l.Source+" "+l.Old+">"+l.New]++
+		default:
+			known++
+			counts[role+" "+l.Source]++
+		}
+	}
+	var b strings.Builder
+	for what, count := range counts {
+		fmt.Fprintf(&b, "\n    %7d %s", count, what)
+	}
+	return all, known, wrong, b.String()
+}
+
+// stormRole tells the sides by their ports where no transition shows the role.
+func stormRole(l Record) string {
+	servers := uint16(7000)
+	switch {
+	case l.Role != "":
+		return l.Role
+	case l.LocalPort >= servers && l.LocalPort < servers+stormThreads:
+		return "server"
+	case l.PeerPort >= servers && l.PeerPort < servers+stormThreads:
+		return "client"
+	}
+	return ""
+}
+
+func CheckStorm(t *testing.T, env *Env, st *Storm) {
+	t.Helper()
+	for _, l := range st.listeners {
+		st.Server.Close(l)
+	}
+	env.Netns.Settle(0)
+	all, known, wrong, named := st.Tally(env, env.Collect()[0])
+	t.Logf("%d transitions, %d with an owner (%.3f %%), %d wrong%s", all, known, 100*float64(known)/float64(all), wrong, named)
+	// Nobody has a socket whose descriptor is closed already and which is no orphan yet,
+	// because close() waits for its lock: few transitions are made just then.
+	if env.Has("socket_storage") && all-known > max(10, all/1000) {
+		t.Errorf("an owner for %d of %d transitions, want 99.9 %%", known, all)
+	}
+	if wrong > 0 {
+		t.Errorf("%d wrong owners", wrong)
+	}
+}
+
+func (a *Actor) DumpForever() {
+	a.env.T.Helper()
+	a.RequireDump()
+	a.Order(OpDump).Send(uintptr(a.OpenDiag()))
+}
+
+// StormConnections is enough for the programs to interrupt each other often; an
+// emulated kernel gets fewer.
+func StormConnections(t *testing.T) int {
+	t.Helper()
+	text := os.Getenv("TCPSHIFT_STORM_CONNECTIONS")
+	if text == "" {
+		return 50_000
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil {
+		t.Fatalf("TCPSHIFT_STORM_CONNECTIONS: %v", err)
+	}
+	return n
+}
+
+// Scaled is how much there is of something where storms are of full size, or as
+// much less as they are smaller, but at least so much.
+func Scaled(t *testing.T, whole, least int) int {
+	t.Helper()
+	return max(least, min(whole, whole*StormConnections(t)/50_000))
+}

@@ -1,0 +1,245 @@
+package harness
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// describePossessions is who held the socket when, relative to the record.
+func (env *Env) describePossessions(s *Socket, at Moment) string {
+	if s == nil {
+		return ""
+	}
+	var b strings.Builder
+	rel := func(m Moment) string {
+		if m == 0 {
+			return "on"
+		}
+		return fmt.Sprintf("%+dus", (m-at)/1000)
+	}
+	for _, h := range s.possessions {
+		fmt.Fprintf(&b, "    held by %s (%d) from %s to %s\n", h.a.Name(), h.a.PID, rel(h.from), rel(h.until))
+	}
+	for _, l := range s.Listeners {
+		b.WriteString("  " + l.What + ":\n" + env.describePossessions(l, at))
+	}
+	return b.String()
+}
+
+func openIn(s *Socket, pid int, at Moment) *Actor {
+	for _, h := range s.possessions {
+		if h.a.PID == pid && h.covers(at) {
+			return h.a
+		}
+	}
+	return nil
+}
+
+// listenerOpenIn is about the listener in whose queue the socket is or was.
+func listenerOpenIn(s *Socket, pid int, at Moment) *Actor {
+	for _, l := range s.Listeners {
+		if a := openIn(l, pid, at); a != nil && (l.ended == 0 || at <= l.ended+ClockSlack) {
+			return a
+		}
+	}
+	return nil
+}
+
+// rightProcess also takes who closed the socket last, once nobody has it any more.
+func (env *Env) rightProcess(pid int, s *Socket, at Moment) *Actor {
+	if a := openIn(s, pid, at); a != nil {
+		return a
+	}
+	if last := lastCloser(s, at); last != nil && last.PID == pid {
+		return last
+	}
+	return nil
+}
+
+// lastCloser is nil while somebody has it, and before anybody had.
+func lastCloser(s *Socket, at Moment) *Actor {
+	var last possession
+	for _, h := range s.possessions {
+		if h.from-ClockSlack > at {
+			continue
+		}
+		if h.until == 0 || h.until > at {
+			return nil
+		}
+		if h.until > last.until {
+			last = h
+		}
+	}
+	if s.inFlight {
+		return nil
+	}
+	return last.a
+}
+
+func (env *Env) alive(pid int, at Moment) *Actor {
+	for _, a := range env.actors {
+		if a.PID == pid && a.born+ClockSlack < at && (a.died == 0 || at < a.died) {
+			return a
+		}
+	}
+	return nil
+}
+
+// Moment is wall-clock time in nanoseconds, as records have it.
+type Moment int64
+
+func Now() Moment { return Moment(time.Now().UnixNano()) }
+
+// ClockSlack is how far a record's time may be off the test's: both read the same
+// clocks, but not at the same instant. Steps are further apart than that.
+const ClockSlack = Moment(100 * time.Microsecond)
+
+// timeline is a value that changes; the change takes from one moment to another.
+type timeline[T comparable] []change[T]
+
+type change[T comparable] struct {
+	from, until Moment
+	Value       T
+}
+
+func (h *timeline[T]) add(from, until Moment, value T) {
+	*h = append(*h, change[T]{from, until, value})
+}
+
+// mayBe be the value at the moment: during a change both are.
+func (h timeline[T]) mayBe(value T, at Moment) bool {
+	for i, c := range h {
+		over := i+1 < len(h) && h[i+1].until+ClockSlack < at
+		if c.Value == value && c.from-ClockSlack <= at && !over {
+			return true
+		}
+	}
+	return false
+}
+
+// Socket is one TCP socket, and who held it when.
+type Socket struct {
+	What          string // for messages
+	Conn          string // its cookie; "": nobody ever had it in hand
+	inode         string // as /proc/PID/fd shows it
+	Role          string
+	Local, Peer   netip.AddrPort
+	ByPorts       bool      // conn is not the one of the records, as with MPTCP
+	Listeners     []*Socket // whose queue it was in; several where it migrated
+	ended         Moment    // when a listener stopped listening although somebody has it; 0: never
+	possessions   []possession
+	operations    []operation // that make a transition under the lock
+	uids          timeline[int]
+	inFlight      bool // in a message that nobody has received, or in an io_uring
+	BeforeTracing bool
+	dropping      bool
+	registered    bool // in an io_uring, which a kernel thread may close
+}
+
+type operation struct {
+	a    *Actor
+	from Moment
+}
+
+// possession is a process having the socket in its table of descriptors.
+type possession struct {
+	a           *Actor
+	from, until Moment // until 0: it still does
+	leaving     Moment // when the step began by whose end it did not have it
+}
+
+func (h possession) covers(at Moment) bool {
+	return h.from-ClockSlack <= at && (h.until == 0 || at <= h.until+ClockSlack)
+}
+
+// step is a system call of an actor: nobody else does anything meanwhile.
+type step struct {
+	a           *Actor
+	from, until Moment
+}
+
+// noteStep notes a finished step, and what has changed by it. The next one is far
+// enough away to be told from it by the time.
+func (env *Env) noteStep(a *Actor, from, until Moment) {
+	env.T.Helper()
+	env.steps = append(env.steps, step{a, from, until})
+	env.updatePossessions(from, until)
+	env.verifyTables(a)
+	for Now() < until+3*ClockSlack {
+		time.Sleep(time.Duration(ClockSlack))
+	}
+}
+
+// updatePossessions brings the holds up to what the tables say.
+func (env *Env) updatePossessions(from, until Moment) {
+	for _, s := range env.Sockets {
+		for _, a := range env.actors {
+			has := a.Table.Has(s)
+			at := slices.IndexFunc(s.possessions, func(h possession) bool { return h.a == a && h.until == 0 })
+			switch {
+			case has && at < 0:
+				s.possessions = append(s.possessions, possession{a: a, from: from})
+			case !has && at >= 0:
+				s.possessions[at].leaving, s.possessions[at].until = from, until
+			}
+		}
+	}
+}
+
+// verifyTables holds the tables against the kernel's: after a step, of who made it.
+func (env *Env) verifyTables(actors ...*Actor) {
+	env.T.Helper()
+	for _, a := range actors {
+		if a.died != 0 {
+			continue
+		}
+		open := env.openInodes(a)
+		for _, s := range env.Sockets {
+			if has := a.Table.Has(s) && a.FD(s) < inRing; s.inode != "" && has != open[s.inode] {
+				env.T.Fatalf("the test is wrong: %s (%d) has %s open: %v, want %v", a.Name(), a.PID, s.What,
+					open[s.inode], has)
+			}
+		}
+	}
+}
+
+func (env *Env) openInodes(a *Actor) map[string]bool {
+	// The leader's own directory is empty once it has exited.
+	dir := fmt.Sprintf("/proc/%d/task/%d/fd", a.PID, a.tid)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		env.T.Fatalf("read the descriptors of %s: %v", a.Name(), err)
+	}
+	open := map[string]bool{}
+	for _, e := range entries {
+		if fd, _ := strconv.Atoi(e.Name()); fd <= a.NoSocketsTo {
+			continue
+		}
+		if target, err := os.Readlink(dir + "/" + e.Name()); err == nil {
+			open[target] = true
+		}
+	}
+	return open
+}
+
+// noteOperation is called before anything that makes a transition under the lock.
+func (s *Socket) noteOperation(a *Actor, from Moment) {
+	s.operations = append(s.operations, operation{a, from})
+}
+
+// noteRelease: who closes a socket last makes a transition of it.
+func (env *Env) noteRelease(a *Actor, s *Socket, from Moment) {
+	for _, other := range env.actors {
+		if other.Table.Has(s) {
+			return
+		}
+	}
+	if !s.inFlight && !s.registered {
+		s.noteOperation(a, from)
+	}
+}

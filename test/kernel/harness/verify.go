@@ -1,0 +1,234 @@
+package harness
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+
+	"github.com/tcpshift/tcpshift/internal/probe"
+)
+
+// ownerTally counts the transitions of a case, as often as they were told.
+type ownerTally struct {
+	All      int
+	hadOwner int // of sockets that a process has had
+	known    int // of those, with an owner
+	wrong    int
+	missing  int // without an owner that the tracer had the means to know
+}
+
+// Finish closes what is open, waits for the last event and holds every record of
+// each tracer against the truth. It gives the first one's.
+func (env *Env) Finish() []Record {
+	env.T.Helper()
+	env.verifyTables(env.actors...)
+	for _, a := range env.actors {
+		if a.died == 0 {
+			for _, fd := range slices.Sorted(maps.Keys(a.Table.Slots)) {
+				a.CloseFD(uintptr(fd))
+			}
+		}
+	}
+	env.Netns.Settle(0)
+	var first []Record
+	for i, lines := range env.Collect() {
+		env.Tracer = env.Captures[i].Tracer
+		env.check(lines)
+		if i == 0 {
+			first = lines
+		}
+	}
+	env.T.Logf("%d transitions told by %d tracers, %d of sockets in somebody's hands: %d with an owner, %d wrong, %d forgotten",
+		env.Tally.All, len(env.Captures), env.Tally.hadOwner, env.Tally.known, env.Tally.wrong, env.Tally.missing)
+	return first
+}
+
+// Collect gives what each tracer has told of all that has happened so far.
+func (env *Env) Collect() (told [][]Record) {
+	env.T.Helper()
+	if env.Captures[0].shared {
+		if err := fence(env.Netns); err != nil {
+			env.T.Fatalf("fence: %v", err)
+		}
+	}
+	for _, c := range env.Captures {
+		lines, err := c.lines(env.Netns)
+		if err != nil {
+			env.T.Fatal(err)
+		}
+		told = append(told, lines)
+	}
+	return told
+}
+
+func (env *Env) check(lines []Record) {
+	env.T.Helper()
+	for _, l := range lines {
+		if os.Getenv("OWNER_DUMP") != "" {
+			env.T.Log(l.Raw)
+		}
+		if l.PeerPort == FencePort || l.Netns != env.Netns.Inode() {
+			continue
+		}
+		if l.Type == "transition" {
+			env.checkTransition(l)
+		}
+		if l.Type == "connection" {
+			if s := env.socketOf(l); s != nil && l.PID != nil {
+				env.checkOwner(l, s)
+			}
+		}
+	}
+}
+
+// Has tells whether this kernel gives the tracer a feature, see probe.DetectFeatures.
+func (env *Env) Has(feature string) bool {
+	for _, f := range env.Tracer.Probe.Features() {
+		if f.Name == feature {
+			return f.Err == nil
+		}
+	}
+	return false
+}
+
+func (env *Env) checkTransition(l Record) {
+	env.T.Helper()
+	env.Tally.All++
+	s := env.socketOf(l)
+	if s == nil {
+		env.wrong(l, nil, "of a socket that nobody made")
+		return
+	}
+	at := Moment(l.Time.UnixNano())
+	touched := slices.ContainsFunc(s.possessions, func(h possession) bool { return h.from-ClockSlack <= at })
+	if touched {
+		env.Tally.hadOwner++
+	}
+	if l.PID == nil {
+		env.checkUnknown(l, s, at)
+	} else {
+		if touched {
+			env.Tally.known++
+		}
+		env.checkOwner(l, s)
+	}
+	env.checkRest(l, s, at)
+}
+
+// socketOf finds whose transition it is: by its cookie, or by its ports.
+func (env *Env) socketOf(l Record) *Socket {
+	for _, s := range env.Sockets {
+		if !s.ByPorts && l.Conn != "" && s.Conn == l.Conn {
+			return s
+		}
+	}
+	var first *Socket
+	for _, s := range env.Sockets {
+		if !s.ByPorts && l.Conn != "" || !mayBelongTo(l, s) {
+			continue
+		}
+		if first == nil {
+			first = s
+		}
+		// Several may have these ports: the record is held against the one that suits it.
+		if l.PID != nil && env.rightProcess(int(*l.PID), s, Moment(l.Time.UnixNano())) != nil {
+			return s
+		}
+	}
+	return first
+}
+
+// mayBelongTo compares what is known on both sides.
+func mayBelongTo(l Record, s *Socket) bool {
+	if l.Role != "" && s.Role != "" && l.Role != s.Role {
+		return false
+	}
+	same := func(port, other uint16) bool { return port == 0 || other == 0 || port == other }
+	if s.Role == "listener" && l.PeerPort != 0 {
+		return false
+	}
+	return same(l.LocalPort, s.Local.Port()) && same(l.PeerPort, s.Peer.Port())
+}
+
+func (env *Env) wrong(l Record, s *Socket, format string, args ...any) {
+	env.T.Helper()
+	env.Tally.wrong++
+	what := "a socket"
+	if s != nil {
+		what = s.What
+	}
+	env.T.Errorf("%s: %s\n%s%s", what, fmt.Sprintf(format, args...), l.Raw, env.describePossessions(s, Moment(l.Time.UnixNano())))
+}
+
+// checkOwner is about a record that names one.
+func (env *Env) checkOwner(l Record, s *Socket) {
+	env.T.Helper()
+	at := Moment(l.Time.UnixNano())
+	pid := int(*l.PID)
+	a := env.rightProcess(pid, s, at)
+	if a == nil && l.Source == "listener" {
+		a = listenerOpenIn(s, pid, at)
+	}
+	if a == nil {
+		env.wrong(l, s, "process %d did not hold it, pid_source %s", pid, l.Source)
+		return
+	}
+	if other := env.alive(pid, at); other != nil && other != a {
+		env.wrong(l, s, "number %d is %s's by now", pid, other.Name())
+		return
+	}
+	env.checkSource(l, s, a, at)
+	if !a.names.mayBe(l.Comm, at) {
+		env.wrong(l, s, "comm %q, but the process is called %v", l.Comm, a.names)
+	}
+	if l.Cgroup != "" && !a.Cgroups.mayBe(l.Cgroup, at) {
+		env.wrong(l, s, "cgroup %q, but the process is in %v", l.Cgroup, a.Cgroups)
+	}
+}
+
+// checkSource holds pid_source to what bpf/event.h says that it means.
+func (env *Env) checkSource(l Record, s *Socket, a *Actor, at Moment) {
+	env.T.Helper()
+	switch l.Source {
+	case "task":
+		acting := func(st step) bool { return st.a == a && st.from-ClockSlack <= at && at <= st.until+ClockSlack }
+		// A worker of a ring lets go of a socket a little after it has said so, up to 5.15.
+		late := a.ring != 0 && lastCloser(s, at) == a
+		if !late && !slices.ContainsFunc(env.steps, acting) {
+			env.wrong(l, s, "pid_source task, but %s did nothing then", a.Name())
+		}
+	case "stored":
+		did := func(o operation) bool { return o.a == a && o.from-ClockSlack <= at }
+		if !slices.ContainsFunc(s.operations, did) {
+			env.wrong(l, s, "pid_source stored, but %s had never made a transition of it", a.Name())
+		}
+	case "accept":
+		if len(s.Listeners) == 0 || len(s.possessions) == 0 || s.possessions[0].a != a {
+			env.wrong(l, s, "pid_source accept, but %s did not accept it", a.Name())
+		}
+	case "scan":
+		if !s.BeforeTracing {
+			env.wrong(l, s, "pid_source scan, but it is younger than the tracer")
+		}
+	case "listener":
+	default:
+		env.wrong(l, s, "pid_source %q", l.Source)
+	}
+}
+
+// checkRest is what is known of every socket, whoever has it.
+func (env *Env) checkRest(l Record, s *Socket, at Moment) {
+	env.T.Helper()
+	if len(s.uids) > 0 && (l.UID == nil || !s.uids.mayBe(int(*l.UID), at)) {
+		env.wrong(l, s, "uid is not one of %v", s.uids)
+	}
+	if l.Role != s.Role && (l.Role != "" || !s.BeforeTracing && (env.Has(probe.SocketStorage) || showsRole(l))) {
+		env.wrong(l, s, "role %q, want %q", l.Role, s.Role)
+	}
+}
+
+// showsRole: by itself, without memory of what was before.
+func showsRole(l Record) bool {
+	return slices.ContainsFunc([]string{l.Old, l.New}, func(s string) bool { return s == "SYN_SENT" || s == "LISTEN" })
+}

@@ -1,0 +1,107 @@
+package kernel_test
+
+import (
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/test/kernel/harness"
+	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
+	"github.com/tcpshift/tcpshift/test/tcplab"
+)
+
+// A feature that falls back silently and one that nobody expected are both wrong:
+// the table is what users are promised.
+func TestKernel_Features(t *testing.T) {
+	tr := harness.SharedTracers(t)[0]
+	var given []string
+	for _, f := range tr.Probe.Features() {
+		if f.Err == nil {
+			given = append(given, f.Name)
+		} else {
+			t.Logf("no %s: %v", f.Name, f.Err)
+		}
+	}
+	layout, err := probe.KernelLayout()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Attr("features", strings.Join(given, ","))
+	t.Attr("layout", fmt.Sprintf("%+v", layout))
+	row, known := harness.ThisKernel(t)
+	if !known {
+		return
+	}
+	if !slices.Equal(given, row.Features) {
+		t.Errorf("features %v, the table says %v", given, row.Features)
+	}
+	if want := harness.IsBefore(t, 6, 2); row.Lacks(expect.DeadOwners) != want {
+		t.Errorf("owners of dead processes' sockets: the table says that they are told: %v", want)
+	}
+	if want := (probe.Layout{AcceptArguments: row.AcceptArguments, TableByNetns: row.TableByNetns}); layout != want {
+		t.Errorf("layout %+v, the table says %+v", layout, want)
+	}
+}
+
+// Before 5.11 what BPF takes counts as locked memory, of which a process may have little.
+func TestKernel_FeaturesWithoutLockedMemory(t *testing.T) {
+	tcplab.RequireRoot(t)
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit); err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command("/proc/self/exe", "-test.run=^TestKernel_Features$", "-test.v")
+	none := unix.Rlimit{Cur: 0, Max: limit.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &none); err != nil {
+		t.Fatal(err)
+	}
+	out, err := child.CombinedOutput() // it inherits the limit
+	if e := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit); e != nil {
+		t.Fatal(e)
+	}
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestKernel_Features") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+func TestKernel_VerifierInstructions(t *testing.T) {
+	walked := harness.CheckInstructions(t, harness.SharedTracers(t)[0])
+	if row, known := harness.ThisKernel(t); known && row.Instructions != (len(walked) > 0) {
+		t.Errorf("the kernel tells the instructions of %d programs, the table says that it tells: %v", len(walked), row.Instructions)
+	}
+}
+
+// Up to 6.12 a child's first transition comes before it has a peer. With memory on
+// the socket it is held until it has one, without it goes out as it is.
+func TestKernel_ChildFirstTransition(t *testing.T) {
+	n := tcplab.NewNetns(t)
+	tr := harness.StartTracer(t, harness.InNamespace(n))
+	out := tcplab.ClientCloses(n, tcplab.V4)
+	lines := tr.Stop()
+	i := slices.IndexFunc(lines, func(l harness.Record) bool { return l.Old == "LISTEN" && l.New == "SYN_RECV" })
+	if i < 0 {
+		t.Fatal("no LISTEN to SYN_RECV")
+	}
+	counters, err := tr.Probe.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := counters.Primary.Deferred+counters.Backup.Deferred > 0
+	empty := lines[i].PeerPort == 0
+	t.Logf("held %v, empty %v: %s", held, empty, lines[i].Raw)
+	row, known := harness.ThisKernel(t)
+	if !known {
+		return
+	}
+	if storage := row.Gives(expect.SocketStorage); held != (row.EmptyChild && storage) || empty != (row.EmptyChild && !storage) {
+		t.Errorf("held %v, empty %v; the table says %+v", held, empty, row)
+	}
+	if !empty && lines[i].PeerPort != out.Client.Local.Port() {
+		t.Errorf("peer port is not %d: %s", out.Client.Local.Port(), lines[i].Raw)
+	}
+}

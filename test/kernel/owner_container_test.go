@@ -1,0 +1,89 @@
+package kernel_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/test/kernel/harness"
+	"github.com/tcpshift/tcpshift/test/tcplab"
+)
+
+const (
+	containerID = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	podUID      = "11111111-2222-3333-4444-555555555555"
+	podSlice    = "kubepods-burstable-pod11111111_2222_3333_4444_555555555555.slice"
+)
+
+// containers are cgroups named as the engines name them; the processes in them are
+// only the test's own.
+var containers = []struct {
+	path, runtime, pod string
+}{
+	{"docker/" + containerID, "docker", ""},
+	{"system.slice/docker-" + containerID + ".scope", "docker", ""},
+	{"machine.slice/libpod-" + containerID + ".scope", "podman", ""},
+	{"kubepods.slice/kubepods-burstable.slice/" + podSlice + "/cri-containerd-" + containerID + ".scope", "containerd", podUID},
+	{"kubepods.slice/kubepods-burstable.slice/" + podSlice + "/crio-" + containerID + ".scope", "cri-o", podUID},
+	{"kubepods/burstable/pod" + podUID + "/" + containerID, "", podUID},
+}
+
+// The reader of the stream comes to read only when the process has been killed and the
+// container's cgroup has been removed.
+func TestOwner_RemovedContainer(t *testing.T) {
+	harness.RequireFeature(t, probe.SocketCookie)
+	reading := make(chan struct{})
+	tr := harness.StartTracer(t, harness.Options{Options: probe.Options{Ends: true}, Reading: reading})
+	stories := make([]containerRun, len(containers))
+	for i, c := range containers {
+		stories[i].run(t, tr, c.path)
+	}
+	close(reading)
+	for i, c := range containers {
+		t.Run(strings.ReplaceAll(c.path, containerID, "ID"), func(t *testing.T) {
+			run := &stories[i]
+			run.w.T = t
+			told := 0
+			for _, l := range run.w.Finish() {
+				mine := l.Conn == run.connection.Conn && (l.Type == "transition" || l.Type == "connection")
+				if !mine && (l.Cgroup == run.inside || l.Container != "") {
+					t.Errorf("not the container's: %s", l.Raw)
+				}
+				if !mine || l.PID == nil {
+					continue
+				}
+				told++
+				if l.Cgroup != run.inside || l.Container != containerID || l.Runtime != c.runtime || l.PodUID != c.pod {
+					t.Errorf("the container's is %s, runtime %q, pod %q: %s", run.inside, c.runtime, c.pod, l.Raw)
+				}
+			}
+			if told < 3 {
+				t.Errorf("%d records name the process", told)
+			}
+		})
+	}
+}
+
+// containerRun is a connection of a process in a container, both of which are gone.
+type containerRun struct {
+	w          *harness.Env
+	connection *harness.Socket
+	inside     string // its cgroup
+}
+
+func (run *containerRun) run(t *testing.T, tr *harness.Tracer, path string) {
+	t.Helper()
+	env := harness.NewEnv(t)
+	env.RequireCgroups()
+	env.UseTracer(tr)
+	server, client := env.ServerAndClient()
+	remove := client.ContainIn(path)
+	listener := server.Listen(harness.At(7000))
+	run.w, run.connection = env, client.Dial(harness.At(7000))
+	child := server.Accept(listener)
+	run.inside = client.Cgroups[len(client.Cgroups)-1].Value
+	client.Kill()
+	server.AwaitState(child, tcplab.CloseWait)
+	server.Close(child)
+	remove()
+}

@@ -1,0 +1,101 @@
+package kernel_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/netns"
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/test/kernel/harness"
+)
+
+// Whoever looks closely at a socket takes its lock. When a segment comes in meanwhile
+// it is the looker that carries out the transition as it gives the lock back: with
+// the lock, and without any right to the socket.
+
+// ss -ti, in a loop and several times at once, beside processes that hold their
+// sockets' locks nearly all the time, so that it often has to wait for them.
+func TestStorm_SockDiagDump(t *testing.T) {
+	env := harness.NewStormEnv(t)
+	for i := range 3 {
+		env.StartProgram(fmt.Sprintf("dumper-%d", i), 1).DumpForever()
+	}
+	harness.CheckStorm(t, env, harness.RunStorm(env, harness.StormConnections(t)/5, harness.OpHangUp, harness.OpPush))
+}
+
+// tcpshift snapshot walks the sockets with an iterator, which locks each of them.
+func TestStorm_Snapshot(t *testing.T) {
+	env := harness.NewStormEnv(t)
+	here, err := netns.Find([]uint32{env.Netns.Inode()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer netns.CloseAll(here)
+	enough, done := make(chan struct{}), make(chan error)
+	errEnough := errors.New("enough")
+	go func() {
+		// One load, and as many walks as the storm lasts.
+		done <- probe.Snapshot(slices.Repeat(here, 1_000_000), func([]byte, time.Duration) error {
+			select {
+			case <-enough:
+				return errEnough
+			default:
+				return nil
+			}
+		})
+	}()
+	st := harness.RunStorm(env, harness.StormConnections(t)/5, harness.OpHangUp, harness.OpPush)
+	close(enough)
+	if err := <-done; !errors.Is(err, errEnough) {
+		t.Errorf("snapshot: %v", err)
+	}
+	harness.CheckStorm(t, env, st)
+}
+
+// The lookers' process has opened all the sockets itself, and then left them to a
+// child: what it has been does not make it an owner again.
+func TestStorm_DumpByFormerOwner(t *testing.T) {
+	const connections = 8
+	rounds := harness.Scaled(t, 60, 20)
+	env := harness.NewStormEnv(t)
+	server, opener := env.StartProgram("a-server", 1), env.StartActor("opener", 4)
+	listener := server.Listen(harness.Anywhere(7000))
+	opener.RequireDump()
+	for _, looking := range opener.Threads[1:] {
+		looking.Order(harness.OpDump).Send(uintptr(opener.OpenDiag()))
+	}
+	for range rounds {
+		opener.Must(harness.OpOpen, 7000, connections)
+		pusher := opener.Fork("", 0, 0)
+		pusher.Exec("pusher")
+		opener.Must(harness.OpCloseAll, connections)
+		hangUp, push := server.Order(harness.OpHangUp), pusher.Order(harness.OpPushOpen)
+		hangUp.Send(server.FD(listener), connections)
+		push.Send(connections)
+		for _, o := range []*harness.Order{hangUp, push} {
+			if n, err := o.Wait(); n != connections {
+				t.Fatalf("%d connections: %v", n, err)
+			}
+		}
+		pusher.Exit()
+	}
+	server.Close(listener)
+	env.Netns.Settle(0)
+	named := map[string]int{}
+	for _, l := range harness.OfType(env.Collect()[0], "transition") {
+		if l.Role != "client" || l.Old == "CLOSE" || l.Old == "SYN_SENT" {
+			continue
+		}
+		named[l.Comm+" "+l.Source]++
+		if l.Comm != "pusher" && l.PID != nil {
+			t.Errorf("wrong owner: %s", l.Raw)
+		}
+	}
+	t.Logf("after connecting: %v", named)
+	if len(named) == 0 {
+		t.Error("nothing was told of the clients")
+	}
+}
