@@ -1,7 +1,6 @@
 package kernel_test
 
 import (
-	"errors"
 	"testing"
 
 	"github.com/tcpshift/tcpshift/test/kernel/harness"
@@ -24,7 +23,7 @@ func TestLoss_FullRing(t *testing.T) {
 func overflow(t *testing.T) (problems []string) {
 	t.Helper()
 	const connections, workers, smallest = 2000, 2, 64 << 10
-	if err := errors.Join(harness.StopShared(), harness.StopStormTracer()); err != nil {
+	if err := harness.StopSharedTracers(); err != nil {
 		t.Error(err)
 	}
 	n := tcplab.NewNetns(t)

@@ -1,7 +1,13 @@
+// Package kernel_test loads the real programs into the running kernel, makes
+// connections beside them, and compares all records with all that happened. It needs
+// root and no other program, and also runs as a static binary in guests of other
+// kernels.
+//
+// Files are named by topic, as the tests are. The order of tests has no meaning: see
+// harness.SharedTracers for how they share tracers.
 package kernel_test
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"testing"
@@ -11,7 +17,7 @@ import (
 
 func TestMain(m *testing.M) {
 	status := m.Run()
-	if err := errors.Join(harness.StopShared(), harness.StopStormTracer()); err != nil {
+	if err := harness.StopSharedTracers(); err != nil {
 		fmt.Fprintln(os.Stderr, "the tracers that tests shared:", err)
 		status = max(status, 1)
 	}

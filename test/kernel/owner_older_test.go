@@ -3,7 +3,6 @@ package kernel_test
 import (
 	"fmt"
 	"slices"
-	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -12,26 +11,10 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// Who had a socket open at the start is its owner, until it has left it.
+// A process that has a socket open when the tracer starts is its owner, until the
+// process closes the socket.
 func TestOwner_SocketsOlderThanTracer(t *testing.T) {
-	cases := slices.Concat(scanCases(), lastCloserCases(), olderMPTCPCases())
-	g := harness.NewOlderGroup(len(cases))
-	var together sync.WaitGroup // t.Parallel would let no more go ahead than there are processors
-	for _, c := range cases {
-		together.Go(func() {
-			arrive := sync.OnceFunc(g.Pending.Done)
-			defer arrive() // also if it has failed before, or is not to run at all
-			t.Run(c.Name, func(t *testing.T) {
-				g.Turn.Lock()
-				defer g.Turn.Unlock()
-				env := harness.NewEnv(t)
-				env.Group, env.Arrive = g, arrive
-				c.Body(env)
-			})
-		})
-	}
-	together.Wait()
-	g.End(t)
+	harness.RunOlderCases(t, slices.Concat(scanCases(), lastCloserCases(), olderMPTCPCases()))
 }
 
 // scanCases are what the scan finds, and what becomes of it.

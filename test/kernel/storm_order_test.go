@@ -1,7 +1,6 @@
 package kernel_test
 
 import (
-	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -28,7 +27,7 @@ func TestStorm_OrderPerSocket(t *testing.T) {
 
 func orderOfAStorm(t *testing.T) (problems []string) {
 	t.Helper()
-	if err := errors.Join(harness.StopShared(), harness.StopStormTracer()); err != nil {
+	if err := harness.StopSharedTracers(); err != nil {
 		t.Error(err)
 	}
 	n := tcplab.NewNetns(t)

@@ -1,7 +1,6 @@
 package kernel_test
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -113,7 +112,7 @@ func countWithFewLost(t *testing.T, cases []stormCase) (problems [][]string) {
 // one tracer, and gives what that tells of each otherwise than the kernel counted.
 func countStorms(t *testing.T, cases []stormCase) (problems [][]string, excess string) {
 	t.Helper()
-	if err := errors.Join(harness.StopShared(), harness.StopStormTracer()); err != nil {
+	if err := harness.StopSharedTracers(); err != nil {
 		t.Error(err)
 	}
 	blown := make([]stormRun, len(cases))

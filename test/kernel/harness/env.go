@@ -24,8 +24,8 @@ type Env struct {
 
 	cgroupDirs []string
 
-	Group  *olderGroup // of a case that waits for others
-	Arrive func()
+	group *olderGroup // of an OlderCase
+	ready func()      // says that an OlderCase has its sockets
 }
 
 // NewEnv makes a namespace; the tracer comes with trace.

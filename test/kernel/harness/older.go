@@ -7,33 +7,51 @@ import (
 	"github.com/tcpshift/tcpshift/internal/probe"
 )
 
-// An olderCase is about sockets that are older than the tracer. Its story calls
-// w.trace once, when it has the sockets that it needs.
+// OlderCase is a case about sockets that are older than the tracer. Its body opens
+// the sockets, calls Env.TraceFromHere once, and then uses them.
 type OlderCase struct {
 	Name string
 	Body func(env *Env)
 }
 
-// A gathering starts one tracer for many cases, when all of them have their sockets:
-// to start one for each takes longer than all else that they do. The cases go on one
-// at a time: each waits a lot, and looks often.
+// olderGroup starts one tracer for many cases, when all of them have their sockets:
+// to start one for each case takes longer than the cases themselves. After that the
+// cases run one at a time, because each waits a lot and polls often.
 type olderGroup struct {
-	Turn    sync.Mutex
-	Pending sync.WaitGroup // those that are not ready yet
+	turn    sync.Mutex
+	pending sync.WaitGroup // cases that do not have their sockets yet
 	launch  func() (*Tracer, error)
 }
 
-func NewOlderGroup(size int) *olderGroup {
+// RunOlderCases runs the cases as subtests with one tracer, and checks its stream.
+func RunOlderCases(t *testing.T, cases []OlderCase) {
+	t.Helper()
 	g := &olderGroup{launch: sync.OnceValues(func() (*Tracer, error) {
 		return launch(Options{Options: probe.Options{Ends: true}})
 	})}
-	g.Pending.Add(size)
-	return g
+	g.pending.Add(len(cases))
+	// t.Parallel would let no more cases wait than there are processors.
+	var running sync.WaitGroup
+	for _, c := range cases {
+		running.Go(func() { g.run(t, c) })
+	}
+	running.Wait()
+	g.stop(t)
 }
 
-// End is called when no case uses the tracer any more; it holds what is true of
-// every stream.
-func (g *olderGroup) End(t *testing.T) {
+func (g *olderGroup) run(t *testing.T, c OlderCase) {
+	ready := sync.OnceFunc(g.pending.Done)
+	defer ready() // also if the case fails before it is ready, or -run leaves it out
+	t.Run(c.Name, func(t *testing.T) {
+		g.turn.Lock()
+		defer g.turn.Unlock()
+		env := NewEnv(t)
+		env.group, env.ready = g, ready
+		c.Body(env)
+	})
+}
+
+func (g *olderGroup) stop(t *testing.T) {
 	t.Helper()
 	tr, err := g.launch()
 	if err == nil {
@@ -44,14 +62,15 @@ func (g *olderGroup) End(t *testing.T) {
 	}
 }
 
-// TraceFromHere waits for the other cases and for the tracer.
+// TraceFromHere waits until all cases of the group have their sockets and the tracer
+// runs. It is for the body of an OlderCase only.
 func (env *Env) TraceFromHere() {
 	env.T.Helper()
-	g := env.Group
-	env.Arrive()
-	g.Turn.Unlock()
-	g.Pending.Wait()
-	g.Turn.Lock()
+	g := env.group
+	env.ready()
+	g.turn.Unlock()
+	g.pending.Wait()
+	g.turn.Lock()
 	tr, err := g.launch()
 	if err != nil {
 		env.T.Fatal(err)

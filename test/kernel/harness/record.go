@@ -35,7 +35,7 @@ func RecordsOf(t *testing.T, story func(n *tcplab.Netns)) []Record {
 	if err := fence(n); err != nil {
 		t.Fatal(err)
 	}
-	lines, err := c.lines(n)
+	lines, err := c.records(n)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -129,7 +129,7 @@ type Record struct {
 	Raw string
 }
 
-func parseLines(text []byte) ([]Record, error) {
+func parseRecords(text []byte) ([]Record, error) {
 	var lines []Record
 	for raw := range bytes.Lines(text) {
 		l := Record{Raw: string(raw)}

@@ -70,7 +70,7 @@ func RunScenarios(t *testing.T) (stories []ScenarioRun, told [][]Record) {
 		if err := c.Tracer.awaitFence(last, c.from); err != nil {
 			t.Fatal(err)
 		}
-		lines, err := parseLines(ofNamespaces(c.Tracer.since(c.from), inodes...))
+		lines, err := parseRecords(ofNamespaces(c.Tracer.since(c.from), inodes...))
 		if err != nil {
 			t.Fatal(err)
 		}

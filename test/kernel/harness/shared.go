@@ -9,13 +9,21 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// Most cases need a tracer that was there before them and nothing else of it. They
-// have one in common, which traces every namespace, and, where the kernel gives the
-// accept hook, a second one without, as on a locked-down host: what happens once is
-// told twice, and held against the truth twice.
-var shared []*Tracer
+// running holds the tracers that cases share, because loading a tracer takes longer
+// than most cases. A case asks for what it needs: SharedTracers, NewStormEnv, or a
+// tracer of its own after StopSharedTracers. Each of these ends the tracers of the
+// other kind, so any order of the tests gives the same results; an order that changes
+// often between the kinds only loads more tracers.
+var running struct {
+	quiet []*Tracer
 
-// Variants are the features that the tracers of a case do without.
+	storm        *Tracer
+	stormWithout []string
+}
+
+// Variants returns, for each tracer that a case needs, the features it runs without.
+// Where the kernel gives the accept hook, a second tracer runs without it, as on a
+// host in lockdown, so that each case is checked with and without the hook.
 func Variants() [][]string {
 	for _, f := range kernel.Features() {
 		if f.Name == probe.AcceptHook && f.Err == nil && !slices.Contains(switchedOff(), probe.AcceptHook) {
@@ -25,54 +33,97 @@ func Variants() [][]string {
 	return [][]string{nil}
 }
 
+// SharedTracers returns one tracer of all namespaces for each of Variants. It starts
+// them if they do not run.
 func SharedTracers(t testing.TB) []*Tracer {
 	t.Helper()
 	tcplab.RequireRoot(t)
-	if len(shared) > 0 {
-		return shared
+	if len(running.quiet) > 0 {
+		return running.quiet
+	}
+	if err := stopStormTracer(); err != nil {
+		t.Error(err)
 	}
 	for _, without := range Variants() {
 		tr, err := launch(Options{Options: probe.Options{Ends: true, Without: without}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		shared = append(shared, tr)
+		running.quiet = append(running.quiet, tr)
 	}
-	return shared
+	return running.quiet
 }
 
-// StopShared ends them: before a storm, which they would only slow down, and at
-// the end of all tests. Storms are in files called storm_*, which come last.
-func StopShared() error {
-	retired := shared
-	shared = nil
-	return stopTracers(retired...)
+// sharedStormTracer returns the tracer that storms between actors share, one storm
+// after the other. It runs without the given features; its ring has room for all
+// transitions of one storm.
+func sharedStormTracer(t testing.TB, without []string, bufferSize int) *Tracer {
+	t.Helper()
+	if err := stopQuietTracers(); err != nil {
+		t.Error(err)
+	}
+	if running.storm != nil && slices.Equal(without, running.stormWithout) {
+		return running.storm
+	}
+	if err := stopStormTracer(); err != nil {
+		t.Error(err)
+	}
+	o := probe.Options{Ends: true, Without: without}
+	o.BufferSize = bufferSize
+	tr, err := launch(Options{Options: o})
+	if err != nil {
+		t.Fatal(err)
+	}
+	running.storm, running.stormWithout = tr, without
+	return tr
+}
+
+// StopSharedTracers stops the tracers that cases share. A test calls it before it
+// starts a tracer of its own for a storm, which other tracers would slow down, and
+// TestMain after the last test. The error says which check of their streams failed.
+func StopSharedTracers() error {
+	return errors.Join(stopQuietTracers(), stopStormTracer())
+}
+
+func stopQuietTracers() error {
+	stopped := running.quiet
+	running.quiet = nil
+	return stopTracers(stopped...)
+}
+
+func stopStormTracer() error {
+	if running.storm == nil {
+		return nil
+	}
+	stopped := running.storm
+	running.storm = nil
+	return stopTracers(stopped)
 }
 
 func stopTracers(tracers ...*Tracer) error {
 	var errs []error
 	for _, tr := range tracers {
 		tr.cancel()
-		errs = append(errs, <-tr.done, tr.checkFrame(), tr.Probe.Close(), tr.out.Close())
+		errs = append(errs, <-tr.done, tr.checkStream(), tr.Probe.Close(), tr.out.Close())
 	}
 	return errors.Join(errs...)
 }
 
-// A watch is one tracer over a case.
+// capture is the part of a tracer's output that belongs to one case.
 type capture struct {
 	Tracer *Tracer
 	shared bool
-	from   int // where in the output of a shared one the case begins
+	from   int // offset in the output of a shared tracer where the case begins
 }
 
-// lines are all that the tracer says of the namespace; its own tracer has ended then.
-func (c *capture) lines(n *tcplab.Netns) ([]Record, error) {
+// records returns all records of the namespace. A tracer that is not shared ends.
+func (c *capture) records(n *tcplab.Netns) ([]Record, error) {
 	if !c.shared {
 		return c.Tracer.end()
 	}
 	if err := c.Tracer.awaitFence(n, c.from); err != nil {
 		return nil, err
 	}
-	lines, err := parseLines(ofNamespaces(c.Tracer.since(c.from), n.Inode()))
+	lines, err := parseRecords(ofNamespaces(c.Tracer.since(c.from), n.Inode()))
 	return slices.DeleteFunc(lines, func(l Record) bool { return l.PeerPort == FencePort }), err
 }

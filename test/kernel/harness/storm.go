@@ -4,14 +4,11 @@ import (
 	"fmt"
 	"math/bits"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/tcpshift/tcpshift/internal/probe"
 )
 
 // Storm is many short connections between two processes that do nothing else, two
@@ -23,43 +20,15 @@ type Storm struct {
 
 const stormThreads = 2
 
-// stormTracer is what storms between actors have in common, one after the other. It
-// has room for a whole one.
-var stormTracer struct {
-	*Tracer
-	without []string
-}
-
-func StopStormTracer() error {
-	if stormTracer.Tracer == nil {
-		return nil
-	}
-	retired := stormTracer.Tracer
-	stormTracer.Tracer = nil
-	return stopTracers(retired)
-}
-
+// NewStormEnv returns a namespace with room for all TIME_WAITs of a storm, and the
+// tracer that storms share, which runs without the given features.
 func NewStormEnv(t *testing.T, without ...string) *Env {
 	t.Helper()
-	if err := StopShared(); err != nil {
-		t.Error(err)
-	}
+	const perConnection = 10 * 256 // bytes in the ring
+	tr := sharedStormTracer(t, without, 1<<bits.Len(uint(perConnection*StormConnections(t))))
 	env := NewEnv(t)
 	env.Netns.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000")
-	if stormTracer.Tracer == nil || !slices.Equal(without, stormTracer.without) {
-		if err := StopStormTracer(); err != nil {
-			t.Error(err)
-		}
-		const perConnection = 10 * 256 // bytes
-		o := probe.Options{Ends: true, Without: without}
-		o.BufferSize = 1 << bits.Len(uint(perConnection*StormConnections(t)))
-		tr, err := launch(Options{Options: o})
-		if err != nil {
-			t.Fatal(err)
-		}
-		stormTracer.Tracer, stormTracer.without = tr, without
-	}
-	env.Tracer = stormTracer.Tracer
+	env.Tracer = tr
 	env.Captures = []*capture{{env.Tracer, true, env.Tracer.size()}}
 	env.tracedSince = Now()
 	return env

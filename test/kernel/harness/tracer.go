@@ -207,16 +207,16 @@ func (tr *Tracer) end() ([]Record, error) {
 	if err := <-tr.done; err != nil {
 		return nil, fmt.Errorf("tracer: %w", err)
 	}
-	lines, err := parseLines(tr.since(0))
+	lines, err := parseRecords(tr.since(0))
 	if err != nil {
 		return nil, err
 	}
-	return lines, tr.checkFrame()
+	return lines, tr.checkStream()
 }
 
-// checkFrame holds what is true of every stream. It may be long: a tracer of all
+// checkStream holds what is true of every stream. It may be long: a tracer of all
 // namespaces of a busy host.
-func (tr *Tracer) checkFrame() error {
+func (tr *Tracer) checkStream() error {
 	scanner := bufio.NewScanner(io.NewSectionReader(tr.out, 0, math.MaxInt64))
 	var count uint64
 	var s Record

@@ -53,7 +53,7 @@ func (env *Env) Collect() (told [][]Record) {
 		}
 	}
 	for _, c := range env.Captures {
-		lines, err := c.lines(env.Netns)
+		lines, err := c.records(env.Netns)
 		if err != nil {
 			env.T.Fatal(err)
 		}
