@@ -11,35 +11,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Actor is one process. What it does is asked of its main thread, or of one of
-// its threads by name; what it is, and what is in its table of descriptors, is
-// kept along, dated.
+// Actor is one process. Tests give orders to its main thread, or to another thread by
+// its index. The harness keeps a dated record of its names, its cgroups and the sockets
+// in its descriptor table.
 type Actor struct {
-	*thread // the main one
+	*thread // the main thread
 	Threads []*thread
 	env     *Env
 	PID     int
 	born    Moment
-	died    Moment // 0: it lives
-	parent  *Actor // nil: the test
-	forked  bool   // and no program: it makes system calls only
-	reap    func() // waits for its end and gives its pid back
+	died    Moment // 0 while it runs
+	parent  *Actor // nil if the test started it
+	forked  bool   // it makes system calls only, see thread.Order
+	reap    func() // waits for its exit, and frees its pid
 
 	Table *table
-	// Descriptors with numbers up to this one are no sockets, and stay what they are.
+	// Descriptors up to this number are not sockets and do not change.
 	NoSocketsTo int
-	inbox       int     // a unix socket to which descriptors are sent; 0: none yet
-	ring        uintptr // descriptor of its io_uring
+	inbox       int     // a unix socket to which descriptors are sent; 0 until there is one
+	ring        uintptr // the descriptor of its io_uring
 	uid         int
 	names       timeline[string]
 	Cgroups     timeline[string]
 }
 
-// table is a table of descriptors; several processes may share one.
+// table is a descriptor table, which several processes may share.
 type table struct {
 	Slots map[int]Slot
 }
 
+// Slot is what a descriptor refers to.
 type Slot struct {
 	s       *Socket
 	cloexec bool
@@ -49,6 +50,7 @@ func newTable() *table {
 	return &table{Slots: map[int]Slot{}}
 }
 
+// Has reports whether any descriptor refers to the socket.
 func (t *table) Has(s *Socket) bool {
 	for _, at := range t.Slots {
 		if at.s == s {
@@ -58,6 +60,7 @@ func (t *table) Has(s *Socket) bool {
 	return false
 }
 
+// Name returns the name that the process has now.
 func (a *Actor) Name() string {
 	if len(a.names) == 0 {
 		return "new actor"
@@ -65,8 +68,8 @@ func (a *Actor) Name() string {
 	return a.names[len(a.names)-1].Value
 }
 
-// Rename is what a program calls to show another name; called by the main thread
-// it renames the process, by another one only that thread.
+// Rename changes the name with PR_SET_NAME. On the main thread it renames the process,
+// on another thread only that thread.
 func (th *thread) Rename(name string) {
 	th.actor.env.T.Helper()
 	from := Now()
@@ -78,6 +81,7 @@ func (th *thread) Rename(name string) {
 	}
 }
 
+// SetFileLimit sets RLIMIT_NOFILE.
 func (a *Actor) SetFileLimit(count uint64) {
 	a.env.T.Helper()
 	limit := unix.Rlimit{Cur: count, Max: count}
@@ -86,7 +90,7 @@ func (a *Actor) SetFileLimit(count uint64) {
 	}
 }
 
-// Pin has all threads of the process run on these CPUs only.
+// Pin lets the threads of the process run on these CPUs only.
 func (a *Actor) Pin(cpus *unix.CPUSet) {
 	a.env.T.Helper()
 	for _, th := range a.Threads {
@@ -96,18 +100,19 @@ func (a *Actor) Pin(cpus *unix.CPUSet) {
 	}
 }
 
+// ReadComm returns the name of a process as /proc shows it.
 func ReadComm(pid int) string {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
 	return strings.TrimSuffix(string(b), "\n")
 }
 
-// clone3Args is struct clone_args up to its second version (Linux 5.5).
+// clone3Args is struct clone_args in its second version (Linux 5.5).
 type clone3Args struct {
 	Flags, PidFD, ChildTID, ParentTID, ExitSignal, Stack, StackSize, TLS, SetTID, SetTIDSize uint64
 }
 
-// Fork is a bare fork: the child has all that the parent has open. With pid it is
-// given that number.
+// Fork makes a child with a bare clone3: it has all descriptors of its parent, and no
+// Go runtime. A pid other than 0 is the number that the child gets.
 func (th *thread) Fork(name string, flags uint64, pid int) *Actor {
 	th.actor.env.T.Helper()
 	a, env := th.actor, th.actor.env
@@ -132,7 +137,7 @@ func (th *thread) Fork(name string, flags uint64, pid int) *Actor {
 	return child
 }
 
-// clone makes a process whose main thread is at its desk.
+// clone makes a process whose executor runs.
 func (th *thread) clone(arg clone3Args, pid int) *Actor {
 	a, env := th.actor, th.actor.env
 	env.T.Helper()
@@ -149,19 +154,19 @@ func (th *thread) clone(arg clone3Args, pid int) *Actor {
 	number, err := o.do(o.Put(bytesOf(&arg)), unsafe.Sizeof(arg), uintptr(theirs[0]), uintptr(theirs[1]))
 	env.must(a, unix.SYS_CLONE3, err)
 	child.hello()
-	// As the parent sees it, also where the child is in a pid namespace of its own.
+	// The number in the parent's pid namespace, also if the child has one of its own.
 	child.PID, child.tid = number, number
 	return child
 }
 
-// separatePipes leaves each of the two its own pipes only.
+// separatePipes closes in parent and child the pipes of the other one.
 func (th *thread) separatePipes(child *Actor) {
 	th.actor.env.T.Helper()
 	child.CloseRaw(th.Theirs[:]...)
 	th.CloseRaw(child.Theirs[:]...)
 }
 
-// controlPipes makes a child's pipes: the test reaches its ends by way of /proc.
+// controlPipes makes the pipes of a child. The test opens its ends through /proc.
 func (th *thread) controlPipes() (ours, theirs [2]int) {
 	env := th.actor.env
 	env.T.Helper()
@@ -174,7 +179,7 @@ func (th *thread) controlPipes() (ours, theirs [2]int) {
 		mine, its := int(ends[1-i]), int(ends[i])
 		ours[i], err = unix.Open(fmt.Sprintf("/proc/%d/fd/%d", th.actor.PID, mine), mode|unix.O_CLOEXEC, 0)
 		if err != nil {
-			env.T.Fatalf("open an actor's pipe: %v", err)
+			env.T.Fatalf("open the pipe of an actor: %v", err)
 		}
 		theirs[i] = th.Must(unix.SYS_FCNTL, uintptr(its), unix.F_DUPFD, controlFrom)
 		th.CloseRaw(mine, its)
@@ -182,7 +187,7 @@ func (th *thread) controlPipes() (ours, theirs [2]int) {
 	return ours, theirs
 }
 
-// CloseRaw closes what is no socket of the test's.
+// CloseRaw closes descriptors that are not sockets of the test.
 func (th *thread) CloseRaw(fds ...int) {
 	th.actor.env.T.Helper()
 	for _, fd := range fds {
@@ -190,8 +195,8 @@ func (th *thread) CloseRaw(fds ...int) {
 	}
 }
 
-// Exec makes the process another program, which happens to be an actor as well.
-// Its name is that of the file.
+// Exec replaces the program of the process by this test binary under another file name,
+// which becomes the name of the process. The new program is an actor as well.
 func (th *thread) Exec(name string) {
 	a, env := th.actor, th.actor.env
 	env.T.Helper()
@@ -216,7 +221,7 @@ func (th *thread) Exec(name string) {
 	for _, other := range a.Threads {
 		other.gone = other != th
 	}
-	th.hello() // or the order comes back with an error, which makes no sense as one
+	th.hello() // a failed execve would answer the order instead, and fail here
 	a.thread, a.Threads, a.forked = th, []*thread{th}, false
 	for fd, at := range a.Table.Slots {
 		if at.cloexec {
@@ -232,7 +237,7 @@ func (th *thread) Exec(name string) {
 	env.noteStep(a, from, until)
 }
 
-// Kill is kill -9; exit is exit_group, with everything open.
+// Kill ends the process with SIGKILL.
 func (a *Actor) Kill() {
 	a.env.T.Helper()
 	a.terminate(func() {
@@ -242,6 +247,7 @@ func (a *Actor) Kill() {
 	})
 }
 
+// Exit ends the process with exit_group; all its sockets are still open then.
 func (a *Actor) Exit() {
 	a.env.T.Helper()
 	a.terminate(func() { a.Order(unix.SYS_EXIT_GROUP).Send(0) })
@@ -267,20 +273,20 @@ func (a *Actor) reapForked() {
 		a.parent.Must(unix.SYS_WAIT4, uintptr(a.PID), 0, 0, 0)
 		return
 	}
-	// Its parent being gone it is the test's, see newWorld.
+	// The parent is gone, so the test is the parent now: see NewEnv.
 	if _, err := unix.Wait4(a.PID, nil, 0, nil); err != nil {
 		a.env.T.Fatalf("wait for %d: %v", a.PID, err)
 	}
 }
 
-// ExitThread ends only this thread, the process goes on.
+// ExitThread ends this thread only; the process goes on.
 func (th *thread) ExitThread() {
 	th.actor.env.T.Helper()
 	th.Order(unix.SYS_EXIT).Send(0)
 	th.gone = true
 	th.actor.env.await("end of a thread", func() bool {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/stat", th.actor.PID, th.tid))
-		// The leader stays as a zombie; the state comes after the name.
+		// A leader that has exited stays as a zombie. The state stands after the name.
 		return err != nil || strings.HasPrefix(string(stat[strings.LastIndexByte(string(stat), ')')+1:]), " Z")
 	})
 	if th.actor.thread == th {
@@ -288,13 +294,13 @@ func (th *thread) ExitThread() {
 	}
 }
 
-// await polls a condition that the kernel brings about by itself.
+// await polls for a condition that the kernel brings about by itself.
 func (env *Env) await(what string, done func() bool) {
 	env.T.Helper()
 	deadline := time.Now().Add(answerTimeout * time.Millisecond)
 	for !done() {
 		if time.Now().After(deadline) {
-			env.T.Fatalf("no %s", what)
+			env.T.Fatalf("waited %d ms for: %s", answerTimeout, what)
 		}
 		time.Sleep(200 * time.Microsecond)
 	}

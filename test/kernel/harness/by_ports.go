@@ -7,11 +7,11 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// byPorts gives each endpoint its transitions where the kernel gives no cookie to
-// tell sockets by.
+// byPorts assigns the transitions to endpoints by port numbers, for kernels on which
+// records have no cookie.
 func byPorts(endpoints []*tcplab.Endpoint, lines []Record) (of map[*tcplab.Endpoint][]Record, rest []Record) {
 	of, rest = map[*tcplab.Endpoint][]Record{}, slices.Clone(lines)
-	// Who knows most comes first, and the others take what is left.
+	// The endpoints with most known ports choose first; the others get what is left.
 	endpoints = slices.Clone(endpoints)
 	slices.SortStableFunc(endpoints, func(a, b *tcplab.Endpoint) int { return -cmp.Compare(portsKnown(a), portsKnown(b)) })
 	for _, p := range endpoints {
@@ -30,8 +30,8 @@ func byPorts(endpoints []*tcplab.Endpoint, lines []Record) (of map[*tcplab.Endpo
 	return of, rest
 }
 
-// portsKnown is 2 for a socket with a peer, 1 for one that never had a local port
-// to tell, and 0 for a listener: its children's first transition looks like its own.
+// portsKnown is 2 for a socket with a peer, 1 for one that never had a local port, and
+// 0 for a listener, because the first transition of its children looks like its own.
 func portsKnown(p *tcplab.Endpoint) int {
 	return min(int(p.Local.Port()), 1)*min(int(p.Remote.Port()), 1) + min(int(p.Remote.Port()), 1)
 }
@@ -40,8 +40,8 @@ func hasPortsOf(l Record, p *tcplab.Endpoint) bool {
 	return l.PeerPort == p.Remote.Port() && (l.LocalPort == p.Local.Port() || p.Local.Port() == 0)
 }
 
-// opening finds the transition with which the socket of lines began, if they do
-// not show it: it comes before the socket has both its ports.
+// opening returns the index of the transition with which the socket of lines began, or
+// -1 if lines contains it. That transition comes before the socket has both its ports.
 func opening(all, lines []Record) int {
 	if len(lines) == 0 || lines[0].Old == "CLOSE" || lines[0].Old == "LISTEN" {
 		return -1

@@ -8,6 +8,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
+// Workers forks so many children.
 func (a *Actor) Workers(count int) []*Actor {
 	a.env.T.Helper()
 	var workers []*Actor
@@ -17,11 +18,13 @@ func (a *Actor) Workers(count int) []*Actor {
 	return workers
 }
 
+// ReusePort sets SO_REUSEPORT. It is an option for Listen.
 func (th *thread) ReusePort(s *Socket) {
 	th.SetInt(s, unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
 }
 
-// AwaitConnection is whose listener has a connection.
+// AwaitConnection waits until one of the listeners has a connection, and returns it
+// with its worker.
 func AwaitConnection(env *Env, workers []*Actor, listeners []*Socket) (worker *Actor, listener *Socket) {
 	env.T.Helper()
 	env.await("connection to accept", func() bool {
@@ -45,7 +48,7 @@ func (th *thread) readable(s *Socket) bool {
 	return n > 0
 }
 
-// ServerAndClient is a server and a client process, each under its own name.
+// ServerAndClient starts two processes.
 func (env *Env) ServerAndClient() (server, client *Actor) {
 	env.T.Helper()
 	return env.StartActor("a-server", 1), env.StartActor("a-client", 1)
@@ -65,18 +68,20 @@ func CloseInOrder(client *Actor, c *Socket, server *Actor, s *Socket, clientFirs
 	}
 }
 
+// LingerZero sets SO_LINGER to 0: a close then sends a reset.
 func (th *thread) LingerZero(s *Socket) {
 	th.actor.env.T.Helper()
 	th.setsockopt(s, unix.SOL_SOCKET, unix.SO_LINGER, bytesOf(&unix.Linger{Onoff: 1}))
 }
 
-// Become changes the user of the thread, which is all there is to this process.
+// Become changes the user of the thread. The process must have no other thread.
 func (a *Actor) Become(uid int) {
 	a.env.T.Helper()
 	a.Must(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid))
 	a.uid = uid
 }
 
+// CloseOnExec marks a descriptor of the socket close-on-exec.
 func (a *Actor) CloseOnExec(s *Socket) {
 	a.env.T.Helper()
 	fd := a.FD(s)
@@ -84,21 +89,22 @@ func (a *Actor) CloseOnExec(s *Socket) {
 	a.Table.Slots[int(fd)] = Slot{s: s, cloexec: true}
 }
 
+// FastOpen enables TCP fast open. It is an option for Listen.
 func (th *thread) FastOpen(s *Socket) {
 	th.SetInt(s, unix.IPPROTO_TCP, unix.TCP_FASTOPEN, 16)
 }
 
-// Connections is a connection in each direction between a process and its peer.
+// Connections is one connection in each direction between a process and its peer.
 type Connections struct {
 	Env                   *Env
 	Peer                  *Actor
 	Client, Child         *Socket
-	ClientPeer, ChildPeer *Socket // the peer's ends of them
+	ClientPeer, ChildPeer *Socket // the peer's ends
 	Listeners             []*Socket
 }
 
-// ConnectBoth makes a client and an accepted connection of the process, both to the
-// peer, which does with its ends what the case wants.
+// ConnectBoth makes a client socket and an accepted socket in process a, both connected
+// to the peer.
 func ConnectBoth(env *Env, a, peer *Actor) *Connections {
 	env.T.Helper()
 	g := &Connections{Env: env, Peer: peer}
@@ -112,8 +118,9 @@ func ConnectBoth(env *Env, a, peer *Actor) *Connections {
 	return g
 }
 
-// OrphanOf makes a connection of the process, has the peer go deaf, and kills the
-// process: its FIN stays unanswered, the socket in FIN_WAIT1 and nobody's.
+// OrphanOf makes a connection of the process dying, lets the peer drop all segments,
+// and kills the process. The FIN stays unanswered: the socket is an orphan in
+// FIN_WAIT1.
 func OrphanOf(env *Env, dying, peer *Actor) (orphan, toOrphan *Socket) {
 	env.T.Helper()
 	listener := peer.Listen(At(7002))
@@ -124,7 +131,7 @@ func OrphanOf(env *Env, dying, peer *Actor) (orphan, toOrphan *Socket) {
 	return orphan, toOrphan
 }
 
-// WantScan makes sure that there was something to find.
+// WantScan checks that at least one owner came from the scan.
 func (env *Env) WantScan(lines []Record) {
 	env.T.Helper()
 	for _, l := range lines {
@@ -133,6 +140,6 @@ func (env *Env) WantScan(lines []Record) {
 		}
 	}
 	if env.Has("socket_scan") {
-		env.T.Error("no transition with pid_source scan")
+		env.T.Error("no transition has pid_source scan")
 	}
 }

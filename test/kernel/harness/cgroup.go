@@ -12,8 +12,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
 )
 
-// ContainIn moves the process into a new cgroup, and gives what removes that, with
-// all the levels that were made.
+// ContainIn moves the process into a new cgroup. The function it returns removes that
+// cgroup, with all levels that were made for it.
 func (a *Actor) ContainIn(path string) (remove func()) {
 	t := a.env.T
 	t.Helper()
@@ -27,7 +27,7 @@ func (a *Actor) ContainIn(path string) (remove func()) {
 		}
 		made = append(made, dir)
 		level := dir
-		t.Cleanup(func() { _ = os.Remove(level) }) // where the test has failed before
+		t.Cleanup(func() { _ = os.Remove(level) }) // if the test has failed before remove
 	}
 	from := Now()
 	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(a.PID)), 0); err != nil {
@@ -44,18 +44,18 @@ func (a *Actor) ContainIn(path string) (remove func()) {
 	}
 }
 
-// RequireCgroups skips where no hierarchy is mounted that the tracer looks at: the
-// guests of other kernels need not have one.
+// RequireCgroups skips the test where no hierarchy is mounted that the tracer uses;
+// guests may have none.
 func (env *Env) RequireCgroups() {
 	env.T.Helper()
 	_, root := cgroupHierarchy()
 	var fs unix.Statfs_t
 	if unix.Statfs(root, &fs) != nil || fs.Type != unix.CGROUP_SUPER_MAGIC && fs.Type != unix.CGROUP2_SUPER_MAGIC {
-		Lacks(env.T, expect.Cgroups, "no hierarchy at "+root)
+		Lacks(env.T, expect.Cgroups, "no cgroup hierarchy at "+root)
 	}
 }
 
-// MoveToCgroup makes a cgroup below the process's first one and moves the process there.
+// MoveToCgroup makes a cgroup below the first cgroup of the process and moves it there.
 func (a *Actor) MoveToCgroup(name string) {
 	t := a.env.T
 	t.Helper()
@@ -73,8 +73,9 @@ func (a *Actor) MoveToCgroup(name string) {
 	a.env.noteStep(a, from, Now())
 }
 
-// cgroupOf is the path that the tracer takes for a process's: of cgroup v2 where
-// that is mounted for all, else of the first v1 controller that it looks for.
+// cgroupOf returns the path that the tracer reports for a process: that in cgroup v2
+// where it is the only hierarchy, else that of the first v1 controller that the tracer
+// looks for.
 func cgroupOf(pid int) string {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	controllers, _ := cgroupHierarchy()
@@ -86,7 +87,7 @@ func cgroupOf(pid int) string {
 	return ""
 }
 
-// cgroupHierarchy is the controller ("" for v2) and where it is mounted.
+// cgroupHierarchy returns the controller ("" for v2) and its mount point.
 func cgroupHierarchy() (controller, root string) {
 	var fs unix.Statfs_t
 	for _, c := range []string{"memory", "pids", "cpu"} {

@@ -19,7 +19,7 @@ const (
 	inetDiagInfo     = 2
 )
 
-// diagSocket is struct inet_diag_req_v2; ports and addresses in network order.
+// diagSocket is struct inet_diag_req_v2. Ports and addresses are in network byte order.
 type diagSocket struct {
 	Family, Protocol, Ext, _ uint8
 	States                   uint32
@@ -52,7 +52,8 @@ func diagNamed(s *Socket) *diagSocket {
 	return d
 }
 
-// Destroy is ss -K: the process ends a socket that is not its own.
+// Destroy is ss -K: the process destroys a socket that it does not have open. It skips
+// the test on a kernel without CONFIG_INET_DIAG_DESTROY or without tcp_diag.
 func (th *thread) Destroy(s *Socket) {
 	env := th.actor.env
 	env.T.Helper()
@@ -75,7 +76,7 @@ func (th *thread) tryDestroy(d *diagSocket) error {
 	return th.askDiag(diagRequest(sockDestroy, unix.NLM_F_REQUEST|unix.NLM_F_ACK, d))
 }
 
-// RequireDump leaves out what needs ss.
+// RequireDump skips the test where the kernel does not answer socket diagnosis (ss).
 func (th *thread) RequireDump() {
 	th.actor.env.T.Helper()
 	all := &diagSocket{Family: unix.AF_INET, Protocol: unix.IPPROTO_TCP, States: ^uint32(0)}
@@ -84,7 +85,7 @@ func (th *thread) RequireDump() {
 	}
 }
 
-// askDiag gives the error in the kernel's answer.
+// askDiag returns the error in the kernel's answer.
 func (th *thread) askDiag(request []byte) error {
 	th.actor.env.T.Helper()
 	fd := th.OpenDiag()
@@ -108,13 +109,15 @@ func (th *thread) askDiag(request []byte) error {
 	return nil
 }
 
+// OpenDiag opens a netlink socket for socket diagnosis and returns its descriptor.
 func (th *thread) OpenDiag() int {
 	th.actor.env.T.Helper()
 	return th.Must(unix.SYS_SOCKET, unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG)
 }
 
-// hasDiag: the kernel answers ENOENT also for want of the module tcp_diag, which a
-// guest cannot load. A listener can always be found, so make one and look.
+// hasDiag tells whether ENOENT means that there is no such socket. The kernel also
+// answers ENOENT without the module tcp_diag, which a guest cannot load. A listener can
+// always be found, so hasDiag opens one and asks for it.
 func (env *Env) hasDiag(th *thread) bool {
 	env.T.Helper()
 	probe := th.Listen(At(7998))

@@ -9,17 +9,18 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// Env is a namespace with actors in it, the tracers that watch them, and the truth.
+// Env is a network namespace with actors in it, the tracers of the case, and a dated
+// record of which process has which socket open. Finish checks all records against it.
 type Env struct {
 	T            *testing.T
 	Netns        *tcplab.Netns
 	Captures     []*capture
-	Tracer       *Tracer // of the watch that is being judged
+	Tracer       *Tracer // of the capture that is being checked
 	tracedSince  Moment
 	actors       []*Actor
 	Sockets      []*Socket
 	steps        []step
-	AllowMissing []func(l Record, s *Socket) bool // known limits, each with its reason at the case
+	AllowMissing []func(l Record, s *Socket) bool // known limits of the tracer; the case that adds one says why
 	Tally        ownerTally
 
 	cgroupDirs []string
@@ -28,11 +29,12 @@ type Env struct {
 	ready func()      // says that an OlderCase has its sockets
 }
 
-// NewEnv makes a namespace; the tracer comes with trace.
+// NewEnv makes a namespace. The tracers come with UseSharedTracers, UseTracer or
+// TraceFromHere.
 func NewEnv(t *testing.T) *Env {
 	t.Helper()
 	env := &Env{T: t, Netns: tcplab.NewNetns(t), tracedSince: -1}
-	// Orphans come to the test, which can then reap them.
+	// Orphaned processes become children of the test, which can then reap them.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
 		t.Fatalf("prctl PR_SET_CHILD_SUBREAPER: %v", err)
 	}
@@ -40,21 +42,22 @@ func NewEnv(t *testing.T) *Env {
 	return env
 }
 
-// Run is a case with the tracer there from the beginning.
-func Run(t *testing.T, story func(env *Env)) *Env {
+// Run runs a case with the shared tracers, and checks all its records.
+func Run(t *testing.T, body func(env *Env)) *Env {
 	t.Helper()
 	env := NewEnv(t)
 	env.UseSharedTracers()
-	story(env)
+	body(env)
 	env.Finish()
 	return env
 }
 
-// UseSharedTracers is enough where there is no socket yet.
+// UseSharedTracers lets the shared tracers trace the case. They must be older than any
+// of its sockets.
 func (env *Env) UseSharedTracers() {
 	env.T.Helper()
 	if len(env.Sockets) > 0 {
-		env.T.Fatal("the test is wrong: a shared tracer is older than any socket")
+		env.T.Fatal("the test is wrong: it opened a socket before UseSharedTracers")
 	}
 	for _, tr := range SharedTracers(env.T) {
 		env.Captures = append(env.Captures, &capture{tr, true, tr.size()})
@@ -62,8 +65,9 @@ func (env *Env) UseSharedTracers() {
 	env.tracedSince = Now()
 }
 
-// UseTracer is for a tracer that has just been started, for this case and others. One
-// is enough: what the accept hook finds is the same then as with those of watch.
+// UseTracer lets a tracer that has just been started trace this case, and others. One
+// tracer is enough: what the accept hook finds is checked by the cases with shared
+// tracers.
 func (env *Env) UseTracer(tr *Tracer) {
 	env.T.Helper()
 	env.Captures = append(env.Captures, &capture{Tracer: tr, shared: true})
@@ -73,7 +77,7 @@ func (env *Env) UseTracer(tr *Tracer) {
 	}
 }
 
-// cleanUp ends what is left.
+// cleanUp ends all processes and removes the cgroups.
 func (env *Env) cleanUp() {
 	defer func() {
 		for _, dir := range env.cgroupDirs {
@@ -93,7 +97,7 @@ func (env *Env) cleanUp() {
 			unix.Close(th.answers)
 		}
 	}
-	for _, a := range living { // parents first: then their children are the test's
+	for _, a := range living { // parents first: their children then are the test's
 		if a.parent == nil {
 			a.reap()
 		} else {

@@ -12,31 +12,31 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An actor is a process that makes the system calls it is asked for, one at a
-// time, so that a test decides step by step who holds which socket. It is this
-// test binary, started again. Its threads each sit at a desk: two pipes, on which
-// orders come in and answers go out. A desk knows nothing but raw system calls
-// and allocates nothing, so that it goes on in the child after a bare fork.
+// An actor is a process that makes the system calls that a test asks for, one at a
+// time, so that a test decides step by step which process has which socket open. It is
+// this test binary, started again. Each of its threads runs an executor: orders come in
+// through one pipe, answers go out through another. An executor makes raw system calls
+// only and allocates nothing, so that it also works in the child of a bare fork.
 
-// actorVariable tells a process that it is an actor, and where its desks' pipes
-// are: "3,4" for one thread, "3,4,5,6" for two.
+// actorVariable tells a new process that it is an actor, and which descriptors are the
+// pipes of its executors: "3,4" for one thread, "3,4,5,6" for two.
 const actorVariable = "TCPSHIFT_ACTOR"
 
-// message is an order, and comes back as its answer. It is below PIPE_BUF, so
-// that a pipe takes it whole.
+// message is an order, and comes back as the answer to it. It is shorter than PIPE_BUF,
+// so a pipe takes it whole.
 type message struct {
 	call    uintptr // number of the system call
 	args    [6]uintptr
 	result  uintptr
 	errno   uintptr
-	payload [1976]byte // what arguments point to
+	payload [1976]byte // what pointers in args point to
 }
 
 const messageSize = unsafe.Sizeof(message{})
 
-// In an answer to no order, which is the first, args say who is there.
+// The first answer of an executor answers no order. Its args hold these values.
 const (
-	helloBase = iota // the payload's address in the actor
+	helloBase = iota // address of the payload in the actor
 	helloTID
 	helloOrders
 	helloAnswers
@@ -44,14 +44,14 @@ const (
 
 type executor struct {
 	orders, answers uintptr
-	forked          bool // barely: there is no Go runtime behind it any more
+	forked          bool // by a bare fork: no Go runtime runs behind this thread
 	message         message
 }
 
-// Not on a stack: an address in here stays what it is, and is the same in a fork.
+// A global and no local variable: its address is the same in the child of a fork.
 var executors [8]executor
 
-// init runs before any test and ends the process: an actor is no test.
+// init runs before any test. In an actor it never returns.
 func init() {
 	pipes := os.Getenv(actorVariable)
 	if pipes == "" {
@@ -66,7 +66,8 @@ func init() {
 		pipes = rest
 		d.orders, d.answers = moveAbove(d.orders), moveAbove(d.answers)
 	}
-	// No collection, which would wait for threads that sit at their desks or are gone.
+	// No garbage collection: it would wait for threads that block in a read or have
+	// exited.
 	debug.SetGCPercent(-1)
 	runtime.GOMAXPROCS(count + 4)
 	for i := 1; i < count; i++ {
@@ -75,11 +76,11 @@ func init() {
 			executors[i].serve()
 		}()
 	}
-	executors[0].serve() // the main thread: during init it runs nothing else
+	executors[0].serve() // on the main thread, which runs nothing else during init
 }
 
-// controlFrom is where an actor's pipes lie in its table, so that its sockets have
-// the numbers that they have in any other process.
+// controlFrom is the lowest descriptor of an actor's pipes. Sockets get the same low
+// numbers as in any other process.
 const controlFrom = 900
 
 func moveAbove(fd uintptr) uintptr {
@@ -94,7 +95,7 @@ func moveAbove(fd uintptr) uintptr {
 	return moved
 }
 
-// serve ends the process when the test's end of the pipe is gone.
+// serve ends the process when the test has closed its end of the pipe.
 //
 //go:nosplit
 //go:norace
@@ -108,7 +109,7 @@ func (d *executor) serve() {
 			m.result, m.errno = rawCall(m.call, &m.args)
 		}
 		if m.call == unix.SYS_CLONE3 && m.errno == 0 && m.result == 0 {
-			// In the child; the kernel has looked at two arguments only.
+			// In the child. The kernel has read the first two arguments only.
 			d.orders, d.answers, d.forked = m.args[2], m.args[3], true
 			d.hello()
 			continue
@@ -131,9 +132,10 @@ func (d *executor) hello() {
 	d.transfer(unix.SYS_WRITE, d.answers)
 }
 
-// awaitOrder returns when there is an order, or at any time in a bare fork. Whoever
-// waits for long tells the runtime, which else looks after this thread a hundred times
-// a second: emulated, that takes a hundredth of a processor.
+// awaitOrder returns when an order has come, and in the child of a bare fork at once. A
+// thread that waits for more than 20 ms enters the system call through the Go runtime,
+// which would otherwise preempt it a hundred times a second: in an emulated guest that
+// costs 1 % of a processor.
 //
 //go:nosplit
 //go:norace

@@ -1,7 +1,3 @@
-// Package kernel_test loads the real programs into the running kernel, lets the
-// lab make connections beside them, and compares all that the tracer says with
-// all that happened. It needs root and nothing else: it also runs as a static
-// binary in guests of other kernels.
 package harness
 
 import (
@@ -18,20 +14,20 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// switchedOff are features that this run of the tests is to do without, although
-// the kernel has them: as if it were one of those that do not.
+// switchedOff returns the features that TCPSHIFT_WITHOUT switches off for this run, as
+// on a kernel without them.
 func switchedOff() []string {
 	return strings.FieldsFunc(os.Getenv("TCPSHIFT_WITHOUT"), func(r rune) bool { return r == ',' })
 }
 
-// ThisKernel is the table's row for the running kernel, less what is switched off;
-// other kernels have none.
+// ThisKernel returns the row of the running kernel in the table, without the features
+// that are switched off. A kernel that is not tested has none.
 func ThisKernel(t *testing.T) (row expect.Row, known bool) {
 	t.Helper()
 	release := kernelRelease(t)
 	row, known = expect.ForRelease(release)
 	if !known {
-		t.Logf("the table says nothing about %s", release)
+		t.Logf("the table has no row for %s", release)
 	}
 	row.Features = slices.DeleteFunc(slices.Clone(row.Features), func(f string) bool {
 		return slices.Contains(switchedOff(), f)
@@ -39,13 +35,13 @@ func ThisKernel(t *testing.T) (row expect.Row, known bool) {
 	return row, known
 }
 
-// Lacks leaves a test out for want of something, but not where the table says that
-// this kernel has it. The runner reads from the attribute what it was.
+// Lacks skips the test because the kernel lacks something. It fails where the table
+// says that this kernel has it. The attribute tells test/kernelmatrix what was lacking.
 func Lacks(t *testing.T, what string, reason any) {
 	t.Helper()
 	t.Attr("lacks", what)
 	if row, known := ThisKernel(t); known && !row.Lacks(what) {
-		t.Fatalf("no %s, which the table says that this kernel has: %v", what, reason)
+		t.Fatalf("no %s, although the table says that this kernel has it: %v", what, reason)
 	}
 	t.Skipf("no %s: %v", what, reason)
 }
@@ -59,7 +55,7 @@ func kernelRelease(t *testing.T) string {
 	return unix.ByteSliceToString(u.Release[:])
 }
 
-// IsBefore tells whether the running kernel is older than a version.
+// IsBefore reports whether the running kernel is older than a version.
 func IsBefore(t *testing.T, major, minor int) bool {
 	t.Helper()
 	var m [2]int
@@ -69,6 +65,8 @@ func IsBefore(t *testing.T, major, minor int) bool {
 	return slices.Compare(m[:], []int{major, minor}) < 0
 }
 
+// CheckInstructions checks how many instructions the verifier processed for each
+// program.
 func CheckInstructions(t *testing.T, tr *Tracer) (walked map[string]uint32) {
 	t.Helper()
 	walked, err := tr.Probe.Instructions()
@@ -78,14 +76,14 @@ func CheckInstructions(t *testing.T, tr *Tracer) (walked map[string]uint32) {
 	for _, program := range slices.Sorted(maps.Keys(walked)) {
 		t.Attr("instructions", fmt.Sprintf("%s=%d", program, walked[program]))
 		if walked[program] > expect.MaxInstructions {
-			t.Errorf("%s: %d instructions, at most %d are allowed", program, walked[program], expect.MaxInstructions)
+			t.Errorf("%s: the verifier processed %d instructions, want at most %d", program, walked[program], expect.MaxInstructions)
 		}
 	}
 	return walked
 }
 
-// RequireFeature leaves out a test of what this kernel does not give; which kernel
-// must give what, another test demands.
+// RequireFeature skips the test on a kernel without the feature. TestKernel_Features
+// checks which kernel must have which feature.
 func RequireFeature(t *testing.T, name string) {
 	t.Helper()
 	tcplab.RequireRoot(t)

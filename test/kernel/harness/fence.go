@@ -11,10 +11,11 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
+// FencePort is the peer port of a fence. No socket listens on it.
 const FencePort = 9
 
-// fence makes a transition after which nothing comes that happened before: the ring
-// keeps the order. Nobody listens on that port.
+// fence makes a transition in the namespace. All records of what happened before it
+// stand before its record, because the ring keeps the order.
 func fence(n *tcplab.Netns) error {
 	var err error
 	n.Do(func() {

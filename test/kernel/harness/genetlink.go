@@ -20,14 +20,15 @@ const (
 	mptcpFlagSignal    = 1
 )
 
-// attribute is one of netlink's, padded.
+// attribute encodes one netlink attribute, with padding.
 func attribute(kind uint16, value []byte) []byte {
 	b := binary.NativeEndian.AppendUint16(nil, uint16(4+len(value)))
 	b = append(binary.NativeEndian.AppendUint16(b, kind), value...)
 	return append(b, make([]byte, (4-len(b)%4)%4)...)
 }
 
-// generic sends one command of generic netlink and gives the answer's attributes.
+// generic sends one command of generic netlink and returns the attributes of the
+// answer.
 func (th *thread) generic(family uint16, command uint8, attributes []byte) ([]byte, error) {
 	env := th.actor.env
 	env.T.Helper()
@@ -57,7 +58,7 @@ func (th *thread) generic(family uint16, command uint8, attributes []byte) ([]by
 	return answer[headers:], nil
 }
 
-// mptcpFamily asks for the number that the path manager goes by.
+// mptcpFamily returns the number of the generic netlink family mptcp_pm.
 func (th *thread) mptcpFamily() uint16 {
 	th.actor.env.T.Helper()
 	answer, err := th.generic(unix.GENL_ID_CTRL, unix.CTRL_CMD_GETFAMILY,
@@ -76,7 +77,7 @@ func (th *thread) mptcpFamily() uint16 {
 	return 0
 }
 
-// AddEndpoint has the kernel listen on an address that it announces to peers.
+// AddEndpoint makes the kernel listen on an address and announce it to MPTCP peers.
 func (th *thread) AddEndpoint(to netip.AddrPort) {
 	env := th.actor.env
 	env.T.Helper()
@@ -95,6 +96,7 @@ func (th *thread) AddEndpoint(to netip.AddrPort) {
 	env.noteStep(th.actor, from, Now())
 }
 
+// FlushEndpoints removes all MPTCP endpoints of the namespace.
 func (th *thread) FlushEndpoints() {
 	env := th.actor.env
 	env.T.Helper()

@@ -9,8 +9,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// ReadThreadFile reads a file below /proc/thread-self: of the namespace that the
-// calling thread is in.
+// ReadThreadFile reads a file below /proc/thread-self, in the namespaces of this
+// thread.
 func ReadThreadFile(t *testing.T, name string) string {
 	t.Helper()
 	b, err := os.ReadFile("/proc/thread-self/" + name)
@@ -20,8 +20,8 @@ func ReadThreadFile(t *testing.T, name string) string {
 	return string(b)
 }
 
-// Miscount compares a count with the kernel's: exactly, but on kernels that hide a
-// few events from every program, where 0.05 % may be missing.
+// Miscount compares a count with the kernel's own. They must be equal, except on
+// kernels that hide a few events from every program: there 0.05 % may be missing.
 func Miscount(what string, got, want uint64) []string {
 	slack := uint64(0)
 	if tcplab.HidesEvents() {
@@ -33,6 +33,7 @@ func Miscount(what string, got, want uint64) []string {
 	return []string{fmt.Sprintf("%d %s, want %d (allowed: %d fewer)", got, what, want, slack)}
 }
 
+// SysctlExists reports whether the kernel has the sysctl.
 func SysctlExists(name string) bool {
 	_, err := os.Stat("/proc/sys/" + strings.ReplaceAll(name, ".", "/"))
 	return err == nil

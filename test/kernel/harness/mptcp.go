@@ -9,7 +9,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
 )
 
-// mptcpFlagSubflow has a client make a further subflow from the endpoint's address.
+// With mptcpFlagSubflow a client makes another subflow from the endpoint's address.
 const (
 	mptcpFlagSubflow   = 2
 	mptcpCmdSetLimits  = 5
@@ -18,6 +18,7 @@ const (
 	mptcpNestedAddress = mptcpAttrAddr | 1<<15
 )
 
+// AddSubflowEndpoint adds an MPTCP endpoint for subflows, and allows two of them.
 func (th *thread) AddSubflowEndpoint(addr netip.Addr) {
 	env := th.actor.env
 	env.T.Helper()
@@ -36,16 +37,16 @@ func (th *thread) AddSubflowEndpoint(addr netip.Addr) {
 	}
 }
 
-// What an MPTCP socket shows of itself are its subflows: TCP sockets of the kernel's
-// own, without a descriptor, often moved on by a kernel thread. They are those of the
-// process that has the MPTCP socket.
+// The subflows of an MPTCP socket are TCP sockets of the kernel without a descriptor; a
+// kernel thread often changes their state. Their owner is the process that has the
+// MPTCP socket.
 
 const (
 	mptcpPort  = 7000
-	MPTCPFirst = 7100 // the clients' own ports, by which the subflows are found
+	MPTCPFirst = 7100 // the first local port of clients, by which records of subflows are found
 )
 
-// RequireMPTCP skips where the kernel does not have it.
+// RequireMPTCP skips the test where the kernel has no MPTCP, and enables it.
 func (env *Env) RequireMPTCP() {
 	env.T.Helper()
 	if !SysctlExists("net.mptcp.enabled") {
@@ -54,6 +55,7 @@ func (env *Env) RequireMPTCP() {
 	env.Netns.Sysctl("net.mptcp.enabled", "1")
 }
 
+// MPTCPListen makes a listener for IPPROTO_MPTCP or IPPROTO_TCP.
 func (th *thread) MPTCPListen(protocol int) *Socket {
 	th.actor.env.T.Helper()
 	s := th.Socket(LoopbackAddr, protocol)
@@ -64,6 +66,7 @@ func (th *thread) MPTCPListen(protocol int) *Socket {
 	return s
 }
 
+// MPTCPDial connects from the port, with IPPROTO_MPTCP or IPPROTO_TCP.
 func (th *thread) MPTCPDial(protocol int, port uint16) *Socket {
 	th.actor.env.T.Helper()
 	s := th.Socket(LoopbackAddr, protocol)
@@ -73,6 +76,7 @@ func (th *thread) MPTCPDial(protocol int, port uint16) *Socket {
 	return s
 }
 
+// MPTCPAccept accepts a connection of MPTCPListen.
 func (th *thread) MPTCPAccept(listener *Socket) *Socket {
 	th.actor.env.T.Helper()
 	s := th.Accept(listener)
@@ -80,7 +84,8 @@ func (th *thread) MPTCPAccept(listener *Socket) *Socket {
 	return s
 }
 
-// Exchange makes sure that both sides know that the other one speaks MPTCP.
+// Exchange sends data in both directions, so that both sides know whether the peer has
+// MPTCP.
 func Exchange(client *Actor, c *Socket, server *Actor, s *Socket) {
 	client.Write(c, "question")
 	server.Read(s)
@@ -88,7 +93,7 @@ func Exchange(client *Actor, c *Socket, server *Actor, s *Socket) {
 	client.Read(c)
 }
 
-// MPTCPEnd closes both ends; TCP_INFO is not to be had of them.
+// MPTCPEnd closes both ends. It cannot use AwaitState: an MPTCP socket has no TCP_INFO.
 func MPTCPEnd(env *Env, client *Actor, c *Socket, server *Actor, s *Socket, clientFirst bool) {
 	env.T.Helper()
 	if clientFirst {

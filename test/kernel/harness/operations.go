@@ -7,28 +7,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Orders that are more than one system call: what has to go fast, or on its own
-// while others act. Their numbers are above all system calls. They return as one
-// does. A bare fork may not run them, as they are ordinary Go.
+// Orders that are more than one system call, because they must be fast or must go on
+// while others act. Their numbers are above all system calls, and they return results
+// like one. The child of a bare fork cannot run them, because they are ordinary Go.
+// Each comment lists the arguments, then the effect.
 const (
-	OpConnect      = 1 << 20 << iota // port, connections, pipe: connects, closes first
-	OpAccept                         // listener, connections, pipe: accepts, closes last
-	OpDump                           // netlink socket: asks for all of TCP, with TCP_INFO, for ever
-	OpPush                           // port, connections: connects, and sends until it is told to stop
-	OpHangUp                         // listener, connections: accepts, reads a little, closes
+	OpConnect      = 1 << 20 << iota // port, connections, pipe: connects, and closes first
+	OpAccept                         // listener, connections, pipe: accepts, and closes last
+	OpDump                           // netlink socket: dumps all TCP sockets with TCP_INFO, forever
+	OpPush                           // port, connections: connects, and sends until it gets an error
+	OpHangUp                         // listener, connections: accepts, reads a little, and closes
 	OpOpen                           // port, connections: connects only
-	OpPushOpen                       // connections: as opPush, with what is open
-	OpCloseAll                       // connections: closes what is open
+	OpPushOpen                       // connections: as OpPush, on connections that are open
+	OpCloseAll                       // connections: closes those that are open
 	opRing                           // flags: makes an io_uring
-	opSubmit                         // offsets of a request and an address in the payload
-	opComplete                       // waits for a request's result
-	OpReadLinks                      // a path in the payload, its length: reads that link for ever
-	OpTakeError                      // socket: polls for its error until there is one
-	OpFill                           // socket: writes until it takes no more
-	OpPushShutdown                   // port, connections: connects, sends, shuts both sides down, closes
+	opSubmit                         // offset of a request, offset of an address, both in the payload
+	opComplete                       // waits for the result of a request
+	OpReadLinks                      // length of the path in the payload: reads that link forever
+	OpTakeError                      // socket: reads SO_ERROR until it is not 0
+	OpFill                           // socket: writes until the socket takes no more
+	OpPushShutdown                   // port, connections: connects, sends, shuts down both directions, closes
 )
 
-// errno is what a raw system call gives for an error.
+// errno is the error number of a raw system call.
 type errno = uintptr
 
 func runOperation(m *message) (uintptr, errno) {

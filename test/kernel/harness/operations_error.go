@@ -7,8 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readLinkForever is what lsof, ss -p and fuser do with /proc/PID/fd: for a moment
-// the kernel refers to the file, and who gives the last reference back closes it.
+// readLinkForever does what lsof, ss -p and fuser do with /proc/PID/fd. For a moment
+// the kernel has a reference to the file; the process that drops the last reference closes the
+// file.
 func readLinkForever(path []byte) (uintptr, errno) {
 	var to [256]byte
 	for {
@@ -17,7 +18,7 @@ func readLinkForever(path []byte) (uintptr, errno) {
 	}
 }
 
-// takeError is what a program does that polls a socket for its error, as fast as it can.
+// takeError reads the pending error of a socket as fast as it can, until there is one.
 func takeError(fd uintptr) (uintptr, errno) {
 	var value, size int32
 	for value == 0 {
@@ -42,7 +43,7 @@ func fill(fd uintptr) (uintptr, errno) {
 	}
 }
 
-// pushAndShutDownMany is pushMany, but both sides are shut down before the close.
+// pushAndShutDownMany is pushMany with both directions shut down before the close.
 func pushAndShutDownMany(port uintptr, count int) (uintptr, errno) {
 	for i := range count {
 		fd, e := connectOne(port, i)

@@ -7,16 +7,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The orders that make storms.
+// The operations that make storms.
 
 const (
-	// stormWindow bounds how far connecting goes ahead of accepting, in batches.
+	// stormWindow bounds, in connections, how far the client is ahead of the server.
 	stormBatch  = 64
 	stormWindow = 4 * stormBatch
-	stormHosts  = 64 // 127.0.1.1 and up share the ephemeral ports
+	stormHosts  = 64 // addresses from 127.0.1.1 on, so that the client has enough ephemeral ports
 )
 
-// connectMany takes a byte from the pipe for each connection past the window.
+// connectMany takes one byte from the pipe for each connection beyond the window.
 func connectMany(port uintptr, count int, credits uintptr) (uintptr, errno) {
 	var bytes [stormWindow]byte
 	left := stormWindow
@@ -38,7 +38,7 @@ func connectMany(port uintptr, count int, credits uintptr) (uintptr, errno) {
 	return uintptr(count), 0
 }
 
-// acceptMany reads each connection to its end before it closes it.
+// acceptMany reads each connection to its end before it closes the connection.
 func acceptMany(listener uintptr, count int, credits uintptr) (uintptr, errno) {
 	var bytes [stormBatch]byte
 	for i := range count {
@@ -57,7 +57,7 @@ func acceptMany(listener uintptr, count int, credits uintptr) (uintptr, errno) {
 	return uintptr(count), 0
 }
 
-// dumpForever is ss -ti in a loop: for each socket the kernel takes its lock.
+// dumpForever is ss -ti in a loop: the kernel takes the lock of each socket.
 func dumpForever(netlink uintptr) (uintptr, errno) {
 	request := diagRequest(sockDiagByFamily, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, &diagSocket{
 		Family: unix.AF_INET, Protocol: unix.IPPROTO_TCP, Ext: 1 << (inetDiagInfo - 1), States: ^uint32(0),
@@ -84,7 +84,7 @@ func endsDump(answer []byte) bool {
 
 var pushed [256 << 10]byte
 
-// pushMany keeps each socket's lock nearly all the time.
+// pushMany holds the lock of each socket nearly all the time.
 func pushMany(port uintptr, count int) (uintptr, errno) {
 	for i := range count {
 		fd, e := connectOne(port, i)
@@ -123,7 +123,8 @@ func openMany(port uintptr, count int) (uintptr, errno) {
 	return uintptr(count), 0
 }
 
-// eachOpen goes through the process's connections in the order of their numbers.
+// eachOpen calls f for the connections of the process, in the order of their
+// descriptors.
 func eachOpen(count int, f func(fd uintptr)) (uintptr, errno) {
 	found := 0
 	for fd := 3; fd < controlFrom && found < count; fd++ {

@@ -11,15 +11,15 @@ import (
 // answerTimeout bounds the wait for an answer, in milliseconds.
 const answerTimeout = 60_000
 
-// thread is one desk of an actor, seen from the test.
+// thread is one executor of an actor, seen from the test.
 type thread struct {
 	actor           *Actor
 	tid             int
 	base            uintptr // address of its payload
 	orders, answers int     // the test's ends of the pipes
-	Theirs          [2]int  // the actor's
+	Theirs          [2]int  // the actor's ends
 	gone            bool
-	OwnTable        bool // it has a table of descriptors of its own
+	OwnTable        bool // it has a descriptor table of its own
 }
 
 // Order is a system call for a thread to make.
@@ -29,15 +29,17 @@ type Order struct {
 	used   uintptr
 }
 
+// Order returns an order for a system call, or for one of the Op constants. Fill it
+// with Put, make it with Send and Wait.
 func (th *thread) Order(call uintptr) *Order {
 	if call >= OpConnect && th.actor.forked {
 		th.actor.env.T.Helper()
-		th.actor.env.T.Fatal("a forked actor makes system calls only: start it with startProgram")
+		th.actor.env.T.Fatal("a forked actor can make system calls only: start it with StartProgram")
 	}
 	return &Order{thread: th, msg: message{call: call}}
 }
 
-// Put lays b into the payload and gives its address in the actor.
+// Put copies b into the payload and returns its address in the actor.
 func (o *Order) Put(b []byte) uintptr {
 	at := o.used
 	if copy(o.msg.payload[at:], b) < len(b) {
@@ -47,26 +49,28 @@ func (o *Order) Put(b []byte) uintptr {
 	return o.thread.base + at
 }
 
-// got is what lies at an address that put gave, once the call is made.
+// got returns size bytes at an address that Put returned, after the call was made.
 func (o *Order) got(address uintptr, size int) []byte {
 	at := address - o.thread.base
 	return o.msg.payload[at : at+uintptr(size)]
 }
 
+// Send sends the order to the thread and does not wait for the answer.
 func (o *Order) Send(args ...uintptr) {
 	t := o.thread.actor.env.T
 	t.Helper()
 	copy(o.msg.args[:], args)
 	if n, err := unix.Write(o.thread.orders, bytesOf(&o.msg)); n != int(messageSize) {
-		t.Fatalf("order to %s: wrote %d bytes: %v", o.thread.actor.Name(), n, err)
+		t.Fatalf("send an order to %s: wrote %d bytes: %v", o.thread.actor.Name(), n, err)
 	}
 }
 
+// Wait returns the result of the call, or -1 and its errno.
 func (o *Order) Wait() (int, error) {
 	t := o.thread.actor.env.T
 	t.Helper()
 	if err := o.thread.receive(&o.msg); err != nil {
-		t.Fatalf("answer of %s (%d) to system call %d: %v", o.thread.actor.Name(), o.thread.actor.PID, o.msg.call, err)
+		t.Fatalf("receive the answer of %s (%d) to system call %d: %v", o.thread.actor.Name(), o.thread.actor.PID, o.msg.call, err)
 	}
 	if o.msg.errno != 0 {
 		return -1, unix.Errno(o.msg.errno)
@@ -74,7 +78,7 @@ func (o *Order) Wait() (int, error) {
 	return int(o.msg.result), nil
 }
 
-// receive takes one message off the thread's pipe.
+// receive reads one message from the thread's pipe.
 func (th *thread) receive(m *message) error {
 	ready := []unix.PollFd{{Fd: int32(th.answers), Events: unix.POLLIN}}
 	for {
@@ -83,7 +87,7 @@ func (th *thread) receive(m *message) error {
 			continue
 		}
 		if n == 0 {
-			return fmt.Errorf("none after %d ms", answerTimeout)
+			return fmt.Errorf("no answer within %d ms", answerTimeout)
 		}
 		n, err = unix.Read(th.answers, bytesOf(m))
 		if n != int(messageSize) {
@@ -105,6 +109,7 @@ func (th *thread) Try(call uintptr, args ...uintptr) (int, error) {
 	return th.Order(call).do(args...)
 }
 
+// Must is Try for a call that must succeed.
 func (th *thread) Must(call uintptr, args ...uintptr) int {
 	th.actor.env.T.Helper()
 	result, err := th.Try(call, args...)
@@ -112,12 +117,12 @@ func (th *thread) Must(call uintptr, args ...uintptr) int {
 	return result
 }
 
-// hello waits for the thread to say where it is.
+// hello waits for the first message of the thread, which says where its payload is.
 func (th *thread) hello() {
 	th.actor.env.T.Helper()
 	var m message
 	if err := th.receive(&m); err != nil {
-		th.actor.env.T.Fatalf("an actor did not come up: %v", err)
+		th.actor.env.T.Fatalf("start of an actor: no first message: %v", err)
 	}
 	th.tid, th.base = int(m.args[helloTID]), m.args[helloBase]
 	th.Theirs = [2]int{int(m.args[helloOrders]), int(m.args[helloAnswers])}
@@ -127,8 +132,9 @@ func bytesOf[T any](v *T) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
 }
 
+// RawSockaddr encodes an address as the kernel's struct sockaddr_in or sockaddr_in6.
 func RawSockaddr(a netip.AddrPort) []byte {
-	port := a.Port()<<8 | a.Port()>>8 // network order, on both of our machines
+	port := a.Port()<<8 | a.Port()>>8 // network byte order; amd64 and arm64 are little-endian
 	if a.Addr().Is4() {
 		return bytesOf(&unix.RawSockaddrInet4{Family: unix.AF_INET, Port: port, Addr: a.Addr().As4()})
 	}
@@ -144,7 +150,7 @@ func (env *Env) pipe() [2]int {
 	return ends
 }
 
-// addActor takes in a process whose threads are at their desks, and gives it its name.
+// addActor adds a process whose executors run to the environment, and names it.
 func (env *Env) addActor(a *Actor, name string, from Moment) {
 	env.T.Helper()
 	a.born = from

@@ -6,10 +6,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Ways for a socket to come from one process to another.
+// Ways to pass a socket from one process to another.
 
-// SendFD sends a descriptor to the receiver, who has not got it before take. Until
-// then it is in flight: nobody's, if the giver closes its own.
+// SendFD sends a descriptor to the receiver, which has it after ReceiveFD only. Until
+// then it is in flight: if the sender closes its descriptor, no process has the socket
+// open.
 func (th *thread) SendFD(s *Socket, receiver *Actor) {
 	env := th.actor.env
 	env.T.Helper()
@@ -32,7 +33,7 @@ func (th *thread) SendFD(s *Socket, receiver *Actor) {
 	env.noteStep(th.actor, from, Now())
 }
 
-// ReceiveFD receives what give has sent.
+// ReceiveFD receives a descriptor that SendFD has sent.
 func (th *thread) ReceiveFD(s *Socket) {
 	env := th.actor.env
 	env.T.Helper()
@@ -56,7 +57,8 @@ func (th *thread) ReceiveFD(s *Socket) {
 	env.noteStep(th.actor, from, Now())
 }
 
-// PassFD is give and take, with the giver closing its own in between or not at all.
+// PassFD is SendFD and ReceiveFD. With andClose the sender closes its descriptor in
+// between.
 func (th *thread) PassFD(s *Socket, receiver *Actor, andClose bool) {
 	th.actor.env.T.Helper()
 	th.SendFD(s, receiver)
@@ -66,7 +68,7 @@ func (th *thread) PassFD(s *Socket, receiver *Actor, andClose bool) {
 	receiver.ReceiveFD(s)
 }
 
-// rawIovec and rawMsghdr hold addresses of another process.
+// rawIovec and rawMsghdr contain addresses in another process.
 type rawIovec struct{ base, size uintptr }
 
 type rawMsghdr struct {
@@ -81,7 +83,7 @@ type rawMsghdr struct {
 
 func (a *Actor) inboxName() []byte {
 	name := unix.RawSockaddrUnix{Family: unix.AF_UNIX}
-	// An abstract name, of the network namespace: it begins with a NUL.
+	// An abstract name, which begins with a NUL, belongs to the network namespace.
 	for i, c := range fmt.Sprintf("actor %d", a.PID) {
 		name.Path[1+i] = int8(c)
 	}
@@ -99,8 +101,8 @@ func (a *Actor) openInbox() {
 	a.env.must(a, unix.SYS_BIND, err)
 }
 
-// CloseInbox closes the socket to which the descriptors were sent, unread: they go
-// with it, in this process.
+// CloseInbox closes the socket to which the descriptors were sent before they are
+// received. The kernel closes them in the context of this process.
 func (th *thread) CloseInbox(sent ...*Socket) {
 	env := th.actor.env
 	env.T.Helper()
@@ -116,7 +118,8 @@ func (th *thread) CloseInbox(sent ...*Socket) {
 	env.noteStep(th.actor, from, until)
 }
 
-// PidfdGet takes a descriptor out of another process's table: pidfd_getfd (Linux 5.6).
+// PidfdGet copies a descriptor out of the table of another process with pidfd_getfd
+// (Linux 5.6).
 func (th *thread) PidfdGet(s *Socket, other *Actor) {
 	env := th.actor.env
 	env.T.Helper()

@@ -1,7 +1,3 @@
-// Package kernel_test loads the real programs into the running kernel, lets the
-// lab make connections beside them, and compares all that the tracer says with
-// all that happened. It needs root and nothing else: it also runs as a static
-// binary in guests of other kernels.
 package harness
 
 import (
@@ -18,14 +14,16 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// RecordsByCookie plays something in a namespace of its own and gives all its records.
-func RecordsByCookie(t *testing.T, story func(n *tcplab.Netns)) []Record {
+// RecordsByCookie runs body in a new namespace and returns all records of it. It skips
+// the test where records have no cookie.
+func RecordsByCookie(t *testing.T, body func(n *tcplab.Netns)) []Record {
 	t.Helper()
-	RequireFeature(t, probe.SocketCookie) // by which a record is its socket's
+	RequireFeature(t, probe.SocketCookie) // records are assigned to sockets by cookie
 	return RecordsOf(t, story)
 }
 
-func RecordsOf(t *testing.T, story func(n *tcplab.Netns)) []Record {
+// RecordsOf runs body in a new namespace and returns all records of it.
+func RecordsOf(t *testing.T, body func(n *tcplab.Netns)) []Record {
 	t.Helper()
 	n := tcplab.NewNetns(t)
 	tr := SharedTracers(t)[0]
@@ -42,9 +40,10 @@ func RecordsOf(t *testing.T, story func(n *tcplab.Netns)) []Record {
 	return lines
 }
 
+// ConnID returns the conn of a socket cookie.
 func ConnID(cookie uint64) string { return strconv.FormatUint(cookie, 16) }
 
-// RecordsWith gives the records of one socket and of one type.
+// RecordsWith returns the records of one socket and one type.
 func RecordsWith(lines []Record, recordType string, cookie uint64) []Record {
 	var mine []Record
 	for _, l := range OfType(lines, recordType) {
@@ -55,7 +54,8 @@ func RecordsWith(lines []Record, recordType string, cookie uint64) []Record {
 	return mine
 }
 
-// ofNamespaces are the namespaces'. To parse them all would take longer than the case.
+// ofNamespaces returns the lines of these namespaces. It looks for the key only: to
+// parse all lines would take longer than the case.
 func ofNamespaces(text []byte, inodes ...uint32) []byte {
 	var mine []byte
 	for l := range bytes.Lines(text) {
@@ -134,14 +134,14 @@ func parseRecords(text []byte) ([]Record, error) {
 	for raw := range bytes.Lines(text) {
 		l := Record{Raw: string(raw)}
 		if err := json.Unmarshal(raw, &l); err != nil {
-			return nil, fmt.Errorf("line is no JSON: %w\n%s", err, raw)
+			return nil, fmt.Errorf("a line is not JSON: %w\n%s", err, raw)
 		}
 		lines = append(lines, l)
 	}
 	return lines, nil
 }
 
-// headOf is what all records begin with.
+// headOf returns type and seq, which stand first in each record.
 func headOf(raw string) (recordType string, seq uint64) {
 	_, rest, _ := strings.Cut(raw, `{"type":"`)
 	recordType, rest, _ = strings.Cut(rest, `"`)
@@ -151,10 +151,12 @@ func headOf(raw string) (recordType string, seq uint64) {
 	return recordType, seq
 }
 
+// CountType counts the records of a type in whole lines.
 func CountType(text, recordType string) int {
 	return strings.Count(text, `{"type":"`+recordType+`",`)
 }
 
+// OfType returns the records of one type.
 func OfType(lines []Record, recordType string) []Record {
 	var some []Record
 	for _, l := range lines {

@@ -15,7 +15,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// ScenarioRun is a scenario that has been played in a namespace of its own.
+// ScenarioRun is a scenario that ran in a namespace of its own, and its outcome.
 type ScenarioRun struct {
 	Name   string
 	Family tcplab.Family
@@ -23,8 +23,8 @@ type ScenarioRun struct {
 	Out    tcplab.Outcome
 }
 
-// Of gives the story's own lines: an inode is given to another namespace once
-// this one is gone, but the lab's own ports are not; the ephemeral ones are.
+// Of returns the records of this run. The inode of a namespace may be reused, but
+// tcplab never reuses the ports it chooses itself; only ephemeral ports may come again.
 func (s *ScenarioRun) Of(lines []Record) []Record {
 	ports := map[uint16]bool{}
 	for _, p := range s.Out.Endpoints() {
@@ -41,13 +41,15 @@ func (s *ScenarioRun) Of(lines []Record) []Record {
 	return mine
 }
 
-// scenarioRuns is every scenario in every family, played once for all tests, and what each
-// of the shared tracers says of them.
+// scenarioRuns is one run of every scenario in every family, for all tests, and the
+// records of each shared tracer.
 var scenarioRuns struct {
 	stories []ScenarioRun
 	told    [][]Record
 }
 
+// RunScenarios runs every scenario in every family, once for all tests. It returns the
+// runs and the records of each shared tracer.
 func RunScenarios(t *testing.T) (stories []ScenarioRun, told [][]Record) {
 	t.Helper()
 	if scenarioRuns.told != nil {
@@ -80,7 +82,8 @@ func RunScenarios(t *testing.T) (stories []ScenarioRun, told [][]Record) {
 	return stories, told
 }
 
-// runEachScenario plays some at a time, since most of them wait for the kernel's timers.
+// runEachScenario runs several at a time, since most of them wait for timers of the
+// kernel.
 func runEachScenario(t *testing.T) (stories []ScenarioRun) {
 	t.Helper()
 	var mu sync.Mutex
@@ -101,8 +104,8 @@ func runEachScenario(t *testing.T) (stories []ScenarioRun) {
 	return stories
 }
 
-// CheckSequence compares whole ordered sequences, each socket's for itself: between
-// sockets there is no order.
+// CheckSequence compares the whole ordered sequence of transitions of each socket.
+// Between sockets there is no order.
 func CheckSequence(t *testing.T, s ScenarioRun, got []Record) {
 	t.Helper()
 	of, rest := bySocket(s.Out.Endpoints(), got)
@@ -115,7 +118,7 @@ func CheckSequence(t *testing.T, s ScenarioRun, got []Record) {
 		checkTimes(t, mine)
 	}
 	for _, l := range rest {
-		t.Errorf("a transition that nobody made: %s", l.Raw)
+		t.Errorf("a transition that no socket of the scenario made: %s", l.Raw)
 	}
 }
 
@@ -130,8 +133,8 @@ func bySocket(endpoints []*tcplab.Endpoint, lines []Record) (of map[*tcplab.Endp
 	return of, rest
 }
 
-// SplitBySocket splits off the transitions of one socket: by its cookie, or by its ports
-// where nobody ever had it in hand.
+// SplitBySocket splits off the records of one socket, by its cookie, or by its ports if
+// no process ever had a descriptor of it.
 func SplitBySocket(lines []Record, p *tcplab.Endpoint) (mine, others []Record) {
 	for _, l := range lines {
 		own := l.Conn == strconv.FormatUint(p.Cookie, 16)
@@ -147,7 +150,8 @@ func SplitBySocket(lines []Record, p *tcplab.Endpoint) (mine, others []Record) {
 	return mine, others
 }
 
-// CheckPath wants the lab's path, its last CLOSE being a TIME_WAIT where one was left.
+// CheckPath compares the states with the path of the scenario. The last CLOSE is a
+// TIME_WAIT if the socket left a timewait socket.
 func CheckPath(t *testing.T, p *tcplab.Endpoint, lines []Record) {
 	t.Helper()
 	want := make([]string, len(p.Path))
@@ -165,15 +169,15 @@ func CheckPath(t *testing.T, p *tcplab.Endpoint, lines []Record) {
 		if i == 0 {
 			got = append(got, l.Old)
 		} else if l.Old != got[len(got)-1] {
-			t.Errorf("the socket left %s, but was in %s: %s", l.Old, got[len(got)-1], l.Raw)
+			t.Errorf("old_state is %s, but the state before was %s: %s", l.Old, got[len(got)-1], l.Raw)
 		}
 		got = append(got, l.New)
 		if l.Self != (l.Old == l.New) {
-			t.Errorf("self is %v: %s", l.Self, l.Raw)
+			t.Errorf("self is %v, which contradicts the states: %s", l.Self, l.Raw)
 		}
 	}
 	if !slices.Equal(got, want) {
-		t.Errorf("%v > %v went\n%v\nwant\n%v", p.Local, p.Remote, strings.Join(got, " "), strings.Join(want, " "))
+		t.Errorf("%v > %v: states\n%v\nwant\n%v", p.Local, p.Remote, strings.Join(got, " "), strings.Join(want, " "))
 		return
 	}
 	if len(lines) > 0 {
@@ -191,16 +195,18 @@ func checkLast(t *testing.T, p *tcplab.Endpoint, last Record) {
 		t.Errorf("error %q, want %q: %s", last.Error, wantError, last.Raw)
 	}
 	if isTimeWait := p.Left != 0; isTimeWait != (last.KernelNew == "CLOSE") || isTimeWait != (last.Substate != "") {
-		t.Errorf("timewait socket left: %v: %s", isTimeWait, last.Raw)
+		t.Errorf("a timewait socket was left: %v, but the record says otherwise: %s", isTimeWait, last.Raw)
 	}
 }
 
-// checkIdentity allows nothing but what the kernel lacks at that moment: the local
-// port before it is chosen, the local address likewise, a listener's peer.
+// checkIdentity compares addresses, ports, family and uid. It allows only what the
+// kernel does not have at that moment: local port and address before they are chosen,
+// and the peer of a listener.
 func checkIdentity(t *testing.T, f tcplab.Family, p *tcplab.Endpoint, l Record) {
 	t.Helper()
 	family := map[tcplab.Family]string{tcplab.V4: "ipv4", tcplab.V6: "ipv6", tcplab.Mapped: "ipv4"}[f]
-	// Without memory on the socket a child's first transition has what its listener has.
+	// Without per-socket state the first transition of a child has the addresses of its
+	// listener.
 	asListener := l.Conn == "" && l.Old == "LISTEN" && l.New == "SYN_RECV" && l.PeerPort == 0
 	if asListener && p.Remote.Port() != 0 {
 		p = &tcplab.Endpoint{}
@@ -216,14 +222,14 @@ func checkIdentity(t *testing.T, f tcplab.Family, p *tcplab.Endpoint, l Record) 
 	checkEnd(t, l, "local", l.LocalAddr, l.LocalPort, p.Local, opening)
 	checkEnd(t, l, "peer", l.PeerAddr, l.PeerPort, p.Remote, false)
 	if l.UID == nil || *l.UID != 0 {
-		t.Errorf("uid is not root's: %s", l.Raw)
+		t.Errorf("uid is not 0: %s", l.Raw)
 	}
 }
 
 func checkEnd(t *testing.T, l Record, end, addr string, port uint16, want netip.AddrPort, mayLack bool) {
 	t.Helper()
 	if !want.IsValid() || want.Port() == 0 {
-		return // the lab does not know
+		return // unknown to tcplab
 	}
 	if wantAddr := want.Addr().Unmap().String(); addr != wantAddr && (!mayLack || addr != "") {
 		t.Errorf("%s_addr %q, want %q: %s", end, addr, wantAddr, l.Raw)
@@ -237,7 +243,7 @@ func checkTimes(t *testing.T, lines []Record) {
 	t.Helper()
 	for i, l := range lines {
 		if i > 0 && l.Time.Before(lines[i-1].Time) {
-			t.Errorf("before the transition before it: %s", l.Raw)
+			t.Errorf("its time is before that of the transition before it: %s", l.Raw)
 		}
 	}
 }

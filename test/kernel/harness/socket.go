@@ -13,13 +13,16 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
+// LoopbackAddr is the address that actors use.
 var LoopbackAddr = netip.MustParseAddr("127.0.0.1")
 
+// Anywhere is the port on 0.0.0.0.
 func Anywhere(port uint16) netip.AddrPort { return netip.AddrPortFrom(netip.IPv4Unspecified(), port) }
 
+// At is the port on LoopbackAddr.
 func At(port uint16) netip.AddrPort { return netip.AddrPortFrom(LoopbackAddr, port) }
 
-// FD is the lowest number that the socket has in the process.
+// FD returns the lowest descriptor that the process has of the socket.
 func (a *Actor) FD(s *Socket) uintptr {
 	a.env.T.Helper()
 	lowest := -1
@@ -29,17 +32,17 @@ func (a *Actor) FD(s *Socket) uintptr {
 		}
 	}
 	if lowest < 0 {
-		a.env.T.Fatalf("%s does not have %s", a.Name(), s.What)
+		a.env.T.Fatalf("%s has no descriptor of %s", a.Name(), s.What)
 	}
 	return uintptr(lowest)
 }
 
-// adopt puts a new descriptor into the process's table.
+// adopt records a new descriptor of the process.
 func (a *Actor) adopt(fd int, s *Socket) {
 	a.Table.Slots[fd] = Slot{s: s}
 }
 
-// Socket makes a TCP socket, or an MPTCP one.
+// Socket makes a socket of the family of like, for IPPROTO_TCP or IPPROTO_MPTCP.
 func (th *thread) Socket(like netip.Addr, protocol int) *Socket {
 	env := th.actor.env
 	env.T.Helper()
@@ -52,7 +55,7 @@ func (th *thread) Socket(like netip.Addr, protocol int) *Socket {
 	return env.newSocket(th, fd, from, fmt.Sprintf("socket %d", len(env.Sockets)))
 }
 
-// newSocket notes a descriptor that a system call has just made.
+// newSocket records a socket that a system call has just made.
 func (env *Env) newSocket(th *thread, fd int, from Moment, what string) *Socket {
 	env.T.Helper()
 	s := &Socket{What: what}
@@ -60,14 +63,14 @@ func (env *Env) newSocket(th *thread, fd int, from Moment, what string) *Socket 
 	th.actor.adopt(fd, s)
 	th.identify(s, fd)
 	if th.OwnTable {
-		s.inode = "" // the leader's table does not show it
+		s.inode = "" // /proc shows the leader's table only
 	}
 	s.uids.add(from, Now(), th.actor.uid)
 	env.noteStep(th.actor, from, Now())
 	return s
 }
 
-// identify reads the cookie and the inode.
+// identify reads the cookie and the inode of a socket.
 func (th *thread) identify(s *Socket, fd int) {
 	env := th.actor.env
 	env.T.Helper()
@@ -80,8 +83,8 @@ func (th *thread) identify(s *Socket, fd int) {
 	}
 }
 
-// noteLocking notes what takes a socket's lock and changes nothing by itself: a segment
-// that has come in meanwhile is then handled by this thread.
+// noteLocking records a call that takes the socket's lock and changes nothing itself:
+// this thread then handles a segment that came in meanwhile.
 func (th *thread) noteLocking() (done func()) {
 	from := Now()
 	return func() { th.actor.env.steps = append(th.actor.env.steps, step{th.actor, from, Now()}) }
@@ -105,11 +108,13 @@ func (th *thread) setsockopt(s *Socket, level, option int, value []byte) {
 	th.actor.env.must(th.actor, unix.SYS_SETSOCKOPT, err)
 }
 
+// SetInt sets a socket option whose value is an int.
 func (th *thread) SetInt(s *Socket, level, option int, value int32) {
 	th.actor.env.T.Helper()
 	th.setsockopt(s, level, option, bytesOf(&value))
 }
 
+// Bind binds the socket to an address.
 func (th *thread) Bind(s *Socket, to netip.AddrPort) {
 	th.actor.env.T.Helper()
 	o, name := th.Order(unix.SYS_BIND), RawSockaddr(to)
@@ -118,7 +123,7 @@ func (th *thread) Bind(s *Socket, to netip.AddrPort) {
 	s.Local = to
 }
 
-// Listen makes a listener; the options run between socket and bind.
+// Listen makes a listener. The options run between socket() and bind().
 func (th *thread) Listen(on netip.AddrPort, options ...func(*Socket)) *Socket {
 	th.actor.env.T.Helper()
 	s := th.Socket(on.Addr(), unix.IPPROTO_TCP)
@@ -131,10 +136,12 @@ func (th *thread) Listen(on netip.AddrPort, options ...func(*Socket)) *Socket {
 	return s
 }
 
+// StartListening calls listen(). On a socket that listens already it changes the
+// backlog.
 func (th *thread) StartListening(s *Socket) {
 	th.actor.env.T.Helper()
 	from := Now()
-	if s.Role != "listener" { // listening anew is no transition
+	if s.Role != "listener" { // a second listen() makes no transition
 		s.noteOperation(th.actor, from)
 	}
 	th.Must(unix.SYS_LISTEN, th.actor.FD(s), 4096)
@@ -142,7 +149,7 @@ func (th *thread) StartListening(s *Socket) {
 	th.actor.env.noteStep(th.actor, from, Now())
 }
 
-// Dial makes a client and connects it.
+// Dial makes a client socket and connects it.
 func (th *thread) Dial(to netip.AddrPort) *Socket {
 	th.actor.env.T.Helper()
 	s := th.Socket(to.Addr(), unix.IPPROTO_TCP)
@@ -150,11 +157,13 @@ func (th *thread) Dial(to netip.AddrPort) *Socket {
 	return s
 }
 
+// Connect connects the socket, which must succeed.
 func (th *thread) Connect(s *Socket, to netip.AddrPort) {
 	th.actor.env.T.Helper()
 	th.actor.env.must(th.actor, unix.SYS_CONNECT, th.TryConnect(s, to))
 }
 
+// TryConnect connects the socket and returns the error.
 func (th *thread) TryConnect(s *Socket, to netip.AddrPort) error {
 	env := th.actor.env
 	env.T.Helper()
@@ -168,8 +177,8 @@ func (th *thread) TryConnect(s *Socket, to netip.AddrPort) error {
 	return err
 }
 
-// DialFast connects with the text in the SYN. Without waiting the client is deaf and
-// does not learn of an answer.
+// DialFast connects with TCP fast open and the text in the SYN. With MSG_DONTWAIT the
+// client drops incoming segments, so it never sees the answer.
 func (th *thread) DialFast(to netip.AddrPort, text string, flags uintptr) *Socket {
 	env := th.actor.env
 	env.T.Helper()
@@ -189,7 +198,7 @@ func (th *thread) DialFast(to netip.AddrPort, text string, flags uintptr) *Socke
 	return s
 }
 
-// learnAddrs reads what the socket has by now; it may not have a peer.
+// learnAddrs reads the addresses that the socket has now. It may have no peer.
 func (th *thread) learnAddrs(s *Socket) {
 	for call, to := range map[uintptr]*netip.AddrPort{unix.SYS_GETSOCKNAME: &s.Local, unix.SYS_GETPEERNAME: &s.Peer} {
 		o := th.Order(call)
@@ -210,7 +219,7 @@ func (th *thread) learnAddrs(s *Socket) {
 	}
 }
 
-// Accept takes a connection from a listener, waiting for it.
+// Accept waits for a connection of the listener and accepts it.
 func (th *thread) Accept(listener *Socket) *Socket {
 	env := th.actor.env
 	env.T.Helper()
@@ -224,13 +233,14 @@ func (th *thread) accepted(listener *Socket, fd int, from Moment) *Socket {
 	env.T.Helper()
 	s := env.newSocket(th, fd, from, fmt.Sprintf("connection accepted by %s", th.actor.Name()))
 	s.Listeners, s.Role, s.BeforeTracing = []*Socket{listener}, "server", env.tracedSince < 0
-	// Until it is accepted it has the listener's user, then its own.
+	// It has the listener's user until it is accepted, then its own.
 	s.uids = append(timeline[int]{{0, 0, listener.uids[0].Value}}, s.uids...)
 	th.learnAddrs(s)
 	return s
 }
 
-// NoteUnaccepted notes the child that a client's connection made and nobody accepts.
+// NoteUnaccepted records the child that the client's connection made and that no
+// process accepts.
 func (env *Env) NoteUnaccepted(listener, client *Socket) *Socket {
 	s := &Socket{
 		What: "unaccepted child of " + listener.What, Role: "server", Listeners: []*Socket{listener}, ByPorts: true,
@@ -241,6 +251,7 @@ func (env *Env) NoteUnaccepted(listener, client *Socket) *Socket {
 	return s
 }
 
+// Shutdown shuts down one or both directions.
 func (th *thread) Shutdown(s *Socket, how int) {
 	th.actor.env.T.Helper()
 	from := Now()
@@ -252,7 +263,7 @@ func (th *thread) Shutdown(s *Socket, how int) {
 	th.actor.env.noteStep(th.actor, from, Now())
 }
 
-// Disconnect is connect to AF_UNSPEC.
+// Disconnect is connect() to AF_UNSPEC.
 func (th *thread) Disconnect(s *Socket) {
 	th.actor.env.T.Helper()
 	from := Now()
@@ -263,7 +274,7 @@ func (th *thread) Disconnect(s *Socket) {
 	th.actor.env.noteStep(th.actor, from, Now())
 }
 
-// Close closes every descriptor that the process has of the sockets.
+// Close closes all descriptors that the process has of the sockets.
 func (th *thread) Close(socks ...*Socket) {
 	th.actor.env.T.Helper()
 	for _, s := range socks {
@@ -273,6 +284,7 @@ func (th *thread) Close(socks ...*Socket) {
 	}
 }
 
+// CloseFD closes one descriptor of a socket.
 func (th *thread) CloseFD(fd uintptr) {
 	th.actor.env.T.Helper()
 	from := Now()
@@ -283,7 +295,7 @@ func (th *thread) CloseFD(fd uintptr) {
 	th.actor.env.noteStep(th.actor, from, Now())
 }
 
-// DupTo is dup2.
+// DupTo makes fd another descriptor of the socket, with dup3.
 func (th *thread) DupTo(s *Socket, fd int) {
 	th.actor.env.T.Helper()
 	from := Now()
@@ -292,6 +304,7 @@ func (th *thread) DupTo(s *Socket, fd int) {
 	th.actor.env.noteStep(th.actor, from, Now())
 }
 
+// Write sends the text.
 func (th *thread) Write(s *Socket, text string) {
 	th.actor.env.T.Helper()
 	from := Now()
@@ -301,7 +314,7 @@ func (th *thread) Write(s *Socket, text string) {
 	th.actor.env.noteStep(th.actor, from, Now())
 }
 
-// Read waits for data; "" is the end of the stream.
+// Read waits for data and returns it; "" is the end of the stream.
 func (th *thread) Read(s *Socket) string {
 	th.actor.env.T.Helper()
 	from := Now()
@@ -315,7 +328,7 @@ func (th *thread) Read(s *Socket) string {
 	return string(o.got(buf, max(n, 0)))
 }
 
-// DropIncoming makes the socket lose every segment that comes in; hear ends that.
+// DropIncoming makes the socket drop every segment that comes in, until AllowIncoming.
 func (th *thread) DropIncoming(s *Socket) {
 	th.actor.env.T.Helper()
 	defer th.noteLocking()()
@@ -330,6 +343,7 @@ func (th *thread) DropIncoming(s *Socket) {
 	s.dropping = true
 }
 
+// AllowIncoming ends DropIncoming, if it is in effect.
 func (th *thread) AllowIncoming(s *Socket) {
 	th.actor.env.T.Helper()
 	if !s.dropping {
@@ -341,7 +355,7 @@ func (th *thread) AllowIncoming(s *Socket) {
 	th.actor.env.noteStep(th.actor, from, Now())
 }
 
-// Discard closes a deaf socket so that nothing is left of it.
+// Discard closes a socket after DropIncoming with a reset, so that no orphan is left.
 func (th *thread) Discard(s *Socket) {
 	th.actor.env.T.Helper()
 	th.AllowIncoming(s)
@@ -349,7 +363,7 @@ func (th *thread) Discard(s *Socket) {
 	th.Close(s)
 }
 
-// AwaitState waits until the socket is in one of the states, without an operation.
+// AwaitState polls until the socket is in one of the states. It makes no transition.
 func (th *thread) AwaitState(s *Socket, wanted ...tcplab.State) {
 	th.actor.env.T.Helper()
 	fd := int(th.actor.FD(s))

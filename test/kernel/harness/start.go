@@ -10,15 +10,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// template is an actor in no story, from which those are forked that need no program of
-// their own: that takes a tenth of the time that a program takes to start.
+// template is an actor that belongs to no test. Actors that need no program of their
+// own are forked from it, in a tenth of the time that a program takes to start.
 var template struct {
 	sync.Mutex
 	*Actor
 }
 
-// StartActor starts a process with so many threads in the namespace of the test. One
-// with a single thread makes system calls and nothing else.
+// StartActor starts a process with so many threads in the namespace of the test. A
+// process with one thread can make system calls only; see StartProgram.
 func (env *Env) StartActor(name string, threads int) *Actor {
 	env.T.Helper()
 	if threads > 1 {
@@ -31,7 +31,7 @@ func (env *Env) StartActor(name string, threads int) *Actor {
 	}
 	template.env = env
 	from := Now()
-	// A brother of the template: its parent is the test.
+	// With CLONE_PARENT its parent is the test, as that of the template is.
 	a := template.clone(clone3Args{Flags: unix.CLONE_PARENT}, 0)
 	a.Table = newTable()
 	a.reap = func() { _, _ = unix.Wait4(a.PID, nil, 0, nil) }
@@ -45,13 +45,13 @@ func (a *Actor) enterNetns() {
 	var path string
 	a.env.Netns.Do(func() { path = fmt.Sprintf("/proc/%d/task/%d/ns/net", unix.Getpid(), unix.Gettid()) })
 	o := a.Order(unix.SYS_OPENAT)
-	fd, err := o.do(0, o.Put(append([]byte(path), 0)), unix.O_RDONLY) // absolute: of no directory
+	fd, err := o.do(0, o.Put(append([]byte(path), 0)), unix.O_RDONLY) // an absolute path ignores the directory
 	a.env.must(a, unix.SYS_OPENAT, err)
 	a.Must(unix.SYS_SETNS, uintptr(fd), unix.CLONE_NEWNET)
 	a.CloseRaw(fd)
 }
 
-// StartProgram starts one that can do more than system calls.
+// StartProgram starts a process that can also run the operations of the Op constants.
 func (env *Env) StartProgram(name string, threads int) *Actor {
 	env.T.Helper()
 	from := Now()
@@ -77,7 +77,7 @@ func (env *Env) execActor(threads int, attr *unix.SysProcAttr) *Actor {
 	a.thread = a.Threads[0]
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args[0] = os.Args[0]
-	// Preemption is by signal, and would end a blocking call with EINTR.
+	// The Go runtime preempts by a signal, which would end a blocking call with EINTR.
 	cmd.Env = []string{"GODEBUG=asyncpreemptoff=1", actorVariable + "=" + strings.Join(numbers, ",")}
 	cmd.ExtraFiles, cmd.Stderr, cmd.SysProcAttr = theirs, os.Stderr, attr
 	if err := cmd.Start(); err != nil {

@@ -11,8 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Storm is many short connections between two processes that do nothing else, two
-// threads on each side, so that every softirq interrupts somebody who is not meant.
+// Storm is many short connections between two processes that do nothing else, with two
+// threads each, so that softirqs often interrupt a process that does not own the
+// socket.
 type Storm struct {
 	Server, Client *Actor
 	listeners      []*Socket
@@ -34,6 +35,8 @@ func NewStormEnv(t *testing.T, without ...string) *Env {
 	return env
 }
 
+// RunStorm makes the connections and waits for their end. The operations serving and
+// calling run on each thread of the server and of the client.
 func RunStorm(env *Env, connections int, serving, calling uintptr) *Storm {
 	env.T.Helper()
 	st := &Storm{Server: env.StartActor("storm-server", stormThreads), Client: env.StartActor("storm-client", stormThreads)}
@@ -57,13 +60,13 @@ func RunStorm(env *Env, connections int, serving, calling uintptr) *Storm {
 	}
 	for _, o := range orders {
 		if n, err := o.Wait(); n != connections/stormThreads {
-			env.T.Fatalf("storm: %d connections: %v", n, err)
+			env.T.Fatalf("the storm made %d connections: %v", n, err)
 		}
 	}
 	return st
 }
 
-// Credits is a pipe from the server to the client.
+// Credits makes a pipe from the server to the client and returns its two descriptors.
 func (st *Storm) Credits() (reads, writes int) {
 	env := st.Server.env
 	env.T.Helper()
@@ -81,7 +84,7 @@ func (st *Storm) Credits() (reads, writes int) {
 	return reads, mine
 }
 
-// Tally is who was named how often, by role and pid_source.
+// Tally checks the owner of every transition, and counts them by role and pid_source.
 func (st *Storm) Tally(env *Env, lines []Record) (all, known, wrong int, named string) {
 	env.T.Helper()
 	right := map[string]*Actor{"client": st.Client, "server": st.Server, "listener": st.Server}
@@ -113,7 +116,7 @@ func (st *Storm) Tally(env *Env, lines []Record) (all, known, wrong int, named s
 	return all, known, wrong, b.String()
 }
 
-// stormRole tells the sides by their ports where no transition shows the role.
+// stormRole finds the side by its ports where a transition does not show the role.
 func stormRole(l Record) string {
 	servers := uint16(7000)
 	switch {
@@ -127,6 +130,7 @@ func stormRole(l Record) string {
 	return ""
 }
 
+// CheckStorm closes the listeners and checks the owners of all transitions.
 func CheckStorm(t *testing.T, env *Env, st *Storm) {
 	t.Helper()
 	for _, l := range st.listeners {
@@ -135,8 +139,9 @@ func CheckStorm(t *testing.T, env *Env, st *Storm) {
 	env.Netns.Settle(0)
 	all, known, wrong, named := st.Tally(env, env.Collect()[0])
 	t.Logf("%d transitions, %d with an owner (%.3f %%), %d wrong%s", all, known, 100*float64(known)/float64(all), wrong, named)
-	// Nobody has a socket whose descriptor is closed already and which is no orphan yet,
-	// because close() waits for its lock: few transitions are made just then.
+	// A socket has no owner between the close of its descriptor and the moment at which
+	// it is an orphan, because close() waits for the lock. Few transitions fall into
+	// that time.
 	if env.Has("socket_storage") && all-known > max(10, all/1000) {
 		t.Errorf("an owner for %d of %d transitions, want 99.9 %%", known, all)
 	}
@@ -145,14 +150,15 @@ func CheckStorm(t *testing.T, env *Env, st *Storm) {
 	}
 }
 
+// DumpForever makes the process dump all sockets in a loop until it ends.
 func (a *Actor) DumpForever() {
 	a.env.T.Helper()
 	a.RequireDump()
 	a.Order(OpDump).Send(uintptr(a.OpenDiag()))
 }
 
-// StormConnections is enough for the programs to interrupt each other often; an
-// emulated kernel gets fewer.
+// StormConnections is the size of a storm: enough for the programs to interrupt each
+// other often. TCPSHIFT_STORM_CONNECTIONS sets fewer for emulated kernels.
 func StormConnections(t *testing.T) int {
 	t.Helper()
 	text := os.Getenv("TCPSHIFT_STORM_CONNECTIONS")
@@ -166,8 +172,8 @@ func StormConnections(t *testing.T) int {
 	return n
 }
 
-// Scaled is how much there is of something where storms are of full size, or as
-// much less as they are smaller, but at least so much.
+// Scaled returns whole for storms of full size, and proportionally less for smaller
+// storms, but at least least.
 func Scaled(t *testing.T, whole, least int) int {
 	t.Helper()
 	return max(least, min(whole, whole*StormConnections(t)/50_000))

@@ -1,7 +1,6 @@
-// Package kernel_test loads the real programs into the running kernel, lets the
-// lab make connections beside them, and compares all that the tracer says with
-// all that happened. It needs root and nothing else: it also runs as a static
-// binary in guests of other kernels.
+// Package harness is what the tests of test/kernel share: tracers in this process,
+// actors, which are processes that make system calls on demand, and a record of which
+// process has which socket open, against which all records are checked.
 package harness
 
 import (
@@ -26,25 +25,25 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// Tracer is a running tracer whose output is kept: in a file, since a buffer that
-// grows in memory would slow the reader down until the ring is full.
+// Tracer is a tracer in this process. Its output goes to a file: a buffer that grows in
+// memory would slow the reader down until the ring is full.
 type Tracer struct {
 	t       testing.TB
 	Probe   *probe.Probe
-	started chan struct{} // closed when the start record is out
+	started chan struct{} // closed when the start record is written
 	begin   sync.Once
 	cancel  context.CancelFunc
 	done    chan error
 	ended   chan struct{} // closed when Run has returned
 	out     *os.File
 	written uint64
-	reading <-chan struct{} // nil, or closed when the reader of the output reads on
+	reading <-chan struct{} // nil, or closed when the reader of the output continues
 }
 
 // Batch implements trace.Sink.
 func (tr *Tracer) Batch() int { return 64 << 10 }
 
-// Put implements trace.Sink, and waits for a reader who does not read.
+// Put implements trace.Sink. It blocks while the reader of the output does not read.
 func (tr *Tracer) Put(lines []byte) ([]byte, error) {
 	first := false
 	tr.begin.Do(func() { first = true })
@@ -70,21 +69,22 @@ func (tr *Tracer) Written() uint64 { return tr.written }
 // ReaderGone implements trace.Sink.
 func (tr *Tracer) ReaderGone() bool { return false }
 
-// Options are what a test changes of the way in which users trace.
+// Options are the options of a tracer that tests change.
 type Options struct {
 	probe.Options
 	only []string
-	// reading, if not nil, is closed when the reader of the output begins to read:
-	// until then it has taken the start record and no more.
+	// Reading, if not nil, is closed when the reader of the output begins to read.
+	// Until then the reader has taken the start record only.
 	Reading <-chan struct{}
 }
 
-// InNamespace traces one namespace only, so that tests do not see each other.
+// InNamespace returns options to trace one namespace only.
 func InNamespace(n *tcplab.Netns) Options {
 	return Options{Options: probe.Options{Ends: true, Filter: filter.Filter{Netns: []uint32{n.Inode()}}}}
 }
 
-// StartTracer returns when every later transition will be seen.
+// StartTracer starts a tracer for one test. When it returns, the tracer sees every
+// later transition.
 func StartTracer(t testing.TB, o Options) *Tracer {
 	t.Helper()
 	tcplab.RequireRoot(t)
@@ -95,7 +95,7 @@ func StartTracer(t testing.TB, o Options) *Tracer {
 	tr.t = t
 	t.Cleanup(func() {
 		tr.cancel()
-		<-tr.ended // it reads from what is closed now
+		<-tr.ended // trace.Run reads from what is closed next
 		if err := tr.Probe.Close(); err != nil {
 			t.Errorf("close probe: %v", err)
 		}
@@ -104,10 +104,10 @@ func StartTracer(t testing.TB, o Options) *Tracer {
 	return tr
 }
 
-// kernel is found out once for all tests: emulated, that takes a second.
+// kernel is detected once for all tests: in an emulated guest that takes a second.
 var kernel = probe.NewKernel()
 
-// launch starts a tracer that no test owns.
+// launch starts a tracer that belongs to no test.
 func launch(o Options) (*Tracer, error) {
 	o.Kernel = kernel
 	o.Without = append(slices.Clone(o.Without), switchedOff()...)
@@ -117,7 +117,7 @@ func launch(o Options) (*Tracer, error) {
 	}
 	out, err := os.CreateTemp("", "tcpshift-stream-")
 	if err == nil {
-		err = os.Remove(out.Name()) // it goes with the last descriptor
+		err = os.Remove(out.Name()) // the file exists until its last descriptor is closed
 	}
 	if err != nil {
 		return nil, errors.Join(err, p.Close())
@@ -138,11 +138,11 @@ func launch(o Options) (*Tracer, error) {
 	case <-tr.started:
 		return tr, nil
 	case err := <-tr.done:
-		return nil, errors.Join(fmt.Errorf("tracer ended before it began: %w", err), p.Close())
+		return nil, errors.Join(fmt.Errorf("the tracer ended before its start record: %w", err), p.Close())
 	}
 }
 
-// Await waits until what has been written so far is as wanted.
+// Await waits until the output so far is as wanted.
 func (tr *Tracer) Await(wanted func(text string) bool) {
 	tr.t.Helper()
 	if err := poll(func() bool { return wanted(string(tr.since(0))) }); err != nil {
@@ -150,7 +150,7 @@ func (tr *Tracer) Await(wanted func(text string) bool) {
 	}
 }
 
-// awaitFence looks for it from an offset of the output on.
+// awaitFence waits until the output after an offset contains the fence.
 func (tr *Tracer) awaitFence(n *tcplab.Netns, offset int) error {
 	return poll(func() bool {
 		text := tr.since(offset)
@@ -166,10 +166,10 @@ func poll(done func() bool) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("what was awaited has not been told within %v", patience)
+	return fmt.Errorf("the wanted records did not come within %v", patience)
 }
 
-// size is how much has been written so far: whole lines.
+// size is the length of the output so far, in whole lines.
 func (tr *Tracer) size() int {
 	info, err := tr.out.Stat()
 	if err != nil {
@@ -180,19 +180,19 @@ func (tr *Tracer) size() int {
 	return begin + len(tr.since(begin))
 }
 
-// since is the whole lines so far, from an offset on.
+// since returns the whole lines of the output so far that follow an offset.
 func (tr *Tracer) since(offset int) []byte {
 	info, err := tr.out.Stat()
 	if err != nil {
-		panic(err) // fstat of an open file
+		panic(err) // cannot fail: fstat of an open file
 	}
 	text := make([]byte, int(info.Size())-offset)
-	n, _ := tr.out.ReadAt(text, int64(offset))          // what cannot be read will be missed
-	return text[:bytes.LastIndexByte(text[:n], '\n')+1] // a write may be under way
+	n, _ := tr.out.ReadAt(text, int64(offset))          // the caller will miss what cannot be read
+	return text[:bytes.LastIndexByte(text[:n], '\n')+1] // the last line may be incomplete
 }
 
-// Stop ends the tracer and gives all its records. Whatever fired before is in
-// them: the tracer detaches, and then reads the ring to its end.
+// Stop ends the tracer and returns all its records. They contain everything that fired
+// before: the tracer detaches first, then reads the ring to its end.
 func (tr *Tracer) Stop() []Record {
 	tr.t.Helper()
 	lines, err := tr.end()
@@ -214,8 +214,9 @@ func (tr *Tracer) end() ([]Record, error) {
 	return lines, tr.checkStream()
 }
 
-// checkStream holds what is true of every stream. It may be long: a tracer of all
-// namespaces of a busy host.
+// checkStream checks what is true of every stream: seq without a gap, start first, stop
+// last, and counters that add up. The stream may be long, with all namespaces of a busy
+// host.
 func (tr *Tracer) checkStream() error {
 	scanner := bufio.NewScanner(io.NewSectionReader(tr.out, 0, math.MaxInt64))
 	var count uint64
@@ -224,21 +225,21 @@ func (tr *Tracer) checkStream() error {
 		s.Raw = scanner.Text()
 		s.Type, s.Seq = headOf(s.Raw)
 		if s.Seq != count+1 || (s.Type == "start") != (count == 0) {
-			return fmt.Errorf("record %d is not that: %s", count+1, s.Raw)
+			return fmt.Errorf("record %d has another seq or is a start record in the wrong place: %s", count+1, s.Raw)
 		}
 	}
 	if err := scanner.Err(); err != nil {
 		return fmt.Errorf("read the stream: %w", err)
 	}
 	if s.Type != "stop" {
-		return fmt.Errorf("the stream does not run from start to stop: %d records", count)
+		return fmt.Errorf("the stream of %d records does not end with stop", count)
 	}
 	if err := json.Unmarshal([]byte(s.Raw), &s); err != nil {
-		return fmt.Errorf("line is no JSON: %w\n%s", err, s.Raw)
+		return fmt.Errorf("a line is not JSON: %w\n%s", err, s.Raw)
 	}
 	if lost := s.LostRingFull + s.LostRingBusy + s.LostReentry; s.Seen != s.Filtered+lost+s.Deferred+s.Read ||
 		s.Read != s.Written+s.Dropped || s.Fired != s.Entered+s.Missed || s.Seen != s.Fired-s.OtherProtocol {
-		return fmt.Errorf("the numbers do not add up: %s", s.Raw)
+		return fmt.Errorf("the counters of stop do not add up: %s", s.Raw)
 	}
 	return nil
 }

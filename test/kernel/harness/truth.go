@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// describePossessions is who held the socket when, relative to the record.
+// describePossessions lists which process had the socket open from when to when,
+// relative to the time of the record.
 func (env *Env) describePossessions(s *Socket, at Moment) string {
 	if s == nil {
 		return ""
@@ -18,12 +19,12 @@ func (env *Env) describePossessions(s *Socket, at Moment) string {
 	var b strings.Builder
 	rel := func(m Moment) string {
 		if m == 0 {
-			return "on"
+			return "now"
 		}
 		return fmt.Sprintf("%+dus", (m-at)/1000)
 	}
 	for _, h := range s.possessions {
-		fmt.Fprintf(&b, "    held by %s (%d) from %s to %s\n", h.a.Name(), h.a.PID, rel(h.from), rel(h.until))
+		fmt.Fprintf(&b, "    open in %s (%d) from %s to %s\n", h.a.Name(), h.a.PID, rel(h.from), rel(h.until))
 	}
 	for _, l := range s.Listeners {
 		b.WriteString("  " + l.What + ":\n" + env.describePossessions(l, at))
@@ -40,7 +41,7 @@ func openIn(s *Socket, pid int, at Moment) *Actor {
 	return nil
 }
 
-// listenerOpenIn is about the listener in whose queue the socket is or was.
+// listenerOpenIn is openIn for the listeners in whose queue the socket is or was.
 func listenerOpenIn(s *Socket, pid int, at Moment) *Actor {
 	for _, l := range s.Listeners {
 		if a := openIn(l, pid, at); a != nil && (l.ended == 0 || at <= l.ended+ClockSlack) {
@@ -50,7 +51,8 @@ func listenerOpenIn(s *Socket, pid int, at Moment) *Actor {
 	return nil
 }
 
-// rightProcess also takes who closed the socket last, once nobody has it any more.
+// rightProcess returns the process with this pid that may be named as the owner: it has
+// the socket open, or it closed the socket last and no process has it open.
 func (env *Env) rightProcess(pid int, s *Socket, at Moment) *Actor {
 	if a := openIn(s, pid, at); a != nil {
 		return a
@@ -61,7 +63,8 @@ func (env *Env) rightProcess(pid int, s *Socket, at Moment) *Actor {
 	return nil
 }
 
-// lastCloser is nil while somebody has it, and before anybody had.
+// lastCloser returns the process that closed the socket last. It is nil while a process
+// has the socket open, and before the first one had.
 func lastCloser(s *Socket, at Moment) *Actor {
 	var last possession
 	for _, h := range s.possessions {
@@ -90,16 +93,17 @@ func (env *Env) alive(pid int, at Moment) *Actor {
 	return nil
 }
 
-// Moment is wall-clock time in nanoseconds, as records have it.
+// Moment is wall-clock time in nanoseconds, as in records.
 type Moment int64
 
+// Now returns the wall-clock time.
 func Now() Moment { return Moment(time.Now().UnixNano()) }
 
-// ClockSlack is how far a record's time may be off the test's: both read the same
-// clocks, but not at the same instant. Steps are further apart than that.
+// ClockSlack bounds the difference between a record's time and the test's: both read
+// the same clocks, but at different instants. Steps of a case are further apart.
 const ClockSlack = Moment(100 * time.Microsecond)
 
-// timeline is a value that changes; the change takes from one moment to another.
+// timeline is the history of a value. A change takes from one moment to another.
 type timeline[T comparable] []change[T]
 
 type change[T comparable] struct {
@@ -111,7 +115,8 @@ func (h *timeline[T]) add(from, until Moment, value T) {
 	*h = append(*h, change[T]{from, until, value})
 }
 
-// mayBe be the value at the moment: during a change both are.
+// mayBe reports whether the value may be this one at the moment. During a change both
+// the old and the new value may be.
 func (h timeline[T]) mayBe(value T, at Moment) bool {
 	for i, c := range h {
 		over := i+1 < len(h) && h[i+1].until+ClockSlack < at
@@ -122,20 +127,20 @@ func (h timeline[T]) mayBe(value T, at Moment) bool {
 	return false
 }
 
-// Socket is one TCP socket, and who held it when.
+// Socket is one TCP socket, and the processes that had it open.
 type Socket struct {
 	What          string // for messages
 	Conn          string // its cookie; "": nobody ever had it in hand
 	inode         string // as /proc/PID/fd shows it
 	Role          string
 	Local, Peer   netip.AddrPort
-	ByPorts       bool      // conn is not the one of the records, as with MPTCP
-	Listeners     []*Socket // whose queue it was in; several where it migrated
-	ended         Moment    // when a listener stopped listening although somebody has it; 0: never
+	ByPorts       bool      // records have another cookie, as with MPTCP: find them by port
+	Listeners     []*Socket // in whose queue it was; several after a migration
+	ended         Moment    // when a listener was shut down while a process has it open; 0: never
 	possessions   []possession
-	operations    []operation // that make a transition under the lock
+	operations    []operation // calls that make a transition under the socket's lock
 	uids          timeline[int]
-	inFlight      bool // in a message that nobody has received, or in an io_uring
+	inFlight      bool // in a message not received yet, or in an io_uring
 	BeforeTracing bool
 	dropping      bool
 	registered    bool // in an io_uring, which a kernel thread may close
@@ -146,25 +151,25 @@ type operation struct {
 	from Moment
 }
 
-// possession is a process having the socket in its table of descriptors.
+// possession is the time during which a process has the socket in its descriptor table.
 type possession struct {
 	a           *Actor
-	from, until Moment // until 0: it still does
-	leaving     Moment // when the step began by whose end it did not have it
+	from, until Moment // until 0: it still has the socket open
+	leaving     Moment // when the step began by which it closed the socket
 }
 
 func (h possession) covers(at Moment) bool {
 	return h.from-ClockSlack <= at && (h.until == 0 || at <= h.until+ClockSlack)
 }
 
-// step is a system call of an actor: nobody else does anything meanwhile.
+// step is a system call of an actor. No other actor does anything meanwhile.
 type step struct {
 	a           *Actor
 	from, until Moment
 }
 
-// noteStep notes a finished step, and what has changed by it. The next one is far
-// enough away to be told from it by the time.
+// noteStep records a finished step and what it changed. It waits, so that the times of
+// two steps differ by more than ClockSlack.
 func (env *Env) noteStep(a *Actor, from, until Moment) {
 	env.T.Helper()
 	env.steps = append(env.steps, step{a, from, until})
@@ -175,7 +180,7 @@ func (env *Env) noteStep(a *Actor, from, until Moment) {
 	}
 }
 
-// updatePossessions brings the holds up to what the tables say.
+// updatePossessions brings the possessions in line with the descriptor tables.
 func (env *Env) updatePossessions(from, until Moment) {
 	for _, s := range env.Sockets {
 		for _, a := range env.actors {
@@ -191,7 +196,7 @@ func (env *Env) updatePossessions(from, until Moment) {
 	}
 }
 
-// verifyTables holds the tables against the kernel's: after a step, of who made it.
+// verifyTables compares the recorded descriptor tables with /proc.
 func (env *Env) verifyTables(actors ...*Actor) {
 	env.T.Helper()
 	for _, a := range actors {
@@ -209,7 +214,7 @@ func (env *Env) verifyTables(actors ...*Actor) {
 }
 
 func (env *Env) openInodes(a *Actor) map[string]bool {
-	// The leader's own directory is empty once it has exited.
+	// The directory of the leader is empty once the leader has exited.
 	dir := fmt.Sprintf("/proc/%d/task/%d/fd", a.PID, a.tid)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -227,12 +232,13 @@ func (env *Env) openInodes(a *Actor) map[string]bool {
 	return open
 }
 
-// noteOperation is called before anything that makes a transition under the lock.
+// noteOperation is called before each call that makes a transition under the lock.
 func (s *Socket) noteOperation(a *Actor, from Moment) {
 	s.operations = append(s.operations, operation{a, from})
 }
 
-// noteRelease: who closes a socket last makes a transition of it.
+// noteRelease records an operation if this is the last close of the socket, which makes
+// a transition.
 func (env *Env) noteRelease(a *Actor, s *Socket, from Moment) {
 	for _, other := range env.actors {
 		if other.Table.Has(s) {

@@ -27,7 +27,7 @@ const (
 	uringOpConnect     = 16
 	uringOpClose       = 19
 	uringOpShutdown    = 34
-	UringAsync         = 1 << 4 // IOSQE_ASYNC: by a worker thread
+	UringAsync         = 1 << 4 // IOSQE_ASYNC: a worker thread makes the call
 )
 
 type uringParams struct {
@@ -36,7 +36,7 @@ type uringParams struct {
 	SQ, CQ                                                                    uringOffsets
 }
 
-// uringOffsets is struct io_sqring_offsets as well as io_cqring_offsets.
+// uringOffsets is both struct io_sqring_offsets and struct io_cqring_offsets.
 type uringOffsets struct {
 	Head, Tail, Mask, Entries, FlagsOrOverflow, DroppedOrCQEs, Array, _ uint32
 	_                                                                   uint64
@@ -52,16 +52,16 @@ type uringSQE struct {
 	_             [3]uint64
 }
 
-// uring is in the actor; there is at most one.
+// uring is the io_uring of this actor, which has one at most.
 var uring struct {
 	fd     uintptr
 	params uringParams
-	memory []byte // both rings, in one mapping since Linux 5.4
+	memory []byte // both rings: one mapping since Linux 5.4
 	sqes   []byte
-	name   [28]byte // the address of a connect, which is not read at once
+	name   [28]byte // the address for a connect, which the kernel may read later
 }
 
-// setUpRing gives the uring's descriptor.
+// setUpRing makes the io_uring and returns its descriptor.
 func setUpRing(flags uintptr) (uintptr, errno) {
 	const entries = 8
 	uring.params = uringParams{Flags: uint32(flags), ThreadIdle: 1}
@@ -89,7 +89,7 @@ func mapRing(fd uintptr, offset int64, size int) ([]byte, error) {
 
 func ringWord(offset uint32) *uint32 { return (*uint32)(unsafe.Pointer(&uring.memory[offset])) }
 
-// submit queues one request and has the kernel look at it.
+// submit queues one request and makes the kernel process the queue.
 func submit(sqe *uringSQE, name []byte) errno {
 	p := &uring.params
 	if sqe.Opcode == uringOpConnect {
@@ -109,7 +109,7 @@ func submit(sqe *uringSQE, name []byte) errno {
 	return uintptr(e)
 }
 
-// complete waits for the oldest request's result.
+// complete waits for the oldest result and returns it.
 func complete() (uintptr, errno) {
 	p := &uring.params
 	head := atomic.LoadUint32(ringWord(p.CQ.Head))
@@ -129,9 +129,9 @@ func complete() (uintptr, errno) {
 	return uintptr(result), 0
 }
 
-// From here on it is the test that speaks.
+// The rest of this file runs in the test, not in the actor.
 
-// OpenUring skips where the kernel does not allow io_uring.
+// OpenUring makes an io_uring. It skips the test where the kernel does not allow that.
 func (a *Actor) OpenUring(flags uintptr) {
 	a.env.T.Helper()
 	fd, err := a.Try(opRing, flags)
@@ -166,6 +166,7 @@ func (th *thread) byRing(sqe *uringSQE, name []byte) (int, error) {
 	return th.Try(opComplete)
 }
 
+// UringConnect connects the socket through the io_uring.
 func (th *thread) UringConnect(s *Socket, to []byte, flags uint8) {
 	env := th.actor.env
 	env.T.Helper()
@@ -178,6 +179,7 @@ func (th *thread) UringConnect(s *Socket, to []byte, flags uint8) {
 	env.noteStep(th.actor, from, Now())
 }
 
+// UringAccept accepts a connection through the io_uring.
 func (th *thread) UringAccept(listener *Socket, flags uint8) *Socket {
 	env := th.actor.env
 	env.T.Helper()
@@ -187,6 +189,7 @@ func (th *thread) UringAccept(listener *Socket, flags uint8) *Socket {
 	return th.accepted(listener, fd, from)
 }
 
+// UringShutdown shuts down the sending side through the io_uring.
 func (th *thread) UringShutdown(s *Socket, flags uint8) {
 	env := th.actor.env
 	env.T.Helper()
@@ -197,6 +200,7 @@ func (th *thread) UringShutdown(s *Socket, flags uint8) {
 	env.noteStep(th.actor, from, Now())
 }
 
+// UringClose closes the socket's descriptor through the io_uring.
 func (th *thread) UringClose(s *Socket, flags uint8) {
 	env := th.actor.env
 	env.T.Helper()
@@ -209,11 +213,12 @@ func (th *thread) UringClose(s *Socket, flags uint8) {
 	env.noteStep(th.actor, from, Now())
 }
 
-// inRing is where a registered socket is put in the test's table: under no number.
+// inRing is the descriptor under which the harness records a registered socket; the
+// process has no such descriptor.
 const inRing = 1 << 20
 
-// Register gives the uring a reference of its own, and closes the descriptor: the
-// process has the socket by its uring only.
+// Register registers the socket with the io_uring and closes the descriptor: the
+// process has the socket through its io_uring only.
 func (th *thread) Register(s *Socket) {
 	env := th.actor.env
 	env.T.Helper()

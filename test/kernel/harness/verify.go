@@ -9,17 +9,17 @@ import (
 	"github.com/tcpshift/tcpshift/internal/probe"
 )
 
-// ownerTally counts the transitions of a case, as often as they were told.
+// ownerTally counts the transitions of a case, once for each tracer.
 type ownerTally struct {
 	All      int
-	hadOwner int // of sockets that a process has had
-	known    int // of those, with an owner
+	hadOwner int // of sockets that a process had open before
+	known    int // those of hadOwner that name an owner
 	wrong    int
-	missing  int // without an owner that the tracer had the means to know
+	missing  int // without an owner, although the tracer could know it
 }
 
-// Finish closes what is open, waits for the last event and holds every record of
-// each tracer against the truth. It gives the first one's.
+// Finish closes all sockets, waits for the last event and checks every record of each
+// tracer. It returns the records of the first tracer.
 func (env *Env) Finish() []Record {
 	env.T.Helper()
 	env.verifyTables(env.actors...)
@@ -39,17 +39,17 @@ func (env *Env) Finish() []Record {
 			first = lines
 		}
 	}
-	env.T.Logf("%d transitions told by %d tracers, %d of sockets in somebody's hands: %d with an owner, %d wrong, %d forgotten",
+	env.T.Logf("%d transitions in records of %d tracers, %d of sockets that a process has had: %d with an owner, %d wrong, %d missing an owner",
 		env.Tally.All, len(env.Captures), env.Tally.hadOwner, env.Tally.known, env.Tally.wrong, env.Tally.missing)
 	return first
 }
 
-// Collect gives what each tracer has told of all that has happened so far.
+// Collect returns, for each tracer, all records of the namespace so far.
 func (env *Env) Collect() (told [][]Record) {
 	env.T.Helper()
 	if env.Captures[0].shared {
 		if err := fence(env.Netns); err != nil {
-			env.T.Fatalf("fence: %v", err)
+			env.T.Fatalf("connect to the fence port: %v", err)
 		}
 	}
 	for _, c := range env.Captures {
@@ -82,7 +82,8 @@ func (env *Env) check(lines []Record) {
 	}
 }
 
-// Has tells whether this kernel gives the tracer a feature, see probe.DetectFeatures.
+// Has reports whether the tracer has a feature on this kernel; see
+// probe.DetectFeatures.
 func (env *Env) Has(feature string) bool {
 	for _, f := range env.Tracer.Probe.Features() {
 		if f.Name == feature {
@@ -97,7 +98,7 @@ func (env *Env) checkTransition(l Record) {
 	env.Tally.All++
 	s := env.socketOf(l)
 	if s == nil {
-		env.wrong(l, nil, "of a socket that nobody made")
+		env.wrong(l, nil, "the test made no such socket")
 		return
 	}
 	at := Moment(l.Time.UnixNano())
@@ -116,7 +117,7 @@ func (env *Env) checkTransition(l Record) {
 	env.checkRest(l, s, at)
 }
 
-// socketOf finds whose transition it is: by its cookie, or by its ports.
+// socketOf returns the socket of a record, by its cookie or by its ports.
 func (env *Env) socketOf(l Record) *Socket {
 	for _, s := range env.Sockets {
 		if !s.ByPorts && l.Conn != "" && s.Conn == l.Conn {
@@ -131,7 +132,8 @@ func (env *Env) socketOf(l Record) *Socket {
 		if first == nil {
 			first = s
 		}
-		// Several may have these ports: the record is held against the one that suits it.
+		// Several sockets may have these ports: take the one that the named process had
+		// open.
 		if l.PID != nil && env.rightProcess(int(*l.PID), s, Moment(l.Time.UnixNano())) != nil {
 			return s
 		}
@@ -139,7 +141,8 @@ func (env *Env) socketOf(l Record) *Socket {
 	return first
 }
 
-// mayBelongTo compares what is known on both sides.
+// mayBelongTo compares role and ports as far as both the record and the socket have
+// them.
 func mayBelongTo(l Record, s *Socket) bool {
 	if l.Role != "" && s.Role != "" && l.Role != s.Role {
 		return false
@@ -161,7 +164,7 @@ func (env *Env) wrong(l Record, s *Socket, format string, args ...any) {
 	env.T.Errorf("%s: %s\n%s%s", what, fmt.Sprintf(format, args...), l.Raw, env.describePossessions(s, Moment(l.Time.UnixNano())))
 }
 
-// checkOwner is about a record that names one.
+// checkOwner checks a record that names an owner.
 func (env *Env) checkOwner(l Record, s *Socket) {
 	env.T.Helper()
 	at := Moment(l.Time.UnixNano())
@@ -171,11 +174,11 @@ func (env *Env) checkOwner(l Record, s *Socket) {
 		a = listenerOpenIn(s, pid, at)
 	}
 	if a == nil {
-		env.wrong(l, s, "process %d did not hold it, pid_source %s", pid, l.Source)
+		env.wrong(l, s, "process %d did not have it open, pid_source %s", pid, l.Source)
 		return
 	}
 	if other := env.alive(pid, at); other != nil && other != a {
-		env.wrong(l, s, "number %d is %s's by now", pid, other.Name())
+		env.wrong(l, s, "the process with pid %d is %s by now", pid, other.Name())
 		return
 	}
 	env.checkSource(l, s, a, at)
@@ -187,16 +190,17 @@ func (env *Env) checkOwner(l Record, s *Socket) {
 	}
 }
 
-// checkSource holds pid_source to what bpf/event.h says that it means.
+// checkSource checks that pid_source means what bpf/event.h says.
 func (env *Env) checkSource(l Record, s *Socket, a *Actor, at Moment) {
 	env.T.Helper()
 	switch l.Source {
 	case "task":
 		acting := func(st step) bool { return st.a == a && st.from-ClockSlack <= at && at <= st.until+ClockSlack }
-		// A worker of a ring lets go of a socket a little after it has said so, up to 5.15.
+		// Up to 5.15 a worker of an io_uring drops its reference a little after it
+		// reports the result.
 		late := a.ring != 0 && lastCloser(s, at) == a
 		if !late && !slices.ContainsFunc(env.steps, acting) {
-			env.wrong(l, s, "pid_source task, but %s did nothing then", a.Name())
+			env.wrong(l, s, "pid_source task, but %s made no system call then", a.Name())
 		}
 	case "stored":
 		did := func(o operation) bool { return o.a == a && o.from-ClockSlack <= at }
@@ -213,11 +217,11 @@ func (env *Env) checkSource(l Record, s *Socket, a *Actor, at Moment) {
 		}
 	case "listener":
 	default:
-		env.wrong(l, s, "pid_source %q", l.Source)
+		env.wrong(l, s, "unknown pid_source %q", l.Source)
 	}
 }
 
-// checkRest is what is known of every socket, whoever has it.
+// checkRest checks what every record must say, with an owner or without.
 func (env *Env) checkRest(l Record, s *Socket, at Moment) {
 	env.T.Helper()
 	if len(s.uids) > 0 && (l.UID == nil || !s.uids.mayBe(int(*l.UID), at)) {
@@ -228,7 +232,7 @@ func (env *Env) checkRest(l Record, s *Socket, at Moment) {
 	}
 }
 
-// showsRole: by itself, without memory of what was before.
+// showsRole reports whether the states alone show the role.
 func showsRole(l Record) bool {
 	return slices.ContainsFunc([]string{l.Old, l.New}, func(s string) bool { return s == "SYN_SENT" || s == "LISTEN" })
 }

@@ -6,8 +6,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/probe"
 )
 
-// checkUnknown is about a record that names nobody: that is right only where the
-// tracer had no means to know.
+// checkUnknown checks a record without an owner: the tracer must have had no means to
+// know.
 func (env *Env) checkUnknown(l Record, s *Socket, at Moment) {
 	env.T.Helper()
 	if l.Comm != "" || l.Source != "" {
@@ -25,8 +25,9 @@ func (env *Env) checkUnknown(l Record, s *Socket, at Moment) {
 	env.T.Errorf("%s: no owner\n%s%s", s.What, l.Raw, env.describePossessions(s, at))
 }
 
-// couldKnow: who has operated on the socket last has it still, or closed it as the
-// last; or, where nobody has operated, who listens has the listener still.
+// ownerIsKnowable reports whether the tracer can know the owner. It can if the process
+// that operated on the socket last still has it open, or closed it last. If no process
+// has operated on it, the tracer can know the process that has the listener open.
 func (env *Env) ownerIsKnowable(s *Socket, at Moment) bool {
 	if s.ByPorts && (s.Role == "server" || lastCloser(s, at) != nil) {
 		return false // closing an MPTCP socket is no transition of its subflow
@@ -41,8 +42,8 @@ func (env *Env) ownerIsKnowable(s *Socket, at Moment) bool {
 	return a != nil && s.Listeners[0].isOpenIn(a, at)
 }
 
-// lastKnownOwner is whom the tracer has seen operate on the socket last, or else who alone
-// had it when the scan came by.
+// lastKnownOwner returns the process that the tracer saw operate on the socket last, or
+// the only process that had it open when the tracer scanned all files.
 func (env *Env) lastKnownOwner(s *Socket, at Moment) *Actor {
 	var last *Actor
 	for _, o := range s.operations {
@@ -65,13 +66,14 @@ func (env *Env) lastKnownOwner(s *Socket, at Moment) *Actor {
 	return last
 }
 
-// outlivesItsProcess: before Linux 6.2 no program can tell whether another process has
-// the number of a dead one.
+// survivesExit reports whether the tracer can name a process that is dead. Before Linux
+// 6.2 no program can tell whether the pid belongs to another process by now.
 func (env *Env) survivesExit(a *Actor) bool {
 	return a.died == 0 || !IsBefore(env.T, 6, 2)
 }
 
-// isOpenIn is certain: neither just coming nor just going.
+// isOpenIn reports whether the process has the socket open and was neither opening nor
+// closing it at that moment.
 func (s *Socket) isOpenIn(a *Actor, at Moment) bool {
 	return slices.ContainsFunc(s.possessions, func(h possession) bool {
 		return h.a == a && h.from+ClockSlack < at && (h.until == 0 || at < h.leaving-ClockSlack)
