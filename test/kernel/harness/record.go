@@ -19,7 +19,7 @@ import (
 func RecordsByCookie(t *testing.T, body func(n *tcplab.Netns)) []Record {
 	t.Helper()
 	RequireFeature(t, probe.SocketCookie) // records are assigned to sockets by cookie
-	return RecordsOf(t, story)
+	return RecordsOf(t, body)
 }
 
 // RecordsOf runs body in a new namespace and returns all records of it.
@@ -28,7 +28,7 @@ func RecordsOf(t *testing.T, body func(n *tcplab.Netns)) []Record {
 	n := tcplab.NewNetns(t)
 	tr := SharedTracers(t)[0]
 	c := capture{tr, true, tr.size()}
-	story(n)
+	body(n)
 	n.Settle(0)
 	if err := fence(n); err != nil {
 		t.Fatal(err)
