@@ -12,9 +12,9 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// The memory of clients is in a table whose slots follow from their sockets' addresses
-// (bpf/client_table.h). Of so many at a time some meet in one slot, and those that come
-// second have theirs on the socket: none may lose it, or have another one's.
+// The state of client sockets is in a table whose slots follow from the socket's
+// address (bpf/client_table.h). Of 1000 clients some share a slot: the second one's
+// state is in its socket storage. No client may lose its state or get another one's.
 func TestClientTable_ManyClients(t *testing.T) {
 	harness.RequireFeature(t, probe.SocketStorage)
 	const clients = 1000
@@ -31,26 +31,26 @@ func TestClientTable_ManyClients(t *testing.T) {
 		}
 		listener.Close()
 	})
-	states := map[string]string{} // of a client, where it was last seen
+	states := map[string]string{} // last new_state of each client
 	for _, l := range harness.OfType(lines, "transition") {
 		if l.PeerPort != 7001 {
 			continue
 		}
 		if l.Role != "client" || l.PID == nil || *l.PID != uint32(os.Getpid()) {
-			t.Fatalf("a client, and of this process (%d), it is not: %s", os.Getpid(), l.Raw)
+			t.Fatalf("want role client and pid %d: %s", os.Getpid(), l.Raw)
 		}
 		if before, known := states[l.Conn]; known && (l.Old != before || l.InState == nil) {
-			t.Fatalf("from %s on, it was not remembered: %s", before, l.Raw)
+			t.Fatalf("its state was lost after %s: %s", before, l.Raw)
 		}
 		states[l.Conn] = l.New
 	}
 	if len(states) != clients {
-		t.Errorf("%d clients were told of, want %d", len(states), clients)
+		t.Errorf("%d clients have transitions, want %d", len(states), clients)
 	}
 }
 
-// A socket that has tried to connect has a slot; when it listens after that, its
-// children must start from its memory all the same.
+// A socket whose connect() failed has a slot in the client table. When it becomes a
+// listener, its children must inherit its state.
 func TestClientTable_ClientBecomesListener(t *testing.T) {
 	harness.RequireFeature(t, probe.SocketStorage)
 	lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) {
@@ -76,10 +76,10 @@ func TestClientTable_ClientBecomesListener(t *testing.T) {
 		}
 		seen++
 		if l.Role != "server" || l.PID == nil || *l.PID != uint32(os.Getpid()) {
-			t.Errorf("a server, and of this process (%d), it is not: %s", os.Getpid(), l.Raw)
+			t.Errorf("want role server and pid %d: %s", os.Getpid(), l.Raw)
 		}
 	}
 	if seen != 5 {
-		t.Errorf("%d transitions of the child were told, want 5", seen)
+		t.Errorf("%d transitions of the child, want 5", seen)
 	}
 }

@@ -18,8 +18,8 @@ const (
 	tcpSendQueue   = 2
 )
 
-// CRIU takes a connection away without a word to the peer: TCP_REPAIR. Nothing is
-// sent, so no reset is.
+// A close in TCP_REPAIR mode, as CRIU makes it, sends nothing: closed_by is not
+// reset_sent.
 func TestConnection_CloseInRepairMode(t *testing.T) {
 	for name, end := range map[string]func(s *tcplab.Socket){"close": (*tcplab.Socket).Close, "disconnect": (*tcplab.Socket).Disconnect} {
 		t.Run(name, func(t *testing.T) {
@@ -32,7 +32,7 @@ func TestConnection_CloseInRepairMode(t *testing.T) {
 				c.SetsockoptInt(unix.IPPROTO_TCP, tcpRepair, 1)
 				end(c)
 				if child.Readable() {
-					t.Error("the peer was told")
+					t.Error("the close sent a segment to the peer")
 				}
 				child.SetLinger(0)
 				child.Close()
@@ -40,14 +40,14 @@ func TestConnection_CloseInRepairMode(t *testing.T) {
 			})
 			for _, l := range harness.RecordsWith(lines, "connection", cookie) {
 				if l.ClosedBy == "reset_sent" {
-					t.Errorf("no reset was sent: %s", l.Raw)
+					t.Errorf("closed_by is reset_sent, but no reset was sent: %s", l.Raw)
 				}
 			}
 		})
 	}
 }
 
-// icmpUnreachable sends what a router sends that cannot deliver a segment of s.
+// icmpUnreachable sends the ICMP error of a router that cannot deliver a segment of s.
 func icmpUnreachable(n *tcplab.Netns, s *tcplab.Socket) {
 	s.SetsockoptInt(unix.IPPROTO_TCP, tcpRepair, 1)
 	s.SetsockoptInt(unix.IPPROTO_TCP, tcpRepairQueue, tcpSendQueue)
@@ -84,8 +84,8 @@ func icmpUnreachable(n *tcplab.Netns, s *tcplab.Socket) {
 	})
 }
 
-// With IP_RECVERR an ICMP error stays on the socket, which lives on: it says nothing
-// of how the connection ends, which is in order here.
+// With IP_RECVERR an ICMP error stays on the socket, which goes on. The connection then
+// ends in order, so closed_by says which side closed first.
 func TestConnection_SurvivedError(t *testing.T) {
 	for name, clientFirst := range map[string]bool{"client first": true, "server first": false} {
 		t.Run(name, func(t *testing.T) {
@@ -113,15 +113,15 @@ func TestConnection_SurvivedError(t *testing.T) {
 					t.Errorf("closed_by %q, want %q: %s", l.ClosedBy, want, l.Raw)
 				}
 				if l.Error == "" {
-					t.Logf("the error did not come: %s", l.Raw)
+					t.Logf("the record has no error: %s", l.Raw)
 				}
 			}
 		})
 	}
 }
 
-// LAST_ACK ended by this side without waiting for the peer's ACK, and with data that
-// was never sent: the peer sees a reset.
+// The client disconnects in LAST_ACK, with unsent data and before the peer's ACK, so
+// the peer gets a reset: closed_by is not peer.
 func TestConnection_AbortInLastAck(t *testing.T) {
 	var cookie, childCookie uint64
 	lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) {
@@ -134,7 +134,7 @@ func TestConnection_AbortInLastAck(t *testing.T) {
 		}
 		child.Shutdown(unix.SHUT_WR)
 		c.Await(tcplab.CloseWait)
-		for b := make([]byte, 1<<16); ; { // more than the peer takes
+		for b := make([]byte, 1<<16); ; { // more than the peer's window
 			if _, err := unix.Write(c.FD, b); err != nil {
 				break
 			}
@@ -149,10 +149,10 @@ func TestConnection_AbortInLastAck(t *testing.T) {
 	})
 	for _, l := range harness.RecordsWith(lines, "connection", cookie) {
 		if l.ClosedBy == "peer" {
-			t.Errorf("not the peer ended it: %s", l.Raw)
+			t.Errorf("closed_by is peer, but this side dropped the connection: %s", l.Raw)
 		}
 	}
 	for _, l := range harness.RecordsWith(lines, "connection", childCookie) {
-		t.Logf("the peer: %s", l.ClosedBy)
+		t.Logf("closed_by of the peer: %s", l.ClosedBy)
 	}
 }

@@ -10,13 +10,13 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// What connection says of retransmissions and of the round trip is what TCP_INFO said
-// right before the socket went: it goes by a reset, which changes neither.
+// retransmits and rtt_ns of a connection record are what TCP_INFO says right before the
+// end. The connection ends with a reset, which changes neither.
 func TestConnection_RetransmitsAndRTT(t *testing.T) {
-	harness.SharedTracers(t) // before the cases run side by side
+	harness.SharedTracers(t) // load them before the cases run in parallel
 	for _, row := range []struct {
 		name  string
-		least uint32 // retransmissions, by the test's own doing
+		least uint32 // retransmissions that the test causes
 		lose  func(c *talk)
 	}{
 		{"nothing lost", 0, func(c *talk) { c.open() }},
@@ -62,20 +62,20 @@ func TestConnection_RetransmitsAndRTT(t *testing.T) {
 				c.listener.Close()
 			})
 			if info.Total_retrans < row.least {
-				t.Fatalf("the test is wrong: %d retransmissions, not %d", info.Total_retrans, row.least)
+				t.Fatalf("the test is wrong: it caused %d retransmissions, not %d", info.Total_retrans, row.least)
 			}
-			told := 0
+			found := 0
 			for _, l := range harness.OfType(lines, "connection") {
 				if l.LocalPort != local.Port() {
 					continue
 				}
-				told++
+				found++
 				if l.Retransmits != uint64(info.Total_retrans) || l.RTT != uint64(info.Rtt)*1000 || l.RTT == 0 {
 					t.Errorf("TCP_INFO said %d retransmissions and a round trip of %d us: %s", info.Total_retrans, info.Rtt, l.Raw)
 				}
 			}
-			if told != 1 {
-				t.Errorf("%d connection records of the client's", told)
+			if found != 1 {
+				t.Errorf("%d connection records of the client, want 1", found)
 			}
 		})
 	}
@@ -96,7 +96,7 @@ func (c *talk) awaitRetransmits(least uint32) {
 	c.client.AwaitInfo("retransmission", func(i *unix.TCPInfo) bool { return i.Total_retrans >= least })
 }
 
-// awaitQuiet waits until nothing is on its way that the client has sent.
+// awaitQuiet waits until all that the client sent is acknowledged.
 func (c *talk) awaitQuiet() {
 	c.client.AwaitInfo("acknowledgement of all", func(i *unix.TCPInfo) bool { return i.Unacked == 0 })
 }

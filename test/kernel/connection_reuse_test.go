@@ -10,8 +10,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// A client that tries again with the same socket, as many do: at each attempt's first
-// transition no port has been chosen yet, so none may be told.
+// A client tries to connect three times with one socket. At the first transition of
+// each attempt no port is chosen yet, so local_port is absent.
 func TestConnection_RetryHasNoLocalPort(t *testing.T) {
 	for _, f := range tcplab.Families {
 		t.Run(f.String(), func(t *testing.T) {
@@ -31,7 +31,7 @@ func TestConnection_RetryHasNoLocalPort(t *testing.T) {
 				if l.Old == "CLOSE" {
 					attempts++
 					if l.LocalPort != 0 {
-						t.Errorf("attempt %d: local port of the one before: %s", attempts, l.Raw)
+						t.Errorf("attempt %d has the local port of the attempt before: %s", attempts, l.Raw)
 					}
 				}
 			}
@@ -42,7 +42,8 @@ func TestConnection_RetryHasNoLocalPort(t *testing.T) {
 	}
 }
 
-// The second connection of a socket finds no port: it has none, and was not reset.
+// The second connection of a socket finds no free port: closed_by is no_port, not
+// reset_sent, and local_port is absent.
 func TestConnection_ReusedSocketFindsNoPort(t *testing.T) {
 	var cookie uint64
 	lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) {
@@ -68,15 +69,15 @@ func TestConnection_ReusedSocketFindsNoPort(t *testing.T) {
 	})
 	ends := harness.RecordsWith(lines, "connection", cookie)
 	if len(ends) != 2 {
-		t.Fatalf("%d ends, want 2", len(ends))
+		t.Fatalf("%d connection records, want 2", len(ends))
 	}
 	if l := ends[1]; l.ClosedBy != "no_port" && l.ClosedBy != "" || l.LocalPort != 0 {
 		t.Errorf("closed_by %q, local port %d, want no_port and none: %s", l.ClosedBy, l.LocalPort, l.Raw)
 	}
 }
 
-// A socket that was a client listens: a listener has no peer, and unless bound the
-// port is not chosen at its first transition.
+// A socket whose connect() failed becomes a listener. Its records have no peer, and at
+// its first transition no port, because none is chosen before listen().
 func TestConnection_ClientBecomesListener(t *testing.T) {
 	for _, f := range tcplab.Families {
 		t.Run(f.String(), func(t *testing.T) {
@@ -99,10 +100,10 @@ func TestConnection_ClientBecomesListener(t *testing.T) {
 					continue
 				}
 				if l.PeerAddr != "" || l.PeerPort != 0 {
-					t.Errorf("a listener's peer: %s", l.Raw)
+					t.Errorf("a listener has no peer: %s", l.Raw)
 				}
 				if l.New == "LISTEN" && l.LocalPort != 0 {
-					t.Errorf("a port before one was chosen: %s", l.Raw)
+					t.Errorf("local_port at a moment when none was chosen: %s", l.Raw)
 				}
 			}
 		})

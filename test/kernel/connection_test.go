@@ -13,7 +13,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// closedBy is how each scenario's client and child end; "" for one that is not there.
+// closedBy is closed_by of each scenario's client and child; "" for an endpoint that is
+// not there.
 var closedBy = map[string][2]string{
 	"client closes":        {"local", "peer"},
 	"server closes":        {"peer", "local"},
@@ -29,20 +30,21 @@ var closedBy = map[string][2]string{
 	"disconnect":           {"reset_sent", "reset_received"},
 	"unread data at close": {"reset_sent", "reset_received"},
 	"unaccepted child":     {"reset_received", "reset_sent"},
-	"established timeout":  {"timeout", ""}, // a reset in FIN_WAIT1 may be either side's
+	"established timeout":  {"timeout", ""}, // the reset in FIN_WAIT1 may come from either side
 	"refused":              {"refused", ""},
 	"no port":              {"no_port", ""},
 	"connect timeout":      {"timeout", ""},
 	"defer accept":         {"local", "peer"},
 }
 
-// The end of each connection, its times, and the substate of what it left.
+// Every socket has one connection record, with closed_by, durations and the substate of
+// the timewait socket it left.
 func TestConnection_EndAndClosedBy(t *testing.T) {
 	harness.RequireFeature(t, probe.SocketStorage)
-	stories, told := harness.RunScenarios(t)
-	for _, s := range stories {
+	runs, records := harness.RunScenarios(t)
+	for _, s := range runs {
 		t.Run(fmt.Sprintf("%s %v", s.Name, s.Family), func(t *testing.T) {
-			mine := s.Of(told[0])
+			mine := s.Of(records[0])
 			ends := harness.OfType(mine, "connection")
 			checkEnds(t, s, ends)
 			for _, p := range s.Out.Endpoints() {
@@ -76,29 +78,29 @@ func checkEnds(t *testing.T, s harness.ScenarioRun, ends []harness.Record) {
 func checkWhole(t *testing.T, l harness.Record) {
 	t.Helper()
 	if l.Partial || l.Opened == nil || l.Duration == nil || l.Established == nil {
-		t.Errorf("not whole, although it began under the tracer's eyes: %s", l.Raw)
+		t.Errorf("partial or without times, although the tracer saw its start: %s", l.Raw)
 		return
 	}
 	if got := l.Time.Sub(*l.Opened); (got - time.Duration(*l.Duration)).Abs() > time.Millisecond {
 		t.Errorf("duration_ns %d, but from opened to time it is %d: %s", *l.Duration, got, l.Raw)
 	}
 	if *l.Established > *l.Duration {
-		t.Errorf("longer ESTABLISHED than it lived: %s", l.Raw)
+		t.Errorf("established_ns is greater than duration_ns: %s", l.Raw)
 	}
 }
 
-// checkDurations wants in_state_ns to be the time since the state was entered; the
-// two clocks are compared anew now and then, so a millisecond is allowed.
+// checkDurations compares in_state_ns with the times of the records. The tracer
+// compares the two clocks from time to time, so a millisecond is allowed.
 func checkDurations(t *testing.T, lines []harness.Record) {
 	t.Helper()
 	var entered time.Time
 	for i, l := range lines {
 		if i == 0 {
 			if l.InState != nil {
-				t.Errorf("in_state_ns of a state that nobody saw begin: %s", l.Raw)
+				t.Errorf("in_state_ns of a state whose start the tracer did not see: %s", l.Raw)
 			}
 		} else if l.InState == nil || (l.Time.Sub(entered)-time.Duration(*l.InState)).Abs() > time.Millisecond {
-			t.Errorf("in_state_ns is not %v: %s", l.Time.Sub(entered), l.Raw)
+			t.Errorf("in_state_ns is wrong, want %v: %s", l.Time.Sub(entered), l.Raw)
 		}
 		if !l.Self {
 			entered = l.Time
@@ -106,8 +108,8 @@ func checkDurations(t *testing.T, lines []harness.Record) {
 	}
 }
 
-// checkSubstate: a client that had closed both its sides waits for the peer's FIN
-// as a timewait socket already; one that had not waits as itself.
+// checkSubstate: a client that has shut down both directions waits for the peer's FIN
+// as a timewait socket in substate FIN_WAIT2. Otherwise the full socket waits for it.
 func checkSubstate(t *testing.T, scenario string, lines []harness.Record) {
 	t.Helper()
 	if len(lines) == 0 || lines[len(lines)-1].New != "TIME_WAIT" {
@@ -128,6 +130,7 @@ func checkSubstate(t *testing.T, scenario string, lines []harness.Record) {
 	}
 }
 
+// sent_bytes and received_bytes are the bytes that the processes wrote and read.
 func TestConnection_Bytes(t *testing.T) {
 	harness.RequireFeature(t, probe.SocketStorage)
 	for _, f := range tcplab.Families {

@@ -19,30 +19,31 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// A filterCase is a filter, and of which records of an unfiltered tracer it is to
-// leave nothing but these.
+// filterCase is a filter, and which records of an unfiltered tracer it must let
+// through.
 type filterCase struct {
 	name   string
 	filter filter.Filter
 	wanted func(l harness.Record) bool
 }
 
-// A story is played beside a tracer for each filter and one without: each filter's says
-// what that one says of the wanted records.
+// One tracer for each filter and one without run beside several processes. Each filter
+// lets through the records that the unfiltered tracer has and the filter wants, and no
+// others.
 func TestFilter_OwnersAndRoles(t *testing.T) {
 	env := harness.NewEnv(t)
-	server, client, heir, story := crowd(env)
-	cases := slices.Concat(pidFilters(heir), commFilters(), roleFilters(server, client))
+	server, client, receiver, activity := crowd(env)
+	cases := slices.Concat(pidFilters(receiver), commFilters(), roleFilters(server, client))
 	narrow := make([]*harness.Tracer, len(cases))
 	for i, c := range cases {
 		o := harness.InNamespace(env.Netns)
-		o.BufferSize = 1 << 20 // there are many, and guests have little memory
+		o.BufferSize = 1 << 20 // there are many tracers, and guests have little memory
 		o.Filter = c.filter
 		o.Filter.Netns = []uint32{env.Netns.Inode()}
 		narrow[i] = harness.StartTracer(t, o)
 	}
 	env.UseSharedTracers()
-	story()
+	activity()
 	all := env.Finish()
 	for i, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -55,7 +56,7 @@ func TestFilter_OwnersAndRoles(t *testing.T) {
 	}
 }
 
-func (c *filterCase) check(t *testing.T, all, told []harness.Record) {
+func (c *filterCase) check(t *testing.T, all, filtered []harness.Record) {
 	t.Helper()
 	var want, got []string
 	for _, l := range all {
@@ -63,7 +64,7 @@ func (c *filterCase) check(t *testing.T, all, told []harness.Record) {
 			want = append(want, summary(l))
 		}
 	}
-	for _, l := range told {
+	for _, l := range filtered {
 		if l.Type == "transition" && l.PeerPort != harness.FencePort {
 			got = append(got, summary(l))
 		}
@@ -71,15 +72,15 @@ func (c *filterCase) check(t *testing.T, all, told []harness.Record) {
 	slices.Sort(want)
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
-		t.Errorf("with the filter:\n%s\nwithout, restricted to the same:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		t.Errorf("records with the filter:\n%s\nwanted records without a filter:\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 	}
 	if len(want) == 0 {
-		t.Error("the filter wants nothing of this story")
+		t.Error("the test is wrong: no record passes the filter")
 	}
-	t.Logf("%d records of %d", len(want), len(all))
+	t.Logf("%d of %d records pass", len(want), len(all))
 }
 
-// summary is what must be the same for both tracers: all but when they were asked.
+// summary is what must be equal in the records of two tracers: all but the times.
 func summary(l harness.Record) string {
 	pid := "nobody"
 	if l.PID != nil {
@@ -88,19 +89,19 @@ func summary(l harness.Record) string {
 	return fmt.Sprint(l.Conn, " ", l.Role, " ", l.Old, " ", l.New, " ", pid, " ", l.Comm, " ", l.Source)
 }
 
-// crowd is several processes that do what processes do to each other's sockets.
-func crowd(env *harness.Env) (server, client, heir *harness.Actor, story func()) {
+// crowd starts processes; activity makes them pass on, inherit and close sockets.
+func crowd(env *harness.Env) (server, client, receiver *harness.Actor, activity func()) {
 	server, client = env.ServerAndClient()
-	heir = env.StartActor("heir", 1)
-	return server, client, heir, func() {
+	receiver = env.StartActor("receiver", 1)
+	return server, client, receiver, func() {
 		listener := server.Listen(harness.At(7000))
 		worker := server.Fork("worker", 0, 0)
 		for i := range 4 {
 			c := client.Dial(harness.At(7000))
 			s := worker.Accept(listener)
 			if i%2 == 0 {
-				client.PassFD(c, heir, true)
-				harness.CloseInOrder(heir, c, worker, s, i == 0)
+				client.PassFD(c, receiver, true)
+				harness.CloseInOrder(receiver, c, worker, s, i == 0)
 			} else {
 				harness.CloseInOrder(client, c, worker, s, i == 1)
 			}
@@ -112,7 +113,7 @@ func crowd(env *harness.Env) (server, client, heir *harness.Actor, story func())
 	}
 }
 
-// --pid: a record is kept for the owner that it names, and for nothing else.
+// --pid lets through records that name this process as the owner.
 func pidFilters(actors ...*harness.Actor) (cases []filterCase) {
 	for _, a := range actors {
 		cases = append(cases, filterCase{"pid of " + a.Name(), filter.Filter{PIDs: []uint32{uint32(a.PID)}}, isOf(a)})
@@ -124,32 +125,32 @@ func isOf(a *harness.Actor) func(l harness.Record) bool {
 	return func(l harness.Record) bool { return l.PID != nil && int(*l.PID) == a.PID }
 }
 
-// --comm: by the name that the record has.
+// --comm compares the comm of the record.
 func commFilters() (cases []filterCase) {
-	for _, names := range [][]string{{"new-name"}, {"worker", "heir"}} {
+	for _, names := range [][]string{{"new-name"}, {"worker", "receiver"}} {
 		cases = append(cases, filterCase{"comm " + strings.Join(names, " "), filter.Filter{Comms: names},
 			func(l harness.Record) bool { return slices.Contains(names, l.Comm) }})
 	}
 	return cases
 }
 
-// --role, alone and with --pid.
+// --role, alone and together with --pid.
 func roleFilters(server, client *harness.Actor) (cases []filterCase) {
 	for role, a := range map[tcp.Role]*harness.Actor{tcp.RoleClient: client, tcp.RoleServer: server, tcp.RoleListener: server} {
 		is := func(l harness.Record) bool { return l.Role == role.String() }
 		alone := filter.Filter{Roles: []tcp.Role{role}}
 		withPID := filter.Filter{Roles: []tcp.Role{role}, PIDs: []uint32{uint32(a.PID)}}
 		cases = append(cases, filterCase{fmt.Sprintf("role %v with pid", role), withPID, func(l harness.Record) bool { return is(l) && isOf(a)(l) }})
-		if role != tcp.RoleServer { // each is a tracer of its own, which takes its time
+		if role != tcp.RoleServer { // each case loads a tracer
 			cases = append(cases, filterCase{fmt.Sprintf("role %v", role), alone, is})
 		}
 	}
 	return cases
 }
 
-// ExcludeSelf leaves out what the tracer's own process has, opened before the start
-// or after, and nothing of the process at the other end. What it has passed on is no
-// longer its own.
+// --exclude-self leaves out the sockets of the tracer's own process, whether opened
+// before or after the start, and lets through the other end of their connections. A
+// socket that the process has passed on is no longer its own.
 func TestFilter_ExcludeSelf(t *testing.T) {
 	older, younger := newSelfEnv(t), newSelfEnv(t)
 	older.openOwn()
@@ -161,7 +162,7 @@ func TestFilter_ExcludeSelf(t *testing.T) {
 	younger.openOwn()
 	older.use()
 	younger.use()
-	lines := tr.Stop() // no fence: it would be the tracer's own
+	lines := tr.Stop() // no fence: the tracer would leave it out
 	for name, env := range map[string]*selfEnv{"older than the tracer": older, "younger than the tracer": younger} {
 		t.Run(name, func(t *testing.T) {
 			env.T = t
@@ -170,13 +171,13 @@ func TestFilter_ExcludeSelf(t *testing.T) {
 	}
 }
 
-// selfEnv has sockets of the test's own process, which is the tracer's as well.
+// selfEnv has sockets of the test's own process, which is also the tracer's.
 type selfEnv struct {
 	*harness.Env
 	other            *harness.Actor
-	theirs           *harness.Socket // the other's listener
+	theirs           *harness.Socket // the other process's listener
 	listener, client *tcplab.Socket
-	toListener       *harness.Socket // the other's, in the queue of the test's listener
+	toListener       *harness.Socket // of the other process, in the queue of the test's listener
 	toClient         *harness.Socket
 }
 
@@ -196,7 +197,7 @@ func (env *selfEnv) openOwn() {
 	env.toListener = env.other.Dial(harness.At(7100))
 }
 
-// use makes every kind of transition of the test's own sockets.
+// use makes all kinds of transitions of the test's own sockets.
 func (env *selfEnv) use() {
 	accepted := env.listener.Accept()
 	env.other.Close(env.toListener)
@@ -226,29 +227,29 @@ func (env *selfEnv) checkSelf(lines []harness.Record, older bool) {
 			continue
 		}
 		if l.PID != nil && int(*l.PID) == unix.Getpid() {
-			t.Errorf("the tracer's own: %s", l.Raw)
+			t.Errorf("a record names the tracer's own process: %s", l.Raw)
 		}
 		if l.PID != nil && l.Comm == "the-other" {
 			others++
 		}
 		if l.PID == nil && !older && remembers {
-			t.Errorf("nobody's: %s", l.Raw)
+			t.Errorf("a record without an owner: %s", l.Raw)
 		}
 	}
 	want := 15
 	if older {
-		want = 12 // the three that opened what it has came before the tracer
+		want = 12 // three came before the tracer
 	}
 	if !remembers {
-		want = 6 // that it makes itself
+		want = 6 // those it makes under the lock
 	}
 	if others < want {
-		t.Errorf("%d transitions of the other process, want its %d", others, want)
+		t.Errorf("%d transitions of the other process, want %d", others, want)
 	}
 }
 
-// Each filter is code of its own, which every kernel's verifier has to take: alone, and
-// with all others. What is told of the test's own connections is what was asked for.
+// Every filter is code that each kernel's verifier must accept, alone and with all
+// others. The filters let through the IPv4 connections of the test only.
 func TestFilter_LoadsOnThisKernel(t *testing.T) {
 	loopback4 := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
 	every := []filter.PortRange{{First: 1, Last: 65535}}
@@ -281,22 +282,22 @@ func TestFilter_LoadsOnThisKernel(t *testing.T) {
 			harness.CheckInstructions(t, tr)
 			tcplab.HalfClose(n, tcplab.V6)
 			tcplab.HalfClose(n, tcplab.V4)
-			told := 0
+			passed := 0
 			for _, l := range harness.OfType(tr.Stop(), "transition") {
-				if told++; l.Family != "ipv4" {
-					t.Errorf("not asked for: %s", l.Raw)
+				if passed++; l.Family != "ipv4" {
+					t.Errorf("passed the filter although not IPv4: %s", l.Raw)
 				}
 			}
-			if told == 0 {
-				t.Error("nothing is told")
+			if passed == 0 {
+				t.Error("no transition passed the filter")
 			}
 		})
 	}
 }
 
-// Of a connection that a filter on ports leaves out nothing need be remembered. When its
-// socket connects to where the filter wants it, the time since it was closed is told or is
-// not, but never the time since it was opened.
+// The tracer need not keep state of a connection that a filter on ports leaves out.
+// When its socket then connects to a wanted port, in_state_ns is absent or the time
+// since the close; it never is the time since the first connection was opened.
 func TestFilter_ReusedSocketHasNoOldTime(t *testing.T) {
 	harness.RequireFeature(t, probe.SocketStorage)
 	n := tcplab.NewNetns(t)
@@ -307,7 +308,7 @@ func TestFilter_ReusedSocketHasNoOldTime(t *testing.T) {
 	tr := harness.StartTracer(t, o)
 	s := n.Dial(tcplab.V4.At(7001))
 	child := listener.Accept()
-	time.Sleep(50 * time.Millisecond) // so long it was open
+	time.Sleep(50 * time.Millisecond) // the first connection is open for so long
 	began := time.Now()
 	s.Disconnect()
 	if err := s.TryConnect(tcplab.V4.At(7002)); !errors.Is(err, unix.ECONNREFUSED) {
@@ -320,11 +321,11 @@ func TestFilter_ReusedSocketHasNoOldTime(t *testing.T) {
 	for _, l := range harness.OfType(tr.Stop(), "transition") {
 		switch {
 		case l.PeerPort != 7002:
-			t.Errorf("told although the filter is on port 7002: %s", l.Raw)
+			t.Errorf("passed the filter on peer port 7002: %s", l.Raw)
 		case l.New == "SYN_SENT":
 			opened++
 			if l.InState != nil && time.Duration(*l.InState) > closed {
-				t.Errorf("it was closed for %v at most: %s", closed, l.Raw)
+				t.Errorf("in_state_ns is too long, it was closed for %v at most: %s", closed, l.Raw)
 			}
 		}
 	}

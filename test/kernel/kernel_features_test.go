@@ -15,8 +15,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// A feature that falls back silently and one that nobody expected are both wrong:
-// the table is what users are promised.
+// The kernel must have the features of its row in the table, no fewer and no more: the
+// table is what users are promised.
 func TestKernel_Features(t *testing.T) {
 	tr := harness.SharedTracers(t)[0]
 	var given []string
@@ -38,17 +38,18 @@ func TestKernel_Features(t *testing.T) {
 		return
 	}
 	if !slices.Equal(given, row.Features) {
-		t.Errorf("features %v, the table says %v", given, row.Features)
+		t.Errorf("features %v, want %v as in the table", given, row.Features)
 	}
 	if want := harness.IsBefore(t, 6, 2); row.Lacks(expect.DeadOwners) != want {
-		t.Errorf("owners of dead processes' sockets: the table says that they are told: %v", want)
+		t.Errorf("the table says that owners are named after their process has died: %v, which is wrong for this release", want)
 	}
 	if want := (probe.Layout{AcceptArguments: row.AcceptArguments, TableByNetns: row.TableByNetns}); layout != want {
-		t.Errorf("layout %+v, the table says %+v", layout, want)
+		t.Errorf("layout %+v, want %+v as in the table", layout, want)
 	}
 }
 
-// Before 5.11 what BPF takes counts as locked memory, of which a process may have little.
+// Before 5.11 the memory of BPF maps and programs counts as locked memory
+// (RLIMIT_MEMLOCK). The features must be the same for a process with a limit of 0.
 func TestKernel_FeaturesWithoutLockedMemory(t *testing.T) {
 	tcplab.RequireRoot(t)
 	var limit unix.Rlimit
@@ -60,7 +61,7 @@ func TestKernel_FeaturesWithoutLockedMemory(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &none); err != nil {
 		t.Fatal(err)
 	}
-	out, err := child.CombinedOutput() // it inherits the limit
+	out, err := child.CombinedOutput() // inherits the limit
 	if e := unix.Setrlimit(unix.RLIMIT_MEMLOCK, &limit); e != nil {
 		t.Fatal(e)
 	}
@@ -69,15 +70,17 @@ func TestKernel_FeaturesWithoutLockedMemory(t *testing.T) {
 	}
 }
 
+// The verifier processes at most expect.MaxInstructions instructions for each program.
 func TestKernel_VerifierInstructions(t *testing.T) {
 	walked := harness.CheckInstructions(t, harness.SharedTracers(t)[0])
 	if row, known := harness.ThisKernel(t); known && row.Instructions != (len(walked) > 0) {
-		t.Errorf("the kernel tells the instructions of %d programs, the table says that it tells: %v", len(walked), row.Instructions)
+		t.Errorf("the kernel reports instructions for %d programs, the table says that it reports them: %v", len(walked), row.Instructions)
 	}
 }
 
-// Up to 6.12 a child's first transition comes before it has a peer. With memory on
-// the socket it is held until it has one, without it goes out as it is.
+// Up to 6.12 the first transition of a child, LISTEN to SYN_RECV, fires before the
+// child has a peer. With per-socket state it is deferred until the child has one, else
+// emitted as it is.
 func TestKernel_ChildFirstTransition(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	tr := harness.StartTracer(t, harness.InNamespace(n))
@@ -85,7 +88,7 @@ func TestKernel_ChildFirstTransition(t *testing.T) {
 	lines := tr.Stop()
 	i := slices.IndexFunc(lines, func(l harness.Record) bool { return l.Old == "LISTEN" && l.New == "SYN_RECV" })
 	if i < 0 {
-		t.Fatal("no LISTEN to SYN_RECV")
+		t.Fatal("no record of LISTEN to SYN_RECV")
 	}
 	counters, err := tr.Probe.Counters()
 	if err != nil {
@@ -93,13 +96,13 @@ func TestKernel_ChildFirstTransition(t *testing.T) {
 	}
 	held := counters.Primary.Deferred+counters.Backup.Deferred > 0
 	empty := lines[i].PeerPort == 0
-	t.Logf("held %v, empty %v: %s", held, empty, lines[i].Raw)
+	t.Logf("deferred %v, without a peer %v: %s", held, empty, lines[i].Raw)
 	row, known := harness.ThisKernel(t)
 	if !known {
 		return
 	}
 	if storage := row.Gives(expect.SocketStorage); held != (row.EmptyChild && storage) || empty != (row.EmptyChild && !storage) {
-		t.Errorf("held %v, empty %v; the table says %+v", held, empty, row)
+		t.Errorf("deferred %v, without a peer %v; the table says %+v", held, empty, row)
 	}
 	if !empty && lines[i].PeerPort != out.Client.Local.Port() {
 		t.Errorf("peer port is not %d: %s", out.Client.Local.Port(), lines[i].Raw)

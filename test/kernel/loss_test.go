@@ -7,8 +7,9 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// The reader of the output does not read, and the smallest ring fills up: what does not
-// fit is counted to the last one, the stream says it, and goes on when the reader does.
+// The smallest ring fills up because the reader of the output does not read. Every
+// transition that does not fit is counted, a loss record says so, and the stream goes
+// on when the reader reads again.
 func TestLoss_FullRing(t *testing.T) {
 	var problems []string
 	for range tcplab.Attempts() {
@@ -35,13 +36,13 @@ func overflow(t *testing.T) (problems []string) {
 	tcplab.Storm(n, tcplab.StormConfig{Connections: connections, Workers: workers})
 	close(reading)
 	tr.Await(func(text string) bool { return harness.CountType(text, "loss") > 0 })
-	story := harness.ScenarioRun{Name: "client closes", Family: tcplab.V4, Netns: n.Inode(), Out: tcplab.ClientCloses(n, tcplab.V4)}
+	run := harness.ScenarioRun{Name: "client closes", Family: tcplab.V4, Netns: n.Inode(), Out: tcplab.ClientCloses(n, tcplab.V4)}
 	lines := tr.Stop()
 	stop := lines[len(lines)-1]
-	t.Logf("%d of %d transitions lost for want of room", stop.LostRingFull, 10*connections+2*workers)
+	t.Logf("the full ring lost %d of %d transitions", stop.LostRingFull, 10*connections+2*workers)
 
 	if stop.LostRingFull == 0 || stop.LostRingBusy > stop.LostRingFull/100 {
-		t.Errorf("not for want of room: %s", stop.Raw)
+		t.Errorf("want lost_ring_full, and lost_ring_busy at most 1 %% of it: %s", stop.Raw)
 	}
 	lost := map[string]uint64{}
 	for _, l := range harness.OfType(lines, "loss") {
@@ -50,8 +51,8 @@ func overflow(t *testing.T) (problems []string) {
 	if lost["ring_full"] != stop.LostRingFull || lost["ring_busy"] != stop.LostRingBusy || lost["reentry"] != stop.LostReentry {
 		t.Errorf("the loss records add up to %v: %s", lost, stop.Raw)
 	}
-	// What came after the gap is whole again.
-	harness.CheckSequence(t, story, story.Of(harness.OfType(lines, "transition")))
+	// The stream is complete after the gap.
+	harness.CheckSequence(t, run, run.Of(harness.OfType(lines, "transition")))
 	all := stop.LostRingFull + stop.LostRingBusy + stop.LostReentry + uint64(len(harness.OfType(lines, "transition")))
-	return harness.Miscount("transitions told and lost", all, uint64(10*connections+2*workers+story.Out.Transitions()))
+	return harness.Miscount("transitions in records and lost", all, uint64(10*connections+2*workers+run.Out.Transitions()))
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// Four workers accept from one listener, which their parent opened and keeps. Until
-// a worker has closed or shut down its connection the parent is a right answer, but
-// only as pid_source listener; from then on only that worker is.
+// Four workers accept from a listener that their parent opened and keeps open. Until a
+// worker shuts down or closes its connection, the parent is also a right owner, but
+// only with pid_source listener. After that only the worker is.
 func TestOwner_PreforkServer(t *testing.T) {
 	for _, clientFirst := range []bool{true, false} {
 		t.Run(fmt.Sprintf("client first %v", clientFirst), func(t *testing.T) {
@@ -36,8 +36,8 @@ func TestOwner_PreforkServer(t *testing.T) {
 	}
 }
 
-// The parent opens the listener, forks its workers, and dies or closes it: it is no
-// owner any more, neither of the listener nor of the connections to come.
+// The parent opens the listener, forks a worker, and closes the listener or dies. After
+// that it owns neither the listener nor new connections.
 func TestOwner_ListenerOpenerLeaves(t *testing.T) {
 	ways := map[string]func(*harness.Actor, *harness.Socket){
 		"closes": func(a *harness.Actor, s *harness.Socket) { a.Close(s) },
@@ -62,8 +62,8 @@ func TestOwner_ListenerOpenerLeaves(t *testing.T) {
 	}
 }
 
-// Each worker has a listener of its own on the same port: a connection is that of
-// the worker whose listener got it, from its first transition on.
+// Each worker has its own listener on the same port. A connection belongs to the worker
+// whose listener received it, from its first transition on.
 func TestOwner_ReuseportWorkers(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		client := env.StartActor("a-client", 1)
@@ -83,9 +83,10 @@ func TestOwner_ReuseportWorkers(t *testing.T) {
 	})
 }
 
-// inetd, sshd: the parent accepts, forks, and closes its copy; the child serves.
-// The child is right from the fork on, the parent up to its close; as the listener's
-// holder it may be named (pid_source listener) until the child has operated.
+// The parent accepts, forks and closes its descriptor, and the child serves, as in
+// inetd and sshd. The child is a right owner from the fork on, the parent until its
+// close. The parent may be named with pid_source listener until the child has operated
+// on the connection.
 func TestOwner_AcceptedForChild(t *testing.T) {
 	for _, withIO := range []bool{false, true} {
 		for _, clientFirst := range []bool{true, false} {
@@ -111,8 +112,8 @@ func TestOwner_AcceptedForChild(t *testing.T) {
 	}
 }
 
-// As above, but the parent has shut the connection's sending side down, which makes
-// it the one that is known; it has then closed its copy and must not be named.
+// The parent shuts down the sending side, so that it is the stored owner, and closes
+// its descriptor. After that only the child may be named.
 func TestOwner_ParentShutsDownForChild(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		parent, client := env.ServerAndClient()
@@ -128,8 +129,8 @@ func TestOwner_ParentShutsDownForChild(t *testing.T) {
 	})
 }
 
-// A child that nobody accepts dies with its listener, whose holder is the only one
-// that may be named.
+// A child that no process accepts dies with its listener. Only the process that has the
+// listener open may be named.
 func TestOwner_UnacceptedChild(t *testing.T) {
 	ways := map[string]func(*harness.Actor, *harness.Socket){
 		"closed":    func(a *harness.Actor, s *harness.Socket) { a.Close(s) },
@@ -150,8 +151,8 @@ func TestOwner_UnacceptedChild(t *testing.T) {
 	}
 }
 
-// The listener goes to another process and its opener closes it. Connections that
-// come then are not the opener's; those that came before are not either, any more.
+// The opener passes the listener to another process and closes it. After that the
+// opener owns neither new connections nor those in the queue.
 func TestOwner_PassedListener(t *testing.T) {
 	for _, operates := range []bool{false, true} {
 		t.Run(fmt.Sprintf("receiver listens anew %v", operates), func(t *testing.T) {
@@ -162,7 +163,7 @@ func TestOwner_PassedListener(t *testing.T) {
 				before := client.Dial(harness.At(7000))
 				opener.PassFD(listener, receiver, true)
 				if operates {
-					receiver.StartListening(listener) // changes its backlog and no state
+					receiver.StartListening(listener) // changes the backlog, not the state
 				}
 				after := client.Dial(harness.At(7000))
 				for _, c := range []*harness.Socket{before, after} {

@@ -12,8 +12,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// The client's socket is the client's and the child the server's, although on
-// loopback each one's softirqs run while the other is on the CPU.
+// The client process owns the client socket and the server process the child. On
+// loopback the softirqs of each socket run while the other process is on the CPU.
 func TestOwner_BothSides(t *testing.T) {
 	for _, host := range []string{"127.0.0.1", "::1"} {
 		t.Run(host, func(t *testing.T) {
@@ -36,8 +36,8 @@ func TestOwner_BothSides(t *testing.T) {
 	}
 }
 
-// A process killed with -9, or that exits with everything open, closes its sockets
-// itself as it dies: they are its own to the last transition.
+// A process that exits or is killed closes its sockets itself as it dies. It owns them
+// up to the last transition.
 func TestOwner_ProcessDies(t *testing.T) {
 	ways := map[string]func(*harness.Actor){"killed": (*harness.Actor).Kill, "exits": (*harness.Actor).Exit}
 	for how, end := range ways {
@@ -66,8 +66,8 @@ func TestOwner_ProcessDies(t *testing.T) {
 	}
 }
 
-// The reset that one side sends ends the other side's socket in softirq, while the
-// sender is on the CPU: each is still its own process's.
+// A reset from one side ends the other side's socket in softirq, while the sender is on
+// the CPU. Each side still belongs to its own process.
 func TestOwner_Reset(t *testing.T) {
 	endings := map[string]func(a *harness.Actor, s *harness.Socket){
 		"linger 0":    func(a *harness.Actor, s *harness.Socket) { a.LingerZero(s); a.Close(s) },
@@ -97,21 +97,21 @@ func TestOwner_Reset(t *testing.T) {
 	}
 }
 
-// A connection that fails is that of the process that tried: the refusal comes in
-// softirq, on loopback inside its own connect().
+// A refused connection belongs to the process that tried. The refusal comes in softirq,
+// on loopback inside connect().
 func TestOwner_RefusedConnect(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		client := env.StartActor("refused", 1)
 		s := client.Socket(harness.LoopbackAddr, unix.IPPROTO_TCP)
 		if err := client.TryConnect(s, harness.At(7999)); !errors.Is(err, unix.ECONNREFUSED) {
-			t.Errorf("connect: %v, want %v", err, unix.ECONNREFUSED)
+			t.Errorf("connect() to a closed port: %v, want %v", err, unix.ECONNREFUSED)
 		}
 		client.Close(s)
 	})
 }
 
-// uid is the socket's: of the process that made it, and for an accepted one of the
-// process that accepted it, whoever that process has become since.
+// uid is the user of the process that made the socket, or that accepted it, even if
+// that process changes its user later.
 func TestOwner_UID(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		server, client := env.ServerAndClient()
@@ -125,8 +125,8 @@ func TestOwner_UID(t *testing.T) {
 	})
 }
 
-// cgroup is the one that the owner is in: where it has been moved to, and not where
-// it was when it made the socket, nor where the other side is.
+// cgroup is the cgroup of the owner at the time of the event: not the one in which it
+// made the socket, and not the one of the other side.
 func TestOwner_Cgroup(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		server, client := env.ServerAndClient()

@@ -15,8 +15,8 @@ const (
 	podSlice    = "kubepods-burstable-pod11111111_2222_3333_4444_555555555555.slice"
 )
 
-// containers are cgroups named as the engines name them; the processes in them are
-// only the test's own.
+// containers are cgroups with the names that container engines give them. Their
+// processes are actors.
 var containers = []struct {
 	path, runtime, pod string
 }{
@@ -28,47 +28,47 @@ var containers = []struct {
 	{"kubepods/burstable/pod" + podUID + "/" + containerID, "", podUID},
 }
 
-// The reader of the stream comes to read only when the process has been killed and the
-// container's cgroup has been removed.
+// The reader of the stream begins to read after the process was killed and the cgroup
+// of its container removed. Records still have the cgroup path and the container.
 func TestOwner_RemovedContainer(t *testing.T) {
 	harness.RequireFeature(t, probe.SocketCookie)
 	reading := make(chan struct{})
 	tr := harness.StartTracer(t, harness.Options{Options: probe.Options{Ends: true}, Reading: reading})
-	stories := make([]containerRun, len(containers))
+	runs := make([]containerRun, len(containers))
 	for i, c := range containers {
-		stories[i].run(t, tr, c.path)
+		runs[i].run(t, tr, c.path)
 	}
 	close(reading)
 	for i, c := range containers {
 		t.Run(strings.ReplaceAll(c.path, containerID, "ID"), func(t *testing.T) {
-			run := &stories[i]
+			run := &runs[i]
 			run.w.T = t
-			told := 0
+			named := 0
 			for _, l := range run.w.Finish() {
 				mine := l.Conn == run.connection.Conn && (l.Type == "transition" || l.Type == "connection")
 				if !mine && (l.Cgroup == run.inside || l.Container != "") {
-					t.Errorf("not the container's: %s", l.Raw)
+					t.Errorf("a record of no container process has its cgroup or container: %s", l.Raw)
 				}
 				if !mine || l.PID == nil {
 					continue
 				}
-				told++
+				named++
 				if l.Cgroup != run.inside || l.Container != containerID || l.Runtime != c.runtime || l.PodUID != c.pod {
-					t.Errorf("the container's is %s, runtime %q, pod %q: %s", run.inside, c.runtime, c.pod, l.Raw)
+					t.Errorf("want cgroup %s, runtime %q, pod %q: %s", run.inside, c.runtime, c.pod, l.Raw)
 				}
 			}
-			if told < 3 {
-				t.Errorf("%d records name the process", told)
+			if named < 3 {
+				t.Errorf("%d records name the process, want 3 or more", named)
 			}
 		})
 	}
 }
 
-// containerRun is a connection of a process in a container, both of which are gone.
+// containerRun is a connection of a process in a container, after both are gone.
 type containerRun struct {
 	w          *harness.Env
 	connection *harness.Socket
-	inside     string // its cgroup
+	inside     string // the cgroup of the process
 }
 
 func (run *containerRun) run(t *testing.T, tr *harness.Tracer, path string) {

@@ -10,21 +10,22 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// destroyed plays a case in which a third process destroys what it does not have.
-// It is right in no record: it holds the socket's lock and nothing else. The holder
-// is, or nobody.
-func destroyed(t *testing.T, story func(env *harness.Env, server, client, destroyer *harness.Actor)) {
+// destroyed runs a case in which a third process destroys sockets that it does not have
+// open, as ss -K does. That process holds the lock of the socket but is never its
+// owner: records name the process that has it open, or none.
+func destroyed(t *testing.T, body func(env *harness.Env, server, client, destroyer *harness.Actor)) {
 	t.Helper()
 	env := harness.Run(t, func(env *harness.Env) {
 		server, client := env.ServerAndClient()
 		destroyer := env.StartActor("destroyer", 1)
-		story(env, server, client, destroyer)
+		body(env, server, client, destroyer)
 	})
 	if env.Tally.All == 0 {
-		t.Error("no transition at all")
+		t.Error("no transition was recorded")
 	}
 }
 
+// A process destroys both ends of established connections, which it does not own.
 func TestOwner_DestroyEstablished(t *testing.T) {
 	destroyed(t, func(_ *harness.Env, server, client, destroyer *harness.Actor) {
 		listener := server.Listen(harness.At(7000))
@@ -43,6 +44,7 @@ func TestOwner_DestroyEstablished(t *testing.T) {
 	})
 }
 
+// A process destroys connections in CLOSE_WAIT and FIN_WAIT2, which it does not own.
 func TestOwner_DestroyClosing(t *testing.T) {
 	destroyed(t, func(_ *harness.Env, server, client, destroyer *harness.Actor) {
 		listener := server.Listen(harness.At(7000))
@@ -63,7 +65,8 @@ func TestOwner_DestroyClosing(t *testing.T) {
 	})
 }
 
-// The orphan of a process that has closed it, or is dead.
+// A process destroys orphans: one that its process has closed, and one of a dead
+// process.
 func TestOwner_DestroyOrphan(t *testing.T) {
 	destroyed(t, func(env *harness.Env, server, client, destroyer *harness.Actor) {
 		listener := server.Listen(harness.At(7000))
@@ -80,6 +83,7 @@ func TestOwner_DestroyOrphan(t *testing.T) {
 	})
 }
 
+// A process destroys a socket in SYN_SENT, which it does not own.
 func TestOwner_DestroyConnecting(t *testing.T) {
 	destroyed(t, func(_ *harness.Env, server, client, destroyer *harness.Actor) {
 		server.Listen(harness.At(7000), server.DropIncoming)
@@ -93,7 +97,8 @@ func TestOwner_DestroyConnecting(t *testing.T) {
 	})
 }
 
-// The children in the queue die with the listener: they are its holder's at most.
+// A process destroys a listener. The children in the queue die with it; only the
+// process that has the listener open may be named for them.
 func TestOwner_DestroyListener(t *testing.T) {
 	destroyed(t, func(env *harness.Env, server, client, destroyer *harness.Actor) {
 		listener := server.Listen(harness.At(7000))
@@ -107,6 +112,7 @@ func TestOwner_DestroyListener(t *testing.T) {
 	})
 }
 
+// A process destroys a timewait socket. No record names it as an owner.
 func TestOwner_DestroyTimewait(t *testing.T) {
 	destroyed(t, func(env *harness.Env, server, client, destroyer *harness.Actor) {
 		listener := server.Listen(harness.At(7000))
@@ -122,14 +128,14 @@ func TestOwner_DestroyTimewait(t *testing.T) {
 	})
 }
 
-// shutdown() of a fresh socket fails with ENOTCONN and leaves both its directions
-// shut down all the same (net/ipv4/af_inet.c, inet_shutdown): a listener made of it
-// looks like one whose owner is closing it.
+// shutdown() of a new socket fails with ENOTCONN but sets both directions to shut down
+// (net/ipv4/af_inet.c, inet_shutdown). A listener made of that socket looks like one
+// that its owner closes; the process that destroys it is still not its owner.
 func TestOwner_DestroyShutDownListener(t *testing.T) {
 	destroyed(t, func(_ *harness.Env, server, _, destroyer *harness.Actor) {
 		listener := server.Listen(harness.At(7000), func(s *harness.Socket) {
 			if _, err := server.Try(unix.SYS_SHUTDOWN, server.FD(s), unix.SHUT_RDWR); !errors.Is(err, unix.ENOTCONN) {
-				t.Fatalf("shutdown of a fresh socket: %v", err)
+				t.Fatalf("shutdown() of a new socket: %v, want ENOTCONN", err)
 			}
 		})
 		destroyer.Destroy(listener)

@@ -10,8 +10,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// exec makes another program of the process that holds the socket: same pid, other
-// name, and both are right from then on, also where the event comes in softirq.
+// A process that execs keeps its sockets and its pid, and comm is the new name, also
+// for events in softirq.
 func TestOwner_ExecKeepsSockets(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		before, peer := env.StartActor("before-exec", 1), env.StartActor("peer", 1)
@@ -25,8 +25,8 @@ func TestOwner_ExecKeepsSockets(t *testing.T) {
 	})
 }
 
-// What is marked close-on-exec is closed by the process as it execs, and nobody
-// has it any more.
+// exec closes sockets that are marked close-on-exec. The process owns them at that
+// moment.
 func TestOwner_CloseOnExec(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		before, peer := env.StartActor("before-exec", 1), env.StartActor("peer", 1)
@@ -40,7 +40,8 @@ func TestOwner_CloseOnExec(t *testing.T) {
 	})
 }
 
-// fork and exec, as inetd and ssh do it: the child serves under its own name.
+// A server forks a child, which execs, as inetd and sshd do. The child owns the
+// connection under its new name.
 func TestOwner_ForkExecServer(t *testing.T) {
 	for _, operates := range []bool{false, true} {
 		t.Run(fmt.Sprintf("child operates %v", operates), func(t *testing.T) {
@@ -64,8 +65,7 @@ func TestOwner_ForkExecServer(t *testing.T) {
 	}
 }
 
-// A process may take another name at any time: comm is the one that it has at the
-// event, also where the event comes in softirq.
+// comm is the name that the process has at the event, also for events in softirq.
 func TestOwner_CommAtEvent(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		holder, peer := env.StartActor("first-name", 1), env.StartActor("peer", 1)
@@ -80,7 +80,7 @@ func TestOwner_CommAtEvent(t *testing.T) {
 	})
 }
 
-// comm is the process's name although a thread with another one does it all.
+// comm is the name of the process, even if a thread with another name makes all calls.
 func TestOwner_CommOfProcessNotThread(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		server, client := env.StartActor("server-process", 2), env.StartActor("client-process", 2)
@@ -103,8 +103,8 @@ func TestOwner_CommOfProcessNotThread(t *testing.T) {
 	})
 }
 
-// The thread that opened the socket has ended before the peer closes: the process
-// has it all the same.
+// The thread that opened the socket exits before the peer closes. The process is still
+// the owner.
 func TestOwner_OpeningThreadExits(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		server, client := env.StartActor("server-process", 2), env.StartActor("client-process", 2)
@@ -119,9 +119,9 @@ func TestOwner_OpeningThreadExits(t *testing.T) {
 	})
 }
 
-// The leader has ended (pthread_exit in main) and the others go on: the process is
-// the same and has its leader's name, and it can be known, since its threads have
-// the descriptors.
+// The thread group leader exits (pthread_exit in main) and other threads go on. The
+// process still owns its sockets, under the leader's name, because its threads have the
+// descriptors.
 func TestOwner_ThreadGroupLeaderExits(t *testing.T) {
 	for _, leaderOpened := range []bool{false, true} {
 		t.Run(fmt.Sprintf("leader opened them %v", leaderOpened), func(t *testing.T) {
@@ -145,8 +145,8 @@ func TestOwner_ThreadGroupLeaderExits(t *testing.T) {
 	}
 }
 
-// A thread that is not the leader execs: it becomes the leader, with the pid and
-// the sockets of the one that was.
+// A thread that is not the leader execs. It becomes the leader, with the pid and the
+// sockets of the process.
 func TestOwner_ExecByThread(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		holder, peer := env.StartActor("before-exec", 2), env.StartActor("peer", 1)
@@ -162,8 +162,8 @@ func TestOwner_ExecByThread(t *testing.T) {
 	})
 }
 
-// Two processes that share one table of descriptors (clone with CLONE_FILES and
-// nothing else): both have the socket, until one of them is gone.
+// Two processes share one descriptor table (CLONE_FILES without CLONE_THREAD). Both own
+// the socket until one of them exits.
 func TestOwner_SharedDescriptorTable(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		one, peer := env.StartActor("one", 1), env.StartActor("peer", 1)
@@ -178,8 +178,7 @@ func TestOwner_SharedDescriptorTable(t *testing.T) {
 	})
 }
 
-// A process in a pid namespace of its own has another number there; records have
-// that of the initial one.
+// pid is the number in the initial pid namespace, also for a process in another one.
 func TestOwner_InitialPIDNamespace(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		server, outer := env.ServerAndClient()

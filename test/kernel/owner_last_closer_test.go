@@ -9,9 +9,9 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// A socket whose sending side one process shut down, and which another one closes as
-// the last: from the first one's close on only the other is right, also for the
-// orphan that is left. Each case brings the socket into another state in between.
+// lastCloser: one process shuts down the sending side and passes the socket on, another
+// process closes it last. After the first close only the other process may be named,
+// also for the orphan that is left. reach brings the socket into a state before that.
 func lastCloser(env *harness.Env, older bool, reach func(shutter, peer *harness.Actor, c, to *harness.Socket)) {
 	env.T.Helper()
 	shutter, peer := env.StartActor("shutter", 1), env.StartActor("peer", 1)
@@ -64,32 +64,34 @@ var statesAtClose = map[string]func(shutter, peer *harness.Actor, c, to *harness
 	},
 }
 
+// The process that closes a socket last is its owner, not the one that shut it down
+// before.
 func TestOwner_LastCloser(t *testing.T) {
 	for state, reach := range statesAtClose {
 		t.Run("in "+state, func(t *testing.T) { lastCloser(harness.NewEnv(t), false, reach) })
 	}
 }
 
-// The same where the tracer came after the shutdown: the one that the scan found
-// has left.
+// lastCloserCases are TestOwner_LastCloser with a tracer that starts after the
+// shutdown, so that its scan finds the first process, which then closes the socket.
 func lastCloserCases() (cases []harness.OlderCase) {
 	for state, reach := range statesAtClose {
-		cases = append(cases, harness.OlderCase{Name: "who closes it last, and not who the scan found, in " + state,
+		cases = append(cases, harness.OlderCase{Name: "last closer in " + state,
 			Body: func(env *harness.Env) { lastCloser(env, true, reach) }})
 	}
 	return cases
 }
 
-// A thread with a table of descriptors of its own opens a socket, passes it on and
-// ends, and so does the leader. Another process's table may then lie where the
-// thread's was, and have that socket: the first process is no owner all the same.
+// A thread with its own descriptor table opens a socket, passes it on and exits; the
+// leader exits as well. The table of another process that has the socket may then be at
+// the same address. The first process is still not an owner.
 func TestOwner_ReusedTableOfExitedThread(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		one := unix.CPUSet{}
 		one.Set(0)
-		opener, peer, heir := env.StartActor("opener", 3), env.StartActor("peer", 1), env.StartActor("heir", 1)
+		opener, peer, receiver := env.StartActor("opener", 3), env.StartActor("peer", 1), env.StartActor("receiver", 1)
 		opener.Pin(&one)
-		heir.Pin(&one)
+		receiver.Pin(&one)
 		listener := peer.Listen(harness.At(7002))
 		apart := opener.Threads[2]
 		apart.Must(unix.SYS_UNSHARE, unix.CLONE_FILES)
@@ -97,15 +99,15 @@ func TestOwner_ReusedTableOfExitedThread(t *testing.T) {
 		c := apart.Socket(harness.LoopbackAddr, unix.IPPROTO_TCP)
 		apart.Connect(c, harness.At(7002))
 		to := peer.Accept(listener)
-		apart.SendFD(c, heir)
-		heir.ReceiveFD(c)
-		opener.Table.Slots = map[int]harness.Slot{} // it goes with the thread
+		apart.SendFD(c, receiver)
+		receiver.ReceiveFD(c)
+		opener.Table.Slots = map[int]harness.Slot{} // the kernel drops it when the thread exits
 		apart.ExitThread()
 		opener.ExitThread()
 		for range 4 {
-			heir.Fork("heir-of-heir", 0, 0)
+			receiver.Fork("receiver-child", 0, 0)
 		}
 		peer.Close(to)
-		heir.AwaitState(c, tcplab.CloseWait)
+		receiver.AwaitState(c, tcplab.CloseWait)
 	})
 }

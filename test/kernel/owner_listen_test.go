@@ -10,9 +10,9 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// The worker has accepted, and everybody has closed the listener. What its opener
-// opens next takes the number and maybe the very memory of the listener's file: the
-// opener has no listener all the same, and must not be named.
+// A worker has accepted, and all processes have closed the listener. The file that its
+// opener opens next may get the same descriptor and the same memory as the listener's
+// file. The opener must not be named for the accepted connections.
 func TestOwner_ListenerFileReplaced(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		opener, client := env.ServerAndClient()
@@ -24,9 +24,10 @@ func TestOwner_ListenerFileReplaced(t *testing.T) {
 			children = append(children, worker.Accept(listener))
 		}
 		worker.Close(listener)
-		opener.Close(listener) // the last: its file is freed on this CPU
+		opener.Close(listener) // the last close: the file is freed on this CPU
 		for i := range 8 {
-			// A socket is the likeliest to get the same memory; a few more for other numbers.
+			// A socket is most likely to get the same memory. Keep some open for other
+			// descriptors.
 			s := opener.Socket(harness.LoopbackAddr, unix.IPPROTO_TCP)
 			client.Close(clients[i])
 			worker.AwaitState(children[i], tcplab.CloseWait)
@@ -37,12 +38,12 @@ func TestOwner_ListenerFileReplaced(t *testing.T) {
 	})
 }
 
-// With net.ipv4.tcp_migrate_req a listener that ends leaves its queue to another one
-// on the same port. Its opener has the descriptor still, but listens no more: what
-// was in the queue is the other listener's.
+// With net.ipv4.tcp_migrate_req a listener that is shut down moves its queue to another
+// listener on the port. Its opener still has the descriptor, but the queue belongs to
+// the other process.
 func TestOwner_MigratedQueue(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
-		if !harness.SysctlExists("net.ipv4.tcp_migrate_req") || harness.IsBefore(t, 5, 14) { // some 5.10 have the name only
+		if !harness.SysctlExists("net.ipv4.tcp_migrate_req") || harness.IsBefore(t, 5, 14) { // some 5.10 kernels have a sysctl without effect
 			harness.Lacks(t, expect.QueueMigration, "there is no net.ipv4.tcp_migrate_req that works")
 		}
 		env.Netns.Sysctl("net.ipv4.tcp_migrate_req", "1")
@@ -53,17 +54,17 @@ func TestOwner_MigratedQueue(t *testing.T) {
 		for range 4 {
 			clients = append(clients, client.Dial(harness.At(7000)))
 		}
-		heir := second.Listen(harness.At(7000), second.ReusePort)
-		first.Shutdown(old, unix.SHUT_RD) // LISTEN to CLOSE; the descriptor stays
+		other := second.Listen(harness.At(7000), second.ReusePort)
+		first.Shutdown(old, unix.SHUT_RD) // LISTEN to CLOSE; the descriptor stays open
 		for range 2 {
-			s := second.Accept(heir)
-			s.Listeners = []*harness.Socket{old, heir}
+			s := second.Accept(other)
+			s.Listeners = []*harness.Socket{old, other}
 			harness.CloseInOrder(client, clientOf(s, clients), second, s, true)
 		}
-		for _, c := range clients { // these end while they wait in the second's queue
+		for _, c := range clients { // they end while they wait in the second queue
 			if client.Table.Has(c) {
 				s := env.NoteUnaccepted(old, c)
-				s.Listeners = []*harness.Socket{old, heir}
+				s.Listeners = []*harness.Socket{old, other}
 				client.LingerZero(c)
 				client.Close(c)
 			}
@@ -71,7 +72,7 @@ func TestOwner_MigratedQueue(t *testing.T) {
 	})
 }
 
-// clientOf is the client at the other end.
+// clientOf returns the client at the other end.
 func clientOf(s *harness.Socket, clients []*harness.Socket) *harness.Socket {
 	for _, c := range clients {
 		if c.Local == s.Peer {
@@ -81,10 +82,10 @@ func clientOf(s *harness.Socket, clients []*harness.Socket) *harness.Socket {
 	return nil
 }
 
-const fastOpenBothWithoutCookie = "519" // client, server, no cookie needed on either side
+const fastOpenBothWithoutCookie = "519" // for clients and servers, without cookies
 
-// A listener that is shut down listens no more, although its opener has it open. The
-// connections that were accepted from it live on, and are not the opener's.
+// After the shutdown of a listener its opener still has it open, but does not own the
+// connections that were accepted from it.
 func TestOwner_ListenerShutDown(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		opener, client := env.ServerAndClient()
@@ -97,8 +98,9 @@ func TestOwner_ListenerShutDown(t *testing.T) {
 	})
 }
 
-// With TCP fast open the child is made by the SYN and can be accepted in SYN_RECV:
-// it is its acceptor's from then on, and before it is the listener's holder's at most.
+// With TCP fast open the SYN makes the child, which can be accepted in SYN_RECV. From
+// then on the acceptor owns it; before, only the process that has the listener open may
+// be named.
 func TestOwner_FastOpenChild(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		env.Netns.Sysctl("net.ipv4.tcp_fastopen", fastOpenBothWithoutCookie)
@@ -114,8 +116,9 @@ func TestOwner_FastOpenChild(t *testing.T) {
 	})
 }
 
-// The client hears no answer, so that the child stays in SYN_RECV until its acceptor
-// gives up: LISTEN to SYN_RECV was before that one accepted it.
+// The client drops the answer, so that the child stays in SYN_RECV until its acceptor
+// resets it. The acceptor owns it at the end, but not at LISTEN to SYN_RECV, before it
+// was accepted.
 func TestOwner_FastOpenChildAborted(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		env.Netns.Sysctl("net.ipv4.tcp_fastopen", fastOpenBothWithoutCookie)

@@ -11,8 +11,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/kernel/harness"
 )
 
-// ip mptcp endpoint flush closes subflows of every connection of the namespace, in
-// its own process, which has none of them.
+// endpointTakenAway is `ip mptcp endpoint flush`: it closes subflows of all connections
+// of the namespace, in a process that has none of them open.
 func endpointTakenAway(env *harness.Env) {
 	t := env.T
 	env.RequireMPTCP()
@@ -24,7 +24,7 @@ func endpointTakenAway(env *harness.Env) {
 	s := server.MPTCPAccept(listener)
 	env.TraceFromHere()
 	harness.Exchange(client, c, server, s)
-	time.Sleep(300 * time.Millisecond) // a kernel thread makes the second subflow
+	time.Sleep(300 * time.Millisecond) // until a kernel thread has made the second subflow
 	from := harness.Now()
 	manager.FlushEndpoints()
 	until := harness.Now()
@@ -42,15 +42,16 @@ func endpointTakenAway(env *harness.Env) {
 			seen++
 		}
 		if l.PID != nil && int(*l.PID) == manager.PID {
-			t.Errorf("the path manager has no socket at all: %s", l.Raw)
+			t.Errorf("a record names the path manager, which has no TCP socket open: %s", l.Raw)
 		}
 	}
 	if seen == 0 {
-		t.Error("no transition while the endpoint was taken away")
+		t.Error("no transition while the endpoint was removed")
 	}
 }
 
-// And who adds one makes further subflows of every connection there is.
+// A process that adds an MPTCP endpoint makes further subflows of all connections of
+// the namespace. It does not own them.
 func TestOwner_MPTCPEndpointAdded(t *testing.T) {
 	env := harness.NewEnv(t)
 	env.RequireMPTCP()
@@ -74,10 +75,10 @@ func TestOwner_MPTCPEndpointAdded(t *testing.T) {
 		}
 		seen++
 		if l.PID != nil && int(*l.PID) == manager.PID {
-			t.Errorf("the path manager has no socket at all: %s", l.Raw)
+			t.Errorf("a record names the path manager, which has no TCP socket open: %s", l.Raw)
 		}
 	}
 	if seen == 0 {
-		t.Error("no second subflow")
+		t.Error("no record of a second subflow")
 	}
 }

@@ -18,7 +18,8 @@ var mptcpSides = []struct {
 	{"the client only", unix.IPPROTO_TCP, unix.IPPROTO_MPTCP},
 }
 
-// Whether the other side speaks MPTCP or falls back to TCP.
+// The process that has an MPTCP socket open owns its subflows, whether the peer has
+// MPTCP or the connection falls back to TCP.
 func TestOwner_MPTCPSubflows(t *testing.T) {
 	for _, sides := range mptcpSides {
 		for _, clientFirst := range []bool{true, false} {
@@ -39,10 +40,10 @@ func TestOwner_MPTCPSubflows(t *testing.T) {
 	}
 }
 
-// As with TCP: opened before the tracer came, found by its scan.
+// olderMPTCPCases are connections from before the tracer, which its scan finds.
 func olderMPTCPCases() (cases []harness.OlderCase) {
 	for _, sides := range mptcpSides {
-		cases = append(cases, harness.OlderCase{Name: "an MPTCP connection is its process's, MPTCP on " + sides.name, Body: func(env *harness.Env) {
+		cases = append(cases, harness.OlderCase{Name: "MPTCP connection, MPTCP on " + sides.name, Body: func(env *harness.Env) {
 			env.RequireMPTCP()
 			server, client := env.ServerAndClient()
 			listener := server.MPTCPListen(sides.listenerSide)
@@ -58,36 +59,36 @@ func olderMPTCPCases() (cases []harness.OlderCase) {
 			env.Finish()
 		}})
 	}
-	return append(cases, harness.OlderCase{Name: "who takes an MPTCP endpoint away is not the owner of its subflows", Body: endpointTakenAway})
+	return append(cases, harness.OlderCase{Name: "MPTCP endpoint removed", Body: endpointTakenAway})
 }
 
-// The MPTCP socket goes to another process; its opener has closed its own and must
-// not be named when a kernel thread ends the subflows on the heir's behalf.
+// The opener passes an MPTCP socket to another process and closes it. It must not be
+// named when a kernel thread ends the subflows for the receiver.
 func TestOwner_MPTCPPassedOn(t *testing.T) {
 	for _, operates := range []bool{false, true} {
-		t.Run(fmt.Sprintf("heir operates %v", operates), func(t *testing.T) {
+		t.Run(fmt.Sprintf("receiver operates %v", operates), func(t *testing.T) {
 			harness.Run(t, func(env *harness.Env) {
 				env.RequireMPTCP()
 				server, client := env.ServerAndClient()
-				heir := env.StartActor("heir", 1)
+				receiver := env.StartActor("receiver", 1)
 				listener := server.MPTCPListen(unix.IPPROTO_MPTCP)
 				c := client.MPTCPDial(unix.IPPROTO_MPTCP, harness.MPTCPFirst)
 				s := server.MPTCPAccept(listener)
 				harness.Exchange(client, c, server, s)
-				client.PassFD(c, heir, true)
-				server.PassFD(s, heir, true)
+				client.PassFD(c, receiver, true)
+				server.PassFD(s, receiver, true)
 				if operates {
-					heir.Shutdown(c, unix.SHUT_WR)
+					receiver.Shutdown(c, unix.SHUT_WR)
 				}
-				heir.Close(c)
-				heir.Read(s)
-				heir.Close(s)
+				receiver.Close(c)
+				receiver.Read(s)
+				receiver.Close(s)
 			})
 		})
 	}
 }
 
-// A process with an MPTCP connection is killed.
+// A process with an MPTCP connection is killed. It owns the subflows to the end.
 func TestOwner_MPTCPKilled(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		env.RequireMPTCP()
@@ -102,8 +103,8 @@ func TestOwner_MPTCPKilled(t *testing.T) {
 	})
 }
 
-// A listener that the kernel makes for itself, here for MPTCP's path manager, is
-// nobody's: not even of the process that asked for it, which has no descriptor.
+// A listener that the kernel makes for itself, here for MPTCP's path manager, has no
+// owner. The process that asked for it has no descriptor of it.
 func TestOwner_KernelListener(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		env.RequireMPTCP()

@@ -17,26 +17,26 @@ func TestOwner_SocketsOlderThanTracer(t *testing.T) {
 	harness.RunOlderCases(t, slices.Concat(scanCases(), lastCloserCases(), olderMPTCPCases()))
 }
 
-// scanCases are what the scan finds, and what becomes of it.
+// scanCases are sockets that the scan finds, and what happens to them after it.
 func scanCases() []harness.OlderCase {
 	cases := []harness.OlderCase{
-		{Name: "a listener found and passed on is not its opener's", Body: listenerPassedOn},
-		{Name: "a prefork server is taken apart by its workers", Body: preforkedBefore},
-		{Name: "an orphan is nobody's", Body: orphanFromBefore},
-		{Name: "an unaccepted child is its listener's at most", Body: unacceptedFromBefore},
-		{Name: "processes are found and not threads", Body: leaderlessFromBefore},
+		{Name: "listener passed on", Body: listenerPassedOn},
+		{Name: "prefork server", Body: preforkedBefore},
+		{Name: "orphan", Body: orphanFromBefore},
+		{Name: "unaccepted child", Body: unacceptedFromBefore},
+		{Name: "processes with other threads", Body: leaderlessFromBefore},
 	}
 	for _, first := range []bool{true, false} {
 		cases = append(cases,
-			harness.OlderCase{Name: fmt.Sprintf("who had it is its owner, client first %v", first), Body: func(env *harness.Env) { hadAtTheStart(env, first) }},
-			harness.OlderCase{Name: fmt.Sprintf("found and passed on it is not its giver's, receiver operates %v", first), Body: func(env *harness.Env) { foundAndPassedOn(env, first) }},
-			harness.OlderCase{Name: fmt.Sprintf("of several only those that still have it, parent leaves %v", first), Body: func(env *harness.Env) { severalAtTheStart(env, first) }})
+			harness.OlderCase{Name: fmt.Sprintf("open at the start, client first %v", first), Body: func(env *harness.Env) { hadAtTheStart(env, first) }},
+			harness.OlderCase{Name: fmt.Sprintf("passed on after the scan, receiver operates %v", first), Body: func(env *harness.Env) { foundAndPassedOn(env, first) }},
+			harness.OlderCase{Name: fmt.Sprintf("open in several processes, parent closes first %v", first), Body: func(env *harness.Env) { severalAtTheStart(env, first) }})
 	}
 	return cases
 }
 
-// A client, a listener and an accepted connection that were there before the tracer:
-// the process that had them at its start is known by the scan (pid_source scan).
+// hadAtTheStart: the scan names the process that has a client, a listener or an
+// accepted connection open when the tracer starts (pid_source scan).
 func hadAtTheStart(env *harness.Env, clientFirst bool) {
 	server, client := env.ServerAndClient()
 	listener := server.Listen(harness.At(7000))
@@ -50,8 +50,8 @@ func hadAtTheStart(env *harness.Env, clientFirst bool) {
 	env.WantScan(lines)
 }
 
-// Found by the scan and then passed on: the one that was found is right until it has
-// closed its own, and then no more.
+// foundAndPassedOn: the process that the scan found may be named until it closes the
+// socket.
 func foundAndPassedOn(env *harness.Env, operates bool) {
 	giver, peer := env.StartActor("giver", 1), env.StartActor("peer", 1)
 	receiver := env.StartActor("receiver", 1)
@@ -71,13 +71,13 @@ func foundAndPassedOn(env *harness.Env, operates bool) {
 	env.Finish()
 }
 
-// A listener from before, found and passed on: connections that come then are not
-// its opener's.
+// listenerPassedOn: the opener of an older listener, which passed it on, is not named
+// for connections that come later.
 func listenerPassedOn(env *harness.Env) {
 	opener, client := env.ServerAndClient()
 	receiver := env.StartActor("receiver", 1)
 	listener := opener.Listen(harness.At(7000))
-	before := client.Dial(harness.At(7000)) // waits in the queue from before the tracer
+	before := client.Dial(harness.At(7000)) // waits in the queue before the tracer starts
 	env.TraceFromHere()
 	opener.PassFD(listener, receiver, true)
 	after := client.Dial(harness.At(7000))
@@ -89,7 +89,8 @@ func listenerPassedOn(env *harness.Env) {
 	env.Finish()
 }
 
-// Several processes had it at the start: any of them is right while it has it.
+// severalAtTheStart: each of several processes may be named while it has the socket
+// open.
 func severalAtTheStart(env *harness.Env, parentLeaves bool) {
 	parent, peer := env.StartActor("parent", 1), env.StartActor("peer", 1)
 	g := harness.ConnectBoth(env, parent, peer)
@@ -107,8 +108,8 @@ func severalAtTheStart(env *harness.Env, parentLeaves bool) {
 	env.Finish()
 }
 
-// A prefork server that was there before: its workers' connections are not told as
-// another worker's.
+// preforkedBefore: with an older prefork server, no worker is named for another's
+// connection.
 func preforkedBefore(env *harness.Env) {
 	parent, client := env.ServerAndClient()
 	listener := parent.Listen(harness.At(7000))
@@ -129,7 +130,7 @@ func preforkedBefore(env *harness.Env) {
 	env.Finish()
 }
 
-// An orphan from before the start was somebody's whom nobody knows any more.
+// orphanFromBefore: no process is named for an orphan from before the start.
 func orphanFromBefore(env *harness.Env) {
 	parent, peer := env.StartActor("parent", 1), env.StartActor("peer", 1)
 	dying := parent.Fork("the-dead", 0, 0)
@@ -140,7 +141,7 @@ func orphanFromBefore(env *harness.Env) {
 	env.Finish()
 }
 
-// A child that waits unaccepted at the start, and is never accepted.
+// unacceptedFromBefore: a child waits in the queue at the start and is never accepted.
 func unacceptedFromBefore(env *harness.Env) {
 	server, client := env.ServerAndClient()
 	listener := server.Listen(harness.At(7000))
@@ -152,7 +153,8 @@ func unacceptedFromBefore(env *harness.Env) {
 	env.Finish()
 }
 
-// A process that has lost its leader, and one whose name and thread's name differ.
+// leaderlessFromBefore: a process whose leader has exited, and one whose thread has
+// another name.
 func leaderlessFromBefore(env *harness.Env) {
 	leaderless, peer := env.StartActor("leaderless", 2), env.StartActor("peer", 2)
 	leaderless.Threads[1].Rename("not-the-leader")

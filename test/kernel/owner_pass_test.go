@@ -10,9 +10,9 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// The receiver of an SCM_RIGHTS message holds the socket from then on, and the giver
-// does not once it has closed its own: before the receiver has operated on it nobody
-// is known, after that the receiver is, also in softirq.
+// After SCM_RIGHTS the receiver has the socket open; the sender closes its descriptor.
+// Until the receiver operates on the socket no owner is known. After that the receiver
+// is, also for events in softirq.
 func TestOwner_PassedDescriptor(t *testing.T) {
 	for _, operates := range []bool{false, true} {
 		t.Run(fmt.Sprintf("receiver operates %v", operates), func(t *testing.T) {
@@ -36,8 +36,8 @@ func TestOwner_PassedDescriptor(t *testing.T) {
 	}
 }
 
-// While both have it both are right; when the receiver has closed its own again the
-// giver is the only one.
+// While sender and receiver have the socket open, either may be named. After the
+// receiver's close only the sender may be.
 func TestOwner_LentDescriptor(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		giver, peer := env.StartActor("giver", 1), env.StartActor("peer", 1)
@@ -55,8 +55,9 @@ func TestOwner_LentDescriptor(t *testing.T) {
 	})
 }
 
-// A descriptor in flight is nobody's. When the socket that it was sent to goes, the
-// process that had that one closes it; the giver, who has left, must not be named.
+// A descriptor in flight belongs to no process. When the receiving socket is closed,
+// its process closes the descriptor too. The sender, which has closed its own, must not
+// be named.
 func TestOwner_DescriptorNeverReceived(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		giver, peer := env.StartActor("giver", 1), env.StartActor("peer", 1)
@@ -71,8 +72,8 @@ func TestOwner_DescriptorNeverReceived(t *testing.T) {
 	})
 }
 
-// pidfd_getfd takes a descriptor without the holder doing anything: who has taken it
-// owns it as well, and alone once the first has closed its own.
+// pidfd_getfd copies a descriptor without a call by its process. Both processes own the
+// socket; after the first one's close only the other does.
 func TestOwner_PidfdGetfd(t *testing.T) {
 	for _, operates := range []bool{false, true} {
 		t.Run(fmt.Sprintf("taker operates %v", operates), func(t *testing.T) {
@@ -96,8 +97,9 @@ func TestOwner_PidfdGetfd(t *testing.T) {
 	}
 }
 
-// Under another number it is the same process's. Past the 64th descriptor it is not
-// looked for, so there the owner may be unknown until it operates again.
+// The process still owns a socket whose descriptor it duplicated and closed. The tracer
+// looks at 64 descriptors only: above these the owner may be missing until the next
+// operation.
 func TestOwner_DuplicatedDescriptor(t *testing.T) {
 	for _, number := range []int{40, 700} {
 		t.Run(fmt.Sprint(number), func(t *testing.T) {
@@ -121,8 +123,7 @@ func TestOwner_DuplicatedDescriptor(t *testing.T) {
 	}
 }
 
-// The number that a socket had is another file's now, in the process that gave it
-// away: that process is no owner any more.
+// The sender of a socket reuses its descriptor for another file. It must not be named.
 func TestOwner_DescriptorNumberReused(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		giver, peer := env.StartActor("giver", 1), env.StartActor("peer", 1)
@@ -142,7 +143,7 @@ func TestOwner_DescriptorNumberReused(t *testing.T) {
 	})
 }
 
-// A process with 2,000 descriptors before its sockets owns them like any other.
+// A process with 2,000 other descriptors owns its sockets like any other process.
 func TestOwner_ManyDescriptors(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		holder, peer := env.StartActor("holder", 1), env.StartActor("peer", 1)
@@ -162,8 +163,8 @@ func TestOwner_ManyDescriptors(t *testing.T) {
 	})
 }
 
-// A client that forks: both have the socket. Whoever closes it last closed it, and
-// the other, which has left or is dead, must not be named.
+// A client and its forked child both have the socket open. The one that closes it last
+// is the owner; the other, which has closed it or is dead, must not be named.
 func TestOwner_ForkedClient(t *testing.T) {
 	for _, last := range []string{"parent", "child"} {
 		for _, operates := range []bool{false, true} {

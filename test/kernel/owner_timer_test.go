@@ -9,8 +9,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// What a timer does to a socket it does on whatever process is on the CPU: the owner
-// is who has the socket all the same.
+// A timer runs while any process is on the CPU. The owner is the process that has the
+// socket open.
 func TestOwner_Timer(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		server, client := env.ServerAndClient()
@@ -25,7 +25,8 @@ func TestOwner_Timer(t *testing.T) {
 	})
 }
 
-// The attempt succeeds by the SYN's retransmission, a second after connect() came back.
+// The retransmitted SYN completes the connection a second after connect() returned. The
+// process that called connect() is the owner.
 func TestOwner_LateConnect(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		server, client := env.ServerAndClient()
@@ -41,7 +42,7 @@ func TestOwner_LateConnect(t *testing.T) {
 	})
 }
 
-// A socket that connects to itself goes through a simultaneous open and close.
+// A socket that connects to itself, by a simultaneous open and close, has one owner.
 func TestOwner_SelfConnect(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		client := env.StartActor("self-connected", 1)

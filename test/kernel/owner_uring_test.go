@@ -9,8 +9,9 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// io_uring makes the calls in the process's own thread, in a worker (iou-wrk) or in
-// a submission thread (iou-sqp) of it: the thread is another one, the process is right.
+// io_uring makes the calls in the process's own thread, in a worker (iou-wrk) or in a
+// submission thread (iou-sqp). In each case the owner is the process that has the
+// io_uring.
 func TestOwner_Uring(t *testing.T) {
 	modes := []struct {
 		name  string
@@ -51,16 +52,16 @@ func TestOwner_Uring(t *testing.T) {
 	}
 }
 
-// The opener has passed the socket on and closed its own; the receiver has it by its
-// ring only and dies, and a kernel thread closes it for it. The opener must not be
-// named then, nor for the orphan.
+// The opener passes the socket on and closes it. The receiver has it through its
+// io_uring only and is killed: a kernel thread closes the socket. The opener must not
+// be named then, nor for the orphan.
 func TestOwner_UringClosedByKernelThread(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		opener, peer := env.StartActor("opener", 1), env.StartActor("peer", 1)
 		receiver := env.StartProgram("receiver", 1)
 		receiver.OpenUring(0)
 		g := harness.ConnectBoth(env, opener, peer)
-		opener.Shutdown(g.Child, unix.SHUT_WR) // makes it known for this one as well
+		opener.Shutdown(g.Child, unix.SHUT_WR) // makes the opener the stored owner of this one as well
 		opener.PassFD(g.Client, receiver, true)
 		receiver.Register(g.Client)
 		receiver.Kill()
@@ -69,7 +70,8 @@ func TestOwner_UringClosedByKernelThread(t *testing.T) {
 	})
 }
 
-// The process has the socket by its ring only: it is still its own, at most.
+// The process has the socket through its io_uring only. Records name this process or
+// none.
 func TestOwner_UringRegisteredFile(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		holder, peer := env.StartProgram("holder", 1), env.StartActor("peer", 1)

@@ -17,8 +17,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// writer is ring buffers of 64 KiB and programs that write samples of a length into
-// one of them, or, of none, give one up.
+// writer has ring buffers of 64 KiB, and programs that write samples of a given length
+// into one of them. A program for length 0 discards its reservation.
 type writer struct {
 	t        *testing.T
 	rings    []*ebpf.Map
@@ -28,11 +28,11 @@ type writer struct {
 
 type place struct{ ring, length int }
 
-// ringBytes is the least on a host with the largest pages.
+// ringBytes is the smallest ring size on hosts with 64 KiB pages.
 const ringBytes = 64 << 10
 
-// newWriter has so many rings, the last of which goes ahead of the others if there
-// are several.
+// newWriter makes so many rings. If there are several, the last one is the priority
+// ring.
 func newWriter(t *testing.T, rings int) *writer {
 	t.Helper()
 	tcplab.RequireRoot(t)
@@ -97,7 +97,7 @@ func (w *writer) program(at place) *ebpf.Program {
 	return p
 }
 
-// write writes into the first ring, and says whether there was room.
+// write writes into the first ring and reports whether there was room.
 func (w *writer) write(sample []byte) bool {
 	w.t.Helper()
 	return w.writeTo(0, sample)
@@ -105,7 +105,7 @@ func (w *writer) write(sample []byte) bool {
 
 func (w *writer) writeTo(ring int, sample []byte) bool {
 	w.t.Helper()
-	packet := append(bytes.Clone(sample), make([]byte, 64)...) // XDP wants an Ethernet header at least
+	packet := append(bytes.Clone(sample), make([]byte, 64)...) // XDP needs an Ethernet header at least
 	result, err := w.program(place{ring, len(sample)}).Run(&ebpf.RunOptions{Data: packet})
 	if err != nil {
 		w.t.Fatalf("run a program: %v", err)
@@ -125,7 +125,7 @@ func (w *writer) read() (all [][]byte) {
 	return all
 }
 
-// numbered is a sample that tells itself from its neighbours.
+// numbered is a sample that differs from those before and after it.
 func numbered(n, length int) []byte {
 	sample := make([]byte, length)
 	for i := range sample {
@@ -134,6 +134,7 @@ func numbered(n, length int) []byte {
 	return sample
 }
 
+// The reader returns every sample once and in order while the ring wraps many times.
 func TestRing_OrderAcrossWraps(t *testing.T) {
 	w := newWriter(t, 1)
 	lengths := []int{1, 7, 8, 0, 13, 120, 1000, 128}
@@ -141,9 +142,9 @@ func TestRing_OrderAcrossWraps(t *testing.T) {
 	for n := range 4000 {
 		sample := numbered(n, lengths[n%len(lengths)])
 		if !w.write(sample) {
-			t.Fatalf("sample %d found no room", n)
+			t.Fatalf("no room for sample %d", n)
 		}
-		if len(sample) > 0 { // one that is given up is nobody's
+		if len(sample) > 0 { // the others are discarded
 			want = append(want, sample)
 		}
 		if n%3 == 2 {
@@ -152,10 +153,11 @@ func TestRing_OrderAcrossWraps(t *testing.T) {
 	}
 	got = append(got, w.read()...)
 	if !slices.EqualFunc(got, want, bytes.Equal) {
-		t.Errorf("%d samples came, want %d:\n%x\n%x", len(got), len(want), got, want)
+		t.Errorf("read %d samples, want %d:\n%x\n%x", len(got), len(want), got, want)
 	}
 }
 
+// A full ring takes as many samples again after it was read.
 func TestRing_FullThenRead(t *testing.T) {
 	w := newWriter(t, 1)
 	for round := range 5 {
@@ -163,15 +165,16 @@ func TestRing_FullThenRead(t *testing.T) {
 		for w.write(numbered(len(want), 120)) {
 			want = append(want, numbered(len(want), 120))
 		}
-		if len(want) != ringBytes/128-1 { // the kernel never fills it to the last byte
-			t.Errorf("in round %d there was room for %d samples of 128 bytes with their heads, want %d", round, len(want), ringBytes/128-1)
+		if len(want) != ringBytes/128-1 { // the kernel keeps it from filling up completely
+			t.Errorf("round %d: room for %d samples of 128 bytes with headers, want %d", round, len(want), ringBytes/128-1)
 		}
 		if got := w.read(); !slices.EqualFunc(got, want, bytes.Equal) {
-			t.Errorf("in round %d: %x, want %x", round, got, want)
+			t.Errorf("round %d: got %x, want %x", round, got, want)
 		}
 	}
 }
 
+// A sample whose handler returns an error counts as read.
 func TestRing_HandlerError(t *testing.T) {
 	w := newWriter(t, 1)
 	for n := range 3 {
@@ -188,6 +191,7 @@ func TestRing_HandlerError(t *testing.T) {
 	}
 }
 
+// A blocking read ends when a sample wakes the reader.
 func TestRing_WaitEndsWithSample(t *testing.T) {
 	w := newWriter(t, 1)
 	w.program(place{0, 8})
@@ -195,7 +199,7 @@ func TestRing_WaitEndsWithSample(t *testing.T) {
 	done := errors.New("done")
 	go func() {
 		time.Sleep(20 * time.Millisecond)
-		w.write(numbered(5, 8)) // without flags it wakes a reader that has read all
+		w.write(numbered(5, 8)) // without flags it wakes a reader that has read everything
 	}()
 	const patience = time.Minute
 	if err := w.reader.Read(patience, func(sample []byte) error { got = bytes.Clone(sample); return done }); !errors.Is(err, done) {
@@ -206,6 +210,7 @@ func TestRing_WaitEndsWithSample(t *testing.T) {
 	}
 }
 
+// A blocking read without a sample ends after its timeout.
 func TestRing_WaitTimesOut(t *testing.T) {
 	w := newWriter(t, 1)
 	if err := w.reader.Read(5*time.Millisecond, func([]byte) error { return errors.New("there is none") }); err != nil {
@@ -213,11 +218,12 @@ func TestRing_WaitTimesOut(t *testing.T) {
 	}
 }
 
-// dated is a sample with a time and its number.
+// dated is a sample that begins with a time, and has a number.
 func dated(at time.Duration, n int) []byte {
 	return binary.NativeEndian.AppendUint64(binary.NativeEndian.AppendUint64(nil, uint64(at)), uint64(n))
 }
 
+// Samples of several rings are read in the order of their times.
 func TestRing_MergedByTime(t *testing.T) {
 	w := newWriter(t, 4)
 	began := monotonic.Now() - time.Second
@@ -226,7 +232,7 @@ func TestRing_MergedByTime(t *testing.T) {
 	for n := range 2000 {
 		sample := dated(began+time.Duration(n), n)
 		if !w.writeTo(random.IntN(3), sample) {
-			t.Fatalf("sample %d found no room", n)
+			t.Fatalf("no room for sample %d", n)
 		}
 		want = append(want, sample)
 	}
@@ -235,7 +241,8 @@ func TestRing_MergedByTime(t *testing.T) {
 	}
 }
 
-// One that is held back by a program keeps the time that it was made at.
+// Samples of one ring keep their order, whatever their times: a deferred sample has the
+// time at which it was made.
 func TestRing_OrderWithinOneRing(t *testing.T) {
 	w := newWriter(t, 3)
 	began := monotonic.Now() - time.Second
@@ -251,6 +258,7 @@ func TestRing_OrderWithinOneRing(t *testing.T) {
 	}
 }
 
+// The samples of the priority ring come before older ones of other rings.
 func TestRing_PriorityRingFirst(t *testing.T) {
 	w := newWriter(t, 3)
 	older, younger := dated(monotonic.Now()-2*time.Second, 0), dated(monotonic.Now()-time.Second, 1)
@@ -264,7 +272,8 @@ func TestRing_PriorityRingFirst(t *testing.T) {
 	}
 }
 
-// However wrong the clock here is.
+// Finish reads all samples, also those whose time is in the future by the reader's
+// clock.
 func TestRing_FinishReadsAll(t *testing.T) {
 	w := newWriter(t, 3)
 	old, young := dated(monotonic.Now()-time.Second, 0), dated(monotonic.Now()+time.Hour, 1)
@@ -276,8 +285,8 @@ func TestRing_FinishReadsAll(t *testing.T) {
 	}
 }
 
-// What caused a sample may be in a ring that has been looked at already, if the sample
-// is younger than the look.
+// A sample that is newer than the start of the read is left for the next read: an event
+// that caused it may be in a ring that has been read already.
 func TestRing_SampleNewerThanRead(t *testing.T) {
 	w := newWriter(t, 3)
 	const ahead = 2 * time.Second

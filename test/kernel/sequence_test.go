@@ -9,21 +9,23 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
+// Every socket of every scenario has all its transitions, from the first to the last,
+// in order.
 func TestSequence_AllScenarios(t *testing.T) {
-	stories, told := harness.RunScenarios(t)
-	for _, s := range stories {
+	runs, records := harness.RunScenarios(t)
+	for _, s := range runs {
 		t.Run(fmt.Sprintf("%s %v", s.Name, s.Family), func(t *testing.T) {
-			for _, lines := range told {
+			for _, lines := range records {
 				harness.CheckSequence(t, s, harness.OfType(s.Of(lines), "transition"))
 			}
 		})
 	}
 }
 
-// The zone of a link-local address is a device of its namespace, and is not told.
+// A link-local address has no zone in records: the zone is a device of its namespace.
 func TestSequence_LinkLocalAddress(t *testing.T) {
 	const bare, loopback = "fe80::1", "%1"
-	told := harness.OfType(harness.RecordsOf(t, func(n *tcplab.Netns) {
+	records := harness.OfType(harness.RecordsOf(t, func(n *tcplab.Netns) {
 		n.AddAddr(netip.MustParseAddr(bare))
 		at := netip.AddrPortFrom(netip.MustParseAddr(bare+loopback), 7100)
 		listener := n.Listen(at)
@@ -34,12 +36,12 @@ func TestSequence_LinkLocalAddress(t *testing.T) {
 		child.Close()
 		listener.Close()
 	}), "transition")
-	for _, l := range told {
+	for _, l := range records {
 		if l.LocalAddr != bare && l.Old != "CLOSE" || l.PeerAddr != bare && l.Role != "listener" && l.Old != "LISTEN" {
-			t.Errorf("%s on both sides is wanted: %s", bare, l.Raw)
+			t.Errorf("want %s on both sides: %s", bare, l.Raw)
 		}
 	}
-	if len(told) != 12 {
-		t.Errorf("%d transitions, want 12", len(told))
+	if len(records) != 12 {
+		t.Errorf("%d transitions, want 12", len(records))
 	}
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// span is when a transition happened by the test's own clock: after the step began that
-// brought it about, before the test saw that it had happened.
+// span is the time in which a transition happened by the test's clock: from the start
+// of the step that caused it until the test saw its effect.
 type span struct {
 	from, until harness.Moment
 }
@@ -26,13 +26,15 @@ func (s span) has(at time.Time) bool {
 	return s.from-harness.ClockSlack <= harness.Moment(at.UnixNano()) && harness.Moment(at.UnixNano()) <= s.until+harness.ClockSlack
 }
 
-// hasBetween tells whether a state that began in the one and ended in the other may
+// hasBetween reports whether a state that began in one span and ended in the other can
 // have lasted so long.
 func hasBetween(begin, end span, lasted uint64) bool {
 	d := harness.Moment(lasted)
 	return end.from-begin.until-harness.ClockSlack <= d && d <= end.until-begin.from+harness.ClockSlack
 }
 
+// time, in_state_ns, opened, duration_ns and established_ns agree with the test's own
+// clock.
 func TestSequence_Times(t *testing.T) {
 	for _, f := range tcplab.Families {
 		t.Run(f.String(), func(t *testing.T) { checkClock(t, f) })
@@ -62,7 +64,7 @@ func checkClock(t *testing.T, f tcplab.Family) {
 		child.Close()
 		listener.Close()
 	})
-	// Each transition by the span in which it falls; all of one span follow each other.
+	// The span of each transition. The spans follow one another.
 	spans := map[string]span{
 		"CLOSE SYN_SENT": opened, "SYN_SENT ESTABLISHED": opened, "LISTEN SYN_RECV": opened, "SYN_RECV ESTABLISHED": opened,
 		"ESTABLISHED FIN_WAIT1": half, "FIN_WAIT1 FIN_WAIT2": half, "ESTABLISHED CLOSE_WAIT": half,
@@ -77,16 +79,16 @@ func checkClock(t *testing.T, f tcplab.Family) {
 			seen++
 			at, known := spans[l.Old+" "+l.New]
 			if !known || !at.has(l.Time) {
-				t.Errorf("the %s did that between %v and %v: %s", who, at.from, at.until, l.Raw)
+				t.Errorf("the time is wrong, the %s did this between %v and %v: %s", who, at.from, at.until, l.Raw)
 			}
 			if begin, known := entered[who]; known && (l.InState == nil || !hasBetween(begin, at, *l.InState)) {
-				t.Errorf("in_state_ns is not from %v to %v: %s", begin, at, l.Raw)
+				t.Errorf("in_state_ns is wrong, the state lasted from %v to %v: %s", begin, at, l.Raw)
 			}
 			entered[who] = at
 		case l.Type == "connection":
 			if l.Duration == nil || !hasBetween(opened, shut, *l.Duration) || l.Established == nil || !hasBetween(opened, half, *l.Established) ||
 				l.Opened == nil || !opened.has(*l.Opened) {
-				t.Errorf("the times of the %s are not from %v, ESTABLISHED to %v, to %v: %s", who, opened, half, shut, l.Raw)
+				t.Errorf("wrong times, the %s was opened in %v, ESTABLISHED until %v, closed in %v: %s", who, opened, half, shut, l.Raw)
 			}
 		}
 	}

@@ -12,12 +12,12 @@ import (
 	"github.com/tcpshift/tcpshift/test/kernel/harness"
 )
 
-// Whoever looks closely at a socket takes its lock. When a segment comes in meanwhile
-// it is the looker that carries out the transition as it gives the lock back: with
-// the lock, and without any right to the socket.
+// A process that dumps sockets takes the lock of each. If a segment comes in meanwhile,
+// that process makes the transition when it releases the lock: it holds the lock, but
+// does not own the socket.
 
-// ss -ti, in a loop and several times at once, beside processes that hold their
-// sockets' locks nearly all the time, so that it often has to wait for them.
+// Several processes run ss -ti in a loop, beside processes that hold their sockets'
+// locks nearly all the time. The dumping processes are never named.
 func TestStorm_SockDiagDump(t *testing.T) {
 	env := harness.NewStormEnv(t)
 	for i := range 3 {
@@ -26,7 +26,8 @@ func TestStorm_SockDiagDump(t *testing.T) {
 	harness.CheckStorm(t, env, harness.RunStorm(env, harness.StormConnections(t)/5, harness.OpHangUp, harness.OpPush))
 }
 
-// tcpshift snapshot walks the sockets with an iterator, which locks each of them.
+// A snapshot walks all sockets with an iterator, which locks each of them. Its process
+// is never named.
 func TestStorm_Snapshot(t *testing.T) {
 	env := harness.NewStormEnv(t)
 	here, err := netns.Find([]uint32{env.Netns.Inode()})
@@ -37,7 +38,7 @@ func TestStorm_Snapshot(t *testing.T) {
 	enough, done := make(chan struct{}), make(chan error)
 	errEnough := errors.New("enough")
 	go func() {
-		// One load, and as many walks as the storm lasts.
+		// One load, and a walk for each copy, as long as the storm lasts.
 		done <- probe.Snapshot(slices.Repeat(here, 1_000_000), func([]byte, time.Duration) error {
 			select {
 			case <-enough:
@@ -50,13 +51,13 @@ func TestStorm_Snapshot(t *testing.T) {
 	st := harness.RunStorm(env, harness.StormConnections(t)/5, harness.OpHangUp, harness.OpPush)
 	close(enough)
 	if err := <-done; !errors.Is(err, errEnough) {
-		t.Errorf("snapshot: %v", err)
+		t.Errorf("snapshot: %v, want the handler's error", err)
 	}
 	harness.CheckStorm(t, env, st)
 }
 
-// The lookers' process has opened all the sockets itself, and then left them to a
-// child: what it has been does not make it an owner again.
+// The process that dumps has opened all the sockets itself and left them to a child. It
+// must not be named again.
 func TestStorm_DumpByFormerOwner(t *testing.T) {
 	const connections = 8
 	rounds := harness.Scaled(t, 60, 20)
@@ -77,7 +78,7 @@ func TestStorm_DumpByFormerOwner(t *testing.T) {
 		push.Send(connections)
 		for _, o := range []*harness.Order{hangUp, push} {
 			if n, err := o.Wait(); n != connections {
-				t.Fatalf("%d connections: %v", n, err)
+				t.Fatalf("made %d connections: %v", n, err)
 			}
 		}
 		pusher.Exit()
@@ -96,6 +97,6 @@ func TestStorm_DumpByFormerOwner(t *testing.T) {
 	}
 	t.Logf("after connecting: %v", named)
 	if len(named) == 0 {
-		t.Error("nothing was told of the clients")
+		t.Error("no transition of a client")
 	}
 }

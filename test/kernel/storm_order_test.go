@@ -10,9 +10,9 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// One socket's transitions stand in the stream as they happened, each leaving the state
-// that the one before entered. Those of different sockets may stand the other way
-// round where processors were at it at the same time, and not for long.
+// The transitions of one socket stand in the stream in their order; each leaves the
+// state that the one before entered. Those of different sockets may be inverted for a
+// short time, when several processors made them at once.
 func TestStorm_OrderPerSocket(t *testing.T) {
 	harness.RequireFeature(t, probe.SocketCookie)
 	var problems []string
@@ -43,10 +43,10 @@ func orderOfAStorm(t *testing.T) (problems []string) {
 	for _, l := range harness.OfType(lines, "transition") {
 		before, known := last[l.Conn]
 		if known && l.Old != before.New {
-			broken++ // a transition between them is missing
+			broken++ // a transition is missing before this one
 		}
 		if known && l.Time.Before(before.Time) || known && l.InState == nil {
-			t.Errorf("later in the stream than\n%s although before it: %s", before.Raw, l.Raw)
+			t.Errorf("earlier than the record before it of the same socket, or without in_state_ns:\n%s%s", before.Raw, l.Raw)
 		}
 		if l.Time.Before(newest) {
 			late = append(late, newest.Sub(l.Time))
@@ -61,9 +61,9 @@ func orderOfAStorm(t *testing.T) (problems []string) {
 			len(late), len(lines), late[len(late)/2], late[len(late)-1])
 	}
 	if latest.IsZero() || len(last) < 2*connections {
-		t.Errorf("of %d sockets something is told, want %d and two listeners", len(last), 2*connections)
+		t.Errorf("records of %d sockets, want %d and two listeners", len(last), 2*connections)
 	}
 	stop := lines[len(lines)-1]
 	lost := stop.LostRingFull + stop.LostRingBusy + stop.LostReentry
-	return harness.Miscount("unbroken stories", uint64(len(last)-broken)+min(lost, uint64(broken)), uint64(len(last)))
+	return harness.Miscount("sockets without a gap", uint64(len(last)-broken)+min(lost, uint64(broken)), uint64(len(last)))
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/tcpshift/tcpshift/test/kernel/harness"
 )
 
-// All clients are the client process's and all children and listeners the server's.
+// In a storm between two processes, each process owns its own side.
 func TestStorm_OwnersOfBothSides(t *testing.T) {
-	for _, without := range slices.Backward(harness.Variants()) { // the other storms go on with the last one
+	for _, without := range slices.Backward(harness.Variants()) { // the other storms share the last tracer
 		t.Run(fmt.Sprintf("without %v", without), func(t *testing.T) {
 			env := harness.NewStormEnv(t, without...)
 			harness.CheckStorm(t, env, harness.RunStorm(env, harness.StormConnections(t), harness.OpAccept, harness.OpConnect))
@@ -21,8 +21,9 @@ func TestStorm_OwnersOfBothSides(t *testing.T) {
 	}
 }
 
-// lsof -p in a loop beside a process that opens and closes connections: it never has
-// any of them in its table of descriptors.
+// A process reads /proc/PID/fd in a loop, as lsof -p does, beside a process that opens
+// and closes connections. It is never named: it has none of them in its descriptor
+// table.
 func TestStorm_ProcFDReader(t *testing.T) {
 	env := harness.NewStormEnv(t)
 	st := &harness.Storm{Server: env.StartProgram("storm-server", 1), Client: env.StartProgram("storm-client", 1)}
@@ -30,7 +31,7 @@ func TestStorm_ProcFDReader(t *testing.T) {
 	listener := st.Server.Listen(harness.Anywhere(7000))
 	reads, writes := st.Credits()
 	connections := harness.Scaled(t, 5000, 300)
-	fd := st.Client.Must(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM, 0) // the lowest free number
+	fd := st.Client.Must(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM, 0) // the lowest free descriptor
 	st.Client.CloseRaw(fd)
 	o := reader.Order(harness.OpReadLinks)
 	path := fmt.Appendf(nil, "/proc/%d/fd/%d\x00", st.Client.PID, fd)
@@ -47,15 +48,15 @@ func TestStorm_ProcFDReader(t *testing.T) {
 	reader.Kill()
 	st.Server.Close(listener)
 	env.Netns.Settle(0)
-	// Which of the two closes is chance; of what the reader closed nobody is the owner.
+	// Chance decides which of the two closes; what the reader closes has no owner.
 	all, known, wrong, named := st.Tally(env, env.Collect()[0])
 	t.Logf("%d transitions, %d with an owner, %d wrong%s", all, known, wrong, named)
 }
 
-// The kernel sets the error of a socket that is reset or destroyed before its state,
-// and between the two it may have much to throw away; meanwhile a process that polls
-// for the error takes it off the socket. Without it the end must not look like one
-// that somebody brought about under the lock.
+// When a socket is reset or destroyed, the kernel sets its error before its state, and
+// may free much data in between. Meanwhile a process reads SO_ERROR, which clears the
+// error. Without the error, the end must not look like a close under the lock, so it
+// has no wrong owner.
 func TestStorm_SocketErrorReader(t *testing.T) {
 	rounds := harness.Scaled(t, 60, 20)
 	for _, how := range []string{"destroyed", "reset by the peer"} {
@@ -100,17 +101,17 @@ func TestStorm_SocketErrorReader(t *testing.T) {
 				}
 				if l.PID != nil && int(*l.PID) == destroyer.PID || l.ClosedBy != "" && l.ClosedBy != want {
 					if wrong++; wrong <= 3 {
-						t.Errorf("want %s, and not by the destroyer: %s", want, l.Raw)
+						t.Errorf("want closed_by %s, and another owner than the destroyer: %s", want, l.Raw)
 					}
 				}
 			}
-			t.Logf("%d ends, of which %d without the error: %d wrong", ended, taken, wrong)
+			t.Logf("%d connections ended, %d without the error, %d wrong", ended, taken, wrong)
 		})
 	}
 }
 
-// A process shuts both sides down, so that nothing of a close is to be seen on the
-// socket any more, and closes it, while others look at it.
+// A process shuts down both directions and then closes, so that the socket shows no
+// sign of the close, while other processes dump sockets. They are never named.
 func TestStorm_DumpOfShutDownSockets(t *testing.T) {
 	env := harness.NewStormEnv(t)
 	for i := range 3 {

@@ -14,32 +14,33 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
+// Every transition of a storm is emitted.
 func TestStorm_AllTransitions(t *testing.T) {
 	storms(t, []stormCase{{connections: harness.StormConnections(t), buckets: manyBuckets}})
 }
 
-// However connections are closed: each TIME_WAIT by the kernel's own count is told,
-// and nothing else is told as one.
+// Whichever side closes first, the TIME_WAITs in the records are those that the kernel
+// counts.
 func TestStorm_TimewaitCount(t *testing.T) {
 	storms(t, inEveryWay(stormCase{connections: harness.StormConnections(t) / 5, buckets: manyBuckets}))
 }
 
-// Where no more TIME_WAITs may be, the rest of the connections end in CLOSE: as many
-// as the kernel counts as overflow.
+// Above tcp_max_tw_buckets connections end in CLOSE, as many as the kernel counts as
+// overflow.
 func TestStorm_TimewaitOverflow(t *testing.T) {
 	connections := harness.StormConnections(t) / 10
 	storms(t, inEveryWay(stormCase{connections: connections, buckets: connections / 3}))
 }
 
-// By default small machines have few, and a connection without a TIME_WAIT may end in
-// a reset.
+// Small machines have few by default, and a connection that gets no TIME_WAIT may end
+// in a reset.
 const manyBuckets = 1_000_000
 
 type stormCase struct {
 	end         tcplab.StormEnd
 	family      tcplab.Family
 	connections int
-	buckets     int // as many TIME_WAITs may be at a time
+	buckets     int // tcp_max_tw_buckets
 }
 
 func inEveryWay(c stormCase) (cases []stormCase) {
@@ -51,7 +52,8 @@ func inEveryWay(c stormCase) (cases []stormCase) {
 	return cases
 }
 
-// storms takes storms anew where the kernel hides events in some runs.
+// storms runs the cases, and repeats those with problems where the kernel hides events
+// in some runs.
 func storms(t *testing.T, cases []stormCase) {
 	t.Helper()
 	problems := map[stormCase][]string{}
@@ -77,7 +79,7 @@ func storms(t *testing.T, cases []stormCase) {
 	}
 }
 
-// A blown storm is what the kernel did and counted.
+// stormRun is a storm that was run, and what the kernel counted.
 type stormRun struct {
 	stormCase
 	netns  *tcplab.Netns
@@ -87,8 +89,9 @@ type stormRun struct {
 
 const stormWorkers = 2
 
-// countWithFewLost takes storms anew of which too much was lost where the kernel preempts
-// programs: for how long it does, a busy machine says. All else is judged at once.
+// countWithFewLost repeats storms with too much loss on kernels that preempt programs:
+// there a busy machine decides how much is lost. Everything else is checked in each
+// run.
 func countWithFewLost(t *testing.T, cases []stormCase) (problems [][]string) {
 	t.Helper()
 	var excess string
@@ -98,7 +101,7 @@ func countWithFewLost(t *testing.T, cases []stormCase) (problems [][]string) {
 		if excess == "" || wrong || mayLose(t, math.MaxUint64) == 0 {
 			break
 		}
-		t.Log("too much for this test: ", excess)
+		t.Log("too much loss: ", excess)
 	}
 	for i := range problems {
 		if excess != "" {
@@ -108,43 +111,43 @@ func countWithFewLost(t *testing.T, cases []stormCase) (problems [][]string) {
 	return problems
 }
 
-// countStorms lets one storm after the other blow, each in a namespace of its own, beside
-// one tracer, and gives what that tells of each otherwise than the kernel counted.
+// countStorms runs the storms one after the other, each in its own namespace, beside
+// one tracer. It returns the differences to the kernel's counts.
 func countStorms(t *testing.T, cases []stormCase) (problems [][]string, excess string) {
 	t.Helper()
 	if err := harness.StopSharedTracers(); err != nil {
 		t.Error(err)
 	}
-	blown := make([]stormRun, len(cases))
+	runs := make([]stormRun, len(cases))
 	o := harness.Options{Options: probe.Options{Ends: true}}
 	for i, c := range cases {
-		blown[i] = stormRun{stormCase: c, netns: tcplab.NewNetns(t)}
-		blown[i].netns.Sysctl("net.ipv4.tcp_max_tw_buckets", strconv.Itoa(c.buckets))
-		o.Filter.Netns = append(o.Filter.Netns, blown[i].netns.Inode())
+		runs[i] = stormRun{stormCase: c, netns: tcplab.NewNetns(t)}
+		runs[i].netns.Sysctl("net.ipv4.tcp_max_tw_buckets", strconv.Itoa(c.buckets))
+		o.Filter.Netns = append(o.Filter.Netns, runs[i].netns.Inode())
 	}
 	tr := harness.StartTracer(t, o)
-	for i := range blown {
-		blown[i].run(t)
+	for i := range runs {
+		runs[i].run(t)
 	}
 	lines := tr.Stop()
 	stop := lines[len(lines)-1]
 	lost := stop.LostRingFull + stop.LostRingBusy + stop.LostReentry
-	t.Logf("the first program missed %d", stop.Missed)
+	t.Logf("the primary program missed %d", stop.Missed)
 	var ofAll []string
 	if lost > mayLose(t, stop.Fired) {
 		excess = fmt.Sprintf("lost %d: %s", lost, stop.Raw)
 	}
-	var told, happened uint64
-	for i := range blown {
-		s := tally(lines, blown[i].netns)
-		happened += blown[i].transitions(s)
-		told += s.count("")
-		t.Logf("%v %v: told %v", blown[i].end, blown[i].family, s)
-		problems = append(problems, s.compare(blown[i].transitions(s), blown[i].kernel, lost))
+	var counted, happened uint64
+	for i := range runs {
+		s := tally(lines, runs[i].netns)
+		happened += runs[i].transitions(s)
+		counted += s.count("")
+		t.Logf("%v %v: records %v", runs[i].end, runs[i].family, s)
+		problems = append(problems, s.compare(runs[i].transitions(s), runs[i].kernel, lost))
 	}
-	ofAll = append(ofAll, harness.Miscount("transitions of all storms, with those lost", told+lost, happened)...)
-	if told != stop.Read {
-		ofAll = append(ofAll, fmt.Sprintf("%d transitions told: %s", told, stop.Raw))
+	ofAll = append(ofAll, harness.Miscount("transitions of all storms, with those lost", counted+lost, happened)...)
+	if counted != stop.Read {
+		ofAll = append(ofAll, fmt.Sprintf("%d transitions in records, but stop says otherwise: %s", counted, stop.Raw))
 	}
 	for i := range problems {
 		problems[i] = append(problems[i], ofAll...)
@@ -164,30 +167,32 @@ func (b *stormRun) run(t *testing.T) {
 		took.Round(time.Millisecond), float64(b.made)/took.Seconds(), b.kernel)
 }
 
-// transitions is how many there were, some of them by what was told.
-func (b *stormRun) transitions(told transitionCounts) uint64 {
-	// The handshake's last segment on two CPUs at once: one child too many.
-	doubles := told.count("SYN_RECV > CLOSE")
-	// Without room for its TIME_WAIT a socket answers with a reset: to a peer that has not
-	// closed yet, that is its end.
-	resets := told.count("CLOSE_WAIT > CLOSE")
+// transitions is how many transitions there were. Some are known from the records only.
+func (b *stormRun) transitions(counted transitionCounts) uint64 {
+	// The last segment of the handshake was handled on two CPUs at once: one child too
+	// many.
+	doubles := counted.count("SYN_RECV > CLOSE")
+	// A socket that gets no TIME_WAIT answers with a reset, which ends a peer that has
+	// not closed.
+	resets := counted.count("CLOSE_WAIT > CLOSE")
 	return uint64(10*b.made+2*stormWorkers) + 2*doubles - resets
 }
 
-// transitionCounts is how often which transition was told.
+// transitionCounts is how often each transition has a record.
 type transitionCounts map[string]uint64
 
 func tally(lines []harness.Record, n *tcplab.Netns) transitionCounts {
-	told := transitionCounts{}
+	counted := transitionCounts{}
 	for _, l := range lines {
 		if l.Type == "transition" && l.Netns == n.Inode() {
-			told[strings.TrimSpace(l.Old+" > "+l.New+" "+l.Error)]++
+			counted[strings.TrimSpace(l.Old+" > "+l.New+" "+l.Error)]++
 		}
 	}
-	return told
+	return counted
 }
 
-// count takes errors for the same: a reset in LAST_ACK is still its end. "" is all.
+// count counts a transition with and without an error: a reset in LAST_ACK ends it as
+// well. "" is all transitions.
 func (s transitionCounts) count(kinds ...string) (sum uint64) {
 	for kind, n := range s {
 		for _, k := range kinds {
@@ -199,35 +204,34 @@ func (s transitionCounts) count(kinds ...string) (sum uint64) {
 	return sum
 }
 
-// compare holds what was told against what happened. A kernel that hides events hides
-// FIN_WAIT1 to FIN_WAIT2 and what comes with it, the TIME_WAIT or the CLOSE in its
-// place: both are counted by other means, and nothing else may be missing. What was
-// lost may be anything, and of any storm of the same tracer.
+// compare compares the records with what happened. A kernel that hides events hides
+// FIN_WAIT1 to FIN_WAIT2 and the TIME_WAIT or CLOSE that follows. Both are counted by
+// other means, and nothing else may be missing. Lost transitions may be any, of any
+// storm of the tracer.
 func (s transitionCounts) compare(happened uint64, kernel timeWaits, lost uint64) (problems []string) {
 	fired := s.count("")
 	if fired < happened {
 		fired = min(fired+lost, happened)
 	}
 	problems = harness.Miscount("transitions, with those lost", fired, happened)
-	told := timeWaits{
+	counted := timeWaits{
 		begun:      s.count("FIN_WAIT2 > TIME_WAIT", "CLOSING > TIME_WAIT"),
 		overflowed: s.count("FIN_WAIT2 > CLOSE") + s["CLOSING > CLOSE"], // not those reset in CLOSING
 	}
 	hidden := int64(happened - fired)
 	noACKs := int64(s.count("ESTABLISHED > FIN_WAIT1") - s.count("FIN_WAIT1 > CLOSING", "FIN_WAIT1 > FIN_WAIT2"))
-	noEnds := int64(kernel.begun + kernel.overflowed - told.begun - told.overflowed)
+	noEnds := int64(kernel.begun + kernel.overflowed - counted.begun - counted.overflowed)
 	missing := noACKs + noEnds
-	if told.begun > kernel.begun || told.overflowed > kernel.overflowed || noEnds > hidden+int64(lost) ||
+	if counted.begun > kernel.begun || counted.overflowed > kernel.overflowed || noEnds > hidden+int64(lost) ||
 		lost == 0 && (missing != hidden || noACKs < noEnds) {
-		problems = append(problems, fmt.Sprintf("TIME_WAITs told %+v, by the kernel's count %+v; %d times no FIN_WAIT2, %d hidden and %d lost transitions: %v",
-			told, kernel, noACKs, hidden, lost, s))
+		problems = append(problems, fmt.Sprintf("TIME_WAITs in records %+v, want %+v as the kernel counted; %d times no FIN_WAIT2, %d hidden and %d lost transitions: %v",
+			counted, kernel, noACKs, hidden, lost, s))
 	}
 	return problems
 }
 
-// mayLose is how many of the transitions that fired may be lost, all of them
-// counted: none, but where the kernel preempts a program in favour of another task,
-// so that an event may meet both busy.
+// mayLose is how many of the fired transitions may be lost and counted. It is 0, except
+// on kernels that preempt a program, so that an event may meet both programs busy.
 func mayLose(t *testing.T, fired uint64) uint64 {
 	if row, known := harness.ThisKernel(t); known && row.PreemptsPrograms {
 		return fired / 200
@@ -235,15 +239,15 @@ func mayLose(t *testing.T, fired uint64) uint64 {
 	return 0
 }
 
-// timeWaits are how many connections left a TIME_WAIT, and how many did not for lack
+// timeWaits are the connections that left a TIME_WAIT, and those that did not for lack
 // of room.
 type timeWaits struct {
 	begun, overflowed uint64
 }
 
-// timeWaitCounts is the namespace's own count: TcpExt TW, and TWKilled for those that
-// last no more than four seconds, count at entry since 6.1, and before at the end:
-// there, those that live count too.
+// timeWaitCounts returns the namespace's own counts: TcpExt TW, and TWKilled for
+// timewait sockets of at most four seconds. Since 6.1 they count at the start, before
+// that at the end, so that live timewait sockets are added.
 func timeWaitCounts(t *testing.T, n *tcplab.Netns) timeWaits {
 	t.Helper()
 	ext := func(name string) uint64 { return netCounter(t, n, "netstat", "TcpExt:", name) }
@@ -254,8 +258,8 @@ func timeWaitCounts(t *testing.T, n *tcplab.Netns) timeWaits {
 	return counts
 }
 
-// netCounter finds a value in a file of /proc/net: on the line of a group right
-// after its name, or, where the names have a line of their own, below it.
+// netCounter returns a value from a file of /proc/net. It stands on the line of its
+// group after its name, or, if the names have a line of their own, in the line below.
 func netCounter(t *testing.T, n *tcplab.Netns, file, group, name string) uint64 {
 	t.Helper()
 	var text string

@@ -25,13 +25,13 @@ type ending struct {
 	how         string
 	netns       uint32
 	endpoint    *tcplab.Endpoint
-	least, most time.Duration  // that it may have lasted
-	from, until harness.Moment // between which it ended, by the test's clock; 0: not known
+	least, most time.Duration  // bounds of its duration
+	from, until harness.Moment // bounds of its end by the test's clock; 0: unknown
 }
 
 const (
 	minute = 60 * time.Second // TCP_TIMEWAIT_LEN, include/net/tcp.h
-	// The further away the end, the coarser the kernel's timers: by an eighth at most.
+	// The kernel's timers are coarser the further away they end: by an eighth at most.
 	coarse = minute / 8
 )
 
@@ -41,8 +41,8 @@ type endingCase struct {
 	run         func(t *testing.T, n *tcplab.Netns, a *ending)
 }
 
-// The kernel's six ways to end a TIME_WAIT, each as often as the socket's states
-// differ; nothing else may be told of the socket.
+// endings are the kernel's six ways to end a TIME_WAIT, with different states of the
+// socket before.
 var endings = []endingCase{
 	{"its timer, after tcp_fin_timeout", "expired", time.Second * 9 / 10, 30 * time.Second, func(_ *testing.T, n *tcplab.Netns, a *ending) {
 		n.Sysctl("net.ipv4.tcp_fin_timeout", "1")
@@ -68,7 +68,7 @@ var endings = []endingCase{
 	{"a reset", "early", 0, minute / 2, func(_ *testing.T, n *tcplab.Netns, a *ending) {
 		listener, client := server(n)
 		a.endpoint = listener.ServerTimeWait(client)
-		n.Sysctl("net.ipv4.tcp_rfc1337", "0") // not before: see tcplab.NewNetns
+		n.Sysctl("net.ipv4.tcp_rfc1337", "0") // not earlier: see tcplab.NewNetns
 		a.from = harness.Now()
 		n.StraySegment(a.endpoint)
 		n.AwaitGone(a.endpoint)
@@ -94,20 +94,22 @@ var endings = []endingCase{
 	}},
 }
 
-// server gives a listener, and where a client of it may connect from: with ports that
-// nothing else has, since the inode of a namespace that is gone is given to another.
+// server makes a listener and returns an address for a client of it. The ports are used
+// nowhere else, because a later namespace may get the inode of one that is gone.
 func server(n *tcplab.Netns) (listener *tcplab.Socket, client netip.AddrPort) {
 	return n.Listen(tcplab.V4.At(tcplab.FreshPort())), tcplab.V4.At(tcplab.FreshPort())
 }
 
+// time_wait_end says how a TIME_WAIT ended, and in_state_ns how long it lasted.
 func TestTimewait_EndReasonAndDuration(t *testing.T) {
 	checkEndings(t, endings)
 }
 
-// Left alone it ends by its timer after a minute. Guests run this test beside the others.
+// Without any event a TIME_WAIT ends by its timer after a minute. Guests run this test
+// beside the others.
 func TestTimewait_LastsOneMinute(t *testing.T) {
 	if row, known := harness.ThisKernel(t); known && row.Lacks(expect.LongTimeWait) {
-		harness.Lacks(t, expect.LongTimeWait, "one kernel of each kind waits for it")
+		harness.Lacks(t, expect.LongTimeWait, "the table chooses one kernel of each kind for it")
 	}
 	checkEndings(t, []endingCase{{"its timer", "expired", minute, minute + coarse, func(_ *testing.T, n *tcplab.Netns, a *ending) {
 		a.endpoint = tcplab.ServerCloses(n, tcplab.V4).Child
@@ -138,7 +140,8 @@ func checkEndings(t *testing.T, ways []endingCase) {
 			})
 		}
 	})
-	// The last one goes with its namespace, in the kernel's own time.
+	// The last TIME_WAIT ends with its namespace, which the kernel removes
+	// asynchronously.
 	tr.Await(func(text string) bool {
 		return !slices.ContainsFunc(ended, func(a *ending) bool {
 			return !slices.ContainsFunc(strings.Split(text, "\n"), func(l string) bool {
@@ -155,25 +158,25 @@ func checkEndings(t *testing.T, ways []endingCase) {
 func (a *ending) check(t *testing.T, lines []harness.Record) {
 	begins, ends := a.of(lines)
 	if len(begins) != 1 || len(ends) != 1 {
-		t.Fatalf("%d TIME_WAITs begin and %d end, want one: %v %v", len(begins), len(ends), begins, ends)
+		t.Fatalf("%d records begin a TIME_WAIT and %d end one, want 1 and 1: %v %v", len(begins), len(ends), begins, ends)
 	}
 	entered, end := begins[0], ends[0]
 	if entered.Seq > end.Seq || entered.Conn != end.Conn || end.New != "CLOSE" || end.TimeWaitEnd != a.how {
-		t.Fatalf("want the end of a TIME_WAIT, %s, got\n%s%s", a.how, entered.Raw, end.Raw)
+		t.Fatalf("want the end of a TIME_WAIT with time_wait_end %s, got\n%s%s", a.how, entered.Raw, end.Raw)
 	}
 	if end.Conn != "" {
 		mine, _ := harness.SplitBySocket(lines, a.endpoint)
 		harness.CheckPath(t, a.endpoint, mine[:len(mine)-1])
 	}
 	if end.Netns != a.netns || end.PID != nil || end.Substate != "" {
-		t.Errorf("of netns %d, nobody's and without a substate, is wanted: %s", a.netns, end.Raw)
+		t.Errorf("want netns %d, no owner and no substate: %s", a.netns, end.Raw)
 	}
-	for _, d := range []struct{ got, want any }{ // whose it is, from the one record to the other
+	for _, d := range []struct{ got, want any }{ // unchanged between the two records
 		{end.LocalAddr, entered.LocalAddr}, {end.LocalPort, entered.LocalPort}, {end.PeerAddr, entered.PeerAddr},
 		{end.PeerPort, entered.PeerPort}, {end.Role, entered.Role}, {*end.UID, *entered.UID},
 	} {
 		if d.got != d.want {
-			t.Errorf("%v is not %v, as when it began: %s", d.got, d.want, end.Raw)
+			t.Errorf("got %v, want %v as when it began: %s", d.got, d.want, end.Raw)
 		}
 	}
 	lasted := end.Time.Sub(entered.Time)
@@ -183,12 +186,12 @@ func (a *ending) check(t *testing.T, lines []harness.Record) {
 	}
 	at := harness.Moment(end.Time.UnixNano())
 	if at < a.from-harness.ClockSlack || a.until != 0 && at > a.until+harness.ClockSlack {
-		t.Errorf("%d, but it ended between %d and %d: %s", at, a.from, a.until, end.Raw)
+		t.Errorf("time %d, but it ended between %d and %d: %s", at, a.from, a.until, end.Raw)
 	}
 }
 
-// of finds the transitions into and out of TIME_WAIT; the other connections of its
-// ports make none.
+// of returns the transitions into and out of TIME_WAIT. Other connections of these
+// ports have none.
 func (a *ending) of(lines []harness.Record) (begins, ends []harness.Record) {
 	for _, l := range lines {
 		if l.Netns != a.netns || l.LocalPort != a.endpoint.Local.Port() || l.PeerPort != a.endpoint.Remote.Port() {

@@ -12,11 +12,11 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// crowdedBucket is connections that end in one bucket with many that stay: one that is older
-// than those, which is where it was in the bucket, and some that are younger.
+// crowdedBucket is connections that end in a hash bucket with many others: one that is
+// older than those, which puts it elsewhere in the bucket, and some that are younger.
 type crowdedBucket struct {
 	netns *tcplab.Netns
-	old   string // conn
+	old   string // conn of the older one
 	young []harness.ScenarioRun
 	none  harness.ScenarioRun // leaves no TIME_WAIT
 }
@@ -30,7 +30,7 @@ func newCrowdedNetns(t *testing.T) *tcplab.Netns {
 }
 
 func runCrowd(n *tcplab.Netns, f tcplab.Family, size int) *crowdedBucket {
-	n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000") // by default half the buckets
+	n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000") // default: half of the buckets
 	listener := n.Listen(f.Anywhere(7100))
 	client := n.Dial(f.At(7100))
 	child := listener.Accept()
@@ -53,9 +53,9 @@ func runCrowd(n *tcplab.Netns, f tcplab.Family, size int) *crowdedBucket {
 	return c
 }
 
-// However many connections share a bucket, the timewait socket is found, whether the
-// kernel puts it at the head or where the socket was; and where there is none, the end
-// of the bucket proves it.
+// The timewait socket is found among many connections in one bucket, whether the kernel
+// puts it at the head or in the place of the socket. Without one, the end of the bucket
+// proves it.
 func TestTimewait_CrowdedHashBucket(t *testing.T) {
 	n := map[tcplab.Family]*tcplab.Netns{}
 	o := harness.Options{Options: probe.Options{Ends: true}}
@@ -75,17 +75,17 @@ func TestTimewait_CrowdedHashBucket(t *testing.T) {
 				harness.CheckSequence(t, s, harness.OfType(s.Of(lines), "transition"))
 			}
 			if last := c.lastOfOld(t, lines); last.New != "TIME_WAIT" {
-				t.Errorf("it left a TIME_WAIT: %s", last.Raw)
+				t.Errorf("want new_state TIME_WAIT, it left a timewait socket: %s", last.Raw)
 			}
 			if unknown := c.countUnknown(t, lines); unknown != 0 {
-				t.Errorf("%d times not known", unknown)
+				t.Errorf("%d records with time_wait_unknown, want 0", unknown)
 			}
 		})
 	}
 }
 
-// The walk is bounded. Past the bound nothing is guessed: the record says that it is not
-// known whether that CLOSE left a TIME_WAIT, and it is counted.
+// The walk through the bucket is bounded. Beyond the bound the record has
+// time_wait_unknown, and the event is counted.
 func TestTimewait_HashWalkBound(t *testing.T) {
 	n := newCrowdedNetns(t)
 	tr := harness.StartTracer(t, harness.InNamespace(n))
@@ -93,12 +93,12 @@ func TestTimewait_HashWalkBound(t *testing.T) {
 	lines := tr.Stop()
 	none, _ := harness.SplitBySocket(c.none.Of(harness.OfType(lines, "transition")), c.none.Out.Client)
 	if len(none) == 0 || none[len(none)-1].Unknown != true {
-		t.Errorf("that there is no TIME_WAIT among 200 cannot be known, but is said: %v", none)
+		t.Errorf("want time_wait_unknown with 200 sockets in the bucket: %v", none)
 	}
 	if last := c.lastOfOld(t, lines); last.New != "TIME_WAIT" && last.Unknown != true {
-		t.Errorf("it left a TIME_WAIT: %s", last.Raw)
+		t.Errorf("want new_state TIME_WAIT, it left a timewait socket: %s", last.Raw)
 	}
-	t.Logf("%d times not known", c.countUnknown(t, lines))
+	t.Logf("%d records with time_wait_unknown", c.countUnknown(t, lines))
 }
 
 func (c *crowdedBucket) lastOfOld(t *testing.T, lines []harness.Record) harness.Record {
@@ -108,7 +108,7 @@ func (c *crowdedBucket) lastOfOld(t *testing.T, lines []harness.Record) harness.
 			return l
 		}
 	}
-	t.Fatal("nothing is told of the old connection")
+	t.Fatal("no transition of the older connection")
 	return harness.Record{}
 }
 
@@ -121,11 +121,11 @@ func (c *crowdedBucket) countUnknown(t *testing.T, lines []harness.Record) int {
 		}
 		unknown++
 		if l.Unknown != true || l.New != "CLOSE" || l.Old != "FIN_WAIT2" && l.Old != "CLOSING" || l.Substate != "" {
-			t.Errorf("not to be unknown: %s", l.Raw)
+			t.Errorf("time_wait_unknown is wrong here: %s", l.Raw)
 		}
 	}
 	if stop := lines[len(lines)-1]; stop.Unknown != float64(unknown) {
-		t.Errorf("%d times not known: %s", unknown, stop.Raw)
+		t.Errorf("%d records with time_wait_unknown, but stop says otherwise: %s", unknown, stop.Raw)
 	}
 	return unknown
 }

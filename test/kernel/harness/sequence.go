@@ -44,31 +44,31 @@ func (s *ScenarioRun) Of(lines []Record) []Record {
 // scenarioRuns is one run of every scenario in every family, for all tests, and the
 // records of each shared tracer.
 var scenarioRuns struct {
-	stories []ScenarioRun
-	told    [][]Record
+	runs    []ScenarioRun
+	records [][]Record
 }
 
 // RunScenarios runs every scenario in every family, once for all tests. It returns the
 // runs and the records of each shared tracer.
-func RunScenarios(t *testing.T) (stories []ScenarioRun, told [][]Record) {
+func RunScenarios(t *testing.T) (runs []ScenarioRun, records [][]Record) {
 	t.Helper()
-	if scenarioRuns.told != nil {
-		return scenarioRuns.stories, scenarioRuns.told
+	if scenarioRuns.records != nil {
+		return scenarioRuns.runs, scenarioRuns.records
 	}
 	last := tcplab.NewNetns(t)
-	var watches []capture
+	var captures []capture
 	for _, tr := range SharedTracers(t) {
-		watches = append(watches, capture{tr, true, tr.size()})
+		captures = append(captures, capture{tr, true, tr.size()})
 	}
-	stories = runEachScenario(t)
+	runs = runEachScenario(t)
 	if err := fence(last); err != nil {
 		t.Fatal(err)
 	}
 	var inodes []uint32
-	for _, s := range stories {
+	for _, s := range runs {
 		inodes = append(inodes, s.Netns)
 	}
-	for _, c := range watches {
+	for _, c := range captures {
 		if err := c.Tracer.awaitFence(last, c.from); err != nil {
 			t.Fatal(err)
 		}
@@ -76,15 +76,15 @@ func RunScenarios(t *testing.T) (stories []ScenarioRun, told [][]Record) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		told = append(told, lines)
+		records = append(records, lines)
 	}
-	scenarioRuns.stories, scenarioRuns.told = stories, told
-	return stories, told
+	scenarioRuns.runs, scenarioRuns.records = runs, records
+	return runs, records
 }
 
 // runEachScenario runs several at a time, since most of them wait for timers of the
 // kernel.
-func runEachScenario(t *testing.T) (stories []ScenarioRun) {
+func runEachScenario(t *testing.T) (runs []ScenarioRun) {
 	t.Helper()
 	var mu sync.Mutex
 	t.Run("play", func(t *testing.T) {
@@ -96,12 +96,12 @@ func runEachScenario(t *testing.T) (stories []ScenarioRun) {
 					out := s.Run(n, f)
 					mu.Lock()
 					defer mu.Unlock()
-					stories = append(stories, ScenarioRun{s.Name, f, n.Inode(), out})
+					runs = append(runs, ScenarioRun{s.Name, f, n.Inode(), out})
 				})
 			}
 		}
 	})
-	return stories
+	return runs
 }
 
 // CheckSequence compares the whole ordered sequence of transitions of each socket.

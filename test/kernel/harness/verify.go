@@ -45,7 +45,7 @@ func (env *Env) Finish() []Record {
 }
 
 // Collect returns, for each tracer, all records of the namespace so far.
-func (env *Env) Collect() (told [][]Record) {
+func (env *Env) Collect() (records [][]Record) {
 	env.T.Helper()
 	if env.Captures[0].shared {
 		if err := fence(env.Netns); err != nil {
@@ -57,9 +57,9 @@ func (env *Env) Collect() (told [][]Record) {
 		if err != nil {
 			env.T.Fatal(err)
 		}
-		told = append(told, lines)
+		records = append(records, lines)
 	}
-	return told
+	return records
 }
 
 func (env *Env) check(lines []Record) {
