@@ -82,7 +82,7 @@ func (c *filterCase) check(t *testing.T, all, filtered []harness.Record) {
 
 // summary is what must be equal in the records of two tracers: all but the times.
 func summary(l harness.Record) string {
-	pid := "nobody"
+	pid := "no owner"
 	if l.PID != nil {
 		pid = fmt.Sprint(*l.PID)
 	}

@@ -94,15 +94,15 @@ func TestKernel_ChildFirstTransition(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	held := counters.Primary.Deferred+counters.Backup.Deferred > 0
+	deferred := counters.Primary.Deferred+counters.Backup.Deferred > 0
 	empty := lines[i].PeerPort == 0
-	t.Logf("deferred %v, without a peer %v: %s", held, empty, lines[i].Raw)
+	t.Logf("deferred %v, without a peer %v: %s", deferred, empty, lines[i].Raw)
 	row, known := harness.ThisKernel(t)
 	if !known {
 		return
 	}
-	if storage := row.Gives(expect.SocketStorage); held != (row.EmptyChild && storage) || empty != (row.EmptyChild && !storage) {
-		t.Errorf("deferred %v, without a peer %v; the table says %+v", held, empty, row)
+	if storage := row.Gives(expect.SocketStorage); deferred != (row.EmptyChild && storage) || empty != (row.EmptyChild && !storage) {
+		t.Errorf("deferred %v, without a peer %v; the table says %+v", deferred, empty, row)
 	}
 	if !empty && lines[i].PeerPort != out.Client.Local.Port() {
 		t.Errorf("peer port is not %d: %s", out.Client.Local.Port(), lines[i].Raw)

@@ -68,15 +68,15 @@ func TestOwner_ForkExecServer(t *testing.T) {
 // comm is the name that the process has at the event, also for events in softirq.
 func TestOwner_CommAtEvent(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
-		holder, peer := env.StartActor("first-name", 1), env.StartActor("peer", 1)
-		g := harness.ConnectBoth(env, holder, peer)
-		holder.Rename("second-name")
+		owner, peer := env.StartActor("first-name", 1), env.StartActor("peer", 1)
+		g := harness.ConnectBoth(env, owner, peer)
+		owner.Rename("second-name")
 		peer.Close(g.ClientPeer, g.ChildPeer)
 		for _, s := range []*harness.Socket{g.Client, g.Child} {
-			holder.AwaitState(s, tcplab.CloseWait)
+			owner.AwaitState(s, tcplab.CloseWait)
 		}
-		holder.Rename("third-name")
-		holder.Close(g.Client, g.Child)
+		owner.Rename("third-name")
+		owner.Close(g.Client, g.Child)
 	})
 }
 
@@ -126,19 +126,19 @@ func TestOwner_ThreadGroupLeaderExits(t *testing.T) {
 	for _, leaderOpened := range []bool{false, true} {
 		t.Run(fmt.Sprintf("leader opened them %v", leaderOpened), func(t *testing.T) {
 			harness.Run(t, func(env *harness.Env) {
-				holder, peer := env.StartActor("leaderless", 2), env.StartActor("peer", 1)
-				holder.Threads[1].Rename("not-the-leader")
+				owner, peer := env.StartActor("leaderless", 2), env.StartActor("peer", 1)
+				owner.Threads[1].Rename("not-the-leader")
 				if !leaderOpened {
-					holder.ExitThread()
+					owner.ExitThread()
 				}
-				g := harness.ConnectBoth(env, holder, peer)
+				g := harness.ConnectBoth(env, owner, peer)
 				if leaderOpened {
-					holder.ExitThread()
+					owner.ExitThread()
 				}
 				peer.Close(g.ClientPeer, g.ChildPeer)
 				for _, s := range []*harness.Socket{g.Client, g.Child} {
-					holder.AwaitState(s, tcplab.CloseWait)
-					holder.Close(s)
+					owner.AwaitState(s, tcplab.CloseWait)
+					owner.Close(s)
 				}
 			})
 		})
@@ -149,15 +149,15 @@ func TestOwner_ThreadGroupLeaderExits(t *testing.T) {
 // sockets of the process.
 func TestOwner_ExecByThread(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
-		holder, peer := env.StartActor("before-exec", 2), env.StartActor("peer", 1)
-		g := harness.ConnectBoth(env, holder, peer)
-		holder.Threads[1].Exec("after-exec")
-		holder.Shutdown(g.Client, unix.SHUT_WR)
-		holder.Shutdown(g.Child, unix.SHUT_WR)
+		owner, peer := env.StartActor("before-exec", 2), env.StartActor("peer", 1)
+		g := harness.ConnectBoth(env, owner, peer)
+		owner.Threads[1].Exec("after-exec")
+		owner.Shutdown(g.Client, unix.SHUT_WR)
+		owner.Shutdown(g.Child, unix.SHUT_WR)
 		peer.Close(g.ClientPeer, g.ChildPeer)
 		for _, s := range []*harness.Socket{g.Client, g.Child} {
-			holder.AwaitState(s, tcplab.Close)
-			holder.Close(s)
+			owner.AwaitState(s, tcplab.Close)
+			owner.Close(s)
 		}
 	})
 }

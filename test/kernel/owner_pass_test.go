@@ -78,12 +78,12 @@ func TestOwner_PidfdGetfd(t *testing.T) {
 	for _, operates := range []bool{false, true} {
 		t.Run(fmt.Sprintf("taker operates %v", operates), func(t *testing.T) {
 			harness.Run(t, func(env *harness.Env) {
-				holder, peer := env.StartActor("holder", 1), env.StartActor("peer", 1)
+				owner, peer := env.StartActor("owner", 1), env.StartActor("peer", 1)
 				taker := env.StartActor("taker", 1)
-				g := harness.ConnectBoth(env, holder, peer)
+				g := harness.ConnectBoth(env, owner, peer)
 				for _, s := range []*harness.Socket{g.Client, g.Child} {
-					taker.PidfdGet(s, holder)
-					holder.Close(s)
+					taker.PidfdGet(s, owner)
+					owner.Close(s)
 					if operates {
 						taker.Shutdown(s, unix.SHUT_WR)
 					}
@@ -104,19 +104,19 @@ func TestOwner_DuplicatedDescriptor(t *testing.T) {
 	for _, number := range []int{40, 700} {
 		t.Run(fmt.Sprint(number), func(t *testing.T) {
 			harness.Run(t, func(env *harness.Env) {
-				holder, peer := env.StartActor("holder", 1), env.StartActor("peer", 1)
-				g := harness.ConnectBoth(env, holder, peer)
+				owner, peer := env.StartActor("owner", 1), env.StartActor("peer", 1)
+				g := harness.ConnectBoth(env, owner, peer)
 				for i, s := range []*harness.Socket{g.Client, g.Child} {
-					low := holder.FD(s)
-					holder.DupTo(s, number+i)
-					holder.CloseFD(low)
+					low := owner.FD(s)
+					owner.DupTo(s, number+i)
+					owner.CloseFD(low)
 					if number > 64 {
 						env.AllowMissing = append(env.AllowMissing, func(l harness.Record, of *harness.Socket) bool { return of == s && l.New == "CLOSE_WAIT" })
 					}
 				}
 				peer.Close(g.ClientPeer, g.ChildPeer)
 				for _, s := range []*harness.Socket{g.Client, g.Child} {
-					holder.AwaitState(s, tcplab.CloseWait)
+					owner.AwaitState(s, tcplab.CloseWait)
 				}
 			})
 		})
@@ -146,17 +146,17 @@ func TestOwner_DescriptorNumberReused(t *testing.T) {
 // A process with 2,000 other descriptors owns its sockets like any other process.
 func TestOwner_ManyDescriptors(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
-		holder, peer := env.StartActor("holder", 1), env.StartActor("peer", 1)
-		holder.SetFileLimit(4096)
+		owner, peer := env.StartActor("owner", 1), env.StartActor("peer", 1)
+		owner.SetFileLimit(4096)
 		for range 2000 {
-			holder.NoSocketsTo = holder.Must(unix.SYS_DUP, 0)
+			owner.NoSocketsTo = owner.Must(unix.SYS_DUP, 0)
 		}
 		for range 3 {
-			g := harness.ConnectBoth(env, holder, peer)
+			g := harness.ConnectBoth(env, owner, peer)
 			peer.Close(g.ClientPeer, g.ChildPeer)
 			for _, s := range []*harness.Socket{g.Client, g.Child} {
-				holder.AwaitState(s, tcplab.CloseWait)
-				holder.Close(s)
+				owner.AwaitState(s, tcplab.CloseWait)
+				owner.Close(s)
 			}
 			peer.Close(g.Listeners[1])
 		}

@@ -74,12 +74,12 @@ func TestOwner_UringClosedByKernelThread(t *testing.T) {
 // none.
 func TestOwner_UringRegisteredFile(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
-		holder, peer := env.StartProgram("holder", 1), env.StartActor("peer", 1)
-		holder.OpenUring(0)
-		g := harness.ConnectBoth(env, holder, peer)
-		holder.Register(g.Client)
+		owner, peer := env.StartProgram("owner", 1), env.StartActor("peer", 1)
+		owner.OpenUring(0)
+		g := harness.ConnectBoth(env, owner, peer)
+		owner.Register(g.Client)
 		env.AllowMissing = append(env.AllowMissing, func(_ harness.Record, s *harness.Socket) bool { return s == g.Client })
 		peer.Close(g.ClientPeer)
-		holder.Exit()
+		owner.Exit()
 	})
 }

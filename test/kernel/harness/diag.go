@@ -115,7 +115,7 @@ func (th *thread) OpenDiag() int {
 	return th.Must(unix.SYS_SOCKET, unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG)
 }
 
-// hasDiag tells whether ENOENT means that there is no such socket. The kernel also
+// hasDiag reports whether ENOENT means that there is no such socket. The kernel also
 // answers ENOENT without the module tcp_diag, which a guest cannot load. A listener can
 // always be found, so hasDiag opens one and asks for it.
 func (env *Env) hasDiag(th *thread) bool {

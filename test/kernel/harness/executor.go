@@ -18,7 +18,7 @@ import (
 // through one pipe, answers go out through another. An executor makes raw system calls
 // only and allocates nothing, so that it also works in the child of a bare fork.
 
-// actorVariable tells a new process that it is an actor, and which descriptors are the
+// actorVariable says in a new process that it is an actor, and which descriptors are the
 // pipes of its executors: "3,4" for one thread, "3,4,5,6" for two.
 const actorVariable = "TCPSHIFT_ACTOR"
 

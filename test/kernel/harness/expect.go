@@ -36,7 +36,7 @@ func ThisKernel(t *testing.T) (row expect.Row, known bool) {
 }
 
 // Lacks skips the test because the kernel lacks something. It fails where the table
-// says that this kernel has it. The attribute tells test/kernelmatrix what was lacking.
+// says that this kernel has it. test/kernelmatrix reads from the attribute what was lacking.
 func Lacks(t *testing.T, what string, reason any) {
 	t.Helper()
 	t.Attr("lacks", what)

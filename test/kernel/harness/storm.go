@@ -98,7 +98,7 @@ func (st *Storm) Tally(env *Env, lines []Record) (all, known, wrong int, named s
 		a := right[role]
 		switch {
 		case l.PID == nil:
-			counts[role+" nobody "+l.Old+">"+l.New]++
+			counts[role+" no owner "+l.Old+">"+l.New]++
 		case a == nil || int(*l.PID) != a.PID || l.Comm != a.Name():
 			if wrong++; wrong <= 20 {
 				env.T.Errorf("wrong owner: %s", l.Raw)

@@ -130,7 +130,7 @@ func (h timeline[T]) mayBe(value T, at Moment) bool {
 // Socket is one TCP socket, and the processes that had it open.
 type Socket struct {
 	What          string // for messages
-	Conn          string // its cookie; "": nobody ever had it in hand
+	Conn          string // its cookie; "": no process ever had a descriptor of it
 	inode         string // as /proc/PID/fd shows it
 	Role          string
 	Local, Peer   netip.AddrPort
