@@ -27,8 +27,7 @@ func Disconnect(n *Netns, f Family) Outcome {
 	return c.childReset()
 }
 
-// UnreadDataClose is a client that closes with data unread: the kernel tells
-// the server with a reset.
+// UnreadDataClose is a client that closes with unread data: the kernel sends a reset.
 //
 //	client  CLOSE SYN_SENT ESTABLISHED CLOSE
 //	child   LISTEN SYN_RECV ESTABLISHED CLOSE, ECONNRESET
@@ -67,8 +66,8 @@ func (c *conversation) clientReset(child Path) Outcome {
 	return c.finish(connected.Then(Close), child)
 }
 
-// ResetInCloseWait is a client that shuts down in order and resets later. In
-// CLOSE_WAIT the kernel gives the reset another error.
+// ResetInCloseWait is a client that shuts down its sending side and resets later. In
+// CLOSE_WAIT the kernel sets EPIPE for a reset.
 //
 //	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE
 //	child   LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT CLOSE, EPIPE
@@ -101,8 +100,8 @@ func UnacceptedChild(n *Netns, f Family) Outcome {
 	return c.clientReset(accepted.Then(Close))
 }
 
-// EstablishedTimeout is a client whose data nobody acknowledges. The server
-// knows nothing of its end, and gets a reset for its own FIN.
+// EstablishedTimeout is a client whose data is never acknowledged. The server does not
+// see the client's end, and gets a reset for its own FIN.
 //
 //	client  CLOSE SYN_SENT ESTABLISHED CLOSE, ETIMEDOUT
 //	child   LISTEN SYN_RECV ESTABLISHED FIN_WAIT1 CLOSE, ECONNRESET
@@ -110,7 +109,7 @@ func EstablishedTimeout(n *Netns, f Family) Outcome {
 	n.t.Helper()
 	c := establish(n, f)
 	c.child.DropIncoming()
-	c.client.SetsockoptInt(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1) // ms; in fact two retransmissions
+	c.client.SetsockoptInt(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1) // milliseconds; the effect is two retransmissions
 	c.client.Write("lost")
 	c.client.AwaitError(unix.ETIMEDOUT)
 	c.out.Client.Err = unix.ETIMEDOUT

@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const loopback = 1 // the device's index in a new namespace
+const loopback = 1 // index of the device in a new namespace
 
-// AddAddr gives the loopback device another IPv6 address: it has but one, while
-// of IPv4 it has all of 127.0.0.0/8.
+// AddAddr adds an IPv6 address to the loopback device, which has one only. Of IPv4 it
+// has all of 127.0.0.0/8.
 func (n *Netns) AddAddr(addr netip.Addr) {
 	n.t.Helper()
 	request := struct {

@@ -2,12 +2,12 @@ package tcplab
 
 import "golang.org/x/sys/unix"
 
-// Each scenario drives one connection to its end and returns the sockets
-// involved. Above each are the states of each socket, as the tracepoint shows
-// them; a listener is CLOSE LISTEN CLOSE where nothing else is said, and
-// "then TIME_WAIT" is the timewait socket that the tracepoint does not show.
+// Each scenario makes one connection, closes it and returns its sockets. The comments
+// list the states of each socket as the tracepoint shows them. A listener has CLOSE
+// LISTEN CLOSE unless stated; "then TIME_WAIT" is the timewait socket, which the
+// tracepoint does not show.
 
-// ClientCloses is the orderly end, begun by the client.
+// ClientCloses is an orderly close by the client.
 //
 //	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE, then TIME_WAIT
 //	child   LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE
@@ -21,7 +21,7 @@ func ClientCloses(n *Netns, f Family) Outcome {
 	return c.finish(closesFirst, closesLast)
 }
 
-// ServerCloses is the orderly end, begun by the server: the TIME_WAIT is there.
+// ServerCloses is an orderly close by the server, which gets the TIME_WAIT.
 //
 //	client  CLOSE SYN_SENT ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE
 //	child   LISTEN SYN_RECV ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE, then TIME_WAIT
@@ -35,10 +35,10 @@ func ServerCloses(n *Netns, f Family) Outcome {
 	return c.finish(connected.Then(CloseWait, LastAck, Close), accepted.Then(FinWait1, FinWait2, Close))
 }
 
-// SimultaneousClose has both sides send a FIN before either has seen the
-// other's. The child then hears the client's retransmitted one first, and the
-// client learns of both at once. (For CLOSING on both sides two FINs must be
-// in flight at the same time, which no filter can arrange.)
+// SimultaneousClose has both sides send a FIN before either has seen the other's. Then
+// the child receives the client's retransmitted FIN, and the client receives the ACK
+// and the child's FIN at once. (CLOSING on both sides needs two FINs in flight at the
+// same time, which socket filters cannot arrange.)
 //
 //	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE, then TIME_WAIT
 //	child   LISTEN SYN_RECV ESTABLISHED FIN_WAIT1 CLOSING CLOSE, then TIME_WAIT
@@ -60,7 +60,8 @@ func SimultaneousClose(n *Netns, f Family) Outcome {
 	return c.finish(closesFirst, accepted.Then(FinWait1, Closing, Close))
 }
 
-// HalfClose has the client end its side only: the server goes on sending.
+// HalfClose has the client shut down its sending side only, and the server send data
+// after that.
 //
 //	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE, then TIME_WAIT
 //	child   LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE
@@ -81,8 +82,8 @@ func HalfClose(n *Netns, f Family) Outcome {
 	return c.finish(closesFirst, closesLast)
 }
 
-// CloseInFinWait1 is shutdown and then close before the server has heard of
-// it. The close emits FIN_WAIT1 to FIN_WAIT1.
+// CloseInFinWait1 is shutdown() and then close() before the server has received the
+// FIN. The close emits FIN_WAIT1 to FIN_WAIT1.
 //
 //	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT1 FIN_WAIT2 CLOSE, then TIME_WAIT
 //	child   LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE
@@ -100,9 +101,9 @@ func CloseInFinWait1(n *Netns, f Family) Outcome {
 	return c.finish(connected.Then(FinWait1, FinWait1, FinWait2, Close), closesLast)
 }
 
-// CloseInFinWait2 is shutdown first and close later, the server still being
-// busy. The close emits FIN_WAIT2 to FIN_WAIT2. The timewait socket begins in
-// substate FIN_WAIT2 and is in TIME_WAIT once the server closes.
+// CloseInFinWait2 is shutdown() and later close(), before the server closes. The close
+// emits FIN_WAIT2 to FIN_WAIT2. The timewait socket begins in substate FIN_WAIT2, and
+// is in TIME_WAIT when the server has closed.
 //
 //	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 FIN_WAIT2 CLOSE, then TIME_WAIT
 //	child   LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE
@@ -120,11 +121,11 @@ func CloseInFinWait2(n *Netns, f Family) Outcome {
 	return c.finish(connected.Then(FinWait1, FinWait2, FinWait2, Close), closesLast)
 }
 
-// OrphanInFinWait2 is a client that closed while the server never does: only
-// a timewait socket in substate FIN_WAIT2 remains of it, for tcp_fin_timeout
-// seconds. The FIN is lost at first, because an ACK that comes while close
-// still holds the socket makes the kernel keep the whole socket instead. The
-// server vanishes without a segment, which would change the substate.
+// OrphanInFinWait2 is a client that closes while the server never does. Of the client
+// only a timewait socket in substate FIN_WAIT2 is left, for tcp_fin_timeout seconds.
+// The first FIN is dropped: with an ACK that comes while close() has the lock, the
+// kernel would keep the full socket. The server goes without a segment, which would
+// change the substate.
 //
 //	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE, then substate FIN_WAIT2
 //	child   LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT CLOSE
@@ -142,8 +143,8 @@ func OrphanInFinWait2(n *Netns, f Family) Outcome {
 	return c.finish(closesFirst, accepted.Then(CloseWait, Close))
 }
 
-// Linger2Negative is a client that wants no FIN_WAIT2 as an orphan: instead
-// of a timewait socket the server gets a reset.
+// Linger2Negative is a client with TCP_LINGER2 < 0: instead of a FIN_WAIT2 orphan and a
+// timewait socket, the server gets a reset.
 //
 //	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE
 //	child   LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT CLOSE, EPIPE
@@ -157,9 +158,9 @@ func Linger2Negative(n *Netns, f Family) Outcome {
 	return c.finish(closesFirst, accepted.Then(CloseWait, Close))
 }
 
-// TimeWaitOverflow is HalfClose with no timewait socket left to have: the events
-// are the same. The client is no orphan, since that might be gone before the
-// child's FIN, which would then get a reset.
+// TimeWaitOverflow is HalfClose with tcp_max_tw_buckets at 0: the events are equal, but
+// no timewait socket is made. The client is not an orphan, because an orphan might be
+// gone before the child's FIN, which would then get a reset.
 //
 //	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE
 //	child   LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Refused connects to a port that nobody listens on.
+// Refused connects to a port without a listener.
 //
 //	client  CLOSE SYN_SENT CLOSE, ECONNREFUSED
 func Refused(n *Netns, f Family) Outcome {
@@ -21,8 +21,8 @@ func Refused(n *Netns, f Family) Outcome {
 	return n.finish(out, client)
 }
 
-// NoRoute connects to where the namespace has no way to. That fails before
-// the state is touched: there is no event at all.
+// NoRoute connects to an address without a route. That fails before the state changes:
+// there is no event.
 //
 //	client  CLOSE
 func NoRoute(n *Netns, f Family) Outcome {
@@ -36,8 +36,8 @@ func NoRoute(n *Netns, f Family) Outcome {
 	return n.finish(out, client)
 }
 
-// NoPort connects with every ephemeral port taken. The event comes before
-// there is a local port, so it has none.
+// NoPort connects while all ephemeral ports are in use. The event comes before a local
+// port is chosen, so it has none.
 //
 //	client       CLOSE SYN_SENT CLOSE
 //	two clients  CLOSE SYN_SENT ESTABLISHED CLOSE
@@ -69,15 +69,15 @@ func NoPort(n *Netns, f Family) Outcome {
 	return c.finish(Path{Close, SynSent, Close}, nil)
 }
 
-// ConnectTimeout connects to a listener that hears no SYN. It takes a second:
-// the first retransmission of a SYN is not sooner.
+// ConnectTimeout connects to a listener that drops every SYN. It takes a second,
+// because the first retransmission of a SYN does not come earlier.
 //
 //	client  CLOSE SYN_SENT CLOSE, ETIMEDOUT
 func ConnectTimeout(n *Netns, f Family) Outcome {
 	n.t.Helper()
 	c := listen(n, f)
 	c.listener.DropIncoming()
-	c.client.SetsockoptInt(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1) // ms
+	c.client.SetsockoptInt(unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, 1) // milliseconds
 	c.client.StartConnect(c.target(f))
 	c.client.Await(SynSent)
 	c.out.Client.Local, c.out.Client.Remote = c.client.Addr(), c.target(f)
@@ -86,8 +86,8 @@ func ConnectTimeout(n *Netns, f Family) Outcome {
 	return c.finish(Path{Close, SynSent, Close}, nil)
 }
 
-// SelfConnect is a socket that connects to itself: a simultaneous open, and
-// at its close a simultaneous close.
+// SelfConnect is a socket that connects to itself, by a simultaneous open, and ends in
+// a simultaneous close.
 //
 //	client  CLOSE SYN_SENT SYN_RECV ESTABLISHED FIN_WAIT1 CLOSING CLOSE, then TIME_WAIT
 func SelfConnect(n *Netns, f Family) Outcome {
@@ -104,8 +104,8 @@ func SelfConnect(n *Netns, f Family) Outcome {
 	return n.finish(out, client)
 }
 
-// SimultaneousOpen is two sockets that connect to each other, with no
-// listener. The first does not hear the reset that its early SYN gets.
+// SimultaneousOpen is two sockets that connect to each other, without a listener. The
+// first drops the reset that its first SYN gets.
 //
 //	client      CLOSE SYN_SENT SYN_RECV ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE, then TIME_WAIT
 //	Others[0]   CLOSE SYN_SENT ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE
@@ -130,8 +130,8 @@ func SimultaneousOpen(n *Netns, f Family) Outcome {
 	return n.finish(out, first, second)
 }
 
-// FastOpen sends its first data in the SYN, and closes first. The child is
-// made by the SYN and not by the handshake's end: its SYN_RECV lasts.
+// FastOpen sends its first data in the SYN, and closes first. The SYN makes the child,
+// not the end of the handshake: the child stays in SYN_RECV for some time.
 //
 //	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE, then TIME_WAIT
 //	child   LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE
@@ -146,8 +146,8 @@ func FastOpen(n *Netns, f Family) Outcome {
 	return c.readAndClose("early")
 }
 
-// FastOpenAbandoned is a fast open whose client hears no answer. The server
-// accepts the child in SYN_RECV and resets it, the client gives up as well.
+// FastOpenAbandoned is a fast open whose client drops the answer. The server accepts
+// the child in SYN_RECV and resets it; the client disconnects.
 //
 //	client  CLOSE SYN_SENT CLOSE, with a local port and no error
 //	child   LISTEN SYN_RECV CLOSE
@@ -167,7 +167,7 @@ func FastOpenAbandoned(n *Netns, f Family) Outcome {
 	return c.finish(Path{Close, SynSent, Close}, Path{Listen, SynRecv, Close})
 }
 
-// listenFastOpen needs no cookie, which would take a connection before.
+// listenFastOpen sets up fast open without cookies: to get one takes a connection.
 func listenFastOpen(n *Netns, f Family) *conversation {
 	n.t.Helper()
 	const client, server, withoutCookie = 0x1, 0x2, 0x4 | 0x200
@@ -175,17 +175,17 @@ func listenFastOpen(n *Netns, f Family) *conversation {
 	return listen(n, f, func(s *Socket) { s.SetsockoptInt(unix.IPPROTO_TCP, unix.TCP_FASTOPEN, 16) })
 }
 
-// DeferAccept is a listener with TCP_DEFER_ACCEPT: the client is in
-// ESTABLISHED, but there is no child before the first data.
+// DeferAccept is a listener with TCP_DEFER_ACCEPT: the client is in ESTABLISHED, but
+// the kernel makes no child before the first data.
 //
 //	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE, then TIME_WAIT
 //	child   LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE
 func DeferAccept(n *Netns, f Family) Outcome {
 	n.t.Helper()
-	c := listen(n, f, func(s *Socket) { s.SetsockoptInt(unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30) }) // s
+	c := listen(n, f, func(s *Socket) { s.SetsockoptInt(unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 30) }) // seconds
 	c.client.Connect(c.target(f))
 	if c.listener.Readable() {
-		n.t.Fatal("TCP_DEFER_ACCEPT: a child before the first data")
+		n.t.Fatal("TCP_DEFER_ACCEPT: there is a child before the first data")
 	}
 	c.client.Write("data")
 	return c.readAndClose("data")

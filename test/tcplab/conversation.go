@@ -8,22 +8,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Family is which addresses a scenario uses.
+// Family is the kind of addresses that a scenario uses.
 type Family int
 
-// The families of addresses.
+// The families.
 const (
 	V4     Family = iota // 127.0.0.1 on both sides
 	V6                   // ::1 on both sides
-	Mapped               // an AF_INET6 client to ::ffff:127.0.0.1, a dual-stack listener on [::]
+	Mapped               // an AF_INET6 client connects to ::ffff:127.0.0.1, the listener is dual-stack on [::]
 )
 
-// Families is all of them.
+// Families is all families.
 var Families = []Family{V4, V6, Mapped}
 
+// String returns a short name for subtests.
 func (f Family) String() string { return [...]string{"v4", "v6", "mapped"}[f] }
 
-// Loopback is where clients of the family connect to.
+// Loopback is the address to which clients of the family connect.
 func (f Family) Loopback() netip.Addr {
 	return [...]netip.Addr{
 		V4:     netip.MustParseAddr("127.0.0.1"),
@@ -32,7 +33,7 @@ func (f Family) Loopback() netip.Addr {
 	}[f]
 }
 
-// nowhere is an address that an empty namespace has no route to.
+// nowhere is an address to which an empty namespace has no route.
 func (f Family) nowhere() netip.Addr {
 	return [...]netip.Addr{
 		V4:     netip.MustParseAddr("192.0.2.1"),
@@ -41,7 +42,7 @@ func (f Family) nowhere() netip.Addr {
 	}[f]
 }
 
-// Anywhere is where listeners of the family listen on all addresses.
+// Anywhere is the port on the unspecified address of the family.
 func (f Family) Anywhere(port uint16) netip.AddrPort {
 	if f == V4 {
 		return netip.AddrPortFrom(netip.IPv4Unspecified(), port)
@@ -49,24 +50,24 @@ func (f Family) Anywhere(port uint16) netip.AddrPort {
 	return netip.AddrPortFrom(netip.IPv6Unspecified(), port)
 }
 
-// At is a port of the family's loopback address.
+// At is the port on the loopback address of the family.
 func (f Family) At(port uint16) netip.AddrPort { return netip.AddrPortFrom(f.Loopback(), port) }
 
 // Endpoint is one socket of a scenario, and what the kernel did with it.
 type Endpoint struct {
-	Cookie uint64 // 0 for a child that nobody accepted
-	// Local and Remote are the addresses it last had; the zero AddrPort, or
-	// port 0, where it never had one or the kernel has forgotten it.
+	Cookie uint64 // 0 for a child that was never accepted
+	// Local and Remote are the last addresses of the socket. They are zero, or have
+	// port 0, if the socket never had one or the kernel has cleared it.
 	Local, Remote netip.AddrPort
 	Path          Path
-	// Left is the timewait socket that came after the last CLOSE: TimeWait,
-	// FinWait2 (its substate, the peer's FIN being out), or 0 for none.
+	// Left is the substate of the timewait socket after the last CLOSE: TimeWait, or
+	// FinWait2 while the peer's FIN has not come; 0 if there is none.
 	Left State
-	// Err is the error that the kernel ended the socket with, 0 for none.
+	// Err is the error with which the kernel ended the socket, 0 for none.
 	Err unix.Errno
 }
 
-// Outcome is the sockets of a scenario, all of them at the end of their path.
+// Outcome is the sockets of a scenario after its end.
 type Outcome struct {
 	Client   *Endpoint
 	Listener *Endpoint // nil where there is none
@@ -74,7 +75,7 @@ type Outcome struct {
 	Others   []*Endpoint
 }
 
-// Endpoints is every socket of the outcome.
+// Endpoints returns all sockets of the outcome.
 func (o Outcome) Endpoints() []*Endpoint {
 	var all []*Endpoint
 	for _, p := range append([]*Endpoint{o.Client, o.Listener, o.Child}, o.Others...) {
@@ -85,7 +86,7 @@ func (o Outcome) Endpoints() []*Endpoint {
 	return all
 }
 
-// Transitions is the number of events that the outcome's sockets caused.
+// Transitions returns the number of events of the outcome's sockets.
 func (o Outcome) Transitions() int {
 	count := 0
 	for _, p := range o.Endpoints() {
@@ -94,14 +95,14 @@ func (o Outcome) Transitions() int {
 	return count
 }
 
-// conversation is a scenario at work.
+// conversation is a scenario while it runs.
 type conversation struct {
 	n                       *Netns
 	listener, client, child *Socket
 	out                     Outcome
 }
 
-// listen begins a conversation with a listener and no client yet.
+// listen begins a conversation with a listener, without a client.
 func listen(n *Netns, f Family, options ...func(*Socket)) *conversation {
 	n.t.Helper()
 	at := f.At(FreshPort())
@@ -116,7 +117,7 @@ func listen(n *Netns, f Family, options ...func(*Socket)) *conversation {
 	return c
 }
 
-// target is where the conversation's clients connect to.
+// target is the address to which clients of the conversation connect.
 func (c *conversation) target(f Family) netip.AddrPort { return f.At(c.out.Listener.Local.Port()) }
 
 // establish begins a conversation with both sides in ESTABLISHED.
@@ -128,7 +129,7 @@ func establish(n *Netns, f Family) *conversation {
 	return c
 }
 
-// accept takes the client's connection and notes who talks to whom.
+// accept accepts the client's connection and records the addresses of both sides.
 func (c *conversation) accept() {
 	c.n.t.Helper()
 	c.child = c.listener.Accept()
@@ -137,9 +138,8 @@ func (c *conversation) accept() {
 	c.out.Client, c.out.Child = endpoint(c.client), endpoint(c.child)
 }
 
-// finish ends a conversation whose client and child, if it has one, are on
-// their way to CLOSE: it closes what is still open and waits for the last
-// event.
+// finish ends a conversation whose client and child are about to reach CLOSE. It closes
+// what is open and waits for the last event.
 func (c *conversation) finish(client, child Path) Outcome {
 	c.n.t.Helper()
 	c.out.Client.Path = client
@@ -160,7 +160,7 @@ func (n *Netns) finish(out Outcome, sockets ...*Socket) Outcome {
 	return out
 }
 
-// endpoint notes a socket's identity; a listener has no peer.
+// endpoint records the identity of a socket; a listener has no peer.
 func endpoint(s *Socket) *Endpoint {
 	s.n.t.Helper()
 	p := &Endpoint{Cookie: s.Cookie(), Local: s.Addr()}
@@ -170,7 +170,7 @@ func endpoint(s *Socket) *Endpoint {
 	return p
 }
 
-// The ports that FreshPort gives.
+// The range of FreshPort.
 const (
 	FirstFreshPort = 10000
 	LastFreshPort  = FirstFreshPort + freshPorts - 1
@@ -180,10 +180,10 @@ const (
 
 var portsTaken atomic.Uint32
 
-// FreshPort is a port below the ephemeral ones that no other scenario of this
-// process uses, in any namespace: one that sees all namespaces at once can
-// tell scenarios apart by it.
+// FreshPort returns a port below the ephemeral ports that no other scenario of this
+// process uses, in any namespace. A tracer of all namespaces can distinguish scenarios
+// by it.
 func FreshPort() uint16 {
-	spread := uint32(os.Getpid()) * 997 // two test processes at once
+	spread := uint32(os.Getpid()) * 997 // two test processes may run at once
 	return uint16(FirstFreshPort + (spread+portsTaken.Add(1))%freshPorts)
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // diagRequest is struct nlmsghdr and struct inet_diag_req_v2
-// (include/uapi/linux/inet_diag.h); ports and addresses in network order.
+// (include/uapi/linux/inet_diag.h). Ports and addresses are in network byte order.
 type diagRequest struct {
 	header                   unix.NlMsghdr
 	family, protocol, ext, _ uint8
@@ -44,16 +44,15 @@ func newDiagRequest(kind uint16, p *Endpoint) *diagRequest {
 	return r
 }
 
-// Destroy is ss -K. Not every kernel can; of those that can, not every one also
-// destroys timewait sockets.
+// Destroy is ss -K. Some kernels cannot destroy sockets, and some not timewait sockets.
 func (n *Netns) Destroy(p *Endpoint) error {
 	n.t.Helper()
 	_, err := n.askDiag(newDiagRequest(sockDestroy, p))
 	return err
 }
 
-// ExpiresIn is how long the timewait socket of the endpoint has to live, as sock_diag
-// tells it, in milliseconds.
+// ExpiresIn returns the remaining time of a timewait socket as sock_diag reports it, to
+// the millisecond.
 func (n *Netns) ExpiresIn(p *Endpoint) (time.Duration, error) {
 	n.t.Helper()
 	answer, err := n.askDiag(newDiagRequest(sockDiagByFamily, p))
@@ -67,7 +66,7 @@ func (n *Netns) ExpiresIn(p *Endpoint) (time.Duration, error) {
 	return time.Duration(binary.NativeEndian.Uint32(answer[expiresAt:])) * time.Millisecond, nil
 }
 
-// askDiag gives what follows the header of the answer.
+// askDiag sends the request and returns the answer without its header.
 func (n *Netns) askDiag(r *diagRequest) (answer []byte, err error) {
 	n.Do(func() {
 		var fd int

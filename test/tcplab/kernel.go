@@ -8,17 +8,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// HidesEvents is true on kernels on which in some runs a few events in a million
-// reach no program at all and move no miss counter, while the kernel's own
-// counters show that they happened. Seen on one hardened build of 6.18, never on
-// a distribution's.
+// HidesEvents reports whether this kernel hides events: in some runs, a few events in a
+// million reach no program and move no miss counter, although the kernel's own counters
+// include them. This was seen on one hardened build of 6.18, and on no distribution's
+// kernel.
 func HidesEvents() bool {
 	b, err := os.ReadFile("/proc/sys/kernel/osrelease")
 	return err == nil && strings.Contains(string(b), "-fc-")
 }
 
-// Attempts is how often a count may be taken until it agrees with the kernel's: once,
-// but on kernels that hide events, which they do in some runs and not in others.
+// Attempts is how often a test may repeat a count until it agrees with the kernel's:
+// once, except on kernels that hide events.
 func Attempts() int {
 	if HidesEvents() {
 		return 4
@@ -26,8 +26,9 @@ func Attempts() int {
 	return 1
 }
 
-// MountTracefs makes /sys/kernel/tracing usable, as systemd does at boot; other
-// tracers need it, ours does not. It stays: somebody else may use it by now.
+// MountTracefs mounts tracefs at /sys/kernel/tracing, as systemd does at boot. Other
+// tracers need it; tcpshift does not. It stays mounted, because other programs may use
+// it then.
 func MountTracefs(t testing.TB) {
 	t.Helper()
 	const at = "/sys/kernel/tracing"

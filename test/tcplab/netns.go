@@ -1,13 +1,13 @@
-// Package tcplab makes real TCP connections in network namespaces of its own and
-// brings them into every state of the TCP state machine, one raw system call
-// at a time, so that each step is deterministic on every kernel.
+// Package tcplab makes real TCP connections in network namespaces of its own and brings
+// them into every state of the TCP state machine, one raw system call at a time, so
+// that each step is deterministic on every kernel.
 //
-// It runs inside a guest with nothing but a static binary, /proc and root: no
-// other program, no kernel module, no traffic control. It must not touch the
-// host's own namespace, and it knows nothing of the tracer it serves.
+// It needs root and /proc, and works in a guest with a static binary only: no other
+// program, no kernel module, no traffic control. It must not touch the host's own
+// namespace, and knows nothing of the tracer.
 //
-// A failing step fails the test with the system call's name. A Netns belongs
-// to the test that made it, so a subtest makes its own.
+// A step that fails ends the test with the name of the system call. A Netns belongs to
+// the test that made it, so a subtest makes its own.
 package tcplab
 
 import (
@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RequireRoot skips a test that cannot work without root. Under CI=true it
-// fails instead: there, a skipped test is a test that nobody runs.
+// RequireRoot skips a test that needs root. Under CI=true it fails the test instead: a
+// test that CI skips never runs.
 func RequireRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -29,7 +29,8 @@ func RequireRoot(t testing.TB) {
 	}
 }
 
-// Missing skips a test for want of something that can be installed; under CI=true it fails.
+// Missing skips a test because something is not installed. Under CI=true it fails the
+// test.
 func Missing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
@@ -38,35 +39,34 @@ func Missing(t testing.TB, what string) {
 	t.Skip(what)
 }
 
-// Netns is a network namespace with loopback up, and the one thread that
-// lives in it.
+// Netns is a network namespace with loopback up. It has one thread.
 type Netns struct {
 	t     testing.TB
 	inode uint32
 	calls chan func()
-	gone  chan struct{} // closed when the thread has ended
+	gone  chan struct{} // closed when the thread has exited
 }
 
-// NewNetns makes an empty namespace, which goes away with the test. It differs
-// from the kernel's defaults in one thing: net.ipv4.tcp_rfc1337 is 1, so that
-// a stray reset does not end a TIME_WAIT.
+// NewNetns makes an empty namespace, which is gone after the test. One setting differs
+// from the kernel's default: net.ipv4.tcp_rfc1337 is 1, so that a stray reset does not
+// end a TIME_WAIT.
 func NewNetns(t testing.TB) *Netns {
 	t.Helper()
 	return newNetns(t, func() error { return unix.Unshare(unix.CLONE_NEWNET) })
 }
 
-// tableSize is how many buckets the hash table of a new namespace's child has.
+// tableSize is the number of hash buckets for a child of the namespace.
 const tableSize = "/proc/sys/net/ipv4/tcp_child_ehash_entries"
 
-// MayHaveOwnTable is nil where namespaces can have a hash table of their own, since
+// MayHaveOwnTable returns nil where a namespace can have its own hash table, since
 // Linux 6.1.
 func MayHaveOwnTable() error {
 	_, err := os.Stat(tableSize)
 	return err
 }
 
-// NewCrowdedNetns is one whose established connections all share one bucket of its own
-// hash table.
+// NewCrowdedNetns makes a namespace with its own hash table, in which all established
+// connections share one bucket.
 func NewCrowdedNetns(t testing.TB) *Netns {
 	t.Helper()
 	return newNetns(t, func() error {
@@ -76,7 +76,7 @@ func NewCrowdedNetns(t testing.TB) *Netns {
 		if err := os.WriteFile(tableSize, []byte("1"), 0); err != nil {
 			return err
 		}
-		return unix.Unshare(unix.CLONE_NEWNET) // its child
+		return unix.Unshare(unix.CLONE_NEWNET) // the child namespace, which has the small table
 	})
 }
 
@@ -96,9 +96,9 @@ func newNetns(t testing.TB, unshare func() error) *Netns {
 	return n
 }
 
-// onOwnThread starts f on a thread that no other goroutine uses before or
-// after: the runtime ends it with f. It is never the process's first thread,
-// which cannot end, and whose namespace /proc/self shows as the process's.
+// onOwnThread starts f on a thread that no other goroutine uses before or after; the
+// runtime ends that thread with f. It is never the first thread of the process, which
+// cannot exit, and whose namespace /proc/self shows.
 func onOwnThread(f func()) {
 	go func() {
 		runtime.LockOSThread()
@@ -112,12 +112,12 @@ func onOwnThread(f func()) {
 			close(taken)
 			f()
 		}()
-		<-taken // until then, the first thread is held here
+		<-taken // blocks the first thread until then
 		runtime.UnlockOSThread()
 	}()
 }
 
-// live is the namespace's thread: the namespace ends with it.
+// live is the body of the namespace's thread. The namespace ends with the thread.
 func (n *Netns) live(unshare func() error, ready chan<- error) {
 	defer close(n.gone)
 	err := n.enter(unshare)
@@ -139,8 +139,8 @@ func (n *Netns) enter(unshare func() error) error {
 		return fmt.Errorf("stat /proc/thread-self/ns/net: %w", err)
 	}
 	n.inode = uint32(st.Ino)
-	// A delayed ACK that a FIN overtakes makes the timewait socket answer, to
-	// a peer that has gone: the reset that comes back would kill it.
+	// If a FIN overtakes a delayed ACK, the timewait socket answers to a peer that is
+	// gone, and the reset that comes back would end the timewait socket.
 	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_rfc1337", []byte("1"), 0); err != nil {
 		return fmt.Errorf("sysctl: %w", err)
 	}
@@ -164,11 +164,11 @@ func loopbackUp() error {
 	return nil
 }
 
-// Inode is the namespace's number, as in /proc/PID/ns/net.
+// Inode returns the inode of the namespace, as in /proc/PID/ns/net.
 func (n *Netns) Inode() uint32 { return n.inode }
 
-// Do runs f on the namespace's thread and waits for it. Every Do of one Netns
-// has the same thread id.
+// Do runs f on the namespace's thread and waits for it. All calls of Do have the same
+// thread id.
 func (n *Netns) Do(f func()) {
 	n.t.Helper()
 	done, returned := make(chan struct{}), false
@@ -182,13 +182,13 @@ func (n *Netns) Do(f func()) {
 		<-done
 	case <-n.gone:
 	}
-	if !returned { // f has ended the thread with FailNow
+	if !returned { // FailNow in f has ended the thread
 		n.t.FailNow()
 	}
 }
 
-// Threads runs f(0) to f(count-1) at once, each on a new thread of the
-// namespace, and fails the test with the first error.
+// Threads runs f(0) to f(count-1) at once, each on a new thread of the namespace. It
+// fails the test with the first error.
 func (n *Netns) Threads(count int, f func(i int) error) {
 	n.t.Helper()
 	var home int
@@ -215,8 +215,8 @@ func (n *Netns) Threads(count int, f func(i int) error) {
 	n.must("thread", err)
 }
 
-// Sysctl sets a value of this namespace, such as net.ipv4.tcp_fin_timeout,
-// and returns the one before.
+// Sysctl sets a sysctl of this namespace, such as net.ipv4.tcp_fin_timeout, and returns
+// the old value.
 func (n *Netns) Sysctl(name, value string) (before string) {
 	n.t.Helper()
 	path := "/proc/sys/" + strings.ReplaceAll(name, ".", "/")

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// A namespace has its own inode and sysctls.
 func TestNetns_ApartFromHost(t *testing.T) {
 	n, other := NewNetns(t), NewNetns(t)
 	var host unix.Stat_t
@@ -29,6 +30,7 @@ func TestNetns_ApartFromHost(t *testing.T) {
 	}
 }
 
+// Making and using namespaces does not move the process into another namespace.
 func TestNetns_ProcessKeepsItsOwn(t *testing.T) {
 	var before, now unix.Stat_t
 	check(t, unix.Stat("/proc/self/ns/net", &before))
@@ -42,6 +44,7 @@ func TestNetns_ProcessKeepsItsOwn(t *testing.T) {
 	}
 }
 
+// Do uses one thread of the namespace, Threads several new ones.
 func TestNetns_DoAndThreads(t *testing.T) {
 	n := NewNetns(t)
 	tids := map[int]bool{}
@@ -53,7 +56,7 @@ func TestNetns_DoAndThreads(t *testing.T) {
 	}
 	together := make(chan int)
 	n.Threads(2, func(i int) error {
-		if i == 0 { // both must be there at once
+		if i == 0 { // both threads must run at the same time
 			together <- unix.Gettid()
 			return nil
 		}
@@ -71,6 +74,7 @@ func TestNetns_DoAndThreads(t *testing.T) {
 	}
 }
 
+// Table lists sockets of both address families.
 func TestTable_BothFamilies(t *testing.T) {
 	n := NewNetns(t)
 	for _, f := range Families {
@@ -93,8 +97,8 @@ func inTable(n *Netns, want Entry) bool {
 	return false
 }
 
-// Connections to different places may share a local port: rarely, where the kernel has
-// all ports to choose from.
+// Connections to different addresses may share a local port: rarely, where the kernel
+// has all ports to choose from. A scenario does not wait for the other connection.
 func TestScenario_SharedLocalPort(t *testing.T) {
 	for _, f := range Families {
 		t.Run(f.String(), func(t *testing.T) {
@@ -104,7 +108,7 @@ func TestScenario_SharedLocalPort(t *testing.T) {
 			stays := n.Dial(f.At(7100))
 			out := HalfClose(n, f)
 			if stays.Addr().Port() != out.Client.Local.Port() {
-				t.Errorf("local ports %v and %v: want one and the same", stays.Addr(), out.Client.Local)
+				t.Errorf("local ports %v and %v: want equal ports", stays.Addr(), out.Client.Local)
 			}
 			if state := State(stays.Info().State); state != Established {
 				t.Errorf("the connection to %v is in %v", other.Addr(), state)
@@ -113,6 +117,7 @@ func TestScenario_SharedLocalPort(t *testing.T) {
 	}
 }
 
+// Namespaces and scenarios leave no descriptor open.
 func TestNetns_NoDescriptorLeak(t *testing.T) {
 	RequireRoot(t)
 	before := openFiles(t)
@@ -142,16 +147,17 @@ func read(t *testing.T, path string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// verdict is a test that only notes how it was ended.
+// verdict is a testing.TB that records how the test was ended.
 type verdict struct {
 	testing.TB
 	said string
 }
 
 func (v *verdict) Helper()      {}
-func (v *verdict) Fatal(...any) { v.said += "fatal " } // a real one does not return
+func (v *verdict) Fatal(...any) { v.said += "fatal " } // a real Fatal does not return
 func (v *verdict) Skip(...any)  { v.said += "skip " }
 
+// A test that lacks something is skipped, and fails only under CI=true.
 func TestRequireRoot_FailsOnlyUnderCI(t *testing.T) {
 	for ci, want := range map[string]string{"true": "fatal", "": "skip"} {
 		t.Setenv("CI", ci)

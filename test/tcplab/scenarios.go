@@ -1,12 +1,12 @@
 package tcplab
 
-// Scenario is one way for a connection to go.
+// Scenario is one course of a connection.
 type Scenario struct {
 	Name string
 	Run  func(*Netns, Family) Outcome
 }
 
-// Scenarios is all of them.
+// Scenarios is all scenarios.
 var Scenarios = []Scenario{
 	{"client closes", ClientCloses},
 	{"server closes", ServerCloses},

@@ -6,10 +6,10 @@ import (
 	"testing"
 )
 
-// The scenarios check themselves, by TCP_INFO and by each errno on the way.
-// What is checked here is what they promise about the kernel's events.
+// Every scenario causes the events that its comment lists. (Scenarios check TCP_INFO
+// and errors themselves.)
 func TestScenario_DocumentedPaths(t *testing.T) {
-	w := newWatch(t)
+	w := newStateLog(t)
 	for _, s := range Scenarios {
 		for _, f := range Families {
 			t.Run(fmt.Sprintf("%s %v", s.Name, f), func(t *testing.T) {
@@ -31,20 +31,20 @@ func checkPaths(t *testing.T, events []event, out Outcome) {
 	}
 	if !replay(events, walks) {
 		for _, w := range walks {
-			t.Errorf("%v to %v: want %v", w.endpoint.Local, w.endpoint.Remote, w.endpoint.Path)
+			t.Errorf("path of %v to %v: want %v", w.endpoint.Local, w.endpoint.Remote, w.endpoint.Path)
 		}
-		t.Errorf("got, in all: %v", events)
+		t.Errorf("all events: %v", events)
 	}
 }
 
-// walk is a endpoint on its path.
+// walk is an endpoint on its path.
 type walk struct {
 	endpoint *Endpoint
-	at       int // index of the state it is in
+	at       int // index of its state
 }
 
-// replay tells whether the events are the steps of the walks, each in order.
-// An event may fit more than one of them: all assignments are tried.
+// replay reports whether the events are the steps of the walks, each in order. An event
+// may fit several walks: replay tries all assignments.
 func replay(events []event, walks []*walk) bool {
 	if len(events) == 0 {
 		return !slices.ContainsFunc(walks, func(w *walk) bool { return w.at != len(w.endpoint.Path)-1 })
@@ -67,14 +67,14 @@ func (w *walk) isNext(e event) bool {
 	return w.at+1 < len(path) && e.from == path[w.at] && e.to == path[w.at+1] && fits(e, w.endpoint)
 }
 
-// fits allows for the ports that the kernel does not have at some events, and
-// for those that the endpoint does not know.
+// fits allows for ports that the kernel does not have at some events, and for ports
+// that the endpoint does not know.
 func fits(e event, p *Endpoint) bool {
 	return (e.sport == 0 || p.Local.Port() == 0 || e.sport == p.Local.Port()) &&
 		(e.dport == 0 || e.dport == p.Remote.Port())
 }
 
-// touches is true for the ports of the outcome that no other test has.
+// touches reports whether a port belongs to the outcome only.
 func touches(out Outcome) func(sport, dport uint16) bool {
 	own := map[uint16]bool{}
 	for _, p := range out.Endpoints() {

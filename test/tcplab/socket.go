@@ -10,19 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience bounds every wait: a step that takes longer fails the test. It is
-// long because an emulated kernel is slow, and nothing is ever waited out.
+// patience bounds every wait: a step that takes longer fails the test. It is long
+// because an emulated kernel is slow. A passing test never waits so long.
 const patience = 30 * time.Second
 
-// Socket is one TCP socket of a Netns, blocking, closed with the test at the
-// latest. Its calls run on the caller's thread, unless they are made in Do.
+// Socket is one blocking TCP socket of a Netns. It is closed at the end of the test.
+// Its calls run on the caller's thread, unless they are made in Do.
 type Socket struct {
 	FD int // -1 once closed
 	n  *Netns
 }
 
-// Socket makes a TCP socket of the address's family. A v4-mapped address
-// makes an AF_INET6 one.
+// Socket makes a TCP socket for an address family. For a v4-mapped address it is
+// AF_INET6.
 func (n *Netns) Socket(family netip.Addr) *Socket {
 	n.t.Helper()
 	domain := unix.AF_INET6
@@ -50,8 +50,8 @@ func (n *Netns) adopt(fd int) *Socket {
 	return s
 }
 
-// Listen makes a listener. On [::] it is dual-stack. The options run between
-// socket and bind.
+// Listen makes a listener, on [::] a dual-stack one. The options run between socket()
+// and bind().
 func (n *Netns) Listen(at netip.AddrPort, options ...func(*Socket)) *Socket {
 	n.t.Helper()
 	s := n.Socket(at.Addr())
@@ -77,13 +77,13 @@ func (s *Socket) Bind(at netip.AddrPort) {
 	s.n.must("bind "+at.String(), unix.Bind(s.FD, sockaddr(at)))
 }
 
-// Connect connects and waits for the handshake's end.
+// Connect connects and waits for the end of the handshake.
 func (s *Socket) Connect(to netip.AddrPort) {
 	s.n.t.Helper()
 	s.n.must("connect "+to.String(), s.TryConnect(to))
 }
 
-// TryConnect is Connect where the error is what the test is about.
+// TryConnect connects and returns the error.
 func (s *Socket) TryConnect(to netip.AddrPort) error {
 	_, err := uninterrupted(func() (int, error) { return 0, unix.Connect(s.FD, sockaddr(to)) })
 	return err
@@ -99,7 +99,7 @@ func (s *Socket) StartConnect(to netip.AddrPort) {
 	s.n.must("fcntl O_NONBLOCK", unix.SetNonblock(s.FD, false))
 }
 
-// Accept takes one connection from a listener, waiting for it if need be.
+// Accept waits for a connection of a listener and accepts it.
 func (s *Socket) Accept() *Socket {
 	s.n.t.Helper()
 	fd, err := uninterrupted(func() (int, error) {
@@ -110,7 +110,7 @@ func (s *Socket) Accept() *Socket {
 	return s.n.adopt(fd)
 }
 
-// Close closes the descriptor; what the kernel then does takes its time.
+// Close closes the descriptor. The kernel may close the connection later.
 func (s *Socket) Close() {
 	s.n.t.Helper()
 	fd := s.FD
@@ -124,13 +124,14 @@ func (s *Socket) Shutdown(how int) {
 	s.n.must("shutdown", unix.Shutdown(s.FD, how))
 }
 
-// Disconnect is connect to AF_UNSPEC: the socket drops its connection and can
-// be used again.
+// Disconnect is connect() to AF_UNSPEC: the socket drops its connection and can be used
+// again.
 func (s *Socket) Disconnect() {
 	s.n.t.Helper()
 	s.n.must("connect AF_UNSPEC", disconnect(s.FD))
 }
 
+// Write sends the text.
 func (s *Socket) Write(text string) {
 	s.n.t.Helper()
 	count, err := uninterrupted(func() (int, error) {
@@ -142,8 +143,8 @@ func (s *Socket) Write(text string) {
 	}
 }
 
-// WriteFastOpen connects and sends in one call, with the text in the SYN. It
-// waits for the handshake unless the flags have unix.MSG_DONTWAIT.
+// WriteFastOpen connects and sends the text in the SYN. It waits for the handshake
+// unless the flags include unix.MSG_DONTWAIT.
 func (s *Socket) WriteFastOpen(text string, to netip.AddrPort, flags int) {
 	s.n.t.Helper()
 	flags |= unix.MSG_FASTOPEN | unix.MSG_NOSIGNAL
@@ -166,7 +167,7 @@ func (s *Socket) ReadEOF() {
 	}
 }
 
-// TryRead is Read where the error is what the test is about.
+// TryRead reads and returns the error.
 func (s *Socket) TryRead() (string, error) {
 	buf := make([]byte, 512)
 	count, err := uninterrupted(func() (int, error) { return unix.Read(s.FD, buf) })
@@ -189,8 +190,8 @@ func (s *Socket) Peer() netip.AddrPort {
 	return addrPort(sa)
 }
 
-// uninterrupted repeats a call that one of the Go runtime's signals broke off.
-// Calls with a time limit are not restarted by the kernel.
+// uninterrupted repeats a call that a signal of the Go runtime has interrupted. The
+// kernel does not restart calls with a timeout.
 func uninterrupted(call func() (int, error)) (int, error) {
 	for {
 		count, err := call()
@@ -204,7 +205,7 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 	if a.Addr().Is4() {
 		return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 	}
-	zone, _ := strconv.ParseUint(a.Addr().Zone(), 10, 32) // a device's index; none is 0
+	zone, _ := strconv.ParseUint(a.Addr().Zone(), 10, 32) // 0 means no device
 	return &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16(), ZoneId: uint32(zone)}
 }
 

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Cookie is the kernel's number for the socket, unique while the host is up.
+// Cookie returns the socket's cookie, unique until the host reboots.
 func (s *Socket) Cookie() uint64 {
 	s.n.t.Helper()
 	cookie, err := unix.GetsockoptUint64(s.FD, unix.SOL_SOCKET, unix.SO_COOKIE)
@@ -16,7 +16,7 @@ func (s *Socket) Cookie() uint64 {
 	return cookie
 }
 
-// SetsockoptInt is setsockopt(2) with a number.
+// SetsockoptInt sets a socket option whose value is an int.
 func (s *Socket) SetsockoptInt(level, option, value int) {
 	s.n.t.Helper()
 	if err := unix.SetsockoptInt(s.FD, level, option, value); err != nil {
@@ -24,7 +24,7 @@ func (s *Socket) SetsockoptInt(level, option, value int) {
 	}
 }
 
-// ReuseAddr lets the socket bind where only a TIME_WAIT is.
+// ReuseAddr lets the socket bind to a port in TIME_WAIT.
 func (s *Socket) ReuseAddr() {
 	s.n.t.Helper()
 	s.SetsockoptInt(unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
@@ -37,9 +37,9 @@ func (s *Socket) SetLinger(seconds int) {
 	s.n.must("setsockopt SO_LINGER", unix.SetsockoptLinger(s.FD, unix.SOL_SOCKET, unix.SO_LINGER, &linger))
 }
 
-// DropIncoming makes the socket deaf: TCP runs a socket's filter on every
-// segment before it looks at it, so this one loses them all, a listener's
-// SYNs included. A child inherits its listener's deafness.
+// DropIncoming makes the socket drop every segment that comes in, a listener's SYNs
+// included: TCP runs a socket's filter on each segment first. A child inherits it from
+// its listener.
 func (s *Socket) DropIncoming() {
 	s.n.t.Helper()
 	drop := [1]unix.SockFilter{{Code: unix.BPF_RET | unix.BPF_K, K: 0}}
@@ -48,7 +48,7 @@ func (s *Socket) DropIncoming() {
 		unix.SetsockoptSockFprog(s.FD, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &program))
 }
 
-// AllowIncoming ends DropIncoming. What was lost has to be sent again.
+// AllowIncoming ends DropIncoming. Dropped segments must be sent again.
 func (s *Socket) AllowIncoming() {
 	s.n.t.Helper()
 	s.n.must("setsockopt SO_DETACH_FILTER", unix.SetsockoptInt(s.FD, unix.SOL_SOCKET, unix.SO_DETACH_FILTER, 0))
@@ -74,8 +74,8 @@ func (s *Socket) AwaitInfo(what string, wanted func(*unix.TCPInfo) bool) {
 	s.n.await(what, func() bool { return wanted(s.Info()) })
 }
 
-// AwaitReadable waits until a listener has a connection to accept, or a
-// connection something to read.
+// AwaitReadable waits until a listener has a connection to accept, or a connection has
+// data.
 func (s *Socket) AwaitReadable() {
 	s.n.t.Helper()
 	ready := []unix.PollFd{{Fd: int32(s.FD), Events: unix.POLLIN}}
@@ -86,7 +86,7 @@ func (s *Socket) AwaitReadable() {
 	}
 }
 
-// Readable tells without waiting whether AwaitReadable would return at once.
+// Readable reports whether AwaitReadable would return at once.
 func (s *Socket) Readable() bool {
 	s.n.t.Helper()
 	ready := []unix.PollFd{{Fd: int32(s.FD), Events: unix.POLLIN}}
@@ -95,7 +95,7 @@ func (s *Socket) Readable() bool {
 	return count > 0
 }
 
-// AwaitError waits for the socket to end with the error, in CLOSE.
+// AwaitError waits until the socket is in CLOSE with the error.
 func (s *Socket) AwaitError(want unix.Errno) {
 	s.n.t.Helper()
 	s.Await(Close)
@@ -106,8 +106,8 @@ func (s *Socket) AwaitError(want unix.Errno) {
 	}
 }
 
-// await polls a condition that the kernel brings about by itself: a segment
-// in flight, a delayed ACK, a retransmission. There is nothing to block on.
+// await polls for a condition that the kernel brings about by itself: a segment in
+// flight, a delayed ACK, a retransmission. There is nothing to block on.
 func (n *Netns) await(what string, done func() bool) {
 	n.t.Helper()
 	n.awaitWithin(patience, what, done)
@@ -116,20 +116,20 @@ func (n *Netns) await(what string, done func() bool) {
 func (n *Netns) awaitWithin(limit time.Duration, what string, done func() bool) {
 	n.t.Helper()
 	deadline := time.Now().Add(limit)
-	// Looking costs: who waits for a timer of the kernel's looks ever more seldom.
+	// A poll costs CPU time: the longer the wait, the rarer the polls.
 	pause, longest := 200*time.Microsecond, 5*time.Millisecond
 	if limit > patience {
 		longest = 100 * time.Millisecond
 	}
 	for ; !done(); pause = min(pause*5/4, longest) {
 		if time.Now().After(deadline) {
-			n.t.Fatalf("no %s after %v", what, limit)
+			n.t.Fatalf("waited %v for: %s", limit, what)
 		}
 		time.Sleep(pause)
 	}
 }
 
-// mustFail checks the error that a scenario is about.
+// mustFail checks that a call failed with the error of the scenario.
 func (n *Netns) mustFail(call string, got error, want unix.Errno) {
 	n.t.Helper()
 	if !errors.Is(got, want) {

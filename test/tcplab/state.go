@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// State is a TCP state by the kernel's number.
+// State is a TCP state, as numbered by the kernel.
 type State uint8
 
 // The kernel's numbers, include/net/tcp_states.h.
@@ -40,6 +40,7 @@ var stateNames = map[State]string{
 	Closing:     "CLOSING",
 }
 
+// String returns the kernel's name of the state.
 func (s State) String() string {
 	if name, ok := stateNames[s]; ok {
 		return name
@@ -47,12 +48,12 @@ func (s State) String() string {
 	return fmt.Sprintf("STATE_%d", uint8(s))
 }
 
-// Path is the states a socket goes through, as sock:inet_sock_set_state shows
-// them: n states are n-1 events. TIME_WAIT is in no path, the kernel shows
-// CLOSE there. A state twice in a row is an event too.
+// Path is the states of a socket in order, as sock:inet_sock_set_state shows them: n
+// states are n-1 events. TIME_WAIT is in no path, because the kernel shows CLOSE. A
+// repeated state is an event too.
 type Path []State
 
-// The beginnings and the ends that most paths share.
+// Beginnings and ends of most paths.
 var (
 	connected = Path{Close, SynSent, Established}
 	accepted  = Path{Listen, SynRecv, Established}
@@ -62,9 +63,10 @@ var (
 	closesLast  = accepted.Then(CloseWait, LastAck, Close)
 )
 
-// Then is p with more states behind it.
+// Then returns p with more states after it.
 func (p Path) Then(more ...State) Path { return append(slices.Clone(p), more...) }
 
+// String lists the states.
 func (p Path) String() string {
 	names := make([]string, len(p))
 	for i, s := range p {

@@ -7,17 +7,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// StormConfig says how hard a storm blows.
+// StormConfig is the size and kind of a storm.
 type StormConfig struct {
-	Connections int      // in all
-	Workers     int      // pairs of a connecting and an accepting thread; 2 if 0
-	Port        uint16   // where the first worker listens, the others on the next ones; 7000 if 0
+	Connections int      // in total
+	Workers     int      // pairs of a connecting and an accepting thread; 0 means 2
+	Port        uint16   // port of the first worker, the others use the next ports; 0 means 7000
 	Family      Family   // V4 or V6
 	End         StormEnd // how each connection is closed
 }
 
-// StormEnd is how the connections of a storm are closed. Each one is exactly ten
-// transitions, five of either side, however it is closed.
+// StormEnd is how the connections of a storm are closed. Each connection is exactly ten
+// transitions, five on either side.
 type StormEnd int
 
 const (
@@ -26,41 +26,44 @@ const (
 	//	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE
 	//	child   LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE
 	ClientFirst StormEnd = iota
-	// ServerFirst leaves it at the child: the last three states are the other way round.
+	// ServerFirst leaves a TIME_WAIT at the child: the last three states of the sides
+	// are exchanged.
 	ServerFirst
-	// HalfClosed is as ClientFirst, but that the client shuts down its side only
-	// and reads the child's answer: it waits as itself in FIN_WAIT2.
+	// HalfClosed is ClientFirst with a client that shuts down its sending side only and
+	// reads the child's answer: the full socket waits in FIN_WAIT2.
 	HalfClosed
-	// Together has both sides close at once. Some end as in the two first, and
-	// where both FINs are under way at the same time one side goes from FIN_WAIT1
-	// to CLOSING, or both do; each that does leaves a TIME_WAIT.
+	// Together has both sides close at once. Some connections end as with ClientFirst
+	// or ServerFirst. If both FINs are in flight at the same time, one side or both go
+	// from FIN_WAIT1 to CLOSING; each side that does leaves a TIME_WAIT.
 	Together
 )
 
+// String returns a short name for subtests.
 func (e StormEnd) String() string {
 	return [...]string{"client first", "server first", "half closed", "together"}[e]
 }
 
 const (
-	// StormHosts addresses share a worker's connections, so that 60 seconds of
-	// TIME_WAIT leave ephemeral ports for the next: 127.0.1.1 and up, fd00::1 and up.
+	// StormHosts is the number of addresses that share a worker's connections, so that
+	// ephemeral ports are left during 60 seconds of TIME_WAIT: 127.0.1.1 and up,
+	// fd00::1 and up.
 	StormHosts = 64
-	// stormAhead bounds how far a worker connects ahead of its accepting
-	// thread. It stays far below the backlog, whose overflow would bring
-	// retransmissions and with them other transitions.
+	// stormAhead bounds how many connections a worker is ahead of its accepting thread.
+	// It is far below the backlog: an overflow would cause retransmissions, and with
+	// them other transitions.
 	stormAhead   = 256
 	stormBacklog = 4096
 )
 
-// Storm makes short connections as fast as the host can, and returns how many it
-// made once the last of them is settled. Each worker's listener is two more
-// transitions: CLOSE LISTEN CLOSE. Who may leave a TIME_WAIT leaves one, until
-// net.ipv4.tcp_max_tw_buckets of them exist.
+// Storm makes short connections as fast as the host can. It returns how many it made,
+// when the last of them is settled. Each worker's listener makes two more transitions:
+// CLOSE LISTEN CLOSE. Each side that may leave a TIME_WAIT leaves one, up to
+// net.ipv4.tcp_max_tw_buckets.
 //
-// Connecting and accepting threads are apart on purpose: softirqs then
-// interrupt the other side's handlers all the time, and a tracer that cannot
-// be re-entered misses about one event in a thousand. One thread for both
-// sides is no slower, but misses almost none and so proves nothing.
+// Connecting and accepting run on different threads, so that softirqs interrupt the
+// other side's handlers all the time: a tracer that cannot be re-entered then misses
+// about one event in a thousand. One thread for both sides is as fast, but misses
+// almost none and proves nothing.
 func Storm(n *Netns, c StormConfig) int {
 	n.t.Helper()
 	if c.Workers == 0 {
@@ -77,7 +80,7 @@ func Storm(n *Netns, c StormConfig) int {
 	before := n.InUse()
 	workers := make([]*stormWorker, c.Workers)
 	for i := range workers {
-		share := (c.Connections + i) / c.Workers // the shares add up to the whole
+		share := (c.Connections + i) / c.Workers // all shares add up to the total
 		workers[i] = newStormWorker(n, c, c.Port+uint16(i), share)
 	}
 	n.Threads(2*c.Workers, func(i int) error {
@@ -99,7 +102,7 @@ func Storm(n *Netns, c StormConfig) int {
 	return made
 }
 
-// stormWorker is one listener, the thread that connects to it and the one that accepts.
+// stormWorker is one listener, a thread that connects to it and a thread that accepts.
 type stormWorker struct {
 	listener *Socket
 	family   Family
@@ -107,7 +110,7 @@ type stormWorker struct {
 	port     uint16
 	share    int
 	accepted atomic.Int64 // and closed
-	met      atomic.Int64 // Together: how often a thread has come to close its end
+	met      atomic.Int64 // Together: threads that have come to close their end
 	failed   atomic.Bool
 }
 
@@ -120,7 +123,7 @@ func newStormWorker(n *Netns, c StormConfig, port uint16, share int) *stormWorke
 	return w
 }
 
-// run ends the other thread's wait when this one fails.
+// run runs one thread, and ends the wait of the other thread if it fails.
 func (w *stormWorker) run(side func() error) error {
 	err := side()
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connectAll is the connecting thread's part. What is closed by the client as the
-// second is closed later, so that it does not wait for each.
+// connectAll is the connecting thread. Connections that the child closes first are
+// closed in batches, so that the thread need not wait for each.
 func (w *stormWorker) connectAll() error {
 	var open []int
 	for i := range w.share {
@@ -61,12 +61,13 @@ func stormHost4(i int) [4]byte { return [4]byte{127, 0, 1, byte(1 + i%StormHosts
 
 func stormHost6(i int) [16]byte { return [16]byte{0: 0xfd, 15: byte(1 + i%StormHosts)} }
 
-// closeTogether closes when the other thread is about to close its end of the same
-// connection. The FINs pass each other if both threads are in close() at once.
+// closeTogether closes when the other thread is about to close its end of the
+// connection. The FINs cross each other if both threads are in close() at the same
+// time.
 func (w *stormWorker) closeTogether(fd, i int) error {
 	w.met.Add(1)
 	both := int64(2 * (i + 1))
-	for range 2000 { // a yield would come back too late
+	for range 2000 { // spin first: a yield would return too late
 		if w.met.Load() >= both {
 			break
 		}
@@ -76,8 +77,8 @@ func (w *stormWorker) closeTogether(fd, i int) error {
 	return err
 }
 
-// pin keeps the calling thread, which ends with its part, on one processor: two
-// threads that the scheduler has put on the same one cannot do anything at once.
+// pin binds the calling thread, which exits at the end of the storm, to one processor:
+// two threads on the same processor cannot close at the same time.
 func pin(i int) {
 	var all, one unix.CPUSet
 	if unix.SchedGetaffinity(0, &all) != nil {
@@ -89,14 +90,14 @@ func pin(i int) {
 		}
 		if left == 0 {
 			one.Set(cpu)
-			_ = unix.SchedSetaffinity(0, &one) // without it, less happens at once
+			_ = unix.SchedSetaffinity(0, &one) // best effort: without it, fewer ends cross
 			return
 		}
 		left--
 	}
 }
 
-// closeLast is the client's part where the child closes first.
+// closeLast closes the client's ends after the child's.
 func (w *stormWorker) closeLast(open []int) error {
 	for _, fd := range open {
 		if err := readToEnd(fd); err != nil {
@@ -107,7 +108,7 @@ func (w *stormWorker) closeLast(open []int) error {
 	return nil
 }
 
-// acceptAll is the accepting thread's part.
+// acceptAll is the accepting thread.
 func (w *stormWorker) acceptAll() error {
 	for i := range w.share {
 		fd, err := uninterrupted(func() (int, error) { return acceptOnly(w.listener.FD) })
@@ -138,7 +139,7 @@ func (w *stormWorker) closeChild(fd, i int) (err error) {
 	return err
 }
 
-// readToEnd waits for the other side's FIN.
+// readToEnd waits for the peer's FIN.
 func readToEnd(fd int) error {
 	var buf [16]byte
 	for {
@@ -163,8 +164,8 @@ func (w *stormWorker) waitFor(done func() bool) error {
 	return nil
 }
 
-// acceptOnly does not ask for the peer's address, which unix.Accept4 would
-// allocate for each connection.
+// acceptOnly does not ask for the peer's address, for which unix.Accept4 would allocate
+// memory.
 func acceptOnly(listener int) (int, error) {
 	fd, _, errno := unix.Syscall6(unix.SYS_ACCEPT4, uintptr(listener), 0, 0, unix.SOCK_CLOEXEC, 0, 0)
 	if errno != 0 {

@@ -6,8 +6,9 @@ import (
 	"time"
 )
 
+// Each connection of a storm is ten transitions, however it is closed.
 func TestStorm_TenTransitionsPerConnection(t *testing.T) {
-	w := newWatch(t)
+	w := newStateLog(t)
 	for _, f := range []Family{V4, V6} {
 		for _, end := range []StormEnd{ClientFirst, ServerFirst, HalfClosed, Together} {
 			t.Run(fmt.Sprintf("%v %v", end, f), func(t *testing.T) { checkStormPaths(t, w, f, end) })
@@ -15,11 +16,11 @@ func TestStorm_TenTransitionsPerConnection(t *testing.T) {
 	}
 }
 
-func checkStormPaths(t *testing.T, w *watch, f Family, end StormEnd) {
+func checkStormPaths(t *testing.T, w *stateLog, f Family, end StormEnd) {
 	const connections, workers = 1001, 2
 	n := NewNetns(t)
-	w.write(t, "trace", "") // forgets what came before
-	FreshPort()             // the second worker's
+	w.write(t, "trace", "") // drop earlier events
+	FreshPort()             // the port of the second worker
 	port := FreshPort() - 1
 	if made := Storm(n, StormConfig{Connections: connections, Workers: workers, Port: port, Family: f, End: end}); made != connections {
 		t.Errorf("made %d connections, want %d", made, connections)
@@ -32,7 +33,7 @@ func checkStormPaths(t *testing.T, w *watch, f Family, end StormEnd) {
 	want := map[[2]State]int{}
 	add(want, listened, workers)
 	if end == Together {
-		// How each ends is a matter of luck, but they are all at an end.
+		// Each connection may end in several ways, but all have ended.
 		add(want, connected, connections)
 		add(want, accepted, connections)
 		checkEnds(t, got, 2*connections)
@@ -51,7 +52,8 @@ func checkStormPaths(t *testing.T, w *watch, f Family, end StormEnd) {
 	}
 }
 
-// checkEnds takes out what both sides closing at once may bring, if it adds up.
+// checkEnds removes the transitions of connections that both sides closed at once, and
+// checks that they add up.
 func checkEnds(t *testing.T, got map[[2]State]int, sides int) {
 	t.Helper()
 	first, last := got[[2]State{Established, FinWait1}], got[[2]State{Established, CloseWait}]
@@ -80,6 +82,7 @@ func add(counts map[[2]State]int, path Path, times int) {
 	}
 }
 
+// A storm goes on although it uses more ports than there are ephemeral ports.
 func TestStorm_OutlivesEphemeralPorts(t *testing.T) {
 	n := NewNetns(t)
 	n.Sysctl("net.ipv4.ip_local_port_range", "40000 40099")
@@ -92,7 +95,7 @@ func TestStorm_OutlivesEphemeralPorts(t *testing.T) {
 	t.Logf("%.0f connections a second", connections/time.Since(begin).Seconds())
 }
 
-// BenchmarkStorm is the rate without a tracer. Give it -benchtime 200000x.
+// BenchmarkStorm measures the rate without a tracer. Run it with -benchtime 200000x.
 func BenchmarkStorm(b *testing.B) {
 	n := NewNetns(b)
 	b.ResetTimer()

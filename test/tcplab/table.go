@@ -14,19 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Entry is one line of the namespace's /proc/net/tcp or tcp6.
+// Entry is one line of /proc/net/tcp or tcp6 of the namespace.
 type Entry struct {
 	Local, Remote netip.AddrPort
-	// State of a timewait socket is its substate: TIME_WAIT, or FIN_WAIT2
-	// while the peer's FIN is still out.
+	// State is, for a timewait socket, its substate: TIME_WAIT, or FIN_WAIT2 while the
+	// peer's FIN has not come.
 	State State
-	// Timewait is set for the small socket that succeeds a closed one.
+	// Timewait is true for the small socket that replaces a closed one.
 	Timewait bool
 }
 
-// Table is every TCP socket of the namespace that the kernel can look up,
-// orphans and timewait sockets included. Unlike a socket diagnosis it needs no
-// kernel module.
+// Table returns every TCP socket of the namespace that the kernel can look up, with
+// orphans and timewait sockets. Unlike sock_diag it needs no kernel module.
 func (n *Netns) Table() []Entry {
 	n.t.Helper()
 	var entries []Entry
@@ -41,31 +40,31 @@ func (n *Netns) Table() []Entry {
 	return entries
 }
 
-// InUse counts the namespace's TCP sockets but the timewait ones, at no cost
-// that grows with their number.
+// InUse returns the number of TCP sockets of the namespace without timewait sockets.
+// Its cost does not grow with their number.
 func (n *Netns) InUse() int {
 	n.t.Helper()
 	return n.counter("sockstat", "TCP: inuse ") + n.counter("sockstat6", "TCP6: inuse ")
 }
 
-// Settle waits until at most live TCP sockets but the timewait ones are left,
-// and until the events of those that went have been emitted.
+// Settle waits until at most live TCP sockets are left, not counting timewait sockets,
+// and until all events of the others have been emitted.
 func (n *Netns) Settle(live int) {
 	n.t.Helper()
 	n.await(fmt.Sprintf("fall of the sockets in use to %d", live), func() bool { return n.InUse() <= live })
 	flushSoftirqs()
 }
 
-// flushSoftirqs returns when every network softirq that runs now has ended.
-// A closing socket leaves the tables an instant before its event fires, but
-// both happen within one RCU read side, and this command waits for those.
+// flushSoftirqs returns when every network softirq that runs now has ended. A closing
+// socket leaves the tables shortly before its event fires, but both happen within one
+// RCU read-side section, and membarrier waits for all of those.
 func flushSoftirqs() {
 	const membarrierGlobal = 1
 	_, _, _ = unix.RawSyscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
 }
 
-// settled waits until no live socket of the endpoints is left: the events of
-// all of them have been emitted.
+// settled waits until none of the endpoints has a live socket: all their events have
+// been emitted.
 func (n *Netns) settled(endpoints []*Endpoint) {
 	n.t.Helper()
 	n.await("end of every socket", func() bool {
@@ -79,33 +78,31 @@ func (n *Netns) settled(endpoints []*Endpoint) {
 	flushSoftirqs()
 }
 
-// mayBe tells whether the entry can be of the endpoint. Connections share a local port if
-// they go to different places.
+// mayBe reports whether the entry can be the endpoint's. Connections to different
+// addresses may share a local port.
 func (e Entry) mayBe(p *Endpoint) bool {
 	return e.Local == p.Local && (p.Remote.Port() == 0 || e.Remote == p.Remote)
 }
 
-// awaitLeft waits until the endpoint is nothing but a timewait socket in the
-// substate.
+// awaitLeft waits until only a timewait socket in the substate is left of the endpoint.
 func (n *Netns) awaitLeft(p *Endpoint, substate State) {
 	n.t.Helper()
 	n.await("timewait socket in "+substate.String(), func() bool { return n.Left(p) == substate })
 }
 
-// AwaitGone waits until the endpoint's timewait socket has ended.
+// AwaitGone waits until the timewait socket of the endpoint has ended.
 func (n *Netns) AwaitGone(p *Endpoint) {
 	n.t.Helper()
 	n.AwaitGoneLater(p, 0)
 }
 
-// AwaitGoneLater waits for so much longer than other things are waited for.
+// AwaitGoneLater is AwaitGone with a timeout that is longer by so much.
 func (n *Netns) AwaitGoneLater(p *Endpoint, longer time.Duration) {
 	n.t.Helper()
 	n.awaitWithin(patience+longer, "end of the timewait socket", func() bool { return n.Left(p) == 0 })
 }
 
-// Left is the substate of the timewait socket that came after the endpoint, 0 if
-// there is none now.
+// Left returns the substate of the endpoint's timewait socket, 0 if there is none now.
 func (n *Netns) Left(p *Endpoint) State {
 	n.t.Helper()
 	for _, e := range n.Table() {
@@ -137,7 +134,7 @@ func (n *Netns) counter(file, prefix string) int {
 	return value
 }
 
-// parseEntry takes "sl local remote st tx:rx timer:when ...".
+// parseEntry parses "sl local remote st tx:rx timer:when ...".
 func parseEntry(line string) (Entry, error) {
 	fields := strings.Fields(line)
 	if len(fields) < 6 {
@@ -160,7 +157,7 @@ func parseEntry(line string) (Entry, error) {
 	return Entry{Local: local, Remote: remote, State: State(state), Timewait: timer == timewaitTimer}, nil
 }
 
-// parseProcAddr takes "0100007F:1F90": words of the host's byte order.
+// parseProcAddr parses "0100007F:1F90": 32-bit words in the byte order of the host.
 func parseProcAddr(text string) (netip.AddrPort, error) {
 	host, portText, _ := strings.Cut(text, ":")
 	raw, err := hex.DecodeString(host)

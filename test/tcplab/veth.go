@@ -12,9 +12,8 @@ import (
 // vethPeer is VETH_INFO_PEER of include/uapi/linux/veth.h.
 const vethPeer = 1
 
-// Veth joins two namespaces by a cable, with an IPv4 address at each end, in one
-// /24. Like loopback, it loses nothing; unlike it, it is another host that one
-// talks to.
+// Veth joins two namespaces by a veth pair, with an IPv4 address at each end, both in
+// one /24. It loses nothing, as loopback, but the peer is another host.
 func Veth(a, b *Netns, atA, atB netip.Addr) {
 	a.t.Helper()
 	var home int
@@ -30,7 +29,7 @@ func Veth(a, b *Netns, atA, atB netip.Addr) {
 	b.must("give veth an address", err)
 }
 
-// AddAddress gives the cable's end in this namespace one more address.
+// AddAddress adds an address to the veth device of this namespace.
 func (n *Netns) AddAddress(addr netip.Addr) {
 	n.t.Helper()
 	var err error
@@ -38,7 +37,7 @@ func (n *Netns) AddAddress(addr netip.Addr) {
 	n.must("give veth an address", err)
 }
 
-const vethName = "cable"
+const vethName = "veth-test"
 
 // attribute appends a netlink attribute.
 func attribute(dst []byte, kind uint16, value []byte) []byte {
@@ -62,7 +61,7 @@ func addVeth(peerNetns int) error {
 	return routeRequest(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, message)
 }
 
-// routeRequest asks rtnetlink for one change and waits for its answer.
+// routeRequest sends one request of rtnetlink and waits for the answer.
 func routeRequest(kind uint16, flags uint16, message []byte) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {

@@ -7,8 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ServerTimeWait makes a connection from a fixed port and closes it, the server
-// first, so that a TIME_WAIT is left at the server. It is the listener's child.
+// ServerTimeWait makes a connection from a fixed port to the listener and closes it,
+// the server first, so that a TIME_WAIT is left at the server. It returns the
+// listener's child.
 func (s *Socket) ServerTimeWait(from netip.AddrPort) *Endpoint {
 	s.n.t.Helper()
 	client, child := s.connectFrom(from)
@@ -21,7 +22,8 @@ func (s *Socket) ServerTimeWait(from netip.AddrPort) *Endpoint {
 	return p
 }
 
-// ClientTimeWait is the same with the client closing first, whose TIME_WAIT it is.
+// ClientTimeWait makes a connection and closes it, the client first. It returns the
+// client, at which a TIME_WAIT is left.
 func (s *Socket) ClientTimeWait(from netip.AddrPort) *Endpoint {
 	s.n.t.Helper()
 	client, child := s.connectFrom(from)
@@ -36,8 +38,8 @@ func (s *Socket) ClientTimeWait(from netip.AddrPort) *Endpoint {
 	return p
 }
 
-// Supersede opens the connection anew that has left a TIME_WAIT at the server, which
-// its SYN ends. It ends in a reset itself and leaves nothing.
+// Supersede connects again from a port that left a TIME_WAIT at the server, which the
+// SYN ends. The new connection ends with a reset, without a TIME_WAIT.
 func (s *Socket) Supersede(from netip.AddrPort) {
 	s.n.t.Helper()
 	client, child := s.connectFrom(from)
@@ -56,9 +58,9 @@ func (s *Socket) connectFrom(from netip.AddrPort) (client, child *Socket) {
 	return client, s.Accept()
 }
 
-// Reconnect connects from the address that has left a TIME_WAIT at a client, to the
-// same peer: it takes its place. The kernel allows that where both sides have
-// timestamps and, before 6.8 or so, a second has passed. The connection ends in a reset.
+// Reconnect connects again from an address that left a TIME_WAIT at a client, to the
+// same peer, and so ends that TIME_WAIT. The kernel allows it where both sides have
+// timestamps and, before 6.8 or so, after one second. The connection ends with a reset.
 func (s *Socket) Reconnect(from netip.AddrPort) {
 	s.n.t.Helper()
 	client := s.n.Socket(from.Addr())
@@ -73,16 +75,16 @@ func (s *Socket) Reconnect(from netip.AddrPort) {
 	child.Close()
 }
 
-// StraySegment sends the IPv4 timewait socket an old segment, as if from its peer. It
-// answers, and the peer, which has gone, resets it: where net.ipv4.tcp_rfc1337 is 0,
-// that ends it.
+// StraySegment sends an old segment to an IPv4 timewait socket, as if from its peer.
+// The timewait socket answers, and the peer, which is gone, sends a reset. With
+// net.ipv4.tcp_rfc1337 = 0 that ends the timewait socket.
 func (n *Netns) StraySegment(to *Endpoint) {
 	n.t.Helper()
 	const headerWords, ack = 5, 0x10
 	segment := make([]byte, 4*headerWords)
 	binary.BigEndian.PutUint16(segment[0:], to.Remote.Port())
 	binary.BigEndian.PutUint16(segment[2:], to.Local.Port())
-	binary.BigEndian.PutUint32(segment[4:], 1) // its number, which is not the one awaited
+	binary.BigEndian.PutUint32(segment[4:], 1) // not the expected sequence number
 	segment[12], segment[13] = headerWords<<4, ack
 	binary.BigEndian.PutUint16(segment[16:], checksum(segment, to))
 	var fd int
@@ -94,7 +96,7 @@ func (n *Netns) StraySegment(to *Endpoint) {
 	n.must("sendto", unix.Sendto(fd, segment, 0, &unix.SockaddrInet4{Addr: to.Local.Addr().As4()}))
 }
 
-// checksum is TCP's, over the segment and the pseudo header.
+// checksum is the TCP checksum of the segment and the pseudo header.
 func checksum(segment []byte, to *Endpoint) uint16 {
 	from4, to4 := to.Remote.Addr().As4(), to.Local.Addr().As4()
 	sum := uint32(unix.IPPROTO_TCP) + uint32(len(segment))

@@ -11,13 +11,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watch is the kernel's own account of sock:inet_sock_set_state at the fresh
-// ports: a tracefs instance, with no BPF in it. (Perf would count right, but
-// its samples lack the events of one CPU's idle task on our own machines.)
+// stateLog is the kernel's own log of sock:inet_sock_set_state for the fresh ports: an
+// instance of tracefs, without BPF. (perf counts right, but on some machines its
+// samples lack the events of one CPU's idle task.)
 //
-// One watch serves a whole test: each one patches the scheduler's code, to
+// One stateLog serves a whole test. Enabling the event patches the scheduler's code, to
 // record command names, and an emulated machine does not always survive that.
-type watch struct {
+type stateLog struct {
 	dir string
 }
 
@@ -27,14 +27,15 @@ type event struct {
 	from, to     State
 }
 
+// String formats the event for a failure message.
 func (e event) String() string {
 	return fmt.Sprintf("\n%d>%d %v %v", e.sport, e.dport, e.from, e.to)
 }
 
-func newWatch(t testing.TB) *watch {
+func newStateLog(t testing.TB) *stateLog {
 	t.Helper()
 	RequireRoot(t)
-	w := &watch{dir: fmt.Sprintf("%s/instances/tcpshift-lab-%d", openTracefs(t), os.Getpid())}
+	w := &stateLog{dir: fmt.Sprintf("%s/instances/tcpshift-test-%d", openTracefs(t), os.Getpid())}
 	check(t, os.Mkdir(w.dir, 0o700))
 	t.Cleanup(func() { check(t, os.Remove(w.dir)) })
 	w.write(t, "buffer_size_kb", "8192") // for each CPU
@@ -47,7 +48,8 @@ func newWatch(t testing.TB) *watch {
 	return w
 }
 
-// openTracefs mounts it nowhere: the file system hangs on the descriptor.
+// openTracefs opens tracefs without mounting it: the file system belongs to the
+// descriptor.
 func openTracefs(t testing.TB) string {
 	t.Helper()
 	fs, err := unix.Fsopen("tracefs", unix.FSOPEN_CLOEXEC)
@@ -62,16 +64,16 @@ func openTracefs(t testing.TB) string {
 	return fmt.Sprintf("/proc/self/fd/%d", mount)
 }
 
-func (w *watch) write(t testing.TB, file, value string) {
+func (w *stateLog) write(t testing.TB, file, value string) {
 	t.Helper()
 	check(t, os.WriteFile(w.dir+"/"+file, []byte(value), 0))
 }
 
 var eventLine = regexp.MustCompile(`inet_sock_set_state: .*protocol=IPPROTO_TCP sport=(\d+) dport=(\d+) .*oldstate=TCP_(\w+) newstate=TCP_(\w+)`)
 
-// events is what happened so far, to the sockets that keep accepts by their
-// ports, in the order of time.
-func (w *watch) events(t testing.TB, keep func(sport, dport uint16) bool) []event {
+// events returns, in the order of time, the events so far of the sockets that keep
+// accepts by their ports.
+func (w *stateLog) events(t testing.TB, keep func(sport, dport uint16) bool) []event {
 	t.Helper()
 	text, err := os.ReadFile(w.dir + "/trace")
 	check(t, err)
