@@ -57,7 +57,7 @@ soak: ## half an hour of mixed load with every feature on: flat, and adding up
 
 .PHONY: soak-storms
 soak-storms: ## ten minutes of mixed load in which no alert may come
-	go test ./test/detection -count=1 -timeout 30m -run NoneUnderNormalLoad -v -calm 10m
+	go test ./test/detection -count=1 -timeout 30m -run NoneUnderNormalLoad -v -load-duration 10m
 
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)

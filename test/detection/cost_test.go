@@ -12,7 +12,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// spent is the CPU time of a tracer that sees so many connections, both ends of each.
+// spent returns the CPU time of a tracer that sees so many connections with both ends
+// of each.
 func spent(t *testing.T, connections int, args ...string) (took time.Duration, c counted) {
 	t.Helper()
 	n := tcplab.NewNetns(t)
@@ -37,7 +38,7 @@ func spent(t *testing.T, connections int, args ...string) (took time.Duration, c
 	if connections > 0 {
 		tcplab.Storm(n, tcplab.StormConfig{Connections: connections})
 	} else {
-		time.Sleep(time.Second) // it has the host's sockets to read
+		time.Sleep(time.Second) // the tracer reads the sockets of the host first
 	}
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	<-read
@@ -47,17 +48,18 @@ func spent(t *testing.T, connections int, args ...string) (took time.Duration, c
 	records := bytes.Split(bytes.TrimSpace(last.end), []byte("\n"))
 	stop := records[len(records)-1]
 	if at := bytes.Index(stop, []byte(`{"type":"stop"`)); at < 0 || json.Unmarshal(stop[at:], &c) != nil {
-		t.Fatalf("%s is no stop record", stop)
+		t.Fatalf("the last record is not stop: %s", stop)
 	}
 	return cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime(), c
 }
 
-// counted is what a stop record counts.
+// counted is the counters of a stop record.
 type counted struct{ Seen, Read uint64 }
 
-// tail keeps the end of what is written.
+// tail keeps the end of what is written to it.
 type tail struct{ end []byte }
 
+// Write implements io.Writer.
 func (w *tail) Write(p []byte) (int, error) {
 	const enough = 1000
 	w.end = append(w.end, p[max(0, len(p)-enough):]...)
@@ -65,10 +67,10 @@ func (w *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// CPU time depends on what else the machine does; it is shown. What can be held is that
-// the kernel tells four of the ten transitions of a connection that has both its ends
-// here. Each run has a namespace of its own, so that none finds the sockets of another,
-// and the trace has room for all records: what it loses would cost nothing.
+// With alerts only, the kernel emits four of the ten transitions of a connection whose
+// two ends are on this host. CPU time depends on other load and is only logged. Each
+// run has a namespace of its own, so that none finds the sockets of another. The trace
+// has room for all records: lost records would cost nothing.
 func TestAlert_KernelEmitsFewerTransitions(t *testing.T) {
 	tcplab.RequireRoot(t)
 	const connections = 60_000
@@ -82,10 +84,10 @@ func TestAlert_KernelEmitsFewerTransitions(t *testing.T) {
 	base, _ := per(0, "alerts")
 	alerts, counts := per(connections, "alerts")
 	t.Logf("%d connections: a trace takes %v of CPU time, alerts alone %v", connections, trace-before, alerts-base)
-	if none.Seen > connections { // other tests' transitions
+	if none.Seen > connections { // transitions of other tests
 		t.Skip("this host is not idle enough to count")
 	}
 	if got := float64(counts.Read) / float64(counts.Seen); got > 0.45 || counts.Read == 0 {
-		t.Errorf("%d of %d transitions were told, want 4 of 10", counts.Read, counts.Seen)
+		t.Errorf("the kernel emitted %d of %d transitions, want 4 of 10", counts.Read, counts.Seen)
 	}
 }

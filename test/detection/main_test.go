@@ -1,6 +1,6 @@
-// Package storms_test blows real storms: processes in namespaces of their own use
-// up a narrow range of ports over a cable, beside others that only look as if
-// they might, and the real binary is held to what it says of them.
+// Package detection_test makes real storms: processes in namespaces joined by veth
+// pairs use up a narrow range of ports, beside loads that only look similar. It checks
+// the alerts of the real binary.
 package detection_test
 
 import (
@@ -13,18 +13,18 @@ import (
 	"time"
 )
 
-// calm is how long the mixed load without a storm lasts.
-var calm = flag.Duration("calm", 75*time.Second, "how long the mixed load lasts that must raise nothing")
+// duration is how long the normal load lasts.
+var duration = flag.Duration("load-duration", 75*time.Second, "how long the normal load lasts")
 
-// patience bounds every wait. It is never waited out where all is well.
+// patience bounds every wait. A passing test never waits so long.
 const patience = 90 * time.Second
 
 // program is tcpshift, built once.
 var program string
 
 func TestMain(m *testing.M) {
-	if order := os.Getenv(orderEnv); order != "" {
-		os.Exit(act(order))
+	if workload := os.Getenv(workloadEnv); workload != "" {
+		os.Exit(runWorkload(workload))
 	}
 	os.Exit(buildAndRun(m))
 }
@@ -45,7 +45,7 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "build tcpshift:", err)
 		return 1
 	}
-	// They mostly wait, each for its own storm.
+	// The tests mostly wait, each for its own storm.
 	if err := flag.Set("test.parallel", "16"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

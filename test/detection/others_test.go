@@ -12,7 +12,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// kindAt waits for the one alert of a kind that there is to be in a namespace.
+// kindAt waits for the one alert of a kind in a namespace.
 func kindAt(t *testing.T, tr *tracer, n *tcplab.Netns, kind string) alert {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
@@ -22,23 +22,25 @@ func kindAt(t *testing.T, tr *tracer, n *tcplab.Netns, kind string) alert {
 			return a
 		}
 	}
-	t.Fatalf("no %s comes: %+v", kind, tr.of(n.Inode()))
+	t.Fatalf("no alert %s: %+v", kind, tr.of(n.Inode()))
 	return alert{}
 }
 
-// isOrAbsent: without a hook on accept() the owner of what a server has accepted is
-// not known in every case; it is never another one.
+// isOrAbsent: without the accept hook the owner of an accepted connection may be
+// unknown, but is never another process.
 func isOrAbsent(pid, want int) bool { return pid == 0 || pid == want }
 
+// Each kind of alert other than time_wait_storm is raised for its cause, with the right
+// process.
 func TestAlert_OtherKinds(t *testing.T) {
 	tcplab.RequireRoot(t)
 	tr := startTracer(t, "alerts", "--close-wait-age", "10s", "--half-closed", "200")
 	t.Run("kinds", func(t *testing.T) {
 		t.Run("a server that never closes", func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, tr, 5000)
-			server := s.serveApart(order{Listen: s.port(80), NeverClose: true})
-			running := s.run(order{To: s.port(80), Gusts: []gust{{PerSecond: 30, For: 30 * time.Second}}})
+			s := newHostPair(t, tr, 5000)
+			server := s.serveApart(workload{Listen: s.port(80), NeverClose: true})
+			running := s.run(workload{To: s.port(80), Phases: []phase{{PerSecond: 30, For: 30 * time.Second}}})
 			if a := kindAt(t, tr, s.server, "close_wait_leak"); !isOrAbsent(a.PID, server) || a.Role != "server" || a.LocalPort != 80 {
 				t.Errorf("%+v", a)
 			}
@@ -49,52 +51,54 @@ func TestAlert_OtherKinds(t *testing.T) {
 		})
 		t.Run("a service that is down", func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, tr, 5000)
-			ended := <-s.run(order{To: s.port(81), Gusts: []gust{{PerSecond: 30, For: 6 * time.Second}}})
+			s := newHostPair(t, tr, 5000)
+			ended := <-s.run(workload{To: s.port(81), Phases: []phase{{PerSecond: 30, For: 6 * time.Second}}})
 			if a := kindAt(t, tr, s.client, "connect_failures"); a.PID != ended.PID || a.PeerPort != 81 || !strings.Contains(a.Cause, "refused") {
 				t.Errorf("%+v", a)
 			}
 		})
 		t.Run("clients that reset", func(t *testing.T) {
 			t.Parallel()
-			s := newScene(t, tr, 5000)
-			server := s.serveApart(order{Listen: s.port(80)})
-			<-s.run(order{To: s.port(80), Reset: true, Open: 100 * time.Millisecond, Gusts: []gust{{PerSecond: 40, For: 6 * time.Second}}})
+			s := newHostPair(t, tr, 5000)
+			server := s.serveApart(workload{Listen: s.port(80)})
+			<-s.run(workload{To: s.port(80), Reset: true, Open: 100 * time.Millisecond, Phases: []phase{{PerSecond: 40, For: 6 * time.Second}}})
 			if a := kindAt(t, tr, s.server, "reset_burst"); !isOrAbsent(a.PID, server) || a.LocalPort != 80 || a.Role != "server" {
 				t.Errorf("%+v", a)
 			}
 		})
 	})
 	tr.stop()
-	everyOneCloses(t, tr)
+	everyAlertCloses(t, tr)
 }
 
+// Sockets that are older than the tracer count for an alert.
 func TestAlert_SocketsOlderThanTracer(t *testing.T) {
 	tcplab.RequireRoot(t)
 	t.Parallel()
-	whileThePaceIsKept(t, func() *scene { return stormBefore(t) })
+	retryUneven(t, func() *hostPair { return stormBefore(t) })
 }
 
-func stormBefore(t *testing.T) *scene {
-	s := newScene(t, nil, 300)
+func stormBefore(t *testing.T) *hostPair {
+	s := newHostPair(t, nil, 300)
 	s.serve(80, afterPeer)
-	before := <-s.run(order{To: s.port(80), Gusts: []gust{{PerSecond: 50, For: 3 * time.Second}}})
-	pool := s.run(order{To: s.port(80), Open: time.Hour, Gusts: []gust{{PerSecond: 100, For: 300 * time.Millisecond}, {For: 20 * time.Second}}})
+	before := <-s.run(workload{To: s.port(80), Phases: []phase{{PerSecond: 50, For: 3 * time.Second}}})
+	pool := s.run(workload{To: s.port(80), Open: time.Hour, Phases: []phase{{PerSecond: 100, For: 300 * time.Millisecond}, {For: 20 * time.Second}}})
 	time.Sleep(time.Second)
 	tr := startTracer(t, "alerts")
-	a := <-s.run(order{To: s.port(80), UntilNone: true, Gusts: []gust{{PerSecond: 15, For: patience}}})
-	s.failed(tr, a.FirstNoPort)
-	if told := s.warned(tr.of(s.client.Inode()), 300, a.FirstNoPort); told.PID != a.PID || told.Occupancy < 200 {
-		t.Errorf("%d connections were there before: %+v", before.Made, told)
+	a := <-s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{PerSecond: 15, For: patience}}})
+	s.checkExhaustionAlert(tr, a.FirstNoPort)
+	if opened := s.checkStormAlert(tr.of(s.client.Inode()), 300, a.FirstNoPort); opened.PID != a.PID || opened.Occupancy < 200 {
+		t.Errorf("want an alert that counts the %d older connections: %+v", before.Made, opened)
 	}
 	<-pool
 	return s
 }
 
+// The text of an alert names process, destination and remedy.
 func TestAlert_TextSaysWhatToFix(t *testing.T) {
 	tcplab.RequireRoot(t)
 	t.Parallel()
-	s := newScene(t, nil, 300)
+	s := newHostPair(t, nil, 300)
 	s.serve(80, afterPeer)
 	var out bytes.Buffer
 	cmd := exec.Command(program, "alerts", "--format", "text", "--netns", fmt.Sprint(s.client.Inode()))
@@ -102,8 +106,8 @@ func TestAlert_TextSaysWhatToFix(t *testing.T) {
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
-	time.Sleep(3 * time.Second) // its output is read only once it has ended
-	a := <-s.run(order{To: s.port(80), UntilNone: true, Gusts: []gust{{PerSecond: 60, For: patience}}})
+	time.Sleep(3 * time.Second) // its output is read after its end
+	a := <-s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{PerSecond: 60, For: patience}}})
 	time.Sleep(time.Second)
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	if err := cmd.Wait(); err != nil {
@@ -112,7 +116,7 @@ func TestAlert_TextSaysWhatToFix(t *testing.T) {
 	t.Logf("\n%s", &out)
 	for line := range strings.Lines(out.String()) {
 		if !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, "! ") {
-			t.Errorf("this is neither a remark nor an alert: %s", line)
+			t.Errorf("a line is neither a remark nor an alert: %s", line)
 		}
 	}
 	at := 0
@@ -123,7 +127,7 @@ func TestAlert_TextSaysWhatToFix(t *testing.T) {
 	} {
 		next := strings.Index(out.String()[at:], part)
 		if next < 0 {
-			t.Fatalf("%q does not come where it should", part)
+			t.Fatalf("%q is missing or in the wrong place", part)
 		}
 		at += next
 	}

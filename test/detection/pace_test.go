@@ -8,20 +8,20 @@ import (
 	"time"
 )
 
-// pace says whether a storm was as even as it was ordered to be. What an alert says
-// about time can be held against the truth only then: a machine that stands still for
-// a while makes a pause, and then a gust, which nobody could have foreseen.
+// pace reports whether a storm was as even as ordered. Only then can the times of an
+// alert be checked: a machine that stalls makes a pause and then a burst, which no
+// forecast can know.
 type pace struct {
 	mu      sync.Mutex
-	late    time.Duration // the most that anything came behind its time
+	late    time.Duration // the greatest delay of anything
 	allowed time.Duration
-	wrong   []string // what is wrong, if the pace was kept
+	wrong   []string // failures that count if the storm was even
 	end     context.CancelFunc
 	ended   sync.WaitGroup
 }
 
-// watch measures how long this process, too, is kept waiting for a processor.
-func (p *pace) watch() {
+// start measures how long this process waits for a processor.
+func (p *pace) start() {
 	const nap = 5 * time.Millisecond
 	ctx, end := context.WithCancel(context.Background())
 	p.end = end
@@ -40,8 +40,8 @@ func (p *pace) fellBehind(by time.Duration) {
 	p.late = max(p.late, by)
 }
 
-// within: what is to be judged happened in so many seconds, and a twentieth of that
-// is too short a pause to matter.
+// within sets the time on which the alert is checked. A stall of up to a twentieth of
+// it has no effect.
 func (p *pace) within(seconds float64) {
 	p.allowed = time.Duration(seconds * float64(time.Second) / 20)
 }
@@ -55,31 +55,31 @@ func (p *pace) stop() {
 	p.ended.Wait()
 }
 
-// kept is asked last.
-func (p *pace) kept() bool {
+// wasEven ends the measurement and reports whether the storm was even.
+func (p *pace) wasEven() bool {
 	p.stop()
 	return p.late <= p.allowed
 }
 
-// whileThePaceIsKept judges a storm by its times, if it was an even one, and has another
-// one blow otherwise. After the third it says that nothing was to be judged.
-func whileThePaceIsKept(t *testing.T, blow func() *scene) {
+// retryUneven checks the times of a storm if it was even, and runs another one
+// otherwise. After the third uneven storm it skips the test.
+func retryUneven(t *testing.T, run func() *hostPair) {
 	const attempts = 3
 	for n := 1; ; n++ {
-		p := &blow().pace
-		kept := p.kept()
+		p := &run().pace
+		even := p.wasEven()
 		for _, what := range p.wrong {
-			if kept {
+			if even {
 				t.Error(what)
 			} else {
-				t.Logf("%s, but something was late by %v", what, p.late)
+				t.Logf("%s, but this machine stalled for %v", what, p.late)
 			}
 		}
 		switch {
-		case kept || len(p.wrong) == 0 || t.Failed():
+		case even || len(p.wrong) == 0 || t.Failed():
 			return
 		case n == attempts:
-			t.Skipf("this machine stood still in each of %d storms, the last time for %v: what the alert says about time was not judged", n, p.late)
+			t.Skipf("this machine stalled in each of %d storms, the last time for %v: the times of the alert were not checked", n, p.late)
 		}
 	}
 }

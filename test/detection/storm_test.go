@@ -12,16 +12,17 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// warned holds one storm of a scene against what is promised.
-func (s *scene) warned(alerts []alert, capacity int, firstFailure time.Time) alert {
+// checkStormAlert checks the one storm alert of a pair of hosts: forecast, capacity,
+// time.
+func (s *hostPair) checkStormAlert(alerts []alert, capacity int, firstFailure time.Time) alert {
 	s.t.Helper()
 	opened := pick(alerts, "time_wait_storm", "open")
 	if len(opened) != 1 {
-		s.t.Fatalf("%d storms were told, want one: %+v", len(opened), alerts)
+		s.t.Fatalf("%d alerts of a storm, want 1: %+v", len(opened), alerts)
 	}
 	a := opened[0]
 	if firstFailure.IsZero() {
-		s.t.Fatalf("every connect() found a port; the alert was %+v", a)
+		s.t.Fatalf("the test is wrong, every connect() found a port; the alert was %+v", a)
 	}
 	truth := firstFailure.Sub(a.Time).Seconds()
 	s.pace.within(truth)
@@ -32,82 +33,85 @@ func (s *scene) warned(alerts []alert, capacity int, firstFailure time.Time) ale
 		s.t.Errorf("the capacity is %d %s, want %d ports", a.Capacity, a.CapacityKind, capacity)
 	}
 	if float64(a.Occupancy) >= 0.8*float64(capacity) {
-		s.pace.untimely("%d of %d ports were gone when the alert came", a.Occupancy, capacity)
+		s.pace.untimely("%d of %d ports were in use when the alert came", a.Occupancy, capacity)
 	}
 	if a.ExhaustionIn == nil || math.Abs(*a.ExhaustionIn-truth) > 0.2*truth {
-		s.pace.untimely("forecast %s, truth %.2f s", secondsOf(a.ExhaustionIn), truth)
+		s.pace.untimely("forecast %s, want %.2f s", secondsOf(a.ExhaustionIn), truth)
 	}
 	if a.PeerAddr != s.to.String() || a.LocalAddr != s.at.String() || a.Role != "client" {
-		s.t.Errorf("the alert is about the wrong ones: %+v", a)
+		s.t.Errorf("the alert names wrong addresses or a wrong role: %+v", a)
 	}
 	if a.ExhaustionIn != nil {
-		s.t.Logf("open at %d of %d (%.0f %%), %s; forecast %.2f s, truth %.2f s (%+.1f %%); came %.0f ms after the fact", a.Occupancy, capacity,
+		s.t.Logf("open at %d of %d (%.0f %%), %s; forecast %.2f s, ports were used up after %.2f s (%+.1f %%); the alert came after %.0f ms", a.Occupancy, capacity,
 			100*float64(a.Occupancy)/float64(capacity), a.OccupancySource, *a.ExhaustionIn, truth, 100*(*a.ExhaustionIn-truth)/truth,
 			float64(a.came.Sub(a.Time).Microseconds())/1000)
 	}
 	return a
 }
 
-// failed: a connect() without a port is told at once, whoever made it.
-func (s *scene) failed(tr *tracer, firstFailure time.Time) {
+// checkExhaustionAlert waits for the alert that follows a connect() without a port. It
+// must come within two seconds.
+func (s *hostPair) checkExhaustionAlert(tr *tracer, firstFailure time.Time) {
 	s.t.Helper()
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		if told := pick(tr.of(s.client.Inode()), "port_exhaustion", "open"); len(told) == 1 {
-			if late := told[0].came.Sub(firstFailure); late > 2*time.Second {
-				s.pace.untimely("that a connect() failed was told %v later", late)
+		if opened := pick(tr.of(s.client.Inode()), "port_exhaustion", "open"); len(opened) == 1 {
+			if late := opened[0].came.Sub(firstFailure); late > 2*time.Second {
+				s.pace.untimely("the alert came %v after the failed connect()", late)
 			}
 			return
 		}
 		if time.Now().After(deadline) {
-			s.t.Fatalf("a connect() failed, and that is not told: %+v", tr.of(s.client.Inode()))
+			s.t.Fatalf("no alert although a connect() failed: %+v", tr.of(s.client.Inode()))
 		}
 	}
 }
 
+// A storm of TIME_WAITs raises one alert before the first connect() fails, with the
+// right process, capacity and forecast.
 func TestAlert_TimewaitStorms(t *testing.T) {
 	tcplab.RequireRoot(t)
 	tr := startTracer(t, "alerts")
 	t.Run("real", func(t *testing.T) {
-		for name, blow := range storms {
+		for name, run := range storms {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				whileThePaceIsKept(t, func() *scene { return blow(t, tr) })
+				retryUneven(t, func() *hostPair { return run(t, tr) })
 			})
 		}
 	})
 	tr.stop()
-	everyOneCloses(t, tr)
+	everyAlertCloses(t, tr)
 }
 
-// oneProcess is the plain case: one process, one destination, one rate.
-func oneProcess(ports int, rate float64) func(t *testing.T, tr *tracer) *scene {
-	return func(t *testing.T, tr *tracer) *scene {
-		s := newScene(t, tr, ports)
+// oneProcess is one process with one destination and one rate.
+func oneProcess(ports int, rate float64) func(t *testing.T, tr *tracer) *hostPair {
+	return func(t *testing.T, tr *tracer) *hostPair {
+		s := newHostPair(t, tr, ports)
 		s.serve(80, afterPeer)
-		a := <-s.run(order{To: s.port(80), UntilNone: true, Gusts: []gust{{PerSecond: rate, For: patience}}})
-		s.failed(tr, a.FirstNoPort)
-		told := s.warned(tr.of(s.client.Inode()), ports, a.FirstNoPort)
-		if told.PID != a.PID || told.Share < 0.95 || told.PeerPort != 80 || told.Comm != "exe" && told.Comm != "storms.test" {
-			t.Errorf("the alert names %d (%s, share %v), port %d; it was %d", told.PID, told.Comm, told.Share, told.PeerPort, a.PID)
+		a := <-s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{PerSecond: rate, For: patience}}})
+		s.checkExhaustionAlert(tr, a.FirstNoPort)
+		opened := s.checkStormAlert(tr.of(s.client.Inode()), ports, a.FirstNoPort)
+		if opened.PID != a.PID || opened.Share < 0.95 || opened.PeerPort != 80 || opened.Comm != "exe" && opened.Comm != "detection.test" {
+			t.Errorf("the alert names pid %d (%s, share %v), port %d; want pid %d", opened.PID, opened.Comm, opened.Share, opened.PeerPort, a.PID)
 		}
 		return s
 	}
 }
 
-var storms = map[string]func(t *testing.T, tr *tracer) *scene{
+var storms = map[string]func(t *testing.T, tr *tracer) *hostPair{
 	"from one process, slow":           oneProcess(300, 6.5),
 	"from one process, steady":         oneProcess(300, 15),
 	"from one process, quick":          oneProcess(500, 60),
 	"from one process, hard":           oneProcess(500, 200),
 	"from one process, hard and large": oneProcess(5000, 1500),
-	"from many processes": func(t *testing.T, tr *tracer) *scene {
-		s := newScene(t, tr, 400)
+	"from many processes": func(t *testing.T, tr *tracer) *hostPair {
+		s := newHostPair(t, tr, 400)
 		s.serve(80, afterPeer)
-		var processes []<-chan account
+		var processes []<-chan result
 		pids := make(map[int]bool)
 		var firstFailure time.Time
 		for range 5 {
-			processes = append(processes, s.run(order{To: s.port(80), UntilNone: true, Gusts: []gust{{PerSecond: 8, For: patience}}}))
+			processes = append(processes, s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{PerSecond: 8, For: patience}}}))
 		}
 		for _, p := range processes {
 			a := <-p
@@ -116,127 +120,128 @@ var storms = map[string]func(t *testing.T, tr *tracer) *scene{
 				firstFailure = a.FirstNoPort
 			}
 		}
-		s.failed(tr, firstFailure)
-		told := s.warned(tr.of(s.client.Inode()), 400, firstFailure)
-		if !pids[told.PID] || told.Processes != 5 || math.Abs(told.Share-0.2) > 0.05 {
-			t.Errorf("the alert names %d, share %v, one of %d; they are %v", told.PID, told.Share, told.Processes, pids)
+		s.checkExhaustionAlert(tr, firstFailure)
+		opened := s.checkStormAlert(tr.of(s.client.Inode()), 400, firstFailure)
+		if !pids[opened.PID] || opened.Processes != 5 || math.Abs(opened.Share-0.2) > 0.05 {
+			t.Errorf("the alert names pid %d, share %v, %d processes; want 5 processes, one of %v", opened.PID, opened.Share, opened.Processes, pids)
 		}
 		return s
 	},
-	"with reserved ports and listeners among them": func(t *testing.T, tr *tracer) *scene {
-		s := newScene(t, tr, 400)
+	"with reserved ports and listeners among them": func(t *testing.T, tr *tracer) *hostPair {
+		s := newHostPair(t, tr, 400)
 		s.client.Sysctl("net.ipv4.ip_local_reserved_ports", "39990-40049,40100,40200-40248")
 		for _, port := range []uint16{40060, 40061, 40110} {
 			s.serveIn(s.client, s.at, port, afterPeer)
 		}
 		s.serve(80, afterPeer)
-		a := <-s.run(order{To: s.port(80), UntilNone: true, Gusts: []gust{{PerSecond: 20, For: patience}}})
-		s.failed(tr, a.FirstNoPort)
-		s.warned(tr.of(s.client.Inode()), 400-50-1-49-3, a.FirstNoPort)
+		a := <-s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{PerSecond: 20, For: patience}}})
+		s.checkExhaustionAlert(tr, a.FirstNoPort)
+		s.checkStormAlert(tr.of(s.client.Inode()), 400-50-1-49-3, a.FirstNoPort)
 		return s
 	},
-	"from an address that is bound": func(t *testing.T, tr *tracer) *scene {
-		s := newScene(t, tr, 300)
+	"from an address that is bound": func(t *testing.T, tr *tracer) *hostPair {
+		s := newHostPair(t, tr, 300)
 		second := netip.MustParseAddr("10.9.0.77")
 		s.client.AddAddress(second)
 		s.serve(80, afterPeer)
-		// The other address has ports enough, and its use is no one's storm.
-		other := s.run(order{To: s.port(80), Gusts: []gust{{PerSecond: 2, For: 20 * time.Second}}})
-		a := <-s.run(order{To: s.port(80), From: second, UntilNone: true, Gusts: []gust{{PerSecond: 20, For: patience}}})
+		// The other address has enough ports and is not part of the storm.
+		other := s.run(workload{To: s.port(80), Phases: []phase{{PerSecond: 2, For: 20 * time.Second}}})
+		a := <-s.run(workload{To: s.port(80), From: second, UntilNone: true, Phases: []phase{{PerSecond: 20, For: patience}}})
 		<-other
-		s.failed(tr, a.FirstNoPort)
+		s.checkExhaustionAlert(tr, a.FirstNoPort)
 		s.at = second
-		s.warned(tr.of(s.client.Inode()), 300, a.FirstNoPort)
+		s.checkStormAlert(tr.of(s.client.Inode()), 300, a.FirstNoPort)
 		return s
 	},
-	"while connections stay open": func(t *testing.T, tr *tracer) *scene {
-		s := newScene(t, tr, 400)
+	"while connections stay open": func(t *testing.T, tr *tracer) *hostPair {
+		s := newHostPair(t, tr, 400)
 		s.serve(80, afterPeer)
-		pool := s.run(order{To: s.port(80), Open: time.Hour, Gusts: []gust{{PerSecond: 100, For: time.Second}, {For: 25 * time.Second}}})
-		a := <-s.run(order{To: s.port(80), UntilNone: true, Gusts: []gust{{For: 3 * time.Second}, {PerSecond: 20, For: patience}}})
-		s.failed(tr, a.FirstNoPort)
-		s.warned(tr.of(s.client.Inode()), 400, a.FirstNoPort)
+		pool := s.run(workload{To: s.port(80), Open: time.Hour, Phases: []phase{{PerSecond: 100, For: time.Second}, {For: 25 * time.Second}}})
+		a := <-s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{For: 3 * time.Second}, {PerSecond: 20, For: patience}}})
+		s.checkExhaustionAlert(tr, a.FirstNoPort)
+		s.checkStormAlert(tr.of(s.client.Inode()), 400, a.FirstNoPort)
 		<-pool
 		return s
 	},
-	"where tw_reuse is off": func(t *testing.T, tr *tracer) *scene {
-		s := newScene(t, tr, 300)
+	"where tw_reuse is off": func(t *testing.T, tr *tracer) *hostPair {
+		s := newHostPair(t, tr, 300)
 		s.sysctl("net.ipv4.tcp_tw_reuse", 0)
 		s.serve(80, afterPeer)
-		a := <-s.run(order{To: s.port(80), UntilNone: true, Gusts: []gust{{PerSecond: 25, For: patience}}})
-		s.failed(tr, a.FirstNoPort)
-		s.warned(tr.of(s.client.Inode()), 300, a.FirstNoPort)
+		a := <-s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{PerSecond: 25, For: patience}}})
+		s.checkExhaustionAlert(tr, a.FirstNoPort)
+		s.checkStormAlert(tr.of(s.client.Inode()), 300, a.FirstNoPort)
 		return s
 	},
-	"on loopback where tw_reuse is off": func(t *testing.T, tr *tracer) *scene {
-		s := newScene(t, tr, 300)
+	"on loopback where tw_reuse is off": func(t *testing.T, tr *tracer) *hostPair {
+		s := newHostPair(t, tr, 300)
 		s.sysctl("net.ipv4.tcp_tw_reuse", 0)
 		s.at, s.to = netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.1")
 		s.serveIn(s.client, s.to, 80, afterPeer)
-		a := <-s.run(order{To: s.port(80), UntilNone: true, Gusts: []gust{{PerSecond: 25, For: patience}}})
-		s.failed(tr, a.FirstNoPort)
-		s.warned(tr.of(s.client.Inode()), 300, a.FirstNoPort)
+		a := <-s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{PerSecond: 25, For: patience}}})
+		s.checkExhaustionAlert(tr, a.FirstNoPort)
+		s.checkStormAlert(tr.of(s.client.Inode()), 300, a.FirstNoPort)
 		return s
 	},
-	"after the range was narrowed": func(t *testing.T, tr *tracer) *scene {
-		s := newScene(t, tr, 3000)
+	"after the range was narrowed": func(t *testing.T, tr *tracer) *hostPair {
+		s := newHostPair(t, tr, 3000)
 		s.serve(80, afterPeer)
-		running := s.run(order{To: s.port(80), UntilNone: true, Gusts: []gust{{PerSecond: 25, For: patience}}})
+		running := s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{PerSecond: 25, For: patience}}})
 		time.Sleep(3 * time.Second)
 		s.client.Sysctl("net.ipv4.ip_local_port_range", "40000 40499")
 		a := <-running
-		s.failed(tr, a.FirstNoPort)
-		if told := pick(tr.of(s.client.Inode()), "time_wait_storm", "open"); len(told) != 1 || told[0].Capacity != 500 {
-			t.Errorf("got %+v, want one alert about 500 ports", told)
+		s.checkExhaustionAlert(tr, a.FirstNoPort)
+		if opened := pick(tr.of(s.client.Inode()), "time_wait_storm", "open"); len(opened) != 1 || opened[0].Capacity != 500 {
+			t.Errorf("got %+v, want one alert about 500 ports", opened)
 		}
 		return s
 	},
 	"at a server that closes first": serverCloses,
 }
 
-func serverCloses(t *testing.T, tr *tracer) *scene {
-	s := newScene(t, tr, 3000)
+func serverCloses(t *testing.T, tr *tracer) *hostPair {
+	s := newHostPair(t, tr, 3000)
 	s.server.Sysctl("net.ipv4.tcp_max_tw_buckets", "400")
 	s.serve(80, first)
 	most, full := s.fullAt(280), s.fullAt(400)
-	a := <-s.run(order{To: s.port(80), PeerCloses: true, Gusts: []gust{{PerSecond: 25, For: 22 * time.Second}}})
+	a := <-s.run(workload{To: s.port(80), PeerCloses: true, Phases: []phase{{PerSecond: 25, For: 22 * time.Second}}})
 	if a.NoPort > 0 {
-		t.Fatalf("the client ran out of ports: %+v", a)
+		t.Fatalf("the test is wrong, the client ran out of ports: %+v", a)
 	}
-	if told := tr.of(s.client.Inode()); len(told) > 0 {
-		t.Errorf("the client does nothing wrong, and is told of: %+v", told)
+	if opened := tr.of(s.client.Inode()); len(opened) > 0 {
+		t.Errorf("an alert about the client, which does nothing wrong: %+v", opened)
 	}
-	opened := pick(tr.of(s.server.Inode()), "time_wait_storm", "open")
-	if len(opened) != 1 {
-		t.Fatalf("%+v", tr.of(s.server.Inode()))
+	alerts := pick(tr.of(s.server.Inode()), "time_wait_storm", "open")
+	if len(alerts) != 1 {
+		t.Fatalf("want one storm alert about the server: %+v", tr.of(s.server.Inode()))
 	}
-	told := opened[0]
-	t.Logf("the kernel counted 280 %v before the alert, and 400 %v after it", told.Time.Sub(<-most), (<-full).Sub(told.Time))
+	opened := alerts[0]
+	t.Logf("the kernel counted 280 %v before the alert, and 400 %v after it", opened.Time.Sub(<-most), (<-full).Sub(opened.Time))
 	// On a busy machine the server, which is this process, does not keep the pace.
-	truth := float64(400-told.Occupancy) / 25
+	truth := float64(400-opened.Occupancy) / 25
 	s.pace.within(truth)
-	if told.CapacityKind != "time_wait_buckets" || told.Capacity != 400 || told.Role != "server" || told.LocalPort != 80 ||
-		told.PID != os.Getpid() {
-		t.Errorf("%+v", told)
+	if opened.CapacityKind != "time_wait_buckets" || opened.Capacity != 400 || opened.Role != "server" || opened.LocalPort != 80 ||
+		opened.PID != os.Getpid() {
+		t.Errorf("want 400 time_wait_buckets of server port 80 and this process: %+v", opened)
 	}
-	if told.Occupancy >= 320 {
-		s.pace.untimely("%d of 400 were there when the alert came", told.Occupancy)
+	if opened.Occupancy >= 320 {
+		s.pace.untimely("%d of 400 TIME_WAITs were there when the alert came", opened.Occupancy)
 	}
-	if told.ExhaustionIn == nil || math.Abs(*told.ExhaustionIn-truth) > 0.2*truth {
-		s.pace.untimely("forecast %s, truth %.2f s", secondsOf(told.ExhaustionIn), truth)
+	if opened.ExhaustionIn == nil || math.Abs(*opened.ExhaustionIn-truth) > 0.2*truth {
+		s.pace.untimely("forecast %s, want %.2f s", secondsOf(opened.ExhaustionIn), truth)
 	}
-	t.Logf("open at %d of %d; forecast %s, truth %.2f s", told.Occupancy, told.Capacity, secondsOf(told.ExhaustionIn), truth)
+	t.Logf("open at %d of %d; forecast %s, want %.2f s", opened.Occupancy, opened.Capacity, secondsOf(opened.ExhaustionIn), truth)
 	return s
 }
 
-// everyOneCloses: one open, one close, and no update before ten seconds are over.
-func everyOneCloses(t *testing.T, tr *tracer) {
+// everyAlertCloses checks that each alert has one open and one close, and at most one
+// update in ten seconds.
+func everyAlertCloses(t *testing.T, tr *tracer) {
 	t.Helper()
 	before := make(map[string]alert)
 	for _, a := range tr.alerts {
 		last, known := before[a.Alert]
 		if known == (a.Phase == "open") || last.Phase == "close" || a.Phase == "update" && a.Time.Sub(last.Time) < 10*time.Second {
-			t.Errorf("after %+v comes %+v", last, a)
+			t.Errorf("after %+v came %+v", last, a)
 		}
 		before[a.Alert] = a
 	}
@@ -247,9 +252,9 @@ func everyOneCloses(t *testing.T, tr *tracer) {
 	}
 }
 
-// fullAt gives the time when the server's namespace holds so many TIME_WAITs, by the
-// kernel's count.
-func (s *scene) fullAt(count int) <-chan time.Time {
+// fullAt returns when the server's namespace has so many TIME_WAITs by the kernel's
+// count.
+func (s *hostPair) fullAt(count int) <-chan time.Time {
 	at := make(chan time.Time, 1)
 	go func() {
 		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {

@@ -1,6 +1,6 @@
 // Package load_test measures what tracing costs: tcpshift beside the least that a
-// tracer can do, and beside other tracers, in pairs of storms with and without.
-// It asserts counts only: times are for people to read.
+// tracer can do, and beside other tracers, in pairs of storms with and without a
+// tracer. Tests fail on counts only; times are for people to read.
 package load_test
 
 import (
@@ -15,8 +15,8 @@ import (
 var tcpshift, bare string
 
 func TestMain(m *testing.M) {
-	if text := os.Getenv(holderEnv); text != "" {
-		if err := hold(text); err != nil {
+	if text := os.Getenv(keeperEnv); text != "" {
+		if err := keepOpen(text); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -18,18 +18,18 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// run is what one storm showed.
+// run is the measurements of one storm.
 type run struct {
 	rate     float64 // connections a second
 	fired    uint64  // transitions
 	captured uint64
-	kernel   time.Duration // in the tracer's programs, where that was measured
-	own      time.Duration // the tracer's CPU time, start-up excluded
+	kernel   time.Duration // in the tracer's programs, if measured
+	own      time.Duration // CPU time of the tracer without its start
 	anon     int64         // bytes, RssAnon
 }
 
-// measure blows one storm, with a tracer beside it or not. The kernel's time is
-// measured only on demand: the measurement itself costs.
+// measure makes one storm, with a tracer beside it or without. It measures the time in
+// the kernel only on demand, because that measurement costs itself.
 func measure(t *testing.T, s subject, timed bool) (r run) {
 	t.Run(s.name, func(t *testing.T) {
 		n := tcplab.NewNetns(t)
@@ -53,14 +53,14 @@ func measure(t *testing.T, s subject, timed bool) (r run) {
 			tr.end(&r, n.Inode())
 		}
 	})
-	// What is left of the namespace goes away in the background.
+	// The kernel removes the rest of the namespace in the background.
 	time.Sleep(*pause)
 	return r
 }
 
-// warmMemory touches half of the memory that is free. A virtual machine is given its
-// memory when it first touches it, which takes a microsecond or two a page: whoever
-// writes a file into pages that nobody has used since the machine started pays for that.
+// warmMemory touches half of the free memory. A virtual machine gets a page from its
+// host when it first touches the page, which takes 1 to 2 µs. Without this, the program
+// that first writes to such pages pays for them.
 func warmMemory(t *testing.T) {
 	t.Helper()
 	var info unix.Sysinfo_t
@@ -77,7 +77,7 @@ func warmMemory(t *testing.T) {
 	}
 }
 
-// tracer is a subject at work.
+// tracer is a running subject.
 type tracer struct {
 	t         *testing.T
 	subject   subject
@@ -85,7 +85,7 @@ type tracer struct {
 	output    *os.File
 	complaint bytes.Buffer
 	programs  []*ebpf.Program
-	spent     time.Duration // before the storm
+	spent     time.Duration // CPU time before the storm
 }
 
 func startTracer(t *testing.T, s subject) *tracer {
@@ -120,8 +120,8 @@ func startTracer(t *testing.T, s subject) *tracer {
 	return tr
 }
 
-// awaitReady waits for what the tracer says; one that says nothing until its output
-// fills is ready a moment after its programs are there.
+// awaitReady waits for the tracer's ready text. A tracer without one is ready one
+// second after its programs are loaded.
 func (tr *tracer) awaitReady(before map[ebpf.ProgramID]bool) {
 	tr.t.Helper()
 	const limit = 30 * time.Second
@@ -140,7 +140,7 @@ func (tr *tracer) awaitReady(before map[ebpf.ProgramID]bool) {
 	tr.t.Fatalf("%s was not ready within %v: %s", tr.subject.name, limit, tr.complaint.String())
 }
 
-// end lets the tracer come to rest, reads what it cost, and ends it.
+// end waits until the tracer is idle, reads what it cost, and ends it.
 func (tr *tracer) end(r *run, netns uint32) {
 	tr.t.Helper()
 	tr.rest()
@@ -156,13 +156,13 @@ func (tr *tracer) end(r *run, netns uint32) {
 	if err := tr.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		tr.t.Fatalf("interrupt %s: %v", tr.subject.name, err)
 	}
-	_ = tr.cmd.Wait() // some end with the signal, others with a status
+	_ = tr.cmd.Wait() // some end by the signal, others with a status
 	if tr.subject.captured != nil {
 		r.captured = tr.subject.captured(tr.t, tr.output, netns)
 	}
 }
 
-// rest waits until the tracer has handled what lies before it: it spends no more time.
+// rest waits until the tracer has handled all events, and so spends no more CPU time.
 func (tr *tracer) rest() {
 	tr.t.Helper()
 	const step, idle = 200 * time.Millisecond, 10 * time.Millisecond
@@ -176,16 +176,15 @@ func (tr *tracer) rest() {
 	}
 }
 
-// cpu is what all its threads have run, in user space and in the kernel, those that
-// have ended included: the 14th and the 15th field of proc_pid_stat(5), in hundredths
-// of a second.
+// cpu returns the CPU time of all threads, in user space and in the kernel, with those
+// that have ended: fields 14 and 15 of proc_pid_stat(5), in hundredths of a second.
 func (tr *tracer) cpu() time.Duration {
 	tr.t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", tr.cmd.Process.Pid))
 	if err != nil {
 		tr.t.Fatalf("%s has ended: %s", tr.subject.name, tr.complaint.String())
 	}
-	_, behind, _ := strings.Cut(string(b), ") ") // the name before it may be anything
+	_, behind, _ := strings.Cut(string(b), ") ") // the name may contain anything
 	fields := strings.Fields(behind)
 	total := time.Duration(0)
 	for _, field := range fields[14-3 : 16-3] {
@@ -198,7 +197,7 @@ func (tr *tracer) cpu() time.Duration {
 	return total
 }
 
-// anonOf is a process's own memory, in bytes.
+// anonOf returns RssAnon of a process in bytes.
 func anonOf(t *testing.T, pid int) int64 {
 	t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
@@ -224,7 +223,7 @@ func programIDs(t *testing.T) map[ebpf.ProgramID]bool {
 	for id := ebpf.ProgramID(0); ; {
 		next, err := ebpf.ProgramGetNextID(id)
 		if err != nil {
-			return ids // there is none after this one
+			return ids // there are no more
 		}
 		ids[next], id = true, next
 	}

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// report prints the table, and appends it to the document if one is named.
+// report prints the table, and appends it to the document if there is one.
 func report(t *testing.T, columns []*column, starts []float64) {
 	t.Helper()
 	text := table(columns, starts)
@@ -63,7 +63,7 @@ func table(columns []*column, starts []float64) string {
 	return b.String()
 }
 
-// spread is the median, with the least and the most.
+// spread formats the median with minimum and maximum.
 func spread(values []float64, format string, unit float64) string {
 	if len(values) == 1 {
 		return fmt.Sprintf(format, values[0]/unit)
@@ -81,7 +81,7 @@ func median(values []float64) float64 {
 	return (sorted[middle-1] + sorted[middle]) / 2
 }
 
-// machine names what it was measured on.
+// machine describes the host of the measurement.
 func machine() string {
 	model := "unknown processor"
 	if b, err := os.ReadFile("/proc/cpuinfo"); err == nil {

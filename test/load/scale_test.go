@@ -22,8 +22,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// TestScale_OneRingManyCores writes records as long as tcpshift's on one
-// core, then on all at once: they share the lock of the ring.
+// TestScale_OneRingManyCores writes records of tcpshift's size on one core, then on all
+// cores at once, which share the lock of the ring.
 func TestScale_OneRingManyCores(t *testing.T) {
 	tcplab.RequireRoot(t)
 	const recordBytes, most = 112, 64 << 20
@@ -47,7 +47,7 @@ func TestScale_OneRingManyCores(t *testing.T) {
 		asm.Return(),
 	})
 	idle := load(t, asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()})
-	// Nobody reads: what is written in all has to fit.
+	// No reader frees space: all records must fit.
 	times := min(*records, most/(recordBytes+8)/(*rounds*3))
 	cpus := onlineCPUs(t)
 	var alone, together []float64
@@ -70,7 +70,7 @@ func load(t *testing.T, code asm.Instructions) *ebpf.Program {
 	return p
 }
 
-// benchmark runs a program so many times on each of the CPUs, at once, and gives the
+// benchmark runs a program so many times on each of the CPUs at once. It returns the
 // nanoseconds of one run.
 func benchmark(t *testing.T, p *ebpf.Program, cpus []int, times int) float64 {
 	t.Helper()
@@ -100,7 +100,7 @@ func benchmark(t *testing.T, p *ebpf.Program, cpus []int, times int) float64 {
 	return longest
 }
 
-// TestScale_LiveSockets starts tcpshift beside connections that are open already.
+// TestScale_LiveSockets starts tcpshift beside many open connections.
 func TestScale_LiveSockets(t *testing.T) {
 	tcplab.RequireRoot(t)
 	n := tcplab.NewNetns(t)
@@ -120,7 +120,7 @@ func TestScale_LiveSockets(t *testing.T) {
 	}
 }
 
-// startTime is how long tcpshift takes from its exec to its start record.
+// startTime returns the time from exec to the start record of tcpshift.
 func startTime(t *testing.T) time.Duration {
 	t.Helper()
 	cmd := exec.Command(tcpshift, "--duration", "1ms")
@@ -128,7 +128,7 @@ func startTime(t *testing.T) time.Duration {
 	first := await(t, cmd)
 	took := time.Since(began)
 	if !strings.Contains(first, `"type":"start"`) {
-		t.Errorf("the first line is %q", first)
+		t.Errorf("the first line is not a start record: %q", first)
 	}
 	if err := cmd.Wait(); err != nil {
 		t.Error(err)
@@ -136,7 +136,7 @@ func startTime(t *testing.T) time.Duration {
 	return took
 }
 
-// await starts it and returns its first line as soon as that is there.
+// await starts a program and returns its first line as soon as it comes.
 func await(t *testing.T, cmd *exec.Cmd) string {
 	t.Helper()
 	output, err := cmd.StdoutPipe()
@@ -149,21 +149,21 @@ func await(t *testing.T, cmd *exec.Cmd) string {
 	lines := bufio.NewReader(output)
 	first, err := lines.ReadString('\n')
 	if err != nil {
-		t.Fatalf("it says nothing: %v", err)
+		t.Fatalf("no first line: %v", err)
 	}
 	go func() { _, _ = io.Copy(io.Discard, lines) }()
 	return first
 }
 
-// holderEnv turns this test binary into a process that holds so many connections to
-// itself, of both of whose ends it is the owner, until its input ends.
-const holderEnv = "TCPSHIFT_TEST_HOLD"
+// keeperEnv turns this test binary into a process that makes so many connections to
+// itself and keeps both ends open until its input ends.
+const keeperEnv = "TCPSHIFT_TEST_KEEP_OPEN"
 
-// mostHeld connections keep below the 20,000 files that a process may have on a host
-// where nobody raised the limit, and below the 28,232 ephemeral ports.
-const mostHeld = 9_000
+// mostKept is below the 20,000 files that a process may have open by default limits,
+// and below the 28,232 ephemeral ports.
+const mostKept = 9_000
 
-func hold(text string) error {
+func keepOpen(text string) error {
 	connections, err := strconv.Atoi(text)
 	if err != nil {
 		return err
@@ -184,7 +184,7 @@ func hold(text string) error {
 		}
 		held = append(held, client, child)
 	}
-	fmt.Println("deferred")
+	fmt.Println("open")
 	_, err = io.Copy(io.Discard, os.Stdin)
 	runtime.KeepAlive(held)
 	return err
@@ -193,28 +193,28 @@ func hold(text string) error {
 // open has processes make so many connections, which stay open until the test ends.
 func open(t *testing.T, n *tcplab.Netns, connections int) {
 	t.Helper()
-	for ; connections > 0; connections -= mostHeld {
+	for ; connections > 0; connections -= mostKept {
 		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), holderEnv+"="+strconv.Itoa(min(connections, mostHeld)))
+		cmd.Env = append(os.Environ(), keeperEnv+"="+strconv.Itoa(min(connections, mostKept)))
 		cmd.Stderr = os.Stderr
 		input, err := cmd.StdinPipe()
 		if err != nil {
 			t.Fatal(err)
 		}
-		n.Do(func() { await(t, cmd) }) // forked off its thread, it is in the namespace
+		n.Do(func() { await(t, cmd) }) // the process inherits the namespace of the thread that forks it
 		t.Cleanup(func() {
 			input.Close()
 			if err := cmd.Wait(); err != nil {
-				t.Errorf("a process that held connections: %v", err)
+				t.Errorf("a process that kept connections open: %v", err)
 			}
 		})
 	}
 }
 
-// slab is what the kernel's own objects take, in bytes.
+// slab returns the memory of the kernel's own objects in bytes.
 func slab(t *testing.T) int64 {
 	t.Helper()
-	time.Sleep(200 * time.Millisecond) // what is freed later
+	time.Sleep(200 * time.Millisecond) // some is freed later
 	b, err := os.ReadFile("/proc/meminfo")
 	if err != nil {
 		t.Fatal(err)
@@ -249,11 +249,11 @@ func onlineCPUs(t *testing.T) (cpus []int) {
 	return cpus
 }
 
-// onCPU runs f on a thread of its own that keeps to one CPU.
+// onCPU runs f on a new thread bound to one CPU.
 func onCPU(cpu int, f func() error) error {
 	done := make(chan error)
 	go func() {
-		// Not unlocked, so that the thread ends with the goroutine.
+		// Never unlocked, so that the thread ends with the goroutine.
 		runtime.LockOSThread()
 		var set unix.CPUSet
 		set.Set(cpu)

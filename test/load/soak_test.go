@@ -16,7 +16,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// stopCounts are those of a stop record that have to add up.
+// stopCounts are the counters of a stop record that must add up.
 type stopCounts struct {
 	Fired, Filtered, Deferred, Read, Dropped, Written, Connections uint64
 
@@ -24,25 +24,25 @@ type stopCounts struct {
 	LostRingFull  uint64 `json:"lost_ring_full"`
 	LostRingBusy  uint64 `json:"lost_ring_busy"`
 	LostReentry   uint64 `json:"lost_reentry"`
-	LostQueueFull uint64 `json:"lost_queue_full"` // read, and no room for it: this test reads slowly on a busy machine
+	LostQueueFull uint64 `json:"lost_queue_full"` // read from the ring, no room in the queue: this test reads slowly on a busy machine
 	WrittenBytes  uint64 `json:"written_bytes"`
 	TimeWaitEnds  uint64 `json:"time_wait_ends"`
 }
 
 func (s *stopCounts) lost() uint64 { return s.LostRingFull + s.LostRingBusy + s.LostReentry }
 
-// tally is what the test itself counts in the stream.
+// tally is what the test counts in the stream.
 type tally struct {
-	lines       map[string]uint64 // by type; the ends of TIME_WAITs apart
+	lines       map[string]uint64 // by type, the ends of TIME_WAITs separately
 	inNamespace uint64            // transitions
-	timeWaits   uint64            // those of them into TIME_WAIT
+	timeWaits   uint64            // transitions to TIME_WAIT
 	written     uint64            // bytes before the stop record
 	stop        stopCounts
 	err         error
 }
 
-// TestSoak_FlatAndAddsUp traces mixed load with every feature on. make
-// soak has it last for half an hour.
+// TestSoak_FlatAndAddsUp traces mixed load with all features on; make soak runs it for
+// half an hour. Memory and descriptors stay flat, and all counters add up.
 func TestSoak_FlatAndAddsUp(t *testing.T) {
 	tcplab.RequireRoot(t)
 	n := tcplab.NewNetns(t)
@@ -73,11 +73,12 @@ func TestSoak_FlatAndAddsUp(t *testing.T) {
 	}
 }
 
-// soakRound is a storm, and a namespace that comes and goes with what seldom happens.
+// soakRound is a storm, and a short-lived namespace with rare events.
 func soakRound(t *testing.T, n *tcplab.Netns, round int) (connections uint64) {
 	t.Helper()
 	ends := []tcplab.StormEnd{tcplab.ClientFirst, tcplab.ServerFirst, tcplab.HalfClosed}
-	// Other ports each time: those of a server that closed first are held for a minute.
+	// Other ports in each round: those of a server that closed first are in TIME_WAIT
+	// for a minute.
 	c := tcplab.StormConfig{Connections: 2000, End: ends[round%len(ends)], Port: 7000 + 2*uint16(round%10_000)}
 	made := tcplab.Storm(n, c)
 	t.Run(fmt.Sprint("round ", round), func(t *testing.T) {
@@ -97,7 +98,7 @@ func soakRound(t *testing.T, n *tcplab.Netns, round int) (connections uint64) {
 	return uint64(made)
 }
 
-// follow starts a tracer and counts what it says until it ends.
+// follow starts a tracer and counts its records until it ends.
 func follow(t *testing.T, cmd *exec.Cmd, netns uint32) <-chan tally {
 	t.Helper()
 	cmd.Stderr = os.Stderr
@@ -116,7 +117,7 @@ func follow(t *testing.T, cmd *exec.Cmd, netns uint32) <-chan tally {
 	})
 	lines := bufio.NewScanner(output)
 	if !lines.Scan() {
-		t.Fatal("it says nothing")
+		t.Fatal("no start record")
 	}
 	counted := make(chan tally, 1)
 	go func() {
@@ -165,17 +166,17 @@ func checkTally(t *testing.T, c *tally, connections, want uint64) {
 		{"read", s.Read, s.Written + s.Dropped + s.LostQueueFull},
 	} {
 		if sum.got != sum.want {
-			t.Errorf("stop says %d of %s, the stream says %d: %+v", sum.got, sum.what, sum.want, *s)
+			t.Errorf("stop counts %d of %s, the stream has %d: %+v", sum.got, sum.what, sum.want, *s)
 		}
 	}
-	// A kernel that hides events hides FIN_WAIT1 to FIN_WAIT2 and then to TIME_WAIT, which
-	// each connection has once.
+	// A kernel that hides events hides FIN_WAIT1 to FIN_WAIT2 and the TIME_WAIT that
+	// follows, both of which each connection has once.
 	var hidden uint64
 	if tcplab.HidesEvents() {
 		hidden = min(2*(connections-min(connections, c.timeWaits)), want/1000)
 	}
 	if lost := s.lost() + s.Dropped + s.LostQueueFull; c.inNamespace > want || c.inNamespace+lost+hidden < want {
-		t.Errorf("%d transitions were told of %d, and %d lost", c.inNamespace, want, lost)
+		t.Errorf("records of %d transitions of %d, and %d lost", c.inNamespace, want, lost)
 	}
 }
 
@@ -189,7 +190,7 @@ func checkFlat(t *testing.T, what string, values []int64, slack int64) {
 	}
 }
 
-// course is the most in each quarter.
+// course returns the maximum of each quarter.
 func course(values []int64, unit float64) (text string) {
 	quarter := max(1, len(values)/4)
 	for i := 0; i+quarter <= len(values); i += quarter {

@@ -9,22 +9,22 @@ import (
 	"testing"
 )
 
-// subject is a way to trace, or none.
+// subject is a tracer under measurement, or none.
 type subject struct {
 	name    string
-	command []string // empty: nothing runs
-	ready   string   // what its output holds once it traces
-	// captured counts the transitions told in its output; nil: it tells none
+	command []string // empty for none
+	ready   string   // text in its output that shows that it traces
+	// captured counts the transitions in its output; nil if the output has none.
 	captured func(t *testing.T, output *os.File, netns uint32) uint64
 }
 
-// bareHook is what all others are measured against.
+// bareHook is the tracer that all others are compared with.
 const bareHook = "bare hook"
 
 func subjects() []subject {
 	return []subject{
 		{name: bareHook, command: []string{bare}, ready: "ready"},
-		{name: "tcpshift", command: []string{tcpshift}, ready: `"type":"start"`, captured: told},
+		{name: "tcpshift", command: []string{tcpshift}, ready: `"type":"start"`, captured: recorded},
 		{name: "tcpshift alerts", command: []string{tcpshift, "alerts"}, ready: `"type":"start"`},
 		{name: "tcpshift, a filter that matches nothing", command: []string{tcpshift, "--port", "1"}, ready: `"type":"start"`},
 		{name: "tcpstates", command: []string{"tcpstates"}, ready: "", captured: lines("->")},
@@ -32,15 +32,15 @@ func subjects() []subject {
 	}
 }
 
-// script is what somebody would write who needs JSON today.
+// script is a bpftrace program for JSON output.
 const script = `BEGIN { printf("Attached\n"); }
 tracepoint:sock:inet_sock_set_state /args->protocol == 6/ {
 	printf("{\"old\":%d,\"new\":%d,\"pid\":%d,\"comm\":\"%s\",\"local_addr\":\"%s\",\"local_port\":%d,\"peer_addr\":\"%s\",\"peer_port\":%d}\n",
 		args->oldstate, args->newstate, pid, comm, ntop(args->saddr), args->sport, ntop(args->daddr), args->dport);
 }`
 
-// told counts the transitions of the storm's namespace.
-func told(t *testing.T, output *os.File, netns uint32) uint64 {
+// recorded counts the transitions of the storm's namespace.
+func recorded(t *testing.T, output *os.File, netns uint32) uint64 {
 	t.Helper()
 	return count(t, output, func(line []byte) bool {
 		return bytes.HasPrefix(line, []byte(`{"type":"transition"`)) &&
@@ -48,7 +48,7 @@ func told(t *testing.T, output *os.File, netns uint32) uint64 {
 	})
 }
 
-// lines counts those that hold the text and a port of the storm.
+// lines counts the lines with the text and a port of the storm.
 func lines(text string) func(*testing.T, *os.File, uint32) uint64 {
 	return func(t *testing.T, output *os.File, _ uint32) uint64 {
 		t.Helper()

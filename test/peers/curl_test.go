@@ -10,11 +10,11 @@ import (
 	"time"
 )
 
-// A real program, as a newcomer would try it.
+// A request by curl has the right addresses, ports, states and owner.
 func TestPeer_Curl(t *testing.T) {
 	curl := need(t, "curl")
 	var config net.ListenConfig
-	config.SetMultipathTCP(false) // whose sockets are not TCP's
+	config.SetMultipathTCP(false) // its sockets are not TCP sockets
 	listener, err := config.Listen(t.Context(), "tcp4", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -51,11 +51,11 @@ func TestPeer_Curl(t *testing.T) {
 			t.Errorf("owner is not curl, pid %d: %s", cmd.Process.Pid, r.raw)
 		}
 		if r.Time.Before(before) || r.Time.After(after) {
-			t.Errorf("not between %v and %v: %s", before, after, r.raw)
+			t.Errorf("time is not between %v and %v: %s", before, after, r.raw)
 		}
 	}
 	want := []string{"CLOSE", "SYN_SENT", "ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT"}
 	if !slices.Equal(path, want) {
-		t.Errorf("curl's socket went %v, want %v", path, want)
+		t.Errorf("states of curl's socket %v, want %v", path, want)
 	}
 }

@@ -1,6 +1,6 @@
-// Package peers_test holds the real binary against other programs that look at
-// the same tracepoint, or that make connections: perf, tcpstates, curl. It checks
-// nothing that needs no other program.
+// Package peers_test compares the real binary with other programs that use the same
+// tracepoint, or that make connections: perf, tcpstates, curl. Tests that need no other
+// program are elsewhere.
 package peers_test
 
 import (
@@ -43,7 +43,8 @@ func buildAndRun(m *testing.M) int {
 	return m.Run()
 }
 
-// need finds another program; without it the test fails under CI=true.
+// need returns the path of another program. Without it the test is skipped; under
+// CI=true it fails.
 func need(t *testing.T, name string) string {
 	t.Helper()
 	tcplab.RequireRoot(t)
@@ -66,8 +67,8 @@ type running struct {
 	stderr bytes.Buffer
 }
 
-// start runs a program with its standard output in a file, so that no reader can
-// hold it up.
+// start runs a program with its standard output in a file, so that no reader can block
+// it.
 func start(t *testing.T, path string, args ...string) *running {
 	t.Helper()
 	return startWith(t, nil, path, args...)
@@ -97,7 +98,8 @@ func startWith(t *testing.T, stdin *os.File, path string, args ...string) *runni
 	return r
 }
 
-// await waits until the output holds the text: programs say when they are ready.
+// await waits until the output contains the text, by which programs show that they are
+// ready.
 func (r *running) await(text string) {
 	r.t.Helper()
 	const patience = 30 * time.Second
@@ -106,19 +108,19 @@ func (r *running) await(text string) {
 			return
 		}
 	}
-	r.t.Fatalf("%s did not say %q within %v; standard error: %s", r.cmd.Path, text, patience, r.stderr.String())
+	r.t.Fatalf("%s did not write %q within %v; standard error: %s", r.cmd.Path, text, patience, r.stderr.String())
 }
 
-// interrupt ends it as Ctrl-C does and waits for its end.
+// interrupt ends the program as Ctrl-C does and waits for its end.
 func (r *running) interrupt() {
 	r.t.Helper()
 	if err := r.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		r.t.Fatalf("interrupt %s: %v", r.cmd.Path, err)
 	}
-	_ = r.cmd.Wait() // some end with the signal, others with a status
+	_ = r.cmd.Wait() // some end by the signal, others with a status
 }
 
-// record is what these tests read of a line.
+// record is the keys of a record that these tests check.
 type record struct {
 	Type      string `json:"type"`
 	Seq       uint64 `json:"seq"`
@@ -145,7 +147,7 @@ type record struct {
 	raw string
 }
 
-// kernelNew is the new state as the tracepoint shows it.
+// kernelNew returns the new state as the tracepoint shows it.
 func (r *record) kernelNew() string {
 	if r.KernelNew != "" {
 		return r.KernelNew
@@ -153,7 +155,8 @@ func (r *record) kernelNew() string {
 	return r.New
 }
 
-// records are all lines of a tracer that has ended; their seq has no gap.
+// records returns all records of a tracer that has ended. It checks that seq has no
+// gap.
 func (r *running) records() []record {
 	r.t.Helper()
 	f, err := os.Open(r.stdout.Name())
@@ -165,7 +168,7 @@ func (r *running) records() []record {
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		rec := record{raw: lines.Text()}
 		if err := json.Unmarshal(lines.Bytes(), &rec); err != nil {
-			r.t.Fatalf("line %d is no JSON: %v: %s", len(all)+1, err, rec.raw)
+			r.t.Fatalf("line %d is not JSON: %v: %s", len(all)+1, err, rec.raw)
 		}
 		all = append(all, rec)
 		if rec.Seq != uint64(len(all)) {
@@ -173,7 +176,7 @@ func (r *running) records() []record {
 		}
 	}
 	if len(all) == 0 || all[len(all)-1].Type != "stop" {
-		r.t.Fatalf("no stop record at the end; standard error: %s", r.stderr.String())
+		r.t.Fatalf("the last record is not stop; standard error: %s", r.stderr.String())
 	}
 	return all
 }

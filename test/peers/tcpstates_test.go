@@ -9,21 +9,21 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// step is a transition as both tools tell it.
+// step is a transition as both tools show it.
 type step struct {
 	localPort, peerPort uint16
 	old, new            string
 }
 
-// tcpstates (Debian's libbpf-tools) is on the same tracepoint. It may miss what
-// interrupts it; what it shows, we show.
+// tcpstates (Debian's libbpf-tools) uses the same tracepoint. It may miss nested
+// events, but shows no transition that tcpshift lacks.
 func TestPeer_Tcpstates(t *testing.T) {
 	peer := need(t, "tcpstates")
 	tcplab.MountTracefs(t)
 	n := tcplab.NewNetns(t)
 	tracer := start(t, program) // of the whole host, as tcpstates is
 	tracer.await(`"type":"start"`)
-	states := start(t, need(t, "stdbuf"), "-oL", peer) // which otherwise keeps its first lines back
+	states := start(t, need(t, "stdbuf"), "-oL", peer) // stdbuf: without it the first lines stay in a buffer
 	states.await("OLDSTATE")
 	tcplab.Storm(n, tcplab.StormConfig{Connections: 2_000})
 	states.interrupt()
@@ -40,7 +40,7 @@ func TestPeer_Tcpstates(t *testing.T) {
 		if touches(s, 7000, 7001) {
 			count += times
 			if ours[s] < times {
-				t.Errorf("tcpstates shows %+v %d times, we %d times", s, times, ours[s])
+				t.Errorf("tcpstates shows %+v %d times, tcpshift %d times", s, times, ours[s])
 			}
 		}
 	}
@@ -58,8 +58,8 @@ func touches(s step, ports ...uint16) bool {
 	return false
 }
 
-// parseTcpstates reads SKADDR PID COMM LADDR LPORT RADDR RPORT OLDSTATE -> NEWSTATE MS
-// from the right, since a COMM may hold spaces.
+// parseTcpstates parses SKADDR PID COMM LADDR LPORT RADDR RPORT OLDSTATE -> NEWSTATE MS
+// from the right, because COMM may contain spaces.
 func parseTcpstates(t *testing.T, r *running) map[step]int {
 	t.Helper()
 	b, err := os.ReadFile(r.stdout.Name())
@@ -76,7 +76,7 @@ func parseTcpstates(t *testing.T, r *running) map[step]int {
 		local, err1 := strconv.ParseUint(f[1], 10, 16)
 		remote, err2 := strconv.ParseUint(f[3], 10, 16)
 		if err1 != nil || err2 != nil {
-			t.Fatalf("tcpstates changed its format: %q", line)
+			t.Fatalf("unknown format of tcpstates: %q", line)
 		}
 		steps[step{uint16(local), uint16(remote), f[4], f[6]}]++
 	}

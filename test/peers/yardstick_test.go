@@ -14,15 +14,14 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// How hard the yardstick is laid on: make yardstick raises both.
+// The size of the comparison with perf; make yardstick raises both.
 var (
 	connections = flag.Int("connections", 50_000, "connections in each storm of the yardstick")
 	rounds      = flag.Int("rounds", 1, "storms of the yardstick")
 )
 
-// The kernel's own count, by perf, of each transition of the host while a storm
-// blows, against the tracer's. perf sees the storm's transitions and perhaps some
-// of others; so does the tracer, whose filter tells the two apart.
+// The tracer has every transition of a storm that perf counts. perf counts those of the
+// whole host; the tracer counts the others as filtered.
 func TestPeer_Perf(t *testing.T) {
 	perf := need(t, "perf")
 	for round := range *rounds {
@@ -39,7 +38,7 @@ func TestPeer_Perf(t *testing.T) {
 	}
 }
 
-// measure gives what the tracer tells less of than the kernel counted.
+// measure returns by how much the tracer has fewer transitions than the kernel counted.
 func measure(t *testing.T, perf string) (problems []string) {
 	t.Helper()
 	n := tcplab.NewNetns(t)
@@ -56,21 +55,21 @@ func measure(t *testing.T, perf string) (problems []string) {
 
 	t.Logf("%d connections, %.0f a second; perf counted %d, tracer %s", made, float64(made)/took.Seconds(), kernel, stop.raw)
 	if full := stop.LostRingFull + stop.LostRingBusy; full != 0 {
-		t.Errorf("%d lost for want of room", full)
+		t.Errorf("the tracer lost %d transitions to a full ring", full)
 	}
 	told := stop.Read + stop.LostReentry
-	others := stop.Filtered // transitions of the rest of the host
+	others := stop.Filtered // transitions of other namespaces
 	problems = slices.Concat(
 		shortOf("the storm's transitions", told, uint64(10*made+2*2)),
 		shortOf("perf's count", told+others, kernel))
 	if told > kernel {
-		t.Errorf("told of %d transitions, and perf counted %d in all", told, kernel)
+		t.Errorf("the tracer has %d transitions, more than the %d of perf", told, kernel)
 	}
 	return problems
 }
 
-// shortOf demands no less than the kernel's count: exactly, but on kernels that hide
-// a few events from every program; see docs/accuracy.md.
+// shortOf wants no less than the kernel's count: exactly, except on kernels that hide a
+// few events from every program; see docs/accuracy.md.
 func shortOf(what string, got, want uint64) []string {
 	slack := uint64(0)
 	if tcplab.HidesEvents() {
@@ -88,8 +87,8 @@ type perfCounter struct {
 	end    io.Closer
 }
 
-// startPerf counts for as long as the child of perf lives, which reads until its
-// input is closed; it says when counting has begun.
+// startPerf counts while the child of perf runs, which reads until its input is closed.
+// The child writes a line when counting has begun.
 func startPerf(t *testing.T, perf string) *perfCounter {
 	t.Helper()
 	tcplab.MountTracefs(t)

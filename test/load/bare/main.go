@@ -1,6 +1,6 @@
 // Command bare is the least that a tracer of inet_sock_set_state can do: one program
-// that writes 64 bytes into a ring buffer for each event, and a reader that throws
-// them away. Others are measured against it; it must not learn anything more.
+// that writes 64 bytes into a ring buffer for each event, and a reader that drops them.
+// Other tracers are measured against it, so it must not do more.
 package main
 
 import (
@@ -18,9 +18,9 @@ import (
 )
 
 const (
-	ringBytes   = 16 << 20 // as many as tcpshift has by default
+	ringBytes   = 16 << 20 // tcpshift's default
 	recordBytes = 64
-	patience    = 40 * time.Millisecond // between two looks at the ring, as tcpshift
+	patience    = 40 * time.Millisecond // between two reads of the ring, as in tcpshift
 	noWakeup    = 1                     // BPF_RB_NO_WAKEUP
 )
 

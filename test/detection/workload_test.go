@@ -12,46 +12,46 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// orderEnv turns this test binary into a client process.
-const orderEnv = "TCPSHIFT_TEST_STORM"
+// workloadEnv turns this test binary into a client or server process.
+const workloadEnv = "TCPSHIFT_TEST_WORKLOAD"
 
-// order is what a client process does: connections at a rate, one after another,
-// each closed by one side after a while.
-type order struct {
+// workload is what a client process does: it makes connections at a rate, and closes
+// each after some time.
+type workload struct {
 	To         netip.AddrPort
-	From       netip.Addr // bound without a port, if valid
-	Gusts      []gust
-	Open       time.Duration // how long a connection is kept open
-	PeerCloses bool          // wait for the end of the stream before closing
-	NextPort   bool          // each connection goes to the next port: a scan
+	From       netip.Addr // local address, bound without a port; unset: any
+	Phases     []phase
+	Open       time.Duration // how long each connection stays open
+	PeerCloses bool          // read the end of the stream before closing
+	NextPort   bool          // connect to another port each time, as a scan does
 	UntilNone  bool          // stop at the first connect() that finds no port
 	Reset      bool          // close with a reset
 
-	// A server instead, until it is killed.
+	// A server process instead, which runs until it is killed.
 	Listen     netip.AddrPort
-	NeverClose bool // it leaves what the peers close
+	NeverClose bool // it does not close when the peer does
 }
 
-// gust is a time at a rate; 0 is a pause.
-type gust struct {
+// phase is a time with one rate; a rate of 0 is a pause.
+type phase struct {
 	PerSecond float64
 	AtOnce    int
 	For       time.Duration
 }
 
-// account is what became of it.
-type account struct {
+// result is what a client process reports at its end.
+type result struct {
 	PID           int
 	Made, Refused int
 	NoPort        int
-	FirstNoPort   time.Time // zero: there was always one
-	Other         string    // another error, the last
+	FirstNoPort   time.Time // zero if each connect() found a port
+	Other         string    // the last other error
 	Began         time.Time
-	Late          time.Duration // the most that a connect() came behind its time
+	Late          time.Duration // the greatest delay of a connect()
 }
 
-func act(text string) int {
-	var o order
+func runWorkload(text string) int {
+	var o workload
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -60,7 +60,7 @@ func act(text string) int {
 		fmt.Fprintln(os.Stderr, o.serve())
 		return 1
 	}
-	a := account{PID: os.Getpid(), Began: time.Now()}
+	a := result{PID: os.Getpid(), Began: time.Now()}
 	o.run(&a)
 	if err := json.NewEncoder(os.Stdout).Encode(&a); err != nil {
 		return 1
@@ -73,10 +73,10 @@ type opened struct {
 	until time.Time
 }
 
-func (o *order) run(a *account) {
+func (o *workload) run(a *result) {
 	var open []opened
 	next := time.Now()
-	for _, g := range o.Gusts {
+	for _, g := range o.Phases {
 		end := next.Add(g.For)
 		if g.PerSecond == 0 {
 			time.Sleep(time.Until(end))
@@ -102,7 +102,7 @@ func (o *order) run(a *account) {
 	}
 }
 
-func (o *order) connect(a *account) int {
+func (o *workload) connect(a *result) int {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err == nil && o.From.IsValid() {
 		_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
@@ -135,7 +135,7 @@ func (o *order) connect(a *account) int {
 	return -1
 }
 
-func (o *order) close(fd int) {
+func (o *workload) close(fd int) {
 	if o.PeerCloses {
 		_, _ = unix.Read(fd, make([]byte, 1))
 	}
@@ -145,10 +145,10 @@ func (o *order) close(fd int) {
 	unix.Close(fd)
 }
 
-// left keeps connections from being collected, which would close them.
+// left keeps connections reachable: the garbage collector would close them.
 var left []net.Conn
 
-func (o *order) serve() error {
+func (o *workload) serve() error {
 	l, err := net.Listen("tcp4", o.Listen.String())
 	if err != nil {
 		return err

@@ -19,7 +19,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// alert is an alert record, as far as the tests look at it.
+// alert is the keys of an alert record that tests check.
 type alert struct {
 	Type, Kind, Phase, Alert, Severity, Comm, Role, Cause, Advice, Confidence string
 
@@ -84,7 +84,7 @@ func startTracer(t testing.TB, args ...string) *tracer {
 	return tr
 }
 
-// stop ends it in order; afterwards all that it has said is there.
+// stop ends the tracer in order; after it all alerts are read.
 func (tr *tracer) stop() {
 	if tr.cmd.ProcessState != nil {
 		return
@@ -96,9 +96,9 @@ func (tr *tracer) stop() {
 	}
 }
 
-// hold keeps a namespace's number from coming back while the tracer runs: its alerts
-// are told apart by it.
-func (tr *tracer) hold(n *tcplab.Netns) {
+// keepInode keeps the inode of a namespace in use while the tracer runs: alerts are
+// assigned to tests by it.
+func (tr *tracer) keepInode(n *tcplab.Netns) {
 	var file *os.File
 	var err error
 	n.Do(func() { file, err = os.Open("/proc/thread-self/ns/net") })
@@ -108,7 +108,7 @@ func (tr *tracer) hold(n *tcplab.Netns) {
 	tr.t.Cleanup(func() { file.Close() })
 }
 
-// of are the alerts about one namespace so far.
+// of returns the alerts about one namespace so far.
 func (tr *tracer) of(netns uint32) (found []alert) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
@@ -129,8 +129,8 @@ func pick(alerts []alert, kind, phase string) (found []alert) {
 	return found
 }
 
-// scene is a client's host and a server's, joined by a cable.
-type scene struct {
+// hostPair is the namespaces of a client and of a server, joined by a veth pair.
+type hostPair struct {
 	t              *testing.T
 	client, server *tcplab.Netns
 	at, to         netip.Addr
@@ -140,28 +140,28 @@ type scene struct {
 
 var addresses = [2]netip.Addr{netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("10.9.0.2")}
 
-// newScene has a client with so many ports for connect() to choose from. The tracer is
-// absent where it is still to start.
-func newScene(t *testing.T, tr *tracer, ports int) *scene {
+// newHostPair makes a client with so many ephemeral ports. The tracer is nil if it
+// starts later.
+func newHostPair(t *testing.T, tr *tracer, ports int) *hostPair {
 	t.Helper()
-	s := &scene{t: t, client: tcplab.NewNetns(t), server: tcplab.NewNetns(t), at: addresses[0], to: addresses[1]}
+	s := &hostPair{t: t, client: tcplab.NewNetns(t), server: tcplab.NewNetns(t), at: addresses[0], to: addresses[1]}
 	tcplab.Veth(s.client, s.server, s.at, s.to)
 	if tr != nil {
-		tr.hold(s.client)
-		tr.hold(s.server)
+		tr.keepInode(s.client)
+		tr.keepInode(s.server)
 	}
-	s.pace.watch()
+	s.pace.start()
 	t.Cleanup(s.pace.stop)
 	s.client.Sysctl("net.ipv4.ip_local_port_range", fmt.Sprintf("40000 %d", 40000+ports-1))
 	return s
 }
 
-// serve accepts on a port of the server, and does with each connection as it is told.
-func (s *scene) serve(port uint16, each func(c *net.TCPConn)) {
+// serve accepts on a port of the server and calls each for each connection.
+func (s *hostPair) serve(port uint16, each func(c *net.TCPConn)) {
 	s.serveIn(s.server, s.to, port, each)
 }
 
-func (s *scene) serveIn(n *tcplab.Netns, at netip.Addr, port uint16, each func(c *net.TCPConn)) {
+func (s *hostPair) serveIn(n *tcplab.Netns, at netip.Addr, port uint16, each func(c *net.TCPConn)) {
 	s.t.Helper()
 	var l net.Listener
 	var err error
@@ -183,7 +183,7 @@ func (s *scene) serveIn(n *tcplab.Netns, at netip.Addr, port uint16, each func(c
 	}()
 }
 
-// afterPeer closes once the other side has.
+// afterPeer closes after the peer.
 func afterPeer(c *net.TCPConn) {
 	_, _ = c.Read(make([]byte, 1))
 	c.Close()
@@ -192,15 +192,15 @@ func afterPeer(c *net.TCPConn) {
 // first closes at once.
 func first(c *net.TCPConn) { c.Close() }
 
-// serveApart has a process of its own serve, and gives its id.
-func (s *scene) serveApart(o order) int {
+// serveApart starts a server process and returns its pid.
+func (s *hostPair) serveApart(o workload) int {
 	s.t.Helper()
 	text, err := json.Marshal(&o)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), orderEnv+"="+string(text))
+	cmd.Env = append(os.Environ(), workloadEnv+"="+string(text))
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err == nil {
@@ -219,26 +219,26 @@ func (s *scene) serveApart(o order) int {
 	return cmd.Process.Pid
 }
 
-// run starts a client process, and gives what became of it once it has ended.
-func (s *scene) run(o order) <-chan account {
+// run starts a client process. The channel gets its result when it has ended.
+func (s *hostPair) run(o workload) <-chan result {
 	s.t.Helper()
 	text, err := json.Marshal(&o)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), orderEnv+"="+string(text))
+	cmd.Env = append(os.Environ(), workloadEnv+"="+string(text))
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, os.Stderr
-	s.client.Do(func() { err = cmd.Start() }) // forked off its thread, the process is in the namespace
+	s.client.Do(func() { err = cmd.Start() }) // the process inherits the namespace of the thread that forks it
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	ended := make(chan account, 1)
+	ended := make(chan result, 1)
 	s.peers.Add(1)
 	go func() {
 		defer s.peers.Done()
-		var a account
+		var a result
 		err := cmd.Wait()
 		if err == nil {
 			err = json.Unmarshal(out.Bytes(), &a)
@@ -250,12 +250,12 @@ func (s *scene) run(o order) <-chan account {
 		ended <- a
 	}()
 	s.t.Cleanup(func() {
-		_ = cmd.Process.Kill() // where the test has failed
+		_ = cmd.Process.Kill() // if the test has failed
 		s.peers.Wait()
 	})
 	return ended
 }
 
-func (s *scene) port(port uint16) netip.AddrPort { return netip.AddrPortFrom(s.to, port) }
+func (s *hostPair) port(port uint16) netip.AddrPort { return netip.AddrPortFrom(s.to, port) }
 
-func (s *scene) sysctl(name string, value int) { s.client.Sysctl(name, strconv.Itoa(value)) }
+func (s *hostPair) sysctl(name string, value int) { s.client.Sysctl(name, strconv.Itoa(value)) }
