@@ -22,14 +22,14 @@ func TestStop_BusyHost(t *testing.T) {
 			tr.next()
 			tr.next()
 			if got := tr.stop(); got.last().Seen == 0 {
-				t.Errorf("the host was not busy\n%v", got.result)
+				t.Errorf("the test is wrong, no transition fired\n%v", got.result)
 			}
 		})
 	}
 }
 
-// keepBusy makes a socket listen and close until the test ends, without a pause:
-// two transitions each time.
+// keepBusy lets a socket listen and close without a pause until the test ends. Each
+// round is two transitions.
 func keepBusy(t *testing.T) {
 	t.Helper()
 	n := tcplab.NewNetns(t)

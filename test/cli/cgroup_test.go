@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// cgroupMount finds where cgroup v2 is mounted.
+// cgroupMount returns the mount point of cgroup v2.
 func cgroupMount(t *testing.T) string {
 	t.Helper()
 	f, err := os.Open("/proc/self/mountinfo")
@@ -20,7 +20,8 @@ func cgroupMount(t *testing.T) string {
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		// proc_pid_mountinfo(5): the fifth field is the place, the type follows " - ".
+		// proc_pid_mountinfo(5): the fifth field is the mount point, the type follows "
+		// - ".
 		mount, kind, _ := strings.Cut(lines.Text(), " - ")
 		if fields := strings.Fields(mount); len(fields) > 4 && strings.HasPrefix(kind, "cgroup2 ") {
 			return fields[4]
@@ -30,7 +31,7 @@ func cgroupMount(t *testing.T) string {
 	return ""
 }
 
-// newCgroup makes a cgroup and one below it, and has a process start in either.
+// newCgroup makes a cgroup and a child of it. adjust starts a process in one of them.
 func newCgroup(t *testing.T, mount, in string) (dir string, adjust func(*exec.Cmd)) {
 	t.Helper()
 	dir, err := os.MkdirTemp(mount, fmt.Sprintf("tcpshift-test-%d-", os.Getpid()))

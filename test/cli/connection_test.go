@@ -31,8 +31,8 @@ type ended struct {
 	Partial     bool
 }
 
-// connections are those of a stream by their conn; each must be as its socket's
-// last transition, which stands right before it.
+// connections returns the connection records of a stream by conn. Each must agree with
+// the last transition of its socket, which stands right before it.
 func connections(t *testing.T, s stream) map[string]ended {
 	t.Helper()
 	all := make(map[string]ended)
@@ -45,12 +45,12 @@ func connections(t *testing.T, s stream) map[string]ended {
 			t.Fatalf("%v in %s", err, r.line)
 		}
 		if _, twice := all[e.Conn]; twice {
-			t.Errorf("conn %s ends twice: %s", e.Conn, e.line)
+			t.Errorf("conn %s has two connection records: %s", e.Conn, e.line)
 		}
 		all[e.Conn] = e
 		last := s.records[i-1]
 		if last.Type == "transition" && (last.Conn != e.Conn || last.NewState != e.Final || last.Time != e.Time) {
-			t.Errorf("a connection that does not go with the transition before it:\n%s%s", last.line, e.line)
+			t.Errorf("a connection record that contradicts the transition before it:\n%s%s", last.line, e.line)
 		}
 	}
 	return all
@@ -60,18 +60,17 @@ func (e *ended) mustBeTimed(t *testing.T) {
 	t.Helper()
 	opened, err := time.Parse(time.RFC3339Nano, e.Opened)
 	if err != nil || e.Partial {
-		t.Errorf("it does not say when it was opened: %s: %v", e.line, err)
+		t.Errorf("want opened, and not partial: %s: %v", e.line, err)
 		return
 	}
 	at, err := time.Parse(time.RFC3339Nano, e.Time)
 	if err != nil || at.Sub(opened) != time.Duration(e.Duration) || e.Established > e.Duration || e.Duration > uint64(patience) {
-		t.Errorf("its times do not agree: %s", e.line)
+		t.Errorf("its times contradict each other: %s", e.line)
 	}
 }
 
-// dataAfterClose is a client that closes while it still has much to send. The
-// kernel answers what comes then with a reset, and gives itself the error that a
-// reset from the other side would give.
+// dataAfterClose is a client that closes with much unsent data. The kernel answers
+// later segments with a reset, and sets the error that a received reset would set.
 func dataAfterClose(n *tcplab.Netns) (clientConn, serverConn string) {
 	listener := n.Listen(plain.to)
 	client := n.Dial(plain.to)
@@ -87,7 +86,7 @@ func dataAfterClose(n *tcplab.Netns) (clientConn, serverConn string) {
 	return clientConn, serverConn
 }
 
-// fill writes until neither side has room for more.
+// fill writes until the buffers of both sides are full.
 func fill(n *tcplab.Netns, s *tcplab.Socket) {
 	var err error
 	n.Do(func() {
@@ -101,7 +100,9 @@ func fill(n *tcplab.Netns, s *tcplab.Socket) {
 	}
 }
 
-// test/kernel has the other ends; this one needs a word in the documentation.
+// The client closes with unsent data and answers later segments with a reset: closed_by
+// is absent at the client, although its error is ECONNRESET. Other ends are in
+// test/kernel.
 func TestConnection_DataAfterClose(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	tr := startTracer(t, flags("--netns", fmt.Sprint(n.Inode())))
@@ -117,6 +118,7 @@ func TestConnection_DataAfterClose(t *testing.T) {
 	}
 }
 
+// --time-wait-end emits the end of a TIME_WAIT; without it there is no record of it.
 func TestTimewait_EndFlag(t *testing.T) {
 	for _, asked := range []bool{true, false} {
 		n := tcplab.NewNetns(t)
@@ -139,7 +141,7 @@ func TestTimewait_EndFlag(t *testing.T) {
 			}{}
 			if err := json.Unmarshal([]byte(r.line), &end); err != nil || r.Conn != strconv.FormatUint(out.Client.Cookie, 16) ||
 				end.How != "" && end.InState < uint64(time.Second) {
-				t.Errorf("not the client's, or not a second old: %s: %v", r.line, err)
+				t.Errorf("want the client's conn, and in_state_ns of 1 s or more: %s: %v", r.line, err)
 			}
 			came = append(came, strings.TrimSpace(r.OldState+" "+r.NewState+" "+end.How))
 		}
@@ -148,11 +150,13 @@ func TestTimewait_EndFlag(t *testing.T) {
 			want = append(want, "TIME_WAIT CLOSE expired")
 		}
 		if !slices.Equal(came, want) || got.last().TimeWaitEnds != uint64(len(want)-1) {
-			t.Errorf("asked for: %v: %q came, want %q\n%v", asked, came, want, got.result)
+			t.Errorf("--time-wait-end=%v: got %q, want %q\n%v", asked, came, want, got.result)
 		}
 	}
 }
 
+// A connection record counts bytes in both directions, and has duration and round-trip
+// time.
 func TestConnection_BytesAndTimes(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	tr := startTracer(t, flags("--netns", fmt.Sprint(n.Inode()), "--only", "connection"))
@@ -177,7 +181,7 @@ func TestConnection_BytesAndTimes(t *testing.T) {
 	all := connections(t, got)
 	for _, r := range got.records[1 : len(got.records)-1] {
 		if r.Type != "connection" {
-			t.Errorf("a %s record: %s", r.Type, r.line)
+			t.Errorf("want connection records only, got %s: %s", r.Type, r.line)
 		}
 	}
 	for i, want := range []struct {
@@ -187,7 +191,7 @@ func TestConnection_BytesAndTimes(t *testing.T) {
 		e := all[conns[i]]
 		e.mustBeTimed(t)
 		if e.Sent != want.sent || e.Received != want.received || e.Final != want.final || e.Established == 0 || e.RTT == 0 {
-			t.Errorf("%d bytes sent and %d received, in the end %s; want %+v and a time and a round trip: %s",
+			t.Errorf("sent %d, received %d, final state %s; want %+v, established_ns and rtt_ns: %s",
 				e.Sent, e.Received, e.Final, want, e.line)
 		}
 	}
@@ -196,6 +200,7 @@ func TestConnection_BytesAndTimes(t *testing.T) {
 	}
 }
 
+// A connection that is older than the tracer is partial: it has no times.
 func TestConnection_OlderThanTracer(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	listener := n.Listen(plain.to)
@@ -208,14 +213,15 @@ func TestConnection_OlderThanTracer(t *testing.T) {
 	client.Close()
 	server.ReadEOF()
 	server.Close()
-	n.Settle(1) // the listener
+	n.Settle(1) // one live socket: the listener
 	got := tr.stop()
 	e := connections(t, got)[conn]
 	if !e.Partial || e.Opened != "" || e.Duration != 0 || e.Established != 0 || e.Sent != 17 || e.ClosedBy != "local" {
-		t.Errorf("it is not partial, with 17 bytes sent and closed by this side: %s\n%v", e.line, got.result)
+		t.Errorf("want partial, 17 bytes sent, closed_by local: %s\n%v", e.line, got.result)
 	}
 }
 
+// A connection record passes a filter if the last transition of its socket does.
 func TestConnection_Filters(t *testing.T) {
 	for _, row := range []struct {
 		args []string
@@ -231,7 +237,7 @@ func TestConnection_Filters(t *testing.T) {
 		t.Run(commandLine(append([]string{"tcpshift"}, row.args...)), func(t *testing.T) {
 			n := tcplab.NewNetns(t)
 			tr := startTracer(t, append(row.args, "--netns", fmt.Sprint(n.Inode())))
-			s := &scene{t: t, n: n}
+			s := &traffic{t: t, n: n}
 			s.connect(n, plain)
 			n.Settle(0)
 			got := tr.stop()
@@ -241,7 +247,7 @@ func TestConnection_Filters(t *testing.T) {
 			}
 			slices.Sort(roles)
 			if !slices.Equal(roles, row.want) {
-				t.Errorf("these connections came: %q, want %q\n%v", roles, row.want, got.result)
+				t.Errorf("connection records of %q, want %q\n%v", roles, row.want, got.result)
 			}
 		})
 	}

@@ -20,23 +20,24 @@ func newFIFO(t *testing.T) string {
 	return path
 }
 
-// isOpening tells whether it is in open(2) with the flags of an output.
+// isOpening reports whether the tracer is in open(2) with the flags of an output.
 func (tr *tracer) isOpening() bool {
 	tr.t.Helper()
 	const flags = unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC
 	return isInSystemCall(tr.t, tr.cmd.Process.Pid, unix.SYS_OPENAT, 2, flags)
 }
 
-// waitsForReader returns when it has come to open(2), which does not come back.
+// waitsForReader returns when the tracer blocks in open(2) of the FIFO.
 func (tr *tracer) waitsForReader() {
 	tr.t.Helper()
 	for began := time.Now(); !tr.isOpening(); time.Sleep(time.Millisecond) {
 		if time.Since(began) > patience {
-			tr.fatalf("it does not come to open the FIFO within %v", patience)
+			tr.fatalf("the tracer did not open the FIFO within %v", patience)
 		}
 	}
 }
 
+// The first signal ends a tracer that waits for a reader of its FIFO.
 func TestFIFO_SignalWhileOpening(t *testing.T) {
 	requireRoot(t)
 	for name, s := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM} {
@@ -53,6 +54,7 @@ func TestFIFO_SignalWhileOpening(t *testing.T) {
 	}
 }
 
+// A reader that opens the FIFO late gets the whole stream.
 func TestFIFO_LateReader(t *testing.T) {
 	requireRoot(t)
 	path := newFIFO(t)
@@ -66,7 +68,7 @@ func TestFIFO_LateReader(t *testing.T) {
 	tr.out, tr.lines = reader, bufio.NewReader(reader)
 	for began := time.Now(); tr.isOpening(); time.Sleep(time.Millisecond) {
 		if time.Since(began) > patience {
-			tr.fatalf("it does not notice the reader within %v", patience)
+			tr.fatalf("the tracer did not notice the reader within %v", patience)
 		}
 	}
 	tr.started()

@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// filterCase is a command line, the sockets of the scene of which it lets
-// anything through, and which of their transitions these are.
+// filterCase is a command line, the sockets that it lets through, and which of their
+// transitions.
 type filterCase struct {
 	args  []string
 	ends  []string
@@ -137,23 +137,25 @@ var filterCases = []filterCase{
 	{flags("--port", "17001", "--family", "6"), nil, both(port(17001), family("ipv6"))},
 }
 
+// Each filter lets through the transitions it names, and no others.
 func TestFilter_Flags(t *testing.T) {
 	requireRoot(t)
 	for _, c := range filterCases {
-		t.Run(strings.Join(c.args, " "), func(t *testing.T) { newScene(t).check(c) })
+		t.Run(strings.Join(c.args, " "), func(t *testing.T) { newTraffic(t).check(c) })
 	}
 }
 
+// --netns takes an inode, a path or pid:N, and lets through these namespaces only.
 func TestFilter_Netns(t *testing.T) {
 	byPort := flags("--port", "17001-17006,18001-18006")
 	inside := whole(plain, crossed, ipv6, mapped, private, foreign)
-	for name, word := range map[string]func(*scene) string{
-		"inode": func(s *scene) string { return strconv.FormatUint(uint64(s.n.Inode()), 10) },
-		"path":  func(s *scene) string { return fmt.Sprintf("/proc/%d/ns/net", s.peer.pid()) },
-		"pid":   func(s *scene) string { return fmt.Sprintf("pid:%d", s.peer.pid()) },
+	for name, word := range map[string]func(*traffic) string{
+		"inode": func(s *traffic) string { return strconv.FormatUint(uint64(s.n.Inode()), 10) },
+		"path":  func(s *traffic) string { return fmt.Sprintf("/proc/%d/ns/net", s.peer.pid()) },
+		"pid":   func(s *traffic) string { return fmt.Sprintf("pid:%d", s.peer.pid()) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newScene(t)
+			s := newTraffic(t)
 			in := func(r *record) bool { return r.Netns == s.n.Inode() }
 			got := s.compare(filterCase{flags("--netns", word(s)), inside, in}, byPort)
 			for _, r := range got.of("transition") {
@@ -164,57 +166,59 @@ func TestFilter_Netns(t *testing.T) {
 		})
 	}
 	t.Run("two inodes", func(t *testing.T) {
-		s := newScene(t)
+		s := newTraffic(t)
 		all := func(*record) bool { return true }
 		s.compare(filterCase{flags("--netns", fmt.Sprintf("%d,%d", s.n.Inode(), s.other.Inode())), whole(everything...), all}, byPort)
 	})
 	t.Run("and a port", func(t *testing.T) {
-		s := newScene(t)
+		s := newTraffic(t)
 		there := func(r *record) bool { return r.Netns == s.other.Inode() }
 		s.compare(filterCase{flags("--netns", fmt.Sprint(s.other.Inode()), "--local-port", "18001"), client(elsewhere),
 			both(there, localPort(18001))}, byPort)
 	})
 }
 
+// --pid and --comm let through only records whose owner matches.
 func TestFilter_Owners(t *testing.T) {
 	ours := slices.DeleteFunc(whole(everything...), func(end string) bool { return end == "foreign client" })
 	pid := func(pid int) func(*record) bool { return func(r *record) bool { return r.PID == uint32(pid) } }
 	t.Run("pid", func(t *testing.T) {
-		s := newScene(t)
+		s := newTraffic(t)
 		s.check(filterCase{flags("--pid", fmt.Sprint(s.peer.pid())), client(foreign), pid(s.peer.pid())})
 	})
 	t.Run("another pid", func(t *testing.T) {
-		newScene(t).check(filterCase{flags("--pid", fmt.Sprint(os.Getpid())), ours, pid(os.Getpid())})
+		newTraffic(t).check(filterCase{flags("--pid", fmt.Sprint(os.Getpid())), ours, pid(os.Getpid())})
 	})
 	t.Run("comm", func(t *testing.T) {
-		s := newScene(t)
+		s := newTraffic(t)
 		s.check(filterCase{flags("--comm", peerComm), client(foreign), pid(s.peer.pid())})
 	})
 	t.Run("comm, of which this is the beginning", func(t *testing.T) {
-		s := newScene(t)
+		s := newTraffic(t)
 		s.check(filterCase{flags("--comm", peerComm[:8]), nil, func(*record) bool { return false }})
 	})
 	t.Run("another comm or that one", func(t *testing.T) {
-		s := newScene(t)
+		s := newTraffic(t)
 		s.check(filterCase{flags("--comm", "nobody's", "--comm", peerComm), client(foreign), pid(s.peer.pid())})
 	})
 	t.Run("comms that a list would take apart", func(t *testing.T) {
 		for _, comm := range []string{"a,b", " a ", "a, b ,", ",", "a\nb\x80\x1b"} {
-			s := newSceneWith(t, comm)
+			s := newTrafficWith(t, comm)
 			s.check(filterCase{flags("--comm", comm), client(foreign), pid(s.peer.pid())})
 		}
 	})
 	t.Run("parts of a comm", func(t *testing.T) {
-		s := newSceneWith(t, "a,b")
+		s := newTrafficWith(t, "a,b")
 		s.check(filterCase{flags("--comm", "a", "--comm", "b", "--comm", " a,b"), nil, func(*record) bool { return false }})
 	})
 	t.Run("pid and state", func(t *testing.T) {
-		s := newScene(t)
+		s := newTraffic(t)
 		s.check(filterCase{flags("--pid", fmt.Sprint(s.peer.pid()), "--new-state", "SYN_SENT"), client(foreign),
 			both(pid(s.peer.pid()), newState("SYN_SENT"))})
 	})
 }
 
+// --cgroup lets through one cgroup and the cgroups below it.
 func TestFilter_Cgroup(t *testing.T) {
 	requireRoot(t)
 	mount := cgroupMount(t)
@@ -228,26 +232,26 @@ func TestFilter_Cgroup(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			dir, adjust := newCgroup(t, mount, row.processIn)
-			s := newScene(t, adjust)
+			s := newTraffic(t, adjust)
 			s.check(filterCase{flags("--cgroup", row.path(dir)), client(foreign), localPort(foreign.from.Port())})
 		})
 	}
 	t.Run("another cgroup", func(t *testing.T) {
 		dir, _ := newCgroup(t, mount, "")
-		newScene(t).check(filterCase{flags("--cgroup", dir), nil, func(*record) bool { return false }})
+		newTraffic(t).check(filterCase{flags("--cgroup", dir), nil, func(*record) bool { return false }})
 	})
 }
 
-// check compares what comes with the filter to what comes without. Both leave out
-// the rest of the machine, by namespace.
-func (s *scene) check(c filterCase) stream {
+// check compares the stream with the filter with one without. Both filter by namespace,
+// to leave out the rest of the host.
+func (s *traffic) check(c filterCase) stream {
 	s.t.Helper()
 	c.args = slices.Concat(c.args, s.byNetns())
 	return s.compare(c, s.byNetns())
 }
 
-// compare traces the scene twice at once.
-func (s *scene) compare(c filterCase, reference []string) stream {
+// compare traces the traffic with two tracers at once.
+func (s *traffic) compare(c filterCase, reference []string) stream {
 	s.t.Helper()
 	whole := launch(s.t, append([]string{"--stats-interval", "0"}, reference...))
 	filtered := launch(s.t, append([]string{"--stats-interval", "0"}, c.args...))
@@ -259,13 +263,13 @@ func (s *scene) compare(c filterCase, reference []string) stream {
 
 	want := slices.DeleteFunc(slices.Clone(all), func(t transition) bool { return !c.match(&t.record) })
 	if g, w := lines(s.transitions(got)), lines(want); g != w {
-		s.t.Errorf("these came:\n%s\nthese should have:\n%s\n%v", g, w, got.result)
+		s.t.Errorf("got transitions:\n%s\nwant:\n%s\n%v", g, w, got.result)
 	}
 	if g, w := ends(s.transitions(got)), slices.Sorted(slices.Values(c.ends)); !slices.Equal(g, w) {
-		s.t.Errorf("these sockets came:  %q\nthese should have: %q\n%v", g, w, got.result)
+		s.t.Errorf("got sockets:  %q\nwant: %q\n%v", g, w, got.result)
 	}
 	if stop, out := got.last(), len(all)-len(want); stop.Filtered < uint64(out) {
-		s.t.Errorf("stop counts %d as filtered, %d of the scene were\n%v", stop.Filtered, out, got.result)
+		s.t.Errorf("stop counts %d filtered, want %d\n%v", stop.Filtered, out, got.result)
 	}
 	return got
 }

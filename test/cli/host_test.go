@@ -25,7 +25,7 @@ const (
 	noTypesHint = "mount sysfs, or use a kernel built with CONFIG_DEBUG_INFO_BTF=y"
 )
 
-// asNobody runs it without root and with these capabilities alone.
+// asNobody runs the binary as nobody, with these capabilities only.
 func asNobody(capabilities ...uintptr) func(*exec.Cmd) {
 	return func(cmd *exec.Cmd) {
 		cmd.Dir = "/"
@@ -36,14 +36,16 @@ func asNobody(capabilities ...uintptr) func(*exec.Cmd) {
 	}
 }
 
+// A host on which tracing is impossible gets one sentence with the remedy, and doctor
+// the reason.
 func TestHost_CannotTrace(t *testing.T) {
 	requireRoot(t)
 	for _, row := range []struct {
 		name    string
-		thread  func() error // what is done to the thread that starts it
+		thread  func() error // what to do to the thread that starts the binary
 		adjust  func(*exec.Cmd)
 		line    string
-		missing string // of doctor's lines, the one that says no
+		missing string // the line of doctor that says no
 	}{
 		{"as nobody, without capabilities", nil, asNobody(), unprivileged(t), ""},
 		{"as nobody, with CAP_BPF only", nil, asNobody(unix.CAP_BPF), noTracing,
@@ -88,7 +90,7 @@ func TestHost_CannotTrace(t *testing.T) {
 	}
 }
 
-// A process that is there, but is not for this user to look at, is not said to be gone.
+// A process that this user may not inspect is not reported as gone.
 func TestHost_HiddenProcess(t *testing.T) {
 	requireRoot(t)
 	mine := fmt.Sprintf("pid:%d", os.Getpid())
@@ -100,17 +102,17 @@ func TestHost_HiddenProcess(t *testing.T) {
 	}
 }
 
-// unprivileged is what stops a user without capabilities first.
+// unprivileged returns the first requirement that fails without capabilities.
 func unprivileged(t *testing.T) string {
 	t.Helper()
 	disabled, err := os.ReadFile("/proc/sys/kernel/unprivileged_bpf_disabled")
 	if err == nil && strings.TrimSpace(string(disabled)) == "0" {
-		return noTracing // it may make a ring buffer
+		return noTracing // maps can be made
 	}
 	return noBPF
 }
 
-// mustDiagnose expects yes for all but the last requirement, and then no. An empty
+// mustDiagnose expects yes for all requirements but the last one, which is no. An empty
 // name stands for any.
 func (r result) mustDiagnose(t *testing.T, name, problem, remedy string) {
 	t.Helper()
@@ -119,14 +121,15 @@ func (r result) mustDiagnose(t *testing.T, name, problem, remedy string) {
 		diagnosis = diagnosis[1:]
 	}
 	if len(diagnosis) == 0 || !strings.HasPrefix(diagnosis[0], "no   "+name) {
-		t.Fatalf("doctor does not say no to %q\n%v", name, r)
+		t.Fatalf("want no to %q from doctor\n%v", name, r)
 	}
 	want := "     reason: " + problem + "\n     remedy: " + remedy + "\n"
 	if got := strings.Join(diagnosis[1:], "\n"); got != want {
-		t.Errorf("doctor does not go on with reason and remedy\nwant:\n%s\n%v", want, r)
+		t.Errorf("doctor gives another reason or remedy\nwant:\n%s\n%v", want, r)
 	}
 }
 
+// doctor says yes to every requirement where tracing works.
 func TestDoctor_AllYes(t *testing.T) {
 	requireRoot(t)
 	for name, adjust := range map[string]func(*exec.Cmd){
@@ -141,18 +144,18 @@ func TestDoctor_AllYes(t *testing.T) {
 			lines := mandatory(strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n"))
 			for _, line := range lines {
 				if !strings.HasPrefix(line, "yes  ") {
-					t.Errorf("doctor does not say yes: %q\n%v", line, r)
+					t.Errorf("want yes from doctor: %q\n%v", line, r)
 				}
 			}
 			if len(lines) < 4 {
-				t.Errorf("doctor looks at next to nothing\n%v", r)
+				t.Errorf("doctor lists too few requirements\n%v", r)
 			}
 		})
 	}
 }
 
-// mandatory leaves out what a kernel under lockdown refuses even to root: one line
-// with the name, and three that say why, at what cost, and the remedy.
+// mandatory leaves out what a kernel in lockdown refuses even to root: one line with
+// the name, and three with reason, cost and remedy.
 func mandatory(lines []string) []string {
 	at := slices.Index(lines, "no   accept_hook")
 	if at < 0 || len(lines) < at+4 {
@@ -161,6 +164,7 @@ func mandatory(lines []string) []string {
 	return slices.Delete(lines, at, at+4)
 }
 
+// CAP_BPF and CAP_PERFMON are enough to trace.
 func TestHost_TwoCapabilities(t *testing.T) {
 	requireRoot(t)
 	for name, adjust := range map[string]func(*exec.Cmd){
@@ -170,20 +174,20 @@ func TestHost_TwoCapabilities(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := startTracer(t, append(quiet, "--stats-interval", "1ms"), adjust).stop()
 			if len(s.of("stats")) == 0 {
-				t.Errorf("no stats\n%v", s.result)
+				t.Errorf("want a stats record\n%v", s.result)
 			}
 		})
 	}
 }
 
-// withFileCapabilities does what the remedy says, to a copy of the binary.
+// withFileCapabilities copies the binary and does what the remedy says to the copy.
 func withFileCapabilities(t *testing.T) func(*exec.Cmd) {
 	t.Helper()
 	content, err := os.ReadFile(program)
 	if err != nil {
 		t.Fatal(err)
 	}
-	// Beside the original: the test's own directory is not for nobody to enter.
+	// Beside the original: nobody may not enter the test's own directory.
 	dir, err := os.MkdirTemp(filepath.Dir(program), "capable-")
 	if err != nil {
 		t.Fatal(err)
@@ -202,7 +206,7 @@ func withFileCapabilities(t *testing.T) func(*exec.Cmd) {
 	}
 }
 
-// capabilityAttribute is a struct vfs_cap_data (include/uapi/linux/capability.h).
+// capabilityAttribute encodes a struct vfs_cap_data (include/uapi/linux/capability.h).
 func capabilityAttribute(capabilities ...int) []byte {
 	const revision2, effective = 0x02000000, 1
 	var permitted [2]uint32

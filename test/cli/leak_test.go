@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// object is a BPF object by its id, which the kernel does not give again soon.
+// object is a BPF object. The kernel does not reuse ids soon.
 type object struct {
-	kind string // as /proc/PID/fdinfo names the id
+	kind string // the key of the id in /proc/PID/fdinfo
 	id   uint32
 }
 
@@ -27,6 +27,7 @@ var byID = map[string]int{
 	"btf_id":  unix.BPF_BTF_GET_FD_BY_ID,
 }
 
+// When a tracer has ended, none of its BPF objects is left in the kernel.
 func TestLeak_KernelObjects(t *testing.T) {
 	requireRoot(t)
 	for name, end := range map[string]func(*tracer){
@@ -42,13 +43,14 @@ func TestLeak_KernelObjects(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr := startTracer(t, quiet)
-			held := heldObjects(t, tr)
+			opened := openObjects(t, tr)
 			end(tr)
-			mustBeGone(t, held)
+			mustBeGone(t, opened)
 		})
 	}
 }
 
+// A running tracer opens no further descriptors.
 func TestLeak_Descriptors(t *testing.T) {
 	requireRoot(t)
 	tr := startTracer(t, []string{"--only", "stats", "--stats-interval", "1ms"})
@@ -72,16 +74,17 @@ func descriptors(t *testing.T, tr *tracer) []string {
 	return paths
 }
 
-// heldObjects are those that a running tracer has open: two programs that are
-// attached, perhaps one more at accept(), and those that ran once.
-func heldObjects(t *testing.T, tr *tracer) map[object]bool {
+// openObjects returns the BPF objects that a running tracer has open: two attached
+// programs, perhaps a third on accept(), their maps and types, and programs that ran at
+// the start.
+func openObjects(t *testing.T, tr *tracer) map[object]bool {
 	t.Helper()
-	held := make(map[object]bool)
+	opened := make(map[object]bool)
 	kinds := make(map[string]int)
 	for _, path := range descriptors(t, tr) {
 		f, err := os.Open(path)
 		if err != nil {
-			continue // just closed
+			continue // closed just now
 		}
 		for lines := bufio.NewScanner(f); lines.Scan(); {
 			var o object
@@ -89,8 +92,8 @@ func heldObjects(t *testing.T, tr *tracer) map[object]bool {
 				continue
 			}
 			o.kind = strings.TrimSuffix(o.kind, ":")
-			if byID[o.kind] != 0 && !held[o] {
-				held[o] = true
+			if byID[o.kind] != 0 && !opened[o] {
+				opened[o] = true
 				kinds[o.kind]++
 			}
 		}
@@ -98,20 +101,20 @@ func heldObjects(t *testing.T, tr *tracer) map[object]bool {
 	}
 	links := kinds["link_id"]
 	if links < 2 || links > 3 || kinds["prog_id"] < links || kinds["map_id"] == 0 || kinds["btf_id"] == 0 {
-		t.Fatalf("a running tracer holds %v, want 2 or 3 links, their programs, maps and their types", kinds)
+		t.Fatalf("a running tracer has open %v, want 2 or 3 links, their programs, maps and their types", kinds)
 	}
-	return held
+	return opened
 }
 
-// mustBeGone waits for the kernel, which frees such objects a moment after their
-// last descriptor.
-func mustBeGone(t *testing.T, held map[object]bool) {
+// mustBeGone waits until the kernel has freed the objects, which happens shortly after
+// the last descriptor is closed.
+func mustBeGone(t *testing.T, opened map[object]bool) {
 	t.Helper()
 	began := time.Now()
-	for o := range held {
+	for o := range opened {
 		for o.exists(t) {
 			if time.Since(began) > patience {
-				t.Fatalf("%s %d is still there %v after the tracer's end", o.kind, o.id, patience)
+				t.Fatalf("%s %d still exists %v after the end of the tracer", o.kind, o.id, patience)
 			}
 			time.Sleep(time.Millisecond) // there is nothing to block on
 		}
@@ -120,7 +123,7 @@ func mustBeGone(t *testing.T, held map[object]bool) {
 
 func (o object) exists(t *testing.T) bool {
 	t.Helper()
-	attr := [3]uint32{o.id} // the first of union bpf_attr: the id, where to go on, flags
+	attr := [3]uint32{o.id} // the beginning of union bpf_attr: id, next id, flags
 	fd, _, errno := unix.Syscall(unix.SYS_BPF, uintptr(byID[o.kind]), uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	switch errno {
 	case 0:

@@ -1,6 +1,6 @@
-// Package cli_test runs the real binary as an operator would and holds it to its
-// interface: arguments, exit status, standard output and error, signals, files,
-// filters. It knows nothing of the code inside.
+// Package cli_test runs the real binary as an operator does and checks its interface:
+// arguments, exit status, standard output and error, signals, files, filters. It knows
+// nothing of the code.
 package cli_test
 
 import (
@@ -12,10 +12,10 @@ import (
 	"time"
 )
 
-// patience bounds every wait. It is never waited out where all is well.
+// patience bounds every wait. A passing test never waits so long.
 const patience = 30 * time.Second
 
-// program is tcpshift, built once. Any user may run it.
+// program is tcpshift, built once. Any user may execute it.
 var program string
 
 func TestMain(m *testing.M) {
@@ -57,8 +57,7 @@ func requireRoot(t testing.TB) {
 	}
 }
 
-// missing skips a test that cannot run here. Under CI=true it fails instead:
-// there, a skipped test is one that nobody runs.
+// missing skips a test that cannot run here. Under CI=true it fails the test.
 func missing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
@@ -67,7 +66,7 @@ func missing(t testing.TB, what string) {
 	t.Skip(what)
 }
 
-// lookPath finds another program, or gives up the test.
+// lookPath returns the path of another program, or skips the test.
 func lookPath(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)

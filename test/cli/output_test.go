@@ -7,6 +7,7 @@ import (
 	"testing"
 )
 
+// An output that cannot be opened ends the run with one line and status 1.
 func TestOutput_CannotBeOpened(t *testing.T) {
 	dir := t.TempDir()
 	for path, cause := range map[string]string{
@@ -21,6 +22,7 @@ func TestOutput_CannotBeOpened(t *testing.T) {
 	}
 }
 
+// A full device ends the run with one line that names the device and the error.
 func TestOutput_FullDevice(t *testing.T) {
 	requireRoot(t)
 	for _, command := range [][]string{nil, {"snapshot"}} {
@@ -42,13 +44,14 @@ func TestOutput_FullDevice(t *testing.T) {
 	}
 }
 
+// On a full disk the file ends with a whole line.
 func TestOutput_FullDiskWholeLines(t *testing.T) {
 	requireRoot(t)
 	const file = "/mnt/records"
 	var r result
 	var content []byte
 	err := onThread(func() error {
-		if err := privateMount("/mnt", "size=4k"); err != nil { // rounded up to one page
+		if err := privateMount("/mnt", "size=4k"); err != nil { // the kernel rounds up to one page
 			return err
 		}
 		r = run([]string{"--only", "stats", "--stats-interval", "1ms", "--output", file, "--duration", "2s"})
@@ -63,16 +66,17 @@ func TestOutput_FullDiskWholeLines(t *testing.T) {
 	r.mustPrintNothing(t)
 	const full = "write " + file + ": no space left on device"
 	r.mustSay(t, full+": it goes on when there is room again\ntcpshift: "+full)
-	r.stdout = string(content) // to be shown
+	r.stdout = string(content) // for failure messages
 	lines := strings.SplitAfter(r.stdout, "\n")
 	if last := lines[len(lines)-1]; last != "" || len(lines) < 3 {
-		t.Fatalf("the file does not end with a whole line, or has next to none\n%v", r)
+		t.Fatalf("want a file of several lines that ends with a whole line\n%v", r)
 	}
 	for i, line := range lines[:len(lines)-1] {
 		parseRecord(t, r, i, line)
 	}
 }
 
+// --output appends to a file, makes it with mode 0600, and prints nothing.
 func TestOutput_AppendsToFile(t *testing.T) {
 	requireRoot(t)
 	file := filepath.Join(t.TempDir(), "records")
@@ -98,6 +102,6 @@ func TestOutput_AppendsToFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info.Mode().Perm()&0o027 != 0 {
-		t.Errorf("%s has the mode %v: what a host connects to is not for everybody to read", file, info.Mode())
+		t.Errorf("%s has mode %v, want one that only its owner can read", file, info.Mode())
 	}
 }

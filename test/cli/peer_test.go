@@ -18,11 +18,11 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// peerEnv makes the test binary a peer: another process, which makes one
-// connection and is told each step on its standard input.
+// peerEnv makes the test binary a peer: a process that makes one connection, step by
+// step as its standard input says.
 const peerEnv = "TCPSHIFT_CLI_TEST_PEER"
 
-// The peer's main thread names its process, so that thread has to be the one it runs on.
+// The peer names its main thread, so its code must run on that thread.
 func init() {
 	if os.Getenv(peerEnv) != "" {
 		runtime.LockOSThread()
@@ -31,14 +31,14 @@ func init() {
 
 // peerMain connects at the first line of standard input and closes at its end.
 func peerMain(args []string) int {
-	if err := connectAsTold(args[0], netip.MustParseAddrPort(args[1]), netip.MustParseAddrPort(args[2])); err != nil {
+	if err := connectOnOrder(args[0], netip.MustParseAddrPort(args[1]), netip.MustParseAddrPort(args[2])); err != nil {
 		fmt.Fprintln(os.Stderr, "peer:", err)
 		return 1
 	}
 	return 0
 }
 
-func connectAsTold(comm string, from, to netip.AddrPort) error {
+func connectOnOrder(comm string, from, to netip.AddrPort) error {
 	name, err := hex.DecodeString(comm)
 	if err != nil {
 		return err
@@ -49,7 +49,7 @@ func connectAsTold(comm string, from, to netip.AddrPort) error {
 	fmt.Println("named")
 	steps := bufio.NewReader(os.Stdin)
 	if _, err := steps.ReadString('\n'); err != nil {
-		return fmt.Errorf("wait for the word to connect: %w", err)
+		return fmt.Errorf("wait for the order to connect: %w", err)
 	}
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -65,14 +65,14 @@ func connectAsTold(comm string, from, to netip.AddrPort) error {
 	return unix.Close(fd)
 }
 
-// peer is such a process, in a network namespace.
+// peer is a process that makes one connection in a network namespace.
 type peer struct {
 	t     testing.TB
 	cmd   *exec.Cmd
 	steps io.WriteCloser
 }
 
-// startPeer starts a process of that name. It connects when told to.
+// startPeer starts a peer with that name. It connects when connect is called.
 func startPeer(t testing.TB, n *tcplab.Netns, comm string, from, to netip.AddrPort, adjust ...func(*exec.Cmd)) *peer {
 	t.Helper()
 	self, err := os.Executable()
@@ -88,7 +88,7 @@ func startPeer(t testing.TB, n *tcplab.Netns, comm string, from, to netip.AddrPo
 	if p.steps, err = p.cmd.StdinPipe(); err != nil {
 		t.Fatalf("make a pipe: %v", err)
 	}
-	said, err := p.cmd.StdoutPipe()
+	output, err := p.cmd.StdoutPipe()
 	if err != nil {
 		t.Fatalf("make a pipe: %v", err)
 	}
@@ -97,7 +97,7 @@ func startPeer(t testing.TB, n *tcplab.Netns, comm string, from, to netip.AddrPo
 		t.Fatalf("start a peer: %v", err)
 	}
 	t.Cleanup(p.end)
-	if _, err := bufio.NewReader(said).ReadString('\n'); err != nil {
+	if _, err := bufio.NewReader(output).ReadString('\n'); err != nil {
 		t.Fatalf("wait for the peer: %v", err)
 	}
 	return p
@@ -108,11 +108,11 @@ func (p *peer) pid() int { return p.cmd.Process.Pid }
 func (p *peer) connect() {
 	p.t.Helper()
 	if _, err := io.WriteString(p.steps, "connect\n"); err != nil {
-		p.t.Fatalf("tell the peer to connect: %v", err)
+		p.t.Fatalf("order the peer to connect: %v", err)
 	}
 }
 
-// end makes the peer close its connection, and waits for the process.
+// end makes the peer close its connection, and waits for its exit.
 func (p *peer) end() {
 	if p.cmd.ProcessState != nil {
 		return

@@ -14,8 +14,9 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
+// Without a filter every transition of every connection has one record.
 func TestStream_EveryTransitionOnce(t *testing.T) {
-	s := newScene(t)
+	s := newTraffic(t)
 	tr := startTracer(t, s.byNetns())
 	s.play()
 	got := tr.stop()
@@ -41,24 +42,26 @@ func TestStream_EveryTransitionOnce(t *testing.T) {
 	slices.Sort(want)
 	slices.Sort(came)
 	if !slices.Equal(came, want) {
-		t.Errorf("these came:\n%s\nthese should have:\n%s\n%v", strings.Join(came, "\n"), strings.Join(want, "\n"), got.result)
+		t.Errorf("got transitions:\n%s\nwant:\n%s\n%v", strings.Join(came, "\n"), strings.Join(want, "\n"), got.result)
 	}
 }
 
+// --duration ends the stream, with one stats record at its end.
 func TestStream_Duration(t *testing.T) {
 	requireRoot(t)
 	began := time.Now()
 	got := startTracer(t, append(quiet, "--duration", "300ms")).end("duration")
 	if took := time.Since(began); took < 300*time.Millisecond {
-		t.Errorf("it ended after %v\n%v", took, got.result)
+		t.Errorf("the stream ended after %v\n%v", took, got.result)
 	}
 	if len(got.of("stats")) != 1 {
-		t.Errorf("%d stats records, want the one at the end\n%v", len(got.of("stats")), got.result)
+		t.Errorf("%d stats records, want 1 at the end\n%v", len(got.of("stats")), got.result)
 	}
 }
 
+// jq parses every line.
 func TestStream_JqAcceptsEveryLine(t *testing.T) {
-	s := newScene(t)
+	s := newTraffic(t)
 	jq := lookPath(t, "jq")
 	tr := startTracer(t, append(s.byNetns(), "--stats-interval", "1ms"))
 	s.play()
@@ -71,8 +74,9 @@ func TestStream_JqAcceptsEveryLine(t *testing.T) {
 	}
 }
 
+// --count ends the stream after so many transitions.
 func TestStream_Count(t *testing.T) {
-	s := newScene(t)
+	s := newTraffic(t)
 	tr := startTracer(t, []string{"--count", "3", "--netns", fmt.Sprint(s.n.Inode())})
 	s.play()
 	got := tr.end("count")
@@ -81,33 +85,36 @@ func TestStream_Count(t *testing.T) {
 	}
 }
 
+// If --count is not reached, --duration ends the stream.
 func TestStream_CountWithDuration(t *testing.T) {
 	requireRoot(t)
 	startTracer(t, append(quiet, "--count", "3", "--duration", "1ms")).end("duration")
 }
 
+// Between start and stop there are only records of the types in --only.
 func TestStream_OnlyTypes(t *testing.T) {
 	for _, only := range []string{"stats", "transition", "connection", "loss"} {
 		t.Run(only, func(t *testing.T) {
-			s := newScene(t)
+			s := newTraffic(t)
 			tr := startTracer(t, []string{"--only", only, "--stats-interval", "1ms", "--netns", fmt.Sprint(s.n.Inode())})
 			s.play()
 			got := tr.stop()
 			for _, r := range got.records[1 : len(got.records)-1] {
 				if r.Type != only {
-					t.Errorf("a %s record\n%v", r.Type, got.result)
+					t.Errorf("unexpected %s record\n%v", r.Type, got.result)
 				}
 			}
 			if only != "loss" && len(got.of(only)) == 0 {
 				t.Errorf("no %s record\n%v", only, got.result)
 			}
 			if only != "transition" && got.last().Dropped == 0 {
-				t.Errorf("the transitions left out are not counted as dropped\n%v", got.result)
+				t.Errorf("stop does not count the transitions that --only left out as dropped\n%v", got.result)
 			}
 		})
 	}
 }
 
+// stats records come at --stats-interval, or not at all if it is 0.
 func TestStream_StatsInterval(t *testing.T) {
 	requireRoot(t)
 	const interval, several = 50 * time.Millisecond, 6
@@ -123,7 +130,7 @@ func TestStream_StatsInterval(t *testing.T) {
 		}
 		return when
 	}
-	// One may be late, and the next is then early: over several it evens out.
+	// One record may be late and the next one early; over several it evens out.
 	stats := got.of("stats")
 	if took := at(stats[several-1]).Sub(at(got.records[0])); took < several*interval {
 		t.Errorf("%d stats records came within %v, want no more than one in %v\n%v", several, took, interval, got.result)
@@ -135,8 +142,9 @@ func TestStream_StatsInterval(t *testing.T) {
 	}
 }
 
+// Labels are the last members of every record.
 func TestStream_LabelIsLast(t *testing.T) {
-	s := newScene(t)
+	s := newTraffic(t)
 	tr := startTracer(t, append(s.byNetns(), "--label", "a=b", "--stats-interval", "1ms", "--label", "team=\"net\"\n"))
 	s.play()
 	got := tr.stop()
@@ -152,9 +160,11 @@ func TestStream_LabelIsLast(t *testing.T) {
 	}
 }
 
-// hostile has what moves a cursor, ends a line, is no UTF-8 or needs an escape.
+// hostile contains bytes that move a cursor, end a line, are not UTF-8 or must be
+// escaped.
 const hostile = "\x1b[2J\n\r\x80\u009b\"\\\x7f"
 
+// A process name of any bytes does not break its line, and can be decoded.
 func TestStream_ProcessNameOfAnyBytes(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	tr := startTracer(t, []string{"--netns", fmt.Sprint(n.Inode())})
@@ -165,14 +175,15 @@ func TestStream_ProcessNameOfAnyBytes(t *testing.T) {
 	for _, r := range got.of("transition") {
 		if r.LocalPort == foreign.from.Port() && r.NewState == "SYN_SENT" {
 			if r.Comm == nil || *r.Comm != want {
-				t.Errorf("the name does not come back as %q: %s\n%v", want, r.line, got.result)
+				t.Errorf("comm is not decoded as %q: %s\n%v", want, r.line, got.result)
 			}
 			return
 		}
 	}
-	t.Errorf("the process does not show\n%v", got.result)
+	t.Errorf("no record names the process\n%v", got.result)
 }
 
+// Text output has a header, and escapes process names.
 func TestText_HeaderAndProcessNames(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	tr := launch(t, []string{"--format", "text", "--netns", fmt.Sprint(n.Inode())})
@@ -188,18 +199,18 @@ func TestText_HeaderAndProcessNames(t *testing.T) {
 	mustHaveNoControls(t, r)
 	const shown = `\x1b[2J\x0a\x0d\x80`
 	if !strings.Contains(r.stdout, " "+shown) {
-		t.Errorf("the name does not show as %s\n%v", shown, r)
+		t.Errorf("the name is not shown as %s\n%v", shown, r)
 	}
 	all := strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n")
 	if last := all[len(all)-1]; !strings.HasPrefix(last, "# ") || !strings.Contains(last, " stop: signal SIGTERM; ") {
-		t.Errorf("the last line is no stop\n%v", r)
+		t.Errorf("the last line is not stop\n%v", r)
 	}
 }
 
-// connectAs has a process of that name make one connection.
+// connectAs makes one connection by a process of that name.
 func connectAs(t *testing.T, n *tcplab.Netns, comm string) {
 	t.Helper()
-	s := &scene{t: t, n: n, peer: startPeer(t, n, comm, foreign.from, foreign.to)}
+	s := &traffic{t: t, n: n, peer: startPeer(t, n, comm, foreign.from, foreign.to)}
 	s.connectPeer()
 	n.Settle(0)
 }
@@ -208,7 +219,7 @@ func mustHaveNoControls(t *testing.T, r result) {
 	t.Helper()
 	for i, c := range r.stdout {
 		if c != '\n' && unicode.IsControl(c) || c == utf8.RuneError && !strings.HasPrefix(r.stdout[i:], "\ufffd") {
-			t.Errorf("a control character or a byte that is no UTF-8 at %d: %q\n%v", i, r.stdout[max(0, i-40):i+1], r)
+			t.Errorf("a control character or invalid UTF-8 at byte %d: %q\n%v", i, r.stdout[max(0, i-40):i+1], r)
 		}
 	}
 }

@@ -14,10 +14,10 @@ import (
 	"testing"
 )
 
-// result is how a run of a command ended.
+// result is the output and the end of a run.
 type result struct {
 	command        string
-	status         int            // -1: it did not end by itself
+	status         int            // -1 if a signal ended it
 	signal         syscall.Signal // that ended it
 	stdout, stderr string
 }
@@ -33,7 +33,7 @@ func (r result) String() string {
 
 func flags(args ...string) []string { return args }
 
-// run waits for the binary to end. It may be called from any goroutine.
+// run runs the binary and waits for its end. Any goroutine may call it.
 func run(args []string, adjust ...func(*exec.Cmd)) result {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -73,7 +73,7 @@ func newResult(cmd *exec.Cmd, err error) result {
 	return r
 }
 
-// commandLine shows each argument that is not plain in quotes.
+// commandLine formats arguments, with quotes where needed.
 func commandLine(args []string) string {
 	words := []string{filepath.Base(args[0])}
 	for _, arg := range args[1:] {
@@ -93,7 +93,7 @@ func (r result) mustEnd(t testing.TB, status int) {
 	}
 }
 
-// mustSay checks all of standard error, which is nothing or one line.
+// mustSay checks standard error, which must be empty or one line.
 func (r result) mustSay(t testing.TB, line string) {
 	t.Helper()
 	want := line
@@ -101,13 +101,13 @@ func (r result) mustSay(t testing.TB, line string) {
 		want = "tcpshift: " + line + "\n"
 	}
 	if r.stderr != want {
-		t.Errorf("standard error is not as it should be\nwant:\n%s\n%v", want, r)
+		t.Errorf("standard error is wrong, want:\n%s\n%v", want, r)
 	}
 }
 
 func (r result) mustPrintNothing(t testing.TB) {
 	t.Helper()
 	if r.stdout != "" {
-		t.Errorf("something on standard output\n%v", r)
+		t.Errorf("want nothing on standard output\n%v", r)
 	}
 }

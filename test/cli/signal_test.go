@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// A signal ends the stream, and stop names the signal.
 func TestSignal_NamedInStop(t *testing.T) {
 	requireRoot(t)
 	for name, s := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM} {
@@ -22,31 +23,33 @@ func TestSignal_NamedInStop(t *testing.T) {
 			tr.signal(s)
 			got := tr.end("signal")
 			if got.last().Signal != name {
-				t.Errorf("stop names the signal %q, want %q\n%v", got.last().Signal, name, got.result)
+				t.Errorf("stop has signal %q, want %q\n%v", got.last().Signal, name, got.result)
 			}
 		})
 	}
 }
 
+// A signal that comes before the start record ends the run, too.
 func TestSignal_BeforeStart(t *testing.T) {
 	requireRoot(t)
-	// It is sent again and again, so one of them comes at every moment of a start.
+	// With growing delays a signal comes at every moment of the start.
 	for delay := time.Duration(0); delay < 200*time.Millisecond; delay += 20 * time.Millisecond {
 		tr := launch(t, quiet)
-		time.Sleep(delay) // the moment is the input here, nothing waits for it
+		time.Sleep(delay) // the moment is the input of the test
 		tr.signal(syscall.SIGTERM)
 		r := tr.wait()
 		if r.signal == syscall.SIGTERM && r.stdout == "" {
-			continue // before it asked for signals
+			continue // before the tracer handled signals
 		}
 		r.mustEnd(t, 0)
 		r.mustSay(t, "")
 		if s := parseStream(t, r); s.last().Signal != "SIGTERM" {
-			t.Errorf("%v after the start stop does not name the signal\n%v", delay, r)
+			t.Errorf("signal %v after the start: want a stop that names it\n%v", delay, r)
 		}
 	}
 }
 
+// A reader that stalls and reads on after the signal gets the whole stream.
 func TestSignal_ReaderResumes(t *testing.T) {
 	requireRoot(t)
 	tr := blockedTracer(t)
@@ -54,10 +57,11 @@ func TestSignal_ReaderResumes(t *testing.T) {
 	tr.end("signal")
 }
 
+// A second signal ends the tracer when its reader does not read.
 func TestSignal_SecondSignal(t *testing.T) {
 	requireRoot(t)
 	tr := blockedTracer(t)
-	held := heldObjects(t, tr)
+	held := openObjects(t, tr)
 	ended := make(chan result)
 	go func() { ended <- tr.waitUnread() }()
 	repeat := time.NewTicker(20 * time.Millisecond)
@@ -66,31 +70,31 @@ func TestSignal_SecondSignal(t *testing.T) {
 		select {
 		case r := <-ended:
 			if r.signal != syscall.SIGTERM || signals < 2 {
-				t.Errorf("after %d signals it did not end by SIGTERM\n%v", signals, r)
+				t.Errorf("after %d signals, want an end by SIGTERM\n%v", signals, r)
 			}
 			mustBeGone(t, held)
 			return
-		case <-repeat.C: // the first one may still be on its way
+		case <-repeat.C: // the first signal may not have been delivered yet
 			_ = tr.cmd.Process.Signal(syscall.SIGTERM)
 			signals++
 		}
 	}
 }
 
-// blockedTracer writes into a full pipe.
+// blockedTracer starts a tracer that blocks in a write to a full pipe.
 func blockedTracer(t *testing.T) *tracer {
 	t.Helper()
 	tr := startTracer(t, []string{"--only", "stats", "--stats-interval", "1ms"})
 	if _, err := unix.FcntlInt(tr.out.Fd(), unix.F_SETPIPE_SZ, os.Getpagesize()); err != nil {
 		t.Fatalf("shrink the pipe: %v", err)
 	}
-	if err := unix.SetNonblock(int(tr.out.Fd()), true); err != nil { // Fd made it blocking
+	if err := unix.SetNonblock(int(tr.out.Fd()), true); err != nil { // Fd has made it blocking
 		t.Fatalf("fcntl: %v", err)
 	}
 	began := time.Now()
 	for !inWriteToStandardOutput(t, tr.cmd.Process.Pid) {
 		if time.Since(began) > patience {
-			tr.fatalf("the pipe does not fill up within %v", patience)
+			tr.fatalf("the pipe was not full within %v", patience)
 		}
 		time.Sleep(time.Millisecond) // there is nothing to block on
 	}
@@ -102,8 +106,7 @@ func inWriteToStandardOutput(t *testing.T, pid int) bool {
 	return isInSystemCall(t, pid, unix.SYS_WRITE, 0, 1)
 }
 
-// isInSystemCall looks at the system call in which each thread waits, and at one of
-// its arguments.
+// isInSystemCall reports whether a thread waits in a system call with this argument.
 func isInSystemCall(t testing.TB, pid, number, argument int, value uint64) bool {
 	t.Helper()
 	waits, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", pid))
@@ -121,11 +124,12 @@ func isInSystemCall(t testing.TB, pid, number, argument int, value uint64) bool 
 	return false
 }
 
+// A closed reader is a normal end, although there is nothing to write.
 func TestReaderGone_NothingToWrite(t *testing.T) {
 	requireRoot(t)
 	t.Run("pipe", func(t *testing.T) {
 		tr := startTracer(t, []string{"--only", "stats", "--stats-interval", "0"})
-		tr.out.Close() // like head -n 1
+		tr.out.Close() // as head -n 1 does
 		r := tr.waitUnread()
 		r.mustEnd(t, 0)
 		r.mustSay(t, "")
@@ -149,6 +153,7 @@ func TestReaderGone_NothingToWrite(t *testing.T) {
 	})
 }
 
+// A closed reader is a normal end while records come.
 func TestReaderGone_WhileRecordsCome(t *testing.T) {
 	requireRoot(t)
 	tr := startTracer(t, []string{"--only", "stats", "--stats-interval", "1ms"})
@@ -159,6 +164,7 @@ func TestReaderGone_WhileRecordsCome(t *testing.T) {
 	r.mustSay(t, "")
 }
 
+// A closed reader is a normal end of every command.
 func TestReaderGone_EveryCommand(t *testing.T) {
 	requireRoot(t)
 	for _, args := range [][]string{nil, {"snapshot"}, {"snapshot", "--format", "text"}, {"doctor"}, {"version"}, {"explain"}, {"explain", "CLOSE"}, {"help"}, {"completion", "bash"}} {

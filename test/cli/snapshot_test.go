@@ -29,11 +29,11 @@ type listed struct {
 	Cgroup    string
 }
 
-// gallery is a namespace with a socket in each state in which one can be kept.
-type gallery struct {
+// everyState is a namespace with a socket in each state that lasts.
+type everyState struct {
 	n       *tcplab.Netns
 	peer    *peer
-	sockets []string // as line gives them, in order
+	sockets []string // in order, formatted by line
 }
 
 const (
@@ -46,9 +46,9 @@ func line(state, local, remote, owner string) string {
 	return fmt.Sprintf("%-12s %s > %s %s", state, local, remote, owner)
 }
 
-func newGallery(t *testing.T) *gallery {
+func newEveryState(t *testing.T) *everyState {
 	t.Helper()
-	g := &gallery{n: tcplab.NewNetns(t)}
+	g := &everyState{n: tcplab.NewNetns(t)}
 	at := netip.MustParseAddrPort
 	show := func(state, local, remote, owner string) {
 		g.sockets = append(g.sockets, line(state, local, remote, owner))
@@ -106,8 +106,9 @@ func newGallery(t *testing.T) *gallery {
 	return g
 }
 
-// await waits until the kernel's own list is as long: what follows a close takes its time.
-func (g *gallery) await(t *testing.T) {
+// await waits until /proc/net/tcp lists as many sockets: what follows a close takes
+// time.
+func (g *everyState) await(t *testing.T) {
 	t.Helper()
 	for began := time.Now(); ; runtime.Gosched() {
 		table := g.n.Table()
@@ -122,7 +123,7 @@ func (g *gallery) await(t *testing.T) {
 	}
 }
 
-// snapshot runs the command and checks what holds for every one.
+// snapshot runs the command and checks what is true of every snapshot.
 func snapshot(t *testing.T, args ...string) ([]listed, result) {
 	t.Helper()
 	r := run(append(flags("snapshot"), args...))
@@ -138,15 +139,15 @@ func snapshot(t *testing.T, args ...string) ([]listed, result) {
 			t.Fatalf("%v in %s", err, text)
 		}
 		if l.Type != "socket" || i > 0 && l.Time != all[0].Time {
-			t.Errorf("line %d is no socket of the moment of the first: %s", i+1, text)
+			t.Errorf("line %d is not a socket record with the time of the first: %s", i+1, text)
 		}
 		all = append(all, l)
 	}
 	return all, r
 }
 
-// of gives the records of one namespace as lines.
-func (g *gallery) of(t *testing.T, all []listed) []string {
+// of formats the records of one namespace as lines.
+func (g *everyState) of(t *testing.T, all []listed) []string {
 	t.Helper()
 	var lines []string
 	for i := range all {
@@ -165,12 +166,12 @@ func endpointOf(addr string, port uint16) string {
 	return netip.AddrPortFrom(netip.MustParseAddr(addr), port).String()
 }
 
-// owner checks the name and all else that goes with the process.
-func (g *gallery) owner(t *testing.T, l *listed) string {
+// owner checks name, source and user of the owner.
+func (g *everyState) owner(t *testing.T, l *listed) string {
 	t.Helper()
 	if l.PID == 0 {
 		if l.Comm != nil || l.PIDSource != "" {
-			t.Errorf("no pid, but a name or a source: %s", l.line)
+			t.Errorf("a name or a source without a pid: %s", l.line)
 		}
 		return strings.TrimSpace(nobodys + " " + l.Substate)
 	}
@@ -186,39 +187,40 @@ func (g *gallery) owner(t *testing.T, l *listed) string {
 		who, comm = peers, peerComm
 	}
 	if l.Comm == nil || *l.Comm != comm || l.PIDSource != "scan" || l.UID == nil || *l.UID != 0 {
-		t.Errorf("the owner is not %q, user 0, by scan: %s", comm, l.line)
+		t.Errorf("want owner %q, uid 0, pid_source scan: %s", comm, l.line)
 	}
 	return who
 }
 
+// A snapshot lists every socket once, with its owner.
 func TestSnapshot_EverySocketWithOwner(t *testing.T) {
 	requireRoot(t)
-	g := newGallery(t)
+	g := newEveryState(t)
 	all, r := snapshot(t)
 	if got := g.of(t, all); !slices.Equal(got, g.sockets) {
-		t.Errorf("these are listed:\n%s\nthese should be:\n%s", strings.Join(got, "\n"), strings.Join(g.sockets, "\n"))
+		t.Errorf("got:\n%s\nwant:\n%s", strings.Join(got, "\n"), strings.Join(g.sockets, "\n"))
 	}
 	conns := make(map[string]bool)
 	for _, l := range all {
 		if l.Conn != "" && conns[l.Conn] {
-			t.Errorf("conn %s comes twice", l.Conn)
+			t.Errorf("conn %s is listed twice", l.Conn)
 		}
 		conns[l.Conn] = true
 		if l.Netns != g.n.Inode() {
 			continue
 		}
 		if hasConn := l.State != "TIME_WAIT" && l.State != "NEW_SYN_RECV"; hasConn != (l.Conn != "") {
-			t.Errorf("a full socket has a conn, the others have none: %s", l.line)
+			t.Errorf("want conn on full sockets only: %s", l.line)
 		}
 		if isTimeWait := l.State == "TIME_WAIT"; isTimeWait != (l.Expires > 0) || l.Expires > int64(time.Minute) ||
 			isTimeWait == (l.UID != nil) {
-			t.Errorf("a TIME_WAIT has up to 60 s left and no user, all others have one: %s", l.line)
+			t.Errorf("want expires_in_ns up to 60 s and no uid on a TIME_WAIT, a uid on all others: %s", l.line)
 		}
 		if role := map[string]string{"LISTEN": "listener", "NEW_SYN_RECV": "server"}[l.State]; role != l.Role {
-			t.Errorf("the role is not %q: %s", role, l.line)
+			t.Errorf("want role %q: %s", role, l.line)
 		}
 		if mapped := l.LocalPort == 18103 || l.PeerPort == 18103; mapped != l.Mapped {
-			t.Errorf("mapped is not %v: %s", mapped, l.line)
+			t.Errorf("want mapped %v: %s", mapped, l.line)
 		}
 	}
 	if t.Failed() {
@@ -226,10 +228,11 @@ func TestSnapshot_EverySocketWithOwner(t *testing.T) {
 	}
 }
 
-// Before and after the snapshot sock_diag (ss -o) is asked, whose answer is a millisecond's.
+// expires_in_ns of a TIME_WAIT lies between the answers of sock_diag (ss -o) before and
+// after the snapshot, which have millisecond precision.
 func TestSnapshot_TimewaitExpiry(t *testing.T) {
 	requireRoot(t)
-	g := newGallery(t)
+	g := newEveryState(t)
 	expiries := func() map[uint16]time.Duration {
 		all := map[uint16]time.Duration{}
 		for _, e := range g.n.Table() {
@@ -248,26 +251,26 @@ func TestSnapshot_TimewaitExpiry(t *testing.T) {
 	all, r := snapshot(t, "--netns", fmt.Sprint(g.n.Inode()))
 	after := expiries()
 	const jiffy = 10 * time.Millisecond // at most
-	told := 0
+	listedEnds := 0
 	for _, l := range all {
 		if l.State != "TIME_WAIT" {
 			continue
 		}
-		told++
+		listedEnds++
 		least, most := after[l.LocalPort]-jiffy, before[l.LocalPort]+jiffy
 		if left := time.Duration(l.Expires); left < least || left > most || least <= 0 {
-			t.Errorf("%v left, by sock_diag %v to %v: %s", left, least, most, l.line)
+			t.Errorf("expires_in_ns is %v, want %v to %v as in sock_diag: %s", left, least, most, l.line)
 		}
 	}
-	if told != 2 || len(before) != 2 {
-		t.Errorf("%d TIME_WAITs told, by sock_diag %d, want 2\n%v", told, len(before), r)
+	if listedEnds != 2 || len(before) != 2 {
+		t.Errorf("%d TIME_WAITs listed, %d in sock_diag, want 2\n%v", listedEnds, len(before), r)
 	}
 }
 
-// The kernel's own list, which needs no tracing.
+// A snapshot lists the sockets of /proc/net/tcp and tcp6, which need no tracing.
 func TestSnapshot_AgreesWithProc(t *testing.T) {
 	requireRoot(t)
-	g := newGallery(t)
+	g := newEveryState(t)
 	all, r := snapshot(t, "--netns", fmt.Sprint(g.n.Inode()))
 	var got, want []string
 	for _, l := range all {
@@ -298,13 +301,14 @@ func TestSnapshot_AgreesWithProc(t *testing.T) {
 	}
 }
 
+// --netns lists the sockets of these namespaces only.
 func TestSnapshot_NetnsFlag(t *testing.T) {
 	requireRoot(t)
-	g, other := newGallery(t), tcplab.NewNetns(t)
+	g, other := newEveryState(t), tcplab.NewNetns(t)
 	other.Listen(netip.MustParseAddrPort("127.0.0.1:17109"))
 	for _, row := range []struct {
 		args   []string
-		others int // sockets of the other namespace
+		others int // expected sockets of the other namespace
 		whole  bool
 	}{
 		{flags("--netns", fmt.Sprint(g.n.Inode())), 0, true},
@@ -332,15 +336,16 @@ func TestSnapshot_NetnsFlag(t *testing.T) {
 			want = len(g.sockets)
 		}
 		if here != want || there != row.others || elsewhere > 0 && row.args != nil {
-			t.Errorf("%d sockets of the one, %d of the other, %d of other namespaces; want %d, %d and none\n%.5000v",
+			t.Errorf("%d sockets of the first namespace, %d of the second, %d of others; want %d, %d and 0\n%.5000v",
 				here, there, elsewhere, want, row.others, r)
 		}
 	}
 }
 
+// A snapshot as text is a table with the same sockets.
 func TestSnapshot_Text(t *testing.T) {
 	requireRoot(t)
-	g := newGallery(t)
+	g := newEveryState(t)
 	r := run(flags("snapshot", "--format", "text", "--netns", fmt.Sprint(g.n.Inode())))
 	r.mustEnd(t, 0)
 	r.mustSay(t, "")
@@ -359,7 +364,7 @@ func TestSnapshot_Text(t *testing.T) {
 		}[column(row, "PID")]
 		if column(row, "STATE") == "TIME_WAIT" {
 			if left, err := time.ParseDuration(column(row, "EXPIRES")); err != nil || left <= 0 || left > time.Minute {
-				t.Errorf("no time of up to a minute is left: %s: %v", row, err)
+				t.Errorf("want a remaining time of up to a minute: %s: %v", row, err)
 			}
 		}
 		got = append(got, line(column(row, "STATE"), column(row, "LOCAL"), column(row, "PEER"), owner))
@@ -372,10 +377,11 @@ func TestSnapshot_Text(t *testing.T) {
 	slices.Sort(got)
 	slices.Sort(want)
 	if !slices.Equal(got, want) {
-		t.Errorf("these are listed:\n%s\nthese should be:\n%s\n%v", strings.Join(got, "\n"), strings.Join(want, "\n"), r)
+		t.Errorf("got:\n%s\nwant:\n%s\n%v", strings.Join(got, "\n"), strings.Join(want, "\n"), r)
 	}
 }
 
+// A snapshot goes to a file, with labels, and appends.
 func TestSnapshot_FileWithLabels(t *testing.T) {
 	requireRoot(t)
 	n := tcplab.NewNetns(t)
@@ -388,11 +394,12 @@ func TestSnapshot_FileWithLabels(t *testing.T) {
 		r.mustSay(t, "")
 		content, err := os.ReadFile(file)
 		if err != nil || strings.Count(string(content), "\n") != times || !strings.HasSuffix(string(content), `,"team":"net"}`+"\n") {
-			t.Errorf("after %d snapshots the file holds %q, %v", times, content, err)
+			t.Errorf("after %d snapshots the file contains %q, %v", times, content, err)
 		}
 	}
 }
 
+// A snapshot of a namespace without sockets is empty.
 func TestSnapshot_EmptyNamespace(t *testing.T) {
 	requireRoot(t)
 	n := tcplab.NewNetns(t)
@@ -401,6 +408,7 @@ func TestSnapshot_EmptyNamespace(t *testing.T) {
 	}
 }
 
+// A user without the rights gets one sentence with the remedy.
 func TestSnapshot_NotPermitted(t *testing.T) {
 	requireRoot(t)
 	const enter = "this user may not enter network namespaces: " +
@@ -421,6 +429,7 @@ func TestSnapshot_NotPermitted(t *testing.T) {
 	}
 }
 
+// CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN are enough for a snapshot.
 func TestSnapshot_ThreeCapabilities(t *testing.T) {
 	requireRoot(t)
 	n := tcplab.NewNetns(t)
@@ -432,6 +441,6 @@ func TestSnapshot_ThreeCapabilities(t *testing.T) {
 	r.mustEnd(t, 0)
 	r.mustSay(t, "")
 	if !strings.Contains(r.stdout, `"local_port":17109`) {
-		t.Errorf("the own namespace's listener is not listed\n%.5000v", r)
+		t.Errorf("the listener of this namespace is not listed\n%.5000v", r)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// record is a line of the stream, of any type, as far as the tests look at it.
+// record is the keys of a record that tests check.
 type record struct {
 	Type, Time   string
 	Seq          uint64
@@ -23,7 +23,7 @@ type record struct {
 	Role         string
 	OldState     string `json:"old_state"`
 	NewState     string `json:"new_state"`
-	KernelNew    string `json:"kernel_new_state"` // where it is not NewState
+	KernelNew    string `json:"kernel_new_state"` // where it differs from NewState
 	PID          uint32
 	Comm         *string
 	Reason       string
@@ -54,7 +54,7 @@ type record struct {
 	line string
 }
 
-// kernelNew is the new state as the tracepoint shows it: never TIME_WAIT.
+// kernelNew is the new state as the tracepoint shows it, which is never TIME_WAIT.
 func (r *record) kernelNew() string {
 	if r.KernelNew != "" {
 		return r.KernelNew
@@ -62,7 +62,7 @@ func (r *record) kernelNew() string {
 	return r.NewState
 }
 
-// stream is all that one run wrote, from start to stop.
+// stream is the records of one run, from start to stop.
 type stream struct {
 	result  result
 	records []record
@@ -85,7 +85,8 @@ var (
 	firstKeys   = regexp.MustCompile(`^\{"type":"[a-z]+","time":"[^"]+","seq":\d+,`)
 )
 
-// parseStream reads NDJSON and checks what holds for every stream that ended as asked.
+// parseStream parses NDJSON and checks what is true of every stream that ended in
+// order.
 func parseStream(t testing.TB, r result) stream {
 	t.Helper()
 	s := stream{result: r}
@@ -95,12 +96,12 @@ func parseStream(t testing.TB, r result) stream {
 		}
 	}
 	if len(s.records) < 2 || s.records[0].Type != "start" || s.last().Type != "stop" {
-		t.Fatalf("the stream does not run from start to stop\n%v", r)
+		t.Fatalf("want a stream that begins with start and ends with stop\n%v", r)
 	}
 	for i := range s.records {
 		inside := i > 0 && i < len(s.records)-1
 		if kind := s.records[i].Type; inside && (kind == "start" || kind == "stop") {
-			t.Errorf("line %d is a %s record inside the stream\n%v", i+1, kind, r)
+			t.Errorf("line %d is a %s record in the middle of the stream\n%v", i+1, kind, r)
 		}
 	}
 	s.checkAccounts(t)
@@ -112,13 +113,13 @@ func parseRecord(t testing.TB, r result, i int, line string) record {
 	rec := record{line: line}
 	switch err := json.Unmarshal([]byte(line), &rec); {
 	case err != nil:
-		t.Fatalf("line %d is no JSON: %v: %q\n%v", i+1, err, line, r)
+		t.Fatalf("line %d is not JSON: %v: %q\n%v", i+1, err, line, r)
 	case !strings.HasSuffix(line, "\n"):
-		t.Fatalf("line %d has no end: %q\n%v", i+1, line, r)
+		t.Fatalf("line %d has no newline: %q\n%v", i+1, line, r)
 	case !utf8.ValidString(line):
-		t.Errorf("line %d is no UTF-8: %q\n%v", i+1, line, r)
+		t.Errorf("line %d is not UTF-8: %q\n%v", i+1, line, r)
 	case len(line) > 4096:
-		t.Errorf("line %d has %d bytes, at most 4096 are promised\n%v", i+1, len(line), r)
+		t.Errorf("line %d has %d bytes, want at most 4096\n%v", i+1, len(line), r)
 	case !firstKeys.MatchString(line):
 		t.Errorf("line %d does not begin with type, time and seq: %s\n%v", i+1, line, r)
 	case !nanoseconds.MatchString(rec.Time):
@@ -129,7 +130,7 @@ func parseRecord(t testing.TB, r result, i int, line string) record {
 	return rec
 }
 
-// checkAccounts holds stop to its sums, and to what really came.
+// checkAccounts checks that the counters of stop add up and agree with the records.
 func (s stream) checkAccounts(t testing.TB) {
 	t.Helper()
 	stop := s.last()
@@ -148,7 +149,7 @@ func (s stream) checkAccounts(t testing.TB) {
 		{"written_bytes = the bytes that came before stop", stop.WrittenBytes, uint64(before)},
 	} {
 		if sum.got != sum.want {
-			t.Errorf("stop does not add up: %s: %d is not %d\n%v", sum.what, sum.got, sum.want, s.result)
+			t.Errorf("the counters of stop do not add up: %s: %d, want %d\n%v", sum.what, sum.got, sum.want, s.result)
 		}
 	}
 }

@@ -12,21 +12,21 @@ import (
 	"time"
 )
 
-// quiet leaves out what other programs do, and other tests: nobody uses this port.
+// quiet filters out all transitions: no program uses this port.
 var quiet = slices.Clip(flags("--port", "1"))
 
 // tracer is a running binary whose standard output is read line by line.
 type tracer struct {
 	t      testing.TB
 	cmd    *exec.Cmd
-	out    *os.File // our end of the pipe; nil where adjust gave it another output
+	out    *os.File // our end of the pipe; nil if adjust set another output
 	lines  *bufio.Reader
-	read   strings.Builder // what has been read of out
+	read   strings.Builder // what was read from out
 	stderr bytes.Buffer
 	waited bool
 }
 
-// launch starts the binary. It is ended and waited for with the test at the latest.
+// launch starts the binary. The end of the test kills it at the latest.
 func launch(t testing.TB, args []string, adjust ...func(*exec.Cmd)) *tracer {
 	t.Helper()
 	out, in, err := os.Pipe()
@@ -54,7 +54,7 @@ func launch(t testing.TB, args []string, adjust ...func(*exec.Cmd)) *tracer {
 	return tr
 }
 
-// startTracer returns when the start record is there: every later transition is seen.
+// startTracer returns after the start record: the tracer sees every later transition.
 func startTracer(t testing.TB, args []string, adjust ...func(*exec.Cmd)) *tracer {
 	t.Helper()
 	tr := launch(t, args, adjust...)
@@ -65,7 +65,7 @@ func startTracer(t testing.TB, args []string, adjust ...func(*exec.Cmd)) *tracer
 func (tr *tracer) started() {
 	tr.t.Helper()
 	if line := tr.next(); !strings.HasPrefix(line, `{"type":"start",`) {
-		tr.fatalf("the first line is no start record: %s", line)
+		tr.fatalf("the first line is not start: %s", line)
 	}
 }
 
@@ -81,7 +81,7 @@ func (tr *tracer) next() string {
 	return line
 }
 
-// await reads lines until one is as wanted.
+// await reads lines until a wanted one comes.
 func (tr *tracer) await(what string, wanted func(line string) bool) {
 	tr.t.Helper()
 	for began := time.Now(); !wanted(tr.next()); {
@@ -122,14 +122,14 @@ func (tr *tracer) waitUnread() result {
 	return r
 }
 
-// stop ends the tracer with SIGTERM and gives its stream, which must be whole.
+// stop ends the tracer with SIGTERM and returns its stream, which must be complete.
 func (tr *tracer) stop() stream {
 	tr.t.Helper()
 	tr.signal(syscall.SIGTERM)
 	return tr.end("signal")
 }
 
-// end waits for an end that was asked for and gives the stream.
+// end waits for the end of the tracer and returns its stream.
 func (tr *tracer) end(reason string) stream {
 	tr.t.Helper()
 	r := tr.wait()
@@ -137,12 +137,12 @@ func (tr *tracer) end(reason string) stream {
 	r.mustSay(tr.t, "")
 	s := parseStream(tr.t, r)
 	if last := s.last(); last.Reason != reason {
-		tr.t.Fatalf("stop gives the reason %q, want %q\n%v", last.Reason, reason, r)
+		tr.t.Fatalf("stop has reason %q, want %q\n%v", last.Reason, reason, r)
 	}
 	return s
 }
 
-// fatalf ends the process first, so as to show how it ended.
+// fatalf ends the process first, to show its output.
 func (tr *tracer) fatalf(format string, args ...any) {
 	tr.t.Helper()
 	if !tr.waited {

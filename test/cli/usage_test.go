@@ -18,7 +18,7 @@ const (
 	helpHint  = ": 'tcpshift help' lists those there are"
 )
 
-// badFlags go with trace, whether it is named or not.
+// badFlags are refused with and without the command trace.
 var badFlags = []struct {
 	args []string
 	line string // on standard error, after "tcpshift: "
@@ -70,7 +70,7 @@ var badFlags = []struct {
 	{flags("--netns", "/proc/version"), `--netns: "/proc/version" is no network namespace: it is something else` + nsHint},
 	{flags("--netns", "/proc/self/ns/mnt"),
 		`--netns: "/proc/self/ns/mnt" is no network namespace: it is something else` + nsHint},
-	// PID_MAX_LIMIT itself is never given to a process, and no namespace has an inode below 0xf0000000.
+	// No process gets PID_MAX_LIMIT, and no namespace has an inode below 0xf0000000.
 	{flags("--netns", "pid:4194304"), `--netns: "pid:4194304": no process 4194304 runs here`},
 	{flags("--netns", "pid:0"), `--netns: "0"` + pidHint},
 	{flags("--netns", "1"), `--netns: no network namespace has inode 1; 'lsns -t net' shows those there are`},
@@ -120,6 +120,7 @@ var badFlags = []struct {
 		`--label: labels take 1025 bytes of every record, at most 1024 fit: shorten them`},
 }
 
+// A wrong flag or value is refused with one line that names it, and status 2.
 func TestUsage_BadFlag(t *testing.T) {
 	for _, row := range badFlags {
 		for _, command := range [][]string{nil, {"trace"}} {
@@ -128,6 +129,7 @@ func TestUsage_BadFlag(t *testing.T) {
 	}
 }
 
+// A wrong command or argument is refused with one line that names it, and status 2.
 func TestUsage_BadCommand(t *testing.T) {
 	for _, row := range []struct {
 		args []string

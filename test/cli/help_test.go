@@ -10,14 +10,14 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// good runs a command that must succeed without a word on standard error.
+// good runs a command that must succeed and print nothing on standard error.
 func good(t testing.TB, args ...string) result {
 	t.Helper()
 	r := run(args)
 	r.mustEnd(t, 0)
 	r.mustSay(t, "")
 	if r.stdout == "" || !strings.HasSuffix(r.stdout, "\n") {
-		t.Errorf("standard output is empty, or its last line has no end\n%v", r)
+		t.Errorf("want standard output that ends with a newline\n%v", r)
 	}
 	return r
 }
@@ -26,6 +26,7 @@ var alertKinds = []string{
 	"time_wait_storm", "port_exhaustion", "close_wait_leak", "connect_failures", "fin_wait2_pileup", "reset_burst",
 }
 
+// explain knows every state and kind of alert, and lists each in one line.
 func TestExplain_EveryState(t *testing.T) {
 	listed := strings.Split(strings.TrimSuffix(good(t, "explain").stdout, "\n"), "\n")
 	if want := len(tcp.States()) + len(alertKinds); len(listed) != want {
@@ -38,7 +39,7 @@ func TestExplain_EveryState(t *testing.T) {
 	}
 	for _, kind := range alertKinds {
 		if r := good(t, "explain", kind); !names[kind] || !strings.HasPrefix(r.stdout, kind+"\n") {
-			t.Errorf("%s is not listed or not explained\n%v", kind, r)
+			t.Errorf("%s is not in the list, or has no explanation\n%v", kind, r)
 		}
 	}
 	for _, state := range tcp.States() {
@@ -57,15 +58,17 @@ func TestExplain_EveryState(t *testing.T) {
 	}
 }
 
+// explain accepts usual spellings of a state.
 func TestExplain_Spellings(t *testing.T) {
 	want := good(t, "explain", "FIN_WAIT1").stdout
 	for _, args := range [][]string{{"fin_wait1"}, {"fin-wait-1"}, {"FIN", "WAIT", "1"}} {
 		if r := good(t, append([]string{"explain"}, args...)...); r.stdout != want {
-			t.Errorf("this explains something other than FIN_WAIT1\n%v", r)
+			t.Errorf("want the explanation of FIN_WAIT1\n%v", r)
 		}
 	}
 }
 
+// help lists every command and every flag.
 func TestHelp_CommandsAndFlags(t *testing.T) {
 	for _, args := range [][]string{{"help"}, {"--help"}, {"-h"}} {
 		mention(t, good(t, args...), "trace ", "alerts ", "snapshot ", "doctor ", "explain ", "version ", "completion ", "help ")
@@ -81,7 +84,7 @@ func TestHelp_CommandsAndFlags(t *testing.T) {
 	mention(t, good(t, "snapshot", "--help"), "--format ", "--output ", "--label ", "--netns ")
 	for _, command := range []string{"trace", "alerts", "snapshot", "doctor", "explain", "version", "completion"} {
 		if by, of := good(t, command, "--help"), good(t, "help", command); by.stdout != of.stdout {
-			t.Errorf("two ways to ask for help, two answers\n%v\n%v", by, of)
+			t.Errorf("want the same help from both commands\n%v\n%v", by, of)
 		}
 	}
 }
@@ -95,20 +98,22 @@ func mention(t *testing.T, r result, words ...string) {
 	}
 }
 
+// version prints version, schema and platform.
 func TestVersion_Format(t *testing.T) {
 	r := good(t, "version")
 	if !regexp.MustCompile(`^tcpshift \S+, schema 1\.\d+, go\S+ linux/(amd64|arm64)\n$`).MatchString(r.stdout) {
-		t.Errorf("this is no version\n%v", r)
+		t.Errorf("want a version line\n%v", r)
 	}
 }
 
+// Each shell accepts its completion script.
 func TestCompletion_Shells(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		t.Run(shell, func(t *testing.T) {
 			script := good(t, "completion", shell).stdout
 			path, err := exec.LookPath(shell)
 			if err != nil && shell != "bash" {
-				t.Skipf("%s is not installed, so only that there is a script was checked", shell)
+				t.Skipf("%s is not installed: the script was not parsed", shell)
 			} else if err != nil {
 				path = lookPath(t, shell)
 			}

@@ -17,30 +17,31 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// A storm of this many connections makes about 12 MiB of transition records, which
-// no pipe and no queue of these tests takes.
+// A storm of this size makes about 12 MiB of transition records, more than the pipes
+// and queues of these tests take.
 const (
 	stormConnections = 3000
-	stormTransitions = 10*stormConnections + 2*2 // and those of two listeners
+	stormTransitions = 10*stormConnections + 2*2 // with those of two listeners
 )
 
-// stormy is a namespace, and what a tracer needs to see nothing else.
-func stormy(t *testing.T, args ...string) (*tcplab.Netns, []string) {
+// stormNamespace makes a namespace for a storm, and the arguments to trace that
+// namespace only.
+func stormNamespace(t *testing.T, args ...string) (*tcplab.Netns, []string) {
 	t.Helper()
 	requireRoot(t)
 	n := tcplab.NewNetns(t)
 	return n, append(flags("--netns", strconv.FormatUint(uint64(n.Inode()), 10), "--queue-size", "256KiB"), args...)
 }
 
-func blow(t *testing.T, n *tcplab.Netns) {
+func runStorm(t *testing.T, n *tcplab.Netns) {
 	t.Helper()
 	if made := tcplab.Storm(n, tcplab.StormConfig{Connections: stormConnections}); made != stormConnections {
 		t.Fatalf("the storm made %d connections, want %d", made, stormConnections)
 	}
 }
 
-// checkLosses: each event of the namespace is accounted for, and each loss is said
-// where it is counted.
+// checkLosses checks that stop accounts for each event of the namespace, and that the
+// loss records add up to its counters.
 func (s stream) checkLosses(t *testing.T, made uint64) {
 	t.Helper()
 	stop := s.last()
@@ -54,20 +55,21 @@ func (s stream) checkLosses(t *testing.T, made uint64) {
 		"ring_full": stop.LostRingFull, "ring_busy": stop.LostRingBusy, "queue_full": stop.LostQueue,
 	} {
 		if lost[cause] != want {
-			t.Errorf("the loss records say %d for %s, stop says %d", lost[cause], cause, want)
+			t.Errorf("the loss records add up to %d for %s, stop says %d", lost[cause], cause, want)
 		}
 	}
 	if conns != stop.LostConns {
-		t.Errorf("the loss records say %d connections, stop says %d", conns, stop.LostConns)
+		t.Errorf("the loss records add up to %d connections, stop says %d", conns, stop.LostConns)
 	}
-	// What is lost to re-entry has not come to the filter: it may be anybody's.
-	told := stop.Read + stop.LostRingFull + stop.LostRingBusy + stop.Deferred
-	if told > made || told+stop.LostReentry < made {
-		t.Errorf("%d transitions are read or lost, and %d in re-entry; %d were made: %s", told, stop.LostReentry, made, stop.line)
+	// Events lost to re-entry have not passed the filter, so they may be of other
+	// namespaces.
+	accounted := stop.Read + stop.LostRingFull + stop.LostRingBusy + stop.Deferred
+	if accounted > made || accounted+stop.LostReentry < made {
+		t.Errorf("%d transitions read or lost, and %d lost to re-entry, want %d in all: %s", accounted, stop.LostReentry, made, stop.line)
 	}
 }
 
-// isWhole checks that no transition of the scene's connection is missing.
+// isWhole checks that no transition of the plain connection is missing.
 func (s stream) isWhole(t *testing.T, after int) {
 	t.Helper()
 	var seen int
@@ -81,33 +83,36 @@ func (s stream) isWhole(t *testing.T, after int) {
 	}
 }
 
-// plainTransitions are a listener's two and five of either side.
+// two of the listener and five of either side
 const plainTransitions = 12
 
 func connectPlain(t *testing.T, n *tcplab.Netns) {
 	t.Helper()
-	(&scene{t: t, n: n}).connect(n, plain)
+	(&traffic{t: t, n: n}).connect(n, plain)
 	n.Settle(0)
 }
 
-// stormIsOver says that a line is stats in which the whole storm is read or lost,
-// so that from then on the tracer has nothing else to do.
+// stormIsOver reports whether a line is a stats record in which the whole storm is read
+// or lost. After it the tracer has nothing else to do.
 func stormIsOver(line string) bool {
 	var r record
 	return json.Unmarshal([]byte(line), &r) == nil && r.Type == "stats" &&
 		r.Read+r.LostRingFull+r.LostRingBusy+r.LostReentry >= stormTransitions
 }
 
+// While its reader stalls, the tracer counts what it loses in one loss record, which
+// stands where the records are missing. All later records are complete.
 func TestBackpressure_OneLossRecord(t *testing.T) {
-	// The ring has room for a third of the storm: the rest is read while nobody reads.
-	n, args := stormy(t, "--buffer-size", "1MiB", "--stats-interval", "100ms")
+	// The ring has room for a third of the storm. The tracer reads the rest while its
+	// own reader stalls.
+	n, args := stormNamespace(t, "--buffer-size", "1MiB", "--stats-interval", "100ms")
 	tr := startTracer(t, args)
-	blow(t, n)
+	runStorm(t, n)
 	tr.await("stats after the storm", stormIsOver)
 	connectPlain(t, n)
 	s := tr.stop()
 	s.checkLosses(t, stormTransitions+plainTransitions)
-	// Where the test itself is slow there is more than one stall.
+	// If the test itself is slow there may be several stalls.
 	last := 0
 	for i, r := range s.records {
 		if r.Cause == "queue_full" {
@@ -115,30 +120,31 @@ func TestBackpressure_OneLossRecord(t *testing.T) {
 		}
 	}
 	if last == 0 {
-		t.Fatalf("no loss is said: %s", s.last().line)
+		t.Fatalf("no loss record: %s", s.last().line)
 	}
 	s.isWhole(t, last)
 	if stop := s.last(); stop.LostQueue < stormTransitions/3 || stop.LostConns == 0 {
-		t.Errorf("a full queue cost %d transitions and %d connections, want most of the storm: the ring was not read", stop.LostQueue, stop.LostConns)
+		t.Errorf("a full queue lost %d transitions and %d connections, want most of the storm", stop.LostQueue, stop.LostConns)
 	}
 }
 
+// A storm does not make the tracer use more memory than its queue may.
 func TestBackpressure_MemoryBound(t *testing.T) {
-	n, args := stormy(t, "--stats-interval", "0")
+	n, args := stormNamespace(t, "--stats-interval", "0")
 	tr := startTracer(t, args)
 	before := anonymous(t, tr)
 	for range 4 {
-		blow(t, n) // 48 MiB of records
+		runStorm(t, n) // 48 MiB of records
 	}
-	// The queue, again as much until it is collected, the tables of detection.
+	// The queue, as much again until it is collected, and the tables of detection.
 	const most = 24 << 10
 	if grown := anonymous(t, tr) - before; grown > most {
-		t.Errorf("it has grown by %d KiB, want %d at most", grown, most)
+		t.Errorf("the tracer has grown by %d KiB, want at most %d", grown, most)
 	}
 	tr.stop().checkLosses(t, 4*stormTransitions)
 }
 
-// anonymous is how much memory of its own a tracer has, in KiB.
+// anonymous returns RssAnon of the tracer in KiB.
 func anonymous(t *testing.T, tr *tracer) int {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", tr.cmd.Process.Pid))
@@ -155,11 +161,12 @@ func anonymous(t *testing.T, tr *tracer) int {
 	return 0
 }
 
+// While the reader stalls, alerts stay in order with the loss records.
 func TestBackpressure_AlertInOrder(t *testing.T) {
-	n, args := stormy(t, "--connect-failures", "20", "--stats-interval", "0")
+	n, args := stormNamespace(t, "--connect-failures", "20", "--stats-interval", "0")
 	stalled := startTracer(t, args)
-	other := startTracer(t, append(flags("alerts"), args[:len(args)-2]...)) // who reads
-	blow(t, n)
+	other := startTracer(t, append(flags("alerts"), args[:len(args)-2]...)) // a tracer with a reader
+	runStorm(t, n)
 	isOpen := func(line string) bool {
 		return strings.Contains(line, `"kind":"connect_failures","phase":"open"`)
 	}
@@ -174,14 +181,14 @@ func TestBackpressure_AlertInOrder(t *testing.T) {
 				return
 			default:
 				s := n.Socket(plain.from.Addr())
-				_ = s.TryConnect(plain.to) // nobody listens
+				_ = s.TryConnect(plain.to) // no listener there
 				s.Close()
 				made++
 			}
 		}
 	}()
 	other.await("alert of the tracer that is read", isOpen)
-	time.Sleep(time.Second) // the other one is about there, too; it has no way to tell
+	time.Sleep(time.Second) // the stalled tracer is about as far, but cannot show it
 	close(refuse)
 	refused := <-ended
 	stalled.await("alert", isOpen)
@@ -194,27 +201,29 @@ func TestBackpressure_AlertInOrder(t *testing.T) {
 		}
 	}
 	if len(order) < 3 || order[0] != "alertopen" || !strings.HasSuffix(strings.Join(order, " "), "alertclose") {
-		t.Errorf("alerts and losses come as %q, want the alert opened before the loss is said, and closed", order)
+		t.Errorf("alerts and losses come as %q, want the open alert, the loss, the closed alert", order)
 	}
 	other.stop()
 }
 
+// A stalled reader that exits is a normal end.
 func TestBackpressure_StalledReaderDies(t *testing.T) {
-	n, args := stormy(t)
+	n, args := stormNamespace(t)
 	tr := startTracer(t, args)
-	blow(t, n)
+	runStorm(t, n)
 	tr.out.Close()
 	r := tr.waitUnread()
 	r.mustEnd(t, 0)
 	r.mustSay(t, "")
 }
 
+// A tracer that was stopped (SIGSTOP) and continued counts the transitions it missed.
 func TestLoss_StoppedTracer(t *testing.T) {
-	n, args := stormy(t, "--buffer-size", "64KiB")
+	n, args := stormNamespace(t, "--buffer-size", "64KiB")
 	tr := startTracer(t, args)
 	tr.signal(syscall.SIGSTOP)
 	tr.isStopped()
-	blow(t, n)
+	runStorm(t, n)
 	tr.signal(syscall.SIGCONT)
 	tr.await("loss", func(line string) bool { return strings.Contains(line, `"cause":"ring_full"`) })
 	connectPlain(t, n)
@@ -222,7 +231,7 @@ func TestLoss_StoppedTracer(t *testing.T) {
 	s.checkLosses(t, stormTransitions+plainTransitions)
 	s.isWhole(t, 0)
 	if stop := s.last(); stop.LostRingFull < stormTransitions/2 {
-		t.Errorf("%d transitions found the ring full, want most of %d", stop.LostRingFull, stormTransitions)
+		t.Errorf("lost_ring_full is %d, want most of %d", stop.LostRingFull, stormTransitions)
 	}
 }
 
@@ -231,7 +240,7 @@ func (tr *tracer) isStopped() {
 	for began := time.Now(); ; time.Sleep(time.Millisecond) {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", tr.cmd.Process.Pid))
 		if err != nil || time.Since(began) > patience {
-			tr.fatalf("it does not stop: %s %v", stat, err)
+			tr.fatalf("the tracer did not stop: %s %v", stat, err)
 		}
 		if _, after, _ := bytes.Cut(stat, []byte(") ")); bytes.HasPrefix(after, []byte("T")) {
 			return
@@ -239,8 +248,10 @@ func (tr *tracer) isStopped() {
 	}
 }
 
+// When a full disk has space again, the stream goes on, with a count of the lost
+// records.
 func TestLoss_FullDiskFreed(t *testing.T) {
-	n, args := stormy(t, "--output", "/mnt/records", "--stats-interval", "100ms", "--buffer-size", "256KiB")
+	n, args := stormNamespace(t, "--output", "/mnt/records", "--stats-interval", "100ms", "--buffer-size", "256KiB")
 	said, stderr, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -264,11 +275,11 @@ func TestLoss_FullDiskFreed(t *testing.T) {
 	mount := fmt.Sprintf("/proc/%d/root/mnt", tr.cmd.Process.Pid)
 	records := awaitFile(t, filepath.Join(mount, "records"))
 	defer records.Close()
-	blow(t, n)
+	runStorm(t, n)
 	const full = "tcpshift: write /mnt/records: no space left on device: it goes on when there is room again\n"
 	lines := bufio.NewReader(said)
 	if line, err := lines.ReadString('\n'); line != full {
-		t.Errorf("it says %q, %v; want %q", line, err, full)
+		t.Errorf("standard error is %q, %v; want %q", line, err, full)
 	}
 	if err := os.Remove(filepath.Join(mount, "ballast")); err != nil {
 		t.Fatal(err)
@@ -283,11 +294,11 @@ func TestLoss_FullDiskFreed(t *testing.T) {
 	s.checkLosses(t, stormTransitions+plainTransitions)
 	s.isWhole(t, 0)
 	if stop := s.last(); stop.LostQueue == 0 {
-		t.Errorf("nothing is lost, though the disk was full: %s", stop.line)
+		t.Errorf("want lost records, the disk was full: %s", stop.line)
 	}
 }
 
-// awaitFile opens a file once the stream has begun in it.
+// awaitFile opens a file when the stream has begun in it.
 func awaitFile(t *testing.T, path string) *os.File {
 	t.Helper()
 	for began := time.Now(); time.Since(began) < patience; time.Sleep(time.Millisecond) {
@@ -300,7 +311,7 @@ func awaitFile(t *testing.T, path string) *os.File {
 	return nil
 }
 
-// awaitLine gives the content of a file once a line in it is as wanted.
+// awaitLine returns the content of a file when it contains a wanted line.
 func awaitLine(t *testing.T, f *os.File, wanted func(line string) bool) string {
 	t.Helper()
 	for began := time.Now(); time.Since(began) < patience; time.Sleep(50 * time.Millisecond) {
@@ -312,6 +323,6 @@ func awaitLine(t *testing.T, f *os.File, wanted func(line string) bool) string {
 			}
 		}
 	}
-	t.Fatalf("%s does not hold what is wanted within %v", f.Name(), patience)
+	t.Fatalf("%s did not contain the wanted line within %v", f.Name(), patience)
 	return ""
 }

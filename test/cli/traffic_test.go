@@ -11,8 +11,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// connection is one of a scene: the client's end and the server's, each with a
-// port that no other connection has.
+// connection is one connection of the traffic. Both ends have ports that no other
+// connection has.
 type connection struct {
 	name     string
 	from, to netip.AddrPort
@@ -22,53 +22,52 @@ func newConnection(name, from, to string) connection {
 	return connection{name, netip.MustParseAddrPort(from), netip.MustParseAddrPort(to)}
 }
 
-// The connections of a scene, in which every filter finds some that match and
-// some that do not.
+// The connections of the traffic. Every filter matches some of them and not others.
 var (
 	plain   = newConnection("plain", "127.0.0.1:18001", "127.0.0.1:17001")
 	crossed = newConnection("crossed", "127.0.0.2:18002", "127.0.0.3:17002")
 	ipv6    = newConnection("ipv6", "[::1]:18003", "[::1]:17003")
 	mapped  = newConnection("mapped", "[::ffff:127.0.0.4]:18004", "[::ffff:127.0.0.4]:17004")
 	private = newConnection("private", "[fd00:1::1]:18005", "[fd00:2::1]:17005")
-	// The client's end is another process.
+	// The client is another process.
 	foreign = newConnection("foreign", "127.0.0.1:18006", "127.0.0.1:17006")
-	// In another network namespace, with the ports of the first.
+	// In another network namespace, with the addresses of plain.
 	elsewhere = newConnection("elsewhere", "127.0.0.1:18001", "127.0.0.1:17001")
 )
 
 const peerComm = "tcpshift peer"
 
-// scene is two network namespaces and another process, in which connections are
-// made from beginning to end. Namespaces keep the rest of the machine apart.
-type scene struct {
+// traffic is connections in two network namespaces, one of them by another process.
+// Namespaces separate them from the rest of the host.
+type traffic struct {
 	t        testing.TB
 	n, other *tcplab.Netns
 	peer     *peer
 }
 
-func newScene(t testing.TB, adjustPeer ...func(*exec.Cmd)) *scene {
+func newTraffic(t testing.TB, adjustPeer ...func(*exec.Cmd)) *traffic {
 	t.Helper()
-	return newSceneWith(t, peerComm, adjustPeer...)
+	return newTrafficWith(t, peerComm, adjustPeer...)
 }
 
-// newSceneWith has another name for the other process.
-func newSceneWith(t testing.TB, comm string, adjustPeer ...func(*exec.Cmd)) *scene {
+// newTrafficWith names the other process.
+func newTrafficWith(t testing.TB, comm string, adjustPeer ...func(*exec.Cmd)) *traffic {
 	t.Helper()
 	requireRoot(t)
-	s := &scene{t: t, n: tcplab.NewNetns(t), other: tcplab.NewNetns(t)}
+	s := &traffic{t: t, n: tcplab.NewNetns(t), other: tcplab.NewNetns(t)}
 	s.n.AddAddr(private.from.Addr())
 	s.n.AddAddr(private.to.Addr())
 	s.peer = startPeer(t, s.n, comm, foreign.from, foreign.to, adjustPeer...)
 	return s
 }
 
-// byNetns is the filter that leaves out the rest of the machine.
-func (s *scene) byNetns() []string {
+// byNetns returns the filter that leaves out the rest of the host.
+func (s *traffic) byNetns() []string {
 	return flags("--netns", fmt.Sprintf("%d,%d", s.n.Inode(), s.other.Inode()))
 }
 
-// play makes every connection and returns when the last event of each is out.
-func (s *scene) play() {
+// play makes all connections and returns when their last events have been emitted.
+func (s *traffic) play() {
 	s.t.Helper()
 	for _, c := range []connection{plain, crossed, ipv6, mapped, private} {
 		s.connect(s.n, c)
@@ -80,7 +79,7 @@ func (s *scene) play() {
 }
 
 // connect opens and closes one connection, the client first.
-func (s *scene) connect(n *tcplab.Netns, c connection) {
+func (s *traffic) connect(n *tcplab.Netns, c connection) {
 	s.t.Helper()
 	listener := n.Listen(c.to)
 	client := n.Socket(c.from.Addr())
@@ -93,7 +92,7 @@ func (s *scene) connect(n *tcplab.Netns, c connection) {
 	listener.Close()
 }
 
-func (s *scene) connectPeer() {
+func (s *traffic) connectPeer() {
 	s.t.Helper()
 	listener := s.n.Listen(foreign.to)
 	s.peer.connect()
@@ -104,9 +103,9 @@ func (s *scene) connectPeer() {
 	listener.Close()
 }
 
-// end names the socket that a transition is of, such as "plain client", or is ""
-// where it is of no scene.
-func (s *scene) end(r *record) string {
+// end names the socket of a transition, such as "plain client". It is "" for other
+// sockets.
+func (s *traffic) end(r *record) string {
 	var made []connection
 	switch r.Netns {
 	case s.n.Inode():
@@ -128,20 +127,21 @@ func (s *scene) end(r *record) string {
 	return ""
 }
 
-// transition is what two tracers say alike of one transition.
+// transition is what must be equal in the records of two tracers.
 type transition struct {
 	record
 	end string
 }
 
+// String formats the transition for a failure message.
 func (t transition) String() string {
 	return fmt.Sprintf("%-20s %s %s → %s, %s:%d → %s:%d, %s mapped=%t %s pid %d", t.end, t.Conn, t.OldState, t.NewState,
 		t.LocalAddr, t.LocalPort, t.PeerAddr, t.PeerPort, t.Family, t.Mapped, t.Role, t.PID)
 }
 
-// transitions are those of the scene, socket by socket, since events of different
-// sockets may come in any order.
-func (s *scene) transitions(from stream) []transition {
+// transitions returns those of the traffic, socket by socket: between sockets there is
+// no order.
+func (s *traffic) transitions(from stream) []transition {
 	var all []transition
 	for _, r := range from.of("transition") {
 		if end := s.end(&r); end != "" {

@@ -10,10 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// With standard streams closed, nothing is written to a descriptor of another file.
 func TestOutput_ClosedStandardStreams(t *testing.T) {
 	requireRoot(t)
 	sh := lookPath(t, "sh")
-	// The shell closes descriptors as no exec.Cmd can.
+	// A shell can close descriptors; exec.Cmd cannot.
 	without := func(redirection string) func(*exec.Cmd) {
 		return func(cmd *exec.Cmd) {
 			cmd.Args = append([]string{"sh", "-c", `exec "$0" "$@" ` + redirection, program}, cmd.Args[1:]...)
