@@ -12,22 +12,23 @@ import (
 	"time"
 )
 
-// keyring is what Debian's archive is signed with; apt refuses what is not.
+// keyring contains the keys of Debian's archive. apt refuses packages that they have
+// not signed.
 const keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
-// indexAge is how long an index is good for: Debian's archive changes a few times
-// a day, and what it drops is gone.
+// indexAge is how long an index may be used: the archive changes a few times a day and
+// removes old packages.
 const indexAge = 12 * time.Hour
 
-// apt is Debian's client with lists and a cache of its own, so that the machine's
-// stay as they are.
+// apt is Debian's package client with its own lists and cache, so that those of the
+// machine do not change.
 type apt struct {
 	dir     string
 	options []string
 }
 
-// newApt takes the machine's own mirror. The state is for an architecture, and, if
-// foreign, knows of no installed package.
+// newApt sets up a client for an architecture, with the machine's own mirrors. For a
+// foreign architecture it knows no installed package.
 func newApt(dir string, suites []string, arch string, foreign bool) (*apt, error) {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -43,7 +44,7 @@ func newApt(dir string, suites []string, arch string, foreign bool) (*apt, error
 		"-o", "Acquire::GzipIndexes=false",
 		"-o", "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
 		"-o", "Acquire::IndexTargets::deb::CNF::DefaultEnabled=false",
-		"-o", "APT::Sandbox::User=root", // its own could not get at the state
+		"-o", "APT::Sandbox::User=root", // apt's own user could not read the directory
 	}}
 	for _, d := range []string{"lists/partial", "cache/archives/partial"} {
 		if err := os.MkdirAll(filepath.Join(dir, d), 0o755); err != nil {
@@ -62,7 +63,8 @@ func newApt(dir string, suites []string, arch string, foreign bool) (*apt, error
 	return a, err
 }
 
-// update fetches the suites' indices unless they are there and young.
+// update fetches the indices of the suites unless they are there and newer than
+// indexAge.
 func (a *apt) update(suites []string) error {
 	stamp := filepath.Join(a.dir, "updated")
 	want := strings.Join(suites, " ")
@@ -103,7 +105,7 @@ func (a *apt) get(arguments ...string) (output []byte, err error) {
 	return command("", "apt-get", slices.Concat(a.options, arguments)...)
 }
 
-// download fetches a package and gives its file; apt has checked its signature.
+// download fetches a package and returns its file. apt checks the signature.
 func (a *apt) download(p pkg) (file string, err error) {
 	dir := filepath.Join(a.dir, "cache", "download")
 	if err := errors.Join(os.RemoveAll(dir), os.MkdirAll(dir, 0o755)); err != nil {
@@ -119,7 +121,7 @@ func (a *apt) download(p pkg) (file string, err error) {
 	return files[0], nil
 }
 
-// packages are those in the indices that keep accepts by name.
+// packages returns the packages in the indices whose name keep accepts.
 func (a *apt) packages(keep func(name string) bool) ([]pkg, error) {
 	files, err := filepath.Glob(filepath.Join(a.dir, "lists", "*_Packages"))
 	if err != nil {
@@ -141,7 +143,8 @@ func (a *apt) packages(keep func(name string) bool) ([]pkg, error) {
 	return all, nil
 }
 
-// machineMirrors are the archives in the machine's own sources, the likeliest first.
+// machineMirrors returns the archives in the machine's own sources, the most likely one
+// first.
 func machineMirrors() ([]string, error) {
 	uris, err := command("", "apt-get", "update", "--print-uris")
 	if err != nil {
@@ -154,9 +157,9 @@ func machineMirrors() ([]string, error) {
 	return mirrors, nil
 }
 
-// parseMirrors reads what apt-get update --print-uris prints: 'URI' file size. An
-// archive that also has updates is more likely to be Debian's than somebody
-// else's that uses the same names of suites.
+// parseMirrors parses the output of apt-get update --print-uris: 'URI' file size. An
+// archive with an updates suite is more likely Debian's than another one that uses its
+// names of suites.
 func parseMirrors(uris string) []string {
 	var mirrors []string
 	updated := map[string]bool{}
@@ -184,8 +187,8 @@ func parseMirrors(uris string) []string {
 	return mirrors
 }
 
-// command runs a program and gives its standard output; its standard error is in
-// the error.
+// command runs a program and returns its standard output. The error contains its
+// standard error.
 func command(dir, name string, arguments ...string) ([]byte, error) {
 	c := exec.Command(name, arguments...)
 	c.Dir = dir

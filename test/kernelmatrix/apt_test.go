@@ -5,6 +5,7 @@ import (
 	"testing"
 )
 
+// The mirrors are those of the machine, Debian's first.
 func TestApt_MirrorOfThisMachine(t *testing.T) {
 	for _, tt := range []struct {
 		name, uris string

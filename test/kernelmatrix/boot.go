@@ -19,18 +19,18 @@ import (
 	"github.com/tcpshift/tcpshift/test/kernelmatrix/guest"
 )
 
-// outcome is how a column went.
+// outcome is the result of a column.
 type outcome struct {
 	column  column
 	kernel  kernel
-	console *console // nil: it was never booted
+	console *console // nil if it was never booted
 	took    time.Duration
 	cpu     time.Duration // of QEMU
 	retried bool
 	err     error // why there is no result
 }
 
-// ok tells whether every test ran and none failed.
+// ok reports whether every test ran and none failed.
 func (o *outcome) ok() bool {
 	if o.err != nil || o.console == nil || !o.console.ended || o.console.status != 0 {
 		return false
@@ -47,21 +47,21 @@ func (o *outcome) counts() counts {
 	return o.console.counts(row.Lacks)
 }
 
-// guests boots columns.
+// guests boots the columns.
 type guests struct {
 	dir     string
 	cpus    int
-	limit   time.Duration // of a guest, from its boot to its end
-	pattern string        // of the tests to run; empty: all
+	limit   time.Duration // from the boot of a guest to its end
+	pattern string        // of the tests to run; empty means all
 	verbose bool
 }
 
-// stormConnections is the knob that makes tests smaller in guests; see the helper of
-// that name in test/kernel.
+// stormConnections sets TCPSHIFT_STORM_CONNECTIONS, the size of storms; see
+// harness.StormConnections.
 const stormConnections = 400
 
-// bootLimit is how long a kernel may take to its first process. It takes 2 to 6 s
-// on an idle machine.
+// bootLimit bounds the time from QEMU's start to process 1. A kernel takes 2 to 6 s on
+// an idle machine.
 const bootLimit = 2 * time.Minute
 
 var (
@@ -70,28 +70,29 @@ var (
 	errTimeout = errors.New("the tests took too long")
 )
 
-// run boots a kernel and runs the tests in it. A guest that died without a result
-// gets one more try: what a test says is never tried again.
+// run boots a kernel and runs the tests. It repeats a guest that died without a result
+// once, and never a test that failed.
 func (g *guests) run(o *outcome, initramfs string) {
 	began := time.Now()
 	defer func() { o.took = time.Since(began) }()
 	o.err = g.boot(o, initramfs)
 	if errors.Is(o.err, errDied) || errors.Is(o.err, errNoBoot) {
-		g.tell(o.column, fmt.Sprintf("%v; trying once more", o.err))
+		g.log(o.column, fmt.Sprintf("%v; trying once more", o.err))
 		o.retried = true
 		o.err = g.boot(o, initramfs)
 	}
 }
 
-func (g *guests) tell(c column, text string) {
+func (g *guests) log(c column, text string) {
 	fmt.Fprintf(os.Stderr, "%-10v  %s\n", c, text)
 }
 
-// runs are the tests, each once: they themselves do again without the accept hook
-// what could be different there. What only waits is a run of its own, beside the rest.
+// runs returns the runs of the test binary. Tests repeat without the accept hook what
+// depends on it. The test that only waits is a run of its own, at the same time as the
+// rest.
 func (g *guests) runs() []guest.Run {
-	// Emulated, a storm is slow; these are still enough for the programs to
-	// interrupt each other. Memory is there, and collecting it is slow, too.
+	// A storm is slow in an emulated guest; this size is enough for the programs to
+	// interrupt each other. Garbage collection is slow too, and there is enough memory.
 	env := []string{"CI=true", "GOGC=400", "TCPSHIFT_STORM_CONNECTIONS=" + strconv.Itoa(stormConnections)}
 	arguments := []string{"-test.v", "-test.timeout=" + g.limit.String()}
 	waiting := "^" + expect.OnlyWaits + "$"
@@ -107,7 +108,7 @@ func (g *guests) runs() []guest.Run {
 	return runs
 }
 
-// boot returns when the guest has ended, which it does by rebooting.
+// boot returns when the guest has ended, by a reboot.
 func (g *guests) boot(o *outcome, initramfs string) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -145,7 +146,7 @@ func (g *guests) boot(o *outcome, initramfs string) error {
 	return nil
 }
 
-// read takes the console's lines until QEMU ends.
+// read reads the lines of the console until QEMU ends.
 func (g *guests) read(o *outcome, from io.Reader, booted func()) error {
 	log, err := os.Create(g.logPath(o.column))
 	if err != nil {
@@ -162,7 +163,7 @@ func (g *guests) read(o *outcome, from io.Reader, booted func()) error {
 		}
 		fmt.Fprintln(log, lines.Text())
 		if g.verbose {
-			g.tell(o.column, strings.TrimRight(lines.Text(), "\r"))
+			g.log(o.column, strings.TrimRight(lines.Text(), "\r"))
 		}
 	}
 	if err := lines.Err(); err != nil {
@@ -171,7 +172,7 @@ func (g *guests) read(o *outcome, from io.Reader, booted func()) error {
 	return nil
 }
 
-// logPath is where the whole console is kept.
+// logPath is the file with the whole console.
 func (g *guests) logPath(c column) string {
 	return filepath.Join(g.dir, "console", c.line+"-"+c.arch+".log")
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/kernelmatrix/guest"
 )
 
-// buildInitramfs builds process 1 and the tests for an architecture, statically,
+// buildInitramfs builds static binaries of process 1 and the tests for an architecture,
 // and packs them.
 func buildInitramfs(dir, arch string) (path string, err error) {
 	dir = filepath.Join(dir, "initramfs", arch)
@@ -54,7 +54,7 @@ func writeInitramfs(path, init, tests string) error {
 	}
 	a := archive{w: f}
 	a.add(entry{name: "dev", mode: typeDir | 0o755})
-	// Without it, process 1 starts with nothing to write to.
+	// Without it, process 1 has no standard output.
 	a.add(entry{name: "dev/console", mode: typeDevice | 0o600, major: 5, minor: 1})
 	a.add(entry{name: "init", mode: typeFile | 0o755, content: initBinary})
 	a.add(entry{name: strings.TrimPrefix(guest.TestBinary, "/"), mode: typeFile | 0o755, content: testBinary})

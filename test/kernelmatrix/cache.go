@@ -13,7 +13,7 @@ import (
 	"sync"
 )
 
-// cache keeps what was fetched between runs.
+// cache keeps fetched files between runs.
 type cache struct {
 	dir string
 
@@ -26,16 +26,16 @@ func newCache(dir string) *cache {
 	return &cache{dir: dir, apts: map[string]*apt{}, errs: map[string]error{}}
 }
 
-// kernel is a kernel's image in the cache, and where it is from.
+// kernel is the image of a kernel in the cache, and its package.
 type kernel struct {
 	Package pkg
-	File    string // below the cache's directory
-	SHA256  string // of that file
+	File    string // relative to the directory of the cache
+	SHA256  string // of the file
 	path    string
 }
 
-// kernel gives the newest kernel of the column, from the cache if it is there and
-// whole.
+// kernel returns the newest kernel of the column. It comes from the cache if it is
+// there and its digest is right.
 func (c *cache) kernel(col column) (kernel, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -43,7 +43,7 @@ func (c *cache) kernel(col column) (kernel, error) {
 	a, err := c.apt(suites[col.line], col.arch)
 	if err != nil {
 		if cachedErr == nil {
-			fmt.Fprintf(os.Stderr, "kernels: %v: taking %s from the cache: %v\n", col, cached.Package.Name, err)
+			fmt.Fprintf(os.Stderr, "kernelmatrix: %v: taking %s from the cache: %v\n", col, cached.Package.Name, err)
 			return cached, nil
 		}
 		return kernel{}, err
@@ -60,7 +60,7 @@ func (c *cache) kernel(col column) (kernel, error) {
 		return cached, nil
 	}
 	if cachedErr != nil && !errors.Is(cachedErr, os.ErrNotExist) {
-		fmt.Fprintf(os.Stderr, "kernels: %v: fetching again: %v\n", col, cachedErr)
+		fmt.Fprintf(os.Stderr, "kernelmatrix: %v: fetching again: %v\n", col, cachedErr)
 	}
 	return c.fetch(a, col, want)
 }
@@ -69,7 +69,7 @@ func isKernel(name string) bool {
 	return strings.HasPrefix(name, "linux-image-") || strings.HasPrefix(name, "linux-binary-")
 }
 
-// apt is the package client for a suite and an architecture, made once.
+// apt returns the package client for a suite and an architecture, which it makes once.
 func (c *cache) apt(suite, arch string) (*apt, error) {
 	name := suite + "-" + arch
 	if _, tried := c.apts[name]; !tried {
@@ -84,7 +84,7 @@ func (c *cache) columnDir(col column) string {
 
 const recordName = "kernel.json"
 
-// cached gives the column's kernel if it is there and has its digest.
+// cached returns the kernel of the column if it is in the cache with the right digest.
 func (c *cache) cached(col column) (kernel, error) {
 	dir := c.columnDir(col)
 	text, err := os.ReadFile(filepath.Join(dir, recordName))
@@ -99,7 +99,7 @@ func (c *cache) cached(col column) (kernel, error) {
 	return k, checkDigest(k.path, k.SHA256)
 }
 
-// checkDigest compares a file with its SHA-256.
+// checkDigest compares the SHA-256 of a file.
 func checkDigest(path, want string) error {
 	got, err := digest(path)
 	if err != nil {
@@ -124,9 +124,10 @@ func digest(path string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// fetch downloads the package, keeps its image, and notes its digest last.
+// fetch downloads the package, keeps its image, and writes the record with the digest
+// last.
 func (c *cache) fetch(a *apt, col column, p pkg) (kernel, error) {
-	fmt.Fprintf(os.Stderr, "kernels: fetching %s %s\n", p.Name, p.Version)
+	fmt.Fprintf(os.Stderr, "kernelmatrix: fetching %s %s\n", p.Name, p.Version)
 	deb, err := a.download(p)
 	if err != nil {
 		return kernel{}, err

@@ -8,6 +8,7 @@ import (
 	"testing"
 )
 
+// A kernel is taken from the cache only if its record and its digest are right.
 func TestCache_OnlyWholeKernels(t *testing.T) {
 	const sum = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824" // of hello
 	c := newCache(t.TempDir())

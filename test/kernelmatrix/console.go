@@ -8,7 +8,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/kernelmatrix/guest"
 )
 
-// console is what a guest has said so far, understood line by line.
+// console is the output of a guest so far, parsed line by line.
 type console struct {
 	lines   []string
 	release string
@@ -20,10 +20,10 @@ type console struct {
 // testRun is one run of the test binary.
 type testRun struct {
 	env     string
-	current string // the test whose output comes now
+	current string // the test whose output follows
 	tests   map[string]*test
 	order   []string
-	other   []string // output of no test
+	other   []string // output outside tests
 }
 
 type test struct {
@@ -38,7 +38,7 @@ var (
 	attrLine   = regexp.MustCompile(`^=== ATTR +(\S+) (\S+) (.*)$`)
 )
 
-// add takes the next line.
+// add parses the next line.
 func (c *console) add(line string) {
 	line = strings.TrimRight(line, "\r\n")
 	c.lines = append(c.lines, line)
@@ -63,7 +63,7 @@ func (c *console) message(m guest.Message) {
 	}
 }
 
-// add understands the output of a test binary with -test.v.
+// add parses a line of a test binary with -test.v.
 func (r *testRun) add(line string) {
 	if m := switchLine.FindStringSubmatch(line); m != nil {
 		r.current = m[2]
@@ -106,9 +106,9 @@ func (t *test) attr(key string) string {
 	return ""
 }
 
-// counts are of tests that have no subtests: the others only sum them up. A test
-// that ended with no result has run and not passed. One is left out only if it says
-// for want of what, and mayLack it.
+// counts counts tests without subtests, because the others only sum up theirs. A test
+// without a result has run and not passed. A test counts as left out only if it names
+// what is lacking and mayLack allows that.
 type counts struct {
 	run, passed, leftOut int
 }
@@ -142,7 +142,7 @@ func (r *testRun) hasSubtests(name string) bool {
 	return false
 }
 
-// attr is the first of the values that the tests gave to a key; empty: none did.
+// attr returns the first value that a test gave to a key, or "".
 func (c *console) attr(key string) string {
 	values := c.attrs(key)
 	if len(values) == 0 {
@@ -151,7 +151,7 @@ func (c *console) attr(key string) string {
 	return values[0]
 }
 
-// attrs are of the first run, in which nothing is switched off.
+// attrs returns the values of the first run, in which nothing is switched off.
 func (c *console) attrs(key string) []string {
 	var values []string
 	if len(c.runs) == 0 {

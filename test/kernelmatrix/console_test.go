@@ -12,7 +12,7 @@ func said(kind guest.Kind, value string) string {
 	return guest.Message{Kind: kind, Value: value}.Line()
 }
 
-// consoleOf understands a console as a serial line brings it.
+// consoleOf parses a console as a serial line delivers it.
 func consoleOf(text string) *console {
 	c := &console{}
 	for line := range strings.Lines(strings.ReplaceAll(text, "\n", "\r\n")) {
@@ -21,7 +21,7 @@ func consoleOf(text string) *console {
 	return c
 }
 
-// A kernel's word, two runs, subtests side by side, output after a result.
+// A message of the kernel, two runs, parallel subtests, output after a result.
 var wholeConsole = "[    0.1] ACPI: a word of the firmware's\n" + said(guest.Booted, "6.12.107+deb13-cloud-amd64") +
 	said(guest.Running, "CI=true") + `=== RUN   TestTable
     expect_test.go:1: no accept_hook
@@ -49,6 +49,8 @@ PASS
 
 func lacksNothing(string) bool { return false }
 
+// A skipped test counts as left out only if the table says that the kernel lacks what
+// it names.
 func TestConsole_SkipNeedsTableEntry(t *testing.T) {
 	skip := func(attr string) string {
 		return said(guest.Running, "") + "=== RUN   TestOne\n" + attr + "--- SKIP: TestOne (0.00s)\n"
@@ -69,6 +71,7 @@ func TestConsole_SkipNeedsTableEntry(t *testing.T) {
 	}
 }
 
+// A console gives release, results, attributes, output of failed tests and exit status.
 func TestConsole_Parse(t *testing.T) {
 	c := consoleOf(wholeConsole)
 	if c.release != "6.12.107+deb13-cloud-amd64" || !c.ended || c.status != 1 {
@@ -95,6 +98,7 @@ func TestConsole_Parse(t *testing.T) {
 	}
 }
 
+// A test without a result counts as run and not passed.
 func TestConsole_TestWithoutResult(t *testing.T) {
 	died := "=== RUN   TestOne\n--- PASS: TestOne (0.10s)\n=== RUN   TestTwo\npanic: no\n"
 	c := consoleOf(said(guest.Booted, "6.1") + said(guest.Running, "") + died)
@@ -103,6 +107,7 @@ func TestConsole_TestWithoutResult(t *testing.T) {
 	}
 }
 
+// An outcome is good only if every test ran and passed.
 func TestConsole_OutcomeIsGood(t *testing.T) {
 	good := said(guest.Booted, "6.1") + said(guest.Running, "") + "=== RUN   TestOne\n--- PASS: TestOne (0.10s)\n"
 	for _, tt := range []struct {

@@ -6,29 +6,29 @@ import (
 	"strings"
 )
 
-// An archive is written in the "new ASCII" format, the only one that the kernel
-// unpacks (Documentation/driver-api/early-userspace/buffer-format.rst).
+// archive writes the "new ASCII" format of cpio, the only one that the kernel unpacks
+// (Documentation/driver-api/early-userspace/buffer-format.rst).
 type archive struct {
 	w     io.Writer
 	inode uint32
 	err   error
 }
 
-// The types of an archive's entries, as in stat(2).
+// The types of entries, as in stat(2).
 const (
 	typeDir    = 0o040000
 	typeFile   = 0o100000
-	typeDevice = 0o020000 // of characters
+	typeDevice = 0o020000 // a character device
 )
 
 type entry struct {
-	name         string // from the root, without a slash before it
+	name         string // relative to the root
 	mode         uint32 // type and permissions
 	major, minor uint32 // of a device
 	content      []byte
 }
 
-// add writes one entry. After the first error it does nothing.
+// add writes one entry. After an error it does nothing.
 func (a *archive) add(e entry) {
 	a.inode++
 	links := uint32(1)

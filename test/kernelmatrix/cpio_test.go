@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// The other side of the format is cpio(1) where it is installed; the kernel reads
-// it in every run of the matrix.
+// cpio(1) can unpack an archive, if it is installed. The kernel unpacks one in every
+// run of the matrix.
 func TestCpio_CanBeUnpacked(t *testing.T) {
 	var b strings.Builder
 	a := archive{w: &b}
@@ -20,7 +20,7 @@ func TestCpio_CanBeUnpacked(t *testing.T) {
 		t.Fatal(err)
 	}
 	if b.Len()%4 != 0 {
-		t.Errorf("%d bytes are no multiple of four", b.Len())
+		t.Errorf("%d bytes, want a multiple of four", b.Len())
 	}
 	const file = "070701" + "00000003" + "000081ed" + "00000000" + "00000000" + "00000001" + "00000000" + "00000005" +
 		"00000000" + "00000000" + "00000000" + "00000000" + "00000005" + "00000000" + "init\x00" + "\x00" + "hello" + "\x00\x00\x00" + "070701"

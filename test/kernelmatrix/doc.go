@@ -11,7 +11,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
 )
 
-// writeDoc writes the document on kernels from a run of all columns that went well.
+// writeDoc writes the page on kernels after a run of all columns without a failure.
 func writeDoc(path, pattern string, outcomes []*outcome, now time.Time) error {
 	if want := len(expect.Table); len(outcomes) != want {
 		return fmt.Errorf("write %s: it takes a run of all %d columns, this was one of %d", path, want, len(outcomes))
@@ -27,10 +27,10 @@ func writeDoc(path, pattern string, outcomes []*outcome, now time.Time) error {
 	return f.Close()
 }
 
-// doc is what the document says that comes from a run or the table.
+// doc is the part of the page that comes from a run or from the table.
 type doc struct {
 	Most    int    // instructions
-	Pattern string // of the tests that ran; empty: all
+	Pattern string // of the tests that ran; empty means all
 	Date    string
 	Lines   []string
 	Columns []docColumn
@@ -42,7 +42,7 @@ type docColumn struct {
 	Passed, LeftOut, Seconds                            int
 }
 
-// docRow is one thing, and on which lines it is to be had.
+// docRow is one ability, and on which kernels there is it.
 type docRow struct {
 	What  string
 	Cells []string // one for each line
@@ -54,7 +54,7 @@ func newDoc(pattern string, outcomes []*outcome, now time.Time) doc {
 		d.Columns = append(d.Columns, docColumn{
 			Line: o.column.line, Arch: o.column.arch, Release: o.console.release,
 			Package: o.kernel.Package.Name, Version: o.kernel.Package.Version,
-			Instructions: orElse(mostWalked(o.console), "the kernel does not tell"),
+			Instructions: orElse(mostWalked(o.console), "not reported"),
 			Passed:       o.counts().passed, LeftOut: o.counts().leftOut, Seconds: int(o.took.Seconds()),
 		})
 	}
@@ -70,13 +70,13 @@ func newDoc(pattern string, outcomes []*outcome, now time.Time) doc {
 		by   func(*expect.Row) bool
 	}{
 		{"every transition, with both addresses and ports", always},
-		{"CLOSE told from TIME_WAIT", always},
+		{"CLOSE distinguished from TIME_WAIT", always},
 		{"the process, where the transition itself shows it", always},
 		{"`conn`, the socket's identity (`socket_cookie`)", gives(expect.SocketCookie)},
 		{"role, durations and owner remembered from transition to transition (`socket_storage`)", gives(expect.SocketStorage)},
 		{"owners of sockets older than the tracer (`socket_scan`)", gives(expect.SocketScan)},
 		{"the accepting process at once (`accept_hook`)", gives(expect.AcceptHook)},
-		{"the owner of an orphan whose process is gone", func(r *expect.Row) bool { return r.Gives(expect.SocketStorage) && !r.Lacks(expect.DeadOwners) }},
+		{"the owner of an orphan whose process has exited", func(r *expect.Row) bool { return r.Gives(expect.SocketStorage) && !r.Lacks(expect.DeadOwners) }},
 		{"a child's LISTEN → SYN_RECV with its peer", func(r *expect.Row) bool { return !r.EmptyChild || r.Gives(expect.SocketStorage) }},
 		{"no transition lost under the heaviest load", func(r *expect.Row) bool { return !r.PreemptsPrograms }},
 	} {
@@ -85,7 +85,7 @@ func newDoc(pattern string, outcomes []*outcome, now time.Time) doc {
 	return d
 }
 
-// newDocRow says yes, no, or on which architecture.
+// newDocRow fills the cells with yes, with no, or with an architecture.
 func newDocRow(what string, gives func(*expect.Row) bool) docRow {
 	row := docRow{What: what}
 	for _, line := range expect.Lines {
@@ -112,67 +112,67 @@ var document = template.Must(template.New("kernels.md").Parse(`# Kernels
 <!-- Written by make test-kernels DOC=1 from a run: change test/kernelmatrix/doc.go. -->
 
 tcpshift runs on Linux 5.10 and later, on amd64 and arm64, with BTF (/sys/kernel/btf/vmlinux) and as root or with
-CAP_BPF and CAP_PERFMON. What a kernel does not give is left out, never guessed: ` + "`tcpshift doctor`" + ` and the start
-record say what that is on a host.
+CAP_BPF and CAP_PERFMON. What a kernel does not provide is absent from records, never guessed: ` + "`tcpshift doctor`" + ` and
+the start record list what is missing on a host.
 
-{{if .Pattern}}Of the tests those that match ` + "`{{.Pattern}}`" + `
-ran on each of these kernels, on {{.Date}}, and all of them passed{{else -}}
-The same tests ran on each of these kernels, on {{.Date}}, and all of them passed{{end}}: on emulated machines, with Debian's
-kernel packages.
+{{if .Pattern}}The tests that match ` + "`{{.Pattern}}`" + `
+ran on each of these kernels on {{.Date}}, and all of them passed{{else -}}
+The same tests ran on each of these kernels on {{.Date}}, and all of them passed{{end}}. The machines are
+emulated, the kernels are Debian's packages.
 
 | kernel | architecture | package | tests passed | left out | seconds | instructions of the largest program |
 |---|---|---|---|---|---|---|
 {{range .Columns -}}
 | {{.Line}} | {{.Arch}} | {{.Package}} {{.Version}} | {{.Passed}} | {{.LeftOut}} | {{.Seconds}} | {{.Instructions}} |
 {{end}}
-A test is left out only where the table in test/kernelmatrix/expect says that the kernel lacks what it needs. The instructions
-are those that the verifier walks, of every configuration that the tests load; more than {{.Most}} would fail.
+A test is left out only where the table in test/kernelmatrix/expect says that the kernel lacks what the test needs. The last
+column is how many instructions the verifier processes, for the largest configuration that the tests load; more than {{.Most}} would fail.
 
-Run them yourself with ` + "`make test-kernels`" + `, or one of them with ` + "`make test-kernels KERNELS=6.12 ARCH=arm64`" + `.
+` + "`make test-kernels`" + ` runs them, ` + "`make test-kernels KERNELS=6.12 ARCH=arm64`" + ` runs one column.
 
-That a mistake shows was tried on 2026-11-22: without the check for a field that only Linux 6.13 and later have
-(` + "`f_ref` of `struct file`" + `), the six columns of 5.10, 6.1 and 6.12 failed, and the four of 6.18 and 7.1 did not.
+A deliberate mistake was tried on 2026-11-22: without the check for a field that only Linux 6.13 and later have
+(` + "`f_ref` of `struct file`" + `), the six columns of 5.10, 6.1 and 6.12 failed, and the four of 6.18 and 7.1 passed.
 
-## What you get on which kernel
+## What each kernel provides
 
 | |{{range .Lines}} {{.}} |{{end}}
 |---|{{range .Lines}}---|{{end}}
 {{range .Given -}}
 | {{.What}} |{{range .Cells}} {{.}} |{{end}}
 {{end}}
-## What is lost, in plain words
+## What is missing
 
-**5.10.** Nothing can be kept with a socket, so each transition stands for itself. There is no ` + "`conn`" + `: tell sockets
-apart by network namespace, addresses and ports. ` + "`role`" + ` is there only where the transition itself shows it (SYN_SENT,
-LISTEN), ` + "`in_state_ns`" + ` and the durations of ` + "`connection`" + ` records are absent, and the process is named only where it
-does the transition itself: connect, listen, close, shutdown, not at a segment that comes from outside. A child's
-LISTEN → SYN_RECV has no peer yet; its next transition, SYN_RECV → ESTABLISHED, has. Transitions, addresses, errors and
-TIME_WAIT are as exact as elsewhere. Kernels before 5.15 are the same in this.
+**5.10.** The tracer cannot keep state with a socket, so each transition stands alone. There is no ` + "`conn`" + `: distinguish
+sockets by network namespace, addresses and ports. ` + "`role`" + ` is present only where the transition itself shows it (SYN_SENT,
+LISTEN). ` + "`in_state_ns`" + ` and the durations of ` + "`connection`" + ` records are absent. The process is named only where it makes
+the transition itself: connect, listen, close, shutdown, not at a segment from the peer. A child's
+LISTEN → SYN_RECV has no peer yet; its next transition, SYN_RECV → ESTABLISHED, has one. Transitions, addresses, errors
+and TIME_WAIT are as exact as on later kernels. All kernels before 5.15 behave like this.
 
-**6.1, on both.** What goes on with a socket that nobody has any more, after its process has died, has no owner: from 6.2 on
-a program in the kernel can see whether another process has the dead one's number.
+**6.1, on both architectures.** Transitions of an orphan have no owner after its process has died: only since 6.2 can a
+BPF program see whether another process has the pid of the dead one.
 
-**6.1 on arm64**, and other kernels that do not let fexit programs attach (lockdown, no function tracer). An accepted
-connection is its listener's (` + "`pid_source`" + ` is ` + "`listener`" + `) until the process that accepted it closes or shuts it
-down. Where one process both listens and accepts, which is the rule, nothing is lost.
+**6.1 on arm64**, and other kernels on which fexit programs cannot attach (lockdown, no function tracer). The owner of an
+accepted connection is the process that listens (` + "`pid_source`" + ` is ` + "`listener`" + `), until the process that accepted it closes
+it or shuts it down. Usually one process both listens and accepts; then nothing is missing.
 
-**6.12 and before.** The kernel reports a child's LISTEN → SYN_RECV before it knows the peer. It is held back until the
-child's next transition and told right before that, with the peer and the time at which it happened. On 6.18 and later the
-kernel knows the peer at once.
+**6.12 and before.** The kernel reports a child's LISTEN → SYN_RECV before it knows the peer. The event is deferred until
+the child's next transition and emitted right before it, with the peer and the time at which it happened. On 6.18 and later
+the kernel knows the peer at once.
 
-**7.1.** The kernel may preempt a tracing program in favour of another task. Under a storm of connections on few
-processors an event may then find both of tcpshift's programs busy: some in ten thousand, on an emulated machine. None
-goes unnoticed: ` + "`lost_reentry`" + ` counts each one.
+**7.1.** The kernel may preempt a tracing program in favour of another task. In a storm of connections on few
+processors an event may then find both of tcpshift's programs busy: some in ten thousand, on an emulated machine.
+` + "`lost_reentry`" + ` counts each of them.
 
-Where a kernel has the accept hook, the cases also have a second tracer without it: what holds for locked-down hosts
-is tested on all of these kernels.
+Where a kernel has the accept hook, the cases also run with a second tracer without it, so all of these kernels are also
+tested as they are under lockdown.
 
-That a TIME_WAIT left alone ends after a minute is waited for on one kernel of each kind: 5.10, 6.12 and 7.1, and 6.1 on
-arm64, which has no accept hook.
+The test that waits for the end of a TIME_WAIT, which takes a minute, runs on one kernel of each kind: 5.10, 6.12 and 7.1,
+and 6.1 on arm64, which has no accept hook.
 
-A guest's processors take turns: they interrupt and preempt each other anywhere, but what two do at the very same moment is
-tried by ` + "`make test`" + ` only, on the machine itself.
+The processors of a guest take turns: they interrupt and preempt each other anywhere, but never run at the same
+moment. Only ` + "`make test`" + `, on the machine itself, tests that.
 
-The guests have no kernel modules. So the tests that need ` + "`ss`" + ` (its module, ` + "`tcp_diag`" + `) run on the host only, and the
-tests of MPTCP and of queues that migrate between listeners are left out on 5.10, which has no such thing.
+The guests have no kernel modules. So the tests that need ` + "`ss`" + ` (its module is ` + "`tcp_diag`" + `) run on the host only. The tests
+of MPTCP and of queues that migrate between listeners are left out on 5.10, which has neither.
 `))

@@ -1,7 +1,7 @@
-// Command kernels runs the tests of ./test/kernel in guests: on every kernel and
+// Command kernelmatrix runs the tests of ./test/kernel in guests: on every kernel and
 // architecture of the table in package expect, emulated by QEMU, with kernels from
-// Debian's packages. It installs and fetches what is missing, and leaves everything
-// in one cache directory. It must not know what the tests test.
+// Debian's packages. It installs and fetches what is missing, and writes into one cache
+// directory only. It must not know what the tests test.
 package main
 
 import (
@@ -20,7 +20,7 @@ import (
 
 func main() {
 	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "kernels:", err)
+		fmt.Fprintln(os.Stderr, "kernelmatrix:", err)
 		os.Exit(1)
 	}
 }
@@ -99,7 +99,7 @@ func columns(lines, arches []string) []column {
 	return all
 }
 
-// choose takes some of all, in the order of all; none means all.
+// choose returns the words of some, in the order of all; an empty some means all.
 func choose(what, some string, all []string) ([]string, error) {
 	wanted := strings.FieldsFunc(some, func(r rune) bool { return r == ',' || r == ' ' })
 	if len(wanted) == 0 {
@@ -113,8 +113,8 @@ func choose(what, some string, all []string) ([]string, error) {
 	return slices.DeleteFunc(slices.Clone(all), func(a string) bool { return !slices.Contains(wanted, a) }), nil
 }
 
-// runAll keeps some guests running side by side. It begins with the last columns: those
-// of arm64 take longest, and what is short fills the end up.
+// runAll keeps several guests running. It begins with the last columns, because those
+// of arm64 take longest and short ones can fill the end.
 func (s *settings) runAll(initramfs map[string]string) []*outcome {
 	kernels := newCache(s.dir)
 	outcomes := make([]*outcome, len(s.columns))
@@ -142,5 +142,5 @@ func (s *settings) runOne(kernels *cache, o *outcome, initramfs string) {
 	}
 	s.guests.run(o, initramfs)
 	n := o.counts()
-	s.guests.tell(o.column, fmt.Sprintf("%d of %d passed in %d s", n.passed, n.run, int(o.took.Seconds())))
+	s.guests.log(o.column, fmt.Sprintf("%d of %d passed in %d s", n.passed, n.run, int(o.took.Seconds())))
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
 )
 
-// suites are where Debian has each line's cloud kernels.
+// suites is the suite of Debian that has the cloud kernels of each line.
 var suites = map[string]string{
 	"5.10": "bullseye",
 	"6.1":  "bookworm",
@@ -25,6 +25,7 @@ type column struct {
 	line, arch string
 }
 
+// String returns line and architecture.
 func (c column) String() string { return c.line + " " + c.arch }
 
 func (c column) row() expect.Row {
@@ -37,7 +38,7 @@ type pkg struct {
 	Name, Version, SHA256 string
 }
 
-// parseIndex gives the packages of a Packages file that keep accepts by name.
+// parseIndex returns the packages of a Packages file whose name keep accepts.
 func parseIndex(r io.Reader, keep func(name string) bool) ([]pkg, error) {
 	var packages []pkg
 	var p pkg
@@ -66,8 +67,8 @@ func parseIndex(r io.Reader, keep func(name string) bool) ([]pkg, error) {
 	return packages, lines.Err()
 }
 
-// newest finds the latest point release of a column. From some time on the image
-// is in linux-binary, and linux-image of the same name is empty.
+// newest returns the latest point release of a column. In newer suites the image is in
+// a package linux-binary, and linux-image of that name is empty.
 func newest(packages []pkg, c column) (pkg, error) {
 	pattern := regexp.MustCompile(`^linux-(image|binary)-` + regexp.QuoteMeta(c.line) + `\.(\d+)(?:-(\d+)|\+deb\d+)-cloud-` + c.arch + `$`)
 	var best pkg

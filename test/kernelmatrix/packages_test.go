@@ -24,6 +24,7 @@ Version: 6.12.107-1
 SHA256: aa107
 `
 
+// An index gives the packages asked for.
 func TestPackages_ParseIndex(t *testing.T) {
 	for name, text := range map[string]string{"with a blank line at its end": index + "\n", "without": index} {
 		t.Run(name, func(t *testing.T) {
@@ -42,6 +43,7 @@ func TestPackages_ParseIndex(t *testing.T) {
 	}
 }
 
+// The newest point release is taken.
 func TestPackages_NewestPointRelease(t *testing.T) {
 	names := []string{
 		"linux-image-5.10.0-9-cloud-amd64",
@@ -87,6 +89,7 @@ func TestPackages_NewestPointRelease(t *testing.T) {
 	}
 }
 
+// Every column has a suite and a machine.
 func TestPackages_EveryColumnHasSuite(t *testing.T) {
 	for _, c := range columns(expect.Lines, expect.Arches) {
 		if suites[c.line] == "" {

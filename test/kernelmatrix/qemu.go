@@ -12,18 +12,18 @@ import (
 	"strings"
 )
 
-// machine is how QEMU emulates an architecture. It always emulates: where guests
-// themselves run in a guest, hardware virtualisation shows up and does not work.
+// machine is how QEMU emulates an architecture. It never uses hardware virtualisation,
+// which a host that is itself a guest may offer and not support.
 type machine struct {
 	qemu, debian string // program and package
 	arguments    []string
 	kernel       string // command line
 }
 
-// An emulated "rep movsb" copies byte by byte, so the kernel is told that it is slow;
-// a younger processor on arm64 has more that costs. Each saves a third of the time. So
-// does a kernel at its own address on arm64. A guest's processors take turns on one
-// thread: threads of their own would cost half as much again for the locks between them.
+// QEMU emulates "rep movsb" byte by byte, so the guest does not offer it; newer arm64
+// processors have more features that are slow to emulate. Each saves a third of the
+// time, as does a kernel at its own address on arm64. The processors of a guest share
+// one thread: with a thread each, locks would cost half as much again.
 var machines = map[string]machine{
 	"amd64": {"qemu-system-x86_64", "qemu-system-x86", []string{"-M", "pc", "-cpu", "Nehalem"},
 		"console=ttyS0 reboot=t tsc=reliable no_timer_check"},
@@ -31,7 +31,7 @@ var machines = map[string]machine{
 		"console=ttyAMA0"},
 }
 
-// command is QEMU's command line for a guest.
+// command returns QEMU's command line for a guest.
 func (m machine) command(k kernel, initramfs string, cpus int, words []string) []string {
 	arguments := []string{
 		"-accel", "tcg,thread=single", "-smp", strconv.Itoa(cpus), "-m", "1024",
@@ -42,11 +42,11 @@ func (m machine) command(k kernel, initramfs string, cpus int, words []string) [
 	return slices.Concat(m.arguments, arguments)
 }
 
-// Guests die now and then under QEMU 7, Debian 12's own.
+// Guests die now and then under QEMU 7 of Debian 12.
 const oldestQEMU = 10
 
-// installQEMU installs QEMU for the architectures from Debian where it is missing
-// or old.
+// installQEMU installs QEMU from Debian for the architectures where it is missing or
+// too old.
 func installQEMU(dir string, arches []string) error {
 	var missing []string
 	for _, arch := range arches {
@@ -61,7 +61,7 @@ func installQEMU(dir string, arches []string) error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "kernels: installing %s from %s\n", strings.Join(missing, " "), suites[len(suites)-1])
+	fmt.Fprintf(os.Stderr, "kernelmatrix: installing %s from %s\n", strings.Join(missing, " "), suites[len(suites)-1])
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("install %s: only root may; install version %d or later, then come back", strings.Join(missing, " "), oldestQEMU)
 	}
@@ -74,7 +74,7 @@ func installQEMU(dir string, arches []string) error {
 	return err
 }
 
-// qemuSuites are where this machine's release has a QEMU that is new enough: the
+// qemuSuites returns the suites that have a new QEMU for this machine's release: the
 // last one.
 func qemuSuites() ([]string, error) {
 	text, err := os.ReadFile("/etc/os-release")
@@ -94,7 +94,7 @@ func qemuSuites() ([]string, error) {
 
 var qemuVersionLine = regexp.MustCompile(`version (\d+)\.`)
 
-// qemuVersion is the major one, 0 if it is not installed.
+// qemuVersion returns the major version, 0 if it is not installed.
 func qemuVersion(program string) int {
 	output, err := exec.Command(program, "--version").Output()
 	if err != nil {

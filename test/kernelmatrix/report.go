@@ -54,7 +54,8 @@ func verdict(o *outcome) string {
 	return result
 }
 
-// mostWalked is the program whose verification takes the most instructions.
+// mostWalked returns the program for which the verifier processed the most
+// instructions.
 func mostWalked(c *console) string {
 	most, name := 0, ""
 	for _, value := range c.attrs("instructions") {
@@ -69,7 +70,7 @@ func mostWalked(c *console) string {
 	return fmt.Sprintf("%d (%s)", most, name)
 }
 
-// Of a column that failed, this much is shown.
+// How much of a failed column is shown.
 const (
 	linesOfTest   = 40
 	linesOfTests  = 400

@@ -17,6 +17,7 @@ func goodConsole(release, features string) *console {
 		"\n=== ATTR  TestOne instructions first=20\n--- PASS: TestOne (0.10s)\n" + said(guest.Ended, "0"))
 }
 
+// The report has a table and the output of failed tests.
 func TestReport_TableAndFailures(t *testing.T) {
 	outcomes := []*outcome{
 		{column: column{"5.10", "amd64"}, console: goodConsole("5.10.0-32-cloud-amd64", ""), took: 12 * time.Second},
@@ -55,7 +56,7 @@ kernel  arch   release                     run  passed  left out  seconds  resul
 	}
 }
 
-// squeeze forgets how wide the table's columns are.
+// squeeze removes the alignment of the table.
 func squeeze(text string) string {
 	var lines []string
 	for line := range strings.Lines(text) {
@@ -64,12 +65,13 @@ func squeeze(text string) string {
 	return strings.Join(lines, "\n")
 }
 
+// The page is written only after a run of all columns.
 func TestReport_DocumentNeedsEveryColumn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kernels.md")
 	var outcomes []*outcome
 	for _, c := range columns(expect.Lines, expect.Arches) {
 		if err := writeDoc(path, "", outcomes, time.Now()); err == nil {
-			t.Errorf("written from a run of %d columns", len(outcomes))
+			t.Errorf("the page was written after a run of %d columns", len(outcomes))
 		}
 		outcomes = append(outcomes, &outcome{column: c, console: goodConsole(c.String(), "")})
 	}

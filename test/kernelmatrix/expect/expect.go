@@ -1,7 +1,7 @@
-// Package expect is the table of what each kernel gives that is tested: its test
-// in the guest holds the kernel against it, and docs/kernels.md is made from it.
-// What changes here changes what users are promised. It must not look at any kernel
-// itself.
+// Package expect is the table of what each tested kernel has. TestKernel_Features
+// compares the kernel of a guest with its row, and docs/kernels.md is made from the
+// table: a change here changes what users are promised. The package must not look at
+// any kernel.
 package expect
 
 import (
@@ -9,7 +9,7 @@ import (
 	"slices"
 )
 
-// The features by their names in start.features.
+// The features, by their names in start.features.
 const (
 	SocketStorage = "socket_storage"
 	SocketCookie  = "socket_cookie"
@@ -18,41 +18,43 @@ const (
 	TimeWaitEnds  = "time_wait_ends"
 )
 
-// What some tests need besides.
+// What some tests need in addition.
 const (
 	MPTCP          = "mptcp"
 	QueueMigration = "queue_migration" // net.ipv4.tcp_migrate_req, since 5.14
 	IOUring        = "io_uring"
-	SocketDiag     = "socket_diag" // what ss asks: a module, and guests have none
+	SocketDiag     = "socket_diag" // what ss uses: a module, which guests do not have
 	Cgroups        = "cgroups"
-	DeadOwners     = "dead_owners"    // an orphan's owner is told after its process has died, since 6.2
-	LongTimeWait   = "long_time_wait" // no feature: a minute is only waited for on one kernel of each kind
-	OwnTable       = "own_table"      // no feature: a network namespace with a hash table of its own, since 6.1
+	DeadOwners     = "dead_owners"    // the owner of an orphan after its process has died, since 6.2
+	LongTimeWait   = "long_time_wait" // no feature: one kernel of each kind runs the test that waits for a minute
+	OwnTable       = "own_table"      // no feature: a network namespace with its own hash table, since 6.1
 )
 
-// OnlyWaits is a test that does nothing for a minute: guests run it beside the others.
+// OnlyWaits is a test that does nothing for a minute: guests run it at the same time as
+// the others.
 const OnlyWaits = "TestTimewait_LastsOneMinute"
 
 // Row is one kernel on one architecture.
 type Row struct {
 	Line     string // such as 6.12
-	Arch     string // as Go calls it
+	Arch     string // GOARCH
 	Features []string
-	Lacking  []string // of what only tests need
+	Lacking  []string // what only tests need
 
 	AcceptArguments int  // of inet_csk_accept()
-	TableByNetns    bool // the hash table is found from the namespace, else from the protocol
-	EmptyChild      bool // LISTEN to SYN_RECV comes before the child has a peer
-	// The kernel preempts a tracing program in favour of another task, whose own
-	// events then meet that program busy.
+	TableByNetns    bool // the hash table is found through the namespace, else through the protocol
+	EmptyChild      bool // LISTEN to SYN_RECV fires before the child has a peer
+	// The kernel may preempt a tracing program. Events of the other task then find that
+	// program busy.
 	PreemptsPrograms bool
-	Instructions     bool // the kernel tells how many the verifier has walked, since 5.16
+	Instructions     bool // the kernel reports how many instructions the verifier processed, since 5.16
 }
 
-// Gives tells whether the kernel has the feature.
+// Gives reports whether the kernel has the feature.
 func (r *Row) Gives(feature string) bool { return slices.Contains(r.Features, feature) }
 
-// Lacks tells whether a test may be left out for want of a feature or another thing.
+// Lacks reports whether a test may be skipped because the kernel lacks a feature or
+// another thing.
 func (r *Row) Lacks(what string) bool {
 	if slices.Contains([]string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, what) {
 		return !r.Gives(what)
@@ -60,18 +62,18 @@ func (r *Row) Lacks(what string) bool {
 	return slices.Contains(r.Lacking, what)
 }
 
-// Lines are the kernels tested, the oldest first.
+// Lines are the tested kernels, the oldest first.
 var Lines = []string{"5.10", "6.1", "6.12", "6.18", "7.1"}
 
-// Arches are the architectures tested.
+// Arches are the tested architectures.
 var Arches = []string{"amd64", "arm64"}
 
-// MaxInstructions is the most that the verifier may walk of one program. It gives
-// up at a million; the rest is room for kernels that prune less.
+// MaxInstructions bounds the instructions that the verifier may process for one
+// program. Its own limit is a million; the rest is room for kernels that prune less.
 const MaxInstructions = 500_000
 
-// Table has a row for every line and architecture. On arm64 the kernel attaches
-// no trampolines before 6.4.
+// Table has a row for every line and architecture. On arm64 the kernel has no
+// trampolines for fexit before 6.4.
 var Table = []Row{
 	{Line: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
 	{Line: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, LongTimeWait, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
@@ -93,11 +95,11 @@ var Table = []Row{
 		AcceptArguments: 2, TableByNetns: true, PreemptsPrograms: true, Instructions: true},
 }
 
-// debianCloud is the release of the kernels that the rows are about: others of the
-// same version may be built without something.
+// debianCloud matches the releases of the kernels in the table. Other kernels of these
+// versions may be built without some options.
 var debianCloud = regexp.MustCompile(`^(\d+\.\d+)\.\d+(?:-\d+|\+deb\d+)-cloud-(amd64|arm64)$`)
 
-// ForRelease finds the row of a running kernel by its release (uname -r).
+// ForRelease returns the row of a kernel by its release (uname -r).
 func ForRelease(release string) (Row, bool) {
 	m := debianCloud.FindStringSubmatch(release)
 	if m == nil {
@@ -106,7 +108,7 @@ func ForRelease(release string) (Row, bool) {
 	return For(m[1], m[2])
 }
 
-// For finds the row of a line and an architecture.
+// For returns the row of a line and an architecture.
 func For(line, arch string) (Row, bool) {
 	for _, r := range Table {
 		if r.Line == line && r.Arch == arch {

@@ -2,6 +2,7 @@ package expect
 
 import "testing"
 
+// Each line and architecture has one row.
 func TestExpect_OneRowPerColumn(t *testing.T) {
 	count := map[[2]string]int{}
 	for _, r := range Table {
@@ -19,6 +20,7 @@ func TestExpect_OneRowPerColumn(t *testing.T) {
 	}
 }
 
+// The release of a kernel selects its row.
 func TestExpect_ReleaseSelectsRow(t *testing.T) {
 	for release, want := range map[string][2]string{
 		"5.10.0-32-cloud-amd64":      {"5.10", "amd64"},
@@ -26,7 +28,7 @@ func TestExpect_ReleaseSelectsRow(t *testing.T) {
 		"6.12.107+deb13-cloud-amd64": {"6.12", "amd64"},
 		"7.1.13+deb13-cloud-arm64":   {"7.1", "arm64"},
 		"7.3.4+deb13-cloud-amd64":    {}, // not in the table
-		"6.12.107+deb13-amd64":       {}, // built otherwise
+		"6.12.107+deb13-amd64":       {}, // built with other options
 		"6.18.44-fc-v657":            {},
 		"6.12.0":                     {},
 		"":                           {},

@@ -1,6 +1,6 @@
-// Package guest is what the runner and a guest's process 1 say to each other:
-// words on the kernel's command line one way, marked lines on the serial console
-// the other way. It must not do anything itself.
+// Package guest is the protocol between the runner and process 1 of a guest: words on
+// the kernel's command line in one direction, marked lines on the serial console in the
+// other. It does nothing itself.
 package guest
 
 import (
@@ -9,22 +9,22 @@ import (
 	"strings"
 )
 
-// TestBinary is where the initramfs has the tests.
+// TestBinary is the path of the tests in the initramfs.
 const TestBinary = "/kernel.test"
 
-// SetupFailed is the exit status where the tests could not be started.
+// SetupFailed is the exit status if the tests could not be started.
 const SetupFailed = 125
 
-// endOfRun is the word between the words of one run and those of the next.
+// endOfRun separates the words of two runs.
 const endOfRun = "/"
 
-// A Run is one run of the test binary.
+// Run is one run of the test binary.
 type Run struct {
 	Env       []string // NAME=value
 	Arguments []string // of the test binary
 }
 
-// Words puts runs into words, none of which may have a space in it.
+// Words encodes runs as words. No argument or variable may contain a space.
 func Words(runs []Run) []string {
 	var words []string
 	for i, r := range runs {
@@ -36,7 +36,7 @@ func Words(runs []Run) []string {
 	return words
 }
 
-// Runs is the reverse of Words.
+// Runs decodes Words.
 func Runs(words []string) []Run {
 	runs := []Run{{}}
 	for _, word := range words {
@@ -53,8 +53,8 @@ func Runs(words []string) []Run {
 	return runs
 }
 
-// What a guest says besides the tests' own output. A mark that no test writes by
-// chance tells these lines from all others.
+// mark begins each line of process 1. It distinguishes them from the output of tests
+// and of the kernel.
 const mark = "\x1btcpshift-guest\x1b "
 
 // Message is one marked line.
@@ -63,23 +63,22 @@ type Message struct {
 	Value string
 }
 
-// Kind is what a message is about.
+// Kind is the kind of a message.
 type Kind string
 
-// What a guest tells.
+// The kinds of messages.
 const (
-	Booted  Kind = "booted" // the kernel's release
-	Running Kind = "run"    // the run's environment
-	Ended   Kind = "ended"  // the highest exit status of all runs
+	Booted  Kind = "booted" // value: the kernel's release
+	Running Kind = "run"    // value: the environment of the run
+	Ended   Kind = "ended"  // value: the highest exit status of all runs
 )
 
-// Line is the message as a line, on a line of its own whatever came before.
+// Line formats the message on a line of its own.
 func (m Message) Line() string {
 	return fmt.Sprintf("\n%s%s %s\n", mark, m.Kind, m.Value)
 }
 
-// Parse finds a message in a line of the console, where other output may stand
-// before it.
+// Parse finds a message in a line of the console. Other output may stand before it.
 func Parse(line string) (m Message, ok bool) {
 	_, rest, ok := strings.Cut(line, mark)
 	if !ok {
@@ -89,7 +88,7 @@ func Parse(line string) (m Message, ok bool) {
 	return Message{Kind(kind), value}, true
 }
 
-// Status is the exit status in an Ended message.
+// Status returns the exit status in an Ended message.
 func (m Message) Status() (int, error) {
 	return strconv.Atoi(m.Value)
 }

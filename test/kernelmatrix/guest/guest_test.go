@@ -6,6 +6,7 @@ import (
 	"testing"
 )
 
+// Runs survive the way through the kernel's command line.
 func TestGuest_RunsInCommandLine(t *testing.T) {
 	for name, runs := range map[string][]Run{
 		"one":                 {{Env: []string{"CI=true"}, Arguments: []string{"-test.v", "-test.run=^A/b$"}}},
@@ -15,12 +16,13 @@ func TestGuest_RunsInCommandLine(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			line := strings.Join(Words(runs), " ")
 			if got := Runs(strings.Fields(line)); !reflect.DeepEqual(got, runs) {
-				t.Errorf("%q became %+v, want %+v", line, got, runs)
+				t.Errorf("runs in %q: got %+v, want %+v", line, got, runs)
 			}
 		})
 	}
 }
 
+// A message is found in a line of the console.
 func TestGuest_MessageInConsole(t *testing.T) {
 	line := strings.TrimSpace(Message{Ended, "0"}.Line())
 	for _, tt := range []struct {

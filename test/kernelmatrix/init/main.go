@@ -1,6 +1,6 @@
-// Command init is process 1 of a test guest. It mounts what a kernel shows of
-// itself, runs the tests, says how they ended, and reboots. It brings nothing
-// else: what a test needs, the kernel under test has to give.
+// Command init is process 1 of a guest. It mounts /proc, /sys and the like, runs the
+// tests, reports how they ended, and reboots. Everything else that a test needs must
+// come from the kernel.
 package main
 
 import (
@@ -31,7 +31,7 @@ func main() {
 	}
 	say(guest.Ended, strconv.Itoa(status))
 	drain()
-	// Process 1 must not end, the kernel would panic.
+	// Process 1 must not exit: the kernel would panic.
 	for {
 		fmt.Println("init: reboot:", unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART))
 		time.Sleep(time.Second)
@@ -53,7 +53,7 @@ func run(runs []guest.Run) (status int, err error) {
 		return 0, err
 	}
 	say(guest.Booted, release())
-	// All at the same time; one after the other on the console.
+	// The runs go at the same time; their output comes one after the other.
 	results := make([]chan result, len(runs))
 	for i, r := range runs[1:] {
 		results[i+1] = make(chan result, 1)
@@ -86,7 +86,7 @@ type result struct {
 	output []byte
 }
 
-// mounts are in an order in which each finds its place.
+// mounts is in an order in which each mount point exists.
 var mounts = []struct{ fs, at string }{
 	{"proc", "/proc"},
 	{"sysfs", "/sys"},
@@ -125,7 +125,7 @@ func runTests(r guest.Run, output io.Writer) (status int, err error) {
 	err = tests.Run()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		fmt.Fprintln(output, "init: the tests:", err)
-		return max(exit.ExitCode(), 1), nil // -1: killed
+		return max(exit.ExitCode(), 1), nil // -1: ended by a signal
 	}
 	return 0, err
 }
