@@ -199,7 +199,7 @@ func TestFilter_Owners(t *testing.T) {
 	})
 	t.Run("another comm or that one", func(t *testing.T) {
 		s := newTraffic(t)
-		s.check(filterCase{flags("--comm", "nobody's", "--comm", peerComm), client(foreign), pid(s.peer.pid())})
+		s.check(filterCase{flags("--comm", "no-such-name", "--comm", peerComm), client(foreign), pid(s.peer.pid())})
 	})
 	t.Run("comms that a list would take apart", func(t *testing.T) {
 		for _, comm := range []string{"a,b", " a ", "a, b ,", ",", "a\nb\x80\x1b"} {

@@ -39,7 +39,7 @@ type everyState struct {
 const (
 	mine    = "mine"
 	peers   = "the peer's"
-	nobodys = "nobody's"
+	noOwner = "no owner"
 )
 
 func line(state, local, remote, owner string) string {
@@ -79,13 +79,13 @@ func newEveryState(t *testing.T) *everyState {
 	client.Close()
 	server.ReadEOF()
 	server.Close()
-	show("TIME_WAIT", "127.0.0.1:18104", "127.0.0.1:17101", nobodys+" TIME_WAIT")
+	show("TIME_WAIT", "127.0.0.1:18104", "127.0.0.1:17101", noOwner+" TIME_WAIT")
 	client, server = from(dual, "[::1]:18105", "[::1]:17102")
 	client.Shutdown(unix.SHUT_WR)
 	server.ReadEOF()
 	client.Await(tcplab.FinWait2)
 	client.Close()
-	show("TIME_WAIT", "[::1]:18105", "[::1]:17102", nobodys+" FIN_WAIT2")
+	show("TIME_WAIT", "[::1]:18105", "[::1]:17102", noOwner+" FIN_WAIT2")
 	show("CLOSE_WAIT", "[::1]:17102", "[::1]:18105", mine)
 
 	pending := g.n.Socket(at("127.0.0.1:0").Addr())
@@ -93,7 +93,7 @@ func newEveryState(t *testing.T) *everyState {
 	pending.DropIncoming()
 	pending.StartConnect(at("127.0.0.1:17101"))
 	show("SYN_SENT", "127.0.0.1:18107", "127.0.0.1:17101", mine)
-	show("NEW_SYN_RECV", "127.0.0.1:17101", "127.0.0.1:18107", nobodys)
+	show("NEW_SYN_RECV", "127.0.0.1:17101", "127.0.0.1:18107", noOwner)
 
 	g.peer = startPeer(t, g.n, peerComm, at("127.0.0.1:18106"), at("127.0.0.1:17101"))
 	g.peer.connect()
@@ -173,7 +173,7 @@ func (g *everyState) owner(t *testing.T, l *listed) string {
 		if l.Comm != nil || l.PIDSource != "" {
 			t.Errorf("a name or a source without a pid: %s", l.line)
 		}
-		return strings.TrimSpace(nobodys + " " + l.Substate)
+		return strings.TrimSpace(noOwner + " " + l.Substate)
 	}
 	who, comm := "of "+fmt.Sprint(l.PID), ""
 	switch int(l.PID) {
@@ -360,7 +360,7 @@ func TestSnapshot_Text(t *testing.T) {
 	var got []string
 	for _, row := range rows[1:] {
 		owner := map[string]string{
-			"-": nobodys, fmt.Sprint(os.Getpid()): mine, fmt.Sprint(g.peer.pid()): peers,
+			"-": noOwner, fmt.Sprint(os.Getpid()): mine, fmt.Sprint(g.peer.pid()): peers,
 		}[column(row, "PID")]
 		if column(row, "STATE") == "TIME_WAIT" {
 			if left, err := time.ParseDuration(column(row, "EXPIRES")); err != nil || left <= 0 || left > time.Minute {

@@ -32,7 +32,7 @@ func table(w io.Writer, outcomes []*outcome) {
 			n = o.counts()
 			release = orElse(o.console.release, "-")
 			features = orElse(o.console.attr("features"), "none")
-			walked = orElse(mostWalked(o.console), "not told")
+			walked = orElse(mostWalked(o.console), "not reported")
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", o.column.line, o.column.arch, release,
 			n.run, n.passed, n.leftOut, int(o.took.Seconds()), verdict(o), walked, features)

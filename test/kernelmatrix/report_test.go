@@ -46,7 +46,7 @@ kernel  arch   release                     run  passed  left out  seconds  resul
 5.10    amd64  5.10.0-32-cloud-amd64       1    1       0         12       ok                    20 (first)    none
 6.1     amd64  6.1.0-50-cloud-amd64        1    1       0         0        ok at 2nd try         20 (first)    socket_cookie
 6.12    amd64  6.12.107+deb13-cloud-amd64  4    2       0         3        FAILED                30 (second)   socket_storage,socket_cookie
-6.18    arm64  -                           0    0       0         0        no result at 2nd try  not told      none
+6.18    arm64  -                           0    0       0         0        no result at 2nd try  not reported      none
 7.1     arm64  -                           0    0       0         0        no result             -             -
 
 90 s in all, 0 s of processor time in guests

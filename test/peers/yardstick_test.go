@@ -57,13 +57,13 @@ func measure(t *testing.T, perf string) (problems []string) {
 	if full := stop.LostRingFull + stop.LostRingBusy; full != 0 {
 		t.Errorf("the tracer lost %d transitions to a full ring", full)
 	}
-	told := stop.Read + stop.LostReentry
+	recorded := stop.Read + stop.LostReentry
 	others := stop.Filtered // transitions of other namespaces
 	problems = slices.Concat(
-		shortOf("the storm's transitions", told, uint64(10*made+2*2)),
-		shortOf("perf's count", told+others, kernel))
-	if told > kernel {
-		t.Errorf("the tracer has %d transitions, more than the %d of perf", told, kernel)
+		shortOf("the storm's transitions", recorded, uint64(10*made+2*2)),
+		shortOf("perf's count", recorded+others, kernel))
+	if recorded > kernel {
+		t.Errorf("the tracer has %d transitions, more than the %d of perf", recorded, kernel)
 	}
 	return problems
 }
