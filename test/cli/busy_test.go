@@ -10,6 +10,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
+// The counters of stop add up on a busy host, whether all transitions are filtered or
+// dropped.
 func TestStop_BusyHost(t *testing.T) {
 	requireRoot(t)
 	for name, args := range map[string][]string{
