@@ -193,11 +193,11 @@ func TestFilter_Owners(t *testing.T) {
 		s := newTraffic(t)
 		s.check(filterCase{flags("--comm", peerComm), client(foreign), pid(s.peer.pid())})
 	})
-	t.Run("comm, of which this is the beginning", func(t *testing.T) {
+	t.Run("comm, a prefix of it", func(t *testing.T) {
 		s := newTraffic(t)
 		s.check(filterCase{flags("--comm", peerComm[:8]), nil, func(*record) bool { return false }})
 	})
-	t.Run("another comm or that one", func(t *testing.T) {
+	t.Run("several comms", func(t *testing.T) {
 		s := newTraffic(t)
 		s.check(filterCase{flags("--comm", "no-such-name", "--comm", peerComm), client(foreign), pid(s.peer.pid())})
 	})

@@ -61,7 +61,7 @@ func TestSignal_ReaderResumes(t *testing.T) {
 func TestSignal_SecondSignal(t *testing.T) {
 	requireRoot(t)
 	tr := blockedTracer(t)
-	held := openObjects(t, tr)
+	opened := openObjects(t, tr)
 	ended := make(chan result)
 	go func() { ended <- tr.waitUnread() }()
 	repeat := time.NewTicker(20 * time.Millisecond)
@@ -72,7 +72,7 @@ func TestSignal_SecondSignal(t *testing.T) {
 			if r.signal != syscall.SIGTERM || signals < 2 {
 				t.Errorf("after %d signals, want an end by SIGTERM\n%v", signals, r)
 			}
-			mustBeGone(t, held)
+			mustBeGone(t, opened)
 			return
 		case <-repeat.C: // the first signal may not have been delivered yet
 			_ = tr.cmd.Process.Signal(syscall.SIGTERM)

@@ -262,7 +262,7 @@ func (s *hostPair) fullAt(count int) <-chan time.Time {
 			s.server.Do(func() { text, _ = os.ReadFile("/proc/thread-self/net/sockstat") })
 			_, after, _ := strings.Cut(string(text), " tw ")
 			word, _, _ := strings.Cut(after, " ")
-			if held, err := strconv.Atoi(word); err == nil && held >= count {
+			if found, err := strconv.Atoi(word); err == nil && found >= count {
 				break
 			}
 		}
