@@ -1,13 +1,18 @@
-# `make` alone lists what can be made. A recipe longer than a few lines is a
-# script in test/check.
+# `make` alone lists the targets. A recipe of more than a few lines is a script in
+# test/check.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
 
-# The product has no C in it but the BPF objects; tools and tests follow it.
+# The program has no C in it but the BPF objects; tools and tests follow it.
 export CGO_ENABLED := 0
+
+# Go where sudo hides it; and the version that go.mod names, which Debian's Go does not
+# fetch by itself.
+export PATH := $(shell test/check/path.sh)
+export GOTOOLCHAIN ?= auto
 
 VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 TOOL = go tool -modfile=.tools/go.mod
@@ -21,42 +26,48 @@ help: ## list the targets
 
 .PHONY: build
 build: ## build bin/tcpshift
+	@command -v go >/dev/null || { echo 'build: install Go 1.21 or later: https://go.dev/dl/' >&2; exit 1; }
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tcpshift ./cmd/tcpshift
 
 .PHONY: run
-run: build ## build, then run as root: make run ARGS='--port 443'
+run: build ## build and run as root: make run ARGS='--port 443'
 	$(AS_ROOT) bin/tcpshift $(ARGS)
 
 .PHONY: test
-test: ## run all tests; those of ./test need root
+test: ## install what the tests need, then run all tests; uses sudo where it needs root
 	@test/check/test.sh
 
 .PHONY: test-kernels
-test-kernels: ## the kernel tests on other kernels, in QEMU: KERNELS=6.12 ARCH=arm64 RUN=Storm DOC=1
+test-kernels: ## run the kernel tests on other kernels, in QEMU: KERNELS=6.12 ARCH=arm64 RUN=Storm DOC=1
 	@CI=true nice -n 5 go run ./test/kernelmatrix -kernels '$(KERNELS)' -arch '$(ARCH)' -run '$(RUN)' $(if $(DOC),-doc docs/kernels.md)
 
 .PHONY: bench
-bench: ## run the benchmarks of ./internal/...
+bench: ## run the benchmarks of internal/
 	go test -run '^$$' -bench . -benchmem ./internal/...
 
+.PHONY: compare
+compare: ## run other tools beside tcpshift in ten everyday cases, write docs/comparison.md
+	@test/check/install-deps.sh compare
+	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test ./test/peers -count=1 -v -run Compare -doc ../../docs/comparison.md
+
 .PHONY: yardstick
-yardstick: ## ten storms, counted by perf and by the tracer; wants an idle machine
+yardstick: ## compare ten storms with the counts of perf; needs an idle machine
 	go test ./test/peers -count=1 -run Perf -v -connections 100000 -rounds 10
 
 .PHONY: bench-load
-bench-load: ## what tracing costs, beside other tracers, into docs/performance.md; wants an idle machine
+bench-load: ## measure the cost of tracing, write docs/performance.md; needs an idle machine
 	go test ./test/load -count=1 -timeout 2h -v -run TestCost -warm -connections 100000 -rounds 3 -pause 2s -doc ../../docs/performance.md
 
 .PHONY: bench-scale
-bench-scale: ## what one ring costs with two cores, and many live sockets; wants an idle machine
+bench-scale: ## measure one ring shared by two cores, and many open sockets; needs an idle machine
 	go test ./test/load -count=1 -v -run "OneRing|LiveSockets" -records 400000 -rounds 20 -sockets $(SOCKETS)
 
 .PHONY: soak
-soak: ## half an hour of mixed load with every feature on: flat, and adding up
+soak: ## run half an hour of mixed load with every feature on; memory and counts must stay right
 	go test ./test/load -count=1 -timeout 1h -v -run Soak -soak 30m
 
 .PHONY: soak-storms
-soak-storms: ## ten minutes of mixed load in which no alert may come
+soak-storms: ## run ten minutes of mixed load that must raise no alert
 	go test ./test/detection -count=1 -timeout 30m -run NoneUnderNormalLoad -v -load-duration 10m
 
 .PHONY: fuzz
@@ -71,13 +82,13 @@ CHECKS := check-format check-vet check-build check-lint check-staticcheck check-
 	check-headers check-shell check-generated check-modules check-notes
 
 .PHONY: check
-check: ## run every check, or one: make check-lint; none writes into the tree
+check: ## run every check; one alone: make check-lint; no check writes into the tree
 	@$(MAKE) --no-print-directory --keep-going $(CHECKS)
 	@echo 'check: all passed'
 
 .PHONY: install-deps
-install-deps: ## install the Debian packages that test, check and generate need
-	@test/check/install-deps.sh
+install-deps: ## install the Debian packages for test, compare, check and generate
+	@test/check/install-deps.sh all
 
 .PHONY: clean
 clean: ## remove what was built

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs each fuzz target of the tree for the time given: fuzz.sh 20s. Each input that
-# is new is minimised by a few tries only: with an empty cache nearly all are new.
+# Runs each fuzz target of the tree for the time given: fuzz.sh 20s. A new input is
+# minimised with ten tries only: with an empty cache nearly all inputs are new.
 set -euo pipefail
 
 time=$1

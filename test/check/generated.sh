@@ -1,6 +1,6 @@
 #!/bin/bash
-# Fails where internal/bpfobj is not what bpf/ compiles to, byte for byte.
-# Compiles in a copy: a check does not write into the tree.
+# Fails if internal/bpfobj differs by a byte from what bpf/ compiles to. Compiles in a
+# copy: a check does not write into the tree.
 set -euo pipefail
 
 dir=internal/bpfobj

@@ -1,27 +1,108 @@
 #!/bin/bash
-# Installs the Debian packages that make test, check and generate need; does
-# nothing where all of them are there.
+# Installs the Debian or Ubuntu packages of a purpose, as root or through sudo:
+#
+#     install-deps.sh test       what make test needs
+#     install-deps.sh compare    what make compare needs
+#     install-deps.sh all        that, and what make check and make generate need
+#
+# Does nothing where all of it is there. Where nothing can be installed, it prints in
+# one line what is missing and ends with status 1.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
 
-packages=(
-    clang-19 llvm-19 libbpf-dev       # compile bpf/
-    clang-format-19 shellcheck        # check
-    curl iproute2 jq                  # test: traffic, ss, records
-    bpftrace libbpf-tools linux-perf  # test: other tracers to compare with
-)
+patience=600 # seconds that another apt or dpkg may take
 
+# needs 'COMMAND|FILE' PACKAGE...: notes the packages, best first, if there is no such
+# command or file. Ubuntu and other releases of Debian have other names for some.
 missing=()
-for package in "${packages[@]}"; do
-    state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)
-    [[ $state == installed ]] || missing+=("$package")
-done
+needs() {
+    command -v "$1" >/dev/null || [[ -e $1 ]] || missing+=("${*:2}")
+}
+
+needs curl curl # test: traffic
+needs ss iproute2
+needs jq jq # test: the report
+needs bpftrace bpftrace # test: other tracers
+needs tcpstates libbpf-tools
+needs perf linux-perf linux-tools-generic
+./cc.sh >/dev/null || missing+=('clang-19 clang gcc') # test: the race detector
+needs go golang-go
+
+if [[ $1 == compare || $1 == all ]]; then
+    needs conntrack conntrack
+    needs nft nftables
+fi
+if [[ $1 == all ]]; then
+    needs clang-19 clang-19 # generate
+    needs llvm-strip-19 llvm-19
+    needs /usr/include/bpf/bpf_helpers.h libbpf-dev
+    needs clang-format-19 clang-format-19 # check
+    needs shellcheck shellcheck
+fi
 if ((${#missing[@]} == 0)); then
     exit 0
 fi
 
-echo "install-deps: ${missing[*]}"
+give_up() {
+    local names
+    names=$(printf '%s, ' "${missing[@]%% *}")
+    echo "install-deps: $1; install by hand (Debian's names): ${names%, }" >&2
+    exit 1
+}
+
 as_root=()
-((EUID == 0)) || as_root=(sudo)
-export DEBIAN_FRONTEND=noninteractive
-"${as_root[@]}" apt-get update -qq
-"${as_root[@]}" apt-get install -qq -y --no-install-recommends "${missing[@]}" >/dev/null
+if ! command -v apt-get >/dev/null; then
+    give_up 'no apt-get here'
+elif ((EUID != 0)); then
+    command -v sudo >/dev/null || give_up 'neither root nor sudo'
+    sudo -n true 2>/dev/null || [[ -t 0 ]] || give_up 'sudo would ask for a password'
+    as_root=(sudo)
+fi
+
+# apt-get that waits for other package managers. Its option covers dpkg's lock only,
+# not those of the package lists and of the archives.
+apt_get() {
+    local output
+    until output=$("${as_root[@]}" env LC_ALL=C DEBIAN_FRONTEND=noninteractive \
+        apt-get -qq -o "DPkg::Lock::Timeout=$patience" "$@" 2>&1); do
+        if [[ $output != *'Could not get lock'* ]] || ((SECONDS > patience)); then
+            printf '%s\n' "$output" >&2
+            return 1
+        fi
+        sleep 1
+    done
+}
+
+# first_known PACKAGE...: the first that apt can install, if any. Go has to be 1.21 or
+# later, which fetches the version that go.mod names.
+first_known() {
+    local package version
+    for package; do
+        version=$(LC_ALL=C apt-cache policy "$package" | sed -n 's/^  Candidate: //p')
+        [[ -n $version && $version != '(none)' ]] || continue
+        if [[ $package != golang-go ]] || dpkg --compare-versions "$version" ge 2:1.21~; then
+            echo "$package"
+            return
+        fi
+    done
+}
+
+apt_get update || give_up 'apt-get update failed'
+packages=() unknown=()
+for names in "${missing[@]}"; do
+    read -ra alternatives <<<"$names"
+    package=$(first_known "${alternatives[@]}")
+    if [[ -n $package ]]; then
+        packages+=("$package")
+    else
+        unknown+=("$names")
+    fi
+done
+if ((${#packages[@]})); then
+    echo "install-deps: ${packages[*]}"
+    apt_get install -y --no-install-recommends "${packages[@]}" || give_up 'apt-get install failed'
+fi
+if ((${#unknown[@]})); then
+    missing=("${unknown[@]}")
+    give_up 'apt has not all of it'
+fi

@@ -1,6 +1,6 @@
 #!/bin/bash
-# Fails where a note of unfinished work names no issue: such a note is found by
-# nobody. The words are spelt so that this file does not match itself.
+# Fails if a note of unfinished work has no link to an issue: nobody looks for such a
+# note. The words are spelled so that this file does not match itself.
 set -euo pipefail
 
 words='\b(TO[D]O|FIX[M]E|X[X]X)\b'
@@ -12,6 +12,6 @@ if ((status > 1)); then
     exit "$status"
 fi
 if notes=$(grep -vE "$issue" <<<"$notes" | grep .); then
-    printf '%s\n' "$notes" 'do it, or open an issue and give its address in the line' >&2
+    printf '%s\n' "$notes" 'finish the work, or open an issue and put its address in the line' >&2
     exit 1
 fi

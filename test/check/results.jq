@@ -1,7 +1,7 @@
-# From the events of go test -json: all that the tests which failed have
-# written, the skipped tests with their reasons, and the sums.
+# Reads the events of go test -json. Prints the output of the failed tests, the skipped
+# tests with their reasons, and the number of each result.
 
-# A test that brings its process down ends with no result: it has failed too.
+# A test that crashes its process has no result event: it has failed too.
 def result: map(.Action | select(. == "pass" or . == "skip")) | first // "fail";
 def output: map(.Output // empty | select(startswith("=== ") | not)) | add // "";
 def count(r): map(select(.result == r)) | length;

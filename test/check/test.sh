@@ -1,36 +1,110 @@
 #!/bin/bash
-# Runs every test: those of internal/ under the race detector, then all without
-# it. One package at a time, since tests that trace see the sockets of all.
-# Says after each how many passed, and names what was skipped, and why: a
-# kernel test that did not run is not to be taken for one that passed.
+# Runs every test. A normal user runs the tests of internal/ and cmd/, and those that need
+# root through sudo. Each part ends with the number of tests that passed, and the skipped
+# tests with their reasons: a kernel test that did not run must not look like a success.
 set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
+failed=0
+left_out=()
 events=$(mktemp)
 trap 'rm -f "$events"' EXIT
-failed=0
 
-# run TITLE ARGUMENTS: go test with these arguments; a line per package as it
-# ends, then the results.
+# run TITLE ARGUMENTS: go test with these arguments; prints a line for each package as it
+# ends, then the results. Without vet, which is a check of its own: make check-vet.
 run() {
     local title=$1
     shift
     echo "== $title"
-    go test -json -count=1 -p 1 -timeout 30m "$@" | tee "$events" |
+    if ! command -v jq >/dev/null; then
+        go test -count=1 -timeout 30m -vet=off "$@" || failed=1
+        return
+    fi
+    go test -json -count=1 -timeout 30m -vet=off "$@" | tee "$events" |
         jq -rj 'select(.Test == null) | .Output // empty | select(. != "PASS\n" and . != "FAIL\n")' ||
         failed=1
     jq -rs --arg title "$title" -f test/check/results.jq "$events"
 }
 
-# The race detector needs cgo, and clang is there for bpf/ anyway.
-CGO_ENABLED=1 CC=clang-19 run 'internal, with the race detector' -race ./internal/...
+# run_race TITLE ARGUMENTS: with the race detector, or without it where no C compiler is.
+# The tags keep the Go versions of what cgo would replace, as in the product.
+run_race() {
+    local title=$1
+    shift
+    if [[ -n $compiler ]]; then
+        CC=$compiler CGO_ENABLED=1 run "$title, with the race detector" -race -tags netgo,osusergo "$@"
+    else
+        run "$title" "$@"
+    fi
+}
 
-if ((EUID == 0)); then
-    run 'all' ./...
-else
-    mapfile -t unprivileged < <(go list ./... | grep -v '/tcpshift/test\(/\|$\)')
-    run 'all but ./test, which needs root' "${unprivileged[@]}"
+# packages_with PATTERN: the packages of internal/ whose tests have a line that matches.
+packages_with() {
+    git grep -lE --untracked "$1" -- 'internal/*_test.go' | sed 's|^|./|; s|/[^/]*$||' | sort -u
+}
+
+# Everything but internal/probe: no test there sees another one's sockets, so two packages
+# run at a time. The race detector changes nothing that these tests look at but the number
+# of allocations, so only the packages that count them run without it as well.
+unprivileged() {
+    local all counting
+    mapfile -t all < <(go list ./internal/... ./cmd/... | grep -v '/internal/probe$')
+    run_race 'internal and cmd' -p 2 "${all[@]}"
+    mapfile -t counting < <(packages_with 'AllocsPerRun')
+    run 'internal, where allocations count' -p 1 "${counting[@]}"
+}
+
+# What loads BPF programs: one package at a time, since such a test sees the sockets of all.
+privileged() {
+    run_race 'internal/probe' ./internal/probe
+    run 'test' -p 1 ./test/...
+}
+
+# What the unprivileged part had to skip in internal/.
+skipped_before() {
+    local packages
+    mapfile -t packages < <(packages_with 'Geteuid|RequireRoot' | grep -v '/probe$')
+    run 'internal, where root is needed' -p 1 "${packages[@]}"
+}
+
+# as_root: the rest of this script through sudo, with the caller's Go, modules and network.
+# The modules are complete before, so that root writes nothing into the caller's cache.
+as_root() {
+    go mod download
+    echo 'test: the rest needs root: sudo'
+    local name environment=("PATH=$PATH")
+    for name in GOMODCACHE GOPROXY GOSUMDB GOFLAGS GOTOOLCHAIN; do
+        environment+=("$name=$(go env "$name")")
+    done
+    sudo env "${environment[@]}" "CI=${CI:-}" CGO_ENABLED=0 test/check/test.sh --as-root || failed=1
+}
+
+if [[ ${1:-} == --as-root ]]; then
+    compiler=$(test/check/cc.sh) || true
+    # The tree belongs to another user, which git refuses to read.
+    export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=$PWD
+    skipped_before
+    privileged
+    exit "$failed"
 fi
 
+test/check/install-deps.sh test || left_out+=('what needs a program that is missing')
+PATH=$(test/check/path.sh)
+compiler=$(test/check/cc.sh) || left_out+=('the race detector, which needs a C compiler')
+
+go build ./... # both processors; -p 1 would compile one package at a time
+unprivileged
+if ((EUID == 0)); then
+    privileged
+elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; then
+    as_root
+else
+    left_out+=('internal/probe and test, which need root: run make test as root')
+fi
+
+for what in "${left_out[@]}"; do
+    echo "test: left out: $what" >&2
+done
 if ((failed)); then
     echo 'test: FAILED' >&2
     exit 1
