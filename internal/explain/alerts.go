@@ -1,6 +1,7 @@
 package explain
 
-// Alerts returns a topic for each kind of alert. The caller may change what it gets.
+// Alerts returns a topic for each kind of alert, in the order of detect.Kinds. The
+// caller may change the result.
 func Alerts() []Topic {
 	return []Topic{
 		timeWaitStorm(),
@@ -15,25 +16,25 @@ func Alerts() []Topic {
 func timeWaitStorm() Topic {
 	return Topic{
 		Name:    "time_wait_storm",
-		Summary: "Short connections leave TIME_WAITs faster than they end, and a limit will be reached.",
-		Meaning: "Each connection that this side closes first stays in TIME_WAIT for 60 seconds. " +
-			"For a client it keeps its local port for that time, for one destination: one local address, one peer address and one peer port. " +
-			"With 28,232 ports, the default, 470 connections a second can be sustained for ever, and 471 fail within a minute. " +
-			"A server spends no ports, but the namespace keeps no more than a number of TIME_WAITs that depends on the host's memory, both roles together. " +
-			"capacity_kind says which of the two it is, and exhaustion_in_s when the limit will be reached: the first connect() then fails, or the next TIME_WAIT is not kept. " +
-			"The alert comes only where the plateau, rate times 60 seconds, exceeds the capacity.",
-		Normal: "TIME_WAITs in any number below the plateau are normal, and raise nothing. " +
-			"The same is true of a burst that fits, of traffic whose peers close first, and of loopback, where connect() takes them over after a second.",
-		Remedy: "Reuse connections: HTTP keep-alive, a pool in the client, one connection for each thread instead of one for each request; `pid`, `comm` and the peer in the alert say where. " +
-			"If that takes time, use more local or more peer addresses: each pair has all ports again. " +
-			"Then widen the range, with `sysctl -w net.ipv4.ip_local_port_range=\"10240 60999\"`, which is at most a factor of two. " +
+		Summary: "Short connections make TIME_WAITs faster than they expire, and will reach a limit.",
+		Meaning: "Each connection that this side closes first leaves a TIME_WAIT for 60 seconds. " +
+			"At a client the TIME_WAIT occupies a local port for that time, but only towards one destination: one local address, one peer address and one peer port. " +
+			"With 28,232 ports, the default, a client can sustain 470 connections a second; at 471 a second connect() fails within a minute. " +
+			"A server needs no ports for its TIME_WAITs, but each network namespace has an upper limit for those of clients and servers together, and its default depends on the host's memory. " +
+			"capacity_kind names the limit, and exhaustion_in_s is the time until it is reached: from then on connect() fails, or the kernel closes without a TIME_WAIT. " +
+			"The alert opens only if the plateau, which is the rate times 60 seconds, exceeds the capacity.",
+		Normal: "Any number of TIME_WAITs is normal while the plateau is below the capacity, and raises no alert. " +
+			"A burst that fits raises no alert either, nor do connections that the peers close first, nor loopback, where connect() may reuse a TIME_WAIT after a second.",
+		Remedy: "Reuse connections, with HTTP keep-alive, a pool in the client, or one connection for each thread instead of one for each request; `pid`, `comm` and the peer in the alert show which program to change. " +
+			"Until then use more local or more peer addresses: each pair of addresses has the full range of ports. " +
+			"Then widen the range, with `sysctl -w net.ipv4.ip_local_port_range=\"10240 60999\"`, which at most doubles the number. " +
 			"net.ipv4.tcp_tw_reuse lets a new outgoing connection take over a TIME_WAIT after about a second if both sides use timestamps: the default 2 does so on loopback only, 1 everywhere. " +
-			"For a server, let the clients close first: longer idle timeouts on the server than on its clients. " +
-			"Old pages praise tcp_tw_recycle: it broke clients behind address translation and was removed in Linux 4.12.",
+			"At a server let the clients close first: give the server longer idle timeouts than its clients have. " +
+			"Old pages recommend tcp_tw_recycle: it broke clients behind address translation and was removed in Linux 4.12.",
 		Transitions: []string{
-			"CLOSE -> SYN_SENT: one more connection is opened",
-			"FIN_WAIT2 -> TIME_WAIT: and closed from this side, which keeps its port",
-			"CLOSING -> TIME_WAIT: the same, where both closed at once",
+			"CLOSE -> SYN_SENT: the client opens one more connection",
+			"FIN_WAIT2 -> TIME_WAIT: this side closed first, and its port stays occupied",
+			"CLOSING -> TIME_WAIT: both sides closed at once, and the port stays occupied too",
 		},
 		Sources: []string{
 			"docs/detection.md has the arithmetic",
@@ -48,15 +49,15 @@ func portExhaustion() Topic {
 	return Topic{
 		Name:    "port_exhaustion",
 		Summary: "A connect() found no free local port and failed with EADDRNOTAVAIL.",
-		Meaning: "Every port that connect() may choose is taken for this destination: by connections that are open, and by TIME_WAITs of those that are over. " +
-			"Programs report it as \"cannot assign requested address\". " +
-			"The alert says how many of each there are; other destinations are not affected.",
-		Normal: "It is never normal: the application has been told of an error. " +
-			"A port scanner or a load generator may do it to itself on purpose.",
-		Remedy: "If most ports are held by TIME_WAITs, see time_wait_storm: `tcpshift explain time_wait_storm`. " +
-			"If most are held by open connections, the client opens too many to one destination or forgets to close them: `ss -tanp state established` shows whose they are. " +
+		Meaning: "Every port that connect() may choose is taken for this destination: by open connections, and by the TIME_WAITs of closed ones. " +
+			"Programs report the error as \"cannot assign requested address\". " +
+			"The alert counts both; other destinations are not affected.",
+		Normal: "It is never normal: the application got an error. " +
+			"Only a port scanner or a load generator may cause it on purpose.",
+		Remedy: "If TIME_WAITs occupy most ports, see `tcpshift explain time_wait_storm`. " +
+			"If open connections occupy most, the client opens too many to one destination or forgets to close them: `ss -tanp state established` shows their processes. " +
 			"Reuse connections first, then use more local or peer addresses, then widen net.ipv4.ip_local_port_range. " +
-			"Ports in net.ipv4.ip_local_reserved_ports and those that listeners have within the range are not available either.",
+			"Ports in net.ipv4.ip_local_reserved_ports are not available, nor are those that listeners use within the range.",
 		Transitions: []string{
 			"SYN_SENT -> CLOSE: connect() failed at once; closed_by says no_port",
 		},
@@ -70,18 +71,18 @@ func portExhaustion() Topic {
 func closeWaitLeak() Topic {
 	return Topic{
 		Name:    "close_wait_leak",
-		Summary: "A process leaves sockets in CLOSE_WAIT, more and more of them.",
-		Meaning: "The peers have closed these connections, and the process has not for a long time. " +
-			"Each keeps a file descriptor, so in the end accept(), connect() and open() fail with \"too many open files\". " +
-			"Only sockets that have been there for 30 seconds count, and only if their number grows.",
-		Normal: "A server that still sends a long answer after the client has finished its request is in CLOSE_WAIT rightly. " +
-			"A number that stays the same raises nothing.",
+		Summary: "A process leaves a growing number of sockets in CLOSE_WAIT.",
+		Meaning: "The peers closed these connections long ago, and the process has not closed its side. " +
+			"Each socket occupies a file descriptor, so in the end accept(), connect() and open() fail with \"too many open files\". " +
+			"By default the alert counts only sockets that have been in CLOSE_WAIT for 30 seconds, and it opens only while their number grows.",
+		Normal: "A server may stay in CLOSE_WAIT while it sends a long answer to a client that has shut down its sending side. " +
+			"A number that does not grow raises no alert.",
 		Remedy: "`ss -tanp state close-wait`, run as root, lists the sockets of the process that the alert names. " +
-			"Look in its code for a read that returned 0 and did not lead to close(), for error paths that forget the socket, and for pools that do not check idle connections. " +
-			"Restarting it buys time; no sysctl helps.",
+			"Look in its code for a read that returns 0 without a close() after it, for error paths that forget the socket, and for pools that do not check idle connections. " +
+			"A restart frees the descriptors for a while; no sysctl helps.",
 		Transitions: []string{
-			"ESTABLISHED -> CLOSE_WAIT: the peer closed",
-			"CLOSE_WAIT -> LAST_ACK: this side did, at last",
+			"ESTABLISHED -> CLOSE_WAIT: the peer closed first",
+			"CLOSE_WAIT -> LAST_ACK: this side closed at last",
 		},
 		Sources: []string{
 			"net/ipv4/tcp_input.c tcp_fin()",
@@ -92,17 +93,17 @@ func closeWaitLeak() Topic {
 func connectFailures() Topic {
 	return Topic{
 		Name:    "connect_failures",
-		Summary: "Most connects to one peer fail, many times a second.",
-		Meaning: "At least half of the connects to one address and port have failed within ten seconds, and at least fifty. " +
-			"They were refused (nobody listens, or a firewall says so), not answered, or the peer is unreachable; the cause says which it is mostly. " +
-			"A connect() that the application itself gives up after a second or more counts as not answered.",
-		Normal: "A health check that fails once a second raises nothing, and neither does a scan, which goes to each port once. " +
-			"A deployment may refuse for some seconds.",
-		Remedy: "If they are refused, see whether the service runs and listens there. " +
-			"If they are not answered, see whether the host is up, whether a firewall drops, and with `ss -ltn` on the peer whether its Recv-Q has reached its Send-Q. " +
-			"In either case let clients wait longer from try to try, with some chance in it, so that they do not all come back at once.",
+		Summary: "At least half of the connects to one peer fail, many of them a second.",
+		Meaning: "Within ten seconds at least half of the connects to one address and port failed, and by default at least fifty. " +
+			"The peer or a firewall refused them, nothing answered, or there is no route to the peer; cause names the most frequent reason. " +
+			"A connect() that the application gives up after a second or more counts as not answered.",
+		Normal: "A health check that fails once a second raises no alert, nor does a scan that tries each port once. " +
+			"A service may refuse connections for some seconds while it restarts.",
+		Remedy: "If they are refused, check that the service runs and listens on this port. " +
+			"If they are not answered, check that the host is up, that no firewall drops the SYN, and with `ss -ltn` on the peer that the listener's Recv-Q is below its Send-Q. " +
+			"In either case let clients wait longer after each attempt, by a partly random time, so that they do not all retry at once.",
 		Transitions: []string{
-			"SYN_SENT -> CLOSE: the attempt failed; error says how",
+			"SYN_SENT -> CLOSE: the attempt failed; error has the reason",
 		},
 		Sources: []string{
 			"net/ipv4/tcp_input.c tcp_reset()",
@@ -114,16 +115,16 @@ func connectFailures() Topic {
 func finWait2Pileup() Topic {
 	return Topic{
 		Name:    "fin_wait2_pileup",
-		Summary: "This side has closed many connections whose peer does not close.",
-		Meaning: "The peers have acknowledged our FIN and do not send theirs. " +
-			"The kernel keeps each as a small timewait socket for net.ipv4.tcp_fin_timeout, with its local port. " +
-			"They are counted in the kernel's own table, and only after five seconds: a peer may take a moment.",
-		Normal: "Some are there wherever peers are slow or have gone without a word. " +
-			"Clients on bad networks leave them at a server all the time.",
+		Summary: "This side closed many connections, and the peers do not close theirs.",
+		Meaning: "The peers acknowledged the FIN of this side and do not send their own. " +
+			"The kernel keeps each connection as a small timewait socket for net.ipv4.tcp_fin_timeout, and its local port with it. " +
+			"tcpshift counts these sockets in the kernel's table, and only after five seconds, because a peer may take a moment to close.",
+		Normal: "Some are normal with peers that are slow or went away without a FIN. " +
+			"Clients on bad networks cause them at a server all the time.",
 		Remedy: "Look at the peer: its application probably leaves its sockets in CLOSE_WAIT, which `ss -tanp state close-wait` shows there. " +
-			"Until that is mended, a lower net.ipv4.tcp_fin_timeout frees them sooner on this side.",
+			"Until that is fixed, a lower net.ipv4.tcp_fin_timeout frees them sooner on this side.",
 		Transitions: []string{
-			"FIN_WAIT2 -> TIME_WAIT: with time_wait_substate FIN_WAIT2",
+			"FIN_WAIT2 -> TIME_WAIT: time_wait_substate is FIN_WAIT2, so the peer's FIN is still missing",
 		},
 		Sources: []string{
 			"net/ipv4/tcp_minisocks.c tcp_time_wait()",
@@ -134,17 +135,17 @@ func finWait2Pileup() Topic {
 func resetBurst() Topic {
 	return Topic{
 		Name:    "reset_burst",
-		Summary: "Most connections at one end are reset by their peers, many times a second.",
-		Meaning: "At least half of the connections that ended there within ten seconds were reset, and at least a hundred. " +
-			"A reset throws away what has not been read yet, so answers may be lost.",
+		Summary: "Peers reset at least half of the connections to one endpoint, many of them a second.",
+		Meaning: "Within ten seconds at least half of the connections that ended at this endpoint were reset, and by default at least a hundred. " +
+			"A reset discards data in flight and unread data, so answers may be lost.",
 		Normal: "Load balancers that check a port often end the check with a reset. " +
-			"Browsers and scanners do so, too, in smaller numbers.",
-		Remedy: "Look at the peer: it crashes or restarts, closes with data unread, or asks for it with a linger time of 0. " +
-			"Or something between drops idle connections and answers with resets: make the idle timeout on this side shorter than there. " +
-			"The connection records of this end, with received_bytes and duration_ns, tell how far each one came.",
+			"Browsers and scanners also reset connections, in smaller numbers.",
+		Remedy: "Look at the peer: it crashes or restarts, closes with unread data, or sets a linger time of 0. " +
+			"Or a firewall or load balancer between drops idle connections and answers with resets: make the idle timeout on this side shorter than its. " +
+			"received_bytes and duration_ns in the connection records show how much of each connection was done.",
 		Transitions: []string{
-			"ESTABLISHED -> CLOSE: with the error ECONNRESET",
-			"CLOSE_WAIT -> CLOSE: with the error EPIPE",
+			"ESTABLISHED -> CLOSE: a reset came; error is ECONNRESET",
+			"CLOSE_WAIT -> CLOSE: a reset came after the peer's FIN; error is EPIPE",
 		},
 		Sources: []string{
 			"net/ipv4/tcp_input.c tcp_reset()",

@@ -1,30 +1,30 @@
 package explain
 
-// The states of the side that closes first. CLOSING is among them: there
-// both sides did.
+// The states of the side that closes first. CLOSING is here too: both sides close
+// first.
 
 func finWait1() Topic {
 	return Topic{
 		Name:    "FIN_WAIT1",
 		Aliases: []string{"FIN-WAIT-1"},
-		Summary: "This side has closed and waits for the peer to acknowledge that.",
+		Summary: "This side has closed and waits for the acknowledgement of its FIN.",
 		Meaning: "The application has closed the connection, or shut down its sending half, before the peer did. " +
-			"Linux enters the state when the FIN is queued, so data that is still unsent goes out first. " +
-			"After close() the socket has no process any more: it is an orphan, and the kernel finishes the work alone.",
+			"Linux enters the state when it queues the FIN, so unsent data goes out first. " +
+			"After close() no process has the socket: it is an orphan, and the kernel completes the close by itself.",
 		Normal: "It lasts about one round trip. " +
-			"It is longer when much data was still waiting to be sent, or when the peer reads slowly.",
-		Remedy: "The peer does not acknowledge, or does not read: `ss -tano state fin-wait-1` shows which. " +
-			"timer:(on) with retransmissions means that the peer or the path is gone, and timer:(persist) that the peer has closed its receive window. " +
-			"The kernel gives up an orphan that gets no answer after net.ipv4.tcp_orphan_retries repetitions, where the default of 0 counts as 8 and takes more than 100 seconds; " +
-			"one with a closed window lasts a few minutes. " +
-			"A lower number frees the first kind sooner at the price of cutting off peers on bad lines. " +
-			"Orphans are counted in /proc/net/sockstat; past net.ipv4.tcp_max_orphans the kernel resets them and logs \"too many orphaned sockets\".",
+			"It lasts longer when much data is still unsent, or when the peer reads slowly.",
+		Remedy: "The peer does not acknowledge, or does not read: the timer in `ss -tano state fin-wait-1` distinguishes the two. " +
+			"timer:(on) with retransmissions means that the peer or the path is gone; timer:(persist) means that the peer has closed its receive window. " +
+			"The kernel gives up an orphan without an answer after net.ipv4.tcp_orphan_retries retransmissions; the default of 0 means 8, which take more than 100 seconds. " +
+			"An orphan with a closed window lasts a few minutes. " +
+			"A lower number frees orphans without an answer sooner, but cuts off peers on bad lines. " +
+			"/proc/net/sockstat counts orphans; beyond net.ipv4.tcp_max_orphans the kernel resets them and logs \"too many orphaned sockets\".",
 		Transitions: []string{
 			"ESTABLISHED -> FIN_WAIT1: this side closed first",
 			"FIN_WAIT1 -> FIN_WAIT2: the peer acknowledged the FIN",
-			"FIN_WAIT1 -> CLOSING: the peer had closed at the same time",
+			"FIN_WAIT1 -> CLOSING: the peer closed at the same time",
 			"FIN_WAIT1 -> FIN_WAIT1: close() after shutdown(); nothing else changed",
-			"FIN_WAIT1 -> CLOSE: reset, or given up without an answer",
+			"FIN_WAIT1 -> CLOSE: a reset, or the kernel gave up waiting for an answer",
 		},
 		Sources: []string{
 			"RFC 9293 sections 3.3.2 and 3.6",
@@ -38,23 +38,23 @@ func finWait2() Topic {
 	return Topic{
 		Name:    "FIN_WAIT2",
 		Aliases: []string{"FIN-WAIT-2"},
-		Summary: "This side has closed, the peer knows it, and the peer has not closed yet.",
-		Meaning: "Our FIN is acknowledged and the peer's is still to come; until then the peer may go on sending. " +
+		Summary: "This side has closed, the peer has acknowledged it, and the peer has not closed yet.",
+		Meaning: "The peer has acknowledged the FIN of this side and may go on sending until it sends its own FIN. " +
 			"There are two kinds. " +
-			"If the application still holds the socket, after shutdown(), the state lasts as long as both want it to. " +
-			"If the socket was closed it is an orphan and lasts net.ipv4.tcp_fin_timeout, 60 seconds by default. " +
+			"If the application still has the socket open, after shutdown(), the state has no time limit. " +
+			"If the application has closed the socket, it is an orphan and lasts net.ipv4.tcp_fin_timeout, 60 seconds by default. " +
 			"The kernel moves an orphan into a small timewait socket: tcpshift shows that as TIME_WAIT with time_wait_substate FIN_WAIT2, and `ss` still prints FIN-WAIT-2.",
-		Normal: "A round trip where the peer closes at once. " +
-			"It is long by design where one side says \"that was my whole request\" with shutdown() and reads the answer.",
-		Remedy: "Ask first which kind it is: `ss -tanpo state fin-wait-2` names the process of those still held and shows timer:(timewait) for most orphans. " +
-			"For held ones the kernel sets no time limit: the application must close, or set a read timeout. " +
-			"For orphans the peer is slow to close, and probably shows CLOSE_WAIT: fix it there. " +
-			"Lowering net.ipv4.tcp_fin_timeout frees orphans sooner, and TCP_LINGER2 does so for one socket; neither touches the 60 seconds of TIME_WAIT.",
+		Normal: "It lasts about one round trip if the peer closes at once. " +
+			"It lasts longer by design where a client ends its request with shutdown() and then reads the answer.",
+		Remedy: "Find out the kind first: `ss -tanpo state fin-wait-2` names the process of open sockets and shows timer:(timewait) for most orphans. " +
+			"For open sockets the kernel sets no time limit: the application must close, or set a read timeout. " +
+			"For orphans the peer is slow to close and probably shows CLOSE_WAIT: fix the peer. " +
+			"A lower net.ipv4.tcp_fin_timeout frees orphans sooner, and TCP_LINGER2 does so for one socket; neither changes the 60 seconds of TIME_WAIT.",
 		Transitions: []string{
-			"FIN_WAIT1 -> FIN_WAIT2: the peer acknowledged our FIN",
+			"FIN_WAIT1 -> FIN_WAIT2: the peer acknowledged the FIN",
 			"FIN_WAIT2 -> TIME_WAIT: the peer's FIN came; or, with time_wait_substate FIN_WAIT2, an orphan still waits for it",
 			"FIN_WAIT2 -> FIN_WAIT2: close() after shutdown(); nothing else changed",
-			"FIN_WAIT2 -> CLOSE: reset, data after close(), or no timewait socket could be made",
+			"FIN_WAIT2 -> CLOSE: a reset, data after close(), or no memory or place for a timewait socket",
 		},
 		Sources: []string{
 			"RFC 9293 sections 3.3.2, 3.6 and 3.6.1",
@@ -68,18 +68,18 @@ func finWait2() Topic {
 func closing() Topic {
 	return Topic{
 		Name:    "CLOSING",
-		Summary: "Both sides closed at the same moment, and our FIN is not acknowledged yet.",
-		Meaning: "This side had sent its FIN when the peer's FIN arrived, and the two crossed on the way. " +
-			"The peer's FIN is answered; what is missing is the acknowledgement of ours.",
+		Summary: "Both sides closed at the same time, and the peer has not acknowledged the FIN of this side yet.",
+		Meaning: "The two FINs crossed on the way: the peer's FIN arrived before the acknowledgement of this side's FIN. " +
+			"This side has acknowledged the peer's FIN and waits for the acknowledgement of its own.",
 		Normal: "It is rare and lasts less than a round trip. " +
-			"Protocols in which both ends hang up after the same message show it now and then.",
-		Remedy: "Many that stay mean that acknowledgements do not arrive: packet loss, or a firewall that forgets a connection at its first FIN. " +
-			"`ss -tano state closing` shows the retransmission timer, and a packet capture on both ends shows who loses the packet. " +
-			"An orphan is given up after net.ipv4.tcp_orphan_retries repetitions, so they do not stay for ever.",
+			"It occurs now and then in protocols where both sides close after the same message.",
+		Remedy: "If many stay, acknowledgements do not arrive: packets are lost, or a firewall forgets a connection at its first FIN. " +
+			"`ss -tano state closing` shows the retransmission timer, and a packet capture at both ends shows where the packet is lost. " +
+			"The kernel gives up an orphan after net.ipv4.tcp_orphan_retries retransmissions.",
 		Transitions: []string{
-			"FIN_WAIT1 -> CLOSING: the peer's FIN crossed ours",
-			"CLOSING -> TIME_WAIT: our FIN was acknowledged",
-			"CLOSING -> CLOSE: reset, given up, or no timewait socket could be made",
+			"FIN_WAIT1 -> CLOSING: the two FINs crossed",
+			"CLOSING -> TIME_WAIT: the peer acknowledged the FIN",
+			"CLOSING -> CLOSE: a reset, the kernel gave up, or no memory or place for a timewait socket",
 		},
 		Sources: []string{
 			"RFC 9293 sections 3.3.2 and 3.6",
@@ -92,26 +92,26 @@ func timeWait() Topic {
 	return Topic{
 		Name:    "TIME_WAIT",
 		Aliases: []string{"TIME-WAIT"},
-		Summary: "The connection is over; its addresses and ports stay reserved for 60 seconds.",
-		Meaning: "The side that closed first keeps a memory of the connection, to answer a repeated FIN and to keep late packets out of a new connection. " +
-			"It always lasts 60 seconds, counted anew when a late packet of the connection arrives, and net.ipv4.tcp_fin_timeout does not change it. " +
-			"It is a small socket of a few hundred bytes, without a process. " +
-			"The kernel reports the change as CLOSE; tcpshift looks for the timewait socket and says TIME_WAIT, with CLOSE in kernel_new_state. " +
-			"The end of a TIME_WAIT passes no tracepoint of this stream, so no record follows. " +
-			"With time_wait_substate FIN_WAIT2 the peer's FIN is still awaited: see FIN_WAIT2.",
-		Normal: "It is healthy, and the number follows the rate: 1,000 closes a second make 60,000 of them, and no more than that as long as the rate holds. " +
+		Summary: "The connection is closed; its addresses and ports stay reserved for 60 seconds.",
+		Meaning: "The side that closed first remembers the connection, to answer a repeated FIN and to keep late packets out of a new connection. " +
+			"It always lasts 60 seconds, which start again when a late packet of the connection arrives, and net.ipv4.tcp_fin_timeout does not change it. " +
+			"It is a small socket of a few hundred bytes that belongs to no process. " +
+			"The kernel reports the transition as CLOSE; tcpshift finds the timewait socket and writes TIME_WAIT, with CLOSE in kernel_new_state. " +
+			"Its end does not pass this tracepoint and gives no record, except with --time-wait-end. " +
+			"With time_wait_substate FIN_WAIT2 the peer's FIN is still missing: see FIN_WAIT2.",
+		Normal: "It is normal in any number, and the number follows the rate: 1,000 closes a second make 60,000 TIME_WAITs, and no more while the rate is constant. " +
 			"On the server's side they cost some memory and no ports, because they all share the listener's port. " +
-			"A new SYN from the same client may take one over early.",
-		Remedy: "Ask which side connected; only a client that also closes first spends its ephemeral ports, and only per destination: " +
+			"A new SYN from the same client may end a TIME_WAIT early.",
+		Remedy: "Find out which side connected; only a client that also closes first occupies ephemeral ports, and only towards one destination: " +
 			"`ss -Htan state time-wait | awk '{print $4}' | sort | uniq -c | sort -n` shows the busiest peers. " +
 			"With the default net.ipv4.ip_local_port_range a client can sustain about 470 closes a second from one local address to one destination address and port. " +
-			"The best cure is to reuse connections with a pool or HTTP keep-alive, then to let the other side close first, then more ports, source addresses or destinations. " +
+			"Best reuse connections with a pool or HTTP keep-alive; else let the other side close first; else add ports, source addresses or destinations. " +
 			"net.ipv4.tcp_tw_reuse lets a new outgoing connection take over a TIME_WAIT after about a second if both sides use timestamps: the default 2 does so on loopback only, 1 everywhere. " +
-			"Do not lower net.ipv4.tcp_max_tw_buckets, which drops the protection (TcpExtTCPTimeWaitOverflow counts that), and do not use SO_LINGER with 0 seconds, which throws away data still under way. " +
-			"Old pages praise tcp_tw_recycle: it broke clients behind address translation and was removed in Linux 4.12.",
+			"Do not lower net.ipv4.tcp_max_tw_buckets, which drops the protection (TcpExtTCPTimeWaitOverflow counts that), and do not use SO_LINGER with 0 seconds, which discards data in flight. " +
+			"Old pages recommend tcp_tw_recycle: it broke clients behind address translation and was removed in Linux 4.12.",
 		Transitions: []string{
 			"FIN_WAIT2 -> TIME_WAIT: the peer's FIN came; or, with time_wait_substate FIN_WAIT2, an orphan still waits for it",
-			"CLOSING -> TIME_WAIT: both had closed at once and our FIN was acknowledged",
+			"CLOSING -> TIME_WAIT: both sides closed at once, and the peer acknowledged the FIN",
 		},
 		Sources: []string{
 			"RFC 9293 sections 3.3.2 and 3.6; RFC 6191",

@@ -1,10 +1,10 @@
-// Package explain holds what "tcpshift explain" says: for each TCP state
-// and each kind of alert, what it is, when it is normal and what to do when it piles up.
+// Package explain has the texts of "tcpshift explain": for each TCP state and each kind
+// of alert, what it is, when it is normal, and what to do when it piles up.
 //
-// It hands out values and nothing else. It must not read the host, print, or
-// ask how wide a terminal is: the caller knows the width and owns the output.
-// A sentence belongs here only if it holds on every kernel that tcpshift
-// supports (Linux 5.10 to 7.1), or says from which kernel on it does.
+// It returns values only. It must not read the host, print, or find the width of a
+// terminal: the caller passes the width and writes the output. Each sentence must be true
+// on every kernel that tcpshift supports (Linux 5.10 to 7.1), or name the kernel from
+// which on it is true.
 package explain
 
 import (
@@ -12,21 +12,21 @@ import (
 	"strings"
 )
 
-// Topic is one explained state or kind of alert. Meaning, Normal and Remedy are paragraphs of
-// two to six sentences without line breaks; commands stand in backquotes.
+// Topic explains one state or kind of alert. Meaning, Normal and Remedy are paragraphs of
+// two to six sentences without line breaks, with commands in backquotes.
 type Topic struct {
 	Name        string   // the kernel's name, as the records spell it: FIN_WAIT1
 	Aliases     []string // other spellings: RFC 9293, ss
 	Summary     string   // one line
 	Meaning     string   // what it is
-	Normal      string   // when it is nothing to worry about
+	Normal      string   // when it is normal
 	Remedy      string   // what to do when it piles up
-	Transitions []string // ways in and out in the stream: "A -> B: why"
-	Sources     []string // where to check what is said here
+	Transitions []string // transitions into and out of it: "A -> B: why"
+	Sources     []string // where to check the text
 }
 
-// Topics returns every topic: the textbook's states in the textbook's order,
-// then the two that only the kernel has. The caller may change what it gets.
+// Topics returns a topic for each state: those of RFC 9293 in its order, then the two that
+// only the kernel has. The caller may change the result.
 func Topics() []Topic {
 	return []Topic{
 		closed(),
@@ -45,8 +45,8 @@ func Topics() []Topic {
 	}
 }
 
-// Lookup finds a topic by its name or an alias. Case does not matter, and
-// neither do hyphens, underscores and spaces: "fin wait 1" is FIN_WAIT1.
+// Lookup finds a topic by its name or an alias, and reports whether there is one. It
+// ignores case, hyphens, underscores and spaces: "fin wait 1" is FIN_WAIT1.
 func Lookup(word string) (Topic, bool) {
 	want := fold(word)
 	for _, topic := range slices.Concat(Topics(), Alerts()) {
@@ -59,7 +59,7 @@ func Lookup(word string) (Topic, bool) {
 	return Topic{}, false
 }
 
-// separators are what the RFC, the kernel and ss disagree about.
+// separators differ between RFC 9293 (FIN-WAIT-1), the kernel (FIN_WAIT1) and ss.
 var separators = strings.NewReplacer("-", "", "_", "", " ", "")
 
 func fold(word string) string {

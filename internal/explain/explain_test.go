@@ -7,32 +7,32 @@ import (
 	"testing"
 )
 
-func TestLookup(t *testing.T) {
+func TestLookup_Spellings(t *testing.T) {
 	tests := []struct {
 		name, word, want string
 	}{
-		{"the textbook's CLOSED is the kernel's CLOSE", "CLOSED", "CLOSE"},
-		{"the textbook's LISTEN is found", "LISTEN", "LISTEN"},
-		{"the textbook's SYN-SENT is found", "SYN-SENT", "SYN_SENT"},
-		{"the textbook's SYN-RECEIVED is the kernel's SYN_RECV", "SYN-RECEIVED", "SYN_RECV"},
-		{"the textbook's ESTABLISHED is found", "ESTABLISHED", "ESTABLISHED"},
-		{"the textbook's FIN-WAIT-1 is found", "FIN-WAIT-1", "FIN_WAIT1"},
-		{"the textbook's FIN-WAIT-2 is found", "FIN-WAIT-2", "FIN_WAIT2"},
-		{"the textbook's CLOSE-WAIT is found", "CLOSE-WAIT", "CLOSE_WAIT"},
-		{"the textbook's CLOSING is found", "CLOSING", "CLOSING"},
-		{"the textbook's LAST-ACK is found", "LAST-ACK", "LAST_ACK"},
-		{"the textbook's TIME-WAIT is found", "TIME-WAIT", "TIME_WAIT"},
+		{"CLOSED of RFC 9293 is CLOSE of the kernel", "CLOSED", "CLOSE"},
+		{"LISTEN of RFC 9293 is found", "LISTEN", "LISTEN"},
+		{"SYN-SENT of RFC 9293 is found", "SYN-SENT", "SYN_SENT"},
+		{"SYN-RECEIVED of RFC 9293 is SYN_RECV of the kernel", "SYN-RECEIVED", "SYN_RECV"},
+		{"ESTABLISHED of RFC 9293 is found", "ESTABLISHED", "ESTABLISHED"},
+		{"FIN-WAIT-1 of RFC 9293 is found", "FIN-WAIT-1", "FIN_WAIT1"},
+		{"FIN-WAIT-2 of RFC 9293 is found", "FIN-WAIT-2", "FIN_WAIT2"},
+		{"CLOSE-WAIT of RFC 9293 is found", "CLOSE-WAIT", "CLOSE_WAIT"},
+		{"CLOSING of RFC 9293 is found", "CLOSING", "CLOSING"},
+		{"LAST-ACK of RFC 9293 is found", "LAST-ACK", "LAST_ACK"},
+		{"TIME-WAIT of RFC 9293 is found", "TIME-WAIT", "TIME_WAIT"},
 		{"ss calls a closed socket UNCONN", "UNCONN", "CLOSE"},
 		{"ss calls an open connection ESTAB", "ESTAB", "ESTABLISHED"},
-		{"ss says SYN-RECV", "SYN-RECV", "SYN_RECV"},
-		{"the filter of ss says listening", "listening", "LISTEN"},
+		{"ss prints SYN-RECV", "SYN-RECV", "SYN_RECV"},
+		{"the filter of ss is listening", "listening", "LISTEN"},
 		{"lower case without separators is enough", "finwait1", "FIN_WAIT1"},
 		{"spaces separate as well", "fin wait 1", "FIN_WAIT1"},
-		{"underscores may stand where the textbook has hyphens", "fin_wait_1", "FIN_WAIT1"},
+		{"underscores may replace the hyphens of RFC 9293", "fin_wait_1", "FIN_WAIT1"},
 		{"the kernel's own name is found", "BOUND_INACTIVE", "BOUND_INACTIVE"},
 		{"NEW_SYN_RECV is not SYN_RECV", "new-syn-recv", "NEW_SYN_RECV"},
 		{"a kind of alert is found", "time_wait_storm", "time_wait_storm"},
-		{"and is another thing than the state", "TIME_WAIT", "TIME_WAIT"},
+		{"a state is not found as a kind of alert", "TIME_WAIT", "TIME_WAIT"},
 		{"an unknown word is not found", "FIN_WAIT3", ""},
 		{"a beginning is not enough", "CLO", ""},
 		{"nothing is not found", "", ""},
@@ -48,7 +48,8 @@ func TestLookup(t *testing.T) {
 	}
 }
 
-func TestTopicsAreInTextbookOrder(t *testing.T) {
+// Topics come in the order of RFC 9293.
+func TestTopics_Order(t *testing.T) {
 	want := strings.Fields("CLOSE LISTEN SYN_SENT SYN_RECV ESTABLISHED FIN_WAIT1 FIN_WAIT2 " +
 		"CLOSE_WAIT CLOSING LAST_ACK TIME_WAIT NEW_SYN_RECV BOUND_INACTIVE")
 	if got := names(); !slices.Equal(got, want) {
@@ -56,7 +57,8 @@ func TestTopicsAreInTextbookOrder(t *testing.T) {
 	}
 }
 
-func TestNoSpellingMeansTwoTopics(t *testing.T) {
+// No spelling means two topics.
+func TestLookup_NoAmbiguity(t *testing.T) {
 	owner := map[string]string{}
 	for _, topic := range everything() {
 		for _, word := range append(topic.Aliases, topic.Name) {
@@ -69,7 +71,8 @@ func TestNoSpellingMeansTwoTopics(t *testing.T) {
 	}
 }
 
-func TestCallersCannotChangeTheTexts(t *testing.T) {
+// A caller that changes the result does not change the texts.
+func TestTopics_CallerOwnsResult(t *testing.T) {
 	topics := Topics()
 	topics[0].Name = "changed"
 	topics[0].Aliases[0] = "changed"
@@ -80,7 +83,8 @@ func TestCallersCannotChangeTheTexts(t *testing.T) {
 
 var sentenceEnd = regexp.MustCompile(`[.?!](\s|$)`)
 
-func TestEachTextIsComplete(t *testing.T) {
+// Each topic has all its parts, and paragraphs of two to six sentences.
+func TestTopics_Complete(t *testing.T) {
 	for _, topic := range everything() {
 		t.Run(topic.Name, func(t *testing.T) {
 			if topic.Summary == "" || !strings.HasSuffix(topic.Summary, ".") {
@@ -99,7 +103,8 @@ func TestEachTextIsComplete(t *testing.T) {
 	}
 }
 
-func TestTextsArePlain(t *testing.T) {
+// Texts are single paragraphs of ASCII with closed backquotes.
+func TestTopics_PlainASCII(t *testing.T) {
 	for _, topic := range everything() {
 		for _, text := range allTexts(topic) {
 			if text != strings.Join(strings.Fields(text), " ") {

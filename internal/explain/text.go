@@ -5,10 +5,9 @@ import (
 	"unicode/utf8"
 )
 
-// Text lays a topic out for a terminal: headed paragraphs, no line longer
-// than width characters. A width of zero or less means that no line is
-// wrapped. A command in backquotes stays on one line wherever it fits, so
-// that it can be copied.
+// Text formats a topic for a terminal: paragraphs with headings, no line longer than width
+// characters. If width is zero or less, it wraps no line. A command in backquotes stays on
+// one line if it fits, so that it can be copied.
 func Text(t Topic, width int) string {
 	p := page{width: width}
 	p.write(title(t), "", "")
@@ -33,7 +32,7 @@ type page struct {
 	width int
 }
 
-// section leaves out its heading when there is nothing to put below it.
+// section writes a heading and its items, or nothing if the items are empty.
 func (p *page) section(heading string, items ...string) {
 	const indent, hanging = "  ", "    "
 	if strings.TrimSpace(strings.Join(items, "")) == "" {
@@ -50,7 +49,7 @@ func (p *page) section(heading string, items ...string) {
 	}
 }
 
-// write wraps text behind first on its first line and rest on the others.
+// write wraps text, with the prefix first on its first line and rest on the others.
 func (p *page) write(text, first, rest string) {
 	room := p.width - len(rest)
 	if p.width > 0 && room < p.width/2 {
@@ -86,8 +85,7 @@ func wrap(text string, width int) []string {
 	return lines
 }
 
-// pieces cuts text into what a line takes whole: commands and words that
-// fit, else their parts.
+// pieces splits text into commands and words that fit a line, and splits those that do not.
 func pieces(text string, width int) []string {
 	var out []string
 	for _, unit := range units(text) {
@@ -119,7 +117,7 @@ func units(text string) []string {
 	return out
 }
 
-// chop keeps the promise of the width even for a word longer than the line.
+// chop splits a word that is longer than a line.
 func chop(word string, width int) []string {
 	var out []string
 	runes := []rune(word)

@@ -7,7 +7,8 @@ import (
 	"unicode/utf8"
 )
 
-func TestTextNeverExceedsTheWidth(t *testing.T) {
+// No line is wider than asked for, at any width.
+func TestText_Width(t *testing.T) {
 	topics := append(Topics(), Topic{
 		Name:    strings.Repeat("N", 90),
 		Summary: "Unbroken " + strings.Repeat("ä", 70) + " and an open `backquote that is never closed.",
@@ -23,7 +24,8 @@ func TestTextNeverExceedsTheWidth(t *testing.T) {
 	}
 }
 
-func TestTextLosesNothing(t *testing.T) {
+// Text contains every part of a topic, at any width.
+func TestText_Complete(t *testing.T) {
 	for _, topic := range Topics() {
 		for _, width := range []int{0, 1, 7, 40, 80, 500} {
 			t.Run(fmt.Sprintf("%s at width %d", topic.Name, width), func(t *testing.T) {
@@ -38,7 +40,7 @@ func TestTextLosesNothing(t *testing.T) {
 	}
 }
 
-func TestTextLayout(t *testing.T) {
+func TestText_Layout(t *testing.T) {
 	topic := Topic{
 		Name:        "NAME",
 		Aliases:     []string{"OTHER"},
@@ -111,7 +113,8 @@ IN THE STREAM
 	}
 }
 
-func TestCommandsCanBeCopiedFromAUsualTerminal(t *testing.T) {
+// Commands fit one line of an 80-column terminal, so that they can be copied.
+func TestText_CommandsUnbroken(t *testing.T) {
 	for _, topic := range Topics() {
 		lines := strings.Split(Text(topic, 80), "\n")
 		for _, line := range lines {

@@ -9,10 +9,10 @@ import (
 	"github.com/tcpshift/tcpshift/internal/detect"
 )
 
-// What may be said about these words is so narrow that a test can hold it.
-func TestDelicateWordsAreUsedRightly(t *testing.T) {
+// Some words are often used wrongly: each sentence with one must match its pattern.
+func TestFacts_DelicateWords(t *testing.T) {
 	tests := []struct {
-		name, word, in string // in: the topic, or all of them
+		name, word, in string // in is a topic, or "" for all
 		allowed        *regexp.Regexp
 	}{
 		{"tcp_tw_recycle is gone and never advice", "tw_recycle", "",
@@ -46,8 +46,8 @@ func TestDelicateWordsAreUsedRightly(t *testing.T) {
 	}
 }
 
-// The other half of truth: what must not be missing.
-func TestTheDecisiveFactIsSaid(t *testing.T) {
+// Each of these facts must be in its topic.
+func TestFacts_Required(t *testing.T) {
 	tests := []struct {
 		name, topic, want string
 	}{
@@ -58,19 +58,19 @@ func TestTheDecisiveFactIsSaid(t *testing.T) {
 		{"pending requests give no record", "NEW_SYN_RECV", "gives no record"},
 		{"a bound socket gives no record", "BOUND_INACTIVE", "gives no record"},
 		{"an orphan in FIN_WAIT2 lasts tcp_fin_timeout", "FIN_WAIT2", "it is an orphan and lasts net.ipv4.tcp_fin_timeout"},
-		{"a connect without a free port is told apart", "SYN_SENT", "the ephemeral ports for that destination are used up"},
+		{"a connect without a free port is distinguished", "SYN_SENT", "the ephemeral ports for that destination are used up"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			topic, _ := Lookup(tt.topic)
 			if !strings.Contains(strings.ToLower(strings.Join(paragraphs(topic), " ")), strings.ToLower(tt.want)) {
-				t.Errorf("%s does not say %q", tt.topic, tt.want)
+				t.Errorf("%s lacks %q", tt.topic, tt.want)
 			}
 		})
 	}
 }
 
-// Every pair is one that the kernel makes, with TIME_WAIT as tcpshift shows it.
+// kernelTransitions are those that the kernel makes, with TIME_WAIT as tcpshift shows it.
 var kernelTransitions = strings.Fields(`
 	CLOSE->LISTEN CLOSE->SYN_SENT LISTEN->CLOSE LISTEN->SYN_RECV
 	SYN_SENT->CLOSE SYN_SENT->ESTABLISHED SYN_SENT->SYN_RECV
@@ -83,7 +83,8 @@ var kernelTransitions = strings.Fields(`
 
 var transitionForm = regexp.MustCompile(`^([A-Z_0-9]+) -> ([A-Z_0-9]+): .+[^.]$`)
 
-func TestEveryTransitionIsOneTheKernelMakes(t *testing.T) {
+// Topics explain every transition that the kernel makes, and no other.
+func TestFacts_Transitions(t *testing.T) {
 	unexplained := slices.Clone(kernelTransitions)
 	for _, topic := range Topics() {
 		for _, line := range topic.Transitions {
@@ -94,7 +95,7 @@ func TestEveryTransitionIsOneTheKernelMakes(t *testing.T) {
 			}
 			pair := m[1] + "->" + m[2]
 			if !slices.Contains(kernelTransitions, pair) {
-				t.Errorf("%s: no kernel makes %s", topic.Name, pair)
+				t.Errorf("%s: the kernel does not make %s", topic.Name, pair)
 			}
 			unexplained = slices.DeleteFunc(unexplained, func(s string) bool { return s == pair })
 			seen := topic.Name != "NEW_SYN_RECV" && topic.Name != "BOUND_INACTIVE"
@@ -108,9 +109,8 @@ func TestEveryTransitionIsOneTheKernelMakes(t *testing.T) {
 	}
 }
 
-// A slip such as FIN_WAIT_1 in a text would send its reader to a name that no
-// record has.
-func TestStatesAreSpelledAsInTheRecords(t *testing.T) {
+// A misspelled name such as FIN_WAIT_1 is a name that no record has.
+func TestFacts_StateNames(t *testing.T) {
 	known := append(names(), "SO_KEEPALIVE", "SO_LINGER", "SO_REUSEPORT", "TCP_DEFER_ACCEPT",
 		"TCP_LINGER2", "TCP_USER_TIMEOUT", "IP_BIND_ADDRESS_NO_PORT")
 	capitals := regexp.MustCompile(`\b[A-Z]+(_[A-Z0-9]+)+\b`)
@@ -125,7 +125,8 @@ func TestStatesAreSpelledAsInTheRecords(t *testing.T) {
 	}
 }
 
-func TestCommandsAndNamesExist(t *testing.T) {
+// Commands, sysctls and counters in the texts exist.
+func TestFacts_NamesExist(t *testing.T) {
 	tests := []struct {
 		name    string
 		pattern *regexp.Regexp
@@ -139,7 +140,7 @@ func TestCommandsAndNamesExist(t *testing.T) {
 			net.ipv4.ip_local_reserved_ports net.ipv4.tcp_retries2 net.ipv4.tcp_syn_retries net.ipv4.tcp_synack_retries net.ipv4.tcp_syncookies net.ipv4.tcp_tw_reuse`)},
 		{"nstat has the counters", regexp.MustCompile(`\bTcpExt\w+`), strings.Fields(`
 			TcpExtListenDrops TcpExtListenOverflows TcpExtSyncookiesSent TcpExtTCPSynRetrans TcpExtTCPTimeWaitOverflow`)},
-		{"what tcpshift is told to explain it can explain", regexp.MustCompile(`tcpshift explain (\w+)`), append(names(), alertNames()...)},
+		{"tcpshift can explain each word that a text refers to", regexp.MustCompile(`tcpshift explain (\w+)`), append(names(), alertNames()...)},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -153,7 +154,7 @@ func TestCommandsAndNamesExist(t *testing.T) {
 				}
 			}
 			if !found {
-				t.Error("the pattern finds nothing: it tests nothing")
+				t.Error("the pattern matches nothing, so the test checks nothing")
 			}
 		})
 	}
@@ -166,11 +167,10 @@ func alertNames() (kinds []string) {
 	return kinds
 }
 
-// Whoever gets an alert can have it explained, and every transition named there is
-// one that the kernel makes.
-func TestEveryKindOfAlertIsExplained(t *testing.T) {
+// Each kind of alert has a topic, and its transitions are ones that the kernel makes.
+func TestAlerts_AllKinds(t *testing.T) {
 	if got, want := alertNames(), detect.Kinds(); !slices.Equal(got, want) {
-		t.Errorf("explained are %v, raised are %v", got, want)
+		t.Errorf("topics are %v, kinds of alert are %v", got, want)
 	}
 	for _, topic := range Alerts() {
 		for _, line := range topic.Transitions {
