@@ -49,7 +49,7 @@ func TestOutput_ClosedStandardStreams(t *testing.T) {
 		r.mustPrintNothing(t)
 	})
 	t.Run("no standard error, and a failure", func(t *testing.T) {
-		r := run([]string{"--output", "/dev/full"}, without("2>&-"))
+		r := run([]string{"--stats-interval", "1s", "--output", "/dev/full"}, without("2>&-"))
 		r.mustEnd(t, 1)
 		r.mustPrintNothing(t)
 	})

@@ -44,6 +44,19 @@ func mustServe(t *testing.T, accounts ...<-chan result) {
 	}
 }
 
+// cutAfter ends the phases after d, so that no load outlasts the others.
+func cutAfter(d time.Duration, phases []phase) (cut []phase) {
+	for _, p := range phases {
+		if d <= 0 {
+			break
+		}
+		p.For = min(p.For, d)
+		d -= p.For
+		cut = append(cut, p)
+	}
+	return cut
+}
+
 var normalLoads = map[string]func(t *testing.T, tr *tracer) *hostPair{
 	// The kernel keeps a TIME_WAIT for 60 to 62 s.
 	"a busy proxy at 90 % of its plateau": func(t *testing.T, tr *tracer) *hostPair {
@@ -61,12 +74,12 @@ var normalLoads = map[string]func(t *testing.T, tr *tracer) *hostPair{
 	"bursts that die down": func(t *testing.T, tr *tracer) *hostPair {
 		s := newHostPair(t, tr, 500)
 		s.serve(80, afterPeer)
-		var gusts []phase
+		var bursts []phase
 		for passed := time.Duration(0); passed < *duration; passed += 64 * time.Second {
-			gusts = append(gusts, phase{PerSecond: 100, For: 1500 * time.Millisecond}, phase{PerSecond: 40, For: 1500 * time.Millisecond},
+			bursts = append(bursts, phase{PerSecond: 100, For: 1500 * time.Millisecond}, phase{PerSecond: 40, For: 1500 * time.Millisecond},
 				phase{PerSecond: 10, For: 3 * time.Second}, phase{PerSecond: 1, For: 20 * time.Second}, phase{For: 38 * time.Second})
 		}
-		mustServe(t, s.run(workload{To: s.port(80), Phases: gusts}))
+		mustServe(t, s.run(workload{To: s.port(80), Phases: cutAfter(*duration, bursts)}))
 		return s
 	},
 	"a port scan": func(t *testing.T, tr *tracer) *hostPair {
