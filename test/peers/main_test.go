@@ -22,6 +22,9 @@ import (
 var program string
 
 func TestMain(m *testing.M) {
+	if os.Getenv(actorEnv) != "" {
+		os.Exit(act())
+	}
 	os.Exit(buildAndRun(m))
 }
 
@@ -109,6 +112,18 @@ func (r *running) await(text string) {
 		}
 	}
 	r.t.Fatalf("%s did not write %q within %v; standard error: %s", r.cmd.Path, text, patience, r.stderr.String())
+}
+
+// awaitCount waits until the output has the text so many times.
+func (r *running) awaitCount(text string, count int) {
+	r.t.Helper()
+	const patience = 30 * time.Second
+	for began := time.Now(); time.Since(began) < patience; time.Sleep(10 * time.Millisecond) {
+		if b, err := os.ReadFile(r.stdout.Name()); err == nil && bytes.Count(b, []byte(text)) >= count {
+			return
+		}
+	}
+	r.t.Fatalf("%s did not print %q %d times within %v; standard error: %s", r.cmd.Path, text, count, patience, r.stderr.String())
 }
 
 // interrupt ends the program as Ctrl-C does and waits for its end.

@@ -1,0 +1,52 @@
+#!/bin/bash
+# Prints the examples of README.md, made now: run as root, after make build. Everything
+# happens in a network namespace of its own.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+if [[ ${1:-} != inside ]]; then
+    exec unshare --net --pid --fork --kill-child --mount-proc "$0" inside
+fi
+ip link set lo up
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+
+# trace NAME ARGUMENTS: tcpshift into a file, ready when this returns.
+trace() {
+    bin/tcpshift --output "$dir/$1" "${@:2}" &
+    until [[ -s $dir/$1 ]]; do sleep 0.1; done
+}
+
+# connections COUNT PAUSE: connections to port 8080 that the client closes first.
+client='
+import socket, sys, time
+for _ in range(int(sys.argv[1])):
+    try: socket.create_connection(("127.0.0.1", 8080)).close()
+    except OSError: break
+    time.sleep(float(sys.argv[2]))'
+ln -s "$(python3 -c 'import sys; print(sys.executable)')" "$dir/shop"
+
+netns=$(stat -Lc %i /proc/self/ns/net)
+python3 -m http.server --protocol HTTP/1.1 --bind 127.0.0.1 8080 >/dev/null 2>&1 &
+server=$!
+until ss -Hltn | grep -q :8080; do sleep 0.1; done
+trace text --netns "$netns" --format text
+trace ndjson --netns "$netns" --only connection
+curl -s -o /dev/null http://127.0.0.1:8080/
+curl -s -o /dev/null http://127.0.0.1:8081/ || true # nothing listens there
+sleep 1
+kill "$server"
+sleep 1
+echo '--- text'
+sed -n '/^TIME/,$p' "$dir/text" | head -n 15
+echo '--- one NDJSON line'
+grep -m 1 '"type":"connection"' "$dir/ndjson" | sed 's|"cgroup":"[^"]*"|"cgroup":"/demo"|'
+
+# A client that uses up 1,000 ports, where TIME_WAITs are not reused.
+sysctl -qw net.ipv4.tcp_tw_reuse=0 net.ipv4.ip_local_port_range='50000 50999'
+python3 -m http.server --bind 127.0.0.1 8080 >/dev/null 2>&1 &
+until ss -Hltn | grep -q :8080; do sleep 0.1; done
+trace alert --netns "$netns" --format text --only alert
+"$dir/shop" -c "$client" 900 0.01
+echo '--- one alert'
+grep -m 1 time_wait_storm "$dir/alert" || cat "$dir/alert"
