@@ -93,7 +93,7 @@ func closeWaitLeak() Topic {
 func connectFailures() Topic {
 	return Topic{
 		Name:    "connect_failures",
-		Summary: "At least half of the connects to one peer fail, many of them a second.",
+		Summary: "At least half of the connects to one peer fail, at a high rate.",
 		Meaning: "Within ten seconds at least half of the connects to one address and port failed, and by default at least fifty. " +
 			"The peer or a firewall refused them, nothing answered, or there is no route to the peer; cause names the most frequent reason. " +
 			"A connect() that the application gives up after a second or more counts as not answered.",
@@ -135,7 +135,7 @@ func finWait2Pileup() Topic {
 func resetBurst() Topic {
 	return Topic{
 		Name:    "reset_burst",
-		Summary: "Peers reset at least half of the connections to one endpoint, many of them a second.",
+		Summary: "Peers reset at least half of the connections to one endpoint, at a high rate.",
 		Meaning: "Within ten seconds at least half of the connections that ended at this endpoint were reset, and by default at least a hundred. " +
 			"A reset discards data in flight and unread data, so answers may be lost.",
 		Normal: "Load balancers that check a port often end the check with a reset. " +
