@@ -9,6 +9,7 @@
 # one line what is missing and ends with status 1.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
+PATH=$(./path.sh)
 
 patience=600 # seconds that another apt or dpkg may take
 
