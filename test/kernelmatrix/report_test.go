@@ -68,6 +68,9 @@ func squeeze(text string) string {
 // The page is written only after a run of all columns.
 func TestReport_DocumentNeedsEveryColumn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "kernels.md")
+	if err := os.WriteFile(path, []byte("by hand\n"+beginMark+"old\n"+endMark+"by hand too\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	var outcomes []*outcome
 	for _, c := range columns(expect.Lines, expect.Arches) {
 		if err := writeDoc(path, "", outcomes, time.Now()); err == nil {
@@ -83,9 +86,11 @@ func TestReport_DocumentNeedsEveryColumn(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
+		"by hand\n" + beginMark,
+		endMark + "by hand too\n",
 		"on 2026-05-06,",
 		"| 6.1 | arm64 |",
-		"| the accepting process at once (`accept_hook`) | – | amd64 | yes | yes | yes |",
+		"| the process that accepts, at once (`accept_hook`) | – | amd64 | yes | yes | yes |",
 	} {
 		if !strings.Contains(string(text), want) {
 			t.Errorf("no %q in\n%s", want, text)
