@@ -79,7 +79,7 @@ generate: ## compile bpf/ into internal/bpfobj
 	go generate ./internal/bpfobj
 
 CHECKS := check-format check-vet check-build check-lint check-staticcheck check-c \
-	check-headers check-shell check-generated check-modules check-notes
+	check-headers check-shell check-generated check-modules check-notes check-docs
 
 .PHONY: check
 check: ## run every check; one alone: make check-lint; no check writes into the tree
@@ -129,3 +129,6 @@ check-modules:
 
 check-notes:
 	@test/check/notes.sh
+
+check-docs:
+	@test/check/docs.sh
