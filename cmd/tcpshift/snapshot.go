@@ -51,7 +51,7 @@ func runSnapshot(ctx context.Context, o *snapshotOptions) (err error) {
 		return err
 	}
 	defer netns.CloseAll(namespaces)
-	var enc snapshot.Encoder = record.NewNDJSON(o.labels)
+	var enc snapshot.Encoder = record.NewNative(o.labels)
 	if o.format == formatText {
 		enc = record.Text{}
 	}

@@ -165,7 +165,7 @@ func (o *traceOptions) encoder() record.Encoder {
 	if o.format == formatText {
 		return record.Text{NoTransitions: !o.wants("transition")}
 	}
-	return record.NewNDJSON(o.labels)
+	return record.NewNative(o.labels)
 }
 
 func startRecord(features probe.Features) record.Start {

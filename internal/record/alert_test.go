@@ -14,7 +14,7 @@ func comm(name string) (c tcp.Comm) {
 	return c
 }
 
-// fullAlert is of a storm of which everything is known.
+// fullAlert has everything that an alert may have.
 func fullAlert() detect.Alert {
 	return detect.Alert{
 		Time: moment, Monotonic: 9 * time.Second, ID: "2584g-1", Kind: "time_wait_storm", Phase: detect.Open,
@@ -29,7 +29,7 @@ func fullAlert() detect.Alert {
 	}
 }
 
-// longestAlert has keys that never come together: this is about room.
+// longestAlert has more keys than any real alert, to test the length of the line.
 func longestAlert() detect.Alert {
 	a := fullAlert()
 	wide := endpoint("fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 65535)
@@ -48,10 +48,10 @@ func longestAlert() detect.Alert {
 
 func alertCases() []goldenCase {
 	edit := func(name string, change func(a *detect.Alert)) goldenCase {
-		return goldenCase{name, func(e Encoder, dst []byte, seq uint64) []byte {
+		return goldenCase{name, func(e Encoder, dst []byte) []byte {
 			a := fullAlert()
 			change(&a)
-			return e.Alert(dst, seq, &a)
+			return e.Alert(dst, &a)
 		}}
 	}
 	cases := []goldenCase{
@@ -65,7 +65,7 @@ func alertCases() []goldenCase {
 		edit("after losses", func(a *detect.Alert) { a.Lost = 1234 }),
 		edit("approximate", func(a *detect.Alert) { a.Approximate = true }),
 		edit("many processes of a name", func(a *detect.Alert) { a.Process.PID, a.Process.Processes, a.Process.Cgroup = 0, 812, nil }),
-		edit("nobody known", func(a *detect.Alert) { a.Process = detect.TopProcess{} }),
+		edit("no process known", func(a *detect.Alert) { a.Process = detect.TopProcess{} }),
 		edit("a server", func(a *detect.Alert) {
 			a.Role, a.Local, a.Peer = tcp.RoleServer, endpoint("2001:db8::1", 443), tcp.Endpoint{}
 			a.CapacityKind, a.OccupancySource = detect.TimeWaitBuckets, detect.FromEvents
@@ -86,11 +86,11 @@ func alertCases() []goldenCase {
 	return cases
 }
 
-// An operator reads who, where, how fast, how long left, why and what to do, in
-// this order.
-func TestAnAlertsTextSaysWhatMattersInItsOrder(t *testing.T) {
+// An alert as text gives process, endpoint, rate, time left, cause and advice, in this
+// order.
+func TestText_AlertOrder(t *testing.T) {
 	a := fullAlert()
-	line := string(Text{}.Alert(nil, 1, &a))
+	line := string(Text{}.Alert(nil, &a))
 	at := 0
 	for _, part := range []string{
 		"time_wait_storm", "curl", "4242", "198.51.100.7:443", "83.3 connections a second", "350 of 500", "1.8 s", "the cause", "the advice",

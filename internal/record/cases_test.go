@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"net/netip"
 	"strings"
 	"time"
@@ -8,13 +9,22 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// moment is not in UTC, and its nanoseconds have zeros at both ends: neither must show.
+// moment is not in UTC, and its nanoseconds have zeros at both ends, which must be kept.
 var moment = time.Date(2026, time.March, 4, 7, 6, 7, 8000, time.FixedZone("two hours east", 2*60*60))
 
-// goldenCase is a record that one golden line is of, whoever encodes it.
+// goldenCase is a record, of which each encoder has a golden line.
 type goldenCase struct {
 	name   string
-	encode func(e Encoder, dst []byte, seq uint64) []byte
+	encode func(e Encoder, dst []byte) []byte // without its number
+}
+
+// line appends the record with its number. A start is always the first record.
+func (c *goldenCase) line(e Encoder, dst []byte, seq uint64) []byte {
+	line := c.encode(e, nil)
+	if bytes.HasPrefix(line, []byte(`{"type":"start"`)) {
+		seq = 1
+	}
+	return e.WithSeq(dst, line, seq)
 }
 
 // goldenFiles are testdata/NAME.ndjson and testdata/NAME.txt.
@@ -43,7 +53,7 @@ func task(pid uint32, comm string) tcp.Owner {
 	return o
 }
 
-// pod is a cgroup of which everything can be told.
+// pod is a cgroup of which everything is known.
 func pod() *tcp.Cgroup {
 	return &tcp.Cgroup{
 		Path:      "/kubepods.slice/kubepods-pod2e8ec3c7_6990_4be5_ad35_620e3c14e752.slice/cri-containerd-" + containerID + ".scope",
@@ -58,7 +68,7 @@ func fullV4() tcp.Transition {
 		Time: moment, Monotonic: 9 * time.Second, Cookie: 0xfedcba9876543210, Local: endpoint("192.0.2.1", 50388),
 		Peer: endpoint("198.51.100.7", 443), Netns: 4026531840, UID: 1000, Owner: task(4242, "curl"), CgroupID: 77, Cgroup: pod(),
 		Error: 104, Old: tcp.Established, New: tcp.Close, Role: tcp.RoleClient, InState: 1_500_000_000,
-		// What the records do not tell must not show.
+		// No record has these.
 		Locked: true, PeerFIN: true, NoLinger2: true, Orphan: true,
 	}
 }
@@ -75,7 +85,7 @@ func mapped() tcp.Transition {
 	return t
 }
 
-// hostileComms are what a process may call itself, 16 bytes at most.
+// hostileComms are names that a process can give itself, 16 bytes at most.
 var hostileComms = []struct{ name, comm string }{
 	{"quotes", `say "hi" 'ho'`},
 	{"a backslash", `back\slash\n`},
@@ -98,10 +108,10 @@ var hostileComms = []struct{ name, comm string }{
 
 func transitionCases() []goldenCase {
 	edit := func(name string, change func(t *tcp.Transition)) goldenCase {
-		return goldenCase{name, func(e Encoder, dst []byte, seq uint64) []byte {
+		return goldenCase{name, func(e Encoder, dst []byte) []byte {
 			t := fullV4()
 			change(&t)
-			return e.Transition(dst, seq, &t)
+			return e.Transition(dst, &t)
 		}}
 	}
 	cases := []goldenCase{
@@ -161,7 +171,7 @@ func transitionCases() []goldenCase {
 	return cases
 }
 
-// timeWait is a close in order, which leaves a timewait socket in that substate.
+// timeWait is an orderly close that leaves a timewait socket in this substate.
 func timeWait(substate tcp.State) tcp.Transition {
 	t := fullV4()
 	t.Old, t.New, t.Substate, t.Error = tcp.FinWait2, tcp.TimeWait, substate, 0
@@ -174,7 +184,7 @@ func timeWaitEnd(expired bool) tcp.Transition {
 	return t
 }
 
-// cgroups are of the kinds of which different keys are told.
+// cgroups have different keys each.
 var cgroups = []struct {
 	name   string
 	cgroup *tcp.Cgroup
@@ -190,7 +200,7 @@ var cgroups = []struct {
 	{"too long with its escapes", &tcp.Cgroup{Path: longestPath("\x01"), Container: containerID, Runtime: "docker"}},
 }
 
-// longestPath is of as many levels as the kernel side tells, all as long as may be.
+// longestPath has the most levels that the BPF programs emit, each as long as possible.
 func longestPath(letter string) string {
 	const levels, nameLen = 12, 159
 	return strings.Repeat("/"+strings.Repeat(letter, nameLen), levels)
@@ -205,10 +215,10 @@ func fullConnection() tcp.Connection {
 
 func connectionCases() []goldenCase {
 	edit := func(name string, change func(t *tcp.Transition, c *tcp.Connection)) goldenCase {
-		return goldenCase{name, func(e Encoder, dst []byte, seq uint64) []byte {
+		return goldenCase{name, func(e Encoder, dst []byte) []byte {
 			t, c := fullV4(), fullConnection()
 			change(&t, &c)
-			return e.Connection(dst, seq, &t, &c)
+			return e.Connection(dst, &t, &c)
 		}}
 	}
 	cases := []goldenCase{
@@ -250,27 +260,24 @@ func largestConnection() tcp.Connection {
 	}
 }
 
-// socketEncoder is what a snapshot needs.
+// socketEncoder is what package snapshot needs.
 type socketEncoder interface {
 	Header(dst []byte) []byte
-	Socket(dst []byte, seq uint64, s *tcp.Socket) []byte
+	Socket(dst []byte, s *tcp.Socket) []byte
 }
 
 func socketCases() []goldenCase {
 	edit := func(name string, change func(s *tcp.Socket)) goldenCase {
-		return goldenCase{name, func(e Encoder, dst []byte, seq uint64) []byte {
+		return goldenCase{name, func(e Encoder, dst []byte) []byte {
 			s := tcp.Socket{Transition: fullV4()}
 			s.Old, s.New, s.Error, s.InState = 0, tcp.Established, 0, 0
 			change(&s)
-			enc := e.(socketEncoder)
-			if seq == 1 {
-				dst = enc.Header(dst)
-			}
-			return enc.Socket(dst, seq, &s)
+			return e.(socketEncoder).Socket(dst, &s)
 		}}
 	}
+	first := edit("everything known", func(s *tcp.Socket) { s.Error = 104 })
 	return []goldenCase{
-		edit("everything known", func(s *tcp.Socket) { s.Error = 104 }),
+		{first.name, func(e Encoder, dst []byte) []byte { return first.encode(e, e.(socketEncoder).Header(dst)) }},
 		edit("a listener", func(s *tcp.Socket) {
 			s.Local, s.Peer, s.New, s.Role = endpoint("0.0.0.0", 80), tcp.Endpoint{}, tcp.Listen, tcp.RoleListener
 		}),
@@ -317,10 +324,10 @@ func startCases() []goldenCase {
 		},
 	}
 	edit := func(name string, change func(s *Start)) goldenCase {
-		return goldenCase{name, func(e Encoder, dst []byte, _ uint64) []byte {
+		return goldenCase{name, func(e Encoder, dst []byte) []byte {
 			s := full
 			change(&s)
-			return e.Start(dst, 1, &s) // always the first
+			return e.Start(dst, &s)
 		}}
 	}
 	return []goldenCase{
@@ -349,8 +356,8 @@ func largestCounts() Counts {
 
 func statsCases() []goldenCase {
 	stats := func(name string, c Counts) goldenCase {
-		return goldenCase{name, func(e Encoder, dst []byte, seq uint64) []byte {
-			return e.Stats(dst, seq, &Stats{Time: moment, Counts: c})
+		return goldenCase{name, func(e Encoder, dst []byte) []byte {
+			return e.Stats(dst, &Stats{Time: moment, Counts: c})
 		}}
 	}
 	return []goldenCase{
@@ -363,24 +370,24 @@ func statsCases() []goldenCase {
 func lossCases() []goldenCase {
 	var cases []goldenCase
 	for _, cause := range []LossCause{CauseRingFull, CauseRingBusy, CauseReentry} {
-		cases = append(cases, goldenCase{string(cause), func(e Encoder, dst []byte, seq uint64) []byte {
-			return e.Loss(dst, seq, &Loss{Time: moment, Lost: 1234, Cause: cause})
+		cases = append(cases, goldenCase{string(cause), func(e Encoder, dst []byte) []byte {
+			return e.Loss(dst, &Loss{Time: moment, Lost: 1234, Cause: cause})
 		}})
 	}
 	return append(cases,
-		goldenCase{"queue_full", func(e Encoder, dst []byte, seq uint64) []byte {
-			return e.Loss(dst, seq, &Loss{Time: moment, Lost: 1234, Cause: CauseQueueFull, LostConnections: 56, LostTimeWaitEnds: 7})
+		goldenCase{"queue_full", func(e Encoder, dst []byte) []byte {
+			return e.Loss(dst, &Loss{Time: moment, Lost: 1234, Cause: CauseQueueFull, LostConnections: 56, LostTimeWaitEnds: 7})
 		}},
-		goldenCase{"queue_full, connections only", func(e Encoder, dst []byte, seq uint64) []byte {
-			return e.Loss(dst, seq, &Loss{Time: moment, Cause: CauseQueueFull, LostConnections: 56})
+		goldenCase{"queue_full, connections only", func(e Encoder, dst []byte) []byte {
+			return e.Loss(dst, &Loss{Time: moment, Cause: CauseQueueFull, LostConnections: 56})
 		}},
 	)
 }
 
 func stopCases() []goldenCase {
 	stop := func(reason, signal string) goldenCase {
-		return goldenCase{reason + signal, func(e Encoder, dst []byte, seq uint64) []byte {
-			return e.Stop(dst, seq, &Stop{Time: moment, Reason: reason, Signal: signal, Counts: someCounts})
+		return goldenCase{reason + signal, func(e Encoder, dst []byte) []byte {
+			return e.Stop(dst, &Stop{Time: moment, Reason: reason, Signal: signal, Counts: someCounts})
 		}}
 	}
 	return []goldenCase{

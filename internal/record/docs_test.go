@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// sections are those of docs/output.md, by their titles.
+// sections are the sections of docs/output.md by their titles.
 func sections(t *testing.T) map[string]string {
 	t.Helper()
 	b, err := os.ReadFile("../../docs/output.md")
@@ -25,7 +25,7 @@ func sections(t *testing.T) map[string]string {
 	return parts
 }
 
-// keyTable gives the keys of the first table of a section, in their order.
+// keyTable returns the keys of the first table of a section, in their order.
 func keyTable(t *testing.T, section string) (keys []string) {
 	t.Helper()
 	_, table, found := strings.Cut(section, "| key | type | meaning |\n")
@@ -41,12 +41,13 @@ func keyTable(t *testing.T, section string) (keys []string) {
 	return keys
 }
 
-func TestTheDocumentationHasATableOfEachRecordsKeysInTheirOrder(t *testing.T) {
+// docs/output.md has a table with the keys of each record, in the order of the record.
+func TestDocs_KeyTables(t *testing.T) {
 	parts := sections(t)
 	for name, cases := range goldenFiles {
 		documented := keyTable(t, parts[name])
 		for _, c := range cases {
-			keys := keysOf(t, c.encode(NewNDJSON(nil), nil, 1))
+			keys := keysOf(t, c.line(NewNative(nil), nil, 1))
 			if name == "stop" { // refers to stats for them
 				keys = keys[:slices.Index(keys, "seen")]
 			}
@@ -74,7 +75,8 @@ func TestTheDocumentationHasATableOfEachRecordsKeysInTheirOrder(t *testing.T) {
 }
 
 // What a key may say is as much of the interface as the key.
-func TestTheDocumentationNamesEveryValueThatTheSchemasAllow(t *testing.T) {
+// docs/output.md names every value that the schemas allow.
+func TestDocs_Values(t *testing.T) {
 	parts := sections(t)
 	for name := range goldenFiles {
 		for key, raw := range readSchema(t, name).Properties {
@@ -83,10 +85,10 @@ func TestTheDocumentationNamesEveryValueThatTheSchemasAllow(t *testing.T) {
 				Properties map[string]any // those of features
 			}
 			if err := json.Unmarshal(raw, &property); err != nil {
-				continue // its values are no words
+				continue // its values are not strings
 			}
 			for _, value := range append(property.Enum, slices.Collect(maps.Keys(property.Properties))...) {
-				// What a connection or a socket shares with a transition is told there.
+				// The section of transition describes what the others share with it.
 				if !strings.Contains(parts[name]+parts["transition"], "`"+value+"`") {
 					t.Errorf("%s: that %s may be %q is not documented", name, key, value)
 				}
@@ -95,7 +97,8 @@ func TestTheDocumentationNamesEveryValueThatTheSchemasAllow(t *testing.T) {
 	}
 }
 
-func TestTheDocumentationNamesEveryTypeThatCanBeAskedFor(t *testing.T) {
+// docs/output.md names every record type that --only accepts.
+func TestDocs_OnlyTypes(t *testing.T) {
 	all := sections(t)["Commands"]
 	for _, recordType := range Types() {
 		if !strings.Contains(all, "`"+recordType+"`") {
@@ -104,7 +107,8 @@ func TestTheDocumentationNamesEveryTypeThatCanBeAskedFor(t *testing.T) {
 	}
 }
 
-func TestTheExamplesOfTheDocumentationAreValid(t *testing.T) {
+// The examples of docs/output.md are valid by the schemas.
+func TestDocs_ExamplesAreValid(t *testing.T) {
 	all, parts := schemas(t), sections(t)
 	for name := range goldenFiles {
 		examples := regexp.MustCompile(`(?m)^\{.*\}$`).FindAllString(parts[name], -1)

@@ -13,7 +13,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// fuzzed is what a fuzzer may choose of a transition, a connection and a socket.
+// fuzzed are the values of a transition, a connection and a socket that the fuzzer chooses.
 type fuzzed struct {
 	seq, cookie                       uint64
 	nanoseconds, monotonic            int64
@@ -71,7 +71,7 @@ func (v *fuzzed) socket() tcp.Socket {
 	return tcp.Socket{Transition: v.transition(), ExpiresIn: time.Duration(v.expires)}
 }
 
-// fuzzRecords runs check on whatever the fuzzer makes of the golden cases.
+// fuzzRecords runs check on values that the fuzzer derives from the golden cases.
 func fuzzRecords(f *testing.F, check func(t *testing.T, v *fuzzed)) {
 	seeds := []tcp.Transition{
 		fullV4(), fullV6(), mapped(), largest(), timeWait(tcp.FinWait2), timeWaitEnd(true), {Time: moment}, {Time: moment, Old: tcp.Close, New: tcp.Close},
@@ -112,8 +112,8 @@ func fuzzRecords(f *testing.F, check func(t *testing.T, v *fuzzed)) {
 	})
 }
 
-// The references are the records as the documentation has them, in its order, for
-// encoding/json to encode.
+// The reference types are the records as docs/output.md has them, in its order.
+// encoding/json encodes them, and the tests compare.
 
 type referenceHead struct {
 	Type string `json:"type"`
@@ -144,7 +144,7 @@ type referenceOwner struct {
 	PodUID    string  `json:"pod_uid,omitempty"`
 }
 
-// referenceLabels are those of longestLabels.
+// referenceLabels are the labels of longestLabels.
 type referenceLabels struct {
 	Label  string `json:"label,omitempty"`
 	Filler string `json:"filler,omitempty"`
@@ -196,7 +196,7 @@ type referenceSocket struct {
 }
 
 func headOf(recordType string, seq uint64, at time.Time) referenceHead {
-	return referenceHead{recordType, string(plainTime(nil, at)), seq}
+	return referenceHead{recordType, string(timeByLibrary(nil, at)), seq}
 }
 
 func identityOf(t *tcp.Transition) referenceIdentity {
@@ -226,7 +226,7 @@ func ownerOf(t *tcp.Transition) referenceOwner {
 	}
 	if t.Cgroup != nil {
 		r.Container, r.Runtime, r.PodUID = t.Cgroup.Container, t.Cgroup.Runtime, t.Cgroup.PodUID
-		if len(`,"cgroup":`)+len(plainString(nil, t.Cgroup.Path)) <= maxPath {
+		if len(`,"cgroup":`)+len(stringByRunes(nil, t.Cgroup.Path)) <= maxPath {
 			r.Cgroup = &t.Cgroup.Path
 		}
 	}
@@ -273,7 +273,7 @@ func connectionReference(seq uint64, t *tcp.Transition, c *tcp.Connection) *refe
 	}
 	if c.OpenedAt != 0 {
 		duration, established := uint64(t.Monotonic-c.OpenedAt), uint64(c.Established)
-		r.Opened, r.Duration, r.Established = string(plainTime(nil, c.Opened)), &duration, &established
+		r.Opened, r.Duration, r.Established = string(timeByLibrary(nil, c.Opened)), &duration, &established
 	}
 	return &r
 }
@@ -297,21 +297,21 @@ func hexOf(dst []byte, v uint64) []byte {
 }
 
 func FuzzRecordsAgainstEncodingJSON(f *testing.F) {
-	plain, labels := NewNDJSON(nil), longestLabels(f)
-	labelled := NewNDJSON(labels)
+	plain, labels := NewNative(nil), longestLabels(f)
+	labelled := NewNative(labels)
 	withLabels := referenceLabels{labels[0].Value, labels[1].Value}
 	fuzzRecords(f, func(t *testing.T, v *fuzzed) {
 		event, socket := v.transition(), v.socket()
 		end := v.connection(&event)
 		transition, connection := transitionReference(v.seq, &event), connectionReference(v.seq, &event, &end)
 		listed := socketReference(v.seq, &socket)
-		checkAgainst(t, plain.Transition(nil, v.seq, &event), transition)
-		checkAgainst(t, plain.Connection(nil, v.seq, &event, &end), connection)
-		checkAgainst(t, plain.Socket(nil, v.seq, &socket), listed)
+		checkAgainst(t, plain.WithSeq(nil, plain.Transition(nil, &event), v.seq), transition)
+		checkAgainst(t, plain.WithSeq(nil, plain.Connection(nil, &event, &end), v.seq), connection)
+		checkAgainst(t, plain.WithSeq(nil, plain.Socket(nil, &socket), v.seq), listed)
 		transition.referenceLabels, connection.referenceLabels, listed.referenceLabels = withLabels, withLabels, withLabels
-		checkAgainst(t, labelled.Transition(nil, v.seq, &event), transition)
-		checkAgainst(t, labelled.Connection(nil, v.seq, &event, &end), connection)
-		checkAgainst(t, labelled.Socket(nil, v.seq, &socket), listed)
+		checkAgainst(t, labelled.WithSeq(nil, labelled.Transition(nil, &event), v.seq), transition)
+		checkAgainst(t, labelled.WithSeq(nil, labelled.Connection(nil, &event, &end), v.seq), connection)
+		checkAgainst(t, labelled.WithSeq(nil, labelled.Socket(nil, &socket), v.seq), listed)
 	})
 }
 
@@ -330,7 +330,7 @@ func checkAgainst(t *testing.T, line []byte, want any) {
 	}
 }
 
-// checkLine holds for every NDJSON line.
+// checkLine checks what every NDJSON line must fulfil.
 func checkLine(t *testing.T, line []byte) {
 	t.Helper()
 	text, ended := strings.CutSuffix(string(line), "\n")
@@ -352,7 +352,7 @@ func checkLine(t *testing.T, line []byte) {
 func decodeJSON(t *testing.T, b []byte) map[string]any {
 	t.Helper()
 	d := json.NewDecoder(strings.NewReader(string(b)))
-	d.UseNumber() // a float64 would forgive the last digits
+	d.UseNumber() // a float64 would lose the last digits
 	var m map[string]any
 	if err := d.Decode(&m); err != nil {
 		t.Fatalf("%v in %q", err, b)
@@ -360,8 +360,8 @@ func decodeJSON(t *testing.T, b []byte) map[string]any {
 	return m
 }
 
-// keysOf gives the keys of an object, not of those in it, in their order. It
-// fails for one that comes twice, which encoding/json forgives.
+// keysOf returns the keys of an object in their order, without those of objects in it. It
+// fails if a key is there twice, which encoding/json accepts.
 func keysOf(t *testing.T, object []byte) []string {
 	t.Helper()
 	d := json.NewDecoder(strings.NewReader(string(object)))
@@ -393,18 +393,18 @@ func FuzzText(f *testing.F) {
 	fuzzRecords(f, func(t *testing.T, v *fuzzed) {
 		event, socket := v.transition(), v.socket()
 		end := v.connection(&event)
-		checkText(t, Text{}.Transition(nil, v.seq, &event), 1)
-		checkText(t, Text{}.Connection(nil, v.seq, &event, &end), 1)
-		checkText(t, Text{}.Socket(nil, v.seq, &socket), 1)
-		// What else comes from outside goes through the header.
+		checkText(t, Text{}.Transition(nil, &event), 1)
+		checkText(t, Text{}.Connection(nil, &event, &end), 1)
+		checkText(t, Text{}.Socket(nil, &socket), 1)
+		// The header has the other values that come from outside.
 		word := string(event.Owner.Comm[:])
-		checkText(t, Text{}.Start(nil, v.seq, &Start{
+		checkText(t, Text{}.Start(nil, &Start{
 			Time: event.Time, Version: word, Host: word, Kernel: word, Features: []Feature{{"feature", "off: " + word}},
 		}), 3)
 	})
 }
 
-// checkText: nothing that a terminal could take for more than text.
+// checkText checks that a terminal shows the line as text and obeys nothing in it.
 func checkText(t *testing.T, line []byte, lines int) {
 	t.Helper()
 	if !utf8.Valid(line) {

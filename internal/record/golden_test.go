@@ -12,14 +12,15 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files instead of comparing with them")
 
-func TestRecordsAreTheGoldenOnes(t *testing.T) {
+// Each encoder encodes each record as the golden files have it.
+func TestEncoder_GoldenFiles(t *testing.T) {
 	var files []string
 	for name, cases := range goldenFiles {
-		checkGolden(t, name+".ndjson", NewNDJSON(nil), cases)
+		checkGolden(t, name+".ndjson", NewNative(nil), cases)
 		checkGolden(t, name+".txt", Text{}, cases)
 		files = append(files, name+".ndjson", name+".txt")
 	}
-	checkGolden(t, "labels.ndjson", NewNDJSON(goldenLabels), oneOfEachType())
+	checkGolden(t, "labels.ndjson", NewNative(goldenLabels), oneOfEachType())
 	files = append(files, "labels.ndjson")
 
 	slices.Sort(files)
@@ -37,7 +38,7 @@ func oneOfEachType() []goldenCase {
 	return cases
 }
 
-// goldenNames leaves out the directories: testdata/fuzz is the fuzzer's.
+// goldenNames are the files in testdata, without the directory testdata/fuzz.
 func goldenNames(t *testing.T) []string {
 	t.Helper()
 	entries, err := os.ReadDir("testdata")
@@ -59,7 +60,7 @@ func checkGolden(t *testing.T, file string, e Encoder, cases []goldenCase) {
 	var names []string // of each line's case
 	for i, c := range cases {
 		before := len(all)
-		all = c.encode(e, all, uint64(i+1))
+		all = c.line(e, all, uint64(i+1))
 		for range strings.Count(string(all[before:]), "\n") {
 			names = append(names, c.name)
 		}
@@ -86,7 +87,7 @@ func checkGolden(t *testing.T, file string, e Encoder, cases []goldenCase) {
 	}
 }
 
-// goldenLines gives the lines of all the NDJSON files but that of the labels.
+// goldenLines are the lines of all NDJSON files except labels.ndjson.
 func goldenLines(t *testing.T) map[string][]string {
 	t.Helper()
 	lines := make(map[string][]string)
@@ -103,12 +104,36 @@ func goldenLines(t *testing.T) map[string][]string {
 	return lines
 }
 
-func TestAnEncoderAppendsToWhatIsThere(t *testing.T) {
-	for _, e := range []Encoder{NewNDJSON(nil), Text{}} {
+// An encoder appends to dst and leaves what is in it.
+func TestEncoder_Appends(t *testing.T) {
+	for _, e := range []Encoder{NewNative(nil), Text{}} {
 		for _, c := range oneOfEachType() {
-			alone := c.encode(e, nil, 1)
-			if got, want := string(c.encode(e, []byte("before\n"), 1)), "before\n"+string(alone); got != want {
-				t.Errorf("%T, %s: got %q, want %q", e, c.name, got, want)
+			for _, encode := range []func(dst []byte) []byte{
+				func(dst []byte) []byte { return c.encode(e, dst) }, func(dst []byte) []byte { return c.line(e, dst, 1) },
+			} {
+				alone := encode(nil)
+				if got, want := string(encode([]byte("before\n"))), "before\n"+string(alone); got != want {
+					t.Errorf("%T, %s: got %q, want %q", e, c.name, got, want)
+				}
+			}
+		}
+	}
+}
+
+// A record encoded with its number is the shared line with that number added.
+func TestEncoder_SeqAddedLater(t *testing.T) {
+	for _, e := range []Encoder{NewNative(goldenLabels), Text{}} {
+		for _, cases := range goldenFiles {
+			for _, c := range cases {
+				for _, seq := range []uint64{1, 10, 123_456_789, 1<<64 - 1} {
+					e.SetSeq(0)
+					line := c.encode(e, nil)
+					shared := e.WithSeq([]byte("before\n"), line, seq)
+					e.SetSeq(seq)
+					if own := c.encode(e, []byte("before\n")); string(own) != string(shared) {
+						t.Errorf("%T, %s, seq %d:\nencoded with it %s\nadded later     %s", e, c.name, seq, own, shared)
+					}
+				}
 			}
 		}
 	}

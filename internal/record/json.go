@@ -1,113 +1,185 @@
 package record
 
-import "unicode/utf8"
+import (
+	"math"
+	"net/netip"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
 
-// object appends the members of one flat JSON object; the first method called
-// must be of [NDJSON.begin], the last end. Keys are written as they are: they must
-// need no escaping.
-type object []byte
-
-func (o object) end(labels []byte) []byte {
-	o = append(o, labels...)
-	return append(o, "}\n"...)
+// object appends the members of one flat JSON object (RFC 8259) to line. Each method
+// appends one member and returns the longer object; a key must need no escaping. An object
+// is passed by value, as a slice is, because a pointer to it costs a third of the encoder's
+// speed.
+//
+// A key is written by the method key and nowhere else, and its value by the method that
+// called key. What must know the keys of a record, such as a choice among them, belongs
+// into object: the functions that list the members of a record need not change for it.
+type object struct {
+	line []byte
 }
 
-func (o object) key(key string) object {
-	o = append(o, `,"`...)
-	o = append(o, key...)
-	return append(o, `":`...)
+// key returns line with the key of the next member.
+func (o object) key(key string) []byte {
+	line := append(o.line, `,"`...)
+	line = append(line, key...)
+	return append(line, `":`...)
+}
+
+// string escapes v as [appendString] does.
+func (o object) string(key, v string) object {
+	o.line = appendString(o.key(key), v)
+	return o
+}
+
+// stringIfSet appends nothing if v is empty.
+func (o object) stringIfSet(key, v string) object {
+	if v != "" {
+		return o.string(key, v)
+	}
+	return o
+}
+
+// bytes is string for bytes.
+func (o object) bytes(key string, v []byte) object {
+	o.line = appendString(o.key(key), v)
+	return o
+}
+
+// literal appends a string that needs no escaping, such as a name from a table.
+func (o object) literal(key, v string) object {
+	line := append(o.key(key), '"')
+	line = append(line, v...)
+	o.line = append(line, '"')
+	return o
+}
+
+// literalIfSet appends nothing if v is empty.
+func (o object) literalIfSet(key, v string) object {
+	if v != "" {
+		return o.literal(key, v)
+	}
+	return o
+}
+
+// trueIf appends the value true, or nothing if set is false.
+func (o object) trueIf(key string, set bool) object {
+	if set {
+		o.line = append(o.key(key), "true"...)
+	}
+	return o
 }
 
 func (o object) uint(key string, v uint64) object {
-	return appendUint(o.key(key), v)
+	o.line = appendUint(o.key(key), v)
+	return o
 }
 
-func (o object) yes(key string) object {
-	return append(o.key(key), "true"...)
-}
-
-func (o object) string(key, v string) object {
-	return appendString(o.key(key), v)
-}
-
-// known leaves out what is empty.
-func (o object) known(key, v string) object {
-	if v == "" {
-		return o
+// uintIfSet appends nothing if v is 0.
+func (o object) uintIfSet(key string, v uint64) object {
+	if v != 0 {
+		return o.uint(key, v)
 	}
-	return o.string(key, v)
+	return o
 }
 
-// symbol is for values that are known to need no escaping.
-func (o object) symbol(key, v string) object {
-	o = append(o.key(key), '"')
-	o = append(o, v...)
-	return append(o, '"')
+// decimal rounds to at most three digits after the point. v must be finite.
+func (o object) decimal(key string, v float64) object {
+	const thousandths = 1000
+	o.line = strconv.AppendFloat(o.key(key), math.Round(v*thousandths)/thousandths, 'f', -1, 64)
+	return o
+}
+
+// hex appends a string of hexadecimal digits without leading zeros.
+func (o object) hex(key string, v uint64) object {
+	line := append(o.key(key), '"')
+	line = strconv.AppendUint(line, v, 16)
+	o.line = append(line, '"')
+	return o
+}
+
+// addrIfSet appends nothing if a is not valid.
+func (o object) addrIfSet(key string, a netip.Addr) object {
+	if a.IsValid() {
+		line := append(o.key(key), '"')
+		line = a.AppendTo(line)
+		o.line = append(line, '"')
+	}
+	return o
+}
+
+// time appends at in the form of [timeCache]. cache should be one that has this member's
+// times only, as they are mostly of one second.
+func (o object) time(key string, cache *timeCache, at time.Time) object {
+	line := append(o.key(key), '"')
+	line = cache.append(line, at)
+	o.line = append(line, '"')
+	return o
 }
 
 const hexDigits = "0123456789abcdef"
 
-// appendString appends a JSON string (RFC 8259 section 7). Bytes that are not
-// UTF-8 become U+FFFD, as encoding/json has it; DEL and the C1 controls, which
-// JSON would allow, are escaped as well, because some terminals obey them.
+// appendString appends s as a JSON string (RFC 8259 section 7). Bytes that are not UTF-8
+// become U+FFFD, as in encoding/json. DEL, the C1 controls and the line separators are
+// escaped too, although JSON does not require it: some terminals obey the former, and
+// some readers split lines at the latter.
 func appendString[S string | []byte](dst []byte, s S) []byte {
 	dst = append(dst, '"')
+	copied := 0 // what s[copied:i] holds needs no escaping
 	for i := 0; i < len(s); {
-		if n := plain(s[i:]); n > 0 {
-			dst = append(dst, s[i:i+n]...)
-			i += n
-			continue
-		}
-		if c := s[i]; c < utf8.RuneSelf {
-			dst = appendASCII(dst, c)
+		c := s[i]
+		if c >= ' ' && c < 0x7f && c != '"' && c != '\\' {
 			i++
 			continue
 		}
-		r, size := decodeRune(s, i)
-		switch {
-		case r == utf8.RuneError && size == 1:
-			dst = append(dst, `\ufffd`...)
-		case r < 0xa0 || r == '\u2028' || r == '\u2029':
-			dst = appendEscaped(dst, uint16(r))
-		default:
-			dst = append(dst, s[i:i+size]...)
+		dst = append(dst, s[copied:i]...)
+		if c < utf8.RuneSelf {
+			dst = appendEscapedASCII(dst, c)
+			i++
+		} else {
+			r, size := decodeRune(s, i)
+			dst = appendNonASCII(dst, r, s[i:i+size])
+			i += size
 		}
-		i += size
+		copied = i
 	}
+	dst = append(dst, s[copied:]...)
 	return append(dst, '"')
 }
 
-// plain is how many bytes at the beginning need no escaping: mostly all of them.
-func plain[S string | []byte](s S) int {
-	for i := range len(s) {
-		if c := s[i]; c < 0x20 || c >= 0x7f || c == '"' || c == '\\' {
-			return i
-		}
-	}
-	return len(s)
-}
-
-// decodeRune looks at no more than one rune's bytes, so that a string is not copied.
+// decodeRune copies the bytes of one rune only, so that a string is not converted as a
+// whole, which would allocate.
 func decodeRune[S string | []byte](s S, i int) (rune, int) {
 	var b [utf8.UTFMax]byte
 	n := copy(b[:], s[i:])
 	return utf8.DecodeRune(b[:n])
 }
 
-func appendASCII(dst []byte, c byte) []byte {
+// appendNonASCII appends r, whose bytes are encoded, escaped where it has to be.
+func appendNonASCII[S string | []byte](dst []byte, r rune, encoded S) []byte {
 	switch {
-	case c == '"' || c == '\\':
-		return append(dst, '\\', c)
-	case c == '\n':
-		return append(dst, `\n`...)
-	case c == '\t':
-		return append(dst, `\t`...)
-	case c < 0x20 || c == 0x7f:
-		return appendEscaped(dst, uint16(c))
+	case r == utf8.RuneError && len(encoded) == 1:
+		return append(dst, `\ufffd`...)
+	case r < 0xa0 || r == '\u2028' || r == '\u2029':
+		return appendEscaped(dst, uint16(r))
 	}
-	return append(dst, c)
+	return append(dst, encoded...)
 }
 
+func appendEscapedASCII(dst []byte, c byte) []byte {
+	switch c {
+	case '"', '\\':
+		return append(dst, '\\', c)
+	case '\n':
+		return append(dst, `\n`...)
+	case '\t':
+		return append(dst, `\t`...)
+	}
+	return appendEscaped(dst, uint16(c))
+}
+
+// appendEscaped appends \uXXXX.
 func appendEscaped(dst []byte, r uint16) []byte {
 	return append(dst, '\\', 'u', hexDigits[r>>12], hexDigits[r>>8&15], hexDigits[r>>4&15], hexDigits[r&15])
 }

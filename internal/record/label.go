@@ -6,15 +6,16 @@ import (
 	"unicode/utf8"
 )
 
-// Label is a key and value of the operator's that every record carries.
+// Label is a member that the operator adds to every record.
 type Label struct {
 	Key, Value string
 }
 
-// maxLabelBytes leaves room in a line of MaxLine for the longest record.
+// maxLabelBytes bounds the encoded labels, so that the longest record fits in MaxLine.
 const maxLabelBytes = 1024
 
-// schemaKeys are the keys that records have, or that version 1 may give them.
+// schemaKeys are the keys that no label may have: those of all records, and those that a
+// later minor version may add.
 var schemaKeys = strings.Fields(`
 	type time seq version schema host boot_id kernel arch pid features
 	conn netns family mapped local_addr local_port peer_addr peer_port role old_state new_state
@@ -26,15 +27,16 @@ var schemaKeys = strings.Fields(`
 	seen filtered lost lost_ring_full lost_ring_busy lost_reentry lost_queue_full lost_connections lost_time_wait_ends read dropped written written_bytes
 	fired entered missed other_protocol deferred connections time_wait_unknown stage reason signal state truncated expires_in_ns time_wait_end time_wait_ends time_wait_ends_lost`)
 
-// ParseLabels checks KEY=VALUE pairs: a key is snake_case and of no record's own,
-// given once; values are UTF-8; all together are short enough for every line.
+// ParseLabels parses KEY=VALUE pairs. It returns an error if a key is not snake_case, is a
+// key of the schema or is given twice, if a value is not UTF-8, or if all labels together
+// take more than 1024 bytes of a record.
 func ParseLabels(pairs []string) ([]Label, error) {
 	labels := make([]Label, 0, len(pairs))
 	taken := make(map[string]bool)
 	for _, k := range schemaKeys {
 		taken[k] = true
 	}
-	size := 0
+	var encoded object
 	for _, pair := range pairs {
 		key, value, found := strings.Cut(pair, "=")
 		switch {
@@ -49,9 +51,9 @@ func ParseLabels(pairs []string) ([]Label, error) {
 		}
 		taken[key] = true
 		labels = append(labels, Label{key, value})
-		size += len(object(nil).string(key, value))
+		encoded = encoded.string(key, value)
 	}
-	if size > maxLabelBytes {
+	if size := len(encoded.line); size > maxLabelBytes {
 		return nil, fmt.Errorf("labels take %d bytes of every record, at most %d fit: shorten them", size, maxLabelBytes)
 	}
 	return labels, nil

@@ -8,7 +8,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-func TestGoodLabelsAreTakenAsTheyAre(t *testing.T) {
+// Valid labels are parsed, in their order.
+func TestLabels_Parsed(t *testing.T) {
 	for _, tt := range []struct {
 		name  string
 		pairs []string
@@ -28,7 +29,8 @@ func TestGoodLabelsAreTakenAsTheyAre(t *testing.T) {
 	}
 }
 
-func TestBadLabelsAreRefusedWithTheReason(t *testing.T) {
+// An invalid label is rejected, and the error gives the reason.
+func TestLabels_Rejected(t *testing.T) {
 	notSnakeCase := func(key string) string {
 		return `key "` + key + `" is not snake_case: use a-z, 0-9 and _, a letter first`
 	}
@@ -67,7 +69,8 @@ func TestBadLabelsAreRefusedWithTheReason(t *testing.T) {
 	}
 }
 
-func TestNoLabelMayTakeAKeyThatARecordHas(t *testing.T) {
+// A label cannot have the key of a record.
+func TestLabels_KeysOfRecords(t *testing.T) {
 	for _, lines := range goldenLines(t) {
 		for _, line := range lines {
 			for _, key := range keysOf(t, []byte(line)) {
@@ -82,11 +85,11 @@ func TestNoLabelMayTakeAKeyThatARecordHas(t *testing.T) {
 	}
 }
 
-// longestLabels take as much room as is allowed, one of them in escapes.
+// longestLabels take as many bytes as is allowed, some of them for escapes.
 func longestLabels(t testing.TB) []Label {
 	t.Helper()
 	pairs := []string{"label=" + strings.Repeat("\x01", 100), "filler="}
-	room := maxLabelBytes - len(NewNDJSON([]Label{{"label", strings.Repeat("\x01", 100)}, {"filler", ""}}).labels)
+	room := maxLabelBytes - len(NewNative([]Label{{"label", strings.Repeat("\x01", 100)}, {"filler", ""}}).labels)
 	pairs[1] += strings.Repeat("x", room)
 	labels, err := ParseLabels(pairs)
 	if err != nil {
@@ -98,7 +101,7 @@ func longestLabels(t testing.TB) []Label {
 	return labels
 }
 
-// longestTransition has keys that never come together: this is about room.
+// longestTransition has more keys than any real one, to test the length of the line.
 func longestTransition() tcp.Transition {
 	t := largest()
 	t.Mapped, t.Old, t.New, t.Substate, t.TimeWaitOpen, t.Expired = true, tcp.TimeWait, tcp.TimeWait, tcp.TimeWait, true, true
@@ -108,8 +111,9 @@ func longestTransition() tcp.Transition {
 	return t
 }
 
-func TestNoPathMakesALineTooLong(t *testing.T) {
-	encoder := NewNDJSON(longestLabels(t))
+// A line stays within MaxLine however long the path of its cgroup is.
+func TestLine_LongPaths(t *testing.T) {
+	encoder := NewNative(longestLabels(t))
 	event, connection := longestTransition(), largestConnection()
 	container := *event.Cgroup
 	event.Cgroup = &container
@@ -117,8 +121,9 @@ func TestNoPathMakesALineTooLong(t *testing.T) {
 		for _, letter := range []string{"x", "\x01", "\"", "\xff", "é"} {
 			container.Path = "/" + strings.Repeat(letter, length)[:length]
 			for _, line := range [][]byte{
-				encoder.Transition(nil, 1<<64-1, &event), encoder.Connection(nil, 1<<64-1, &event, &connection),
+				encoder.Transition(nil, &event), encoder.Connection(nil, &event, &connection),
 			} {
+				line = encoder.WithSeq(nil, line, 1<<64-1)
 				if len(line) > MaxLine || !strings.Contains(string(line), `,"container":"`) {
 					t.Fatalf("a path of %d times %q makes a line of %d bytes, want %d at most: %s", length, letter, len(line), MaxLine, line)
 				}
@@ -127,14 +132,15 @@ func TestNoPathMakesALineTooLong(t *testing.T) {
 	}
 }
 
-func TestTheLongestRecordsFitALineWithTheLongestLabels(t *testing.T) {
+// The longest record of each type stays within MaxLine with the longest labels.
+func TestLine_LongestRecords(t *testing.T) {
 	const worst = "\x01" // six bytes in JSON
 	longest := []goldenCase{
-		{"start", func(e Encoder, dst []byte, seq uint64) []byte {
+		{"start", func(e Encoder, dst []byte) []byte {
 			// HOST_NAME_MAX and the fields of struct utsname are 64 bytes.
 			word := strings.Repeat(worst, 64)
 			reason := strings.Repeat("because ", 40)
-			return e.Start(dst, seq, &Start{
+			return e.Start(dst, &Start{
 				Time: moment, Version: word, Host: word, BootID: "2e8ec3c7-6990-4be5-ad35-620e3c14e752", Kernel: word,
 				Arch: "arm64", PID: 4 << 20, Features: []Feature{
 					{"socket_storage", reason}, {"socket_cookie", reason}, {"socket_scan", reason}, {"accept_hook", reason},
@@ -142,41 +148,41 @@ func TestTheLongestRecordsFitALineWithTheLongestLabels(t *testing.T) {
 				},
 			})
 		}},
-		{"transition", func(e Encoder, dst []byte, seq uint64) []byte {
+		{"transition", func(e Encoder, dst []byte) []byte {
 			event := longestTransition()
-			return e.Transition(dst, seq, &event)
+			return e.Transition(dst, &event)
 		}},
-		{"connection", func(e Encoder, dst []byte, seq uint64) []byte {
+		{"connection", func(e Encoder, dst []byte) []byte {
 			event, connection := longestTransition(), largestConnection()
-			return e.Connection(dst, seq, &event, &connection)
+			return e.Connection(dst, &event, &connection)
 		}},
-		{"partial connection", func(e Encoder, dst []byte, seq uint64) []byte {
+		{"partial connection", func(e Encoder, dst []byte) []byte {
 			event, connection := longestTransition(), largestConnection()
 			connection.OpenedAt = 0
-			return e.Connection(dst, seq, &event, &connection)
+			return e.Connection(dst, &event, &connection)
 		}},
-		{"socket", func(e Encoder, dst []byte, seq uint64) []byte {
+		{"socket", func(e Encoder, dst []byte) []byte {
 			s := tcp.Socket{Transition: longestTransition(), ExpiresIn: -1}
 			s.New = tcp.BoundInactive // a TIME_WAIT has no owner
-			return e.(socketEncoder).Socket(dst, seq, &s)
+			return e.(socketEncoder).Socket(dst, &s)
 		}},
-		{"alert", func(e Encoder, dst []byte, seq uint64) []byte {
+		{"alert", func(e Encoder, dst []byte) []byte {
 			a := longestAlert()
-			return e.Alert(dst, seq, &a)
+			return e.Alert(dst, &a)
 		}},
-		{"stats", func(e Encoder, dst []byte, seq uint64) []byte {
-			return e.Stats(dst, seq, &Stats{Time: moment, Counts: largestCounts()})
+		{"stats", func(e Encoder, dst []byte) []byte {
+			return e.Stats(dst, &Stats{Time: moment, Counts: largestCounts()})
 		}},
-		{"loss", func(e Encoder, dst []byte, seq uint64) []byte {
-			return e.Loss(dst, seq, &Loss{Time: moment, Lost: 1<<64 - 1, Cause: CauseRingFull})
+		{"loss", func(e Encoder, dst []byte) []byte {
+			return e.Loss(dst, &Loss{Time: moment, Lost: 1<<64 - 1, Cause: CauseRingFull})
 		}},
-		{"stop", func(e Encoder, dst []byte, seq uint64) []byte {
-			return e.Stop(dst, seq, &Stop{Time: moment, Reason: "duration", Signal: "SIGTERM", Counts: largestCounts()})
+		{"stop", func(e Encoder, dst []byte) []byte {
+			return e.Stop(dst, &Stop{Time: moment, Reason: "duration", Signal: "SIGTERM", Counts: largestCounts()})
 		}},
 	}
-	encoder := NewNDJSON(longestLabels(t))
+	encoder := NewNative(longestLabels(t))
 	for _, c := range longest {
-		line := c.encode(encoder, nil, 1<<64-1)
+		line := c.line(encoder, nil, 1<<64-1)
 		t.Logf("%s: %d bytes", c.name, len(line))
 		checkLine(t, line)
 		if got := keysOf(t, line); !slices.Equal(got[len(got)-2:], []string{"label", "filler"}) {

@@ -1,41 +1,21 @@
-// Package record turns values into lines: NDJSON for programs, text for people.
-// It is the only home of the schema of docs/output.md. It must not read clocks,
-// write anywhere or talk to the kernel.
+// Package record encodes values as lines: NDJSON for programs, text for people. It is the
+// only place that knows the schema of docs/output.md. It must not read clocks, write to
+// files or talk to the kernel.
+//
+// record.go has the records that are made in user space, encoder.go the interface of a
+// schema. Each schema is a set of files: native*.go is the schema of docs/output.md in
+// NDJSON, text*.go the columns for people. json.go appends members of a JSON object to a
+// line. The files *_cache.go and digits.go are optimizations; each names the benchmark
+// that it is kept for.
 package record
 
-import (
-	"time"
+import "time"
 
-	"github.com/tcpshift/tcpshift/internal/detect"
-	"github.com/tcpshift/tcpshift/internal/tcp"
-)
-
-// SchemaVersion is what start.schema says: additions raise the second number; a
+// SchemaVersion is the value of start.schema. An addition raises the second number, and a
 // rename, a removal or a change of meaning the first.
 const SchemaVersion = "1.0"
 
-// MaxLine is the most that a line may have, in bytes, its newline included.
-const MaxLine = 4096
-
-// Types are the types of record that come and go as asked; start and stop always come.
-func Types() []string {
-	return []string{"transition", "connection", "alert", "stats", "loss"}
-}
-
-// Encoder appends one record as one whole line to dst and returns the longer
-// slice. seq is the record's number in the stream, from 1.
-type Encoder interface {
-	Start(dst []byte, seq uint64, r *Start) []byte
-	Transition(dst []byte, seq uint64, r *tcp.Transition) []byte
-	// Connection is told at a socket's last transition, last.
-	Connection(dst []byte, seq uint64, last *tcp.Transition, c *tcp.Connection) []byte
-	Alert(dst []byte, seq uint64, a *detect.Alert) []byte
-	Stats(dst []byte, seq uint64, r *Stats) []byte
-	Loss(dst []byte, seq uint64, r *Loss) []byte
-	Stop(dst []byte, seq uint64, r *Stop) []byte
-}
-
-// Start is the first record: every hook is attached.
+// Start is the first record of a stream. Every hook is attached when it is written.
 type Start struct {
 	Time     time.Time
 	Version  string
@@ -47,74 +27,77 @@ type Start struct {
 	Features []Feature
 }
 
-// Feature is something that this kernel gives, or the reason why it does not.
+// Feature is an optional ability of the tracer, which depends on the kernel.
 type Feature struct {
 	Name string
-	Off  string // empty: it is there
+	Off  string // why the feature is off; empty: it is on
 }
 
-// Counts says how many events took which way since the start. At the end
+// Counts are the numbers of events since the start, by what became of them. The final
+// counts fulfil exactly
 //
 //	Fired    = Entered + Missed
 //	Seen     = Fired − OtherProtocol
 //	Seen     = Filtered + LostRingFull + LostRingBusy + LostReentry + Deferred + Read
 //	Read     = Written + Dropped + LostQueueFull
 //
-// hold exactly. While events are under way Seen may be ahead of the sum.
+// Before, while events are on their way, Seen may be larger than the sum.
 type Counts struct {
-	Fired         uint64 // firings of the tracepoint, any protocol
-	Entered       uint64 // those that the first program handled
-	Missed        uint64 // those that it missed because it was running
-	OtherProtocol uint64 // not TCP, such as MPTCP's own socket
-	Filtered      uint64
-	LostRingFull  uint64
-	LostRingBusy  uint64
-	LostReentry   uint64 // both programs were busy
-	LostQueueFull uint64 // read and wanted, but the reader of the output had stalled
-	Deferred      uint64 // waiting for their socket's next transition (Linux up to 6.12)
-	Read          uint64
-	Dropped       uint64 // read, but not written
-	Written       uint64 // transition records
-	WrittenBytes  uint64 // of all records
+	Fired         uint64 // times that the tracepoint fired, for any protocol
+	Entered       uint64 // of Fired: those that the primary program handled
+	Missed        uint64 // of Fired: those that the primary program missed because it was running
+	OtherProtocol uint64 // of Fired: those for a socket that is not TCP, such as MPTCP's own
+	Filtered      uint64 // transitions that a filter excluded
+	LostRingFull  uint64 // transitions for which the ring buffer had no room
+	LostRingBusy  uint64 // transitions lost because another CPU held the ring buffer's lock
+	LostReentry   uint64 // transitions that interrupted both programs
+	LostQueueFull uint64 // transitions read and selected, but the output's queue was full
+	Deferred      uint64 // transitions that wait for their socket's next one (Linux up to 6.12)
+	Read          uint64 // transitions read from the ring buffer
+	Dropped       uint64 // transitions read that were not to be written
+	Written       uint64 // transition records written
+	WrittenBytes  uint64 // bytes written, of all records
 
 	Connections     uint64 // connection records written
-	LostConnections uint64 // those for which the queue was full
-	TimeWaitUnknown uint64 // closes of which it was not found out whether they left a timewait socket
+	LostConnections uint64 // connection records not written because the queue was full
+	TimeWaitUnknown uint64 // closes for which it is not known whether a timewait socket was created
 
-	TimeWaitEnds     uint64 // ends of TIME_WAITs written, which are not among Written
-	LostTimeWaitEnds uint64 // those for which the queue was full
-	TimeWaitEndsLost uint64 // those for which there was no room in the kernel
+	// Ends of TIME_WAITs are no firings of the tracepoint, so that no count above has them.
+
+	TimeWaitEnds     uint64 // ends written
+	LostTimeWaitEnds uint64 // ends read, but not written because the queue was full
+	TimeWaitEndsLost uint64 // ends that the BPF programs did not emit, for lack of room or unseen
 }
 
-// Seen is the number of TCP transitions that the kernel went through. The two
-// counts it is made of may be of different moments, and the second ahead.
+// Seen returns the number of TCP transitions that the kernel made. The two counts that it
+// is computed from may be read at different moments, and OtherProtocol then be larger.
 func (c *Counts) Seen() uint64 {
 	return c.Fired - min(c.Fired, c.OtherProtocol)
 }
 
-// Lost is the number of them that should have been written and were not.
+// Lost returns the number of transitions that should have been written and were not.
 func (c *Counts) Lost() uint64 {
 	return c.LostRingFull + c.LostRingBusy + c.LostReentry + c.LostQueueFull
 }
 
-// Stats is a report of the counts so far.
+// Stats reports the counts so far.
 type Stats struct {
 	Time time.Time
 	Counts
 }
 
-// LossCause is why events were lost.
+// LossCause is the reason why events were lost.
 type LossCause string
 
-// The causes, all but the last of them in the kernel.
+// The causes. All but CauseQueueFull are in the kernel.
 const (
-	CauseRingFull LossCause = "ring_full" // the reader was too slow, or the buffer too small
-	CauseRingBusy LossCause = "ring_busy" // the ring's lock was not to be had
-	CauseReentry  LossCause = "reentry"   // an event interrupted both programs
-
-	CauseQueueFull LossCause = "queue_full" // the reader of the output had stalled
+	CauseRingFull  LossCause = "ring_full"  // tcpshift reads too slowly, or the ring buffer is too small
+	CauseRingBusy  LossCause = "ring_busy"  // another CPU held the ring buffer's lock
+	CauseReentry   LossCause = "reentry"    // the event interrupted both programs
+	CauseQueueFull LossCause = "queue_full" // the reader of the output stalled
 )
 
+// stage is the side on which events are lost for this cause.
 func (c LossCause) stage() string {
 	if c == CauseQueueFull {
 		return "output"
@@ -122,19 +105,20 @@ func (c LossCause) stage() string {
 	return "kernel"
 }
 
-// Loss says that events are missing from the stream about here.
+// Loss reports that records are missing from the stream near here.
 type Loss struct {
 	Time  time.Time
 	Lost  uint64 // transitions
 	Cause LossCause
 
-	LostConnections, LostTimeWaitEnds uint64 // records of these; known for CauseQueueFull only
+	// Records of other types that are missing; known for CauseQueueFull only.
+	LostConnections, LostTimeWaitEnds uint64
 }
 
-// Stop is the last record.
+// Stop is the last record of a stream.
 type Stop struct {
 	Time   time.Time
 	Reason string
-	Signal string // for the reason "signal"
+	Signal string // set if Reason is "signal"
 	Counts
 }

@@ -18,7 +18,7 @@ import (
 
 const schemaDir = "../../docs/schema"
 
-// schemas are those of docs/schema, by record type; a format counts in them.
+// schemas are the schemas of docs/schema by record type. They check formats too.
 func schemas(t *testing.T) map[string]*jsonschema.Schema {
 	t.Helper()
 	compiler := jsonschema.NewCompiler()
@@ -34,7 +34,7 @@ func schemas(t *testing.T) map[string]*jsonschema.Schema {
 	return all
 }
 
-// validate has a record's own type choose the schema.
+// validate checks a line by the schema of its type.
 func validate(t *testing.T, all map[string]*jsonschema.Schema, line string) error {
 	t.Helper()
 	value, err := jsonschema.UnmarshalJSON(strings.NewReader(line))
@@ -49,7 +49,8 @@ func validate(t *testing.T, all map[string]*jsonschema.Schema, line string) erro
 	return schema.Validate(value)
 }
 
-func TestEveryRecordTypeHasOneSchema(t *testing.T) {
+// docs/schema has one schema per record type, and no other.
+func TestSchema_OnePerType(t *testing.T) {
 	files, err := filepath.Glob(filepath.Join(schemaDir, "*.json"))
 	if err != nil {
 		t.Fatal(err)
@@ -66,7 +67,8 @@ func TestEveryRecordTypeHasOneSchema(t *testing.T) {
 	}
 }
 
-func TestEveryGoldenLineIsValid(t *testing.T) {
+// Every golden line is valid.
+func TestSchema_GoldenFiles(t *testing.T) {
 	all := schemas(t)
 	for _, lines := range goldenLines(t) {
 		for _, line := range lines {
@@ -86,14 +88,16 @@ func TestEveryGoldenLineIsValid(t *testing.T) {
 	}
 }
 
-func TestEveryStateRoleSourceAndErrorIsValid(t *testing.T) {
-	all, encoder := schemas(t), NewNDJSON(nil)
+// Records are valid with every state, role, pid_source and error.
+func TestSchema_EveryValue(t *testing.T) {
+	all, encoder := schemas(t), NewNative(nil)
 	event, end := fullV4(), fullConnection()
 	check := func() {
 		socket := tcp.Socket{Transition: event}
 		for _, line := range [][]byte{
-			encoder.Transition(nil, 1, &event), encoder.Connection(nil, 1, &event, &end), encoder.Socket(nil, 1, &socket),
+			encoder.Transition(nil, &event), encoder.Connection(nil, &event, &end), encoder.Socket(nil, &socket),
 		} {
+			line = encoder.WithSeq(nil, line, 1)
 			if err := validate(t, all, string(line)); err != nil {
 				t.Errorf("%v\n%s", err, line)
 			}
@@ -123,7 +127,7 @@ func TestEveryStateRoleSourceAndErrorIsValid(t *testing.T) {
 	}
 }
 
-// schemaFile is what the tests look at beside validating.
+// schemaFile is what the tests read of a schema besides using it.
 type schemaFile struct {
 	ID         string                     `json:"$id"`
 	Schema     string                     `json:"$schema"`
@@ -142,7 +146,8 @@ func readSchema(t *testing.T, name string) (s schemaFile) {
 	return s
 }
 
-func TestTheSchemasHaveTheKeysThatRecordsHaveAndDescribeEach(t *testing.T) {
+// The schemas have exactly the keys of the golden records, and describe each.
+func TestSchema_Keys(t *testing.T) {
 	for name, lines := range goldenLines(t) {
 		s := readSchema(t, name)
 		if want := "https://json-schema.org/draft/2020-12/schema"; s.Schema != want {
@@ -170,7 +175,8 @@ func TestTheSchemasHaveTheKeysThatRecordsHaveAndDescribeEach(t *testing.T) {
 	}
 }
 
-func TestAKeyMeansTheSameInEveryRecordThatHasIt(t *testing.T) {
+// A key that several record types have is described alike in all of them.
+func TestSchema_SharedKeys(t *testing.T) {
 	stats, stop := readSchema(t, "stats"), readSchema(t, "stop")
 	for key, raw := range stats.Properties {
 		if key != "type" && !reflect.DeepEqual(raw, stop.Properties[key]) {
@@ -188,7 +194,7 @@ func TestAKeyMeansTheSameInEveryRecordThatHasIt(t *testing.T) {
 	}
 }
 
-// wrongRecord is a golden line with one change that its schema must reject.
+// wrongRecord is a golden line with one change, which its schema must reject.
 type wrongRecord struct {
 	name, line, old, new string
 	at                   string // where the error is; empty: in the record as a whole
@@ -308,7 +314,8 @@ func wrongRecords(t *testing.T) []wrongRecord {
 	}
 }
 
-func TestEachSchemaRejectsWhatItMust(t *testing.T) {
+// Each schema rejects records that differ from a valid one in a single point.
+func TestSchema_RejectsWrongRecords(t *testing.T) {
 	all, wrong := schemas(t), wrongRecords(t)
 	rejected := make(map[string]bool)
 	for _, tt := range wrong {

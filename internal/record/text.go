@@ -36,6 +36,12 @@ var textColumns = []struct {
 	{columnPID, "PID"}, {columnComm, "COMM"}, {columnLocal, "LOCAL"}, {columnPeer, "PEER"}, {columnError, "ERROR"},
 }
 
+// SetSeq implements [Encoder]: the text format has no sequence numbers.
+func (Text) SetSeq(uint64) {}
+
+// WithSeq implements [Encoder].
+func (Text) WithSeq(dst, line []byte, _ uint64) []byte { return append(dst, line...) }
+
 // row appends the columns of one line.
 type row struct {
 	dst   []byte
@@ -87,7 +93,7 @@ func (r *row) end() []byte {
 }
 
 // Start implements [Encoder].
-func (t Text) Start(dst []byte, _ uint64, s *Start) []byte {
+func (t Text) Start(dst []byte, s *Start) []byte {
 	dst = append(dst, "# tcpshift "...)
 	dst = appendPrintable(dst, []byte(s.Version))
 	for _, part := range [...]struct{ before, known string }{{" on ", s.Host}, {", Linux ", s.Kernel}, {" ", s.Arch}} {
@@ -115,7 +121,7 @@ func (t Text) Start(dst []byte, _ uint64, s *Start) []byte {
 }
 
 // Transition implements [Encoder]. It does not allocate when dst has room.
-func (Text) Transition(dst []byte, _ uint64, t *tcp.Transition) []byte {
+func (Text) Transition(dst []byte, t *tcp.Transition) []byte {
 	r := row{dst, len(dst)}
 	r.dst = appendClock(r.dst, t.Time)
 	r.text(columnOld, t.Old.String())
@@ -157,7 +163,7 @@ func (Text) Header(dst []byte) []byte {
 }
 
 // Socket appends one line of a snapshot.
-func (Text) Socket(dst []byte, _ uint64, s *tcp.Socket) []byte {
+func (Text) Socket(dst []byte, s *tcp.Socket) []byte {
 	r := row{dst, len(dst)}
 	r.text(0, s.New.String())
 	r.text(socketRole, orDash(s.Role.String()))
@@ -190,7 +196,7 @@ func (r *row) owner(columnPID, columnComm int, o *tcp.Owner) {
 }
 
 // Connection implements [Encoder].
-func (Text) Connection(dst []byte, _ uint64, t *tcp.Transition, c *tcp.Connection) []byte {
+func (Text) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []byte {
 	r := row{append(appendClock(append(dst, "# "...), t.Time), " ended "...), len(dst)}
 	r.endpoint(0, t.Local)
 	r.dst = append(r.dst, " > "...)
@@ -213,7 +219,7 @@ func (Text) Connection(dst []byte, _ uint64, t *tcp.Transition, c *tcp.Connectio
 }
 
 // Stats implements [Encoder].
-func (Text) Stats(dst []byte, _ uint64, s *Stats) []byte {
+func (Text) Stats(dst []byte, s *Stats) []byte {
 	dst = append(appendClock(append(dst, "# "...), s.Time), " stats:"...)
 	return append(appendCounts(dst, &s.Counts), '\n')
 }
@@ -233,7 +239,7 @@ func appendCounts(dst []byte, c *Counts) []byte {
 }
 
 // Loss implements [Encoder].
-func (Text) Loss(dst []byte, _ uint64, l *Loss) []byte {
+func (Text) Loss(dst []byte, l *Loss) []byte {
 	dst = append(appendClock(append(dst, "# "...), l.Time), " lost "...)
 	dst = strconv.AppendUint(dst, l.Lost, 10)
 	dst = append(dst, " transitions"...)
@@ -249,7 +255,7 @@ func (Text) Loss(dst []byte, _ uint64, l *Loss) []byte {
 }
 
 // Stop implements [Encoder].
-func (Text) Stop(dst []byte, _ uint64, s *Stop) []byte {
+func (Text) Stop(dst []byte, s *Stop) []byte {
 	dst = append(appendClock(append(dst, "# "...), s.Time), " stop: "...)
 	dst = append(dst, s.Reason...)
 	if s.Signal != "" {

@@ -21,7 +21,7 @@ func widest() tcp.Transition {
 }
 
 func TestTextColumnsStandUnderTheirTitles(t *testing.T) {
-	header := string(Text{}.Start(nil, 1, &Start{Time: moment}))
+	header := string(Text{}.Start(nil, &Start{Time: moment}))
 	_, titles, _ := strings.Cut(strings.TrimSuffix(header, "\n"), "\n")
 	narrow := tcp.Transition{Time: moment, Netns: 1, Old: tcp.Close, New: tcp.Close, Error: 1}
 	wide := fullV6() // where a column is too wide, the next one still stands apart
@@ -44,7 +44,7 @@ func TestTextColumnsStandUnderTheirTitles(t *testing.T) {
 			"[2001:db8::1]:50388", "[2001:db8:1234:5678:9abc:def0:1234:5678]:443", "ECONNRESET",
 		}, false},
 	} {
-		row := strings.TrimSuffix(string(Text{}.Transition(nil, 1, &tt.event)), "\n")
+		row := strings.TrimSuffix(string(Text{}.Transition(nil, &tt.event)), "\n")
 		if got := strings.Fields(row); strings.Join(got, "|") != strings.Join(tt.want, "|") {
 			t.Errorf("%s:\ngot  %q\nwant %q", tt.name, got, tt.want)
 			continue
@@ -93,7 +93,7 @@ func TestTheColumnsOfASnapshotStandUnderTheirTitles(t *testing.T) {
 			"[2001:db8:1234:5678:9abc:def0:1234:5678]:443", "0s",
 		}, false},
 	} {
-		row := strings.TrimSuffix(string(Text{}.Socket(nil, 1, &tt.socket)), "\n")
+		row := strings.TrimSuffix(string(Text{}.Socket(nil, &tt.socket)), "\n")
 		if got := strings.Fields(row); !slices.Equal(got, tt.want) {
 			t.Errorf("%s:\ngot  %q\nwant %q", tt.name, got, tt.want)
 			continue
@@ -120,7 +120,7 @@ func TestWhatIsNotKnownOfTheHostIsLeftOutOfTheHeader(t *testing.T) {
 		{Start{Version: "v1"}, "# tcpshift v1, 2026-03-04 05:06:07 UTC"},
 	} {
 		tt.start.Time = moment
-		got, _, _ := strings.Cut(string(Text{}.Start(nil, 1, &tt.start)), "\n")
+		got, _, _ := strings.Cut(string(Text{}.Start(nil, &tt.start)), "\n")
 		if got != tt.want {
 			t.Errorf("got  %s\nwant %s", got, tt.want)
 		}
@@ -130,7 +130,7 @@ func TestWhatIsNotKnownOfTheHostIsLeftOutOfTheHeader(t *testing.T) {
 func TestACommOfManyByteRunesKeepsTheColumnsByItsRunes(t *testing.T) {
 	plain, many := fullV4(), fullV4()
 	plain.Owner, many.Owner = task(1, "eeeeeee"), task(1, "éééééééé"[:14])
-	rowOf := func(e *tcp.Transition) []rune { return []rune(string(Text{}.Transition(nil, 1, e))) }
+	rowOf := func(e *tcp.Transition) []rune { return []rune(string(Text{}.Transition(nil, e))) }
 	got, want := rowOf(&many), rowOf(&plain)
 	if strings.ReplaceAll(string(got), "é", "e") != string(want) {
 		t.Errorf("got  %q\nwant %q but for the accents", string(got), string(want))
@@ -140,7 +140,7 @@ func TestACommOfManyByteRunesKeepsTheColumnsByItsRunes(t *testing.T) {
 func TestATextLineHasNoSpaceAtItsEnd(t *testing.T) {
 	for name, cases := range goldenFiles {
 		for _, c := range cases {
-			for line := range strings.Lines(string(c.encode(Text{}, nil, 1))) {
+			for line := range strings.Lines(string(c.line(Text{}, nil, 1))) {
 				if strings.HasSuffix(line, " \n") {
 					t.Errorf("%s, %s: %q", name, c.name, line)
 				}

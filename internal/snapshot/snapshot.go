@@ -15,9 +15,11 @@ import (
 )
 
 // Encoder appends one socket as one whole line; Header what comes before the first.
+// SetSeq sets the number of the next socket.
 type Encoder interface {
 	Header(dst []byte) []byte
-	Socket(dst []byte, seq uint64, s *tcp.Socket) []byte
+	SetSeq(seq uint64)
+	Socket(dst []byte, s *tcp.Socket) []byte
 }
 
 // Sink takes whole lines.
@@ -77,7 +79,8 @@ func (s *snapshot) socket(socket tcp.Socket) {
 		socket.Cgroup = (*tcp.Cgroup)(info)
 	}
 	s.seq++
-	s.buf = s.enc.Socket(s.buf, s.seq, &socket)
+	s.enc.SetSeq(s.seq)
+	s.buf = s.enc.Socket(s.buf, &socket)
 }
 
 // expiresIn is 0 where it is not known. A timer that is overdue has nothing left.

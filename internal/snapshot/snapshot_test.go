@@ -35,16 +35,18 @@ func (s *sink) Write(lines []byte) (int, error) {
 }
 
 // encoder writes a socket as a few words.
-type encoder struct{}
+type encoder struct{ seq uint64 }
 
-func (encoder) Header(dst []byte) []byte { return append(dst, "header\n"...) }
+func (*encoder) Header(dst []byte) []byte { return append(dst, "header\n"...) }
 
-func (encoder) Socket(dst []byte, seq uint64, s *tcp.Socket) []byte {
+func (e *encoder) SetSeq(seq uint64) { e.seq = seq }
+
+func (e *encoder) Socket(dst []byte, s *tcp.Socket) []byte {
 	cgroup := "-"
 	if s.Cgroup != nil {
 		cgroup = s.Cgroup.Path
 	}
-	return fmt.Appendf(dst, "%d %x %v %v %s\n", seq, s.Cookie, s.New, s.ExpiresIn, cgroup)
+	return fmt.Appendf(dst, "%d %x %v %v %s\n", e.seq, s.Cookie, s.New, s.ExpiresIn, cgroup)
 }
 
 // socket is the bytes of a socket_event, bpf/event.h.
@@ -68,7 +70,7 @@ func cgroupPath(id uint64, truncated byte, name string) []byte {
 }
 
 func newSnapshot(out *sink) *snapshot {
-	return &snapshot{enc: encoder{}, sink: out, now: time.Now(), cgroups: cgroup.NewCache(0)}
+	return &snapshot{enc: new(encoder), sink: out, now: time.Now(), cgroups: cgroup.NewCache(0)}
 }
 
 func TestSocketsAreNumberedAndHaveTheCgroupsNamedBefore(t *testing.T) {
@@ -156,7 +158,7 @@ func TestWhatIsNoSampleEndsIt(t *testing.T) {
 // take makes a snapshot of real namespaces.
 func take(t *testing.T, namespaces []netns.Namespace, out *sink) error {
 	t.Helper()
-	return Take(namespaces, record.NewNDJSON(nil), out)
+	return Take(namespaces, record.NewNative(nil), out)
 }
 
 func find(t *testing.T, inodes ...uint32) []netns.Namespace {
@@ -195,7 +197,7 @@ func TestEverySocketOfTheNamespacesComesOnceAndNoOther(t *testing.T) {
 func TestAHeaderComesOnceThoughThereAreNoSockets(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	out := &sink{}
-	if err := Take(find(t, n.Inode()), encoder{}, out); err != nil || out.String() != "header\n" {
+	if err := Take(find(t, n.Inode()), new(encoder), out); err != nil || out.String() != "header\n" {
 		t.Errorf("got %q, %v", out.String(), err)
 	}
 	out = &sink{}
@@ -223,7 +225,7 @@ func TestWhatWasListedBeforeAFailureIsWritten(t *testing.T) {
 		t.Errorf("the error is %v, and this is written: %q; want one, and the first namespace's socket", err, out.String())
 	}
 	out = &sink{}
-	if err := Take(namespaces[1:], encoder{}, out); err == nil || out.writes != 0 {
+	if err := Take(namespaces[1:], new(encoder), out); err == nil || out.writes != 0 {
 		t.Errorf("the error is %v, and this is written: %q; want one, and no header alone", err, out.String())
 	}
 }

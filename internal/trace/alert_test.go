@@ -44,7 +44,7 @@ func watched(t *testing.T, cfg Config, source *fakeSource) (*fakeWatch, string, 
 
 func watchedBy(t *testing.T, w *fakeWatch, sink *fakeSink, cfg Config, source *fakeSource) (*fakeWatch, string, error) {
 	t.Helper()
-	cfg.Source, cfg.Sink, cfg.Encoder, cfg.Monitor, cfg.Duration = source, sink, record.NewNDJSON(nil), w, time.Second
+	cfg.Source, cfg.Sink, cfg.Encoder, cfg.Monitor, cfg.Duration = source, sink, record.NewNative(nil), w, time.Second
 	err := Run(context.Background(), cfg)
 	if w.finished != 1 {
 		t.Errorf("the watch was finished %d times, want once", w.finished)

@@ -253,7 +253,7 @@ func run(t *testing.T, setup func(stop func()) (Config, *fakeSource, *fakeSink))
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cfg, source, sink := setup(func() { cancel(Interrupted{Signal: "SIGTERM"}) })
-		cfg.Source, cfg.Sink, cfg.Encoder = source, sink, record.NewNDJSON(nil)
+		cfg.Source, cfg.Sink, cfg.Encoder = source, sink, record.NewNative(nil)
 		began := time.Now()
 		got.err = Run(ctx, cfg)
 		got.took = time.Since(began)

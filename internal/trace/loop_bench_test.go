@@ -78,7 +78,7 @@ func connectionEvents(n uint64, at time.Duration, marked bool) (all [][]byte) {
 func benchmarkLoop(b *testing.B, only []string, marked bool) {
 	now := monotonic.Now()
 	w := &engineWatch{Engine: detect.New(detect.Config{}, now), now: now}
-	l := newLoop(Config{Sink: &discard{}, Encoder: record.NewNDJSON(nil), Monitor: w, Only: only})
+	l := newLoop(Config{Sink: &discard{}, Encoder: record.NewNative(nil), Monitor: w, Only: only})
 	l.cgroups.Put(7, "/system.slice/storm.service")
 	w.Update(now, 0, nil)
 	w.SeedingDone()

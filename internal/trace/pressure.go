@@ -53,7 +53,7 @@ func (l *loop) losses() {
 	for _, loss := range l.ledger.untold() {
 		if l.wants("loss") {
 			loss.Time = time.Now()
-			l.append(l.Encoder.Loss(l.buf, l.next(), &loss))
+			l.buf = l.numbered().Loss(l.buf, &loss)
 		}
 	}
 }
@@ -74,7 +74,7 @@ func (l *loop) nextStats() {
 func (l *loop) stats() {
 	if l.wants("stats") {
 		r := record.Stats{Time: time.Now(), Counts: l.counts()}
-		l.append(l.Encoder.Stats(l.buf, l.next(), &r))
+		l.buf = l.numbered().Stats(l.buf, &r)
 	}
 }
 

@@ -198,7 +198,7 @@ func (d *discard) Batch() int                       { return 64 << 10 }
 func TestNoTransitionTakesMemory(t *testing.T) {
 	for _, full := range []bool{false, true} {
 		sink := &discard{full: full}
-		l := newLoop(Config{Source: &fakeSource{crowded: true}, Sink: sink, Encoder: record.NewNDJSON(nil)})
+		l := newLoop(Config{Source: &fakeSource{crowded: true}, Sink: sink, Encoder: record.NewNative(nil)})
 		l.full = full
 		events := [][]byte{sample(1), end(2, time.Second), event(112, 1, 3, tcp.SynSent, tcp.Established)}
 		handle := func() {

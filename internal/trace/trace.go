@@ -143,7 +143,7 @@ func (l *loop) run(ctx context.Context) error {
 	l.statsAt = l.began.Add(l.StatsInterval)
 	l.clock.sync()
 	l.Start.Time = l.began
-	l.append(l.Encoder.Start(l.buf, l.next(), &l.Start))
+	l.buf = l.numbered().Start(l.buf, &l.Start)
 	if err := l.flush(); err != nil {
 		return err
 	}
@@ -253,7 +253,7 @@ func (l *loop) transition(t *tcp.Transition, lost bool) {
 	case lost:
 		l.ledger.took(t, queueFull)
 	default:
-		l.append(l.Encoder.Transition(l.buf, l.next(), t))
+		l.buf = l.numbered().Transition(l.buf, t)
 		l.ledger.took(t, written)
 	}
 }
@@ -267,17 +267,15 @@ func (l *loop) connection(t *tcp.Transition, c *tcp.Connection, lost bool) {
 		return
 	}
 	c.Opened = l.clock.wall(c.OpenedAt)
-	l.append(l.Encoder.Connection(l.buf, l.next(), t, c))
+	l.buf = l.numbered().Connection(l.buf, t, c)
 	l.ledger.connections++
 }
 
-func (l *loop) next() uint64 {
+// numbered returns the encoder, set to the number of the next record.
+func (l *loop) numbered() record.Encoder {
 	l.seq++
-	return l.seq
-}
-
-func (l *loop) append(longer []byte) {
-	l.buf = longer
+	l.Encoder.SetSeq(l.seq)
+	return l.Encoder
 }
 
 // accountIfDue spares an idle tracer what would be most of its work: what is lost is
@@ -340,7 +338,7 @@ func (l *loop) finish(ctx context.Context, reason string) error {
 	if errors.As(context.Cause(ctx), &interrupted) && reason == reasonSignal {
 		r.Signal = interrupted.Signal
 	}
-	l.append(l.Encoder.Stop(l.buf, l.next(), &r))
+	l.buf = l.numbered().Stop(l.buf, &r)
 	if err := l.flush(); err != nil {
 		return err
 	}
@@ -363,7 +361,7 @@ func (l *loop) alerts(alerts []detect.Alert) {
 	for i := range alerts {
 		a := &alerts[i]
 		a.Time = l.clock.wall(a.Monotonic)
-		l.append(l.Encoder.Alert(l.buf, l.next(), a))
+		l.buf = l.numbered().Alert(l.buf, a)
 	}
 }
 

@@ -71,7 +71,7 @@ func realNow() int64 {
 func TestWhatEndsTheContextWithoutASignalIsNotCalledOne(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	source, sink := &fakeSource{whenIdle: cancel}, &fakeSink{}
-	if err := Run(ctx, Config{Source: source, Sink: sink, Encoder: record.NewNDJSON(nil)}); err != nil {
+	if err := Run(ctx, Config{Source: source, Sink: sink, Encoder: record.NewNative(nil)}); err != nil {
 		t.Errorf("got the error %v, want none", err)
 	}
 	if end := last(t, sink.lines(t)); end.Reason != "canceled" || end.Signal != "" {

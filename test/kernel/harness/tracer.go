@@ -130,7 +130,7 @@ func launch(o Options) (*Tracer, error) {
 	go func() {
 		defer close(tr.ended)
 		tr.done <- trace.Run(ctx, trace.Config{
-			Source: p, Sink: tr, Encoder: record.NewNDJSON(nil), Only: o.only,
+			Source: p, Sink: tr, Encoder: record.NewNative(nil), Only: o.only,
 			Start: record.Start{Version: "test", Arch: "test"},
 		})
 	}()

@@ -4,100 +4,14 @@ import (
 	"math"
 	"strconv"
 	"time"
-	"unicode/utf8"
 
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// What an alert's line has room for, besides labels: see MaxLine.
-const (
-	maxAlertPath = 1000
-	maxWords     = 480 // of cause and of advice, in bytes
-)
-
-// Alert implements [Encoder].
-func (n *NDJSON) Alert(dst []byte, seq uint64, a *detect.Alert) []byte {
-	o := n.begin(dst, `{"type":"alert","time":"`, a.Time, seq).
-		symbol("kind", a.Kind).
-		symbol("phase", string(a.Phase)).
-		symbol("alert", a.ID).
-		symbol("severity", string(a.Severity)).
-		culprit(&a.Process).
-		uint("netns", uint64(a.Netns))
-	if a.Role != tcp.RoleUnknown {
-		o = o.symbol("role", a.Role.String())
-	}
-	o = o.endpoints(a.Local, a.Peer).
-		number("rate_per_s", a.Rate)
-	if a.OccupancySource != "" {
-		o = o.uint("occupancy", a.Occupancy).symbol("occupancy_source", string(a.OccupancySource))
-	}
-	if a.CapacityKind != "" {
-		o = o.uint("capacity", a.Capacity).symbol("capacity_kind", a.CapacityKind)
-	}
-	if a.Projected != 0 {
-		o = o.uint("projected_occupancy", a.Projected)
-	}
-	if a.Exhausts {
-		o = o.number("exhaustion_in_s", a.ExhaustionIn.Seconds())
-	}
-	if a.Failures != 0 {
-		o = o.uint("failures", a.Failures)
-	}
-	o = o.uint("lasted_ns", uint64(a.Lasted)).symbol("confidence", confidence(a))
-	if a.Lost != 0 {
-		o = o.uint("lost", a.Lost)
-	}
-	if a.Approximate {
-		o = o.yes("approximate")
-	}
-	return o.string("cause", clip(a.Cause)).string("advice", clip(a.Advice)).end(n.labels)
-}
-
-// confidence is what the numbers deserve.
-func confidence(a *detect.Alert) string {
-	if a.Lost > 0 || a.Approximate {
-		return "reduced"
-	}
-	return "full"
-}
-
-func (o object) culprit(w *detect.TopProcess) object {
-	if !w.Known {
-		return o
-	}
-	if w.PID != 0 {
-		o = o.uint("pid", uint64(w.PID))
-	}
-	o = o.key("comm")
-	o = appendString(o, w.Comm.Bytes())
-	return o.cgroup(w.Cgroup, maxAlertPath).
-		number("share", w.Share).
-		uint("processes", uint64(w.Processes))
-}
-
-// number has at most three digits after the point.
-func (o object) number(key string, v float64) object {
-	const precision = 1000
-	return strconv.AppendFloat(o.key(key), math.Round(v*precision)/precision, 'f', -1, 64)
-}
-
-// clip is for words of ours, which are short enough; it makes that sure.
-func clip(s string) string {
-	if len(s) <= maxWords {
-		return s
-	}
-	end := maxWords
-	for !utf8.RuneStart(s[end]) {
-		end--
-	}
-	return s[:end]
-}
-
 // Alert implements [Encoder]: one paragraph that says who, where, how fast, how
 // long is left, why, and what to do.
-func (Text) Alert(dst []byte, _ uint64, a *detect.Alert) []byte {
+func (Text) Alert(dst []byte, a *detect.Alert) []byte {
 	p := append(appendClock(append(dst, "! "...), a.Time), ' ')
 	p = append(append(p, a.Kind...), ' ')
 	switch a.Phase {

@@ -8,12 +8,12 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Sockets that share a place, or differ in one member only, must not be taken for one
-// another, nor one for what it was before.
-func TestARecordSaysTheSameSocketWhateverWasWrittenBefore(t *testing.T) {
+// The cache gives the identity of this socket, not of another that has the same place or
+// differs in one member, and not what this socket was before.
+func TestIdentityCache_SameAsUncached(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	ends := []tcp.Endpoint{{}, endpoint("192.0.2.1", 0), endpoint("192.0.2.1", 80), endpoint("::ffff:192.0.2.1", 80), {Port: 80}}
-	var used identities
+	var used identityCache
 	for range 100_000 {
 		event := fullV4()
 		if random.IntN(2) == 0 {
@@ -22,20 +22,21 @@ func TestARecordSaysTheSameSocketWhateverWasWrittenBefore(t *testing.T) {
 		event.Local, event.Peer = ends[random.IntN(len(ends))], ends[random.IntN(len(ends))]
 		event.Netns, event.Role = uint32(random.IntN(2)), tcp.Role(random.IntN(2))
 		event.Mapped, event.IPv6 = random.IntN(2) == 0, random.IntN(2) == 0
-		got, want := string(used.append(nil, &event)), string(object(nil).identity(&event))
+		got, want := string(used.append(object{}, &event).line), string(object{}.identity(&event).line)
 		if got != want {
 			t.Fatalf("got %s, want %s", got, want)
 		}
 	}
 }
 
-func TestAnIdentityThatIsTooLongToKeepIsWrittenInFull(t *testing.T) {
+// An identity that is too long to be kept is encoded in full.
+func TestIdentityCache_TooLong(t *testing.T) {
 	event := fullV6()
-	var used identities
+	var used identityCache
 	for _, zone := range []string{"", string(make([]byte, 300)), "eth0"} {
 		event.Local.Addr = netip.MustParseAddr("fe80::1").WithZone(zone)
 		for range 2 {
-			got, want := string(used.append(nil, &event)), string(object(nil).identity(&event))
+			got, want := string(used.append(object{}, &event).line), string(object{}.identity(&event).line)
 			if got != want {
 				t.Errorf("got %s, want %s", got, want)
 			}

@@ -1,0 +1,148 @@
+package record
+
+import (
+	"bytes"
+	"time"
+)
+
+// Native encodes each record as one line of JSON by the schema of docs/output.md. A
+// value that is not known is left out. A Native must be used by one goroutine at a time.
+type Native struct {
+	seq    uint64
+	labels []byte // encoded members, each with its leading comma
+
+	times  timeCache // of the member time
+	opened timeCache // of the member opened, mostly another second
+
+	identities identityCache
+	owners     ownerCache
+}
+
+// NewNative returns an encoder that appends the labels, in their order, to every record.
+func NewNative(labels []Label) *Native {
+	var o object
+	for _, l := range labels {
+		o = o.string(l.Key, l.Value)
+	}
+	return &Native{labels: o.line}
+}
+
+// begin appends the members that every record begins with: type, time and seq.
+func (n *Native) begin(dst []byte, recordType string, at time.Time) object {
+	dst = append(dst, `{"type":"`...)
+	dst = append(dst, recordType...)
+	dst = append(dst, `","time":"`...)
+	dst = n.times.append(dst, at)
+	dst = append(dst, '"')
+	if n.seq != 0 {
+		dst = appendSeq(dst, n.seq)
+	}
+	return object{dst}
+}
+
+// end appends the labels and returns the whole line.
+func (n *Native) end(o object) []byte {
+	line := append(o.line, n.labels...)
+	return append(line, "}\n"...)
+}
+
+// SetSeq implements [Encoder].
+func (n *Native) SetSeq(seq uint64) { n.seq = seq }
+
+// WithSeq implements [Encoder]: the member seq comes right after time. That is where the
+// first Z of a line is, as no record type has that letter and each time ends with it.
+func (n *Native) WithSeq(dst, line []byte, seq uint64) []byte {
+	after := bytes.IndexByte(line, 'Z') + len(`Z"`)
+	dst = append(dst, line[:after]...)
+	dst = appendSeq(dst, seq)
+	return append(dst, line[after:]...)
+}
+
+func appendSeq(dst []byte, seq uint64) []byte {
+	return appendUint(append(dst, `,"seq":`...), seq)
+}
+
+// Start implements [Encoder].
+func (n *Native) Start(dst []byte, r *Start) []byte {
+	o := n.begin(dst, "start", r.Time).
+		string("version", r.Version).
+		literal("schema", SchemaVersion).
+		stringIfSet("host", r.Host).
+		stringIfSet("boot_id", r.BootID).
+		stringIfSet("kernel", r.Kernel).
+		literal("arch", r.Arch).
+		uint("pid", uint64(r.PID)).
+		features("features", r.Features)
+	return n.end(o)
+}
+
+// features appends an object in which each feature is true, or the reason why it is off.
+func (o object) features(key string, features []Feature) object {
+	line := append(o.key(key), '{')
+	for i, f := range features {
+		if i > 0 {
+			line = append(line, ',')
+		}
+		line = append(appendString(line, f.Name), ':')
+		if f.Off == "" {
+			line = append(line, "true"...)
+		} else {
+			line = appendString(line, f.Off)
+		}
+	}
+	o.line = append(line, '}')
+	return o
+}
+
+// Stats implements [Encoder].
+func (n *Native) Stats(dst []byte, r *Stats) []byte {
+	o := n.begin(dst, "stats", r.Time).
+		counts(&r.Counts)
+	return n.end(o)
+}
+
+func (o object) counts(c *Counts) object {
+	return o.uint("seen", c.Seen()).
+		uint("filtered", c.Filtered).
+		uint("lost_ring_full", c.LostRingFull).
+		uint("lost_ring_busy", c.LostRingBusy).
+		uint("lost_reentry", c.LostReentry).
+		uint("lost_queue_full", c.LostQueueFull).
+		uint("deferred", c.Deferred).
+		uint("read", c.Read).
+		uint("dropped", c.Dropped).
+		uint("written", c.Written).
+		uint("written_bytes", c.WrittenBytes).
+		uint("fired", c.Fired).
+		uint("entered", c.Entered).
+		uint("missed", c.Missed).
+		uint("other_protocol", c.OtherProtocol).
+		uint("connections", c.Connections).
+		uint("lost_connections", c.LostConnections).
+		uint("time_wait_unknown", c.TimeWaitUnknown).
+		uint("time_wait_ends", c.TimeWaitEnds).
+		uint("lost_time_wait_ends", c.LostTimeWaitEnds).
+		uint("time_wait_ends_lost", c.TimeWaitEndsLost)
+}
+
+// Loss implements [Encoder].
+func (n *Native) Loss(dst []byte, r *Loss) []byte {
+	o := n.begin(dst, "loss", r.Time).
+		uint("lost", r.Lost).
+		literal("cause", string(r.Cause)).
+		literal("stage", r.Cause.stage())
+	if r.Cause == CauseQueueFull {
+		o = o.uint("lost_connections", r.LostConnections).
+			uint("lost_time_wait_ends", r.LostTimeWaitEnds)
+	}
+	return n.end(o)
+}
+
+// Stop implements [Encoder].
+func (n *Native) Stop(dst []byte, r *Stop) []byte {
+	o := n.begin(dst, "stop", r.Time).
+		literal("reason", r.Reason).
+		literalIfSet("signal", r.Signal).
+		counts(&r.Counts)
+	return n.end(o)
+}

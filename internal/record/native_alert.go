@@ -1,0 +1,80 @@
+package record
+
+import (
+	"unicode/utf8"
+
+	"github.com/tcpshift/tcpshift/internal/detect"
+)
+
+// Bounds, in bytes, that keep an alert with the longest labels within MaxLine.
+const (
+	maxAlertPath = 1000
+	maxWords     = 480 // of cause and of advice
+)
+
+// Alert implements [Encoder].
+func (n *Native) Alert(dst []byte, a *detect.Alert) []byte {
+	o := n.begin(dst, "alert", a.Time).
+		literal("kind", a.Kind).
+		literal("phase", string(a.Phase)).
+		literal("alert", a.ID).
+		literal("severity", string(a.Severity)).
+		process(&a.Process).
+		uint("netns", uint64(a.Netns)).
+		literalIfSet("role", a.Role.String()).
+		endpoints(a.Local, a.Peer).
+		decimal("rate_per_s", a.Rate)
+	if a.OccupancySource != "" {
+		o = o.uint("occupancy", a.Occupancy).
+			literal("occupancy_source", string(a.OccupancySource))
+	}
+	if a.CapacityKind != "" {
+		o = o.uint("capacity", a.Capacity).
+			literal("capacity_kind", a.CapacityKind)
+	}
+	o = o.uintIfSet("projected_occupancy", a.Projected)
+	if a.Exhausts {
+		o = o.decimal("exhaustion_in_s", a.ExhaustionIn.Seconds())
+	}
+	o = o.uintIfSet("failures", a.Failures).
+		uint("lasted_ns", uint64(a.Lasted)).
+		literal("confidence", confidence(a)).
+		uintIfSet("lost", a.Lost).
+		trueIf("approximate", a.Approximate).
+		string("cause", clip(a.Cause)).
+		string("advice", clip(a.Advice))
+	return n.end(o)
+}
+
+// confidence is "reduced" if the numbers of the alert may be wrong.
+func confidence(a *detect.Alert) string {
+	if a.Lost > 0 || a.Approximate {
+		return "reduced"
+	}
+	return "full"
+}
+
+// process appends the process that causes the alert and its share of it, if it is known.
+func (o object) process(p *detect.TopProcess) object {
+	if !p.Known {
+		return o
+	}
+	return o.uintIfSet("pid", uint64(p.PID)).
+		bytes("comm", p.Comm.Bytes()).
+		cgroup(p.Cgroup, maxAlertPath).
+		decimal("share", p.Share).
+		uint("processes", uint64(p.Processes))
+}
+
+// clip cuts s to at most maxWords bytes, between two runes. The texts of this program
+// are shorter than that.
+func clip(s string) string {
+	if len(s) <= maxWords {
+		return s
+	}
+	end := maxWords
+	for !utf8.RuneStart(s[end]) {
+		end--
+	}
+	return s[:end]
+}

@@ -1,0 +1,143 @@
+package record
+
+import "github.com/tcpshift/tcpshift/internal/tcp"
+
+// maxPath bounds the member cgroup in bytes, so that an event with the longest labels
+// stays within MaxLine. The paths that the BPF programs emit are at most 1,920 bytes, so
+// that only one with many escapes is longer.
+const maxPath = 2000
+
+// Transition implements [Encoder]. It does not allocate if dst has room.
+func (n *Native) Transition(dst []byte, t *tcp.Transition) []byte {
+	o := n.begin(dst, "transition", t.Time)
+	o = n.identities.append(o, t)
+	o = o.literal("old_state", t.Old.String()).
+		literal("new_state", t.New.String())
+	if kernel := t.KernelNew(); kernel != t.New {
+		o = o.literal("kernel_new_state", kernel.String())
+	}
+	if t.Substate != 0 {
+		o = o.literal("time_wait_substate", t.Substate.String())
+	}
+	o = o.trueIf("time_wait_unknown", t.TimeWaitOpen).
+		trueIf("self", t.Self())
+	if t.TimeWaitEnd() {
+		o = o.literal("time_wait_end", endOfTimeWait(t))
+	}
+	o = o.uintIfSet("in_state_ns", uint64(t.InState))
+	o = n.owners.append(o, t)
+	o = o.errno(t.Error)
+	return n.end(o)
+}
+
+// endOfTimeWait is whether the timer ended the TIME_WAIT of t, or something before it.
+func endOfTimeWait(t *tcp.Transition) string {
+	if t.Expired {
+		return "expired"
+	}
+	return "early"
+}
+
+// Connection implements [Encoder]. It does not allocate if dst has room.
+func (n *Native) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []byte {
+	o := n.begin(dst, "connection", t.Time)
+	o = n.identities.append(o, t)
+	o = n.owners.append(o, t)
+	if c.OpenedAt != 0 {
+		o = o.time("opened", &n.opened, c.Opened).
+			uint("duration_ns", uint64(t.Monotonic-c.OpenedAt)).
+			uint("established_ns", uint64(c.Established))
+	}
+	o = o.uint("sent_bytes", c.Sent).
+		uint("received_bytes", c.Received).
+		uint("retransmits", uint64(c.Retransmits)).
+		uintIfSet("rtt_ns", uint64(c.RTT)).
+		literal("final_state", t.New.String()).
+		literalIfSet("closed_by", string(c.ClosedBy)).
+		errno(t.Error).
+		trueIf("partial", c.OpenedAt == 0)
+	return n.end(o)
+}
+
+// Header appends nothing: NDJSON has no header.
+func (n *Native) Header(dst []byte) []byte { return dst }
+
+// Socket appends a socket record, without seq, see [Encoder]. It does not allocate if
+// dst has room.
+func (n *Native) Socket(dst []byte, s *tcp.Socket) []byte {
+	o := n.begin(dst, "socket", s.Time).
+		identity(&s.Transition).
+		literal("state", s.New.String())
+	if s.Substate != 0 {
+		o = o.literal("time_wait_substate", s.Substate.String())
+	}
+	o = o.uintIfSet("expires_in_ns", uint64(s.ExpiresIn))
+	if s.New != tcp.TimeWait { // a timewait socket belongs to no process
+		o = n.owners.append(o, &s.Transition)
+	}
+	o = o.errno(s.Error)
+	return n.end(o)
+}
+
+// identity appends the members that identify the socket. [identityKey] must have
+// everything that it reads.
+func (o object) identity(t *tcp.Transition) object {
+	if t.Cookie != 0 {
+		o = o.hex("conn", t.Cookie)
+	}
+	o = o.uint("netns", uint64(t.Netns))
+	if t.IPv6 {
+		o = o.literal("family", "ipv6")
+	} else {
+		o = o.literal("family", "ipv4")
+	}
+	return o.trueIf("mapped", t.Mapped).
+		endpoints(t.Local, t.Peer).
+		literalIfSet("role", t.Role.String())
+}
+
+// endpoints leaves out the addresses and ports that are not known.
+func (o object) endpoints(local, peer tcp.Endpoint) object {
+	return o.addrIfSet("local_addr", local.Addr).
+		uintIfSet("local_port", uint64(local.Port)).
+		addrIfSet("peer_addr", peer.Addr).
+		uintIfSet("peer_port", uint64(peer.Port))
+}
+
+// owner appends the process and the user that the socket belongs to. [ownerKey] must
+// have everything that it reads.
+func (o object) owner(t *tcp.Transition) object {
+	known := t.Owner.Source != tcp.PIDUnknown
+	if known {
+		o = o.uint("pid", uint64(t.Owner.PID)).
+			bytes("comm", t.Owner.Comm.Bytes())
+	}
+	o = o.uint("uid", uint64(t.UID))
+	if known {
+		o = o.literal("pid_source", t.Owner.Source.String())
+	}
+	return o.cgroup(t.Cgroup, maxPath)
+}
+
+// cgroup appends nothing if c is nil, and leaves out a path that takes more than maxPath
+// bytes of the line.
+func (o object) cgroup(c *tcp.Cgroup, maxPath int) object {
+	if c == nil {
+		return o
+	}
+	before := len(o.line)
+	o = o.string("cgroup", c.Path)
+	if len(o.line)-before > maxPath {
+		o.line = o.line[:before]
+	}
+	return o.literalIfSet("container", c.Container).
+		literalIfSet("container_runtime", c.Runtime).
+		literalIfSet("pod_uid", c.PodUID)
+}
+
+func (o object) errno(e tcp.Errno) object {
+	if e != 0 {
+		o = o.literal("error", e.String())
+	}
+	return o
+}

@@ -1,0 +1,37 @@
+package record
+
+import "github.com/tcpshift/tcpshift/internal/tcp"
+
+// ownerCache keeps the encoded members that name the owner of a socket: under load a few
+// processes own most sockets. Its size is fixed: an owner replaces the one that had its
+// place before.
+type ownerCache [256]struct {
+	key     ownerKey
+	members []byte // empty: the place is empty
+}
+
+// ownerKey is everything that [object.owner] reads. A cgroup is compared by its
+// address, because internal/cgroup never changes one that it has handed out.
+type ownerKey struct {
+	owner  tcp.Owner
+	uid    uint32
+	cgroup *tcp.Cgroup
+}
+
+func (k *ownerKey) matches(t *tcp.Transition) bool {
+	return k.owner == t.Owner && k.uid == t.UID && k.cgroup == t.Cgroup
+}
+
+// append does what [object.owner] does.
+func (c *ownerCache) append(o object, t *tcp.Transition) object {
+	kept := &c[(t.Owner.PID^t.Owner.PID>>8^uint32(t.Owner.Source)<<5)%uint32(len(c))]
+	if len(kept.members) > 0 && kept.key.matches(t) {
+		o.line = append(o.line, kept.members...)
+		return o
+	}
+	before := len(o.line)
+	o = o.owner(t)
+	kept.key = ownerKey{t.Owner, t.UID, t.Cgroup}
+	kept.members = append(kept.members[:0], o.line[before:]...)
+	return o
+}
