@@ -1,3 +1,7 @@
+// Optimization, kept for BenchmarkFastPath/digits: 40 to 60 ns instead of 115 ns per
+// transition with its share of the connection record on an AMD EPYC. With strconv
+// BenchmarkTrace of internal/trace takes 1.15 times as long, which is 30 ns per transition.
+
 package record
 
 import (

@@ -1,3 +1,6 @@
+// Optimization, kept for BenchmarkFastPath/owner: 15 ns instead of 110 ns per transition on
+// an AMD EPYC. Without it BenchmarkTrace of internal/trace takes 1.3 times as long.
+
 package record
 
 import "github.com/tcpshift/tcpshift/internal/tcp"
