@@ -400,7 +400,7 @@ func FuzzText(f *testing.F) {
 		word := string(event.Owner.Comm[:])
 		checkText(t, Text{}.Start(nil, &Start{
 			Time: event.Time, Version: word, Host: word, Kernel: word, Features: []Feature{{"feature", "off: " + word}},
-		}), 3)
+		}), 4)
 	})
 }
 

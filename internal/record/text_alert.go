@@ -3,42 +3,64 @@ package record
 import (
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Alert implements [Encoder]: one paragraph that says who, where, how fast, how
-// long is left, why, and what to do.
-func (Text) Alert(dst []byte, a *detect.Alert) []byte {
+// Alert implements [Encoder]: who, where, how much, how long it can go on, why, and what
+// to do. On a terminal each of these lines is wrapped; otherwise all is one line.
+func (t Text) Alert(dst []byte, _ uint64, a *detect.Alert) []byte {
+	before := len(dst)
+	lineBreak := " "
+	if t.Screen != nil {
+		lineBreak = "\n!   "
+	}
 	p := append(appendClock(append(dst, "! "...), a.Time), ' ')
-	p = append(append(p, a.Kind...), ' ')
-	switch a.Phase {
-	case detect.Open:
-		p = append(p, a.Severity...)
-	case detect.Update:
-		p = append(append(append(p, "still "...), a.Severity...), " after "...)
-		p = append(p, a.Lasted.Round(time.Second).String()...)
-	case detect.Close:
-		p = append(append(p, "over after "...), a.Lasted.Round(time.Second).String()...)
-	}
-	p = append(p, ": "...)
-	p = appendWho(p, &a.Process)
+	p = appendPhase(p, a)
+	p = appendWho(append(p, ": "...), &a.Process)
 	p = appendWhere(p, a)
+	p = append(append(p, ':'), lineBreak...)
 	p = appendHowMuch(p, a)
-	if a.Phase == detect.Close {
-		return append(p, ".\n"...)
+	if a.Phase != detect.Close {
+		p = appendHowLong(p, a)
+		p = append(append(append(p, lineBreak...), "Why: "...), clip(a.Cause)...)
+		p = append(append(append(append(p, '.'), lineBreak...), "What to do: "...), clip(a.Advice)...)
 	}
-	p = appendHowLong(p, a)
-	p = append(append(p, " Why: "...), clip(a.Cause)...)
-	p = append(append(p, ". What to do: "...), clip(a.Advice)...)
-	return append(p, ".\n"...)
+	return t.finishLines(append(p, ".\n"...), before, alertColor(a), "")
+}
+
+func alertColor(a *detect.Alert) sgr {
+	switch {
+	case a.Phase == detect.Close:
+		return sgrBoldGreen
+	case a.Severity == detect.Critical:
+		return sgrBoldRed
+	}
+	return sgrBoldAmber
+}
+
+// appendPhase names the alert: CRITICAL time_wait_storm. The second word is what
+// tcpshift explain takes.
+func appendPhase(p []byte, a *detect.Alert) []byte {
+	if a.Phase == detect.Close {
+		p = append(append(p, "OVER "...), a.Kind...)
+		p = append(p, " after "...)
+		return append(p, a.Lasted.Round(time.Second).String()...)
+	}
+	p = append(append(p, strings.ToUpper(string(a.Severity))...), ' ')
+	p = append(p, a.Kind...)
+	if a.Phase == detect.Update {
+		p = append(append(p, " for "...), a.Lasted.Round(time.Second).String()...)
+	}
+	return p
 }
 
 func appendWho(p []byte, w *detect.TopProcess) []byte {
 	if !w.Known {
-		return append(p, "a process that is not known"...)
+		return append(p, "an unknown process"...)
 	}
 	if w.PID == 0 {
 		p = strconv.AppendInt(p, int64(w.Processes), 10)
@@ -49,7 +71,8 @@ func appendWho(p []byte, w *detect.TopProcess) []byte {
 	if w.PID != 0 {
 		p = append(strconv.AppendUint(append(p, "pid "...), uint64(w.PID), 10), ", "...)
 	}
-	p = append(strconv.AppendFloat(p, math.Floor(100*w.Share), 'f', 0, 64), " % of it"...)
+	p = append(p, "share "...)
+	p = append(strconv.AppendFloat(p, math.Floor(100*w.Share), 'f', 0, 64), " %"...)
 	if w.PID != 0 && w.Processes > 1 {
 		p = append(strconv.AppendInt(append(p, ", one of "...), int64(w.Processes), 10), " processes"...)
 	}
@@ -60,21 +83,17 @@ func appendWho(p []byte, w *detect.TopProcess) []byte {
 }
 
 func appendWhere(p []byte, a *detect.Alert) []byte {
-	r := row{p, len(p)}
 	switch {
 	case a.Peer.Addr.IsValid() && a.Role != tcp.RoleServer:
-		r.dst = append(r.dst, " to "...)
-		r.endpoint(0, a.Peer)
+		p = appendEndpoint(append(p, " to "...), a.Peer)
 		if a.Local.Addr.IsValid() {
-			r.dst = append(r.dst, " from "...)
-			r.endpoint(0, a.Local)
+			p = appendEndpoint(append(p, " from "...), a.Local)
 		}
 	case a.Local.Addr.IsValid() || a.Local.Port != 0:
-		r.dst = append(r.dst, " at "...)
-		r.endpoint(0, a.Local)
+		p = appendEndpoint(append(p, " at "...), a.Local)
 	}
-	r.dst = append(r.dst, ", netns "...)
-	return strconv.AppendUint(r.dst, uint64(a.Netns), 10)
+	p = append(p, ", netns "...)
+	return strconv.AppendUint(p, uint64(a.Netns), 10)
 }
 
 // capacityWords are what a person calls a capacity.
@@ -84,7 +103,6 @@ var capacityWords = map[string]string{
 }
 
 func appendHowMuch(p []byte, a *detect.Alert) []byte {
-	p = append(p, ": "...)
 	p = strconv.AppendFloat(p, a.Rate, 'f', 1, 64)
 	p = append(append(append(p, ' '), a.Counted...), " a second"...)
 	switch {

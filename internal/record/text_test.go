@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -20,96 +21,221 @@ func widest() tcp.Transition {
 	return t
 }
 
-func TestTextColumnsStandUnderTheirTitles(t *testing.T) {
-	header := string(Text{}.Start(nil, &Start{Time: moment}))
-	_, titles, _ := strings.Cut(strings.TrimSuffix(header, "\n"), "\n")
+// cell is a value and the title that it stands under.
+type cell struct{ title, value string }
+
+// checkUnderTitles fails unless each value begins where its title begins or, aligned to
+// the right, ends where it ends. Positions are cells of a terminal.
+func checkUnderTitles(t *testing.T, titles, row string, want []cell) {
+	t.Helper()
+	at := 0
+	for _, c := range want {
+		index := strings.Index(row[at:], c.value)
+		if index < 0 {
+			t.Errorf("%s: no %q from byte %d on in\n%s\n%s", c.title, c.value, at, titles, row)
+			return
+		}
+		begin := displayWidth([]byte(row[:at+index]))
+		end := begin + displayWidth([]byte(c.value))
+		at += index + len(c.value)
+		titleBegin := strings.Index(titles+" ", c.title+" ")
+		titleEnd := titleBegin + len(c.title)
+		if titleBegin < 0 || begin != titleBegin && end != titleEnd {
+			t.Errorf("%s: %q takes the cells %d to %d, its title %d to %d:\n%s\n%s",
+				c.title, c.value, begin, end, titleBegin, titleEnd, titles, row)
+		}
+	}
+	if rest := strings.TrimSpace(row[at:]); rest != "" {
+		t.Errorf("%q stands after the last value:\n%s\n%s", rest, titles, row)
+	}
+}
+
+// titlesOf gives the lines of titles that a stream begins with.
+func titlesOf(text Text) []string {
+	lines := strings.Split(strings.TrimSuffix(string(text.Start(nil, 1, &Start{Time: moment})), "\n"), "\n")
+	return lines[1:]
+}
+
+// Each value of a transition stands under its title.
+func TestText_TransitionsUnderTitles(t *testing.T) {
 	narrow := tcp.Transition{Time: moment, Netns: 1, Old: tcp.Close, New: tcp.Close, Error: 1}
-	wide := fullV6() // where a column is too wide, the next one still stands apart
-	wide.Old, wide.New, wide.Role = tcp.BoundInactive, tcp.NewSynRecv, 255
+	long := widest()
+	long.Local = endpoint("2001:db8:1234:5678:9abc:def0:1234:5678", 443)
 	for _, tt := range []struct {
-		name    string
-		event   tcp.Transition
-		want    []string
-		aligned bool
+		name  string
+		text  Text
+		event tcp.Transition
+		want  []cell
 	}{
-		{"values that fill their columns", widest(), []string{
-			"05:06:07.000008", "ESTABLISHED", "ESTABLISHED", "listener", "4294967295", "4194304", "fifteen-bytes-1",
-			"255.255.255.255:65535", "255.255.255.255:65535", "ECONNRESET",
-		}, true},
-		{"values not known", narrow, []string{
-			"05:06:07.000008", "CLOSE", "CLOSE", "-", "1", "-", "-", "-", "-", "EPERM",
-		}, true},
-		{"values too wide for their columns", wide, []string{
-			"05:06:07.000008", "BOUND_INACTIVE", "NEW_SYN_RECV", "ROLE_255", "4026531840", "4242", "curl",
-			"[2001:db8::1]:50388", "[2001:db8:1234:5678:9abc:def0:1234:5678]:443", "ECONNRESET",
-		}, false},
+		{"values that fill their columns", Text{}, widest(), []cell{
+			{"TIME(UTC)", "05:06:07.000008"}, {"PID", "4194304"}, {"COMM", "fifteen-bytes-1"},
+			{"LOCAL", "255.255.255.255:65535"}, {"PEER", "255.255.255.255:65535"}, {"OLD", "ESTABLISHED"}, {"NEW", "ESTABLISHED"},
+			{"ROLE", "listener"}, {"NETNS", "4294967295"}, {"ERROR", "ECONNRESET"},
+		}},
+		{"values not known", Text{NoConnections: true}, narrow, []cell{
+			{"TIME(UTC)", "05:06:07.000008"}, {"PID", "-"}, {"COMM", "-"}, {"LOCAL", "-"}, {"PEER", "-"}, {"OLD", "CLOSE"},
+			{"NEW", "CLOSE"}, {"ROLE", "-"}, {"NETNS", "1"}, {"ERROR", "EPERM"},
+		}},
+		{"120 columns", Text{NoConnections: true, Screen: screen(120, 24)}, widest(), []cell{
+			{"TIME(UTC)", "05:06:07.000008"}, {"PID", "4194304"}, {"COMM", "fifteen-bytes-1"},
+			{"LOCAL", "255.255.255.255:65535"}, {"PEER", "255.255.255.255:65535"}, {"OLD", "ESTABLISHED"}, {"NEW", "ESTABLISHED"},
+			{"ERROR", "ECONNRESET"},
+		}},
+		{"120 columns, shared with connections", Text{Screen: screen(120, 24)}, fullV4(), []cell{
+			{"TIME(UTC)", "05:06:07.000"}, {"PID", "4242"}, {"COMM", "curl"}, {"LOCAL", "192.0.2.1:50388"},
+			{"PEER", "198.51.100.7:443"}, {"OLD", "ESTABLISHED"}, {"NEW", "CLOSE"}, {"ROLE", "client"}, {"ERROR", "ECONNRESET"},
+		}},
+		{"80 columns", Text{NoConnections: true, Screen: screen(80, 24)}, long, []cell{
+			{"TIME(UTC)", "05:06:07.000"}, {"PID", "4194304"}, {"COMM", "fifteen…"}, {"LOCAL", "…8]:443"},
+			{"PEER", "…255.255.255:65535"}, {"OLD", "ESTABLISHED"}, {"NEW", "ESTABLISHED"},
+		}},
+		{"80 columns, shared with connections", Text{Screen: screen(80, 24)}, fullV4(), []cell{
+			{"TIME", "05:06:07"}, {"PID", "4242"}, {"COMM", "curl"}, {"LOCAL", "…:50388"}, {"PEER", "198.51.100.7:443"},
+			{"OLD", "ESTABLISHED"}, {"NEW", "CLOSE"},
+		}},
 	} {
-		row := strings.TrimSuffix(string(Text{}.Transition(nil, &tt.event)), "\n")
-		if got := strings.Fields(row); strings.Join(got, "|") != strings.Join(tt.want, "|") {
-			t.Errorf("%s:\ngot  %q\nwant %q", tt.name, got, tt.want)
+		t.Run(tt.name, func(t *testing.T) {
+			titles := titlesOf(tt.text)[0]
+			row := strings.TrimSuffix(string(tt.text.Transition(nil, 1, &tt.event)), "\n")
+			checkUnderTitles(t, titles, row, tt.want)
+		})
+	}
+}
+
+// On a pipe a value that is too wide for its column is whole, and the next one stands apart.
+func TestText_WideValuesOnPipe(t *testing.T) {
+	wide := fullV6()
+	wide.Old, wide.New, wide.Role, wide.Owner = tcp.BoundInactive, tcp.NewSynRecv, 255, task(1<<32-1, "\x1b\x1b\x1b\x1b\x1b")
+	want := []string{
+		"05:06:07.000008", "4294967295", `\x1b\x1b\x1b\x1b\x1b`, "[2001:db8::1]:50388", "[2001:db8:1234:5678:9abc:def0:1234:5678]:443",
+		"BOUND_INACTIVE", "NEW_SYN_RECV", "ROLE_255", "4026531840", "ECONNRESET",
+	}
+	if got := strings.Fields(string(Text{}.Transition(nil, 1, &wide))); !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+	socket := tcp.Socket{Transition: wide, ExpiresIn: 1}
+	want = []string{"NEW_SYN_RECV", "ROLE_255", "4026531840", want[1], want[2], want[3], want[4], "0s"}
+	if got := strings.Fields(string(Text{}.Socket(nil, 1, &socket))); !slices.Equal(got, want) {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+// Each value of a connection stands under its title, whether transitions share the
+// stream or not.
+func TestText_ConnectionsUnderTitles(t *testing.T) {
+	last, full := widest(), fullConnection()
+	full.OpenedAt, full.Sent, full.Received, full.Retransmits, full.RTT = 1, 1023<<20, 1023, 9999, 1234567
+	last.Monotonic = 23*time.Hour + 59*time.Minute
+	common := []cell{
+		{"TIME(UTC)", "05:06:07.000008"}, {"PID", "4194304"}, {"COMM", "fifteen-bytes-1"},
+		{"LOCAL", "255.255.255.255:65535"}, {"PEER", "255.255.255.255:65535"},
+	}
+	measures := []cell{
+		{"DURATION", "23h59m"}, {"TX", "1023M"}, {"RX", "1023B"}, {"RETRANS", "9999"}, {"RTT", "1.23ms"},
+		{"ENDED-BY", "reset_received"},
+	}
+	unknown := []cell{{"DURATION", "-"}, {"TX", "0B"}, {"RX", "0B"}, {"RETRANS", "0"}, {"RTT", "-"}, {"ENDED-BY", "-"}}
+	mark := []cell{{"ENDED", "ENDED"}}
+	short := fullV4()
+	for _, tt := range []struct {
+		name string
+		text Text
+		last tcp.Transition
+		c    tcp.Connection
+		want []cell
+	}{
+		{"alone", Text{NoTransitions: true}, last, full, slices.Concat(common, measures)},
+		{"beside transitions", Text{}, last, full, slices.Concat(common, mark, measures)},
+		{"not known", Text{}, last, tcp.Connection{}, slices.Concat(common, mark, unknown)},
+		{"120 columns", Text{Screen: screen(120, 24)}, short, full, slices.Concat([]cell{
+			{"TIME(UTC)", "05:06:07.000"}, {"PID", "4242"}, {"COMM", "curl"}, {"LOCAL", "192.0.2.1:50388"}, {"PEER", "198.51.100.7:443"},
+		}, mark, []cell{
+			{"DURATION", "9s"}, {"TX", "1023M"}, {"RX", "1023B"}, {"RETR", "9999"}, {"RTT", "1.23ms"}, {"ENDED-BY", "reset_received"},
+		})},
+		{"120 columns, alone", Text{NoTransitions: true, Screen: screen(120, 24)}, short, full, []cell{
+			{"TIME(UTC)", "05:06:07.000"}, {"PID", "4242"}, {"COMM", "curl"}, {"LOCAL", "192.0.2.1:50388"}, {"PEER", "198.51.100.7:443"},
+			{"DURATION", "9s"}, {"TX", "1023M"}, {"RX", "1023B"}, {"RETR", "9999"}, {"RTT", "1.23ms"}, {"ENDED-BY", "reset_received"},
+		}},
+		{"80 columns", Text{Screen: screen(80, 24)}, short, full, slices.Concat([]cell{
+			{"TIME", "05:06:07"}, {"PID", "4242"}, {"COMM", "curl"}, {"LOCAL", "…:50388"}, {"PEER", "198.51.100.7:443"},
+		}, mark, []cell{{"DURATION", "9s"}, {"ENDED-BY", "reset_recei…"}})},
+		{"80 columns, alone", Text{NoTransitions: true, Screen: screen(80, 24)}, short, full, []cell{
+			{"TIME", "05:06:07"}, {"PID", "4242"}, {"COMM", "curl"}, {"LOCAL", "…:50388"}, {"PEER", "….51.100.7:443"},
+			{"DURATION", "9s"}, {"TX", "1023M"}, {"RX", "1023B"}, {"ENDED-BY", "reset_rec…"},
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			titles := titlesOf(tt.text)
+			row := strings.TrimSuffix(string(tt.text.Connection(nil, 1, &tt.last, &tt.c)), "\n")
+			checkUnderTitles(t, titles[len(titles)-1], row, tt.want)
+		})
+	}
+}
+
+// A stream has a line of titles for each kind of row that it may have.
+func TestText_TitlesOfWhatComes(t *testing.T) {
+	for _, tt := range []struct {
+		text Text
+		want []string // a title that only this line has
+	}{
+		{Text{}, []string{"NEW", "ENDED-BY"}},
+		{Text{NoConnections: true}, []string{"NEW"}},
+		{Text{NoTransitions: true}, []string{"ENDED-BY"}},
+		{Text{NoTransitions: true, NoConnections: true}, nil},
+	} {
+		titles := titlesOf(tt.text)
+		if len(titles) != len(tt.want) {
+			t.Errorf("%+v: the titles are %q", tt.text, titles)
 			continue
 		}
-		end := 0
-		for i, title := range []string{"TIME (UTC)", "OLD", "NEW", "ROLE", "NETNS", "PID", "COMM", "LOCAL", "PEER", "ERROR"} {
-			begin := end + strings.Index(row[end:], tt.want[i])
-			end = begin + len(tt.want[i])
-			if want := strings.Index(titles, title); tt.aligned && begin != want {
-				t.Errorf("%s: %s stands at %d, want %d as in the header:\n%s\n%s", tt.name, tt.want[i], begin, want, titles, row)
+		for i, line := range titles {
+			if !slices.Contains(strings.Fields(line), tt.want[i]) {
+				t.Errorf("%+v: the titles are %q, want %q among those of line %d", tt.text, titles, tt.want[i], i+1)
 			}
 		}
 	}
 }
 
-func TestTheColumnsOfASnapshotStandUnderTheirTitles(t *testing.T) {
-	titles := strings.TrimSuffix(string(Text{}.Header(nil)), "\n")
-	names := []string{"STATE", "ROLE", "NETNS", "PID", "COMM", "LOCAL", "PEER", "EXPIRES"}
-	if got := strings.Fields(titles); !slices.Equal(got, names) {
-		t.Fatalf("the header is %q, want %q", got, names)
-	}
+// Each value of a snapshot stands under its title.
+func TestText_SocketsUnderTitles(t *testing.T) {
 	full := tcp.Socket{Transition: widest()}
 	full.New = tcp.NewSynRecv
+	timeWait := tcp.Socket{
+		Transition: tcp.Transition{
+			New: tcp.TimeWait, Substate: tcp.TimeWait, Netns: 2, Local: endpoint("192.0.2.1", 80), Peer: endpoint("::1", 5),
+		},
+		ExpiresIn: 31_449_000_000,
+	}
 	for _, tt := range []struct {
-		name    string
-		socket  tcp.Socket
-		want    []string
-		aligned bool
+		name   string
+		text   Text
+		socket tcp.Socket
+		want   []cell
 	}{
-		{"values that fill their columns", full, []string{
-			"NEW_SYN_RECV", "listener", "4294967295", "4194304", "fifteen-bytes-1", "255.255.255.255:65535", "255.255.255.255:65535",
-		}, true},
-		{"values not known", tcp.Socket{Transition: tcp.Transition{New: tcp.Close, Netns: 1}}, []string{
-			"CLOSE", "-", "1", "-", "-", "-", "-",
-		}, true},
-		{"a TIME_WAIT with its time", tcp.Socket{
-			Transition: tcp.Transition{
-				New: tcp.TimeWait, Substate: tcp.TimeWait, Netns: 2, Local: endpoint("192.0.2.1", 80), Peer: endpoint("::1", 5),
-			},
-			ExpiresIn: 31_449_000_000,
-		}, []string{"TIME_WAIT", "-", "2", "-", "-", "192.0.2.1:80", "[::1]:5", "31.4s"}, true},
-		{"values too wide for their columns", tcp.Socket{Transition: tcp.Transition{
-			New: tcp.BoundInactive, Role: 255, Owner: task(1<<32-1, "\x1b\x1b\x1b\x1b\x1b"), Local: fullV6().Peer, Peer: fullV6().Peer,
-		}, ExpiresIn: 1}, []string{
-			"BOUND_INACTIVE", "ROLE_255", "0", "4294967295", `\x1b\x1b\x1b\x1b\x1b`, "[2001:db8:1234:5678:9abc:def0:1234:5678]:443",
-			"[2001:db8:1234:5678:9abc:def0:1234:5678]:443", "0s",
-		}, false},
+		{"values that fill their columns", Text{}, full, []cell{
+			{"STATE", "NEW_SYN_RECV"}, {"ROLE", "listener"}, {"NETNS", "4294967295"}, {"PID", "4194304"}, {"COMM", "fifteen-bytes-1"},
+			{"LOCAL", "255.255.255.255:65535"}, {"PEER", "255.255.255.255:65535"},
+		}},
+		{"values not known", Text{}, tcp.Socket{Transition: tcp.Transition{New: tcp.Close, Netns: 1}}, []cell{
+			{"STATE", "CLOSE"}, {"ROLE", "-"}, {"NETNS", "1"}, {"PID", "-"}, {"COMM", "-"}, {"LOCAL", "-"}, {"PEER", "-"},
+		}},
+		{"a TIME_WAIT with its time", Text{}, timeWait, []cell{
+			{"STATE", "TIME_WAIT"}, {"ROLE", "-"}, {"NETNS", "2"}, {"PID", "-"}, {"COMM", "-"}, {"LOCAL", "192.0.2.1:80"},
+			{"PEER", "[::1]:5"}, {"EXPIRES", "31.4s"},
+		}},
+		{"80 columns", Text{Screen: screen(80, 24)}, timeWait, []cell{
+			{"STATE", "TIME_WAIT"}, {"PID", "-"}, {"COMM", "-"}, {"LOCAL", "192.0.2.1:80"}, {"PEER", "[::1]:5"}, {"EXPIRES", "31.4s"},
+		}},
 	} {
-		row := strings.TrimSuffix(string(Text{}.Socket(nil, &tt.socket)), "\n")
-		if got := strings.Fields(row); !slices.Equal(got, tt.want) {
-			t.Errorf("%s:\ngot  %q\nwant %q", tt.name, got, tt.want)
-			continue
-		}
-		end := 0
-		for i, value := range tt.want {
-			begin := end + strings.Index(row[end:], value)
-			end = begin + len(value)
-			if want := strings.Index(titles, names[i]); tt.aligned && begin != want {
-				t.Errorf("%s: %s stands at %d, want %d as in the header:\n%s\n%s", tt.name, value, begin, want, titles, row)
-			}
-		}
+		t.Run(tt.name, func(t *testing.T) {
+			titles := strings.TrimSuffix(string(tt.text.Header(nil)), "\n")
+			checkUnderTitles(t, titles, strings.TrimSuffix(string(tt.text.Socket(nil, 1, &tt.socket)), "\n"), tt.want)
+		})
 	}
 }
 
-func TestWhatIsNotKnownOfTheHostIsLeftOutOfTheHeader(t *testing.T) {
+// What is not known of the host is left out of the first line.
+func TestText_UnknownHost(t *testing.T) {
 	for _, tt := range []struct {
 		start Start
 		want  string
@@ -120,27 +246,51 @@ func TestWhatIsNotKnownOfTheHostIsLeftOutOfTheHeader(t *testing.T) {
 		{Start{Version: "v1"}, "# tcpshift v1, 2026-03-04 05:06:07 UTC"},
 	} {
 		tt.start.Time = moment
-		got, _, _ := strings.Cut(string(Text{}.Start(nil, &tt.start)), "\n")
+		got, _, _ := strings.Cut(string(Text{}.Start(nil, 1, &tt.start)), "\n")
 		if got != tt.want {
 			t.Errorf("got  %s\nwant %s", got, tt.want)
 		}
 	}
 }
 
-func TestACommOfManyByteRunesKeepsTheColumnsByItsRunes(t *testing.T) {
-	plain, many := fullV4(), fullV4()
-	plain.Owner, many.Owner = task(1, "eeeeeee"), task(1, "éééééééé"[:14])
-	rowOf := func(e *tcp.Transition) []rune { return []rune(string(Text{}.Transition(nil, e))) }
-	got, want := rowOf(&many), rowOf(&plain)
-	if strings.ReplaceAll(string(got), "é", "e") != string(want) {
-		t.Errorf("got  %q\nwant %q but for the accents", string(got), string(want))
+// Columns count cells of a terminal, neither bytes nor runes.
+func TestText_WidthOfRunes(t *testing.T) {
+	for _, tt := range []struct {
+		comm  string
+		cells int
+	}{
+		{"curl", 4}, {"ééééééé", 7}, {"日本語", 6}, {"\U0001f600", 2}, {"ｆｕｌｌ", 8}, {"e\u0301e\u0301", 2}, {"ﾊﾝｶｸ", 4},
+	} {
+		event := fullV4()
+		event.Owner = task(1, tt.comm)
+		row := Text{}.Transition(nil, 1, &event)
+		before, _, found := strings.Cut(string(row), "192.0.2.1")
+		blanks := len(before) - len(strings.TrimRight(before, " "))
+		if want := columns[columnComm].width + 1 - tt.cells; !found || blanks != want {
+			t.Errorf("%q: %d blanks before the next column, want %d: %s", tt.comm, blanks, want, row)
+		}
+		if got := displayWidth([]byte(tt.comm)); got != tt.cells {
+			t.Errorf("%q takes %d cells, want %d", tt.comm, got, tt.cells)
+		}
 	}
 }
 
-func TestATextLineHasNoSpaceAtItsEnd(t *testing.T) {
+// A name with wide characters is cut at a whole character.
+func TestText_CutWideName(t *testing.T) {
+	event := fullV4()
+	event.Owner = task(1, "日本語日本")
+	row := string(Text{NoConnections: true, Screen: screen(80, 24)}.Transition(nil, 1, &event))
+	row = row[strings.Index(row, "\n")+1:]
+	if !strings.Contains(row, " 日本語…  …") { // 7 of 8 cells, and the space between columns
+		t.Errorf("got %s", row)
+	}
+}
+
+// No line ends with a space.
+func TestText_NoTrailingSpace(t *testing.T) {
 	for name, cases := range goldenFiles {
 		for _, c := range cases {
-			for line := range strings.Lines(string(c.line(Text{}, nil, 1))) {
+			for line := range strings.Lines(string(c.encode(Text{}, nil, 1))) {
 				if strings.HasSuffix(line, " \n") {
 					t.Errorf("%s, %s: %q", name, c.name, line)
 				}
@@ -149,7 +299,8 @@ func TestATextLineHasNoSpaceAtItsEnd(t *testing.T) {
 	}
 }
 
-func TestNoTwoCommsLookTheSameInText(t *testing.T) {
+// No two process names look alike.
+func TestText_NamesAreDistinct(t *testing.T) {
 	comms := []string{"\x9b", "\u009b", `\x9b`, `\u009b`, "\u00ad", "\xad", "\u202e", `\u202e`, "\ufffd", "\xff"}
 	for _, h := range hostileComms {
 		comms = append(comms, h.comm)
@@ -171,7 +322,8 @@ func TestNoTwoCommsLookTheSameInText(t *testing.T) {
 	}
 }
 
-func TestPrintableTextIsLeftAsItIs(t *testing.T) {
+// Printable text is left as it is.
+func TestText_PrintableIsUnchanged(t *testing.T) {
 	for _, comm := range []string{"curl", "say \"hi\"", "grün", "日本語", "\ufffd"} {
 		if got := string(appendPrintable(nil, []byte(comm))); got != comm || !utf8.ValidString(got) {
 			t.Errorf("%q shows as %q", comm, got)

@@ -1,0 +1,89 @@
+package record
+
+import (
+	"strconv"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/width"
+)
+
+// appendPrintable writes what is not printable as an escape, \x1b or \u202e, and a
+// backslash as two: nothing in it can move a cursor or look like another name.
+func appendPrintable(dst, s []byte) []byte {
+	for len(s) > 0 {
+		r, size := utf8.DecodeRune(s)
+		switch {
+		case r == utf8.RuneError && size == 1:
+			dst = append(dst, '\\', 'x', hexDigits[s[0]>>4], hexDigits[s[0]&15])
+		case r == '\\':
+			dst = append(dst, `\\`...)
+		case strconv.IsPrint(r):
+			dst = append(dst, s[:size]...)
+		case r < utf8.RuneSelf:
+			dst = append(dst, '\\', 'x', hexDigits[r>>4], hexDigits[r&15])
+		case r < 0x10000:
+			dst = appendEscaped(dst, uint16(r))
+		default:
+			dst = append(dst, `\U`...)
+			for shift := 28; shift >= 0; shift -= 4 {
+				dst = append(dst, hexDigits[r>>shift&15])
+			}
+		}
+		s = s[size:]
+	}
+	return dst
+}
+
+const ellipsis = "…"
+
+// cutLeft shortens ASCII to so many cells.
+func cutLeft(s []byte, cells int) []byte {
+	if len(s) <= cells {
+		return s
+	}
+	kept := s[len(s)-max(0, cells-1):]
+	return append([]byte(ellipsis), kept...)
+}
+
+// cutRight shortens what dst has from begin on to at most so many cells, and gives
+// how many it takes now.
+func cutRight(dst []byte, begin, cells int) ([]byte, int) {
+	at, taken := begin, 0
+	for at < len(dst) {
+		r, size := utf8.DecodeRune(dst[at:])
+		w := runeWidth(r)
+		if taken+w > cells-1 {
+			break
+		}
+		at, taken = at+size, taken+w
+	}
+	return append(dst[:at], ellipsis...), taken + 1
+}
+
+// displayWidth gives how many cells of a terminal printable text takes.
+func displayWidth(s []byte) int {
+	cells := 0
+	for len(s) > 0 {
+		r, size := utf8.DecodeRune(s)
+		cells += runeWidth(r)
+		s = s[size:]
+	}
+	return cells
+}
+
+// runeWidth: East Asian wide characters and emoji take two cells (Unicode UAX #11),
+// combining marks none.
+func runeWidth(r rune) int {
+	switch {
+	case r < utf8.RuneSelf:
+		return 1
+	case unicode.In(r, unicode.Mn, unicode.Me):
+		return 0
+	}
+	switch width.LookupRune(r).Kind() {
+	case width.EastAsianWide, width.EastAsianFullwidth:
+		return 2
+	}
+	return 1
+}

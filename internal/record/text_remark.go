@@ -1,0 +1,161 @@
+package record
+
+import (
+	"bytes"
+	"slices"
+	"strconv"
+	"time"
+	"unicode/utf8"
+)
+
+// Start implements [Encoder].
+func (t Text) Start(dst []byte, _ uint64, s *Start) []byte {
+	l, before := t.layout(), len(dst)
+	dst = append(dst, "# tcpshift "...)
+	dst = appendPrintable(dst, []byte(s.Version))
+	for _, part := range [...]struct{ before, known string }{{" on ", s.Host}, {", Linux ", s.Kernel}, {" ", s.Arch}} {
+		if part.known != "" {
+			dst = appendPrintable(append(dst, part.before...), []byte(part.known))
+		}
+	}
+	dst = s.Time.UTC().AppendFormat(dst, ", 2006-01-02 15:04:05 UTC\n")
+	for _, f := range s.Features {
+		if f.Off != "" {
+			dst = append(dst, "# without "...)
+			dst = append(dst, f.Name...)
+			dst = append(dst, ": "...)
+			dst = append(appendPrintable(dst, []byte(f.Off)), '\n')
+		}
+	}
+	return t.header(t.finishRemark(dst, before, sgrDim), l.headers)
+}
+
+// Stats implements [Encoder].
+func (t Text) Stats(dst []byte, _ uint64, s *Stats) []byte {
+	before := len(dst)
+	dst = append(appendClock(append(dst, "# "...), s.Time), " stats:"...)
+	return t.finishRemark(append(appendCounts(dst, &s.Counts), '\n'), before, sgrDim)
+}
+
+func appendCounts(dst []byte, c *Counts) []byte {
+	for _, part := range [...]struct {
+		name  string
+		count uint64
+	}{
+		{" seen ", c.Seen()}, {", filtered ", c.Filtered}, {", lost ", c.Lost()}, {", read ", c.Read},
+		{", written ", c.Written},
+	} {
+		dst = append(dst, part.name...)
+		dst = strconv.AppendUint(dst, part.count, 10)
+	}
+	return dst
+}
+
+// Loss implements [Encoder].
+func (t Text) Loss(dst []byte, _ uint64, l *Loss) []byte {
+	before := len(dst)
+	dst = append(appendClock(append(dst, "# "...), l.Time), " lost "...)
+	dst = strconv.AppendUint(dst, l.Lost, 10)
+	dst = append(dst, " transitions"...)
+	if l.LostConnections > 0 {
+		dst = strconv.AppendUint(append(dst, ", "...), l.LostConnections, 10)
+		dst = append(dst, " connections"...)
+	}
+	if l.LostTimeWaitEnds > 0 {
+		dst = strconv.AppendUint(append(dst, ", "...), l.LostTimeWaitEnds, 10)
+		dst = append(dst, " ends of TIME_WAITs"...)
+	}
+	return t.finishRemark(append(append(append(dst, ": "...), l.Cause...), '\n'), before, sgrBoldAmber)
+}
+
+// Stop implements [Encoder].
+func (t Text) Stop(dst []byte, _ uint64, s *Stop) []byte {
+	before := len(dst)
+	dst = append(appendClock(append(dst, "# "...), s.Time), " stop: "...)
+	dst = append(dst, s.Reason...)
+	if s.Signal != "" {
+		dst = append(append(dst, ' '), s.Signal...)
+	}
+	dst = append(dst, ';')
+	return t.finishRemark(append(appendCounts(dst, &s.Counts), '\n'), before, sgrDim)
+}
+
+func appendClock(dst []byte, at time.Time) []byte {
+	return at.UTC().AppendFormat(dst, "15:04:05.000000")
+}
+
+// finishRemark takes what dst has from before on: lines that begin with a mark and a
+// space. It colors them and, on a terminal, wraps them.
+func (t Text) finishRemark(dst []byte, before int, color sgr) []byte {
+	return t.finishLines(dst, before, color, color)
+}
+
+// finishLines gives the mark of each line and the whole first line one color, and the
+// rest another.
+func (t Text) finishLines(dst []byte, before int, first, rest sgr) []byte {
+	if t.Screen == nil && !t.Color {
+		return dst
+	}
+	t.layout() // for the width as it is now
+	plain := slices.Clone(dst[before:])
+	dst = dst[:before]
+	color := first
+	for line := range bytes.Lines(plain) {
+		dst = t.appendWrapped(dst, bytes.TrimSuffix(line, []byte{'\n'}), first, color)
+		color = rest
+	}
+	return dst
+}
+
+// appendWrapped appends one line as lines that the terminal does not have to break. Each
+// begins with the mark.
+func (t Text) appendWrapped(dst, line []byte, markColor, color sgr) []byte {
+	limit := unlimited
+	if t.Screen != nil {
+		limit = t.Screen.columns
+	}
+	const least = 20 // so narrow a terminal breaks the lines itself
+	mark, text := line[:1], line[2:]
+	for indent := " "; ; indent = "   " {
+		var part []byte
+		part, text = cutAtSpace(text, max(least, limit-len(mark)-len(indent)))
+		r := row{dst: dst, color: t.Color}
+		r.paint(markColor)
+		r.dst = append(r.dst, mark...)
+		if color != markColor {
+			r.unpaint(markColor)
+			r.paint(color)
+		}
+		r.dst = append(append(r.dst, indent...), part...)
+		r.unpaint(color)
+		dst = append(r.dst, '\n')
+		if t.Screen != nil {
+			t.Screen.lines++
+		}
+		if len(text) == 0 {
+			return dst
+		}
+	}
+}
+
+// cutAtSpace gives as many words as fit into so many cells, and the rest. A word that
+// is longer is cut in two.
+func cutAtSpace(text []byte, cells int) (part, rest []byte) {
+	space, taken := 0, 0
+	indent := len(text) - len(bytes.TrimLeft(text, " "))
+	for at := 0; at < len(text); {
+		r, size := utf8.DecodeRune(text[at:])
+		taken += runeWidth(r)
+		if r == ' ' && at > indent {
+			space = at
+		}
+		if taken > cells {
+			if space > 0 {
+				return bytes.TrimRight(text[:space], " "), text[space+1:]
+			}
+			return text[:max(1, at)], text[max(1, at):]
+		}
+		at += size
+	}
+	return text, nil
+}
