@@ -14,43 +14,44 @@ import (
 )
 
 func newAlerts() *cobra.Command {
-	o := traceOptions{format: formatNDJSON, only: []string{"alert"}, output: "-"}
+	o := traceOptions{only: []string{"alert"}, output: "-"}
 	cmd := &cobra.Command{
 		Use:   "alerts",
-		Short: "The same, alerts only, at the lowest cost",
-		Long: "Stream alerts only, until stopped: TIME_WAIT storms and what else piles up. " +
-			"The kernel is asked for no more than the transitions that they take.",
+		Short: "Trace alerts only, at the lowest cost",
+		Long: "Write alerts only, until stopped: about TIME_WAIT storms and other pile-ups of sockets.\n" +
+			"The kernel reports only the transitions that detection needs.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runTrace(cmd.Context(), &o) },
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.Var(word(&o.format, "FORMAT", parseFormat), "format", "ndjson or text")
-	flags.Var(word(&o.output, "PATH", parsePath), "output", "append to this file; - is standard output")
-	flags.Var(word(&o.duration, "D", parseDuration), "duration", "stop after this long, such as 30s; 0 is until stopped")
+	addFormatFlags(flags, &o.formatOptions)
+	addOutputFlag(flags, &o.output)
+	addDurationFlag(flags, &o)
 	addSizeFlags(flags, &o)
-	flags.Var(&labelsValue{labels: &o.labels}, "label", "add this member to every record; may be repeated")
-	flags.BoolVar(&o.excludeSelf, "exclude-self", true, "leave out tcpshift's own connections")
+	addLabelFlag(flags, &o.formatOptions)
+	addExcludeSelfFlag(flags, &o)
 	addFilterFlags(flags, &o.filter)
-	addStormFlags(flags, &o.storm)
+	addDetectionFlags(flags, &o.detection)
 	return cmd
 }
 
-// addStormFlags are for those who must: the defaults follow what the host has room for.
-func addStormFlags(flags *pflag.FlagSet, c *detect.Config) {
-	flags.Var(word(&c.Threshold, "PERCENT", parsePercent), "storm-threshold", "alert when so much of a capacity is taken at the latest (default 70)")
-	flags.Var(word(&c.UpdateInterval, "D", parseInterval), "alert-interval", "how often an alert that is open comes again, at least 10s (default 10s)")
-	flags.Var(word(&c.CloseWaitAge, "D", parseInterval), "close-wait-age", "how long in CLOSE_WAIT is left there (default 30s)")
-	flags.Var(word(&c.CloseWaitCount, "N", parseLimit), "close-wait-count", "how many of them are a leak (default 32)")
-	flags.Var(word(&c.ConnectFailures, "N", parseLimit), "connect-failures", "failed connects to one peer in 10s that are too many (default 50)")
-	flags.Var(word(&c.Resets, "N", parseLimit), "resets", "resets at one end in 10s that are too many (default 100)")
-	flags.Var(word(&c.HalfClosed, "N", parseLimit), "half-closed", "closed connections whose peers do not close that are too many (default 500)")
+// addDetectionFlags adds the thresholds of detection. Few users need them: the defaults
+// follow the limits of the host.
+func addDetectionFlags(flags *pflag.FlagSet, c *detect.Config) {
+	flags.Var(single(&c.Threshold, "PERCENT", parsePercent), "storm-threshold", "alert at the latest when this part of a capacity is in use (default 70)")
+	flags.Var(single(&c.UpdateInterval, "D", parseInterval), "alert-interval", "time between two updates of an open alert, at least 10s (default 10s)")
+	flags.Var(single(&c.CloseWaitAge, "D", parseInterval), "close-wait-age", "time in CLOSE_WAIT after which a socket counts as leaked, at least 10s (default 30s)")
+	flags.Var(single(&c.CloseWaitCount, "N", parseLimit), "close-wait-count", "alert when a process has leaked this many sockets (default 32)")
+	flags.Var(single(&c.ConnectFailures, "N", parseLimit), "connect-failures", "alert when this many connects to one peer fail within 10s (default 50)")
+	flags.Var(single(&c.Resets, "N", parseLimit), "resets", "alert when peers reset this many connections of one end within 10s (default 100)")
+	flags.Var(single(&c.HalfClosed, "N", parseLimit), "half-closed", "alert when this many closed connections wait for their peer to close (default 500)")
 }
 
 func parsePercent(s string) (float64, error) {
 	n, err := strconv.ParseUint(strings.TrimSuffix(s, "%"), 10, 8)
 	if err != nil || n < 20 || n > 99 {
-		return 0, fmt.Errorf("%q is no percentage that leaves room on both sides: use 20 to 99", s)
+		return 0, fmt.Errorf("%q is not a percentage from 20 to 99: use one such as 70", s)
 	}
 	return float64(n) / 100, nil
 }
@@ -66,7 +67,7 @@ func parseInterval(s string) (time.Duration, error) {
 func parseLimit(s string) (int, error) {
 	n, err := strconv.ParseUint(s, 10, 31)
 	if err != nil || n == 0 {
-		return 0, errors.New(strconv.Quote(s) + " is no limit: use 1 or more")
+		return 0, errors.New(strconv.Quote(s) + " is not a limit: use 1 or more")
 	}
 	return int(n), nil
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"io"
+
 	"github.com/spf13/cobra"
 
 	"github.com/tcpshift/tcpshift/internal/doctor"
@@ -9,11 +11,16 @@ import (
 func newDoctor() *cobra.Command {
 	return &cobra.Command{
 		Use:   "doctor",
-		Short: "Say what this host gives and what it does not, with the remedy for each",
-		Long:  "Say what this host gives and what it does not, with the remedy for each. It loads and attaches for real.",
-		Args:  noArguments,
+		Short: "Check what this host supports, with a remedy for what is missing",
+		Long: "Check what this host supports, with a remedy for what is missing.\n" +
+			"The check loads and attaches the programs for real, and removes them again.",
+		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return doctor.Examine(cmd.OutOrStdout())
+			var w io.Writer = cmd.OutOrStdout()
+			if isTerminal() && colorIsWanted() {
+				w = verdictColors{w}
+			}
+			return doctor.Examine(w)
 		},
 	}
 }

@@ -11,13 +11,15 @@ import (
 	"github.com/tcpshift/tcpshift/internal/explain"
 )
 
+// explainWidth is the widest that explanations get: longer lines are hard to read.
 const explainWidth = 80
 
 func newExplain() *cobra.Command {
 	return &cobra.Command{
 		Use:   "explain [WORD]",
-		Short: "Explain a TCP state or a kind of alert in plain words",
-		Long:  "Explain a TCP state or a kind of alert in plain words: what it is, when it is normal, what to do when it piles up.\nWithout a word it lists what it can explain.",
+		Short: "Explain a TCP state or a kind of alert",
+		Long: "Explain a TCP state or a kind of alert: what it is, when it is normal, what to do when it piles up.\n" +
+			"Without a word, list all topics.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return listTopics(cmd.OutOrStdout())
@@ -25,9 +27,14 @@ func newExplain() *cobra.Command {
 			word := strings.Join(args, " ")
 			topic, found := explain.Lookup(word)
 			if !found {
-				return usagef("nothing is known of %q: 'tcpshift explain' lists what is", word)
+				return usagef("no topic %q: 'tcpshift explain' lists all topics", word)
 			}
-			_, err := io.WriteString(cmd.OutOrStdout(), explain.Text(topic, explainWidth))
+			width := explainWidth
+			if isTerminal() {
+				columns, _ := terminalSize()
+				width = min(width, columns)
+			}
+			_, err := io.WriteString(cmd.OutOrStdout(), explain.Text(topic, width))
 			return err
 		},
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/pflag"
+
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/record"
 )
@@ -16,18 +18,18 @@ const (
 	formatText   = "text"
 )
 
-// wordValue is a flag with one value, the last one given.
-type wordValue[T any] struct {
+// singleFlag is a flag with one value. Where it is repeated the last value wins.
+type singleFlag[T any] struct {
 	value *T
 	kind  string
 	parse func(string) (T, error)
 }
 
-func word[T any](value *T, kind string, parse func(string) (T, error)) *wordValue[T] {
-	return &wordValue[T]{value, kind, parse}
+func single[T any](value *T, kind string, parse func(string) (T, error)) *singleFlag[T] {
+	return &singleFlag[T]{value, kind, parse}
 }
 
-func (v *wordValue[T]) Set(s string) error {
+func (v *singleFlag[T]) Set(s string) error {
 	parsed, err := v.parse(s)
 	if err == nil {
 		*v.value = parsed
@@ -35,10 +37,10 @@ func (v *wordValue[T]) Set(s string) error {
 	return err
 }
 
-func (v *wordValue[T]) Type() string { return v.kind }
+func (v *singleFlag[T]) Type() string { return v.kind }
 
-// String is what the help shows as the default, so it hides the zero values.
-func (v *wordValue[T]) String() string {
+// String returns the default value for the help text; a zero value is not shown.
+func (v *singleFlag[T]) String() string {
 	if v.value == nil {
 		return ""
 	}
@@ -53,64 +55,84 @@ func (v *wordValue[T]) String() string {
 	return ""
 }
 
-// listValue is a flag with values separated by commas; it may be repeated.
-type listValue[T comparable] struct {
+// listFlag is a flag with values separated by commas. It may be repeated.
+type listFlag[T comparable] struct {
 	values *[]T
 	kind   string
 	parse  func(string) (T, error)
 }
 
-func list[T comparable](values *[]T, kind string, parse func(string) (T, error)) *listValue[T] {
-	return &listValue[T]{values, kind, parse}
+func list[T comparable](values *[]T, kind string, parse func(string) (T, error)) *listFlag[T] {
+	return &listFlag[T]{values, kind, parse}
 }
 
-func (v *listValue[T]) Set(s string) error { return filter.List(v.values, s, v.parse) }
-func (v *listValue[T]) Type() string       { return v.kind }
-func (v *listValue[T]) String() string     { return "" }
+func (v *listFlag[T]) Set(s string) error { return filter.List(v.values, s, v.parse) }
+func (v *listFlag[T]) Type() string       { return v.kind }
+func (v *listFlag[T]) String() string     { return "" }
 
-// anyByteValue is a flag whose value may hold commas; it may be repeated.
-type anyByteValue[T comparable] struct{ listValue[T] }
+// verbatimFlag is a flag with one value for each use. A comma is part of the value.
+type verbatimFlag[T comparable] struct{ listFlag[T] }
 
-func anyByte[T comparable](values *[]T, kind string, parse func(string) (T, error)) *anyByteValue[T] {
-	return &anyByteValue[T]{*list(values, kind, parse)}
+func verbatim[T comparable](values *[]T, kind string, parse func(string) (T, error)) *verbatimFlag[T] {
+	return &verbatimFlag[T]{*list(values, kind, parse)}
 }
 
-func (v *anyByteValue[T]) Set(s string) error { return filter.Add(v.values, s, v.parse) }
+func (v *verbatimFlag[T]) Set(s string) error { return filter.Add(v.values, s, v.parse) }
 
-// labelsValue checks each label together with those before it.
-type labelsValue struct {
+// labelsFlag checks each label together with the ones before it.
+type labelsFlag struct {
 	pairs  []string
 	labels *[]record.Label
 }
 
-func (v *labelsValue) Set(pair string) error {
+func (v *labelsFlag) Set(pair string) error {
 	v.pairs = append(v.pairs, pair)
 	labels, err := record.ParseLabels(v.pairs)
 	*v.labels = labels
 	return err
 }
 
-func (v *labelsValue) Type() string   { return "KEY=VALUE" }
-func (v *labelsValue) String() string { return "" }
+func (v *labelsFlag) Type() string   { return "KEY=VALUE" }
+func (v *labelsFlag) String() string { return "" }
 
-// checkLabels refuses labels that nothing would show.
-func checkLabels(labels []record.Label, format string) error {
-	if len(labels) > 0 && format == formatText {
+// formatOptions are the flags that shape records.
+type formatOptions struct {
+	format string
+	color  string
+	labels []record.Label
+}
+
+func addFormatFlags(flags *pflag.FlagSet, o *formatOptions) {
+	o.format, o.color = formatNDJSON, colorAuto
+	flags.Var(single(&o.format, "FORMAT", parseFormat), "format", "ndjson for programs, text for people")
+	flags.Var(single(&o.color, "WHEN", parseColor), "color", "color the text: auto (on a terminal), always, never")
+}
+
+func addLabelFlag(flags *pflag.FlagSet, o *formatOptions) {
+	flags.Var(&labelsFlag{labels: &o.labels}, "label", "add this member to every record; may be repeated")
+}
+
+// check rejects flags without effect.
+func (o *formatOptions) check() error {
+	switch {
+	case len(o.labels) > 0 && o.format == formatText:
 		return usagef("--label: --format text has no labels: use --format ndjson")
+	case o.color == colorAlways && o.format != formatText:
+		return usagef("--color: --format %s has no colors: use --format text", o.format)
 	}
 	return nil
 }
 
 func parseFormat(s string) (string, error) {
 	if s != formatNDJSON && s != formatText {
-		return "", fmt.Errorf("%q is no format: use %s or %s", s, formatNDJSON, formatText)
+		return "", fmt.Errorf("%q is not a format: use %s or %s", s, formatNDJSON, formatText)
 	}
 	return s, nil
 }
 
 func parsePath(s string) (string, error) {
 	if s == "" {
-		return "", errors.New("a file name is not empty: use a path, or - for standard output")
+		return "", errors.New("the path is empty: use a path, or - for standard output")
 	}
 	return s, nil
 }
@@ -121,13 +143,13 @@ func parseRecordType(s string) (string, error) {
 			return s, nil
 		}
 	}
-	return "", fmt.Errorf("%q is no record type: use %s", s, strings.Join(record.Types(), ", "))
+	return "", fmt.Errorf("%q is not a record type: use %s", s, strings.Join(record.Types(), ", "))
 }
 
 func parseDuration(s string) (time.Duration, error) {
 	d, err := time.ParseDuration(s)
 	if err != nil {
-		return 0, fmt.Errorf("%q is no duration: use one such as 500ms, 30s or 5m", s)
+		return 0, fmt.Errorf("%q is not a duration: use one such as 500ms, 30s or 5m", s)
 	}
 	if d < 0 {
 		return 0, fmt.Errorf("%q is negative: use 0 or more", s)
@@ -138,23 +160,23 @@ func parseDuration(s string) (time.Duration, error) {
 func parseCount(s string) (uint64, error) {
 	n, err := strconv.ParseUint(s, 10, 64)
 	if err != nil || n == 0 {
-		return 0, fmt.Errorf("%q is no count: use 1 or more", s)
+		return 0, fmt.Errorf("%q is not a count: use 1 or more", s)
 	}
 	return n, nil
 }
 
 const (
-	leastBuffer = 64 << 10
-	leastQueue  = 256 << 10 // a few of the batches in which the output is written
+	minBufferSize = 64 << 10
+	minQueueSize  = 256 << 10 // a few of the batches in which output is written
+	maxSize       = 1 << 30
 )
 
-// parseSize takes what a BPF ring buffer can have: a power of two.
-func parseSize(s string) (int, error) { return parseSizeFrom(leastBuffer, s) }
+// parseBufferSize parses a size that a BPF ring buffer can have: a power of two.
+func parseBufferSize(s string) (int, error) { return parseSize(minBufferSize, s) }
 
-func parseQueueSize(s string) (int, error) { return parseSizeFrom(leastQueue, s) }
+func parseQueueSize(s string) (int, error) { return parseSize(minQueueSize, s) }
 
-func parseSizeFrom(least uint64, s string) (int, error) {
-	const most = 1 << 30
+func parseSize(minSize uint64, s string) (int, error) {
 	for _, unit := range []struct {
 		suffix string
 		bytes  uint64
@@ -167,11 +189,11 @@ func parseSizeFrom(least uint64, s string) (int, error) {
 		size := n * unit.bytes
 		switch {
 		case err != nil:
-			return 0, fmt.Errorf("%q is no size: use one such as 16MiB", s)
-		case size < least || size > most:
-			return 0, fmt.Errorf("%q is out of range: use %dKiB to 1GiB", s, least>>10)
+			return 0, fmt.Errorf("%q is not a size: use one such as 16MiB", s)
+		case size < minSize || size > maxSize:
+			return 0, fmt.Errorf("%q is out of range: use %dKiB to 1GiB", s, minSize>>10)
 		case size&(size-1) != 0:
-			return 0, fmt.Errorf("%q is no power of two: use one such as 16MiB", s)
+			return 0, fmt.Errorf("%q is not a power of two: use one such as 16MiB", s)
 		}
 		return int(size), nil
 	}

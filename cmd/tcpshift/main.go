@@ -18,15 +18,16 @@ import (
 	"github.com/tcpshift/tcpshift/internal/trace"
 )
 
-// What the exit status says; docs/output.md promises them.
+// Exit statuses, as docs/output.md promises them.
 const (
-	statusFailed = 1 // it began to work and failed
+	statusFailed = 1 // tcpshift started to work and failed
 	statusUsage  = 2 // the command line is wrong
-	statusHost   = 3 // this host cannot
+	statusHost   = 3 // this host lacks a requirement
 )
 
 func main() {
-	// Without this the runtime dies of SIGPIPE where a closed reader is a normal end.
+	// A reader that closes standard output is a normal end: the write must fail with EPIPE
+	// instead of killing the process.
 	signal.Ignore(syscall.SIGPIPE)
 	err := run(os.Args[1:])
 	if err == nil || readerGone(err) {
@@ -37,16 +38,16 @@ func main() {
 }
 
 func run(args []string) error {
-	ctx, stop := untilSignal()
+	ctx, stop := signalContext()
 	defer stop()
 	root := newRoot()
 	root.SetArgs(args)
 	return root.ExecuteContext(ctx)
 }
 
-// untilSignal ends its context with the first SIGINT or SIGTERM; the second one
-// finds the default action, so that a reader that does not read cannot hold us.
-func untilSignal() (context.Context, func()) {
+// signalContext returns a context that the first SIGINT or SIGTERM cancels. The second
+// signal has its default action and kills the process, even while a write blocks.
+func signalContext() (context.Context, func()) {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
@@ -66,9 +67,9 @@ func newRoot() *cobra.Command {
 	var opts traceOptions
 	root := &cobra.Command{
 		Use:   "tcpshift",
-		Short: "Every TCP state transition of this host, as one line each",
-		Long: "tcpshift streams every TCP state transition of this host to standard output, as NDJSON or text.\n" +
-			"Without a command it traces.",
+		Short: "Trace every TCP state transition of this host, one line each",
+		Long: "tcpshift traces every TCP state transition of this host and writes one line for each, as NDJSON or text.\n" +
+			"Without a command it runs trace.",
 		Args:          noArguments,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -83,16 +84,16 @@ func newRoot() *cobra.Command {
 	return root
 }
 
-// makeStrict makes cobra's own commands refuse the words that they do not know:
-// they would print help, as if all had gone well.
+// makeStrict makes cobra's own commands fail for arguments that they do not know.
+// By default they print help and succeed.
 func makeStrict(root *cobra.Command) {
 	for _, cmd := range root.Commands() {
 		switch cmd.Name() {
 		case "help":
-			cmd.Args = aCommand
+			cmd.Args = knownCommand
 		case "completion":
-			cmd.Args = neverAShell
-			cmd.RunE = neverAShell // without it cobra does not look at Args
+			cmd.Args = unknownShell
+			cmd.RunE = unknownShell // cobra checks Args only of a command that runs
 			for _, shell := range cmd.Commands() {
 				shell.Args = noArguments
 			}
@@ -100,15 +101,16 @@ func makeStrict(root *cobra.Command) {
 	}
 }
 
-func aCommand(cmd *cobra.Command, args []string) error {
+// knownCommand accepts the name of a command.
+func knownCommand(cmd *cobra.Command, args []string) error {
 	if _, rest, err := cmd.Root().Find(args); err != nil || len(rest) > 0 {
-		return usagef("unknown command %q: 'tcpshift help' lists those there are", strings.Join(args, " "))
+		return usagef("unknown command %q: "+helpHint, strings.Join(args, " "))
 	}
 	return nil
 }
 
-// neverAShell is for what no subcommand, one for each shell, has taken.
-func neverAShell(cmd *cobra.Command, args []string) error {
+// unknownShell always fails: each known shell is a subcommand, which cobra finds first.
+func unknownShell(cmd *cobra.Command, args []string) error {
 	shells := make([]string, len(cmd.Commands()))
 	for i, shell := range cmd.Commands() {
 		shells[i] = shell.Name()
@@ -117,10 +119,13 @@ func neverAShell(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return usagef("completion needs a shell: use %s", known)
 	}
-	return usagef("%q is no shell: use %s", args[0], known)
+	return usagef("%q is not a supported shell: use %s", args[0], known)
 }
 
-// usageError is for what the operator can mend on the command line.
+// helpHint ends the errors about an unknown name.
+const helpHint = "run 'tcpshift help' for a list"
+
+// usageError is a mistake on the command line.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
@@ -134,12 +139,12 @@ func noArguments(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	if cmd.HasSubCommands() {
-		return usagef("unknown command %q: 'tcpshift help' lists those there are", args[0])
+		return usagef("unknown command %q: "+helpHint, args[0])
 	}
 	return usagef("unexpected argument %q: '%s' takes flags only", args[0], cmd.CommandPath())
 }
 
-// flagError names the flag first, and once.
+// flagError rewrites an error of pflag so that it begins with the flag's name.
 func flagError(_ *cobra.Command, err error) error {
 	var invalid *pflag.InvalidValueError
 	var missing *pflag.ValueRequiredError
@@ -150,12 +155,13 @@ func flagError(_ *cobra.Command, err error) error {
 	case errors.As(err, &missing):
 		return usagef("--%s: needs a value", missing.GetFlag().Name)
 	case errors.As(err, &unknown):
-		return usagef("%w: 'tcpshift help' lists those there are", err)
+		return usagef("%w: "+helpHint, err)
 	}
 	return usageError{err}
 }
 
-// readerGone says whether nothing is wrong but that nobody reads on: a normal end.
+// readerGone reports whether the only failure is that the reader closed the output,
+// which is a normal end.
 func readerGone(err error) bool {
 	return status(err) == statusFailed && (errors.Is(err, syscall.EPIPE) || errors.Is(err, output.ErrReaderGone))
 }

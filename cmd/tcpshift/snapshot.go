@@ -14,31 +14,30 @@ import (
 )
 
 type snapshotOptions struct {
-	format string
+	formatOptions
 	output string
 	netns  []uint32
-	labels []record.Label
 }
 
 func newSnapshot() *cobra.Command {
-	o := snapshotOptions{format: formatNDJSON, output: "-"}
+	o := snapshotOptions{output: "-"}
 	cmd := &cobra.Command{
 		Use:   "snapshot",
-		Short: "List the TCP sockets of this moment, with owners, TIME_WAIT included, then exit",
+		Short: "List all TCP sockets with their owners, TIME_WAIT included, then exit",
 		Args:  noArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runSnapshot(cmd.Context(), &o) },
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.Var(word(&o.format, "FORMAT", parseFormat), "format", "ndjson or text")
-	flags.Var(word(&o.output, "PATH", parsePath), "output", "append to this file; - is standard output")
-	flags.Var(&labelsValue{labels: &o.labels}, "label", "add this member to every record; may be repeated")
-	flags.Var(list(&o.netns, "NETNS,...", filter.ParseNetns), "netns", "network namespace: inode, path or pid:N; without it all")
+	addFormatFlags(flags, &o.formatOptions)
+	addOutputFlag(flags, &o.output)
+	addLabelFlag(flags, &o.formatOptions)
+	flags.Var(list(&o.netns, "NETNS,...", filter.ParseNetns), "netns", "network namespace: inode, path or pid:N (default all)")
 	return cmd
 }
 
 func runSnapshot(ctx context.Context, o *snapshotOptions) (err error) {
-	if err := checkLabels(o.labels, o.format); err != nil {
+	if err := o.check(); err != nil {
 		return err
 	}
 	out, err := output.Open(ctx, o.output)
@@ -53,7 +52,7 @@ func runSnapshot(ctx context.Context, o *snapshotOptions) (err error) {
 	defer netns.CloseAll(namespaces)
 	var enc snapshot.Encoder = record.NewNative(o.labels)
 	if o.format == formatText {
-		enc = record.Text{}
+		enc = textEncoder(o.color, o.output)
 	}
 	return snapshot.Take(namespaces, enc, out)
 }

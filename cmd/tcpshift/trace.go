@@ -23,30 +23,29 @@ import (
 	"github.com/tcpshift/tcpshift/internal/trace"
 )
 
-// defaultQueueSize holds some 20,000 records.
+// defaultQueueSize has room for about 20,000 records.
 const defaultQueueSize = 8 << 20
 
 type traceOptions struct {
+	formatOptions
 	filter        filter.Filter
-	format        string
-	only          []string
+	only          []string // record types; nil means all
 	output        string
 	duration      time.Duration
 	count         uint64
 	statsInterval time.Duration
 	bufferSize    int
 	queueSize     int
-	labels        []record.Label
 	excludeSelf   bool
 	timeWaitEnd   bool
-	storm         detect.Config
+	detection     detect.Config
 }
 
 func newTrace() *cobra.Command {
 	var opts traceOptions
 	cmd := &cobra.Command{
 		Use:   "trace",
-		Short: "Stream records to standard output until stopped (the default command)",
+		Short: "Write a record for every transition until stopped (the default command)",
 		Args:  noArguments,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return runTrace(cmd.Context(), &opts) },
 	}
@@ -56,30 +55,41 @@ func newTrace() *cobra.Command {
 
 func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.SortFlags = false
-	o.format = formatNDJSON
-	flags.Var(word(&o.format, "FORMAT", parseFormat), "format", "ndjson or text")
-	flags.Var(list(&o.only, "TYPE,...", parseRecordType), "only", "record types to write; start and stop always come")
+	addFormatFlags(flags, &o.formatOptions)
+	flags.Var(list(&o.only, "TYPE,...", parseRecordType), "only", "write only these record types, and start and stop: "+strings.Join(record.Types(), ", "))
 	o.output = "-"
-	flags.Var(word(&o.output, "PATH", parsePath), "output", "append to this file; - is standard output")
-	flags.Var(word(&o.duration, "D", parseDuration), "duration", "stop after this long, such as 30s; 0 is until stopped")
-	flags.Var(word(&o.count, "N", parseCount), "count", "stop after this many transitions")
+	addOutputFlag(flags, &o.output)
+	addDurationFlag(flags, o)
+	flags.Var(single(&o.count, "N", parseCount), "count", "stop after this many transitions")
 	o.statsInterval = 10 * time.Second
-	flags.Var(word(&o.statsInterval, "D", parseDuration), "stats-interval", "how often stats come; 0 turns them off")
+	flags.Var(single(&o.statsInterval, "D", parseDuration), "stats-interval", "time between two stats records; 0 turns them off")
 	addSizeFlags(flags, o)
-	flags.Var(&labelsValue{labels: &o.labels}, "label", "add this member to every record; may be repeated")
-	flags.BoolVar(&o.excludeSelf, "exclude-self", true, "leave out tcpshift's own connections")
-	flags.BoolVar(&o.timeWaitEnd, "time-wait-end", false, "also tell when and how each TIME_WAIT ends; costs: while on, it hooks every free of the kernel's memory, host-wide, and every timer")
+	addLabelFlag(flags, &o.formatOptions)
+	addExcludeSelfFlag(flags, o)
+	flags.BoolVar(&o.timeWaitEnd, "time-wait-end", false, "also report when and how each TIME_WAIT ends; this hooks every timer and every free of kernel memory on the host")
 	addFilterFlags(flags, &o.filter)
-	flags.Var(list(&o.filter.OldStates, "STATE,...", filter.ParseState), "old-state", "state that is left, such as SYN_SENT")
-	flags.Var(list(&o.filter.NewStates, "STATE,...", filter.ParseState), "new-state", "state that is entered")
+	flags.Var(list(&o.filter.OldStates, "STATE,...", filter.ParseState), "old-state", "state that the socket leaves, such as SYN_SENT")
+	flags.Var(list(&o.filter.NewStates, "STATE,...", filter.ParseState), "new-state", "state that the socket enters")
 	flags.Var(list(&o.filter.Roles, "ROLE,...", filter.ParseRole), "role", "client, server or listener")
-	addStormFlags(flags, &o.storm)
+	addDetectionFlags(flags, &o.detection)
+}
+
+func addOutputFlag(flags *pflag.FlagSet, path *string) {
+	flags.Var(single(path, "PATH", parsePath), "output", "append to this file; - is standard output")
+}
+
+func addDurationFlag(flags *pflag.FlagSet, o *traceOptions) {
+	flags.Var(single(&o.duration, "D", parseDuration), "duration", "stop after this time, such as 30s; 0 means never")
+}
+
+func addExcludeSelfFlag(flags *pflag.FlagSet, o *traceOptions) {
+	flags.BoolVar(&o.excludeSelf, "exclude-self", true, "leave out the sockets of tcpshift itself")
 }
 
 func addSizeFlags(flags *pflag.FlagSet, o *traceOptions) {
 	o.bufferSize, o.queueSize = probe.DefaultBufferSize, defaultQueueSize
-	flags.Var(word(&o.bufferSize, "SIZE", parseSize), "buffer-size", "ring buffer, a power of two from 64KiB to 1GiB (default 16MiB)")
-	flags.Var(word(&o.queueSize, "SIZE", parseQueueSize), "queue-size", "what may wait for a slow reader, a power of two from 256KiB to 1GiB (default 8MiB)")
+	flags.Var(single(&o.bufferSize, "SIZE", parseBufferSize), "buffer-size", "size of the ring buffer, a power of two from 64KiB to 1GiB (default 16MiB)")
+	flags.Var(single(&o.queueSize, "SIZE", parseQueueSize), "queue-size", "output that may wait for a slow reader, a power of two from 256KiB to 1GiB (default 8MiB)")
 }
 
 func addFilterFlags(flags *pflag.FlagSet, f *filter.Filter) {
@@ -89,11 +99,11 @@ func addFilterFlags(flags *pflag.FlagSet, f *filter.Filter) {
 	flags.Var(list(&f.Addrs, "CIDR,...", filter.ParseAddr), "addr", "local or peer address or CIDR")
 	flags.Var(list(&f.LocalAddrs, "CIDR,...", filter.ParseAddr), "local-addr", "local address or CIDR")
 	flags.Var(list(&f.PeerAddrs, "CIDR,...", filter.ParseAddr), "peer-addr", "peer address or CIDR")
-	flags.Var(word(&f.Family, "4|6", filter.ParseFamily), "family", "4 or 6; v4-mapped counts as 4")
+	flags.Var(single(&f.Family, "4|6", filter.ParseFamily), "family", "4 or 6; IPv4 over an IPv6 socket counts as 4")
 	flags.Var(list(&f.PIDs, "PID,...", filter.ParsePID), "pid", "process that owns the socket")
-	flags.Var(anyByte(&f.Comms, "COMM", filter.ParseComm), "comm", "name of that process, at most 15 bytes; may be repeated")
+	flags.Var(verbatim(&f.Comms, "COMM", filter.ParseComm), "comm", "name of the process that owns the socket, at most 15 bytes; may be repeated")
 	flags.Var(list(&f.Netns, "NETNS,...", filter.ParseNetns), "netns", "network namespace: inode, path or pid:N")
-	flags.Var(list(&f.Cgroups, "PATH,...", filter.ParseCgroup), "cgroup", "cgroup v2 path, with those below it")
+	flags.Var(list(&f.Cgroups, "PATH,...", filter.ParseCgroup), "cgroup", "cgroup v2 path; includes the cgroups below it")
 }
 
 func runTrace(ctx context.Context, o *traceOptions) (err error) {
@@ -113,18 +123,19 @@ func runTrace(ctx context.Context, o *traceOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	queue := output.NewQueue(out, o.queueSize, tell)
+	queue := output.NewQueue(out, o.queueSize, warn)
 	defer queue.Close()
 	cfg := o.config(p, queue)
 	if o.wants("alert") {
-		w := monitor.New(o.storm)
-		defer w.Close()
-		cfg.Monitor = w
+		m := monitor.New(o.detection)
+		defer m.Close()
+		cfg.Monitor = m
 	}
 	return trace.Run(ctx, cfg)
 }
 
-func tell(message string) { fmt.Fprintln(os.Stderr, "tcpshift: "+message) }
+// warn writes a message for the operator.
+func warn(message string) { fmt.Fprintln(os.Stderr, "tcpshift: "+message) }
 
 func (o *traceOptions) config(p *probe.Probe, out trace.Sink) trace.Config {
 	return trace.Config{
@@ -139,7 +150,8 @@ func (o *traceOptions) config(p *probe.Probe, out trace.Sink) trace.Config {
 	}
 }
 
-// kernelFilter asks for no more than is needed where nothing but alerts is wanted.
+// kernelFilter adds to the user's filter that detection needs only some transitions,
+// where no other record needs them.
 func (o *traceOptions) kernelFilter() filter.Filter {
 	f := o.filter
 	if !o.wants("transition") && !o.wants("connection") && o.wants("alert") {
@@ -149,12 +161,12 @@ func (o *traceOptions) kernelFilter() filter.Filter {
 	return f
 }
 
-// check refuses options that contradict each other.
+// check rejects flags that contradict each other.
 func (o *traceOptions) check() error {
 	if o.count > 0 && !o.wants("transition") {
 		return usagef("--count: counts transitions, which --only leaves out: add transition to --only, or use --duration")
 	}
-	return checkLabels(o.labels, o.format)
+	return o.formatOptions.check()
 }
 
 func (o *traceOptions) wants(recordType string) bool {
@@ -163,13 +175,15 @@ func (o *traceOptions) wants(recordType string) bool {
 
 func (o *traceOptions) encoder() record.Encoder {
 	if o.format == formatText {
-		return record.Text{NoTransitions: !o.wants("transition")}
+		text := textEncoder(o.color, o.output)
+		text.NoTransitions, text.NoConnections = !o.wants("transition"), !o.wants("connection")
+		return text
 	}
 	return record.NewNative(o.labels)
 }
 
 func startRecord(features probe.Features) record.Start {
-	host, _ := os.Hostname() // on failure empty, and then absent
+	host, _ := os.Hostname() // empty on failure: the record then has no host
 	s := record.Start{
 		Version: buildVersion(),
 		Host:    host,
@@ -188,12 +202,14 @@ func startRecord(features probe.Features) record.Start {
 	return s
 }
 
+// readLine returns the first line of a file, or "" if it cannot be read.
 func readLine(path string) string {
 	b, _ := os.ReadFile(path)
 	line, _, _ := strings.Cut(string(b), "\n")
 	return line
 }
 
+// kernelRelease returns what uname -r prints, or "" on failure.
 func kernelRelease() string {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {

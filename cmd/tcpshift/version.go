@@ -9,7 +9,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/record"
 )
 
-// version is set by the Makefile from git.
+// version comes from git describe; the Makefile sets it.
 var version string
 
 func buildVersion() string {

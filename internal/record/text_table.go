@@ -56,7 +56,7 @@ var columns = [columnCount]struct {
 	columnRTT:      {title: "RTT", width: len("1.23ms"), right: true},
 	columnEndedBy:  {title: "ENDED-BY", width: len("reset_received")},
 	columnState:    {title: "STATE", width: len("NEW_SYN_RECV")},
-	columnExpires:  {title: "EXPIRES", width: 7, right: true},
+	columnExpires:  {title: "EXPIRES", width: 7},
 }
 
 // endedMark stands where a transition has its old state, and is no state's name.

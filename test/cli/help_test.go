@@ -74,14 +74,14 @@ func TestHelp_CommandsAndFlags(t *testing.T) {
 		mention(t, good(t, args...), "trace ", "alerts ", "snapshot ", "doctor ", "explain ", "version ", "completion ", "help ")
 	}
 	for _, args := range [][]string{{"help"}, {"help", "trace"}, {"trace", "--help"}} {
-		mention(t, good(t, args...), "--format ", "--only ", "--output ", "--duration ", "--count ", "--stats-interval ",
+		mention(t, good(t, args...), "--format ", "--color ", "--only ", "--output ", "--duration ", "--count ", "--stats-interval ",
 			"--buffer-size ", "--queue-size ", "--label ", "--port ", "--local-port ", "--peer-port ", "--addr ", "--local-addr ", "--peer-addr ",
 			"--family ", "--pid ", "--comm ", "--netns ", "--cgroup ", "--old-state ", "--new-state ", "--role ", "--exclude-self ", "--time-wait-end ")
 	}
-	mention(t, good(t, "alerts", "--help"), "--format ", "--output ", "--duration ", "--buffer-size ", "--queue-size ", "--label ", "--exclude-self ",
+	mention(t, good(t, "alerts", "--help"), "--format ", "--color ", "--output ", "--duration ", "--buffer-size ", "--queue-size ", "--label ", "--exclude-self ",
 		"--port ", "--netns ", "--cgroup ", "--storm-threshold ", "--alert-interval ", "--close-wait-age ", "--close-wait-count ",
 		"--connect-failures ", "--resets ", "--half-closed ")
-	mention(t, good(t, "snapshot", "--help"), "--format ", "--output ", "--label ", "--netns ")
+	mention(t, good(t, "snapshot", "--help"), "--format ", "--color ", "--output ", "--label ", "--netns ")
 	for _, command := range []string{"trace", "alerts", "snapshot", "doctor", "explain", "version", "completion"} {
 		if by, of := good(t, command, "--help"), good(t, "help", command); by.stdout != of.stdout {
 			t.Errorf("want the same help from both commands\n%v\n%v", by, of)

@@ -189,7 +189,7 @@ func TestText_HeaderAndProcessNames(t *testing.T) {
 	tr := launch(t, []string{"--format", "text", "--netns", fmt.Sprint(n.Inode())})
 	tr.await("header", func(line string) bool {
 		return slices.Equal(strings.Fields(line),
-			strings.Fields("TIME (UTC) OLD NEW ROLE NETNS PID COMM LOCAL PEER ERROR"))
+			strings.Fields("TIME(UTC) PID COMM LOCAL PEER OLD NEW ROLE NETNS ERROR"))
 	})
 	connectAs(t, n, hostile)
 	tr.signal(syscall.SIGTERM)

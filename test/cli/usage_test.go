@@ -15,7 +15,7 @@ const (
 	cgHint    = " is no cgroup path: begin with '/', as /proc/PID/cgroup shows it"
 	countHint = "--count: counts transitions, which --only leaves out: add transition to --only, or use --duration"
 	labelHint = "--label: --format text has no labels: use --format ndjson"
-	helpHint  = ": 'tcpshift help' lists those there are"
+	helpHint  = ": run 'tcpshift help' for a list"
 )
 
 // badFlags are refused with and without the command trace.
@@ -29,7 +29,7 @@ var badFlags = []struct {
 	{flags("--port"), "--port: needs a value"},
 	{flags("--label"), "--label: needs a value"},
 	{flags("--output"), "--output: needs a value"},
-	{flags("--output", ""), "--output: a file name is not empty: use a path, or - for standard output"},
+	{flags("--output", ""), "--output: the path is empty: use a path, or - for standard output"},
 
 	{flags("--port", "0"), `--port: "0"` + portHint},
 	{flags("--port", "65536"), `--port: "65536"` + portHint},
@@ -86,19 +86,21 @@ var badFlags = []struct {
 	{flags("--new-state", "CLOSE,"), `--new-state: "" is no state: use ` + states},
 	{flags("--role", "peer"), `--role: "peer" is no role: use client, server, listener`},
 
-	{flags("--format", "xml"), `--format: "xml" is no format: use ndjson or text`},
-	{flags("--only", "transitions"), `--only: "transitions" is no record type: use transition, connection, alert, stats, loss`},
-	{flags("--only", ""), `--only: "" is no record type: use transition, connection, alert, stats, loss`},
-	{flags("--duration", "x"), `--duration: "x" is no duration: use one such as 500ms, 30s or 5m`},
-	{flags("--duration", "5"), `--duration: "5" is no duration: use one such as 500ms, 30s or 5m`},
+	{flags("--format", "xml"), `--format: "xml" is not a format: use ndjson or text`},
+	{flags("--color", "yes"), `--color: "yes" is not a color mode: use auto, always or never`},
+	{flags("--color", "always"), `--color: --format ndjson has no colors: use --format text`},
+	{flags("--only", "transitions"), `--only: "transitions" is not a record type: use transition, connection, alert, stats, loss`},
+	{flags("--only", ""), `--only: "" is not a record type: use transition, connection, alert, stats, loss`},
+	{flags("--duration", "x"), `--duration: "x" is not a duration: use one such as 500ms, 30s or 5m`},
+	{flags("--duration", "5"), `--duration: "5" is not a duration: use one such as 500ms, 30s or 5m`},
 	{flags("--duration", "-1s"), `--duration: "-1s" is negative: use 0 or more`},
 	{flags("--stats-interval", "-1s"), `--stats-interval: "-1s" is negative: use 0 or more`},
-	{flags("--count", "0"), `--count: "0" is no count: use 1 or more`},
-	{flags("--count", "-1"), `--count: "-1" is no count: use 1 or more`},
-	{flags("--count", "x"), `--count: "x" is no count: use 1 or more`},
+	{flags("--count", "0"), `--count: "0" is not a count: use 1 or more`},
+	{flags("--count", "-1"), `--count: "-1" is not a count: use 1 or more`},
+	{flags("--count", "x"), `--count: "x" is not a count: use 1 or more`},
 	{flags("--buffer-size", "16"), `--buffer-size: "16" has no unit: use KiB, MiB or GiB, such as 16MiB`},
 	{flags("--buffer-size", "16MB"), `--buffer-size: "16MB" has no unit: use KiB, MiB or GiB, such as 16MiB`},
-	{flags("--buffer-size", "3MiB"), `--buffer-size: "3MiB" is no power of two: use one such as 16MiB`},
+	{flags("--buffer-size", "3MiB"), `--buffer-size: "3MiB" is not a power of two: use one such as 16MiB`},
 	{flags("--buffer-size", "32KiB"), `--buffer-size: "32KiB" is out of range: use 64KiB to 1GiB`},
 	{flags("--buffer-size", "2GiB"), `--buffer-size: "2GiB" is out of range: use 64KiB to 1GiB`},
 	{flags("--queue-size", "128KiB"), `--queue-size: "128KiB" is out of range: use 256KiB to 1GiB`},
@@ -149,13 +151,17 @@ func TestUsage_BadCommand(t *testing.T) {
 		{flags("snapshot", "--nope"), `unknown flag: --nope` + helpHint},
 		{flags("snapshot", "--netns", "1"), `--netns: no network namespace has inode 1; 'lsns -t net' shows those there are`},
 		{flags("snapshot", "--label", "a=b", "--format", "text"), labelHint},
+		{flags("snapshot", "--color", "always"), `--color: --format ndjson has no colors: use --format text`},
+		{flags("alerts", "--storm-threshold", "100"), `--storm-threshold: "100" is not a percentage from 20 to 99: use one such as 70`},
+		{flags("alerts", "--resets", "0"), `--resets: "0" is not a limit: use 1 or more`},
+		{flags("alerts", "--alert-interval", "1s"), `--alert-interval: "1s" is too short: use 10s or more`},
 		{flags("snapshot", "--label", "expires_in_ns=1"),
 			`--label: key "expires_in_ns" is taken: choose one that no record has and no other label`},
-		{flags("explain", "nope"), `nothing is known of "nope": 'tcpshift explain' lists what is`},
-		{flags("explain", "CLOSE", "nope"), `nothing is known of "CLOSE nope": 'tcpshift explain' lists what is`},
+		{flags("explain", "nope"), `no topic "nope": 'tcpshift explain' lists all topics`},
+		{flags("explain", "CLOSE", "nope"), `no topic "CLOSE nope": 'tcpshift explain' lists all topics`},
 		{flags("explain", "--nope"), `unknown flag: --nope` + helpHint},
 		{flags("completion"), `completion needs a shell: use bash, fish, powershell, zsh`},
-		{flags("completion", "tcsh"), `"tcsh" is no shell: use bash, fish, powershell, zsh`},
+		{flags("completion", "tcsh"), `"tcsh" is not a supported shell: use bash, fish, powershell, zsh`},
 		{flags("completion", "bash", "extra"),
 			`unexpected argument "extra": 'tcpshift completion bash' takes flags only`},
 		{flags("completion", "bash", "--nope"), `unknown flag: --nope` + helpHint},
