@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"strconv"
 	"time"
 	"unicode/utf8"
@@ -103,7 +104,7 @@ func (r *row) endpoints(local, peer tcp.Endpoint) {
 	switch both := localWidth + peerWidth + r.table.spare; {
 	case r.table.limit == unlimited:
 	case localWidth < leastShared:
-		l, p = cutLeft(l, localWidth), cutLeft(p, peerWidth)
+		l, p = cutEndpoint(l, localWidth), cutEndpoint(p, peerWidth)
 	default:
 		if len(l)+len(p) > both {
 			l = cutLeft(l, max(localWidth+r.table.spare/2, both-len(p)))
@@ -115,6 +116,17 @@ func (r *row) endpoints(local, peer tcp.Endpoint) {
 	r.ascii(l)
 	r.to(peerStart)
 	r.ascii(p)
+}
+
+// cutEndpoint shortens an endpoint to so many cells: where few would be left of the
+// address, to its port.
+func cutEndpoint(s []byte, cells int) []byte {
+	const least = 4 // of an address
+	colon := bytes.LastIndexByte(s, ':')
+	if len(s) > cells && colon >= 0 && cells-1-len(s[colon:]) < least {
+		cells = min(cells, 1+len(s[colon:]))
+	}
+	return cutLeft(s, cells)
 }
 
 // ascii appends text in which only an ellipsis may have more bytes than cells.
