@@ -86,7 +86,7 @@ func TestText_TransitionsUnderTitles(t *testing.T) {
 			{"PEER", "198.51.100.7:443"}, {"OLD", "ESTABLISHED"}, {"NEW", "CLOSE"}, {"ROLE", "client"}, {"ERROR", "ECONNRESET"},
 		}},
 		{"80 columns", Text{NoConnections: true, Screen: screen(80, 24)}, long, []cell{
-			{"TIME(UTC)", "05:06:07.000"}, {"PID", "4194304"}, {"COMM", "fifteen…"}, {"LOCAL", "…8]:443"},
+			{"TIME(UTC)", "05:06:07.000"}, {"PID", "4194304"}, {"COMM", "fifteen…"}, {"LOCAL", "…:443"},
 			{"PEER", "…255.255.255:65535"}, {"OLD", "ESTABLISHED"}, {"NEW", "ESTABLISHED"},
 		}},
 		{"80 columns, shared with connections", Text{Screen: screen(80, 24)}, fullV4(), []cell{
