@@ -52,7 +52,8 @@ func terminalSize() (columns, rows int) {
 	return int(size.Col), int(size.Row)
 }
 
-// colorIsWanted follows https://no-color.org, and terminals that say that they have none.
+// colorIsWanted reports whether the environment allows colors: NO_COLOR, as in
+// https://no-color.org, forbids them, and a TERM that has none.
 func colorIsWanted() bool {
 	term := os.Getenv("TERM")
 	return os.Getenv("NO_COLOR") == "" && term != "" && term != "dumb"

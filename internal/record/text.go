@@ -19,7 +19,7 @@ type Text struct {
 }
 
 // Screen is the terminal that the text goes to. It belongs to one [Text]. With it,
-// lines are at most as long as the terminal is wide, an alert has several lines, and
+// no line is longer than the terminal is wide, an alert has several lines, and
 // the header comes again with every screen of rows.
 type Screen struct {
 	// Size gives the terminal's size in character cells. It is called at every record,

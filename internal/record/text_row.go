@@ -94,8 +94,8 @@ func (r *row) owner(o *tcp.Owner) {
 
 // endpoints writes both ends. On a terminal one that is longer than its column takes
 // the room that the other leaves, unless the columns are narrow: then most would. Where
-// that is too little, ends lose their beginnings: the port and the end of an address say
-// more than the network.
+// that is too little, ends lose their beginnings: the port and the end of an address tell
+// connections apart.
 func (r *row) endpoints(local, peer tcp.Endpoint) {
 	var localRoom, peerRoom [64]byte // the longest IPv6 address and port have 47 bytes
 	l, p := appendEndpoint(localRoom[:0], local), appendEndpoint(peerRoom[:0], peer)

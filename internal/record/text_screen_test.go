@@ -145,7 +145,7 @@ func TestText_AlertOnTerminal(t *testing.T) {
 	}
 }
 
-// The color of an alert says how urgent it is.
+// The color of an alert shows how urgent it is.
 func TestText_AlertColor(t *testing.T) {
 	for _, tt := range []struct {
 		phase    detect.Phase

@@ -75,7 +75,7 @@ var (
 	}
 )
 
-// shrinkSteps say which columns give way, and in what order, where a terminal is
+// shrinkSteps lists which columns give way, and in what order, where a terminal is
 // narrower than the rows: to this width, 0 is not at all. docs/output.md lists them.
 var shrinkSteps = []struct {
 	ids     []columnID
@@ -109,7 +109,7 @@ type table struct {
 	width [columnCount]int // 0: the column is not there
 	start [columnCount]int // from 0; of those that are there
 	limit int              // the width of the terminal
-	spare int              // what full columns leave of it: so far a long endpoint may push the rest
+	spare int              // what full columns leave of it: by so much a long endpoint may push the rest
 }
 
 func newTable(order []columnID) table {
@@ -130,7 +130,7 @@ func (t *table) total() int {
 	return sum - 1
 }
 
-// fit makes the table at most limit wide, as far as its columns can give way.
+// fit makes the table at most limit wide, or as narrow as its columns can get.
 func (t *table) fit(limit int) {
 	var before [][columnCount]int
 	for _, step := range shrinkSteps {
