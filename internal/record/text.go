@@ -98,7 +98,7 @@ func (t Text) begin(dst []byte, tb *table, headers []*table) row {
 
 // Transition implements [Encoder]. It does not allocate when dst has room and nothing
 // is cut.
-func (t Text) Transition(dst []byte, _ uint64, event *tcp.Transition) []byte {
+func (t Text) Transition(dst []byte, event *tcp.Transition) []byte {
 	l := t.layout()
 	r := t.begin(dst, &l.transition, l.headers)
 	r.clock(event.Time)
@@ -119,7 +119,7 @@ func (t Text) Transition(dst []byte, _ uint64, event *tcp.Transition) []byte {
 }
 
 // Connection implements [Encoder].
-func (t Text) Connection(dst []byte, _ uint64, last *tcp.Transition, c *tcp.Connection) []byte {
+func (t Text) Connection(dst []byte, last *tcp.Transition, c *tcp.Connection) []byte {
 	l := t.layout()
 	r := t.begin(dst, &l.connection, l.headers)
 	r.clock(last.Time)
@@ -151,7 +151,7 @@ func (t Text) Header(dst []byte) []byte {
 }
 
 // Socket appends one line of a snapshot.
-func (t Text) Socket(dst []byte, _ uint64, s *tcp.Socket) []byte {
+func (t Text) Socket(dst []byte, s *tcp.Socket) []byte {
 	l := t.layout()
 	r := t.begin(dst, &l.socket, []*table{&l.socket})
 	r.text(columnState, s.New.String(), stateColor(s.New))
@@ -172,3 +172,9 @@ func orDash(s string) string {
 	}
 	return s
 }
+
+// WithSeq implements [Encoder]: the text format has no sequence numbers.
+func (Text) WithSeq(dst, line []byte, _ uint64) []byte { return append(dst, line...) }
+
+// SetSeq implements [Encoder]: the text format has no sequence numbers.
+func (Text) SetSeq(uint64) {}

@@ -12,7 +12,7 @@ import (
 
 // Alert implements [Encoder]: who, where, how much, how long it can go on, why, and what
 // to do. On a terminal each of these lines is wrapped; otherwise all is one line.
-func (t Text) Alert(dst []byte, _ uint64, a *detect.Alert) []byte {
+func (t Text) Alert(dst []byte, a *detect.Alert) []byte {
 	before := len(dst)
 	lineBreak := " "
 	if t.Screen != nil {

@@ -68,25 +68,25 @@ func textStream(t Text) []byte {
 		}},
 		{t: step(960*us, tcp.Listen, tcp.Close, tcp.RoleListener, tcp.Owner{}, endpoint("0.0.0.0", 80), tcp.Endpoint{})},
 	}
-	dst := t.Start(nil, 1, &Start{
+	dst := t.Start(nil, &Start{
 		Time: moment, Version: "v1.2.3", Host: "web-1", Kernel: "6.18.44", Arch: "amd64",
 		Features: []Feature{{"accept_hook", "this kernel does not permit it (lockdown, or built without)"}},
 	})
 	for _, r := range rows {
 		if !t.NoTransitions {
-			dst = t.Transition(dst, 1, &r.t)
+			dst = t.Transition(dst, &r.t)
 		}
 		if r.c != nil && !t.NoConnections {
-			dst = t.Connection(dst, 1, &r.t, r.c)
+			dst = t.Connection(dst, &r.t, r.c)
 		}
 	}
 	a := stormAlert()
-	dst = t.Alert(dst, 1, &a)
+	dst = t.Alert(dst, &a)
 	a.Phase, a.Lasted, a.Severity = detect.Close, 71*time.Second, detect.Warning
-	dst = t.Alert(dst, 1, &a)
-	dst = t.Loss(dst, 1, &Loss{Time: moment, Lost: 1234, Cause: CauseRingFull})
-	dst = t.Stats(dst, 1, &Stats{Time: moment, Counts: someCounts})
-	return t.Stop(dst, 1, &Stop{Time: moment, Reason: "signal", Signal: "SIGTERM", Counts: someCounts})
+	dst = t.Alert(dst, &a)
+	dst = t.Loss(dst, &Loss{Time: moment, Lost: 1234, Cause: CauseRingFull})
+	dst = t.Stats(dst, &Stats{Time: moment, Counts: someCounts})
+	return t.Stop(dst, &Stop{Time: moment, Reason: "signal", Signal: "SIGTERM", Counts: someCounts})
 }
 
 func stormAlert() detect.Alert {

@@ -9,7 +9,7 @@ import (
 )
 
 // Start implements [Encoder].
-func (t Text) Start(dst []byte, _ uint64, s *Start) []byte {
+func (t Text) Start(dst []byte, s *Start) []byte {
 	l, before := t.layout(), len(dst)
 	dst = append(dst, "# tcpshift "...)
 	dst = appendPrintable(dst, []byte(s.Version))
@@ -31,7 +31,7 @@ func (t Text) Start(dst []byte, _ uint64, s *Start) []byte {
 }
 
 // Stats implements [Encoder].
-func (t Text) Stats(dst []byte, _ uint64, s *Stats) []byte {
+func (t Text) Stats(dst []byte, s *Stats) []byte {
 	before := len(dst)
 	dst = append(appendClock(append(dst, "# "...), s.Time), " stats:"...)
 	return t.finishRemark(append(appendCounts(dst, &s.Counts), '\n'), before, sgrDim)
@@ -52,7 +52,7 @@ func appendCounts(dst []byte, c *Counts) []byte {
 }
 
 // Loss implements [Encoder].
-func (t Text) Loss(dst []byte, _ uint64, l *Loss) []byte {
+func (t Text) Loss(dst []byte, l *Loss) []byte {
 	before := len(dst)
 	dst = append(appendClock(append(dst, "# "...), l.Time), " lost "...)
 	dst = strconv.AppendUint(dst, l.Lost, 10)
@@ -69,7 +69,7 @@ func (t Text) Loss(dst []byte, _ uint64, l *Loss) []byte {
 }
 
 // Stop implements [Encoder].
-func (t Text) Stop(dst []byte, _ uint64, s *Stop) []byte {
+func (t Text) Stop(dst []byte, s *Stop) []byte {
 	before := len(dst)
 	dst = append(appendClock(append(dst, "# "...), s.Time), " stop: "...)
 	dst = append(dst, s.Reason...)

@@ -22,7 +22,7 @@ func TestText_LinesFitTheTerminal(t *testing.T) {
 			for _, columns := range []int{80, 81, 93, 100, 119, 120, 121, 140, 141, 160, 200, 300} {
 				for _, only := range others {
 					only.Screen = screen(columns, 24)
-					for line := range strings.Lines(string(c.encode(only, nil, 1))) {
+					for line := range strings.Lines(string(c.line(only, nil, 1))) {
 						if cells := displayWidth([]byte(strings.TrimSuffix(line, "\n"))); cells > columns {
 							t.Errorf("%s, %s: %d cells on a terminal of %d columns: %s", name, c.name, cells, columns, line)
 						}
@@ -49,7 +49,7 @@ func TestText_WideTerminalShowsAll(t *testing.T) {
 	event.Local = event.Peer
 	const whole = "[2001:db8:1234:5678:9abc:def0:1234:5678]:443 [2001:db8:1234:5678:9abc:def0:1234:5678]:443 "
 	text := Text{Screen: screen(192, 24)}
-	for _, row := range []string{string(text.Transition(nil, 1, &event)), string(text.Connection(nil, 1, &event, &end))} {
+	for _, row := range []string{string(text.Transition(nil, &event)), string(text.Connection(nil, &event, &end))} {
 		if !strings.Contains(row, whole) {
 			t.Errorf("an address is cut: %s", row)
 		}
@@ -62,18 +62,18 @@ func TestText_HeaderEveryScreen(t *testing.T) {
 	const rows = 24
 	for _, text := range []Text{{}, {NoTransitions: true}, {NoConnections: true}} {
 		text.Screen = screen(120, rows)
-		dst := text.Start(nil, 1, &Start{Time: moment})
+		dst := text.Start(nil, &Start{Time: moment})
 		for i := range 200 {
 			switch {
 			case i%7 == 3:
-				dst = text.Stats(dst, 1, &Stats{Time: moment})
+				dst = text.Stats(dst, &Stats{Time: moment})
 			case i%19 == 5:
 				a := stormAlert()
-				dst = text.Alert(dst, 1, &a)
+				dst = text.Alert(dst, &a)
 			case text.NoTransitions || !text.NoConnections && i%2 == 0:
-				dst = text.Connection(dst, 1, &event, &end)
+				dst = text.Connection(dst, &event, &end)
 			default:
-				dst = text.Transition(dst, 1, &event)
+				dst = text.Transition(dst, &event)
 			}
 		}
 		lines := strings.Split(strings.TrimSuffix(string(dst), "\n"), "\n")
@@ -105,17 +105,17 @@ func TestText_HeaderEveryScreen(t *testing.T) {
 func TestText_Resize(t *testing.T) {
 	columns := 120
 	text := Text{Screen: &Screen{Size: func() (int, int) { return columns, 24 }}}
-	text.Start(nil, 1, &Start{Time: moment})
+	text.Start(nil, &Start{Time: moment})
 	event := fullV4()
-	if row := string(text.Transition(nil, 1, &event)); strings.Count(row, "\n") != 1 {
+	if row := string(text.Transition(nil, &event)); strings.Count(row, "\n") != 1 {
 		t.Fatalf("more than a row: %s", row)
 	}
 	columns = 80
-	got := strings.Split(string(text.Transition(nil, 1, &event)), "\n")
+	got := strings.Split(string(text.Transition(nil, &event)), "\n")
 	if len(got) != 4 || !strings.HasPrefix(got[0], "TIME ") || strings.Contains(got[0], "ROLE") || !strings.HasPrefix(got[2], "05:06:07 ") {
 		t.Errorf("got %q", got)
 	}
-	if row := string(text.Transition(nil, 1, &event)); strings.Count(row, "\n") != 1 {
+	if row := string(text.Transition(nil, &event)); strings.Count(row, "\n") != 1 {
 		t.Errorf("the header comes again without a change: %s", row)
 	}
 }
@@ -124,7 +124,7 @@ func TestText_Resize(t *testing.T) {
 func TestText_AlertOnTerminal(t *testing.T) {
 	a := stormAlert()
 	for _, columns := range []int{80, 120} {
-		text := string(Text{Screen: screen(columns, 24)}.Alert(nil, 1, &a))
+		text := string(Text{Screen: screen(columns, 24)}.Alert(nil, &a))
 		var words []string
 		for line := range strings.Lines(text) {
 			if !strings.HasPrefix(line, "! ") || displayWidth([]byte(strings.TrimSuffix(line, "\n"))) > columns {
@@ -132,7 +132,7 @@ func TestText_AlertOnTerminal(t *testing.T) {
 			}
 			words = append(words, strings.Fields(line[1:])...)
 		}
-		pipe := string(Text{}.Alert(nil, 1, &a))
+		pipe := string(Text{}.Alert(nil, &a))
 		if strings.Count(pipe, "\n") != 1 {
 			t.Errorf("more than one line on a pipe: %s", pipe)
 		}
@@ -157,7 +157,7 @@ func TestText_AlertColor(t *testing.T) {
 	} {
 		a := stormAlert()
 		a.Phase, a.Severity = tt.phase, tt.severity
-		if got := string(Text{Color: true}.Alert(nil, 1, &a)); !strings.HasPrefix(got, string(tt.want)+"!") {
+		if got := string(Text{Color: true}.Alert(nil, &a)); !strings.HasPrefix(got, string(tt.want)+"!") {
 			t.Errorf("%s %s: got %q", tt.phase, tt.severity, got)
 		}
 	}

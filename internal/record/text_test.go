@@ -52,7 +52,7 @@ func checkUnderTitles(t *testing.T, titles, row string, want []cell) {
 
 // titlesOf gives the lines of titles that a stream begins with.
 func titlesOf(text Text) []string {
-	lines := strings.Split(strings.TrimSuffix(string(text.Start(nil, 1, &Start{Time: moment})), "\n"), "\n")
+	lines := strings.Split(strings.TrimSuffix(string(text.Start(nil, &Start{Time: moment})), "\n"), "\n")
 	return lines[1:]
 }
 
@@ -96,7 +96,7 @@ func TestText_TransitionsUnderTitles(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			titles := titlesOf(tt.text)[0]
-			row := strings.TrimSuffix(string(tt.text.Transition(nil, 1, &tt.event)), "\n")
+			row := strings.TrimSuffix(string(tt.text.Transition(nil, &tt.event)), "\n")
 			checkUnderTitles(t, titles, row, tt.want)
 		})
 	}
@@ -110,12 +110,12 @@ func TestText_WideValuesOnPipe(t *testing.T) {
 		"05:06:07.000008", "4294967295", `\x1b\x1b\x1b\x1b\x1b`, "[2001:db8::1]:50388", "[2001:db8:1234:5678:9abc:def0:1234:5678]:443",
 		"BOUND_INACTIVE", "NEW_SYN_RECV", "ROLE_255", "4026531840", "ECONNRESET",
 	}
-	if got := strings.Fields(string(Text{}.Transition(nil, 1, &wide))); !slices.Equal(got, want) {
+	if got := strings.Fields(string(Text{}.Transition(nil, &wide))); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	socket := tcp.Socket{Transition: wide, ExpiresIn: 1}
 	want = []string{"NEW_SYN_RECV", "ROLE_255", "4026531840", want[1], want[2], want[3], want[4], "0s"}
-	if got := strings.Fields(string(Text{}.Socket(nil, 1, &socket))); !slices.Equal(got, want) {
+	if got := strings.Fields(string(Text{}.Socket(nil, &socket))); !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 }
@@ -166,7 +166,7 @@ func TestText_ConnectionsUnderTitles(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			titles := titlesOf(tt.text)
-			row := strings.TrimSuffix(string(tt.text.Connection(nil, 1, &tt.last, &tt.c)), "\n")
+			row := strings.TrimSuffix(string(tt.text.Connection(nil, &tt.last, &tt.c)), "\n")
 			checkUnderTitles(t, titles[len(titles)-1], row, tt.want)
 		})
 	}
@@ -229,7 +229,7 @@ func TestText_SocketsUnderTitles(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			titles := strings.TrimSuffix(string(tt.text.Header(nil)), "\n")
-			checkUnderTitles(t, titles, strings.TrimSuffix(string(tt.text.Socket(nil, 1, &tt.socket)), "\n"), tt.want)
+			checkUnderTitles(t, titles, strings.TrimSuffix(string(tt.text.Socket(nil, &tt.socket)), "\n"), tt.want)
 		})
 	}
 }
@@ -246,7 +246,7 @@ func TestText_UnknownHost(t *testing.T) {
 		{Start{Version: "v1"}, "# tcpshift v1, 2026-03-04 05:06:07 UTC"},
 	} {
 		tt.start.Time = moment
-		got, _, _ := strings.Cut(string(Text{}.Start(nil, 1, &tt.start)), "\n")
+		got, _, _ := strings.Cut(string(Text{}.Start(nil, &tt.start)), "\n")
 		if got != tt.want {
 			t.Errorf("got  %s\nwant %s", got, tt.want)
 		}
@@ -263,7 +263,7 @@ func TestText_WidthOfRunes(t *testing.T) {
 	} {
 		event := fullV4()
 		event.Owner = task(1, tt.comm)
-		row := Text{}.Transition(nil, 1, &event)
+		row := Text{}.Transition(nil, &event)
 		before, _, found := strings.Cut(string(row), "192.0.2.1")
 		blanks := len(before) - len(strings.TrimRight(before, " "))
 		if want := columns[columnComm].width + 1 - tt.cells; !found || blanks != want {
@@ -279,7 +279,7 @@ func TestText_WidthOfRunes(t *testing.T) {
 func TestText_CutWideName(t *testing.T) {
 	event := fullV4()
 	event.Owner = task(1, "日本語日本")
-	row := string(Text{NoConnections: true, Screen: screen(80, 24)}.Transition(nil, 1, &event))
+	row := string(Text{NoConnections: true, Screen: screen(80, 24)}.Transition(nil, &event))
 	row = row[strings.Index(row, "\n")+1:]
 	if !strings.Contains(row, " 日本語…  …") { // 7 of 8 cells, and the space between columns
 		t.Errorf("got %s", row)
@@ -290,7 +290,7 @@ func TestText_CutWideName(t *testing.T) {
 func TestText_NoTrailingSpace(t *testing.T) {
 	for name, cases := range goldenFiles {
 		for _, c := range cases {
-			for line := range strings.Lines(string(c.encode(Text{}, nil, 1))) {
+			for line := range strings.Lines(string(c.line(Text{}, nil, 1))) {
 				if strings.HasSuffix(line, " \n") {
 					t.Errorf("%s, %s: %q", name, c.name, line)
 				}
