@@ -16,7 +16,7 @@ func newDoctor() *cobra.Command {
 			"The check loads and attaches the programs for real, and removes them again.",
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			var w io.Writer = cmd.OutOrStdout()
+			w := cmd.OutOrStdout()
 			if isTerminal() && colorIsWanted() {
 				w = verdictColors{w}
 			}

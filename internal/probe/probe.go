@@ -19,7 +19,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/ring"
 )
 
-// DefaultBufferSize, in bytes, has room for about half a second of 25,000 connections a second.
+// DefaultBufferSize is the size of the ring buffers in bytes: room for about half a second
+// of 25,000 connections a second.
 const DefaultBufferSize = 16 << 20
 
 // Options are the options of [Open].

@@ -22,9 +22,9 @@ type object struct {
 
 // key returns line with the key of the next member.
 func (o object) key(key string) []byte {
-	line := append(o.line, `,"`...)
-	line = append(line, key...)
-	return append(line, `":`...)
+	o.line = append(o.line, `,"`...)
+	o.line = append(o.line, key...)
+	return append(o.line, `":`...)
 }
 
 // string escapes v as [appendString] does.
@@ -49,9 +49,9 @@ func (o object) bytes(key string, v []byte) object {
 
 // literal appends a string that needs no escaping, such as a name from a table.
 func (o object) literal(key, v string) object {
-	line := append(o.key(key), '"')
-	line = append(line, v...)
-	o.line = append(line, '"')
+	o.line = append(o.key(key), '"')
+	o.line = append(o.line, v...)
+	o.line = append(o.line, '"')
 	return o
 }
 
@@ -93,18 +93,18 @@ func (o object) decimal(key string, v float64) object {
 
 // hex appends a string of hexadecimal digits without leading zeros.
 func (o object) hex(key string, v uint64) object {
-	line := append(o.key(key), '"')
-	line = strconv.AppendUint(line, v, 16)
-	o.line = append(line, '"')
+	o.line = append(o.key(key), '"')
+	o.line = strconv.AppendUint(o.line, v, 16)
+	o.line = append(o.line, '"')
 	return o
 }
 
 // addrIfSet appends nothing if a is not valid.
 func (o object) addrIfSet(key string, a netip.Addr) object {
 	if a.IsValid() {
-		line := append(o.key(key), '"')
-		line = a.AppendTo(line)
-		o.line = append(line, '"')
+		o.line = append(o.key(key), '"')
+		o.line = a.AppendTo(o.line)
+		o.line = append(o.line, '"')
 	}
 	return o
 }
@@ -112,9 +112,9 @@ func (o object) addrIfSet(key string, a netip.Addr) object {
 // time appends at in the form of [timeCache]. cache should be one that has this member's
 // times only, as they are mostly of one second.
 func (o object) time(key string, cache *timeCache, at time.Time) object {
-	line := append(o.key(key), '"')
-	line = cache.append(line, at)
-	o.line = append(line, '"')
+	o.line = append(o.key(key), '"')
+	o.line = cache.append(o.line, at)
+	o.line = append(o.line, '"')
 	return o
 }
 

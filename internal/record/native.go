@@ -42,8 +42,8 @@ func (n *Native) begin(dst []byte, recordType string, at time.Time) object {
 
 // end appends the labels and returns the whole line.
 func (n *Native) end(o object) []byte {
-	line := append(o.line, n.labels...)
-	return append(line, "}\n"...)
+	o.line = append(o.line, n.labels...)
+	return append(o.line, "}\n"...)
 }
 
 // SetSeq implements [Encoder].
@@ -78,19 +78,19 @@ func (n *Native) Start(dst []byte, r *Start) []byte {
 
 // features appends an object in which each feature is true, or the reason why it is off.
 func (o object) features(key string, features []Feature) object {
-	line := append(o.key(key), '{')
+	o.line = append(o.key(key), '{')
 	for i, f := range features {
 		if i > 0 {
-			line = append(line, ',')
+			o.line = append(o.line, ',')
 		}
-		line = append(appendString(line, f.Name), ':')
+		o.line = append(appendString(o.line, f.Name), ':')
 		if f.Off == "" {
-			line = append(line, "true"...)
+			o.line = append(o.line, "true"...)
 		} else {
-			line = appendString(line, f.Off)
+			o.line = appendString(o.line, f.Off)
 		}
 	}
-	o.line = append(line, '}')
+	o.line = append(o.line, '}')
 	return o
 }
 

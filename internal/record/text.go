@@ -68,7 +68,8 @@ func (t Text) header(dst []byte, tables []*table) []byte {
 			r.title(id)
 		}
 		r.unpaint(sgrBold)
-		dst = append(r.dst, '\n')
+		r.dst = append(r.dst, '\n')
+		dst = r.dst
 	}
 	if t.Screen != nil {
 		t.Screen.lines = len(tables)

@@ -128,7 +128,8 @@ func (t Text) appendWrapped(dst, line []byte, markColor, color sgr) []byte {
 		}
 		r.dst = append(append(r.dst, indent...), part...)
 		r.unpaint(color)
-		dst = append(r.dst, '\n')
+		r.dst = append(r.dst, '\n')
+		dst = r.dst
 		if t.Screen != nil {
 			t.Screen.lines++
 		}

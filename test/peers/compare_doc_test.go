@@ -211,7 +211,7 @@ func failures(t *testing.T) (text string) {
 		if lines := strings.Split(strings.TrimSpace(string(out)), "\n"); err != nil && len(out) > 0 {
 			outcome = "`" + lines[len(lines)-1] + "`"
 		}
-		text += fmt.Sprintf("| `%s` | %s |\n", name, outcome)
+		text += "| `" + name + "` | " + outcome + " |\n"
 	}
 	return text
 }

@@ -41,10 +41,10 @@ func (th *thread) AddSubflowEndpoint(addr netip.Addr) {
 // kernel thread often changes their state. Their owner is the process that has the
 // MPTCP socket.
 
-const (
-	mptcpPort  = 7000
-	MPTCPFirst = 7100 // the first local port of clients, by which records of subflows are found
-)
+const mptcpPort = 7000
+
+// MPTCPFirst is the first local port of clients, by which records of subflows are found.
+const MPTCPFirst = 7100
 
 // RequireMPTCP skips the test where the kernel has no MPTCP, and enables it.
 func (env *Env) RequireMPTCP() {
