@@ -1,7 +1,6 @@
 package main
 
 import (
-	"io"
 
 	"github.com/spf13/cobra"
 
