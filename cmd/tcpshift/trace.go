@@ -137,7 +137,7 @@ func runTrace(ctx context.Context, o *traceOptions) (err error) {
 // warn writes a message for the operator.
 func warn(message string) { fmt.Fprintln(os.Stderr, "tcpshift: "+message) }
 
-func (o *traceOptions) config(p *probe.Probe, out trace.Sink) trace.Config {
+func (o *traceOptions) config(p *probe.Probe, out output.Sink) trace.Config {
 	return trace.Config{
 		Source:        p,
 		Sink:          out,

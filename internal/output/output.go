@@ -1,37 +1,78 @@
-// Package output is where finished lines go: standard output or a file. It knows
-// nothing of what the lines say, and it never leaves half of one in a file.
+// Package output writes finished lines to files, pipes and sockets, and decides
+// what happens while the reader of an output stalls. It must not know what the
+// lines mean, and it never leaves part of a line in a regular file.
+//
+// # When a reader stalls
+//
+// The loop that makes the lines must not wait for a reader. Each output therefore
+// has an [Output] (the destination; one file of this package per kind), a [Queue]
+// (bounded, written by a goroutine of its own) and a [Stream] (the loop's end).
+//
+//  1. A Stream gathers lines into a batch. The loop flushes it when it is large
+//     enough, and at the end of each turn.
+//  2. While its queue is empty, a Queue writes a batch at once, on the loop's own
+//     CPU, if the destination takes it without waiting. Otherwise the batch is
+//     queued, and small batches are merged.
+//  3. A Queue is full from its limit on, until half of the limit has been written.
+//  4. A full queue first leaves events in the kernel's ring buffer: for at most
+//     250 ms, and only until the ring is crowded. A burst has room in both.
+//  5. After that the stream is stalled. The loop counts transitions and connections
+//     instead of encoding them, and defers loss and stats records. Records that
+//     must not be lost (start, alert, stop) may exceed the limit by a reserve of
+//     4 MiB; beyond the reserve, and nowhere else, [Queue.Put] waits.
+//  6. When the queue has room again, the loss comes first, so that it stands where
+//     the records are missing.
+//  7. A full disk is a reader that stalls: the write is retried until [Queue.Drain]
+//     is called, and is an error from then on.
 package output
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 
 	"golang.org/x/sys/unix"
 )
 
-// ErrReaderGone means that whoever read our output went away: an end, not a failure.
+// ErrReaderGone means that the reader of the output closed its end. It ends the
+// output, but is not a failure.
 var ErrReaderGone = errors.New("the reader of the output went away")
 
-// Output is an open destination. It is for one goroutine, but for ReaderGone.
-type Output struct {
-	file *os.File
-	fd   int
-	mine bool // opened here, so to be closed here
-	pipe bool // has another end that can go away
-	disk bool // a regular file
-	// eager is the same pipe, opened once more so that writes to it do not wait; the
-	// other end and whoever else writes to it keep theirs. -1: there is none.
-	eager int
+// Output is an open destination of lines. Except for ReaderGone its methods must
+// not be called concurrently.
+type Output interface {
+	// Write writes whole lines and waits until they are written. It returns the
+	// number of bytes that the destination keeps: in a regular file, whole lines
+	// only. It fails with [ErrReaderGone], or with the system's error and the file's
+	// name. After a failure no further Write makes sense, unless the disk was full.
+	Write(lines []byte) (int, error)
+
+	// ReaderGone reports whether the reader of a pipe or socket has closed its end.
+	// It asks the kernel, so no write is needed to find out.
+	ReaderGone() bool
+
+	// Close closes what Open has opened; standard output stays open. Some file
+	// systems report a failed write only here.
+	Close() error
+
+	// batchSize is the number of bytes that one write should have under load.
+	batchSize() int
+
+	// writeNow writes as much as the destination takes without waiting for a reader,
+	// which may end within a line, and returns the number of bytes. slow means that
+	// a recent write took long.
+	writeNow(lines []byte, slow bool) (int, error)
+
+	// retryable reports whether a Write that failed with err can succeed later
+	// without a restart.
+	retryable(err error) bool
 }
 
-// Open opens the path for appending and makes it if need be, so that a restart
-// loses no record; "-" is standard output. A FIFO it opens once somebody reads it,
-// which it waits for until ctx is done.
-func Open(ctx context.Context, path string) (*Output, error) {
+// Open opens the file at path for appending, so that a restart loses no record, and
+// creates it with mode 0640 if it does not exist. "-" is standard output. Opening a
+// FIFO waits until a process reads it, or ctx is done.
+func Open(ctx context.Context, path string) (Output, error) {
 	if path == "-" {
 		return newOutput(os.Stdout, false)
 	}
@@ -53,7 +94,7 @@ func openFile(ctx context.Context, path string) (*os.File, error) {
 		err  error
 	}
 	opened := make(chan result, 1)
-	go func() { // it stays in open(2) for as long as nobody reads
+	go func() { // open(2) of a FIFO blocks until it has a reader
 		f, err := os.OpenFile(path, flags, 0o640)
 		opened <- result{f, err}
 	}()
@@ -61,107 +102,24 @@ func openFile(ctx context.Context, path string) (*os.File, error) {
 	case r := <-opened:
 		return r.file, r.err
 	case <-ctx.Done():
-		return nil, fmt.Errorf("open %s: nobody reads this FIFO: gave up at %w", path, context.Cause(ctx))
+		return nil, fmt.Errorf("open %s: no process reads this FIFO: stopped waiting at %w", path, context.Cause(ctx))
 	}
 }
 
-func newOutput(f *os.File, mine bool) (*Output, error) {
+// newOutput makes the output for the kind of file that f is. If owned, Close closes f.
+func newOutput(f *os.File, owned bool) (Output, error) {
 	info, err := f.Stat()
 	if err != nil {
-		return nil, fmt.Errorf("look at output: %w", err)
+		return nil, fmt.Errorf("stat output: %w", err)
 	}
-	o := &Output{
-		file:  f,
-		fd:    int(f.Fd()), // once: it may change how the file blocks
-		mine:  mine,
-		pipe:  info.Mode()&(os.ModeNamedPipe|os.ModeSocket) != 0,
-		disk:  info.Mode().IsRegular(),
-		eager: -1,
+	d := newDescriptor(f, owned)
+	switch mode := info.Mode(); {
+	case mode.IsRegular():
+		return &regularFile{d}, nil
+	case mode&os.ModeNamedPipe != 0:
+		return newPipe(d), nil
+	case mode&os.ModeSocket != 0:
+		return &socket{d}, nil
 	}
-	if info.Mode()&os.ModeNamedPipe != 0 {
-		const flags = unix.O_WRONLY | unix.O_NONBLOCK | unix.O_CLOEXEC
-		if fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", o.fd), flags, 0); err == nil {
-			o.eager = fd
-		}
-	}
-	return o, nil
-}
-
-// Write writes whole lines and says how many bytes of them are in the output for
-// good. It fails with [ErrReaderGone], or with the system's error and the file's
-// name; then no further Write makes sense, unless the disk was full.
-func (o *Output) Write(lines []byte) (int, error) {
-	n, err := o.file.Write(lines)
-	if err == nil {
-		return n, nil
-	}
-	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
-		return n, ErrReaderGone
-	}
-	whole := bytes.LastIndexByte(lines[:n], '\n') + 1
-	if whole < n {
-		err = errors.Join(err, o.takeBack(int64(n-whole)))
-	}
-	return whole, err
-}
-
-// writeSome writes what a pipe has room for and does not wait: the bytes that it
-// returns are in the pipe, and may end within a line. It is 0 for all that is no pipe.
-// A failure is left to the next Write.
-func (o *Output) writeSome(lines []byte) int {
-	if o.eager < 0 {
-		return 0
-	}
-	n, err := unix.Write(o.eager, lines)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
-// mayGetRoom says whether a Write failed in a way that passes by itself: somebody
-// rotates logs, or frees the disk.
-func (o *Output) mayGetRoom(err error) bool {
-	return o.disk && (errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT))
-}
-
-// takeBack cuts the beginning of a line off the end of a regular file, provided
-// that nobody else has written there since.
-func (o *Output) takeBack(count int64) error {
-	info, err := o.file.Stat()
-	if err != nil || !info.Mode().IsRegular() {
-		return err
-	}
-	at, err := o.file.Seek(0, io.SeekCurrent)
-	if err != nil || at != info.Size() {
-		return err
-	}
-	if err := o.file.Truncate(at - count); err != nil {
-		return err
-	}
-	// Others may go on writing where we are, as in ( tcpshift; echo done ) >file
-	_, err = o.file.Seek(at-count, io.SeekStart)
-	return err
-}
-
-// ReaderGone says whether the other end of a pipe or socket has been closed,
-// without waiting for a write to find out.
-func (o *Output) ReaderGone() bool {
-	if !o.pipe {
-		return false
-	}
-	poll := []unix.PollFd{{Fd: int32(o.fd)}}
-	n, err := unix.Poll(poll, 0)
-	return err == nil && n > 0 && poll[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
-}
-
-// Close closes what Open opened. Some file systems report a failed write only here.
-func (o *Output) Close() error {
-	if o.eager >= 0 {
-		_ = unix.Close(o.eager)
-	}
-	if !o.mine {
-		return nil
-	}
-	return o.file.Close()
+	return &device{d}, nil
 }

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// outputTo makes an output of an open file, as "-" does of standard output.
-func outputTo(t *testing.T, f *os.File) *Output {
+// outputTo makes an output for an open file, as Open does for "-".
+func outputTo(t *testing.T, f *os.File) Output {
 	t.Helper()
 	o, err := newOutput(f, false)
 	if err != nil {
@@ -23,7 +23,7 @@ func outputTo(t *testing.T, f *os.File) *Output {
 	return o
 }
 
-func open(t *testing.T, path string) *Output {
+func open(t *testing.T, path string) Output {
 	t.Helper()
 	o, err := Open(t.Context(), path)
 	if err != nil {
@@ -33,10 +33,10 @@ func open(t *testing.T, path string) *Output {
 	return o
 }
 
-func write(t *testing.T, o *Output, lines string) {
+func write(t *testing.T, o Output, lines string) {
 	t.Helper()
 	if n, err := o.Write([]byte(lines)); err != nil || n != len(lines) {
-		t.Fatalf("writing %d bytes gives %d, %v", len(lines), n, err)
+		t.Fatalf("writing %d bytes returns %d, %v", len(lines), n, err)
 	}
 }
 
@@ -49,7 +49,8 @@ func content(t *testing.T, path string) string {
 	return string(b)
 }
 
-func TestAFileIsAppendedToAndMadeIfNeedBe(t *testing.T) {
+// Open creates a file without access for others, and appends to one that exists.
+func TestFile_CreateAndAppend(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "records")
 	for i := range 3 {
 		o := open(t, path)
@@ -61,29 +62,31 @@ func TestAFileIsAppendedToAndMadeIfNeedBe(t *testing.T) {
 	}
 	want := "first of run 0\nsecond of run 0\nfirst of run 1\nsecond of run 1\nfirst of run 2\nsecond of run 2\n"
 	if got := content(t, path); got != want {
-		t.Errorf("the file holds %q, want %q", got, want)
+		t.Errorf("the file contains %q, want %q", got, want)
 	}
 	info, err := os.Stat(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if mode := info.Mode().Perm(); mode&0o007 != 0 {
-		t.Errorf("the file's mode is %v, want nothing for others: records name processes and peers", mode)
+		t.Errorf("the file's mode is %v, want no access for others: records name processes and peers", mode)
 	}
 }
 
-func TestAFileThatAnotherProcessAppendsToKeepsBoth(t *testing.T) {
+// Two outputs that append to one file keep the lines of both.
+func TestFile_SharedAppend(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "records")
 	one, other := open(t, path), open(t, path)
 	write(t, one, "1\n")
 	write(t, other, "2\n")
 	write(t, one, "3\n")
 	if got, want := content(t, path), "1\n2\n3\n"; got != want {
-		t.Errorf("the file holds %q, want %q", got, want)
+		t.Errorf("the file contains %q, want %q", got, want)
 	}
 }
 
-func TestAPathThatCannotBeOpenedIsNamedInTheError(t *testing.T) {
+// The error for a path that cannot be opened contains the path.
+func TestOpen_ErrorNamesPath(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "not", "there")
 	if _, err := Open(t.Context(), path); err == nil || !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) {
 		t.Errorf("got the error %v, want that %s does not exist", err, path)
@@ -94,8 +97,9 @@ func TestAPathThatCannotBeOpenedIsNamedInTheError(t *testing.T) {
 	}
 }
 
-func TestADashIsStandardOutputAndIsNotClosed(t *testing.T) {
-	reader, writer := pipe(t)
+// "-" is standard output, which Close leaves open.
+func TestOpen_StandardOutput(t *testing.T) {
+	reader, writer := makePipe(t)
 	stdout := os.Stdout
 	os.Stdout = writer
 	defer func() { os.Stdout = stdout }()
@@ -105,15 +109,15 @@ func TestADashIsStandardOutputAndIsNotClosed(t *testing.T) {
 		t.Errorf("close: %v", err)
 	}
 	if _, err := writer.WriteString("still open\n"); err != nil {
-		t.Errorf("after Close standard output gives %v, want it open", err)
+		t.Errorf("a write to standard output after Close returns %v, want it open", err)
 	}
 	writer.Close()
 	if got, err := io.ReadAll(reader); err != nil || string(got) != "line\nstill open\n" {
-		t.Errorf("the reader gets %q, %v", got, err)
+		t.Errorf("the reader reads %q, %v", got, err)
 	}
 }
 
-func pipe(t *testing.T) (reader, writer *os.File) {
+func makePipe(t *testing.T) (reader, writer *os.File) {
 	t.Helper()
 	reader, writer, err := os.Pipe()
 	if err != nil {
@@ -161,10 +165,12 @@ func tcpPair(t *testing.T) (ours, theirs *os.File) {
 	return fileOf(client), fileOf(server)
 }
 
-func TestAReaderThatGoesAwayIsSeenBeforeAnyWrite(t *testing.T) {
+// A pipe or socket whose reader has closed its end is reported before any write, and a
+// write fails with ErrReaderGone.
+func TestReaderGone_WithoutWrite(t *testing.T) {
 	for name, pair := range map[string]func(t *testing.T) (ours, theirs *os.File){
 		"pipe": func(t *testing.T) (ours, theirs *os.File) {
-			reader, writer := pipe(t)
+			reader, writer := makePipe(t)
 			return writer, reader
 		},
 		"unix socket": socketPair,
@@ -173,63 +179,65 @@ func TestAReaderThatGoesAwayIsSeenBeforeAnyWrite(t *testing.T) {
 			ours, theirs := pair(t)
 			o := outputTo(t, ours)
 			if o.ReaderGone() {
-				t.Fatal("the reader is held to be gone, and is there")
+				t.Fatal("the reader is reported as gone, and is there")
 			}
 			write(t, o, "line\n")
 			if o.ReaderGone() {
-				t.Fatal("the reader is held to be gone after a write, and is there")
+				t.Fatal("the reader is reported as gone after a write, and is there")
 			}
 			theirs.Close()
 			if !o.ReaderGone() {
-				t.Error("the reader is held to be there, and is gone")
+				t.Error("the reader is gone, and not reported as gone")
 			}
 			if n, err := o.Write([]byte("line\n")); !errors.Is(err, ErrReaderGone) {
-				t.Errorf("a write gives %d, %v; want %v", n, err, ErrReaderGone)
+				t.Errorf("Write returns %d, %v; want %v", n, err, ErrReaderGone)
 			}
 		})
 	}
 }
 
-func TestATCPConnectionThatIsResetIsAReaderThatWentAway(t *testing.T) {
+// A TCP connection that was reset is reported as a reader that went away.
+func TestReaderGone_TCPReset(t *testing.T) {
 	ours, theirs := tcpPair(t)
 	o := outputTo(t, ours)
 	if o.ReaderGone() {
-		t.Fatal("the reader is held to be gone, and is there")
+		t.Fatal("the reader is reported as gone, and is there")
 	}
 	write(t, o, "never read\n")
-	theirs.Close() // with unread data: a reset
-	// The kernel may deliver it a little later.
+	theirs.Close() // unread data makes the kernel send a reset, maybe a little later
 	reset := []unix.PollFd{{Fd: int32(ours.Fd())}}
 	if n, err := unix.Poll(reset, 10_000); n != 1 || err != nil {
-		t.Fatalf("waiting for the reset gives %d, %v", n, err)
+		t.Fatalf("poll for the reset returns %d, %v", n, err)
 	}
 	if !o.ReaderGone() {
-		t.Error("the reader is held to be there, and has reset the connection")
+		t.Error("the reader has reset the connection, and is not reported as gone")
 	}
 	if n, err := o.Write([]byte("line\n")); !errors.Is(err, ErrReaderGone) {
-		t.Errorf("a write gives %d, %v; want %v", n, err, ErrReaderGone)
+		t.Errorf("Write returns %d, %v; want %v", n, err, ErrReaderGone)
 	}
 }
 
-func TestAFileHasNoReaderThatCouldGoAway(t *testing.T) {
+// Neither a file nor /dev/null has a reader that can go away.
+func TestReaderGone_NeverForFile(t *testing.T) {
 	o := open(t, filepath.Join(t.TempDir(), "records"))
 	if o.ReaderGone() {
-		t.Error("a file's reader is held to be gone")
+		t.Error("the reader of a file is reported as gone")
 	}
 	null := open(t, "/dev/null")
 	write(t, null, "line\n")
 	if null.ReaderGone() {
-		t.Error("the reader of /dev/null is held to be gone")
+		t.Error("the reader of /dev/null is reported as gone")
 	}
 }
 
-func TestAFullDeviceGivesTheSystemsError(t *testing.T) {
+// A write to a full device fails with the system's error and the name of the device.
+func TestDevice_Full(t *testing.T) {
 	o := open(t, "/dev/full")
 	n, err := o.Write([]byte("line\n"))
 	if n != 0 || !errors.Is(err, unix.ENOSPC) || !strings.Contains(err.Error(), "/dev/full") {
-		t.Errorf("a write gives %d, %v; want 0 and ENOSPC with the name /dev/full", n, err)
+		t.Errorf("Write returns %d, %v; want 0 and ENOSPC with the name /dev/full", n, err)
 	}
 	if errors.Is(err, ErrReaderGone) {
-		t.Error("a full device is taken for a reader that went away")
+		t.Error("a full device is reported as a reader that went away")
 	}
 }

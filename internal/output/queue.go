@@ -9,70 +9,63 @@ import (
 )
 
 const (
-	// reserve is what may wait beyond a Queue's limit: room for what must not be
-	// lost. Where that is taken, too, Put waits.
+	// reserve is the number of bytes by which the records that must not be lost may
+	// exceed a Queue's limit.
 	reserve = 4 << 20
-	// A file system keeps what is written in pieces as large as the writes, and each piece
-	// costs it the same; beyond this little is left to gain. A pipe has room for less.
-	fileBatch, batch = 256 << 10, 64 << 10
-	// spares is how many empty buffers are kept, two megabytes of them. Two change places
-	// while all is well.
-	spares = 8
-	// A disk on which a write has taken so long, more than a busy CPU makes it wait, is
-	// written to in the background for a while: the next ones may take longer. The
-	// ring has room for some of them.
-	slow, rest = 100 * time.Millisecond, 10 * time.Second
-	// roomEvery is how often a full disk is tried again.
-	roomEvery = 200 * time.Millisecond
-	// patience is how long a reader may take at the end before somebody is told.
-	patience = 5 * time.Second
+	// maxSpares bounds the number of empty buffers that are kept: 2 MiB of those for
+	// a regular file. Two are in use while the reader keeps up.
+	maxSpares = 8
+	// A write of slowWrite or more means that the disk is slow, since even a busy CPU
+	// does not make a write that long. The following ones may take longer, so that
+	// for slowPause all are done in the background. The ring has room for the events
+	// of one slow write.
+	slowWrite, slowPause = 100 * time.Millisecond, 10 * time.Second
+	// retryInterval is the time between two attempts to write to a full disk.
+	retryInterval = 200 * time.Millisecond
+	// drainNotice is how long Drain waits before it notifies the operator.
+	drainNotice = 5 * time.Second
 )
 
-// Queue writes to an Output in the background, so that a reader who stalls, or a
-// disk that is full, does not stall whoever makes the lines. What waits is bounded.
-// Its methods are for one goroutine, as those of Output are.
+// Queue writes to an Output in the background, so that neither a reader that stalls
+// nor a full disk stops the goroutine that makes the lines. Its memory is bounded.
+// Except for Full, Written and ReaderGone its methods must not be called concurrently.
 type Queue struct {
-	out      *Output
-	limit    int // bytes
-	tell     func(message string)
-	patience time.Duration
+	out         Output
+	limit       int // bytes
+	notify      func(message string)
+	drainNotice time.Duration
 
-	full    atomic.Bool
-	written atomic.Uint64
-	ending  chan struct{} // closed by the first Drain
+	full     atomic.Bool
+	written  atomic.Uint64
+	draining chan struct{} // closed by the first Drain
 
-	mu      sync.Mutex
-	changed sync.Cond
-	waiting [][]byte // in their order
-	spare   [][]byte
-	size    int       // bytes of what waits and of what is being written
-	calm    time.Time // until then the disk was slow, or may be
-	err     error     // of a write: no other follows
-	closed  bool
-	ended   sync.WaitGroup
+	mu        sync.Mutex
+	changed   sync.Cond
+	waiting   [][]byte // the oldest batch first
+	spare     [][]byte // empty buffers
+	size      int      // bytes that wait or are being written
+	slowUntil time.Time
+	err       error // of a write; no other write follows
+	closed    bool
+	writer    sync.WaitGroup
 }
 
-// NewQueue begins to write to out, which then is the Queue's until it is closed.
-// limit is in bytes. tell is given what an operator should know of: a disk that is
-// full, a reader who keeps it from ending. It may be called from any goroutine.
-func NewQueue(out *Output, limit int, tell func(message string)) *Queue {
-	q := &Queue{out: out, limit: limit, tell: tell, patience: patience, ending: make(chan struct{})}
+// NewQueue starts a goroutine that writes to out, which the caller must not use until
+// Close has returned. limit is in bytes. notify gets what an operator should know: a
+// disk is full, a reader delays the end. It may be called from any goroutine.
+func NewQueue(out Output, limit int, notify func(message string)) *Queue {
+	q := &Queue{out: out, limit: limit, notify: notify, drainNotice: drainNotice, draining: make(chan struct{})}
 	q.changed.L = &q.mu
-	q.ended.Go(q.run)
+	q.writer.Go(q.run)
 	return q
 }
 
-// Batch is how many bytes are best put in at a time, where there are as many.
-func (q *Queue) Batch() int {
-	if q.out.disk {
-		return fileBatch
-	}
-	return batch
-}
+// BatchSize is the number of bytes that one Put should have under load.
+func (q *Queue) BatchSize() int { return q.out.batchSize() }
 
-// Put takes whole lines, and their buffer with them: the caller goes on with the
-// one that it gets, which is empty. It waits only where the reserve is taken. It
-// fails with the error of an earlier write, see [Output.Write].
+// Put takes whole lines together with their buffer, and returns an empty buffer in
+// exchange. It waits only while limit and reserve are used up. It fails with the
+// error of an earlier write, see [Output].
 func (q *Queue) Put(lines []byte) ([]byte, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -93,7 +86,7 @@ func (q *Queue) Put(lines []byte) ([]byte, error) {
 		q.full.Store(true)
 	}
 	defer q.changed.Broadcast()
-	// Few lines at a time must not take a buffer each.
+	// Small batches are merged, or each would occupy a whole buffer.
 	if last := len(q.waiting) - 1; last >= 0 && len(q.waiting[last])+len(lines) <= cap(q.waiting[last]) {
 		q.waiting[last] = append(q.waiting[last], lines...)
 		return lines[:0], nil
@@ -107,28 +100,15 @@ func (q *Queue) Put(lines []byte) ([]byte, error) {
 	return make([]byte, 0, cap(lines)), nil
 }
 
-func (q *Queue) took(duration time.Duration) {
-	if duration >= slow {
-		q.calm = time.Now().Add(rest)
-	}
-}
-
-// writeNow writes while nothing waits, which spares the way to another CPU: there a
-// batch would be read from this one's cache. It gives what is left where the disk or
-// the pipe is full.
+// writeNow writes without the goroutine, which would read the batch from the cache of
+// this CPU on another one. It returns the lines that the destination did not take,
+// and whether the batch is finished: written, or failed.
 func (q *Queue) writeNow(lines []byte) (left []byte, done bool) {
 	began := time.Now()
-	var n int
-	var err error
-	switch {
-	case q.out.pipe:
-		n = q.out.writeSome(lines)
-	case q.out.disk && began.After(q.calm):
-		n, err = q.out.Write(lines)
-		q.took(time.Since(began))
-	}
+	n, err := q.out.writeNow(lines, !began.After(q.slowUntil))
+	q.recordDuration(time.Since(began))
 	q.written.Add(uint64(n))
-	if err != nil && !q.out.mayGetRoom(err) {
+	if err != nil && !q.out.retryable(err) {
 		q.err = err
 		return lines, true
 	}
@@ -138,22 +118,28 @@ func (q *Queue) writeNow(lines []byte) (left []byte, done bool) {
 	return lines[:copy(lines, lines[n:])], n == len(lines)
 }
 
-// Full says whether nothing should be put in but what must not be lost: from the
-// limit on, until half of that has been written.
+func (q *Queue) recordDuration(d time.Duration) {
+	if d >= slowWrite {
+		q.slowUntil = time.Now().Add(slowPause)
+	}
+}
+
+// Full reports whether only records that must not be lost may be put: from the limit
+// on, until half of the limit has been written.
 func (q *Queue) Full() bool { return q.full.Load() }
 
-// Written is how many bytes are in the output for good.
+// Written is the number of bytes that the output has got.
 func (q *Queue) Written() uint64 { return q.written.Load() }
 
-// Drain waits until all is written, or writing has failed. From now on a full disk
-// is a failure.
+// Drain waits until all lines are written, or writing has failed, and returns that
+// failure. From the first call on a full disk is a failure.
 func (q *Queue) Drain() error {
 	select {
-	case <-q.ending:
+	case <-q.draining:
 	default:
-		close(q.ending)
+		close(q.draining)
 	}
-	defer time.AfterFunc(q.patience, q.tellWhatWaits).Stop()
+	defer time.AfterFunc(q.drainNotice, q.notifyBacklog).Stop()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for q.size > 0 && q.err == nil {
@@ -162,26 +148,27 @@ func (q *Queue) Drain() error {
 	return q.err
 }
 
-func (q *Queue) tellWhatWaits() {
+func (q *Queue) notifyBacklog() {
 	q.mu.Lock()
 	size := q.size
 	q.mu.Unlock()
 	if size > 0 {
-		q.tell(fmt.Sprintf("%d bytes wait for a reader who does not read: a second signal ends it without them", size))
+		q.notify(fmt.Sprintf("%d bytes wait for the reader of the output, which does not read: "+
+			"a second signal ends tcpshift without writing them", size))
 	}
 }
 
 // ReaderGone is [Output.ReaderGone].
 func (q *Queue) ReaderGone() bool { return q.out.ReaderGone() }
 
-// Close ends the writing once what is being written has come through. What waits
-// behind it is lost: Drain first.
+// Close waits for the write in progress and ends the goroutine. It discards the lines
+// that still wait: call Drain first.
 func (q *Queue) Close() {
 	q.mu.Lock()
 	q.closed = true
 	q.changed.Broadcast()
 	q.mu.Unlock()
-	q.ended.Wait()
+	q.writer.Wait()
 }
 
 func (q *Queue) run() {
@@ -210,40 +197,40 @@ func (q *Queue) next() (lines []byte, more bool) {
 	return lines, true
 }
 
-// write gives up on a full disk only when nothing more is going to come.
+// write retries on a full disk until Drain is called.
 func (q *Queue) write(lines []byte) error {
-	for told := false; ; told = true {
+	for notified := false; ; notified = true {
 		n, err := q.out.Write(lines)
 		q.written.Add(uint64(n))
-		if err == nil || !q.out.mayGetRoom(err) {
+		if err == nil || !q.out.retryable(err) {
 			return err
 		}
 		select {
-		case <-q.ending:
+		case <-q.draining:
 			return err
 		default:
 		}
-		if !told {
-			q.tell(err.Error() + ": it goes on when there is room again")
+		if !notified {
+			q.notify(err.Error() + ": writing continues as soon as there is space")
 		}
 		lines = lines[n:]
 		select {
-		case <-q.ending:
-		case <-time.After(roomEvery):
+		case <-q.draining:
+		case <-time.After(retryInterval):
 		}
 	}
 }
 
-func (q *Queue) finish(lines []byte, took time.Duration, err error) {
+func (q *Queue) finish(lines []byte, duration time.Duration, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.took(took)
+	q.recordDuration(duration)
 	q.size -= len(lines)
 	q.err = err
-	if q.size <= q.limit/2 || err != nil { // let the next Put find the error
+	if q.size <= q.limit/2 || err != nil { // after an error the next Put must return it
 		q.full.Store(false)
 	}
-	if len(q.spare) < spares {
+	if len(q.spare) < maxSpares {
 		q.spare = append(q.spare, lines[:0])
 	}
 	q.changed.Broadcast()

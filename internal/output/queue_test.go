@@ -16,11 +16,11 @@ import (
 
 const limit = 256 << 10
 
-// queueTo makes a queue that is closed with the test. A reader must be gone or
-// have read by then.
-func queueTo(t *testing.T, o *Output, limit int) *Queue {
+// queueTo makes a queue that is closed at the end of the test. By then its reader
+// must be gone or have read everything.
+func queueTo(t *testing.T, o Output, limit int) *Queue {
 	t.Helper()
-	q := NewQueue(o, limit, func(message string) { t.Errorf("it says: %s", message) })
+	q := NewQueue(o, limit, func(message string) { t.Errorf("the operator is notified: %s", message) })
 	t.Cleanup(q.Close)
 	return q
 }
@@ -29,17 +29,17 @@ func put(t *testing.T, q *Queue, lines string) {
 	t.Helper()
 	empty, err := q.Put([]byte(lines))
 	if err != nil || len(empty) != 0 {
-		t.Fatalf("put gives %d bytes and the error %v, want none", len(empty), err)
+		t.Fatalf("Put returns %d bytes and the error %v, want none", len(empty), err)
 	}
 }
 
-// fill puts until the queue says that it is full, and gives all that was put.
+// fill puts lines until the queue is full, and returns all of them.
 func fill(t *testing.T, q *Queue) string {
 	t.Helper()
 	var all strings.Builder
 	for i := 0; !q.Full(); i++ {
 		if all.Len() > 2*limit+1<<20 {
-			t.Fatalf("%d bytes are in a queue for %d", all.Len(), limit)
+			t.Fatalf("%d bytes are in a queue with the limit %d", all.Len(), limit)
 		}
 		lines := fmt.Sprintf("batch %d\n%s", i, numberedLines(100))
 		put(t, q, lines)
@@ -48,46 +48,50 @@ func fill(t *testing.T, q *Queue) string {
 	return all.String()
 }
 
-func TestBatchesAreLargeForAFileAndFitIntoAPipe(t *testing.T) {
+// Batches are large for a file, and fit into a pipe.
+func TestQueue_BatchSize(t *testing.T) {
 	file, err := os.Create(filepath.Join(t.TempDir(), "records"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := queueTo(t, outputTo(t, file), limit).Batch(); got != fileBatch {
+	if got := queueTo(t, outputTo(t, file), limit).BatchSize(); got != fileBatch {
 		t.Errorf("a batch for a file has %d bytes, want %d", got, fileBatch)
 	}
-	_, w := pipe(t)
-	if got := queueTo(t, outputTo(t, w), limit).Batch(); got > 64<<10 {
-		t.Errorf("a batch for a pipe has %d bytes, want no more than a pipe holds", got)
+	_, w := makePipe(t)
+	if got := queueTo(t, outputTo(t, w), limit).BatchSize(); got > 64<<10 {
+		t.Errorf("a batch for a pipe has %d bytes, want no more than fits into a pipe", got)
 	}
 }
 
-func TestAReaderWhoStallsGetsEverythingInItsOrderWhenHeReads(t *testing.T) {
-	r, w := pipe(t)
+// A reader that stalls gets all lines in their order when it reads on, including lines
+// put beyond the limit.
+func TestQueue_StalledReaderGetsAll(t *testing.T) {
+	r, w := makePipe(t)
 	q := queueTo(t, outputTo(t, w), limit)
 	want := fill(t, q)
 	for range 100 {
-		put(t, q, "must not be lost\n") // and does not wait
+		put(t, q, "must not be lost\n") // this does not wait
 		want += "must not be lost\n"
 	}
 	if q.Written() > 64<<10 {
-		t.Errorf("%d bytes are written that nobody has read, want no more than a pipe holds", q.Written())
+		t.Errorf("%d bytes are written and not read, want no more than fit into a pipe", q.Written())
 	}
 	got := make([]byte, len(want))
 	if _, err := io.ReadFull(r, got); err != nil {
 		t.Fatal(err)
 	}
 	if err := q.Drain(); err != nil || q.Full() || q.Written() != uint64(len(want)) {
-		t.Errorf("in the end: full %v, %d of %d bytes written, %v", q.Full(), q.Written(), len(want), err)
+		t.Errorf("at the end: full %v, %d of %d bytes written, %v", q.Full(), q.Written(), len(want), err)
 	}
 	if !bytes.Equal(got, []byte(want)) {
-		t.Error("what was read is not what was put")
+		t.Error("the bytes read are not the bytes put")
 	}
 }
 
-// And needs nobody in the background, who would be on another CPU.
-func TestWhatAPipeHasRoomForIsInItWhenPutReturns(t *testing.T) {
-	r, w := pipe(t)
+// Put writes to a pipe with room before it returns, without the background goroutine,
+// which may run on another CPU.
+func TestQueue_PipeWrittenAtOnce(t *testing.T) {
+	r, w := makePipe(t)
 	q := queueTo(t, outputTo(t, w), limit)
 	for i := range 3 {
 		lines := numberedLines(100 + i)
@@ -98,13 +102,14 @@ func TestWhatAPipeHasRoomForIsInItWhenPutReturns(t *testing.T) {
 		}
 		got := make([]byte, len(lines))
 		if _, err := io.ReadFull(r, got); err != nil || string(got) != lines {
-			t.Fatalf("what was read is not what was put, %v", err)
+			t.Fatalf("the bytes read are not the bytes put, %v", err)
 		}
 	}
 }
 
-func TestAQueueIsFullUntilHalfOfItIsWritten(t *testing.T) {
-	r, w := pipe(t)
+// A queue that was full stays so until half of its limit has been written.
+func TestQueue_FullUntilHalfWritten(t *testing.T) {
+	r, w := makePipe(t)
 	q := queueTo(t, outputTo(t, w), limit)
 	all := len(fill(t, q))
 	for read := 0; q.Full(); {
@@ -112,15 +117,16 @@ func TestAQueueIsFullUntilHalfOfItIsWritten(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if read += n; all-read < limit/2-128<<10 { // what a pipe and a batch hold
-			t.Fatalf("it is full with %d of %d bytes left", all-read, limit)
+		if read += n; all-read < limit/2-128<<10 { // less what is in the pipe and in one batch
+			t.Fatalf("the queue is full with %d of %d bytes left", all-read, limit)
 		}
 	}
 	r.Close()
 }
 
-func TestManySmallBatchesShareTheirMemory(t *testing.T) {
-	r, w := pipe(t)
+// Many small batches do not occupy a buffer each.
+func TestQueue_SmallBatchesMerged(t *testing.T) {
+	r, w := makePipe(t)
 	q := queueTo(t, outputTo(t, w), limit)
 	lines := make([]byte, 0, 80<<10)
 	for !q.Full() {
@@ -130,18 +136,19 @@ func TestManySmallBatchesShareTheirMemory(t *testing.T) {
 		}
 	}
 	q.mu.Lock()
-	taken := 0
+	occupied := 0
 	for _, b := range q.waiting {
-		taken += cap(b)
+		occupied += cap(b)
 	}
 	q.mu.Unlock()
-	if taken > limit+2*cap(lines) {
-		t.Errorf("%d bytes of lines take %d bytes, want little more", limit, taken)
+	if occupied > limit+2*cap(lines) {
+		t.Errorf("%d bytes of lines occupy %d bytes, want little more", limit, occupied)
 	}
 	r.Close()
 }
 
-func TestABatchTakesNoMemory(t *testing.T) {
+// Put allocates nothing while the reader keeps up.
+func TestQueue_NoAllocations(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "records")
 	q := queueTo(t, open(t, path), limit)
 	lines := make([]byte, 0, 80<<10)
@@ -162,8 +169,10 @@ func TestABatchTakesNoMemory(t *testing.T) {
 	}
 }
 
-func TestWhatMustNotBeLostWaitsWhereEvenTheReserveIsTaken(t *testing.T) {
-	r, w := pipe(t)
+// Put waits once limit and reserve are used up, so that memory is bounded and no line
+// is lost.
+func TestQueue_WaitsBeyondReserve(t *testing.T) {
+	r, w := makePipe(t)
 	q := queueTo(t, outputTo(t, w), limit)
 	big := strings.Repeat("x", 1<<20-1) + "\n"
 	done := make(chan error)
@@ -191,22 +200,24 @@ func TestWhatMustNotBeLostWaitsWhereEvenTheReserveIsTaken(t *testing.T) {
 		t.Error(err)
 	}
 	if most > limit+reserve+1<<20 {
-		t.Errorf("%d bytes were waiting, want %d and one batch at most", most, limit+reserve)
+		t.Errorf("%d bytes were waiting, want at most %d and one batch", most, limit+reserve)
 	}
 }
 
-func TestAReaderWhoKeepsItFromEndingIsToldOf(t *testing.T) {
-	r, w := pipe(t)
-	told := make(chan string)
-	q := NewQueue(outputTo(t, w), limit, func(message string) { told <- message })
+// The operator is notified of a reader that delays the end, with the number of bytes
+// that wait.
+func TestQueue_DrainNotice(t *testing.T) {
+	r, w := makePipe(t)
+	notices := make(chan string)
+	q := NewQueue(outputTo(t, w), limit, func(message string) { notices <- message })
 	defer q.Close()
-	q.patience = 1
+	q.drainNotice = 1
 	all := fill(t, q)
 	drained := make(chan error)
 	go func() { drained <- q.Drain() }()
-	const want = " bytes wait for a reader who does not read: a second signal ends it without them"
-	if got := <-told; !strings.HasSuffix(got, want) {
-		t.Errorf("it says %q, want the number of%s", got, want)
+	const want = " bytes wait for the reader of the output, which does not read: a second signal ends tcpshift without writing them"
+	if got := <-notices; !strings.HasSuffix(got, want) {
+		t.Errorf("the notice is %q, want the number of%s", got, want)
 	}
 	if _, err := io.ReadFull(r, make([]byte, len(all))); err != nil {
 		t.Error(err)
@@ -216,23 +227,25 @@ func TestAReaderWhoKeepsItFromEndingIsToldOf(t *testing.T) {
 	}
 }
 
-func TestAReaderWhoDiesWhileItIsStalledEndsTheQueue(t *testing.T) {
-	r, w := pipe(t)
+// A reader that goes away while it stalls ends the queue with ErrReaderGone.
+func TestQueue_StalledReaderGone(t *testing.T) {
+	r, w := makePipe(t)
 	q := queueTo(t, outputTo(t, w), limit)
 	fill(t, q)
 	r.Close()
 	if err := q.Drain(); !errors.Is(err, ErrReaderGone) {
-		t.Errorf("draining gives %v, want %v", err, ErrReaderGone)
+		t.Errorf("Drain returns %v, want %v", err, ErrReaderGone)
 	}
 	if _, err := q.Put([]byte("more\n")); !errors.Is(err, ErrReaderGone) || q.Full() {
-		t.Errorf("putting more gives %v, full %v; want %v and no", err, q.Full(), ErrReaderGone)
+		t.Errorf("another Put returns %v, full %v; want %v and false", err, q.Full(), ErrReaderGone)
 	}
 	if !q.ReaderGone() {
-		t.Error("the reader is not gone, want it to be")
+		t.Error("the reader is not reported as gone")
 	}
 }
 
-func TestADiskThatWasSlowIsWrittenToInTheBackground(t *testing.T) {
+// After a slow write, the following writes to a disk are done in the background.
+func TestQueue_SlowDisk(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "file")
 	o, err := Open(t.Context(), path)
 	if err != nil {
@@ -243,37 +256,38 @@ func TestADiskThatWasSlowIsWrittenToInTheBackground(t *testing.T) {
 	line := []byte("a line\n")
 	own, err := q.Put(line)
 	if err != nil || &own[:1][0] != &line[0] {
-		t.Errorf("a buffer comes back, error %v, that is not the one put: it was not written at once", err)
+		t.Errorf("another buffer than that put is returned, error %v: it was not written at once", err)
 	}
-	q.took(slow)
+	q.recordDuration(slowWrite)
 	other, err := q.Put(line)
 	if err != nil || &other[:1][0] == &line[0] {
-		t.Errorf("the buffer comes back, error %v: it was written at once though the disk is slow", err)
+		t.Errorf("the buffer put is returned, error %v: it was written at once although the disk is slow", err)
 	}
 	if err := q.Drain(); err != nil {
 		t.Error(err)
 	}
 	if got, err := os.ReadFile(path); err != nil || string(got) != "a line\na line\n" {
-		t.Errorf("the file has %q, %v", got, err)
+		t.Errorf("the file contains %q, %v", got, err)
 	}
 }
 
-func TestAFullDiskThatIsFreedGetsEverything(t *testing.T) {
+// A full disk gets all lines once it has space again. The operator is notified once.
+func TestQueue_FullDiskFreed(t *testing.T) {
 	dir := smallTmpfs(t)
 	path, ballast := filepath.Join(dir, "records"), filepath.Join(dir, "ballast")
 	if err := os.WriteFile(ballast, make([]byte, 48<<10), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	told := make(chan string, 10)
-	q := NewQueue(open(t, path), limit, func(message string) { told <- message })
+	notices := make(chan string, 10)
+	q := NewQueue(open(t, path), limit, func(message string) { notices <- message })
 	defer q.Close()
 	var want string
 	for len(want) < 40<<10 {
 		put(t, q, numberedLines(50))
 		want += numberedLines(50)
 	}
-	if got, want := <-told, "write "+path+": no space left on device: it goes on when there is room again"; got != want {
-		t.Errorf("it says %q, want %q", got, want)
+	if got, want := <-notices, "write "+path+": no space left on device: writing continues as soon as there is space"; got != want {
+		t.Errorf("the notice is %q, want %q", got, want)
 	}
 	checkWholeLines(t, path, want, len(content(t, path)))
 	if err := os.Remove(ballast); err != nil {
@@ -283,30 +297,33 @@ func TestAFullDiskThatIsFreedGetsEverything(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := content(t, path); got != want || q.Written() != uint64(len(want)) {
-		t.Errorf("%d bytes are in the file and %d said to be, want the %d that were put", len(got), q.Written(), len(want))
+		t.Errorf("the file has %d bytes and Written is %d, want the %d bytes put", len(got), q.Written(), len(want))
 	}
-	if len(told) != 0 {
-		t.Errorf("a full disk is told again, want once")
+	if len(notices) != 0 {
+		t.Errorf("there is a second notice of the full disk, want one")
 	}
 }
 
-func TestADiskThatIsFullAtTheEndIsAFailure(t *testing.T) {
+// A disk that is still full when the queue is drained is a failure, and has whole lines
+// only.
+func TestQueue_FullDiskAtEnd(t *testing.T) {
 	path := filepath.Join(smallTmpfs(t), "records")
-	told := make(chan string, 10)
-	q := NewQueue(open(t, path), limit, func(message string) { told <- message })
+	notices := make(chan string, 10)
+	q := NewQueue(open(t, path), limit, func(message string) { notices <- message })
 	defer q.Close()
 	want := fill(t, q)
-	<-told
+	<-notices
 	if err := q.Drain(); !errors.Is(err, unix.ENOSPC) {
-		t.Errorf("draining gives %v, want %v", err, unix.ENOSPC)
+		t.Errorf("Drain returns %v, want %v", err, unix.ENOSPC)
 	}
 	checkWholeLines(t, path, want, int(q.Written()))
 }
 
-func TestAFullDeviceIsNoDiskThatMayBeFreed(t *testing.T) {
+// A full device is not retried, unlike a full disk.
+func TestQueue_FullDeviceNotRetried(t *testing.T) {
 	q := queueTo(t, open(t, "/dev/full"), limit)
 	put(t, q, "a line\n")
 	if err := q.Drain(); !errors.Is(err, unix.ENOSPC) {
-		t.Errorf("draining gives %v, want %v", err, unix.ENOSPC)
+		t.Errorf("Drain returns %v, want %v", err, unix.ENOSPC)
 	}
 }

@@ -9,8 +9,9 @@ import (
 	"testing"
 )
 
-// BenchmarkWrite is what a transition's 520 bytes and its share of the connection record,
-// 624 in all, cost on their way into a file, by the size of the pieces: whole lines each.
+// BenchmarkWrite is the cost of writing one transition to a file, by the size of the
+// writes, which are of whole lines. A transition has 520 bytes, and with its share of
+// the connection record 624.
 func BenchmarkWrite(b *testing.B) {
 	const perTransition, most = 624, 256 << 20 // in the file
 	line := append(bytes.Repeat([]byte{'x'}, perTransition-1), '\n')

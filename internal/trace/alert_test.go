@@ -14,50 +14,52 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// fakeWatch opens an alert at the first transition, and closes it at the end.
-type fakeWatch struct {
+// fakeMonitor opens an alert at the first transition, and closes it at the end.
+type fakeMonitor struct {
 	seen, lost uint64
-	told       bool
+	opened     bool
 	finished   int
 }
 
-func (w *fakeWatch) Observe(*tcp.Transition) { w.seen++ }
-func (w *fakeWatch) Lost(count uint64)       { w.lost += count }
+func (m *fakeMonitor) Observe(*tcp.Transition) { m.seen++ }
+func (m *fakeMonitor) Lost(count uint64)       { m.lost += count }
 
-func (w *fakeWatch) Alerts() []detect.Alert {
-	if w.told || w.seen == 0 {
+func (m *fakeMonitor) Alerts() []detect.Alert {
+	if m.opened || m.seen == 0 {
 		return nil
 	}
-	w.told = true
+	m.opened = true
 	return []detect.Alert{{ID: "1", Kind: "time_wait_storm", Phase: detect.Open}}
 }
 
-func (w *fakeWatch) Finish() []detect.Alert {
-	w.finished++
-	return append(w.Alerts(), detect.Alert{ID: "1", Kind: "time_wait_storm", Phase: detect.Close})
+func (m *fakeMonitor) Finish() []detect.Alert {
+	m.finished++
+	return append(m.Alerts(), detect.Alert{ID: "1", Kind: "time_wait_storm", Phase: detect.Close})
 }
 
-func watched(t *testing.T, cfg Config, source *fakeSource) (*fakeWatch, string, error) {
+func monitored(t *testing.T, cfg Config, source *fakeSource) (*fakeMonitor, string, error) {
 	t.Helper()
-	return watchedBy(t, &fakeWatch{}, &fakeSink{}, cfg, source)
+	return monitoredBy(t, &fakeMonitor{}, &fakeSink{}, cfg, source)
 }
 
-func watchedBy(t *testing.T, w *fakeWatch, sink *fakeSink, cfg Config, source *fakeSource) (*fakeWatch, string, error) {
+func monitoredBy(t *testing.T, m *fakeMonitor, sink *fakeSink, cfg Config, source *fakeSource) (*fakeMonitor, string, error) {
 	t.Helper()
-	cfg.Source, cfg.Sink, cfg.Encoder, cfg.Monitor, cfg.Duration = source, sink, record.NewNative(nil), w, time.Second
+	cfg.Source, cfg.Sink, cfg.Encoder, cfg.Monitor, cfg.Duration = source, sink, record.NewNative(nil), m, time.Second
 	err := Run(context.Background(), cfg)
-	if w.finished != 1 {
-		t.Errorf("the watch was finished %d times, want once", w.finished)
+	if m.finished != 1 {
+		t.Errorf("the monitor was finished %d times, want once", m.finished)
 	}
-	return w, sink.written.String(), err
+	return m, sink.written.String(), err
 }
 
-func TestEveryTransitionIsWatchedWhateverIsWritten(t *testing.T) {
+// The monitor observes every transition, whatever record types are written. Its alerts
+// come before stop.
+func TestAlerts_EveryTransitionObserved(t *testing.T) {
 	for _, only := range [][]string{nil, {"alert"}, {"alert", "stats"}} {
 		synctest.Test(t, func(t *testing.T) {
-			w, out, err := watched(t, Config{Only: only}, &fakeSource{rounds: [][][]byte{samples(3)}, left: samples(2)})
-			if err != nil || w.seen != 5 {
-				t.Errorf("only %v: %d transitions were watched, want 5; %v", only, w.seen, err)
+			m, out, err := monitored(t, Config{Only: only}, &fakeSource{turns: [][][]byte{samples(3)}, left: samples(2)})
+			if err != nil || m.seen != 5 {
+				t.Errorf("only %v: %d transitions were observed, want 5; %v", only, m.seen, err)
 			}
 			opened, closed := strings.Index(out, `"phase":"open"`), strings.Index(out, `"phase":"close"`)
 			if stop := strings.Index(out, `"type":"stop"`); opened < 0 || closed < opened || stop < closed {
@@ -67,21 +69,23 @@ func TestEveryTransitionIsWatchedWhateverIsWritten(t *testing.T) {
 	}
 }
 
-func TestTheWatchIsToldOfLosses(t *testing.T) {
+// The monitor is informed of transitions that were lost in the kernel.
+func TestAlerts_MonitorGetsLosses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		source := &fakeSource{rounds: [][][]byte{samples(1)}}
+		source := &fakeSource{turns: [][][]byte{samples(1)}}
 		source.others = probe.Counters{Primary: probe.ProgramCounters{Entered: 7, RingFull: 7}}
-		w, _, err := watched(t, Config{}, source)
-		if err != nil || w.lost != 7 {
-			t.Errorf("%d losses were told, want 7; %v", w.lost, err)
+		m, _, err := monitored(t, Config{}, source)
+		if err != nil || m.lost != 7 {
+			t.Errorf("%d losses were reported, want 7; %v", m.lost, err)
 		}
 	})
 }
 
-func TestAnAlertIsClosedEvenWhereReadingFails(t *testing.T) {
+// An open alert is closed even if reading fails.
+func TestAlerts_ClosedAfterFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		broken := errors.New("broken")
-		_, out, err := watched(t, Config{}, &fakeSource{rounds: [][][]byte{samples(1)}, readErr: broken, readErrAt: 2})
+		_, out, err := monitored(t, Config{}, &fakeSource{turns: [][][]byte{samples(1)}, readErr: broken, readErrAt: 2})
 		if !errors.Is(err, broken) || !strings.Contains(out, `"phase":"close"`) {
 			t.Errorf("%v\n%s", err, out)
 		}

@@ -8,34 +8,34 @@ import (
 	"github.com/tcpshift/tcpshift/internal/monotonic"
 )
 
-// clock turns the kernel's CLOCK_MONOTONIC into wall-clock time. NTP and people
-// move the wall clock, so the offset is taken anew with every sync.
+// clock converts the kernel's CLOCK_MONOTONIC to wall-clock time. NTP and operators
+// move the wall clock, so every sync measures the offset again.
 type clock struct {
-	offset time.Duration // wall − monotonic
-	width  time.Duration // of the reading that it is from
-	at     time.Duration // of that reading, monotonic
+	offset time.Duration // wall-clock time − monotonic time
+	width  time.Duration // of the reading that offset is from: its uncertainty
+	at     time.Duration // monotonic time of that reading
 }
 
-// reading is the wall clock between two readings of the other.
+// reading is the wall-clock time between two monotonic times.
 type reading struct{ before, wall, after time.Duration }
 
 func (c *clock) sync() {
 	const tries = 3
 	for range tries {
-		c.take(reading{monotonic.Now(), realtime(), monotonic.Now()})
+		c.apply(reading{monotonic.Now(), realtime(), monotonic.Now()})
 	}
 }
 
-// slewing bounds how much faster or slower the wall clock is made to go: one in so many.
-// The kernel's own bound is 500 ppm (MAXFREQ in include/linux/timex.h).
-const slewing = 1000
+// maxSlew bounds the rate at which the wall clock drifts from the monotonic one: 1 in
+// 1000. The kernel's own bound is 500 ppm (MAXFREQ in include/linux/timex.h).
+const maxSlew = 1000
 
-// take ignores a reading that was interrupted: one that allows for the offset that is
-// known, and is not as narrow as what the clocks can have come apart since.
-func (c *clock) take(r reading) {
+// apply takes the offset from a reading, unless the reading was interrupted: then it is
+// consistent with the known offset, and wider than the drift since the last reading.
+func (c *clock) apply(r reading) {
 	width := r.after - r.before
-	known := r.wall-r.after <= c.offset && c.offset <= r.wall-r.before
-	if known && width > c.width+(r.before-c.at)/slewing {
+	consistent := r.wall-r.after <= c.offset && c.offset <= r.wall-r.before
+	if consistent && width > c.width+(r.before-c.at)/maxSlew {
 		return
 	}
 	c.offset, c.width, c.at = r.wall-r.before-width/2, width, r.before
@@ -43,10 +43,11 @@ func (c *clock) take(r reading) {
 
 func realtime() time.Duration {
 	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_REALTIME, &ts) // it always exists
+	_ = unix.ClockGettime(unix.CLOCK_REALTIME, &ts) // never fails for this clock
 	return time.Duration(ts.Nano())
 }
 
+// wall converts a monotonic time of the host.
 func (c *clock) wall(at time.Duration) time.Time {
 	return time.Unix(0, int64(at+c.offset))
 }

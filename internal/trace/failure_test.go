@@ -9,17 +9,18 @@ import (
 	"github.com/tcpshift/tcpshift/internal/output"
 )
 
-func TestWhatWasEncodedBeforeAFailureIsWritten(t *testing.T) {
+// Records that were encoded before a failure are written, and no stop follows.
+func TestFailure_EncodedRecordsWritten(t *testing.T) {
 	short := []byte{1, 2, 3}
 	for _, tt := range []struct {
 		name   string
 		source fakeSource
 		want   []string
 	}{
-		{"of reading", fakeSource{rounds: [][][]byte{samples(3)}, readErr: errBroken, readErrAt: 1}, numbered(3)},
-		{"of reading later", fakeSource{rounds: [][][]byte{samples(1), samples(2)[1:], samples(3)[2:]}, readErr: errBroken, readErrAt: 3}, numbered(3)},
-		{"of counting", fakeSource{rounds: [][][]byte{samples(3)}, countersErr: errBroken}, numbered(3)},
-		{"of decoding", fakeSource{rounds: [][][]byte{append(samples(3), short, sample(4))}}, numbered(3)},
+		{"of reading", fakeSource{turns: [][][]byte{samples(3)}, readErr: errBroken, readErrAt: 1}, numbered(3)},
+		{"of reading later", fakeSource{turns: [][][]byte{samples(1), samples(2)[1:], samples(3)[2:]}, readErr: errBroken, readErrAt: 3}, numbered(3)},
+		{"of counting", fakeSource{turns: [][][]byte{samples(3)}, countersErr: errBroken}, numbered(3)},
+		{"of decoding", fakeSource{turns: [][][]byte{append(samples(3), short, sample(4))}}, numbered(3)},
 		{"of decoding what is left in the ring", fakeSource{left: append(samples(3), short, sample(4))}, numbered(3)},
 		{"of reading what is left in the ring", fakeSource{left: samples(3), readErr: errBroken, readErrAt: 2}, numbered(3)},
 	} {
@@ -38,9 +39,11 @@ func TestWhatWasEncodedBeforeAFailureIsWritten(t *testing.T) {
 	}
 }
 
-func TestAFailureToDetachIsReportedAndTheStreamEndsAsItShould(t *testing.T) {
+// A failure to detach is returned, and the stream ends with the remaining events and
+// stop.
+func TestFailure_Detach(t *testing.T) {
 	got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
-		source := &fakeSource{rounds: [][][]byte{samples(2)}, left: samples(3)[2:], detachErr: errBroken, whenIdle: stop}
+		source := &fakeSource{turns: [][][]byte{samples(2)}, left: samples(3)[2:], detachErr: errBroken, whenIdle: stop}
 		return Config{StatsInterval: time.Hour}, source, &fakeSink{}
 	})
 	if !errors.Is(got.err, errBroken) {
@@ -55,14 +58,15 @@ func TestAFailureToDetachIsReportedAndTheStreamEndsAsItShould(t *testing.T) {
 	}
 }
 
-func TestAReaderThatIsGoneHidesNoFailure(t *testing.T) {
+// A reader that went away hides no other failure.
+func TestFailure_NotHiddenByReaderGone(t *testing.T) {
 	for _, tt := range []struct {
 		name   string
 		source fakeSource
 		errAt  int
 	}{
 		{"of detaching, found out by the last write", fakeSource{detachErr: errBroken}, 2},
-		{"of reading, found out by the write of what was there", fakeSource{rounds: [][][]byte{samples(1)}, readErr: errBroken, readErrAt: 1}, 2},
+		{"of reading, found out by the write of what was there", fakeSource{turns: [][][]byte{samples(1)}, readErr: errBroken, readErrAt: 1}, 2},
 	} {
 		got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
 			tt.source.whenIdle = stop
@@ -74,23 +78,26 @@ func TestAReaderThatIsGoneHidesNoFailure(t *testing.T) {
 	}
 }
 
-func TestNothingIsWrittenAfterAWriteThatFailed(t *testing.T) {
+// Nothing is written after a write that failed.
+func TestFailure_NoWriteAfterwards(t *testing.T) {
 	sink := &fakeSink{err: errBroken, errAt: 2}
 	got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
-		return Config{}, &fakeSource{rounds: [][][]byte{samples(3)}, whenIdle: stop}, sink
+		return Config{}, &fakeSource{turns: [][][]byte{samples(3)}, whenIdle: stop}, sink
 	})
 	if !errors.Is(got.err, errBroken) || sink.writes != 2 {
 		t.Errorf("the error is %v after %d writes, want %v after 2", got.err, sink.writes, errBroken)
 	}
 }
 
-func TestStatsThatAWriteHeldUpComeOnceAndTheNextAnIntervalLater(t *testing.T) {
+// Stats that were due during a blocked write come once, and the next ones an interval
+// later.
+func TestStats_OnceAfterBlockedWrite(t *testing.T) {
 	const interval, blocked = 200 * time.Millisecond, 1750 * time.Millisecond
 	var freed time.Time
 	got := run(t, func(func()) (Config, *fakeSource, *fakeSink) {
 		sink := &fakeSink{}
 		sink.atWrite = func() {
-			if sink.writes == 4 { // start, and three stats
+			if sink.writes == 4 { // after start and two stats
 				time.Sleep(blocked)
 				freed = time.Now()
 			}
@@ -106,11 +113,11 @@ func TestStatsThatAWriteHeldUpComeOnceAndTheNextAnIntervalLater(t *testing.T) {
 	if got.err != nil || len(after) < 3 {
 		t.Fatalf("%d stats after the write, the error %v; want some and none", len(after), got.err)
 	}
-	if late := after[0].Sub(freed); late > tick {
-		t.Errorf("the overdue stats come %v after the write, want them within %v", late, tick)
+	if late := after[0].Sub(freed); late > maxWait {
+		t.Errorf("the overdue stats come %v after the write, want them within %v", late, maxWait)
 	}
-	for i, at := range after[1 : len(after)-1] { // the final one comes when the stream ends
-		if gap := at.Sub(after[i]); gap < interval-tick {
+	for i, at := range after[1 : len(after)-1] { // the last one is the final one
+		if gap := at.Sub(after[i]); gap < interval-maxWait {
 			t.Errorf("stats %d come %v after those before, want about %v", i+2, gap, interval)
 		}
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// event is the bytes of one of bpf/event.h, of IPv4 and of this moment; the cookie
-// tells it from others.
+// event is an event as in bpf/event.h, of an IPv4 socket at this moment. The cookie
+// distinguishes it from others.
 func event(size int, kind byte, cookie uint64, old, next tcp.State) []byte {
 	b := make([]byte, size)
 	binary.NativeEndian.PutUint64(b[0:], uint64(monotonic.Now()))
@@ -28,7 +28,7 @@ func event(size int, kind byte, cookie uint64, old, next tcp.State) []byte {
 
 func sample(cookie uint64) []byte { return event(112, 1, cookie, tcp.Close, tcp.Listen) }
 
-// end is a socket's last transition, opened that long before; 0: not known.
+// end is the last transition of a socket that was opened age before; 0: not known.
 func end(cookie uint64, age time.Duration) []byte {
 	b := event(152, 2, cookie, tcp.LastAck, tcp.Close)
 	if age > 0 {
@@ -39,13 +39,14 @@ func end(cookie uint64, age time.Duration) []byte {
 
 func timeWaitEnd(cookie uint64) []byte { return event(112, 1, cookie, tcp.TimeWait, tcp.Close) }
 
-// inCgroup is the same event with its owner in that cgroup.
+// inCgroup sets the cgroup of an event's owner.
 func inCgroup(id uint64, event []byte) []byte {
 	binary.NativeEndian.PutUint64(event[16:], id)
 	return event
 }
 
-// cgroupPath names a cgroup by its levels, the cgroup first.
+// cgroupPath is the event with a cgroup's path: the names of its levels, the cgroup's
+// own first.
 func cgroupPath(id uint64, truncated byte, names ...string) []byte {
 	b := make([]byte, 1936)
 	binary.NativeEndian.PutUint64(b[0:], id)
@@ -65,24 +66,24 @@ func samples(n int) [][]byte {
 	return all
 }
 
-// fakeSource is a ring buffer and counters that agree with it.
+// fakeSource is a ring buffer, with counters that agree with it.
 type fakeSource struct {
-	rounds [][][]byte     // what comes into the ring before each Read
-	left   [][]byte       // what comes in after the last Read and before Detach
-	others probe.Counters // events that do not come into the ring
+	turns  [][][]byte     // samples that the ring gets before each Read
+	left   [][]byte       // samples that the ring gets after the last Read and before Detach
+	others probe.Counters // counts of events that the ring does not get
 
 	atRead   func() // runs at the beginning of each Read before Detach
-	whenIdle func() // runs in a Read that finds nothing
+	whenIdle func() // runs in a Read that finds the ring empty
 
 	readErr, countersErr, detachErr error
 
-	readErrAt int // which Read gives readErr after its samples; 0: the first that finds nothing
+	readErrAt int // the Read that returns readErr after its samples; 0: the first that finds the ring empty
 	reads     int
-	asked     int // for the counters
+	asked     int // calls of Counters
 
 	crowded  bool
 	ring     [][]byte
-	emitted  uint64 // samples that came into the ring
+	emitted  uint64 // samples that the ring has got
 	detached bool
 }
 
@@ -96,9 +97,9 @@ func (s *fakeSource) Read(wait time.Duration, handle func([]byte) error) error {
 		s.atRead()
 	}
 	s.reads++
-	if len(s.rounds) > 0 && !s.detached {
-		s.emit(s.rounds[0])
-		s.rounds = s.rounds[1:]
+	if len(s.turns) > 0 && !s.detached {
+		s.emit(s.turns[0])
+		s.turns = s.turns[1:]
 	}
 	if len(s.ring) == 0 && !s.detached {
 		if s.readErr != nil && s.readErrAt == 0 {
@@ -141,18 +142,18 @@ func (s *fakeSource) Detach() error {
 	return s.detachErr
 }
 
-// fakeSink keeps what is written, at once.
+// fakeSink keeps all lines, and counts them as written at once.
 type fakeSink struct {
 	written    strings.Builder
 	writes     int
-	err        error // what the write number errAt and those after it say
+	err        error // of the write number errAt and those after it
 	errAt      int
 	readerGone bool
 	atWrite    func() // runs at the beginning of each Put
 	atPut      func() // runs at the end of each Put
 	full       bool
 	fullUntil  time.Time
-	drained    int // how much was written when it was drained last
+	drained    int // bytes that were written at the last Drain
 }
 
 func (s *fakeSink) Put(lines []byte) ([]byte, error) {
@@ -167,11 +168,11 @@ func (s *fakeSink) Put(lines []byte) ([]byte, error) {
 	if s.atPut != nil {
 		s.atPut()
 	}
-	clear(lines) // it is not the loop's any more
+	clear(lines) // the loop must not use it any more
 	return make([]byte, 0, 1), nil
 }
 
-func (s *fakeSink) Batch() int       { return 64 << 10 }
+func (s *fakeSink) BatchSize() int   { return 64 << 10 }
 func (s *fakeSink) Full() bool       { return s.full || time.Now().Before(s.fullUntil) }
 func (s *fakeSink) Written() uint64  { return uint64(s.written.Len()) }
 func (s *fakeSink) ReaderGone() bool { return s.readerGone }
@@ -181,7 +182,7 @@ func (s *fakeSink) Drain() error {
 	return nil
 }
 
-// line is what the tests look at in a record.
+// line has the keys of a record that the tests check.
 type line struct {
 	Type, Conn, Reason, Signal, Cause string
 	Time                              time.Time
@@ -238,15 +239,15 @@ func ofType(lines []line, recordType string) []line {
 	return some
 }
 
-// outcome is what a run leaves behind.
+// outcome is the result of a run.
 type outcome struct {
-	err   error
-	lines []line
-	took  time.Duration
+	err      error
+	lines    []line
+	duration time.Duration
 }
 
-// run lets a loop run in a bubble with a clock of its own until it ends. stop is
-// what cfg's source may call to end it as a signal would.
+// run runs a loop until it ends, in a synctest bubble with its own clock. setup may
+// pass stop to the source, to end the loop as a signal does.
 func run(t *testing.T, setup func(stop func()) (Config, *fakeSource, *fakeSink)) outcome {
 	t.Helper()
 	var got outcome
@@ -256,20 +257,20 @@ func run(t *testing.T, setup func(stop func()) (Config, *fakeSource, *fakeSink))
 		cfg.Source, cfg.Sink, cfg.Encoder = source, sink, record.NewNative(nil)
 		began := time.Now()
 		got.err = Run(ctx, cfg)
-		got.took = time.Since(began)
+		got.duration = time.Since(began)
 		got.lines = sink.lines(t)
 		if !source.detached {
 			t.Error("the source is still attached, want it detached")
 		}
 		if sink.err == nil && !sink.readerGone && sink.drained != sink.written.Len() {
-			t.Errorf("it ends with %d bytes under way, want all written", sink.written.Len()-sink.drained)
+			t.Errorf("it ends with %d bytes that were not drained, want none", sink.written.Len()-sink.drained)
 		}
 		checkStream(t, got.lines)
 	})
 	return got
 }
 
-// checkStream holds for every run, however it ends.
+// checkStream checks what is true of every run, however it ends.
 func checkStream(t *testing.T, lines []line) {
 	t.Helper()
 	for i, l := range lines {

@@ -11,16 +11,16 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// step is one update of a ledger.
+// step is one update of a ledger, with the losses reported and the counts after it.
 type step struct {
 	counters probe.Counters
-	after    time.Duration // since the step before; 0: underWay
+	after    time.Duration // since the step before; 0: settleTime
 	final    bool
-	losses   []record.Loss // what it must report
-	counts   record.Counts // what it must count then
+	losses   []record.Loss
+	counts   record.Counts
 }
 
-func first(c probe.ProgramCounters) probe.Counters { return probe.Counters{Primary: c} }
+func primary(c probe.ProgramCounters) probe.Counters { return probe.Counters{Primary: c} }
 
 var ledgerCases = []struct {
 	name  string
@@ -30,7 +30,7 @@ var ledgerCases = []struct {
 		{},
 		{final: true},
 	}},
-	{"every term comes from both programs, and from the right counter", []step{{
+	{"every term is the sum of both programs, from the right counter", []step{{
 		counters: probe.Counters{
 			Primary: probe.ProgramCounters{
 				Missed: 1000, Entered: 9000, Deduplicated: 5, OtherProtocol: 20, Filtered: 300, Emitted: 8000, RingFull: 600, RingBusy: 80,
@@ -46,28 +46,28 @@ var ledgerCases = []struct {
 			LostReentry: 985,
 		},
 	}}},
-	{"an event under way is not lost", []step{
-		{counters: first(probe.ProgramCounters{Entered: 1}), counts: record.Counts{Fired: 1, Entered: 1}},
+	{"an event in progress is not lost", []step{
+		{counters: primary(probe.ProgramCounters{Entered: 1}), counts: record.Counts{Fired: 1, Entered: 1}},
 		{
-			counters: first(probe.ProgramCounters{Entered: 2, Emitted: 1}),
+			counters: primary(probe.ProgramCounters{Entered: 2, Emitted: 1}),
 			counts:   record.Counts{Fired: 2, Entered: 2},
 		},
 		{
-			counters: first(probe.ProgramCounters{Entered: 2, Emitted: 2}), final: true,
+			counters: primary(probe.ProgramCounters{Entered: 2, Emitted: 2}), final: true,
 			counts: record.Counts{Fired: 2, Entered: 2},
 		},
 	}},
-	{"nor is one that many looks in a row find under way", []step{
-		{counters: first(probe.ProgramCounters{Entered: 1}), counts: record.Counts{Fired: 1, Entered: 1}},
-		{counters: first(probe.ProgramCounters{Entered: 1}), after: time.Microsecond, counts: record.Counts{Fired: 1, Entered: 1}},
-		{counters: first(probe.ProgramCounters{Entered: 1}), after: underWay / 2, counts: record.Counts{Fired: 1, Entered: 1}},
+	{"an event that several readings in a row find in progress is not lost", []step{
+		{counters: primary(probe.ProgramCounters{Entered: 1}), counts: record.Counts{Fired: 1, Entered: 1}},
+		{counters: primary(probe.ProgramCounters{Entered: 1}), after: time.Microsecond, counts: record.Counts{Fired: 1, Entered: 1}},
+		{counters: primary(probe.ProgramCounters{Entered: 1}), after: settleTime / 2, counts: record.Counts{Fired: 1, Entered: 1}},
 		{
-			counters: first(probe.ProgramCounters{Entered: 1, Emitted: 1}), after: underWay / 2,
+			counters: primary(probe.ProgramCounters{Entered: 1, Emitted: 1}), after: settleTime / 2,
 			counts: record.Counts{Fired: 1, Entered: 1},
 		},
 	}},
-	{"an event that the second program has yet to take is not lost", []step{
-		{counters: first(probe.ProgramCounters{Missed: 3}), counts: record.Counts{Fired: 3, Missed: 3}},
+	{"an event that the backup program has not handled yet is not lost", []step{
+		{counters: primary(probe.ProgramCounters{Missed: 3}), counts: record.Counts{Fired: 3, Missed: 3}},
 		{
 			counters: probe.Counters{
 				Primary: probe.ProgramCounters{Missed: 3}, Backup: probe.ProgramCounters{Entered: 3, Emitted: 2, Filtered: 1},
@@ -75,70 +75,70 @@ var ledgerCases = []struct {
 			counts: record.Counts{Fired: 3, Missed: 3, Filtered: 1},
 		},
 	}},
-	{"a firing one update old that did not come out is lost, and that is said once", []step{
-		{counters: first(probe.ProgramCounters{Missed: 5}), counts: record.Counts{Fired: 5, Missed: 5}},
+	{"a firing that has no outcome at the next update is lost, and is reported once", []step{
+		{counters: primary(probe.ProgramCounters{Missed: 5}), counts: record.Counts{Fired: 5, Missed: 5}},
 		{
-			counters: first(probe.ProgramCounters{Missed: 5}), losses: []record.Loss{{Lost: 5, Cause: "reentry"}},
+			counters: primary(probe.ProgramCounters{Missed: 5}), losses: []record.Loss{{Lost: 5, Cause: "reentry"}},
 			counts: record.Counts{Fired: 5, Missed: 5, LostReentry: 5},
 		},
 		{
-			counters: first(probe.ProgramCounters{Missed: 5}),
+			counters: primary(probe.ProgramCounters{Missed: 5}),
 			counts:   record.Counts{Fired: 5, Missed: 5, LostReentry: 5},
 		},
 		{
-			counters: first(probe.ProgramCounters{Missed: 5}), final: true,
+			counters: primary(probe.ProgramCounters{Missed: 5}), final: true,
 			counts: record.Counts{Fired: 5, Missed: 5, LostReentry: 5},
 		},
 	}},
-	{"under load an interim account claims too little rather than too much, and the final one is exact", []step{
-		{counters: first(probe.ProgramCounters{Missed: 5, Entered: 100, Emitted: 100}), counts: record.Counts{
+	{"under load an interim account counts too few losses rather than too many, and the final one is exact", []step{
+		{counters: primary(probe.ProgramCounters{Missed: 5, Entered: 100, Emitted: 100}), counts: record.Counts{
 			Fired: 105, Missed: 5, Entered: 100,
 		}},
 		{
-			counters: first(probe.ProgramCounters{Missed: 5, Entered: 103, Emitted: 103}),
+			counters: primary(probe.ProgramCounters{Missed: 5, Entered: 103, Emitted: 103}),
 			losses:   []record.Loss{{Lost: 2, Cause: "reentry"}},
 			counts:   record.Counts{Fired: 108, Missed: 5, Entered: 103, LostReentry: 2},
 		},
 		{
-			counters: first(probe.ProgramCounters{Missed: 5, Entered: 200, Emitted: 200}),
+			counters: primary(probe.ProgramCounters{Missed: 5, Entered: 200, Emitted: 200}),
 			counts:   record.Counts{Fired: 205, Missed: 5, Entered: 200, LostReentry: 2},
 		},
 		{
-			counters: first(probe.ProgramCounters{Missed: 5, Entered: 200, Emitted: 200}), final: true,
+			counters: primary(probe.ProgramCounters{Missed: 5, Entered: 200, Emitted: 200}), final: true,
 			losses: []record.Loss{{Lost: 3, Cause: "reentry"}},
 			counts: record.Counts{Fired: 205, Missed: 5, Entered: 200, LostReentry: 5},
 		},
 	}},
-	{"each cause is reported by what is new of it", []step{
+	{"each cause is reported with its increase", []step{
 		{
-			counters: first(probe.ProgramCounters{Entered: 10, Emitted: 3, RingFull: 7}),
+			counters: primary(probe.ProgramCounters{Entered: 10, Emitted: 3, RingFull: 7}),
 			losses:   []record.Loss{{Lost: 7, Cause: "ring_full"}},
 			counts:   record.Counts{Fired: 10, Entered: 10, LostRingFull: 7},
 		},
 		{
-			counters: first(probe.ProgramCounters{Entered: 13, Emitted: 3, RingFull: 8, RingBusy: 2}),
+			counters: primary(probe.ProgramCounters{Entered: 13, Emitted: 3, RingFull: 8, RingBusy: 2}),
 			losses:   []record.Loss{{Lost: 1, Cause: "ring_full"}, {Lost: 2, Cause: "ring_busy"}},
 			counts:   record.Counts{Fired: 13, Entered: 13, LostRingFull: 8, LostRingBusy: 2},
 		},
 		{
-			counters: first(probe.ProgramCounters{Entered: 13, Emitted: 3, RingFull: 8, RingBusy: 2}), final: true,
+			counters: primary(probe.ProgramCounters{Entered: 13, Emitted: 3, RingFull: 8, RingBusy: 2}), final: true,
 			counts: record.Counts{Fired: 13, Entered: 13, LostRingFull: 8, LostRingBusy: 2},
 		},
 	}},
-	{"what came out later than it was waited for is not lost in the end, and no loss is made of it", []step{
-		{counters: first(probe.ProgramCounters{Entered: 4}), counts: record.Counts{Fired: 4, Entered: 4}},
+	{"an event whose outcome comes after it was reported lost is not lost in the final account", []step{
+		{counters: primary(probe.ProgramCounters{Entered: 4}), counts: record.Counts{Fired: 4, Entered: 4}},
 		{
-			counters: first(probe.ProgramCounters{Entered: 4}), losses: []record.Loss{{Lost: 4, Cause: "reentry"}},
+			counters: primary(probe.ProgramCounters{Entered: 4}), losses: []record.Loss{{Lost: 4, Cause: "reentry"}},
 			counts: record.Counts{Fired: 4, Entered: 4, LostReentry: 4},
 		},
 		{
-			counters: first(probe.ProgramCounters{Entered: 4, Emitted: 4}), final: true,
+			counters: primary(probe.ProgramCounters{Entered: 4, Emitted: 4}), final: true,
 			counts: record.Counts{Fired: 4, Entered: 4},
 		},
 	}},
-	{"what is held is neither lost nor out, whichever program releases it", []step{
+	{"a deferred event is not lost, and may be resumed by either program", []step{
 		{
-			counters: first(probe.ProgramCounters{Entered: 3, Emitted: 1, Deferred: 2}),
+			counters: primary(probe.ProgramCounters{Entered: 3, Emitted: 1, Deferred: 2}),
 			counts:   record.Counts{Fired: 3, Entered: 3, Deferred: 2},
 		},
 		{
@@ -156,7 +156,7 @@ var ledgerCases = []struct {
 			final: true, losses: []record.Loss{}, counts: record.Counts{Fired: 5, Entered: 4, Missed: 1, Deferred: 2, LostReentry: 0},
 		},
 	}},
-	{"a release that is counted before its hold makes no count fall below nothing", []step{
+	{"an event that is counted as resumed before it is counted as deferred makes no count negative", []step{
 		{
 			counters: probe.Counters{Primary: probe.ProgramCounters{Entered: 2}, Backup: probe.ProgramCounters{Resumed: 1, Emitted: 1}},
 			counts:   record.Counts{Fired: 2, Entered: 2},
@@ -168,37 +168,39 @@ var ledgerCases = []struct {
 			final: true, counts: record.Counts{Fired: 2, Entered: 2},
 		},
 	}},
-	{"walks that came to their bound and ends without room are counted, in both programs, and are in no sum", []step{{
+	{"bounded walks and lost ends of TIME_WAITs are counted for both programs, and are in no sum", []step{{
 		counters: probe.Counters{
 			Primary: probe.ProgramCounters{Entered: 9, Emitted: 9, TimeWaitUnknown: 2, TimeWaitEndsLost: 3},
 			Backup:  probe.ProgramCounters{Entered: 9, Deduplicated: 9, TimeWaitUnknown: 4, TimeWaitEndsLost: 5},
 		},
 		final: true, counts: record.Counts{Fired: 9, Entered: 9, TimeWaitUnknown: 6, TimeWaitEndsLost: 8},
 	}}},
-	{"more that came out than fired, an event handled twice, is no loss", []step{{
-		counters: first(probe.ProgramCounters{Entered: 4, Emitted: 5}), final: true,
+	{"an event handled twice, so that more were emitted than fired, is not a loss", []step{{
+		counters: primary(probe.ProgramCounters{Entered: 4, Emitted: 5}), final: true,
 		counts: record.Counts{Fired: 4, Entered: 4},
 	}}},
 }
 
-func TestTheLedgerKeepsAccounts(t *testing.T) {
+// Losses and counts follow from a sequence of readings of the kernel's counters.
+func TestLedger_Update(t *testing.T) {
 	for _, tt := range ledgerCases {
 		t.Run(tt.name, func(t *testing.T) {
-			var l ledger
+			var l kernelLedger
+			var a account
 			at := time.Now()
 			for i, s := range tt.steps {
-				at = at.Add(cmp.Or(s.after, underWay))
+				at = at.Add(cmp.Or(s.after, settleTime))
 				fresh := l.update(&s.counters, at, s.final)
-				if got := l.untold(); !slices.Equal(got, s.losses) {
+				if got := a.unreported(&l); !slices.Equal(got, s.losses) {
 					t.Errorf("update %d reports %v, want %v", i+1, got, s.losses)
 				}
 				for _, loss := range s.losses {
 					fresh -= loss.Lost
 				}
-				if again := l.untold(); again != nil || fresh != 0 {
-					t.Errorf("update %d: %v is said twice, and the number of losses is off by %d", i+1, again, fresh)
+				if again := a.unreported(&l); again != nil || fresh != 0 {
+					t.Errorf("update %d: %v is reported twice, and the number of losses is off by %d", i+1, again, fresh)
 				}
-				if got := l.counts(); got != s.counts {
+				if got := a.counts(&l); got != s.counts {
 					t.Errorf("update %d counts\n%+v, want\n%+v", i+1, got, s.counts)
 				}
 			}
@@ -206,51 +208,58 @@ func TestTheLedgerKeepsAccounts(t *testing.T) {
 	}
 }
 
-func TestTheLedgerCountsWhatTheLoopDoes(t *testing.T) {
-	l := ledger{read: 9, dropped: 2, written: 6, connections: 3, ends: 4, lostTransitions: 1, lostConnections: 5, lostEnds: 8}
+// Each count of an account is in its own field of record.Counts.
+func TestAccount_Counts(t *testing.T) {
+	a := account{
+		read: 9, dropped: 2, written: 6, connections: 3, timeWaitEnds: 4,
+		lostTransitions: 1, lostConnections: 5, lostTimeWaitEnds: 8,
+	}
 	want := record.Counts{
 		Read: 9, Dropped: 2, Written: 6, Connections: 3, TimeWaitEnds: 4, LostQueueFull: 1, LostConnections: 5, LostTimeWaitEnds: 8,
 	}
-	if got := l.counts(); got != want {
+	if got := a.counts(&kernelLedger{}); got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }
 
-func TestEachTransitionIsEnteredOnceAndTheEndOfATimeWaitInAnAccountOfItsOwn(t *testing.T) {
+// A transition is counted once as read and once by its disposition, the end of a
+// TIME_WAIT apart from it.
+func TestAccount_Disposition(t *testing.T) {
 	ordinary, end := &tcp.Transition{Old: tcp.LastAck}, &tcp.Transition{Old: tcp.TimeWait}
-	var l ledger
-	for count, f := range []fate{unwanted, queueFull, written} {
+	var a account
+	for count, d := range []disposition{dropped, lostQueueFull, written} {
 		for range count + 1 {
-			l.took(ordinary, f)
-			l.took(end, f)
+			a.record(ordinary, d)
+			a.record(end, d)
 		}
 	}
 	want := record.Counts{Read: 6, Dropped: 1, LostQueueFull: 2, Written: 3, LostTimeWaitEnds: 2, TimeWaitEnds: 3}
-	if got := l.counts(); got != want {
+	if got := a.counts(&kernelLedger{}); got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }
 
-func TestALossThatWasTakenBackIsNotSaidAgain(t *testing.T) {
-	l := ledger{lostReentry: 5}
-	l.untold()
+// A loss that was reported, taken back and found again is not reported a second time.
+func TestAccount_LossTakenBack(t *testing.T) {
+	l, a := kernelLedger{lostReentry: 5}, account{}
+	a.unreported(&l)
 	l.lostReentry = 3
-	if got := l.untold(); got != nil {
-		t.Errorf("after 5 and 3 it says %v, want nothing", got)
+	if got := a.unreported(&l); got != nil {
+		t.Errorf("after 5 and 3 it reports %v, want nothing", got)
 	}
-	l.lostReentry, l.lostConnections = 6, 2
+	l.lostReentry, a.lostConnections = 6, 2
 	want := []record.Loss{{Lost: 1, Cause: "reentry"}, {Cause: "queue_full", LostConnections: 2}}
-	if got := l.untold(); !slices.Equal(got, want) {
-		t.Errorf("then it says %v, want %v", got, want)
+	if got := a.unreported(&l); !slices.Equal(got, want) {
+		t.Errorf("then it reports %v, want %v", got, want)
 	}
 }
 
-// The kernel's counters are not of one moment: an event may have been counted as
-// of another protocol, and not yet as fired.
-func TestNeverFewerThanNoTransitionsAreSeen(t *testing.T) {
-	var l ledger
+// The kernel's counters are not read at one moment: an event may already be counted as
+// of another protocol, and not yet as fired. Seen is 0 then.
+func TestAccount_SeenNotNegative(t *testing.T) {
+	var l kernelLedger
 	l.update(&probe.Counters{Primary: probe.ProgramCounters{Entered: 1, OtherProtocol: 2}}, time.Now(), false)
-	counts := l.counts()
+	counts := (&account{}).counts(&l)
 	if got := counts.Seen(); got != 0 {
 		t.Errorf("%d transitions are seen, want 0", got)
 	}

@@ -11,23 +11,23 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// engineWatch is detection without a host to ask.
-type engineWatch struct {
+// engineMonitor is detection without a host that answers its questions.
+type engineMonitor struct {
 	*detect.Engine
 	now time.Duration
 }
 
-func (w *engineWatch) Lost(count uint64)      { w.Engine.Lost(w.now, count) }
-func (w *engineWatch) Alerts() []detect.Alert { return w.Tick(w.now) }
-func (w *engineWatch) Finish() []detect.Alert { return nil }
+func (m *engineMonitor) Lost(count uint64)      { m.Engine.Lost(m.now, count) }
+func (m *engineMonitor) Alerts() []detect.Alert { return m.Tick(m.now) }
+func (m *engineMonitor) Finish() []detect.Alert { return nil }
 
-// connectionEvents are the ten events of a connection on a loopback, both ends, as a
-// storm of the lab has them. Those that alerts ask for are the marked ones.
-func connectionEvents(n uint64, at time.Duration, marked bool) (all [][]byte) {
+// connectionEvents are the ten events of a connection over loopback, of both ends, as
+// in a storm of test/tcplab; with forAlerts only those that detection needs.
+func connectionEvents(n uint64, at time.Duration, forAlerts bool) (all [][]byte) {
 	for _, e := range []struct {
 		old, next tcp.State
 		role      tcp.Role
-		marked    bool
+		alerts    bool
 	}{
 		{tcp.Close, tcp.SynSent, tcp.RoleClient, true},
 		{tcp.Listen, tcp.SynRecv, tcp.RoleServer, false},
@@ -40,7 +40,7 @@ func connectionEvents(n uint64, at time.Duration, marked bool) (all [][]byte) {
 		{tcp.FinWait2, tcp.Close, tcp.RoleClient, true},
 		{tcp.LastAck, tcp.Close, tcp.RoleServer, false},
 	} {
-		if marked && !e.marked {
+		if forAlerts && !e.alerts {
 			continue
 		}
 		size, kind := 112, byte(1)
@@ -73,35 +73,39 @@ func connectionEvents(n uint64, at time.Duration, marked bool) (all [][]byte) {
 	return all
 }
 
-// benchmarkLoop lets connection after connection through the loop: all but reading
-// and writing.
-func benchmarkLoop(b *testing.B, only []string, marked bool) {
+// benchmarkLoop takes the events of one connection after another through all of the
+// loop except reading and writing.
+func benchmarkLoop(b *testing.B, only []string, forAlerts bool) {
 	now := monotonic.Now()
-	w := &engineWatch{Engine: detect.New(detect.Config{}, now), now: now}
-	l := newLoop(Config{Sink: &discard{}, Encoder: record.NewNative(nil), Monitor: w, Only: only})
+	m := &engineMonitor{Engine: detect.New(detect.Config{}, now), now: now}
+	l := newLoop(Config{Sink: &discard{}, Encoder: record.NewNative(nil), Monitor: m, Only: only})
 	l.cgroups.Put(7, "/system.slice/storm.service")
-	w.Update(now, 0, nil)
-	w.SeedingDone()
+	m.Update(now, 0, nil)
+	m.SeedingDone()
 	var events [4096][][]byte
 	for n := range events {
-		events[n] = connectionEvents(uint64(n), now, marked)
+		events[n] = connectionEvents(uint64(n), now, forAlerts)
 	}
 	b.ReportAllocs()
 	for n := 0; b.Loop(); n++ {
-		w.now = now + time.Duration(n)*15*time.Microsecond
+		m.now = now + time.Duration(n)*15*time.Microsecond
 		for _, e := range events[n%len(events)] {
-			binary.NativeEndian.PutUint64(e, uint64(w.now))
+			binary.NativeEndian.PutUint64(e, uint64(m.now))
 			if err := l.handle(e); err != nil {
 				b.Fatal(err)
 			}
 		}
 		if n%2000 == 0 {
-			l.alerts(w.Alerts())
-			l.buf = l.buf[:0]
+			l.writeAlerts(m.Alerts())
+			l.out.stream.Lines = l.out.stream.Lines[:0]
 		}
 	}
 }
 
-// make profile tells the compiler what this spends its time on.
-func BenchmarkTrace(b *testing.B)  { benchmarkLoop(b, nil, false) }
+// BenchmarkTrace is a full stream: one operation is the ten events of a connection.
+// 'make profile' gives its profile to the compiler.
+func BenchmarkTrace(b *testing.B) { benchmarkLoop(b, nil, false) }
+
+// BenchmarkAlerts is a stream of alerts alone: one operation is the four events of a
+// connection that detection needs.
 func BenchmarkAlerts(b *testing.B) { benchmarkLoop(b, []string{"alert"}, true) }

@@ -1,6 +1,6 @@
-// Package trace is the loop that joins the stages: it reads samples, decodes
-// them, encodes records and writes them, keeps the accounts, and decides when to
-// stop. It must not know how any stage does its work.
+// Package trace is the loop that joins the stages: it reads events, decodes them,
+// shows them to observers, encodes records, passes them to the output, and decides
+// when to stop. It must not know how a stage does its work.
 package trace
 
 import (
@@ -19,40 +19,52 @@ import (
 )
 
 const (
-	// tick is how long an event may lie in the ring of a quiet host. The promise is
+	// maxWait is how long an event may lie in the ring of a quiet host. The promise is
 	// 100 ms from kernel to output.
-	tick = 40 * time.Millisecond
-	// accountEvery is after how many turns without an event it is asked all the same
-	// what has been lost: a second.
-	accountEvery = 25
-	// eventBytes is what one event may add to a batch.
-	eventBytes = 4 * record.MaxLine
+	maxWait = 40 * time.Millisecond
+	// idlePeriod is the number of turns without an event, about a second, after which
+	// the counters are read nevertheless.
+	idlePeriod = 25
 )
 
-// Source is where samples come from; [*probe.Probe] is one.
+// Source is where events come from; [*probe.Probe] is one.
 type Source interface {
+	// Read passes every sample of the ring buffers to handle, and returns its error.
+	// It waits for at most wait if there is none.
 	Read(wait time.Duration, handle func(sample []byte) error) error
+	// Crowded reports whether the ring buffers may soon be too full for more events.
 	Crowded() bool
+	// Counters are the kernel's counts of events so far.
 	Counters() (probe.Counters, error)
+	// Detach stops the flow of events. What is in the ring buffers can still be read.
 	Detach() error
 }
 
-// Monitor sees every transition and raises alerts; [*monitor.Monitor] is one.
-type Monitor interface {
+// Observer takes values from the loop's goroutine, whatever is written. It must not
+// wait, and must not keep the values.
+type Observer interface {
+	// Observe takes a transition, complete with its wall-clock time and cgroup.
 	Observe(t *tcp.Transition)
+	// Lost reports that count transitions were lost in the kernel.
 	Lost(count uint64)
-	// Alerts is called every round. Finish gives what is left, and closes what is open.
+}
+
+// Monitor is an Observer that raises alerts; [*monitor.Monitor] is one.
+type Monitor interface {
+	Observer
+	// Alerts are those raised since the last call. It is called once a turn.
 	Alerts() []detect.Alert
+	// Finish is called once, at the end: it is as Alerts, and closes the open alerts.
 	Finish() []detect.Alert
 }
 
-// Config says what to do with what the source gives.
+// Config is what Run needs.
 type Config struct {
 	Source  Source
-	Sink    Sink
+	Sink    output.Sink
 	Encoder record.Encoder
 	Monitor Monitor      // nil: no alerts
-	Start   record.Start // its Time is set by Run
+	Start   record.Start // Run sets its Time
 
 	Only          []string      // record types besides start and stop; nil: all
 	Duration      time.Duration // 0: no limit
@@ -60,7 +72,7 @@ type Config struct {
 	StatsInterval time.Duration // 0: no stats records
 }
 
-// Interrupted is the cause with which a context ends when a signal came.
+// Interrupted is the cause of a context that was canceled by a signal.
 type Interrupted struct {
 	Signal string // such as SIGTERM
 }
@@ -69,7 +81,7 @@ func (i Interrupted) Error() string {
 	return i.Signal
 }
 
-// The reasons in stop.reason.
+// The values of stop.reason.
 const (
 	reasonSignal   = "signal"
 	reasonDuration = "duration"
@@ -77,23 +89,24 @@ const (
 	reasonCanceled = "canceled"
 )
 
-// errEnough ends reading when the last transition asked for is there.
-var errEnough = errors.New("enough transitions")
+// errCountReached ends a Read after the last transition of Config.Count.
+var errCountReached = errors.New("count reached")
 
-// Run writes start, everything that the source gives until it is time to stop,
-// and stop. It detaches the source. It returns nil when it ended as asked, or
-// because the reader of the sink went away; otherwise what failed.
+// Run writes a start record, then the records of all events until ctx is done or a
+// limit of cfg is reached, then a stop record. It always detaches the source. It
+// returns nil if it ended that way, or because the reader of the output went away;
+// otherwise the errors of what failed, after writing the records encoded before.
 func Run(ctx context.Context, cfg Config) error {
 	l := newLoop(cfg)
-	err := unlessReaderGone(l.run(ctx))
-	l.losses()
+	err := ignoreReaderGone(l.run(ctx))
+	l.out.losses()
 	l.closeAlerts()
-	// What was encoded before a failure is true all the same.
-	return errors.Join(err, unlessReaderGone(l.flush()), unlessReaderGone(l.drain()), cfg.Source.Detach())
+	return errors.Join(err, ignoreReaderGone(l.out.stream.Flush()), ignoreReaderGone(l.out.stream.Drain()), cfg.Source.Detach())
 }
 
-// unlessReaderGone takes away what is no failure, before it hides one.
-func unlessReaderGone(err error) error {
+// ignoreReaderGone drops that error before it is joined with others, so that
+// it cannot hide them.
+func ignoreReaderGone(err error) error {
 	if errors.Is(err, output.ErrReaderGone) {
 		return nil
 	}
@@ -102,49 +115,30 @@ func unlessReaderGone(err error) error {
 
 type loop struct {
 	Config
-	clock  clock
-	ledger ledger
-	only   map[string]bool // nil: all
-
-	transitions, connections bool // wanted
-
-	buf     []byte
-	batch   int  // bytes that are gathered before they are written under load
-	full    bool // as the sink said last
-	losing  bool // what finds it so
-	broken  bool // writing has failed
-	seq     uint64
-	event   decode.Event
-	cgroups *cgroup.Cache
-	began   time.Time
-	statsAt time.Time
-	quiet   int // turns in a row in which nothing came
+	out       *recordWriter
+	observers []Observer
+	kernel    kernelLedger
+	clock     clock
+	cgroups   *cgroup.Cache
+	event     decode.Event
+	started   time.Time
+	idle      int // consecutive turns without an event
 }
 
 func newLoop(cfg Config) *loop {
-	l := &loop{Config: cfg, cgroups: cgroup.NewCache(cgroup.DefaultLimit), batch: cfg.Sink.Batch()}
-	l.buf = make([]byte, 0, l.batch+eventBytes)
-	if cfg.Only != nil {
-		l.only = make(map[string]bool)
-		for _, t := range cfg.Only {
-			l.only[t] = true
-		}
+	l := &loop{Config: cfg, cgroups: cgroup.NewCache(cgroup.DefaultLimit)}
+	l.out = newRecordWriter(&cfg, &l.kernel)
+	if cfg.Monitor != nil {
+		l.observers = append(l.observers, cfg.Monitor)
 	}
-	l.transitions, l.connections = l.wants("transition"), l.wants("connection")
 	return l
 }
 
-func (l *loop) wants(recordType string) bool {
-	return l.only == nil || l.only[recordType]
-}
-
 func (l *loop) run(ctx context.Context) error {
-	l.began = time.Now()
-	l.statsAt = l.began.Add(l.StatsInterval)
+	l.started = time.Now()
 	l.clock.sync()
-	l.Start.Time = l.began
-	l.buf = l.numbered().Start(l.buf, &l.Start)
-	if err := l.flush(); err != nil {
+	l.out.start(l.started)
+	if err := l.out.stream.Flush(); err != nil {
 		return err
 	}
 	for {
@@ -154,7 +148,7 @@ func (l *loop) run(ctx context.Context) error {
 			if err == nil {
 				continue
 			}
-			if !errors.Is(err, errEnough) {
+			if !errors.Is(err, errCountReached) {
 				return err
 			}
 			reason = reasonCount
@@ -170,205 +164,163 @@ func (l *loop) reasonToStop(ctx context.Context) string {
 		}
 		return reasonCanceled
 	}
-	if l.Duration > 0 && time.Since(l.began) >= l.Duration {
+	if l.Duration > 0 && time.Since(l.started) >= l.Duration {
 		return reasonDuration
 	}
 	return ""
 }
 
-// turn is one round: what the ring holds, what was lost, what is due.
+// turn handles what is in the ring, and then what was lost and what is due.
 func (l *loop) turn() error {
-	wait := tick
+	wait := maxWait
 	if l.Duration > 0 {
-		wait = max(0, min(wait, l.Duration-time.Since(l.began)))
+		wait = max(0, min(wait, l.Duration-time.Since(l.started)))
 	}
 	l.clock.sync()
-	l.quiet++
+	l.idle++
 	readErr := l.Source.Read(wait, l.handle)
-	if readErr != nil && !errors.Is(readErr, errEnough) {
+	if readErr != nil && !errors.Is(readErr, errCountReached) {
 		return readErr
 	}
-	if err := l.accountIfDue(); err != nil {
+	if err := l.readCountersIfDue(); err != nil {
 		return err
 	}
 	if l.Monitor != nil {
-		l.alerts(l.Monitor.Alerts())
+		l.writeAlerts(l.Monitor.Alerts())
 	}
-	if l.statsDue() && !l.stalled() {
-		l.nextStats()
+	if l.out.statsDue() && !l.out.stream.Stalled() {
+		l.out.periodicStats()
 	}
-	if err := l.flush(); err != nil {
+	if err := l.out.stream.Flush(); err != nil {
 		return err
 	}
-	if l.Sink.ReaderGone() {
+	if l.out.stream.ReaderGone() {
 		return output.ErrReaderGone
 	}
 	return readErr
 }
 
-// handle takes one sample: the hot path.
+// handle takes one sample. It is the hot path.
 func (l *loop) handle(sample []byte) error {
-	if err := decode.Sample(sample, &l.event); err != nil {
+	e := &l.event
+	if err := decode.Sample(sample, e); err != nil {
 		return err
 	}
-	if l.event.Kind == decode.Cgroup {
-		if l.event.CgroupPath != "" {
-			l.cgroups.Put(l.event.CgroupID, l.event.CgroupPath)
+	if e.Kind == decode.Cgroup {
+		if e.CgroupPath != "" {
+			l.cgroups.Put(e.CgroupID, e.CgroupPath)
 		}
 		return nil
 	}
-	l.quiet = 0
-	enough := l.enough()
-	lost := l.stalled()
-	l.transition(&l.event.Transition, lost)
-	if l.event.Kind == decode.End && !enough {
-		l.connection(&l.event.Transition, &l.event.Connection, lost)
-	}
-	if len(l.buf) >= l.batch {
-		if err := l.flush(); err != nil {
-			return err
-		}
-	}
-	if l.enough() && !enough {
-		return errEnough
-	}
-	return nil
-}
-
-func (l *loop) enough() bool {
-	return l.Count > 0 && l.ledger.written == l.Count
-}
-
-func (l *loop) transition(t *tcp.Transition, lost bool) {
+	l.idle = 0
+	// The kernel knows neither the wall clock nor, in this event, the cgroup's path.
+	t := &e.Transition
 	t.Time = l.clock.wall(t.Monotonic)
 	if info, known := l.cgroups.Get(t.CgroupID); known {
 		t.Cgroup = (*tcp.Cgroup)(info)
 	}
-	if l.Monitor != nil {
-		l.Monitor.Observe(t)
+	if e.Kind == decode.End && l.out.connections {
+		e.Connection.Opened = l.clock.wall(e.Connection.OpenedAt)
 	}
-	switch {
-	case !l.transitions || l.enough():
-		l.ledger.took(t, unwanted)
-	case lost:
-		l.ledger.took(t, queueFull)
-	default:
-		l.buf = l.numbered().Transition(l.buf, t)
-		l.ledger.took(t, written)
+	for _, o := range l.observers {
+		o.Observe(t)
 	}
+	return l.out.event(e)
 }
 
-func (l *loop) connection(t *tcp.Transition, c *tcp.Connection, lost bool) {
-	switch {
-	case !l.connections:
-		return
-	case lost:
-		l.ledger.lostConnections++
-		return
-	}
-	c.Opened = l.clock.wall(c.OpenedAt)
-	l.buf = l.numbered().Connection(l.buf, t, c)
-	l.ledger.connections++
-}
-
-// numbered returns the encoder, set to the number of the next record.
-func (l *loop) numbered() record.Encoder {
-	l.seq++
-	l.Encoder.SetSeq(l.seq)
-	return l.Encoder
-}
-
-// accountIfDue spares an idle tracer what would be most of its work: what is lost is
-// lost beside events that come, or at least fire. The ledger needs looks that are not far
-// more apart than an event may be under way: other events would hide what is missing.
-func (l *loop) accountIfDue() error {
-	const looks = int(underWay/tick) + 1
-	if l.quiet%accountEvery >= looks && !l.stalled() && !l.statsDue() {
+// readCountersIfDue spares an idle tracer most of its work. Counters are read in every
+// turn with events, since losses come with events, or at least with firings. Without
+// events they are read in a few consecutive turns every second: the ledger compares
+// readings that are about settleTime apart, as firings in between hide a loss.
+func (l *loop) readCountersIfDue() error {
+	const readings = int(settleTime/maxWait) + 1
+	if l.idle%idlePeriod >= readings && !l.out.stream.Stalled() && !l.out.statsDue() {
 		return nil
 	}
-	return l.account(false)
+	return l.readCounters(false)
 }
 
-// account takes over what the kernel has counted and reports what has been lost.
-func (l *loop) account(final bool) error {
+// readCounters takes over the kernel's counters and reports what has been lost. final
+// means that the programs are detached.
+func (l *loop) readCounters(final bool) error {
 	counters, err := l.Source.Counters()
 	if err != nil {
 		return err
 	}
-	if lost := l.ledger.update(&counters, time.Now(), final); lost > 0 && l.Monitor != nil {
-		l.Monitor.Lost(lost)
+	if lost := l.kernel.update(&counters, time.Now(), final); lost > 0 {
+		for _, o := range l.observers {
+			o.Lost(lost)
+		}
 	}
-	if final || !l.stalled() {
-		l.losses()
+	if final || !l.out.stream.Stalled() {
+		l.out.losses()
 	}
 	return nil
 }
 
-// stop detaches first, so that the ring, the counters and the last records agree.
-// Where that fails they may not, but there is no better moment to come.
+// stop detaches first, so that the ring, the counters and the last records agree. If
+// that fails they may not, but waiting longer would not help.
 func (l *loop) stop(ctx context.Context, reason string) error {
 	err := l.Source.Detach()
 	if err != nil {
 		err = fmt.Errorf("detach: %w", err)
 	}
-	return errors.Join(err, unlessReaderGone(l.finish(ctx, reason)))
+	return errors.Join(err, ignoreReaderGone(l.finish(ctx, reason)))
 }
 
-// finish writes what is left, the final stats, and stop.
+// finish writes the remaining events, the final stats, and stop.
 func (l *loop) finish(ctx context.Context, reason string) error {
 	l.clock.sync()
 	if err := l.readRest(); err != nil {
 		return err
 	}
-	if err := l.account(true); err != nil {
+	if err := l.readCounters(true); err != nil {
 		return err
 	}
 	l.closeAlerts()
 	if l.StatsInterval > 0 {
-		l.stats()
+		l.out.stats()
 	}
-	if err := l.flush(); err != nil {
+	if err := l.out.stream.Flush(); err != nil {
 		return err
 	}
-	if err := l.drain(); err != nil { // so that stop can say how much has been written
+	if err := l.out.stream.Drain(); err != nil { // so that stop has the final written_bytes
 		return err
 	}
-	r := record.Stop{Time: time.Now(), Reason: reason, Counts: l.counts()}
 	var interrupted Interrupted
-	if errors.As(context.Cause(ctx), &interrupted) && reason == reasonSignal {
-		r.Signal = interrupted.Signal
+	if reason == reasonSignal {
+		errors.As(context.Cause(ctx), &interrupted)
 	}
-	l.buf = l.numbered().Stop(l.buf, &r)
-	if err := l.flush(); err != nil {
+	l.out.stop(reason, interrupted.Signal)
+	if err := l.out.stream.Flush(); err != nil {
 		return err
 	}
-	return l.drain()
+	return l.out.stream.Drain()
 }
 
-// readRest reads until the ring is empty; the last transition that was asked for may
-// be among what is left.
+// readRest reads until the ring is empty. The last transition of Config.Count may be
+// among these events.
 func (l *loop) readRest() error {
 	for {
 		err := l.Source.Read(0, l.handle)
-		if !errors.Is(err, errEnough) {
+		if !errors.Is(err, errCountReached) {
 			return err
 		}
 	}
 }
 
-// alerts are never dropped, whatever else is.
-func (l *loop) alerts(alerts []detect.Alert) {
+func (l *loop) writeAlerts(alerts []detect.Alert) {
 	for i := range alerts {
 		a := &alerts[i]
 		a.Time = l.clock.wall(a.Monotonic)
-		l.buf = l.numbered().Alert(l.buf, a)
+		l.out.alert(a)
 	}
 }
 
-// closeAlerts is done once, however the loop ends.
+// closeAlerts does its work once: a failure may call it after finish has.
 func (l *loop) closeAlerts() {
 	if l.Monitor != nil {
-		l.alerts(l.Monitor.Finish())
+		l.writeAlerts(l.Monitor.Finish())
 		l.Monitor = nil
 	}
 }

@@ -22,7 +22,7 @@ func last(t *testing.T, lines []line) line {
 	return lines[len(lines)-1]
 }
 
-// conns are the cookies of the transitions, in their order.
+// conns are the cookies of the transitions, in the order of the stream.
 func conns(lines []line) []string {
 	var all []string
 	for _, l := range ofType(lines, "transition") {
@@ -39,10 +39,12 @@ func numbered(n int) []string {
 	return all
 }
 
-func TestASignalEndsAStreamThatBeginsWithStartAndEndsWithStop(t *testing.T) {
+// A stream ended by a signal goes from start to stop, and has all events of the ring,
+// with their times.
+func TestStop_Signal(t *testing.T) {
 	all := samples(12)
 	got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
-		return Config{}, &fakeSource{rounds: [][][]byte{all[:3], all[3:10]}, left: all[10:], whenIdle: stop}, &fakeSink{}
+		return Config{}, &fakeSource{turns: [][][]byte{all[:3], all[3:10]}, left: all[10:], whenIdle: stop}, &fakeSink{}
 	})
 	if got.err != nil {
 		t.Errorf("got the error %v, want none", got.err)
@@ -61,14 +63,15 @@ func TestASignalEndsAStreamThatBeginsWithStartAndEndsWithStop(t *testing.T) {
 	}
 }
 
-// realNow is the time outside the bubble, which the kernel's clocks are of.
+// realNow is the time outside the bubble, that of the kernel's clocks.
 func realNow() int64 {
 	var c clock
 	c.sync()
 	return c.wall(monotonic.Now()).UnixNano()
 }
 
-func TestWhatEndsTheContextWithoutASignalIsNotCalledOne(t *testing.T) {
+// A context that is canceled without a signal gives the reason canceled.
+func TestStop_Canceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	source, sink := &fakeSource{whenIdle: cancel}, &fakeSink{}
 	if err := Run(ctx, Config{Source: source, Sink: sink, Encoder: record.NewNative(nil)}); err != nil {
@@ -79,16 +82,19 @@ func TestWhatEndsTheContextWithoutASignalIsNotCalledOne(t *testing.T) {
 	}
 }
 
-func TestASignalThatComesAfterTheLastTransitionAskedForIsNotTheReason(t *testing.T) {
+// A signal after the last transition of --count is not the reason of stop.
+func TestStop_SignalAfterCount(t *testing.T) {
 	got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
-		return Config{Count: 1}, &fakeSource{rounds: [][][]byte{samples(1)}, atRead: stop}, &fakeSink{}
+		return Config{Count: 1}, &fakeSource{turns: [][][]byte{samples(1)}, atRead: stop}, &fakeSink{}
 	})
 	if end := last(t, got.lines); end.Reason != "count" || end.Signal != "" {
 		t.Errorf("the last line is %+v, want stop for the reason count, without a signal", end)
 	}
 }
 
-func TestCountEndsTheStreamAfterExactlyThatManyTransitions(t *testing.T) {
+// --count ends the stream after exactly that many transitions, wherever the last one is
+// found.
+func TestStop_Count(t *testing.T) {
 	all := samples(10)
 	for _, tt := range []struct {
 		name    string
@@ -97,12 +103,12 @@ func TestCountEndsTheStreamAfterExactlyThatManyTransitions(t *testing.T) {
 		reason  string
 		dropped uint64
 	}{
-		{"in the middle of a round", fakeSource{rounds: [][][]byte{all}}, 4, "count", 6},
-		{"at the end of a round", fakeSource{rounds: [][][]byte{all[:4], all[4:]}}, 4, "count", 0},
-		{"in a later round", fakeSource{rounds: [][][]byte{all[:3], all[3:]}}, 4, "count", 6},
-		{"with the first one", fakeSource{rounds: [][][]byte{all}}, 1, "count", 9},
-		{"with more left in the ring", fakeSource{rounds: [][][]byte{all[:5]}, left: all[5:]}, 4, "count", 6},
-		{"reached only among what is left in the ring", fakeSource{rounds: [][][]byte{all[:2]}, left: all[2:]}, 4, "signal", 6},
+		{"in the middle of a turn", fakeSource{turns: [][][]byte{all}}, 4, "count", 6},
+		{"at the end of a turn", fakeSource{turns: [][][]byte{all[:4], all[4:]}}, 4, "count", 0},
+		{"in a later turn", fakeSource{turns: [][][]byte{all[:3], all[3:]}}, 4, "count", 6},
+		{"with the first one", fakeSource{turns: [][][]byte{all}}, 1, "count", 9},
+		{"with more left in the ring", fakeSource{turns: [][][]byte{all[:5]}, left: all[5:]}, 4, "count", 6},
+		{"reached only among what is left in the ring", fakeSource{turns: [][][]byte{all[:2]}, left: all[2:]}, 4, "signal", 6},
 		{"reached with the last that is left in the ring", fakeSource{left: all[:4]}, 4, "signal", 0},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -123,7 +129,8 @@ func TestCountEndsTheStreamAfterExactlyThatManyTransitions(t *testing.T) {
 	}
 }
 
-func TestOnlyTheTypesAskedForAreWritten(t *testing.T) {
+// Only the selected record types are written, besides start and stop.
+func TestOnly_SelectsTypes(t *testing.T) {
 	for _, tt := range []struct {
 		only    []string
 		want    []string
@@ -138,7 +145,7 @@ func TestOnlyTheTypesAskedForAreWritten(t *testing.T) {
 		{[]string{}, []string{"start", "stop"}, 2},
 	} {
 		got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
-			source := &fakeSource{rounds: [][][]byte{samples(2)}, whenIdle: stop}
+			source := &fakeSource{turns: [][][]byte{samples(2)}, whenIdle: stop}
 			source.others.Primary = probe.ProgramCounters{Entered: 5, RingFull: 5}
 			return Config{Only: tt.only, StatsInterval: time.Hour}, source, &fakeSink{}
 		})
@@ -153,10 +160,11 @@ func TestOnlyTheTypesAskedForAreWritten(t *testing.T) {
 	}
 }
 
-func TestALossIsWrittenWhereItHappenedAndOnce(t *testing.T) {
+// A loss in the kernel is reported once, after the turn in which it happened.
+func TestLoss_OnceInPlace(t *testing.T) {
 	all := samples(3)
 	got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
-		source := &fakeSource{rounds: [][][]byte{all[:1], all[1:2], all[2:]}, whenIdle: stop}
+		source := &fakeSource{turns: [][][]byte{all[:1], all[1:2], all[2:]}, whenIdle: stop}
 		reads := 0
 		source.atRead = func() {
 			if reads++; reads == 2 {
@@ -174,9 +182,9 @@ func TestALossIsWrittenWhereItHappenedAndOnce(t *testing.T) {
 	}
 }
 
-// What was lost without any event beside it is told all the same, little more than a
-// second later: also where what fires otherwise is filtered, and would hide it.
-func TestAQuietTracerAsksOnceASecondWhatWasLost(t *testing.T) {
+// A loss without any event beside it is reported little more than a second later, even
+// if filtered firings could hide it; and an idle tracer seldom reads the counters.
+func TestLoss_IdleTracer(t *testing.T) {
 	for _, tt := range []struct {
 		cause  string
 		missed probe.ProgramCounters
@@ -212,32 +220,33 @@ func TestAQuietTracerAsksOnceASecondWhatWasLost(t *testing.T) {
 			t.Fatalf("%s: the losses are %+v, want 7", tt.cause, losses)
 		}
 		if late := losses[len(losses)-1].Time.Sub(got.lines[0].Time) - 5*time.Second; late > 2200*time.Millisecond {
-			t.Errorf("%s: it was told %v late", tt.cause, late)
+			t.Errorf("%s: it was reported %v late", tt.cause, late)
 		}
 		if source.asked > 35 {
-			t.Errorf("%s: asked %d times in 10 s", tt.cause, source.asked)
+			t.Errorf("%s: the counters were read %d times in 10 s", tt.cause, source.asked)
 		}
 	}
 }
 
-func TestADurationEndsTheStreamOnTimeAndStatsComeAtTheirInterval(t *testing.T) {
+// --duration ends the stream on time, and stats come at their interval.
+func TestStop_DurationAndStatsInterval(t *testing.T) {
 	for _, tt := range []struct {
 		duration, interval time.Duration
-		stats              int // those at the interval, and the final one
+		stats              int // one per interval, and the final one
 	}{
 		{time.Second, 300 * time.Millisecond, 4},
 		{10 * time.Second, time.Second, 11},
-		{10 * time.Second, 100 * time.Millisecond, 101}, // not a multiple of a tick, and no drift
+		{10 * time.Second, 100 * time.Millisecond, 101}, // not a multiple of a maxWait, and no drift
 		{time.Second, time.Hour, 1},
 		{time.Second, 0, 0},
-		{time.Millisecond, 0, 0}, // less than a tick
+		{time.Millisecond, 0, 0}, // less than a maxWait
 		{30*time.Second + 1, 10 * time.Second, 4},
 	} {
 		got := run(t, func(func()) (Config, *fakeSource, *fakeSink) {
 			return Config{Duration: tt.duration, StatsInterval: tt.interval}, &fakeSource{}, &fakeSink{}
 		})
-		if got.err != nil || got.took != tt.duration {
-			t.Errorf("%v: it takes %v and gives the error %v, want exactly that long and none", tt.duration, got.took, got.err)
+		if got.err != nil || got.duration != tt.duration {
+			t.Errorf("%v: it takes %v and gives the error %v, want exactly that long and none", tt.duration, got.duration, got.err)
 		}
 		if end := last(t, got.lines); end.Type != "stop" || end.Reason != "duration" {
 			t.Errorf("%v: the last line is %+v, want stop for the reason duration", tt.duration, end)
@@ -248,22 +257,23 @@ func TestADurationEndsTheStreamOnTimeAndStatsComeAtTheirInterval(t *testing.T) {
 	}
 }
 
-func TestEveryAccountAddsUp(t *testing.T) {
+// The counts of stats and stop add up, as do the loss records.
+func TestAccount_AddsUp(t *testing.T) {
 	all := samples(1000)
 	var sink *fakeSink
 	got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
 		source := &fakeSource{left: all[900:], whenIdle: stop}
 		for begin := 0; begin < 900; begin += 100 {
-			source.rounds = append(source.rounds, all[begin:begin+100])
+			source.turns = append(source.turns, all[begin:begin+100])
 		}
-		source.atRead = func() { // each round, events of every other fate
+		source.atRead = func() { // in each turn, events with every other outcome
 			first, second := &source.others.Primary, &source.others.Backup
 			first.OtherProtocol += 2
 			first.Filtered += 30
 			first.RingFull += 5
 			first.Entered += 37
 			first.Missed += 11
-			second.Entered += 10 // and one of the eleven is lost
+			second.Entered += 10 // the eleventh is lost
 			second.Filtered += 6
 			second.RingBusy += 4
 			time.Sleep(50 * time.Millisecond)
@@ -286,7 +296,7 @@ func TestEveryAccountAddsUp(t *testing.T) {
 	}
 	for _, s := range []line{stats[len(stats)-1], last(t, got.lines)} {
 		if out := s.Filtered + s.LostRingFull + s.LostRingBusy + s.LostReentry + s.Read; s.Seen != out {
-			t.Errorf("in the end %d are seen and %d accounted for: %+v", s.Seen, out, s)
+			t.Errorf("at the end %d are seen and %d accounted for: %+v", s.Seen, out, s)
 		}
 	}
 	lost := make(map[string]uint64)
@@ -296,23 +306,24 @@ func TestEveryAccountAddsUp(t *testing.T) {
 	end := last(t, got.lines)
 	if lost["ring_full"] != end.LostRingFull || lost["ring_busy"] != end.LostRingBusy || lost["reentry"] != end.LostReentry ||
 		end.LostReentry == 0 {
-		t.Errorf("the loss records add up to %v, want what stop says: %+v", lost, end)
+		t.Errorf("the loss records add up to %v, want the counts of stop: %+v", lost, end)
 	}
 	if end.Read != 1000 || end.Written != 950 || end.Dropped != 50 {
 		t.Errorf("%d read, %d written, %d dropped; want 1000, 950 and 50", end.Read, end.Written, end.Dropped)
 	}
 	if want := uint64(sink.written.Len() - end.size); end.WrittenBytes != want {
-		t.Errorf("stop says %d bytes, want the %d before it", end.WrittenBytes, want)
+		t.Errorf("stop has written_bytes %d, want the %d before it", end.WrittenBytes, want)
 	}
 }
 
-func TestWhatOneRoundGivesIsWrittenBeforeTheNext(t *testing.T) {
+// The records of a turn are written before the next turn.
+func TestFlush_EveryTurn(t *testing.T) {
 	all := samples(30)
 	sink := &fakeSink{}
 	got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
 		source := &fakeSource{whenIdle: stop}
 		for i := range 10 {
-			source.rounds = append(source.rounds, all[3*i:3*i+3])
+			source.turns = append(source.turns, all[3*i:3*i+3])
 		}
 		source.atRead = func() {
 			if n := len(ofType(sink.lines(t), "transition")); uint64(n) != source.emitted {
@@ -326,21 +337,23 @@ func TestWhatOneRoundGivesIsWrittenBeforeTheNext(t *testing.T) {
 	}
 }
 
-func TestALargeRoundIsWrittenInPieces(t *testing.T) {
+// The records of a large turn are written in batches.
+func TestFlush_Batches(t *testing.T) {
 	const n = 5000
 	sink := &fakeSink{}
 	got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
-		return Config{}, &fakeSource{rounds: [][][]byte{samples(n)}, whenIdle: stop}, sink
+		return Config{}, &fakeSource{turns: [][][]byte{samples(n)}, whenIdle: stop}, sink
 	})
 	if len(conns(got.lines)) != n {
 		t.Errorf("%d transitions, want %d", len(conns(got.lines)), n)
 	}
-	if least := sink.written.Len() / (sink.Batch() + record.MaxLine); sink.writes < least {
+	if least := sink.written.Len() / (sink.BatchSize() + record.MaxLine); sink.writes < least {
 		t.Errorf("%d bytes in %d writes, want at least %d", sink.written.Len(), sink.writes, least)
 	}
 }
 
-func TestAReaderThatGoesAwayEndsTheStreamWithoutAnError(t *testing.T) {
+// A reader that goes away ends the stream without an error, whatever finds it.
+func TestReaderGone_NoError(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		sink fakeSink
@@ -352,7 +365,7 @@ func TestAReaderThatGoesAwayEndsTheStreamWithoutAnError(t *testing.T) {
 		{"found by a write, wrapped", fakeSink{err: fmt.Errorf("write: %w", output.ErrReaderGone), errAt: 2}},
 	} {
 		got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
-			return Config{}, &fakeSource{rounds: [][][]byte{samples(1)}, whenIdle: stop}, &tt.sink
+			return Config{}, &fakeSource{turns: [][][]byte{samples(1)}, whenIdle: stop}, &tt.sink
 		})
 		if got.err != nil {
 			t.Errorf("%s: got the error %v, want none", tt.name, got.err)
@@ -363,7 +376,8 @@ func TestAReaderThatGoesAwayEndsTheStreamWithoutAnError(t *testing.T) {
 	}
 }
 
-func TestWhatFailsIsWhatRunReturns(t *testing.T) {
+// Run returns the error of what failed.
+func TestFailure_Returned(t *testing.T) {
 	short := [][]byte{{1, 2, 3}}
 	for _, tt := range []struct {
 		name   string
@@ -372,14 +386,14 @@ func TestWhatFailsIsWhatRunReturns(t *testing.T) {
 		want   error // nil: any
 	}{
 		{"the first write", fakeSource{}, fakeSink{err: errBroken, errAt: 1}, errBroken},
-		{"a later write", fakeSource{rounds: [][][]byte{samples(1)}}, fakeSink{err: errBroken, errAt: 2}, errBroken},
-		{"a write within a large round", fakeSource{rounds: [][][]byte{samples(5000)}}, fakeSink{err: errBroken, errAt: 3}, errBroken},
+		{"a later write", fakeSource{turns: [][][]byte{samples(1)}}, fakeSink{err: errBroken, errAt: 2}, errBroken},
+		{"a write within a large turn", fakeSource{turns: [][][]byte{samples(5000)}}, fakeSink{err: errBroken, errAt: 3}, errBroken},
 		{"a write while draining", fakeSource{left: samples(5000)}, fakeSink{err: errBroken, errAt: 2}, errBroken},
 		{"the write of stop", fakeSource{}, fakeSink{err: errBroken, errAt: 2}, errBroken},
 		{"reading", fakeSource{readErr: errBroken}, fakeSink{}, errBroken},
 		{"counting", fakeSource{countersErr: errBroken}, fakeSink{}, errBroken},
 		{"detaching", fakeSource{detachErr: errBroken}, fakeSink{}, errBroken},
-		{"decoding", fakeSource{rounds: [][][]byte{short}}, fakeSink{}, nil},
+		{"decoding", fakeSource{turns: [][][]byte{short}}, fakeSink{}, nil},
 		{"decoding what is left", fakeSource{left: short}, fakeSink{}, nil},
 	} {
 		got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {

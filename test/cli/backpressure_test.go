@@ -276,7 +276,7 @@ func TestLoss_FullDiskFreed(t *testing.T) {
 	records := awaitFile(t, filepath.Join(mount, "records"))
 	defer records.Close()
 	runStorm(t, n)
-	const full = "tcpshift: write /mnt/records: no space left on device: it goes on when there is room again\n"
+	const full = "tcpshift: write /mnt/records: no space left on device: writing continues as soon as there is space\n"
 	lines := bufio.NewReader(said)
 	if line, err := lines.ReadString('\n'); line != full {
 		t.Errorf("standard error is %q, %v; want %q", line, err, full)

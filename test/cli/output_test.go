@@ -66,7 +66,7 @@ func TestOutput_FullDiskWholeLines(t *testing.T) {
 	r.mustEnd(t, 1)
 	r.mustPrintNothing(t)
 	const full = "write " + file + ": no space left on device"
-	r.mustSay(t, full+": it goes on when there is room again\ntcpshift: "+full)
+	r.mustSay(t, full+": writing continues as soon as there is space\ntcpshift: "+full)
 	r.stdout = string(content) // for failure messages
 	lines := strings.SplitAfter(r.stdout, "\n")
 	if last := lines[len(lines)-1]; last != "" || len(lines) < 3 {

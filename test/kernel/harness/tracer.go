@@ -40,10 +40,10 @@ type Tracer struct {
 	reading <-chan struct{} // nil, or closed when the reader of the output continues
 }
 
-// Batch implements trace.Sink.
-func (tr *Tracer) Batch() int { return 64 << 10 }
+// BatchSize implements output.Sink.
+func (tr *Tracer) BatchSize() int { return 64 << 10 }
 
-// Put implements trace.Sink. It blocks while the reader of the output does not read.
+// Put implements output.Sink. It blocks while the reader of the output does not read.
 func (tr *Tracer) Put(lines []byte) ([]byte, error) {
 	first := false
 	tr.begin.Do(func() { first = true })
@@ -57,16 +57,16 @@ func (tr *Tracer) Put(lines []byte) ([]byte, error) {
 	return lines[:0], err
 }
 
-// Full implements trace.Sink.
+// Full implements output.Sink.
 func (tr *Tracer) Full() bool { return false }
 
-// Drain implements trace.Sink.
+// Drain implements output.Sink.
 func (tr *Tracer) Drain() error { return nil }
 
-// Written implements trace.Sink.
+// Written implements output.Sink.
 func (tr *Tracer) Written() uint64 { return tr.written }
 
-// ReaderGone implements trace.Sink.
+// ReaderGone implements output.Sink.
 func (tr *Tracer) ReaderGone() bool { return false }
 
 // Options are the options of a tracer that tests change.

@@ -8,13 +8,17 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// summary is the stream in words: the type of each record, what tells it from
-// others, and how many of a loss.
+// ringGrace is that of package output.
+const ringGrace = 250 * time.Millisecond
+
+// summary is the stream in words: each record's type, with the socket of a transition
+// or connection, and with cause and numbers of a loss.
 func summary(lines []line) []string {
 	all := make([]string, len(lines))
 	for i, l := range lines {
@@ -29,8 +33,8 @@ func summary(lines []line) []string {
 	return all
 }
 
-// stallBetween is a source that finds the sink full from one Read on, and not any
-// more from another one on.
+// stallBetween makes the sink full from the Read with number first on, until the Read
+// with number after begins.
 func stallBetween(first, after int, sink *fakeSink, source *fakeSource) {
 	reads := 0
 	source.atRead = func() {
@@ -40,14 +44,15 @@ func stallBetween(first, after int, sink *fakeSink, source *fakeSource) {
 	sink.full = first == 1
 }
 
-func TestOneLossStandsWhereTheRecordsAreMissing(t *testing.T) {
+// One loss record stands where records are missing, with all that is missing there.
+func TestStall_OneLossInPlace(t *testing.T) {
 	all := samples(6)
 	got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
 		sink := &fakeSink{}
-		source := &fakeSource{rounds: [][][]byte{all[:1], all[1:3], {all[3], end(9, time.Second), timeWaitEnd(8)}, all[4:]}, whenIdle: stop}
-		// The loop asks after it has put something in.
-		source.atRead = func() { sink.full = len(source.rounds) == 3 || len(source.rounds) == 2 }
-		sink.atPut = func() { sink.full = len(source.rounds) == 3 }
+		source := &fakeSource{turns: [][][]byte{all[:1], all[1:3], {all[3], end(9, time.Second), timeWaitEnd(8)}, all[4:]}, whenIdle: stop}
+		// The loop looks at the sink after each Put.
+		source.atRead = func() { sink.full = len(source.turns) == 3 || len(source.turns) == 2 }
+		sink.atPut = func() { sink.full = len(source.turns) == 3 }
 		return Config{}, source, sink
 	})
 	want := []string{
@@ -59,17 +64,18 @@ func TestOneLossStandsWhereTheRecordsAreMissing(t *testing.T) {
 	stop := last(t, got.lines)
 	if stop.LostQueueFull != 4 || stop.Read != 7 || stop.Written != 3 || stop.Dropped != 0 || stop.LostConnections != 1 ||
 		stop.LostTimeWaitEnds != 1 || stop.Connections != 0 || stop.TimeWaitEnds != 0 {
-		t.Errorf("stop is %+v, want 7 read, 3 written and 4 lost, with a connection and an end", stop)
+		t.Errorf("stop is %+v, want 7 read: 3 written and 4 lost, besides a connection and the end of a TIME_WAIT", stop)
 	}
 }
 
-func TestWhatTheKernelLosesAndWhatIsDueDuringAStallComesOnceAfterIt(t *testing.T) {
+// Losses in the kernel and stats that are due during a stall come once, after it.
+func TestStall_DefersLossAndStats(t *testing.T) {
 	all := samples(9)
 	got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
 		sink := &fakeSink{}
 		source := &fakeSource{whenIdle: stop}
 		for i := range all {
-			source.rounds = append(source.rounds, all[i:i+1])
+			source.turns = append(source.turns, all[i:i+1])
 		}
 		stallBetween(1, 8, sink, source)
 		stalls := source.atRead
@@ -82,7 +88,7 @@ func TestWhatTheKernelLosesAndWhatIsDueDuringAStallComesOnceAfterIt(t *testing.T
 	})
 	var s []string
 	for _, each := range summary(got.lines) {
-		if !strings.HasPrefix(each, "loss ring_full 2") { // those after the stall, round by round
+		if !strings.HasPrefix(each, "loss ring_full 2") { // one in every turn after the stall
 			s = append(s, each)
 		}
 	}
@@ -92,36 +98,39 @@ func TestWhatTheKernelLosesAndWhatIsDueDuringAStallComesOnceAfterIt(t *testing.T
 	}
 }
 
-func TestAReaderWhoIsOnlyBehindLosesNothingAsLongAsTheRingHasRoom(t *testing.T) {
+// A reader that is late by less than 250 ms loses nothing, provided that the ring has
+// room.
+func TestStall_ShortOneLosesNothing(t *testing.T) {
 	for _, tt := range []struct {
 		crowded bool
-		back    time.Duration // when the sink has room again
+		room    time.Duration // until the sink has room again
 		lost    uint64
 	}{
-		{false, behind / 2, 0},
-		{false, 2 * behind, 4},
-		{true, behind / 2, 4},
+		{false, ringGrace / 2, 0},
+		{false, 2 * ringGrace, 4},
+		{true, ringGrace / 2, 4},
 	} {
 		got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
 			sink := &fakeSink{}
-			source := &fakeSource{rounds: [][][]byte{samples(5)[:1], samples(5)[1:]}, crowded: tt.crowded, whenIdle: stop}
+			source := &fakeSource{turns: [][][]byte{samples(5)[:1], samples(5)[1:]}, crowded: tt.crowded, whenIdle: stop}
 			sink.atPut = func() {
 				if source.emitted == 1 && sink.fullUntil.IsZero() {
-					sink.fullUntil = time.Now().Add(tt.back)
+					sink.fullUntil = time.Now().Add(tt.room)
 				}
 			}
 			return Config{}, source, sink
 		})
 		if stop := last(t, got.lines); stop.LostQueueFull != tt.lost || stop.Written != 5-tt.lost {
-			t.Errorf("crowded %v, room after %v: %d lost and %d written, want %d lost of 5", tt.crowded, tt.back, stop.LostQueueFull, stop.Written, tt.lost)
+			t.Errorf("crowded %v, room after %v: %d lost and %d written, want %d lost of 5", tt.crowded, tt.room, stop.LostQueueFull, stop.Written, tt.lost)
 		}
 	}
 }
 
-func TestAStreamThatEndsWhileItIsStalledSaysWhatIsMissing(t *testing.T) {
+// A stream that ends during a stall reports what is missing.
+func TestStall_UntilEnd(t *testing.T) {
 	got := run(t, func(func()) (Config, *fakeSource, *fakeSink) {
 		return Config{Duration: time.Second, StatsInterval: 100 * time.Millisecond},
-			&fakeSource{rounds: [][][]byte{samples(3)}, left: samples(5)[3:]}, &fakeSink{full: true}
+			&fakeSource{turns: [][][]byte{samples(3)}, left: samples(5)[3:]}, &fakeSink{full: true}
 	})
 	want := []string{"start", "loss queue_full 5+0+0", "stats", "stop"}
 	if s := summary(got.lines); got.err != nil || !slices.Equal(s, want) {
@@ -132,13 +141,14 @@ func TestAStreamThatEndsWhileItIsStalledSaysWhatIsMissing(t *testing.T) {
 	}
 }
 
-func TestACountIsOfWhatIsWritten(t *testing.T) {
+// --count counts written transitions, not those lost in a stall.
+func TestStall_CountOfWritten(t *testing.T) {
 	all := samples(6)
 	got := run(t, func(func()) (Config, *fakeSource, *fakeSink) {
 		sink := &fakeSink{}
-		source := &fakeSource{rounds: [][][]byte{all[:1], all[1:3], all[3:]}}
+		source := &fakeSource{turns: [][][]byte{all[:1], all[1:3], all[3:]}}
 		stallBetween(2, 3, sink, source)
-		sink.atPut = func() { sink.full = len(source.rounds) == 2 }
+		sink.atPut = func() { sink.full = len(source.turns) == 2 }
 		return Config{Count: 3}, source, sink
 	})
 	want := []string{"start", "transition 1", "loss queue_full 2+0+0", "transition 4", "transition 5", "stop"}
@@ -150,7 +160,8 @@ func TestACountIsOfWhatIsWritten(t *testing.T) {
 	}
 }
 
-func TestWhatIsNotWantedIsNoLoss(t *testing.T) {
+// Records of types that are not selected do not count as lost.
+func TestStall_UnselectedNotLost(t *testing.T) {
 	for _, tt := range []struct {
 		only []string
 		want []string
@@ -160,7 +171,7 @@ func TestWhatIsNotWantedIsNoLoss(t *testing.T) {
 		{[]string{"transition"}, []string{"start", "stop"}},
 	} {
 		got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
-			source := &fakeSource{rounds: [][][]byte{{sample(1), end(2, time.Second)}}, whenIdle: stop}
+			source := &fakeSource{turns: [][][]byte{{sample(1), end(2, time.Second)}}, whenIdle: stop}
 			return Config{Only: tt.only}, source, &fakeSink{full: true}
 		})
 		if s := summary(got.lines); !slices.Equal(s, tt.want) {
@@ -169,13 +180,14 @@ func TestWhatIsNotWantedIsNoLoss(t *testing.T) {
 	}
 }
 
-func TestDetectionGoesOnWhileTheReaderStalls(t *testing.T) {
+// The monitor observes all transitions during a stall, and its alerts are written.
+func TestStall_DetectionContinues(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		w, sink := &fakeWatch{}, &fakeSink{full: true}
-		source := &fakeSource{rounds: [][][]byte{samples(3), samples(4)}}
-		_, _, err := watchedBy(t, w, sink, Config{}, source)
-		if err != nil || w.seen != 7 || w.lost != 0 {
-			t.Errorf("%d were watched and %d lost, want 7 and none; %v", w.seen, w.lost, err)
+		m, sink := &fakeMonitor{}, &fakeSink{full: true}
+		source := &fakeSource{turns: [][][]byte{samples(3), samples(4)}}
+		_, _, err := monitoredBy(t, m, sink, Config{}, source)
+		if err != nil || m.seen != 7 || m.lost != 0 {
+			t.Errorf("%d were observed and %d lost, want 7 and none; %v", m.seen, m.lost, err)
 		}
 		got := typesOf(sink.lines(t))
 		if want := []string{"start", "alert", "loss", "alert", "stop"}; !slices.Equal(got, want) {
@@ -184,22 +196,25 @@ func TestDetectionGoesOnWhileTheReaderStalls(t *testing.T) {
 	})
 }
 
-// discard gives back the buffer that it was given.
+// discard is a sink that writes nothing, and returns the buffer that it gets.
 type discard struct {
-	Sink
+	output.Sink
 	full bool
 }
 
 func (d *discard) Put(lines []byte) ([]byte, error) { return lines[:0], nil }
 func (d *discard) Full() bool                       { return d.full }
-func (d *discard) Batch() int                       { return 64 << 10 }
+func (d *discard) BatchSize() int                   { return 64 << 10 }
 
-// The hot path: neither what is written nor what is lost takes memory.
-func TestNoTransitionTakesMemory(t *testing.T) {
+// The hot path allocates nothing, whether records are written or lost.
+func TestHandle_NoAllocations(t *testing.T) {
 	for _, full := range []bool{false, true} {
 		sink := &discard{full: full}
 		l := newLoop(Config{Source: &fakeSource{crowded: true}, Sink: sink, Encoder: record.NewNative(nil)})
-		l.full = full
+		l.out.start(time.Now())
+		if err := l.out.stream.Flush(); err != nil || l.out.stream.Stalled() != full {
+			t.Fatalf("the stream is stalled: %v, want %v; %v", !full, full, err)
+		}
 		events := [][]byte{sample(1), end(2, time.Second), event(112, 1, 3, tcp.SynSent, tcp.Established)}
 		handle := func() {
 			for _, e := range events {
@@ -208,7 +223,7 @@ func TestNoTransitionTakesMemory(t *testing.T) {
 				}
 			}
 		}
-		handle() // the loop's own buffer changes hands once
+		handle() // the buffer grows to its size
 		if n := testing.AllocsPerRun(1000, handle); n != 0 {
 			t.Errorf("full %v: %v allocations for %d events, want none", full, n, len(events))
 		}

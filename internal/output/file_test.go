@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// numberedLines are of different lengths, so that pages and limits end within them.
+// numberedLines have different lengths, so that pages and limits end within lines.
 func numberedLines(n int) string {
 	var b strings.Builder
 	for i := range n {
@@ -21,24 +21,24 @@ func numberedLines(n int) string {
 	return b.String()
 }
 
-// checkWholeLines: the file holds the beginning of what was written, to the end
-// of a line, and what Write said it had taken.
+// checkWholeLines checks that the file has the beginning of what was written, up to
+// the end of a line, and as many bytes as Write returned.
 func checkWholeLines(t *testing.T, path, written string, claimed int) {
 	t.Helper()
 	got := content(t, path)
 	if !strings.HasPrefix(written, got) {
-		t.Fatalf("the file of %d bytes does not hold the beginning of what was written", len(got))
+		t.Fatalf("the file of %d bytes does not have the beginning of what was written", len(got))
 	}
 	if !strings.HasSuffix(got, "\n") {
 		t.Errorf("the file ends in %q, want a whole line", got[max(0, len(got)-50):])
 	}
 	if len(got) != claimed {
-		t.Errorf("the file has %d bytes, and Write has claimed %d", len(got), claimed)
+		t.Errorf("the file has %d bytes, and Write has returned %d", len(got), claimed)
 	}
 }
 
-// writeUntilFull gives what was written and how much of that Write claims.
-func writeUntilFull(t *testing.T, o *Output, before string, want error) (written string, claimed int) {
+// writeUntilFull returns what was written, and the number of bytes that Write returned.
+func writeUntilFull(t *testing.T, o Output, before string, want error) (written string, claimed int) {
 	t.Helper()
 	written, claimed = before, len(before)
 	lines := numberedLines(300)
@@ -58,8 +58,8 @@ func writeUntilFull(t *testing.T, o *Output, before string, want error) (written
 	return "", 0
 }
 
-// smallTmpfs is mounted in a mount namespace of this thread's own, which ends
-// with the test: nothing else on the host sees it.
+// smallTmpfs mounts a tmpfs of 64 KiB in a mount namespace of this thread. Nothing else
+// on the host sees it, and it ends with the test.
 func smallTmpfs(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -70,12 +70,12 @@ func smallTmpfs(t *testing.T) string {
 		t.Skip(why)
 	}
 	directory := t.TempDir()
-	runtime.LockOSThread() // for good: the thread ends with the test's goroutine
+	runtime.LockOSThread() // never unlocked, so that the thread ends with the test's goroutine
 	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
 		t.Fatalf("make a mount namespace: %v", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		t.Fatalf("keep mounts to it: %v", err)
+		t.Fatalf("make mounts private: %v", err)
 	}
 	if err := unix.Mount("tmpfs", directory, "tmpfs", 0, "size=64k"); err != nil {
 		t.Fatalf("mount a tmpfs: %v", err)
@@ -88,7 +88,9 @@ func smallTmpfs(t *testing.T) string {
 	return directory
 }
 
-func TestAFullDiskLeavesOnlyWholeLines(t *testing.T) {
+// A write to a full disk leaves whole lines only, and returns as many bytes as the file
+// has got.
+func TestFile_FullDisk(t *testing.T) {
 	path := filepath.Join(smallTmpfs(t), "records")
 	const before = "from the run before\n"
 	if err := os.WriteFile(path, []byte(before), 0o600); err != nil {
@@ -102,12 +104,11 @@ func TestAFullDiskLeavesOnlyWholeLines(t *testing.T) {
 	written, claimed := writeUntilFull(t, o, before, unix.ENOSPC)
 	checkWholeLines(t, path, written, claimed)
 	if claimed <= len(before) {
-		t.Errorf("%d bytes are in the file, want some of this run", claimed)
+		t.Errorf("the file has %d bytes, want some of this run", claimed)
 	}
 }
 
-// limitFileSize lets no file of this process grow beyond the limit until the
-// test ends.
+// limitFileSize sets RLIMIT_FSIZE in bytes until the test ends.
 func limitFileSize(t *testing.T, limit uint64) {
 	t.Helper()
 	var before unix.Rlimit
@@ -126,7 +127,8 @@ func limitFileSize(t *testing.T, limit uint64) {
 	})
 }
 
-func TestALimitAnywhereWithinALineLeavesOnlyWholeLines(t *testing.T) {
+// A file size limit at any byte of a line leaves whole lines only.
+func TestFile_SizeLimit(t *testing.T) {
 	const before, lines = "kept\n", "first line\nsecond line\n"
 	for limit := len(before); limit < len(before)+len(lines); limit++ {
 		t.Run(fmt.Sprintf("%d bytes", limit), func(t *testing.T) {
@@ -145,9 +147,10 @@ func TestALimitAnywhereWithinALineLeavesOnlyWholeLines(t *testing.T) {
 	}
 }
 
-// Standard output may be a file that others write to as well, before and after,
-// and without O_APPEND: ( tcpshift; echo done ) >file
-func TestWhoWritesToTheSameFileAfterAFullDiskFindsNoGap(t *testing.T) {
+// Standard output may be a file that other processes write to before and after, without
+// O_APPEND, as in ( tcpshift; echo done ) >file. After a write that was cut off, the
+// next process leaves no gap.
+func TestFile_SharedOffset(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "records")
 	shared, err := os.Create(path)
 	if err != nil {
@@ -155,22 +158,23 @@ func TestWhoWritesToTheSameFileAfterAFullDiskFindsNoGap(t *testing.T) {
 	}
 	defer shared.Close()
 	o := outputTo(t, shared)
-	t.Run("while the limit holds", func(t *testing.T) {
+	t.Run("with the limit", func(t *testing.T) {
 		limitFileSize(t, 16)
 		if n, err := o.Write([]byte("first line\nsecond line\n")); n != 11 || !errors.Is(err, unix.EFBIG) {
-			t.Fatalf("a write gives %d, %v; want 11 and %v", n, err, unix.EFBIG)
+			t.Fatalf("Write returns %d, %v; want 11 and %v", n, err, unix.EFBIG)
 		}
 	})
 	if _, err := shared.WriteString("done\n"); err != nil {
 		t.Fatal(err)
 	}
 	if got, want := content(t, path), "first line\ndone\n"; got != want {
-		t.Errorf("the file holds %q, want %q", got, want)
+		t.Errorf("the file contains %q, want %q", got, want)
 	}
 }
 
-// What somebody else has appended in the meantime must not be cut off.
-func TestOnlyOurOwnHalfLineIsTakenBack(t *testing.T) {
+// The beginning of a line is not truncated if another process has appended to the file
+// in the meantime.
+func TestFile_TruncatesOwnTailOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "records")
 	o := open(t, path)
 	write(t, o, "ours\nhal")
@@ -182,10 +186,10 @@ func TestOnlyOurOwnHalfLineIsTakenBack(t *testing.T) {
 	if _, err := other.WriteString("theirs\n"); err != nil {
 		t.Fatal(err)
 	}
-	if err := o.takeBack(3); err != nil {
-		t.Errorf("taking back gives %v, want nil", err)
+	if err := o.(*regularFile).truncateTail(3); err != nil {
+		t.Errorf("truncating returns %v, want nil", err)
 	}
 	if got, want := content(t, path), "ours\nhaltheirs\n"; got != want {
-		t.Errorf("the file holds %q, want %q", got, want)
+		t.Errorf("the file contains %q, want %q", got, want)
 	}
 }

@@ -8,15 +8,16 @@ import (
 	"github.com/tcpshift/tcpshift/internal/probe"
 )
 
-// play gives the samples in one round, and then a signal.
+// play runs a loop with the samples in one turn, followed by a signal.
 func play(t *testing.T, cfg Config, samples ...[]byte) outcome {
 	t.Helper()
 	return run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
-		return cfg, &fakeSource{rounds: [][][]byte{samples}, whenIdle: stop}, &fakeSink{}
+		return cfg, &fakeSource{turns: [][][]byte{samples}, whenIdle: stop}, &fakeSink{}
 	})
 }
 
-func TestAConnectionComesRightAfterItsLastTransition(t *testing.T) {
+// A connection record comes right after its socket's last transition, with its time.
+func TestConnection_FollowsLastTransition(t *testing.T) {
 	got := play(t, Config{}, sample(1), end(2, 3*time.Second), sample(3), end(4, 0))
 	want := []string{"start", "transition", "transition", "connection", "transition", "transition", "connection", "stop"}
 	if types := typesOf(got.lines); got.err != nil || !slices.Equal(types, want) {
@@ -40,7 +41,8 @@ func TestAConnectionComesRightAfterItsLastTransition(t *testing.T) {
 	}
 }
 
-func TestConnectionsComeWithoutTransitionsWhereOnlyTheyAreAskedFor(t *testing.T) {
+// Connection and transition records can be selected independently.
+func TestConnection_SelectedAlone(t *testing.T) {
 	for _, tt := range []struct {
 		only []string
 		want []string
@@ -61,7 +63,9 @@ func TestConnectionsComeWithoutTransitionsWhereOnlyTheyAreAskedFor(t *testing.T)
 	}
 }
 
-func TestTheLastTransitionAskedForHasItsConnectionAndThoseBeyondHaveNone(t *testing.T) {
+// The last transition of --count is followed by its connection record. Later ends have
+// no connection record.
+func TestConnection_AtCountLimit(t *testing.T) {
 	got := play(t, Config{Count: 2}, end(1, 0), end(2, 0), end(3, 0))
 	want := []string{"start", "transition", "connection", "transition", "connection", "stop"}
 	if types := typesOf(got.lines); got.err != nil || !slices.Equal(types, want) {
@@ -72,14 +76,16 @@ func TestTheLastTransitionAskedForHasItsConnectionAndThoseBeyondHaveNone(t *test
 	}
 }
 
-func TestAnEventHasTheCgroupThatASampleBeforeItNamed(t *testing.T) {
+// An event has the cgroup whose path came in an earlier sample, until a sample changes
+// it.
+func TestCgroup_PathFromEarlierSample(t *testing.T) {
 	const container = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 	got := play(t, Config{},
-		inCgroup(7, sample(1)), // not named yet
+		inCgroup(7, sample(1)), // its path is not known yet
 		cgroupPath(7, 0, "docker-"+container+".scope", "system.slice"), cgroupPath(8, 0), cgroupPath(9, 1, "cut"),
 		inCgroup(7, sample(2)), inCgroup(8, sample(3)), inCgroup(9, sample(4)), sample(5),
 		inCgroup(7, end(6, 0)),
-		cgroupPath(7, 1, "too", "long"), // what is known stays
+		cgroupPath(7, 1, "too", "long"), // a truncated path replaces none
 		inCgroup(7, sample(7)),
 		cgroupPath(7, 0, "renamed"),
 		inCgroup(7, sample(8)),
@@ -101,11 +107,12 @@ func TestAnEventHasTheCgroupThatASampleBeforeItNamed(t *testing.T) {
 		}
 	}
 	if stop := last(t, got.lines); stop.Read != 8 || stop.Written != 8 {
-		t.Errorf("stop is %+v, want 8 read: names are none", stop)
+		t.Errorf("stop is %+v, want 8 read: paths of cgroups are not events", stop)
 	}
 }
 
-func TestTheEndOfATimeWaitHasAnAccountOfItsOwn(t *testing.T) {
+// Ends of TIME_WAITs are counted apart from transitions, and not by --count.
+func TestAccount_TimeWaitEndInLoop(t *testing.T) {
 	for _, tt := range []struct {
 		name string
 		cfg  Config
@@ -127,21 +134,22 @@ func TestTheEndOfATimeWaitHasAnAccountOfItsOwn(t *testing.T) {
 	}
 }
 
-func TestWhatIsHeldIsToldInEveryAccount(t *testing.T) {
+// Deferred events are in the counts of stats and stop, and are not lost.
+func TestAccount_Deferred(t *testing.T) {
 	got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
-		source := &fakeSource{rounds: [][][]byte{samples(2)}, whenIdle: stop}
+		source := &fakeSource{turns: [][][]byte{samples(2)}, whenIdle: stop}
 		source.others.Primary = probe.ProgramCounters{Entered: 5, Deferred: 5, TimeWaitUnknown: 1}
 		source.others.Backup = probe.ProgramCounters{Resumed: 2, Filtered: 2, TimeWaitUnknown: 2, TimeWaitEndsLost: 4}
 		return Config{StatsInterval: time.Hour}, source, &fakeSink{}
 	})
 	want := []string{"start", "transition", "transition", "stats", "stop"}
 	if types := typesOf(got.lines); got.err != nil || !slices.Equal(types, want) {
-		t.Fatalf("got %v and the error %v, want %v: what is held is not lost", types, got.err, want)
+		t.Fatalf("got %v and the error %v, want %v: a deferred event is not lost", types, got.err, want)
 	}
 	for _, l := range got.lines[3:] {
 		if l.Deferred != 3 || l.Filtered != 2 || l.Read != 2 || l.Seen != l.Deferred+l.Filtered+l.Read || l.TimeWaitUnknown != 3 ||
 			l.TimeWaitEndsLost != 4 {
-			t.Errorf("%s is %+v, want 3 held, 2 filtered and 2 read of 7, 3 not found out, 4 untold", l.Type, l)
+			t.Errorf("%s is %+v, want 3 deferred, 2 filtered and 2 read of 7, 3 unknown, 4 ends lost", l.Type, l)
 		}
 	}
 }

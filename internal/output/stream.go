@@ -1,0 +1,124 @@
+package output
+
+import "time"
+
+const (
+	// batchSlack is the number of bytes by which a batch may exceed its size, because
+	// [Stream.FlushBatch] comes after the lines of an event: at most four of 4 KiB.
+	batchSlack = 16 << 10
+	// ringGrace is how long a full queue leaves events in the kernel's ring buffer,
+	// whose room a burst may use as well. Detection is delayed by it, so it is short.
+	ringGrace = 250 * time.Millisecond
+	// gracePoll is the time between two looks at the queue and the ring meanwhile.
+	gracePoll = time.Millisecond
+)
+
+// Sink takes batches of whole lines and writes them in the background; [*Queue] is one.
+type Sink interface {
+	// BatchSize is the number of bytes that one Put should have under load.
+	BatchSize() int
+	// Put takes the lines and their buffer, and returns an empty buffer in exchange.
+	Put(lines []byte) (empty []byte, err error)
+	// Full reports whether only records that must not be lost may be put.
+	Full() bool
+	// Drain waits until all lines are written. Only the stop record may follow.
+	Drain() error
+	// Written is the number of bytes that have been written.
+	Written() uint64
+	// ReaderGone reports whether the reader has closed its end.
+	ReaderGone() bool
+}
+
+// Ring is the kernel's ring buffer, in which events wait until they are read.
+type Ring interface {
+	// Crowded reports whether the ring may soon be too full to take more events.
+	Crowded() bool
+}
+
+// Stream is the loop's end of one output. It gathers lines into batches, and decides
+// which records are written while the reader stalls (see the package comment). It is
+// for one goroutine.
+type Stream struct {
+	// Lines is the batch that is being gathered. Append whole lines, then call
+	// FlushBatch or Flush.
+	Lines []byte
+
+	sink      Sink
+	ring      Ring
+	resumed   func()
+	size      int  // of a batch, in bytes
+	full      bool // the sink was full at the last look
+	graceUsed bool // and stayed full although events were left in the ring
+	failed    bool // a write has failed
+}
+
+// NewStream makes a stream that flushes to sink. Where it stalls, ring decides how long
+// events may be left there. When a stall is over, and before any other line is
+// appended, resumed is called: it should append what has been lost.
+func NewStream(sink Sink, ring Ring, resumed func()) *Stream {
+	size := sink.BatchSize()
+	return &Stream{Lines: make([]byte, 0, size+batchSlack), sink: sink, ring: ring, resumed: resumed, size: size}
+}
+
+// Stalled reports whether records that may be lost must be counted instead of
+// encoded, and records that may be late must be deferred. It costs next to nothing
+// while the reader keeps up; at the beginning of a stall it waits for up to 250 ms.
+func (s *Stream) Stalled() bool {
+	return s.full && s.stalled()
+}
+
+func (s *Stream) stalled() bool {
+	if !s.graceUsed {
+		for began := time.Now(); s.sink.Full() && !s.ring.Crowded() && time.Since(began) < ringGrace; {
+			time.Sleep(gracePoll)
+		}
+		s.graceUsed = true
+	}
+	if !s.sink.Full() {
+		s.full, s.graceUsed = false, false
+		s.resumed()
+	}
+	return s.full
+}
+
+// FlushBatch flushes if the gathered lines make a whole batch.
+func (s *Stream) FlushBatch() error {
+	if len(s.Lines) < s.size {
+		return nil
+	}
+	return s.Flush()
+}
+
+// Flush passes the gathered lines to the queue. It fails if writing has failed, and
+// does so once: from then on all lines are discarded.
+func (s *Stream) Flush() error {
+	if len(s.Lines) == 0 {
+		return nil
+	}
+	if s.failed {
+		s.Lines = s.Lines[:0]
+		return nil
+	}
+	var err error
+	s.Lines, err = s.sink.Put(s.Lines)
+	s.full = s.graceUsed || s.sink.Full()
+	s.failed = err != nil
+	return err
+}
+
+// Drain waits until the reader has taken all flushed lines. Call it at the end only:
+// it is the one wait for a reader that has no limit. It fails as Flush does.
+func (s *Stream) Drain() error {
+	if s.failed {
+		return nil
+	}
+	err := s.sink.Drain()
+	s.failed = err != nil
+	return err
+}
+
+// Written is the number of bytes that have been written.
+func (s *Stream) Written() uint64 { return s.sink.Written() }
+
+// ReaderGone reports whether the reader has closed its end.
+func (s *Stream) ReaderGone() bool { return s.sink.ReaderGone() }

@@ -1,0 +1,118 @@
+package trace
+
+import (
+	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// account counts what became of the events that one output was given:
+// read = written + dropped + lostTransitions.
+type account struct {
+	read, dropped, written, connections, timeWaitEnds uint64
+
+	lostTransitions, lostConnections, lostTimeWaitEnds uint64 // to a full queue
+
+	reported losses
+}
+
+// losses are the events and records that are missing from an output, by cause.
+type losses struct {
+	ringFull, ringBusy, reentry                        uint64 // in the kernel
+	queueFull, queueFullConnections, queueFullTimeWait uint64 // transitions, connections, ends of TIME_WAITs
+}
+
+// disposition is what becomes of an event that was read.
+type disposition int
+
+const (
+	dropped       disposition = iota // not selected
+	lostQueueFull                    // the reader has stalled
+	written
+)
+
+// record counts one event. The end of a TIME_WAIT is not a firing of the tracepoint,
+// and is counted apart.
+func (a *account) record(t *tcp.Transition, d disposition) {
+	if t.TimeWaitEnd() {
+		switch d {
+		case written:
+			a.timeWaitEnds++
+		case lostQueueFull:
+			a.lostTimeWaitEnds++
+		}
+		return
+	}
+	a.read++
+	switch d {
+	case written:
+		a.written++
+	case lostQueueFull:
+		a.lostTransitions++
+	case dropped:
+		a.dropped++
+	}
+}
+
+// unreported returns what has been lost since the last call, one record per cause.
+func (a *account) unreported(k *kernelLedger) []record.Loss {
+	now, before := a.losses(k), &a.reported
+	if now == *before {
+		return nil
+	}
+	var all []record.Loss
+	for _, cause := range []struct {
+		name        record.LossCause
+		now, before uint64
+	}{
+		{record.CauseRingFull, now.ringFull, before.ringFull},
+		{record.CauseRingBusy, now.ringBusy, before.ringBusy},
+		{record.CauseReentry, now.reentry, before.reentry},
+	} {
+		if cause.now > cause.before {
+			all = append(all, record.Loss{Lost: cause.now - cause.before, Cause: cause.name})
+		}
+	}
+	queue := record.Loss{
+		Cause:            record.CauseQueueFull,
+		Lost:             now.queueFull - before.queueFull,
+		LostConnections:  now.queueFullConnections - before.queueFullConnections,
+		LostTimeWaitEnds: now.queueFullTimeWait - before.queueFullTimeWait,
+	}
+	if queue.Lost+queue.LostConnections+queue.LostTimeWaitEnds > 0 {
+		all = append(all, queue)
+	}
+	now.reentry = max(now.reentry, before.reentry) // the final update may lower it
+	*before = now
+	return all
+}
+
+func (a *account) losses(k *kernelLedger) losses {
+	return losses{k.ringFull(), k.ringBusy(), k.lostReentry, a.lostTransitions, a.lostConnections, a.lostTimeWaitEnds}
+}
+
+func (a *account) counts(k *kernelLedger) record.Counts {
+	primary, backup := &k.counters.Primary, &k.counters.Backup
+	return record.Counts{
+		Fired:         primary.Fired(),
+		Entered:       primary.Entered,
+		Missed:        primary.Missed,
+		OtherProtocol: primary.OtherProtocol + backup.OtherProtocol,
+		Filtered:      primary.Filtered + backup.Filtered,
+		LostRingFull:  k.ringFull(),
+		LostRingBusy:  k.ringBusy(),
+		LostReentry:   k.lostReentry,
+		LostQueueFull: a.lostTransitions,
+		Deferred:      deferred(&k.counters),
+		Read:          a.read,
+		Dropped:       a.dropped,
+		Written:       a.written,
+
+		Connections:     a.connections,
+		LostConnections: a.lostConnections,
+		TimeWaitUnknown: primary.TimeWaitUnknown + backup.TimeWaitUnknown,
+
+		TimeWaitEnds:     a.timeWaitEnds,
+		LostTimeWaitEnds: a.lostTimeWaitEnds,
+		TimeWaitEndsLost: primary.TimeWaitEndsLost + backup.TimeWaitEndsLost,
+	}
+}
