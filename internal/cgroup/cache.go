@@ -1,23 +1,22 @@
 package cgroup
 
-// DefaultLimit is a Cache's limit unless told otherwise: more cgroups than a
-// full node has alive. With the paths of containers it comes to a few megabytes.
+// DefaultLimit is the default limit of a Cache, in cgroups: more than a full node has
+// at one time. Filled with the paths of containers it takes a few megabytes.
 const DefaultLimit = 8192
 
-// Cache remembers by their ids what cgroups are. It forgets those that were not
-// asked for while many others were, so that it stays bounded on a host where
-// cgroups come and go. NewCache makes one; it is not safe for concurrent use.
+// Cache maps the ids of cgroups to descriptions. Its size is bounded, also on a host
+// where cgroups are made and removed all the time. It is not safe for concurrent use.
 //
-// There are two generations of at most limit entries. A lookup carries an entry
-// from the old to the new one; when the new one is full it becomes the old one,
-// and what was left in that is gone. Hence the last limit ids that were put or
-// found are always there, and never more than twice as many.
+// The entries are in two generations of at most limit each. A lookup moves an entry
+// from the aged to the young generation. A full young generation becomes the aged one,
+// and the entries of the former aged generation are dropped. So the limit ids that
+// were put or found last are always present, and at most twice as many ids in all.
 type Cache struct {
 	limit       int
 	young, aged map[uint64]*Info
 }
 
-// NewCache makes an empty one; a limit below 1 stands for DefaultLimit.
+// NewCache makes an empty Cache. A limit below 1 means DefaultLimit.
 func NewCache(limit int) *Cache {
 	if limit < 1 {
 		limit = DefaultLimit
@@ -25,8 +24,8 @@ func NewCache(limit int) *Cache {
 	return &Cache{limit: limit, young: make(map[uint64]*Info), aged: make(map[uint64]*Info)}
 }
 
-// Put says that the cgroup with this id has this path, whatever was said before:
-// a cgroup of v1 can be renamed.
+// Put sets the path of a cgroup. It replaces another path, since a v1 cgroup can be
+// renamed.
 func (c *Cache) Put(id uint64, path string) {
 	if known, ok := c.Get(id); ok && known.Path == path {
 		return
@@ -35,8 +34,8 @@ func (c *Cache) Put(id uint64, path string) {
 	c.keep(id, &info)
 }
 
-// Get gives what the last Put said. The Info is the cache's and must not be
-// changed; the cache does not change it either, so it may be held on to.
+// Get returns the description of a cgroup, and whether it is known. The caller must
+// not modify the Info. It may keep it, as the cache never modifies it either.
 func (c *Cache) Get(id uint64) (*Info, bool) {
 	if info, ok := c.young[id]; ok {
 		return info, true
@@ -48,8 +47,8 @@ func (c *Cache) Get(id uint64) (*Info, bool) {
 	return info, ok
 }
 
-// keep may leave an older entry of the same id among the aged: the young one is
-// looked at first and outlives it.
+// keep may leave an older entry of this id in the aged generation. Get prefers the
+// young entry, which also stays longer.
 func (c *Cache) keep(id uint64, info *Info) {
 	if len(c.young) >= c.limit {
 		c.young, c.aged = c.aged, c.young

@@ -7,7 +7,8 @@ import (
 	"testing"
 )
 
-func TestACacheGivesWhatWasPut(t *testing.T) {
+// A cache returns the description of the path that was put, and nothing for other ids.
+func TestCache_PutGet(t *testing.T) {
 	c := NewCache(0)
 	if info, ok := c.Get(7); ok || info != nil {
 		t.Errorf("an empty cache gives %+v", info)
@@ -19,8 +20,9 @@ func TestACacheGivesWhatWasPut(t *testing.T) {
 	}
 }
 
-func TestTheNewestPathWinsInEitherGeneration(t *testing.T) {
-	for _, between := range []int{0, 2, 3} { // with a limit of 2: still young, aged, forgotten
+// The newest path of an id wins, whichever generation its older entry is in.
+func TestCache_NewestPath(t *testing.T) {
+	for _, between := range []int{0, 2, 3} { // with a limit of 2: still young, aged, dropped
 		c := NewCache(2)
 		c.Put(1, "/old")
 		old, _ := c.Get(1)
@@ -34,39 +36,41 @@ func TestTheNewestPathWinsInEitherGeneration(t *testing.T) {
 			t.Errorf("after %d others: got %+v, %v, want /new", between, got, ok)
 		}
 		if old.Path != "/old" {
-			t.Errorf("after %d others: what was given out became %+v", between, old)
+			t.Errorf("after %d others: the Info returned before became %+v", between, old)
 		}
 	}
 }
 
-func TestPuttingTheSamePathAgainKeepsWhatIsKnown(t *testing.T) {
+// The description is kept if the same path is put again.
+func TestCache_SamePath(t *testing.T) {
 	c := NewCache(4)
 	c.Put(1, "/docker/"+outer)
 	first, _ := c.Get(1)
 	c.Put(1, "/docker/"+outer)
 	if again, _ := c.Get(1); again != first {
-		t.Error("the same path was described anew")
+		t.Error("the path was described again")
 	}
 }
 
-func TestWhatIsAskedForOutlivesWhatIsNot(t *testing.T) {
+// An entry that is looked up stays, however many others come.
+func TestCache_KeepsUsed(t *testing.T) {
 	c := NewCache(2)
-	c.Put(1, "/asked")
-	c.Put(2, "/forgotten")
+	c.Put(1, "/used")
+	c.Put(2, "/unused")
 	for id := range uint64(20) {
 		c.Put(100+id, "/other")
 		if _, ok := c.Get(1); !ok {
-			t.Fatalf("after %d others the one that is always asked for is gone", id+1)
+			t.Fatalf("after %d others the entry that is always looked up is gone", id+1)
 		}
 	}
 	if _, ok := c.Get(2); ok {
-		t.Error("one that was never asked for is still there")
+		t.Error("an entry that was never looked up is still there")
 	}
 }
 
-// Against a list of ids by last use: the last limit ids are there with their
-// newest paths, no id ever has an older one, and the size stays bounded.
-func TestACacheIsBoundedAndHasAllRecentOnes(t *testing.T) {
+// A model with the ids by their last use: the last limit ids are in the cache, no id
+// has a path that is not its newest, and the size is bounded.
+func TestCache_Bounded(t *testing.T) {
 	const limit, ids, steps = 8, 40, 20000
 	random := rand.New(rand.NewPCG(1, 2))
 	c := NewCache(limit)
@@ -100,7 +104,8 @@ func TestACacheIsBoundedAndHasAllRecentOnes(t *testing.T) {
 	}
 }
 
-func TestALimitOfOneWorks(t *testing.T) {
+// A cache with a limit of one keeps the newest entry.
+func TestCache_LimitOfOne(t *testing.T) {
 	c := NewCache(1)
 	for id := range uint64(5) {
 		c.Put(id, "/x")
@@ -113,7 +118,8 @@ func TestALimitOfOneWorks(t *testing.T) {
 	}
 }
 
-func TestALookupAllocatesNothing(t *testing.T) {
+// A hit, a miss, and a put of a known path allocate nothing.
+func TestCache_NoAllocations(t *testing.T) {
 	c := NewCache(DefaultLimit)
 	c.Put(1, "/docker/"+outer)
 	if n := testing.AllocsPerRun(100, func() { c.Get(1); c.Get(2); c.Put(1, "/docker/"+outer) }); n != 0 {

@@ -1,36 +1,37 @@
-// Package cgroup tells from a cgroup's path which container and which
-// Kubernetes pod it belongs to.
+// Package cgroup finds out from a cgroup's path which container and which Kubernetes
+// pod it belongs to.
 //
-// It knows the names that container engines give to cgroups, and nothing else.
-// It must not read files, ask an engine or guess: a path that no known engine
-// makes has no container.
+// It knows only the names that container engines give to cgroups. It must not read
+// files, ask an engine or guess: a path that no known engine makes has no container.
 package cgroup
 
 import "strings"
 
-// Info is what a cgroup's path tells. Fields that it does not tell are empty.
+// Info is what is known from a cgroup's path. Unknown fields are empty.
 type Info struct {
-	Path string // as it was given
+	Path string // as passed to Describe
 
 	// Container is the full id, 64 lower-case hex digits, of the innermost
-	// container around the cgroup. A pod's sandbox ("pause") counts as one. What
-	// only watches over a container, such as conmon, is not in it.
+	// container that contains the cgroup. A pod's sandbox ("pause") is a container.
+	// A process that only monitors a container, such as conmon, is not in it.
 	Container string
 
-	// Runtime is docker, containerd, cri-o or podman: what made Container. It is
-	// empty where the cgroup's name is the bare id, which several of them do.
+	// Runtime is the engine that made Container: docker, containerd, cri-o or
+	// podman. It is empty if the cgroup's name is the bare id, as several engines
+	// name it.
 	Runtime string
 
-	// PodUID is the innermost Kubernetes pod around the cgroup: a UUID with
-	// dashes or, for a static pod, the 32 hex digits that the kubelet made from
-	// its manifest (the mirror pod's annotation kubernetes.io/config.hash).
+	// PodUID is the uid of the innermost Kubernetes pod that contains the cgroup: a
+	// UUID with dashes or, for a static pod, the 32 hex digits that the kubelet
+	// computes from its manifest (the mirror pod's annotation
+	// kubernetes.io/config.hash).
 	PodUID string
 }
 
-// Describe reads a path from the root down, of a v1 or a v2 hierarchy: engines
-// give the same names in both. A level that means nothing here leaves standing
-// what is above it, so that a container's own cgroups (crun's "container", a
-// systemd inside) are in the container, and the innermost container wins.
+// Describe reads a path of a v1 or v2 hierarchy from the root down; engines use equal
+// names in both. A level with an unknown name changes nothing, so that the cgroups that
+// a container makes itself (crun's "container", a systemd inside) are in the
+// container. The innermost container wins.
 func Describe(path string) Info {
 	info := Info{Path: path}
 	parent := ""
@@ -51,33 +52,32 @@ func Describe(path string) Info {
 	return info
 }
 
-// container finds the id in the name of one cgroup. Such a name has one of three
-// forms, by what the engine asks of the OCI runtime in linux.cgroupsPath, and
-// how the latter takes it:
+// container finds the id in the name of one cgroup. The name depends on what the engine
+// passes to the OCI runtime in linux.cgroupsPath (left), and on how the runtime reads it:
 //
-//	/parent/ID            cgroupfs driver                   ID
-//	NAME.slice:PREFIX:ID  systemd driver                    PREFIX-ID.scope
-//	NAME.slice:PREFIX:ID  taken as a path, having no slash  NAME.slice:PREFIX:ID
+//	/parent/ID            cgroupfs driver                 ID
+//	NAME.slice:PREFIX:ID  systemd driver                  PREFIX-ID.scope
+//	NAME.slice:PREFIX:ID  as a path (it has no slash)     NAME.slice:PREFIX:ID
 //
-// The last comes from a kubelet with the systemd driver over a runtime without.
+// The last form comes from a kubelet with the systemd driver and a runtime without it.
 func container(name, parent string) (id, runtime string) {
 	if isID(name) {
-		return bare(name, parent)
+		return bareID(name, parent)
 	}
 	if prefix, id, ok := cutOCIPath(name); ok {
-		return known(prefix, id)
+		return prefixedID(prefix, id)
 	}
 	name = strings.TrimSuffix(name, ".scope")
 	if dash := strings.LastIndexByte(name, '-'); dash > 0 {
-		return known(name[:dash], name[dash+1:])
+		return prefixedID(name[:dash], name[dash+1:])
 	}
 	return "", ""
 }
 
-// bare takes a name that is an id: of Docker under its default parent, and of any
-// engine under a pod or a parent of the user's choice. Podman names its
-// containers otherwise; in its default parent the bare id is a Podman pod's.
-func bare(id, parent string) (container, runtime string) {
+// bareID is for a name that is an id: Docker uses it below its default parent, and any
+// engine below a pod or a parent that the user has chosen. Podman names its containers
+// otherwise; below its default parent a bare id is that of a Podman pod.
+func bareID(id, parent string) (container, runtime string) {
 	switch parent {
 	case "docker":
 		return id, "docker"
@@ -87,13 +87,13 @@ func bare(id, parent string) (container, runtime string) {
 	return id, ""
 }
 
-// known takes the prefix as a whole: crio-conmon and libpod-conmon are monitors,
-// which have the id of the container that they watch in their names. So have
-// units of systemd (podman generate systemd, health checks), whose suffix stays
-// on the id and spoils it.
-func known(prefix, id string) (container, runtime string) {
+// prefixedID compares the whole prefix, because crio-conmon and libpod-conmon are
+// monitors, with the id of their container in the name. Units of systemd (podman
+// generate systemd, health checks) have such ids as well, but their suffix remains in
+// id, which then is none.
+func prefixedID(prefix, id string) (container, runtime string) {
 	if !isID(id) {
-		return "", "" // BuildKit's steps have ids too, of 25 letters and digits
+		return "", "" // such as a BuildKit step, whose id has 25 letters and digits
 	}
 	switch prefix {
 	case "docker":
@@ -102,13 +102,13 @@ func known(prefix, id string) (container, runtime string) {
 		return id, "containerd"
 	case "crio":
 		return id, "cri-o"
-	case "libpod", "libpod-payload": // payload: --cgroups=split, as Quadlet has it
+	case "libpod", "libpod-payload": // payload: --cgroups=split, which Quadlet uses
 		return id, "podman"
 	}
 	return "", ""
 }
 
-// cutOCIPath cuts NAME.slice:PREFIX:ID; the slice may be left out (nerdctl).
+// cutOCIPath cuts NAME.slice:PREFIX:ID. nerdctl may leave the slice empty.
 func cutOCIPath(name string) (prefix, id string, ok bool) {
 	slice, rest, ok := strings.Cut(name, ":")
 	if !ok || slice != "" && !strings.HasSuffix(slice, ".slice") {

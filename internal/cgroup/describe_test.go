@@ -32,7 +32,7 @@ func run(t *testing.T, tests []described) {
 // The forms are those of moby daemon/oci_linux.go (WithCgroups), nerdctl
 // pkg/cmd/container (generateCgroupPath), podman libpod/container_internal_linux.go
 // (getOCICgroupPath), and runc's libcontainer/cgroups/systemd (getUnitName).
-func TestEnginesOnTheirOwn(t *testing.T) {
+func TestDescribe_Engines(t *testing.T) {
 	docker := Info{Container: outer, Runtime: "docker"}
 	containerd := Info{Container: outer, Runtime: "containerd"}
 	podman := Info{Container: outer, Runtime: "podman"}
@@ -69,7 +69,7 @@ func TestEnginesOnTheirOwn(t *testing.T) {
 // The forms are those of kubernetes pkg/kubelet/cm (pod_container_manager_linux.go,
 // cgroup_manager_linux.go) and pkg/kubelet/config/common.go (applyDefaults),
 // containerd internal/cri (getCgroupsPath) and cri-o internal/config/cgmgr.
-func TestPods(t *testing.T) {
+func TestDescribe_Pods(t *testing.T) {
 	const (
 		burstable  = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod"
 		besteffort = "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod"
@@ -86,8 +86,8 @@ func TestPods(t *testing.T) {
 		{"containerd, best effort", besteffort + podU + ".slice/cri-containerd-" + outer + ".scope", containerd},
 		{"containerd, guaranteed, has no level for it", guaranteed + podU + ".slice/cri-containerd-" + outer + ".scope", containerd},
 		{"containerd whose runtime knows no systemd", "/system.slice/containerd.service/kubepods-besteffort-pod" + podU + ".slice:cri-containerd:" + outer, containerd},
-		{"the same at the root", "/kubepods-burstable-pod" + podU + ".slice:cri-containerd:" + outer, containerd},
-		{"the same, guaranteed", "/kubepods-pod" + podU + ".slice:cri-containerd:" + outer, containerd},
+		{"that form at the root", "/kubepods-burstable-pod" + podU + ".slice:cri-containerd:" + outer, containerd},
+		{"that form, guaranteed", "/kubepods-pod" + podU + ".slice:cri-containerd:" + outer, containerd},
 		{"a static pod's uid is a hash", burstable + hash + ".slice/cri-containerd-" + outer + ".scope", static},
 		{"a static pod's uid in the form with colons", "/kubepods-burstable-pod" + hash + ".slice:cri-containerd:" + outer, static},
 		{"a static pod with cgroupfs", "/kubepods/burstable/pod" + hash + "/" + outer, Info{Container: outer, PodUID: hash}},
@@ -113,7 +113,8 @@ func TestPods(t *testing.T) {
 	})
 }
 
-func TestTheInnermostWins(t *testing.T) {
+// The innermost container and the innermost pod win.
+func TestDescribe_InnermostWins(t *testing.T) {
 	run(t, []described{
 		{"systemd in a container", "/docker/" + outer + "/system.slice/nginx.service", Info{Container: outer, Runtime: "docker"}},
 		{"systemd's own scope in a container", "/machine.slice/libpod-" + outer + ".scope/container/init.scope", Info{Container: outer, Runtime: "podman"}},

@@ -12,8 +12,8 @@ var (
 	podForm       = regexp.MustCompile(`^([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
 )
 
-// Of any path whatever, what is said has its form, is in the path, and holds for
-// the cgroups below it too.
+// Of any path, the description is well-formed, consists of parts of the path, and is
+// that of the cgroups below too.
 func FuzzDescribe(f *testing.F) {
 	for _, path := range []string{
 		"", "/", "//", ":", "::", "/:nerdctl:", "/.slice::", "pod", "/kubepods/pod", "/kubepods-pod.slice", "-.scope",
@@ -39,10 +39,10 @@ func FuzzDescribe(f *testing.F) {
 		}
 		nested := Describe("/docker/" + outer + "/" + path)
 		if nested.Container == "" {
-			t.Errorf("%q in a container is in none", path)
+			t.Errorf("%q within a container is in none", path)
 		}
 		if got.Container != "" && nested.Container != got.Container {
-			t.Errorf("%q in a container is in %s, want %s", path, nested.Container, got.Container)
+			t.Errorf("%q within a container is in %s, want %s", path, nested.Container, got.Container)
 		}
 	})
 }

@@ -2,7 +2,8 @@ package cgroup
 
 import "testing"
 
-func TestWhatOnlyLooksLikeAContainer(t *testing.T) {
+// Paths that resemble those of containers and pods are not taken for them.
+func TestDescribe_NotAContainer(t *testing.T) {
 	none := Info{}
 	run(t, []described{
 		{"the root", "/", none},

@@ -2,18 +2,18 @@ package cgroup
 
 import "strings"
 
-// podUID finds the uid in the name of a pod's cgroup. The kubelet makes, below
-// whatever root it was given:
+// podUID finds the uid in the name of a pod's cgroup. Below its configured root the
+// kubelet makes:
 //
 //	…/kubepods[/burstable|/besteffort]/podUID                    cgroupfs driver
 //	…kubepods.slice/…/…kubepods[-burstable|…]-podU_I_D.slice     systemd driver
 //
-// Guaranteed pods have no level for their class. The slice may also be the first
-// part of a container's name, see container.
+// Guaranteed pods have no level for their class. The slice may also be the first part
+// of a container's name (see container).
 func podUID(name, parent string) string {
 	name, _, _ = strings.Cut(name, ":")
 	name, slice := strings.CutSuffix(name, ".slice")
-	at := strings.LastIndex(name, "pod") // no hex digit is in it
+	at := strings.LastIndex(name, "pod") // not within the uid: its letters are a to f
 	if at < 0 {
 		return ""
 	}
@@ -26,8 +26,8 @@ func podUID(name, parent string) string {
 	return ""
 }
 
-// canonical takes a UUID, or a hash of 32 digits, which has nothing to separate.
-// In a slice's name a dash is a level of the tree: the kubelet puts underscores.
+// canonical returns a UUID with dashes, or a hash of 32 digits as it is, or "". In the
+// name of a slice a dash separates levels, so there the kubelet writes underscores.
 func canonical(uid string, separator byte) string {
 	if len(uid) == 32 && isHex(uid) {
 		return uid

@@ -1,5 +1,6 @@
-// Package doctor tells an operator what this host gives the tracer and what it
-// does not. It tries each thing for real, leaves nothing behind, and mends nothing.
+// Package doctor reports which features this host has for tcpshift, and for those
+// missing the reason and the remedy. It tries each feature for real. It must not change
+// the host, and it removes everything it has loaded.
 package doctor
 
 import (
@@ -15,33 +16,35 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Examine writes a line for each thing that the tracer wants: yes, or no with the
-// reason and the remedy. It fails with the first thing without which there is no
-// tracing, a [*probe.HostError] where the host lacks it.
+// Examine writes a line to w for every requirement and every optional feature: yes, or
+// no followed by reason and remedy. It stops at the first requirement that is not met
+// and returns its error, a [*probe.HostError] if the host is the cause. It also returns
+// the first error of writing to w. It takes up to a few seconds.
 func Examine(w io.Writer) error {
 	r := report{w: w}
 	for _, requirement := range probe.Requirements() {
-		if !r.line(requirement.Name, requirement.Check()) {
+		if !r.requirement(requirement.Name, requirement.Check()) {
 			return r.err()
 		}
 	}
-	if !r.line("programs load, attach and report a real transition", tryTracing()) {
+	if !r.requirement("programs load, attach and report a real transition", tryTracing()) {
 		return r.err()
 	}
 	for _, f := range probe.DetectFeatures() {
-		r.optional(f)
+		r.feature(f)
 	}
 	return r.writeErr
 }
 
-// report remembers the first failure of each kind.
+// report writes the lines.
 type report struct {
 	w        io.Writer
-	failure  error
-	writeErr error
+	failure  error // the requirement that is not met
+	writeErr error // the first error of w
 }
 
-func (r *report) line(name string, failure error) bool {
+// requirement reports whether the requirement is met.
+func (r *report) requirement(name string, failure error) bool {
 	if failure == nil {
 		r.printf("yes  %s\n", name)
 		return true
@@ -57,8 +60,8 @@ func (r *report) line(name string, failure error) bool {
 	return false
 }
 
-// optional is for what the tracer works without.
-func (r *report) optional(f probe.Feature) {
+// feature is for features without which tcpshift works, at a cost.
+func (r *report) feature(f probe.Feature) {
 	if f.Err == nil {
 		r.printf("yes  %s\n", f.Name)
 		return
@@ -76,9 +79,11 @@ func (r *report) err() error {
 	return errors.Join(r.failure, r.writeErr)
 }
 
+// errSeen ends a Read after the expected transition.
 var errSeen = errors.New("seen")
 
-// tryTracing listens on a loopback port of its own and looks for that in the stream.
+// tryTracing traces for a moment, and fails unless the programs report that a socket of
+// this process began to listen.
 func tryTracing() error {
 	p, err := probe.Open(probe.Options{BufferSize: 64 << 10})
 	if err != nil {
@@ -90,15 +95,16 @@ func tryTracing() error {
 		return fmt.Errorf("listen on a loopback port: %w", err)
 	}
 	var event decode.Event
-	const patience = 2 * time.Second
-	for began := time.Now(); time.Since(began) < patience; {
+	const timeout = 2 * time.Second
+	for began := time.Now(); time.Since(began) < timeout; {
 		err := p.Read(10*time.Millisecond, func(sample []byte) error {
 			if err := decode.Sample(sample, &event); err != nil {
 				return err
 			}
 			t := &event.Transition
-			mine := event.Kind != decode.Cgroup && (t.Cookie == cookie || t.Cookie == 0)
-			if mine && t.Old == tcp.Close && t.New == tcp.Listen {
+			// Without the feature socket_cookie the cookie is 0; then any socket will do.
+			own := event.Kind != decode.Cgroup && (t.Cookie == cookie || t.Cookie == 0)
+			if own && t.Old == tcp.Close && t.New == tcp.Listen {
 				return errSeen
 			}
 			return nil
@@ -110,10 +116,11 @@ func tryTracing() error {
 			return err
 		}
 	}
-	return fmt.Errorf("the programs are attached, but a socket that began to listen did not show within %v", patience)
+	return fmt.Errorf("the programs are attached, but did not report within %v that a socket began to listen", timeout)
 }
 
-// listenOnce makes one socket listen for a moment, and gives its cookie.
+// listenOnce makes one socket listen on a free loopback port, closes it, and returns its
+// cookie.
 func listenOnce() (uint64, error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

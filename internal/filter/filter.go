@@ -1,6 +1,6 @@
-// Package filter is what an operator may ask to see: it parses the words of the
-// command line into a Filter. It resolves names on the host (a path to a
-// namespace or cgroup) but must not talk to BPF; internal/probe carries it there.
+// Package filter parses the filters of the command line. It looks up what a word names
+// on this host, such as the path of a namespace or cgroup, but it must not use BPF:
+// package probe passes a Filter to the kernel.
 package filter
 
 import (
@@ -13,39 +13,39 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Filter is a conjunction of its fields; each field wants one of its values, and
-// an empty one wants everything.
+// Filter selects transitions. A transition passes if each field that is not empty has a
+// value that matches.
 type Filter struct {
-	Family byte // 4, 6 or 0; a v4-mapped address is of family 4
+	Family byte // 4, 6, or 0 for both; a v4-mapped address is of family 4
 
-	Ports, LocalPorts, PeerPorts []PortRange // Ports: either end
-	Addrs, LocalAddrs, PeerAddrs []netip.Prefix
+	Ports, LocalPorts, PeerPorts []PortRange    // Ports: the local or the peer port
+	Addrs, LocalAddrs, PeerAddrs []netip.Prefix // Addrs: the local or the peer address
 
 	PIDs    []uint32 // thread group ids in the initial pid namespace
-	Comms   []string // exact, of the thread group's leader
+	Comms   []string // exact names of thread group leaders
 	Netns   []uint32 // inode numbers
-	Cgroups []uint64 // ids; a cgroup takes in those below it
+	Cgroups []uint64 // cgroup v2 ids; descendants match as well
 
 	OldStates, NewStates []tcp.State
 	Roles                []tcp.Role
 
-	Transitions *tcp.Transitions // those of these pairs of states; nil: all
+	Transitions *tcp.Transitions // pairs of old and new state; nil: all
 }
 
-// PortRange is inclusive at both ends, 1 to 65535.
+// PortRange is the ports from First to Last, both included. They are 1 to 65535.
 type PortRange struct {
 	First, Last uint16
 }
 
-// ParseFamily takes 4 or 6.
+// ParseFamily parses an address family, 4 or 6.
 func ParseFamily(word string) (byte, error) {
 	if word == "4" || word == "6" {
 		return word[0] - '0', nil
 	}
-	return 0, fmt.Errorf("%q is no address family: use 4 or 6", word)
+	return 0, fmt.Errorf("%q is not an address family: use 4 or 6", word)
 }
 
-// ParsePorts takes one port, or a range FIRST-LAST.
+// ParsePorts parses a port, or a range FIRST-LAST.
 func ParsePorts(word string) (PortRange, error) {
 	first, last, isRange := strings.Cut(word, "-")
 	r := PortRange{}
@@ -61,7 +61,7 @@ func ParsePorts(word string) (PortRange, error) {
 		return r, err
 	}
 	if r.First > r.Last {
-		return r, fmt.Errorf("range %q is upside down: write %d-%d", word, r.Last, r.First)
+		return r, fmt.Errorf("range %q is reversed: write %d-%d", word, r.Last, r.First)
 	}
 	return r, nil
 }
@@ -69,28 +69,28 @@ func ParsePorts(word string) (PortRange, error) {
 func parsePort(word string) (uint16, error) {
 	port, err := strconv.ParseUint(word, 10, 16)
 	if err != nil || port == 0 {
-		return 0, fmt.Errorf("%q is no port: use 1 to 65535, or a range such as 8000-8999", word)
+		return 0, fmt.Errorf("%q is not a port: use 1 to 65535, or a range such as 8000-8999", word)
 	}
 	return uint16(port), nil
 }
 
-// ParseAddr takes an address or a CIDR without host bits; a v4-mapped one is read
-// as the IPv4 that it stands for.
+// ParseAddr parses an address, or a CIDR without host bits. A v4-mapped one becomes its
+// IPv4 address or prefix.
 func ParseAddr(word string) (netip.Prefix, error) {
 	if !strings.Contains(word, "/") {
 		addr, err := netip.ParseAddr(word)
 		if err != nil || addr.Zone() != "" {
-			return netip.Prefix{}, fmt.Errorf("%q is no address: use one such as 192.0.2.1, 2001:db8::1 or 10.0.0.0/8", word)
+			return netip.Prefix{}, fmt.Errorf("%q is not an address: use one such as 192.0.2.1, 2001:db8::1 or 10.0.0.0/8", word)
 		}
 		addr = addr.Unmap()
 		return netip.PrefixFrom(addr, addr.BitLen()), nil
 	}
 	prefix, err := netip.ParsePrefix(word)
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf("%q is no CIDR: use one such as 10.0.0.0/8 or 2001:db8::/32", word)
+		return netip.Prefix{}, fmt.Errorf("%q is not a CIDR: use one such as 10.0.0.0/8 or 2001:db8::/32", word)
 	}
 	if masked := prefix.Masked(); masked != prefix {
-		return netip.Prefix{}, fmt.Errorf("%q has host bits: write %s, or %s for that one address",
+		return netip.Prefix{}, fmt.Errorf("%q has host bits: write %s, or %s for that single address",
 			word, masked, prefix.Addr())
 	}
 	if prefix.Addr().Is4In6() && prefix.Bits() >= 96 {
@@ -99,45 +99,44 @@ func ParseAddr(word string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
-// ParsePID takes a process id of the initial pid namespace.
+// ParsePID parses a process id of the initial pid namespace.
 func ParsePID(word string) (uint32, error) {
-	// PID_MAX_LIMIT, include/linux/threads.h
-	const most = 4 << 20
+	const most = 4 << 20 // PID_MAX_LIMIT in include/linux/threads.h
 	pid, err := strconv.ParseUint(word, 10, 32)
 	if err != nil || pid == 0 || pid > most {
-		return 0, fmt.Errorf("%q is no process id: use 1 to %d", word, most)
+		return 0, fmt.Errorf("%q is not a process id: use 1 to %d", word, most)
 	}
 	return uint32(pid), nil
 }
 
-// ParseComm takes a process name of 1 to 15 bytes, TASK_COMM_LEN less its NUL.
+// ParseComm parses a process name of 1 to 15 bytes.
 func ParseComm(word string) (string, error) {
-	const most = 15
+	const most = 15 // TASK_COMM_LEN without the NUL
 	switch {
 	case word == "":
-		return "", fmt.Errorf("a process name is 1 to %d bytes, not empty", most)
+		return "", fmt.Errorf("the process name is empty: use 1 to %d bytes", most)
 	case len(word) > most:
-		return "", fmt.Errorf("%q has %d bytes, and the kernel keeps %d: write %q", word, len(word), most, word[:most])
+		return "", fmt.Errorf("%q has %d bytes, but the kernel keeps only %d: write %q", word, len(word), most, word[:most])
 	case strings.ContainsRune(word, 0):
-		return "", fmt.Errorf("%q holds a NUL, where the kernel's name would end", word)
+		return "", fmt.Errorf("%q contains a NUL, which ends a name in the kernel", word)
 	}
 	return word, nil
 }
 
-// ParseState takes a state by the kernel's name.
+// ParseState parses the kernel's name of a state, such as SYN_SENT.
 func ParseState(word string) (tcp.State, error) {
 	if s, ok := tcp.ParseState(word); ok {
 		return s, nil
 	}
-	return 0, fmt.Errorf("%q is no state: use %s", word, join(tcp.States()))
+	return 0, fmt.Errorf("%q is not a state: use %s", word, join(tcp.States()))
 }
 
-// ParseRole takes a role by its name.
+// ParseRole parses client, server or listener.
 func ParseRole(word string) (tcp.Role, error) {
 	if r, ok := tcp.ParseRole(word); ok {
 		return r, nil
 	}
-	return 0, fmt.Errorf("%q is no role: use %s", word,
+	return 0, fmt.Errorf("%q is not a role: use %s", word,
 		join([]tcp.Role{tcp.RoleClient, tcp.RoleServer, tcp.RoleListener}))
 }
 
@@ -149,8 +148,9 @@ func join[T fmt.Stringer](values []T) string {
 	return strings.Join(names, ", ")
 }
 
-// List parses words separated by commas, and appends the values to those that an
-// earlier use of the same flag gave.
+// List parses words that are separated by commas, and appends their values to *values
+// unless they are there, so that a flag can be repeated. After an error *values may
+// have got some of the values.
 func List[T comparable](values *[]T, words string, parse func(string) (T, error)) error {
 	for word := range strings.SplitSeq(words, ",") {
 		if err := Add(values, strings.TrimSpace(word), parse); err != nil {
@@ -160,7 +160,7 @@ func List[T comparable](values *[]T, words string, parse func(string) (T, error)
 	return nil
 }
 
-// Add is List for one word that may hold any byte, commas and spaces too.
+// Add is List for a single word, which may contain any byte, also commas and spaces.
 func Add[T comparable](values *[]T, word string, parse func(string) (T, error)) error {
 	v, err := parse(word)
 	if err == nil && !slices.Contains(*values, v) {

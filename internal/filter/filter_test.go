@@ -9,44 +9,46 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// good are words and what they mean.
+// good are words and their values.
 type good[T comparable] map[string]T
 
-// bad are words and the message that refuses them.
+// bad are words and their error messages.
 type bad map[string]string
 
 func checkWords[T comparable](t *testing.T, parse func(string) (T, error), good good[T], bad bad) {
 	t.Helper()
 	for word, want := range good {
 		if got, err := parse(word); err != nil || got != want {
-			t.Errorf("%q gives %v, %v; want %v", word, got, err, want)
+			t.Errorf("%q returns %v, %v; want %v", word, got, err, want)
 		}
 	}
 	for word, want := range bad {
 		got, err := parse(word)
 		switch {
 		case err == nil:
-			t.Errorf("%q gives %v, want the error %q", word, got, want)
+			t.Errorf("%q returns %v, want the error %q", word, got, want)
 		case err.Error() != want:
-			t.Errorf("%q gives the error\n%s\nwant\n%s", word, err, want)
+			t.Errorf("%q returns the error\n%s\nwant\n%s", word, err, want)
 		case strings.Contains(err.Error(), "\n"):
-			t.Errorf("%q gives an error of more than one line: %q", word, err)
+			t.Errorf("%q returns an error of more than one line: %q", word, err)
 		}
 	}
 }
 
-func TestAFamilyIs4Or6(t *testing.T) {
+// A family is 4 or 6.
+func TestParse_Family(t *testing.T) {
 	checkWords(t, ParseFamily, good[byte]{"4": 4, "6": 6}, bad{
-		"":     `"" is no address family: use 4 or 6`,
-		"5":    `"5" is no address family: use 4 or 6`,
-		"46":   `"46" is no address family: use 4 or 6`,
-		"ipv4": `"ipv4" is no address family: use 4 or 6`,
-		"6\n":  `"6\n" is no address family: use 4 or 6`,
+		"":     `"" is not an address family: use 4 or 6`,
+		"5":    `"5" is not an address family: use 4 or 6`,
+		"46":   `"46" is not an address family: use 4 or 6`,
+		"ipv4": `"ipv4" is not an address family: use 4 or 6`,
+		"6\n":  `"6\n" is not an address family: use 4 or 6`,
 	})
 }
 
-func TestAPortIsANumberOrARange(t *testing.T) {
-	noPort := func(word string) string { return word + " is no port: use 1 to 65535, or a range such as 8000-8999" }
+// A port is a number or a range.
+func TestParse_Ports(t *testing.T) {
+	noPort := func(word string) string { return word + " is not a port: use 1 to 65535, or a range such as 8000-8999" }
 	checkWords(t, ParsePorts, good[PortRange]{
 		"1": {1, 1}, "443": {443, 443}, "65535": {65535, 65535}, "8000-8999": {8000, 8999}, "1-65535": {1, 65535},
 		"80-80": {80, 80}, "0080": {80, 80},
@@ -64,19 +66,20 @@ func TestAPortIsANumberOrARange(t *testing.T) {
 		"80-90-100":  noPort(`"90-100"`),
 		"80..90":     noPort(`"80..90"`),
 		"0x50":       noPort(`"0x50"`),
-		"9000-8000":  `range "9000-8000" is upside down: write 8000-9000`,
-		"65535-1":    `range "65535-1" is upside down: write 1-65535`,
+		"9000-8000":  `range "9000-8000" is reversed: write 8000-9000`,
+		"65535-1":    `range "65535-1" is reversed: write 1-65535`,
 		"80\n":       noPort(`"80\n"`),
 		"4294967376": noPort(`"4294967376"`),
 	})
 }
 
-func TestAnAddressIsOneOrACIDRWithoutHostBits(t *testing.T) {
+// An address is a single one or a CIDR without host bits.
+func TestParse_Addr(t *testing.T) {
 	prefix := netip.MustParsePrefix
 	noAddress := func(word string) string {
-		return word + " is no address: use one such as 192.0.2.1, 2001:db8::1 or 10.0.0.0/8"
+		return word + " is not an address: use one such as 192.0.2.1, 2001:db8::1 or 10.0.0.0/8"
 	}
-	noCIDR := func(word string) string { return word + " is no CIDR: use one such as 10.0.0.0/8 or 2001:db8::/32" }
+	noCIDR := func(word string) string { return word + " is not a CIDR: use one such as 10.0.0.0/8 or 2001:db8::/32" }
 	checkWords(t, ParseAddr, good[netip.Prefix]{
 		"192.0.2.1":              prefix("192.0.2.1/32"),
 		"0.0.0.0":                prefix("0.0.0.0/32"),
@@ -114,15 +117,16 @@ func TestAnAddressIsOneOrACIDRWithoutHostBits(t *testing.T) {
 		"::/129":         noCIDR(`"::/129"`),
 		"fe80::%eth0/64": noCIDR(`"fe80::%eth0/64"`),
 		"/":              noCIDR(`"/"`),
-		"10.1.2.3/8":     `"10.1.2.3/8" has host bits: write 10.0.0.0/8, or 10.1.2.3 for that one address`,
-		"2001:db8::1/32": `"2001:db8::1/32" has host bits: write 2001:db8::/32, or 2001:db8::1 for that one address`,
-		"0.0.0.1/0":      `"0.0.0.1/0" has host bits: write 0.0.0.0/0, or 0.0.0.1 for that one address`,
+		"10.1.2.3/8":     `"10.1.2.3/8" has host bits: write 10.0.0.0/8, or 10.1.2.3 for that single address`,
+		"2001:db8::1/32": `"2001:db8::1/32" has host bits: write 2001:db8::/32, or 2001:db8::1 for that single address`,
+		"0.0.0.1/0":      `"0.0.0.1/0" has host bits: write 0.0.0.0/0, or 0.0.0.1 for that single address`,
 		"::ffff:10.0.0.1/104": `"::ffff:10.0.0.1/104" has host bits: write ::ffff:10.0.0.0/104, ` +
-			`or ::ffff:10.0.0.1 for that one address`,
+			`or ::ffff:10.0.0.1 for that single address`,
 	})
 }
 
-func TestWhatAMessageProposesInPlaceOfHostBitsIsGood(t *testing.T) {
+// The two words that the error for host bits proposes are valid.
+func TestParse_AddrProposal(t *testing.T) {
 	for _, word := range []string{"10.1.2.3/8", "2001:db8::1/32", "::ffff:10.0.0.1/104", "::ffff:10.0.0.0/90"} {
 		_, err := ParseAddr(word)
 		if err == nil {
@@ -134,14 +138,15 @@ func TestWhatAMessageProposesInPlaceOfHostBitsIsGood(t *testing.T) {
 		addr, _, _ := strings.Cut(rest, " ")
 		for _, word := range []string{cidr, addr} {
 			if _, err := ParseAddr(word); err != nil {
-				t.Errorf("the message proposes %q, which gives %v", word, err)
+				t.Errorf("the message proposes %q, which is an error: %v", word, err)
 			}
 		}
 	}
 }
 
-func TestAProcessIDIsOneThatTheKernelCanGive(t *testing.T) {
-	noPID := func(word string) string { return word + " is no process id: use 1 to 4194304" }
+// A process id is one that the kernel can assign.
+func TestParse_PID(t *testing.T) {
+	noPID := func(word string) string { return word + " is not a process id: use 1 to 4194304" }
 	checkWords(t, ParsePID, good[uint32]{"1": 1, "4242": 4242, "4194304": 4194304}, bad{
 		"":            noPID(`""`),
 		"0":           noPID(`"0"`),
@@ -153,18 +158,20 @@ func TestAProcessIDIsOneThatTheKernelCanGive(t *testing.T) {
 	})
 }
 
-func TestACommHasAtMost15Bytes(t *testing.T) {
+// A process name has 1 to 15 bytes, and no NUL.
+func TestParse_Comm(t *testing.T) {
 	checkWords(t, ParseComm, good[string]{
 		"curl": "curl", "tmux: server": "tmux: server", "fifteen-bytes-1": "fifteen-bytes-1", "grün": "grün", "\xff": "\xff",
 	}, bad{
-		"":                   `a process name is 1 to 15 bytes, not empty`,
-		"sixteen-bytes-16":   `"sixteen-bytes-16" has 16 bytes, and the kernel keeps 15: write "sixteen-bytes-1"`,
-		"\n2345678901234567": `"\n2345678901234567" has 17 bytes, and the kernel keeps 15: write "\n23456789012345"`,
-		"a\x00b":             `"a\x00b" holds a NUL, where the kernel's name would end`,
+		"":                   `the process name is empty: use 1 to 15 bytes`,
+		"sixteen-bytes-16":   `"sixteen-bytes-16" has 16 bytes, but the kernel keeps only 15: write "sixteen-bytes-1"`,
+		"\n2345678901234567": `"\n2345678901234567" has 17 bytes, but the kernel keeps only 15: write "\n23456789012345"`,
+		"a\x00b":             `"a\x00b" contains a NUL, which ends a name in the kernel`,
 	})
 }
 
-func TestAStateHasTheKernelsName(t *testing.T) {
+// A state has the kernel's name.
+func TestParse_State(t *testing.T) {
 	const known = "use ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, " +
 		"CLOSING, NEW_SYN_RECV, BOUND_INACTIVE"
 	states := good[tcp.State]{}
@@ -172,26 +179,28 @@ func TestAStateHasTheKernelsName(t *testing.T) {
 		states[s.String()] = s
 	}
 	checkWords(t, ParseState, states, bad{
-		"":           `"" is no state: ` + known,
-		"ESTAB":      `"ESTAB" is no state: ` + known,
-		"close":      `"close" is no state: ` + known,
-		"FIN-WAIT-1": `"FIN-WAIT-1" is no state: ` + known,
-		"STATE_17":   `"STATE_17" is no state: ` + known,
-		"7":          `"7" is no state: ` + known,
+		"":           `"" is not a state: ` + known,
+		"ESTAB":      `"ESTAB" is not a state: ` + known,
+		"close":      `"close" is not a state: ` + known,
+		"FIN-WAIT-1": `"FIN-WAIT-1" is not a state: ` + known,
+		"STATE_17":   `"STATE_17" is not a state: ` + known,
+		"7":          `"7" is not a state: ` + known,
 	})
 }
 
-func TestARoleHasItsNameInRecords(t *testing.T) {
+// A role has its name in records.
+func TestParse_Role(t *testing.T) {
 	checkWords(t, ParseRole, good[tcp.Role]{
 		"client": tcp.RoleClient, "server": tcp.RoleServer, "listener": tcp.RoleListener,
 	}, bad{
-		"":       `"" is no role: use client, server, listener`,
-		"Client": `"Client" is no role: use client, server, listener`,
-		"ROLE_9": `"ROLE_9" is no role: use client, server, listener`,
+		"":       `"" is not a role: use client, server, listener`,
+		"Client": `"Client" is not a role: use client, server, listener`,
+		"ROLE_9": `"ROLE_9" is not a role: use client, server, listener`,
 	})
 }
 
-func TestAListTakesWordsSeparatedByCommasAndAddsUp(t *testing.T) {
+// A list is separated by commas, and adds to the values of an earlier one.
+func TestList_Appends(t *testing.T) {
 	var ports []PortRange
 	for _, tt := range []struct {
 		words string
@@ -206,10 +215,10 @@ func TestAListTakesWordsSeparatedByCommasAndAddsUp(t *testing.T) {
 		}
 	}
 	for words, want := range map[string]string{
-		"":       `"" is no port: use 1 to 65535, or a range such as 8000-8999`,
-		"80,":    `"" is no port: use 1 to 65535, or a range such as 8000-8999`,
-		"80,,90": `"" is no port: use 1 to 65535, or a range such as 8000-8999`,
-		"80;90":  `"80;90" is no port: use 1 to 65535, or a range such as 8000-8999`,
+		"":       `"" is not a port: use 1 to 65535, or a range such as 8000-8999`,
+		"80,":    `"" is not a port: use 1 to 65535, or a range such as 8000-8999`,
+		"80,,90": `"" is not a port: use 1 to 65535, or a range such as 8000-8999`,
+		"80;90":  `"80;90" is not a port: use 1 to 65535, or a range such as 8000-8999`,
 	} {
 		if err := List(&ports, words, ParsePorts); err == nil || err.Error() != want {
 			t.Errorf("%q: got the error %v, want %q", words, err, want)

@@ -14,8 +14,9 @@ import (
 	"github.com/tcpshift/tcpshift/internal/netns"
 )
 
-// ParseNetns takes a network namespace of this host as inode number, as path
-// (/run/netns/blue, /proc/7/ns/net) or as pid:N. It fails where there is none.
+// ParseNetns returns the inode number of a network namespace of this host, which is
+// given as inode number, as path (/run/netns/blue, /proc/7/ns/net) or as pid:N. It
+// fails if the namespace does not exist.
 func ParseNetns(word string) (uint32, error) {
 	if pid, isPID := strings.CutPrefix(word, "pid:"); isPID {
 		if _, err := ParsePID(pid); err != nil {
@@ -23,40 +24,40 @@ func ParseNetns(word string) (uint32, error) {
 		}
 		ino, err := nsInode("/proc/" + pid + "/ns/net")
 		if errors.Is(err, unix.EACCES) {
-			return 0, fmt.Errorf("%q: this user may not look at process %s: run as root", word, pid)
+			return 0, fmt.Errorf("%q: this user may not inspect process %s: run as root", word, pid)
 		}
 		if err != nil {
-			return 0, fmt.Errorf("%q: no process %s runs here", word, pid)
+			return 0, fmt.Errorf("%q: there is no process %s", word, pid)
 		}
 		return ino, nil
 	}
 	if strings.Contains(word, "/") {
 		ino, err := nsInode(word)
 		if err != nil {
-			return 0, fmt.Errorf("%q is no network namespace: %w; 'lsns -t net' and 'ls /run/netns' show those there are", word, err)
+			return 0, fmt.Errorf("%q is not a network namespace: %w; 'lsns -t net' and 'ls /run/netns' list them", word, err)
 		}
 		return ino, nil
 	}
 	ino, err := strconv.ParseUint(word, 10, 32)
 	if err != nil {
-		return 0, fmt.Errorf("%q names no network namespace: use an inode number, a path with a '/', or pid:N", word)
+		return 0, fmt.Errorf("%q is not a network namespace: use an inode number, a path with a '/', or pid:N", word)
 	}
 	if !netns.Exists(uint32(ino)) {
-		return 0, fmt.Errorf("no network namespace has inode %d; 'lsns -t net' shows those there are", ino)
+		return 0, fmt.Errorf("no network namespace has inode %d; 'lsns -t net' lists them", ino)
 	}
 	return uint32(ino), nil
 }
 
-// nsInode makes sure that the path is a network namespace, and no other file.
+// nsInode fails unless the file at path is a network namespace.
 func nsInode(path string) (uint32, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO would wait for a writer
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // O_NONBLOCK: a FIFO would wait for a writer
 	if err != nil {
 		return 0, fmt.Errorf("open: %w", underlying(err))
 	}
 	defer f.Close()
 	kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE)
 	if err != nil || kind != unix.CLONE_NEWNET {
-		return 0, fmt.Errorf("it is something else")
+		return 0, fmt.Errorf("the file is of another kind")
 	}
 	info, err := f.Stat()
 	if err != nil {
@@ -65,20 +66,20 @@ func nsInode(path string) (uint32, error) {
 	return uint32(info.Sys().(*syscall.Stat_t).Ino), nil
 }
 
-// underlying drops the path that the caller names anyway.
+// underlying drops the path, which is in the caller's message.
 func underlying(err error) error {
-	if e, ok := err.(*os.PathError); ok { //nolint:errorlint // just made by os
+	if e, ok := err.(*os.PathError); ok { //nolint:errorlint // package os returns it unwrapped
 		return e.Err
 	}
 	return err
 }
 
-// ParseCgroup takes a cgroup v2 directory, or its path below the mount, such as
-// /system.slice/ssh.service, and gives its id: the directory's inode number
-// (Documentation/admin-guide/cgroup-v2.rst; kernfs gives both the same number).
+// ParseCgroup returns the id of a cgroup v2, which is given as directory, or as path
+// below the mount, such as /system.slice/ssh.service. The id is the directory's inode
+// number (Documentation/admin-guide/cgroup-v2.rst; kernfs uses one number for both).
 func ParseCgroup(word string) (uint64, error) {
 	if !strings.HasPrefix(word, "/") {
-		return 0, fmt.Errorf("%q is no cgroup path: begin with '/', as /proc/PID/cgroup shows it", word)
+		return 0, fmt.Errorf("%q is not a cgroup path: begin with '/', as in /proc/PID/cgroup", word)
 	}
 	candidates := []string{word}
 	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
@@ -92,5 +93,5 @@ func ParseCgroup(word string) (uint64, error) {
 			return st.Ino, nil
 		}
 	}
-	return 0, fmt.Errorf("no cgroup v2 directory %q; 'systemd-cgls' shows those there are", word)
+	return 0, fmt.Errorf("there is no cgroup v2 directory %q; 'systemd-cgls' lists them", word)
 }

@@ -17,7 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unavailable skips what this host cannot show, but not where all must run.
+// unavailable skips a test that this host cannot run, unless CI=true.
 func unavailable(t *testing.T, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
@@ -33,7 +33,7 @@ func needRoot(t *testing.T) {
 	}
 }
 
-// netnsOf reads the inode number from the link, and not as the code under test does.
+// netnsOf reads the inode number from the link, unlike the code under test.
 func netnsOf(t *testing.T, path string) uint32 {
 	t.Helper()
 	target, err := os.Readlink(path)
@@ -47,23 +47,25 @@ func netnsOf(t *testing.T, path string) uint32 {
 	return ino
 }
 
-func TestANetnsIsFoundByPathProcessAndInode(t *testing.T) {
+// A network namespace is given by path, process or inode.
+func TestNetns_PathProcessInode(t *testing.T) {
 	want := netnsOf(t, "/proc/self/ns/net")
 	for _, word := range []string{
 		"/proc/self/ns/net", fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), fmt.Sprintf("pid:%d", os.Getpid()), fmt.Sprint(want),
 	} {
 		if got, err := ParseNetns(word); err != nil || got != want {
-			t.Errorf("%q gives %d, %v; want %d", word, got, err, want)
+			t.Errorf("%q returns %d, %v; want %d", word, got, err, want)
 		}
 	}
 }
 
-func TestANetnsThatIsNotThereIsRefused(t *testing.T) {
-	show := "; 'lsns -t net' and 'ls /run/netns' show those there are"
+// Words that are not an existing network namespace are refused.
+func TestNetns_Refused(t *testing.T) {
+	show := "; 'lsns -t net' and 'ls /run/netns' list them"
 	names := func(word string) string {
-		return word + " names no network namespace: use an inode number, a path with a '/', or pid:N"
+		return word + " is not a network namespace: use an inode number, a path with a '/', or pid:N"
 	}
-	noPID := func(word string) string { return word + " is no process id: use 1 to 4194304" }
+	noPID := func(word string) string { return word + " is not a process id: use 1 to 4194304" }
 	checkWords(t, ParseNetns, nil, bad{
 		"":                     names(`""`),
 		"blue":                 names(`"blue"`),
@@ -71,21 +73,22 @@ func TestANetnsThatIsNotThereIsRefused(t *testing.T) {
 		"4294967296":           names(`"4294967296"`),
 		"pid":                  names(`"pid"`),
 		"PID:1":                names(`"PID:1"`),
-		"0":                    "no network namespace has inode 0; 'lsns -t net' shows those there are",
-		"1":                    "no network namespace has inode 1; 'lsns -t net' shows those there are",
+		"0":                    "no network namespace has inode 0; 'lsns -t net' lists them",
+		"1":                    "no network namespace has inode 1; 'lsns -t net' lists them",
 		"pid:":                 noPID(`""`),
 		"pid:0":                noPID(`"0"`),
 		"pid:self":             noPID(`"self"`),
 		"pid:../1":             noPID(`"../1"`),
-		"pid:4194304":          `"pid:4194304": no process 4194304 runs here`,
-		"/run/netns/not-there": `"/run/netns/not-there" is no network namespace: open: no such file or directory` + show,
-		"/proc/self/ns/pid":    `"/proc/self/ns/pid" is no network namespace: it is something else` + show,
-		"/proc/self/status":    `"/proc/self/status" is no network namespace: it is something else` + show,
-		"/":                    `"/" is no network namespace: it is something else` + show,
+		"pid:4194304":          `"pid:4194304": there is no process 4194304`,
+		"/run/netns/not-there": `"/run/netns/not-there" is not a network namespace: open: no such file or directory` + show,
+		"/proc/self/ns/pid":    `"/proc/self/ns/pid" is not a network namespace: the file is of another kind` + show,
+		"/proc/self/status":    `"/proc/self/status" is not a network namespace: the file is of another kind` + show,
+		"/":                    `"/" is not a network namespace: the file is of another kind` + show,
 	})
 }
 
-func TestAFIFOIsRefusedAsANetnsWithoutWaitingForItsOtherEnd(t *testing.T) {
+// A FIFO is refused at once, without waiting for a writer.
+func TestNetns_FIFO(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "fifo")
 	if err := unix.Mkfifo(path, 0o600); err != nil {
 		t.Fatal(err)
@@ -97,16 +100,16 @@ func TestAFIFOIsRefusedAsANetnsWithoutWaitingForItsOtherEnd(t *testing.T) {
 	}()
 	select {
 	case err := <-refused:
-		if err == nil || !strings.Contains(err.Error(), "it is something else") {
-			t.Errorf("got the error %v, want that it is something else", err)
+		if err == nil || !strings.Contains(err.Error(), "the file is of another kind") {
+			t.Errorf("got the error %v, want that the file is of another kind", err)
 		}
 	case <-time.After(10 * time.Second):
 		t.Error("still waiting for a writer after 10 s, want an error at once")
 	}
 }
 
-// inNewNetns runs f in a thread with a network namespace of its own. The thread
-// goes back afterwards, or ends where it cannot.
+// inNewNetns runs f in a thread with a new network namespace. The thread returns to its
+// namespace afterwards, or ends if that fails.
 func inNewNetns(t *testing.T, f func(ino uint32)) {
 	t.Helper()
 	runtime.LockOSThread()
@@ -120,40 +123,43 @@ func inNewNetns(t *testing.T, f func(ino uint32)) {
 	}
 	f(netnsOf(t, "/proc/thread-self/ns/net"))
 	if err := unix.Setns(int(home.Fd()), unix.CLONE_NEWNET); err != nil {
-		t.Fatalf("go back to the own network namespace: %v", err)
+		t.Fatalf("return to the network namespace of the process: %v", err)
 	}
 	runtime.UnlockOSThread()
 }
 
-func TestTheInodeOfANetnsThatOnlyAThreadIsInIsFound(t *testing.T) {
+// The inode of a namespace that only a thread is in is accepted.
+func TestNetns_OnlyThread(t *testing.T) {
 	needRoot(t)
 	inNewNetns(t, func(ino uint32) { checkInode(t, ino) })
 }
 
-func TestTheInodeOfANetnsThatOnlyADescriptorHoldsIsFound(t *testing.T) {
+// The inode of a namespace whose only reference is a descriptor is accepted.
+func TestNetns_OnlyDescriptor(t *testing.T) {
 	needRoot(t)
-	var held *os.File
+	var file *os.File
 	var ino uint32
 	inNewNetns(t, func(made uint32) {
 		var err error
-		if held, err = os.Open("/proc/thread-self/ns/net"); err != nil {
+		if file, err = os.Open("/proc/thread-self/ns/net"); err != nil {
 			t.Fatal(err)
 		}
 		ino = made
 	})
-	defer held.Close()
+	defer file.Close()
 	checkInode(t, ino)
 }
 
 func checkInode(t *testing.T, ino uint32) {
 	t.Helper()
 	if got, err := ParseNetns(strconv.FormatUint(uint64(ino), 10)); err != nil || got != ino {
-		t.Errorf("inode %d gives %d, %v", ino, got, err)
+		t.Errorf("inode %d returns %d, %v", ino, got, err)
 	}
 }
 
-// A mount is made in a process of its own, whose mounts go with it.
-func TestANetnsThatOnlyAMountHoldsIsFound(t *testing.T) {
+// A namespace whose only reference is a mount is accepted by inode and by path. The
+// mount is made in a child process, and ends with it.
+func TestNetns_OnlyMount(t *testing.T) {
 	needRoot(t)
 	const isChild = "TCPSHIFT_TEST_NETNS_MOUNT"
 	if path := os.Getenv(isChild); path != "" {
@@ -184,11 +190,11 @@ func checkMounted(t *testing.T, path string) {
 	})
 	checkInode(t, ino)
 	if got, err := ParseNetns(path); err != nil || got != ino {
-		t.Errorf("%q gives %d, %v; want %d", path, got, err, ino)
+		t.Errorf("%q returns %d, %v; want %d", path, got, err, ino)
 	}
 }
 
-// cgroup2 is where the host has mounted it, and this process's path below that.
+// cgroup2 is the mount point of cgroup v2, and this process's path below it.
 func cgroup2(t *testing.T) (mount, own string) {
 	t.Helper()
 	for _, mount := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
@@ -206,11 +212,11 @@ func cgroup2(t *testing.T) (mount, own string) {
 			}
 		}
 	}
-	unavailable(t, "this host has no cgroup v2 where its tools look for it")
+	unavailable(t, "this host has no cgroup v2 at its usual mount points")
 	return "", ""
 }
 
-// cgroupID asks the kernel for the id itself, which is in a kernfs file handle.
+// cgroupID is the id in the kernfs file handle, as the kernel has it.
 func cgroupID(t *testing.T, path string) uint64 {
 	t.Helper()
 	handle, _, err := unix.NameToHandleAt(unix.AT_FDCWD, path, 0)
@@ -223,7 +229,8 @@ func cgroupID(t *testing.T, path string) uint64 {
 	return binary.NativeEndian.Uint64(handle.Bytes())
 }
 
-func TestACgroupIsFoundByItsDirectoryAndByItsPathBelowTheMount(t *testing.T) {
+// A cgroup is given by its directory or by its path below the mount.
+func TestCgroup_DirectoryOrPath(t *testing.T) {
 	mount, own := cgroup2(t)
 	for _, tt := range []struct{ word, directory string }{
 		{own, filepath.Join(mount, own)},
@@ -234,18 +241,19 @@ func TestACgroupIsFoundByItsDirectoryAndByItsPathBelowTheMount(t *testing.T) {
 	} {
 		want := cgroupID(t, tt.directory)
 		if got, err := ParseCgroup(tt.word); err != nil || got != want {
-			t.Errorf("%q gives %d, %v; want %d, the id of %s", tt.word, got, err, want, tt.directory)
+			t.Errorf("%q returns %d, %v; want %d, the id of %s", tt.word, got, err, want, tt.directory)
 		}
 	}
 }
 
-func TestWhatIsNoCgroupV2DirectoryIsRefused(t *testing.T) {
+// Words that are not a cgroup v2 directory are refused.
+func TestCgroup_Refused(t *testing.T) {
 	mount, _ := cgroup2(t)
 	relative := func(word string) string {
-		return word + " is no cgroup path: begin with '/', as /proc/PID/cgroup shows it"
+		return word + " is not a cgroup path: begin with '/', as in /proc/PID/cgroup"
 	}
 	none := func(word string) string {
-		return "no cgroup v2 directory " + word + "; 'systemd-cgls' shows those there are"
+		return "there is no cgroup v2 directory " + word + "; 'systemd-cgls' lists them"
 	}
 	words := bad{
 		"":                            relative(`""`),
@@ -257,7 +265,7 @@ func TestWhatIsNoCgroupV2DirectoryIsRefused(t *testing.T) {
 		mount + "/cgroup.controllers": none(strconv.Quote(mount + "/cgroup.controllers")),
 	}
 	if mount != "/sys/fs/cgroup" {
-		// The first version's hierarchies lie beside the second.
+		// This is the tmpfs with the v1 hierarchies.
 		words["/sys/fs/cgroup"] = none(`"/sys/fs/cgroup"`)
 	}
 	checkWords(t, ParseCgroup, nil, words)

@@ -1,5 +1,5 @@
-// Package monotonic reads the clock that BPF programs stamp events with. It must not
-// know what is timed.
+// Package monotonic reads the clock of the timestamps that BPF programs make. It must
+// not know what is timed.
 package monotonic
 
 import (
@@ -13,18 +13,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Now is CLOCK_MONOTONIC as bpf_ktime_get_ns() gives it: of the host, whatever time
-// namespace this process is in.
+// Now is the host's CLOCK_MONOTONIC, as bpf_ktime_get_ns() returns it, whatever time
+// namespace this process is in. It is safe for concurrent use.
 func Now() time.Duration {
 	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // it always exists
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // never fails for this clock
 	return time.Duration(ts.Nano()) - offset()
 }
 
 // offset is what this process's time namespace adds to the host's clock
-// (time_namespaces(7)); no process can change its own. The file is of the namespace
-// that its children will be in, which is another where somebody unshared it and did
-// not fork.
+// (time_namespaces(7)). It is constant, since no process can change its own time
+// namespace. timens_offsets belongs to the namespace of future children, which after
+// an unshare(2) differs from that of the process; its offset is then unknown, and
+// taken as 0.
 var offset = sync.OnceValue(func() time.Duration {
 	own, err1 := os.Readlink("/proc/self/ns/time")
 	childrens, err2 := os.Readlink("/proc/self/ns/time_for_children")
@@ -33,7 +34,7 @@ var offset = sync.OnceValue(func() time.Duration {
 	}
 	f, err := os.Open("/proc/self/timens_offsets")
 	if err != nil {
-		return 0 // a kernel without time namespaces
+		return 0 // the kernel has no time namespaces
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {

@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-func TestTheOffsetOfATimeNamespaceIsReadFromItsLine(t *testing.T) {
+// The offset of a time namespace is read from its line.
+func TestOffset_ParseLine(t *testing.T) {
 	for line, want := range map[string]time.Duration{
 		"monotonic           0         0":           0,
 		"monotonic      -86400 500000000":           -24*time.Hour + 500*time.Millisecond,
@@ -26,7 +27,8 @@ func TestTheOffsetOfATimeNamespaceIsReadFromItsLine(t *testing.T) {
 	}
 }
 
-func TestTheClockGoesOn(t *testing.T) {
+// The clock advances with time.
+func TestNow_Advances(t *testing.T) {
 	before := Now()
 	time.Sleep(time.Millisecond)
 	if after := Now(); after-before < time.Millisecond {

@@ -1,5 +1,5 @@
-// Package netns finds the network namespaces of this host and runs functions in
-// them. It never makes one, and never leaves a thread in a foreign one.
+// Package netns finds the network namespaces of this host and runs functions in them.
+// It never makes one, and never leaves a thread in another one than the process's.
 package netns
 
 import (
@@ -12,31 +12,32 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Namespace is one network namespace, open for entering.
+// Namespace is an open network namespace. Its methods are safe for concurrent use.
 type Namespace struct {
 	Inode uint32
-	Path  string // where it was found, and may be found again
+	Path  string // where it was found; Open tries it first
 	file  *os.File
 }
 
-// Find opens the namespaces with these inodes, or, without any, every one that
-// can be found; the caller closes them. One that is held by a kernel thread or a
-// socket alone does not show.
+// Find opens the namespaces with these inodes, or all that can be found if inodes is
+// empty. The caller must close them. It fails if one of inodes cannot be found. A
+// namespace is found by its processes, threads, open files and mounts, but not if only
+// a socket or kernel thread refers to it.
 func Find(inodes []uint32) ([]Namespace, error) {
 	all := FindSome(inodes)
 	for _, inode := range inodes {
 		if !slices.ContainsFunc(all, func(n Namespace) bool { return n.Inode == inode }) {
 			CloseAll(all)
-			return nil, fmt.Errorf("find network namespace %d: it does not show in /proc any more, or is not for this user to enter", inode)
+			return nil, fmt.Errorf("find network namespace %d: it no longer exists, or this user may not enter it: run as root", inode)
 		}
 	}
 	if len(all) == 0 {
-		return nil, errors.New("find network namespaces: none shows in /proc, is it mounted, and are you root")
+		return nil, errors.New("find network namespaces: there is none in /proc: mount it (mount -t proc proc /proc), and run as root")
 	}
 	return all, nil
 }
 
-// FindSome is as Find, but does without those that it does not find.
+// FindSome is as Find, but skips the namespaces that cannot be found.
 func FindSome(inodes []uint32) (all []Namespace) {
 	found := make(map[uint32]bool)
 	for inode, path := range candidates {
@@ -45,25 +46,25 @@ func FindSome(inodes []uint32) (all []Namespace) {
 		}
 		n, err := open(path, inode)
 		if err != nil {
-			continue // gone in the meantime, or something else after all
+			continue // it is gone, or the path now leads to another file
 		}
 		found[inode] = true
 		all = append(all, n)
-		if len(all) == len(inodes) { // what is asked for: the search is long
+		if len(all) == len(inodes) { // all found; the rest of the search is slow
 			break
 		}
 	}
 	return all
 }
 
-// CloseAll closes what Find has opened.
+// CloseAll closes namespaces opened by Find.
 func CloseAll(namespaces []Namespace) {
 	for _, n := range namespaces {
-		_ = n.Close() // it was only read
+		_ = n.Close() // nothing was written
 	}
 }
 
-// Exists says whether a namespace with this inode can be found.
+// Exists reports whether a namespace with this inode can be found.
 func Exists(inode uint32) bool {
 	for found := range candidates {
 		if found == inode {
@@ -73,8 +74,8 @@ func Exists(inode uint32) bool {
 	return false
 }
 
-// Open opens the namespace with this inode at the path where it was found before,
-// and searches for it where it is not there any more, or the path is empty.
+// Open opens the namespace with this inode at path, where it was found before, or
+// searches for it if it is not there or path is empty. It fails as Find does.
 func Open(inode uint32, path string) (Namespace, error) {
 	if path != "" {
 		if n, err := open(path, inode); err == nil {
@@ -88,10 +89,9 @@ func Open(inode uint32, path string) (Namespace, error) {
 	return found[0], nil
 }
 
-// open makes sure that it is this namespace: where it is mounted, there may be
-// something else on top.
+// open fails unless the file at path is this namespace. Another file may be mounted over it.
 func open(path string, inode uint32) (Namespace, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO would wait for a writer
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // O_NONBLOCK: a FIFO would wait for a writer
 	if err != nil {
 		return Namespace{}, err
 	}
@@ -106,8 +106,9 @@ func open(path string, inode uint32) (Namespace, error) {
 	return Namespace{Inode: inode, Path: path, file: f}, nil
 }
 
-// Do runs f on a thread that is in the namespace. The thread ends with f, so that
-// nothing else ever runs there.
+// Do runs f on a thread in the namespace, and returns its error. The thread ends with
+// f, so that no other goroutine runs there. f must not start goroutines that need the
+// namespace.
 func (n Namespace) Do(f func() error) error {
 	result := make(chan error, 1)
 	onOwnThread(func() {
@@ -120,27 +121,28 @@ func (n Namespace) Do(f func() error) error {
 	return <-result
 }
 
-// onOwnThread starts f on a thread that ends with it. That is never the process's
-// first one, which does not end, and whose namespace is shown as the process's.
+// onOwnThread starts f on a thread that ends with f. It never is the first thread of the
+// process, which would not end, and whose namespace /proc/PID/ns shows as that of the
+// process.
 func onOwnThread(f func()) {
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread dies with this goroutine
+		runtime.LockOSThread() // never unlocked, so that the thread ends with this goroutine
 		if unix.Gettid() != unix.Getpid() {
 			f()
 			return
 		}
-		taken := make(chan struct{})
+		locked := make(chan struct{})
 		go func() {
 			runtime.LockOSThread()
-			close(taken)
+			close(locked)
 			f()
 		}()
-		<-taken // until then this goroutine keeps the first thread
+		<-locked // until then this goroutine occupies the first thread
 		runtime.UnlockOSThread()
 	}()
 }
 
-// Close lets go of the namespace.
+// Close closes the namespace, which cannot be entered any more.
 func (n Namespace) Close() error {
 	return n.file.Close()
 }

@@ -16,14 +16,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience bounds every wait. It is never waited out where all is well.
-const patience = 10 * time.Second
+// timeout bounds every wait. Only a failing test waits that long.
+const timeout = 10 * time.Second
 
-// The first thread is the main goroutine's until TestMain has seen how Do treats it.
+// The main goroutine keeps the first thread until TestMain has tried Do on it.
 func init() { runtime.LockOSThread() }
 
-// firstThread is what Do did when it was called where nothing but the process's
-// first thread could run what it starts.
+// firstThread is the result of Do while only the first thread of the process could run
+// goroutines.
 var firstThread error
 
 func TestMain(m *testing.M) {
@@ -46,7 +46,7 @@ func doFromFirstThread() error {
 
 func notOnFirstThread() error {
 	if unix.Gettid() == unix.Getpid() {
-		return errors.New("it runs on the first thread, which does not end")
+		return errors.New("f runs on the first thread, which does not end")
 	}
 	return nil
 }
@@ -63,7 +63,7 @@ func needRoot(t *testing.T) {
 	t.Skip(why)
 }
 
-// inodeAt reads the inode number from the link, and not as the code under test does.
+// inodeAt reads the inode number from the link, unlike the code under test.
 func inodeAt(t *testing.T, path string) (inode uint32) {
 	t.Helper()
 	target, err := os.Readlink(path)
@@ -78,9 +78,9 @@ func inodeAt(t *testing.T, path string) (inode uint32) {
 
 func own(t *testing.T) uint32 { return inodeAt(t, "/proc/self/ns/net") }
 
-// makeNetns makes a namespace in which hold runs. When it returns, nothing is left
-// of it but what hold has made.
-func makeNetns(t *testing.T, hold func(path string) error) (inode uint32) {
+// makeNetns makes a namespace and runs keep in it. When it returns, the only references
+// to the namespace are those that keep has made.
+func makeNetns(t *testing.T, keep func(path string) error) (inode uint32) {
 	t.Helper()
 	const path = "/proc/thread-self/ns/net"
 	result, thread := make(chan error, 1), 0
@@ -89,7 +89,7 @@ func makeNetns(t *testing.T, hold func(path string) error) (inode uint32) {
 		err := unix.Unshare(unix.CLONE_NEWNET)
 		if err == nil {
 			inode = inodeAt(t, path)
-			err = hold(path)
+			err = keep(path)
 		}
 		result <- err
 	})
@@ -106,14 +106,14 @@ func makeNetns(t *testing.T, hold func(path string) error) (inode uint32) {
 func await(t *testing.T, what string, happened func() bool) {
 	t.Helper()
 	for began := time.Now(); !happened(); runtime.Gosched() {
-		if time.Since(began) > patience {
-			t.Fatalf("no %s within %v", what, patience)
+		if time.Since(began) > timeout {
+			t.Fatalf("no %s within %v", what, timeout)
 		}
 	}
 }
 
-// heldByFile is a namespace that nothing but a descriptor holds.
-func heldByFile(t *testing.T) (inode uint32, f *os.File) {
+// openNetns makes a namespace whose only reference is the descriptor f.
+func openNetns(t *testing.T) (inode uint32, f *os.File) {
 	t.Helper()
 	inode = makeNetns(t, func(path string) (err error) {
 		f, err = os.Open(path)
@@ -123,7 +123,7 @@ func heldByFile(t *testing.T) (inode uint32, f *os.File) {
 	return inode, f
 }
 
-// find is Find, its namespaces closed with the test, by their inodes.
+// find is Find with the result by inode. It closes the namespaces with the test.
 func find(t *testing.T, inodes ...uint32) map[uint32]Namespace {
 	t.Helper()
 	all, err := Find(inodes)
@@ -141,7 +141,8 @@ func find(t *testing.T, inodes ...uint32) map[uint32]Namespace {
 	return byInode
 }
 
-func TestTheOwnNamespaceIsFoundOnceThoughManyAreInIt(t *testing.T) {
+// The namespace of this process is found once, although many processes are in it.
+func TestFind_OwnNamespaceOnce(t *testing.T) {
 	needRoot(t)
 	if _, found := find(t)[own(t)]; !found {
 		t.Errorf("namespace %d is not found", own(t))
@@ -154,13 +155,15 @@ func TestTheOwnNamespaceIsFoundOnceThoughManyAreInIt(t *testing.T) {
 	}
 }
 
-func TestANamespaceIsFoundByWhateverHoldsIt(t *testing.T) {
+// A namespace is found by a thread, a descriptor or a mount, if that is its only
+// reference.
+func TestFind_AnyReference(t *testing.T) {
 	needRoot(t)
 	t.Run("a thread", func(t *testing.T) {
 		makeNetns(t, func(path string) error { return check(inodeAt(t, path)) })
 	})
 	t.Run("a descriptor", func(t *testing.T) {
-		inode, _ := heldByFile(t)
+		inode, _ := openNetns(t)
 		if err := check(inode); err != nil {
 			t.Error(err)
 		}
@@ -168,7 +171,7 @@ func TestANamespaceIsFoundByWhateverHoldsIt(t *testing.T) {
 	t.Run("a mount", func(t *testing.T) { inOwnMounts(t, checkMounts) })
 }
 
-// check holds what is true of a namespace that is there.
+// check checks what is true of every namespace that exists.
 func check(inode uint32) error {
 	if !Exists(inode) {
 		return fmt.Errorf("namespace %d does not exist", inode)
@@ -186,7 +189,7 @@ func check(inode uint32) error {
 			}
 		}
 		if times != 1 || wanted != nil && len(all) != 1 {
-			return fmt.Errorf("Find(%v) gives %v, with %d %d times", wanted, all, inode, times)
+			return fmt.Errorf("Find(%v) returns %v, with %d %d times", wanted, all, inode, times)
 		}
 	}
 	return nil
@@ -194,7 +197,8 @@ func check(inode uint32) error {
 
 const mountsEnv = "TCPSHIFT_TEST_NETNS_MOUNTS"
 
-// inOwnMounts runs f in a process of its own, whose mounts go with it.
+// inOwnMounts runs f in a child process with its own mount namespace, so that its mounts
+// end with it.
 func inOwnMounts(t *testing.T, f func(t *testing.T, dir string)) {
 	t.Helper()
 	if dir := os.Getenv(mountsEnv); dir != "" {
@@ -230,8 +234,8 @@ func checkMounts(t *testing.T, dir string) {
 	checkHidden(t, filepath.Join(dir, "hidden"))
 }
 
-// checkHidden: there may be something else on top of a mount, which is not to be
-// taken for it, nor waited for.
+// checkHidden checks that a FIFO mounted over a namespace is neither taken for it nor
+// waited for.
 func checkHidden(t *testing.T, path string) {
 	t.Helper()
 	fifo := path + ".fifo"
@@ -251,18 +255,19 @@ func checkHidden(t *testing.T, path string) {
 	select {
 	case err := <-found:
 		if err == nil {
-			t.Error("a namespace is found where it is hidden by a FIFO")
+			t.Error("a namespace is found although a FIFO is mounted over it")
 		}
-	case <-time.After(patience):
+	case <-time.After(timeout):
 		t.Error("still waiting for the writer of a FIFO")
 	}
 }
 
-func TestOneThatIsNotThereIsSaidEvenNextToOneThatIs(t *testing.T) {
+// A missing namespace is an error, even beside one that exists.
+func TestFind_Missing(t *testing.T) {
 	needRoot(t)
-	for _, wanted := range [][]uint32{{0}, {1}, {own(t), 1}, {1, own(t)}} { // nothing has such inodes
+	for _, wanted := range [][]uint32{{0}, {1}, {own(t), 1}, {1, own(t)}} { // no namespace has the inode 0 or 1
 		if all, err := Find(wanted); err == nil || all != nil {
-			t.Errorf("Find(%v) gives %v, %v, want an error", wanted, all, err)
+			t.Errorf("Find(%v) returns %v, %v, want an error", wanted, all, err)
 		}
 	}
 	for _, none := range []uint32{0, 1, 1<<32 - 1} {
@@ -272,9 +277,11 @@ func TestOneThatIsNotThereIsSaidEvenNextToOneThatIs(t *testing.T) {
 	}
 }
 
-func TestDoRunsInsideAndGivesTheError(t *testing.T) {
+// Do runs its function in the namespace and returns its error. A closed namespace
+// cannot be entered.
+func TestDo_RunsInside(t *testing.T) {
 	needRoot(t)
-	inode, _ := heldByFile(t)
+	inode, _ := openNetns(t)
 	n := find(t, inode)[inode]
 	errInside := errors.New("inside")
 	var inside uint32
@@ -289,19 +296,20 @@ func TestDoRunsInsideAndGivesTheError(t *testing.T) {
 	}
 	n.Close()
 	if err := n.Do(func() error { t.Error("it ran"); return nil }); err == nil {
-		t.Error("a namespace that was closed can be entered")
+		t.Error("a closed namespace can be entered")
 	}
 }
 
-func TestDoLeavesNoThreadInAForeignNamespace(t *testing.T) {
+// Do leaves no thread of the process in another namespace.
+func TestDo_LeavesNoThread(t *testing.T) {
 	needRoot(t)
-	inode, _ := heldByFile(t)
+	inode, _ := openNetns(t)
 	n := find(t, inode)[inode]
 	home := own(t)
 	if firstThread != nil {
 		t.Error(firstThread)
 	}
-	// Enough at once for each of the runtime's threads to have its turn, the first too.
+	// These are enough for each of the runtime's threads to be used, also the first.
 	var wait sync.WaitGroup
 	for range 200 {
 		wait.Go(func() {
@@ -326,7 +334,8 @@ func TestDoLeavesNoThreadInAForeignNamespace(t *testing.T) {
 	})
 }
 
-func TestManyNamespacesAreFoundAndNoneIsKeptOpen(t *testing.T) {
+// Many namespaces are found, and no descriptor stays open after CloseAll or an error.
+func TestFind_NoDescriptorLeak(t *testing.T) {
 	needRoot(t)
 	open := func() int {
 		fds, err := filepath.Glob("/proc/self/fd/*")
@@ -337,7 +346,7 @@ func TestManyNamespacesAreFoundAndNoneIsKeptOpen(t *testing.T) {
 	}
 	var inodes []uint32
 	for range 5 {
-		inode, _ := heldByFile(t)
+		inode, _ := openNetns(t)
 		inodes = append(inodes, inode)
 	}
 	before := open()

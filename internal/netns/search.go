@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// candidates yields namespaces and where they show, the likeliest places first, and
-// each as often as it shows: as a process's, as a thread's, as an open file, as a mount.
+// candidates yields the inodes of namespaces with a path to each: those of processes,
+// then of threads, open files and mounts. It yields a namespace once per reference.
 func candidates(yield func(inode uint32, path string) bool) {
 	processes := numbers("/proc")
 	for _, search := range []func(process string, yield func(uint32, string) bool) bool{ofProcess, ofThreads, ofFiles} {
@@ -29,7 +29,7 @@ func ofProcess(process string, yield func(uint32, string) bool) bool {
 	return !found || yield(inode, path)
 }
 
-// ofThreads leaves out the first, which stands for the process.
+// ofThreads skips the first thread, whose namespace is that of the process.
 func ofThreads(process string, yield func(uint32, string) bool) bool {
 	threads := numbers(process + "/task")
 	if len(threads) < 2 {
@@ -43,7 +43,8 @@ func ofThreads(process string, yield func(uint32, string) bool) bool {
 	return true
 }
 
-// ofFiles looks at each open file of a process, of which there may be a million.
+// ofFiles reads the links of a process's open files in portions, as there may be a
+// million.
 func ofFiles(process string, yield func(uint32, string) bool) bool {
 	dir, err := os.Open(process + "/fd")
 	if err != nil {
@@ -51,8 +52,8 @@ func ofFiles(process string, yield func(uint32, string) bool) bool {
 	}
 	defer dir.Close()
 	for {
-		const many = 1000
-		names, err := dir.Readdirnames(many)
+		const portion = 1000
+		names, err := dir.Readdirnames(portion)
 		for _, name := range names {
 			if inode, found := linkedInode(int(dir.Fd()), name); found && !yield(inode, process+"/fd/"+name) {
 				return false
@@ -64,14 +65,14 @@ func ofFiles(process string, yield func(uint32, string) bool) bool {
 	}
 }
 
-// numbers are the entries of a directory of /proc that are processes or threads.
+// numbers are the entries of a directory in /proc that are processes or threads.
 func numbers(path string) (names []string) {
 	dir, err := os.Open(path)
 	if err != nil {
 		return nil
 	}
 	defer dir.Close()
-	all, _ := dir.Readdirnames(-1) // what was read before an error is there all the same
+	all, _ := dir.Readdirnames(-1) // after an error it returns the names read before
 	for _, name := range all {
 		if name[0] >= '0' && name[0] <= '9' {
 			names = append(names, name)
@@ -80,8 +81,8 @@ func numbers(path string) (names []string) {
 	return names
 }
 
-// linkedInode reads where a link leads without asking for more room than a namespace's
-// name takes: most links are to other things.
+// linkedInode reads the inode of the namespace that a link leads to. The buffer has room
+// for the name of a namespace only, since most links lead to other files.
 func linkedInode(dir int, name string) (uint32, bool) {
 	var target [len("net:[4294967295]") + 1]byte
 	n, err := unix.Readlinkat(dir, name, target[:])
@@ -91,7 +92,7 @@ func linkedInode(dir int, name string) (uint32, bool) {
 	return inodeOf(target[:n])
 }
 
-// inodeOf reads what the kernel calls a namespace's file.
+// inodeOf parses the kernel's name of a network namespace, such as net:[4026531840].
 func inodeOf[S string | []byte](name S) (uint32, bool) {
 	const before = "net:["
 	if len(name) < len(before) || string(name[:len(before)]) != before {
@@ -101,7 +102,7 @@ func inodeOf[S string | []byte](name S) (uint32, bool) {
 	return uint32(inode), err == nil
 }
 
-// mounted yields the mount points of namespaces that are mounted somewhere, as ip netns does.
+// mounted yields namespaces that are mounted, as 'ip netns add' does.
 func mounted(yield func(inode uint32, path string) bool) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
@@ -109,7 +110,7 @@ func mounted(yield func(inode uint32, path string) bool) {
 	}
 	defer f.Close()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
-		// The fourth field is the root of the mount, the fifth where it is mounted.
+		// The fourth field is the root of the mount, the fifth its mount point (proc_pid_mountinfo(5)).
 		fields := strings.Fields(lines.Text())
 		if len(fields) < 5 {
 			continue
@@ -120,5 +121,5 @@ func mounted(yield func(inode uint32, path string) bool) {
 	}
 }
 
-// unescape undoes what the kernel does to paths in mountinfo (show_path in fs/proc_namespace.c).
+// unescape reverses the kernel's escaping of paths in mountinfo (show_path in fs/proc_namespace.c).
 var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#")

@@ -1,5 +1,5 @@
-// Package snapshot joins the stages for the sockets of one moment, as trace does
-// for a stream: it reads, decodes, encodes and writes. It must not know how any
+// Package snapshot lists the sockets of one moment. It joins the stages as package trace
+// does for a stream: it reads, decodes, encodes and writes. It must not know how a
 // stage does its work.
 package snapshot
 
@@ -14,23 +14,27 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Encoder appends one socket as one whole line; Header what comes before the first.
-// SetSeq sets the number of the next socket.
+// Encoder appends lines to dst and returns the longer slice; record.Text is one.
 type Encoder interface {
+	// Header appends the lines before the first socket, which may be none.
 	Header(dst []byte) []byte
+	// SetSeq sets the number of the next socket. The first one is 1.
 	SetSeq(seq uint64)
+	// Socket appends one socket as one line.
 	Socket(dst []byte, s *tcp.Socket) []byte
 }
 
-// Sink takes whole lines.
+// Sink takes whole lines; output.Output is one.
 type Sink interface {
 	Write(lines []byte) (written int, err error)
 }
 
-const flushBytes = 64 << 10
+// batchSize is the number of bytes that are gathered for one Write.
+const batchSize = 64 << 10
 
-// Take writes every TCP socket of the namespaces, TIME_WAIT and pending requests
-// included.
+// Take writes one line for every TCP socket of the namespaces, including TIME_WAITs and
+// pending requests. After a failure it writes the sockets listed so far, and returns
+// the error.
 func Take(namespaces []netns.Namespace, enc Encoder, sink Sink) error {
 	s := &snapshot{
 		enc: enc, sink: sink, now: time.Now(),
@@ -38,7 +42,7 @@ func Take(namespaces []netns.Namespace, enc Encoder, sink Sink) error {
 	}
 	err := probe.Snapshot(namespaces, s.handle)
 	if err != nil && s.seq == 0 {
-		return err // a header alone would look like a host without sockets
+		return err // a header alone would be taken for a host without sockets
 	}
 	return errors.Join(err, s.flush())
 }
@@ -67,7 +71,7 @@ func (s *snapshot) handle(sample []byte, keepalive time.Duration) error {
 	case decode.Socket:
 		s.socket(tcp.Socket{Transition: e.Transition, ExpiresIn: expiresIn(e, keepalive)})
 	}
-	if len(s.buf) >= flushBytes {
+	if len(s.buf) >= batchSize {
 		return s.flush()
 	}
 	return nil
@@ -83,9 +87,11 @@ func (s *snapshot) socket(socket tcp.Socket) {
 	s.buf = s.enc.Socket(s.buf, &socket)
 }
 
-// expiresIn is 0 where it is not known. A timer that is overdue has nothing left.
+// expiresIn is the remaining time of a TIME_WAIT, or 0 if it is unknown or overdue. The
+// kernel counts it in jiffies. keepalive is the namespace's tcp_keepalive_intvl, which
+// the event has in jiffies.
 func expiresIn(e *decode.Event, keepalive time.Duration) time.Duration {
-	left := int64(e.ExpiresJiffies)
+	left := int64(e.ExpiresJiffies) // negative: overdue
 	if e.Transition.New != tcp.TimeWait || left <= 0 || e.KeepaliveJiffies == 0 {
 		return 0
 	}

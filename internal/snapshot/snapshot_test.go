@@ -19,7 +19,7 @@ import (
 
 var errBroken = errors.New("it is broken")
 
-// sink keeps what is written.
+// sink keeps all lines.
 type sink struct {
 	strings.Builder
 	writes int
@@ -34,7 +34,7 @@ func (s *sink) Write(lines []byte) (int, error) {
 	return s.Builder.Write(lines)
 }
 
-// encoder writes a socket as a few words.
+// encoder writes a few words for a socket.
 type encoder struct{ seq uint64 }
 
 func (*encoder) Header(dst []byte) []byte { return append(dst, "header\n"...) }
@@ -49,7 +49,7 @@ func (e *encoder) Socket(dst []byte, s *tcp.Socket) []byte {
 	return fmt.Appendf(dst, "%d %x %v %v %s\n", e.seq, s.Cookie, s.New, s.ExpiresIn, cgroup)
 }
 
-// socket is the bytes of a socket_event, bpf/event.h.
+// socket is a socket_event as in bpf/event.h.
 func socket(cookie, cgroup uint64, state tcp.State, expires uint64) []byte {
 	b := make([]byte, 128)
 	binary.NativeEndian.PutUint64(b[8:], cookie)
@@ -60,7 +60,7 @@ func socket(cookie, cgroup uint64, state tcp.State, expires uint64) []byte {
 	return b
 }
 
-// cgroupPath is the bytes of a cgroup_event of one level.
+// cgroupPath is a cgroup_event with one level.
 func cgroupPath(id uint64, truncated byte, name string) []byte {
 	b := make([]byte, 1936)
 	binary.NativeEndian.PutUint64(b[0:], id)
@@ -73,10 +73,11 @@ func newSnapshot(out *sink) *snapshot {
 	return &snapshot{enc: new(encoder), sink: out, now: time.Now(), cgroups: cgroup.NewCache(0)}
 }
 
-func TestSocketsAreNumberedAndHaveTheCgroupsNamedBefore(t *testing.T) {
+// Sockets are numbered, and have the cgroups whose paths came before them.
+func TestHandle_SeqAndCgroup(t *testing.T) {
 	out := &sink{}
 	s := newSnapshot(out)
-	const keepalive = 75 * time.Second // and 18,750 jiffies of 4 ms
+	const keepalive = 75 * time.Second // 18,750 jiffies of 4 ms
 	for _, sample := range [][]byte{
 		cgroupPath(7, 0, "web"), cgroupPath(8, 1, "cut off"),
 		socket(1, 7, tcp.Listen, 0), socket(2, 8, tcp.Established, 0), socket(3, 9, tcp.Established, 0), socket(4, 0, tcp.CloseWait, 0),
@@ -101,7 +102,8 @@ func TestSocketsAreNumberedAndHaveTheCgroupsNamedBefore(t *testing.T) {
 	}
 }
 
-func TestTheTimeLeftIsKnownByTheLengthOfAJiffy(t *testing.T) {
+// The remaining time of a TIME_WAIT follows from the length of a jiffy.
+func TestExpiresIn_Jiffies(t *testing.T) {
 	const overdue = 1<<64 - 5
 	for _, tt := range []struct {
 		state                      tcp.State
@@ -112,15 +114,15 @@ func TestTheTimeLeftIsKnownByTheLengthOfAJiffy(t *testing.T) {
 		{tcp.TimeWait, 6000, 7500, 75 * time.Second, time.Minute},       // 100 Hz
 		{tcp.TimeWait, 15000, 18750, 75 * time.Second, time.Minute},     // 250 Hz
 		{tcp.TimeWait, 60000, 75000, 75 * time.Second, time.Minute},     // 1000 Hz
-		{tcp.TimeWait, 18000, 22500, 75 * time.Second, time.Minute},     // 300 Hz, whose jiffy is no round number
+		{tcp.TimeWait, 18000, 22500, 75 * time.Second, time.Minute},     // 300 Hz, whose jiffy is not a whole number of nanoseconds
 		{tcp.TimeWait, 1, 1000, time.Second, time.Millisecond},          // another interval
 		{tcp.TimeWait, 500, 250 * 32767, 32767 * time.Second, 2e9},      // the longest
 		{tcp.TimeWait, 0, 18750, 75 * time.Second, 0},                   // due now
 		{tcp.TimeWait, overdue, 18750, 75 * time.Second, 0},             // overdue
-		{tcp.TimeWait, 15000, 18750, 0, 0},                              // the interval could not be read
-		{tcp.TimeWait, 15000, 0, 75 * time.Second, 0},                   // nor in jiffies
-		{tcp.Established, 15000, 18750, 75 * time.Second, 0},            // nothing is left to any other
-		{tcp.TimeWait, 1 << 40, 18750, 75 * time.Second, 1 << 40 * 4e6}, // no such time, and no trouble
+		{tcp.TimeWait, 15000, 18750, 0, 0},                              // the interval in seconds is unknown
+		{tcp.TimeWait, 15000, 0, 75 * time.Second, 0},                   // the interval in jiffies is unknown
+		{tcp.Established, 15000, 18750, 75 * time.Second, 0},            // no TIME_WAIT
+		{tcp.TimeWait, 1 << 40, 18750, 75 * time.Second, 1 << 40 * 4e6}, // an impossible value must not fail
 	} {
 		e := decode.Event{ExpiresJiffies: tt.expires, KeepaliveJiffies: tt.keepaliveInterval}
 		e.Transition.New = tt.state
@@ -131,7 +133,8 @@ func TestTheTimeLeftIsKnownByTheLengthOfAJiffy(t *testing.T) {
 	}
 }
 
-func TestManySocketsAreWrittenInPieces(t *testing.T) {
+// Many sockets are written in batches.
+func TestHandle_WritesInBatches(t *testing.T) {
 	out := &sink{}
 	s := newSnapshot(out)
 	const n = 20000
@@ -143,15 +146,16 @@ func TestManySocketsAreWrittenInPieces(t *testing.T) {
 	if err := s.flush(); err != nil || strings.Count(out.String(), "\n") != n {
 		t.Errorf("%d lines and the error %v, want %d", strings.Count(out.String(), "\n"), err, n)
 	}
-	if least := out.Len() / (flushBytes + 100); out.writes < max(2, least) {
+	if least := out.Len() / (batchSize + 100); out.writes < max(2, least) {
 		t.Errorf("%d bytes in %d writes, want at least %d", out.Len(), out.writes, max(2, least))
 	}
 }
 
-func TestWhatIsNoSampleEndsIt(t *testing.T) {
+// An invalid sample ends the snapshot.
+func TestHandle_InvalidSample(t *testing.T) {
 	s := newSnapshot(&sink{})
 	if err := s.handle([]byte{1, 2, 3}, 0); err == nil {
-		t.Error("three bytes are taken for a sample")
+		t.Error("three bytes are accepted as a sample")
 	}
 }
 
@@ -171,7 +175,8 @@ func find(t *testing.T, inodes ...uint32) []netns.Namespace {
 	return all
 }
 
-func TestEverySocketOfTheNamespacesComesOnceAndNoOther(t *testing.T) {
+// Every socket of the selected namespaces comes once, and no other.
+func TestTake_SelectedNamespaces(t *testing.T) {
 	one, other, third := tcplab.NewNetns(t), tcplab.NewNetns(t), tcplab.NewNetns(t)
 	for i, n := range []*tcplab.Netns{one, other, third} {
 		n.Listen(netip.AddrPortFrom(tcplab.V4.Loopback(), uint16(17201+i)))
@@ -194,7 +199,8 @@ func TestEverySocketOfTheNamespacesComesOnceAndNoOther(t *testing.T) {
 	}
 }
 
-func TestAHeaderComesOnceThoughThereAreNoSockets(t *testing.T) {
+// The header is written once, even without sockets.
+func TestTake_HeaderWithoutSockets(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	out := &sink{}
 	if err := Take(find(t, n.Inode()), new(encoder), out); err != nil || out.String() != "header\n" {
@@ -202,11 +208,12 @@ func TestAHeaderComesOnceThoughThereAreNoSockets(t *testing.T) {
 	}
 	out = &sink{}
 	if err := take(t, find(t, n.Inode()), out); err != nil || out.writes != 0 {
-		t.Errorf("%d writes of nothing, %v", out.writes, err)
+		t.Errorf("%d writes without a socket, %v", out.writes, err)
 	}
 }
 
-func TestAFailingSinkEndsIt(t *testing.T) {
+// A sink that fails ends the snapshot.
+func TestTake_SinkFails(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	n.Listen(netip.AddrPortFrom(tcplab.V4.Loopback(), 17201))
 	out := &sink{err: errBroken}
@@ -215,7 +222,8 @@ func TestAFailingSinkEndsIt(t *testing.T) {
 	}
 }
 
-func TestWhatWasListedBeforeAFailureIsWritten(t *testing.T) {
+// Sockets that were listed before a failure are written; a header alone is not.
+func TestTake_FailureAfterSockets(t *testing.T) {
 	one, gone := tcplab.NewNetns(t), tcplab.NewNetns(t)
 	one.Listen(netip.AddrPortFrom(tcplab.V4.Loopback(), 17201))
 	namespaces := append(find(t, one.Inode()), find(t, gone.Inode())...)

@@ -98,7 +98,7 @@ func TestHost_HiddenProcess(t *testing.T) {
 		r := run(append(command, "--netns", mine), asNobody())
 		r.mustEnd(t, 2)
 		r.mustPrintNothing(t)
-		r.mustSay(t, fmt.Sprintf("--netns: %q: this user may not look at process %d: run as root", mine, os.Getpid()))
+		r.mustSay(t, fmt.Sprintf("--netns: %q: this user may not inspect process %d: run as root", mine, os.Getpid()))
 	}
 }
 

@@ -8,11 +8,11 @@ import (
 const (
 	states = "ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, " +
 		"CLOSING, NEW_SYN_RECV, BOUND_INACTIVE"
-	portHint  = " is no port: use 1 to 65535, or a range such as 8000-8999"
-	addrHint  = " is no address: use one such as 192.0.2.1, 2001:db8::1 or 10.0.0.0/8"
-	pidHint   = " is no process id: use 1 to 4194304"
-	nsHint    = "; 'lsns -t net' and 'ls /run/netns' show those there are"
-	cgHint    = " is no cgroup path: begin with '/', as /proc/PID/cgroup shows it"
+	portHint  = " is not a port: use 1 to 65535, or a range such as 8000-8999"
+	addrHint  = " is not an address: use one such as 192.0.2.1, 2001:db8::1 or 10.0.0.0/8"
+	pidHint   = " is not a process id: use 1 to 4194304"
+	nsHint    = "; 'lsns -t net' and 'ls /run/netns' list them"
+	cgHint    = " is not a cgroup path: begin with '/', as in /proc/PID/cgroup"
 	countHint = "--count: counts transitions, which --only leaves out: add transition to --only, or use --duration"
 	labelHint = "--label: --format text has no labels: use --format ndjson"
 	helpHint  = ": run 'tcpshift help' for a list"
@@ -35,7 +35,7 @@ var badFlags = []struct {
 	{flags("--port", "65536"), `--port: "65536"` + portHint},
 	{flags("--port", "abc"), `--port: "abc"` + portHint},
 	{flags("--port", "-80"), `--port: ""` + portHint},
-	{flags("--port", "90-80"), `--port: range "90-80" is upside down: write 80-90`},
+	{flags("--port", "90-80"), `--port: range "90-80" is reversed: write 80-90`},
 	{flags("--port", "80-"), `--port: ""` + portHint},
 	{flags("--port", ""), `--port: ""` + portHint},
 	{flags("--port", "80,,90"), `--port: ""` + portHint},
@@ -43,48 +43,48 @@ var badFlags = []struct {
 	{flags("--local-port", "0"), `--local-port: "0"` + portHint},
 	{flags("--peer-port", "1-65536"), `--peer-port: "65536"` + portHint},
 
-	{flags("--addr", "10.0.0.1/8"), `--addr: "10.0.0.1/8" has host bits: write 10.0.0.0/8, or 10.0.0.1 for that one address`},
+	{flags("--addr", "10.0.0.1/8"), `--addr: "10.0.0.1/8" has host bits: write 10.0.0.0/8, or 10.0.0.1 for that single address`},
 	{flags("--addr", "2001:db8::1/32"),
-		`--addr: "2001:db8::1/32" has host bits: write 2001:db8::/32, or 2001:db8::1 for that one address`},
+		`--addr: "2001:db8::1/32" has host bits: write 2001:db8::/32, or 2001:db8::1 for that single address`},
 	{flags("--addr", "garbage"), `--addr: "garbage"` + addrHint},
 	{flags("--addr", ""), `--addr: ""` + addrHint},
 	{flags("--addr", "127.1"), `--addr: "127.1"` + addrHint},
-	{flags("--addr", "10.0.0.0/33"), `--addr: "10.0.0.0/33" is no CIDR: use one such as 10.0.0.0/8 or 2001:db8::/32`},
+	{flags("--addr", "10.0.0.0/33"), `--addr: "10.0.0.0/33" is not a CIDR: use one such as 10.0.0.0/8 or 2001:db8::/32`},
 	{flags("--addr", "fe80::1%eth0"), `--addr: "fe80::1%eth0"` + addrHint},
-	{flags("--addr", "fe80::%eth0/64"), `--addr: "fe80::%eth0/64" is no CIDR: use one such as 10.0.0.0/8 or 2001:db8::/32`},
+	{flags("--addr", "fe80::%eth0/64"), `--addr: "fe80::%eth0/64" is not a CIDR: use one such as 10.0.0.0/8 or 2001:db8::/32`},
 	{flags("--local-addr", "x"), `--local-addr: "x"` + addrHint},
 	{flags("--peer-addr", "x"), `--peer-addr: "x"` + addrHint},
 
-	{flags("--family", "5"), `--family: "5" is no address family: use 4 or 6`},
-	{flags("--family", ""), `--family: "" is no address family: use 4 or 6`},
+	{flags("--family", "5"), `--family: "5" is not an address family: use 4 or 6`},
+	{flags("--family", ""), `--family: "" is not an address family: use 4 or 6`},
 	{flags("--pid", "0"), `--pid: "0"` + pidHint},
 	{flags("--pid", "-1"), `--pid: "-1"` + pidHint},
 	{flags("--pid", "x"), `--pid: "x"` + pidHint},
 	{flags("--pid", "4194305"), `--pid: "4194305"` + pidHint},
 	{flags("--comm", "0123456789abcdef"),
-		`--comm: "0123456789abcdef" has 16 bytes, and the kernel keeps 15: write "0123456789abcde"`},
-	{flags("--comm", ""), `--comm: a process name is 1 to 15 bytes, not empty`},
+		`--comm: "0123456789abcdef" has 16 bytes, but the kernel keeps only 15: write "0123456789abcde"`},
+	{flags("--comm", ""), `--comm: the process name is empty: use 1 to 15 bytes`},
 
 	{flags("--netns", "/nonexistent"),
-		`--netns: "/nonexistent" is no network namespace: open: no such file or directory` + nsHint},
-	{flags("--netns", "/proc/version"), `--netns: "/proc/version" is no network namespace: it is something else` + nsHint},
+		`--netns: "/nonexistent" is not a network namespace: open: no such file or directory` + nsHint},
+	{flags("--netns", "/proc/version"), `--netns: "/proc/version" is not a network namespace: the file is of another kind` + nsHint},
 	{flags("--netns", "/proc/self/ns/mnt"),
-		`--netns: "/proc/self/ns/mnt" is no network namespace: it is something else` + nsHint},
+		`--netns: "/proc/self/ns/mnt" is not a network namespace: the file is of another kind` + nsHint},
 	// No process gets PID_MAX_LIMIT, and no namespace has an inode below 0xf0000000.
-	{flags("--netns", "pid:4194304"), `--netns: "pid:4194304": no process 4194304 runs here`},
+	{flags("--netns", "pid:4194304"), `--netns: "pid:4194304": there is no process 4194304`},
 	{flags("--netns", "pid:0"), `--netns: "0"` + pidHint},
-	{flags("--netns", "1"), `--netns: no network namespace has inode 1; 'lsns -t net' shows those there are`},
+	{flags("--netns", "1"), `--netns: no network namespace has inode 1; 'lsns -t net' lists them`},
 	{flags("--netns", "garbage"),
-		`--netns: "garbage" names no network namespace: use an inode number, a path with a '/', or pid:N`},
+		`--netns: "garbage" is not a network namespace: use an inode number, a path with a '/', or pid:N`},
 	{flags("--cgroup", "system.slice"), `--cgroup: "system.slice"` + cgHint},
 	{flags("--cgroup", ""), `--cgroup: ""` + cgHint},
 	{flags("--cgroup", "/nonexistent"),
-		`--cgroup: no cgroup v2 directory "/nonexistent"; 'systemd-cgls' shows those there are`},
+		`--cgroup: there is no cgroup v2 directory "/nonexistent"; 'systemd-cgls' lists them`},
 
-	{flags("--old-state", "close"), `--old-state: "close" is no state: use ` + states},
-	{flags("--new-state", "STATE_17"), `--new-state: "STATE_17" is no state: use ` + states},
-	{flags("--new-state", "CLOSE,"), `--new-state: "" is no state: use ` + states},
-	{flags("--role", "peer"), `--role: "peer" is no role: use client, server, listener`},
+	{flags("--old-state", "close"), `--old-state: "close" is not a state: use ` + states},
+	{flags("--new-state", "STATE_17"), `--new-state: "STATE_17" is not a state: use ` + states},
+	{flags("--new-state", "CLOSE,"), `--new-state: "" is not a state: use ` + states},
+	{flags("--role", "peer"), `--role: "peer" is not a role: use client, server, listener`},
 
 	{flags("--format", "xml"), `--format: "xml" is not a format: use ndjson or text`},
 	{flags("--color", "yes"), `--color: "yes" is not a color mode: use auto, always or never`},
@@ -149,7 +149,7 @@ func TestUsage_BadCommand(t *testing.T) {
 		{flags("doctor", "--nope"), `unknown flag: --nope` + helpHint},
 		{flags("snapshot", "extra"), `unexpected argument "extra": 'tcpshift snapshot' takes flags only`},
 		{flags("snapshot", "--nope"), `unknown flag: --nope` + helpHint},
-		{flags("snapshot", "--netns", "1"), `--netns: no network namespace has inode 1; 'lsns -t net' shows those there are`},
+		{flags("snapshot", "--netns", "1"), `--netns: no network namespace has inode 1; 'lsns -t net' lists them`},
 		{flags("snapshot", "--label", "a=b", "--format", "text"), labelHint},
 		{flags("snapshot", "--color", "always"), `--color: --format ndjson has no colors: use --format text`},
 		{flags("alerts", "--storm-threshold", "100"), `--storm-threshold: "100" is not a percentage from 20 to 99: use one such as 70`},
