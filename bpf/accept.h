@@ -15,8 +15,8 @@
 #include "syscall.h"
 
 /*
- * What inet_csk_accept() returned. It follows the arguments in the context, and their
- * number is two since 6.10 and four before.
+ * The return value of inet_csk_accept(). In the context it follows the arguments: two
+ * since 6.10, four before.
  */
 static __always_inline struct sock *accepted_socket(const __u64 *ctx)
 {

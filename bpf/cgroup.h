@@ -25,7 +25,7 @@ struct {
 
 static __always_inline struct cgroup *cgroup_of_task(struct task_struct *task)
 {
-	if (cgroup_v1_subsys >= 0 && cgroup_v1_subsys < 16)
+	if (cgroup_v1_subsys >= 0 && cgroup_v1_subsys < MAX_CGROUP_SUBSYS)
 		return READ_TYPED(task, cgroups, subsys[cgroup_v1_subsys], cgroup);
 	return READ_TYPED(task, cgroups, dfl_cgrp);
 }
@@ -41,9 +41,9 @@ static __always_inline struct cgroup *cgroup_of_socket(const struct sock *sk)
 }
 
 /*
- * Not inlined: the compiler would hoist the field accesses out of the caller's loop and
- * in front of the check, and the access to a field that this kernel lacks is an
- * instruction that the verifier refuses.
+ * Not inlined, because the compiler would hoist the field accesses out of the caller's
+ * loop and in front of the check. The verifier refuses an access to a field that this
+ * kernel does not have.
  */
 static __noinline struct kernfs_node *parent_of(struct kernfs_node *node)
 {
@@ -54,6 +54,7 @@ static __noinline struct kernfs_node *parent_of(struct kernfs_node *node)
 	return BPF_CORE_READ(old, parent);
 }
 
+/* Fills in the names from the cgroup up to the root. */
 static __always_inline void fill_cgroup_event(struct kernfs_node *node, struct cgroup_event *e)
 {
 	struct kernfs_node *parent;
@@ -100,8 +101,8 @@ __noinline int emit_cgroup_path(__u64 node, __u64 id)
 static __u64 last_emitted_cgroup;
 
 /*
- * The cgroup's id. Emits its path unless that has been done; known_id is an id whose
- * path has been emitted, or 0.
+ * Returns the cgroup's id, and emits the cgroup's path if that has not been done yet.
+ * The path of known_id, if not 0, has been emitted.
  */
 static __always_inline __u64 id_of_cgroup(struct cgroup *cgroup, __u64 known_id)
 {

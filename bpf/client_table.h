@@ -20,7 +20,7 @@
 
 #define CLIENT_TABLE_BITS 13
 #define CLIENT_TABLE_SLOTS (1 << CLIENT_TABLE_BITS)
-#define SLOT_LOCKED -1 /* instead of a cookie: a program is giving the slot to another socket */
+#define SLOT_LOCKED -1 /* in place of a cookie while a program gives the slot to another socket */
 
 struct client_slot {
 	__s64 cookie; /* of the socket that has the slot; 0: free */
@@ -62,7 +62,7 @@ static __always_inline struct client_slot *find_client_slot(const struct sock *s
 	return slot && slot->cookie == cookie ? slot : NULL;
 }
 
-/* The socket with this cookie has been released, or another one has its address now. */
+/* Whether the socket with this cookie was released; sk may be another socket's by now. */
 static __always_inline bool is_socket_gone(struct sock *sk, __s64 cookie)
 {
 	return READ_UNTYPED(sk, __sk_common.skc_cookie.counter) != cookie ||
@@ -70,12 +70,13 @@ static __always_inline bool is_socket_gone(struct sock *sk, __s64 cookie)
 }
 
 /*
- * Takes the socket's slot, or returns NULL if another socket needs it.
+ * Takes the socket's slot, or returns NULL if another socket uses it.
  *
  * The kernel gives each cookie to one socket only, so when several programs find the
  * same cookie in a slot, the compare-and-swap of exactly one of them succeeds. The first
  * check may have read the cookie before another program changed the slot and the address
- * after, so the check is repeated once the slot is locked.
+ * after, so the check is repeated once the slot is locked. initial_owner need not be
+ * cleared, because has_initial_owner is.
  */
 static __always_inline struct sock_state *claim_client_slot(const struct sock *sk)
 {

@@ -10,7 +10,7 @@
 
 /* What this kernel supports; internal/probe detects it. */
 const volatile bool has_socket_storage; /* sk_storage in tracing programs; not in 5.10 */
-const volatile bool has_socket_cookie; /* bpf_get_socket_cookie there; not in 5.10 */
+const volatile bool has_socket_cookie; /* bpf_get_socket_cookie() in them; not in 5.10 */
 const volatile bool has_task_from_pid; /* the kfunc bpf_task_from_pid(), since 6.2 */
 const volatile bool has_client_table; /* all that client_table.h needs; not before 6.2 */
 const volatile bool has_rdonly_cast; /* the kfunc bpf_rdonly_cast(), since 6.2 */
@@ -26,7 +26,7 @@ const volatile bool may_interrupt_itself;
 const volatile bool may_be_preempted;
 
 /* What user space asks for. */
-const volatile bool want_ends; /* EVENT_END for a socket's last transition */
+const volatile bool want_ends; /* EVENT_END when a socket enters CLOSE */
 const volatile bool want_cgroups;
 const volatile bool want_timewait_ends;
 
@@ -36,9 +36,9 @@ const volatile bool want_timewait_ends;
  */
 const volatile __s32 cgroup_v1_subsys = -1;
 
-/* The number of rings divided by the number of CPUs, as a fraction of 2^32. */
+/* Rings divided by CPUs: at most 1, a fixed-point number with 32 fraction bits. */
 const volatile __u64 rings_per_cpu;
-/* The number of rings, a power of two, less one. */
+/* One less than the number of rings, which is a power of two. */
 const volatile __u32 ring_mask;
 
 /* Wake the reader early when a ring holds this many unread bytes. */
@@ -56,7 +56,7 @@ const volatile bool filter_pid;
 const volatile bool filter_comm;
 const volatile bool filter_cgroup;
 
-/* The tracer's process, as its own pid namespace numbers it. */
+/* The tracer's process. self_pid is its number in its own pid namespace. */
 const volatile bool exclude_self;
 const volatile bool self_in_initial_pidns;
 const volatile __u32 self_pid;

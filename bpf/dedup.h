@@ -38,8 +38,8 @@ struct handled_event_set {
 /*
  * The events that this CPU is about to show to the backup programs. The key is 1 for
  * tasks, which own the socket's lock, and 0 for the softirqs that may interrupt them. A
- * set holds at most one event; more only where a task preempts another task between two
- * programs (7.0 and later).
+ * set has at most one event, unless a task preempts another task between two programs
+ * (7.0 and later).
  *
  * The programs insert; the last program of the chain reads and deletes. The slot is a
  * hash of the socket's address, so a mark that the last program missed is overwritten
@@ -53,7 +53,7 @@ struct {
 	__type(value, struct handled_event_set);
 } handled_events SEC(".maps");
 
-/* Whether a backup follows this program, which must find the events that this one handled. */
+/* Whether a backup follows this program, so that handled events must be marked. */
 static __always_inline bool has_successor(enum program_rank rank)
 {
 	return rank + 1 < PROGRAMS;
@@ -69,8 +69,9 @@ static __always_inline struct handled_event *handled_event_slot(const struct soc
 }
 
 /*
- * 0 where programs cannot give a socket its cookie: there something else may do so
- * between two programs, and the comparison must not see that.
+ * The cookie, if it cannot change between two programs of the chain, else 0. Where the
+ * programs cannot create the cookie, another part of the kernel may create it between
+ * them, and then the cookies that the two programs read would differ.
  */
 static __always_inline __s64 stable_cookie(const struct sock *sk)
 {
@@ -83,7 +84,7 @@ static __always_inline __u16 state_pair_of(int old_state, int new_state)
 	return 0x8000 | (old_state & 0x7f) << 8 | (new_state & 0xff);
 }
 
-/* The last act of a program for an event, because only by then the socket has a cookie. */
+/* Called last for an event, because the socket may get its cookie while it is handled. */
 static __always_inline void mark_handled(const struct sock *sk, int old_state, int new_state)
 {
 	__u64 address = address_of(sk);
@@ -96,8 +97,8 @@ static __always_inline void mark_handled(const struct sock *sk, int old_state, i
 	event->state_pair = state_pair_of(old_state, new_state);
 }
 
-/* Removes the mark, as the last program of the chain must. */
-static __always_inline bool was_handled_on_this_cpu(const struct sock *sk, __u16 state_pair)
+/* As test_and_clear_handled(), with the mark of this CPU only. */
+static __always_inline bool test_and_clear_on_this_cpu(const struct sock *sk, __u16 state_pair)
 {
 	__u64 address = address_of(sk);
 	struct handled_event *event = handled_event_slot(sk, address);
@@ -109,17 +110,18 @@ static __always_inline bool was_handled_on_this_cpu(const struct sock *sk, __u16
 }
 
 /*
- * Whether an earlier program of the chain has handled this transition; removes the mark.
+ * Whether an earlier program of the chain has handled this transition. Clears its mark.
  * If the task was moved to another CPU between the programs, or its mark was
  * overwritten, the mark in the socket's sock_state decides. The socket's lock serialises
  * its transitions, so that mark needs no atomics.
  */
-static __always_inline bool was_handled(const struct sock *sk, int old_state, int new_state)
+static __always_inline bool test_and_clear_handled(const struct sock *sk, int old_state,
+						   int new_state)
 {
 	__u16 state_pair = state_pair_of(old_state, new_state);
 	struct sock_state *s;
 
-	if (was_handled_on_this_cpu(sk, state_pair))
+	if (test_and_clear_on_this_cpu(sk, state_pair))
 		return true;
 	s = find_sock_state(sk, old_state);
 	if (!s || s->handled_states != state_pair)

@@ -35,10 +35,10 @@ static __always_inline bool is_out_of_scope(const struct transition *t)
 }
 
 /*
- * Drops the transition if the filter on states does not match, unless there is a deferred
- * one to emit; returns whether it does. A dropped transition may still prove the owner
- * for later ones, so update_owner() is called; without the socket's lock it would prove
- * nothing.
+ * Whether to drop the transition, because the filter on states does not match and no
+ * deferred transition waits to be emitted. A dropped transition may still prove the owner
+ * for later ones, so update_owner() is called for it; without the socket's lock it would
+ * prove nothing.
  */
 static __always_inline bool drop_by_states(struct transition *t)
 {
@@ -51,7 +51,7 @@ static __always_inline bool drop_by_states(struct transition *t)
 	return true;
 }
 
-/* The steps once t has its endpoints and its sock_state: updates, filters, the event. */
+/* The steps after t has its endpoints and its sock_state: update, filter, emit. */
 static __always_inline void filter_and_emit(struct transition *t, struct program_counters *counters)
 {
 	struct event_ctx *ec = t->ec;
@@ -92,8 +92,9 @@ static __always_inline void filter_and_emit(struct transition *t, struct program
 
 /*
  * Handles a transition that no earlier program of the chain has handled. Where a task may
- * be moved to another CPU between the programs, every transition is marked in its
- * socket's sock_state, so that is fetched first, even for sockets out of scope.
+ * be moved to another CPU between the programs, every transition must be marked in its
+ * socket's sock_state. There the sock_state is fetched first, even for a socket that is
+ * out of scope.
  */
 static __always_inline void handle_transition(enum program_rank rank, const struct sock *sk,
 					      int old_state, int new_state,
@@ -102,7 +103,7 @@ static __always_inline void handle_transition(enum program_rank rank, const stru
 	struct transition t = {.sk = sk, .slot = event_ctx_slot(rank, sk)};
 
 	if (may_be_preempted)
-		fetch_sock_state(&t, rank, old_state, new_state);
+		fetch_and_mark_sock_state(&t, rank, old_state, new_state);
 	if (sk->sk_protocol != IPPROTO_TCP) {
 		count(counters->other_protocol);
 		return;
@@ -120,8 +121,8 @@ static __always_inline void handle_transition(enum program_rank rank, const stru
 	}
 	t.ec->now_ns = bpf_ktime_get_ns();
 	if (!may_be_preempted)
-		fetch_sock_state(&t, rank, old_state, new_state);
-	barrier();
+		fetch_and_mark_sock_state(&t, rank, old_state, new_state);
+	barrier(); /* from here on the compiler loads ec from the map, see transition.h */
 	filter_and_emit(&t, counters);
 }
 
@@ -133,7 +134,7 @@ static __always_inline int on_transition(enum program_rank rank, const struct so
 	if (!counters)
 		return 0;
 	count(counters->entered);
-	if (rank != PROGRAM_PRIMARY && was_handled(sk, old_state, new_state)) {
+	if (rank != PROGRAM_PRIMARY && test_and_clear_handled(sk, old_state, new_state)) {
 		count(counters->deduplicated);
 		return 0;
 	}

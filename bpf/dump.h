@@ -20,7 +20,7 @@
 #include "process_ref.h"
 #include "sock_state.h"
 
-/* The scratch slot; no other program runs in the snapshot's collection. */
+/* The slot in event_ctx_scratch; a snapshot has its own maps, and runs one program at a time. */
 #define DUMP_SLOT 0
 
 /* The fields that all three kinds of socket have. */

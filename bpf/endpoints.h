@@ -31,7 +31,10 @@ static __always_inline void mapped_to_v4(__u32 addr[4])
 	addr[1] = addr[2] = addr[3] = 0;
 }
 
-/* A listener's peer address, if it has one, is left from an earlier connection. */
+/*
+ * Whether the socket is a listener before or after the transition. A listener's peer
+ * address, if it has one, is left from an earlier connection.
+ */
 static __always_inline bool is_listener(int old_state, int new_state)
 {
 	return new_state == TCP_LISTEN || (old_state == TCP_LISTEN && new_state != TCP_SYN_RECV);

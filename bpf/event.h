@@ -13,7 +13,7 @@
 
 enum event_kind {
 	EVENT_TRANSITION = 1,
-	EVENT_END, /* a socket's last transition, with a summary of the connection */
+	EVENT_END, /* a socket enters CLOSE; with a summary of the connection */
 	EVENT_CGROUP,
 	EVENT_SOCKET,
 };
@@ -63,9 +63,9 @@ enum program_rank {
 
 struct transition_event {
 	__u64 timestamp_ns; /* CLOCK_MONOTONIC */
-	__u64 cookie; /* 0: this kernel has none in tracing programs */
+	__u64 cookie; /* 0: not known, see cookie_of() */
 	__u64 cgroup_id; /* 0: not known */
-	__u64 in_state_ns; /* valid with EVENT_TIMED */
+	__u64 in_state_ns; /* time in old_state; valid with EVENT_TIMED */
 	__u8 local_addr[16]; /* network order; IPv4 in the first four bytes */
 	__u8 peer_addr[16];
 	__u8 comm[TASK_COMM_LEN]; /* of the thread group's leader */
@@ -105,7 +105,7 @@ _Static_assert(sizeof(struct end_event) == 152, "end_event has a hole or grew");
 /* A socket as an iterator finds it; not in a ring but in the iterator's output. */
 struct socket_event {
 	struct transition_event socket; /* new_state is its state, old_state is 0 */
-	__u64 expires_jiffies; /* time left to a TIME_WAIT */
+	__u64 expires_jiffies; /* until the timer of a TIME_WAIT expires */
 	/*
 	 * net.ipv4.tcp_keepalive_intvl in jiffies. User space knows the value in seconds, so
 	 * it can compute the length of a jiffy.
@@ -122,11 +122,12 @@ _Static_assert(sizeof(struct socket_event) == 128, "socket_event has a hole or g
 /* A cgroup's path, sent once, before the first event that has its id. */
 struct cgroup_event {
 	__u64 id;
-	__u32 levels; /* from the cgroup up to the root, without the root */
+	__u32 levels; /* the number of names; the root has none */
 	__u8 truncated; /* the path has more levels, or a longer name */
 	__u8 kind; /* enum event_kind */
 	__u8 reserved[2];
-	__u8 names[CGROUP_LEVELS][CGROUP_NAME_LEN]; /* each ends in a NUL */
+	__u8 names[CGROUP_LEVELS]
+		  [CGROUP_NAME_LEN]; /* from the cgroup upwards; each ends in a NUL */
 };
 
 _Static_assert(sizeof(struct cgroup_event) == 1936, "cgroup_event has a hole or grew");
@@ -146,7 +147,7 @@ struct program_counters {
 	__u64 ring_busy; /* the ring's lock was contended (since 6.18) */
 	__u64 deferred; /* until the socket's next transition (deferred.h) */
 	__u64 resumed; /* deferred before; now also in filtered, emitted or a ring_ counter */
-	__u64 timewait_unknown; /* whether there is a TIME_WAIT; also in one of the above */
+	__u64 timewait_unknown; /* perhaps a TIME_WAIT; also in one of the above */
 	__u64 timewait_ends_lost; /* ends of TIME_WAITs, which are in none of the above */
 };
 

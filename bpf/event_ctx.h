@@ -59,7 +59,7 @@ static __always_inline struct event_ctx *event_ctx_at(__u32 slot)
 	return bpf_map_lookup_elem(&event_ctx_scratch, &slot);
 }
 
-/* Takes over what s, if not NULL, has of the owner. owner.h verifies it before use. */
+/* Copies the owners in s, which may be NULL, to ec. owner.h verifies them before use. */
 static __always_inline void load_stored_owners(const struct sock_state *s, struct event_ctx *ec)
 {
 	__builtin_memset(&ec->owner, 0, sizeof(ec->owner));

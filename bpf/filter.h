@@ -195,7 +195,10 @@ static __always_inline bool states_match(__u32 old_state, __u32 new_state)
 	return old_state < 32 && has_bit(wanted_states[old_state & 31], new_state);
 }
 
-/* For new_state as the tracepoint reports it, before timewait.h has been asked. */
+/*
+ * As states_match(), for new_state as the tracepoint reports it: before the search for a
+ * timewait socket, which costs more.
+ */
 static __always_inline bool states_may_match(__u32 old_state, __u32 new_state)
 {
 	return states_match(old_state, new_state) ||

@@ -22,6 +22,7 @@
 #define SOCK_DONE 1 /* bit number in skc_flags; enum sock_flags, include/net/sock.h */
 #define TASK_COMM_LEN 16
 #define ECONNABORTED 103
+#define MAX_CGROUP_SUBSYS 16 /* CGROUP_SUBSYS_COUNT is at most this on every kernel */
 
 /* include/net/tcp_states.h */
 enum tcp_state {
@@ -74,7 +75,7 @@ struct inet_timewait_death_row {
 };
 
 struct netns_ipv4 {
-	struct inet_timewait_death_row tcp_death_row; /* a pointer from 5.18 to 6.0 */
+	struct inet_timewait_death_row tcp_death_row; /* a pointer from 5.18 to 6.0 (timewait.h) */
 	int sysctl_tcp_keepalive_intvl; /* in jiffies */
 };
 
@@ -170,7 +171,7 @@ struct file {
 	file_ref_t f_ref; /* since 6.13 */
 };
 
-struct file___6_12 {
+struct file___before_6_13 {
 	atomic64_t f_count;
 };
 
@@ -262,7 +263,7 @@ struct pt_regs {
 };
 
 struct css_set {
-	struct cgroup_subsys_state *subsys[16];
+	struct cgroup_subsys_state *subsys[MAX_CGROUP_SUBSYS];
 	struct cgroup *dfl_cgrp;
 };
 

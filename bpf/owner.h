@@ -2,10 +2,10 @@
 /*
  * The process that owns a socket.
  *
- * The current task counts as the owner only where it provably operates on the socket. The
- * owner that is proven so is stored in the sock_state. Before a later event names a
- * stored owner, it is verified against the process's descriptor table, so that a process
- * that has passed the socket on is no longer named.
+ * The current task counts as the owner only where it provably operates on the socket. A
+ * proven owner is stored in the sock_state. A stored owner is verified against its
+ * descriptor table before a later event names it, because the process may have passed
+ * the socket on.
  */
 #ifndef TCPSHIFT_OWNER_H
 #define TCPSHIFT_OWNER_H
@@ -35,7 +35,7 @@ static __always_inline bool is_subflow(struct tcp_sock *tp)
 	return bpf_core_field_exists(tp->is_mptcp) && READ_UNTYPED(tp, is_mptcp);
 }
 
-/* Reads what the functions below decide by; sk is a typed pointer. */
+/* Reads the fields of ec that the proof of an owner needs; sk is a typed pointer. */
 static __always_inline void read_lock_and_file(const struct sock *sk, struct event_ctx *ec)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
@@ -131,8 +131,8 @@ static __always_inline bool current_has_file(const struct event_ctx *ec, struct 
  * Whether the current task operates on the socket as its owner. The lock alone proves
  * little. Segments that arrive while a task owns the lock are processed by that task
  * when it releases the lock, and the task may be ss -i. ss -K, MPTCP's path manager and
- * others end sockets that are not theirs. The transitions that segments make within a
- * close() come after the transition of the close() itself.
+ * others end sockets that are not theirs. Segments may make transitions within a close()
+ * too, but only after the transition of the close() itself.
  */
 static __always_inline bool current_is_owner(const struct event_ctx *ec, struct task_struct *task)
 {
@@ -154,8 +154,8 @@ static __always_inline bool current_is_owner(const struct event_ctx *ec, struct 
 
 /*
  * Whether a task that is not the owner, a kernel thread for example, has operated on the
- * socket and the socket's file is gone. Then the socket was closed, it is not known for
- * which process, so the stored owner must not be named any more.
+ * socket and the socket's file is gone. Then some process has closed the socket. It is not
+ * known which, so the stored owner must not be named any more.
  */
 static __always_inline bool is_closed_by_unknown(const struct event_ctx *ec)
 {

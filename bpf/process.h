@@ -17,7 +17,7 @@
 #include "read.h"
 #include "syscall.h"
 
-/* Bounds of the loops, for the verifier. Most processes have most of their sockets below. */
+/* They bound loops, for the verifier. Most processes have most of their sockets below 64. */
 #define MAX_FDS_SEARCHED 64
 #define MAX_THREADS_SEARCHED 8
 
@@ -67,11 +67,11 @@ static __always_inline int current_fd_of(struct fdtable *fdt, __u64 file)
 	return fd_refers_to(fdt, fd, file) ? (int)fd : -1;
 }
 
-/* The file has no references left, neither from descriptors nor from system calls. */
+/* Whether the file has no references left, neither from descriptors nor from system calls. */
 static __always_inline bool is_file_released(__u64 address)
 {
 	struct file *file = (struct file *)address;
-	struct file___6_12 *old = (struct file___6_12 *)address;
+	struct file___before_6_13 *old = (struct file___before_6_13 *)address;
 
 	if (bpf_core_field_exists(file->f_ref))
 		return READ_UNTYPED(file, f_ref.refcnt.counter) < 0;
@@ -86,7 +86,7 @@ static __always_inline struct sock *sock_of_file(__u64 address)
 	return READ_UNTYPED_POINTER(socket, sk);
 }
 
-/* Whether a pid of the initial namespace is the tracer's. It must be the current process. */
+/* Whether the current process, whose pid in the initial namespace is given, is the tracer. */
 static __always_inline bool is_tracer(__u32 pid)
 {
 	struct bpf_pidns_info ns;
@@ -98,9 +98,7 @@ static __always_inline bool is_tracer(__u32 pid)
 	return ns.tgid == self_pid;
 }
 
-/*
- * Plain loads copy all 16 bytes: since 5.17 the kernel fills a comm up with zeros.
- */
+/* All 16 bytes can be copied, because since 5.17 the kernel pads a comm with zeros. */
 static __always_inline void read_comm(struct task_struct *task, struct process_ref *ref)
 {
 	if (has_rdonly_cast)
@@ -163,7 +161,7 @@ static __always_inline bool is_pid_in_use(__u32 pid)
 
 /*
  * Whether a thread of the process uses this files_struct. If one does, the files_struct
- * has not been freed. Global for the loop's sake.
+ * has not been freed. Global because of its loop, see find_fd().
  */
 __noinline int thread_uses_files(__u64 address, __u64 files)
 {

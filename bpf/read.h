@@ -68,9 +68,9 @@ void *bpf_rdonly_cast(const void *pointer, __u32 type) __ksym __weak;
  *	struct hlist_nulls_node *node = (struct hlist_nulls_node *)address;
  *	node = READ_UNTYPED_POINTER(node, next);
  *
- * A typed result would make the verifier walk the rest of the program once for each
- * way in which the pointer may have come about. It takes the difference of two
- * pointers, one of them null, for a number, and numbers do not multiply its paths.
+ * With a typed result, the verifier would walk the rest of the program once for each
+ * path that leads to the pointer. So the macro subtracts a null pointer: to the verifier
+ * the difference of two pointers is a number, and numbers do not multiply the paths.
  *
  * Not for a field that is a pointer to void or to a pointer: the verifier has no
  * struct type for those, so they are numbers already, and 6.12 refuses to subtract a

@@ -11,6 +11,7 @@
 
 #define WAKEUP_INTERVAL_NS 1000000
 #define EVENTS_PER_WAKEUP_CHECK 8
+#define MAX_EVENT_BYTES 4096 /* more than any event needs in a ring */
 
 /* User space sets the size before load. */
 struct ring {
@@ -78,8 +79,8 @@ static __always_inline __u64 sampled_wakeup_flags(void *ring, __u64 now_ns,
 }
 
 /*
- * bpf_ringbuf_reserve() does not report why it failed. If less is free than any event
- * could need, the ring was full; otherwise its lock was contended.
+ * bpf_ringbuf_reserve() does not report why it failed. If less than MAX_EVENT_BYTES is
+ * free, the ring was full; otherwise its lock was contended.
  */
 static __always_inline void count_lost_event(struct program_counters *counters)
 {
@@ -87,7 +88,7 @@ static __always_inline void count_lost_event(struct program_counters *counters)
 
 	if (!ring)
 		return;
-	if (bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) + 4096 >
+	if (bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) + MAX_EVENT_BYTES >
 	    bpf_ringbuf_query(ring, BPF_RB_RING_SIZE))
 		count(counters->ring_full);
 	else

@@ -16,10 +16,10 @@
 #include "sock_state.h"
 
 /*
- * The owners of MPTCP sockets, by file. Transitions are made by the subflows, which are
- * in no process's descriptor table; on_subflow() joins the two. scan_files inserts,
- * adopt_subflows reads, nobody deletes. Full: the owners of the remaining subflows are
- * known only once they operate on them.
+ * The owners of MPTCP sockets, by file. The subflows make the transitions, but they are
+ * in no process's descriptor table; on_subflow() gives each the owner of its MPTCP
+ * socket. scan_files inserts, scan_subflows reads, nobody deletes. Full: the owner of a
+ * remaining subflow is known only once it operates on the subflow.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -31,8 +31,8 @@ struct {
 
 /*
  * The network namespaces with MPTCP sockets, by inode number: user space searches only
- * these for subflows. scan_files inserts, user space reads, nobody deletes. Full: as
- * above.
+ * these for subflows. scan_files inserts, user space reads, nobody deletes. Full: as for
+ * mptcp_owners.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);

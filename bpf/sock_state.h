@@ -55,7 +55,7 @@ static __always_inline struct sock_state *sk_storage_of(const struct sock *sk, _
 				  : NULL;
 }
 
-/* The same, if there is one; sockets without any storage do not need the helper. */
+/* As sk_storage_of(), without the helper's call for a socket that has no storage at all. */
 static __always_inline struct sock_state *find_sk_storage(const struct sock *sk)
 {
 	return has_socket_storage && sk->sk_bpf_storage ? sk_storage_of(sk, 0) : NULL;
@@ -63,7 +63,7 @@ static __always_inline struct sock_state *find_sk_storage(const struct sock *sk)
 
 /*
  * Transitions on other CPUs may read s meanwhile, so has_initial_owner is set only after
- * the data. They store a better answer, a proven owner, in owner.
+ * initial_owner. They store a proven owner in owner, which takes precedence.
  */
 static __always_inline void set_initial_owner(struct sock_state *s, const struct process_ref *ref)
 {

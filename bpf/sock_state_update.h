@@ -19,8 +19,8 @@
  * Looks up or creates the sock_state, and marks the transition as handled in it for the
  * backup programs. The last program of the chain removes the mark.
  */
-static __always_inline void fetch_sock_state(struct transition *t, enum program_rank rank,
-					     int old_state, int new_state)
+static __always_inline void fetch_and_mark_sock_state(struct transition *t, enum program_rank rank,
+						      int old_state, int new_state)
 {
 	t->sock_state = sock_state_of(t->sk, old_state, new_state);
 	if (t->sock_state)
@@ -90,7 +90,7 @@ static __always_inline int update_owner(const struct transition *t)
 /*
  * Makes the times unknown at the end of a connection that is out of scope. Its other
  * transitions were not recorded, and the socket may connect again, to a peer that is in
- * scope.
+ * scope. Clears an old mark too, so that a backup does not take it for a later transition.
  */
 static __always_inline void reset_times(const struct sock *sk, int old_state, int new_state)
 {

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The system call that the current task is in. All of it depends on the architecture. */
+/* The system call that the current task is in. All of this depends on the architecture. */
 #ifndef TCPSHIFT_SYSCALL_H
 #define TCPSHIFT_SYSCALL_H
 
@@ -38,9 +38,9 @@ static __always_inline struct task_struct *current_task(void)
 
 /*
  * The registers with which the current task entered the kernel. Up to 5.14 no helper
- * returns them, but they lie at the end of the task's stack. Where the stack has another
- * size this reads other words, and those are neither the number of a call that closes
- * nor a descriptor of the socket's file.
+ * returns them, but they lie at the end of the task's stack. If the stack has another
+ * size, this reads other words of it. Those do not pass for the number of a call that
+ * closes, nor for a descriptor of the socket's file.
  */
 static __always_inline struct pt_regs *current_regs(struct task_struct *task)
 {
@@ -63,7 +63,7 @@ static __always_inline __u32 current_first_argument(void)
  *
  * The task that drops the last reference to a file closes it, and that may be an observer:
  * lsof and ss -p take a reference for a moment while they read a link in /proc. So a task
- * that is not known to have had the socket counts as the one that closed it only here.
+ * that is not known to have had the socket counts as the closer only within such a call.
  */
 static __always_inline bool is_closing_descriptors(struct task_struct *task)
 {

@@ -63,7 +63,7 @@ SEC("iter/task_file") int scan_files(struct bpf_iter__task_file *ctx)
 }
 
 /* The owners of MPTCP subflows; run after scan_files, if that has found MPTCP sockets. */
-SEC("iter/tcp") int adopt_subflows(struct bpf_iter__tcp *ctx)
+SEC("iter/tcp") int scan_subflows(struct bpf_iter__tcp *ctx)
 {
 	return on_subflow(ctx->sk_common);
 }

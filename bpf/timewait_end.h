@@ -33,10 +33,10 @@ struct tracked_timewait {
 };
 
 /*
- * The TIME_WAITs whose end is awaited, by the timewait socket's address. The programs of
+ * The TIME_WAITs whose end is to be emitted, by the timewait socket's address. The programs of
  * inet_sock_set_state insert when they emit the transition; those of kmem_cache_free
- * delete at the end; user space sets the size before load. Full: that end is not
- * emitted, and counted as lost.
+ * delete at the end; user space sets the size before load. Full: the end
+ * of that TIME_WAIT is counted as lost, and not emitted.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -105,7 +105,7 @@ static __noinline void insert_tracked_timewait(__u64 timewait,
 		drop_tracked_timewait(timewait, counters);
 }
 
-/* If entered is a transition to TIME_WAIT, its end is emitted too, where asked for. */
+/* Tracks the TIME_WAIT that entered begins, if it begins one and its end is asked for. */
 static __always_inline void track_timewait_end(const struct sock *sk, __u64 timewait,
 					       const struct transition_event *entered,
 					       struct program_counters *counters)
@@ -114,7 +114,7 @@ static __always_inline void track_timewait_end(const struct sock *sk, __u64 time
 		insert_tracked_timewait(timewait, entered, sk->__sk_common.skc_hash, counters);
 }
 
-/* Remembers that the timer ended it; the free that follows emits the event. */
+/* Records that the timer ended the TIME_WAIT. The free that follows emits the event. */
 static __always_inline int on_timer_expired(const struct timer_list *timer)
 {
 	__u64 timewait =

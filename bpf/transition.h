@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The transition that a program handles, as its steps pass it on. */
+/* The transition that a program handles: the steps of dispatch.h pass it on. */
 #ifndef TCPSHIFT_TRANSITION_H
 #define TCPSHIFT_TRANSITION_H
 
@@ -12,9 +12,9 @@
 #include "timewait.h"
 
 /*
- * Whatever the programs branch on is in ec, because ec points into a map: the verifier
- * does not track values that it loads from a map, so it does not walk the rest of the
- * program once for each outcome of a comparison.
+ * All values that the programs branch on are in ec, because ec points into a map. The
+ * verifier does not track values that are loaded from a map, so it does not walk the rest
+ * of the program once for each outcome of a comparison.
  */
 struct transition {
 	const struct sock *sk;
@@ -23,7 +23,7 @@ struct transition {
 	struct sock_state *sock_state; /* may be NULL */
 };
 
-/* A listener has created this socket, and this is the socket's first transition. */
+/* Whether this is the first transition of a socket that a listener has created. */
 static __always_inline bool is_child_creation(const struct transition *t)
 {
 	return t->ec->old_state == TCP_LISTEN && t->ec->new_state == TCP_SYN_RECV;

@@ -194,11 +194,11 @@ const (
 	ProbeMapSockStates            = "sock_states"
 	ProbeMapTrackedTimewaits      = "tracked_timewaits"
 	ProbeProgAccepted             = "accepted"
-	ProbeProgAdoptSubflows        = "adopt_subflows"
 	ProbeProgDumpSockets          = "dump_sockets"
 	ProbeProgObjectFreedBackup    = "object_freed_backup"
 	ProbeProgObjectFreedPrimary   = "object_freed_primary"
 	ProbeProgScanFiles            = "scan_files"
+	ProbeProgScanSubflows         = "scan_subflows"
 	ProbeProgSetStateBackup       = "set_state_backup"
 	ProbeProgSetStatePrimary      = "set_state_primary"
 	ProbeProgTimerExpiredBackup   = "timer_expired_backup"
@@ -289,11 +289,11 @@ type ProbeSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeProgramSpecs struct {
 	Accepted            *ebpf.ProgramSpec `ebpf:"accepted"`
-	AdoptSubflows       *ebpf.ProgramSpec `ebpf:"adopt_subflows"`
 	DumpSockets         *ebpf.ProgramSpec `ebpf:"dump_sockets"`
 	ObjectFreedBackup   *ebpf.ProgramSpec `ebpf:"object_freed_backup"`
 	ObjectFreedPrimary  *ebpf.ProgramSpec `ebpf:"object_freed_primary"`
 	ScanFiles           *ebpf.ProgramSpec `ebpf:"scan_files"`
+	ScanSubflows        *ebpf.ProgramSpec `ebpf:"scan_subflows"`
 	SetStateBackup      *ebpf.ProgramSpec `ebpf:"set_state_backup"`
 	SetStatePrimary     *ebpf.ProgramSpec `ebpf:"set_state_primary"`
 	TimerExpiredBackup  *ebpf.ProgramSpec `ebpf:"timer_expired_backup"`
@@ -474,11 +474,11 @@ type ProbeVariables struct {
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbePrograms struct {
 	Accepted            *ebpf.Program `ebpf:"accepted"`
-	AdoptSubflows       *ebpf.Program `ebpf:"adopt_subflows"`
 	DumpSockets         *ebpf.Program `ebpf:"dump_sockets"`
 	ObjectFreedBackup   *ebpf.Program `ebpf:"object_freed_backup"`
 	ObjectFreedPrimary  *ebpf.Program `ebpf:"object_freed_primary"`
 	ScanFiles           *ebpf.Program `ebpf:"scan_files"`
+	ScanSubflows        *ebpf.Program `ebpf:"scan_subflows"`
 	SetStateBackup      *ebpf.Program `ebpf:"set_state_backup"`
 	SetStatePrimary     *ebpf.Program `ebpf:"set_state_primary"`
 	TimerExpiredBackup  *ebpf.Program `ebpf:"timer_expired_backup"`
@@ -488,11 +488,11 @@ type ProbePrograms struct {
 func (p *ProbePrograms) Close() error {
 	return _ProbeClose(
 		p.Accepted,
-		p.AdoptSubflows,
 		p.DumpSockets,
 		p.ObjectFreedBackup,
 		p.ObjectFreedPrimary,
 		p.ScanFiles,
+		p.ScanSubflows,
 		p.SetStateBackup,
 		p.SetStatePrimary,
 		p.TimerExpiredBackup,

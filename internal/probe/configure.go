@@ -122,14 +122,14 @@ const maxTrackedTimeWaits = 128 << 10
 var (
 	tracePrograms = []string{
 		bpfobj.ProbeProgSetStatePrimary, bpfobj.ProbeProgSetStateBackup,
-		bpfobj.ProbeProgAccepted, bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgAdoptSubflows,
+		bpfobj.ProbeProgAccepted, bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows,
 	}
 	timeWaitEndPrograms = []string{
 		bpfobj.ProbeProgTimerExpiredPrimary, bpfobj.ProbeProgTimerExpiredBackup,
 		bpfobj.ProbeProgObjectFreedPrimary, bpfobj.ProbeProgObjectFreedBackup,
 	}
 	snapshotPrograms = []string{
-		bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgAdoptSubflows, bpfobj.ProbeProgDumpSockets,
+		bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows, bpfobj.ProbeProgDumpSockets,
 	}
 )
 
@@ -137,7 +137,7 @@ var (
 func selectPrograms(spec *ebpf.CollectionSpec, features Features, programs []string) {
 	needs := map[string]string{
 		bpfobj.ProbeProgScanFiles:     SocketScan,
-		bpfobj.ProbeProgAdoptSubflows: SocketScan,
+		bpfobj.ProbeProgScanSubflows: SocketScan,
 		bpfobj.ProbeProgAccepted:      AcceptHook,
 	}
 	for _, name := range timeWaitEndPrograms {

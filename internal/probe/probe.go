@@ -124,7 +124,7 @@ func (p *Probe) open(opts Options, kernel *Kernel) error {
 func (p *Probe) attach() error {
 	for _, name := range slices.Concat(tracePrograms, timeWaitEndPrograms) {
 		program := p.collection.Programs[name]
-		if program == nil || name == bpfobj.ProbeProgScanFiles || name == bpfobj.ProbeProgAdoptSubflows {
+		if program == nil || name == bpfobj.ProbeProgScanFiles || name == bpfobj.ProbeProgScanSubflows {
 			continue // not loaded, or an iterator, which scan runs
 		}
 		l, err := attachTracing(program)

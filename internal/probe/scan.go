@@ -28,7 +28,7 @@ func scan(c *ebpf.Collection) error {
 	if err != nil {
 		return fmt.Errorf("list namespaces with MPTCP sockets: %w", err)
 	}
-	return adopt(c.Programs[bpfobj.ProbeProgAdoptSubflows], inodes)
+	return adopt(c.Programs[bpfobj.ProbeProgScanSubflows], inodes)
 }
 
 // adopt runs the iterator in each of the namespaces that can be found and entered. Without
