@@ -135,7 +135,7 @@ func decodeTransition(w *wireTransition, kind Kind, e *Event) error {
 
 func decodeFlags(w *wireTransition, t *tcp.Transition) {
 	t.Mapped = hasFlag(w, bpfobj.ProbeEventFlagEVENT_MAPPED)
-	t.TimeWaitOpen = hasFlag(w, bpfobj.ProbeEventFlagEVENT_TIMEWAIT_UNKNOWN)
+	t.TimeWaitUnknown = hasFlag(w, bpfobj.ProbeEventFlagEVENT_TIMEWAIT_UNKNOWN)
 	t.Locked = hasFlag(w, bpfobj.ProbeEventFlagEVENT_LOCKED)
 	t.PeerFIN = hasFlag(w, bpfobj.ProbeEventFlagEVENT_PEER_FIN)
 	t.Orphan = hasFlag(w, bpfobj.ProbeEventFlagEVENT_ORPHAN)
@@ -153,8 +153,8 @@ func hasFlag(w *wireTransition, flag bpfobj.ProbeEventFlag) bool {
 	return bpfobj.ProbeEventFlag(w.Flags)&flag != 0
 }
 
-// decodeEndpoints leaves out addresses that the kernel has not chosen yet, which it
-// represents by the unspecified address. Only a listener can really have that address.
+// decodeEndpoints leaves out addresses that the kernel has not chosen yet. In a sample
+// these are unspecified (0.0.0.0 or ::). Only a listener can really have that address.
 func decodeEndpoints(w *wireTransition, t *tcp.Transition) {
 	listens := t.New == tcp.Listen || t.Old == tcp.Listen && t.New != tcp.SynRecv
 	if listens || !unspecified(w.Family, &w.LocalAddr) {

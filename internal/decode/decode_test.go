@@ -127,7 +127,7 @@ var transitions = []struct {
 	{
 		"of a close that perhaps left a timewait socket",
 		wireEvent{family: 4, old: 5, new: 7, flags: flagTimeWaitUnknown | flagNoLinger2},
-		tcp.Transition{Old: tcp.FinWait2, New: tcp.Close, TimeWaitOpen: true, NoLinger2: true},
+		tcp.Transition{Old: tcp.FinWait2, New: tcp.Close, TimeWaitUnknown: true, NoLinger2: true},
 	},
 	{
 		"of a TIME_WAIT that its timer ended",
@@ -323,7 +323,7 @@ func leftover() Event {
 			Time: time.Unix(1, 2), Monotonic: 3, Cookie: 4, Local: endpoint("192.0.2.99", 5), Peer: endpoint("2001:db8::99", 6),
 			Netns: 7, UID: 8, Owner: tcp.Owner{PID: 9, Comm: comm("left over"), Source: tcp.PIDTask}, CgroupID: 10,
 			Cgroup: leftoverCgroup, Error: 11, Old: 12, New: 13, Role: tcp.RoleListener, Mapped: true, IPv6: true, InState: 14,
-			Substate: 15, TimeWaitOpen: true, Locked: true, PeerFIN: true, NoLinger2: true, Expired: true, Orphan: true,
+			Substate: 15, TimeWaitUnknown: true, Locked: true, PeerFIN: true, NoLinger2: true, Expired: true, Orphan: true,
 		},
 		Connection: tcp.Connection{
 			Opened: time.Unix(3, 4), OpenedAt: 16, Established: 17, Sent: 18, Received: 19, Retransmits: 20, RTT: 21,

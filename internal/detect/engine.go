@@ -53,7 +53,7 @@ func Kinds() []string {
 // Observe takes one transition, in the order of the stream. It keeps no reference to
 // t, only to t.Cgroup, which must not change afterwards.
 func (e *Engine) Observe(t *tcp.Transition) {
-	if t.TimeWaitEnd() || t.Self() {
+	if t.TimeWaitEnd() || t.SelfTransition() {
 		return
 	}
 	e.tracker.observe(t)

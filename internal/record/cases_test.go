@@ -148,7 +148,7 @@ func transitionCases() []goldenCase {
 		edit("a close that leaves one in substate FIN_WAIT2", func(t *tcp.Transition) { *t = timeWait(tcp.FinWait2) }),
 		edit("a close of which that was not found out", func(t *tcp.Transition) {
 			*t = timeWait(0)
-			t.New, t.TimeWaitOpen = tcp.Close, true
+			t.New, t.TimeWaitUnknown = tcp.Close, true
 		}),
 		edit("a TIME_WAIT that ends in its own time", func(t *tcp.Transition) { *t = timeWaitEnd(true) }),
 		edit("a TIME_WAIT that ends before", func(t *tcp.Transition) { *t = timeWaitEnd(false) }),

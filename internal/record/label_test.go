@@ -104,7 +104,7 @@ func longestLabels(t testing.TB) []Label {
 // longestTransition has more keys than any real one, to test the length of the line.
 func longestTransition() tcp.Transition {
 	t := largest()
-	t.Mapped, t.Old, t.New, t.Substate, t.TimeWaitOpen, t.Expired = true, tcp.TimeWait, tcp.TimeWait, tcp.TimeWait, true, true
+	t.Mapped, t.Old, t.New, t.Substate, t.TimeWaitUnknown, t.Expired = true, tcp.TimeWait, tcp.TimeWait, tcp.TimeWait, true, true
 	t.Cgroup = &tcp.Cgroup{
 		Path: longestPath("x"), Container: containerID, Runtime: "containerd", PodUID: pod().PodUID,
 	}

@@ -19,8 +19,8 @@ func (n *Native) Transition(dst []byte, t *tcp.Transition) []byte {
 	if t.Substate != 0 {
 		o = o.literal("time_wait_substate", t.Substate.String())
 	}
-	o = o.trueIf("time_wait_unknown", t.TimeWaitOpen).
-		trueIf("self", t.Self())
+	o = o.trueIf("time_wait_unknown", t.TimeWaitUnknown).
+		trueIf("self", t.SelfTransition())
 	if t.TimeWaitEnd() {
 		o = o.literal("time_wait_end", endOfTimeWait(t))
 	}

@@ -6,7 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connection sums up a connection at its last transition.
+// Connection sums up a connection when its socket enters CLOSE in the kernel.
 type Connection struct {
 	Opened      time.Time     // wall clock; zero until the trace loop sets it
 	OpenedAt    time.Duration // CLOCK_MONOTONIC; 0: before the tracer started
@@ -18,7 +18,7 @@ type Connection struct {
 	ClosedBy    ClosedBy
 }
 
-// ClosedBy says how a connection ended; "" where the kernel does not distinguish that.
+// ClosedBy is how a connection ended; "" where the kernel does not distinguish that.
 type ClosedBy string
 
 // The ways in which a connection ends.
@@ -33,8 +33,8 @@ const (
 	ClosedByNoPort        ClosedBy = "no_port"        // connect() found no free local port
 )
 
-// EndOf says how a connection ended, given its last transition. The rules follow the code
-// of the kernel (net/ipv4/tcp.c, tcp_input.c, tcp_timer.c).
+// EndOf returns how a connection ended, from its transition to Close or TimeWait. The rules
+// follow the code of the kernel (net/ipv4/tcp.c, tcp_input.c, tcp_timer.c).
 func EndOf(t *Transition) ClosedBy {
 	switch {
 	case t.Old == Listen:
@@ -78,8 +78,8 @@ func endWithoutError(t *Transition) ClosedBy {
 	return "" // tcp_out_of_resources(), or a child that could not be set up
 }
 
-// endOfListener recognises close() by its owner, who is the current task then
-// (bpf/owner.h). ss -K and shutdown() by the owner look alike: neither sets an error.
+// endOfListener recognises close(): the current task is the owner then (bpf/owner.h).
+// ss -K and shutdown() by the owner look alike, because neither sets an error.
 func endOfListener(t *Transition) ClosedBy {
 	if t.Owner.Source == PIDTask {
 		return ClosedByLocal
@@ -117,7 +117,7 @@ func endWithError(t *Transition) ClosedBy {
 	return "" // an ICMP error that ended the attempt, or was received long before
 }
 
-// endWithReset gives nothing in FIN_WAIT1 and FIN_WAIT2: data for a socket that is closed
+// endWithReset returns "" in FIN_WAIT1 and FIN_WAIT2: data for a socket that is closed
 // already goes through tcp_reset() as well, and this side answers it with a reset
 // (tcp_rcv_state_process).
 func endWithReset(t *Transition) ClosedBy {

@@ -27,7 +27,7 @@ func locked(t *Transition)       { t.Locked = true }
 func unbound(t *Transition)      { t.Local.Port = 0 }
 func toTimeWait(t *Transition)   { t.New, t.Substate = TimeWait, TimeWait }
 func toFinWait2(t *Transition)   { t.New, t.Substate = TimeWait, FinWait2 }
-func walkBound(t *Transition)    { t.TimeWaitOpen = true }
+func walkBound(t *Transition)    { t.TimeWaitUnknown = true }
 func peerFIN(t *Transition)      { t.PeerFIN = true }
 func noLinger2(t *Transition)    { t.NoLinger2 = true }
 func orphan(t *Transition)       { t.Orphan = true }
@@ -177,7 +177,7 @@ func TestTransition_KernelNew(t *testing.T) {
 	}
 }
 
-// Self is true where the old and the new state of the tracepoint are equal.
+// A transition is to itself where the old and the new state of the tracepoint are equal.
 func TestTransition_Self(t *testing.T) {
 	for _, old := range append(States(), 0, 17, 255) {
 		for _, next := range append(States(), 0, 17, 255) {
@@ -185,7 +185,7 @@ func TestTransition_Self(t *testing.T) {
 			if next == TimeWait {
 				kernelNext = Close
 			}
-			if got, want := (&Transition{Old: old, New: next}).Self(), old == kernelNext; got != want {
+			if got, want := (&Transition{Old: old, New: next}).SelfTransition(), old == kernelNext; got != want {
 				t.Errorf("%v → %v is to itself: %v, want %v", old, next, got, want)
 			}
 		}

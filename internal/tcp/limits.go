@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Limits are what a network namespace has room for, as read at one moment. The names
-// in the comments are sysctls of the namespace.
+// Limits are the settings and counts that limit the connections of a network namespace,
+// as read at one moment. The names in the comments are sysctls of the namespace.
 type Limits struct {
 	PortLow, PortHigh uint16   // net.ipv4.ip_local_port_range, both included
 	Reserved          []uint16 // net.ipv4.ip_local_reserved_ports within that range, sorted

@@ -2,9 +2,9 @@ package tcp
 
 import "time"
 
-// Socket is a socket at one moment. Of its Transition only New, the state, Substate, and
-// the fields that identify the socket and its owner are set.
+// Socket is a socket at one moment. Only some fields of its Transition are set: New, which
+// is the socket's state, Substate, and what identifies the socket and its owner.
 type Socket struct {
 	Transition
-	ExpiresIn time.Duration // time left to a timewait socket; 0: not known
+	ExpiresIn time.Duration // until the timewait socket's timer expires; 0: not known
 }

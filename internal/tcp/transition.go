@@ -16,7 +16,7 @@ type Role uint8
 const (
 	RoleUnknown  Role = iota // nothing has shown the role yet
 	RoleClient               // it has called connect()
-	RoleServer               // a listener has accepted it
+	RoleServer               // a listener created it, accepted or not
 	RoleListener             // it listens
 )
 
@@ -47,8 +47,8 @@ type PIDSource uint8
 // The ways to know the owner of a socket.
 const (
 	PIDUnknown  PIDSource = iota // the owner is not known
-	PIDTask                      // the owner held the socket's lock at this transition
-	PIDStored                    // it held the lock at an earlier transition, and still has the socket
+	PIDTask                      // the owner owned the socket's lock at this transition
+	PIDStored                    // it did at an earlier transition, and still has the socket open
 	PIDAccept                    // it accepted the connection
 	PIDListener                  // it has the listener; the process that will accept is not known yet
 	PIDScan                      // it had the socket open when the tracer started
@@ -134,17 +134,17 @@ type Transition struct {
 	Mapped    bool // IPv4 on an IPv6 socket
 	IPv6      bool
 
-	InState      time.Duration // spent in Old; 0: not known
-	Substate     State         // of the timewait socket: FinWait2 or TimeWait; 0: there is none
-	TimeWaitOpen bool          // whether there is a timewait socket could not be determined
-	Locked       bool          // a task held the socket's lock
-	PeerFIN      bool          // the peer's FIN has been received
-	NoLinger2    bool          // the socket option TCP_LINGER2 is negative
-	Orphan       bool          // no process has the socket, not yet or no longer
-	Unsent       bool          // connect() failed before it sent a SYN
-	Acked        bool          // all that was sent is acknowledged, including the FIN
-	Repair       bool          // the socket is in repair mode (TCP_REPAIR): it sends nothing
-	Expired      bool          // at the end of a TIME_WAIT: its timer ended it
+	InState         time.Duration // spent in Old; 0: not known
+	Substate        State         // of the timewait socket: FinWait2 or TimeWait; 0: there is none
+	TimeWaitUnknown bool          // there may be a timewait socket: the search was not conclusive
+	Locked          bool          // a task owned the socket's lock
+	PeerFIN         bool          // the peer's FIN has been received
+	NoLinger2       bool          // the socket option TCP_LINGER2 is negative
+	Orphan          bool          // no process has the socket, not yet or no longer
+	Unsent          bool          // connect() failed before it sent a SYN
+	Acked           bool          // all that was sent is acknowledged, including the FIN
+	Repair          bool          // the socket is in repair mode (TCP_REPAIR): it sends nothing
+	Expired         bool          // at the end of a TIME_WAIT: its timer ended it
 }
 
 // KernelNew is the new state as the tracepoint reports it: it never reports TimeWait.
@@ -161,7 +161,7 @@ func (t *Transition) TimeWaitEnd() bool {
 	return t.Old == TimeWait
 }
 
-// Self reports whether the socket stayed in its state: the tracepoint reports that, too.
-func (t *Transition) Self() bool {
+// SelfTransition reports whether the socket stayed in its state: the tracepoint reports that, too.
+func (t *Transition) SelfTransition() bool {
 	return t.Old == t.KernelNew()
 }
