@@ -19,8 +19,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// configure returns the programs to load: those of programs that this kernel supports, with
-// the constants of bpf/config.h and the sizes of the maps set.
+// configure returns the collection to load: of the named programs, those that this kernel
+// supports. It sets the constants of bpf/config.h and the sizes of the maps.
 func configure(opts Options, features Features, programs []string, kernel *Kernel) (*ebpf.CollectionSpec, error) {
 	decoded, err := kernel.programs()
 	if err != nil {
@@ -80,8 +80,8 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 }
 
 // mayBePreempted reports whether a task may be preempted between two programs of a
-// tracepoint. It can be since 7.0 (commit a46023d5616e), not on 6.18, and only the version
-// shows it. A wrong true costs time and nothing else, so unknown and in-between versions
+// tracepoint. That is so since 7.0 (commit a46023d5616e), and not yet on 6.18. Only the
+// version shows it. A wrong true costs time and nothing else, so unknown and in-between versions
 // count as true.
 func mayBePreempted() bool {
 	const since = 6<<16 | 19<<8
@@ -136,9 +136,9 @@ var (
 // selectPrograms drops all programs but these, and those that this kernel would refuse.
 func selectPrograms(spec *ebpf.CollectionSpec, features Features, programs []string) {
 	needs := map[string]string{
-		bpfobj.ProbeProgScanFiles:     SocketScan,
+		bpfobj.ProbeProgScanFiles:    SocketScan,
 		bpfobj.ProbeProgScanSubflows: SocketScan,
-		bpfobj.ProbeProgAccepted:      AcceptHook,
+		bpfobj.ProbeProgAccepted:     AcceptHook,
 	}
 	for _, name := range timeWaitEndPrograms {
 		needs[name] = TimeWaitEnds
@@ -212,7 +212,8 @@ func bits(states []tcp.State) (set uint32) {
 	return set
 }
 
-// addSelf adds this process as bpf_get_ns_current_pid_tgid() identifies it.
+// addSelf adds what identifies this process: its pid, and the device and inode of its pid
+// namespace, by which bpf_get_ns_current_pid_tgid() finds that pid.
 func addSelf(constants map[string]any) error {
 	info, err := os.Stat("/proc/self/ns/pid")
 	if err != nil {

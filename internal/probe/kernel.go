@@ -54,11 +54,11 @@ func KernelLayout() (Layout, error) {
 	if err := spec.TypeByName("netns_ipv4", &namespace); err != nil {
 		return Layout{}, fmt.Errorf("find struct netns_ipv4: %w", err)
 	}
-	return Layout{AcceptArguments: acceptArguments(types), TableByNetns: hasTable(namespace)}, nil
+	return Layout{AcceptArguments: acceptArguments(types), TableByNetns: embedsHashinfo(namespace)}, nil
 }
 
-// hasTable reports whether tcp_death_row is embedded in netns_ipv4 and has a hashinfo.
-func hasTable(namespace *btf.Struct) bool {
+// embedsHashinfo reports whether tcp_death_row is embedded in netns_ipv4 and has a hashinfo.
+func embedsHashinfo(namespace *btf.Struct) bool {
 	for _, member := range namespace.Members {
 		if member.Name != "tcp_death_row" {
 			continue

@@ -27,7 +27,7 @@ const DefaultBufferSize = 16 << 20
 type Options struct {
 	Filter     filter.Filter
 	BufferSize int      // bytes, a power of two and a multiple of the page size; 0: DefaultBufferSize
-	Ends       bool     // emit a summary of the connection with a socket's last transition
+	Ends       bool     // emit a summary of the connection when a socket enters CLOSE
 	Without    []string // names of features not to use although the kernel has them, for tests
 	// TimeWaitEnds emits the ends of TIME_WAITs. Its programs run for every timer that
 	// expires and every object that the kernel frees.
@@ -145,9 +145,9 @@ func (p *Probe) Features() Features {
 	return p.features
 }
 
-// Instructions returns the number of instructions that the verifier has processed for
+// VerifiedInstructions returns the number of instructions that the verifier has processed for
 // each program, by the program's name. Before Linux 5.16 the map is empty.
-func (p *Probe) Instructions() (map[string]uint32, error) {
+func (p *Probe) VerifiedInstructions() (map[string]uint32, error) {
 	walked := make(map[string]uint32)
 	for name, program := range p.collection.Programs {
 		info, err := program.Info()
@@ -162,8 +162,8 @@ func (p *Probe) Instructions() (map[string]uint32, error) {
 }
 
 // Read waits for samples, for at most wait, and calls handle for each; handle must not keep
-// the slice. It returns when wait is over and the rings are empty, under load after twice
-// wait, or with the error of handle.
+// the slice. Read returns when wait is over and the rings are empty. Under load it returns
+// after twice wait. If handle fails, Read returns that error.
 func (p *Probe) Read(wait time.Duration, handle func(sample []byte) error) error {
 	return p.reader.Read(wait, handle)
 }

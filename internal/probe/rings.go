@@ -26,7 +26,7 @@ type ringLayout struct {
 	count     int    // of rings, a power of two
 	bytes     int    // of each ring
 	pathBytes int    // of the ring for the paths of cgroups, in addition
-	perCPU    uint64 // count divided by the number of online CPUs, rounded up, as a fraction of 2^32
+	perCPU    uint64 // count divided by the number of online CPUs, rounded up; fixed point, 32 fraction bits
 }
 
 func ringLayoutOf(size int) (ringLayout, error) {
@@ -75,7 +75,7 @@ func (l ringLayout) apply(spec *ebpf.CollectionSpec) {
 type rings struct {
 	outer    *ebpf.Map
 	inner    []*ebpf.Map
-	inserted chan error // of inserting each inner map into the outer
+	inserted chan error // one result for each inner map, when it is in the outer map
 }
 
 // makeRings creates the rings and inserts them in the background; await waits for that.

@@ -28,12 +28,13 @@ func scan(c *ebpf.Collection) error {
 	if err != nil {
 		return fmt.Errorf("list namespaces with MPTCP sockets: %w", err)
 	}
-	return adopt(c.Programs[bpfobj.ProbeProgScanSubflows], inodes)
+	return scanSubflows(c.Programs[bpfobj.ProbeProgScanSubflows], inodes)
 }
 
-// adopt runs the iterator in each of the namespaces that can be found and entered. Without
-// CAP_SYS_ADMIN only the tracer's own namespace can be entered.
-func adopt(subflows *ebpf.Program, inodes []uint32) error {
+// scanSubflows finds the owners of MPTCP subflows: it runs the iterator in each of the
+// namespaces that can be found and entered. Without CAP_SYS_ADMIN only the tracer's own
+// namespace can be entered.
+func scanSubflows(subflows *ebpf.Program, inodes []uint32) error {
 	if len(inodes) == 0 {
 		return nil
 	}

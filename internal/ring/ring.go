@@ -21,10 +21,10 @@ type Buffer struct {
 	Size int // bytes
 }
 
-// clockDifference bounds the difference between CLOCK_MONOTONIC as read here and as read
+// maxClockDifference bounds the difference between CLOCK_MONOTONIC as read here and as read
 // by a program at the same moment, even while the kernel adjusts the clock
 // (kernel/time/timekeeping.c, ktime_get_mono_fast_ns).
-const clockDifference = time.Microsecond
+const maxClockDifference = time.Microsecond
 
 // Reader reads several ring buffers. Each sample begins with the time at which its
 // program started, in nanoseconds of CLOCK_MONOTONIC. A Reader must not be used by
@@ -75,7 +75,7 @@ func (r *Reader) open(buffers []Buffer, priority *Buffer) (err error) {
 // its error, and the sample counts as read.
 //
 // Samples of one ring come in the ring's order. Between rings the timestamps decide: if
-// one sample was made after another was submitted, it comes after it.
+// a sample was made after another was submitted, Read hands it over after the other.
 func (r *Reader) Read(wait time.Duration, handle func(sample []byte) error) error {
 	waitUntil := time.Now().Add(wait)
 	b := batch{handle: handle}
@@ -117,7 +117,7 @@ func (b *batch) take(m *mapping) error {
 	return b.handle(m.take())
 }
 
-// expired reports whether the deadline is over. It is called for each sample and reads
+// expired reports whether the deadline has passed. It is called for each sample and reads
 // the clock for some.
 func (b *batch) expired() bool {
 	const checkEvery = 256
@@ -149,7 +149,7 @@ func (r *Reader) drain(b *batch) error {
 func (r *Reader) pass(b *batch) error {
 	before := uint64(math.MaxUint64)
 	if len(r.rings) > 1 && !r.finished {
-		before = uint64(monotonic.Now() - clockDifference)
+		before = uint64(monotonic.Now() - maxClockDifference)
 	}
 	for _, m := range r.rings {
 		m.refresh()

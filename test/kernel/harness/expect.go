@@ -69,7 +69,7 @@ func IsBefore(t *testing.T, major, minor int) bool {
 // program.
 func CheckInstructions(t *testing.T, tr *Tracer) (walked map[string]uint32) {
 	t.Helper()
-	walked, err := tr.Probe.Instructions()
+	walked, err := tr.Probe.VerifiedInstructions()
 	if err != nil {
 		t.Fatal(err)
 	}
