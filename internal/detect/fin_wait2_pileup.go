@@ -27,6 +27,10 @@ type waitingEnd struct {
 	local tcp.Endpoint // of a server
 }
 
+func (k *waitingEnd) hash() uint64 {
+	return addrHash(k.peer.Addr) + addrHash(k.local.Addr) + uint64(k.peer.Port) + uint64(k.local.Port) + uint64(k.role)<<16
+}
+
 type halfClosedCount struct {
 	count, before int
 	at, beforeAt  time.Duration
@@ -58,7 +62,8 @@ func (d *finWait2Pileup) observe(t *tcp.Transition) {
 		return
 	}
 	client := d.isClient(t, d.activeNamespace(t.Netns))
-	e := d.created.Get(waitingEndOf(t.Netns, client, t.Local, t.Peer))
+	key := waitingEndOf(t.Netns, client, t.Local, t.Peer)
+	e := d.created.Get(key, key.hash())
 	e.Value.Advance(int64(d.now / time.Second))
 	e.Value.Add(1)
 	d.created.Add(e, 1)
@@ -88,7 +93,7 @@ func (d *finWait2Pileup) requestCounts() {
 			continue
 		}
 		e.Value.Advance(second)
-		if ns := d.namespaces.Find(e.Key.netns); ns != nil && e.Value.Total() >= int64(d.HalfClosed) {
+		if ns := d.namespaces.Find(e.Key.netns, uint64(e.Key.netns)); ns != nil && e.Value.Total() >= int64(d.HalfClosed) {
 			ns.Value.wantHalfClosed = true
 		}
 	}
@@ -108,7 +113,7 @@ const minWaiting = 5 * time.Second
 
 // takeCounts takes the kernel's half-closed sockets of one namespace.
 func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []tcp.Socket) {
-	ns := d.namespaces.Find(netns)
+	ns := d.namespaces.Find(netns, uint64(netns))
 	if ns == nil {
 		return
 	}
@@ -158,7 +163,10 @@ func (d *finWait2Pileup) describe(key waitingEnd, c *halfClosedCount) Finding {
 				f.Process, f.Local = e.Value.top(), tcp.Endpoint{Addr: e.Key.local}
 			}
 		}
-	} else if e := d.servers.Find(server{local: key.local.Addr, netns: key.netns, port: key.local.Port}); e != nil {
+		return f
+	}
+	s := server{local: key.local.Addr, netns: key.netns, port: key.local.Port}
+	if e := d.servers.Find(s, s.hash()); e != nil {
 		f.Process = e.Value.top()
 	}
 	return f

@@ -52,7 +52,7 @@ func (tr *tracker) activeNamespace(netns uint32) *namespace {
 }
 
 func (tr *tracker) namespace(netns uint32) *namespace {
-	ns := &tr.namespaces.Get(netns).Value
+	ns := &tr.namespaces.Get(netns, uint64(netns)).Value
 	if ns.scale == 0 {
 		ns.scale, ns.finished, ns.activeAt = 1, 1, tr.now
 	}

@@ -22,6 +22,8 @@ type end struct {
 	role  tcp.Role
 }
 
+func (e *end) hash() uint64 { return addrHash(e.addr) + uint64(e.port) + uint64(e.role)<<16 }
+
 func (e *end) endpoint() tcp.Endpoint { return tcp.Endpoint{Addr: e.addr, Port: e.port} }
 
 func endOf(t *tcp.Transition) end {
@@ -86,7 +88,7 @@ func newOutcomeTable(limit int) outcomeTable {
 
 // at gives the outcomes of an end, ready to count at a time.
 func (t *outcomeTable) at(now time.Duration, key end) *outcomes {
-	e := t.Get(key)
+	e := t.Get(key, key.hash())
 	e.Value.advance(now)
 	t.Add(e, 1)
 	return &e.Value

@@ -74,7 +74,7 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 		Cause:  "connect() found no free local port for this destination and failed with EADDRNOTAVAIL",
 		Advice: reusePortsAdvice,
 	}
-	e := d.destinations.Find(key)
+	e := d.destinations.Find(key, key.hash())
 	if e == nil {
 		return f
 	}

@@ -53,7 +53,7 @@ func (d portStorm) check(raise raiser) {
 
 // portCapacity is 0 where it is not known, or where ports are not what runs out.
 func (tr *tracker) portCapacity(key destination) (float64, *namespace) {
-	found := tr.namespaces.Find(key.netns)
+	found := tr.namespaces.Find(key.netns, uint64(key.netns))
 	if found == nil || !found.Value.known {
 		return 0, nil
 	}

@@ -45,7 +45,7 @@ func (tr *tracker) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 		return
 	}
 	if _, reported := tr.seeding.opened[s.Cookie]; !reported && client {
-		use := tr.destinations.Get(key)
+		use := tr.destinations.Get(key, key.hash())
 		use.Value.OpenedEarlier(now)
 		tr.destinations.Add(use, 1)
 	}
@@ -70,11 +70,12 @@ func (tr *tracker) seedTimeWait(now time.Duration, ns *namespace, key destinatio
 	}
 	var r *rate.Estimator
 	if client {
-		use := tr.destinations.Get(key)
+		use := tr.destinations.Get(key, key.hash())
 		tr.destinations.Add(use, 1)
 		r = &use.Value.Estimator
 	} else {
-		use := tr.servers.Get(server{local: s.Local.Addr, netns: key.netns, port: s.Local.Port})
+		key := server{local: s.Local.Addr, netns: key.netns, port: s.Local.Port}
+		use := tr.servers.Get(key, key.hash())
 		tr.servers.Add(use, 1)
 		r = &use.Value.Estimator
 	}

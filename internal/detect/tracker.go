@@ -1,6 +1,7 @@
 package detect
 
 import (
+	"encoding/binary"
 	"math"
 	"net/netip"
 	"time"
@@ -37,6 +38,10 @@ type destination struct {
 	peerPort uint16
 }
 
+func (d *destination) hash() uint64 {
+	return 31*addrHash(d.local) + addrHash(d.peer) + uint64(d.peerPort)
+}
+
 type destinationUse struct {
 	rate.Estimator
 	topProcesses
@@ -49,6 +54,19 @@ type server struct {
 	local netip.Addr
 	netns uint32
 	port  uint16
+}
+
+func (s *server) hash() uint64 { return addrHash(s.local) + uint64(s.port) }
+
+// addrHash gives the bits in which addresses differ most: those of an IPv4 address, or
+// the interface identifier of an IPv6 address.
+func addrHash(a netip.Addr) uint64 {
+	if a.Is4() {
+		b := a.As4()
+		return uint64(binary.BigEndian.Uint32(b[:]))
+	}
+	b := a.As16()
+	return binary.BigEndian.Uint64(b[8:])
 }
 
 type serverUse struct {
@@ -118,7 +136,8 @@ func (tr *tracker) open(t *tcp.Transition) {
 	if t.Local.Port != 0 && ns.known && !ns.limits.IsEphemeral(t.Local.Port) {
 		return // bound to a port that connect() would not have chosen
 	}
-	use := tr.destinations.Get(destinationOf(t))
+	key := destinationOf(t)
+	use := tr.destinations.Get(key, key.hash())
 	use.Value.Opened(t.Monotonic)
 	use.Value.count(t)
 	tr.destinations.Add(use, 1)
@@ -131,7 +150,8 @@ func (tr *tracker) close(t *tcp.Transition) {
 	case tr.isClient(t, ns):
 		tr.closeClient(t, ns)
 	case timeWait && t.Role != tcp.RoleClient:
-		use := tr.servers.Get(server{local: t.Local.Addr, netns: t.Netns, port: t.Local.Port})
+		key := server{local: t.Local.Addr, netns: t.Netns, port: t.Local.Port}
+		use := tr.servers.Get(key, key.hash())
 		use.Value.ClosedToTimeWait(t.Monotonic, finWait2)
 		use.Value.count(t)
 		tr.servers.Add(use, 1)
@@ -159,7 +179,7 @@ func (tr *tracker) isClient(t *tcp.Transition, ns *namespace) bool {
 func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 	key := destinationOf(t)
 	if t.New != tcp.TimeWait {
-		if use := tr.destinations.Find(key); use != nil {
+		if use := tr.destinations.Find(key, key.hash()); use != nil {
 			use.Value.Closed(t.Monotonic)
 			if tcp.EndOf(t) == tcp.ClosedByNoPort {
 				use.Value.noPort++
@@ -174,7 +194,7 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 	} else {
 		ns.total.ClosedToTimeWait(t.Monotonic, finWait2)
 	}
-	use := tr.destinations.Get(key)
+	use := tr.destinations.Get(key, key.hash())
 	if use.Value.Open() == 0 { // it was not counted when it opened
 		use.Value.count(t)
 		tr.destinations.Add(use, 1)

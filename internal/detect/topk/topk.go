@@ -17,6 +17,7 @@ import "container/heap"
 type Table[K comparable, V any] struct {
 	limit   int
 	index   map[K]*Entry[K, V]
+	cache   cache[K, V]
 	entries entryHeap[K, V]
 	ordered bool // entries is a heap
 }
@@ -43,13 +44,25 @@ func (t *Table[K, V]) Len() int { return len(t.entries) }
 // be changed, and is valid until the next Get or Sweep.
 func (t *Table[K, V]) Entries() []*Entry[K, V] { return t.entries }
 
-// Find gives the entry of a key, or nil if the table does not have the key.
-func (t *Table[K, V]) Find(key K) *Entry[K, V] { return t.index[key] }
+// Find gives the entry of a key, or nil if the table does not have the key. hash is any
+// number that is a function of the key. It makes Find fast if different keys mostly have
+// different hashes.
+func (t *Table[K, V]) Find(key K, hash uint64) *Entry[K, V] {
+	slot := t.cache.slot(hash)
+	if e := *slot; e != nil && e.Key == key {
+		return e
+	}
+	e := t.index[key]
+	if e != nil {
+		*slot = e
+	}
+	return e
+}
 
-// Get gives the entry of a key. A key that is new gets an entry with a zero value,
-// if need be in the place of the lightest key.
-func (t *Table[K, V]) Get(key K) *Entry[K, V] {
-	if e := t.index[key]; e != nil {
+// Get gives the entry of a key. A new key gets an entry with a zero value; if the table
+// is full, it replaces the lightest key. For hash see [Table.Find].
+func (t *Table[K, V]) Get(key K, hash uint64) *Entry[K, V] {
+	if e := t.Find(key, hash); e != nil {
 		return e
 	}
 	return t.insert(key)
@@ -95,6 +108,7 @@ func (t *Table[K, V]) Sweep(update func(e *Entry[K, V]) (keep bool)) {
 	}
 	clear(t.entries[len(kept):])
 	t.entries, t.ordered = kept, false
+	t.cache.clear() // of the removed entries
 }
 
 // entryHeap is a [heap.Interface] with the least weight first. The error bound

@@ -5,12 +5,13 @@ import (
 	"testing"
 )
 
-// A key always leads to its own entry: when keys replace each other, and when a key
-// comes back after a sweep.
+// A key always leads to its own entry: when keys share a slot of the cache, when they
+// replace each other, and when a key comes back after a sweep.
 func TestTable_KeyLeadsToItsOwnEntry(t *testing.T) {
 	random := rand.New(rand.NewPCG(11, 12))
 	table := New[uint32, int](8)
 	kept := make(map[uint32]*Entry[uint32, int]) // what the table should have
+	hash := func(key uint32) uint64 { return uint64(key % 3) }
 	for range 100_000 {
 		key := random.Uint32N(12)
 		switch random.IntN(8) {
@@ -23,11 +24,11 @@ func TestTable_KeyLeadsToItsOwnEntry(t *testing.T) {
 				return false
 			})
 		case 1, 2:
-			if got, want := table.Find(key), kept[key]; got != want {
+			if got, want := table.Find(key, hash(key)), kept[key]; got != want {
 				t.Fatalf("found %+v for %d, want %+v", got, key, want)
 			}
 		default:
-			e := table.Get(key)
+			e := table.Get(key, hash(key))
 			for other, of := range kept {
 				if of == e && other != key {
 					delete(kept, other) // the key replaced this one
@@ -55,7 +56,7 @@ func TestTable_HeavyKeyIsNeverMissing(t *testing.T) {
 			key %= 8 // these are heavy
 		}
 		truth[key]++
-		table.Add(table.Get(key), 1)
+		table.Add(table.Get(key, uint64(key)), 1)
 	}
 	heavy := 0
 	for key, count := range truth {
@@ -63,7 +64,7 @@ func TestTable_HeavyKeyIsNeverMissing(t *testing.T) {
 			continue
 		}
 		heavy++
-		e := table.Find(key)
+		e := table.Find(key, uint64(key))
 		if e == nil {
 			t.Errorf("key %d is missing, with %d of %d", key, count, adds)
 		} else if count < e.Weight || count > e.Weight+e.Missed {
