@@ -6,8 +6,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Phase says whether an alert begins, goes on or ends. Each alert has one Open, any
-// number of Updates, and one Close.
+// Phase is the stage that an alert is in. Each alert is reported as Open once, as
+// Update any number of times, and as Close once.
 type Phase string
 
 // The phases of an alert.
@@ -17,7 +17,7 @@ const (
 	Close  Phase = "close"
 )
 
-// Severity says how urgent an alert is.
+// Severity is the urgency of an alert.
 type Severity string
 
 // The severities. Critical: connects fail already, or will within 20 s.
@@ -26,13 +26,13 @@ const (
 	Critical Severity = "critical"
 )
 
-// Source says where an occupancy comes from.
+// Source is where an occupancy comes from.
 type Source string
 
 // The sources of an occupancy.
 const (
 	FromEvents Source = "events"     // counted from transitions
-	Reconciled Source = "reconciled" // counted from transitions, then compared with the kernel's own count
+	Reconciled Source = "reconciled" // counted from transitions, and corrected by the kernel's own count
 )
 
 // Alert is one phase of one alert.
@@ -60,9 +60,9 @@ type Finding struct {
 	Rate            float64       // per second
 	Occupancy       uint64        // ports, TIME_WAITs or sockets, see CapacityKind and Kind
 	OccupancySource Source        // "": there is no occupancy
-	Capacity        uint64        // at most so much can be occupied
+	Capacity        uint64        // upper limit of Occupancy
 	CapacityKind    string        // EphemeralPorts or TimeWaitBuckets; "": there is no capacity
-	Projected       uint64        // occupancy one hold from now if the rate stays
+	Projected       uint64        // occupancy at this rate after one hold time, see rate.TimeWaitModel
 	Exhausts        bool          // the capacity is exhausted, or is going to be
 	ExhaustionIn    time.Duration // only where Exhausts; 0: it is exhausted
 	Failures        uint64        // failed connects, since the alert's cause began or within the detector's window

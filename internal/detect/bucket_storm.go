@@ -10,7 +10,7 @@ import (
 )
 
 // bucketStorm finds namespaces whose TIME_WAITs are going to reach
-// net.ipv4.tcp_max_tw_buckets. A server that closes first uses no ports, only these.
+// net.ipv4.tcp_max_tw_buckets. A server that closes first uses these, and no ports.
 type bucketStorm struct {
 	*tracker
 }
@@ -53,7 +53,7 @@ func (d bucketStorm) check(raise raiser) {
 	}
 }
 
-// describe names the busiest server or destination of the namespace: the weightier one.
+// describe names the heaviest server or destination in the namespace.
 func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecast) Finding {
 	f := Finding{
 		Severity: Warning, Netns: netns,
@@ -80,7 +80,7 @@ func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecas
 	return f
 }
 
-// heaviest gives the heaviest entry whose key matches, or nil.
+// heaviest returns the heaviest entry whose key matches, or nil.
 func heaviest[K comparable, V any](table *topk.Table[K, V], matches func(key K) bool) (found *topk.Entry[K, V]) {
 	for _, e := range table.Entries() {
 		if matches(e.Key) && (found == nil || e.Weight > found.Weight) {

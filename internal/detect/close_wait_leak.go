@@ -16,11 +16,12 @@ type closeWaitLeak struct {
 	queue    []arrival                // by time of arrival; some have left CLOSE_WAIT since
 	next     int                      // index in queue: those before it have reached CloseWaitAge
 	leaks    map[leakKey]*leak
-	overflow bool // there was no room for some sockets
+	overflow bool // some sockets were not counted, because there was no room
 }
 
-// leakKey is what sockets are counted by: the end of a server, because the owner of a
-// socket may not be known; the process of a client; or else the client's peer.
+// leakKey is what sockets are counted by: the local endpoint of a server, because the
+// owner of its sockets may not be known; or the process of a client; or, if that is not
+// known, the client's peer.
 type leakKey struct {
 	addr  netip.Addr
 	netns uint32
@@ -50,13 +51,13 @@ type arrival struct {
 
 type leak struct {
 	topProcesses
-	role       tcp.Role
-	local      tcp.Endpoint // of the last socket
-	peer       tcp.Endpoint // of the last socket
-	stuck      int          // sockets in CLOSE_WAIT for at least CloseWaitAge
-	history    [12]int      // of stuck, newest first, one value every sampleInterval: three minutes
-	sampled    int64        // number of the newest sample
-	lastArrive time.Duration
+	role        tcp.Role
+	local       tcp.Endpoint // of the last socket
+	peer        tcp.Endpoint // of the last socket
+	stuck       int          // sockets in CLOSE_WAIT for at least CloseWaitAge
+	history     [12]int      // of stuck, newest first, one value every sampleInterval: three minutes
+	sampled     int64        // number of the newest sample
+	lastArrival time.Duration
 }
 
 const (
@@ -105,13 +106,13 @@ func (d *closeWaitLeak) arrive(t *tcp.Transition) {
 		d.overflow = true
 		return
 	}
-	l.role, l.local, l.peer, l.lastArrive = t.Role, t.Local, t.Peer, t.Monotonic
+	l.role, l.local, l.peer, l.lastArrival = t.Role, t.Local, t.Peer, t.Monotonic
 	l.count(t)
 	d.waiting[t.Cookie] = waitingSocket{leak: l}
 	d.queue = append(d.queue, arrival{t.Cookie, t.Monotonic})
 }
 
-// leakFor gives nil where there is no room.
+// leakFor returns nil if there is no room for another leak.
 func (d *closeWaitLeak) leakFor(key leakKey) *leak {
 	l := d.leaks[key]
 	if l == nil {
@@ -151,7 +152,7 @@ func (d *closeWaitLeak) check(raise raiser) {
 			raise(key, false, describe)
 		case l.stuck > d.CloseWaitCount/2:
 			raise(key, true, describe)
-		case l.stuck == 0 && d.now-l.lastArrive > 2*d.CloseWaitAge: // none of its sockets is in the queue either
+		case l.stuck == 0 && d.now-l.lastArrival > 2*d.CloseWaitAge: // none of its sockets is in the queue either
 			delete(d.leaks, key)
 		}
 	}

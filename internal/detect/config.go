@@ -2,27 +2,27 @@ package detect
 
 import "time"
 
-// Config has what may be tuned. The zero value of each field stands for its default.
+// Config tunes detection. A field that is zero has its default.
 type Config struct {
-	// Threshold is a part of a capacity, 0 to 1, default 0.7. An alert about exhaustion
-	// opens at the latest when that part is taken, if the rest is going to be taken as well.
+	// Threshold is a fraction of a capacity, 0 to 1, default 0.7. If exhaustion is
+	// forecast, an alert opens when this much is occupied, at the latest.
 	Threshold float64
 	// UpdateInterval is how often an open alert is reported again; default 10 s.
 	UpdateInterval time.Duration
-	// CloseWaitAge is how long a socket is in CLOSE_WAIT before it counts as left there,
-	// default 30 s; CloseWaitCount is how many of them make a leak, default 32.
+	// CloseWaitAge is how long a socket must have been in CLOSE_WAIT to count as leaked,
+	// default 30 s. CloseWaitCount is the number of such sockets for an alert, default 32.
 	CloseWaitAge   time.Duration
 	CloseWaitCount int
 	// ConnectFailures is how many connects to one peer must fail within ten seconds for
-	// an alert, default 50; Resets is how many connections of one end must be reset
+	// an alert, default 50. Resets is how many connections of one endpoint must be reset
 	// within ten seconds, default 100.
 	ConnectFailures, Resets int
 	// HalfClosed is how many closed connections must wait for the peer's FIN for an
 	// alert; default 500.
 	HalfClosed int
 
-	// MaxDestinations is how many destinations are tracked at a time, default 4096. The
-	// other tables have a part of that.
+	// MaxDestinations bounds the destinations that are tracked at a time, default 4096.
+	// The limits of the other tables are in proportion to it.
 	MaxDestinations int
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// connectFailures finds peers to which most connects fail: refused, not answered,
-// unreachable.
+// connectFailures finds peers to which most connects fail: they refuse, do not answer,
+// or are unreachable.
 type connectFailures struct {
 	*tracker
 	peers outcomeTable
@@ -32,22 +32,22 @@ func (*connectFailures) needs() tcp.Transitions {
 func (d *connectFailures) observe(t *tcp.Transition) {
 	switch {
 	case t.New == tcp.SynSent:
-		o := d.peers.at(d.now, endOf(t))
+		o := d.peers.at(d.now, endpointKeyOf(t))
 		o.all.Add(1)
 		o.local.Addr = t.Local.Addr
 	case t.Old == tcp.SynSent && t.New == tcp.Close:
 		if reason := connectFailure(t); reason != "" {
-			d.peers.at(d.now, peerOf(t)).countBad(t, reason)
+			d.peers.at(d.now, peerKeyOf(t)).countBad(t, reason)
 		}
 	}
 }
 
-// minPatience is how long an attempt must have lasted that a process gives up for the
-// peer to be blamed.
+// minPatience is how long a process must have waited for an answer before it gives up,
+// for the connect to count as not answered.
 const minPatience = time.Second
 
-// connectFailure is why a connect failed, or "" where neither the peer nor the network
-// is to blame.
+// connectFailure is the reason why a connect failed, or "" if the cause is neither the
+// peer nor the network.
 func connectFailure(t *tcp.Transition) string {
 	switch unix.Errno(t.Error) {
 	case 0:
@@ -84,7 +84,7 @@ func (d *connectFailures) check(raise raiser) {
 	d.peers.check(d.now, d.ConnectFailures, raise, d.describe)
 }
 
-func (d *connectFailures) describe(e *topk.Entry[end, outcomes], bad, all int64) Finding {
+func (d *connectFailures) describe(e *topk.Entry[endpointKey, outcomes], bad, all int64) Finding {
 	reason := e.Value.mainReason()
 	return Finding{
 		Severity: Warning, Process: e.Value.top(), Netns: e.Key.netns, Role: tcp.RoleClient, Local: e.Value.local, Peer: e.Key.endpoint(),

@@ -2,23 +2,23 @@ package detect
 
 import "github.com/tcpshift/tcpshift/internal/tcp"
 
-// detector finds one kind of trouble. It sees a transition after the tracker has seen
-// it, and is asked at each tick what is wrong.
+// detector finds one kind of trouble. It observes a transition after the tracker, and
+// is checked at each tick.
 type detector interface {
 	kind() string
 	// needs are the transitions that the detector uses itself, besides those of the
-	// tracker. It may be shown others, such as those of states without a name.
+	// tracker. It may have to observe others, such as those of states without a name.
 	needs() tcp.Transitions
 	observe(t *tcp.Transition)
 	// check raises every cause that exists now.
 	check(raise raiser)
 }
 
-// raiser takes one cause, which is comparable, and what to report about it. A lasting
+// raiser takes one cause, which is comparable, and what to report about it. A weak
 // cause keeps an alert open, and does not open one.
-type raiser func(cause any, lasting bool, describe func() Finding)
+type raiser func(cause any, weak bool, describe func() Finding)
 
-// newDetectors lists all detectors: a new one is entered here.
+// newDetectors returns all detectors. A new one must be added here.
 func newDetectors(tr *tracker) []detector {
 	return []detector{
 		newPortStorm(tr),
@@ -31,17 +31,17 @@ func newDetectors(tr *tracker) []detector {
 	}
 }
 
-// between gives the transitions from one of the old states to one of the new.
+// between returns the transitions from one of the states from to one of the states to.
 func between(from, to []tcp.State) (s tcp.Transitions) {
 	s.Add(from, to)
 	return s
 }
 
-// maxStates is one more than the largest state number that observers are sorted by.
+// maxStates bounds the state numbers that have an entry of their own in observers.
 const maxStates = 16
 
-// observers lists the detectors that need a transition, by its old and new state. Half
-// of the transitions of a connection need none.
+// observers has the detectors that need a transition, by its old and new state. No
+// detector needs half of the transitions of a connection.
 type observers struct {
 	byStates [maxStates][maxStates][]detector
 	all      []detector // for states without a name, which needs do not cover
@@ -62,13 +62,13 @@ func newObservers(all []detector) (o observers) {
 	return o
 }
 
-func needing(all []detector, old, next tcp.State) (needy []detector) {
+func needing(all []detector, old, next tcp.State) (list []detector) {
 	for _, d := range all {
 		if needs := d.needs(); needs.Has(old, next) {
-			needy = append(needy, d)
+			list = append(list, d)
 		}
 	}
-	return needy
+	return list
 }
 
 func (o *observers) of(t *tcp.Transition) []detector {

@@ -219,7 +219,7 @@ func TestCloseWaitLeak_OneForEachOwner(t *testing.T) {
 			t.Fatalf("%+v is the leak of %+v, want that of %+v", l, known, key)
 		}
 		keys[l] = key
-		l.lastArrive = d.now
+		l.lastArrival = d.now
 		d.now += d.CloseWaitAge * []time.Duration{0, 1, 3}[random.IntN(3)]
 		d.check(func(any, bool, func() Finding) {}) // drops the leaks that are over
 		for l, key := range keys {

@@ -11,7 +11,7 @@
 //	config.go            what can be tuned, and what are the defaults?
 //	alert.go             what does an alert contain?
 //	lifecycle.go         when is an alert opened, repeated and closed?
-//	detector.go          what is a detector, which are there, and which transitions does each see?
+//	detector.go          what is a detector, which ones exist, and which transitions does each see?
 //	tracker.go           how many ports and TIME_WAITs does each destination and server use?
 //	namespace.go         what are the limits of a namespace, and does the kernel's count confirm the model?
 //	seed.go              what was there before the start?
@@ -22,10 +22,10 @@
 //	port_exhaustion.go   connects that found no local port
 //	close_wait_leak.go   sockets that stay in CLOSE_WAIT
 //	fin_wait2_pileup.go  peers that do not close
-//	outcomes.go          how many connections of an end went wrong within ten seconds?
+//	outcomes.go          how many connections of an endpoint failed or were reset within ten seconds?
 //	connect_failures.go  peers to which most connects fail
-//	reset_burst.go       ends at which most connections are reset
+//	reset_burst.go       endpoints whose connections are mostly reset
 //
-// Two sub-packages do the arithmetic: topk keeps the busiest keys in bounded memory,
+// Two sub-packages know nothing of TCP: topk keeps the busiest keys in bounded memory,
 // rate estimates occupancy and rate and forecasts exhaustion.
 package detect

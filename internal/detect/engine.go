@@ -16,8 +16,9 @@ type Engine struct {
 	alerts    lifecycle
 }
 
-// New makes an engine without any history. The caller must observe every transition
-// of [Needs] from now on, and then seed what was there before: see [Engine.Seed].
+// New returns an engine without any history. From now on the caller must pass every
+// transition of [Needs] to [Engine.Observe]. Then it passes the sockets that were there
+// before to [Engine.Seed].
 func New(c Config, now time.Duration) *Engine {
 	c = c.withDefaults()
 	tr := newTracker(c)
@@ -27,9 +28,9 @@ func New(c Config, now time.Duration) *Engine {
 	return &Engine{tracker: tr, detectors: all, observers: newObservers(all), alerts: newLifecycle(c.UpdateInterval)}
 }
 
-// Needs gives the transitions that detection uses: four of the ten that a connection
-// over loopback makes, two of its client and two of its server. The engine ignores
-// all others, so that the kernel need not emit them for it.
+// Needs returns the transitions that detection uses: four of the ten that a connection
+// over loopback makes, two of its client and two of its server. The engine ignores all
+// others, so the kernel need not emit them for it.
 func Needs() tcp.Transitions {
 	tr := newTracker(Config{}.withDefaults())
 	needs := tr.needs()
@@ -39,7 +40,7 @@ func Needs() tcp.Transitions {
 	return needs
 }
 
-// Kinds lists the kinds of alert, as they are in [Alert].
+// Kinds returns the values that Alert.Kind can have.
 func Kinds() []string {
 	var kinds []string
 	for _, d := range newDetectors(newTracker(Config{}.withDefaults())) {
@@ -62,19 +63,19 @@ func (e *Engine) Observe(t *tcp.Transition) {
 	}
 }
 
-// Lost says that count transitions were lost before they reached the engine. Alerts
+// AddLost reports that count transitions were lost before they reached the engine. Alerts
 // of the next minute carry the number.
-func (e *Engine) Lost(now time.Duration, count uint64) {
+func (e *Engine) AddLost(now time.Duration, count uint64) {
 	e.tracker.losses.add(now, count)
 }
 
-// Tick gives the alerts to report now, in order. The caller calls it several times a
+// Tick returns the alerts to report now, in order. The caller calls it several times a
 // second: an alert opens only here.
 func (e *Engine) Tick(now time.Duration) []Alert {
 	e.tracker.tick(now)
 	for _, d := range e.detectors {
-		d.check(func(cause any, lasting bool, describe func() Finding) {
-			e.alerts.raise(d.kind(), cause, lasting, func() Finding {
+		d.check(func(cause any, weak bool, describe func() Finding) {
+			e.alerts.raise(d.kind(), cause, weak, func() Finding {
 				f := describe()
 				f.Lost = e.tracker.losses.lastMinute(now)
 				return f
@@ -84,7 +85,7 @@ func (e *Engine) Tick(now time.Duration) []Alert {
 	return e.alerts.due(now)
 }
 
-// Finish closes every open alert and gives what is to be reported. It is the last call.
+// Finish closes every open alert, and returns the alerts to report. It is the last call.
 func (e *Engine) Finish(now time.Duration) []Alert {
 	return e.alerts.closeAll(now)
 }
@@ -97,22 +98,23 @@ type Request struct {
 	HalfClosed bool
 }
 
-// Requests lists what the engine needs to know now, each namespace at most once a
-// second. The caller answers each with [Engine.Update], and with [Engine.HalfClosed]
-// if that is asked for; the engine repeats a request that got no answer.
+// Requests returns what the engine needs to know now, each namespace at most once a
+// second. The caller answers each with [Engine.Update], and with
+// [Engine.UpdateHalfClosed] if Request.HalfClosed is set. The engine repeats a request
+// that got no answer.
 func (e *Engine) Requests(now time.Duration) []Request {
 	return e.tracker.requests(now)
 }
 
-// Update takes the limits of a namespace, requested or not. Nil says that the
-// namespace could not be read: the engine then goes on with the last limits, or with
-// the kernel's defaults if it has none, and forgets a namespace that is quiet.
+// Update sets the limits of a namespace, requested or not. Nil means that the namespace
+// could not be read: the engine then keeps the last limits, or assumes the kernel's
+// defaults if it has none. It forgets a namespace that could not be read and is quiet.
 func (e *Engine) Update(now time.Duration, netns uint32, l *tcp.Limits) {
 	e.tracker.update(now, netns, l)
 }
 
-// HalfClosed takes all timewait sockets of a namespace that are in FIN_WAIT2: they
-// wait for the peer's FIN. It keeps nothing of sockets.
-func (e *Engine) HalfClosed(now time.Duration, netns uint32, sockets []tcp.Socket) {
+// UpdateHalfClosed sets the timewait sockets of a namespace that are in FIN_WAIT2, which
+// wait for the peer's FIN: all of them. It keeps no reference to sockets.
+func (e *Engine) UpdateHalfClosed(now time.Duration, netns uint32, sockets []tcp.Socket) {
 	e.tracker.takeHalfClosed(now, netns, sockets)
 }

@@ -10,24 +10,25 @@ import (
 )
 
 // finWait2Pileup finds closed connections whose peers do not close: they stay in
-// FIN_WAIT2 until tcp_fin_timeout. No tracepoint shows that the peer closes after all,
-// so that the suspected ones are counted in the kernel's table.
+// FIN_WAIT2 until tcp_fin_timeout. No tracepoint fires when the peer closes after all,
+// so the detector requests the kernel's table if there may be many of them.
 type finWait2Pileup struct {
 	*tracker
-	created *topk.Table[waitingEnd, rate.Counter] // timewait sockets in FIN_WAIT2, by the second of their creation
-	counted map[waitingEnd]*halfClosedCount       // by the kernel's table
+	created *topk.Table[waitingKey, rate.Counter] // timewait sockets in FIN_WAIT2, by the second of their creation
+	counted map[waitingKey]*halfClosedCount       // by the kernel's table
 	swept   int64                                 // second of the last sweep
 }
 
-// waitingEnd is an end that waits for FINs: the peer of a client, or a server's own.
-type waitingEnd struct {
+// waitingKey is what sockets in FIN_WAIT2 are counted by: the peer of a client, or the
+// local endpoint of a server.
+type waitingKey struct {
 	netns uint32
 	role  tcp.Role
 	peer  tcp.Endpoint // of a client
 	local tcp.Endpoint // of a server
 }
 
-func (k *waitingEnd) hash() uint64 {
+func (k *waitingKey) hash() uint64 {
 	return addrHash(k.peer.Addr) + addrHash(k.local.Addr) + uint64(k.peer.Port) + uint64(k.local.Port) + uint64(k.role)<<16
 }
 
@@ -38,7 +39,7 @@ type halfClosedCount struct {
 
 func newFinWait2Pileup(tr *tracker) detector {
 	d := &finWait2Pileup{
-		tracker: tr, created: topk.New[waitingEnd, rate.Counter](tr.MaxDestinations / 8), counted: make(map[waitingEnd]*halfClosedCount),
+		tracker: tr, created: topk.New[waitingKey, rate.Counter](tr.MaxDestinations / 8), counted: make(map[waitingKey]*halfClosedCount),
 	}
 	tr.takeHalfClosed = d.takeCounts
 	return d
@@ -50,11 +51,11 @@ func (*finWait2Pileup) needs() tcp.Transitions {
 	return between(tcp.States(), []tcp.State{tcp.TimeWait})
 }
 
-func waitingEndOf(netns uint32, client bool, local, peer tcp.Endpoint) waitingEnd {
+func waitingKeyOf(netns uint32, client bool, local, peer tcp.Endpoint) waitingKey {
 	if client {
-		return waitingEnd{netns: netns, role: tcp.RoleClient, peer: peer}
+		return waitingKey{netns: netns, role: tcp.RoleClient, peer: peer}
 	}
-	return waitingEnd{netns: netns, role: tcp.RoleServer, local: local}
+	return waitingKey{netns: netns, role: tcp.RoleServer, local: local}
 }
 
 func (d *finWait2Pileup) observe(t *tcp.Transition) {
@@ -62,7 +63,7 @@ func (d *finWait2Pileup) observe(t *tcp.Transition) {
 		return
 	}
 	client := d.isClient(t, d.activeNamespace(t.Netns))
-	key := waitingEndOf(t.Netns, client, t.Local, t.Peer)
+	key := waitingKeyOf(t.Netns, client, t.Local, t.Peer)
 	e := d.created.Get(key, key.hash())
 	e.Value.Advance(int64(d.now / time.Second))
 	e.Value.Add(1)
@@ -84,8 +85,8 @@ func (d *finWait2Pileup) check(raise raiser) {
 	}
 }
 
-// requestCounts asks for the kernel's table of a namespace in which enough sockets
-// have begun to wait within a minute. The table comes with the limits.
+// requestCounts requests the kernel's table of a namespace in which enough sockets have
+// begun to wait within a minute. The table is read together with the limits.
 func (d *finWait2Pileup) requestCounts() {
 	second := int64(d.now / time.Second)
 	for _, e := range d.created.Entries() {
@@ -101,28 +102,29 @@ func (d *finWait2Pileup) requestCounts() {
 		return
 	}
 	d.swept = second
-	d.created.Sweep(func(e *topk.Entry[waitingEnd, rate.Counter]) bool {
+	d.created.Sweep(func(e *topk.Entry[waitingKey, rate.Counter]) bool {
 		e.Value.Advance(second)
 		e.Weight = uint64(e.Value.Total())
 		return e.Weight > 0
 	})
 }
 
-// minWaiting is how long a socket must have waited to count: any peer takes a moment.
+// minWaiting is how long a socket must have waited to count: every peer takes some time
+// to close.
 const minWaiting = 5 * time.Second
 
-// takeCounts takes the kernel's half-closed sockets of one namespace.
+// takeCounts counts the half-closed sockets of one namespace, from the kernel's table.
 func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []tcp.Socket) {
 	ns := d.namespaces.Find(netns, uint64(netns))
 	if ns == nil {
 		return
 	}
 	l := &ns.Value.limits
-	counts := make(map[waitingEnd]int)
+	counts := make(map[waitingKey]int)
 	for i := range sockets {
 		s := &sockets[i]
 		if l.FinTimeout-s.ExpiresIn >= minWaiting {
-			counts[waitingEndOf(netns, l.IsEphemeral(s.Local.Port), s.Local, s.Peer)]++
+			counts[waitingKeyOf(netns, l.IsEphemeral(s.Local.Port), s.Local, s.Peer)]++
 		}
 	}
 	for key, c := range d.counted {
@@ -145,7 +147,7 @@ func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []t
 	}
 }
 
-func (d *finWait2Pileup) describe(key waitingEnd, c *halfClosedCount) Finding {
+func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 	f := Finding{
 		Severity: Warning, Netns: key.netns, Role: key.role, Local: key.local, Peer: key.peer, Counted: "more of them",
 		Occupancy: uint64(c.count), OccupancySource: Reconciled,

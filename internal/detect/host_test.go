@@ -235,5 +235,5 @@ func (h *host) answerHalfClosed(netns uint32) {
 			sockets = append(sockets, s)
 		}
 	}
-	h.engine.HalfClosed(h.now, netns, sockets)
+	h.engine.UpdateHalfClosed(h.now, netns, sockets)
 }

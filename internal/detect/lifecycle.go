@@ -40,13 +40,13 @@ func newLifecycle(updateInterval time.Duration) lifecycle {
 	return lifecycle{updateInterval: updateInterval, open: make(map[alertKey]*openAlert)}
 }
 
-func (l *lifecycle) raise(kind string, cause any, lasting bool, describe func() Finding, now time.Duration) {
+func (l *lifecycle) raise(kind string, cause any, weak bool, describe func() Finding, now time.Duration) {
 	key := alertKey{kind, cause}
 	if known := l.open[key]; known != nil {
 		known.raisedAt, known.describe = now, describe
 		return
 	}
-	if lasting || len(l.open) >= maxOpenAlerts {
+	if weak || len(l.open) >= maxOpenAlerts {
 		return
 	}
 	l.count++
@@ -59,7 +59,7 @@ func (l *lifecycle) raise(kind string, cause any, lasting bool, describe func() 
 	l.opened = append(l.opened, o.alert)
 }
 
-// due gives the alerts to report now, and closes those whose causes are gone.
+// due returns the alerts to report now, and closes those whose causes are gone.
 func (l *lifecycle) due(now time.Duration) []Alert {
 	due := l.opened
 	l.opened = nil

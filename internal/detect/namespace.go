@@ -15,12 +15,12 @@ const (
 	// requested: while something is suspected in it, and while there is any traffic.
 	suspectedInterval = time.Second
 	activeInterval    = 10 * time.Second
-	// suspectedShare is the part of a capacity from which on something is suspected.
+	// suspectedShare is the fraction of a capacity from which on a storm is suspected.
 	suspectedShare = 0.4
 	// netnsForgetAfter is how long a namespace that cannot be found any more must have
 	// been without a transition to be forgotten.
 	netnsForgetAfter = 5 * time.Second
-	// minReconciled is how many TIME_WAITs a correction of the model takes: with fewer,
+	// minReconciled is the number of TIME_WAITs below which the model is not corrected:
 	// chance would decide.
 	minReconciled = 16
 )
@@ -36,15 +36,15 @@ type namespace struct {
 	wantHalfClosed        bool // a detector asks for the half-closed sockets
 	halfClosedRequestedAt time.Duration
 
-	total    rate.Estimator // TIME_WAITs that no connect() may take over
-	reusable rate.Estimator // TIME_WAITs that one may
+	total    rate.Estimator // TIME_WAITs that connect() may not take over
+	reusable rate.Estimator // TIME_WAITs that connect() may take over
 
-	countedAt time.Duration // when the kernel's count was compared with the model; 0: never
-	scale     float64       // see [rate.TimeWaitModel]
-	finished  float64       // see [rate.TimeWaitModel]
+	countedAt   time.Duration // when the kernel's count was compared with the model; 0: never
+	scale       float64       // see [rate.TimeWaitModel]
+	finFraction float64       // see [rate.TimeWaitModel]
 }
 
-// activeNamespace gives the entry of a namespace in which something has just happened.
+// activeNamespace returns the entry of a namespace in which something has just happened.
 func (tr *tracker) activeNamespace(netns uint32) *namespace {
 	ns := tr.namespace(netns)
 	ns.activeAt = tr.now
@@ -54,7 +54,7 @@ func (tr *tracker) activeNamespace(netns uint32) *namespace {
 func (tr *tracker) namespace(netns uint32) *namespace {
 	ns := &tr.namespaces.Get(netns, uint64(netns)).Value
 	if ns.scale == 0 {
-		ns.scale, ns.finished, ns.activeAt = 1, 1, tr.now
+		ns.scale, ns.finFraction, ns.activeAt = 1, 1, tr.now
 	}
 	return ns
 }
@@ -103,24 +103,24 @@ func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 
 // reconcile corrects the model by the kernel's own count of TIME_WAITs. If the kernel
 // counts fewer, some have ended early, or their peers never close. If it counts more,
-// transitions were lost; if none were, those TIME_WAITs are of connections that the
-// filters leave out, and not attributed.
+// transitions were lost. If no transition was lost, the filters leave out the
+// connections of the additional TIME_WAITs, and the model does not count them.
 func (ns *namespace) reconcile(now time.Duration, counted float64, lost uint64) {
 	ns.total.Advance(now)
 	ns.reusable.Advance(now)
 	ns.countedAt, ns.scale = now, 1
 	model := ns.model()
-	model.Scale, model.Finished = 1, 1
+	model.Scale, model.FinFraction = 1, 1
 	most := ns.total.TimeWaits(model)
 	if ns.reusable.TimeWaits(model) > 0.05*most {
-		return // how many of those were taken over is not known
+		return // it is not known how many of the reusable ones were taken over
 	}
-	model.Finished = 0
+	model.FinFraction = 0
 	least := ns.total.TimeWaits(model)
 	if most-least > minReconciled {
-		ns.finished = min(1, max(0, (counted-least)/(most-least)))
+		ns.finFraction = min(1, max(0, (counted-least)/(most-least)))
 	}
-	model.Finished = ns.finished
+	model.FinFraction = ns.finFraction
 	modelled := ns.total.TimeWaits(model)
 	switch {
 	case modelled < minReconciled:
@@ -131,10 +131,10 @@ func (ns *namespace) reconcile(now time.Duration, counted float64, lost uint64) 
 	}
 }
 
-// model is that of TIME_WAITs that no connect() may take over.
+// model is the model of TIME_WAITs that connect() may not take over.
 func (ns *namespace) model() rate.TimeWaitModel {
 	return rate.TimeWaitModel{
-		Hold: rate.TimeWaitHold, FinWait2Hold: max(time.Second, ns.limits.FinTimeout), Finished: ns.finished, Scale: ns.scale,
+		Hold: rate.TimeWaitHold, FinWait2Hold: max(time.Second, ns.limits.FinTimeout), FinFraction: ns.finFraction, Scale: ns.scale,
 	}
 }
 
@@ -143,7 +143,7 @@ func (ns *namespace) modelFor(d destination) rate.TimeWaitModel {
 	if l.MayReuse(d.local, d.peer) {
 		// The kernel compares timestamps in whole seconds: up to one more.
 		hold := l.ReuseDelay + time.Second
-		return rate.TimeWaitModel{Hold: hold, FinWait2Hold: hold, Finished: 1, Scale: 1}
+		return rate.TimeWaitModel{Hold: hold, FinWait2Hold: hold, FinFraction: 1, Scale: 1}
 	}
 	return ns.model()
 }
@@ -155,7 +155,7 @@ func (ns *namespace) source(now time.Duration) Source {
 	return FromEvents
 }
 
-// forget drops a namespace and all that was in it: the kernel may give its inode
+// forget drops a namespace and everything in it: the kernel may give its inode
 // number to another namespace.
 func (tr *tracker) forget(netns uint32) {
 	tr.destinations.Sweep(func(e *topk.Entry[destination, destinationUse]) bool { return e.Key.netns != netns })

@@ -12,33 +12,34 @@ import (
 // outcomeWindow is how many seconds failures and resets are counted over.
 const outcomeWindow = 10
 
-// end is one end of many connections: what clients connect to, or what a server
-// listens on. The order of the fields leaves no padding between them, so that the key
-// is hashed in one piece.
-type end struct {
+// endpointKey is an endpoint that many connections share: the peer that clients connect
+// to, or the endpoint that a server listens on. The order of the fields leaves no padding
+// between them, so that the key is hashed in one piece.
+type endpointKey struct {
 	addr  netip.Addr
 	netns uint32
 	port  uint16
 	role  tcp.Role
 }
 
-func (e *end) hash() uint64 { return addrHash(e.addr) + uint64(e.port) + uint64(e.role)<<16 }
+func (k *endpointKey) hash() uint64 { return addrHash(k.addr) + uint64(k.port) + uint64(k.role)<<16 }
 
-func (e *end) endpoint() tcp.Endpoint { return tcp.Endpoint{Addr: e.addr, Port: e.port} }
+func (k *endpointKey) endpoint() tcp.Endpoint { return tcp.Endpoint{Addr: k.addr, Port: k.port} }
 
-func endOf(t *tcp.Transition) end {
+func endpointKeyOf(t *tcp.Transition) endpointKey {
 	if t.Role == tcp.RoleServer {
-		return end{addr: t.Local.Addr, netns: t.Netns, port: t.Local.Port, role: tcp.RoleServer}
+		return endpointKey{addr: t.Local.Addr, netns: t.Netns, port: t.Local.Port, role: tcp.RoleServer}
 	}
-	return peerOf(t)
+	return peerKeyOf(t)
 }
 
-// peerOf is the end that a client connects to.
-func peerOf(t *tcp.Transition) end {
-	return end{addr: t.Peer.Addr, netns: t.Netns, port: t.Peer.Port, role: tcp.RoleClient}
+// peerKeyOf is the endpoint that a client connects to.
+func peerKeyOf(t *tcp.Transition) endpointKey {
+	return endpointKey{addr: t.Peer.Addr, netns: t.Netns, port: t.Peer.Port, role: tcp.RoleClient}
 }
 
-// outcomes counts what went wrong at an end, among all that happened there.
+// outcomes counts the bad ones, such as failed connects, among all connections of an
+// endpoint.
 type outcomes struct {
 	topProcesses
 	bad, all rate.Counter      // by the second
@@ -56,7 +57,7 @@ func (o *outcomes) lastWindow() (bad, all int64) {
 	return o.bad.Sum(0, outcomeWindow), o.all.Sum(0, outcomeWindow)
 }
 
-// countBad counts one that went wrong, for a reason, and its process.
+// countBad counts a bad outcome, its reason and its process.
 func (o *outcomes) countBad(t *tcp.Transition, reason string) {
 	o.bad.Add(1)
 	if o.reasons == nil {
@@ -66,7 +67,7 @@ func (o *outcomes) countBad(t *tcp.Transition, reason string) {
 	o.count(t)
 }
 
-// mainReason is the most frequent one.
+// mainReason is the most frequent reason.
 func (o *outcomes) mainReason() (main string) {
 	for reason, count := range o.reasons {
 		if main == "" || count > o.reasons[main] || count == o.reasons[main] && reason < main {
@@ -76,32 +77,32 @@ func (o *outcomes) mainReason() (main string) {
 	return main
 }
 
-// outcomeTable has the outcomes of the busiest ends.
+// outcomeTable has the outcomes of the busiest endpoints.
 type outcomeTable struct {
-	*topk.Table[end, outcomes]
+	*topk.Table[endpointKey, outcomes]
 	swept int64 // second of the last sweep
 }
 
 func newOutcomeTable(limit int) outcomeTable {
-	return outcomeTable{Table: topk.New[end, outcomes](limit)}
+	return outcomeTable{Table: topk.New[endpointKey, outcomes](limit)}
 }
 
-// at gives the outcomes of an end, ready to count at a time.
-func (t *outcomeTable) at(now time.Duration, key end) *outcomes {
+// at returns the outcomes of an endpoint, advanced to now.
+func (t *outcomeTable) at(now time.Duration, key endpointKey) *outcomes {
 	e := t.Get(key, key.hash())
 	e.Value.advance(now)
 	t.Add(e, 1)
 	return &e.Value
 }
 
-// forgetIdle drops the ends at which nothing happens, every ten seconds.
+// forgetIdle drops the endpoints without outcomes, every ten seconds.
 func (t *outcomeTable) forgetIdle(now time.Duration) {
 	second := int64(now / time.Second)
 	if second < t.swept+outcomeWindow {
 		return
 	}
 	t.swept = second
-	t.Sweep(func(e *topk.Entry[end, outcomes]) bool {
+	t.Sweep(func(e *topk.Entry[endpointKey, outcomes]) bool {
 		e.Value.advance(now)
 		e.Value.decay()
 		for reason, count := range e.Value.reasons {
@@ -112,9 +113,9 @@ func (t *outcomeTable) forgetIdle(now time.Duration) {
 	})
 }
 
-// check raises the ends at which at least limit went wrong within the window, and
-// half of all. An open alert stays open down to half of both.
-func (t *outcomeTable) check(now time.Duration, limit int, raise raiser, describe func(e *topk.Entry[end, outcomes], bad, all int64) Finding) {
+// check raises the endpoints with at least limit bad outcomes within outcomeWindow that
+// are at least half of all. An open alert stays open down to limit/2 and a quarter.
+func (t *outcomeTable) check(now time.Duration, limit int, raise raiser, describe func(e *topk.Entry[endpointKey, outcomes], bad, all int64) Finding) {
 	t.forgetIdle(now)
 	for _, e := range t.Entries() {
 		if 2*e.Weight < uint64(limit) {

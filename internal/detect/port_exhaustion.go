@@ -86,7 +86,7 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	f.Occupancy, f.OccupancySource = round(e.Value.Occupancy(model)), ns.source(d.now)
 	f.Capacity, f.CapacityKind = uint64(capacity), EphemeralPorts
 	f.Approximate = e.Missed > 0 || ns.limits.Assumed
-	f.Cause += fmt.Sprintf("; open connections use %d ports and TIME_WAITs %d", e.Value.Open(), round(e.Value.TimeWaits(model)))
+	f.Cause += fmt.Sprintf("; open connections use %d ports and TIME_WAITs %d", e.Value.OpenCount(), round(e.Value.TimeWaits(model)))
 	f.Advice = portAdvice(&ns.limits)
 	return f
 }

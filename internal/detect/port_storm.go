@@ -51,7 +51,8 @@ func (d portStorm) check(raise raiser) {
 	}
 }
 
-// portCapacity is 0 where it is not known, or where ports are not what runs out.
+// portCapacity is the number of local ports for a destination. It is 0 if the limits are
+// not known, or if tcp_max_tw_buckets is reached before the ports are exhausted.
 func (tr *tracker) portCapacity(key destination) (float64, *namespace) {
 	found := tr.namespaces.Find(key.netns, uint64(key.netns))
 	if found == nil || !found.Value.known {
@@ -73,7 +74,7 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 		Local: tcp.Endpoint{Addr: e.Key.local}, Peer: tcp.Endpoint{Addr: e.Key.peer, Port: e.Key.peerPort},
 		Counted: "connections", Rate: forecast.Rate, Occupancy: round(forecast.Occupancy), OccupancySource: ns.source(d.now),
 		Capacity: uint64(forecast.Capacity), CapacityKind: EphemeralPorts,
-		Projected:    round(forecast.Rate*model.Hold.Seconds() + float64(u.Open())),
+		Projected:    round(forecast.Rate*model.Hold.Seconds() + float64(u.OpenCount())),
 		ExhaustionIn: forecast.ExhaustedIn, Exhausts: forecast.Exhausts,
 		Approximate: e.Missed > 0 || ns.limits.Assumed,
 	}
@@ -87,7 +88,7 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 	return f
 }
 
-// reusePortsAdvice names the cure first; the rest only buys time.
+// reusePortsAdvice starts with the cure; the rest only buys time.
 const reusePortsAdvice = "reuse connections: keep-alive, or a pool in the client; if that takes time, use more local or peer addresses; " +
 	"then widen net.ipv4.ip_local_port_range"
 

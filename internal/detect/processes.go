@@ -8,7 +8,7 @@ import "github.com/tcpshift/tcpshift/internal/tcp"
 type topProcesses struct {
 	list  []processCount
 	total uint64 // of all processes, also those that are not in the list
-	added int    // processes that were added to the list, each as often as that
+	added int    // additions to the list; a process that comes back is added again
 }
 
 type processCount struct {
@@ -64,15 +64,17 @@ func (p *topProcesses) decay() {
 	p.list, p.total, p.added = kept, p.total/2, max(p.added/2, len(kept))
 }
 
-// TopProcess is the process that causes what an alert is about, or the name that many
-// such processes have.
+// TopProcess is the busiest of the processes that cause what an alert reports or, if no
+// single process stands out, the comm with the largest part.
 type TopProcess struct {
-	PID       uint32 // 0: no single process stands out
-	Comm      tcp.Comm
-	Known     bool // false: no process is known, and the other fields are zero
-	Cgroup    *tcp.Cgroup
-	Share     float64 // 0 to 1: the process's part of the cause; if PID is 0, that of all processes named Comm
-	Processes int     // how many processes take part; a lower bound where they come and go
+	PID    uint32 // 0: no single process stands out
+	Comm   tcp.Comm
+	Known  bool // false: no process is known, and the other fields are zero
+	Cgroup *tcp.Cgroup
+	Share  float64 // 0 to 1: the part of the cause that is of this process; if PID is 0, of all processes named Comm
+	// Processes estimates how many processes take part. If more than maxProcesses do, each
+	// one counts again whenever it returns to the list.
+	Processes int
 }
 
 // top names the busiest process. If none has a tenth of the total, it names the comm

@@ -9,14 +9,14 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// resetBurst finds ends at which most connections are reset by their peers.
+// resetBurst finds endpoints whose connections are mostly reset by their peers.
 type resetBurst struct {
 	*tracker
-	ends outcomeTable
+	endpoints outcomeTable
 }
 
 func newResetBurst(tr *tracker) detector {
-	return &resetBurst{tracker: tr, ends: newOutcomeTable(tr.MaxDestinations / 4)}
+	return &resetBurst{tracker: tr, endpoints: newOutcomeTable(tr.MaxDestinations / 4)}
 }
 
 func (*resetBurst) kind() string { return "reset_burst" }
@@ -28,7 +28,7 @@ func (d *resetBurst) observe(t *tcp.Transition) {
 	if !releasesPort(t) || t.Old == tcp.SynSent || t.Old == tcp.SynRecv || t.Role == tcp.RoleUnknown {
 		return
 	}
-	o := d.ends.at(d.now, endOf(t))
+	o := d.endpoints.at(d.now, endpointKeyOf(t))
 	o.all.Add(1)
 	// tcp_reset() sets EPIPE in CLOSE_WAIT, and ECONNRESET in most other states.
 	reset := unix.Errno(t.Error) == unix.ECONNRESET || unix.Errno(t.Error) == unix.EPIPE && t.Old == tcp.CloseWait
@@ -38,10 +38,10 @@ func (d *resetBurst) observe(t *tcp.Transition) {
 }
 
 func (d *resetBurst) check(raise raiser) {
-	d.ends.check(d.now, d.Resets, raise, d.describe)
+	d.endpoints.check(d.now, d.Resets, raise, d.describe)
 }
 
-func (d *resetBurst) describe(e *topk.Entry[end, outcomes], bad, all int64) Finding {
+func (d *resetBurst) describe(e *topk.Entry[endpointKey, outcomes], bad, all int64) Finding {
 	f := Finding{
 		Severity: Warning, Process: e.Value.top(), Netns: e.Key.netns, Role: e.Key.role,
 		Counted: "resets", Rate: float64(bad) / outcomeWindow, Approximate: e.Missed > 0,

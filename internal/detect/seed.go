@@ -7,29 +7,29 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// maxSeedCookies bounds the sockets that are remembered while the seed is read.
+// maxSeedCookies bounds the cookies that are remembered during seeding.
 const maxSeedCookies = 1 << 16
 
-// seeding distinguishes the sockets that were there before the first transition from
-// those that the stream has reported already.
+// seeding distinguishes the sockets that existed before the first transition from those
+// that Observe has counted already.
 type seeding struct {
-	since  time.Duration       // the hooks are attached from then on
+	since  time.Duration       // time of New; the hooks are attached
 	opened map[uint64]struct{} // cookies of connections opened since; nil: seeding is over
 }
 
-// Seed takes a connection or timewait socket that was there at a moment, which is not
-// before New. It leaves out what the stream has reported. The namespace's limits must
-// have been given by Update. It keeps nothing of s.
+// Seed counts a connection or timewait socket that existed at the time now, which must
+// not be before New. It ignores a socket that Observe has counted. The limits of the
+// namespace must have been set by [Engine.Update]. It keeps no reference to s.
 func (e *Engine) Seed(now time.Duration, netns uint32, s *tcp.Socket) {
 	e.tracker.seed(now, netns, s)
 }
 
-// SeedingDone says that no further Seed comes.
+// SeedingDone ends seeding: Seed must not be called after it.
 func (e *Engine) SeedingDone() {
 	e.tracker.seeding.opened = nil
 }
 
-func (s *seeding) opens(t *tcp.Transition) {
+func (s *seeding) recordOpened(t *tcp.Transition) {
 	if s.opened != nil && t.Cookie != 0 && len(s.opened) < maxSeedCookies {
 		s.opened[t.Cookie] = struct{}{}
 	}

@@ -11,14 +11,14 @@ import (
 const timeWaitStorm = "time_wait_storm"
 
 const (
-	// minConnections is how many connections a storm takes, whatever the capacity.
+	// minConnections is the least number of connections in a storm, whatever the capacity.
 	minConnections = 8
-	// minShare is the part of a capacity below which no forecast is made.
+	// minShare is the fraction of a capacity below which no forecast is made.
 	minShare = 0.25
-	// exhaustedShare is the part of a capacity that counts as exhausted.
+	// exhaustedShare is the fraction of a capacity that counts as exhausted.
 	exhaustedShare = 0.95
 	// pipelineDelay bounds the time, in seconds, from an event in the kernel to the
-	// output of its alert: what is taken meanwhile is accounted for.
+	// output of its alert. An alert opens earlier by what is taken in that time.
 	pipelineDelay = 0.1
 	// criticalWithin is how soon a capacity must be exhausted to be critical.
 	criticalWithin = 20 * time.Second
@@ -47,7 +47,7 @@ func keepsStorm(f rate.Forecast) bool {
 	return f.Exhausts || f.Occupancy >= exhaustedShare*f.Capacity
 }
 
-// isSuspected decides whether the limits are to be read more often.
+// isSuspected decides whether the engine requests the limits more often.
 func isSuspected(f rate.Forecast) bool {
 	return f.Exhausts || f.Occupancy >= suspectedShare*f.Capacity
 }

@@ -278,7 +278,7 @@ func TestLifecycle_FinishCloses(t *testing.T) {
 // An alert reports how many transitions were lost.
 func TestEngine_ReportsLoss(t *testing.T) {
 	h := newHost(t, 500, Config{})
-	h.engine.Lost(h.now, 17)
+	h.engine.AddLost(h.now, 17)
 	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 13*time.Second, false)
 	if opened := only(h.alerts, "time_wait_storm", Open); len(opened) != 1 || opened[0].Lost != 17 {
 		t.Errorf("%+v", opened)

@@ -11,8 +11,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// tracker is what all detectors look at: the use of ports and timewait sockets by
-// destination, server and namespace, and the limits of the namespaces.
+// tracker is the state that all detectors share: the use of ports and timewait sockets
+// by destination, server and namespace, and the limits of the namespaces.
 type tracker struct {
 	Config
 	now    time.Duration
@@ -49,7 +49,7 @@ type destinationUse struct {
 	noPortAt time.Duration // the last of them
 }
 
-// server is the end that a server listens on.
+// server is the endpoint that a server listens on.
 type server struct {
 	local netip.Addr
 	netns uint32
@@ -58,7 +58,7 @@ type server struct {
 
 func (s *server) hash() uint64 { return addrHash(s.local) + uint64(s.port) }
 
-// addrHash gives the bits in which addresses differ most: those of an IPv4 address, or
+// addrHash returns the bits in which addresses differ most: those of an IPv4 address, or
 // the interface identifier of an IPv6 address.
 func addrHash(a netip.Addr) uint64 {
 	if a.Is4() {
@@ -88,7 +88,7 @@ func (tr *tracker) observe(t *tcp.Transition) {
 	tr.now = max(tr.now, t.Monotonic)
 	switch {
 	case t.New == tcp.SynSent:
-		tr.seeding.opens(t)
+		tr.seeding.recordOpened(t)
 		tr.open(t)
 	case releasesPort(t):
 		tr.close(t)
@@ -195,7 +195,7 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 		ns.total.ClosedToTimeWait(t.Monotonic, finWait2)
 	}
 	use := tr.destinations.Get(key, key.hash())
-	if use.Value.Open() == 0 { // it was not counted when it opened
+	if use.Value.OpenCount() == 0 { // it was not counted when it opened
 		use.Value.count(t)
 		tr.destinations.Add(use, 1)
 	}
@@ -205,7 +205,7 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 // decayEvery is how often the counts of processes are halved.
 const decayEvery = 16 * time.Second
 
-// tick updates weights and drops what is idle, once a second.
+// tick updates weights and drops idle entries, once a second.
 func (tr *tracker) tick(now time.Duration) {
 	tr.now = max(tr.now, now)
 	second := int64(tr.now / time.Second)
@@ -217,21 +217,21 @@ func (tr *tracker) tick(now time.Duration) {
 	tr.destinations.Sweep(func(e *topk.Entry[destination, destinationUse]) bool {
 		u := &e.Value
 		refresh(&u.Estimator, &u.topProcesses, &e.Missed, tr.now, decay)
-		timeWait, finWait2 := u.Recorded()
-		e.Weight = uint64(u.Open() + timeWait + finWait2)
+		timeWait, finWait2 := u.RecordedTimeWaits()
+		e.Weight = uint64(u.OpenCount() + timeWait + finWait2)
 		return !u.Idle()
 	})
 	tr.servers.Sweep(func(e *topk.Entry[server, serverUse]) bool {
 		u := &e.Value
 		refresh(&u.Estimator, &u.topProcesses, &e.Missed, tr.now, decay)
-		timeWait, finWait2 := u.Recorded()
+		timeWait, finWait2 := u.RecordedTimeWaits()
 		e.Weight = uint64(timeWait + finWait2)
 		return !u.Idle()
 	})
 	tr.namespaces.Sweep(func(e *topk.Entry[uint32, namespace]) bool {
 		e.Value.total.Advance(tr.now)
 		e.Value.reusable.Advance(tr.now)
-		timeWait, _ := e.Value.total.Recorded()
+		timeWait, _ := e.Value.total.RecordedTimeWaits()
 		e.Weight = uint64(timeWait) + 1
 		return tr.now-e.Value.activeAt < 2*rate.TimeWaitHold
 	})
@@ -243,7 +243,7 @@ func refresh(r *rate.Estimator, p *topProcesses, missed *uint64, now time.Durati
 		p.decay()
 	}
 	if r.Age() > rate.TimeWaitHold {
-		*missed = 0 // what was missed before the entry existed is over by now
+		*missed = 0 // connections from before the entry existed have released their ports by now
 	}
 }
 
@@ -258,7 +258,7 @@ func (l *losses) add(now time.Duration, count uint64) {
 	l.counter.Add(int32(min(count, math.MaxInt32-already)))
 }
 
-// lastMinute is how many were lost within the time that a TIME_WAIT lasts, 61 s.
+// lastMinute is how many transitions were lost within one [rate.TimeWaitHold], 61 s.
 func (l *losses) lastMinute(now time.Duration) uint64 {
 	l.counter.Advance(int64(now / time.Second))
 	return uint64(l.counter.Sum(0, int(rate.TimeWaitHold/time.Second)))

@@ -44,8 +44,8 @@ type diagMessage struct {
 // the substate.
 const timerTimeWait = 3
 
-// boundPorts gives the ports of listeners and, since Linux 6.8, of sockets that are bound
-// and not connected. The kernel walks only the tables of these.
+// boundPorts returns the ports of listeners and, since Linux 6.8, of sockets that are
+// bound and not connected. The kernel walks only the tables of these.
 func boundPorts() (ports []uint16, err error) {
 	err = dump(1<<tcp.Listen|1<<tcp.BoundInactive, func(m *diagMessage) {
 		ports = append(ports, binary.BigEndian.Uint16(m.ID.SourcePort[:]))
@@ -53,23 +53,24 @@ func boundPorts() (ports []uint16, err error) {
 	return ports, err
 }
 
-// SocketsHere calls handle for each connection and timewait socket of the namespace that
-// the calling thread is in, on that thread. The kernel's table has no owner and no role.
-// s is valid until handle returns. It walks the whole table, and returns an error of
-// sock_diag; sockets handled before that are good.
-func SocketsHere(handle func(s *tcp.Socket)) error {
+// EachSocket calls handle for each connection and timewait socket of the namespace that
+// the calling thread is in, on that thread, except connections in SYN_RECV and LAST_ACK.
+// Owner and Role are not set: the kernel's table has none. s is valid until handle
+// returns. EachSocket walks the whole table. After an error of sock_diag the sockets that
+// were handled before are valid.
+func EachSocket(handle func(s *tcp.Socket)) error {
 	const connections = 1<<tcp.Established | 1<<tcp.SynSent | 1<<tcp.FinWait1 | 1<<tcp.FinWait2 | 1<<tcp.TimeWait |
 		1<<tcp.CloseWait | 1<<tcp.Closing
-	var s tcp.Socket // reused, because handle keeps none
+	var s tcp.Socket // reused, because handle must not keep it
 	return dump(connections, func(m *diagMessage) {
 		s = socket(m)
 		handle(&s)
 	})
 }
 
-// HalfClosedHere is as [SocketsHere], but only for the timewait sockets in FIN_WAIT2:
-// the peer has not closed yet.
-func HalfClosedHere(handle func(s *tcp.Socket)) error {
+// EachHalfClosed is like [EachSocket], but only for the timewait sockets in FIN_WAIT2,
+// whose peers have not closed yet.
+func EachHalfClosed(handle func(s *tcp.Socket)) error {
 	var s tcp.Socket
 	return dump(1<<tcp.FinWait2, func(m *diagMessage) {
 		if m.Timer == timerTimeWait {
@@ -101,7 +102,7 @@ func endpoint(family uint8, port [2]byte, raw [16]byte) tcp.Endpoint {
 	return e
 }
 
-// dump requests the TCP sockets in these states, a bit for each, of both families.
+// dump requests the TCP sockets of both families in these states: one bit for each state.
 func dump(states uint32, handle func(m *diagMessage)) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
@@ -124,7 +125,7 @@ func dump(states uint32, handle func(m *diagMessage)) error {
 	return nil
 }
 
-// receive handles the answer to one request, to its end.
+// receive reads and handles the whole answer to one request.
 func receive(fd int, handle func(m *diagMessage)) error {
 	buf := make([]byte, 64<<10)
 	for {
@@ -135,16 +136,16 @@ func receive(fd int, handle func(m *diagMessage)) error {
 		if err != nil {
 			return fmt.Errorf("read sock_diag: %w", err)
 		}
-		done, err := messages(buf[:n], handle)
+		done, err := parseMessages(buf[:n], handle)
 		if done || err != nil {
 			return err
 		}
 	}
 }
 
-// messages parses the netlink messages that one read gave. done says that the answer is
-// complete.
-func messages(raw []byte, handle func(m *diagMessage)) (done bool, err error) {
+// parseMessages parses the netlink messages of one read. It reports done at the end of the
+// answer.
+func parseMessages(raw []byte, handle func(m *diagMessage)) (done bool, err error) {
 	const headerSize = int(unsafe.Sizeof(unix.NlMsghdr{}))
 	for len(raw) >= headerSize {
 		var header unix.NlMsghdr

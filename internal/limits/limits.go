@@ -1,7 +1,7 @@
-// Package limits reads what a network namespace has room for, and how much of it is
-// taken: sysctls, the kernel's counts, bound ports, timewait sockets. Its functions read
-// the namespace that the calling thread is in. It must not decide what any of that
-// means, nor keep anything.
+// Package limits reads the limits of a network namespace for TCP, and how much of them is
+// used: sysctls, the kernel's counts, bound ports, timewait sockets. Its functions read
+// the namespace that the calling thread is in. The package must not decide what these
+// mean, nor keep anything.
 package limits
 
 import (
@@ -17,10 +17,11 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Here reads the limits of the namespace that the calling thread is in, without Bound:
-// see [BoundHere]. A sysctl that this kernel does not have keeps the kernel's default;
-// TimeWaits is -1 if there is no count. The error says which sysctl could not be read.
-func Here() (*tcp.Limits, error) {
+// Read reads the limits of the namespace that the calling thread is in, except Bound: see
+// [ReadBoundPorts]. On a kernel before 6.15, which has no tcp_tw_reuse_delay, ReuseDelay is
+// 1 s. TimeWaits is -1 if the kernel's count cannot be read. The error names the sysctl
+// that could not be read.
+func Read() (*tcp.Limits, error) {
 	l := tcp.Limits{ReuseDelay: time.Second, Timestamps: true, TimeWaits: -1}
 	if err := ports(&l); err != nil {
 		return nil, err
@@ -49,17 +50,17 @@ func Here() (*tcp.Limits, error) {
 	return &l, nil
 }
 
-// BoundHere reads which local ports a socket has bound explicitly, sorted, in the
-// namespace that the calling thread is in: those of listeners and, since Linux 6.8, of
-// sockets that are bound and not connected. It walks the kernel's tables of listeners
-// and of ports. The error is that of sock_diag.
-func BoundHere() ([]uint16, error) {
+// ReadBoundPorts reads the local ports that sockets have bound explicitly, sorted, in the
+// namespace that the calling thread is in: the ports of listeners and, since Linux 6.8,
+// of sockets that are bound and not connected. It walks the kernel's tables of listeners
+// and of ports. The error is from sock_diag.
+func ReadBoundPorts() ([]uint16, error) {
 	ports, err := boundPorts()
 	slices.Sort(ports)
 	return slices.Compact(ports), err
 }
 
-// sysctl reads one of net.ipv4.
+// sysctl reads a sysctl of net.ipv4.
 func sysctl(name string) (string, error) {
 	b, err := os.ReadFile("/proc/sys/net/ipv4/" + name)
 	if err != nil {
@@ -68,7 +69,7 @@ func sysctl(name string) (string, error) {
 	return strings.TrimSpace(string(b)), nil
 }
 
-// ports reads the range of ephemeral ports and what is reserved in it.
+// ports reads the range of ephemeral ports and the reserved ports in it.
 func ports(l *tcp.Limits) error {
 	text, err := sysctl("ip_local_port_range")
 	if err != nil {
@@ -110,7 +111,7 @@ func reserved(list string, low, high uint16) (ports []uint16) {
 // timeWaits is the kernel's own count of timewait sockets, of both substates; -1 if it
 // cannot be read.
 func timeWaits() int {
-	// /proc/net would be the namespace of the process's main thread.
+	// /proc/net would show the namespace of the process's main thread.
 	b, err := os.ReadFile("/proc/thread-self/net/sockstat")
 	if err != nil {
 		return -1

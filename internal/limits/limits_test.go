@@ -33,9 +33,9 @@ func TestReserved_OnlyInRange(t *testing.T) {
 	}
 }
 
-// Here reads the limits of the namespace that the test runs in.
+// Read reads the limits of the namespace that the test runs in.
 func TestHere_OwnNamespace(t *testing.T) {
-	l, err := Here()
+	l, err := Read()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,14 +60,14 @@ func TestSockDiag_PortsAndSockets(t *testing.T) {
 	}
 	defer listener.Close()
 	at := listener.Addr().(*net.TCPAddr).AddrPort()
-	bound, err := BoundHere()
+	bound, err := ReadBoundPorts()
 	if err != nil {
 		t.Fatal(err)
 	}
 	if !slices.Contains(bound, at.Port()) {
 		t.Errorf("%d is not among the bound ports %v", at.Port(), bound)
 	}
-	l, err := Here()
+	l, err := Read()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,7 +82,7 @@ func TestSockDiag_PortsAndSockets(t *testing.T) {
 		t.Errorf("closed on one side: %+v", half)
 	}
 	seen := false
-	if err := HalfClosedHere(func(s *tcp.Socket) { seen = seen || s.Local.Port == closed.from }); err != nil || !seen {
+	if err := EachHalfClosed(func(s *tcp.Socket) { seen = seen || s.Local.Port == closed.from }); err != nil || !seen {
 		t.Errorf("half closed: %v, %v", seen, err)
 	}
 	closed.server.Close()
@@ -122,7 +122,7 @@ func find(t *testing.T, port uint16, as func(s *tcp.Socket) bool) tcp.Socket {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		var found *tcp.Socket
-		err := SocketsHere(func(s *tcp.Socket) {
+		err := EachSocket(func(s *tcp.Socket) {
 			if s.Local.Port == port && as(s) {
 				socket := *s
 				found = &socket
@@ -147,7 +147,7 @@ func TestSockDiag_TruncatedMessage(t *testing.T) {
 	}{NlMsghdr: unix.NlMsghdr{Len: 88, Type: sockDiagByFamily}})), 88)
 	for size := range len(whole) + 1 {
 		count := 0
-		done, err := messages(whole[:size], func(*diagMessage) { count++ })
+		done, err := parseMessages(whole[:size], func(*diagMessage) { count++ })
 		cut := size >= int(unsafe.Sizeof(unix.NlMsghdr{})) && size < len(whole)
 		if done || (err != nil) != cut || (count == 1) != (size == len(whole)) {
 			t.Errorf("%d of %d bytes: %d messages, done %v, %v", size, len(whole), count, done, err)

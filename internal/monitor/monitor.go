@@ -1,6 +1,6 @@
-// Package monitor joins the detection engine with the host: a background goroutine
-// reads the limits and sockets of network namespaces that the engine requests. It must
-// not decide anything, nor make the stream wait.
+// Package monitor joins the detection engine with the host: a background goroutine, the
+// worker, reads the limits and sockets of network namespaces that the engine requests.
+// The package must not decide anything, nor delay the stream.
 package monitor
 
 import (
@@ -16,17 +16,17 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Monitor is an engine and the goroutine that reads the host for it. Its methods are
-// for one goroutine, the one that reads the stream; none of them blocks or does I/O.
+// Monitor is an engine and its worker. Its methods are for one goroutine, the one that
+// reads the stream. None of them blocks or does I/O.
 type Monitor struct {
 	engine   *detect.Engine
 	requests chan detect.Request
 	answers  chan answer
 	done     chan struct{}
-	known    map[uint32]netnsState // by inode number; only the reader uses it
+	known    map[uint32]netnsState // by inode number; only the worker uses it
 }
 
-// netnsState is what the reader remembers of a namespace.
+// netnsState is what the worker remembers of a namespace.
 type netnsState struct {
 	path      string        // where it was found
 	bound     []uint16      // its bound ports
@@ -34,62 +34,64 @@ type netnsState struct {
 	missingAt time.Duration // when the namespace was not found; 0: it was found
 }
 
-// answer is what the reader has found out. It runs on the engine's goroutine.
+// answer passes what the worker has read to the engine. It runs on the engine's
+// goroutine.
 type answer func(e *detect.Engine, now time.Duration)
 
 const (
-	// boundInterval is the time between two reads of the bound ports of a namespace: that
-	// walks the kernel's tables, the other limits do not.
+	// boundInterval is the time between two reads of the bound ports of a namespace. Such
+	// a read walks the kernel's tables; the other limits need no walk.
 	boundInterval = 10 * time.Second
-	// searchInterval is the time until a namespace that was not found is searched again:
-	// that walks all of /proc.
+	// searchInterval is the time until the worker searches again for a namespace that it
+	// has not found. A search walks all of /proc.
 	searchInterval = 10 * time.Second
-	// queueSize bounds the requests and the answers that wait. The engine repeats a
+	// queueSize bounds the waiting requests, and the waiting answers. The engine repeats a
 	// request that was dropped.
 	queueSize = 64
-	// maxKnown bounds the namespaces that the reader remembers, which come and go.
+	// maxKnown bounds the namespaces that the worker remembers: hosts create and remove
+	// them all the time.
 	maxKnown = 4 * queueSize * queueSize
-	// batchSize is how many sockets of the start are given to the engine at a time: there
-	// may be as many as the kernel has room for.
+	// batchSize bounds the sockets in one answer while the engine is seeded. A namespace
+	// may have millions.
 	batchSize = 256
 )
 
-// New starts the reader. From now on the caller observes every transition, and reads
-// Alerts several times a second. The caller must Close the monitor.
+// New starts the worker. From now on the caller must pass every transition to Observe,
+// and call Alerts several times a second. The caller must call Close.
 func New(c detect.Config) *Monitor {
 	m := &Monitor{
 		engine:   detect.New(c, monotonic.Now()),
 		requests: make(chan detect.Request, queueSize), answers: make(chan answer, queueSize),
 		done: make(chan struct{}), known: make(map[uint32]netnsState),
 	}
-	go m.read()
+	go m.work()
 	return m
 }
 
-// Close ends the reader. It does not wait for it. Finish may still be called.
+// Close makes the worker end, and does not wait for that. Finish may still be called.
 func (m *Monitor) Close() {
 	close(m.done)
 }
 
-// Observe takes one transition: see [detect.Engine.Observe].
+// Observe passes one transition to the engine: see [detect.Engine.Observe].
 func (m *Monitor) Observe(t *tcp.Transition) {
 	m.engine.Observe(t)
 }
 
-// Lost says that count transitions were lost before they reached the monitor.
-func (m *Monitor) Lost(count uint64) {
-	m.engine.Lost(monotonic.Now(), count)
+// AddLost reports that count transitions were lost before they reached the monitor.
+func (m *Monitor) AddLost(count uint64) {
+	m.engine.AddLost(monotonic.Now(), count)
 }
 
-// Alerts gives the alerts to report now. It also passes requests of the engine to the
-// reader, and its answers to the engine.
+// Alerts returns the alerts to report now. It also passes requests of the engine to the
+// worker, and answers of the worker to the engine.
 func (m *Monitor) Alerts() []detect.Alert {
 	m.applyAnswers()
 	now := monotonic.Now()
 	for _, request := range m.engine.Requests(now) {
 		select {
 		case m.requests <- request:
-		default: // the reader is behind; the engine repeats the request
+		default: // the worker is behind; the engine repeats the request
 		}
 	}
 	return m.engine.Tick(now)
@@ -106,14 +108,14 @@ func (m *Monitor) applyAnswers() {
 	}
 }
 
-// Finish gives the alerts to report, and closes those that are open. It is the last call
-// but Close.
+// Finish closes every open alert, and returns the alerts to report. After it only Close
+// may be called.
 func (m *Monitor) Finish() []detect.Alert {
 	return append(m.Alerts(), m.engine.Finish(monotonic.Now())...)
 }
 
-// read is the reader: the only goroutine that reads the host.
-func (m *Monitor) read() {
+// work is the worker, the only goroutine that reads the host.
+func (m *Monitor) work() {
 	m.seed()
 	for {
 		select {
@@ -125,8 +127,7 @@ func (m *Monitor) read() {
 	}
 }
 
-// send waits until the engine's goroutine can take the answer. It reports false after
-// Close.
+// send waits until there is room in the queue of answers. It reports false after Close.
 func (m *Monitor) send(a answer) bool {
 	select {
 	case m.answers <- a:
@@ -136,11 +137,11 @@ func (m *Monitor) send(a answer) bool {
 	}
 }
 
-// seed reads the sockets that exist at the start, namespace by namespace.
+// seed reads the sockets that exist at the start, one namespace after the other.
 func (m *Monitor) seed() {
 	namespaces, err := netns.Find(nil)
 	if err != nil {
-		namespaces = nil // each is searched when it is requested
+		namespaces = nil // serve searches for each when the engine requests it
 	}
 	defer netns.CloseAll(namespaces)
 	for _, n := range namespaces {
@@ -173,13 +174,13 @@ func (m *Monitor) seedFrom(n netns.Namespace) (sent bool) {
 			}
 		})
 	}
-	// An error leaves out the rest of the namespace: what was read before is sent.
+	// After an error the sockets that were read before it are sent.
 	_ = enter(n, func() (err error) {
 		if l, err = m.limits(n); err != nil {
 			return err
 		}
 		readAt = monotonic.Now()
-		err = limits.SocketsHere(func(s *tcp.Socket) {
+		err = limits.EachSocket(func(s *tcp.Socket) {
 			if sockets == nil {
 				sockets = make([]tcp.Socket, 0, batchSize)
 			}
@@ -193,8 +194,8 @@ func (m *Monitor) seedFrom(n netns.Namespace) (sent bool) {
 	return sent
 }
 
-// serve reads what is requested of one namespace and sends the answer. A namespace that
-// cannot be read is answered without limits.
+// serve reads one namespace for a request and sends the answer. If the namespace cannot
+// be read, the answer has no limits.
 func (m *Monitor) serve(request detect.Request) {
 	var l *tcp.Limits
 	var halfClosed []tcp.Socket
@@ -204,7 +205,7 @@ func (m *Monitor) serve(request detect.Request) {
 			if l, err = m.limits(n); err != nil || !request.HalfClosed {
 				return err
 			}
-			return limits.HalfClosedHere(func(s *tcp.Socket) { halfClosed = append(halfClosed, *s) })
+			return limits.EachHalfClosed(func(s *tcp.Socket) { halfClosed = append(halfClosed, *s) })
 		})
 		_ = n.Close() // nothing was written to it
 	}
@@ -214,15 +215,15 @@ func (m *Monitor) serve(request detect.Request) {
 	m.send(func(e *detect.Engine, now time.Duration) {
 		e.Update(now, request.Netns, l)
 		if request.HalfClosed && err == nil {
-			e.HalfClosed(now, request.Netns, halfClosed)
+			e.UpdateHalfClosed(now, request.Netns, halfClosed)
 		}
 	})
 }
 
 var errMissing = errors.New("network namespace not found a moment ago")
 
-// open finds a namespace by its inode number. One that was not found is not searched
-// again for searchInterval.
+// open finds a namespace by its inode number. If it does not find it, it fails without
+// another search for searchInterval.
 func (m *Monitor) open(inode uint32) (netns.Namespace, error) {
 	state := m.known[inode]
 	if state.missingAt > 0 && monotonic.Now()-state.missingAt < searchInterval {
@@ -242,16 +243,16 @@ func (m *Monitor) remember(inode uint32, state netnsState) {
 	m.known[inode] = state
 }
 
-// limits reads those of the namespace that the calling thread is in, which is n.
+// limits reads the limits of n, which the calling thread must be in.
 func (m *Monitor) limits(n netns.Namespace) (*tcp.Limits, error) {
-	l, err := limits.Here()
+	l, err := limits.Read()
 	if err != nil {
 		return nil, err
 	}
 	state := m.known[n.Inode]
 	state.path, state.missingAt = n.Path, 0
 	if now := monotonic.Now(); state.boundAt == 0 || now-state.boundAt >= boundInterval {
-		if state.bound, err = limits.BoundHere(); err != nil {
+		if state.bound, err = limits.ReadBoundPorts(); err != nil {
 			return nil, err
 		}
 		state.boundAt = now
@@ -261,8 +262,8 @@ func (m *Monitor) limits(n netns.Namespace) (*tcp.Limits, error) {
 	return l, nil
 }
 
-// enter runs f on a thread that is in the namespace. For the namespace of this process
-// that takes no privilege.
+// enter runs f on a thread that is in the namespace. If that is the namespace of this
+// process, it needs no privilege.
 func enter(n netns.Namespace, f func() error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -37,9 +37,9 @@ func noPort(m *Monitor, netns uint32) {
 func TestMonitor_AnswersRequests(t *testing.T) {
 	m := New(detect.Config{})
 	defer m.Close()
-	want, err := limits.Here()
+	want, err := limits.Read()
 	if err == nil {
-		want.Bound, err = limits.BoundHere()
+		want.Bound, err = limits.ReadBoundPorts()
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -22,7 +22,7 @@ type fakeMonitor struct {
 }
 
 func (m *fakeMonitor) Observe(*tcp.Transition) { m.seen++ }
-func (m *fakeMonitor) Lost(count uint64)       { m.lost += count }
+func (m *fakeMonitor) AddLost(count uint64)    { m.lost += count }
 
 func (m *fakeMonitor) Alerts() []detect.Alert {
 	if m.opened || m.seen == 0 {

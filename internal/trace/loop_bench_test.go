@@ -17,7 +17,7 @@ type engineMonitor struct {
 	now time.Duration
 }
 
-func (m *engineMonitor) Lost(count uint64)      { m.Engine.Lost(m.now, count) }
+func (m *engineMonitor) AddLost(count uint64)   { m.Engine.AddLost(m.now, count) }
 func (m *engineMonitor) Alerts() []detect.Alert { return m.Tick(m.now) }
 func (m *engineMonitor) Finish() []detect.Alert { return nil }
 

@@ -45,8 +45,8 @@ type Source interface {
 type Observer interface {
 	// Observe takes a transition, complete with its wall-clock time and cgroup.
 	Observe(t *tcp.Transition)
-	// Lost reports that count transitions were lost in the kernel.
-	Lost(count uint64)
+	// AddLost reports that count transitions were lost in the kernel.
+	AddLost(count uint64)
 }
 
 // Monitor is an Observer that raises alerts; [*monitor.Monitor] is one.
@@ -249,7 +249,7 @@ func (l *loop) readCounters(final bool) error {
 	}
 	if lost := l.kernel.update(&counters, time.Now(), final); lost > 0 {
 		for _, o := range l.observers {
-			o.Lost(lost)
+			o.AddLost(lost)
 		}
 	}
 	if final || !l.out.stream.Stalled() {

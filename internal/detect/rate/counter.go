@@ -11,8 +11,8 @@ type Counter struct {
 	newest int64 // number of the slot that is being filled
 }
 
-// Advance moves on to a slot, and clears the slots in between. A slot of the past is
-// ignored.
+// Advance makes slot the newest, and clears the slots between. It ignores a slot of the
+// past.
 func (c *Counter) Advance(slot int64) {
 	for n := max(c.newest+1, slot-slots+1); n <= slot; n++ {
 		c.slots[n%slots] = 0
@@ -20,20 +20,20 @@ func (c *Counter) Advance(slot int64) {
 	c.newest = max(c.newest, slot)
 }
 
-// Add counts n in the newest slot. A negative n takes back.
+// Add adds n, which may be negative, to the newest slot.
 func (c *Counter) Add(n int32) {
 	c.slots[uint64(c.newest)%slots] += n
 }
 
-// AddAt counts n in a slot of the past. A slot that is no longer kept, or is in the
-// future, is ignored.
+// AddAt adds n to a slot. It ignores a slot that is no longer kept or is in the future.
 func (c *Counter) AddAt(slot int64, n int32) {
 	if slot > c.newest-slots && slot >= 0 && slot <= c.newest {
 		c.slots[slot%slots] += n
 	}
 }
 
-// Sum adds up count slots, from the newest back, after leaving out the newest skip.
+// Sum is the sum of count slots. It leaves out the newest skip slots, and goes back in
+// time from there.
 func (c *Counter) Sum(skip, count int) (total int64) {
 	for n := c.newest - int64(skip); n > c.newest-int64(skip+count) && n > c.newest-slots; n-- {
 		if n >= 0 {
@@ -43,10 +43,10 @@ func (c *Counter) Sum(skip, count int) (total int64) {
 	return total
 }
 
-// Total adds up all slots.
+// Total is the sum of all slots.
 func (c *Counter) Total() int64 { return c.Sum(0, slots) }
 
-// ago gives the count of one slot: 0 is the newest.
+// ago is the count of the slot that is n slots older than the newest.
 func (c *Counter) ago(n int) float64 {
 	if n < 0 || int64(n) > c.newest {
 		return 0

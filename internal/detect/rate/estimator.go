@@ -41,13 +41,13 @@ type Estimator struct {
 	finWait2  Counter // timewait sockets in FIN_WAIT2, by the second of their creation: the peer has not closed yet
 }
 
-// TimeWaitModel says how long a TIME_WAIT occupies its unit.
+// TimeWaitModel is how long a TIME_WAIT occupies its unit: its hold time.
 type TimeWaitModel struct {
 	Hold         time.Duration // of the substate TIME_WAIT
 	FinWait2Hold time.Duration // of the substate FIN_WAIT2, if the peer never closes
-	// Finished is the part, 0 to 1, of those in FIN_WAIT2 whose peer closes after all,
-	// which makes each a TIME_WAIT with the Hold of one.
-	Finished float64
+	// FinFraction is the fraction, 0 to 1, of the timewait sockets in FIN_WAIT2 that get
+	// the peer's FIN after all. Then their substate is TIME_WAIT, and Hold applies.
+	FinFraction float64
 	// Scale corrects the number of TIME_WAITs: what the kernel counts, divided by what
 	// the model gives.
 	Scale float64
@@ -79,7 +79,7 @@ func (e *Estimator) OpenedEarlier(now time.Duration) {
 	e.open++
 }
 
-// Closed counts one connection less, which leaves no TIME_WAIT.
+// Closed counts one connection less, which left no TIME_WAIT.
 func (e *Estimator) Closed(now time.Duration) {
 	e.Advance(now)
 	if e.open > 0 { // else it was opened before the estimator began
@@ -88,8 +88,9 @@ func (e *Estimator) Closed(now time.Duration) {
 	}
 }
 
-// ClosedToTimeWait counts one connection less, which leaves a TIME_WAIT. One that
-// was not seen to open counts as new: it occupies its unit as well.
+// ClosedToTimeWait counts one connection less, which left a TIME_WAIT. If no open
+// connection is counted, it was opened before the estimator began: its unit then counts
+// as newly taken.
 func (e *Estimator) ClosedToTimeWait(now time.Duration, finWait2 bool) {
 	e.Advance(now)
 	if e.open > 0 {
@@ -101,7 +102,7 @@ func (e *Estimator) ClosedToTimeWait(now time.Duration, finWait2 bool) {
 }
 
 // TimeWaitCreated records a TIME_WAIT that was created at a time, which may be up to
-// 64 s ago; one from before that is over, and ignored. It does not advance the model.
+// 64 s ago. It ignores an older one, which has ended. It does not advance the model.
 func (e *Estimator) TimeWaitCreated(at time.Duration, finWait2 bool) {
 	c := &e.timeWaits
 	if finWait2 {
@@ -113,17 +114,16 @@ func (e *Estimator) TimeWaitCreated(at time.Duration, finWait2 bool) {
 // Age is the time since the first event.
 func (e *Estimator) Age() time.Duration { return e.now - e.since }
 
-// Open is the number of connections that are open or being opened.
-func (e *Estimator) Open() int64 { return e.open }
+// OpenCount is the number of connections that are open or being opened.
+func (e *Estimator) OpenCount() int64 { return e.open }
 
-// Recorded is the number of TIME_WAITs that were created within the last 64 s, by
-// their substate at creation, whether they are over or not.
-func (e *Estimator) Recorded() (timeWait, finWait2 int64) {
+// RecordedTimeWaits is the number of TIME_WAITs that were created within the last 64 s,
+// by their substate at creation. Some may have ended.
+func (e *Estimator) RecordedTimeWaits() (timeWait, finWait2 int64) {
 	return e.timeWaits.Total(), e.finWait2.Total()
 }
 
-// Idle reports whether nothing is occupied and nothing has happened for as long as
-// any rate looks back.
+// Idle reports whether nothing is occupied, and nothing was taken within MaxWindow.
 func (e *Estimator) Idle() bool {
 	return e.open == 0 && e.timeWaits.Total() == 0 && e.finWait2.Total() == 0 &&
 		e.Age() > MaxWindow && e.taken.Sum(0, maxWindowSteps) == 0
@@ -133,7 +133,7 @@ func (e *Estimator) Idle() bool {
 func (e *Estimator) TimeWaits(m TimeWaitModel) float64 {
 	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
 	count := float64(e.timeWaits.Sum(0, hold)) + float64(e.finWait2.Sum(0, finWait2)) +
-		m.Finished*float64(e.finWait2.Sum(finWait2, hold-finWait2))
+		m.FinFraction*float64(e.finWait2.Sum(finWait2, hold-finWait2))
 	return count * m.Scale
 }
 
@@ -142,7 +142,7 @@ func (e *Estimator) Occupancy(m TimeWaitModel) float64 {
 	return float64(e.open) + e.TimeWaits(m)
 }
 
-// slotsOf rounds to slots of a second.
+// slotsOf rounds a duration to seconds, which are the slots of a Counter.
 func slotsOf(d time.Duration) int {
 	return min(slots, int((d+time.Second/2)/time.Second))
 }
@@ -183,7 +183,7 @@ func (e *Estimator) burstiness() float64 {
 }
 
 // burstDominates reports whether more than three fifths of what was taken in a
-// window were taken in one step: a program that was delayed catches up.
+// window were taken in one step, as by a program that was delayed and catches up.
 func (e *Estimator) burstDominates(window time.Duration) bool {
 	if window < 4*Step || e.Age() < window {
 		return false

@@ -5,21 +5,21 @@ import (
 	"time"
 )
 
-// Forecast is a prediction and what it is made of.
+// Forecast is a prediction, with the values that it is computed from.
 type Forecast struct {
 	Occupancy, Capacity float64       // units now, and at most
 	Rate                float64       // units taken per second
 	Deviation           float64       // standard deviation of Rate
 	Burstiness          float64       // how many units are taken at once: variance divided by mean
-	Exhausts            bool          // the capacity is exhausted within one hold of a TIME_WAIT
+	Exhausts            bool          // the capacity is exhausted within one hold time
 	ExhaustedIn         time.Duration // only where Exhausts
 }
 
-// Forecast predicts when a capacity is exhausted. It takes the rate over the longest
-// window that is no longer than the time to exhaustion that the rate gives: 10 s
-// before exhaustion the last half second decides nothing, and 1 s before it the last
-// 16 s do not. A window with fewer than four bursts in it is not used, nor a window
-// in which one burst dominates.
+// Forecast predicts when a capacity is exhausted. It tries windows from MaxWindow down,
+// and uses the rate of the first one that is no longer than the time to exhaustion at
+// that rate. So half a second of traffic does not decide a forecast of 10 s, nor do 16 s
+// of traffic decide a forecast of 1 s. Forecast uses no shorter window that has fewer
+// than four bursts in it, or in which one burst dominates.
 func (e *Estimator) Forecast(m TimeWaitModel, capacity float64) Forecast {
 	f := Forecast{Occupancy: e.Occupancy(m), Capacity: capacity, Burstiness: e.burstiness()}
 	for window := MaxWindow; window >= minWindow; window /= 2 {
@@ -48,9 +48,9 @@ func (e *Estimator) Exhaustion(rate float64, m TimeWaitModel, capacity float64) 
 	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
 	for second := range hold {
 		// What was created that many slots ago is released in this second.
-		released := m.Scale * (e.timeWaits.ago(hold-1-second) + m.Finished*e.finWait2.ago(hold-1-second))
+		released := m.Scale * (e.timeWaits.ago(hold-1-second) + m.FinFraction*e.finWait2.ago(hold-1-second))
 		if second < finWait2 {
-			released += m.Scale * (1 - m.Finished) * e.finWait2.ago(finWait2-1-second)
+			released += m.Scale * (1 - m.FinFraction) * e.finWait2.ago(finWait2-1-second)
 		}
 		growth := rate - released
 		if occupancy+growth >= capacity {
@@ -61,8 +61,8 @@ func (e *Estimator) Exhaustion(rate float64, m TimeWaitModel, capacity float64) 
 	return 0, false
 }
 
-// Declining reports whether the rate falls so clearly that, if it goes on falling
-// like that, all that will still be taken fits into the capacity.
+// Declining reports whether the rate falls so clearly that everything that will still
+// be taken, if it goes on falling in this way, fits into the capacity.
 func (e *Estimator) Declining(f Forecast) bool {
 	for window := MaxWindow; window >= 4*Step; window /= 2 {
 		half := int(min(window, e.Age()) / Step / 2)
@@ -79,7 +79,7 @@ func (e *Estimator) Declining(f Forecast) bool {
 	return false
 }
 
-// Sustained reports whether the rate has been there, evenly, for all of MaxWindow.
+// Sustained reports whether units were taken at the rate of f evenly over MaxWindow.
 func (e *Estimator) Sustained(f Forecast) bool {
 	const parts = 4
 	if e.Age() < MaxWindow-Step {
@@ -95,8 +95,8 @@ func (e *Estimator) Sustained(f Forecast) bool {
 	return true
 }
 
-// Significant reports whether the forecast is more than chance: the mean rate of a
-// whole hold, less one standard deviation, leads to exhaustion as well; or the rate
+// Significant reports whether the forecast is more than chance: the mean rate of one
+// hold time, less one standard deviation, leads to exhaustion as well; or the rate
 // has clearly risen since, by more than four standard deviations.
 func (e *Estimator) Significant(f Forecast, m TimeWaitModel) bool {
 	span := min(e.Age(), m.Hold).Seconds()

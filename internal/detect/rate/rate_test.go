@@ -38,7 +38,7 @@ func TestCounter_SumsOfNewestSlots(t *testing.T) {
 // above does so within one hold.
 func TestEstimator_Plateau(t *testing.T) {
 	const capacity, hold = 28232, 61
-	model := TimeWaitModel{Hold: TimeWaitHold, FinWait2Hold: time.Minute, Finished: 1, Scale: 1}
+	model := TimeWaitModel{Hold: TimeWaitHold, FinWait2Hold: time.Minute, FinFraction: 1, Scale: 1}
 	for _, tt := range []struct {
 		rate     int
 		exhausts bool

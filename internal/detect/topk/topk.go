@@ -28,7 +28,7 @@ type Entry[K comparable, V any] struct {
 	Key    K
 	Value  V
 	Weight uint64 // counted since the key got its entry
-	Missed uint64 // upper bound of what was counted for the key before that
+	Missed uint64 // upper bound of what was counted for the key before that: its error
 	pos    int    // in Table.entries
 }
 
@@ -40,11 +40,11 @@ func New[K comparable, V any](limit int) *Table[K, V] {
 // Len is the number of keys in the table.
 func (t *Table[K, V]) Len() int { return len(t.entries) }
 
-// Entries gives all entries, in no order. The slice is the table's own: it must not
+// Entries returns all entries, in no order. The slice is the table's own: it must not
 // be changed, and is valid until the next Get or Sweep.
 func (t *Table[K, V]) Entries() []*Entry[K, V] { return t.entries }
 
-// Find gives the entry of a key, or nil if the table does not have the key. hash is any
+// Find returns the entry of a key, or nil if the table does not have the key. hash is any
 // number that is a function of the key. It makes Find fast if different keys mostly have
 // different hashes.
 func (t *Table[K, V]) Find(key K, hash uint64) *Entry[K, V] {
@@ -59,7 +59,7 @@ func (t *Table[K, V]) Find(key K, hash uint64) *Entry[K, V] {
 	return e
 }
 
-// Get gives the entry of a key. A new key gets an entry with a zero value; if the table
+// Get returns the entry of a key. A new key gets an entry with a zero value; if the table
 // is full, it replaces the lightest key. For hash see [Table.Find].
 func (t *Table[K, V]) Get(key K, hash uint64) *Entry[K, V] {
 	if e := t.Find(key, hash); e != nil {
