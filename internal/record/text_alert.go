@@ -10,10 +10,11 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Alert implements [Encoder]: who, where, how much, how long it can go on, why, and what
-// to do. On a terminal each of these lines is wrapped; otherwise all is one line.
+// Alert implements [Encoder]. It appends who, where, how much, how long until nothing is
+// left, why, and what to do. On a terminal these are lines, which are wrapped; otherwise
+// the whole alert is one line.
 func (t Text) Alert(dst []byte, a *detect.Alert) []byte {
-	before := len(dst)
+	begin := len(dst)
 	lineBreak := " "
 	if t.Screen != nil {
 		lineBreak = "\n!   "
@@ -29,7 +30,7 @@ func (t Text) Alert(dst []byte, a *detect.Alert) []byte {
 		p = append(append(append(p, lineBreak...), "Why: "...), clip(a.Cause)...)
 		p = append(append(append(append(p, '.'), lineBreak...), "What to do: "...), clip(a.Advice)...)
 	}
-	return t.finishLines(append(p, ".\n"...), before, alertColor(a), "")
+	return t.finishLines(append(p, ".\n"...), begin, alertColor(a), "")
 }
 
 func alertColor(a *detect.Alert) sgr {
@@ -42,8 +43,8 @@ func alertColor(a *detect.Alert) sgr {
 	return sgrBoldAmber
 }
 
-// appendPhase names the alert: CRITICAL time_wait_storm. The second word is what
-// tcpshift explain takes.
+// appendPhase appends the severity and the kind, such as CRITICAL time_wait_storm. The
+// kind is a topic of tcpshift explain.
 func appendPhase(p []byte, a *detect.Alert) []byte {
 	if a.Phase == detect.Close {
 		p = append(append(p, "OVER "...), a.Kind...)
@@ -96,10 +97,10 @@ func appendWhere(p []byte, a *detect.Alert) []byte {
 	return strconv.AppendUint(p, uint64(a.Netns), 10)
 }
 
-// capacityWords are what a person calls a capacity.
+// capacityWords follow "350 of 500", by kind of capacity.
 var capacityWords = map[string]string{
 	detect.EphemeralPorts:  " local ports taken",
-	detect.TimeWaitBuckets: " TIME_WAITs there that the kernel keeps",
+	detect.TimeWaitBuckets: " TIME_WAITs that the kernel allows there",
 }
 
 func appendHowMuch(p []byte, a *detect.Alert) []byte {
@@ -112,7 +113,7 @@ func appendHowMuch(p []byte, a *detect.Alert) []byte {
 		p = append(p, capacityWords[a.CapacityKind]...)
 	case a.OccupancySource != "":
 		p = strconv.AppendUint(append(p, ", "...), a.Occupancy, 10)
-		p = append(p, " there"...)
+		p = append(p, " now"...)
 	}
 	if a.Failures > 0 {
 		p = append(strconv.AppendUint(append(p, ", "...), a.Failures, 10), " failed so far"...)
