@@ -45,7 +45,7 @@ func ParseLabels(pairs []string) ([]Label, error) {
 		case !isSnakeCase(key):
 			return nil, fmt.Errorf("key %q is not snake_case: use a-z, 0-9 and _, a letter first", key)
 		case taken[key]:
-			return nil, fmt.Errorf("key %q is taken: choose one that no record has and no other label", key)
+			return nil, fmt.Errorf("key %q is taken: choose one that neither a record nor another label has", key)
 		case !utf8.ValidString(value):
 			return nil, fmt.Errorf("the value of %q is not UTF-8", key)
 		}

@@ -35,7 +35,7 @@ func TestLabels_Rejected(t *testing.T) {
 		return `key "` + key + `" is not snake_case: use a-z, 0-9 and _, a letter first`
 	}
 	taken := func(key string) string {
-		return `key "` + key + `" is taken: choose one that no record has and no other label`
+		return `key "` + key + `" is taken: choose one that neither a record nor another label has`
 	}
 	for _, tt := range []struct {
 		pairs []string
