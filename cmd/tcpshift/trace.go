@@ -195,7 +195,7 @@ func startRecord(features probe.Features) record.Start {
 	for _, f := range features {
 		r := record.Feature{Name: f.Name}
 		if f.Err != nil {
-			r.Off = f.Err.Error()
+			r.OffReason = f.Err.Error()
 		}
 		s.Features = append(s.Features, r)
 	}

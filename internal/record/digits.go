@@ -1,4 +1,4 @@
-// Optimization, kept for BenchmarkFastPath/digits: 40 to 60 ns instead of 115 ns per
+// An optimization. BenchmarkFastPath/digits shows 40 to 60 ns instead of 115 ns per
 // transition with its share of the connection record on an AMD EPYC. With strconv
 // BenchmarkTrace of internal/trace takes 1.15 times as long, which is 30 ns per transition.
 
@@ -9,9 +9,13 @@ import (
 	"math/bits"
 )
 
-// eightDigits returns the decimal digits of v, which must be below 10^8: a byte for each,
-// the first digit lowest. It halves the number three times, all parts at once. A division
-// by 100 or by 10 is a multiplication and a shift that is exact for parts of this size.
+// tenTo8 is the first number with more than eight digits.
+const tenTo8 = 100_000_000
+
+// eightDigits returns the decimal digits of v, which must be below 10^8, one in each byte:
+// the leading digit in the lowest byte. It splits v into two groups of four digits, these
+// into four groups of two, and these into eight digits. Each step splits all groups at
+// once: a multiplication and a shift divide by 100 or by 10, exactly for groups this small.
 func eightDigits(v uint64) uint64 {
 	v = v/10_000 | v%10_000<<32
 	hundreds := v * 10_486 >> 20 & 0x7f_0000_007f
@@ -25,9 +29,8 @@ const asciiZeros = 0x3030_3030_3030_3030
 
 // appendUint does what strconv.AppendUint(dst, v, 10) does.
 func appendUint(dst []byte, v uint64) []byte {
-	const limit = 100_000_000 // of eightDigits
-	if v >= limit {
-		return appendEightDigits(appendUint(dst, v/limit), v%limit)
+	if v >= tenTo8 {
+		return appendEightDigits(appendUint(dst, v/tenTo8), v%tenTo8)
 	}
 	digits := eightDigits(v)
 	leading := min(7, bits.TrailingZeros64(digits)/8)
@@ -37,9 +40,8 @@ func appendUint(dst []byte, v uint64) []byte {
 
 // appendNineDigits appends v, which must be below 10^9, with leading zeros.
 func appendNineDigits(dst []byte, v uint64) []byte {
-	const ninth = 100_000_000
-	dst = append(dst, '0'+byte(v/ninth))
-	return appendEightDigits(dst, v%ninth)
+	dst = append(dst, '0'+byte(v/tenTo8))
+	return appendEightDigits(dst, v%tenTo8)
 }
 
 // appendEightDigits appends v, which must be below 10^8, with leading zeros.

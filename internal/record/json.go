@@ -13,9 +13,9 @@ import (
 // is passed by value, as a slice is, because a pointer to it costs a third of the encoder's
 // speed.
 //
-// A key is written by the method key and nowhere else, and its value by the method that
-// called key. What must know the keys of a record, such as a choice among them, belongs
-// into object: the functions that list the members of a record need not change for it.
+// Only the method key writes a key; the method that called key writes the value. A
+// selection of members by key therefore belongs in object, and the functions that list
+// the members of a record need not know about it.
 type object struct {
 	line []byte
 }
@@ -41,7 +41,7 @@ func (o object) stringIfSet(key, v string) object {
 	return o
 }
 
-// bytes is string for bytes.
+// bytes appends v as a string, escaped as [appendString] does.
 func (o object) bytes(key string, v []byte) object {
 	o.line = appendString(o.key(key), v)
 	return o
@@ -109,8 +109,8 @@ func (o object) addrIfSet(key string, a netip.Addr) object {
 	return o
 }
 
-// time appends at in the form of [timeCache]. cache should be one that has this member's
-// times only, as they are mostly of one second.
+// time appends at in the form of [timeCache]. Each key should have a cache of its own:
+// successive times of one key mostly lie in the same second.
 func (o object) time(key string, cache *timeCache, at time.Time) object {
 	o.line = append(o.key(key), '"')
 	o.line = cache.append(o.line, at)
@@ -126,7 +126,7 @@ const hexDigits = "0123456789abcdef"
 // some readers split lines at the latter.
 func appendString[S string | []byte](dst []byte, s S) []byte {
 	dst = append(dst, '"')
-	copied := 0 // what s[copied:i] holds needs no escaping
+	copied := 0 // s[:copied] is appended; s[copied:i] needs no escaping
 	for i := 0; i < len(s); {
 		c := s[i]
 		if c >= ' ' && c < 0x7f && c != '"' && c != '\\' {
@@ -148,15 +148,15 @@ func appendString[S string | []byte](dst []byte, s S) []byte {
 	return append(dst, '"')
 }
 
-// decodeRune copies the bytes of one rune only, so that a string is not converted as a
-// whole, which would allocate.
+// decodeRune decodes the rune at s[i:]. It copies only the bytes of that rune, because a
+// conversion of the whole string would allocate.
 func decodeRune[S string | []byte](s S, i int) (rune, int) {
 	var b [utf8.UTFMax]byte
 	n := copy(b[:], s[i:])
 	return utf8.DecodeRune(b[:n])
 }
 
-// appendNonASCII appends r, whose bytes are encoded, escaped where it has to be.
+// appendNonASCII appends the rune r as it is encoded, or escaped where it has to be.
 func appendNonASCII[S string | []byte](dst []byte, r rune, encoded S) []byte {
 	switch {
 	case r == utf8.RuneError && len(encoded) == 1:

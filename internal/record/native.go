@@ -12,7 +12,7 @@ type Native struct {
 	labels []byte // encoded members, each with its leading comma
 
 	times  timeCache // of the member time
-	opened timeCache // of the member opened, mostly another second
+	opened timeCache // of the member opened, which mostly lies in an earlier second
 
 	identities identityCache
 	owners     ownerCache
@@ -49,8 +49,8 @@ func (n *Native) end(o object) []byte {
 // SetSeq implements [Encoder].
 func (n *Native) SetSeq(seq uint64) { n.seq = seq }
 
-// WithSeq implements [Encoder]: the member seq comes right after time. That is where the
-// first Z of a line is, as no record type has that letter and each time ends with it.
+// WithSeq implements [Encoder]. The member seq follows time. The first Z of a line ends
+// the time, because no record type contains that letter.
 func (n *Native) WithSeq(dst, line []byte, seq uint64) []byte {
 	after := bytes.IndexByte(line, 'Z') + len(`Z"`)
 	dst = append(dst, line[:after]...)
@@ -84,10 +84,10 @@ func (o object) features(key string, features []Feature) object {
 			o.line = append(o.line, ',')
 		}
 		o.line = append(appendString(o.line, f.Name), ':')
-		if f.Off == "" {
+		if f.OffReason == "" {
 			o.line = append(o.line, "true"...)
 		} else {
-			o.line = appendString(o.line, f.Off)
+			o.line = appendString(o.line, f.OffReason)
 		}
 	}
 	o.line = append(o.line, '}')

@@ -8,8 +8,8 @@ import (
 
 // Bounds, in bytes, that keep an alert with the longest labels within MaxLine.
 const (
-	maxAlertPath = 1000
-	maxWords     = 480 // of cause and of advice
+	maxAlertPath  = 1000 // of cgroup
+	maxAlertProse = 480  // of cause, and of advice
 )
 
 // Alert implements [Encoder].
@@ -54,7 +54,8 @@ func confidence(a *detect.Alert) string {
 	return "full"
 }
 
-// process appends the process that causes the alert and its share of it, if it is known.
+// process appends the process that contributes most to the cause, and its share. It
+// appends nothing if no process is known.
 func (o object) process(p *detect.TopProcess) object {
 	if !p.Known {
 		return o
@@ -66,13 +67,13 @@ func (o object) process(p *detect.TopProcess) object {
 		uint("processes", uint64(p.Processes))
 }
 
-// clip cuts s to at most maxWords bytes, between two runes. The texts of this program
-// are shorter than that.
+// clip cuts s to at most maxAlertProse bytes, between two runes. The texts of package
+// detect are shorter than that.
 func clip(s string) string {
-	if len(s) <= maxWords {
+	if len(s) <= maxAlertProse {
 		return s
 	}
-	end := maxWords
+	end := maxAlertProse
 	for !utf8.RuneStart(s[end]) {
 		end--
 	}

@@ -3,8 +3,8 @@ package record
 import "github.com/tcpshift/tcpshift/internal/tcp"
 
 // maxPath bounds the member cgroup in bytes, so that an event with the longest labels
-// stays within MaxLine. The paths that the BPF programs emit are at most 1,920 bytes, so
-// that only one with many escapes is longer.
+// stays within MaxLine. The BPF programs emit paths of at most 1,920 bytes, so only a path
+// with many escapes exceeds the bound.
 const maxPath = 2000
 
 // Transition implements [Encoder]. It does not allocate if dst has room.
@@ -30,7 +30,8 @@ func (n *Native) Transition(dst []byte, t *tcp.Transition) []byte {
 	return n.end(o)
 }
 
-// endOfTimeWait is whether the timer ended the TIME_WAIT of t, or something before it.
+// endOfTimeWait returns "expired" if the timer ended the TIME_WAIT, and "early" for any
+// other cause.
 func endOfTimeWait(t *tcp.Transition) string {
 	if t.Expired {
 		return "expired"
@@ -62,8 +63,8 @@ func (n *Native) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []
 // Header appends nothing: NDJSON has no header.
 func (n *Native) Header(dst []byte) []byte { return dst }
 
-// Socket appends a socket record, without seq, see [Encoder]. It does not allocate if
-// dst has room.
+// Socket appends a socket record, numbered as the methods of [Encoder] do. It does not
+// allocate if dst has room.
 func (n *Native) Socket(dst []byte, s *tcp.Socket) []byte {
 	o := n.begin(dst, "socket", s.Time).
 		identity(&s.Transition).
@@ -79,8 +80,8 @@ func (n *Native) Socket(dst []byte, s *tcp.Socket) []byte {
 	return n.end(o)
 }
 
-// identity appends the members that identify the socket. [identityKey] must have
-// everything that it reads.
+// identity appends the members that identify the socket. [identityKey] must contain
+// every field that identity reads.
 func (o object) identity(t *tcp.Transition) object {
 	if t.Cookie != 0 {
 		o = o.hex("conn", t.Cookie)
@@ -105,7 +106,7 @@ func (o object) endpoints(local, peer tcp.Endpoint) object {
 }
 
 // owner appends the process and the user that the socket belongs to. [ownerKey] must
-// have everything that it reads.
+// contain every field that owner reads.
 func (o object) owner(t *tcp.Transition) object {
 	known := t.Owner.Source != tcp.PIDUnknown
 	if known {

@@ -6,7 +6,7 @@
 // schema. Each schema is a set of files: native*.go is the schema of docs/output.md in
 // NDJSON, text*.go the columns for people. json.go appends members of a JSON object to a
 // line. The files *_cache.go and digits.go are optimizations; each names the benchmark
-// that it is kept for.
+// that shows what it is worth.
 package record
 
 import "time"
@@ -29,24 +29,24 @@ type Start struct {
 
 // Feature is an optional ability of the tracer, which depends on the kernel.
 type Feature struct {
-	Name string
-	Off  string // why the feature is off; empty: it is on
+	Name      string
+	OffReason string // why the feature is off; empty: it is on
 }
 
-// Counts are the numbers of events since the start, by what became of them. The final
-// counts fulfil exactly
+// Counts are the numbers of events since the start, by what became of them. In the stop
+// record these equations hold exactly:
 //
 //	Fired    = Entered + Missed
 //	Seen     = Fired − OtherProtocol
 //	Seen     = Filtered + LostRingFull + LostRingBusy + LostReentry + Deferred + Read
 //	Read     = Written + Dropped + LostQueueFull
 //
-// Before, while events are on their way, Seen may be larger than the sum.
+// Until then Seen may be larger than the sum, because some events are still in flight.
 type Counts struct {
 	Fired         uint64 // times that the tracepoint fired, for any protocol
-	Entered       uint64 // of Fired: those that the primary program handled
-	Missed        uint64 // of Fired: those that the primary program missed because it was running
-	OtherProtocol uint64 // of Fired: those for a socket that is not TCP, such as MPTCP's own
+	Entered       uint64 // firings that the primary program handled
+	Missed        uint64 // firings that the primary program missed because it was running
+	OtherProtocol uint64 // firings for a socket that is not TCP, such as MPTCP's own
 	Filtered      uint64 // transitions that a filter excluded
 	LostRingFull  uint64 // transitions for which the ring buffer had no room
 	LostRingBusy  uint64 // transitions lost because another CPU held the ring buffer's lock
@@ -54,7 +54,7 @@ type Counts struct {
 	LostQueueFull uint64 // transitions read and selected, but the output's queue was full
 	Deferred      uint64 // transitions that wait for their socket's next one (Linux up to 6.12)
 	Read          uint64 // transitions read from the ring buffer
-	Dropped       uint64 // transitions read that were not to be written
+	Dropped       uint64 // transitions read, but not selected for this output
 	Written       uint64 // transition records written
 	WrittenBytes  uint64 // bytes written, of all records
 
@@ -62,15 +62,15 @@ type Counts struct {
 	LostConnections uint64 // connection records not written because the queue was full
 	TimeWaitUnknown uint64 // closes for which it is not known whether a timewait socket was created
 
-	// Ends of TIME_WAITs are no firings of the tracepoint, so that no count above has them.
+	// The end of a TIME_WAIT is not a firing of the tracepoint: no count above includes it.
 
 	TimeWaitEnds     uint64 // ends written
-	LostTimeWaitEnds uint64 // ends read, but not written because the queue was full
-	TimeWaitEndsLost uint64 // ends that the BPF programs did not emit, for lack of room or unseen
+	LostTimeWaitEnds uint64 // lost in user space: ends read, but not written because the queue was full
+	TimeWaitEndsLost uint64 // lost in the kernel: ends that the BPF programs did not emit, for lack of room or unseen
 }
 
-// Seen returns the number of TCP transitions that the kernel made. The two counts that it
-// is computed from may be read at different moments, and OtherProtocol then be larger.
+// Seen returns the number of TCP transitions that the kernel made. It returns 0 if
+// OtherProtocol exceeds Fired, which is possible because the two are not read at once.
 func (c *Counts) Seen() uint64 {
 	return c.Fired - min(c.Fired, c.OtherProtocol)
 }
@@ -89,7 +89,7 @@ type Stats struct {
 // LossCause is the reason why events were lost.
 type LossCause string
 
-// The causes. All but CauseQueueFull are in the kernel.
+// The causes. With each cause except CauseQueueFull, events are lost in the kernel.
 const (
 	CauseRingFull  LossCause = "ring_full"  // tcpshift reads too slowly, or the ring buffer is too small
 	CauseRingBusy  LossCause = "ring_busy"  // another CPU held the ring buffer's lock
@@ -97,7 +97,7 @@ const (
 	CauseQueueFull LossCause = "queue_full" // the reader of the output stalled
 )
 
-// stage is the side on which events are lost for this cause.
+// stage returns where events are lost for this cause: in the kernel or at the output.
 func (c LossCause) stage() string {
 	if c == CauseQueueFull {
 		return "output"

@@ -12,32 +12,32 @@ import (
 //
 // The zero value is for a pipe: one line a record, columns of full width, nothing cut.
 type Text struct {
-	NoTransitions, NoConnections bool // none is going to come: no columns for them
+	NoTransitions, NoConnections bool // the stream has none: leave out their columns
 
 	Color  bool
-	Screen *Screen // nil: it is no terminal
+	Screen *Screen // nil: the text does not go to a terminal
 }
 
 // Screen is the terminal that the text goes to. It belongs to one [Text]. With it,
 // no line is longer than the terminal is wide, an alert has several lines, and
-// the header comes again with every screen of rows.
+// the header is repeated with every screen of rows.
 type Screen struct {
-	// Size gives the terminal's size in character cells. It is called at every record,
-	// so that the text follows a change.
+	// Size returns the terminal's size in character cells. It is called for every record,
+	// so that the text follows a change of the size.
 	Size func() (columns, rows int)
 
 	columns, rows int
 	layout        *layout
-	lines         int // since the header, the header included
+	lines         int // written since the last header, including it
 }
 
-// pipeLayouts are those of unlimited width, without and with transitions, then connections.
+// pipeLayouts are the layouts of unlimited width, by [has transitions][has connections].
 var pipeLayouts = [2][2]*layout{
 	{newLayout(unlimited, false, false), newLayout(unlimited, false, true)},
 	{newLayout(unlimited, true, false), newLayout(unlimited, true, true)},
 }
 
-// layout gives the layout for the terminal as it is now.
+// layout returns the layout for the present size of the terminal.
 func (t Text) layout() *layout {
 	if t.Screen == nil {
 		return pipeLayouts[index(!t.NoTransitions)][index(!t.NoConnections)]
@@ -46,14 +46,15 @@ func (t Text) layout() *layout {
 	columns, rows := s.Size()
 	if columns != s.columns || s.layout == nil {
 		s.layout = newLayout(columns, !t.NoTransitions, !t.NoConnections)
-		s.lines = rows // the header stands elsewhere now
+		s.lines = rows // the columns have moved: repeat the header before the next row
 	}
 	s.columns, s.rows = columns, rows
 	return s.layout
 }
 
-func index(yes bool) int {
-	if yes {
+// index returns 1 for true.
+func index(b bool) int {
+	if b {
 		return 1
 	}
 	return 0
@@ -85,8 +86,8 @@ func (r *row) title(id columnID) {
 	r.text(id, title, "")
 }
 
-// begin starts a row. On a terminal it puts the header before it, where the screen
-// would otherwise have none.
+// begin starts a row. On a terminal it repeats the header first if the last one has
+// scrolled off the screen.
 func (t Text) begin(dst []byte, tb *table, headers []*table) row {
 	if s := t.Screen; s != nil {
 		if fits := s.rows - 1; s.lines >= max(fits, len(headers)+1) {
@@ -97,8 +98,8 @@ func (t Text) begin(dst []byte, tb *table, headers []*table) row {
 	return row{dst: dst, table: tb, color: t.Color}
 }
 
-// Transition implements [Encoder]. It does not allocate when dst has room and nothing
-// is cut.
+// Transition implements [Encoder]. It does not allocate if dst has room and no cell is
+// cut.
 func (t Text) Transition(dst []byte, event *tcp.Transition) []byte {
 	l := t.layout()
 	r := t.begin(dst, &l.transition, l.headers)
@@ -145,7 +146,7 @@ func (t Text) Connection(dst []byte, last *tcp.Transition, c *tcp.Connection) []
 	return append(r.dst, '\n')
 }
 
-// Header is a snapshot's first line.
+// Header appends the first line of a snapshot.
 func (t Text) Header(dst []byte) []byte {
 	l := t.layout()
 	return t.header(dst, []*table{&l.socket})

@@ -20,8 +20,8 @@ const (
 	sgrBoldAmber sgr = "\x1b[1;33m"
 )
 
-// stateColor groups the states by what a connection is doing. A state outside the
-// table has no color.
+// stateColor returns one color for each phase of a connection, and none for an unknown
+// state.
 func stateColor(s tcp.State) sgr {
 	switch s {
 	case tcp.Listen, tcp.SynSent, tcp.SynRecv, tcp.NewSynRecv, tcp.BoundInactive:
@@ -38,7 +38,7 @@ func stateColor(s tcp.State) sgr {
 	return ""
 }
 
-// endColor marks an end that is not orderly.
+// endColor returns a color if the connection did not end in an orderly way.
 func endColor(by tcp.ClosedBy) sgr {
 	switch by {
 	case "", tcp.ClosedByLocal, tcp.ClosedByPeer:

@@ -8,8 +8,9 @@ import (
 	"golang.org/x/text/width"
 )
 
-// appendPrintable writes what is not printable as an escape, \x1b or \u202e, and a
-// backslash as two: nothing in it can move a cursor or look like another name.
+// appendPrintable appends s with escapes, such as \x1b or \u202e, for everything that is
+// not printable, and with doubled backslashes. So no name can move the cursor, or look
+// like a name that contains an escape.
 func appendPrintable(dst, s []byte) []byte {
 	for len(s) > 0 {
 		r, size := utf8.DecodeRune(s)
@@ -37,7 +38,8 @@ func appendPrintable(dst, s []byte) []byte {
 
 const ellipsis = "…"
 
-// cutLeft shortens ASCII to so many cells.
+// cutLeft cuts the beginning of s, which is ASCII, so that s and an ellipsis take at most
+// the given number of cells.
 func cutLeft(s []byte, cells int) []byte {
 	if len(s) <= cells {
 		return s
@@ -46,8 +48,8 @@ func cutLeft(s []byte, cells int) []byte {
 	return append([]byte(ellipsis), kept...)
 }
 
-// cutRight shortens what dst has from begin on to at most so many cells, and gives
-// how many it takes now.
+// cutRight cuts the end of dst[begin:], so that dst[begin:] and an ellipsis take at most
+// the given number of cells, and returns how many they take.
 func cutRight(dst []byte, begin, cells int) ([]byte, int) {
 	at, taken := begin, 0
 	for at < len(dst) {
@@ -61,7 +63,7 @@ func cutRight(dst []byte, begin, cells int) ([]byte, int) {
 	return append(dst[:at], ellipsis...), taken + 1
 }
 
-// displayWidth gives how many cells of a terminal printable text takes.
+// displayWidth returns how many cells of a terminal printable text takes.
 func displayWidth(s []byte) int {
 	cells := 0
 	for len(s) > 0 {
@@ -72,8 +74,8 @@ func displayWidth(s []byte) int {
 	return cells
 }
 
-// runeWidth: East Asian wide characters and emoji take two cells (Unicode UAX #11),
-// combining marks none.
+// runeWidth returns how many cells r takes: two for East Asian wide characters and emoji
+// (Unicode UAX #11), none for combining marks.
 func runeWidth(r rune) int {
 	switch {
 	case r < utf8.RuneSelf:

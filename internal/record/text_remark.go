@@ -10,7 +10,7 @@ import (
 
 // Start implements [Encoder].
 func (t Text) Start(dst []byte, s *Start) []byte {
-	l, before := t.layout(), len(dst)
+	l, begin := t.layout(), len(dst)
 	dst = append(dst, "# tcpshift "...)
 	dst = appendPrintable(dst, []byte(s.Version))
 	for _, part := range [...]struct{ before, known string }{{" on ", s.Host}, {", Linux ", s.Kernel}, {" ", s.Arch}} {
@@ -20,21 +20,21 @@ func (t Text) Start(dst []byte, s *Start) []byte {
 	}
 	dst = s.Time.UTC().AppendFormat(dst, ", 2006-01-02 15:04:05 UTC\n")
 	for _, f := range s.Features {
-		if f.Off != "" {
+		if f.OffReason != "" {
 			dst = append(dst, "# without "...)
 			dst = append(dst, f.Name...)
 			dst = append(dst, ": "...)
-			dst = append(appendPrintable(dst, []byte(f.Off)), '\n')
+			dst = append(appendPrintable(dst, []byte(f.OffReason)), '\n')
 		}
 	}
-	return t.header(t.finishRemark(dst, before, sgrDim), l.headers)
+	return t.header(t.finishRemark(dst, begin, sgrDim), l.headers)
 }
 
 // Stats implements [Encoder].
 func (t Text) Stats(dst []byte, s *Stats) []byte {
-	before := len(dst)
+	begin := len(dst)
 	dst = append(appendClock(append(dst, "# "...), s.Time), " stats:"...)
-	return t.finishRemark(append(appendCounts(dst, &s.Counts), '\n'), before, sgrDim)
+	return t.finishRemark(append(appendCounts(dst, &s.Counts), '\n'), begin, sgrDim)
 }
 
 func appendCounts(dst []byte, c *Counts) []byte {
@@ -53,7 +53,7 @@ func appendCounts(dst []byte, c *Counts) []byte {
 
 // Loss implements [Encoder].
 func (t Text) Loss(dst []byte, l *Loss) []byte {
-	before := len(dst)
+	begin := len(dst)
 	dst = append(appendClock(append(dst, "# "...), l.Time), " lost "...)
 	dst = strconv.AppendUint(dst, l.Lost, 10)
 	dst = append(dst, " transitions"...)
@@ -65,40 +65,40 @@ func (t Text) Loss(dst []byte, l *Loss) []byte {
 		dst = strconv.AppendUint(append(dst, ", "...), l.LostTimeWaitEnds, 10)
 		dst = append(dst, " ends of TIME_WAITs"...)
 	}
-	return t.finishRemark(append(append(append(dst, ": "...), l.Cause...), '\n'), before, sgrBoldAmber)
+	return t.finishRemark(append(append(append(dst, ": "...), l.Cause...), '\n'), begin, sgrBoldAmber)
 }
 
 // Stop implements [Encoder].
 func (t Text) Stop(dst []byte, s *Stop) []byte {
-	before := len(dst)
+	begin := len(dst)
 	dst = append(appendClock(append(dst, "# "...), s.Time), " stop: "...)
 	dst = append(dst, s.Reason...)
 	if s.Signal != "" {
 		dst = append(append(dst, ' '), s.Signal...)
 	}
 	dst = append(dst, ';')
-	return t.finishRemark(append(appendCounts(dst, &s.Counts), '\n'), before, sgrDim)
+	return t.finishRemark(append(appendCounts(dst, &s.Counts), '\n'), begin, sgrDim)
 }
 
 func appendClock(dst []byte, at time.Time) []byte {
 	return at.UTC().AppendFormat(dst, "15:04:05.000000")
 }
 
-// finishRemark takes what dst has from before on: lines that begin with a mark and a
-// space. It colors them and, on a terminal, wraps them.
-func (t Text) finishRemark(dst []byte, before int, color sgr) []byte {
-	return t.finishLines(dst, before, color, color)
+// finishRemark colors the lines in dst[begin:] and, on a terminal, wraps them. Each line
+// must begin with a mark and a space.
+func (t Text) finishRemark(dst []byte, begin int, color sgr) []byte {
+	return t.finishLines(dst, begin, color, color)
 }
 
-// finishLines gives the mark of each line and the whole first line one color, and the
-// rest another.
-func (t Text) finishLines(dst []byte, before int, first, rest sgr) []byte {
+// finishLines is finishRemark with two colors: first for the first line and for the mark
+// of each line, rest for the text of the other lines.
+func (t Text) finishLines(dst []byte, begin int, first, rest sgr) []byte {
 	if t.Screen == nil && !t.Color {
 		return dst
 	}
-	t.layout() // for the width as it is now
-	plain := slices.Clone(dst[before:])
-	dst = dst[:before]
+	t.layout() // updates the width
+	plain := slices.Clone(dst[begin:])
+	dst = dst[:begin]
 	color := first
 	for line := range bytes.Lines(plain) {
 		dst = t.appendWrapped(dst, bytes.TrimSuffix(line, []byte{'\n'}), first, color)
@@ -107,18 +107,18 @@ func (t Text) finishLines(dst []byte, before int, first, rest sgr) []byte {
 	return dst
 }
 
-// appendWrapped appends one line as lines that the terminal does not have to break. Each
-// begins with the mark.
+// appendWrapped appends one line as lines that fit the terminal. Each of them begins with
+// the mark of line.
 func (t Text) appendWrapped(dst, line []byte, markColor, color sgr) []byte {
 	limit := unlimited
 	if t.Screen != nil {
 		limit = t.Screen.columns
 	}
-	const least = 20 // so narrow a terminal breaks the lines itself
+	const minWidth = 20 // of text in a line; a narrower terminal breaks the lines itself
 	mark, text := line[:1], line[2:]
 	for indent := " "; ; indent = "   " {
 		var part []byte
-		part, text = cutAtSpace(text, max(least, limit-len(mark)-len(indent)))
+		part, text = cutAtSpace(text, max(minWidth, limit-len(mark)-len(indent)))
 		r := row{dst: dst, color: t.Color}
 		r.paint(markColor)
 		r.dst = append(r.dst, mark...)
@@ -139,8 +139,8 @@ func (t Text) appendWrapped(dst, line []byte, markColor, color sgr) []byte {
 	}
 }
 
-// cutAtSpace gives as many words as fit into so many cells, and the rest. A word that
-// is longer is cut in two.
+// cutAtSpace returns as many words as fit into the given number of cells, and the rest.
+// It splits a word only if the word alone does not fit.
 func cutAtSpace(text []byte, cells int) (part, rest []byte) {
 	space, taken := 0, 0
 	indent := len(text) - len(bytes.TrimLeft(text, " "))

@@ -9,20 +9,21 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// leastShared is the width of LOCAL from which on LOCAL and PEER share their room.
-const leastShared = 17
+// minSharedWidth is the smallest width of LOCAL at which LOCAL and PEER may use each
+// other's free cells. Below it most endpoints would, and the columns would not align.
+const minSharedWidth = 17
 
-// row appends the cells of one line, from left to right. A cell too wide for its column
-// pushes the rest to the right, or, where a terminal has no room for that, is cut.
+// row appends the cells of one line, from left to right. A cell that is too wide for its
+// column moves the next cells to the right. On a terminal without room for that it is cut.
 type row struct {
 	dst    []byte
 	table  *table
-	column int // cells of the terminal that are taken
+	column int // number of terminal cells written
 	color  bool
 }
 
-// to goes on to a column, with at least one space after the one before.
-func (r *row) to(column int) {
+// padTo appends spaces up to a column, and at least one space between two cells.
+func (r *row) padTo(column int) {
 	if r.column > 0 {
 		r.spaces(max(1, column-r.column))
 		return
@@ -37,7 +38,7 @@ func (r *row) spaces(count int) {
 	r.column += max(0, count)
 }
 
-// text writes a cell in a color, which may be empty.
+// text writes a cell in a color; "" is the default color.
 func (r *row) text(id columnID, s string, color sgr) { writeCell(r, id, s, color) }
 
 func (r *row) bytes(id columnID, b []byte) { writeCell(r, id, b, "") }
@@ -47,7 +48,7 @@ func (r *row) uint(id columnID, v uint64) {
 	r.bytes(id, strconv.AppendUint(digits[:0], v, 10))
 }
 
-// writeCell is for printable characters that take one cell of the terminal each.
+// writeCell writes text whose characters are printable and take one terminal cell each.
 func writeCell[S string | []byte](r *row, id columnID, s S, color sgr) {
 	if r.table.width[id] == 0 {
 		return
@@ -59,7 +60,7 @@ func writeCell[S string | []byte](r *row, id columnID, s S, color sgr) {
 	if max(start, r.column+1) >= r.table.limit {
 		return
 	}
-	r.to(start)
+	r.padTo(start)
 	r.paint(color)
 	begin := len(r.dst)
 	r.dst = append(r.dst, s...)
@@ -82,20 +83,20 @@ func (r *row) owner(o *tcp.Owner) {
 		return
 	}
 	r.uint(columnPID, uint64(o.PID))
-	r.to(r.table.start[columnComm])
+	r.padTo(r.table.start[columnComm])
 	begin := len(r.dst)
 	r.dst = appendPrintable(r.dst, o.Comm.Bytes())
 	cells := displayWidth(r.dst[begin:])
-	if most := r.table.width[columnComm]; cells > most && r.table.limit != unlimited {
-		r.dst, cells = cutRight(r.dst, begin, most)
+	if room := r.table.width[columnComm]; cells > room && r.table.limit != unlimited {
+		r.dst, cells = cutRight(r.dst, begin, room)
 	}
 	r.column += cells
 }
 
-// endpoints writes both ends. On a terminal one that is longer than its column takes
-// the room that the other leaves, unless the columns are narrow: then most would. Where
-// that is too little, ends lose their beginnings: the port and the end of an address tell
-// connections apart.
+// endpoints writes LOCAL and PEER. On a terminal an endpoint that is longer than its
+// column uses the cells that the other one leaves free, unless the columns are narrower
+// than minSharedWidth. An endpoint that still does not fit loses its beginning, because
+// the port and the end of the address are what distinguishes connections.
 func (r *row) endpoints(local, peer tcp.Endpoint) {
 	var localRoom, peerRoom [64]byte // the longest IPv6 address and port have 47 bytes
 	l, p := appendEndpoint(localRoom[:0], local), appendEndpoint(peerRoom[:0], peer)
@@ -103,7 +104,7 @@ func (r *row) endpoints(local, peer tcp.Endpoint) {
 	localWidth, peerWidth := r.table.width[columnLocal], r.table.width[columnPeer]
 	switch both := localWidth + peerWidth + r.table.spare; {
 	case r.table.limit == unlimited:
-	case localWidth < leastShared:
+	case localWidth < minSharedWidth:
 		l, p = cutEndpoint(l, localWidth), cutEndpoint(p, peerWidth)
 	default:
 		if len(l)+len(p) > both {
@@ -112,24 +113,24 @@ func (r *row) endpoints(local, peer tcp.Endpoint) {
 		}
 		peerStart = min(peerStart, peerStart+peerWidth+r.table.spare-displayWidth(p))
 	}
-	r.to(r.table.start[columnLocal])
+	r.padTo(r.table.start[columnLocal])
 	r.ascii(l)
-	r.to(peerStart)
+	r.padTo(peerStart)
 	r.ascii(p)
 }
 
-// cutEndpoint shortens an endpoint to so many cells: where few would be left of the
-// address, to its port.
+// cutEndpoint cuts an endpoint to the given number of cells. It leaves only the port if
+// fewer than minAddr characters of the address would be left.
 func cutEndpoint(s []byte, cells int) []byte {
-	const least = 4 // of an address
+	const minAddr = 4
 	colon := bytes.LastIndexByte(s, ':')
-	if len(s) > cells && colon >= 0 && cells-1-len(s[colon:]) < least {
+	if len(s) > cells && colon >= 0 && cells-1-len(s[colon:]) < minAddr {
 		cells = min(cells, 1+len(s[colon:]))
 	}
 	return cutLeft(s, cells)
 }
 
-// ascii appends text in which only an ellipsis may have more bytes than cells.
+// ascii appends text in which each character takes one cell.
 func (r *row) ascii(s []byte) {
 	r.dst = append(r.dst, s...)
 	r.column += utf8.RuneCount(s)

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// columnID names a column of the text format, in whichever table it stands.
+// columnID identifies a column of the text format. Several tables share columns.
 type columnID uint8
 
 const (
@@ -31,8 +31,8 @@ const (
 	columnCount
 )
 
-// columns gives the title and the full width of each column, in cells of a terminal.
-// short is the title where the column has become too narrow for the other.
+// columns has the title and the full width of each column, in cells of a terminal. short
+// replaces a title that is wider than its column.
 var columns = [columnCount]struct {
 	title, short string
 	width        int
@@ -59,11 +59,12 @@ var columns = [columnCount]struct {
 	columnExpires:  {title: "EXPIRES", width: 7},
 }
 
-// endedMark stands where a transition has its old state, and is no state's name.
+// endedMark stands in the row of a connection where a transition has its old state. It is
+// not the name of a state.
 const endedMark = "ENDED"
 
-// The order of the columns. Transitions and connections begin alike, so that both can
-// share a stream.
+// The order of the columns. Transitions and connections begin with the same columns, so
+// that they can share a stream.
 var (
 	commonOrder     = []columnID{columnTime, columnPID, columnComm, columnLocal, columnPeer}
 	transitionOrder = slices.Concat(commonOrder, []columnID{columnOld, columnNew, columnRole, columnNetns, columnError})
@@ -75,19 +76,19 @@ var (
 	}
 )
 
-// shrinkSteps lists which columns give way, and in what order, where a terminal is
-// narrower than the rows: to this width, 0 is not at all. docs/output.md lists them.
+// shrinkSteps are taken in order until the rows fit the terminal. docs/output.md lists
+// them.
 var shrinkSteps = []struct {
 	ids     []columnID
-	width   int
-	gradual bool // takes only what is needed
+	width   int  // of these columns after the step; 0 removes them
+	gradual bool // the step takes only as much as is needed
 }{
 	{ids: []columnID{columnNetns}},
 	{ids: []columnID{columnRole}},
 	{ids: []columnID{columnTime}, width: len("15:04:05.000")},
 	{ids: []columnID{columnRetrans}, width: len("RETR")},
 	{ids: []columnID{columnComm}, width: 10, gradual: true},
-	{ids: []columnID{columnLocal}, width: leastShared, gradual: true},
+	{ids: []columnID{columnLocal}, width: minSharedWidth, gradual: true},
 	{ids: []columnID{columnPeer}, width: 18, gradual: true},
 	{ids: []columnID{columnComm}, width: 8, gradual: true},
 	{ids: []columnID{columnRTT}},
@@ -100,16 +101,16 @@ var shrinkSteps = []struct {
 	{ids: []columnID{columnTX, columnRX}},
 }
 
-// unlimited is the width of what is no terminal.
+// unlimited is the width of an output that is not a terminal.
 const unlimited = math.MaxInt32
 
-// table is where the columns of one kind of row stand.
+// table has the positions of the columns in one kind of row.
 type table struct {
 	order []columnID
-	width [columnCount]int // 0: the column is not there
-	start [columnCount]int // from 0; of those that are there
+	width [columnCount]int // 0: the table does not have the column
+	start [columnCount]int // position of the first cell, from 0
 	limit int              // the width of the terminal
-	spare int              // what full columns leave of it: by so much a long endpoint may push the rest
+	spare int              // cells left at the end of a row if no column has shrunk; a long endpoint may use them
 }
 
 func newTable(order []columnID) table {
@@ -130,7 +131,7 @@ func (t *table) total() int {
 	return sum - 1
 }
 
-// fit makes the table at most limit wide, or as narrow as its columns can get.
+// fit shrinks the table to at most limit cells, or as far as shrinkSteps go.
 func (t *table) fit(limit int) {
 	var before [][columnCount]int
 	for _, step := range shrinkSteps {
@@ -147,7 +148,8 @@ func (t *table) fit(limit int) {
 			t.width[id] = min(t.width[id], to)
 		}
 	}
-	// What a dropped column leaves goes back to those that shrank last.
+	// A step that removes a column may free more cells than needed. They go back to the
+	// columns that shrank last.
 	for i, step := range slices.Backward(shrinkSteps) {
 		if spare := limit - t.total(); spare > 0 && step.gradual {
 			id := step.ids[0]
@@ -156,7 +158,7 @@ func (t *table) fit(limit int) {
 	}
 }
 
-// place settles where the columns begin.
+// place computes where the columns begin.
 func (t *table) place(limit int) {
 	at, full := 0, true
 	for _, id := range t.order {
@@ -172,13 +174,13 @@ func (t *table) place(limit int) {
 	}
 }
 
-// layout is where the columns stand in a stream, or in a snapshot.
+// layout has the tables of a stream and of a snapshot.
 type layout struct {
 	transition, connection, socket table
 	headers                        []*table // each with a line of titles
 }
 
-// newLayout fits the rows that are going to come into limit.
+// newLayout fits the tables of the rows that the stream has into limit.
 func newLayout(limit int, transitions, connections bool) *layout {
 	l := &layout{
 		transition: newTable(transitionOrder),
@@ -207,7 +209,7 @@ func newLayout(limit int, transitions, connections bool) *layout {
 	return l
 }
 
-// shareColumns takes over the widths of the columns that both tables begin with.
+// shareColumns narrows the columns that both tables begin with to the widths in other.
 func (t *table) shareColumns(other *table) {
 	for _, id := range commonOrder {
 		t.width[id] = min(t.width[id], other.width[id])

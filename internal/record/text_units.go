@@ -41,7 +41,7 @@ func appendDuration(dst []byte, d time.Duration) []byte {
 
 const day = 24 * time.Hour
 
-// roundTo3 leaves three digits that are not 0.
+// roundTo3 rounds to three significant digits.
 func roundTo3(d time.Duration) time.Duration {
 	quantum := time.Duration(1)
 	for d/quantum >= 1000 {
