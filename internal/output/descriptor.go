@@ -10,12 +10,12 @@ import (
 // defaultBatch is no more than an empty pipe takes (16 pages, pipe(7)).
 const defaultBatch = 64 << 10
 
-// descriptor is what all outputs that are file descriptors have in common. Its
-// defaults are those of an output that is only written to in the background.
+// descriptor is what all outputs have in common. By default only Write writes: writeNow
+// takes nothing, and no failure is retryable.
 type descriptor struct {
 	file  *os.File
 	fd    int
-	owned bool // Close closes it
+	owned bool // Close closes file
 }
 
 func newDescriptor(f *os.File, owned bool) descriptor {

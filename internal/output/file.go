@@ -8,9 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fileBatch is the batch of a regular file. A file system keeps what is written in
-// pieces as large as the writes, and each piece costs it the same time; larger
-// batches gain little (BenchmarkWrite).
+// fileBatch is the batch of a regular file. A file system stores data in pieces as large
+// as the writes, and has a fixed cost for each piece. Larger batches than this gain
+// little (BenchmarkWrite).
 const fileBatch = 256 << 10
 
 // regularFile is a file on disk. It contains whole lines only, even after a write
@@ -59,7 +59,7 @@ func (f *regularFile) writeNow(lines []byte, slow bool) (int, error) {
 	return f.Write(lines)
 }
 
-// retryable holds for a full disk or quota: files may be deleted or rotated meanwhile.
+// retryable is true for a full disk or quota: files may be deleted or rotated meanwhile.
 func (f *regularFile) retryable(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }

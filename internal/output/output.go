@@ -6,14 +6,14 @@
 //
 // The loop that makes the lines must not wait for a reader. Each output therefore
 // has an [Output] (the destination; one file of this package per kind), a [Queue]
-// (bounded, written by a goroutine of its own) and a [Stream] (the loop's end).
+// (bounded, written by a goroutine of its own) and a [Stream] (used by the loop).
 //
 //  1. A Stream gathers lines into a batch. The loop flushes it when it is large
 //     enough, and at the end of each turn.
 //  2. While its queue is empty, a Queue writes a batch at once, on the loop's own
 //     CPU, if the destination takes it without waiting. Otherwise the batch is
 //     queued, and small batches are merged.
-//  3. A Queue is full from its limit on, until half of the limit has been written.
+//  3. A Queue is full from its limit on, until at most half of the limit is queued.
 //  4. A full queue first leaves events in the kernel's ring buffer: for at most
 //     250 ms, and only until the ring is crowded. A burst has room in both.
 //  5. After that the stream is stalled. The loop counts transitions and connections

@@ -15,10 +15,10 @@ const (
 	// maxSpares bounds the number of empty buffers that are kept: 2 MiB of those for
 	// a regular file. Two are in use while the reader keeps up.
 	maxSpares = 8
-	// A write of slowWrite or more means that the disk is slow, since even a busy CPU
-	// does not make a write that long. The following ones may take longer, so that
-	// for slowPause all are done in the background. The ring has room for the events
-	// of one slow write.
+	// A write that takes slowWrite or longer means that the disk is slow: a busy CPU
+	// alone does not delay a write by that much. The next writes may take even longer,
+	// so for slowPause only the goroutine writes to a regular file. The ring has room for
+	// the events that happen during one slow write.
 	slowWrite, slowPause = 100 * time.Millisecond, 10 * time.Second
 	// retryInterval is the time between two attempts to write to a full disk.
 	retryInterval = 200 * time.Millisecond
@@ -41,11 +41,11 @@ type Queue struct {
 
 	mu        sync.Mutex
 	changed   sync.Cond
-	waiting   [][]byte // the oldest batch first
-	spare     [][]byte // empty buffers
-	size      int      // bytes that wait or are being written
-	slowUntil time.Time
-	err       error // of a write; no other write follows
+	waiting   [][]byte  // the oldest batch first
+	spare     [][]byte  // empty buffers
+	size      int       // bytes that wait or are being written
+	slowUntil time.Time // see slowWrite
+	err       error     // of a write; no other write follows
 	closed    bool
 	writer    sync.WaitGroup
 }
@@ -100,13 +100,13 @@ func (q *Queue) Put(lines []byte) ([]byte, error) {
 	return make([]byte, 0, cap(lines)), nil
 }
 
-// writeNow writes without the goroutine, which would read the batch from the cache of
-// this CPU on another one. It returns the lines that the destination did not take,
-// and whether the batch is finished: written, or failed.
+// writeNow writes without the goroutine, because the batch is in the cache of this CPU
+// and the goroutine may run on another one. It returns the lines that the destination
+// did not take, and whether the batch is finished: written, or failed.
 func (q *Queue) writeNow(lines []byte) (left []byte, done bool) {
 	began := time.Now()
 	n, err := q.out.writeNow(lines, !began.After(q.slowUntil))
-	q.recordDuration(time.Since(began))
+	q.markIfSlow(time.Since(began))
 	q.written.Add(uint64(n))
 	if err != nil && !q.out.retryable(err) {
 		q.err = err
@@ -118,14 +118,15 @@ func (q *Queue) writeNow(lines []byte) (left []byte, done bool) {
 	return lines[:copy(lines, lines[n:])], n == len(lines)
 }
 
-func (q *Queue) recordDuration(d time.Duration) {
-	if d >= slowWrite {
+// markIfSlow marks the output as slow for slowPause if a write took slowWrite or longer.
+func (q *Queue) markIfSlow(took time.Duration) {
+	if took >= slowWrite {
 		q.slowUntil = time.Now().Add(slowPause)
 	}
 }
 
 // Full reports whether only records that must not be lost may be put: from the limit
-// on, until half of the limit has been written.
+// on, until at most half of the limit is queued.
 func (q *Queue) Full() bool { return q.full.Load() }
 
 // Written is the number of bytes that the output has got.
@@ -148,6 +149,7 @@ func (q *Queue) Drain() error {
 	return q.err
 }
 
+// notifyBacklog reports how much Drain still waits for.
 func (q *Queue) notifyBacklog() {
 	q.mu.Lock()
 	size := q.size
@@ -183,6 +185,7 @@ func (q *Queue) run() {
 	}
 }
 
+// next waits for a batch. more is false after Close or an error.
 func (q *Queue) next() (lines []byte, more bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -221,10 +224,11 @@ func (q *Queue) write(lines []byte) error {
 	}
 }
 
+// finish accounts for a batch that write is done with, and keeps its buffer.
 func (q *Queue) finish(lines []byte, duration time.Duration, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.recordDuration(duration)
+	q.markIfSlow(duration)
 	q.size -= len(lines)
 	q.err = err
 	if q.size <= q.limit/2 || err != nil { // after an error the next Put must return it

@@ -258,7 +258,7 @@ func TestQueue_SlowDisk(t *testing.T) {
 	if err != nil || &own[:1][0] != &line[0] {
 		t.Errorf("another buffer than that put is returned, error %v: it was not written at once", err)
 	}
-	q.recordDuration(slowWrite)
+	q.markIfSlow(slowWrite)
 	other, err := q.Put(line)
 	if err != nil || &other[:1][0] == &line[0] {
 		t.Errorf("the buffer put is returned, error %v: it was written at once although the disk is slow", err)

@@ -3,13 +3,13 @@ package output
 import "time"
 
 const (
-	// batchSlack is the number of bytes by which a batch may exceed its size, because
-	// [Stream.FlushBatch] comes after the lines of an event: at most four of 4 KiB.
+	// batchSlack is the number of bytes by which a batch may exceed its size:
+	// [Stream.FlushBatch] follows all lines of an event, which are at most four of 4 KiB.
 	batchSlack = 16 << 10
-	// ringGrace is how long a full queue leaves events in the kernel's ring buffer,
-	// whose room a burst may use as well. Detection is delayed by it, so it is short.
+	// ringGrace is how long a full queue leaves events in the kernel's ring buffer, so
+	// that a burst can use the room of both. It is short because it delays detection.
 	ringGrace = 250 * time.Millisecond
-	// gracePoll is the time between two looks at the queue and the ring meanwhile.
+	// gracePoll is the time between two checks of the queue and the ring during ringGrace.
 	gracePoll = time.Millisecond
 )
 
@@ -35,9 +35,9 @@ type Ring interface {
 	Crowded() bool
 }
 
-// Stream is the loop's end of one output. It gathers lines into batches, and decides
-// which records are written while the reader stalls (see the package comment). It is
-// for one goroutine.
+// Stream is what the loop writes one output through. It gathers lines into batches, and
+// decides which records are written while the reader stalls (see the package comment).
+// It must be used by one goroutine.
 type Stream struct {
 	// Lines is the batch that is being gathered. Append whole lines, then call
 	// FlushBatch or Flush.
@@ -47,14 +47,14 @@ type Stream struct {
 	ring      Ring
 	resumed   func()
 	size      int  // of a batch, in bytes
-	full      bool // the sink was full at the last look
-	graceUsed bool // and stayed full although events were left in the ring
+	full      bool // the sink was full at the last check
+	graceOver bool // ringGrace has passed since the sink became full, or the ring is crowded
 	failed    bool // a write has failed
 }
 
-// NewStream makes a stream that flushes to sink. Where it stalls, ring decides how long
-// events may be left there. When a stall is over, and before any other line is
-// appended, resumed is called: it should append what has been lost.
+// NewStream makes a stream that flushes to sink. While ring is not crowded, events may
+// stay in it for a moment before the stream stalls. The stream calls resumed when a stall
+// is over, before any other line is appended: resumed should append what has been lost.
 func NewStream(sink Sink, ring Ring, resumed func()) *Stream {
 	size := sink.BatchSize()
 	return &Stream{Lines: make([]byte, 0, size+batchSlack), sink: sink, ring: ring, resumed: resumed, size: size}
@@ -67,15 +67,16 @@ func (s *Stream) Stalled() bool {
 	return s.full && s.stalled()
 }
 
+// stalled is Stalled for a sink that was full.
 func (s *Stream) stalled() bool {
-	if !s.graceUsed {
+	if !s.graceOver {
 		for began := time.Now(); s.sink.Full() && !s.ring.Crowded() && time.Since(began) < ringGrace; {
 			time.Sleep(gracePoll)
 		}
-		s.graceUsed = true
+		s.graceOver = true
 	}
 	if !s.sink.Full() {
-		s.full, s.graceUsed = false, false
+		s.full, s.graceOver = false, false
 		s.resumed()
 	}
 	return s.full
@@ -101,13 +102,13 @@ func (s *Stream) Flush() error {
 	}
 	var err error
 	s.Lines, err = s.sink.Put(s.Lines)
-	s.full = s.graceUsed || s.sink.Full()
+	s.full = s.graceOver || s.sink.Full()
 	s.failed = err != nil
 	return err
 }
 
-// Drain waits until the reader has taken all flushed lines. Call it at the end only:
-// it is the one wait for a reader that has no limit. It fails as Flush does.
+// Drain waits until all flushed lines are written. Call it at the end only, because this
+// wait for a reader has no time limit. It fails as Flush does.
 func (s *Stream) Drain() error {
 	if s.failed {
 		return nil
