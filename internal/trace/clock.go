@@ -12,7 +12,7 @@ import (
 // move the wall clock, so every sync measures the offset again.
 type clock struct {
 	offset time.Duration // wall-clock time − monotonic time
-	width  time.Duration // of the reading that offset is from: its uncertainty
+	width  time.Duration // the uncertainty of offset: how long its reading took
 	at     time.Duration // monotonic time of that reading
 }
 
@@ -26,16 +26,18 @@ func (c *clock) sync() {
 	}
 }
 
-// maxSlew bounds the rate at which the wall clock drifts from the monotonic one: 1 in
-// 1000. The kernel's own bound is 500 ppm (MAXFREQ in include/linux/timex.h).
-const maxSlew = 1000
+// driftDivisor bounds the drift: while a time d passes, the wall clock moves against the
+// monotonic one by less than d / driftDivisor. The kernel's own bound is 500 ppm (MAXFREQ
+// in include/linux/timex.h).
+const driftDivisor = 1000
 
-// apply takes the offset from a reading, unless the reading was interrupted: then it is
-// consistent with the known offset, and wider than the drift since the last reading.
+// apply takes the offset from a reading. It ignores a reading that agrees with the known
+// offset and is less certain than that offset, even with the drift since then: the thread
+// was interrupted during the reading.
 func (c *clock) apply(r reading) {
 	width := r.after - r.before
 	consistent := r.wall-r.after <= c.offset && c.offset <= r.wall-r.before
-	if consistent && width > c.width+(r.before-c.at)/maxSlew {
+	if consistent && width > c.width+(r.before-c.at)/driftDivisor {
 		return
 	}
 	c.offset, c.width, c.at = r.wall-r.before-width/2, width, r.before

@@ -40,8 +40,8 @@ type Source interface {
 	Detach() error
 }
 
-// Observer takes values from the loop's goroutine, whatever is written. It must not
-// wait, and must not keep the values.
+// Observer receives all events from the loop's goroutine, including those that are not
+// written. It must not wait, and must not keep the values.
 type Observer interface {
 	// Observe takes a transition, complete with its wall-clock time and cgroup.
 	Observe(t *tcp.Transition)
@@ -52,9 +52,10 @@ type Observer interface {
 // Monitor is an Observer that raises alerts; [*monitor.Monitor] is one.
 type Monitor interface {
 	Observer
-	// Alerts are those raised since the last call. It is called once a turn.
+	// Alerts returns the alerts raised since the last call. It is called once a turn.
 	Alerts() []detect.Alert
-	// Finish is called once, at the end: it is as Alerts, and closes the open alerts.
+	// Finish returns the alerts since the last call and closes the open ones. It is called
+	// once, at the end.
 	Finish() []detect.Alert
 }
 
@@ -104,8 +105,8 @@ func Run(ctx context.Context, cfg Config) error {
 	return errors.Join(err, ignoreReaderGone(l.out.stream.Flush()), ignoreReaderGone(l.out.stream.Drain()), cfg.Source.Detach())
 }
 
-// ignoreReaderGone drops that error before it is joined with others, so that
-// it cannot hide them.
+// ignoreReaderGone drops output.ErrReaderGone. Joined with another error it would make
+// that error look like a normal end.
 func ignoreReaderGone(err error) error {
 	if errors.Is(err, output.ErrReaderGone) {
 		return nil
