@@ -44,7 +44,7 @@ func addDetectionFlags(flags *pflag.FlagSet, c *detect.Config) {
 	flags.Var(single(&c.CloseWaitAge, "D", parseInterval), "close-wait-age", "time in CLOSE_WAIT after which a socket counts as leaked, at least 10s (default 30s)")
 	flags.Var(single(&c.CloseWaitCount, "N", parseLimit), "close-wait-count", "alert when a process has leaked this many sockets (default 32)")
 	flags.Var(single(&c.ConnectFailures, "N", parseLimit), "connect-failures", "alert when this many connects to one peer fail within 10s (default 50)")
-	flags.Var(single(&c.Resets, "N", parseLimit), "resets", "alert when peers reset this many connections of one end within 10s (default 100)")
+	flags.Var(single(&c.Resets, "N", parseLimit), "resets", "alert when peers reset this many connections of one endpoint within 10s (default 100)")
 	flags.Var(single(&c.HalfClosed, "N", parseLimit), "half-closed", "alert when this many closed connections wait for their peer to close (default 500)")
 }
 

@@ -41,7 +41,7 @@ func newExplain() *cobra.Command {
 }
 
 func listTopics(w io.Writer) error {
-	for _, t := range slices.Concat(explain.Topics(), explain.Alerts()) {
+	for _, t := range slices.Concat(explain.States(), explain.Alerts()) {
 		if _, err := fmt.Fprintf(w, "%-18s%s\n", t.Name, t.Summary); err != nil {
 			return err
 		}

@@ -66,7 +66,7 @@ func list[T comparable](values *[]T, kind string, parse func(string) (T, error))
 	return &listFlag[T]{values, kind, parse}
 }
 
-func (v *listFlag[T]) Set(s string) error { return filter.List(v.values, s, v.parse) }
+func (v *listFlag[T]) Set(s string) error { return filter.AppendList(v.values, s, v.parse) }
 func (v *listFlag[T]) Type() string       { return v.kind }
 func (v *listFlag[T]) String() string     { return "" }
 
@@ -77,7 +77,7 @@ func verbatim[T comparable](values *[]T, kind string, parse func(string) (T, err
 	return &verbatimFlag[T]{*list(values, kind, parse)}
 }
 
-func (v *verbatimFlag[T]) Set(s string) error { return filter.Add(v.values, s, v.parse) }
+func (v *verbatimFlag[T]) Set(s string) error { return filter.AppendOne(v.values, s, v.parse) }
 
 // labelsFlag checks each label together with the ones before it.
 type labelsFlag struct {

@@ -34,7 +34,7 @@ func main() {
 		return
 	}
 	fmt.Fprintln(os.Stderr, "tcpshift: "+oneLine(err))
-	os.Exit(status(err))
+	os.Exit(exitStatus(err))
 }
 
 func run(args []string) error {
@@ -163,10 +163,10 @@ func flagError(_ *cobra.Command, err error) error {
 // readerGone reports whether the only failure is that the reader closed the output,
 // which is a normal end.
 func readerGone(err error) bool {
-	return status(err) == statusFailed && (errors.Is(err, syscall.EPIPE) || errors.Is(err, output.ErrReaderGone))
+	return exitStatus(err) == statusFailed && (errors.Is(err, syscall.EPIPE) || errors.Is(err, output.ErrReaderGone))
 }
 
-func status(err error) int {
+func exitStatus(err error) int {
 	switch {
 	case errors.As(err, new(usageError)):
 		return statusUsage

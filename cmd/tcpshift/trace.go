@@ -150,8 +150,8 @@ func (o *traceOptions) config(p *probe.Probe, out output.Sink) trace.Config {
 	}
 }
 
-// kernelFilter adds to the user's filter that detection needs only some transitions,
-// where no other record needs them.
+// kernelFilter returns the filter for the kernel: the user's, and the transitions that
+// detection needs if only detection needs transitions.
 func (o *traceOptions) kernelFilter() filter.Filter {
 	f := o.filter
 	if !o.wants("transition") && !o.wants("connection") && o.wants("alert") {

@@ -25,9 +25,9 @@ type Topic struct {
 	Sources     []string // where to check the text
 }
 
-// Topics returns a topic for each state: those of RFC 9293 in its order, then the two that
+// States returns a topic for each state: those of RFC 9293 in its order, then the two that
 // only the kernel has. The caller may change the result.
-func Topics() []Topic {
+func States() []Topic {
 	return []Topic{
 		closed(),
 		listen(),
@@ -49,7 +49,7 @@ func Topics() []Topic {
 // ignores case, hyphens, underscores and spaces: "fin wait 1" is FIN_WAIT1.
 func Lookup(word string) (Topic, bool) {
 	want := fold(word)
-	for _, topic := range slices.Concat(Topics(), Alerts()) {
+	for _, topic := range slices.Concat(States(), Alerts()) {
 		if fold(topic.Name) == want || slices.ContainsFunc(topic.Aliases, func(alias string) bool {
 			return fold(alias) == want
 		}) {

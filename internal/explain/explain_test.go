@@ -53,7 +53,7 @@ func TestTopics_Order(t *testing.T) {
 	want := strings.Fields("CLOSE LISTEN SYN_SENT SYN_RECV ESTABLISHED FIN_WAIT1 FIN_WAIT2 " +
 		"CLOSE_WAIT CLOSING LAST_ACK TIME_WAIT NEW_SYN_RECV BOUND_INACTIVE")
 	if got := names(); !slices.Equal(got, want) {
-		t.Errorf("Topics() = %v, want %v", got, want)
+		t.Errorf("States() = %v, want %v", got, want)
 	}
 }
 
@@ -73,7 +73,7 @@ func TestLookup_NoAmbiguity(t *testing.T) {
 
 // A caller that changes the result does not change the texts.
 func TestTopics_CallerOwnsResult(t *testing.T) {
-	topics := Topics()
+	topics := States()
 	topics[0].Name = "changed"
 	topics[0].Aliases[0] = "changed"
 	if got, ok := Lookup("CLOSED"); !ok || got.Name != "CLOSE" {
@@ -120,11 +120,11 @@ func TestTopics_PlainASCII(t *testing.T) {
 	}
 }
 
-func everything() []Topic { return slices.Concat(Topics(), Alerts()) }
+func everything() []Topic { return slices.Concat(States(), Alerts()) }
 
 func names() []string {
 	var out []string
-	for _, topic := range Topics() {
+	for _, topic := range States() {
 		out = append(out, topic.Name)
 	}
 	return out

@@ -49,7 +49,7 @@ func (p *page) section(heading string, items ...string) {
 	}
 }
 
-// write wraps text, with the prefix first on its first line and rest on the others.
+// write wraps text. Its first line begins with the prefix first, and the others with rest.
 func (p *page) write(text, first, rest string) {
 	room := p.width - len(rest)
 	if p.width > 0 && room < p.width/2 {

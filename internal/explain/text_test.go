@@ -9,7 +9,7 @@ import (
 
 // No line is wider than asked for, at any width.
 func TestText_Width(t *testing.T) {
-	topics := append(Topics(), Topic{
+	topics := append(States(), Topic{
 		Name:    strings.Repeat("N", 90),
 		Summary: "Unbroken " + strings.Repeat("ä", 70) + " and an open `backquote that is never closed.",
 	})
@@ -26,7 +26,7 @@ func TestText_Width(t *testing.T) {
 
 // Text contains every part of a topic, at any width.
 func TestText_Complete(t *testing.T) {
-	for _, topic := range Topics() {
+	for _, topic := range States() {
 		for _, width := range []int{0, 1, 7, 40, 80, 500} {
 			t.Run(fmt.Sprintf("%s at width %d", topic.Name, width), func(t *testing.T) {
 				got := squeeze(Text(topic, width))
@@ -115,7 +115,7 @@ IN THE STREAM
 
 // Commands fit one line of an 80-column terminal, so that they can be copied.
 func TestText_CommandsUnbroken(t *testing.T) {
-	for _, topic := range Topics() {
+	for _, topic := range States() {
 		lines := strings.Split(Text(topic, 80), "\n")
 		for _, line := range lines {
 			if strings.Count(line, "`")%2 != 0 {

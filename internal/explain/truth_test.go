@@ -86,7 +86,7 @@ var transitionForm = regexp.MustCompile(`^([A-Z_0-9]+) -> ([A-Z_0-9]+): .+[^.]$`
 // Topics explain every transition that the kernel makes, and no other.
 func TestFacts_Transitions(t *testing.T) {
 	unexplained := slices.Clone(kernelTransitions)
-	for _, topic := range Topics() {
+	for _, topic := range States() {
 		for _, line := range topic.Transitions {
 			m := transitionForm.FindStringSubmatch(line)
 			if m == nil {

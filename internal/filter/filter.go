@@ -148,20 +148,20 @@ func join[T fmt.Stringer](values []T) string {
 	return strings.Join(names, ", ")
 }
 
-// List parses words that are separated by commas, and appends their values to *values
-// unless they are there, so that a flag can be repeated. After an error *values may
-// have got some of the values.
-func List[T comparable](values *[]T, words string, parse func(string) (T, error)) error {
+// AppendList parses words that are separated by commas, and appends each value to *values
+// unless it is there already, so that a flag can be repeated. After an error *values may
+// contain some of the values.
+func AppendList[T comparable](values *[]T, words string, parse func(string) (T, error)) error {
 	for word := range strings.SplitSeq(words, ",") {
-		if err := Add(values, strings.TrimSpace(word), parse); err != nil {
+		if err := AppendOne(values, strings.TrimSpace(word), parse); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// Add is List for a single word, which may contain any byte, also commas and spaces.
-func Add[T comparable](values *[]T, word string, parse func(string) (T, error)) error {
+// AppendOne is as AppendList for a single word, which may contain commas and spaces.
+func AppendOne[T comparable](values *[]T, word string, parse func(string) (T, error)) error {
 	v, err := parse(word)
 	if err == nil && !slices.Contains(*values, v) {
 		*values = append(*values, v)

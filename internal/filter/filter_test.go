@@ -210,7 +210,7 @@ func TestList_Appends(t *testing.T) {
 		{"443, 8000-8999", []PortRange{{80, 80}, {443, 443}, {8000, 8999}}},
 		{"80,80,1", []PortRange{{80, 80}, {443, 443}, {8000, 8999}, {1, 1}}},
 	} {
-		if err := List(&ports, tt.words, ParsePorts); err != nil || !slices.Equal(ports, tt.want) {
+		if err := AppendList(&ports, tt.words, ParsePorts); err != nil || !slices.Equal(ports, tt.want) {
 			t.Fatalf("after %q: got %v, %v; want %v", tt.words, ports, err, tt.want)
 		}
 	}
@@ -220,7 +220,7 @@ func TestList_Appends(t *testing.T) {
 		"80,,90": `"" is not a port: use 1 to 65535, or a range such as 8000-8999`,
 		"80;90":  `"80;90" is not a port: use 1 to 65535, or a range such as 8000-8999`,
 	} {
-		if err := List(&ports, words, ParsePorts); err == nil || err.Error() != want {
+		if err := AppendList(&ports, words, ParsePorts); err == nil || err.Error() != want {
 			t.Errorf("%q: got the error %v, want %q", words, err, want)
 		}
 	}

@@ -14,9 +14,9 @@ import (
 	"github.com/tcpshift/tcpshift/internal/netns"
 )
 
-// ParseNetns returns the inode number of a network namespace of this host, which is
-// given as inode number, as path (/run/netns/blue, /proc/7/ns/net) or as pid:N. It
-// fails if the namespace does not exist.
+// ParseNetns returns the inode number of a network namespace of this host. word is the
+// inode number, a path (/run/netns/blue, /proc/7/ns/net) or pid:N. It fails if the
+// namespace does not exist.
 func ParseNetns(word string) (uint32, error) {
 	if pid, isPID := strings.CutPrefix(word, "pid:"); isPID {
 		if _, err := ParsePID(pid); err != nil {
@@ -74,8 +74,8 @@ func underlying(err error) error {
 	return err
 }
 
-// ParseCgroup returns the id of a cgroup v2, which is given as directory, or as path
-// below the mount, such as /system.slice/ssh.service. The id is the directory's inode
+// ParseCgroup returns the id of a cgroup v2. word is its directory, or its path below the
+// mount, such as /system.slice/ssh.service. The id is the directory's inode
 // number (Documentation/admin-guide/cgroup-v2.rst; kernfs uses one number for both).
 func ParseCgroup(word string) (uint64, error) {
 	if !strings.HasPrefix(word, "/") {

@@ -21,7 +21,7 @@ import (
 func prefixesOf(t *testing.T, words ...string) (all []netip.Prefix) {
 	t.Helper()
 	for _, word := range words {
-		if err := filter.List(&all, word, filter.ParseAddr); err != nil {
+		if err := filter.AppendList(&all, word, filter.ParseAddr); err != nil {
 			t.Fatal(err)
 		}
 	}
