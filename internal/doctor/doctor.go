@@ -43,7 +43,7 @@ type report struct {
 	writeErr error // the first error of w
 }
 
-// requirement reports whether the requirement is met.
+// requirement writes the lines of a requirement, and returns whether it is met.
 func (r *report) requirement(name string, failure error) bool {
 	if failure == nil {
 		r.printf("yes  %s\n", name)
@@ -60,7 +60,7 @@ func (r *report) requirement(name string, failure error) bool {
 	return false
 }
 
-// feature is for features without which tcpshift works, at a cost.
+// feature writes the lines of an optional feature: tcpshift works without it, at a cost.
 func (r *report) feature(f probe.Feature) {
 	if f.Err == nil {
 		r.printf("yes  %s\n", f.Name)
@@ -102,7 +102,7 @@ func tryTracing() error {
 				return err
 			}
 			t := &event.Transition
-			// Without the feature socket_cookie the cookie is 0; then any socket will do.
+			// Without the feature socket_cookie the cookie is 0, and any socket will do.
 			own := event.Kind != decode.Cgroup && (t.Cookie == cookie || t.Cookie == 0)
 			if own && t.Old == tcp.Close && t.New == tcp.Listen {
 				return errSeen

@@ -28,8 +28,8 @@ func Now() time.Duration {
 // taken as 0.
 var offset = sync.OnceValue(func() time.Duration {
 	own, err1 := os.Readlink("/proc/self/ns/time")
-	childrens, err2 := os.Readlink("/proc/self/ns/time_for_children")
-	if err1 != nil || err2 != nil || own != childrens {
+	ofChildren, err2 := os.Readlink("/proc/self/ns/time_for_children")
+	if err1 != nil || err2 != nil || own != ofChildren {
 		return 0
 	}
 	f, err := os.Open("/proc/self/timens_offsets")

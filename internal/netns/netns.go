@@ -1,5 +1,5 @@
 // Package netns finds the network namespaces of this host and runs functions in them.
-// It never makes one, and never leaves a thread in another one than the process's.
+// It makes no namespace. A thread that has entered one ends there.
 package netns
 
 import (
@@ -89,7 +89,8 @@ func Open(inode uint32, path string) (Namespace, error) {
 	return found[0], nil
 }
 
-// open fails unless the file at path is this namespace. Another file may be mounted over it.
+// open fails unless the file at path is the namespace with this inode: another file may
+// have been mounted over it.
 func open(path string, inode uint32) (Namespace, error) {
 	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // O_NONBLOCK: a FIFO would wait for a writer
 	if err != nil {
@@ -121,9 +122,9 @@ func (n Namespace) Do(f func() error) error {
 	return <-result
 }
 
-// onOwnThread starts f on a thread that ends with f. It never is the first thread of the
-// process, which would not end, and whose namespace /proc/PID/ns shows as that of the
-// process.
+// onOwnThread starts f on a thread that ends with f. It does not use the first thread of
+// the process: that thread would not end, and /proc/PID/ns shows its namespace as that of
+// the process.
 func onOwnThread(f func()) {
 	go func() {
 		runtime.LockOSThread() // never unlocked, so that the thread ends with this goroutine

@@ -9,10 +9,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// candidates yields the inodes of namespaces with a path to each: those of processes,
-// then of threads, open files and mounts. It yields a namespace once per reference.
+// candidates yields the inode of each network namespace, with a path that leads to it:
+// first the namespaces of processes, then of threads, open files and mounts. It yields a
+// namespace once per reference.
 func candidates(yield func(inode uint32, path string) bool) {
-	processes := numbers("/proc")
+	processes := numericNames("/proc")
 	for _, search := range []func(process string, yield func(uint32, string) bool) bool{ofProcess, ofThreads, ofFiles} {
 		for _, pid := range processes {
 			if !search("/proc/"+pid, yield) {
@@ -31,7 +32,7 @@ func ofProcess(process string, yield func(uint32, string) bool) bool {
 
 // ofThreads skips the first thread, whose namespace is that of the process.
 func ofThreads(process string, yield func(uint32, string) bool) bool {
-	threads := numbers(process + "/task")
+	threads := numericNames(process + "/task")
 	if len(threads) < 2 {
 		return true
 	}
@@ -65,8 +66,8 @@ func ofFiles(process string, yield func(uint32, string) bool) bool {
 	}
 }
 
-// numbers are the entries of a directory in /proc that are processes or threads.
-func numbers(path string) (names []string) {
+// numericNames returns the entries of a directory in /proc that are processes or threads.
+func numericNames(path string) (names []string) {
 	dir, err := os.Open(path)
 	if err != nil {
 		return nil
@@ -81,8 +82,9 @@ func numbers(path string) (names []string) {
 	return names
 }
 
-// linkedInode reads the inode of the namespace that a link leads to. The buffer has room
-// for the name of a namespace only, since most links lead to other files.
+// linkedInode reads the inode of the network namespace that a link leads to, and reports
+// whether it leads to one. Most links lead to other files: a name that fills the buffer is
+// too long for a namespace.
 func linkedInode(dir int, name string) (uint32, bool) {
 	var target [len("net:[4294967295]") + 1]byte
 	n, err := unix.Readlinkat(dir, name, target[:])

@@ -16,7 +16,7 @@ import (
 
 // Encoder appends lines to dst and returns the longer slice; record.Text is one.
 type Encoder interface {
-	// Header appends the lines before the first socket, which may be none.
+	// Header appends the header of the format, if it has one.
 	Header(dst []byte) []byte
 	// SetSeq sets the number of the next socket. The first one is 1.
 	SetSeq(seq uint64)
