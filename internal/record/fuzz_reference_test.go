@@ -145,7 +145,7 @@ func stateOf(s tcp.State) string {
 func transitionReference(seq uint64, t *tcp.Transition) *referenceTransition {
 	r := referenceTransition{
 		referenceHead: headOf("transition", seq, t.Time), referenceIdentity: identityOf(t), OldState: t.Old.String(),
-		NewState: t.New.String(), Substate: stateOf(t.Substate), Unknown: t.TimeWaitOpen, InState: uint64(t.InState),
+		NewState: t.New.String(), Substate: stateOf(t.Substate), Unknown: t.TimeWaitUnknown, InState: uint64(t.InState),
 		referenceOwner: ownerOf(t), Error: errorOf(t.Error),
 	}
 	switch t.New {

@@ -36,7 +36,7 @@ func (v *fuzzed) transition() tcp.Transition {
 		Error: tcp.Errno(v.errno), Local: tcp.Endpoint{Port: v.localPort}, Peer: tcp.Endpoint{Port: v.peerPort},
 		Owner: tcp.Owner{PID: v.pid, Source: tcp.PIDSource(v.source)},
 		Old:   tcp.State(v.old), New: tcp.State(v.next), Substate: tcp.State(v.substate), Role: tcp.Role(v.role),
-		InState: time.Duration(v.inState), Mapped: v.flag(0), IPv6: v.flag(1), TimeWaitOpen: v.flag(2), Locked: v.flag(3),
+		InState: time.Duration(v.inState), Mapped: v.flag(0), IPv6: v.flag(1), TimeWaitUnknown: v.flag(2), Locked: v.flag(3),
 		PeerFIN: v.flag(4), NoLinger2: v.flag(5), Expired: v.flag(6), Orphan: v.flag(7),
 	}
 	t.Local.Addr, _ = netip.AddrFromSlice(v.local)
