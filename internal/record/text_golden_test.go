@@ -91,8 +91,8 @@ func textStream(t Text) []byte {
 
 func stormAlert() detect.Alert {
 	a := fullAlert()
-	a.Cause = "210 of the 210 ports held are TIME_WAITs: the connections are short, and this side closes them first, " +
-		"which keeps each local port for 60 s"
+	a.Cause = "210 of the 210 ports in use are in TIME_WAIT: the connections are short, and this side closes them first, " +
+		"which keeps the port of each for 60 s"
 	a.Advice = "reuse connections: keep-alive, or a pool in the client; if that takes time, use more local or peer addresses"
 	return a
 }
