@@ -12,7 +12,7 @@ import (
 // moment is not in UTC, and its nanoseconds have zeros at both ends, which must be kept.
 var moment = time.Date(2026, time.March, 4, 7, 6, 7, 8000, time.FixedZone("two hours east", 2*60*60))
 
-// goldenCase is a record, of which each encoder has a golden line.
+// goldenCase is a record for which each encoder has a golden line.
 type goldenCase struct {
 	name   string
 	encode func(e Encoder, dst []byte) []byte // without its number
@@ -53,7 +53,7 @@ func task(pid uint32, comm string) tcp.Owner {
 	return o
 }
 
-// pod is a cgroup of which everything is known.
+// pod is a cgroup with all fields known.
 func pod() *tcp.Cgroup {
 	return &tcp.Cgroup{
 		Path:      "/kubepods.slice/kubepods-pod2e8ec3c7_6990_4be5_ad35_620e3c14e752.slice/cri-containerd-" + containerID + ".scope",
@@ -146,7 +146,7 @@ func transitionCases() []goldenCase {
 
 		edit("a close that leaves a TIME_WAIT", func(t *tcp.Transition) { *t = timeWait(tcp.TimeWait) }),
 		edit("a close that leaves one in substate FIN_WAIT2", func(t *tcp.Transition) { *t = timeWait(tcp.FinWait2) }),
-		edit("a close of which that was not found out", func(t *tcp.Transition) {
+		edit("a close with an unknown timewait socket", func(t *tcp.Transition) {
 			*t = timeWait(0)
 			t.New, t.TimeWaitUnknown = tcp.Close, true
 		}),
@@ -192,7 +192,7 @@ var cgroups = []struct {
 	{"not known", nil},
 	{"the root", &tcp.Cgroup{Path: "/"}},
 	{"no container's", &tcp.Cgroup{Path: "/system.slice/ssh.service"}},
-	{"a container's, of which no more can be told", &tcp.Cgroup{Path: "/x/" + containerID, Container: containerID}},
+	{"a container's, without runtime and pod", &tcp.Cgroup{Path: "/x/" + containerID, Container: containerID}},
 	{"a container's in no pod", &tcp.Cgroup{Path: "/docker/" + containerID, Container: containerID, Runtime: "docker"}},
 	{"a pod's without a container", &tcp.Cgroup{Path: "/kubepods/podx", PodUID: pod().PodUID}},
 	{"of any bytes", &tcp.Cgroup{Path: "/a \"b\" \\\x1b[2J/\xff\u202e"}},
@@ -289,7 +289,7 @@ func socketCases() []goldenCase {
 		edit("a request that waits for its handshake", func(s *tcp.Socket) {
 			s.New, s.Role, s.Owner, s.Cgroup, s.Cookie = tcp.NewSynRecv, tcp.RoleServer, tcp.Owner{}, nil, 0
 		}),
-		edit("a TIME_WAIT, which is nobody's", func(s *tcp.Socket) {
+		edit("a TIME_WAIT, which has no owner", func(s *tcp.Socket) {
 			s.New, s.Substate, s.ExpiresIn, s.Owner = tcp.TimeWait, tcp.TimeWait, 59_960_000_000, tcp.Owner{}
 		}),
 		edit("one that waits for the peer's FIN", func(s *tcp.Socket) {

@@ -74,7 +74,7 @@ func TestDocs_KeyTables(t *testing.T) {
 	}
 }
 
-// What a key may say is as much of the interface as the key.
+// The values of a key are as much of the interface as the key.
 // docs/output.md names every value that the schemas allow.
 func TestDocs_Values(t *testing.T) {
 	parts := sections(t)

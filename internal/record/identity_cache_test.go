@@ -8,7 +8,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// The cache gives the identity of this socket, not of another that has the same place or
+// The cache returns the identity of this socket, not of another that has its slot or
 // differs in one member, and not what this socket was before.
 func TestIdentityCache_SameAsUncached(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))

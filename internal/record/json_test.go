@@ -31,7 +31,7 @@ func stringByRunes(dst []byte, s string) []byte {
 	return append(dst, '"')
 }
 
-// Special characters are escaped the same way whatever stands before and behind them.
+// The escape of a character does not depend on the characters around it.
 func TestString_EscapesBetweenPlainParts(t *testing.T) {
 	var special []string
 	for r := rune(0); r < 0x100; r++ {

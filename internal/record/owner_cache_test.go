@@ -8,7 +8,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// The cache gives this owner, not another that has the same place or differs in one
+// The cache returns this owner, not another that has its slot or differs in one
 // member.
 func TestOwnerCache_SameAsUncached(t *testing.T) {
 	groups := []*tcp.Cgroup{nil, {Path: "/a"}, {Path: "/b"}, {Path: "/a"}, {}}
