@@ -47,12 +47,12 @@ static __always_inline void fill_common(const struct sock_common *skc, struct so
 	e->keepalive_interval = skc->skc_net.net->ipv4.sysctl_tcp_keepalive_intvl;
 }
 
-static __always_inline void fill_owner(const struct process_ref *owner, const struct sock *sk,
+static __always_inline void fill_owner(const struct owner *owner, const struct sock *sk,
 				       struct transition_event *e)
 {
-	e->cgroup_id = owner->pid ? owner->cgroup_id : cgroup_id_of_socket(sk);
-	e->pid = owner->pid;
-	e->pid_source = source_of(owner);
+	e->cgroup_id = owner->ref.pid ? owner->cgroup_id : cgroup_id_of_socket(sk);
+	e->pid = owner->ref.pid;
+	e->pid_source = source_of(&owner->ref);
 	__builtin_memcpy(e->comm, owner->comm, sizeof(e->comm));
 }
 

@@ -7,8 +7,10 @@
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
+#include "bytes.h"
 #include "cgroup.h"
 #include "config.h"
+#include "connect.h"
 #include "counters.h"
 #include "endpoints.h"
 #include "event.h"
@@ -17,6 +19,7 @@
 #include "process_ref.h"
 #include "read.h"
 #include "ring.h"
+#include "syscall.h"
 #include "timewait.h"
 #include "timewait_end.h"
 #include "transition.h"
@@ -38,14 +41,43 @@ static __always_inline __u8 timewait_substate_of(const struct transition *t)
 	return is_timewait(t->ec->timewait) ? READ_UNTYPED(tw, tw_substate) : 0;
 }
 
+/* Whether the socket has a flag; CO-RE takes the flag's number from the running kernel. */
+#define has_sock_flag(sk, flag)                                                                    \
+	((sk)->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, flag) & 1)
+
+static __always_inline __u16 connect_flags_of(const struct sock *sk, const struct tcp_sock *tp,
+					      const struct event_ctx *ec)
+{
+	enum port_search search;
+
+	if (!is_connect_end(ec->old_state, ec->new_state))
+		return 0;
+	search = port_search_of(sk);
+	return (search == PORT_NOT_FOUND ? EVENT_NO_PORT : 0) |
+	       (search == PORT_SEARCH_UNKNOWN ? EVENT_PORT_UNKNOWN : 0) |
+	       (tp && has_made_syn(tp) ? 0 : EVENT_UNSENT);
+}
+
+/*
+ * inet_csk_listen_start() sets LISTEN before it asks for the port, and CLOSE if that
+ * fails. The socket has not been hashed then, which sets SOCK_RCU_FREE for the rest of its
+ * life; nor does any other close happen in listen().
+ */
+static __always_inline bool is_listen_failure(const struct sock *sk, const struct event_ctx *ec)
+{
+	if (ec->old_state != TCP_LISTEN || ec->new_state != TCP_CLOSE || !ec->locked)
+		return false;
+	return !has_sock_flag(sk, SOCK_RCU_FREE) || current_call_number() == NR_LISTEN;
+}
+
 /* Flags that only transitions to CLOSE have: how the connection ended. */
 static __always_inline __u16 close_flags_of(const struct sock *sk, const struct event_ctx *ec)
 {
 	struct tcp_sock *tp = tcp_sock_of(sk);
 
-	return (sk->__sk_common.skc_flags >> SOCK_DONE & 1 ? EVENT_PEER_FIN : 0) |
-	       (tp && tp->linger2 < 0 ? EVENT_NO_LINGER2 : 0) |
-	       (is_unsent(sk, ec->old_state, ec->new_state) ? EVENT_UNSENT : 0) |
+	return (has_sock_flag(sk, SOCK_DONE) ? EVENT_PEER_FIN : 0) |
+	       (tp && tp->linger2 < 0 ? EVENT_NO_LINGER2 : 0) | connect_flags_of(sk, tp, ec) |
+	       (is_listen_failure(sk, ec) ? EVENT_LISTEN_FAILED : 0) |
 	       (tp && tp->snd_una == tp->write_seq ? EVENT_ACKED : 0) |
 	       (tp && BPF_CORE_READ_BITFIELD(tp, repair) ? EVENT_REPAIR : 0);
 }
@@ -61,6 +93,19 @@ static __always_inline __u16 flags_of(const struct transition *t)
 	       (ec->new_state == TCP_CLOSE ? close_flags_of(t->sk, ec) : 0);
 }
 
+/* An error that is there before connect() made a SYN is of an earlier connection. */
+static __always_inline int error_of(const struct transition *t)
+{
+	const struct sock *sk = t->sk;
+	struct tcp_sock *tp;
+
+	if (!sk->sk_err || sk->sk_err == ECONNABORTED ||
+	    !is_connect_end(t->ec->old_state, t->ec->new_state))
+		return sk->sk_err;
+	tp = tcp_sock_of(sk);
+	return tp && has_made_syn(tp) ? sk->sk_err : 0;
+}
+
 static __always_inline void fill_transition(const struct transition *t, struct transition_event *e)
 {
 	e->timestamp_ns = t->ec->now_ns;
@@ -72,8 +117,8 @@ static __always_inline void fill_transition(const struct transition *t, struct t
 	__builtin_memcpy(e->comm, t->ec->owner.comm, sizeof(e->comm));
 	e->netns = t->ec->netns;
 	e->uid = t->sk->sk_uid.val;
-	e->pid = t->ec->owner.pid;
-	e->error = t->sk->sk_err;
+	e->pid = t->ec->owner.ref.pid;
+	e->error = error_of(t);
 	e->local_port = t->ec->ep.local_port;
 	e->peer_port = t->ec->ep.peer_port;
 	e->kind = EVENT_TRANSITION;
@@ -82,7 +127,7 @@ static __always_inline void fill_transition(const struct transition *t, struct t
 	e->new_state = t->ec->new_state;
 	e->time_wait_substate = timewait_substate_of(t);
 	e->role = t->ec->role;
-	e->pid_source = source_of(&t->ec->owner);
+	e->pid_source = source_of(&t->ec->owner.ref);
 	e->flags = flags_of(t);
 	e->reserved = 0;
 	__builtin_memset(e->reserved2, 0, sizeof(e->reserved2));
@@ -95,8 +140,8 @@ static __always_inline void fill_connection(const struct transition *t, struct e
 	e->transition.kind = EVENT_END;
 	e->opened_ns = t->ec->opened_ns;
 	e->established_ns = t->ec->established_ns;
-	e->sent_bytes = tp ? tp->bytes_sent - tp->bytes_retrans : 0;
-	e->received_bytes = tp ? tp->bytes_received : 0;
+	e->sent_bytes = tp ? payload_sent(tp, t->ec) : 0;
+	e->received_bytes = tp ? payload_received(tp, has_sock_flag(t->sk, SOCK_DONE), t->ec) : 0;
 	e->retransmits = tp ? tp->total_retrans : 0;
 	e->rtt_us = tp ? tp->srtt_us >> 3 : 0;
 }
@@ -150,7 +195,7 @@ static __always_inline void emit_if_matching(struct transition *t,
 		return;
 	}
 	/* Before the event is reserved, because it may emit the path of a new cgroup. */
-	if (!t->ec->owner.pid)
+	if (!t->ec->owner.ref.pid)
 		t->ec->owner.cgroup_id = cgroup_id_of_socket(t->sk);
 	if (is_connection_end(t) ? submit_end_event(t, counters)
 				 : submit_transition_event(t, counters))

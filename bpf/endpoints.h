@@ -8,7 +8,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
-#include "config.h"
+#include "connect.h"
 #include "read.h"
 
 struct endpoints {
@@ -56,33 +56,17 @@ static __always_inline void read_v6_addrs(const struct sock_common *skc, bool ha
 	mapped_to_v4(ep->peer_addr);
 }
 
-/* The socket's protocol must be TCP; for another one the result may be NULL. */
-static __always_inline struct tcp_sock *tcp_sock_of(const struct sock *sk)
-{
-	return has_rdonly_cast ? typed((struct tcp_sock *)sk) : bpf_skc_to_tcp_sock((void *)sk);
-}
-
-/* connect() failed before it made a SYN, for example because no port was free. */
-static __always_inline bool is_unsent(const struct sock *sk, int old_state, int new_state)
-{
-	struct tcp_sock *tp;
-
-	if (old_state != TCP_SYN_SENT || new_state != TCP_CLOSE || !sk->sk_lock.owned)
-		return false;
-	tp = tcp_sock_of(sk);
-	return tp && tp->write_seq != tp->snd_una + 1 && !BPF_CORE_READ_BITFIELD(tp, syn_data);
-}
-
 /*
- * skc_num is the bound port. At a transition to CLOSE it is already 0, but inet_sport
- * still has the port. inet_sport also still has the old port when the socket is used
- * again, until connect() has chosen a new one.
+ * skc_num is the bound port. At a transition to CLOSE it is already 0 unless bind() chose
+ * it, but inet_sport still has the port. inet_sport also still has the old port when the
+ * socket is used again, until connect() has found a new one.
  */
 static __always_inline __u16 read_local_port(const struct sock *sk, int old_state, int new_state)
 {
 	struct tcp_sock *tp = tcp_sock_of(sk);
 
-	if (!tp || old_state == TCP_CLOSE || is_unsent(sk, old_state, new_state))
+	if (!tp || old_state == TCP_CLOSE ||
+	    (is_connect_end(old_state, new_state) && port_search_of(sk) != PORT_FOUND))
 		return sk->__sk_common.skc_num;
 	return bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport);
 }

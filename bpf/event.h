@@ -27,9 +27,12 @@ enum event_flag {
 	EVENT_NO_LINGER2 = 1 << 5, /* to CLOSE: TCP_LINGER2 < 0, no FIN_WAIT2 for an orphan */
 	EVENT_EXPIRED = 1 << 6, /* TIME_WAIT -> CLOSE: its timer expired */
 	EVENT_ORPHAN = 1 << 7, /* no struct socket: not accepted yet, or closed */
-	EVENT_UNSENT = 1 << 8, /* SYN_SENT -> CLOSE: connect() failed before it made a SYN */
+	EVENT_UNSENT = 1 << 8, /* SYN_SENT -> CLOSE: connect() made no SYN */
 	EVENT_ACKED = 1 << 9, /* to CLOSE: the peer has acknowledged all, the FIN included */
 	EVENT_REPAIR = 1 << 10, /* to CLOSE: TCP_REPAIR is set, so nothing is sent */
+	EVENT_NO_PORT = 1 << 11, /* SYN_SENT -> CLOSE: inet_hash_connect() found no port */
+	EVENT_PORT_UNKNOWN = 1 << 12, /* SYN_SENT -> CLOSE: perhaps it found none, see connect.h */
+	EVENT_LISTEN_FAILED = 1 << 13, /* LISTEN -> CLOSE: it never was listening */
 };
 
 /* The socket's part in its connection; ROLE_UNKNOWN until a transition shows it. */

@@ -18,8 +18,8 @@ struct event_ctx {
 	__u64 established_ns; /* time in ESTABLISHED */
 	__u64 cookie;
 	__u64 timewait; /* the timewait socket's address, or a result of timewait.h */
-	struct process_ref owner; /* to be emitted */
-	struct process_ref stored_owner; /* sock_state.owner; not verified */
+	struct owner owner; /* to be emitted */
+	struct owner stored_owner; /* sock_state.owner; not verified */
 	struct process_ref initial_owner; /* sock_state.initial_owner; not verified */
 	struct endpoints ep;
 	__u64 socket; /* address of the struct socket; 0: an orphan */
@@ -27,6 +27,8 @@ struct event_ctx {
 	__s32 error; /* sk_err */
 	bool locked; /* a task owns the socket's lock: sk_lock.owned */
 	bool is_subflow; /* of MPTCP */
+	bool is_repaired; /* TCP_REPAIR made the connection */
+	bool fin_not_counted; /* bytes_received does not count the peer's FIN */
 	__u32 netns;
 	__u8 old_state;
 	__u8 new_state;
@@ -63,10 +65,10 @@ static __always_inline struct event_ctx *event_ctx_at(__u32 slot)
 static __always_inline void load_stored_owners(const struct sock_state *s, struct event_ctx *ec)
 {
 	__builtin_memset(&ec->owner, 0, sizeof(ec->owner));
-	ec->stored_owner.pid = ec->initial_owner.pid = 0;
+	ec->stored_owner.ref.pid = ec->initial_owner.pid = 0;
 	if (!s)
 		return;
-	if (s->owner.pid)
+	if (s->owner.ref.pid)
 		ec->stored_owner = s->owner;
 	if (s->has_initial_owner)
 		ec->initial_owner = s->initial_owner;

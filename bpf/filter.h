@@ -168,13 +168,13 @@ static __always_inline bool cgroup_matches(const struct sock *sk)
 }
 
 /* A transition without a known owner matches no filter on owners. */
-static __always_inline bool owner_matches(const struct process_ref *owner)
+static __always_inline bool owner_matches(const struct owner *owner)
 {
-	if (exclude_self && owner->source_and_flags & REF_SELF)
+	if (exclude_self && owner->ref.source_and_flags & REF_SELF)
 		return false;
-	if (filter_pid && !(owner->pid && is_member(MEMBER_PID, owner->pid)))
+	if (filter_pid && !(owner->ref.pid && is_member(MEMBER_PID, owner->ref.pid)))
 		return false;
-	return !filter_comm || (owner->pid && is_member_comm(owner->comm));
+	return !filter_comm || (owner->ref.pid && is_member_comm(owner->comm));
 }
 
 static __always_inline bool has_bit(__u32 mask, __u32 bit)

@@ -19,7 +19,13 @@
 #define PF_EXITING 0x00000004
 #define PF_IO_WORKER 0x00000010
 #define PF_KTHREAD 0x00200000 /* include/linux/sched.h */
-#define SOCK_DONE 1 /* bit number in skc_flags; enum sock_flags, include/net/sock.h */
+
+/* Bit numbers in skc_flags, include/net/sock.h. CO-RE takes them from the running kernel. */
+enum sock_flags {
+	SOCK_DONE = 1,
+	SOCK_RCU_FREE = 25,
+};
+
 #define TASK_COMM_LEN 16
 #define ECONNABORTED 103
 #define MAX_CGROUP_SUBSYS 16 /* CGROUP_SUBSYS_COUNT is at most this on every kernel */
@@ -196,6 +202,7 @@ struct sock {
 	kuid_t sk_uid;
 	__u16 sk_protocol;
 	int sk_err;
+	__u32 sk_txhash;
 	struct socket *sk_socket;
 	struct sock_cgroup_data sk_cgrp_data;
 	struct bpf_local_storage *sk_bpf_storage; /* of any BPF program; NULL: none */
@@ -214,11 +221,15 @@ struct inet_connection_sock {
 struct tcp_sock {
 	struct inet_connection_sock inet_conn;
 	__u64 bytes_received;
+	__u64 bytes_acked;
 	__u64 bytes_sent;
 	__u64 bytes_retrans;
 	__u32 total_retrans;
 	__u32 snd_una;
+	__u32 snd_nxt;
 	__u32 write_seq;
+	__u32 rcv_nxt;
+	__u32 copied_seq;
 	__u32 srtt_us; /* eight times the smoothed round-trip time */
 	int linger2;
 	bool is_mptcp;

@@ -71,22 +71,22 @@ static __always_inline void fill_owner_from_current(struct task_struct *task, st
 {
 	struct task_struct *leader = READ_TYPED(task, group_leader);
 	struct files_struct *files = READ_TYPED(task, files);
-	struct process_ref *owner = &ec->owner;
+	struct process_ref *ref = &ec->owner.ref;
 
-	if (is_ref_to(&ec->stored_owner, leader, ec->file)) {
-		*owner = ec->stored_owner;
-		refresh_process_ref(leader, owner);
+	if (is_ref_to(&ec->stored_owner.ref, leader, ec->file)) {
+		ec->owner = ec->stored_owner;
 	} else {
-		fill_process_ref(leader, owner);
-		owner->file = ec->file;
-		owner->files = (__u64)files;
-		owner->fd = current_fd_of(READ_TYPED(files, fdt), ec->file);
-		owner->source_and_flags = exclude_self && is_tracer(owner->pid) ? REF_SELF : 0;
-		fill_socket_cookie(owner);
+		fill_process_ref(leader, ref);
+		ref->file = ec->file;
+		ref->files = (__u64)files;
+		ref->fd = current_fd_of(READ_TYPED(files, fdt), ec->file);
+		ref->source_and_flags = exclude_self && is_tracer(ref->pid) ? REF_SELF : 0;
+		fill_socket_cookie(ref);
 	}
+	refresh_owner(leader, &ec->owner);
 	if (ec->file && is_file_released(ec->file))
-		owner->source_and_flags |= REF_CLOSED;
-	set_source(owner, PID_TASK);
+		ref->source_and_flags |= REF_CLOSED;
+	set_source(ref, PID_TASK);
 }
 
 /* Whether the current task owns the socket's lock, is no kernel thread, and is not ss -K. */
@@ -121,8 +121,8 @@ static __always_inline bool current_has_file(const struct event_ctx *ec, struct 
 {
 	struct fdtable *fdt = READ_TYPED(task, files, fdt);
 
-	if (ec->stored_owner.pid && ec->stored_owner.fd >= 0 &&
-	    fd_refers_to(fdt, ec->stored_owner.fd, ec->file))
+	if (ec->stored_owner.ref.pid && ec->stored_owner.ref.fd >= 0 &&
+	    fd_refers_to(fdt, ec->stored_owner.ref.fd, ec->file))
 		return true;
 	return current_fd_of(fdt, ec->file) >= 0 || find_fd(address_of(fdt), ec->file) >= 0;
 }
@@ -141,7 +141,8 @@ static __always_inline bool current_is_owner(const struct event_ctx *ec, struct 
 
 	if (!current_has_lock(ec, task))
 		return false;
-	is_stored_owner = is_ref_to(&ec->stored_owner, READ_TYPED(task, group_leader), ec->file);
+	is_stored_owner =
+		is_ref_to(&ec->stored_owner.ref, READ_TYPED(task, group_leader), ec->file);
 	/* A kernel socket has no file either; then the task has nothing to do with it. */
 	if (!ec->file)
 		return is_stored_owner && !made_by_syscall;
@@ -222,23 +223,35 @@ static __always_inline bool is_orphaned_by(const struct event_ctx *ec,
 	return ref->source_and_flags & REF_CLOSED && !ec->socket && !ec->is_subflow;
 }
 
-/* Makes ref the owner to be emitted if it is still true; returns whether it is. */
-static __always_inline bool use_owner_if_valid(struct event_ctx *ec, const struct process_ref *ref)
+/* Makes a live process the owner to be emitted if the reference is still true. */
+static __always_inline bool use_ref_if_valid(struct event_ctx *ec, const struct process_ref *ref)
 {
-	struct process_ref *owner = &ec->owner;
+	if (!ref->pid || !is_process_alive(ref))
+		return false;
+	if (!is_orphaned_by(ec, ref) && !still_has_file(ec, ref))
+		return false;
+	ec->owner.ref = *ref;
+	refresh_owner(task_at(ref->leader), &ec->owner);
+	return true;
+}
+
+/*
+ * The same for the stored owner, which may have exited. Then its name and cgroup are the
+ * stored ones.
+ */
+static __always_inline bool use_stored_if_valid(struct event_ctx *ec)
+{
+	const struct process_ref *ref = &ec->stored_owner.ref;
 
 	if (!ref->pid)
 		return false;
-	if (!is_process_alive(ref)) {
-		if (!is_orphaned_by(ec, ref) || is_pid_in_use(ref->pid))
-			return false;
-		*owner = *ref;
-		return true;
+	if (is_process_alive(ref)) {
+		ec->owner.cgroup_id = ec->stored_owner.cgroup_id;
+		return use_ref_if_valid(ec, ref);
 	}
-	if (!is_orphaned_by(ec, ref) && !still_has_file(ec, ref))
+	if (!is_orphaned_by(ec, ref) || is_pid_in_use(ref->pid))
 		return false;
-	*owner = *ref;
-	refresh_process_ref(task_at(ref->leader), owner);
+	ec->owner = ec->stored_owner;
 	return true;
 }
 
@@ -254,15 +267,15 @@ __noinline int use_stored_owner(__u32 slot)
 
 	if (!ec)
 		return 0;
-	is_from_listener = source_of(&ec->stored_owner) == PID_LISTENER;
-	if (!is_from_listener && use_owner_if_valid(ec, &ec->stored_owner)) {
-		set_source(&ec->owner, PID_STORED);
+	is_from_listener = source_of(&ec->stored_owner.ref) == PID_LISTENER;
+	if (!is_from_listener && use_stored_if_valid(ec)) {
+		set_source(&ec->owner.ref, PID_STORED);
 		return 0;
 	}
-	if (use_owner_if_valid(ec, &ec->initial_owner))
+	if (use_ref_if_valid(ec, &ec->initial_owner))
 		return 0;
 	if (is_from_listener)
-		use_owner_if_valid(ec, &ec->stored_owner);
+		use_stored_if_valid(ec);
 	return 0;
 }
 
@@ -274,8 +287,8 @@ __noinline int use_listener_owner(__u32 slot)
 {
 	struct event_ctx *ec = event_ctx_at(slot);
 
-	if (ec && source_of(&ec->stored_owner) == PID_LISTENER)
-		use_owner_if_valid(ec, &ec->stored_owner);
+	if (ec && source_of(&ec->stored_owner.ref) == PID_LISTENER)
+		use_stored_if_valid(ec);
 	return 0;
 }
 

@@ -99,19 +99,19 @@ static __always_inline bool is_tracer(__u32 pid)
 }
 
 /* All 16 bytes can be copied, because since 5.17 the kernel pads a comm with zeros. */
-static __always_inline void read_comm(struct task_struct *task, struct process_ref *ref)
+static __always_inline void read_comm(struct task_struct *task, struct owner *owner)
 {
 	if (has_rdonly_cast)
-		__builtin_memcpy(ref->comm, task->comm, TASK_COMM_LEN);
+		__builtin_memcpy(owner->comm, task->comm, TASK_COMM_LEN);
 	else
-		BPF_CORE_READ_STR_INTO(&ref->comm, task, comm);
+		BPF_CORE_READ_STR_INTO(&owner->comm, task, comm);
 }
 
 /* Reads what may change in the life of a process; leader is a typed pointer. */
-static __always_inline void refresh_process_ref(struct task_struct *leader, struct process_ref *ref)
+static __always_inline void refresh_owner(struct task_struct *leader, struct owner *owner)
 {
-	read_comm(leader, ref);
-	ref->cgroup_id = cgroup_id_of_task(leader, ref->cgroup_id);
+	read_comm(leader, owner);
+	owner->cgroup_id = cgroup_id_of_task(leader, owner->cgroup_id);
 }
 
 /* Fills the fields that identify the process, but none about its file. */
@@ -120,7 +120,6 @@ static __always_inline void fill_process_ref(struct task_struct *leader, struct 
 	ref->leader = (__u64)leader;
 	ref->started_ns = READ_TYPED(leader, start_time);
 	ref->pid = READ_TYPED(leader, tgid);
-	refresh_process_ref(leader, ref);
 }
 
 /* Whether ref is to this process with this file; 0, a closed socket's file, matches any. */

@@ -23,11 +23,16 @@ struct process_ref {
 	__u64 started_ns; /* the leader's start time: unlike a pid, (pid, start) is not reused */
 	__u64 file; /* address of the struct file of the socket, or of its listener */
 	__s64 cookie; /* of the socket behind that file */
-	__u64 cgroup_id;
-	__u8 comm[TASK_COMM_LEN];
 	__u8 source_and_flags;
 	__s32 fd : 24; /* a descriptor that may refer to the file; -1: not known */
 	__u32 pid; /* 0: the reference is empty */
+};
+
+/* The process and what it was called, which is still emitted when it has exited. */
+struct owner {
+	struct process_ref ref;
+	__u64 cgroup_id;
+	__u8 comm[TASK_COMM_LEN];
 };
 
 static __always_inline __u8 source_of(const struct process_ref *ref)

@@ -28,7 +28,10 @@ struct sock_state {
 	__u16 handled_states; /* the handled transition (dedup.h); 0: none */
 	__u8 role; /* enum socket_role */
 	bool has_initial_owner; /* initial_owner is valid */
-	struct process_ref owner; /* proven at a transition; only transitions write it */
+	struct owner owner; /* proven at a transition; only transitions write it */
+	__u32 connect_txhash; /* sk_txhash before connect() (connect.h) */
+	bool fin_not_counted; /* bytes_received does not count the peer's FIN (bytes.h) */
+	bool is_repaired; /* TCP_REPAIR made the connection: without a SYN */
 	struct process_ref initial_owner; /* from accept() or the scan; only they write it */
 };
 
@@ -87,16 +90,19 @@ static __always_inline enum socket_role role_shown_by(int old_state, int new_sta
 
 /*
  * The socket's role after this transition; s may be NULL. A role stays until a
- * transition shows another one, because a socket may be used again.
+ * transition shows another one, because a socket may be used again. A socket that TCP_REPAIR
+ * connects has none: the connection was made elsewhere, by either side.
  */
 static __always_inline enum socket_role update_role(struct sock_state *s, int old_state,
-						    int new_state)
+						    int new_state, bool is_repaired)
 {
 	enum socket_role shown = role_shown_by(old_state, new_state);
 
+	if (is_repaired)
+		shown = ROLE_UNKNOWN;
 	if (!s)
 		return shown;
-	if (shown != ROLE_UNKNOWN)
+	if (shown != ROLE_UNKNOWN || is_repaired)
 		s->role = shown;
 	return s->role;
 }
@@ -107,11 +113,14 @@ static __always_inline enum socket_role update_role(struct sock_state *s, int ol
  */
 static __always_inline void init_child_state(struct sock_state *s)
 {
-	if (!s->owner.pid && s->has_initial_owner)
-		s->owner = s->initial_owner;
-	s->owner.source_and_flags = PID_LISTENER | (s->owner.source_and_flags & REF_SELF);
+	struct process_ref *ref = &s->owner.ref;
+
+	if (!ref->pid && s->has_initial_owner)
+		*ref = s->initial_owner;
+	ref->source_and_flags = PID_LISTENER | (ref->source_and_flags & REF_SELF);
 	s->has_initial_owner = false;
 	s->since_ns = 0;
+	s->fin_not_counted = false;
 }
 
 /* Returns the time in old_state, 0 if not known, and records when new_state began. */

@@ -5,7 +5,10 @@
 
 #include "kernel.h"
 
+#include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
+#include "bytes.h"
+#include "connect.h"
 #include "dedup.h"
 #include "event.h"
 #include "event_ctx.h"
@@ -48,21 +51,55 @@ static __always_inline __u32 netns_of(const struct transition *t)
 	return netns;
 }
 
-/* Updates the role and the times, and copies them to ec. */
+/* TCP_REPAIR makes a connection without a SYN, in one call. */
+static __always_inline bool is_connecting_by_repair(const struct transition *t)
+{
+	struct tcp_sock *tp;
+
+	if (t->ec->new_state != TCP_SYN_SENT && t->ec->old_state != TCP_SYN_SENT)
+		return false;
+	tp = tcp_sock_of(t->sk);
+	return tp && BPF_CORE_READ_BITFIELD(tp, repair);
+}
+
+/* Records what the end of the connection cannot show any more. */
+static __always_inline void update_connection(const struct transition *t, struct sock_state *s)
+{
+	struct tcp_sock *tp;
+
+	if (t->ec->old_state == TCP_CLOSE) {
+		s->connect_txhash = t->sk->sk_txhash;
+		s->fin_not_counted = false;
+		s->is_repaired = false;
+	}
+	if (t->ec->is_repaired)
+		s->is_repaired = true;
+	if (t->ec->new_state != TCP_CLOSE_WAIT)
+		return;
+	tp = tcp_sock_of(t->sk);
+	s->fin_not_counted = tp && is_fin_uncounted(tp);
+}
+
+/* Updates the role, the times and the connection, and copies them to ec. */
 static __always_inline void update_role_and_times(struct transition *t)
 {
 	struct sock_state *s = t->sock_state;
 	struct event_ctx *ec = t->ec;
 
-	ec->role = update_role(s, ec->old_state, ec->new_state);
+	ec->is_repaired = is_connecting_by_repair(t);
+	ec->role = update_role(s, ec->old_state, ec->new_state, ec->is_repaired);
 	ec->in_state_ns = ec->opened_ns = ec->established_ns = 0;
+	ec->fin_not_counted = false;
 	if (!s)
 		return;
 	if (is_child_creation(t))
 		init_child_state(s);
+	update_connection(t, s);
 	ec->in_state_ns = update_times(s, ec->old_state, ec->new_state, ec->now_ns);
 	ec->opened_ns = s->opened_ns;
 	ec->established_ns = s->established_ns;
+	ec->fin_not_counted = s->fin_not_counted;
+	ec->is_repaired = s->is_repaired;
 }
 
 /* Stores what the current task proves about the owner. Returns enum owner_proof. */
@@ -80,7 +117,7 @@ static __always_inline int update_owner(const struct transition *t)
 	if (proof == OWNER_PROVEN)
 		s->owner = t->ec->owner;
 	if (proof == OWNER_DISPROVEN) {
-		s->owner.pid = 0;
+		s->owner.ref.pid = 0;
 		s->has_initial_owner = false;
 		load_stored_owners(s, t->ec);
 	}

@@ -14,6 +14,7 @@
 #if defined(__TARGET_ARCH_x86)
 #define NR_CLOSE 3
 #define NR_DUP2 33
+#define NR_LISTEN 50
 #define NR_EXECVE 59
 #define NR_DUP3 292
 #define NR_EXECVEAT 322
@@ -21,6 +22,7 @@
 #define NR_DUP2 -2 /* arm64 has no dup2() */
 #define NR_DUP3 24
 #define NR_CLOSE 57
+#define NR_LISTEN 201
 #define NR_EXECVE 221
 #define NR_EXECVEAT 281
 #endif
@@ -48,6 +50,14 @@ static __always_inline struct pt_regs *current_regs(struct task_struct *task)
 		return (struct pt_regs *)bpf_task_pt_regs(
 			has_rdonly_cast ? task : bpf_get_current_task_btf());
 	return BPF_CORE_READ(task, stack) + STACK_SIZE - bpf_core_type_size(struct pt_regs);
+}
+
+/* The number of the system call that the current task is in. */
+static __always_inline int current_call_number(void)
+{
+	struct pt_regs *regs = current_regs(current_task());
+
+	return (int)READ_UNTYPED(regs, call_number);
 }
 
 /* The first argument of the system call: for each call on a socket, its descriptor. */

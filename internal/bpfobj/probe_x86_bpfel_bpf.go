@@ -48,6 +48,9 @@ const (
 	ProbeEventFlagEVENT_UNSENT           ProbeEventFlag = 256
 	ProbeEventFlagEVENT_ACKED            ProbeEventFlag = 512
 	ProbeEventFlagEVENT_REPAIR           ProbeEventFlag = 1024
+	ProbeEventFlagEVENT_NO_PORT          ProbeEventFlag = 2048
+	ProbeEventFlagEVENT_PORT_UNKNOWN     ProbeEventFlag = 4096
+	ProbeEventFlagEVENT_LISTEN_FAILED    ProbeEventFlag = 8192
 )
 
 type ProbeEventKind uint32

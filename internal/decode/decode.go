@@ -142,6 +142,9 @@ func decodeFlags(w *wireTransition, t *tcp.Transition) {
 	t.Expired = hasFlag(w, bpfobj.ProbeEventFlagEVENT_EXPIRED)
 	t.NoLinger2 = hasFlag(w, bpfobj.ProbeEventFlagEVENT_NO_LINGER2)
 	t.Unsent = hasFlag(w, bpfobj.ProbeEventFlagEVENT_UNSENT)
+	t.NoPort = hasFlag(w, bpfobj.ProbeEventFlagEVENT_NO_PORT)
+	t.PortUnknown = hasFlag(w, bpfobj.ProbeEventFlagEVENT_PORT_UNKNOWN)
+	t.ListenFailed = hasFlag(w, bpfobj.ProbeEventFlagEVENT_LISTEN_FAILED)
 	t.Acked = hasFlag(w, bpfobj.ProbeEventFlagEVENT_ACKED)
 	t.Repair = hasFlag(w, bpfobj.ProbeEventFlagEVENT_REPAIR)
 	if hasFlag(w, bpfobj.ProbeEventFlagEVENT_TIMED) {
@@ -187,10 +190,6 @@ func decodeConnection(w *wireEnd, e *Event) {
 	c.Established = time.Duration(w.EstablishedNs)
 	c.Sent = w.SentBytes
 	c.Received = w.ReceivedBytes
-	// tcp_rcv_nxt_update() counts the FIN's sequence number as a byte.
-	if e.Transition.PeerFIN && c.Received > 0 {
-		c.Received--
-	}
 	c.Retransmits = w.Retransmits
 	c.RTT = time.Duration(w.RttUs) * time.Microsecond
 	c.ClosedBy = tcp.EndOf(&e.Transition)

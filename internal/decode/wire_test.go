@@ -45,6 +45,9 @@ const (
 	flagUnsent          = 1 << 8
 	flagAcked           = 1 << 9
 	flagRepair          = 1 << 10
+	flagNoPort          = 1 << 11
+	flagPortUnknown     = 1 << 12
+	flagListenFailed    = 1 << 13
 
 	kindTransition = 1
 	kindEnd        = 2
@@ -195,9 +198,6 @@ func independent(b []byte) Event {
 			RTT:         time.Duration(order.Uint32(b[148:])) * time.Microsecond,
 			ClosedBy:    tcp.EndOf(&e.Transition),
 		}
-		if order.Uint16(b[offsetFlags:])&flagPeerFIN != 0 {
-			e.Connection.Received -= min(e.Connection.Received, 1) // the FIN is not payload
-		}
 	case kindSocket:
 		e.ExpiresJiffies, e.KeepaliveJiffies = order.Uint64(b[112:]), uint64(order.Uint32(b[120:]))
 	}
@@ -234,6 +234,9 @@ func independentTransition(b []byte) tcp.Transition {
 		Unsent:          flags&flagUnsent != 0,
 		Acked:           flags&flagAcked != 0,
 		Repair:          flags&flagRepair != 0,
+		NoPort:          flags&flagNoPort != 0,
+		PortUnknown:     flags&flagPortUnknown != 0,
+		ListenFailed:    flags&flagListenFailed != 0,
 		IPv6:            b[offsetFamily] == 6,
 	}
 	if flags&flagTimed != 0 {

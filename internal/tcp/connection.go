@@ -31,6 +31,7 @@ const (
 	ClosedByAbort         ClosedBy = "abort"          // ss -K, or another use of SOCK_DESTROY
 	ClosedByRefused       ClosedBy = "refused"        // the peer answered the SYN with a reset
 	ClosedByNoPort        ClosedBy = "no_port"        // connect() found no free local port
+	ClosedByAddressInUse  ClosedBy = "address_in_use" // connect() from a bound port: that connection exists
 )
 
 // EndOf returns how a connection ended, from its transition to Close or TimeWait. The rules
@@ -41,12 +42,13 @@ func EndOf(t *Transition) ClosedBy {
 		return endOfListener(t)
 	case t.Repair:
 		return ""
-	case t.Old == SynSent && t.Unsent:
-		// An error is of the socket's previous connection: tcp_connect_init() would clear it.
+	case t.Old == SynSent && t.PortUnknown:
+		return ""
+	case t.Old == SynSent && t.NoPort:
 		if t.Local.Port == 0 {
 			return ClosedByNoPort
 		}
-		return ""
+		return ClosedByAddressInUse
 	case t.New == TimeWait:
 		return ClosedByLocal // an error that is set now has not ended the connection
 	case t.Old == LastAck && t.Acked:
@@ -81,7 +83,7 @@ func endWithoutError(t *Transition) ClosedBy {
 // endOfListener recognises close(): the current task is the owner then (bpf/owner.h).
 // ss -K and shutdown() by the owner look alike, because neither sets an error.
 func endOfListener(t *Transition) ClosedBy {
-	if t.Owner.Source == PIDTask {
+	if t.Owner.Source == PIDTask && !t.ListenFailed {
 		return ClosedByLocal
 	}
 	return ""

@@ -32,6 +32,9 @@ func peerFIN(t *Transition)      { t.PeerFIN = true }
 func noLinger2(t *Transition)    { t.NoLinger2 = true }
 func orphan(t *Transition)       { t.Orphan = true }
 func unsent(t *Transition)       { t.Unsent = true }
+func noPort(t *Transition)       { t.NoPort, t.Unsent = true, true }
+func portUnknown(t *Transition)  { t.PortUnknown, t.Unsent = true, true }
+func listenFailed(t *Transition) { t.ListenFailed = true }
 func acked(t *Transition)        { t.Acked = true }
 func repair(t *Transition)       { t.Repair = true }
 func ownerAtWork(t *Transition)  { t.Owner = Owner{PID: 7, Source: PIDTask} }
@@ -49,10 +52,13 @@ var endings = []ending{
 	{"a listener ended by ss -K or shut down", last(Listen, locked, ownerStored), ""},
 	{"a listener ended by ss -K or shut down, owner unknown", last(Listen, locked), ""},
 
-	{"connect() that finds no port", last(SynSent, locked, unbound, unsent), ClosedByNoPort},
-	{"connect() that finds no port, after a reset of the socket", last(SynSent, locked, unbound, unsent, with(unix.ECONNRESET)), ClosedByNoPort},
-	{"connect() from a bound port that finds that connection there", last(SynSent, locked, unsent), ""},
-	{"connect() from a bound port that finds that connection there, after a timeout of the socket", last(SynSent, locked, unsent, with(unix.ETIMEDOUT)), ""},
+	{"connect() that finds no port", last(SynSent, locked, unbound, noPort), ClosedByNoPort},
+	{"connect() that finds no port, after a reset of the socket", last(SynSent, locked, unbound, noPort, with(unix.ECONNRESET)), ClosedByNoPort},
+	{"connect() from a bound port that finds that connection there", last(SynSent, locked, noPort), ClosedByAddressInUse},
+	{"connect() from a bound port that finds that connection there, after a timeout of the socket", last(SynSent, locked, noPort, with(unix.ETIMEDOUT)), ClosedByAddressInUse},
+	{"connect() of which it is not known whether it found a port", last(SynSent, locked, unbound, portUnknown), ""},
+	{"a fast open that was put off and closed, or a route refused", last(SynSent, locked, unsent), ClosedByLocal},
+	{"listen() that failed", last(Listen, locked, ownerAtWork, listenFailed), ""},
 	{"close() in repair mode", last(Established, locked, ownerAtWork, repair), ""},
 	{"close() before an answer came", last(SynSent, locked), ClosedByLocal},
 	{"connect() refused, in softirq", last(SynSent, with(unix.ECONNREFUSED)), ClosedByRefused},

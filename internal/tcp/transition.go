@@ -141,7 +141,10 @@ type Transition struct {
 	PeerFIN         bool          // the peer's FIN has been received
 	NoLinger2       bool          // the socket option TCP_LINGER2 is negative
 	Orphan          bool          // no process has the socket, not yet or no longer
-	Unsent          bool          // connect() failed before it sent a SYN
+	Unsent          bool          // SynSent to Close: connect() made no SYN
+	NoPort          bool          // SynSent to Close: connect() found no local port
+	PortUnknown     bool          // SynSent to Close: it is not known whether connect() found a local port
+	ListenFailed    bool          // Listen to Close: listen() failed, so the socket never listened
 	Acked           bool          // all that was sent is acknowledged, including the FIN
 	Repair          bool          // the socket is in repair mode (TCP_REPAIR): it sends nothing
 	Expired         bool          // at the end of a TIME_WAIT: its timer ended it
