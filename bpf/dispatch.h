@@ -15,6 +15,7 @@
 #include "event.h"
 #include "event_ctx.h"
 #include "filter.h"
+#include "listen_port.h"
 #include "owner.h"
 #include "sock_state_update.h"
 #include "timewait.h"
@@ -87,6 +88,7 @@ static __always_inline void filter_and_emit(struct transition *t, struct program
 	}
 	if (proof != OWNER_PROVEN)
 		use_stored_owner(t->slot);
+	add_unbound_listener(t);
 	emit_if_matching(t, counters);
 }
 

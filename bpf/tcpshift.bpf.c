@@ -11,6 +11,7 @@
 #include "dump.h"
 #include "event.h"
 #include "filter.h"
+#include "listen_port.h"
 #include "scan.h"
 #include "timewait_end.h"
 
@@ -66,6 +67,12 @@ SEC("iter/task_file") int scan_files(struct bpf_iter__task_file *ctx)
 SEC("iter/tcp") int scan_subflows(struct bpf_iter__tcp *ctx)
 {
 	return on_subflow(ctx->sk_common);
+}
+
+/* The port of a listener, by its cookie; internal/probe runs it when it needs one. */
+SEC("raw_tp") int listen_port(const __u64 *ctx)
+{
+	return port_of_listener(ctx[0]);
 }
 
 /* A snapshot of one network namespace, that of the thread which opens the iterator. */

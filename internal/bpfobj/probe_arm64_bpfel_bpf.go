@@ -196,8 +196,10 @@ const (
 	ProbeMapRings                 = "rings"
 	ProbeMapSockStates            = "sock_states"
 	ProbeMapTrackedTimewaits      = "tracked_timewaits"
+	ProbeMapUnboundListeners      = "unbound_listeners"
 	ProbeProgAccepted             = "accepted"
 	ProbeProgDumpSockets          = "dump_sockets"
+	ProbeProgListenPort           = "listen_port"
 	ProbeProgObjectFreedBackup    = "object_freed_backup"
 	ProbeProgObjectFreedPrimary   = "object_freed_primary"
 	ProbeProgScanFiles            = "scan_files"
@@ -293,6 +295,7 @@ type ProbeSpecs struct {
 type ProbeProgramSpecs struct {
 	Accepted            *ebpf.ProgramSpec `ebpf:"accepted"`
 	DumpSockets         *ebpf.ProgramSpec `ebpf:"dump_sockets"`
+	ListenPort          *ebpf.ProgramSpec `ebpf:"listen_port"`
 	ObjectFreedBackup   *ebpf.ProgramSpec `ebpf:"object_freed_backup"`
 	ObjectFreedPrimary  *ebpf.ProgramSpec `ebpf:"object_freed_primary"`
 	ScanFiles           *ebpf.ProgramSpec `ebpf:"scan_files"`
@@ -321,6 +324,7 @@ type ProbeMapSpecs struct {
 	Rings            *ebpf.MapSpec `ebpf:"rings"`
 	SockStates       *ebpf.MapSpec `ebpf:"sock_states"`
 	TrackedTimewaits *ebpf.MapSpec `ebpf:"tracked_timewaits"`
+	UnboundListeners *ebpf.MapSpec `ebpf:"unbound_listeners"`
 }
 
 // ProbeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -404,6 +408,7 @@ type ProbeMaps struct {
 	Rings            *ebpf.Map `ebpf:"rings"`
 	SockStates       *ebpf.Map `ebpf:"sock_states"`
 	TrackedTimewaits *ebpf.Map `ebpf:"tracked_timewaits"`
+	UnboundListeners *ebpf.Map `ebpf:"unbound_listeners"`
 }
 
 func (m *ProbeMaps) Close() error {
@@ -422,6 +427,7 @@ func (m *ProbeMaps) Close() error {
 		m.Rings,
 		m.SockStates,
 		m.TrackedTimewaits,
+		m.UnboundListeners,
 	)
 }
 
@@ -478,6 +484,7 @@ type ProbeVariables struct {
 type ProbePrograms struct {
 	Accepted            *ebpf.Program `ebpf:"accepted"`
 	DumpSockets         *ebpf.Program `ebpf:"dump_sockets"`
+	ListenPort          *ebpf.Program `ebpf:"listen_port"`
 	ObjectFreedBackup   *ebpf.Program `ebpf:"object_freed_backup"`
 	ObjectFreedPrimary  *ebpf.Program `ebpf:"object_freed_primary"`
 	ScanFiles           *ebpf.Program `ebpf:"scan_files"`
@@ -492,6 +499,7 @@ func (p *ProbePrograms) Close() error {
 	return _ProbeClose(
 		p.Accepted,
 		p.DumpSockets,
+		p.ListenPort,
 		p.ObjectFreedBackup,
 		p.ObjectFreedPrimary,
 		p.ScanFiles,

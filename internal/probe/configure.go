@@ -123,10 +123,15 @@ var (
 	tracePrograms = []string{
 		bpfobj.ProbeProgSetStatePrimary, bpfobj.ProbeProgSetStateBackup,
 		bpfobj.ProbeProgAccepted, bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows,
+		bpfobj.ProbeProgListenPort,
 	}
 	timeWaitEndPrograms = []string{
 		bpfobj.ProbeProgTimerExpiredPrimary, bpfobj.ProbeProgTimerExpiredBackup,
 		bpfobj.ProbeProgObjectFreedPrimary, bpfobj.ProbeProgObjectFreedBackup,
+	}
+	// unattachedPrograms are run by this package: iterators, and listen_port.
+	unattachedPrograms = []string{
+		bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows, bpfobj.ProbeProgListenPort,
 	}
 	snapshotPrograms = []string{
 		bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows, bpfobj.ProbeProgDumpSockets,

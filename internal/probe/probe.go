@@ -124,8 +124,8 @@ func (p *Probe) open(opts Options, kernel *Kernel) error {
 func (p *Probe) attach() error {
 	for _, name := range slices.Concat(tracePrograms, timeWaitEndPrograms) {
 		program := p.collection.Programs[name]
-		if program == nil || name == bpfobj.ProbeProgScanFiles || name == bpfobj.ProbeProgScanSubflows {
-			continue // not loaded, or an iterator, which scan runs
+		if program == nil || slices.Contains(unattachedPrograms, name) {
+			continue
 		}
 		l, err := attachTracing(program)
 		if err != nil {
@@ -138,6 +138,27 @@ func (p *Probe) attach() error {
 
 func attachTracing(program *ebpf.Program) (link.Link, error) {
 	return link.AttachTracing(link.TracingOptions{Program: program})
+}
+
+// ListenPort returns the local port of a socket that listens without having been bound, by
+// its cookie: its transition to LISTEN has none yet (bpf/listen_port.h). It returns 0 where
+// the port is not known: the socket is gone, or the kernel is older than 5.10.
+func (p *Probe) ListenPort(cookie uint64) uint16 {
+	program := p.collection.Programs[bpfobj.ProbeProgListenPort]
+	if program == nil {
+		return 0
+	}
+	// The event may arrive here before listen() has its port.
+	for range 16 {
+		port, err := program.Run(&ebpf.RunOptions{Context: cookie})
+		if err != nil {
+			return 0
+		}
+		if port != 0 {
+			return uint16(port)
+		}
+	}
+	return 0
 }
 
 // Features returns the features of this kernel, without those of Options.Without.

@@ -68,6 +68,8 @@ func samples(n int) [][]byte {
 
 // fakeSource is a ring buffer, with counters that agree with it.
 type fakeSource struct {
+	listenPorts map[uint64]uint16 // by cookie
+
 	turns  [][][]byte     // samples that the ring gets before each Read
 	left   [][]byte       // samples that the ring gets after the last Read and before Detach
 	others probe.Counters // counts of events that the ring does not get
@@ -124,6 +126,8 @@ func (s *fakeSource) Read(wait time.Duration, handle func([]byte) error) error {
 }
 
 func (s *fakeSource) Crowded() bool { return s.crowded }
+
+func (s *fakeSource) ListenPort(cookie uint64) uint16 { return s.listenPorts[cookie] }
 
 func (s *fakeSource) Counters() (probe.Counters, error) {
 	s.asked++

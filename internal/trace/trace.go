@@ -36,6 +36,9 @@ type Source interface {
 	Crowded() bool
 	// Counters are the kernel's counts of events so far.
 	Counters() (probe.Counters, error)
+	// ListenPort returns the port of a socket that listens without having been bound, by
+	// its cookie; 0: not known.
+	ListenPort(cookie uint64) uint16
 	// Detach stops the flow of events. What is in the ring buffers can still be read.
 	Detach() error
 }
@@ -217,6 +220,9 @@ func (l *loop) handle(sample []byte) error {
 	// The kernel knows neither the wall clock nor, in this event, the cgroup's path.
 	t := &e.Transition
 	t.Time = l.clock.wall(t.Monotonic)
+	if t.New == tcp.Listen && t.Local.Port == 0 && t.Cookie != 0 {
+		t.Local.Port = l.Source.ListenPort(t.Cookie)
+	}
 	if info, known := l.cgroups.Get(t.CgroupID); known {
 		t.Cgroup = (*tcp.Cgroup)(info)
 	}

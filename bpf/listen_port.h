@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * The port of a socket that listens without bind(). inet_csk_listen_start() sets LISTEN
+ * before it asks for a port, so CLOSE -> LISTEN has none. No hook follows in listen(), so
+ * user space asks for the port when it has read that event.
+ */
+#ifndef TCPSHIFT_LISTEN_PORT_H
+#define TCPSHIFT_LISTEN_PORT_H
+
+#include "kernel.h"
+
+#include <bpf/bpf_core_read.h>
+#include <bpf/bpf_helpers.h>
+#include "transition.h"
+
+/*
+ * The address of each such socket by its cookie. The programs of the tracepoint insert,
+ * listen_port reads. Full: the one that was used least recently is deleted, and its event
+ * has no port.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, __u64);
+} unbound_listeners SEC(".maps");
+
+static __always_inline void add_unbound_listener(const struct transition *t)
+{
+	const struct event_ctx *ec = t->ec;
+	__u64 cookie = ec->cookie, address;
+
+	if (ec->old_state != TCP_CLOSE || ec->new_state != TCP_LISTEN || ec->ep.local_port ||
+	    !cookie)
+		return;
+	address = address_of(t->sk);
+	bpf_map_update_elem(&unbound_listeners, &cookie, &address, BPF_ANY);
+}
+
+/* The port of the socket with this cookie, in host order; 0: none, or not known. */
+static __always_inline int port_of_listener(__u64 cookie)
+{
+	__u64 *address = bpf_map_lookup_elem(&unbound_listeners, &cookie);
+	struct sock *sk;
+
+	if (!address)
+		return 0;
+	sk = (struct sock *)*address;
+	if ((__u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) != cookie)
+		return 0;
+	return BPF_CORE_READ(sk, __sk_common.skc_num);
+}
+
+#endif
