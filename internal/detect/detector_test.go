@@ -22,7 +22,7 @@ func anything(random *rand.Rand, old, next tcp.State) tcp.Transition {
 		Old: old, New: next, Role: tcp.Role(random.IntN(4)),
 		Local: tcp.Endpoint{Addr: here, Port: uint16(32768 * random.IntN(2))},
 		Peer:  tcp.Endpoint{Addr: netip.AddrFrom4([4]byte{10, 0, 0, byte(random.IntN(3))}), Port: 80},
-		Error: tcp.Errno(errors[random.IntN(len(errors))]), Unsent: random.IntN(4) == 0, Locked: random.IntN(2) == 0,
+		Error: tcp.Errno(errors[random.IntN(len(errors))]), NoPort: random.IntN(4) == 0, Locked: random.IntN(2) == 0,
 	}
 	if t.New == tcp.TimeWait {
 		t.Substate = tcp.FinWait2 + tcp.State(random.IntN(2))

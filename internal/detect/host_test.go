@@ -117,7 +117,7 @@ func (h *host) emit(key destination, port uint16, by tcp.Owner, old, next tcp.St
 		t.Substate = tcp.TimeWait
 	}
 	if next == tcp.Close && port == 0 {
-		t.Locked, t.Unsent = true, true
+		t.Locked, t.NoPort = true, true
 	}
 	h.engine.Observe(&t)
 }

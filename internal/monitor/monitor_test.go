@@ -29,7 +29,7 @@ func noPort(m *Monitor, netns uint32) {
 		Local: tcp.Endpoint{Addr: netip.MustParseAddr("192.0.2.1")}, Peer: tcp.Endpoint{Addr: netip.MustParseAddr("192.0.2.2"), Port: 80},
 	}
 	m.Observe(&t)
-	t.Old, t.New, t.Locked, t.Unsent = tcp.SynSent, tcp.Close, true, true
+	t.Old, t.New, t.Locked, t.NoPort = tcp.SynSent, tcp.Close, true, true
 	m.Observe(&t)
 }
 
