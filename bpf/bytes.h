@@ -30,11 +30,12 @@ static __always_inline bool has_sent_fin(const struct tcp_sock *tp, int old_stat
  * Only a client's own SYN is in there; where the role is not known, bytes_sent shows it
  * unless transmits were refused.
  */
-static __always_inline __u64 payload_sent(const struct tcp_sock *tp, const struct event_ctx *ec)
+static __always_inline __u64 payload_sent(const struct sock *sk, const struct tcp_sock *tp,
+					  const struct event_ctx *ec)
 {
 	__u64 sent = tp->bytes_acked + (__u32)(tp->snd_nxt - tp->snd_una);
 
-	if (is_connect_end(ec->old_state, ec->new_state) && !has_made_syn(tp))
+	if (is_connect_end(ec->old_state, ec->new_state) && !has_made_syn(sk, tp))
 		return 0;
 	sent -= has_sent_fin(tp, ec->old_state);
 	if (ec->role == ROLE_CLIENT)

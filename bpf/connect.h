@@ -32,13 +32,18 @@ static __always_inline bool is_connect_end(int old_state, int new_state)
 
 /*
  * At the end of a connect(): tcp_connect() made a SYN, sent or not. tcp_connect_init() then
- * has set snd_una, and the SYN is in flight. Where it was not called, the numbers are 0,
- * or those of an earlier connection: tcp_disconnect() has moved write_seq on by more
- * than a window.
+ * has set snd_una to write_seq, which tcp_disconnect() moves on, and the SYN is in flight.
+ * Without a sock_state the numbers of an earlier connection are recognised only if its
+ * window was large.
  */
-static __always_inline bool has_made_syn(const struct tcp_sock *tp)
+static __always_inline bool has_made_syn(const struct sock *sk, const struct tcp_sock *tp)
 {
-	return tp->snd_nxt != tp->snd_una && tp->write_seq - tp->snd_nxt < MAX_FASTOPEN_DATA;
+	struct sock_state *s = find_sock_state(sk, TCP_SYN_SENT);
+
+	if (tp->snd_nxt == tp->snd_una)
+		return false;
+	return s ? tp->snd_una != s->connect_snd_una
+		 : tp->write_seq - tp->snd_nxt < MAX_FASTOPEN_DATA;
 }
 
 enum port_search {
@@ -61,7 +66,7 @@ static __always_inline enum port_search port_search_of(const struct sock *sk)
 	if (!sk->sk_txhash)
 		return PORT_NOT_FOUND;
 	tp = tcp_sock_of(sk);
-	return tp && has_made_syn(tp) ? PORT_FOUND : PORT_SEARCH_UNKNOWN;
+	return tp && has_made_syn(sk, tp) ? PORT_FOUND : PORT_SEARCH_UNKNOWN;
 }
 
 #endif

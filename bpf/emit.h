@@ -55,7 +55,7 @@ static __always_inline __u16 connect_flags_of(const struct sock *sk, const struc
 	search = port_search_of(sk);
 	return (search == PORT_NOT_FOUND ? EVENT_NO_PORT : 0) |
 	       (search == PORT_SEARCH_UNKNOWN ? EVENT_PORT_UNKNOWN : 0) |
-	       (tp && has_made_syn(tp) ? 0 : EVENT_UNSENT);
+	       (tp && has_made_syn(sk, tp) ? 0 : EVENT_UNSENT);
 }
 
 /*
@@ -103,7 +103,7 @@ static __always_inline int error_of(const struct transition *t)
 	    !is_connect_end(t->ec->old_state, t->ec->new_state))
 		return sk->sk_err;
 	tp = tcp_sock_of(sk);
-	return tp && has_made_syn(tp) ? sk->sk_err : 0;
+	return tp && has_made_syn(sk, tp) ? sk->sk_err : 0;
 }
 
 static __always_inline void fill_transition(const struct transition *t, struct transition_event *e)
@@ -140,7 +140,7 @@ static __always_inline void fill_connection(const struct transition *t, struct e
 	e->transition.kind = EVENT_END;
 	e->opened_ns = t->ec->opened_ns;
 	e->established_ns = t->ec->established_ns;
-	e->sent_bytes = tp ? payload_sent(tp, t->ec) : 0;
+	e->sent_bytes = tp ? payload_sent(t->sk, tp, t->ec) : 0;
 	e->received_bytes = tp ? payload_received(tp, has_sock_flag(t->sk, SOCK_DONE), t->ec) : 0;
 	e->retransmits = tp ? tp->total_retrans : 0;
 	e->rtt_us = tp ? tp->srtt_us >> 3 : 0;

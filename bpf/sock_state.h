@@ -30,6 +30,7 @@ struct sock_state {
 	bool has_initial_owner; /* initial_owner is valid */
 	struct owner owner; /* proven at a transition; only transitions write it */
 	__u32 connect_txhash; /* sk_txhash before connect() (connect.h) */
+	__u32 connect_snd_una; /* snd_una before connect() */
 	bool fin_not_counted; /* bytes_received does not count the peer's FIN (bytes.h) */
 	bool is_repaired; /* TCP_REPAIR made the connection: without a SYN */
 	struct process_ref initial_owner; /* from accept() or the scan; only they write it */

@@ -69,6 +69,8 @@ static __always_inline void update_connection(const struct transition *t, struct
 
 	if (t->ec->old_state == TCP_CLOSE) {
 		s->connect_txhash = t->sk->sk_txhash;
+		tp = tcp_sock_of(t->sk);
+		s->connect_snd_una = tp ? tp->snd_una : 0;
 		s->fin_not_counted = false;
 		s->is_repaired = false;
 	}
