@@ -15,6 +15,7 @@ const (
 	tcpRepair      = 19
 	tcpRepairQueue = 20
 	tcpQueueSeq    = 21
+	tcpRecvQueue   = 1
 	tcpSendQueue   = 2
 )
 

@@ -14,7 +14,7 @@ func Refused(n *Netns, f Family) Outcome {
 	n.t.Helper()
 	to := f.At(FreshPort())
 	client := n.Socket(to.Addr())
-	out := Outcome{Client: &Endpoint{Cookie: client.Cookie(), Remote: to, Err: unix.ECONNREFUSED}}
+	out := Outcome{Client: &Endpoint{socket: client, Cookie: client.Cookie(), Remote: to, Err: unix.ECONNREFUSED}}
 	n.mustFail("connect to a closed port", client.TryConnect(to), unix.ECONNREFUSED)
 	client.Await(Close)
 	out.Client.Path = Path{Close, SynSent, Close}
@@ -30,7 +30,7 @@ func NoRoute(n *Netns, f Family) Outcome {
 	to := netip.AddrPortFrom(f.nowhere(), FreshPort())
 	client := n.Socket(to.Addr())
 	client.Bind(f.Anywhere(FreshPort())) // an event would have this port
-	out := Outcome{Client: &Endpoint{Cookie: client.Cookie(), Local: client.Addr(), Remote: to, Path: Path{Close}}}
+	out := Outcome{Client: &Endpoint{socket: client, Cookie: client.Cookie(), Local: client.Addr(), Remote: to, Path: Path{Close}}}
 	n.mustFail("connect without a route", client.TryConnect(to), unix.ENETUNREACH)
 	client.Await(Close)
 	return n.finish(out, client)
@@ -159,6 +159,9 @@ func FastOpenAbandoned(n *Netns, f Family) Outcome {
 	c.child = c.listener.Accept()
 	c.child.Await(SynRecv)
 	c.client.Await(SynSent)
+	if got := c.child.Read(); got != "early" { // FIONREAD is 0 in SYN_RECV
+		n.t.Fatalf("read in SYN_RECV: got %q", got)
+	}
 	c.out.Child = endpoint(c.child)
 	c.out.Client.Local, c.out.Client.Remote = c.client.Addr(), c.target(f)
 	c.child.SetLinger(0)

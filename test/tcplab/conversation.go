@@ -65,6 +65,16 @@ type Endpoint struct {
 	Left State
 	// Err is the error with which the kernel ended the socket, 0 for none.
 	Err unix.Errno
+
+	socket *Socket // nil for a child that was never accepted
+}
+
+// Bytes returns what the process wrote, and what came for it from the peer, read or not.
+func (p *Endpoint) Bytes() (written, arrived uint64) {
+	if p.socket == nil {
+		return 0, 0
+	}
+	return p.socket.written, p.socket.read
 }
 
 // Outcome is the sockets of a scenario after its end.
@@ -113,7 +123,7 @@ func listen(n *Netns, f Family, options ...func(*Socket)) *conversation {
 	c.out.Listener = endpoint(c.listener)
 	c.out.Listener.Path = listened
 	c.client = n.Socket(f.Loopback())
-	c.out.Client = &Endpoint{Cookie: c.client.Cookie()}
+	c.out.Client = &Endpoint{Cookie: c.client.Cookie(), socket: c.client}
 	return c
 }
 
@@ -163,7 +173,7 @@ func (n *Netns) finish(out Outcome, sockets ...*Socket) Outcome {
 // endpoint records the identity of a socket; a listener has no peer.
 func endpoint(s *Socket) *Endpoint {
 	s.n.t.Helper()
-	p := &Endpoint{Cookie: s.Cookie(), Local: s.Addr()}
+	p := &Endpoint{Cookie: s.Cookie(), Local: s.Addr(), socket: s}
 	if State(s.Info().State) != Listen {
 		p.Remote = s.Peer()
 	}

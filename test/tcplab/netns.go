@@ -144,10 +144,10 @@ func (n *Netns) enter(unshare func() error) error {
 	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_rfc1337", []byte("1"), 0); err != nil {
 		return fmt.Errorf("sysctl: %w", err)
 	}
-	return loopbackUp()
+	return setLoopback(true)
 }
 
-func loopbackUp() error {
+func setLoopback(up bool) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return fmt.Errorf("socket: %w", err)
@@ -157,9 +157,12 @@ func loopbackUp() error {
 	if err != nil {
 		return err
 	}
-	lo.SetUint16(unix.IFF_UP)
+	lo.SetUint16(0)
+	if up {
+		lo.SetUint16(unix.IFF_UP)
+	}
 	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, lo); err != nil {
-		return fmt.Errorf("ioctl SIOCSIFFLAGS lo up: %w", err)
+		return fmt.Errorf("ioctl SIOCSIFFLAGS lo: %w", err)
 	}
 	return nil
 }

@@ -19,6 +19,8 @@ const patience = 30 * time.Second
 type Socket struct {
 	FD int // -1 once closed
 	n  *Netns
+
+	written, read uint64 // bytes, as the system calls returned them
 }
 
 // Socket makes a TCP socket for an address family. For a v4-mapped address it is
@@ -113,6 +115,7 @@ func (s *Socket) Accept() *Socket {
 // Close closes the descriptor. The kernel may close the connection later.
 func (s *Socket) Close() {
 	s.n.t.Helper()
+	s.countUnread()
 	fd := s.FD
 	s.FD = -1
 	s.n.must("close", unix.Close(fd))
@@ -128,6 +131,7 @@ func (s *Socket) Shutdown(how int) {
 // again.
 func (s *Socket) Disconnect() {
 	s.n.t.Helper()
+	s.countUnread()
 	s.n.must("connect AF_UNSPEC", disconnect(s.FD))
 }
 
@@ -141,6 +145,7 @@ func (s *Socket) Write(text string) {
 	if count != len(text) {
 		s.n.t.Fatalf("sendmsg: %d of %d bytes", count, len(text))
 	}
+	s.written += uint64(count)
 }
 
 // WriteFastOpen connects and sends the text in the SYN. It waits for the handshake
@@ -149,6 +154,7 @@ func (s *Socket) WriteFastOpen(text string, to netip.AddrPort, flags int) {
 	s.n.t.Helper()
 	flags |= unix.MSG_FASTOPEN | unix.MSG_NOSIGNAL
 	s.n.must("sendto MSG_FASTOPEN", unix.Sendto(s.FD, []byte(text), flags, sockaddr(to)))
+	s.written += uint64(len(text))
 }
 
 // Read waits for data and returns it, "" at the end of the stream.
@@ -171,8 +177,23 @@ func (s *Socket) ReadEOF() {
 func (s *Socket) TryRead() (string, error) {
 	buf := make([]byte, 512)
 	count, err := uninterrupted(func() (int, error) { return unix.Read(s.FD, buf) })
+	s.read += uint64(max(count, 0))
 	return string(buf[:max(count, 0)]), err
 }
+
+// countUnread counts what the process could still read. A listener has no such count.
+func (s *Socket) countUnread() {
+	if unread, err := unix.IoctlGetInt(s.FD, unix.TIOCINQ); err == nil {
+		s.read += uint64(unread)
+	}
+}
+
+// Written returns the bytes that the process has written, and Arrived those that it has
+// read or, when it closed or disconnected the socket, could still read.
+func (s *Socket) Written() uint64 { return s.written }
+
+// Arrived returns the bytes that came from the peer; see Written.
+func (s *Socket) Arrived() uint64 { return s.read }
 
 // Addr is the socket's own address.
 func (s *Socket) Addr() netip.AddrPort {

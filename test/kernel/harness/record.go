@@ -156,6 +156,24 @@ func CountType(text, recordType string) int {
 	return strings.Count(text, `{"type":"`+recordType+`",`)
 }
 
+// EndsOf returns the connection records of a socket: by its cookie, or by its ports on a
+// kernel without cookies, where a socket without a local port has none.
+func EndsOf(ends []Record, p *tcplab.Endpoint) []Record {
+	var mine []Record
+	for _, l := range ends {
+		switch {
+		case l.Conn != "" && p.Cookie != 0:
+			if l.Conn != ConnID(p.Cookie) {
+				continue
+			}
+		case p.Local.Port() == 0 || !hasPortsOf(l, p):
+			continue
+		}
+		mine = append(mine, l)
+	}
+	return mine
+}
+
 // OfType returns the records of one type.
 func OfType(lines []Record, recordType string) []Record {
 	var some []Record

@@ -193,6 +193,7 @@ func (th *thread) DialFast(to netip.AddrPort, text string, flags uintptr) *Socke
 	_, err := o.do(th.actor.FD(s), o.Put([]byte(text)), uintptr(len(text)), flags|unix.MSG_FASTOPEN|unix.MSG_NOSIGNAL,
 		o.Put(name), uintptr(len(name)))
 	env.must(th.actor, unix.SYS_SENDTO, err)
+	s.written += uint64(len(text))
 	th.learnAddrs(s)
 	env.noteStep(th.actor, from, Now())
 	return s
@@ -311,6 +312,7 @@ func (th *thread) Write(s *Socket, text string) {
 	o := th.Order(unix.SYS_SENDTO)
 	_, err := o.do(th.actor.FD(s), o.Put([]byte(text)), uintptr(len(text)), unix.MSG_NOSIGNAL, 0, 0)
 	th.actor.env.must(th.actor, unix.SYS_SENDTO, err)
+	s.written += uint64(len(text))
 	th.actor.env.noteStep(th.actor, from, Now())
 }
 
@@ -324,6 +326,7 @@ func (th *thread) Read(s *Socket) string {
 	if err != nil && !errors.Is(err, unix.ECONNRESET) {
 		th.actor.env.must(th.actor, unix.SYS_RECVFROM, err)
 	}
+	s.read += uint64(max(n, 0))
 	th.actor.env.noteStep(th.actor, from, Now())
 	return string(o.got(buf, max(n, 0)))
 }

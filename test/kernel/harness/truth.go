@@ -144,6 +144,8 @@ type Socket struct {
 	BeforeTracing bool
 	dropping      bool
 	registered    bool // in an io_uring, which a kernel thread may close
+
+	written, read uint64 // bytes, as the system calls returned them
 }
 
 type operation struct {

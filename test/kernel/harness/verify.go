@@ -75,9 +75,33 @@ func (env *Env) check(lines []Record) {
 			env.checkTransition(l)
 		}
 		if l.Type == "connection" {
-			if s := env.socketOf(l); s != nil && l.PID != nil {
+			s := env.socketOf(l)
+			if s != nil && l.PID != nil {
 				env.checkOwner(l, s)
 			}
+			if s != nil {
+				env.checkBytes(l, s)
+			}
+		}
+	}
+}
+
+// checkBytes compares the bytes of a connection with what the processes wrote and read.
+// What nothing has read may be there or not.
+func (env *Env) checkBytes(l Record, s *Socket) {
+	env.T.Helper()
+	if l.Conn == "" || s.Conn != l.Conn {
+		return // another socket may have the same ports
+	}
+	if l.Sent != s.written {
+		env.wrong(l, s, "sent_bytes is %d, but the process has written %d", l.Sent, s.written)
+	}
+	if l.Received < s.read {
+		env.wrong(l, s, "received_bytes is %d, but the process has read %d", l.Received, s.read)
+	}
+	for _, peer := range env.Sockets {
+		if peer.Local == s.Peer && peer.Peer == s.Local && l.Received > peer.written {
+			env.wrong(l, s, "received_bytes is %d, but the peer has written %d", l.Received, peer.written)
 		}
 	}
 }
