@@ -152,9 +152,13 @@ func (s *Socket) Write(text string) {
 // unless the flags include unix.MSG_DONTWAIT.
 func (s *Socket) WriteFastOpen(text string, to netip.AddrPort, flags int) {
 	s.n.t.Helper()
-	flags |= unix.MSG_FASTOPEN | unix.MSG_NOSIGNAL
-	s.n.must("sendto MSG_FASTOPEN", unix.Sendto(s.FD, []byte(text), flags, sockaddr(to)))
+	s.n.must("sendto MSG_FASTOPEN", s.TryWriteFastOpen(text, to, flags))
 	s.written += uint64(len(text))
+}
+
+// TryWriteFastOpen is WriteFastOpen and returns the error.
+func (s *Socket) TryWriteFastOpen(text string, to netip.AddrPort, flags int) error {
+	return unix.Sendto(s.FD, []byte(text), flags|unix.MSG_FASTOPEN|unix.MSG_NOSIGNAL, sockaddr(to))
 }
 
 // Read waits for data and returns it, "" at the end of the stream.

@@ -73,6 +73,33 @@ func (a *Actor) MoveToCgroup(name string) {
 	a.env.noteStep(a, from, Now())
 }
 
+// EnterCgroup2 makes a cgroup of version 2 and moves the process there. It returns the
+// directory of the cgroup. A BPF program can be attached to it.
+func (a *Actor) EnterCgroup2(name string) (dir string) {
+	t := a.env.T
+	t.Helper()
+	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		var fs unix.Statfs_t
+		if unix.Statfs(root, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC {
+			dir = filepath.Join(root, "tcpshift-"+strconv.Itoa(os.Getpid())+"-"+name)
+		}
+	}
+	if dir == "" {
+		Lacks(t, expect.Cgroups, "no hierarchy of version 2")
+	}
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	a.env.cgroupDirs = append(a.env.cgroupDirs, dir)
+	from := Now()
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte(strconv.Itoa(a.PID)), 0); err != nil {
+		t.Fatal(err)
+	}
+	a.Cgroups.add(from, Now(), cgroupOf(a.PID))
+	a.env.noteStep(a, from, Now())
+	return dir
+}
+
 // cgroupOf returns the path that the tracer reports for a process: that in cgroup v2
 // where it is the only hierarchy, else that of the first v1 controller that the tracer
 // looks for.

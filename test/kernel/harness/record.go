@@ -40,6 +40,16 @@ func RecordsOf(t *testing.T, body func(n *tcplab.Netns)) []Record {
 	return lines
 }
 
+// AwaitRead waits until the tracer of RecordsOf has written a record of the socket.
+func AwaitRead(t *testing.T, cookie uint64) {
+	t.Helper()
+	conn := fmt.Appendf(nil, `"conn":%q,`, ConnID(cookie))
+	tr := SharedTracers(t)[0]
+	if err := poll(func() bool { return bytes.Contains(tr.since(0), conn) }); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // ConnID returns the conn of a socket cookie.
 func ConnID(cookie uint64) string { return strconv.FormatUint(cookie, 16) }
 

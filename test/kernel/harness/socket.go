@@ -192,12 +192,17 @@ func (th *thread) DialFast(to netip.AddrPort, text string, flags uintptr) *Socke
 	o, name := th.Order(unix.SYS_SENDTO), RawSockaddr(to)
 	_, err := o.do(th.actor.FD(s), o.Put([]byte(text)), uintptr(len(text)), flags|unix.MSG_FASTOPEN|unix.MSG_NOSIGNAL,
 		o.Put(name), uintptr(len(name)))
-	env.must(th.actor, unix.SYS_SENDTO, err)
+	if flags&unix.MSG_DONTWAIT == 0 || !errors.Is(err, unix.EINPROGRESS) { // EINPROGRESS: the SYN could not be sent
+		env.must(th.actor, unix.SYS_SENDTO, err)
+	}
 	s.written += uint64(len(text))
 	th.learnAddrs(s)
 	env.noteStep(th.actor, from, Now())
 	return s
 }
+
+// NothingSent notes that TCP has sent nothing of what was written.
+func (s *Socket) NothingSent() { s.written = 0 }
 
 // learnAddrs reads the addresses that the socket has now. It may have no peer.
 func (th *thread) learnAddrs(s *Socket) {
