@@ -38,7 +38,7 @@ sleep 1
 kill "$server"
 sleep 1
 echo '--- text'
-sed -n '/^TIME/,$p' "$dir/text" | head -n 15
+sed -n '/^TIME/,$p' "$dir/text" | head -n 17
 echo '--- one NDJSON line'
 grep -m 1 '"type":"connection"' "$dir/ndjson" | sed 's|"cgroup":"[^"]*"|"cgroup":"/demo"|'
 
