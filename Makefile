@@ -6,11 +6,11 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-builtin-rules
 
-# The program has no C in it but the BPF objects; tools and tests follow it.
+# The BPF objects are the only C in the program, so nothing is built with cgo.
 export CGO_ENABLED := 0
 
-# Go where sudo hides it; and the version that go.mod names, which Debian's Go does not
-# fetch by itself.
+# Finds Go, which sudo's PATH seldom contains. Debian's Go downloads the version that
+# go.mod names only with GOTOOLCHAIN=auto.
 export PATH := $(shell test/check/path.sh)
 export GOTOOLCHAIN ?= auto
 
@@ -51,11 +51,11 @@ compare: ## run other tools beside tcpshift in ten everyday cases, write docs/co
 	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test ./test/peers -count=1 -v -run Compare -doc ../../docs/comparison.md
 
 .PHONY: yardstick
-yardstick: ## compare ten storms with the counts of perf; needs an idle machine
+yardstick: ## compare the transitions of ten storms with the counts of perf; needs an idle machine
 	go test ./test/peers -count=1 -run Perf -v -connections 100000 -rounds 10
 
 .PHONY: bench-load
-bench-load: ## measure the cost of tracing, write docs/performance.md; needs an idle machine
+bench-load: ## measure the cost of tracing, append it to docs/performance.md; needs an idle machine
 	go test ./test/load -count=1 -timeout 2h -v -run TestCost -warm -connections 100000 -rounds 3 -pause 2s -doc ../../docs/performance.md
 
 .PHONY: bench-scale
@@ -63,7 +63,7 @@ bench-scale: ## measure one ring shared by two cores, and many open sockets; nee
 	go test ./test/load -count=1 -v -run "OneRing|LiveSockets" -records 400000 -rounds 20 -sockets $(SOCKETS)
 
 .PHONY: soak
-soak: ## run half an hour of mixed load with every feature on; memory and counts must stay right
+soak: ## run half an hour of mixed load with every feature on; memory must not grow, counts must add up
 	go test ./test/load -count=1 -timeout 1h -v -run Soak -soak 30m
 
 .PHONY: soak-storms

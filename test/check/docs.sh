@@ -1,7 +1,7 @@
 #!/bin/bash
-# Fails if docs and code use different words. docs/glossary.md has the words; the last
-# section of it is a table of old words (left) and new ones (right). Words in code font
-# count; the others are also ordinary English.
+# Fails if docs and code use different words. The last section of docs/glossary.md is a
+# table of old words (left) and new words (right). Only words in code font are checked,
+# because the others are also ordinary English.
 set -euo pipefail
 
 glossary=docs/glossary.md

@@ -11,13 +11,15 @@ ip link set lo up
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
-# trace NAME ARGUMENTS: tcpshift into a file, ready when this returns.
+# trace NAME ARGUMENTS: starts tcpshift, which writes into a file, and waits for its
+# first record.
 trace() {
     bin/tcpshift --output "$dir/$1" "${@:2}" &
     until [[ -s $dir/$1 ]]; do sleep 0.1; done
 }
 
-# connections COUNT PAUSE: connections to port 8080 that the client closes first.
+# The client makes COUNT connections to port 8080 with a PAUSE after each, and closes
+# each first.
 client='
 import socket, sys, time
 for _ in range(int(sys.argv[1])):

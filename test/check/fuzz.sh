@@ -1,6 +1,6 @@
 #!/bin/bash
-# Runs each fuzz target of the tree for the time given: fuzz.sh 20s. A new input is
-# minimised with ten tries only: with an empty cache nearly all inputs are new.
+# Runs each fuzz target for the given time: fuzz.sh 20s. Minimises a new input with at
+# most ten runs, because with an empty cache nearly all inputs are new.
 set -euo pipefail
 
 time=$1

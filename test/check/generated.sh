@@ -1,6 +1,6 @@
 #!/bin/bash
 # Fails if internal/bpfobj differs by a byte from what bpf/ compiles to. Compiles in a
-# copy: a check does not write into the tree.
+# copy, because a check must not write into the tree.
 set -euo pipefail
 
 dir=internal/bpfobj
@@ -16,7 +16,7 @@ find "$copy/$dir" -name '*_bpf.*' -delete
 status=0
 while read -r name; do
     if ! cmp -s "$dir/$name" "$copy/$dir/$name"; then
-        echo "$dir/$name is not what bpf/ compiles to" >&2
+        echo "$dir/$name differs from what bpf/ compiles to" >&2
         status=1
     fi
 done < <({ ls "$dir"; ls "$copy/$dir"; } | sort -u)

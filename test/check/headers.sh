@@ -1,6 +1,6 @@
 #!/bin/bash
-# Compiles each header of bpf/ alone, and fails where one does not include all that it
-# uses: the order of includes has no meaning.
+# Compiles each header of bpf/ alone, and fails if a header does not include all that it
+# uses. So the order of includes does not matter.
 set -euo pipefail
 
 flags=(-target bpf -mcpu=v3 -fsyntax-only -Wall -Wextra -Werror

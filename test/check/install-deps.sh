@@ -5,16 +5,17 @@
 #     install-deps.sh compare    what make compare needs
 #     install-deps.sh all        that, and what make check and make generate need
 #
-# Does nothing where all of it is there. Where nothing can be installed, it prints in
+# Does nothing if all of it is installed. If it cannot install something, it prints in
 # one line what is missing and ends with status 1.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 PATH=$(./path.sh)
 
-patience=600 # seconds that another apt or dpkg may take
+lock_timeout=600 # seconds to wait for another apt or dpkg
 
-# needs 'COMMAND|FILE' PACKAGE...: notes the packages, best first, if there is no such
-# command or file. Ubuntu and other releases of Debian have other names for some.
+# needs 'COMMAND|FILE' PACKAGE...: if there is no such command or file, adds the packages
+# to missing. The packages are alternatives, the preferred one first, because Debian's
+# releases and Ubuntu use different names.
 missing=()
 needs() {
     command -v "$1" >/dev/null || [[ -e $1 ]] || missing+=("${*:2}")
@@ -65,8 +66,8 @@ fi
 apt_get() {
     local output
     until output=$("${as_root[@]}" env LC_ALL=C DEBIAN_FRONTEND=noninteractive \
-        apt-get -qq -o "DPkg::Lock::Timeout=$patience" "$@" 2>&1); do
-        if [[ $output != *'Could not get lock'* ]] || ((SECONDS > patience)); then
+        apt-get -qq -o "DPkg::Lock::Timeout=$lock_timeout" "$@" 2>&1); do
+        if [[ $output != *'Could not get lock'* ]] || ((SECONDS > lock_timeout)); then
             printf '%s\n' "$output" >&2
             return 1
         fi
@@ -74,8 +75,8 @@ apt_get() {
     done
 }
 
-# first_known PACKAGE...: the first that apt can install, if any. Go has to be 1.21 or
-# later, which fetches the version that go.mod names.
+# first_known PACKAGE...: prints the first package that apt can install, if any. Go must
+# be 1.21 or later, which downloads the version that go.mod names.
 first_known() {
     local package version
     for package; do
@@ -105,5 +106,5 @@ if ((${#packages[@]})); then
 fi
 if ((${#unknown[@]})); then
     missing=("${unknown[@]}")
-    give_up 'apt has not all of it'
+    give_up 'apt does not have all of it'
 fi

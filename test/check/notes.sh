@@ -1,6 +1,6 @@
 #!/bin/bash
-# Fails if a note of unfinished work has no link to an issue: nobody looks for such a
-# note. The words are spelled so that this file does not match itself.
+# Fails if a comment about unfinished work has no link to an issue. The words are spelled
+# so that this file does not match itself.
 set -euo pipefail
 
 words='\b(TO[D]O|FIX[M]E|X[X]X)\b'

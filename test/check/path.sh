@@ -1,7 +1,7 @@
 #!/bin/bash
-# Prints the caller's PATH, with a usable Go in front where the PATH has none: sudo
-# replaces the PATH by its secure_path, which seldom holds Go. Usable is Go 1.21 or
-# later, which fetches the version that go.mod names.
+# Prints the caller's PATH, and puts a usable Go in front if the PATH has none: sudo
+# replaces the PATH by its secure_path, which seldom contains Go. Go 1.21 or later is
+# usable, because it downloads the version that go.mod names.
 set -euo pipefail
 
 usable() {

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Runs every test. A normal user runs the tests of internal/ and cmd/, and those that need
-# root through sudo. Each part ends with the number of tests that passed, and the skipped
-# tests with their reasons: a kernel test that did not run must not look like a success.
+# Runs every test. For a normal user, the tests that need root run through sudo. Each part
+# ends with the number of tests that passed, and the skipped tests with their reasons: a
+# kernel test that did not run must not look like a success.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -10,8 +10,8 @@ left_out=()
 events=$(mktemp)
 trap 'rm -f "$events"' EXIT
 
-# run TITLE ARGUMENTS: go test with these arguments; prints a line for each package as it
-# ends, then the results. Without vet, which is a check of its own: make check-vet.
+# run TITLE ARGUMENTS: runs go test with these arguments; prints a line for each package as
+# it ends, then the results. It does not run vet, which make check-vet does.
 run() {
     local title=$1
     shift
@@ -26,8 +26,8 @@ run() {
     jq -rs --arg title "$title" -f test/check/results.jq "$events"
 }
 
-# run_race TITLE ARGUMENTS: with the race detector, or without it where no C compiler is.
-# The tags keep the Go versions of what cgo would replace, as in the product.
+# run_race TITLE ARGUMENTS: run with the race detector, or without it if there is no C
+# compiler. The tags keep the Go versions of net and os/user, as in the product.
 run_race() {
     local title=$1
     shift
@@ -38,14 +38,14 @@ run_race() {
     fi
 }
 
-# packages_with PATTERN: the packages of internal/ whose tests have a line that matches.
+# packages_with PATTERN: prints the packages of internal/ with a test line that matches.
 packages_with() {
     git grep -lE --untracked "$1" -- 'internal/*_test.go' | sed 's|^|./|; s|/[^/]*$||' | sort -u
 }
 
-# Everything but internal/probe: no test there sees another one's sockets, so two packages
-# run at a time. The race detector changes nothing that these tests look at but the number
-# of allocations, so only the packages that count them run without it as well.
+# Everything except internal/probe. These tests do not see each other's sockets, so two
+# packages run at a time. The race detector changes the number of allocations, so the
+# packages that count allocations also run without it.
 unprivileged() {
     local all counting
     mapfile -t all < <(go list ./internal/... ./cmd/... | grep -v '/internal/probe$')
@@ -54,21 +54,23 @@ unprivileged() {
     run 'internal, where allocations count' -p 1 "${counting[@]}"
 }
 
-# What loads BPF programs: one package at a time, since such a test sees the sockets of all.
+# The tests that load BPF programs, one package at a time, because each sees the sockets of
+# all.
 privileged() {
     run_race 'internal/probe' ./internal/probe
     run 'test' -p 1 ./test/...
 }
 
-# The tests of internal/ that a normal user had to skip; the others run once more.
+# All tests of internal/ once more, because a normal user had to skip some.
 skipped_before() {
     local packages
     mapfile -t packages < <(go list ./internal/... | grep -v '/internal/probe$')
     run 'internal, as root' -p 2 "${packages[@]}"
 }
 
-# as_root: the rest of this script through sudo, with the caller's Go, modules and network.
-# The modules are complete before, so that root writes nothing into the caller's cache.
+# as_root: runs the rest of this script through sudo, with the caller's Go, modules and
+# proxies. It downloads all modules first, so that root writes nothing into the caller's
+# cache.
 as_root() {
     go mod download
     echo 'test: the rest needs root: sudo'

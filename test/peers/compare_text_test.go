@@ -34,7 +34,8 @@ tcpshift names a wrong process in one of the ten cases.
 
 {cases}## Tools that need kprobes
 
-This kernel has no kprobes. These tools attach to kernel functions and end with an error:
+These tools attach to kernel functions by kprobes. On a kernel without kprobes, as in this run, they
+end with an error:
 
 | tool | last line of its output |
 |---|---|
@@ -44,8 +45,8 @@ This kernel has no kprobes. These tools attach to kernel functions and end with 
 **From source, not run.** The gadget ` + "`trace_tcp`" + ` at commit [aeac857bd979][gadget] attaches kprobes
 to ` + "`tcp_v4_connect`, `tcp_v6_connect`, `tcp_set_state` and `tcp_close`" + `, and a kretprobe to
 ` + "`inet_csk_accept`" + `. It emits three types of event: connect, accept and close, each with process,
-container, addresses, ports and error. It emits no states, durations or byte counts. By its source
-the ten cases give these events:
+container, addresses, ports and error. It emits no states, durations or byte counts. According
+to its source, it emits these events in the ten cases:
 
 | case | events |
 |---|---|
