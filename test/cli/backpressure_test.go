@@ -55,11 +55,11 @@ func (s stream) checkLosses(t *testing.T, made uint64) {
 		"ring_full": stop.LostRingFull, "ring_busy": stop.LostRingBusy, "queue_full": stop.LostQueue,
 	} {
 		if lost[cause] != want {
-			t.Errorf("the loss records add up to %d for %s, stop says %d", lost[cause], cause, want)
+			t.Errorf("the loss records add up to %d for %s, stop has %d", lost[cause], cause, want)
 		}
 	}
 	if conns != stop.LostConns {
-		t.Errorf("the loss records add up to %d connections, stop says %d", conns, stop.LostConns)
+		t.Errorf("the loss records add up to %d connections, stop has %d", conns, stop.LostConns)
 	}
 	// Events lost to re-entry have not passed the filter, so they may be of other
 	// namespaces.
@@ -69,8 +69,8 @@ func (s stream) checkLosses(t *testing.T, made uint64) {
 	}
 }
 
-// isWhole checks that no transition of the plain connection is missing.
-func (s stream) isWhole(t *testing.T, after int) {
+// mustBeWhole checks that no transition of the plain connection is missing.
+func (s stream) mustBeWhole(t *testing.T, after int) {
 	t.Helper()
 	var seen int
 	for _, r := range s.records[after:] {
@@ -122,7 +122,7 @@ func TestBackpressure_OneLossRecord(t *testing.T) {
 	if last == 0 {
 		t.Fatalf("no loss record: %s", s.last().line)
 	}
-	s.isWhole(t, last)
+	s.mustBeWhole(t, last)
 	if stop := s.last(); stop.LostQueue < stormTransitions/3 || stop.LostConns == 0 {
 		t.Errorf("a full queue lost %d transitions and %d connections, want most of the storm", stop.LostQueue, stop.LostConns)
 	}
@@ -214,32 +214,33 @@ func TestBackpressure_StalledReaderDies(t *testing.T) {
 	tr.out.Close()
 	r := tr.waitUnread()
 	r.mustEnd(t, 0)
-	r.mustSay(t, "")
+	r.mustPrintError(t, "")
 }
 
-// A tracer that was stopped (SIGSTOP) and continued counts the transitions it missed.
+// A tracer that was stopped (SIGSTOP) and continued counts the transitions that it
+// missed.
 func TestLoss_StoppedTracer(t *testing.T) {
 	n, args := stormNamespace(t, "--buffer-size", "64KiB")
 	tr := startTracer(t, args)
 	tr.signal(syscall.SIGSTOP)
-	tr.isStopped()
+	tr.awaitStopped()
 	runStorm(t, n)
 	tr.signal(syscall.SIGCONT)
 	tr.await("loss", func(line string) bool { return strings.Contains(line, `"cause":"ring_full"`) })
 	connectPlain(t, n)
 	s := tr.stop()
 	s.checkLosses(t, stormTransitions+plainTransitions)
-	s.isWhole(t, 0)
+	s.mustBeWhole(t, 0)
 	if stop := s.last(); stop.LostRingFull < stormTransitions/2 {
 		t.Errorf("lost_ring_full is %d, want most of %d", stop.LostRingFull, stormTransitions)
 	}
 }
 
-func (tr *tracer) isStopped() {
+func (tr *tracer) awaitStopped() {
 	tr.t.Helper()
 	for began := time.Now(); ; time.Sleep(time.Millisecond) {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", tr.cmd.Process.Pid))
-		if err != nil || time.Since(began) > patience {
+		if err != nil || time.Since(began) > waitLimit {
 			tr.fatalf("the tracer did not stop: %s %v", stat, err)
 		}
 		if _, after, _ := bytes.Cut(stat, []byte(") ")); bytes.HasPrefix(after, []byte("T")) {
@@ -248,15 +249,15 @@ func (tr *tracer) isStopped() {
 	}
 }
 
-// When a full disk has space again, the stream goes on, with a count of the lost
+// When a full disk has space again, the stream continues with a count of the lost
 // records.
 func TestLoss_FullDiskFreed(t *testing.T) {
 	n, args := stormNamespace(t, "--output", "/mnt/records", "--stats-interval", "100ms", "--buffer-size", "256KiB")
-	said, stderr, err := os.Pipe()
+	messages, stderr, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer said.Close()
+	defer messages.Close()
 	var tr *tracer
 	err = onThread(func() error {
 		if err := privateMount("/mnt", "size=24m"); err != nil {
@@ -277,7 +278,7 @@ func TestLoss_FullDiskFreed(t *testing.T) {
 	defer records.Close()
 	runStorm(t, n)
 	const full = "tcpshift: write /mnt/records: no space left on device: writing continues as soon as there is space\n"
-	lines := bufio.NewReader(said)
+	lines := bufio.NewReader(messages)
 	if line, err := lines.ReadString('\n'); line != full {
 		t.Errorf("standard error is %q, %v; want %q", line, err, full)
 	}
@@ -292,7 +293,7 @@ func TestLoss_FullDiskFreed(t *testing.T) {
 	r.stdout = awaitLine(t, records, func(line string) bool { return strings.HasPrefix(line, `{"type":"stop"`) })
 	s := parseStream(t, r)
 	s.checkLosses(t, stormTransitions+plainTransitions)
-	s.isWhole(t, 0)
+	s.mustBeWhole(t, 0)
 	if stop := s.last(); stop.LostQueue == 0 {
 		t.Errorf("want lost records, the disk was full: %s", stop.line)
 	}
@@ -301,20 +302,20 @@ func TestLoss_FullDiskFreed(t *testing.T) {
 // awaitFile opens a file when the stream has begun in it.
 func awaitFile(t *testing.T, path string) *os.File {
 	t.Helper()
-	for began := time.Now(); time.Since(began) < patience; time.Sleep(time.Millisecond) {
+	for began := time.Now(); time.Since(began) < waitLimit; time.Sleep(time.Millisecond) {
 		if f, err := os.Open(path); err == nil {
 			awaitLine(t, f, func(line string) bool { return strings.HasPrefix(line, `{"type":"start"`) })
 			return f
 		}
 	}
-	t.Fatalf("no %s within %v", path, patience)
+	t.Fatalf("no %s within %v", path, waitLimit)
 	return nil
 }
 
 // awaitLine returns the content of a file when it contains a wanted line.
 func awaitLine(t *testing.T, f *os.File, wanted func(line string) bool) string {
 	t.Helper()
-	for began := time.Now(); time.Since(began) < patience; time.Sleep(50 * time.Millisecond) {
+	for began := time.Now(); time.Since(began) < waitLimit; time.Sleep(50 * time.Millisecond) {
 		content := make([]byte, 24<<20)
 		size, _ := f.ReadAt(content, 0)
 		for line := range strings.Lines(string(content[:size])) {
@@ -323,6 +324,6 @@ func awaitLine(t *testing.T, f *os.File, wanted func(line string) bool) string {
 			}
 		}
 	}
-	t.Fatalf("%s did not contain the wanted line within %v", f.Name(), patience)
+	t.Fatalf("%s did not contain the wanted line within %v", f.Name(), waitLimit)
 	return ""
 }

@@ -30,7 +30,7 @@ func TestStop_BusyHost(t *testing.T) {
 	}
 }
 
-// keepBusy lets a socket listen and close without a pause until the test ends. Each
+// keepBusy makes a socket listen and shut down without a pause until the test ends. Each
 // round is two transitions.
 func keepBusy(t *testing.T) {
 	t.Helper()

@@ -36,7 +36,7 @@ func TestOutput_ClosedStandardStreams(t *testing.T) {
 		r := run(append(quiet, "--duration", "1ms"), without(">&-"))
 		r.mustEnd(t, 0)
 		r.mustPrintNothing(t)
-		r.mustSay(t, "")
+		r.mustPrintError(t, "")
 	})
 	t.Run("no standard error", func(t *testing.T) {
 		r := run(append(quiet, "--duration", "1ms"), without("2>&-"))
@@ -70,6 +70,6 @@ func TestOutput_ClosedStandardStreams(t *testing.T) {
 		tr.signal(syscall.SIGTERM)
 		r := tr.waitUnread()
 		r.mustEnd(t, 0)
-		r.mustSay(t, "")
+		r.mustPrintError(t, "")
 	})
 }

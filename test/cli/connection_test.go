@@ -16,8 +16,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// ended is a connection record.
-type ended struct {
+// connectionRecord is what tests check of a connection record.
+type connectionRecord struct {
 	record
 	Opened      string
 	Duration    uint64 `json:"duration_ns"`
@@ -32,15 +32,15 @@ type ended struct {
 }
 
 // connections returns the connection records of a stream by conn. Each must agree with
-// the last transition of its socket, which stands right before it.
-func connections(t *testing.T, s stream) map[string]ended {
+// the record before it, which is its socket's last transition.
+func connections(t *testing.T, s stream) map[string]connectionRecord {
 	t.Helper()
-	all := make(map[string]ended)
+	all := make(map[string]connectionRecord)
 	for i, r := range s.records {
 		if r.Type != "connection" {
 			continue
 		}
-		e := ended{record: r}
+		e := connectionRecord{record: r}
 		if err := json.Unmarshal([]byte(r.line), &e); err != nil {
 			t.Fatalf("%v in %s", err, r.line)
 		}
@@ -56,7 +56,7 @@ func connections(t *testing.T, s stream) map[string]ended {
 	return all
 }
 
-func (e *ended) mustBeTimed(t *testing.T) {
+func (e *connectionRecord) mustBeTimed(t *testing.T) {
 	t.Helper()
 	opened, err := time.Parse(time.RFC3339Nano, e.Opened)
 	if err != nil || e.Partial {
@@ -64,7 +64,7 @@ func (e *ended) mustBeTimed(t *testing.T) {
 		return
 	}
 	at, err := time.Parse(time.RFC3339Nano, e.Time)
-	if err != nil || at.Sub(opened) != time.Duration(e.Duration) || e.Established > e.Duration || e.Duration > uint64(patience) {
+	if err != nil || at.Sub(opened) != time.Duration(e.Duration) || e.Established > e.Duration || e.Duration > uint64(waitLimit) {
 		t.Errorf("its times contradict each other: %s", e.line)
 	}
 }
@@ -127,7 +127,7 @@ func TestTimewait_EndFlag(t *testing.T) {
 		tr := startTracer(t, args)
 		out := tcplab.OrphanInFinWait2(n, tcplab.V4)
 		for began := time.Now(); len(n.Table()) > 0; runtime.Gosched() {
-			if time.Since(began) > patience {
+			if time.Since(began) > waitLimit {
 				t.Fatalf("the TIME_WAIT does not end: %v", n.Table())
 			}
 		}

@@ -16,8 +16,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// listed is a record of a snapshot.
-type listed struct {
+// socketRecord is a record of a snapshot.
+type socketRecord struct {
 	record
 	State     string
 	Substate  string  `json:"time_wait_substate"`
@@ -104,8 +104,8 @@ func newEveryState(t *testing.T) *everyState {
 	return g
 }
 
-// await waits until /proc/net/tcp lists as many sockets: what follows a close takes
-// time.
+// await waits until /proc/net/tcp lists the wanted number of sockets, because a close
+// takes effect later.
 func (g *everyState) await(t *testing.T) {
 	t.Helper()
 	for began := time.Now(); ; runtime.Gosched() {
@@ -115,24 +115,24 @@ func (g *everyState) await(t *testing.T) {
 		}) {
 			return
 		}
-		if time.Since(began) > patience {
+		if time.Since(began) > waitLimit {
 			t.Fatalf("the kernel lists %d sockets, want %d:\n%v", len(table), len(g.sockets), table)
 		}
 	}
 }
 
 // snapshot runs the command and checks what is true of every snapshot.
-func snapshot(t *testing.T, args ...string) ([]listed, result) {
+func snapshot(t *testing.T, args ...string) ([]socketRecord, result) {
 	t.Helper()
 	r := run(append(flags("snapshot"), args...))
 	r.mustEnd(t, 0)
-	r.mustSay(t, "")
-	var all []listed
+	r.mustPrintError(t, "")
+	var all []socketRecord
 	for i, text := range strings.SplitAfter(r.stdout, "\n") {
 		if text == "" {
 			continue
 		}
-		l := listed{record: parseRecord(t, r, i, text)}
+		l := socketRecord{record: parseRecord(t, r, i, text)}
 		if err := json.Unmarshal([]byte(text), &l); err != nil {
 			t.Fatalf("%v in %s", err, text)
 		}
@@ -144,8 +144,8 @@ func snapshot(t *testing.T, args ...string) ([]listed, result) {
 	return all, r
 }
 
-// of formats the records of one namespace as lines.
-func (g *everyState) of(t *testing.T, all []listed) []string {
+// of returns the records of the namespace as lines.
+func (g *everyState) of(t *testing.T, all []socketRecord) []string {
 	t.Helper()
 	var lines []string
 	for i := range all {
@@ -165,7 +165,7 @@ func endpointOf(addr string, port uint16) string {
 }
 
 // owner checks name, source and user of the owner.
-func (g *everyState) owner(t *testing.T, l *listed) string {
+func (g *everyState) owner(t *testing.T, l *socketRecord) string {
 	t.Helper()
 	if l.PID == 0 {
 		if l.Comm != nil || l.PIDSource != "" {

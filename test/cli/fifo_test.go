@@ -27,12 +27,12 @@ func (tr *tracer) isOpening() bool {
 	return isInSystemCall(tr.t, tr.cmd.Process.Pid, unix.SYS_OPENAT, 2, flags)
 }
 
-// waitsForReader returns when the tracer blocks in open(2) of the FIFO.
-func (tr *tracer) waitsForReader() {
+// awaitOpening returns when the tracer blocks in open(2) of the FIFO.
+func (tr *tracer) awaitOpening() {
 	tr.t.Helper()
 	for began := time.Now(); !tr.isOpening(); time.Sleep(time.Millisecond) {
-		if time.Since(began) > patience {
-			tr.fatalf("the tracer did not open the FIFO within %v", patience)
+		if time.Since(began) > waitLimit {
+			tr.fatalf("the tracer did not open the FIFO within %v", waitLimit)
 		}
 	}
 }
@@ -44,12 +44,12 @@ func TestFIFO_SignalWhileOpening(t *testing.T) {
 		for _, command := range [][]string{nil, {"snapshot"}} {
 			path := newFIFO(t)
 			tr := launch(t, append(command, "--output", path))
-			tr.waitsForReader()
+			tr.awaitOpening()
 			tr.signal(s)
 			r := tr.wait()
 			r.mustEnd(t, 1)
 			r.mustPrintNothing(t)
-			r.mustSay(t, "open "+path+": no process reads this FIFO: stopped waiting at "+name)
+			r.mustPrintError(t, "open "+path+": no process reads this FIFO: stopped waiting at "+name)
 		}
 	}
 }
@@ -59,7 +59,7 @@ func TestFIFO_LateReader(t *testing.T) {
 	requireRoot(t)
 	path := newFIFO(t)
 	tr := launch(t, append(quiet, "--output", path))
-	tr.waitsForReader()
+	tr.awaitOpening()
 	reader, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -67,10 +67,10 @@ func TestFIFO_LateReader(t *testing.T) {
 	defer reader.Close()
 	tr.out, tr.lines = reader, bufio.NewReader(reader)
 	for began := time.Now(); tr.isOpening(); time.Sleep(time.Millisecond) {
-		if time.Since(began) > patience {
-			tr.fatalf("the tracer did not notice the reader within %v", patience)
+		if time.Since(began) > waitLimit {
+			tr.fatalf("the tracer did not notice the reader within %v", waitLimit)
 		}
 	}
-	tr.started()
+	tr.awaitStart()
 	tr.stop()
 }

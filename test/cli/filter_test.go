@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// filterCase is a command line, the sockets that it lets through, and which of their
+// filterCase is a command line, the sockets that it passes, and the condition for their
 // transitions.
 type filterCase struct {
 	args  []string
@@ -137,7 +137,7 @@ var filterCases = []filterCase{
 	{flags("--port", "17001", "--family", "6"), nil, both(port(17001), family("ipv6"))},
 }
 
-// Each filter lets through the transitions it names, and no others.
+// Each filter passes the transitions that it names, and no others.
 func TestFilter_Flags(t *testing.T) {
 	requireRoot(t)
 	for _, c := range filterCases {
@@ -145,7 +145,7 @@ func TestFilter_Flags(t *testing.T) {
 	}
 }
 
-// --netns takes an inode, a path or pid:N, and lets through these namespaces only.
+// --netns takes an inode, a path or pid:N, and passes these namespaces only.
 func TestFilter_Netns(t *testing.T) {
 	byPort := flags("--port", "17001-17006,18001-18006")
 	inside := whole(plain, crossed, ipv6, mapped, private, foreign)
@@ -178,7 +178,7 @@ func TestFilter_Netns(t *testing.T) {
 	})
 }
 
-// --pid and --comm let through only records whose owner matches.
+// --pid and --comm pass only the records of a matching owner.
 func TestFilter_Owners(t *testing.T) {
 	ours := slices.DeleteFunc(whole(everything...), func(end string) bool { return end == "foreign client" })
 	pid := func(pid int) func(*record) bool { return func(r *record) bool { return r.PID == uint32(pid) } }
@@ -218,7 +218,7 @@ func TestFilter_Owners(t *testing.T) {
 	})
 }
 
-// --cgroup lets through one cgroup and the cgroups below it.
+// --cgroup passes one cgroup and the cgroups below it.
 func TestFilter_Cgroup(t *testing.T) {
 	requireRoot(t)
 	mount := cgroupMount(t)
@@ -242,8 +242,8 @@ func TestFilter_Cgroup(t *testing.T) {
 	})
 }
 
-// check compares the stream with the filter with one without. Both filter by namespace,
-// to leave out the rest of the host.
+// check compares a stream with the filter to a stream without it. Both filter by
+// namespace, to leave out the rest of the host.
 func (s *traffic) check(c filterCase) stream {
 	s.t.Helper()
 	c.args = slices.Concat(c.args, s.byNetns())
@@ -255,9 +255,9 @@ func (s *traffic) compare(c filterCase, reference []string) stream {
 	s.t.Helper()
 	whole := launch(s.t, append([]string{"--stats-interval", "0"}, reference...))
 	filtered := launch(s.t, append([]string{"--stats-interval", "0"}, c.args...))
-	whole.started()
-	filtered.started()
-	s.play()
+	whole.awaitStart()
+	filtered.awaitStart()
+	s.makeConnections()
 	whole.signal(syscall.SIGTERM)
 	got, all := filtered.stop(), s.transitions(whole.end("signal"))
 

@@ -10,12 +10,12 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// good runs a command that must succeed and print nothing on standard error.
-func good(t testing.TB, args ...string) result {
+// mustSucceed runs a command that must succeed and print nothing on standard error.
+func mustSucceed(t testing.TB, args ...string) result {
 	t.Helper()
 	r := run(args)
 	r.mustEnd(t, 0)
-	r.mustSay(t, "")
+	r.mustPrintError(t, "")
 	if r.stdout == "" || !strings.HasSuffix(r.stdout, "\n") {
 		t.Errorf("want standard output that ends with a newline\n%v", r)
 	}
@@ -28,7 +28,7 @@ var alertKinds = []string{
 
 // explain knows every state and kind of alert, and lists each in one line.
 func TestExplain_EveryState(t *testing.T) {
-	listed := strings.Split(strings.TrimSuffix(good(t, "explain").stdout, "\n"), "\n")
+	listed := strings.Split(strings.TrimSuffix(mustSucceed(t, "explain").stdout, "\n"), "\n")
 	if want := len(tcp.States()) + len(alertKinds); len(listed) != want {
 		t.Errorf("explain lists %d words, want the %d states and kinds of alert:\n%s", len(listed), want, strings.Join(listed, "\n"))
 	}
@@ -38,7 +38,7 @@ func TestExplain_EveryState(t *testing.T) {
 		names[name] = strings.TrimSpace(summary) != ""
 	}
 	for _, kind := range alertKinds {
-		if r := good(t, "explain", kind); !names[kind] || !strings.HasPrefix(r.stdout, kind+"\n") {
+		if r := mustSucceed(t, "explain", kind); !names[kind] || !strings.HasPrefix(r.stdout, kind+"\n") {
 			t.Errorf("%s is not in the list, or has no explanation\n%v", kind, r)
 		}
 	}
@@ -46,7 +46,7 @@ func TestExplain_EveryState(t *testing.T) {
 		if !names[state.String()] {
 			t.Errorf("explain lists no summary of %v:\n%s", state, strings.Join(listed, "\n"))
 		}
-		r := good(t, "explain", state.String())
+		r := mustSucceed(t, "explain", state.String())
 		if first, _, _ := strings.Cut(r.stdout, "\n"); !strings.HasPrefix(first, state.String()) {
 			t.Errorf("the explanation does not begin with the state\n%v", r)
 		}
@@ -60,9 +60,9 @@ func TestExplain_EveryState(t *testing.T) {
 
 // explain accepts usual spellings of a state.
 func TestExplain_Spellings(t *testing.T) {
-	want := good(t, "explain", "FIN_WAIT1").stdout
+	want := mustSucceed(t, "explain", "FIN_WAIT1").stdout
 	for _, args := range [][]string{{"fin_wait1"}, {"fin-wait-1"}, {"FIN", "WAIT", "1"}} {
-		if r := good(t, append([]string{"explain"}, args...)...); r.stdout != want {
+		if r := mustSucceed(t, append([]string{"explain"}, args...)...); r.stdout != want {
 			t.Errorf("want the explanation of FIN_WAIT1\n%v", r)
 		}
 	}
@@ -71,19 +71,19 @@ func TestExplain_Spellings(t *testing.T) {
 // help lists every command and every flag.
 func TestHelp_CommandsAndFlags(t *testing.T) {
 	for _, args := range [][]string{{"help"}, {"--help"}, {"-h"}} {
-		mention(t, good(t, args...), "trace ", "alerts ", "snapshot ", "doctor ", "explain ", "version ", "completion ", "help ")
+		mention(t, mustSucceed(t, args...), "trace ", "alerts ", "snapshot ", "doctor ", "explain ", "version ", "completion ", "help ")
 	}
 	for _, args := range [][]string{{"help"}, {"help", "trace"}, {"trace", "--help"}} {
-		mention(t, good(t, args...), "--format ", "--color ", "--only ", "--output ", "--duration ", "--count ", "--stats-interval ",
+		mention(t, mustSucceed(t, args...), "--format ", "--color ", "--only ", "--output ", "--duration ", "--count ", "--stats-interval ",
 			"--buffer-size ", "--queue-size ", "--label ", "--port ", "--local-port ", "--peer-port ", "--addr ", "--local-addr ", "--peer-addr ",
 			"--family ", "--pid ", "--comm ", "--netns ", "--cgroup ", "--old-state ", "--new-state ", "--role ", "--exclude-self ", "--time-wait-end ")
 	}
-	mention(t, good(t, "alerts", "--help"), "--format ", "--color ", "--output ", "--duration ", "--buffer-size ", "--queue-size ", "--label ", "--exclude-self ",
+	mention(t, mustSucceed(t, "alerts", "--help"), "--format ", "--color ", "--output ", "--duration ", "--buffer-size ", "--queue-size ", "--label ", "--exclude-self ",
 		"--port ", "--netns ", "--cgroup ", "--storm-threshold ", "--alert-interval ", "--close-wait-age ", "--close-wait-count ",
 		"--connect-failures ", "--resets ", "--half-closed ")
-	mention(t, good(t, "snapshot", "--help"), "--format ", "--color ", "--output ", "--label ", "--netns ")
+	mention(t, mustSucceed(t, "snapshot", "--help"), "--format ", "--color ", "--output ", "--label ", "--netns ")
 	for _, command := range []string{"trace", "alerts", "snapshot", "doctor", "explain", "version", "completion"} {
-		if by, of := good(t, command, "--help"), good(t, "help", command); by.stdout != of.stdout {
+		if by, of := mustSucceed(t, command, "--help"), mustSucceed(t, "help", command); by.stdout != of.stdout {
 			t.Errorf("want the same help from both commands\n%v\n%v", by, of)
 		}
 	}
@@ -100,7 +100,7 @@ func mention(t *testing.T, r result, words ...string) {
 
 // version prints version, schema and platform.
 func TestVersion_Format(t *testing.T) {
-	r := good(t, "version")
+	r := mustSucceed(t, "version")
 	if !regexp.MustCompile(`^tcpshift \S+, schema 1\.\d+, go\S+ linux/(amd64|arm64)\n$`).MatchString(r.stdout) {
 		t.Errorf("want a version line\n%v", r)
 	}
@@ -110,7 +110,7 @@ func TestVersion_Format(t *testing.T) {
 func TestCompletion_Shells(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish"} {
 		t.Run(shell, func(t *testing.T) {
-			script := good(t, "completion", shell).stdout
+			script := mustSucceed(t, "completion", shell).stdout
 			path, err := exec.LookPath(shell)
 			if err != nil && shell != "bash" {
 				t.Skipf("%s is not installed: the script was not parsed", shell)

@@ -45,7 +45,7 @@ func TestHost_CannotTrace(t *testing.T) {
 		thread  func() error // what to do to the thread that starts the binary
 		adjust  func(*exec.Cmd)
 		line    string
-		missing string // the line of doctor that says no
+		missing string // the line of doctor with no
 	}{
 		{"as nobody, without capabilities", nil, asNobody(), unprivileged(t), ""},
 		{"as nobody, with CAP_BPF only", nil, asNobody(unix.CAP_BPF), noTracing,
@@ -78,19 +78,19 @@ func TestHost_CannotTrace(t *testing.T) {
 			r := start(t, "--duration", "1ms")
 			r.mustEnd(t, 3)
 			r.mustPrintNothing(t)
-			r.mustSay(t, row.line)
+			r.mustPrintError(t, row.line)
 		})
 		t.Run(row.name+": doctor", func(t *testing.T) {
 			r := start(t, "doctor")
 			r.mustEnd(t, 3)
-			r.mustSay(t, row.line)
+			r.mustPrintError(t, row.line)
 			problem, remedy, _ := strings.Cut(row.line, ": ")
 			r.mustDiagnose(t, row.missing, problem, remedy)
 		})
 	}
 }
 
-// A process that this user may not inspect is not reported as gone.
+// A process that this user may not inspect is not reported as one that does not exist.
 func TestHost_HiddenProcess(t *testing.T) {
 	requireRoot(t)
 	mine := fmt.Sprintf("pid:%d", os.Getpid())
@@ -98,7 +98,7 @@ func TestHost_HiddenProcess(t *testing.T) {
 		r := run(append(command, "--netns", mine), asNobody())
 		r.mustEnd(t, 2)
 		r.mustPrintNothing(t)
-		r.mustSay(t, fmt.Sprintf("--netns: %q: this user may not inspect process %d: run as root", mine, os.Getpid()))
+		r.mustPrintError(t, fmt.Sprintf("--netns: %q: this user may not inspect process %d: run as root", mine, os.Getpid()))
 	}
 }
 
@@ -125,11 +125,11 @@ func (r result) mustDiagnose(t *testing.T, name, problem, remedy string) {
 	}
 	want := "     reason: " + problem + "\n     remedy: " + remedy + "\n"
 	if got := strings.Join(diagnosis[1:], "\n"); got != want {
-		t.Errorf("doctor gives another reason or remedy\nwant:\n%s\n%v", want, r)
+		t.Errorf("doctor prints another reason or remedy\nwant:\n%s\n%v", want, r)
 	}
 }
 
-// doctor says yes to every requirement where tracing works.
+// If tracing works, doctor prints yes for every requirement.
 func TestDoctor_AllYes(t *testing.T) {
 	requireRoot(t)
 	for name, adjust := range map[string]func(*exec.Cmd){
@@ -140,7 +140,7 @@ func TestDoctor_AllYes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := run([]string{"doctor"}, adjust)
 			r.mustEnd(t, 0)
-			r.mustSay(t, "")
+			r.mustPrintError(t, "")
 			lines := mandatory(strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n"))
 			for _, line := range lines {
 				if !strings.HasPrefix(line, "yes  ") {
@@ -154,8 +154,8 @@ func TestDoctor_AllYes(t *testing.T) {
 	}
 }
 
-// mandatory leaves out what a kernel in lockdown refuses even to root: one line with
-// the name, and three with reason, cost and remedy.
+// mandatory removes from doctor's lines the accept hook, which a kernel under lockdown
+// refuses even to root: one line with the name, and three with reason, cost and remedy.
 func mandatory(lines []string) []string {
 	at := slices.Index(lines, "no   accept_hook")
 	if at < 0 || len(lines) < at+4 {
@@ -180,7 +180,7 @@ func TestHost_TwoCapabilities(t *testing.T) {
 	}
 }
 
-// withFileCapabilities copies the binary and does what the remedy says to the copy.
+// withFileCapabilities copies the binary and applies doctor's remedy to the copy.
 func withFileCapabilities(t *testing.T) func(*exec.Cmd) {
 	t.Helper()
 	content, err := os.ReadFile(program)
@@ -198,7 +198,7 @@ func withFileCapabilities(t *testing.T) func(*exec.Cmd) {
 		t.Fatal(err)
 	}
 	if err := unix.Setxattr(path, "security.capability", capabilityAttribute(unix.CAP_BPF, unix.CAP_PERFMON), 0); err != nil {
-		missing(t, "needs a temporary directory whose file system keeps capabilities: "+err.Error())
+		skipMissing(t, "needs a temporary directory whose file system keeps capabilities: "+err.Error())
 	}
 	return func(cmd *exec.Cmd) {
 		asNobody()(cmd)

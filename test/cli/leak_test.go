@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// object is a BPF object. The kernel does not reuse ids soon.
+// object is a BPF object. The kernel does not reuse its id soon.
 type object struct {
 	kind string // the key of the id in /proc/PID/fdinfo
 	id   uint32
@@ -27,7 +27,7 @@ var byID = map[string]int{
 	"btf_id":  unix.BPF_BTF_GET_FD_BY_ID,
 }
 
-// When a tracer has ended, none of its BPF objects is left in the kernel.
+// When a tracer has ended, the kernel has freed all of its BPF objects.
 func TestLeak_KernelObjects(t *testing.T) {
 	requireRoot(t)
 	for name, end := range map[string]func(*tracer){
@@ -113,8 +113,8 @@ func mustBeGone(t *testing.T, opened map[object]bool) {
 	began := time.Now()
 	for o := range opened {
 		for o.exists(t) {
-			if time.Since(began) > patience {
-				t.Fatalf("%s %d still exists %v after the end of the tracer", o.kind, o.id, patience)
+			if time.Since(began) > waitLimit {
+				t.Fatalf("%s %d still exists %v after the end of the tracer", o.kind, o.id, waitLimit)
 			}
 			time.Sleep(time.Millisecond) // there is nothing to block on
 		}

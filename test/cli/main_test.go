@@ -1,6 +1,6 @@
 // Package cli_test runs the real binary as an operator does and checks its interface:
-// arguments, exit status, standard output and error, signals, files, filters. It knows
-// nothing of the code.
+// arguments, exit status, standard output and error, signals, files, filters. It does not
+// depend on the code under test.
 package cli_test
 
 import (
@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// patience bounds every wait. A passing test never waits so long.
-const patience = 30 * time.Second
+// waitLimit bounds every wait. A passing test waits much less.
+const waitLimit = 30 * time.Second
 
 // program is tcpshift, built once. Any user may execute it.
 var program string
@@ -53,12 +53,12 @@ func build(dir string) error {
 func requireRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		missing(t, "needs root, to load BPF programs and make namespaces: run it with sudo")
+		skipMissing(t, "needs root, to load BPF programs and make namespaces: run it with sudo")
 	}
 }
 
-// missing skips a test that cannot run here. Under CI=true it fails the test.
-func missing(t testing.TB, what string) {
+// skipMissing skips a test that cannot run here. Under CI=true it fails the test.
+func skipMissing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatal(what)
@@ -71,7 +71,7 @@ func lookPath(t testing.TB, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
 	if err != nil {
-		missing(t, "needs "+name+": make install-deps")
+		skipMissing(t, "needs "+name+": make install-deps")
 	}
 	return path
 }

@@ -18,7 +18,7 @@ func TestOutput_CannotBeOpened(t *testing.T) {
 		r := run([]string{"--output", path})
 		r.mustEnd(t, 1)
 		r.mustPrintNothing(t)
-		r.mustSay(t, "open "+path+": "+cause)
+		r.mustPrintError(t, "open "+path+": "+cause)
 	}
 }
 
@@ -30,7 +30,7 @@ func TestOutput_FullDevice(t *testing.T) {
 		r := run(append(command, "--output", "/dev/full"))
 		r.mustEnd(t, 1)
 		r.mustPrintNothing(t)
-		r.mustSay(t, "write /dev/full: no space left on device")
+		r.mustPrintError(t, "write /dev/full: no space left on device")
 	}
 
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
@@ -41,7 +41,7 @@ func TestOutput_FullDevice(t *testing.T) {
 	for _, args := range [][]string{soon, {"snapshot"}, {"snapshot", "--format", "text"}, {"doctor"}, {"version"}, {"explain"}, {"explain", "CLOSE"}, {"completion", "bash"}} {
 		r := run(args, withStdout(full))
 		r.mustEnd(t, 1)
-		r.mustSay(t, "write /dev/stdout: no space left on device")
+		r.mustPrintError(t, "write /dev/stdout: no space left on device")
 	}
 }
 
@@ -66,7 +66,7 @@ func TestOutput_FullDiskWholeLines(t *testing.T) {
 	r.mustEnd(t, 1)
 	r.mustPrintNothing(t)
 	const full = "write " + file + ": no space left on device"
-	r.mustSay(t, full+": writing continues as soon as there is space\ntcpshift: "+full)
+	r.mustPrintError(t, full+": writing continues as soon as there is space\ntcpshift: "+full)
 	r.stdout = string(content) // for failure messages
 	lines := strings.SplitAfter(r.stdout, "\n")
 	if last := lines[len(lines)-1]; last != "" || len(lines) < 3 {
@@ -77,7 +77,8 @@ func TestOutput_FullDiskWholeLines(t *testing.T) {
 	}
 }
 
-// --output appends to a file, makes it with mode 0600, and prints nothing.
+// --output appends to a file and prints nothing. It creates the file with mode 0640, so
+// that other users cannot read it.
 func TestOutput_AppendsToFile(t *testing.T) {
 	requireRoot(t)
 	file := filepath.Join(t.TempDir(), "records")
@@ -86,7 +87,7 @@ func TestOutput_AppendsToFile(t *testing.T) {
 		r := run(append(quiet, "--duration", "1ms", "--output", file))
 		r.mustEnd(t, 0)
 		r.mustPrintNothing(t)
-		r.mustSay(t, "")
+		r.mustPrintError(t, "")
 		content, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
@@ -103,6 +104,6 @@ func TestOutput_AppendsToFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info.Mode().Perm()&0o027 != 0 {
-		t.Errorf("%s has mode %v, want one that only its owner can read", file, info.Mode())
+		t.Errorf("%s has mode %v, want one that only its owner can write and others cannot read", file, info.Mode())
 	}
 }

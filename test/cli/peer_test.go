@@ -18,8 +18,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// peerEnv makes the test binary a peer: a process that makes one connection, step by
-// step as its standard input says.
+// peerEnv makes the test binary a peer: a process that makes one connection. A line on
+// its standard input makes it connect, the end of the input makes it close.
 const peerEnv = "TCPSHIFT_CLI_TEST_PEER"
 
 // The peer names its main thread, so its code must run on that thread.
@@ -117,7 +117,7 @@ func (p *peer) end() {
 	if p.cmd.ProcessState != nil {
 		return
 	}
-	killer := time.AfterFunc(patience, func() { _ = p.cmd.Process.Kill() })
+	killer := time.AfterFunc(waitLimit, func() { _ = p.cmd.Process.Kill() })
 	defer killer.Stop()
 	p.steps.Close()
 	if err := p.cmd.Wait(); err != nil {

@@ -18,7 +18,7 @@ import (
 func TestStream_EveryTransitionOnce(t *testing.T) {
 	s := newTraffic(t)
 	tr := startTracer(t, s.byNetns())
-	s.play()
+	s.makeConnections()
 	got := tr.stop()
 	var want []string
 	for _, c := range everything {
@@ -64,7 +64,7 @@ func TestStream_JqAcceptsEveryLine(t *testing.T) {
 	s := newTraffic(t)
 	jq := lookPath(t, "jq")
 	tr := startTracer(t, append(s.byNetns(), "--stats-interval", "1ms"))
-	s.play()
+	s.makeConnections()
 	got := tr.stop()
 	cmd := exec.Command(jq, "-c", ".")
 	cmd.Stdin = strings.NewReader(got.result.stdout)
@@ -74,11 +74,11 @@ func TestStream_JqAcceptsEveryLine(t *testing.T) {
 	}
 }
 
-// --count ends the stream after so many transitions.
+// --count N ends the stream after N transitions.
 func TestStream_Count(t *testing.T) {
 	s := newTraffic(t)
 	tr := startTracer(t, []string{"--count", "3", "--netns", fmt.Sprint(s.n.Inode())})
-	s.play()
+	s.makeConnections()
 	got := tr.end("count")
 	if came := got.of("transition"); len(came) != 3 {
 		t.Errorf("%d transitions, want 3\n%v", len(came), got.result)
@@ -97,7 +97,7 @@ func TestStream_OnlyTypes(t *testing.T) {
 		t.Run(only, func(t *testing.T) {
 			s := newTraffic(t)
 			tr := startTracer(t, []string{"--only", only, "--stats-interval", "1ms", "--netns", fmt.Sprint(s.n.Inode())})
-			s.play()
+			s.makeConnections()
 			got := tr.stop()
 			for _, r := range got.records[1 : len(got.records)-1] {
 				if r.Type != only {
@@ -130,7 +130,7 @@ func TestStream_StatsInterval(t *testing.T) {
 		}
 		return when
 	}
-	// One record may be late and the next one early; over several it evens out.
+	// One record may be late and the next one early, so the test counts several.
 	stats := got.of("stats")
 	if took := at(stats[several-1]).Sub(at(got.records[0])); took < several*interval {
 		t.Errorf("%d stats records came within %v, want no more than one in %v\n%v", several, took, interval, got.result)
@@ -146,7 +146,7 @@ func TestStream_StatsInterval(t *testing.T) {
 func TestStream_LabelIsLast(t *testing.T) {
 	s := newTraffic(t)
 	tr := startTracer(t, append(s.byNetns(), "--label", "a=b", "--stats-interval", "1ms", "--label", "team=\"net\"\n"))
-	s.play()
+	s.makeConnections()
 	got := tr.stop()
 	for _, r := range got.records {
 		if !strings.HasSuffix(r.line, `,"a":"b","team":"\"net\"\n"}`+"\n") {
@@ -195,7 +195,7 @@ func TestText_HeaderAndProcessNames(t *testing.T) {
 	tr.signal(syscall.SIGTERM)
 	r := tr.wait()
 	r.mustEnd(t, 0)
-	r.mustSay(t, "")
+	r.mustPrintError(t, "")
 	mustHaveNoControls(t, r)
 	const shown = `\x1b[2J\x0a\x0d\x80`
 	if !strings.Contains(r.stdout, " "+shown) {

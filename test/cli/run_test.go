@@ -22,7 +22,7 @@ type result struct {
 	stdout, stderr string
 }
 
-// String is what every failure shows.
+// String formats the run for a failure message.
 func (r result) String() string {
 	how := strconv.Itoa(r.status)
 	if r.signal != 0 {
@@ -35,7 +35,7 @@ func flags(args ...string) []string { return args }
 
 // run runs the binary and waits for its end. Any goroutine may call it.
 func run(args []string, adjust ...func(*exec.Cmd)) result {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	var stdout, stderr bytes.Buffer
@@ -47,7 +47,7 @@ func run(args []string, adjust ...func(*exec.Cmd)) result {
 	r := newResult(cmd, err)
 	r.stdout, r.stderr = stdout.String(), stderr.String()
 	if ctx.Err() != nil {
-		r.stderr += fmt.Sprintf("[killed by the test after %v]\n", patience)
+		r.stderr += fmt.Sprintf("[killed by the test after %v]\n", waitLimit)
 	}
 	return r
 }
@@ -93,8 +93,8 @@ func (r result) mustEnd(t testing.TB, status int) {
 	}
 }
 
-// mustSay checks standard error, which must be empty or one line.
-func (r result) mustSay(t testing.TB, line string) {
+// mustPrintError checks that standard error is this line, or empty for "".
+func (r result) mustPrintError(t testing.TB, line string) {
 	t.Helper()
 	want := line
 	if line != "" {

@@ -32,7 +32,7 @@ func TestSignal_NamedInStop(t *testing.T) {
 // A signal that comes before the start record ends the run, too.
 func TestSignal_BeforeStart(t *testing.T) {
 	requireRoot(t)
-	// With growing delays a signal comes at every moment of the start.
+	// With growing delays, signals come at many moments of the start.
 	for delay := time.Duration(0); delay < 200*time.Millisecond; delay += 20 * time.Millisecond {
 		tr := launch(t, quiet)
 		time.Sleep(delay) // the moment is the input of the test
@@ -42,7 +42,7 @@ func TestSignal_BeforeStart(t *testing.T) {
 			continue // before the tracer handled signals
 		}
 		r.mustEnd(t, 0)
-		r.mustSay(t, "")
+		r.mustPrintError(t, "")
 		if s := parseStream(t, r); s.last().Signal != "SIGTERM" {
 			t.Errorf("signal %v after the start: want a stop that names it\n%v", delay, r)
 		}
@@ -93,8 +93,8 @@ func blockedTracer(t *testing.T) *tracer {
 	}
 	began := time.Now()
 	for !inWriteToStandardOutput(t, tr.cmd.Process.Pid) {
-		if time.Since(began) > patience {
-			tr.fatalf("the pipe was not full within %v", patience)
+		if time.Since(began) > waitLimit {
+			tr.fatalf("the pipe was not full within %v", waitLimit)
 		}
 		time.Sleep(time.Millisecond) // there is nothing to block on
 	}
@@ -124,7 +124,7 @@ func isInSystemCall(t testing.TB, pid, number, argument int, value uint64) bool 
 	return false
 }
 
-// A closed reader is a normal end, although there is nothing to write.
+// If the reader has closed its end, the run ends normally, even with nothing to write.
 func TestReaderGone_NothingToWrite(t *testing.T) {
 	requireRoot(t)
 	t.Run("pipe", func(t *testing.T) {
@@ -132,7 +132,7 @@ func TestReaderGone_NothingToWrite(t *testing.T) {
 		tr.out.Close() // as head -n 1 does
 		r := tr.waitUnread()
 		r.mustEnd(t, 0)
-		r.mustSay(t, "")
+		r.mustPrintError(t, "")
 	})
 	t.Run("socket", func(t *testing.T) {
 		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -149,11 +149,11 @@ func TestReaderGone_NothingToWrite(t *testing.T) {
 		ours.Close()
 		r := tr.waitUnread()
 		r.mustEnd(t, 0)
-		r.mustSay(t, "")
+		r.mustPrintError(t, "")
 	})
 }
 
-// A closed reader is a normal end while records come.
+// If the reader closes its end while records come, the run ends normally.
 func TestReaderGone_WhileRecordsCome(t *testing.T) {
 	requireRoot(t)
 	tr := startTracer(t, []string{"--only", "stats", "--stats-interval", "1ms"})
@@ -161,10 +161,10 @@ func TestReaderGone_WhileRecordsCome(t *testing.T) {
 	tr.out.Close()
 	r := tr.waitUnread()
 	r.mustEnd(t, 0)
-	r.mustSay(t, "")
+	r.mustPrintError(t, "")
 }
 
-// A closed reader is a normal end of every command.
+// If the reader has closed its end, every command ends normally.
 func TestReaderGone_EveryCommand(t *testing.T) {
 	requireRoot(t)
 	for _, args := range [][]string{nil, {"snapshot"}, {"snapshot", "--format", "text"}, {"doctor"}, {"version"}, {"explain"}, {"explain", "CLOSE"}, {"help"}, {"completion", "bash"}} {
@@ -176,6 +176,6 @@ func TestReaderGone_EveryCommand(t *testing.T) {
 		r := run(args, withStdout(writer))
 		writer.Close()
 		r.mustEnd(t, 0)
-		r.mustSay(t, "")
+		r.mustPrintError(t, "")
 	}
 }

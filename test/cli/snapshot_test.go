@@ -172,7 +172,7 @@ func TestSnapshot_Text(t *testing.T) {
 	g := newEveryState(t)
 	r := run(flags("snapshot", "--format", "text", "--netns", fmt.Sprint(g.n.Inode())))
 	r.mustEnd(t, 0)
-	r.mustSay(t, "")
+	r.mustPrintError(t, "")
 	rows := strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n")
 	if got, want := strings.Fields(rows[0]), strings.Fields("STATE ROLE NETNS PID COMM LOCAL PEER EXPIRES"); !slices.Equal(got, want) {
 		t.Errorf("the header is %q, want %q", got, want)
@@ -215,7 +215,7 @@ func TestSnapshot_FileWithLabels(t *testing.T) {
 		r := run(flags("snapshot", "--netns", fmt.Sprint(n.Inode()), "--output", file, "--label", "team=net"))
 		r.mustEnd(t, 0)
 		r.mustPrintNothing(t)
-		r.mustSay(t, "")
+		r.mustPrintError(t, "")
 		content, err := os.ReadFile(file)
 		if err != nil || strings.Count(string(content), "\n") != times || !strings.HasSuffix(string(content), `,"team":"net"}`+"\n") {
 			t.Errorf("after %d snapshots the file contains %q, %v", times, content, err)
@@ -232,7 +232,7 @@ func TestSnapshot_EmptyNamespace(t *testing.T) {
 	}
 }
 
-// A user without the rights gets one sentence with the remedy.
+// A user without the capabilities gets one sentence with the remedy.
 func TestSnapshot_NotPermitted(t *testing.T) {
 	requireRoot(t)
 	const enter = "this user may not enter network namespaces: " +
@@ -248,7 +248,7 @@ func TestSnapshot_NotPermitted(t *testing.T) {
 			r := run(flags("snapshot", "--format", format), row.adjust)
 			r.mustEnd(t, 3)
 			r.mustPrintNothing(t)
-			r.mustSay(t, row.line)
+			r.mustPrintError(t, row.line)
 		}
 	}
 }
@@ -263,7 +263,7 @@ func TestSnapshot_ThreeCapabilities(t *testing.T) {
 		r = run(flags("snapshot"), asNobody(unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN))
 	})
 	r.mustEnd(t, 0)
-	r.mustSay(t, "")
+	r.mustPrintError(t, "")
 	if !strings.Contains(r.stdout, `"local_port":17109`) {
 		t.Errorf("the listener of this namespace is not listed\n%.5000v", r)
 	}

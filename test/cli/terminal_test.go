@@ -61,7 +61,7 @@ func openPTY(t testing.TB) (master, slave *os.File) {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
 	if err != nil {
-		missing(t, "needs pseudo-terminals: "+err.Error())
+		skipMissing(t, "needs pseudo-terminals: "+err.Error())
 	}
 	t.Cleanup(func() { master.Close() })
 	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
@@ -112,8 +112,8 @@ func (term *terminal) output() string {
 func (term *terminal) await(part string) {
 	term.t.Helper()
 	for began := time.Now(); !strings.Contains(term.output(), part); time.Sleep(5 * time.Millisecond) {
-		if time.Since(began) > patience {
-			term.t.Fatalf("no %q within %v\n%s%s", part, patience, term.output(), &term.stderr)
+		if time.Since(began) > waitLimit {
+			term.t.Fatalf("no %q within %v\n%s%s", part, waitLimit, term.output(), &term.stderr)
 		}
 	}
 }
@@ -123,8 +123,8 @@ func (term *terminal) end() string {
 	term.t.Helper()
 	select {
 	case <-term.closed:
-	case <-time.After(patience):
-		term.t.Fatalf("the command did not end within %v\n%s", patience, term.output())
+	case <-time.After(waitLimit):
+		term.t.Fatalf("the command did not end within %v\n%s", waitLimit, term.output())
 	}
 	if err := term.cmd.Wait(); err != nil || term.stderr.Len() > 0 {
 		term.t.Fatalf("%v\n%s%s", err, term.output(), &term.stderr)

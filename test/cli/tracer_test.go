@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// quiet filters out all transitions: no program uses this port.
+// quiet is a filter that leaves out all transitions: no program uses this port.
 var quiet = slices.Clip(flags("--port", "1"))
 
 // tracer is a running binary whose standard output is read line by line.
@@ -26,7 +26,7 @@ type tracer struct {
 	waited bool
 }
 
-// launch starts the binary. The end of the test kills it at the latest.
+// launch starts the binary. If it still runs at the end of the test, it is killed.
 func launch(t testing.TB, args []string, adjust ...func(*exec.Cmd)) *tracer {
 	t.Helper()
 	out, in, err := os.Pipe()
@@ -54,15 +54,16 @@ func launch(t testing.TB, args []string, adjust ...func(*exec.Cmd)) *tracer {
 	return tr
 }
 
-// startTracer returns after the start record: the tracer sees every later transition.
+// startTracer starts the binary and waits for its start record: it sees every later
+// transition.
 func startTracer(t testing.TB, args []string, adjust ...func(*exec.Cmd)) *tracer {
 	t.Helper()
 	tr := launch(t, args, adjust...)
-	tr.started()
+	tr.awaitStart()
 	return tr
 }
 
-func (tr *tracer) started() {
+func (tr *tracer) awaitStart() {
 	tr.t.Helper()
 	if line := tr.next(); !strings.HasPrefix(line, `{"type":"start",`) {
 		tr.fatalf("the first line is not start: %s", line)
@@ -72,7 +73,7 @@ func (tr *tracer) started() {
 // next reads one line.
 func (tr *tracer) next() string {
 	tr.t.Helper()
-	_ = tr.out.SetReadDeadline(time.Now().Add(patience))
+	_ = tr.out.SetReadDeadline(time.Now().Add(waitLimit))
 	line, err := tr.lines.ReadString('\n')
 	tr.read.WriteString(line)
 	if err != nil {
@@ -85,8 +86,8 @@ func (tr *tracer) next() string {
 func (tr *tracer) await(what string, wanted func(line string) bool) {
 	tr.t.Helper()
 	for began := time.Now(); !wanted(tr.next()); {
-		if time.Since(began) > patience {
-			tr.fatalf("no %s within %v", what, patience)
+		if time.Since(began) > waitLimit {
+			tr.fatalf("no %s within %v", what, waitLimit)
 		}
 	}
 }
@@ -101,9 +102,9 @@ func (tr *tracer) signal(s syscall.Signal) {
 // wait reads the rest of the output and waits for the end.
 func (tr *tracer) wait() result {
 	tr.t.Helper()
-	killer := time.AfterFunc(patience, func() { _ = tr.cmd.Process.Kill() })
+	killer := time.AfterFunc(waitLimit, func() { _ = tr.cmd.Process.Kill() })
 	defer killer.Stop()
-	_ = tr.out.SetReadDeadline(time.Now().Add(patience))
+	_ = tr.out.SetReadDeadline(time.Now().Add(waitLimit))
 	_, _ = tr.lines.WriteTo(&tr.read)
 	return tr.waitUnread()
 }
@@ -111,13 +112,13 @@ func (tr *tracer) wait() result {
 // waitUnread waits for the end without reading.
 func (tr *tracer) waitUnread() result {
 	tr.t.Helper()
-	killer := time.AfterFunc(patience, func() { _ = tr.cmd.Process.Kill() })
+	killer := time.AfterFunc(waitLimit, func() { _ = tr.cmd.Process.Kill() })
 	err := tr.cmd.Wait()
 	tr.waited = true
 	r := newResult(tr.cmd, err)
 	r.stdout, r.stderr = tr.read.String(), tr.stderr.String()
 	if !killer.Stop() {
-		r.stderr += "[killed by the test after " + patience.String() + "]\n"
+		r.stderr += "[killed by the test after " + waitLimit.String() + "]\n"
 	}
 	return r
 }
@@ -134,7 +135,7 @@ func (tr *tracer) end(reason string) stream {
 	tr.t.Helper()
 	r := tr.wait()
 	r.mustEnd(tr.t, 0)
-	r.mustSay(tr.t, "")
+	r.mustPrintError(tr.t, "")
 	s := parseStream(tr.t, r)
 	if last := s.last(); last.Reason != reason {
 		tr.t.Fatalf("stop has reason %q, want %q\n%v", last.Reason, reason, r)

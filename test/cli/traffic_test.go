@@ -37,8 +37,8 @@ var (
 
 const peerComm = "tcpshift peer"
 
-// traffic is connections in two network namespaces, one of them by another process.
-// Namespaces separate them from the rest of the host.
+// traffic makes connections in two network namespaces, one of them by another process.
+// Its namespaces separate it from the rest of the host.
 type traffic struct {
 	t        testing.TB
 	n, other *tcplab.Netns
@@ -61,13 +61,13 @@ func newTrafficWith(t testing.TB, comm string, adjustPeer ...func(*exec.Cmd)) *t
 	return s
 }
 
-// byNetns returns the filter that leaves out the rest of the host.
+// byNetns returns the flags that filter by the namespaces of the traffic.
 func (s *traffic) byNetns() []string {
 	return flags("--netns", fmt.Sprintf("%d,%d", s.n.Inode(), s.other.Inode()))
 }
 
-// play makes all connections and returns when their last events have been emitted.
-func (s *traffic) play() {
+// makeConnections makes all connections and returns when their last events have been emitted.
+func (s *traffic) makeConnections() {
 	s.t.Helper()
 	for _, c := range []connection{plain, crossed, ipv6, mapped, private} {
 		s.connect(s.n, c)
@@ -103,8 +103,8 @@ func (s *traffic) connectPeer() {
 	listener.Close()
 }
 
-// end names the socket of a transition, such as "plain client". It is "" for other
-// sockets.
+// end returns the name of a transition's socket, such as "plain client", or "" if the
+// socket is not of the traffic.
 func (s *traffic) end(r *record) string {
 	var made []connection
 	switch r.Netns {

@@ -178,6 +178,6 @@ func refused(t *testing.T, args []string, line string) {
 		r := run(args)
 		r.mustEnd(t, 2)
 		r.mustPrintNothing(t)
-		r.mustSay(t, line)
+		r.mustPrintError(t, line)
 	})
 }

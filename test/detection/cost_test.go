@@ -12,8 +12,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// spent returns the CPU time of a tracer that sees so many connections with both ends
-// of each.
+// spent returns the CPU time of a tracer during a storm of connections with both ends on
+// this host.
 func spent(t *testing.T, connections int, args ...string) (took time.Duration, c counted) {
 	t.Helper()
 	n := tcplab.NewNetns(t)
@@ -56,7 +56,7 @@ func spent(t *testing.T, connections int, args ...string) (took time.Duration, c
 // counted is the counters of a stop record.
 type counted struct{ Seen, Read uint64 }
 
-// tail keeps the end of what is written to it.
+// tail keeps the last 1,000 bytes that are written to it.
 type tail struct{ end []byte }
 
 // Write implements io.Writer.
@@ -69,8 +69,8 @@ func (w *tail) Write(p []byte) (int, error) {
 
 // With alerts only, the kernel emits four of the ten transitions of a connection whose
 // two ends are on this host. CPU time depends on other load and is only logged. Each
-// run has a namespace of its own, so that none finds the sockets of another. The trace
-// has room for all records: lost records would cost nothing.
+// run has a namespace of its own, so that it does not find the sockets of another run.
+// The trace has room for all records, because a lost record would cost no time.
 func TestAlert_KernelEmitsFewerTransitions(t *testing.T) {
 	tcplab.RequireRoot(t)
 	const connections = 60_000

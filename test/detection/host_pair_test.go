@@ -84,7 +84,7 @@ func startTracer(t testing.TB, args ...string) *tracer {
 	return tr
 }
 
-// stop ends the tracer in order; after it all alerts are read.
+// stop ends the tracer with SIGTERM and reads all its alerts.
 func (tr *tracer) stop() {
 	if tr.cmd.ProcessState != nil {
 		return
@@ -140,8 +140,8 @@ type hostPair struct {
 
 var addresses = [2]netip.Addr{netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("10.9.0.2")}
 
-// newHostPair makes a client with so many ephemeral ports. The tracer is nil if it
-// starts later.
+// newHostPair makes a pair with this number of ephemeral ports at the client. The tracer
+// is nil if it starts later.
 func newHostPair(t *testing.T, tr *tracer, ports int) *hostPair {
 	t.Helper()
 	s := &hostPair{t: t, client: tcplab.NewNetns(t), server: tcplab.NewNetns(t), at: addresses[0], to: addresses[1]}
@@ -156,7 +156,7 @@ func newHostPair(t *testing.T, tr *tracer, ports int) *hostPair {
 	return s
 }
 
-// serve accepts on a port of the server and calls each for each connection.
+// serve accepts on a port of the server and calls each with every connection.
 func (s *hostPair) serve(port uint16, each func(c *net.TCPConn)) {
 	s.serveIn(s.server, s.to, port, each)
 }
@@ -183,17 +183,17 @@ func (s *hostPair) serveIn(n *tcplab.Netns, at netip.Addr, port uint16, each fun
 	}()
 }
 
-// afterPeer closes after the peer.
+// afterPeer waits for the peer's FIN and closes the connection.
 func afterPeer(c *net.TCPConn) {
 	_, _ = c.Read(make([]byte, 1))
 	c.Close()
 }
 
-// first closes at once.
+// first closes the connection at once.
 func first(c *net.TCPConn) { c.Close() }
 
-// serveApart starts a server process and returns its pid.
-func (s *hostPair) serveApart(o workload) int {
+// startServer starts a server process and returns its pid.
+func (s *hostPair) startServer(o workload) int {
 	s.t.Helper()
 	text, err := json.Marshal(&o)
 	if err != nil {

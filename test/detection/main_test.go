@@ -16,8 +16,8 @@ import (
 // duration is how long the normal load lasts.
 var duration = flag.Duration("load-duration", 75*time.Second, "how long the normal load lasts")
 
-// patience bounds every wait. A passing test never waits so long.
-const patience = 90 * time.Second
+// waitLimit bounds every wait. A passing test waits much less.
+const waitLimit = 90 * time.Second
 
 // program is tcpshift, built once.
 var program string

@@ -10,8 +10,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// Loads that are normal on a host raise no alert. They run at once, each in namespaces
-// of its own, so that the namespace of an alert shows which load raised it.
+// Loads that are normal on a host open no alert. They run at the same time, each in
+// namespaces of its own, so that the namespace of an alert shows its load.
 func TestAlert_NoneUnderNormalLoad(t *testing.T) {
 	tcplab.RequireRoot(t)
 	tr := startTracer(t, "alerts")
@@ -31,8 +31,7 @@ func TestAlert_NoneUnderNormalLoad(t *testing.T) {
 	}
 }
 
-// mustServe checks that no connect() failed for want of a port: otherwise an alert
-// would be right.
+// mustServe checks that every connect() found a port. Otherwise an alert would be right.
 func mustServe(t *testing.T, accounts ...<-chan result) {
 	t.Helper()
 	for _, ended := range accounts {
@@ -44,7 +43,7 @@ func mustServe(t *testing.T, accounts ...<-chan result) {
 	}
 }
 
-// cutAfter ends the phases after d, so that no load outlasts the others.
+// cutAfter ends the phases after d, so that all loads last equally long.
 func cutAfter(d time.Duration, phases []phase) (cut []phase) {
 	for _, p := range phases {
 		if d <= 0 {
@@ -88,7 +87,7 @@ var normalLoads = map[string]func(t *testing.T, tr *tracer) *hostPair{
 		mustServe(t, s.run(workload{To: s.port(1), NextPort: true, Phases: []phase{{PerSecond: 200, For: *duration}}}))
 		return s
 	},
-	"health checks, one of them to what is down": func(t *testing.T, tr *tracer) *hostPair {
+	"health checks, one of them of a service that is down": func(t *testing.T, tr *tracer) *hostPair {
 		s := newHostPair(t, tr, 500)
 		s.serve(80, afterPeer)
 		s.serve(81, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c); c.Close() })

@@ -12,10 +12,10 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// kindAt waits for the one alert of a kind in a namespace.
-func kindAt(t *testing.T, tr *tracer, n *tcplab.Netns, kind string) alert {
+// awaitAlert waits until an alert of a kind is open in a namespace, and returns it.
+func awaitAlert(t *testing.T, tr *tracer, n *tcplab.Netns, kind string) alert {
 	t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		if opened := pick(tr.of(n.Inode()), kind, "open"); len(opened) > 0 {
 			a := opened[0]
 			t.Logf("%s: %s", kind, a.Cause)
@@ -26,12 +26,11 @@ func kindAt(t *testing.T, tr *tracer, n *tcplab.Netns, kind string) alert {
 	return alert{}
 }
 
-// isOrAbsent: without the accept hook the owner of an accepted connection may be
-// unknown, but is never another process.
+// isOrAbsent reports whether pid is want or absent. Without the accept hook the owner of
+// an accepted connection may be unknown, but is never another process.
 func isOrAbsent(pid, want int) bool { return pid == 0 || pid == want }
 
-// Each kind of alert other than time_wait_storm is raised for its cause, with the right
-// process.
+// The other kinds of alerts open for their causes, with the right process.
 func TestAlert_OtherKinds(t *testing.T) {
 	tcplab.RequireRoot(t)
 	tr := startTracer(t, "alerts", "--close-wait-age", "10s", "--half-closed", "200")
@@ -39,12 +38,12 @@ func TestAlert_OtherKinds(t *testing.T) {
 		t.Run("a server that never closes", func(t *testing.T) {
 			t.Parallel()
 			s := newHostPair(t, tr, 5000)
-			server := s.serveApart(workload{Listen: s.port(80), NeverClose: true})
+			server := s.startServer(workload{Listen: s.port(80), NeverClose: true})
 			running := s.run(workload{To: s.port(80), Phases: []phase{{PerSecond: 30, For: 30 * time.Second}}})
-			if a := kindAt(t, tr, s.server, "close_wait_leak"); !isOrAbsent(a.PID, server) || a.Role != "server" || a.LocalPort != 80 {
+			if a := awaitAlert(t, tr, s.server, "close_wait_leak"); !isOrAbsent(a.PID, server) || a.Role != "server" || a.LocalPort != 80 {
 				t.Errorf("%+v", a)
 			}
-			a := kindAt(t, tr, s.client, "fin_wait2_pileup")
+			a := awaitAlert(t, tr, s.client, "fin_wait2_pileup")
 			if a.PeerPort != 80 || a.PeerAddr != s.to.String() || a.Role != "client" || a.PID != (<-running).PID {
 				t.Errorf("%+v", a)
 			}
@@ -53,16 +52,16 @@ func TestAlert_OtherKinds(t *testing.T) {
 			t.Parallel()
 			s := newHostPair(t, tr, 5000)
 			ended := <-s.run(workload{To: s.port(81), Phases: []phase{{PerSecond: 30, For: 6 * time.Second}}})
-			if a := kindAt(t, tr, s.client, "connect_failures"); a.PID != ended.PID || a.PeerPort != 81 || !strings.Contains(a.Cause, "refused") {
+			if a := awaitAlert(t, tr, s.client, "connect_failures"); a.PID != ended.PID || a.PeerPort != 81 || !strings.Contains(a.Cause, "refused") {
 				t.Errorf("%+v", a)
 			}
 		})
 		t.Run("clients that reset", func(t *testing.T) {
 			t.Parallel()
 			s := newHostPair(t, tr, 5000)
-			server := s.serveApart(workload{Listen: s.port(80)})
+			server := s.startServer(workload{Listen: s.port(80)})
 			<-s.run(workload{To: s.port(80), Reset: true, Open: 100 * time.Millisecond, Phases: []phase{{PerSecond: 40, For: 6 * time.Second}}})
-			if a := kindAt(t, tr, s.server, "reset_burst"); !isOrAbsent(a.PID, server) || a.LocalPort != 80 || a.Role != "server" {
+			if a := awaitAlert(t, tr, s.server, "reset_burst"); !isOrAbsent(a.PID, server) || a.LocalPort != 80 || a.Role != "server" {
 				t.Errorf("%+v", a)
 			}
 		})
@@ -75,7 +74,7 @@ func TestAlert_OtherKinds(t *testing.T) {
 func TestAlert_SocketsOlderThanTracer(t *testing.T) {
 	tcplab.RequireRoot(t)
 	t.Parallel()
-	retryUneven(t, func() *hostPair { return stormBefore(t) })
+	retryIfUneven(t, func() *hostPair { return stormBefore(t) })
 }
 
 func stormBefore(t *testing.T) *hostPair {
@@ -85,7 +84,7 @@ func stormBefore(t *testing.T) *hostPair {
 	pool := s.run(workload{To: s.port(80), Open: time.Hour, Phases: []phase{{PerSecond: 100, For: 300 * time.Millisecond}, {For: 20 * time.Second}}})
 	time.Sleep(time.Second)
 	tr := startTracer(t, "alerts")
-	a := <-s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{PerSecond: 15, For: patience}}})
+	a := <-s.run(workload{To: s.port(80), UntilNoPort: true, Phases: []phase{{PerSecond: 15, For: waitLimit}}})
 	s.checkExhaustionAlert(tr, a.FirstNoPort)
 	if opened := s.checkStormAlert(tr.of(s.client.Inode()), 300, a.FirstNoPort); opened.PID != a.PID || opened.Occupancy < 200 {
 		t.Errorf("want an alert that counts the %d older connections: %+v", before.Made, opened)
@@ -107,7 +106,7 @@ func TestAlert_TextSaysWhatToFix(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.Sleep(3 * time.Second) // its output is read after its end
-	a := <-s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{PerSecond: 60, For: patience}}})
+	a := <-s.run(workload{To: s.port(80), UntilNoPort: true, Phases: []phase{{PerSecond: 60, For: waitLimit}}})
 	time.Sleep(time.Second)
 	_ = cmd.Process.Signal(syscall.SIGTERM)
 	if err := cmd.Wait(); err != nil {

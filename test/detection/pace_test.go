@@ -8,19 +8,19 @@ import (
 	"time"
 )
 
-// pace reports whether a storm was as even as ordered. Only then can the times of an
-// alert be checked: a machine that stalls makes a pause and then a burst, which no
-// forecast can know.
+// pace measures whether a storm had the even rate that the test wants. Only then can the
+// test check the times of an alert: if the machine stalls, the storm has a pause and
+// then a burst, which no forecast can predict.
 type pace struct {
 	mu      sync.Mutex
 	late    time.Duration // the greatest delay of anything
 	allowed time.Duration
-	wrong   []string // failures that count if the storm was even
+	wrong   []string // timing errors, which fail the test only if the storm was even
 	end     context.CancelFunc
 	ended   sync.WaitGroup
 }
 
-// start measures how long this process waits for a processor.
+// start measures, until stop, how long this process waits for a CPU.
 func (p *pace) start() {
 	const nap = 5 * time.Millisecond
 	ctx, end := context.WithCancel(context.Background())
@@ -40,13 +40,13 @@ func (p *pace) fellBehind(by time.Duration) {
 	p.late = max(p.late, by)
 }
 
-// within sets the time on which the alert is checked. A stall of up to a twentieth of
-// it has no effect.
+// within sets the time from the alert to exhaustion, in seconds. A stall of up to a
+// twentieth of it is allowed.
 func (p *pace) within(seconds float64) {
 	p.allowed = time.Duration(seconds * float64(time.Second) / 20)
 }
 
-func (p *pace) untimely(format string, args ...any) {
+func (p *pace) timingError(format string, args ...any) {
 	p.wrong = append(p.wrong, fmt.Sprintf(format, args...))
 }
 
@@ -55,19 +55,19 @@ func (p *pace) stop() {
 	p.ended.Wait()
 }
 
-// wasEven ends the measurement and reports whether the storm was even.
-func (p *pace) wasEven() bool {
+// stopAndCheck stops the measurement and reports whether the storm was even.
+func (p *pace) stopAndCheck() bool {
 	p.stop()
 	return p.late <= p.allowed
 }
 
-// retryUneven checks the times of a storm if it was even, and runs another one
-// otherwise. After the third uneven storm it skips the test.
-func retryUneven(t *testing.T, run func() *hostPair) {
+// retryIfUneven runs a storm and reports its timing errors if the storm was even.
+// Otherwise it runs another storm. After the third uneven storm it skips the test.
+func retryIfUneven(t *testing.T, run func() *hostPair) {
 	const attempts = 3
 	for n := 1; ; n++ {
 		p := &run().pace
-		even := p.wasEven()
+		even := p.stopAndCheck()
 		for _, what := range p.wrong {
 			if even {
 				t.Error(what)

@@ -27,16 +27,16 @@ func (s *hostPair) checkStormAlert(alerts []alert, capacity int, firstFailure ti
 	truth := firstFailure.Sub(a.Time).Seconds()
 	s.pace.within(truth)
 	if !a.came.Before(firstFailure) {
-		s.pace.untimely("the alert came %v after the first failure", a.came.Sub(firstFailure))
+		s.pace.timingError("the alert came %v after the first failure", a.came.Sub(firstFailure))
 	}
 	if a.Capacity != capacity || a.CapacityKind != "ephemeral_ports" {
 		s.t.Errorf("the capacity is %d %s, want %d ports", a.Capacity, a.CapacityKind, capacity)
 	}
 	if float64(a.Occupancy) >= 0.8*float64(capacity) {
-		s.pace.untimely("%d of %d ports were in use when the alert came", a.Occupancy, capacity)
+		s.pace.timingError("%d of %d ports were in use when the alert came", a.Occupancy, capacity)
 	}
 	if a.ExhaustionIn == nil || math.Abs(*a.ExhaustionIn-truth) > 0.2*truth {
-		s.pace.untimely("forecast %s, want %.2f s", secondsOf(a.ExhaustionIn), truth)
+		s.pace.timingError("forecast %s, want %.2f s", secondsOf(a.ExhaustionIn), truth)
 	}
 	if a.PeerAddr != s.to.String() || a.LocalAddr != s.at.String() || a.Role != "client" {
 		s.t.Errorf("the alert names wrong addresses or a wrong role: %+v", a)
@@ -56,7 +56,7 @@ func (s *hostPair) checkExhaustionAlert(tr *tracer, firstFailure time.Time) {
 	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
 		if opened := pick(tr.of(s.client.Inode()), "port_exhaustion", "open"); len(opened) == 1 {
 			if late := opened[0].came.Sub(firstFailure); late > 2*time.Second {
-				s.pace.untimely("the alert came %v after the failed connect()", late)
+				s.pace.timingError("the alert came %v after the failed connect()", late)
 			}
 			return
 		}
@@ -66,8 +66,8 @@ func (s *hostPair) checkExhaustionAlert(tr *tracer, firstFailure time.Time) {
 	}
 }
 
-// A storm of TIME_WAITs raises one alert before the first connect() fails, with the
-// right process, capacity and forecast.
+// A TIME_WAIT storm opens one alert before the first connect() fails, with the right
+// process, capacity and forecast.
 func TestAlert_TimewaitStorms(t *testing.T) {
 	tcplab.RequireRoot(t)
 	tr := startTracer(t, "alerts")
@@ -75,7 +75,7 @@ func TestAlert_TimewaitStorms(t *testing.T) {
 		for name, run := range storms {
 			t.Run(name, func(t *testing.T) {
 				t.Parallel()
-				retryUneven(t, func() *hostPair { return run(t, tr) })
+				retryIfUneven(t, func() *hostPair { return run(t, tr) })
 			})
 		}
 	})
@@ -88,7 +88,7 @@ func oneProcess(ports int, rate float64) func(t *testing.T, tr *tracer) *hostPai
 	return func(t *testing.T, tr *tracer) *hostPair {
 		s := newHostPair(t, tr, ports)
 		s.serve(80, afterPeer)
-		a := <-s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{PerSecond: rate, For: patience}}})
+		a := <-s.run(workload{To: s.port(80), UntilNoPort: true, Phases: []phase{{PerSecond: rate, For: waitLimit}}})
 		s.checkExhaustionAlert(tr, a.FirstNoPort)
 		opened := s.checkStormAlert(tr.of(s.client.Inode()), ports, a.FirstNoPort)
 		if opened.PID != a.PID || opened.Share < 0.95 || opened.PeerPort != 80 || opened.Comm != "exe" && opened.Comm != "detection.test" {
@@ -111,7 +111,7 @@ var storms = map[string]func(t *testing.T, tr *tracer) *hostPair{
 		pids := make(map[int]bool)
 		var firstFailure time.Time
 		for range 5 {
-			processes = append(processes, s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{PerSecond: 8, For: patience}}}))
+			processes = append(processes, s.run(workload{To: s.port(80), UntilNoPort: true, Phases: []phase{{PerSecond: 8, For: waitLimit}}}))
 		}
 		for _, p := range processes {
 			a := <-p
@@ -134,7 +134,7 @@ var storms = map[string]func(t *testing.T, tr *tracer) *hostPair{
 			s.serveIn(s.client, s.at, port, afterPeer)
 		}
 		s.serve(80, afterPeer)
-		a := <-s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{PerSecond: 20, For: patience}}})
+		a := <-s.run(workload{To: s.port(80), UntilNoPort: true, Phases: []phase{{PerSecond: 20, For: waitLimit}}})
 		s.checkExhaustionAlert(tr, a.FirstNoPort)
 		s.checkStormAlert(tr.of(s.client.Inode()), 400-50-1-49-3, a.FirstNoPort)
 		return s
@@ -146,7 +146,7 @@ var storms = map[string]func(t *testing.T, tr *tracer) *hostPair{
 		s.serve(80, afterPeer)
 		// The other address has enough ports and is not part of the storm.
 		other := s.run(workload{To: s.port(80), Phases: []phase{{PerSecond: 2, For: 20 * time.Second}}})
-		a := <-s.run(workload{To: s.port(80), From: second, UntilNone: true, Phases: []phase{{PerSecond: 20, For: patience}}})
+		a := <-s.run(workload{To: s.port(80), From: second, UntilNoPort: true, Phases: []phase{{PerSecond: 20, For: waitLimit}}})
 		<-other
 		s.checkExhaustionAlert(tr, a.FirstNoPort)
 		s.at = second
@@ -157,7 +157,7 @@ var storms = map[string]func(t *testing.T, tr *tracer) *hostPair{
 		s := newHostPair(t, tr, 400)
 		s.serve(80, afterPeer)
 		pool := s.run(workload{To: s.port(80), Open: time.Hour, Phases: []phase{{PerSecond: 100, For: time.Second}, {For: 25 * time.Second}}})
-		a := <-s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{For: 3 * time.Second}, {PerSecond: 20, For: patience}}})
+		a := <-s.run(workload{To: s.port(80), UntilNoPort: true, Phases: []phase{{For: 3 * time.Second}, {PerSecond: 20, For: waitLimit}}})
 		s.checkExhaustionAlert(tr, a.FirstNoPort)
 		s.checkStormAlert(tr.of(s.client.Inode()), 400, a.FirstNoPort)
 		<-pool
@@ -167,7 +167,7 @@ var storms = map[string]func(t *testing.T, tr *tracer) *hostPair{
 		s := newHostPair(t, tr, 300)
 		s.sysctl("net.ipv4.tcp_tw_reuse", 0)
 		s.serve(80, afterPeer)
-		a := <-s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{PerSecond: 25, For: patience}}})
+		a := <-s.run(workload{To: s.port(80), UntilNoPort: true, Phases: []phase{{PerSecond: 25, For: waitLimit}}})
 		s.checkExhaustionAlert(tr, a.FirstNoPort)
 		s.checkStormAlert(tr.of(s.client.Inode()), 300, a.FirstNoPort)
 		return s
@@ -177,7 +177,7 @@ var storms = map[string]func(t *testing.T, tr *tracer) *hostPair{
 		s.sysctl("net.ipv4.tcp_tw_reuse", 0)
 		s.at, s.to = netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("127.0.0.1")
 		s.serveIn(s.client, s.to, 80, afterPeer)
-		a := <-s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{PerSecond: 25, For: patience}}})
+		a := <-s.run(workload{To: s.port(80), UntilNoPort: true, Phases: []phase{{PerSecond: 25, For: waitLimit}}})
 		s.checkExhaustionAlert(tr, a.FirstNoPort)
 		s.checkStormAlert(tr.of(s.client.Inode()), 300, a.FirstNoPort)
 		return s
@@ -185,7 +185,7 @@ var storms = map[string]func(t *testing.T, tr *tracer) *hostPair{
 	"after the range was narrowed": func(t *testing.T, tr *tracer) *hostPair {
 		s := newHostPair(t, tr, 3000)
 		s.serve(80, afterPeer)
-		running := s.run(workload{To: s.port(80), UntilNone: true, Phases: []phase{{PerSecond: 25, For: patience}}})
+		running := s.run(workload{To: s.port(80), UntilNoPort: true, Phases: []phase{{PerSecond: 25, For: waitLimit}}})
 		time.Sleep(3 * time.Second)
 		s.client.Sysctl("net.ipv4.ip_local_port_range", "40000 40499")
 		a := <-running
@@ -202,7 +202,7 @@ func serverCloses(t *testing.T, tr *tracer) *hostPair {
 	s := newHostPair(t, tr, 3000)
 	s.server.Sysctl("net.ipv4.tcp_max_tw_buckets", "400")
 	s.serve(80, first)
-	most, full := s.fullAt(280), s.fullAt(400)
+	most, full := s.whenTimeWaits(280), s.whenTimeWaits(400)
 	a := <-s.run(workload{To: s.port(80), PeerCloses: true, Phases: []phase{{PerSecond: 25, For: 22 * time.Second}}})
 	if a.NoPort > 0 {
 		t.Fatalf("the test is wrong, the client ran out of ports: %+v", a)
@@ -224,10 +224,10 @@ func serverCloses(t *testing.T, tr *tracer) *hostPair {
 		t.Errorf("want 400 time_wait_buckets of server port 80 and this process: %+v", opened)
 	}
 	if opened.Occupancy >= 320 {
-		s.pace.untimely("%d of 400 TIME_WAITs were there when the alert came", opened.Occupancy)
+		s.pace.timingError("%d of 400 TIME_WAITs were there when the alert came", opened.Occupancy)
 	}
 	if opened.ExhaustionIn == nil || math.Abs(*opened.ExhaustionIn-truth) > 0.2*truth {
-		s.pace.untimely("forecast %s, want %.2f s", secondsOf(opened.ExhaustionIn), truth)
+		s.pace.timingError("forecast %s, want %.2f s", secondsOf(opened.ExhaustionIn), truth)
 	}
 	t.Logf("open at %d of %d; forecast %s, want %.2f s", opened.Occupancy, opened.Capacity, secondsOf(opened.ExhaustionIn), truth)
 	return s
@@ -252,12 +252,12 @@ func everyAlertCloses(t *testing.T, tr *tracer) {
 	}
 }
 
-// fullAt returns when the server's namespace has so many TIME_WAITs by the kernel's
-// count.
-func (s *hostPair) fullAt(count int) <-chan time.Time {
+// whenTimeWaits sends the time at which the server's namespace has count TIME_WAITs by
+// the kernel's count.
+func (s *hostPair) whenTimeWaits(count int) <-chan time.Time {
 	at := make(chan time.Time, 1)
 	go func() {
-		for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(waitLimit); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 			var text []byte
 			s.server.Do(func() { text, _ = os.ReadFile("/proc/thread-self/net/sockstat") })
 			_, after, _ := strings.Cut(string(text), " tw ")

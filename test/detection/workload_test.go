@@ -18,21 +18,21 @@ const workloadEnv = "TCPSHIFT_TEST_WORKLOAD"
 // workload is what a client process does: it makes connections at a rate, and closes
 // each after some time.
 type workload struct {
-	To         netip.AddrPort
-	From       netip.Addr // local address, bound without a port; unset: any
-	Phases     []phase
-	Open       time.Duration // how long each connection stays open
-	PeerCloses bool          // read the end of the stream before closing
-	NextPort   bool          // connect to another port each time, as a scan does
-	UntilNone  bool          // stop at the first connect() that finds no port
-	Reset      bool          // close with a reset
+	To          netip.AddrPort
+	From        netip.Addr // local address, bound without a port; unset: any
+	Phases      []phase
+	Open        time.Duration // how long each connection stays open
+	PeerCloses  bool          // read the end of the stream before closing
+	NextPort    bool          // connect to another port each time, as a scan does
+	UntilNoPort bool          // stop at the first connect() that finds no port
+	Reset       bool          // close with a reset
 
 	// A server process instead, which runs until it is killed.
 	Listen     netip.AddrPort
 	NeverClose bool // it does not close when the peer does
 }
 
-// phase is a time with one rate; a rate of 0 is a pause.
+// phase is a period with one rate; a rate of 0 is a pause.
 type phase struct {
 	PerSecond float64
 	AtOnce    int
@@ -82,7 +82,7 @@ func (o *workload) run(a *result) {
 			time.Sleep(time.Until(end))
 			next = end
 		}
-		for g.PerSecond > 0 && next.Before(end) && (!o.UntilNone || a.NoPort == 0) {
+		for g.PerSecond > 0 && next.Before(end) && (!o.UntilNoPort || a.NoPort == 0) {
 			time.Sleep(time.Until(next))
 			a.Late = max(a.Late, time.Since(next))
 			for range max(1, g.AtOnce) {
@@ -145,8 +145,8 @@ func (o *workload) close(fd int) {
 	unix.Close(fd)
 }
 
-// left keeps connections reachable: the garbage collector would close them.
-var left []net.Conn
+// neverClosed keeps connections reachable: the garbage collector would close them.
+var neverClosed []net.Conn
 
 func (o *workload) serve() error {
 	l, err := net.Listen("tcp4", o.Listen.String())
@@ -160,7 +160,7 @@ func (o *workload) serve() error {
 			return err
 		}
 		if o.NeverClose {
-			left = append(left, c)
+			neverClosed = append(neverClosed, c)
 			continue
 		}
 		go func() {

@@ -54,5 +54,5 @@ func overflow(t *testing.T) (problems []string) {
 	// The stream is complete after the gap.
 	harness.CheckSequence(t, run, run.Of(harness.OfType(lines, "transition")))
 	all := stop.LostRingFull + stop.LostRingBusy + stop.LostReentry + uint64(len(harness.OfType(lines, "transition")))
-	return harness.Miscount("transitions in records and lost", all, uint64(10*connections+2*workers+run.Out.Transitions()))
+	return harness.CompareCount("transitions in records and lost", all, uint64(10*connections+2*workers+run.Out.Transitions()))
 }

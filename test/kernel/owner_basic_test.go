@@ -115,8 +115,8 @@ func TestOwner_RefusedConnect(t *testing.T) {
 func TestOwner_UID(t *testing.T) {
 	harness.Run(t, func(env *harness.Env) {
 		server, client := env.ServerAndClient()
-		server.Become(1002)
-		client.Become(1001)
+		server.SetUID(1002)
+		client.SetUID(1001)
 		listener := server.Listen(harness.At(7000))
 		worker := server.Fork("a-worker", 0, 0)
 		c := client.Dial(harness.At(7000))

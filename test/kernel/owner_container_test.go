@@ -77,7 +77,7 @@ func (run *containerRun) run(t *testing.T, tr *harness.Tracer, path string) {
 	env.RequireCgroups()
 	env.UseTracer(tr)
 	server, client := env.ServerAndClient()
-	remove := client.ContainIn(path)
+	remove := client.MoveToNestedCgroup(path)
 	listener := server.Listen(harness.At(7000))
 	run.w, run.connection = env, client.Dial(harness.At(7000))
 	child := server.Accept(listener)

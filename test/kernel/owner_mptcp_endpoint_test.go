@@ -29,7 +29,7 @@ func endpointTakenAway(env *harness.Env) {
 	manager.FlushEndpoints()
 	until := harness.Now()
 	time.Sleep(300 * time.Millisecond)
-	harness.MPTCPEnd(env, client, c, server, s, true)
+	harness.MPTCPClose(env, client, c, server, s, true)
 	server.Close(listener)
 	env.Netns.Settle(0)
 	seen := 0
@@ -65,7 +65,7 @@ func TestOwner_MPTCPEndpointAdded(t *testing.T) {
 	harness.Exchange(client, c, server, s)
 	manager.AddSubflowEndpoint(netip.MustParseAddr("127.0.0.2"))
 	time.Sleep(300 * time.Millisecond)
-	harness.MPTCPEnd(env, client, c, server, s, true)
+	harness.MPTCPClose(env, client, c, server, s, true)
 	server.Close(listener)
 	env.Netns.Settle(0)
 	seen := 0

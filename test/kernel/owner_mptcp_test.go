@@ -32,7 +32,7 @@ func TestOwner_MPTCPSubflows(t *testing.T) {
 						c := client.MPTCPDial(sides.clientSide, harness.MPTCPFirst+i)
 						s := server.MPTCPAccept(listener)
 						harness.Exchange(client, c, server, s)
-						harness.MPTCPEnd(env, client, c, server, s, clientFirst)
+						harness.MPTCPClose(env, client, c, server, s, clientFirst)
 					}
 				})
 			})
@@ -54,8 +54,8 @@ func olderMPTCPCases() (cases []harness.OlderCase) {
 			d := client.MPTCPDial(sides.clientSide, harness.MPTCPFirst+1)
 			e := server.MPTCPAccept(listener)
 			harness.Exchange(client, d, server, e)
-			harness.MPTCPEnd(env, client, d, server, e, true)
-			harness.MPTCPEnd(env, client, c, server, s, false)
+			harness.MPTCPClose(env, client, d, server, e, true)
+			harness.MPTCPClose(env, client, c, server, s, false)
 			env.Finish()
 		}})
 	}
@@ -116,7 +116,7 @@ func TestOwner_KernelListener(t *testing.T) {
 		c := client.MPTCPDial(unix.IPPROTO_MPTCP, harness.MPTCPFirst)
 		s := server.MPTCPAccept(listener)
 		harness.Exchange(client, c, server, s)
-		harness.MPTCPEnd(env, client, c, server, s, true)
+		harness.MPTCPClose(env, client, c, server, s, true)
 		manager.FlushEndpoints()
 	})
 }

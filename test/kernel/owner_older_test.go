@@ -47,7 +47,7 @@ func hadAtTheStart(env *harness.Env, clientFirst bool) {
 	c = client.Dial(harness.At(7000))
 	harness.CloseInOrder(client, c, server, server.Accept(listener), clientFirst)
 	lines := env.Finish()
-	env.WantScan(lines)
+	env.CheckScanFoundOwner(lines)
 }
 
 // foundAndPassedOn: the process that the scan found may be named until it closes the

@@ -111,7 +111,7 @@ func TestOwner_DuplicatedDescriptor(t *testing.T) {
 					owner.DupTo(s, number+i)
 					owner.CloseFD(low)
 					if number > 64 {
-						env.AllowMissing = append(env.AllowMissing, func(l harness.Record, of *harness.Socket) bool { return of == s && l.New == "CLOSE_WAIT" })
+						env.KnownLimits = append(env.KnownLimits, func(l harness.Record, of *harness.Socket) bool { return of == s && l.New == "CLOSE_WAIT" })
 					}
 				}
 				peer.Close(g.ClientPeer, g.ChildPeer)

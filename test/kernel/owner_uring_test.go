@@ -78,7 +78,7 @@ func TestOwner_UringRegisteredFile(t *testing.T) {
 		owner.OpenUring(0)
 		g := harness.ConnectBoth(env, owner, peer)
 		owner.Register(g.Client)
-		env.AllowMissing = append(env.AllowMissing, func(_ harness.Record, s *harness.Socket) bool { return s == g.Client })
+		env.KnownLimits = append(env.KnownLimits, func(_ harness.Record, s *harness.Socket) bool { return s == g.Client })
 		peer.Close(g.ClientPeer)
 		owner.Exit()
 	})

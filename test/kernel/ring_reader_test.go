@@ -201,8 +201,8 @@ func TestRing_WaitEndsWithSample(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 		w.write(numbered(5, 8)) // without flags it wakes a reader that has read everything
 	}()
-	const patience = time.Minute
-	if err := w.reader.Read(patience, func(sample []byte) error { got = bytes.Clone(sample); return done }); !errors.Is(err, done) {
+	const waitLimit = time.Minute
+	if err := w.reader.Read(waitLimit, func(sample []byte) error { got = bytes.Clone(sample); return done }); !errors.Is(err, done) {
 		t.Errorf("got error %v, want the handler's", err)
 	}
 	if want := numbered(5, 8); !bytes.Equal(got, want) {

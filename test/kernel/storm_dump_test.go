@@ -23,7 +23,7 @@ func TestStorm_SockDiagDump(t *testing.T) {
 	for i := range 3 {
 		env.StartProgram(fmt.Sprintf("dumper-%d", i), 1).DumpForever()
 	}
-	harness.CheckStorm(t, env, harness.RunStorm(env, harness.StormConnections(t)/5, harness.OpHangUp, harness.OpPush))
+	harness.CheckStorm(t, env, harness.RunStorm(env, harness.StormConnections(t)/5, harness.OpAcceptClose, harness.OpConnectSend))
 }
 
 // A snapshot walks all sockets with an iterator, which locks each of them. Its process
@@ -48,7 +48,7 @@ func TestStorm_Snapshot(t *testing.T) {
 			}
 		})
 	}()
-	st := harness.RunStorm(env, harness.StormConnections(t)/5, harness.OpHangUp, harness.OpPush)
+	st := harness.RunStorm(env, harness.StormConnections(t)/5, harness.OpAcceptClose, harness.OpConnectSend)
 	close(enough)
 	if err := <-done; !errors.Is(err, errEnough) {
 		t.Errorf("snapshot: %v, want the handler's error", err)
@@ -73,7 +73,7 @@ func TestStorm_DumpByFormerOwner(t *testing.T) {
 		pusher := opener.Fork("", 0, 0)
 		pusher.Exec("pusher")
 		opener.Must(harness.OpCloseAll, connections)
-		hangUp, push := server.Order(harness.OpHangUp), pusher.Order(harness.OpPushOpen)
+		hangUp, push := server.Order(harness.OpAcceptClose), pusher.Order(harness.OpSendOpen)
 		hangUp.Send(server.FD(listener), connections)
 		push.Send(connections)
 		for _, o := range []*harness.Order{hangUp, push} {

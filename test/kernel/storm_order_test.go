@@ -65,5 +65,5 @@ func orderOfAStorm(t *testing.T) (problems []string) {
 	}
 	stop := lines[len(lines)-1]
 	lost := stop.LostRingFull + stop.LostRingBusy + stop.LostReentry
-	return harness.Miscount("sockets without a gap", uint64(len(last)-broken)+min(lost, uint64(broken)), uint64(len(last)))
+	return harness.CompareCount("sockets without a gap", uint64(len(last)-broken)+min(lost, uint64(broken)), uint64(len(last)))
 }

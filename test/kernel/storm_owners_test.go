@@ -71,8 +71,8 @@ func TestStorm_SocketErrorReader(t *testing.T) {
 				c := client.Dial(harness.At(7000))
 				s := server.Accept(listener)
 				mine[c.Conn] = true
-				client.Must(harness.OpFill, client.FD(c))
-				poll := client.Threads[1].Order(harness.OpTakeError)
+				client.Must(harness.OpSendUntilFull, client.FD(c))
+				poll := client.Threads[1].Order(harness.OpAwaitError)
 				poll.Send(client.FD(c))
 				time.Sleep(time.Millisecond)
 				if how == "destroyed" {
@@ -117,5 +117,5 @@ func TestStorm_DumpOfShutDownSockets(t *testing.T) {
 	for i := range 3 {
 		env.StartProgram(fmt.Sprintf("dumper-%d", i), 1).DumpForever()
 	}
-	harness.CheckStorm(t, env, harness.RunStorm(env, harness.StormConnections(t)/5, harness.OpHangUp, harness.OpPushShutdown))
+	harness.CheckStorm(t, env, harness.RunStorm(env, harness.StormConnections(t)/5, harness.OpAcceptClose, harness.OpConnectSendShutdown))
 }

@@ -45,7 +45,7 @@ type stormCase struct {
 
 func inEveryWay(c stormCase) (cases []stormCase) {
 	for _, c.family = range []tcplab.Family{tcplab.V4, tcplab.V6} {
-		for _, c.end = range []tcplab.StormEnd{tcplab.ClientFirst, tcplab.ServerFirst, tcplab.HalfClosed, tcplab.Together} {
+		for _, c.end = range []tcplab.StormEnd{tcplab.ClientFirst, tcplab.ServerFirst, tcplab.HalfClosed, tcplab.Simultaneous} {
 			cases = append(cases, c)
 		}
 	}
@@ -145,7 +145,7 @@ func countStorms(t *testing.T, cases []stormCase) (problems [][]string, excess s
 		t.Logf("%v %v: records %v", runs[i].end, runs[i].family, s)
 		problems = append(problems, s.compare(runs[i].transitions(s), runs[i].kernel, lost))
 	}
-	ofAll = append(ofAll, harness.Miscount("transitions of all storms, with those lost", counted+lost, happened)...)
+	ofAll = append(ofAll, harness.CompareCount("transitions of all storms, with those lost", counted+lost, happened)...)
 	if counted != stop.Read {
 		ofAll = append(ofAll, fmt.Sprintf("%d transitions in records, but stop says otherwise: %s", counted, stop.Raw))
 	}
@@ -213,7 +213,7 @@ func (s transitionCounts) compare(happened uint64, kernel timeWaits, lost uint64
 	if fired < happened {
 		fired = min(fired+lost, happened)
 	}
-	problems = harness.Miscount("transitions, with those lost", fired, happened)
+	problems = harness.CompareCount("transitions, with those lost", fired, happened)
 	counted := timeWaits{
 		begun:      s.count("FIN_WAIT2 > TIME_WAIT", "CLOSING > TIME_WAIT"),
 		overflowed: s.count("FIN_WAIT2 > CLOSE") + s["CLOSING > CLOSE"], // not those reset in CLOSING

@@ -47,7 +47,7 @@ var endings = []endingCase{
 	{"its timer, after tcp_fin_timeout", "expired", time.Second * 9 / 10, 30 * time.Second, func(_ *testing.T, n *tcplab.Netns, a *ending) {
 		n.Sysctl("net.ipv4.tcp_fin_timeout", "1")
 		a.endpoint = tcplab.OrphanInFinWait2(n, tcplab.V6).Client
-		n.AwaitGone(a.endpoint)
+		n.AwaitTimewaitEnd(a.endpoint)
 		a.until = harness.Now()
 	}},
 	{"a SYN", "early", 0, minute / 2, func(_ *testing.T, n *tcplab.Netns, a *ending) {
@@ -71,7 +71,7 @@ var endings = []endingCase{
 		n.Sysctl("net.ipv4.tcp_rfc1337", "0") // not earlier: see tcplab.NewNetns
 		a.from = harness.Now()
 		n.StraySegment(a.endpoint)
-		n.AwaitGone(a.endpoint)
+		n.AwaitTimewaitEnd(a.endpoint)
 		a.until = harness.Now()
 	}},
 	{"ss -K", "early", 0, minute / 2, func(t *testing.T, n *tcplab.Netns, a *ending) {
@@ -85,7 +85,7 @@ var endings = []endingCase{
 			t.Logf("this kernel does not destroy timewait sockets: %v", err)
 			listener.Supersede(client)
 		}
-		n.AwaitGone(a.endpoint)
+		n.AwaitTimewaitEnd(a.endpoint)
 		a.until = harness.Now()
 	}},
 	{"the end of its namespace", "early", 0, minute / 2, func(_ *testing.T, n *tcplab.Netns, a *ending) {
@@ -113,7 +113,7 @@ func TestTimewait_LastsOneMinute(t *testing.T) {
 	}
 	checkEndings(t, []endingCase{{"its timer", "expired", minute, minute + coarse, func(_ *testing.T, n *tcplab.Netns, a *ending) {
 		a.endpoint = tcplab.ServerCloses(n, tcplab.V4).Child
-		n.AwaitGoneLater(a.endpoint, minute+coarse)
+		n.AwaitTimewaitEndLater(a.endpoint, minute+coarse)
 		a.until = harness.Now()
 	}}})
 }

@@ -23,7 +23,7 @@ type crowdedBucket struct {
 
 func newCrowdedNetns(t *testing.T) *tcplab.Netns {
 	t.Helper()
-	if err := tcplab.MayHaveOwnTable(); err != nil {
+	if err := tcplab.CheckOwnTable(); err != nil {
 		harness.Lacks(t, expect.OwnTable, err)
 	}
 	return tcplab.NewCrowdedNetns(t)

@@ -193,11 +193,11 @@ func command(dir, name string, arguments ...string) ([]byte, error) {
 	c := exec.Command(name, arguments...)
 	c.Dir = dir
 	c.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
-	var complaint bytes.Buffer
-	c.Stderr = &complaint
+	var stderr bytes.Buffer
+	c.Stderr = &stderr
 	output, err := c.Output()
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: %w\n%s", name, arguments[len(arguments)-1], err, complaint.Bytes())
+		return nil, fmt.Errorf("%s %s: %w\n%s", name, arguments[len(arguments)-1], err, stderr.Bytes())
 	}
 	return output, nil
 }

@@ -23,7 +23,7 @@ import (
 type outcome struct {
 	column  column
 	kernel  kernel
-	console *console // nil if it was never booted
+	console *console // nil if the guest was never booted
 	took    time.Duration
 	cpu     time.Duration // of QEMU
 	retried bool
@@ -65,13 +65,13 @@ const stormConnections = 400
 const bootLimit = 2 * time.Minute
 
 var (
-	errDied    = errors.New("the guest died without a result")
+	errDied    = errors.New("the guest ended without a result")
 	errNoBoot  = fmt.Errorf("the guest did not boot within %v", bootLimit)
 	errTimeout = errors.New("the tests took too long")
 )
 
-// run boots a kernel and runs the tests. It repeats a guest that died without a result
-// once, and never a test that failed.
+// run boots a kernel and runs the tests. If a guest ends without a result,
+// run boots it once more. It does not repeat a failed test.
 func (g *guests) run(o *outcome, initramfs string) {
 	began := time.Now()
 	defer func() { o.took = time.Since(began) }()
@@ -87,9 +87,8 @@ func (g *guests) log(c column, text string) {
 	fmt.Fprintf(os.Stderr, "%-10v  %s\n", c, text)
 }
 
-// runs returns the runs of the test binary. Tests repeat without the accept hook what
-// depends on it. The test that only waits is a run of its own, at the same time as the
-// rest.
+// runs returns the runs of the test binary. The test that only waits is a run of its
+// own, at the same time as the other tests.
 func (g *guests) runs() []guest.Run {
 	// A storm is slow in an emulated guest; this size is enough for the programs to
 	// interrupt each other. Garbage collection is slow too, and there is enough memory.
@@ -108,7 +107,7 @@ func (g *guests) runs() []guest.Run {
 	return runs
 }
 
-// boot returns when the guest has ended, by a reboot.
+// boot starts a guest and returns when it has ended, by a reboot.
 func (g *guests) boot(o *outcome, initramfs string) error {
 	ctx, cancel := context.WithCancelCause(context.Background())
 	defer cancel(nil)
@@ -120,8 +119,8 @@ func (g *guests) boot(o *outcome, initramfs string) error {
 	m := machines[o.column.arch]
 	words := guest.Words(g.runs())
 	qemu := exec.CommandContext(ctx, m.qemu, m.command(o.kernel, initramfs, g.cpus, words)...)
-	var complaint strings.Builder
-	qemu.Stderr = &complaint
+	var stderr strings.Builder
+	qemu.Stderr = &stderr
 	output, err := qemu.StdoutPipe()
 	if err != nil {
 		return err
@@ -139,7 +138,7 @@ func (g *guests) boot(o *outcome, initramfs string) error {
 	case readErr != nil:
 		return readErr
 	case waitErr != nil:
-		return fmt.Errorf("QEMU: %w\n%s", waitErr, complaint.String())
+		return fmt.Errorf("QEMU: %w\n%s", waitErr, stderr.String())
 	case !o.console.ended:
 		return errDied
 	}

@@ -124,8 +124,8 @@ func digest(path string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// fetch downloads the package, keeps its image, and writes the record with the digest
-// last.
+// fetch downloads the package and keeps its image. It writes the file with the digest
+// last, so an incomplete download is not used.
 func (c *cache) fetch(a *apt, col column, p pkg) (kernel, error) {
 	fmt.Fprintf(os.Stderr, "kernelmatrix: fetching %s %s\n", p.Name, p.Version)
 	deb, err := a.download(p)
@@ -159,10 +159,10 @@ func (c *cache) fetch(a *apt, col column, p pkg) (kernel, error) {
 	if k.SHA256, err = digest(k.path); err != nil {
 		return kernel{}, err
 	}
-	return k, errors.Join(k.note(filepath.Join(dir, recordName)), os.RemoveAll(filepath.Dir(deb)))
+	return k, errors.Join(k.save(filepath.Join(dir, recordName)), os.RemoveAll(filepath.Dir(deb)))
 }
 
-func (k *kernel) note(path string) error {
+func (k *kernel) save(path string) error {
 	text, err := json.MarshalIndent(k, "", "\t")
 	if err != nil {
 		return err

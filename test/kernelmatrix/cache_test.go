@@ -23,7 +23,7 @@ func TestCache_OnlyWholeKernels(t *testing.T) {
 	image := filepath.Join(dir, "vmlinuz-6.12")
 	write(t, image, "hello")
 	noted := kernel{Package: pkg{Name: "linux-image-6.12", Version: "6.12-1"}, File: "vmlinuz-6.12", SHA256: sum}
-	if err := noted.note(filepath.Join(dir, recordName)); err != nil {
+	if err := noted.save(filepath.Join(dir, recordName)); err != nil {
 		t.Fatal(err)
 	}
 

@@ -8,7 +8,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/kernelmatrix/guest"
 )
 
-func said(kind guest.Kind, value string) string {
+func consoleLine(kind guest.Kind, value string) string {
 	return guest.Message{Kind: kind, Value: value}.Line()
 }
 
@@ -22,8 +22,8 @@ func consoleOf(text string) *console {
 }
 
 // A message of the kernel, two runs, parallel subtests, output after a result.
-var wholeConsole = "[    0.1] ACPI: a word of the firmware's\n" + said(guest.Booted, "6.12.107+deb13-cloud-amd64") +
-	said(guest.Running, "CI=true") + `=== RUN   TestTable
+var wholeConsole = "[    0.1] ACPI: a word of the firmware's\n" + consoleLine(guest.Booted, "6.12.107+deb13-cloud-amd64") +
+	consoleLine(guest.Running, "CI=true") + `=== RUN   TestTable
     expect_test.go:1: no accept_hook
 === ATTR  TestTable features socket_storage,socket_cookie
 === ATTR  TestTable instructions first=20
@@ -41,19 +41,19 @@ var wholeConsole = "[    0.1] ACPI: a word of the firmware's\n" + said(guest.Boo
     --- FAIL: TestAll/one (0.20s)
     --- PASS: TestAll/two (0.10s)
 FAIL
-` + said(guest.Running, "CI=true TCPSHIFT_WITHOUT=accept_hook") + `=== RUN   TestTable
+` + consoleLine(guest.Running, "CI=true TCPSHIFT_WITHOUT=accept_hook") + `=== RUN   TestTable
 === ATTR  TestTable features socket_storage
 --- SKIP: TestTable (0.00s)
 PASS
-` + said(guest.Ended, "1") + "[    9.0] reboot: Restarting system\n"
+` + consoleLine(guest.Ended, "1") + "[    9.0] reboot: Restarting system\n"
 
 func lacksNothing(string) bool { return false }
 
-// A skipped test counts as left out only if the table says that the kernel lacks what
+// A skipped test counts as left out only if the table lists that the kernel lacks what
 // it names.
 func TestConsole_SkipNeedsTableEntry(t *testing.T) {
 	skip := func(attr string) string {
-		return said(guest.Running, "") + "=== RUN   TestOne\n" + attr + "--- SKIP: TestOne (0.00s)\n"
+		return consoleLine(guest.Running, "") + "=== RUN   TestOne\n" + attr + "--- SKIP: TestOne (0.00s)\n"
 	}
 	for _, tt := range []struct {
 		name, output string
@@ -86,7 +86,7 @@ func TestConsole_Parse(t *testing.T) {
 	if got := c.attrs("instructions"); !slices.Equal(got, []string{"first=20", "second=30"}) {
 		t.Errorf("instructions %q", got)
 	}
-	if got := mostWalked(c); got != "30 (second)" {
+	if got := mostInstructions(c); got != "30 (second)" {
 		t.Errorf("most instructions %q", got)
 	}
 	first := c.runs[0]
@@ -101,7 +101,7 @@ func TestConsole_Parse(t *testing.T) {
 // A test without a result counts as run and not passed.
 func TestConsole_TestWithoutResult(t *testing.T) {
 	died := "=== RUN   TestOne\n--- PASS: TestOne (0.10s)\n=== RUN   TestTwo\npanic: no\n"
-	c := consoleOf(said(guest.Booted, "6.1") + said(guest.Running, "") + died)
+	c := consoleOf(consoleLine(guest.Booted, "6.1") + consoleLine(guest.Running, "") + died)
 	if got, want := c.counts(lacksNothing), (counts{run: 2, passed: 1}); got != want || c.ended {
 		t.Errorf("counts %+v, want %+v; ended %v", got, want, c.ended)
 	}
@@ -109,20 +109,20 @@ func TestConsole_TestWithoutResult(t *testing.T) {
 
 // An outcome is good only if every test ran and passed.
 func TestConsole_OutcomeIsGood(t *testing.T) {
-	good := said(guest.Booted, "6.1") + said(guest.Running, "") + "=== RUN   TestOne\n--- PASS: TestOne (0.10s)\n"
+	good := consoleLine(guest.Booted, "6.1") + consoleLine(guest.Running, "") + "=== RUN   TestOne\n--- PASS: TestOne (0.10s)\n"
 	for _, tt := range []struct {
 		name string
 		o    outcome
 		want bool
 	}{
-		{"all passed", outcome{console: consoleOf(good + said(guest.Ended, "0"))}, true},
+		{"all passed", outcome{console: consoleOf(good + consoleLine(guest.Ended, "0"))}, true},
 		{"never booted", outcome{}, false},
 		{"no kernel", outcome{err: errDied}, false},
 		{"no result", outcome{console: consoleOf(good)}, false},
-		{"no time", outcome{console: consoleOf(good + said(guest.Ended, "0")), err: errTimeout}, false},
-		{"another exit status", outcome{console: consoleOf(good + said(guest.Ended, "2"))}, false},
-		{"no test", outcome{console: consoleOf(said(guest.Booted, "6.1") + said(guest.Running, "") + said(guest.Ended, "0"))}, false},
-		{"skipped", outcome{console: consoleOf(good + "=== RUN   TestTwo\n--- SKIP: TestTwo (0.00s)\n" + said(guest.Ended, "0"))}, false},
+		{"no time", outcome{console: consoleOf(good + consoleLine(guest.Ended, "0")), err: errTimeout}, false},
+		{"another exit status", outcome{console: consoleOf(good + consoleLine(guest.Ended, "2"))}, false},
+		{"no test", outcome{console: consoleOf(consoleLine(guest.Booted, "6.1") + consoleLine(guest.Running, "") + consoleLine(guest.Ended, "0"))}, false},
+		{"skipped", outcome{console: consoleOf(good + "=== RUN   TestTwo\n--- SKIP: TestTwo (0.00s)\n" + consoleLine(guest.Ended, "0"))}, false},
 		{"failed", outcome{console: consoleOf(wholeConsole)}, false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -44,7 +44,7 @@ func writeDoc(path, pattern string, outcomes []*outcome, now time.Time) error {
 
 // doc is the part of the page that comes from a run or from the table.
 type doc struct {
-	Most    int    // instructions that a program may have
+	Most    int    // bounds the instructions of a program
 	Pattern string // selects the tests that ran; empty: all
 	Date    string
 	Lines   []string
@@ -57,7 +57,7 @@ type docColumn struct {
 	Passed, LeftOut, Seconds                            int
 }
 
-// docRow is one ability, and on which kernels there is it.
+// docRow is one feature for readers, and the kernels that provide it.
 type docRow struct {
 	What  string
 	Cells []string // one for each line
@@ -69,7 +69,7 @@ func newDoc(pattern string, outcomes []*outcome, now time.Time) doc {
 		d.Columns = append(d.Columns, docColumn{
 			Line: o.column.line, Arch: o.column.arch, Release: o.console.release,
 			Package: o.kernel.Package.Name, Version: o.kernel.Package.Version,
-			Instructions: orElse(mostWalked(o.console), "not reported"),
+			Instructions: orElse(mostInstructions(o.console), "not reported"),
 			Passed:       o.counts().passed, LeftOut: o.counts().leftOut, Seconds: int(o.took.Seconds()),
 		})
 	}

@@ -1,7 +1,7 @@
 // Command kernelmatrix runs the tests of ./test/kernel in guests: on every kernel and
 // architecture of the table in package expect, emulated by QEMU, with kernels from
-// Debian's packages. It installs and fetches what is missing, and writes into one cache
-// directory only. It must not know what the tests test.
+// Debian's packages. It installs and downloads what is missing, and writes into one
+// cache directory only. It does not depend on what the tests show.
 package main
 
 import (
@@ -26,12 +26,12 @@ func main() {
 }
 
 type settings struct {
-	columns []column
-	arches  []string
-	dir     string
-	lanes   int
-	doc     string
-	guests  guests
+	columns  []column
+	arches   []string
+	dir      string
+	parallel int
+	doc      string
+	guests   guests
 }
 
 func run() error {
@@ -66,16 +66,16 @@ func run() error {
 }
 
 func parseFlags() (*settings, error) {
-	kernels := flag.String("kernels", "", "only these lines, such as 6.12,7.1")
+	kernels := flag.String("kernels", "", "only these kernels, such as 6.12,7.1")
 	arches := flag.String("arch", "", "only these architectures: amd64, arm64")
 	s := &settings{}
 	flag.StringVar(&s.dir, "cache", ".cache", "where to keep kernels and consoles")
-	flag.IntVar(&s.lanes, "lanes", 3, "how many guests run side by side")
+	flag.IntVar(&s.parallel, "parallel", 3, "how many guests run at once")
 	flag.IntVar(&s.guests.cpus, "cpus", 2, "processors of a guest")
 	flag.DurationVar(&s.guests.limit, "limit", 20*time.Minute, "how long a guest may take")
 	flag.StringVar(&s.guests.pattern, "run", "", "only the tests that this pattern matches")
-	flag.StringVar(&s.doc, "doc", "", "write the document on kernels to this file, if all is well")
-	flag.BoolVar(&s.guests.verbose, "v", false, "show the consoles as they come")
+	flag.StringVar(&s.doc, "doc", "", "write the generated part of this document, if all tests passed")
+	flag.BoolVar(&s.guests.verbose, "v", false, "print the consoles while the guests run")
 	flag.Parse()
 	s.guests.dir = s.dir
 	lines, err := choose("kernel", *kernels, expect.Lines)
@@ -99,7 +99,8 @@ func columns(lines, arches []string) []column {
 	return all
 }
 
-// choose returns the words of some, in the order of all; an empty some means all.
+// choose returns the words in some, in the order of all. If some is empty, it returns
+// all.
 func choose(what, some string, all []string) ([]string, error) {
 	wanted := strings.FieldsFunc(some, func(r rune) bool { return r == ',' || r == ' ' })
 	if len(wanted) == 0 {
@@ -113,15 +114,15 @@ func choose(what, some string, all []string) ([]string, error) {
 	return slices.DeleteFunc(slices.Clone(all), func(a string) bool { return !slices.Contains(wanted, a) }), nil
 }
 
-// runAll keeps several guests running. It begins with the last columns, because those
-// of arm64 take longest and short ones can fill the end.
+// runAll runs s.parallel guests at once. It begins with the last columns, those of
+// arm64, because they take longest.
 func (s *settings) runAll(initramfs map[string]string) []*outcome {
 	kernels := newCache(s.dir)
 	outcomes := make([]*outcome, len(s.columns))
 	next := make(chan *outcome)
-	var lanes sync.WaitGroup
-	for range s.lanes {
-		lanes.Go(func() {
+	var parallel sync.WaitGroup
+	for range s.parallel {
+		parallel.Go(func() {
 			for o := range next {
 				s.runOne(kernels, o, initramfs[o.column.arch])
 			}
@@ -132,7 +133,7 @@ func (s *settings) runAll(initramfs map[string]string) []*outcome {
 		next <- outcomes[i]
 	}
 	close(next)
-	lanes.Wait()
+	parallel.Wait()
 	return outcomes
 }
 

@@ -13,17 +13,17 @@ import (
 )
 
 // machine is how QEMU emulates an architecture. It never uses hardware virtualisation,
-// which a host that is itself a guest may offer and not support.
+// because that may not work on a host that is itself a guest.
 type machine struct {
 	qemu, debian string // program and package
 	arguments    []string
 	kernel       string // command line
 }
 
-// QEMU emulates "rep movsb" byte by byte, so the guest does not offer it; newer arm64
-// processors have more features that are slow to emulate. Each saves a third of the
-// time, as does a kernel at its own address on arm64. The processors of a guest share
-// one thread: with a thread each, locks would cost half as much again.
+// The models are old because newer ones are slow to emulate: QEMU emulates "rep movsb"
+// byte by byte, which Nehalem does not advertise, and newer arm64 models have more such
+// features. Each choice saves a third of the time, as does nokaslr on arm64. All CPUs of
+// a guest share one thread: with one thread each, locks would cost half as much again.
 var machines = map[string]machine{
 	"amd64": {"qemu-system-x86_64", "qemu-system-x86", []string{"-M", "pc", "-cpu", "Nehalem"},
 		"console=ttyS0 reboot=t tsc=reliable no_timer_check"},
@@ -42,7 +42,8 @@ func (m machine) command(k kernel, initramfs string, cpus int, words []string) [
 	return slices.Concat(m.arguments, arguments)
 }
 
-// Guests die now and then under QEMU 7 of Debian 12.
+// oldestQEMU is the oldest version that is used: guests sometimes crash under QEMU 7 of
+// Debian 12.
 const oldestQEMU = 10
 
 // installQEMU installs QEMU from Debian for the architectures where it is missing or
@@ -63,7 +64,7 @@ func installQEMU(dir string, arches []string) error {
 	}
 	fmt.Fprintf(os.Stderr, "kernelmatrix: installing %s from %s\n", strings.Join(missing, " "), suites[len(suites)-1])
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("install %s: only root may; install version %d or later, then come back", strings.Join(missing, " "), oldestQEMU)
+		return fmt.Errorf("install %s: this needs root; or install version %d or later yourself", strings.Join(missing, " "), oldestQEMU)
 	}
 	a, err := newApt(filepath.Join(dir, "apt", "qemu"), suites, "", false)
 	if err != nil {
@@ -74,8 +75,7 @@ func installQEMU(dir string, arches []string) error {
 	return err
 }
 
-// qemuSuites returns the suites that have a new QEMU for this machine's release: the
-// last one.
+// qemuSuites returns the suites for this machine's release. The last one has a new QEMU.
 func qemuSuites() ([]string, error) {
 	text, err := os.ReadFile("/etc/os-release")
 	if err != nil {

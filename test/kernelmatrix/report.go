@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// report prints what failed, and how, and then the table.
+// report prints the failed tests with their output, and then the table.
 func report(w io.Writer, outcomes []*outcome, took time.Duration, log func(column) string) {
 	var cpu time.Duration
 	for _, o := range outcomes {
@@ -32,7 +32,7 @@ func table(w io.Writer, outcomes []*outcome) {
 			n = o.counts()
 			release = orElse(o.console.release, "-")
 			features = orElse(o.console.attr("features"), "none")
-			walked = orElse(mostWalked(o.console), "not reported")
+			walked = orElse(mostInstructions(o.console), "not reported")
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", o.column.line, o.column.arch, release,
 			n.run, n.passed, n.leftOut, int(o.took.Seconds()), verdict(o), walked, features)
@@ -54,9 +54,9 @@ func verdict(o *outcome) string {
 	return result
 }
 
-// mostWalked returns the program for which the verifier processed the most
+// mostInstructions returns the program for which the verifier processed the most
 // instructions.
-func mostWalked(c *console) string {
+func mostInstructions(c *console) string {
 	most, name := 0, ""
 	for _, value := range c.attrs("instructions") {
 		program, n, _ := strings.Cut(value, "=")
@@ -70,7 +70,8 @@ func mostWalked(c *console) string {
 	return fmt.Sprintf("%d (%s)", most, name)
 }
 
-// How much of a failed column is shown.
+// The most lines of output that a report shows: of one failed test, of all failed tests
+// of a column, and of the console's end.
 const (
 	linesOfTest   = 40
 	linesOfTests  = 400
@@ -94,7 +95,7 @@ func reportFailure(w io.Writer, o *outcome, log string) {
 			if t.result == "PASS" || (r.hasSubtests(name) && len(t.output) == 0) || shown > linesOfTests {
 				continue
 			}
-			fmt.Fprintf(w, "-- %s %s (%s)\n", orElse(t.result, "no result of"), name, r.env)
+			fmt.Fprintf(w, "-- %s %s (%s)\n", orElse(t.result, "no result:"), name, r.env)
 			shown += printSome(w, t.output, linesOfTest)
 		}
 	}

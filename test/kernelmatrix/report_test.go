@@ -13,8 +13,8 @@ import (
 )
 
 func goodConsole(release, features string) *console {
-	return consoleOf(said(guest.Booted, release) + said(guest.Running, "") + "=== RUN   TestOne\n=== ATTR  TestOne features " + features +
-		"\n=== ATTR  TestOne instructions first=20\n--- PASS: TestOne (0.10s)\n" + said(guest.Ended, "0"))
+	return consoleOf(consoleLine(guest.Booted, release) + consoleLine(guest.Running, "") + "=== RUN   TestOne\n=== ATTR  TestOne features " + features +
+		"\n=== ATTR  TestOne instructions first=20\n--- PASS: TestOne (0.10s)\n" + consoleLine(guest.Ended, "0"))
 }
 
 // The report has a table and the output of failed tests.
@@ -35,7 +35,7 @@ the whole console is in 6.12.log
     a_test.go:7: one went wrong
 -- SKIP TestTable (CI=true TCPSHIFT_WITHOUT=accept_hook)
 
-== 6.18 arm64 failed: the guest died without a result
+== 6.18 arm64 failed: the guest ended without a result
 the whole console is in 6.18.log
 -- the console's end
 [ 0.5] Kernel panic - not syncing

@@ -10,7 +10,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// make bench-load, bench-scale and soak raise the first five.
+// make bench-load, bench-scale and soak set larger values.
 var (
 	connections = flag.Int("connections", 2_000, "connections in each storm")
 	rounds      = flag.Int("rounds", 1, "pairs of storms for each tracer")
@@ -18,7 +18,7 @@ var (
 	records     = flag.Int("records", 10_000, "records written into one ring")
 	sockets     = flag.Int("sockets", 2_000, "sockets that are open when the tracer starts")
 	soak        = flag.Duration("soak", 0, "how long to trace mixed load; 0: eight rounds")
-	some        = flag.String("tracers", "", "only those whose names match this pattern")
+	tracers     = flag.String("tracers", "", "only the tracers with a name that matches this pattern")
 	doc         = flag.String("doc", "", "append the table to this file")
 	warm        = flag.Bool("warm", false, "touch half of the free memory first")
 )
@@ -40,7 +40,7 @@ func TestCost_TracersCompared(t *testing.T) {
 	tcplab.RequireRoot(t)
 	tcplab.MountTracefs(t)
 	var columns []*column
-	pattern, err := regexp.Compile(*some)
+	pattern, err := regexp.Compile(*tracers)
 	if err != nil {
 		t.Fatalf("-tracers: %v", err)
 	}

@@ -29,7 +29,7 @@ type run struct {
 }
 
 // measure makes one storm, with a tracer beside it or without. It measures the time in
-// the kernel only on demand, because that measurement costs itself.
+// the kernel only if timed is set, because that measurement takes time itself.
 func measure(t *testing.T, s subject, timed bool) (r run) {
 	t.Run(s.name, func(t *testing.T) {
 		n := tcplab.NewNetns(t)
@@ -79,13 +79,13 @@ func warmMemory(t *testing.T) {
 
 // tracer is a running subject.
 type tracer struct {
-	t         *testing.T
-	subject   subject
-	cmd       *exec.Cmd
-	output    *os.File
-	complaint bytes.Buffer
-	programs  []*ebpf.Program
-	spent     time.Duration // CPU time before the storm
+	t        *testing.T
+	subject  subject
+	cmd      *exec.Cmd
+	output   *os.File
+	stderr   bytes.Buffer
+	programs []*ebpf.Program
+	spent    time.Duration // CPU time before the storm
 }
 
 func startTracer(t *testing.T, s subject) *tracer {
@@ -96,7 +96,7 @@ func startTracer(t *testing.T, s subject) *tracer {
 	}
 	before := programIDs(t)
 	tr := &tracer{t: t, subject: s, cmd: exec.Command(s.command[0], s.command[1:]...), output: output}
-	tr.cmd.Stdout, tr.cmd.Stderr = output, &tr.complaint
+	tr.cmd.Stdout, tr.cmd.Stderr = output, &tr.stderr
 	if err := tr.cmd.Start(); err != nil {
 		t.Fatalf("start %s: %v", s.name, err)
 	}
@@ -137,13 +137,13 @@ func (tr *tracer) awaitReady(before map[ebpf.ProgramID]bool) {
 			return
 		}
 	}
-	tr.t.Fatalf("%s was not ready within %v: %s", tr.subject.name, limit, tr.complaint.String())
+	tr.t.Fatalf("%s was not ready within %v: %s", tr.subject.name, limit, tr.stderr.String())
 }
 
 // end waits until the tracer is idle, reads what it cost, and ends it.
 func (tr *tracer) end(r *run, netns uint32) {
 	tr.t.Helper()
-	tr.rest()
+	tr.awaitIdle()
 	r.own = tr.cpu() - tr.spent
 	r.anon = anonOf(tr.t, tr.cmd.Process.Pid)
 	for _, p := range tr.programs {
@@ -162,8 +162,8 @@ func (tr *tracer) end(r *run, netns uint32) {
 	}
 }
 
-// rest waits until the tracer has handled all events, and so spends no more CPU time.
-func (tr *tracer) rest() {
+// awaitIdle waits until the tracer has handled all events: then it uses no CPU time.
+func (tr *tracer) awaitIdle() {
 	tr.t.Helper()
 	const step, idle = 200 * time.Millisecond, 10 * time.Millisecond
 	for last := tr.cpu(); ; {
@@ -182,7 +182,7 @@ func (tr *tracer) cpu() time.Duration {
 	tr.t.Helper()
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", tr.cmd.Process.Pid))
 	if err != nil {
-		tr.t.Fatalf("%s has ended: %s", tr.subject.name, tr.complaint.String())
+		tr.t.Fatalf("%s has ended: %s", tr.subject.name, tr.stderr.String())
 	}
 	_, behind, _ := strings.Cut(string(b), ") ") // the name may contain anything
 	fields := strings.Fields(behind)

@@ -70,7 +70,7 @@ func load(t *testing.T, code asm.Instructions) *ebpf.Program {
 	return p
 }
 
-// benchmark runs a program so many times on each of the CPUs at once. It returns the
+// benchmark runs a program repeatedly on each of the CPUs at once, and returns the
 // nanoseconds of one run.
 func benchmark(t *testing.T, p *ebpf.Program, cpus []int, times int) float64 {
 	t.Helper()
@@ -155,12 +155,12 @@ func await(t *testing.T, cmd *exec.Cmd) string {
 	return first
 }
 
-// keeperEnv turns this test binary into a process that makes so many connections to
-// itself and keeps both ends open until its input ends.
+// keeperEnv turns this test binary into a process that makes this number of connections
+// to itself, and keeps both ends open until its standard input ends.
 const keeperEnv = "TCPSHIFT_TEST_KEEP_OPEN"
 
-// mostKept is below the 20,000 files that a process may have open by default limits,
-// and below the 28,232 ephemeral ports.
+// mostKept bounds the connections of one process. It has two descriptors for each, and
+// may be limited to 20,000; a namespace has 28,232 ephemeral ports.
 const mostKept = 9_000
 
 func keepOpen(text string) error {
@@ -172,7 +172,7 @@ func keepOpen(text string) error {
 	if err != nil {
 		return err
 	}
-	held := []io.Closer{listener}
+	open := []io.Closer{listener}
 	for range connections {
 		client, err := net.Dial("tcp4", listener.Addr().String())
 		if err != nil {
@@ -182,15 +182,15 @@ func keepOpen(text string) error {
 		if err != nil {
 			return err
 		}
-		held = append(held, client, child)
+		open = append(open, client, child)
 	}
 	fmt.Println("open")
 	_, err = io.Copy(io.Discard, os.Stdin)
-	runtime.KeepAlive(held)
+	runtime.KeepAlive(open)
 	return err
 }
 
-// open has processes make so many connections, which stay open until the test ends.
+// open starts processes that make connections, which stay open until the test ends.
 func open(t *testing.T, n *tcplab.Netns, connections int) {
 	t.Helper()
 	for ; connections > 0; connections -= mostKept {

@@ -22,17 +22,17 @@ const actorEnv = "TCPSHIFT_PEERS_ACTOR"
 
 // actor is a running actor, seen from the test.
 type actor struct {
-	t     testing.TB
-	name  string
-	pid   int
-	asks  *os.File
-	lines *bufio.Scanner
+	t      testing.TB
+	name   string
+	pid    int
+	orders *os.File
+	lines  *bufio.Scanner
 }
 
-// startActor starts one in a namespace. Further files become its descriptors 3, 4, ...
+// startActor starts an actor in a namespace. The files become its descriptors 3, 4, ...
 func startActor(t testing.TB, n *tcplab.Netns, name string, files ...*os.File) *actor {
 	t.Helper()
-	stdin, asks := pipe(t)
+	stdin, orders := pipe(t)
 	answers, stdout := pipe(t)
 	cmd := exec.Command(linkActor(t, name))
 	cmd.Env = append(os.Environ(), actorEnv+"=1")
@@ -46,10 +46,10 @@ func startActor(t testing.TB, n *tcplab.Netns, name string, files ...*os.File) *
 	stdin.Close()
 	stdout.Close()
 	t.Cleanup(func() {
-		asks.Close()
+		orders.Close()
 		_ = cmd.Wait()
 	})
-	return &actor{t: t, name: name, pid: cmd.Process.Pid, asks: asks, lines: bufio.NewScanner(answers)}
+	return &actor{t: t, name: name, pid: cmd.Process.Pid, orders: orders, lines: bufio.NewScanner(answers)}
 }
 
 func pipe(t testing.TB) (r, w *os.File) {
@@ -62,7 +62,7 @@ func pipe(t testing.TB) (r, w *os.File) {
 	return r, w
 }
 
-// linkActor gives the test binary another name.
+// linkActor makes a link to the test binary and returns its path.
 func linkActor(t testing.TB, name string) string {
 	t.Helper()
 	self, err := os.Executable()
@@ -76,10 +76,10 @@ func linkActor(t testing.TB, name string) string {
 	return path
 }
 
-// try asks for one step and returns the answer: "ok", or an error's name.
+// try orders one step and returns the answer: "ok", or the error's text.
 func (a *actor) try(step string, args ...any) string {
 	a.t.Helper()
-	if _, err := fmt.Fprintf(a.asks, step+"\n", args...); err != nil {
+	if _, err := fmt.Fprintf(a.orders, step+"\n", args...); err != nil {
 		a.t.Fatalf("%s: %v", a.name, err)
 	}
 	if !a.lines.Scan() {
@@ -88,7 +88,7 @@ func (a *actor) try(step string, args ...any) string {
 	return a.lines.Text()
 }
 
-// do asks for a step that must succeed.
+// do orders a step that must succeed.
 func (a *actor) do(step string, args ...any) {
 	a.t.Helper()
 	if got := a.try(step, args...); got != "ok" {
@@ -99,7 +99,7 @@ func (a *actor) do(step string, args ...any) {
 // startPrefork starts a server and a worker that inherits its listener.
 func startPrefork(t testing.TB, n *tcplab.Netns, port uint16) (parent, worker *actor) {
 	t.Helper()
-	stdin, asks := pipe(t)
+	stdin, orders := pipe(t)
 	answers, stdout := pipe(t)
 	parent = startActor(t, n, "server", stdin, stdout)
 	parent.do("listen s 127.0.0.1:%d", port)
@@ -108,11 +108,12 @@ func startPrefork(t testing.TB, n *tcplab.Netns, port uint16) (parent, worker *a
 	if err != nil {
 		t.Fatalf("spawn: %s", answer)
 	}
-	return parent, &actor{t: t, name: "worker", pid: pid, asks: asks, lines: bufio.NewScanner(answers)}
+	return parent, &actor{t: t, name: "worker", pid: pid, orders: orders, lines: bufio.NewScanner(answers)}
 }
 
-// act is the actor itself. Each line is a step: a verb, the name of a socket, an argument.
-func act() int {
+// runActor is the actor itself. Each line of its standard input is a step: a verb, the
+// name of a socket, an argument.
+func runActor() int {
 	self := actorProcess{fds: map[string]int{"inherited": 3}}
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		words := append(strings.Fields(lines.Text()), "", "")
@@ -127,7 +128,7 @@ func act() int {
 
 type actorProcess struct {
 	fds  map[string]int
-	kept []*os.File // a file that is collected is closed
+	kept []*os.File // the garbage collector would close them
 }
 
 func (p *actorProcess) step(verb, name, argument string) (answer string, err error) {
@@ -137,7 +138,7 @@ func (p *actorProcess) step(verb, name, argument string) (answer string, err err
 		p.fds[name], err = open(verb, netip.MustParseAddrPort(argument))
 	case "accept":
 		p.fds[argument], _, err = unix.Accept4(fd, unix.SOCK_CLOEXEC)
-	case "deaf": // drops every segment, so nothing answers
+	case "drop": // drops every incoming segment, so that the socket does not answer
 		all := unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K}
 		err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: 1, Filter: &all})
 	case "write":
@@ -185,8 +186,8 @@ func open(verb string, at netip.AddrPort) (int, error) {
 		return fd, err
 	}
 	if verb == "connect" {
-		const patience = 1000 // ms
-		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, patience); err != nil {
+		const connectTimeout = 1000 // ms
+		if err := unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, connectTimeout); err != nil {
 			return fd, err
 		}
 		return fd, unix.Connect(fd, sockaddr)

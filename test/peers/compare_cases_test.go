@@ -19,7 +19,7 @@ type compareCase struct {
 	about  string         // one sentence for the document
 	before func(s *stage) // what happens before any tool runs
 	run    func(s *stage) // what the tools see
-	ends   int            // the connection records that follow
+	ends   int            // how many connection records tcpshift writes
 	gadget string         // what Inspektor Gadget's trace_tcp emits, read from its source
 }
 
@@ -64,7 +64,7 @@ var compareCases = []compareCase{
 			s.child.do("close a")
 		},
 		ends:   2,
-		gadget: "`connect` (client), `accept` (server), `close` (client), `close` (server); neither says that it was a reset",
+		gadget: "`connect` (client), `accept` (server), `close` (client), `close` (server); neither shows that it was a reset",
 	},
 	{
 		name:   "Refused",
@@ -77,7 +77,7 @@ var compareCases = []compareCase{
 	{
 		name:   "No answer",
 		about:  "A firewall drops the SYN; here a socket filter does. The client gives up after a second.",
-		before: func(s *stage) { s.server.do("deaf s") },
+		before: func(s *stage) { s.server.do("drop s") },
 		run:    func(s *stage) { s.client.try("connect c 127.0.0.1:8080"); s.client.do("close c") },
 		ends:   1,
 		gadget: "`connect` (client) with the error ETIMEDOUT",
@@ -121,7 +121,7 @@ var compareCases = []compareCase{
 	},
 }
 
-// stage is where a case happens: a namespace, a client and a server in it.
+// stage is the namespace of a case, with a client and a server.
 type stage struct {
 	*namespace
 	client, server *actor

@@ -21,7 +21,7 @@ func (r rows) String() string {
 	return fmt.Sprintf("%d, %d, %d", r.right, r.wrong, r.none)
 }
 
-// shown is what the tools printed about one case.
+// shown is the output of the tools about one case, and whom their rows name.
 type shown struct {
 	output map[string]string
 	named  map[string]rows
@@ -64,7 +64,7 @@ func (tl *tools) shown(s *stage, after string) shown {
 	return sh
 }
 
-// count takes a row about a local port into account.
+// count counts a row that names a process.
 func (r *rows) count(owners []int, named int) {
 	switch {
 	case named == 0:
@@ -76,8 +76,9 @@ func (r *rows) count(owners []int, named int) {
 	}
 }
 
-// owners gives the processes that have the sockets of a local port. A socket without a
-// port yet is the client's; the listener of a prefork server has two processes.
+// owners returns a function from a local port to the processes that have its socket. A
+// socket without a port is the client's. The listener of a prefork server has two
+// processes.
 func (s *stage) owners() func(port uint16) []int {
 	return func(port uint16) []int {
 		if port == serverPort {
@@ -106,7 +107,7 @@ func countRows(t *testing.T, text string, about *regexp.Regexp, owners func(uint
 	return found
 }
 
-// output is what it printed so far.
+// output returns what the program has printed so far.
 func (r *running) output() string {
 	r.t.Helper()
 	b, err := os.ReadFile(r.stdout.Name())
@@ -149,7 +150,7 @@ func (s *stage) cleaner() func(string) string {
 // toolOrder is the order of the tools in the document.
 var toolOrder = []string{"tcpshift", "tcpstates", "tcplife", "conntrack -E", "ss, afterwards"}
 
-// comparison is the document in the making.
+// comparison collects the parts of the document.
 type comparison struct{ summary, cases, gadget strings.Builder }
 
 func (d *comparison) add(c compareCase, sh shown) {
@@ -203,13 +204,12 @@ func versions(t *testing.T) string {
 	return text
 }
 
-// failures runs the tools that need kprobes, and shows what they print where there are
-// none.
+// failures runs the tools that need kprobes, and returns a table of their last lines.
 func failures(t *testing.T) (text string) {
 	t.Helper()
 	for _, name := range []string{"tcplife.bt", "tcpaccept.bt", "tcpconnect"} {
 		outcome := "it runs on this machine"
-		out, err := exec.Command("timeout", "-s", "INT", "3", need(t, name)).CombinedOutput()
+		out, err := exec.Command("timeout", "-s", "INT", "3", requireProgram(t, name)).CombinedOutput()
 		if lines := strings.Split(strings.TrimSpace(string(out)), "\n"); err != nil && len(out) > 0 {
 			outcome = "`" + lines[len(lines)-1] + "`"
 		}

@@ -20,9 +20,9 @@ type namespace struct {
 	t testing.TB
 }
 
-// In ten everyday cases tcpshift names no process that does not have the socket, and names
-// the right one at least once. With -doc, other tools run beside it, and a document shows
-// what each of them printed: make compare.
+// In ten everyday cases tcpshift never names a process that does not have the socket, and
+// names the right process at least once. With -doc, other tools run beside it, and the
+// test writes a document with the output of each: make compare.
 func TestCompare_OwnersInTenCases(t *testing.T) {
 	tcplab.RequireRoot(t)
 	var doc comparison
@@ -86,23 +86,23 @@ func startTools(t *testing.T, s *stage, all bool) *tools {
 	tcplab.MountTracefs(t)
 	tl.text = start(t, program, "--netns", netns, "--format", "text")
 	tl.text.await("OLD")
-	lines := need(t, "stdbuf") // else they keep their first lines back
-	tl.tcpstates = start(t, lines, "-oL", need(t, "tcpstates"))
+	lines := requireProgram(t, "stdbuf") // without it their first lines stay in a buffer
+	tl.tcpstates = start(t, lines, "-oL", requireProgram(t, "tcpstates"))
 	tl.tcpstates.await("OLDSTATE")
-	tl.tcplife = start(t, lines, "-oL", need(t, "tcplife"))
+	tl.tcplife = start(t, lines, "-oL", requireProgram(t, "tcplife"))
 	tl.tcplife.await("RADDR")
 	tl.conntrack = startConntrack(t, s)
 	return tl
 }
 
-// startConntrack has the kernel track the namespace's connections, which it does only if
-// a rule asks for it, and shows them.
+// startConntrack adds a rule to the namespace, without which the kernel tracks no
+// connections there, and starts conntrack -E.
 func startConntrack(t *testing.T, s *stage) *running {
 	t.Helper()
 	rules := `add table inet track
 add chain inet track in { type filter hook input priority 0; }
 add rule inet track in ct state new counter`
-	nft := exec.Command(need(t, "nft"), "-f", "-")
+	nft := exec.Command(requireProgram(t, "nft"), "-f", "-")
 	nft.Stdin = strings.NewReader(rules)
 	var out []byte
 	var err error
@@ -111,14 +111,14 @@ add rule inet track in ct state new counter`
 		t.Fatalf("nft: %v: %s", err, out)
 	}
 	var r *running
-	lines, conntrack := need(t, "stdbuf"), need(t, "conntrack")
+	lines, conntrack := requireProgram(t, "stdbuf"), requireProgram(t, "conntrack")
 	s.Do(func() { r = start(t, lines, "-oL", conntrack, "-E", "-p", "tcp") })
-	time.Sleep(300 * time.Millisecond) // it does not say when it listens
+	time.Sleep(300 * time.Millisecond) // it prints nothing when it begins to listen
 	return r
 }
 
-// settle waits for tcpshift's last record, and for the other tools until none prints any
-// more: they do not say when they are done.
+// settle waits for tcpshift's last record, and until the other tools have printed nothing
+// for half a second: they do not show when they have printed everything.
 func (tl *tools) settle(ends int) {
 	tl.t.Helper()
 	tl.records.awaitCount(`"type":"connection"`, ends)

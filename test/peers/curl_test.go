@@ -12,7 +12,7 @@ import (
 
 // A request by curl has the right addresses, ports, states and owner.
 func TestPeer_Curl(t *testing.T) {
-	curl := need(t, "curl")
+	curl := requireProgram(t, "curl")
 	var config net.ListenConfig
 	config.SetMultipathTCP(false) // its sockets are not TCP sockets
 	listener, err := config.Listen(t.Context(), "tcp4", "127.0.0.1:0")

@@ -23,7 +23,7 @@ var program string
 
 func TestMain(m *testing.M) {
 	if os.Getenv(actorEnv) != "" {
-		os.Exit(act())
+		os.Exit(runActor())
 	}
 	os.Exit(buildAndRun(m))
 }
@@ -46,9 +46,9 @@ func buildAndRun(m *testing.M) int {
 	return m.Run()
 }
 
-// need returns the path of another program. Without it the test is skipped; under
+// requireProgram returns the path of another program. Without it the test is skipped; under
 // CI=true it fails.
-func need(t *testing.T, name string) string {
+func requireProgram(t *testing.T, name string) string {
 	t.Helper()
 	tcplab.RequireRoot(t)
 	path, err := exec.LookPath(name)
@@ -105,25 +105,25 @@ func startWith(t *testing.T, stdin *os.File, path string, args ...string) *runni
 // ready.
 func (r *running) await(text string) {
 	r.t.Helper()
-	const patience = 30 * time.Second
-	for began := time.Now(); time.Since(began) < patience; time.Sleep(10 * time.Millisecond) {
+	const waitLimit = 30 * time.Second
+	for began := time.Now(); time.Since(began) < waitLimit; time.Sleep(10 * time.Millisecond) {
 		if b, err := os.ReadFile(r.stdout.Name()); err == nil && bytes.Contains(b, []byte(text)) {
 			return
 		}
 	}
-	r.t.Fatalf("%s did not write %q within %v; standard error: %s", r.cmd.Path, text, patience, r.stderr.String())
+	r.t.Fatalf("%s did not write %q within %v; standard error: %s", r.cmd.Path, text, waitLimit, r.stderr.String())
 }
 
 // awaitCount waits until the output has the text so many times.
 func (r *running) awaitCount(text string, count int) {
 	r.t.Helper()
-	const patience = 30 * time.Second
-	for began := time.Now(); time.Since(began) < patience; time.Sleep(10 * time.Millisecond) {
+	const waitLimit = 30 * time.Second
+	for began := time.Now(); time.Since(began) < waitLimit; time.Sleep(10 * time.Millisecond) {
 		if b, err := os.ReadFile(r.stdout.Name()); err == nil && bytes.Count(b, []byte(text)) >= count {
 			return
 		}
 	}
-	r.t.Fatalf("%s did not print %q %d times within %v; standard error: %s", r.cmd.Path, text, count, patience, r.stderr.String())
+	r.t.Fatalf("%s did not print %q %d times within %v; standard error: %s", r.cmd.Path, text, count, waitLimit, r.stderr.String())
 }
 
 // interrupt ends the program as Ctrl-C does and waits for its end.

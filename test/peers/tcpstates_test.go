@@ -18,12 +18,12 @@ type step struct {
 // tcpstates (Debian's libbpf-tools) uses the same tracepoint. It may miss nested
 // events, but shows no transition that tcpshift lacks.
 func TestPeer_Tcpstates(t *testing.T) {
-	peer := need(t, "tcpstates")
+	peer := requireProgram(t, "tcpstates")
 	tcplab.MountTracefs(t)
 	n := tcplab.NewNetns(t)
 	tracer := start(t, program) // of the whole host, as tcpstates is
 	tracer.await(`"type":"start"`)
-	states := start(t, need(t, "stdbuf"), "-oL", peer) // stdbuf: without it the first lines stay in a buffer
+	states := start(t, requireProgram(t, "stdbuf"), "-oL", peer) // stdbuf: without it the first lines stay in a buffer
 	states.await("OLDSTATE")
 	tcplab.Storm(n, tcplab.StormConfig{Connections: 2_000})
 	states.interrupt()

@@ -23,7 +23,7 @@ var (
 // The tracer has every transition of a storm that perf counts. perf counts those of the
 // whole host; the tracer counts the others as filtered.
 func TestPeer_Perf(t *testing.T) {
-	perf := need(t, "perf")
+	perf := requireProgram(t, "perf")
 	for round := range *rounds {
 		t.Run(strconv.Itoa(round+1), func(t *testing.T) {
 			var problems []string
@@ -38,7 +38,7 @@ func TestPeer_Perf(t *testing.T) {
 	}
 }
 
-// measure returns by how much the tracer has fewer transitions than the kernel counted.
+// measure runs one storm and returns where the tracer has fewer transitions than perf.
 func measure(t *testing.T, perf string) (problems []string) {
 	t.Helper()
 	n := tcplab.NewNetns(t)
@@ -68,8 +68,8 @@ func measure(t *testing.T, perf string) (problems []string) {
 	return problems
 }
 
-// shortOf wants no less than the kernel's count: exactly, except on kernels that hide a
-// few events from every program; see docs/accuracy.md.
+// shortOf returns a problem if got is less than the kernel's count. On kernels that hide
+// a few events from every program, 0.05 % may be missing; see docs/accuracy.md.
 func shortOf(what string, got, want uint64) []string {
 	slack := uint64(0)
 	if tcplab.HidesEvents() {

@@ -17,7 +17,7 @@ func ClientCloses(n *Netns, f Family) Outcome {
 	c.client.Close()
 	c.child.ReadEOF()
 	c.child.Close()
-	c.out.Client.Left = TimeWait
+	c.out.Client.Substate = TimeWait
 	return c.finish(closesFirst, closesLast)
 }
 
@@ -31,7 +31,7 @@ func ServerCloses(n *Netns, f Family) Outcome {
 	c.child.Close()
 	c.client.ReadEOF()
 	c.client.Close()
-	c.out.Child.Left = TimeWait
+	c.out.Child.Substate = TimeWait
 	return c.finish(connected.Then(CloseWait, LastAck, Close), accepted.Then(FinWait1, FinWait2, Close))
 }
 
@@ -56,7 +56,7 @@ func SimultaneousClose(n *Netns, f Family) Outcome {
 	c.client.AllowIncoming()
 	c.client.Await(Close)
 	c.child.Await(Close)
-	c.out.Client.Left, c.out.Child.Left = TimeWait, TimeWait
+	c.out.Client.Substate, c.out.Child.Substate = TimeWait, TimeWait
 	return c.finish(closesFirst, accepted.Then(FinWait1, Closing, Close))
 }
 
@@ -78,7 +78,7 @@ func HalfClose(n *Netns, f Family) Outcome {
 	c.child.Close()
 	c.client.ReadEOF()
 	c.client.Await(Close)
-	c.out.Client.Left = TimeWait
+	c.out.Client.Substate = TimeWait
 	return c.finish(closesFirst, closesLast)
 }
 
@@ -97,7 +97,7 @@ func CloseInFinWait1(n *Netns, f Family) Outcome {
 	c.child.AllowIncoming()
 	c.child.ReadEOF()
 	c.child.Close()
-	c.out.Client.Left = TimeWait
+	c.out.Client.Substate = TimeWait
 	return c.finish(connected.Then(FinWait1, FinWait1, FinWait2, Close), closesLast)
 }
 
@@ -114,18 +114,18 @@ func CloseInFinWait2(n *Netns, f Family) Outcome {
 	c.child.ReadEOF()
 	c.client.Await(FinWait2)
 	c.client.Close()
-	n.awaitLeft(c.out.Client, FinWait2)
+	n.awaitTimewait(c.out.Client, FinWait2)
 	c.child.Close()
-	n.awaitLeft(c.out.Client, TimeWait)
-	c.out.Client.Left = TimeWait
+	n.awaitTimewait(c.out.Client, TimeWait)
+	c.out.Client.Substate = TimeWait
 	return c.finish(connected.Then(FinWait1, FinWait2, FinWait2, Close), closesLast)
 }
 
-// OrphanInFinWait2 is a client that closes while the server never does. Of the client
-// only a timewait socket in substate FIN_WAIT2 is left, for tcp_fin_timeout seconds.
+// OrphanInFinWait2 is a client that closes while the server never does. The client
+// becomes a timewait socket in substate FIN_WAIT2, for tcp_fin_timeout seconds.
 // The first FIN is dropped: with an ACK that comes while close() has the lock, the
-// kernel would keep the full socket. The server goes without a segment, which would
-// change the substate.
+// kernel would keep the full socket. The server ends without a segment, because a
+// segment would change the substate.
 //
 //	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE, then substate FIN_WAIT2
 //	child   LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT CLOSE
@@ -136,10 +136,10 @@ func OrphanInFinWait2(n *Netns, f Family) Outcome {
 	c.client.Close()
 	c.child.AllowIncoming()
 	c.child.ReadEOF()
-	n.awaitLeft(c.out.Client, FinWait2)
+	n.awaitTimewait(c.out.Client, FinWait2)
 	c.child.SetsockoptInt(unix.IPPROTO_TCP, unix.TCP_REPAIR, 1)
 	c.child.Close()
-	c.out.Client.Left = FinWait2
+	c.out.Client.Substate = FinWait2
 	return c.finish(closesFirst, accepted.Then(CloseWait, Close))
 }
 
@@ -160,7 +160,7 @@ func Linger2Negative(n *Netns, f Family) Outcome {
 
 // TimeWaitOverflow is HalfClose with tcp_max_tw_buckets at 0: the events are equal, but
 // no timewait socket is made. The client is not an orphan, because an orphan might be
-// gone before the child's FIN, which would then get a reset.
+// freed before the child's FIN, which would then get a reset.
 //
 //	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE
 //	child   LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE
@@ -170,6 +170,6 @@ func TimeWaitOverflow(n *Netns, f Family) Outcome {
 	before := n.Sysctl(limit, "0")
 	out := HalfClose(n, f)
 	n.Sysctl(limit, before)
-	out.Client.Left = 0
+	out.Client.Substate = 0
 	return out
 }

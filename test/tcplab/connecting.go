@@ -100,7 +100,7 @@ func SelfConnect(n *Netns, f Family) Outcome {
 	out := Outcome{Client: endpoint(client)}
 	client.Close()
 	out.Client.Path = Path{Close, SynSent, SynRecv, Established, FinWait1, Closing, Close}
-	out.Client.Left = TimeWait
+	out.Client.Substate = TimeWait
 	return n.finish(out, client)
 }
 
@@ -125,7 +125,7 @@ func SimultaneousOpen(n *Netns, f Family) Outcome {
 	second.ReadEOF()
 	second.Close()
 	out.Client.Path = Path{Close, SynSent, SynRecv, Established, FinWait1, FinWait2, Close}
-	out.Client.Left = TimeWait
+	out.Client.Substate = TimeWait
 	out.Others[0].Path = connected.Then(CloseWait, LastAck, Close)
 	return n.finish(out, first, second)
 }
@@ -203,6 +203,6 @@ func (c *conversation) readAndClose(want string) Outcome {
 	c.client.Close()
 	c.child.ReadEOF()
 	c.child.Close()
-	c.out.Client.Left = TimeWait
+	c.out.Client.Substate = TimeWait
 	return c.finish(closesFirst, closesLast)
 }

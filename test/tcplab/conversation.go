@@ -60,9 +60,9 @@ type Endpoint struct {
 	// port 0, if the socket never had one or the kernel has cleared it.
 	Local, Remote netip.AddrPort
 	Path          Path
-	// Left is the substate of the timewait socket after the last CLOSE: TimeWait, or
-	// FinWait2 while the peer's FIN has not come; 0 if there is none.
-	Left State
+	// Substate is that of the timewait socket after the last CLOSE: TimeWait, or FinWait2
+	// while the peer's FIN has not come; 0 if there is no timewait socket.
+	Substate State
 	// Err is the error with which the kernel ended the socket, 0 for none.
 	Err unix.Errno
 
@@ -80,8 +80,8 @@ func (p *Endpoint) Bytes() (written, arrived uint64) {
 // Outcome is the sockets of a scenario after its end.
 type Outcome struct {
 	Client   *Endpoint
-	Listener *Endpoint // nil where there is none
-	Child    *Endpoint // nil where there is none
+	Listener *Endpoint // nil if the scenario has none
+	Child    *Endpoint // nil if the scenario has none
 	Others   []*Endpoint
 }
 

@@ -4,7 +4,7 @@
 //
 // It needs root and /proc, and works in a guest with a static binary only: no other
 // program, no kernel module, no traffic control. It must not touch the host's own
-// namespace, and knows nothing of the tracer.
+// namespace, and does not depend on the tracer.
 //
 // A step that fails ends the test with the name of the system call. A Netns belongs to
 // the test that made it, so a subtest makes its own.
@@ -20,8 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// RequireRoot skips a test that needs root. Under CI=true it fails the test instead: a
-// test that CI skips never runs.
+// RequireRoot skips a test that needs root. Under CI=true it fails the test instead,
+// because a test that CI skips would never run.
 func RequireRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -29,8 +29,8 @@ func RequireRoot(t testing.TB) {
 	}
 }
 
-// Missing skips a test because something is not installed. Under CI=true it fails the
-// test.
+// Missing skips the test, because it needs something that is missing. Under CI=true it
+// fails the test.
 func Missing(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
@@ -47,7 +47,7 @@ type Netns struct {
 	gone  chan struct{} // closed when the thread has exited
 }
 
-// NewNetns makes an empty namespace, which is gone after the test. One setting differs
+// NewNetns makes an empty namespace, which is removed after the test. One setting differs
 // from the kernel's default: net.ipv4.tcp_rfc1337 is 1, so that a stray reset does not
 // end a TIME_WAIT.
 func NewNetns(t testing.TB) *Netns {
@@ -58,9 +58,9 @@ func NewNetns(t testing.TB) *Netns {
 // tableSize is the number of hash buckets for a child of the namespace.
 const tableSize = "/proc/sys/net/ipv4/tcp_child_ehash_entries"
 
-// MayHaveOwnTable returns nil where a namespace can have its own hash table, since
-// Linux 6.1.
-func MayHaveOwnTable() error {
+// CheckOwnTable returns an error if a namespace cannot have its own hash table, which
+// it can since Linux 6.1.
+func CheckOwnTable() error {
 	_, err := os.Stat(tableSize)
 	return err
 }
@@ -139,8 +139,8 @@ func (n *Netns) enter(unshare func() error) error {
 		return fmt.Errorf("stat /proc/thread-self/ns/net: %w", err)
 	}
 	n.inode = uint32(st.Ino)
-	// If a FIN overtakes a delayed ACK, the timewait socket answers to a peer that is
-	// gone, and the reset that comes back would end the timewait socket.
+	// If a FIN overtakes a delayed ACK, the timewait socket answers to a peer that no
+	// longer exists, and the peer's reset would end the timewait socket.
 	if err := os.WriteFile("/proc/sys/net/ipv4/tcp_rfc1337", []byte("1"), 0); err != nil {
 		return fmt.Errorf("sysctl: %w", err)
 	}

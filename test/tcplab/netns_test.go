@@ -147,23 +147,23 @@ func read(t *testing.T, path string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// verdict is a testing.TB that records how the test was ended.
-type verdict struct {
+// recorder is a testing.TB that records which of Fatal and Skip ended the test.
+type recorder struct {
 	testing.TB
-	said string
+	calls string
 }
 
-func (v *verdict) Helper()      {}
-func (v *verdict) Fatal(...any) { v.said += "fatal " } // a real Fatal does not return
-func (v *verdict) Skip(...any)  { v.said += "skip " }
+func (v *recorder) Helper()      {}
+func (v *recorder) Fatal(...any) { v.calls += "fatal " } // a real Fatal does not return
+func (v *recorder) Skip(...any)  { v.calls += "skip " }
 
 // A test that lacks something is skipped, and fails only under CI=true.
 func TestRequireRoot_FailsOnlyUnderCI(t *testing.T) {
 	for ci, want := range map[string]string{"true": "fatal", "": "skip"} {
 		t.Setenv("CI", ci)
-		v := &verdict{TB: t}
+		v := &recorder{TB: t}
 		Missing(v, "needs root")
-		if got := strings.Fields(v.said)[0]; got != want {
+		if got := strings.Fields(v.calls)[0]; got != want {
 			t.Errorf("CI=%q: got %s, want %s", ci, got, want)
 		}
 	}

@@ -17,7 +17,7 @@ func TestScenario_DocumentedPaths(t *testing.T) {
 				n := NewNetns(t)
 				out := s.Run(n, f)
 				checkPaths(t, w.events(t, touches(out)), out)
-				checkLeft(t, n, out)
+				checkSubstate(t, n, out)
 			})
 		}
 	}
@@ -87,11 +87,11 @@ func touches(out Outcome) func(sport, dport uint16) bool {
 	return func(sport, dport uint16) bool { return own[sport] || own[dport] }
 }
 
-func checkLeft(t *testing.T, n *Netns, out Outcome) {
+func checkSubstate(t *testing.T, n *Netns, out Outcome) {
 	t.Helper()
 	for _, p := range out.Endpoints() {
-		if got := n.Left(p); got != p.Left {
-			t.Errorf("%v to %v left a timewait socket in %v, want %v", p.Local, p.Remote, got, p.Left)
+		if got := n.TimewaitSubstate(p); got != p.Substate {
+			t.Errorf("%v to %v left a timewait socket in %v, want %v", p.Local, p.Remote, got, p.Substate)
 		}
 	}
 }

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience bounds every wait: a step that takes longer fails the test. It is long
+// waitLimit bounds every wait: a step that takes longer fails the test. It is long
 // because an emulated kernel is slow. A passing test never waits so long.
-const patience = 30 * time.Second
+const waitLimit = 30 * time.Second
 
 // Socket is one blocking TCP socket of a Netns. It is closed at the end of the test.
 // Its calls run on the caller's thread, unless they are made in Do.
@@ -36,7 +36,7 @@ func (n *Netns) Socket(family netip.Addr) *Socket {
 	n.Do(func() { fd, err = unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP) })
 	n.must("socket", err)
 	s := n.adopt(fd)
-	limit := unix.NsecToTimeval(int64(patience))
+	limit := unix.NsecToTimeval(int64(waitLimit))
 	n.must("setsockopt SO_RCVTIMEO", unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit))
 	n.must("setsockopt SO_SNDTIMEO", unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit))
 	return s

@@ -79,10 +79,10 @@ func (s *Socket) AwaitInfo(what string, wanted func(*unix.TCPInfo) bool) {
 func (s *Socket) AwaitReadable() {
 	s.n.t.Helper()
 	ready := []unix.PollFd{{Fd: int32(s.FD), Events: unix.POLLIN}}
-	count, err := uninterrupted(func() (int, error) { return unix.Poll(ready, int(patience.Milliseconds())) })
+	count, err := uninterrupted(func() (int, error) { return unix.Poll(ready, int(waitLimit.Milliseconds())) })
 	s.n.must("poll", err)
 	if count == 0 {
-		s.n.t.Fatalf("poll: nothing to read after %v", patience)
+		s.n.t.Fatalf("poll: nothing to read after %v", waitLimit)
 	}
 }
 
@@ -110,18 +110,18 @@ func (s *Socket) AwaitError(want unix.Errno) {
 // flight, a delayed ACK, a retransmission. There is nothing to block on.
 func (n *Netns) await(what string, done func() bool) {
 	n.t.Helper()
-	n.awaitWithin(patience, what, done)
+	n.awaitWithin(waitLimit, what, done)
 }
 
 func (n *Netns) awaitWithin(limit time.Duration, what string, done func() bool) {
 	n.t.Helper()
 	deadline := time.Now().Add(limit)
 	// A poll costs CPU time: the longer the wait, the rarer the polls.
-	pause, longest := 200*time.Microsecond, 5*time.Millisecond
-	if limit > patience {
-		longest = 100 * time.Millisecond
+	pause, maxPause := 200*time.Microsecond, 5*time.Millisecond
+	if limit > waitLimit {
+		maxPause = 100 * time.Millisecond
 	}
-	for ; !done(); pause = min(pause*5/4, longest) {
+	for ; !done(); pause = min(pause*5/4, maxPause) {
 		if time.Now().After(deadline) {
 			n.t.Fatalf("waited %v for: %s", limit, what)
 		}

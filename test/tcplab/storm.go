@@ -32,15 +32,15 @@ const (
 	// HalfClosed is ClientFirst with a client that shuts down its sending side only and
 	// reads the child's answer: the full socket waits in FIN_WAIT2.
 	HalfClosed
-	// Together has both sides close at once. Some connections end as with ClientFirst
+	// Simultaneous makes both sides close at once. Some connections end as with ClientFirst
 	// or ServerFirst. If both FINs are in flight at the same time, one side or both go
 	// from FIN_WAIT1 to CLOSING; each side that does leaves a TIME_WAIT.
-	Together
+	Simultaneous
 )
 
 // String returns a short name for subtests.
 func (e StormEnd) String() string {
-	return [...]string{"client first", "server first", "half closed", "together"}[e]
+	return [...]string{"client first", "server first", "half closed", "simultaneous"}[e]
 }
 
 const (
@@ -55,15 +55,15 @@ const (
 	stormBacklog = 4096
 )
 
-// Storm makes short connections as fast as the host can. It returns how many it made,
-// when the last of them is settled. Each worker's listener makes two more transitions:
+// Storm makes short connections as fast as the host can, waits until the last one has
+// ended, and returns their number. Each worker's listener makes two more transitions:
 // CLOSE LISTEN CLOSE. Each side that may leave a TIME_WAIT leaves one, up to
 // net.ipv4.tcp_max_tw_buckets.
 //
 // Connecting and accepting run on different threads, so that softirqs interrupt the
 // other side's handlers all the time: a tracer that cannot be re-entered then misses
-// about one event in a thousand. One thread for both sides is as fast, but misses
-// almost none and proves nothing.
+// about one event in a thousand. With one thread for both sides the rate is equal, but
+// such a tracer misses almost no event, so a test would show nothing.
 func Storm(n *Netns, c StormConfig) int {
 	n.t.Helper()
 	if c.Workers == 0 {
@@ -85,7 +85,7 @@ func Storm(n *Netns, c StormConfig) int {
 	}
 	n.Threads(2*c.Workers, func(i int) error {
 		w := workers[i/2]
-		if c.End == Together {
+		if c.End == Simultaneous {
 			pin(i)
 		}
 		if i%2 == 0 {
@@ -110,7 +110,7 @@ type stormWorker struct {
 	port     uint16
 	share    int
 	accepted atomic.Int64 // and closed
-	met      atomic.Int64 // Together: threads that have come to close their end
+	closing  atomic.Int64 // Simultaneous: how often a thread was about to close its end
 	failed   atomic.Bool
 }
 

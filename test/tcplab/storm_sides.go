@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// connectAll is the connecting thread. Connections that the child closes first are
-// closed in batches, so that the thread need not wait for each.
+// connectAll is the connecting thread. It closes connections that the child closes first
+// in batches, so that it need not wait for each.
 func (w *stormWorker) connectAll() error {
 	var open []int
 	for i := range w.share {
@@ -22,8 +22,8 @@ func (w *stormWorker) connectAll() error {
 		switch w.end {
 		case ClientFirst:
 			unix.Close(fd)
-		case Together:
-			err = w.closeTogether(fd, i)
+		case Simultaneous:
+			err = w.closeSimultaneously(fd, i)
 		case HalfClosed:
 			err = unix.Shutdown(fd, unix.SHUT_WR)
 			open = append(open, fd)
@@ -61,18 +61,18 @@ func stormHost4(i int) [4]byte { return [4]byte{127, 0, 1, byte(1 + i%StormHosts
 
 func stormHost6(i int) [16]byte { return [16]byte{0: 0xfd, 15: byte(1 + i%StormHosts)} }
 
-// closeTogether closes when the other thread is about to close its end of the
+// closeSimultaneously closes when the other thread is about to close its end of the
 // connection. The FINs cross each other if both threads are in close() at the same
 // time.
-func (w *stormWorker) closeTogether(fd, i int) error {
-	w.met.Add(1)
+func (w *stormWorker) closeSimultaneously(fd, i int) error {
+	w.closing.Add(1)
 	both := int64(2 * (i + 1))
 	for range 2000 { // spin first: a yield would return too late
-		if w.met.Load() >= both {
+		if w.closing.Load() >= both {
 			break
 		}
 	}
-	err := w.waitFor(func() bool { return w.met.Load() >= both })
+	err := w.waitFor(func() bool { return w.closing.Load() >= both })
 	unix.Close(fd)
 	return err
 }
@@ -90,7 +90,7 @@ func pin(i int) {
 		}
 		if left == 0 {
 			one.Set(cpu)
-			_ = unix.SchedSetaffinity(0, &one) // best effort: without it, fewer ends cross
+			_ = unix.SchedSetaffinity(0, &one) // best effort: without it, fewer FINs cross
 			return
 		}
 		left--
@@ -125,8 +125,8 @@ func (w *stormWorker) acceptAll() error {
 
 func (w *stormWorker) closeChild(fd, i int) (err error) {
 	switch w.end {
-	case Together:
-		return w.closeTogether(fd, i)
+	case Simultaneous:
+		return w.closeSimultaneously(fd, i)
 	case ClientFirst:
 		err = readToEnd(fd)
 	case HalfClosed:
@@ -153,7 +153,8 @@ func readToEnd(fd int) error {
 	}
 }
 
-// waitFor yields until the other thread has come so far.
+// waitFor yields the CPU until done returns true. It fails if the other thread has
+// failed.
 func (w *stormWorker) waitFor(done func() bool) error {
 	for !done() {
 		if w.failed.Load() {

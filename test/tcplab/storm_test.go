@@ -10,7 +10,7 @@ import (
 func TestStorm_TenTransitionsPerConnection(t *testing.T) {
 	w := newStateLog(t)
 	for _, f := range []Family{V4, V6} {
-		for _, end := range []StormEnd{ClientFirst, ServerFirst, HalfClosed, Together} {
+		for _, end := range []StormEnd{ClientFirst, ServerFirst, HalfClosed, Simultaneous} {
 			t.Run(fmt.Sprintf("%v %v", end, f), func(t *testing.T) { checkStormPaths(t, w, f, end) })
 		}
 	}
@@ -32,7 +32,7 @@ func checkStormPaths(t *testing.T, w *stateLog, f Family, end StormEnd) {
 	}
 	want := map[[2]State]int{}
 	add(want, listened, workers)
-	if end == Together {
+	if end == Simultaneous {
 		// Each connection may end in several ways, but all have ended.
 		add(want, connected, connections)
 		add(want, accepted, connections)
@@ -82,7 +82,7 @@ func add(counts map[[2]State]int, path Path, times int) {
 	}
 }
 
-// A storm goes on although it uses more ports than there are ephemeral ports.
+// A storm can make more connections than there are ephemeral ports.
 func TestStorm_OutlivesEphemeralPorts(t *testing.T) {
 	n := NewNetns(t)
 	n.Sysctl("net.ipv4.ip_local_port_range", "40000 40099")

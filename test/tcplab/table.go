@@ -24,8 +24,8 @@ type Entry struct {
 	Timewait bool
 }
 
-// Table returns every TCP socket of the namespace that the kernel can look up, with
-// orphans and timewait sockets. Unlike sock_diag it needs no kernel module.
+// Table returns every TCP socket of the namespace, with orphans and timewait sockets.
+// Unlike sock_diag it needs no kernel module.
 func (n *Netns) Table() []Entry {
 	n.t.Helper()
 	var entries []Entry
@@ -47,8 +47,8 @@ func (n *Netns) InUse() int {
 	return n.counter("sockstat", "TCP: inuse ") + n.counter("sockstat6", "TCP6: inuse ")
 }
 
-// Settle waits until at most live TCP sockets are left, not counting timewait sockets,
-// and until all events of the others have been emitted.
+// Settle waits until the namespace has at most live TCP sockets, not counting timewait
+// sockets, and until all events of the closed sockets have fired.
 func (n *Netns) Settle(live int) {
 	n.t.Helper()
 	n.await(fmt.Sprintf("fall of the sockets in use to %d", live), func() bool { return n.InUse() <= live })
@@ -63,8 +63,8 @@ func flushSoftirqs() {
 	_, _, _ = unix.RawSyscall(unix.SYS_MEMBARRIER, membarrierGlobal, 0, 0)
 }
 
-// settled waits until none of the endpoints has a live socket: all their events have
-// been emitted.
+// settled waits until none of the endpoints has a live socket: then all their events
+// have fired.
 func (n *Netns) settled(endpoints []*Endpoint) {
 	n.t.Helper()
 	n.await("end of every socket", func() bool {
@@ -84,26 +84,26 @@ func (e Entry) mayBe(p *Endpoint) bool {
 	return e.Local == p.Local && (p.Remote.Port() == 0 || e.Remote == p.Remote)
 }
 
-// awaitLeft waits until only a timewait socket in the substate is left of the endpoint.
-func (n *Netns) awaitLeft(p *Endpoint, substate State) {
+// awaitTimewait waits until the endpoint is a timewait socket in the substate.
+func (n *Netns) awaitTimewait(p *Endpoint, substate State) {
 	n.t.Helper()
-	n.await("timewait socket in "+substate.String(), func() bool { return n.Left(p) == substate })
+	n.await("timewait socket in "+substate.String(), func() bool { return n.TimewaitSubstate(p) == substate })
 }
 
-// AwaitGone waits until the timewait socket of the endpoint has ended.
-func (n *Netns) AwaitGone(p *Endpoint) {
+// AwaitTimewaitEnd waits until the timewait socket of the endpoint has ended.
+func (n *Netns) AwaitTimewaitEnd(p *Endpoint) {
 	n.t.Helper()
-	n.AwaitGoneLater(p, 0)
+	n.AwaitTimewaitEndLater(p, 0)
 }
 
-// AwaitGoneLater is AwaitGone with a timeout that is longer by so much.
-func (n *Netns) AwaitGoneLater(p *Endpoint, longer time.Duration) {
+// AwaitTimewaitEndLater is AwaitTimewaitEnd with a longer timeout: waitLimit and longer.
+func (n *Netns) AwaitTimewaitEndLater(p *Endpoint, longer time.Duration) {
 	n.t.Helper()
-	n.awaitWithin(patience+longer, "end of the timewait socket", func() bool { return n.Left(p) == 0 })
+	n.awaitWithin(waitLimit+longer, "end of the timewait socket", func() bool { return n.TimewaitSubstate(p) == 0 })
 }
 
-// Left returns the substate of the endpoint's timewait socket, 0 if there is none now.
-func (n *Netns) Left(p *Endpoint) State {
+// TimewaitSubstate returns the substate of the endpoint's timewait socket, 0 if there is none now.
+func (n *Netns) TimewaitSubstate(p *Endpoint) State {
 	n.t.Helper()
 	for _, e := range n.Table() {
 		if e.Timewait && e.Local == p.Local && e.Remote == p.Remote {

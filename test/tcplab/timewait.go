@@ -8,8 +8,8 @@ import (
 )
 
 // ServerTimeWait makes a connection from a fixed port to the listener and closes it,
-// the server first, so that a TIME_WAIT is left at the server. It returns the
-// listener's child.
+// the server first, so that the server gets the TIME_WAIT. It returns the listener's
+// child.
 func (s *Socket) ServerTimeWait(from netip.AddrPort) *Endpoint {
 	s.n.t.Helper()
 	client, child := s.connectFrom(from)
@@ -17,13 +17,13 @@ func (s *Socket) ServerTimeWait(from netip.AddrPort) *Endpoint {
 	child.Close()
 	client.ReadEOF()
 	client.Close()
-	s.n.awaitLeft(p, TimeWait)
-	p.Path, p.Left = accepted.Then(FinWait1, FinWait2, Close), TimeWait
+	s.n.awaitTimewait(p, TimeWait)
+	p.Path, p.Substate = accepted.Then(FinWait1, FinWait2, Close), TimeWait
 	return p
 }
 
-// ClientTimeWait makes a connection and closes it, the client first. It returns the
-// client, at which a TIME_WAIT is left.
+// ClientTimeWait makes a connection and closes it, the client first, so that the client
+// gets the TIME_WAIT. It returns the client.
 func (s *Socket) ClientTimeWait(from netip.AddrPort) *Endpoint {
 	s.n.t.Helper()
 	client, child := s.connectFrom(from)
@@ -33,8 +33,8 @@ func (s *Socket) ClientTimeWait(from netip.AddrPort) *Endpoint {
 	child.Close()
 	client.ReadEOF()
 	client.Close()
-	s.n.awaitLeft(p, TimeWait)
-	p.Path, p.Left = closesFirst, TimeWait
+	s.n.awaitTimewait(p, TimeWait)
+	p.Path, p.Substate = closesFirst, TimeWait
 	return p
 }
 
@@ -76,8 +76,8 @@ func (s *Socket) Reconnect(from netip.AddrPort) {
 }
 
 // StraySegment sends an old segment to an IPv4 timewait socket, as if from its peer.
-// The timewait socket answers, and the peer, which is gone, sends a reset. With
-// net.ipv4.tcp_rfc1337 = 0 that ends the timewait socket.
+// The timewait socket answers, and the kernel sends a reset for the peer, which no
+// longer exists. With net.ipv4.tcp_rfc1337 = 0 that ends the timewait socket.
 func (n *Netns) StraySegment(to *Endpoint) {
 	n.t.Helper()
 	const headerWords, ack = 5, 0x10

@@ -13,7 +13,7 @@ import (
 const vethPeer = 1
 
 // Veth joins two namespaces by a veth pair, with an IPv4 address at each end, both in
-// one /24. It loses nothing, as loopback, but the peer is another host.
+// one /24. Like loopback it loses no packet, but the peer is another host.
 func Veth(a, b *Netns, atA, atB netip.Addr) {
 	a.t.Helper()
 	var home int

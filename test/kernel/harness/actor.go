@@ -12,8 +12,8 @@ import (
 )
 
 // Actor is one process. Tests give orders to its main thread, or to another thread by
-// its index. The harness keeps a dated record of its names, its cgroups and the sockets
-// in its descriptor table.
+// its index. The harness records its names, its cgroups and the sockets in its
+// descriptor table, with times.
 type Actor struct {
 	*thread // the main thread
 	Threads []*thread
@@ -26,7 +26,8 @@ type Actor struct {
 	reap    func() // waits for its exit, and frees its pid
 
 	Table *table
-	// Descriptors up to this number are not sockets and do not change.
+	// NoSocketsTo is a descriptor number: those up to it are not sockets and do not
+	// change.
 	NoSocketsTo int
 	inbox       int     // a unix socket to which descriptors are sent; 0 until there is one
 	ring        uintptr // the descriptor of its io_uring
@@ -273,13 +274,13 @@ func (a *Actor) reapForked() {
 		a.parent.Must(unix.SYS_WAIT4, uintptr(a.PID), 0, 0, 0)
 		return
 	}
-	// The parent is gone, so the test is the parent now: see NewEnv.
+	// The parent has exited, so the test is the parent now: see NewEnv.
 	if _, err := unix.Wait4(a.PID, nil, 0, nil); err != nil {
 		a.env.T.Fatalf("wait for %d: %v", a.PID, err)
 	}
 }
 
-// ExitThread ends this thread only; the process goes on.
+// ExitThread ends this thread only, not the process.
 func (th *thread) ExitThread() {
 	th.actor.env.T.Helper()
 	th.Order(unix.SYS_EXIT).Send(0)

@@ -11,7 +11,8 @@ import (
 // records have no cookie.
 func byPorts(endpoints []*tcplab.Endpoint, lines []Record) (of map[*tcplab.Endpoint][]Record, rest []Record) {
 	of, rest = map[*tcplab.Endpoint][]Record{}, slices.Clone(lines)
-	// The endpoints with most known ports choose first; the others get what is left.
+	// The endpoints with the most known ports come first; the others get the remaining
+	// records.
 	endpoints = slices.Clone(endpoints)
 	slices.SortStableFunc(endpoints, func(a, b *tcplab.Endpoint) int { return -cmp.Compare(portsKnown(a), portsKnown(b)) })
 	for _, p := range endpoints {

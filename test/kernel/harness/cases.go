@@ -8,7 +8,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// Workers forks so many children.
+// Workers forks count children.
 func (a *Actor) Workers(count int) []*Actor {
 	a.env.T.Helper()
 	var workers []*Actor
@@ -74,8 +74,8 @@ func (th *thread) LingerZero(s *Socket) {
 	th.setsockopt(s, unix.SOL_SOCKET, unix.SO_LINGER, bytesOf(&unix.Linger{Onoff: 1}))
 }
 
-// Become changes the user of the thread. The process must have no other thread.
-func (a *Actor) Become(uid int) {
+// SetUID changes the user of the main thread. The process must have no other thread.
+func (a *Actor) SetUID(uid int) {
 	a.env.T.Helper()
 	a.Must(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid))
 	a.uid = uid
@@ -131,8 +131,9 @@ func OrphanOf(env *Env, dying, peer *Actor) (orphan, toOrphan *Socket) {
 	return orphan, toOrphan
 }
 
-// WantScan checks that at least one owner came from the scan.
-func (env *Env) WantScan(lines []Record) {
+// CheckScanFoundOwner fails the test if no owner came from the scan, on a kernel that
+// has the scan.
+func (env *Env) CheckScanFoundOwner(lines []Record) {
 	env.T.Helper()
 	for _, l := range lines {
 		if l.Type == "transition" && l.Source == "scan" {

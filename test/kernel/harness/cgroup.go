@@ -12,9 +12,9 @@ import (
 	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
 )
 
-// ContainIn moves the process into a new cgroup. The function it returns removes that
-// cgroup, with all levels that were made for it.
-func (a *Actor) ContainIn(path string) (remove func()) {
+// MoveToNestedCgroup makes all levels of a cgroup path below the root of the hierarchy,
+// and moves the process there. The function that it returns removes these levels.
+func (a *Actor) MoveToNestedCgroup(path string) (remove func()) {
 	t := a.env.T
 	t.Helper()
 	_, dir := cgroupHierarchy()
@@ -44,8 +44,8 @@ func (a *Actor) ContainIn(path string) (remove func()) {
 	}
 }
 
-// RequireCgroups skips the test where no hierarchy is mounted that the tracer uses;
-// guests may have none.
+// RequireCgroups skips the test if no hierarchy is mounted that the tracer uses; guests
+// may have none.
 func (env *Env) RequireCgroups() {
 	env.T.Helper()
 	_, root := cgroupHierarchy()
@@ -55,7 +55,8 @@ func (env *Env) RequireCgroups() {
 	}
 }
 
-// MoveToCgroup makes a cgroup below the first cgroup of the process and moves it there.
+// MoveToCgroup makes a cgroup below the first cgroup of the process and moves the
+// process there. The cgroup is removed after the test.
 func (a *Actor) MoveToCgroup(name string) {
 	t := a.env.T
 	t.Helper()
@@ -100,9 +101,9 @@ func (a *Actor) EnterCgroup2(name string) (dir string) {
 	return dir
 }
 
-// cgroupOf returns the path that the tracer reports for a process: that in cgroup v2
-// where it is the only hierarchy, else that of the first v1 controller that the tracer
-// looks for.
+// cgroupOf returns the path that the tracer reports for a process: the path in cgroup v2
+// if that is the only hierarchy, otherwise the path in the first v1 hierarchy that the
+// tracer looks for.
 func cgroupOf(pid int) string {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	controllers, _ := cgroupHierarchy()

@@ -9,24 +9,24 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// Env is a network namespace with actors in it, the tracers of the case, and a dated
-// record of which process has which socket open. Finish checks all records against it.
+// Env is a network namespace with actors in it, the tracers of the case, and the times
+// at which each process had each socket open. Finish checks all records against these.
 type Env struct {
-	T            *testing.T
-	Netns        *tcplab.Netns
-	Captures     []*capture
-	Tracer       *Tracer // of the capture that is being checked
-	tracedSince  Moment
-	actors       []*Actor
-	Sockets      []*Socket
-	steps        []step
-	AllowMissing []func(l Record, s *Socket) bool // known limits of the tracer; the case that adds one says why
-	Tally        ownerTally
+	T           *testing.T
+	Netns       *tcplab.Netns
+	Captures    []*capture
+	Tracer      *Tracer // of the capture that is being checked
+	tracedSince Moment
+	actors      []*Actor
+	Sockets     []*Socket
+	steps       []step
+	KnownLimits []func(l Record, s *Socket) bool // limits of the tracer that excuse a missing owner; the case that adds one explains it
+	Tally       ownerTally
 
 	cgroupDirs []string
 
 	group *olderGroup // of an OlderCase
-	ready func()      // says that an OlderCase has its sockets
+	ready func()      // an OlderCase calls it when it has its sockets
 }
 
 // NewEnv makes a namespace. The tracers come with UseSharedTracers, UseTracer or
@@ -52,8 +52,8 @@ func Run(t *testing.T, body func(env *Env)) *Env {
 	return env
 }
 
-// UseSharedTracers lets the shared tracers trace the case. They must be older than any
-// of its sockets.
+// UseSharedTracers traces the case with the shared tracers. The test must not have
+// opened a socket before.
 func (env *Env) UseSharedTracers() {
 	env.T.Helper()
 	if len(env.Sockets) > 0 {
@@ -65,9 +65,9 @@ func (env *Env) UseSharedTracers() {
 	env.tracedSince = Now()
 }
 
-// UseTracer lets a tracer that has just been started trace this case, and others. One
-// tracer is enough: what the accept hook finds is checked by the cases with shared
-// tracers.
+// UseTracer traces this case with a tracer that has just been started, which other cases
+// may use too. One tracer is enough: the cases with shared tracers check the accept
+// hook.
 func (env *Env) UseTracer(tr *Tracer) {
 	env.T.Helper()
 	env.Captures = append(env.Captures, &capture{Tracer: tr, shared: true})
@@ -97,7 +97,7 @@ func (env *Env) cleanUp() {
 			unix.Close(th.answers)
 		}
 	}
-	for _, a := range living { // parents first: their children then are the test's
+	for _, a := range living { // parents first: then the test is the parent of their children
 		if a.parent == nil {
 			a.reap()
 		} else {

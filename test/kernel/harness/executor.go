@@ -18,8 +18,8 @@ import (
 // through one pipe, answers go out through another. An executor makes raw system calls
 // only and allocates nothing, so that it also works in the child of a bare fork.
 
-// actorVariable says in a new process that it is an actor, and which descriptors are the
-// pipes of its executors: "3,4" for one thread, "3,4,5,6" for two.
+// actorVariable, in the environment, makes a process an actor. It lists the descriptors
+// of the pipes of its executors: "3,4" for one thread, "3,4,5,6" for two.
 const actorVariable = "TCPSHIFT_ACTOR"
 
 // message is an order, and comes back as the answer to it. It is shorter than PIPE_BUF,
@@ -34,7 +34,7 @@ type message struct {
 
 const messageSize = unsafe.Sizeof(message{})
 
-// The first answer of an executor answers no order. Its args hold these values.
+// The first message of an executor is not an answer. Its args are these values.
 const (
 	helloBase = iota // address of the payload in the actor
 	helloTID
@@ -44,7 +44,7 @@ const (
 
 type executor struct {
 	orders, answers uintptr
-	forked          bool // by a bare fork: no Go runtime runs behind this thread
+	forked          bool // by a bare fork: the process has no Go runtime
 	message         message
 }
 

@@ -21,7 +21,7 @@ func switchedOff() []string {
 }
 
 // ThisKernel returns the row of the running kernel in the table, without the features
-// that are switched off. A kernel that is not tested has none.
+// that are switched off. known is false for a kernel without a row.
 func ThisKernel(t *testing.T) (row expect.Row, known bool) {
 	t.Helper()
 	release := kernelRelease(t)
@@ -35,13 +35,14 @@ func ThisKernel(t *testing.T) (row expect.Row, known bool) {
 	return row, known
 }
 
-// Lacks skips the test because the kernel lacks something. It fails where the table
-// says that this kernel has it. test/kernelmatrix reads from the attribute what was lacking.
+// Lacks skips the test because the kernel lacks what, and logs the reason. It fails the
+// test if this kernel has it according to the table. test/kernelmatrix reads the
+// attribute "lacks" from the output.
 func Lacks(t *testing.T, what string, reason any) {
 	t.Helper()
 	t.Attr("lacks", what)
 	if row, known := ThisKernel(t); known && !row.Lacks(what) {
-		t.Fatalf("no %s, although the table says that this kernel has it: %v", what, reason)
+		t.Fatalf("no %s, but the table lists it for this kernel: %v", what, reason)
 	}
 	t.Skipf("no %s: %v", what, reason)
 }

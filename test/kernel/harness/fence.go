@@ -14,8 +14,8 @@ import (
 // FencePort is the peer port of a fence. No socket listens on it.
 const FencePort = 9
 
-// fence makes a transition in the namespace. All records of what happened before it
-// stand before its record, because the ring keeps the order.
+// fence makes a transition in the namespace. The records of all earlier transitions of
+// the namespace come before its record.
 func fence(n *tcplab.Netns) error {
 	var err error
 	n.Do(func() {

@@ -20,9 +20,9 @@ func ReadThreadFile(t *testing.T, name string) string {
 	return string(b)
 }
 
-// Miscount compares a count with the kernel's own. They must be equal, except on
-// kernels that hide a few events from every program: there 0.05 % may be missing.
-func Miscount(what string, got, want uint64) []string {
+// CompareCount compares a count with the kernel's own, and returns a problem if they
+// differ. On kernels that hide a few events from every program, 0.05 % may be missing.
+func CompareCount(what string, got, want uint64) []string {
 	slack := uint64(0)
 	if tcplab.HidesEvents() {
 		slack = want / 2000

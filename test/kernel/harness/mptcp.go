@@ -43,7 +43,7 @@ func (th *thread) AddSubflowEndpoint(addr netip.Addr) {
 
 const mptcpPort = 7000
 
-// MPTCPFirst is the first local port of clients, by which records of subflows are found.
+// MPTCPFirst is the first local port of clients; records of subflows are found by it.
 const MPTCPFirst = 7100
 
 // RequireMPTCP skips the test where the kernel has no MPTCP, and enables it.
@@ -84,7 +84,7 @@ func (th *thread) MPTCPAccept(listener *Socket) *Socket {
 	return s
 }
 
-// Exchange sends data in both directions, so that both sides know whether the peer has
+// Exchange sends data in both directions. Then both sides know whether the peer uses
 // MPTCP.
 func Exchange(client *Actor, c *Socket, server *Actor, s *Socket) {
 	client.Write(c, "question")
@@ -93,8 +93,8 @@ func Exchange(client *Actor, c *Socket, server *Actor, s *Socket) {
 	client.Read(c)
 }
 
-// MPTCPEnd closes both ends. It cannot use AwaitState: an MPTCP socket has no TCP_INFO.
-func MPTCPEnd(env *Env, client *Actor, c *Socket, server *Actor, s *Socket, clientFirst bool) {
+// MPTCPClose closes both ends. It cannot use AwaitState: an MPTCP socket has no TCP_INFO.
+func MPTCPClose(env *Env, client *Actor, c *Socket, server *Actor, s *Socket, clientFirst bool) {
 	env.T.Helper()
 	if clientFirst {
 		client.Close(c)

@@ -8,8 +8,8 @@ import (
 )
 
 // readLinkForever does what lsof, ss -p and fuser do with /proc/PID/fd. For a moment
-// the kernel has a reference to the file; the process that drops the last reference closes the
-// file.
+// the reader has a reference to the file. The process that drops the last reference
+// closes the file.
 func readLinkForever(path []byte) (uintptr, errno) {
 	var to [256]byte
 	for {
@@ -18,8 +18,8 @@ func readLinkForever(path []byte) (uintptr, errno) {
 	}
 }
 
-// takeError reads the pending error of a socket as fast as it can, until there is one.
-func takeError(fd uintptr) (uintptr, errno) {
+// awaitError reads the pending error of a socket as fast as it can, until there is one.
+func awaitError(fd uintptr) (uintptr, errno) {
 	var value, size int32
 	for value == 0 {
 		size = 4
@@ -32,10 +32,10 @@ func takeError(fd uintptr) (uintptr, errno) {
 	return uintptr(value), 0
 }
 
-// fill writes until the socket takes no more.
-func fill(fd uintptr) (uintptr, errno) {
+// sendUntilFull writes until the socket takes no more.
+func sendUntilFull(fd uintptr) (uintptr, errno) {
 	for {
-		_, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&pushed)), unsafe.Sizeof(pushed),
+		_, _, e := syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&payload)), unsafe.Sizeof(payload),
 			unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT, 0, 0)
 		if e != 0 {
 			return 0, 0
@@ -43,15 +43,15 @@ func fill(fd uintptr) (uintptr, errno) {
 	}
 }
 
-// pushAndShutDownMany is pushMany with both directions shut down before the close.
-func pushAndShutDownMany(port uintptr, count int) (uintptr, errno) {
+// connectSendShutdownMany is connectSendMany with both directions shut down before the close.
+func connectSendShutdownMany(port uintptr, count int) (uintptr, errno) {
 	for i := range count {
 		fd, e := connectOne(port, i)
 		if e != 0 {
 			return 0, e
 		}
 		for range 2 + i%3 {
-			_, _, _ = syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&pushed)), unsafe.Sizeof(pushed),
+			_, _, _ = syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&payload)), unsafe.Sizeof(payload),
 				unix.MSG_NOSIGNAL, 0, 0)
 		}
 		_, _, _ = syscall.RawSyscall(unix.SYS_SHUTDOWN, fd, unix.SHUT_RDWR, 0)

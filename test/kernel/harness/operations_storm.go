@@ -16,7 +16,8 @@ const (
 	stormHosts  = 64 // addresses from 127.0.1.1 on, so that the client has enough ephemeral ports
 )
 
-// connectMany takes one byte from the pipe for each connection beyond the window.
+// connectMany connects and closes first. It reads one byte from the pipe of credits for
+// each connection beyond the window.
 func connectMany(port uintptr, count int, credits uintptr) (uintptr, errno) {
 	var bytes [stormWindow]byte
 	left := stormWindow
@@ -82,16 +83,17 @@ func endsDump(answer []byte) bool {
 	return header.Type == unix.NLMSG_DONE || header.Type == unix.NLMSG_ERROR
 }
 
-var pushed [256 << 10]byte
+var payload [256 << 10]byte
 
-// pushMany holds the lock of each socket nearly all the time.
-func pushMany(port uintptr, count int) (uintptr, errno) {
+// connectSendMany connects, and sends until it gets an error, so that it has the lock of
+// a socket nearly all the time.
+func connectSendMany(port uintptr, count int) (uintptr, errno) {
 	for i := range count {
 		fd, e := connectOne(port, i)
 		if e != 0 {
 			return 0, e
 		}
-		push(fd)
+		sendUntilError(fd)
 	}
 	return uintptr(count), 0
 }
@@ -106,9 +108,9 @@ func connectOne(port uintptr, i int) (uintptr, errno) {
 	return fd, uintptr(e)
 }
 
-func push(fd uintptr) {
+func sendUntilError(fd uintptr) {
 	for e := syscall.Errno(0); e == 0; {
-		_, _, e = syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&pushed)), unsafe.Sizeof(pushed),
+		_, _, e = syscall.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&payload)), unsafe.Sizeof(payload),
 			unix.MSG_NOSIGNAL, 0, 0)
 	}
 	_, _, _ = syscall.RawSyscall(unix.SYS_CLOSE, fd, 0, 0)
@@ -136,14 +138,14 @@ func eachOpen(count int, f func(fd uintptr)) (uintptr, errno) {
 	return uintptr(found), 0
 }
 
-var hungUp [256 << 10]byte
+var received [256 << 10]byte
 
-func hangUpMany(listener uintptr, count int) (uintptr, errno) {
+func acceptCloseMany(listener uintptr, count int) (uintptr, errno) {
 	for i := range count {
 		fd, _, e := syscall.RawSyscall6(unix.SYS_ACCEPT4, listener, 0, 0, 0, 0, 0)
 		for range 4 + i%7 {
 			if e == 0 {
-				_, _, e = syscall.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&hungUp)), unsafe.Sizeof(hungUp))
+				_, _, e = syscall.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&received)), unsafe.Sizeof(received))
 			}
 		}
 		if e != 0 {

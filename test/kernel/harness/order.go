@@ -29,8 +29,8 @@ type Order struct {
 	used   uintptr
 }
 
-// Order returns an order for a system call, or for one of the Op constants. Fill it
-// with Put, make it with Send and Wait.
+// Order returns an order for a system call, or for one of the Op constants. Put adds
+// what its arguments point to, Send sends it, Wait returns its result.
 func (th *thread) Order(call uintptr) *Order {
 	if call >= OpConnect && th.actor.forked {
 		th.actor.env.T.Helper()
@@ -117,7 +117,8 @@ func (th *thread) Must(call uintptr, args ...uintptr) int {
 	return result
 }
 
-// hello waits for the first message of the thread, which says where its payload is.
+// hello waits for the first message of the thread, which contains the address of its
+// payload.
 func (th *thread) hello() {
 	th.actor.env.T.Helper()
 	var m message

@@ -50,7 +50,7 @@ func AwaitRead(t *testing.T, cookie uint64) {
 	}
 }
 
-// ConnID returns the conn of a socket cookie.
+// ConnID returns a socket cookie as records show it in conn.
 func ConnID(cookie uint64) string { return strconv.FormatUint(cookie, 16) }
 
 // RecordsWith returns the records of one socket and one type.

@@ -24,7 +24,7 @@ type ScenarioRun struct {
 }
 
 // Of returns the records of this run. The inode of a namespace may be reused, but
-// tcplab never reuses the ports it chooses itself; only ephemeral ports may come again.
+// tcplab never reuses the ports that it chooses itself. Ephemeral ports may be reused.
 func (s *ScenarioRun) Of(lines []Record) []Record {
 	ports := map[uint16]bool{}
 	for _, p := range s.Out.Endpoints() {
@@ -151,14 +151,14 @@ func SplitBySocket(lines []Record, p *tcplab.Endpoint) (mine, others []Record) {
 }
 
 // CheckPath compares the states with the path of the scenario. The last CLOSE is a
-// TIME_WAIT if the socket left a timewait socket.
+// TIME_WAIT if a timewait socket replaced the socket.
 func CheckPath(t *testing.T, p *tcplab.Endpoint, lines []Record) {
 	t.Helper()
 	want := make([]string, len(p.Path))
 	for i, s := range p.Path {
 		want[i] = s.String()
 	}
-	if p.Left != 0 && len(want) > 0 {
+	if p.Substate != 0 && len(want) > 0 {
 		want[len(want)-1] = tcplab.TimeWait.String()
 	}
 	if len(want) == 1 {
@@ -194,8 +194,8 @@ func checkLast(t *testing.T, p *tcplab.Endpoint, last Record) {
 	if last.Error != wantError {
 		t.Errorf("error %q, want %q: %s", last.Error, wantError, last.Raw)
 	}
-	if isTimeWait := p.Left != 0; isTimeWait != (last.KernelNew == "CLOSE") || isTimeWait != (last.Substate != "") {
-		t.Errorf("a timewait socket was left: %v, but the record says otherwise: %s", isTimeWait, last.Raw)
+	if isTimeWait := p.Substate != 0; isTimeWait != (last.KernelNew == "CLOSE") || isTimeWait != (last.Substate != "") {
+		t.Errorf("timewait socket after the last CLOSE: %v, but the record shows the opposite: %s", isTimeWait, last.Raw)
 	}
 }
 

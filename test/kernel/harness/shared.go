@@ -9,21 +9,21 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// running holds the tracers that cases share, because loading a tracer takes longer
-// than most cases. A case asks for what it needs: SharedTracers, NewStormEnv, or a
-// tracer of its own after StopSharedTracers. Each of these ends the tracers of the
-// other kind, so any order of the tests gives the same results; an order that changes
-// often between the kinds only loads more tracers.
+// running is the tracers that cases share, because loading a tracer takes longer than
+// most cases. A case uses SharedTracers, NewStormEnv, or a tracer of its own after
+// StopSharedTracers. Each of these stops the tracers of the other kind, so results do
+// not depend on the order of tests; an order that often changes between the kinds loads
+// more tracers.
 var running struct {
-	quiet []*Tracer
+	allNetns []*Tracer
 
 	storm        *Tracer
 	stormWithout []string
 }
 
 // Variants returns, for each tracer that a case needs, the features it runs without.
-// Where the kernel gives the accept hook, a second tracer runs without it, as on a
-// host in lockdown, so that each case is checked with and without the hook.
+// If the kernel has the accept hook, a second tracer runs without it, as on a host under
+// lockdown, so that each case is checked with and without the hook.
 func Variants() [][]string {
 	for _, f := range kernel.Features() {
 		if f.Name == probe.AcceptHook && f.Err == nil && !slices.Contains(switchedOff(), probe.AcceptHook) {
@@ -38,8 +38,8 @@ func Variants() [][]string {
 func SharedTracers(t testing.TB) []*Tracer {
 	t.Helper()
 	tcplab.RequireRoot(t)
-	if len(running.quiet) > 0 {
-		return running.quiet
+	if len(running.allNetns) > 0 {
+		return running.allNetns
 	}
 	if err := stopStormTracer(); err != nil {
 		t.Error(err)
@@ -49,9 +49,9 @@ func SharedTracers(t testing.TB) []*Tracer {
 		if err != nil {
 			t.Fatal(err)
 		}
-		running.quiet = append(running.quiet, tr)
+		running.allNetns = append(running.allNetns, tr)
 	}
-	return running.quiet
+	return running.allNetns
 }
 
 // sharedStormTracer returns the tracer that storms between actors share, one storm
@@ -59,7 +59,7 @@ func SharedTracers(t testing.TB) []*Tracer {
 // transitions of one storm.
 func sharedStormTracer(t testing.TB, without []string, bufferSize int) *Tracer {
 	t.Helper()
-	if err := stopQuietTracers(); err != nil {
+	if err := stopNetnsTracers(); err != nil {
 		t.Error(err)
 	}
 	if running.storm != nil && slices.Equal(without, running.stormWithout) {
@@ -80,14 +80,14 @@ func sharedStormTracer(t testing.TB, without []string, bufferSize int) *Tracer {
 
 // StopSharedTracers stops the tracers that cases share. A test calls it before it
 // starts a tracer of its own for a storm, which other tracers would slow down, and
-// TestMain after the last test. The error says which check of their streams failed.
+// TestMain after the last test. The error names the check of a stream that failed.
 func StopSharedTracers() error {
-	return errors.Join(stopQuietTracers(), stopStormTracer())
+	return errors.Join(stopNetnsTracers(), stopStormTracer())
 }
 
-func stopQuietTracers() error {
-	stopped := running.quiet
-	running.quiet = nil
+func stopNetnsTracers() error {
+	stopped := running.allNetns
+	running.allNetns = nil
 	return stopTracers(stopped...)
 }
 

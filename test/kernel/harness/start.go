@@ -17,8 +17,8 @@ var template struct {
 	*Actor
 }
 
-// StartActor starts a process with so many threads in the namespace of the test. A
-// process with one thread can make system calls only; see StartProgram.
+// StartActor starts a process in the namespace of the test. With one thread the process
+// can make system calls only; see StartProgram.
 func (env *Env) StartActor(name string, threads int) *Actor {
 	env.T.Helper()
 	if threads > 1 {
@@ -31,7 +31,7 @@ func (env *Env) StartActor(name string, threads int) *Actor {
 	}
 	template.env = env
 	from := Now()
-	// With CLONE_PARENT its parent is the test, as that of the template is.
+	// With CLONE_PARENT its parent is the test, the parent of the template.
 	a := template.clone(clone3Args{Flags: unix.CLONE_PARENT}, 0)
 	a.Table = newTable()
 	a.reap = func() { _, _ = unix.Wait4(a.PID, nil, 0, nil) }

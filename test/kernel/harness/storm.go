@@ -116,7 +116,7 @@ func (st *Storm) Tally(env *Env, lines []Record) (all, known, wrong int, named s
 	return all, known, wrong, b.String()
 }
 
-// stormRole finds the side by its ports where a transition does not show the role.
+// stormRole returns the role of the record, or finds it by the ports.
 func stormRole(l Record) string {
 	servers := uint16(7000)
 	switch {
@@ -173,7 +173,7 @@ func StormConnections(t *testing.T) int {
 }
 
 // Scaled returns whole for storms of full size, and proportionally less for smaller
-// storms, but at least least.
+// storms, with least as the minimum.
 func Scaled(t *testing.T, whole, least int) int {
 	t.Helper()
 	return max(least, min(whole, whole*StormConnections(t)/50_000))

@@ -160,13 +160,13 @@ func (tr *Tracer) awaitFence(n *tcplab.Netns, offset int) error {
 }
 
 func poll(done func() bool) error {
-	const patience = 30 * time.Second
-	for began := time.Now(); time.Since(began) < patience; time.Sleep(10 * time.Millisecond) {
+	const waitLimit = 30 * time.Second
+	for began := time.Now(); time.Since(began) < waitLimit; time.Sleep(10 * time.Millisecond) {
 		if done() {
 			return nil
 		}
 	}
-	return fmt.Errorf("the wanted records did not come within %v", patience)
+	return fmt.Errorf("the wanted records did not come within %v", waitLimit)
 }
 
 // size is the length of the output so far, in whole lines.

@@ -63,8 +63,8 @@ func (env *Env) rightProcess(pid int, s *Socket, at Moment) *Actor {
 	return nil
 }
 
-// lastCloser returns the process that closed the socket last. It is nil while a process
-// has the socket open, and before the first one had.
+// lastCloser returns the process that closed the socket last. It is nil if a process has
+// the socket open, or if none has had it open yet.
 func lastCloser(s *Socket, at Moment) *Actor {
 	var last possession
 	for _, h := range s.possessions {
@@ -93,7 +93,7 @@ func (env *Env) alive(pid int, at Moment) *Actor {
 	return nil
 }
 
-// Moment is wall-clock time in nanoseconds, as in records.
+// Moment is wall-clock time in nanoseconds since 1970, comparable with a record's time.
 type Moment int64
 
 // Now returns the wall-clock time.
@@ -134,9 +134,9 @@ type Socket struct {
 	inode         string // as /proc/PID/fd shows it
 	Role          string
 	Local, Peer   netip.AddrPort
-	ByPorts       bool      // records have another cookie, as with MPTCP: find them by port
+	ByPorts       bool      // its records have another cookie, as with MPTCP: find them by port
 	Listeners     []*Socket // in whose queue it was; several after a migration
-	ended         Moment    // when a listener was shut down while a process has it open; 0: never
+	ended         Moment    // when a listener was shut down or destroyed while a process had it open; 0: never
 	possessions   []possession
 	operations    []operation // calls that make a transition under the socket's lock
 	uids          timeline[int]

@@ -15,7 +15,7 @@ type ownerTally struct {
 	hadOwner int // of sockets that a process had open before
 	known    int // those of hadOwner that name an owner
 	wrong    int
-	missing  int // without an owner, although the tracer could know it
+	missing  int // those of hadOwner without an owner that the tracer could know
 }
 
 // Finish closes all sockets, waits for the last event and checks every record of each
@@ -138,7 +138,7 @@ func (env *Env) checkTransition(l Record) {
 		}
 		env.checkOwner(l, s)
 	}
-	env.checkRest(l, s, at)
+	env.checkUserAndRole(l, s, at)
 }
 
 // socketOf returns the socket of a record, by its cookie or by its ports.
@@ -165,8 +165,7 @@ func (env *Env) socketOf(l Record) *Socket {
 	return first
 }
 
-// mayBelongTo compares role and ports as far as both the record and the socket have
-// them.
+// mayBelongTo compares the role and the ports that both the record and the socket have.
 func mayBelongTo(l Record, s *Socket) bool {
 	if l.Role != "" && s.Role != "" && l.Role != s.Role {
 		return false
@@ -202,7 +201,7 @@ func (env *Env) checkOwner(l Record, s *Socket) {
 		return
 	}
 	if other := env.alive(pid, at); other != nil && other != a {
-		env.wrong(l, s, "the process with pid %d is %s by now", pid, other.Name())
+		env.wrong(l, s, "at that time pid %d was %s", pid, other.Name())
 		return
 	}
 	env.checkSource(l, s, a, at)
@@ -214,7 +213,7 @@ func (env *Env) checkOwner(l Record, s *Socket) {
 	}
 }
 
-// checkSource checks that pid_source means what bpf/event.h says.
+// checkSource checks that pid_source is what bpf/event.h documents.
 func (env *Env) checkSource(l Record, s *Socket, a *Actor, at Moment) {
 	env.T.Helper()
 	switch l.Source {
@@ -245,8 +244,8 @@ func (env *Env) checkSource(l Record, s *Socket, a *Actor, at Moment) {
 	}
 }
 
-// checkRest checks what every record must say, with an owner or without.
-func (env *Env) checkRest(l Record, s *Socket, at Moment) {
+// checkUserAndRole checks uid and role, which do not depend on the owner.
+func (env *Env) checkUserAndRole(l Record, s *Socket, at Moment) {
 	env.T.Helper()
 	if len(s.uids) > 0 && (l.UID == nil || !s.uids.mayBe(int(*l.UID), at)) {
 		env.wrong(l, s, "uid is not one of %v", s.uids)

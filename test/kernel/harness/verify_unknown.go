@@ -6,8 +6,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/probe"
 )
 
-// checkUnknown checks a record without an owner: the tracer must have had no means to
-// know.
+// checkUnknown checks a record without an owner: the tracer must not have been able to
+// know the owner.
 func (env *Env) checkUnknown(l Record, s *Socket, at Moment) {
 	env.T.Helper()
 	if l.Comm != "" || l.Source != "" {
@@ -16,7 +16,7 @@ func (env *Env) checkUnknown(l Record, s *Socket, at Moment) {
 	if !env.Has(probe.SocketStorage) || !env.ownerIsKnowable(s, at) {
 		return
 	}
-	for _, limit := range env.AllowMissing {
+	for _, limit := range env.KnownLimits {
 		if limit(l, s) {
 			return
 		}
@@ -66,8 +66,8 @@ func (env *Env) lastKnownOwner(s *Socket, at Moment) *Actor {
 	return last
 }
 
-// survivesExit reports whether the tracer can name a process that is dead. Before Linux
-// 6.2 no program can tell whether the pid belongs to another process by now.
+// survivesExit reports whether the tracer can name the process even if it is dead.
+// Before Linux 6.2 no program can check whether another process has the pid now.
 func (env *Env) survivesExit(a *Actor) bool {
 	return a.died == 0 || !IsBefore(env.T, 6, 2)
 }

@@ -9,9 +9,9 @@ import (
 // Runs survive the way through the kernel's command line.
 func TestGuest_RunsInCommandLine(t *testing.T) {
 	for name, runs := range map[string][]Run{
-		"one":                 {{Env: []string{"CI=true"}, Arguments: []string{"-test.v", "-test.run=^A/b$"}}},
-		"two":                 {{Env: []string{"A=1"}, Arguments: []string{"-test.v"}}, {Env: []string{"A=2"}}},
-		"with nothing to say": {{}},
+		"one":               {{Env: []string{"CI=true"}, Arguments: []string{"-test.v", "-test.run=^A/b$"}}},
+		"two":               {{Env: []string{"A=1"}, Arguments: []string{"-test.v"}}, {Env: []string{"A=2"}}},
+		"without arguments": {{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			line := strings.Join(Words(runs), " ")

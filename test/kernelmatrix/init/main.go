@@ -1,6 +1,6 @@
-// Command init is process 1 of a guest. It mounts /proc, /sys and the like, runs the
-// tests, reports how they ended, and reboots. Everything else that a test needs must
-// come from the kernel.
+// Command init is process 1 of a guest. It mounts /proc, /sys and other file systems,
+// runs the tests, reports their exit status, and reboots. A test can use nothing else
+// but the kernel.
 package main
 
 import (
@@ -21,7 +21,7 @@ import (
 
 func main() {
 	if os.Getpid() != 1 {
-		fmt.Fprintln(os.Stderr, "init: not process 1, and of no use elsewhere")
+		fmt.Fprintln(os.Stderr, "init: this program must be process 1 of a guest")
 		os.Exit(2)
 	}
 	status, err := run(guest.Runs(os.Args[1:]))
@@ -29,7 +29,7 @@ func main() {
 		status = guest.SetupFailed
 		fmt.Println("init:", err)
 	}
-	say(guest.Ended, strconv.Itoa(status))
+	report(guest.Ended, strconv.Itoa(status))
 	drain()
 	// Process 1 must not exit: the kernel would panic.
 	for {
@@ -38,7 +38,7 @@ func main() {
 	}
 }
 
-func say(kind guest.Kind, value string) {
+func report(kind guest.Kind, value string) {
 	fmt.Print(guest.Message{Kind: kind, Value: value}.Line())
 }
 
@@ -52,8 +52,8 @@ func run(runs []guest.Run) (status int, err error) {
 	if err := mountAll(); err != nil {
 		return 0, err
 	}
-	say(guest.Booted, release())
-	// The runs go at the same time; their output comes one after the other.
+	report(guest.Booted, release())
+	// All runs begin at the same time. Their output is written one after the other.
 	results := make([]chan result, len(runs))
 	for i, r := range runs[1:] {
 		results[i+1] = make(chan result, 1)
@@ -64,7 +64,7 @@ func run(runs []guest.Run) (status int, err error) {
 		}()
 	}
 	for i, r := range runs {
-		say(guest.Running, strings.Join(r.Env, " "))
+		report(guest.Running, strings.Join(r.Env, " "))
 		var now result
 		if i == 0 {
 			now.status, now.err = runTests(r, os.Stdout)
@@ -86,7 +86,7 @@ type result struct {
 	output []byte
 }
 
-// mounts is in an order in which each mount point exists.
+// mounts is in the order of mounting: a mount point may be in an earlier file system.
 var mounts = []struct{ fs, at string }{
 	{"proc", "/proc"},
 	{"sysfs", "/sys"},
@@ -125,7 +125,7 @@ func runTests(r guest.Run, output io.Writer) (status int, err error) {
 	err = tests.Run()
 	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
 		fmt.Fprintln(output, "init: the tests:", err)
-		return max(exit.ExitCode(), 1), nil // -1: ended by a signal
+		return max(exit.ExitCode(), 1), nil // the exit code is -1 after a signal
 	}
 	return 0, err
 }

@@ -18,10 +18,10 @@ import (
 )
 
 const (
-	ringBytes   = 16 << 20 // tcpshift's default
-	recordBytes = 64
-	patience    = 40 * time.Millisecond // between two reads of the ring, as in tcpshift
-	noWakeup    = 1                     // BPF_RB_NO_WAKEUP
+	ringBytes    = 16 << 20 // tcpshift's default
+	recordBytes  = 64
+	pollInterval = 40 * time.Millisecond // between two reads of the ring, as in tcpshift
+	noWakeup     = 1                     // BPF_RB_NO_WAKEUP
 )
 
 func main() {
@@ -92,7 +92,7 @@ func drain(reader *ring.Reader, ended <-chan os.Signal) error {
 			return nil
 		default:
 		}
-		if err := reader.Read(patience, func([]byte) error { return nil }); err != nil {
+		if err := reader.Read(pollInterval, func([]byte) error { return nil }); err != nil {
 			return err
 		}
 	}
