@@ -52,13 +52,15 @@ func (tl *tools) shown(s *stage, after string) shown {
 		}
 		return text
 	}
-	// tcpstates and tcplife see the whole host: they have no filter on namespaces.
-	ours := regexp.MustCompile(fmt.Sprintf(`SKADDR|LADDR|\b(%d|%s)\b`, serverPort, clientPort))
+	// tcpstates and tcplife see the whole host: they have no filter on namespaces. Other
+	// processes may use the server's port, so a row has the client's port, or none yet.
+	ours := regexp.MustCompile(fmt.Sprintf(`LADDR|\b%s\b| 0 +127\.0\.0\.1 +%d\b`, clientPort, serverPort))
 	sh.output["tcpstates"] = keep(tl.tcpstates, ours)
 	sh.output["tcplife"] = keep(tl.tcplife, ours)
 	sh.output["conntrack -E"] = keep(tl.conntrack, regexp.MustCompile(`\[`))
 	sh.output["ss, afterwards"] = clean(after)
-	sh.output["tcpshift"] = keep(tl.text, regexp.MustCompile(`^[^#]|\bended\b`))
+	// At its start tcpshift counts the sockets of all namespaces for alerts.
+	sh.output["tcpshift"] = keep(tl.text, regexp.MustCompile(fmt.Sprintf(`^[^#!]|^!.* netns %d\b`, s.Inode())))
 	sh.named["tcpstates"] = countRows(tl.t, tl.tcpstates.output(), ours, owners, 1, 4)
 	sh.named["tcplife"] = countRows(tl.t, tl.tcplife.output(), ours, owners, 0, 3)
 	return sh
