@@ -244,7 +244,7 @@ func connectionCases() []goldenCase {
 	}
 	for _, by := range []tcp.ClosedBy{
 		"", tcp.ClosedByLocal, tcp.ClosedByPeer, tcp.ClosedByResetSent, tcp.ClosedByResetReceived, tcp.ClosedByTimeout,
-		tcp.ClosedByAbort, tcp.ClosedByRefused, tcp.ClosedByNoPort,
+		tcp.ClosedByAbort, tcp.ClosedByRefused, tcp.ClosedByNoPort, tcp.ClosedByAddressInUse,
 	} {
 		cases = append(cases, edit("closed by "+string(by), func(t *tcp.Transition, c *tcp.Connection) {
 			c.ClosedBy, t.Error, t.Cgroup = by, 0, nil
