@@ -18,6 +18,7 @@
 #include "filter.h"
 #include "process_ref.h"
 #include "read.h"
+#include "reset.h"
 #include "ring.h"
 #include "syscall.h"
 #include "timewait.h"
@@ -71,7 +72,7 @@ static __always_inline bool is_listen_failure(const struct sock *sk, const struc
 }
 
 /* Flags that only transitions to CLOSE have: how the connection ended. */
-static __always_inline __u16 close_flags_of(const struct sock *sk, const struct event_ctx *ec)
+static __always_inline __u32 close_flags_of(const struct sock *sk, const struct event_ctx *ec)
 {
 	struct tcp_sock *tp = tcp_sock_of(sk);
 
@@ -82,7 +83,29 @@ static __always_inline __u16 close_flags_of(const struct sock *sk, const struct 
 	       (tp && BPF_CORE_READ_BITFIELD(tp, repair) ? EVENT_REPAIR : 0);
 }
 
-static __always_inline __u16 flags_of(const struct transition *t)
+/*
+ * What is known about resets at a transition to CLOSE. A FIN that is acknowledged ends
+ * LAST_ACK and CLOSING before anything else in the segment counts.
+ */
+static __always_inline __u32 reset_flags_of(const struct transition *t, __u32 close_flags)
+{
+	const struct event_ctx *ec = t->ec;
+	bool in_order = close_flags & EVENT_ACKED &&
+			(ec->old_state == TCP_LAST_ACK || ec->old_state == TCP_CLOSING);
+
+	return (ec->reset.received ? EVENT_RESET_RECEIVED : 0) |
+	       (ec->reset.sent ? EVENT_RESET_SENT : 0) |
+	       (may_be_followed_by_reset(ec) && !in_order ? EVENT_RESET_AWAITED : 0);
+}
+
+static __always_inline __u32 all_close_flags_of(const struct transition *t)
+{
+	__u32 flags = close_flags_of(t->sk, t->ec);
+
+	return flags | reset_flags_of(t, flags);
+}
+
+static __always_inline __u32 flags_of(const struct transition *t)
 {
 	const struct event_ctx *ec = t->ec;
 
@@ -90,7 +113,7 @@ static __always_inline __u16 flags_of(const struct transition *t)
 	       (ec->in_state_ns ? EVENT_TIMED : 0) |
 	       (ec->timewait == TIMEWAIT_UNKNOWN ? EVENT_TIMEWAIT_UNKNOWN : 0) |
 	       (ec->socket ? 0 : EVENT_ORPHAN) |
-	       (ec->new_state == TCP_CLOSE ? close_flags_of(t->sk, ec) : 0);
+	       (ec->new_state == TCP_CLOSE ? all_close_flags_of(t) : 0);
 }
 
 /* An error that is there before connect() made a SYN is of an earlier connection. */
@@ -129,8 +152,7 @@ static __always_inline void fill_transition(const struct transition *t, struct t
 	e->role = t->ec->role;
 	e->pid_source = source_of(&t->ec->owner.ref);
 	e->flags = flags_of(t);
-	e->reserved = 0;
-	__builtin_memset(e->reserved2, 0, sizeof(e->reserved2));
+	e->reset_reason = t->ec->new_state == TCP_CLOSE ? t->ec->reset.reason : 0;
 }
 
 static __always_inline void fill_connection(const struct transition *t, struct end_event *e)

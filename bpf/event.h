@@ -16,6 +16,7 @@ enum event_kind {
 	EVENT_END, /* a socket enters CLOSE; with a summary of the connection */
 	EVENT_CGROUP,
 	EVENT_SOCKET,
+	EVENT_RESET, /* this side has sent a reset, after the socket's transition to CLOSE */
 };
 
 enum event_flag {
@@ -33,6 +34,9 @@ enum event_flag {
 	EVENT_NO_PORT = 1 << 11, /* SYN_SENT -> CLOSE: inet_hash_connect() found no port */
 	EVENT_PORT_UNKNOWN = 1 << 12, /* SYN_SENT -> CLOSE: perhaps it found none, see connect.h */
 	EVENT_LISTEN_FAILED = 1 << 13, /* LISTEN -> CLOSE: it never was listening */
+	EVENT_RESET_RECEIVED = 1 << 14, /* to CLOSE: by tcp_reset(), see reset.h */
+	EVENT_RESET_SENT = 1 << 15, /* to CLOSE: this side has sent a reset before */
+	EVENT_RESET_AWAITED = 1 << 16, /* to CLOSE: EVENT_RESET follows if this side resets */
 };
 
 /* The socket's part in its connection; ROLE_UNKNOWN until a transition shows it. */
@@ -85,9 +89,8 @@ struct transition_event {
 	__u8 time_wait_substate; /* enum tcp_state; 0: there is no timewait socket */
 	__u8 role; /* enum socket_role */
 	__u8 pid_source; /* enum pid_source */
-	__u8 reserved;
-	__u16 flags; /* enum event_flag */
-	__u8 reserved2[2];
+	__u8 reset_reason; /* with EVENT_RESET_SENT: as reset_event.reason */
+	__u32 flags; /* enum event_flag */
 };
 
 _Static_assert(sizeof(struct transition_event) == 112, "transition_event has a hole or grew");
@@ -104,6 +107,23 @@ struct end_event {
 };
 
 _Static_assert(sizeof(struct end_event) == 152, "end_event has a hole or grew");
+
+/* Identifies the socket as its transition to CLOSE did, also without a cookie. */
+struct reset_event {
+	__u64 timestamp_ns; /* CLOCK_MONOTONIC */
+	__u64 cookie; /* 0: this kernel has none in tracing programs */
+	__u8 local_addr[16]; /* as in transition_event */
+	__u8 peer_addr[16];
+	__u32 netns;
+	__u16 local_port;
+	__u16 peer_port;
+	__u8 kind; /* enum event_kind */
+	__u8 family; /* 4 or 6 */
+	__u8 reason; /* enum sk_rst_reason plus 1; 0: not known */
+	__u8 reserved[5];
+};
+
+_Static_assert(sizeof(struct reset_event) == 64, "reset_event has a hole or grew");
 
 /* A socket as an iterator finds it; not in a ring but in the iterator's output. */
 struct socket_event {

@@ -33,6 +33,7 @@ struct event_ctx {
 	__u8 old_state;
 	__u8 new_state;
 	__u8 role; /* enum socket_role */
+	struct reset_note reset; /* valid at a transition to CLOSE */
 };
 
 /*

@@ -15,6 +15,13 @@
 #include "event.h"
 #include "process_ref.h"
 
+/* What reset.h has noted for the transition to CLOSE that follows. */
+struct reset_note {
+	bool received; /* tcp_reset() has begun */
+	bool sent; /* this side has sent a reset */
+	__u8 reason; /* reset_event.reason of the reset that was sent */
+};
+
 /*
  * What every transition reads comes first. In a struct client_slot all fields up to and
  * including owner are in two cache lines.
@@ -33,6 +40,7 @@ struct sock_state {
 	__u32 connect_snd_una; /* snd_una before connect() */
 	bool fin_not_counted; /* bytes_received does not count the peer's FIN (bytes.h) */
 	bool is_repaired; /* TCP_REPAIR made the connection: without a SYN */
+	struct reset_note reset;
 	struct process_ref initial_owner; /* from accept() or the scan; only they write it */
 };
 
@@ -122,6 +130,7 @@ static __always_inline void init_child_state(struct sock_state *s)
 	s->has_initial_owner = false;
 	s->since_ns = 0;
 	s->fin_not_counted = false;
+	s->reset = (struct reset_note){};
 }
 
 /* Returns the time in old_state, 0 if not known, and records when new_state began. */

@@ -14,6 +14,7 @@
 #include "event_ctx.h"
 #include "owner.h"
 #include "read.h"
+#include "reset.h"
 #include "sock_state.h"
 #include "sock_state_lookup.h"
 #include "transition.h"
@@ -73,6 +74,7 @@ static __always_inline void update_connection(const struct transition *t, struct
 		s->connect_snd_una = tp ? tp->snd_una : 0;
 		s->fin_not_counted = false;
 		s->is_repaired = false;
+		s->reset = (struct reset_note){};
 	}
 	if (t->ec->is_repaired)
 		s->is_repaired = true;
@@ -92,6 +94,8 @@ static __always_inline void update_role_and_times(struct transition *t)
 	ec->role = update_role(s, ec->old_state, ec->new_state, ec->is_repaired);
 	ec->in_state_ns = ec->opened_ns = ec->established_ns = 0;
 	ec->fin_not_counted = false;
+	if (ec->new_state == TCP_CLOSE)
+		ec->reset = reset_note_of(t);
 	if (!s)
 		return;
 	if (is_child_creation(t))

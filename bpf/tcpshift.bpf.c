@@ -12,6 +12,7 @@
 #include "event.h"
 #include "filter.h"
 #include "listen_port.h"
+#include "reset.h"
 #include "scan.h"
 #include "timewait_end.h"
 
@@ -28,6 +29,18 @@ SEC("tp_btf/inet_sock_set_state") int set_state_primary(const __u64 *ctx)
 SEC("tp_btf/inet_sock_set_state") int set_state_backup(const __u64 *ctx)
 {
 	return on_transition(PROGRAM_BACKUP, (const struct sock *)ctx[0], (int)ctx[1], (int)ctx[2]);
+}
+
+/* The resets; loaded only where the kernel has the tracepoint (include/trace/events/tcp.h). */
+SEC("tp_btf/tcp_receive_reset") int reset_received(const __u64 *ctx)
+{
+	return on_reset_received((const struct sock *)ctx[0]);
+}
+
+/* Up to 6.9 the tracepoint has no reason, and the verifier refuses to read it. */
+SEC("tp_btf/tcp_send_reset") int reset_sent(const __u64 *ctx)
+{
+	return on_reset_sent((const struct sock *)ctx[0], send_reset_has_reason ? ctx[2] : 0);
 }
 
 /* The ends of TIME_WAITs; loaded only if asked for. */
@@ -88,6 +101,7 @@ EXPORT_TYPE(struct, transition_event);
 EXPORT_TYPE(struct, end_event);
 EXPORT_TYPE(struct, cgroup_event);
 EXPORT_TYPE(struct, socket_event);
+EXPORT_TYPE(struct, reset_event);
 EXPORT_TYPE(enum, event_kind);
 EXPORT_TYPE(enum, event_flag);
 EXPORT_TYPE(enum, socket_role);

@@ -147,6 +147,7 @@ func (o *traceOptions) config(p *probe.Probe, out output.Sink) trace.Config {
 		Duration:      o.duration,
 		Count:         o.count,
 		StatsInterval: o.statsInterval,
+		ResetReasons:  p.ResetReasons(),
 	}
 }
 

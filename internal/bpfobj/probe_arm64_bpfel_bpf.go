@@ -51,6 +51,9 @@ const (
 	ProbeEventFlagEVENT_NO_PORT          ProbeEventFlag = 2048
 	ProbeEventFlagEVENT_PORT_UNKNOWN     ProbeEventFlag = 4096
 	ProbeEventFlagEVENT_LISTEN_FAILED    ProbeEventFlag = 8192
+	ProbeEventFlagEVENT_RESET_RECEIVED   ProbeEventFlag = 16384
+	ProbeEventFlagEVENT_RESET_SENT       ProbeEventFlag = 32768
+	ProbeEventFlagEVENT_RESET_AWAITED    ProbeEventFlag = 65536
 )
 
 type ProbeEventKind uint32
@@ -60,6 +63,7 @@ const (
 	ProbeEventKindEVENT_END        ProbeEventKind = 2
 	ProbeEventKindEVENT_CGROUP     ProbeEventKind = 3
 	ProbeEventKindEVENT_SOCKET     ProbeEventKind = 4
+	ProbeEventKindEVENT_RESET      ProbeEventKind = 5
 )
 
 type ProbeMemberKey struct {
@@ -125,6 +129,21 @@ const (
 	ProbeProgramRankPROGRAMS        ProbeProgramRank = 2
 )
 
+type ProbeResetEvent struct {
+	_           structs.HostLayout
+	TimestampNs uint64
+	Cookie      uint64
+	LocalAddr   [16]uint8
+	PeerAddr    [16]uint8
+	Netns       uint32
+	LocalPort   uint16
+	PeerPort    uint16
+	Kind        uint8
+	Family      uint8
+	Reason      uint8
+	Reserved    [5]uint8
+}
+
 type ProbeSide uint32
 
 const (
@@ -173,9 +192,8 @@ type ProbeTransitionEvent struct {
 	TimeWaitSubstate uint8
 	Role             uint8
 	PidSource        uint8
-	Reserved         uint8
-	Flags            uint16
-	Reserved2        [2]uint8
+	ResetReason      uint8
+	Flags            uint32
 }
 
 // Names of all BPF objects in the ELF.
@@ -193,6 +211,7 @@ const (
 	ProbeMapHandledEvents         = "handled_events"
 	ProbeMapMptcpNamespaces       = "mptcp_namespaces"
 	ProbeMapMptcpOwners           = "mptcp_owners"
+	ProbeMapResetNotes            = "reset_notes"
 	ProbeMapRings                 = "rings"
 	ProbeMapSockStates            = "sock_states"
 	ProbeMapTrackedTimewaits      = "tracked_timewaits"
@@ -202,6 +221,8 @@ const (
 	ProbeProgListenPort           = "listen_port"
 	ProbeProgObjectFreedBackup    = "object_freed_backup"
 	ProbeProgObjectFreedPrimary   = "object_freed_primary"
+	ProbeProgResetReceived        = "reset_received"
+	ProbeProgResetSent            = "reset_sent"
 	ProbeProgScanFiles            = "scan_files"
 	ProbeProgScanSubflows         = "scan_subflows"
 	ProbeProgSetStateBackup       = "set_state_backup"
@@ -218,6 +239,7 @@ const (
 	ProbeVarExportMemberKind      = "export_member_kind"
 	ProbeVarExportPidSource       = "export_pid_source"
 	ProbeVarExportProgramRank     = "export_program_rank"
+	ProbeVarExportResetEvent      = "export_reset_event"
 	ProbeVarExportSide            = "export_side"
 	ProbeVarExportSocketEvent     = "export_socket_event"
 	ProbeVarExportSocketRole      = "export_socket_role"
@@ -233,6 +255,8 @@ const (
 	ProbeVarFilterStates          = "filter_states"
 	ProbeVarHasClientTable        = "has_client_table"
 	ProbeVarHasRdonlyCast         = "has_rdonly_cast"
+	ProbeVarHasReceiveReset       = "has_receive_reset"
+	ProbeVarHasSendReset          = "has_send_reset"
 	ProbeVarHasSocketCookie       = "has_socket_cookie"
 	ProbeVarHasSocketStorage      = "has_socket_storage"
 	ProbeVarHasTaskFromPid        = "has_task_from_pid"
@@ -244,6 +268,7 @@ const (
 	ProbeVarSelfPid               = "self_pid"
 	ProbeVarSelfPidnsDev          = "self_pidns_dev"
 	ProbeVarSelfPidnsIno          = "self_pidns_ino"
+	ProbeVarSendResetHasReason    = "send_reset_has_reason"
 	ProbeVarWakeupBytes           = "wakeup_bytes"
 	ProbeVarWantCgroups           = "want_cgroups"
 	ProbeVarWantEnds              = "want_ends"
@@ -298,6 +323,8 @@ type ProbeProgramSpecs struct {
 	ListenPort          *ebpf.ProgramSpec `ebpf:"listen_port"`
 	ObjectFreedBackup   *ebpf.ProgramSpec `ebpf:"object_freed_backup"`
 	ObjectFreedPrimary  *ebpf.ProgramSpec `ebpf:"object_freed_primary"`
+	ResetReceived       *ebpf.ProgramSpec `ebpf:"reset_received"`
+	ResetSent           *ebpf.ProgramSpec `ebpf:"reset_sent"`
 	ScanFiles           *ebpf.ProgramSpec `ebpf:"scan_files"`
 	ScanSubflows        *ebpf.ProgramSpec `ebpf:"scan_subflows"`
 	SetStateBackup      *ebpf.ProgramSpec `ebpf:"set_state_backup"`
@@ -321,6 +348,7 @@ type ProbeMapSpecs struct {
 	HandledEvents    *ebpf.MapSpec `ebpf:"handled_events"`
 	MptcpNamespaces  *ebpf.MapSpec `ebpf:"mptcp_namespaces"`
 	MptcpOwners      *ebpf.MapSpec `ebpf:"mptcp_owners"`
+	ResetNotes       *ebpf.MapSpec `ebpf:"reset_notes"`
 	Rings            *ebpf.MapSpec `ebpf:"rings"`
 	SockStates       *ebpf.MapSpec `ebpf:"sock_states"`
 	TrackedTimewaits *ebpf.MapSpec `ebpf:"tracked_timewaits"`
@@ -341,6 +369,7 @@ type ProbeVariableSpecs struct {
 	ExportMemberKind      *ebpf.VariableSpec `ebpf:"export_member_kind"`
 	ExportPidSource       *ebpf.VariableSpec `ebpf:"export_pid_source"`
 	ExportProgramRank     *ebpf.VariableSpec `ebpf:"export_program_rank"`
+	ExportResetEvent      *ebpf.VariableSpec `ebpf:"export_reset_event"`
 	ExportSide            *ebpf.VariableSpec `ebpf:"export_side"`
 	ExportSocketEvent     *ebpf.VariableSpec `ebpf:"export_socket_event"`
 	ExportSocketRole      *ebpf.VariableSpec `ebpf:"export_socket_role"`
@@ -356,6 +385,8 @@ type ProbeVariableSpecs struct {
 	FilterStates          *ebpf.VariableSpec `ebpf:"filter_states"`
 	HasClientTable        *ebpf.VariableSpec `ebpf:"has_client_table"`
 	HasRdonlyCast         *ebpf.VariableSpec `ebpf:"has_rdonly_cast"`
+	HasReceiveReset       *ebpf.VariableSpec `ebpf:"has_receive_reset"`
+	HasSendReset          *ebpf.VariableSpec `ebpf:"has_send_reset"`
 	HasSocketCookie       *ebpf.VariableSpec `ebpf:"has_socket_cookie"`
 	HasSocketStorage      *ebpf.VariableSpec `ebpf:"has_socket_storage"`
 	HasTaskFromPid        *ebpf.VariableSpec `ebpf:"has_task_from_pid"`
@@ -367,6 +398,7 @@ type ProbeVariableSpecs struct {
 	SelfPid               *ebpf.VariableSpec `ebpf:"self_pid"`
 	SelfPidnsDev          *ebpf.VariableSpec `ebpf:"self_pidns_dev"`
 	SelfPidnsIno          *ebpf.VariableSpec `ebpf:"self_pidns_ino"`
+	SendResetHasReason    *ebpf.VariableSpec `ebpf:"send_reset_has_reason"`
 	WakeupBytes           *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 	WantCgroups           *ebpf.VariableSpec `ebpf:"want_cgroups"`
 	WantEnds              *ebpf.VariableSpec `ebpf:"want_ends"`
@@ -405,6 +437,7 @@ type ProbeMaps struct {
 	HandledEvents    *ebpf.Map `ebpf:"handled_events"`
 	MptcpNamespaces  *ebpf.Map `ebpf:"mptcp_namespaces"`
 	MptcpOwners      *ebpf.Map `ebpf:"mptcp_owners"`
+	ResetNotes       *ebpf.Map `ebpf:"reset_notes"`
 	Rings            *ebpf.Map `ebpf:"rings"`
 	SockStates       *ebpf.Map `ebpf:"sock_states"`
 	TrackedTimewaits *ebpf.Map `ebpf:"tracked_timewaits"`
@@ -424,6 +457,7 @@ func (m *ProbeMaps) Close() error {
 		m.HandledEvents,
 		m.MptcpNamespaces,
 		m.MptcpOwners,
+		m.ResetNotes,
 		m.Rings,
 		m.SockStates,
 		m.TrackedTimewaits,
@@ -445,6 +479,7 @@ type ProbeVariables struct {
 	ExportMemberKind      *ebpf.Variable `ebpf:"export_member_kind"`
 	ExportPidSource       *ebpf.Variable `ebpf:"export_pid_source"`
 	ExportProgramRank     *ebpf.Variable `ebpf:"export_program_rank"`
+	ExportResetEvent      *ebpf.Variable `ebpf:"export_reset_event"`
 	ExportSide            *ebpf.Variable `ebpf:"export_side"`
 	ExportSocketEvent     *ebpf.Variable `ebpf:"export_socket_event"`
 	ExportSocketRole      *ebpf.Variable `ebpf:"export_socket_role"`
@@ -460,6 +495,8 @@ type ProbeVariables struct {
 	FilterStates          *ebpf.Variable `ebpf:"filter_states"`
 	HasClientTable        *ebpf.Variable `ebpf:"has_client_table"`
 	HasRdonlyCast         *ebpf.Variable `ebpf:"has_rdonly_cast"`
+	HasReceiveReset       *ebpf.Variable `ebpf:"has_receive_reset"`
+	HasSendReset          *ebpf.Variable `ebpf:"has_send_reset"`
 	HasSocketCookie       *ebpf.Variable `ebpf:"has_socket_cookie"`
 	HasSocketStorage      *ebpf.Variable `ebpf:"has_socket_storage"`
 	HasTaskFromPid        *ebpf.Variable `ebpf:"has_task_from_pid"`
@@ -471,6 +508,7 @@ type ProbeVariables struct {
 	SelfPid               *ebpf.Variable `ebpf:"self_pid"`
 	SelfPidnsDev          *ebpf.Variable `ebpf:"self_pidns_dev"`
 	SelfPidnsIno          *ebpf.Variable `ebpf:"self_pidns_ino"`
+	SendResetHasReason    *ebpf.Variable `ebpf:"send_reset_has_reason"`
 	WakeupBytes           *ebpf.Variable `ebpf:"wakeup_bytes"`
 	WantCgroups           *ebpf.Variable `ebpf:"want_cgroups"`
 	WantEnds              *ebpf.Variable `ebpf:"want_ends"`
@@ -487,6 +525,8 @@ type ProbePrograms struct {
 	ListenPort          *ebpf.Program `ebpf:"listen_port"`
 	ObjectFreedBackup   *ebpf.Program `ebpf:"object_freed_backup"`
 	ObjectFreedPrimary  *ebpf.Program `ebpf:"object_freed_primary"`
+	ResetReceived       *ebpf.Program `ebpf:"reset_received"`
+	ResetSent           *ebpf.Program `ebpf:"reset_sent"`
 	ScanFiles           *ebpf.Program `ebpf:"scan_files"`
 	ScanSubflows        *ebpf.Program `ebpf:"scan_subflows"`
 	SetStateBackup      *ebpf.Program `ebpf:"set_state_backup"`
@@ -502,6 +542,8 @@ func (p *ProbePrograms) Close() error {
 		p.ListenPort,
 		p.ObjectFreedBackup,
 		p.ObjectFreedPrimary,
+		p.ResetReceived,
+		p.ResetSent,
 		p.ScanFiles,
 		p.ScanSubflows,
 		p.SetStateBackup,

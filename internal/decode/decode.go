@@ -22,6 +22,7 @@ const (
 	End        = Kind(bpfobj.ProbeEventKindEVENT_END)
 	Cgroup     = Kind(bpfobj.ProbeEventKindEVENT_CGROUP)
 	Socket     = Kind(bpfobj.ProbeEventKindEVENT_SOCKET)
+	Reset      = Kind(bpfobj.ProbeEventKindEVENT_RESET)
 )
 
 // Event is one decoded sample. Only the fields of its Kind are valid.
@@ -36,6 +37,8 @@ type Event struct {
 	// Of Socket: the time left to a TIME_WAIT and net.ipv4.tcp_keepalive_intvl, both in
 	// jiffies. The sysctl is known in seconds as well, so it shows how long a jiffy is.
 	ExpiresJiffies, KeepaliveJiffies uint64
+
+	Reset tcp.Reset // of Reset
 }
 
 type (
@@ -43,6 +46,7 @@ type (
 	wireEnd        = bpfobj.ProbeEndEvent
 	wireCgroup     = bpfobj.ProbeCgroupEvent
 	wireSocket     = bpfobj.ProbeSocketEvent
+	wireReset      = bpfobj.ProbeResetEvent
 )
 
 // Sample decodes one sample into e. It returns an error and leaves e unchanged if no kind
@@ -71,10 +75,12 @@ func Sample(sample []byte, e *Event) error {
 	case unsafe.Sizeof(wireCgroup{}):
 		w := view[wireCgroup](sample)
 		return decodeCgroup(w, e)
+	case unsafe.Sizeof(wireReset{}):
+		return decodeReset(view[wireReset](sample), e)
 	}
-	return fmt.Errorf("decode: sample of %d bytes, want %d, %d, %d or %d: programs and decoder are of different builds",
+	return fmt.Errorf("decode: sample of %d bytes, want %d, %d, %d, %d or %d: programs and decoder are of different builds",
 		len(sample), unsafe.Sizeof(wireTransition{}), unsafe.Sizeof(wireEnd{}),
-		unsafe.Sizeof(wireSocket{}), unsafe.Sizeof(wireCgroup{}))
+		unsafe.Sizeof(wireSocket{}), unsafe.Sizeof(wireCgroup{}), unsafe.Sizeof(wireReset{}))
 }
 
 // view returns the sample as a T: in place if it is aligned, as all samples in a ring
@@ -147,6 +153,10 @@ func decodeFlags(w *wireTransition, t *tcp.Transition) {
 	t.ListenFailed = hasFlag(w, bpfobj.ProbeEventFlagEVENT_LISTEN_FAILED)
 	t.Acked = hasFlag(w, bpfobj.ProbeEventFlagEVENT_ACKED)
 	t.Repair = hasFlag(w, bpfobj.ProbeEventFlagEVENT_REPAIR)
+	t.ResetReceived = hasFlag(w, bpfobj.ProbeEventFlagEVENT_RESET_RECEIVED)
+	t.ResetSentBefore = hasFlag(w, bpfobj.ProbeEventFlagEVENT_RESET_SENT)
+	t.ResetAwaited = hasFlag(w, bpfobj.ProbeEventFlagEVENT_RESET_AWAITED)
+	t.ResetCode = tcp.ResetCode(w.ResetReason)
 	if hasFlag(w, bpfobj.ProbeEventFlagEVENT_TIMED) {
 		t.InState = time.Duration(w.InStateNs)
 	}
@@ -193,6 +203,29 @@ func decodeConnection(w *wireEnd, e *Event) {
 	c.Retransmits = w.Retransmits
 	c.RTT = time.Duration(w.RttUs) * time.Microsecond
 	c.ClosedBy = tcp.EndOf(&e.Transition)
+}
+
+func decodeReset(w *wireReset, e *Event) error {
+	if err := checkKind(w.Kind, Reset); err != nil {
+		return err
+	}
+	if w.Family != 4 && w.Family != 6 {
+		return fmt.Errorf("decode: family %d, want 4 or 6", w.Family)
+	}
+	e.Kind = Reset
+	r := &e.Reset
+	*r = tcp.Reset{Cookie: w.Cookie, Netns: w.Netns, Code: tcp.ResetCode(w.Reason)}
+	r.Local, r.Peer = endpointOf(w.Family, &w.LocalAddr, w.LocalPort), endpointOf(w.Family, &w.PeerAddr, w.PeerPort)
+	return nil
+}
+
+// endpointOf leaves out an address that is not chosen, as decodeEndpoints does.
+func endpointOf(family uint8, raw *[16]byte, port uint16) tcp.Endpoint {
+	e := tcp.Endpoint{Port: port}
+	if !unspecified(family, raw) {
+		e.Addr = address(family, raw)
+	}
+	return e
 }
 
 func decodeCgroup(w *wireCgroup, e *Event) error {

@@ -325,6 +325,7 @@ func leftover() Event {
 			ClosedBy: tcp.ClosedByAbort,
 		},
 		CgroupID: 22, CgroupPath: "/left/over", ExpiresJiffies: 23, KeepaliveJiffies: 24,
+		Reset: tcp.Reset{Cookie: 25, Code: 26},
 	}
 }
 
@@ -339,8 +340,10 @@ func TestSample_FieldOffsets(t *testing.T) {
 		for i := range sample {
 			sample[i] = byte(i + 1)
 		}
-		sample[offsetKind], sample[offsetFamily] = kind, 6
-		binary.NativeEndian.PutUint16(sample[offsetFlags:], flagMapped|flagTimed|flagLocked|flagRepair)
+		sample[kindAt(kind)], sample[familyAt(kind)] = kind, 6
+		if kind != kindReset {
+			binary.NativeEndian.PutUint32(sample[offsetFlags:], flagMapped|flagTimed|flagLocked|flagRepair)
+		}
 		var got Event
 		if err := Sample(sample, &got); err != nil {
 			t.Fatalf("kind %d: error %v, want none", kind, err)
@@ -353,7 +356,7 @@ func TestSample_FieldOffsets(t *testing.T) {
 
 // Every flag sets exactly one field.
 func TestSample_Flags(t *testing.T) {
-	for bit := range 11 {
+	for bit := range 17 {
 		sample := wireEvent{family: 4, old: 4, new: 5, inState: 1, flags: 1 << bit}.bytes()
 		var got Event
 		if err := Sample(sample, &got); err != nil {
@@ -384,6 +387,7 @@ func oneOfEachKind() map[string][]byte {
 		"end":        wireEndOf{typical(), 1, 2, 3, 4, 5, 6}.bytes(),
 		"socket":     wireSocketOf{typical(), 7, 8}.bytes(),
 		"cgroup":     wirePath{9, 2, 0, []string{"ssh.service", "system.slice"}}.bytes(),
+		"reset":      wireResetOf{7, v4Local, v4Peer, 1, 80, 50000, 4, 9}.bytes(),
 	}
 }
 
@@ -397,15 +401,15 @@ func TestSample_WrongLength(t *testing.T) {
 			}
 			sample := make([]byte, length)
 			copy(sample, valid)
-			checkRefused(t, name, sample, fmt.Sprintf("sample of %d bytes, want 112, 152, 128 or 1936", length))
+			checkRefused(t, name, sample, fmt.Sprintf("sample of %d bytes, want 112, 152, 128, 1936 or 64", length))
 		}
 	}
-	checkRefused(t, "nothing", nil, "sample of 0 bytes, want 112, 152, 128 or 1936")
+	checkRefused(t, "nothing", nil, "sample of 0 bytes, want 112, 152, 128, 1936 or 64")
 }
 
 // A sample whose kind does not match its length is an error.
 func TestSample_WrongKind(t *testing.T) {
-	offset := map[string]int{"cgroup": offsetCgroupKind}
+	offset := map[string]int{"cgroup": offsetCgroupKind, "reset": offsetResetKind}
 	for name, valid := range oneOfEachKind() {
 		at := offset[name]
 		if at == 0 {
@@ -430,7 +434,7 @@ func TestSample_WrongFamily(t *testing.T) {
 				continue
 			}
 			sample := slices.Clone(valid)
-			sample[offsetFamily] = uint8(value)
+			sample[familyAt(map[string]uint8{"reset": kindReset}[name])] = uint8(value)
 			checkRefused(t, name, sample, fmt.Sprintf("family %d, want 4 or 6", value))
 		}
 	}

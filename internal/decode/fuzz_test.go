@@ -16,7 +16,7 @@ func FuzzSample(f *testing.F) {
 	for kind, size := range sizes {
 		f.Add(make([]byte, size))
 		f.Add(make([]byte, size+1))
-		if kind != kindCgroup {
+		if kind != kindCgroup && kind != kindReset {
 			f.Add(typical().as(kind))
 		}
 	}
@@ -24,12 +24,13 @@ func FuzzSample(f *testing.F) {
 	f.Add(wireEvent{localPort: 80, family: 6, old: 7, new: 10}.bytes())
 	f.Add(wireEvent{
 		timestamp: 1<<64 - 1, inState: 1<<64 - 1, err: 1<<32 - 1, family: 4, old: 255, new: 255, substate: 255, role: 255,
-		pidSource: 255, flags: 1<<16 - 1,
+		pidSource: 255, flags: 1<<32 - 1,
 	}.as(kindEnd))
 	f.Add(wireEndOf{typical(), 1, 2, 3, 4, 5, 6}.bytes())
 	f.Add(wireSocketOf{wireEvent{family: 4, new: 6, substate: 5}, 1<<64 - 1, 75000}.bytes())
 	f.Add(wirePath{7, 2, 0, []string{"ssh.service", "system.slice"}}.bytes())
 	f.Add(wirePath{7, 13, 1, nil}.bytes())
+	f.Add(wireResetOf{7, v6Local, v6Peer, 1, 80, 50000, 6, 255}.bytes())
 	f.Fuzz(func(t *testing.T, sample []byte) {
 		got := leftover()
 		err := Sample(sample, &got)
@@ -48,6 +49,9 @@ func FuzzSample(f *testing.F) {
 		}
 		if got.Kind == Cgroup {
 			checkPath(t, got.CgroupPath)
+			return
+		}
+		if got.Kind == Reset {
 			return
 		}
 		checkValid(t, &got.Transition)

@@ -17,6 +17,7 @@ const (
 	endSize        = 152
 	socketSize     = 128
 	cgroupSize     = 1936
+	resetSize      = 64
 
 	offsetKind   = 100
 	offsetFamily = 101
@@ -25,6 +26,7 @@ const (
 	offsetSub    = 104
 	offsetRole   = 105
 	offsetSource = 106
+	offsetReason = 107
 	offsetFlags  = 108
 
 	cgroupLevels     = 12
@@ -33,6 +35,10 @@ const (
 	offsetTruncated  = 12
 	offsetCgroupKind = 13
 	offsetNames      = 16
+
+	offsetResetKind   = 56
+	offsetResetFamily = 57
+	offsetResetReason = 58
 
 	flagMapped          = 1 << 0
 	flagLocked          = 1 << 1
@@ -48,16 +54,39 @@ const (
 	flagNoPort          = 1 << 11
 	flagPortUnknown     = 1 << 12
 	flagListenFailed    = 1 << 13
+	flagResetReceived   = 1 << 14
+	flagResetSent       = 1 << 15
+	flagResetAwaited    = 1 << 16
 
 	kindTransition = 1
 	kindEnd        = 2
 	kindCgroup     = 3
 	kindSocket     = 4
+	kindReset      = 5
 )
 
 // sizes are the lengths of the samples, by kind.
 var sizes = map[uint8]int{
 	kindTransition: transitionSize, kindEnd: endSize, kindCgroup: cgroupSize, kindSocket: socketSize,
+	kindReset: resetSize,
+}
+
+// kindAt and familyAt are the offsets of a sample's kind and family.
+func kindAt(kind uint8) int {
+	switch kind {
+	case kindCgroup:
+		return offsetCgroupKind
+	case kindReset:
+		return offsetResetKind
+	}
+	return offsetKind
+}
+
+func familyAt(kind uint8) int {
+	if kind == kindReset {
+		return offsetResetFamily
+	}
+	return offsetFamily
 }
 
 type wireEvent struct {
@@ -67,7 +96,8 @@ type wireEvent struct {
 	netns, uid, pid, err                        uint32
 	localPort, peerPort                         uint16
 	family, old, new, substate, role, pidSource uint8
-	flags                                       uint16
+	reason                                      uint8
+	flags                                       uint32
 }
 
 func (e wireEvent) bytes() []byte { return e.as(kindTransition) }
@@ -89,8 +119,8 @@ func (e wireEvent) as(kind uint8) []byte {
 	order.PutUint32(b[92:], e.err)
 	order.PutUint16(b[96:], e.localPort)
 	order.PutUint16(b[98:], e.peerPort)
-	copy(b[100:], []byte{kind, e.family, e.old, e.new, e.substate, e.role, e.pidSource})
-	order.PutUint16(b[offsetFlags:], e.flags)
+	copy(b[100:], []byte{kind, e.family, e.old, e.new, e.substate, e.role, e.pidSource, e.reason})
+	order.PutUint32(b[offsetFlags:], e.flags)
 	return b
 }
 
@@ -127,6 +157,38 @@ func (e wireSocketOf) bytes() []byte {
 	return b
 }
 
+// wireResetOf is a reset_event.
+type wireResetOf struct {
+	cookie              uint64
+	local, peer         []byte
+	netns               uint32
+	localPort, peerPort uint16
+	family, reason      uint8
+}
+
+func (e wireResetOf) bytes() []byte {
+	b := make([]byte, resetSize)
+	order := binary.NativeEndian
+	order.PutUint64(b[8:], e.cookie)
+	copy(b[16:32], e.local)
+	copy(b[32:48], e.peer)
+	order.PutUint32(b[48:], e.netns)
+	order.PutUint16(b[52:], e.localPort)
+	order.PutUint16(b[54:], e.peerPort)
+	copy(b[56:], []byte{kindReset, e.family, e.reason})
+	return b
+}
+
+func independentReset(b []byte) tcp.Reset {
+	order := binary.NativeEndian
+	family := b[offsetResetFamily]
+	return tcp.Reset{
+		Cookie: order.Uint64(b[8:]), Netns: order.Uint32(b[48:]), Code: tcp.ResetCode(b[offsetResetReason]),
+		Local: tcp.Endpoint{Addr: independentAddr(family, b[16:32]), Port: order.Uint16(b[52:])},
+		Peer:  tcp.Endpoint{Addr: independentAddr(family, b[32:48]), Port: order.Uint16(b[54:])},
+	}
+}
+
 // wirePath is a cgroup_event; its names are in the order from the cgroup to the root.
 type wirePath struct {
 	id        uint64
@@ -156,7 +218,8 @@ func acceptable(b []byte) (kind uint8, ok bool) {
 			levels := binary.NativeEndian.Uint32(b[offsetLevels:])
 			return kind, b[offsetCgroupKind] == kindCgroup && levels <= cgroupLevels
 		}
-		return kind, b[offsetKind] == kind && (b[offsetFamily] == 4 || b[offsetFamily] == 6)
+		family := b[familyAt(kind)]
+		return kind, b[kindAt(kind)] == kind && (family == 4 || family == 6)
 	}
 	return 0, false
 }
@@ -167,6 +230,8 @@ func meaning(e Event) Event {
 	switch e.Kind {
 	case Cgroup:
 		m.CgroupID, m.CgroupPath = e.CgroupID, e.CgroupPath
+	case Reset:
+		m.Reset = e.Reset
 	case Socket:
 		m.Transition, m.ExpiresJiffies, m.KeepaliveJiffies = e.Transition, e.ExpiresJiffies, e.KeepaliveJiffies
 	case End:
@@ -184,6 +249,10 @@ func independent(b []byte) Event {
 	e := Event{Kind: Kind(kind)}
 	if kind == kindCgroup {
 		e.CgroupID, e.CgroupPath = order.Uint64(b[0:]), independentPath(b)
+		return e
+	}
+	if kind == kindReset {
+		e.Reset = independentReset(b)
 		return e
 	}
 	e.Transition = independentTransition(b)
@@ -206,7 +275,7 @@ func independent(b []byte) Event {
 
 func independentTransition(b []byte) tcp.Transition {
 	order := binary.NativeEndian
-	old, next, flags := b[offsetOld], b[offsetNew], order.Uint16(b[offsetFlags:])
+	old, next, flags := b[offsetOld], b[offsetNew], order.Uint32(b[offsetFlags:])
 	const listen, synRecv, timeWait = 10, 3, 6
 	if b[offsetSub] != 0 {
 		next = timeWait
@@ -238,6 +307,11 @@ func independentTransition(b []byte) tcp.Transition {
 		PortUnknown:     flags&flagPortUnknown != 0,
 		ListenFailed:    flags&flagListenFailed != 0,
 		IPv6:            b[offsetFamily] == 6,
+
+		ResetReceived:   flags&flagResetReceived != 0,
+		ResetSentBefore: flags&flagResetSent != 0,
+		ResetAwaited:    flags&flagResetAwaited != 0,
+		ResetCode:       tcp.ResetCode(b[offsetReason]),
 	}
 	if flags&flagTimed != 0 {
 		t.InState = time.Duration(order.Uint64(b[24:]))

@@ -14,6 +14,12 @@ type detector interface {
 	check(raise raiser)
 }
 
+// closedObserver is a detector that takes a transition to Close with ResetAwaited only
+// when its ResetSent is known.
+type closedObserver interface {
+	closed(t *tcp.Transition)
+}
+
 // raiser takes one cause, which is comparable, and what to report about it. A weak
 // cause keeps an alert open, and does not open one.
 type raiser func(cause any, weak bool, describe func() Finding)

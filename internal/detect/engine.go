@@ -51,6 +51,16 @@ func Kinds() []string {
 	return kinds
 }
 
+// Closed takes a transition to Close again that has ResetAwaited, once its ResetSent is
+// known. Observe has taken it before.
+func (e *Engine) Closed(t *tcp.Transition) {
+	for _, d := range e.detectors {
+		if c, ok := d.(closedObserver); ok {
+			c.closed(t)
+		}
+	}
+}
+
 // Observe takes one transition, in the order of the stream. It keeps no reference to
 // t, only to t.Cgroup, which must not change afterwards.
 func (e *Engine) Observe(t *tcp.Transition) {

@@ -3,8 +3,6 @@ package detect
 import (
 	"fmt"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tcpshift/tcpshift/internal/detect/topk"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
@@ -23,16 +21,21 @@ func (*resetBurst) kind() string { return "reset_burst" }
 
 func (*resetBurst) needs() tcp.Transitions { return portReleases() }
 
-// observe counts connections that were established and have ended.
 func (d *resetBurst) observe(t *tcp.Transition) {
+	if !t.ResetAwaited {
+		d.closed(t)
+	}
+}
+
+// closed counts connections that were established and have ended. An error does not show
+// which side reset a connection, so the rules of closed_by decide.
+func (d *resetBurst) closed(t *tcp.Transition) {
 	if !releasesPort(t) || t.Old == tcp.SynSent || t.Old == tcp.SynRecv || t.Role == tcp.RoleUnknown {
 		return
 	}
 	o := d.endpoints.at(d.now, endpointKeyOf(t))
 	o.all.Add(1)
-	// tcp_reset() sets EPIPE in CLOSE_WAIT, and ECONNRESET in most other states.
-	reset := unix.Errno(t.Error) == unix.ECONNRESET || unix.Errno(t.Error) == unix.EPIPE && t.Old == tcp.CloseWait
-	if t.New == tcp.Close && reset {
+	if t.New == tcp.Close && tcp.EndOf(t) == tcp.ClosedByResetReceived {
 		o.countBad(t, t.Old.String())
 	}
 }

@@ -78,6 +78,11 @@ func (m *Monitor) Observe(t *tcp.Transition) {
 	m.engine.Observe(t)
 }
 
+// Closed takes the end of a connection: see [detect.Engine.Closed].
+func (m *Monitor) Closed(t *tcp.Transition) {
+	m.engine.Closed(t)
+}
+
 // AddLost reports that count transitions were lost before they reached the monitor.
 func (m *Monitor) AddLost(count uint64) {
 	m.engine.AddLost(monotonic.Now(), count)

@@ -50,6 +50,9 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 		// True up to 6.0. Nothing distinguishes 6.1 from 6.0; on 6.1 it only costs time.
 		bpfobj.ProbeVarMayInterruptItself: !rdonlyCast,
 		bpfobj.ProbeVarAcceptHasTwoArgs:   acceptArguments(types) == 2,
+		bpfobj.ProbeVarHasReceiveReset:    features.has(ResetReceived),
+		bpfobj.ProbeVarHasSendReset:       features.has(ResetSent),
+		bpfobj.ProbeVarSendResetHasReason: sendResetHasReason(types),
 	}
 	addFilterConstants(constants, &opts.Filter)
 	if opts.ExcludeSelf {
@@ -123,7 +126,7 @@ var (
 	tracePrograms = []string{
 		bpfobj.ProbeProgSetStatePrimary, bpfobj.ProbeProgSetStateBackup,
 		bpfobj.ProbeProgAccepted, bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows,
-		bpfobj.ProbeProgListenPort,
+		bpfobj.ProbeProgListenPort, bpfobj.ProbeProgResetReceived, bpfobj.ProbeProgResetSent,
 	}
 	timeWaitEndPrograms = []string{
 		bpfobj.ProbeProgTimerExpiredPrimary, bpfobj.ProbeProgTimerExpiredBackup,
@@ -141,9 +144,11 @@ var (
 // selectPrograms drops all programs but these, and those that this kernel would refuse.
 func selectPrograms(spec *ebpf.CollectionSpec, features Features, programs []string) {
 	needs := map[string]string{
-		bpfobj.ProbeProgScanFiles:    SocketScan,
-		bpfobj.ProbeProgScanSubflows: SocketScan,
-		bpfobj.ProbeProgAccepted:     AcceptHook,
+		bpfobj.ProbeProgScanFiles:     SocketScan,
+		bpfobj.ProbeProgScanSubflows:  SocketScan,
+		bpfobj.ProbeProgAccepted:      AcceptHook,
+		bpfobj.ProbeProgResetReceived: ResetReceived,
+		bpfobj.ProbeProgResetSent:     ResetSent,
 	}
 	for _, name := range timeWaitEndPrograms {
 		needs[name] = TimeWaitEnds

@@ -18,6 +18,8 @@ const (
 	SocketScan    = "socket_scan"    // finds the owners of sockets older than the tracer
 	AcceptHook    = "accept_hook"    // finds the process that accepts a connection
 	TimeWaitEnds  = "time_wait_ends" // finds when and how a TIME_WAIT ends
+	ResetReceived = "reset_received" // finds that a reset has arrived
+	ResetSent     = "reset_sent"     // finds that this side has sent a reset, and why
 )
 
 // Feature is an optional kernel feature. Tracing works without it, but records less.
@@ -76,6 +78,11 @@ func detectFeatures(types *btf.Cache) Features {
 			"an accepted socket is its listener's (pid_source listener) until its own process closes or shuts it down",
 			"use a kernel that allows fexit programs (CONFIG_FUNCTION_TRACER, no lockdown; arm64: Linux 6.4)"},
 		{TimeWaitEnds, tryTimeWaitEnds(types), "--time-wait-end emits nothing", "use a kernel with the kmem and timer tracepoints"},
+		{ResetReceived, tryTracepoint(types, receiveReset), "closed_by reset_received goes by the socket's error",
+			"use a kernel with the tracepoint tcp_receive_reset"},
+		{ResetSent, tryTracepoint(types, sendReset),
+			"records have no reset_reason, and closed_by reset_sent goes by the socket's state and error",
+			"use a kernel with the tracepoint tcp_send_reset"},
 	}
 }
 
@@ -131,11 +138,15 @@ func tryAcceptHook(types *btf.Cache) error {
 }
 
 func tryTimeWaitEnds(types *btf.Cache) error {
-	nothing := asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()}
-	if err := tryProgram(types, hook{ebpf.AttachTraceRawTp, "kmem_cache_free", false}, nothing); err != nil {
+	if err := tryTracepoint(types, "kmem_cache_free"); err != nil {
 		return err
 	}
-	return tryProgram(types, hook{ebpf.AttachTraceRawTp, "timer_expire_entry", false}, nothing)
+	return tryTracepoint(types, "timer_expire_entry")
+}
+
+func tryTracepoint(types *btf.Cache, name string) error {
+	return tryProgram(types, hook{ebpf.AttachTraceRawTp, name, false},
+		asm.Instructions{asm.Mov.Imm(asm.R0, 0), asm.Return()})
 }
 
 // hook is a place to try a program at.

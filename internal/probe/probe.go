@@ -17,6 +17,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/ring"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // DefaultBufferSize is the size of the ring buffers in bytes: room for about half a second
@@ -62,6 +63,8 @@ type Probe struct {
 	links      []attachment // in the order of attachment
 	reader     *ring.Reader
 	rings      rings
+
+	resetReasons map[tcp.ResetCode]string
 }
 
 // attachment is an attached program and its name.
@@ -89,6 +92,7 @@ func Open(opts Options) (*Probe, error) {
 }
 
 func (p *Probe) open(opts Options, kernel *Kernel) error {
+	p.resetReasons = resetReasons(kernel.types)
 	if opts.BufferSize == 0 {
 		opts.BufferSize = DefaultBufferSize
 	}

@@ -26,7 +26,8 @@ func (n *Native) Transition(dst []byte, t *tcp.Transition) []byte {
 	}
 	o = o.uintIfSet("in_state_ns", uint64(t.InState))
 	o = n.owners.append(o, t)
-	o = o.errno(t.Error)
+	o = o.errno(t.Error).
+		literalIfSet("reset_reason", t.ResetReason)
 	return n.end(o)
 }
 
@@ -55,6 +56,7 @@ func (n *Native) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []
 		uintIfSet("rtt_ns", uint64(c.RTT)).
 		literal("final_state", t.New.String()).
 		literalIfSet("closed_by", string(c.ClosedBy)).
+		literalIfSet("reset_reason", t.ResetReason).
 		errno(t.Error).
 		trueIf("partial", c.OpenedAt == 0)
 	return n.end(o)

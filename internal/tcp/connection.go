@@ -53,6 +53,12 @@ func EndOf(t *Transition) ClosedBy {
 		return ClosedByLocal // an error that is set now has not ended the connection
 	case t.Old == LastAck && t.Acked:
 		return ClosedByPeer // the condition of tcp_rcv_state_process()
+	case t.Old == Closing && t.Acked:
+		return ClosedByLocal // the same condition; there was no room for a timewait socket
+	case t.ResetSent, t.ResetSentBefore && t.Error == 0:
+		return ClosedByResetSent
+	case t.ResetReceived && t.ResetAwaited && setByReset(t.Error):
+		return ClosedByResetReceived // for data after the peer's FIN, ResetSent would be set
 	case t.Error != 0:
 		return endWithError(t)
 	}
@@ -67,6 +73,12 @@ func endWithoutError(t *Transition) ClosedBy {
 		}
 	case Closing:
 		return ClosedByLocal
+	case SynRecv:
+		// As below, by the owner of an accepted fast-open socket. Where the socket is not
+		// accepted, the kernel may have failed to set it up instead.
+		if t.Owner.Source == PIDTask {
+			return ClosedByResetSent
+		}
 	case Established, CloseWait, FinWait1:
 		// No FIN was sent: tcp_disconnect(), or __tcp_close() with data unread, both by the
 		// owner under the socket's lock; or tcp_disconnect() of a child that was not accepted.
@@ -113,10 +125,19 @@ func endWithError(t *Transition) ClosedBy {
 		return ClosedByResetReceived // tcp_reset() sets EPIPE in CLOSE_WAIT
 	case err == unix.ECONNRESET:
 		return endWithReset(t)
-	case !opening && !t.Locked && t.Old != FinWait2:
+	case t.Old == FinWait2 && t.ResetAwaited && !t.ResetSentBefore:
+		return ClosedByLocal // neither a reset nor a timer: the error was received long before
+	case !opening && !t.Locked && (t.Old != FinWait2 || t.ResetSentBefore):
 		return ClosedByTimeout // tcp_write_err() reports the last ICMP error instead of ETIMEDOUT
 	}
 	return "" // an ICMP error that ended the attempt, or was received long before
+}
+
+// setByReset reports whether tcp_reset() sets the error; only a socket of MPTCP may run it
+// and go on.
+func setByReset(e Errno) bool {
+	err := unix.Errno(e)
+	return err == unix.ECONNRESET || err == unix.EPIPE
 }
 
 // endWithReset returns "" in FIN_WAIT1 and FIN_WAIT2: data for a socket that is closed

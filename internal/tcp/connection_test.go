@@ -41,6 +41,12 @@ func ownerAtWork(t *Transition)  { t.Owner = Owner{PID: 7, Source: PIDTask} }
 func ownerStored(t *Transition)  { t.Owner = Owner{PID: 7, Source: PIDStored} }
 func noBucketLeft(t *Transition) { t.New, t.Substate = Close, 0 }
 
+// The hooks of bpf/reset.h: received and sent are what they report.
+func awaited(t *Transition)       { t.ResetAwaited = true }
+func resetReceived(t *Transition) { t.ResetAwaited, t.ResetReceived = true, true }
+func resetSent(t *Transition)     { t.ResetAwaited, t.ResetSent = true, true }
+func resetBefore(t *Transition)   { t.ResetAwaited, t.ResetSentBefore = true, true }
+
 func with(err unix.Errno) func(*Transition) {
 	return func(t *Transition) { t.Error = Errno(err) }
 }
@@ -104,6 +110,34 @@ var endings = []ending{
 	{"SO_LINGER 0, AF_UNSPEC or data unread in FIN_WAIT2", last(FinWait2, locked), ClosedByResetSent},
 	{"a walk that came to its bound", last(FinWait2, walkBound, orphan), ClosedByLocal},
 	{"a walk that came to its bound at the peer's FIN", last(FinWait2, walkBound, peerFIN), ClosedByLocal},
+
+	{"the ACK of the FIN in CLOSING, after an error that the connection survived", last(Closing, noBucketLeft, peerFIN, acked, with(unix.EHOSTUNREACH)), ClosedByLocal},
+	{"the peer's FIN in FIN_WAIT2, no timewait socket, after an error that the connection survived", last(FinWait2, awaited, peerFIN, with(unix.EHOSTUNREACH)), ClosedByLocal},
+	{"an unread fast open, closed by its owner", last(SynRecv, locked, ownerAtWork), ClosedByResetSent},
+
+	{"a reset in SYN_RECV", last(SynRecv, resetReceived, with(unix.ECONNRESET)), ClosedByResetReceived},
+	{"a reset in ESTABLISHED", last(Established, resetReceived, with(unix.ECONNRESET)), ClosedByResetReceived},
+	{"a reset in CLOSE_WAIT", last(CloseWait, resetReceived, with(unix.EPIPE)), ClosedByResetReceived},
+	{"a reset in FIN_WAIT1", last(FinWait1, resetReceived, with(unix.ECONNRESET)), ClosedByResetReceived},
+	{"a reset in FIN_WAIT2", last(FinWait2, resetReceived, with(unix.ECONNRESET)), ClosedByResetReceived},
+	{"a reset in CLOSING", last(Closing, resetReceived, with(unix.ECONNRESET)), ClosedByResetReceived},
+	{"a reset in LAST_ACK", last(LastAck, resetReceived, with(unix.ECONNRESET)), ClosedByResetReceived},
+	{"a reset inside the owner's system call", last(Established, resetReceived, locked, ownerAtWork, with(unix.ECONNRESET)), ClosedByResetReceived},
+	{"a reset that a subflow of MPTCP has ignored, then close() with data unread", last(Established, resetReceived, locked, ownerAtWork), ClosedByResetSent},
+	{"data after the peer's FIN in CLOSE_WAIT", last(CloseWait, resetReceived, resetSent, with(unix.EPIPE)), ClosedByResetSent},
+	{"data after close() in FIN_WAIT1", last(FinWait1, resetReceived, resetSent, with(unix.ECONNRESET)), ClosedByResetSent},
+	{"data after close() in FIN_WAIT2", last(FinWait2, resetReceived, resetSent, with(unix.ECONNRESET)), ClosedByResetSent},
+	{"data after the peer's FIN in CLOSING", last(Closing, resetReceived, resetSent, with(unix.ECONNRESET)), ClosedByResetSent},
+	{"data after the peer's FIN in LAST_ACK", last(LastAck, resetReceived, resetSent, with(unix.ECONNRESET)), ClosedByResetSent},
+	{"SO_LINGER 0 after an error that the connection survived", last(Established, resetSent, locked, ownerStored, with(unix.EHOSTUNREACH)), ClosedByResetSent},
+	{"an unaccepted fast open whose listener closes", last(SynRecv, resetSent, orphan), ClosedByResetSent},
+	{"a fast open that could not be set up", last(SynRecv, awaited, orphan), ""},
+	{"SO_LINGER 0 in LAST_ACK", last(LastAck, resetSent, peerFIN, locked), ClosedByResetSent},
+	{"keepalive without an answer, which resets first", last(Established, resetBefore, with(unix.ETIMEDOUT)), ClosedByTimeout},
+	{"keepalive in FIN_WAIT2 whose last answer was an ICMP error", last(FinWait2, resetBefore, with(unix.EHOSTUNREACH)), ClosedByTimeout},
+	{"ss -K, which resets first", last(Established, resetBefore, locked, with(unix.ECONNABORTED)), ClosedByAbort},
+	{"the orphan limit, which resets first", last(FinWait1, resetBefore, orphan), ClosedByResetSent},
+	{"MPTCP drops a subflow, which resets first", last(Established, resetBefore, locked), ClosedByResetSent},
 
 	{"the ACK of the last FIN", last(LastAck, peerFIN, acked), ClosedByPeer},
 	{"the ACK of the last FIN, after an error that the connection survived", last(LastAck, peerFIN, acked, with(unix.EHOSTUNREACH)), ClosedByPeer},

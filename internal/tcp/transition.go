@@ -148,6 +148,14 @@ type Transition struct {
 	Acked           bool          // all that was sent is acknowledged, including the FIN
 	Repair          bool          // the socket is in repair mode (TCP_REPAIR): it sends nothing
 	Expired         bool          // at the end of a TIME_WAIT: its timer ended it
+
+	// Of a transition to Close; see bpf/reset.h.
+	ResetReceived   bool      // tcp_reset() closed the socket
+	ResetSentBefore bool      // this side sent a reset before: a timer did, ss -K, or MPTCP
+	ResetAwaited    bool      // if this side sends a reset after it, a Reset follows
+	ResetSent       bool      // this side sent a reset after it; set by the trace loop
+	ResetCode       ResetCode // of the reset that this side sent; 0: it sent none, or not known
+	ResetReason     string    // the name of ResetCode; set by the trace loop
 }
 
 // KernelNew is the new state as the tracepoint reports it: it never reports TimeWait.

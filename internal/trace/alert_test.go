@@ -17,12 +17,15 @@ import (
 // fakeMonitor opens an alert at the first transition, and closes it at the end.
 type fakeMonitor struct {
 	seen, lost uint64
+	closed     []tcp.Transition
 	opened     bool
 	finished   int
 }
 
 func (m *fakeMonitor) Observe(*tcp.Transition) { m.seen++ }
-func (m *fakeMonitor) AddLost(count uint64)    { m.lost += count }
+
+func (m *fakeMonitor) Closed(t *tcp.Transition) { m.closed = append(m.closed, *t) }
+func (m *fakeMonitor) AddLost(count uint64)     { m.lost += count }
 
 func (m *fakeMonitor) Alerts() []detect.Alert {
 	if m.opened || m.seen == 0 {

@@ -207,6 +207,8 @@ type line struct {
 	TimeWaitEndsLost uint64 `json:"time_wait_ends_lost"`
 
 	Cgroup, Container, Opened string
+	ClosedBy                  string `json:"closed_by"`
+	ResetReason               string `json:"reset_reason"`
 	Duration                  uint64 `json:"duration_ns"`
 	Partial                   bool
 	size                      int

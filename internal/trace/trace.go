@@ -48,6 +48,9 @@ type Source interface {
 type Observer interface {
 	// Observe takes a transition, complete with its wall-clock time and cgroup.
 	Observe(t *tcp.Transition)
+	// Closed takes a transition to CLOSE with ResetAwaited again, once it is known
+	// whether this side sent a reset.
+	Closed(t *tcp.Transition)
 	// AddLost reports that count transitions were lost in the kernel.
 	AddLost(count uint64)
 }
@@ -69,6 +72,8 @@ type Config struct {
 	Encoder record.Encoder
 	Monitor Monitor      // nil: no alerts
 	Start   record.Start // Run sets its Time
+	// ResetReasons are the kernel's names of the reasons to send a reset.
+	ResetReasons map[tcp.ResetCode]string
 
 	Only          []string      // record types besides start and stop; nil: all
 	Duration      time.Duration // 0: no limit
@@ -103,6 +108,7 @@ var errCountReached = errors.New("count reached")
 func Run(ctx context.Context, cfg Config) error {
 	l := newLoop(cfg)
 	err := ignoreReaderGone(l.run(ctx))
+	err = errors.Join(err, ignoreReaderGone(ignoreCount(l.writePending())))
 	l.out.losses()
 	l.closeAlerts()
 	return errors.Join(err, ignoreReaderGone(l.out.stream.Flush()), ignoreReaderGone(l.out.stream.Drain()), cfg.Source.Detach())
@@ -117,6 +123,14 @@ func ignoreReaderGone(err error) error {
 	return err
 }
 
+// ignoreCount drops the error that ends a Read once Config.Count is reached.
+func ignoreCount(err error) error {
+	if errors.Is(err, errCountReached) {
+		return nil
+	}
+	return err
+}
+
 type loop struct {
 	Config
 	out       *recordWriter
@@ -124,6 +138,7 @@ type loop struct {
 	kernel    kernelLedger
 	clock     clock
 	cgroups   *cgroup.Cache
+	pending   pendingEnds
 	event     decode.Event
 	started   time.Time
 	idle      int // consecutive turns without an event
@@ -180,9 +195,15 @@ func (l *loop) turn() error {
 	if l.Duration > 0 {
 		wait = max(0, min(wait, l.Duration-time.Since(l.started)))
 	}
+	if l.pending.count > 0 {
+		wait = min(wait, pendingWait)
+	}
 	l.clock.sync()
 	l.idle++
 	readErr := l.Source.Read(wait, l.handle)
+	if readErr == nil {
+		readErr = l.pending.endTurn(l.writeEnd)
+	}
 	if readErr != nil && !errors.Is(readErr, errCountReached) {
 		return readErr
 	}
@@ -210,11 +231,8 @@ func (l *loop) handle(sample []byte) error {
 	if err := decode.Sample(sample, e); err != nil {
 		return err
 	}
-	if e.Kind == decode.Cgroup {
-		if e.CgroupPath != "" {
-			l.cgroups.Put(e.CgroupID, e.CgroupPath)
-		}
-		return nil
+	if e.Kind > decode.End {
+		return l.handleOther(e)
 	}
 	l.idle = 0
 	// The kernel knows neither the wall clock nor, in this event, the cgroup's path.
@@ -232,7 +250,23 @@ func (l *loop) handle(sample []byte) error {
 	for _, o := range l.observers {
 		o.Observe(t)
 	}
+	if t.ResetAwaited || l.pending.count > 0 {
+		return l.writeInOrder(e)
+	}
 	return l.out.event(e)
+}
+
+// handleOther takes an event that is not a transition.
+func (l *loop) handleOther(e *decode.Event) error {
+	switch e.Kind {
+	case decode.Reset:
+		return l.reset(&e.Reset)
+	case decode.Cgroup:
+		if e.CgroupPath != "" {
+			l.cgroups.Put(e.CgroupID, e.CgroupPath)
+		}
+	}
+	return nil
 }
 
 // readCountersIfDue spares an idle tracer most of its work. Counters are read in every
@@ -279,6 +313,9 @@ func (l *loop) stop(ctx context.Context, reason string) error {
 func (l *loop) finish(ctx context.Context, reason string) error {
 	l.clock.sync()
 	if err := l.readRest(); err != nil {
+		return err
+	}
+	if err := l.writePending(); ignoreCount(err) != nil {
 		return err
 	}
 	if err := l.readCounters(true); err != nil {

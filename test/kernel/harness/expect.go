@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
@@ -92,5 +93,27 @@ func RequireFeature(t *testing.T, name string) {
 		if f.Name == name && f.Err != nil {
 			Lacks(t, name, f.Err)
 		}
+	}
+}
+
+// TracesResets reports whether the tracers see the resets that are received and sent.
+func TracesResets() bool {
+	for _, f := range kernel.Features() {
+		if f.Name == probe.ResetReceived || f.Name == probe.ResetSent {
+			if f.Err != nil || slices.Contains(switchedOff(), f.Name) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// RequireTracedResets skips the test where the tracers do not see resets.
+func RequireTracedResets(t *testing.T) {
+	t.Helper()
+	RequireFeature(t, probe.ResetReceived)
+	RequireFeature(t, probe.ResetSent)
+	if !TracesResets() {
+		t.Skip("the tracepoints of resets are switched off")
 	}
 }

@@ -118,6 +118,7 @@ type Record struct {
 	RTT         uint64     `json:"rtt_ns"`
 	FinalState  string     `json:"final_state"`
 	ClosedBy    string     `json:"closed_by"`
+	ResetReason string     `json:"reset_reason"`
 	Partial     bool       `json:"partial"`
 
 	Container   string `json:"container"`

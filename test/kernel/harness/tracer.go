@@ -131,7 +131,7 @@ func launch(o Options) (*Tracer, error) {
 		defer close(tr.ended)
 		tr.done <- trace.Run(ctx, trace.Config{
 			Source: p, Sink: tr, Encoder: record.NewNative(nil), Only: o.only,
-			Start: record.Start{Version: "test", Arch: "test"},
+			Start: record.Start{Version: "test", Arch: "test"}, ResetReasons: p.ResetReasons(),
 		})
 	}()
 	select {

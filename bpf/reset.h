@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
+/*
+ * Which side reset a connection. sk_err does not show it: tcp_reset() sets the same error
+ * for a reset that has arrived and for data that arrives after the peer's FIN, which this
+ * side answers with a reset.
+ *
+ * The kernel has a tracepoint at the start of tcp_reset(), before the transition to CLOSE,
+ * and one for each reset that this side sends. Most of those follow the transition to
+ * CLOSE: close() with data unread, SO_LINGER 0, data after the FIN. They are emitted as an
+ * EVENT_RESET. Resets of a timer, of ss -K and of MPTCP come before the transition; they
+ * are noted, and the transition reports them.
+ */
+#ifndef TCPSHIFT_RESET_H
+#define TCPSHIFT_RESET_H
+
+#include "kernel.h"
+
+#include <bpf/bpf_helpers.h>
+#include "config.h"
+#include "endpoints.h"
+#include "event.h"
+#include "filter.h"
+#include "read.h"
+#include "ring.h"
+#include "sock_state.h"
+#include "sock_state_lookup.h"
+#include "transition.h"
+
+/* The note of a socket that has no sock_state. */
+struct socket_reset_note {
+	__u64 sk; /* the socket's address; 0: none */
+	struct reset_note note;
+};
+
+/*
+ * The latest note of this CPU. The key is as of handled_events (dedup.h). The programs of
+ * this file insert; the transition to CLOSE, which follows within the same call, reads
+ * and deletes. A later note overwrites.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 2);
+	__type(key, __u32);
+	__type(value, struct socket_reset_note);
+} reset_notes SEC(".maps");
+
+static __always_inline struct socket_reset_note *cpu_reset_note(const struct sock *sk)
+{
+	__u32 key = sk->sk_lock.owned != 0;
+
+	return bpf_map_lookup_elem(&reset_notes, &key);
+}
+
+static __always_inline void note_reset(const struct sock *sk, struct reset_note note)
+{
+	struct sock_state *s = find_sock_state(sk, sk->__sk_common.skc_state);
+	struct socket_reset_note *here;
+
+	if (s) {
+		s->reset = note;
+		return;
+	}
+	here = cpu_reset_note(sk);
+	if (!here)
+		return;
+	here->sk = address_of(sk);
+	here->note = note;
+}
+
+/* At a transition to CLOSE: what was noted of a reset. */
+static __always_inline struct reset_note reset_note_of(const struct transition *t)
+{
+	struct reset_note none = {};
+	struct socket_reset_note *here;
+
+	if (!has_receive_reset && !has_send_reset)
+		return none;
+	if (t->sock_state)
+		return t->sock_state->reset;
+	here = cpu_reset_note(t->sk);
+	if (!here || here->sk != address_of(t->sk))
+		return none;
+	here->sk = 0;
+	return here->note;
+}
+
+/* Whether a reset that this side sends for the connection would follow this transition. */
+static __always_inline bool may_be_followed_by_reset(const struct event_ctx *ec)
+{
+	if (!has_send_reset || is_timewait(ec->timewait))
+		return false;
+	switch (ec->old_state) {
+	case TCP_CLOSE:
+	case TCP_LISTEN:
+	case TCP_SYN_SENT:
+		return false;
+	}
+	return true;
+}
+
+/* TCP sockets only: not a timewait socket or a request, and not NULL, which reads as 0. */
+static __always_inline bool is_full_tcp_socket(const struct sock *sk)
+{
+	switch (sk->__sk_common.skc_state) {
+	case 0:
+	case TCP_TIME_WAIT:
+	case TCP_NEW_SYN_RECV:
+		return false;
+	}
+	return sk->sk_protocol == IPPROTO_TCP;
+}
+
+/*
+ * States that a socket does not leave when it sends a reset: for a segment with a wrong
+ * acknowledgment, which says nothing about the connection.
+ */
+static __always_inline bool stays_after_reset(__u8 state)
+{
+	return state == TCP_LISTEN || state == TCP_SYN_SENT || state == TCP_SYN_RECV;
+}
+
+/*
+ * User space drops the event if it has not read the transition to CLOSE, so filters on
+ * owners and states need no check.
+ */
+static __always_inline void emit_reset(const struct sock *sk, __u8 reason)
+{
+	struct net *net = sk->__sk_common.skc_net.net;
+	struct reset_event *e;
+	struct endpoints ep;
+	void *ring = this_cpu_ring();
+	__u32 netns = READ_UNTYPED(net, ns.inum);
+
+	/* The port is in inet_sport, as at the transition to CLOSE. */
+	read_endpoints(sk, TCP_ESTABLISHED, TCP_CLOSE, &ep);
+	if (!ring || !netns_matches(netns) || !endpoints_match(&ep))
+		return;
+	e = bpf_ringbuf_reserve(ring, sizeof(*e), 0);
+	if (!e)
+		return;
+	e->timestamp_ns = bpf_ktime_get_ns();
+	e->cookie = has_socket_cookie ? sk->__sk_common.skc_cookie.counter : 0;
+	__builtin_memcpy(e->local_addr, ep.local_addr, sizeof(e->local_addr));
+	__builtin_memcpy(e->peer_addr, ep.peer_addr, sizeof(e->peer_addr));
+	e->netns = netns;
+	e->local_port = ep.local_port;
+	e->peer_port = ep.peer_port;
+	e->kind = EVENT_RESET;
+	e->family = ep.family;
+	e->reason = reason;
+	__builtin_memset(e->reserved, 0, sizeof(e->reserved));
+	bpf_ringbuf_submit(e, wakeup_flags(ring, e->timestamp_ns));
+}
+
+/* tcp_reset() begins: for a reset that has arrived, or for data after the peer's FIN. */
+static __always_inline int on_reset_received(const struct sock *sk)
+{
+	if (is_full_tcp_socket(sk) && sk->__sk_common.skc_state != TCP_CLOSE)
+		note_reset(sk, (struct reset_note){.received = true});
+	return 0;
+}
+
+/*
+ * This side sends a reset; reason is a value of enum sk_rst_reason. sk may be NULL, or a
+ * timewait socket, where a reset answers a segment.
+ */
+static __always_inline int on_reset_sent(const struct sock *sk, __u64 reason)
+{
+	__u8 code = send_reset_has_reason && reason < 255 ? reason + 1 : 0;
+
+	if (!sk || !is_full_tcp_socket(sk))
+		return 0;
+	if (sk->__sk_common.skc_state == TCP_CLOSE)
+		emit_reset(sk, code);
+	else if (!stays_after_reset(sk->__sk_common.skc_state))
+		note_reset(sk, (struct reset_note){.sent = true, .reason = code});
+	return 0;
+}
+
+#endif
