@@ -159,6 +159,7 @@ func transitionCases() []goldenCase {
 		edit("an owner that accepted", func(t *tcp.Transition) { t.Owner.Source = tcp.PIDAccept }),
 		edit("an owner that has the listener", func(t *tcp.Transition) { t.Owner.Source = tcp.PIDListener }),
 		edit("an owner that was found at the start", func(t *tcp.Transition) { t.Owner.Source = tcp.PIDScan }),
+		edit("a reset that this side sent", func(t *tcp.Transition) { t.ResetReason = "TCP_ABORT_ON_DATA" }),
 	}
 	for _, c := range cgroups {
 		cases = append(cases, edit("a cgroup: "+c.name, func(t *tcp.Transition) { t.Cgroup = c.cgroup }))
@@ -241,6 +242,9 @@ func connectionCases() []goldenCase {
 		}),
 		edit("no owner", func(t *tcp.Transition, _ *tcp.Connection) { t.Owner = tcp.Owner{} }),
 		edit("the largest numbers", func(t *tcp.Transition, c *tcp.Connection) { *t, *c = largest(), largestConnection() }),
+		edit("a reset that this side sent", func(t *tcp.Transition, c *tcp.Connection) {
+			t.ResetReason, c.ClosedBy = "TCP_ABORT_ON_DATA", tcp.ClosedByResetSent
+		}),
 	}
 	for _, by := range []tcp.ClosedBy{
 		"", tcp.ClosedByLocal, tcp.ClosedByPeer, tcp.ClosedByResetSent, tcp.ClosedByResetReceived, tcp.ClosedByTimeout,

@@ -21,7 +21,7 @@ var schemaKeys = strings.Fields(`
 	conn netns family mapped local_addr local_port peer_addr peer_port role old_state new_state
 	kernel_new_state time_wait_substate self in_state_ns comm uid pid_source cgroup container
 	container_runtime pod_uid error opened duration_ns established_ns sent_bytes received_bytes
-	retransmits rtt_ns final_state closed_by partial kind phase alert severity share rate_per_s
+	retransmits rtt_ns final_state closed_by reset_reason partial kind phase alert severity share rate_per_s
 	occupancy occupancy_source capacity capacity_kind projected_occupancy exhaustion_in_s cause advice
 	processes failures lasted_ns confidence approximate
 	seen filtered lost lost_ring_full lost_ring_busy lost_reentry lost_queue_full lost_connections lost_time_wait_ends read dropped written written_bytes

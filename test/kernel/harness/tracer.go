@@ -150,13 +150,22 @@ func (tr *Tracer) Await(wanted func(text string) bool) {
 	}
 }
 
-// awaitFence waits until the output after an offset contains the fence.
+// awaitFence waits until the output after an offset contains the fence, and then two more:
+// the records of an end that a reset may follow come up to a turn of the trace loop later.
 func (tr *Tracer) awaitFence(n *tcplab.Netns, offset int) error {
-	return poll(func() bool {
-		text := tr.since(offset)
-		offset += len(text)
-		return hasFence(n, text)
-	})
+	for more := 2; ; more-- {
+		err := poll(func() bool {
+			text := tr.since(offset)
+			offset += len(text)
+			return hasFence(n, text)
+		})
+		if err == nil && more > 0 {
+			err = fence(n)
+		}
+		if err != nil || more == 0 {
+			return err
+		}
+	}
 }
 
 func poll(done func() bool) error {

@@ -16,6 +16,8 @@ const (
 	SocketScan    = "socket_scan"
 	AcceptHook    = "accept_hook"
 	TimeWaitEnds  = "time_wait_ends"
+	ResetReceived = "reset_received"
+	ResetSent     = "reset_sent"
 )
 
 // What some tests need in addition.
@@ -56,7 +58,7 @@ func (r *Row) Gives(feature string) bool { return slices.Contains(r.Features, fe
 // Lacks reports whether a test may be skipped because the kernel lacks a feature or
 // another thing.
 func (r *Row) Lacks(what string) bool {
-	if slices.Contains([]string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, what) {
+	if slices.Contains([]string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, what) {
 		return !r.Gives(what)
 	}
 	return slices.Contains(r.Lacking, what)
@@ -75,23 +77,23 @@ const MaxInstructions = 500_000
 // Table has a row for every line and architecture. On arm64 the kernel has no
 // trampolines for fexit before 6.4.
 var Table = []Row{
-	{Line: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
-	{Line: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, LongTimeWait, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
-	{Line: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{DeadOwners, SocketDiag, LongTimeWait},
+	{Line: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Line: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, LongTimeWait, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Line: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, LongTimeWait},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Line: "6.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, TimeWaitEnds}, Lacking: []string{DeadOwners, SocketDiag},
+	{Line: "6.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Line: "6.12", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{SocketDiag},
+	{Line: "6.12", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag},
 		AcceptArguments: 2, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Line: "6.12", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{SocketDiag, LongTimeWait},
+	{Line: "6.12", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
 		AcceptArguments: 2, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Line: "6.18", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{SocketDiag, LongTimeWait},
+	{Line: "6.18", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
 		AcceptArguments: 2, TableByNetns: true, Instructions: true},
-	{Line: "6.18", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{SocketDiag, LongTimeWait},
+	{Line: "6.18", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
 		AcceptArguments: 2, TableByNetns: true, Instructions: true},
-	{Line: "7.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{SocketDiag, LongTimeWait},
+	{Line: "7.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
 		AcceptArguments: 2, TableByNetns: true, PreemptsPrograms: true, Instructions: true},
-	{Line: "7.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds}, Lacking: []string{SocketDiag},
+	{Line: "7.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag},
 		AcceptArguments: 2, TableByNetns: true, PreemptsPrograms: true, Instructions: true},
 }
 
