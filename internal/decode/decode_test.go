@@ -340,7 +340,7 @@ func TestSample_FieldOffsets(t *testing.T) {
 		for i := range sample {
 			sample[i] = byte(i + 1)
 		}
-		sample[kindAt(kind)], sample[familyAt(kind)] = kind, 6
+		sample[kindOffset(kind)], sample[familyOffset(kind)] = kind, 6
 		if kind != kindReset {
 			binary.NativeEndian.PutUint32(sample[offsetFlags:], flagMapped|flagTimed|flagLocked|flagRepair)
 		}
@@ -434,7 +434,7 @@ func TestSample_WrongFamily(t *testing.T) {
 				continue
 			}
 			sample := slices.Clone(valid)
-			sample[familyAt(map[string]uint8{"reset": kindReset}[name])] = uint8(value)
+			sample[familyOffset(map[string]uint8{"reset": kindReset}[name])] = uint8(value)
 			checkRefused(t, name, sample, fmt.Sprintf("family %d, want 4 or 6", value))
 		}
 	}

@@ -71,8 +71,8 @@ var sizes = map[uint8]int{
 	kindReset: resetSize,
 }
 
-// kindAt and familyAt are the offsets of a sample's kind and family.
-func kindAt(kind uint8) int {
+// kindOffset and familyOffset are the offsets of a sample's kind and family.
+func kindOffset(kind uint8) int {
 	switch kind {
 	case kindCgroup:
 		return offsetCgroupKind
@@ -82,7 +82,7 @@ func kindAt(kind uint8) int {
 	return offsetKind
 }
 
-func familyAt(kind uint8) int {
+func familyOffset(kind uint8) int {
 	if kind == kindReset {
 		return offsetResetFamily
 	}
@@ -218,8 +218,8 @@ func acceptable(b []byte) (kind uint8, ok bool) {
 			levels := binary.NativeEndian.Uint32(b[offsetLevels:])
 			return kind, b[offsetCgroupKind] == kindCgroup && levels <= cgroupLevels
 		}
-		family := b[familyAt(kind)]
-		return kind, b[kindAt(kind)] == kind && (family == 4 || family == 6)
+		family := b[familyOffset(kind)]
+		return kind, b[kindOffset(kind)] == kind && (family == 4 || family == 6)
 	}
 	return 0, false
 }
