@@ -16,6 +16,7 @@ import (
 
 // Every transition of a storm is emitted.
 func TestStorm_AllTransitions(t *testing.T) {
+	harness.StormLoad(t)
 	storms(t, []stormCase{{connections: harness.StormConnections(t), buckets: manyBuckets}})
 }
 

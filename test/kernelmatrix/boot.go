@@ -53,6 +53,8 @@ type guests struct {
 	cpus    int
 	limit   time.Duration // from the boot of a guest to its end
 	pattern string        // of the tests to run; empty means all
+	count   int           // how often each test runs
+	env     []string      // NAME=value, after those that every run has
 	verbose bool
 }
 
@@ -93,7 +95,8 @@ func (g *guests) runs() []guest.Run {
 	// A storm is slow in an emulated guest; this size is enough for the programs to
 	// interrupt each other. Garbage collection is slow too, and there is enough memory.
 	env := []string{"CI=true", "GOGC=400", "TCPSHIFT_STORM_CONNECTIONS=" + strconv.Itoa(stormConnections)}
-	arguments := []string{"-test.v", "-test.timeout=" + g.limit.String()}
+	env = append(env, g.env...)
+	arguments := []string{"-test.v", "-test.timeout=" + g.limit.String(), "-test.count=" + strconv.Itoa(max(g.count, 1))}
 	waiting := "^" + expect.OnlyWaits + "$"
 	rest := append(slices.Clone(arguments), "-test.skip="+waiting)
 	if g.pattern != "" {

@@ -74,10 +74,12 @@ func parseFlags() (*settings, error) {
 	flag.IntVar(&s.guests.cpus, "cpus", 2, "processors of a guest")
 	flag.DurationVar(&s.guests.limit, "limit", 20*time.Minute, "how long a guest may take")
 	flag.StringVar(&s.guests.pattern, "run", "", "only the tests that this pattern matches")
+	flag.IntVar(&s.guests.count, "count", 1, "how often to run each test")
+	env := flag.String("env", "", "more variables for the tests, such as 'TCPSHIFT_STORM_LOAD=2 TCPSHIFT_STORM_CONNECTIONS=5000'")
 	flag.StringVar(&s.doc, "doc", "", "write the generated part of this document, if all tests passed")
 	flag.BoolVar(&s.guests.verbose, "v", false, "print the consoles while the guests run")
 	flag.Parse()
-	s.guests.dir = s.dir
+	s.guests.dir, s.guests.env = s.dir, strings.Fields(*env)
 	lines, err := choose("kernel", *kernels, expect.Lines)
 	if err != nil {
 		return nil, err
