@@ -28,6 +28,9 @@ const volatile bool may_interrupt_itself;
  */
 const volatile bool may_be_preempted;
 
+/* How many programs of enum program_rank are loaded for each tracepoint, see dedup.h. */
+const volatile __u32 chain_length = 2;
+
 /* What user space asks for. */
 const volatile bool want_ends; /* EVENT_END when a socket enters CLOSE */
 const volatile bool want_cgroups;

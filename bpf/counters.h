@@ -10,8 +10,9 @@
 #include "event.h"
 
 /*
- * By enum program_rank. An array, so all entries exist from the start and it cannot be
- * full. The programs add, user space reads, nobody deletes.
+ * By enum program_rank; user space sets the size to chain_length. An array, so all
+ * entries exist from the start and it cannot be full. The programs add, user space reads,
+ * nobody deletes.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

@@ -5,10 +5,17 @@
  * The kernel does not run a tracing program on a CPU on which that program is already
  * running (bpf_prog->active, kernel/trace/bpf_trace.c since 6.1). When a softirq
  * interrupts the program, the program misses the softirq's transitions; the kernel
- * counts them in recursion_misses. So several equal programs are attached, in the order
- * of enum program_rank. A program marks each event that it has handled. A backup program
- * skips the events that are marked, and handles the others. When one program is
- * interrupted, the next one in the chain is free for the events of the softirq.
+ * counts them in recursion_misses. So chain_length equal programs are attached, in the
+ * order of enum program_rank. When one program is interrupted, the next one in the chain
+ * is free for the events of the softirq.
+ *
+ * Two programs are enough where only a softirq interrupts a program. Since 7.0 another
+ * task may preempt a program as well, and a softirq may interrupt that task's program: an
+ * event may find two programs at work, so there are three.
+ *
+ * Each program that has a successor marks the events that it has handled itself. A backup
+ * skips the events that are marked, and handles the others. A backup that has a successor
+ * leaves the mark for it; the last program of the chain removes the mark.
  */
 #ifndef TCPSHIFT_DEDUP_H
 #define TCPSHIFT_DEDUP_H
@@ -36,7 +43,7 @@ struct handled_event_set {
 };
 
 /*
- * The events that this CPU is about to show to the backup programs. The key is 1 for
+ * The events that this CPU is about to show to the backups. The key is 1 for
  * tasks, which own the socket's lock, and 0 for the softirqs that may interrupt them. A
  * set has at most one event, unless a task preempts another task between two programs
  * (7.0 and later).
@@ -56,7 +63,7 @@ struct {
 /* Whether a backup follows this program, so that handled events must be marked. */
 static __always_inline bool has_successor(enum program_rank rank)
 {
-	return rank + 1 < PROGRAMS;
+	return rank + 1 < chain_length;
 }
 
 static __always_inline struct handled_event *handled_event_slot(const struct sock *sk,
@@ -97,36 +104,39 @@ static __always_inline void mark_handled(const struct sock *sk, int old_state, i
 	event->state_pair = state_pair_of(old_state, new_state);
 }
 
-/* As test_and_clear_handled(), with the mark of this CPU only. */
-static __always_inline bool test_and_clear_on_this_cpu(const struct sock *sk, __u16 state_pair)
+/* As test_handled(), with the mark of this CPU only. */
+static __always_inline bool test_handled_on_this_cpu(enum program_rank rank, const struct sock *sk,
+						     __u16 state_pair)
 {
 	__u64 address = address_of(sk);
 	struct handled_event *event = handled_event_slot(sk, address);
 
 	if (!event || event->sk != address)
 		return false;
-	event->sk = 0;
+	if (!has_successor(rank))
+		event->sk = 0;
 	return event->state_pair == state_pair && event->cookie == stable_cookie(sk);
 }
 
 /*
- * Whether an earlier program of the chain has handled this transition. Clears its mark.
- * If the task was moved to another CPU between the programs, or its mark was
- * overwritten, the mark in the socket's sock_state decides. The socket's lock serialises
- * its transitions, so that mark needs no atomics.
+ * Whether an earlier program of the chain has handled this transition. The last program
+ * clears the mark. If the task was moved to another CPU between the programs, or its mark
+ * was overwritten, the mark in the socket's sock_state decides. The socket's lock
+ * serialises its transitions, so that mark needs no atomics.
  */
-static __always_inline bool test_and_clear_handled(const struct sock *sk, int old_state,
-						   int new_state)
+static __always_inline bool test_handled(enum program_rank rank, const struct sock *sk,
+					 int old_state, int new_state)
 {
 	__u16 state_pair = state_pair_of(old_state, new_state);
 	struct sock_state *s;
 
-	if (test_and_clear_on_this_cpu(sk, state_pair))
+	if (test_handled_on_this_cpu(rank, sk, state_pair))
 		return true;
 	s = find_sock_state(sk, old_state);
 	if (!s || s->handled_states != state_pair)
 		return false;
-	s->handled_states = 0;
+	if (!has_successor(rank))
+		s->handled_states = 0;
 	return true;
 }
 

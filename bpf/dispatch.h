@@ -136,7 +136,7 @@ static __always_inline int on_transition(enum program_rank rank, const struct so
 	if (!counters)
 		return 0;
 	count(counters->entered);
-	if (rank != PROGRAM_PRIMARY && test_and_clear_handled(sk, old_state, new_state)) {
+	if (rank != PROGRAM_PRIMARY && test_handled(rank, sk, old_state, new_state)) {
 		count(counters->deduplicated);
 		return 0;
 	}

@@ -65,6 +65,7 @@ enum pid_source {
 enum program_rank {
 	PROGRAM_PRIMARY,
 	PROGRAM_BACKUP,
+	PROGRAM_SECOND_BACKUP, /* loaded only where programs may be preempted */
 	PROGRAMS, /* their number */
 };
 

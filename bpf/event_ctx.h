@@ -42,8 +42,8 @@ struct event_ctx {
  * once instead of at each call. Tasks and softirqs have separate slots, because up to
  * 6.0 a program in a softirq may interrupt itself in a task.
  *
- * An array, so all entries exist from the start and it cannot be full. Only the
- * programs read and write it, nobody deletes.
+ * An array, so all entries exist from the start and it cannot be full; user space sets
+ * the size for chain_length programs. Only the programs read and write it, nobody deletes.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);

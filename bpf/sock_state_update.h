@@ -21,7 +21,7 @@
 
 /*
  * Looks up or creates the sock_state, and marks the transition as handled in it for the
- * backup programs. The last program of the chain removes the mark.
+ * programs that follow. The last program of the chain leaves no mark.
  */
 static __always_inline void fetch_and_mark_sock_state(struct transition *t, enum program_rank rank,
 						      int old_state, int new_state)

@@ -31,6 +31,13 @@ SEC("tp_btf/inet_sock_set_state") int set_state_backup(const __u64 *ctx)
 	return on_transition(PROGRAM_BACKUP, (const struct sock *)ctx[0], (int)ctx[1], (int)ctx[2]);
 }
 
+/* This and the other second backups are loaded only where programs may be preempted. */
+SEC("tp_btf/inet_sock_set_state") int set_state_second_backup(const __u64 *ctx)
+{
+	return on_transition(PROGRAM_SECOND_BACKUP, (const struct sock *)ctx[0], (int)ctx[1],
+			     (int)ctx[2]);
+}
+
 /* The resets; loaded only where the kernel has the tracepoint (include/trace/events/tcp.h). */
 SEC("tp_btf/tcp_receive_reset") int reset_received(const __u64 *ctx)
 {
@@ -54,6 +61,11 @@ SEC("tp_btf/timer_expire_entry") int timer_expired_backup(const __u64 *ctx)
 	return on_timer_expired((const struct timer_list *)ctx[0]);
 }
 
+SEC("tp_btf/timer_expire_entry") int timer_expired_second_backup(const __u64 *ctx)
+{
+	return on_timer_expired((const struct timer_list *)ctx[0]);
+}
+
 SEC("tp_btf/kmem_cache_free") int object_freed_primary(const __u64 *ctx)
 {
 	return on_object_freed(freed_object(ctx), PROGRAM_PRIMARY);
@@ -62,6 +74,11 @@ SEC("tp_btf/kmem_cache_free") int object_freed_primary(const __u64 *ctx)
 SEC("tp_btf/kmem_cache_free") int object_freed_backup(const __u64 *ctx)
 {
 	return on_object_freed(freed_object(ctx), PROGRAM_BACKUP);
+}
+
+SEC("tp_btf/kmem_cache_free") int object_freed_second_backup(const __u64 *ctx)
+{
+	return on_object_freed(freed_object(ctx), PROGRAM_SECOND_BACKUP);
 }
 
 /* The process that accepts; loaded only where the kernel attaches fexit programs. */

@@ -124,9 +124,10 @@ type ProbeProgramCounters struct {
 type ProbeProgramRank uint32
 
 const (
-	ProbeProgramRankPROGRAM_PRIMARY ProbeProgramRank = 0
-	ProbeProgramRankPROGRAM_BACKUP  ProbeProgramRank = 1
-	ProbeProgramRankPROGRAMS        ProbeProgramRank = 2
+	ProbeProgramRankPROGRAM_PRIMARY       ProbeProgramRank = 0
+	ProbeProgramRankPROGRAM_BACKUP        ProbeProgramRank = 1
+	ProbeProgramRankPROGRAM_SECOND_BACKUP ProbeProgramRank = 2
+	ProbeProgramRankPROGRAMS              ProbeProgramRank = 3
 )
 
 type ProbeResetEvent struct {
@@ -200,80 +201,84 @@ type ProbeTransitionEvent struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ProbeMapCgroupPaths           = "cgroup_paths"
-	ProbeMapClientTable           = "client_table"
-	ProbeMapCounters              = "counters"
-	ProbeMapEmittedCgroups        = "emitted_cgroups"
-	ProbeMapEventCtxScratch       = "event_ctx_scratch"
-	ProbeMapFilterMembers         = "filter_members"
-	ProbeMapFilterPortSets        = "filter_port_sets"
-	ProbeMapFilterPrefixes        = "filter_prefixes"
-	ProbeMapHandledEvents         = "handled_events"
-	ProbeMapMptcpNamespaces       = "mptcp_namespaces"
-	ProbeMapMptcpOwners           = "mptcp_owners"
-	ProbeMapResetNotes            = "reset_notes"
-	ProbeMapRings                 = "rings"
-	ProbeMapSockStates            = "sock_states"
-	ProbeMapTrackedTimewaits      = "tracked_timewaits"
-	ProbeMapUnboundListeners      = "unbound_listeners"
-	ProbeProgAccepted             = "accepted"
-	ProbeProgDumpSockets          = "dump_sockets"
-	ProbeProgListenPort           = "listen_port"
-	ProbeProgObjectFreedBackup    = "object_freed_backup"
-	ProbeProgObjectFreedPrimary   = "object_freed_primary"
-	ProbeProgResetReceived        = "reset_received"
-	ProbeProgResetSent            = "reset_sent"
-	ProbeProgScanFiles            = "scan_files"
-	ProbeProgScanSubflows         = "scan_subflows"
-	ProbeProgSetStateBackup       = "set_state_backup"
-	ProbeProgSetStatePrimary      = "set_state_primary"
-	ProbeProgTimerExpiredBackup   = "timer_expired_backup"
-	ProbeProgTimerExpiredPrimary  = "timer_expired_primary"
-	ProbeVarAcceptHasTwoArgs      = "accept_has_two_args"
-	ProbeVarCgroupV1Subsys        = "cgroup_v1_subsys"
-	ProbeVarExcludeSelf           = "exclude_self"
-	ProbeVarExportCgroupEvent     = "export_cgroup_event"
-	ProbeVarExportEndEvent        = "export_end_event"
-	ProbeVarExportEventFlag       = "export_event_flag"
-	ProbeVarExportEventKind       = "export_event_kind"
-	ProbeVarExportMemberKind      = "export_member_kind"
-	ProbeVarExportPidSource       = "export_pid_source"
-	ProbeVarExportProgramRank     = "export_program_rank"
-	ProbeVarExportResetEvent      = "export_reset_event"
-	ProbeVarExportSide            = "export_side"
-	ProbeVarExportSocketEvent     = "export_socket_event"
-	ProbeVarExportSocketRole      = "export_socket_role"
-	ProbeVarExportTransitionEvent = "export_transition_event"
-	ProbeVarFilterAddrs           = "filter_addrs"
-	ProbeVarFilterCgroup          = "filter_cgroup"
-	ProbeVarFilterComm            = "filter_comm"
-	ProbeVarFilterFamily          = "filter_family"
-	ProbeVarFilterNetns           = "filter_netns"
-	ProbeVarFilterPid             = "filter_pid"
-	ProbeVarFilterPorts           = "filter_ports"
-	ProbeVarFilterRoles           = "filter_roles"
-	ProbeVarFilterStates          = "filter_states"
-	ProbeVarHasClientTable        = "has_client_table"
-	ProbeVarHasRdonlyCast         = "has_rdonly_cast"
-	ProbeVarHasReceiveReset       = "has_receive_reset"
-	ProbeVarHasSendReset          = "has_send_reset"
-	ProbeVarHasSocketCookie       = "has_socket_cookie"
-	ProbeVarHasSocketStorage      = "has_socket_storage"
-	ProbeVarHasTaskFromPid        = "has_task_from_pid"
-	ProbeVarMayBePreempted        = "may_be_preempted"
-	ProbeVarMayInterruptItself    = "may_interrupt_itself"
-	ProbeVarRingMask              = "ring_mask"
-	ProbeVarRingsPerCpu           = "rings_per_cpu"
-	ProbeVarSelfInInitialPidns    = "self_in_initial_pidns"
-	ProbeVarSelfPid               = "self_pid"
-	ProbeVarSelfPidnsDev          = "self_pidns_dev"
-	ProbeVarSelfPidnsIno          = "self_pidns_ino"
-	ProbeVarSendResetHasReason    = "send_reset_has_reason"
-	ProbeVarWakeupBytes           = "wakeup_bytes"
-	ProbeVarWantCgroups           = "want_cgroups"
-	ProbeVarWantEnds              = "want_ends"
-	ProbeVarWantTimewaitEnds      = "want_timewait_ends"
-	ProbeVarWantedStates          = "wanted_states"
+	ProbeMapCgroupPaths               = "cgroup_paths"
+	ProbeMapClientTable               = "client_table"
+	ProbeMapCounters                  = "counters"
+	ProbeMapEmittedCgroups            = "emitted_cgroups"
+	ProbeMapEventCtxScratch           = "event_ctx_scratch"
+	ProbeMapFilterMembers             = "filter_members"
+	ProbeMapFilterPortSets            = "filter_port_sets"
+	ProbeMapFilterPrefixes            = "filter_prefixes"
+	ProbeMapHandledEvents             = "handled_events"
+	ProbeMapMptcpNamespaces           = "mptcp_namespaces"
+	ProbeMapMptcpOwners               = "mptcp_owners"
+	ProbeMapResetNotes                = "reset_notes"
+	ProbeMapRings                     = "rings"
+	ProbeMapSockStates                = "sock_states"
+	ProbeMapTrackedTimewaits          = "tracked_timewaits"
+	ProbeMapUnboundListeners          = "unbound_listeners"
+	ProbeProgAccepted                 = "accepted"
+	ProbeProgDumpSockets              = "dump_sockets"
+	ProbeProgListenPort               = "listen_port"
+	ProbeProgObjectFreedBackup        = "object_freed_backup"
+	ProbeProgObjectFreedPrimary       = "object_freed_primary"
+	ProbeProgObjectFreedSecondBackup  = "object_freed_second_backup"
+	ProbeProgResetReceived            = "reset_received"
+	ProbeProgResetSent                = "reset_sent"
+	ProbeProgScanFiles                = "scan_files"
+	ProbeProgScanSubflows             = "scan_subflows"
+	ProbeProgSetStateBackup           = "set_state_backup"
+	ProbeProgSetStatePrimary          = "set_state_primary"
+	ProbeProgSetStateSecondBackup     = "set_state_second_backup"
+	ProbeProgTimerExpiredBackup       = "timer_expired_backup"
+	ProbeProgTimerExpiredPrimary      = "timer_expired_primary"
+	ProbeProgTimerExpiredSecondBackup = "timer_expired_second_backup"
+	ProbeVarAcceptHasTwoArgs          = "accept_has_two_args"
+	ProbeVarCgroupV1Subsys            = "cgroup_v1_subsys"
+	ProbeVarChainLength               = "chain_length"
+	ProbeVarExcludeSelf               = "exclude_self"
+	ProbeVarExportCgroupEvent         = "export_cgroup_event"
+	ProbeVarExportEndEvent            = "export_end_event"
+	ProbeVarExportEventFlag           = "export_event_flag"
+	ProbeVarExportEventKind           = "export_event_kind"
+	ProbeVarExportMemberKind          = "export_member_kind"
+	ProbeVarExportPidSource           = "export_pid_source"
+	ProbeVarExportProgramRank         = "export_program_rank"
+	ProbeVarExportResetEvent          = "export_reset_event"
+	ProbeVarExportSide                = "export_side"
+	ProbeVarExportSocketEvent         = "export_socket_event"
+	ProbeVarExportSocketRole          = "export_socket_role"
+	ProbeVarExportTransitionEvent     = "export_transition_event"
+	ProbeVarFilterAddrs               = "filter_addrs"
+	ProbeVarFilterCgroup              = "filter_cgroup"
+	ProbeVarFilterComm                = "filter_comm"
+	ProbeVarFilterFamily              = "filter_family"
+	ProbeVarFilterNetns               = "filter_netns"
+	ProbeVarFilterPid                 = "filter_pid"
+	ProbeVarFilterPorts               = "filter_ports"
+	ProbeVarFilterRoles               = "filter_roles"
+	ProbeVarFilterStates              = "filter_states"
+	ProbeVarHasClientTable            = "has_client_table"
+	ProbeVarHasRdonlyCast             = "has_rdonly_cast"
+	ProbeVarHasReceiveReset           = "has_receive_reset"
+	ProbeVarHasSendReset              = "has_send_reset"
+	ProbeVarHasSocketCookie           = "has_socket_cookie"
+	ProbeVarHasSocketStorage          = "has_socket_storage"
+	ProbeVarHasTaskFromPid            = "has_task_from_pid"
+	ProbeVarMayBePreempted            = "may_be_preempted"
+	ProbeVarMayInterruptItself        = "may_interrupt_itself"
+	ProbeVarRingMask                  = "ring_mask"
+	ProbeVarRingsPerCpu               = "rings_per_cpu"
+	ProbeVarSelfInInitialPidns        = "self_in_initial_pidns"
+	ProbeVarSelfPid                   = "self_pid"
+	ProbeVarSelfPidnsDev              = "self_pidns_dev"
+	ProbeVarSelfPidnsIno              = "self_pidns_ino"
+	ProbeVarSendResetHasReason        = "send_reset_has_reason"
+	ProbeVarWakeupBytes               = "wakeup_bytes"
+	ProbeVarWantCgroups               = "want_cgroups"
+	ProbeVarWantEnds                  = "want_ends"
+	ProbeVarWantTimewaitEnds          = "want_timewait_ends"
+	ProbeVarWantedStates              = "wanted_states"
 )
 
 // LoadProbe returns the embedded CollectionSpec for Probe.
@@ -318,19 +323,22 @@ type ProbeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeProgramSpecs struct {
-	Accepted            *ebpf.ProgramSpec `ebpf:"accepted"`
-	DumpSockets         *ebpf.ProgramSpec `ebpf:"dump_sockets"`
-	ListenPort          *ebpf.ProgramSpec `ebpf:"listen_port"`
-	ObjectFreedBackup   *ebpf.ProgramSpec `ebpf:"object_freed_backup"`
-	ObjectFreedPrimary  *ebpf.ProgramSpec `ebpf:"object_freed_primary"`
-	ResetReceived       *ebpf.ProgramSpec `ebpf:"reset_received"`
-	ResetSent           *ebpf.ProgramSpec `ebpf:"reset_sent"`
-	ScanFiles           *ebpf.ProgramSpec `ebpf:"scan_files"`
-	ScanSubflows        *ebpf.ProgramSpec `ebpf:"scan_subflows"`
-	SetStateBackup      *ebpf.ProgramSpec `ebpf:"set_state_backup"`
-	SetStatePrimary     *ebpf.ProgramSpec `ebpf:"set_state_primary"`
-	TimerExpiredBackup  *ebpf.ProgramSpec `ebpf:"timer_expired_backup"`
-	TimerExpiredPrimary *ebpf.ProgramSpec `ebpf:"timer_expired_primary"`
+	Accepted                 *ebpf.ProgramSpec `ebpf:"accepted"`
+	DumpSockets              *ebpf.ProgramSpec `ebpf:"dump_sockets"`
+	ListenPort               *ebpf.ProgramSpec `ebpf:"listen_port"`
+	ObjectFreedBackup        *ebpf.ProgramSpec `ebpf:"object_freed_backup"`
+	ObjectFreedPrimary       *ebpf.ProgramSpec `ebpf:"object_freed_primary"`
+	ObjectFreedSecondBackup  *ebpf.ProgramSpec `ebpf:"object_freed_second_backup"`
+	ResetReceived            *ebpf.ProgramSpec `ebpf:"reset_received"`
+	ResetSent                *ebpf.ProgramSpec `ebpf:"reset_sent"`
+	ScanFiles                *ebpf.ProgramSpec `ebpf:"scan_files"`
+	ScanSubflows             *ebpf.ProgramSpec `ebpf:"scan_subflows"`
+	SetStateBackup           *ebpf.ProgramSpec `ebpf:"set_state_backup"`
+	SetStatePrimary          *ebpf.ProgramSpec `ebpf:"set_state_primary"`
+	SetStateSecondBackup     *ebpf.ProgramSpec `ebpf:"set_state_second_backup"`
+	TimerExpiredBackup       *ebpf.ProgramSpec `ebpf:"timer_expired_backup"`
+	TimerExpiredPrimary      *ebpf.ProgramSpec `ebpf:"timer_expired_primary"`
+	TimerExpiredSecondBackup *ebpf.ProgramSpec `ebpf:"timer_expired_second_backup"`
 }
 
 // ProbeMapSpecs contains maps before they are loaded into the kernel.
@@ -361,6 +369,7 @@ type ProbeMapSpecs struct {
 type ProbeVariableSpecs struct {
 	AcceptHasTwoArgs      *ebpf.VariableSpec `ebpf:"accept_has_two_args"`
 	CgroupV1Subsys        *ebpf.VariableSpec `ebpf:"cgroup_v1_subsys"`
+	ChainLength           *ebpf.VariableSpec `ebpf:"chain_length"`
 	ExcludeSelf           *ebpf.VariableSpec `ebpf:"exclude_self"`
 	ExportCgroupEvent     *ebpf.VariableSpec `ebpf:"export_cgroup_event"`
 	ExportEndEvent        *ebpf.VariableSpec `ebpf:"export_end_event"`
@@ -471,6 +480,7 @@ func (m *ProbeMaps) Close() error {
 type ProbeVariables struct {
 	AcceptHasTwoArgs      *ebpf.Variable `ebpf:"accept_has_two_args"`
 	CgroupV1Subsys        *ebpf.Variable `ebpf:"cgroup_v1_subsys"`
+	ChainLength           *ebpf.Variable `ebpf:"chain_length"`
 	ExcludeSelf           *ebpf.Variable `ebpf:"exclude_self"`
 	ExportCgroupEvent     *ebpf.Variable `ebpf:"export_cgroup_event"`
 	ExportEndEvent        *ebpf.Variable `ebpf:"export_end_event"`
@@ -520,19 +530,22 @@ type ProbeVariables struct {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbePrograms struct {
-	Accepted            *ebpf.Program `ebpf:"accepted"`
-	DumpSockets         *ebpf.Program `ebpf:"dump_sockets"`
-	ListenPort          *ebpf.Program `ebpf:"listen_port"`
-	ObjectFreedBackup   *ebpf.Program `ebpf:"object_freed_backup"`
-	ObjectFreedPrimary  *ebpf.Program `ebpf:"object_freed_primary"`
-	ResetReceived       *ebpf.Program `ebpf:"reset_received"`
-	ResetSent           *ebpf.Program `ebpf:"reset_sent"`
-	ScanFiles           *ebpf.Program `ebpf:"scan_files"`
-	ScanSubflows        *ebpf.Program `ebpf:"scan_subflows"`
-	SetStateBackup      *ebpf.Program `ebpf:"set_state_backup"`
-	SetStatePrimary     *ebpf.Program `ebpf:"set_state_primary"`
-	TimerExpiredBackup  *ebpf.Program `ebpf:"timer_expired_backup"`
-	TimerExpiredPrimary *ebpf.Program `ebpf:"timer_expired_primary"`
+	Accepted                 *ebpf.Program `ebpf:"accepted"`
+	DumpSockets              *ebpf.Program `ebpf:"dump_sockets"`
+	ListenPort               *ebpf.Program `ebpf:"listen_port"`
+	ObjectFreedBackup        *ebpf.Program `ebpf:"object_freed_backup"`
+	ObjectFreedPrimary       *ebpf.Program `ebpf:"object_freed_primary"`
+	ObjectFreedSecondBackup  *ebpf.Program `ebpf:"object_freed_second_backup"`
+	ResetReceived            *ebpf.Program `ebpf:"reset_received"`
+	ResetSent                *ebpf.Program `ebpf:"reset_sent"`
+	ScanFiles                *ebpf.Program `ebpf:"scan_files"`
+	ScanSubflows             *ebpf.Program `ebpf:"scan_subflows"`
+	SetStateBackup           *ebpf.Program `ebpf:"set_state_backup"`
+	SetStatePrimary          *ebpf.Program `ebpf:"set_state_primary"`
+	SetStateSecondBackup     *ebpf.Program `ebpf:"set_state_second_backup"`
+	TimerExpiredBackup       *ebpf.Program `ebpf:"timer_expired_backup"`
+	TimerExpiredPrimary      *ebpf.Program `ebpf:"timer_expired_primary"`
+	TimerExpiredSecondBackup *ebpf.Program `ebpf:"timer_expired_second_backup"`
 }
 
 func (p *ProbePrograms) Close() error {
@@ -542,14 +555,17 @@ func (p *ProbePrograms) Close() error {
 		p.ListenPort,
 		p.ObjectFreedBackup,
 		p.ObjectFreedPrimary,
+		p.ObjectFreedSecondBackup,
 		p.ResetReceived,
 		p.ResetSent,
 		p.ScanFiles,
 		p.ScanSubflows,
 		p.SetStateBackup,
 		p.SetStatePrimary,
+		p.SetStateSecondBackup,
 		p.TimerExpiredBackup,
 		p.TimerExpiredPrimary,
+		p.TimerExpiredSecondBackup,
 	)
 }
 

@@ -32,6 +32,8 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	}
 	spec, types := decoded.Copy(), kernel.types
 	rdonlyCast := hasFunction(types, "bpf_rdonly_cast") // since 6.2
+	preempted := mayBePreempted(opts.MayBePreempted)
+	chain := chainLength(preempted)
 	clientTable := rdonlyCast && features.has(SocketStorage) && features.has(SocketCookie)
 	constants := map[string]any{
 		bpfobj.ProbeVarHasSocketStorage: features.has(SocketStorage),
@@ -46,7 +48,8 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 		bpfobj.ProbeVarHasTaskFromPid:   hasFunction(types, "bpf_task_from_pid"),
 		bpfobj.ProbeVarHasRdonlyCast:    rdonlyCast,
 		bpfobj.ProbeVarHasClientTable:   clientTable,
-		bpfobj.ProbeVarMayBePreempted:   mayBePreempted(),
+		bpfobj.ProbeVarMayBePreempted:   preempted,
+		bpfobj.ProbeVarChainLength:      chain,
 		// True up to 6.0. Nothing distinguishes 6.1 from 6.0; on 6.1 it only costs time.
 		bpfobj.ProbeVarMayInterruptItself: !rdonlyCast,
 		bpfobj.ProbeVarAcceptHasTwoArgs:   acceptArguments(types) == 2,
@@ -70,8 +73,9 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	spec.Maps[bpfobj.ProbeMapFilterMembers].MaxEntries = uint32(max(1, len(members(&opts.Filter))))
 	if opts.TimeWaitEnds {
 		spec.Maps[bpfobj.ProbeMapTrackedTimewaits].MaxEntries = maxTrackedTimeWaits
-		programs = append(slices.Clone(programs), timeWaitEndPrograms...)
+		programs = slices.Concat(programs, timeWaitEndPrograms)
 	}
+	shortenChains(spec, chain)
 	selectPrograms(spec, features, programs)
 	for _, program := range spec.Programs {
 		dropMissingCalls(program.Instructions, func(name string) bool { return hasFunction(types, name) })
@@ -82,14 +86,43 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	return spec, nil
 }
 
-// mayBePreempted reports whether a task may be preempted between two programs of a
-// tracepoint. That is so since 7.0 (commit a46023d5616e), and not yet on 6.18. Only the
-// version shows it. A wrong true costs time and nothing else, so unknown and in-between versions
-// count as true.
-func mayBePreempted() bool {
-	const since = 6<<16 | 19<<8
-	version, err := ebpffeatures.LinuxVersionCode()
+// mayBePreempted reports whether a task may be preempted in a program, and between two
+// programs of a tracepoint; forced, if not nil, decides.
+func mayBePreempted(forced *bool) bool {
+	if forced != nil {
+		return *forced
+	}
+	return preemptsPrograms(ebpffeatures.LinuxVersionCode())
+}
+
+// preemptsPrograms reports whether a kernel of this version preempts programs. It does
+// since 7.0 (commit a46023d5616e, include/linux/tracepoint.h), and only the version shows
+// it. A wrong true costs time and nothing else, so an unknown version counts as true.
+func preemptsPrograms(version uint32, err error) bool {
+	const since = 7 << 16
 	return err != nil || version >= since
+}
+
+// chainLength is the number of programs for each tracepoint, see bpf/dedup.h.
+func chainLength(preempted bool) uint32 {
+	if preempted {
+		return 3
+	}
+	return 2
+}
+
+// shortenChains drops the programs beyond the given length of each chain, and their share
+// of the maps.
+func shortenChains(spec *ebpf.CollectionSpec, length uint32) {
+	for _, chain := range chains {
+		for _, name := range chain[length:] {
+			delete(spec.Programs, name)
+		}
+	}
+	for _, name := range []string{bpfobj.ProbeMapCounters, bpfobj.ProbeMapEventCtxScratch} {
+		m := spec.Maps[name]
+		m.MaxEntries = m.MaxEntries / uint32(bpfobj.ProbeProgramRankPROGRAMS) * length
+	}
 }
 
 // dropMissingCalls removes the calls of kfuncs that this kernel does not have. A constant
@@ -120,18 +153,31 @@ func dropAtomics(instructions asm.Instructions) {
 // about 25 MiB. It is half as many as the kernel allows in a namespace by default.
 const maxTrackedTimeWaits = 128 << 10
 
+// The programs of one tracepoint, by enum program_rank of bpf/event.h: the order of the
+// chain, see bpf/dedup.h.
+type chain [bpfobj.ProbeProgramRankPROGRAMS]string
+
+var (
+	transitionChain = chain{
+		bpfobj.ProbeProgSetStatePrimary, bpfobj.ProbeProgSetStateBackup, bpfobj.ProbeProgSetStateSecondBackup,
+	}
+	timerExpiredChain = chain{
+		bpfobj.ProbeProgTimerExpiredPrimary, bpfobj.ProbeProgTimerExpiredBackup, bpfobj.ProbeProgTimerExpiredSecondBackup,
+	}
+	objectFreedChain = chain{
+		bpfobj.ProbeProgObjectFreedPrimary, bpfobj.ProbeProgObjectFreedBackup, bpfobj.ProbeProgObjectFreedSecondBackup,
+	}
+	chains = []chain{transitionChain, timerExpiredChain, objectFreedChain}
+)
+
 // The programs that a trace, a trace of the ends of TIME_WAITs, and a snapshot load. The
 // order is that of attachment, see [Probe.attach].
 var (
-	tracePrograms = []string{
-		bpfobj.ProbeProgSetStatePrimary, bpfobj.ProbeProgSetStateBackup,
+	tracePrograms = slices.Concat(transitionChain[:], []string{
 		bpfobj.ProbeProgAccepted, bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows,
 		bpfobj.ProbeProgListenPort, bpfobj.ProbeProgResetReceived, bpfobj.ProbeProgResetSent,
-	}
-	timeWaitEndPrograms = []string{
-		bpfobj.ProbeProgTimerExpiredPrimary, bpfobj.ProbeProgTimerExpiredBackup,
-		bpfobj.ProbeProgObjectFreedPrimary, bpfobj.ProbeProgObjectFreedBackup,
-	}
+	})
+	timeWaitEndPrograms = slices.Concat(timerExpiredChain[:], objectFreedChain[:])
 	// unattachedPrograms are run by this package: iterators, and listen_port.
 	unattachedPrograms = []string{
 		bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows, bpfobj.ProbeProgListenPort,

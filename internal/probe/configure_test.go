@@ -232,6 +232,56 @@ func TestConfigure_SocketStorage(t *testing.T) {
 	}
 }
 
+// A chain has a third program, and memory for it, only where programs may be preempted.
+func TestConfigure_ChainLength(t *testing.T) {
+	for _, tt := range []struct {
+		preempted bool
+		length    uint32
+		third     bool
+	}{
+		{false, 2, false},
+		{true, 3, true},
+	} {
+		opts := Options{BufferSize: 1 << 20, TimeWaitEnds: true, MayBePreempted: &tt.preempted}
+		spec := configured(t, opts, Features{{Name: TimeWaitEnds}})
+		checkConstant(t, spec, bpfobj.ProbeVarMayBePreempted, tt.preempted)
+		checkConstant(t, spec, bpfobj.ProbeVarChainLength, tt.length)
+		for _, c := range chains {
+			if got := spec.Programs[c[0]] != nil && spec.Programs[c[1]] != nil; !got {
+				t.Errorf("preempted %v: a program of %v is missing", tt.preempted, c[:2])
+			}
+			if got := spec.Programs[c[2]] != nil; got != tt.third {
+				t.Errorf("preempted %v: %s is loaded: %v, want %v", tt.preempted, c[2], got, tt.third)
+			}
+		}
+		for name, want := range map[string]uint32{bpfobj.ProbeMapCounters: tt.length, bpfobj.ProbeMapEventCtxScratch: 2 * tt.length} {
+			if got := spec.Maps[name].MaxEntries; got != want {
+				t.Errorf("preempted %v: %s has %d entries, want %d", tt.preempted, name, got, want)
+			}
+		}
+	}
+}
+
+// Programs may be preempted since 7.0; an unknown version counts as one that preempts.
+func TestConfigure_PreemptionSince(t *testing.T) {
+	for _, tt := range []struct {
+		major, minor, patch uint32
+		err                 error
+		want                bool
+	}{
+		{5, 10, 223, nil, false},
+		{6, 18, 44, nil, false},
+		{6, 19, 255, nil, false},
+		{7, 0, 0, nil, true},
+		{7, 1, 13, nil, true},
+		{0, 0, 0, os.ErrNotExist, true},
+	} {
+		if got := preemptsPrograms(tt.major<<16|tt.minor<<8|tt.patch, tt.err); got != tt.want {
+			t.Errorf("Linux %d.%d.%d, error %v: %v, want %v", tt.major, tt.minor, tt.patch, tt.err, got, tt.want)
+		}
+	}
+}
+
 // ExcludeSelf identifies this process in its own pid namespace.
 func TestConfigure_ExcludeSelf(t *testing.T) {
 	spec := configured(t, Options{ExcludeSelf: true, BufferSize: 1 << 20}, nil)

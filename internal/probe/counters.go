@@ -2,6 +2,7 @@ package probe
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -31,23 +32,49 @@ func (c *ProgramCounters) Fired() uint64 {
 	return c.Entered + c.Missed
 }
 
-// Counters are the counters of the two programs of the tracepoint; see bpf/dedup.h.
-type Counters struct {
-	Primary, Backup ProgramCounters
+// Counters are the counters of the programs of the tracepoint, in the order of the chain
+// (bpf/dedup.h). Those of programs that are not loaded are zero. The first program is
+// attached for the longest time, so its Fired is that of the tracepoint.
+type Counters [bpfobj.ProbeProgramRankPROGRAMS]ProgramCounters
+
+// Sum adds up the counters of all programs.
+func (c *Counters) Sum() ProgramCounters {
+	var sum ProgramCounters
+	for i := range c {
+		p := &c[i]
+		sum.Missed += p.Missed
+		sum.Entered += p.Entered
+		sum.Deduplicated += p.Deduplicated
+		sum.OtherProtocol += p.OtherProtocol
+		sum.Filtered += p.Filtered
+		sum.Emitted += p.Emitted
+		sum.RingFull += p.RingFull
+		sum.RingBusy += p.RingBusy
+		sum.Deferred += p.Deferred
+		sum.Resumed += p.Resumed
+		sum.TimeWaitUnknown += p.TimeWaitUnknown
+		sum.TimeWaitEndsLost += p.TimeWaitEndsLost
+	}
+	return sum
 }
 
 // Counters reads the counters. While events are being handled it reads them at slightly
 // different moments, so sums may be wrong by a few events.
 func (p *Probe) Counters() (Counters, error) {
 	var c Counters
-	err := p.readProgram(bpfobj.ProbeProgramRankPROGRAM_PRIMARY, p.collection.Programs[bpfobj.ProbeProgSetStatePrimary], &c.Primary)
-	if err == nil {
-		err = p.readProgram(bpfobj.ProbeProgramRankPROGRAM_BACKUP, p.collection.Programs[bpfobj.ProbeProgSetStateBackup], &c.Backup)
+	for rank, name := range transitionChain {
+		program := p.collection.Programs[name]
+		if program == nil {
+			break // the chain is shorter
+		}
+		if err := p.readProgram(rank, program, &c[rank]); err != nil {
+			return c, err
+		}
 	}
-	return c, err
+	return c, nil
 }
 
-func (p *Probe) readProgram(rank bpfobj.ProbeProgramRank, program *ebpf.Program, c *ProgramCounters) error {
+func (p *Probe) readProgram(rank int, program *ebpf.Program, c *ProgramCounters) error {
 	stats, err := program.Stats()
 	if err != nil {
 		return fmt.Errorf("read program statistics: %w", err)
@@ -87,11 +114,8 @@ func (p *Probe) settle(program string) error {
 			return err
 		}
 		now := ProgramCounters{} // stays zero for the programs without counters
-		switch program {
-		case bpfobj.ProbeProgSetStatePrimary:
-			now = all.Primary
-		case bpfobj.ProbeProgSetStateBackup:
-			now = all.Backup
+		if rank := slices.Index(transitionChain[:], program); rank >= 0 {
+			now = all[rank]
 		}
 		if now == before {
 			return nil

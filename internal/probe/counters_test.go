@@ -2,6 +2,7 @@ package probe
 
 import (
 	"errors"
+	"reflect"
 	"testing"
 )
 
@@ -10,6 +11,24 @@ func TestCounters_Fired(t *testing.T) {
 	c := ProgramCounters{Entered: 1000, Missed: 7, Deduplicated: 100, Filtered: 10}
 	if got := c.Fired(); got != 1007 {
 		t.Errorf("fired is %d, want 1007", got)
+	}
+}
+
+// The sum has every counter of every program.
+func TestCounters_Sum(t *testing.T) {
+	var c Counters
+	var want ProgramCounters
+	sum := reflect.ValueOf(&want).Elem()
+	for rank := range c {
+		program := reflect.ValueOf(&c[rank]).Elem()
+		for field := range program.NumField() {
+			value := uint64(1) << (8 * rank) * uint64(field+1)
+			program.Field(field).SetUint(value)
+			sum.Field(field).SetUint(sum.Field(field).Uint() + value)
+		}
+	}
+	if got := c.Sum(); got != want {
+		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 }
 

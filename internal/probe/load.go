@@ -1,51 +1,59 @@
 package probe
 
 import (
+	"errors"
 	"maps"
+	"sync"
 
 	"github.com/cilium/ebpf"
-
-	"github.com/tcpshift/tcpshift/internal/bpfobj"
 )
 
-// load loads the collection. It loads the backup program for transitions in parallel with
-// all others, because verifying the two large programs takes most of the start. The maps
-// are created first, because both parts share them.
+// load loads the collection. It loads each backup program for transitions in parallel with
+// all others, because verifying these large programs takes most of the start. The maps are
+// created first, because all parts share them.
 func load(spec *ebpf.CollectionSpec, opts ebpf.CollectionOptions) (*ebpf.Collection, error) {
-	const backup = bpfobj.ProbeProgSetStateBackup
-	rest, alone := spec.Copy(), spec.Copy()
-	delete(rest.Programs, backup)
-	maps.DeleteFunc(alone.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return name != backup })
+	parts := []*ebpf.CollectionSpec{spec.Copy()}
+	for _, backup := range transitionChain[1:] {
+		if spec.Programs[backup] == nil {
+			continue
+		}
+		alone := spec.Copy()
+		maps.DeleteFunc(alone.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return name != backup })
+		delete(parts[0].Programs, backup)
+		parts = append(parts, alone)
+	}
 	spec.Programs = nil
 	shared, err := ebpf.NewCollectionWithOptions(spec, opts)
 	if err != nil {
 		return nil, err
 	}
-	defer shared.Close() // the other two collections have their own references to the maps
+	defer shared.Close() // the other collections have their own references to the maps
 	opts.MapReplacements = shared.Maps
+	return loadParts(parts, opts)
+}
 
-	var other *ebpf.Collection
-	var otherErr error
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		other, otherErr = ebpf.NewCollectionWithOptions(alone, opts)
-	}()
-	collection, err := ebpf.NewCollectionWithOptions(rest, opts)
-	<-done
-	if err == nil {
-		err = otherErr
+// loadParts loads all parts at once, and returns the first with the programs of all.
+func loadParts(parts []*ebpf.CollectionSpec, opts ebpf.CollectionOptions) (*ebpf.Collection, error) {
+	loaded, errs := make([]*ebpf.Collection, len(parts)), make([]error, len(parts))
+	var all sync.WaitGroup
+	for i, part := range parts {
+		all.Go(func() { loaded[i], errs[i] = ebpf.NewCollectionWithOptions(part, opts) })
+	}
+	all.Wait()
+	err := errors.Join(errs...)
+	for i, c := range loaded {
+		switch {
+		case c == nil, i == 0 && err == nil:
+			continue
+		case err == nil:
+			for name := range c.Programs {
+				loaded[0].Programs[name] = c.DetachProgram(name)
+			}
+		}
+		c.Close()
 	}
 	if err != nil {
-		if collection != nil {
-			collection.Close()
-		}
-		if other != nil {
-			other.Close()
-		}
 		return nil, err
 	}
-	collection.Programs[backup] = other.DetachProgram(backup)
-	other.Close()
-	return collection, nil
+	return loaded[0], nil
 }

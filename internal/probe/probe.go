@@ -34,6 +34,9 @@ type Options struct {
 	// expires and every object that the kernel frees.
 	TimeWaitEnds bool
 	ExcludeSelf  bool // do not emit transitions of sockets that this process owns
+	// MayBePreempted, if not nil, decides instead of the kernel's version whether a task
+	// may be preempted in a program, for tests. A wrong false gives duplicates.
+	MayBePreempted *bool
 	// Kernel, if not nil, saves Open from detecting what it has already detected.
 	Kernel *Kernel
 }
@@ -123,8 +126,8 @@ func (p *Probe) open(opts Options, kernel *Kernel) error {
 	return scan(p.collection)
 }
 
-// attach attaches the primary program before the backup, as bpf/dedup.h requires: the
-// kernel calls the programs of a tracepoint in the order of their attachment.
+// attach attaches the programs of a tracepoint in the order of their chain, as bpf/dedup.h
+// requires: the kernel calls them in the order of their attachment.
 func (p *Probe) attach() error {
 	for _, name := range slices.Concat(tracePrograms, timeWaitEndPrograms) {
 		program := p.collection.Programs[name]
@@ -197,8 +200,8 @@ func (p *Probe) Read(wait time.Duration, handle func(sample []byte) error) error
 func (p *Probe) Crowded() bool { return p.reader.Crowded() }
 
 // Detach detaches the programs and returns when none is running. After that the counters
-// and the content of the rings do not change. The backup program is detached before the
-// primary, so that the primary counts every event that the backup emits as fired.
+// and the content of the rings do not change. The last program of a chain is detached
+// first, so that the primary counts every event that a backup emits as fired.
 func (p *Probe) Detach() error {
 	var errs []error
 	for len(p.links) > 0 {

@@ -6,7 +6,6 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/tcpshift/tcpshift/internal/bpfobj"
 	"github.com/tcpshift/tcpshift/internal/decode"
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -80,7 +79,7 @@ func endTimeWaits(n *tcplab.Netns, count int) {
 // missReleases runs f while the programs that trace the release of objects are detached.
 func (p *Probe) missReleases(t *testing.T, f func()) {
 	t.Helper()
-	detached := []string{bpfobj.ProbeProgObjectFreedPrimary, bpfobj.ProbeProgObjectFreedBackup}
+	detached := slices.DeleteFunc(slices.Clone(objectFreedChain[:]), func(name string) bool { return p.collection.Programs[name] == nil })
 	var kept []attachment
 	for _, l := range p.links {
 		if !slices.Contains(detached, l.program) {
@@ -129,5 +128,5 @@ func (p *Probe) lostEnds(t *testing.T) uint64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c.Primary.TimeWaitEndsLost + c.Backup.TimeWaitEndsLost
+	return c.Sum().TimeWaitEndsLost
 }

@@ -91,28 +91,28 @@ func (a *account) losses(k *kernelLedger) losses {
 }
 
 func (a *account) counts(k *kernelLedger) record.Counts {
-	primary, backup := &k.counters.Primary, &k.counters.Backup
+	first, total := &k.first, &k.total
 	return record.Counts{
-		Fired:         primary.Fired(),
-		Entered:       primary.Entered,
-		Missed:        primary.Missed,
-		OtherProtocol: primary.OtherProtocol + backup.OtherProtocol,
-		Filtered:      primary.Filtered + backup.Filtered,
+		Fired:         first.Fired(),
+		Entered:       first.Entered,
+		Missed:        first.Missed,
+		OtherProtocol: total.OtherProtocol,
+		Filtered:      total.Filtered,
 		LostRingFull:  k.ringFull(),
 		LostRingBusy:  k.ringBusy(),
 		LostReentry:   k.lostReentry,
 		LostQueueFull: a.lostTransitions,
-		Deferred:      deferred(&k.counters),
+		Deferred:      deferred(total),
 		Read:          a.read,
 		Dropped:       a.dropped,
 		Written:       a.written,
 
 		Connections:     a.connections,
 		LostConnections: a.lostConnections,
-		TimeWaitUnknown: primary.TimeWaitUnknown + backup.TimeWaitUnknown,
+		TimeWaitUnknown: total.TimeWaitUnknown,
 
 		TimeWaitEnds:     a.timeWaitEnds,
 		LostTimeWaitEnds: a.lostTimeWaitEnds,
-		TimeWaitEndsLost: primary.TimeWaitEndsLost + backup.TimeWaitEndsLost,
+		TimeWaitEndsLost: total.TimeWaitEndsLost,
 	}
 }

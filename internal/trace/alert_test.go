@@ -76,7 +76,7 @@ func TestAlerts_EveryTransitionObserved(t *testing.T) {
 func TestAlerts_MonitorGetsLosses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := &fakeSource{turns: [][][]byte{samples(1)}}
-		source.others = probe.Counters{Primary: probe.ProgramCounters{Entered: 7, RingFull: 7}}
+		source.others = probe.Counters{{Entered: 7, RingFull: 7}}
 		m, _, err := monitored(t, Config{}, source)
 		if err != nil || m.lost != 7 {
 			t.Errorf("%d losses were reported, want 7; %v", m.lost, err)

@@ -132,8 +132,8 @@ func (s *fakeSource) ListenPort(cookie uint64) uint16 { return s.listenPorts[coo
 func (s *fakeSource) Counters() (probe.Counters, error) {
 	s.asked++
 	c := s.others
-	c.Primary.Entered += s.emitted
-	c.Primary.Emitted += s.emitted
+	c[0].Entered += s.emitted
+	c[0].Emitted += s.emitted
 	return c, s.countersErr
 }
 

@@ -13,8 +13,9 @@ const settleTime = 2 * maxWait
 // kernelLedger accounts for the firings of the tracepoint. Each of them ends in
 // exactly one of the terms of record.Counts.
 type kernelLedger struct {
-	counters    probe.Counters
-	firedBefore uint64 // at firedAt
+	first       probe.ProgramCounters // of the first program of the chain, which gives what fired
+	total       probe.ProgramCounters // of all programs
+	firedBefore uint64                // at firedAt
 	firedAt     time.Time
 	lostReentry uint64 // only what is certain
 	lostBefore  uint64 // in the kernel, at the last update
@@ -27,14 +28,15 @@ type kernelLedger struct {
 // exact: it takes back events that only looked lost because their program was
 // preempted for longer.
 func (l *kernelLedger) update(c *probe.Counters, at time.Time, final bool) uint64 {
+	l.first, l.total = c[0], c.Sum()
+	fired, done := l.first.Fired(), settled(&l.total)
 	switch {
 	case final:
-		l.lostReentry = c.Primary.Fired() - min(c.Primary.Fired(), settled(c))
+		l.lostReentry = fired - min(fired, done)
 	case at.Sub(l.firedAt) >= settleTime:
-		l.lostReentry = max(l.lostReentry, l.firedBefore-min(l.firedBefore, settled(c)))
-		l.firedBefore, l.firedAt = c.Primary.Fired(), at
+		l.lostReentry = max(l.lostReentry, l.firedBefore-min(l.firedBefore, done))
+		l.firedBefore, l.firedAt = fired, at
 	}
-	l.counters = *c
 
 	lost := l.ringFull() + l.ringBusy() + l.lostReentry
 	fresh := lost - min(lost, l.lostBefore)
@@ -42,26 +44,17 @@ func (l *kernelLedger) update(c *probe.Counters, at time.Time, final bool) uint6
 	return fresh
 }
 
-func (l *kernelLedger) ringFull() uint64 {
-	return l.counters.Primary.RingFull + l.counters.Backup.RingFull
-}
-func (l *kernelLedger) ringBusy() uint64 {
-	return l.counters.Primary.RingBusy + l.counters.Backup.RingBusy
+func (l *kernelLedger) ringFull() uint64 { return l.total.RingFull }
+func (l *kernelLedger) ringBusy() uint64 { return l.total.RingBusy }
+
+// settled is how many firings a program of the chain has handled to the end.
+func settled(total *probe.ProgramCounters) uint64 {
+	return total.OtherProtocol + total.Filtered + total.Emitted + total.RingFull + total.RingBusy + deferred(total)
 }
 
-// settled is how many firings one of the two programs has handled to the end.
-func settled(c *probe.Counters) uint64 {
-	var sum uint64
-	for _, p := range [...]*probe.ProgramCounters{&c.Primary, &c.Backup} {
-		sum += p.OtherProtocol + p.Filtered + p.Emitted + p.RingFull + p.RingBusy
-	}
-	return sum + deferred(c)
-}
-
-// deferred is how many events are deferred and not yet resumed. Either program may
-// resume an event that the other has deferred, so that while they run the resumption may
-// be counted before the deferral.
-func deferred(c *probe.Counters) uint64 {
-	all, resumed := c.Primary.Deferred+c.Backup.Deferred, c.Primary.Resumed+c.Backup.Resumed
-	return all - min(all, resumed)
+// deferred is how many events are deferred and not yet resumed. Each program may resume
+// an event that another has deferred, so that while they run the resumption may be
+// counted before the deferral.
+func deferred(total *probe.ProgramCounters) uint64 {
+	return total.Deferred - min(total.Deferred, total.Resumed)
 }

@@ -20,7 +20,7 @@ type step struct {
 	counts   record.Counts
 }
 
-func primary(c probe.ProgramCounters) probe.Counters { return probe.Counters{Primary: c} }
+func primary(c probe.ProgramCounters) probe.Counters { return probe.Counters{c} }
 
 var ledgerCases = []struct {
 	name  string
@@ -30,12 +30,12 @@ var ledgerCases = []struct {
 		{},
 		{final: true},
 	}},
-	{"every term is the sum of both programs, from the right counter", []step{{
+	{"every term is the sum of all programs, from the right counter", []step{{
 		counters: probe.Counters{
-			Primary: probe.ProgramCounters{
+			{
 				Missed: 1000, Entered: 9000, Deduplicated: 5, OtherProtocol: 20, Filtered: 300, Emitted: 8000, RingFull: 600, RingBusy: 80,
 			},
-			Backup: probe.ProgramCounters{
+			{
 				Missed: 7, Entered: 9990, Deduplicated: 9000, OtherProtocol: 1, Filtered: 2, Emitted: 3, RingFull: 4, RingBusy: 5,
 			},
 		},
@@ -45,6 +45,27 @@ var ledgerCases = []struct {
 			Fired: 10000, Entered: 9000, Missed: 1000, OtherProtocol: 21, Filtered: 302, LostRingFull: 604, LostRingBusy: 85,
 			LostReentry: 985,
 		},
+	}}},
+	{"a chain of three counts every program, and what fired by the first alone", []step{
+		{
+			counters: probe.Counters{{Missed: 10, Entered: 90, Emitted: 90}, {Missed: 12, Entered: 88, Deduplicated: 80, Emitted: 8}, {Entered: 100, Deduplicated: 97, Emitted: 1, Filtered: 2}},
+			final:    true,
+			losses:   nil,
+			counts:   record.Counts{Fired: 100, Entered: 90, Missed: 10, Filtered: 2},
+		},
+	}},
+	{"in a chain of three an event that every program missed is lost", []step{
+		{
+			counters: probe.Counters{{Missed: 4, Entered: 6, Emitted: 6}, {Missed: 3, Entered: 7, Deduplicated: 5, RingFull: 2}, {Missed: 1, Entered: 9, Deduplicated: 8, RingBusy: 1}},
+			final:    true,
+			losses:   []record.Loss{{Lost: 2, Cause: "ring_full"}, {Lost: 1, Cause: "ring_busy"}, {Lost: 1, Cause: "reentry"}},
+			counts:   record.Counts{Fired: 10, Entered: 6, Missed: 4, LostRingFull: 2, LostRingBusy: 1, LostReentry: 1},
+		},
+	}},
+	{"in a chain of three an event may be deferred by one program and resumed by another", []step{{
+		counters: probe.Counters{{Entered: 2, Deferred: 1, Missed: 1}, {Entered: 2, Missed: 1, Deduplicated: 1, Deferred: 1}, {Entered: 3, Resumed: 1, Deduplicated: 2, Emitted: 2}},
+		final:    true,
+		counts:   record.Counts{Fired: 3, Entered: 2, Missed: 1, Deferred: 1, LostReentry: 0},
 	}}},
 	{"an event in progress is not lost", []step{
 		{counters: primary(probe.ProgramCounters{Entered: 1}), counts: record.Counts{Fired: 1, Entered: 1}},
@@ -70,7 +91,7 @@ var ledgerCases = []struct {
 		{counters: primary(probe.ProgramCounters{Missed: 3}), counts: record.Counts{Fired: 3, Missed: 3}},
 		{
 			counters: probe.Counters{
-				Primary: probe.ProgramCounters{Missed: 3}, Backup: probe.ProgramCounters{Entered: 3, Emitted: 2, Filtered: 1},
+				{Missed: 3}, {Entered: 3, Emitted: 2, Filtered: 1},
 			},
 			counts: record.Counts{Fired: 3, Missed: 3, Filtered: 1},
 		},
@@ -143,35 +164,35 @@ var ledgerCases = []struct {
 		},
 		{
 			counters: probe.Counters{
-				Primary: probe.ProgramCounters{Entered: 4, Missed: 1, Emitted: 2, Deferred: 2, Deduplicated: 0},
-				Backup:  probe.ProgramCounters{Entered: 5, Deduplicated: 3, Emitted: 2, Deferred: 1, Resumed: 1},
+				{Entered: 4, Missed: 1, Emitted: 2, Deferred: 2, Deduplicated: 0},
+				{Entered: 5, Deduplicated: 3, Emitted: 2, Deferred: 1, Resumed: 1},
 			},
 			counts: record.Counts{Fired: 5, Entered: 4, Missed: 1, Deferred: 2},
 		},
 		{
 			counters: probe.Counters{
-				Primary: probe.ProgramCounters{Entered: 4, Missed: 1, Emitted: 2, Deferred: 2},
-				Backup:  probe.ProgramCounters{Entered: 5, Deduplicated: 3, Emitted: 2, Deferred: 1, Resumed: 1},
+				{Entered: 4, Missed: 1, Emitted: 2, Deferred: 2},
+				{Entered: 5, Deduplicated: 3, Emitted: 2, Deferred: 1, Resumed: 1},
 			},
 			final: true, losses: []record.Loss{}, counts: record.Counts{Fired: 5, Entered: 4, Missed: 1, Deferred: 2, LostReentry: 0},
 		},
 	}},
 	{"an event that is counted as resumed before it is counted as deferred makes no count negative", []step{
 		{
-			counters: probe.Counters{Primary: probe.ProgramCounters{Entered: 2}, Backup: probe.ProgramCounters{Resumed: 1, Emitted: 1}},
+			counters: probe.Counters{{Entered: 2}, {Resumed: 1, Emitted: 1}},
 			counts:   record.Counts{Fired: 2, Entered: 2},
 		},
 		{
 			counters: probe.Counters{
-				Primary: probe.ProgramCounters{Entered: 2, Deferred: 1}, Backup: probe.ProgramCounters{Resumed: 1, Emitted: 2},
+				{Entered: 2, Deferred: 1}, {Resumed: 1, Emitted: 2},
 			},
 			final: true, counts: record.Counts{Fired: 2, Entered: 2},
 		},
 	}},
-	{"bounded walks and lost ends of TIME_WAITs are counted for both programs, and are in no sum", []step{{
+	{"bounded walks and lost ends of TIME_WAITs are counted for all programs, and are in no sum", []step{{
 		counters: probe.Counters{
-			Primary: probe.ProgramCounters{Entered: 9, Emitted: 9, TimeWaitUnknown: 2, TimeWaitEndsLost: 3},
-			Backup:  probe.ProgramCounters{Entered: 9, Deduplicated: 9, TimeWaitUnknown: 4, TimeWaitEndsLost: 5},
+			{Entered: 9, Emitted: 9, TimeWaitUnknown: 2, TimeWaitEndsLost: 3},
+			{Entered: 9, Deduplicated: 9, TimeWaitUnknown: 4, TimeWaitEndsLost: 5},
 		},
 		final: true, counts: record.Counts{Fired: 9, Entered: 9, TimeWaitUnknown: 6, TimeWaitEndsLost: 8},
 	}}},
@@ -258,7 +279,7 @@ func TestAccount_LossTakenBack(t *testing.T) {
 // of another protocol, and not yet as fired. Seen is 0 then.
 func TestAccount_SeenNotNegative(t *testing.T) {
 	var l kernelLedger
-	l.update(&probe.Counters{Primary: probe.ProgramCounters{Entered: 1, OtherProtocol: 2}}, time.Now(), false)
+	l.update(&probe.Counters{{Entered: 1, OtherProtocol: 2}}, time.Now(), false)
 	counts := (&account{}).counts(&l)
 	if got := counts.Seen(); got != 0 {
 		t.Errorf("%d transitions are seen, want 0", got)

@@ -138,8 +138,8 @@ func TestAccount_TimeWaitEndInLoop(t *testing.T) {
 func TestAccount_Deferred(t *testing.T) {
 	got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
 		source := &fakeSource{turns: [][][]byte{samples(2)}, whenIdle: stop}
-		source.others.Primary = probe.ProgramCounters{Entered: 5, Deferred: 5, TimeWaitUnknown: 1}
-		source.others.Backup = probe.ProgramCounters{Resumed: 2, Filtered: 2, TimeWaitUnknown: 2, TimeWaitEndsLost: 4}
+		source.others[0] = probe.ProgramCounters{Entered: 5, Deferred: 5, TimeWaitUnknown: 1}
+		source.others[1] = probe.ProgramCounters{Resumed: 2, Filtered: 2, TimeWaitUnknown: 2, TimeWaitEndsLost: 4}
 		return Config{StatsInterval: time.Hour}, source, &fakeSink{}
 	})
 	want := []string{"start", "transition", "transition", "stats", "stop"}

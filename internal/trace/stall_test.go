@@ -82,7 +82,7 @@ func TestStall_DefersLossAndStats(t *testing.T) {
 		source.atRead = func() {
 			stalls()
 			time.Sleep(100 * time.Millisecond)
-			source.others.Primary = probe.ProgramCounters{Entered: source.others.Primary.Entered + 2, RingFull: source.others.Primary.RingFull + 2}
+			source.others[0] = probe.ProgramCounters{Entered: source.others[0].Entered + 2, RingFull: source.others[0].RingFull + 2}
 		}
 		return Config{StatsInterval: 100 * time.Millisecond}, source, sink
 	})

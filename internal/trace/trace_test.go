@@ -146,7 +146,7 @@ func TestOnly_SelectsTypes(t *testing.T) {
 	} {
 		got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
 			source := &fakeSource{turns: [][][]byte{samples(2)}, whenIdle: stop}
-			source.others.Primary = probe.ProgramCounters{Entered: 5, RingFull: 5}
+			source.others[0] = probe.ProgramCounters{Entered: 5, RingFull: 5}
 			return Config{Only: tt.only, StatsInterval: time.Hour}, source, &fakeSink{}
 		})
 		if types := typesOf(got.lines); got.err != nil || !slices.Equal(types, tt.want) {
@@ -168,7 +168,7 @@ func TestLoss_OnceInPlace(t *testing.T) {
 		reads := 0
 		source.atRead = func() {
 			if reads++; reads == 2 {
-				source.others.Primary = probe.ProgramCounters{Entered: 7, RingFull: 7}
+				source.others[0] = probe.ProgramCounters{Entered: 7, RingFull: 7}
 			}
 		}
 		return Config{}, source, &fakeSink{}
@@ -196,7 +196,7 @@ func TestLoss_IdleTracer(t *testing.T) {
 		got := run(t, func(func()) (Config, *fakeSource, *fakeSink) {
 			began, last, missed := time.Now(), time.Now(), false
 			source.atRead = func() {
-				first := &source.others.Primary
+				first := &source.others[0]
 				if now := time.Now(); now.Sub(last) > 100*time.Millisecond {
 					last = now
 					first.Entered++
@@ -267,7 +267,7 @@ func TestAccount_AddsUp(t *testing.T) {
 			source.turns = append(source.turns, all[begin:begin+100])
 		}
 		source.atRead = func() { // in each turn, events with every other outcome
-			first, second := &source.others.Primary, &source.others.Backup
+			first, second := &source.others[0], &source.others[1]
 			first.OtherProtocol += 2
 			first.Filtered += 30
 			first.RingFull += 5

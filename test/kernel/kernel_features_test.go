@@ -78,6 +78,21 @@ func TestKernel_VerifierInstructions(t *testing.T) {
 	}
 }
 
+// There is a third program exactly where the kernel preempts programs.
+func TestKernel_ChainLength(t *testing.T) {
+	walked, err := harness.SharedTracers(t)[0].Probe.VerifiedInstructions()
+	if err != nil {
+		t.Fatal(err)
+	}
+	row, known := harness.ThisKernel(t)
+	if !known || !row.Instructions {
+		return // the names of the programs are not known
+	}
+	if _, third := walked["set_state_second_backup"]; third != harness.HasThirdProgram(row) {
+		t.Errorf("programs %v, want a third one of the chain: %v", walked, !third)
+	}
+}
+
 // Up to 6.12 the first transition of a child, LISTEN to SYN_RECV, fires before the
 // child has a peer. With per-socket state it is deferred until the child has one, else
 // emitted as it is.
@@ -94,7 +109,7 @@ func TestKernel_ChildFirstTransition(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	deferred := counters.Primary.Deferred+counters.Backup.Deferred > 0
+	deferred := counters.Sum().Deferred > 0
 	empty := lines[i].PeerPort == 0
 	t.Logf("deferred %v, without a peer %v: %s", deferred, empty, lines[i].Raw)
 	row, known := harness.ThisKernel(t)

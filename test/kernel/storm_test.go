@@ -2,7 +2,6 @@ package kernel_test
 
 import (
 	"fmt"
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,20 +16,27 @@ import (
 // Every transition of a storm is emitted.
 func TestStorm_AllTransitions(t *testing.T) {
 	harness.StormLoad(t)
-	storms(t, []stormCase{{connections: harness.StormConnections(t), buckets: manyBuckets}})
+	storms(t, nil, []stormCase{{connections: harness.StormConnections(t), buckets: manyBuckets}})
+}
+
+// The chain of three programs, for kernels that preempt programs, works on every kernel.
+func TestStorm_ChainOfThree(t *testing.T) {
+	harness.StormLoad(t)
+	preempted := true
+	storms(t, &preempted, []stormCase{{connections: harness.Scaled(t, 10_000, 400), buckets: manyBuckets}})
 }
 
 // Whichever side closes first, the TIME_WAITs in the records are those that the kernel
 // counts.
 func TestStorm_TimewaitCount(t *testing.T) {
-	storms(t, inEveryWay(stormCase{connections: harness.StormConnections(t) / 5, buckets: manyBuckets}))
+	storms(t, nil, inEveryWay(stormCase{connections: harness.StormConnections(t) / 5, buckets: manyBuckets}))
 }
 
 // Above tcp_max_tw_buckets connections end in CLOSE, as many as the kernel counts as
 // overflow.
 func TestStorm_TimewaitOverflow(t *testing.T) {
 	connections := harness.StormConnections(t) / 10
-	storms(t, inEveryWay(stormCase{connections: connections, buckets: connections / 3}))
+	storms(t, nil, inEveryWay(stormCase{connections: connections, buckets: connections / 3}))
 }
 
 // Small machines have few by default, and a connection that gets no TIME_WAIT may end
@@ -54,13 +60,14 @@ func inEveryWay(c stormCase) (cases []stormCase) {
 }
 
 // storms runs the cases, and repeats those with problems where the kernel hides events
-// in some runs.
-func storms(t *testing.T, cases []stormCase) {
+// in some runs. The kernel's version decides whether programs may be preempted if
+// preempted is nil.
+func storms(t *testing.T, preempted *bool, cases []stormCase) {
 	t.Helper()
 	problems := map[stormCase][]string{}
 	for range tcplab.Attempts() {
 		var again []stormCase
-		for i, p := range countWithFewLost(t, cases) {
+		for i, p := range countStorms(t, preempted, cases) {
 			problems[cases[i]] = p
 			if len(p) > 0 {
 				t.Log(cases[i], p)
@@ -90,37 +97,15 @@ type stormRun struct {
 
 const stormWorkers = 2
 
-// countWithFewLost repeats storms with too much loss on kernels that preempt programs:
-// there a busy machine decides how much is lost. Everything else is checked in each
-// run.
-func countWithFewLost(t *testing.T, cases []stormCase) (problems [][]string) {
-	t.Helper()
-	var excess string
-	for range 3 {
-		problems, excess = countStorms(t, cases)
-		wrong := slices.ContainsFunc(problems, func(p []string) bool { return len(p) > 0 })
-		if excess == "" || wrong || mayLose(t, math.MaxUint64) == 0 {
-			break
-		}
-		t.Log("too much loss: ", excess)
-	}
-	for i := range problems {
-		if excess != "" {
-			problems[i] = append(problems[i], excess)
-		}
-	}
-	return problems
-}
-
 // countStorms runs the storms one after the other, each in its own namespace, beside
 // one tracer. It returns the differences to the kernel's counts.
-func countStorms(t *testing.T, cases []stormCase) (problems [][]string, excess string) {
+func countStorms(t *testing.T, preempted *bool, cases []stormCase) (problems [][]string) {
 	t.Helper()
 	if err := harness.StopSharedTracers(); err != nil {
 		t.Error(err)
 	}
 	runs := make([]stormRun, len(cases))
-	o := harness.Options{Options: probe.Options{Ends: true}}
+	o := harness.Options{Options: probe.Options{Ends: true, MayBePreempted: preempted}}
 	for i, c := range cases {
 		runs[i] = stormRun{stormCase: c, netns: tcplab.NewNetns(t)}
 		runs[i].netns.Sysctl("net.ipv4.tcp_max_tw_buckets", strconv.Itoa(c.buckets))
@@ -133,10 +118,10 @@ func countStorms(t *testing.T, cases []stormCase) (problems [][]string, excess s
 	lines := tr.Stop()
 	stop := lines[len(lines)-1]
 	lost := stop.LostRingFull + stop.LostRingBusy + stop.LostReentry
-	t.Logf("the primary program missed %d", stop.Missed)
-	var ofAll []string
-	if lost > mayLose(t, stop.Fired) {
-		excess = fmt.Sprintf("lost %d: %s", lost, stop.Raw)
+	t.Logf("lost %d of %d", lost, stop.Fired)
+	ofAll := checkChain(t, tr, preempted)
+	if lost > 0 {
+		ofAll = append(ofAll, fmt.Sprintf("lost %d: %s", lost, stop.Raw))
 	}
 	var counted, happened uint64
 	for i := range runs {
@@ -153,7 +138,33 @@ func countStorms(t *testing.T, cases []stormCase) (problems [][]string, excess s
 	for i := range problems {
 		problems[i] = append(problems[i], ofAll...)
 	}
-	return problems, excess
+	return problems
+}
+
+// checkChain logs what each program missed, and checks that every event that entered a
+// program is counted once as what became of it.
+func checkChain(t *testing.T, tr *harness.Tracer, preempted *bool) (problems []string) {
+	t.Helper()
+	counters, err := tr.Probe.Counters()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for rank := range counters {
+		c := &counters[rank]
+		if c.Fired() == 0 {
+			continue
+		}
+		t.Logf("program %d: entered %d, missed %d, deduplicated %d", rank, c.Entered, c.Missed, c.Deduplicated)
+		became := c.Deduplicated + c.OtherProtocol + c.Filtered + c.Emitted + c.RingFull + c.RingBusy + c.Deferred
+		if c.Entered+c.Resumed != became {
+			problems = append(problems, fmt.Sprintf("program %d does not add up: %+v", rank, *c))
+		}
+	}
+	third := &counters[len(counters)-1]
+	if preempted != nil && *preempted != (third.Entered > 0) {
+		problems = append(problems, fmt.Sprintf("preempted %v, and the third program counts %+v", *preempted, *third))
+	}
+	return problems
 }
 
 func (b *stormRun) run(t *testing.T) {
@@ -229,15 +240,6 @@ func (s transitionCounts) compare(happened uint64, kernel timeWaits, lost uint64
 			counted, kernel, noACKs, hidden, lost, s))
 	}
 	return problems
-}
-
-// mayLose is how many of the fired transitions may be lost and counted. It is 0, except
-// on kernels that preempt a program, so that an event may meet both programs busy.
-func mayLose(t *testing.T, fired uint64) uint64 {
-	if row, known := harness.ThisKernel(t); known && row.PreemptsPrograms {
-		return fired / 200
-	}
-	return 0
 }
 
 // timeWaits are the connections that left a TIME_WAIT, and those that did not for lack

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -19,6 +20,26 @@ import (
 // on a kernel without them.
 func switchedOff() []string {
 	return strings.FieldsFunc(os.Getenv("TCPSHIFT_WITHOUT"), func(r rune) bool { return r == ',' })
+}
+
+// forcedPreemption returns what TCPSHIFT_PREEMPTED, true or false, says about whether
+// programs may be preempted; nil without the variable. False is wrong on kernels that
+// preempt them, and gives duplicates there.
+func forcedPreemption() *bool {
+	forced, err := strconv.ParseBool(os.Getenv("TCPSHIFT_PREEMPTED"))
+	if err != nil {
+		return nil
+	}
+	return &forced
+}
+
+// HasThirdProgram reports whether the tracer must have a third program for each
+// tracepoint: on kernels that preempt programs, if nothing forces the answer.
+func HasThirdProgram(row expect.Row) bool {
+	if forced := forcedPreemption(); forced != nil {
+		return *forced
+	}
+	return row.PreemptsPrograms
 }
 
 // ThisKernel returns the row of the running kernel in the table, without the features

@@ -111,6 +111,9 @@ var kernel = probe.NewKernel()
 func launch(o Options) (*Tracer, error) {
 	o.Kernel = kernel
 	o.Without = append(slices.Clone(o.Without), switchedOff()...)
+	if o.MayBePreempted == nil {
+		o.MayBePreempted = forcedPreemption()
+	}
 	p, err := probe.Open(o.Options)
 	if err != nil {
 		return nil, fmt.Errorf("open probe: %w", err)
