@@ -46,8 +46,8 @@ type Row struct {
 	AcceptArguments int  // of inet_csk_accept()
 	TableByNetns    bool // the hash table is found through the namespace, else through the protocol
 	EmptyChild      bool // LISTEN to SYN_RECV fires before the child has a peer
-	// The kernel may preempt a tracing program. Events of the other task then find that
-	// program busy.
+	// The kernel may preempt a tracing program, since 7.0. Events of the other task then
+	// find that program busy, so a third program must be loaded for each tracepoint.
 	PreemptsPrograms bool
 	Instructions     bool // the kernel reports how many instructions the verifier processed, since 5.16
 }
