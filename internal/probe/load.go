@@ -35,25 +35,24 @@ func load(spec *ebpf.CollectionSpec, opts ebpf.CollectionOptions) (*ebpf.Collect
 // loadParts loads all parts at once, and returns the first with the programs of all.
 func loadParts(parts []*ebpf.CollectionSpec, opts ebpf.CollectionOptions) (*ebpf.Collection, error) {
 	loaded, errs := make([]*ebpf.Collection, len(parts)), make([]error, len(parts))
-	var all sync.WaitGroup
+	var running sync.WaitGroup
 	for i, part := range parts {
-		all.Go(func() { loaded[i], errs[i] = ebpf.NewCollectionWithOptions(part, opts) })
+		running.Go(func() { loaded[i], errs[i] = ebpf.NewCollectionWithOptions(part, opts) })
 	}
-	all.Wait()
-	err := errors.Join(errs...)
-	for i, c := range loaded {
-		switch {
-		case c == nil, i == 0 && err == nil:
-			continue
-		case err == nil:
-			for name := range c.Programs {
-				loaded[0].Programs[name] = c.DetachProgram(name)
+	running.Wait()
+	if err := errors.Join(errs...); err != nil {
+		for _, c := range loaded {
+			if c != nil {
+				c.Close()
 			}
 		}
-		c.Close()
-	}
-	if err != nil {
 		return nil, err
+	}
+	for _, c := range loaded[1:] {
+		for name := range c.Programs {
+			loaded[0].Programs[name] = c.DetachProgram(name)
+		}
+		c.Close()
 	}
 	return loaded[0], nil
 }
