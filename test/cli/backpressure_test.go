@@ -64,7 +64,11 @@ func (s stream) checkLosses(t *testing.T, made uint64) {
 	// Events lost to re-entry have not passed the filter, so they may be of other
 	// namespaces.
 	accounted := stop.Read + stop.LostRingFull + stop.LostRingBusy + stop.Deferred
-	if accounted > made || accounted+stop.LostReentry < made {
+	var hidden uint64 // docs/accuracy.md: events that no program sees
+	if tcplab.HidesEvents() {
+		hidden = made / 2000
+	}
+	if accounted > made || accounted+stop.LostReentry+hidden < made {
 		t.Errorf("%d transitions read or lost, and %d lost to re-entry, want %d in all: %s", accounted, stop.LostReentry, made, stop.line)
 	}
 }

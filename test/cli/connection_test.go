@@ -100,8 +100,8 @@ func fill(n *tcplab.Netns, s *tcplab.Socket) {
 	}
 }
 
-// The client closes with unsent data and answers later segments with a reset: closed_by
-// is absent at the client, although its error is ECONNRESET. Other ends are in
+// The client closes with unsent data and answers later segments with a reset: both sides
+// have the error ECONNRESET, and only closed_by shows which one reset. Other ends are in
 // test/kernel.
 func TestConnection_DataAfterClose(t *testing.T) {
 	n := tcplab.NewNetns(t)
@@ -109,7 +109,7 @@ func TestConnection_DataAfterClose(t *testing.T) {
 	client, server := dataAfterClose(n)
 	got := tr.stop()
 	all := connections(t, got)
-	for conn, want := range map[string]string{client: "", server: "reset_received"} {
+	for conn, want := range map[string]string{client: "reset_sent", server: "reset_received"} {
 		e := all[conn]
 		if e.Error != "ECONNRESET" || e.ClosedBy != want {
 			t.Errorf("the error is %q, closed by %q; want ECONNRESET and %q: %s\n%v", e.Error, e.ClosedBy, want, e.line, got.result)
