@@ -55,7 +55,8 @@ func EndOf(t *Transition) ClosedBy {
 		return ClosedByPeer // the condition of tcp_rcv_state_process()
 	case t.Old == Closing && t.Acked:
 		return ClosedByLocal // the same condition; there was no room for a timewait socket
-	case t.ResetSent, t.ResetSentBefore && t.Error == 0:
+	case t.ResetSent, t.ResetSentBefore && t.Error == 0 && !t.Locked:
+		// Under the lock it may be ss -K, with its error read (SO_ERROR) meanwhile.
 		return ClosedByResetSent
 	case t.ResetReceived && t.ResetAwaited && setByReset(t.Error):
 		return ClosedByResetReceived // for data after the peer's FIN, ResetSent would be set
