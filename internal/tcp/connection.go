@@ -42,28 +42,46 @@ func EndOf(t *Transition) ClosedBy {
 		return endOfListener(t)
 	case t.Repair:
 		return ""
-	case t.Old == SynSent && t.PortUnknown:
-		return ""
-	case t.Old == SynSent && t.NoPort:
-		if t.Local.Port == 0 {
-			return ClosedByNoPort
-		}
-		return ClosedByAddressInUse
+	case t.Old == SynSent && (t.PortUnknown || t.NoPort):
+		return endWithoutPort(t)
 	case t.New == TimeWait:
 		return ClosedByLocal // an error that is set now has not ended the connection
 	case t.Old == LastAck && t.Acked:
 		return ClosedByPeer // the condition of tcp_rcv_state_process()
 	case t.Old == Closing && t.Acked:
 		return ClosedByLocal // the same condition; there was no room for a timewait socket
+	}
+	if by := endByReset(t); by != "" {
+		return by
+	}
+	if t.Error != 0 {
+		return endWithError(t)
+	}
+	return endWithoutError(t)
+}
+
+// endWithoutPort: inet_hash_connect() failed, or it is not known whether it did.
+func endWithoutPort(t *Transition) ClosedBy {
+	switch {
+	case t.PortUnknown:
+		return ""
+	case t.Local.Port == 0:
+		return ClosedByNoPort
+	}
+	return ClosedByAddressInUse
+}
+
+// endByReset returns the side that reset the connection, by the kernel's tracepoints of
+// resets, or "" if they show none.
+func endByReset(t *Transition) ClosedBy {
+	switch {
 	case t.ResetSent, t.ResetSentBefore && t.Error == 0 && !t.Locked:
 		// Under the lock it may be ss -K, with its error read (SO_ERROR) meanwhile.
 		return ClosedByResetSent
 	case t.ResetReceived && t.ResetAwaited && setByReset(t.Error):
 		return ClosedByResetReceived // for data after the peer's FIN, ResetSent would be set
-	case t.Error != 0:
-		return endWithError(t)
 	}
-	return endWithoutError(t)
+	return ""
 }
 
 func endWithoutError(t *Transition) ClosedBy {

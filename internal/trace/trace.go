@@ -315,7 +315,7 @@ func (l *loop) finish(ctx context.Context, reason string) error {
 	if err := l.readRest(); err != nil {
 		return err
 	}
-	if err := l.writePending(); ignoreCount(err) != nil {
+	if err := ignoreCount(l.writePending()); err != nil {
 		return err
 	}
 	if err := l.readCounters(true); err != nil {

@@ -64,7 +64,7 @@ func TestPeer_Server(t *testing.T) {
 
 // A peer connects to the kernel and resets the connection.
 func TestPeer_ClientAndReset(t *testing.T) {
-	eachFamily(t, func(t *testing.T, n *tcplab.Netns, f tcplab.Family, p *Peer) {
+	eachFamily(t, func(_ *testing.T, n *tcplab.Netns, f tcplab.Family, p *Peer) {
 		listener := listen(n, f)
 		c := p.Dial(f.At(kernelPort))
 		child := listener.Accept()
@@ -77,7 +77,7 @@ func TestPeer_ClientAndReset(t *testing.T) {
 
 // Nothing answers for the peer: segments that it does not expect get no reset.
 func TestPeer_KernelDoesNotAnswerForIt(t *testing.T) {
-	eachFamily(t, func(t *testing.T, n *tcplab.Netns, f tcplab.Family, p *Peer) {
+	eachFamily(t, func(_ *testing.T, n *tcplab.Netns, f tcplab.Family, p *Peer) {
 		client := n.Socket(f.Loopback())
 		client.StartConnect(f.At(peerPort))
 		p.Accept()

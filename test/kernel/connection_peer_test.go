@@ -206,7 +206,7 @@ func TestConnection_MisbehavingPeer(t *testing.T) {
 					row.do(v)
 					if v.FD >= 0 {
 						v.Await(tcplab.Close)
-						v.Socket.Close()
+						v.Close()
 					}
 					n.Settle(2) // the listener and that of the peer
 					listener.Close()

@@ -21,7 +21,7 @@ func init() {
 	}
 	defer os.Exit(0)
 	for os.Getenv(loadVariable) == strconv.Itoa(os.Getppid()) {
-		for began := time.Now(); time.Since(began) < 2*time.Millisecond; { //nolint:revive // busy on purpose
+		for began := time.Now(); time.Since(began) < 2*time.Millisecond; {
 		}
 		time.Sleep(200 * time.Microsecond)
 	}
