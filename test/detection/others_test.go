@@ -2,12 +2,15 @@ package detection_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os/exec"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
@@ -68,6 +71,51 @@ func TestAlert_OtherKinds(t *testing.T) {
 	})
 	tr.stop()
 	everyAlertCloses(t, tr)
+}
+
+// port_exhaustion means that connect() found no port. Fast opens that are put off and
+// closed have one, and a connect() from a bound port fails for another cause: neither
+// raises an alert. The one that does comes after them, so all have been looked at then.
+func TestAlert_FailedConnectsWithPort(t *testing.T) {
+	tcplab.RequireRoot(t)
+	t.Parallel()
+	n := tcplab.NewNetns(t)
+	tr := startTracer(t, "alerts", "--netns", fmt.Sprint(n.Inode()))
+	n.Sysctl("net.ipv4.tcp_fastopen", "5")
+	n.Sysctl("net.ipv4.ip_local_port_range", "40000 40001")
+	at := tcplab.V4.At
+	listener := n.Listen(at(80))
+	first := n.Socket(at(0).Addr())
+	first.ReuseAddr()
+	first.Bind(at(7200))
+	first.Connect(at(80))
+	for range 30 {
+		s := n.Socket(at(0).Addr())
+		s.SetsockoptInt(unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT, 1)
+		s.Connect(at(81))
+		s.Close()
+		s = n.Socket(at(0).Addr())
+		s.ReuseAddr()
+		s.Bind(at(7200))
+		if err := s.TryConnect(at(80)); !errors.Is(err, unix.EADDRNOTAVAIL) {
+			t.Fatalf("connect from a bound port: %v", err)
+		}
+		s.Close()
+	}
+	for range 2 {
+		n.Dial(at(80))
+	}
+	if err := n.Socket(at(0).Addr()).TryConnect(at(80)); !errors.Is(err, unix.EADDRNOTAVAIL) {
+		t.Fatalf("connect without a free port: %v", err)
+	}
+	a := awaitAlert(t, tr, n, "port_exhaustion")
+	if a.Failures != 1 || a.PeerPort != 80 {
+		t.Errorf("want one failure: %+v", a)
+	}
+	if all := tr.of(n.Inode()); len(all) != 1 {
+		t.Errorf("want one alert: %+v", all)
+	}
+	listener.Close()
 }
 
 // Sockets that are older than the tracer count for an alert.
