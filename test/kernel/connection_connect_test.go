@@ -45,15 +45,13 @@ func lastEnd(t *testing.T, lines []harness.Record, cookie uint64, lives int) har
 // In its second life the socket has the numbers, and the error, of a connect() that was
 // given up before.
 func TestConnection_FastOpenPutOff(t *testing.T) {
+	harness.RequireFeature(t, probe.SocketStorage)
 	for name, end := range map[string]func(*tcplab.Socket){
 		"closed": (*tcplab.Socket).Close, "disconnected": (*tcplab.Socket).Disconnect,
 	} {
 		for lives := 1; lives <= 2; lives++ {
 			for _, f := range tcplab.Families {
 				t.Run(fmt.Sprintf("%s in life %d %v", name, lives, f), func(t *testing.T) {
-					if lives > 1 {
-						harness.RequireFeature(t, probe.SocketStorage)
-					}
 					var cookie uint64
 					var port uint16
 					lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) {
@@ -91,6 +89,7 @@ func listenAt(f tcplab.Family, port uint16) netip.AddrPort {
 
 // A process is killed, and a socket destroyed, while a fast open is put off.
 func TestConnection_FastOpenPutOffByDeadProcess(t *testing.T) {
+	harness.RequireFeature(t, probe.SocketStorage)
 	for name, row := range map[string]struct {
 		end             func(env *harness.Env, a *harness.Actor, s *harness.Socket)
 		closedBy, error string
@@ -168,6 +167,7 @@ func fastOpen(t *testing.T, s *tcplab.Socket, f tcplab.Family) {
 
 // The queue has room again: the connection carries the text, which counts once.
 func TestConnection_FastOpenDroppedAtFirst(t *testing.T) {
+	harness.RequireFeature(t, probe.SocketStorage)
 	for _, f := range tcplab.Families {
 		t.Run(f.String(), func(t *testing.T) {
 			t.Parallel()
@@ -232,6 +232,7 @@ func dropEgress(t *testing.T, cgroup string) {
 // A routing rule refuses the connection once its port is known. The search of IPv6 does
 // not come again then.
 func TestConnection_RouteRefusedAfterPort(t *testing.T) {
+	harness.RequireFeature(t, probe.SocketStorage)
 	for name, row := range map[string]struct {
 		action uint8
 		err    unix.Errno

@@ -225,6 +225,7 @@ func (c connected) reopen() { *c.child = *c.n.Socket(tcplab.V4.Loopback()) }
 // A fast-open child that nobody has accepted is in SYN_RECV. When its listener closes,
 // the kernel resets it.
 func TestConnection_ResetOfUnacceptedFastOpen(t *testing.T) {
+	harness.RequireFeature(t, probe.SocketStorage)
 	harness.RequireTracedResets(t)
 	lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) {
 		n.Sysctl("net.ipv4.tcp_fastopen", fastOpenBothWithoutCookie)

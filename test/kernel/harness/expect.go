@@ -105,11 +105,15 @@ func CheckInstructions(t *testing.T, tr *Tracer) (walked map[string]uint32) {
 	return walked
 }
 
-// RequireFeature skips the test on a kernel without the feature. TestKernel_Features
+// RequireFeature skips the test on a kernel without the feature, or where
+// TCPSHIFT_WITHOUT switches it off. TestKernel_Features
 // checks which kernel must have which feature.
 func RequireFeature(t *testing.T, name string) {
 	t.Helper()
 	tcplab.RequireRoot(t)
+	if slices.Contains(switchedOff(), name) {
+		t.Skipf("%s is switched off", name)
+	}
 	for _, f := range kernel.Features() {
 		if f.Name == name && f.Err != nil {
 			Lacks(t, name, f.Err)
