@@ -19,7 +19,27 @@ func report(w io.Writer, outcomes []*outcome, took time.Duration, log func(colum
 	}
 	fmt.Fprintln(w)
 	table(w, outcomes)
+	listFailures(w, outcomes)
 	fmt.Fprintf(w, "\n%d s in all, %d s of processor time in guests\n", int(took.Seconds()), int(cpu.Seconds()))
+}
+
+// listFailures prints the names of the failed tests once more, after the table, where a
+// reader of the last lines sees them.
+func listFailures(w io.Writer, outcomes []*outcome) {
+	for _, o := range outcomes {
+		if o.ok() || o.console == nil {
+			continue
+		}
+		row := o.column.row()
+		for _, r := range o.console.runs {
+			for _, name := range r.order {
+				t := r.tests[name]
+				if t.result != "PASS" && !t.isLeftOut(row.Lacks) && !r.hasSubtests(name) {
+					fmt.Fprintf(w, "failed on %v: %s (%s)\n", o.column, name, r.env)
+				}
+			}
+		}
+	}
 }
 
 func table(w io.Writer, outcomes []*outcome) {

@@ -117,15 +117,12 @@ func (n *Netns) awaitWithin(limit time.Duration, what string, done func() bool) 
 	n.t.Helper()
 	deadline := time.Now().Add(limit)
 	// A poll costs CPU time: the longer the wait, the rarer the polls.
-	pause, maxPause := 200*time.Microsecond, 5*time.Millisecond
-	if limit > waitLimit {
-		maxPause = 100 * time.Millisecond
-	}
-	for ; !done(); pause = min(pause*5/4, maxPause) {
+	const shortest, longest = 200 * time.Microsecond, 100 * time.Millisecond
+	for began := time.Now(); !done(); {
 		if time.Now().After(deadline) {
 			n.t.Fatalf("waited %v for: %s", limit, what)
 		}
-		time.Sleep(pause)
+		time.Sleep(min(max(time.Since(began)/50, shortest), longest))
 	}
 }
 
