@@ -47,16 +47,16 @@ func (n *Netns) InUse() int {
 	return n.counter("sockstat", "TCP: inuse ") + n.counter("sockstat6", "TCP6: inuse ")
 }
 
-// settleLimit bounds the wait of [Netns.Settle]. A FIN that a test has dropped for s
-// seconds is sent again after up to s seconds more, at most 120 (TCP_RTO_MAX). A slow guest
-// needs half a minute to load a tracer meanwhile.
-const settleLimit = 130 * time.Second
+// RetransmissionLimit bounds the wait for a segment that a test has dropped before. A FIN that
+// was dropped for s seconds is sent again after up to s seconds more, at most 120
+// (TCP_RTO_MAX); a slow guest needs a minute to load a tracer meanwhile.
+const RetransmissionLimit = 130 * time.Second
 
 // Settle waits until the namespace has at most live TCP sockets, not counting timewait
 // sockets, and until all events of the closed sockets have fired.
 func (n *Netns) Settle(live int) {
 	n.t.Helper()
-	n.awaitWithin(settleLimit, fmt.Sprintf("fall of the sockets in use to %d", live), func() bool { return n.InUse() <= live })
+	n.awaitWithin(RetransmissionLimit, fmt.Sprintf("fall of the sockets in use to %d", live), func() bool { return n.InUse() <= live })
 	flushSoftirqs()
 }
 

@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // Actor is one process. Tests give orders to its main thread, or to another thread by
@@ -298,10 +300,10 @@ func (th *thread) ExitThread() {
 // await polls for a condition that the kernel brings about by itself.
 func (env *Env) await(what string, done func() bool) {
 	env.T.Helper()
-	deadline := time.Now().Add(answerTimeout * time.Millisecond)
+	deadline := time.Now().Add(tcplab.RetransmissionLimit)
 	for !done() {
 		if time.Now().After(deadline) {
-			env.T.Fatalf("waited %d ms for: %s", answerTimeout, what)
+			env.T.Fatalf("waited %v for: %s", tcplab.RetransmissionLimit, what)
 		}
 		time.Sleep(200 * time.Microsecond)
 	}
