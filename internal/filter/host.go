@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/netns"
+	"github.com/tcpshift/tcpshift/internal/privilege"
 )
 
 // ParseNetns returns the inode number of a network namespace of this host. word is the
@@ -24,7 +25,7 @@ func ParseNetns(word string) (uint32, error) {
 		}
 		ino, err := nsInode("/proc/" + pid + "/ns/net")
 		if errors.Is(err, unix.EACCES) {
-			return 0, fmt.Errorf("%q: this user may not inspect process %s: run as root", word, pid)
+			return 0, fmt.Errorf("%q: %w", word, mayNotInspect(pid))
 		}
 		if err != nil {
 			return 0, fmt.Errorf("%q: there is no process %s", word, pid)
@@ -46,6 +47,16 @@ func ParseNetns(word string) (uint32, error) {
 		return 0, fmt.Errorf("no network namespace has inode %d; 'lsns -t net' lists them", ino)
 	}
 	return uint32(ino), nil
+}
+
+// mayNotInspect is the error of a process whose namespaces the kernel does not show.
+func mayNotInspect(pid string) error {
+	inspect := privilege.Operation{
+		Name: "inspecting process " + pid, Command: "tcpshift",
+		Capabilities: []privilege.Capability{unix.CAP_SYS_PTRACE}, SystemCall: "openat",
+	}
+	problem, remedy := inspect.Refused()
+	return errors.New(problem + ": " + remedy)
 }
 
 // nsInode fails unless the file at path is a network namespace.

@@ -28,11 +28,11 @@ func Find(inodes []uint32) ([]Namespace, error) {
 	for _, inode := range inodes {
 		if !slices.ContainsFunc(all, func(n Namespace) bool { return n.Inode == inode }) {
 			CloseAll(all)
-			return nil, fmt.Errorf("find network namespace %d: it no longer exists, or this user may not enter it: run as root", inode)
+			return nil, fmt.Errorf("find network namespace %d: it no longer exists, or this process may not inspect those in it (CAP_SYS_PTRACE)", inode)
 		}
 	}
 	if len(all) == 0 {
-		return nil, errors.New("find network namespaces: there is none in /proc: mount it (mount -t proc proc /proc), and run as root")
+		return nil, errors.New("find network namespaces: there is none in /proc: mount it (mount -t proc proc /proc)")
 	}
 	return all, nil
 }

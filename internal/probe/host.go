@@ -10,6 +10,8 @@ import (
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/rlimit"
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/privilege"
 )
 
 // HostError is the error of a host that cannot trace, with what its operator can do.
@@ -25,7 +27,34 @@ func (e *HostError) Error() string {
 // Tracepoint is the tracepoint of the group sock that reports transitions.
 const Tracepoint = "inet_sock_set_state"
 
-const remedyPrivilege = "run as root (sudo tcpshift), or give the binary CAP_BPF and CAP_PERFMON (setcap cap_bpf,cap_perfmon+ep)"
+// What the kernel permits only to a process with privileges.
+var (
+	useBPF = privilege.Operation{
+		Name: "BPF", Command: "tcpshift", SystemCall: "bpf",
+		Capabilities: []privilege.Capability{unix.CAP_BPF, unix.CAP_PERFMON},
+	}
+	enterNetns = privilege.Operation{
+		Name: "entering network namespaces", Command: "tcpshift snapshot", SystemCall: "setns",
+		Capabilities: []privilege.Capability{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN},
+	}
+)
+
+// refused returns the error of an operation that the kernel has refused to this process.
+func refused(o *privilege.Operation) *HostError {
+	problem, remedy := o.Refused()
+	return &HostError{problem, remedy}
+}
+
+// isRefusal reports whether an error of bpf(2) is about the process, not about its request:
+// EPERM; EACCES, by which a security module refuses; or ENOSYS, the answer of some seccomp
+// filters.
+func isRefusal(err error) bool {
+	var verifier *ebpf.VerifierError
+	if errors.As(err, &verifier) && len(verifier.Log) > 0 {
+		return false // the verifier refuses an access with EACCES
+	}
+	return errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOSYS) && privilege.HasSeccomp()
+}
 
 // Requirement is something that tracing cannot do without.
 type Requirement struct {
@@ -74,8 +103,8 @@ func checkRingBuffer() error {
 	switch {
 	case err == nil:
 		return m.Close()
-	case errors.Is(err, unix.EPERM):
-		return &HostError{"BPF is not permitted to this user", remedyPrivilege}
+	case isRefusal(err):
+		return refused(&useBPF)
 	case errors.Is(err, unix.ENOSYS):
 		return &HostError{"this kernel has no bpf() system call", "use one built with CONFIG_BPF_SYSCALL"}
 	case errors.Is(err, unix.EINVAL), errors.Is(err, ebpf.ErrNotSupported):
@@ -113,8 +142,8 @@ func checkTracepoint(types *btf.Cache) error {
 
 // loadError distinguishes a missing privilege from a program that the verifier refuses.
 func loadError(err error) error {
-	if errors.Is(err, unix.EPERM) {
-		return &HostError{"BPF tracing programs are not permitted to this user", remedyPrivilege}
+	if isRefusal(err) {
+		return refused(&useBPF)
 	}
 	var verifier *ebpf.VerifierError
 	if errors.As(err, &verifier) {

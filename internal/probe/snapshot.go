@@ -40,8 +40,6 @@ func Snapshot(namespaces []netns.Namespace, handle func(sample []byte, keepalive
 	return s.take(namespaces)
 }
 
-const remedyEnter = "run as root (sudo tcpshift snapshot), or give the binary CAP_SYS_ADMIN besides CAP_BPF and CAP_PERFMON"
-
 type snapshot struct {
 	collection *ebpf.Collection
 	handle     func(sample []byte, keepalive time.Duration) error
@@ -65,7 +63,7 @@ func (s *snapshot) take(namespaces []netns.Namespace) error {
 			return err
 		})
 		if errors.Is(err, unix.EPERM) {
-			return &HostError{"this user may not enter network namespaces", remedyEnter}
+			return refused(&enterNetns)
 		}
 		if err != nil {
 			return fmt.Errorf("list sockets of network namespace %d: %w", n.Inode, err)

@@ -18,12 +18,26 @@ import (
 const (
 	nobody = 65534
 
-	remedy      = "run as root (sudo tcpshift), or give the binary CAP_BPF and CAP_PERFMON (setcap cap_bpf,cap_perfmon+ep)"
-	noBPF       = "BPF is not permitted to this user: " + remedy
-	noTracing   = "BPF tracing programs are not permitted to this user: " + remedy
+	asRoot    = "run as root (sudo tcpshift), or give the binary CAP_BPF and CAP_PERFMON (setcap cap_bpf,cap_perfmon+ep)"
+	container = "give CAP_BPF and CAP_PERFMON to its container (docker run --cap-add=BPF --cap-add=PERFMON), " +
+		"pod (securityContext.capabilities.add) or service (systemd CapabilityBoundingSet)"
+	hostRoot = "run it in the initial user namespace: as root on the host, " +
+		"or in a container that is not rootless (docker run --userns=host --cap-add=BPF --cap-add=PERFMON)"
+	seccomp     = "let the seccomp profile permit the system call bpf (docker run --security-opt seccomp=PROFILE, systemd SystemCallFilter=bpf)"
 	noTypes     = "this kernel shows no type information at /sys/kernel/btf/vmlinux: " + noTypesHint
 	noTypesHint = "mount sysfs, or use a kernel built with CONFIG_DEBUG_INFO_BTF=y"
 )
+
+// refusesBPF is the line about a kernel that refuses BPF to a process of which these facts
+// are true.
+func refusesBPF(facts, remedy string) string {
+	return "this kernel does not permit BPF to this process (" + facts + "): " + remedy
+}
+
+// noCapability is the line about a process of this user that lacks both.
+func noCapability(uid int, remedy string) string {
+	return refusesBPF(fmt.Sprintf("uid %d, without CAP_BPF and CAP_PERFMON, in the initial user namespace, without a seccomp filter", uid), remedy)
+}
 
 // asNobody runs the binary as nobody, with these capabilities only.
 func asNobody(capabilities ...uintptr) func(*exec.Cmd) {
@@ -40,6 +54,8 @@ func asNobody(capabilities ...uintptr) func(*exec.Cmd) {
 // the reason.
 func TestHost_CannotTrace(t *testing.T) {
 	requireRoot(t)
+	const loaded = "programs load, attach and report a real transition"
+	withSeccomp := refusesBPF("uid 0, with CAP_BPF and CAP_PERFMON, in the initial user namespace, under a seccomp filter", seccomp)
 	for _, row := range []struct {
 		name    string
 		thread  func() error // what to do to the thread that starts the binary
@@ -47,10 +63,18 @@ func TestHost_CannotTrace(t *testing.T) {
 		line    string
 		missing string // the line of doctor with no
 	}{
-		{"as nobody, without capabilities", nil, asNobody(), unprivileged(t), ""},
-		{"as nobody, with CAP_BPF only", nil, asNobody(unix.CAP_BPF), noTracing,
-			"programs load, attach and report a real transition"},
-		{"as root, without capabilities", dropCapabilities, nil, unprivileged(t), ""},
+		{"as nobody, without capabilities", nil, asNobody(), noCapability(nobody, asRoot), ""},
+		{"as nobody, with CAP_BPF only", nil, asNobody(unix.CAP_BPF),
+			refusesBPF("uid 65534, without CAP_PERFMON, in the initial user namespace, without a seccomp filter", asRoot), loaded},
+		{"as nobody, with CAP_PERFMON only", nil, asNobody(unix.CAP_PERFMON),
+			refusesBPF("uid 65534, without CAP_BPF, in the initial user namespace, without a seccomp filter", asRoot), ""},
+		{"as nobody, in a container without both", dropCapabilities, asNobody(), noCapability(nobody, container), ""},
+		{"as root, without capabilities", dropCapabilities, nil, noCapability(0, container), ""},
+		{"as root of a user namespace", nil, inUserNamespace, refusesBPF("uid 0, with CAP_BPF and CAP_PERFMON, "+
+			"in a user namespace, where capabilities do not count for it, without a seccomp filter", hostRoot), ""},
+		{"as root, bpf() is EPERM", func() error { return refuseSystemCall(unix.SYS_BPF, unix.EPERM) }, nil, withSeccomp, ""},
+		{"as root, bpf() is EACCES", func() error { return refuseSystemCall(unix.SYS_BPF, unix.EACCES) }, nil, withSeccomp, ""},
+		{"as root, bpf() is ENOSYS", func() error { return refuseSystemCall(unix.SYS_BPF, unix.ENOSYS) }, nil, withSeccomp, ""},
 		{"without /sys/kernel/btf", func() error { return privateMount("/sys/kernel/btf", "") }, nil, noTypes,
 			"kernel type information (BTF)"},
 		{"without /sys", func() error { return privateMount("/sys", "") }, nil, noTypes, "kernel type information (BTF)"},
@@ -98,18 +122,10 @@ func TestHost_HiddenProcess(t *testing.T) {
 		r := run(append(command, "--netns", mine), asNobody())
 		r.mustEnd(t, 2)
 		r.mustPrintNothing(t)
-		r.mustPrintError(t, fmt.Sprintf("--netns: %q: this user may not inspect process %d: run as root", mine, os.Getpid()))
+		r.mustPrintError(t, fmt.Sprintf("--netns: %q: this kernel does not permit inspecting process %d to this process "+
+			"(uid %d, without CAP_SYS_PTRACE, in the initial user namespace, without a seccomp filter): "+
+			"run as root (sudo tcpshift), or give the binary CAP_SYS_PTRACE (setcap cap_sys_ptrace+ep)", mine, os.Getpid(), nobody))
 	}
-}
-
-// unprivileged returns the first requirement that fails without capabilities.
-func unprivileged(t *testing.T) string {
-	t.Helper()
-	disabled, err := os.ReadFile("/proc/sys/kernel/unprivileged_bpf_disabled")
-	if err == nil && strings.TrimSpace(string(disabled)) == "0" {
-		return noTracing // maps can be made
-	}
-	return noBPF
 }
 
 // mustDiagnose expects yes for all requirements but the last one, which is no. An empty
@@ -133,7 +149,8 @@ func (r result) mustDiagnose(t *testing.T, name, problem, remedy string) {
 func TestDoctor_AllYes(t *testing.T) {
 	requireRoot(t)
 	for name, adjust := range map[string]func(*exec.Cmd){
-		"as root": func(*exec.Cmd) {},
+		"as root":                func(*exec.Cmd) {},
+		"as root of a container": withBoundingSet(unix.CAP_BPF, unix.CAP_PERFMON),
 		"as nobody, with CAP_BPF and CAP_PERFMON":     asNobody(unix.CAP_BPF, unix.CAP_PERFMON),
 		"as nobody, with file capabilities on a copy": withFileCapabilities(t),
 	} {

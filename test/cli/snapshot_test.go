@@ -235,15 +235,19 @@ func TestSnapshot_EmptyNamespace(t *testing.T) {
 // A user without the capabilities gets one sentence with the remedy.
 func TestSnapshot_NotPermitted(t *testing.T) {
 	requireRoot(t)
-	const enter = "this user may not enter network namespaces: " +
-		"run as root (sudo tcpshift snapshot), or give the binary CAP_SYS_ADMIN besides CAP_BPF and CAP_PERFMON"
+	const enter = "this kernel does not permit entering network namespaces to this process " +
+		"(uid %d, without CAP_SYS_ADMIN, in the initial user namespace, without a seccomp filter): "
 	for _, format := range []string{"ndjson", "text"} {
 		for _, row := range []struct {
 			adjust func(*exec.Cmd)
 			line   string
 		}{
-			{asNobody(), unprivileged(t)},
-			{asNobody(unix.CAP_BPF, unix.CAP_PERFMON), enter},
+			{asNobody(), noCapability(nobody, asRoot)},
+			{asNobody(unix.CAP_BPF, unix.CAP_PERFMON), fmt.Sprintf(enter, nobody) + "run as root (sudo tcpshift snapshot), " +
+				"or give the binary CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN (setcap cap_bpf,cap_perfmon,cap_sys_admin+ep)"},
+			{withBoundingSet(unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE), fmt.Sprintf(enter, 0) + "give CAP_BPF, CAP_PERFMON " +
+				"and CAP_SYS_ADMIN to its container (docker run --cap-add=BPF --cap-add=PERFMON --cap-add=SYS_ADMIN), " +
+				"pod (securityContext.capabilities.add) or service (systemd CapabilityBoundingSet)"},
 		} {
 			r := run(flags("snapshot", "--format", format), row.adjust)
 			r.mustEnd(t, 3)

@@ -1,0 +1,166 @@
+// Package privilege explains why the kernel refuses an operation to this process, and what
+// its operator can do. It reads /proc/self only, and must not change privileges.
+package privilege
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Capability is the number of a capability, such as unix.CAP_BPF.
+type Capability int
+
+var names = map[Capability]string{
+	unix.CAP_BPF:        "CAP_BPF",
+	unix.CAP_PERFMON:    "CAP_PERFMON",
+	unix.CAP_SYS_ADMIN:  "CAP_SYS_ADMIN",
+	unix.CAP_SYS_PTRACE: "CAP_SYS_PTRACE",
+}
+
+func (c Capability) String() string { return names[c] }
+
+// Operation is something that the kernel permits only to a process with privileges.
+type Operation struct {
+	Name         string       // a noun or an infinitive, such as "BPF"
+	Command      string       // what the operator runs, such as "tcpshift snapshot"
+	Capabilities []Capability // all that the command needs
+	SystemCall   string       // what a seccomp filter may refuse
+}
+
+// Refused explains why the kernel has refused the operation to this process: the problem,
+// a clause that names what is missing, and the remedy, an imperative.
+func (o *Operation) Refused() (problem, remedy string) {
+	p := current()
+	return o.problemOf(&p), o.remedyOf(&p)
+}
+
+// HasSeccomp reports whether a seccomp filter is active for this process.
+func HasSeccomp() bool {
+	p := current()
+	return p.hasSeccomp
+}
+
+// process is what decides about the privileges of a process.
+type process struct {
+	known              bool // whether /proc shows them
+	uid                int
+	effective, bounded uint64 // sets of capabilities, with a bit for each
+	noNewPrivs         bool   // exec gives no privileges: neither sudo nor setcap helps
+	inUserNamespace    bool   // not in the initial one, where alone the kernel permits BPF
+	hasSeccomp         bool
+}
+
+func current() process {
+	p := process{uid: os.Geteuid()}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return p
+	}
+	p.parse(string(status))
+	const initialUserNamespace = 0xEFFFFFFD // PROC_USER_INIT_INO, include/linux/proc_ns.h
+	info, err := os.Stat("/proc/self/ns/user")
+	p.inUserNamespace = err == nil && info.Sys().(*syscall.Stat_t).Ino != initialUserNamespace
+	return p
+}
+
+// parse reads the content of /proc/self/status, see proc_pid_status(5).
+func (p *process) parse(status string) {
+	p.known = true
+	for line := range strings.Lines(status) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), ":\t")
+		switch key {
+		case "CapEff":
+			p.effective, _ = strconv.ParseUint(value, 16, 64)
+		case "CapBnd":
+			p.bounded, _ = strconv.ParseUint(value, 16, 64)
+		case "NoNewPrivs":
+			p.noNewPrivs = value != "0"
+		case "Seccomp":
+			p.hasSeccomp = value != "0"
+		}
+	}
+}
+
+// missing returns those of the capabilities that the set does not have. CAP_SYS_ADMIN
+// includes CAP_BPF and CAP_PERFMON (include/linux/capability.h).
+func (o *Operation) missing(set uint64) (list []Capability) {
+	for _, c := range o.Capabilities {
+		includes := uint64(1) << c
+		if c == unix.CAP_BPF || c == unix.CAP_PERFMON {
+			includes |= 1 << unix.CAP_SYS_ADMIN
+		}
+		if set&includes == 0 {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+func (o *Operation) problemOf(p *process) string {
+	if !p.known {
+		return fmt.Sprintf("this kernel does not permit %s to this process (uid %d)", o.Name, p.uid)
+	}
+	capabilities, namespace, seccomp := "with "+join(o.Capabilities), "in the initial user namespace", "without a seccomp filter"
+	if missing := o.missing(p.effective); len(missing) > 0 {
+		capabilities = "without " + join(missing)
+	}
+	if p.inUserNamespace {
+		namespace = "in a user namespace, where capabilities do not count for it"
+	}
+	if p.hasSeccomp {
+		seccomp = "under a seccomp filter"
+	}
+	return fmt.Sprintf("this kernel does not permit %s to this process (uid %d, %s, %s, %s)", o.Name, p.uid, capabilities, namespace, seccomp)
+}
+
+func (o *Operation) remedyOf(p *process) string {
+	missing := len(o.missing(p.effective)) > 0
+	gainable := len(o.missing(p.bounded)) == 0 && !p.noNewPrivs
+	switch {
+	case p.known && p.inUserNamespace:
+		return "run it in the initial user namespace: as root on the host, or in a container that is not rootless (docker run --userns=host " +
+			o.containerOptions() + ")"
+	case p.known && !missing && p.hasSeccomp:
+		return "let the seccomp profile permit the system call " + o.SystemCall +
+			" (docker run --security-opt seccomp=PROFILE, systemd SystemCallFilter=" + o.SystemCall + ")"
+	case p.known && !missing:
+		return "find the security module that refuses it (lockdown, SELinux, AppArmor) in the kernel's log or the audit log"
+	case p.uid == 0 || p.known && !gainable:
+		return "give " + join(o.Capabilities) + " to its container (docker run " + o.containerOptions() +
+			"), pod (securityContext.capabilities.add) or service (systemd CapabilityBoundingSet)"
+	}
+	return fmt.Sprintf("run as root (sudo %s), or give the binary %s (setcap %s+ep)", o.Command, join(o.Capabilities),
+		strings.ToLower(strings.Join(words(o.Capabilities), ",")))
+}
+
+// containerOptions are the options of docker and podman that give the capabilities.
+func (o *Operation) containerOptions() string {
+	options := make([]string, len(o.Capabilities))
+	for i, c := range o.Capabilities {
+		options[i] = "--cap-add=" + strings.TrimPrefix(c.String(), "CAP_")
+	}
+	return strings.Join(options, " ")
+}
+
+func words(list []Capability) []string {
+	all := make([]string, len(list))
+	for i, c := range list {
+		all[i] = c.String()
+	}
+	return all
+}
+
+// join makes a list such as "CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN".
+func join(list []Capability) string {
+	all := words(list)
+	last := len(all) - 1
+	if last == 0 {
+		return all[0]
+	}
+	return strings.Join(all[:last], ", ") + " and " + all[last]
+}
