@@ -13,18 +13,18 @@ import (
 // ProgramCounters are the counters of one program, summed over all CPUs. All but
 // Missed come from struct program_counters in bpf/event.h, which defines them.
 type ProgramCounters struct {
-	Missed           uint64 // firings of the tracepoint while the program was running (recursion_misses)
-	Entered          uint64
-	Deduplicated     uint64
-	OtherProtocol    uint64
-	Filtered         uint64
-	Emitted          uint64
-	RingFull         uint64
-	RingBusy         uint64
-	Deferred         uint64
-	Resumed          uint64
-	TimeWaitUnknown  uint64
-	TimeWaitEndsLost uint64
+	Missed             uint64 // firings of the tracepoint while the program was running (recursion_misses)
+	Entered            uint64
+	Deduplicated       uint64
+	OtherProtocol      uint64
+	Filtered           uint64
+	Emitted            uint64
+	RingFull           uint64
+	RingBusy           uint64
+	Deferred           uint64
+	Resumed            uint64
+	TimeWaitUnknown    uint64
+	MissedTimeWaitEnds uint64
 }
 
 // Fired is the number of times that the tracepoint fired while the program was attached.
@@ -53,7 +53,7 @@ func (c *Counters) Sum() ProgramCounters {
 		sum.Deferred += p.Deferred
 		sum.Resumed += p.Resumed
 		sum.TimeWaitUnknown += p.TimeWaitUnknown
-		sum.TimeWaitEndsLost += p.TimeWaitEndsLost
+		sum.MissedTimeWaitEnds += p.MissedTimeWaitEnds
 	}
 	return sum
 }
@@ -95,7 +95,7 @@ func (p *Probe) readProgram(rank int, program *ebpf.Program, c *ProgramCounters)
 		c.Deferred += cpu.Deferred
 		c.Resumed += cpu.Resumed
 		c.TimeWaitUnknown += cpu.TimewaitUnknown
-		c.TimeWaitEndsLost += cpu.TimewaitEndsLost
+		c.MissedTimeWaitEnds += cpu.MissedTimewaitEnds
 	}
 	return nil
 }

@@ -128,5 +128,5 @@ func (p *Probe) lostEnds(t *testing.T) uint64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c.Sum().TimeWaitEndsLost
+	return c.Sum().MissedTimeWaitEnds
 }

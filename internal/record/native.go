@@ -122,7 +122,7 @@ func (o object) counts(c *Counts) object {
 		uint("time_wait_unknown", c.TimeWaitUnknown).
 		uint("time_wait_ends", c.TimeWaitEnds).
 		uint("lost_time_wait_ends", c.LostTimeWaitEnds).
-		uint("time_wait_ends_lost", c.TimeWaitEndsLost)
+		uint("missed_time_wait_ends", c.MissedTimeWaitEnds)
 }
 
 // Loss implements [Encoder].

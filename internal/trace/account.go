@@ -111,8 +111,8 @@ func (a *account) counts(k *kernelLedger) record.Counts {
 		LostConnections: a.lostConnections,
 		TimeWaitUnknown: total.TimeWaitUnknown,
 
-		TimeWaitEnds:     a.timeWaitEnds,
-		LostTimeWaitEnds: a.lostTimeWaitEnds,
-		TimeWaitEndsLost: total.TimeWaitEndsLost,
+		TimeWaitEnds:       a.timeWaitEnds,
+		LostTimeWaitEnds:   a.lostTimeWaitEnds,
+		MissedTimeWaitEnds: total.MissedTimeWaitEnds,
 	}
 }

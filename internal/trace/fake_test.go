@@ -200,11 +200,11 @@ type line struct {
 	WrittenBytes  uint64 `json:"written_bytes"`
 	OtherProtocol uint64 `json:"other_protocol"`
 
-	LostConnections  uint64 `json:"lost_connections"`
-	TimeWaitUnknown  uint64 `json:"time_wait_unknown"`
-	TimeWaitEnds     uint64 `json:"time_wait_ends"`
-	LostTimeWaitEnds uint64 `json:"lost_time_wait_ends"`
-	TimeWaitEndsLost uint64 `json:"time_wait_ends_lost"`
+	LostConnections    uint64 `json:"lost_connections"`
+	TimeWaitUnknown    uint64 `json:"time_wait_unknown"`
+	TimeWaitEnds       uint64 `json:"time_wait_ends"`
+	LostTimeWaitEnds   uint64 `json:"lost_time_wait_ends"`
+	MissedTimeWaitEnds uint64 `json:"missed_time_wait_ends"`
 
 	Cgroup, Container, Opened string
 	ClosedBy                  string `json:"closed_by"`
