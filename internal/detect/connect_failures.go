@@ -10,8 +10,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// connectFailures finds peers to which most connects fail: they refuse, do not answer,
-// or are unreachable.
+// connectFailures finds peers to which most connects fail: they refuse, do not answer, are
+// unreachable, or have a connection from the bound port already.
 type connectFailures struct {
 	*tracker
 	peers outcomeTable
@@ -47,11 +47,14 @@ func (d *connectFailures) observe(t *tcp.Transition) {
 const minPatience = time.Second
 
 // connectFailure is the reason why a connect failed, or "" if the cause is neither the
-// peer nor the network.
+// peer, nor the network, nor the port that the process has bound.
 func connectFailure(t *tcp.Transition) string {
 	switch unix.Errno(t.Error) {
 	case 0:
-		if tcp.EndOf(t) == tcp.ClosedByLocal && t.InState >= minPatience {
+		switch by := tcp.EndOf(t); {
+		case by == tcp.ClosedByAddressInUse:
+			return inUse
+		case by == tcp.ClosedByLocal && t.InState >= minPatience:
 			return unanswered
 		}
 		return ""
@@ -70,6 +73,7 @@ const (
 	refused     = "refused"
 	unanswered  = "not answered"
 	unreachable = "unreachable"
+	inUse       = "from a bound port that has a connection to this peer already (EADDRNOTAVAIL)"
 )
 
 var failureAdvice = map[string]string{
@@ -77,6 +81,8 @@ var failureAdvice = map[string]string{
 		"and take a service that is down out of rotation",
 	unanswered: "check that the host is up, that no firewall drops the packets, and that the queue of its listener is not full " +
 		"(`ss -ltn` there: Recv-Q equal to Send-Q); let clients wait longer between attempts",
+	inUse: "let the kernel choose the local port: connect() without bind(), or bind() with IP_BIND_ADDRESS_NO_PORT and port 0; " +
+		"where the port must be fixed, wait until the connection that has it is gone, TIME_WAIT included (`ss -tanp`)",
 	unreachable: "check the route and the firewalls on the path; let clients wait longer between attempts",
 }
 

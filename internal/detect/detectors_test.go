@@ -117,6 +117,29 @@ func TestConnectFailures_ByReason(t *testing.T) {
 	}
 }
 
+// foundInUse makes a transition the failed connect() from a bound port.
+func foundInUse(t *tcp.Transition) { t.NoPort, t.Locked = true, true }
+
+// A process half of whose connects fail because its bound port has such a connection is
+// reported. A connect that finds no port at all is none of them: it is a port_exhaustion.
+func TestConnectFailures_AddressInUse(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	for range 300 {
+		h.event(0, to(81), curl, tcp.Close, tcp.SynSent)
+		h.event(0, to(81), curl, tcp.SynSent, tcp.Established)
+		h.event(0, to(81), curl, tcp.Close, tcp.SynSent)
+		h.event(0, to(81), curl, tcp.SynSent, tcp.Close, foundInUse)
+		h.pass(100 * time.Millisecond)
+	}
+	a := h.theOnly("connect_failures")
+	if a.Process.PID != curl.PID || a.Peer.Port != 81 || !strings.Contains(a.Cause, "bound port") || a.Rate < 4 || a.Rate > 11 {
+		t.Errorf("%+v", a)
+	}
+	if !strings.Contains(a.Advice, "bind()") {
+		t.Errorf("the advice is %q", a.Advice)
+	}
+}
+
 // A health check that fails once a second and a port scan raise no alert.
 func TestConnectFailures_HealthChecksAndScans(t *testing.T) {
 	h := newHost(t, 5000, Config{})
@@ -241,7 +264,7 @@ func TestAdvice_CureFirstAndHarmless(t *testing.T) {
 		}
 		at += next
 	}
-	for _, all := range []string{advice, failureAdvice[refused], failureAdvice[unanswered], failureAdvice[unreachable]} {
+	for _, all := range []string{advice, failureAdvice[refused], failureAdvice[unanswered], failureAdvice[unreachable], failureAdvice[inUse]} {
 		for _, harm := range []string{"recycle", "tcp_max_tw_buckets", "SO_LINGER"} {
 			if strings.Contains(all, harm) {
 				t.Errorf("%q has %q", all, harm)

@@ -95,15 +95,17 @@ func connectFailures() Topic {
 		Name:    "connect_failures",
 		Summary: "At least half of the connects to one peer fail, at a high rate.",
 		Meaning: "Within ten seconds at least half of the connects to one address and port failed, and by default at least fifty. " +
-			"The peer or a firewall refused them, nothing answered, or there is no route to the peer; cause names the most frequent reason. " +
+			"The peer or a firewall refused them, nothing answered, there is no route to the peer, or a bound local port has a connection to the peer already; " +
+			"cause names the most frequent reason. " +
 			"A connect() that the application gives up after a second or more counts as not answered.",
 		Normal: "A health check that fails once a second raises no alert, nor does a scan that tries each port once. " +
 			"A service may refuse connections for some seconds while it restarts.",
 		Remedy: "If they are refused, check that the service runs and listens on this port. " +
 			"If they are not answered, check that the host is up, that no firewall drops the SYN, and with `ss -ltn` on the peer that the listener's Recv-Q is below its Send-Q. " +
-			"In either case let clients wait longer after each attempt, by a partly random time, so that they do not all retry at once.",
+			"In either case let clients wait longer after each attempt, by a partly random time, so that they do not all retry at once. " +
+			"If their bound port is taken, let the kernel choose it: connect() without bind(), or with IP_BIND_ADDRESS_NO_PORT and port 0.",
 		Transitions: []string{
-			"SYN_SENT -> CLOSE: the attempt failed; error has the reason",
+			"SYN_SENT -> CLOSE: the attempt failed; error has the reason, or closed_by address_in_use",
 		},
 		Sources: []string{
 			"net/ipv4/tcp_input.c tcp_reset()",

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -75,7 +76,7 @@ func TestAlert_OtherKinds(t *testing.T) {
 
 // port_exhaustion means that connect() found no port. Fast opens that are put off and
 // closed have one, and a connect() from a bound port fails for another cause: neither
-// raises an alert. The one that does comes after them, so all have been looked at then.
+// raises it, and they are too few for connect_failures. The one that does comes after them, so all have been looked at then.
 func TestAlert_FailedConnectsWithPort(t *testing.T) {
 	tcplab.RequireRoot(t)
 	t.Parallel()
@@ -116,6 +117,40 @@ func TestAlert_FailedConnectsWithPort(t *testing.T) {
 		t.Errorf("want one alert: %+v", all)
 	}
 	listener.Close()
+}
+
+// A service that fails half its connects, because its bound port has such a connection, is
+// reported with its process, though no error is left on the sockets.
+func TestAlert_ConnectsFromUsedPort(t *testing.T) {
+	tcplab.RequireRoot(t)
+	t.Parallel()
+	n := tcplab.NewNetns(t)
+	tr := startTracer(t, "alerts", "--netns", fmt.Sprint(n.Inode()))
+	at := tcplab.V4.At
+	n.Listen(at(80))
+	first := n.Socket(at(0).Addr())
+	first.ReuseAddr()
+	first.Bind(at(7200))
+	first.Connect(at(80))
+	for i := range 60 {
+		if i >= 5 {
+			n.Dial(at(80))
+		}
+		s := n.Socket(at(0).Addr())
+		s.ReuseAddr()
+		s.Bind(at(7200))
+		if err := s.TryConnect(at(80)); !errors.Is(err, unix.EADDRNOTAVAIL) {
+			t.Fatalf("connect from a bound port: %v", err)
+		}
+		s.Close()
+	}
+	a := awaitAlert(t, tr, n, "connect_failures")
+	if a.PID != os.Getpid() || a.PeerPort != 80 || a.Failures < 50 || !strings.Contains(a.Cause, "bound port") {
+		t.Errorf("want the failed connects of this process: %+v", a)
+	}
+	if all := tr.of(n.Inode()); len(all) != 1 {
+		t.Errorf("want one alert: %+v", all)
+	}
 }
 
 // Sockets that are older than the tracer count for an alert.
