@@ -69,9 +69,7 @@ static __always_inline void fill_cgroup_event(struct kernfs_node *node, struct c
 		e->names[i][0] = 0;
 		if (!parent)
 			continue;
-		if (bpf_probe_read_kernel_str(e->names[i], CGROUP_NAME_LEN,
-					      BPF_CORE_READ(node, name)) >= CGROUP_NAME_LEN)
-			e->truncated = 1;
+		bpf_probe_read_kernel_str(e->names[i], CGROUP_NAME_LEN, BPF_CORE_READ(node, name));
 		e->levels = i + 1;
 		node = parent;
 	}

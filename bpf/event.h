@@ -141,20 +141,20 @@ struct socket_event {
 _Static_assert(sizeof(struct socket_event) == 128, "socket_event has a hole or grew");
 
 #define CGROUP_LEVELS 12
-#define CGROUP_NAME_LEN 160
+#define CGROUP_NAME_LEN 256 /* NAME_MAX and a NUL, so that every name fits */
 
 /* A cgroup's path, sent once, before the first event that has its id. */
 struct cgroup_event {
 	__u64 id;
 	__u32 levels; /* the number of names; the root has none */
-	__u8 truncated; /* the path has more levels, or a longer name */
+	__u8 truncated; /* the path has more levels */
 	__u8 kind; /* enum event_kind */
 	__u8 reserved[2];
 	__u8 names[CGROUP_LEVELS]
 		  [CGROUP_NAME_LEN]; /* from the cgroup upwards; each ends in a NUL */
 };
 
-_Static_assert(sizeof(struct cgroup_event) == 1936, "cgroup_event has a hole or grew");
+_Static_assert(sizeof(struct cgroup_event) == 3088, "cgroup_event has a hole or grew");
 
 /*
  * One per program and CPU; they only grow. Every event that entered is counted in

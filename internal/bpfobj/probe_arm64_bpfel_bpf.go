@@ -20,7 +20,7 @@ type ProbeCgroupEvent struct {
 	Truncated uint8
 	Kind      uint8
 	Reserved  [2]uint8
-	Names     [12][160]uint8
+	Names     [12][256]uint8
 }
 
 type ProbeEndEvent struct {

@@ -401,10 +401,10 @@ func TestSample_WrongLength(t *testing.T) {
 			}
 			sample := make([]byte, length)
 			copy(sample, valid)
-			checkRefused(t, name, sample, fmt.Sprintf("sample of %d bytes, want 112, 152, 128, 1936 or 64", length))
+			checkRefused(t, name, sample, fmt.Sprintf("sample of %d bytes, want 112, 152, 128, 3088 or 64", length))
 		}
 	}
-	checkRefused(t, "nothing", nil, "sample of 0 bytes, want 112, 152, 128, 1936 or 64")
+	checkRefused(t, "nothing", nil, "sample of 0 bytes, want 112, 152, 128, 3088 or 64")
 }
 
 // A sample whose kind does not match its length is an error.

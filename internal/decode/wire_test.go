@@ -16,7 +16,7 @@ const (
 	transitionSize = 112
 	endSize        = 152
 	socketSize     = 128
-	cgroupSize     = 1936
+	cgroupSize     = 3088
 	resetSize      = 64
 
 	offsetKind   = 100
@@ -30,7 +30,7 @@ const (
 	offsetFlags  = 108
 
 	cgroupLevels     = 12
-	cgroupNameLen    = 160
+	cgroupNameLen    = 256
 	offsetLevels     = 8
 	offsetTruncated  = 12
 	offsetCgroupKind = 13

@@ -18,7 +18,7 @@ const (
 	maxRings     = 8
 	minRingBytes = 1 << 20
 	minPathBytes = 64 << 10 // the largest page of Linux, because a ring has at least one page
-	maxPathBytes = 4 << 20  // the paths of about 2,000 cgroups
+	maxPathBytes = 4 << 20  // the paths of about 1,300 cgroups
 )
 
 // ringLayout is how the buffer is divided among groups of CPUs.

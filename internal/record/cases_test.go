@@ -197,13 +197,14 @@ var cgroups = []struct {
 	{"a container's in no pod", &tcp.Cgroup{Path: "/docker/" + containerID, Container: containerID, Runtime: "docker"}},
 	{"a pod's without a container", &tcp.Cgroup{Path: "/kubepods/podx", PodUID: pod().PodUID}},
 	{"of any bytes", &tcp.Cgroup{Path: "/a \"b\" \\\x1b[2J/\xff\u202e"}},
-	{"as long as it may be", &tcp.Cgroup{Path: longestPath("x")}},
+	{"as long as it may be", &tcp.Cgroup{Path: longestPath("x")[:maxPath-len(`,"cgroup":""`)]}},
+	{"too long", &tcp.Cgroup{Path: longestPath("x"), Container: containerID, Runtime: "docker"}},
 	{"too long with its escapes", &tcp.Cgroup{Path: longestPath("\x01"), Container: containerID, Runtime: "docker"}},
 }
 
 // longestPath has the most levels that the BPF programs emit, each as long as possible.
 func longestPath(letter string) string {
-	const levels, nameLen = 12, 159
+	const levels, nameLen = 12, 255
 	return strings.Repeat("/"+strings.Repeat(letter, nameLen), levels)
 }
 

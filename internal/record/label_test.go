@@ -117,7 +117,7 @@ func TestLine_LongPaths(t *testing.T) {
 	event, connection := longestTransition(), largestConnection()
 	container := *event.Cgroup
 	event.Cgroup = &container
-	for length := range 12 * 160 {
+	for length := range 12 * 256 {
 		for _, letter := range []string{"x", "\x01", "\"", "\xff", "é"} {
 			container.Path = "/" + strings.Repeat(letter, length)[:length]
 			for _, line := range [][]byte{

@@ -3,8 +3,8 @@ package record
 import "github.com/tcpshift/tcpshift/internal/tcp"
 
 // maxPath bounds the member cgroup in bytes, so that an event with the longest labels
-// stays within MaxLine. The BPF programs emit paths of at most 1,920 bytes, so only a path
-// with many escapes exceeds the bound.
+// stays within MaxLine. The BPF programs emit paths of at most 3,072 bytes, so only a path
+// of many long names, or with many escapes, exceeds the bound.
 const maxPath = 2000
 
 // Transition implements [Encoder]. It does not allocate if dst has room.

@@ -62,7 +62,7 @@ func socket(cookie, cgroup uint64, state tcp.State, expires uint64) []byte {
 
 // cgroupPath is a cgroup_event with one level.
 func cgroupPath(id uint64, truncated byte, name string) []byte {
-	b := make([]byte, 1936)
+	b := make([]byte, 3088)
 	binary.NativeEndian.PutUint64(b[0:], id)
 	b[8], b[12], b[13] = 1, truncated, 3
 	copy(b[16:], name)

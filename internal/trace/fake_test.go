@@ -48,12 +48,12 @@ func inCgroup(id uint64, event []byte) []byte {
 // cgroupPath is the event with a cgroup's path: the names of its levels, the cgroup's
 // own first.
 func cgroupPath(id uint64, truncated byte, names ...string) []byte {
-	b := make([]byte, 1936)
+	b := make([]byte, 3088)
 	binary.NativeEndian.PutUint64(b[0:], id)
 	binary.NativeEndian.PutUint32(b[8:], uint32(len(names)))
 	b[12], b[13] = truncated, 3
 	for i, name := range names {
-		copy(b[16+160*i:], name)
+		copy(b[16+256*i:], name)
 	}
 	return b
 }

@@ -1,8 +1,11 @@
 package kernel_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/test/kernel/harness"
@@ -62,6 +65,54 @@ func TestOwner_RemovedContainer(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A cgroup's name may have any bytes but the slash and the newline, 255 of them at most.
+// Each record has all of them, and is valid JSON.
+func TestOwner_CgroupNameOfAnyBytes(t *testing.T) {
+	harness.RequireFeature(t, probe.SocketCookie)
+	reading := make(chan struct{})
+	tr := harness.StartTracer(t, harness.Options{Options: probe.Options{Ends: true}, Reading: reading})
+	names := []string{strings.Repeat("x", unix.NAME_MAX), anyBytes(unix.NAME_MAX), "a/" + anyBytes(100) + "/" + strings.Repeat("é", 127)}
+	runs := make([]containerRun, len(names))
+	for i, name := range names {
+		runs[i].run(t, tr, name)
+	}
+	close(reading)
+	for i, name := range names {
+		t.Run(fmt.Sprintf("%d bytes", len(name)), func(t *testing.T) {
+			run := &runs[i]
+			run.w.T = t
+			named := 0
+			for _, l := range run.w.Finish() {
+				if l.Conn != run.connection.Conn || l.PID == nil || l.Type != "transition" && l.Type != "connection" {
+					continue
+				}
+				named++
+				if l.Cgroup != run.inside {
+					t.Errorf("want cgroup %q: %s", run.inside, l.Raw)
+				}
+			}
+			if !strings.HasSuffix(run.inside, string([]rune(name))) {
+				t.Errorf("the process is in %q, want in %q", run.inside, name)
+			}
+			if named < 3 {
+				t.Errorf("%d records name the process, want 3 or more", named)
+			}
+		})
+	}
+}
+
+// anyBytes is a name of this length with every byte that a name may have, if it is long
+// enough: quotes, backslashes, controls, and bytes that are not UTF-8.
+func anyBytes(length int) string {
+	name := []byte("\"\\\x1b[2J\u202e")
+	for b := 1; len(name) < length; b = b%255 + 1 {
+		if b != '/' && b != '\n' {
+			name = append(name, byte(b))
+		}
+	}
+	return string(name)
 }
 
 // containerRun is a connection of a process in a container, after both are gone.

@@ -103,13 +103,13 @@ func (a *Actor) EnterCgroup2(name string) (dir string) {
 
 // cgroupOf returns the path that the tracer reports for a process: the path in cgroup v2
 // if that is the only hierarchy, otherwise the path in the first v1 hierarchy that the
-// tracer looks for.
+// tracer looks for. Bytes that are not UTF-8 are U+FFFD, as in a record.
 func cgroupOf(pid int) string {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
 	controllers, _ := cgroupHierarchy()
-	for _, l := range strings.Split(string(b), "\n") {
+	for _, l := range strings.Split(string(b), "\n") { // no cgroup's name has a \n
 		if fields := strings.SplitN(l, ":", 3); len(fields) == 3 && fields[1] == controllers {
-			return fields[2]
+			return string([]rune(fields[2]))
 		}
 	}
 	return ""
