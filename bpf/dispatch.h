@@ -121,7 +121,7 @@ static __always_inline void handle_transition(enum program_rank rank, const stru
 		count(counters->filtered);
 		return;
 	}
-	t.ec->now_ns = bpf_ktime_get_ns();
+	t.ec->now_ns = bpf_ktime_get_boot_ns();
 	if (!may_be_preempted)
 		fetch_and_mark_sock_state(&t, rank, old_state, new_state);
 	barrier(); /* from here on the compiler loads ec from the map, see transition.h */

@@ -43,7 +43,7 @@ static __always_inline void fill_common(const struct sock_common *skc, struct so
 	s->netns = skc->skc_net.net->ns.inum;
 	s->kind = EVENT_SOCKET;
 	s->new_state = skc->skc_state;
-	s->timestamp_ns = bpf_ktime_get_ns();
+	s->timestamp_ns = bpf_ktime_get_boot_ns();
 	e->keepalive_interval = skc->skc_net.net->ipv4.sysctl_tcp_keepalive_intvl;
 }
 

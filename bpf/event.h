@@ -70,7 +70,7 @@ enum program_rank {
 };
 
 struct transition_event {
-	__u64 timestamp_ns; /* CLOCK_MONOTONIC */
+	__u64 timestamp_ns; /* CLOCK_BOOTTIME */
 	__u64 cookie; /* 0: not known, see cookie_of() */
 	__u64 cgroup_id; /* 0: not known */
 	__u64 in_state_ns; /* time in old_state; valid with EVENT_TIMED */
@@ -99,7 +99,7 @@ _Static_assert(offsetof(struct transition_event, kind) == 100, "kind moved");
 
 struct end_event {
 	struct transition_event transition;
-	__u64 opened_ns; /* CLOCK_MONOTONIC; 0: before the tracer started */
+	__u64 opened_ns; /* CLOCK_BOOTTIME; 0: before the tracer started */
 	__u64 established_ns; /* time in ESTABLISHED */
 	__u64 sent_bytes; /* without retransmitted bytes */
 	__u64 received_bytes;
@@ -111,7 +111,7 @@ _Static_assert(sizeof(struct end_event) == 152, "end_event has a hole or grew");
 
 /* Identifies the socket as its transition to CLOSE did, also without a cookie. */
 struct reset_event {
-	__u64 timestamp_ns; /* CLOCK_MONOTONIC */
+	__u64 timestamp_ns; /* CLOCK_BOOTTIME */
 	__u64 cookie; /* 0: this kernel has none in tracing programs */
 	__u8 local_addr[16]; /* as in transition_event */
 	__u8 peer_addr[16];

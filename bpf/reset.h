@@ -138,7 +138,7 @@ static __always_inline void emit_reset(const struct sock *sk, __u8 reason)
 	e = bpf_ringbuf_reserve(ring, sizeof(*e), 0);
 	if (!e)
 		return;
-	e->timestamp_ns = bpf_ktime_get_ns();
+	e->timestamp_ns = bpf_ktime_get_boot_ns();
 	e->cookie = has_socket_cookie ? sk->__sk_common.skc_cookie.counter : 0;
 	__builtin_memcpy(e->local_addr, ep.local_addr, sizeof(e->local_addr));
 	__builtin_memcpy(e->peer_addr, ep.peer_addr, sizeof(e->peer_addr));

@@ -142,7 +142,7 @@ static __always_inline __u64 freed_object(const __u64 *ctx)
 static __always_inline void emit_timewait_end(struct transition_event *e,
 					      struct program_counters *counters)
 {
-	__u64 now_ns = bpf_ktime_get_ns();
+	__u64 now_ns = bpf_ktime_get_boot_ns();
 	void *ring = this_cpu_ring();
 
 	e->kind = EVENT_TRANSITION;

@@ -38,7 +38,7 @@ const (
 // Alert is one phase of one alert.
 type Alert struct {
 	Time      time.Time     // wall clock; the engine leaves it zero, the trace loop sets it
-	Monotonic time.Duration // CLOCK_MONOTONIC
+	Monotonic time.Duration // CLOCK_BOOTTIME
 	ID        string        // joins the phases of an alert; unique within a run
 	Kind      string        // one of Kinds
 	Phase     Phase

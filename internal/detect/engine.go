@@ -7,7 +7,7 @@ import (
 )
 
 // Engine is the state of detection. All its methods are for one goroutine, the one
-// that reads the stream. Every time is CLOCK_MONOTONIC. Its memory is bounded: see
+// that reads the stream. Every time is CLOCK_BOOTTIME. Its memory is bounded: see
 // [Config.MaxDestinations].
 type Engine struct {
 	tracker   *tracker

@@ -1,5 +1,6 @@
-// Package monotonic reads the clock of the timestamps that BPF programs make. It must
-// not know what is timed.
+// Package monotonic reads the clock of the timestamps that BPF programs make. The clock
+// never steps, and it advances while the host is suspended. The package must not know what
+// is timed.
 package monotonic
 
 import (
@@ -13,11 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Now is the host's CLOCK_MONOTONIC, as bpf_ktime_get_ns() returns it, whatever time
+// Now is the host's CLOCK_BOOTTIME, as bpf_ktime_get_boot_ns() returns it, whatever time
 // namespace this process is in. It is safe for concurrent use.
 func Now() time.Duration {
 	var ts unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts) // never fails for this clock
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // never fails for this clock
 	return time.Duration(ts.Nano()) - offset()
 }
 
@@ -45,10 +46,10 @@ var offset = sync.OnceValue(func() time.Duration {
 	return 0
 })
 
-// parse reads a line such as "monotonic  -86400  0": seconds, then nanoseconds.
+// parse reads a line such as "boottime  -86400  0": seconds, then nanoseconds.
 func parse(line string) (time.Duration, bool) {
 	fields := strings.Fields(line)
-	if len(fields) != 3 || fields[0] != "monotonic" {
+	if len(fields) != 3 || fields[0] != "boottime" {
 		return 0, false
 	}
 	seconds, err1 := strconv.ParseInt(fields[1], 10, 64)

@@ -8,14 +8,14 @@ import (
 // The offset of a time namespace is read from its line.
 func TestOffset_ParseLine(t *testing.T) {
 	for line, want := range map[string]time.Duration{
-		"monotonic           0         0":           0,
-		"monotonic      -86400 500000000":           -24*time.Hour + 500*time.Millisecond,
-		"monotonic           7         1":           7*time.Second + 1,
-		"boottime            7         0":           -1,
-		"monotonic           x         0":           -1,
-		"monotonic           7":                     -1,
-		"":                                          -1,
-		"monotonic 7 99999999999999999999999999999": -1,
+		"boottime           0         0":           0,
+		"boottime      -86400 500000000":           -24*time.Hour + 500*time.Millisecond,
+		"boottime           7         1":           7*time.Second + 1,
+		"monotonic           7         0":          -1,
+		"boottime           x         0":           -1,
+		"boottime           7":                     -1,
+		"":                                         -1,
+		"boottime 7 99999999999999999999999999999": -1,
 	} {
 		got, ok := parse(line)
 		if !ok {

@@ -21,13 +21,13 @@ type Buffer struct {
 	Size int // bytes
 }
 
-// maxClockDifference bounds the difference between CLOCK_MONOTONIC as read here and as read
+// maxClockDifference bounds the difference between CLOCK_BOOTTIME as read here and as read
 // by a program at the same moment, even while the kernel adjusts the clock
 // (kernel/time/timekeeping.c, ktime_get_mono_fast_ns).
 const maxClockDifference = time.Microsecond
 
 // Reader reads several ring buffers. Each sample begins with the time at which its
-// program started, in nanoseconds of CLOCK_MONOTONIC. A Reader must not be used by
+// program started, in nanoseconds of CLOCK_BOOTTIME. A Reader must not be used by
 // several goroutines.
 type Reader struct {
 	rings    []*mapping

@@ -119,7 +119,7 @@ type Cgroup struct {
 // TIME_WAIT: see [Transition.TimeWaitEnd].
 type Transition struct {
 	Time      time.Time     // wall clock; zero until the trace loop sets it
-	Monotonic time.Duration // CLOCK_MONOTONIC, taken in the kernel
+	Monotonic time.Duration // CLOCK_BOOTTIME, taken in the kernel
 	Cookie    uint64        // identifies the socket while the host is up; 0: this kernel gives none
 	Local     Endpoint
 	Peer      Endpoint

@@ -10,10 +10,11 @@ import (
 	"github.com/tcpshift/tcpshift/internal/monotonic"
 )
 
-// clock converts the kernel's monotonic time to wall-clock time. The kernel derives both
-// from one counter, and NTP slews both alike (kernel/time/timekeeping.c). So their offset
-// changes only where the wall clock is set: by an operator, by NTP after a large error, and
-// for a leap second. Every sync measures it.
+// clock converts the kernel's monotonic time, CLOCK_BOOTTIME, to wall-clock time. The kernel
+// derives both from one counter, NTP slews both alike, and both advance while the host is
+// suspended (kernel/time/timekeeping.c). So their offset changes only where the wall clock
+// is set: by an operator, by NTP after a large error, and for a leap second. Every sync
+// measures it.
 //
 // A step applies to the events after it and to no others. So the time of an event stays
 // the one that the stream has shown, however often the clock is set after it.

@@ -93,6 +93,30 @@ func TestClock_StepsForwardAndBackward(t *testing.T) {
 	}
 }
 
+// A suspended host makes no step: the boot clock and the wall clock both advance. So the
+// first event after it has the right time before the loop has run again, and a connection
+// that was open meanwhile has lasted from its opened to its end. By CLOCK_MONOTONIC, which
+// stops, the event would be an hour early.
+func TestClock_Suspend(t *testing.T) {
+	const suspended = time.Hour
+	var c clock
+	opened, end := time.Minute, 2*time.Minute+suspended
+	c.apply(readingAt(opened, epoch))
+	if got, want := c.wall(end), time.Unix(0, int64(epoch+end)); !got.Equal(want) {
+		t.Errorf("before the next sync the end is at %v, want %v", got, want)
+	}
+	c.apply(readingAt(end, epoch))
+	if lasted := c.wall(end).Sub(c.wall(opened)); lasted != end-opened || len(c.past) != 0 {
+		t.Errorf("it lasted %v and there are %d steps, want %v and none", lasted, len(c.past), end-opened)
+	}
+
+	var stopped clock // if the events had CLOCK_MONOTONIC
+	stopped.apply(readingAt(opened, epoch))
+	if got := time.Unix(0, int64(epoch+end)).Sub(stopped.wall(end - suspended)); got != suspended {
+		t.Errorf("by the clock that stops the end is %v early, want %v", got, suspended)
+	}
+}
+
 // The memory is bounded. Times before the oldest step that is kept take its offset.
 func TestClock_BoundedSteps(t *testing.T) {
 	var c clock

@@ -29,7 +29,7 @@ const (
 // Estimator models one resource that connections occupy, such as the local ports for
 // one destination: a connection occupies one unit while it is open, and its TIME_WAIT
 // occupies the unit for a further while. The zero value is ready for use. Times are
-// CLOCK_MONOTONIC; a time before the last one counts as the last one. An Estimator is
+// CLOCK_BOOTTIME; a time before the last one counts as the last one. An Estimator is
 // for one goroutine.
 type Estimator struct {
 	since time.Duration // of the first event
