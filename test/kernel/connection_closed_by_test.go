@@ -86,7 +86,7 @@ func icmpUnreachable(n *tcplab.Netns, s *tcplab.Socket) {
 }
 
 // With IP_RECVERR an ICMP error stays on the socket, which goes on. The connection then
-// ends in order, so closed_by says which side closed first.
+// ends in order, so closed_by is the side that closed first.
 func TestConnection_SurvivedError(t *testing.T) {
 	for name, clientFirst := range map[string]bool{"client first": true, "server first": false} {
 		t.Run(name, func(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// retransmits and rtt_ns of a connection record are what TCP_INFO says right before the
+// retransmits and rtt_ns of a connection record are what TCP_INFO reports right before the
 // end. The connection ends with a reset, which changes neither.
 func TestConnection_RetransmitsAndRTT(t *testing.T) {
 	harness.SharedTracers(t) // load them before the cases run in parallel
@@ -71,7 +71,7 @@ func TestConnection_RetransmitsAndRTT(t *testing.T) {
 				}
 				found++
 				if l.Retransmits != uint64(info.Total_retrans) || l.RTT != uint64(info.Rtt)*1000 || l.RTT == 0 {
-					t.Errorf("TCP_INFO said %d retransmissions and a round trip of %d us: %s", info.Total_retrans, info.Rtt, l.Raw)
+					t.Errorf("TCP_INFO reported %d retransmissions and a round trip of %d us: %s", info.Total_retrans, info.Rtt, l.Raw)
 				}
 			}
 			if found != 1 {

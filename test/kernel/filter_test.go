@@ -270,7 +270,7 @@ func TestFilter_LoadsOnThisKernel(t *testing.T) {
 	}
 	for name, f := range filters {
 		t.Run(name, func(t *testing.T) {
-			if row, known := harness.ThisKernel(t); known && !row.Gives(expect.SocketStorage) {
+			if row, known := harness.ThisKernel(t); known && !row.HasFeature(expect.SocketStorage) {
 				f.Roles = nil
 			}
 			n := tcplab.NewNetns(t)

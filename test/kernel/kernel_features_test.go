@@ -40,8 +40,8 @@ func TestKernel_Features(t *testing.T) {
 	if !slices.Equal(given, row.Features) {
 		t.Errorf("features %v, want %v as in the table", given, row.Features)
 	}
-	if want := harness.IsBefore(t, 6, 2); row.Lacks(expect.DeadOwners) != want {
-		t.Errorf("the table says that owners are named after their process has died: %v, which is wrong for this release", want)
+	if got, want := row.Lacks(expect.DeadOwners), harness.IsBefore(t, 6, 2); got != want {
+		t.Errorf("the table lacks owners whose processes have exited: %v, want %v for this release", got, want)
 	}
 	if want := (probe.Layout{AcceptArguments: row.AcceptArguments, TableByNetns: row.TableByNetns}); layout != want {
 		t.Errorf("layout %+v, want %+v as in the table", layout, want)
@@ -74,7 +74,7 @@ func TestKernel_FeaturesWithoutLockedMemory(t *testing.T) {
 func TestKernel_VerifierInstructions(t *testing.T) {
 	walked := harness.CheckInstructions(t, harness.SharedTracers(t)[0])
 	if row, known := harness.ThisKernel(t); known && row.Instructions != (len(walked) > 0) {
-		t.Errorf("the kernel reports instructions for %d programs, the table says that it reports them: %v", len(walked), row.Instructions)
+		t.Errorf("the kernel reports instructions for %d programs, the table has %v for that", len(walked), row.Instructions)
 	}
 }
 
@@ -116,8 +116,8 @@ func TestKernel_ChildFirstTransition(t *testing.T) {
 	if !known {
 		return
 	}
-	if storage := row.Gives(expect.SocketStorage); deferred != (row.EmptyChild && storage) || empty != (row.EmptyChild && !storage) {
-		t.Errorf("deferred %v, without a peer %v; the table says %+v", deferred, empty, row)
+	if storage := row.HasFeature(expect.SocketStorage); deferred != (row.EmptyChild && storage) || empty != (row.EmptyChild && !storage) {
+		t.Errorf("deferred %v, without a peer %v; the table has %+v", deferred, empty, row)
 	}
 	if !empty && lines[i].PeerPort != out.Client.Local.Port() {
 		t.Errorf("peer port is not %d: %s", out.Client.Local.Port(), lines[i].Raw)

@@ -8,7 +8,7 @@ import (
 )
 
 // The smallest ring fills up because the reader of the output does not read. Every
-// transition that does not fit is counted, a loss record says so, and the stream goes
+// transition that does not fit is counted, a loss record reports it, and the stream goes
 // on when the reader reads again.
 func TestLoss_FullRing(t *testing.T) {
 	var problems []string

@@ -133,7 +133,7 @@ func countStorms(t *testing.T, preempted *bool, cases []stormCase) (problems [][
 	}
 	ofAll = append(ofAll, harness.CompareCount("transitions of all storms, with those lost", counted+lost, happened)...)
 	if counted != stop.Read {
-		ofAll = append(ofAll, fmt.Sprintf("%d transitions in records, but stop says otherwise: %s", counted, stop.Raw))
+		ofAll = append(ofAll, fmt.Sprintf("%d transitions in records, but stop has another count: %s", counted, stop.Raw))
 	}
 	for i := range problems {
 		problems[i] = append(problems[i], ofAll...)

@@ -176,5 +176,5 @@ func (g *guests) read(o *outcome, from io.Reader, booted func()) error {
 
 // logPath is the file with the whole console.
 func (g *guests) logPath(c column) string {
-	return filepath.Join(g.dir, "console", c.line+"-"+c.arch+".log")
+	return filepath.Join(g.dir, "console", c.version+"-"+c.arch+".log")
 }

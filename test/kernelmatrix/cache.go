@@ -40,7 +40,7 @@ func (c *cache) kernel(col column) (kernel, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	cached, cachedErr := c.cached(col)
-	a, err := c.apt(suites[col.line], col.arch)
+	a, err := c.apt(suites[col.version], col.arch)
 	if err != nil {
 		if cachedErr == nil {
 			fmt.Fprintf(os.Stderr, "kernelmatrix: %v: taking %s from the cache: %v\n", col, cached.Package.Name, err)
@@ -79,7 +79,7 @@ func (c *cache) apt(suite, arch string) (*apt, error) {
 }
 
 func (c *cache) columnDir(col column) string {
-	return filepath.Join(c.dir, "kernels", col.line+"-"+col.arch)
+	return filepath.Join(c.dir, "kernels", col.version+"-"+col.arch)
 }
 
 const recordName = "kernel.json"

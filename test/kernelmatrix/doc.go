@@ -47,38 +47,38 @@ type doc struct {
 	Most    int    // bounds the instructions of a program
 	Pattern string // selects the tests that ran; empty: all
 	Date    string
-	Lines   []string
+	Kernels []string
 	Columns []docColumn
 	Given   []docRow
 }
 
 type docColumn struct {
-	Line, Arch, Release, Package, Version, Instructions string
-	Passed, LeftOut, Seconds                            int
+	Kernel, Arch, Release, Package, Version, Instructions string
+	Passed, LeftOut, Seconds                              int
 }
 
 // docRow is one feature for readers, and the kernels that provide it.
 type docRow struct {
 	What  string
-	Cells []string // one for each line
+	Cells []string // one for each kernel version
 }
 
 func newDoc(pattern string, outcomes []*outcome, now time.Time) doc {
-	d := doc{Most: expect.MaxInstructions, Pattern: pattern, Date: now.Format(time.DateOnly), Lines: expect.Lines}
+	d := doc{Most: expect.MaxInstructions, Pattern: pattern, Date: now.Format(time.DateOnly), Kernels: expect.KernelVersions}
 	for _, o := range outcomes {
 		d.Columns = append(d.Columns, docColumn{
-			Line: o.column.line, Arch: o.column.arch, Release: o.console.release,
+			Kernel: o.column.version, Arch: o.column.arch, Release: o.console.release,
 			Package: o.kernel.Package.Name, Version: o.kernel.Package.Version,
 			Instructions: orElse(mostInstructions(o.console), "not reported"),
 			Passed:       o.counts().passed, LeftOut: o.counts().leftOut, Seconds: int(o.took.Seconds()),
 		})
 	}
 	slices.SortStableFunc(d.Columns, func(a, b docColumn) int {
-		return slices.Index(expect.Lines, a.Line) - slices.Index(expect.Lines, b.Line)
+		return slices.Index(expect.KernelVersions, a.Kernel) - slices.Index(expect.KernelVersions, b.Kernel)
 	})
 	always := func(*expect.Row) bool { return true }
 	gives := func(feature string) func(*expect.Row) bool {
-		return func(r *expect.Row) bool { return r.Gives(feature) }
+		return func(r *expect.Row) bool { return r.HasFeature(feature) }
 	}
 	for _, given := range []struct {
 		what string
@@ -91,8 +91,8 @@ func newDoc(pattern string, outcomes []*outcome, now time.Time) doc {
 		{"role, durations and owner kept from one transition to the next (`socket_storage`)", gives(expect.SocketStorage)},
 		{"owners of sockets older than the tracer (`socket_scan`)", gives(expect.SocketScan)},
 		{"the process that accepts, at once (`accept_hook`)", gives(expect.AcceptHook)},
-		{"the owner of an orphan whose process has exited", func(r *expect.Row) bool { return r.Gives(expect.SocketStorage) && !r.Lacks(expect.DeadOwners) }},
-		{"a child's LISTEN → SYN_RECV with its peer", func(r *expect.Row) bool { return !r.EmptyChild || r.Gives(expect.SocketStorage) }},
+		{"the owner of an orphan whose process has exited", func(r *expect.Row) bool { return r.HasFeature(expect.SocketStorage) && !r.Lacks(expect.DeadOwners) }},
+		{"a child's LISTEN → SYN_RECV with its peer", func(r *expect.Row) bool { return !r.EmptyChild || r.HasFeature(expect.SocketStorage) }},
 		{"no transition lost under the heaviest load", always},
 	} {
 		d.Given = append(d.Given, newDocRow(given.what, given.by))
@@ -103,10 +103,10 @@ func newDoc(pattern string, outcomes []*outcome, now time.Time) doc {
 // newDocRow makes cells of "yes", "–" or the name of the only architecture.
 func newDocRow(what string, gives func(*expect.Row) bool) docRow {
 	row := docRow{What: what}
-	for _, line := range expect.Lines {
+	for _, version := range expect.KernelVersions {
 		var on []string
 		for _, arch := range expect.Arches {
-			if r, ok := expect.For(line, arch); ok && gives(&r) {
+			if r, ok := expect.For(version, arch); ok && gives(&r) {
 				on = append(on, arch)
 			}
 		}
@@ -130,7 +130,7 @@ var generated = template.Must(template.New("kernels.md").Parse(`
 | kernel | architecture | package | tests passed | left out | seconds | instructions of the largest program |
 |---|---|---|---|---|---|---|
 {{range .Columns -}}
-| {{.Line}} | {{.Arch}} | {{.Package}} {{.Version}} | {{.Passed}} | {{.LeftOut}} | {{.Seconds}} | {{.Instructions}} |
+| {{.Kernel}} | {{.Arch}} | {{.Package}} {{.Version}} | {{.Passed}} | {{.LeftOut}} | {{.Seconds}} | {{.Instructions}} |
 {{end}}
 A test is left out only if the table in test/kernelmatrix/expect says that the kernel lacks what the
 test needs. The instructions are those that the verifier walks, the most of all configurations that
@@ -138,8 +138,8 @@ the tests load. A test fails if there are more than {{.Most}}.
 
 ## What each kernel provides
 
-| |{{range .Lines}} {{.}} |{{end}}
-|---|{{range .Lines}}---|{{end}}
+| |{{range .Kernels}} {{.}} |{{end}}
+|---|{{range .Kernels}}---|{{end}}
 {{range .Given -}}
 | {{.What}} |{{range .Cells}} {{.}} |{{end}}
 {{end}}

@@ -80,22 +80,22 @@ func parseFlags() (*settings, error) {
 	flag.BoolVar(&s.guests.verbose, "v", false, "print the consoles while the guests run")
 	flag.Parse()
 	s.guests.dir, s.guests.env = s.dir, strings.Fields(*env)
-	lines, err := choose("kernel", *kernels, expect.Lines)
+	versions, err := choose("kernel", *kernels, expect.KernelVersions)
 	if err != nil {
 		return nil, err
 	}
 	if s.arches, err = choose("architecture", *arches, expect.Arches); err != nil {
 		return nil, err
 	}
-	s.columns = columns(lines, s.arches)
+	s.columns = columns(versions, s.arches)
 	return s, nil
 }
 
-func columns(lines, arches []string) []column {
+func columns(versions, arches []string) []column {
 	var all []column
 	for _, arch := range arches {
-		for _, line := range lines {
-			all = append(all, column{line, arch})
+		for _, version := range versions {
+			all = append(all, column{version, arch})
 		}
 	}
 	return all

@@ -22,14 +22,14 @@ var suites = map[string]string{
 
 // column is one kernel on one architecture: a column of the matrix.
 type column struct {
-	line, arch string
+	version, arch string
 }
 
-// String returns line and architecture.
-func (c column) String() string { return c.line + " " + c.arch }
+// String returns kernel version and architecture.
+func (c column) String() string { return c.version + " " + c.arch }
 
 func (c column) row() expect.Row {
-	row, _ := expect.For(c.line, c.arch)
+	row, _ := expect.For(c.version, c.arch)
 	return row
 }
 
@@ -70,7 +70,7 @@ func parseIndex(r io.Reader, keep func(name string) bool) ([]pkg, error) {
 // newest returns the latest point release of a column. In newer suites the image is in
 // a package linux-binary, and linux-image of that name is empty.
 func newest(packages []pkg, c column) (pkg, error) {
-	pattern := regexp.MustCompile(`^linux-(image|binary)-` + regexp.QuoteMeta(c.line) + `\.(\d+)(?:-(\d+)|\+deb\d+)-cloud-` + c.arch + `$`)
+	pattern := regexp.MustCompile(`^linux-(image|binary)-` + regexp.QuoteMeta(c.version) + `\.(\d+)(?:-(\d+)|\+deb\d+)-cloud-` + c.arch + `$`)
 	var best pkg
 	bestRank := [3]int{-1}
 	for _, p := range packages {
@@ -87,7 +87,7 @@ func newest(packages []pkg, c column) (pkg, error) {
 		}
 	}
 	if best.Name == "" {
-		return pkg{}, fmt.Errorf("find a kernel %v: %s has none; see suites in test/kernelmatrix/packages.go", c, suites[c.line])
+		return pkg{}, fmt.Errorf("find a kernel %v: %s has none; see suites in test/kernelmatrix/packages.go", c, suites[c.version])
 	}
 	return best, nil
 }

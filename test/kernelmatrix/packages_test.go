@@ -91,8 +91,8 @@ func TestPackages_NewestPointRelease(t *testing.T) {
 
 // Every column has a suite and a machine.
 func TestPackages_EveryColumnHasSuite(t *testing.T) {
-	for _, c := range columns(expect.Lines, expect.Arches) {
-		if suites[c.line] == "" {
+	for _, c := range columns(expect.KernelVersions, expect.Arches) {
+		if suites[c.version] == "" {
 			t.Errorf("%v has no suite", c)
 		}
 		if machines[c.arch].qemu == "" {

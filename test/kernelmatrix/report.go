@@ -54,7 +54,7 @@ func table(w io.Writer, outcomes []*outcome) {
 			features = orElse(o.console.attr("features"), "none")
 			walked = orElse(mostInstructions(o.console), "not reported")
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", o.column.line, o.column.arch, release,
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\t%s\n", o.column.version, o.column.arch, release,
 			n.run, n.passed, n.leftOut, int(o.took.Seconds()), verdict(o), walked, features)
 	}
 	t.Flush()

@@ -27,7 +27,7 @@ func TestReport_TableAndFailures(t *testing.T) {
 		{column: column{"7.1", "arm64"}, err: errors.New("no package")},
 	}
 	var b strings.Builder
-	report(&b, outcomes, 90*time.Second, func(c column) string { return c.line + ".log" })
+	report(&b, outcomes, 90*time.Second, func(c column) string { return c.version + ".log" })
 	const want = `
 == 6.12 amd64 failed
 the whole console is in 6.12.log
@@ -74,7 +74,7 @@ func TestReport_DocumentNeedsEveryColumn(t *testing.T) {
 		t.Fatal(err)
 	}
 	var outcomes []*outcome
-	for _, c := range columns(expect.Lines, expect.Arches) {
+	for _, c := range columns(expect.KernelVersions, expect.Arches) {
 		if err := writeDoc(path, "", outcomes, time.Now()); err == nil {
 			t.Errorf("the page was written after a run of %d columns", len(outcomes))
 		}

@@ -22,8 +22,8 @@ func switchedOff() []string {
 	return strings.FieldsFunc(os.Getenv("TCPSHIFT_WITHOUT"), func(r rune) bool { return r == ',' })
 }
 
-// forcedPreemption returns what TCPSHIFT_PREEMPTED, true or false, says about whether
-// programs may be preempted; nil without the variable. False is wrong on kernels that
+// forcedPreemption returns whether programs may be preempted according to
+// TCPSHIFT_PREEMPTED, true or false; nil without the variable. False is wrong on kernels that
 // preempt them, and gives duplicates there.
 func forcedPreemption() *bool {
 	forced, err := strconv.ParseBool(os.Getenv("TCPSHIFT_PREEMPTED"))
@@ -57,14 +57,14 @@ func ThisKernel(t *testing.T) (row expect.Row, known bool) {
 	return row, known
 }
 
-// Lacks skips the test because the kernel lacks what, and logs the reason. It fails the
-// test if this kernel has it according to the table. test/kernelmatrix reads the
-// attribute "lacks" from the output.
-func Lacks(t *testing.T, what string, reason any) {
+// SkipUnlessRequired skips a test that needs what the kernel lacks, and logs the reason.
+// It fails the test if the table requires this kernel to have it. test/kernelmatrix reads
+// the attribute "lacks" from the output.
+func SkipUnlessRequired(t *testing.T, what string, reason any) {
 	t.Helper()
 	t.Attr("lacks", what)
 	if row, known := ThisKernel(t); known && !row.Lacks(what) {
-		t.Fatalf("no %s, but the table lists it for this kernel: %v", what, reason)
+		t.Fatalf("no %s, but the table requires it of this kernel: %v", what, reason)
 	}
 	t.Skipf("no %s: %v", what, reason)
 }
@@ -116,7 +116,7 @@ func RequireFeature(t *testing.T, name string) {
 	}
 	for _, f := range kernel.Features() {
 		if f.Name == name && f.Err != nil {
-			Lacks(t, name, f.Err)
+			SkipUnlessRequired(t, name, f.Err)
 		}
 	}
 }

@@ -27,8 +27,8 @@ func init() {
 	}
 }
 
-// StormLoad starts as many processes as TCPSHIFT_STORM_LOAD says, none by default,
-// which compete with the storms for the processors until the test ends.
+// StormLoad starts processes, TCPSHIFT_STORM_LOAD of them and none by default, which
+// compete with the storms for the processors until the test ends.
 func StormLoad(t *testing.T) {
 	t.Helper()
 	text := os.Getenv("TCPSHIFT_STORM_LOAD")

@@ -38,7 +38,7 @@ const OnlyWaits = "TestTimewait_LastsOneMinute"
 
 // Row is one kernel on one architecture.
 type Row struct {
-	Line     string // such as 6.12
+	Version  string // of the kernel, such as 6.12
 	Arch     string // GOARCH
 	Features []string
 	Lacking  []string // what only tests need
@@ -52,20 +52,20 @@ type Row struct {
 	Instructions     bool // the kernel reports how many instructions the verifier processed, since 5.16
 }
 
-// Gives reports whether the kernel has the feature.
-func (r *Row) Gives(feature string) bool { return slices.Contains(r.Features, feature) }
+// HasFeature reports whether the kernel has the feature.
+func (r *Row) HasFeature(feature string) bool { return slices.Contains(r.Features, feature) }
 
-// Lacks reports whether a test may be skipped because the kernel lacks a feature or
-// another thing.
+// Lacks reports whether the kernel lacks what: a feature, or something that only tests
+// need. A test that needs it may be skipped.
 func (r *Row) Lacks(what string) bool {
 	if slices.Contains([]string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, what) {
-		return !r.Gives(what)
+		return !r.HasFeature(what)
 	}
 	return slices.Contains(r.Lacking, what)
 }
 
-// Lines are the tested kernels, the oldest first.
-var Lines = []string{"5.10", "6.1", "6.12", "6.18", "7.1"}
+// KernelVersions are the versions of the tested kernels, the oldest first.
+var KernelVersions = []string{"5.10", "6.1", "6.12", "6.18", "7.1"}
 
 // Arches are the tested architectures.
 var Arches = []string{"amd64", "arm64"}
@@ -74,26 +74,26 @@ var Arches = []string{"amd64", "arm64"}
 // program. Its own limit is a million; the rest is room for kernels that prune less.
 const MaxInstructions = 500_000
 
-// Table has a row for every line and architecture. On arm64 the kernel has no
+// Table has a row for every version and architecture. On arm64 the kernel has no
 // trampolines for fexit before 6.4.
 var Table = []Row{
-	{Line: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
-	{Line: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, LongTimeWait, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
-	{Line: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, LongTimeWait},
+	{Version: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Version: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, LongTimeWait, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Version: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, LongTimeWait},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Line: "6.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag},
+	{Version: "6.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Line: "6.12", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag},
+	{Version: "6.12", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag},
 		AcceptArguments: 2, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Line: "6.12", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
+	{Version: "6.12", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
 		AcceptArguments: 2, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Line: "6.18", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
+	{Version: "6.18", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
 		AcceptArguments: 2, TableByNetns: true, Instructions: true},
-	{Line: "6.18", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
+	{Version: "6.18", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
 		AcceptArguments: 2, TableByNetns: true, Instructions: true},
-	{Line: "7.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
+	{Version: "7.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
 		AcceptArguments: 2, TableByNetns: true, PreemptsPrograms: true, Instructions: true},
-	{Line: "7.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag},
+	{Version: "7.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag},
 		AcceptArguments: 2, TableByNetns: true, PreemptsPrograms: true, Instructions: true},
 }
 
@@ -110,10 +110,10 @@ func ForRelease(release string) (Row, bool) {
 	return For(m[1], m[2])
 }
 
-// For returns the row of a line and an architecture.
-func For(line, arch string) (Row, bool) {
+// For returns the row of a kernel version and an architecture.
+func For(version, arch string) (Row, bool) {
 	for _, r := range Table {
-		if r.Line == line && r.Arch == arch {
+		if r.Version == version && r.Arch == arch {
 			return r, true
 		}
 	}

@@ -2,21 +2,21 @@ package expect
 
 import "testing"
 
-// Each line and architecture has one row.
+// Each version and architecture has one row.
 func TestExpect_OneRowPerColumn(t *testing.T) {
 	count := map[[2]string]int{}
 	for _, r := range Table {
-		count[[2]string{r.Line, r.Arch}]++
+		count[[2]string{r.Version, r.Arch}]++
 	}
-	for _, line := range Lines {
+	for _, version := range KernelVersions {
 		for _, arch := range Arches {
-			if n := count[[2]string{line, arch}]; n != 1 {
-				t.Errorf("%s %s has %d rows", line, arch, n)
+			if n := count[[2]string{version, arch}]; n != 1 {
+				t.Errorf("%s %s has %d rows", version, arch, n)
 			}
 		}
 	}
-	if len(Table) != len(Lines)*len(Arches) {
-		t.Errorf("%d rows for %d lines and %d architectures", len(Table), len(Lines), len(Arches))
+	if len(Table) != len(KernelVersions)*len(Arches) {
+		t.Errorf("%d rows for %d versions and %d architectures", len(Table), len(KernelVersions), len(Arches))
 	}
 }
 
@@ -35,7 +35,7 @@ func TestExpect_ReleaseSelectsRow(t *testing.T) {
 	} {
 		t.Run(release, func(t *testing.T) {
 			r, known := ForRelease(release)
-			if got := [2]string{r.Line, r.Arch}; got != want || known != (want[0] != "") {
+			if got := [2]string{r.Version, r.Arch}; got != want || known != (want[0] != "") {
 				t.Errorf("got %v %v, want %v", got, known, want)
 			}
 		})
