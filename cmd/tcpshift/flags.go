@@ -138,12 +138,12 @@ func parsePath(s string) (string, error) {
 }
 
 func parseRecordType(s string) (string, error) {
-	for _, t := range record.Types() {
+	for _, t := range record.SelectableTypes() {
 		if s == t {
 			return s, nil
 		}
 	}
-	return "", fmt.Errorf("%q is not a record type: use %s", s, strings.Join(record.Types(), ", "))
+	return "", fmt.Errorf("%q is not a record type: use %s", s, strings.Join(record.SelectableTypes(), ", "))
 }
 
 func parseDuration(s string) (time.Duration, error) {

@@ -52,8 +52,8 @@ func terminalSize() (columns, rows int) {
 	return int(size.Col), int(size.Row)
 }
 
-// colorIsWanted reports whether the environment allows colors: NO_COLOR, as in
-// https://no-color.org, forbids them, and a TERM that has none.
+// colorIsWanted reports whether the environment allows colors: NO_COLOR
+// (https://no-color.org) forbids them, and so does a TERM without colors.
 func colorIsWanted() bool {
 	term := os.Getenv("TERM")
 	return os.Getenv("NO_COLOR") == "" && term != "" && term != "dumb"

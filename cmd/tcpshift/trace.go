@@ -56,7 +56,7 @@ func newTrace() *cobra.Command {
 func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.SortFlags = false
 	addFormatFlags(flags, &o.formatOptions)
-	flags.Var(list(&o.only, "TYPE,...", parseRecordType), "only", "write only these record types, and start and stop: "+strings.Join(record.Types(), ", "))
+	flags.Var(list(&o.only, "TYPE,...", parseRecordType), "only", "write only these record types, and start and stop: "+strings.Join(record.SelectableTypes(), ", "))
 	o.output = "-"
 	addOutputFlag(flags, &o.output)
 	addDurationFlag(flags, o)

@@ -89,8 +89,8 @@ func bareID(id, parent string) (container, runtime string) {
 
 // prefixedID compares the whole prefix, because crio-conmon and libpod-conmon are
 // monitors, with the id of their container in the name. Units of systemd (podman
-// generate systemd, health checks) have such ids as well, but their suffix remains in
-// id, which then is none.
+// generate systemd, health checks) have such ids as well, but their suffix stays in id,
+// which isID then rejects.
 func prefixedID(prefix, id string) (container, runtime string) {
 	if !isID(id) {
 		return "", "" // such as a BuildKit step, whose id has 25 letters and digits

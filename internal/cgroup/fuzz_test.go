@@ -12,8 +12,8 @@ var (
 	podForm       = regexp.MustCompile(`^([0-9a-f]{32}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12})$`)
 )
 
-// Of any path, the description is well-formed, consists of parts of the path, and is
-// that of the cgroups below too.
+// The description of any path is well-formed and consists of parts of the path. The
+// cgroups below have an equal description.
 func FuzzDescribe(f *testing.F) {
 	for _, path := range []string{
 		"", "/", "//", ":", "::", "/:nerdctl:", "/.slice::", "pod", "/kubepods/pod", "/kubepods-pod.slice", "-.scope",

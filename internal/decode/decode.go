@@ -202,7 +202,7 @@ func decodeConnection(w *wireEnd, e *Event) {
 	c.Received = w.ReceivedBytes
 	c.Retransmits = w.Retransmits
 	c.RTT = time.Duration(w.RttUs) * time.Microsecond
-	c.ClosedBy = tcp.EndOf(&e.Transition)
+	c.ClosedBy = tcp.ClosedByOf(&e.Transition)
 }
 
 func decodeReset(w *wireReset, e *Event) error {

@@ -265,7 +265,7 @@ func independent(b []byte) Event {
 			Received:    order.Uint64(b[136:]),
 			Retransmits: order.Uint32(b[144:]),
 			RTT:         time.Duration(order.Uint32(b[148:])) * time.Microsecond,
-			ClosedBy:    tcp.EndOf(&e.Transition),
+			ClosedBy:    tcp.ClosedByOf(&e.Transition),
 		}
 	case kindSocket:
 		e.ExpiresJiffies, e.KeepaliveJiffies = order.Uint64(b[112:]), uint64(order.Uint32(b[120:]))

@@ -56,7 +56,7 @@ type Finding struct {
 	Role        tcp.Role
 	Local, Peer tcp.Endpoint
 
-	Counted         string        // what Rate counts, in words, such as "connections"
+	RateUnit        string        // what Rate counts per second, in words, such as "connections"
 	Rate            float64       // per second
 	Occupancy       uint64        // ports, TIME_WAITs or sockets, see CapacityKind and Kind
 	OccupancySource Source        // "": there is no occupancy

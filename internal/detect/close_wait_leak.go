@@ -172,7 +172,7 @@ func (l *leak) grows(now time.Duration) bool {
 func (d *closeWaitLeak) describe(key leakKey, l *leak) Finding {
 	oldest := len(l.history) - 1
 	f := Finding{
-		Severity: Warning, Process: l.top(), Netns: key.netns, Role: l.role, Counted: "more sockets",
+		Severity: Warning, Process: l.top(), Netns: key.netns, Role: l.role, RateUnit: "more sockets",
 		Rate: max(0, float64(l.stuck-l.history[oldest])) / (sampleInterval * time.Duration(len(l.history))).Seconds(),
 		// Each socket is known by its cookie: the number is exact.
 		Occupancy: uint64(l.stuck), OccupancySource: FromEvents, Approximate: d.overflow,

@@ -51,7 +51,7 @@ const minPatience = time.Second
 func connectFailure(t *tcp.Transition) string {
 	switch unix.Errno(t.Error) {
 	case 0:
-		switch by := tcp.EndOf(t); {
+		switch by := tcp.ClosedByOf(t); {
 		case by == tcp.ClosedByAddressInUse:
 			return inUse
 		case by == tcp.ClosedByLocal && t.InState >= minPatience:
@@ -94,7 +94,7 @@ func (d *connectFailures) describe(e *topk.Entry[endpointKey, outcomes], bad, al
 	reason := e.Value.mainReason()
 	return Finding{
 		Severity: Warning, Process: e.Value.top(), Netns: e.Key.netns, Role: tcp.RoleClient, Local: e.Value.local, Peer: e.Key.endpoint(),
-		Counted: "failed connects", Rate: float64(bad) / outcomeWindow, Failures: uint64(bad), Approximate: e.Missed > 0,
+		RateUnit: "failed connects", Rate: float64(bad) / outcomeWindow, Failures: uint64(bad), Approximate: e.Missed > 0,
 		Cause:  fmt.Sprintf("%d of %d connects within %d s have failed, most of them %s", bad, max(all, bad), outcomeWindow, reason),
 		Advice: failureAdvice[reason],
 	}

@@ -14,10 +14,10 @@ type detector interface {
 	check(raise raiser)
 }
 
-// closedObserver is a detector that takes a transition to Close with ResetAwaited only
-// when its ResetSent is known.
-type closedObserver interface {
-	closed(t *tcp.Transition)
+// resetObserver is a detector that needs to know which side reset a connection. It takes
+// a transition to Close with ResetAwaited when its ResetSent is known.
+type resetObserver interface {
+	resetDecided(t *tcp.Transition)
 }
 
 // raiser takes one cause, which is comparable, and what to report about it. A weak

@@ -96,7 +96,7 @@ func TestCloseWaitLeak_ClosedInTime(t *testing.T) {
 	h.mustBeSilent()
 }
 
-// An alert says for what reason most connects to a peer fail.
+// An alert reports why most connects to a peer fail.
 func TestConnectFailures_ByReason(t *testing.T) {
 	for _, tt := range []struct {
 		err  unix.Errno
@@ -157,7 +157,7 @@ func TestConnectFailures_HealthChecksAndScans(t *testing.T) {
 }
 
 // An alert reports a server whose connections are mostly reset.
-func TestResetBurst_MostOfOneEnd(t *testing.T) {
+func TestResetBurst_MostOfOneEndpoint(t *testing.T) {
 	h := newHost(t, 500, Config{})
 	for n := range 400 {
 		h.event(0, to(80), process(7, "nginx"), tcp.Established, tcp.Close, served, fails(unix.ECONNRESET))

@@ -51,12 +51,12 @@ func Kinds() []string {
 	return kinds
 }
 
-// Closed takes a transition to Close again that has ResetAwaited, once its ResetSent is
-// known. Observe has taken it before.
-func (e *Engine) Closed(t *tcp.Transition) {
+// ResetDecided takes a transition to Close with ResetAwaited a second time, once it is
+// known whether this side sent a reset (ResetSent). Observe has taken it before.
+func (e *Engine) ResetDecided(t *tcp.Transition) {
 	for _, d := range e.detectors {
-		if c, ok := d.(closedObserver); ok {
-			c.closed(t)
+		if o, ok := d.(resetObserver); ok {
+			o.resetDecided(t)
 		}
 	}
 }

@@ -149,7 +149,7 @@ func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []t
 
 func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 	f := Finding{
-		Severity: Warning, Netns: key.netns, Role: key.role, Local: key.local, Peer: key.peer, Counted: "more sockets",
+		Severity: Warning, Netns: key.netns, Role: key.role, Local: key.local, Peer: key.peer, RateUnit: "more sockets",
 		Occupancy: uint64(c.count), OccupancySource: Reconciled,
 		Cause: fmt.Sprintf("this side has closed %d connections, whose peers have acknowledged that and do not close: "+
 			"the peer's application probably leaves its sockets in CLOSE_WAIT", c.count),

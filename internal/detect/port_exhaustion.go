@@ -35,7 +35,7 @@ func (*portExhaustion) needs() tcp.Transitions {
 }
 
 func (d *portExhaustion) observe(t *tcp.Transition) {
-	if t.Old != tcp.SynSent || t.New != tcp.Close || tcp.EndOf(t) != tcp.ClosedByNoPort {
+	if t.Old != tcp.SynSent || t.New != tcp.Close || tcp.ClosedByOf(t) != tcp.ClosedByNoPort {
 		return
 	}
 	key := destinationOf(t)
@@ -70,7 +70,7 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	f := Finding{
 		Severity: Critical, Process: x.top(), Netns: key.netns, Role: tcp.RoleClient,
 		Local: tcp.Endpoint{Addr: key.local}, Peer: tcp.Endpoint{Addr: key.peer, Port: key.peerPort},
-		Counted: "failed connects", Rate: float64(x.bySecond.Sum(0, exhaustionWindow)) / exhaustionWindow, Exhausts: true, Failures: x.failed,
+		RateUnit: "failed connects", Rate: float64(x.bySecond.Sum(0, exhaustionWindow)) / exhaustionWindow, Exhausts: true, Failures: x.failed,
 		Cause:  "connect() found no free local port for this destination and failed with EADDRNOTAVAIL",
 		Advice: reusePortsAdvice,
 	}

@@ -23,19 +23,21 @@ func (*resetBurst) needs() tcp.Transitions { return portReleases() }
 
 func (d *resetBurst) observe(t *tcp.Transition) {
 	if !t.ResetAwaited {
-		d.closed(t)
+		d.countEnd(t)
 	}
 }
 
-// closed counts connections that were established and have ended. An error does not show
+func (d *resetBurst) resetDecided(t *tcp.Transition) { d.countEnd(t) }
+
+// countEnd counts connections that were established and have ended. An error does not show
 // which side reset a connection, so the rules of closed_by decide.
-func (d *resetBurst) closed(t *tcp.Transition) {
+func (d *resetBurst) countEnd(t *tcp.Transition) {
 	if !releasesPort(t) || t.Old == tcp.SynSent || t.Old == tcp.SynRecv || t.Role == tcp.RoleUnknown {
 		return
 	}
 	o := d.endpoints.at(d.now, endpointKeyOf(t))
 	o.all.Add(1)
-	if t.New == tcp.Close && tcp.EndOf(t) == tcp.ClosedByResetReceived {
+	if t.New == tcp.Close && tcp.ClosedByOf(t) == tcp.ClosedByResetReceived {
 		o.countBad(t, t.Old.String())
 	}
 }
@@ -47,7 +49,7 @@ func (d *resetBurst) check(raise raiser) {
 func (d *resetBurst) describe(e *topk.Entry[endpointKey, outcomes], bad, all int64) Finding {
 	f := Finding{
 		Severity: Warning, Process: e.Value.top(), Netns: e.Key.netns, Role: e.Key.role,
-		Counted: "resets", Rate: float64(bad) / outcomeWindow, Approximate: e.Missed > 0,
+		RateUnit: "resets", Rate: float64(bad) / outcomeWindow, Approximate: e.Missed > 0,
 		Cause: fmt.Sprintf("the peer reset %d of %d connections that ended within %d s, most of them in %s",
 			bad, max(all, bad), outcomeWindow, e.Value.mainReason()),
 		Advice: "look at the peer: it crashes, restarts, closes with data unread or with SO_LINGER 0; or a device on the path drops idle " +

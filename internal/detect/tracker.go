@@ -29,8 +29,8 @@ type tracker struct {
 	namespaces   *topk.Table[uint32, namespace] // by inode number
 }
 
-// destination is what a local port is used for: each port once. The order of the
-// fields leaves no padding between them, so that the key is hashed in one piece.
+// destination is the scope of a local port: connect() can choose each port once for each
+// destination. The order of the fields leaves no padding between them, so that the key is hashed in one piece.
 type destination struct {
 	local    netip.Addr
 	peer     netip.Addr
@@ -181,7 +181,7 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 	if t.New != tcp.TimeWait {
 		if use := tr.destinations.Find(key, key.hash()); use != nil {
 			use.Value.Closed(t.Monotonic)
-			if tcp.EndOf(t) == tcp.ClosedByNoPort {
+			if tcp.ClosedByOf(t) == tcp.ClosedByNoPort {
 				use.Value.noPort++
 				use.Value.noPortAt = t.Monotonic
 			}

@@ -59,7 +59,7 @@ func portExhaustion() Topic {
 			"Reuse connections first, then use more local or peer addresses, then widen net.ipv4.ip_local_port_range. " +
 			"Ports in net.ipv4.ip_local_reserved_ports are not available, nor are those that listeners use within the range.",
 		Transitions: []string{
-			"SYN_SENT -> CLOSE: connect() failed at once; closed_by says no_port",
+			"SYN_SENT -> CLOSE: connect() failed at once; closed_by is no_port",
 		},
 		Sources: []string{
 			"net/ipv4/tcp_ipv4.c tcp_v4_connect()",
@@ -143,7 +143,7 @@ func resetBurst() Topic {
 		Normal: "Load balancers that check a port often end the check with a reset. " +
 			"Browsers and scanners also reset connections, in smaller numbers.",
 		Remedy: "Look at the peer: it crashes or restarts, closes with unread data, or sets a linger time of 0. " +
-			"Or a firewall or load balancer between drops idle connections and answers with resets: make the idle timeout on this side shorter than its. " +
+			"Or a firewall or load balancer between drops idle connections and answers with resets: make the idle timeout on this side shorter than that of the device. " +
 			"received_bytes and duration_ns in the connection records show how much of each connection was done.",
 		Transitions: []string{
 			"ESTABLISHED -> CLOSE: a reset came; error is ECONNRESET",

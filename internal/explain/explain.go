@@ -15,7 +15,7 @@ import (
 // Topic explains one state or kind of alert. Meaning, Normal and Remedy are paragraphs of
 // two to six sentences without line breaks, with commands in backquotes.
 type Topic struct {
-	Name        string   // the kernel's name, as the records spell it: FIN_WAIT1
+	Name        string   // a state as the kernel and the records spell it, such as FIN_WAIT1; or a kind of alert
 	Aliases     []string // other spellings: RFC 9293, ss
 	Summary     string   // one line
 	Meaning     string   // what it is

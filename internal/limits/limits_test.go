@@ -34,7 +34,7 @@ func TestReserved_OnlyInRange(t *testing.T) {
 }
 
 // Read reads the limits of the namespace that the test runs in.
-func TestHere_OwnNamespace(t *testing.T) {
+func TestRead_OwnNamespace(t *testing.T) {
 	l, err := Read()
 	if err != nil {
 		t.Fatal(err)

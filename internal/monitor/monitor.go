@@ -78,9 +78,10 @@ func (m *Monitor) Observe(t *tcp.Transition) {
 	m.engine.Observe(t)
 }
 
-// Closed takes the end of a connection: see [detect.Engine.Closed].
-func (m *Monitor) Closed(t *tcp.Transition) {
-	m.engine.Closed(t)
+// ResetDecided passes the end of a connection to the engine: see
+// [detect.Engine.ResetDecided].
+func (m *Monitor) ResetDecided(t *tcp.Transition) {
+	m.engine.ResetDecided(t)
 }
 
 // AddLost reports that count transitions were lost before they reached the monitor.

@@ -24,7 +24,7 @@ type Namespace struct {
 // namespace is found by its processes, threads, open files and mounts, but not if only
 // a socket or kernel thread refers to it.
 func Find(inodes []uint32) ([]Namespace, error) {
-	all := FindSome(inodes)
+	all := FindExisting(inodes)
 	for _, inode := range inodes {
 		if !slices.ContainsFunc(all, func(n Namespace) bool { return n.Inode == inode }) {
 			CloseAll(all)
@@ -37,8 +37,8 @@ func Find(inodes []uint32) ([]Namespace, error) {
 	return all, nil
 }
 
-// FindSome is as Find, but skips the namespaces that cannot be found.
-func FindSome(inodes []uint32) (all []Namespace) {
+// FindExisting is like Find, but skips the namespaces that cannot be found.
+func FindExisting(inodes []uint32) (all []Namespace) {
 	found := make(map[uint32]bool)
 	for inode, path := range candidates {
 		if found[inode] || len(inodes) > 0 && !slices.Contains(inodes, inode) {

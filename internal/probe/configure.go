@@ -153,8 +153,8 @@ func dropAtomics(instructions asm.Instructions) {
 // about 25 MiB. It is half as many as the kernel allows in a namespace by default.
 const maxTrackedTimeWaits = 128 << 10
 
-// The programs of one tracepoint, by enum program_rank of bpf/event.h: the order of the
-// chain, see bpf/dedup.h.
+// chain has the programs of one tracepoint, by enum program_rank of bpf/event.h. That is
+// the order in which the kernel calls them, see bpf/dedup.h.
 type chain [bpfobj.ProbeProgramRankPROGRAMS]string
 
 var (

@@ -37,7 +37,7 @@ type Options struct {
 	// MayBePreempted, if not nil, decides instead of the kernel's version whether a task
 	// may be preempted in a program, for tests. A wrong false gives duplicates.
 	MayBePreempted *bool
-	// Kernel, if not nil, saves Open from detecting what it has already detected.
+	// Kernel, if not nil, has what was detected before, so that Open need not detect it again.
 	Kernel *Kernel
 }
 

@@ -41,7 +41,7 @@ func scanSubflows(subflows *ebpf.Program, inodes []uint32) error {
 	if err := runIterator(subflows, discard); err != nil {
 		return fmt.Errorf("find owners of MPTCP subflows: %w", err)
 	}
-	namespaces := netns.FindSome(inodes)
+	namespaces := netns.FindExisting(inodes)
 	defer netns.CloseAll(namespaces)
 	for _, n := range namespaces {
 		err := n.Do(func() error { return runIterator(subflows, discard) })

@@ -100,7 +100,7 @@ func TestDocs_Values(t *testing.T) {
 // docs/output.md names every record type that --only accepts.
 func TestDocs_OnlyTypes(t *testing.T) {
 	all := sections(t)["Commands"]
-	for _, recordType := range Types() {
+	for _, recordType := range SelectableTypes() {
 		if !strings.Contains(all, "`"+recordType+"`") {
 			t.Errorf("--only %s is not documented", recordType)
 		}

@@ -8,9 +8,9 @@ import (
 // MaxLine bounds a line of [Native], in bytes, its newline included.
 const MaxLine = 4096
 
-// Types returns the types of record that can be selected. The types start and stop are
-// not among them: these records are always written.
-func Types() []string {
+// SelectableTypes returns the types of record that --only can select. start and stop are
+// not among them: records of these types are always written.
+func SelectableTypes() []string {
 	return []string{"transition", "connection", "alert", "stats", "loss"}
 }
 

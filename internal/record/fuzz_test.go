@@ -61,7 +61,7 @@ func (v *fuzzed) transition() tcp.Transition {
 func (v *fuzzed) connection(last *tcp.Transition) tcp.Connection {
 	return tcp.Connection{
 		Opened: time.Unix(0, v.openedAt), OpenedAt: time.Duration(v.openedAt), Established: time.Duration(v.established), Sent: v.sent,
-		Received: v.received, Retransmits: v.retransmits, RTT: time.Duration(v.rtt), ClosedBy: tcp.EndOf(last),
+		Received: v.received, Retransmits: v.retransmits, RTT: time.Duration(v.rtt), ClosedBy: tcp.ClosedByOf(last),
 	}
 }
 

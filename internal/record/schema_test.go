@@ -59,7 +59,7 @@ func TestSchema_OnePerType(t *testing.T) {
 	for _, file := range files {
 		names = append(names, strings.TrimSuffix(filepath.Base(file), ".json"))
 	}
-	want := append(Types(), "start", "stop", "socket")
+	want := append(SelectableTypes(), "start", "stop", "socket")
 	slices.Sort(names)
 	slices.Sort(want)
 	if !slices.Equal(names, want) {
@@ -121,7 +121,7 @@ func TestSchema_EveryValue(t *testing.T) {
 	for _, state := range tcp.States() {
 		for _, event.Error = range []tcp.Errno{0, 103, 104, 110} {
 			event.Old, event.New, event.Substate = state, tcp.Close, 0
-			end.ClosedBy = tcp.EndOf(&event)
+			end.ClosedBy = tcp.ClosedByOf(&event)
 			check()
 		}
 	}

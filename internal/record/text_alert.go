@@ -105,7 +105,7 @@ var capacityWords = map[string]string{
 
 func appendHowMuch(p []byte, a *detect.Alert) []byte {
 	p = strconv.AppendFloat(p, a.Rate, 'f', 1, 64)
-	p = append(append(append(p, ' '), a.Counted...), " a second"...)
+	p = append(append(append(p, ' '), a.RateUnit...), " a second"...)
 	switch {
 	case a.CapacityKind != "":
 		p = strconv.AppendUint(append(p, ", "...), a.Occupancy, 10)

@@ -33,7 +33,7 @@ func TestText_LinesFitTheTerminal(t *testing.T) {
 	}
 }
 
-// A terminal that is narrower than all that can give way still gets a row a record.
+// On a terminal too narrow for all columns to shrink enough, each record still has a row.
 func TestText_NarrowTerminal(t *testing.T) {
 	for columns := range 80 {
 		text := Text{Color: true, Screen: screen(columns, 3)}

@@ -173,7 +173,7 @@ func TestText_ConnectionsUnderTitles(t *testing.T) {
 }
 
 // A stream has a line of titles for each kind of row that it may have.
-func TestText_TitlesOfWhatComes(t *testing.T) {
+func TestText_TitlesPerRowKind(t *testing.T) {
 	for _, tt := range []struct {
 		text Text
 		want []string // a title that only this line has

@@ -31,12 +31,12 @@ const (
 	ClosedByAbort         ClosedBy = "abort"          // ss -K, or another use of SOCK_DESTROY
 	ClosedByRefused       ClosedBy = "refused"        // the peer answered the SYN with a reset
 	ClosedByNoPort        ClosedBy = "no_port"        // connect() found no free local port
-	ClosedByAddressInUse  ClosedBy = "address_in_use" // connect() from a bound port: that connection exists
+	ClosedByAddressInUse  ClosedBy = "address_in_use" // connect() from a bound port: a connection with these addresses and ports exists
 )
 
-// EndOf returns how a connection ended, from its transition to Close or TimeWait. The rules
+// ClosedByOf returns how a connection ended, from its transition to Close or TimeWait. The rules
 // follow the code of the kernel (net/ipv4/tcp.c, tcp_input.c, tcp_timer.c).
-func EndOf(t *Transition) ClosedBy {
+func ClosedByOf(t *Transition) ClosedBy {
 	switch {
 	case t.Old == Listen:
 		return endOfListener(t)

@@ -7,7 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ending is a last transition, with the fields that EndOf uses.
+// ending is a last transition, with the fields that ClosedByOf uses.
 type ending struct {
 	name string
 	t    Transition
@@ -23,23 +23,23 @@ func last(old State, change ...func(*Transition)) Transition {
 	return t
 }
 
-func locked(t *Transition)       { t.Locked = true }
-func unbound(t *Transition)      { t.Local.Port = 0 }
-func toTimeWait(t *Transition)   { t.New, t.Substate = TimeWait, TimeWait }
-func toFinWait2(t *Transition)   { t.New, t.Substate = TimeWait, FinWait2 }
-func walkBound(t *Transition)    { t.TimeWaitUnknown = true }
-func peerFIN(t *Transition)      { t.PeerFIN = true }
-func noLinger2(t *Transition)    { t.NoLinger2 = true }
-func orphan(t *Transition)       { t.Orphan = true }
-func unsent(t *Transition)       { t.Unsent = true }
-func noPort(t *Transition)       { t.NoPort, t.Unsent = true, true }
-func portUnknown(t *Transition)  { t.PortUnknown, t.Unsent = true, true }
-func listenFailed(t *Transition) { t.ListenFailed = true }
-func acked(t *Transition)        { t.Acked = true }
-func repair(t *Transition)       { t.Repair = true }
-func ownerAtWork(t *Transition)  { t.Owner = Owner{PID: 7, Source: PIDTask} }
-func ownerStored(t *Transition)  { t.Owner = Owner{PID: 7, Source: PIDStored} }
-func noBucketLeft(t *Transition) { t.New, t.Substate = Close, 0 }
+func locked(t *Transition)          { t.Locked = true }
+func unbound(t *Transition)         { t.Local.Port = 0 }
+func toTimeWait(t *Transition)      { t.New, t.Substate = TimeWait, TimeWait }
+func toFinWait2(t *Transition)      { t.New, t.Substate = TimeWait, FinWait2 }
+func timeWaitUnknown(t *Transition) { t.TimeWaitUnknown = true }
+func peerFIN(t *Transition)         { t.PeerFIN = true }
+func noLinger2(t *Transition)       { t.NoLinger2 = true }
+func orphan(t *Transition)          { t.Orphan = true }
+func unsent(t *Transition)          { t.Unsent = true }
+func noPort(t *Transition)          { t.NoPort, t.Unsent = true, true }
+func portUnknown(t *Transition)     { t.PortUnknown, t.Unsent = true, true }
+func listenFailed(t *Transition)    { t.ListenFailed = true }
+func acked(t *Transition)           { t.Acked = true }
+func repair(t *Transition)          { t.Repair = true }
+func ownerAtWork(t *Transition)     { t.Owner = Owner{PID: 7, Source: PIDTask} }
+func ownerStored(t *Transition)     { t.Owner = Owner{PID: 7, Source: PIDStored} }
+func noBucketLeft(t *Transition)    { t.New, t.Substate = Close, 0 }
 
 // The hooks of bpf/reset.h: received and sent are what they report.
 func awaited(t *Transition)       { t.ResetAwaited = true }
@@ -108,8 +108,8 @@ var endings = []ending{
 	{"tcp_max_tw_buckets reached before the peer's FIN", last(FinWait2, noBucketLeft, orphan), ClosedByLocal},
 	{"tcp_max_tw_buckets reached at close()", last(FinWait2, noBucketLeft, orphan, locked), ClosedByLocal},
 	{"SO_LINGER 0, AF_UNSPEC or data unread in FIN_WAIT2", last(FinWait2, locked), ClosedByResetSent},
-	{"a walk that came to its bound", last(FinWait2, walkBound, orphan), ClosedByLocal},
-	{"a walk that came to its bound at the peer's FIN", last(FinWait2, walkBound, peerFIN), ClosedByLocal},
+	{"a search for the timewait socket that was not conclusive", last(FinWait2, timeWaitUnknown, orphan), ClosedByLocal},
+	{"a search for the timewait socket that was not conclusive at the peer's FIN", last(FinWait2, timeWaitUnknown, peerFIN), ClosedByLocal},
 
 	{"the ACK of the FIN in CLOSING, after an error that the connection survived", last(Closing, noBucketLeft, peerFIN, acked, with(unix.EHOSTUNREACH)), ClosedByLocal},
 	{"the peer's FIN in FIN_WAIT2, no timewait socket, after an error that the connection survived", last(FinWait2, awaited, peerFIN, with(unix.EHOSTUNREACH)), ClosedByLocal},
@@ -146,12 +146,12 @@ var endings = []ending{
 	{"a state outside the table", last(17), ""},
 }
 
-// EndOf says how a connection ended on each of the kernel's code paths to CLOSE, or
-// nothing where the kernel does not distinguish them.
-func TestEndOf_EveryPathToClose(t *testing.T) {
+// ClosedByOf returns how a connection ended on each of the kernel's code paths to CLOSE,
+// or "" where the kernel does not distinguish them.
+func TestClosedByOf_EveryPathToClose(t *testing.T) {
 	for _, e := range endings {
 		t.Run(e.name, func(t *testing.T) {
-			if got := EndOf(&e.t); got != e.want {
+			if got := ClosedByOf(&e.t); got != e.want {
 				t.Errorf("%v → %v, error %d: closed by %q, want %q", e.t.Old, e.t.New, e.t.Error, got, e.want)
 			}
 		})
@@ -159,7 +159,7 @@ func TestEndOf_EveryPathToClose(t *testing.T) {
 }
 
 // A received reset is recognised in every state in which no other end looks like it.
-func TestEndOf_ResetReceived(t *testing.T) {
+func TestClosedByOf_ResetReceived(t *testing.T) {
 	for old, want := range map[State]ClosedBy{
 		SynRecv: ClosedByResetReceived, Established: ClosedByResetReceived, CloseWait: ClosedByResetReceived,
 		LastAck: ClosedByResetReceived, Closing: ClosedByResetReceived,
@@ -172,7 +172,7 @@ func TestEndOf_ResetReceived(t *testing.T) {
 				err = unix.EPIPE
 			}
 			end := last(old, context, with(err))
-			if got := EndOf(&end); got != want {
+			if got := ClosedByOf(&end); got != want {
 				t.Errorf("%v with %v, locked %v: closed by %q, want %q", old, err, end.Locked, got, want)
 			}
 		}
@@ -180,21 +180,21 @@ func TestEndOf_ResetReceived(t *testing.T) {
 }
 
 // ss -K is an abort in every state of a connection.
-func TestEndOf_Abort(t *testing.T) {
+func TestClosedByOf_Abort(t *testing.T) {
 	for _, old := range []State{SynSent, SynRecv, Established, FinWait1, FinWait2, CloseWait, LastAck, Closing} {
 		end := last(old, locked, with(unix.ECONNABORTED))
-		if got := EndOf(&end); got != ClosedByAbort {
+		if got := ClosedByOf(&end); got != ClosedByAbort {
 			t.Errorf("%v: closed by %q, want %q", old, got, ClosedByAbort)
 		}
 	}
 }
 
 // A timeout is recognised in every state that waits.
-func TestEndOf_Timeout(t *testing.T) {
+func TestClosedByOf_Timeout(t *testing.T) {
 	for _, old := range []State{SynSent, SynRecv, Established, FinWait1, FinWait2, CloseWait, LastAck, Closing} {
 		for _, context := range []func(*Transition){locked, func(*Transition) {}} { // locked: put off until release_sock()
 			end := last(old, context, with(unix.ETIMEDOUT))
-			if got := EndOf(&end); got != ClosedByTimeout {
+			if got := ClosedByOf(&end); got != ClosedByTimeout {
 				t.Errorf("%v, locked %v: closed by %q, want %q", old, end.Locked, got, ClosedByTimeout)
 			}
 		}

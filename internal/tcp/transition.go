@@ -140,7 +140,7 @@ type Transition struct {
 	Locked          bool          // a task owned the socket's lock
 	PeerFIN         bool          // the peer's FIN has been received
 	NoLinger2       bool          // the socket option TCP_LINGER2 is negative
-	Orphan          bool          // no process has the socket, not yet or no longer
+	Orphan          bool          // no process has the socket open: it is not accepted yet, or all have closed it
 	Unsent          bool          // SynSent to Close: connect() made no SYN
 	NoPort          bool          // SynSent to Close: connect() found no local port
 	PortUnknown     bool          // SynSent to Close: it is not known whether connect() found a local port
@@ -151,9 +151,9 @@ type Transition struct {
 
 	// Of a transition to Close; see bpf/reset.h.
 	ResetReceived   bool      // tcp_reset() closed the socket
-	ResetSentBefore bool      // this side sent a reset before: a timer did, ss -K, or MPTCP
-	ResetAwaited    bool      // if this side sends a reset after it, a Reset follows
-	ResetSent       bool      // this side sent a reset after it; set by the trace loop
+	ResetSentBefore bool      // this side sent a reset before the transition: by a timer, ss -K or MPTCP
+	ResetAwaited    bool      // a Reset follows if this side sends one after the transition
+	ResetSent       bool      // this side sent a reset after the transition; set by the trace loop
 	ResetCode       ResetCode // of the reset that this side sent; 0: it sent none, or not known
 	ResetReason     string    // the name of ResetCode; set by the trace loop
 }

@@ -24,8 +24,8 @@ type fakeMonitor struct {
 
 func (m *fakeMonitor) Observe(*tcp.Transition) { m.seen++ }
 
-func (m *fakeMonitor) Closed(t *tcp.Transition) { m.closed = append(m.closed, *t) }
-func (m *fakeMonitor) AddLost(count uint64)     { m.lost += count }
+func (m *fakeMonitor) ResetDecided(t *tcp.Transition) { m.closed = append(m.closed, *t) }
+func (m *fakeMonitor) AddLost(count uint64)           { m.lost += count }
 
 func (m *fakeMonitor) Alerts() []detect.Alert {
 	if m.opened || m.seen == 0 {

@@ -189,7 +189,7 @@ var ledgerCases = []struct {
 			final: true, counts: record.Counts{Fired: 2, Entered: 2},
 		},
 	}},
-	{"bounded walks and lost ends of TIME_WAITs are counted for all programs, and are in no sum", []step{{
+	{"inconclusive searches and lost ends of TIME_WAITs are counted for all programs, and are in no sum", []step{{
 		counters: probe.Counters{
 			{Entered: 9, Emitted: 9, TimeWaitUnknown: 2, MissedTimeWaitEnds: 3},
 			{Entered: 9, Deduplicated: 9, TimeWaitUnknown: 4, MissedTimeWaitEnds: 5},

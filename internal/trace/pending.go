@@ -124,14 +124,14 @@ func (l *loop) writeInOrder(e *decode.Event) error {
 // writeEnd shows a transition to CLOSE with ResetAwaited to the observers, and writes it.
 func (l *loop) writeEnd(e *decode.Event) error {
 	for _, o := range l.observers {
-		o.Closed(&e.Transition)
+		o.ResetDecided(&e.Transition)
 	}
 	return l.out.event(e)
 }
 
-// reset writes the end that the reset belongs to; without one, the end was filtered or is
-// written already.
-func (l *loop) reset(r *tcp.Reset) error {
+// handleReset writes the pending end that the reset belongs to. If there is none, the end
+// was filtered, or is written already.
+func (l *loop) handleReset(r *tcp.Reset) error {
 	end := l.pending.take(socketKey(r.Cookie, r.Netns, r.Local.Port, r.Peer.Port))
 	if end == nil {
 		return nil
@@ -139,7 +139,7 @@ func (l *loop) reset(r *tcp.Reset) error {
 	t := &end.Transition
 	if r.Follows(t) {
 		t.ResetSent, t.ResetCode, t.ResetReason = true, r.Code, l.ResetReasons[r.Code]
-		end.Connection.ClosedBy = tcp.EndOf(t)
+		end.Connection.ClosedBy = tcp.ClosedByOf(t)
 	}
 	return l.writeEnd(end)
 }

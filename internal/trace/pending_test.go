@@ -32,7 +32,7 @@ func resetOf(cookie uint64, code byte) []byte {
 	return b
 }
 
-// resetCase is the events of one run, and what its records should say: type, conn,
+// resetCase is the events of one run, and what its records should have: type, conn,
 // closed_by and reset_reason.
 type resetCase struct {
 	name   string

@@ -48,9 +48,9 @@ type Source interface {
 type Observer interface {
 	// Observe takes a transition, complete with its wall-clock time and cgroup.
 	Observe(t *tcp.Transition)
-	// Closed takes a transition to CLOSE with ResetAwaited again, once it is known
-	// whether this side sent a reset.
-	Closed(t *tcp.Transition)
+	// ResetDecided takes a transition to CLOSE with ResetAwaited a second time, once it is
+	// known whether this side sent a reset.
+	ResetDecided(t *tcp.Transition)
 	// AddLost reports that count transitions were lost in the kernel.
 	AddLost(count uint64)
 }
@@ -260,7 +260,7 @@ func (l *loop) handle(sample []byte) error {
 func (l *loop) handleOther(e *decode.Event) error {
 	switch e.Kind {
 	case decode.Reset:
-		return l.reset(&e.Reset)
+		return l.handleReset(&e.Reset)
 	case decode.Cgroup:
 		if e.CgroupPath != "" {
 			l.cgroups.Put(e.CgroupID, e.CgroupPath)
