@@ -30,7 +30,8 @@ type tracker struct {
 }
 
 // destination is the scope of a local port: connect() can choose each port once for each
-// destination. The order of the fields leaves no padding between them, so that the key is hashed in one piece.
+// destination. The order of the fields leaves no padding between them, so that the key is
+// hashed in one piece.
 type destination struct {
 	local    netip.Addr
 	peer     netip.Addr

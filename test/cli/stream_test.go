@@ -139,7 +139,7 @@ func (s stream) checkAccounts(t testing.TB) {
 		what      string
 		got, want uint64
 	}{
-		{"seen = filtered + lost + held + read", stop.Seen,
+		{"seen = filtered + lost + deferred + read", stop.Seen,
 			stop.Filtered + stop.LostRingFull + stop.LostRingBusy + stop.LostReentry + stop.Deferred + stop.Read},
 		{"read = written + dropped + lost_queue_full", stop.Read, stop.Written + stop.Dropped + stop.LostQueue},
 		{"fired = entered + missed", stop.Fired, stop.Entered + stop.Missed},

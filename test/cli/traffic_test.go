@@ -55,8 +55,8 @@ func newTrafficWith(t testing.TB, comm string, adjustPeer ...func(*exec.Cmd)) *t
 	t.Helper()
 	requireRoot(t)
 	s := &traffic{t: t, n: tcplab.NewNetns(t), other: tcplab.NewNetns(t)}
-	s.n.AddAddr(private.from.Addr())
-	s.n.AddAddr(private.to.Addr())
+	s.n.AddLoopbackAddr(private.from.Addr())
+	s.n.AddLoopbackAddr(private.to.Addr())
 	s.peer = startPeer(t, s.n, comm, foreign.from, foreign.to, adjustPeer...)
 	return s
 }

@@ -74,9 +74,10 @@ func TestAlert_OtherKinds(t *testing.T) {
 	everyAlertCloses(t, tr)
 }
 
-// port_exhaustion means that connect() found no port. Fast opens that are put off and
-// closed have one, and a connect() from a bound port fails for another cause: neither
-// raises it, and they are too few for connect_failures. The one that does comes after them, so all have been looked at then.
+// port_exhaustion means that connect() found no port. A fast open that is put off and closed
+// has a port, and a connect() from a bound port fails for another cause: neither raises this
+// alert, and they are too few for connect_failures. The connect() that raises it comes last,
+// so the detector has seen the others by then.
 func TestAlert_FailedConnectsWithPort(t *testing.T) {
 	tcplab.RequireRoot(t)
 	t.Parallel()
@@ -177,7 +178,7 @@ func stormBefore(t *testing.T) *hostPair {
 }
 
 // The text of an alert names process, destination and remedy.
-func TestAlert_TextSaysWhatToFix(t *testing.T) {
+func TestAlert_TextNamesRemedy(t *testing.T) {
 	tcplab.RequireRoot(t)
 	t.Parallel()
 	s := newHostPair(t, nil, 300)

@@ -142,7 +142,7 @@ var storms = map[string]func(t *testing.T, tr *tracer) *hostPair{
 	"from an address that is bound": func(t *testing.T, tr *tracer) *hostPair {
 		s := newHostPair(t, tr, 300)
 		second := netip.MustParseAddr("10.9.0.77")
-		s.client.AddAddress(second)
+		s.client.AddVethAddr(second)
 		s.serve(80, afterPeer)
 		// The other address has enough ports and is not part of the storm.
 		other := s.run(workload{To: s.port(80), Phases: []phase{{PerSecond: 2, For: 20 * time.Second}}})

@@ -13,8 +13,8 @@ import (
 )
 
 // The state of client sockets is in a table whose slots follow from the socket's
-// address (bpf/client_table.h). Of 1000 clients some share a slot: the second one's
-// state is in its socket storage. No client may lose its state or get another one's.
+// address (bpf/client_table.h). Some of 1000 clients share a slot; the state of the second
+// one is then in its socket storage. No client may lose its state or get another one's.
 func TestClientTable_ManyClients(t *testing.T) {
 	harness.RequireFeature(t, probe.SocketStorage)
 	const clients = 1000

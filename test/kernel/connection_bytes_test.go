@@ -22,7 +22,7 @@ func TestConnection_BytesInEveryScenario(t *testing.T) {
 				ends := harness.OfType(s.Of(lines), "connection")
 				for _, p := range s.Out.Endpoints() {
 					written, arrived := p.Bytes()
-					for _, l := range harness.EndsOf(ends, p) {
+					for _, l := range harness.ConnectionsOf(ends, p) {
 						wantBytes(t, l, written, arrived)
 					}
 				}

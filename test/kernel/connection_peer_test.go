@@ -27,7 +27,7 @@ func TestConnection_SYNACKWithData(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %v", name, f), func(t *testing.T) {
 				var cookie uint64
 				lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) {
-					putOff(n)
+					allowFastOpen(n)
 					p := injector.New(t, n, f.At(peerPort))
 					s := n.Socket(f.Loopback())
 					cookie = s.Cookie()

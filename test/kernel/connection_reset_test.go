@@ -141,7 +141,7 @@ func endIn(t *testing.T, state string, end func(c connected)) (last, connection 
 }
 
 // checkReset checks closed_by, and that reset_reason is there if this side sent a reset and
-// the kernel has reasons; their names are those of the kernels that were read.
+// the kernel has reasons. It checks the name of the reason on 6.18 and later.
 func checkReset(t *testing.T, last, connection harness.Record, closedBy, reason string) {
 	t.Helper()
 	if connection.ClosedBy != closedBy {
@@ -157,8 +157,8 @@ func checkReset(t *testing.T, last, connection harness.Record, closedBy, reason 
 	}
 }
 
-// A reset of the peer is one in each state, also where data after the peer's FIN leaves
-// the same error.
+// A reset by the peer is reset_received in each state, also where data after the peer's FIN
+// leaves the same error.
 func TestConnection_ResetReceivedInEveryState(t *testing.T) {
 	harness.RequireTracedResets(t)
 	for state := range bring {

@@ -31,8 +31,8 @@ type place struct{ ring, length int }
 // ringBytes is the smallest ring size on hosts with 64 KiB pages.
 const ringBytes = 64 << 10
 
-// newWriter makes so many rings. If there are several, the last one is the priority
-// ring.
+// newWriter makes the given number of rings. If there are several, the last one is the
+// priority ring.
 func newWriter(t *testing.T, rings int) *writer {
 	t.Helper()
 	tcplab.RequireRoot(t)

@@ -26,7 +26,7 @@ func TestSequence_AllScenarios(t *testing.T) {
 func TestSequence_LinkLocalAddress(t *testing.T) {
 	const bare, loopback = "fe80::1", "%1"
 	records := harness.OfType(harness.RecordsOf(t, func(n *tcplab.Netns) {
-		n.AddAddr(netip.MustParseAddr(bare))
+		n.AddLoopbackAddr(netip.MustParseAddr(bare))
 		at := netip.AddrPortFrom(netip.MustParseAddr(bare+loopback), 7100)
 		listener := n.Listen(at)
 		client := n.Dial(at)

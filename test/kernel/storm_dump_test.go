@@ -73,10 +73,10 @@ func TestStorm_DumpByFormerOwner(t *testing.T) {
 		pusher := opener.Fork("", 0, 0)
 		pusher.Exec("pusher")
 		opener.Must(harness.OpCloseAll, connections)
-		hangUp, push := server.Order(harness.OpAcceptClose), pusher.Order(harness.OpSendOpen)
-		hangUp.Send(server.FD(listener), connections)
+		acceptClose, push := server.Order(harness.OpAcceptClose), pusher.Order(harness.OpSendOpen)
+		acceptClose.Send(server.FD(listener), connections)
 		push.Send(connections)
-		for _, o := range []*harness.Order{hangUp, push} {
+		for _, o := range []*harness.Order{acceptClose, push} {
 			if n, err := o.Wait(); n != connections {
 				t.Fatalf("made %d connections: %v", n, err)
 			}

@@ -49,7 +49,7 @@ func TestStorm_ProcFDReader(t *testing.T) {
 	st.Server.Close(listener)
 	env.Netns.Settle(0)
 	// Chance decides which of the two closes; what the reader closes has no owner.
-	all, known, wrong, named := st.Tally(env, env.Collect()[0])
+	all, known, wrong, named := st.CheckOwners(env, env.Collect()[0])
 	t.Logf("%d transitions, %d with an owner, %d wrong%s", all, known, wrong, named)
 }
 

@@ -39,8 +39,8 @@ func TestStorm_TimewaitOverflow(t *testing.T) {
 	storms(t, nil, inEveryWay(stormCase{connections: connections, buckets: connections / 3}))
 }
 
-// Small machines have few by default, and a connection that gets no TIME_WAIT may end
-// in a reset.
+// manyBuckets is more than any storm needs. Small machines have few by default, and a
+// connection that gets no TIME_WAIT may end in a reset.
 const manyBuckets = 1_000_000
 
 type stormCase struct {

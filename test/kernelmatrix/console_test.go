@@ -59,8 +59,8 @@ func TestConsole_SkipNeedsTableEntry(t *testing.T) {
 		name, output string
 		want         counts
 	}{
-		{"denied", skip("=== ATTR  TestOne lacks mptcp\n"), counts{leftOut: 1}},
-		{"not denied", skip("=== ATTR  TestOne lacks accept_hook\n"), counts{run: 1}},
+		{"listed", skip("=== ATTR  TestOne lacks mptcp\n"), counts{leftOut: 1}},
+		{"not listed", skip("=== ATTR  TestOne lacks accept_hook\n"), counts{run: 1}},
 		{"without a reason", skip(""), counts{run: 1}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

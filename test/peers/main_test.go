@@ -114,7 +114,7 @@ func (r *running) await(text string) {
 	r.t.Fatalf("%s did not write %q within %v; standard error: %s", r.cmd.Path, text, waitLimit, r.stderr.String())
 }
 
-// awaitCount waits until the output has the text so many times.
+// awaitCount waits until the output has the text at least count times.
 func (r *running) awaitCount(text string, count int) {
 	r.t.Helper()
 	const waitLimit = 30 * time.Second

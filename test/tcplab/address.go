@@ -10,9 +10,9 @@ import (
 
 const loopback = 1 // index of the device in a new namespace
 
-// AddAddr adds an IPv6 address to the loopback device, which has one only. Of IPv4 it
-// has all of 127.0.0.0/8.
-func (n *Netns) AddAddr(addr netip.Addr) {
+// AddLoopbackAddr adds an IPv6 address to the loopback device, which has one only; for IPv4
+// it has all of 127.0.0.0/8.
+func (n *Netns) AddLoopbackAddr(addr netip.Addr) {
 	n.t.Helper()
 	request := struct {
 		addr   [16]byte

@@ -90,7 +90,8 @@ const (
 	tcHandle = 0x10000
 )
 
-// FillQueue gives loopback a queue without room: it drops every segment, and tells TCP.
+// FillQueue gives loopback a queue without room: it drops every segment, and reports each
+// drop to TCP.
 func (n *Netns) FillQueue() {
 	n.t.Helper()
 	message := attribute(qdiscHeader(), unix.TCA_KIND, []byte("pfifo\x00"))

@@ -74,7 +74,7 @@ func Storm(n *Netns, c StormConfig) int {
 	}
 	if c.Family == V6 {
 		for host := range StormHosts {
-			n.AddAddr(netip.AddrFrom16(stormHost6(host)))
+			n.AddLoopbackAddr(netip.AddrFrom16(stormHost6(host)))
 		}
 	}
 	before := n.InUse()

@@ -29,8 +29,8 @@ func Veth(a, b *Netns, atA, atB netip.Addr) {
 	b.must("give veth an address", err)
 }
 
-// AddAddress adds an address to the veth device of this namespace.
-func (n *Netns) AddAddress(addr netip.Addr) {
+// AddVethAddr adds an IPv4 address to the veth device of this namespace.
+func (n *Netns) AddVethAddr(addr netip.Addr) {
 	n.t.Helper()
 	var err error
 	n.Do(func() { err = giveAddress(fmt.Sprintf("%s:%d", vethName, addr.As4()[3]), addr) })

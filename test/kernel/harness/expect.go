@@ -23,8 +23,8 @@ func switchedOff() []string {
 }
 
 // forcedPreemption returns whether programs may be preempted according to
-// TCPSHIFT_PREEMPTED, true or false; nil without the variable. False is wrong on kernels that
-// preempt them, and gives duplicates there.
+// TCPSHIFT_PREEMPTED, true or false; nil without the variable. False is wrong on kernels
+// that preempt them, and gives duplicates there.
 func forcedPreemption() *bool {
 	forced, err := strconv.ParseBool(os.Getenv("TCPSHIFT_PREEMPTED"))
 	if err != nil {
@@ -106,8 +106,8 @@ func CheckInstructions(t *testing.T, tr *Tracer) (walked map[string]uint32) {
 }
 
 // RequireFeature skips the test on a kernel without the feature, or where
-// TCPSHIFT_WITHOUT switches it off. TestKernel_Features
-// checks which kernel must have which feature.
+// TCPSHIFT_WITHOUT switches it off. TestKernel_Features checks which kernel must have
+// which feature.
 func RequireFeature(t *testing.T, name string) {
 	t.Helper()
 	tcplab.RequireRoot(t)

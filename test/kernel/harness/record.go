@@ -167,9 +167,9 @@ func CountType(text, recordType string) int {
 	return strings.Count(text, `{"type":"`+recordType+`",`)
 }
 
-// EndsOf returns the connection records of a socket: by its cookie, or by its ports on a
-// kernel without cookies, where a socket without a local port has none.
-func EndsOf(ends []Record, p *tcplab.Endpoint) []Record {
+// ConnectionsOf returns those connection records that are of the socket: by its cookie, or by
+// its ports on a kernel without cookies, where a socket without a local port has none.
+func ConnectionsOf(ends []Record, p *tcplab.Endpoint) []Record {
 	var mine []Record
 	for _, l := range ends {
 		switch {

@@ -84,8 +84,9 @@ func (st *Storm) Credits() (reads, writes int) {
 	return reads, mine
 }
 
-// Tally checks the owner of every transition, and counts them by role and pid_source.
-func (st *Storm) Tally(env *Env, lines []Record) (all, known, wrong int, named string) {
+// CheckOwners fails the test for each transition with a wrong owner, and counts the
+// transitions by role and pid_source.
+func (st *Storm) CheckOwners(env *Env, lines []Record) (all, known, wrong int, named string) {
 	env.T.Helper()
 	right := map[string]*Actor{"client": st.Client, "server": st.Server, "listener": st.Server}
 	counts := map[string]int{}
@@ -137,7 +138,7 @@ func CheckStorm(t *testing.T, env *Env, st *Storm) {
 		st.Server.Close(l)
 	}
 	env.Netns.Settle(0)
-	all, known, wrong, named := st.Tally(env, env.Collect()[0])
+	all, known, wrong, named := st.CheckOwners(env, env.Collect()[0])
 	t.Logf("%d transitions, %d with an owner (%.3f %%), %d wrong%s", all, known, 100*float64(known)/float64(all), wrong, named)
 	// A socket has no owner between the close of its descriptor and the moment at which
 	// it is an orphan, because close() waits for the lock. Few transitions fall into
