@@ -11,6 +11,7 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
 	ebpffeatures "github.com/cilium/ebpf/features"
 	"golang.org/x/sys/unix"
 
@@ -77,12 +78,7 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	}
 	shortenChains(spec, chain)
 	selectPrograms(spec, features, programs)
-	for _, program := range spec.Programs {
-		dropMissingCalls(program.Instructions, func(name string) bool { return hasFunction(types, name) })
-		if !clientTable {
-			dropAtomics(program.Instructions)
-		}
-	}
+	dropUnsupported(spec, types, clientTable)
 	return spec, nil
 }
 
@@ -122,6 +118,16 @@ func shortenChains(spec *ebpf.CollectionSpec, length uint32) {
 	for _, name := range []string{bpfobj.ProbeMapCounters, bpfobj.ProbeMapEventCtxScratch} {
 		m := spec.Maps[name]
 		m.MaxEntries = m.MaxEntries / uint32(bpfobj.ProbeProgramRankPROGRAMS) * length
+	}
+}
+
+// dropUnsupported removes the instructions that need a newer kernel; no program reaches them.
+func dropUnsupported(spec *ebpf.CollectionSpec, types *btf.Cache, clientTable bool) {
+	for _, program := range spec.Programs {
+		dropMissingCalls(program.Instructions, func(name string) bool { return hasFunction(types, name) })
+		if !clientTable {
+			dropAtomics(program.Instructions)
+		}
 	}
 }
 

@@ -2,6 +2,7 @@ package trace
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -89,39 +90,56 @@ func TestFailure_NoWriteAfterwards(t *testing.T) {
 	}
 }
 
-// Stats that were due during a blocked write come once, and the next ones an interval
-// later.
-func TestStats_OnceAfterBlockedWrite(t *testing.T) {
-	const interval, blocked = 200 * time.Millisecond, 1750 * time.Millisecond
-	var freed time.Time
-	got := run(t, func(func()) (Config, *fakeSource, *fakeSink) {
-		sink := &fakeSink{}
-		sink.atWrite = func() {
-			if sink.writes == 4 { // after start and two stats
-				time.Sleep(blocked)
-				freed = time.Now()
-			}
+// A reader that goes away ends the stream without an error, whatever finds it.
+func TestReaderGone_NoError(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		sink fakeSink
+	}{
+		{"found by the first write", fakeSink{err: output.ErrReaderGone, errAt: 1}},
+		{"found by a later write", fakeSink{err: output.ErrReaderGone, errAt: 2}},
+		{"found by the write of stop", fakeSink{err: output.ErrReaderGone, errAt: 3}},
+		{"found without a write", fakeSink{readerGone: true}},
+		{"found by a write, wrapped", fakeSink{err: fmt.Errorf("write: %w", output.ErrReaderGone), errAt: 2}},
+	} {
+		got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
+			return Config{}, &fakeSource{turns: [][][]byte{samples(1)}, whenIdle: stop}, &tt.sink
+		})
+		if got.err != nil {
+			t.Errorf("%s: got the error %v, want none", tt.name, got.err)
 		}
-		return Config{StatsInterval: interval, Duration: 4 * time.Second}, &fakeSource{}, sink
-	})
-	var after []time.Time
-	for _, l := range ofType(got.lines, "stats") {
-		if l.Time.After(freed) {
-			after = append(after, l.Time)
-		}
-	}
-	if got.err != nil || len(after) < 3 {
-		t.Fatalf("%d stats after the write, the error %v; want some and none", len(after), got.err)
-	}
-	if late := after[0].Sub(freed); late > maxWait {
-		t.Errorf("the overdue stats come %v after the write, want them within %v", late, maxWait)
-	}
-	for i, at := range after[1 : len(after)-1] { // the last one is the final one
-		if gap := at.Sub(after[i]); gap < interval-maxWait {
-			t.Errorf("stats %d come %v after those before, want about %v", i+2, gap, interval)
+		if n := len(ofType(got.lines, "stop")); n != 0 {
+			t.Errorf("%s: stop is written, want nothing more for a reader that is gone", tt.name)
 		}
 	}
-	if gap := after[1].Sub(after[0]); gap < interval {
-		t.Errorf("the stats after the overdue ones come %v later, want %v at least", gap, interval)
+}
+
+// Run returns the error of what failed.
+func TestFailure_Returned(t *testing.T) {
+	short := [][]byte{{1, 2, 3}}
+	for _, tt := range []struct {
+		name   string
+		source fakeSource
+		sink   fakeSink
+		want   error // nil: any
+	}{
+		{"the first write", fakeSource{}, fakeSink{err: errBroken, errAt: 1}, errBroken},
+		{"a later write", fakeSource{turns: [][][]byte{samples(1)}}, fakeSink{err: errBroken, errAt: 2}, errBroken},
+		{"a write within a large turn", fakeSource{turns: [][][]byte{samples(5000)}}, fakeSink{err: errBroken, errAt: 3}, errBroken},
+		{"a write while draining", fakeSource{left: samples(5000)}, fakeSink{err: errBroken, errAt: 2}, errBroken},
+		{"the write of stop", fakeSource{}, fakeSink{err: errBroken, errAt: 2}, errBroken},
+		{"reading", fakeSource{readErr: errBroken}, fakeSink{}, errBroken},
+		{"counting", fakeSource{countersErr: errBroken}, fakeSink{}, errBroken},
+		{"detaching", fakeSource{detachErr: errBroken}, fakeSink{}, errBroken},
+		{"decoding", fakeSource{turns: [][][]byte{short}}, fakeSink{}, nil},
+		{"decoding what is left", fakeSource{left: short}, fakeSink{}, nil},
+	} {
+		got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
+			tt.source.whenIdle = stop
+			return Config{}, &tt.source, &tt.sink
+		})
+		if got.err == nil || tt.want != nil && !errors.Is(got.err, tt.want) {
+			t.Errorf("%s fails: got the error %v, want %v", tt.name, got.err, tt.want)
+		}
 	}
 }

@@ -229,3 +229,40 @@ func TestHandle_NoAllocations(t *testing.T) {
 		}
 	}
 }
+
+// Stats that were due during a blocked write come once, and the next ones an interval
+// later.
+func TestStats_OnceAfterBlockedWrite(t *testing.T) {
+	const interval, blocked = 200 * time.Millisecond, 1750 * time.Millisecond
+	var freed time.Time
+	got := run(t, func(func()) (Config, *fakeSource, *fakeSink) {
+		sink := &fakeSink{}
+		sink.atWrite = func() {
+			if sink.writes == 4 { // after start and two stats
+				time.Sleep(blocked)
+				freed = time.Now()
+			}
+		}
+		return Config{StatsInterval: interval, Duration: 4 * time.Second}, &fakeSource{}, sink
+	})
+	var after []time.Time
+	for _, l := range ofType(got.lines, "stats") {
+		if l.Time.After(freed) {
+			after = append(after, l.Time)
+		}
+	}
+	if got.err != nil || len(after) < 3 {
+		t.Fatalf("%d stats after the write, the error %v; want some and none", len(after), got.err)
+	}
+	if late := after[0].Sub(freed); late > maxWait {
+		t.Errorf("the overdue stats come %v after the write, want them within %v", late, maxWait)
+	}
+	for i, at := range after[1 : len(after)-1] { // the last one is the final one
+		if gap := at.Sub(after[i]); gap < interval-maxWait {
+			t.Errorf("stats %d come %v after those before, want about %v", i+2, gap, interval)
+		}
+	}
+	if gap := after[1].Sub(after[0]); gap < interval {
+		t.Errorf("the stats after the overdue ones come %v later, want %v at least", gap, interval)
+	}
+}
