@@ -55,7 +55,7 @@ func mayNotInspect(pid string) error {
 		Name: "inspecting process " + pid, Command: "tcpshift",
 		Capabilities: []privilege.Capability{unix.CAP_SYS_PTRACE}, SystemCall: "openat",
 	}
-	problem, remedy := inspect.Refused()
+	problem, remedy := inspect.ExplainRefusal()
 	return errors.New(problem + ": " + remedy)
 }
 

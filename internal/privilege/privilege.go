@@ -32,9 +32,9 @@ type Operation struct {
 	SystemCall   string       // what a seccomp filter may refuse
 }
 
-// Refused explains why the kernel has refused the operation to this process: the problem,
+// ExplainRefusal explains why the kernel has refused the operation to this process: the problem,
 // a clause that names what is missing, and the remedy, an imperative.
-func (o *Operation) Refused() (problem, remedy string) {
+func (o *Operation) ExplainRefusal() (problem, remedy string) {
 	p := current()
 	return o.problemOf(&p), o.remedyOf(&p)
 }

@@ -41,7 +41,7 @@ var (
 
 // refused returns the error of an operation that the kernel has refused to this process.
 func refused(o *privilege.Operation) *HostError {
-	problem, remedy := o.Refused()
+	problem, remedy := o.ExplainRefusal()
 	return &HostError{problem, remedy}
 }
 
