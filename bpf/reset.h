@@ -17,6 +17,8 @@
 
 #include <bpf/bpf_helpers.h>
 #include "config.h"
+#include "counters.h"
+#include "dedup.h"
 #include "endpoints.h"
 #include "event.h"
 #include "filter.h"
@@ -123,8 +125,9 @@ static __always_inline bool stays_after_reset(__u8 state)
  * User space drops the event if it has not read the transition to CLOSE, so filters on
  * owners and states need no check.
  */
-static __always_inline void emit_reset(const struct sock *sk, __u8 reason)
+static __always_inline void emit_reset(enum program_rank rank, const struct sock *sk, __u8 reason)
 {
+	struct program_counters *counters = counters_of(rank);
 	struct net *net = sk->__sk_common.skc_net.net;
 	struct reset_event *e;
 	struct endpoints ep;
@@ -136,8 +139,11 @@ static __always_inline void emit_reset(const struct sock *sk, __u8 reason)
 	if (!ring || !netns_matches(netns) || !endpoints_match(&ep))
 		return;
 	e = bpf_ringbuf_reserve(ring, sizeof(*e), 0);
-	if (!e)
+	if (!e) {
+		if (counters)
+			count_shared(counters->lost_resets);
 		return;
+	}
 	e->timestamp_ns = bpf_ktime_get_boot_ns();
 	e->cookie = has_socket_cookie ? sk->__sk_common.skc_cookie.counter : 0;
 	__builtin_memcpy(e->local_addr, ep.local_addr, sizeof(e->local_addr));
@@ -152,7 +158,25 @@ static __always_inline void emit_reset(const struct sock *sk, __u8 reason)
 	bpf_ringbuf_submit(e, wakeup_flags(ring, e->timestamp_ns));
 }
 
-/* tcp_reset() begins: for a reset that has arrived, or for data after the peer's FIN. */
+/*
+ * Emits the event, unless an earlier program of the chain has. The mark is that of a
+ * transition between two states 0, which there is not. It may be lost where a task is moved
+ * between two programs; user space ignores the second event of one reset.
+ */
+static __always_inline void emit_reset_once(enum program_rank rank, const struct sock *sk,
+					    __u8 reason)
+{
+	if (rank != PROGRAM_PRIMARY && test_handled_on_this_cpu(rank, sk, state_pair_of(0, 0)))
+		return;
+	emit_reset(rank, sk, reason);
+	if (has_successor(rank))
+		mark_handled(sk, 0, 0);
+}
+
+/*
+ * tcp_reset() begins: for a reset that has arrived, or for data after the peer's FIN. Each
+ * program of the chain makes the note, and they make the same one.
+ */
 static __always_inline int on_reset_received(const struct sock *sk)
 {
 	if (is_full_tcp_socket(sk) && sk->__sk_common.skc_state != TCP_CLOSE)
@@ -164,14 +188,15 @@ static __always_inline int on_reset_received(const struct sock *sk)
  * This side sends a reset; reason is a value of enum sk_rst_reason. sk may be NULL, or a
  * timewait socket, where a reset answers a segment.
  */
-static __always_inline int on_reset_sent(const struct sock *sk, __u64 reason)
+static __always_inline int on_reset_sent(enum program_rank rank, const struct sock *sk,
+					 __u64 reason)
 {
 	__u8 code = send_reset_has_reason && reason < 255 ? reason + 1 : 0;
 
 	if (!sk || !is_full_tcp_socket(sk))
 		return 0;
 	if (sk->__sk_common.skc_state == TCP_CLOSE)
-		emit_reset(sk, code);
+		emit_reset_once(rank, sk, code);
 	else if (!stays_after_reset(sk->__sk_common.skc_state))
 		note_reset(sk, (struct reset_note){.sent = true, .reason = code});
 	return 0;

@@ -39,15 +39,38 @@ SEC("tp_btf/inet_sock_set_state") int set_state_second_backup(const __u64 *ctx)
 }
 
 /* The resets; loaded only where the kernel has the tracepoint (include/trace/events/tcp.h). */
-SEC("tp_btf/tcp_receive_reset") int reset_received(const __u64 *ctx)
+SEC("tp_btf/tcp_receive_reset") int reset_received_primary(const __u64 *ctx)
+{
+	return on_reset_received((const struct sock *)ctx[0]);
+}
+
+SEC("tp_btf/tcp_receive_reset") int reset_received_backup(const __u64 *ctx)
+{
+	return on_reset_received((const struct sock *)ctx[0]);
+}
+
+SEC("tp_btf/tcp_receive_reset") int reset_received_second_backup(const __u64 *ctx)
 {
 	return on_reset_received((const struct sock *)ctx[0]);
 }
 
 /* Up to 6.9 the tracepoint has no reason, and the verifier refuses to read it. */
-SEC("tp_btf/tcp_send_reset") int reset_sent(const __u64 *ctx)
+SEC("tp_btf/tcp_send_reset") int reset_sent_primary(const __u64 *ctx)
 {
-	return on_reset_sent((const struct sock *)ctx[0], send_reset_has_reason ? ctx[2] : 0);
+	return on_reset_sent(PROGRAM_PRIMARY, (const struct sock *)ctx[0],
+			     send_reset_has_reason ? ctx[2] : 0);
+}
+
+SEC("tp_btf/tcp_send_reset") int reset_sent_backup(const __u64 *ctx)
+{
+	return on_reset_sent(PROGRAM_BACKUP, (const struct sock *)ctx[0],
+			     send_reset_has_reason ? ctx[2] : 0);
+}
+
+SEC("tp_btf/tcp_send_reset") int reset_sent_second_backup(const __u64 *ctx)
+{
+	return on_reset_sent(PROGRAM_SECOND_BACKUP, (const struct sock *)ctx[0],
+			     send_reset_has_reason ? ctx[2] : 0);
 }
 
 /* The ends of TIME_WAITs; loaded only if asked for. */

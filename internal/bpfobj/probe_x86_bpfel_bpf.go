@@ -119,6 +119,7 @@ type ProbeProgramCounters struct {
 	Resumed            uint64
 	TimewaitUnknown    uint64
 	MissedTimewaitEnds uint64
+	LostResets         uint64
 }
 
 type ProbeProgramRank uint32
@@ -201,84 +202,88 @@ type ProbeTransitionEvent struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ProbeMapCgroupPaths               = "cgroup_paths"
-	ProbeMapClientTable               = "client_table"
-	ProbeMapCounters                  = "counters"
-	ProbeMapEmittedCgroups            = "emitted_cgroups"
-	ProbeMapEventCtxScratch           = "event_ctx_scratch"
-	ProbeMapFilterMembers             = "filter_members"
-	ProbeMapFilterPortSets            = "filter_port_sets"
-	ProbeMapFilterPrefixes            = "filter_prefixes"
-	ProbeMapHandledEvents             = "handled_events"
-	ProbeMapMptcpNamespaces           = "mptcp_namespaces"
-	ProbeMapMptcpOwners               = "mptcp_owners"
-	ProbeMapResetNotes                = "reset_notes"
-	ProbeMapRings                     = "rings"
-	ProbeMapSockStates                = "sock_states"
-	ProbeMapTrackedTimewaits          = "tracked_timewaits"
-	ProbeMapUnboundListeners          = "unbound_listeners"
-	ProbeProgAccepted                 = "accepted"
-	ProbeProgDumpSockets              = "dump_sockets"
-	ProbeProgListenPort               = "listen_port"
-	ProbeProgObjectFreedBackup        = "object_freed_backup"
-	ProbeProgObjectFreedPrimary       = "object_freed_primary"
-	ProbeProgObjectFreedSecondBackup  = "object_freed_second_backup"
-	ProbeProgResetReceived            = "reset_received"
-	ProbeProgResetSent                = "reset_sent"
-	ProbeProgScanFiles                = "scan_files"
-	ProbeProgScanSubflows             = "scan_subflows"
-	ProbeProgSetStateBackup           = "set_state_backup"
-	ProbeProgSetStatePrimary          = "set_state_primary"
-	ProbeProgSetStateSecondBackup     = "set_state_second_backup"
-	ProbeProgTimerExpiredBackup       = "timer_expired_backup"
-	ProbeProgTimerExpiredPrimary      = "timer_expired_primary"
-	ProbeProgTimerExpiredSecondBackup = "timer_expired_second_backup"
-	ProbeVarAcceptHasTwoArgs          = "accept_has_two_args"
-	ProbeVarCgroupV1Subsys            = "cgroup_v1_subsys"
-	ProbeVarChainLength               = "chain_length"
-	ProbeVarExcludeSelf               = "exclude_self"
-	ProbeVarExportCgroupEvent         = "export_cgroup_event"
-	ProbeVarExportEndEvent            = "export_end_event"
-	ProbeVarExportEventFlag           = "export_event_flag"
-	ProbeVarExportEventKind           = "export_event_kind"
-	ProbeVarExportMemberKind          = "export_member_kind"
-	ProbeVarExportPidSource           = "export_pid_source"
-	ProbeVarExportProgramRank         = "export_program_rank"
-	ProbeVarExportResetEvent          = "export_reset_event"
-	ProbeVarExportSide                = "export_side"
-	ProbeVarExportSocketEvent         = "export_socket_event"
-	ProbeVarExportSocketRole          = "export_socket_role"
-	ProbeVarExportTransitionEvent     = "export_transition_event"
-	ProbeVarFilterAddrs               = "filter_addrs"
-	ProbeVarFilterCgroup              = "filter_cgroup"
-	ProbeVarFilterComm                = "filter_comm"
-	ProbeVarFilterFamily              = "filter_family"
-	ProbeVarFilterNetns               = "filter_netns"
-	ProbeVarFilterPid                 = "filter_pid"
-	ProbeVarFilterPorts               = "filter_ports"
-	ProbeVarFilterRoles               = "filter_roles"
-	ProbeVarFilterStates              = "filter_states"
-	ProbeVarHasClientTable            = "has_client_table"
-	ProbeVarHasRdonlyCast             = "has_rdonly_cast"
-	ProbeVarHasReceiveReset           = "has_receive_reset"
-	ProbeVarHasSendReset              = "has_send_reset"
-	ProbeVarHasSocketCookie           = "has_socket_cookie"
-	ProbeVarHasSocketStorage          = "has_socket_storage"
-	ProbeVarHasTaskFromPid            = "has_task_from_pid"
-	ProbeVarMayBePreempted            = "may_be_preempted"
-	ProbeVarMayInterruptItself        = "may_interrupt_itself"
-	ProbeVarRingMask                  = "ring_mask"
-	ProbeVarRingsPerCpu               = "rings_per_cpu"
-	ProbeVarSelfInInitialPidns        = "self_in_initial_pidns"
-	ProbeVarSelfPid                   = "self_pid"
-	ProbeVarSelfPidnsDev              = "self_pidns_dev"
-	ProbeVarSelfPidnsIno              = "self_pidns_ino"
-	ProbeVarSendResetHasReason        = "send_reset_has_reason"
-	ProbeVarWakeupBytes               = "wakeup_bytes"
-	ProbeVarWantCgroups               = "want_cgroups"
-	ProbeVarWantEnds                  = "want_ends"
-	ProbeVarWantTimewaitEnds          = "want_timewait_ends"
-	ProbeVarWantedStates              = "wanted_states"
+	ProbeMapCgroupPaths                = "cgroup_paths"
+	ProbeMapClientTable                = "client_table"
+	ProbeMapCounters                   = "counters"
+	ProbeMapEmittedCgroups             = "emitted_cgroups"
+	ProbeMapEventCtxScratch            = "event_ctx_scratch"
+	ProbeMapFilterMembers              = "filter_members"
+	ProbeMapFilterPortSets             = "filter_port_sets"
+	ProbeMapFilterPrefixes             = "filter_prefixes"
+	ProbeMapHandledEvents              = "handled_events"
+	ProbeMapMptcpNamespaces            = "mptcp_namespaces"
+	ProbeMapMptcpOwners                = "mptcp_owners"
+	ProbeMapResetNotes                 = "reset_notes"
+	ProbeMapRings                      = "rings"
+	ProbeMapSockStates                 = "sock_states"
+	ProbeMapTrackedTimewaits           = "tracked_timewaits"
+	ProbeMapUnboundListeners           = "unbound_listeners"
+	ProbeProgAccepted                  = "accepted"
+	ProbeProgDumpSockets               = "dump_sockets"
+	ProbeProgListenPort                = "listen_port"
+	ProbeProgObjectFreedBackup         = "object_freed_backup"
+	ProbeProgObjectFreedPrimary        = "object_freed_primary"
+	ProbeProgObjectFreedSecondBackup   = "object_freed_second_backup"
+	ProbeProgResetReceivedBackup       = "reset_received_backup"
+	ProbeProgResetReceivedPrimary      = "reset_received_primary"
+	ProbeProgResetReceivedSecondBackup = "reset_received_second_backup"
+	ProbeProgResetSentBackup           = "reset_sent_backup"
+	ProbeProgResetSentPrimary          = "reset_sent_primary"
+	ProbeProgResetSentSecondBackup     = "reset_sent_second_backup"
+	ProbeProgScanFiles                 = "scan_files"
+	ProbeProgScanSubflows              = "scan_subflows"
+	ProbeProgSetStateBackup            = "set_state_backup"
+	ProbeProgSetStatePrimary           = "set_state_primary"
+	ProbeProgSetStateSecondBackup      = "set_state_second_backup"
+	ProbeProgTimerExpiredBackup        = "timer_expired_backup"
+	ProbeProgTimerExpiredPrimary       = "timer_expired_primary"
+	ProbeProgTimerExpiredSecondBackup  = "timer_expired_second_backup"
+	ProbeVarAcceptHasTwoArgs           = "accept_has_two_args"
+	ProbeVarCgroupV1Subsys             = "cgroup_v1_subsys"
+	ProbeVarChainLength                = "chain_length"
+	ProbeVarExcludeSelf                = "exclude_self"
+	ProbeVarExportCgroupEvent          = "export_cgroup_event"
+	ProbeVarExportEndEvent             = "export_end_event"
+	ProbeVarExportEventFlag            = "export_event_flag"
+	ProbeVarExportEventKind            = "export_event_kind"
+	ProbeVarExportMemberKind           = "export_member_kind"
+	ProbeVarExportPidSource            = "export_pid_source"
+	ProbeVarExportProgramRank          = "export_program_rank"
+	ProbeVarExportResetEvent           = "export_reset_event"
+	ProbeVarExportSide                 = "export_side"
+	ProbeVarExportSocketEvent          = "export_socket_event"
+	ProbeVarExportSocketRole           = "export_socket_role"
+	ProbeVarExportTransitionEvent      = "export_transition_event"
+	ProbeVarFilterAddrs                = "filter_addrs"
+	ProbeVarFilterCgroup               = "filter_cgroup"
+	ProbeVarFilterComm                 = "filter_comm"
+	ProbeVarFilterFamily               = "filter_family"
+	ProbeVarFilterNetns                = "filter_netns"
+	ProbeVarFilterPid                  = "filter_pid"
+	ProbeVarFilterPorts                = "filter_ports"
+	ProbeVarFilterRoles                = "filter_roles"
+	ProbeVarFilterStates               = "filter_states"
+	ProbeVarHasClientTable             = "has_client_table"
+	ProbeVarHasRdonlyCast              = "has_rdonly_cast"
+	ProbeVarHasReceiveReset            = "has_receive_reset"
+	ProbeVarHasSendReset               = "has_send_reset"
+	ProbeVarHasSocketCookie            = "has_socket_cookie"
+	ProbeVarHasSocketStorage           = "has_socket_storage"
+	ProbeVarHasTaskFromPid             = "has_task_from_pid"
+	ProbeVarMayBePreempted             = "may_be_preempted"
+	ProbeVarMayInterruptItself         = "may_interrupt_itself"
+	ProbeVarRingMask                   = "ring_mask"
+	ProbeVarRingsPerCpu                = "rings_per_cpu"
+	ProbeVarSelfInInitialPidns         = "self_in_initial_pidns"
+	ProbeVarSelfPid                    = "self_pid"
+	ProbeVarSelfPidnsDev               = "self_pidns_dev"
+	ProbeVarSelfPidnsIno               = "self_pidns_ino"
+	ProbeVarSendResetHasReason         = "send_reset_has_reason"
+	ProbeVarWakeupBytes                = "wakeup_bytes"
+	ProbeVarWantCgroups                = "want_cgroups"
+	ProbeVarWantEnds                   = "want_ends"
+	ProbeVarWantTimewaitEnds           = "want_timewait_ends"
+	ProbeVarWantedStates               = "wanted_states"
 )
 
 // LoadProbe returns the embedded CollectionSpec for Probe.
@@ -323,22 +328,26 @@ type ProbeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeProgramSpecs struct {
-	Accepted                 *ebpf.ProgramSpec `ebpf:"accepted"`
-	DumpSockets              *ebpf.ProgramSpec `ebpf:"dump_sockets"`
-	ListenPort               *ebpf.ProgramSpec `ebpf:"listen_port"`
-	ObjectFreedBackup        *ebpf.ProgramSpec `ebpf:"object_freed_backup"`
-	ObjectFreedPrimary       *ebpf.ProgramSpec `ebpf:"object_freed_primary"`
-	ObjectFreedSecondBackup  *ebpf.ProgramSpec `ebpf:"object_freed_second_backup"`
-	ResetReceived            *ebpf.ProgramSpec `ebpf:"reset_received"`
-	ResetSent                *ebpf.ProgramSpec `ebpf:"reset_sent"`
-	ScanFiles                *ebpf.ProgramSpec `ebpf:"scan_files"`
-	ScanSubflows             *ebpf.ProgramSpec `ebpf:"scan_subflows"`
-	SetStateBackup           *ebpf.ProgramSpec `ebpf:"set_state_backup"`
-	SetStatePrimary          *ebpf.ProgramSpec `ebpf:"set_state_primary"`
-	SetStateSecondBackup     *ebpf.ProgramSpec `ebpf:"set_state_second_backup"`
-	TimerExpiredBackup       *ebpf.ProgramSpec `ebpf:"timer_expired_backup"`
-	TimerExpiredPrimary      *ebpf.ProgramSpec `ebpf:"timer_expired_primary"`
-	TimerExpiredSecondBackup *ebpf.ProgramSpec `ebpf:"timer_expired_second_backup"`
+	Accepted                  *ebpf.ProgramSpec `ebpf:"accepted"`
+	DumpSockets               *ebpf.ProgramSpec `ebpf:"dump_sockets"`
+	ListenPort                *ebpf.ProgramSpec `ebpf:"listen_port"`
+	ObjectFreedBackup         *ebpf.ProgramSpec `ebpf:"object_freed_backup"`
+	ObjectFreedPrimary        *ebpf.ProgramSpec `ebpf:"object_freed_primary"`
+	ObjectFreedSecondBackup   *ebpf.ProgramSpec `ebpf:"object_freed_second_backup"`
+	ResetReceivedBackup       *ebpf.ProgramSpec `ebpf:"reset_received_backup"`
+	ResetReceivedPrimary      *ebpf.ProgramSpec `ebpf:"reset_received_primary"`
+	ResetReceivedSecondBackup *ebpf.ProgramSpec `ebpf:"reset_received_second_backup"`
+	ResetSentBackup           *ebpf.ProgramSpec `ebpf:"reset_sent_backup"`
+	ResetSentPrimary          *ebpf.ProgramSpec `ebpf:"reset_sent_primary"`
+	ResetSentSecondBackup     *ebpf.ProgramSpec `ebpf:"reset_sent_second_backup"`
+	ScanFiles                 *ebpf.ProgramSpec `ebpf:"scan_files"`
+	ScanSubflows              *ebpf.ProgramSpec `ebpf:"scan_subflows"`
+	SetStateBackup            *ebpf.ProgramSpec `ebpf:"set_state_backup"`
+	SetStatePrimary           *ebpf.ProgramSpec `ebpf:"set_state_primary"`
+	SetStateSecondBackup      *ebpf.ProgramSpec `ebpf:"set_state_second_backup"`
+	TimerExpiredBackup        *ebpf.ProgramSpec `ebpf:"timer_expired_backup"`
+	TimerExpiredPrimary       *ebpf.ProgramSpec `ebpf:"timer_expired_primary"`
+	TimerExpiredSecondBackup  *ebpf.ProgramSpec `ebpf:"timer_expired_second_backup"`
 }
 
 // ProbeMapSpecs contains maps before they are loaded into the kernel.
@@ -530,22 +539,26 @@ type ProbeVariables struct {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbePrograms struct {
-	Accepted                 *ebpf.Program `ebpf:"accepted"`
-	DumpSockets              *ebpf.Program `ebpf:"dump_sockets"`
-	ListenPort               *ebpf.Program `ebpf:"listen_port"`
-	ObjectFreedBackup        *ebpf.Program `ebpf:"object_freed_backup"`
-	ObjectFreedPrimary       *ebpf.Program `ebpf:"object_freed_primary"`
-	ObjectFreedSecondBackup  *ebpf.Program `ebpf:"object_freed_second_backup"`
-	ResetReceived            *ebpf.Program `ebpf:"reset_received"`
-	ResetSent                *ebpf.Program `ebpf:"reset_sent"`
-	ScanFiles                *ebpf.Program `ebpf:"scan_files"`
-	ScanSubflows             *ebpf.Program `ebpf:"scan_subflows"`
-	SetStateBackup           *ebpf.Program `ebpf:"set_state_backup"`
-	SetStatePrimary          *ebpf.Program `ebpf:"set_state_primary"`
-	SetStateSecondBackup     *ebpf.Program `ebpf:"set_state_second_backup"`
-	TimerExpiredBackup       *ebpf.Program `ebpf:"timer_expired_backup"`
-	TimerExpiredPrimary      *ebpf.Program `ebpf:"timer_expired_primary"`
-	TimerExpiredSecondBackup *ebpf.Program `ebpf:"timer_expired_second_backup"`
+	Accepted                  *ebpf.Program `ebpf:"accepted"`
+	DumpSockets               *ebpf.Program `ebpf:"dump_sockets"`
+	ListenPort                *ebpf.Program `ebpf:"listen_port"`
+	ObjectFreedBackup         *ebpf.Program `ebpf:"object_freed_backup"`
+	ObjectFreedPrimary        *ebpf.Program `ebpf:"object_freed_primary"`
+	ObjectFreedSecondBackup   *ebpf.Program `ebpf:"object_freed_second_backup"`
+	ResetReceivedBackup       *ebpf.Program `ebpf:"reset_received_backup"`
+	ResetReceivedPrimary      *ebpf.Program `ebpf:"reset_received_primary"`
+	ResetReceivedSecondBackup *ebpf.Program `ebpf:"reset_received_second_backup"`
+	ResetSentBackup           *ebpf.Program `ebpf:"reset_sent_backup"`
+	ResetSentPrimary          *ebpf.Program `ebpf:"reset_sent_primary"`
+	ResetSentSecondBackup     *ebpf.Program `ebpf:"reset_sent_second_backup"`
+	ScanFiles                 *ebpf.Program `ebpf:"scan_files"`
+	ScanSubflows              *ebpf.Program `ebpf:"scan_subflows"`
+	SetStateBackup            *ebpf.Program `ebpf:"set_state_backup"`
+	SetStatePrimary           *ebpf.Program `ebpf:"set_state_primary"`
+	SetStateSecondBackup      *ebpf.Program `ebpf:"set_state_second_backup"`
+	TimerExpiredBackup        *ebpf.Program `ebpf:"timer_expired_backup"`
+	TimerExpiredPrimary       *ebpf.Program `ebpf:"timer_expired_primary"`
+	TimerExpiredSecondBackup  *ebpf.Program `ebpf:"timer_expired_second_backup"`
 }
 
 func (p *ProbePrograms) Close() error {
@@ -556,8 +569,12 @@ func (p *ProbePrograms) Close() error {
 		p.ObjectFreedBackup,
 		p.ObjectFreedPrimary,
 		p.ObjectFreedSecondBackup,
-		p.ResetReceived,
-		p.ResetSent,
+		p.ResetReceivedBackup,
+		p.ResetReceivedPrimary,
+		p.ResetReceivedSecondBackup,
+		p.ResetSentBackup,
+		p.ResetSentPrimary,
+		p.ResetSentSecondBackup,
 		p.ScanFiles,
 		p.ScanSubflows,
 		p.SetStateBackup,

@@ -173,7 +173,13 @@ var (
 	objectFreedChain = chain{
 		bpfobj.ProbeProgObjectFreedPrimary, bpfobj.ProbeProgObjectFreedBackup, bpfobj.ProbeProgObjectFreedSecondBackup,
 	}
-	chains = []chain{transitionChain, timerExpiredChain, objectFreedChain}
+	resetReceivedChain = chain{
+		bpfobj.ProbeProgResetReceivedPrimary, bpfobj.ProbeProgResetReceivedBackup, bpfobj.ProbeProgResetReceivedSecondBackup,
+	}
+	resetSentChain = chain{
+		bpfobj.ProbeProgResetSentPrimary, bpfobj.ProbeProgResetSentBackup, bpfobj.ProbeProgResetSentSecondBackup,
+	}
+	chains = []chain{transitionChain, timerExpiredChain, objectFreedChain, resetReceivedChain, resetSentChain}
 )
 
 // The programs that a trace, a trace of the ends of TIME_WAITs, and a snapshot load. The
@@ -181,8 +187,8 @@ var (
 var (
 	tracePrograms = slices.Concat(transitionChain[:], []string{
 		bpfobj.ProbeProgAccepted, bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows,
-		bpfobj.ProbeProgListenPort, bpfobj.ProbeProgResetReceived, bpfobj.ProbeProgResetSent,
-	})
+		bpfobj.ProbeProgListenPort,
+	}, resetReceivedChain[:], resetSentChain[:])
 	timeWaitEndPrograms = slices.Concat(timerExpiredChain[:], objectFreedChain[:])
 	// unattachedPrograms are run by this package: iterators, and listen_port.
 	unattachedPrograms = []string{
@@ -196,14 +202,19 @@ var (
 // selectPrograms drops all programs but these, and those that this kernel would refuse.
 func selectPrograms(spec *ebpf.CollectionSpec, features Features, programs []string) {
 	needs := map[string]string{
-		bpfobj.ProbeProgScanFiles:     SocketScan,
-		bpfobj.ProbeProgScanSubflows:  SocketScan,
-		bpfobj.ProbeProgAccepted:      AcceptHook,
-		bpfobj.ProbeProgResetReceived: ResetReceived,
-		bpfobj.ProbeProgResetSent:     ResetSent,
+		bpfobj.ProbeProgScanFiles:    SocketScan,
+		bpfobj.ProbeProgScanSubflows: SocketScan,
+		bpfobj.ProbeProgAccepted:     AcceptHook,
 	}
-	for _, name := range timeWaitEndPrograms {
-		needs[name] = TimeWaitEnds
+	for _, several := range []struct {
+		feature  string
+		programs []string
+	}{
+		{TimeWaitEnds, timeWaitEndPrograms}, {ResetReceived, resetReceivedChain[:]}, {ResetSent, resetSentChain[:]},
+	} {
+		for _, name := range several.programs {
+			needs[name] = several.feature
+		}
 	}
 	for name := range spec.Programs {
 		feature := needs[name]

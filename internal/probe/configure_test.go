@@ -65,7 +65,7 @@ func TestConfigure_ChainLength(t *testing.T) {
 		{true, 3, true},
 	} {
 		opts := Options{BufferSize: 1 << 20, TimeWaitEnds: true, MayBePreempted: &tt.preempted}
-		spec := configured(t, opts, Features{{Name: TimeWaitEnds}})
+		spec := configured(t, opts, Features{{Name: TimeWaitEnds}, {Name: ResetReceived}, {Name: ResetSent}})
 		checkConstant(t, spec, bpfobj.ProbeVarMayBePreempted, tt.preempted)
 		checkConstant(t, spec, bpfobj.ProbeVarChainLength, tt.length)
 		for _, c := range chains {

@@ -25,6 +25,7 @@ type ProgramCounters struct {
 	Resumed            uint64
 	TimeWaitUnknown    uint64
 	MissedTimeWaitEnds uint64
+	LostResets         uint64 // in the first program's counters also those that met every program at work
 }
 
 // Fired is the number of times that the tracepoint fired while the program was attached.
@@ -54,6 +55,7 @@ func (c *Counters) Sum() ProgramCounters {
 		sum.Resumed += p.Resumed
 		sum.TimeWaitUnknown += p.TimeWaitUnknown
 		sum.MissedTimeWaitEnds += p.MissedTimeWaitEnds
+		sum.LostResets += p.LostResets
 	}
 	return sum
 }
@@ -71,7 +73,34 @@ func (p *Probe) Counters() (Counters, error) {
 			return c, err
 		}
 	}
+	for _, programs := range []chain{resetReceivedChain, resetSentChain} {
+		missed, err := p.missedByAll(programs)
+		if err != nil {
+			return c, err
+		}
+		c[0].LostResets += missed
+	}
 	return c, nil
+}
+
+// missedByAll bounds the firings that met every program of a chain at work: all programs
+// see each firing, so there are at most as many as the program has missed that missed the
+// fewest.
+func (p *Probe) missedByAll(programs chain) (fewest uint64, err error) {
+	for rank, name := range programs {
+		program := p.collection.Programs[name]
+		if program == nil {
+			break // the chain is shorter, or the kernel lacks the feature
+		}
+		stats, err := program.Stats()
+		if err != nil {
+			return 0, fmt.Errorf("read program statistics: %w", err)
+		}
+		if rank == 0 || stats.RecursionMisses < fewest {
+			fewest = stats.RecursionMisses
+		}
+	}
+	return fewest, nil
 }
 
 func (p *Probe) readProgram(rank int, program *ebpf.Program, c *ProgramCounters) error {
@@ -96,6 +125,7 @@ func (p *Probe) readProgram(rank int, program *ebpf.Program, c *ProgramCounters)
 		c.Resumed += cpu.Resumed
 		c.TimeWaitUnknown += cpu.TimewaitUnknown
 		c.MissedTimeWaitEnds += cpu.MissedTimewaitEnds
+		c.LostResets += cpu.LostResets
 	}
 	return nil
 }

@@ -80,16 +80,7 @@ func endTimeWaits(n *tcplab.Netns, count int) {
 func (p *Probe) missReleases(t *testing.T, f func()) {
 	t.Helper()
 	detached := slices.DeleteFunc(slices.Clone(objectFreedChain[:]), func(name string) bool { return p.collection.Programs[name] == nil })
-	var kept []attachment
-	for _, l := range p.links {
-		if !slices.Contains(detached, l.program) {
-			kept = append(kept, l)
-		} else if err := l.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	p.links = kept
-	waitForReaders()
+	p.detachPrograms(t, detached)
 	f()
 	for _, name := range detached {
 		l, err := attachTracing(p.collection.Programs[name])

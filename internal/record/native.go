@@ -120,6 +120,7 @@ func (o object) counts(c *Counts) object {
 		uint("connections", c.Connections).
 		uint("lost_connections", c.LostConnections).
 		uint("time_wait_unknown", c.TimeWaitUnknown).
+		uint("lost_resets", c.LostResets).
 		uint("time_wait_ends", c.TimeWaitEnds).
 		uint("lost_time_wait_ends", c.LostTimeWaitEnds).
 		uint("missed_time_wait_ends", c.MissedTimeWaitEnds)

@@ -61,6 +61,7 @@ type Counts struct {
 	Connections     uint64 // connection records written
 	LostConnections uint64 // connection records not written because the queue was full
 	TimeWaitUnknown uint64 // closes for which it is not known whether a timewait socket was created
+	LostResets      uint64 // resets sent or received that the programs missed or had no room for, at most
 
 	// The end of a TIME_WAIT is not a firing of the tracepoint: no count above includes it.
 

@@ -110,6 +110,7 @@ func (a *account) counts(k *kernelLedger) record.Counts {
 		Connections:     a.connections,
 		LostConnections: a.lostConnections,
 		TimeWaitUnknown: total.TimeWaitUnknown,
+		LostResets:      total.LostResets,
 
 		TimeWaitEnds:       a.timeWaitEnds,
 		LostTimeWaitEnds:   a.lostTimeWaitEnds,

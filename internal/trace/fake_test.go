@@ -202,6 +202,7 @@ type line struct {
 
 	LostConnections    uint64 `json:"lost_connections"`
 	TimeWaitUnknown    uint64 `json:"time_wait_unknown"`
+	LostResets         uint64 `json:"lost_resets"`
 	TimeWaitEnds       uint64 `json:"time_wait_ends"`
 	LostTimeWaitEnds   uint64 `json:"lost_time_wait_ends"`
 	MissedTimeWaitEnds uint64 `json:"missed_time_wait_ends"`

@@ -3,6 +3,7 @@ package kernel_test
 import (
 	"testing"
 
+	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/test/kernel/harness"
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
@@ -55,4 +56,33 @@ func overflow(t *testing.T) (problems []string) {
 	harness.CheckSequence(t, run, run.Of(harness.OfType(lines, "transition")))
 	all := stop.LostRingFull + stop.LostRingBusy + stop.LostReentry + uint64(len(harness.OfType(lines, "transition")))
 	return harness.CompareCount("transitions in records and lost", all, uint64(10*connections+2*workers+run.Out.Transitions()))
+}
+
+// A reset whose event finds no room in the ring is counted: closed_by is then inferred.
+func TestLoss_ResetsInFullRing(t *testing.T) {
+	harness.RequireFeature(t, probe.ResetSent)
+	const connections, resets, smallest = 400, 100, 64 << 10
+	if err := harness.StopSharedTracers(); err != nil {
+		t.Error(err)
+	}
+	n := tcplab.NewNetns(t)
+	reading := make(chan struct{})
+	o := harness.InNamespace(n)
+	o.BufferSize, o.Reading = smallest, reading
+	tr := harness.StartTracer(t, o)
+	tcplab.Storm(n, tcplab.StormConfig{Connections: connections, Workers: 1}) // fills the ring
+	listener := n.Listen(tcplab.V4.Anywhere(7100))
+	for range resets {
+		c := n.Dial(tcplab.V4.At(7100))
+		child := listener.Accept()
+		c.SetLinger(0)
+		c.Close()
+		child.Await(tcplab.Close)
+	}
+	close(reading)
+	tr.Await(func(text string) bool { return harness.CountType(text, "loss") > 0 })
+	lines := tr.Stop()
+	if stop := lines[len(lines)-1]; stop.LostResets != resets {
+		t.Errorf("want %d lost_resets: %s", resets, stop.Raw)
+	}
 }

@@ -136,6 +136,7 @@ type Record struct {
 	LostReentry                                      uint64 `json:"lost_reentry"`
 	Fired, Entered, Missed                           uint64
 	OtherProtocol                                    uint64 `json:"other_protocol"`
+	LostResets                                       uint64 `json:"lost_resets"`
 
 	Raw string
 }
