@@ -1,11 +1,11 @@
 package kernel_test
 
 import (
-	"encoding/binary"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/test/injector"
 	"github.com/tcpshift/tcpshift/test/kernel/harness"
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
@@ -48,43 +48,6 @@ func TestConnection_CloseInRepairMode(t *testing.T) {
 	}
 }
 
-// icmpUnreachable sends the ICMP error of a router that cannot deliver a segment of s.
-func icmpUnreachable(n *tcplab.Netns, s *tcplab.Socket) {
-	s.SetsockoptInt(unix.IPPROTO_TCP, tcpRepair, 1)
-	s.SetsockoptInt(unix.IPPROTO_TCP, tcpRepairQueue, tcpSendQueue)
-	seq, _ := unix.GetsockoptInt(s.FD, unix.IPPROTO_TCP, tcpQueueSeq)
-	s.SetsockoptInt(unix.IPPROTO_TCP, tcpRepair, -1) // off, without a window probe
-	from, to := s.Addr(), s.Peer()
-	inner := make([]byte, 28)
-	inner[0], inner[8], inner[9] = 0x45, 64, unix.IPPROTO_TCP
-	binary.BigEndian.PutUint16(inner[2:], 40)
-	copy(inner[12:], from.Addr().AsSlice())
-	copy(inner[16:], to.Addr().AsSlice())
-	binary.BigEndian.PutUint16(inner[20:], from.Port())
-	binary.BigEndian.PutUint16(inner[22:], to.Port())
-	binary.BigEndian.PutUint32(inner[24:], uint32(seq))
-	const hostUnreachable = 1
-	message := append([]byte{3, hostUnreachable, 0, 0, 0, 0, 0, 0}, inner...)
-	sum := uint32(0)
-	for i := 0; i < len(message); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(message[i:]))
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	binary.BigEndian.PutUint16(message[2:], ^uint16(sum))
-	n.Do(func() {
-		raw, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
-		if err == nil {
-			err = unix.Sendto(raw, message, 0, &unix.SockaddrInet4{Addr: from.Addr().As4()})
-			unix.Close(raw)
-		}
-		if err != nil {
-			panic(err)
-		}
-	})
-}
-
 // With IP_RECVERR an ICMP error stays on the socket, which goes on. The connection then
 // ends in order, so closed_by is the side that closed first.
 func TestConnection_SurvivedError(t *testing.T) {
@@ -92,21 +55,28 @@ func TestConnection_SurvivedError(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var cookie uint64
 			lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) {
-				listener := n.Listen(tcplab.V4.At(7001))
-				c := n.Dial(tcplab.V4.At(7001))
-				cookie = c.Cookie()
-				child := listener.Accept()
-				c.SetsockoptInt(unix.IPPROTO_IP, unix.IP_RECVERR, 1)
-				icmpUnreachable(n, c)
-				first, second := c, child
-				if !clientFirst {
-					first, second = child, c
+				p := injector.New(t, n, tcplab.V4.At(peerPort))
+				client := n.Socket(tcplab.V4.Loopback())
+				cookie = client.Cookie()
+				client.StartConnect(tcplab.V4.At(peerPort))
+				c, _ := p.Accept()
+				c.Send(syn|ack, "")
+				client.Await(tcplab.Established)
+				noteUnreachable(client, c)
+				if clientFirst {
+					client.Shutdown(unix.SHUT_WR)
+					c.Await(fin)
+					c.Send(fin|ack, "")
+				} else {
+					c.Send(fin|ack, "")
+					client.Await(tcplab.CloseWait)
+					client.Shutdown(unix.SHUT_WR)
+					c.Await(fin)
+					c.Send(ack, "")
 				}
-				first.Shutdown(unix.SHUT_WR)
-				second.Await(tcplab.CloseWait)
-				second.Close()
-				first.Close()
-				listener.Close()
+				client.Await(tcplab.Close)
+				client.Close()
+				p.Close()
 			})
 			want := map[bool]string{true: "local", false: "peer"}[clientFirst]
 			for _, l := range harness.RecordsWith(lines, "connection", cookie) {

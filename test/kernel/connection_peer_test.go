@@ -128,6 +128,17 @@ var reach = map[string]func(v *victim){
 		v.peer.Ack++
 		v.Await(tcplab.Closing)
 	},
+	// Without close() the process may still ask for the error.
+	"FIN_WAIT1, shut down": func(v *victim) {
+		v.Shutdown(unix.SHUT_RDWR)
+		v.peer.Await(fin)
+	},
+	"FIN_WAIT2, shut down": func(v *victim) {
+		v.Shutdown(unix.SHUT_RDWR)
+		v.peer.Await(fin)
+		v.peer.Send(ack, "")
+		v.Await(tcplab.FinWait2)
+	},
 	"FIN_WAIT1, closed": func(v *victim) {
 		v.Close()
 		v.peer.Await(fin)
@@ -243,6 +254,19 @@ func TestConnection_PeerRefuses(t *testing.T) {
 	}
 }
 
+// noteUnreachable leaves an ICMP error on an established socket, which goes on. The peer
+// has received 6 bytes then, and not acknowledged them.
+func noteUnreachable(s *tcplab.Socket, c *injector.Conn) {
+	if s.Addr().Addr().Unmap().Is4() {
+		s.SetsockoptInt(unix.IPPROTO_IP, unix.IP_RECVERR, 1)
+	} else {
+		s.SetsockoptInt(unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
+	}
+	s.Write("answer")
+	c.AwaitData(len("answer"))
+	c.Unreachable()
+}
+
 // An ICMP error comes while the connection is established, and stays on the socket. The
 // connection then ends in order.
 func TestConnection_UnreachableWhileEstablished(t *testing.T) {
@@ -255,14 +279,7 @@ func TestConnection_UnreachableWhileEstablished(t *testing.T) {
 				c := p.Dial(f.At(7001))
 				s := listener.Accept()
 				cookie = s.Cookie()
-				if f == tcplab.V6 {
-					s.SetsockoptInt(unix.IPPROTO_IPV6, unix.IPV6_RECVERR, 1)
-				} else {
-					s.SetsockoptInt(unix.IPPROTO_IP, unix.IP_RECVERR, 1)
-				}
-				s.Write("answer")
-				c.AwaitData(len("answer"))
-				c.Unreachable()
+				noteUnreachable(s, c)
 				c.Send(fin|ack, "")
 				s.Await(tcplab.CloseWait)
 				s.Close()

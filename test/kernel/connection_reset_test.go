@@ -1,140 +1,46 @@
 package kernel_test
 
 import (
-	"encoding/binary"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/test/injector"
 	"github.com/tcpshift/tcpshift/test/kernel/harness"
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// The flags of a TCP header.
-const (
-	flagRST = 1 << 2
-	flagACK = 1 << 4
-)
-
-// queueSeq is the sequence number at the end of one of the queues of s.
-func queueSeq(s *tcplab.Socket, queue int) uint32 {
-	s.SetsockoptInt(unix.IPPROTO_TCP, tcpRepair, 1)
-	s.SetsockoptInt(unix.IPPROTO_TCP, tcpRepairQueue, queue)
-	seq, _ := unix.GetsockoptInt(s.FD, unix.IPPROTO_TCP, tcpQueueSeq)
-	s.SetsockoptInt(unix.IPPROTO_TCP, tcpRepair, -1) // off, without a window probe
-	return uint32(seq)
-}
-
-// inject sends a segment to the peer of an IPv4 socket, as if the socket had sent it. It
-// begins back bytes before the end of all that the socket has sent, its FIN included.
-func inject(n *tcplab.Netns, as *tcplab.Socket, flags byte, back uint32, payload string) {
-	const tcpRecvQueue = 1 // include/uapi/linux/tcp.h
-	from, to := as.Addr(), as.Peer()
-	segment := make([]byte, 20, 64)
-	binary.BigEndian.PutUint16(segment[0:], from.Port())
-	binary.BigEndian.PutUint16(segment[2:], to.Port())
-	binary.BigEndian.PutUint32(segment[4:], queueSeq(as, tcpSendQueue)-back)
-	binary.BigEndian.PutUint32(segment[8:], queueSeq(as, tcpRecvQueue))
-	segment[12], segment[13] = 5<<4, flags
-	binary.BigEndian.PutUint16(segment[14:], 512)
-	segment = append(segment, payload...)
-	pseudo := slices.Concat(from.Addr().AsSlice(), to.Addr().AsSlice(), []byte{0, unix.IPPROTO_TCP, 0, byte(len(segment))}, segment)
-	binary.BigEndian.PutUint16(segment[16:], internetChecksum(pseudo))
-	n.Do(func() {
-		raw, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_TCP)
-		if err == nil {
-			err = unix.Bind(raw, &unix.SockaddrInet4{Addr: from.Addr().As4()})
-		}
-		if err == nil {
-			err = unix.Sendto(raw, segment, 0, &unix.SockaddrInet4{Addr: to.Addr().As4()})
-			unix.Close(raw)
-		}
-		if err != nil {
-			panic(err)
-		}
-	})
-}
-
-func internetChecksum(b []byte) uint16 {
-	sum := uint32(0)
-	for i := 0; i < len(b); i += 2 {
-		word := uint32(b[i]) << 8
-		if i+1 < len(b) {
-			word |= uint32(b[i+1])
-		}
-		sum += word
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return ^uint16(sum)
-}
-
-// connected is a connection whose child is the socket under test.
-type connected struct {
-	n             *tcplab.Netns
-	client, child *tcplab.Socket
-}
-
-// bring brings the child into a state of TCP. In the states in which its FIN is not yet
-// acknowledged, the client gets no segments.
-var bring = map[string]func(c connected){
-	"ESTABLISHED": func(connected) {},
-	"CLOSE_WAIT": func(c connected) {
-		c.client.Shutdown(unix.SHUT_WR)
-		c.child.Await(tcplab.CloseWait)
-	},
-	"FIN_WAIT1": func(c connected) {
-		c.client.DropIncoming()
-		c.child.Shutdown(unix.SHUT_RDWR)
-		c.child.Await(tcplab.FinWait1)
-	},
-	"FIN_WAIT2": func(c connected) {
-		c.child.Shutdown(unix.SHUT_RDWR)
-		c.child.Await(tcplab.FinWait2)
-	},
-	"CLOSING": func(c connected) {
-		c.client.DropIncoming()
-		c.child.Shutdown(unix.SHUT_WR)
-		c.client.Shutdown(unix.SHUT_WR)
-		c.child.Await(tcplab.Closing)
-	},
-	"LAST_ACK": func(c connected) {
-		c.client.Shutdown(unix.SHUT_WR)
-		c.child.Await(tcplab.CloseWait)
-		c.client.DropIncoming()
-		c.child.Shutdown(unix.SHUT_WR)
-		c.child.Await(tcplab.LastAck)
-	},
-}
-
-// endIn runs a connection whose child ends by what end does, in a state, and returns the
-// last transition and the connection record of the child.
-func endIn(t *testing.T, state string, end func(c connected)) (last, connection harness.Record) {
+// endIn runs a connection whose kernel's side, the victim, ends by what end does, in one
+// of the states of reach. It returns the last transition and the connection record.
+func endIn(t *testing.T, state string, end func(v *victim)) (last, connection harness.Record) {
 	t.Helper()
 	var cookie uint64
 	lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) {
 		listener := n.Listen(tcplab.V4.At(7001))
-		c := connected{n: n, client: n.Dial(tcplab.V4.At(7001))}
-		c.child = listener.Accept()
-		cookie = c.child.Cookie()
-		bring[state](c)
-		end(c)
-		c.child.Await(tcplab.Close)
-		c.client.SetLinger(0)
-		c.client.Close()
-		c.child.Close()
+		p := injector.New(t, n, tcplab.V4.At(peerPort))
+		v := &victim{peer: p.Dial(tcplab.V4.At(7001))}
+		v.Socket = listener.Accept()
+		cookie = v.Cookie()
+		reach[state](v)
+		end(v)
+		if v.FD >= 0 {
+			v.Await(tcplab.Close)
+			v.Close()
+		}
+		n.Settle(2) // the listener and that of the peer
 		listener.Close()
+		p.Close()
 	})
 	transitions, connections := harness.RecordsWith(lines, "transition", cookie), harness.RecordsWith(lines, "connection", cookie)
 	if len(transitions) == 0 || len(connections) != 1 {
 		t.Fatalf("%d transitions and %d connection records", len(transitions), len(connections))
 	}
 	last = transitions[len(transitions)-1]
-	if last.Old != state || last.New != "CLOSE" {
+	if tcpState, _, _ := strings.Cut(state, ","); last.Old != tcpState || last.New != "CLOSE" {
 		t.Fatalf("the last transition is not from %s to CLOSE: %s", state, last.Raw)
 	}
 	return last, connections[0]
@@ -161,9 +67,9 @@ func checkReset(t *testing.T, last, connection harness.Record, closedBy, reason 
 // leaves the same error.
 func TestConnection_ResetReceivedInEveryState(t *testing.T) {
 	harness.RequireTracedResets(t)
-	for state := range bring {
+	for state := range reach {
 		t.Run(state, func(t *testing.T) {
-			last, connection := endIn(t, state, func(c connected) { inject(c.n, c.client, flagRST|flagACK, 0, "") })
+			last, connection := endIn(t, state, reset)
 			checkReset(t, last, connection, "reset_received", "")
 		})
 	}
@@ -172,16 +78,13 @@ func TestConnection_ResetReceivedInEveryState(t *testing.T) {
 // Data after the peer's FIN, or after close() here, makes this side send a reset.
 func TestConnection_ResetByDataAfterFIN(t *testing.T) {
 	harness.RequireTracedResets(t)
-	for state := range bring {
-		if state == "ESTABLISHED" {
-			continue
-		}
+	for state, data := range map[string]func(v *victim){
+		"CLOSE_WAIT": pastFIN, "LAST_ACK": pastFIN, "CLOSING": pastFIN,
+		"FIN_WAIT1, shut down": afterCloseUnacked, "FIN_WAIT2, shut down": afterClose,
+		"FIN_WAIT1, closed": afterCloseUnacked, "FIN_WAIT2, closed": afterClose,
+	} {
 		t.Run(state, func(t *testing.T) {
-			back := uint32(0)
-			if state != "FIN_WAIT1" && state != "FIN_WAIT2" {
-				back = 1 // the kernel ignores a segment that begins after the peer's FIN
-			}
-			last, connection := endIn(t, state, func(c connected) { inject(c.n, c.client, flagACK, back, "more") })
+			last, connection := endIn(t, state, data)
 			checkReset(t, last, connection, "reset_sent", "TCP_ABORT_ON_DATA")
 		})
 	}
@@ -192,35 +95,30 @@ func TestConnection_ResetByDataAfterFIN(t *testing.T) {
 func TestConnection_ResetByProcess(t *testing.T) {
 	harness.RequireTracedResets(t)
 	for name, tt := range map[string]struct {
-		end    func(c connected)
+		end    func(v *victim)
 		reason string
 	}{
-		"SO_LINGER 0": {func(c connected) { c.child.SetLinger(0); c.child.Close(); c.reopen() }, "TCP_STATE"},
-		"AF_UNSPEC":   {func(c connected) { c.child.Disconnect() }, "TCP_STATE"},
-		"data unread": {func(c connected) {
-			c.client.Write("unread")
-			c.child.AwaitReadable()
-			c.child.Close()
-			c.reopen()
+		"SO_LINGER 0": {func(v *victim) { v.SetLinger(0); v.Close() }, "TCP_STATE"},
+		"AF_UNSPEC":   {func(v *victim) { v.Disconnect() }, "TCP_STATE"},
+		"data unread": {func(v *victim) {
+			v.peer.Send(ack, "unread")
+			v.AwaitReadable()
+			v.Close()
 		}, "TCP_ABORT_ON_CLOSE"},
 	} {
 		for _, withError := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, ICMP error %v", name, withError), func(t *testing.T) {
-				last, connection := endIn(t, "ESTABLISHED", func(c connected) {
+				last, connection := endIn(t, "ESTABLISHED", func(v *victim) {
 					if withError {
-						c.child.SetsockoptInt(unix.IPPROTO_IP, unix.IP_RECVERR, 1)
-						icmpUnreachable(c.n, c.child)
+						noteUnreachable(v.Socket, v.peer)
 					}
-					tt.end(c)
+					tt.end(v)
 				})
 				checkReset(t, last, connection, "reset_sent", tt.reason)
 			})
 		}
 	}
 }
-
-// reopen gives the child a descriptor again after a close, for the rest of the test.
-func (c connected) reopen() { *c.child = *c.n.Socket(tcplab.V4.Loopback()) }
 
 // A fast-open child that nobody has accepted is in SYN_RECV. When its listener closes,
 // the kernel resets it.
@@ -256,17 +154,17 @@ func TestConnection_ResetWithoutTracepoints(t *testing.T) {
 	tr := harness.StartTracer(t, o)
 	listener := n.Listen(tcplab.V4.At(7001))
 	want := map[string]string{}
+	p := injector.New(t, n, tcplab.V4.At(peerPort))
 	for state, closedBy := range map[string]string{"ESTABLISHED": "reset_received", "CLOSE_WAIT": "reset_received", "FIN_WAIT2": ""} {
-		c := connected{n: n, client: n.Dial(tcplab.V4.At(7001))}
-		c.child = listener.Accept()
-		want[harness.ConnID(c.child.Cookie())] = closedBy
-		bring[state](c)
-		inject(n, c.client, flagRST|flagACK, 0, "")
-		c.child.Await(tcplab.Close)
-		c.client.SetLinger(0)
-		c.client.Close()
-		c.child.Close()
+		v := &victim{peer: p.Dial(tcplab.V4.At(7001))}
+		v.Socket = listener.Accept()
+		want[harness.ConnID(v.Cookie())] = closedBy
+		reach[state](v)
+		reset(v)
+		v.Await(tcplab.Close)
+		v.Close()
 	}
+	p.Close()
 	listener.Close()
 	for _, l := range tr.Stop() {
 		if closedBy, mine := want[l.Conn]; mine && l.Type == "connection" {
