@@ -82,7 +82,9 @@ func TestLoss_ResetsInFullRing(t *testing.T) {
 	close(reading)
 	tr.Await(func(text string) bool { return harness.CountType(text, "loss") > 0 })
 	lines := tr.Stop()
-	if stop := lines[len(lines)-1]; stop.LostResets != resets {
-		t.Errorf("want %d lost_resets: %s", resets, stop.Raw)
+	// The event of a reset is smaller than a transition, so one may find room where a
+	// transition did not.
+	if stop := lines[len(lines)-1]; stop.LostResets != resets && stop.LostResets != resets-1 {
+		t.Errorf("want %d lost_resets or one less: %s", resets, stop.Raw)
 	}
 }
