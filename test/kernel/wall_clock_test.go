@@ -19,7 +19,8 @@ import (
 // durations have no step in them, however the wall clock is set meanwhile. Only a guest's
 // clock is set; elsewhere the clock stays.
 //
-// The tests of this file come last: none that compares wall-clock times runs beside them.
+// The steps add up to 0, and no parallel test runs beside this one, so no other test sees
+// them.
 func TestConnection_OpenedAfterClockSteps(t *testing.T) {
 	var cookies []uint64
 	began := time.Now()
