@@ -24,7 +24,7 @@ type Filter struct {
 	PIDs    []uint32 // thread group ids in the initial pid namespace
 	Comms   []string // exact names of thread group leaders
 	Netns   []uint32 // inode numbers
-	Cgroups []uint64 // cgroup v2 ids; descendants match as well
+	Cgroups []uint64 // cgroup v2 ids; the socket was created in that cgroup or below it, wherever its owner is now
 
 	OldStates, NewStates []tcp.State
 	Roles                []tcp.Role

@@ -51,8 +51,8 @@ type Queue struct {
 }
 
 // NewQueue starts a goroutine that writes to out, which the caller must not use until
-// Close has returned. limit is in bytes. notify gets what an operator should know: a
-// disk is full, a reader delays the end. It may be called from any goroutine.
+// Close has returned. limit is in bytes. notify gets a message for the operator when the
+// disk is full, and when Drain waits for a reader. It may be called from any goroutine.
 func NewQueue(out Output, limit int, notify func(message string)) *Queue {
 	q := &Queue{out: out, limit: limit, notify: notify, drainNotice: drainNotice, draining: make(chan struct{})}
 	q.changed.L = &q.mu

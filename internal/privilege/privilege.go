@@ -51,7 +51,7 @@ type process struct {
 	uid                int
 	effective, bounded uint64 // sets of capabilities, with a bit for each
 	noNewPrivs         bool   // exec gives no privileges: neither sudo nor setcap helps
-	inUserNamespace    bool   // not in the initial one, where alone the kernel permits BPF
+	inUserNamespace    bool   // in another user namespace than the initial one; the kernel permits BPF in the initial one only
 	hasSeccomp         bool
 }
 

@@ -11,7 +11,8 @@ import (
 )
 
 // ProgramCounters are the counters of one program, summed over all CPUs. All but
-// Missed come from struct program_counters in bpf/event.h, which defines them.
+// Missed and part of LostResets come from struct program_counters in bpf/event.h, which
+// defines them.
 type ProgramCounters struct {
 	Missed             uint64 // firings of the tracepoint while the program was running (recursion_misses)
 	Entered            uint64
@@ -25,7 +26,7 @@ type ProgramCounters struct {
 	Resumed            uint64
 	TimeWaitUnknown    uint64
 	MissedTimeWaitEnds uint64
-	LostResets         uint64 // in the first program's counters also those that met every program at work
+	LostResets         uint64 // in the primary's counters, plus the resets that missedByAll counts
 }
 
 // Fired is the number of times that the tracepoint fired while the program was attached.
@@ -34,8 +35,9 @@ func (c *ProgramCounters) Fired() uint64 {
 }
 
 // Counters are the counters of the programs of the tracepoint, in the order of the chain
-// (bpf/dedup.h). Those of programs that are not loaded are zero. The first program is
-// attached for the longest time, so its Fired is that of the tracepoint.
+// (bpf/dedup.h): the primary's first, then those of the backups. Those of programs that are
+// not loaded are zero. The primary is attached for the longest time, so its Fired is that of
+// the tracepoint.
 type Counters [bpfobj.ProbeProgramRankPROGRAMS]ProgramCounters
 
 // Sum adds up the counters of all programs.
@@ -83,9 +85,9 @@ func (p *Probe) Counters() (Counters, error) {
 	return c, nil
 }
 
-// missedByAll bounds the firings that met every program of a chain at work: all programs
-// see each firing, so there are at most as many as the program has missed that missed the
-// fewest.
+// missedByAll returns an upper bound of the firings that every program of a chain missed,
+// because each was already running on that CPU. Such a firing is a miss of each program, so
+// the smallest count of misses is the bound.
 func (p *Probe) missedByAll(programs chain) (fewest uint64, err error) {
 	for rank, name := range programs {
 		program := p.collection.Programs[name]

@@ -20,14 +20,14 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// DefaultBufferSize is the size of the ring buffers in bytes: room for about half a second
-// of 25,000 connections a second.
+// DefaultBufferSize is the size in bytes of all ring buffers for events together: room for
+// about half a second of 25,000 connections a second.
 const DefaultBufferSize = 16 << 20
 
 // Options are the options of [Open].
 type Options struct {
 	Filter     filter.Filter
-	BufferSize int      // bytes, a power of two and a multiple of the page size; 0: DefaultBufferSize
+	BufferSize int      // bytes, of all ring buffers for events together; a power of two and a multiple of the page size; 0: DefaultBufferSize
 	Ends       bool     // emit a summary of the connection when a socket enters CLOSE
 	Without    []string // names of features not to use although the kernel has them, for tests
 	// TimeWaitEnds emits the ends of TIME_WAITs. Its programs run for every timer that
@@ -168,7 +168,8 @@ func (p *Probe) ListenPort(cookie uint64) uint16 {
 	return 0
 }
 
-// Features returns the features of this kernel, without those of Options.Without.
+// Features returns the features of this kernel. Those of Options.Without are in it as if the
+// kernel did not have them: their Err is set.
 func (p *Probe) Features() Features {
 	return p.features
 }

@@ -50,7 +50,7 @@ type Counts struct {
 	Filtered      uint64 // transitions that a filter excluded
 	LostRingFull  uint64 // transitions for which the ring buffer had no room
 	LostRingBusy  uint64 // transitions lost because another CPU held the ring buffer's lock
-	LostReentry   uint64 // transitions that found every program of the tracer at work
+	LostReentry   uint64 // transitions that fired while every program of the tracer was already running on that CPU
 	LostQueueFull uint64 // transitions read and selected, but the output's queue was full
 	Deferred      uint64 // transitions that wait for their socket's next one (Linux up to 6.12)
 	Read          uint64 // transitions read from the ring buffer
@@ -94,7 +94,7 @@ type LossCause string
 const (
 	CauseRingFull  LossCause = "ring_full"  // tcpshift reads too slowly, or the ring buffer is too small
 	CauseRingBusy  LossCause = "ring_busy"  // another CPU held the ring buffer's lock
-	CauseReentry   LossCause = "reentry"    // the event found every program of the tracer at work
+	CauseReentry   LossCause = "reentry"    // the event came while every program of the tracer was already running on that CPU
 	CauseQueueFull LossCause = "queue_full" // the reader of the output stalled
 )
 

@@ -36,9 +36,9 @@ type Reader struct {
 	epoll    int
 }
 
-// New maps the buffers. Samples of priority, which may be nil, have no timestamp; each of
-// them is handed over before all samples that were made after it was submitted. The
-// caller must Close the Reader.
+// New maps the buffers. Samples of priority, which may be nil, have no timestamp. The Reader
+// hands each of them over before any sample that was made after it was submitted. The caller
+// must Close the Reader.
 func New(buffers []Buffer, priority *Buffer) (*Reader, error) {
 	r := &Reader{epoll: -1}
 	if err := r.open(buffers, priority); err != nil {

@@ -79,7 +79,9 @@ func endByReset(t *Transition) ClosedBy {
 		// Under the lock it may be ss -K, with its error read (SO_ERROR) meanwhile.
 		return ClosedByResetSent
 	case t.ResetReceived && t.ResetAwaited && setByReset(t.Error):
-		return ClosedByResetReceived // for data after the peer's FIN, ResetSent would be set
+		// Data after the peer's FIN also runs tcp_reset(), but this side answers it with a
+		// reset, so ResetSent would be set.
+		return ClosedByResetReceived
 	}
 	return ""
 }
@@ -152,8 +154,9 @@ func endWithError(t *Transition) ClosedBy {
 	return "" // an ICMP error that ended the attempt, or was received long before
 }
 
-// setByReset reports whether tcp_reset() sets the error; only a socket of MPTCP may run it
-// and go on.
+// setByReset reports whether the error is one that tcp_reset() sets. A socket of MPTCP, and
+// no other, may go on after tcp_reset(), so ResetReceived alone does not prove that the
+// reset ended it.
 func setByReset(e Errno) bool {
 	err := unix.Errno(e)
 	return err == unix.ECONNRESET || err == unix.EPIPE

@@ -107,7 +107,8 @@ type Owner struct {
 	Source PIDSource
 }
 
-// Cgroup is where a process runs: in the unified hierarchy (cgroup v2).
+// Cgroup is where a process runs: its cgroup in the v1 hierarchy for memory, pids or cpu if one
+// is mounted, else in the unified hierarchy (cgroup v2).
 type Cgroup struct {
 	Path      string // below the hierarchy's mount
 	Container string // full id; "": not in a container

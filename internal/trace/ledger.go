@@ -13,7 +13,7 @@ const settleTime = 2 * maxWait
 // kernelLedger accounts for the firings of the tracepoint. Each of them ends in
 // exactly one of the terms of record.Counts.
 type kernelLedger struct {
-	first       probe.ProgramCounters // of the first program of the chain, which gives what fired
+	first       probe.ProgramCounters // of the primary program; its Fired is that of the tracepoint
 	total       probe.ProgramCounters // of all programs
 	firedBefore uint64                // at firedAt
 	firedAt     time.Time
