@@ -202,7 +202,7 @@ func TestConnection_ListenWithoutBind(t *testing.T) {
 					t.Fatal(err)
 				}
 				port = s.Addr().Port()
-				harness.AwaitRead(t, cookie) // the reader asks for the port as long as the socket exists
+				harness.AwaitRecord(t, cookie) // the reader asks for the port as long as the socket exists
 				s.Close()
 			})
 			transitions := harness.RecordsWith(lines, "transition", cookie)

@@ -29,7 +29,7 @@ func TestStorm_ProcFDReader(t *testing.T) {
 	st := &harness.Storm{Server: env.StartProgram("storm-server", 1), Client: env.StartProgram("storm-client", 1)}
 	reader := env.StartProgram("reader", 1)
 	listener := st.Server.Listen(harness.Anywhere(7000))
-	reads, writes := st.Credits()
+	reads, writes := st.CreditPipe()
 	connections := harness.Scaled(t, 5000, 300)
 	fd := st.Client.Must(unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_STREAM, 0) // the lowest free descriptor
 	st.Client.CloseRaw(fd)
@@ -49,8 +49,8 @@ func TestStorm_ProcFDReader(t *testing.T) {
 	st.Server.Close(listener)
 	env.Netns.Settle(0)
 	// Chance decides which of the two closes; what the reader closes has no owner.
-	all, known, wrong, named := st.CheckOwners(env, env.Collect()[0])
-	t.Logf("%d transitions, %d with an owner, %d wrong%s", all, known, wrong, named)
+	all, known, wrong, breakdown := st.CheckOwners(env, env.Collect()[0])
+	t.Logf("%d transitions, %d with an owner, %d wrong%s", all, known, wrong, breakdown)
 }
 
 // When a socket is reset or destroyed, the kernel sets its error before its state, and

@@ -92,10 +92,10 @@ func TestTimewait_HashWalkBound(t *testing.T) {
 	c := runCrowd(n, tcplab.V4, 100)
 	lines := tr.Stop()
 	none, _ := harness.SplitBySocket(c.none.Of(harness.OfType(lines, "transition")), c.none.Out.Client)
-	if len(none) == 0 || none[len(none)-1].Unknown != true {
+	if len(none) == 0 || none[len(none)-1].TimeWaitUnknown != true {
 		t.Errorf("want time_wait_unknown with 200 sockets in the bucket: %v", none)
 	}
-	if last := c.lastOfOld(t, lines); last.New != "TIME_WAIT" && last.Unknown != true {
+	if last := c.lastOfOld(t, lines); last.New != "TIME_WAIT" && last.TimeWaitUnknown != true {
 		t.Errorf("want new_state TIME_WAIT, it left a timewait socket: %s", last.Raw)
 	}
 	t.Logf("%d records with time_wait_unknown", c.countUnknown(t, lines))
@@ -116,15 +116,15 @@ func (c *crowdedBucket) countUnknown(t *testing.T, lines []harness.Record) int {
 	t.Helper()
 	unknown := 0
 	for _, l := range harness.OfType(lines, "transition") {
-		if l.Unknown == nil {
+		if l.TimeWaitUnknown == nil {
 			continue
 		}
 		unknown++
-		if l.Unknown != true || l.New != "CLOSE" || l.Old != "FIN_WAIT2" && l.Old != "CLOSING" || l.Substate != "" {
+		if l.TimeWaitUnknown != true || l.New != "CLOSE" || l.Old != "FIN_WAIT2" && l.Old != "CLOSING" || l.Substate != "" {
 			t.Errorf("time_wait_unknown is wrong here: %s", l.Raw)
 		}
 	}
-	if stop := lines[len(lines)-1]; stop.Unknown != float64(unknown) {
+	if stop := lines[len(lines)-1]; stop.TimeWaitUnknown != float64(unknown) {
 		t.Errorf("%d records with time_wait_unknown, but stop has another count: %s", unknown, stop.Raw)
 	}
 	return unknown

@@ -31,7 +31,7 @@ func TestConnection_OpenedAfterClockSteps(t *testing.T) {
 			c := n.Dial(tcplab.V4.At(7100))
 			child := listener.Accept()
 			child.Await(tcplab.Established)
-			harness.AwaitRead(t, child.Cookie()) // the step must not come before the stream has it
+			harness.AwaitRecord(t, child.Cookie()) // the step must not come before the stream has it
 			ends, cookies = append(ends, c, child), append(cookies, c.Cookie(), child.Cookie())
 			setClock(t, step)
 			time.Sleep(100 * time.Millisecond) // the tracer sees the step

@@ -44,12 +44,12 @@ func writeDoc(path, pattern string, outcomes []*outcome, now time.Time) error {
 
 // doc is the part of the page that comes from a run or from the table.
 type doc struct {
-	Most    int    // bounds the instructions of a program
-	Pattern string // selects the tests that ran; empty: all
-	Date    string
-	Kernels []string
-	Columns []docColumn
-	Given   []docRow
+	MaxInstructions int    // of a program, as the verifier processes it
+	Pattern         string // selects the tests that ran; empty: all
+	Date            string
+	Kernels         []string
+	Columns         []docColumn
+	Features        []docRow
 }
 
 type docColumn struct {
@@ -64,7 +64,7 @@ type docRow struct {
 }
 
 func newDoc(pattern string, outcomes []*outcome, now time.Time) doc {
-	d := doc{Most: expect.MaxInstructions, Pattern: pattern, Date: now.Format(time.DateOnly), Kernels: expect.KernelVersions}
+	d := doc{MaxInstructions: expect.MaxInstructions, Pattern: pattern, Date: now.Format(time.DateOnly), Kernels: expect.KernelVersions}
 	for _, o := range outcomes {
 		d.Columns = append(d.Columns, docColumn{
 			Kernel: o.column.version, Arch: o.column.arch, Release: o.console.release,
@@ -80,7 +80,7 @@ func newDoc(pattern string, outcomes []*outcome, now time.Time) doc {
 	gives := func(feature string) func(*expect.Row) bool {
 		return func(r *expect.Row) bool { return r.HasFeature(feature) }
 	}
-	for _, given := range []struct {
+	for _, feature := range []struct {
 		what string
 		by   func(*expect.Row) bool
 	}{
@@ -95,7 +95,7 @@ func newDoc(pattern string, outcomes []*outcome, now time.Time) doc {
 		{"a child's LISTEN → SYN_RECV with its peer", func(r *expect.Row) bool { return !r.EmptyChild || r.HasFeature(expect.SocketStorage) }},
 		{"no transition lost under the heaviest load", always},
 	} {
-		d.Given = append(d.Given, newDocRow(given.what, given.by))
+		d.Features = append(d.Features, newDocRow(feature.what, feature.by))
 	}
 	return d
 }
@@ -134,13 +134,13 @@ var generated = template.Must(template.New("kernels.md").Parse(`
 {{end}}
 A test is left out only if the table in test/kernelmatrix/expect says that the kernel lacks what the
 test needs. The instructions are those that the verifier walks, the most of all configurations that
-the tests load. A test fails if there are more than {{.Most}}.
+the tests load. A test fails if there are more than {{.MaxInstructions}}.
 
 ## What each kernel provides
 
 | |{{range .Kernels}} {{.}} |{{end}}
 |---|{{range .Kernels}}---|{{end}}
-{{range .Given -}}
+{{range .Features -}}
 | {{.What}} |{{range .Cells}} {{.}} |{{end}}
 {{end}}
 `))

@@ -130,8 +130,9 @@ func SimultaneousOpen(n *Netns, f Family) Outcome {
 	return n.finish(out, first, second)
 }
 
-// FastOpen sends its first data in the SYN, and closes first. The SYN makes the child,
-// not the end of the handshake: the child stays in SYN_RECV for some time.
+// FastOpen is a client that sends its first data in the SYN, and closes first. The kernel
+// makes the child when the SYN arrives, not at the end of the handshake, so the child stays in
+// SYN_RECV for some time.
 //
 //	client  CLOSE SYN_SENT ESTABLISHED FIN_WAIT1 FIN_WAIT2 CLOSE, then TIME_WAIT
 //	child   LISTEN SYN_RECV ESTABLISHED CLOSE_WAIT LAST_ACK CLOSE

@@ -6,9 +6,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An Obstacle lets every transmit of a namespace fail before the segment leaves TCP's
-// host: connect() and send() then see what a host in trouble sees. Each works with the
-// kernel alone.
+// An Obstacle makes every transmission of a namespace fail on the sending host, so that
+// connect() and send() get the errors of a host in trouble. It works with the kernel alone.
 type Obstacle struct {
 	Name      string
 	Set, Lift func(n *Netns)

@@ -38,8 +38,9 @@ func (s *Socket) ClientTimeWait(from netip.AddrPort) *Endpoint {
 	return p
 }
 
-// Supersede connects again from a port that left a TIME_WAIT at the server, which the
-// SYN ends. The new connection ends with a reset, without a TIME_WAIT.
+// Supersede connects again from an address whose last connection left a TIME_WAIT at the
+// server. The new SYN ends that TIME_WAIT. The new connection ends with a reset, so it leaves
+// no TIME_WAIT.
 func (s *Socket) Supersede(from netip.AddrPort) {
 	s.n.t.Helper()
 	client, child := s.connectFrom(from)
@@ -58,9 +59,9 @@ func (s *Socket) connectFrom(from netip.AddrPort) (client, child *Socket) {
 	return client, s.Accept()
 }
 
-// Reconnect connects again from an address that left a TIME_WAIT at a client, to the
-// same peer, and so ends that TIME_WAIT. The kernel allows it where both sides have
-// timestamps and, before 6.8 or so, after one second. The connection ends with a reset.
+// Reconnect connects again from an address whose last connection to this listener left a
+// TIME_WAIT at the client. connect() ends that TIME_WAIT. The kernel allows it where both sides
+// have timestamps and, before 6.8 or so, after one second. The connection ends with a reset.
 func (s *Socket) Reconnect(from netip.AddrPort) {
 	s.n.t.Helper()
 	client := s.n.Socket(from.Addr())

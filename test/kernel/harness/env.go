@@ -66,8 +66,8 @@ func (env *Env) UseSharedTracers() {
 }
 
 // UseTracer traces this case with a tracer that has just been started, which other cases
-// may use too. One tracer is enough: the cases with shared tracers check the accept
-// hook.
+// may use too. One tracer is enough: the cases with shared tracers already run with and
+// without the accept hook.
 func (env *Env) UseTracer(tr *Tracer) {
 	env.T.Helper()
 	env.Captures = append(env.Captures, &capture{Tracer: tr, shared: true})

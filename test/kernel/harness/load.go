@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// loadVariable makes a new process of this binary compete for the processors until its
-// parent, the process with this id, ends it or ends itself.
+// loadVariable makes a new process of this binary compete for the processors. Its value is
+// the pid of the parent: the process ends when the parent kills it or has exited.
 const loadVariable = "TCPSHIFT_LOAD"
 
 // init runs before any test. In a process of [StormLoad] it never returns. Each wakeup
@@ -27,8 +27,8 @@ func init() {
 	}
 }
 
-// StormLoad starts processes, TCPSHIFT_STORM_LOAD of them and none by default, which
-// compete with the storms for the processors until the test ends.
+// StormLoad starts as many processes as TCPSHIFT_STORM_LOAD says, 0 by default. They compete
+// with the storm of the test for the processors until the test ends.
 func StormLoad(t *testing.T) {
 	t.Helper()
 	text := os.Getenv("TCPSHIFT_STORM_LOAD")

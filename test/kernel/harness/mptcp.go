@@ -43,7 +43,8 @@ func (th *thread) AddSubflowEndpoint(addr netip.Addr) {
 
 const mptcpPort = 7000
 
-// MPTCPFirst is the first local port of clients; records of subflows are found by it.
+// MPTCPFirst is the lowest local port of MPTCP clients. Records of subflows are found by
+// their ports.
 const MPTCPFirst = 7100
 
 // RequireMPTCP skips the test where the kernel has no MPTCP, and enables it.

@@ -8,9 +8,8 @@ import (
 
 // Ways to pass a socket from one process to another.
 
-// SendFD sends a descriptor to the receiver, which has it after ReceiveFD only. Until
-// then it is in flight: if the sender closes its descriptor, no process has the socket
-// open.
+// SendFD sends a descriptor to the receiver, which has it only after ReceiveFD. Until then
+// the descriptor is in flight: if the sender closes its own, no process has the socket open.
 func (th *thread) SendFD(s *Socket, receiver *Actor) {
 	env := th.actor.env
 	env.T.Helper()
@@ -101,8 +100,8 @@ func (a *Actor) openInbox() {
 	a.env.must(a, unix.SYS_BIND, err)
 }
 
-// CloseInbox closes the socket to which the descriptors were sent before they are
-// received. The kernel closes them in the context of this process.
+// CloseInbox closes the unix socket to which SendFD has sent the descriptors, instead of
+// receiving them. The kernel then closes them in the context of this process.
 func (th *thread) CloseInbox(sent ...*Socket) {
 	env := th.actor.env
 	env.T.Helper()

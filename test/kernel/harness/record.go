@@ -40,8 +40,8 @@ func RecordsOf(t *testing.T, body func(n *tcplab.Netns)) []Record {
 	return lines
 }
 
-// AwaitRead waits until the tracer of RecordsOf has written a record of the socket.
-func AwaitRead(t *testing.T, cookie uint64) {
+// AwaitRecord waits until the tracer of RecordsOf has written a record of the socket.
+func AwaitRecord(t *testing.T, cookie uint64) {
 	t.Helper()
 	conn := fmt.Appendf(nil, `"conn":%q,`, ConnID(cookie))
 	tr := SharedTracers(t)[0]
@@ -121,11 +121,11 @@ type Record struct {
 	ResetReason string     `json:"reset_reason"`
 	Partial     bool       `json:"partial"`
 
-	Container   string `json:"container"`
-	Runtime     string `json:"container_runtime"`
-	PodUID      string `json:"pod_uid"`
-	Retransmits uint64 `json:"retransmits"`
-	Unknown     any    `json:"time_wait_unknown"` // true in a transition, a count in stop
+	Container       string `json:"container"`
+	Runtime         string `json:"container_runtime"`
+	PodUID          string `json:"pod_uid"`
+	Retransmits     uint64 `json:"retransmits"`
+	TimeWaitUnknown any    `json:"time_wait_unknown"` // true in a transition, a count in stop
 
 	Lost  uint64 `json:"lost"`
 	Cause string `json:"cause"`

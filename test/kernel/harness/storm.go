@@ -46,7 +46,7 @@ func RunStorm(env *Env, connections int, serving, calling uintptr) *Storm {
 		port := uint16(7000 + i)
 		listener := st.Server.Listen(Anywhere(port))
 		st.listeners = append(st.listeners, listener)
-		reads, writes := st.Credits()
+		reads, writes := st.CreditPipe()
 		accept, connect := st.Server.Threads[i].Order(serving), st.Client.Threads[i].Order(calling)
 		orders = append(orders, accept, connect)
 		share := uintptr(connections / stormThreads)
@@ -66,8 +66,10 @@ func RunStorm(env *Env, connections int, serving, calling uintptr) *Storm {
 	return st
 }
 
-// Credits makes a pipe from the server to the client and returns its two descriptors.
-func (st *Storm) Credits() (reads, writes int) {
+// CreditPipe makes the pipe by which OpAccept limits how far OpConnect is ahead: the server
+// writes a byte for each connection that it has closed. reads is the client's descriptor,
+// writes the server's.
+func (st *Storm) CreditPipe() (reads, writes int) {
 	env := st.Server.env
 	env.T.Helper()
 	o := st.Server.Order(unix.SYS_PIPE2)
@@ -84,9 +86,10 @@ func (st *Storm) Credits() (reads, writes int) {
 	return reads, mine
 }
 
-// CheckOwners fails the test for each transition with a wrong owner, and counts the
-// transitions by role and pid_source.
-func (st *Storm) CheckOwners(env *Env, lines []Record) (all, known, wrong int, named string) {
+// CheckOwners fails the test for each transition with a wrong owner. It returns the numbers
+// of all transitions, of those with the right owner and of those with a wrong one; breakdown
+// is for a log: a line for each role and pid_source with the number of its transitions.
+func (st *Storm) CheckOwners(env *Env, lines []Record) (all, known, wrong int, breakdown string) {
 	env.T.Helper()
 	right := map[string]*Actor{"client": st.Client, "server": st.Server, "listener": st.Server}
 	counts := map[string]int{}
@@ -138,8 +141,8 @@ func CheckStorm(t *testing.T, env *Env, st *Storm) {
 		st.Server.Close(l)
 	}
 	env.Netns.Settle(0)
-	all, known, wrong, named := st.CheckOwners(env, env.Collect()[0])
-	t.Logf("%d transitions, %d with an owner (%.3f %%), %d wrong%s", all, known, 100*float64(known)/float64(all), wrong, named)
+	all, known, wrong, breakdown := st.CheckOwners(env, env.Collect()[0])
+	t.Logf("%d transitions, %d with an owner (%.3f %%), %d wrong%s", all, known, 100*float64(known)/float64(all), wrong, breakdown)
 	// A socket has no owner between the close of its descriptor and the moment at which
 	// it is an orphan, because close() waits for the lock. Few transitions fall into
 	// that time.

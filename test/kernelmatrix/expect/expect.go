@@ -27,13 +27,13 @@ const (
 	IOUring        = "io_uring"
 	SocketDiag     = "socket_diag" // what ss uses: a module, which guests do not have
 	Cgroups        = "cgroups"
-	DeadOwners     = "dead_owners"    // the owner of an orphan after its process has died, since 6.2
-	LongTimeWait   = "long_time_wait" // no feature: one kernel of each kind runs the test that waits for a minute
-	OwnTable       = "own_table"      // no feature: a network namespace with its own hash table, since 6.1
+	DeadOwners     = "dead_owners"    // the tracer knows an orphan's owner after that process has exited, since 6.2
+	LongTimeWait   = "long_time_wait" // not about the kernel: it leaves OnlyWaits out on all but one kernel of each kind
+	OwnTable       = "own_table"      // a network namespace can have its own hash table, since 6.1
 )
 
-// OnlyWaits is a test that does nothing for a minute: guests run it at the same time as
-// the others.
+// OnlyWaits is the name of the test that does nothing for a minute: guests run it at the
+// same time as the others.
 const OnlyWaits = "TestTimewait_LastsOneMinute"
 
 // Row is one kernel on one architecture.
@@ -46,8 +46,8 @@ type Row struct {
 	AcceptArguments int  // of inet_csk_accept()
 	TableByNetns    bool // the hash table is found through the namespace, else through the protocol
 	EmptyChild      bool // LISTEN to SYN_RECV fires before the child has a peer
-	// The kernel may preempt a tracing program, since 7.0. Events of the other task then
-	// find that program busy, so a third program must be loaded for each tracepoint.
+	// The kernel may preempt a tracing program, since 7.0. The program then misses the events
+	// of the task that preempts it, so a third program must be loaded for each tracepoint.
 	PreemptsPrograms bool
 	Instructions     bool // the kernel reports how many instructions the verifier processed, since 5.16
 }
