@@ -29,7 +29,7 @@ func newCache(dir string) *cache {
 // kernel is the image of a kernel in the cache, and its package.
 type kernel struct {
 	Package pkg
-	File    string // relative to the directory of the cache
+	File    string // its name in the directory of its column
 	SHA256  string // of the file
 	path    string
 }
