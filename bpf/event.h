@@ -172,7 +172,7 @@ struct program_counters {
 	__u64 deferred; /* until the socket's next transition (deferred.h) */
 	__u64 resumed; /* deferred before; now also in filtered, emitted or a ring_ counter */
 	__u64 timewait_unknown; /* perhaps a TIME_WAIT; also in one of the above */
-	__u64 missed_timewait_ends; /* ends of TIME_WAITs, which are in none of the above */
+	__u64 timewait_ends_lost; /* ends of TIME_WAITs, which are in none of the above */
 	__u64 lost_resets; /* events of resets, for which the ring had no room */
 };
 

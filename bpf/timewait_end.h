@@ -76,7 +76,7 @@ static __always_inline bool is_referenced(__u64 timewait)
 static __always_inline void drop_tracked_timewait(__u64 timewait, struct program_counters *counters)
 {
 	if (!bpf_map_delete_elem(&tracked_timewaits, &timewait) && counters)
-		count_shared(counters->missed_timewait_ends);
+		count_shared(counters->timewait_ends_lost);
 }
 
 /*
@@ -93,14 +93,14 @@ static __noinline void insert_tracked_timewait(__u64 timewait,
 
 	read_timewait_identity(timewait, &tracked.identity);
 	if (tracked.identity.hash != hash) {
-		count_shared(counters->missed_timewait_ends);
+		count_shared(counters->timewait_ends_lost);
 		return;
 	}
 	if (bpf_map_lookup_elem(&tracked_timewaits, &timewait))
 		drop_tracked_timewait(timewait, counters);
 	tracked.entered = *entered;
 	if (bpf_map_update_elem(&tracked_timewaits, &timewait, &tracked, BPF_ANY))
-		count_shared(counters->missed_timewait_ends);
+		count_shared(counters->timewait_ends_lost);
 	else if (!is_same_timewait(timewait, &tracked.identity) || !is_referenced(timewait))
 		drop_tracked_timewait(timewait, counters);
 }
@@ -155,7 +155,7 @@ static __always_inline void emit_timewait_end(struct transition_event *e,
 	e->pid_source = PID_UNKNOWN;
 	e->flags |= EVENT_TIMED;
 	if (ring && bpf_ringbuf_output(ring, e, sizeof(*e), wakeup_flags(ring, now_ns)) && counters)
-		count_shared(counters->missed_timewait_ends);
+		count_shared(counters->timewait_ends_lost);
 }
 
 /*

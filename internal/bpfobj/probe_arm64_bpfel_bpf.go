@@ -107,19 +107,19 @@ type ProbePrefixKey struct {
 }
 
 type ProbeProgramCounters struct {
-	_                  structs.HostLayout
-	Entered            uint64
-	Deduplicated       uint64
-	OtherProtocol      uint64
-	Filtered           uint64
-	Emitted            uint64
-	RingFull           uint64
-	RingBusy           uint64
-	Deferred           uint64
-	Resumed            uint64
-	TimewaitUnknown    uint64
-	MissedTimewaitEnds uint64
-	LostResets         uint64
+	_                structs.HostLayout
+	Entered          uint64
+	Deduplicated     uint64
+	OtherProtocol    uint64
+	Filtered         uint64
+	Emitted          uint64
+	RingFull         uint64
+	RingBusy         uint64
+	Deferred         uint64
+	Resumed          uint64
+	TimewaitUnknown  uint64
+	TimewaitEndsLost uint64
+	LostResets       uint64
 }
 
 type ProbeProgramRank uint32

@@ -14,19 +14,19 @@ import (
 // Missed and part of LostResets come from struct program_counters in bpf/event.h, which
 // defines them.
 type ProgramCounters struct {
-	Missed             uint64 // firings of the tracepoint while the program was running (recursion_misses)
-	Entered            uint64
-	Deduplicated       uint64
-	OtherProtocol      uint64
-	Filtered           uint64
-	Emitted            uint64
-	RingFull           uint64
-	RingBusy           uint64
-	Deferred           uint64
-	Resumed            uint64
-	TimeWaitUnknown    uint64
-	MissedTimeWaitEnds uint64
-	LostResets         uint64 // in the primary's counters, plus the resets that missedByAll counts
+	Missed           uint64 // firings of the tracepoint while the program was running (recursion_misses)
+	Entered          uint64
+	Deduplicated     uint64
+	OtherProtocol    uint64
+	Filtered         uint64
+	Emitted          uint64
+	RingFull         uint64
+	RingBusy         uint64
+	Deferred         uint64
+	Resumed          uint64
+	TimeWaitUnknown  uint64
+	TimeWaitEndsLost uint64
+	LostResets       uint64 // in the primary's counters, plus the resets that missedByAll counts
 }
 
 // Fired is the number of times that the tracepoint fired while the program was attached.
@@ -56,7 +56,7 @@ func (c *Counters) Sum() ProgramCounters {
 		sum.Deferred += p.Deferred
 		sum.Resumed += p.Resumed
 		sum.TimeWaitUnknown += p.TimeWaitUnknown
-		sum.MissedTimeWaitEnds += p.MissedTimeWaitEnds
+		sum.TimeWaitEndsLost += p.TimeWaitEndsLost
 		sum.LostResets += p.LostResets
 	}
 	return sum
@@ -126,7 +126,7 @@ func (p *Probe) readProgram(rank int, program *ebpf.Program, c *ProgramCounters)
 		c.Deferred += cpu.Deferred
 		c.Resumed += cpu.Resumed
 		c.TimeWaitUnknown += cpu.TimewaitUnknown
-		c.MissedTimeWaitEnds += cpu.MissedTimewaitEnds
+		c.TimeWaitEndsLost += cpu.TimewaitEndsLost
 		c.LostResets += cpu.LostResets
 	}
 	return nil

@@ -119,5 +119,5 @@ func (p *Probe) lostEnds(t *testing.T) uint64 {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c.Sum().MissedTimeWaitEnds
+	return c.Sum().TimeWaitEndsLost
 }

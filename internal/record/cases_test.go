@@ -351,7 +351,7 @@ func startCases() []goldenCase {
 var someCounts = Counts{
 	Fired: 1020, Entered: 1015, Missed: 5, OtherProtocol: 20, Filtered: 300, LostRingFull: 30, LostRingBusy: 2, LostReentry: 1, Deferred: 4,
 	LostQueueFull: 9, Read: 663, Dropped: 67, Written: 587, WrittenBytes: 180000, Connections: 59, LostConnections: 10,
-	TimeWaitUnknown: 6, LostResets: 12, TimeWaitEnds: 7, LostTimeWaitEnds: 11, MissedTimeWaitEnds: 8,
+	TimeWaitUnknown: 6, LostResets: 12, TimeWaitEnds: 7, LostTimeWaitEnds: 11, TimeWaitEndsLost: 8,
 }
 
 func largestCounts() Counts {

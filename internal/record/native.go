@@ -123,7 +123,7 @@ func (o object) counts(c *Counts) object {
 		uint("lost_resets", c.LostResets).
 		uint("time_wait_ends", c.TimeWaitEnds).
 		uint("lost_time_wait_ends", c.LostTimeWaitEnds).
-		uint("missed_time_wait_ends", c.MissedTimeWaitEnds)
+		uint("time_wait_ends_lost", c.TimeWaitEndsLost)
 }
 
 // Loss implements [Encoder].

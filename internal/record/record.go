@@ -65,9 +65,9 @@ type Counts struct {
 
 	// The end of a TIME_WAIT is not a firing of the tracepoint: no count above includes it.
 
-	TimeWaitEnds       uint64 // ends written
-	LostTimeWaitEnds   uint64 // lost in user space: ends read, but not written because the queue was full
-	MissedTimeWaitEnds uint64 // lost in the kernel: ends that the BPF programs did not emit, for lack of room or unseen
+	TimeWaitEnds     uint64 // ends written
+	LostTimeWaitEnds uint64 // lost in user space: ends read, but not written because the queue was full
+	TimeWaitEndsLost uint64 // lost in the kernel: ends that the BPF programs did not emit, for lack of room or unseen
 }
 
 // Seen returns the number of TCP transitions that the kernel made. It returns 0 if

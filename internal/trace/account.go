@@ -112,8 +112,8 @@ func (a *account) counts(k *kernelLedger) record.Counts {
 		TimeWaitUnknown: total.TimeWaitUnknown,
 		LostResets:      total.LostResets,
 
-		TimeWaitEnds:       a.timeWaitEnds,
-		LostTimeWaitEnds:   a.lostTimeWaitEnds,
-		MissedTimeWaitEnds: total.MissedTimeWaitEnds,
+		TimeWaitEnds:     a.timeWaitEnds,
+		LostTimeWaitEnds: a.lostTimeWaitEnds,
+		TimeWaitEndsLost: total.TimeWaitEndsLost,
 	}
 }

@@ -191,10 +191,10 @@ var ledgerCases = []struct {
 	}},
 	{"inconclusive searches, lost resets and lost ends of TIME_WAITs are counted for all programs, and are in no sum", []step{{
 		counters: probe.Counters{
-			{Entered: 9, Emitted: 9, TimeWaitUnknown: 2, LostResets: 1, MissedTimeWaitEnds: 3},
-			{Entered: 9, Deduplicated: 9, TimeWaitUnknown: 4, LostResets: 6, MissedTimeWaitEnds: 5},
+			{Entered: 9, Emitted: 9, TimeWaitUnknown: 2, LostResets: 1, TimeWaitEndsLost: 3},
+			{Entered: 9, Deduplicated: 9, TimeWaitUnknown: 4, LostResets: 6, TimeWaitEndsLost: 5},
 		},
-		final: true, counts: record.Counts{Fired: 9, Entered: 9, TimeWaitUnknown: 6, LostResets: 7, MissedTimeWaitEnds: 8},
+		final: true, counts: record.Counts{Fired: 9, Entered: 9, TimeWaitUnknown: 6, LostResets: 7, TimeWaitEndsLost: 8},
 	}}},
 	{"an event handled twice, so that more were emitted than fired, is not a loss", []step{{
 		counters: primary(probe.ProgramCounters{Entered: 4, Emitted: 5}), final: true,

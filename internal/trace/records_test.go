@@ -139,7 +139,7 @@ func TestAccount_Deferred(t *testing.T) {
 	got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
 		source := &fakeSource{turns: [][][]byte{samples(2)}, whenIdle: stop}
 		source.others[0] = probe.ProgramCounters{Entered: 5, Deferred: 5, TimeWaitUnknown: 1}
-		source.others[1] = probe.ProgramCounters{Resumed: 2, Filtered: 2, TimeWaitUnknown: 2, MissedTimeWaitEnds: 4}
+		source.others[1] = probe.ProgramCounters{Resumed: 2, Filtered: 2, TimeWaitUnknown: 2, TimeWaitEndsLost: 4}
 		return Config{StatsInterval: time.Hour}, source, &fakeSink{}
 	})
 	want := []string{"start", "transition", "transition", "stats", "stop"}
@@ -148,7 +148,7 @@ func TestAccount_Deferred(t *testing.T) {
 	}
 	for _, l := range got.lines[3:] {
 		if l.Deferred != 3 || l.Filtered != 2 || l.Read != 2 || l.Seen != l.Deferred+l.Filtered+l.Read || l.TimeWaitUnknown != 3 ||
-			l.MissedTimeWaitEnds != 4 {
+			l.TimeWaitEndsLost != 4 {
 			t.Errorf("%s is %+v, want 3 deferred, 2 filtered and 2 read of 7, 3 unknown, 4 ends lost", l.Type, l)
 		}
 	}
