@@ -20,6 +20,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/safeopen"
 	"github.com/tcpshift/tcpshift/internal/trace"
 )
 
@@ -127,7 +128,7 @@ func runTrace(ctx context.Context, o *traceOptions) (err error) {
 	defer queue.Close()
 	cfg := o.config(p, queue)
 	if o.wants("alert") {
-		m := monitor.New(o.detection)
+		m := monitor.New(o.detection, warn)
 		defer m.Close()
 		cfg.Monitor = m
 	}
@@ -205,7 +206,7 @@ func startRecord(features probe.Features) record.Start {
 
 // readLine returns the first line of a file, or "" if it cannot be read.
 func readLine(path string) string {
-	b, _ := os.ReadFile(path)
+	b, _ := safeopen.ReadFile(path)
 	line, _, _ := strings.Cut(string(b), "\n")
 	return line
 }

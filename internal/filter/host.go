@@ -7,12 +7,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/privilege"
+	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
 // ParseNetns returns the inode number of a network namespace of this host. word is the
@@ -23,7 +23,7 @@ func ParseNetns(word string) (uint32, error) {
 		if _, err := ParsePID(pid); err != nil {
 			return 0, err
 		}
-		ino, err := nsInode("/proc/" + pid + "/ns/net")
+		ino, err := netnsInode("/proc/" + pid + "/ns/net")
 		if errors.Is(err, unix.EACCES) {
 			return 0, fmt.Errorf("%q: %w", word, mayNotInspect(pid))
 		}
@@ -33,7 +33,7 @@ func ParseNetns(word string) (uint32, error) {
 		return ino, nil
 	}
 	if strings.Contains(word, "/") {
-		ino, err := nsInode(word)
+		ino, err := netnsInode(word)
 		if err != nil {
 			return 0, fmt.Errorf("%q is not a network namespace: %w; 'lsns -t net' and 'ls /run/netns' list them", word, err)
 		}
@@ -59,30 +59,18 @@ func mayNotInspect(pid string) error {
 	return errors.New(problem + ": " + remedy)
 }
 
-// nsInode fails unless the file at path is a network namespace.
-func nsInode(path string) (uint32, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // O_NONBLOCK: a FIFO would wait for a writer
-	if err != nil {
-		return 0, fmt.Errorf("open: %w", underlying(err))
+// netnsInode is [safeopen.NetnsInode] without the path in its errors, which is in the caller's
+// message.
+func netnsInode(path string) (uint32, error) {
+	ino, err := safeopen.NetnsInode(path)
+	var e *os.PathError
+	switch {
+	case errors.Is(err, safeopen.ErrOtherKind):
+		return 0, safeopen.ErrOtherKind
+	case errors.As(err, &e):
+		return 0, fmt.Errorf("%s: %w", e.Op, e.Err)
 	}
-	defer f.Close()
-	kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE)
-	if err != nil || kind != unix.CLONE_NEWNET {
-		return 0, fmt.Errorf("the file is of another kind")
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return 0, underlying(err)
-	}
-	return uint32(info.Sys().(*syscall.Stat_t).Ino), nil
-}
-
-// underlying drops the path, which is in the caller's message.
-func underlying(err error) error {
-	if e, ok := err.(*os.PathError); ok { //nolint:errorlint // package os returns it unwrapped
-		return e.Err
-	}
-	return err
+	return ino, err
 }
 
 // ParseCgroup returns the id of a cgroup v2. word is its directory, or its path below the
@@ -97,11 +85,8 @@ func ParseCgroup(word string) (uint64, error) {
 		candidates = append(candidates, filepath.Join(root, word))
 	}
 	for _, path := range candidates {
-		var fs unix.Statfs_t
-		var st unix.Stat_t
-		if unix.Statfs(path, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC &&
-			unix.Stat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			return st.Ino, nil
+		if id, err := safeopen.CgroupID(path); err == nil {
+			return id, nil
 		}
 	}
 	return 0, fmt.Errorf("there is no cgroup v2 directory %q; 'systemd-cgls' lists them", word)

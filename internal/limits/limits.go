@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/safeopen"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -62,7 +63,7 @@ func ReadBoundPorts() ([]uint16, error) {
 
 // sysctl reads a sysctl of net.ipv4.
 func sysctl(name string) (string, error) {
-	b, err := os.ReadFile("/proc/sys/net/ipv4/" + name)
+	b, err := safeopen.ReadFile("/proc/sys/net/ipv4/" + name)
 	if err != nil {
 		return "", fmt.Errorf("read sysctl: %w", err)
 	}
@@ -112,7 +113,7 @@ func reserved(list string, low, high uint16) (ports []uint16) {
 // cannot be read.
 func timeWaits() int {
 	// /proc/net would show the namespace of the process's main thread.
-	b, err := os.ReadFile("/proc/thread-self/net/sockstat")
+	b, err := safeopen.ReadFile("/proc/thread-self/net/sockstat")
 	if err != nil {
 		return -1
 	}

@@ -4,7 +4,6 @@
 package monotonic
 
 import (
-	"bufio"
 	"os"
 	"strconv"
 	"strings"
@@ -12,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
 // Now is the host's CLOCK_BOOTTIME, as bpf_ktime_get_boot_ns() returns it, whatever time
@@ -33,13 +34,12 @@ var offset = sync.OnceValue(func() time.Duration {
 	if err1 != nil || err2 != nil || own != ofChildren {
 		return 0
 	}
-	f, err := os.Open("/proc/self/timens_offsets")
+	text, err := safeopen.ReadFile("/proc/self/timens_offsets")
 	if err != nil {
 		return 0 // the kernel has no time namespaces
 	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		if d, ok := parse(lines.Text()); ok {
+	for line := range strings.Lines(string(text)) {
+		if d, ok := parse(line); ok {
 			return d
 		}
 	}

@@ -32,7 +32,7 @@ import (
 	"fmt"
 	"os"
 
-	"golang.org/x/sys/unix"
+	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
 // ErrReaderGone means that the reader of the output closed its end. It ends the
@@ -76,34 +76,11 @@ func Open(ctx context.Context, path string) (Output, error) {
 	if path == "-" {
 		return newOutput(os.Stdout, false)
 	}
-	f, err := openFile(ctx, path)
+	f, err := safeopen.Append(ctx, path, 0o640)
 	if err != nil {
 		return nil, err
 	}
 	return newOutput(f, true)
-}
-
-func openFile(ctx context.Context, path string) (*os.File, error) {
-	const flags = os.O_WRONLY | os.O_APPEND | os.O_CREATE
-	var st unix.Stat_t
-	if unix.Stat(path, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
-		return os.OpenFile(path, flags, 0o640)
-	}
-	type result struct {
-		file *os.File
-		err  error
-	}
-	opened := make(chan result, 1)
-	go func() { // open(2) of a FIFO blocks until it has a reader
-		f, err := os.OpenFile(path, flags, 0o640)
-		opened <- result{f, err}
-	}()
-	select {
-	case r := <-opened:
-		return r.file, r.err
-	case <-ctx.Done():
-		return nil, fmt.Errorf("open %s: no process reads this FIFO: stopped waiting at %w", path, context.Cause(ctx))
-	}
 }
 
 // newOutput makes the output for the kind of file that f is. If owned, Close closes f.

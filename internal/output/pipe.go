@@ -1,23 +1,21 @@
 package output
 
 import (
-	"fmt"
-
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
 // pipe is a pipe or FIFO.
 type pipe struct {
 	descriptor
 	// nonblock is a second open file description of the pipe, whose writes do not
-	// wait. O_NONBLOCK on the first one would be seen by the other processes that
-	// share it. -1: it could not be opened.
+	// wait. -1: it could not be opened.
 	nonblock int
 }
 
 func newPipe(d descriptor) *pipe {
-	const flags = unix.O_WRONLY | unix.O_NONBLOCK | unix.O_CLOEXEC
-	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", d.fd), flags, 0)
+	fd, err := safeopen.NonblockingPipe(d.fd)
 	if err != nil {
 		fd = -1
 	}

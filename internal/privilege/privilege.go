@@ -10,6 +10,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
 // Capability is the number of a capability, such as unix.CAP_BPF.
@@ -57,7 +59,7 @@ type process struct {
 
 func current() process {
 	p := process{uid: os.Geteuid()}
-	status, err := os.ReadFile("/proc/self/status")
+	status, err := safeopen.ReadFile("/proc/self/status")
 	if err != nil {
 		return p
 	}

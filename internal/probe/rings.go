@@ -3,7 +3,6 @@ package probe
 import (
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 
@@ -11,6 +10,7 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
 	"github.com/tcpshift/tcpshift/internal/ring"
+	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
 const (
@@ -53,7 +53,7 @@ func divide(size, online int) ringLayout {
 // onlineCPUs returns one more than the highest number of an online CPU, or possible if that
 // is not known.
 func onlineCPUs(possible int) int {
-	list, err := os.ReadFile("/sys/devices/system/cpu/online") // such as 0-3,8-11
+	list, err := safeopen.ReadFile("/sys/devices/system/cpu/online") // such as 0-3,8-11
 	if err != nil {
 		return possible
 	}

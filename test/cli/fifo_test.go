@@ -23,7 +23,7 @@ func newFIFO(t *testing.T) string {
 // isOpening reports whether the tracer is in open(2) with the flags of an output.
 func (tr *tracer) isOpening() bool {
 	tr.t.Helper()
-	const flags = unix.O_WRONLY | unix.O_APPEND | unix.O_CREAT | unix.O_CLOEXEC
+	const flags = unix.O_WRONLY | unix.O_APPEND | unix.O_NOCTTY | unix.O_CLOEXEC
 	return isInSystemCall(tr.t, tr.cmd.Process.Pid, unix.SYS_OPENAT, 2, flags)
 }
 

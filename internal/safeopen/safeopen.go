@@ -1,0 +1,165 @@
+// Package safeopen opens files at paths that others name: the links in /proc/PID/fd and
+// /proc/PID/ns, mount points, and paths on the command line. Every open(2) of this module is
+// here, and the linter keeps it so.
+//
+// What is at such a path can change at any time. open(2) of a FIFO waits for its writer, a
+// terminal becomes the controlling one, and some devices act when they are opened. So the
+// path is resolved with O_PATH, which opens nothing. The kernel then reports what the
+// reference leads to, and only the right file is opened, through the reference: it is the
+// file that was checked, whatever is at the path by then.
+//
+// The links in /proc/PID/fd and /proc/PID/ns are followed: the kernel makes them, and they
+// lead to the file itself. No other link is followed, except in paths that the operator has
+// given: those of [NetnsInode], [CgroupID] and [Append].
+//
+// The package must not open a file to find out what it is, nor decide what a file is used for.
+package safeopen
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrOtherKind is the error of a file that is not what the caller wants to open.
+var ErrOtherKind = errors.New("the file is of another kind")
+
+// always are the flags of every open: no child inherits the descriptor, and no terminal
+// becomes the controlling one.
+const always = unix.O_CLOEXEC | unix.O_NOCTTY
+
+// reference is a file that has been found and is not open.
+type reference struct {
+	fd   int
+	path string // for errors
+}
+
+// find resolves a path and follows the links in it.
+func find(path string) (reference, error) {
+	return newReference(path, func() (int, error) {
+		return unix.Open(path, unix.O_PATH|always, 0)
+	})
+}
+
+// findUnlinked resolves a path, and fails with ELOOP if there is a link in it.
+func findUnlinked(path string) (reference, error) {
+	return newReference(path, func() (int, error) {
+		return unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
+			Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
+		})
+	})
+}
+
+// newReference calls open until no signal interrupts it.
+func newReference(path string, open func() (int, error)) (reference, error) {
+	for {
+		fd, err := open()
+		if err == unix.EINTR { //nolint:errorlint // straight from the system call
+			continue
+		}
+		if err != nil {
+			return reference{}, &os.PathError{Op: "open", Path: path, Err: err}
+		}
+		return reference{fd, path}, nil
+	}
+}
+
+func (r reference) close() { _ = unix.Close(r.fd) } // an O_PATH descriptor has nothing to lose
+
+// open opens the file itself.
+func (r reference) open(flags int) (*os.File, error) {
+	file, err := newReference(r.path, func() (int, error) {
+		return unix.Open("/proc/self/fd/"+strconv.Itoa(r.fd), flags|always, 0)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(file.fd), r.path), nil
+}
+
+func (r reference) stat() (st unix.Stat_t, err error) {
+	if err = unix.Fstat(r.fd, &st); err != nil {
+		err = &os.PathError{Op: "stat", Path: r.path, Err: err}
+	}
+	return st, err
+}
+
+// isOn reports whether the file is on a file system of this type, such as NSFS_MAGIC.
+func (r reference) isOn(fileSystem int64) bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(r.fd, &st) == nil && st.Type == fileSystem
+}
+
+// ReadFile reads a regular file, such as a sysctl. No symbolic link may be the last component
+// of path.
+func ReadFile(path string) ([]byte, error) {
+	r, err := newReference(path, func() (int, error) {
+		return unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|always, 0)
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	st, err := r.stat()
+	if err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, &os.PathError{Op: "open", Path: path, Err: ErrOtherKind}
+	}
+	f, err := r.open(unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+// ProcDir opens a directory of /proc for reading its entries. It fails if path leads to
+// another file system, or through a link.
+func ProcDir(path string) (*os.File, error) {
+	r, err := findProcDir(path)
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	return r.open(unix.O_RDONLY | unix.O_DIRECTORY)
+}
+
+func findProcDir(path string) (reference, error) {
+	r, err := findUnlinked(path)
+	if err != nil {
+		return r, err
+	}
+	st, err := r.stat()
+	if err == nil && (st.Mode&unix.S_IFMT != unix.S_IFDIR || !r.isOn(unix.PROC_SUPER_MAGIC)) {
+		err = &os.PathError{Op: "open", Path: path, Err: ErrOtherKind}
+	}
+	if err != nil {
+		r.close()
+	}
+	return r, err
+}
+
+// CgroupID returns the id of the cgroup v2 whose directory is at path: its inode number. It
+// opens nothing. Links in path are followed.
+func CgroupID(path string) (uint64, error) {
+	r, err := find(path)
+	if err != nil {
+		return 0, err
+	}
+	defer r.close()
+	st, err := r.stat()
+	if err != nil {
+		return 0, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || !r.isOn(unix.CGROUP2_SUPER_MAGIC) {
+		return 0, fmt.Errorf("%s is not a cgroup v2: %w", filepath.Clean(path), ErrOtherKind)
+	}
+	return st.Ino, nil
+}
