@@ -49,7 +49,6 @@ func runSnapshot(ctx context.Context, o *snapshotOptions) (err error) {
 	if err != nil {
 		return err
 	}
-	defer netns.CloseAll(namespaces)
 	var enc snapshot.Encoder = record.NewNative(o.labels)
 	if o.format == formatText {
 		enc = textEncoder(o.color, o.output)

@@ -1,19 +1,25 @@
 package monitor
 
 import (
+	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/limits"
 	"github.com/tcpshift/tcpshift/internal/monotonic"
+	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// ownNetns is that of this process, which any user may read.
-func ownNetns(t *testing.T) uint32 {
+// netnsHere is that of this process, which any user may read.
+func netnsHere(t *testing.T) uint32 {
 	t.Helper()
 	var st syscall.Stat_t
 	if err := syscall.Stat("/proc/self/ns/net", &st); err != nil {
@@ -35,7 +41,7 @@ func noPort(m *Monitor, netns uint32) {
 
 // The engine gets the limits that it has requested.
 func TestMonitor_AnswersRequests(t *testing.T) {
-	m := New(detect.Config{})
+	m := New(detect.Config{}, func(string) {})
 	defer m.Close()
 	want, err := limits.Read()
 	if err == nil {
@@ -44,7 +50,7 @@ func TestMonitor_AnswersRequests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	noPort(m, ownNetns(t))
+	noPort(m, netnsHere(t))
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		alerts := append(m.Alerts(), m.Finish()...) // what is closed can be opened again
 		if len(alerts) > 0 && alerts[0].Capacity > 0 {
@@ -56,13 +62,13 @@ func TestMonitor_AnswersRequests(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("the engine never gets the capacity")
 		}
-		noPort(m, ownNetns(t))
+		noPort(m, netnsHere(t))
 	}
 }
 
 // A namespace that cannot be found gets the kernel's default limits.
 func TestMonitor_MissingNamespace(t *testing.T) {
-	m := New(detect.Config{})
+	m := New(detect.Config{}, func(string) {})
 	defer m.Close()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		noPort(m, 7)
@@ -79,12 +85,67 @@ func TestMonitor_MissingNamespace(t *testing.T) {
 
 // Close does not block while requests are pending, and Finish closes the alerts.
 func TestMonitor_CloseDoesNotBlock(t *testing.T) {
-	m := New(detect.Config{})
+	m := New(detect.Config{}, func(string) {})
 	for range 10 * queueSize {
-		noPort(m, ownNetns(t))
+		noPort(m, netnsHere(t))
 	}
 	m.Close()
 	if closed := m.Finish(); len(closed) == 0 {
 		t.Error("there was an alert, and it is not closed")
+	}
+}
+
+// More namespaces than the queue has room for are active at once. Each gets an answer, also
+// those that cannot be found.
+func TestMonitor_ManyNamespaces(t *testing.T) {
+	m := New(detect.Config{}, func(string) {})
+	defer m.Close()
+	const namespaces = 5 * queueSize
+	for i := range namespaces {
+		noPort(m, uint32(i+1)) // no namespace has such an inode
+	}
+	answered := map[uint32]bool{}
+	for deadline := time.Now().Add(20 * time.Second); len(answered) < namespaces; time.Sleep(10 * time.Millisecond) {
+		for _, a := range append(m.Alerts(), m.Finish()...) {
+			if a.Capacity > 0 {
+				answered[a.Netns] = true
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d of %d namespaces get an answer", len(answered), namespaces)
+		}
+		for i := range namespaces {
+			if !answered[uint32(i+1)] {
+				noPort(m, uint32(i+1))
+			}
+		}
+	}
+}
+
+// Requests for one namespace that wait for the worker are joined.
+func TestMonitor_BacklogJoinsRequests(t *testing.T) {
+	var m Monitor
+	for range 3 {
+		m.enqueue(detect.Request{Netns: 1})
+		m.enqueue(detect.Request{Netns: 2, HalfClosed: true})
+		m.enqueue(detect.Request{Netns: 1, HalfClosed: true})
+	}
+	want := []detect.Request{{Netns: 1, HalfClosed: true}, {Netns: 2, HalfClosed: true}}
+	if !slices.Equal(m.backlog, want) {
+		t.Errorf("the backlog is %v, want %v", m.backlog, want)
+	}
+}
+
+// A process that can open no further file says so once.
+func TestMonitor_WarnsOfDescriptorLimit(t *testing.T) {
+	var messages []string
+	w := worker{warn: func(message string) { messages = append(messages, message) }}
+	for range 3 {
+		w.report(fmt.Errorf("enter network namespace 7: %w", unix.EMFILE))
+		w.report(netns.ErrGone)
+		w.report(nil)
+	}
+	if len(messages) != 1 || !strings.Contains(messages[0], "enter network namespace 7: too many open files") {
+		t.Errorf("the messages are %q, want one that names the cause", messages)
 	}
 }

@@ -1,33 +1,43 @@
 // Package netns finds the network namespaces of this host and runs functions in them.
-// It makes no namespace. A thread that has entered one ends there.
+// It makes no namespace, and keeps none open. A thread that has entered one ends there.
 package netns
 
 import (
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
-// Namespace is an open network namespace. Its methods are safe for concurrent use.
+// Namespace is a network namespace that was found. It is not open, and may be gone by now.
+// Its methods are safe for concurrent use.
 type Namespace struct {
 	Inode uint32
-	Path  string // where it was found; Open tries it first
-	file  *os.File
+	Path  string // where it was found; Do tries it first
+	// Required means that the caller of Find has named it. A namespace that only happened
+	// to be there may be gone a moment later.
+	Required bool
 }
 
-// Find opens the namespaces with these inodes, or all that can be found if inodes is
-// empty. The caller must close them. It fails if one of inodes cannot be found. A
-// namespace is found by its processes, threads, open files and mounts, but not if only
+// ErrGone is the error of a namespace that is no longer where it was found.
+var ErrGone = errors.New("it is no longer where it was found")
+
+// Find returns the namespaces with these inodes, or all that can be found if inodes is
+// empty; those of the oldest processes come first. It fails if one of inodes cannot be found.
+// A namespace is found by its processes, threads, open files and mounts, but not if only
 // a socket or kernel thread refers to it.
 func Find(inodes []uint32) ([]Namespace, error) {
-	all := FindExisting(inodes)
+	var w walk
+	all := w.find(inodes)
+	if w.err != nil && (len(inodes) == 0 || len(all) < len(inodes)) {
+		return nil, fmt.Errorf("find network namespaces: %w", limitOf(w.err))
+	}
 	for _, inode := range inodes {
 		if !slices.ContainsFunc(all, func(n Namespace) bool { return n.Inode == inode }) {
-			CloseAll(all)
 			return nil, fmt.Errorf("find network namespace %d: it no longer exists, or this process may not inspect those in it (CAP_SYS_PTRACE)", inode)
 		}
 	}
@@ -38,88 +48,70 @@ func Find(inodes []uint32) ([]Namespace, error) {
 }
 
 // FindExisting is like Find, but skips the namespaces that cannot be found.
-func FindExisting(inodes []uint32) (all []Namespace) {
-	found := make(map[uint32]bool)
-	for inode, path := range candidates {
-		if found[inode] || len(inodes) > 0 && !slices.Contains(inodes, inode) {
-			continue
-		}
-		n, err := open(path, inode)
-		if err != nil {
-			continue // it is gone, or the path now leads to another file
-		}
-		found[inode] = true
-		all = append(all, n)
-		if len(all) == len(inodes) { // all found; the rest of the search is slow
-			break
-		}
-	}
-	return all
+func FindExisting(inodes []uint32) []Namespace {
+	var w walk
+	return w.find(inodes)
 }
 
-// CloseAll closes namespaces opened by Find.
-func CloseAll(namespaces []Namespace) {
-	for _, n := range namespaces {
-		_ = n.Close() // nothing was written
-	}
+// All yields each namespace that can be found, as [Find] does, as soon as it is found.
+func All(yield func(Namespace) bool) {
+	var w walk
+	w.namespaces(yield)
 }
 
 // Exists reports whether a namespace with this inode can be found.
 func Exists(inode uint32) bool {
-	for found := range candidates {
-		if found == inode {
+	for n := range All {
+		if n.Inode == inode {
 			return true
 		}
 	}
 	return false
 }
 
-// Open opens the namespace with this inode at path, where it was found before, or
-// searches for it if it is not there or path is empty. It fails as Find does.
-func Open(inode uint32, path string) (Namespace, error) {
-	if path != "" {
-		if n, err := open(path, inode); err == nil {
-			return n, nil
-		}
-	}
-	found, err := Find([]uint32{inode})
-	if err != nil {
-		return Namespace{}, err
-	}
-	return found[0], nil
-}
-
-// open fails unless the file at path is the namespace with this inode: another file may
-// have been mounted over it.
-func open(path string, inode uint32) (Namespace, error) {
-	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // O_NONBLOCK: a FIFO would wait for a writer
-	if err != nil {
-		return Namespace{}, err
-	}
-	var st unix.Stat_t
-	kind, err := unix.IoctlRetInt(int(f.Fd()), unix.NS_GET_NSTYPE)
-	if err == nil {
-		err = unix.Fstat(int(f.Fd()), &st)
-	}
-	if err != nil || kind != unix.CLONE_NEWNET || st.Ino != uint64(inode) {
-		return Namespace{}, errors.Join(fmt.Errorf("%s is not network namespace %d", path, inode), err, f.Close())
-	}
-	return Namespace{Inode: inode, Path: path, file: f}, nil
-}
-
 // Do runs f on a thread in the namespace, and returns its error. The thread ends with
 // f, so that no other goroutine runs there. f must not start goroutines that need the
-// namespace.
+// namespace. The namespace is open only until the thread has entered it. Do fails with
+// [ErrGone] if the namespace is no longer at Path.
 func (n Namespace) Do(f func() error) error {
 	result := make(chan error, 1)
 	onOwnThread(func() {
-		if err := unix.Setns(int(n.file.Fd()), unix.CLONE_NEWNET); err != nil {
+		if err := n.enter(); err != nil {
 			result <- fmt.Errorf("enter network namespace %d: %w", n.Inode, err)
 			return
 		}
 		result <- f()
 	})
 	return <-result
+}
+
+// enter moves the calling thread into the namespace.
+func (n Namespace) enter() error {
+	file, err := safeopen.Netns(n.Path, n.Inode)
+	switch {
+	case isTemporary(err):
+		return limitOf(err)
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
+		return err
+	case err != nil:
+		return fmt.Errorf("%w: %w", ErrGone, err)
+	}
+	defer file.Close()
+	return unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
+}
+
+// isTemporary reports whether an error is about this process, not about the file.
+func isTemporary(err error) bool {
+	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
+}
+
+// limitOf adds to a temporary error what the operator can do.
+func limitOf(err error) error {
+	var limit unix.Rlimit
+	if errors.Is(err, unix.EMFILE) && unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
+		return fmt.Errorf("%w: this process may have %d files open: raise the limit (ulimit -n, or LimitNOFILE= of the unit)", err, limit.Cur)
+	}
+	return err
 }
 
 // onOwnThread starts f on a thread that ends with f. It does not use the first thread of
@@ -141,9 +133,4 @@ func onOwnThread(f func()) {
 		<-locked // until then this goroutine occupies the first thread
 		runtime.UnlockOSThread()
 	}()
-}
-
-// Close closes the namespace, which cannot be entered any more.
-func (n Namespace) Close() error {
-	return n.file.Close()
 }

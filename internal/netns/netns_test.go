@@ -28,6 +28,9 @@ var firstThread error
 
 func TestMain(m *testing.M) {
 	runtime.UnlockOSThread()
+	if count := os.Getenv(openFilesEnv); count != "" {
+		openFiles(count)
+	}
 	if os.Geteuid() == 0 {
 		firstThread = doFromFirstThread()
 	}
@@ -36,12 +39,12 @@ func TestMain(m *testing.M) {
 
 func doFromFirstThread() error {
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	f, err := os.Open("/proc/self/ns/net")
-	if err != nil {
+	var st unix.Stat_t
+	path := fmt.Sprintf("/proc/%d/ns/net", os.Getpid())
+	if err := unix.Stat(path, &st); err != nil {
 		return err
 	}
-	defer f.Close()
-	return Namespace{file: f}.Do(notOnFirstThread)
+	return Namespace{Inode: uint32(st.Ino), Path: path}.Do(notOnFirstThread)
 }
 
 func notOnFirstThread() error {
@@ -123,14 +126,13 @@ func openNetns(t *testing.T) (inode uint32, f *os.File) {
 	return inode, f
 }
 
-// find is Find with the result by inode. It closes the namespaces with the test.
+// find is Find with the result by inode.
 func find(t *testing.T, inodes ...uint32) map[uint32]Namespace {
 	t.Helper()
 	all, err := Find(inodes)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { CloseAll(all) })
 	byInode := make(map[uint32]Namespace)
 	for _, n := range all {
 		if _, twice := byInode[n.Inode]; twice {
@@ -181,7 +183,6 @@ func check(inode uint32) error {
 		if err != nil {
 			return err
 		}
-		CloseAll(all)
 		times := 0
 		for _, n := range all {
 			if n.Inode == inode {
@@ -248,8 +249,7 @@ func checkHidden(t *testing.T, path string) {
 	}
 	found := make(chan error, 1)
 	go func() {
-		all, err := Find([]uint32{inode})
-		CloseAll(all)
+		_, err := Find([]uint32{inode})
 		found <- err
 	}()
 	select {
@@ -277,11 +277,11 @@ func TestFind_Missing(t *testing.T) {
 	}
 }
 
-// Do runs its function in the namespace and returns its error. A closed namespace
-// cannot be entered.
+// Do runs its function in the namespace and returns its error. A namespace that is no longer
+// at its path cannot be entered.
 func TestDo_RunsInside(t *testing.T) {
 	needRoot(t)
-	inode, _ := openNetns(t)
+	inode, f := openNetns(t)
 	n := find(t, inode)[inode]
 	errInside := errors.New("inside")
 	var inside uint32
@@ -294,9 +294,9 @@ func TestDo_RunsInside(t *testing.T) {
 	if here := inodeAt(t, "/proc/thread-self/ns/net"); here != own(t) {
 		t.Errorf("afterwards this thread is in %d, want %d", here, own(t))
 	}
-	n.Close()
-	if err := n.Do(func() error { t.Error("it ran"); return nil }); err == nil {
-		t.Error("a closed namespace can be entered")
+	f.Close()
+	if err := n.Do(func() error { t.Error("it ran"); return nil }); !errors.Is(err, ErrGone) {
+		t.Errorf("entering a namespace that is gone returns %v, want %v", err, ErrGone)
 	}
 }
 
@@ -334,7 +334,7 @@ func TestDo_LeavesNoThread(t *testing.T) {
 	})
 }
 
-// Many namespaces are found, and no descriptor stays open after CloseAll or an error.
+// Many namespaces are found and entered, and no descriptor stays open.
 func TestFind_NoDescriptorLeak(t *testing.T) {
 	needRoot(t)
 	open := func() int {
@@ -355,12 +355,41 @@ func TestFind_NoDescriptorLeak(t *testing.T) {
 		if err != nil || len(all) != len(inodes) {
 			t.Fatalf("%d are found, want %d: %v", len(all), len(inodes), err)
 		}
-		CloseAll(all)
+		for _, n := range all {
+			if err := n.Do(func() error { return nil }); err != nil {
+				t.Fatal(err)
+			}
+		}
 		if _, err := Find(append(inodes, 1)); err == nil {
 			t.Fatal("inode 1 is found")
 		}
 	}
 	if after := open(); after != before {
 		t.Errorf("%d descriptors are open, %d were before", after, before)
+	}
+}
+
+// Without a free descriptor, finding and entering a namespace fail with an error that names
+// the limit.
+func TestFind_NoDescriptorFree(t *testing.T) {
+	needRoot(t)
+	inode, _ := openNetns(t)
+	n := find(t, inode)[inode]
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &limit) })
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 3, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	_, errFind := Find(nil)
+	_, errFindOne := Find([]uint32{inode})
+	errDo := n.Do(func() error { return nil })
+	for what, err := range map[string]error{"Find of all": errFind, "Find of one": errFindOne, "Do": errDo} {
+		if !errors.Is(err, unix.EMFILE) || errors.Is(err, ErrGone) ||
+			!strings.Contains(err.Error(), "this process may have 3 files open: raise the limit (ulimit -n") {
+			t.Errorf("%s: the error is %v, want one that names the limit", what, err)
+		}
 	}
 }

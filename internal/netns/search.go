@@ -1,127 +1,260 @@
 package netns
 
 import (
-	"bufio"
-	"os"
-	"strconv"
-	"strings"
+	"iter"
+	"slices"
+	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/tcpshift/tcpshift/internal/monotonic"
 )
 
-// candidates yields the inode of each network namespace, with a path that leads to it:
-// first the namespaces of processes, then of threads, open files and mounts. It yields a
-// namespace once per reference.
-func candidates(yield func(inode uint32, path string) bool) {
-	processes := numericNames("/proc")
-	for _, search := range []func(process string, yield func(uint32, string) bool) bool{ofProcess, ofThreads, ofFiles} {
-		for _, pid := range processes {
-			if !search("/proc/"+pid, yield) {
-				return
-			}
-		}
+const (
+	// searchShare is the part of one CPU that a Search may use on average, and searchCredit
+	// what it may use at once after a quiet time. Both are measured as time that passes, which
+	// is never less than CPU time.
+	searchShare  = 0.01
+	searchCredit = 100 * time.Millisecond
+	// costlyStart and costlyReserve are the credit from which on the costly part of a walk
+	// begins and goes on. The rest is for namespaces that the cheap part finds at once.
+	costlyStart   = searchCredit / 2
+	costlyReserve = searchCredit / 4
+	// searchSlice is the time after which Step returns, so that its caller can do other work.
+	searchSlice = 5 * time.Millisecond
+	// minRetry and maxRetry are the time until a namespace that was nowhere is looked for
+	// again. It doubles with each walk in vain.
+	minRetry = 10 * time.Second
+	maxRetry = 10 * time.Minute
+	// maxSearched bounds the namespaces that a Search remembers: those that it has found, and
+	// those that it has not. Hosts create and remove namespaces all the time.
+	maxSearched = 16384
+)
+
+// Status is what a [Search] knows of a namespace.
+type Status uint8
+
+// The values of Status.
+const (
+	Missing   Status = iota // it is not found; a later walk may still find it
+	Searching               // Step will return it, found or missing
+	Found
+)
+
+// Search finds namespaces for a caller that asks for many of them, again and again: those
+// that are missing share one walk. The cheap part of it (processes and mounts) comes at once,
+// the costly part (threads and open files) afterwards. Both share a budget of CPU time. A
+// namespace that is nowhere is looked for again after ever longer times, and only if it is
+// asked for again: it may be one that only sockets refer to. A Search must not be used by
+// several goroutines. The caller must Close it.
+type Search struct {
+	paths   map[uint32]string // by inode number, where they were found
+	missing map[uint32]*absence
+	cheap   lane
+	costly  lane
+
+	credit     time.Duration // may be used now; negative: it was exceeded
+	creditedAt time.Duration
+
+	now func() time.Duration
+}
+
+// absence is a namespace that was asked for and is not found.
+type absence struct {
+	stage   *lane         // whose next walk looks for it; nil: none
+	queued  uint64        // the number of walks that stage had begun by then
+	retryAt time.Duration // stage is nil: when a question begins a walk again
+	retry   time.Duration // the time between the last walk in vain and retryAt
+}
+
+// lane is one part of the walk, which may take many steps.
+type lane struct {
+	references iter.Seq[reference]
+	next       func() (reference, bool) // nil: no walk is under way
+	stop       func()
+	begun      uint64 // number of walks
+	waiting    int    // the namespaces in this stage
+}
+
+// Result is a namespace that Step has found, or has not found.
+type Result struct {
+	Inode uint32
+	Found bool
+}
+
+// NewSearch returns a Search that has found nothing.
+func NewSearch() *Search {
+	var w walk // its error is not used: the namespaces are then missing
+	return newSearch(
+		func(yield func(reference) bool) { w.cheap(w.processes(), yield) },
+		func(yield func(reference) bool) {
+			processes := w.processes()
+			w.oldestFirst(processes)
+			w.costly(processes, yield)
+		},
+		monotonic.Now,
+	)
+}
+
+func newSearch(cheap, costly iter.Seq[reference], now func() time.Duration) *Search {
+	return &Search{
+		paths: make(map[uint32]string), missing: make(map[uint32]*absence),
+		cheap: lane{references: cheap}, costly: lane{references: costly},
+		credit: searchCredit, creditedAt: now(), now: now,
 	}
-	mounted(yield)
 }
 
-func ofProcess(process string, yield func(uint32, string) bool) bool {
-	path := process + "/ns/net"
-	inode, found := linkedInode(unix.AT_FDCWD, path)
-	return !found || yield(inode, path)
+// Close ends a walk that is under way.
+func (s *Search) Close() {
+	s.cheap.end()
+	s.costly.end()
 }
 
-// ofThreads skips the first thread, whose namespace is that of the process.
-func ofThreads(process string, yield func(uint32, string) bool) bool {
-	threads := numericNames(process + "/task")
-	if len(threads) < 2 {
+// Add takes a namespace that the caller has found itself.
+func (s *Search) Add(n Namespace) {
+	if len(s.paths) >= maxSearched {
+		clear(s.paths)
+	}
+	s.paths[n.Inode] = n.Path
+	if a := s.missing[n.Inode]; a != nil {
+		s.moveTo(a, nil)
+		delete(s.missing, n.Inode)
+	}
+}
+
+// Lose takes back a namespace that was not where it was found ([ErrGone]).
+func (s *Search) Lose(inode uint32) { delete(s.paths, inode) }
+
+// Locate returns a namespace that was found, or begins to search for it.
+func (s *Search) Locate(inode uint32) (Namespace, Status) {
+	if path, found := s.paths[inode]; found {
+		return Namespace{Inode: inode, Path: path}, Found
+	}
+	a := s.missing[inode]
+	switch {
+	case a == nil && !s.makeRoom():
+		return Namespace{}, Missing
+	case a == nil:
+		a = &absence{}
+		s.missing[inode] = a
+		s.moveTo(a, &s.cheap)
+	case a.stage == nil && s.now() >= a.retryAt:
+		s.moveTo(a, &s.cheap)
+	}
+	if a.stage == &s.cheap {
+		return Namespace{}, Searching
+	}
+	return Namespace{}, Missing
+}
+
+// makeRoom forgets missing namespaces that no walk will look for. It reports false if there
+// is none and no room.
+func (s *Search) makeRoom() bool {
+	if len(s.missing) < maxSearched {
 		return true
 	}
-	for _, tid := range threads[1:] {
-		if !ofProcess(process+"/task/"+tid, yield) {
-			return false
+	for inode, a := range s.missing {
+		if a.stage == nil {
+			delete(s.missing, inode)
 		}
 	}
-	return true
+	return len(s.missing) < maxSearched
 }
 
-// ofFiles reads the links of a process's open files in portions, as there may be a
-// million.
-func ofFiles(process string, yield func(uint32, string) bool) bool {
-	dir, err := os.Open(process + "/fd")
-	if err != nil {
-		return true
+func (s *Search) moveTo(a *absence, stage *lane) {
+	if a.stage != nil {
+		a.stage.waiting--
 	}
-	defer dir.Close()
-	for {
-		const portion = 1000
-		names, err := dir.Readdirnames(portion)
-		for _, name := range names {
-			if inode, found := linkedInode(int(dir.Fd()), name); found && !yield(inode, process+"/fd/"+name) {
-				return false
-			}
-		}
-		if err != nil {
-			return true
-		}
+	if a.stage = stage; stage != nil {
+		stage.waiting++
+		a.queued = stage.begun
 	}
 }
 
-// numericNames returns the entries of a directory in /proc that are processes or threads.
-func numericNames(path string) (names []string) {
-	dir, err := os.Open(path)
-	if err != nil {
+// Wait returns the time until Step has something to do, and false if it has nothing to do
+// before Locate is called again.
+func (s *Search) Wait() (time.Duration, bool) {
+	s.refill()
+	var enough time.Duration
+	switch {
+	case s.cheap.waiting > 0:
+		enough = searchSlice
+	case s.costly.waiting == 0:
+		return 0, false
+	case s.costly.next == nil:
+		enough = costlyStart
+	default:
+		enough = costlyReserve
+	}
+	return max(0, time.Duration(float64(enough-s.credit)/searchShare)), true
+}
+
+func (s *Search) refill() {
+	now := s.now()
+	s.credit = min(searchCredit, s.credit+time.Duration(float64(now-s.creditedAt)*searchShare))
+	s.creditedAt = now
+}
+
+// Step walks on for a moment. It returns the namespaces that it has found among those asked
+// for, and those that the cheap part has not found.
+func (s *Search) Step() (results []Result) {
+	if wait, more := s.Wait(); !more || wait > 0 {
 		return nil
 	}
-	defer dir.Close()
-	all, _ := dir.Readdirnames(-1) // after an error it returns the names read before
-	for _, name := range all {
-		if name[0] >= '0' && name[0] <= '9' {
-			names = append(names, name)
+	stage := &s.cheap
+	if stage.waiting == 0 {
+		stage = &s.costly
+	}
+	began := s.now()
+	if stage.next == nil {
+		stage.begun++
+		stage.next, stage.stop = iter.Pull(stage.references)
+	}
+	for s.now()-began < searchSlice && stage.next != nil {
+		r, more := stage.next()
+		switch {
+		case !more:
+			results = append(results, s.finish(stage)...)
+		case r != pause && s.paths[r.inode] == "":
+			_, asked := s.missing[r.inode]
+			s.Add(Namespace{Inode: r.inode, Path: r.path})
+			if asked {
+				results = append(results, Result{r.inode, true})
+			}
+			if stage.waiting == 0 { // all found; the rest of the walk is slow
+				stage.end()
+			}
 		}
 	}
-	return names
+	s.credit -= s.now() - began
+	return results
 }
 
-// linkedInode reads the inode of the network namespace that a link leads to, and reports
-// whether it leads to one. Most links lead to other files: a name that fills the buffer is
-// too long for a namespace.
-func linkedInode(dir int, name string) (uint32, bool) {
-	var target [len("net:[4294967295]") + 1]byte
-	n, err := unix.Readlinkat(dir, name, target[:])
-	if err != nil || n == len(target) {
-		return 0, false
-	}
-	return inodeOf(target[:n])
-}
-
-// inodeOf parses the kernel's name of a network namespace, such as net:[4026531840].
-func inodeOf[S string | []byte](name S) (uint32, bool) {
-	const before = "net:["
-	if len(name) < len(before) || string(name[:len(before)]) != before {
-		return 0, false
-	}
-	inode, err := strconv.ParseUint(strings.TrimSuffix(string(name[len(before):]), "]"), 10, 32)
-	return uint32(inode), err == nil
-}
-
-// mounted yields namespaces that are mounted, as 'ip netns add' does.
-func mounted(yield func(inode uint32, path string) bool) {
-	f, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return
-	}
-	defer f.Close()
-	for lines := bufio.NewScanner(f); lines.Scan(); {
-		// The fourth field is the root of the mount, the fifth its mount point (proc_pid_mountinfo(5)).
-		fields := strings.Fields(lines.Text())
-		if len(fields) < 5 {
-			continue
-		}
-		if inode, ok := inodeOf(fields[3]); ok && !yield(inode, unescape.Replace(fields[4])) {
-			return
+// finish ends a walk that has seen everything. What it has not found goes to the next stage,
+// or waits for longer than before.
+func (s *Search) finish(stage *lane) (missing []Result) {
+	stage.end()
+	now := s.now()
+	for inode, a := range s.missing {
+		switch {
+		case stage == &s.costly && a.stage == nil:
+			a.retryAt = now + a.retry // this walk has looked for it, too
+		case a.stage != stage || a.queued >= stage.begun:
+			// The walk was not for it, or had begun before.
+		case stage == &s.cheap:
+			s.moveTo(a, &s.costly)
+			missing = append(missing, Result{inode, false})
+		default:
+			s.moveTo(a, nil)
+			a.retry = min(max(minRetry, 2*a.retry), maxRetry)
+			a.retryAt = now + a.retry
 		}
 	}
+	slices.SortFunc(missing, func(a, b Result) int { return int(int64(a.Inode) - int64(b.Inode)) })
+	return missing
 }
 
-// unescape reverses the kernel's escaping of paths in mountinfo (show_path in fs/proc_namespace.c).
-var unescape = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`, `\043`, "#")
+func (l *lane) end() {
+	if l.next != nil {
+		l.stop()
+		l.next, l.stop = nil, nil
+	}
+}

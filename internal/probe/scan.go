@@ -41,11 +41,9 @@ func scanSubflows(subflows *ebpf.Program, inodes []uint32) error {
 	if err := runIterator(subflows, discard); err != nil {
 		return fmt.Errorf("find owners of MPTCP subflows: %w", err)
 	}
-	namespaces := netns.FindExisting(inodes)
-	defer netns.CloseAll(namespaces)
-	for _, n := range namespaces {
+	for _, n := range netns.FindExisting(inodes) {
 		err := n.Do(func() error { return runIterator(subflows, discard) })
-		if err != nil && !errors.Is(err, unix.EPERM) {
+		if err != nil && !errors.Is(err, unix.EPERM) && !errors.Is(err, netns.ErrGone) {
 			return fmt.Errorf("find owners of MPTCP subflows: %w", err)
 		}
 	}

@@ -4,7 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -16,13 +16,15 @@ import (
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/ring"
+	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
 // Snapshot calls handle for every TCP socket of the namespaces as it is now, with a sample
 // for internal/decode; handle must not keep the slice. keepalive is the namespace's
 // net.ipv4.tcp_keepalive_intvl, 0 if it is not known. The path of a cgroup comes as a
-// sample of its own, before the first socket in that cgroup. Snapshot returns a
-// [*HostError] if this host cannot trace or a namespace cannot be entered.
+// sample of its own, before the first socket in that cgroup. A namespace that has ended since
+// it was found is skipped, unless it is Required. Snapshot returns a [*HostError] if this host
+// cannot trace or a namespace cannot be entered.
 func Snapshot(namespaces []netns.Namespace, handle func(sample []byte, keepalive time.Duration) error) error {
 	kernel := NewKernel()
 	if err := checkHost(kernel.types); err != nil {
@@ -51,9 +53,38 @@ func (s *snapshot) take(namespaces []netns.Namespace) error {
 		return err
 	}
 	defer reader.Close()
-	if err := scan(s.collection); err != nil {
-		return err
+	// Without owners the sockets are still worth a list; the error is reported after it.
+	scanned := scan(s.collection)
+	gone, err := s.each(reader, namespaces)
+	if err != nil || len(gone) == 0 {
+		return errors.Join(scanned, err)
 	}
+	// What led to these has ended. Others may still refer to them.
+	gone, err = s.each(reader, findAgain(gone))
+	for _, n := range gone {
+		if n.Required {
+			err = errors.Join(err, fmt.Errorf("list sockets of network namespace %d: %w", n.Inode, netns.ErrGone))
+		}
+	}
+	return errors.Join(scanned, err)
+}
+
+// findAgain searches for namespaces that are no longer where they were found: one walk for
+// all. Those that it does not find keep their place.
+func findAgain(gone []netns.Namespace) []netns.Namespace {
+	var inodes []uint32
+	for _, n := range gone {
+		inodes = append(inodes, n.Inode)
+	}
+	for _, found := range netns.FindExisting(inodes) {
+		gone[slices.Index(inodes, found.Inode)].Path = found.Path
+	}
+	return gone
+}
+
+// each lists the sockets of one namespace after the other. It returns the namespaces that are
+// no longer where they were found.
+func (s *snapshot) each(reader *ring.Reader, namespaces []netns.Namespace) (gone []netns.Namespace, err error) {
 	for _, n := range namespaces {
 		var sockets []byte
 		var keepalive time.Duration
@@ -62,20 +93,23 @@ func (s *snapshot) take(namespaces []netns.Namespace) error {
 			sockets, err = s.dump()
 			return err
 		})
-		if errors.Is(err, unix.EPERM) {
-			return refused(&enterNetns)
-		}
-		if err != nil {
-			return fmt.Errorf("list sockets of network namespace %d: %w", n.Inode, err)
+		switch {
+		case errors.Is(err, netns.ErrGone):
+			gone = append(gone, n)
+			continue
+		case errors.Is(err, unix.EPERM):
+			return nil, refused(&enterNetns)
+		case err != nil:
+			return nil, fmt.Errorf("list sockets of network namespace %d: %w", n.Inode, err)
 		}
 		if err := s.emitPaths(reader); err != nil {
-			return err
+			return nil, err
 		}
 		if err := s.emitSockets(sockets, keepalive); err != nil {
-			return err
+			return nil, err
 		}
 	}
-	return nil
+	return gone, nil
 }
 
 func (s *snapshot) dump() (sockets []byte, err error) {
@@ -107,7 +141,7 @@ func (s *snapshot) emitPaths(reader *ring.Reader) error {
 // keepaliveHere returns net.ipv4.tcp_keepalive_intvl of the calling thread's namespace, 0
 // if it is not known. The dump has the sysctl in jiffies; the two show how long a jiffy is.
 func keepaliveHere() time.Duration {
-	b, err := os.ReadFile("/proc/sys/net/ipv4/tcp_keepalive_intvl")
+	b, err := safeopen.ReadFile("/proc/sys/net/ipv4/tcp_keepalive_intvl")
 	if err != nil {
 		return 0
 	}

@@ -34,7 +34,6 @@ func TestStorm_Snapshot(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer netns.CloseAll(here)
 	enough, done := make(chan struct{}), make(chan error)
 	errEnough := errors.New("enough")
 	go func() {

@@ -1,0 +1,255 @@
+package monitor
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/limits"
+	"github.com/tcpshift/tcpshift/internal/monotonic"
+	"github.com/tcpshift/tcpshift/internal/netns"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+const (
+	// boundInterval is the time between two reads of the bound ports of a namespace. Such
+	// a read walks the kernel's tables; the other limits need no walk.
+	boundInterval = 10 * time.Second
+	// maxBound bounds the namespaces whose bound ports the worker remembers: hosts create
+	// and remove namespaces all the time.
+	maxBound = 4 * queueSize * queueSize
+)
+
+// worker reads the host for the engine. Its methods are for its own goroutine, run.
+type worker struct {
+	requests <-chan detect.Request
+	answers  chan<- answer
+	done     <-chan struct{}
+	warn     func(message string)
+	warned   bool
+
+	search  *netns.Search
+	waiting map[uint32]detect.Request // until their namespaces are found
+	bound   map[uint32]boundPorts     // by inode number
+}
+
+// boundPorts are the bound ports of a namespace.
+type boundPorts struct {
+	ports  []uint16
+	readAt time.Duration
+}
+
+// run ends after Close. It is the only goroutine that reads the host.
+func (w *worker) run() {
+	defer w.search.Close()
+	w.seed()
+	for {
+		var searchDue <-chan time.Time
+		if wait, more := w.search.Wait(); more {
+			searchDue = time.After(wait)
+		}
+		select {
+		case <-w.done:
+			return
+		case request := <-w.requests:
+			w.serve(request)
+		case <-searchDue:
+			w.stepSearch()
+		}
+	}
+}
+
+// send waits until there is room in the queue of answers. It reports false after Close.
+func (w *worker) send(a answer) bool {
+	select {
+	case w.answers <- a:
+		return true
+	case <-w.done:
+		return false
+	}
+}
+
+// seed reads the sockets that exist at the start, one namespace after the other.
+func (w *worker) seed() {
+	for n := range netns.All {
+		w.search.Add(n)
+		if !w.seedFrom(n) {
+			return
+		}
+	}
+	w.send(func(e *detect.Engine, _ time.Duration) { e.SeedingDone() })
+}
+
+// seedFrom sends the limits and the sockets of one namespace, batch by batch. It
+// reports false after Close.
+func (w *worker) seedFrom(n netns.Namespace) (sent bool) {
+	sent = true
+	var l *tcp.Limits // until they are sent with the first batch
+	var readAt time.Duration
+	var sockets []tcp.Socket
+	flush := func() {
+		newLimits, batch := l, sockets
+		l, sockets = nil, nil
+		if !sent || len(batch) == 0 {
+			return
+		}
+		sent = w.send(func(e *detect.Engine, _ time.Duration) {
+			if newLimits != nil {
+				e.Update(readAt, n.Inode, newLimits)
+			}
+			for i := range batch {
+				e.Seed(readAt, n.Inode, &batch[i])
+			}
+		})
+	}
+	// After an error the sockets that were read before it are sent.
+	w.report(enter(n, func() (err error) {
+		if l, err = w.limits(n.Inode); err != nil {
+			return err
+		}
+		readAt = monotonic.Now()
+		err = limits.EachSocket(func(s *tcp.Socket) {
+			if sockets == nil {
+				sockets = make([]tcp.Socket, 0, batchSize)
+			}
+			if sockets = append(sockets, *s); len(sockets) == batchSize {
+				flush()
+			}
+		})
+		flush()
+		return err
+	}))
+	return sent
+}
+
+// report warns the operator once if this process can open no further file. Other errors are
+// those of single namespaces, which come and go.
+func (w *worker) report(err error) {
+	if !w.warned && (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)) {
+		w.warned = true
+		w.warn(fmt.Sprintf("alerts lack the limits and sockets of some network namespaces: %v", err))
+	}
+}
+
+// serve reads the namespace of a request and answers it. If the namespace is not known, the
+// answer waits until the first part of the search is over.
+func (w *worker) serve(request detect.Request) {
+	n, status := w.locate(request.Netns)
+	switch status {
+	case netns.Found:
+		err := w.read(n, request)
+		if !errors.Is(err, netns.ErrGone) {
+			return
+		}
+		w.search.Lose(request.Netns)
+		w.serve(request)
+	case netns.Searching:
+		request.HalfClosed = request.HalfClosed || w.waiting[request.Netns].HalfClosed
+		w.waiting[request.Netns] = request
+	case netns.Missing:
+		w.answer(request, nil, nil)
+	}
+}
+
+// locate needs no search for the namespace of this process.
+func (w *worker) locate(inode uint32) (netns.Namespace, netns.Status) {
+	if inode == ownNetns() {
+		return netns.Namespace{Inode: inode}, netns.Found
+	}
+	return w.search.Locate(inode)
+}
+
+// read answers a request with what is in n. It fails with ErrGone, and does not answer, if n
+// is no longer where it was found.
+func (w *worker) read(n netns.Namespace, request detect.Request) error {
+	var l *tcp.Limits
+	var halfClosed []tcp.Socket
+	err := enter(n, func() (err error) {
+		if l, err = w.limits(n.Inode); err != nil || !request.HalfClosed {
+			return err
+		}
+		return limits.EachHalfClosed(func(s *tcp.Socket) { halfClosed = append(halfClosed, *s) })
+	})
+	if errors.Is(err, netns.ErrGone) {
+		return err
+	}
+	if err != nil {
+		w.report(err)
+		l, request.HalfClosed = nil, false
+	}
+	w.answer(request, l, halfClosed)
+	return nil
+}
+
+// answer passes limits to the engine, nil if the namespace could not be read.
+func (w *worker) answer(request detect.Request, l *tcp.Limits, halfClosed []tcp.Socket) {
+	w.send(func(e *detect.Engine, now time.Duration) {
+		e.Update(now, request.Netns, l)
+		if l != nil && request.HalfClosed {
+			e.UpdateHalfClosed(now, request.Netns, halfClosed)
+		}
+	})
+}
+
+// stepSearch searches on for a moment, and answers the requests for what is found or missing.
+// What the costly part of the search finds was answered before, as missing.
+func (w *worker) stepSearch() {
+	for _, result := range w.search.Step() {
+		request, waits := w.waiting[result.Inode]
+		delete(w.waiting, result.Inode)
+		switch {
+		case result.Found:
+			request.Netns = result.Inode
+			w.serve(request)
+		case waits:
+			w.answer(request, nil, nil)
+		}
+	}
+}
+
+// limits reads the limits of the namespace that the calling thread is in.
+func (w *worker) limits(inode uint32) (*tcp.Limits, error) {
+	l, err := limits.Read()
+	if err != nil {
+		return nil, err
+	}
+	bound, known := w.bound[inode]
+	if now := monotonic.Now(); !known || now-bound.readAt >= boundInterval {
+		if bound.ports, err = limits.ReadBoundPorts(); err != nil {
+			return nil, err
+		}
+		bound.readAt = now
+		if len(w.bound) > maxBound {
+			clear(w.bound)
+		}
+		w.bound[inode] = bound
+	}
+	l.Bound = bound.ports
+	return l, nil
+}
+
+// enter runs f on a thread that is in the namespace. If that is the namespace of this
+// process, it needs no privilege.
+func enter(n netns.Namespace, f func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if n.Inode == ownNetns() {
+		return f()
+	}
+	return n.Do(f)
+}
+
+// ownNetns is the inode number of the network namespace of the calling thread, 0 if it is not
+// known.
+func ownNetns() uint32 {
+	var st syscall.Stat_t
+	if syscall.Stat("/proc/thread-self/ns/net", &st) != nil {
+		return 0
+	}
+	return uint32(st.Ino)
+}
