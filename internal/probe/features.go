@@ -52,6 +52,15 @@ func (f Features) without(names []string) Features {
 	return f
 }
 
+// lose marks a feature as failed. One that was off before keeps its reason.
+func (f Features) lose(name string, err error) {
+	for i := range f {
+		if f[i].Name == name && f[i].Err == nil {
+			f[i].Err = err
+		}
+	}
+}
+
 // DetectFeatures tries each feature with a program of a few instructions.
 func DetectFeatures() Features {
 	return detectFeatures(btf.NewCache())

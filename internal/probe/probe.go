@@ -77,8 +77,8 @@ type attachment struct {
 }
 
 // Open loads and attaches the programs. When it returns, every later transition is traced,
-// and the owners of the sockets that were open before are known. It returns a [*HostError]
-// if this host cannot trace. The caller must Close the Probe.
+// and the owners of the sockets that were open before are known, unless [Probe.Features] lacks
+// [SocketScan]. It returns a [*HostError] if this host cannot trace. The caller must Close the Probe.
 func Open(opts Options) (*Probe, error) {
 	kernel := opts.Kernel
 	if kernel == nil {
@@ -123,7 +123,16 @@ func (p *Probe) open(opts Options, kernel *Kernel) error {
 	if err := p.attach(); err != nil {
 		return err
 	}
-	return scan(p.collection)
+	p.findOwners()
+	return nil
+}
+
+// findOwners finds the owners of the sockets that are open. A failure costs that feature, not
+// the trace.
+func (p *Probe) findOwners() {
+	if err := scan(p.collection); err != nil {
+		p.features.lose(SocketScan, err)
+	}
 }
 
 // attach attaches the programs of a tracepoint in the order of their chain, as bpf/dedup.h

@@ -72,7 +72,23 @@ func runIterator(program *ebpf.Program, use func(io.Reader) error) error {
 		return fmt.Errorf("open iterator: %w", err)
 	}
 	defer r.Close()
-	return use(r)
+	return use(steadyReader{r})
+}
+
+// steadyReader reads on where an iterator stops early: after 1,000,000 objects without output
+// the kernel's read fails with EAGAIN (MAX_ITER_OBJECTS, kernel/bpf/bpf_iter.c).
+type steadyReader struct{ io.Reader }
+
+func (r steadyReader) Read(p []byte) (int, error) {
+	for {
+		n, err := r.Reader.Read(p)
+		if !errors.Is(err, unix.EAGAIN) {
+			return n, err
+		}
+		if n > 0 {
+			return n, nil
+		}
+	}
 }
 
 func discard(r io.Reader) error {
