@@ -109,7 +109,7 @@ type Request struct {
 }
 
 // Requests returns what the engine needs to know now, each namespace at most once a
-// second. The caller answers each with [Engine.Update], and with
+// second; those with the most transitions come first. The caller answers each with [Engine.Update], and with
 // [Engine.UpdateHalfClosed] if Request.HalfClosed is set. The engine repeats a request
 // that got no answer.
 func (e *Engine) Requests(now time.Duration) []Request {

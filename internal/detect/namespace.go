@@ -28,6 +28,7 @@ const (
 // namespace is what is known of a network namespace.
 type namespace struct {
 	activeAt    time.Duration // the last transition in it
+	transitions uint64        // in it, since its limits were requested
 	requestedAt time.Duration // its limits
 	known       bool          // limits have been set
 	limits      tcp.Limits
@@ -48,6 +49,7 @@ type namespace struct {
 func (tr *tracker) activeNamespace(netns uint32) *namespace {
 	ns := tr.namespace(netns)
 	ns.activeAt = tr.now
+	ns.transitions++
 	return ns
 }
 
@@ -59,8 +61,10 @@ func (tr *tracker) namespace(netns uint32) *namespace {
 	return ns
 }
 
+// requests lists the namespace with the most transitions first: answers may be late.
 func (tr *tracker) requests(now time.Duration) []Request {
 	var list []Request
+	transitions := make(map[uint32]uint64)
 	for _, e := range tr.namespaces.Entries() {
 		ns := &e.Value
 		interval := activeInterval
@@ -71,14 +75,17 @@ func (tr *tracker) requests(now time.Duration) []Request {
 		if ns.requestedAt > 0 && (now-ns.requestedAt < interval || quiet) {
 			continue
 		}
-		ns.requestedAt = now
+		transitions[e.Key] = ns.transitions
+		ns.requestedAt, ns.transitions = now, 0
 		halfClosed := ns.wantHalfClosed && (ns.halfClosedRequestedAt == 0 || now-ns.halfClosedRequestedAt >= activeInterval)
 		if halfClosed {
 			ns.halfClosedRequestedAt, ns.wantHalfClosed = now, false
 		}
 		list = append(list, Request{Netns: e.Key, HalfClosed: halfClosed})
 	}
-	slices.SortFunc(list, func(a, b Request) int { return cmp.Compare(a.Netns, b.Netns) })
+	slices.SortFunc(list, func(a, b Request) int {
+		return cmp.Or(cmp.Compare(transitions[b.Netns], transitions[a.Netns]), cmp.Compare(a.Netns, b.Netns))
+	})
 	return list
 }
 
