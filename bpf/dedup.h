@@ -115,7 +115,10 @@ static __always_inline bool test_handled_on_this_cpu(enum program_rank rank, con
 		return false;
 	if (!has_successor(rank))
 		event->sk = 0;
-	return event->state_pair == state_pair && event->cookie == stable_cookie(sk);
+	if (event->state_pair != state_pair)
+		return false;
+	/* 0: a filter left the event out, and another tracer has created the cookie since. */
+	return !event->cookie || event->cookie == stable_cookie(sk);
 }
 
 /*
