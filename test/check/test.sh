@@ -21,7 +21,7 @@ run() {
         return
     fi
     go test -json -count=1 -timeout 30m -vet=off "$@" | tee "$events" |
-        jq -rj 'select(.Test == null) | .Output // empty | select(. != "PASS\n" and . != "FAIL\n")' ||
+        jq -rj --unbuffered 'select(.Test == null) | .Output // empty | select(. != "PASS\n" and . != "FAIL\n")' ||
         failed=1
     jq -rs --arg title "$title" -f test/check/results.jq "$events"
 }
