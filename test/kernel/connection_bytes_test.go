@@ -105,11 +105,14 @@ func (c *obstructed) write() {
 	c.client.Write(strings.Repeat("x", portion))
 }
 
-// obstruct waits until TCP has tried to send at least twice.
+// obstruct waits until TCP has tried to send at least twice. A retransmission that finds no
+// route fails before tcpi_bytes_sent counts it (__tcp_retransmit_skb()).
 func (c *obstructed) obstruct() {
 	c.Set(c.n)
 	c.write()
-	c.client.AwaitInfo("two failed transmits", func(i *unix.TCPInfo) bool { return i.Bytes_sent >= 3*portion })
+	c.client.AwaitInfo("two failed transmits", func(i *unix.TCPInfo) bool {
+		return i.Bytes_sent >= 3*portion || i.Retransmits > 0
+	})
 }
 
 func (c *obstructed) liftAndClose() {
