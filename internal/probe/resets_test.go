@@ -19,15 +19,7 @@ func TestResets_ChainEmitsOnce(t *testing.T) {
 		for missing := range chainLength(preempted) {
 			t.Run(fmt.Sprintf("%d programs, without the first %d", chainLength(preempted), missing), func(t *testing.T) {
 				n := tcplab.NewNetns(t)
-				p, err := Open(Options{Filter: filter.Filter{Netns: []uint32{n.Inode()}}, MayBePreempted: &preempted})
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() {
-					if err := p.Close(); err != nil {
-						t.Error(err)
-					}
-				})
+				p := openWith(t, filter.Filter{Netns: []uint32{n.Inode()}}, preempted)
 				if !p.features.has(ResetSent) {
 					t.Skip("this kernel does not have the tracepoint tcp_send_reset")
 				}
@@ -60,6 +52,18 @@ func (p *Probe) detachPrograms(t *testing.T, names []string) {
 	}
 	p.links = kept
 	waitForReaders()
+}
+
+// attachAgain attaches detached programs, which the kernel then calls last.
+func (p *Probe) attachAgain(t *testing.T, names []string) {
+	t.Helper()
+	for _, name := range names {
+		l, err := attachTracing(p.collection.Programs[name])
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.links = append(p.links, attachment{l, name})
+	}
 }
 
 func (p *Probe) countResets(t *testing.T) (resets int) {

@@ -82,13 +82,7 @@ func (p *Probe) missReleases(t *testing.T, f func()) {
 	detached := slices.DeleteFunc(slices.Clone(objectFreedChain[:]), func(name string) bool { return p.collection.Programs[name] == nil })
 	p.detachPrograms(t, detached)
 	f()
-	for _, name := range detached {
-		l, err := attachTracing(p.collection.Programs[name])
-		if err != nil {
-			t.Fatal(err)
-		}
-		p.links = append(p.links, attachment{l, name})
-	}
+	p.attachAgain(t, detached)
 }
 
 // checkEmittedEnds reads all events and checks the number of ends of TIME_WAITs.
