@@ -9,8 +9,8 @@ import (
 )
 
 // HidesEvents reports whether this kernel hides events: in some runs, a few events in a
-// million reach no program and move no miss counter, although the kernel's own counters
-// include them. This was seen on one hardened build of 6.18, and on no distribution's
+// million, once 3 in 1,000, reach no program and move no miss counter, although the kernel's
+// own counters include them. This was seen on one hardened build of 6.18, and on no distribution's
 // kernel.
 func HidesEvents() bool {
 	b, err := os.ReadFile("/proc/sys/kernel/osrelease")
