@@ -69,6 +69,11 @@ enum program_rank {
 	PROGRAMS, /* their number */
 };
 
+/* What listen_port returns besides a port. */
+enum listen_port_result {
+	LISTEN_PORT_PENDING = 1 << 16, /* no port has this number */
+};
+
 struct transition_event {
 	__u64 timestamp_ns; /* CLOCK_BOOTTIME */
 	__u64 cookie; /* 0: not known, see cookie_of() */

@@ -2,7 +2,8 @@
 /*
  * The port of a socket that listens without bind(). inet_csk_listen_start() sets LISTEN
  * before it asks for a port, so CLOSE -> LISTEN has none. No hook follows in listen(), so
- * user space asks for the port when it has read that event.
+ * user space asks for the port when it has read that event. It may ask before listen() has
+ * the port: then listen_port returns LISTEN_PORT_PENDING.
  */
 #ifndef TCPSHIFT_LISTEN_PORT_H
 #define TCPSHIFT_LISTEN_PORT_H
@@ -11,6 +12,7 @@
 
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
+#include "event.h"
 #include "transition.h"
 
 /*
@@ -37,18 +39,26 @@ static __always_inline void add_unbound_listener(const struct transition *t)
 	bpf_map_update_elem(&unbound_listeners, &cookie, &address, BPF_ANY);
 }
 
-/* The port of the socket with this cookie, in host order; 0: none, or not known. */
+/*
+ * The port of the socket with this cookie, in host order. LISTEN_PORT_PENDING: listen() has
+ * not chosen it yet. 0: not known.
+ */
 static __always_inline int port_of_listener(__u64 cookie)
 {
 	__u64 *address = bpf_map_lookup_elem(&unbound_listeners, &cookie);
 	struct sock *sk;
+	int port, state;
 
 	if (!address)
 		return 0;
 	sk = (struct sock *)*address;
+	state = BPF_CORE_READ(sk, __sk_common.skc_state);
+	port = BPF_CORE_READ(sk, __sk_common.skc_num);
 	if ((__u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) != cookie)
 		return 0;
-	return BPF_CORE_READ(sk, __sk_common.skc_num);
+	if (!port && state == TCP_LISTEN)
+		return LISTEN_PORT_PENDING;
+	return port;
 }
 
 #endif

@@ -149,6 +149,7 @@ EXPORT_TYPE(enum, pid_source);
 EXPORT_TYPE(enum, side);
 EXPORT_TYPE(enum, member_kind);
 EXPORT_TYPE(enum, program_rank);
+EXPORT_TYPE(enum, listen_port_result);
 
 /* Some helpers are only for GPL-compatible programs; a dual licence is compatible. */
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -4,4 +4,4 @@
 // interpret anything.
 package bpfobj
 
-//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -output-suffix _bpf -no-global-types -type transition_event -type end_event -type cgroup_event -type socket_event -type reset_event -type program_counters -type prefix_key -type member_key -type port_set -type event_kind -type event_flag -type socket_role -type pid_source -type side -type member_kind -type program_rank Probe ../../bpf/tcpshift.bpf.c -- -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu -Wall -Wextra -Werror
+//go:generate go tool bpf2go -cc clang-19 -strip llvm-strip-19 -target amd64,arm64 -output-suffix _bpf -no-global-types -type transition_event -type end_event -type cgroup_event -type socket_event -type reset_event -type program_counters -type prefix_key -type member_key -type port_set -type event_kind -type event_flag -type socket_role -type pid_source -type side -type member_kind -type program_rank -type listen_port_result Probe ../../bpf/tcpshift.bpf.c -- -mcpu=v3 -idirafter /usr/include/x86_64-linux-gnu -idirafter /usr/include/aarch64-linux-gnu -Wall -Wextra -Werror

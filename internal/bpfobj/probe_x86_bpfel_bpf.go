@@ -66,6 +66,12 @@ const (
 	ProbeEventKindEVENT_RESET      ProbeEventKind = 5
 )
 
+type ProbeListenPortResult uint32
+
+const (
+	ProbeListenPortResultLISTEN_PORT_PENDING ProbeListenPortResult = 65536
+)
+
 type ProbeMemberKey struct {
 	_     structs.HostLayout
 	Kind  uint32
@@ -246,6 +252,7 @@ const (
 	ProbeVarExportEndEvent             = "export_end_event"
 	ProbeVarExportEventFlag            = "export_event_flag"
 	ProbeVarExportEventKind            = "export_event_kind"
+	ProbeVarExportListenPortResult     = "export_listen_port_result"
 	ProbeVarExportMemberKind           = "export_member_kind"
 	ProbeVarExportPidSource            = "export_pid_source"
 	ProbeVarExportProgramRank          = "export_program_rank"
@@ -376,52 +383,53 @@ type ProbeMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeVariableSpecs struct {
-	AcceptHasTwoArgs      *ebpf.VariableSpec `ebpf:"accept_has_two_args"`
-	CgroupV1Subsys        *ebpf.VariableSpec `ebpf:"cgroup_v1_subsys"`
-	ChainLength           *ebpf.VariableSpec `ebpf:"chain_length"`
-	ExcludeSelf           *ebpf.VariableSpec `ebpf:"exclude_self"`
-	ExportCgroupEvent     *ebpf.VariableSpec `ebpf:"export_cgroup_event"`
-	ExportEndEvent        *ebpf.VariableSpec `ebpf:"export_end_event"`
-	ExportEventFlag       *ebpf.VariableSpec `ebpf:"export_event_flag"`
-	ExportEventKind       *ebpf.VariableSpec `ebpf:"export_event_kind"`
-	ExportMemberKind      *ebpf.VariableSpec `ebpf:"export_member_kind"`
-	ExportPidSource       *ebpf.VariableSpec `ebpf:"export_pid_source"`
-	ExportProgramRank     *ebpf.VariableSpec `ebpf:"export_program_rank"`
-	ExportResetEvent      *ebpf.VariableSpec `ebpf:"export_reset_event"`
-	ExportSide            *ebpf.VariableSpec `ebpf:"export_side"`
-	ExportSocketEvent     *ebpf.VariableSpec `ebpf:"export_socket_event"`
-	ExportSocketRole      *ebpf.VariableSpec `ebpf:"export_socket_role"`
-	ExportTransitionEvent *ebpf.VariableSpec `ebpf:"export_transition_event"`
-	FilterAddrs           *ebpf.VariableSpec `ebpf:"filter_addrs"`
-	FilterCgroup          *ebpf.VariableSpec `ebpf:"filter_cgroup"`
-	FilterComm            *ebpf.VariableSpec `ebpf:"filter_comm"`
-	FilterFamily          *ebpf.VariableSpec `ebpf:"filter_family"`
-	FilterNetns           *ebpf.VariableSpec `ebpf:"filter_netns"`
-	FilterPid             *ebpf.VariableSpec `ebpf:"filter_pid"`
-	FilterPorts           *ebpf.VariableSpec `ebpf:"filter_ports"`
-	FilterRoles           *ebpf.VariableSpec `ebpf:"filter_roles"`
-	FilterStates          *ebpf.VariableSpec `ebpf:"filter_states"`
-	HasClientTable        *ebpf.VariableSpec `ebpf:"has_client_table"`
-	HasRdonlyCast         *ebpf.VariableSpec `ebpf:"has_rdonly_cast"`
-	HasReceiveReset       *ebpf.VariableSpec `ebpf:"has_receive_reset"`
-	HasSendReset          *ebpf.VariableSpec `ebpf:"has_send_reset"`
-	HasSocketCookie       *ebpf.VariableSpec `ebpf:"has_socket_cookie"`
-	HasSocketStorage      *ebpf.VariableSpec `ebpf:"has_socket_storage"`
-	HasTaskFromPid        *ebpf.VariableSpec `ebpf:"has_task_from_pid"`
-	MayBePreempted        *ebpf.VariableSpec `ebpf:"may_be_preempted"`
-	MayInterruptItself    *ebpf.VariableSpec `ebpf:"may_interrupt_itself"`
-	RingMask              *ebpf.VariableSpec `ebpf:"ring_mask"`
-	RingsPerCpu           *ebpf.VariableSpec `ebpf:"rings_per_cpu"`
-	SelfInInitialPidns    *ebpf.VariableSpec `ebpf:"self_in_initial_pidns"`
-	SelfPid               *ebpf.VariableSpec `ebpf:"self_pid"`
-	SelfPidnsDev          *ebpf.VariableSpec `ebpf:"self_pidns_dev"`
-	SelfPidnsIno          *ebpf.VariableSpec `ebpf:"self_pidns_ino"`
-	SendResetHasReason    *ebpf.VariableSpec `ebpf:"send_reset_has_reason"`
-	WakeupBytes           *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
-	WantCgroups           *ebpf.VariableSpec `ebpf:"want_cgroups"`
-	WantEnds              *ebpf.VariableSpec `ebpf:"want_ends"`
-	WantTimewaitEnds      *ebpf.VariableSpec `ebpf:"want_timewait_ends"`
-	WantedStates          *ebpf.VariableSpec `ebpf:"wanted_states"`
+	AcceptHasTwoArgs       *ebpf.VariableSpec `ebpf:"accept_has_two_args"`
+	CgroupV1Subsys         *ebpf.VariableSpec `ebpf:"cgroup_v1_subsys"`
+	ChainLength            *ebpf.VariableSpec `ebpf:"chain_length"`
+	ExcludeSelf            *ebpf.VariableSpec `ebpf:"exclude_self"`
+	ExportCgroupEvent      *ebpf.VariableSpec `ebpf:"export_cgroup_event"`
+	ExportEndEvent         *ebpf.VariableSpec `ebpf:"export_end_event"`
+	ExportEventFlag        *ebpf.VariableSpec `ebpf:"export_event_flag"`
+	ExportEventKind        *ebpf.VariableSpec `ebpf:"export_event_kind"`
+	ExportListenPortResult *ebpf.VariableSpec `ebpf:"export_listen_port_result"`
+	ExportMemberKind       *ebpf.VariableSpec `ebpf:"export_member_kind"`
+	ExportPidSource        *ebpf.VariableSpec `ebpf:"export_pid_source"`
+	ExportProgramRank      *ebpf.VariableSpec `ebpf:"export_program_rank"`
+	ExportResetEvent       *ebpf.VariableSpec `ebpf:"export_reset_event"`
+	ExportSide             *ebpf.VariableSpec `ebpf:"export_side"`
+	ExportSocketEvent      *ebpf.VariableSpec `ebpf:"export_socket_event"`
+	ExportSocketRole       *ebpf.VariableSpec `ebpf:"export_socket_role"`
+	ExportTransitionEvent  *ebpf.VariableSpec `ebpf:"export_transition_event"`
+	FilterAddrs            *ebpf.VariableSpec `ebpf:"filter_addrs"`
+	FilterCgroup           *ebpf.VariableSpec `ebpf:"filter_cgroup"`
+	FilterComm             *ebpf.VariableSpec `ebpf:"filter_comm"`
+	FilterFamily           *ebpf.VariableSpec `ebpf:"filter_family"`
+	FilterNetns            *ebpf.VariableSpec `ebpf:"filter_netns"`
+	FilterPid              *ebpf.VariableSpec `ebpf:"filter_pid"`
+	FilterPorts            *ebpf.VariableSpec `ebpf:"filter_ports"`
+	FilterRoles            *ebpf.VariableSpec `ebpf:"filter_roles"`
+	FilterStates           *ebpf.VariableSpec `ebpf:"filter_states"`
+	HasClientTable         *ebpf.VariableSpec `ebpf:"has_client_table"`
+	HasRdonlyCast          *ebpf.VariableSpec `ebpf:"has_rdonly_cast"`
+	HasReceiveReset        *ebpf.VariableSpec `ebpf:"has_receive_reset"`
+	HasSendReset           *ebpf.VariableSpec `ebpf:"has_send_reset"`
+	HasSocketCookie        *ebpf.VariableSpec `ebpf:"has_socket_cookie"`
+	HasSocketStorage       *ebpf.VariableSpec `ebpf:"has_socket_storage"`
+	HasTaskFromPid         *ebpf.VariableSpec `ebpf:"has_task_from_pid"`
+	MayBePreempted         *ebpf.VariableSpec `ebpf:"may_be_preempted"`
+	MayInterruptItself     *ebpf.VariableSpec `ebpf:"may_interrupt_itself"`
+	RingMask               *ebpf.VariableSpec `ebpf:"ring_mask"`
+	RingsPerCpu            *ebpf.VariableSpec `ebpf:"rings_per_cpu"`
+	SelfInInitialPidns     *ebpf.VariableSpec `ebpf:"self_in_initial_pidns"`
+	SelfPid                *ebpf.VariableSpec `ebpf:"self_pid"`
+	SelfPidnsDev           *ebpf.VariableSpec `ebpf:"self_pidns_dev"`
+	SelfPidnsIno           *ebpf.VariableSpec `ebpf:"self_pidns_ino"`
+	SendResetHasReason     *ebpf.VariableSpec `ebpf:"send_reset_has_reason"`
+	WakeupBytes            *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
+	WantCgroups            *ebpf.VariableSpec `ebpf:"want_cgroups"`
+	WantEnds               *ebpf.VariableSpec `ebpf:"want_ends"`
+	WantTimewaitEnds       *ebpf.VariableSpec `ebpf:"want_timewait_ends"`
+	WantedStates           *ebpf.VariableSpec `ebpf:"wanted_states"`
 }
 
 // ProbeObjects contains all objects after they have been loaded into the kernel.
@@ -487,52 +495,53 @@ func (m *ProbeMaps) Close() error {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeVariables struct {
-	AcceptHasTwoArgs      *ebpf.Variable `ebpf:"accept_has_two_args"`
-	CgroupV1Subsys        *ebpf.Variable `ebpf:"cgroup_v1_subsys"`
-	ChainLength           *ebpf.Variable `ebpf:"chain_length"`
-	ExcludeSelf           *ebpf.Variable `ebpf:"exclude_self"`
-	ExportCgroupEvent     *ebpf.Variable `ebpf:"export_cgroup_event"`
-	ExportEndEvent        *ebpf.Variable `ebpf:"export_end_event"`
-	ExportEventFlag       *ebpf.Variable `ebpf:"export_event_flag"`
-	ExportEventKind       *ebpf.Variable `ebpf:"export_event_kind"`
-	ExportMemberKind      *ebpf.Variable `ebpf:"export_member_kind"`
-	ExportPidSource       *ebpf.Variable `ebpf:"export_pid_source"`
-	ExportProgramRank     *ebpf.Variable `ebpf:"export_program_rank"`
-	ExportResetEvent      *ebpf.Variable `ebpf:"export_reset_event"`
-	ExportSide            *ebpf.Variable `ebpf:"export_side"`
-	ExportSocketEvent     *ebpf.Variable `ebpf:"export_socket_event"`
-	ExportSocketRole      *ebpf.Variable `ebpf:"export_socket_role"`
-	ExportTransitionEvent *ebpf.Variable `ebpf:"export_transition_event"`
-	FilterAddrs           *ebpf.Variable `ebpf:"filter_addrs"`
-	FilterCgroup          *ebpf.Variable `ebpf:"filter_cgroup"`
-	FilterComm            *ebpf.Variable `ebpf:"filter_comm"`
-	FilterFamily          *ebpf.Variable `ebpf:"filter_family"`
-	FilterNetns           *ebpf.Variable `ebpf:"filter_netns"`
-	FilterPid             *ebpf.Variable `ebpf:"filter_pid"`
-	FilterPorts           *ebpf.Variable `ebpf:"filter_ports"`
-	FilterRoles           *ebpf.Variable `ebpf:"filter_roles"`
-	FilterStates          *ebpf.Variable `ebpf:"filter_states"`
-	HasClientTable        *ebpf.Variable `ebpf:"has_client_table"`
-	HasRdonlyCast         *ebpf.Variable `ebpf:"has_rdonly_cast"`
-	HasReceiveReset       *ebpf.Variable `ebpf:"has_receive_reset"`
-	HasSendReset          *ebpf.Variable `ebpf:"has_send_reset"`
-	HasSocketCookie       *ebpf.Variable `ebpf:"has_socket_cookie"`
-	HasSocketStorage      *ebpf.Variable `ebpf:"has_socket_storage"`
-	HasTaskFromPid        *ebpf.Variable `ebpf:"has_task_from_pid"`
-	MayBePreempted        *ebpf.Variable `ebpf:"may_be_preempted"`
-	MayInterruptItself    *ebpf.Variable `ebpf:"may_interrupt_itself"`
-	RingMask              *ebpf.Variable `ebpf:"ring_mask"`
-	RingsPerCpu           *ebpf.Variable `ebpf:"rings_per_cpu"`
-	SelfInInitialPidns    *ebpf.Variable `ebpf:"self_in_initial_pidns"`
-	SelfPid               *ebpf.Variable `ebpf:"self_pid"`
-	SelfPidnsDev          *ebpf.Variable `ebpf:"self_pidns_dev"`
-	SelfPidnsIno          *ebpf.Variable `ebpf:"self_pidns_ino"`
-	SendResetHasReason    *ebpf.Variable `ebpf:"send_reset_has_reason"`
-	WakeupBytes           *ebpf.Variable `ebpf:"wakeup_bytes"`
-	WantCgroups           *ebpf.Variable `ebpf:"want_cgroups"`
-	WantEnds              *ebpf.Variable `ebpf:"want_ends"`
-	WantTimewaitEnds      *ebpf.Variable `ebpf:"want_timewait_ends"`
-	WantedStates          *ebpf.Variable `ebpf:"wanted_states"`
+	AcceptHasTwoArgs       *ebpf.Variable `ebpf:"accept_has_two_args"`
+	CgroupV1Subsys         *ebpf.Variable `ebpf:"cgroup_v1_subsys"`
+	ChainLength            *ebpf.Variable `ebpf:"chain_length"`
+	ExcludeSelf            *ebpf.Variable `ebpf:"exclude_self"`
+	ExportCgroupEvent      *ebpf.Variable `ebpf:"export_cgroup_event"`
+	ExportEndEvent         *ebpf.Variable `ebpf:"export_end_event"`
+	ExportEventFlag        *ebpf.Variable `ebpf:"export_event_flag"`
+	ExportEventKind        *ebpf.Variable `ebpf:"export_event_kind"`
+	ExportListenPortResult *ebpf.Variable `ebpf:"export_listen_port_result"`
+	ExportMemberKind       *ebpf.Variable `ebpf:"export_member_kind"`
+	ExportPidSource        *ebpf.Variable `ebpf:"export_pid_source"`
+	ExportProgramRank      *ebpf.Variable `ebpf:"export_program_rank"`
+	ExportResetEvent       *ebpf.Variable `ebpf:"export_reset_event"`
+	ExportSide             *ebpf.Variable `ebpf:"export_side"`
+	ExportSocketEvent      *ebpf.Variable `ebpf:"export_socket_event"`
+	ExportSocketRole       *ebpf.Variable `ebpf:"export_socket_role"`
+	ExportTransitionEvent  *ebpf.Variable `ebpf:"export_transition_event"`
+	FilterAddrs            *ebpf.Variable `ebpf:"filter_addrs"`
+	FilterCgroup           *ebpf.Variable `ebpf:"filter_cgroup"`
+	FilterComm             *ebpf.Variable `ebpf:"filter_comm"`
+	FilterFamily           *ebpf.Variable `ebpf:"filter_family"`
+	FilterNetns            *ebpf.Variable `ebpf:"filter_netns"`
+	FilterPid              *ebpf.Variable `ebpf:"filter_pid"`
+	FilterPorts            *ebpf.Variable `ebpf:"filter_ports"`
+	FilterRoles            *ebpf.Variable `ebpf:"filter_roles"`
+	FilterStates           *ebpf.Variable `ebpf:"filter_states"`
+	HasClientTable         *ebpf.Variable `ebpf:"has_client_table"`
+	HasRdonlyCast          *ebpf.Variable `ebpf:"has_rdonly_cast"`
+	HasReceiveReset        *ebpf.Variable `ebpf:"has_receive_reset"`
+	HasSendReset           *ebpf.Variable `ebpf:"has_send_reset"`
+	HasSocketCookie        *ebpf.Variable `ebpf:"has_socket_cookie"`
+	HasSocketStorage       *ebpf.Variable `ebpf:"has_socket_storage"`
+	HasTaskFromPid         *ebpf.Variable `ebpf:"has_task_from_pid"`
+	MayBePreempted         *ebpf.Variable `ebpf:"may_be_preempted"`
+	MayInterruptItself     *ebpf.Variable `ebpf:"may_interrupt_itself"`
+	RingMask               *ebpf.Variable `ebpf:"ring_mask"`
+	RingsPerCpu            *ebpf.Variable `ebpf:"rings_per_cpu"`
+	SelfInInitialPidns     *ebpf.Variable `ebpf:"self_in_initial_pidns"`
+	SelfPid                *ebpf.Variable `ebpf:"self_pid"`
+	SelfPidnsDev           *ebpf.Variable `ebpf:"self_pidns_dev"`
+	SelfPidnsIno           *ebpf.Variable `ebpf:"self_pidns_ino"`
+	SendResetHasReason     *ebpf.Variable `ebpf:"send_reset_has_reason"`
+	WakeupBytes            *ebpf.Variable `ebpf:"wakeup_bytes"`
+	WantCgroups            *ebpf.Variable `ebpf:"want_cgroups"`
+	WantEnds               *ebpf.Variable `ebpf:"want_ends"`
+	WantTimewaitEnds       *ebpf.Variable `ebpf:"want_timewait_ends"`
+	WantedStates           *ebpf.Variable `ebpf:"wanted_states"`
 }
 
 // ProbePrograms contains all programs after they have been loaded into the kernel.

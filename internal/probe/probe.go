@@ -66,6 +66,7 @@ type Probe struct {
 	links      []attachment // in the order of attachment
 	reader     *ring.Reader
 	rings      rings
+	portWaits  waitBudget // of ListenPort
 
 	resetReasons map[tcp.ResetCode]string
 }
@@ -154,27 +155,6 @@ func (p *Probe) attach() error {
 
 func attachTracing(program *ebpf.Program) (link.Link, error) {
 	return link.AttachTracing(link.TracingOptions{Program: program})
-}
-
-// ListenPort returns the local port of a socket that listens without having been bound, by
-// its cookie: its transition to LISTEN has none yet (bpf/listen_port.h). It returns 0 where
-// the port is not known: the socket is gone, or the kernel is older than 5.10.
-func (p *Probe) ListenPort(cookie uint64) uint16 {
-	program := p.collection.Programs[bpfobj.ProbeProgListenPort]
-	if program == nil {
-		return 0
-	}
-	// The event may arrive here before listen() has its port.
-	for range 16 {
-		port, err := program.Run(&ebpf.RunOptions{Context: cookie})
-		if err != nil {
-			return 0
-		}
-		if port != 0 {
-			return uint16(port)
-		}
-	}
-	return 0
 }
 
 // Features returns the features of this kernel. Those of Options.Without are in it as if the

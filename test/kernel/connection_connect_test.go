@@ -189,29 +189,37 @@ func TestConnection_ListenFails(t *testing.T) {
 }
 
 // listen() without bind() chooses the port after the transition to LISTEN, whose record
-// has it.
+// has it. The reader may ask for the port before it is chosen, so many sockets listen.
 func TestConnection_ListenWithoutBind(t *testing.T) {
+	const sockets = 50
 	for _, f := range []tcplab.Family{tcplab.V4, tcplab.V6} {
 		t.Run(f.String(), func(t *testing.T) {
-			var cookie uint64
-			var port uint16
+			ports := make(map[uint64]uint16) // by cookie
 			lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) {
-				s := n.Socket(f.Loopback())
-				cookie = s.Cookie()
-				if err := unix.Listen(s.FD, 1); err != nil {
-					t.Fatal(err)
+				var listeners []*tcplab.Socket
+				var cookie uint64
+				for range sockets {
+					s := n.Socket(f.Loopback())
+					listeners, cookie = append(listeners, s), s.Cookie()
+					if err := unix.Listen(s.FD, 1); err != nil {
+						t.Fatal(err)
+					}
+					ports[cookie] = s.Addr().Port()
 				}
-				port = s.Addr().Port()
 				harness.AwaitRecord(t, cookie) // the reader asks for the port as long as the socket exists
-				s.Close()
+				for _, s := range listeners {
+					s.Close()
+				}
 			})
-			transitions := harness.RecordsWith(lines, "transition", cookie)
-			if len(transitions) != 2 {
-				t.Errorf("%d transitions, want 2", len(transitions))
-			}
-			for _, l := range append(transitions, end(t, lines, cookie)) {
-				if l.LocalPort != port {
-					t.Errorf("local_port %d, want %d: %s", l.LocalPort, port, l.Raw)
+			for cookie, port := range ports {
+				transitions := harness.RecordsWith(lines, "transition", cookie)
+				if len(transitions) != 2 {
+					t.Errorf("%d transitions, want 2", len(transitions))
+				}
+				for _, l := range append(transitions, end(t, lines, cookie)) {
+					if l.LocalPort != port {
+						t.Errorf("local_port %d, want %d: %s", l.LocalPort, port, l.Raw)
+					}
 				}
 			}
 		})

@@ -1,0 +1,63 @@
+package probe
+
+import (
+	"time"
+
+	"github.com/cilium/ebpf"
+
+	"github.com/tcpshift/tcpshift/internal/bpfobj"
+)
+
+// ListenPort returns the local port of a socket that listens without having been bound, by
+// its cookie: its transition to LISTEN has none yet (bpf/listen_port.h). If listen() has not
+// chosen the port yet, ListenPort waits for it, as long as waitBudget permits. It returns 0
+// where the port is not known: the socket is gone, the wait was too long, or the kernel is
+// older than 5.10.
+func (p *Probe) ListenPort(cookie uint64) uint16 {
+	program := p.collection.Programs[bpfobj.ProbeProgListenPort]
+	if program == nil {
+		return 0
+	}
+	const quickTries, pause = 16, 200 * time.Microsecond
+	for try := 1; ; try++ {
+		port, err := program.Run(&ebpf.RunOptions{Context: cookie})
+		if err != nil {
+			return 0
+		}
+		if port != uint32(bpfobj.ProbeListenPortResultLISTEN_PORT_PENDING) {
+			return uint16(port)
+		}
+		if try < quickTries {
+			continue
+		}
+		if !p.portWaits.take(time.Now(), pause) {
+			return 0
+		}
+		time.Sleep(pause)
+	}
+}
+
+// waitBudget bounds how long the reader of the ring buffers waits for other threads. Without
+// it, a process could fill the ring buffers: it calls listen() in many threads that share a
+// busy CPU, and the scheduler interrupts some of them within the call. The zero value has the
+// whole budget.
+type waitBudget struct {
+	spent   time.Duration
+	updated time.Time
+}
+
+const (
+	longestWait = 100 * time.Millisecond // at once
+	waitShare   = 20                     // one part in waitShare of the time is given back
+)
+
+// take reports whether the budget has this wait at a time, and spends it.
+func (b *waitBudget) take(now time.Time, wait time.Duration) bool {
+	b.spent = max(0, b.spent-now.Sub(b.updated)/waitShare)
+	b.updated = now
+	if b.spent+wait > longestWait {
+		return false
+	}
+	b.spent += wait
+	return true
+}
