@@ -19,7 +19,8 @@ func TestMain(m *testing.M) {
 	status := m.Run()
 	if err := harness.StopSharedTracers(); err != nil {
 		fmt.Fprintln(os.Stderr, "the tracers that tests shared:", err)
-		status = max(status, 1)
+		const noTestShowsIt = 3 // the matrix repeats tests only after status 1
+		status = noTestShowsIt
 	}
 	os.Exit(status)
 }

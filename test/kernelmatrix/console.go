@@ -1,6 +1,7 @@
 package main
 
 import (
+	"iter"
 	"regexp"
 	"strconv"
 	"strings"
@@ -27,9 +28,10 @@ type testRun struct {
 }
 
 type test struct {
-	result string // PASS, FAIL, SKIP; "" while it runs
-	output []string
-	attrs  [][2]string // key and value, in the order in which the test set them
+	result      string // PASS, FAIL, SKIP; "" while it runs; FAIL if one of several runs failed
+	passedAgain bool   // the test failed, and then passed alone
+	output      []string
+	attrs       [][2]string // key and value, in the order in which the test set them
 }
 
 var (
@@ -76,7 +78,9 @@ func (r *testRun) add(line string) {
 		return
 	}
 	if m := resultLine.FindStringSubmatch(line); m != nil {
-		r.test(m[2]).result = m[1]
+		if t := r.test(m[2]); t.result != "FAIL" {
+			t.result = m[1]
+		}
 		r.current = ""
 		return
 	}
@@ -126,7 +130,7 @@ func (c *console) counts(mayLack func(what string) bool) counts {
 			case r.hasSubtests(name):
 			case t.isLeftOut(mayLack):
 				sum.leftOut++
-			case t.result == "PASS":
+			case t.result == "PASS" || t.passedAgain:
 				sum.run++
 				sum.passed++
 			default:
@@ -135,6 +139,23 @@ func (c *console) counts(mayLack func(what string) bool) counts {
 		}
 	}
 	return sum
+}
+
+// failures calls yield for each test without subtests that did not pass.
+func (c *console) failures(mayLack func(what string) bool) iter.Seq2[*testRun, string] {
+	return func(yield func(*testRun, string) bool) {
+		for _, r := range c.runs {
+			for _, name := range r.order {
+				t := r.tests[name]
+				if t.result == "PASS" || t.isLeftOut(mayLack) || r.hasSubtests(name) {
+					continue
+				}
+				if !yield(r, name) {
+					return
+				}
+			}
+		}
+	}
 }
 
 func (r *testRun) hasSubtests(name string) bool {

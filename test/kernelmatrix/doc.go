@@ -19,10 +19,16 @@ const (
 )
 
 // writeDoc replaces the generated part of the file at path with the results of a run. It
-// fails if the run was not of all columns, or if the file does not have both marks.
+// fails if the run was not of all columns, if a test was unsteady, or if the file does not
+// have both marks.
 func writeDoc(path, pattern string, outcomes []*outcome, now time.Time) error {
 	if want := len(expect.Table); len(outcomes) != want {
 		return fmt.Errorf("write %s: it takes a run of all %d columns, this was one of %d", path, want, len(outcomes))
+	}
+	for _, o := range outcomes {
+		if o.unsteady > 0 {
+			return fmt.Errorf("write %s: %d tests were unsteady on %v", path, o.unsteady, o.column)
+		}
 	}
 	old, err := os.ReadFile(path)
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 func report(w io.Writer, outcomes []*outcome, took time.Duration, log func(column) string) {
 	var cpu time.Duration
 	for _, o := range outcomes {
-		if !o.ok() {
+		if !o.ok() || o.unsteady > 0 {
 			reportFailure(w, o, log(o.column))
 		}
 		cpu += o.cpu
@@ -27,17 +27,15 @@ func report(w io.Writer, outcomes []*outcome, took time.Duration, log func(colum
 // reader of the last lines sees them.
 func listFailures(w io.Writer, outcomes []*outcome) {
 	for _, o := range outcomes {
-		if o.ok() || o.console == nil {
+		if o.console == nil {
 			continue
 		}
-		row := o.column.row()
-		for _, r := range o.console.runs {
-			for _, name := range r.order {
-				t := r.tests[name]
-				if t.result != "PASS" && !t.isLeftOut(row.Lacks) && !r.hasSubtests(name) {
-					fmt.Fprintf(w, "failed on %v: %s (%s)\n", o.column, name, r.env)
-				}
+		for r, name := range o.failures() {
+			what := "failed"
+			if r.tests[name].passedAgain {
+				what = "failed, and then passed alone,"
 			}
+			fmt.Fprintf(w, "%s on %v: %s (%s)\n", what, o.column, name, r.env)
 		}
 	}
 }
@@ -67,6 +65,8 @@ func verdict(o *outcome) string {
 		result = "no result"
 	case !o.ok():
 		result = "FAILED"
+	case o.unsteady > 0:
+		result = fmt.Sprintf("ok, %d unsteady", o.unsteady)
 	}
 	if o.retried {
 		result += " at 2nd try"
@@ -99,7 +99,7 @@ const (
 )
 
 func reportFailure(w io.Writer, o *outcome, log string) {
-	fmt.Fprintf(w, "\n== %v failed", o.column)
+	fmt.Fprintf(w, "\n== %v %s", o.column, orElse(map[bool]string{true: "is unsteady"}[o.ok()], "failed"))
 	if o.err != nil {
 		fmt.Fprintf(w, ": %v", o.err)
 	}

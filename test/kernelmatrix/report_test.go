@@ -23,6 +23,7 @@ func TestReport_TableAndFailures(t *testing.T) {
 		{column: column{"5.10", "amd64"}, console: goodConsole("5.10.0-32-cloud-amd64", ""), took: 12 * time.Second},
 		{column: column{"6.1", "amd64"}, console: goodConsole("6.1.0-50-cloud-amd64", "socket_cookie"), retried: true},
 		{column: column{"6.12", "amd64"}, console: consoleOf(wholeConsole), took: 3 * time.Second},
+		unsteadyOutcome(),
 		{column: column{"6.18", "arm64"}, console: consoleOf("[ 0.5] Kernel panic - not syncing\n"), err: errDied, retried: true},
 		{column: column{"7.1", "arm64"}, err: errors.New("no package")},
 	}
@@ -35,6 +36,11 @@ the whole console is in 6.12.log
     a_test.go:7: one went wrong
 -- SKIP TestTable (CI=true TCPSHIFT_WITHOUT=accept_hook)
 
+== 6.18 amd64 is unsteady
+the whole console is in 6.18.log
+-- FAIL TestOne (CI=true)
+    a_test.go:7: one went wrong
+
 == 6.18 arm64 failed: the guest ended without a result
 the whole console is in 6.18.log
 -- the console's end
@@ -46,16 +52,27 @@ kernel  arch   release                     run  passed  left out  seconds  resul
 5.10    amd64  5.10.0-32-cloud-amd64       1    1       0         12       ok                    20 (first)    none
 6.1     amd64  6.1.0-50-cloud-amd64        1    1       0         0        ok at 2nd try         20 (first)    socket_cookie
 6.12    amd64  6.12.107+deb13-cloud-amd64  4    2       0         3        FAILED                30 (second)   socket_storage,socket_cookie
+6.18    amd64  6.18.15 1 1 0 0 ok, 1 unsteady not reported none
 6.18    arm64  -                           0    0       0         0        no result at 2nd try  not reported      none
 7.1     arm64  -                           0    0       0         0        no result             -             -
 failed on 6.12 amd64: TestAll/one (CI=true)
 failed on 6.12 amd64: TestTable (CI=true TCPSHIFT_WITHOUT=accept_hook)
+failed, and then passed alone, on 6.18 amd64: TestOne (CI=true)
 
 90 s in all, 0 s of processor time in guests
 `
 	if got := b.String(); squeeze(got) != squeeze(want) {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
+}
+
+func unsteadyOutcome() *outcome {
+	o := &outcome{column: column{"6.18", "amd64"}, unsteady: 1, console: consoleOf(consoleLine(guest.Booted, "6.18.15") + consoleLine(guest.Running, "CI=true") +
+		"=== RUN   TestOne\n    a_test.go:7: one went wrong\n--- FAIL: TestOne (0.10s)\n=== RUN   TestOne\n--- PASS: TestOne (0.10s)\n" + consoleLine(guest.Ended, "1"))}
+	for r, name := range o.failures() {
+		r.tests[name].passedAgain = true
+	}
+	return o
 }
 
 // squeeze removes the alignment of the table.
@@ -82,6 +99,9 @@ func TestReport_DocumentNeedsEveryColumn(t *testing.T) {
 	}
 	if err := writeDoc(path, "", outcomes, time.Date(2026, 5, 6, 0, 0, 0, 0, time.UTC)); err != nil {
 		t.Fatal(err)
+	}
+	if err := writeDoc(path, "", append(outcomes[1:], unsteadyOutcome()), time.Now()); err == nil {
+		t.Error("the page was written after a run with an unsteady test")
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
