@@ -66,6 +66,7 @@ static __always_inline void filter_and_emit(struct transition *t, struct program
 	}
 	update_role_and_times(t);
 	read_lock_and_file(t->sk, ec);
+	delete_unbound_listener(t);
 	if ((may_be_preempted && is_out_of_scope(t)) || drop_by_states(t)) {
 		count(counters->filtered);
 		return;

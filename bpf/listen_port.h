@@ -39,6 +39,17 @@ static __always_inline void add_unbound_listener(const struct transition *t)
 	bpf_map_update_elem(&unbound_listeners, &cookie, &address, BPF_ANY);
 }
 
+/* Its port has been chosen by now, or listen() has failed. */
+static __always_inline void delete_unbound_listener(struct transition *t)
+{
+	struct event_ctx *ec = t->ec;
+
+	if (ec->old_state != TCP_LISTEN)
+		return;
+	ec->cookie = cookie_of(t);
+	bpf_map_delete_elem(&unbound_listeners, &ec->cookie);
+}
+
 /*
  * The port of the socket with this cookie, in host order. LISTEN_PORT_PENDING: listen() has
  * not chosen it yet. 0: not known.
@@ -47,18 +58,15 @@ static __always_inline int port_of_listener(__u64 cookie)
 {
 	__u64 *address = bpf_map_lookup_elem(&unbound_listeners, &cookie);
 	struct sock *sk;
-	int port, state;
+	int port;
 
 	if (!address)
 		return 0;
 	sk = (struct sock *)*address;
-	state = BPF_CORE_READ(sk, __sk_common.skc_state);
 	port = BPF_CORE_READ(sk, __sk_common.skc_num);
 	if ((__u64)BPF_CORE_READ(sk, __sk_common.skc_cookie.counter) != cookie)
 		return 0;
-	if (!port && state == TCP_LISTEN)
-		return LISTEN_PORT_PENDING;
-	return port;
+	return port ? port : LISTEN_PORT_PENDING;
 }
 
 #endif
