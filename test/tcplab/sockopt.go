@@ -65,13 +65,22 @@ func (s *Socket) Info() *unix.TCPInfo {
 // Await waits until the socket is in the state.
 func (s *Socket) Await(want State) {
 	s.n.t.Helper()
-	s.n.await("state "+want.String(), func() bool { return State(s.Info().State) == want })
+	s.AwaitInfo("state "+want.String(), func(i *unix.TCPInfo) bool { return State(i.State) == want })
 }
 
 // AwaitInfo waits until TCP_INFO is as wanted.
 func (s *Socket) AwaitInfo(what string, wanted func(*unix.TCPInfo) bool) {
 	s.n.t.Helper()
-	s.n.await(what, func() bool { return wanted(s.Info()) })
+	var info *unix.TCPInfo
+	defer func() {
+		if s.n.t.Failed() && info != nil {
+			s.n.t.Logf("the last TCP_INFO: %+v", *info)
+		}
+	}()
+	s.n.await(what, func() bool {
+		info = s.Info()
+		return wanted(info)
+	})
 }
 
 // AwaitReadable waits until a listener has a connection to accept, or a connection has
