@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -70,7 +71,7 @@ func parseFlags() (*settings, error) {
 	arches := flag.String("arch", "", "only these architectures: amd64, arm64")
 	s := &settings{}
 	flag.StringVar(&s.dir, "cache", ".cache", "where to keep kernels and consoles")
-	flag.IntVar(&s.parallel, "parallel", 3, "how many guests run at once")
+	flag.IntVar(&s.parallel, "parallel", runtime.NumCPU(), "how many guests run at once; each takes one core")
 	flag.IntVar(&s.guests.cpus, "cpus", 2, "processors of a guest")
 	flag.DurationVar(&s.guests.limit, "limit", 20*time.Minute, "how long a guest may take")
 	flag.StringVar(&s.guests.pattern, "run", "", "only the tests that this pattern matches")
