@@ -108,6 +108,8 @@ static __always_inline void handle_transition(enum program_rank rank, const stru
 	if (may_be_preempted)
 		fetch_and_mark_sock_state(&t, rank, old_state, new_state);
 	if (sk->sk_protocol != IPPROTO_TCP) {
+		if (sk->sk_protocol == IPPROTO_MPTCP)
+			create_cookie(sk); /* process_ref knows a listener by it */
 		count(counters->other_protocol);
 		return;
 	}

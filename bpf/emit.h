@@ -68,7 +68,7 @@ static __always_inline bool is_listen_failure(const struct sock *sk, const struc
 {
 	if (ec->old_state != TCP_LISTEN || ec->new_state != TCP_CLOSE || !ec->locked)
 		return false;
-	return !has_sock_flag(sk, SOCK_RCU_FREE) || current_call_number() == NR_LISTEN;
+	return !has_sock_flag(sk, SOCK_RCU_FREE) || current_call().class == CALL_LISTEN;
 }
 
 /* Flags that only transitions to CLOSE have: how the connection ended. */

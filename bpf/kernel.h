@@ -27,7 +27,11 @@ enum sock_flags {
 };
 
 #define TASK_COMM_LEN 16
+#define EPIPE 32
 #define ECONNABORTED 103
+#define ECONNRESET 104
+#define ETIMEDOUT 110
+#define ECONNREFUSED 111
 #define MAX_CGROUP_SUBSYS 16 /* CGROUP_SUBSYS_COUNT is at most this on every kernel */
 
 /* include/net/tcp_states.h */
@@ -172,7 +176,10 @@ typedef struct {
 	atomic64_t refcnt; /* negative: the file is released */
 } file_ref_t;
 
+struct file_operations;
+
 struct file {
+	struct file_operations *f_op;
 	void *private_data;
 	file_ref_t f_ref; /* since 6.13 */
 };
@@ -202,6 +209,7 @@ struct sock {
 	kuid_t sk_uid;
 	__u16 sk_protocol;
 	int sk_err;
+	int sk_err_soft;
 	__u32 sk_txhash;
 	struct socket *sk_socket;
 	struct sock_cgroup_data sk_cgrp_data;
@@ -255,23 +263,30 @@ struct tcp_timewait_sock {
 	struct inet_timewait_sock tw_sk;
 };
 
-/* The fields of struct pt_regs that hold a system call's first argument and number. */
 #if defined(__TARGET_ARCH_x86)
-#define first_argument di
-#define call_number orig_ax
-#elif defined(__TARGET_ARCH_arm64)
-#define first_argument orig_x0
-#define call_number syscallno
-#endif
+
+struct thread_info {
+	__u32 status;
+};
 
 struct pt_regs {
-	unsigned long first_argument;
-#if defined(__TARGET_ARCH_x86)
-	unsigned long call_number;
-#else
-	int call_number;
-#endif
+	unsigned long bx;
+	unsigned long cx;
+	unsigned long dx;
+	unsigned long di;
+	unsigned long orig_ax; /* the number of the system call */
 };
+
+#elif defined(__TARGET_ARCH_arm64)
+
+struct pt_regs {
+	__u64 regs[31];
+	__u64 pstate;
+	__u64 orig_x0; /* the first argument */
+	__s32 syscallno;
+};
+
+#endif
 
 struct css_set {
 	struct cgroup_subsys_state *subsys[MAX_CGROUP_SUBSYS];
@@ -288,6 +303,9 @@ struct signal_struct {
 };
 
 struct task_struct {
+#if defined(__TARGET_ARCH_x86)
+	struct thread_info thread_info;
+#endif
 	void *stack;
 	struct list_head thread_node;
 	unsigned int flags;

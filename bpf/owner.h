@@ -43,6 +43,7 @@ static __always_inline void read_lock_and_file(const struct sock *sk, struct eve
 
 	ec->locked = sk->sk_lock.owned != 0;
 	ec->error = sk->sk_err;
+	ec->soft_error = sk->sk_err_soft;
 	ec->socket = (__u64)socket;
 	ec->is_subflow = is_subflow(tp);
 	ec->file = ec->is_subflow ? file_of_mptcp_socket(tp)
@@ -97,6 +98,28 @@ static __always_inline bool current_has_lock(const struct event_ctx *ec, struct 
 	return !(READ_TYPED(task, flags) & PF_KTHREAD);
 }
 
+/*
+ * Whether sk_err is what a reset or a timer leaves when it ends a connection in this
+ * state: see tcp_reset() and tcp_write_err(). Any other error was there before: IP_RECVERR
+ * keeps the errors of ICMP messages on the socket, and they end nothing. An ICMP error ends
+ * only a connect(), and never while a task owns the socket's lock.
+ */
+static __always_inline bool is_error_of_end(const struct event_ctx *ec)
+{
+	switch (ec->error) {
+	case 0:
+		return false;
+	case ECONNREFUSED:
+		return ec->old_state == TCP_SYN_SENT || ec->error == ec->soft_error;
+	case ECONNRESET:
+	case EPIPE:
+	case ETIMEDOUT:
+	case ECONNABORTED:
+		return true;
+	}
+	return ec->error == ec->soft_error;
+}
+
 /* Whether only a system call on the socket makes this transition, and never a segment. */
 static __always_inline bool is_made_by_syscall(const struct event_ctx *ec)
 {
@@ -111,8 +134,8 @@ static __always_inline bool is_made_by_syscall(const struct event_ctx *ec)
 	case TCP_LAST_ACK:
 		return true;
 	case TCP_CLOSE:
-		return !ec->error && old_state != TCP_FIN_WAIT2 && old_state != TCP_CLOSING &&
-		       old_state != TCP_LAST_ACK;
+		return !is_error_of_end(ec) && old_state != TCP_FIN_WAIT2 &&
+		       old_state != TCP_CLOSING && old_state != TCP_LAST_ACK;
 	}
 	return false;
 }
@@ -147,7 +170,7 @@ static __always_inline bool current_is_owner(const struct event_ctx *ec, struct 
 	if (!ec->file)
 		return is_stored_owner && !made_by_syscall;
 	if (is_file_released(ec->file))
-		return is_stored_owner || (made_by_syscall && is_closing_descriptors(task));
+		return is_stored_owner || (made_by_syscall && is_dropping_own_file(task, ec->file));
 	if ((ec->new_state == TCP_LISTEN || ec->new_state == TCP_SYN_SENT) && !ec->is_subflow)
 		return true;
 	return current_has_file(ec, task);
@@ -201,12 +224,13 @@ static __always_inline bool is_still_listening(const struct process_ref *ref)
 static __always_inline bool still_has_file(const struct event_ctx *ec,
 					   const struct process_ref *ref)
 {
-	__u64 file = ref->file ? ref->file : ec->file;
+	bool is_listeners = source_of(ref) == PID_LISTENER;
+	__u64 file = is_listeners ? ref->file : ec->file;
 	struct fdtable *fdt = fdtable_of(ref);
 
 	if (!fdt || !file)
 		return false;
-	if (source_of(ref) == PID_LISTENER && !is_still_listening(ref))
+	if (is_listeners ? !is_still_listening(ref) : ref->file && ref->file != file)
 		return false;
 	return (ref->fd >= 0 && fd_refers_to(fdt, ref->fd, file)) || find_fd((__u64)fdt, file) >= 0;
 }

@@ -28,18 +28,24 @@ static __always_inline struct task_struct *task_at(__u64 address)
 	return has_rdonly_cast ? typed(task) : task;
 }
 
-static __always_inline bool fd_refers_to(struct fdtable *fdt, __u32 fd, __u64 file)
+/* The address of the file at a descriptor; 0: none. */
+static __always_inline __u64 file_at(struct fdtable *fdt, __u32 fd)
 {
 	struct file **files;
-	__u64 at = 0;
+	__u64 file = 0;
 
 	if (fd >= READ_UNTYPED(fdt, max_fds))
-		return false;
+		return 0;
 	files = READ_UNTYPED(fdt, fd);
 	if (has_rdonly_cast)
-		return READ_WORD(&files[fd]) == file;
-	bpf_probe_read_kernel(&at, sizeof(at), &files[fd]);
-	return at == file;
+		return READ_WORD(&files[fd]);
+	bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
+	return file;
+}
+
+static __always_inline bool fd_refers_to(struct fdtable *fdt, __u32 fd, __u64 file)
+{
+	return file && file_at(fdt, fd) == file;
 }
 
 /*
@@ -62,7 +68,7 @@ __noinline int find_fd(__u64 fdt, __u64 file)
  */
 static __always_inline int current_fd_of(struct fdtable *fdt, __u64 file)
 {
-	__u32 fd = current_first_argument();
+	__u32 fd = current_call().first;
 
 	return fd_refers_to(fdt, fd, file) ? (int)fd : -1;
 }
@@ -84,6 +90,55 @@ static __always_inline struct sock *sock_of_file(__u64 address)
 	struct socket *socket = READ_UNTYPED(file, private_data);
 
 	return READ_UNTYPED_POINTER(socket, sk);
+}
+
+/*
+ * Whether the descriptor with which the current call began has been closed meanwhile, by
+ * another thread. Another file may have its number by now. If that is a TCP or UDP socket,
+ * the call does not drop other references than its own, whichever of the two it is on. If
+ * it is no socket, a call that only takes sockets cannot have begun with it.
+ */
+static __always_inline bool is_fd_closed(struct fdtable *fdt, __u32 fd, __u64 released,
+					 enum call_class class)
+{
+	struct file *file = (struct file *)released;
+	struct file *now;
+	struct sock *sk;
+	__u16 family;
+
+	if (fd >= READ_UNTYPED(fdt, max_fds))
+		return false;
+	now = (struct file *)file_at(fdt, fd);
+	if (!now)
+		return true;
+	if (READ_UNTYPED_POINTER(now, f_op) != READ_UNTYPED_POINTER(file, f_op))
+		return class == CALL_ON_SOCKET || class == CALL_LISTEN;
+	sk = sock_of_file((__u64)now);
+	family = READ_UNTYPED(sk, __sk_common.skc_family);
+	return family == AF_INET || family == AF_INET6;
+}
+
+/*
+ * Whether the current task drops the last reference to a socket's file as one of the
+ * process that had the socket open: it closes descriptors, exits, or is in a call on a
+ * descriptor that another thread has closed.
+ *
+ * The task that drops the last reference may also be an observer: lsof and ss -p take a
+ * reference for a moment while they read a link in /proc.
+ */
+static __always_inline bool is_dropping_own_file(struct task_struct *task, __u64 file)
+{
+	struct fdtable *fdt;
+	struct call call;
+
+	if (READ_TYPED(task, flags) & (PF_EXITING | PF_IO_WORKER))
+		return true;
+	call = current_call();
+	if (call.class == CALL_OTHER || call.class == CALL_OWN_FILES)
+		return call.class == CALL_OWN_FILES;
+	fdt = READ_TYPED(task, files, fdt);
+	return is_fd_closed(fdt, call.first, file, call.class) ||
+	       (call.class == CALL_ON_TWO_FDS && is_fd_closed(fdt, call.third, file, call.class));
 }
 
 /* Whether the current process, whose pid in the initial namespace is given, is the tracer. */
@@ -117,7 +172,7 @@ static __always_inline void refresh_owner(struct task_struct *leader, struct own
 /* Fills the fields that identify the process, but none about its file. */
 static __always_inline void fill_process_ref(struct task_struct *leader, struct process_ref *ref)
 {
-	ref->leader = (__u64)leader;
+	ref->leader = address_of(leader);
 	ref->started_ns = READ_TYPED(leader, start_time);
 	ref->pid = READ_TYPED(leader, tgid);
 }

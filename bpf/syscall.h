@@ -9,25 +9,16 @@
 #include <bpf/bpf_helpers.h>
 #include "config.h"
 #include "read.h"
+#include "syscall_table.h"
 
-/* Numbers of arch/x86/entry/syscalls/syscall_64.tbl and include/uapi/asm-generic/unistd.h. */
-#if defined(__TARGET_ARCH_x86)
-#define NR_CLOSE 3
-#define NR_DUP2 33
-#define NR_LISTEN 50
-#define NR_EXECVE 59
-#define NR_DUP3 292
-#define NR_EXECVEAT 322
-#elif defined(__TARGET_ARCH_arm64)
-#define NR_DUP2 -2 /* arm64 has no dup2() */
-#define NR_DUP3 24
-#define NR_CLOSE 57
-#define NR_LISTEN 201
-#define NR_EXECVE 221
-#define NR_EXECVEAT 281
-#endif
-#define NR_IO_URING_ENTER 426
-#define NR_CLOSE_RANGE 436
+#define X32_SYSCALL_BIT 0x40000000
+#define TS_COMPAT 0x0002 /* arch/x86/include/asm/thread_info.h */
+#define PSR_MODE32_BIT 0x00000010 /* arch/arm64/include/uapi/asm/ptrace.h */
+
+/* Subcalls of socketcall(), include/uapi/linux/net.h. */
+#define SYS_SOCKET 1
+#define SYS_LISTEN 4
+#define SYS_SOCKETPAIR 8
 
 /* Bytes of a task's kernel stack on both architectures, except on arm64 with large pages. */
 #define STACK_SIZE 16384
@@ -52,47 +43,107 @@ static __always_inline struct pt_regs *current_regs(struct task_struct *task)
 	return BPF_CORE_READ(task, stack) + STACK_SIZE - bpf_core_type_size(struct pt_regs);
 }
 
-/* The number of the system call that the current task is in. */
-static __always_inline int current_call_number(void)
-{
-	struct pt_regs *regs = current_regs(current_task());
+/*
+ * The call's number and class, and the arguments that may be descriptors. For a call
+ * without a descriptor at that place the argument is any number.
+ */
+struct call {
+	enum call_class class;
+	__u32 first;
+	__u32 third;
+};
 
-	return (int)READ_UNTYPED(regs, call_number);
+/* The verifier of 6.1 does not see that the comparison bounds the index; the mask does. */
+static __always_inline enum call_class class_of(const __u8 *calls, __u32 number)
+{
+	if (number >= CALL_NUMBERS)
+		return CALL_OTHER;
+	barrier_var(number);
+	return calls[number & (CALL_NUMBERS - 1)];
 }
 
-/* The first argument of the system call: for each call on a socket, its descriptor. */
-static __always_inline __u32 current_first_argument(void)
-{
-	struct pt_regs *regs = current_regs(current_task());
-
-	return READ_UNTYPED(regs, first_argument);
-}
+#if defined(__TARGET_ARCH_x86)
 
 /*
- * Whether the current task is in a call that closes descriptors, or exits.
- *
- * The task that drops the last reference to a file closes it, and that may be an observer:
- * lsof and ss -p take a reference for a moment while they read a link in /proc. So a task
- * that is not known to have had the socket counts as the closer only within such a call.
+ * A call of the i386 ABI. A 64-bit process makes one with int 0x80. The flag stands until
+ * the task returns to user mode, so also when it drops its references on the way there.
  */
-static __always_inline bool is_closing_descriptors(struct task_struct *task)
+static __always_inline bool is_compat_call(void)
 {
-	struct pt_regs *regs;
+	struct task_struct *task = current_task();
 
-	if (READ_TYPED(task, flags) & (PF_EXITING | PF_IO_WORKER))
-		return true;
-	regs = current_regs(task);
-	switch ((int)READ_UNTYPED(regs, call_number)) {
-	case NR_CLOSE:
-	case NR_CLOSE_RANGE:
-	case NR_DUP2:
-	case NR_DUP3:
-	case NR_EXECVE:
-	case NR_EXECVEAT:
-	case NR_IO_URING_ENTER:
-		return true;
+	return bpf_core_field_exists(task->thread_info.status) &&
+	       READ_TYPED(task, thread_info.status) & TS_COMPAT;
+}
+
+/* socketcall() has the number of another call, and its arguments in user memory. */
+static __always_inline void read_socketcall(struct pt_regs *regs, struct call *call)
+{
+	__u32 subcall = call->first;
+
+	call->class = subcall == SYS_SOCKET || subcall == SYS_SOCKETPAIR ? CALL_OTHER
+		      : subcall == SYS_LISTEN				 ? CALL_LISTEN
+									 : CALL_ON_SOCKET;
+	if (bpf_probe_read_user(&call->first, sizeof(call->first),
+				(void *)(__u64)(__u32)READ_UNTYPED(regs, cx)))
+		call->class = CALL_OTHER;
+}
+
+static __always_inline void read_call(struct pt_regs *regs, struct call *call)
+{
+	__u32 number = READ_UNTYPED(regs, orig_ax);
+
+	call->third = READ_UNTYPED(regs, dx);
+	if (is_compat_call()) {
+		call->first = READ_UNTYPED(regs, bx);
+		call->class = class_of(compat_calls, number);
+		if (call->class == CALL_SOCKETCALL)
+			read_socketcall(regs, call);
+		return;
 	}
-	return false;
+	call->first = READ_UNTYPED(regs, di);
+	call->class = class_of(native_calls, number & ~X32_SYSCALL_BIT);
+}
+
+#elif defined(__TARGET_ARCH_arm64)
+
+#define NATIVE_EXECVE 221
+#define NATIVE_EXECVEAT 281
+#define COMPAT_EXECVE 11
+#define COMPAT_EXECVEAT 387
+
+/*
+ * A program of the other kind has been executed, and the task is on its way to it: start_thread()
+ * has cleared the registers, but left the number of the call.
+ */
+static __always_inline bool is_exec_of_other_abi(bool compat, __u32 number, __u32 first)
+{
+	if (compat)
+		return !first && (number == NATIVE_EXECVE || number == NATIVE_EXECVEAT);
+	return !first && (number == COMPAT_EXECVE || number == COMPAT_EXECVEAT);
+}
+
+static __always_inline void read_call(struct pt_regs *regs, struct call *call)
+{
+	bool compat = READ_UNTYPED(regs, pstate) & PSR_MODE32_BIT;
+	__u32 number = READ_UNTYPED(regs, syscallno);
+
+	call->first = READ_UNTYPED(regs, orig_x0);
+	call->third = READ_UNTYPED(regs, regs[2]);
+	call->class = is_exec_of_other_abi(compat, number, call->first) ? CALL_OWN_FILES
+		      : compat ? class_of(compat_calls, number)
+			       : class_of(native_calls, number);
+}
+
+#endif
+
+/* The call that the current task is in. */
+static __always_inline struct call current_call(void)
+{
+	struct call call;
+
+	read_call(current_regs(current_task()), &call);
+	return call;
 }
 
 #endif

@@ -38,6 +38,13 @@ static __always_inline int emitted_new_state(const struct transition *t)
 	return is_timewait(t->ec->timewait) ? TCP_TIME_WAIT : t->ec->new_state;
 }
 
+/* The kernel creates a socket's cookie when it is first asked for. */
+static __always_inline void create_cookie(const struct sock *sk)
+{
+	if (has_socket_cookie && !sk->__sk_common.skc_cookie.counter)
+		bpf_get_socket_cookie((void *)sk);
+}
+
 /*
  * The socket's cookie, which the kernel creates if there is none; 0: none that can be
  * trusted. Up to 6.12 a new child without a peer port still has its listener's cookie.

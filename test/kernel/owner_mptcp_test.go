@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/test/kernel/harness"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 var mptcpSides = []struct {
@@ -60,6 +61,43 @@ func olderMPTCPCases() (cases []harness.OlderCase) {
 		}})
 	}
 	return append(cases, harness.OlderCase{Name: "MPTCP endpoint removed", Body: endpointTakenAway})
+}
+
+// A listener for MPTCP gets its cookie when it is first asked for, by SO_COOKIE, ss or any
+// other program: before it listens, while it has connections, or never. Its process owns
+// new connections before and after that.
+func TestOwner_MPTCPListenerCookie(t *testing.T) {
+	lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) {
+		harness.RequireMPTCP(t, n)
+		listener := n.SocketOf(tcplab.V4.Loopback(), unix.IPPROTO_MPTCP)
+		listener.ReuseAddr()
+		listener.Bind(tcplab.V4.At(7001))
+		if err := unix.Listen(listener.FD, 16); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			client := n.Dial(tcplab.V4.At(7001))
+			child := listener.Accept()
+			client.Close()
+			child.ReadEOF()
+			child.Close()
+			listener.Cookie()
+		}
+		listener.Close()
+	})
+	seen := 0
+	for _, l := range harness.OfType(lines, "transition") {
+		if l.Role != "server" || l.New != "SYN_RECV" && l.New != "ESTABLISHED" {
+			continue
+		}
+		seen++
+		if l.PID == nil || l.Source != "listener" {
+			t.Errorf("want the listener's owner: %s", l.Raw)
+		}
+	}
+	if seen != 4 {
+		t.Errorf("%d transitions of new connections, want 4", seen)
+	}
 }
 
 // The opener passes an MPTCP socket to another process and closes it. It must not be

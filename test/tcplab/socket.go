@@ -27,13 +27,19 @@ type Socket struct {
 // AF_INET6.
 func (n *Netns) Socket(family netip.Addr) *Socket {
 	n.t.Helper()
+	return n.SocketOf(family, unix.IPPROTO_TCP)
+}
+
+// SocketOf makes a socket as Socket does, for IPPROTO_TCP or IPPROTO_MPTCP.
+func (n *Netns) SocketOf(family netip.Addr, protocol int) *Socket {
+	n.t.Helper()
 	domain := unix.AF_INET6
 	if family.Is4() {
 		domain = unix.AF_INET
 	}
 	var fd int
 	var err error
-	n.Do(func() { fd, err = unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP) })
+	n.Do(func() { fd, err = unix.Socket(domain, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, protocol) })
 	n.must("socket", err)
 	s := n.adopt(fd)
 	limit := unix.NsecToTimeval(int64(waitLimit))

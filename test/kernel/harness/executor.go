@@ -164,6 +164,16 @@ func (d *executor) transfer(call, fd uintptr) bool {
 //go:nosplit
 //go:norace
 func rawCall(call uintptr, a *[6]uintptr) (uintptr, errno) {
+	if call&int80Bit != 0 {
+		result := int80(call&^int80Bit, a)
+		if result < 0 && result > -4096 {
+			return ^uintptr(0), uintptr(-result)
+		}
+		return uintptr(result), 0
+	}
+	if call&x32Bit != 0 {
+		call = call&^x32Bit | 1<<30
+	}
 	result, _, e := syscall.RawSyscall6(call, a[0], a[1], a[2], a[3], a[4], a[5])
 	return result, uintptr(e)
 }

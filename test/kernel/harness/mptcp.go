@@ -3,10 +3,12 @@ package harness
 import (
 	"encoding/binary"
 	"net/netip"
+	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // With mptcpFlagSubflow a client makes another subflow from the endpoint's address.
@@ -50,10 +52,16 @@ const MPTCPFirst = 7100
 // RequireMPTCP skips the test where the kernel has no MPTCP, and enables it.
 func (env *Env) RequireMPTCP() {
 	env.T.Helper()
+	RequireMPTCP(env.T, env.Netns)
+}
+
+// RequireMPTCP skips the test where the kernel has no MPTCP, and enables it in a namespace.
+func RequireMPTCP(t *testing.T, n *tcplab.Netns) {
+	t.Helper()
 	if !SysctlExists("net.mptcp.enabled") {
-		SkipUnlessRequired(env.T, expect.MPTCP, "there is no sysctl net.mptcp.enabled")
+		SkipUnlessRequired(t, expect.MPTCP, "there is no sysctl net.mptcp.enabled")
 	}
-	env.Netns.Sysctl("net.mptcp.enabled", "1")
+	n.Sysctl("net.mptcp.enabled", "1")
 }
 
 // MPTCPListen makes a listener for IPPROTO_MPTCP or IPPROTO_TCP.

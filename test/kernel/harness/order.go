@@ -20,6 +20,7 @@ type thread struct {
 	Theirs          [2]int  // the actor's ends
 	gone            bool
 	OwnTable        bool // it has a descriptor table of its own
+	abi             *abi // how it makes system calls; nil: as this test binary does
 }
 
 // Order is a system call for a thread to make.
@@ -60,6 +61,7 @@ func (o *Order) Send(args ...uintptr) {
 	t := o.thread.actor.env.T
 	t.Helper()
 	copy(o.msg.args[:], args)
+	o.translate()
 	if n, err := unix.Write(o.thread.orders, bytesOf(&o.msg)); n != int(messageSize) {
 		t.Fatalf("send an order to %s: wrote %d bytes: %v", o.thread.actor.Name(), n, err)
 	}

@@ -114,6 +114,20 @@ func (th *thread) SetInt(s *Socket, level, option int, value int32) {
 	th.setsockopt(s, level, option, bytesOf(&value))
 }
 
+// SendSequence returns the sequence number after the last byte that the socket has queued.
+func (th *thread) SendSequence(s *Socket) uint32 {
+	th.actor.env.T.Helper()
+	const ( // include/uapi/linux/tcp.h
+		repair, repairQueue, queueSeq = 19, 20, 21
+		sendQueue, offWithoutProbe    = 2, -1
+	)
+	th.SetInt(s, unix.IPPROTO_TCP, repair, 1)
+	th.SetInt(s, unix.IPPROTO_TCP, repairQueue, sendQueue)
+	seq := th.getsockopt(int(th.actor.FD(s)), unix.IPPROTO_TCP, queueSeq, 4)
+	th.SetInt(s, unix.IPPROTO_TCP, repair, offWithoutProbe)
+	return binary.NativeEndian.Uint32(seq)
+}
+
 // Bind binds the socket to an address.
 func (th *thread) Bind(s *Socket, to netip.AddrPort) {
 	th.actor.env.T.Helper()
@@ -332,6 +346,9 @@ func (th *thread) Read(s *Socket) string {
 		th.actor.env.must(th.actor, unix.SYS_RECVFROM, err)
 	}
 	s.read += uint64(max(n, 0))
+	if n > 0 {
+		s.reads = append(s.reads, step{th.actor, from, Now()})
+	}
 	th.actor.env.noteStep(th.actor, from, Now())
 	return string(o.got(buf, max(n, 0)))
 }

@@ -139,6 +139,7 @@ type Socket struct {
 	ended         Moment    // when a listener was shut down or destroyed while a process had it open; 0: never
 	possessions   []possession
 	operations    []operation // calls that make a transition under the socket's lock
+	reads         []step      // calls that read data
 	uids          timeline[int]
 	inFlight      bool // in a message not received yet, or in an io_uring
 	BeforeTracing bool

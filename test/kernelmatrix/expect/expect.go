@@ -23,6 +23,8 @@ const (
 // What some tests need in addition.
 const (
 	MPTCP          = "mptcp"
+	Compat         = "compat"          // 32-bit processes
+	X32            = "x32"             // the x32 ABI, which Debian does not build
 	QueueMigration = "queue_migration" // net.ipv4.tcp_migrate_req, since 5.14
 	IOUring        = "io_uring"
 	SocketDiag     = "socket_diag" // what ss uses: a module, which guests do not have
