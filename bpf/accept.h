@@ -58,7 +58,7 @@ static __always_inline int on_accept(struct sock *child)
 	ref.fd = BPF_CORE_READ(task, files, next_fd) - 1;
 	if (exclude_self && is_tracer(ref.pid))
 		ref.source_and_flags |= REF_SELF;
-	set_initial_owner(s, &ref);
+	set_initial_owner(s, address_of(child), &ref);
 	return 0;
 }
 

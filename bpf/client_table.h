@@ -24,7 +24,6 @@
 
 struct client_slot {
 	__s64 cookie; /* of the socket that has the slot; 0: free */
-	__u64 sk; /* the socket's address */
 	struct sock_state sock_state;
 } __attribute__((aligned(64))); /* a cache line */
 
@@ -76,7 +75,7 @@ static __always_inline bool is_socket_gone(struct sock *sk, __s64 cookie)
  * same cookie in a slot, the compare-and-swap of exactly one of them succeeds. The first
  * check may have read the cookie before another program changed the slot and the address
  * after, so the check is repeated once the slot is locked. initial_owner need not be
- * cleared, because has_initial_owner is.
+ * cleared, because its sum is.
  */
 static __always_inline struct sock_state *claim_client_slot(const struct sock *sk)
 {
@@ -91,16 +90,17 @@ static __always_inline struct sock_state *claim_client_slot(const struct sock *s
 	if (!slot)
 		return NULL;
 	before = slot->cookie;
-	if (before == SLOT_LOCKED || (before && !is_socket_gone((struct sock *)slot->sk, before)))
+	if (before == SLOT_LOCKED ||
+	    (before && !is_socket_gone((struct sock *)slot->sock_state.sk, before)))
 		return NULL;
 	if (__sync_val_compare_and_swap(&slot->cookie, before, SLOT_LOCKED) != before)
 		return NULL;
-	if (before && !is_socket_gone((struct sock *)slot->sk, before)) {
+	if (before && !is_socket_gone((struct sock *)slot->sock_state.sk, before)) {
 		__sync_lock_test_and_set(&slot->cookie, before);
 		return NULL;
 	}
-	slot->sk = address;
 	__builtin_memset(&slot->sock_state, 0, offsetof(struct sock_state, initial_owner));
+	slot->sock_state.sk = address;
 	__sync_lock_test_and_set(&slot->cookie, cookie);
 	return &slot->sock_state;
 }

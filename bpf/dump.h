@@ -68,7 +68,9 @@ static __always_inline void fill_full_socket(struct tcp_sock *tp, struct socket_
 		s = bpf_sk_storage_get(&sock_states, tp, NULL, 0);
 	if (has_socket_cookie)
 		e->socket.cookie = bpf_get_socket_cookie(tp);
-	load_stored_owners(s, ec);
+	load_stored_owners(NULL, ec); /* a snapshot sees no transitions */
+	if (s) /* it may be a copy of the listener's */
+		load_initial_owner(s, address_of(sk), ec);
 	read_lock_and_file(sk, ec);
 	if (s)
 		use_stored_owner(DUMP_SLOT);

@@ -63,6 +63,14 @@ static __always_inline struct event_ctx *event_ctx_at(__u32 slot)
 	return bpf_map_lookup_elem(&event_ctx_scratch, &slot);
 }
 
+/* As load_stored_owners(), for the initial owner of the socket with this address. */
+static __always_inline void load_initial_owner(const struct sock_state *s, __u64 sk,
+					       struct event_ctx *ec)
+{
+	if (!copy_initial_owner(s, sk, &ec->initial_owner))
+		ec->initial_owner.pid = 0;
+}
+
 /* Copies the owners in s, which may be NULL, to ec. owner.h verifies them before use. */
 static __always_inline void load_stored_owners(const struct sock_state *s, struct event_ctx *ec)
 {
@@ -72,8 +80,7 @@ static __always_inline void load_stored_owners(const struct sock_state *s, struc
 		return;
 	if (s->owner.ref.pid)
 		ec->stored_owner = s->owner;
-	if (s->has_initial_owner)
-		ec->initial_owner = s->initial_owner;
+	load_initial_owner(s, s->sk, ec);
 }
 
 #endif

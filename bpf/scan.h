@@ -60,6 +60,8 @@ static __always_inline void add_mptcp_owner(const struct sock *sk, const struct 
 static __always_inline void set_initial_owner_once(struct sock *sk, const struct process_ref *ref)
 {
 	struct client_slot *slot = find_client_slot(sk);
+	__u64 address = address_of(sk);
+	struct process_ref present;
 	struct sock_state *s =
 		slot ? &slot->sock_state : sk_storage_of(sk, BPF_SK_STORAGE_GET_F_CREATE);
 
@@ -67,8 +69,8 @@ static __always_inline void set_initial_owner_once(struct sock *sk, const struct
 		return;
 	if (!s->role && sk->__sk_common.skc_state == TCP_LISTEN)
 		s->role = ROLE_LISTENER;
-	if (!s->has_initial_owner)
-		set_initial_owner(s, ref);
+	if (!copy_initial_owner(s, address, &present))
+		set_initial_owner(s, address, ref);
 }
 
 static __always_inline bool is_current_process(const struct process_ref *ref)
@@ -81,7 +83,7 @@ static __always_inline bool is_current_process(const struct process_ref *ref)
 /* Called for each descriptor of each process. */
 static __always_inline int on_task_file(struct task_struct *task, struct file *file, __u32 fd)
 {
-	struct process_ref ref = {.source_and_flags = PID_SCAN, .file = (__u64)file, .fd = fd};
+	struct process_ref ref = {.source_and_flags = PID_SCAN, .fd = fd};
 	struct socket *socket;
 	struct sock *sk;
 
@@ -95,6 +97,7 @@ static __always_inline int on_task_file(struct task_struct *task, struct file *f
 		return 0;
 	if (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6)
 		return 0;
+	ref.file = address_of(file);
 	fill_process_ref(READ_TYPED(task, group_leader), &ref);
 	ref.files = (__u64)BPF_CORE_READ(task, files);
 	if (exclude_self && is_current_process(&ref))

@@ -27,6 +27,7 @@ struct reset_note {
  * including owner are in two cache lines.
  */
 struct sock_state {
+	__u64 sk; /* the socket's address; 0: not stored yet; else another one's: inherited */
 	__u64 since_ns; /* when the socket entered its TCP state; 0: not known */
 	__u64 opened_ns; /* when it left CLOSE; 0: not known */
 	__u64 established_ns; /* time in ESTABLISHED */
@@ -34,14 +35,15 @@ struct sock_state {
 	__u32 netns; /* inode number; 0: not read yet */
 	__u16 handled_states; /* the handled transition (dedup.h); 0: none */
 	__u8 role; /* enum socket_role */
-	bool has_initial_owner; /* initial_owner is valid */
+	bool is_repaired : 1; /* TCP_REPAIR made the connection: without a SYN */
+	bool fin_not_counted : 1; /* bytes_received does not count the peer's FIN (bytes.h) */
 	struct owner owner; /* proven at a transition; only transitions write it */
 	__u32 connect_txhash; /* sk_txhash before connect() (connect.h) */
 	__u32 connect_snd_una; /* snd_una before connect() */
-	bool fin_not_counted; /* bytes_received does not count the peer's FIN (bytes.h) */
-	bool is_repaired; /* TCP_REPAIR made the connection: without a SYN */
+	__u32 initial_owner_sum; /* see sum_of(); 0: there is no initial_owner */
 	struct reset_note reset;
-	struct process_ref initial_owner; /* from accept() or the scan; only they write it */
+	/* From accept(), a read or the scan; only they write it. */
+	struct process_ref initial_owner;
 };
 
 /* The kernel adds 72 bytes, so that one element exactly fills an object of 256 bytes. */
@@ -74,16 +76,49 @@ static __always_inline struct sock_state *find_sk_storage(const struct sock *sk)
 }
 
 /*
- * Transitions on other CPUs may read s meanwhile, so has_initial_owner is set only after
- * initial_owner. They store a proven owner in owner, which takes precedence.
+ * A checksum over an initial owner and the address of its socket, never 0.
+ *
+ * One CPU writes an initial owner while others read it, and not all kernels let programs
+ * order their stores: barriers come with atomic exchanges, which arm64 lacks before 5.18.
+ * So no order counts: a copy is used only if its sum is right. That rejects a copy of two
+ * halves, and the owner of a listener in the state that its child has inherited.
  */
-static __always_inline void set_initial_owner(struct sock_state *s, const struct process_ref *ref)
+static __always_inline __u32 sum_of(const struct process_ref *ref, __u64 sk)
 {
-	s->has_initial_owner = false;
-	barrier();
+	const __u64 prime = 0x9e3779b97f4a7c15;
+	__u64 sum = sk;
+
+	sum = (sum ^ ref->leader) * prime;
+	sum = (sum ^ ref->files) * prime;
+	sum = (sum ^ ref->started_ns) * prime;
+	sum = (sum ^ ref->file) * prime;
+	sum = (sum ^ ref->cookie) * prime;
+	sum = (sum ^ ref->source_and_flags ^ (__u64)(__u32)ref->fd << 8 ^ (__u64)ref->pid << 32) *
+	      prime;
+	return sum >> 32 | 1;
+}
+
+/* Copies the initial owner of the socket with this address; false: there is none. */
+static __always_inline bool copy_initial_owner(const struct sock_state *s, __u64 sk,
+					       struct process_ref *ref)
+{
+	__u32 sum = s->initial_owner_sum;
+
+	if (!sum)
+		return false;
+	*ref = s->initial_owner;
+	barrier(); /* the sum is over the copy, not over what is read again */
+	return sum_of(ref, sk) == sum;
+}
+
+/* Any program may call this; a better answer, a proven owner, goes to s->owner. */
+static __always_inline void set_initial_owner(struct sock_state *s, __u64 sk,
+					      const struct process_ref *ref)
+{
 	s->initial_owner = *ref;
-	barrier();
-	s->has_initial_owner = true;
+	s->initial_owner_sum = sum_of(ref, sk);
+	if (!s->sk)
+		s->sk = sk;
 }
 
 static __always_inline enum socket_role role_shown_by(int old_state, int new_state)
@@ -118,19 +153,37 @@ static __always_inline enum socket_role update_role(struct sock_state *s, int ol
 
 /*
  * Turns the copy of a listener's sock_state into its child's. The listener's owner stays
- * as a first answer, with the source PID_LISTENER; the listener's times do not.
+ * as a first answer, with the source PID_LISTENER; the listener's times do not. An
+ * initial owner stays if it is the child's: a process may have accepted the child before
+ * a program sees a transition of it.
  */
-static __always_inline void init_child_state(struct sock_state *s)
+static __always_inline void init_child_state(struct sock_state *s, __u64 sk)
 {
 	struct process_ref *ref = &s->owner.ref;
+	struct process_ref initial;
 
-	if (!ref->pid && s->has_initial_owner)
-		*ref = s->initial_owner;
+	if (!copy_initial_owner(s, sk, &initial)) {
+		if (!ref->pid && copy_initial_owner(s, s->sk, &initial))
+			*ref = initial;
+		s->initial_owner_sum = 0;
+	}
 	ref->source_and_flags = PID_LISTENER | (ref->source_and_flags & REF_SELF);
-	s->has_initial_owner = false;
-	s->since_ns = 0;
-	s->fin_not_counted = false;
+	s->sk = sk;
+	s->role = ROLE_SERVER;
+	s->since_ns = s->opened_ns = s->established_ns = s->deferred_ns = 0;
 	s->reset = (struct reset_note){};
+	s->fin_not_counted = s->is_repaired = false;
+}
+
+/*
+ * Makes s the socket's own. It is a listener's if the child's first transition was missed.
+ */
+static __always_inline void own_state(struct sock_state *s, __u64 sk)
+{
+	if (!s->sk)
+		s->sk = sk;
+	else if (s->sk != sk)
+		init_child_state(s, sk);
 }
 
 /* Returns the time in old_state, 0 if not known, and records when new_state began. */

@@ -26,10 +26,13 @@
 static __always_inline void fetch_and_mark_sock_state(struct transition *t, enum program_rank rank,
 						      int old_state, int new_state)
 {
-	t->sock_state = sock_state_of(t->sk, old_state, new_state);
-	if (t->sock_state)
-		t->sock_state->handled_states =
-			has_successor(rank) ? state_pair_of(old_state, new_state) : 0;
+	struct sock_state *s = sock_state_of(t->sk, old_state, new_state);
+
+	t->sock_state = s;
+	if (!s)
+		return;
+	own_state(s, address_of(t->sk));
+	s->handled_states = has_successor(rank) ? state_pair_of(old_state, new_state) : 0;
 }
 
 /*
@@ -98,8 +101,6 @@ static __always_inline void update_role_and_times(struct transition *t)
 		ec->reset = reset_note_of(t);
 	if (!s)
 		return;
-	if (is_child_creation(t))
-		init_child_state(s);
 	update_connection(t, s);
 	ec->in_state_ns = update_times(s, ec->old_state, ec->new_state, ec->now_ns);
 	ec->opened_ns = s->opened_ns;
@@ -124,7 +125,7 @@ static __always_inline int update_owner(const struct transition *t)
 		s->owner = t->ec->owner;
 	if (proof == OWNER_DISPROVEN) {
 		s->owner.ref.pid = 0;
-		s->has_initial_owner = false;
+		s->initial_owner_sum = 0;
 		load_stored_owners(s, t->ec);
 	}
 	return proof;

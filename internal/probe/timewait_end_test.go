@@ -23,7 +23,7 @@ func TestTimeWaitEnd_MissedRelease(t *testing.T) {
 			n, other := tcplab.NewNetns(t), tcplab.NewNetns(t)
 			p := openWithEnds(t, n)
 			leaveTimeWaits(n, missed)
-			p.missReleases(t, func() { endTimeWaits(n, missed) })
+			p.miss(t, objectFreedChain, func() { endTimeWaits(n, missed) })
 			p.checkEmittedEnds(t, 0)
 			want := next
 			if !traced {
@@ -76,10 +76,10 @@ func endTimeWaits(n *tcplab.Netns, count int) {
 	}
 }
 
-// missReleases runs f while the programs that trace the release of objects are detached.
-func (p *Probe) missReleases(t *testing.T, f func()) {
+// miss runs f while the programs of a tracepoint are detached.
+func (p *Probe) miss(t *testing.T, programs chain, f func()) {
 	t.Helper()
-	detached := slices.DeleteFunc(slices.Clone(objectFreedChain[:]), func(name string) bool { return p.collection.Programs[name] == nil })
+	detached := slices.DeleteFunc(slices.Clone(programs[:]), func(name string) bool { return p.collection.Programs[name] == nil })
 	p.detachPrograms(t, detached)
 	f()
 	p.attachAgain(t, detached)
