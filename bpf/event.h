@@ -55,6 +55,7 @@ enum pid_source {
 	PID_ACCEPT, /* it accepted the connection */
 	PID_LISTENER, /* it owns the listener; the process that accepts is not known yet */
 	PID_SCAN, /* it had the socket open when the tracer started */
+	PID_READ, /* it read from the connection */
 };
 
 /*

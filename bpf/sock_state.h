@@ -37,6 +37,7 @@ struct sock_state {
 	__u8 role; /* enum socket_role */
 	bool is_repaired : 1; /* TCP_REPAIR made the connection: without a SYN */
 	bool fin_not_counted : 1; /* bytes_received does not count the peer's FIN (bytes.h) */
+	bool reader_searched : 1; /* a reader was looked for in a whole table (reader.h) */
 	struct owner owner; /* proven at a transition; only transitions write it */
 	__u32 connect_txhash; /* sk_txhash before connect() (connect.h) */
 	__u32 connect_snd_una; /* snd_una before connect() */
@@ -172,7 +173,7 @@ static __always_inline void init_child_state(struct sock_state *s, __u64 sk)
 	s->role = ROLE_SERVER;
 	s->since_ns = s->opened_ns = s->established_ns = s->deferred_ns = 0;
 	s->reset = (struct reset_note){};
-	s->fin_not_counted = s->is_repaired = false;
+	s->fin_not_counted = s->is_repaired = s->reader_searched = false;
 }
 
 /*

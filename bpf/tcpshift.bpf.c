@@ -11,6 +11,7 @@
 #include "dump.h"
 #include "event.h"
 #include "filter.h"
+#include "reader.h"
 #include "listen_port.h"
 #include "reset.h"
 #include "scan.h"
@@ -108,6 +109,16 @@ SEC("tp_btf/kmem_cache_free") int object_freed_second_backup(const __u64 *ctx)
 SEC("fexit/inet_csk_accept") int accepted(const __u64 *ctx)
 {
 	return on_accept(accepted_socket(ctx));
+}
+
+/*
+ * The process that reads from a connection; loaded only where the program above is not.
+ * The argument, from include/trace/events/tcp.h:
+ *	TP_PROTO(struct sock *sk)
+ */
+SEC("tp_btf/tcp_rcv_space_adjust") int read_by(const __u64 *ctx)
+{
+	return on_read((struct sock *)ctx[0]);
 }
 
 /* The owners of open sockets. internal/probe runs it once at the start, by reading it. */

@@ -31,6 +31,7 @@ func newAlerts() *cobra.Command {
 	addSizeFlags(flags, &o)
 	addLabelFlag(flags, &o.formatOptions)
 	addExcludeSelfFlag(flags, &o)
+	addOwnerAtReadFlag(flags, &o)
 	addFilterFlags(flags, &o.filter)
 	addDetectionFlags(flags, &o.detection)
 	return cmd

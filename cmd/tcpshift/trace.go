@@ -39,6 +39,7 @@ type traceOptions struct {
 	queueSize     int
 	excludeSelf   bool
 	timeWaitEnd   bool
+	ownerAtRead   bool
 	detection     detect.Config
 }
 
@@ -68,6 +69,7 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	addLabelFlag(flags, &o.formatOptions)
 	addExcludeSelfFlag(flags, o)
 	flags.BoolVar(&o.timeWaitEnd, "time-wait-end", false, "also report when and how each TIME_WAIT ends; this hooks every timer and every free of kernel memory on the host")
+	addOwnerAtReadFlag(flags, o)
 	addFilterFlags(flags, &o.filter)
 	flags.Var(list(&o.filter.OldStates, "STATE,...", filter.ParseState), "old-state", "state that the socket leaves, such as SYN_SENT")
 	flags.Var(list(&o.filter.NewStates, "STATE,...", filter.ParseState), "new-state", "state that the socket enters")
@@ -85,6 +87,10 @@ func addDurationFlag(flags *pflag.FlagSet, o *traceOptions) {
 
 func addExcludeSelfFlag(flags *pflag.FlagSet, o *traceOptions) {
 	flags.BoolVar(&o.excludeSelf, "exclude-self", true, "leave out the sockets of tcpshift itself")
+}
+
+func addOwnerAtReadFlag(flags *pflag.FlagSet, o *traceOptions) {
+	flags.BoolVar(&o.ownerAtRead, "owner-at-read", true, "if accept() cannot be traced, find the process that accepted a connection at its first read; this hooks every read of a TCP socket on the host")
 }
 
 func addSizeFlags(flags *pflag.FlagSet, o *traceOptions) {
@@ -118,7 +124,7 @@ func runTrace(ctx context.Context, o *traceOptions) (err error) {
 	defer func() { err = errors.Join(err, out.Close()) }()
 	p, err := probe.Open(probe.Options{
 		Filter: o.kernelFilter(), BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wants("connection"),
-		TimeWaitEnds: o.timeWaitEnd,
+		TimeWaitEnds: o.timeWaitEnd, Without: o.unwanted(),
 	})
 	if err != nil {
 		return err
@@ -133,6 +139,14 @@ func runTrace(ctx context.Context, o *traceOptions) (err error) {
 		cfg.Monitor = m
 	}
 	return trace.Run(ctx, cfg)
+}
+
+// unwanted returns the optional features that are switched off.
+func (o *traceOptions) unwanted() []string {
+	if o.ownerAtRead {
+		return nil
+	}
+	return []string{probe.ReadHook}
 }
 
 // warn writes a message for the operator.

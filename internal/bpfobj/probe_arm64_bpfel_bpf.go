@@ -96,6 +96,7 @@ const (
 	ProbePidSourcePID_ACCEPT   ProbePidSource = 3
 	ProbePidSourcePID_LISTENER ProbePidSource = 4
 	ProbePidSourcePID_SCAN     ProbePidSource = 5
+	ProbePidSourcePID_READ     ProbePidSource = 6
 )
 
 type ProbePortSet struct {
@@ -230,6 +231,7 @@ const (
 	ProbeProgObjectFreedBackup         = "object_freed_backup"
 	ProbeProgObjectFreedPrimary        = "object_freed_primary"
 	ProbeProgObjectFreedSecondBackup   = "object_freed_second_backup"
+	ProbeProgReadBy                    = "read_by"
 	ProbeProgResetReceivedBackup       = "reset_received_backup"
 	ProbeProgResetReceivedPrimary      = "reset_received_primary"
 	ProbeProgResetReceivedSecondBackup = "reset_received_second_backup"
@@ -341,6 +343,7 @@ type ProbeProgramSpecs struct {
 	ObjectFreedBackup         *ebpf.ProgramSpec `ebpf:"object_freed_backup"`
 	ObjectFreedPrimary        *ebpf.ProgramSpec `ebpf:"object_freed_primary"`
 	ObjectFreedSecondBackup   *ebpf.ProgramSpec `ebpf:"object_freed_second_backup"`
+	ReadBy                    *ebpf.ProgramSpec `ebpf:"read_by"`
 	ResetReceivedBackup       *ebpf.ProgramSpec `ebpf:"reset_received_backup"`
 	ResetReceivedPrimary      *ebpf.ProgramSpec `ebpf:"reset_received_primary"`
 	ResetReceivedSecondBackup *ebpf.ProgramSpec `ebpf:"reset_received_second_backup"`
@@ -554,6 +557,7 @@ type ProbePrograms struct {
 	ObjectFreedBackup         *ebpf.Program `ebpf:"object_freed_backup"`
 	ObjectFreedPrimary        *ebpf.Program `ebpf:"object_freed_primary"`
 	ObjectFreedSecondBackup   *ebpf.Program `ebpf:"object_freed_second_backup"`
+	ReadBy                    *ebpf.Program `ebpf:"read_by"`
 	ResetReceivedBackup       *ebpf.Program `ebpf:"reset_received_backup"`
 	ResetReceivedPrimary      *ebpf.Program `ebpf:"reset_received_primary"`
 	ResetReceivedSecondBackup *ebpf.Program `ebpf:"reset_received_second_backup"`
@@ -578,6 +582,7 @@ func (p *ProbePrograms) Close() error {
 		p.ObjectFreedBackup,
 		p.ObjectFreedPrimary,
 		p.ObjectFreedSecondBackup,
+		p.ReadBy,
 		p.ResetReceivedBackup,
 		p.ResetReceivedPrimary,
 		p.ResetReceivedSecondBackup,

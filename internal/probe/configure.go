@@ -186,7 +186,7 @@ var (
 // order is that of attachment, see [Probe.attach].
 var (
 	tracePrograms = slices.Concat(transitionChain[:], []string{
-		bpfobj.ProbeProgAccepted, bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows,
+		bpfobj.ProbeProgAccepted, bpfobj.ProbeProgReadBy, bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows,
 		bpfobj.ProbeProgListenPort,
 	}, resetReceivedChain[:], resetSentChain[:])
 	timeWaitEndPrograms = slices.Concat(timerExpiredChain[:], objectFreedChain[:])
@@ -205,6 +205,7 @@ func selectPrograms(spec *ebpf.CollectionSpec, features Features, programs []str
 		bpfobj.ProbeProgScanFiles:    SocketScan,
 		bpfobj.ProbeProgScanSubflows: SocketScan,
 		bpfobj.ProbeProgAccepted:     AcceptHook,
+		bpfobj.ProbeProgReadBy:       ReadHook,
 	}
 	for _, several := range []struct {
 		feature  string
@@ -215,6 +216,9 @@ func selectPrograms(spec *ebpf.CollectionSpec, features Features, programs []str
 		for _, name := range several.programs {
 			needs[name] = several.feature
 		}
+	}
+	if features.has(AcceptHook) {
+		delete(spec.Programs, bpfobj.ProbeProgReadBy) // accept() is earlier than any read
 	}
 	for name := range spec.Programs {
 		feature := needs[name]

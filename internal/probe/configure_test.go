@@ -54,6 +54,18 @@ func TestConfigure_SocketStorage(t *testing.T) {
 	}
 }
 
+// The program at reads is loaded only where it is wanted and where no program can be at
+// accept().
+func TestConfigure_ReadHook(t *testing.T) {
+	on, off := error(nil), os.ErrInvalid
+	for _, tt := range []struct{ accept, read error }{{on, on}, {on, off}, {off, on}, {off, off}} {
+		spec := configured(t, Options{BufferSize: 1 << 20}, Features{{Name: SocketStorage}, {Name: AcceptHook, Err: tt.accept}, {Name: ReadHook, Err: tt.read}})
+		if got, want := spec.Programs[bpfobj.ProbeProgReadBy] != nil, tt.accept != nil && tt.read == nil; got != want {
+			t.Errorf("accept_hook %v, read_hook %v: loaded is %v, want %v", tt.accept, tt.read, got, want)
+		}
+	}
+}
+
 // A chain has a third program, and memory for it, only where programs may be preempted.
 func TestConfigure_ChainLength(t *testing.T) {
 	for _, tt := range []struct {

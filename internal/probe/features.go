@@ -17,6 +17,7 @@ const (
 	SocketCookie  = "socket_cookie"  // socket cookies in tracing programs
 	SocketScan    = "socket_scan"    // finds the owners of sockets older than the tracer
 	AcceptHook    = "accept_hook"    // finds the process that accepts a connection
+	ReadHook      = "read_hook"      // finds it at its first read, where there is no accept hook
 	TimeWaitEnds  = "time_wait_ends" // finds when and how a TIME_WAIT ends
 	ResetReceived = "reset_received" // finds that a reset has arrived
 	ResetSent     = "reset_sent"     // finds that this side has sent a reset, and why
@@ -61,6 +62,9 @@ func (f Features) lose(name string, err error) {
 	}
 }
 
+// rcvSpaceAdjust is the tracepoint of on_read() in bpf/reader.h.
+const rcvSpaceAdjust = "tcp_rcv_space_adjust"
+
 // DetectFeatures tries each feature with a program of a few instructions.
 func DetectFeatures() Features {
 	return detectFeatures(btf.NewCache())
@@ -77,6 +81,10 @@ func detectFeatures(types *btf.Cache) Features {
 	if accept == nil {
 		accept = tryAcceptHook(types)
 	}
+	read := storage
+	if read == nil {
+		read = tryTracepoint(types, rcvSpaceAdjust)
+	}
 	return Features{
 		{SocketStorage, storage,
 			"owners, roles and durations are known only where a single transition shows them", "use Linux 5.15 or later"},
@@ -84,8 +92,11 @@ func detectFeatures(types *btf.Cache) Features {
 		{SocketScan, scan, "owners of sockets older than the tracer are known only once they operate on them",
 			"use Linux 5.15 or later"},
 		{AcceptHook, accept,
-			"an accepted socket is its listener's (pid_source listener) until its own process closes or shuts it down",
+			"an accepted socket is its listener's (pid_source listener) until its own process reads from it, closes it or shuts it down",
 			"use a kernel that allows fexit programs (CONFIG_FUNCTION_TRACER, no lockdown; arm64: Linux 6.4)"},
+		{ReadHook, read,
+			"without accept_hook, a process that accepts is not known before it closes or shuts down the connection",
+			"use Linux 5.15 or later, without --owner-at-read=false"},
 		{TimeWaitEnds, tryTimeWaitEnds(types), "--time-wait-end emits nothing", "use a kernel with the kmem and timer tracepoints"},
 		{ResetReceived, tryTracepoint(types, receiveReset), "closed_by reset_received goes by the socket's error",
 			"use a kernel with the tracepoint tcp_receive_reset"},

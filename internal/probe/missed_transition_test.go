@@ -18,7 +18,7 @@ import (
 func TestOwner_MissedFirstTransition(t *testing.T) {
 	tcplab.RequireRoot(t)
 	for name, without := range map[string][]string{
-		"with every feature": nil, "without accept_hook": {AcceptHook},
+		"with every feature": nil, "without accept_hook": {AcceptHook}, "without accept_hook and read_hook": {AcceptHook, ReadHook},
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := tcplab.NewNetns(t)
@@ -71,6 +71,8 @@ func checkMissed(t *testing.T, p *Probe, events []decode.Event, limit time.Durat
 	sources := []tcp.PIDSource{tcp.PIDListener, tcp.PIDTask, tcp.PIDStored}
 	if p.features.has(AcceptHook) {
 		sources[0] = tcp.PIDAccept
+	} else if p.features.has(ReadHook) {
+		sources[0] = tcp.PIDRead
 	}
 	for i := range events {
 		tr := &events[i].Transition

@@ -29,7 +29,7 @@ type Options struct {
 	Filter     filter.Filter
 	BufferSize int      // bytes, of all ring buffers for events together; a power of two and a multiple of the page size; 0: DefaultBufferSize
 	Ends       bool     // emit a summary of the connection when a socket enters CLOSE
-	Without    []string // names of features not to use although the kernel has them, for tests
+	Without    []string // names of features not to use although the kernel has them
 	// TimeWaitEnds emits the ends of TIME_WAITs. Its programs run for every timer that
 	// expires and every object that the kernel frees.
 	TimeWaitEnds bool

@@ -52,10 +52,11 @@ const (
 	PIDAccept                    // it accepted the connection
 	PIDListener                  // it has the listener; the process that will accept is not known yet
 	PIDScan                      // it had the socket open when the tracer started
+	PIDRead                      // it read from the connection
 )
 
 var pidSourceNames = [...]string{
-	PIDTask: "task", PIDStored: "stored", PIDAccept: "accept", PIDListener: "listener", PIDScan: "scan",
+	PIDTask: "task", PIDStored: "stored", PIDAccept: "accept", PIDListener: "listener", PIDScan: "scan", PIDRead: "read",
 }
 
 // String gives the name used in records, "" for PIDUnknown, or PID_SOURCE_n for an

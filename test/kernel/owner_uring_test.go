@@ -9,21 +9,23 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
+// uringModes are who makes the calls of an io_uring.
+var uringModes = []struct {
+	name  string
+	setup uintptr
+	flags uint8
+}{
+	{"in the process's own thread", 0, 0},
+	{"in a worker thread", 0, harness.UringAsync},
+	{"in a submission thread", harness.UringSetupSQPoll, 0},
+	{"in a worker of a submission thread", harness.UringSetupSQPoll, harness.UringAsync},
+}
+
 // io_uring makes the calls in the process's own thread, in a worker (iou-wrk) or in a
 // submission thread (iou-sqp). In each case the owner is the process that has the
 // io_uring.
 func TestOwner_Uring(t *testing.T) {
-	modes := []struct {
-		name  string
-		setup uintptr
-		flags uint8
-	}{
-		{"in the process's own thread", 0, 0},
-		{"in a worker thread", 0, harness.UringAsync},
-		{"in a submission thread", harness.UringSetupSQPoll, 0},
-		{"in a worker of a submission thread", harness.UringSetupSQPoll, harness.UringAsync},
-	}
-	for _, mode := range modes {
+	for _, mode := range uringModes {
 		t.Run(mode.name, func(t *testing.T) {
 			harness.Run(t, func(env *harness.Env) {
 				server, client := env.StartProgram("a-server", 1), env.StartProgram("a-client", 1)

@@ -97,6 +97,7 @@ func newDoc(pattern string, outcomes []*outcome, now time.Time) doc {
 		{"role, durations and owner kept from one transition to the next (`socket_storage`)", gives(expect.SocketStorage)},
 		{"owners of sockets older than the tracer (`socket_scan`)", gives(expect.SocketScan)},
 		{"the process that accepts, at once (`accept_hook`)", gives(expect.AcceptHook)},
+		{"that process at its first read (`read_hook`)", gives(expect.ReadHook)},
 		{"the owner of an orphan whose process has exited", func(r *expect.Row) bool { return r.HasFeature(expect.SocketStorage) && !r.Lacks(expect.DeadOwners) }},
 		{"a child's LISTEN → SYN_RECV with its peer", func(r *expect.Row) bool { return !r.EmptyChild || r.HasFeature(expect.SocketStorage) }},
 		{"no transition lost under the heaviest load", always},

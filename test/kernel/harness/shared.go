@@ -23,14 +23,18 @@ var running struct {
 
 // Variants returns, for each tracer that a case needs, the features it runs without.
 // If the kernel has the accept hook, a second tracer runs without it, as on a host under
-// lockdown, so that each case is checked with and without the hook.
+// lockdown. The last tracer runs without the read hook as well, so that each case is
+// checked with each way to know the process that accepts.
 func Variants() [][]string {
+	variants := [][]string{nil}
+	var off []string
 	for _, f := range kernel.Features() {
-		if f.Name == probe.AcceptHook && f.Err == nil && !slices.Contains(switchedOff(), probe.AcceptHook) {
-			return [][]string{nil, {probe.AcceptHook}}
+		if (f.Name == probe.AcceptHook || f.Name == probe.ReadHook) && f.Err == nil && !slices.Contains(switchedOff(), f.Name) {
+			off = append(slices.Clone(off), f.Name)
+			variants = append(variants, off)
 		}
 	}
-	return [][]string{nil}
+	return variants
 }
 
 // SharedTracers returns one tracer of all namespaces for each of Variants. It starts

@@ -345,11 +345,7 @@ func (th *thread) Read(s *Socket) string {
 	if err != nil && !errors.Is(err, unix.ECONNRESET) {
 		th.actor.env.must(th.actor, unix.SYS_RECVFROM, err)
 	}
-	s.read += uint64(max(n, 0))
-	if n > 0 {
-		s.reads = append(s.reads, step{th.actor, from, Now()})
-	}
-	th.actor.env.noteStep(th.actor, from, Now())
+	th.noteRead(s, n, from)
 	return string(o.got(buf, max(n, 0)))
 }
 

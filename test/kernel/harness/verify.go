@@ -234,14 +234,33 @@ func (env *Env) checkSource(l Record, s *Socket, a *Actor, at Moment) {
 		if len(s.Listeners) == 0 || len(s.possessions) == 0 || s.possessions[0].a != a {
 			env.wrong(l, s, "pid_source accept, but %s did not accept it", a.Name())
 		}
+	case "read":
+		if !slices.ContainsFunc(s.reads, func(st step) bool { return st.a == a && st.from-ClockSlack <= at }) {
+			env.wrong(l, s, "pid_source read, but %s had never read from it", a.Name())
+		}
 	case "scan":
 		if !s.BeforeTracing {
 			env.wrong(l, s, "pid_source scan, but it is younger than the tracer")
 		}
 	case "listener":
+		if reader := env.firstReader(s, at); reader != nil {
+			env.wrong(l, s, "pid_source listener, but %s has read from it", reader.Name())
+		}
 	default:
 		env.wrong(l, s, "unknown pid_source %q", l.Source)
 	}
+}
+
+// firstReader returns the process that read from the socket first, if it still has the
+// socket open and the tracer notices reads.
+func (env *Env) firstReader(s *Socket, at Moment) *Actor {
+	if !env.Has(probe.ReadHook) || env.Has(probe.AcceptHook) || s.ByPorts || len(s.reads) == 0 {
+		return nil
+	}
+	if first := s.reads[0]; first.until+ClockSlack < at && s.isOpenIn(first.a, at) {
+		return first.a
+	}
+	return nil
 }
 
 // checkUserAndRole checks uid and role, which do not depend on the owner.

@@ -15,6 +15,7 @@ const (
 	SocketCookie  = "socket_cookie"
 	SocketScan    = "socket_scan"
 	AcceptHook    = "accept_hook"
+	ReadHook      = "read_hook"
 	TimeWaitEnds  = "time_wait_ends"
 	ResetReceived = "reset_received"
 	ResetSent     = "reset_sent"
@@ -60,7 +61,7 @@ func (r *Row) HasFeature(feature string) bool { return slices.Contains(r.Feature
 // Lacks reports whether the kernel lacks what: a feature, or something that only tests
 // need. A test that needs it may be skipped.
 func (r *Row) Lacks(what string) bool {
-	if slices.Contains([]string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, what) {
+	if slices.Contains([]string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, what) {
 		return !r.HasFeature(what)
 	}
 	return slices.Contains(r.Lacking, what)
@@ -79,23 +80,23 @@ const MaxInstructions = 500_000
 // Table has a row for every version and architecture. On arm64 the kernel has no
 // trampolines for fexit before 6.4.
 var Table = []Row{
-	{Version: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Version: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, OwnTable, X32}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
 	{Version: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, LongTimeWait, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
-	{Version: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, LongTimeWait},
+	{Version: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, LongTimeWait, X32},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Version: "6.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag},
+	{Version: "6.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Version: "6.12", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag},
+	{Version: "6.12", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, X32},
 		AcceptArguments: 2, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Version: "6.12", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
+	{Version: "6.12", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
 		AcceptArguments: 2, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Version: "6.18", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
+	{Version: "6.18", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait, X32},
 		AcceptArguments: 2, TableByNetns: true, Instructions: true},
-	{Version: "6.18", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
+	{Version: "6.18", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
 		AcceptArguments: 2, TableByNetns: true, Instructions: true},
-	{Version: "7.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
+	{Version: "7.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait, X32},
 		AcceptArguments: 2, TableByNetns: true, PreemptsPrograms: true, Instructions: true},
-	{Version: "7.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag},
+	{Version: "7.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag},
 		AcceptArguments: 2, TableByNetns: true, PreemptsPrograms: true, Instructions: true},
 }
 
