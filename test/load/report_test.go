@@ -15,7 +15,12 @@ import (
 // report prints the table, and appends it to the document if there is one.
 func report(t *testing.T, columns []*column, starts []float64) {
 	t.Helper()
-	text := table(columns, starts)
+	appendReport(t, table(columns, starts))
+}
+
+// appendReport prints a text, and appends it to the document if there is one.
+func appendReport(t *testing.T, text string) {
+	t.Helper()
 	t.Log("\n" + text)
 	if *doc == "" {
 		return
