@@ -120,9 +120,11 @@ func ConnectBoth(env *Env, a, peer *Actor) *Connections {
 
 // OrphanOf makes a connection of the process dying, lets the peer drop all segments,
 // and kills the process. The FIN stays unanswered: the socket is an orphan in
-// FIN_WAIT1.
+// FIN_WAIT1. By default TCP gives it up after a hundred seconds, and a slow guest may not
+// have come to AllowIncoming by then.
 func OrphanOf(env *Env, dying, peer *Actor) (orphan, toOrphan *Socket) {
 	env.T.Helper()
+	env.Netns.Sysctl("net.ipv4.tcp_orphan_retries", "100")
 	listener := peer.Listen(At(7002))
 	orphan = dying.Dial(At(7002))
 	toOrphan = peer.Accept(listener)
