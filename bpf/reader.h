@@ -30,16 +30,17 @@ static __always_inline bool is_owner_known(const struct sock_state *s, __u64 sk)
 }
 
 /*
- * The descriptor of the file in the current process, or -1. The search of the whole table
- * takes long. Most tasks read by a call whose first argument is the descriptor. Global,
- * because there the verifier takes the addresses that it reads for numbers.
+ * The descriptor of the file in the current process, or -1. Most tasks read by a call whose
+ * first argument is the descriptor. may_search: else look among the first descriptors, see
+ * find_fd(), which takes long. Global, because there the verifier takes the addresses that
+ * it reads for numbers.
  */
-__noinline int current_fd_for(__u64 file, bool in_whole_table)
+__noinline int current_fd_for(__u64 file, bool may_search)
 {
 	struct fdtable *fdt = READ_TYPED(current_task(), files, fdt);
 	int fd = current_fd_of(fdt, file);
 
-	return fd < 0 && in_whole_table ? find_fd(address_of(fdt), file) : fd;
+	return fd < 0 && may_search ? find_fd(address_of(fdt), file) : fd;
 }
 
 /* Called for each read of data; most are of sockets whose owner is known. */

@@ -37,7 +37,7 @@ struct sock_state {
 	__u8 role; /* enum socket_role */
 	bool is_repaired : 1; /* TCP_REPAIR made the connection: without a SYN */
 	bool fin_not_counted : 1; /* bytes_received does not count the peer's FIN (bytes.h) */
-	bool reader_searched : 1; /* a reader was looked for in a whole table (reader.h) */
+	bool reader_searched : 1; /* current_fd_for() has searched (reader.h) */
 	struct owner owner; /* proven at a transition; only transitions write it */
 	__u32 connect_txhash; /* sk_txhash before connect() (connect.h) */
 	__u32 connect_snd_una; /* snd_una before connect() */
