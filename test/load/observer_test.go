@@ -1,0 +1,175 @@
+package load_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/asm"
+	"github.com/cilium/ebpf/btf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+)
+
+// states are the states of include/net/tcp_states.h, by number.
+var states = [...]string{
+	1: "ESTABLISHED", "SYN_SENT", "SYN_RECV", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT",
+	"CLOSE", "CLOSE_WAIT", "LAST_ACK", "LISTEN", "CLOSING",
+}
+
+// stateBits are the bits of a state in an index of the observer's map.
+const stateBits = 4
+
+// observer counts the calls of the tracepoint in one network namespace. Its program shares
+// no code with the tracer, and only filters and adds 1: it shows for which transitions the
+// kernel calls a program.
+type observer struct {
+	counts  *ebpf.Map // by pair
+	program *ebpf.Program
+	link    link.Link
+}
+
+func observe(t *testing.T, netns uint32) *observer {
+	t.Helper()
+	o, err := newObserver(netns)
+	if err != nil {
+		t.Fatalf("count the calls of the tracepoint: %v", err)
+	}
+	t.Cleanup(o.close)
+	return o
+}
+
+func newObserver(netns uint32) (o *observer, err error) {
+	o = new(observer)
+	defer func() {
+		if err != nil {
+			o.close()
+		}
+	}()
+	spec := &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1 << (2 * stateBits)}
+	if o.counts, err = ebpf.NewMap(spec); err != nil {
+		return o, err
+	}
+	code, err := countPairs(o.counts, netns)
+	if err != nil {
+		return o, err
+	}
+	o.program, err = ebpf.NewProgram(&ebpf.ProgramSpec{
+		Name: "observer", Type: ebpf.Tracing, AttachType: ebpf.AttachTraceRawTp, AttachTo: "inet_sock_set_state",
+		License: "GPL", Instructions: code,
+	})
+	if err != nil {
+		return o, err
+	}
+	o.link, err = link.AttachTracing(link.TracingOptions{Program: o.program})
+	return o, err
+}
+
+// countPairs adds 1 to the element of the two states, if the socket is a TCP socket of
+// the namespace.
+func countPairs(counts *ebpf.Map, netns uint32) (asm.Instructions, error) {
+	var field struct{ net, inode, protocol int16 }
+	kernel, err := btf.LoadKernelSpec()
+	if err == nil {
+		field.net, err = offset(kernel, "sock", "__sk_common", "skc_net", "net")
+	}
+	if err == nil {
+		field.inode, err = offset(kernel, "net", "ns", "inum")
+	}
+	if err == nil {
+		field.protocol, err = offset(kernel, "sock", "sk_protocol")
+	}
+	return asm.Instructions{
+		asm.LoadMem(asm.R6, asm.R1, 0, asm.DWord),  // the socket
+		asm.LoadMem(asm.R7, asm.R1, 8, asm.DWord),  // the old state
+		asm.LoadMem(asm.R8, asm.R1, 16, asm.DWord), // the new state
+		asm.LoadMem(asm.R1, asm.R6, field.protocol, asm.Half),
+		asm.JNE.Imm(asm.R1, unix.IPPROTO_TCP, "out"),
+		asm.LoadMem(asm.R1, asm.R6, field.net, asm.DWord),
+		asm.LoadMem(asm.R1, asm.R1, field.inode, asm.Word),
+		asm.LoadImm(asm.R2, int64(netns), asm.DWord),
+		asm.JNE.Reg(asm.R1, asm.R2, "out"),
+		asm.LSh.Imm(asm.R7, stateBits),
+		asm.Or.Reg(asm.R7, asm.R8),
+		asm.StoreMem(asm.RFP, -4, asm.R7, asm.Word),
+		asm.LoadMapPtr(asm.R1, counts.FD()),
+		asm.Mov.Reg(asm.R2, asm.RFP),
+		asm.Add.Imm(asm.R2, -4),
+		asm.FnMapLookupElem.Call(),
+		asm.JEq.Imm(asm.R0, 0, "out"),
+		asm.Mov.Imm(asm.R1, 1),
+		asm.StoreXAdd(asm.R0, asm.R1, asm.DWord),
+		asm.Mov.Imm(asm.R0, 0).WithSymbol("out"),
+		asm.Return(),
+	}, err
+}
+
+// offset returns the offset in bytes of a member of a kernel struct. Names after the first
+// lead through the structs in it.
+func offset(kernel *btf.Spec, name string, members ...string) (int16, error) {
+	var in *btf.Struct
+	if err := kernel.TypeByName(name, &in); err != nil {
+		return 0, err
+	}
+	var bytes uint32
+	for i, member := range members {
+		at := slices.IndexFunc(in.Members, func(m btf.Member) bool { return m.Name == member })
+		if at < 0 {
+			return 0, fmt.Errorf("struct %s has no member %s", name, member)
+		}
+		bytes += in.Members[at].Offset.Bytes()
+		var inner bool
+		if in, inner = btf.UnderlyingType(in.Members[at].Type).(*btf.Struct); !inner && i < len(members)-1 {
+			return 0, fmt.Errorf("member %s of struct %s is no struct", member, name)
+		}
+	}
+	return int16(bytes), nil
+}
+
+// stop detaches the program and returns its counts.
+func (o *observer) stop() (f firings, err error) {
+	if err := o.link.Close(); err != nil {
+		return f, err
+	}
+	stats, err := o.program.Stats()
+	if err != nil {
+		return f, err
+	}
+	f = firings{make(pairCounts), stats.RecursionMisses}
+	var key uint32
+	var n uint64
+	entries := o.counts.Iterate()
+	for entries.Next(&key, &n) {
+		if n == 0 {
+			continue
+		}
+		p := pair{stateName(key >> stateBits), stateName(key & (1<<stateBits - 1))}
+		if p == (pair{toTimeWait.from, "CLOSE"}) {
+			p = toTimeWait
+		}
+		f.pairCounts[p] = n
+	}
+	return f, entries.Err()
+}
+
+func stateName(number uint32) string {
+	if number == 0 || number >= uint32(len(states)) {
+		return fmt.Sprint("STATE_", number)
+	}
+	return states[number]
+}
+
+// close releases what newObserver and stop have left open. Its errors show nothing that the
+// counts do not show.
+func (o *observer) close() {
+	if o.link != nil {
+		_ = o.link.Close()
+	}
+	if o.program != nil {
+		_ = o.program.Close()
+	}
+	if o.counts != nil {
+		_ = o.counts.Close()
+	}
+}
