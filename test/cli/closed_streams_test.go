@@ -13,6 +13,7 @@ import (
 // With standard streams closed, nothing is written to a descriptor of another file.
 func TestOutput_ClosedStandardStreams(t *testing.T) {
 	requireRoot(t)
+	t.Parallel()
 	sh := lookPath(t, "sh")
 	// A shell can close descriptors; exec.Cmd cannot.
 	without := func(redirection string) func(*exec.Cmd) {

@@ -223,7 +223,8 @@ func TestConnection_OlderThanTracer(t *testing.T) {
 
 // A connection record passes a filter if the last transition of its socket does.
 func TestConnection_Filters(t *testing.T) {
-	for _, row := range []struct {
+	n := tcplab.NewNetns(t)
+	rows := []struct {
 		args []string
 		want []string // of client, server and listener
 	}{
@@ -233,14 +234,19 @@ func TestConnection_Filters(t *testing.T) {
 		{flags("--new-state", "ESTABLISHED"), nil},
 		{flags("--role", "client"), []string{"client"}},
 		{flags("--local-port", "17001", "--only", "connection"), []string{"listener", "server"}},
-	} {
+	}
+	var tracers []*tracer
+	for _, row := range rows {
+		tracers = append(tracers, launch(t, append(row.args, "--netns", fmt.Sprint(n.Inode()))))
+	}
+	for _, tr := range tracers {
+		tr.awaitStart()
+	}
+	(&traffic{t: t, n: n}).connect(n, plain)
+	n.Settle(0)
+	for i, row := range rows {
+		got := tracers[i].stop()
 		t.Run(commandLine(append([]string{"tcpshift"}, row.args...)), func(t *testing.T) {
-			n := tcplab.NewNetns(t)
-			tr := startTracer(t, append(row.args, "--netns", fmt.Sprint(n.Inode())))
-			s := &traffic{t: t, n: n}
-			s.connect(n, plain)
-			n.Settle(0)
-			got := tr.stop()
 			var roles []string
 			for _, e := range connections(t, got) {
 				roles = append(roles, e.Role)

@@ -137,11 +137,17 @@ var filterCases = []filterCase{
 	{flags("--port", "17001", "--family", "6"), nil, both(port(17001), family("ipv6"))},
 }
 
-// Each filter passes the transitions that it names, and no others.
+// Each filter passes the transitions that it names, and no others. Tracers with different
+// filters see the same traffic: to start one takes longer than the traffic.
 func TestFilter_Flags(t *testing.T) {
 	requireRoot(t)
-	for _, c := range filterCases {
-		t.Run(strings.Join(c.args, " "), func(t *testing.T) { newTraffic(t).check(c) })
+	const atOnce = 8
+	for cases := range slices.Chunk(filterCases, atOnce) {
+		s := newTraffic(t)
+		whole, filtered := s.traceNetns(cases...)
+		for i, c := range cases {
+			t.Run(strings.Join(c.args, " "), func(t *testing.T) { s.mustPass(t, c, filtered[i], whole) })
+		}
 	}
 }
 
@@ -182,25 +188,21 @@ func TestFilter_Netns(t *testing.T) {
 func TestFilter_Owners(t *testing.T) {
 	ours := slices.DeleteFunc(whole(everything...), func(end string) bool { return end == "foreign client" })
 	pid := func(pid int) func(*record) bool { return func(r *record) bool { return r.PID == uint32(pid) } }
-	t.Run("pid", func(t *testing.T) {
-		s := newTraffic(t)
-		s.check(filterCase{flags("--pid", fmt.Sprint(s.peer.pid())), client(foreign), pid(s.peer.pid())})
-	})
-	t.Run("another pid", func(t *testing.T) {
-		newTraffic(t).check(filterCase{flags("--pid", fmt.Sprint(os.Getpid())), ours, pid(os.Getpid())})
-	})
-	t.Run("comm", func(t *testing.T) {
-		s := newTraffic(t)
-		s.check(filterCase{flags("--comm", peerComm), client(foreign), pid(s.peer.pid())})
-	})
-	t.Run("comm, a prefix of it", func(t *testing.T) {
-		s := newTraffic(t)
-		s.check(filterCase{flags("--comm", peerComm[:8]), nil, func(*record) bool { return false }})
-	})
-	t.Run("several comms", func(t *testing.T) {
-		s := newTraffic(t)
-		s.check(filterCase{flags("--comm", "no-such-name", "--comm", peerComm), client(foreign), pid(s.peer.pid())})
-	})
+	s := newTraffic(t)
+	theirs, none := pid(s.peer.pid()), func(*record) bool { return false }
+	names := []string{"pid", "another pid", "comm", "comm, a prefix of it", "several comms", "pid and state"}
+	cases := []filterCase{
+		{flags("--pid", fmt.Sprint(s.peer.pid())), client(foreign), theirs},
+		{flags("--pid", fmt.Sprint(os.Getpid())), ours, pid(os.Getpid())},
+		{flags("--comm", peerComm), client(foreign), theirs},
+		{flags("--comm", peerComm[:8]), nil, none},
+		{flags("--comm", "no-such-name", "--comm", peerComm), client(foreign), theirs},
+		{flags("--pid", fmt.Sprint(s.peer.pid()), "--new-state", "SYN_SENT"), client(foreign), both(theirs, newState("SYN_SENT"))},
+	}
+	whole, filtered := s.traceNetns(cases...)
+	for i, c := range cases {
+		t.Run(names[i], func(t *testing.T) { s.mustPass(t, c, filtered[i], whole) })
+	}
 	t.Run("comms that a list would take apart", func(t *testing.T) {
 		for _, comm := range []string{"a,b", " a ", "a, b ,", ",", "a\nb\x80\x1b"} {
 			s := newTrafficWith(t, comm)
@@ -209,12 +211,7 @@ func TestFilter_Owners(t *testing.T) {
 	})
 	t.Run("parts of a comm", func(t *testing.T) {
 		s := newTrafficWith(t, "a,b")
-		s.check(filterCase{flags("--comm", "a", "--comm", "b", "--comm", " a,b"), nil, func(*record) bool { return false }})
-	})
-	t.Run("pid and state", func(t *testing.T) {
-		s := newTraffic(t)
-		s.check(filterCase{flags("--pid", fmt.Sprint(s.peer.pid()), "--new-state", "SYN_SENT"), client(foreign),
-			both(pid(s.peer.pid()), newState("SYN_SENT"))})
+		s.check(filterCase{flags("--comm", "a", "--comm", "b", "--comm", " a,b"), nil, none})
 	})
 }
 
@@ -242,34 +239,64 @@ func TestFilter_Cgroup(t *testing.T) {
 	})
 }
 
-// check compares a stream with the filter to a stream without it. Both filter by
-// namespace, to leave out the rest of the host.
-func (s *traffic) check(c filterCase) stream {
+// check compares a stream with the filter to a stream without it.
+func (s *traffic) check(c filterCase) {
 	s.t.Helper()
-	c.args = slices.Concat(c.args, s.byNetns())
-	return s.compare(c, s.byNetns())
+	whole, filtered := s.traceNetns(c)
+	s.mustPass(s.t, c, filtered[0], whole)
 }
 
-// compare traces the traffic with two tracers at once.
+// traceNetns is trace with tracers that also filter by namespace, to leave out the rest of
+// the host.
+func (s *traffic) traceNetns(cases ...filterCase) (whole []transition, filtered []stream) {
+	s.t.Helper()
+	inside := slices.Clone(cases)
+	for i, c := range cases {
+		inside[i].args = slices.Concat(c.args, s.byNetns())
+	}
+	return s.trace(s.byNetns(), inside...)
+}
+
+// compare compares a stream with the filter to a reference.
 func (s *traffic) compare(c filterCase, reference []string) stream {
 	s.t.Helper()
-	whole := launch(s.t, append([]string{"--stats-interval", "0"}, reference...))
-	filtered := launch(s.t, append([]string{"--stats-interval", "0"}, c.args...))
-	whole.awaitStart()
-	filtered.awaitStart()
-	s.makeConnections()
-	whole.signal(syscall.SIGTERM)
-	got, all := filtered.stop(), s.transitions(whole.end("signal"))
+	whole, filtered := s.trace(reference, c)
+	s.mustPass(s.t, c, filtered[0], whole)
+	return filtered[0]
+}
 
+// trace makes the traffic once beside a tracer for the reference and one for each case. It
+// returns the transitions of the reference, and the stream of each case.
+func (s *traffic) trace(reference []string, cases ...filterCase) (whole []transition, filtered []stream) {
+	s.t.Helper()
+	tracers := []*tracer{launch(s.t, append(flags("--stats-interval", "0"), reference...))}
+	for _, c := range cases {
+		tracers = append(tracers, launch(s.t, append(flags("--stats-interval", "0"), c.args...)))
+	}
+	for _, tr := range tracers {
+		tr.awaitStart()
+	}
+	s.makeConnections()
+	for _, tr := range tracers {
+		tr.signal(syscall.SIGTERM)
+	}
+	for _, tr := range tracers {
+		filtered = append(filtered, tr.end("signal"))
+	}
+	return s.transitions(filtered[0]), filtered[1:]
+}
+
+// mustPass checks that got has those transitions of all that the case passes.
+func (s *traffic) mustPass(t testing.TB, c filterCase, got stream, all []transition) {
+	t.Helper()
 	want := slices.DeleteFunc(slices.Clone(all), func(t transition) bool { return !c.match(&t.record) })
 	if g, w := lines(s.transitions(got)), lines(want); g != w {
-		s.t.Errorf("got transitions:\n%s\nwant:\n%s\n%v", g, w, got.result)
+		t.Errorf("got transitions:\n%s\nwant:\n%s\n%v", g, w, got.result)
 	}
 	if g, w := ends(s.transitions(got)), slices.Sorted(slices.Values(c.ends)); !slices.Equal(g, w) {
-		s.t.Errorf("got sockets:  %q\nwant: %q\n%v", g, w, got.result)
+		t.Errorf("got sockets:  %q\nwant: %q\n%v", g, w, got.result)
 	}
 	if stop, out := got.last(), len(all)-len(want); stop.Filtered < uint64(out) {
-		s.t.Errorf("stop counts %d filtered, want %d\n%v", stop.Filtered, out, got.result)
+		t.Errorf("stop counts %d filtered, want %d\n%v", stop.Filtered, out, got.result)
 	}
-	return got
 }

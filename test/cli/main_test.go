@@ -4,6 +4,7 @@
 package cli_test
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,6 +30,7 @@ func TestMain(m *testing.M) {
 }
 
 func buildAndRun(m *testing.M) int {
+	flag.Parse()
 	dir, err := os.MkdirTemp("", "tcpshift-cli-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "make a directory for the binary:", err)
@@ -37,6 +39,11 @@ func buildAndRun(m *testing.M) int {
 	defer os.RemoveAll(dir)
 	if err := build(dir); err != nil {
 		fmt.Fprintln(os.Stderr, "build tcpshift:", err)
+		return 1
+	}
+	// Parallel tests wait for their programs more than they compute.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -22,26 +23,35 @@ func TestOutput_CannotBeOpened(t *testing.T) {
 	}
 }
 
-// A full device ends the run with one line that names the device and the error.
+// A full device ends the run with one line that names the device and the error. A trace
+// fails at its second record, a second after its start.
 func TestOutput_FullDevice(t *testing.T) {
 	requireRoot(t)
-	soon := []string{"--stats-interval", "1s"} // a trace fails at its second record
+	t.Parallel()
+	soon := []string{"--stats-interval", "1s"}
 	for _, command := range [][]string{soon, {"snapshot"}} {
-		r := run(append(command, "--output", "/dev/full"))
-		r.mustEnd(t, 1)
-		r.mustPrintNothing(t)
-		r.mustPrintError(t, "write /dev/full: no space left on device")
+		args := append(slices.Clone(command), "--output", "/dev/full")
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			t.Parallel()
+			r := run(args)
+			r.mustEnd(t, 1)
+			r.mustPrintNothing(t)
+			r.mustPrintError(t, "write /dev/full: no space left on device")
+		})
 	}
 
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer full.Close()
+	t.Cleanup(func() { full.Close() })
 	for _, args := range [][]string{soon, {"snapshot"}, {"snapshot", "--format", "text"}, {"doctor"}, {"version"}, {"explain"}, {"explain", "CLOSE"}, {"completion", "bash"}} {
-		r := run(args, withStdout(full))
-		r.mustEnd(t, 1)
-		r.mustPrintError(t, "write /dev/stdout: no space left on device")
+		t.Run(strings.Join(args, " "), func(t *testing.T) {
+			t.Parallel()
+			r := run(args, withStdout(full))
+			r.mustEnd(t, 1)
+			r.mustPrintError(t, "write /dev/stdout: no space left on device")
+		})
 	}
 }
 
