@@ -106,12 +106,13 @@ func (c *obstructed) write() {
 }
 
 // obstruct waits until TCP has tried to send at least twice. A retransmission that finds no
-// route fails before tcpi_bytes_sent counts it (__tcp_retransmit_skb()).
+// route fails before tcpi_bytes_sent counts it (__tcp_retransmit_skb()). A probe may be much
+// smaller than the write: a route that has lost its device has the smallest MTU.
 func (c *obstructed) obstruct() {
 	c.Set(c.n)
 	c.write()
 	c.client.AwaitInfo("two failed transmits", func(i *unix.TCPInfo) bool {
-		return i.Bytes_sent >= 3*portion || i.Retransmits > 0
+		return i.Bytes_sent >= 3*portion || i.Retransmits > 0 || i.Probes > 0
 	})
 }
 
