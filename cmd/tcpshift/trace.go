@@ -134,7 +134,7 @@ func runTrace(ctx context.Context, o *traceOptions) (err error) {
 	defer queue.Close()
 	cfg := o.config(p, queue)
 	if o.wants("alert") {
-		m := monitor.New(o.detection, warn)
+		m := monitor.New(o.detection, o.filter, warn)
 		defer m.Close()
 		cfg.Monitor = m
 	}

@@ -42,6 +42,7 @@ func newHost(t testing.TB, ports int, c Config) *host {
 		},
 	}
 	h.ticked = h.now
+	h.engine.SeedingDone()
 	return h
 }
 

@@ -7,14 +7,26 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// maxSeedCookies bounds the cookies that are remembered during seeding.
-const maxSeedCookies = 1 << 16
+// maxSeedObserved bounds the sockets that are remembered during seeding: ten seconds of
+// 25,000 connections a second.
+const maxSeedObserved = 1 << 18
 
 // seeding distinguishes the sockets that existed before the first transition from those
-// that Observe has counted already.
+// that Observe has counted already, or has seen to end.
 type seeding struct {
-	since  time.Duration       // time of New; the hooks are attached
-	opened map[uint64]struct{} // cookies of connections opened since; nil: seeding is over
+	since    time.Duration   // time of New; the hooks are attached
+	observed map[uint64]bool // see seedKeyOf: sockets that are known, true if they were counted as open; nil: seeding is over
+	full     bool            // some are not in observed
+}
+
+// seedKeyOf identifies a socket by its cookie. A kernel that gives no cookies to the
+// programs cannot connect a transition with a socket of its table, so there the
+// destination stands for all its sockets.
+func seedKeyOf(cookie uint64, d *destination) uint64 {
+	if cookie != 0 {
+		return cookie
+	}
+	return d.hash()<<1 ^ uint64(d.netns) | 1<<63 // cookies are counted from 1
 }
 
 // Seed counts a connection or timewait socket that existed at the time now, which must
@@ -26,13 +38,38 @@ func (e *Engine) Seed(now time.Duration, netns uint32, s *tcp.Socket) {
 
 // SeedingDone ends seeding: Seed must not be called after it.
 func (e *Engine) SeedingDone() {
-	e.tracker.seeding.opened = nil
+	e.tracker.seeding.observed = nil
 }
 
-func (s *seeding) recordOpened(t *tcp.Transition) {
-	if s.opened != nil && t.Cookie != 0 && len(s.opened) < maxSeedCookies {
-		s.opened[t.Cookie] = struct{}{}
+// record remembers the socket of a transition: counted if it was counted as open.
+func (s *seeding) record(cookie uint64, d *destination, counted bool) {
+	switch {
+	case s.observed == nil:
+	case len(s.observed) >= maxSeedObserved:
+		s.full = true
+	default:
+		s.observed[seedKeyOf(cookie, d)] = counted
 	}
+}
+
+// isUncounted reports whether a connection that ends is older than the tracer and was not
+// read from the kernel's table yet: its end must not count as that of another one.
+func (s *seeding) isUncounted(t *tcp.Transition) bool {
+	return s.observed != nil && !s.full && t.Cookie != 0 && !s.observed[t.Cookie]
+}
+
+// has reports whether Observe may have seen the socket. Without room to remember them all
+// it may have seen any: a socket that is not counted does less harm than one that is
+// counted for ever.
+func (s *seeding) has(cookie uint64, d *destination) bool {
+	if s.full {
+		return true
+	}
+	if _, found := s.observed[cookie]; found {
+		return true
+	}
+	_, found := s.observed[seedKeyOf(0, d)]
+	return found
 }
 
 func (tr *tracker) seed(now time.Duration, netns uint32, s *tcp.Socket) {
@@ -44,10 +81,11 @@ func (tr *tracker) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 		tr.seedTimeWait(now, ns, key, client, s)
 		return
 	}
-	if _, reported := tr.seeding.opened[s.Cookie]; !reported && client {
+	if client && !tr.seeding.has(s.Cookie, &key) {
 		use := tr.destinations.Get(key, key.hash())
 		use.Value.OpenedEarlier(now)
 		tr.destinations.Add(use, 1)
+		tr.seeding.record(s.Cookie, &key, true)
 	}
 }
 

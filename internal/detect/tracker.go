@@ -89,7 +89,6 @@ func (tr *tracker) observe(t *tcp.Transition) {
 	tr.now = max(tr.now, t.Monotonic)
 	switch {
 	case t.New == tcp.SynSent:
-		tr.seeding.recordOpened(t)
 		tr.open(t)
 	case releasesPort(t):
 		tr.close(t)
@@ -138,6 +137,7 @@ func (tr *tracker) open(t *tcp.Transition) {
 		return // bound to a port that connect() would not have chosen
 	}
 	key := destinationOf(t)
+	tr.seeding.record(t.Cookie, &key, true)
 	use := tr.destinations.Get(key, key.hash())
 	use.Value.Opened(t.Monotonic)
 	use.Value.count(t)
@@ -179,8 +179,10 @@ func (tr *tracker) isClient(t *tcp.Transition, ns *namespace) bool {
 
 func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 	key := destinationOf(t)
+	uncounted := tr.seeding.isUncounted(t)
+	tr.seeding.record(t.Cookie, &key, false)
 	if t.New != tcp.TimeWait {
-		if use := tr.destinations.Find(key, key.hash()); use != nil {
+		if use := tr.destinations.Find(key, key.hash()); use != nil && !uncounted {
 			use.Value.Closed(t.Monotonic)
 			if tcp.ClosedByOf(t) == tcp.ClosedByNoPort {
 				use.Value.noPort++
@@ -199,6 +201,11 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 	if use.Value.OpenCount() == 0 { // it was not counted when it opened
 		use.Value.count(t)
 		tr.destinations.Add(use, 1)
+	}
+	if uncounted {
+		use.Value.Advance(t.Monotonic)
+		use.Value.TimeWaitCreated(t.Monotonic, finWait2)
+		return
 	}
 	use.Value.ClosedToTimeWait(t.Monotonic, finWait2)
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -36,17 +37,17 @@ const (
 	batchSize = 256
 )
 
-// New starts the worker. From now on the caller must pass every transition to Observe,
-// and call Alerts several times a second. The caller must call Close. warn gets a message for
+// New starts the worker. From now on the caller must pass every transition that matches f to
+// Observe, and call Alerts several times a second. The caller must call Close. warn gets a message for
 // the operator if the host cannot be read at all; it is called from another goroutine.
-func New(c detect.Config, warn func(message string)) *Monitor {
+func New(c detect.Config, f filter.Filter, warn func(message string)) *Monitor {
 	m := &Monitor{
 		engine:   detect.New(c, monotonic.Now()),
 		requests: make(chan detect.Request, queueSize), answers: make(chan answer, queueSize),
 		done: make(chan struct{}),
 	}
 	m.worker = worker{
-		requests: m.requests, answers: m.answers, done: m.done, warn: warn,
+		requests: m.requests, answers: m.answers, done: m.done, warn: warn, filter: f,
 		search: netns.NewSearch(), waiting: make(map[uint32]detect.Request), bound: make(map[uint32]boundPorts),
 	}
 	go m.worker.run()

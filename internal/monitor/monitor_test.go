@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/limits"
 	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/netns"
@@ -41,7 +42,7 @@ func noPort(m *Monitor, netns uint32) {
 
 // The engine gets the limits that it has requested.
 func TestMonitor_AnswersRequests(t *testing.T) {
-	m := New(detect.Config{}, func(string) {})
+	m := New(detect.Config{}, filter.Filter{}, func(string) {})
 	defer m.Close()
 	want, err := limits.Read()
 	if err == nil {
@@ -68,7 +69,7 @@ func TestMonitor_AnswersRequests(t *testing.T) {
 
 // A namespace that cannot be found gets the kernel's default limits.
 func TestMonitor_MissingNamespace(t *testing.T) {
-	m := New(detect.Config{}, func(string) {})
+	m := New(detect.Config{}, filter.Filter{}, func(string) {})
 	defer m.Close()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		noPort(m, 7)
@@ -85,7 +86,7 @@ func TestMonitor_MissingNamespace(t *testing.T) {
 
 // Close does not block while requests are pending, and Finish closes the alerts.
 func TestMonitor_CloseDoesNotBlock(t *testing.T) {
-	m := New(detect.Config{}, func(string) {})
+	m := New(detect.Config{}, filter.Filter{}, func(string) {})
 	for range 10 * queueSize {
 		noPort(m, netnsHere(t))
 	}
@@ -98,7 +99,7 @@ func TestMonitor_CloseDoesNotBlock(t *testing.T) {
 // More namespaces than the queue has room for are active at once. Each gets an answer, also
 // those that cannot be found.
 func TestMonitor_ManyNamespaces(t *testing.T) {
-	m := New(detect.Config{}, func(string) {})
+	m := New(detect.Config{}, filter.Filter{}, func(string) {})
 	defer m.Close()
 	const namespaces = 5 * queueSize
 	for i := range namespaces {

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/limits"
 	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/netns"
@@ -32,6 +33,7 @@ type worker struct {
 	done     <-chan struct{}
 	warn     func(message string)
 	warned   bool
+	filter   filter.Filter // that the transitions have passed
 
 	search  *netns.Search
 	waiting map[uint32]detect.Request // until their namespaces are found
@@ -74,10 +76,14 @@ func (w *worker) send(a answer) bool {
 	}
 }
 
-// seed reads the sockets that exist at the start, one namespace after the other.
+// seed reads the sockets that exist at the start and match the filter, one namespace after
+// the other.
 func (w *worker) seed() {
 	for n := range netns.All {
 		w.search.Add(n)
+		if w.filter.ByOwner() || !w.filter.MatchesNetns(n.Inode) {
+			continue
+		}
 		if !w.seedFrom(n) {
 			return
 		}
@@ -114,6 +120,9 @@ func (w *worker) seedFrom(n netns.Namespace) (sent bool) {
 		}
 		readAt = monotonic.Now()
 		err = limits.EachSocket(func(s *tcp.Socket) {
+			if !w.filter.MatchesEndpoints(s.Local, s.Peer) {
+				return
+			}
 			if sockets == nil {
 				sockets = make([]tcp.Socket, 0, batchSize)
 			}
@@ -173,7 +182,11 @@ func (w *worker) read(n netns.Namespace, request detect.Request) error {
 		if l, err = w.limits(n.Inode); err != nil || !request.HalfClosed {
 			return err
 		}
-		return limits.EachHalfClosed(func(s *tcp.Socket) { halfClosed = append(halfClosed, *s) })
+		return limits.EachHalfClosed(func(s *tcp.Socket) {
+			if w.filter.MatchesEndpoints(s.Local, s.Peer) {
+				halfClosed = append(halfClosed, *s)
+			}
+		})
 	})
 	if errors.Is(err, netns.ErrGone) {
 		return err

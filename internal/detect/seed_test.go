@@ -1,0 +1,83 @@
+package detect
+
+import (
+	"testing"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// seedOpen is a socket that the kernel's table has: an open connection to port 80.
+func seedOpen(cookie uint64) *tcp.Socket {
+	s := &tcp.Socket{}
+	s.New, s.Cookie = tcp.Established, cookie
+	s.Local, s.Peer = tcp.Endpoint{Addr: here, Port: 20001}, tcp.Endpoint{Addr: there, Port: 80}
+	return s
+}
+
+// newSeededHost is a host whose sockets are being read.
+func newSeededHost(t *testing.T) *host {
+	h := newHost(t, 100, Config{})
+	h.engine = New(Config{}, h.now)
+	return h
+}
+
+func openPorts(e *Engine) int64 {
+	key := to(80)
+	if found := e.tracker.destinations.Find(key, key.hash()); found != nil {
+		return found.Value.OpenCount()
+	}
+	return 0
+}
+
+// A socket that is read from the kernel's table counts once: not if its connect() was
+// observed, and not if its end was observed before the engine gets the socket.
+func TestSeed_CountsNoSocketTwiceNorAfterItsEnd(t *testing.T) {
+	for _, cookies := range []bool{true, false} {
+		h := newSeededHost(t)
+		l := h.limits
+		h.engine.Update(h.now, testNetns, &l)
+		number := func(n uint64) uint64 {
+			if cookies {
+				return n
+			}
+			return 0
+		}
+		transition := func(cookie uint64, old, next tcp.State, port uint16) {
+			h.cookie = number(cookie)
+			h.emit(to(80), port, curl, old, next)
+		}
+		transition(1, tcp.Close, tcp.SynSent, 0)         // opened, and stays open
+		transition(2, tcp.CloseWait, tcp.LastAck, 20002) // older than the tracer, and ended
+		transition(3, tcp.Close, tcp.SynSent, 0)         // opened and ended
+		transition(3, tcp.CloseWait, tcp.LastAck, 20003)
+		for cookie := range uint64(4) {
+			h.engine.Seed(h.now, testNetns, seedOpen(cookie+1))
+		}
+		want := int64(2) // the first, and the fourth, which only the table has
+		if !cookies {
+			want = 0 // no end can be connected with its connect(), so too few count, never too many
+		}
+		if got := openPorts(h.engine); got != want {
+			t.Errorf("cookies %v: %d open connections, want %d", cookies, got, want)
+		}
+	}
+}
+
+// Where more sockets were observed than the engine remembers, it takes none from the table.
+func TestSeed_ManyConnectsMeanwhile(t *testing.T) {
+	h := newSeededHost(t)
+	l := h.limits
+	h.engine.Update(h.now, testNetns, &l)
+	for n := range maxSeedObserved + 1 {
+		h.cookie = uint64(n + 1)
+		h.emit(to(81), 0, curl, tcp.Close, tcp.SynSent)
+		h.emit(to(81), 20001, curl, tcp.CloseWait, tcp.LastAck)
+	}
+	h.engine.Seed(h.now, testNetns, seedOpen(1<<40))
+	if got := openPorts(h.engine); got != 0 {
+		t.Errorf("%d open connections, want 0", got)
+	}
+	h.engine.SeedingDone()
+	h.pass(time.Second)
+}
