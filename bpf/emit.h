@@ -42,6 +42,35 @@ static __always_inline __u8 timewait_substate_of(const struct transition *t)
 	return is_timewait(t->ec->timewait) ? READ_UNTYPED(tw, tw_substate) : 0;
 }
 
+/* tcp_twsk_unique() never lets connect() reuse a timewait socket without it. */
+static __always_inline __u32 timewait_flags_of(const struct transition *t)
+{
+	struct tcp_timewait_sock *tw = (struct tcp_timewait_sock *)t->ec->timewait;
+
+	if (t->ec->timewait == TIMEWAIT_UNKNOWN)
+		return EVENT_TIMEWAIT_UNKNOWN;
+	return is_timewait(t->ec->timewait) && READ_UNTYPED(tw, tw_ts_recent_stamp) ?
+		       EVENT_TIMEWAIT_TIMESTAMP :
+		       0;
+}
+
+/* Whether connect() takes the socket's ports from IP_LOCAL_PORT_RANGE, since 6.3. */
+static __always_inline __u32 port_range_flag_of(const struct transition *t)
+{
+	struct inet_sock___before_6_8 *old = (void *)t->sk;
+	struct inet_sock *inet = (void *)t->sk;
+	__u32 range = 0;
+
+	if (t->ec->role != ROLE_CLIENT)
+		return 0;
+	if (bpf_core_field_exists(inet->local_port_range))
+		range = READ_UNTYPED(inet, local_port_range);
+	else if (bpf_core_field_exists(old->local_port_range))
+		range = BPF_CORE_READ(old, local_port_range.lo) |
+			BPF_CORE_READ(old, local_port_range.hi);
+	return range ? EVENT_OWN_PORT_RANGE : 0;
+}
+
 /* Whether the socket has a flag; CO-RE takes the flag's number from the running kernel. */
 #define has_sock_flag(sk, flag)                                                                    \
 	((sk)->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, flag) & 1)
@@ -111,7 +140,7 @@ static __always_inline __u32 flags_of(const struct transition *t)
 
 	return (ec->ep.mapped ? EVENT_MAPPED : 0) | (ec->locked ? EVENT_LOCKED : 0) |
 	       (ec->in_state_ns ? EVENT_TIMED : 0) |
-	       (ec->timewait == TIMEWAIT_UNKNOWN ? EVENT_TIMEWAIT_UNKNOWN : 0) |
+	       timewait_flags_of(t) | port_range_flag_of(t) |
 	       (ec->socket ? 0 : EVENT_ORPHAN) |
 	       (ec->new_state == TCP_CLOSE ? all_close_flags_of(t) : 0);
 }

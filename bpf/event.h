@@ -37,6 +37,8 @@ enum event_flag {
 	EVENT_RESET_RECEIVED = 1 << 14, /* to CLOSE: by tcp_reset(), see reset.h */
 	EVENT_RESET_SENT = 1 << 15, /* to CLOSE: this side has sent a reset before */
 	EVENT_RESET_AWAITED = 1 << 16, /* to CLOSE: EVENT_RESET follows if this side resets */
+	EVENT_TIMEWAIT_TIMESTAMP = 1 << 17, /* to TIME_WAIT: it has a timestamp of the peer */
+	EVENT_OWN_PORT_RANGE = 1 << 18, /* the socket option IP_LOCAL_PORT_RANGE is set */
 };
 
 /* The socket's part in its connection; ROLE_UNKNOWN until a transition shows it. */

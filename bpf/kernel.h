@@ -219,6 +219,14 @@ struct sock {
 struct inet_sock {
 	struct sock sk;
 	__be16 inet_sport;
+	__u32 local_port_range; /* since 6.8; 0: the namespace's */
+};
+
+struct inet_sock___before_6_8 {
+	struct {
+		__u16 lo;
+		__u16 hi;
+	} local_port_range; /* since 6.3 */
 };
 
 struct inet_connection_sock {
@@ -261,6 +269,7 @@ struct inet_timewait_sock {
 
 struct tcp_timewait_sock {
 	struct inet_timewait_sock tw_sk;
+	int tw_ts_recent_stamp; /* when a timestamp of the peer came last; 0: never */
 };
 
 #if defined(__TARGET_ARCH_x86)

@@ -37,23 +37,25 @@ type ProbeEndEvent struct {
 type ProbeEventFlag uint32
 
 const (
-	ProbeEventFlagEVENT_MAPPED           ProbeEventFlag = 1
-	ProbeEventFlagEVENT_LOCKED           ProbeEventFlag = 2
-	ProbeEventFlagEVENT_TIMED            ProbeEventFlag = 4
-	ProbeEventFlagEVENT_TIMEWAIT_UNKNOWN ProbeEventFlag = 8
-	ProbeEventFlagEVENT_PEER_FIN         ProbeEventFlag = 16
-	ProbeEventFlagEVENT_NO_LINGER2       ProbeEventFlag = 32
-	ProbeEventFlagEVENT_EXPIRED          ProbeEventFlag = 64
-	ProbeEventFlagEVENT_ORPHAN           ProbeEventFlag = 128
-	ProbeEventFlagEVENT_UNSENT           ProbeEventFlag = 256
-	ProbeEventFlagEVENT_ACKED            ProbeEventFlag = 512
-	ProbeEventFlagEVENT_REPAIR           ProbeEventFlag = 1024
-	ProbeEventFlagEVENT_NO_PORT          ProbeEventFlag = 2048
-	ProbeEventFlagEVENT_PORT_UNKNOWN     ProbeEventFlag = 4096
-	ProbeEventFlagEVENT_LISTEN_FAILED    ProbeEventFlag = 8192
-	ProbeEventFlagEVENT_RESET_RECEIVED   ProbeEventFlag = 16384
-	ProbeEventFlagEVENT_RESET_SENT       ProbeEventFlag = 32768
-	ProbeEventFlagEVENT_RESET_AWAITED    ProbeEventFlag = 65536
+	ProbeEventFlagEVENT_MAPPED             ProbeEventFlag = 1
+	ProbeEventFlagEVENT_LOCKED             ProbeEventFlag = 2
+	ProbeEventFlagEVENT_TIMED              ProbeEventFlag = 4
+	ProbeEventFlagEVENT_TIMEWAIT_UNKNOWN   ProbeEventFlag = 8
+	ProbeEventFlagEVENT_PEER_FIN           ProbeEventFlag = 16
+	ProbeEventFlagEVENT_NO_LINGER2         ProbeEventFlag = 32
+	ProbeEventFlagEVENT_EXPIRED            ProbeEventFlag = 64
+	ProbeEventFlagEVENT_ORPHAN             ProbeEventFlag = 128
+	ProbeEventFlagEVENT_UNSENT             ProbeEventFlag = 256
+	ProbeEventFlagEVENT_ACKED              ProbeEventFlag = 512
+	ProbeEventFlagEVENT_REPAIR             ProbeEventFlag = 1024
+	ProbeEventFlagEVENT_NO_PORT            ProbeEventFlag = 2048
+	ProbeEventFlagEVENT_PORT_UNKNOWN       ProbeEventFlag = 4096
+	ProbeEventFlagEVENT_LISTEN_FAILED      ProbeEventFlag = 8192
+	ProbeEventFlagEVENT_RESET_RECEIVED     ProbeEventFlag = 16384
+	ProbeEventFlagEVENT_RESET_SENT         ProbeEventFlag = 32768
+	ProbeEventFlagEVENT_RESET_AWAITED      ProbeEventFlag = 65536
+	ProbeEventFlagEVENT_TIMEWAIT_TIMESTAMP ProbeEventFlag = 131072
+	ProbeEventFlagEVENT_OWN_PORT_RANGE     ProbeEventFlag = 262144
 )
 
 type ProbeEventKind uint32

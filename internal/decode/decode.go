@@ -156,6 +156,8 @@ func decodeFlags(w *wireTransition, t *tcp.Transition) {
 	t.ResetReceived = hasFlag(w, bpfobj.ProbeEventFlagEVENT_RESET_RECEIVED)
 	t.ResetSentBefore = hasFlag(w, bpfobj.ProbeEventFlagEVENT_RESET_SENT)
 	t.ResetAwaited = hasFlag(w, bpfobj.ProbeEventFlagEVENT_RESET_AWAITED)
+	t.PeerTimestamp = hasFlag(w, bpfobj.ProbeEventFlagEVENT_TIMEWAIT_TIMESTAMP)
+	t.OwnPortRange = hasFlag(w, bpfobj.ProbeEventFlagEVENT_OWN_PORT_RANGE)
 	t.ResetCode = tcp.ResetCode(w.ResetReason)
 	if hasFlag(w, bpfobj.ProbeEventFlagEVENT_TIMED) {
 		t.InState = time.Duration(w.InStateNs)

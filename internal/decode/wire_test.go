@@ -57,6 +57,8 @@ const (
 	flagResetReceived   = 1 << 14
 	flagResetSent       = 1 << 15
 	flagResetAwaited    = 1 << 16
+	flagPeerTimestamp   = 1 << 17
+	flagOwnPortRange    = 1 << 18
 
 	kindTransition = 1
 	kindEnd        = 2
@@ -306,6 +308,8 @@ func independentTransition(b []byte) tcp.Transition {
 		NoPort:          flags&flagNoPort != 0,
 		PortUnknown:     flags&flagPortUnknown != 0,
 		ListenFailed:    flags&flagListenFailed != 0,
+		PeerTimestamp:   flags&flagPeerTimestamp != 0,
+		OwnPortRange:    flags&flagOwnPortRange != 0,
 		IPv6:            b[offsetFamily] == 6,
 
 		ResetReceived:   flags&flagResetReceived != 0,

@@ -126,5 +126,6 @@ func (e *Engine) Update(now time.Duration, netns uint32, l *tcp.Limits) {
 // UpdateHalfClosed sets the timewait sockets of a namespace that are in FIN_WAIT2, which
 // wait for the peer's FIN: all of them. It keeps no reference to sockets.
 func (e *Engine) UpdateHalfClosed(now time.Duration, netns uint32, sockets []tcp.Socket) {
+	e.tracker.takeWaiting(now, netns, sockets)
 	e.tracker.takeHalfClosed(now, netns, sockets)
 }

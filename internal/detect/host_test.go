@@ -20,7 +20,7 @@ type host struct {
 	limits tcp.Limits
 	random *rand.Rand
 
-	ends   map[destination][]time.Duration // of the TIME_WAITs, by time
+	ends   map[destination][]timewait // by the time of their end
 	open   map[destination]int
 	ticked time.Duration
 
@@ -30,12 +30,22 @@ type host struct {
 
 	waits     []time.Duration // when each half-closed connection to port 80 began to wait
 	uncounted bool            // the kernel has no count of TIME_WAITs
+
+	untimed  bool          // the peers have no timestamps
+	finAfter time.Duration // how long the peers take to close
+}
+
+// timewait is a timewait socket of the simulated kernel.
+type timewait struct {
+	finAt time.Duration // it is in FIN_WAIT2 until then
+	end   time.Duration
+	timed bool
 }
 
 func newHost(t testing.TB, ports int, c Config) *host {
 	h := &host{
 		t: t, engine: New(c, time.Hour), now: time.Hour, random: rand.New(rand.NewPCG(1, 2)),
-		ends: make(map[destination][]time.Duration), open: make(map[destination]int),
+		ends: make(map[destination][]timewait), open: make(map[destination]int),
 		limits: tcp.Limits{
 			PortLow: 20000, PortHigh: uint16(20000 + ports - 1), Reuse: 2, ReuseDelay: time.Second, Timestamps: true,
 			FinTimeout: time.Minute, MaxTimeWaits: 1 << 17,
@@ -79,10 +89,10 @@ func (h *host) timeWaits(netns uint32) (count int) {
 	return count
 }
 
-// waiting gives the ends of the TIME_WAITs, and drops those that are over.
-func (h *host) waiting(key destination) []time.Duration {
+// waiting gives the TIME_WAITs, and drops those that are over.
+func (h *host) waiting(key destination) []timewait {
 	ends := h.ends[key]
-	for len(ends) > 0 && ends[0] <= h.now {
+	for len(ends) > 0 && ends[0].end <= h.now {
 		ends = ends[1:]
 	}
 	h.ends[key] = ends
@@ -115,7 +125,10 @@ func (h *host) emit(key destination, port uint16, by tcp.Owner, old, next tcp.St
 		Local: tcp.Endpoint{Addr: key.local, Port: port}, Peer: tcp.Endpoint{Addr: key.peer, Port: key.peerPort},
 	}
 	if next == tcp.TimeWait {
-		t.Substate = tcp.TimeWait
+		t.Substate, t.PeerTimestamp = tcp.TimeWait, !h.untimed
+		if h.finAfter > 0 {
+			t.Substate = tcp.FinWait2
+		}
 	}
 	if next == tcp.Close && port == 0 {
 		t.Locked, t.NoPort = true, true
@@ -146,8 +159,8 @@ func (h *host) reuses(key destination) bool { return h.limits.MayReuse(key.local
 
 // young counts the TIME_WAITs that connect() would not take over yet.
 func (h *host) young(key destination) (count int) {
-	for _, end := range h.ends[key] {
-		if end-60*time.Second+h.limits.ReuseDelay > h.now {
+	for _, w := range h.waiting(key) {
+		if !w.timed || h.now < w.finAt+h.limits.ReuseDelay {
 			count++
 		}
 	}
@@ -162,7 +175,8 @@ func (h *host) close(key destination, by tcp.Owner, first bool) {
 		return
 	}
 	h.emit(key, port, by, tcp.FinWait2, tcp.TimeWait)
-	h.ends[key] = append(h.ends[key], h.now+time.Minute+time.Duration(h.random.Int64N(int64(2*time.Second))))
+	end := h.now + time.Minute + time.Duration(h.random.Int64N(int64(2*time.Second)))
+	h.ends[key] = append(h.ends[key], timewait{finAt: h.now + h.finAfter, end: end, timed: !h.untimed})
 }
 
 // load is short connections at a rate that may change over time. bursts is how many
@@ -234,6 +248,16 @@ func (h *host) answerHalfClosed(netns uint32) {
 			s.New, s.Substate = tcp.TimeWait, tcp.FinWait2
 			s.Local, s.Peer = tcp.Endpoint{Addr: here, Port: 20001}, tcp.Endpoint{Addr: there, Port: 80}
 			sockets = append(sockets, s)
+		}
+	}
+	for key := range h.ends {
+		for _, w := range h.waiting(key) {
+			if key.netns == netns && h.now < w.finAt {
+				s := tcp.Socket{ExpiresIn: w.end - h.now}
+				s.New, s.Substate = tcp.TimeWait, tcp.FinWait2
+				s.Local, s.Peer = tcp.Endpoint{Addr: key.local, Port: 20001}, tcp.Endpoint{Addr: key.peer, Port: key.peerPort}
+				sockets = append(sockets, s)
+			}
 		}
 	}
 	h.engine.UpdateHalfClosed(h.now, netns, sockets)

@@ -15,6 +15,9 @@ const (
 	// requested: while something is suspected in it, and while there is any traffic.
 	suspectedInterval = time.Second
 	activeInterval    = 10 * time.Second
+	// halfClosedInterval is how often the sockets in FIN_WAIT2 of a namespace are requested
+	// at most. The kernel's table is walked for them.
+	halfClosedInterval = 2 * time.Second
 	// suspectedShare is the fraction of a capacity from which on a storm is suspected.
 	suspectedShare = 0.4
 	// netnsForgetAfter is how long a namespace that cannot be found any more must have
@@ -34,7 +37,7 @@ type namespace struct {
 	limits      tcp.Limits
 	suspectedAt time.Duration // when a detector last suspected something; 0: never
 
-	wantHalfClosed        bool // a detector asks for the half-closed sockets
+	wantHalfClosed        bool // a detector asks for the sockets in FIN_WAIT2
 	halfClosedRequestedAt time.Duration
 
 	total    rate.Estimator // TIME_WAITs that connect() may not take over
@@ -77,7 +80,7 @@ func (tr *tracker) requests(now time.Duration) []Request {
 		}
 		transitions[e.Key] = ns.transitions
 		ns.requestedAt, ns.transitions = now, 0
-		halfClosed := ns.wantHalfClosed && (ns.halfClosedRequestedAt == 0 || now-ns.halfClosedRequestedAt >= activeInterval)
+		halfClosed := ns.wantHalfClosed && (ns.halfClosedRequestedAt == 0 || now-ns.halfClosedRequestedAt >= halfClosedInterval)
 		if halfClosed {
 			ns.halfClosedRequestedAt, ns.wantHalfClosed = now, false
 		}
@@ -141,18 +144,35 @@ func (ns *namespace) reconcile(now time.Duration, counted float64, lost uint64) 
 // model is the model of TIME_WAITs that connect() may not take over.
 func (ns *namespace) model() rate.TimeWaitModel {
 	return rate.TimeWaitModel{
-		Hold: rate.TimeWaitHold, FinWait2Hold: max(time.Second, ns.limits.FinTimeout), FinFraction: ns.finFraction, Scale: ns.scale,
+		Hold: rate.TimeWaitHold, FinWait2Hold: max(time.Second, ns.limits.FinWait2Timeout()), FinFraction: ns.finFraction, Scale: ns.scale,
 	}
 }
 
-func (ns *namespace) modelFor(d destination) rate.TimeWaitModel {
-	l := &ns.limits
-	if l.MayReuse(d.local, d.peer) {
-		// The kernel compares timestamps in whole seconds: up to one more.
-		hold := l.ReuseDelay + time.Second
-		return rate.TimeWaitModel{Hold: hold, FinWait2Hold: hold, FinFraction: 1, Scale: 1}
+// modelFor is the model of the TIME_WAITs of one destination. Where connect() may take
+// them over, those that wait for the peer's FIN are counted in the kernel's table: see
+// [portStorm.suspectWaiting].
+func (ns *namespace) modelFor(d destination, use *destinationUse) rate.TimeWaitModel {
+	model := ns.model()
+	if l := &ns.limits; l.MayReuse(d.local, d.peer) {
+		model.ReuseAfter, model.Scale = max(l.ReuseDelay, time.Millisecond), 1
+		use.modelWaiting(&model)
 	}
-	return ns.model()
+	return model
+}
+
+// modelWaiting sets how long timewait sockets stay in FIN_WAIT2, by the kernel's table. If
+// none was read lately, all peers close at once. If those that wait are the newest, each
+// peer takes about as long as the oldest of these has waited. Else a fraction never closes.
+func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
+	created := float64(u.FinWait2Count(m.FinWait2Hold))
+	if u.waitingAt == 0 || created == 0 {
+		m.FinFraction = 1
+		return
+	}
+	m.FinFraction = max(0, 1-float64(u.waiting)/created)
+	if m.FinFraction > 0.05 && u.waitingOldest < u.waitingNewest+u.waitingNewest/4+2*time.Second {
+		m.FinFraction, m.ReuseAfter = 1, m.ReuseAfter+u.waitingNewest
+	}
 }
 
 func (ns *namespace) source(now time.Duration) Source {

@@ -82,7 +82,7 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	if capacity == 0 {
 		return f
 	}
-	model := ns.modelFor(key)
+	model := ns.modelFor(key, &e.Value)
 	f.Occupancy, f.OccupancySource = round(e.Value.Occupancy(model)), ns.source(d.now)
 	f.Capacity, f.CapacityKind = uint64(capacity), EphemeralPorts
 	f.Approximate = e.Missed > 0 || ns.limits.Assumed

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/tcpshift/tcpshift/internal/detect/rate"
 	"github.com/tcpshift/tcpshift/internal/detect/topk"
@@ -33,8 +34,9 @@ func (d portStorm) check(raise raiser) {
 		}
 		u := &e.Value
 		u.Advance(d.now)
-		model := ns.modelFor(e.Key)
+		model := ns.modelFor(e.Key, u)
 		f := u.Forecast(model, capacity)
+		d.suspectWaiting(ns, u, model, capacity)
 		if isSuspected(f) {
 			ns.suspectedAt = d.now
 		}
@@ -47,6 +49,46 @@ func (d portStorm) check(raise raiser) {
 			raise(e.Key, false, describe)
 		case keepsStorm(f):
 			raise(e.Key, true, describe)
+		}
+	}
+}
+
+// suspectWaiting asks for the kernel's table where it matters how many peers have closed:
+// connect() may take over TIME_WAITs, but not those in FIN_WAIT2, and no tracepoint shows
+// when the peer's FIN ends that substate.
+func (d portStorm) suspectWaiting(ns *namespace, u *destinationUse, m rate.TimeWaitModel, capacity float64) {
+	if d.now-u.waitingAt > activeInterval {
+		u.waitingAt = 0
+	}
+	m.FinFraction = 0
+	if m.ReuseAfter > 0 && u.Occupancy(m) >= suspectedShare*capacity && u.FinWait2Count(m.FinWait2Hold) > 0 {
+		ns.suspectedAt, ns.wantHalfClosed = d.now, true
+	}
+}
+
+// takeWaiting counts the sockets of each destination in the kernel's table.
+func (tr *tracker) takeWaiting(now time.Duration, netns uint32, sockets []tcp.Socket) {
+	for _, e := range tr.destinations.Entries() {
+		if e.Key.netns == netns {
+			e.Value.waiting, e.Value.waitingOldest, e.Value.waitingAt = 0, 0, now
+		}
+	}
+	lifetime := tr.namespace(netns).limits.FinWait2Timeout()
+	for i := range sockets {
+		s := &sockets[i]
+		if s.New != tcp.TimeWait {
+			continue // it has its process, and counts as open
+		}
+		key := destination{local: s.Local.Addr, peer: s.Peer.Addr, netns: netns, peerPort: s.Peer.Port}
+		if e := tr.destinations.Find(key, key.hash()); e != nil {
+			e.Value.waiting++
+			e.Value.waitingOldest = max(e.Value.waitingOldest, lifetime-s.ExpiresIn)
+		}
+	}
+	for _, e := range tr.destinations.Entries() {
+		if u := &e.Value; e.Key.netns == netns {
+			u.Advance(now)
+			u.waitingNewest = u.NewestFinWait2(u.waiting)
 		}
 	}
 }
@@ -67,25 +109,35 @@ func (tr *tracker) portCapacity(key destination) (float64, *namespace) {
 }
 
 func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *namespace, forecast rate.Forecast) Finding {
-	u, model := &e.Value, ns.modelFor(e.Key)
+	u := &e.Value
+	model := ns.modelFor(e.Key, u)
 	f := Finding{
 		Severity: stormSeverity(forecast), Process: u.top(),
 		Netns: e.Key.netns, Role: tcp.RoleClient,
 		Local: tcp.Endpoint{Addr: e.Key.local}, Peer: tcp.Endpoint{Addr: e.Key.peer, Port: e.Key.peerPort},
 		RateUnit: "connections", Rate: forecast.Rate, Occupancy: round(forecast.Occupancy), OccupancySource: ns.source(d.now),
 		Capacity: uint64(forecast.Capacity), CapacityKind: EphemeralPorts,
-		Projected:    round(forecast.Rate*model.Hold.Seconds() + float64(u.OpenCount())),
+		Projected:    round(u.Plateau(forecast.Rate, model)),
 		ExhaustionIn: forecast.ExhaustedIn, Exhausts: forecast.Exhausts,
 		Approximate: e.Missed > 0 || ns.limits.Assumed,
 	}
 	f.Cause = fmt.Sprintf("%d of the %d ports in use are in TIME_WAIT: the connections are short, and this side closes them first, "+
-		"which keeps the port of each for 60 s; at this rate %d ports would be in use", round(u.TimeWaits(model)), f.Occupancy, f.Projected)
+		"which keeps the port of each for %s; at this rate %d ports would be in use", round(u.TimeWaits(model)), f.Occupancy,
+		u.keptFor(model), f.Projected)
 	if u.noPort > 0 && d.now-u.noPortAt < rate.TimeWaitHold {
 		f.Cause += fmt.Sprintf("; %d connects have failed already", u.noPort)
 		f.Failures = u.noPort
 	}
 	f.Advice = portAdvice(&ns.limits)
 	return f
+}
+
+// keptFor is how long most TIME_WAITs keep their port.
+func (u *destinationUse) keptFor(m rate.TimeWaitModel) string {
+	if u.Plateau(1, m)-u.Plateau(0, m) > 0.5*m.Hold.Seconds() {
+		return "60 s"
+	}
+	return "at least " + m.ReuseAfter.String()
 }
 
 // reusePortsAdvice starts with the cure; the rest only buys time.

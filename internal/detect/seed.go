@@ -90,10 +90,11 @@ func (tr *tracker) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 }
 
 func (tr *tracker) seedTimeWait(now time.Duration, ns *namespace, key destination, client bool, s *tcp.Socket) {
-	finWait2 := s.Substate == tcp.FinWait2
-	lifetime := time.Minute // TCP_TIMEWAIT_LEN
-	if finWait2 {
-		lifetime = ns.limits.FinTimeout
+	// The table does not show whether the peer has sent a timestamp. Most do.
+	kind := rate.Kind{FinWait2: s.Substate == tcp.FinWait2, Timestamp: ns.limits.Timestamps}
+	lifetime := tcp.TimeWaitTimeout
+	if kind.FinWait2 {
+		lifetime = ns.limits.FinWait2Timeout()
 	}
 	created := now - (lifetime - s.ExpiresIn)
 	if created >= tr.seeding.since {
@@ -101,10 +102,10 @@ func (tr *tracker) seedTimeWait(now time.Duration, ns *namespace, key destinatio
 	}
 	ns.total.Advance(now)
 	ns.reusable.Advance(now)
-	if client && ns.limits.MayReuse(s.Local.Addr, s.Peer.Addr) {
-		ns.reusable.TimeWaitCreated(created, finWait2)
+	if client && kind.Timestamp && ns.limits.MayReuse(s.Local.Addr, s.Peer.Addr) {
+		ns.reusable.TimeWaitCreated(created, kind)
 	} else {
-		ns.total.TimeWaitCreated(created, finWait2)
+		ns.total.TimeWaitCreated(created, kind)
 	}
 	var r *rate.Estimator
 	if client {
@@ -118,5 +119,5 @@ func (tr *tracker) seedTimeWait(now time.Duration, ns *namespace, key destinatio
 		r = &use.Value.Estimator
 	}
 	r.Advance(now)
-	r.TimeWaitCreated(created, finWait2)
+	r.TimeWaitCreated(created, kind)
 }

@@ -28,6 +28,8 @@ const (
 // forecast, by more than chance; and either it is near and most of the capacity is
 // taken, or the rate that leads there is sustained. docs/detection.md has the reasons.
 func opensStorm(r *rate.Estimator, f rate.Forecast, m rate.TimeWaitModel, threshold float64) bool {
+	// The peers of what waits for a FIN may all close in a moment: no early forecast then.
+	early := m.ReuseAfter == 0 || m.FinFraction > 0.5
 	if !f.Exhausts {
 		return false
 	}
@@ -36,7 +38,7 @@ func opensStorm(r *rate.Estimator, f rate.Forecast, m rate.TimeWaitModel, thresh
 	}
 	taken := f.Occupancy / f.Capacity
 	near := min(threshold, max(threshold-0.1, 0.8-pipelineDelay*f.Rate/f.Capacity))
-	if (f.ExhaustedIn > rate.MaxWindow || taken < near) && (taken < threshold-0.2 || !r.Sustained(f)) {
+	if (f.ExhaustedIn > rate.MaxWindow || taken < near) && (!early || taken < threshold-0.2 || !r.Sustained(f)) {
 		return false
 	}
 	return !r.Declining(f) && (r.Significant(f, m) || taken >= exhaustedShare)

@@ -48,6 +48,11 @@ type destinationUse struct {
 	topProcesses
 	noPort   uint64        // connects that found no local port
 	noPortAt time.Duration // the last of them
+
+	waiting       int64         // timewait sockets in FIN_WAIT2, by the kernel's table
+	waitingOldest time.Duration // how long the oldest of them has waited
+	waitingNewest time.Duration // within which time as many were created
+	waitingAt     time.Duration // when the table was read; 0: never
 }
 
 // server is the endpoint that a server listens on.
@@ -146,19 +151,19 @@ func (tr *tracker) open(t *tcp.Transition) {
 
 func (tr *tracker) close(t *tcp.Transition) {
 	ns := tr.activeNamespace(t.Netns)
-	timeWait, finWait2 := t.New == tcp.TimeWait, t.Substate == tcp.FinWait2
+	timeWait := t.New == tcp.TimeWait
 	switch {
 	case tr.isClient(t, ns):
 		tr.closeClient(t, ns)
 	case timeWait && t.Role != tcp.RoleClient:
 		key := server{local: t.Local.Addr, netns: t.Netns, port: t.Local.Port}
 		use := tr.servers.Get(key, key.hash())
-		use.Value.ClosedToTimeWait(t.Monotonic, finWait2)
+		use.Value.ClosedToTimeWait(t.Monotonic, timeWaitKind(t))
 		use.Value.count(t)
 		tr.servers.Add(use, 1)
-		ns.total.ClosedToTimeWait(t.Monotonic, finWait2)
+		ns.total.ClosedToTimeWait(t.Monotonic, timeWaitKind(t))
 	case timeWait: // a client on a port that it has bound itself
-		ns.total.ClosedToTimeWait(t.Monotonic, finWait2)
+		ns.total.ClosedToTimeWait(t.Monotonic, timeWaitKind(t))
 	}
 }
 
@@ -191,11 +196,11 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 		}
 		return
 	}
-	finWait2 := t.Substate == tcp.FinWait2
-	if ns.limits.MayReuse(t.Local.Addr, t.Peer.Addr) {
-		ns.reusable.ClosedToTimeWait(t.Monotonic, finWait2)
+	kind := timeWaitKind(t)
+	if kind.Timestamp && ns.limits.MayReuse(t.Local.Addr, t.Peer.Addr) {
+		ns.reusable.ClosedToTimeWait(t.Monotonic, kind)
 	} else {
-		ns.total.ClosedToTimeWait(t.Monotonic, finWait2)
+		ns.total.ClosedToTimeWait(t.Monotonic, kind)
 	}
 	use := tr.destinations.Get(key, key.hash())
 	if use.Value.OpenCount() == 0 { // it was not counted when it opened
@@ -204,10 +209,14 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 	}
 	if uncounted {
 		use.Value.Advance(t.Monotonic)
-		use.Value.TimeWaitCreated(t.Monotonic, finWait2)
+		use.Value.TimeWaitCreated(t.Monotonic, kind)
 		return
 	}
-	use.Value.ClosedToTimeWait(t.Monotonic, finWait2)
+	use.Value.ClosedToTimeWait(t.Monotonic, kind)
+}
+
+func timeWaitKind(t *tcp.Transition) rate.Kind {
+	return rate.Kind{FinWait2: t.Substate == tcp.FinWait2, Timestamp: t.PeerTimestamp}
 }
 
 // decayEvery is how often the counts of processes are halved.

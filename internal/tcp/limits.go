@@ -15,7 +15,7 @@ type Limits struct {
 
 	Reuse      int           // net.ipv4.tcp_tw_reuse: 0 never, 1 always, 2 on loopback
 	ReuseDelay time.Duration // net.ipv4.tcp_tw_reuse_delay, since Linux 6.15; before that 1 s
-	Timestamps bool          // net.ipv4.tcp_timestamps; without them no TIME_WAIT is reused
+	Timestamps bool          // net.ipv4.tcp_timestamps: new connections use them if the peer does
 	FinTimeout time.Duration // net.ipv4.tcp_fin_timeout
 
 	MaxTimeWaits int // net.ipv4.tcp_max_tw_buckets
@@ -48,13 +48,26 @@ func (l *Limits) IsEphemeral(port uint16) bool {
 	return l.inRange(port) && !contains(l.Reserved, port) && !contains(l.Bound, port)
 }
 
-// MayReuse reports whether connect() may take over the port of a TIME_WAIT between
-// these addresses, by the rule of tcp_twsk_unique() (net/ipv4/tcp_ipv4.c).
+// MayReuse reports whether connect() may take over the port of a TIME_WAIT between these
+// addresses after ReuseDelay, by the rule of tcp_twsk_unique() (net/ipv4/tcp_ipv4.c): if
+// the TIME_WAIT also has a timestamp of the peer, and its substate is not FIN_WAIT2.
 func (l *Limits) MayReuse(local, peer netip.Addr) bool {
-	if !l.Timestamps {
-		return false
-	}
 	return l.Reuse == 1 || l.Reuse == 2 && (local.IsLoopback() || peer.IsLoopback())
+}
+
+// TimeWaitTimeout is the time until the timer of a TIME_WAIT expires: TCP_TIMEWAIT_LEN
+// (include/net/tcp.h).
+const TimeWaitTimeout = time.Minute
+
+// FinWait2Timeout is the time until the timer of a timewait socket in FIN_WAIT2 expires,
+// unless the socket has its own TCP_LINGER2. With FinTimeout above a minute the socket stays
+// a full socket first, and the timewait socket gets the rest (tcp_rcv_state_process() and
+// tcp_keepalive_timer()).
+func (l *Limits) FinWait2Timeout() time.Duration {
+	if l.FinTimeout > TimeWaitTimeout {
+		return l.FinTimeout - TimeWaitTimeout
+	}
+	return l.FinTimeout
 }
 
 func (l *Limits) inRange(port uint16) bool { return port >= l.PortLow && port <= l.PortHigh }

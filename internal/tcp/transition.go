@@ -138,6 +138,8 @@ type Transition struct {
 
 	InState         time.Duration // spent in Old; 0: not known
 	Substate        State         // of the timewait socket: FinWait2 or TimeWait; 0: there is none
+	PeerTimestamp   bool          // the timewait socket has a timestamp of the peer (tw_ts_recent_stamp)
+	OwnPortRange    bool          // the socket has its own range of local ports (IP_LOCAL_PORT_RANGE)
 	TimeWaitUnknown bool          // there may be a timewait socket: the search was not conclusive
 	Locked          bool          // a task owned the socket's lock
 	PeerFIN         bool          // the peer's FIN has been received

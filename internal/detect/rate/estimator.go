@@ -36,9 +36,18 @@ type Estimator struct {
 	now   time.Duration
 
 	open      int64   // connections that are open or being opened
+	step      int64   // that the counters were advanced to
 	taken     Counter // units taken less units given back without a TIME_WAIT, by steps
+	timed     Counter // timewait sockets with a timestamp of the peer, by the step of their creation
 	timeWaits Counter // TIME_WAITs by the second of their creation
 	finWait2  Counter // timewait sockets in FIN_WAIT2, by the second of their creation: the peer has not closed yet
+	untimed   Counter // those of both kinds without a timestamp of the peer
+}
+
+// Kind is what distinguishes timewait sockets.
+type Kind struct {
+	FinWait2  bool // the substate: the peer has not closed yet
+	Timestamp bool // the peer has sent a TCP timestamp
 }
 
 // TimeWaitModel is how long a TIME_WAIT occupies its unit: its hold time.
@@ -48,6 +57,9 @@ type TimeWaitModel struct {
 	// FinFraction is the fraction, 0 to 1, of the timewait sockets in FIN_WAIT2 that get
 	// the peer's FIN after all. Then their substate is TIME_WAIT, and Hold applies.
 	FinFraction float64
+	// ReuseAfter is when connect() takes over a TIME_WAIT that has a timestamp of the peer;
+	// 0: never. It does not take over one without a timestamp, nor one in FIN_WAIT2.
+	ReuseAfter time.Duration
 	// Scale corrects the number of TIME_WAITs: what the kernel counts, divided by what
 	// the model gives.
 	Scale float64
@@ -59,10 +71,17 @@ func (e *Estimator) Advance(now time.Duration) {
 		e.since = now
 	}
 	e.now = max(e.now, now)
-	e.taken.Advance(int64(e.now / Step))
+	step := int64(e.now / Step)
+	if step == e.step {
+		return
+	}
+	e.step = step
+	e.taken.Advance(step)
+	e.timed.Advance(step)
 	second := int64(e.now / time.Second)
 	e.timeWaits.Advance(second)
 	e.finWait2.Advance(second)
+	e.untimed.Advance(second)
 }
 
 // Opened counts one more connection.
@@ -91,24 +110,30 @@ func (e *Estimator) Closed(now time.Duration) {
 // ClosedToTimeWait counts one connection less, which left a TIME_WAIT. If no open
 // connection is counted, it was opened before the estimator began: its unit then counts
 // as newly taken.
-func (e *Estimator) ClosedToTimeWait(now time.Duration, finWait2 bool) {
+func (e *Estimator) ClosedToTimeWait(now time.Duration, kind Kind) {
 	e.Advance(now)
 	if e.open > 0 {
 		e.open--
 	} else {
 		e.taken.Add(1)
 	}
-	e.TimeWaitCreated(e.now, finWait2)
+	e.TimeWaitCreated(e.now, kind)
 }
 
 // TimeWaitCreated records a TIME_WAIT that was created at a time, which may be up to
 // 64 s ago. It ignores an older one, which has ended. It does not advance the model.
-func (e *Estimator) TimeWaitCreated(at time.Duration, finWait2 bool) {
-	c := &e.timeWaits
-	if finWait2 {
-		c = &e.finWait2
+func (e *Estimator) TimeWaitCreated(at time.Duration, kind Kind) {
+	second := int64(at / time.Second)
+	if kind.FinWait2 {
+		e.finWait2.AddAt(second, 1)
+	} else {
+		e.timeWaits.AddAt(second, 1)
 	}
-	c.AddAt(int64(at/time.Second), 1)
+	if kind.Timestamp {
+		e.timed.AddAt(int64(at/Step), 1)
+	} else {
+		e.untimed.AddAt(second, 1)
+	}
 }
 
 // Age is the time since the first event.
@@ -129,12 +154,56 @@ func (e *Estimator) Idle() bool {
 		e.Age() > MaxWindow && e.taken.Sum(0, maxWindowSteps) == 0
 }
 
+// FinWait2Count is how many timewait sockets were created in FIN_WAIT2 within a time, up
+// to 64 s.
+func (e *Estimator) FinWait2Count(within time.Duration) int64 {
+	return e.finWait2.Sum(0, slotsOf(within))
+}
+
+// NewestFinWait2 is within which time the newest count timewait sockets were created in
+// FIN_WAIT2.
+func (e *Estimator) NewestFinWait2(count int64) time.Duration {
+	seconds, left := 0.0, float64(count)
+	length := (e.now % time.Second).Seconds() // of the newest slot; then a second
+	for n := 0; n < slots && left > 0; n++ {
+		created := e.finWait2.ago(n)
+		seconds += length * min(1, left/max(1, created))
+		left -= created
+		length = 1
+	}
+	return time.Duration(seconds * float64(time.Second))
+}
+
 // TimeWaits is how many units TIME_WAITs occupy by the model.
 func (e *Estimator) TimeWaits(m TimeWaitModel) float64 {
 	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
+	if m.ReuseAfter > 0 && m.ReuseAfter < m.Hold {
+		count := e.createdWithin(m.ReuseAfter) + float64(e.untimed.Sum(0, hold))
+		for n := slotsOf(m.ReuseAfter); n < finWait2; n++ {
+			count += e.waiting(n, m)
+		}
+		return count * m.Scale
+	}
 	count := float64(e.timeWaits.Sum(0, hold)) + float64(e.finWait2.Sum(0, finWait2)) +
 		m.FinFraction*float64(e.finWait2.Sum(finWait2, hold-finWait2))
 	return count * m.Scale
+}
+
+// waiting is how many of the sockets with a timestamp that were created in FIN_WAIT2, n
+// seconds ago, still wait for the peer's FIN.
+func (e *Estimator) waiting(n int, m TimeWaitModel) float64 {
+	return (1 - m.FinFraction) * max(0, e.finWait2.ago(n)-e.untimed.ago(n))
+}
+
+// createdWithin is how many timewait sockets with a timestamp were created within a time.
+// Up to 15 s it counts the steps, and a part of the oldest one; beyond that, seconds.
+func (e *Estimator) createdWithin(d time.Duration) float64 {
+	if steps := int(d / Step); steps < slots-1 {
+		span := time.Duration(steps)*Step + e.now%Step // of the newest steps+1
+		return float64(e.timed.Sum(0, steps+1)) - e.timed.ago(steps)*float64(min(span-d, Step))/float64(Step)
+	}
+	n := slotsOf(d)
+	return max(0, float64(e.timeWaits.Sum(0, n)+e.finWait2.Sum(0, n)-e.untimed.Sum(0, n)))
 }
 
 // Occupancy is how many units are occupied now, by open connections and TIME_WAITs.

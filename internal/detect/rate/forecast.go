@@ -45,20 +45,74 @@ func (e *Estimator) Exhaustion(rate float64, m TimeWaitModel, capacity float64) 
 	if occupancy >= capacity {
 		return 0, true
 	}
-	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
-	for second := range hold {
-		// What was created that many slots ago is released in this second.
-		released := m.Scale * (e.timeWaits.ago(hold-1-second) + m.FinFraction*e.finWait2.ago(hold-1-second))
-		if second < finWait2 {
-			released += m.Scale * (1 - m.FinFraction) * e.finWait2.ago(finWait2-1-second)
-		}
-		growth := rate - released
+	reused := e.reusedShare(m)
+	for second := range slotsOf(m.Hold) {
+		growth := rate - m.Scale*e.released(second, m) - rate*reused*pastReuse(second, m)
 		if occupancy+growth >= capacity {
 			return time.Duration((float64(second) + (capacity-occupancy)/growth) * float64(time.Second)), true
 		}
 		occupancy += growth
 	}
 	return 0, false
+}
+
+// Plateau is what is occupied in the end if units are taken at a constant rate per second.
+func (e *Estimator) Plateau(rate float64, m TimeWaitModel) float64 {
+	reused := e.reusedShare(m)
+	return float64(e.open) + rate*(reused*m.ReuseAfter.Seconds()+(1-reused)*m.Hold.Seconds())
+}
+
+// released is how many of the units that TIME_WAITs occupy now are released in a second
+// from now: 0 is the next one.
+func (e *Estimator) released(second int, m TimeWaitModel) float64 {
+	// What was created hold-1-second slots ago is released in this second.
+	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
+	if m.ReuseAfter == 0 || m.ReuseAfter >= m.Hold {
+		count := e.timeWaits.ago(hold-1-second) + m.FinFraction*e.finWait2.ago(hold-1-second)
+		if second < finWait2 {
+			count += (1 - m.FinFraction) * e.finWait2.ago(finWait2-1-second)
+		}
+		return count
+	}
+	count := e.untimed.ago(hold - 1 - second)
+	if at := finWait2 - 1 - second; at >= 0 {
+		count += e.waiting(at, m)
+	}
+	if left := m.ReuseAfter - time.Duration(second)*time.Second; left > 0 {
+		young := e.createdWithin(left) - e.createdWithin(max(0, left-time.Second))
+		for n := slotsOf(left - time.Second); n < slotsOf(left); n++ {
+			young -= e.waiting(n, m) // they wait on
+		}
+		count += max(0, young)
+	}
+	return count
+}
+
+// pastReuse is the part of a second from now, 0 being the next one, in which what is taken
+// from now on is reused already.
+func pastReuse(second int, m TimeWaitModel) float64 {
+	if m.ReuseAfter == 0 || m.ReuseAfter >= m.Hold {
+		return 0
+	}
+	return min(1, max(0, float64(second+1)-m.ReuseAfter.Seconds()))
+}
+
+// reusedShare is the fraction of the TIME_WAITs that connect() may take over after
+// ReuseAfter.
+func (e *Estimator) reusedShare(m TimeWaitModel) float64 {
+	if m.ReuseAfter == 0 || m.ReuseAfter >= m.Hold {
+		return 0
+	}
+	window := slotsOf(MaxWindow)
+	all := float64(e.timeWaits.Sum(0, window) + e.finWait2.Sum(0, window))
+	if all == 0 {
+		return 1
+	}
+	kept := float64(e.untimed.Sum(0, window))
+	for n := range window {
+		kept += e.waiting(n, m)
+	}
+	return max(0, 1-kept/all)
 }
 
 // Declining reports whether the rate falls so clearly that everything that will still
@@ -99,11 +153,14 @@ func (e *Estimator) Sustained(f Forecast) bool {
 // hold time, less one standard deviation, leads to exhaustion as well; or the rate
 // has clearly risen since, by more than four standard deviations.
 func (e *Estimator) Significant(f Forecast, m TimeWaitModel) bool {
-	span := min(e.Age(), m.Hold).Seconds()
+	hold := slotsOf(m.Hold)
+	if e.reusedShare(m) > 0.5 { // most of what is occupied is young
+		hold = max(2, slotsOf(m.ReuseAfter+time.Second/2))
+	}
+	span := min(e.Age(), time.Duration(hold)*time.Second).Seconds()
 	if span <= 0 {
 		return false
 	}
-	hold := slotsOf(m.Hold)
 	created := float64(e.timeWaits.Sum(0, hold)+e.finWait2.Sum(0, hold)) + float64(e.open)
 	if _, exhausts := e.Exhaustion((created-math.Sqrt(created*f.Burstiness))/span, m, f.Capacity); exhausts {
 		return true

@@ -50,7 +50,7 @@ func TestEstimator_Plateau(t *testing.T) {
 			now := begin + time.Duration(second)*time.Second
 			for range tt.rate {
 				e.Opened(now)
-				e.ClosedToTimeWait(now, false)
+				e.ClosedToTimeWait(now, Kind{Timestamp: true})
 			}
 		}
 		in, exhausts := e.Exhaustion(float64(tt.rate), model, capacity)

@@ -1,0 +1,79 @@
+package detect
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// A TIME_WAIT holds its port as tcp_twsk_unique() decides: for tcp_tw_reuse_delay if reuse
+// is on, its peer has sent a timestamp and has closed; else until its timer expires.
+func TestStorm_ReuseOfEachTimeWait(t *testing.T) {
+	v4 := destination{netns: testNetns, local: netip.MustParseAddr("127.0.0.1"), peer: netip.MustParseAddr("127.0.0.1"), peerPort: 80}
+	v6 := destination{netns: testNetns, local: netip.IPv6Loopback(), peer: netip.IPv6Loopback(), peerPort: 80}
+	const ports = 300
+	for _, tt := range []struct {
+		name     string
+		key      destination
+		reuse    int
+		delay    time.Duration
+		rate     float64
+		untimed  bool
+		finAfter time.Duration
+		fails    bool
+	}{
+		{"loopback, two thirds for a second", v4, 2, time.Second, 200, false, 0, false},
+		{"loopback, peers that close at once", v4, 2, time.Second, 200, false, 20 * time.Millisecond, false},
+		{"loopback of IPv6", v6, 2, time.Second, 200, false, 0, false},
+		{"loopback, more than a second's ports", v4, 2, time.Second, 400, false, 0, true},
+		{"loopback, a delay of three seconds", v4, 2, 3 * time.Second, 120, false, 0, true},
+		{"loopback, a delay of three seconds, few", v4, 2, 3 * time.Second, 70, false, 0, false},
+		{"loopback, a delay of a tenth of a second", v4, 2, 100 * time.Millisecond, 1500, false, 0, false},
+		{"loopback, a delay of twenty seconds", v4, 2, 20 * time.Second, 20, false, 0, true},
+		{"loopback, a delay of twenty seconds, few", v4, 2, 20 * time.Second, 12, false, 0, false},
+		{"loopback, peers that close late", v4, 2, time.Second, 30, false, 15 * time.Second, true},
+		{"loopback, peers that close late, few", v4, 2, time.Second, 12, false, 15 * time.Second, false},
+		{"loopback, peers that never close", v4, 2, time.Second, 10, false, time.Hour, true},
+		{"reuse, without timestamps", to(80), 1, time.Second, 10, true, 0, true},
+		{"reuse, without timestamps, few", to(80), 1, time.Second, 4, true, 0, false},
+		{"reuse, with timestamps", to(80), 1, time.Second, 200, false, 0, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			h := newHost(t, ports, Config{})
+			h.limits.Reuse, h.limits.ReuseDelay, h.untimed, h.finAfter = tt.reuse, tt.delay, tt.untimed, tt.finAfter
+			h.run(load{key: tt.key, by: []tcp.Owner{curl}, rate: constant(tt.rate)}, 80*time.Second, true)
+			if tt.fails != (h.failed > 0) {
+				t.Fatalf("the test is wrong: the first failure came after %v", h.failed-time.Hour)
+			}
+			opened := only(h.alerts, "time_wait_storm", Open)
+			if len(opened) > 0 != tt.fails {
+				t.Errorf("%d alerts: %v", len(opened), summaries(opened))
+			}
+			if tt.fails && len(opened) > 0 && opened[0].Monotonic >= h.failed {
+				t.Errorf("the alert came %v after the first failure", opened[0].Monotonic-h.failed)
+			}
+		})
+	}
+}
+
+func summaries(alerts []Alert) (list []string) {
+	for _, a := range alerts {
+		list = append(list, fmt.Sprintf("%s after %v: %d of %d, rate %.1f, exhausted in %v",
+			a.Kind, a.Monotonic-time.Hour, a.Occupancy, a.Capacity, a.Rate, a.ExhaustionIn))
+	}
+	return list
+}
+
+// With tcp_fin_timeout above a minute, the timewait socket in FIN_WAIT2 has only the rest.
+func TestLimits_FinWait2Timeout(t *testing.T) {
+	for timeout, want := range map[time.Duration]time.Duration{
+		5 * time.Second: 5 * time.Second, time.Minute: time.Minute, 90 * time.Second: 30 * time.Second, 2 * time.Minute: time.Minute,
+	} {
+		if got := (&tcp.Limits{FinTimeout: timeout}).FinWait2Timeout(); got != want {
+			t.Errorf("tcp_fin_timeout of %v: %v, want %v", timeout, got, want)
+		}
+	}
+}
