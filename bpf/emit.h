@@ -49,9 +49,9 @@ static __always_inline __u32 timewait_flags_of(const struct transition *t)
 
 	if (t->ec->timewait == TIMEWAIT_UNKNOWN)
 		return EVENT_TIMEWAIT_UNKNOWN;
-	return is_timewait(t->ec->timewait) && READ_UNTYPED(tw, tw_ts_recent_stamp) ?
-		       EVENT_TIMEWAIT_TIMESTAMP :
-		       0;
+	if (!is_timewait(t->ec->timewait) || !READ_UNTYPED(tw, tw_ts_recent_stamp))
+		return 0;
+	return EVENT_TIMEWAIT_TIMESTAMP;
 }
 
 /* Whether connect() takes the socket's ports from IP_LOCAL_PORT_RANGE, since 6.3. */

@@ -255,7 +255,7 @@ func TestCloseWaitLeak_OneForEachOwner(t *testing.T) {
 
 // Advice names the cure first, and never a setting that does harm.
 func TestAdvice_CureFirstAndHarmless(t *testing.T) {
-	advice := portAdvice(&tcp.Limits{PortLow: 32768, PortHigh: 60999})
+	advice := portAdvice(&namespace{limits: tcp.Limits{PortLow: 32768, PortHigh: 60999}})
 	at := 0
 	for _, part := range []string{"reuse connections", "addresses", "ip_local_port_range"} {
 		next := strings.Index(advice[at:], part)

@@ -78,15 +78,34 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	if e == nil {
 		return f
 	}
-	capacity, ns := d.portCapacity(key)
-	if capacity == 0 {
+	capacity, ns := d.portCapacity(key, &e.Value)
+	if ns == nil {
 		return f
 	}
 	model := ns.modelFor(key, &e.Value)
 	f.Occupancy, f.OccupancySource = round(e.Value.Occupancy(model)), ns.source(d.now)
-	f.Capacity, f.CapacityKind = uint64(capacity), EphemeralPorts
 	f.Approximate = e.Missed > 0 || ns.limits.Assumed
 	f.Cause += fmt.Sprintf("; open connections use %d ports and TIME_WAITs %d", e.Value.OpenCount(), round(e.Value.TimeWaits(model)))
-	f.Advice = portAdvice(&ns.limits)
+	if key.ownRange {
+		f.Cause += "; these sockets have their own range of ports (IP_LOCAL_PORT_RANGE)"
+		f.Advice = ownRangeAdvice
+		return f
+	}
+	f.Advice = portAdvice(ns)
+	ns.addBinds(&f)
+	if capacity == 0 && ns.bindCount > 0 { // all are bound
+		capacity = float64(ns.bindCount)
+	}
+	if capacity == 0 {
+		return f
+	}
+	f.Capacity, f.CapacityKind = uint64(capacity), EphemeralPorts
+	// The kernel has found no free port, whatever the model says.
+	if f.Occupancy = min(f.Occupancy, f.Capacity); d.now-x.lastFailed < time.Second {
+		f.Occupancy = f.Capacity
+	}
 	return f
 }
+
+const ownRangeAdvice = "reuse connections: keep-alive, or a pool in the client; if that takes time, give these sockets a wider " +
+	"IP_LOCAL_PORT_RANGE, or use more local or peer addresses"

@@ -28,7 +28,7 @@ func (d portStorm) check(raise raiser) {
 		if e.Weight < minConnections {
 			continue
 		}
-		capacity, ns := d.portCapacity(e.Key)
+		capacity, ns := d.portCapacity(e.Key, &e.Value)
 		if capacity == 0 || float64(e.Weight) < minShare*capacity {
 			continue
 		}
@@ -95,13 +95,16 @@ func (tr *tracker) takeWaiting(now time.Duration, netns uint32, sockets []tcp.So
 
 // portCapacity is the number of local ports for a destination. It is 0 if the limits are
 // not known, or if tcp_max_tw_buckets is reached before the ports are exhausted.
-func (tr *tracker) portCapacity(key destination) (float64, *namespace) {
+func (tr *tracker) portCapacity(key destination, use *destinationUse) (float64, *namespace) {
 	found := tr.namespaces.Find(key.netns, uint64(key.netns))
 	if found == nil || !found.Value.known {
 		return 0, nil
 	}
 	ns := &found.Value
-	capacity := float64(ns.limits.Ports())
+	capacity := float64(max(0, ns.limits.Ports()-ns.boundByOthers(use)))
+	if key.ownRange {
+		return 0, ns // no event shows how many ports the socket may use
+	}
 	if float64(ns.limits.MaxTimeWaits) < capacity {
 		return 0, ns // the kernel never keeps so many TIME_WAITs
 	}
@@ -128,8 +131,26 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 		f.Cause += fmt.Sprintf("; %d connects have failed already", u.noPort)
 		f.Failures = u.noPort
 	}
-	f.Advice = portAdvice(&ns.limits)
+	f.Advice = portAdvice(ns)
+	ns.addBinds(&f)
+	if u.noPort > 0 && d.now-u.noPortAt < time.Second {
+		f.Occupancy, f.Exhausts, f.ExhaustionIn = f.Capacity, true, 0 // the kernel has found none
+	}
+	f.Occupancy = min(f.Occupancy, f.Capacity)
 	return f
+}
+
+// addBinds names who holds ports that are bound: it may be another process than the one
+// that finds none.
+func (ns *namespace) addBinds(f *Finding) {
+	if ns.bindCount == 0 {
+		return
+	}
+	f.Cause += fmt.Sprintf("; %d ports are taken for all destinations, because they were bound before connect()", ns.bindCount)
+	if top := ns.bindProcesses.top(); top.PID != 0 {
+		f.Cause += fmt.Sprintf(", most of them by %s (pid %d)", top.Comm.Bytes(), top.PID)
+	}
+	f.Advice += "; bind() an address without a port (IP_BIND_ADDRESS_NO_PORT), so that connections share ports between destinations"
 }
 
 // keptFor is how long most TIME_WAITs keep their port.
@@ -145,13 +166,13 @@ const reusePortsAdvice = "reuse connections: keep-alive, or a pool in the client
 	"then widen net.ipv4.ip_local_port_range"
 
 // portAdvice is the advice with the numbers of a namespace.
-func portAdvice(l *tcp.Limits) string {
-	advice := reusePortsAdvice
+func portAdvice(ns *namespace) string {
+	advice, l := reusePortsAdvice, &ns.limits
 	if l.Assumed {
 		return advice
 	}
 	advice += fmt.Sprintf(", now %d to %d", l.PortLow, l.PortHigh)
-	if excluded := int(l.PortHigh) - int(l.PortLow) + 1 - l.Ports(); excluded > 0 {
+	if excluded := int(l.PortHigh) - int(l.PortLow) + 1 - l.Ports() + ns.bindCount; excluded > 0 {
 		advice += fmt.Sprintf(" with %d of them reserved or bound", excluded)
 	}
 	return advice

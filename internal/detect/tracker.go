@@ -19,7 +19,8 @@ type tracker struct {
 	swept  int64 // second of the last sweep
 	losses losses
 
-	seeding seeding
+	seeding   seeding
+	bindTotal int // of all namespaces
 
 	// takeHalfClosed is set by the detector that asks for the half-closed sockets.
 	takeHalfClosed func(now time.Duration, netns uint32, sockets []tcp.Socket)
@@ -37,6 +38,7 @@ type destination struct {
 	peer     netip.Addr
 	netns    uint32
 	peerPort uint16
+	ownRange bool // sockets with IP_LOCAL_PORT_RANGE: they have other ports
 }
 
 func (d *destination) hash() uint64 {
@@ -48,6 +50,8 @@ type destinationUse struct {
 	topProcesses
 	noPort   uint64        // connects that found no local port
 	noPortAt time.Duration // the last of them
+
+	binds int // its ports that were bound before connect()
 
 	waiting       int64         // timewait sockets in FIN_WAIT2, by the kernel's table
 	waitingOldest time.Duration // how long the oldest of them has waited
@@ -133,15 +137,19 @@ func releasesPort(t *tcp.Transition) bool {
 }
 
 func destinationOf(t *tcp.Transition) destination {
-	return destination{local: t.Local.Addr, peer: t.Peer.Addr, netns: t.Netns, peerPort: t.Peer.Port}
+	return destination{local: t.Local.Addr, peer: t.Peer.Addr, netns: t.Netns, peerPort: t.Peer.Port, ownRange: t.OwnPortRange}
 }
 
 func (tr *tracker) open(t *tcp.Transition) {
 	ns := tr.activeNamespace(t.Netns)
-	if t.Local.Port != 0 && ns.known && !ns.limits.IsEphemeral(t.Local.Port) {
-		return // bound to a port that connect() would not have chosen
-	}
 	key := destinationOf(t)
+	if t.Local.Port != 0 {
+		counted := !ns.known || ns.limits.IsEphemeral(t.Local.Port)
+		tr.bindOpened(t, ns, key, counted)
+		if !counted {
+			return // connect() would not have chosen this port
+		}
+	}
 	tr.seeding.record(t.Cookie, &key, true)
 	use := tr.destinations.Get(key, key.hash())
 	use.Value.Opened(t.Monotonic)
@@ -152,6 +160,9 @@ func (tr *tracker) open(t *tcp.Transition) {
 func (tr *tracker) close(t *tcp.Transition) {
 	ns := tr.activeNamespace(t.Netns)
 	timeWait := t.New == tcp.TimeWait
+	if t.Role != tcp.RoleServer {
+		defer ns.bindClosed(t)
+	}
 	switch {
 	case tr.isClient(t, ns):
 		tr.closeClient(t, ns)
@@ -167,19 +178,20 @@ func (tr *tracker) close(t *tcp.Transition) {
 	}
 }
 
-// isClient reports whether the connection uses a port that connect() chose. For a
+// isClient reports whether the connection uses a port that connect() chose or would have
+// chosen: the rule at the end is the rule at the start, whatever was bound meanwhile. For a
 // socket that is older than the tracer the port itself decides.
 func (tr *tracker) isClient(t *tcp.Transition, ns *namespace) bool {
-	if t.Role == tcp.RoleServer {
+	switch {
+	case t.Role == tcp.RoleServer:
+		return false
+	case t.Role == tcp.RoleClient:
+		b := ns.binds[t.Local.Port]
+		return b == nil || b.counted
+	case t.Local.Port == 0 || !ns.known:
 		return false
 	}
-	if t.Local.Port == 0 {
-		return t.Role == tcp.RoleClient
-	}
-	if ns.known {
-		return ns.limits.IsEphemeral(t.Local.Port)
-	}
-	return t.Role == tcp.RoleClient
+	return ns.limits.IsEphemeral(t.Local.Port)
 }
 
 func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
@@ -233,6 +245,7 @@ func (tr *tracker) tick(now time.Duration) {
 	decay := second%int64(decayEvery/time.Second) == 0
 	tr.destinations.Sweep(func(e *topk.Entry[destination, destinationUse]) bool {
 		u := &e.Value
+		u.binds = 0 // sweepBinds counts them again
 		refresh(&u.Estimator, &u.topProcesses, &e.Missed, tr.now, decay)
 		timeWait, finWait2 := u.RecordedTimeWaits()
 		e.Weight = uint64(u.OpenCount() + timeWait + finWait2)
@@ -245,12 +258,17 @@ func (tr *tracker) tick(now time.Duration) {
 		e.Weight = uint64(timeWait + finWait2)
 		return !u.Idle()
 	})
+	tr.bindTotal = 0
 	tr.namespaces.Sweep(func(e *topk.Entry[uint32, namespace]) bool {
 		e.Value.total.Advance(tr.now)
 		e.Value.reusable.Advance(tr.now)
+		tr.sweepBinds(&e.Value)
+		if decay {
+			e.Value.bindProcesses.decay()
+		}
 		timeWait, _ := e.Value.total.RecordedTimeWaits()
 		e.Weight = uint64(timeWait) + 1
-		return tr.now-e.Value.activeAt < 2*rate.TimeWaitHold
+		return tr.now-e.Value.activeAt < 2*rate.TimeWaitHold || len(e.Value.binds) > 0
 	})
 }
 

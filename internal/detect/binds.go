@@ -1,0 +1,87 @@
+package detect
+
+import (
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// maxBinds bounds the ports that are remembered as bound by connections, over all
+// namespaces. They take at most about 8 MiB.
+const maxBinds = 1 << 16
+
+// bind is a port that a process has bound before connect(). Until the last of its
+// connections and TIME_WAITs is gone, the connect() of any other socket that lets the kernel
+// choose skips the port, for all destinations: __inet_hash_connect() takes no bucket that
+// bind() made.
+type bind struct {
+	open    int32
+	counted bool          // at the destination
+	until   time.Duration // when the last TIME_WAIT ends
+	by      destination   // of the last connection
+}
+
+// bindOpened remembers the port of a connection that had it before connect(): the
+// transition to SYN_SENT has a port.
+func (tr *tracker) bindOpened(t *tcp.Transition, ns *namespace, key destination, counted bool) {
+	b := ns.binds[t.Local.Port]
+	switch {
+	case b != nil:
+	case tr.bindTotal >= maxBinds:
+		return
+	default:
+		if ns.binds == nil {
+			ns.binds = make(map[uint16]*bind)
+		}
+		b = &bind{}
+		ns.binds[t.Local.Port] = b
+		tr.bindTotal++
+		if counted {
+			ns.bindCount++
+			tr.destinations.Get(key, key.hash()).Value.binds++
+		}
+	}
+	b.open, b.counted, b.by = b.open+1, counted, key
+	ns.bindProcesses.count(t)
+}
+
+// bindClosed takes a connection off its bound port.
+func (ns *namespace) bindClosed(t *tcp.Transition) {
+	b := ns.binds[t.Local.Port]
+	if b == nil {
+		return
+	}
+	b.open = max(0, b.open-1)
+	if t.New == tcp.TimeWait {
+		b.until = max(b.until, t.Monotonic+rate.TimeWaitHold)
+	}
+}
+
+// sweepBinds forgets the ports that are free again, and counts those that connect() would
+// choose otherwise.
+func (tr *tracker) sweepBinds(ns *namespace) {
+	ns.bindCount = 0
+	for port, b := range ns.binds {
+		if b.open == 0 && b.until <= tr.now {
+			delete(ns.binds, port)
+			continue
+		}
+		if !ns.known || ns.limits.IsEphemeral(port) {
+			ns.bindCount++
+			if e := tr.destinations.Find(b.by, b.by.hash()); e != nil {
+				e.Value.binds++
+			}
+		}
+	}
+	tr.bindTotal += len(ns.binds)
+}
+
+// boundByOthers is how many of the ports that connect() could choose are bound by
+// connections to other destinations.
+func (ns *namespace) boundByOthers(use *destinationUse) int {
+	if use == nil {
+		return ns.bindCount
+	}
+	return max(0, ns.bindCount-use.binds)
+}

@@ -1,0 +1,128 @@
+package detect
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// bindAndConnect opens a connection from a port that the process has bound.
+func (h *host) bindAndConnect(key destination, port uint16, by tcp.Owner) {
+	h.emit(key, port, by, tcp.Close, tcp.SynSent)
+}
+
+// Ports that were bound before connect() are taken for every destination, until the last
+// connection and TIME_WAIT on them is gone. The alert names their process.
+func TestPortExhaustion_PortsBoundByAnotherProcess(t *testing.T) {
+	v4 := destination{netns: testNetns, local: here, peer: there, peerPort: 80}
+	v6 := destination{netns: testNetns, local: netip.MustParseAddr("2001:db8::1"), peer: netip.MustParseAddr("2001:db8::2"), peerPort: 80}
+	for name, bound := range map[string]destination{"IPv4": v4, "IPv6": v6} {
+		h := newHost(t, 20, Config{})
+		holder := process(100, "holder")
+		for port := range uint16(20) {
+			h.bindAndConnect(bound, 20000+port, holder)
+		}
+		h.pass(2 * time.Second)
+		h.limits.Bound = []uint16{20000, 20001} // the kernel's list may or may not have some of them
+		h.pass(2 * time.Second)
+		fail := func() Alert {
+			h.emit(to(9000), 0, curl, tcp.Close, tcp.SynSent)
+			h.emit(to(9000), 0, curl, tcp.SynSent, tcp.Close)
+			h.pass(100 * time.Millisecond)
+			opened := only(h.alerts, "port_exhaustion", Open)
+			if len(opened) == 0 {
+				t.Fatalf("%s: no alert", name)
+			}
+			return opened[len(opened)-1]
+		}
+		if a := fail(); a.Occupancy != a.Capacity || a.Capacity == 0 || !strings.Contains(a.Cause, "holder (pid 100)") {
+			t.Errorf("%s: %d of %d: %s", name, a.Occupancy, a.Capacity, a.Cause)
+		}
+		h.limits.Bound = nil
+		for port := range uint16(20) {
+			h.emit(bound, 20000+port, holder, tcp.FinWait2, tcp.TimeWait)
+		}
+		h.pass(30 * time.Second)
+		if ns := h.engine.tracker.namespace(testNetns); ns.bindCount != 20 {
+			t.Errorf("%s: %d ports are bound, want 20 by their TIME_WAITs", name, ns.bindCount)
+		}
+		h.pass(35 * time.Second)
+		if ns := h.engine.tracker.namespace(testNetns); ns.bindCount != 0 || len(ns.binds) != 0 || h.engine.tracker.bindTotal != 0 {
+			t.Errorf("%s: %d ports are bound, want 0", name, ns.bindCount)
+		}
+	}
+}
+
+// A port counts at the end of a connection as it counted at the start, whatever listens or
+// is bound meanwhile.
+func TestPorts_BoundMeanwhile(t *testing.T) {
+	h := newHost(t, 100, Config{})
+	h.pass(time.Second)
+	for port := range uint16(30) {
+		h.bindAndConnect(to(80), 20000+port, curl)
+		h.emit(to(80), 0, curl, tcp.Close, tcp.SynSent)
+		h.limits.Bound = append(h.limits.Bound, 20000+port, 20050+port)
+		h.pass(2 * time.Second)
+		h.emit(to(80), 20000+port, curl, tcp.CloseWait, tcp.LastAck)
+		h.emit(to(80), 20050+port, curl, tcp.CloseWait, tcp.LastAck)
+	}
+	if got := openPorts(h.engine); got != 0 {
+		t.Errorf("%d connections are open, want 0", got)
+	}
+}
+
+// The ports of sockets with IP_LOCAL_PORT_RANGE are not those of the sysctl: the alert names
+// no capacity, and gives the advice for them.
+func TestPortExhaustion_OwnPortRange(t *testing.T) {
+	h := newHost(t, 5000, Config{})
+	h.pass(time.Second)
+	own := func(old, next tcp.State, noPort bool) {
+		transition := tcp.Transition{
+			Monotonic: h.now, Netns: testNetns, Owner: curl, Role: tcp.RoleClient, Old: old, New: next, OwnPortRange: true,
+			Local: tcp.Endpoint{Addr: here}, Peer: tcp.Endpoint{Addr: there, Port: 80}, NoPort: noPort, Locked: noPort,
+		}
+		if next == tcp.TimeWait {
+			transition.Local.Port, transition.Substate = 20001, tcp.TimeWait
+		}
+		h.engine.Observe(&transition)
+	}
+	for range 100 {
+		own(tcp.Close, tcp.SynSent, false)
+		own(tcp.FinWait2, tcp.TimeWait, false)
+		h.pass(50 * time.Millisecond)
+	}
+	own(tcp.Close, tcp.SynSent, false)
+	own(tcp.SynSent, tcp.Close, true)
+	h.pass(time.Second)
+	opened := only(h.alerts, "port_exhaustion", Open)
+	if len(opened) != 1 {
+		t.Fatalf("%d alerts, want 1", len(opened))
+	}
+	if a := opened[0]; a.Capacity != 0 || a.Occupancy != 100 || strings.Contains(a.Advice, "ip_local_port_range") ||
+		!strings.Contains(a.Advice, "IP_LOCAL_PORT_RANGE") {
+		t.Errorf("%d of %d: %s; %s", a.Occupancy, a.Capacity, a.Cause, a.Advice)
+	}
+}
+
+// What connect() has just failed to find is not there, whatever the model counts; and never
+// is more occupied than there is.
+func TestPorts_OccupancyWithinCapacity(t *testing.T) {
+	h := newHost(t, 200, Config{})
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(20)}, 30*time.Second, true)
+	h.limits.PortHigh -= 100
+	h.pass(3 * time.Second)
+	h.emit(to(80), 0, curl, tcp.Close, tcp.SynSent)
+	h.emit(to(80), 0, curl, tcp.SynSent, tcp.Close)
+	h.pass(12 * time.Second)
+	for _, a := range h.finish() {
+		if a.Occupancy > a.Capacity {
+			t.Errorf("%s %s: %d of %d", a.Kind, a.Phase, a.Occupancy, a.Capacity)
+		}
+		if a.Kind == "port_exhaustion" && a.Phase == Open && a.Occupancy != a.Capacity {
+			t.Errorf("%d of %d when connect() has failed", a.Occupancy, a.Capacity)
+		}
+	}
+}
