@@ -1,6 +1,10 @@
 package detect
 
-import "github.com/tcpshift/tcpshift/internal/tcp"
+import (
+	"math/bits"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
 
 // topProcesses counts which processes cause something: the busiest few, by the
 // Space-Saving algorithm (see package topk) in an array that is short enough to be
@@ -8,7 +12,17 @@ import "github.com/tcpshift/tcpshift/internal/tcp"
 type topProcesses struct {
 	list  []processCount
 	total uint64 // of all processes, also those that are not in the list
-	added int    // additions to the list; a process that comes back is added again
+	seen  pidSet // since the last decay
+	older pidSet // between the two decays before
+}
+
+// pidSet is a set of hashes of pids. It has at most as many members as there are pids: two
+// pids may share a hash.
+type pidSet [8]uint64
+
+func (s *pidSet) add(pid uint32) {
+	bit := pid * 0x9e3779b1 >> (32 - 9) // of 512; 2^32 divided by the golden ratio
+	s[bit/64] |= 1 << (bit % 64)
 }
 
 type processCount struct {
@@ -27,6 +41,7 @@ func (p *topProcesses) count(t *tcp.Transition) {
 	if t.Owner.Source == tcp.PIDUnknown {
 		return
 	}
+	p.seen.add(t.Owner.PID)
 	least := 0
 	for i := range p.list {
 		c := &p.list[i]
@@ -41,7 +56,6 @@ func (p *topProcesses) count(t *tcp.Transition) {
 			least = i
 		}
 	}
-	p.added++
 	c := processCount{pid: t.Owner.PID, comm: t.Owner.Comm, cgroup: t.Cgroup, count: 1}
 	if len(p.list) < maxProcesses {
 		p.list = append(p.list, c)
@@ -61,7 +75,18 @@ func (p *topProcesses) decay() {
 			kept = append(kept, c)
 		}
 	}
-	p.list, p.total, p.added = kept, p.total/2, max(p.added/2, len(kept))
+	p.list, p.total = kept, p.total/2
+	p.older, p.seen = p.seen, pidSet{}
+}
+
+// processes is how many processes were counted since the decay before the last one. It is
+// never more than there were, and less only if there were more than maxProcesses.
+func (p *topProcesses) processes() int {
+	count := 0
+	for i := range p.seen {
+		count += bits.OnesCount64(p.seen[i] | p.older[i])
+	}
+	return max(count, len(p.list))
 }
 
 // TopProcess is the busiest of the processes that cause what an alert reports or, if no
@@ -72,8 +97,8 @@ type TopProcess struct {
 	Known  bool // false: no process is known, and the other fields are zero
 	Cgroup *tcp.Cgroup
 	Share  float64 // 0 to 1: the part of the cause that is of this process; if PID is 0, of all processes named Comm
-	// Processes estimates how many processes take part. If more than maxProcesses do, each
-	// one counts again whenever it returns to the list.
+	// Processes is how many processes take part, and never more than do. If more than
+	// maxProcesses do, it may be less.
 	Processes int
 }
 
@@ -92,7 +117,7 @@ func (p *topProcesses) top() TopProcess {
 		}
 	}
 	const standsOut = 0.1
-	t := TopProcess{Known: true, Processes: p.added, PID: busiest.pid, Comm: busiest.comm, Cgroup: busiest.cgroup}
+	t := TopProcess{Known: true, Processes: p.processes(), PID: busiest.pid, Comm: busiest.comm, Cgroup: busiest.cgroup}
 	t.Share = float64(busiest.atLeast()) / float64(p.total)
 	if t.Share >= standsOut {
 		return t
