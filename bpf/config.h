@@ -56,6 +56,7 @@ const volatile __u8 filter_ports; /* a bit per enum side */
 const volatile __u8 filter_addrs; /* a bit per enum side */
 const volatile bool filter_states;
 const volatile __u32 wanted_states[32]; /* by old state: a bit per emitted new state */
+const volatile bool filter_orphan_fin_wait2; /* leaves out what enters FIN_WAIT2 as an orphan */
 const volatile __u8 filter_roles; /* a bit per enum socket_role */
 const volatile bool filter_netns;
 const volatile bool filter_pid;

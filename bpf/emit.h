@@ -30,6 +30,8 @@ static __always_inline bool matches_except_owner(const struct transition *t)
 {
 	if (!states_match(t->ec->old_state, emitted_new_state(t)))
 		return false;
+	if (filter_orphan_fin_wait2 && t->ec->new_state == TCP_FIN_WAIT2 && !t->ec->socket)
+		return false;
 	if (!role_matches(t->ec->role))
 		return false;
 	return socket_matches(t->sk, &t->ec->ep);
@@ -139,8 +141,7 @@ static __always_inline __u32 flags_of(const struct transition *t)
 	const struct event_ctx *ec = t->ec;
 
 	return (ec->ep.mapped ? EVENT_MAPPED : 0) | (ec->locked ? EVENT_LOCKED : 0) |
-	       (ec->in_state_ns ? EVENT_TIMED : 0) |
-	       timewait_flags_of(t) | port_range_flag_of(t) |
+	       (ec->in_state_ns ? EVENT_TIMED : 0) | timewait_flags_of(t) | port_range_flag_of(t) |
 	       (ec->socket ? 0 : EVENT_ORPHAN) |
 	       (ec->new_state == TCP_CLOSE ? all_close_flags_of(t) : 0);
 }

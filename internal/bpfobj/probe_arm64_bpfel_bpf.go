@@ -270,6 +270,7 @@ const (
 	ProbeVarFilterComm                 = "filter_comm"
 	ProbeVarFilterFamily               = "filter_family"
 	ProbeVarFilterNetns                = "filter_netns"
+	ProbeVarFilterOrphanFinWait2       = "filter_orphan_fin_wait2"
 	ProbeVarFilterPid                  = "filter_pid"
 	ProbeVarFilterPorts                = "filter_ports"
 	ProbeVarFilterRoles                = "filter_roles"
@@ -410,6 +411,7 @@ type ProbeVariableSpecs struct {
 	FilterComm             *ebpf.VariableSpec `ebpf:"filter_comm"`
 	FilterFamily           *ebpf.VariableSpec `ebpf:"filter_family"`
 	FilterNetns            *ebpf.VariableSpec `ebpf:"filter_netns"`
+	FilterOrphanFinWait2   *ebpf.VariableSpec `ebpf:"filter_orphan_fin_wait2"`
 	FilterPid              *ebpf.VariableSpec `ebpf:"filter_pid"`
 	FilterPorts            *ebpf.VariableSpec `ebpf:"filter_ports"`
 	FilterRoles            *ebpf.VariableSpec `ebpf:"filter_roles"`
@@ -522,6 +524,7 @@ type ProbeVariables struct {
 	FilterComm             *ebpf.Variable `ebpf:"filter_comm"`
 	FilterFamily           *ebpf.Variable `ebpf:"filter_family"`
 	FilterNetns            *ebpf.Variable `ebpf:"filter_netns"`
+	FilterOrphanFinWait2   *ebpf.Variable `ebpf:"filter_orphan_fin_wait2"`
 	FilterPid              *ebpf.Variable `ebpf:"filter_pid"`
 	FilterPorts            *ebpf.Variable `ebpf:"filter_ports"`
 	FilterRoles            *ebpf.Variable `ebpf:"filter_roles"`

@@ -15,6 +15,7 @@
 //	tracker.go           how many ports and TIME_WAITs does each destination and server use?
 //	namespace.go         what are the limits of a namespace, and does the kernel's count confirm the model?
 //	seed.go              what was there before the start?
+//	binds.go             which ports were bound before connect(), and are free for no destination?
 //	processes.go         which process causes it?
 //	time_wait_storm.go   when is a storm of TIME_WAITs certain enough for an alert?
 //	port_storm.go        the storm that exhausts a client's local ports
@@ -22,6 +23,7 @@
 //	port_exhaustion.go   connects that found no local port
 //	close_wait_leak.go   sockets that stay in CLOSE_WAIT
 //	fin_wait2_pileup.go  peers that do not close
+//	living_sockets.go    which sockets in FIN_WAIT2 does a process still have?
 //	outcomes.go          how many connections of an endpoint failed or were reset within ten seconds?
 //	connect_failures.go  peers to which most connects fail
 //	reset_burst.go       endpoints whose connections are mostly reset

@@ -29,8 +29,9 @@ func New(c Config, now time.Duration) *Engine {
 }
 
 // Needs returns the transitions that detection uses: four of the ten that a connection
-// over loopback makes, two of its client and two of its server. The engine ignores all
-// others, so the kernel need not emit them for it.
+// over loopback makes, two of its client and two of its server, and the step to FIN_WAIT2
+// of a socket that a process still has. The engine ignores all others, so the kernel need
+// not emit them for it.
 func Needs() tcp.Transitions {
 	tr := newTracker(Config{}.withDefaults())
 	needs := tr.needs()
@@ -103,8 +104,8 @@ func (e *Engine) Finish(now time.Duration) []Alert {
 // Request asks for the limits of one network namespace.
 type Request struct {
 	Netns uint32 // inode number
-	// HalfClosed asks for its timewait sockets in FIN_WAIT2 as well, which takes a walk
-	// through the kernel's table.
+	// HalfClosed asks for its sockets in FIN_WAIT2 as well, which takes a walk through the
+	// kernel's table.
 	HalfClosed bool
 }
 
@@ -123,8 +124,8 @@ func (e *Engine) Update(now time.Duration, netns uint32, l *tcp.Limits) {
 	e.tracker.update(now, netns, l)
 }
 
-// UpdateHalfClosed sets the timewait sockets of a namespace that are in FIN_WAIT2, which
-// wait for the peer's FIN: all of them. It keeps no reference to sockets.
+// UpdateHalfClosed sets the sockets of a namespace that are in FIN_WAIT2 and wait for the
+// peer's FIN: all of them, timewait sockets with that substate, and connections. It keeps no reference to sockets.
 func (e *Engine) UpdateHalfClosed(now time.Duration, netns uint32, sockets []tcp.Socket) {
 	e.tracker.takeWaiting(now, netns, sockets)
 	e.tracker.takeHalfClosed(now, netns, sockets)

@@ -10,13 +10,25 @@ import (
 )
 
 // finWait2Pileup finds closed connections whose peers do not close: they stay in
-// FIN_WAIT2 until tcp_fin_timeout. No tracepoint fires when the peer closes after all,
-// so the detector requests the kernel's table if there may be many of them.
+// FIN_WAIT2 until the timeout of the socket, or for ever if a process still has it. No
+// tracepoint fires when the peer of a timewait socket closes after all, so the detector
+// requests the kernel's table if there may be many of them.
 type finWait2Pileup struct {
 	*tracker
-	created *topk.Table[waitingKey, rate.Counter] // timewait sockets in FIN_WAIT2, by the second of their creation
-	counted map[waitingKey]*halfClosedCount       // by the kernel's table
-	swept   int64                                 // second of the last sweep
+	created   *topk.Table[waitingKey, rate.Counter] // sockets that have entered FIN_WAIT2, by second
+	living    livingSockets
+	sightings map[uint32]sightings            // by namespace
+	sighted   int                             // sockets in sightings
+	counted   map[waitingKey]*halfClosedCount // by the kernel's table
+	swept     int64                           // second of the last sweep
+}
+
+// sightings are the sockets in FIN_WAIT2 that the newest table of a namespace had: by
+// cookie, when a table had each of them first. A timer cannot show how long a socket has
+// waited: the length of its timeout is not in the table.
+type sightings struct {
+	first map[uint64]time.Duration
+	at    time.Duration
 }
 
 // waitingKey is what sockets in FIN_WAIT2 are counted by: the peer of a client, or the
@@ -34,21 +46,28 @@ func (k *waitingKey) hash() uint64 {
 
 type halfClosedCount struct {
 	count, before int
+	living        int // of count: a process still has the socket
 	at, beforeAt  time.Duration
 }
 
 func newFinWait2Pileup(tr *tracker) detector {
 	d := &finWait2Pileup{
-		tracker: tr, created: topk.New[waitingKey, rate.Counter](tr.MaxDestinations / 8), counted: make(map[waitingKey]*halfClosedCount),
+		tracker: tr, created: topk.New[waitingKey, rate.Counter](tr.MaxDestinations / 8), living: newLivingSockets(),
+		sightings: make(map[uint32]sightings), counted: make(map[waitingKey]*halfClosedCount),
 	}
-	tr.takeHalfClosed = d.takeCounts
+	tr.takeHalfClosed, tr.seedLiving = d.takeCounts, d.seedLiving
 	return d
 }
 
 func (*finWait2Pileup) kind() string { return "fin_wait2_pileup" }
 
+// needs has the step to FIN_WAIT2, which matters only for a socket that a process still
+// has: the kernel emits no other for detection alone (filter.Filter.LivingFinWait2).
 func (*finWait2Pileup) needs() tcp.Transitions {
-	return between(tcp.States(), []tcp.State{tcp.TimeWait})
+	s := between(tcp.States(), []tcp.State{tcp.TimeWait})
+	s.Join(between([]tcp.State{tcp.FinWait1}, []tcp.State{tcp.FinWait2}))
+	s.Join(between([]tcp.State{tcp.FinWait2}, []tcp.State{tcp.Close}))
+	return s
 }
 
 func waitingKeyOf(netns uint32, client bool, local, peer tcp.Endpoint) waitingKey {
@@ -59,15 +78,27 @@ func waitingKeyOf(netns uint32, client bool, local, peer tcp.Endpoint) waitingKe
 }
 
 func (d *finWait2Pileup) observe(t *tcp.Transition) {
-	if t.New != tcp.TimeWait || t.Substate != tcp.FinWait2 {
+	if t.Old == tcp.FinWait2 {
+		d.living.remove(t.Cookie)
+	}
+	timeWait := t.New == tcp.TimeWait && t.Substate == tcp.FinWait2
+	living := t.Old == tcp.FinWait1 && t.New == tcp.FinWait2 && !t.Orphan
+	if !timeWait && !living {
 		return
 	}
-	client := d.isClient(t, d.activeNamespace(t.Netns))
-	key := waitingKeyOf(t.Netns, client, t.Local, t.Peer)
+	key := waitingKeyOf(t.Netns, d.isClient(t, d.activeNamespace(t.Netns)), t.Local, t.Peer)
+	if living {
+		d.living.add(key, t)
+	}
 	e := d.created.Get(key, key.hash())
 	e.Value.Advance(int64(d.now / time.Second))
 	e.Value.Add(1)
 	d.created.Add(e, 1)
+}
+
+// seedLiving takes a socket in FIN_WAIT2 that is older than the tracer.
+func (d *finWait2Pileup) seedLiving(netns uint32, client bool, s *tcp.Socket) {
+	d.living.add(waitingKeyOf(netns, client, s.Local, s.Peer), &s.Transition)
 }
 
 func (d *finWait2Pileup) check(raise raiser) {
@@ -86,16 +117,26 @@ func (d *finWait2Pileup) check(raise raiser) {
 }
 
 // requestCounts requests the kernel's table of a namespace in which enough sockets have
-// begun to wait within a minute. The table is read together with the limits.
+// begun to wait within a minute, or are with living processes.
 func (d *finWait2Pileup) requestCounts() {
 	second := int64(d.now / time.Second)
 	for _, e := range d.created.Entries() {
 		if e.Weight < uint64(d.HalfClosed) { // an upper bound: it falls only with a sweep
 			continue
 		}
-		e.Value.Advance(second)
-		if ns := d.namespaces.Find(e.Key.netns, uint64(e.Key.netns)); ns != nil && e.Value.Total() >= int64(d.HalfClosed) {
-			ns.Value.wantHalfClosed = true
+		if e.Value.Advance(second); e.Value.Total() >= int64(d.HalfClosed) {
+			d.request(e.Key.netns)
+		}
+	}
+	for key, l := range d.living.byKey {
+		if l.count >= d.HalfClosed {
+			d.request(key.netns)
+		}
+	}
+	for netns, s := range d.sightings {
+		if d.now-s.at > 2*activeInterval {
+			d.sighted -= len(s.first)
+			delete(d.sightings, netns)
 		}
 	}
 	if second < d.swept+int64(decayEvery/time.Second) {
@@ -109,8 +150,20 @@ func (d *finWait2Pileup) requestCounts() {
 	})
 }
 
+func (d *finWait2Pileup) request(netns uint32) {
+	found := d.namespaces.Find(netns, uint64(netns))
+	if found == nil {
+		return
+	}
+	ns := &found.Value
+	ns.suspectedAt = d.now
+	if d.now-ns.halfClosedRequestedAt >= minWaiting {
+		ns.wantHalfClosed = true
+	}
+}
+
 // minWaiting is how long a socket must have waited to count: every peer takes some time
-// to close.
+// to close. Two tables that far apart must have it.
 const minWaiting = 5 * time.Second
 
 // takeCounts counts the half-closed sockets of one namespace, from the kernel's table.
@@ -119,31 +172,54 @@ func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []t
 	if ns == nil {
 		return
 	}
-	l := &ns.Value.limits
-	counts := make(map[waitingKey]int)
+	counts := make(map[waitingKey]halfClosedCount)
+	before := d.sightings[netns].first
+	d.sighted -= len(before)
+	seen := make(map[uint64]time.Duration)
 	for i := range sockets {
 		s := &sockets[i]
-		if l.FinTimeout-s.ExpiresIn >= minWaiting {
-			counts[waitingKeyOf(netns, l.IsEphemeral(s.Local.Port), s.Local, s.Peer)]++
+		first, again := before[s.Cookie]
+		if !again {
+			first = now
 		}
+		if d.sighted < maxWaiting {
+			seen[s.Cookie] = first
+			d.sighted++
+		}
+		if now-first < minWaiting {
+			continue
+		}
+		key := waitingKeyOf(netns, ns.Value.limits.IsEphemeral(s.Local.Port), s.Local, s.Peer)
+		c := counts[key]
+		c.count++
+		if s.New == tcp.FinWait2 && !s.Orphan {
+			c.living++
+		}
+		counts[key] = c
 	}
+	d.sightings[netns] = sightings{first: seen, at: now}
+	d.setCounts(now, netns, counts)
+}
+
+// setCounts replaces the counts of a namespace.
+func (d *finWait2Pileup) setCounts(now time.Duration, netns uint32, counts map[waitingKey]halfClosedCount) {
 	for key, c := range d.counted {
-		if key.netns == netns && counts[key] == 0 {
+		if key.netns == netns && counts[key].count == 0 {
 			c.count = 0
 		}
 	}
-	for key, count := range counts {
+	for key, newer := range counts {
 		c := d.counted[key]
 		switch {
 		case c != nil:
 			c.before, c.beforeAt = c.count, c.at
-		case count < d.HalfClosed/2 || len(d.counted) >= maxOpenAlerts:
+		case newer.count < d.HalfClosed/2 || len(d.counted) >= maxOpenAlerts:
 			continue
 		default:
-			c = &halfClosedCount{before: count, beforeAt: now}
+			c = &halfClosedCount{before: newer.count, beforeAt: now}
 			d.counted[key] = c
 		}
-		c.count, c.at = count, now
+		c.count, c.living, c.at = newer.count, newer.living, now
 	}
 }
 
@@ -156,19 +232,29 @@ func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 		Advice: "look at the peer: it has to close its sockets after it has read the end of the stream; until then a lower " +
 			"net.ipv4.tcp_fin_timeout frees them sooner on this side",
 	}
+	if 2*c.living > c.count {
+		f.Cause = fmt.Sprintf("%d connections are half closed: processes of this host have shut them down for writing and still have "+
+			"their sockets, and the peers have acknowledged that and do not close; such a socket has no timeout", c.living)
+		f.Advice = "let the process close() the socket if the peer does not close within some time after shutdown(); " +
+			"then look at the peer: it has to close its sockets after it has read the end of the stream"
+		f.Process = d.living.top(key)
+	}
 	if seconds := (c.at - c.beforeAt).Seconds(); seconds > 0 {
 		f.Rate = max(0, float64(c.count-c.before)/seconds)
 	}
 	if key.role == tcp.RoleClient {
 		for _, e := range d.destinations.Entries() {
 			if e.Key.netns == key.netns && e.Key.peer == key.peer.Addr && e.Key.peerPort == key.peer.Port {
-				f.Process, f.Local = e.Value.top(), tcp.Endpoint{Addr: e.Key.local}
+				f.Local = tcp.Endpoint{Addr: e.Key.local}
+				if !f.Process.Known {
+					f.Process = e.Value.top()
+				}
 			}
 		}
 		return f
 	}
 	s := server{local: key.local.Addr, netns: key.netns, port: key.local.Port}
-	if e := d.servers.Find(s, s.hash()); e != nil {
+	if e := d.servers.Find(s, s.hash()); e != nil && !f.Process.Known {
 		f.Process = e.Value.top()
 	}
 	return f

@@ -31,6 +31,7 @@ type host struct {
 	waits     []time.Duration // when each half-closed connection to port 80 began to wait
 	uncounted bool            // the kernel has no count of TIME_WAITs
 
+	living   []tcp.Socket  // in FIN_WAIT2, and a process has them
 	untimed  bool          // the peers have no timestamps
 	finAfter time.Duration // how long the peers take to close
 }
@@ -245,7 +246,7 @@ func (h *host) answerHalfClosed(netns uint32) {
 	for _, since := range h.waits {
 		if left := h.limits.FinTimeout - (h.now - since); left > 0 {
 			s := tcp.Socket{ExpiresIn: left}
-			s.New, s.Substate = tcp.TimeWait, tcp.FinWait2
+			s.New, s.Substate, s.Cookie, s.Orphan = tcp.TimeWait, tcp.FinWait2, uint64(since), true
 			s.Local, s.Peer = tcp.Endpoint{Addr: here, Port: 20001}, tcp.Endpoint{Addr: there, Port: 80}
 			sockets = append(sockets, s)
 		}
@@ -254,11 +255,11 @@ func (h *host) answerHalfClosed(netns uint32) {
 		for _, w := range h.waiting(key) {
 			if key.netns == netns && h.now < w.finAt {
 				s := tcp.Socket{ExpiresIn: w.end - h.now}
-				s.New, s.Substate = tcp.TimeWait, tcp.FinWait2
+				s.New, s.Substate, s.Cookie, s.Orphan = tcp.TimeWait, tcp.FinWait2, uint64(w.end), true
 				s.Local, s.Peer = tcp.Endpoint{Addr: key.local, Port: 20001}, tcp.Endpoint{Addr: key.peer, Port: key.peerPort}
 				sockets = append(sockets, s)
 			}
 		}
 	}
-	h.engine.UpdateHalfClosed(h.now, netns, sockets)
+	h.engine.UpdateHalfClosed(h.now, netns, append(sockets, h.living...))
 }

@@ -128,7 +128,8 @@ func TestNeeds_OfEngine(t *testing.T) {
 	}
 }
 
-// Detection needs four of the ten transitions of a connection over loopback.
+// Detection needs four of the ten transitions of a connection over loopback, and the step
+// to FIN_WAIT2, which the kernel emits for detection only if a process still has the socket.
 func TestNeeds_LoopbackConnection(t *testing.T) {
 	needs := Needs()
 	var asked []tcp.Transition
@@ -140,7 +141,7 @@ func TestNeeds_LoopbackConnection(t *testing.T) {
 		}
 	}
 	want := []tcp.Transition{
-		{Old: tcp.Close, New: tcp.SynSent}, {Old: tcp.FinWait2, New: tcp.TimeWait},
+		{Old: tcp.Close, New: tcp.SynSent}, {Old: tcp.FinWait1, New: tcp.FinWait2}, {Old: tcp.FinWait2, New: tcp.TimeWait},
 		{Old: tcp.Established, New: tcp.CloseWait}, {Old: tcp.CloseWait, New: tcp.LastAck},
 	}
 	if !reflect.DeepEqual(asked, want) {

@@ -81,6 +81,9 @@ func (tr *tracker) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 		tr.seedTimeWait(now, ns, key, client, s)
 		return
 	}
+	if s.New == tcp.FinWait2 && !s.Orphan && !tr.seeding.has(s.Cookie, &key) {
+		tr.seedLiving(netns, client, s)
+	}
 	if client && !tr.seeding.has(s.Cookie, &key) {
 		use := tr.destinations.Get(key, key.hash())
 		use.Value.OpenedEarlier(now)

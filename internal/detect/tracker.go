@@ -22,6 +22,8 @@ type tracker struct {
 	seeding   seeding
 	bindTotal int // of all namespaces
 
+	// seedLiving is set by the detector that counts sockets in FIN_WAIT2.
+	seedLiving func(netns uint32, client bool, s *tcp.Socket)
 	// takeHalfClosed is set by the detector that asks for the half-closed sockets.
 	takeHalfClosed func(now time.Duration, netns uint32, sockets []tcp.Socket)
 

@@ -68,20 +68,18 @@ func EachSocket(handle func(s *tcp.Socket)) error {
 	})
 }
 
-// EachHalfClosed is like [EachSocket], but only for the timewait sockets in FIN_WAIT2,
-// whose peers have not closed yet.
+// EachHalfClosed is like [EachSocket], but only for the sockets in FIN_WAIT2, whose peers
+// have not closed yet: timewait sockets with that substate, and connections.
 func EachHalfClosed(handle func(s *tcp.Socket)) error {
 	var s tcp.Socket
 	return dump(1<<tcp.FinWait2, func(m *diagMessage) {
-		if m.Timer == timerTimeWait {
-			s = socket(m)
-			handle(&s)
-		}
+		s = socket(m)
+		handle(&s)
 	})
 }
 
 func socket(m *diagMessage) (s tcp.Socket) {
-	s.New = tcp.State(m.State)
+	s.New, s.Orphan = tcp.State(m.State), m.Inode == 0
 	s.Cookie = uint64(m.ID.Cookie[1])<<32 | uint64(m.ID.Cookie[0])
 	s.Local = endpoint(m.Family, m.ID.SourcePort, m.ID.Source)
 	s.Peer = endpoint(m.Family, m.ID.DestPort, m.ID.Dest)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"strings"
@@ -51,6 +52,33 @@ func TestAlert_OtherKinds(t *testing.T) {
 			a := awaitAlert(t, tr, s.client, "fin_wait2_pileup")
 			if a.PeerPort != 80 || a.PeerAddr != s.to.String() || a.Role != "client" || a.PID != (<-running).PID {
 				t.Errorf("%+v", a)
+			}
+		})
+		t.Run("a server that shuts down and keeps its sockets", func(t *testing.T) {
+			t.Parallel()
+			s := newHostPair(t, tr, 5000)
+			s.serve(80, func(c *net.TCPConn) {
+				_ = c.CloseWrite()
+				_, _ = c.Read(make([]byte, 1)) // until the client closes, at the end
+				c.Close()
+			})
+			running := s.run(workload{To: s.port(80), Open: 45 * time.Second, Phases: []phase{{PerSecond: 60, For: 5 * time.Second}, {For: 40 * time.Second}}})
+			a := awaitAlert(t, tr, s.server, "fin_wait2_pileup")
+			if a.PID != os.Getpid() || a.Role != "server" || a.LocalPort != 80 || !strings.Contains(a.Cause, "no timeout") {
+				t.Errorf("%+v", a)
+			}
+			<-running
+		})
+		t.Run("clients with a short TCP_LINGER2", func(t *testing.T) {
+			t.Parallel()
+			s := newHostPair(t, tr, 20000)
+			s.serve(80, func(c *net.TCPConn) {
+				time.Sleep(2 * time.Second)
+				c.Close()
+			})
+			<-s.run(workload{To: s.port(80), Linger2: 3, Phases: []phase{{PerSecond: 200, For: 20 * time.Second}}})
+			if found := pick(tr.of(s.client.Inode()), "fin_wait2_pileup", "open"); len(found) > 0 {
+				t.Errorf("no socket waits for more than 2 s: %+v", found)
 			}
 		})
 		t.Run("a service that is down", func(t *testing.T) {

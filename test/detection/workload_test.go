@@ -26,6 +26,8 @@ type workload struct {
 	NextPort    bool          // connect to another port each time, as a scan does
 	UntilNoPort bool          // stop at the first connect() that finds no port
 	Reset       bool          // close with a reset
+	Linger2     int           // TCP_LINGER2, in seconds; 0: the sysctl's
+	PortRange   [2]uint16     // IP_LOCAL_PORT_RANGE; 0: the sysctl's
 
 	// A server process instead, which runs until it is killed.
 	Listen     netip.AddrPort
@@ -107,6 +109,13 @@ func (o *workload) connect(a *result) int {
 	if err == nil && o.From.IsValid() {
 		_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1)
 		err = unix.Bind(fd, &unix.SockaddrInet4{Addr: o.From.As4()})
+	}
+	if err == nil && o.Linger2 > 0 {
+		err = unix.SetsockoptInt(fd, unix.SOL_TCP, unix.TCP_LINGER2, o.Linger2)
+	}
+	if err == nil && o.PortRange[1] > 0 {
+		const ipLocalPortRange = 51 // include/uapi/linux/in.h
+		err = unix.SetsockoptInt(fd, unix.SOL_IP, ipLocalPortRange, int(o.PortRange[1])<<16|int(o.PortRange[0]))
 	}
 	if err == nil {
 		to := &unix.SockaddrInet4{Port: int(o.To.Port()), Addr: o.To.Addr().As4()}

@@ -1,0 +1,90 @@
+package detect
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// shutDown is a connection of the server on port 80 that its process has shut down for
+// writing, and still has.
+func (h *host) shutDown(cookie uint64, by tcp.Owner) {
+	t := tcp.Transition{
+		Monotonic: h.now, Netns: testNetns, Cookie: cookie, Owner: by, Role: tcp.RoleServer, Old: tcp.FinWait1, New: tcp.FinWait2,
+		Local: tcp.Endpoint{Addr: here, Port: 80}, Peer: tcp.Endpoint{Addr: there, Port: 50000},
+	}
+	h.engine.Observe(&t)
+	s := tcp.Socket{Transition: t}
+	s.Old = 0
+	h.living = append(h.living, s)
+}
+
+// Sockets in FIN_WAIT2 that a process has never time out: they pile up at any rate, and the
+// alert names the process. Those that it closes do not.
+func TestFinWait2Pileup_OfLivingProcess(t *testing.T) {
+	for name, closes := range map[string]bool{"never closes": false, "closes after two seconds": true} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, 28232, Config{})
+			server := process(80, "server")
+			for n := range 1200 {
+				h.shutDown(uint64(n+1), server)
+				h.pass(500 * time.Millisecond)
+				if closes && len(h.living) > 3 {
+					first := h.living[0].Transition
+					h.living = h.living[1:]
+					first.Monotonic, first.Old, first.New, first.Substate = h.now, tcp.FinWait2, tcp.TimeWait, tcp.TimeWait
+					h.engine.Observe(&first)
+				}
+			}
+			if closes {
+				h.mustBeSilent()
+				return
+			}
+			h.pass(time.Minute) // nothing happens any more, and the sockets stay
+			opened, closed := only(h.alerts, "fin_wait2_pileup", Open), only(h.alerts, "fin_wait2_pileup", Close)
+			if len(opened) != 1 || len(closed) != 0 {
+				t.Fatalf("%d alerts opened, %d closed, want 1 and 0", len(opened), len(closed))
+			}
+			a := opened[0]
+			if a.Process.PID != 80 || a.Role != tcp.RoleServer || a.Local.Port != 80 || a.Occupancy < 490 || a.Occupancy > 510 ||
+				!strings.Contains(a.Cause, "no timeout") {
+				t.Errorf("%+v", a)
+			}
+		})
+	}
+}
+
+// A short TCP_LINGER2 makes no young socket old: its timer begins with a few seconds.
+func TestFinWait2Pileup_ShortLinger2(t *testing.T) {
+	h := newHost(t, 28232, Config{})
+	h.uncounted = true
+	for range 4000 {
+		h.event(0, to(80), curl, tcp.Close, tcp.SynSent)
+		h.event(0, to(80), curl, tcp.FinWait2, tcp.TimeWait, func(t *tcp.Transition) { t.Substate = tcp.FinWait2 })
+		h.waits = append(h.waits, h.now-57*time.Second) // 3 s are left of a minute
+		for len(h.waits) > 0 && h.waits[0] < h.now-59*time.Second {
+			h.waits = h.waits[1:] // the peer closes after 2 s
+		}
+		h.pass(3 * time.Millisecond)
+	}
+	h.mustBeSilent()
+}
+
+// The sockets that the detector keeps are bounded.
+func TestFinWait2Pileup_BoundedMemory(t *testing.T) {
+	h := newHost(t, 28232, Config{})
+	server := process(80, "server")
+	for n := range maxWaiting + 1000 {
+		h.shutDown(uint64(n+1), server)
+	}
+	h.pass(15 * time.Second)
+	for _, d := range h.engine.detectors {
+		if d, ok := d.(*finWait2Pileup); ok {
+			if len(d.living.key) > maxWaiting || len(d.sightings[testNetns].first) > maxWaiting || d.sighted > maxWaiting {
+				t.Errorf("%d living, %d sighted sockets, at most %d", len(d.living.key), d.sighted, maxWaiting)
+			}
+		}
+	}
+}
