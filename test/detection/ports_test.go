@@ -1,0 +1,110 @@
+package detection_test
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/tcplab"
+)
+
+// Alerts agree with the kernel about what holds a port: TIME_WAITs that connect() takes
+// over, and those that it does not; ports that bind() took; a socket's own range.
+func TestAlert_WhatHoldsAPort(t *testing.T) {
+	tcplab.RequireRoot(t)
+	tr := startTracer(t, "alerts")
+	t.Run("ports", func(t *testing.T) {
+		t.Run("two thirds of the ports within the delay of reuse", func(t *testing.T) { t.Parallel(); reuseOnLoopback(t, tr) })
+		t.Run("reuse, and a peer without timestamps", func(t *testing.T) { t.Parallel(); reuseWithoutTimestamps(t, tr) })
+		t.Run("bound by another process", func(t *testing.T) { t.Parallel(); boundByAnother(t, tr) })
+		t.Run("a socket's own range", func(t *testing.T) { t.Parallel(); ownRange(t, tr) })
+	})
+	tr.stop()
+	everyAlertCloses(t, tr)
+}
+
+func reuseOnLoopback(t *testing.T, tr *tracer) {
+	s := newHostPair(t, tr, 300)
+	loopback := netip.MustParseAddr("127.0.0.1")
+	s.serveIn(s.client, loopback, 80, afterPeer)
+	a := <-s.run(workload{To: netip.AddrPortFrom(loopback, 80), Phases: []phase{{PerSecond: 150, For: 15 * time.Second}}})
+	if a.NoPort > 0 {
+		t.Skipf("this machine stalled: %d connects failed, the greatest delay was %v", a.NoPort, a.Late)
+	}
+	if found := tr.of(s.client.Inode()); len(found) > 0 {
+		t.Errorf("no connect() failed, and there are alerts: %+v", found)
+	}
+}
+
+func reuseWithoutTimestamps(t *testing.T, tr *tracer) {
+	s := newHostPair(t, tr, 100)
+	s.sysctl("net.ipv4.tcp_tw_reuse", 1)
+	s.server.Sysctl("net.ipv4.tcp_timestamps", "0")
+	s.serve(80, afterPeer)
+	a := <-s.run(workload{To: s.port(80), UntilNoPort: true, Phases: []phase{{PerSecond: 8, For: waitLimit}}})
+	s.checkExhaustionAlert(tr, a.FirstNoPort)
+	alerts := tr.of(s.client.Inode())
+	if opened := pick(alerts, "time_wait_storm", "open"); len(opened) != 1 || !opened[0].came.Before(a.FirstNoPort) {
+		t.Errorf("want one alert before the first failure: %+v", opened)
+	}
+	if x := pick(alerts, "port_exhaustion", "open")[0]; x.Occupancy != 100 || x.Capacity != 100 {
+		t.Errorf("%d of %d, want 100 of 100", x.Occupancy, x.Capacity)
+	}
+}
+
+func boundByAnother(t *testing.T, tr *tracer) {
+	s := newHostPair(t, tr, 20)
+	s.serve(80, afterPeer)
+	s.serve(81, afterPeer)
+	s.client.Do(func() {
+		for range 20 {
+			d := net.Dialer{LocalAddr: &net.TCPAddr{IP: s.at.AsSlice()}} // bind() to port 0 takes a port
+			c, err := d.Dial("tcp4", s.port(80).String())
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			t.Cleanup(func() { c.Close() })
+		}
+	})
+	a := <-s.run(workload{To: s.port(81), Phases: []phase{{PerSecond: 5, For: 15 * time.Second}}})
+	s.checkExhaustionAlert(tr, a.FirstNoPort)
+	x := s.awaitCapacity(tr, "port_exhaustion")
+	if x.PID != a.PID || x.PeerPort != 81 || !strings.Contains(x.Cause, "bound before connect()") || x.Occupancy != x.Capacity {
+		t.Errorf("pid %d (this is %d), %d of %d: %s", x.PID, os.Getpid(), x.Occupancy, x.Capacity, x.Cause)
+	}
+}
+
+// awaitCapacity returns the first phase of an alert that has a capacity. The first failure may
+// come before the limits of the namespace have been read; the next phase is 10 s later.
+func (s *hostPair) awaitCapacity(tr *tracer, kind string) alert {
+	s.t.Helper()
+	for deadline := time.Now().Add(waitLimit); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		for _, a := range tr.of(s.client.Inode()) {
+			if a.Kind == kind && a.Capacity > 0 {
+				return a
+			}
+		}
+	}
+	s.t.Fatalf("no %s with a capacity: %+v", kind, tr.of(s.client.Inode()))
+	return alert{}
+}
+
+func ownRange(t *testing.T, tr *tracer) {
+	s := newHostPair(t, tr, 5000)
+	s.serve(80, afterPeer)
+	a := <-s.run(workload{To: s.port(80), PortRange: [2]uint16{40100, 40129}, UntilNoPort: true, Phases: []phase{{PerSecond: 10, For: 10 * time.Second}}})
+	if strings.Contains(a.Other, unix.ENOPROTOOPT.Error()) {
+		t.Skip("IP_LOCAL_PORT_RANGE needs Linux 6.3")
+	}
+	s.checkExhaustionAlert(tr, a.FirstNoPort)
+	x := pick(tr.of(s.client.Inode()), "port_exhaustion", "open")[0]
+	if x.Capacity != 0 || x.Occupancy != 30 || !strings.Contains(x.Advice, "IP_LOCAL_PORT_RANGE") {
+		t.Errorf("%d of %d: %s", x.Occupancy, x.Capacity, x.Advice)
+	}
+}
