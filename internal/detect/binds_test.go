@@ -26,7 +26,7 @@ func TestPortExhaustion_PortsBoundByAnotherProcess(t *testing.T) {
 			h.bindAndConnect(bound, 20000+port, holder)
 		}
 		h.pass(2 * time.Second)
-		h.limits.Bound = []uint16{20000, 20001} // the kernel's list may or may not have some of them
+		h.limits.Bound = tcp.Ports(20000, 20001) // the kernel's list may or may not have some of them
 		h.pass(2 * time.Second)
 		fail := func() Alert {
 			h.emit(to(9000), 0, curl, tcp.Close, tcp.SynSent)
@@ -61,10 +61,13 @@ func TestPortExhaustion_PortsBoundByAnotherProcess(t *testing.T) {
 func TestPorts_BoundMeanwhile(t *testing.T) {
 	h := newHost(t, 100, Config{})
 	h.pass(time.Second)
+	bound := &tcp.PortSet{}
 	for port := range uint16(30) {
 		h.bindAndConnect(to(80), 20000+port, curl)
 		h.emit(to(80), 0, curl, tcp.Close, tcp.SynSent)
-		h.limits.Bound = append(h.limits.Bound, 20000+port, 20050+port)
+		bound.Add(20000 + port)
+		bound.Add(20050 + port)
+		h.limits.Bound = bound
 		h.pass(2 * time.Second)
 		h.emit(to(80), 20000+port, curl, tcp.CloseWait, tcp.LastAck)
 		h.emit(to(80), 20050+port, curl, tcp.CloseWait, tcp.LastAck)

@@ -135,10 +135,11 @@ func TestStorm_TopProcessAmongOthers(t *testing.T) {
 // Reserved and bound ports do not count as capacity.
 func TestStorm_ReservedAndBoundPorts(t *testing.T) {
 	h := newHost(t, 500, Config{})
+	h.limits.Reserved = &tcp.PortSet{}
 	for port := range uint16(150) {
-		h.limits.Reserved = append(h.limits.Reserved, 20000+100+port)
+		h.limits.Reserved.Add(20000 + 100 + port)
 	}
-	h.limits.Bound = []uint16{20001, 20002, 20120}
+	h.limits.Bound = tcp.Ports(20001, 20002, 20120)
 	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 5*time.Minute, true)
 	if a := h.mustWarn(); a.Capacity != 348 {
 		t.Errorf("the capacity is %d, want 348", a.Capacity)

@@ -44,13 +44,12 @@ type diagMessage struct {
 // the substate.
 const timerTimeWait = 3
 
-// boundPorts returns the ports of listeners and, since Linux 6.8, of sockets that are
-// bound and not connected. The kernel walks only the tables of these.
-func boundPorts() (ports []uint16, err error) {
-	err = dump(1<<tcp.Listen|1<<tcp.BoundInactive, func(m *diagMessage) {
-		ports = append(ports, binary.BigEndian.Uint16(m.ID.SourcePort[:]))
+// boundPorts calls handle for the port of each listener and, since Linux 6.8, of each socket
+// that is bound and not connected. The kernel walks only the tables of these.
+func boundPorts(handle func(port uint16)) error {
+	return dump(1<<tcp.Listen|1<<tcp.BoundInactive, func(m *diagMessage) {
+		handle(binary.BigEndian.Uint16(m.ID.SourcePort[:]))
 	})
-	return ports, err
 }
 
 // EachSocket calls handle for each connection and timewait socket of the namespace that

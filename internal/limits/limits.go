@@ -51,14 +51,13 @@ func Read() (*tcp.Limits, error) {
 	return &l, nil
 }
 
-// ReadBoundPorts reads the local ports that sockets have bound explicitly, sorted, in the
-// namespace that the calling thread is in: the ports of listeners and, since Linux 6.8,
-// of sockets that are bound and not connected. It walks the kernel's tables of listeners
-// and of ports. The error is from sock_diag.
-func ReadBoundPorts() ([]uint16, error) {
-	ports, err := boundPorts()
-	slices.Sort(ports)
-	return slices.Compact(ports), err
+// ReadBoundPorts reads the local ports that sockets have bound explicitly, in the namespace
+// that the calling thread is in: the ports of listeners and, since Linux 6.8, of sockets
+// that are bound and not connected. It walks the kernel's tables of listeners and of
+// ports. The error is from sock_diag.
+func ReadBoundPorts() (*tcp.PortSet, error) {
+	ports := &tcp.PortSet{}
+	return ports, boundPorts(ports.Add)
 }
 
 // sysctl reads a sysctl of net.ipv4.
@@ -88,7 +87,8 @@ func ports(l *tcp.Limits) error {
 }
 
 // reserved parses a list such as 8080,9000-9010, and keeps the ports from low to high.
-func reserved(list string, low, high uint16) (ports []uint16) {
+func reserved(list string, low, high uint16) *tcp.PortSet {
+	ports := &tcp.PortSet{}
 	for part := range strings.SplitSeq(list, ",") {
 		first, last, isRange := strings.Cut(strings.TrimSpace(part), "-")
 		from, err := strconv.ParseUint(first, 10, 16)
@@ -102,11 +102,10 @@ func reserved(list string, low, high uint16) (ports []uint16) {
 			}
 		}
 		for port := max(from, uint64(low)); port <= min(to, uint64(high)); port++ {
-			ports = append(ports, uint16(port))
+			ports.Add(uint16(port))
 		}
 	}
-	slices.Sort(ports)
-	return slices.Compact(ports)
+	return ports
 }
 
 // timeWaits is the kernel's own count of timewait sockets, of both substates; -1 if it

@@ -42,7 +42,7 @@ type worker struct {
 
 // boundPorts are the bound ports of a namespace.
 type boundPorts struct {
-	ports  []uint16
+	ports  *tcp.PortSet
 	readAt time.Duration
 }
 

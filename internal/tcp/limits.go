@@ -2,7 +2,6 @@ package tcp
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 )
 
@@ -10,8 +9,8 @@ import (
 // as read at one moment. The names in the comments are sysctls of the namespace.
 type Limits struct {
 	PortLow, PortHigh uint16   // net.ipv4.ip_local_port_range, both included
-	Reserved          []uint16 // net.ipv4.ip_local_reserved_ports within that range, sorted
-	Bound             []uint16 // ports that a socket has bound explicitly, listeners included, sorted
+	Reserved          *PortSet // net.ipv4.ip_local_reserved_ports within that range
+	Bound             *PortSet // ports that a socket has bound explicitly, listeners included
 
 	Reuse      int           // net.ipv4.tcp_tw_reuse: 0 never, 1 always, 2 on loopback
 	ReuseDelay time.Duration // net.ipv4.tcp_tw_reuse_delay, since Linux 6.15; before that 1 s
@@ -34,18 +33,15 @@ func DefaultLimits() Limits {
 
 // Ports is the number of ports that connect() may choose from, for one destination.
 func (l *Limits) Ports() int {
-	excluded := len(l.Reserved)
-	for _, port := range l.Bound {
-		if l.inRange(port) && !contains(l.Reserved, port) {
-			excluded++
-		}
+	if l.PortHigh < l.PortLow {
+		return 0
 	}
-	return max(0, int(l.PortHigh)-int(l.PortLow)+1-excluded)
+	return int(l.PortHigh) - int(l.PortLow) + 1 - l.Reserved.union(l.Bound, l.PortLow, l.PortHigh)
 }
 
 // IsEphemeral reports whether connect() may choose this port.
 func (l *Limits) IsEphemeral(port uint16) bool {
-	return l.inRange(port) && !contains(l.Reserved, port) && !contains(l.Bound, port)
+	return port >= l.PortLow && port <= l.PortHigh && !l.Reserved.Has(port) && !l.Bound.Has(port)
 }
 
 // MayReuse reports whether connect() may take over the port of a TIME_WAIT between these
@@ -68,11 +64,4 @@ func (l *Limits) FinWait2Timeout() time.Duration {
 		return l.FinTimeout - TimeWaitTimeout
 	}
 	return l.FinTimeout
-}
-
-func (l *Limits) inRange(port uint16) bool { return port >= l.PortLow && port <= l.PortHigh }
-
-func contains(sorted []uint16, port uint16) bool {
-	_, found := slices.BinarySearch(sorted, port)
-	return found
 }
