@@ -26,6 +26,15 @@ const (
 	Critical Severity = "critical"
 )
 
+// CloseReason is why an alert was closed.
+type CloseReason string
+
+// The reasons for closing an alert.
+const (
+	Resolved CloseReason = "resolved" // its cause has been gone for quietPeriod
+	Stopped  CloseReason = "stopped"  // the tracer ends, and its cause lasts
+)
+
 // Source is where an occupancy comes from.
 type Source string
 
@@ -43,6 +52,7 @@ type Alert struct {
 	Kind      string        // one of Kinds
 	Phase     Phase
 	Lasted    time.Duration // since it was opened
+	Reason    CloseReason   // of phase Close
 	Finding
 }
 

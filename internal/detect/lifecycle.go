@@ -66,7 +66,7 @@ func (l *lifecycle) due(now time.Duration) []Alert {
 	for key, o := range l.open {
 		switch {
 		case now-o.raisedAt >= quietPeriod:
-			due = append(due, o.next(Close, now))
+			due = append(due, o.close(Resolved, now))
 			delete(l.open, key)
 		case now-o.reportedAt >= l.updateInterval && o.raisedAt == now:
 			o.alert.Finding = o.describe()
@@ -80,10 +80,15 @@ func (l *lifecycle) closeAll(now time.Duration) []Alert {
 	due := l.opened
 	l.opened = nil
 	for _, o := range l.open {
-		due = append(due, o.next(Close, now))
+		due = append(due, o.close(Stopped, now))
 	}
 	clear(l.open)
 	return sorted(due)
+}
+
+func (o *openAlert) close(reason CloseReason, now time.Duration) Alert {
+	o.alert.Reason = reason
+	return o.next(Close, now)
 }
 
 func (o *openAlert) next(phase Phase, now time.Duration) Alert {

@@ -255,7 +255,7 @@ func TestLifecycle_OpenUpdateClose(t *testing.T) {
 	kinds := make(map[string]int)
 	for _, a := range last {
 		kinds[a.Kind]++
-		if a.Phase != Close {
+		if a.Phase != Close || a.Reason != Resolved {
 			t.Errorf("the last phase is %v: %+v", a.Phase, a)
 		}
 	}
@@ -271,7 +271,7 @@ func TestLifecycle_FinishCloses(t *testing.T) {
 	if len(only(h.alerts, "time_wait_storm", Open)) != 1 {
 		t.Fatal("there is no alert")
 	}
-	if closed := only(h.finish(), "time_wait_storm", Close); len(closed) != 1 || closed[0].ID != h.alerts[0].ID {
+	if closed := only(h.finish(), "time_wait_storm", Close); len(closed) != 1 || closed[0].ID != h.alerts[0].ID || closed[0].Reason != Stopped {
 		t.Errorf("%+v", h.alerts)
 	}
 }

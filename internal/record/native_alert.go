@@ -38,6 +38,7 @@ func (n *Native) Alert(dst []byte, a *detect.Alert) []byte {
 	}
 	o = o.uintIfSet("failures", a.Failures).
 		uint("lasted_ns", uint64(a.Lasted)).
+		literalIfSet("close_reason", string(a.Reason)).
 		literal("confidence", confidence(a)).
 		uintIfSet("lost", a.Lost).
 		trueIf("approximate", a.Approximate).
