@@ -33,6 +33,9 @@ func (l *livingSockets) add(key waitingKey, t *tcp.Transition) {
 }
 
 func (l *livingSockets) remove(cookie uint64) {
+	if len(l.key) == 0 {
+		return
+	}
 	key, known := l.key[cookie]
 	if !known {
 		return

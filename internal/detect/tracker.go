@@ -162,9 +162,6 @@ func (tr *tracker) open(t *tcp.Transition) {
 func (tr *tracker) close(t *tcp.Transition) {
 	ns := tr.activeNamespace(t.Netns)
 	timeWait := t.New == tcp.TimeWait
-	if t.Role != tcp.RoleServer {
-		defer ns.bindClosed(t)
-	}
 	switch {
 	case tr.isClient(t, ns):
 		tr.closeClient(t, ns)
@@ -178,6 +175,9 @@ func (tr *tracker) close(t *tcp.Transition) {
 	case timeWait: // a client on a port that it has bound itself
 		ns.total.ClosedToTimeWait(t.Monotonic, timeWaitKind(t))
 	}
+	if len(ns.binds) > 0 && t.Role != tcp.RoleServer {
+		ns.bindClosed(t)
+	}
 }
 
 // isClient reports whether the connection uses a port that connect() chose or would have
@@ -188,6 +188,9 @@ func (tr *tracker) isClient(t *tcp.Transition, ns *namespace) bool {
 	case t.Role == tcp.RoleServer:
 		return false
 	case t.Role == tcp.RoleClient:
+		if len(ns.binds) == 0 {
+			return true
+		}
 		b := ns.binds[t.Local.Port]
 		return b == nil || b.counted
 	case t.Local.Port == 0 || !ns.known:

@@ -59,7 +59,9 @@ func alertCases() []goldenCase {
 		edit("an update", func(a *detect.Alert) {
 			a.Phase, a.Lasted, a.Severity = detect.Update, 10040*time.Millisecond, detect.Warning
 		}),
-		edit("a close", func(a *detect.Alert) { a.Phase, a.Lasted, a.Exhausts, a.Reason = detect.Close, 71*time.Second, false, detect.Resolved }),
+		edit("a close", func(a *detect.Alert) {
+			a.Phase, a.Lasted, a.Exhausts, a.Reason = detect.Close, 71*time.Second, false, detect.Resolved
+		}),
 		edit("nothing left", func(a *detect.Alert) { a.ExhaustionIn, a.Failures = 0, 17 }),
 		edit("no end to come", func(a *detect.Alert) { a.Exhausts, a.ExhaustionIn = false, 0 }),
 		edit("after losses", func(a *detect.Alert) { a.Lost = 1234 }),
