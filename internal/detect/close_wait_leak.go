@@ -27,12 +27,14 @@ type leakKey struct {
 	netns uint32
 	pid   uint32
 	port  uint16
+
+	unaccepted bool // no process has accepted the connections
 }
 
 func leakKeyOf(t *tcp.Transition) leakKey {
 	switch {
 	case t.Role == tcp.RoleServer:
-		return leakKey{netns: t.Netns, addr: t.Local.Addr, port: t.Local.Port}
+		return leakKey{netns: t.Netns, addr: t.Local.Addr, port: t.Local.Port, unaccepted: t.Orphan}
 	case t.Owner.Source != tcp.PIDUnknown:
 		return leakKey{netns: t.Netns, pid: t.Owner.PID}
 	}
@@ -180,6 +182,12 @@ func (d *closeWaitLeak) describe(key leakKey, l *leak) Finding {
 			"does not; each socket keeps a file descriptor", l.stuck, d.CloseWaitAge),
 		Advice: "find where this process does not close a socket after it has read the end of the stream, such as an error path or a pool " +
 			"without a liveness check; a restart buys time, and no sysctl helps",
+	}
+	if key.unaccepted {
+		f.Cause = fmt.Sprintf("%d connections have been in CLOSE_WAIT for more than %v, and their number grows: the peer has closed, and no "+
+			"process has accepted them; they wait in the listener's queue", l.stuck, d.CloseWaitAge)
+		f.Advice = "find why this process does not call accept(): it is stopped, blocked or has too few threads (`ss -ltn`: Recv-Q is the length " +
+			"of the queue); a restart drops the queue, and a longer backlog only makes clients wait longer"
 	}
 	if l.role == tcp.RoleServer {
 		f.Local = l.local

@@ -35,6 +35,7 @@ type namespace struct {
 	requestedAt time.Duration // its limits
 	known       bool          // limits have been set
 	limits      tcp.Limits
+	ports       int           // limits.Ports()
 	suspectedAt time.Duration // when a detector last suspected something; 0: never
 
 	wantHalfClosed        bool // a detector asks for the sockets in FIN_WAIT2
@@ -100,9 +101,10 @@ func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 	ns := tr.namespace(netns)
 	switch {
 	case l != nil:
-		ns.limits, ns.known = *l, true
+		ns.limits, ns.known, ns.ports = *l, true, l.Ports()
 	case !ns.known:
 		ns.limits, ns.known = tcp.DefaultLimits(), true
+		ns.ports = ns.limits.Ports()
 		return
 	default: // the last limits stay, while the namespace is in use
 		if now-ns.activeAt > netnsForgetAfter {
@@ -168,9 +170,11 @@ func (ns *namespace) modelFor(d destination, use *destinationUse) rate.TimeWaitM
 // none was read lately, all peers close at once. If those that wait are the newest, each
 // peer takes about as long as the oldest of these has waited. Else a fraction never closes.
 func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
+	if m.FinFraction = 1; u.waitingAt == 0 {
+		return
+	}
 	created := float64(u.FinWait2Count(m.FinWait2Hold))
-	if u.waitingAt == 0 || created == 0 {
-		m.FinFraction = 1
+	if created == 0 {
 		return
 	}
 	m.FinFraction = max(0, 1-float64(u.waiting)/created)

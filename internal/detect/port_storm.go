@@ -61,7 +61,7 @@ func (d portStorm) suspectWaiting(ns *namespace, u *destinationUse, m rate.TimeW
 		u.waitingAt = 0
 	}
 	m.FinFraction = 0
-	if m.ReuseAfter > 0 && u.Occupancy(m) >= suspectedShare*capacity && u.FinWait2Count(m.FinWait2Hold) > 0 {
+	if m.ReuseAfter > 0 && u.FinWait2Count(m.FinWait2Hold) > 0 && u.Occupancy(m) >= suspectedShare*capacity {
 		ns.suspectedAt, ns.wantHalfClosed = d.now, true
 	}
 }
@@ -101,7 +101,7 @@ func (tr *tracker) portCapacity(key destination, use *destinationUse) (float64, 
 		return 0, nil
 	}
 	ns := &found.Value
-	capacity := float64(max(0, ns.limits.Ports()-ns.boundByOthers(use)))
+	capacity := float64(max(0, ns.ports-ns.boundByOthers(use)))
 	if key.ownRange {
 		return 0, ns // no event shows how many ports the socket may use
 	}

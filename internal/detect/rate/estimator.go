@@ -117,7 +117,17 @@ func (e *Estimator) ClosedToTimeWait(now time.Duration, kind Kind) {
 	} else {
 		e.taken.Add(1)
 	}
-	e.TimeWaitCreated(e.now, kind)
+	// As TimeWaitCreated for the present, which needs no division.
+	if kind.FinWait2 {
+		e.finWait2.Add(1)
+	} else {
+		e.timeWaits.Add(1)
+	}
+	if kind.Timestamp {
+		e.timed.Add(1)
+	} else {
+		e.untimed.Add(1)
+	}
 }
 
 // TimeWaitCreated records a TIME_WAIT that was created at a time, which may be up to
@@ -179,7 +189,7 @@ func (e *Estimator) TimeWaits(m TimeWaitModel) float64 {
 	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
 	if m.ReuseAfter > 0 && m.ReuseAfter < m.Hold {
 		count := e.createdWithin(m.ReuseAfter) + float64(e.untimed.Sum(0, hold))
-		for n := slotsOf(m.ReuseAfter); n < finWait2; n++ {
+		for n := slotsOf(m.ReuseAfter); n < finWait2 && m.FinFraction < 1; n++ {
 			count += e.waiting(n, m)
 		}
 		return count * m.Scale

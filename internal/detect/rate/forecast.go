@@ -75,12 +75,12 @@ func (e *Estimator) released(second int, m TimeWaitModel) float64 {
 		return count
 	}
 	count := e.untimed.ago(hold - 1 - second)
-	if at := finWait2 - 1 - second; at >= 0 {
+	if at := finWait2 - 1 - second; at >= 0 && m.FinFraction < 1 {
 		count += e.waiting(at, m)
 	}
 	if left := m.ReuseAfter - time.Duration(second)*time.Second; left > 0 {
 		young := e.createdWithin(left) - e.createdWithin(max(0, left-time.Second))
-		for n := slotsOf(left - time.Second); n < slotsOf(left); n++ {
+		for n := slotsOf(left - time.Second); n < slotsOf(left) && m.FinFraction < 1; n++ {
 			young -= e.waiting(n, m) // they wait on
 		}
 		count += max(0, young)
@@ -109,7 +109,7 @@ func (e *Estimator) reusedShare(m TimeWaitModel) float64 {
 		return 1
 	}
 	kept := float64(e.untimed.Sum(0, window))
-	for n := range window {
+	for n := 0; n < window && m.FinFraction < 1; n++ {
 		kept += e.waiting(n, m)
 	}
 	return max(0, 1-kept/all)
