@@ -151,11 +151,7 @@ func (d *finWait2Pileup) requestCounts() {
 }
 
 func (d *finWait2Pileup) request(netns uint32) {
-	found := d.namespaces.Find(netns, uint64(netns))
-	if found == nil {
-		return
-	}
-	ns := &found.Value
+	ns := d.namespace(netns)
 	ns.suspectedAt = d.now
 	if d.now-ns.halfClosedRequestedAt >= minWaiting {
 		ns.wantHalfClosed = true

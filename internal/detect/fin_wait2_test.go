@@ -42,7 +42,7 @@ func TestFinWait2Pileup_OfLivingProcess(t *testing.T) {
 				h.mustBeSilent()
 				return
 			}
-			h.pass(time.Minute) // nothing happens any more, and the sockets stay
+			h.pass(10 * time.Minute) // nothing happens any more, and the sockets stay
 			opened, closed := only(h.alerts, "fin_wait2_pileup", Open), only(h.alerts, "fin_wait2_pileup", Close)
 			if len(opened) != 1 || len(closed) != 0 {
 				t.Fatalf("%d alerts opened, %d closed, want 1 and 0", len(opened), len(closed))
