@@ -78,6 +78,7 @@ type Finding struct {
 	Failures        uint64        // failed connects, since the alert's cause began or within the detector's window
 
 	Lost        uint64 // transitions lost within the last minute, which may be missing from the numbers
+	Unverified  bool   // the kernel's table could not confirm the numbers
 	Approximate bool   // a table was full, so that earlier events may be missing; or limits are assumed
 
 	Cause, Advice string // sentences for people, without a full stop at the end

@@ -16,7 +16,8 @@ type closeWaitLeak struct {
 	queue    []arrival                // by time of arrival; some have left CLOSE_WAIT since
 	next     int                      // index in queue: those before it have reached CloseWaitAge
 	leaks    map[leakKey]*leak
-	overflow bool // some sockets were not counted, because there was no room
+	recent   [recentLeaks]*leak // those that were found last, by leakKey.slot
+	overflow bool               // some sockets were not counted, because there was no room
 }
 
 // leakKey is what sockets are counted by: the local endpoint of a server, because the
@@ -41,9 +42,22 @@ func leakKeyOf(t *tcp.Transition) leakKey {
 	return leakKey{netns: t.Netns, addr: t.Peer.Addr, port: t.Peer.Port}
 }
 
+// recentLeaks is how many leaks are found without a look-up in the map, which would hash all
+// of the key.
+const recentLeaks = 64
+
+func (k *leakKey) slot() uint64 {
+	hash := addrHash(k.addr) + uint64(k.port) + uint64(k.pid)
+	return hash * 0x9e37_79b9_7f4a_7c15 >> 58 // 2^64 divided by the golden ratio; recentLeaks values
+}
+
 type waitingSocket struct {
-	leak  *leak
-	stuck bool // it is counted in leak.stuck
+	leak    *leak
+	at      uint32 // when it came, in seconds
+	queued  bool   // it is in queue, and has not reached CloseWaitAge
+	stuck   bool   // it is counted in leak.stuck
+	earlier bool   // it is older than the tracer
+	unseen  bool   // the kernel's table did not have it
 }
 
 type arrival struct {
@@ -53,24 +67,22 @@ type arrival struct {
 
 type leak struct {
 	topProcesses
+	key         leakKey
 	role        tcp.Role
 	local       tcp.Endpoint // of the last socket
 	peer        tcp.Endpoint // of the last socket
-	stuck       int          // sockets in CLOSE_WAIT for at least CloseWaitAge
-	history     [12]int      // of stuck, newest first, one value every sampleInterval: three minutes
-	sampled     int64        // number of the newest sample
+	stuck       growth       // sockets in CLOSE_WAIT for at least CloseWaitAge
 	lastArrival time.Duration
+	suspectedAt time.Duration // when stuck began to suffice for an alert; 0: it does not
 }
 
-const (
-	// maxWaiting bounds the sockets in CLOSE_WAIT that are tracked.
-	maxWaiting = 1 << 16
-	// sampleInterval is the time between two values of leak.history.
-	sampleInterval = 15 * time.Second
-)
+// maxWaiting bounds the sockets in CLOSE_WAIT that are tracked.
+const maxWaiting = 1 << 16
 
 func newCloseWaitLeak(tr *tracker) detector {
-	return &closeWaitLeak{tracker: tr, waiting: make(map[uint64]waitingSocket), leaks: make(map[leakKey]*leak)}
+	d := &closeWaitLeak{tracker: tr, waiting: make(map[uint64]waitingSocket), leaks: make(map[leakKey]*leak)}
+	tr.seedCloseWait, tr.takeCloseWait = d.seed, d.takeTable
+	return d
 }
 
 func (*closeWaitLeak) kind() string { return "close_wait_leak" }
@@ -89,42 +101,58 @@ func (d *closeWaitLeak) observe(t *tcp.Transition) {
 	case t.Old == tcp.CloseWait:
 		w := d.waiting[t.Cookie]
 		delete(d.waiting, t.Cookie)
-		if w.stuck {
-			w.leak.stuck--
-		}
+		w.unstick(d.now)
 	}
 }
 
 func (d *closeWaitLeak) arrive(t *tcp.Transition) {
+	if l := d.enqueue(leakKeyOf(t), t.Cookie, t.Monotonic, false); l != nil {
+		l.role, l.local, l.peer = t.Role, t.Local, t.Peer
+		l.count(t)
+	}
+}
+
+// enqueue returns nil if there is no room.
+func (d *closeWaitLeak) enqueue(key leakKey, cookie uint64, at time.Duration, earlier bool) *leak {
 	if len(d.waiting) >= maxWaiting {
 		d.overflow = true
-		return
+		return nil
 	}
 	if len(d.queue) >= 2*maxWaiting {
 		d.compactQueue()
 	}
-	l := d.leakFor(leakKeyOf(t))
+	l := d.leakFor(key)
 	if l == nil {
 		d.overflow = true
-		return
+		return nil
 	}
-	l.role, l.local, l.peer, l.lastArrival = t.Role, t.Local, t.Peer, t.Monotonic
-	l.count(t)
-	d.waiting[t.Cookie] = waitingSocket{leak: l}
-	d.queue = append(d.queue, arrival{t.Cookie, t.Monotonic})
+	l.lastArrival = at
+	d.waiting[cookie] = waitingSocket{leak: l, at: uint32(at / time.Second), queued: true, earlier: earlier}
+	d.queue = append(d.queue, arrival{cookie, at})
+	return l
 }
 
 // leakFor returns nil if there is no room for another leak.
 func (d *closeWaitLeak) leakFor(key leakKey) *leak {
+	recent := &d.recent[key.slot()]
+	if l := *recent; l != nil && l.key == key {
+		return l
+	}
 	l := d.leaks[key]
 	if l == nil {
 		if len(d.leaks) >= d.MaxDestinations {
 			return nil
 		}
-		l = &leak{sampled: int64(d.now / sampleInterval)}
+		l = &leak{key: key, stuck: newGrowth(d.now)}
 		d.leaks[key] = l
 	}
+	*recent = l
 	return l
+}
+
+func (d *closeWaitLeak) deleteLeak(key leakKey) {
+	delete(d.leaks, key)
+	d.recent[key.slot()] = nil
 }
 
 // compactQueue drops the sockets that have left CLOSE_WAIT or reached CloseWaitAge.
@@ -140,52 +168,75 @@ func (d *closeWaitLeak) compactQueue() {
 
 func (d *closeWaitLeak) check(raise raiser) {
 	for ; d.next < len(d.queue) && d.now-d.queue[d.next].at >= d.CloseWaitAge; d.next++ {
-		cookie := d.queue[d.next].cookie
-		if w, waits := d.waiting[cookie]; waits {
-			d.waiting[cookie] = waitingSocket{w.leak, true}
-			w.leak.stuck++
+		a := d.queue[d.next]
+		w, waits := d.waiting[a.cookie]
+		if !waits {
+			continue
+		}
+		w.queued, w.stuck = false, true
+		d.waiting[a.cookie] = w
+		w.leak.stuck.advance(d.now)
+		if w.earlier {
+			w.leak.stuck.addEarlier()
+		} else {
+			w.leak.stuck.add(a.at + d.CloseWaitAge)
 		}
 	}
 	for key, l := range d.leaks {
-		grows := l.grows(d.now)
-		describe := func() Finding { return d.describe(key, l) }
-		switch {
-		case l.stuck >= d.CloseWaitCount && grows:
-			raise(key, false, describe)
-		case l.stuck > d.CloseWaitCount/2:
-			raise(key, true, describe)
-		case l.stuck == 0 && d.now-l.lastArrival > 2*d.CloseWaitAge: // none of its sockets is in the queue either
-			delete(d.leaks, key)
+		if l.stuck.count <= d.CloseWaitCount/2 {
+			l.suspectedAt = 0
+			if l.stuck.count == 0 && d.now-l.lastArrival > 2*d.CloseWaitAge { // none of its sockets is in the queue either
+				d.deleteLeak(key)
+			}
+			continue
 		}
+		l.stuck.advance(d.now)
+		raise(key, !d.isLeak(key, l), func() Finding { return d.describe(key, l) })
 	}
 }
 
-// grows reports whether the number of sockets has kept growing, and is a quarter
-// above that of three minutes ago.
-func (l *leak) grows(now time.Duration) bool {
-	for at := int64(now / sampleInterval); l.sampled < at; l.sampled++ {
-		copy(l.history[1:], l.history[:])
-		l.history[0] = l.stuck
+// isLeak reports whether an alert may open. Before it does, the kernel's table must confirm
+// the sockets.
+func (d *closeWaitLeak) isLeak(key leakKey, l *leak) bool {
+	if l.stuck.count < d.CloseWaitCount || !l.stuck.grows() {
+		l.suspectedAt = 0
+		d.requestTable(key.netns, activeInterval)
+		return false
 	}
-	h := &l.history
-	return l.stuck > h[1] && h[1] >= h[5] && h[5] >= h[11] && 4*l.stuck >= 5*h[11]
+	if l.suspectedAt == 0 {
+		l.suspectedAt = d.now
+	}
+	checked := d.tableReadAt(key.netns) >= l.suspectedAt
+	if checked {
+		d.requestTable(key.netns, activeInterval)
+	} else {
+		d.requestTable(key.netns, suspectedInterval)
+	}
+	return checked || d.now-l.suspectedAt >= unverifiedAfter
 }
 
 func (d *closeWaitLeak) describe(key leakKey, l *leak) Finding {
-	oldest := len(l.history) - 1
+	count := l.stuck.count
 	f := Finding{
-		Severity: Warning, Process: l.top(), Netns: key.netns, Role: l.role, RateUnit: "more sockets",
-		Rate: max(0, float64(l.stuck-l.history[oldest])) / (sampleInterval * time.Duration(len(l.history))).Seconds(),
+		Severity: Warning, Process: l.top(), Netns: key.netns, Role: l.role, RateUnit: "more sockets", Rate: l.stuck.perSecond(d.now),
 		// Each socket is known by its cookie: the number is exact.
-		Occupancy: uint64(l.stuck), OccupancySource: FromEvents, Approximate: d.overflow,
-		Cause: fmt.Sprintf("%d sockets have been in CLOSE_WAIT for more than %v, and their number grows: the peer has closed, and this process "+
-			"does not; each socket keeps a file descriptor", l.stuck, d.CloseWaitAge),
-		Advice: "find where this process does not close a socket after it has read the end of the stream, such as an error path or a pool " +
-			"without a liveness check; a restart buys time, and no sysctl helps",
+		Occupancy: uint64(count), OccupancySource: FromEvents, Approximate: d.overflow,
+		Unverified: d.now-d.tableReadAt(key.netns) > 3*activeInterval,
 	}
+	if !f.Unverified {
+		f.OccupancySource = Reconciled
+	}
+	trend := "and their number has stopped growing"
+	if f.Rate > 0 && l.stuck.grows() {
+		trend = "and their number grows"
+	}
+	f.Cause = fmt.Sprintf("%d sockets have been in CLOSE_WAIT for more than %v, %s: the peer has closed, and this process "+
+		"does not, nor does it send; each socket keeps a file descriptor", count, d.CloseWaitAge, trend)
+	f.Advice = "find where this process does not close a socket after it has read the end of the stream, such as an error path or a pool " +
+		"without a liveness check; a restart buys time, and no sysctl helps"
 	if key.unaccepted {
-		f.Cause = fmt.Sprintf("%d connections have been in CLOSE_WAIT for more than %v, and their number grows: the peer has closed, and no "+
-			"process has accepted them; they wait in the listener's queue", l.stuck, d.CloseWaitAge)
+		f.Cause = fmt.Sprintf("%d connections have been in CLOSE_WAIT for more than %v, %s: the peer has closed, and no "+
+			"process has accepted them; they wait in the listener's queue", count, d.CloseWaitAge, trend)
 		f.Advice = "find why this process does not call accept(): it is stopped, blocked or has too few threads (`ss -ltn`: Recv-Q is the length " +
 			"of the queue); a restart drops the queue, and a longer backlog only makes clients wait longer"
 	}

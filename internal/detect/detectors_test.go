@@ -21,6 +21,12 @@ func (h *host) event(cookie uint64, key destination, by tcp.Owner, old, next tcp
 	for _, f := range change {
 		f(&t)
 	}
+	switch {
+	case next == tcp.CloseWait:
+		h.closeWait[cookie] = tcp.CloseWaitSocket{Cookie: cookie, SinceSent: time.Hour, Accepted: !t.Orphan}
+	case old == tcp.CloseWait:
+		delete(h.closeWait, cookie)
+	}
 	h.engine.Observe(&t)
 }
 
@@ -48,52 +54,6 @@ func (h *host) theOnly(kind string) Alert {
 		h.t.Errorf("cause %q, advice %q", opened[0].Cause, opened[0].Advice)
 	}
 	return opened[0]
-}
-
-// Sockets that no process closes are a leak, and the alert closes when they are closed.
-func TestCloseWaitLeak_Grows(t *testing.T) {
-	java := process(99, "java")
-	h := newHost(t, 500, Config{})
-	for n := range 100 {
-		h.event(uint64(n+1), to(80), java, tcp.Established, tcp.CloseWait)
-		h.pass(time.Second)
-	}
-	a := h.theOnly("close_wait_leak")
-	if a.Process.PID != 99 || a.Peer.Port != 80 || a.Occupancy < 32 || a.Occupancy > 40 {
-		t.Errorf("%+v", a)
-	}
-	for n := range 100 {
-		h.event(uint64(n+1), to(80), java, tcp.CloseWait, tcp.LastAck)
-	}
-	h.pass(time.Minute)
-	if len(only(h.alerts, "close_wait_leak", Close)) != 1 {
-		t.Errorf("all sockets are closed, and the alert is not")
-	}
-}
-
-// Many sockets that are closed before 30 s, and a constant number of older ones, are no
-// leak.
-func TestCloseWaitLeak_ClosedInTime(t *testing.T) {
-	h := newHost(t, 500, Config{})
-	for n := range uint64(20_000) {
-		h.event(n+1, to(80), process(99, "java"), tcp.Established, tcp.CloseWait, served)
-		if n >= 500 { // after 25 s
-			h.event(n+1-500, to(80), process(99, "java"), tcp.CloseWait, tcp.LastAck, served)
-		}
-		h.pass(50 * time.Millisecond)
-	}
-	for n := uint64(19_500); n < 20_000; n++ {
-		h.event(n+1, to(80), process(99, "java"), tcp.CloseWait, tcp.LastAck, served)
-	}
-	for range 40 { // some stay for long, and are as many at each time
-		h.cookie++
-		h.event(1e6+h.cookie, to(80), process(98, "tail"), tcp.Established, tcp.CloseWait, served)
-		if h.cookie > 20 {
-			h.event(1e6+h.cookie-20, to(80), process(98, "tail"), tcp.CloseWait, tcp.LastAck, served)
-		}
-		h.pass(4 * time.Second)
-	}
-	h.mustBeSilent()
 }
 
 // An alert reports why most connects to a peer fail.

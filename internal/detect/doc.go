@@ -22,6 +22,8 @@
 //	bucket_storm.go      the storm that reaches tcp_max_tw_buckets
 //	port_exhaustion.go   connects that found no local port
 //	close_wait_leak.go   sockets that stay in CLOSE_WAIT
+//	close_wait_table.go  does the kernel's table confirm these sockets?
+//	growth.go            how fast does a number grow, over seconds or days?
 //	fin_wait2_pileup.go  peers that do not close
 //	living_sockets.go    which sockets in FIN_WAIT2 does a process still have?
 //	outcomes.go          how many connections of an endpoint failed or were reset within ten seconds?

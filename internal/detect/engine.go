@@ -107,11 +107,13 @@ type Request struct {
 	// HalfClosed asks for its sockets in FIN_WAIT2 as well, which takes a walk through the
 	// kernel's table.
 	HalfClosed bool
+	// CloseWait asks for its sockets in CLOSE_WAIT as well, which takes such a walk, too.
+	CloseWait bool
 }
 
 // Requests returns what the engine needs to know now, each namespace at most once a
 // second; those with the most transitions come first. The caller answers each with [Engine.Update], and with
-// [Engine.UpdateHalfClosed] if Request.HalfClosed is set. The engine repeats a request
+// [Engine.UpdateHalfClosed] and [Engine.UpdateCloseWait] if the request asks for it. The engine repeats a request
 // that got no answer.
 func (e *Engine) Requests(now time.Duration) []Request {
 	return e.tracker.requests(now)
@@ -129,4 +131,11 @@ func (e *Engine) Update(now time.Duration, netns uint32, l *tcp.Limits) {
 func (e *Engine) UpdateHalfClosed(now time.Duration, netns uint32, sockets []tcp.Socket) {
 	e.tracker.takeWaiting(now, netns, sockets)
 	e.tracker.takeHalfClosed(now, netns, sockets)
+}
+
+// UpdateCloseWait sets the sockets of a namespace that are in CLOSE_WAIT: all that were
+// there from the time readAt on until all were read. It keeps no reference to sockets.
+func (e *Engine) UpdateCloseWait(now, readAt time.Duration, netns uint32, sockets []tcp.CloseWaitSocket) {
+	e.tracker.now = max(e.tracker.now, now)
+	e.tracker.takeCloseWait(readAt, netns, sockets)
 }

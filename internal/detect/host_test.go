@@ -1,8 +1,10 @@
 package detect
 
 import (
+	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -31,6 +33,9 @@ type host struct {
 	waits     []time.Duration // when each half-closed connection to port 80 began to wait
 	uncounted bool            // the kernel has no count of TIME_WAITs
 
+	closeWait  map[uint64]tcp.CloseWaitSocket // by cookie
+	unreadable bool                           // the kernel's table of sockets in CLOSE_WAIT
+
 	living   []tcp.Socket  // in FIN_WAIT2, and a process has them
 	untimed  bool          // the peers have no timestamps
 	finAfter time.Duration // how long the peers take to close
@@ -46,7 +51,7 @@ type timewait struct {
 func newHost(t testing.TB, ports int, c Config) *host {
 	h := &host{
 		t: t, engine: New(c, time.Hour), now: time.Hour, random: rand.New(rand.NewPCG(1, 2)),
-		ends: make(map[destination][]timewait), open: make(map[destination]int),
+		ends: make(map[destination][]timewait), open: make(map[destination]int), closeWait: make(map[uint64]tcp.CloseWaitSocket),
 		limits: tcp.Limits{
 			PortLow: 20000, PortHigh: uint16(20000 + ports - 1), Reuse: 2, ReuseDelay: time.Second, Timestamps: true,
 			FinTimeout: time.Minute, MaxTimeWaits: 1 << 17,
@@ -76,6 +81,9 @@ func (h *host) pass(d time.Duration) {
 			h.engine.Update(h.now, want.Netns, &l)
 			if want.HalfClosed {
 				h.answerHalfClosed(want.Netns)
+			}
+			if want.CloseWait && !h.unreadable {
+				h.engine.UpdateCloseWait(h.now, h.now, want.Netns, slices.Collect(maps.Values(h.closeWait)))
 			}
 		}
 	}

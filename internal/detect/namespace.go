@@ -41,6 +41,9 @@ type namespace struct {
 	wantHalfClosed        bool // a detector asks for the sockets in FIN_WAIT2
 	halfClosedRequestedAt time.Duration
 
+	wantCloseWait   bool          // a detector asks for the sockets in CLOSE_WAIT
+	closeWaitReadAt time.Duration // 0: never
+
 	total    rate.Estimator // TIME_WAITs that connect() may not take over
 	reusable rate.Estimator // TIME_WAITs that connect() may take over
 
@@ -89,7 +92,8 @@ func (tr *tracker) requests(now time.Duration) []Request {
 		if halfClosed {
 			ns.halfClosedRequestedAt, ns.wantHalfClosed = now, false
 		}
-		list = append(list, Request{Netns: e.Key, HalfClosed: halfClosed})
+		list = append(list, Request{Netns: e.Key, HalfClosed: halfClosed, CloseWait: ns.wantCloseWait})
+		ns.wantCloseWait = false
 	}
 	slices.SortFunc(list, func(a, b Request) int {
 		return cmp.Or(cmp.Compare(transitions[b.Netns], transitions[a.Netns]), cmp.Compare(a.Netns, b.Netns))

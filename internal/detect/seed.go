@@ -84,6 +84,9 @@ func (tr *tracker) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 	if s.New == tcp.FinWait2 && !s.Orphan && !tr.seeding.has(s.Cookie, &key) {
 		tr.seedLiving(netns, client, s)
 	}
+	if s.New == tcp.CloseWait {
+		tr.seedCloseWait(netns, ns.known && ns.limits.Bound.Has(s.Local.Port), s)
+	}
 	if client && !tr.seeding.has(s.Cookie, &key) {
 		use := tr.destinations.Get(key, key.hash())
 		use.Value.OpenedEarlier(now)

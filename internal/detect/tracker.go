@@ -24,6 +24,9 @@ type tracker struct {
 
 	// seedLiving is set by the detector that counts sockets in FIN_WAIT2.
 	seedLiving func(netns uint32, client bool, s *tcp.Socket)
+	// seedCloseWait and takeCloseWait are set by the detector that counts sockets in CLOSE_WAIT.
+	seedCloseWait func(netns uint32, server bool, s *tcp.Socket)
+	takeCloseWait func(readAt time.Duration, netns uint32, sockets []tcp.CloseWaitSocket)
 	// takeHalfClosed is set by the detector that asks for the half-closed sockets.
 	takeHalfClosed func(now time.Duration, netns uint32, sockets []tcp.Socket)
 

@@ -74,8 +74,10 @@ func closeWaitLeak() Topic {
 		Summary: "A process leaves a growing number of sockets in CLOSE_WAIT.",
 		Meaning: "The peers closed these connections long ago, and the process has not closed its side. " +
 			"Each socket occupies a file descriptor, so in the end accept(), connect() and open() fail with \"too many open files\". " +
-			"By default the alert counts only sockets that have been in CLOSE_WAIT for 30 seconds, and it opens only while their number grows.",
-		Normal: "A server may stay in CLOSE_WAIT while it sends a long answer to a client that has shut down its sending side. " +
+			"By default the alert counts only sockets that have been in CLOSE_WAIT for 30 seconds, and it opens only while their number grows, " +
+			"be it by one in an hour.",
+		Normal: "A server may stay in CLOSE_WAIT while it sends a long answer to a client that has shut down its sending side: " +
+			"sockets on which the process still sends do not count. " +
 			"A number that does not grow raises no alert.",
 		Remedy: "`ss -tanp state close-wait`, run as root, lists the sockets of the process that the alert names. " +
 			"Look in its code for a read that returns 0 without a close() after it, for error paths that forget the socket, and for pools that do not check idle connections. " +

@@ -18,11 +18,12 @@ const sockDiagByFamily = 20
 // diagRequest is a netlink header and struct inet_diag_req_v2
 // (include/uapi/linux/inet_diag.h).
 type diagRequest struct {
-	Header              unix.NlMsghdr
-	Family, Protocol, _ uint8
-	_                   uint8
-	States              uint32
-	_                   diagID
+	Header           unix.NlMsghdr
+	Family, Protocol uint8
+	Extensions       uint8 // attributes to add: bit n-1 for attribute n
+	_                uint8
+	States           uint32
+	_                diagID
 }
 
 // diagID is struct inet_diag_sockid. Ports and addresses are in network byte order.
@@ -40,6 +41,9 @@ type diagMessage struct {
 	Expires, RQueue, WQueue, UID, Inode uint32
 }
 
+// infoAttribute is INET_DIAG_INFO: an attribute that is a struct tcp_info.
+const infoAttribute = 2
+
 // timerTimeWait is the value of diagMessage.Timer for a timewait socket. Its State is
 // the substate.
 const timerTimeWait = 3
@@ -47,7 +51,7 @@ const timerTimeWait = 3
 // boundPorts calls handle for the port of each listener and, since Linux 6.8, of each socket
 // that is bound and not connected. The kernel walks only the tables of these.
 func boundPorts(handle func(port uint16)) error {
-	return dump(1<<tcp.Listen|1<<tcp.BoundInactive, func(m *diagMessage) {
+	return dump(1<<tcp.Listen|1<<tcp.BoundInactive, 0, func(m *diagMessage, _ []byte) {
 		handle(binary.BigEndian.Uint16(m.ID.SourcePort[:]))
 	})
 }
@@ -61,7 +65,7 @@ func EachSocket(handle func(s *tcp.Socket)) error {
 	const connections = 1<<tcp.Established | 1<<tcp.SynSent | 1<<tcp.FinWait1 | 1<<tcp.FinWait2 | 1<<tcp.TimeWait |
 		1<<tcp.CloseWait | 1<<tcp.Closing
 	var s tcp.Socket // reused, because handle must not keep it
-	return dump(connections, func(m *diagMessage) {
+	return dump(connections, 0, func(m *diagMessage, _ []byte) {
 		s = socket(m)
 		handle(&s)
 	})
@@ -71,15 +75,47 @@ func EachSocket(handle func(s *tcp.Socket)) error {
 // have not closed yet: timewait sockets with that substate, and connections.
 func EachHalfClosed(handle func(s *tcp.Socket)) error {
 	var s tcp.Socket
-	return dump(1<<tcp.FinWait2, func(m *diagMessage) {
+	return dump(1<<tcp.FinWait2, 0, func(m *diagMessage, _ []byte) {
 		s = socket(m)
 		handle(&s)
 	})
 }
 
+// EachCloseWait calls handle for each socket in CLOSE_WAIT of the namespace that the calling
+// thread is in, and walks the whole table for them. After an error of sock_diag the sockets
+// that were handled before are valid.
+func EachCloseWait(handle func(s tcp.CloseWaitSocket)) error {
+	return dump(1<<tcp.CloseWait, 1<<(infoAttribute-1), func(m *diagMessage, attributes []byte) {
+		s := tcp.CloseWaitSocket{Cookie: cookie(m), Queued: m.WQueue > 0, Accepted: m.Inode != 0}
+		s.SinceSent = sinceSent(attributes)
+		handle(s)
+	})
+}
+
+// sinceSent is tcpi_last_data_sent: the time since the last data were sent. It is 0 if there
+// is no such attribute.
+func sinceSent(attributes []byte) time.Duration {
+	const headerSize = 4 // struct nlattr: length and type
+	for len(attributes) >= headerSize {
+		size := int(binary.NativeEndian.Uint16(attributes))
+		if size < headerSize || size > len(attributes) {
+			return 0
+		}
+		var info unix.TCPInfo
+		at := headerSize + int(unsafe.Offsetof(info.Last_data_sent))
+		if binary.NativeEndian.Uint16(attributes[2:]) == infoAttribute && size >= at+4 {
+			return time.Duration(binary.NativeEndian.Uint32(attributes[at:])) * time.Millisecond
+		}
+		attributes = attributes[min(len(attributes), (size+3)&^3):]
+	}
+	return 0
+}
+
+func cookie(m *diagMessage) uint64 { return uint64(m.ID.Cookie[1])<<32 | uint64(m.ID.Cookie[0]) }
+
 func socket(m *diagMessage) (s tcp.Socket) {
 	s.New, s.Orphan = tcp.State(m.State), m.Inode == 0
-	s.Cookie = uint64(m.ID.Cookie[1])<<32 | uint64(m.ID.Cookie[0])
+	s.Cookie = cookie(m)
 	s.Local = endpoint(m.Family, m.ID.SourcePort, m.ID.Source)
 	s.Peer = endpoint(m.Family, m.ID.DestPort, m.ID.Dest)
 	if m.Timer == timerTimeWait {
@@ -99,15 +135,18 @@ func endpoint(family uint8, port [2]byte, raw [16]byte) tcp.Endpoint {
 	return e
 }
 
+// diagHandler takes one socket, and the attributes behind its message.
+type diagHandler func(m *diagMessage, attributes []byte)
+
 // dump requests the TCP sockets of both families in these states: one bit for each state.
-func dump(states uint32, handle func(m *diagMessage)) error {
+func dump(states uint32, extensions uint8, handle diagHandler) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return fmt.Errorf("open sock_diag: %w", err)
 	}
 	defer unix.Close(fd)
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		request := diagRequest{Family: family, Protocol: unix.IPPROTO_TCP, States: states}
+		request := diagRequest{Family: family, Protocol: unix.IPPROTO_TCP, Extensions: extensions, States: states}
 		request.Header = unix.NlMsghdr{
 			Len: uint32(unsafe.Sizeof(request)), Type: sockDiagByFamily, Flags: unix.NLM_F_REQUEST | unix.NLM_F_DUMP,
 		}
@@ -123,7 +162,7 @@ func dump(states uint32, handle func(m *diagMessage)) error {
 }
 
 // receive reads and handles the whole answer to one request.
-func receive(fd int, handle func(m *diagMessage)) error {
+func receive(fd int, handle diagHandler) error {
 	buf := make([]byte, 64<<10)
 	for {
 		n, _, err := unix.Recvfrom(fd, buf, 0)
@@ -142,7 +181,7 @@ func receive(fd int, handle func(m *diagMessage)) error {
 
 // parseMessages parses the netlink messages of one read. It reports done at the end of the
 // answer.
-func parseMessages(raw []byte, handle func(m *diagMessage)) (done bool, err error) {
+func parseMessages(raw []byte, handle diagHandler) (done bool, err error) {
 	const headerSize = int(unsafe.Sizeof(unix.NlMsghdr{}))
 	for len(raw) >= headerSize {
 		var header unix.NlMsghdr
@@ -159,7 +198,7 @@ func parseMessages(raw []byte, handle func(m *diagMessage)) (done bool, err erro
 		case len(body) >= int(unsafe.Sizeof(diagMessage{})):
 			var m diagMessage
 			copy(unsafe.Slice((*byte)(unsafe.Pointer(&m)), unsafe.Sizeof(m)), body)
-			handle(&m)
+			handle(&m, body[unsafe.Sizeof(m):])
 		}
 		raw = raw[min(len(raw), (size+3)&^3):]
 	}

@@ -148,6 +148,77 @@ func find(t *testing.T, port uint16, as func(s *tcp.Socket) bool) tcp.Socket {
 	return tcp.Socket{}
 }
 
+// sock_diag gives the sockets in CLOSE_WAIT: whether a process has them, and when it last
+// sent on them.
+func TestSockDiag_CloseWait(t *testing.T) {
+	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	p := connect(t, listener)
+	if err := p.client.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.server.Read(make([]byte, 1)); err == nil {
+		t.Fatal("there is no end of the stream")
+	}
+	cookie := cookieOf(t, p.server.(*net.TCPConn))
+	time.Sleep(100 * time.Millisecond)
+	if s := closeWaits(t)[cookie]; s.Cookie == 0 || !s.Accepted || s.Queued || s.SinceSent < 90*time.Millisecond {
+		t.Errorf("it has not sent: %+v", s)
+	}
+	began := time.Now()
+	if _, err := p.server.Write([]byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	s := closeWaits(t)[cookie]
+	if most := time.Since(began) + 20*time.Millisecond; s.SinceSent > most {
+		t.Errorf("it sent within %v: %+v", most, s)
+	}
+	before := closeWaits(t)
+	client, err := net.Dial("tcp4", listener.Addr().String()) // and no process accepts it
+	if err != nil {
+		t.Fatal(err)
+	}
+	client.Close()
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+		for cookie, s := range closeWaits(t) {
+			if _, known := before[cookie]; !known && !s.Accepted {
+				return
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the connection that waits in the listener's queue is not found")
+		}
+	}
+}
+
+func closeWaits(t *testing.T) map[uint64]tcp.CloseWaitSocket {
+	t.Helper()
+	found := make(map[uint64]tcp.CloseWaitSocket)
+	if err := EachCloseWait(func(s tcp.CloseWaitSocket) { found[s.Cookie] = s }); err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func cookieOf(t *testing.T, c *net.TCPConn) (cookie uint64) {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	if err := raw.Control(func(fd uintptr) { cookie, failed = unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE) }); err != nil {
+		t.Fatal(err)
+	}
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	return cookie
+}
+
 // A truncated netlink message is an error, and never handled as a socket.
 func TestSockDiag_TruncatedMessage(t *testing.T) {
 	whole := unsafe.Slice((*byte)(unsafe.Pointer(&struct {
@@ -156,7 +227,7 @@ func TestSockDiag_TruncatedMessage(t *testing.T) {
 	}{NlMsghdr: unix.NlMsghdr{Len: 88, Type: sockDiagByFamily}})), 88)
 	for size := range len(whole) + 1 {
 		count := 0
-		done, err := parseMessages(whole[:size], func(*diagMessage) { count++ })
+		done, err := parseMessages(whole[:size], func(*diagMessage, []byte) { count++ })
 		cut := size >= int(unsafe.Sizeof(unix.NlMsghdr{})) && size < len(whole)
 		if done || (err != nil) != cut || (count == 1) != (size == len(whole)) {
 			t.Errorf("%d of %d bytes: %d messages, done %v, %v", size, len(whole), count, done, err)

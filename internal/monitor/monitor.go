@@ -92,10 +92,17 @@ func (m *Monitor) Alerts() []detect.Alert {
 func (m *Monitor) enqueue(request detect.Request) {
 	same := func(r detect.Request) bool { return r.Netns == request.Netns }
 	if i := slices.IndexFunc(m.backlog, same); i >= 0 {
-		m.backlog[i].HalfClosed = m.backlog[i].HalfClosed || request.HalfClosed
+		m.backlog[i] = joined(m.backlog[i], request)
 		return
 	}
 	m.backlog = append(m.backlog, request)
+}
+
+// joined asks for what a or b asks for, of their namespace.
+func joined(a, b detect.Request) detect.Request {
+	a.HalfClosed = a.HalfClosed || b.HalfClosed
+	a.CloseWait = a.CloseWait || b.CloseWait
+	return a
 }
 
 // passRequests passes as many requests to the worker as there is room for, in their order.

@@ -158,10 +158,9 @@ func (w *worker) serve(request detect.Request) {
 		w.search.Lose(request.Netns)
 		w.serve(request)
 	case netns.Searching:
-		request.HalfClosed = request.HalfClosed || w.waiting[request.Netns].HalfClosed
-		w.waiting[request.Netns] = request
+		w.waiting[request.Netns] = joined(request, w.waiting[request.Netns])
 	case netns.Missing:
-		w.answer(request, nil, nil)
+		w.answer(request, nil, found{})
 	}
 }
 
@@ -173,38 +172,65 @@ func (w *worker) locate(inode uint32) (netns.Namespace, netns.Status) {
 	return w.search.Locate(inode)
 }
 
+// found are the sockets that a request asked for.
+type found struct {
+	halfClosed []tcp.Socket
+	closeWait  []tcp.CloseWaitSocket
+	readAt     time.Duration // since then closeWait is read
+}
+
 // read answers a request with what is in n. It fails with ErrGone, and does not answer, if n
 // is no longer where it was found.
 func (w *worker) read(n netns.Namespace, request detect.Request) error {
 	var l *tcp.Limits
-	var halfClosed []tcp.Socket
+	var sockets found
 	err := enter(n, func() (err error) {
-		if l, err = w.limits(n.Inode); err != nil || !request.HalfClosed {
+		if l, err = w.limits(n.Inode); err != nil {
 			return err
 		}
-		return limits.EachHalfClosed(func(s *tcp.Socket) {
-			if w.filter.MatchesEndpoints(s.Local, s.Peer) {
-				halfClosed = append(halfClosed, *s)
-			}
-		})
+		return w.readSockets(request, &sockets)
 	})
 	if errors.Is(err, netns.ErrGone) {
 		return err
 	}
 	if err != nil {
 		w.report(err)
-		l, request.HalfClosed = nil, false
+		l = nil
 	}
-	w.answer(request, l, halfClosed)
+	w.answer(request, l, sockets)
 	return nil
 }
 
-// answer passes limits to the engine, nil if the namespace could not be read.
-func (w *worker) answer(request detect.Request, l *tcp.Limits, halfClosed []tcp.Socket) {
+// readSockets reads the sockets of the namespace that the calling thread is in.
+func (w *worker) readSockets(request detect.Request, into *found) error {
+	if request.HalfClosed {
+		err := limits.EachHalfClosed(func(s *tcp.Socket) {
+			if w.filter.MatchesEndpoints(s.Local, s.Peer) {
+				into.halfClosed = append(into.halfClosed, *s)
+			}
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if !request.CloseWait {
+		return nil
+	}
+	into.readAt = monotonic.Now()
+	return limits.EachCloseWait(func(s tcp.CloseWaitSocket) {
+		into.closeWait = append(into.closeWait, s)
+	})
+}
+
+// answer passes limits and sockets to the engine, nil if the namespace could not be read.
+func (w *worker) answer(request detect.Request, l *tcp.Limits, sockets found) {
 	w.send(func(e *detect.Engine, now time.Duration) {
 		e.Update(now, request.Netns, l)
 		if l != nil && request.HalfClosed {
-			e.UpdateHalfClosed(now, request.Netns, halfClosed)
+			e.UpdateHalfClosed(now, request.Netns, sockets.halfClosed)
+		}
+		if l != nil && request.CloseWait {
+			e.UpdateCloseWait(now, sockets.readAt, request.Netns, sockets.closeWait)
 		}
 	})
 }
@@ -220,7 +246,7 @@ func (w *worker) stepSearch() {
 			request.Netns = result.Inode
 			w.serve(request)
 		case waits:
-			w.answer(request, nil, nil)
+			w.answer(request, nil, found{})
 		}
 	}
 }

@@ -66,6 +66,7 @@ func alertCases() []goldenCase {
 		edit("no end to come", func(a *detect.Alert) { a.Exhausts, a.ExhaustionIn = false, 0 }),
 		edit("after losses", func(a *detect.Alert) { a.Lost = 1234 }),
 		edit("approximate", func(a *detect.Alert) { a.Approximate = true }),
+		edit("unverified", func(a *detect.Alert) { a.Unverified = true }),
 		edit("many processes of a name", func(a *detect.Alert) { a.Process.PID, a.Process.Processes, a.Process.Cgroup = 0, 812, nil }),
 		edit("no process known", func(a *detect.Alert) { a.Process = detect.TopProcess{} }),
 		edit("a server", func(a *detect.Alert) {

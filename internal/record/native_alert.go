@@ -47,8 +47,12 @@ func (n *Native) Alert(dst []byte, a *detect.Alert) []byte {
 	return n.end(o)
 }
 
-// confidence is "reduced" if the numbers of the alert may be wrong.
+// confidence is "reduced" if the numbers of the alert may be wrong, and "unverified" if the
+// kernel could not confirm them.
 func confidence(a *detect.Alert) string {
+	if a.Unverified {
+		return "unverified"
+	}
 	if a.Lost > 0 || a.Approximate {
 		return "reduced"
 	}

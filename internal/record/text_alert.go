@@ -131,6 +131,8 @@ func appendHowLong(p []byte, a *detect.Alert) []byte {
 		p = append(strconv.AppendFloat(p, a.ExhaustionIn.Seconds(), 'f', 1, 64), " s"...)
 	}
 	switch {
+	case a.Unverified:
+		p = append(p, " (not verified with the kernel)"...)
 	case a.Lost > 0:
 		p = append(p, " (not certain: "...)
 		p = append(strconv.AppendUint(p, a.Lost, 10), " transitions were lost within a minute)"...)

@@ -26,6 +26,7 @@ type workload struct {
 	NextPort    bool          // connect to another port each time, as a scan does
 	UntilNoPort bool          // stop at the first connect() that finds no port
 	Reset       bool          // close with a reset
+	ShutDown    bool          // shut down for writing at once, and read nothing
 	Linger2     int           // TCP_LINGER2, in seconds; 0: the sysctl's
 	PortRange   [2]uint16     // IP_LOCAL_PORT_RANGE; 0: the sysctl's
 
@@ -129,6 +130,9 @@ func (o *workload) connect(a *result) int {
 	switch {
 	case err == nil:
 		a.Made++
+		if o.ShutDown {
+			_ = unix.Shutdown(fd, unix.SHUT_WR)
+		}
 		return fd
 	case errors.Is(err, unix.EADDRNOTAVAIL):
 		if a.NoPort == 0 {

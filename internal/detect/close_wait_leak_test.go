@@ -1,0 +1,198 @@
+package detect
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// Sockets that no process closes are a leak, and the alert closes when they are closed.
+func TestCloseWaitLeak_Grows(t *testing.T) {
+	java := process(99, "java")
+	h := newHost(t, 500, Config{})
+	for n := range 100 {
+		h.event(uint64(n+1), to(80), java, tcp.Established, tcp.CloseWait)
+		h.pass(time.Second)
+	}
+	a := h.theOnly("close_wait_leak")
+	if a.Process.PID != 99 || a.Peer.Port != 80 || a.Occupancy < 32 || a.Occupancy > 40 {
+		t.Errorf("%+v", a)
+	}
+	for n := range 100 {
+		h.event(uint64(n+1), to(80), java, tcp.CloseWait, tcp.LastAck)
+	}
+	h.pass(time.Minute)
+	if len(only(h.alerts, "close_wait_leak", Close)) != 1 {
+		t.Errorf("all sockets are closed, and the alert is not")
+	}
+}
+
+// Many sockets that are closed before 30 s, and a constant number of older ones, are no
+// leak.
+func TestCloseWaitLeak_ClosedInTime(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	for n := range uint64(20_000) {
+		h.event(n+1, to(80), process(99, "java"), tcp.Established, tcp.CloseWait, served)
+		if n >= 500 { // after 25 s
+			h.event(n+1-500, to(80), process(99, "java"), tcp.CloseWait, tcp.LastAck, served)
+		}
+		h.pass(50 * time.Millisecond)
+	}
+	for n := uint64(19_500); n < 20_000; n++ {
+		h.event(n+1, to(80), process(99, "java"), tcp.CloseWait, tcp.LastAck, served)
+	}
+	for range 40 { // some stay for long, and are as many at each time
+		h.cookie++
+		h.event(1e6+h.cookie, to(80), process(98, "tail"), tcp.Established, tcp.CloseWait, served)
+		if h.cookie > 20 {
+			h.event(1e6+h.cookie-20, to(80), process(98, "tail"), tcp.CloseWait, tcp.LastAck, served)
+		}
+		h.pass(4 * time.Second)
+	}
+	h.mustBeSilent()
+}
+
+// The rate is that of now at each moment, from the first alert on.
+func TestCloseWaitLeak_RateOfNow(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	for n := range uint64(20 * 70) {
+		h.event(n+1, to(80), process(99, "java"), tcp.Established, tcp.CloseWait)
+		h.pass(50 * time.Millisecond)
+	}
+	for _, a := range h.alerts {
+		if a.Rate < 15 || a.Rate > 25 || !strings.Contains(a.Cause, "their number grows") {
+			t.Errorf("%s after %v: %.1f a second, want 20: %s", a.Phase, a.Lasted, a.Rate, a.Cause)
+		}
+	}
+	h.pass(5 * time.Minute)
+	last := h.alerts[len(h.alerts)-1]
+	if last.Phase != Update || last.Rate > 0.1 || last.Occupancy != 20*70 || !strings.Contains(last.Cause, "stopped growing") {
+		t.Errorf("no more come, and %+v", last)
+	}
+}
+
+// One socket in an hour is a leak, too.
+func TestCloseWaitLeak_OneAnHour(t *testing.T) {
+	h := newHost(t, 500, Config{UpdateInterval: time.Hour})
+	for n := range uint64(40) {
+		h.event(n+1, to(80), process(99, "java"), tcp.Established, tcp.CloseWait)
+		for range 60 { // a tick a minute
+			h.now += time.Minute
+			h.ticked = h.now
+			h.pass(40 * time.Millisecond)
+		}
+	}
+	a := h.theOnly("close_wait_leak")
+	if perHour := a.Rate * 3600; a.Occupancy != 32 || perHour < 0.8 || perHour > 1.2 {
+		t.Errorf("%d sockets, %.2f an hour", a.Occupancy, perHour)
+	}
+}
+
+// A process that still sends, or whose peer does not read, has not forgotten its sockets,
+// however long the peers have shut down.
+func TestCloseWaitLeak_StillSending(t *testing.T) {
+	for name, send := range map[string]func(s *tcp.CloseWaitSocket, at, now time.Duration){
+		"all the time":   func(s *tcp.CloseWaitSocket, _, _ time.Duration) { s.SinceSent = 0 },
+		"once a minute":  func(s *tcp.CloseWaitSocket, at, now time.Duration) { s.SinceSent = (now - at) % time.Minute },
+		"and is blocked": func(s *tcp.CloseWaitSocket, at, now time.Duration) { s.SinceSent, s.Queued = now-at, true },
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, 500, Config{})
+			came := make(map[uint64]time.Duration)
+			for n := range uint64(600) {
+				h.event(n+1, to(80), process(99, "sender"), tcp.Established, tcp.CloseWait)
+				came[n+1] = h.now
+				for cookie, at := range came {
+					s := h.closeWait[cookie]
+					send(&s, at, h.now)
+					h.closeWait[cookie] = s
+				}
+				h.pass(time.Second)
+			}
+			h.mustBeSilent()
+		})
+	}
+}
+
+// Sockets whose ends were lost keep no alert open, and open none.
+func TestCloseWaitLeak_LostEnds(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	leave := func(from, to uint64) { // and the events are lost
+		for n := from; n < to; n++ {
+			delete(h.closeWait, n+1)
+		}
+	}
+	for n := range uint64(300) {
+		h.event(n+1, to(80), process(99, "java"), tcp.Established, tcp.CloseWait)
+		if n >= 20 {
+			leave(n-20, n-19)
+		}
+		h.pass(time.Second)
+	}
+	h.mustBeSilent()
+	for n := range uint64(100) {
+		h.event(1000+n, to(80), process(99, "java"), tcp.Established, tcp.CloseWait)
+		h.pass(time.Second)
+	}
+	h.theOnly("close_wait_leak")
+	clear(h.closeWait)
+	h.pass(time.Minute)
+	if len(only(h.alerts, "close_wait_leak", Close)) != 1 {
+		t.Error("all sockets are gone, and the alert is open")
+	}
+}
+
+// Without the kernel's table an alert opens as well, a little later, and says so.
+func TestCloseWaitLeak_Unverified(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	h.unreadable = true
+	for n := range uint64(150) {
+		h.event(n+1, to(80), process(99, "java"), tcp.Established, tcp.CloseWait)
+		h.pass(time.Second)
+	}
+	if a := h.theOnly("close_wait_leak"); !a.Unverified {
+		t.Errorf("%+v", a)
+	}
+}
+
+// Sockets of before the start count, and are no growth. Those that a process accepts after
+// all are counted as accepted.
+func TestCloseWaitLeak_BeforeStart(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	h.engine = New(Config{}, h.now)
+	h.limits.Bound = &tcp.PortSet{}
+	h.limits.Bound.Add(80)
+	l := h.limits
+	h.engine.Update(h.now, testNetns, &l)
+	for n := range uint64(100) {
+		s := tcp.Socket{}
+		s.New, s.Cookie, s.Orphan = tcp.CloseWait, n+1, true
+		s.Local, s.Peer = tcp.Endpoint{Addr: here, Port: 80}, tcp.Endpoint{Addr: there, Port: uint16(50000 + n)}
+		h.engine.Seed(h.now, testNetns, &s)
+		h.closeWait[n+1] = tcp.CloseWaitSocket{Cookie: n + 1, SinceSent: time.Hour}
+	}
+	h.engine.SeedingDone()
+	unaccepted := func(t *tcp.Transition) {
+		served(t)
+		t.Orphan = true
+	}
+	for n := range uint64(100) {
+		h.event(1000+n, to(80), tcp.Owner{}, tcp.Established, tcp.CloseWait, unaccepted)
+		h.pass(time.Second)
+	}
+	a := h.theOnly("close_wait_leak")
+	if a.Role != tcp.RoleServer || a.Local.Port != 80 || a.Occupancy < 125 || a.Occupancy > 130 || !strings.Contains(a.Cause, "no process has accepted") {
+		t.Errorf("%+v", a)
+	}
+	for cookie, s := range h.closeWait {
+		s.Accepted = true
+		h.closeWait[cookie] = s
+	}
+	h.pass(3 * time.Minute)
+	opened := only(h.alerts, "close_wait_leak", Open)
+	if len(opened) != 2 || !strings.Contains(opened[1].Cause, "descriptor") || len(only(h.alerts, "close_wait_leak", Close)) != 1 {
+		t.Errorf("they are accepted now: %+v", h.alerts)
+	}
+}

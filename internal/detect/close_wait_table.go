@@ -1,0 +1,116 @@
+package detect
+
+import (
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+const (
+	// unverifiedAfter is how long an alert waits for the kernel's table. Then it opens
+	// without: the namespace may be one that cannot be read.
+	unverifiedAfter = 30 * time.Second
+	// lateWriteQuiet is how many times CloseWaitAge a socket must have been silent to count,
+	// if its process has sent data CloseWaitAge after the peer had closed: it has not
+	// forgotten the socket then.
+	lateWriteQuiet = 10
+)
+
+// requestTable requests the sockets in CLOSE_WAIT of a namespace from the kernel, unless they
+// were read within an interval.
+func (d *closeWaitLeak) requestTable(netns uint32, interval time.Duration) {
+	if ns := d.namespace(netns); ns.closeWaitReadAt == 0 || d.now-ns.closeWaitReadAt >= interval {
+		ns.suspectedAt, ns.wantCloseWait = d.now, true
+	}
+}
+
+// tableReadAt is when the kernel's table was read last; 0: never.
+func (d *closeWaitLeak) tableReadAt(netns uint32) time.Duration {
+	if found := d.namespaces.Find(netns, uint64(netns)); found != nil {
+		return found.Value.closeWaitReadAt
+	}
+	return 0
+}
+
+// seed takes a socket in CLOSE_WAIT that is older than the tracer: how long it has been in
+// that state is not known, nor is its owner.
+func (d *closeWaitLeak) seed(netns uint32, server bool, s *tcp.Socket) {
+	if _, known := d.waiting[s.Cookie]; known || s.Cookie == 0 {
+		return
+	}
+	key, role := leakKey{netns: netns, addr: s.Peer.Addr, port: s.Peer.Port}, tcp.RoleClient
+	if server {
+		key, role = leakKey{netns: netns, addr: s.Local.Addr, port: s.Local.Port, unaccepted: s.Orphan}, tcp.RoleServer
+	}
+	if l := d.enqueue(key, s.Cookie, d.now, true); l != nil {
+		l.role, l.local, l.peer = role, s.Local, s.Peer
+	}
+}
+
+// takeTable compares the sockets of one namespace with the kernel's table, which was read
+// from the time readAt on. Sockets that are gone do not count: their ends were lost. Nor do
+// those on which their processes still send.
+func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []tcp.CloseWaitSocket) {
+	listed := make(map[uint64]*tcp.CloseWaitSocket, len(sockets))
+	for i := range sockets {
+		listed[sockets[i].Cookie] = &sockets[i]
+	}
+	for cookie, w := range d.waiting {
+		if w.leak.key.netns != netns || time.Duration(w.at+1)*time.Second > readAt {
+			continue
+		}
+		s := listed[cookie]
+		switch {
+		case s != nil:
+			d.confirm(cookie, w, s, readAt)
+		case w.unseen:
+			w.unstick(d.now)
+			delete(d.waiting, cookie)
+		default: // the kernel may leave out a socket while its table changes
+			w.unstick(d.now)
+			w.unseen = true
+			d.waiting[cookie] = w
+		}
+	}
+	d.namespace(netns).closeWaitReadAt = readAt
+}
+
+// confirm takes a socket that the kernel's table has. If its process has not forgotten it,
+// it is as if it had come now.
+func (d *closeWaitLeak) confirm(cookie uint64, w waitingSocket, s *tcp.CloseWaitSocket, readAt time.Duration) {
+	quiet, sentAt := d.CloseWaitAge, readAt-s.SinceSent
+	if sentAt-time.Duration(w.at)*time.Second >= d.CloseWaitAge {
+		quiet *= lateWriteQuiet
+	}
+	if w.leak.key.unaccepted && s.Accepted {
+		d.moveAccepted(&w)
+	}
+	if s.Queued || s.SinceSent < quiet {
+		w.unstick(d.now)
+	}
+	if w.unseen = false; !w.stuck && !w.queued {
+		w.queued = true
+		d.queue = append(d.queue, arrival{cookie, d.now})
+	}
+	d.waiting[cookie] = w
+}
+
+// moveAccepted counts a socket with those of the endpoint that a process has accepted.
+func (d *closeWaitLeak) moveAccepted(w *waitingSocket) {
+	key := w.leak.key
+	key.unaccepted = false
+	if l := d.leakFor(key); l != nil {
+		w.unstick(d.now)
+		l.role, l.local, l.peer, l.lastArrival = w.leak.role, w.leak.local, w.leak.peer, d.now
+		w.leak = l
+	}
+}
+
+// unstick takes a socket off the count of its leak.
+func (w *waitingSocket) unstick(now time.Duration) {
+	if w.stuck {
+		w.stuck = false
+		w.leak.stuck.advance(now)
+		w.leak.stuck.remove()
+	}
+}

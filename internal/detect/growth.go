@@ -1,0 +1,126 @@
+package detect
+
+import (
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
+)
+
+// growth is a count and how it has grown, over windows from seconds to eight days: one
+// more in an hour is growth, too. It takes about 700 bytes.
+type growth struct {
+	count   int
+	changes rate.Counter // by second
+	levels  [growthLevels]growthLevel
+	since   time.Duration // when the count last rose from 0
+	raised  time.Duration // when it last rose
+}
+
+// growthLevel has the count at regular intervals, newest first.
+type growthLevel struct {
+	samples [12]int32
+	newest  int64 // number of the newest sample
+}
+
+const (
+	growthLevels = 7
+	// shortestInterval is the interval of the first level; that of each other level is
+	// four times that of the one before. Twelve samples go back three minutes, or eight days.
+	shortestInterval = 15 * time.Second
+)
+
+func intervalOf(level int) time.Duration { return shortestInterval << (2 * level) }
+
+func newGrowth(now time.Duration) (g growth) {
+	for i := range g.levels {
+		g.levels[i].newest = int64(now / intervalOf(i))
+	}
+	return g
+}
+
+// advance must be called before any other method, with the present time.
+func (g *growth) advance(now time.Duration) {
+	g.changes.Advance(int64(now / time.Second))
+	for i := range g.levels {
+		l := &g.levels[i]
+		at := int64(now / intervalOf(i))
+		for l.newest = max(l.newest, at-int64(len(l.samples))); l.newest < at; l.newest++ {
+			copy(l.samples[1:], l.samples[:])
+			l.samples[0] = int32(g.count)
+		}
+	}
+}
+
+// add counts one more, which has been there since a time that is not after the present.
+func (g *growth) add(at time.Duration) {
+	if g.count == 0 {
+		g.since = at
+	}
+	g.count++
+	g.raised = max(g.raised, at)
+	g.changes.AddAt(int64(at/time.Second), 1)
+}
+
+// addEarlier counts one more that is no growth: it was there before counting began.
+func (g *growth) addEarlier() {
+	g.count++
+	for i := range g.levels {
+		for n := range g.levels[i].samples {
+			g.levels[i].samples[n]++
+		}
+	}
+}
+
+func (g *growth) remove() {
+	g.count--
+	g.changes.Add(-1)
+}
+
+// grows reports whether the count has kept growing over the window of one level, and is a
+// quarter above that at its beginning. What came at once is growth for three minutes only:
+// the longer windows must show it in each part.
+func (g *growth) grows() bool {
+	for i := range g.levels {
+		h := &g.levels[i].samples
+		if g.count <= int(h[1]) || h[1] < h[5] || h[5] < h[11] || 4*g.count < 5*int(h[11]) {
+			continue
+		}
+		if i == 0 || h[1] > h[5] {
+			return true
+		}
+	}
+	return false
+}
+
+// perSecond is how many more there are per second, over the shortest window in which they
+// are enough to tell a rate. It falls as soon as no more come.
+func (g *growth) perSecond(now time.Duration) float64 {
+	const enough = 16
+	age := now - g.since
+	for seconds := 4; seconds <= 64; seconds *= 2 {
+		if n := g.changes.Sum(0, seconds); n >= enough {
+			return g.atMost(float64(n), min(age, time.Duration(seconds-1)*time.Second+now%time.Second), now)
+		}
+	}
+	for i := range g.levels {
+		interval := intervalOf(i)
+		for n, before := range g.levels[i].samples {
+			more := g.count - int(before)
+			window := time.Duration(n)*interval + now%interval
+			if longest := i == growthLevels-1 && n == len(g.levels[i].samples)-1; more >= enough/2 || longest {
+				return g.atMost(float64(more), min(age, window), now)
+			}
+		}
+	}
+	return 0
+}
+
+// atMost is the rate of n more within a window. If the rate were more than three in the time
+// since the last one came, that would be improbable.
+func (g *growth) atMost(n float64, window, now time.Duration) float64 {
+	perSecond := max(0, n) / max(window, time.Second/4).Seconds()
+	if quiet := now - g.raised; quiet > time.Second {
+		perSecond = min(perSecond, 3/quiet.Seconds())
+	}
+	return perSecond
+}
