@@ -32,6 +32,7 @@ type CloseReason string
 // The reasons for closing an alert.
 const (
 	Resolved CloseReason = "resolved" // its cause has been gone for quietPeriod
+	Refuted  CloseReason = "refuted"  // the kernel's table of sockets does not confirm it
 	Stopped  CloseReason = "stopped"  // the tracer ends, and its cause lasts
 )
 

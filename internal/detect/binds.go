@@ -19,7 +19,9 @@ type bind struct {
 	open    int32
 	counted bool          // at the destination
 	until   time.Duration // when the last TIME_WAIT ends
-	by      destination   // of the last connection
+
+	changedAt time.Duration // when a connection opened or closed
+	by        destination   // of the last connection
 }
 
 // bindOpened remembers the port of a connection that had it before connect(): the
@@ -42,7 +44,7 @@ func (tr *tracker) bindOpened(t *tcp.Transition, ns *namespace, key destination,
 			tr.destinations.Get(key, key.hash()).Value.binds++
 		}
 	}
-	b.open, b.counted, b.by = b.open+1, counted, key
+	b.open, b.counted, b.by, b.changedAt = b.open+1, counted, key, tr.now
 	ns.bindProcesses.count(t)
 }
 
@@ -52,7 +54,7 @@ func (ns *namespace) bindClosed(t *tcp.Transition) {
 	if b == nil {
 		return
 	}
-	b.open = max(0, b.open-1)
+	b.open, b.changedAt = max(0, b.open-1), max(b.changedAt, t.Monotonic)
 	if t.New == tcp.TimeWait {
 		b.until = max(b.until, t.Monotonic+rate.TimeWaitHold)
 	}

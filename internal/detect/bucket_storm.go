@@ -46,9 +46,9 @@ func (d bucketStorm) check(raise raiser) {
 		describe := func() Finding { return d.describe(e.Key, ns, f) }
 		switch {
 		case opensStorm(r, f, model, d.Threshold):
-			raise(bucketCause{e.Key}, false, describe)
+			raise(bucketCause{e.Key}, opens, describe)
 		case keepsStorm(f):
-			raise(bucketCause{e.Key}, true, describe)
+			raise(bucketCause{e.Key}, keeps, describe)
 		}
 	}
 }

@@ -73,6 +73,7 @@ type leak struct {
 	peer        tcp.Endpoint // of the last socket
 	stuck       growth       // sockets in CLOSE_WAIT for at least CloseWaitAge
 	lastArrival time.Duration
+	refuted     bool          // the newest table did not confirm some of stuck
 	suspectedAt time.Duration // when stuck began to suffice for an alert; 0: it does not
 }
 
@@ -101,7 +102,7 @@ func (d *closeWaitLeak) observe(t *tcp.Transition) {
 	case t.Old == tcp.CloseWait:
 		w := d.waiting[t.Cookie]
 		delete(d.waiting, t.Cookie)
-		w.unstick(d.now)
+		w.unstick(d.now, false)
 	}
 }
 
@@ -185,13 +186,21 @@ func (d *closeWaitLeak) check(raise raiser) {
 	for key, l := range d.leaks {
 		if l.stuck.count <= d.CloseWaitCount/2 {
 			l.suspectedAt = 0
+			if l.refuted {
+				l.refuted = false
+				raise(key, refuted, nil)
+			}
 			if l.stuck.count == 0 && d.now-l.lastArrival > 2*d.CloseWaitAge { // none of its sockets is in the queue either
 				d.deleteLeak(key)
 			}
 			continue
 		}
 		l.stuck.advance(d.now)
-		raise(key, !d.isLeak(key, l), func() Finding { return d.describe(key, l) })
+		c := keeps
+		if d.isLeak(key, l) {
+			c = opens
+		}
+		raise(key, c, func() Finding { return d.describe(key, l) })
 	}
 }
 

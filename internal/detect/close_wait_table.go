@@ -20,7 +20,10 @@ const (
 // were read within an interval.
 func (d *closeWaitLeak) requestTable(netns uint32, interval time.Duration) {
 	if ns := d.namespace(netns); ns.closeWaitReadAt == 0 || d.now-ns.closeWaitReadAt >= interval {
-		ns.suspectedAt, ns.wantCloseWait = d.now, true
+		ns.wantCloseWait = true
+		if interval == suspectedInterval {
+			ns.suspectedAt = d.now
+		}
 	}
 }
 
@@ -64,10 +67,10 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 		case s != nil:
 			d.confirm(cookie, w, s, readAt)
 		case w.unseen:
-			w.unstick(d.now)
+			w.unstick(d.now, true)
 			delete(d.waiting, cookie)
 		default: // the kernel may leave out a socket while its table changes
-			w.unstick(d.now)
+			w.unstick(d.now, true)
 			w.unseen = true
 			d.waiting[cookie] = w
 		}
@@ -86,7 +89,7 @@ func (d *closeWaitLeak) confirm(cookie uint64, w waitingSocket, s *tcp.CloseWait
 		d.moveAccepted(&w)
 	}
 	if s.Queued || s.SinceSent < quiet {
-		w.unstick(d.now)
+		w.unstick(d.now, true)
 	}
 	if w.unseen = false; !w.stuck && !w.queued {
 		w.queued = true
@@ -100,16 +103,16 @@ func (d *closeWaitLeak) moveAccepted(w *waitingSocket) {
 	key := w.leak.key
 	key.unaccepted = false
 	if l := d.leakFor(key); l != nil {
-		w.unstick(d.now)
+		w.unstick(d.now, true)
 		l.role, l.local, l.peer, l.lastArrival = w.leak.role, w.leak.local, w.leak.peer, d.now
 		w.leak = l
 	}
 }
 
-// unstick takes a socket off the count of its leak.
-func (w *waitingSocket) unstick(now time.Duration) {
+// unstick takes a socket off the count of its leak. With refuted it should not have counted.
+func (w *waitingSocket) unstick(now time.Duration, refuted bool) {
 	if w.stuck {
-		w.stuck = false
+		w.stuck, w.leak.refuted = false, refuted
 		w.leak.stuck.advance(now)
 		w.leak.stuck.remove()
 	}

@@ -20,9 +20,17 @@ type resetObserver interface {
 	resetDecided(t *tcp.Transition)
 }
 
-// raiser takes one cause, which is comparable, and what to report about it. A weak
-// cause keeps an alert open, and does not open one.
-type raiser func(cause any, weak bool, describe func() Finding)
+// claim is what a cause does to an alert.
+type claim int
+
+const (
+	opens   claim = iota // the alert opens, or stays open
+	keeps                // the alert stays open if it is
+	refuted              // the alert closes if it is open: the kernel does not confirm it
+)
+
+// raiser takes one cause, which is comparable, and what to report about it.
+type raiser func(cause any, c claim, describe func() Finding)
 
 // newDetectors returns all detectors. A new one must be added here.
 func newDetectors(tr *tracker) []detector {

@@ -78,6 +78,9 @@ func (e *Engine) Observe(t *tcp.Transition) {
 // of the next minute carry the number.
 func (e *Engine) AddLost(now time.Duration, count uint64) {
 	e.tracker.losses.add(now, count)
+	if count > 0 {
+		e.tracker.lostAt = max(e.tracker.lostAt, now)
+	}
 }
 
 // Tick returns the alerts to report now, in order. The caller calls it several times a
@@ -85,8 +88,8 @@ func (e *Engine) AddLost(now time.Duration, count uint64) {
 func (e *Engine) Tick(now time.Duration) []Alert {
 	e.tracker.tick(now)
 	for _, d := range e.detectors {
-		d.check(func(cause any, weak bool, describe func() Finding) {
-			e.alerts.raise(d.kind(), cause, weak, func() Finding {
+		d.check(func(cause any, c claim, describe func() Finding) {
+			e.alerts.raise(d.kind(), cause, c, func() Finding {
 				f := describe()
 				f.Lost = e.tracker.losses.lastMinute(now)
 				return f
@@ -109,11 +112,14 @@ type Request struct {
 	HalfClosed bool
 	// CloseWait asks for its sockets in CLOSE_WAIT as well, which takes such a walk, too.
 	CloseWait bool
+	// OpenSince, if it is not 0, asks for its connections as well, and identifies the
+	// request. It is the time of the request.
+	OpenSince time.Duration
 }
 
 // Requests returns what the engine needs to know now, each namespace at most once a
 // second; those with the most transitions come first. The caller answers each with [Engine.Update], and with
-// [Engine.UpdateHalfClosed] and [Engine.UpdateCloseWait] if the request asks for it. The engine repeats a request
+// [Engine.UpdateHalfClosed], [Engine.UpdateCloseWait] and [Engine.UpdateOpen] if the request asks for it. The engine repeats a request
 // that got no answer.
 func (e *Engine) Requests(now time.Duration) []Request {
 	return e.tracker.requests(now)
@@ -138,4 +144,11 @@ func (e *Engine) UpdateHalfClosed(now time.Duration, netns uint32, sockets []tcp
 func (e *Engine) UpdateCloseWait(now, readAt time.Duration, netns uint32, sockets []tcp.CloseWaitSocket) {
 	e.tracker.now = max(e.tracker.now, now)
 	e.tracker.takeCloseWait(readAt, netns, sockets)
+}
+
+// UpdateOpen sets the connections of a namespace that were open at some moment since the
+// request. The engine forgets those that it counts as open and the table does not have: their
+// ends were lost.
+func (e *Engine) UpdateOpen(now, since time.Duration, netns uint32, o *OpenSockets) {
+	e.tracker.takeOpen(now, since, netns, o)
 }

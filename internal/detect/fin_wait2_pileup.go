@@ -109,9 +109,9 @@ func (d *finWait2Pileup) check(raise raiser) {
 		case d.now-c.at > 2*activeInterval:
 			delete(d.counted, key)
 		case c.count >= d.HalfClosed:
-			raise(key, false, describe)
+			raise(key, opens, describe)
 		case c.count >= d.HalfClosed/2:
-			raise(key, true, describe)
+			raise(key, keeps, describe)
 		}
 	}
 }

@@ -34,7 +34,8 @@ type host struct {
 	uncounted bool            // the kernel has no count of TIME_WAITs
 
 	closeWait  map[uint64]tcp.CloseWaitSocket // by cookie
-	unreadable bool                           // the kernel's table of sockets in CLOSE_WAIT
+	unreadable bool                           // the kernel's table, except its counts
+	loses      bool                           // what happens is lost, and the loss is noticed
 
 	living   []tcp.Socket  // in FIN_WAIT2, and a process has them
 	untimed  bool          // the peers have no timestamps
@@ -82,11 +83,27 @@ func (h *host) pass(d time.Duration) {
 			if want.HalfClosed {
 				h.answerHalfClosed(want.Netns)
 			}
+			if want.OpenSince > 0 && !h.unreadable {
+				h.engine.UpdateOpen(h.now, want.OpenSince, want.Netns, h.openSockets())
+			}
 			if want.CloseWait && !h.unreadable {
 				h.engine.UpdateCloseWait(h.now, h.now, want.Netns, slices.Collect(maps.Values(h.closeWait)))
 			}
 		}
 	}
+}
+
+func (h *host) openSockets() *OpenSockets {
+	var o OpenSockets
+	for key, count := range h.open {
+		for range count {
+			s := tcp.Socket{}
+			s.New = tcp.Established
+			s.Local, s.Peer = tcp.Endpoint{Addr: key.local, Port: 20001}, tcp.Endpoint{Addr: key.peer, Port: key.peerPort}
+			o.Add(key.netns, &s, &h.limits)
+		}
+	}
+	return &o
 }
 
 func (h *host) timeWaits(netns uint32) (count int) {
@@ -141,6 +158,10 @@ func (h *host) emit(key destination, port uint16, by tcp.Owner, old, next tcp.St
 	}
 	if next == tcp.Close && port == 0 {
 		t.Locked, t.NoPort = true, true
+	}
+	if h.loses {
+		h.engine.AddLost(h.now, 1)
+		return
 	}
 	h.engine.Observe(&t)
 }

@@ -34,19 +34,24 @@ type openAlert struct {
 	reportedAt time.Duration
 	raisedAt   time.Duration // when its cause was raised last
 	describe   func() Finding
+	refuted    bool // the kernel does not confirm its cause
 }
 
 func newLifecycle(updateInterval time.Duration) lifecycle {
 	return lifecycle{updateInterval: updateInterval, open: make(map[alertKey]*openAlert)}
 }
 
-func (l *lifecycle) raise(kind string, cause any, weak bool, describe func() Finding, now time.Duration) {
+func (l *lifecycle) raise(kind string, cause any, c claim, describe func() Finding, now time.Duration) {
 	key := alertKey{kind, cause}
 	if known := l.open[key]; known != nil {
-		known.raisedAt, known.describe = now, describe
+		if c == refuted {
+			known.refuted = true
+			return
+		}
+		known.raisedAt, known.describe, known.refuted = now, describe, false
 		return
 	}
-	if weak || len(l.open) >= maxOpenAlerts {
+	if c != opens || len(l.open) >= maxOpenAlerts {
 		return
 	}
 	l.count++
@@ -65,6 +70,9 @@ func (l *lifecycle) due(now time.Duration) []Alert {
 	l.opened = nil
 	for key, o := range l.open {
 		switch {
+		case o.refuted:
+			due = append(due, o.close(Refuted, now))
+			delete(l.open, key)
 		case now-o.raisedAt >= quietPeriod:
 			due = append(due, o.close(Resolved, now))
 			delete(l.open, key)

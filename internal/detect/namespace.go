@@ -44,6 +44,11 @@ type namespace struct {
 	wantCloseWait   bool          // a detector asks for the sockets in CLOSE_WAIT
 	closeWaitReadAt time.Duration // 0: never
 
+	open            int64         // connections that count as open, after a loss
+	openRequestedAt time.Duration // when they were requested from the kernel's table; 0: never
+	openCheckedAt   time.Duration // when those were requested that have been compared; 0: never
+	openAnswer      openAnswer
+
 	total    rate.Estimator // TIME_WAITs that connect() may not take over
 	reusable rate.Estimator // TIME_WAITs that connect() may take over
 
@@ -74,6 +79,7 @@ func (tr *tracker) namespace(netns uint32) *namespace {
 
 // requests lists the namespace with the most transitions first: answers may be late.
 func (tr *tracker) requests(now time.Duration) []Request {
+	tr.now = max(tr.now, now)
 	var list []Request
 	transitions := make(map[uint32]uint64)
 	for _, e := range tr.namespaces.Entries() {
@@ -82,7 +88,7 @@ func (tr *tracker) requests(now time.Duration) []Request {
 		if ns.suspectedAt > 0 && now-ns.suspectedAt < quietPeriod {
 			interval = suspectedInterval
 		}
-		quiet := ns.activeAt < ns.requestedAt && interval == activeInterval
+		quiet := ns.activeAt < ns.requestedAt && interval == activeInterval && !ns.wantCloseWait && !tr.isStale(ns)
 		if ns.requestedAt > 0 && (now-ns.requestedAt < interval || quiet) {
 			continue
 		}
@@ -92,8 +98,12 @@ func (tr *tracker) requests(now time.Duration) []Request {
 		if halfClosed {
 			ns.halfClosedRequestedAt, ns.wantHalfClosed = now, false
 		}
-		list = append(list, Request{Netns: e.Key, HalfClosed: halfClosed, CloseWait: ns.wantCloseWait})
+		request := Request{Netns: e.Key, HalfClosed: halfClosed, CloseWait: ns.wantCloseWait}
+		if tr.requestsOpen(e.Key, ns) {
+			request.OpenSince = ns.openRequestedAt
+		}
 		ns.wantCloseWait = false
+		list = append(list, request)
 	}
 	slices.SortFunc(list, func(a, b Request) int {
 		return cmp.Or(cmp.Compare(transitions[b.Netns], transitions[a.Netns]), cmp.Compare(a.Netns, b.Netns))

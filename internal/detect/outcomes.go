@@ -126,9 +126,9 @@ func (t *outcomeTable) check(now time.Duration, limit int, raise raiser, describ
 		finding := func() Finding { return describe(e, bad, all) }
 		switch {
 		case bad >= int64(limit) && 2*bad >= all:
-			raise(e.Key, false, finding)
+			raise(e.Key, opens, finding)
 		case 2*bad >= int64(limit) && 4*bad >= all:
-			raise(e.Key, true, finding)
+			raise(e.Key, keeps, finding)
 		}
 	}
 }

@@ -61,7 +61,7 @@ func (d *portExhaustion) check(raise raiser) {
 			delete(d.exhausted, key)
 			continue
 		}
-		raise(key, false, func() Finding { return d.describe(key, x) })
+		raise(key, opens, func() Finding { return d.describe(key, x) })
 	}
 }
 
@@ -84,7 +84,7 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	}
 	model := ns.modelFor(key, &e.Value)
 	f.Occupancy, f.OccupancySource = round(e.Value.Occupancy(model)), ns.source(d.now)
-	f.Approximate = e.Missed > 0 || ns.limits.Assumed
+	f.Approximate = e.Missed > 0 || ns.limits.Assumed || d.isStale(ns)
 	f.Cause += fmt.Sprintf("; open connections use %d ports and TIME_WAITs %d", e.Value.OpenCount(), round(e.Value.TimeWaits(model)))
 	if key.ownRange {
 		f.Cause += "; these sockets have their own range of ports (IP_LOCAL_PORT_RANGE)"

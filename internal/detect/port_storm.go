@@ -25,32 +25,47 @@ func (portStorm) observe(*tcp.Transition) {}
 
 func (d portStorm) check(raise raiser) {
 	for _, e := range d.destinations.Entries() {
-		if e.Weight < minConnections {
-			continue
-		}
-		capacity, ns := d.portCapacity(e.Key, &e.Value)
-		if capacity == 0 || float64(e.Weight) < minShare*capacity {
-			continue
-		}
-		u := &e.Value
-		u.Advance(d.now)
-		model := ns.modelFor(e.Key, u)
-		f := u.Forecast(model, capacity)
-		d.suspectWaiting(ns, u, model, capacity)
-		if isSuspected(f) {
-			ns.suspectedAt = d.now
-		}
-		if u.TimeWaits(model) < 0.5*f.Occupancy {
-			continue // connections that are still open take more ports than TIME_WAITs do
-		}
-		describe := func() Finding { return d.describe(e, ns, f) }
-		switch {
-		case opensStorm(&u.Estimator, f, model, d.Threshold):
-			raise(e.Key, false, describe)
-		case keepsStorm(f):
-			raise(e.Key, true, describe)
+		if !d.raises(e, raise) && e.Value.isRefuted(d.now) {
+			raise(e.Key, refuted, nil)
 		}
 	}
+}
+
+// raises raises the cause of one destination, and reports whether there is one.
+func (d portStorm) raises(e *topk.Entry[destination, destinationUse], raise raiser) bool {
+	if e.Weight < minConnections {
+		return false
+	}
+	capacity, ns := d.portCapacity(e.Key, &e.Value)
+	if capacity == 0 || float64(e.Weight) < minShare*capacity {
+		return false
+	}
+	u := &e.Value
+	u.Advance(d.now)
+	model := ns.modelFor(e.Key, u)
+	f := u.Forecast(model, capacity)
+	d.suspectWaiting(ns, u, model, capacity)
+	if isSuspected(f) {
+		ns.suspectedAt = d.now
+	}
+	if u.TimeWaits(model) < 0.5*f.Occupancy {
+		return false // connections that are still open take more ports than TIME_WAITs do
+	}
+	describe := func() Finding { return d.describe(e, ns, f) }
+	switch {
+	case opensStorm(&u.Estimator, f, model, d.Threshold):
+		raise(e.Key, opens, describe)
+	case keepsStorm(f):
+		raise(e.Key, keeps, describe)
+	default:
+		return false
+	}
+	return true
+}
+
+// isRefuted reports whether the kernel's table has just had fewer connections than counted.
+func (u *destinationUse) isRefuted(now time.Duration) bool {
+	return u.refutedAt > 0 && now-u.refutedAt < quietPeriod
 }
 
 // suspectWaiting asks for the kernel's table where it matters how many peers have closed:
@@ -122,7 +137,7 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 		Capacity: uint64(forecast.Capacity), CapacityKind: EphemeralPorts,
 		Projected:    round(u.Plateau(forecast.Rate, model)),
 		ExhaustionIn: forecast.ExhaustedIn, Exhausts: forecast.Exhausts,
-		Approximate: e.Missed > 0 || ns.limits.Assumed,
+		Approximate: e.Missed > 0 || ns.limits.Assumed || d.isStale(ns),
 	}
 	f.Cause = fmt.Sprintf("%d of the %d ports in use are in TIME_WAIT: the connections are short, and this side closes them first, "+
 		"which keeps the port of each for %s; at this rate %d ports would be in use", round(u.TimeWaits(model)), f.Occupancy,

@@ -18,6 +18,7 @@ type tracker struct {
 	now    time.Duration
 	swept  int64 // second of the last sweep
 	losses losses
+	lostAt time.Duration // when a loss was noticed last; 0: never
 
 	seeding   seeding
 	bindTotal int // of all namespaces
@@ -57,6 +58,10 @@ type destinationUse struct {
 	noPortAt time.Duration // the last of them
 
 	binds int // its ports that were bound before connect()
+
+	changes       uint64        // connections that opened and ended
+	changesBefore uint64        // when the kernel's table was requested: see requestsOpen
+	refutedAt     time.Duration // when the kernel's table had fewer connections; 0: never
 
 	waiting       int64         // timewait sockets in FIN_WAIT2, by the kernel's table
 	waitingOldest time.Duration // how long the oldest of them has waited
@@ -158,6 +163,7 @@ func (tr *tracker) open(t *tcp.Transition) {
 	tr.seeding.record(t.Cookie, &key, true)
 	use := tr.destinations.Get(key, key.hash())
 	use.Value.Opened(t.Monotonic)
+	use.Value.changes++
 	use.Value.count(t)
 	tr.destinations.Add(use, 1)
 }
@@ -209,6 +215,7 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 	if t.New != tcp.TimeWait {
 		if use := tr.destinations.Find(key, key.hash()); use != nil && !uncounted {
 			use.Value.Closed(t.Monotonic)
+			use.Value.changes++
 			if tcp.ClosedByOf(t) == tcp.ClosedByNoPort {
 				use.Value.noPort++
 				use.Value.noPortAt = t.Monotonic
@@ -223,6 +230,7 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 		ns.total.ClosedToTimeWait(t.Monotonic, kind)
 	}
 	use := tr.destinations.Get(key, key.hash())
+	use.Value.changes++
 	if use.Value.OpenCount() == 0 { // it was not counted when it opened
 		use.Value.count(t)
 		tr.destinations.Add(use, 1)
@@ -251,6 +259,7 @@ func (tr *tracker) tick(now time.Duration) {
 	}
 	tr.swept = second
 	decay := second%int64(decayEvery/time.Second) == 0
+	open := tr.openByNamespace()
 	tr.destinations.Sweep(func(e *topk.Entry[destination, destinationUse]) bool {
 		u := &e.Value
 		u.binds = 0 // sweepBinds counts them again
@@ -271,6 +280,8 @@ func (tr *tracker) tick(now time.Duration) {
 		e.Value.total.Advance(tr.now)
 		e.Value.reusable.Advance(tr.now)
 		tr.sweepBinds(&e.Value)
+		e.Value.open = open[e.Key]
+		tr.applyOpen(e.Key, &e.Value)
 		if decay {
 			e.Value.bindProcesses.decay()
 		}

@@ -56,16 +56,27 @@ func boundPorts(handle func(port uint16)) error {
 	})
 }
 
+// connectionStates are the states of connections except SYN_RECV and LAST_ACK.
+const connectionStates = 1<<tcp.Established | 1<<tcp.SynSent | 1<<tcp.FinWait1 | 1<<tcp.FinWait2 | 1<<tcp.CloseWait | 1<<tcp.Closing
+
 // EachSocket calls handle for each connection and timewait socket of the namespace that
 // the calling thread is in, on that thread, except connections in SYN_RECV and LAST_ACK.
 // Owner and Role are not set: the kernel's table has none. s is valid until handle
 // returns. EachSocket walks the whole table. After an error of sock_diag the sockets that
 // were handled before are valid.
 func EachSocket(handle func(s *tcp.Socket)) error {
-	const connections = 1<<tcp.Established | 1<<tcp.SynSent | 1<<tcp.FinWait1 | 1<<tcp.FinWait2 | 1<<tcp.TimeWait |
-		1<<tcp.CloseWait | 1<<tcp.Closing
 	var s tcp.Socket // reused, because handle must not keep it
-	return dump(connections, 0, func(m *diagMessage, _ []byte) {
+	return dump(connectionStates|1<<tcp.TimeWait, 0, func(m *diagMessage, _ []byte) {
+		s = socket(m)
+		handle(&s)
+	})
+}
+
+// EachConnection is like [EachSocket], but leaves out timewait sockets, except those in
+// FIN_WAIT2, which the kernel does not distinguish in its answer to a request.
+func EachConnection(handle func(s *tcp.Socket)) error {
+	var s tcp.Socket
+	return dump(connectionStates, 0, func(m *diagMessage, _ []byte) {
 		s = socket(m)
 		handle(&s)
 	})

@@ -102,6 +102,7 @@ func (m *Monitor) enqueue(request detect.Request) {
 func joined(a, b detect.Request) detect.Request {
 	a.HalfClosed = a.HalfClosed || b.HalfClosed
 	a.CloseWait = a.CloseWait || b.CloseWait
+	a.OpenSince = max(a.OpenSince, b.OpenSince)
 	return a
 }
 

@@ -107,6 +107,12 @@ func (e *Estimator) Closed(now time.Duration) {
 	}
 }
 
+// ForgetOpen counts up to n connections less, which have ended at some time.
+func (e *Estimator) ForgetOpen(now time.Duration, n int64) {
+	e.Advance(now)
+	e.open = max(0, e.open-n)
+}
+
 // ClosedToTimeWait counts one connection less, which left a TIME_WAIT. If no open
 // connection is counted, it was opened before the estimator began: its unit then counts
 // as newly taken.

@@ -1,0 +1,127 @@
+package detect
+
+import (
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+const (
+	// maxOpenKeys bounds the destinations in OpenSockets, which take about 6 MiB then.
+	maxOpenKeys = 1 << 16
+	// openSettles is how long an answer waits until it is applied: the engine must have
+	// observed all that happened while the kernel's table was read.
+	openSettles = time.Second
+)
+
+// OpenSockets counts the connections of one namespace in the kernel's table, except those
+// in SYN_RECV and LAST_ACK. It is for one goroutine until it is passed to
+// [Engine.UpdateOpen].
+type OpenSockets struct {
+	byDestination map[destination]int
+	ports         tcp.PortSet // local ports of all of them
+	full          bool
+}
+
+// Add counts a connection of a namespace with these limits. It ignores timewait sockets. A
+// server's connections do not count for destinations if its port is not one that connect()
+// could choose; to count others too many does no harm.
+func (o *OpenSockets) Add(netns uint32, s *tcp.Socket, l *tcp.Limits) {
+	port := s.Local.Port
+	if s.New == tcp.TimeWait {
+		return
+	}
+	o.ports.Add(port)
+	if l.Bound.Has(port) && (port < l.PortLow || port > l.PortHigh) {
+		return
+	}
+	key := destination{local: s.Local.Addr, peer: s.Peer.Addr, netns: netns, peerPort: s.Peer.Port}
+	switch {
+	case o.byDestination == nil:
+		o.byDestination = make(map[destination]int)
+	case o.byDestination[key] == 0 && len(o.byDestination) >= maxOpenKeys:
+		o.full = true
+		return
+	}
+	o.byDestination[key]++
+}
+
+// openAnswer is the kernel's table until it is applied.
+type openAnswer struct {
+	sockets *OpenSockets
+	at      time.Duration
+}
+
+// openByNamespace counts the connections that count as open. It is empty before the first
+// loss.
+func (tr *tracker) openByNamespace() map[uint32]int64 {
+	if tr.lostAt == 0 {
+		return nil
+	}
+	open := make(map[uint32]int64)
+	for _, e := range tr.destinations.Entries() {
+		open[e.Key.netns] += e.Value.OpenCount()
+	}
+	return open
+}
+
+// isStale reports whether ends of connections may have been lost since the connections of
+// the namespace were compared with the kernel's table.
+func (tr *tracker) isStale(ns *namespace) bool {
+	return tr.lostAt > ns.openCheckedAt && ns.open > 0
+}
+
+// requestsOpen reports whether the connections of a namespace must be read now, and notes for
+// each destination how many changes there have been before.
+func (tr *tracker) requestsOpen(netns uint32, ns *namespace) bool {
+	if !tr.isStale(ns) || ns.openRequestedAt > 0 && tr.now-ns.openRequestedAt < activeInterval {
+		return false
+	}
+	ns.openRequestedAt, ns.openAnswer = tr.now, openAnswer{}
+	for _, e := range tr.destinations.Entries() {
+		if e.Key.netns == netns {
+			e.Value.changesBefore = e.Value.changes
+		}
+	}
+	return true
+}
+
+func (tr *tracker) takeOpen(now, requestedAt time.Duration, netns uint32, o *OpenSockets) {
+	if ns := tr.namespace(netns); ns.openRequestedAt == requestedAt && !o.full {
+		ns.openAnswer = openAnswer{sockets: o, at: now}
+	}
+}
+
+// applyOpen corrects the connections of a namespace that count as open: there are no more
+// than the table had when it was read, and changes since it was requested.
+func (tr *tracker) applyOpen(netns uint32, ns *namespace) {
+	o := ns.openAnswer.sockets
+	if o == nil || tr.now-ns.openAnswer.at < openSettles {
+		return
+	}
+	ns.openAnswer = openAnswer{}
+	var mostChanges uint64
+	for _, e := range tr.destinations.Entries() {
+		if e.Key.netns != netns {
+			continue
+		}
+		u, key := &e.Value, e.Key
+		key.ownRange = false // the table does not show it
+		changes := u.changes - u.changesBefore
+		mostChanges = max(mostChanges, changes)
+		if most := int64(o.byDestination[key]) + int64(changes); u.OpenCount() > most {
+			if u.OpenCount()-most > int64(max(minConnections, ns.ports/20)) {
+				u.refutedAt = tr.now
+			}
+			u.ForgetOpen(tr.now, u.OpenCount()-most)
+		}
+	}
+	for port, b := range ns.binds {
+		if b.changedAt < ns.openRequestedAt && !o.ports.Has(port) {
+			b.open = 0
+		}
+	}
+	if mostChanges <= uint64(max(minConnections, ns.ports/50)) {
+		ns.openCheckedAt = ns.openRequestedAt
+	}
+}
