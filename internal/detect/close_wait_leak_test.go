@@ -173,7 +173,7 @@ func TestCloseWaitLeak_BeforeStart(t *testing.T) {
 		h.engine.Seed(h.now, testNetns, &s)
 		h.closeWait[n+1] = tcp.CloseWaitSocket{Cookie: n + 1, SinceSent: time.Hour}
 	}
-	h.engine.SeedingDone()
+	h.engine.SeedingDone(h.now)
 	unaccepted := func(t *tcp.Transition) {
 		served(t)
 		t.Orphan = true

@@ -59,7 +59,7 @@ func newHost(t testing.TB, ports int, c Config) *host {
 		},
 	}
 	h.ticked = h.now
-	h.engine.SeedingDone()
+	h.engine.SeedingDone(h.now)
 	return h
 }
 

@@ -17,6 +17,7 @@ type seeding struct {
 	since    time.Duration   // time of New; the hooks are attached
 	observed map[uint64]bool // see seedKeyOf: sockets that are known, true if they were counted as open; nil: seeding is over
 	full     bool            // some are not in observed
+	took     time.Duration   // until it was over; 0: it is not
 }
 
 // seedKeyOf identifies a socket by its cookie. A kernel that gives no cookies to the
@@ -36,10 +37,14 @@ func (e *Engine) Seed(now time.Duration, netns uint32, s *tcp.Socket) {
 	e.tracker.seed(now, netns, s)
 }
 
-// SeedingDone ends seeding: Seed must not be called after it.
-func (e *Engine) SeedingDone() {
-	e.tracker.seeding.observed = nil
+// SeedingDone ends seeding at a time: Seed must not be called after it.
+func (e *Engine) SeedingDone(now time.Duration) {
+	s := &e.tracker.seeding
+	s.observed, s.took = nil, max(1, now-s.since)
 }
+
+// SeededAfter is how long after New seeding was done; 0: it is not.
+func (e *Engine) SeededAfter() time.Duration { return e.tracker.seeding.took }
 
 // record remembers the socket of a transition: counted if it was counted as open.
 func (s *seeding) record(cookie uint64, d *destination, counted bool) {

@@ -78,6 +78,6 @@ func TestSeed_ManyConnectsMeanwhile(t *testing.T) {
 	if got := openPorts(h.engine); got != 0 {
 		t.Errorf("%d open connections, want 0", got)
 	}
-	h.engine.SeedingDone()
+	h.engine.SeedingDone(h.now)
 	h.pass(time.Second)
 }

@@ -75,6 +75,10 @@ func (m *Monitor) AddLost(count uint64) {
 	m.engine.AddLost(monotonic.Now(), count)
 }
 
+// SeededAfter is how long after New the sockets that existed before had been read; 0: they
+// have not.
+func (m *Monitor) SeededAfter() time.Duration { return m.engine.SeededAfter() }
+
 // Alerts returns the alerts to report now. It also passes requests of the engine to the
 // worker, and answers of the worker to the engine.
 func (m *Monitor) Alerts() []detect.Alert {

@@ -92,7 +92,7 @@ func (w *worker) seed() {
 			return
 		}
 	}
-	w.send(func(e *detect.Engine, _ time.Duration) { e.SeedingDone() })
+	w.send(func(e *detect.Engine, now time.Duration) { e.SeedingDone(now) })
 }
 
 // seedFrom sends the limits and the sockets of one namespace, batch by batch. It

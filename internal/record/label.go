@@ -25,7 +25,7 @@ var schemaKeys = strings.Fields(`
 	occupancy occupancy_source capacity capacity_kind projected_occupancy exhaustion_in_s cause advice
 	processes failures lasted_ns close_reason confidence approximate
 	seen filtered lost lost_ring_full lost_ring_busy lost_reentry lost_queue_full lost_connections lost_time_wait_ends read dropped written written_bytes
-	fired entered missed other_protocol deferred connections time_wait_unknown lost_resets stage reason signal state truncated expires_in_ns time_wait_end time_wait_ends time_wait_ends_lost`)
+	fired entered missed other_protocol deferred connections time_wait_unknown lost_resets stage reason signal state truncated expires_in_ns time_wait_end time_wait_ends time_wait_ends_lost seeded_after_ns`)
 
 // ParseLabels parses KEY=VALUE pairs. It returns an error if a key is not snake_case, is a
 // key of the schema or is given twice, if a value is not UTF-8, or if all labels together

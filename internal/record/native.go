@@ -123,7 +123,8 @@ func (o object) counts(c *Counts) object {
 		uint("lost_resets", c.LostResets).
 		uint("time_wait_ends", c.TimeWaitEnds).
 		uint("lost_time_wait_ends", c.LostTimeWaitEnds).
-		uint("time_wait_ends_lost", c.TimeWaitEndsLost)
+		uint("time_wait_ends_lost", c.TimeWaitEndsLost).
+		uintIfSet("seeded_after_ns", uint64(c.SeededAfter))
 }
 
 // Loss implements [Encoder].

@@ -68,6 +68,10 @@ type Counts struct {
 	TimeWaitEnds     uint64 // ends written
 	LostTimeWaitEnds uint64 // lost in user space: ends read, but not written because the queue was full
 	TimeWaitEndsLost uint64 // lost in the kernel: ends that the BPF programs did not emit, for lack of room or unseen
+
+	// SeededAfter is how long after the start detection had read the sockets that existed
+	// before; 0: it has not, or there is no detection.
+	SeededAfter time.Duration
 }
 
 // Seen returns the number of TCP transitions that the kernel made. It returns 0 if

@@ -27,6 +27,9 @@ func (m *fakeMonitor) Observe(*tcp.Transition) { m.seen++ }
 func (m *fakeMonitor) ResetDecided(t *tcp.Transition) { m.closed = append(m.closed, *t) }
 func (m *fakeMonitor) AddLost(count uint64)           { m.lost += count }
 
+// SeededAfter says that seeding is done once something was observed.
+func (m *fakeMonitor) SeededAfter() time.Duration { return time.Duration(m.seen) * time.Millisecond }
+
 func (m *fakeMonitor) Alerts() []detect.Alert {
 	if m.opened || m.seen == 0 {
 		return nil
@@ -67,6 +70,18 @@ func TestAlerts_EveryTransitionObserved(t *testing.T) {
 			opened, closed := strings.Index(out, `"phase":"open"`), strings.Index(out, `"phase":"close"`)
 			if stop := strings.Index(out, `"type":"stop"`); opened < 0 || closed < opened || stop < closed {
 				t.Errorf("only %v: open at %d, close at %d, stop at %d of\n%s", only, opened, closed, stop, out)
+			}
+		})
+	}
+}
+
+// stats and stop have the time that seeding took, once it is over.
+func TestAlerts_SeededAfter(t *testing.T) {
+	for n, want := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			_, out, err := monitored(t, Config{StatsInterval: time.Hour}, &fakeSource{turns: [][][]byte{samples(n)}})
+			if count := strings.Count(out, `"seeded_after_ns":1000000`); err != nil || (count == 2) != want || (count == 0) == want {
+				t.Errorf("%d records have it, want all: %v, %v\n%s", count, want, err, out)
 			}
 		})
 	}

@@ -81,7 +81,7 @@ func benchmarkLoop(b *testing.B, only []string, forAlerts bool) {
 	l := newLoop(Config{Sink: &discard{}, Encoder: record.NewNative(nil), Monitor: m, Only: only})
 	l.cgroups.Put(7, "/system.slice/storm.service")
 	m.Update(now, 0, nil)
-	m.SeedingDone()
+	m.SeedingDone(now)
 	var events [4096][][]byte
 	for n := range events {
 		events[n] = connectionEvents(uint64(n), now, forAlerts)

@@ -60,6 +60,9 @@ type Monitor interface {
 	Observer
 	// Alerts returns the alerts raised since the last call. It is called once a turn.
 	Alerts() []detect.Alert
+	// SeededAfter is how long it took to read the sockets that existed at the start; 0: they
+	// have not been read yet.
+	SeededAfter() time.Duration
 	// Finish returns the alerts since the last call and closes the open ones. It is called
 	// once, at the end.
 	Finish() []detect.Alert
@@ -212,6 +215,7 @@ func (l *loop) turn() error {
 	}
 	if l.Monitor != nil {
 		l.writeAlerts(l.Monitor.Alerts())
+		l.out.seededAfter = l.Monitor.SeededAfter()
 	}
 	if l.out.statsDue() && !l.out.stream.Stalled() {
 		l.out.periodicStats()

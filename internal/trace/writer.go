@@ -25,6 +25,8 @@ type recordWriter struct {
 
 	interval  time.Duration // of stats; 0: none
 	nextStats time.Time
+
+	seededAfter time.Duration // see record.Counts
 }
 
 func newRecordWriter(cfg *Config, kernel *kernelLedger) *recordWriter {
@@ -148,5 +150,6 @@ func (w *recordWriter) stop(reason, signal string) {
 func (w *recordWriter) counts() record.Counts {
 	c := w.account.counts(w.kernel)
 	c.WrittenBytes = w.stream.Written()
+	c.SeededAfter = w.seededAfter
 	return c
 }

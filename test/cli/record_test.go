@@ -114,6 +114,24 @@ func TestStream_OnlyTypes(t *testing.T) {
 	}
 }
 
+// stats and stop show that the sockets of before the start have been read, if there is detection.
+func TestStream_SeededAfter(t *testing.T) {
+	requireRoot(t)
+	tr := startTracer(t, []string{"--only", "stats,alert", "--stats-interval", "50ms"})
+	tr.await("stats with seeded_after_ns", func(line string) bool { return strings.Contains(line, `"seeded_after_ns":`) })
+	if got := tr.stop().result; !strings.Contains(lastLine(got.stdout), `"seeded_after_ns":`) {
+		t.Errorf("stop does not have it\n%v", got)
+	}
+	if got := run([]string{"--only", "stats", "--duration", "200ms"}); strings.Contains(got.stdout, "seeded_after_ns") {
+		t.Errorf("there is no detection\n%v", got)
+	}
+}
+
+func lastLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	return lines[len(lines)-1]
+}
+
 // stats records come at --stats-interval, or not at all if it is 0.
 func TestStream_StatsInterval(t *testing.T) {
 	requireRoot(t)
