@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -161,9 +162,16 @@ func flagError(_ *cobra.Command, err error) error {
 }
 
 // readerGone reports whether the only failure is that the reader closed the output,
-// which is a normal end.
+// which is a normal end. It is false if another error is joined with that one, which
+// errors.Is alone does not show.
 func readerGone(err error) bool {
-	return exitStatus(err) == statusFailed && (errors.Is(err, syscall.EPIPE) || errors.Is(err, output.ErrReaderGone))
+	switch e := err.(type) { //nolint:errorlint // each error of the tree is looked at
+	case interface{ Unwrap() []error }:
+		return !slices.ContainsFunc(e.Unwrap(), func(part error) bool { return !readerGone(part) })
+	case interface{ Unwrap() error }:
+		return readerGone(e.Unwrap())
+	}
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, output.ErrReaderGone)
 }
 
 func exitStatus(err error) int {
