@@ -49,11 +49,12 @@ func ParseNetns(word string) (uint32, error) {
 	return uint32(ino), nil
 }
 
-// mayNotInspect is the error of a process whose namespaces the kernel does not show.
+// mayNotInspect is the error of a process whose namespaces the kernel does not show. Its
+// remedy names all capabilities for tracing: setcap replaces those that the binary has.
 func mayNotInspect(pid string) error {
 	inspect := privilege.Operation{
 		Name: "inspecting process " + pid, Command: "tcpshift",
-		Capabilities: []privilege.Capability{unix.CAP_SYS_PTRACE}, SystemCall: "openat",
+		Capabilities: []privilege.Capability{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE}, SystemCall: "openat",
 	}
 	problem, remedy := inspect.ExplainRefusal()
 	return errors.New(problem + ": " + remedy)

@@ -4,7 +4,9 @@ package privilege
 
 import (
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -24,13 +26,14 @@ var names = map[Capability]string{
 	unix.CAP_SYS_PTRACE: "CAP_SYS_PTRACE",
 }
 
+// String gives the name of a capability that tcpshift asks for, else an empty string.
 func (c Capability) String() string { return names[c] }
 
 // Operation is something that the kernel permits only to a process with privileges.
 type Operation struct {
-	Name         string       // a noun or an infinitive, such as "BPF"
+	Name         string       // a noun phrase, such as "BPF" or "entering network namespaces"
 	Command      string       // what the operator runs, such as "tcpshift snapshot"
-	Capabilities []Capability // all that the command needs
+	Capabilities []Capability // all that Command needs, not only those for this operation
 	SystemCall   string       // what a seccomp filter may refuse
 }
 
@@ -47,7 +50,7 @@ func HasSeccomp() bool {
 	return p.hasSeccomp
 }
 
-// process is what decides about the privileges of a process.
+// process is the state that decides what the kernel permits to this process.
 type process struct {
 	known              bool // whether /proc shows them
 	uid                int
@@ -136,8 +139,21 @@ func (o *Operation) remedyOf(p *process) string {
 		return "give " + join(o.Capabilities) + " to its container (docker run " + o.containerOptions() +
 			"), pod (securityContext.capabilities.add) or service (systemd CapabilityBoundingSet)"
 	}
-	return fmt.Sprintf("run as root (sudo %s), or give the binary %s (setcap %s+ep)", o.Command, join(o.Capabilities),
-		strings.ToLower(strings.Join(words(o.Capabilities), ",")))
+	file := o.withEffective(p.effective)
+	return fmt.Sprintf("run as root (sudo %s), or give the binary %s (setcap %s+ep)", o.Command, join(file),
+		strings.ToLower(strings.Join(words(file), ",")))
+}
+
+// withEffective returns the capabilities of the operation, and those in the set that another
+// operation of tcpshift needs: setcap replaces all that the binary has.
+func (o *Operation) withEffective(set uint64) []Capability {
+	list := slices.Clone(o.Capabilities)
+	for _, c := range slices.Sorted(maps.Keys(names)) {
+		if set&(1<<c) != 0 && !slices.Contains(list, c) {
+			list = append(list, c)
+		}
+	}
+	return list
 }
 
 // containerOptions are the options of docker and podman that give the capabilities.

@@ -86,3 +86,15 @@ func TestJoin(t *testing.T) {
 		}
 	}
 }
+
+// setcap replaces the capabilities of the binary: the remedy also names those that this
+// process has.
+func TestOperation_SetcapKeeps(t *testing.T) {
+	bpf := Operation{Name: "BPF", Command: "tcpshift", SystemCall: "bpf", Capabilities: []Capability{unix.CAP_BPF, unix.CAP_PERFMON}}
+	user := process{known: true, uid: 7, bounded: all, effective: bits(unix.CAP_CHOWN, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE)}
+	const want = "run as root (sudo tcpshift), or give the binary CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE " +
+		"(setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep)"
+	if got := bpf.remedyOf(&user); got != want {
+		t.Errorf("the remedy is\n%s\nwant\n%s", got, want)
+	}
+}

@@ -139,8 +139,9 @@ func TestHost_HiddenProcess(t *testing.T) {
 		r.mustEnd(t, 2)
 		r.mustPrintNothing(t)
 		r.mustPrintError(t, fmt.Sprintf("--netns: %q: this kernel does not permit inspecting process %d to this process "+
-			"(uid %d, without CAP_SYS_PTRACE, in the initial user namespace, without a seccomp filter): "+
-			"run as root (sudo tcpshift), or give the binary CAP_SYS_PTRACE (setcap cap_sys_ptrace+ep)", mine, os.Getpid(), nobody))
+			"(uid %d, without CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE, in the initial user namespace, without a seccomp filter): "+
+			"run as root (sudo tcpshift), or give the binary CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE "+
+			"(setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep)", mine, os.Getpid(), nobody))
 	}
 }
 
