@@ -16,29 +16,29 @@ import (
 // Kind is the kind of an event; enum event_kind of bpf/event.h.
 type Kind uint8
 
-// The kinds of event. An End is a Transition with a summary of the connection.
+// The kinds of event. KindEnd is a transition with a summary of the connection.
 const (
-	Transition = Kind(bpfobj.ProbeEventKindEVENT_TRANSITION)
-	End        = Kind(bpfobj.ProbeEventKindEVENT_END)
-	Cgroup     = Kind(bpfobj.ProbeEventKindEVENT_CGROUP)
-	Socket     = Kind(bpfobj.ProbeEventKindEVENT_SOCKET)
-	Reset      = Kind(bpfobj.ProbeEventKindEVENT_RESET)
+	KindTransition = Kind(bpfobj.ProbeEventKindEVENT_TRANSITION)
+	KindEnd        = Kind(bpfobj.ProbeEventKindEVENT_END)
+	KindCgroup     = Kind(bpfobj.ProbeEventKindEVENT_CGROUP)
+	KindSocket     = Kind(bpfobj.ProbeEventKindEVENT_SOCKET)
+	KindReset      = Kind(bpfobj.ProbeEventKindEVENT_RESET)
 )
 
 // Event is one decoded sample. Only the fields of its Kind are valid.
 type Event struct {
 	Kind       Kind
-	Transition tcp.Transition // of Transition, End and Socket; its Time is not set
-	Connection tcp.Connection // of End; its Opened is not set
+	Transition tcp.Transition // of KindTransition, KindEnd and KindSocket; its Time is not set
+	Connection tcp.Connection // of KindEnd; its Opened is not set
 
-	CgroupID   uint64 // of Cgroup
-	CgroupPath string // of Cgroup; "" if the path is too long for an event
+	CgroupID   uint64 // of KindCgroup
+	CgroupPath string // of KindCgroup; "" if the path is too long for an event
 
-	// Of Socket: the time left to a TIME_WAIT and net.ipv4.tcp_keepalive_intvl, both in
+	// Of KindSocket: the time left to a TIME_WAIT and net.ipv4.tcp_keepalive_intvl, both in
 	// jiffies. The sysctl is known in seconds as well, so it shows how long a jiffy is.
 	ExpiresJiffies, KeepaliveJiffies uint64
 
-	Reset tcp.Reset // of Reset
+	Reset tcp.Reset // of KindReset
 }
 
 type (
@@ -57,17 +57,17 @@ func Sample(sample []byte, e *Event) error {
 	switch uintptr(len(sample)) {
 	case unsafe.Sizeof(wireTransition{}):
 		w := view[wireTransition](sample)
-		return decodeTransition(w, Transition, e)
+		return decodeTransition(w, KindTransition, e)
 	case unsafe.Sizeof(wireEnd{}):
 		w := view[wireEnd](sample)
-		if err := decodeTransition(&w.Transition, End, e); err != nil {
+		if err := decodeTransition(&w.Transition, KindEnd, e); err != nil {
 			return err
 		}
 		decodeConnection(w, e)
 		return nil
 	case unsafe.Sizeof(wireSocket{}):
 		w := view[wireSocket](sample)
-		if err := decodeTransition(&w.Socket, Socket, e); err != nil {
+		if err := decodeTransition(&w.Socket, KindSocket, e); err != nil {
 			return err
 		}
 		e.ExpiresJiffies, e.KeepaliveJiffies = w.ExpiresJiffies, uint64(w.KeepaliveInterval)
@@ -208,13 +208,13 @@ func decodeConnection(w *wireEnd, e *Event) {
 }
 
 func decodeReset(w *wireReset, e *Event) error {
-	if err := checkKind(w.Kind, Reset); err != nil {
+	if err := checkKind(w.Kind, KindReset); err != nil {
 		return err
 	}
 	if w.Family != 4 && w.Family != 6 {
 		return fmt.Errorf("decode: family %d, want 4 or 6", w.Family)
 	}
-	e.Kind = Reset
+	e.Kind = KindReset
 	r := &e.Reset
 	*r = tcp.Reset{Cookie: w.Cookie, Netns: w.Netns, Code: tcp.ResetCode(w.Reason)}
 	r.Local, r.Peer = endpointOf(w.Family, &w.LocalAddr, w.LocalPort), endpointOf(w.Family, &w.PeerAddr, w.PeerPort)
@@ -231,13 +231,13 @@ func endpointOf(family uint8, raw *[16]byte, port uint16) tcp.Endpoint {
 }
 
 func decodeCgroup(w *wireCgroup, e *Event) error {
-	if err := checkKind(w.Kind, Cgroup); err != nil {
+	if err := checkKind(w.Kind, KindCgroup); err != nil {
 		return err
 	}
 	if int(w.Levels) > len(w.Names) {
 		return fmt.Errorf("decode: cgroup of %d levels, at most %d fit", w.Levels, len(w.Names))
 	}
-	e.Kind, e.CgroupID, e.CgroupPath = Cgroup, w.Id, cgroupPath(w)
+	e.Kind, e.CgroupID, e.CgroupPath = KindCgroup, w.Id, cgroupPath(w)
 	return nil
 }
 

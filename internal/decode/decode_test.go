@@ -74,7 +74,7 @@ func TestSample_Socket(t *testing.T) {
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			tt.want.Kind = Socket
+			tt.want.Kind = KindSocket
 			got := leftover()
 			if err := Sample(tt.event.bytes(), &got); err != nil || meaning(got) != tt.want {
 				t.Errorf("got  %+v, %v\nwant %+v", meaning(got), err, tt.want)
@@ -110,7 +110,7 @@ func TestSample_Cgroup(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := leftover()
-			want := Event{Kind: Cgroup, CgroupID: tt.event.id, CgroupPath: tt.want}
+			want := Event{Kind: KindCgroup, CgroupID: tt.event.id, CgroupPath: tt.want}
 			if err := Sample(tt.event.bytes(), &got); err != nil || meaning(got) != want {
 				t.Errorf("got  %+v, %v\nwant %+v", meaning(got), err, want)
 			}

@@ -47,11 +47,11 @@ func FuzzSample(f *testing.F) {
 		if want := independent(sample); meaning(got) != want {
 			t.Fatalf("got  %+v\nwant %+v", meaning(got), want)
 		}
-		if got.Kind == Cgroup {
+		if got.Kind == KindCgroup {
 			checkPath(t, got.CgroupPath)
 			return
 		}
-		if got.Kind == Reset {
+		if got.Kind == KindReset {
 			return
 		}
 		checkValid(t, &got.Transition)

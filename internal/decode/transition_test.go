@@ -134,7 +134,7 @@ func TestSample_Transition(t *testing.T) {
 			if err := Sample(tt.event.bytes(), &got); err != nil {
 				t.Fatalf("error %v, want none", err)
 			}
-			if got.Kind != Transition || got.Transition != tt.want {
+			if got.Kind != KindTransition || got.Transition != tt.want {
 				t.Errorf("got  kind %d %+v\nwant %+v", got.Kind, got.Transition, tt.want)
 			}
 		})
@@ -186,7 +186,7 @@ func TestSample_End(t *testing.T) {
 			if err := Sample(tt.event.bytes(), &got); err != nil {
 				t.Fatalf("error %v, want none", err)
 			}
-			if got.Kind != End || got.Connection != tt.want {
+			if got.Kind != KindEnd || got.Connection != tt.want {
 				t.Errorf("got  kind %d %+v\nwant %+v", got.Kind, got.Connection, tt.want)
 			}
 			alone := leftover()

@@ -230,13 +230,13 @@ func acceptable(b []byte) (kind uint8, ok bool) {
 func meaning(e Event) Event {
 	m := Event{Kind: e.Kind}
 	switch e.Kind {
-	case Cgroup:
+	case KindCgroup:
 		m.CgroupID, m.CgroupPath = e.CgroupID, e.CgroupPath
-	case Reset:
+	case KindReset:
 		m.Reset = e.Reset
-	case Socket:
+	case KindSocket:
 		m.Transition, m.ExpiresJiffies, m.KeepaliveJiffies = e.Transition, e.ExpiresJiffies, e.KeepaliveJiffies
-	case End:
+	case KindEnd:
 		m.Transition, m.Connection = e.Transition, e.Connection
 	default:
 		m.Transition = e.Transition

@@ -16,8 +16,9 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Examine writes a line to w for every requirement and every optional feature: yes, or
-// no followed by reason and remedy. It stops at the first requirement that is not met
+// Examine writes a line to w for every requirement and every optional feature: yes, or no
+// followed by reason and remedy, and for a feature by its cost too. An error that is not a
+// [*probe.HostError] has no remedy. It stops at the first requirement that is not met
 // and returns its error, a [*probe.HostError] if the host is the cause. It also returns
 // the first error of writing to w. It takes up to a few seconds.
 func Examine(w io.Writer) error {
@@ -103,7 +104,7 @@ func tryTracing() error {
 			}
 			t := &event.Transition
 			// Without the feature socket_cookie the cookie is 0, and any socket will do.
-			own := event.Kind != decode.Cgroup && (t.Cookie == cookie || t.Cookie == 0)
+			own := event.Kind != decode.KindCgroup && (t.Cookie == cookie || t.Cookie == 0)
 			if own && t.Old == tcp.Close && t.New == tcp.Listen {
 				return errSeen
 			}

@@ -162,7 +162,7 @@ func AppendList[T comparable](values *[]T, words string, parse func(string) (T, 
 	return nil
 }
 
-// AppendOne is as AppendList for a single word, which may contain commas and spaces.
+// AppendOne is like AppendList, for a single word, which may contain commas and spaces.
 func AppendOne[T comparable](values *[]T, word string, parse func(string) (T, error)) error {
 	v, err := parse(word)
 	if err == nil && !slices.Contains(*values, v) {

@@ -17,7 +17,7 @@ import (
 
 // ParseNetns returns the inode number of a network namespace of this host. word is the
 // inode number, a path (/run/netns/blue, /proc/7/ns/net) or pid:N. It fails if the
-// namespace does not exist.
+// namespace cannot be found ([netns.CanFind]).
 func ParseNetns(word string) (uint32, error) {
 	if pid, isPID := strings.CutPrefix(word, "pid:"); isPID {
 		if _, err := ParsePID(pid); err != nil {
@@ -43,7 +43,7 @@ func ParseNetns(word string) (uint32, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%q is not a network namespace: use an inode number, a path with a '/', or pid:N", word)
 	}
-	if !netns.Exists(uint32(ino)) {
+	if !netns.CanFind(uint32(ino)) {
 		return 0, fmt.Errorf("no network namespace has inode %d; 'lsns -t net' lists them", ino)
 	}
 	return uint32(ino), nil

@@ -56,8 +56,8 @@ func (w *worker) run() {
 	w.seed()
 	for {
 		var searchDue <-chan time.Time
-		if wait, more := w.search.Wait(); more {
-			searchDue = time.After(wait)
+		if in, ok := w.search.StepDue(); ok {
+			searchDue = time.After(in)
 		}
 		select {
 		case <-w.done:

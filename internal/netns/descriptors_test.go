@@ -108,7 +108,7 @@ func TestSearch_SocketsAlone(t *testing.T) {
 			}
 		}
 		s.Locate(other)
-		wait, more := s.Wait()
+		wait, more := s.StepDue()
 		if !more {
 			wait = time.Second // until it is asked again
 		}

@@ -1,5 +1,6 @@
 // Package netns finds the network namespaces of this host and runs functions in them.
-// It makes no namespace, and keeps none open. A thread that has entered one ends there.
+// It makes no namespace, and keeps none open. A thread that enters one runs one function
+// and ends.
 package netns
 
 import (
@@ -17,7 +18,7 @@ import (
 // Its methods are safe for concurrent use.
 type Namespace struct {
 	Inode uint32
-	Path  string // where it was found; Do tries it first
+	Path  string // where it was found; Do enters it there
 	// Required means that the caller of Find has named it. A namespace that only happened
 	// to be there may be gone a moment later.
 	Required bool
@@ -53,14 +54,15 @@ func FindExisting(inodes []uint32) []Namespace {
 	return w.find(inodes)
 }
 
-// All yields each namespace that can be found, as [Find] does, as soon as it is found.
+// All yields the namespaces that [Find] would return, each as soon as it is found.
 func All(yield func(Namespace) bool) {
 	var w walk
 	w.namespaces(yield)
 }
 
-// Exists reports whether a namespace with this inode can be found.
-func Exists(inode uint32) bool {
+// CanFind reports whether [Find] finds a namespace with this inode. A namespace that only a
+// socket or kernel thread refers to exists, but cannot be found.
+func CanFind(inode uint32) bool {
 	for n := range All {
 		if n.Inode == inode {
 			return true
@@ -105,7 +107,8 @@ func isTemporary(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
 }
 
-// limitOf adds to a temporary error what the operator can do.
+// limitOf adds to EMFILE what the operator can do. It returns other errors, such as ENFILE, as
+// they are.
 func limitOf(err error) error {
 	var limit unix.Rlimit
 	if errors.Is(err, unix.EMFILE) && unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {

@@ -152,7 +152,7 @@ func TestFind_OwnNamespaceOnce(t *testing.T) {
 	if all := find(t, own(t)); len(all) != 1 {
 		t.Errorf("%d namespaces are found, want the one asked for: %v", len(all), all)
 	}
-	if !Exists(own(t)) {
+	if !CanFind(own(t)) {
 		t.Errorf("namespace %d does not exist", own(t))
 	}
 }
@@ -175,7 +175,7 @@ func TestFind_AnyReference(t *testing.T) {
 
 // check checks what is true of every namespace that exists.
 func check(inode uint32) error {
-	if !Exists(inode) {
+	if !CanFind(inode) {
 		return fmt.Errorf("namespace %d does not exist", inode)
 	}
 	for _, wanted := range [][]uint32{{inode}, nil} {
@@ -271,7 +271,7 @@ func TestFind_Missing(t *testing.T) {
 		}
 	}
 	for _, none := range []uint32{0, 1, 1<<32 - 1} {
-		if Exists(none) {
+		if CanFind(none) {
 			t.Errorf("namespace %d exists", none)
 		}
 	}

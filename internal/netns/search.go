@@ -14,14 +14,14 @@ const (
 	// is never less than CPU time.
 	searchShare  = 0.01
 	searchCredit = 100 * time.Millisecond
-	// costlyStart and costlyReserve are the credit from which on the costly part of a walk
-	// begins and goes on. The rest is for namespaces that the cheap part finds at once.
+	// The costly part of a walk begins at a credit of costlyStart, and goes on while the
+	// credit is at least costlyReserve. The rest is for namespaces that the cheap part finds at once.
 	costlyStart   = searchCredit / 2
 	costlyReserve = searchCredit / 4
 	// searchSlice is the time after which Step returns, so that its caller can do other work.
 	searchSlice = 5 * time.Millisecond
 	// minRetry and maxRetry are the time until a namespace that was nowhere is looked for
-	// again. It doubles with each walk in vain.
+	// again. It doubles with each walk that finds nothing.
 	minRetry = 10 * time.Second
 	maxRetry = 10 * time.Minute
 	// maxSearched bounds the namespaces that a Search remembers: those that it has found, and
@@ -62,7 +62,7 @@ type absence struct {
 	stage   *lane         // whose next walk looks for it; nil: none
 	queued  uint64        // the number of walks that stage had begun by then
 	retryAt time.Duration // stage is nil: when a question begins a walk again
-	retry   time.Duration // the time between the last walk in vain and retryAt
+	retry   time.Duration // the time between the last walk that found nothing and retryAt
 }
 
 // lane is one part of the walk, which may take many steps.
@@ -169,9 +169,9 @@ func (s *Search) moveTo(a *absence, stage *lane) {
 	}
 }
 
-// Wait returns the time until Step has something to do, and false if it has nothing to do
-// before Locate is called again.
-func (s *Search) Wait() (time.Duration, bool) {
+// StepDue returns the time until Step has something to do. ok is false if it has nothing to
+// do before Locate is called again.
+func (s *Search) StepDue() (in time.Duration, ok bool) {
 	s.refill()
 	var enough time.Duration
 	switch {
@@ -196,7 +196,7 @@ func (s *Search) refill() {
 // Step walks on for a moment. It returns the namespaces that it has found among those asked
 // for, and those that the cheap part has not found.
 func (s *Search) Step() (results []Result) {
-	if wait, more := s.Wait(); !more || wait > 0 {
+	if in, ok := s.StepDue(); !ok || in > 0 {
 		return nil
 	}
 	stage := &s.cheap

@@ -38,7 +38,7 @@ func newHost() *host {
 // run steps through a time, and returns what the search returns.
 func (h *host) run(d time.Duration) (results []Result) {
 	for end := h.now + d; h.now < end; {
-		wait, more := h.search.Wait()
+		wait, more := h.search.StepDue()
 		if !more || h.now+wait >= end {
 			h.now = end
 			break

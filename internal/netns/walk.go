@@ -144,8 +144,8 @@ func (w *walk) note(err error) {
 // processes returns the ids of all processes, in the kernel's order: by number.
 func (w *walk) processes() []string { return w.numericNames("/proc") }
 
-// oldestFirst sorts processes by the time of their start. What a process has open that has
-// run for long is more likely to be there a moment later.
+// oldestFirst sorts processes by the time of their start. An old process is more likely to be
+// there a moment later, with its files open.
 func (w *walk) oldestFirst(processes []string) {
 	started := make(map[string]uint64, len(processes))
 	for _, pid := range processes {

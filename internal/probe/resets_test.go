@@ -73,7 +73,7 @@ func (p *Probe) countResets(t *testing.T) (resets int) {
 		if err := decode.Sample(sample, &e); err != nil {
 			return err
 		}
-		if e.Kind == decode.Reset {
+		if e.Kind == decode.KindReset {
 			resets++
 		}
 		return nil

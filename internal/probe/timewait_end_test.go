@@ -94,7 +94,7 @@ func (p *Probe) checkEmittedEnds(t *testing.T, want int) {
 		if err := decode.Sample(sample, &e); err != nil {
 			return err
 		}
-		if e.Kind != decode.Cgroup && e.Transition.Old == tcp.TimeWait {
+		if e.Kind != decode.KindCgroup && e.Transition.Old == tcp.TimeWait {
 			ends++
 		}
 		return nil

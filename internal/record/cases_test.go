@@ -351,7 +351,7 @@ func startCases() []goldenCase {
 var someCounts = Counts{
 	Fired: 1020, Entered: 1015, Missed: 5, OtherProtocol: 20, Filtered: 300, LostRingFull: 30, LostRingBusy: 2, LostReentry: 1, Deferred: 4,
 	LostQueueFull: 9, Read: 663, Dropped: 67, Written: 587, WrittenBytes: 180000, Connections: 59, LostConnections: 10,
-	TimeWaitUnknown: 6, LostResets: 12, TimeWaitEnds: 7, LostTimeWaitEnds: 11, TimeWaitEndsLost: 8, SeededAfter: 1500 * time.Microsecond,
+	TimeWaitUnknown: 6, LostResets: 12, TimeWaitEnds: 7, TimeWaitEndsLostQueueFull: 11, TimeWaitEndsLostKernel: 8, SeededAfter: 1500 * time.Microsecond,
 }
 
 func largestCounts() Counts {
@@ -381,7 +381,7 @@ func lossCases() []goldenCase {
 	}
 	return append(cases,
 		goldenCase{"queue_full", func(e Encoder, dst []byte) []byte {
-			return e.Loss(dst, &Loss{Time: moment, Lost: 1234, Cause: CauseQueueFull, LostConnections: 56, LostTimeWaitEnds: 7})
+			return e.Loss(dst, &Loss{Time: moment, Lost: 1234, Cause: CauseQueueFull, LostConnections: 56, TimeWaitEndsLostQueueFull: 7})
 		}},
 		goldenCase{"queue_full, connections only", func(e Encoder, dst []byte) []byte {
 			return e.Loss(dst, &Loss{Time: moment, Cause: CauseQueueFull, LostConnections: 56})

@@ -8,14 +8,14 @@ import (
 	"unicode/utf8"
 )
 
-// object appends the members of one flat JSON object (RFC 8259) to line. Each method
+// object appends the members of one JSON object (RFC 8259) to line. Each method
 // appends one member and returns the longer object; a key must need no escaping. An object
 // is passed by value, as a slice is, because a pointer to it costs a third of the encoder's
 // speed.
 //
-// Only the method key writes a key; the method that called key writes the value. A
-// selection of members by key therefore belongs in object, and the functions that list
-// the members of a record need not know about it.
+// The method key writes the keys of the members that a method of object appends. A few keys
+// do not pass through it: those that every record begins with (begin, appendSeq), labels, and
+// the names of features, which are an object inside the record.
 type object struct {
 	line []byte
 }
@@ -122,8 +122,8 @@ const hexDigits = "0123456789abcdef"
 
 // appendString appends s as a JSON string (RFC 8259 section 7). Bytes that are not UTF-8
 // become U+FFFD, as in encoding/json. DEL, the C1 controls and the line separators are
-// escaped too, although JSON does not require it: some terminals obey the former, and
-// some readers split lines at the latter.
+// escaped too, although JSON does not require it: some terminals obey DEL and C1, and some
+// readers split lines at the separators.
 func appendString[S string | []byte](dst []byte, s S) []byte {
 	dst = append(dst, '"')
 	copied := 0 // s[:copied] is appended; s[copied:i] needs no escaping

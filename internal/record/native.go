@@ -122,8 +122,8 @@ func (o object) counts(c *Counts) object {
 		uint("time_wait_unknown", c.TimeWaitUnknown).
 		uint("lost_resets", c.LostResets).
 		uint("time_wait_ends", c.TimeWaitEnds).
-		uint("lost_time_wait_ends", c.LostTimeWaitEnds).
-		uint("time_wait_ends_lost", c.TimeWaitEndsLost).
+		uint("lost_time_wait_ends", c.TimeWaitEndsLostQueueFull).
+		uint("time_wait_ends_lost", c.TimeWaitEndsLostKernel).
 		uintIfSet("seeded_after_ns", uint64(c.SeededAfter))
 }
 
@@ -135,7 +135,7 @@ func (n *Native) Loss(dst []byte, r *Loss) []byte {
 		literal("stage", r.Cause.stage())
 	if r.Cause == CauseQueueFull {
 		o = o.uint("lost_connections", r.LostConnections).
-			uint("lost_time_wait_ends", r.LostTimeWaitEnds)
+			uint("lost_time_wait_ends", r.TimeWaitEndsLostQueueFull)
 	}
 	return n.end(o)
 }

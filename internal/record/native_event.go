@@ -65,7 +65,7 @@ func (n *Native) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []
 // Header appends nothing: NDJSON has no header.
 func (n *Native) Header(dst []byte) []byte { return dst }
 
-// Socket appends a socket record, numbered as the methods of [Encoder] do. It does not
+// Socket appends a socket record with the number of SetSeq, as the methods of [Encoder] do. It does not
 // allocate if dst has room.
 func (n *Native) Socket(dst []byte, s *tcp.Socket) []byte {
 	o := n.begin(dst, "socket", s.Time).

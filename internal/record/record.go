@@ -15,14 +15,15 @@ import "time"
 // rename, a removal or a change of meaning the first.
 const SchemaVersion = "1.0"
 
-// Start is the first record of a stream. Every hook is attached when it is written.
+// Start is the first record of a stream. Every hook is attached when Start is
+// written.
 type Start struct {
 	Time     time.Time
-	Version  string
-	Host     string
+	Version  string // git describe
+	Host     string // the host name; empty: not known
 	BootID   string
-	Kernel   string
-	Arch     string
+	Kernel   string // uname -r
+	Arch     string // GOARCH, such as amd64
 	PID      int
 	Features []Feature
 }
@@ -41,7 +42,8 @@ type Feature struct {
 //	Seen     = Filtered + LostRingFull + LostRingBusy + LostReentry + Deferred + Read
 //	Read     = Written + Dropped + LostQueueFull
 //
-// Until then Seen may be larger than the sum, because some events are still in flight.
+// Until then they may differ by a few events, because some are still in flight and the
+// counters are not read at one moment.
 type Counts struct {
 	Fired         uint64 // times that the tracepoint fired, for any protocol
 	Entered       uint64 // firings that the primary program handled
@@ -50,7 +52,7 @@ type Counts struct {
 	Filtered      uint64 // transitions that a filter excluded
 	LostRingFull  uint64 // transitions for which the ring buffer had no room
 	LostRingBusy  uint64 // transitions lost because another CPU held the ring buffer's lock
-	LostReentry   uint64 // transitions that fired while every program of the tracer was already running on that CPU
+	LostReentry   uint64 // at most; see Lost
 	LostQueueFull uint64 // transitions read and selected, but the output's queue was full
 	Deferred      uint64 // transitions that wait for their socket's next one (Linux up to 6.12)
 	Read          uint64 // transitions read from the ring buffer
@@ -61,13 +63,14 @@ type Counts struct {
 	Connections     uint64 // connection records written
 	LostConnections uint64 // connection records not written because the queue was full
 	TimeWaitUnknown uint64 // closes for which it is not known whether a timewait socket was created
-	LostResets      uint64 // resets sent or received that the programs missed or had no room for, at most
+	LostResets      uint64 // at most this many resets, sent or received, were missed by the programs or had no room
 
-	// The end of a TIME_WAIT is not a firing of the tracepoint: no count above includes it.
+	// The end of a TIME_WAIT is not a firing of the tracepoint: no count of transitions
+	// includes it.
 
-	TimeWaitEnds     uint64 // ends written
-	LostTimeWaitEnds uint64 // lost in user space: ends read, but not written because the queue was full
-	TimeWaitEndsLost uint64 // lost in the kernel: ends that the BPF programs did not emit, for lack of room or unseen
+	TimeWaitEnds              uint64 // ends written
+	TimeWaitEndsLostQueueFull uint64 // lost in user space: ends read, but not written because the queue was full
+	TimeWaitEndsLostKernel    uint64 // lost in the kernel: ends that the BPF programs did not emit, for lack of room or unseen
 
 	// SeededAfter is how long after the start detection had read the sockets that existed
 	// before; 0: it has not, or there is no detection.
@@ -80,7 +83,10 @@ func (c *Counts) Seen() uint64 {
 	return c.Fired - min(c.Fired, c.OtherProtocol)
 }
 
-// Lost returns the number of transitions that should have been written and were not.
+// Lost returns the number of transitions that should have been written and were not. It is at
+// most that number: LostReentry counts firings while every program of the tracer was already
+// running on that CPU. No program saw them, so it is unknown whether they were TCP or would
+// have passed the filter.
 func (c *Counts) Lost() uint64 {
 	return c.LostRingFull + c.LostRingBusy + c.LostReentry + c.LostQueueFull
 }
@@ -117,7 +123,7 @@ type Loss struct {
 	Cause LossCause
 
 	// Records of other types that are missing; known for CauseQueueFull only.
-	LostConnections, LostTimeWaitEnds uint64
+	LostConnections, TimeWaitEndsLostQueueFull uint64
 }
 
 // Stop is the last record of a stream.

@@ -6,11 +6,12 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Text encodes records for people: transitions and connections as rows of a table,
-// an alert as a paragraph that begins with '!', everything else as a remark that
+// Text encodes records for people: transitions, connections and the sockets of a snapshot
+// as rows of a table, an alert as a paragraph that begins with '!', everything else as a remark that
 // begins with '#'. No byte of a record reaches the terminal unless it is printable.
 //
-// The zero value is for a pipe: one line a record, columns of full width, nothing cut.
+// The zero value is for a pipe: one line a record, columns of full width, nothing cut. Start
+// has one more line for each missing feature, and headers are lines of their own.
 type Text struct {
 	NoTransitions, NoConnections bool // the stream has none: leave out their columns
 
@@ -19,7 +20,8 @@ type Text struct {
 }
 
 // Screen is the terminal that the text goes to. It belongs to one [Text]. With it,
-// no line is longer than the terminal is wide, an alert has several lines, and
+// no line is longer than the terminal is wide, except rows below 48 columns and remarks with
+// room for less than 20 columns of text. An alert has several lines, and
 // the header is repeated with every screen of rows.
 type Screen struct {
 	// Size returns the terminal's size in character cells. It is called for every record,

@@ -61,8 +61,8 @@ func (t Text) Loss(dst []byte, l *Loss) []byte {
 		dst = strconv.AppendUint(append(dst, ", "...), l.LostConnections, 10)
 		dst = append(dst, " connections"...)
 	}
-	if l.LostTimeWaitEnds > 0 {
-		dst = strconv.AppendUint(append(dst, ", "...), l.LostTimeWaitEnds, 10)
+	if l.TimeWaitEndsLostQueueFull > 0 {
+		dst = strconv.AppendUint(append(dst, ", "...), l.TimeWaitEndsLostQueueFull, 10)
 		dst = append(dst, " ends of TIME_WAITs"...)
 	}
 	return t.finishRemark(append(append(append(dst, ": "...), l.Cause...), '\n'), begin, sgrBoldAmber)

@@ -24,8 +24,8 @@ type Encoder interface {
 	Socket(dst []byte, s *tcp.Socket) []byte
 }
 
-// Sink takes whole lines; output.Output is one.
-type Sink interface {
+// Writer takes whole lines; output.Output is one.
+type Writer interface {
 	Write(lines []byte) (written int, err error)
 }
 
@@ -35,9 +35,9 @@ const batchSize = 64 << 10
 // Take writes one line for every TCP socket of the namespaces, including TIME_WAITs and
 // pending requests. After a failure it writes the sockets listed so far, and returns
 // the error.
-func Take(namespaces []netns.Namespace, enc Encoder, sink Sink) error {
+func Take(namespaces []netns.Namespace, enc Encoder, out Writer) error {
 	s := &snapshot{
-		enc: enc, sink: sink, now: time.Now(),
+		enc: enc, out: out, now: time.Now(),
 		cgroups: cgroup.NewCache(cgroup.DefaultLimit), buf: enc.Header(nil),
 	}
 	err := probe.Snapshot(namespaces, s.handle)
@@ -49,7 +49,7 @@ func Take(namespaces []netns.Namespace, enc Encoder, sink Sink) error {
 
 type snapshot struct {
 	enc     Encoder
-	sink    Sink
+	out     Writer
 	cgroups *cgroup.Cache
 	now     time.Time
 	event   decode.Event
@@ -63,12 +63,12 @@ func (s *snapshot) handle(sample []byte, keepalive time.Duration) error {
 		return err
 	}
 	switch e.Kind {
-	case decode.Cgroup:
+	case decode.KindCgroup:
 		if e.CgroupPath != "" {
 			s.cgroups.Put(e.CgroupID, e.CgroupPath)
 		}
 		return nil
-	case decode.Socket:
+	case decode.KindSocket:
 		s.socket(tcp.Socket{Transition: e.Transition, ExpiresIn: expiresIn(e, keepalive)})
 	}
 	if len(s.buf) >= batchSize {
@@ -103,7 +103,7 @@ func (s *snapshot) flush() error {
 	if len(s.buf) == 0 {
 		return nil
 	}
-	_, err := s.sink.Write(s.buf)
+	_, err := s.out.Write(s.buf)
 	s.buf = s.buf[:0]
 	return err
 }

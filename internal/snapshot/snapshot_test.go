@@ -70,7 +70,7 @@ func cgroupPath(id uint64, truncated byte, name string) []byte {
 }
 
 func newSnapshot(out *sink) *snapshot {
-	return &snapshot{enc: new(encoder), sink: out, now: time.Now(), cgroups: cgroup.NewCache(0)}
+	return &snapshot{enc: new(encoder), out: out, now: time.Now(), cgroups: cgroup.NewCache(0)}
 }
 
 // Sockets are numbered, and have the cgroups whose paths came before them.

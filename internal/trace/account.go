@@ -73,12 +73,12 @@ func (a *account) unreported(k *kernelLedger) []record.Loss {
 		}
 	}
 	queue := record.Loss{
-		Cause:            record.CauseQueueFull,
-		Lost:             now.queueFull - before.queueFull,
-		LostConnections:  now.queueFullConnections - before.queueFullConnections,
-		LostTimeWaitEnds: now.queueFullTimeWait - before.queueFullTimeWait,
+		Cause:                     record.CauseQueueFull,
+		Lost:                      now.queueFull - before.queueFull,
+		LostConnections:           now.queueFullConnections - before.queueFullConnections,
+		TimeWaitEndsLostQueueFull: now.queueFullTimeWait - before.queueFullTimeWait,
 	}
-	if queue.Lost+queue.LostConnections+queue.LostTimeWaitEnds > 0 {
+	if queue.Lost+queue.LostConnections+queue.TimeWaitEndsLostQueueFull > 0 {
 		all = append(all, queue)
 	}
 	now.reentry = max(now.reentry, before.reentry) // the final update may lower it
@@ -112,8 +112,8 @@ func (a *account) counts(k *kernelLedger) record.Counts {
 		TimeWaitUnknown: total.TimeWaitUnknown,
 		LostResets:      total.LostResets,
 
-		TimeWaitEnds:     a.timeWaitEnds,
-		LostTimeWaitEnds: a.lostTimeWaitEnds,
-		TimeWaitEndsLost: total.TimeWaitEndsLost,
+		TimeWaitEnds:              a.timeWaitEnds,
+		TimeWaitEndsLostQueueFull: a.lostTimeWaitEnds,
+		TimeWaitEndsLostKernel:    total.TimeWaitEndsLost,
 	}
 }

@@ -200,12 +200,12 @@ type line struct {
 	WrittenBytes  uint64 `json:"written_bytes"`
 	OtherProtocol uint64 `json:"other_protocol"`
 
-	LostConnections  uint64 `json:"lost_connections"`
-	TimeWaitUnknown  uint64 `json:"time_wait_unknown"`
-	LostResets       uint64 `json:"lost_resets"`
-	TimeWaitEnds     uint64 `json:"time_wait_ends"`
-	LostTimeWaitEnds uint64 `json:"lost_time_wait_ends"`
-	TimeWaitEndsLost uint64 `json:"time_wait_ends_lost"`
+	LostConnections           uint64 `json:"lost_connections"`
+	TimeWaitUnknown           uint64 `json:"time_wait_unknown"`
+	LostResets                uint64 `json:"lost_resets"`
+	TimeWaitEnds              uint64 `json:"time_wait_ends"`
+	TimeWaitEndsLostQueueFull uint64 `json:"lost_time_wait_ends"`
+	TimeWaitEndsLostKernel    uint64 `json:"time_wait_ends_lost"`
 
 	Cgroup, Container, Opened string
 	ClosedBy                  string `json:"closed_by"`

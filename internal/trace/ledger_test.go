@@ -194,7 +194,7 @@ var ledgerCases = []struct {
 			{Entered: 9, Emitted: 9, TimeWaitUnknown: 2, LostResets: 1, TimeWaitEndsLost: 3},
 			{Entered: 9, Deduplicated: 9, TimeWaitUnknown: 4, LostResets: 6, TimeWaitEndsLost: 5},
 		},
-		final: true, counts: record.Counts{Fired: 9, Entered: 9, TimeWaitUnknown: 6, LostResets: 7, TimeWaitEndsLost: 8},
+		final: true, counts: record.Counts{Fired: 9, Entered: 9, TimeWaitUnknown: 6, LostResets: 7, TimeWaitEndsLostKernel: 8},
 	}}},
 	{"an event handled twice, so that more were emitted than fired, is not a loss", []step{{
 		counters: primary(probe.ProgramCounters{Entered: 4, Emitted: 5}), final: true,
@@ -236,7 +236,7 @@ func TestAccount_Counts(t *testing.T) {
 		lostTransitions: 1, lostConnections: 5, lostTimeWaitEnds: 8,
 	}
 	want := record.Counts{
-		Read: 9, Dropped: 2, Written: 6, Connections: 3, TimeWaitEnds: 4, LostQueueFull: 1, LostConnections: 5, LostTimeWaitEnds: 8,
+		Read: 9, Dropped: 2, Written: 6, Connections: 3, TimeWaitEnds: 4, LostQueueFull: 1, LostConnections: 5, TimeWaitEndsLostQueueFull: 8,
 	}
 	if got := a.counts(&kernelLedger{}); got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
@@ -254,7 +254,7 @@ func TestAccount_Disposition(t *testing.T) {
 			a.record(end, d)
 		}
 	}
-	want := record.Counts{Read: 6, Dropped: 1, LostQueueFull: 2, Written: 3, LostTimeWaitEnds: 2, TimeWaitEnds: 3}
+	want := record.Counts{Read: 6, Dropped: 1, LostQueueFull: 2, Written: 3, TimeWaitEndsLostQueueFull: 2, TimeWaitEnds: 3}
 	if got := a.counts(&kernelLedger{}); got != want {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}

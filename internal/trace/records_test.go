@@ -148,7 +148,7 @@ func TestAccount_Deferred(t *testing.T) {
 	}
 	for _, l := range got.lines[3:] {
 		if l.Deferred != 3 || l.Filtered != 2 || l.Read != 2 || l.Seen != l.Deferred+l.Filtered+l.Read || l.TimeWaitUnknown != 3 ||
-			l.TimeWaitEndsLost != 4 {
+			l.TimeWaitEndsLostKernel != 4 {
 			t.Errorf("%s is %+v, want 3 deferred, 2 filtered and 2 read of 7, 3 unknown, 4 ends lost", l.Type, l)
 		}
 	}

@@ -27,7 +27,7 @@ func summary(lines []line) []string {
 		case "transition", "connection":
 			all[i] += " " + l.Conn
 		case "loss":
-			all[i] += fmt.Sprintf(" %s %d+%d+%d", l.Cause, l.Lost, l.LostConnections, l.LostTimeWaitEnds)
+			all[i] += fmt.Sprintf(" %s %d+%d+%d", l.Cause, l.Lost, l.LostConnections, l.TimeWaitEndsLostQueueFull)
 		}
 	}
 	return all
@@ -63,7 +63,7 @@ func TestStall_OneLossInPlace(t *testing.T) {
 	}
 	stop := last(t, got.lines)
 	if stop.LostQueueFull != 4 || stop.Read != 7 || stop.Written != 3 || stop.Dropped != 0 || stop.LostConnections != 1 ||
-		stop.LostTimeWaitEnds != 1 || stop.Connections != 0 || stop.TimeWaitEnds != 0 {
+		stop.TimeWaitEndsLostQueueFull != 1 || stop.Connections != 0 || stop.TimeWaitEnds != 0 {
 		t.Errorf("stop is %+v, want 7 read: 3 written and 4 lost, besides a connection and the end of a TIME_WAIT", stop)
 	}
 }

@@ -29,8 +29,9 @@ const (
 
 // Source is where events come from; [*probe.Probe] is one.
 type Source interface {
-	// Read passes every sample of the ring buffers to handle, and returns its error.
-	// It waits for at most wait if there is none.
+	// Read waits for samples, for at most wait, and calls handle for each; handle must not
+	// keep the slice. Read returns when wait is over and the rings are empty. Under load it
+	// returns after twice wait. If handle fails, Read returns that error.
 	Read(wait time.Duration, handle func(sample []byte) error) error
 	// Crowded reports whether the ring buffers may soon be too full for more events.
 	Crowded() bool
@@ -43,13 +44,13 @@ type Source interface {
 	Detach() error
 }
 
-// Observer receives all events from the loop's goroutine, including those that are not
-// written. It must not wait, and must not keep the values.
+// Observer receives all transitions and ends of TIME_WAITs from the loop's goroutine,
+// including those that are not written. It must not wait, and must not keep the values.
 type Observer interface {
 	// Observe takes a transition, complete with its wall-clock time and cgroup.
 	Observe(t *tcp.Transition)
 	// ResetDecided takes a transition to CLOSE with ResetAwaited a second time, once it is
-	// known whether this side sent a reset.
+	// decided whether this side sent a reset, or the loop gave up waiting for that.
 	ResetDecided(t *tcp.Transition)
 	// AddLost reports that count transitions were lost in the kernel.
 	AddLost(count uint64)
@@ -235,7 +236,7 @@ func (l *loop) handle(sample []byte) error {
 	if err := decode.Sample(sample, e); err != nil {
 		return err
 	}
-	if e.Kind > decode.End {
+	if e.Kind > decode.KindEnd {
 		return l.handleOther(e)
 	}
 	l.idle = 0
@@ -248,7 +249,7 @@ func (l *loop) handle(sample []byte) error {
 	if info, known := l.cgroups.Get(t.CgroupID); known {
 		t.Cgroup = (*tcp.Cgroup)(info)
 	}
-	if e.Kind == decode.End && l.out.connections {
+	if e.Kind == decode.KindEnd && l.out.connections {
 		e.Connection.Opened = l.clock.wall(e.Connection.OpenedAt)
 	}
 	for _, o := range l.observers {
@@ -263,9 +264,9 @@ func (l *loop) handle(sample []byte) error {
 // handleOther takes an event that is not a transition.
 func (l *loop) handleOther(e *decode.Event) error {
 	switch e.Kind {
-	case decode.Reset:
+	case decode.KindReset:
 		return l.handleReset(&e.Reset)
-	case decode.Cgroup:
+	case decode.KindCgroup:
 		if e.CgroupPath != "" {
 			l.cgroups.Put(e.CgroupID, e.CgroupPath)
 		}

@@ -69,7 +69,7 @@ func (w *recordWriter) event(e *decode.Event) error {
 		w.stream.Lines = w.numbered().Transition(w.stream.Lines, &e.Transition)
 	}
 	w.account.record(&e.Transition, d)
-	if e.Kind == decode.End && w.connections && !done {
+	if e.Kind == decode.KindEnd && w.connections && !done {
 		w.connection(e, stalled)
 	}
 	if err := w.stream.FlushBatch(); err != nil {
