@@ -37,8 +37,8 @@ func newAlerts() *cobra.Command {
 	return cmd
 }
 
-// addDetectionFlags adds the thresholds of detection. Few users need them: the defaults
-// follow the limits of the host.
+// addDetectionFlags adds the thresholds of detection. Few users need them: the
+// default of --storm-threshold is a share of the host's limits, the others are fixed.
 func addDetectionFlags(flags *pflag.FlagSet, c *detect.Config) {
 	flags.Var(single(&c.Threshold, "PERCENT", parsePercent), "storm-threshold", "alert at the latest when this part of a capacity is in use (default 70)")
 	flags.Var(single(&c.UpdateInterval, "D", parseInterval), "alert-interval", "time between two updates of an open alert, at least 10s (default 10s)")
@@ -49,6 +49,7 @@ func addDetectionFlags(flags *pflag.FlagSet, c *detect.Config) {
 	flags.Var(single(&c.HalfClosed, "N", parseLimit), "half-closed", "alert when this many closed connections wait for their peer to close (default 500)")
 }
 
+// parsePercent parses 20 to 99, with or without %, and returns the fraction.
 func parsePercent(s string) (float64, error) {
 	n, err := strconv.ParseUint(strings.TrimSuffix(s, "%"), 10, 8)
 	if err != nil || n < 20 || n > 99 {
@@ -57,6 +58,7 @@ func parsePercent(s string) (float64, error) {
 	return float64(n) / 100, nil
 }
 
+// parseInterval parses a duration of at least 10 s.
 func parseInterval(s string) (time.Duration, error) {
 	d, err := parseDuration(s)
 	if err == nil && d < 10*time.Second {

@@ -39,7 +39,8 @@ func (v *singleFlag[T]) Set(s string) error {
 
 func (v *singleFlag[T]) Type() string { return v.kind }
 
-// String returns the default value for the help text; a zero value is not shown.
+// String returns a default that is a string or duration for the help text; a zero duration is
+// not shown. Other defaults stand in the usage text.
 func (v *singleFlag[T]) String() string {
 	if v.value == nil {
 		return ""
@@ -167,15 +168,16 @@ func parseCount(s string) (uint64, error) {
 
 const (
 	minBufferSize = 64 << 10
-	minQueueSize  = 256 << 10 // a few of the batches in which output is written
+	minQueueSize  = 256 << 10 // one batch for a regular file, several for other outputs
 	maxSize       = 1 << 30
 )
 
-// parseBufferSize parses a size that a BPF ring buffer can have: a power of two.
+// parseBufferSize parses the size of a BPF ring buffer, which must be a power of two.
 func parseBufferSize(s string) (int, error) { return parseSize(minBufferSize, s) }
 
 func parseQueueSize(s string) (int, error) { return parseSize(minQueueSize, s) }
 
+// parseSize parses a size with the unit KiB, MiB or GiB: a power of two from minSize to 1 GiB.
 func parseSize(minSize uint64, s string) (int, error) {
 	for _, unit := range []struct {
 		suffix string

@@ -62,7 +62,7 @@ func colorIsWanted() bool {
 // verdictColors colors the verdicts that doctor begins its lines with.
 type verdictColors struct{ w io.Writer }
 
-// Write colors whole lines.
+// Write takes whole lines and colors the verdict of each.
 func (v verdictColors) Write(p []byte) (int, error) {
 	const green, red, reset = "\x1b[32m", "\x1b[31m", "\x1b[0m"
 	var colored []byte

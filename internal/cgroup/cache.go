@@ -9,8 +9,8 @@ const DefaultLimit = 8192
 //
 // The entries are in two generations of at most limit each. A lookup moves an entry
 // from the aged to the young generation. A full young generation becomes the aged one,
-// and the entries of the former aged generation are dropped. So the limit ids that
-// were put or found last are always present, and at most twice as many ids in all.
+// and the entries of the former aged generation are dropped. The ids put
+// or found last, as many as limit, are always present; in all there are at most 2 x limit.
 type Cache struct {
 	limit       int
 	young, aged map[uint64]*Info

@@ -17,8 +17,8 @@ type Info struct {
 	Container string
 
 	// Runtime is the engine that made Container: docker, containerd, cri-o or
-	// podman. It is empty if the cgroup's name is the bare id, as several engines
-	// name it.
+	// podman. It is empty for a bare id, as several engines name a cgroup, below any
+	// other parent than docker.
 	Runtime string
 
 	// PodUID is the uid of the innermost Kubernetes pod that contains the cgroup: a

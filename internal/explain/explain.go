@@ -25,8 +25,8 @@ type Topic struct {
 	Sources     []string // where to check the text
 }
 
-// States returns a topic for each state: those of RFC 9293 in its order, then the two that
-// only the kernel has. The caller may change the result.
+// States returns a topic for each state: CLOSE, then the other states of RFC 9293 in its
+// order, then the two that only the kernel has. The caller may change the result.
 func States() []Topic {
 	return []Topic{
 		closed(),

@@ -49,7 +49,9 @@ const infoAttribute = 2
 const timerTimeWait = 3
 
 // boundPorts calls handle for the port of each listener and, since Linux 6.8, of each socket
-// that is bound and not connected. The kernel walks only the tables of these.
+// that is bound and not connected. For a request with any state besides LISTEN inet_diag also
+// walks the whole table of connections, once for each family, although it returns none of
+// them. Before Linux 6.8 that walk gains nothing.
 func boundPorts(handle func(port uint16)) error {
 	return dump(1<<tcp.Listen|1<<tcp.BoundInactive, 0, func(m *diagMessage, _ []byte) {
 		handle(binary.BigEndian.Uint16(m.ID.SourcePort[:]))
@@ -61,7 +63,7 @@ const connectionStates = 1<<tcp.Established | 1<<tcp.SynSent | 1<<tcp.FinWait1 |
 
 // EachSocket calls handle for each connection and timewait socket of the namespace that
 // the calling thread is in, on that thread, except connections in SYN_RECV and LAST_ACK.
-// Owner and Role are not set: the kernel's table has none. s is valid until handle
+// Only New, Substate, Cookie, Local, Peer, Orphan and ExpiresIn are set. s is valid until handle
 // returns. EachSocket walks the whole table. After an error of sock_diag the sockets that
 // were handled before are valid.
 func EachSocket(handle func(s *tcp.Socket)) error {

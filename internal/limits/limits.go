@@ -53,8 +53,8 @@ func Read() (*tcp.Limits, error) {
 
 // ReadBoundPorts reads the local ports that sockets have bound explicitly, in the namespace
 // that the calling thread is in: the ports of listeners and, since Linux 6.8, of sockets
-// that are bound and not connected. It walks the kernel's tables of listeners and of
-// ports. The error is from sock_diag.
+// that are bound and not connected. It walks the kernel's tables of listeners, ports and
+// connections. The error is from sock_diag.
 func ReadBoundPorts() (*tcp.PortSet, error) {
 	ports := &tcp.PortSet{}
 	return ports, boundPorts(ports.Add)

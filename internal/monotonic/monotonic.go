@@ -24,8 +24,9 @@ func Now() time.Duration {
 }
 
 // offset is what this process's time namespace adds to the host's clock
-// (time_namespaces(7)). It is constant, since no process can change its own time
-// namespace. timens_offsets belongs to the namespace of future children, which after
+// (time_namespaces(7)). It is constant: a process with several threads, as each Go
+// program has, cannot change its own time namespace (timens_install in
+// kernel/time/namespace.c). timens_offsets belongs to the namespace of future children, which after
 // an unshare(2) differs from that of the process; its offset is then unknown, and
 // taken as 0.
 var offset = sync.OnceValue(func() time.Duration {

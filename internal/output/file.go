@@ -14,7 +14,7 @@ import (
 const fileBatch = 256 << 10
 
 // regularFile is a file on disk. It contains whole lines only, even after a write
-// that failed.
+// that failed, unless another process writes to it too or truncating it fails.
 type regularFile struct{ descriptor }
 
 func (f *regularFile) Write(lines []byte) (int, error) {

@@ -1,6 +1,7 @@
 // Package output writes finished lines to files, pipes and sockets, and decides
 // what happens while the reader of an output stalls. It must not know what the
-// lines mean, and it never leaves part of a line in a regular file.
+// lines mean, and it never leaves part of a line in a regular file, unless another
+// process writes to the file too or the file cannot be truncated.
 //
 // # When a reader stalls
 //

@@ -52,7 +52,8 @@ type Queue struct {
 
 // NewQueue starts a goroutine that writes to out, which the caller must not use until
 // Close has returned. limit is in bytes. notify gets a message for the operator when the
-// disk is full, and when Drain waits for a reader. It may be called from any goroutine.
+// disk is full, and when Drain waits for a reader. notify may be called from any
+// goroutine.
 func NewQueue(out Output, limit int, notify func(message string)) *Queue {
 	q := &Queue{out: out, limit: limit, notify: notify, drainNotice: drainNotice, draining: make(chan struct{})}
 	q.changed.L = &q.mu
@@ -65,7 +66,7 @@ func (q *Queue) BatchSize() int { return q.out.batchSize() }
 
 // Put takes whole lines together with their buffer, and returns an empty buffer in
 // exchange. It waits only while limit and reserve are used up. It fails with the
-// error of an earlier write, see [Output].
+// error of this or an earlier write, see [Output].
 func (q *Queue) Put(lines []byte) ([]byte, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -133,7 +134,7 @@ func (q *Queue) Full() bool { return q.full.Load() }
 func (q *Queue) Written() uint64 { return q.written.Load() }
 
 // Drain waits until all lines are written, or writing has failed, and returns that
-// failure. From the first call on a full disk is a failure.
+// failure. After the first call, a full disk is a failure.
 func (q *Queue) Drain() error {
 	select {
 	case <-q.draining:

@@ -3,7 +3,7 @@ package output
 import "time"
 
 const (
-	// batchSlack is the number of bytes by which a batch may exceed its size:
+	// batchSlack is extra room in a batch's buffer, in bytes, so that it seldom grows:
 	// [Stream.FlushBatch] follows all lines of an event, which are at most four of 4 KiB.
 	batchSlack = 16 << 10
 	// ringGrace is how long a full queue leaves events in the kernel's ring buffer, so

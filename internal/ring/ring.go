@@ -36,8 +36,8 @@ type Reader struct {
 	epoll    int
 }
 
-// New maps the buffers. Samples of priority, which may be nil, have no timestamp. The Reader
-// hands each of them over before any sample that was made after it was submitted. The caller
+// New maps the buffers. Samples of priority, which may be nil, have no timestamp. A
+// sample of priority is handed over before every sample made after its submission. The caller
 // must Close the Reader.
 func New(buffers []Buffer, priority *Buffer) (*Reader, error) {
 	r := &Reader{epoll: -1}
@@ -69,13 +69,12 @@ func (r *Reader) open(buffers []Buffer, priority *Buffer) (err error) {
 	return err
 }
 
-// Read waits until a program wakes it, for at most wait, and calls handle for each
-// sample; handle must not keep the slice. Read repeats that until wait is over and the
-// rings are empty. Under load it returns after twice wait. If handle fails, Read returns
+// Read calls handle for each sample until wait is over and the rings are empty; it sleeps
+// while no program wakes it. handle must not keep the slice. Under load it returns after twice wait. If handle fails, Read returns
 // its error, and the sample counts as read.
 //
 // Samples of one ring come in the ring's order. Between rings the timestamps decide: if
-// a sample was made after another was submitted, Read hands it over after the other.
+// sample B was made after sample A was submitted, A comes first.
 func (r *Reader) Read(wait time.Duration, handle func(sample []byte) error) error {
 	waitUntil := time.Now().Add(wait)
 	b := batch{handle: handle}

@@ -46,8 +46,8 @@ func Append(ctx context.Context, path string, permissions uint32) (*os.File, err
 
 // isPlanted reports whether a regular file or FIFO may have been put there by another user
 // for this one to write to: its directory is sticky, and others may write to it. The kernel
-// refuses that where O_CREAT is set (may_create_in_sticky in fs/namei.c, the sysctls
-// fs.protected_regular and fs.protected_fifos), which a file that exists is opened without.
+// refuses that only with O_CREAT (may_create_in_sticky in fs/namei.c, the sysctls
+// fs.protected_regular and fs.protected_fifos), and Append opens an existing file without it.
 func (r reference) isPlanted(st *unix.Stat_t) bool {
 	kind := st.Mode & unix.S_IFMT
 	if kind != unix.S_IFREG && kind != unix.S_IFIFO || int(st.Uid) == os.Geteuid() {

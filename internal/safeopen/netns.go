@@ -50,8 +50,8 @@ func findNetns(path string) (reference, error) {
 
 // NetnsInode returns the inode number of the network namespace at a path that the operator
 // has given. Links are followed: 'ln -s /proc/PID/ns/net /run/netns/NAME' is how the namespace
-// of a container gets a name. The error wraps [ErrOtherKind] if another file is there; that
-// file is not opened.
+// of a container gets a name. The error wraps [ErrOtherKind] if another file is there. A
+// file that is not a namespace is not opened.
 func NetnsInode(path string) (uint32, error) {
 	r, err := find(path)
 	if err != nil {

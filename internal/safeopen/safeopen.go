@@ -5,12 +5,14 @@
 // What is at such a path can change at any time. open(2) of a FIFO waits for its writer, a
 // terminal becomes the controlling one, and some devices act when they are opened. So the
 // path is resolved with O_PATH, which opens nothing. The kernel then reports what the
-// reference leads to, and only the right file is opened, through the reference: it is the
-// file that was checked, whatever is at the path by then.
+// reference leads to, and only a file of the right kind is opened, through the reference: it
+// is the file that was checked, whatever is at the path by then. A namespace of another kind
+// is opened, which has no effect, and then refused.
 //
 // The links in /proc/PID/fd and /proc/PID/ns are followed: the kernel makes them, and they
 // lead to the file itself. No other link is followed, except in paths that the operator has
-// given: those of [NetnsInode], [CgroupID] and [Append].
+// given: those of [NetnsInode], [CgroupID] and [Append]. [ReadFile] refuses a link only as the
+// last component.
 //
 // The package must not open a file to find out what it is, nor decide what a file is used for.
 package safeopen

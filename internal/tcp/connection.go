@@ -9,7 +9,7 @@ import (
 // Connection sums up a connection when its socket enters CLOSE in the kernel.
 type Connection struct {
 	Opened      time.Time     // wall clock; zero until the trace loop sets it
-	OpenedAt    time.Duration // CLOCK_BOOTTIME; 0: before the tracer started
+	OpenedAt    time.Duration // CLOCK_BOOTTIME; 0: not known, mostly because it opened before the tracer started
 	Established time.Duration // spent in Established; 0: never, or not known
 	Sent        uint64        // bytes of payload, without retransmissions
 	Received    uint64        // bytes of payload

@@ -23,7 +23,8 @@ type Limits struct {
 	Assumed bool // nothing could be read: these are the kernel's defaults
 }
 
-// DefaultLimits are the kernel's defaults, for a namespace that cannot be entered.
+// DefaultLimits are the kernel's defaults, for a namespace that cannot be entered. The kernel
+// derives tcp_max_tw_buckets from its memory (ehash size / 2): MaxTimeWaits is a typical value.
 func DefaultLimits() Limits {
 	return Limits{
 		PortLow: 32768, PortHigh: 60999, Reuse: 2, ReuseDelay: time.Second, Timestamps: true,

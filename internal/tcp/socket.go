@@ -2,11 +2,12 @@ package tcp
 
 import "time"
 
-// Socket is a socket at one moment. Only some fields of its Transition are set: New, which
-// is the socket's state, Substate, and what identifies the socket and its owner.
+// Socket is a socket at one moment. New is its state. Which other fields of the Transition
+// are set depends on the source: internal/snapshot sets the Owner, UID, Error, Time and Cgroup
+// too, internal/limits only what limits.EachSocket lists.
 type Socket struct {
 	Transition
-	ExpiresIn time.Duration // until the timewait socket's timer expires; 0: not known
+	ExpiresIn time.Duration // until the timewait socket's timer expires; 0: not known, or overdue
 }
 
 // CloseWaitSocket is a socket in CLOSE_WAIT at one moment.

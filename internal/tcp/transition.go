@@ -8,8 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Role is what a socket is in its connection. It is known from how the socket was
-// created.
+// Role is what a socket is in its connection.
 type Role uint8
 
 // The roles.
@@ -134,7 +133,7 @@ type Transition struct {
 	Old, New  State // New is TimeWait where the kernel's CLOSE left a timewait socket
 	Role      Role
 	Mapped    bool // IPv4 on an IPv6 socket
-	IPv6      bool
+	IPv6      bool // the addresses are IPv6; false if Mapped
 
 	InState         time.Duration // spent in Old; 0: not known
 	Substate        State         // of the timewait socket: FinWait2 or TimeWait; 0: there is none
@@ -146,7 +145,7 @@ type Transition struct {
 	NoLinger2       bool          // the socket option TCP_LINGER2 is negative
 	Orphan          bool          // no process has the socket open: it is not accepted yet, or all have closed it
 	Unsent          bool          // SynSent to Close: connect() made no SYN
-	NoPort          bool          // SynSent to Close: connect() found no local port
+	NoPort          bool          // SynSent to Close: inet_hash_connect() failed: no port was free, or the bound one is in use
 	PortUnknown     bool          // SynSent to Close: it is not known whether connect() found a local port
 	ListenFailed    bool          // Listen to Close: listen() failed, so the socket never listened
 	Acked           bool          // all that was sent is acknowledged, including the FIN
@@ -154,7 +153,7 @@ type Transition struct {
 	Expired         bool          // at the end of a TIME_WAIT: its timer ended it
 
 	// Of a transition to Close; see bpf/reset.h.
-	ResetReceived   bool      // tcp_reset() closed the socket
+	ResetReceived   bool      // tcp_reset() ran before the transition; it need not be the cause
 	ResetSentBefore bool      // this side sent a reset before the transition: by a timer, ss -K or MPTCP
 	ResetAwaited    bool      // a Reset follows if this side sends one after the transition
 	ResetSent       bool      // this side sent a reset after the transition; set by the trace loop
