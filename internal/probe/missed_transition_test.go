@@ -99,7 +99,7 @@ func (p *Probe) eventsOf(t *testing.T, cookie uint64) (events []decode.Event) {
 		if err := decode.Sample(sample, &e); err != nil {
 			return err
 		}
-		if (e.Kind == decode.Transition || e.Kind == decode.End) && e.Transition.Cookie == cookie {
+		if (e.Kind == decode.KindTransition || e.Kind == decode.KindEnd) && e.Transition.Cookie == cookie {
 			events = append(events, e)
 		}
 		return nil
