@@ -16,8 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
@@ -98,19 +96,16 @@ func (tr *tracer) stop() {
 	}
 }
 
-// newNetns makes a namespace with an inode that no later one gets: alerts are assigned to
-// tests by the inode, and a tracer sees the namespaces of all tests that run at the same time.
-func newNetns(t *testing.T) *tcplab.Netns {
-	t.Helper()
-	n := tcplab.NewNetns(t)
+// keepInode keeps the inode of a namespace in use while the tracer runs: alerts are
+// assigned to tests by it.
+func (tr *tracer) keepInode(n *tcplab.Netns) {
+	var file *os.File
 	var err error
-	n.Do(func() { // nothing closes this descriptor before the process ends
-		_, err = unix.Open("/proc/thread-self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	})
+	n.Do(func() { file, err = os.Open("/proc/thread-self/ns/net") })
 	if err != nil {
-		t.Fatalf("open the namespace: %v", err)
+		tr.t.Fatal(err)
 	}
-	return n
+	tr.t.Cleanup(func() { file.Close() })
 }
 
 // of returns the alerts about one namespace so far.
@@ -145,11 +140,16 @@ type hostPair struct {
 
 var addresses = [2]netip.Addr{netip.MustParseAddr("10.9.0.1"), netip.MustParseAddr("10.9.0.2")}
 
-// newHostPair makes a pair with this number of ephemeral ports at the client.
-func newHostPair(t *testing.T, _ *tracer, ports int) *hostPair {
+// newHostPair makes a pair with this number of ephemeral ports at the client. The tracer
+// is nil if it starts later.
+func newHostPair(t *testing.T, tr *tracer, ports int) *hostPair {
 	t.Helper()
-	s := &hostPair{t: t, client: newNetns(t), server: newNetns(t), at: addresses[0], to: addresses[1]}
+	s := &hostPair{t: t, client: tcplab.NewNetns(t), server: tcplab.NewNetns(t), at: addresses[0], to: addresses[1]}
 	tcplab.Veth(s.client, s.server, s.at, s.to)
+	if tr != nil {
+		tr.keepInode(s.client)
+		tr.keepInode(s.server)
+	}
 	s.pace.start()
 	t.Cleanup(s.pace.stop)
 	s.client.Sysctl("net.ipv4.ip_local_port_range", fmt.Sprintf("40000 %d", 40000+ports-1))

@@ -45,8 +45,8 @@ func buildAndRun(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "build tcpshift:", err)
 		return 1
 	}
-	// The tests mostly wait, each for its own storm, so that all run at the same time.
-	if err := flag.Set("test.parallel", "64"); err != nil {
+	// The tests mostly wait, each for its own storm.
+	if err := flag.Set("test.parallel", "16"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

@@ -14,7 +14,6 @@ import (
 // namespaces of its own, so that the namespace of an alert shows its load.
 func TestAlert_NoneUnderNormalLoad(t *testing.T) {
 	tcplab.RequireRoot(t)
-	t.Parallel()
 	tr := startTracer(t, "alerts")
 	t.Run("load", func(t *testing.T) {
 		for name, load := range normalLoads {
@@ -27,7 +26,6 @@ func TestAlert_NoneUnderNormalLoad(t *testing.T) {
 			})
 		}
 	})
-	tr.stop()
 	for _, a := range tr.alerts {
 		t.Logf("alert of another namespace: %s %s in %d: %s", a.Kind, a.Phase, a.Netns, a.Cause)
 	}

@@ -38,7 +38,6 @@ func isOrAbsent(pid, want int) bool { return pid == 0 || pid == want }
 // The other kinds of alerts open for their causes, with the right process.
 func TestAlert_OtherKinds(t *testing.T) {
 	tcplab.RequireRoot(t)
-	t.Parallel()
 	tr := startTracer(t, "alerts", "--close-wait-age", "10s", "--half-closed", "200")
 	t.Run("kinds", func(t *testing.T) {
 		t.Run("a server that never closes", func(t *testing.T) {
@@ -128,7 +127,7 @@ func TestAlert_OtherKinds(t *testing.T) {
 func TestAlert_FailedConnectsWithPort(t *testing.T) {
 	tcplab.RequireRoot(t)
 	t.Parallel()
-	n := newNetns(t)
+	n := tcplab.NewNetns(t)
 	tr := startTracer(t, "alerts", "--netns", fmt.Sprint(n.Inode()))
 	n.Sysctl("net.ipv4.tcp_fastopen", "5")
 	n.Sysctl("net.ipv4.ip_local_port_range", "40000 40001")
@@ -172,7 +171,7 @@ func TestAlert_FailedConnectsWithPort(t *testing.T) {
 func TestAlert_ConnectsFromUsedPort(t *testing.T) {
 	tcplab.RequireRoot(t)
 	t.Parallel()
-	n := newNetns(t)
+	n := tcplab.NewNetns(t)
 	tr := startTracer(t, "alerts", "--netns", fmt.Sprint(n.Inode()))
 	at := tcplab.V4.At
 	n.Listen(at(80))

@@ -70,7 +70,6 @@ func (s *hostPair) checkExhaustionAlert(tr *tracer, firstFailure time.Time) {
 // process, capacity and forecast.
 func TestAlert_TimewaitStorms(t *testing.T) {
 	tcplab.RequireRoot(t)
-	t.Parallel()
 	tr := startTracer(t, "alerts")
 	t.Run("real", func(t *testing.T) {
 		for name, run := range storms {
