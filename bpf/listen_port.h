@@ -16,9 +16,9 @@
 #include "transition.h"
 
 /*
- * The address of each such socket by its cookie. The programs of the tracepoint insert,
- * listen_port reads. Full: the one that was used least recently is deleted, and its event
- * has no port.
+ * The address of each such socket by its cookie. The programs of the tracepoint insert, and
+ * delete when the listener closes; listen_port reads. Full: the one that was used least
+ * recently is deleted, and its event has no port.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -39,12 +39,15 @@ static __always_inline void add_unbound_listener(const struct transition *t)
 	bpf_map_update_elem(&unbound_listeners, &cookie, &address, BPF_ANY);
 }
 
-/* Its port has been chosen by now, or listen() has failed. */
+/*
+ * The listener closes, or listen() has failed. Not at a child's first transition: up to 6.12
+ * the child still has its listener's cookie.
+ */
 static __always_inline void delete_unbound_listener(struct transition *t)
 {
 	struct event_ctx *ec = t->ec;
 
-	if (ec->old_state != TCP_LISTEN)
+	if (ec->old_state != TCP_LISTEN || is_child_creation(t))
 		return;
 	ec->cookie = cookie_of(t);
 	bpf_map_delete_elem(&unbound_listeners, &ec->cookie);
