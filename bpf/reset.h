@@ -28,7 +28,11 @@
 #include "sock_state_lookup.h"
 #include "transition.h"
 
-/* The note of a socket that has no sock_state. */
+/*
+ * The note of a socket that has no sock_state when it is made: without socket storage, or
+ * the socket is older than the tracer, the scan did not find it, and it has made no
+ * transition since.
+ */
 struct socket_reset_note {
 	__u64 sk; /* the socket's address; 0: none */
 	struct reset_note note;
@@ -70,19 +74,24 @@ static __always_inline void note_reset(const struct sock *sk, struct reset_note 
 	here->note = note;
 }
 
-/* At a transition to CLOSE: what was noted of a reset. */
+/*
+ * At a transition to CLOSE: what was noted of a reset. A sock_state with a time was there
+ * before this transition, so the note is in it. One without may have been created by this
+ * transition, after the note was made.
+ */
 static __always_inline struct reset_note reset_note_of(const struct transition *t)
 {
+	const struct sock_state *s = t->sock_state;
 	struct reset_note none = {};
 	struct socket_reset_note *here;
 
 	if (!has_receive_reset && !has_send_reset)
 		return none;
-	if (t->sock_state)
-		return t->sock_state->reset;
+	if (s && s->since_ns)
+		return s->reset;
 	here = cpu_reset_note(t->sk);
 	if (!here || here->sk != address_of(t->sk))
-		return none;
+		return s ? s->reset : none;
 	here->sk = 0;
 	return here->note;
 }

@@ -144,6 +144,33 @@ func TestConnection_ResetOfUnacceptedFastOpen(t *testing.T) {
 	}
 }
 
+// An orphan from before the start is in no descriptor table and has made no transition, so
+// the tracer knows nothing of it when the reset arrives.
+func TestConnection_ResetOfOlderOrphan(t *testing.T) {
+	harness.RequireFeature(t, probe.SocketCookie)
+	harness.RequireTracedResets(t)
+	for _, state := range []string{"FIN_WAIT1, closed", "FIN_WAIT2, closed"} {
+		t.Run(state, func(t *testing.T) {
+			n := tcplab.NewNetns(t)
+			listener := n.Listen(tcplab.V4.At(7001))
+			p := injector.New(t, n, tcplab.V4.At(peerPort))
+			v := &victim{peer: p.Dial(tcplab.V4.At(7001))}
+			v.Socket = listener.Accept()
+			cookie := v.Cookie()
+			reach[state](v)
+			tr := harness.StartTracer(t, harness.InNamespace(n))
+			reset(v)
+			n.Settle(2) // the listener and that of the peer
+			connections := harness.RecordsWith(tr.Stop(), "connection", cookie)
+			if len(connections) != 1 || connections[0].ClosedBy != "reset_received" {
+				t.Errorf("the connection records are %+v, want one that is closed_by reset_received", connections)
+			}
+			p.Close()
+			listener.Close()
+		})
+	}
+}
+
 // Without the tracepoints closed_by is what the error and the state allow, and records
 // have no reset_reason.
 func TestConnection_ResetWithoutTracepoints(t *testing.T) {
