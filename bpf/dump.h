@@ -75,6 +75,7 @@ static __always_inline void fill_full_socket(struct tcp_sock *tp, struct socket_
 	if (s)
 		use_stored_owner(DUMP_SLOT);
 	fill_owner(&ec->owner, sk, &e->socket);
+	/* Not the iterator's uid: up to 6.16 that is 0 for a socket without a struct socket. */
 	e->socket.uid = sk->sk_uid.val;
 	e->socket.error = sk->sk_err;
 	if (e->socket.new_state == TCP_LISTEN)
@@ -86,6 +87,13 @@ static __always_inline void fill_timewait(struct tcp_timewait_sock *tw, struct s
 	e->socket.new_state = TCP_TIME_WAIT;
 	e->socket.time_wait_substate = tw->tw_sk.tw_substate;
 	e->expires_jiffies = tw->tw_sk.tw_timer.expires - bpf_jiffies64();
+}
+
+/* A request becomes a server's socket. The kernel passes the user of its listener. */
+static __always_inline void fill_request(const struct bpf_iter__tcp *ctx, struct socket_event *e)
+{
+	e->socket.role = ROLE_SERVER;
+	e->socket.uid = ctx->uid;
 }
 
 /* Called for each TCP socket of the namespace. */
@@ -107,9 +115,8 @@ static __always_inline int on_socket(struct bpf_iter__tcp *ctx)
 		if (tw)
 			fill_timewait(tw, &e);
 		else
-			e.socket.role = ROLE_SERVER; /* a request becomes a server's socket */
+			fill_request(ctx, &e);
 	}
-	e.socket.uid = ctx->uid;
 	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
 	return 0;
 }
