@@ -153,13 +153,17 @@ static __always_inline bool is_tracer(__u32 pid)
 	return ns.tgid == self_pid;
 }
 
-/* All 16 bytes can be copied, because since 5.17 the kernel pads a comm with zeros. */
+/* Fills all bytes of the name, because filters compare all of them. */
 static __always_inline void read_comm(struct task_struct *task, struct owner *owner)
 {
-	if (has_rdonly_cast)
+	if (has_rdonly_cast) {
+		/* Since 5.17 the kernel pads a comm with zeros. */
 		__builtin_memcpy(owner->comm, task->comm, TASK_COMM_LEN);
-	else
-		BPF_CORE_READ_STR_INTO(&owner->comm, task, comm);
+		return;
+	}
+	/* Copies up to the first zero; behind it may be the end of an earlier, longer name. */
+	__builtin_memset(owner->comm, 0, TASK_COMM_LEN);
+	BPF_CORE_READ_STR_INTO(&owner->comm, task, comm);
 }
 
 /* Reads what may change in the life of a process; leader is a typed pointer. */
