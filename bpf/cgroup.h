@@ -14,7 +14,8 @@
 
 /*
  * The ids of cgroups whose path has been emitted. The programs look up and insert. Full:
- * the least recently used id is evicted, and its path is emitted again when needed.
+ * the least recently used id is evicted. If it is not in the cache below either, its path is
+ * emitted again when needed.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
@@ -95,30 +96,32 @@ __noinline int emit_cgroup_path(__u64 node, __u64 id)
 	return 0;
 }
 
-/* A cache of one id in front of emitted_cgroups. */
-static __u64 last_emitted_cgroup;
-
 /*
- * Returns the cgroup's id, and emits the cgroup's path if that has not been done yet.
- * The path of known_id, if not 0, has been emitted.
+ * A cache in front of emitted_cgroups, by the low bits of the id. The kernel numbers cgroups
+ * one after the other, so that few share an entry.
  */
-static __always_inline __u64 id_of_cgroup(struct cgroup *cgroup, __u64 known_id)
+#define RECENT_CGROUPS 64
+static __u64 recently_emitted_cgroups[RECENT_CGROUPS];
+
+/* Returns the cgroup's id, and emits the cgroup's path if that has not been done yet. */
+static __always_inline __u64 id_of_cgroup(struct cgroup *cgroup)
 {
 	struct kernfs_node *node = READ_UNTYPED_POINTER(cgroup, kn);
 	__u64 id = READ_UNTYPED(node, id);
+	__u64 *recent = &recently_emitted_cgroups[id % RECENT_CGROUPS];
 
-	if (!id || id == known_id || id == last_emitted_cgroup)
+	if (!id || id == *recent)
 		return id;
 	if (bpf_map_lookup_elem(&emitted_cgroups, &id))
-		last_emitted_cgroup = id;
+		*recent = id;
 	else
 		emit_cgroup_path((__u64)node, id);
 	return id;
 }
 
-static __always_inline __u64 cgroup_id_of_task(struct task_struct *task, __u64 known_id)
+static __always_inline __u64 cgroup_id_of_task(struct task_struct *task)
 {
-	return want_cgroups ? id_of_cgroup(cgroup_of_task(task), known_id) : 0;
+	return want_cgroups ? id_of_cgroup(cgroup_of_task(task)) : 0;
 }
 
 /* 0 where a v1 hierarchy distinguishes containers: a socket only has a cgroup of v2. */
@@ -126,7 +129,7 @@ static __always_inline __u64 cgroup_id_of_socket(const struct sock *sk)
 {
 	if (!want_cgroups || cgroup_v1_subsys >= 0)
 		return 0;
-	return id_of_cgroup(cgroup_of_socket(sk), 0);
+	return id_of_cgroup(cgroup_of_socket(sk));
 }
 
 #endif

@@ -170,7 +170,7 @@ static __always_inline void read_comm(struct task_struct *task, struct owner *ow
 static __always_inline void refresh_owner(struct task_struct *leader, struct owner *owner)
 {
 	read_comm(leader, owner);
-	owner->cgroup_id = cgroup_id_of_task(leader, owner->cgroup_id);
+	owner->cgroup_id = cgroup_id_of_task(leader);
 }
 
 /* Fills the fields that identify the process, but none about its file. */
