@@ -43,8 +43,10 @@ func (f Features) has(name string) bool {
 	return false
 }
 
-// without returns the features as if the kernel did not have those with these names.
+// without returns a copy of the features, as if the kernel did not have those with these
+// names.
 func (f Features) without(names []string) Features {
+	f = slices.Clone(f)
 	for i := range f {
 		if slices.Contains(names, f[i].Name) {
 			f[i].Err = errors.New("switched off")
