@@ -76,6 +76,7 @@ type rings struct {
 	outer    *ebpf.Map
 	inner    []*ebpf.Map
 	inserted chan error // one result for each inner map, when it is in the outer map
+	pending  int        // results that have not been received
 }
 
 // makeRings creates the rings and inserts them in the background; await waits for that.
@@ -94,6 +95,7 @@ func makeRings(spec *ebpf.CollectionSpec) (r rings, err error) {
 			return r, fmt.Errorf("create ring buffer of %d bytes: %w", outer.InnerMap.MaxEntries, err)
 		}
 		r.inner = append(r.inner, m)
+		r.pending++
 		go func() { r.inserted <- r.outer.Put(index, m) }()
 	}
 	return r, nil
@@ -101,16 +103,19 @@ func makeRings(spec *ebpf.CollectionSpec) (r rings, err error) {
 
 // await waits until all rings are in the map.
 func (r *rings) await() error {
-	for range r.inner {
-		if err := <-r.inserted; err != nil {
-			return fmt.Errorf("insert ring buffer into its map: %w", err)
-		}
+	var errs []error
+	for ; r.pending > 0; r.pending-- {
+		errs = append(errs, <-r.inserted)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("insert ring buffer into its map: %w", err)
 	}
 	return nil
 }
 
+// close closes the maps, once no goroutine inserts into them any more.
 func (r *rings) close() error {
-	var errs []error
+	errs := []error{r.await()}
 	for _, m := range append(r.inner, r.outer) {
 		errs = append(errs, m.Close()) // Close of a nil map does nothing
 	}

@@ -1,6 +1,12 @@
 package probe
 
-import "testing"
+import (
+	"errors"
+	"testing"
+
+	"github.com/tcpshift/tcpshift/internal/bpfobj"
+	"github.com/tcpshift/tcpshift/test/tcplab"
+)
 
 // The buffer is divided evenly among groups of CPUs, into rings that are not too small.
 func TestRings_Layout(t *testing.T) {
@@ -35,5 +41,22 @@ func TestRings_Layout(t *testing.T) {
 				t.Errorf("%d bytes for %d CPUs: ring %d has %d of them", tt.size, tt.online, index, count)
 			}
 		}
+	}
+}
+
+// Rings can be closed while they are still being inserted: close waits for that.
+func TestRings_CloseWaitsForInsertion(t *testing.T) {
+	tcplab.RequireRoot(t)
+	spec, err := bpfobj.LoadProbe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ringLayout{count: maxRings, bytes: 64 << 10, pathBytes: minPathBytes}.apply(spec)
+	r, err := makeRings(spec)
+	if err := errors.Join(err, r.close()); err != nil {
+		t.Error(err)
+	}
+	if r.pending != 0 || len(r.inserted) != 0 {
+		t.Errorf("%d insertions are pending and %d results were not read", r.pending, len(r.inserted))
 	}
 }
