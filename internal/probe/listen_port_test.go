@@ -3,11 +3,6 @@ package probe
 import (
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/tcpshift/tcpshift/internal/filter"
-	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // The reader waits 100 ms at once, and 5 % of the time in the long run.
@@ -29,26 +24,5 @@ func TestListenPort_WaitsAreBounded(t *testing.T) {
 		if got := waits(now); got != step.want {
 			t.Errorf("%v later: %d waits of %v, want %d", step.later, got, wait, step.want)
 		}
-	}
-}
-
-// A listener that was not bound has its port although its first child was created before
-// the event of its listen() was read.
-func TestListenPort_ChildBeforeRead(t *testing.T) {
-	tcplab.RequireRoot(t)
-	n := tcplab.NewNetns(t)
-	p := openWith(t, filter.Filter{Netns: []uint32{n.Inode()}}, false)
-	if !p.features.has(SocketCookie) {
-		t.Skip("this kernel has no socket cookies: the port is not known")
-	}
-	listener := n.Socket(tcplab.V4.Loopback())
-	if err := unix.Listen(listener.FD, 1); err != nil {
-		t.Fatal(err)
-	}
-	port := listener.Addr().Port()
-	n.Dial(tcplab.V4.At(port))
-	listener.Accept()
-	if got := p.ListenPort(listener.Cookie()); got != port {
-		t.Errorf("port %d, want %d", got, port)
 	}
 }

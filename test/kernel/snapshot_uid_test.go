@@ -1,4 +1,4 @@
-package probe
+package kernel_test
 
 import (
 	"net/netip"
@@ -9,6 +9,7 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/decode"
 	"github.com/tcpshift/tcpshift/internal/netns"
+	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
@@ -23,14 +24,14 @@ func TestSnapshot_UIDWithoutSocket(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	listener := n.Listen(tcplab.V4.At(listenPort))
+	listener := n.Listen(tcplab.V4.At(7001))
 	chown(listener)
-	ofOrphan := n.Dial(tcplab.V4.At(listenPort))
+	ofOrphan := n.Dial(tcplab.V4.At(7001))
 	orphan := listener.Accept()
 	chown(orphan)
 	orphan.SetsockoptInt(unix.IPPROTO_TCP, unix.TCP_LINGER2, 120) // above a minute it stays a full socket
 	orphan.Close()
-	ofWaiting := n.Dial(tcplab.V4.At(listenPort))
+	ofWaiting := n.Dial(tcplab.V4.At(7001))
 	listener.AwaitReadable()
 	uids := uidsByPeer(t, n)
 	for what, peer := range map[string]*tcplab.Socket{"orphan": ofOrphan, "unaccepted child": ofWaiting} {
@@ -48,7 +49,7 @@ func uidsByPeer(t *testing.T, n *tcplab.Netns) map[netip.AddrPort]uint32 {
 	}
 	uids := map[netip.AddrPort]uint32{}
 	var e decode.Event
-	err = Snapshot(here, func(sample []byte, _ time.Duration) error {
+	err = probe.Snapshot(here, func(sample []byte, _ time.Duration) error {
 		err := decode.Sample(sample, &e)
 		if e.Kind == decode.KindSocket {
 			uids[netip.AddrPortFrom(e.Transition.Peer.Addr, e.Transition.Peer.Port)] = e.Transition.UID
