@@ -38,7 +38,7 @@ static __always_inline struct sock *accepted_socket(const __u64 *ctx)
 
 /*
  * Stores the current process as the child's initial owner. The child's file does not
- * exist yet, but do_accept() has already reserved its descriptor, the one before next_fd.
+ * exist yet, but accept() has already reserved its descriptor, the one before next_fd.
  */
 static __always_inline int on_accept(struct sock *child)
 {

@@ -11,7 +11,7 @@
 #include "event_ctx.h"
 #include "sock_state.h"
 
-/* A FIN is the last of what is written, so it was sent once all of that was. */
+/* The FIN is the last byte of the write queue, so it has been sent if everything has. */
 static __always_inline bool has_sent_fin(const struct tcp_sock *tp, int old_state)
 {
 	switch (old_state) {
@@ -25,10 +25,10 @@ static __always_inline bool has_sent_fin(const struct tcp_sock *tp, int old_stat
 }
 
 /*
- * What was acknowledged or is in flight, less the places of SYN and FIN in the sequence.
- * bytes_sent would count a segment once for each time that the path down refused it.
- * Only a client's own SYN is in there; where the role is not known, bytes_sent shows it
- * unless transmits were refused.
+ * What was acknowledged or is in flight, less the sequence numbers of SYN and FIN. Not
+ * bytes_sent: it counts a segment again each time that the lower layer refuses it.
+ * bytes_acked counts a client's SYN but not a server's. Where the role is not known,
+ * bytes_sent shows whether a SYN was counted, unless a transmit was refused.
  */
 static __always_inline __u64 payload_sent(const struct sock *sk, const struct tcp_sock *tp,
 					  const struct event_ctx *ec)
@@ -55,14 +55,15 @@ static __always_inline bool is_fin_uncounted(const struct tcp_sock *tp)
 	return (__u32)tp->bytes_received + 1 == tp->rcv_nxt - tp->copied_seq;
 }
 
-static __always_inline __u64 payload_received(const struct tcp_sock *tp, bool has_fin,
+/* bytes_received less the peer's FIN; 0 if connect() failed. */
+static __always_inline __u64 payload_received(const struct tcp_sock *tp, bool fin_arrived,
 					      const struct event_ctx *ec)
 {
 	__u64 received = tp->bytes_received;
 
 	if (is_connect_end(ec->old_state, ec->new_state))
 		return 0;
-	return received - (has_fin && !ec->fin_not_counted && received);
+	return received - (fin_arrived && !ec->fin_not_counted && received);
 }
 
 #endif

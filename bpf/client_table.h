@@ -75,7 +75,7 @@ static __always_inline bool is_socket_gone(struct sock *sk, __s64 cookie)
  * same cookie in a slot, the compare-and-swap of exactly one of them succeeds. The first
  * check may have read the cookie before another program changed the slot and the address
  * after, so the check is repeated once the slot is locked. initial_owner need not be
- * cleared, because its sum is.
+ * cleared, because initial_owner_sum = 0 says that there is none.
  */
 static __always_inline struct sock_state *claim_client_slot(const struct sock *sk)
 {

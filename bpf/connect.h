@@ -33,8 +33,8 @@ static __always_inline bool is_connect_end(int old_state, int new_state)
 /*
  * At the end of a connect(): tcp_connect() made a SYN, sent or not. tcp_connect_init() then
  * has set snd_una to write_seq, which tcp_disconnect() moves on, and the SYN is in flight.
- * Without a sock_state the numbers of an earlier connection are recognised only if its
- * window was large.
+ * Without a sock_state, this can tell an earlier connection's numbers only if the window of
+ * that connection was at least MAX_FASTOPEN_DATA.
  */
 static __always_inline bool has_made_syn(const struct sock *sk, const struct tcp_sock *tp)
 {

@@ -48,7 +48,7 @@ struct handled_event_set {
  * set has at most one event, unless a task preempts another task between two programs
  * (7.0 and later).
  *
- * The programs insert; the last program of the chain reads and deletes. The slot is a
+ * The programs insert; each backup reads; the last program of the chain deletes. The slot is a
  * hash of the socket's address, so a mark that the last program missed is overwritten
  * at the socket's next transition. Full (two sockets in one slot): overwritten; the mark
  * of the first socket is in its sock_state as well.

@@ -120,7 +120,7 @@ static __always_inline void handle_transition(enum program_rank rank, const stru
 	t.ec->new_state = new_state;
 	read_endpoints(sk, old_state, new_state, &t.ec->ep);
 	if (!may_be_preempted && is_out_of_scope(&t)) {
-		reset_times(sk, old_state, new_state);
+		forget_times(sk, old_state, new_state);
 		count(counters->filtered);
 		return;
 	}

@@ -25,7 +25,7 @@
 #include "timewait_end.h"
 #include "transition.h"
 
-/* All filters but those on owners. */
+/* All filters but those on namespaces, which are checked before, and on owners. */
 static __always_inline bool matches_except_owner(const struct transition *t)
 {
 	if (!states_match(t->ec->old_state, emitted_new_state(t)))
@@ -34,7 +34,7 @@ static __always_inline bool matches_except_owner(const struct transition *t)
 		return false;
 	if (!role_matches(t->ec->role))
 		return false;
-	return socket_matches(t->sk, &t->ec->ep);
+	return endpoints_and_cgroup_match(t->sk, &t->ec->ep);
 }
 
 static __always_inline __u8 timewait_substate_of(const struct transition *t)
@@ -92,8 +92,9 @@ static __always_inline __u16 connect_flags_of(const struct sock *sk, const struc
 
 /*
  * inet_csk_listen_start() sets LISTEN before it asks for the port, and CLOSE if that
- * fails. The socket has not been hashed then, which sets SOCK_RCU_FREE for the rest of its
- * life; nor does any other close happen in listen().
+ * fails. Hashing a listener sets SOCK_RCU_FREE for the rest of its life, and this one was
+ * not hashed. If the socket listened before, the flag is set; then the current call decides:
+ * no other close happens in listen().
  */
 static __always_inline bool is_listen_failure(const struct sock *sk, const struct event_ctx *ec)
 {
@@ -115,8 +116,9 @@ static __always_inline __u32 close_flags_of(const struct sock *sk, const struct 
 }
 
 /*
- * What is known about resets at a transition to CLOSE. A FIN that is acknowledged ends
- * LAST_ACK and CLOSING before anything else in the segment counts.
+ * What is known about resets at a transition to CLOSE. In LAST_ACK and CLOSING the
+ * acknowledgment of the FIN ends the connection, whatever else is in the segment, so no reset
+ * follows.
  */
 static __always_inline __u32 reset_flags_of(const struct transition *t, __u32 close_flags)
 {
@@ -146,7 +148,10 @@ static __always_inline __u32 flags_of(const struct transition *t)
 	       (ec->new_state == TCP_CLOSE ? all_close_flags_of(t) : 0);
 }
 
-/* An error that is there before connect() made a SYN is of an earlier connection. */
+/*
+ * An error that is there before connect() made a SYN is of an earlier connection, except
+ * ECONNABORTED, which ss -K sets at any time.
+ */
 static __always_inline int error_of(const struct transition *t)
 {
 	const struct sock *sk = t->sk;
@@ -233,7 +238,8 @@ static __always_inline bool submit_end_event(const struct transition *t,
 	return true;
 }
 
-static __always_inline bool is_connection_end(const struct transition *t)
+/* Whether the event is an EVENT_END. */
+static __always_inline bool wants_end_event(const struct transition *t)
 {
 	return want_ends && t->ec->new_state == TCP_CLOSE && t->ec->old_state != TCP_CLOSE;
 }
@@ -249,8 +255,8 @@ static __always_inline void emit_if_matching(struct transition *t,
 	/* Before the event is reserved, because it may emit the path of a new cgroup. */
 	if (!t->ec->owner.ref.pid)
 		t->ec->owner.cgroup_id = cgroup_id_of_socket(t->sk);
-	if (is_connection_end(t) ? submit_end_event(t, counters)
-				 : submit_transition_event(t, counters))
+	if (wants_end_event(t) ? submit_end_event(t, counters)
+			       : submit_transition_event(t, counters))
 		count(counters->emitted);
 	else
 		count_lost_event(counters);

@@ -165,9 +165,9 @@ struct cgroup_event {
 _Static_assert(sizeof(struct cgroup_event) == 3088, "cgroup_event has a hole or grew");
 
 /*
- * One per program and CPU; they only grow. Every event that entered is counted in
- * exactly one of deduplicated, other_protocol, filtered, emitted, ring_full, ring_busy
- * and deferred.
+ * One per program and CPU; they only grow. Each event that entered is counted once in
+ * deduplicated, other_protocol, filtered, emitted, ring_full, ring_busy or deferred. A
+ * deferred one is counted a second time when it is resumed, so the sum is entered + resumed.
  */
 struct program_counters {
 	__u64 entered;

@@ -219,7 +219,8 @@ static __always_inline bool endpoints_match(const struct endpoints *ep)
 	return !filter_addrs || addrs_match(ep);
 }
 
-static __always_inline bool socket_matches(const struct sock *sk, const struct endpoints *ep)
+static __always_inline bool endpoints_and_cgroup_match(const struct sock *sk,
+						       const struct endpoints *ep)
 {
 	return endpoints_match(ep) && (!filter_cgroup || cgroup_matches(sk));
 }

@@ -120,7 +120,12 @@ static __always_inline bool is_error_of_end(const struct event_ctx *ec)
 	return ec->error == ec->soft_error;
 }
 
-/* Whether only a system call on the socket makes this transition, and never a segment. */
+/*
+ * Whether only a system call on the socket makes this transition, and never a segment. One
+ * exception: a shutdown() in SYN_RECV defers the FIN (fast open and crossed SYNs), and then
+ * the segment that ends the handshake makes ESTABLISHED -> FIN_WAIT1. That names no wrong
+ * owner while the file is open.
+ */
 static __always_inline bool is_made_by_syscall(const struct event_ctx *ec)
 {
 	int old_state = ec->old_state;

@@ -63,8 +63,8 @@ __noinline int find_fd(__u64 fdt, __u64 file)
 
 /*
  * The descriptor on which the current system call operates, if it refers to the file,
- * else -1. In a call whose first argument is no descriptor, io_uring_enter() for
- * example, the table has another file there, or none.
+ * else -1. If the first argument is no descriptor, or another one (io_uring_enter() has the
+ * ring's), the table has another file there, or none.
  */
 static __always_inline int current_fd_of(struct fdtable *fdt, __u64 file)
 {
@@ -95,8 +95,8 @@ static __always_inline struct sock *sock_of_file(__u64 address)
 /*
  * Whether the descriptor with which the current call began has been closed meanwhile, by
  * another thread. Another file may have its number by now. If that is a TCP or UDP socket,
- * the call does not drop other references than its own, whichever of the two it is on. If
- * it is no socket, a call that only takes sockets cannot have begun with it.
+ * the call drops only its own reference, so it does not matter which of the two files the
+ * call is on. If it is no socket, a call that only takes sockets cannot have begun with it.
  */
 static __always_inline bool is_fd_closed(struct fdtable *fdt, __u32 fd, __u64 released,
 					 enum call_class class)
@@ -203,7 +203,7 @@ static __always_inline bool is_process_alive(const struct process_ref *ref)
 struct task_struct *bpf_task_from_pid(__s32 pid) __ksym __weak;
 void bpf_task_release(struct task_struct *task) __ksym __weak;
 
-/* Whether a live process has this pid now; true where the kernel offers no way to know. */
+/* Whether a task has this pid now; true where the kernel offers no way to know. */
 static __always_inline bool is_pid_in_use(__u32 pid)
 {
 	struct task_struct *task;
@@ -244,7 +244,7 @@ __noinline int thread_uses_files(__u64 address, __u64 files)
 
 /*
  * The process's descriptor table. A leader that has exited before its threads has none
- * any more; then it is the remembered one, if a thread still uses it.
+ * any more. Then the remembered files_struct counts, if a thread still uses it.
  */
 static __always_inline struct fdtable *fdtable_of(const struct process_ref *ref)
 {

@@ -4,7 +4,7 @@
  * this is the first sign of the process that has accepted it.
  *
  * tcp_rcv_space_adjust() runs in each call that has read data, in its task, with the
- * socket's lock owned by the task. The tracepoint at its start exists since 4.16.
+ * socket's lock owned by the task.
  */
 #ifndef TCPSHIFT_READER_H
 #define TCPSHIFT_READER_H
@@ -35,7 +35,7 @@ static __always_inline bool is_owner_known(const struct sock_state *s, __u64 sk)
  * find_fd(), which takes long. Global, because there the verifier takes the addresses that
  * it reads for numbers.
  */
-__noinline int current_fd_for(__u64 file, bool may_search)
+__noinline int find_current_fd(__u64 file, bool may_search)
 {
 	struct fdtable *fdt = READ_TYPED(current_task(), files, fdt);
 	int fd = current_fd_of(fdt, file);
@@ -61,7 +61,7 @@ static __always_inline int on_read(struct sock *sk)
 	if (!ref.file || READ_TYPED(task, flags) & PF_KTHREAD)
 		return 0;
 	own_state(s, address);
-	fd = current_fd_for(ref.file, !s->reader_searched);
+	fd = find_current_fd(ref.file, !s->reader_searched);
 	s->reader_searched = true;
 	if (fd < 0)
 		return 0;

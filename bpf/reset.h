@@ -169,8 +169,8 @@ static __always_inline void emit_reset(enum program_rank rank, const struct sock
 }
 
 /*
- * Emits the event, unless an earlier program of the chain has. The mark is that of a
- * transition between two states 0, which there is not. It may be lost where a task is moved
+ * Emits the event, unless an earlier program of the chain has. The mark has
+ * both states 0, which no transition has. It may be lost where a task is moved
  * between two programs; user space ignores the second event of one reset.
  */
 static __always_inline void emit_reset_once(enum program_rank rank, const struct sock *sk,

@@ -37,13 +37,13 @@ struct sock_state {
 	__u8 role; /* enum socket_role */
 	bool is_repaired : 1; /* TCP_REPAIR made the connection: without a SYN */
 	bool fin_not_counted : 1; /* bytes_received does not count the peer's FIN (bytes.h) */
-	bool reader_searched : 1; /* current_fd_for() has searched (reader.h) */
-	struct owner owner; /* proven at a transition; only transitions write it */
+	bool reader_searched : 1; /* find_current_fd() has searched (reader.h) */
+	struct owner owner; /* proven at a transition; written under the socket's lock */
 	__u32 connect_txhash; /* sk_txhash before connect() (connect.h) */
 	__u32 connect_snd_una; /* snd_una before connect() */
 	__u32 initial_owner_sum; /* see sum_of(); 0: there is no initial_owner */
 	struct reset_note reset;
-	/* From accept(), a read or the scan; only they write it. */
+	/* From accept(), a read or the scan. Others only clear its sum. */
 	struct process_ref initial_owner;
 };
 

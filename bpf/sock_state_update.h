@@ -136,7 +136,7 @@ static __always_inline int update_owner(const struct transition *t)
  * transitions were not recorded, and the socket may connect again, to a peer that is in
  * scope. Clears an old mark too, so that a backup does not take it for a later transition.
  */
-static __always_inline void reset_times(const struct sock *sk, int old_state, int new_state)
+static __always_inline void forget_times(const struct sock *sk, int old_state, int new_state)
 {
 	struct sock_state *s;
 

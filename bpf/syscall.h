@@ -66,7 +66,8 @@ static __always_inline enum call_class class_of(const __u8 *calls, __u32 number)
 
 /*
  * A call of the i386 ABI. A 64-bit process makes one with int 0x80. The flag stands until
- * the task returns to user mode, so also when it drops its references on the way there.
+ * the task returns to user mode, so it is still set when the task drops its references on
+ * the way out.
  */
 static __always_inline bool is_compat_call(void)
 {
@@ -113,8 +114,9 @@ static __always_inline void read_call(struct pt_regs *regs, struct call *call)
 #define COMPAT_EXECVEAT 387
 
 /*
- * A program of the other kind has been executed, and the task is on its way to it: start_thread()
- * has cleared the registers, but left the number of the call.
+ * The task is in execve() of a program of the other width (32 or 64 bits): start_thread() has
+ * set the new mode and cleared the registers, but kept the call's number, which is of the old
+ * ABI.
  */
 static __always_inline bool is_exec_of_other_abi(bool compat, __u32 number, __u32 first)
 {

@@ -324,6 +324,7 @@ func prefixSets(f *filter.Filter) [bpfobj.ProbeSideSIDES][]netip.Prefix {
 	}
 }
 
+// prefixes returns the keys of the map filter_prefixes.
 func prefixes(f *filter.Filter) []bpfobj.ProbePrefixKey {
 	var keys []bpfobj.ProbePrefixKey
 	for side, set := range prefixSets(f) {
@@ -346,6 +347,7 @@ func prefixKey(side int, prefix netip.Prefix) bpfobj.ProbePrefixKey {
 	return key
 }
 
+// members returns the keys of the map filter_members.
 func members(f *filter.Filter) []bpfobj.ProbeMemberKey {
 	var keys []bpfobj.ProbeMemberKey
 	add := func(kind bpfobj.ProbeMemberKind, value []byte) {

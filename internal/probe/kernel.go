@@ -70,7 +70,7 @@ func embedsHashinfo(namespace *btf.Struct) bool {
 }
 
 // cgroupV1Subsys returns the index, in enum cgroup_subsys_id, of a v1 controller that
-// distinguishes containers, or -1 where cgroup v2 is mounted for all controllers and does.
+// distinguishes containers, or -1 where v2 does, or where nothing is known.
 // Runtimes put a container into every controller, so any common one will do.
 func cgroupV1Subsys(types *btf.Cache) int32 {
 	var fs unix.Statfs_t

@@ -11,8 +11,8 @@ import (
 // ListenPort returns the local port of a socket that listens without having been bound, by
 // its cookie: its transition to LISTEN has none yet (bpf/listen_port.h). If listen() has not
 // chosen the port yet, ListenPort waits for it, as long as waitBudget permits. It returns 0
-// where the port is not known: the socket is gone, the wait was too long, or the kernel is
-// older than 5.10.
+// where the port is not known: the socket is gone, the wait was too long, or the kernel has no
+// socket_cookie.
 func (p *Probe) ListenPort(cookie uint64) uint16 {
 	program := p.collection.Programs[bpfobj.ProbeProgListenPort]
 	if program == nil {
@@ -47,15 +47,15 @@ type waitBudget struct {
 }
 
 const (
-	longestWait = 100 * time.Millisecond // at once
-	waitShare   = 20                     // one part in waitShare of the time is given back
+	maxBudget = 100 * time.Millisecond // all of it may be spent in one wait
+	waitShare = 20                     // 1/waitShare of the elapsed time is added to the budget
 )
 
 // take reports whether the budget has this wait at a time, and spends it.
 func (b *waitBudget) take(now time.Time, wait time.Duration) bool {
 	b.spent = max(0, b.spent-now.Sub(b.updated)/waitShare)
 	b.updated = now
-	if b.spent+wait > longestWait {
+	if b.spent+wait > maxBudget {
 		return false
 	}
 	b.spent += wait

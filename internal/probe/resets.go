@@ -8,7 +8,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// The tracepoints of bpf/reset.h, since 4.16.
+// The tracepoints of bpf/reset.h.
 const (
 	receiveReset = "tcp_receive_reset"
 	sendReset    = "tcp_send_reset"
@@ -34,7 +34,7 @@ func sendResetHasReason(types *btf.Cache) bool {
 }
 
 // ResetReasons are the names of the running kernel's enum sk_rst_reason without their
-// common prefix, by code. The map is nil where the kernel has no such type (before 6.10).
+// common prefix, by code, which is the value plus 1 (0: not known). The map is nil where the kernel has no such type (before 6.10).
 func (p *Probe) ResetReasons() map[tcp.ResetCode]string {
 	return p.resetReasons
 }

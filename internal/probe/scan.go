@@ -14,8 +14,8 @@ import (
 )
 
 // scan finds the owners of the sockets that are open: in the descriptor tables of all
-// processes, and for MPTCP subflows, which are in no table, among the sockets of each
-// network namespace.
+// processes, and for MPTCP subflows, which are in no table, among the sockets of the network
+// namespaces with MPTCP sockets.
 func scan(c *ebpf.Collection) error {
 	files := c.Programs[bpfobj.ProbeProgScanFiles]
 	if files == nil {
@@ -31,8 +31,8 @@ func scan(c *ebpf.Collection) error {
 	return scanSubflows(c.Programs[bpfobj.ProbeProgScanSubflows], inodes)
 }
 
-// scanSubflows finds the owners of MPTCP subflows: it runs the iterator in each of the
-// namespaces that can be found and entered. Without CAP_SYS_ADMIN only the tracer's own
+// scanSubflows finds the owners of MPTCP subflows: it runs the iterator in the
+// tracer's own namespace, then in each of the namespaces that can be found and entered. Without CAP_SYS_ADMIN only the tracer's own
 // namespace can be entered.
 func scanSubflows(subflows *ebpf.Program, inodes []uint32) error {
 	if len(inodes) == 0 {

@@ -22,7 +22,8 @@ import (
 // Snapshot calls handle for every TCP socket of the namespaces as it is now, with a sample
 // for internal/decode; handle must not keep the slice. keepalive is the namespace's
 // net.ipv4.tcp_keepalive_intvl, 0 if it is not known. The path of a cgroup comes as a
-// sample of its own, before the first socket in that cgroup. A namespace that has ended since
+// sample of its own, before the first socket in that cgroup, if there was room for it. A
+// namespace that has ended since
 // it was found is skipped, unless it is Required. Snapshot returns a [*HostError] if this host
 // cannot trace or a namespace cannot be entered.
 func Snapshot(namespaces []netns.Namespace, handle func(sample []byte, keepalive time.Duration) error) error {
