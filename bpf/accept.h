@@ -37,8 +37,9 @@ static __always_inline struct sock *accepted_socket(const __u64 *ctx)
 }
 
 /*
- * Stores the current process as the child's initial owner. The child's file does not
- * exist yet, but accept() has already reserved its descriptor, the one before next_fd.
+ * Stores the current process as the child's initial owner. The child is not attached to its
+ * file yet, so the file is not known; but accept() has already reserved its descriptor, the
+ * one before next_fd.
  */
 static __always_inline int on_accept(struct sock *child)
 {

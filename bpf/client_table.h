@@ -4,7 +4,8 @@
  * inherit its sock_state, so it does not need socket storage, which costs the kernel two
  * allocations for each connection, and their release.
  *
- * Only with has_client_table: the JIT of arm64 before 5.18 has no atomic exchanges.
+ * Only with has_client_table, so since 6.2: older kernels (before 5.12; arm64 before 5.18)
+ * refuse atomic exchanges.
  */
 #ifndef TCPSHIFT_CLIENT_TABLE_H
 #define TCPSHIFT_CLIENT_TABLE_H
@@ -29,9 +30,9 @@ struct client_slot {
 
 /*
  * The index is a hash of the socket's address. The programs insert when a client
- * connects, and read. Nobody deletes: the next socket with that hash takes the slot of a
- * socket that is gone. Full (the slot's socket still exists): the next socket gets
- * socket storage instead.
+ * connects, and read. A slot is freed when its client becomes a listener. Otherwise the next
+ * socket with that hash takes the slot of a socket that is gone. Full (the slot's socket
+ * still exists): the next socket gets socket storage instead.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);

@@ -14,8 +14,8 @@ const volatile bool has_socket_cookie; /* bpf_get_socket_cookie() in them; not i
 const volatile bool has_task_from_pid; /* the kfunc bpf_task_from_pid(), since 6.2 */
 const volatile bool has_client_table; /* all that client_table.h needs; not before 6.2 */
 const volatile bool has_rdonly_cast; /* the kfunc bpf_rdonly_cast(), since 6.2 */
-const volatile bool has_receive_reset; /* the tracepoint tcp_receive_reset, and its program */
-const volatile bool has_send_reset; /* the tracepoint tcp_send_reset, and its program */
+const volatile bool has_receive_reset; /* tcp_receive_reset exists, its programs are attached */
+const volatile bool has_send_reset; /* tcp_send_reset exists, its programs are attached */
 const volatile bool send_reset_has_reason; /* its third argument, since 6.10 */
 const volatile bool accept_has_two_args; /* inet_csk_accept(), since 6.10 */
 

@@ -4,8 +4,8 @@
  *
  * tcp_v4_connect() and tcp_v6_connect() set SYN_SENT, look for a local port
  * (inet_hash_connect()), set sk_txhash to a random number that is never 0, ask for the
- * route with that port, and make the SYN (tcp_connect()), unless a fast open puts that
- * off. Each step may fail, and then they set CLOSE.
+ * route with that port (IPv4 only), and make the SYN (tcp_connect()), unless a fast open
+ * puts that off. Each step may fail, and then they set CLOSE.
  */
 #ifndef TCPSHIFT_CONNECT_H
 #define TCPSHIFT_CONNECT_H
@@ -32,9 +32,10 @@ static __always_inline bool is_connect_end(int old_state, int new_state)
 
 /*
  * At the end of a connect(): tcp_connect() made a SYN, sent or not. tcp_connect_init() then
- * has set snd_una to write_seq, which tcp_disconnect() moves on, and the SYN is in flight.
- * Without a sock_state, this can tell an earlier connection's numbers only if the window of
- * that connection was at least MAX_FASTOPEN_DATA.
+ * has set snd_una to write_seq, and the SYN is in flight. tcp_disconnect() moves write_seq
+ * beyond the old window, so snd_una differs from the earlier connection's. Without a
+ * sock_state, the numbers of an earlier connection pass for this one's if the window of the
+ * earlier one was below MAX_FASTOPEN_DATA.
  */
 static __always_inline bool has_made_syn(const struct sock *sk, const struct tcp_sock *tp)
 {

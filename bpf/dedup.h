@@ -122,10 +122,11 @@ static __always_inline bool test_handled_on_this_cpu(enum program_rank rank, con
 }
 
 /*
- * Whether an earlier program of the chain has handled this transition. The last program
- * clears the mark. If the task was moved to another CPU between the programs, or its mark
- * was overwritten, the mark in the socket's sock_state decides. The socket's lock
- * serialises its transitions, so that mark needs no atomics.
+ * Whether an earlier program of the chain has handled this transition. If the task was moved
+ * to another CPU between the programs, or its mark was overwritten, the mark in the socket's
+ * sock_state decides. The socket's lock serialises its transitions, so that mark needs no
+ * atomics. The last program clears the mark that decided; a mark that is left in the
+ * sock_state is overwritten at the next transition.
  */
 static __always_inline bool test_handled(enum program_rank rank, const struct sock *sk,
 					 int old_state, int new_state)

@@ -36,8 +36,8 @@ static __always_inline bool has_deferred(const struct transition *t)
 }
 
 /*
- * Emits the deferred transition. The stacks of older kernels have no room for a second
- * struct transition, so this changes t and restores it.
+ * Emits the deferred transition. The program has no second struct event_ctx to use, so this
+ * changes ec and restores it. It does not restore the owners: update_owner() loads them again.
  */
 static __always_inline void emit_deferred(struct transition *t, struct program_counters *counters)
 {

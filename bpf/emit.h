@@ -44,7 +44,10 @@ static __always_inline __u8 timewait_substate_of(const struct transition *t)
 	return is_timewait(t->ec->timewait) ? READ_UNTYPED(tw, tw_substate) : 0;
 }
 
-/* tcp_twsk_unique() never lets connect() reuse a timewait socket without it. */
+/*
+ * What the event shows about a timewait socket. Without a timestamp of the peer,
+ * tcp_twsk_unique() never lets connect() reuse it.
+ */
 static __always_inline __u32 timewait_flags_of(const struct transition *t)
 {
 	struct tcp_timewait_sock *tw = (struct tcp_timewait_sock *)t->ec->timewait;

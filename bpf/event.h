@@ -53,7 +53,7 @@ enum socket_role {
 enum pid_source {
 	PID_UNKNOWN = 0,
 	PID_TASK, /* it owns the socket's lock at this transition */
-	PID_STORED, /* it did at an earlier transition, and still has the socket open */
+	PID_STORED, /* it did at an earlier transition, and has the socket open or closed it last */
 	PID_ACCEPT, /* it accepted the connection */
 	PID_LISTENER, /* it owns the listener; the process that accepts is not known yet */
 	PID_SCAN, /* it had the socket open when the tracer started */
@@ -80,20 +80,20 @@ enum listen_port_result {
 struct transition_event {
 	__u64 timestamp_ns; /* CLOCK_BOOTTIME */
 	__u64 cookie; /* 0: not known, see cookie_of() */
-	__u64 cgroup_id; /* 0: not known */
+	__u64 cgroup_id; /* the owner's, or the socket's if no owner is known; 0: not known */
 	__u64 in_state_ns; /* time in old_state; valid with EVENT_TIMED */
 	__u8 local_addr[16]; /* network order; IPv4 in the first four bytes */
 	__u8 peer_addr[16];
 	__u8 comm[TASK_COMM_LEN]; /* of the thread group's leader */
 	__u32 netns; /* inode number */
-	__u32 uid;
+	__u32 uid; /* sk_uid: of the socket, not of pid */
 	__u32 pid; /* thread group id in the initial pid namespace */
 	__s32 error; /* sk_err, a positive errno */
 	__u16 local_port; /* host order; 0: none yet */
 	__u16 peer_port;
 	__u8 kind; /* enum event_kind */
 	__u8 family; /* 4 or 6 */
-	__u8 old_state; /* enum tcp_state, as the tracepoint reports it */
+	__u8 old_state; /* enum tcp_state; TIME_WAIT from timewait_end.h, else the tracepoint's */
 	__u8 new_state;
 	__u8 time_wait_substate; /* enum tcp_state; 0: there is no timewait socket */
 	__u8 role; /* enum socket_role */
@@ -107,7 +107,7 @@ _Static_assert(offsetof(struct transition_event, kind) == 100, "kind moved");
 
 struct end_event {
 	struct transition_event transition;
-	__u64 opened_ns; /* CLOCK_BOOTTIME; 0: before the tracer started */
+	__u64 opened_ns; /* CLOCK_BOOTTIME; 0: not known */
 	__u64 established_ns; /* time in ESTABLISHED */
 	__u64 sent_bytes; /* without retransmitted bytes */
 	__u64 received_bytes;
@@ -120,7 +120,7 @@ _Static_assert(sizeof(struct end_event) == 152, "end_event has a hole or grew");
 /* Identifies the socket as its transition to CLOSE did, also without a cookie. */
 struct reset_event {
 	__u64 timestamp_ns; /* CLOCK_BOOTTIME */
-	__u64 cookie; /* 0: this kernel has none in tracing programs */
+	__u64 cookie; /* 0: none was created, or this kernel has none in tracing programs */
 	__u8 local_addr[16]; /* as in transition_event */
 	__u8 peer_addr[16];
 	__u32 netns;
@@ -137,7 +137,8 @@ _Static_assert(sizeof(struct reset_event) == 64, "reset_event has a hole or grew
 /* A socket as an iterator finds it; not in a ring but in the iterator's output. */
 struct socket_event {
 	struct transition_event socket; /* new_state is its state, old_state is 0 */
-	__u64 expires_jiffies; /* until the timer of a TIME_WAIT expires */
+	/* Until the timer of a TIME_WAIT expires, to be read as signed; negative: overdue. */
+	__u64 expires_jiffies;
 	/*
 	 * net.ipv4.tcp_keepalive_intvl in jiffies. User space knows the value in seconds, so
 	 * it can compute the length of a jiffy.
@@ -151,7 +152,10 @@ _Static_assert(sizeof(struct socket_event) == 128, "socket_event has a hole or g
 #define CGROUP_LEVELS 12
 #define CGROUP_NAME_LEN 256 /* NAME_MAX and a NUL, so that every name fits */
 
-/* A cgroup's path, sent once, before the first event that has its id. */
+/*
+ * A cgroup's path. It comes before the first event that has its id, unless the ring was full
+ * then, and may come again.
+ */
 struct cgroup_event {
 	__u64 id;
 	__u32 levels; /* the number of names; the root has none */
@@ -181,7 +185,7 @@ struct program_counters {
 	__u64 resumed; /* deferred before; now also in filtered, emitted or a ring_ counter */
 	__u64 timewait_unknown; /* perhaps a TIME_WAIT; also in one of the above */
 	__u64 timewait_ends_lost; /* ends of TIME_WAITs, which are in none of the above */
-	__u64 lost_resets; /* events of resets, for which the ring had no room */
+	__u64 lost_resets; /* resets whose event found the ring full or busy */
 };
 
 #endif

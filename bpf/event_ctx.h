@@ -14,7 +14,7 @@
 struct event_ctx {
 	__u64 now_ns;
 	__u64 in_state_ns; /* 0: not known */
-	__u64 opened_ns; /* when it left CLOSE; 0: not known */
+	__u64 opened_ns; /* when it left CLOSE, or a listener created it; 0: not known */
 	__u64 established_ns; /* time in ESTABLISHED */
 	__u64 cookie;
 	__u64 timewait; /* the timewait socket's address, or a result of timewait.h */
@@ -71,7 +71,10 @@ static __always_inline void load_initial_owner(const struct sock_state *s, __u64
 		ec->initial_owner.pid = 0;
 }
 
-/* Copies the owners in s, which may be NULL, to ec. owner.h verifies them before use. */
+/*
+ * Clears ec->owner, and copies the owners in s, which may be NULL, to ec. owner.h verifies
+ * them before use.
+ */
 static __always_inline void load_stored_owners(const struct sock_state *s, struct event_ctx *ec)
 {
 	__builtin_memset(&ec->owner, 0, sizeof(ec->owner));

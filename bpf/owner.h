@@ -99,10 +99,10 @@ static __always_inline bool current_has_lock(const struct event_ctx *ec, struct 
 }
 
 /*
- * Whether sk_err is what a reset or a timer leaves when it ends a connection in this
- * state: see tcp_reset() and tcp_write_err(). Any other error was there before: IP_RECVERR
- * keeps the errors of ICMP messages on the socket, and they end nothing. An ICMP error ends
- * only a connect(), and never while a task owns the socket's lock.
+ * Whether sk_err is what a reset, a timer or ss -K leaves when it ends a connection in this
+ * state: see tcp_reset(), tcp_write_err() and tcp_abort(). Any other error was there before:
+ * IP_RECVERR keeps the errors of ICMP messages on the socket, and they end nothing. An ICMP
+ * error ends only a connect(), and never while a task owns the socket's lock.
  */
 static __always_inline bool is_error_of_end(const struct event_ctx *ec)
 {
@@ -182,9 +182,9 @@ static __always_inline bool current_is_owner(const struct event_ctx *ec, struct 
 }
 
 /*
- * Whether a task that is not the owner, a kernel thread for example, has operated on the
- * socket and the socket's file is gone. Then some process has closed the socket. It is not
- * known which, so the stored owner must not be named any more.
+ * For a task that is not the owner, a kernel thread for example: whether it has operated on
+ * a socket whose file is gone. Then some process has closed the socket. It is not known
+ * which, so the stored owner must not be named any more.
  */
 static __always_inline bool is_closed_by_unknown(const struct event_ctx *ec)
 {
@@ -243,8 +243,8 @@ static __always_inline bool still_has_file(const struct event_ctx *ec,
 /*
  * Whether the process was seen closing the last descriptor of the socket. Then no process
  * has the socket open, and this one stays its owner until the socket ends. A socket that
- * was never accepted has no such process. An MPTCP subflow does not count, because any
- * process may make its MPTCP socket drop it, without a transition.
+ * was never accepted has no such process. An MPTCP subflow does not count, because the MPTCP
+ * socket may drop a subflow in any process's context, without a transition.
  */
 static __always_inline bool is_orphaned_by(const struct event_ctx *ec,
 					   const struct process_ref *ref)

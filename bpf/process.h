@@ -50,7 +50,7 @@ static __always_inline bool fd_refers_to(struct fdtable *fdt, __u32 fd, __u64 fi
 
 /*
  * The lowest descriptor of the file among the first MAX_FDS_SEARCHED, or -1. Global, as
- * all functions with a loop, so that the verifier walks the loop only once.
+ * other functions with a long loop, so that the verifier walks the loop only once.
  */
 __noinline int find_fd(__u64 fdt, __u64 file)
 {
@@ -94,9 +94,10 @@ static __always_inline struct sock *sock_of_file(__u64 address)
 
 /*
  * Whether the descriptor with which the current call began has been closed meanwhile, by
- * another thread. Another file may have its number by now. If that is a TCP or UDP socket,
- * the call drops only its own reference, so it does not matter which of the two files the
- * call is on. If it is no socket, a call that only takes sockets cannot have begun with it.
+ * another thread. Another file may have its number by now. A call on an IP socket drops only
+ * its own reference, so if that file is one, it does not matter which of the two files the
+ * call is on. A call on a Unix socket may also drop files that its messages carry. If the
+ * file is no socket, a call that only takes sockets cannot have begun with it.
  */
 static __always_inline bool is_fd_closed(struct fdtable *fdt, __u32 fd, __u64 released,
 					 enum call_class class)
@@ -119,8 +120,9 @@ static __always_inline bool is_fd_closed(struct fdtable *fdt, __u32 fd, __u64 re
 }
 
 /*
- * Whether the current task drops the last reference to a socket's file as one of the
- * process that had the socket open: it closes descriptors, exits, or is in a call on a
+ * Whether the current task drops the last reference to a socket's file as a task of the
+ * process that had the socket open: it closes descriptors (or is in another call that only
+ * refers to files of its own process), exits, is an io_uring worker, or is in a call on a
  * descriptor that another thread has closed.
  *
  * The task that drops the last reference may also be an observer: lsof and ss -p take a

@@ -4,7 +4,7 @@
  * this is the first sign of the process that has accepted it.
  *
  * tcp_rcv_space_adjust() runs in each call that has read data, in its task, with the
- * socket's lock owned by the task.
+ * socket's lock owned by the task, except in tcp_read_sock(), which may run in a softirq.
  */
 #ifndef TCPSHIFT_READER_H
 #define TCPSHIFT_READER_H

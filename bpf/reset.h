@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Which side reset a connection. sk_err does not show it: tcp_reset() sets the same error
- * for a reset that has arrived and for data that arrives after the peer's FIN, which this
- * side answers with a reset.
+ * for a reset that has arrived and for data that arrives after close() here, or after the
+ * peer's FIN, which this side answers with a reset.
  *
  * The kernel has a tracepoint at the start of tcp_reset(), before the transition to CLOSE,
  * and one for each reset that this side sends. Most of those follow the transition to
- * CLOSE: close() with data unread, SO_LINGER 0, data after the FIN. They are emitted as an
- * EVENT_RESET. Resets of a timer, of ss -K and of MPTCP come before the transition; they
- * are noted, and the transition reports them.
+ * CLOSE: close() with data unread, SO_LINGER 0, data after close() or after the peer's FIN.
+ * They are emitted as an EVENT_RESET. Resets of a timer, of ss -K and of MPTCP come before
+ * the transition; they are noted, and the transition reports them.
  */
 #ifndef TCPSHIFT_RESET_H
 #define TCPSHIFT_RESET_H
@@ -29,8 +29,8 @@
 #include "transition.h"
 
 /*
- * The note of a socket that has no sock_state when it is made: without socket storage, or
- * the socket is older than the tracer, the scan did not find it, and it has made no
+ * The note of a socket that has no sock_state when the note is made: without socket storage,
+ * or the socket is older than the tracer, the scan did not find it, and it has made no
  * transition since.
  */
 struct socket_reset_note {
@@ -41,7 +41,8 @@ struct socket_reset_note {
 /*
  * The latest note of this CPU. The key is as of handled_events (dedup.h). The programs of
  * this file insert; the transition to CLOSE, which follows within the same call, reads
- * and deletes. A later note overwrites.
+ * and deletes, unless a filter on endpoints or namespaces drops it before. A later note
+ * overwrites.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -96,7 +97,7 @@ static __always_inline struct reset_note reset_note_of(const struct transition *
 	return here->note;
 }
 
-/* Whether a reset that this side sends for the connection would follow this transition. */
+/* Whether this side may still send a reset for the connection after this transition. */
 static __always_inline bool may_be_followed_by_reset(const struct event_ctx *ec)
 {
 	if (!has_send_reset || is_timewait(ec->timewait))
@@ -124,7 +125,8 @@ static __always_inline bool is_full_tcp_socket(const struct sock *sk)
 
 /*
  * States that a socket does not leave when it sends a reset: for a segment with a wrong
- * acknowledgment, which says nothing about the connection.
+ * acknowledgment, which says nothing about the connection. In SYN_RECV also ss -K sends one,
+ * before it ends the connection; the error shows that.
  */
 static __always_inline bool stays_after_reset(__u8 state)
 {
@@ -184,8 +186,8 @@ static __always_inline void emit_reset_once(enum program_rank rank, const struct
 }
 
 /*
- * tcp_reset() begins: for a reset that has arrived, or for data after the peer's FIN. Each
- * program of the chain makes the note, and they make the same one.
+ * tcp_reset() begins: for a reset that has arrived, or for data after close() or after the
+ * peer's FIN. Each program of the chain makes the note, and they make the same one.
  */
 static __always_inline int on_reset_received(const struct sock *sk)
 {

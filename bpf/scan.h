@@ -55,7 +55,7 @@ static __always_inline void add_mptcp_owner(const struct sock *sk, const struct 
 /*
  * Stores ref as the socket's initial owner unless it has one. If several processes have
  * the socket open, the first in the iterator's order wins: the order is by pid, so this
- * is the oldest process unless pids have wrapped.
+ * is the oldest process unless pids have wrapped. Also records a listener's role.
  */
 static __always_inline void set_initial_owner_once(struct sock *sk, const struct process_ref *ref)
 {

@@ -29,7 +29,7 @@ struct reset_note {
 struct sock_state {
 	__u64 sk; /* the socket's address; 0: not stored yet; else another one's: inherited */
 	__u64 since_ns; /* when the socket entered its TCP state; 0: not known */
-	__u64 opened_ns; /* when it left CLOSE; 0: not known */
+	__u64 opened_ns; /* when it left CLOSE, or a listener created it; 0: not known */
 	__u64 established_ns; /* time in ESTABLISHED */
 	__u64 deferred_ns; /* when the deferred transition happened; 0: there is none */
 	__u32 netns; /* inode number; 0: not read yet */
@@ -177,7 +177,8 @@ static __always_inline void init_child_state(struct sock_state *s, __u64 sk)
 }
 
 /*
- * Makes s the socket's own. It is a listener's if the child's first transition was missed.
+ * Makes s the socket's own. Until a child's first traced transition, s is usually a copy of
+ * its listener's.
  */
 static __always_inline void own_state(struct sock_state *s, __u64 sk)
 {

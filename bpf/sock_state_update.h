@@ -132,8 +132,8 @@ static __always_inline int update_owner(const struct transition *t)
 }
 
 /*
- * Makes the times unknown at the end of a connection that is out of scope. Its other
- * transitions were not recorded, and the socket may connect again, to a peer that is in
+ * Makes the time in the state unknown at the end of a connection that is out of scope. Its
+ * other transitions were not recorded, and the socket may connect again, to a peer that is in
  * scope. Clears an old mark too, so that a backup does not take it for a later transition.
  */
 static __always_inline void forget_times(const struct sock *sk, int old_state, int new_state)

@@ -44,8 +44,8 @@ static __always_inline struct pt_regs *current_regs(struct task_struct *task)
 }
 
 /*
- * The call's number and class, and the arguments that may be descriptors. For a call
- * without a descriptor at that place the argument is any number.
+ * The call's class, and the arguments that may be descriptors. For a call without a
+ * descriptor at that place the argument is any number.
  */
 struct call {
 	enum call_class class;

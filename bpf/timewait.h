@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
  * Whether a socket that reaches CLOSE has left a TIME_WAIT. Before tcp_time_wait()
- * closes the socket it links a small timewait socket into the socket's bucket of the
+ * closes the socket, it links a small timewait socket into the socket's bucket of the
  * established-hash table (net/ipv4/tcp_minisocks.c), so the bucket is searched for it.
  */
 #ifndef TCPSHIFT_TIMEWAIT_H
@@ -25,7 +25,10 @@
 #define NOT_TIMEWAIT 0 /* there is none */
 #define TIMEWAIT_UNKNOWN 1 /* the search was not conclusive */
 
-/* The established-hash table: since 6.1 one per network namespace, before one for all. */
+/*
+ * The established-hash table: one for all network namespaces, but since 6.1 a namespace may
+ * have its own.
+ */
 static __always_inline struct inet_hashinfo *hashinfo_of(const struct sock *sk)
 {
 	struct net *net = sk->__sk_common.skc_net.net;

@@ -79,8 +79,8 @@ func endByReset(t *Transition) ClosedBy {
 		// Under the lock it may be ss -K, with its error read (SO_ERROR) meanwhile.
 		return ClosedByResetSent
 	case t.ResetReceived && t.ResetAwaited && setByReset(t.Error):
-		// Data after the peer's FIN also runs tcp_reset(), but this side answers it with a
-		// reset, so ResetSent would be set.
+		// Data after close() or after the peer's FIN also runs tcp_reset(), but this side
+		// answers it with a reset, so ResetSent would be set.
 		return ClosedByResetReceived
 	}
 	return ""
