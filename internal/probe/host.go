@@ -149,5 +149,16 @@ func loadError(err error) error {
 	if errors.As(err, &verifier) {
 		return fmt.Errorf("this kernel's verifier refuses the programs, please report it with 'uname -a': %w", err)
 	}
+	if errors.Is(err, ebpf.ErrNotSupported) && hasFewDescriptors() {
+		return fmt.Errorf("load programs: %w: raise the limit with ulimit -n (%w)", unix.EMFILE, err)
+	}
 	return fmt.Errorf("load programs: %w", err)
+}
+
+// hasFewDescriptors reports whether the limit on open files may be what a load failed on. The
+// library takes a map flag for unsupported if its test of it finds no free descriptor.
+func hasFewDescriptors() bool {
+	const enough = 100 // all maps, programs and links at once are fewer
+	var limit unix.Rlimit
+	return unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil && limit.Cur < enough
 }
