@@ -95,6 +95,8 @@ func cgroupsForTest(t *testing.T, count int) (enter func(i int)) {
 	return func(i int) { move(dir(i)) }
 }
 
+const cgroupMount = "/sys/fs/cgroup"
+
 // ownCgroup returns the root of the hierarchy that the programs use, see cgroupV1Subsys(), and
 // this process's directory in it.
 func ownCgroup(t *testing.T) (root, own string) {
@@ -105,7 +107,7 @@ func ownCgroup(t *testing.T) (root, own string) {
 	}
 	var fs unix.Statfs_t
 	for _, name := range []string{"", "memory", "pids", "cpu"} {
-		root := filepath.Join("/sys/fs/cgroup", name)
+		root := filepath.Join(cgroupMount, name)
 		if unix.Statfs(root, &fs) != nil || fs.Type != unix.CGROUP2_SUPER_MAGIC && fs.Type != unix.CGROUP_SUPER_MAGIC {
 			continue
 		}
