@@ -45,52 +45,59 @@ static __always_inline __u8 timewait_substate_of(const struct transition *t)
 }
 
 /*
+ * Adds flags in the event's memory, whose content the verifier does not track. In a register
+ * they would be a known constant, and the verifier would walk the rest of the program once
+ * for each combination of flags: up to 6.1 that was most of what it walked.
+ */
+static __always_inline void add_flags_if(bool condition, struct transition_event *e, __u32 flags)
+{
+	if (condition)
+		*(volatile __u32 *)&e->flags |= flags;
+}
+
+/*
  * What the event shows about a timewait socket. Without a timestamp of the peer,
  * tcp_twsk_unique() never lets connect() reuse it.
  */
-static __always_inline __u32 timewait_flags_of(const struct transition *t)
+static __always_inline void add_timewait_flags(const struct transition *t,
+					       struct transition_event *e)
 {
 	struct tcp_timewait_sock *tw = (struct tcp_timewait_sock *)t->ec->timewait;
 
-	if (t->ec->timewait == TIMEWAIT_UNKNOWN)
-		return EVENT_TIMEWAIT_UNKNOWN;
-	if (!is_timewait(t->ec->timewait) || !READ_UNTYPED(tw, tw_ts_recent_stamp))
-		return 0;
-	return EVENT_TIMEWAIT_TIMESTAMP;
+	add_flags_if(t->ec->timewait == TIMEWAIT_UNKNOWN, e, EVENT_TIMEWAIT_UNKNOWN);
+	add_flags_if(is_timewait(t->ec->timewait) && READ_UNTYPED(tw, tw_ts_recent_stamp), e,
+		     EVENT_TIMEWAIT_TIMESTAMP);
 }
 
 /* Whether connect() takes the socket's ports from IP_LOCAL_PORT_RANGE, since 6.3. */
-static __always_inline __u32 port_range_flag_of(const struct transition *t)
+static __always_inline bool has_own_port_range(const struct transition *t)
 {
 	struct inet_sock___before_6_8 *old = (void *)t->sk;
 	struct inet_sock *inet = (void *)t->sk;
 	__u32 range = 0;
 
 	if (t->ec->role != ROLE_CLIENT)
-		return 0;
+		return false;
 	if (bpf_core_field_exists(inet->local_port_range))
 		range = READ_UNTYPED(inet, local_port_range);
 	else if (bpf_core_field_exists(old->local_port_range))
 		range = BPF_CORE_READ(old, local_port_range.lo) |
 			BPF_CORE_READ(old, local_port_range.hi);
-	return range ? EVENT_OWN_PORT_RANGE : 0;
+	return range;
 }
 
 /* Whether the socket has a flag; CO-RE takes the flag's number from the running kernel. */
 #define has_sock_flag(sk, flag)                                                                    \
 	((sk)->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, flag) & 1)
 
-static __always_inline __u16 connect_flags_of(const struct sock *sk, const struct tcp_sock *tp,
-					      const struct event_ctx *ec)
+static __always_inline void add_connect_flags(const struct sock *sk, const struct tcp_sock *tp,
+					      struct transition_event *e)
 {
-	enum port_search search;
+	enum port_search search = port_search_of(sk);
 
-	if (!is_connect_end(ec->old_state, ec->new_state))
-		return 0;
-	search = port_search_of(sk);
-	return (search == PORT_NOT_FOUND ? EVENT_NO_PORT : 0) |
-	       (search == PORT_SEARCH_UNKNOWN ? EVENT_PORT_UNKNOWN : 0) |
-	       (tp && has_made_syn(sk, tp) ? 0 : EVENT_UNSENT);
+	add_flags_if(search == PORT_NOT_FOUND, e, EVENT_NO_PORT);
+	add_flags_if(search == PORT_SEARCH_UNKNOWN, e, EVENT_PORT_UNKNOWN);
+	add_flags_if(!tp || !has_made_syn(sk, tp), e, EVENT_UNSENT);
 }
 
 /*
@@ -106,49 +113,50 @@ static __always_inline bool is_listen_failure(const struct sock *sk, const struc
 	return !has_sock_flag(sk, SOCK_RCU_FREE) || current_call().class == CALL_LISTEN;
 }
 
-/* Flags that only transitions to CLOSE have: how the connection ended. */
-static __always_inline __u32 close_flags_of(const struct sock *sk, const struct event_ctx *ec)
-{
-	struct tcp_sock *tp = tcp_sock_of(sk);
-
-	return (has_sock_flag(sk, SOCK_DONE) ? EVENT_PEER_FIN : 0) |
-	       (tp && tp->linger2 < 0 ? EVENT_NO_LINGER2 : 0) | connect_flags_of(sk, tp, ec) |
-	       (is_listen_failure(sk, ec) ? EVENT_LISTEN_FAILED : 0) |
-	       (tp && tp->snd_una == tp->write_seq ? EVENT_ACKED : 0) |
-	       (tp && BPF_CORE_READ_BITFIELD(tp, repair) ? EVENT_REPAIR : 0);
-}
-
 /*
  * What is known about resets at a transition to CLOSE. In LAST_ACK and CLOSING the
  * acknowledgment of the FIN ends the connection, whatever else is in the segment, so no reset
  * follows.
  */
-static __always_inline __u32 reset_flags_of(const struct transition *t, __u32 close_flags)
+static __always_inline void add_reset_flags(const struct event_ctx *ec, struct transition_event *e)
 {
-	const struct event_ctx *ec = t->ec;
-	bool in_order = close_flags & EVENT_ACKED &&
+	bool in_order = e->flags & EVENT_ACKED &&
 			(ec->old_state == TCP_LAST_ACK || ec->old_state == TCP_CLOSING);
 
-	return (ec->reset.received ? EVENT_RESET_RECEIVED : 0) |
-	       (ec->reset.sent ? EVENT_RESET_SENT : 0) |
-	       (may_be_followed_by_reset(ec) && !in_order ? EVENT_RESET_AWAITED : 0);
+	add_flags_if(ec->reset.received, e, EVENT_RESET_RECEIVED);
+	add_flags_if(ec->reset.sent, e, EVENT_RESET_SENT);
+	add_flags_if(may_be_followed_by_reset(ec) && !in_order, e, EVENT_RESET_AWAITED);
 }
 
-static __always_inline __u32 all_close_flags_of(const struct transition *t)
+/* Flags that only transitions to CLOSE have: how the connection ended. */
+static __always_inline void add_close_flags(const struct transition *t, struct transition_event *e)
 {
-	__u32 flags = close_flags_of(t->sk, t->ec);
+	const struct sock *sk = t->sk;
+	struct tcp_sock *tp = tcp_sock_of(sk);
 
-	return flags | reset_flags_of(t, flags);
+	add_flags_if(has_sock_flag(sk, SOCK_DONE), e, EVENT_PEER_FIN);
+	add_flags_if(is_listen_failure(sk, t->ec), e, EVENT_LISTEN_FAILED);
+	if (is_connect_end(t->ec->old_state, t->ec->new_state))
+		add_connect_flags(sk, tp, e);
+	if (tp) {
+		add_flags_if(tp->linger2 < 0, e, EVENT_NO_LINGER2);
+		add_flags_if(tp->snd_una == tp->write_seq, e, EVENT_ACKED);
+		add_flags_if(BPF_CORE_READ_BITFIELD(tp, repair), e, EVENT_REPAIR);
+	}
+	add_reset_flags(t->ec, e);
 }
 
-static __always_inline __u32 flags_of(const struct transition *t)
+static __always_inline void fill_flags(const struct transition *t, struct transition_event *e)
 {
 	const struct event_ctx *ec = t->ec;
 
-	return (ec->ep.mapped ? EVENT_MAPPED : 0) | (ec->locked ? EVENT_LOCKED : 0) |
-	       (ec->in_state_ns ? EVENT_TIMED : 0) | timewait_flags_of(t) | port_range_flag_of(t) |
-	       (ec->socket ? 0 : EVENT_ORPHAN) |
-	       (ec->new_state == TCP_CLOSE ? all_close_flags_of(t) : 0);
+	e->flags = (ec->ep.mapped ? EVENT_MAPPED : 0) | (ec->locked ? EVENT_LOCKED : 0);
+	add_flags_if(ec->in_state_ns, e, EVENT_TIMED);
+	add_flags_if(!ec->socket, e, EVENT_ORPHAN);
+	add_flags_if(has_own_port_range(t), e, EVENT_OWN_PORT_RANGE);
+	add_timewait_flags(t, e);
+	if (ec->new_state == TCP_CLOSE)
+		add_close_flags(t, e);
 }
 
 /*
@@ -189,7 +197,7 @@ static __always_inline void fill_transition(const struct transition *t, struct t
 	e->time_wait_substate = timewait_substate_of(t);
 	e->role = t->ec->role;
 	e->pid_source = source_of(&t->ec->owner.ref);
-	e->flags = flags_of(t);
+	fill_flags(t, e);
 	e->reset_reason = t->ec->new_state == TCP_CLOSE ? t->ec->reset.reason : 0;
 }
 

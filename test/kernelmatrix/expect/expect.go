@@ -75,7 +75,7 @@ var Arches = []string{"amd64", "arm64"}
 
 // MaxInstructions bounds the instructions that the verifier may process for one
 // program. Its own limit is a million; the rest is room for kernels that prune less.
-const MaxInstructions = 500_000
+const MaxInstructions = 150_000
 
 // Table has a row for every version and architecture. On arm64 the kernel has no
 // trampolines for fexit before 6.4.
