@@ -145,6 +145,18 @@ static __always_inline bool is_made_by_syscall(const struct event_ctx *ec)
 	return false;
 }
 
+/*
+ * Whether the process was seen closing the last descriptor of the socket. Then no process
+ * has the socket open, and this one stays its owner until the socket ends. A socket that
+ * was never accepted has no such process. An MPTCP subflow does not count, because the MPTCP
+ * socket may drop a subflow in any process's context, without a transition.
+ */
+static __always_inline bool is_orphaned_by(const struct event_ctx *ec,
+					   const struct process_ref *ref)
+{
+	return ref->source_and_flags & REF_CLOSED && !ec->socket && !ec->is_subflow;
+}
+
 static __always_inline bool current_has_file(const struct event_ctx *ec, struct task_struct *task)
 {
 	struct fdtable *fdt = READ_TYPED(task, files, fdt);
@@ -171,9 +183,13 @@ static __always_inline bool current_is_owner(const struct event_ctx *ec, struct 
 		return false;
 	is_stored_owner =
 		is_ref_to(&ec->stored_owner.ref, READ_TYPED(task, group_leader), ec->file);
-	/* A kernel socket has no file either; then the task has nothing to do with it. */
+	/*
+	 * A kernel socket has no file either; then the task has nothing to do with it. An
+	 * orphan can only be in the close() of its owner: tcp_check_oom() ends it there.
+	 */
 	if (!ec->file)
-		return is_stored_owner && !made_by_syscall;
+		return is_stored_owner &&
+		       (!made_by_syscall || is_orphaned_by(ec, &ec->stored_owner.ref));
 	if (is_file_released(ec->file))
 		return is_stored_owner || (made_by_syscall && is_dropping_own_file(task, ec->file));
 	if ((ec->new_state == TCP_LISTEN || ec->new_state == TCP_SYN_SENT) && !ec->is_subflow)
@@ -184,12 +200,16 @@ static __always_inline bool current_is_owner(const struct event_ctx *ec, struct 
 /*
  * For a task that is not the owner, a kernel thread for example: whether it has operated on
  * a socket whose file is gone. Then some process has closed the socket. It is not known
- * which, so the stored owner must not be named any more.
+ * which, so the stored owner must not be named any more, unless it was seen closing the
+ * socket.
  */
 static __always_inline bool is_closed_by_unknown(const struct event_ctx *ec)
 {
+	const struct process_ref *stored = &ec->stored_owner.ref;
+
 	return ec->locked && is_made_by_syscall(ec) && !is_destroyed_by_diag(ec) &&
-	       (!ec->file || is_file_released(ec->file));
+	       (!ec->file || is_file_released(ec->file)) &&
+	       !(stored->pid && is_orphaned_by(ec, stored));
 }
 
 enum owner_proof {
@@ -238,18 +258,6 @@ static __always_inline bool still_has_file(const struct event_ctx *ec,
 	if (is_listeners ? !is_still_listening(ref) : ref->file && ref->file != file)
 		return false;
 	return (ref->fd >= 0 && fd_refers_to(fdt, ref->fd, file)) || find_fd((__u64)fdt, file) >= 0;
-}
-
-/*
- * Whether the process was seen closing the last descriptor of the socket. Then no process
- * has the socket open, and this one stays its owner until the socket ends. A socket that
- * was never accepted has no such process. An MPTCP subflow does not count, because the MPTCP
- * socket may drop a subflow in any process's context, without a transition.
- */
-static __always_inline bool is_orphaned_by(const struct event_ctx *ec,
-					   const struct process_ref *ref)
-{
-	return ref->source_and_flags & REF_CLOSED && !ec->socket && !ec->is_subflow;
 }
 
 /* Makes a live process the owner to be emitted if the reference is still true. */
