@@ -38,12 +38,16 @@ static __always_inline bool has_deferred(const struct transition *t)
 /*
  * Emits the deferred transition. The program has no second struct event_ctx to use, so this
  * changes ec and restores it. It does not restore the owners: update_owner() loads them again.
+ *
+ * A socket has no error and no struct socket when it is created, and no task owns its lock. A
+ * fast-open child may have got all three since.
  */
 static __always_inline void emit_deferred(struct transition *t, struct program_counters *counters)
 {
 	struct event_ctx *ec = t->ec;
-	int old_state, new_state;
-	__u64 now_ns, in_state_ns;
+	int old_state, new_state, error;
+	__u64 now_ns, in_state_ns, socket;
+	bool locked;
 
 	load_stored_owners(t->sock_state, ec);
 	use_listener_owner(t->slot);
@@ -51,10 +55,16 @@ static __always_inline void emit_deferred(struct transition *t, struct program_c
 	new_state = ec->new_state;
 	now_ns = ec->now_ns;
 	in_state_ns = ec->in_state_ns;
+	error = ec->error;
+	socket = ec->socket;
+	locked = ec->locked;
 	ec->old_state = TCP_LISTEN;
 	ec->new_state = TCP_SYN_RECV;
 	ec->now_ns = t->sock_state->deferred_ns;
 	ec->in_state_ns = 0;
+	ec->error = 0;
+	ec->socket = 0;
+	ec->locked = false;
 	t->sock_state->deferred_ns = 0;
 	count(counters->resumed);
 	emit_if_matching(t, counters);
@@ -62,6 +72,9 @@ static __always_inline void emit_deferred(struct transition *t, struct program_c
 	ec->new_state = new_state;
 	ec->now_ns = now_ns;
 	ec->in_state_ns = in_state_ns;
+	ec->error = error;
+	ec->socket = socket;
+	ec->locked = locked;
 }
 
 #endif

@@ -165,14 +165,13 @@ static __always_inline void fill_flags(const struct transition *t, struct transi
  */
 static __always_inline int error_of(const struct transition *t)
 {
-	const struct sock *sk = t->sk;
+	int error = t->ec->error;
 	struct tcp_sock *tp;
 
-	if (!sk->sk_err || sk->sk_err == ECONNABORTED ||
-	    !is_connect_end(t->ec->old_state, t->ec->new_state))
-		return sk->sk_err;
-	tp = tcp_sock_of(sk);
-	return tp && has_made_syn(sk, tp) ? sk->sk_err : 0;
+	if (!error || error == ECONNABORTED || !is_connect_end(t->ec->old_state, t->ec->new_state))
+		return error;
+	tp = tcp_sock_of(t->sk);
+	return tp && has_made_syn(t->sk, tp) ? error : 0;
 }
 
 static __always_inline void fill_transition(const struct transition *t, struct transition_event *e)

@@ -10,7 +10,10 @@ import (
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+	"github.com/tcpshift/tcpshift/test/injector"
 	"github.com/tcpshift/tcpshift/test/kernel/harness"
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
@@ -198,4 +201,51 @@ func dropEgress(t *testing.T, cgroup string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { l.Close() })
+}
+
+// A child is created without an error, without a process that has it open, and without an
+// owner of its lock, whatever happens to it before its first transition is emitted: up to
+// 6.12 that is when it leaves SYN_RECV.
+func TestConnection_FastOpenChildCreation(t *testing.T) {
+	for name, end := range map[string]func(v *victim){
+		"reset by the peer":  reset,
+		"reset by its owner": func(v *victim) { v.SetLinger(0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := tcplab.NewNetns(t)
+			n.Sysctl("net.ipv4.tcp_fastopen", fastOpenBothWithoutCookie)
+			o := probe.Options{Filter: filter.Filter{Netns: []uint32{n.Inode()}}}
+			all := harness.Transitions(t, o, func() {
+				listener := n.Listen(tcplab.V4.At(7001), func(s *tcplab.Socket) { s.SetsockoptInt(unix.IPPROTO_TCP, unix.TCP_FASTOPEN, 16) })
+				p := injector.New(t, n, tcplab.V4.At(peerPort))
+				v := &victim{}
+				v.peer, _ = p.Open(tcplab.V4.At(7001), "early")
+				v.Socket = listener.Accept()
+				end(v)
+				v.Close()
+				n.Settle(2) // the listener and that of the peer
+				p.Close()
+				listener.Close()
+			})
+			checkCreation(t, all)
+		})
+	}
+}
+
+func checkCreation(t *testing.T, all []tcp.Transition) {
+	t.Helper()
+	created, ended := false, false
+	for _, c := range all {
+		ended = ended || c.Old == tcp.SynRecv && c.New == tcp.Close
+		if c.Old != tcp.Listen || c.New != tcp.SynRecv {
+			continue
+		}
+		created = true
+		if c.Error != 0 || !c.Orphan || c.Locked {
+			t.Errorf("created with error %d, as an orphan: %v, locked: %v; want 0, true, false", c.Error, c.Orphan, c.Locked)
+		}
+	}
+	if !created || !ended {
+		t.Errorf("the test is wrong: no child was created, or none ended in SYN_RECV: %+v", all)
+	}
 }
