@@ -60,6 +60,8 @@ static __always_inline void filter_and_emit(struct transition *t, struct program
 
 	ec->netns = netns_of(t);
 	ec->timewait = NOT_TIMEWAIT;
+	if (ec->new_state == TCP_CLOSE)
+		load_reset_note(t);
 	if (!netns_matches(ec->netns)) {
 		count(counters->filtered);
 		return;
@@ -120,7 +122,7 @@ static __always_inline void handle_transition(enum program_rank rank, const stru
 	t.ec->new_state = new_state;
 	read_endpoints(sk, old_state, new_state, &t.ec->ep);
 	if (!may_be_preempted && is_out_of_scope(&t)) {
-		forget_times(sk, old_state, new_state);
+		forget_connection(&t, old_state, new_state);
 		count(counters->filtered);
 		return;
 	}

@@ -21,6 +21,7 @@
 #include "dedup.h"
 #include "endpoints.h"
 #include "event.h"
+#include "event_ctx.h"
 #include "filter.h"
 #include "read.h"
 #include "ring.h"
@@ -41,8 +42,7 @@ struct socket_reset_note {
 /*
  * The latest note of this CPU. The key is as of handled_events (dedup.h). The programs of
  * this file insert; the transition to CLOSE, which follows within the same call, reads
- * and deletes, unless a filter on endpoints or namespaces drops it before. A later note
- * overwrites.
+ * and deletes, also if a filter drops it. A later note overwrites.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -76,25 +76,36 @@ static __always_inline void note_reset(const struct sock *sk, struct reset_note 
 }
 
 /*
- * At a transition to CLOSE: what was noted of a reset. A sock_state with a time was there
- * before this transition, so the note is in it. One without may have been created by this
- * transition, after the note was made.
+ * Moves this CPU's note to ec->reset if it is of the socket with this address. key is as of
+ * reset_notes. Returns 0. Global, so that the verifier walks it only once.
  */
-static __always_inline struct reset_note reset_note_of(const struct transition *t)
+__noinline int take_cpu_reset_note(__u32 slot, __u32 key, __u64 sk)
+{
+	struct socket_reset_note *here = bpf_map_lookup_elem(&reset_notes, &key);
+	struct event_ctx *ec = event_ctx_at(slot);
+
+	if (!here || !ec || here->sk != sk)
+		return 0;
+	ec->reset = here->note;
+	here->sk = 0;
+	return 0;
+}
+
+/*
+ * At a transition to CLOSE: loads what was noted of a reset to ec->reset. A sock_state with
+ * a time was there before this transition, so the note is in it. One without may have been
+ * created by this transition, after the note was made. To be called before a filter drops the
+ * transition: the kernel may give the socket's memory to a socket that is in scope, and that
+ * one must not get the note.
+ */
+static __always_inline void load_reset_note(const struct transition *t)
 {
 	const struct sock_state *s = t->sock_state;
-	struct reset_note none = {};
-	struct socket_reset_note *here;
 
-	if (!has_receive_reset && !has_send_reset)
-		return none;
-	if (s && s->since_ns)
-		return s->reset;
-	here = cpu_reset_note(t->sk);
-	if (!here || here->sk != address_of(t->sk))
-		return s ? s->reset : none;
-	here->sk = 0;
-	return here->note;
+	t->ec->reset = s ? s->reset : (struct reset_note){};
+	if ((s && s->since_ns) || (!has_receive_reset && !has_send_reset))
+		return;
+	take_cpu_reset_note(t->slot, t->sk->sk_lock.owned != 0, address_of(t->sk));
 }
 
 /* Whether this side may still send a reset for the connection after this transition. */

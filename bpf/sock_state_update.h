@@ -97,8 +97,6 @@ static __always_inline void update_role_and_times(struct transition *t)
 	ec->role = update_role(s, ec->old_state, ec->new_state, ec->is_repaired);
 	ec->in_state_ns = ec->opened_ns = ec->established_ns = 0;
 	ec->fin_not_counted = false;
-	if (ec->new_state == TCP_CLOSE)
-		ec->reset = reset_note_of(t);
 	if (!s)
 		return;
 	update_connection(t, s);
@@ -134,15 +132,18 @@ static __always_inline int update_owner(const struct transition *t)
 /*
  * Makes the time in the state unknown at the end of a connection that is out of scope. Its
  * other transitions were not recorded, and the socket may connect again, to a peer that is in
- * scope. Clears an old mark too, so that a backup does not take it for a later transition.
+ * scope. Clears an old mark too, so that a backup does not take it for a later transition, and
+ * a note of its reset on this CPU, which a later socket at the same address would get.
  */
-static __always_inline void forget_times(const struct sock *sk, int old_state, int new_state)
+static __always_inline void forget_connection(const struct transition *t, int old_state,
+					      int new_state)
 {
 	struct sock_state *s;
 
 	if (new_state != TCP_CLOSE)
 		return;
-	s = find_sock_state(sk, old_state);
+	load_reset_note(t);
+	s = find_sock_state(t->sk, old_state);
 	if (!s)
 		return;
 	s->since_ns = 0;

@@ -2,13 +2,16 @@ package kernel_test
 
 import (
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 	"github.com/tcpshift/tcpshift/test/injector"
 	"github.com/tcpshift/tcpshift/test/kernel/harness"
 	"github.com/tcpshift/tcpshift/test/tcplab"
@@ -207,4 +210,91 @@ func TestConnection_ResetWithoutTracepoints(t *testing.T) {
 	if len(want) > 0 {
 		t.Errorf("no connection record of %v", want)
 	}
+}
+
+// A socket that a filter leaves out is reset, and the kernel gives its memory to the next
+// socket of this processor. The reset is not one of that socket.
+func TestConnection_ResetOfFilteredSocket(t *testing.T) {
+	harness.RequireFeature(t, probe.ResetReceived)
+	const leftOut, traced = 7001, 7002
+	n, other := tcplab.NewNetns(t), tcplab.NewNetns(t)
+	for name, tt := range map[string]struct {
+		of     *tcplab.Netns // of the socket that is left out
+		filter filter.Filter
+	}{
+		"by port":      {n, filter.Filter{Netns: []uint32{n.Inode()}, LocalPorts: []filter.PortRange{{First: traced, Last: traced}}}},
+		"by namespace": {other, filter.Filter{Netns: []uint32{n.Inode()}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pinToOneCPU(t)
+			// Without socket storage every note of a reset is one of its processor.
+			o := probe.Options{Filter: tt.filter, Without: []string{probe.SocketStorage}}
+			p, q := injector.New(t, tt.of, tcplab.V4.At(peerPort)), injector.New(t, n, tcplab.V4.At(peerPort+1))
+			first, second := tt.of.Listen(tcplab.V4.At(leftOut)), n.Listen(tcplab.V4.At(traced))
+			ends, wrong := 0, 0
+			for _, c := range harness.Transitions(t, o, func() {
+				for range 20 {
+					acceptFrom(first, p, leftOut, reset)
+					acceptFrom(second, q, traced, endInOrder)
+				}
+			}) {
+				if c.Local.Port != traced || c.Old != tcp.LastAck {
+					continue
+				}
+				ends++
+				if c.ResetReceived {
+					wrong++
+				}
+			}
+			if ends != 20 || wrong != 0 {
+				t.Errorf("%d ends in order, of which %d have the reset of another socket; want 20 and 0", ends, wrong)
+			}
+			for _, s := range []*tcplab.Socket{first, second} {
+				s.Close()
+			}
+			p.Close()
+			q.Close()
+		})
+	}
+}
+
+// acceptFrom accepts a connection from the peer and ends it.
+func acceptFrom(listener *tcplab.Socket, p *injector.Peer, port uint16, end func(v *victim)) {
+	v := &victim{peer: p.Dial(tcplab.V4.At(port))}
+	v.Socket = listener.Accept()
+	end(v)
+	v.Await(tcplab.Close)
+	v.Close()
+}
+
+// endInOrder lets the peer close first. The segment that ends the connection comes while no
+// task owns the socket's lock.
+func endInOrder(v *victim) {
+	reach["LAST_ACK"](v)
+	v.peer.Send(ack, "")
+}
+
+// pinToOneCPU lets the test run on one processor only, to its end.
+func pinToOneCPU(t *testing.T) {
+	t.Helper()
+	runtime.LockOSThread()
+	t.Cleanup(runtime.UnlockOSThread)
+	var before, one unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &before); err != nil {
+		t.Fatal(err)
+	}
+	for cpu := range len(before) * 64 {
+		if before.IsSet(cpu) {
+			one.Set(cpu)
+			break
+		}
+	}
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.SchedSetaffinity(0, &before); err != nil {
+			t.Error(err)
+		}
+	})
 }
