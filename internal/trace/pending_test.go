@@ -50,7 +50,7 @@ var resetCases = []resetCase{
 		[]resetLine{transitionOf("1", "EIGHT"), {"connection", "1", "reset_sent", "EIGHT"}},
 	},
 	{
-		"data after the FIN", [][]byte{awaited(1, tcp.FinWait2, true), resetOf(1, 9)},
+		"data after the peer's FIN", [][]byte{awaited(1, tcp.FinWait2, true), resetOf(1, 9)},
 		[]resetLine{transitionOf("1", "EIGHT"), {"connection", "1", "reset_sent", "EIGHT"}},
 	},
 	{

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"bufio"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -99,13 +100,40 @@ func openObjects(t *testing.T, tr *tracer) map[object]bool {
 		}
 		f.Close()
 	}
-	links := kinds["link_id"]
-	// The programs of the transitions and of each kind of reset (two, or three since 7.0), and
-	// of accept() or of reads.
-	if links < 4 || links > 10 || kinds["prog_id"] < links || kinds["map_id"] == 0 || kinds["btf_id"] == 0 {
-		t.Fatalf("a running tracer has open %v, want 4 to 10 links, their programs, maps and their types", kinds)
+	want := wantLinks(t, tr)
+	if kinds["link_id"] != want || kinds["prog_id"] < want || kinds["map_id"] == 0 || kinds["btf_id"] == 0 {
+		t.Fatalf("a running tracer has open %v, want %d links, their programs, maps and their types", kinds, want)
 	}
 	return opened
+}
+
+// wantLinks returns how many programs the tracer has to attach with the features of its
+// start record: a chain for each tracepoint of transitions and resets, and one program
+// that sees accept() or else reads.
+func wantLinks(t *testing.T, tr *tracer) int {
+	t.Helper()
+	var start struct {
+		Kernel   string         `json:"kernel"`
+		Features map[string]any `json:"features"`
+	}
+	if err := json.Unmarshal([]byte(tr.started), &start); err != nil {
+		t.Fatalf("decode %s: %v", tr.started, err)
+	}
+	var major int
+	if _, err := fmt.Sscanf(start.Kernel, "%d.", &major); err != nil {
+		t.Fatalf("the version of kernel %q: %v", start.Kernel, err)
+	}
+	chain := 2
+	if major >= 7 { // a task may preempt a program
+		chain = 3
+	}
+	links := chain
+	for name, each := range map[string]int{"reset_sent": chain, "reset_received": chain, "accept_hook": 1, "read_hook": 1} {
+		if start.Features[name] == true {
+			links += each
+		}
+	}
+	return links
 }
 
 // mustBeGone waits until the kernel has freed the objects, which happens shortly after

@@ -17,13 +17,14 @@ var quiet = slices.Clip(flags("--port", "1"))
 
 // tracer is a running binary whose standard output is read line by line.
 type tracer struct {
-	t      testing.TB
-	cmd    *exec.Cmd
-	out    *os.File // our end of the pipe; nil if adjust set another output
-	lines  *bufio.Reader
-	read   strings.Builder // what was read from out
-	stderr bytes.Buffer
-	waited bool
+	t       testing.TB
+	cmd     *exec.Cmd
+	out     *os.File // our end of the pipe; nil if adjust set another output
+	lines   *bufio.Reader
+	read    strings.Builder // what was read from out
+	started string          // the start record, after awaitStart
+	stderr  bytes.Buffer
+	waited  bool
 }
 
 // launch starts the binary. If it still runs at the end of the test, it is killed.
@@ -65,8 +66,9 @@ func startTracer(t testing.TB, args []string, adjust ...func(*exec.Cmd)) *tracer
 
 func (tr *tracer) awaitStart() {
 	tr.t.Helper()
-	if line := tr.next(); !strings.HasPrefix(line, `{"type":"start",`) {
-		tr.fatalf("the first line is not start: %s", line)
+	tr.started = tr.next()
+	if !strings.HasPrefix(tr.started, `{"type":"start",`) {
+		tr.fatalf("the first line is not start: %s", tr.started)
 	}
 }
 

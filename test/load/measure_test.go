@@ -31,9 +31,21 @@ type run struct {
 // measure makes one storm, with a tracer beside it or without. It measures the time in
 // the kernel only if timed is set, because that measurement takes time itself.
 func measure(t *testing.T, s subject, timed bool) (r run) {
+	beside(t, s, timed, &r, func(n *tcplab.Netns, _ *tracer) {
+		n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000")
+		began := time.Now()
+		made := tcplab.Storm(n, tcplab.StormConfig{Connections: *connections})
+		r.rate = float64(made) / time.Since(began).Seconds()
+		r.fired = uint64(10*made + 2*2) // see tcplab.Storm
+	})
+	return r
+}
+
+// beside runs load in a new network namespace, beside the tracer of s if s has a command;
+// else load gets nil. It then ends the tracer and writes its measurements to r.
+func beside(t *testing.T, s subject, timed bool, r *run, load func(*tcplab.Netns, *tracer)) {
 	t.Run(s.name, func(t *testing.T) {
 		n := tcplab.NewNetns(t)
-		n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000")
 		if timed {
 			stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
 			if err != nil {
@@ -45,17 +57,13 @@ func measure(t *testing.T, s subject, timed bool) (r run) {
 		if len(s.command) > 0 {
 			tr = startTracer(t, s)
 		}
-		began := time.Now()
-		made := tcplab.Storm(n, tcplab.StormConfig{Connections: *connections})
-		r.rate = float64(made) / time.Since(began).Seconds()
-		r.fired = uint64(10*made + 2*2) // see tcplab.Storm
+		load(n, tr)
 		if tr != nil {
-			tr.end(&r, n.Inode())
+			tr.end(r, n.Inode())
 		}
 	})
 	// The kernel removes the rest of the namespace in the background.
 	time.Sleep(*pause)
-	return r
 }
 
 // warmMemory touches half of the free memory. A virtual machine gets a page from its

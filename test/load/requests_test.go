@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/test/tcplab"
@@ -55,31 +54,14 @@ func TestCost_Reads(t *testing.T) {
 // measureRequests returns the requests a second and, if timed, the mean time of the
 // program at reads and how often it ran.
 func measureRequests(t *testing.T, s subject, timed bool) (rate, each float64, runs uint64) {
-	t.Run(s.name, func(t *testing.T) {
-		n := tcplab.NewNetns(t)
-		if timed {
-			stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
-			if err != nil {
-				t.Fatalf("enable BPF statistics: %v", err)
-			}
-			defer stats.Close()
-		}
-		var tr *tracer
-		if len(s.command) > 0 {
-			tr = startTracer(t, s)
-		}
+	beside(t, s, timed, &run{}, func(n *tcplab.Netns, tr *tracer) {
 		took := exchangeRequests(n, *requests)
 		rate = float64(*requests) / took.Seconds()
-		if tr == nil {
-			return
-		}
-		if timed {
+		if timed && tr != nil {
 			each, runs = tr.costOf("read_by")
 			tr.requireReader(runs)
 		}
-		tr.end(&run{}, n.Inode())
 	})
-	time.Sleep(*pause)
 	return rate, each, runs
 }
 
