@@ -41,8 +41,8 @@ type Source string
 
 // The sources of an occupancy.
 const (
-	FromEvents Source = "events"     // counted from transitions
-	Reconciled Source = "reconciled" // counted from transitions, and corrected by the kernel's own count
+	FromEvents Source = "events" // counted from transitions
+	FromKernel Source = "kernel" // counted in the kernel's table, and moved on by the transitions since
 )
 
 // Alert is one phase of one alert.
@@ -79,7 +79,7 @@ type Finding struct {
 	Failures        uint64        // failed connects, since the alert's cause began or within the detector's window
 
 	Lost        uint64 // transitions lost within the last minute, which may be missing from the numbers
-	Unverified  bool   // the kernel's table could not confirm the numbers
+	Unverified  bool   // the kernel's table has not confirmed the numbers, or not yet
 	Approximate bool   // a table was full, so that earlier events may be missing; or limits are assumed
 
 	Cause, Advice string // sentences for people, without a full stop at the end

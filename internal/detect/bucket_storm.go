@@ -35,7 +35,7 @@ func (d bucketStorm) check(raise raiser) {
 		}
 		r := &ns.total
 		r.Advance(d.now)
-		model := ns.model()
+		model := ns.modelOfAll(d.now)
 		if r.Occupancy(model) < minShare*capacity {
 			continue
 		}
@@ -43,12 +43,10 @@ func (d bucketStorm) check(raise raiser) {
 		if isSuspected(f) {
 			ns.suspectedAt = d.now
 		}
-		describe := func() Finding { return d.describe(e.Key, ns, f) }
-		switch {
-		case opensStorm(r, f, model, d.Threshold):
-			raise(bucketCause{e.Key}, opens, describe)
-		case keepsStorm(f):
-			raise(bucketCause{e.Key}, keeps, describe)
+		opening := opensStorm(r, f, model, d.Threshold)
+		c := d.claimOf(opening, &ns.opensSince, ns.isCounted(d.tracker), f)
+		if opening || keepsStorm(f) {
+			raise(bucketCause{e.Key}, c, func() Finding { return d.describe(e.Key, ns, f) })
 		}
 	}
 }
@@ -57,10 +55,13 @@ func (d bucketStorm) check(raise raiser) {
 func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecast) Finding {
 	f := Finding{
 		Severity: Warning, Netns: netns,
-		RateUnit: "connections", Rate: forecast.Rate, Occupancy: round(forecast.Occupancy), OccupancySource: ns.source(d.now),
-		Capacity: uint64(forecast.Capacity), CapacityKind: TimeWaitBuckets,
+		RateUnit: "connections", Rate: forecast.Rate, Occupancy: round(min(forecast.Occupancy, forecast.Capacity)), OccupancySource: FromEvents,
+		Capacity: uint64(forecast.Capacity), CapacityKind: TimeWaitBuckets, Unverified: true,
 		Projected:    round(forecast.Rate * rate.TimeWaitHold.Seconds()),
 		ExhaustionIn: forecast.ExhaustedIn.Round(time.Millisecond), Exhausts: forecast.Exhausts,
+	}
+	if ns.isCounted(d.tracker) {
+		f.OccupancySource, f.Unverified = FromKernel, false
 	}
 	f.Cause = fmt.Sprintf("connections are short, and this host closes them first; the kernel keeps at most %d TIME_WAITs, "+
 		"and without one late packets may reach a later connection", f.Capacity)

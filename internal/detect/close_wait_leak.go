@@ -233,7 +233,7 @@ func (d *closeWaitLeak) describe(key leakKey, l *leak) Finding {
 		Unverified: d.now-d.tableReadAt(key.netns) > 3*activeInterval,
 	}
 	if !f.Unverified {
-		f.OccupancySource = Reconciled
+		f.OccupancySource = FromKernel
 	}
 	trend := "and their number has stopped growing"
 	if f.Rate > 0 && l.stuck.grows() {

@@ -24,9 +24,12 @@ type resetObserver interface {
 type claim int
 
 const (
-	opens   claim = iota // the alert opens, or stays open
-	keeps                // the alert stays open if it is
-	refuted              // the alert closes if it is open: the kernel does not confirm it
+	opens   claim = 1 << iota // the alert opens, or stays open
+	keeps                     // the alert stays open if it is
+	refuted                   // the alert closes if it is open: the kernel does not confirm it
+	// verified is added to opens or keeps: the kernel confirms the cause. An alert that has
+	// opened unverified is reported again at once.
+	verified
 )
 
 // raiser takes one cause, which is comparable, and what to report about it.

@@ -115,12 +115,15 @@ type Request struct {
 	// OpenSince, if it is not 0, asks for its connections as well, and identifies the
 	// request. It is the time of the request.
 	OpenSince time.Duration
+	// Suspects, if it is not nil, asks for counts of the sockets of some destinations.
+	Suspects *Suspects
 }
 
-// Requests returns what the engine needs to know now, each namespace at most once a
-// second; those with the most transitions come first. The caller answers each with [Engine.Update], and with
-// [Engine.UpdateHalfClosed], [Engine.UpdateCloseWait] and [Engine.UpdateOpen] if the request asks for it. The engine repeats a request
-// that got no answer.
+// Requests returns what the engine needs to know now; namespaces with the most transitions
+// come first. It asks for a table of a namespace at most once a second. The caller answers
+// each request with [Engine.Update], and with [Engine.UpdateHalfClosed],
+// [Engine.UpdateCloseWait], [Engine.UpdateOpen] and [Engine.UpdateSuspects] if the request
+// asks for it. The engine repeats a request that got no answer.
 func (e *Engine) Requests(now time.Duration) []Request {
 	return e.tracker.requests(now)
 }
@@ -151,4 +154,11 @@ func (e *Engine) UpdateCloseWait(now, readAt time.Duration, netns uint32, socket
 // ends were lost.
 func (e *Engine) UpdateOpen(now, since time.Duration, netns uint32, o *OpenSockets) {
 	e.tracker.takeOpen(now, since, netns, o)
+}
+
+// UpdateSuspects sets how many sockets of some destinations the kernel's table had when it
+// was read, after [Suspects] were requested. The engine corrects its model by these counts,
+// and opens or closes alerts.
+func (e *Engine) UpdateSuspects(now time.Duration, c *SuspectCounts) {
+	e.tracker.takeCounts(now, c)
 }

@@ -222,7 +222,7 @@ func (d *finWait2Pileup) setCounts(now time.Duration, netns uint32, counts map[w
 func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 	f := Finding{
 		Severity: Warning, Netns: key.netns, Role: key.role, Local: key.local, Peer: key.peer, RateUnit: "more sockets",
-		Occupancy: uint64(c.count), OccupancySource: Reconciled,
+		Occupancy: uint64(c.count), OccupancySource: FromKernel,
 		Cause: fmt.Sprintf("this side has closed %d connections, whose peers have acknowledged that and do not close: "+
 			"the peer's application probably leaves its sockets in CLOSE_WAIT", c.count),
 		Advice: "look at the peer: it has to close its sockets after it has read the end of the stream; until then a lower " +

@@ -40,6 +40,16 @@ type host struct {
 	living   []tcp.Socket  // in FIN_WAIT2, and a process has them
 	untimed  bool          // the peers have no timestamps
 	finAfter time.Duration // how long the peers take to close
+
+	answersAfter time.Duration // how long a count of suspects takes to come
+	answers      []lateAnswer
+	counted      int // counts of suspects that were requested
+}
+
+// lateAnswer is a count of suspects on its way to the engine.
+type lateAnswer struct {
+	at     time.Duration
+	counts *SuspectCounts
 }
 
 // timewait is a timewait socket of the simulated kernel.
@@ -66,6 +76,7 @@ func newHost(t testing.TB, ports int, c Config) *host {
 // pass advances the clock, with a tick every 40 ms.
 func (h *host) pass(d time.Duration) {
 	for end := h.now + d; h.now < end; {
+		h.passAnswers()
 		next := min(end, h.ticked+40*time.Millisecond)
 		h.now = next
 		if next < h.ticked+40*time.Millisecond {
@@ -86,10 +97,54 @@ func (h *host) pass(d time.Duration) {
 			if want.OpenSince > 0 && !h.unreadable {
 				h.engine.UpdateOpen(h.now, want.OpenSince, want.Netns, h.openSockets())
 			}
+			if want.Suspects != nil && !h.unreadable {
+				h.answerSuspects(want)
+			}
 			if want.CloseWait && !h.unreadable {
 				h.engine.UpdateCloseWait(h.now, h.now, want.Netns, slices.Collect(maps.Values(h.closeWait)))
 			}
 		}
+	}
+}
+
+// answerSuspects counts the sockets of the suspects now, for a later answer.
+func (h *host) answerSuspects(want Request) {
+	h.counted++
+	l := h.limits
+	counts := want.Suspects.NewCounts(h.now, &l)
+	for _, key := range want.Suspects.list {
+		port := h.limits.PortLow
+		add := func(s tcp.Socket) {
+			for !l.IsEphemeral(port) {
+				port++
+			}
+			s.Local, s.Peer = tcp.Endpoint{Addr: key.local, Port: port}, tcp.Endpoint{Addr: key.peer, Port: key.peerPort}
+			counts.Add(want.Netns, &s)
+			port++
+		}
+		for range h.open[key] {
+			add(tcp.Socket{Transition: tcp.Transition{New: tcp.Established}})
+		}
+		waiting := h.waiting(key)
+		if h.reuses(key) { // connect() has taken over the oldest that it could
+			waiting = waiting[max(0, len(waiting)+h.open[key]-h.limits.Ports()):]
+		}
+		for _, w := range waiting {
+			s := tcp.Socket{ExpiresIn: w.finAt + time.Minute - h.now, Transition: tcp.Transition{New: tcp.TimeWait, Substate: tcp.TimeWait}}
+			if h.now < w.finAt {
+				s.Substate, s.ExpiresIn = tcp.FinWait2, w.end-h.now
+			}
+			add(s)
+		}
+	}
+	h.answers = append(h.answers, lateAnswer{h.now + h.answersAfter, counts})
+	h.passAnswers()
+}
+
+func (h *host) passAnswers() {
+	for len(h.answers) > 0 && h.answers[0].at <= h.now {
+		h.engine.UpdateSuspects(h.now, h.answers[0].counts)
+		h.answers = h.answers[1:]
 	}
 }
 

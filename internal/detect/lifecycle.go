@@ -35,6 +35,7 @@ type openAlert struct {
 	raisedAt   time.Duration // when its cause was raised last
 	describe   func() Finding
 	refuted    bool // the kernel does not confirm its cause
+	verified   bool // the kernel confirms its cause
 }
 
 func newLifecycle(updateInterval time.Duration) lifecycle {
@@ -48,10 +49,10 @@ func (l *lifecycle) raise(kind string, cause any, c claim, describe func() Findi
 			known.refuted = true
 			return
 		}
-		known.raisedAt, known.describe, known.refuted = now, describe, false
+		known.raisedAt, known.describe, known.refuted, known.verified = now, describe, false, c&verified != 0
 		return
 	}
-	if c != opens || len(l.open) >= maxOpenAlerts {
+	if c&opens == 0 || len(l.open) >= maxOpenAlerts {
 		return
 	}
 	l.count++
@@ -76,7 +77,7 @@ func (l *lifecycle) due(now time.Duration) []Alert {
 		case now-o.raisedAt >= quietPeriod:
 			due = append(due, o.close(Resolved, now))
 			delete(l.open, key)
-		case now-o.reportedAt >= l.updateInterval && o.raisedAt == now:
+		case o.raisedAt == now && (now-o.reportedAt >= l.updateInterval || o.verified && o.alert.Unverified):
 			o.alert.Finding = o.describe()
 			due = append(due, o.next(Update, now))
 		}

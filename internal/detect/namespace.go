@@ -44,6 +44,9 @@ type namespace struct {
 	wantCloseWait   bool          // a detector asks for the sockets in CLOSE_WAIT
 	closeWaitReadAt time.Duration // 0: never
 
+	wantCounts bool          // a detector asks for counts of suspects
+	nextCounts time.Duration // when they may be requested again
+
 	open            int64         // connections that count as open, after a loss
 	openRequestedAt time.Duration // when they were requested from the kernel's table; 0: never
 	openCheckedAt   time.Duration // when those were requested that have been compared; 0: never
@@ -57,6 +60,8 @@ type namespace struct {
 	bindProcesses topProcesses
 
 	countedAt   time.Duration // when the kernel's count was compared with the model; 0: never
+	counted     float64       // that the kernel had more than the model of total, at countedAt
+	opensSince  time.Duration // since when a storm of the whole namespace is due; 0: it is not
 	scale       float64       // see [rate.TimeWaitModel]
 	finFraction float64       // see [rate.TimeWaitModel]
 }
@@ -89,7 +94,8 @@ func (tr *tracker) requests(now time.Duration) []Request {
 			interval = suspectedInterval
 		}
 		quiet := ns.activeAt < ns.requestedAt && interval == activeInterval && !ns.wantCloseWait && !tr.isStale(ns)
-		if ns.requestedAt > 0 && (now-ns.requestedAt < interval || quiet) {
+		counts := tr.countsDue(ns)
+		if ns.requestedAt > 0 && (now-ns.requestedAt < interval || quiet) && !counts {
 			continue
 		}
 		transitions[e.Key] = ns.transitions
@@ -99,6 +105,9 @@ func (tr *tracker) requests(now time.Duration) []Request {
 			ns.halfClosedRequestedAt, ns.wantHalfClosed = now, false
 		}
 		request := Request{Netns: e.Key, HalfClosed: halfClosed, CloseWait: ns.wantCloseWait}
+		if counts {
+			request.Suspects = tr.requestCounts(e.Key, ns)
+		}
 		if tr.requestsOpen(e.Key, ns) {
 			request.OpenSince = ns.openRequestedAt
 		}
@@ -128,6 +137,9 @@ func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 	}
 	if l.TimeWaits >= 0 {
 		ns.reconcile(now, float64(l.TimeWaits), tr.losses.lastMinute(now))
+		model := ns.model()
+		model.Scale = 1
+		ns.counted = float64(l.TimeWaits) - ns.total.TimeWaits(model)
 	}
 }
 
@@ -171,7 +183,14 @@ func (ns *namespace) model() rate.TimeWaitModel {
 // modelFor is the model of the TIME_WAITs of one destination. Where connect() may take
 // them over, those that wait for the peer's FIN are counted in the kernel's table: see
 // [portStorm.suspectWaiting].
-func (ns *namespace) modelFor(d destination, use *destinationUse) rate.TimeWaitModel {
+func (ns *namespace) modelFor(now time.Duration, d destination, use *destinationUse) rate.TimeWaitModel {
+	model := ns.uncorrected(d, use)
+	use.kernel.applyTo(&model, now)
+	return model
+}
+
+// uncorrected is modelFor without the correction by the kernel's table.
+func (ns *namespace) uncorrected(d destination, use *destinationUse) rate.TimeWaitModel {
 	model := ns.model()
 	if l := &ns.limits; l.MayReuse(d.local, d.peer) {
 		model.ReuseAfter, model.Scale = max(l.ReuseDelay, time.Millisecond), 1
@@ -197,11 +216,21 @@ func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
 	}
 }
 
-func (ns *namespace) source(now time.Duration) Source {
-	if ns.countedAt > 0 && now-ns.countedAt < 2*activeInterval {
-		return Reconciled
+// modelOfAll is the model of all TIME_WAITs of the namespace, as the kernel counts them: also
+// those that connect() may take over, and those of connections that filters leave out.
+func (ns *namespace) modelOfAll(now time.Duration) rate.TimeWaitModel {
+	model := ns.model()
+	if age := now - ns.countedAt; ns.countedAt > 0 && age < model.Hold {
+		model.Scale, model.TimeWaitOffset = 1, ns.counted*float64(model.Hold-age)/float64(model.Hold)
 	}
-	return FromEvents
+	return model
+}
+
+// isCounted reports whether the kernel's count of TIME_WAITs is new enough to verify the
+// model.
+func (ns *namespace) isCounted(tr *tracker) bool {
+	age := tr.now - ns.countedAt
+	return ns.countedAt > 0 && (age <= freshFor || age <= verifiedFor && tr.lostAt < ns.countedAt)
 }
 
 // forget drops a namespace and everything in it: the kernel may give its inode

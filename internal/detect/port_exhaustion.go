@@ -61,8 +61,24 @@ func (d *portExhaustion) check(raise raiser) {
 			delete(d.exhausted, key)
 			continue
 		}
-		raise(key, opens, func() Finding { return d.describe(key, x) })
+		c := opens
+		if d.verifies(key) {
+			c |= verified
+		}
+		raise(key, c, func() Finding { return d.describe(key, x) })
 	}
+}
+
+// verifies asks for the kernel's count of a destination, and reports whether it is there. The
+// kernel itself has refused the port: the alert need not wait for the count. Of sockets with
+// their own range there is none, because the table does not show the range.
+func (d *portExhaustion) verifies(key destination) bool {
+	e := d.destinations.Find(key, key.hash())
+	if e == nil || key.ownRange {
+		return false
+	}
+	d.suspect(d.namespace(key.netns), &e.Value.kernel, true, true)
+	return e.Value.kernel.isVerified(d.tracker)
 }
 
 func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
@@ -82,15 +98,16 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	if ns == nil {
 		return f
 	}
-	model := ns.modelFor(key, &e.Value)
-	f.Occupancy, f.OccupancySource = round(e.Value.Occupancy(model)), ns.source(d.now)
+	model := ns.modelFor(d.now, key, &e.Value)
+	f.Occupancy, f.OccupancySource = round(e.Value.Occupancy(model)), e.Value.kernel.source(d.tracker)
 	f.Approximate = e.Missed > 0 || ns.limits.Assumed || d.isStale(ns)
-	f.Cause += fmt.Sprintf("; open connections use %d ports and TIME_WAITs %d", e.Value.OpenCount(), round(e.Value.TimeWaits(model)))
+	f.Cause += fmt.Sprintf("; open connections use %d ports and TIME_WAITs %d", round(e.Value.Connections(model)), round(e.Value.TimeWaits(model)))
 	if key.ownRange {
 		f.Cause += "; these sockets have their own range of ports (IP_LOCAL_PORT_RANGE)"
 		f.Advice = ownRangeAdvice
 		return f
 	}
+	f.Unverified = !e.Value.kernel.isVerified(d.tracker)
 	f.Advice = portAdvice(ns)
 	ns.addBinds(&f)
 	if capacity == 0 && ns.bindCount > 0 { // all are bound

@@ -42,7 +42,7 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], raise rais
 	}
 	u := &e.Value
 	u.Advance(d.now)
-	model := ns.modelFor(e.Key, u)
+	model := ns.modelFor(d.now, e.Key, u)
 	f := u.Forecast(model, capacity)
 	d.suspectWaiting(ns, u, model, capacity)
 	if isSuspected(f) {
@@ -51,19 +51,23 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], raise rais
 	if u.TimeWaits(model) < 0.5*f.Occupancy {
 		return false // connections that are still open take more ports than TIME_WAITs do
 	}
-	describe := func() Finding { return d.describe(e, ns, f) }
-	switch {
-	case opensStorm(&u.Estimator, f, model, d.Threshold):
-		raise(e.Key, opens, describe)
-	case keepsStorm(f):
-		raise(e.Key, keeps, describe)
-	default:
-		return false
+	v := &u.kernel
+	opening := opensStorm(&u.Estimator, f, model, d.Threshold)
+	alerts := opening || keepsStorm(f)
+	if alerts || isSuspected(f) {
+		d.suspect(ns, v, alerts, f.Exhausts)
 	}
-	return true
+	c := d.claimOf(opening, &v.opensSince, v.isVerified(d.tracker), f)
+	if !opening && u.isRefuted(d.now) && f.Occupancy < (d.Threshold-0.2)*capacity {
+		return false // the rate alone, of what may not have been, keeps no alert
+	}
+	if alerts {
+		raise(e.Key, c, func() Finding { return d.describe(e, ns, f) })
+	}
+	return alerts
 }
 
-// isRefuted reports whether the kernel's table has just had fewer connections than counted.
+// isRefuted reports whether the kernel's table has just had fewer sockets than counted.
 func (u *destinationUse) isRefuted(now time.Duration) bool {
 	return u.refutedAt > 0 && now-u.refutedAt < quietPeriod
 }
@@ -128,16 +132,16 @@ func (tr *tracker) portCapacity(key destination, use *destinationUse) (float64, 
 
 func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *namespace, forecast rate.Forecast) Finding {
 	u := &e.Value
-	model := ns.modelFor(e.Key, u)
+	model := ns.modelFor(d.now, e.Key, u)
 	f := Finding{
 		Severity: stormSeverity(forecast), Process: u.top(),
 		Netns: e.Key.netns, Role: tcp.RoleClient,
 		Local: tcp.Endpoint{Addr: e.Key.local}, Peer: tcp.Endpoint{Addr: e.Key.peer, Port: e.Key.peerPort},
-		RateUnit: "connections", Rate: forecast.Rate, Occupancy: round(forecast.Occupancy), OccupancySource: ns.source(d.now),
+		RateUnit: "connections", Rate: forecast.Rate, Occupancy: round(forecast.Occupancy), OccupancySource: u.kernel.source(d.tracker),
 		Capacity: uint64(forecast.Capacity), CapacityKind: EphemeralPorts,
 		Projected:    round(u.Plateau(forecast.Rate, model)),
 		ExhaustionIn: forecast.ExhaustedIn, Exhausts: forecast.Exhausts,
-		Approximate: e.Missed > 0 || ns.limits.Assumed || d.isStale(ns),
+		Approximate: e.Missed > 0 || ns.limits.Assumed || d.isStale(ns), Unverified: !u.kernel.isVerified(d.tracker),
 	}
 	f.Cause = fmt.Sprintf("%d of the %d ports in use are in TIME_WAIT: the connections are short, and this side closes them first, "+
 		"which keeps the port of each for %s; at this rate %d ports would be in use", round(u.TimeWaits(model)), f.Occupancy,

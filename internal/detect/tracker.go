@@ -61,7 +61,8 @@ type destinationUse struct {
 
 	changes       uint64        // connections that opened and ended
 	changesBefore uint64        // when the kernel's table was requested: see requestsOpen
-	refutedAt     time.Duration // when the kernel's table had fewer connections; 0: never
+	refutedAt     time.Duration // when the kernel's table had fewer sockets; 0: never
+	kernel        verification
 
 	waiting       int64         // timewait sockets in FIN_WAIT2, by the kernel's table
 	waitingOldest time.Duration // how long the oldest of them has waited
@@ -264,6 +265,7 @@ func (tr *tracker) tick(now time.Duration) {
 		u := &e.Value
 		u.binds = 0 // sweepBinds counts them again
 		refresh(&u.Estimator, &u.topProcesses, &e.Missed, tr.now, decay)
+		u.settle(tr.now)
 		timeWait, finWait2 := u.RecordedTimeWaits()
 		e.Weight = uint64(u.OpenCount() + timeWait + finWait2)
 		return !u.Idle()

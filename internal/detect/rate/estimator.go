@@ -63,6 +63,10 @@ type TimeWaitModel struct {
 	// Scale corrects the number of TIME_WAITs: what the kernel counts, divided by what
 	// the model gives.
 	Scale float64
+	// TimeWaitOffset and OpenOffset are how many more TIME_WAITs and connections the kernel
+	// has than the model gives, less than 0 if it has fewer. These TIME_WAITs are of unknown
+	// age: they are released evenly within Hold.
+	TimeWaitOffset, OpenOffset float64
 }
 
 // Advance moves the model on to a time. Every method that takes a time does so too.
@@ -105,6 +109,13 @@ func (e *Estimator) Closed(now time.Duration) {
 		e.open--
 		e.taken.Add(-1)
 	}
+}
+
+// AddOpen counts n more connections, which have opened at some time. They do not count for
+// the rate.
+func (e *Estimator) AddOpen(now time.Duration, n int64) {
+	e.Advance(now)
+	e.open += n
 }
 
 // ForgetOpen counts up to n connections less, which have ended at some time.
@@ -190,8 +201,18 @@ func (e *Estimator) NewestFinWait2(count int64) time.Duration {
 	return time.Duration(seconds * float64(time.Second))
 }
 
+// UntimedCount is how many timewait sockets without a timestamp of the peer were created
+// within a time, up to 64 s.
+func (e *Estimator) UntimedCount(within time.Duration) int64 {
+	return e.untimed.Sum(0, slotsOf(within))
+}
+
 // TimeWaits is how many units TIME_WAITs occupy by the model.
 func (e *Estimator) TimeWaits(m TimeWaitModel) float64 {
+	return max(0, e.modelledTimeWaits(m)+m.TimeWaitOffset)
+}
+
+func (e *Estimator) modelledTimeWaits(m TimeWaitModel) float64 {
 	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
 	if m.ReuseAfter > 0 && m.ReuseAfter < m.Hold {
 		count := e.createdWithin(m.ReuseAfter) + float64(e.untimed.Sum(0, hold))
@@ -224,7 +245,12 @@ func (e *Estimator) createdWithin(d time.Duration) float64 {
 
 // Occupancy is how many units are occupied now, by open connections and TIME_WAITs.
 func (e *Estimator) Occupancy(m TimeWaitModel) float64 {
-	return float64(e.open) + e.TimeWaits(m)
+	return e.Connections(m) + e.TimeWaits(m)
+}
+
+// Connections is how many connections are open or being opened, by the model.
+func (e *Estimator) Connections(m TimeWaitModel) float64 {
+	return max(0, float64(e.open)+m.OpenOffset)
 }
 
 // slotsOf rounds a duration to seconds, which are the slots of a Counter.

@@ -46,8 +46,10 @@ func (e *Estimator) Exhaustion(rate float64, m TimeWaitModel, capacity float64) 
 		return 0, true
 	}
 	reused := e.reusedShare(m)
-	for second := range slotsOf(m.Hold) {
-		growth := rate - m.Scale*e.released(second, m) - rate*reused*pastReuse(second, m)
+	hold := slotsOf(m.Hold)
+	for second := range hold {
+		released := m.Scale*e.released(second, m) + m.TimeWaitOffset/float64(hold)
+		growth := rate - released - rate*reused*pastReuse(second, m)
 		if occupancy+growth >= capacity {
 			return time.Duration((float64(second) + (capacity-occupancy)/growth) * float64(time.Second)), true
 		}
@@ -59,7 +61,7 @@ func (e *Estimator) Exhaustion(rate float64, m TimeWaitModel, capacity float64) 
 // Plateau is what is occupied in the end if units are taken at a constant rate per second.
 func (e *Estimator) Plateau(rate float64, m TimeWaitModel) float64 {
 	reused := e.reusedShare(m)
-	return float64(e.open) + rate*(reused*m.ReuseAfter.Seconds()+(1-reused)*m.Hold.Seconds())
+	return e.Connections(m) + rate*(reused*m.ReuseAfter.Seconds()+(1-reused)*m.Hold.Seconds())
 }
 
 // released is how many of the units that TIME_WAITs occupy now are released in a second
