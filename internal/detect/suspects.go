@@ -23,6 +23,14 @@ const comparedFor = 57 * time.Second
 // second, as the model counts by seconds.
 func (s *Suspects) comparedFrom() time.Duration { return s.since.Truncate(time.Second) - comparedFor }
 
+// Newer returns those of s and o that were requested last. Both may be nil.
+func (s *Suspects) Newer(o *Suspects) *Suspects {
+	if s == nil || o != nil && o.since > s.since {
+		return o
+	}
+	return s
+}
+
 // Peers returns the peers of the suspects, some of them more than once.
 func (s *Suspects) Peers() []tcp.Endpoint {
 	peers := make([]tcp.Endpoint, len(s.list))

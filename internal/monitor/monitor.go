@@ -107,6 +107,7 @@ func joined(a, b detect.Request) detect.Request {
 	a.HalfClosed = a.HalfClosed || b.HalfClosed
 	a.CloseWait = a.CloseWait || b.CloseWait
 	a.OpenSince = max(a.OpenSince, b.OpenSince)
+	a.Suspects = b.Suspects.Newer(a.Suspects) // the engine requests the others again
 	return a
 }
 

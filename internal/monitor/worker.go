@@ -24,9 +24,6 @@ const (
 	// maxBound bounds the namespaces whose bound ports the worker remembers: hosts create
 	// and remove namespaces all the time.
 	maxBound = 4 * queueSize * queueSize
-	// openShare is how many times as long as a count of connections took the next one must
-	// wait: such counts take at most a second of CPU in a minute.
-	openShare = 60
 )
 
 // worker reads the host for the engine. Its methods are for its own goroutine, run.
@@ -37,7 +34,7 @@ type worker struct {
 	warn     func(message string)
 	warned   bool
 	filter   filter.Filter // that the transitions have passed
-	nextOpen time.Duration // when connections may be counted again
+	budget   budget
 
 	search  *netns.Search
 	waiting map[uint32]detect.Request // until their namespaces are found
@@ -176,14 +173,6 @@ func (w *worker) locate(inode uint32) (netns.Namespace, netns.Status) {
 	return w.search.Locate(inode)
 }
 
-// found are the sockets that a request asked for.
-type found struct {
-	halfClosed []tcp.Socket
-	closeWait  []tcp.CloseWaitSocket
-	readAt     time.Duration // since then closeWait is read
-	open       *detect.OpenSockets
-}
-
 // read answers a request with what is in n. It fails with ErrGone, and does not answer, if n
 // is no longer where it was found.
 func (w *worker) read(n netns.Namespace, request detect.Request) error {
@@ -193,7 +182,7 @@ func (w *worker) read(n netns.Namespace, request detect.Request) error {
 		if l, err = w.limits(n.Inode); err != nil {
 			return err
 		}
-		return w.readSockets(request, l, &sockets)
+		return w.readTables(request, l, &sockets)
 	})
 	if errors.Is(err, netns.ErrGone) {
 		return err
@@ -204,74 +193,6 @@ func (w *worker) read(n netns.Namespace, request detect.Request) error {
 	}
 	w.answer(request, l, sockets)
 	return nil
-}
-
-// readSockets reads the sockets of the namespace that the calling thread is in, whose limits
-// are l.
-func (w *worker) readSockets(request detect.Request, l *tcp.Limits, into *found) error {
-	if request.OpenSince > 0 {
-		if err := w.readOpen(request.Netns, l, into); err != nil {
-			return err
-		}
-	}
-	if request.HalfClosed {
-		err := limits.EachHalfClosed(func(s *tcp.Socket) {
-			if w.filter.MatchesEndpoints(s.Local, s.Peer) {
-				into.halfClosed = append(into.halfClosed, *s)
-			}
-		})
-		if err != nil {
-			return err
-		}
-	}
-	if !request.CloseWait {
-		return nil
-	}
-	into.readAt = monotonic.Now()
-	return limits.EachCloseWait(func(s tcp.CloseWaitSocket) {
-		into.closeWait = append(into.closeWait, s)
-	})
-}
-
-// readOpen counts connections, unless that has taken more of the CPU than it may. Then the
-// engine requests them again.
-func (w *worker) readOpen(netns uint32, l *tcp.Limits, into *found) error {
-	began := threadTime()
-	if monotonic.Now() < w.nextOpen {
-		return nil
-	}
-	open := new(detect.OpenSockets)
-	err := limits.EachConnection(func(s *tcp.Socket) { open.Add(netns, s, l) })
-	w.nextOpen = monotonic.Now() + openShare*(threadTime()-began)
-	if err == nil {
-		into.open = open
-	}
-	return err
-}
-
-// threadTime is the CPU time of the calling thread.
-func threadTime() time.Duration {
-	var t unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) != nil {
-		return 0
-	}
-	return time.Duration(t.Nano())
-}
-
-// answer passes limits and sockets to the engine, nil if the namespace could not be read.
-func (w *worker) answer(request detect.Request, l *tcp.Limits, sockets found) {
-	w.send(func(e *detect.Engine, now time.Duration) {
-		e.Update(now, request.Netns, l)
-		if l != nil && request.HalfClosed {
-			e.UpdateHalfClosed(now, request.Netns, sockets.halfClosed)
-		}
-		if l != nil && request.CloseWait {
-			e.UpdateCloseWait(now, sockets.readAt, request.Netns, sockets.closeWait)
-		}
-		if l != nil && sockets.open != nil {
-			e.UpdateOpen(now, request.OpenSince, request.Netns, sockets.open)
-		}
-	})
 }
 
 // stepSearch searches on for a moment, and answers the requests for what is found or missing.
