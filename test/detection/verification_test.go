@@ -22,7 +22,9 @@ func portsInUse(t *testing.T, n *tcplab.Netns, peer string, port int) int {
 		t.Skip("ss is not installed")
 	}
 	var out []byte
-	n.Do(func() { out, err = exec.Command(ss, "-Htan", "dst", peer, "and", "dport", "=", ":"+strconv.Itoa(port)).CombinedOutput() })
+	n.Do(func() {
+		out, err = exec.Command(ss, "-Htan", "dst", peer, "and", "dport", "=", ":"+strconv.Itoa(port)).CombinedOutput()
+	})
 	if err != nil {
 		t.Fatalf("ss: %v: %s", err, out)
 	}
