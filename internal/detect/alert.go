@@ -82,6 +82,8 @@ type Finding struct {
 	Unverified  bool   // the kernel's table has not confirmed the numbers, or not yet
 	Approximate bool   // a table was full, so that earlier events may be missing; or limits are assumed
 
+	complete bool // nothing that was lost is missing from the numbers: Lost is 0
+
 	Cause, Advice string // sentences for people, without a full stop at the end
 }
 

@@ -91,7 +91,9 @@ func (e *Engine) Tick(now time.Duration) []Alert {
 		d.check(func(cause any, c claim, describe func() Finding) {
 			e.alerts.raise(d.kind(), cause, c, func() Finding {
 				f := describe()
-				f.Lost = e.tracker.losses.lastMinute(now)
+				if !f.complete {
+					f.Lost = e.tracker.losses.lastMinute(now)
+				}
 				return f
 			}, now)
 		})

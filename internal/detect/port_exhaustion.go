@@ -73,11 +73,11 @@ func (d *portExhaustion) check(raise raiser) {
 // kernel itself has refused the port: the alert need not wait for the count. Of sockets with
 // their own range there is none, because the table does not show the range.
 func (d *portExhaustion) verifies(key destination) bool {
-	e := d.destinations.Find(key, key.hash())
-	if e == nil || key.ownRange {
+	e, ns := d.destinations.Find(key, key.hash()), d.namespaces.Find(key.netns, uint64(key.netns))
+	if e == nil || ns == nil || key.ownRange {
 		return false
 	}
-	d.suspect(d.namespace(key.netns), &e.Value.kernel, true, true)
+	d.suspect(&ns.Value, &e.Value.kernel, true, true)
 	return e.Value.kernel.isVerified(d.tracker)
 }
 
@@ -107,7 +107,7 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 		f.Advice = ownRangeAdvice
 		return f
 	}
-	f.Unverified = !e.Value.kernel.isVerified(d.tracker)
+	f.Unverified, f.complete = !e.Value.kernel.isVerified(d.tracker), e.Value.kernel.isComplete(d.tracker)
 	f.Advice = portAdvice(ns)
 	ns.addBinds(&f)
 	if capacity == 0 && ns.bindCount > 0 { // all are bound

@@ -141,7 +141,7 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 		Capacity: uint64(forecast.Capacity), CapacityKind: EphemeralPorts,
 		Projected:    round(u.Plateau(forecast.Rate, model)),
 		ExhaustionIn: forecast.ExhaustedIn, Exhausts: forecast.Exhausts,
-		Approximate: e.Missed > 0 || ns.limits.Assumed || d.isStale(ns), Unverified: !u.kernel.isVerified(d.tracker),
+		Approximate: e.Missed > 0 || ns.limits.Assumed || d.isStale(ns), Unverified: !u.kernel.isVerified(d.tracker), complete: u.kernel.isComplete(d.tracker),
 	}
 	f.Cause = fmt.Sprintf("%d of the %d ports in use are in TIME_WAIT: the connections are short, and this side closes them first, "+
 		"which keeps the port of each for %s; at this rate %d ports would be in use", round(u.TimeWaits(model)), f.Occupancy,

@@ -60,6 +60,7 @@ type destinationUse struct {
 	binds int // its ports that were bound before connect()
 
 	changes       uint64        // connections that opened and ended
+	unmoved       uint64        // of changes: those of a connect() that found no port
 	changesBefore uint64        // when the kernel's table was requested: see requestsOpen
 	refutedAt     time.Duration // when the kernel's table had fewer sockets; 0: never
 	kernel        verification
@@ -218,6 +219,7 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 			use.Value.Closed(t.Monotonic)
 			use.Value.changes++
 			if tcp.ClosedByOf(t) == tcp.ClosedByNoPort {
+				use.Value.unmoved += 2
 				use.Value.noPort++
 				use.Value.noPortAt = t.Monotonic
 			}

@@ -54,6 +54,12 @@ func (v *verification) isVerified(tr *tracker) bool {
 	return v.verifiedAt > 0 && (age <= freshFor || age <= verifiedFor && tr.lostAt < v.verifiedAt)
 }
 
+// isComplete reports whether nothing that was lost is missing from the numbers: they have been
+// verified since, and no rate goes back that far.
+func (v *verification) isComplete(tr *tracker) bool {
+	return v.isVerified(tr) && tr.lostAt < v.verifiedAt && tr.now-tr.lostAt > rate.MaxWindow
+}
+
 func (v *verification) source(tr *tracker) Source {
 	if v.isVerified(tr) {
 		return FromKernel
@@ -195,7 +201,7 @@ func (tr *tracker) takeCount(s *Suspects, key destination, u *destinationUse, c 
 
 // moves is how many connections have opened and ended. A connect() that finds no port moves
 // nothing.
-func (u *destinationUse) moves() int64 { return int64(u.changes - 2*u.noPort) }
+func (u *destinationUse) moves() int64 { return int64(u.changes - u.unmoved) }
 
 // difference is how much the kernel's number is above the model's, or below it, beyond what
 // has moved.

@@ -1,10 +1,13 @@
 package detect
 
 import (
+	"fmt"
 	"math"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -203,5 +206,45 @@ func TestVerification_BucketsOfOthers(t *testing.T) {
 	if len(opened) != 1 || opened[0].CapacityKind != TimeWaitBuckets || opened[0].OccupancySource != FromKernel || opened[0].Occupancy < 700 ||
 		opened[0].Occupancy > 800 {
 		t.Errorf("%+v", opened)
+	}
+}
+
+// The numbers of an alert that was verified after a loss are complete: nothing is missing.
+func TestVerification_CompleteAfterLoss(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(4)}, 50*time.Second, false)
+	h.engine.AddLost(h.now, 17)
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(12)}, 5*time.Minute, true)
+	a := h.mustWarn()
+	if complete := a.Monotonic > time.Hour+50*time.Second+rate.MaxWindow; a.Unverified || complete != (a.Lost == 0) {
+		t.Errorf("%d lost, after %v", a.Lost, a.Monotonic-time.Hour)
+	}
+}
+
+// The same transitions and answers lead to the same alerts, ids included, also if many open at
+// once.
+func TestVerification_Deterministic(t *testing.T) {
+	run := func() (all []string) {
+		h := newHost(t, 100, Config{})
+		h.limits.PortHigh = h.limits.PortLow + 20
+		for range 40 {
+			for port := range uint16(30) {
+				h.connect(to(80+port), curl)
+			}
+		}
+		h.pass(12 * time.Second)
+		for _, a := range h.finish() {
+			all = append(all, fmt.Sprint(a.ID, a.Kind, a.Phase, a.Peer, a.Occupancy, a.Monotonic))
+		}
+		return all
+	}
+	first := run()
+	if len(first) < 60 {
+		t.Fatalf("%d alerts", len(first))
+	}
+	for range 3 {
+		if again := run(); !slices.Equal(again, first) {
+			t.Fatalf("%v\nwant\n%v", again, first)
+		}
 	}
 }

@@ -182,7 +182,8 @@ func (w *worker) read(n netns.Namespace, request detect.Request) error {
 		if l, err = w.limits(n.Inode); err != nil {
 			return err
 		}
-		return w.readTables(request, l, &sockets)
+		w.report(w.readTables(request, l, &sockets)) // the limits are right without
+		return nil
 	})
 	if errors.Is(err, netns.ErrGone) {
 		return err
