@@ -20,7 +20,7 @@ type lifecycle struct {
 	updateInterval time.Duration
 	open           map[alertKey]*openAlert
 	opened         []*openAlert // not reported yet, and without an id
-	count          uint64  // of all alerts so far
+	count          uint64       // of all alerts so far
 }
 
 type alertKey struct {

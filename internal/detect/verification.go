@@ -191,8 +191,9 @@ func (tr *tracker) takeCount(s *Suspects, key destination, u *destinationUse, c 
 	// Some TIME_WAITs that are old enough for connect() have no timestamp of the peer, which
 	// the table does not show.
 	kept := c.timeWaits + min(c.reusable, untimed)
-	v.timeWaits = difference(float64(kept), timeWaits, moved+math.Abs(timeWaits-v.waitsBefore))
-	v.open = difference(float64(c.open), float64(u.OpenCount()), moved)
+	ahead := pipelineDelay * u.RecentRate()
+	v.timeWaits = difference(float64(kept), timeWaits, moved+math.Abs(timeWaits-v.waitsBefore), ahead)
+	v.open = difference(float64(c.open), float64(u.OpenCount()), moved, ahead)
 	corrected := u.Occupancy(ns.modelFor(tr.now, key, u))
 	if occupied-corrected > max(minConnections, float64(ns.ports)/20) {
 		u.refutedAt = tr.now
@@ -204,9 +205,9 @@ func (tr *tracker) takeCount(s *Suspects, key destination, u *destinationUse, c 
 func (u *destinationUse) moves() int64 { return int64(u.changes - u.unmoved) }
 
 // difference is how much the kernel's number is above the model's, or below it, beyond what
-// has moved.
-func difference(kernel, model, moved float64) float64 {
-	return max(kernel-moved-model, 0) + min(kernel+moved-model, 0)
+// has moved. The kernel may also be ahead, because some transitions are still on their way.
+func difference(kernel, model, moved, ahead float64) float64 {
+	return max(kernel-moved-ahead-model, 0) + min(kernel+moved-model, 0)
 }
 
 // settle corrects the connections that count as open, once the engine has observed all that

@@ -118,6 +118,13 @@ func (e *Estimator) AddOpen(now time.Duration, n int64) {
 	e.open += n
 }
 
+// RecentRate is how many units have been taken per second within the last half to three
+// quarters of a second.
+func (e *Estimator) RecentRate() float64 {
+	rate, _ := e.rate(3*Step, 1)
+	return rate
+}
+
 // ForgetOpen counts up to n connections less, which have ended at some time.
 func (e *Estimator) ForgetOpen(now time.Duration, n int64) {
 	e.Advance(now)
