@@ -26,9 +26,10 @@ type host struct {
 	open   map[destination]int
 	ticked time.Duration
 
-	alerts []Alert
-	failed time.Duration // when the first connect() found no port; 0: none did
-	cookie uint64
+	alerts  []Alert
+	inspect func(a Alert) // nil, or called at the time of each alert
+	failed  time.Duration // when the first connect() found no port; 0: none did
+	cookie  uint64
 
 	waits     []time.Duration // when each half-closed connection to port 80 began to wait
 	uncounted bool            // the kernel has no count of TIME_WAITs
@@ -36,6 +37,7 @@ type host struct {
 	closeWait  map[uint64]tcp.CloseWaitSocket // by cookie
 	unreadable bool                           // the kernel's table, except its counts
 	loses      bool                           // what happens is lost, and the loss is noticed
+	lossShare  float64                        // the part of what happens that is lost
 
 	living   []tcp.Socket  // in FIN_WAIT2, and a process has them
 	untimed  bool          // the peers have no timestamps
@@ -83,7 +85,12 @@ func (h *host) pass(d time.Duration) {
 			return
 		}
 		h.ticked = h.now
-		h.alerts = append(h.alerts, h.engine.Tick(h.now)...)
+		for _, a := range h.engine.Tick(h.now) {
+			h.alerts = append(h.alerts, a)
+			if h.inspect != nil {
+				h.inspect(a)
+			}
+		}
 		for _, want := range h.engine.Requests(h.now) {
 			l := h.limits
 			l.TimeWaits = h.timeWaits(want.Netns)
@@ -214,7 +221,7 @@ func (h *host) emit(key destination, port uint16, by tcp.Owner, old, next tcp.St
 	if next == tcp.Close && port == 0 {
 		t.Locked, t.NoPort = true, true
 	}
-	if h.loses {
+	if h.loses || h.lossShare > 0 && h.random.Float64() < h.lossShare {
 		h.engine.AddLost(h.now, 1)
 		return
 	}

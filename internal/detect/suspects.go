@@ -63,6 +63,9 @@ type suspectCount struct {
 	timeWaits int // timewait sockets that connect() does not take over
 	reusable  int // TIME_WAITs that it takes over if they have a timestamp of the peer
 	ending    int // older TIME_WAITs: see comparedFor
+	// created are the timewait sockets by second of creation, from comparedFrom on. For one
+	// that was in FIN_WAIT2 it is the second of the peer's FIN.
+	created [comparedFor/time.Second + 4]int32
 }
 
 // NewCounts begins a count at the time readAt. l are the limits of the namespace.
@@ -92,20 +95,31 @@ func (c *SuspectCounts) Add(netns uint32, s *tcp.Socket) {
 		return
 	}
 	n.ports.Add(s.Local.Port)
+	n.classify(c, s, &key)
+}
+
+func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, key *destination) {
 	age := tcp.TimeWaitTimeout - s.ExpiresIn
 	if s.Substate == tcp.FinWait2 {
 		age = c.limits.FinWait2Timeout() - s.ExpiresIn
 	}
+	createdAt := c.readAt - max(0, age)
+	second := int64(createdAt/time.Second) - int64(c.of.comparedFrom()/time.Second)
 	switch {
 	case s.New == tcp.LastAck:
 		n.lastAck++
+		return
 	case s.New != tcp.TimeWait:
 		n.open++
-	case c.readAt-age < c.of.comparedFrom():
+		return
+	case second < 0:
 		n.ending++
 	case s.Substate == tcp.FinWait2 || age < c.limits.ReuseDelay || !c.limits.MayReuse(key.local, key.peer):
 		n.timeWaits++
 	default:
 		n.reusable++
+	}
+	if second >= 0 && second < int64(len(n.created)) {
+		n.created[second]++
 	}
 }

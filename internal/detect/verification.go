@@ -39,7 +39,7 @@ type verification struct {
 	waitsBefore float64       // TIME_WAITs of the model at that time
 	verifiedAt  time.Duration // when the newest count was requested that has come; 0: never
 
-	timeWaits float64 // that the kernel had more than the model, at verifiedAt
+	timeWaits float64 // that the kernel had more than the model, at verifiedAt: see applyTo
 	open      float64 // connections that it had more, until settle corrects the model
 	lastAck   float64 // connections in LAST_ACK: they keep their ports, and the model has closed them
 
@@ -67,8 +67,8 @@ func (v *verification) source(tr *tracker) Source {
 	return FromEvents
 }
 
-// applyTo corrects a model by the newest count. The TIME_WAITs that only one of both had are
-// of unknown age, and end within a hold time.
+// applyTo corrects a model by the newest count. If connect() may take over TIME_WAITs, those
+// that only one of both had end evenly within a hold time.
 func (v *verification) applyTo(m *rate.TimeWaitModel, now time.Duration) {
 	age := now - v.verifiedAt
 	if v.verifiedAt == 0 || age >= m.Hold {
@@ -193,6 +193,9 @@ func (tr *tracker) takeCount(s *Suspects, key destination, u *destinationUse, c 
 	kept := c.timeWaits + min(c.reusable, untimed)
 	ahead := pipelineDelay * u.RecentRate()
 	v.timeWaits = difference(float64(kept), timeWaits, moved+math.Abs(timeWaits-v.waitsBefore), ahead)
+	if !ns.limits.MayReuse(key.local, key.peer) {
+		ns.correct(s, key, u, c)
+	}
 	v.open = difference(float64(c.open), float64(u.OpenCount()), moved, ahead)
 	corrected := u.Occupancy(ns.modelFor(tr.now, key, u))
 	if occupied-corrected > max(minConnections, float64(ns.ports)/20) {
@@ -203,6 +206,27 @@ func (tr *tracker) takeCount(s *Suspects, key destination, u *destinationUse, c 
 // moves is how many connections have opened and ended. A connect() that finds no port moves
 // nothing.
 func (u *destinationUse) moves() int64 { return int64(u.changes - u.unmoved) }
+
+// correct adds the TIME_WAITs that the kernel has more than the model to the seconds of their
+// creation, or takes them off.
+func (ns *namespace) correct(s *Suspects, key destination, u *destinationUse, c *suspectCount) {
+	model, first := ns.uncorrected(key, u), int64(s.comparedFrom()/time.Second)
+	var more [len(c.created)]float64
+	total := 0.0
+	for i := range more {
+		more[i] = float64(c.created[i]) - u.TimeWaitsOf(first+int64(i), model)
+		total += more[i]
+	}
+	if part := u.kernel.timeWaits / total; part > 0 && part <= 1 {
+		carry := 0.0
+		for i := range more {
+			n := math.Round(carry + part*more[i])
+			carry += part*more[i] - n
+			u.CorrectTimeWaits(first+int64(i), int32(n))
+		}
+	}
+	u.kernel.timeWaits = 0
+}
 
 // difference is how much the kernel's number is above the model's, or below it, beyond what
 // has moved. The kernel may also be ahead, because some transitions are still on their way.

@@ -3,6 +3,7 @@ package detect
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"time"
@@ -246,5 +247,57 @@ func TestVerification_Deterministic(t *testing.T) {
 		if again := run(); !slices.Equal(again, first) {
 			t.Fatalf("%v\nwant\n%v", again, first)
 		}
+	}
+}
+
+// For random loads of which random transitions are lost: what a verified alert of a storm says
+// is what the kernel has, within a twentieth of the capacity and what moves in a tick, and no
+// alert is left when the load is over.
+func TestVerification_RandomLosses(t *testing.T) {
+	random := rand.New(rand.NewPCG(7, 8))
+	checked, unverified := 0, 0
+	for round := range 60 {
+		ports := 200 + random.IntN(1800)
+		h := newHost(t, ports, Config{})
+		h.uncounted = round%2 == 0
+		h.answersAfter = time.Duration(random.IntN(150)) * time.Millisecond
+		var perSecond float64
+		h.inspect = func(a Alert) {
+			switch {
+			case a.Kind != "time_wait_storm" || a.Phase == Close:
+				return
+			case a.Unverified:
+				unverified++
+				return
+			}
+			checked++
+			truth, room := float64(h.taken(to(80))), float64(ports)/20+4+perSecond*(0.2+2*h.answersAfter.Seconds())
+			if a.Lost > 0 { // and more may be lost now
+				room += perSecond * freshFor.Seconds()
+			}
+			if d := math.Abs(float64(a.Occupancy) - truth); d > room {
+				t.Errorf("round %d after %v, %s: %d of %d, truth %.0f, room %.0f", round, h.now-time.Hour, a.Phase, a.Occupancy, ports, truth, room)
+			}
+		}
+		for range 6 + random.IntN(6) {
+			perSecond = float64(ports) / 61 * 3 * random.Float64()
+			h.lossShare = []float64{0, 0, 0.05, 0.5, 1}[random.IntN(5)]
+			h.run(load{
+				key: to(80), by: []tcp.Owner{curl}, rate: constant(perSecond), peer: random.IntN(4) == 0,
+				lasting: time.Duration(random.IntN(3000)) * time.Millisecond,
+			}, time.Duration(5+random.IntN(15))*time.Second, false)
+			for h.open[to(80)] > 0 { // run has left them open
+				h.close(to(80), curl, true)
+			}
+		}
+		h.lossShare = 0
+		h.pass(3 * time.Minute)
+		if len(h.engine.alerts.open) > 0 {
+			t.Errorf("round %d: %d alerts are open, and nothing happens", round, len(h.engine.alerts.open))
+		}
+	}
+	t.Logf("%d verified phases, %d unverified", checked, unverified)
+	if checked < 100 {
+		t.Error("this proves nothing")
 	}
 }

@@ -118,6 +118,21 @@ func (e *Estimator) AddOpen(now time.Duration, n int64) {
 	e.open += n
 }
 
+// TimeWaitsOf is how many TIME_WAITs that were created in a second occupy a unit by the model.
+// It does not know those that connect() may take over.
+func (e *Estimator) TimeWaitsOf(second int64, m TimeWaitModel) float64 {
+	n := int(e.timeWaits.newest - second)
+	finWait2 := e.finWait2.ago(n)
+	if n >= slotsOf(min(m.FinWait2Hold, m.Hold)) {
+		finWait2 *= m.FinFraction
+	}
+	return e.timeWaits.ago(n) + finWait2
+}
+
+// CorrectTimeWaits adds n TIME_WAITs, which may be negative, to those that were created in a
+// second.
+func (e *Estimator) CorrectTimeWaits(second int64, n int32) { e.timeWaits.AddAt(second, n) }
+
 // RecentRate is how many units have been taken per second within the last half to three
 // quarters of a second.
 func (e *Estimator) RecentRate() float64 {
