@@ -78,7 +78,7 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	if e == nil {
 		return f
 	}
-	capacity, ns := d.portCapacity(key, &e.Value)
+	ns := d.knownNamespace(key.netns)
 	if ns == nil {
 		return f
 	}
@@ -93,8 +93,9 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	}
 	f.Advice = portAdvice(ns)
 	ns.addBinds(&f)
-	if capacity == 0 && ns.bindCount > 0 { // all are bound
-		capacity = float64(ns.bindCount)
+	capacity := ns.portsFor(&e.Value)
+	if capacity == 0 { // all are bound
+		capacity = ns.bindCount
 	}
 	if capacity == 0 {
 		return f

@@ -108,22 +108,31 @@ func (tr *tracker) takeWaiting(now time.Duration, netns uint32, sockets []tcp.So
 	}
 }
 
-// portCapacity is the number of local ports for a destination. It is 0 if the limits are
-// not known, or if tcp_max_tw_buckets is reached before the ports are exhausted.
+// knownNamespace returns the namespace if its limits are known, else nil.
+func (tr *tracker) knownNamespace(netns uint32) *namespace {
+	if found := tr.namespaces.Find(netns, uint64(netns)); found != nil && found.Value.known {
+		return &found.Value
+	}
+	return nil
+}
+
+// portsFor is the number of local ports that connect() could choose for one destination.
+func (ns *namespace) portsFor(use *destinationUse) int {
+	return max(0, ns.ports-ns.boundByOthers(use))
+}
+
+// portCapacity is how many local ports TIME_WAITs can take for a destination. It is 0 if the
+// limits are not known, or if tcp_max_tw_buckets is reached before the ports are exhausted.
 func (tr *tracker) portCapacity(key destination, use *destinationUse) (float64, *namespace) {
-	found := tr.namespaces.Find(key.netns, uint64(key.netns))
-	if found == nil || !found.Value.known {
-		return 0, nil
+	ns := tr.knownNamespace(key.netns)
+	if ns == nil || key.ownRange { // no event shows how many ports a socket with its own range may use
+		return 0, ns
 	}
-	ns := &found.Value
-	capacity := float64(max(0, ns.ports-ns.boundByOthers(use)))
-	if key.ownRange {
-		return 0, ns // no event shows how many ports the socket may use
-	}
-	if float64(ns.limits.MaxTimeWaits) < capacity {
+	capacity := ns.portsFor(use)
+	if ns.limits.MaxTimeWaits < capacity {
 		return 0, ns // the kernel never keeps so many TIME_WAITs
 	}
-	return capacity, ns
+	return float64(capacity), ns
 }
 
 func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *namespace, forecast rate.Forecast) Finding {
