@@ -67,8 +67,7 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 		case s != nil:
 			d.confirm(cookie, w, s, readAt)
 		case w.unseen:
-			w.unstick(d.now, true)
-			delete(d.waiting, cookie)
+			d.leave(cookie, true)
 		default: // the kernel may leave out a socket while its table changes
 			w.unstick(d.now, true)
 			w.unseen = true
@@ -93,7 +92,7 @@ func (d *closeWaitLeak) confirm(cookie uint64, w waitingSocket, s *tcp.CloseWait
 	}
 	if w.unseen = false; !w.stuck && !w.queued {
 		w.queued = true
-		d.queue = append(d.queue, arrival{cookie, d.now})
+		d.push(arrival{cookie, d.now})
 	}
 	d.waiting[cookie] = w
 }
@@ -103,17 +102,29 @@ func (d *closeWaitLeak) moveAccepted(w *waitingSocket) {
 	key := w.leak.key
 	key.unaccepted = false
 	if l := d.leakFor(key); l != nil {
-		w.unstick(d.now, true)
+		w.unstick(d.now, false) // it did wait to be accepted
 		l.role, l.local, l.peer, l.lastArrival = w.leak.role, w.leak.local, w.leak.peer, d.now
+		w.leak.sockets--
+		l.sockets++
 		w.leak = l
 	}
 }
 
 // unstick takes a socket off the count of its leak. With refuted it should not have counted.
 func (w *waitingSocket) unstick(now time.Duration, refuted bool) {
-	if w.stuck {
-		w.stuck, w.leak.refuted = false, refuted
-		w.leak.stuck.advance(now)
+	if !w.stuck {
+		return
+	}
+	w.stuck = false
+	if refuted {
+		w.leak.refuted++
+	} else {
+		w.leak.ended++
+	}
+	w.leak.stuck.advance(now)
+	if w.earlier {
+		w.leak.stuck.removeEarlier()
+	} else {
 		w.leak.stuck.remove()
 	}
 }

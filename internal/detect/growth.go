@@ -71,6 +71,18 @@ func (g *growth) addEarlier() {
 	}
 }
 
+// removeEarlier counts one less of those that addEarlier has counted: its end does not hide the
+// growth of the others.
+func (g *growth) removeEarlier() {
+	g.count--
+	for i := range g.levels {
+		for n := range g.levels[i].samples {
+			g.levels[i].samples[n]--
+		}
+	}
+}
+
+// remove counts one less of those that add has counted.
 func (g *growth) remove() {
 	g.count--
 	g.changes.Add(-1)
