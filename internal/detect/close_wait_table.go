@@ -19,7 +19,7 @@ const (
 // requestTable requests the sockets in CLOSE_WAIT of a namespace from the kernel, unless they
 // were read within an interval.
 func (d *closeWaitLeak) requestTable(netns uint32, interval time.Duration) {
-	if ns := d.namespace(netns); ns.closeWaitReadAt == 0 || d.now-ns.closeWaitReadAt >= interval {
+	if ns := d.namespaceInTick(netns); ns != nil && (ns.closeWaitReadAt == 0 || d.now-ns.closeWaitReadAt >= interval) {
 		ns.wantCloseWait = true
 		if interval == suspectedInterval {
 			ns.suspectedAt = d.now

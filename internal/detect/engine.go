@@ -96,7 +96,9 @@ func (e *Engine) Tick(now time.Duration) []Alert {
 			}, now)
 		})
 	}
-	return e.alerts.due(now)
+	due := e.alerts.due(now)
+	e.tracker.addMissing()
+	return due
 }
 
 // Finish closes every open alert, and returns the alerts to report. It is the last call.

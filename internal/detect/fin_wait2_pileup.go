@@ -151,7 +151,10 @@ func (d *finWait2Pileup) requestCounts() {
 }
 
 func (d *finWait2Pileup) request(netns uint32) {
-	ns := d.namespace(netns)
+	ns := d.namespaceInTick(netns)
+	if ns == nil {
+		return
+	}
 	ns.suspectedAt = d.now
 	if d.now-ns.halfClosedRequestedAt >= minWaiting {
 		ns.wantHalfClosed = true

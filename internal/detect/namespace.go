@@ -77,6 +77,25 @@ func (tr *tracker) namespace(netns uint32) *namespace {
 	return ns
 }
 
+// namespaceInTick is namespace for a detector that is being checked. It returns nil if there is
+// no entry yet: a new one may replace an entry that a Finding refers to, so it is added after
+// the tick.
+func (tr *tracker) namespaceInTick(netns uint32) *namespace {
+	if found := tr.namespaces.Find(netns, uint64(netns)); found != nil {
+		return &found.Value
+	}
+	tr.missing = append(tr.missing, netns)
+	return nil
+}
+
+// addMissing adds the namespaces that detectors have asked for in a tick.
+func (tr *tracker) addMissing() {
+	for _, netns := range tr.missing {
+		tr.namespace(netns)
+	}
+	tr.missing = tr.missing[:0]
+}
+
 // requests lists the namespace with the most transitions first: answers may be late.
 func (tr *tracker) requests(now time.Duration) []Request {
 	tr.now = max(tr.now, now)

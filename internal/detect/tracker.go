@@ -34,6 +34,7 @@ type tracker struct {
 	destinations *topk.Table[destination, destinationUse]
 	servers      *topk.Table[server, serverUse]
 	namespaces   *topk.Table[uint32, namespace] // by inode number
+	missing      []uint32                       // namespaces without an entry: see namespaceInTick
 }
 
 // destination is the scope of a local port: connect() can choose each port once for each
