@@ -57,7 +57,7 @@ func (d bucketStorm) check(raise raiser) {
 func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecast) Finding {
 	f := Finding{
 		Severity: Warning, Netns: netns,
-		RateUnit: "connections", Rate: forecast.Rate, Occupancy: round(forecast.Occupancy), OccupancySource: ns.source(d.now),
+		RateUnit: "connections", Rate: forecast.Rate, Occupancy: round(forecast.Occupancy), OccupancySource: ns.source(d.now, ns.model()),
 		Capacity: uint64(forecast.Capacity), CapacityKind: TimeWaitBuckets,
 		Projected:    round(forecast.Rate * rate.TimeWaitHold.Seconds()),
 		ExhaustionIn: forecast.ExhaustedIn.Round(time.Millisecond), Exhausts: forecast.Exhausts,

@@ -56,7 +56,8 @@ type namespace struct {
 	bindCount     int              // those that connect() would choose otherwise
 	bindProcesses topProcesses
 
-	countedAt   time.Duration // when the kernel's count was compared with the model; 0: never
+	countedAt   time.Duration // when the kernel's count was read; 0: never
+	comparable  bool          // the count at countedAt could be compared with the model
 	scale       float64       // see [rate.TimeWaitModel]
 	finFraction float64       // see [rate.TimeWaitModel]
 }
@@ -157,13 +158,14 @@ func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 func (ns *namespace) reconcile(now time.Duration, counted float64, lost uint64) {
 	ns.total.Advance(now)
 	ns.reusable.Advance(now)
-	ns.countedAt, ns.scale = now, 1
+	ns.countedAt, ns.comparable, ns.scale = now, false, 1
 	model := ns.model()
 	model.Scale, model.FinFraction = 1, 1
 	most := ns.total.TimeWaits(model)
 	if ns.reusable.TimeWaits(model) > 0.05*most {
 		return // it is not known how many of the reusable ones were taken over
 	}
+	ns.comparable = true
 	model.FinFraction = 0
 	least := ns.total.TimeWaits(model)
 	if most-least > minReconciled {
@@ -216,8 +218,10 @@ func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
 	}
 }
 
-func (ns *namespace) source(now time.Duration) Source {
-	if ns.countedAt > 0 && now-ns.countedAt < 2*activeInterval {
+// source is where an occupancy by a model comes from. The kernel's count corrects no model of
+// TIME_WAITs that connect() may take over.
+func (ns *namespace) source(now time.Duration, m rate.TimeWaitModel) Source {
+	if ns.comparable && m.ReuseAfter == 0 && now-ns.countedAt < 2*activeInterval {
 		return Reconciled
 	}
 	return FromEvents

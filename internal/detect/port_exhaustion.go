@@ -83,7 +83,7 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 		return f
 	}
 	model := ns.modelFor(key, &e.Value)
-	f.Occupancy, f.OccupancySource = round(e.Value.Occupancy(model)), ns.source(d.now)
+	f.Occupancy, f.OccupancySource = round(e.Value.Occupancy(model)), ns.source(d.now, model)
 	f.Approximate = e.Missed > 0 || ns.limits.Assumed || d.isStale(ns)
 	f.Cause += fmt.Sprintf("; open connections use %d ports and TIME_WAITs %d", e.Value.OpenCount(), round(e.Value.TimeWaits(model)))
 	if key.ownRange {

@@ -59,6 +59,23 @@ func TestStorm_ReuseOfEachTimeWait(t *testing.T) {
 	}
 }
 
+// An occupancy is reconciled only where the kernel's count could be compared with the model.
+func TestStorm_SourceOfOccupancy(t *testing.T) {
+	for reuse, want := range map[int]Source{0: Reconciled, 1: FromEvents} {
+		h := newHost(t, 300, Config{})
+		h.limits.Reuse = reuse
+		h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(400)}, 80*time.Second, true)
+		for _, a := range h.alerts {
+			if a.OccupancySource != want {
+				t.Errorf("tcp_tw_reuse %d: the source of %s is %s, want %s", reuse, a.Kind, a.OccupancySource, want)
+			}
+		}
+		if len(only(h.alerts, "time_wait_storm", Open)) != 1 {
+			t.Errorf("tcp_tw_reuse %d: no storm", reuse)
+		}
+	}
+}
+
 func summaries(alerts []Alert) (list []string) {
 	for _, a := range alerts {
 		list = append(list, fmt.Sprintf("%s after %v: %d of %d, rate %.1f, exhausted in %v",
