@@ -25,7 +25,15 @@ func (portStorm) observe(*tcp.Transition) {}
 
 func (d portStorm) check(raise raiser) {
 	for _, e := range d.destinations.Entries() {
-		if !d.raises(e, raise) && e.Value.isRefuted(d.now) {
+		u := &e.Value
+		switch {
+		case d.raises(e, raise):
+			u.raisedAt = d.now
+			continue
+		case d.now-u.raisedAt >= quietPeriod: // no alert is open
+			u.noPort = 0
+		}
+		if u.isRefuted(d.now) {
 			raise(e.Key, refuted, nil)
 		}
 	}
@@ -138,6 +146,9 @@ func (tr *tracker) portCapacity(key destination, use *destinationUse) (float64, 
 func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *namespace, forecast rate.Forecast) Finding {
 	u := &e.Value
 	model := ns.modelFor(e.Key, u)
+	if u.noPortAt > 0 && d.now-u.noPortAt < time.Second { // the kernel has found none
+		forecast.Occupancy, forecast.Exhausts, forecast.ExhaustedIn = forecast.Capacity, true, 0
+	}
 	f := Finding{
 		Severity: stormSeverity(forecast), Process: u.top(),
 		Netns: e.Key.netns, Role: tcp.RoleClient,
@@ -151,15 +162,12 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 	f.Cause = fmt.Sprintf("%d of the %d ports in use are in TIME_WAIT: the connections are short, and this side closes them first, "+
 		"which keeps the port of each for %s; at this rate %d ports would be in use", round(u.TimeWaits(model)), f.Occupancy,
 		u.keptFor(model), f.Projected)
-	if u.noPort > 0 && d.now-u.noPortAt < rate.TimeWaitHold {
+	if u.noPort > 0 {
 		f.Cause += fmt.Sprintf("; %d connects have failed already", u.noPort)
 		f.Failures = u.noPort
 	}
 	f.Advice = portAdvice(ns)
 	ns.addBinds(&f)
-	if u.noPort > 0 && d.now-u.noPortAt < time.Second {
-		f.Occupancy, f.Exhausts, f.ExhaustionIn = f.Capacity, true, 0 // the kernel has found none
-	}
 	f.Occupancy = min(f.Occupancy, f.Capacity)
 	return f
 }

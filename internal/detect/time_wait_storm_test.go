@@ -319,3 +319,50 @@ func TestStorm_AmongAMillionPeers(t *testing.T) {
 		t.Error("the alert is not marked as approximate")
 	}
 }
+
+// An alert counts the failures of its own storm, not those of an earlier one, and is critical
+// while connects fail.
+func TestStorm_FailuresOfThisAlert(t *testing.T) {
+	h := newHost(t, 500, Config{UpdateInterval: time.Second})
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(20)}, 27*time.Second, false) // and the last fail
+	h.pass(52 * time.Second)
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(60)}, 7*time.Second, false)
+	opened := only(h.alerts, "time_wait_storm", Open)
+	if len(opened) != 2 || h.failed == 0 {
+		t.Fatalf("%d alerts, first failure at %v", len(opened), h.failed)
+	}
+	during := uint64(0)
+	for _, a := range h.alerts {
+		switch {
+		case a.Kind != "time_wait_storm":
+		case a.ID == opened[1].ID && a.Failures > 0:
+			t.Errorf("%s of the second alert: %d failures, and none came since the first", a.Phase, a.Failures)
+		case a.ID == opened[0].ID:
+			during = max(during, a.Failures)
+		}
+		if a.Exhausts && a.ExhaustionIn == 0 && a.Severity != Critical {
+			t.Errorf("%s: the ports are exhausted now, and it is a %s", a.Phase, a.Severity)
+		}
+	}
+	if during < 10 {
+		t.Errorf("the first alert has %d failures", during)
+	}
+}
+
+// An alert is critical while connects fail, although by the model there is room.
+func TestStorm_CriticalWhileConnectsFail(t *testing.T) {
+	h := newHost(t, 500, Config{UpdateInterval: 100 * time.Millisecond})
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(9)}, 31*time.Second, false)
+	h.emit(to(80), 0, curl, tcp.Close, tcp.SynSent)
+	h.emit(to(80), 0, curl, tcp.SynSent, tcp.Close)
+	h.pass(500 * time.Millisecond)
+	last := h.alerts[len(h.alerts)-1]
+	for _, a := range h.alerts {
+		if a.Kind == "time_wait_storm" {
+			last = a
+		}
+	}
+	if last.Kind != "time_wait_storm" || last.Phase != Update || last.Severity != Critical || last.ExhaustionIn != 0 || last.Failures != 1 {
+		t.Errorf("%+v", last)
+	}
+}

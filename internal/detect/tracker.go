@@ -55,8 +55,9 @@ func (d *destination) hash() uint64 {
 type destinationUse struct {
 	rate.Estimator
 	topProcesses
-	noPort   uint64        // connects that found no local port
-	noPortAt time.Duration // the last of them
+	noPort   uint64        // connects that found no local port, since the cause of a portStorm began
+	noPortAt time.Duration // the last of all such connects; 0: there was none
+	raisedAt time.Duration // when the cause of a portStorm was raised last
 
 	binds int // its ports that were bound before connect()
 
