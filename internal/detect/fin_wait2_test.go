@@ -74,6 +74,7 @@ func TestFinWait2Pileup_ShortLinger2(t *testing.T) {
 
 // The sockets that the detector keeps are bounded.
 func TestFinWait2Pileup_BoundedMemory(t *testing.T) {
+	t.Parallel()
 	h := newHost(t, 28232, Config{})
 	server := process(80, "server")
 	for n := range maxWaiting + 1000 {

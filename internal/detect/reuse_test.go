@@ -12,6 +12,7 @@ import (
 // A TIME_WAIT holds its port as tcp_twsk_unique() decides: for tcp_tw_reuse_delay if reuse
 // is on, its peer has sent a timestamp and has closed; else until its timer expires.
 func TestStorm_ReuseOfEachTimeWait(t *testing.T) {
+	t.Parallel()
 	v4 := destination{netns: testNetns, local: netip.MustParseAddr("127.0.0.1"), peer: netip.MustParseAddr("127.0.0.1"), peerPort: 80}
 	v6 := destination{netns: testNetns, local: netip.IPv6Loopback(), peer: netip.IPv6Loopback(), peerPort: 80}
 	const ports = 300

@@ -52,6 +52,7 @@ func (h *host) mustBeSilent() {
 // An alert opens before four fifths of the ports are taken, and forecasts when the
 // last one is.
 func TestStorm_AlertBeforeExhaustion(t *testing.T) {
+	t.Parallel()
 	for _, ports := range []int{200, 500, 28232} {
 		critical := float64(ports) / 61
 		for _, times := range []float64{1.06, 1.2, 1.5, 2, 3, 5, 10, 20} {
@@ -74,6 +75,7 @@ func TestStorm_AlertBeforeExhaustion(t *testing.T) {
 
 // A load below the capacity raises no alert.
 func TestStorm_NoneBelowCapacity(t *testing.T) {
+	t.Parallel()
 	for _, ports := range []int{200, 500, 3000} {
 		critical := float64(ports) / 62
 		for _, times := range []float64{0.1, 0.5, 0.8, 0.9, 0.95} {
@@ -188,6 +190,7 @@ func TestStorm_LimitChanges(t *testing.T) {
 
 // A burst that ends, at once or slowly, raises no alert.
 func TestStorm_BurstThatEnds(t *testing.T) {
+	t.Parallel()
 	for _, part := range []float64{0.2, 0.4, 0.55} {
 		for _, over := range []time.Duration{200 * time.Millisecond, 2 * time.Second, 8 * time.Second, 14 * time.Second} {
 			t.Run(fmt.Sprintf("%.0f %% within %v", 100*part, over), func(t *testing.T) {
@@ -289,6 +292,7 @@ func TestEngine_ReportsLoss(t *testing.T) {
 // A scan of a million peers takes a bounded table, and a storm that follows is found and
 // marked as approximate.
 func TestStorm_AmongAMillionPeers(t *testing.T) {
+	t.Parallel()
 	h := newHost(t, 500, Config{MaxDestinations: 256})
 	h.uncounted = true // this host does not know of them
 	h.limits.MaxTimeWaits = 1 << 30
