@@ -59,7 +59,7 @@ func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecas
 		Severity: Warning, Netns: netns,
 		RateUnit: "connections", Rate: forecast.Rate, Occupancy: round(forecast.Occupancy), OccupancySource: ns.source(d.now, ns.model()),
 		Capacity: uint64(forecast.Capacity), CapacityKind: TimeWaitBuckets,
-		Projected:    round(forecast.Rate * rate.TimeWaitHold.Seconds()),
+		Projected:    round(ns.total.Plateau(forecast.Rate, ns.model())),
 		ExhaustionIn: forecast.ExhaustedIn.Round(time.Millisecond), Exhausts: forecast.Exhausts,
 	}
 	f.Cause = fmt.Sprintf("connections are short, and this host closes them first; the kernel keeps at most %d TIME_WAITs, "+

@@ -187,10 +187,14 @@ func (ns *namespace) addBinds(f *Finding) {
 
 // keptFor is how long most TIME_WAITs keep their port.
 func (u *destinationUse) keptFor(m rate.TimeWaitModel) string {
-	if u.Plateau(1, m)-u.Plateau(0, m) > 0.5*m.Hold.Seconds() {
+	switch mean := u.MeanHold(m); {
+	case mean > m.Hold/2:
 		return "60 s"
+	case m.ReuseAfter > 0:
+		return "at least " + max(time.Millisecond, m.ReuseAfter.Round(100*time.Millisecond)).String()
+	default:
+		return "about " + mean.Round(time.Second).String()
 	}
-	return "at least " + m.ReuseAfter.String()
 }
 
 // reusePortsAdvice starts with the cure; the rest only buys time.

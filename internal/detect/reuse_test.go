@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -92,6 +93,27 @@ func TestLimits_FinWait2Timeout(t *testing.T) {
 	} {
 		if got := (&tcp.Limits{FinTimeout: timeout}).FinWait2Timeout(); got != want {
 			t.Errorf("tcp_fin_timeout of %v: %v, want %v", timeout, got, want)
+		}
+	}
+}
+
+// The cause names how long most TIME_WAITs keep their ports, in a readable number.
+func TestStorm_KeptFor(t *testing.T) {
+	for _, tt := range []struct {
+		kind  rate.Kind
+		model rate.TimeWaitModel
+		want  string
+	}{
+		{rate.Kind{Timestamp: true}, rate.TimeWaitModel{}, "60 s"},
+		{rate.Kind{Timestamp: true}, rate.TimeWaitModel{ReuseAfter: 1234567891, FinFraction: 1}, "at least 1.2s"},
+		{rate.Kind{Timestamp: true}, rate.TimeWaitModel{ReuseAfter: time.Millisecond, FinFraction: 1}, "at least 1ms"},
+		{rate.Kind{FinWait2: true, Timestamp: true}, rate.TimeWaitModel{}, "about 10s"},
+	} {
+		u := &destinationUse{}
+		u.ClosedToTimeWait(time.Hour, tt.kind)
+		tt.model.Hold, tt.model.FinWait2Hold, tt.model.Scale = rate.TimeWaitHold, 10*time.Second, 1
+		if got := u.keptFor(tt.model); got != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.model, got, tt.want)
 		}
 	}
 }

@@ -193,7 +193,7 @@ func (e *Estimator) NewestFinWait2(count int64) time.Duration {
 // TimeWaits is how many units TIME_WAITs occupy by the model.
 func (e *Estimator) TimeWaits(m TimeWaitModel) float64 {
 	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
-	if m.ReuseAfter > 0 && m.ReuseAfter < m.Hold {
+	if m.reuses() {
 		count := e.createdWithin(m.ReuseAfter) + float64(e.untimed.Sum(0, hold))
 		for n := slotsOf(m.ReuseAfter); n < finWait2 && m.FinFraction < 1; n++ {
 			count += e.waiting(n, m)
