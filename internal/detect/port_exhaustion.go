@@ -84,7 +84,7 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	}
 	model := ns.modelFor(key, &e.Value)
 	f.Occupancy, f.OccupancySource = round(e.Value.Occupancy(model)), ns.source(d.now, model)
-	f.Approximate = e.Missed > 0 || ns.limits.Assumed || d.isStale(ns)
+	f.Approximate = e.Missed > 0 || ns.limits.Assumed || ns.limits.BoundUnknown || d.isStale(ns)
 	f.Cause += fmt.Sprintf("; open connections use %d ports and TIME_WAITs %d", e.Value.OpenCount(), round(e.Value.TimeWaits(model)))
 	if key.ownRange {
 		f.Cause += "; these sockets have their own range of ports (IP_LOCAL_PORT_RANGE)"

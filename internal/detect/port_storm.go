@@ -157,7 +157,7 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 		Capacity: uint64(forecast.Capacity), CapacityKind: EphemeralPorts,
 		Projected:    round(u.Plateau(forecast.Rate, model)),
 		ExhaustionIn: forecast.ExhaustedIn, Exhausts: forecast.Exhausts,
-		Approximate: e.Missed > 0 || ns.limits.Assumed || d.isStale(ns),
+		Approximate: e.Missed > 0 || ns.limits.Assumed || ns.limits.BoundUnknown || d.isStale(ns),
 	}
 	f.Cause = fmt.Sprintf("%d of the %d ports in use are in TIME_WAIT: the connections are short, and this side closes them first, "+
 		"which keeps the port of each for %s; at this rate %d ports would be in use", round(u.TimeWaits(model)), f.Occupancy,

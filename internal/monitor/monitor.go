@@ -9,6 +9,7 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/filter"
+	"github.com/tcpshift/tcpshift/internal/limits"
 	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -47,7 +48,7 @@ func New(c detect.Config, f filter.Filter, warn func(message string)) *Monitor {
 		done: make(chan struct{}),
 	}
 	m.worker = worker{
-		requests: m.requests, answers: m.answers, done: m.done, warn: warn, filter: f,
+		requests: m.requests, answers: m.answers, done: m.done, warn: warn, filter: f, readBound: limits.ReadBoundPorts,
 		search: netns.NewSearch(), waiting: make(map[uint32]detect.Request), bound: make(map[uint32]boundPorts),
 	}
 	go m.worker.run()

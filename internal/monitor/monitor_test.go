@@ -150,3 +150,20 @@ func TestMonitor_WarnsOfDescriptorLimit(t *testing.T) {
 		t.Errorf("the messages are %q, want one that names the cause", messages)
 	}
 }
+
+// Limits stay valid where sock_diag fails: the engine gets them, without the bound ports or
+// with those that were read last.
+func TestWorker_LimitsWithoutSockDiag(t *testing.T) {
+	failed := func() (*tcp.PortSet, error) { return nil, unix.ENOENT }
+	w := worker{warn: func(string) {}, bound: make(map[uint32]boundPorts), readBound: failed}
+	l, err := w.limits(1)
+	if err != nil || !l.BoundUnknown || l.PortHigh == 0 || l.Assumed {
+		t.Errorf("%+v, %v: want the sysctls without the bound ports", l, err)
+	}
+	last := tcp.Ports(8080)
+	w.bound[1] = boundPorts{last, monotonic.Now() - 2*boundInterval}
+	l, err = w.limits(1)
+	if err != nil || l.BoundUnknown || l.Bound != last {
+		t.Errorf("%+v, %v: want the bound ports that were read last", l, err)
+	}
+}

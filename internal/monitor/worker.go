@@ -39,6 +39,8 @@ type worker struct {
 	filter   filter.Filter // that the transitions have passed
 	nextOpen time.Duration // when connections may be counted again
 
+	readBound func() (*tcp.PortSet, error) // limits.ReadBoundPorts
+
 	search  *netns.Search
 	waiting map[uint32]detect.Request // until their namespaces are found
 	bound   map[uint32]boundPorts     // by inode number
@@ -176,12 +178,15 @@ func (w *worker) locate(inode uint32) (netns.Namespace, netns.Status) {
 	return w.search.Locate(inode)
 }
 
-// found are the sockets that a request asked for.
+// found are the sockets that a request asked for. What is nil or false was not asked for, or
+// could not be read: the engine requests it again.
 type found struct {
-	halfClosed []tcp.Socket
-	closeWait  []tcp.CloseWaitSocket
-	readAt     time.Duration // since then closeWait is read
-	open       *detect.OpenSockets
+	hasHalfClosed bool
+	halfClosed    []tcp.Socket
+	hasCloseWait  bool
+	closeWait     []tcp.CloseWaitSocket
+	readAt        time.Duration // since then closeWait is read
+	open          *detect.OpenSockets
 }
 
 // read answers a request with what is in n. It fails with ErrGone, and does not answer, if n
@@ -193,7 +198,8 @@ func (w *worker) read(n netns.Namespace, request detect.Request) error {
 		if l, err = w.limits(n.Inode); err != nil {
 			return err
 		}
-		return w.readSockets(request, l, &sockets)
+		w.report(w.readSockets(request, l, &sockets)) // the limits are right without them
+		return nil
 	})
 	if errors.Is(err, netns.ErrGone) {
 		return err
@@ -223,14 +229,17 @@ func (w *worker) readSockets(request detect.Request, l *tcp.Limits, into *found)
 		if err != nil {
 			return err
 		}
+		into.hasHalfClosed = true
 	}
 	if !request.CloseWait {
 		return nil
 	}
 	into.readAt = monotonic.Now()
-	return limits.EachCloseWait(func(s tcp.CloseWaitSocket) {
+	err := limits.EachCloseWait(func(s tcp.CloseWaitSocket) {
 		into.closeWait = append(into.closeWait, s)
 	})
+	into.hasCloseWait = err == nil
+	return err
 }
 
 // readOpen counts connections, unless that has taken more of the CPU than it may. Then the
@@ -262,10 +271,10 @@ func threadTime() time.Duration {
 func (w *worker) answer(request detect.Request, l *tcp.Limits, sockets found) {
 	w.send(func(e *detect.Engine, now time.Duration) {
 		e.Update(now, request.Netns, l)
-		if l != nil && request.HalfClosed {
+		if l != nil && sockets.hasHalfClosed {
 			e.UpdateHalfClosed(now, request.Netns, sockets.halfClosed)
 		}
-		if l != nil && request.CloseWait {
+		if l != nil && sockets.hasCloseWait {
 			e.UpdateCloseWait(now, sockets.readAt, request.Netns, sockets.closeWait)
 		}
 		if l != nil && sockets.open != nil {
@@ -290,24 +299,26 @@ func (w *worker) stepSearch() {
 	}
 }
 
-// limits reads the limits of the namespace that the calling thread is in.
+// limits reads the limits of the namespace that the calling thread is in. If the bound ports
+// cannot be read, those that were read last count, else none.
 func (w *worker) limits(inode uint32) (*tcp.Limits, error) {
 	l, err := limits.Read()
 	if err != nil {
 		return nil, err
 	}
-	bound, known := w.bound[inode]
-	if now := monotonic.Now(); !known || now-bound.readAt >= boundInterval {
-		if bound.ports, err = limits.ReadBoundPorts(); err != nil {
-			return nil, err
+	bound := w.bound[inode]
+	if now := monotonic.Now(); bound.ports == nil || now-bound.readAt >= boundInterval {
+		if ports, err := w.readBound(); err != nil {
+			w.report(err)
+		} else {
+			bound = boundPorts{ports, now}
+			if len(w.bound) > maxBound {
+				clear(w.bound)
+			}
+			w.bound[inode] = bound
 		}
-		bound.readAt = now
-		if len(w.bound) > maxBound {
-			clear(w.bound)
-		}
-		w.bound[inode] = bound
 	}
-	l.Bound = bound.ports
+	l.Bound, l.BoundUnknown = bound.ports, bound.ports == nil
 	return l, nil
 }
 

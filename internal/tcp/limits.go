@@ -20,7 +20,8 @@ type Limits struct {
 	MaxTimeWaits int // net.ipv4.tcp_max_tw_buckets
 	TimeWaits    int // timewait sockets now, of both substates; -1: not known
 
-	Assumed bool // nothing could be read: these are the kernel's defaults
+	Assumed      bool // nothing could be read: these are the kernel's defaults
+	BoundUnknown bool // Bound could not be read
 }
 
 // DefaultLimits are the kernel's defaults, for a namespace that cannot be entered. The kernel
