@@ -72,7 +72,7 @@ type leak struct {
 	local       tcp.Endpoint // of the last socket
 	peer        tcp.Endpoint // of the last socket
 	stuck       growth       // sockets in CLOSE_WAIT for at least CloseWaitAge
-	sockets     int           // in closeWaitLeak.waiting: all that refer to this leak
+	sockets     int          // in closeWaitLeak.waiting: all that refer to this leak
 	lastArrival time.Duration
 	refuted     int           // sockets that the kernel's table took off stuck while it was high
 	ended       int           // sockets that ended while stuck was high

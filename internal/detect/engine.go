@@ -109,6 +109,9 @@ func (e *Engine) Finish(now time.Duration) []Alert {
 // Request asks for the limits of one network namespace.
 type Request struct {
 	Netns uint32 // inode number
+	// Transitions is how many the namespace has had since it was requested before: with many
+	// requests, those with the most matter most.
+	Transitions uint64
 	// HalfClosed asks for its sockets in FIN_WAIT2 as well, which takes a walk through the
 	// kernel's table.
 	HalfClosed bool

@@ -101,7 +101,6 @@ func (tr *tracker) addMissing() {
 func (tr *tracker) requests(now time.Duration) []Request {
 	tr.now = max(tr.now, now)
 	var list []Request
-	transitions := make(map[uint32]uint64)
 	for _, e := range tr.namespaces.Entries() {
 		ns := &e.Value
 		interval := activeInterval
@@ -112,13 +111,13 @@ func (tr *tracker) requests(now time.Duration) []Request {
 		if ns.requestedAt > 0 && (now-ns.requestedAt < interval || quiet) {
 			continue
 		}
-		transitions[e.Key] = ns.transitions
+		transitions := ns.transitions
 		ns.requestedAt, ns.transitions = now, 0
 		halfClosed := ns.wantHalfClosed && (ns.halfClosedRequestedAt == 0 || now-ns.halfClosedRequestedAt >= halfClosedInterval)
 		if halfClosed {
 			ns.halfClosedRequestedAt, ns.wantHalfClosed = now, false
 		}
-		request := Request{Netns: e.Key, HalfClosed: halfClosed, CloseWait: ns.wantCloseWait}
+		request := Request{Netns: e.Key, Transitions: transitions, HalfClosed: halfClosed, CloseWait: ns.wantCloseWait}
 		if tr.requestsOpen(e.Key, ns) {
 			request.OpenSince = ns.openRequestedAt
 		}
@@ -126,7 +125,7 @@ func (tr *tracker) requests(now time.Duration) []Request {
 		list = append(list, request)
 	}
 	slices.SortFunc(list, func(a, b Request) int {
-		return cmp.Or(cmp.Compare(transitions[b.Netns], transitions[a.Netns]), cmp.Compare(a.Netns, b.Netns))
+		return cmp.Or(cmp.Compare(b.Transitions, a.Transitions), cmp.Compare(a.Netns, b.Netns))
 	})
 	return list
 }
