@@ -63,7 +63,7 @@ func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecas
 		ExhaustionIn: forecast.ExhaustedIn.Round(time.Millisecond), Exhausts: forecast.Exhausts,
 	}
 	f.Cause = fmt.Sprintf("connections are short, and this host closes them first; the kernel keeps at most %d TIME_WAITs, "+
-		"and without one late packets may reach a later connection", f.Capacity)
+		"and beyond that none: late packets may then reach a later connection", f.Capacity)
 	f.Advice = "reuse connections: keep-alive, with longer idle timeouts on the server than on its clients; if that takes time, spread them over more addresses"
 	s, byServer := mostTimeWaits(d.servers, func(key server, use *serverUse) (int64, bool) {
 		return use.timeWaits(), key.netns == netns

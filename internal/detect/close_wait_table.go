@@ -7,12 +7,12 @@ import (
 )
 
 const (
-	// unverifiedAfter is how long an alert waits for the kernel's table. Then it opens
-	// without: the namespace may be one that cannot be read.
+	// unverifiedAfter is how long an alert waits for the kernel's table. Then it opens as
+	// unverified: the namespace may be one that cannot be read.
 	unverifiedAfter = 30 * time.Second
-	// lateWriteQuiet is how many times CloseWaitAge a socket must have been silent to count,
-	// if its process has sent data CloseWaitAge after the peer had closed: it has not
-	// forgotten the socket then.
+	// lateWriteQuiet is a multiple of CloseWaitAge: a socket on which its process sent data
+	// CloseWaitAge or more after the peer had closed counts only after so long without data. The
+	// process had not forgotten it then.
 	lateWriteQuiet = 10
 )
 
@@ -77,8 +77,8 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 	d.namespace(netns).closeWaitReadAt = readAt
 }
 
-// confirm takes a socket that the kernel's table has. If its process has not forgotten it,
-// it is as if it had come now.
+// confirm takes a socket that the kernel's table has. If its process still sends on it, it does
+// not count, and its age begins again.
 func (d *closeWaitLeak) confirm(cookie uint64, w waitingSocket, s *tcp.CloseWaitSocket, readAt time.Duration) {
 	quiet, sentAt := d.CloseWaitAge, readAt-s.SinceSent
 	if sentAt-time.Duration(w.at)*time.Second >= d.CloseWaitAge {

@@ -25,7 +25,9 @@ func New(c Config, now time.Duration) *Engine {
 	tr.now = now
 	tr.seeding = seeding{since: now, observed: make(map[uint64]bool)}
 	all := newDetectors(tr)
-	return &Engine{tracker: tr, detectors: all, observers: newObservers(all), alerts: newLifecycle(c.UpdateInterval)}
+	return &Engine{
+		tracker: tr, detectors: all, observers: newObservers(all), alerts: newLifecycle(c.UpdateInterval),
+	}
 }
 
 // Needs returns the transitions that detection uses: four of the ten that a connection
@@ -122,10 +124,10 @@ type Request struct {
 	OpenSince time.Duration
 }
 
-// Requests returns what the engine needs to know now, each namespace at most once a
-// second; those with the most transitions come first. The caller answers each with [Engine.Update], and with
-// [Engine.UpdateHalfClosed], [Engine.UpdateCloseWait] and [Engine.UpdateOpen] if the request asks for it. The engine repeats a request
-// that got no answer.
+// Requests returns what the engine needs to know now, each namespace at most once a second;
+// those with the most transitions come first. The caller answers each with [Engine.Update], and
+// with [Engine.UpdateHalfClosed], [Engine.UpdateCloseWait] and [Engine.UpdateOpen] if the request
+// asks for it. What got no answer is requested again while a detector still needs it.
 func (e *Engine) Requests(now time.Duration) []Request {
 	return e.tracker.requests(now)
 }
@@ -138,7 +140,8 @@ func (e *Engine) Update(now time.Duration, netns uint32, l *tcp.Limits) {
 }
 
 // UpdateHalfClosed sets the sockets of a namespace that are in FIN_WAIT2 and wait for the
-// peer's FIN: all of them, timewait sockets with that substate, and connections. It keeps no reference to sockets.
+// peer's FIN: all of them, timewait sockets with that substate, and connections. It keeps no
+// reference to sockets.
 func (e *Engine) UpdateHalfClosed(now time.Duration, netns uint32, sockets []tcp.Socket) {
 	e.tracker.takeWaiting(now, netns, sockets)
 	e.tracker.takeHalfClosed(now, netns, sockets)

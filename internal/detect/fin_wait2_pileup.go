@@ -23,12 +23,12 @@ type finWait2Pileup struct {
 	swept     int64                           // second of the last sweep
 }
 
-// sightings are the sockets in FIN_WAIT2 that the newest table of a namespace had: by
-// cookie, when a table had each of them first. A timer cannot show how long a socket has
-// waited: the length of its timeout is not in the table.
+// sightings are the sockets in FIN_WAIT2 that the newest table of a namespace had. The timer of
+// a socket cannot show how long it has waited: the table has the time that is left, and not the
+// length of the timeout.
 type sightings struct {
-	first map[uint64]time.Duration
-	at    time.Duration
+	first map[uint64]time.Duration // by cookie: the time of the first table that had the socket
+	at    time.Duration            // of the newest table
 }
 
 // waitingKey is what sockets in FIN_WAIT2 are counted by: the peer of a client, or the

@@ -185,7 +185,7 @@ func (h *host) connect(key destination, by tcp.Owner) bool {
 	return true
 }
 
-func (h *host) reuses(key destination) bool { return h.limits.MayReuse(key.local, key.peer) }
+func (h *host) reuses(key destination) bool { return h.limits.AllowsReuse(key.local, key.peer) }
 
 // young counts the TIME_WAITs that connect() would not take over yet. Each gets its peer's FIN
 // later than those before it.

@@ -150,10 +150,10 @@ func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 	}
 }
 
-// reconcile corrects the model by the kernel's own count of TIME_WAITs. If the kernel
-// counts fewer, some have ended early, or their peers never close. If it counts more,
-// transitions were lost. If no transition was lost, the filters leave out the
-// connections of the additional TIME_WAITs, and the model does not count them.
+// reconcile corrects the model by the kernel's own count of TIME_WAITs. If the kernel counts
+// fewer, some have ended early, or their peers never close. If it counts more and transitions
+// were lost, those are missing in the model. If it counts more and none was lost, the filters
+// leave out the connections of the others, and the model stays as it is.
 func (ns *namespace) reconcile(now time.Duration, counted float64, lost uint64) {
 	ns.total.Advance(now)
 	ns.reusable.Advance(now)
@@ -193,16 +193,17 @@ func (ns *namespace) model() rate.TimeWaitModel {
 // [portStorm.suspectWaiting].
 func (ns *namespace) modelFor(d destination, use *destinationUse) rate.TimeWaitModel {
 	model := ns.model()
-	if l := &ns.limits; l.MayReuse(d.local, d.peer) {
+	if l := &ns.limits; l.AllowsReuse(d.local, d.peer) {
 		model.ReuseAfter, model.Scale = max(l.ReuseDelay, time.Millisecond), 1
 		use.modelWaiting(&model)
 	}
 	return model
 }
 
-// modelWaiting sets how long timewait sockets stay in FIN_WAIT2, by the kernel's table. If
-// none was read lately, all peers close at once. If those that wait are the newest, each
-// peer takes about as long as the oldest of these has waited. Else a fraction never closes.
+// modelWaiting sets how long timewait sockets stay in FIN_WAIT2, by the kernel's table. If no
+// table was read lately, it assumes that all peers close at once. If the sockets that wait are
+// the newest, it assumes that every peer closes after the time within which as many were created
+// (waitingNewest). Else it assumes that a fraction of the peers never closes.
 func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
 	if m.FinFraction = 1; u.waitingAt == 0 {
 		return
@@ -226,7 +227,7 @@ func (ns *namespace) source(now time.Duration, m rate.TimeWaitModel) Source {
 	return FromEvents
 }
 
-// forget drops a namespace and everything in it: the kernel may give its inode
+// forget drops a namespace, its destinations and its servers: the kernel may give its inode
 // number to another namespace.
 func (tr *tracker) forget(netns uint32) {
 	tr.destinations.Sweep(func(e *topk.Entry[destination, destinationUse]) bool { return e.Key.netns != netns })

@@ -111,7 +111,7 @@ func (tr *tracker) takeWaiting(now time.Duration, netns uint32, sockets []tcp.So
 	for _, e := range tr.destinations.Entries() {
 		if u := &e.Value; e.Key.netns == netns {
 			u.Advance(now)
-			u.waitingNewest = u.NewestFinWait2(u.waiting)
+			u.waitingNewest = u.TimeForFinWait2(u.waiting)
 		}
 	}
 }
@@ -172,8 +172,8 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 	return f
 }
 
-// addBinds names who holds ports that are bound: it may be another process than the one
-// that finds none.
+// addBinds names the process that has bound ports: it may be another one than the process that
+// finds no port.
 func (ns *namespace) addBinds(f *Finding) {
 	if ns.bindCount == 0 {
 		return

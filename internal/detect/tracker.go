@@ -67,7 +67,7 @@ type destinationUse struct {
 
 	waiting       int64         // timewait sockets in FIN_WAIT2, by the kernel's table
 	waitingOldest time.Duration // how long the oldest of them has waited
-	waitingNewest time.Duration // within which time as many were created
+	waitingNewest time.Duration // length of the time up to waitingAt in which the newest of that number were created
 	waitingAt     time.Duration // when the table was read; 0: never
 }
 
@@ -226,7 +226,7 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 		return
 	}
 	kind := timeWaitKind(t)
-	if kind.Timestamp && ns.limits.MayReuse(t.Local.Addr, t.Peer.Addr) {
+	if kind.Timestamp && ns.limits.AllowsReuse(t.Local.Addr, t.Peer.Addr) {
 		ns.reusable.ClosedToTimeWait(t.Monotonic, kind)
 	} else {
 		ns.total.ClosedToTimeWait(t.Monotonic, kind)
