@@ -57,8 +57,8 @@ func between(from, to []tcp.State) (s tcp.Transitions) {
 // maxStates bounds the state numbers that have an entry of their own in observers.
 const maxStates = 16
 
-// observers has the detectors that need a transition, by its old and new state. No
-// detector needs half of the transitions of a connection.
+// observers has, by old and new state, the detectors that need such a transition: each detector
+// needs only a few of the transitions of a connection.
 type observers struct {
 	byStates [maxStates][maxStates][]detector
 	all      []detector // for states without a name, which needs do not cover

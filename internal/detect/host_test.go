@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sort"
 	"testing"
 	"time"
 
@@ -58,7 +59,6 @@ type lateAnswer struct {
 type timewait struct {
 	finAt time.Duration // it is in FIN_WAIT2 until then
 	end   time.Duration
-	timed bool
 }
 
 func newHost(t testing.TB, ports int, c Config) *host {
@@ -247,16 +247,17 @@ func (h *host) connect(key destination, by tcp.Owner) bool {
 	return true
 }
 
-func (h *host) reuses(key destination) bool { return h.limits.MayReuse(key.local, key.peer) }
+func (h *host) reuses(key destination) bool { return h.limits.AllowsReuse(key.local, key.peer) }
 
-// young counts the TIME_WAITs that connect() would not take over yet.
-func (h *host) young(key destination) (count int) {
-	for _, w := range h.waiting(key) {
-		if !w.timed || h.now < w.finAt+h.limits.ReuseDelay {
-			count++
-		}
+// young counts the TIME_WAITs that connect() would not take over yet. Each gets its peer's FIN
+// later than those before it.
+func (h *host) young(key destination) int {
+	waits := h.waiting(key)
+	if h.untimed {
+		return len(waits)
 	}
-	return count
+	reusable := sort.Search(len(waits), func(i int) bool { return h.now < waits[i].finAt+h.limits.ReuseDelay })
+	return len(waits) - reusable
 }
 
 func (h *host) close(key destination, by tcp.Owner, first bool) {
@@ -268,7 +269,7 @@ func (h *host) close(key destination, by tcp.Owner, first bool) {
 	}
 	h.emit(key, port, by, tcp.FinWait2, tcp.TimeWait)
 	end := h.now + time.Minute + time.Duration(h.random.Int64N(int64(2*time.Second)))
-	h.ends[key] = append(h.ends[key], timewait{finAt: h.now + h.finAfter, end: end, timed: !h.untimed})
+	h.ends[key] = append(h.ends[key], timewait{finAt: h.now + h.finAfter, end: end})
 }
 
 // load is short connections at a rate that may change over time. bursts is how many

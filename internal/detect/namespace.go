@@ -59,7 +59,7 @@ type namespace struct {
 	bindCount     int              // those that connect() would choose otherwise
 	bindProcesses topProcesses
 
-	countedAt   time.Duration // when the kernel's count was compared with the model; 0: never
+	countedAt   time.Duration // when the kernel's count was read; 0: never
 	counted     float64       // that the kernel had more than the model of total, at countedAt
 	opensSince  time.Duration // since when a storm of the whole namespace is due; 0: it is not
 	scale       float64       // see [rate.TimeWaitModel]
@@ -82,11 +82,29 @@ func (tr *tracker) namespace(netns uint32) *namespace {
 	return ns
 }
 
+// namespaceInTick is namespace for a detector that is being checked. It returns nil if there is
+// no entry yet: a new one may replace an entry that a Finding refers to, so it is added after
+// the tick.
+func (tr *tracker) namespaceInTick(netns uint32) *namespace {
+	if found := tr.namespaces.Find(netns, uint64(netns)); found != nil {
+		return &found.Value
+	}
+	tr.missing = append(tr.missing, netns)
+	return nil
+}
+
+// addMissing adds the namespaces that detectors have asked for in a tick.
+func (tr *tracker) addMissing() {
+	for _, netns := range tr.missing {
+		tr.namespace(netns)
+	}
+	tr.missing = tr.missing[:0]
+}
+
 // requests lists the namespace with the most transitions first: answers may be late.
 func (tr *tracker) requests(now time.Duration) []Request {
 	tr.now = max(tr.now, now)
 	var list []Request
-	transitions := make(map[uint32]uint64)
 	for _, e := range tr.namespaces.Entries() {
 		ns := &e.Value
 		interval := activeInterval
@@ -98,13 +116,13 @@ func (tr *tracker) requests(now time.Duration) []Request {
 		if ns.requestedAt > 0 && (now-ns.requestedAt < interval || quiet) && !counts {
 			continue
 		}
-		transitions[e.Key] = ns.transitions
+		transitions := ns.transitions
 		ns.requestedAt, ns.transitions = now, 0
 		halfClosed := ns.wantHalfClosed && (ns.halfClosedRequestedAt == 0 || now-ns.halfClosedRequestedAt >= halfClosedInterval)
 		if halfClosed {
 			ns.halfClosedRequestedAt, ns.wantHalfClosed = now, false
 		}
-		request := Request{Netns: e.Key, HalfClosed: halfClosed, CloseWait: ns.wantCloseWait}
+		request := Request{Netns: e.Key, Transitions: transitions, HalfClosed: halfClosed, CloseWait: ns.wantCloseWait}
 		if counts {
 			request.Suspects = tr.requestCounts(e.Key, ns)
 		}
@@ -115,7 +133,7 @@ func (tr *tracker) requests(now time.Duration) []Request {
 		list = append(list, request)
 	}
 	slices.SortFunc(list, func(a, b Request) int {
-		return cmp.Or(cmp.Compare(transitions[b.Netns], transitions[a.Netns]), cmp.Compare(a.Netns, b.Netns))
+		return cmp.Or(cmp.Compare(b.Transitions, a.Transitions), cmp.Compare(a.Netns, b.Netns))
 	})
 	return list
 }
@@ -137,16 +155,14 @@ func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 	}
 	if l.TimeWaits >= 0 {
 		ns.reconcile(now, float64(l.TimeWaits), tr.losses.lastMinute(now))
-		model := ns.model()
-		model.Scale = 1
-		ns.counted = float64(l.TimeWaits) - ns.total.TimeWaits(model)
+		ns.counted = float64(l.TimeWaits) - ns.total.TimeWaits(ns.model())
 	}
 }
 
-// reconcile corrects the model by the kernel's own count of TIME_WAITs. If the kernel
-// counts fewer, some have ended early, or their peers never close. If it counts more,
-// transitions were lost. If no transition was lost, the filters leave out the
-// connections of the additional TIME_WAITs, and the model does not count them.
+// reconcile corrects the model by the kernel's own count of TIME_WAITs. If the kernel counts
+// fewer, some have ended early, or their peers never close. If it counts more and transitions
+// were lost, those are missing in the model. If it counts more and none was lost, the filters
+// leave out the connections of the others, and the model stays as it is.
 func (ns *namespace) reconcile(now time.Duration, counted float64, lost uint64) {
 	ns.total.Advance(now)
 	ns.reusable.Advance(now)
@@ -192,16 +208,17 @@ func (ns *namespace) modelFor(now time.Duration, d destination, use *destination
 // uncorrected is modelFor without the correction by the kernel's table.
 func (ns *namespace) uncorrected(d destination, use *destinationUse) rate.TimeWaitModel {
 	model := ns.model()
-	if l := &ns.limits; l.MayReuse(d.local, d.peer) {
+	if l := &ns.limits; l.AllowsReuse(d.local, d.peer) {
 		model.ReuseAfter, model.Scale = max(l.ReuseDelay, time.Millisecond), 1
 		use.modelWaiting(&model)
 	}
 	return model
 }
 
-// modelWaiting sets how long timewait sockets stay in FIN_WAIT2, by the kernel's table. If
-// none was read lately, all peers close at once. If those that wait are the newest, each
-// peer takes about as long as the oldest of these has waited. Else a fraction never closes.
+// modelWaiting sets how long timewait sockets stay in FIN_WAIT2, by the kernel's table. If no
+// table was read lately, it assumes that all peers close at once. If the sockets that wait are
+// the newest, it assumes that every peer closes after the time within which as many were created
+// (waitingNewest). Else it assumes that a fraction of the peers never closes.
 func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
 	if m.FinFraction = 1; u.waitingAt == 0 {
 		return
@@ -221,7 +238,7 @@ func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
 func (ns *namespace) modelOfAll(now time.Duration) rate.TimeWaitModel {
 	model := ns.model()
 	if age := now - ns.countedAt; ns.countedAt > 0 && age < model.Hold {
-		model.Scale, model.TimeWaitOffset = 1, ns.counted*float64(model.Hold-age)/float64(model.Hold)
+		model.TimeWaitOffset = ns.counted * float64(model.Hold-age) / float64(model.Hold)
 	}
 	return model
 }
@@ -233,7 +250,7 @@ func (ns *namespace) isCounted(tr *tracker) bool {
 	return ns.countedAt > 0 && (age <= freshFor || age <= verifiedFor && tr.lostAt < ns.countedAt)
 }
 
-// forget drops a namespace and everything in it: the kernel may give its inode
+// forget drops a namespace, its destinations and its servers: the kernel may give its inode
 // number to another namespace.
 func (tr *tracker) forget(netns uint32) {
 	tr.destinations.Sweep(func(e *topk.Entry[destination, destinationUse]) bool { return e.Key.netns != netns })

@@ -94,13 +94,13 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	if e == nil {
 		return f
 	}
-	capacity, ns := d.portCapacity(key, &e.Value)
+	ns := d.knownNamespace(key.netns)
 	if ns == nil {
 		return f
 	}
 	model := ns.modelFor(d.now, key, &e.Value)
 	f.Occupancy, f.OccupancySource = round(e.Value.Occupancy(model)), e.Value.kernel.source(d.tracker)
-	f.Approximate = e.Missed > 0 || ns.limits.Assumed || d.isStale(ns)
+	f.Approximate = e.Missed > 0 || ns.limits.Assumed || ns.limits.BoundUnknown || d.isStale(ns)
 	f.Cause += fmt.Sprintf("; open connections use %d ports and TIME_WAITs %d", round(e.Value.Connections(model)), round(e.Value.TimeWaits(model)))
 	if key.ownRange {
 		f.Cause += "; these sockets have their own range of ports (IP_LOCAL_PORT_RANGE)"
@@ -110,8 +110,9 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	f.Unverified, f.complete = !e.Value.kernel.isVerified(d.tracker), e.Value.kernel.isComplete(d.tracker)
 	f.Advice = portAdvice(ns)
 	ns.addBinds(&f)
-	if capacity == 0 && ns.bindCount > 0 { // all are bound
-		capacity = float64(ns.bindCount)
+	capacity := ns.portsFor(&e.Value)
+	if capacity == 0 { // all are bound
+		capacity = ns.bindCount
 	}
 	if capacity == 0 {
 		return f

@@ -114,7 +114,7 @@ func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, key *destinatio
 		return
 	case second < 0:
 		n.ending++
-	case s.Substate == tcp.FinWait2 || age < c.limits.ReuseDelay || !c.limits.MayReuse(key.local, key.peer):
+	case s.Substate == tcp.FinWait2 || age < c.limits.ReuseDelay || !c.limits.AllowsReuse(key.local, key.peer):
 		n.timeWaits++
 	default:
 		n.reusable++

@@ -34,6 +34,7 @@ type tracker struct {
 	destinations *topk.Table[destination, destinationUse]
 	servers      *topk.Table[server, serverUse]
 	namespaces   *topk.Table[uint32, namespace] // by inode number
+	missing      []uint32                       // namespaces without an entry: see namespaceInTick
 }
 
 // destination is the scope of a local port: connect() can choose each port once for each
@@ -54,8 +55,9 @@ func (d *destination) hash() uint64 {
 type destinationUse struct {
 	rate.Estimator
 	topProcesses
-	noPort   uint64        // connects that found no local port
-	noPortAt time.Duration // the last of them
+	noPort   uint64        // connects that found no local port, since the cause of a portStorm began
+	noPortAt time.Duration // the last of all such connects; 0: there was none
+	raisedAt time.Duration // when the cause of a portStorm was raised last
 
 	binds int // its ports that were bound before connect()
 
@@ -67,7 +69,7 @@ type destinationUse struct {
 
 	waiting       int64         // timewait sockets in FIN_WAIT2, by the kernel's table
 	waitingOldest time.Duration // how long the oldest of them has waited
-	waitingNewest time.Duration // within which time as many were created
+	waitingNewest time.Duration // length of the time up to waitingAt in which the newest of that number were created
 	waitingAt     time.Duration // when the table was read; 0: never
 }
 
@@ -227,7 +229,7 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 		return
 	}
 	kind := timeWaitKind(t)
-	if kind.Timestamp && ns.limits.MayReuse(t.Local.Addr, t.Peer.Addr) {
+	if kind.Timestamp && ns.limits.AllowsReuse(t.Local.Addr, t.Peer.Addr) {
 		ns.reusable.ClosedToTimeWait(t.Monotonic, kind)
 	} else {
 		ns.total.ClosedToTimeWait(t.Monotonic, kind)

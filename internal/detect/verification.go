@@ -193,7 +193,7 @@ func (tr *tracker) takeCount(s *Suspects, key destination, u *destinationUse, c 
 	kept := c.timeWaits + min(c.reusable, untimed)
 	ahead := pipelineDelay * u.RecentRate()
 	v.timeWaits = difference(float64(kept), timeWaits, moved+math.Abs(timeWaits-v.waitsBefore), ahead)
-	if !ns.limits.MayReuse(key.local, key.peer) {
+	if !ns.limits.AllowsReuse(key.local, key.peer) {
 		ns.correct(s, key, u, c)
 	}
 	v.open = difference(float64(c.open), float64(u.OpenCount()), moved, ahead)

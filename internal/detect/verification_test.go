@@ -200,7 +200,7 @@ func TestVerification_BucketsOfOthers(t *testing.T) {
 	other := destination{netns: testNetns, local: here, peer: there, peerPort: 81}
 	for range 500 {
 		end := h.now + 50*time.Second
-		h.ends[other] = append(h.ends[other], timewait{end: end, timed: true})
+		h.ends[other] = append(h.ends[other], timewait{end: end})
 	}
 	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(25)}, 15*time.Second, false)
 	opened := only(h.alerts, "time_wait_storm", Open)

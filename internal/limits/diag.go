@@ -222,7 +222,7 @@ func parseMessages(raw []byte, handle diagHandler) (done bool, err error) {
 		}
 		switch body := raw[headerSize:size]; {
 		case header.Type == unix.NLMSG_DONE:
-			return true, nil
+			return true, dumpError(body)
 		case header.Type == unix.NLMSG_ERROR && len(body) >= 4:
 			return true, fmt.Errorf("request sockets from sock_diag: %w", unix.Errno(-int32(binary.NativeEndian.Uint32(body))))
 		case len(body) >= int(unsafe.Sizeof(diagMessage{})):
@@ -233,4 +233,16 @@ func parseMessages(raw []byte, handle diagHandler) (done bool, err error) {
 		raw = raw[min(len(raw), (size+3)&^3):]
 	}
 	return false, nil
+}
+
+// dumpError is the error that ended a dump: netlink_dump() puts it into NLMSG_DONE, as a
+// negative number (net/netlink/af_netlink.c). The sockets before it are then only a part.
+func dumpError(done []byte) error {
+	if len(done) < 4 {
+		return nil
+	}
+	if code := int32(binary.NativeEndian.Uint32(done)); code < 0 {
+		return fmt.Errorf("read sock_diag: the dump ended early: %w", unix.Errno(-code))
+	}
+	return nil
 }

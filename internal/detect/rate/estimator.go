@@ -69,7 +69,8 @@ type TimeWaitModel struct {
 	TimeWaitOffset, OpenOffset float64
 }
 
-// Advance moves the model on to a time. Every method that takes a time does so too.
+// Advance moves the model on to a time. So do Opened, OpenedEarlier, Closed, ForgetOpen and
+// ClosedToTimeWait; TimeWaitCreated and the methods without a time do not.
 func (e *Estimator) Advance(now time.Duration) {
 	if e.since == 0 {
 		e.since = now
@@ -197,7 +198,8 @@ func (e *Estimator) RecordedTimeWaits() (timeWait, finWait2 int64) {
 	return e.timeWaits.Total(), e.finWait2.Total()
 }
 
-// Idle reports whether nothing is occupied, and nothing was taken within MaxWindow.
+// Idle reports whether no connection is open, no timewait socket was created within the last
+// 64 s, and as many units were given back as taken within MaxWindow.
 func (e *Estimator) Idle() bool {
 	return e.open == 0 && e.timeWaits.Total() == 0 && e.finWait2.Total() == 0 &&
 		e.Age() > MaxWindow && e.taken.Sum(0, maxWindowSteps) == 0
@@ -209,9 +211,9 @@ func (e *Estimator) FinWait2Count(within time.Duration) int64 {
 	return e.finWait2.Sum(0, slotsOf(within))
 }
 
-// NewestFinWait2 is within which time the newest count timewait sockets were created in
-// FIN_WAIT2.
-func (e *Estimator) NewestFinWait2(count int64) time.Duration {
+// TimeForFinWait2 is the length of the time up to now in which the newest count timewait
+// sockets in FIN_WAIT2 were created.
+func (e *Estimator) TimeForFinWait2(count int64) time.Duration {
 	seconds, left := 0.0, float64(count)
 	length := (e.now % time.Second).Seconds() // of the newest slot; then a second
 	for n := 0; n < slots && left > 0; n++ {
@@ -236,7 +238,7 @@ func (e *Estimator) TimeWaits(m TimeWaitModel) float64 {
 
 func (e *Estimator) modelledTimeWaits(m TimeWaitModel) float64 {
 	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
-	if m.ReuseAfter > 0 && m.ReuseAfter < m.Hold {
+	if m.reuses() {
 		count := e.createdWithin(m.ReuseAfter) + float64(e.untimed.Sum(0, hold))
 		for n := slotsOf(m.ReuseAfter); n < finWait2 && m.FinFraction < 1; n++ {
 			count += e.waiting(n, m)
