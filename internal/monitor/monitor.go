@@ -1,5 +1,6 @@
-// Package monitor joins the detection engine with the host: a background goroutine, the
-// worker, reads the limits and sockets of network namespaces that the engine requests.
+// Package monitor joins the detection engine with the host. Two background goroutines read it:
+// the seeder reads the sockets that exist at the start, the worker reads the limits and sockets
+// of network namespaces that the engine requests.
 // The package must not decide anything, nor delay the stream.
 package monitor
 
@@ -15,7 +16,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Monitor is an engine and its worker. Its methods are for one goroutine, the one that
+// Monitor is an engine, its worker and its seeder. Its methods are for one goroutine, the one that
 // reads the stream. None of them blocks or does I/O.
 type Monitor struct {
 	engine   *detect.Engine
@@ -56,13 +57,13 @@ func New(c detect.Config, f filter.Filter, warn func(message string)) *Monitor {
 	}
 	m.worker.bound = make(map[uint32]boundPorts)
 	go m.worker.run()
-	seeder := seeder{host: common, namespaces: namespaces}
-	seeder.bound = make(map[uint32]boundPorts)
-	go seeder.run()
+	first := seeder{host: common, namespaces: namespaces}
+	first.bound = make(map[uint32]boundPorts)
+	go first.run()
 	return m
 }
 
-// Close makes the worker end, and does not wait for that. Finish may still be called.
+// Close makes the worker and the seeder end, and does not wait for that. Finish may still be called.
 func (m *Monitor) Close() {
 	close(m.done)
 }

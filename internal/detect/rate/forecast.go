@@ -36,10 +36,11 @@ func (e *Estimator) Forecast(m TimeWaitModel, capacity float64) Forecast {
 	return f
 }
 
-// Exhaustion is the time until the occupancy reaches the capacity, if units are taken
-// at a constant rate per second. It steps second by second through the known releases,
-// until everything that is occupied now has been released. From then on the occupancy
-// stays as it is (the plateau): if that is below the capacity, exhausts is false.
+// Exhaustion is the time until the occupancy reaches the capacity, if units are taken at a
+// constant rate per second. It steps second by second through the known releases, and those of
+// what is taken meanwhile (shares), until everything that is occupied now has been released.
+// From then on the occupancy stays as it is (the plateau): if that is below the capacity,
+// exhausts is false.
 func (e *Estimator) Exhaustion(rate float64, m TimeWaitModel, capacity float64) (in time.Duration, exhausts bool) {
 	occupancy := e.Occupancy(m)
 	if occupancy >= capacity {
