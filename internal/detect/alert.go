@@ -20,7 +20,8 @@ const (
 // Severity is the urgency of an alert.
 type Severity string
 
-// The severities. Critical: connects fail already, or will within 20 s.
+// The severities. Critical: connect() finds no free local port already, or will find none
+// within 20 s.
 const (
 	Warning  Severity = "warning"
 	Critical Severity = "critical"
@@ -31,9 +32,9 @@ type CloseReason string
 
 // The reasons for closing an alert.
 const (
-	Resolved CloseReason = "resolved" // its cause has been gone for quietPeriod
+	Resolved CloseReason = "resolved" // its cause has been gone for 10 s
 	Refuted  CloseReason = "refuted"  // the kernel's table of sockets does not confirm it
-	Stopped  CloseReason = "stopped"  // the tracer ends, and its cause lasts
+	Stopped  CloseReason = "stopped"  // the tracer ended before the alert was closed
 )
 
 // Source is where an occupancy comes from.
@@ -41,8 +42,8 @@ type Source string
 
 // The sources of an occupancy.
 const (
-	FromEvents Source = "events"     // counted from transitions
-	Reconciled Source = "reconciled" // counted from transitions, and corrected by the kernel's own count
+	FromEvents Source = "events" // counted from transitions
+	FromKernel Source = "kernel" // counted in the kernel's table, and moved on by the transitions since
 )
 
 // Alert is one phase of one alert.
@@ -76,11 +77,13 @@ type Finding struct {
 	Projected       uint64        // occupancy at this rate after one hold time, see rate.TimeWaitModel
 	Exhausts        bool          // the capacity is exhausted, or is going to be
 	ExhaustionIn    time.Duration // only where Exhausts; 0: it is exhausted
-	Failures        uint64        // failed connects, since the alert's cause began or within the detector's window
+	Failures        uint64        // failed connects since the alert's cause began; of connect_failures within 10 s
 
 	Lost        uint64 // transitions lost within the last minute, which may be missing from the numbers
-	Unverified  bool   // the kernel's table could not confirm the numbers
-	Approximate bool   // a table was full, so that earlier events may be missing; or limits are assumed
+	Unverified  bool   // the kernel's table has not confirmed the numbers, or not yet
+	Approximate bool   // a table was full or ends were lost, so that the numbers may be wrong; or not all limits could be read
+
+	complete bool // nothing that was lost is missing from the numbers: Lost is 0
 
 	Cause, Advice string // sentences for people, without a full stop at the end
 }

@@ -129,3 +129,21 @@ func TestPorts_OccupancyWithinCapacity(t *testing.T) {
 		}
 	}
 }
+
+// The capacity is that of the ports, whether or not tcp_max_tw_buckets is lower, and whatever
+// few ports are bound.
+func TestPortExhaustion_FewTimeWaitBuckets(t *testing.T) {
+	h := newHost(t, 200, Config{})
+	h.limits.MaxTimeWaits = 100
+	h.bindAndConnect(to(9000), 20000, process(100, "holder"))
+	for range 199 {
+		h.connect(to(80), curl) // and they stay open
+	}
+	h.pass(2 * time.Second)
+	h.emit(to(80), 0, curl, tcp.Close, tcp.SynSent)
+	h.emit(to(80), 0, curl, tcp.SynSent, tcp.Close)
+	h.pass(100 * time.Millisecond)
+	if a := h.theOnly("port_exhaustion"); a.Capacity != 199 || a.Occupancy != 199 {
+		t.Errorf("%d of %d, want 199 of 199", a.Occupancy, a.Capacity)
+	}
+}

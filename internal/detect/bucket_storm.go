@@ -35,7 +35,7 @@ func (d bucketStorm) check(raise raiser) {
 		}
 		r := &ns.total
 		r.Advance(d.now)
-		model := ns.model()
+		model := ns.modelOfAll(d.now)
 		if r.Occupancy(model) < minShare*capacity {
 			continue
 		}
@@ -43,32 +43,37 @@ func (d bucketStorm) check(raise raiser) {
 		if isSuspected(f) {
 			ns.suspectedAt = d.now
 		}
-		describe := func() Finding { return d.describe(e.Key, ns, f) }
-		switch {
-		case opensStorm(r, f, model, d.Threshold):
-			raise(bucketCause{e.Key}, opens, describe)
-		case keepsStorm(f):
-			raise(bucketCause{e.Key}, keeps, describe)
+		opening := opensStorm(r, f, model, d.Threshold)
+		c := d.claimOf(opening, &ns.opensSince, ns.isCounted(d.tracker), f)
+		if opening || keepsStorm(f) {
+			raise(bucketCause{e.Key}, c, func() Finding { return d.describe(e.Key, ns, f) })
 		}
 	}
 }
 
-// describe names the heaviest server or destination in the namespace.
+// describe names the server or destination with the most TIME_WAITs in the namespace.
 func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecast) Finding {
 	f := Finding{
 		Severity: Warning, Netns: netns,
-		RateUnit: "connections", Rate: forecast.Rate, Occupancy: round(forecast.Occupancy), OccupancySource: ns.source(d.now),
-		Capacity: uint64(forecast.Capacity), CapacityKind: TimeWaitBuckets,
-		Projected:    round(forecast.Rate * rate.TimeWaitHold.Seconds()),
+		RateUnit: "connections", Rate: forecast.Rate, Occupancy: round(min(forecast.Occupancy, forecast.Capacity)), OccupancySource: FromEvents,
+		Capacity: uint64(forecast.Capacity), CapacityKind: TimeWaitBuckets, Unverified: true,
+		Projected:    round(ns.total.Plateau(forecast.Rate, ns.modelOfAll(d.now))),
 		ExhaustionIn: forecast.ExhaustedIn.Round(time.Millisecond), Exhausts: forecast.Exhausts,
 	}
+	if ns.isCounted(d.tracker) {
+		f.OccupancySource, f.Unverified = FromKernel, false
+	}
 	f.Cause = fmt.Sprintf("connections are short, and this host closes them first; the kernel keeps at most %d TIME_WAITs, "+
-		"and without one late packets may reach a later connection", f.Capacity)
+		"and beyond that none: late packets may then reach a later connection", f.Capacity)
 	f.Advice = "reuse connections: keep-alive, with longer idle timeouts on the server than on its clients; if that takes time, spread them over more addresses"
-	busiestServer := heaviest(d.servers, func(key server) bool { return key.netns == netns })
-	busiestClient := heaviest(d.destinations, func(key destination) bool { return key.netns == netns })
-	switch s, c := busiestServer, busiestClient; {
-	case c != nil && (s == nil || c.Weight > s.Weight):
+	s, byServer := mostTimeWaits(d.servers, func(key server, use *serverUse) (int64, bool) {
+		return use.timeWaits(), key.netns == netns
+	})
+	c, byClient := mostTimeWaits(d.destinations, func(key destination, use *destinationUse) (int64, bool) {
+		return use.timeWaits(), key.netns == netns
+	})
+	switch {
+	case c != nil && (s == nil || byClient > byServer):
 		f.Role, f.Process, f.Local = tcp.RoleClient, c.Value.top(), tcp.Endpoint{Addr: c.Key.local}
 		f.Peer = tcp.Endpoint{Addr: c.Key.peer, Port: c.Key.peerPort}
 		f.Approximate = c.Missed > 0
@@ -80,12 +85,22 @@ func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecas
 	return f
 }
 
-// heaviest returns the heaviest entry whose key matches, or nil.
-func heaviest[K comparable, V any](table *topk.Table[K, V], matches func(key K) bool) (found *topk.Entry[K, V]) {
+func (u *destinationUse) timeWaits() int64 { return recorded(&u.Estimator) }
+func (u *serverUse) timeWaits() int64      { return recorded(&u.Estimator) }
+
+// recorded is how many timewait sockets were created within the last minute. The weights of
+// destinations also count open connections, which take none of tcp_max_tw_buckets.
+func recorded(e *rate.Estimator) int64 {
+	timeWait, finWait2 := e.RecordedTimeWaits()
+	return timeWait + finWait2
+}
+
+// mostTimeWaits returns the entry with the most TIME_WAITs among those that count, or nil.
+func mostTimeWaits[K comparable, V any](table *topk.Table[K, V], of func(key K, use *V) (int64, bool)) (found *topk.Entry[K, V], most int64) {
 	for _, e := range table.Entries() {
-		if matches(e.Key) && (found == nil || e.Weight > found.Weight) {
-			found = e
+		if timeWaits, counts := of(e.Key, &e.Value); counts && (found == nil || timeWaits > most) {
+			found, most = e, timeWaits
 		}
 	}
-	return found
+	return found, most
 }

@@ -13,7 +13,7 @@ import (
 type closeWaitLeak struct {
 	*tracker
 	waiting  map[uint64]waitingSocket // by cookie: in CLOSE_WAIT now
-	queue    []arrival                // by time of arrival; some have left CLOSE_WAIT since
+	queue    []arrival                // by time; some have left CLOSE_WAIT since; at most 2*maxWaiting
 	next     int                      // index in queue: those before it have reached CloseWaitAge
 	leaks    map[leakKey]*leak
 	recent   [recentLeaks]*leak // those that were found last, by leakKey.slot
@@ -72,8 +72,10 @@ type leak struct {
 	local       tcp.Endpoint // of the last socket
 	peer        tcp.Endpoint // of the last socket
 	stuck       growth       // sockets in CLOSE_WAIT for at least CloseWaitAge
+	sockets     int          // in closeWaitLeak.waiting: all that refer to this leak
 	lastArrival time.Duration
-	refuted     bool          // the newest table did not confirm some of stuck
+	refuted     int           // sockets that the kernel's table took off while stuck was above half of CloseWaitCount
+	ended       int           // sockets that ended meanwhile
 	suspectedAt time.Duration // when stuck began to suffice for an alert; 0: it does not
 }
 
@@ -100,13 +102,26 @@ func (d *closeWaitLeak) observe(t *tcp.Transition) {
 	case t.New == tcp.CloseWait:
 		d.arrive(t)
 	case t.Old == tcp.CloseWait:
-		w := d.waiting[t.Cookie]
-		delete(d.waiting, t.Cookie)
-		w.unstick(d.now, false)
+		d.leave(t.Cookie, false)
 	}
 }
 
+// leave takes a socket off that is no longer in CLOSE_WAIT. With refuted it was not before,
+// either.
+func (d *closeWaitLeak) leave(cookie uint64, refuted bool) {
+	w, waits := d.waiting[cookie]
+	if !waits {
+		return
+	}
+	delete(d.waiting, cookie)
+	w.unstick(d.now, refuted)
+	w.leak.sockets--
+}
+
 func (d *closeWaitLeak) arrive(t *tcp.Transition) {
+	if d.lostAt > 0 || d.seeding.observed != nil {
+		d.leave(t.Cookie, false) // its end was lost, or it was read from the kernel's table
+	}
 	if l := d.enqueue(leakKeyOf(t), t.Cookie, t.Monotonic, false); l != nil {
 		l.role, l.local, l.peer = t.Role, t.Local, t.Peer
 		l.count(t)
@@ -119,18 +134,30 @@ func (d *closeWaitLeak) enqueue(key leakKey, cookie uint64, at time.Duration, ea
 		d.overflow = true
 		return nil
 	}
-	if len(d.queue) >= 2*maxWaiting {
-		d.compactQueue()
-	}
 	l := d.leakFor(key)
 	if l == nil {
 		d.overflow = true
 		return nil
 	}
 	l.lastArrival = at
+	l.sockets++
 	d.waiting[cookie] = waitingSocket{leak: l, at: uint32(at / time.Second), queued: true, earlier: earlier}
-	d.queue = append(d.queue, arrival{cookie, at})
+	d.push(arrival{cookie, at})
 	return l
+}
+
+// push appends to the queue.
+func (d *closeWaitLeak) push(a arrival) {
+	if len(d.queue) >= 2*maxWaiting {
+		d.compactQueue()
+	}
+	d.queue = append(d.queue, a)
+}
+
+// isCurrent reports whether the queue has a for w: a socket that has left CLOSE_WAIT may have
+// come back, and then has a later arrival.
+func (w *waitingSocket) isCurrent(a arrival) bool {
+	return w.queued && uint32(a.at/time.Second) >= w.at
 }
 
 // leakFor returns nil if there is no room for another leak.
@@ -160,7 +187,7 @@ func (d *closeWaitLeak) deleteLeak(key leakKey) {
 func (d *closeWaitLeak) compactQueue() {
 	kept := d.queue[:0]
 	for _, a := range d.queue[d.next:] {
-		if _, waits := d.waiting[a.cookie]; waits {
+		if w := d.waiting[a.cookie]; w.isCurrent(a) {
 			kept = append(kept, a)
 		}
 	}
@@ -170,8 +197,8 @@ func (d *closeWaitLeak) compactQueue() {
 func (d *closeWaitLeak) check(raise raiser) {
 	for ; d.next < len(d.queue) && d.now-d.queue[d.next].at >= d.CloseWaitAge; d.next++ {
 		a := d.queue[d.next]
-		w, waits := d.waiting[a.cookie]
-		if !waits {
+		w := d.waiting[a.cookie]
+		if !w.isCurrent(a) {
 			continue
 		}
 		w.queued, w.stuck = false, true
@@ -186,11 +213,11 @@ func (d *closeWaitLeak) check(raise raiser) {
 	for key, l := range d.leaks {
 		if l.stuck.count <= d.CloseWaitCount/2 {
 			l.suspectedAt = 0
-			if l.refuted {
-				l.refuted = false
+			if l.refuted > l.ended {
 				raise(key, refuted, nil)
 			}
-			if l.stuck.count == 0 && d.now-l.lastArrival > 2*d.CloseWaitAge { // none of its sockets is in the queue either
+			l.refuted, l.ended = 0, 0
+			if l.sockets == 0 && d.now-l.lastArrival > 2*d.CloseWaitAge {
 				d.deleteLeak(key)
 			}
 			continue
@@ -233,7 +260,7 @@ func (d *closeWaitLeak) describe(key leakKey, l *leak) Finding {
 		Unverified: d.now-d.tableReadAt(key.netns) > 3*activeInterval,
 	}
 	if !f.Unverified {
-		f.OccupancySource = Reconciled
+		f.OccupancySource = FromKernel
 	}
 	trend := "and their number has stopped growing"
 	if f.Rate > 0 && l.stuck.grows() {

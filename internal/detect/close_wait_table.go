@@ -7,19 +7,19 @@ import (
 )
 
 const (
-	// unverifiedAfter is how long an alert waits for the kernel's table. Then it opens
-	// without: the namespace may be one that cannot be read.
+	// unverifiedAfter is how long an alert waits for the kernel's table. Then it opens as
+	// unverified: the namespace may be one that cannot be read.
 	unverifiedAfter = 30 * time.Second
-	// lateWriteQuiet is how many times CloseWaitAge a socket must have been silent to count,
-	// if its process has sent data CloseWaitAge after the peer had closed: it has not
-	// forgotten the socket then.
+	// lateWriteQuiet is a multiple of CloseWaitAge: a socket on which its process sent data
+	// CloseWaitAge or more after the peer had closed counts only after so long without data. The
+	// process had not forgotten it then.
 	lateWriteQuiet = 10
 )
 
 // requestTable requests the sockets in CLOSE_WAIT of a namespace from the kernel, unless they
 // were read within an interval.
 func (d *closeWaitLeak) requestTable(netns uint32, interval time.Duration) {
-	if ns := d.namespace(netns); ns.closeWaitReadAt == 0 || d.now-ns.closeWaitReadAt >= interval {
+	if ns := d.namespaceInTick(netns); ns != nil && (ns.closeWaitReadAt == 0 || d.now-ns.closeWaitReadAt >= interval) {
 		ns.wantCloseWait = true
 		if interval == suspectedInterval {
 			ns.suspectedAt = d.now
@@ -67,8 +67,7 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 		case s != nil:
 			d.confirm(cookie, w, s, readAt)
 		case w.unseen:
-			w.unstick(d.now, true)
-			delete(d.waiting, cookie)
+			d.leave(cookie, true)
 		default: // the kernel may leave out a socket while its table changes
 			w.unstick(d.now, true)
 			w.unseen = true
@@ -78,8 +77,8 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 	d.namespace(netns).closeWaitReadAt = readAt
 }
 
-// confirm takes a socket that the kernel's table has. If its process has not forgotten it,
-// it is as if it had come now.
+// confirm takes a socket that the kernel's table has. If its process still sends on it, it does
+// not count, and its age begins again.
 func (d *closeWaitLeak) confirm(cookie uint64, w waitingSocket, s *tcp.CloseWaitSocket, readAt time.Duration) {
 	quiet, sentAt := d.CloseWaitAge, readAt-s.SinceSent
 	if sentAt-time.Duration(w.at)*time.Second >= d.CloseWaitAge {
@@ -93,7 +92,7 @@ func (d *closeWaitLeak) confirm(cookie uint64, w waitingSocket, s *tcp.CloseWait
 	}
 	if w.unseen = false; !w.stuck && !w.queued {
 		w.queued = true
-		d.queue = append(d.queue, arrival{cookie, d.now})
+		d.push(arrival{cookie, d.now})
 	}
 	d.waiting[cookie] = w
 }
@@ -103,17 +102,29 @@ func (d *closeWaitLeak) moveAccepted(w *waitingSocket) {
 	key := w.leak.key
 	key.unaccepted = false
 	if l := d.leakFor(key); l != nil {
-		w.unstick(d.now, true)
+		w.unstick(d.now, false) // it did wait to be accepted
 		l.role, l.local, l.peer, l.lastArrival = w.leak.role, w.leak.local, w.leak.peer, d.now
+		w.leak.sockets--
+		l.sockets++
 		w.leak = l
 	}
 }
 
 // unstick takes a socket off the count of its leak. With refuted it should not have counted.
 func (w *waitingSocket) unstick(now time.Duration, refuted bool) {
-	if w.stuck {
-		w.stuck, w.leak.refuted = false, refuted
-		w.leak.stuck.advance(now)
+	if !w.stuck {
+		return
+	}
+	w.stuck = false
+	if refuted {
+		w.leak.refuted++
+	} else {
+		w.leak.ended++
+	}
+	w.leak.stuck.advance(now)
+	if w.earlier {
+		w.leak.stuck.removeEarlier()
+	} else {
 		w.leak.stuck.remove()
 	}
 }

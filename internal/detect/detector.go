@@ -24,9 +24,12 @@ type resetObserver interface {
 type claim int
 
 const (
-	opens   claim = iota // the alert opens, or stays open
-	keeps                // the alert stays open if it is
-	refuted              // the alert closes if it is open: the kernel does not confirm it
+	opens   claim = 1 << iota // the alert opens, or stays open
+	keeps                     // the alert stays open if it is
+	refuted                   // the alert closes if it is open: the kernel does not confirm it
+	// verified is added to opens or keeps: the kernel confirms the cause. An alert that has
+	// opened unverified is reported again at once.
+	verified
 )
 
 // raiser takes one cause, which is comparable, and what to report about it.
@@ -54,8 +57,8 @@ func between(from, to []tcp.State) (s tcp.Transitions) {
 // maxStates bounds the state numbers that have an entry of their own in observers.
 const maxStates = 16
 
-// observers has the detectors that need a transition, by its old and new state. No
-// detector needs half of the transitions of a connection.
+// observers has, by old and new state, the detectors that need such a transition: each detector
+// needs only a few of the transitions of a connection.
 type observers struct {
 	byStates [maxStates][maxStates][]detector
 	all      []detector // for states without a name, which needs do not cover

@@ -3,6 +3,7 @@ package detect
 import (
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -57,7 +58,7 @@ func TestNeeds_OfEachDetector(t *testing.T) {
 			all.Observe(&event)
 		}
 		wants := all.Requests(now)
-		if got := some.Requests(now); !slices.Equal(got, wants) {
+		if got := some.Requests(now); !reflect.DeepEqual(got, wants) {
 			t.Fatalf("%v after the start it requests %v, want %v", now-start, got, wants)
 		}
 		for _, want := range wants {

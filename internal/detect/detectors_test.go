@@ -102,6 +102,7 @@ func TestConnectFailures_AddressInUse(t *testing.T) {
 
 // A health check that fails once a second and a port scan raise no alert.
 func TestConnectFailures_HealthChecksAndScans(t *testing.T) {
+	t.Parallel()
 	h := newHost(t, 5000, Config{})
 	for n := range 60_000 {
 		if n%100 == 0 { // once a second, to a peer that is down
@@ -133,6 +134,7 @@ func TestResetBurst_MostOfOneEndpoint(t *testing.T) {
 
 // No alert is raised while a third of the connections are reset.
 func TestResetBurst_OneInThree(t *testing.T) {
+	t.Parallel()
 	h := newHost(t, 5000, Config{})
 	for n := range 20_000 {
 		next := []func(*tcp.Transition){served}

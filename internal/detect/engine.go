@@ -25,7 +25,9 @@ func New(c Config, now time.Duration) *Engine {
 	tr.now = now
 	tr.seeding = seeding{since: now, observed: make(map[uint64]bool)}
 	all := newDetectors(tr)
-	return &Engine{tracker: tr, detectors: all, observers: newObservers(all), alerts: newLifecycle(c.UpdateInterval)}
+	return &Engine{
+		tracker: tr, detectors: all, observers: newObservers(all), alerts: newLifecycle(c.UpdateInterval),
+	}
 }
 
 // Needs returns the transitions that detection uses: four of the ten that a connection
@@ -91,12 +93,16 @@ func (e *Engine) Tick(now time.Duration) []Alert {
 		d.check(func(cause any, c claim, describe func() Finding) {
 			e.alerts.raise(d.kind(), cause, c, func() Finding {
 				f := describe()
-				f.Lost = e.tracker.losses.lastMinute(now)
+				if !f.complete {
+					f.Lost = e.tracker.losses.lastMinute(now)
+				}
 				return f
 			}, now)
 		})
 	}
-	return e.alerts.due(now)
+	due := e.alerts.due(now)
+	e.tracker.addMissing()
+	return due
 }
 
 // Finish closes every open alert, and returns the alerts to report. It is the last call.
@@ -107,6 +113,9 @@ func (e *Engine) Finish(now time.Duration) []Alert {
 // Request asks for the limits of one network namespace.
 type Request struct {
 	Netns uint32 // inode number
+	// Transitions is how many the namespace has had since it was requested before: with many
+	// requests, those with the most matter most.
+	Transitions uint64
 	// HalfClosed asks for its sockets in FIN_WAIT2 as well, which takes a walk through the
 	// kernel's table.
 	HalfClosed bool
@@ -115,12 +124,16 @@ type Request struct {
 	// OpenSince, if it is not 0, asks for its connections as well, and identifies the
 	// request. It is the time of the request.
 	OpenSince time.Duration
+	// Suspects, if it is not nil, asks for counts of the sockets of some destinations.
+	Suspects *Suspects
 }
 
-// Requests returns what the engine needs to know now, each namespace at most once a
-// second; those with the most transitions come first. The caller answers each with [Engine.Update], and with
-// [Engine.UpdateHalfClosed], [Engine.UpdateCloseWait] and [Engine.UpdateOpen] if the request asks for it. The engine repeats a request
-// that got no answer.
+// Requests returns what the engine needs to know now; namespaces with the most transitions
+// come first. It asks for a table of a namespace at most once a second. The caller answers
+// each request with [Engine.Update], and with [Engine.UpdateHalfClosed],
+// [Engine.UpdateCloseWait], [Engine.UpdateOpen] and [Engine.UpdateSuspects] if the request
+// asks for it. What got no answer is requested again while a detector
+// still needs it.
 func (e *Engine) Requests(now time.Duration) []Request {
 	return e.tracker.requests(now)
 }
@@ -133,7 +146,8 @@ func (e *Engine) Update(now time.Duration, netns uint32, l *tcp.Limits) {
 }
 
 // UpdateHalfClosed sets the sockets of a namespace that are in FIN_WAIT2 and wait for the
-// peer's FIN: all of them, timewait sockets with that substate, and connections. It keeps no reference to sockets.
+// peer's FIN: all of them, timewait sockets with that substate, and connections. It keeps no
+// reference to sockets.
 func (e *Engine) UpdateHalfClosed(now time.Duration, netns uint32, sockets []tcp.Socket) {
 	e.tracker.takeWaiting(now, netns, sockets)
 	e.tracker.takeHalfClosed(now, netns, sockets)
@@ -151,4 +165,11 @@ func (e *Engine) UpdateCloseWait(now, readAt time.Duration, netns uint32, socket
 // ends were lost.
 func (e *Engine) UpdateOpen(now, since time.Duration, netns uint32, o *OpenSockets) {
 	e.tracker.takeOpen(now, since, netns, o)
+}
+
+// UpdateSuspects sets how many sockets of some destinations the kernel's table had when it
+// was read, after [Suspects] were requested. The engine corrects its model by these counts,
+// and opens or closes alerts.
+func (e *Engine) UpdateSuspects(now time.Duration, c *SuspectCounts) {
+	e.tracker.takeCounts(now, c)
 }

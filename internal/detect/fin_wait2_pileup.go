@@ -23,12 +23,12 @@ type finWait2Pileup struct {
 	swept     int64                           // second of the last sweep
 }
 
-// sightings are the sockets in FIN_WAIT2 that the newest table of a namespace had: by
-// cookie, when a table had each of them first. A timer cannot show how long a socket has
-// waited: the length of its timeout is not in the table.
+// sightings are the sockets in FIN_WAIT2 that the newest table of a namespace had. The timer of
+// a socket cannot show how long it has waited: the table has the time that is left, and not the
+// length of the timeout.
 type sightings struct {
-	first map[uint64]time.Duration
-	at    time.Duration
+	first map[uint64]time.Duration // by cookie: the time of the first table that had the socket
+	at    time.Duration            // of the newest table
 }
 
 // waitingKey is what sockets in FIN_WAIT2 are counted by: the peer of a client, or the
@@ -88,7 +88,7 @@ func (d *finWait2Pileup) observe(t *tcp.Transition) {
 	}
 	key := waitingKeyOf(t.Netns, d.isClient(t, d.activeNamespace(t.Netns)), t.Local, t.Peer)
 	if living {
-		d.living.add(key, t)
+		d.living.add(d.now, key, t)
 	}
 	e := d.created.Get(key, key.hash())
 	e.Value.Advance(int64(d.now / time.Second))
@@ -98,7 +98,7 @@ func (d *finWait2Pileup) observe(t *tcp.Transition) {
 
 // seedLiving takes a socket in FIN_WAIT2 that is older than the tracer.
 func (d *finWait2Pileup) seedLiving(netns uint32, client bool, s *tcp.Socket) {
-	d.living.add(waitingKeyOf(netns, client, s.Local, s.Peer), &s.Transition)
+	d.living.add(d.now, waitingKeyOf(netns, client, s.Local, s.Peer), &s.Transition)
 }
 
 func (d *finWait2Pileup) check(raise raiser) {
@@ -129,7 +129,7 @@ func (d *finWait2Pileup) requestCounts() {
 		}
 	}
 	for key, l := range d.living.byKey {
-		if l.count >= d.HalfClosed {
+		if l.count >= d.HalfClosed || d.living.isFull() {
 			d.request(key.netns)
 		}
 	}
@@ -151,7 +151,10 @@ func (d *finWait2Pileup) requestCounts() {
 }
 
 func (d *finWait2Pileup) request(netns uint32) {
-	ns := d.namespace(netns)
+	ns := d.namespaceInTick(netns)
+	if ns == nil {
+		return
+	}
 	ns.suspectedAt = d.now
 	if d.now-ns.halfClosedRequestedAt >= minWaiting {
 		ns.wantHalfClosed = true
@@ -162,18 +165,24 @@ func (d *finWait2Pileup) request(netns uint32) {
 // to close. Two tables that far apart must have it.
 const minWaiting = 5 * time.Second
 
+// isLiving reports whether a socket in FIN_WAIT2 is one that a process still has.
+func isLiving(s *tcp.Socket) bool { return s.New == tcp.FinWait2 && !s.Orphan }
+
 // takeCounts counts the half-closed sockets of one namespace, from the kernel's table.
 func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []tcp.Socket) {
 	ns := d.namespaces.Find(netns, uint64(netns))
 	if ns == nil {
 		return
 	}
-	counts := make(map[waitingKey]halfClosedCount)
+	counts, living := make(map[waitingKey]halfClosedCount), make(map[uint64]bool)
 	before := d.sightings[netns].first
 	d.sighted -= len(before)
 	seen := make(map[uint64]time.Duration)
 	for i := range sockets {
 		s := &sockets[i]
+		if isLiving(s) {
+			living[s.Cookie] = true
+		}
 		first, again := before[s.Cookie]
 		if !again {
 			first = now
@@ -188,12 +197,13 @@ func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []t
 		key := waitingKeyOf(netns, ns.Value.limits.IsEphemeral(s.Local.Port), s.Local, s.Peer)
 		c := counts[key]
 		c.count++
-		if s.New == tcp.FinWait2 && !s.Orphan {
+		if isLiving(s) {
 			c.living++
 		}
 		counts[key] = c
 	}
 	d.sightings[netns] = sightings{first: seen, at: now}
+	d.living.reconcile(ns.Value.halfClosedRequestedAt, netns, func(cookie uint64) bool { return living[cookie] })
 	d.setCounts(now, netns, counts)
 }
 
@@ -222,7 +232,7 @@ func (d *finWait2Pileup) setCounts(now time.Duration, netns uint32, counts map[w
 func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 	f := Finding{
 		Severity: Warning, Netns: key.netns, Role: key.role, Local: key.local, Peer: key.peer, RateUnit: "more sockets",
-		Occupancy: uint64(c.count), OccupancySource: Reconciled,
+		Occupancy: uint64(c.count), OccupancySource: FromKernel,
 		Cause: fmt.Sprintf("this side has closed %d connections, whose peers have acknowledged that and do not close: "+
 			"the peer's application probably leaves its sockets in CLOSE_WAIT", c.count),
 		Advice: "look at the peer: it has to close its sockets after it has read the end of the stream; until then a lower " +

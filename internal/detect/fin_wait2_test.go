@@ -74,6 +74,7 @@ func TestFinWait2Pileup_ShortLinger2(t *testing.T) {
 
 // The sockets that the detector keeps are bounded.
 func TestFinWait2Pileup_BoundedMemory(t *testing.T) {
+	t.Parallel()
 	h := newHost(t, 28232, Config{})
 	server := process(80, "server")
 	for n := range maxWaiting + 1000 {
@@ -82,8 +83,8 @@ func TestFinWait2Pileup_BoundedMemory(t *testing.T) {
 	h.pass(15 * time.Second)
 	for _, d := range h.engine.detectors {
 		if d, ok := d.(*finWait2Pileup); ok {
-			if len(d.living.key) > maxWaiting || len(d.sightings[testNetns].first) > maxWaiting || d.sighted > maxWaiting {
-				t.Errorf("%d living, %d sighted sockets, at most %d", len(d.living.key), d.sighted, maxWaiting)
+			if len(d.living.sockets) > maxWaiting || len(d.sightings[testNetns].first) > maxWaiting || d.sighted > maxWaiting {
+				t.Errorf("%d living, %d sighted sockets, at most %d", len(d.living.sockets), d.sighted, maxWaiting)
 			}
 		}
 	}
@@ -99,5 +100,22 @@ func TestCloseWaitLeak_NotAccepted(t *testing.T) {
 	}
 	if a := h.theOnly("close_wait_leak"); !strings.Contains(a.Cause, "no process has accepted") || strings.Contains(a.Cause, "descriptor") {
 		t.Errorf("%s; %s", a.Cause, a.Advice)
+	}
+}
+
+// Sockets whose ends were lost count as living no longer than the kernel's table has them, and
+// those that it has stay.
+func TestFinWait2Pileup_LostEndsOfLiving(t *testing.T) {
+	h := newHost(t, 28232, Config{})
+	for n := range uint64(700) {
+		h.shutDown(n+1, process(80, "server"))
+	}
+	h.pass(15 * time.Second)
+	h.living = h.living[600:] // and the events are lost
+	h.pass(15 * time.Second)
+	for _, d := range h.engine.detectors {
+		if d, ok := d.(*finWait2Pileup); ok && len(d.living.sockets) != 100 {
+			t.Errorf("%d sockets count as living, want 100", len(d.living.sockets))
+		}
 	}
 }

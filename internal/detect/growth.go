@@ -12,8 +12,8 @@ type growth struct {
 	count   int
 	changes rate.Counter // by second
 	levels  [growthLevels]growthLevel
-	since   time.Duration // when the count last rose from 0
-	raised  time.Duration // when it last rose
+	since   time.Duration // when add last raised the count from 0; 0: never
+	raised  time.Duration // when add last raised the count
 }
 
 // growthLevel has the count at regular intervals, newest first.
@@ -71,14 +71,27 @@ func (g *growth) addEarlier() {
 	}
 }
 
+// removeEarlier counts one less of those that addEarlier has counted: its end does not hide the
+// growth of the others.
+func (g *growth) removeEarlier() {
+	g.count--
+	for i := range g.levels {
+		for n := range g.levels[i].samples {
+			g.levels[i].samples[n]--
+		}
+	}
+}
+
+// remove counts one less of those that add has counted.
 func (g *growth) remove() {
 	g.count--
 	g.changes.Add(-1)
 }
 
-// grows reports whether the count has kept growing over the window of one level, and is a
-// quarter above that at its beginning. What came at once is growth for three minutes only:
-// the longer windows must show it in each part.
+// grows reports whether, in the window of one level, the count is at least a quarter above that
+// at the beginning, has risen since the last sample but one, and fell neither until the middle
+// nor from there to that sample. What came at once is growth for three minutes only: in a longer
+// window the count must have risen from the middle to that sample.
 func (g *growth) grows() bool {
 	for i := range g.levels {
 		h := &g.levels[i].samples
@@ -93,13 +106,13 @@ func (g *growth) grows() bool {
 }
 
 // perSecond is how many more there are per second, over the shortest window in which they
-// are enough to tell a rate. It falls as soon as no more come.
+// are enough to estimate a rate. It falls as soon as no more come.
 func (g *growth) perSecond(now time.Duration) float64 {
 	const enough = 16
 	age := now - g.since
 	for seconds := 4; seconds <= 64; seconds *= 2 {
 		if n := g.changes.Sum(0, seconds); n >= enough {
-			return g.atMost(float64(n), min(age, time.Duration(seconds-1)*time.Second+now%time.Second), now)
+			return g.boundedRate(float64(n), min(age, time.Duration(seconds-1)*time.Second+now%time.Second), now)
 		}
 	}
 	for i := range g.levels {
@@ -108,16 +121,16 @@ func (g *growth) perSecond(now time.Duration) float64 {
 			more := g.count - int(before)
 			window := time.Duration(n)*interval + now%interval
 			if longest := i == growthLevels-1 && n == len(g.levels[i].samples)-1; more >= enough/2 || longest {
-				return g.atMost(float64(more), min(age, window), now)
+				return g.boundedRate(float64(more), min(age, window), now)
 			}
 		}
 	}
 	return 0
 }
 
-// atMost is the rate of n more within a window. If the rate were more than three in the time
-// since the last one came, that would be improbable.
-func (g *growth) atMost(n float64, window, now time.Duration) float64 {
+// boundedRate is the rate of n more within a window, but at most three in the time since the
+// last one came: at a higher rate it would be improbable (5 %) that none has come since.
+func (g *growth) boundedRate(n float64, window, now time.Duration) float64 {
 	perSecond := max(0, n) / max(window, time.Second/4).Seconds()
 	if quiet := now - g.raised; quiet > time.Second {
 		perSecond = min(perSecond, 3/quiet.Seconds())

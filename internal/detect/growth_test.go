@@ -62,3 +62,29 @@ func TestGrowth_Earlier(t *testing.T) {
 		t.Errorf("the rate is %.2f", rate)
 	}
 }
+
+// What was there before and comes and goes does not hide the growth of the rest.
+func TestGrowth_EarlierThatGoes(t *testing.T) {
+	now := 1000 * time.Hour
+	g := newGrowth(now)
+	g.advance(now)
+	for range 50 {
+		for range 20 {
+			g.addEarlier()
+		}
+		for range 20 {
+			g.removeEarlier()
+		}
+	}
+	for range 10 {
+		now += time.Second
+		g.advance(now)
+		g.add(now)
+	}
+	if !g.grows() || g.count != 10 {
+		t.Errorf("%d, and grows is %v", g.count, g.grows())
+	}
+	if rate := g.perSecond(now); rate < 0.7 || rate > 1.3 {
+		t.Errorf("the rate is %.2f, want 1", rate)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"sort"
 	"testing"
 	"time"
 
@@ -26,9 +27,10 @@ type host struct {
 	open   map[destination]int
 	ticked time.Duration
 
-	alerts []Alert
-	failed time.Duration // when the first connect() found no port; 0: none did
-	cookie uint64
+	alerts  []Alert
+	inspect func(a Alert) // nil, or called at the time of each alert
+	failed  time.Duration // when the first connect() found no port; 0: none did
+	cookie  uint64
 
 	waits     []time.Duration // when each half-closed connection to port 80 began to wait
 	uncounted bool            // the kernel has no count of TIME_WAITs
@@ -36,17 +38,27 @@ type host struct {
 	closeWait  map[uint64]tcp.CloseWaitSocket // by cookie
 	unreadable bool                           // the kernel's table, except its counts
 	loses      bool                           // what happens is lost, and the loss is noticed
+	lossShare  float64                        // the part of what happens that is lost
 
 	living   []tcp.Socket  // in FIN_WAIT2, and a process has them
 	untimed  bool          // the peers have no timestamps
 	finAfter time.Duration // how long the peers take to close
+
+	answersAfter time.Duration // how long a count of suspects takes to come
+	answers      []lateAnswer
+	counted      int // counts of suspects that were requested
+}
+
+// lateAnswer is a count of suspects on its way to the engine.
+type lateAnswer struct {
+	at     time.Duration
+	counts *SuspectCounts
 }
 
 // timewait is a timewait socket of the simulated kernel.
 type timewait struct {
 	finAt time.Duration // it is in FIN_WAIT2 until then
 	end   time.Duration
-	timed bool
 }
 
 func newHost(t testing.TB, ports int, c Config) *host {
@@ -66,13 +78,19 @@ func newHost(t testing.TB, ports int, c Config) *host {
 // pass advances the clock, with a tick every 40 ms.
 func (h *host) pass(d time.Duration) {
 	for end := h.now + d; h.now < end; {
+		h.passAnswers()
 		next := min(end, h.ticked+40*time.Millisecond)
 		h.now = next
 		if next < h.ticked+40*time.Millisecond {
 			return
 		}
 		h.ticked = h.now
-		h.alerts = append(h.alerts, h.engine.Tick(h.now)...)
+		for _, a := range h.engine.Tick(h.now) {
+			h.alerts = append(h.alerts, a)
+			if h.inspect != nil {
+				h.inspect(a)
+			}
+		}
 		for _, want := range h.engine.Requests(h.now) {
 			l := h.limits
 			l.TimeWaits = h.timeWaits(want.Netns)
@@ -86,10 +104,54 @@ func (h *host) pass(d time.Duration) {
 			if want.OpenSince > 0 && !h.unreadable {
 				h.engine.UpdateOpen(h.now, want.OpenSince, want.Netns, h.openSockets())
 			}
+			if want.Suspects != nil && !h.unreadable {
+				h.answerSuspects(want)
+			}
 			if want.CloseWait && !h.unreadable {
 				h.engine.UpdateCloseWait(h.now, h.now, want.Netns, slices.Collect(maps.Values(h.closeWait)))
 			}
 		}
+	}
+}
+
+// answerSuspects counts the sockets of the suspects now, for a later answer.
+func (h *host) answerSuspects(want Request) {
+	h.counted++
+	l := h.limits
+	counts := want.Suspects.NewCounts(h.now, &l)
+	for _, key := range want.Suspects.list {
+		port := h.limits.PortLow
+		add := func(s tcp.Socket) {
+			for !l.IsEphemeral(port) {
+				port++
+			}
+			s.Local, s.Peer = tcp.Endpoint{Addr: key.local, Port: port}, tcp.Endpoint{Addr: key.peer, Port: key.peerPort}
+			counts.Add(want.Netns, &s)
+			port++
+		}
+		for range h.open[key] {
+			add(tcp.Socket{Transition: tcp.Transition{New: tcp.Established}})
+		}
+		waiting := h.waiting(key)
+		if h.reuses(key) { // connect() has taken over the oldest that it could
+			waiting = waiting[max(0, len(waiting)+h.open[key]-h.limits.Ports()):]
+		}
+		for _, w := range waiting {
+			s := tcp.Socket{ExpiresIn: w.finAt + time.Minute - h.now, Transition: tcp.Transition{New: tcp.TimeWait, Substate: tcp.TimeWait}}
+			if h.now < w.finAt {
+				s.Substate, s.ExpiresIn = tcp.FinWait2, w.end-h.now
+			}
+			add(s)
+		}
+	}
+	h.answers = append(h.answers, lateAnswer{h.now + h.answersAfter, counts})
+	h.passAnswers()
+}
+
+func (h *host) passAnswers() {
+	for len(h.answers) > 0 && h.answers[0].at <= h.now {
+		h.engine.UpdateSuspects(h.now, h.answers[0].counts)
+		h.answers = h.answers[1:]
 	}
 }
 
@@ -159,7 +221,7 @@ func (h *host) emit(key destination, port uint16, by tcp.Owner, old, next tcp.St
 	if next == tcp.Close && port == 0 {
 		t.Locked, t.NoPort = true, true
 	}
-	if h.loses {
+	if h.loses || h.lossShare > 0 && h.random.Float64() < h.lossShare {
 		h.engine.AddLost(h.now, 1)
 		return
 	}
@@ -185,16 +247,17 @@ func (h *host) connect(key destination, by tcp.Owner) bool {
 	return true
 }
 
-func (h *host) reuses(key destination) bool { return h.limits.MayReuse(key.local, key.peer) }
+func (h *host) reuses(key destination) bool { return h.limits.AllowsReuse(key.local, key.peer) }
 
-// young counts the TIME_WAITs that connect() would not take over yet.
-func (h *host) young(key destination) (count int) {
-	for _, w := range h.waiting(key) {
-		if !w.timed || h.now < w.finAt+h.limits.ReuseDelay {
-			count++
-		}
+// young counts the TIME_WAITs that connect() would not take over yet. Each gets its peer's FIN
+// later than those before it.
+func (h *host) young(key destination) int {
+	waits := h.waiting(key)
+	if h.untimed {
+		return len(waits)
 	}
-	return count
+	reusable := sort.Search(len(waits), func(i int) bool { return h.now < waits[i].finAt+h.limits.ReuseDelay })
+	return len(waits) - reusable
 }
 
 func (h *host) close(key destination, by tcp.Owner, first bool) {
@@ -206,7 +269,7 @@ func (h *host) close(key destination, by tcp.Owner, first bool) {
 	}
 	h.emit(key, port, by, tcp.FinWait2, tcp.TimeWait)
 	end := h.now + time.Minute + time.Duration(h.random.Int64N(int64(2*time.Second)))
-	h.ends[key] = append(h.ends[key], timewait{finAt: h.now + h.finAfter, end: end, timed: !h.untimed})
+	h.ends[key] = append(h.ends[key], timewait{finAt: h.now + h.finAfter, end: end})
 }
 
 // load is short connections at a rate that may change over time. bursts is how many

@@ -19,8 +19,8 @@ const (
 type lifecycle struct {
 	updateInterval time.Duration
 	open           map[alertKey]*openAlert
-	opened         []Alert // not reported yet
-	count          uint64  // of all alerts so far
+	opened         []*openAlert // not reported yet, and without an id
+	count          uint64       // of all alerts so far
 }
 
 type alertKey struct {
@@ -35,6 +35,7 @@ type openAlert struct {
 	raisedAt   time.Duration // when its cause was raised last
 	describe   func() Finding
 	refuted    bool // the kernel does not confirm its cause
+	verified   bool // the kernel confirms its cause
 }
 
 func newLifecycle(updateInterval time.Duration) lifecycle {
@@ -48,26 +49,46 @@ func (l *lifecycle) raise(kind string, cause any, c claim, describe func() Findi
 			known.refuted = true
 			return
 		}
-		known.raisedAt, known.describe, known.refuted = now, describe, false
+		known.raisedAt, known.describe, known.refuted, known.verified = now, describe, false, c&verified != 0
 		return
 	}
-	if c != opens || len(l.open) >= maxOpenAlerts {
+	if c&opens == 0 || len(l.open) >= maxOpenAlerts {
 		return
 	}
-	l.count++
-	id := strconv.FormatInt(now.Milliseconds(), 36) + "-" + strconv.FormatUint(l.count, 10)
 	o := &openAlert{
-		alert:    Alert{ID: id, Kind: kind, Phase: Open, Monotonic: now, Finding: describe()},
+		alert:    Alert{Kind: kind, Phase: Open, Monotonic: now, Finding: describe()},
 		openedAt: now, reportedAt: now, raisedAt: now, describe: describe,
 	}
 	l.open[key] = o
-	l.opened = append(l.opened, o.alert)
+	l.opened = append(l.opened, o)
+}
+
+// takeOpened gives ids to the alerts that have opened, and returns them. Their order does not
+// depend on that of a map: the same transitions and answers lead to the same ids.
+func (l *lifecycle) takeOpened() (alerts []Alert) {
+	slices.SortFunc(l.opened, func(a, b *openAlert) int { return a.alert.compareCause(&b.alert) })
+	for _, o := range l.opened {
+		l.count++
+		o.alert.ID = strconv.FormatInt(o.openedAt.Milliseconds(), 36) + "-" + strconv.FormatUint(l.count, 10)
+		alerts = append(alerts, o.alert)
+	}
+	l.opened = nil
+	return alerts
+}
+
+// compareCause orders alerts of one moment.
+func (a *Alert) compareCause(b *Alert) int {
+	return cmp.Or(
+		cmp.Compare(a.Monotonic, b.Monotonic), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Netns, b.Netns),
+		cmp.Compare(a.Role, b.Role), a.Peer.Addr.Compare(b.Peer.Addr), cmp.Compare(a.Peer.Port, b.Peer.Port),
+		a.Local.Addr.Compare(b.Local.Addr), cmp.Compare(a.Local.Port, b.Local.Port), cmp.Compare(a.Process.PID, b.Process.PID),
+		cmp.Compare(a.Cause, b.Cause),
+	)
 }
 
 // due returns the alerts to report now, and closes those whose causes are gone.
 func (l *lifecycle) due(now time.Duration) []Alert {
-	due := l.opened
-	l.opened = nil
+	due := l.takeOpened()
 	for key, o := range l.open {
 		switch {
 		case o.refuted:
@@ -76,7 +97,7 @@ func (l *lifecycle) due(now time.Duration) []Alert {
 		case now-o.raisedAt >= quietPeriod:
 			due = append(due, o.close(Resolved, now))
 			delete(l.open, key)
-		case now-o.reportedAt >= l.updateInterval && o.raisedAt == now:
+		case o.raisedAt == now && (now-o.reportedAt >= l.updateInterval || o.verified && o.alert.Unverified):
 			o.alert.Finding = o.describe()
 			due = append(due, o.next(Update, now))
 		}
@@ -85,8 +106,7 @@ func (l *lifecycle) due(now time.Duration) []Alert {
 }
 
 func (l *lifecycle) closeAll(now time.Duration) []Alert {
-	due := l.opened
-	l.opened = nil
+	due := l.takeOpened()
 	for _, o := range l.open {
 		due = append(due, o.close(Stopped, now))
 	}

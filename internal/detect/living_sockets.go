@@ -1,11 +1,21 @@
 package detect
 
-import "github.com/tcpshift/tcpshift/internal/tcp"
+import (
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
 
 // livingSockets are the sockets in FIN_WAIT2 that a process still has. They have no timer.
 type livingSockets struct {
-	key   map[uint64]waitingKey // by cookie; at most maxWaiting
-	byKey map[waitingKey]*livingCount
+	sockets map[uint64]livingSocket // by cookie; at most maxWaiting
+	byKey   map[waitingKey]*livingCount
+}
+
+type livingSocket struct {
+	key    waitingKey
+	at     time.Duration // when it was added
+	unseen bool          // the kernel's table did not have it
 }
 
 type livingCount struct {
@@ -14,15 +24,15 @@ type livingCount struct {
 }
 
 func newLivingSockets() livingSockets {
-	return livingSockets{key: make(map[uint64]waitingKey), byKey: make(map[waitingKey]*livingCount)}
+	return livingSockets{sockets: make(map[uint64]livingSocket), byKey: make(map[waitingKey]*livingCount)}
 }
 
 // add counts the socket of a transition. Without a cookie its end could not be recognised.
-func (l *livingSockets) add(key waitingKey, t *tcp.Transition) {
-	if _, known := l.key[t.Cookie]; known || t.Cookie == 0 || len(l.key) >= maxWaiting {
+func (l *livingSockets) add(now time.Duration, key waitingKey, t *tcp.Transition) {
+	if _, known := l.sockets[t.Cookie]; known || t.Cookie == 0 || l.isFull() {
 		return
 	}
-	l.key[t.Cookie] = key
+	l.sockets[t.Cookie] = livingSocket{key: key, at: now}
 	c := l.byKey[key]
 	if c == nil {
 		c = &livingCount{}
@@ -33,18 +43,38 @@ func (l *livingSockets) add(key waitingKey, t *tcp.Transition) {
 }
 
 func (l *livingSockets) remove(cookie uint64) {
-	if len(l.key) == 0 {
+	if len(l.sockets) == 0 {
 		return
 	}
-	key, known := l.key[cookie]
+	s, known := l.sockets[cookie]
 	if !known {
 		return
 	}
-	delete(l.key, cookie)
-	if c := l.byKey[key]; c.count > 1 {
+	delete(l.sockets, cookie)
+	if c := l.byKey[s.key]; c.count > 1 {
 		c.count--
 	} else {
-		delete(l.byKey, key)
+		delete(l.byKey, s.key)
+	}
+}
+
+func (l *livingSockets) isFull() bool { return len(l.sockets) >= maxWaiting }
+
+// reconcile forgets the sockets of a namespace that two of the kernel's tables in succession do
+// not have: their ends were lost. The table was requested at requestedAt, and has the sockets
+// that were there before. It may leave out a socket while it changes.
+func (l *livingSockets) reconcile(requestedAt time.Duration, netns uint32, has func(cookie uint64) bool) {
+	for cookie, s := range l.sockets {
+		if s.key.netns != netns || s.at >= requestedAt {
+			continue
+		}
+		switch unseen := !has(cookie); {
+		case unseen && s.unseen:
+			l.remove(cookie)
+		case unseen != s.unseen:
+			s.unseen = unseen
+			l.sockets[cookie] = s
+		}
 	}
 }
 

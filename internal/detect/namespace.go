@@ -44,6 +44,9 @@ type namespace struct {
 	wantCloseWait   bool          // a detector asks for the sockets in CLOSE_WAIT
 	closeWaitReadAt time.Duration // 0: never
 
+	wantCounts bool          // a detector asks for counts of suspects
+	nextCounts time.Duration // when they may be requested again
+
 	open            int64         // connections that count as open, after a loss
 	openRequestedAt time.Duration // when they were requested from the kernel's table; 0: never
 	openCheckedAt   time.Duration // when those were requested that have been compared; 0: never
@@ -56,7 +59,9 @@ type namespace struct {
 	bindCount     int              // those that connect() would choose otherwise
 	bindProcesses topProcesses
 
-	countedAt   time.Duration // when the kernel's count was compared with the model; 0: never
+	countedAt   time.Duration // when the kernel's count was read; 0: never
+	counted     float64       // that the kernel had more than the model of total, at countedAt
+	opensSince  time.Duration // since when a storm of the whole namespace is due; 0: it is not
 	scale       float64       // see [rate.TimeWaitModel]
 	finFraction float64       // see [rate.TimeWaitModel]
 }
@@ -77,11 +82,29 @@ func (tr *tracker) namespace(netns uint32) *namespace {
 	return ns
 }
 
+// namespaceInTick is namespace for a detector that is being checked. It returns nil if there is
+// no entry yet: a new one may replace an entry that a Finding refers to, so it is added after
+// the tick.
+func (tr *tracker) namespaceInTick(netns uint32) *namespace {
+	if found := tr.namespaces.Find(netns, uint64(netns)); found != nil {
+		return &found.Value
+	}
+	tr.missing = append(tr.missing, netns)
+	return nil
+}
+
+// addMissing adds the namespaces that detectors have asked for in a tick.
+func (tr *tracker) addMissing() {
+	for _, netns := range tr.missing {
+		tr.namespace(netns)
+	}
+	tr.missing = tr.missing[:0]
+}
+
 // requests lists the namespace with the most transitions first: answers may be late.
 func (tr *tracker) requests(now time.Duration) []Request {
 	tr.now = max(tr.now, now)
 	var list []Request
-	transitions := make(map[uint32]uint64)
 	for _, e := range tr.namespaces.Entries() {
 		ns := &e.Value
 		interval := activeInterval
@@ -89,16 +112,20 @@ func (tr *tracker) requests(now time.Duration) []Request {
 			interval = suspectedInterval
 		}
 		quiet := ns.activeAt < ns.requestedAt && interval == activeInterval && !ns.wantCloseWait && !tr.isStale(ns)
-		if ns.requestedAt > 0 && (now-ns.requestedAt < interval || quiet) {
+		counts := tr.countsDue(ns)
+		if ns.requestedAt > 0 && (now-ns.requestedAt < interval || quiet) && !counts {
 			continue
 		}
-		transitions[e.Key] = ns.transitions
+		transitions := ns.transitions
 		ns.requestedAt, ns.transitions = now, 0
 		halfClosed := ns.wantHalfClosed && (ns.halfClosedRequestedAt == 0 || now-ns.halfClosedRequestedAt >= halfClosedInterval)
 		if halfClosed {
 			ns.halfClosedRequestedAt, ns.wantHalfClosed = now, false
 		}
-		request := Request{Netns: e.Key, HalfClosed: halfClosed, CloseWait: ns.wantCloseWait}
+		request := Request{Netns: e.Key, Transitions: transitions, HalfClosed: halfClosed, CloseWait: ns.wantCloseWait}
+		if counts {
+			request.Suspects = tr.requestCounts(e.Key, ns)
+		}
 		if tr.requestsOpen(e.Key, ns) {
 			request.OpenSince = ns.openRequestedAt
 		}
@@ -106,7 +133,7 @@ func (tr *tracker) requests(now time.Duration) []Request {
 		list = append(list, request)
 	}
 	slices.SortFunc(list, func(a, b Request) int {
-		return cmp.Or(cmp.Compare(transitions[b.Netns], transitions[a.Netns]), cmp.Compare(a.Netns, b.Netns))
+		return cmp.Or(cmp.Compare(b.Transitions, a.Transitions), cmp.Compare(a.Netns, b.Netns))
 	})
 	return list
 }
@@ -128,13 +155,14 @@ func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 	}
 	if l.TimeWaits >= 0 {
 		ns.reconcile(now, float64(l.TimeWaits), tr.losses.lastMinute(now))
+		ns.counted = float64(l.TimeWaits) - ns.total.TimeWaits(ns.model())
 	}
 }
 
-// reconcile corrects the model by the kernel's own count of TIME_WAITs. If the kernel
-// counts fewer, some have ended early, or their peers never close. If it counts more,
-// transitions were lost. If no transition was lost, the filters leave out the
-// connections of the additional TIME_WAITs, and the model does not count them.
+// reconcile corrects the model by the kernel's own count of TIME_WAITs. If the kernel counts
+// fewer, some have ended early, or their peers never close. If it counts more and transitions
+// were lost, those are missing in the model. If it counts more and none was lost, the filters
+// leave out the connections of the others, and the model stays as it is.
 func (ns *namespace) reconcile(now time.Duration, counted float64, lost uint64) {
 	ns.total.Advance(now)
 	ns.reusable.Advance(now)
@@ -171,18 +199,26 @@ func (ns *namespace) model() rate.TimeWaitModel {
 // modelFor is the model of the TIME_WAITs of one destination. Where connect() may take
 // them over, those that wait for the peer's FIN are counted in the kernel's table: see
 // [portStorm.suspectWaiting].
-func (ns *namespace) modelFor(d destination, use *destinationUse) rate.TimeWaitModel {
+func (ns *namespace) modelFor(now time.Duration, d destination, use *destinationUse) rate.TimeWaitModel {
+	model := ns.uncorrected(d, use)
+	use.kernel.applyTo(&model, now)
+	return model
+}
+
+// uncorrected is modelFor without the correction by the kernel's table.
+func (ns *namespace) uncorrected(d destination, use *destinationUse) rate.TimeWaitModel {
 	model := ns.model()
-	if l := &ns.limits; l.MayReuse(d.local, d.peer) {
+	if l := &ns.limits; l.AllowsReuse(d.local, d.peer) {
 		model.ReuseAfter, model.Scale = max(l.ReuseDelay, time.Millisecond), 1
 		use.modelWaiting(&model)
 	}
 	return model
 }
 
-// modelWaiting sets how long timewait sockets stay in FIN_WAIT2, by the kernel's table. If
-// none was read lately, all peers close at once. If those that wait are the newest, each
-// peer takes about as long as the oldest of these has waited. Else a fraction never closes.
+// modelWaiting sets how long timewait sockets stay in FIN_WAIT2, by the kernel's table. If no
+// table was read lately, it assumes that all peers close at once. If the sockets that wait are
+// the newest, it assumes that every peer closes after the time within which as many were created
+// (waitingNewest). Else it assumes that a fraction of the peers never closes.
 func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
 	if m.FinFraction = 1; u.waitingAt == 0 {
 		return
@@ -197,14 +233,24 @@ func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
 	}
 }
 
-func (ns *namespace) source(now time.Duration) Source {
-	if ns.countedAt > 0 && now-ns.countedAt < 2*activeInterval {
-		return Reconciled
+// modelOfAll is the model of all TIME_WAITs of the namespace, as the kernel counts them: also
+// those that connect() may take over, and those of connections that filters leave out.
+func (ns *namespace) modelOfAll(now time.Duration) rate.TimeWaitModel {
+	model := ns.model()
+	if age := now - ns.countedAt; ns.countedAt > 0 && age < model.Hold {
+		model.TimeWaitOffset = ns.counted * float64(model.Hold-age) / float64(model.Hold)
 	}
-	return FromEvents
+	return model
 }
 
-// forget drops a namespace and everything in it: the kernel may give its inode
+// isCounted reports whether the kernel's count of TIME_WAITs is new enough to verify the
+// model.
+func (ns *namespace) isCounted(tr *tracker) bool {
+	age := tr.now - ns.countedAt
+	return ns.countedAt > 0 && (age <= freshFor || age <= verifiedFor && tr.lostAt < ns.countedAt)
+}
+
+// forget drops a namespace, its destinations and its servers: the kernel may give its inode
 // number to another namespace.
 func (tr *tracker) forget(netns uint32) {
 	tr.destinations.Sweep(func(e *topk.Entry[destination, destinationUse]) bool { return e.Key.netns != netns })

@@ -23,9 +23,10 @@ type OpenSockets struct {
 	full          bool
 }
 
-// Add counts a connection of a namespace with these limits. It ignores timewait sockets. A
-// server's connections do not count for destinations if its port is not one that connect()
-// could choose; to count others too many does no harm.
+// Add counts a connection of a namespace with these limits, and ignores timewait sockets. The
+// connections of a listener outside the range of ephemeral ports do not count for destinations.
+// A server's connection that does count only raises the number up to which the engine keeps
+// connections as open, so it does no harm.
 func (o *OpenSockets) Add(netns uint32, s *tcp.Socket, l *tcp.Limits) {
 	port := s.Local.Port
 	if s.New == tcp.TimeWait {

@@ -95,7 +95,8 @@ func (t *outcomeTable) at(now time.Duration, key endpointKey) *outcomes {
 	return &e.Value
 }
 
-// forgetIdle drops the endpoints without outcomes, every ten seconds.
+// forgetIdle drops the endpoints that have had no outcome for 64 s, every ten seconds. It also
+// halves the counts of reasons and processes, so that they are those of now.
 func (t *outcomeTable) forgetIdle(now time.Duration) {
 	second := int64(now / time.Second)
 	if second < t.swept+outcomeWindow {
@@ -113,8 +114,9 @@ func (t *outcomeTable) forgetIdle(now time.Duration) {
 	})
 }
 
-// check raises the endpoints with at least limit bad outcomes within outcomeWindow that
-// are at least half of all. An open alert stays open down to limit/2 and a quarter.
+// check opens an alert for each endpoint with at least limit bad outcomes within outcomeWindow,
+// if they are at least half of all. The alert stays open while there are at least limit/2, and
+// they are at least a quarter of all.
 func (t *outcomeTable) check(now time.Duration, limit int, raise raiser, describe func(e *topk.Entry[endpointKey, outcomes], bad, all int64) Finding) {
 	t.forgetIdle(now)
 	for _, e := range t.Entries() {

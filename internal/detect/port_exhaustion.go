@@ -61,8 +61,24 @@ func (d *portExhaustion) check(raise raiser) {
 			delete(d.exhausted, key)
 			continue
 		}
-		raise(key, opens, func() Finding { return d.describe(key, x) })
+		c := opens
+		if d.verifies(key) {
+			c |= verified
+		}
+		raise(key, c, func() Finding { return d.describe(key, x) })
 	}
+}
+
+// verifies asks for the kernel's count of a destination, and reports whether it is there. The
+// kernel itself has refused the port: the alert need not wait for the count. Of sockets with
+// their own range there is none, because the table does not show the range.
+func (d *portExhaustion) verifies(key destination) bool {
+	e, ns := d.destinations.Find(key, key.hash()), d.namespaces.Find(key.netns, uint64(key.netns))
+	if e == nil || ns == nil || key.ownRange {
+		return false
+	}
+	d.suspect(&ns.Value, &e.Value.kernel, true, true)
+	return e.Value.kernel.isVerified(d.tracker)
 }
 
 func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
@@ -78,23 +94,25 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	if e == nil {
 		return f
 	}
-	capacity, ns := d.portCapacity(key, &e.Value)
+	ns := d.knownNamespace(key.netns)
 	if ns == nil {
 		return f
 	}
-	model := ns.modelFor(key, &e.Value)
-	f.Occupancy, f.OccupancySource = round(e.Value.Occupancy(model)), ns.source(d.now)
-	f.Approximate = e.Missed > 0 || ns.limits.Assumed || d.isStale(ns)
-	f.Cause += fmt.Sprintf("; open connections use %d ports and TIME_WAITs %d", e.Value.OpenCount(), round(e.Value.TimeWaits(model)))
+	model := ns.modelFor(d.now, key, &e.Value)
+	f.Occupancy, f.OccupancySource = round(e.Value.Occupancy(model)), e.Value.kernel.source(d.tracker)
+	f.Approximate = e.Missed > 0 || ns.limits.Assumed || ns.limits.BoundUnknown || d.isStale(ns)
+	f.Cause += fmt.Sprintf("; open connections use %d ports and TIME_WAITs %d", round(e.Value.Connections(model)), round(e.Value.TimeWaits(model)))
 	if key.ownRange {
 		f.Cause += "; these sockets have their own range of ports (IP_LOCAL_PORT_RANGE)"
 		f.Advice = ownRangeAdvice
 		return f
 	}
+	f.Unverified, f.complete = !e.Value.kernel.isVerified(d.tracker), e.Value.kernel.isComplete(d.tracker)
 	f.Advice = portAdvice(ns)
 	ns.addBinds(&f)
-	if capacity == 0 && ns.bindCount > 0 { // all are bound
-		capacity = float64(ns.bindCount)
+	capacity := ns.portsFor(&e.Value)
+	if capacity == 0 { // all are bound
+		capacity = ns.bindCount
 	}
 	if capacity == 0 {
 		return f

@@ -25,7 +25,15 @@ func (portStorm) observe(*tcp.Transition) {}
 
 func (d portStorm) check(raise raiser) {
 	for _, e := range d.destinations.Entries() {
-		if !d.raises(e, raise) && e.Value.isRefuted(d.now) {
+		u := &e.Value
+		switch {
+		case d.raises(e, raise):
+			u.raisedAt = d.now
+			continue
+		case d.now-u.raisedAt >= quietPeriod: // no alert is open
+			u.noPort = 0
+		}
+		if u.isRefuted(d.now) {
 			raise(e.Key, refuted, nil)
 		}
 	}
@@ -42,7 +50,7 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], raise rais
 	}
 	u := &e.Value
 	u.Advance(d.now)
-	model := ns.modelFor(e.Key, u)
+	model := ns.modelFor(d.now, e.Key, u)
 	f := u.Forecast(model, capacity)
 	d.suspectWaiting(ns, u, model, capacity)
 	if isSuspected(f) {
@@ -51,19 +59,23 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], raise rais
 	if u.TimeWaits(model) < 0.5*f.Occupancy {
 		return false // connections that are still open take more ports than TIME_WAITs do
 	}
-	describe := func() Finding { return d.describe(e, ns, f) }
-	switch {
-	case opensStorm(&u.Estimator, f, model, d.Threshold):
-		raise(e.Key, opens, describe)
-	case keepsStorm(f):
-		raise(e.Key, keeps, describe)
-	default:
-		return false
+	v := &u.kernel
+	opening := opensStorm(&u.Estimator, f, model, d.Threshold)
+	alerts := opening || keepsStorm(f)
+	if alerts || isSuspected(f) {
+		d.suspect(ns, v, alerts, f.Exhausts)
 	}
-	return true
+	c := d.claimOf(opening, &v.opensSince, v.isVerified(d.tracker), f)
+	if !opening && u.isRefuted(d.now) && f.Occupancy < (d.Threshold-0.2)*capacity {
+		return false // the rate alone, of what may not have been, keeps no alert
+	}
+	if alerts {
+		raise(e.Key, c, func() Finding { return d.describe(e, ns, f) })
+	}
+	return alerts
 }
 
-// isRefuted reports whether the kernel's table has just had fewer connections than counted.
+// isRefuted reports whether the kernel's table has just had fewer sockets than counted.
 func (u *destinationUse) isRefuted(now time.Duration) bool {
 	return u.refutedAt > 0 && now-u.refutedAt < quietPeriod
 }
@@ -103,60 +115,70 @@ func (tr *tracker) takeWaiting(now time.Duration, netns uint32, sockets []tcp.So
 	for _, e := range tr.destinations.Entries() {
 		if u := &e.Value; e.Key.netns == netns {
 			u.Advance(now)
-			u.waitingNewest = u.NewestFinWait2(u.waiting)
+			u.waitingNewest = u.TimeForFinWait2(u.waiting)
 		}
 	}
 }
 
-// portCapacity is the number of local ports for a destination. It is 0 if the limits are
-// not known, or if tcp_max_tw_buckets is reached before the ports are exhausted.
+// knownNamespace returns the namespace if its limits are known, else nil.
+func (tr *tracker) knownNamespace(netns uint32) *namespace {
+	if found := tr.namespaces.Find(netns, uint64(netns)); found != nil && found.Value.known {
+		return &found.Value
+	}
+	return nil
+}
+
+// portsFor is the number of local ports that connect() could choose for one destination.
+func (ns *namespace) portsFor(use *destinationUse) int {
+	return max(0, ns.ports-ns.boundByOthers(use))
+}
+
+// portCapacity is how many local ports TIME_WAITs can take for a destination. It is 0 if the
+// limits are not known, or if tcp_max_tw_buckets is reached before the ports are exhausted.
 func (tr *tracker) portCapacity(key destination, use *destinationUse) (float64, *namespace) {
-	found := tr.namespaces.Find(key.netns, uint64(key.netns))
-	if found == nil || !found.Value.known {
-		return 0, nil
+	ns := tr.knownNamespace(key.netns)
+	if ns == nil || key.ownRange { // no event shows how many ports a socket with its own range may use
+		return 0, ns
 	}
-	ns := &found.Value
-	capacity := float64(max(0, ns.ports-ns.boundByOthers(use)))
-	if key.ownRange {
-		return 0, ns // no event shows how many ports the socket may use
-	}
-	if float64(ns.limits.MaxTimeWaits) < capacity {
+	capacity := ns.portsFor(use)
+	if ns.limits.MaxTimeWaits < capacity {
 		return 0, ns // the kernel never keeps so many TIME_WAITs
 	}
-	return capacity, ns
+	return float64(capacity), ns
 }
 
 func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *namespace, forecast rate.Forecast) Finding {
 	u := &e.Value
-	model := ns.modelFor(e.Key, u)
+	model := ns.modelFor(d.now, e.Key, u)
+	if u.noPortAt > 0 && d.now-u.noPortAt < time.Second { // the kernel has found none
+		forecast.Occupancy, forecast.Exhausts, forecast.ExhaustedIn = forecast.Capacity, true, 0
+	}
 	f := Finding{
 		Severity: stormSeverity(forecast), Process: u.top(),
 		Netns: e.Key.netns, Role: tcp.RoleClient,
 		Local: tcp.Endpoint{Addr: e.Key.local}, Peer: tcp.Endpoint{Addr: e.Key.peer, Port: e.Key.peerPort},
-		RateUnit: "connections", Rate: forecast.Rate, Occupancy: round(forecast.Occupancy), OccupancySource: ns.source(d.now),
+		RateUnit: "connections", Rate: forecast.Rate, Occupancy: round(forecast.Occupancy), OccupancySource: u.kernel.source(d.tracker),
 		Capacity: uint64(forecast.Capacity), CapacityKind: EphemeralPorts,
 		Projected:    round(u.Plateau(forecast.Rate, model)),
 		ExhaustionIn: forecast.ExhaustedIn, Exhausts: forecast.Exhausts,
-		Approximate: e.Missed > 0 || ns.limits.Assumed || d.isStale(ns),
+		Approximate: e.Missed > 0 || ns.limits.Assumed || ns.limits.BoundUnknown || d.isStale(ns),
+		Unverified:  !u.kernel.isVerified(d.tracker), complete: u.kernel.isComplete(d.tracker),
 	}
 	f.Cause = fmt.Sprintf("%d of the %d ports in use are in TIME_WAIT: the connections are short, and this side closes them first, "+
 		"which keeps the port of each for %s; at this rate %d ports would be in use", round(u.TimeWaits(model)), f.Occupancy,
 		u.keptFor(model), f.Projected)
-	if u.noPort > 0 && d.now-u.noPortAt < rate.TimeWaitHold {
+	if u.noPort > 0 {
 		f.Cause += fmt.Sprintf("; %d connects have failed already", u.noPort)
 		f.Failures = u.noPort
 	}
 	f.Advice = portAdvice(ns)
 	ns.addBinds(&f)
-	if u.noPort > 0 && d.now-u.noPortAt < time.Second {
-		f.Occupancy, f.Exhausts, f.ExhaustionIn = f.Capacity, true, 0 // the kernel has found none
-	}
 	f.Occupancy = min(f.Occupancy, f.Capacity)
 	return f
 }
 
-// addBinds names who holds ports that are bound: it may be another process than the one
-// that finds none.
+// addBinds names the process that has bound ports: it may be another one than the process that
+// finds no port.
 func (ns *namespace) addBinds(f *Finding) {
 	if ns.bindCount == 0 {
 		return
@@ -170,10 +192,14 @@ func (ns *namespace) addBinds(f *Finding) {
 
 // keptFor is how long most TIME_WAITs keep their port.
 func (u *destinationUse) keptFor(m rate.TimeWaitModel) string {
-	if u.Plateau(1, m)-u.Plateau(0, m) > 0.5*m.Hold.Seconds() {
+	switch mean := u.MeanHold(m); {
+	case mean > m.Hold/2:
 		return "60 s"
+	case m.ReuseAfter > 0:
+		return "at least " + max(time.Millisecond, m.ReuseAfter.Round(100*time.Millisecond)).String()
+	default:
+		return "about " + mean.Round(time.Second).String()
 	}
-	return "at least " + m.ReuseAfter.String()
 }
 
 // reusePortsAdvice starts with the cure; the rest only buys time.

@@ -11,6 +11,7 @@ import (
 // For random loads: no alert comes where everything fits well, and one comes before a
 // connect() fails after its rate has lasted for a while.
 func TestStorm_RandomLoads(t *testing.T) {
+	t.Parallel()
 	random := rand.New(rand.NewPCG(3, 4))
 	silent, warned := 0, 0
 	for round := range 60 {

@@ -2,6 +2,7 @@ package detect
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -45,4 +46,27 @@ func TestRequests_BusiestFirst(t *testing.T) {
 	connect(2, 3)
 	connect(3, 1)
 	check(2, 1, 3)
+}
+
+// A namespace that a detector asks for takes no entry that an alert of the same tick refers to.
+func TestRequests_FullTable(t *testing.T) {
+	h := newHost(t, 500, Config{MaxDestinations: 4, UpdateInterval: time.Millisecond}) // room for one namespace
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 13*time.Second, false)
+	for n := range uint64(40) {
+		h.event(n+1, destination{netns: testNetns + 1, local: here, peer: there, peerPort: 80}, curl, tcp.Established, tcp.CloseWait)
+	}
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 40*time.Second, false)
+	count := 0
+	for _, a := range h.alerts {
+		if a.Kind != "time_wait_storm" || a.Phase == Close {
+			continue
+		}
+		count++
+		if !strings.Contains(a.Advice, "now 20000 to 20499") {
+			t.Fatalf("%s after %v: %s", a.Phase, a.Monotonic-time.Hour, a.Advice)
+		}
+	}
+	if count < 100 {
+		t.Errorf("%d alerts: this proves nothing", count)
+	}
 }

@@ -6,12 +6,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // A TIME_WAIT holds its port as tcp_twsk_unique() decides: for tcp_tw_reuse_delay if reuse
 // is on, its peer has sent a timestamp and has closed; else until its timer expires.
 func TestStorm_ReuseOfEachTimeWait(t *testing.T) {
+	t.Parallel()
 	v4 := destination{netns: testNetns, local: netip.MustParseAddr("127.0.0.1"), peer: netip.MustParseAddr("127.0.0.1"), peerPort: 80}
 	v6 := destination{netns: testNetns, local: netip.IPv6Loopback(), peer: netip.IPv6Loopback(), peerPort: 80}
 	const ports = 300
@@ -59,6 +61,25 @@ func TestStorm_ReuseOfEachTimeWait(t *testing.T) {
 	}
 }
 
+// An occupancy is the kernel's only where its table could be compared with the model.
+func TestStorm_SourceOfOccupancy(t *testing.T) {
+	for unreadable, want := range map[bool]Source{false: FromKernel, true: FromEvents} {
+		for _, reuse := range []int{0, 1} {
+			h := newHost(t, 300, Config{})
+			h.limits.Reuse, h.unreadable = reuse, unreadable
+			h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(400)}, 80*time.Second, true)
+			for _, a := range h.alerts {
+				if a.OccupancySource != want {
+					t.Errorf("tcp_tw_reuse %d, unreadable %v: the source of %s is %s, want %s", reuse, unreadable, a.Kind, a.OccupancySource, want)
+				}
+			}
+			if len(only(h.alerts, "time_wait_storm", Open)) != 1 {
+				t.Errorf("tcp_tw_reuse %d: no storm", reuse)
+			}
+		}
+	}
+}
+
 func summaries(alerts []Alert) (list []string) {
 	for _, a := range alerts {
 		list = append(list, fmt.Sprintf("%s after %v: %d of %d, rate %.1f, exhausted in %v",
@@ -74,6 +95,27 @@ func TestLimits_FinWait2Timeout(t *testing.T) {
 	} {
 		if got := (&tcp.Limits{FinTimeout: timeout}).FinWait2Timeout(); got != want {
 			t.Errorf("tcp_fin_timeout of %v: %v, want %v", timeout, got, want)
+		}
+	}
+}
+
+// The cause names how long most TIME_WAITs keep their ports, in a readable number.
+func TestStorm_KeptFor(t *testing.T) {
+	for _, tt := range []struct {
+		kind  rate.Kind
+		model rate.TimeWaitModel
+		want  string
+	}{
+		{rate.Kind{Timestamp: true}, rate.TimeWaitModel{}, "60 s"},
+		{rate.Kind{Timestamp: true}, rate.TimeWaitModel{ReuseAfter: 1234567891, FinFraction: 1}, "at least 1.2s"},
+		{rate.Kind{Timestamp: true}, rate.TimeWaitModel{ReuseAfter: time.Millisecond, FinFraction: 1}, "at least 1ms"},
+		{rate.Kind{FinWait2: true, Timestamp: true}, rate.TimeWaitModel{}, "about 10s"},
+	} {
+		u := &destinationUse{}
+		u.ClosedToTimeWait(time.Hour, tt.kind)
+		tt.model.Hold, tt.model.FinWait2Hold, tt.model.Scale = rate.TimeWaitHold, 10*time.Second, 1
+		if got := u.keptFor(tt.model); got != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.model, got, tt.want)
 		}
 	}
 }

@@ -113,7 +113,7 @@ func (tr *tracker) seedTimeWait(now time.Duration, ns *namespace, key destinatio
 	}
 	ns.total.Advance(now)
 	ns.reusable.Advance(now)
-	if client && kind.Timestamp && ns.limits.MayReuse(s.Local.Addr, s.Peer.Addr) {
+	if client && kind.Timestamp && ns.limits.AllowsReuse(s.Local.Addr, s.Peer.Addr) {
 		ns.reusable.TimeWaitCreated(created, kind)
 	} else {
 		ns.total.TimeWaitCreated(created, kind)

@@ -66,6 +66,7 @@ func TestSeed_CountsNoSocketTwiceNorAfterItsEnd(t *testing.T) {
 
 // Where more sockets were observed than the engine remembers, it takes none from the table.
 func TestSeed_ManyConnectsMeanwhile(t *testing.T) {
+	t.Parallel()
 	h := newSeededHost(t)
 	l := h.limits
 	h.engine.Update(h.now, testNetns, &l)

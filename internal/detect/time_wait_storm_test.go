@@ -52,6 +52,7 @@ func (h *host) mustBeSilent() {
 // An alert opens before four fifths of the ports are taken, and forecasts when the
 // last one is.
 func TestStorm_AlertBeforeExhaustion(t *testing.T) {
+	t.Parallel()
 	for _, ports := range []int{200, 500, 28232} {
 		critical := float64(ports) / 61
 		for _, times := range []float64{1.06, 1.2, 1.5, 2, 3, 5, 10, 20} {
@@ -74,6 +75,7 @@ func TestStorm_AlertBeforeExhaustion(t *testing.T) {
 
 // A load below the capacity raises no alert.
 func TestStorm_NoneBelowCapacity(t *testing.T) {
+	t.Parallel()
 	for _, ports := range []int{200, 500, 3000} {
 		critical := float64(ports) / 62
 		for _, times := range []float64{0.1, 0.5, 0.8, 0.9, 0.95} {
@@ -188,6 +190,7 @@ func TestStorm_LimitChanges(t *testing.T) {
 
 // A burst that ends, at once or slowly, raises no alert.
 func TestStorm_BurstThatEnds(t *testing.T) {
+	t.Parallel()
 	for _, part := range []float64{0.2, 0.4, 0.55} {
 		for _, over := range []time.Duration{200 * time.Millisecond, 2 * time.Second, 8 * time.Second, 14 * time.Second} {
 			t.Run(fmt.Sprintf("%.0f %% within %v", 100*part, over), func(t *testing.T) {
@@ -289,6 +292,7 @@ func TestEngine_ReportsLoss(t *testing.T) {
 // A scan of a million peers takes a bounded table, and a storm that follows is found and
 // marked as approximate.
 func TestStorm_AmongAMillionPeers(t *testing.T) {
+	t.Parallel()
 	h := newHost(t, 500, Config{MaxDestinations: 256})
 	h.uncounted = true // this host does not know of them
 	h.limits.MaxTimeWaits = 1 << 30
@@ -317,5 +321,52 @@ func TestStorm_AmongAMillionPeers(t *testing.T) {
 	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 5*time.Minute, true)
 	if a := h.mustWarn(); !a.Approximate {
 		t.Error("the alert is not marked as approximate")
+	}
+}
+
+// An alert counts the failures of its own storm, not those of an earlier one, and is critical
+// while connects fail.
+func TestStorm_FailuresOfThisAlert(t *testing.T) {
+	h := newHost(t, 500, Config{UpdateInterval: time.Second})
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(20)}, 27*time.Second, false) // and the last fail
+	h.pass(52 * time.Second)
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(60)}, 7*time.Second, false)
+	opened := only(h.alerts, "time_wait_storm", Open)
+	if len(opened) != 2 || h.failed == 0 {
+		t.Fatalf("%d alerts, first failure at %v", len(opened), h.failed)
+	}
+	during := uint64(0)
+	for _, a := range h.alerts {
+		switch {
+		case a.Kind != "time_wait_storm":
+		case a.ID == opened[1].ID && a.Failures > 0:
+			t.Errorf("%s of the second alert: %d failures, and none came since the first", a.Phase, a.Failures)
+		case a.ID == opened[0].ID:
+			during = max(during, a.Failures)
+		}
+		if a.Exhausts && a.ExhaustionIn == 0 && a.Severity != Critical {
+			t.Errorf("%s: the ports are exhausted now, and it is a %s", a.Phase, a.Severity)
+		}
+	}
+	if during < 10 {
+		t.Errorf("the first alert has %d failures", during)
+	}
+}
+
+// An alert is critical while connects fail, although by the model there is room.
+func TestStorm_CriticalWhileConnectsFail(t *testing.T) {
+	h := newHost(t, 500, Config{UpdateInterval: 100 * time.Millisecond})
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(9)}, 31*time.Second, false)
+	h.emit(to(80), 0, curl, tcp.Close, tcp.SynSent)
+	h.emit(to(80), 0, curl, tcp.SynSent, tcp.Close)
+	h.pass(500 * time.Millisecond)
+	last := h.alerts[len(h.alerts)-1]
+	for _, a := range h.alerts {
+		if a.Kind == "time_wait_storm" {
+			last = a
+		}
+	}
+	if last.Kind != "time_wait_storm" || last.Phase != Update || last.Severity != Critical || last.ExhaustionIn != 0 || last.Failures != 1 {
+		t.Errorf("%+v", last)
 	}
 }

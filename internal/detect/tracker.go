@@ -34,6 +34,7 @@ type tracker struct {
 	destinations *topk.Table[destination, destinationUse]
 	servers      *topk.Table[server, serverUse]
 	namespaces   *topk.Table[uint32, namespace] // by inode number
+	missing      []uint32                       // namespaces without an entry: see namespaceInTick
 }
 
 // destination is the scope of a local port: connect() can choose each port once for each
@@ -54,18 +55,21 @@ func (d *destination) hash() uint64 {
 type destinationUse struct {
 	rate.Estimator
 	topProcesses
-	noPort   uint64        // connects that found no local port
-	noPortAt time.Duration // the last of them
+	noPort   uint64        // connects that found no local port, since the cause of a portStorm began
+	noPortAt time.Duration // the last of all such connects; 0: there was none
+	raisedAt time.Duration // when the cause of a portStorm was raised last
 
 	binds int // its ports that were bound before connect()
 
 	changes       uint64        // connections that opened and ended
+	unmoved       uint64        // of changes: those of a connect() that found no port
 	changesBefore uint64        // when the kernel's table was requested: see requestsOpen
-	refutedAt     time.Duration // when the kernel's table had fewer connections; 0: never
+	refutedAt     time.Duration // when the kernel's table had fewer sockets; 0: never
+	kernel        verification
 
 	waiting       int64         // timewait sockets in FIN_WAIT2, by the kernel's table
 	waitingOldest time.Duration // how long the oldest of them has waited
-	waitingNewest time.Duration // within which time as many were created
+	waitingNewest time.Duration // length of the time up to waitingAt in which the newest of that number were created
 	waitingAt     time.Duration // when the table was read; 0: never
 }
 
@@ -217,6 +221,7 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 			use.Value.Closed(t.Monotonic)
 			use.Value.changes++
 			if tcp.ClosedByOf(t) == tcp.ClosedByNoPort {
+				use.Value.unmoved += 2
 				use.Value.noPort++
 				use.Value.noPortAt = t.Monotonic
 			}
@@ -224,7 +229,7 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 		return
 	}
 	kind := timeWaitKind(t)
-	if kind.Timestamp && ns.limits.MayReuse(t.Local.Addr, t.Peer.Addr) {
+	if kind.Timestamp && ns.limits.AllowsReuse(t.Local.Addr, t.Peer.Addr) {
 		ns.reusable.ClosedToTimeWait(t.Monotonic, kind)
 	} else {
 		ns.total.ClosedToTimeWait(t.Monotonic, kind)
@@ -264,6 +269,7 @@ func (tr *tracker) tick(now time.Duration) {
 		u := &e.Value
 		u.binds = 0 // sweepBinds counts them again
 		refresh(&u.Estimator, &u.topProcesses, &e.Missed, tr.now, decay)
+		u.settle(tr.now)
 		timeWait, finWait2 := u.RecordedTimeWaits()
 		e.Weight = uint64(u.OpenCount() + timeWait + finWait2)
 		return !u.Idle()

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 	"unsafe"
 
@@ -151,20 +152,27 @@ func endpoint(family uint8, port [2]byte, raw [16]byte) tcp.Endpoint {
 // diagHandler takes one socket, and the attributes behind its message.
 type diagHandler func(m *diagMessage, attributes []byte)
 
-// dump requests the TCP sockets of both families in these states: one bit for each state.
+// request is which sockets sock_diag is to list.
+type request struct {
+	states     uint32 // one bit for each state
+	extensions uint8  // see diagRequest
+	filter     []byte // an attribute; nil: all
+}
+
+// dump requests the TCP sockets of both families in these states.
 func dump(states uint32, extensions uint8, handle diagHandler) error {
+	r := request{states: states, extensions: extensions}
+	return r.dump(handle)
+}
+
+func (r *request) dump(handle diagHandler) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return fmt.Errorf("open sock_diag: %w", err)
 	}
 	defer unix.Close(fd)
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		request := diagRequest{Family: family, Protocol: unix.IPPROTO_TCP, Extensions: extensions, States: states}
-		request.Header = unix.NlMsghdr{
-			Len: uint32(unsafe.Sizeof(request)), Type: sockDiagByFamily, Flags: unix.NLM_F_REQUEST | unix.NLM_F_DUMP,
-		}
-		raw := unsafe.Slice((*byte)(unsafe.Pointer(&request)), unsafe.Sizeof(request))
-		if err := unix.Sendto(fd, raw, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		if err := unix.Sendto(fd, r.message(family), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 			return fmt.Errorf("send to sock_diag: %w", err)
 		}
 		if err := receive(fd, handle); err != nil {
@@ -172,6 +180,15 @@ func dump(states uint32, extensions uint8, handle diagHandler) error {
 		}
 	}
 	return nil
+}
+
+// message is the netlink message for one family.
+func (r *request) message(family uint8) []byte {
+	m := diagRequest{Family: family, Protocol: unix.IPPROTO_TCP, Extensions: r.extensions, States: r.states}
+	m.Header = unix.NlMsghdr{
+		Len: uint32(int(unsafe.Sizeof(m)) + len(r.filter)), Type: sockDiagByFamily, Flags: unix.NLM_F_REQUEST | unix.NLM_F_DUMP,
+	}
+	return append(slices.Clone(unsafe.Slice((*byte)(unsafe.Pointer(&m)), unsafe.Sizeof(m))), r.filter...)
 }
 
 // receive reads and handles the whole answer to one request.
@@ -205,7 +222,7 @@ func parseMessages(raw []byte, handle diagHandler) (done bool, err error) {
 		}
 		switch body := raw[headerSize:size]; {
 		case header.Type == unix.NLMSG_DONE:
-			return true, nil
+			return true, dumpError(body)
 		case header.Type == unix.NLMSG_ERROR && len(body) >= 4:
 			return true, fmt.Errorf("request sockets from sock_diag: %w", unix.Errno(-int32(binary.NativeEndian.Uint32(body))))
 		case len(body) >= int(unsafe.Sizeof(diagMessage{})):
@@ -216,4 +233,16 @@ func parseMessages(raw []byte, handle diagHandler) (done bool, err error) {
 		raw = raw[min(len(raw), (size+3)&^3):]
 	}
 	return false, nil
+}
+
+// dumpError is the error that ended a dump: netlink_dump() puts it into NLMSG_DONE, as a
+// negative number (net/netlink/af_netlink.c). The sockets before it are then only a part.
+func dumpError(done []byte) error {
+	if len(done) < 4 {
+		return nil
+	}
+	if code := int32(binary.NativeEndian.Uint32(done)); code < 0 {
+		return fmt.Errorf("read sock_diag: the dump ended early: %w", unix.Errno(-code))
+	}
+	return nil
 }

@@ -1,6 +1,7 @@
 package limits
 
 import (
+	"errors"
 	"net"
 	"os"
 	"slices"
@@ -231,6 +232,24 @@ func TestSockDiag_TruncatedMessage(t *testing.T) {
 		cut := size >= int(unsafe.Sizeof(unix.NlMsghdr{})) && size < len(whole)
 		if done || (err != nil) != cut || (count == 1) != (size == len(whole)) {
 			t.Errorf("%d of %d bytes: %d messages, done %v, %v", size, len(whole), count, done, err)
+		}
+	}
+}
+
+// A dump that the kernel ends with an error is not taken for a whole one.
+func TestSockDiag_ErrorAtEnd(t *testing.T) {
+	for _, tt := range []struct {
+		result int32
+		want   error
+	}{{0, nil}, {-int32(unix.ENOMEM), unix.ENOMEM}, {-int32(unix.ENOENT), unix.ENOENT}} {
+		message := struct {
+			unix.NlMsghdr
+			result int32
+		}{unix.NlMsghdr{Len: 20, Type: unix.NLMSG_DONE}, tt.result}
+		raw := unsafe.Slice((*byte)(unsafe.Pointer(&message)), unsafe.Sizeof(message))
+		done, err := parseMessages(raw, func(*diagMessage, []byte) { t.Error("a socket is handled") })
+		if !done || !errors.Is(err, tt.want) {
+			t.Errorf("the result %d: done %v, error %v, want %v", tt.result, done, err, tt.want)
 		}
 	}
 }

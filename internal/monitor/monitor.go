@@ -1,25 +1,26 @@
-// Package monitor joins the detection engine with the host: a background goroutine, the
-// worker, reads the limits and sockets of network namespaces that the engine requests.
+// Package monitor joins the detection engine with the host. Two background goroutines read it:
+// the seeder reads the sockets that exist at the start, the worker reads the limits and sockets
+// of network namespaces that the engine requests.
 // The package must not decide anything, nor delay the stream.
 package monitor
 
 import (
-	"slices"
+	"sync"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/filter"
+	"github.com/tcpshift/tcpshift/internal/limits"
 	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Monitor is an engine and its worker. Its methods are for one goroutine, the one that
+// Monitor is an engine, its worker and its seeder. Its methods are for one goroutine, the one that
 // reads the stream. None of them blocks or does I/O.
 type Monitor struct {
 	engine   *detect.Engine
-	backlog  []detect.Request // for which there was no room in requests
-	requests chan detect.Request
+	requests *requestQueue
 	answers  chan answer
 	done     chan struct{}
 	worker   worker
@@ -30,31 +31,39 @@ type Monitor struct {
 type answer func(e *detect.Engine, now time.Duration)
 
 const (
-	// queueSize bounds the requests that the worker has not seen, and the waiting answers.
+	// queueSize bounds the waiting answers.
 	queueSize = 64
 	// batchSize bounds the sockets in one answer while the engine is seeded. A namespace
 	// may have millions.
 	batchSize = 256
 )
 
-// New starts the worker. From now on the caller must pass every transition that matches f to
-// Observe, and call Alerts several times a second. The caller must call Close. warn gets a message for
-// the operator if the host cannot be read at all; it is called from another goroutine.
+// New starts the worker and the seeder. From now on the caller must pass every transition that
+// matches f to Observe, and call Alerts several times a second. The caller must call Close. warn
+// gets at most one message for the operator: that this process can open no further file, so that
+// some namespaces cannot be read. It is called from another goroutine.
 func New(c detect.Config, f filter.Filter, warn func(message string)) *Monitor {
 	m := &Monitor{
 		engine:   detect.New(c, monotonic.Now()),
-		requests: make(chan detect.Request, queueSize), answers: make(chan answer, queueSize),
-		done: make(chan struct{}),
+		requests: newRequestQueue(), answers: make(chan answer, queueSize), done: make(chan struct{}),
 	}
+	var once sync.Once
+	namespaces := make(chan netns.Namespace)
+	warnOnce := func(message string) { once.Do(func() { warn(message) }) }
+	common := host{answers: m.answers, done: m.done, warn: warnOnce, filter: f, readBound: limits.ReadBoundPorts}
 	m.worker = worker{
-		requests: m.requests, answers: m.answers, done: m.done, warn: warn, filter: f,
-		search: netns.NewSearch(), waiting: make(map[uint32]detect.Request), bound: make(map[uint32]boundPorts),
+		host: common, requests: m.requests, namespaces: namespaces,
+		search: netns.NewSearch(), waiting: make(map[uint32]detect.Request),
 	}
+	m.worker.bound = make(map[uint32]boundPorts)
 	go m.worker.run()
+	first := seeder{host: common, namespaces: namespaces}
+	first.bound = make(map[uint32]boundPorts)
+	go first.run()
 	return m
 }
 
-// Close makes the worker end, and does not wait for that. Finish may still be called.
+// Close makes the worker and the seeder end, and does not wait for that. Finish may still be called.
 func (m *Monitor) Close() {
 	close(m.done)
 }
@@ -85,21 +94,9 @@ func (m *Monitor) Alerts() []detect.Alert {
 	m.applyAnswers()
 	now := monotonic.Now()
 	for _, request := range m.engine.Requests(now) {
-		m.enqueue(request)
+		m.requests.put(request)
 	}
-	m.passRequests()
 	return m.engine.Tick(now)
-}
-
-// enqueue adds a request, or joins it with one for the same namespace that still waits. So
-// the backlog has at most one request for each namespace that the engine knows.
-func (m *Monitor) enqueue(request detect.Request) {
-	same := func(r detect.Request) bool { return r.Netns == request.Netns }
-	if i := slices.IndexFunc(m.backlog, same); i >= 0 {
-		m.backlog[i] = joined(m.backlog[i], request)
-		return
-	}
-	m.backlog = append(m.backlog, request)
 }
 
 // joined asks for what a or b asks for, of their namespace.
@@ -107,20 +104,9 @@ func joined(a, b detect.Request) detect.Request {
 	a.HalfClosed = a.HalfClosed || b.HalfClosed
 	a.CloseWait = a.CloseWait || b.CloseWait
 	a.OpenSince = max(a.OpenSince, b.OpenSince)
+	a.Transitions += b.Transitions
+	a.Suspects = b.Suspects.Newer(a.Suspects) // the engine requests the others again
 	return a
-}
-
-// passRequests passes as many requests to the worker as there is room for, in their order.
-func (m *Monitor) passRequests() {
-	for len(m.backlog) > 0 {
-		select {
-		case m.requests <- m.backlog[0]:
-			m.backlog = m.backlog[1:]
-		default:
-			return // the worker is behind
-		}
-	}
-	m.backlog = nil
 }
 
 func (m *Monitor) applyAnswers() {

@@ -125,22 +125,37 @@ func TestMonitor_ManyNamespaces(t *testing.T) {
 
 // Requests for one namespace that wait for the worker are joined.
 func TestMonitor_BacklogJoinsRequests(t *testing.T) {
-	var m Monitor
+	q := newRequestQueue()
 	for range 3 {
-		m.enqueue(detect.Request{Netns: 1})
-		m.enqueue(detect.Request{Netns: 2, HalfClosed: true})
-		m.enqueue(detect.Request{Netns: 1, HalfClosed: true})
+		q.put(detect.Request{Netns: 1})
+		q.put(detect.Request{Netns: 2, HalfClosed: true})
+		q.put(detect.Request{Netns: 1, HalfClosed: true})
 	}
 	want := []detect.Request{{Netns: 1, HalfClosed: true}, {Netns: 2, HalfClosed: true}}
-	if !slices.Equal(m.backlog, want) {
-		t.Errorf("the backlog is %v, want %v", m.backlog, want)
+	if !slices.Equal(q.list, want) {
+		t.Errorf("the backlog is %v, want %v", q.list, want)
+	}
+}
+
+// The worker gets the request of the busiest namespace, then the oldest, and so on by turns.
+func TestMonitor_BusiestAndOldestFirst(t *testing.T) {
+	q := newRequestQueue()
+	for netns, transitions := range []uint64{1, 5, 3, 9, 2} {
+		q.put(detect.Request{Netns: uint32(netns), Transitions: transitions})
+	}
+	var order []uint32
+	for r, ok := q.take(); ok; r, ok = q.take() {
+		order = append(order, r.Netns)
+	}
+	if want := []uint32{3, 0, 1, 2, 4}; !slices.Equal(order, want) {
+		t.Errorf("the order is %v, want %v", order, want)
 	}
 }
 
 // A process that can open no further file says so once.
 func TestMonitor_WarnsOfDescriptorLimit(t *testing.T) {
 	var messages []string
-	w := worker{warn: func(message string) { messages = append(messages, message) }}
+	w := host{warn: func(message string) { messages = append(messages, message) }}
 	for range 3 {
 		w.report(fmt.Errorf("enter network namespace 7: %w", unix.EMFILE))
 		w.report(netns.ErrGone)
@@ -148,5 +163,22 @@ func TestMonitor_WarnsOfDescriptorLimit(t *testing.T) {
 	}
 	if len(messages) != 1 || !strings.Contains(messages[0], "enter network namespace 7: too many open files") {
 		t.Errorf("the messages are %q, want one that names the cause", messages)
+	}
+}
+
+// Limits stay valid where sock_diag fails: the engine gets them, without the bound ports or
+// with those that were read last.
+func TestWorker_LimitsWithoutSockDiag(t *testing.T) {
+	failed := func() (*tcp.PortSet, error) { return nil, unix.ENOENT }
+	w := host{warn: func(string) {}, bound: make(map[uint32]boundPorts), readBound: failed}
+	l, err := w.limits(1)
+	if err != nil || !l.BoundUnknown || l.PortHigh == 0 || l.Assumed {
+		t.Errorf("%+v, %v: want the sysctls without the bound ports", l, err)
+	}
+	last := tcp.Ports(8080)
+	w.bound[1] = boundPorts{last, monotonic.Now() - 2*boundInterval}
+	l, err = w.limits(1)
+	if err != nil || l.BoundUnknown || l.Bound != last {
+		t.Errorf("%+v, %v: want the bound ports that were read last", l, err)
 	}
 }

@@ -21,27 +21,37 @@ const (
 	// boundInterval is the time between two reads of the bound ports of a namespace. Such
 	// a read walks the kernel's tables; the other limits need no walk.
 	boundInterval = 10 * time.Second
+	// boundShare is how many times as long as such a read took the next one must wait, unless it
+	// is the first of its namespace: with many namespaces they would delay all other answers.
+	boundShare = 10
 	// maxBound bounds the namespaces whose bound ports the worker remembers: hosts create
 	// and remove namespaces all the time.
 	maxBound = 4 * queueSize * queueSize
-	// openShare is how many times as long as a count of connections took the next one must
-	// wait: such counts take at most a second of CPU in a minute.
-	openShare = 60
 )
 
-// worker reads the host for the engine. Its methods are for its own goroutine, run.
+// host is what the goroutines that read the host for the engine have in common. Each has its
+// own.
+type host struct {
+	answers chan<- answer
+	done    <-chan struct{}
+	warn    func(message string)
+	warned  bool
+	filter  filter.Filter // that the transitions have passed
+
+	readBound func() (*tcp.PortSet, error) // limits.ReadBoundPorts
+	bound     map[uint32]boundPorts        // by inode number
+	nextBound time.Duration                // when bound ports may be read again: see boundShare
+}
+
+// worker reads what the engine requests. Its methods are for its own goroutine, run.
 type worker struct {
-	requests <-chan detect.Request
-	answers  chan<- answer
-	done     <-chan struct{}
-	warn     func(message string)
-	warned   bool
-	filter   filter.Filter // that the transitions have passed
-	nextOpen time.Duration // when connections may be counted again
+	host
+	requests   *requestQueue
+	namespaces <-chan netns.Namespace // that the seeder has found
+	budget     budget
 
 	search  *netns.Search
 	waiting map[uint32]detect.Request // until their namespaces are found
-	bound   map[uint32]boundPorts     // by inode number
 }
 
 // boundPorts are the bound ports of a namespace.
@@ -50,10 +60,9 @@ type boundPorts struct {
 	readAt time.Duration
 }
 
-// run ends after Close. It is the only goroutine that reads the host.
+// run ends after Close.
 func (w *worker) run() {
 	defer w.search.Close()
-	w.seed()
 	for {
 		var searchDue <-chan time.Time
 		if in, ok := w.search.StepDue(); ok {
@@ -62,8 +71,12 @@ func (w *worker) run() {
 		select {
 		case <-w.done:
 			return
-		case request := <-w.requests:
-			w.serve(request)
+		case <-w.requests.ready:
+			if request, ok := w.requests.take(); ok {
+				w.serve(request)
+			}
+		case n := <-w.namespaces:
+			w.search.Add(n)
 		case <-searchDue:
 			w.stepSearch()
 		}
@@ -71,7 +84,7 @@ func (w *worker) run() {
 }
 
 // send waits until there is room in the queue of answers. It reports false after Close.
-func (w *worker) send(a answer) bool {
+func (w *host) send(a answer) bool {
 	select {
 	case w.answers <- a:
 		return true
@@ -80,69 +93,9 @@ func (w *worker) send(a answer) bool {
 	}
 }
 
-// seed reads the sockets that exist at the start and match the filter, one namespace after
-// the other.
-func (w *worker) seed() {
-	for n := range netns.All {
-		w.search.Add(n)
-		if w.filter.ByOwner() || !w.filter.MatchesNetns(n.Inode) {
-			continue
-		}
-		if !w.seedFrom(n) {
-			return
-		}
-	}
-	w.send(func(e *detect.Engine, now time.Duration) { e.SeedingDone(now) })
-}
-
-// seedFrom sends the limits and the sockets of one namespace, batch by batch. It
-// reports false after Close.
-func (w *worker) seedFrom(n netns.Namespace) (sent bool) {
-	sent = true
-	var l *tcp.Limits // until they are sent with the first batch
-	var readAt time.Duration
-	var sockets []tcp.Socket
-	flush := func() {
-		newLimits, batch := l, sockets
-		l, sockets = nil, nil
-		if !sent || len(batch) == 0 {
-			return
-		}
-		sent = w.send(func(e *detect.Engine, _ time.Duration) {
-			if newLimits != nil {
-				e.Update(readAt, n.Inode, newLimits)
-			}
-			for i := range batch {
-				e.Seed(readAt, n.Inode, &batch[i])
-			}
-		})
-	}
-	// After an error the sockets that were read before it are sent.
-	w.report(enter(n, func() (err error) {
-		if l, err = w.limits(n.Inode); err != nil {
-			return err
-		}
-		readAt = monotonic.Now()
-		err = limits.EachSocket(func(s *tcp.Socket) {
-			if !w.filter.MatchesEndpoints(s.Local, s.Peer) {
-				return
-			}
-			if sockets == nil {
-				sockets = make([]tcp.Socket, 0, batchSize)
-			}
-			if sockets = append(sockets, *s); len(sockets) == batchSize {
-				flush()
-			}
-		})
-		flush()
-		return err
-	}))
-	return sent
-}
-
 // report warns the operator once if this process can open no further file. Other errors are
 // those of single namespaces, which come and go.
-func (w *worker) report(err error) {
+func (w *host) report(err error) {
 	if !w.warned && (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)) {
 		w.warned = true
 		w.warn(fmt.Sprintf("alerts lack the limits and sockets of some network namespaces: %v", err))
@@ -176,14 +129,6 @@ func (w *worker) locate(inode uint32) (netns.Namespace, netns.Status) {
 	return w.search.Locate(inode)
 }
 
-// found are the sockets that a request asked for.
-type found struct {
-	halfClosed []tcp.Socket
-	closeWait  []tcp.CloseWaitSocket
-	readAt     time.Duration // since then closeWait is read
-	open       *detect.OpenSockets
-}
-
 // read answers a request with what is in n. It fails with ErrGone, and does not answer, if n
 // is no longer where it was found.
 func (w *worker) read(n netns.Namespace, request detect.Request) error {
@@ -193,7 +138,8 @@ func (w *worker) read(n netns.Namespace, request detect.Request) error {
 		if l, err = w.limits(n.Inode); err != nil {
 			return err
 		}
-		return w.readSockets(request, l, &sockets)
+		w.report(w.readTables(request, l, &sockets)) // the limits are right without
+		return nil
 	})
 	if errors.Is(err, netns.ErrGone) {
 		return err
@@ -204,74 +150,6 @@ func (w *worker) read(n netns.Namespace, request detect.Request) error {
 	}
 	w.answer(request, l, sockets)
 	return nil
-}
-
-// readSockets reads the sockets of the namespace that the calling thread is in, whose limits
-// are l.
-func (w *worker) readSockets(request detect.Request, l *tcp.Limits, into *found) error {
-	if request.OpenSince > 0 {
-		if err := w.readOpen(request.Netns, l, into); err != nil {
-			return err
-		}
-	}
-	if request.HalfClosed {
-		err := limits.EachHalfClosed(func(s *tcp.Socket) {
-			if w.filter.MatchesEndpoints(s.Local, s.Peer) {
-				into.halfClosed = append(into.halfClosed, *s)
-			}
-		})
-		if err != nil {
-			return err
-		}
-	}
-	if !request.CloseWait {
-		return nil
-	}
-	into.readAt = monotonic.Now()
-	return limits.EachCloseWait(func(s tcp.CloseWaitSocket) {
-		into.closeWait = append(into.closeWait, s)
-	})
-}
-
-// readOpen counts connections, unless that has taken more of the CPU than it may. Then the
-// engine requests them again.
-func (w *worker) readOpen(netns uint32, l *tcp.Limits, into *found) error {
-	began := threadTime()
-	if monotonic.Now() < w.nextOpen {
-		return nil
-	}
-	open := new(detect.OpenSockets)
-	err := limits.EachConnection(func(s *tcp.Socket) { open.Add(netns, s, l) })
-	w.nextOpen = monotonic.Now() + openShare*(threadTime()-began)
-	if err == nil {
-		into.open = open
-	}
-	return err
-}
-
-// threadTime is the CPU time of the calling thread.
-func threadTime() time.Duration {
-	var t unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) != nil {
-		return 0
-	}
-	return time.Duration(t.Nano())
-}
-
-// answer passes limits and sockets to the engine, nil if the namespace could not be read.
-func (w *worker) answer(request detect.Request, l *tcp.Limits, sockets found) {
-	w.send(func(e *detect.Engine, now time.Duration) {
-		e.Update(now, request.Netns, l)
-		if l != nil && request.HalfClosed {
-			e.UpdateHalfClosed(now, request.Netns, sockets.halfClosed)
-		}
-		if l != nil && request.CloseWait {
-			e.UpdateCloseWait(now, sockets.readAt, request.Netns, sockets.closeWait)
-		}
-		if l != nil && sockets.open != nil {
-			e.UpdateOpen(now, request.OpenSince, request.Netns, sockets.open)
-		}
-	})
 }
 
 // stepSearch searches on for a moment, and answers the requests for what is found or missing.
@@ -290,24 +168,29 @@ func (w *worker) stepSearch() {
 	}
 }
 
-// limits reads the limits of the namespace that the calling thread is in.
-func (w *worker) limits(inode uint32) (*tcp.Limits, error) {
+// limits reads the limits of the namespace that the calling thread is in. If the bound ports
+// cannot be read, those that were read last count, else none.
+func (w *host) limits(inode uint32) (*tcp.Limits, error) {
 	l, err := limits.Read()
 	if err != nil {
 		return nil, err
 	}
-	bound, known := w.bound[inode]
-	if now := monotonic.Now(); !known || now-bound.readAt >= boundInterval {
-		if bound.ports, err = limits.ReadBoundPorts(); err != nil {
-			return nil, err
+	bound := w.bound[inode]
+	now := monotonic.Now()
+	if bound.ports == nil || now-bound.readAt >= boundInterval && now >= w.nextBound {
+		ports, err := w.readBound()
+		w.nextBound = now + (1+boundShare)*(monotonic.Now()-now)
+		if err != nil {
+			w.report(err)
+		} else {
+			bound = boundPorts{ports, now}
+			if len(w.bound) > maxBound {
+				clear(w.bound)
+			}
+			w.bound[inode] = bound
 		}
-		bound.readAt = now
-		if len(w.bound) > maxBound {
-			clear(w.bound)
-		}
-		w.bound[inode] = bound
 	}
-	l.Bound = bound.ports
+	l.Bound, l.BoundUnknown = bound.ports, bound.ports == nil
 	return l, nil
 }
 

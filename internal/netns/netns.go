@@ -102,7 +102,8 @@ func (n Namespace) enter() error {
 	return unix.Setns(int(file.Fd()), unix.CLONE_NEWNET)
 }
 
-// isTemporary reports whether an error is about this process, not about the file.
+// isTemporary reports whether an error is that this process (EMFILE) or the host (ENFILE) can
+// open no further file, and not about the file.
 func isTemporary(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
 }

@@ -22,7 +22,7 @@ func fullAlert() detect.Alert {
 			Severity: detect.Critical,
 			Process:  detect.TopProcess{PID: 4242, Comm: comm("curl"), Known: true, Cgroup: pod(), Share: 0.98765, Processes: 3},
 			Netns:    4026531840, Role: tcp.RoleClient, Local: endpoint("192.0.2.1", 0), Peer: endpoint("198.51.100.7", 443),
-			RateUnit: "connections", Rate: 83.33333, Occupancy: 350, OccupancySource: detect.Reconciled, Capacity: 500,
+			RateUnit: "connections", Rate: 83.33333, Occupancy: 350, OccupancySource: detect.FromKernel, Capacity: 500,
 			CapacityKind: detect.EphemeralPorts, Projected: 5083, ExhaustionIn: 1800400 * time.Microsecond, Exhausts: true,
 			Cause: "the cause", Advice: "the advice",
 		},

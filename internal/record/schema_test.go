@@ -290,7 +290,7 @@ func wrongRecords(t *testing.T) []wrongRecord {
 		{"another severity", line("alert", 1), `"critical"`, `"bad"`, "/severity"},
 		{"a share beyond all", line("alert", 1), `"share":0.988`, `"share":1.1`, "/share"},
 		{"a name without its share", line("alert", 1), `"share":0.988,`, ``, ""},
-		{"an occupancy from nowhere", line("alert", 1), `"occupancy_source":"reconciled",`, ``, ""},
+		{"an occupancy from nowhere", line("alert", 1), `"occupancy_source":"kernel",`, ``, ""},
 		{"a capacity of nothing", line("alert", 1), `"capacity_kind":"ephemeral_ports",`, ``, ""},
 		{"the end before now", line("alert", 1), `"exhaustion_in_s":1.8`, `"exhaustion_in_s":-1.8`, "/exhaustion_in_s"},
 		{"losses, and yet sure", line("alert", 6), `"confidence":"reduced"`, `"confidence":"full"`, "/confidence"},

@@ -82,8 +82,9 @@ func openFIFO(ctx context.Context, r reference, flags int) (*os.File, error) {
 	}
 }
 
-// NonblockingPipe opens the pipe or FIFO behind an open descriptor a second time, for writes
-// that do not wait. O_NONBLOCK on fd itself would be seen by the processes that share it.
+// NonblockingPipe opens the pipe or FIFO that fd refers to once more, with O_NONBLOCK, and
+// returns the new descriptor, which the caller must close. fd stays as it is: O_NONBLOCK on fd
+// itself would also apply to the other processes that share its open file description.
 func NonblockingPipe(fd int) (int, error) {
 	return unix.Open("/proc/self/fd/"+strconv.Itoa(fd), unix.O_WRONLY|unix.O_NONBLOCK|always, 0)
 }

@@ -33,7 +33,7 @@ func Netns(path string, inode uint32) (*os.File, error) {
 func findNetns(path string) (reference, error) {
 	dir, name := filepath.Split(path)
 	if !strings.HasPrefix(path, "/proc/") {
-		return findUnlinked(path)
+		return findWithoutLinks(path)
 	}
 	if base := filepath.Base(dir); base != "fd" && base != "ns" {
 		return reference{}, fmt.Errorf("%s is not a link to a namespace: %w", path, ErrOtherKind)

@@ -10,9 +10,9 @@
 // is opened, which has no effect, and then refused.
 //
 // The links in /proc/PID/fd and /proc/PID/ns are followed: the kernel makes them, and they
-// lead to the file itself. No other link is followed, except in paths that the operator has
-// given: those of [NetnsInode], [CgroupID] and [Append]. [ReadFile] refuses a link only as the
-// last component.
+// lead to the file itself. Other links are followed only in paths that the operator has given,
+// those of [NetnsInode], [CgroupID] and [Append], and by [ReadFile] in the directories of its
+// path, but not in the last component.
 //
 // The package must not open a file to find out what it is, nor decide what a file is used for.
 package safeopen
@@ -31,8 +31,9 @@ import (
 // ErrOtherKind is the error of a file that is not what the caller wants to open.
 var ErrOtherKind = errors.New("the file is of another kind")
 
-// always are the flags of every open: no child inherits the descriptor, and no terminal
-// becomes the controlling one.
+// always are flags of every open but that of findWithoutLinks: no child inherits the descriptor,
+// and no terminal becomes the controlling one. openat2() with O_PATH opens no terminal, and
+// refuses O_NOCTTY.
 const always = unix.O_CLOEXEC | unix.O_NOCTTY
 
 // reference is a file that has been found and is not open.
@@ -48,8 +49,8 @@ func find(path string) (reference, error) {
 	})
 }
 
-// findUnlinked resolves a path, and fails with ELOOP if there is a link in it.
-func findUnlinked(path string) (reference, error) {
+// findWithoutLinks resolves a path, and fails with ELOOP if there is a link in it.
+func findWithoutLinks(path string) (reference, error) {
 	return newReference(path, func() (int, error) {
 		return unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
 			Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
@@ -134,7 +135,7 @@ func ProcDir(path string) (*os.File, error) {
 }
 
 func findProcDir(path string) (reference, error) {
-	r, err := findUnlinked(path)
+	r, err := findWithoutLinks(path)
 	if err != nil {
 		return r, err
 	}

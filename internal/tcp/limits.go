@@ -10,7 +10,7 @@ import (
 type Limits struct {
 	PortLow, PortHigh uint16   // net.ipv4.ip_local_port_range, both included
 	Reserved          *PortSet // net.ipv4.ip_local_reserved_ports within that range
-	Bound             *PortSet // ports that a socket has bound explicitly, listeners included
+	Bound             *PortSet // local ports of listeners and, since Linux 6.8, of sockets that are bound and not connected
 
 	Reuse      int           // net.ipv4.tcp_tw_reuse: 0 never, 1 always, 2 on loopback
 	ReuseDelay time.Duration // net.ipv4.tcp_tw_reuse_delay, since Linux 6.15; before that 1 s
@@ -20,7 +20,8 @@ type Limits struct {
 	MaxTimeWaits int // net.ipv4.tcp_max_tw_buckets
 	TimeWaits    int // timewait sockets now, of both substates; -1: not known
 
-	Assumed bool // nothing could be read: these are the kernel's defaults
+	Assumed      bool // the namespace could not be read: see DefaultLimits
+	BoundUnknown bool // Bound could not be read
 }
 
 // DefaultLimits are the kernel's defaults, for a namespace that cannot be entered. The kernel
@@ -37,7 +38,7 @@ func (l *Limits) Ports() int {
 	if l.PortHigh < l.PortLow {
 		return 0
 	}
-	return int(l.PortHigh) - int(l.PortLow) + 1 - l.Reserved.union(l.Bound, l.PortLow, l.PortHigh)
+	return int(l.PortHigh) - int(l.PortLow) + 1 - l.Reserved.unionLen(l.Bound, l.PortLow, l.PortHigh)
 }
 
 // IsEphemeral reports whether connect() may choose this port.
@@ -45,10 +46,11 @@ func (l *Limits) IsEphemeral(port uint16) bool {
 	return port >= l.PortLow && port <= l.PortHigh && !l.Reserved.Has(port) && !l.Bound.Has(port)
 }
 
-// MayReuse reports whether connect() may take over the port of a TIME_WAIT between these
-// addresses after ReuseDelay, by the rule of tcp_twsk_unique() (net/ipv4/tcp_ipv4.c): if
-// the TIME_WAIT also has a timestamp of the peer, and its substate is not FIN_WAIT2.
-func (l *Limits) MayReuse(local, peer netip.Addr) bool {
+// AllowsReuse reports whether tcp_tw_reuse allows connect() to take over TIME_WAITs between
+// these addresses, by the rule of tcp_twsk_unique() (net/ipv4/tcp_ipv4.c). The caller must check
+// the other conditions: the TIME_WAIT has a timestamp of the peer, its substate is not
+// FIN_WAIT2, and it is older than ReuseDelay.
+func (l *Limits) AllowsReuse(local, peer netip.Addr) bool {
 	return l.Reuse == 1 || l.Reuse == 2 && (local.IsLoopback() || peer.IsLoopback())
 }
 

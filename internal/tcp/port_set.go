@@ -43,7 +43,7 @@ func (s *PortSet) Has(port uint16) bool {
 }
 
 // Len is the number of ports in the set.
-func (s *PortSet) Len() int { return s.union(nil, 0, 65535) }
+func (s *PortSet) Len() int { return s.unionLen(nil, 0, 65535) }
 
 // Bytes is the memory that the set takes.
 func (s *PortSet) Bytes() int {
@@ -59,8 +59,8 @@ func (s *PortSet) Bytes() int {
 	return size
 }
 
-// union is how many ports from low to high are in s or in o.
-func (s *PortSet) union(o *PortSet, low, high uint16) (count int) {
+// unionLen is how many ports from low to high are in s or in o.
+func (s *PortSet) unionLen(o *PortSet, low, high uint16) (count int) {
 	for n := low / portPageBits; n <= high/portPageBits; n++ {
 		for i := range portPageWords {
 			word := (s.word(n, i) | o.word(n, i)) & wordMask(int(n)*portPageBits+64*i, int(low), int(high))

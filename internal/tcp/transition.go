@@ -89,7 +89,8 @@ type Endpoint struct {
 // and a NUL after the last.
 type Comm [16]byte
 
-// Bytes gives the name up to its first NUL. It is a part of c.
+// Bytes gives the name up to its first NUL, as a slice of c itself, which the caller must not
+// change.
 func (c *Comm) Bytes() []byte {
 	for i, b := range c {
 		if b == 0 {

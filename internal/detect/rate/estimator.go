@@ -63,9 +63,14 @@ type TimeWaitModel struct {
 	// Scale corrects the number of TIME_WAITs: what the kernel counts, divided by what
 	// the model gives.
 	Scale float64
+	// TimeWaitOffset and OpenOffset are how many more TIME_WAITs and connections the kernel
+	// has than the model gives, less than 0 if it has fewer. These TIME_WAITs are of unknown
+	// age: they are released evenly within Hold.
+	TimeWaitOffset, OpenOffset float64
 }
 
-// Advance moves the model on to a time. Every method that takes a time does so too.
+// Advance moves the model on to a time. So do Opened, OpenedEarlier, Closed, ForgetOpen and
+// ClosedToTimeWait; TimeWaitCreated and the methods without a time do not.
 func (e *Estimator) Advance(now time.Duration) {
 	if e.since == 0 {
 		e.since = now
@@ -105,6 +110,35 @@ func (e *Estimator) Closed(now time.Duration) {
 		e.open--
 		e.taken.Add(-1)
 	}
+}
+
+// AddOpen counts n more connections, which have opened at some time. They do not count for
+// the rate.
+func (e *Estimator) AddOpen(now time.Duration, n int64) {
+	e.Advance(now)
+	e.open += n
+}
+
+// TimeWaitsOf is how many TIME_WAITs that were created in a second occupy a unit by the model.
+// It does not know those that connect() may take over.
+func (e *Estimator) TimeWaitsOf(second int64, m TimeWaitModel) float64 {
+	n := int(e.timeWaits.newest - second)
+	finWait2 := e.finWait2.ago(n)
+	if n >= slotsOf(min(m.FinWait2Hold, m.Hold)) {
+		finWait2 *= m.FinFraction
+	}
+	return e.timeWaits.ago(n) + finWait2
+}
+
+// CorrectTimeWaits adds n TIME_WAITs, which may be negative, to those that were created in a
+// second.
+func (e *Estimator) CorrectTimeWaits(second int64, n int32) { e.timeWaits.AddAt(second, n) }
+
+// RecentRate is how many units have been taken per second within the last half to three
+// quarters of a second.
+func (e *Estimator) RecentRate() float64 {
+	rate, _ := e.rate(3*Step, 1)
+	return rate
 }
 
 // ForgetOpen counts up to n connections less, which have ended at some time.
@@ -164,7 +198,8 @@ func (e *Estimator) RecordedTimeWaits() (timeWait, finWait2 int64) {
 	return e.timeWaits.Total(), e.finWait2.Total()
 }
 
-// Idle reports whether nothing is occupied, and nothing was taken within MaxWindow.
+// Idle reports whether no connection is open, no timewait socket was created within the last
+// 64 s, and as many units were given back as taken within MaxWindow.
 func (e *Estimator) Idle() bool {
 	return e.open == 0 && e.timeWaits.Total() == 0 && e.finWait2.Total() == 0 &&
 		e.Age() > MaxWindow && e.taken.Sum(0, maxWindowSteps) == 0
@@ -176,9 +211,9 @@ func (e *Estimator) FinWait2Count(within time.Duration) int64 {
 	return e.finWait2.Sum(0, slotsOf(within))
 }
 
-// NewestFinWait2 is within which time the newest count timewait sockets were created in
-// FIN_WAIT2.
-func (e *Estimator) NewestFinWait2(count int64) time.Duration {
+// TimeForFinWait2 is the length of the time up to now in which the newest count timewait
+// sockets in FIN_WAIT2 were created.
+func (e *Estimator) TimeForFinWait2(count int64) time.Duration {
 	seconds, left := 0.0, float64(count)
 	length := (e.now % time.Second).Seconds() // of the newest slot; then a second
 	for n := 0; n < slots && left > 0; n++ {
@@ -190,10 +225,20 @@ func (e *Estimator) NewestFinWait2(count int64) time.Duration {
 	return time.Duration(seconds * float64(time.Second))
 }
 
+// UntimedCount is how many timewait sockets without a timestamp of the peer were created
+// within a time, up to 64 s.
+func (e *Estimator) UntimedCount(within time.Duration) int64 {
+	return e.untimed.Sum(0, slotsOf(within))
+}
+
 // TimeWaits is how many units TIME_WAITs occupy by the model.
 func (e *Estimator) TimeWaits(m TimeWaitModel) float64 {
+	return max(0, e.modelledTimeWaits(m)+m.TimeWaitOffset)
+}
+
+func (e *Estimator) modelledTimeWaits(m TimeWaitModel) float64 {
 	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
-	if m.ReuseAfter > 0 && m.ReuseAfter < m.Hold {
+	if m.reuses() {
 		count := e.createdWithin(m.ReuseAfter) + float64(e.untimed.Sum(0, hold))
 		for n := slotsOf(m.ReuseAfter); n < finWait2 && m.FinFraction < 1; n++ {
 			count += e.waiting(n, m)
@@ -224,7 +269,12 @@ func (e *Estimator) createdWithin(d time.Duration) float64 {
 
 // Occupancy is how many units are occupied now, by open connections and TIME_WAITs.
 func (e *Estimator) Occupancy(m TimeWaitModel) float64 {
-	return float64(e.open) + e.TimeWaits(m)
+	return e.Connections(m) + e.TimeWaits(m)
+}
+
+// Connections is how many connections are open or being opened, by the model.
+func (e *Estimator) Connections(m TimeWaitModel) float64 {
+	return max(0, float64(e.open)+m.OpenOffset)
 }
 
 // slotsOf rounds a duration to seconds, which are the slots of a Counter.

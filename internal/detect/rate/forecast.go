@@ -36,18 +36,22 @@ func (e *Estimator) Forecast(m TimeWaitModel, capacity float64) Forecast {
 	return f
 }
 
-// Exhaustion is the time until the occupancy reaches the capacity, if units are taken
-// at a constant rate per second. It steps second by second through the known releases,
-// until everything that is occupied now has been released. From then on the occupancy
-// stays as it is (the plateau): if that is below the capacity, exhausts is false.
+// Exhaustion is the time until the occupancy reaches the capacity, if units are taken at a
+// constant rate per second. It steps second by second through the known releases, and those of
+// what is taken meanwhile (shares), until everything that is occupied now has been released.
+// From then on the occupancy stays as it is (the plateau): if that is below the capacity,
+// exhausts is false.
 func (e *Estimator) Exhaustion(rate float64, m TimeWaitModel, capacity float64) (in time.Duration, exhausts bool) {
 	occupancy := e.Occupancy(m)
 	if occupancy >= capacity {
 		return 0, true
 	}
-	reused := e.reusedShare(m)
-	for second := range slotsOf(m.Hold) {
-		growth := rate - m.Scale*e.released(second, m) - rate*reused*pastReuse(second, m)
+	reused, unclosed := e.shares(m)
+	taken := rate * min(1, m.Scale) // if the kernel has fewer, those that are taken also end early
+	hold := slotsOf(m.Hold)
+	for second := range hold {
+		again := reused*passed(second, m.ReuseAfter) + unclosed*passed(second, m.FinWait2Hold)
+		growth := taken*(1-again) - m.Scale*e.released(second, m) - m.TimeWaitOffset/float64(hold)
 		if occupancy+growth >= capacity {
 			return time.Duration((float64(second) + (capacity-occupancy)/growth) * float64(time.Second)), true
 		}
@@ -56,10 +60,18 @@ func (e *Estimator) Exhaustion(rate float64, m TimeWaitModel, capacity float64) 
 	return 0, false
 }
 
-// Plateau is what is occupied in the end if units are taken at a constant rate per second.
+// Plateau is how many units are occupied once as many are released as are taken, if they are
+// taken at a constant rate per second and no more connections stay open than now.
 func (e *Estimator) Plateau(rate float64, m TimeWaitModel) float64 {
-	reused := e.reusedShare(m)
-	return float64(e.open) + rate*(reused*m.ReuseAfter.Seconds()+(1-reused)*m.Hold.Seconds())
+	return e.Connections(m) + rate*min(1, m.Scale)*e.MeanHold(m).Seconds()
+}
+
+// MeanHold is how long TIME_WAITs occupy their units on average, if they are such as those of
+// the last MaxWindow.
+func (e *Estimator) MeanHold(m TimeWaitModel) time.Duration {
+	reused, unclosed := e.shares(m)
+	seconds := reused*m.ReuseAfter.Seconds() + unclosed*m.FinWait2Hold.Seconds() + (1-reused-unclosed)*m.Hold.Seconds()
+	return time.Duration(seconds * float64(time.Second))
 }
 
 // released is how many of the units that TIME_WAITs occupy now are released in a second
@@ -67,7 +79,7 @@ func (e *Estimator) Plateau(rate float64, m TimeWaitModel) float64 {
 func (e *Estimator) released(second int, m TimeWaitModel) float64 {
 	// What was created hold-1-second slots ago is released in this second.
 	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
-	if m.ReuseAfter == 0 || m.ReuseAfter >= m.Hold {
+	if !m.reuses() {
 		count := e.timeWaits.ago(hold-1-second) + m.FinFraction*e.finWait2.ago(hold-1-second)
 		if second < finWait2 {
 			count += (1 - m.FinFraction) * e.finWait2.ago(finWait2-1-second)
@@ -88,31 +100,41 @@ func (e *Estimator) released(second int, m TimeWaitModel) float64 {
 	return count
 }
 
-// pastReuse is the part of a second from now, 0 being the next one, in which what is taken
-// from now on is reused already.
-func pastReuse(second int, m TimeWaitModel) float64 {
-	if m.ReuseAfter == 0 || m.ReuseAfter >= m.Hold {
-		return 0
-	}
-	return min(1, max(0, float64(second+1)-m.ReuseAfter.Seconds()))
+// passed is the part of a second from now, 0 being the next one, that is more than a time after
+// now: in it what is taken from now on is released again.
+func passed(second int, after time.Duration) float64 {
+	return min(1, max(0, float64(second+1)-after.Seconds()))
 }
 
-// reusedShare is the fraction of the TIME_WAITs that connect() may take over after
-// ReuseAfter.
-func (e *Estimator) reusedShare(m TimeWaitModel) float64 {
-	if m.ReuseAfter == 0 || m.ReuseAfter >= m.Hold {
-		return 0
-	}
+// reuses reports whether connect() takes over TIME_WAITs before their timers expire.
+func (m *TimeWaitModel) reuses() bool { return m.ReuseAfter > 0 && m.ReuseAfter < m.Hold }
+
+// shares are two fractions of the timewait sockets that were created within MaxWindow: those
+// that connect() may take over after ReuseAfter; and those in FIN_WAIT2 whose peers never
+// close, which end after FinWait2Hold. All others end after Hold.
+func (e *Estimator) shares(m TimeWaitModel) (reused, unclosed float64) {
 	window := slotsOf(MaxWindow)
-	all := float64(e.timeWaits.Sum(0, window) + e.finWait2.Sum(0, window))
-	if all == 0 {
-		return 1
+	inFinWait2 := float64(e.finWait2.Sum(0, window))
+	all := float64(e.timeWaits.Sum(0, window)) + inFinWait2
+	switch {
+	case all == 0 && m.reuses():
+		return 1, 0
+	case all == 0:
+		return 0, 0
+	case !m.reuses():
+		unclosed = (1 - m.FinFraction) * inFinWait2 / all
+	default:
+		waiting := 0.0
+		for n := 0; n < window && m.FinFraction < 1; n++ {
+			waiting += e.waiting(n, m)
+		}
+		unclosed = waiting / all
+		reused = max(0, 1-float64(e.untimed.Sum(0, window))/all-unclosed)
 	}
-	kept := float64(e.untimed.Sum(0, window))
-	for n := 0; n < window && m.FinFraction < 1; n++ {
-		kept += e.waiting(n, m)
+	if m.FinWait2Hold >= m.Hold {
+		unclosed = 0
 	}
-	return max(0, 1-kept/all)
+	return reused, unclosed
 }
 
 // Declining reports whether the rate falls so clearly that everything that will still
@@ -154,7 +176,7 @@ func (e *Estimator) Sustained(f Forecast) bool {
 // has clearly risen since, by more than four standard deviations.
 func (e *Estimator) Significant(f Forecast, m TimeWaitModel) bool {
 	hold := slotsOf(m.Hold)
-	if e.reusedShare(m) > 0.5 { // most of what is occupied is young
+	if reused, _ := e.shares(m); reused > 0.5 { // most of what is occupied is young
 		hold = max(2, slotsOf(m.ReuseAfter+time.Second/2))
 	}
 	span := min(e.Age(), time.Duration(hold)*time.Second).Seconds()

@@ -62,3 +62,44 @@ func TestEstimator_Plateau(t *testing.T) {
 		}
 	}
 }
+
+// Timewait sockets in FIN_WAIT2 whose peers never close end after tcp_fin_timeout, those that are
+// taken from now on as well; and of those that the kernel does not have, no more will stay.
+func TestEstimator_PlateauOfEachKind(t *testing.T) {
+	const perSecond = 100
+	for _, tt := range []struct {
+		name  string
+		kind  Kind
+		model TimeWaitModel
+		want  float64
+	}{
+		{"peers that never close", Kind{FinWait2: true, Timestamp: true}, TimeWaitModel{FinWait2Hold: 10 * time.Second, Scale: 1}, 1000},
+		{"half of them close", Kind{FinWait2: true, Timestamp: true}, TimeWaitModel{FinWait2Hold: 10 * time.Second, FinFraction: 0.5, Scale: 1}, 3550},
+		{"all close", Kind{FinWait2: true, Timestamp: true}, TimeWaitModel{FinWait2Hold: 10 * time.Second, FinFraction: 1, Scale: 1}, 6100},
+		{"TIME_WAITs", Kind{Timestamp: true}, TimeWaitModel{FinWait2Hold: 10 * time.Second, Scale: 1}, 6100},
+		{"half as many by the kernel's count", Kind{Timestamp: true}, TimeWaitModel{FinWait2Hold: 10 * time.Second, FinFraction: 1, Scale: 0.5}, 3050},
+		{"taken over", Kind{Timestamp: true}, TimeWaitModel{FinWait2Hold: 10 * time.Second, FinFraction: 1, Scale: 1, ReuseAfter: time.Second}, 100},
+		{"not taken over before the peer closes", Kind{FinWait2: true, Timestamp: true},
+			TimeWaitModel{FinWait2Hold: 10 * time.Second, Scale: 1, ReuseAfter: time.Second}, 1000},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.model.Hold = TimeWaitHold
+			var e Estimator
+			now := time.Hour
+			for range 20 * perSecond {
+				now += time.Second / perSecond
+				e.Opened(now)
+				e.ClosedToTimeWait(now, tt.kind)
+			}
+			if got := e.Plateau(perSecond, tt.model); got < 0.98*tt.want || got > 1.02*tt.want {
+				t.Errorf("the plateau is %.0f, want %.0f", got, tt.want)
+			}
+			for share, want := range map[float64]bool{0.9: true, 1.15: false} {
+				capacity := share*tt.want + 1
+				if in, exhausts := e.Exhaustion(perSecond, tt.model, capacity); exhausts != want {
+					t.Errorf("a capacity of %.0f, with a plateau of %.0f, is exhausted: %v in %v", capacity, tt.want, exhausts, in)
+				}
+			}
+		})
+	}
+}

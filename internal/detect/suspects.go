@@ -1,0 +1,125 @@
+package detect
+
+import (
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// Suspects are the destinations of one namespace that the engine wants to have counted in
+// the kernel's table of sockets.
+type Suspects struct {
+	// Urgent means that an alert waits for the counts; else they verify numbers again.
+	Urgent bool
+	since  time.Duration // time of the request, which identifies it
+	list   []destination
+}
+
+// comparedFor is the age up to which the TIME_WAITs of model and kernel are compared. Those
+// that are about to end do not count: the kernel's timers are up to 2 s late.
+const comparedFor = 57 * time.Second
+
+// comparedFrom is when the oldest TIME_WAITs were created that are compared. It is a full
+// second, as the model counts by seconds.
+func (s *Suspects) comparedFrom() time.Duration { return s.since.Truncate(time.Second) - comparedFor }
+
+// Newer returns those of s and o that were requested last. Both may be nil.
+func (s *Suspects) Newer(o *Suspects) *Suspects {
+	if s == nil || o != nil && o.since > s.since {
+		return o
+	}
+	return s
+}
+
+// Peers returns the peers of the suspects, some of them more than once.
+func (s *Suspects) Peers() []tcp.Endpoint {
+	peers := make([]tcp.Endpoint, len(s.list))
+	for i, key := range s.list {
+		peers[i] = tcp.Endpoint{Addr: key.peer, Port: key.peerPort}
+	}
+	return peers
+}
+
+// SuspectCounts counts the sockets of suspects. It keeps none of them. It is for one
+// goroutine until it is passed to [Engine.UpdateSuspects].
+type SuspectCounts struct {
+	of     *Suspects
+	limits *tcp.Limits
+	readAt time.Duration
+	index  map[destination]int
+	counts []suspectCount // by index of of.list
+
+	last    destination // of the socket before
+	lastHas bool        // it is a suspect
+	lastAt  int
+}
+
+// suspectCount is what the kernel's table has for one destination, on ports that connect()
+// could choose.
+type suspectCount struct {
+	ports     tcp.PortSet
+	open      int // connections, except those in LAST_ACK
+	lastAck   int
+	timeWaits int // timewait sockets that connect() does not take over
+	reusable  int // TIME_WAITs that it takes over if they have a timestamp of the peer
+	ending    int // older TIME_WAITs: see comparedFor
+	// created are the timewait sockets by second of creation, from comparedFrom on. For one
+	// that was in FIN_WAIT2 it is the second of the peer's FIN.
+	created [comparedFor/time.Second + 4]int32
+}
+
+// NewCounts begins a count at the time readAt. l are the limits of the namespace.
+func (s *Suspects) NewCounts(readAt time.Duration, l *tcp.Limits) *SuspectCounts {
+	c := &SuspectCounts{
+		of: s, limits: l, readAt: readAt, index: make(map[destination]int, len(s.list)), counts: make([]suspectCount, len(s.list)),
+	}
+	for i, key := range s.list {
+		c.index[key] = i
+	}
+	return c
+}
+
+// Add counts a socket of the namespace, if it is a suspect's. The table may list a socket
+// twice that has become a timewait socket meanwhile: each port counts once.
+func (c *SuspectCounts) Add(netns uint32, s *tcp.Socket) {
+	key := destination{local: s.Local.Addr, peer: s.Peer.Addr, netns: netns, peerPort: s.Peer.Port}
+	if key != c.last {
+		c.last = key
+		c.lastAt, c.lastHas = c.index[key]
+	}
+	if !c.lastHas || !c.limits.IsEphemeral(s.Local.Port) {
+		return
+	}
+	n := &c.counts[c.lastAt]
+	if n.ports.Has(s.Local.Port) {
+		return
+	}
+	n.ports.Add(s.Local.Port)
+	n.classify(c, s, &key)
+}
+
+func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, key *destination) {
+	age := tcp.TimeWaitTimeout - s.ExpiresIn
+	if s.Substate == tcp.FinWait2 {
+		age = c.limits.FinWait2Timeout() - s.ExpiresIn
+	}
+	createdAt := c.readAt - max(0, age)
+	second := int64(createdAt/time.Second) - int64(c.of.comparedFrom()/time.Second)
+	switch {
+	case s.New == tcp.LastAck:
+		n.lastAck++
+		return
+	case s.New != tcp.TimeWait:
+		n.open++
+		return
+	case second < 0:
+		n.ending++
+	case s.Substate == tcp.FinWait2 || age < c.limits.ReuseDelay || !c.limits.AllowsReuse(key.local, key.peer):
+		n.timeWaits++
+	default:
+		n.reusable++
+	}
+	if second >= 0 && second < int64(len(n.created)) {
+		n.created[second]++
+	}
+}

@@ -1,0 +1,103 @@
+package monitor
+
+import (
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/limits"
+	"github.com/tcpshift/tcpshift/internal/monotonic"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// found is what a request asked for in the kernel's tables of sockets. What is nil or false
+// was not asked for, or could not be read now: the engine requests it again.
+type found struct {
+	hasHalfClosed bool
+	halfClosed    []tcp.Socket
+	hasCloseWait  bool
+	closeWait     []tcp.CloseWaitSocket
+	readAt        time.Duration // since then closeWait is read
+	open          *detect.OpenSockets
+	suspects      *detect.SuspectCounts
+}
+
+// readTables reads the tables of the namespace that the calling thread is in, whose limits
+// are l, as far as the budget allows.
+func (w *worker) readTables(request detect.Request, l *tcp.Limits, into *found) error {
+	for _, table := range []struct {
+		requested, urgent bool
+		read              func() error
+	}{
+		{request.Suspects != nil, request.Suspects != nil && request.Suspects.Urgent, func() error { return readSuspects(request, l, into) }},
+		{request.OpenSince > 0, true, func() error { return readOpen(request, l, into) }},
+		{request.HalfClosed, true, func() error { return w.readHalfClosed(into) }},
+		{request.CloseWait, true, func() error { return readCloseWait(into) }},
+	} {
+		if !table.requested || !w.budget.allows(monotonic.Now(), table.urgent) {
+			continue
+		}
+		if err := w.budget.charge(table.read); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func readSuspects(request detect.Request, l *tcp.Limits, into *found) error {
+	counts := request.Suspects.NewCounts(monotonic.Now(), l)
+	err := limits.EachWithPeer(request.Suspects.Peers(), func(s *tcp.Socket) { counts.Add(request.Netns, s) })
+	if err == nil {
+		into.suspects = counts
+	}
+	return err
+}
+
+func readOpen(request detect.Request, l *tcp.Limits, into *found) error {
+	open := new(detect.OpenSockets)
+	err := limits.EachConnection(func(s *tcp.Socket) { open.Add(request.Netns, s, l) })
+	if err == nil {
+		into.open = open
+	}
+	return err
+}
+
+func (w *worker) readHalfClosed(into *found) error {
+	err := limits.EachHalfClosed(func(s *tcp.Socket) {
+		if w.filter.MatchesEndpoints(s.Local, s.Peer) {
+			into.halfClosed = append(into.halfClosed, *s)
+		}
+	})
+	into.hasHalfClosed = err == nil
+	return err
+}
+
+func readCloseWait(into *found) error {
+	into.readAt = monotonic.Now()
+	err := limits.EachCloseWait(func(s tcp.CloseWaitSocket) {
+		into.closeWait = append(into.closeWait, s)
+	})
+	into.hasCloseWait = err == nil
+	return err
+}
+
+// answer passes limits and sockets to the engine, nil if the namespace could not be read.
+func (w *worker) answer(request detect.Request, l *tcp.Limits, tables found) {
+	w.send(func(e *detect.Engine, now time.Duration) {
+		e.Update(now, request.Netns, l)
+		if l == nil {
+			return
+		}
+		if tables.suspects != nil {
+			e.UpdateSuspects(now, tables.suspects)
+		}
+		if tables.hasHalfClosed {
+			e.UpdateHalfClosed(now, request.Netns, tables.halfClosed)
+		}
+		if tables.hasCloseWait {
+			e.UpdateCloseWait(now, tables.readAt, request.Netns, tables.closeWait)
+		}
+		if tables.open != nil {
+			e.UpdateOpen(now, request.OpenSince, request.Netns, tables.open)
+		}
+	})
+}
