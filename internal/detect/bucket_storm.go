@@ -69,11 +69,11 @@ func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecas
 	busiestClient := heaviest(d.destinations, func(key destination) bool { return key.netns == netns })
 	switch s, c := busiestServer, busiestClient; {
 	case c != nil && (s == nil || c.Weight > s.Weight):
-		f.Role, f.Process, f.Local = tcp.RoleClient, c.Value.top(), tcp.Endpoint{Addr: c.Key.local}
+		f.Role, f.Culprit, f.Local = tcp.RoleClient, d.culpritOf(&c.Value.topServices), tcp.Endpoint{Addr: c.Key.local}
 		f.Peer = tcp.Endpoint{Addr: c.Key.peer, Port: c.Key.peerPort}
 		f.Approximate = c.Missed > 0
 	case s != nil:
-		f.Role, f.Process = tcp.RoleServer, s.Value.top()
+		f.Role, f.Culprit = tcp.RoleServer, d.culpritOf(&s.Value.topServices)
 		f.Local = tcp.Endpoint{Addr: s.Key.local, Port: s.Key.port}
 		f.Approximate = s.Missed > 0
 	}

@@ -54,6 +54,7 @@ func (k *leakKey) slot() uint64 {
 type waitingSocket struct {
 	leak    *leak
 	at      uint32 // when it came, in seconds
+	pid     uint32 // that leak has counted; 0: not known
 	queued  bool   // it is in queue, and has not reached CloseWaitAge
 	stuck   bool   // it is counted in leak.stuck
 	earlier bool   // it is older than the tracer
@@ -66,7 +67,7 @@ type arrival struct {
 }
 
 type leak struct {
-	topProcesses
+	topServices
 	key         leakKey
 	role        tcp.Role
 	local       tcp.Endpoint // of the last socket
@@ -100,21 +101,25 @@ func (d *closeWaitLeak) observe(t *tcp.Transition) {
 	case t.New == tcp.CloseWait:
 		d.arrive(t)
 	case t.Old == tcp.CloseWait:
-		w := d.waiting[t.Cookie]
+		w, waits := d.waiting[t.Cookie]
+		if !waits {
+			return
+		}
 		delete(d.waiting, t.Cookie)
 		w.unstick(d.now, false)
+		w.leak.uncount(w.pid)
 	}
 }
 
 func (d *closeWaitLeak) arrive(t *tcp.Transition) {
-	if l := d.enqueue(leakKeyOf(t), t.Cookie, t.Monotonic, false); l != nil {
+	if l := d.enqueue(leakKeyOf(t), t.Cookie, t.Owner.KnownPID(), t.Monotonic, false); l != nil {
 		l.role, l.local, l.peer = t.Role, t.Local, t.Peer
 		l.count(t)
 	}
 }
 
 // enqueue returns nil if there is no room.
-func (d *closeWaitLeak) enqueue(key leakKey, cookie uint64, at time.Duration, earlier bool) *leak {
+func (d *closeWaitLeak) enqueue(key leakKey, cookie uint64, pid uint32, at time.Duration, earlier bool) *leak {
 	if len(d.waiting) >= maxWaiting {
 		d.overflow = true
 		return nil
@@ -128,7 +133,7 @@ func (d *closeWaitLeak) enqueue(key leakKey, cookie uint64, at time.Duration, ea
 		return nil
 	}
 	l.lastArrival = at
-	d.waiting[cookie] = waitingSocket{leak: l, at: uint32(at / time.Second), queued: true, earlier: earlier}
+	d.waiting[cookie] = waitingSocket{leak: l, at: uint32(at / time.Second), pid: pid, queued: true, earlier: earlier}
 	d.queue = append(d.queue, arrival{cookie, at})
 	return l
 }
@@ -227,7 +232,7 @@ func (d *closeWaitLeak) isLeak(key leakKey, l *leak) bool {
 func (d *closeWaitLeak) describe(key leakKey, l *leak) Finding {
 	count := l.stuck.count
 	f := Finding{
-		Severity: Warning, Process: l.top(), Netns: key.netns, Role: l.role, RateUnit: "more sockets", Rate: l.stuck.perSecond(d.now),
+		Severity: Warning, Culprit: d.culpritOfSockets(&l.topServices), Netns: key.netns, Role: l.role, RateUnit: "more sockets", Rate: l.stuck.perSecond(d.now),
 		// Each socket is known by its cookie: the number is exact.
 		Occupancy: uint64(count), OccupancySource: FromEvents, Approximate: d.overflow,
 		Unverified: d.now-d.tableReadAt(key.netns) > 3*activeInterval,

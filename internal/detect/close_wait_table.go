@@ -45,8 +45,9 @@ func (d *closeWaitLeak) seed(netns uint32, server bool, s *tcp.Socket) {
 	if server {
 		key, role = leakKey{netns: netns, addr: s.Local.Addr, port: s.Local.Port, unaccepted: s.Orphan}, tcp.RoleServer
 	}
-	if l := d.enqueue(key, s.Cookie, d.now, true); l != nil {
+	if l := d.enqueue(key, s.Cookie, 0, d.now, true); l != nil {
 		l.role, l.local, l.peer = role, s.Local, s.Peer
+		l.countUnknown()
 	}
 }
 
@@ -68,6 +69,7 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 			d.confirm(cookie, w, s, readAt)
 		case w.unseen:
 			w.unstick(d.now, true)
+			w.leak.uncount(w.pid)
 			delete(d.waiting, cookie)
 		default: // the kernel may leave out a socket while its table changes
 			w.unstick(d.now, true)
@@ -104,6 +106,9 @@ func (d *closeWaitLeak) moveAccepted(w *waitingSocket) {
 	key.unaccepted = false
 	if l := d.leakFor(key); l != nil {
 		w.unstick(d.now, true)
+		w.leak.uncount(w.pid)
+		w.pid = 0 // this process has accepted nothing
+		l.countUnknown()
 		l.role, l.local, l.peer, l.lastArrival = w.leak.role, w.leak.local, w.leak.peer, d.now
 		w.leak = l
 	}

@@ -21,6 +21,10 @@ type Config struct {
 	// alert; default 500.
 	HalfClosed int
 
+	// Gone reports whether a process has ended. It is called for the processes that an alert
+	// may name, when the alert is reported; nil: none is gone.
+	Gone func(Process) bool
+
 	// MaxDestinations bounds the destinations that are tracked at a time, default 4096.
 	// The limits of the other tables are in proportion to it.
 	MaxDestinations int

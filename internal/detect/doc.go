@@ -17,7 +17,8 @@
 //	seed.go              what was there before the start?
 //	open_sockets.go      which connections are gone, although their ends were lost?
 //	binds.go             which ports were bound before connect(), and are free for no destination?
-//	processes.go         which process causes it?
+//	services.go          which services and processes cause it?
+//	culprit.go           which of them does an alert name?
 //	time_wait_storm.go   when is a storm of TIME_WAITs certain enough for an alert?
 //	port_storm.go        the storm that exhausts a client's local ports
 //	bucket_storm.go      the storm that reaches tcp_max_tw_buckets

@@ -25,7 +25,7 @@ func New(c Config, now time.Duration) *Engine {
 	tr.now = now
 	tr.seeding = seeding{since: now, observed: make(map[uint64]bool)}
 	all := newDetectors(tr)
-	return &Engine{tracker: tr, detectors: all, observers: newObservers(all), alerts: newLifecycle(c.UpdateInterval)}
+	return &Engine{tracker: tr, detectors: all, observers: newObservers(all), alerts: newLifecycle(&c)}
 }
 
 // Needs returns the transitions that detection uses: four of the ten that a connection

@@ -233,7 +233,7 @@ func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 			"their sockets, and the peers have acknowledged that and do not close; such a socket has no timeout", c.living)
 		f.Advice = "let the process close() the socket if the peer does not close within some time after shutdown(); " +
 			"then look at the peer: it has to close its sockets after it has read the end of the stream"
-		f.Process = d.living.top(key)
+		f.Culprit = d.culpritOfSockets(d.living.services(key))
 	}
 	if seconds := (c.at - c.beforeAt).Seconds(); seconds > 0 {
 		f.Rate = max(0, float64(c.count-c.before)/seconds)
@@ -242,16 +242,16 @@ func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 		for _, e := range d.destinations.Entries() {
 			if e.Key.netns == key.netns && e.Key.peer == key.peer.Addr && e.Key.peerPort == key.peer.Port {
 				f.Local = tcp.Endpoint{Addr: e.Key.local}
-				if !f.Process.Known {
-					f.Process = e.Value.top()
+				if !f.Culprit.Known {
+					f.Culprit = d.culpritOf(&e.Value.topServices)
 				}
 			}
 		}
 		return f
 	}
 	s := server{local: key.local.Addr, netns: key.netns, port: key.local.Port}
-	if e := d.servers.Find(s, s.hash()); e != nil && !f.Process.Known {
-		f.Process = e.Value.top()
+	if e := d.servers.Find(s, s.hash()); e != nil && !f.Culprit.Known {
+		f.Culprit = d.culpritOf(&e.Value.topServices)
 	}
 	return f
 }

@@ -48,7 +48,7 @@ func TestFinWait2Pileup_OfLivingProcess(t *testing.T) {
 				t.Fatalf("%d alerts opened, %d closed, want 1 and 0", len(opened), len(closed))
 			}
 			a := opened[0]
-			if a.Process.PID != 80 || a.Role != tcp.RoleServer || a.Local.Port != 80 || a.Occupancy < 490 || a.Occupancy > 510 ||
+			if a.Culprit.PID != 80 || a.Role != tcp.RoleServer || a.Local.Port != 80 || a.Occupancy < 490 || a.Occupancy > 510 ||
 				!strings.Contains(a.Cause, "no timeout") {
 				t.Errorf("%+v", a)
 			}
@@ -82,8 +82,8 @@ func TestFinWait2Pileup_BoundedMemory(t *testing.T) {
 	h.pass(15 * time.Second)
 	for _, d := range h.engine.detectors {
 		if d, ok := d.(*finWait2Pileup); ok {
-			if len(d.living.key) > maxWaiting || len(d.sightings[testNetns].first) > maxWaiting || d.sighted > maxWaiting {
-				t.Errorf("%d living, %d sighted sockets, at most %d", len(d.living.key), d.sighted, maxWaiting)
+			if len(d.living.sockets) > maxWaiting || len(d.sightings[testNetns].first) > maxWaiting || d.sighted > maxWaiting {
+				t.Errorf("%d living, %d sighted sockets, at most %d", len(d.living.sockets), d.sighted, maxWaiting)
 			}
 		}
 	}

@@ -18,6 +18,7 @@ const (
 // and in any case one close.
 type lifecycle struct {
 	updateInterval time.Duration
+	gone           func(Process) bool // see Config
 	open           map[alertKey]*openAlert
 	opened         []Alert // not reported yet
 	count          uint64  // of all alerts so far
@@ -37,8 +38,8 @@ type openAlert struct {
 	refuted    bool // the kernel does not confirm its cause
 }
 
-func newLifecycle(updateInterval time.Duration) lifecycle {
-	return lifecycle{updateInterval: updateInterval, open: make(map[alertKey]*openAlert)}
+func newLifecycle(c *Config) lifecycle {
+	return lifecycle{updateInterval: c.UpdateInterval, gone: c.Gone, open: make(map[alertKey]*openAlert)}
 }
 
 func (l *lifecycle) raise(kind string, cause any, c claim, describe func() Finding, now time.Duration) {
@@ -71,10 +72,10 @@ func (l *lifecycle) due(now time.Duration) []Alert {
 	for key, o := range l.open {
 		switch {
 		case o.refuted:
-			due = append(due, o.close(Refuted, now))
+			due = append(due, l.close(o, Refuted, now))
 			delete(l.open, key)
 		case now-o.raisedAt >= quietPeriod:
-			due = append(due, o.close(Resolved, now))
+			due = append(due, l.close(o, Resolved, now))
 			delete(l.open, key)
 		case now-o.reportedAt >= l.updateInterval && o.raisedAt == now:
 			o.alert.Finding = o.describe()
@@ -88,13 +89,15 @@ func (l *lifecycle) closeAll(now time.Duration) []Alert {
 	due := l.opened
 	l.opened = nil
 	for _, o := range l.open {
-		due = append(due, o.close(Stopped, now))
+		due = append(due, l.close(o, Stopped, now))
 	}
 	clear(l.open)
 	return sorted(due)
 }
 
-func (o *openAlert) close(reason CloseReason, now time.Duration) Alert {
+// close reports the last numbers again, but no process that is gone.
+func (l *lifecycle) close(o *openAlert, reason CloseReason, now time.Duration) Alert {
+	o.alert.Culprit.settle(l.gone)
 	o.alert.Reason = reason
 	return o.next(Close, now)
 }

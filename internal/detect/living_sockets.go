@@ -4,54 +4,60 @@ import "github.com/tcpshift/tcpshift/internal/tcp"
 
 // livingSockets are the sockets in FIN_WAIT2 that a process still has. They have no timer.
 type livingSockets struct {
-	key   map[uint64]waitingKey // by cookie; at most maxWaiting
-	byKey map[waitingKey]*livingCount
+	sockets map[uint64]livingSocket // by cookie; at most maxWaiting
+	byKey   map[waitingKey]*livingCount
+}
+
+type livingSocket struct {
+	key waitingKey
+	pid uint32 // that services has counted; 0: not known
 }
 
 type livingCount struct {
-	processes topProcesses // never decayed: the sockets stay
-	count     int
+	services topServices // never decayed: the sockets stay
+	count    int
 }
 
 func newLivingSockets() livingSockets {
-	return livingSockets{key: make(map[uint64]waitingKey), byKey: make(map[waitingKey]*livingCount)}
+	return livingSockets{sockets: make(map[uint64]livingSocket), byKey: make(map[waitingKey]*livingCount)}
 }
 
 // add counts the socket of a transition. Without a cookie its end could not be recognised.
 func (l *livingSockets) add(key waitingKey, t *tcp.Transition) {
-	if _, known := l.key[t.Cookie]; known || t.Cookie == 0 || len(l.key) >= maxWaiting {
+	if _, known := l.sockets[t.Cookie]; known || t.Cookie == 0 || len(l.sockets) >= maxWaiting {
 		return
 	}
-	l.key[t.Cookie] = key
+	l.sockets[t.Cookie] = livingSocket{key: key, pid: t.Owner.KnownPID()}
 	c := l.byKey[key]
 	if c == nil {
 		c = &livingCount{}
 		l.byKey[key] = c
 	}
 	c.count++
-	c.processes.count(t)
+	c.services.count(t)
 }
 
 func (l *livingSockets) remove(cookie uint64) {
-	if len(l.key) == 0 {
+	if len(l.sockets) == 0 {
 		return
 	}
-	key, known := l.key[cookie]
+	s, known := l.sockets[cookie]
 	if !known {
 		return
 	}
-	delete(l.key, cookie)
-	if c := l.byKey[key]; c.count > 1 {
+	delete(l.sockets, cookie)
+	if c := l.byKey[s.key]; c.count > 1 {
 		c.count--
+		c.services.uncount(s.pid)
 	} else {
-		delete(l.byKey, key)
+		delete(l.byKey, s.key)
 	}
 }
 
-// top names the process that has most of the sockets of a key.
-func (l *livingSockets) top(key waitingKey) TopProcess {
+// services counts the services that have the sockets of a key.
+func (l *livingSockets) services(key waitingKey) *topServices {
 	if c := l.byKey[key]; c != nil {
-		return c.processes.top()
+		return &c.services
 	}
-	return TopProcess{}
+	return &topServices{}
 }

@@ -15,7 +15,7 @@ type portExhaustion struct {
 }
 
 type exhaustion struct {
-	topProcesses
+	topServices
 	failed     uint64 // since the cause began
 	lastFailed time.Duration
 	bySecond   rate.Counter // failures
@@ -68,7 +68,7 @@ func (d *portExhaustion) check(raise raiser) {
 func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	x.bySecond.Advance(int64(d.now / time.Second))
 	f := Finding{
-		Severity: Critical, Process: x.top(), Netns: key.netns, Role: tcp.RoleClient,
+		Severity: Critical, Culprit: d.culpritOf(&x.topServices), Netns: key.netns, Role: tcp.RoleClient,
 		Local: tcp.Endpoint{Addr: key.local}, Peer: tcp.Endpoint{Addr: key.peer, Port: key.peerPort},
 		RateUnit: "failed connects", Rate: float64(x.bySecond.Sum(0, exhaustionWindow)) / exhaustionWindow, Exhausts: true, Failures: x.failed,
 		Cause:  "connect() found no free local port for this destination and failed with EADDRNOTAVAIL",
@@ -92,7 +92,7 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 		return f
 	}
 	f.Advice = portAdvice(ns)
-	ns.addBinds(&f)
+	d.addBinds(ns, &f)
 	if capacity == 0 && ns.bindCount > 0 { // all are bound
 		capacity = float64(ns.bindCount)
 	}

@@ -53,7 +53,7 @@ func (d *destination) hash() uint64 {
 
 type destinationUse struct {
 	rate.Estimator
-	topProcesses
+	topServices
 	noPort   uint64        // connects that found no local port
 	noPortAt time.Duration // the last of them
 
@@ -91,7 +91,7 @@ func addrHash(a netip.Addr) uint64 {
 
 type serverUse struct {
 	rate.Estimator
-	topProcesses
+	topServices
 }
 
 func newTracker(c Config) *tracker {
@@ -263,14 +263,14 @@ func (tr *tracker) tick(now time.Duration) {
 	tr.destinations.Sweep(func(e *topk.Entry[destination, destinationUse]) bool {
 		u := &e.Value
 		u.binds = 0 // sweepBinds counts them again
-		refresh(&u.Estimator, &u.topProcesses, &e.Missed, tr.now, decay)
+		refresh(&u.Estimator, &u.topServices, &e.Missed, tr.now, decay)
 		timeWait, finWait2 := u.RecordedTimeWaits()
 		e.Weight = uint64(u.OpenCount() + timeWait + finWait2)
 		return !u.Idle()
 	})
 	tr.servers.Sweep(func(e *topk.Entry[server, serverUse]) bool {
 		u := &e.Value
-		refresh(&u.Estimator, &u.topProcesses, &e.Missed, tr.now, decay)
+		refresh(&u.Estimator, &u.topServices, &e.Missed, tr.now, decay)
 		timeWait, finWait2 := u.RecordedTimeWaits()
 		e.Weight = uint64(timeWait + finWait2)
 		return !u.Idle()
@@ -283,7 +283,7 @@ func (tr *tracker) tick(now time.Duration) {
 		e.Value.open = open[e.Key]
 		tr.applyOpen(e.Key, &e.Value)
 		if decay {
-			e.Value.bindProcesses.decay()
+			e.Value.bindServices.decay()
 		}
 		timeWait, _ := e.Value.total.RecordedTimeWaits()
 		e.Weight = uint64(timeWait) + 1
@@ -291,7 +291,7 @@ func (tr *tracker) tick(now time.Duration) {
 	})
 }
 
-func refresh(r *rate.Estimator, p *topProcesses, missed *uint64, now time.Duration, decay bool) {
+func refresh(r *rate.Estimator, p *topServices, missed *uint64, now time.Duration, decay bool) {
 	r.Advance(now)
 	if decay {
 		p.decay()

@@ -25,7 +25,7 @@ func timeWaitStorm() Topic {
 			"The alert opens only if the plateau, which is the rate times 60 seconds, exceeds the capacity.",
 		Normal: "Any number of TIME_WAITs is normal while the plateau is below the capacity, and raises no alert. " +
 			"A burst that fits raises no alert either, nor do connections that the peers close first, nor loopback, where connect() may reuse a TIME_WAIT after a second.",
-		Remedy: "Reuse connections, with HTTP keep-alive, a pool in the client, or one connection for each thread instead of one for each request; `pid`, `comm` and the peer in the alert show which program to change. " +
+		Remedy: "Reuse connections, with HTTP keep-alive, a pool in the client, or one connection for each thread instead of one for each request; `service`, `comm` and the peer in the alert show which program to change. " +
 			"Until then use more local or more peer addresses: each pair of addresses has the full range of ports. " +
 			"Then widen the range, with `sysctl -w net.ipv4.ip_local_port_range=\"10240 60999\"`, which at most doubles the number. " +
 			"net.ipv4.tcp_tw_reuse lets a new outgoing connection take over a TIME_WAIT after about a second if both sides use timestamps: the default 2 does so on loopback only, 1 everywhere. " +

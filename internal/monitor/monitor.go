@@ -15,7 +15,7 @@ import (
 )
 
 // Monitor is an engine and its worker. Its methods are for one goroutine, the one that
-// reads the stream. None of them blocks or does I/O.
+// reads the stream. None of them blocks, or does I/O other than [isGone].
 type Monitor struct {
 	engine   *detect.Engine
 	backlog  []detect.Request // for which there was no room in requests
@@ -41,6 +41,7 @@ const (
 // Observe, and call Alerts several times a second. The caller must call Close. warn gets a message for
 // the operator if the host cannot be read at all; it is called from another goroutine.
 func New(c detect.Config, f filter.Filter, warn func(message string)) *Monitor {
+	c.Gone = isGone
 	m := &Monitor{
 		engine:   detect.New(c, monotonic.Now()),
 		requests: make(chan detect.Request, queueSize), answers: make(chan answer, queueSize),
