@@ -26,6 +26,8 @@ func (bucketStorm) observe(*tcp.Transition) {}
 // bucketCause differs in type from the cause of a portStorm, which has the same kind.
 type bucketCause struct{ netns uint32 }
 
+func (c bucketCause) inNetns() uint32 { return c.netns }
+
 func (d bucketStorm) check(raise raiser) {
 	for _, e := range d.namespaces.Entries() {
 		ns := &e.Value

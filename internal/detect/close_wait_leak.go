@@ -32,6 +32,8 @@ type leakKey struct {
 	unaccepted bool // no process has accepted the connections
 }
 
+func (k leakKey) inNetns() uint32 { return k.netns }
+
 func leakKeyOf(t *tcp.Transition) leakKey {
 	switch {
 	case t.Role == tcp.RoleServer:

@@ -86,6 +86,8 @@ var failureAdvice = map[string]string{
 	unreachable: "check the route and the firewalls on the path; let clients wait longer between attempts",
 }
 
+func (d *connectFailures) pin(c cause) { d.peers.pin(c) }
+
 func (d *connectFailures) check(raise raiser) {
 	d.peers.check(d.now, d.ConnectFailures, raise, d.describe)
 }

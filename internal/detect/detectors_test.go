@@ -204,7 +204,7 @@ func TestCloseWaitLeak_OneForEachOwner(t *testing.T) {
 		keys[l] = key
 		l.lastArrival = d.now
 		d.now += d.CloseWaitAge * []time.Duration{0, 1, 3}[random.IntN(3)]
-		d.check(func(any, claim, func() Finding) {}) // drops the leaks that are over
+		d.check(func(cause, claim, func() Finding) {}) // drops the leaks that are over
 		for l, key := range keys {
 			if d.leaks[key] != l {
 				delete(keys, l)

@@ -49,7 +49,7 @@ func Kinds() []string {
 			kinds = append(kinds, d.kind())
 		}
 	}
-	return kinds
+	return append(kinds, alertsSuppressed)
 }
 
 // ResetDecided takes a transition to Close with ResetAwaited a second time, once it is
@@ -88,16 +88,26 @@ func (e *Engine) AddLost(now time.Duration, count uint64) {
 func (e *Engine) Tick(now time.Duration) []Alert {
 	e.tracker.tick(now)
 	for _, d := range e.detectors {
-		d.check(func(cause any, c claim, describe func() Finding) {
-			e.alerts.raise(d.kind(), cause, c, func() Finding {
+		var open []cause
+		d.check(func(cause cause, c claim, describe func() Finding) {
+			isOpen := e.alerts.raise(d.kind(), cause, c, func() Finding {
 				f := describe()
 				f.Lost = e.tracker.losses.lastMinute(now)
 				return f
 			}, now)
+			if isOpen {
+				open = append(open, cause)
+			}
 		})
+		for _, cause := range open {
+			d.pin(cause)
+		}
 	}
 	return e.alerts.due(now)
 }
+
+// AlertsSuppressed is how many causes have had no alert because too many alerts were open.
+func (e *Engine) AlertsSuppressed() uint64 { return e.alerts.suppressed.total }
 
 // Finish closes every open alert, and returns the alerts to report. It is the last call.
 func (e *Engine) Finish(now time.Duration) []Alert {

@@ -7,12 +7,8 @@ import (
 	"time"
 )
 
-const (
-	// quietPeriod is how long a cause must have been absent for its alert to close.
-	quietPeriod = 10 * time.Second
-	// maxOpenAlerts bounds the alerts that are open at a time.
-	maxOpenAlerts = 1024
-)
+// quietPeriod is how long a cause must have been absent for its alert to close.
+const quietPeriod = 10 * time.Second
 
 // lifecycle leads each alert through its phases: one open, updates at an interval,
 // and in any case one close.
@@ -20,14 +16,18 @@ type lifecycle struct {
 	updateInterval time.Duration
 	gone           func(Process) bool // see Config
 	open           map[alertKey]*openAlert
-	opened         []Alert // not reported yet
-	count          uint64  // of all alerts so far
+	opened         []Alert       // not reported yet
+	count          uint64        // of all alerts so far
+	inGroup        map[group]int // open alerts
+	suppressed     suppressed
 }
 
 type alertKey struct {
 	kind  string
-	cause any
+	cause cause
 }
+
+func (k alertKey) group() group { return group{k.kind, k.cause.inNetns()} }
 
 type openAlert struct {
 	alert      Alert
@@ -39,21 +39,23 @@ type openAlert struct {
 }
 
 func newLifecycle(c *Config) lifecycle {
-	return lifecycle{updateInterval: c.UpdateInterval, gone: c.Gone, open: make(map[alertKey]*openAlert)}
+	return lifecycle{updateInterval: c.UpdateInterval, gone: c.Gone, open: make(map[alertKey]*openAlert),
+		inGroup: make(map[group]int), suppressed: suppressed{causes: make(map[alertKey]*suppressedCause)}}
 }
 
-func (l *lifecycle) raise(kind string, cause any, c claim, describe func() Finding, now time.Duration) {
+// raise reports whether the cause has an open alert now.
+func (l *lifecycle) raise(kind string, cause cause, c claim, describe func() Finding, now time.Duration) (isOpen bool) {
 	key := alertKey{kind, cause}
 	if known := l.open[key]; known != nil {
 		if c == refuted {
 			known.refuted = true
-			return
+			return true
 		}
 		known.raisedAt, known.describe, known.refuted = now, describe, false
-		return
+		return true
 	}
-	if c != opens || len(l.open) >= maxOpenAlerts {
-		return
+	if c != opens || !l.admits(key, describe, now) {
+		return false
 	}
 	l.count++
 	id := strconv.FormatInt(now.Milliseconds(), 36) + "-" + strconv.FormatUint(l.count, 10)
@@ -62,21 +64,34 @@ func (l *lifecycle) raise(kind string, cause any, c claim, describe func() Findi
 		openedAt: now, reportedAt: now, raisedAt: now, describe: describe,
 	}
 	l.open[key] = o
+	l.inGroup[key.group()]++
 	l.opened = append(l.opened, o.alert)
+	return true
+}
+
+func (l *lifecycle) remove(key alertKey) {
+	delete(l.open, key)
+	g := key.group()
+	if l.inGroup[g]--; l.inGroup[g] == 0 {
+		delete(l.inGroup, g)
+	}
 }
 
 // due returns the alerts to report now, and closes those whose causes are gone.
 func (l *lifecycle) due(now time.Duration) []Alert {
+	if l.suppressed.sweep(now) {
+		l.raise(alertsSuppressed, suppressionCause{}, opens, func() Finding { return l.suppressed.describe(now) }, now)
+	}
 	due := l.opened
 	l.opened = nil
 	for key, o := range l.open {
 		switch {
 		case o.refuted:
 			due = append(due, l.close(o, Refuted, now))
-			delete(l.open, key)
+			l.remove(key)
 		case now-o.raisedAt >= quietPeriod:
 			due = append(due, l.close(o, Resolved, now))
-			delete(l.open, key)
+			l.remove(key)
 		case now-o.reportedAt >= l.updateInterval && o.raisedAt == now:
 			o.alert.Finding = o.describe()
 			due = append(due, o.next(Update, now))

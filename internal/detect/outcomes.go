@@ -22,6 +22,8 @@ type endpointKey struct {
 	role  tcp.Role
 }
 
+func (k endpointKey) inNetns() uint32 { return k.netns }
+
 func (k *endpointKey) hash() uint64 { return addrHash(k.addr) + uint64(k.port) + uint64(k.role)<<16 }
 
 func (k *endpointKey) endpoint() tcp.Endpoint { return tcp.Endpoint{Addr: k.addr, Port: k.port} }
@@ -116,6 +118,7 @@ func (t *outcomeTable) forgetIdle(now time.Duration) {
 		return
 	}
 	t.swept = second
+	t.Unpin() // check raises again what has an open alert
 	t.Sweep(func(e *topk.Entry[endpointKey, outcomes]) bool {
 		e.Value.advance(now)
 		e.Value.decay()
@@ -127,6 +130,14 @@ func (t *outcomeTable) forgetIdle(now time.Duration) {
 		e.Weight = uint64(e.Value.all.Total() + e.Value.bad.Total())
 		return e.Weight > 0
 	})
+}
+
+// pin keeps the endpoint that an open alert is about.
+func (t *outcomeTable) pin(c cause) {
+	key := c.(endpointKey)
+	if e := t.Find(key, key.hash()); e != nil {
+		t.Pin(e)
+	}
 }
 
 // check raises the endpoints with at least limit bad outcomes within outcomeWindow that

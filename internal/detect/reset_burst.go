@@ -42,6 +42,8 @@ func (d *resetBurst) countEnd(t *tcp.Transition) {
 	}
 }
 
+func (d *resetBurst) pin(c cause) { d.endpoints.pin(c) }
+
 func (d *resetBurst) check(raise raiser) {
 	d.endpoints.check(d.now, d.Resets, raise, d.describe)
 }

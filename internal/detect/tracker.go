@@ -47,6 +47,8 @@ type destination struct {
 	ownRange bool // sockets with IP_LOCAL_PORT_RANGE: they have other ports
 }
 
+func (d destination) inNetns() uint32 { return d.netns }
+
 func (d *destination) hash() uint64 {
 	return 31*addrHash(d.local) + addrHash(d.peer) + uint64(d.peerPort)
 }
@@ -260,6 +262,8 @@ func (tr *tracker) tick(now time.Duration) {
 	tr.swept = second
 	decay := second%int64(decayEvery/time.Second) == 0
 	open := tr.openByNamespace()
+	tr.destinations.Unpin() // the detectors pin again what has an open alert
+	tr.namespaces.Unpin()
 	tr.destinations.Sweep(func(e *topk.Entry[destination, destinationUse]) bool {
 		u := &e.Value
 		u.binds = 0 // sweepBinds counts them again
@@ -289,6 +293,21 @@ func (tr *tracker) tick(now time.Duration) {
 		e.Weight = uint64(timeWait) + 1
 		return tr.now-e.Value.activeAt < 2*rate.TimeWaitHold || len(e.Value.binds) > 0
 	})
+}
+
+// pin keeps the entry that an open alert is about: a flood of new destinations would
+// otherwise evict it.
+func (tr *tracker) pin(c cause) {
+	switch key := c.(type) {
+	case destination:
+		if e := tr.destinations.Find(key, key.hash()); e != nil {
+			tr.destinations.Pin(e)
+		}
+	case bucketCause:
+		if e := tr.namespaces.Find(key.netns, uint64(key.netns)); e != nil {
+			tr.namespaces.Pin(e)
+		}
+	}
 }
 
 func refresh(r *rate.Estimator, p *topServices, missed *uint64, now time.Duration, decay bool) {
