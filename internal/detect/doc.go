@@ -11,6 +11,7 @@
 //	config.go            what can be tuned, and what are the defaults?
 //	alert.go             what does an alert contain?
 //	lifecycle.go         when is an alert opened, repeated and closed?
+//	suppressed.go        what if too many alerts are open?
 //	detector.go          what is a detector, which ones exist, and which transitions does each see?
 //	tracker.go           how many ports and TIME_WAITs does each destination and server use?
 //	namespace.go         what are the limits of a namespace, and does the kernel's count confirm the model?

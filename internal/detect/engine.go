@@ -49,7 +49,7 @@ func Kinds() []string {
 			kinds = append(kinds, d.kind())
 		}
 	}
-	return append(kinds, alertsSuppressed)
+	return append(kinds, AlertsSuppressed)
 }
 
 // ResetDecided takes a transition to Close with ResetAwaited a second time, once it is

@@ -80,7 +80,7 @@ func (l *lifecycle) remove(key alertKey) {
 // due returns the alerts to report now, and closes those whose causes are gone.
 func (l *lifecycle) due(now time.Duration) []Alert {
 	if l.suppressed.sweep(now) {
-		l.raise(alertsSuppressed, suppressionCause{}, opens, func() Finding { return l.suppressed.describe(now) }, now)
+		l.raise(AlertsSuppressed, suppressionCause{}, opens, func() Finding { return l.suppressed.describe(now) }, now)
 	}
 	due := l.opened
 	l.opened = nil

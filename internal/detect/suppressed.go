@@ -19,8 +19,8 @@ const (
 	severityInterval = time.Second
 )
 
-// alertsSuppressed is the kind of the alert about causes that have no alert of their own.
-const alertsSuppressed = "alerts_suppressed"
+// AlertsSuppressed is the kind of the alert about causes that have no alert of their own.
+const AlertsSuppressed = "alerts_suppressed"
 
 // group is what the cap on open alerts is for.
 type group struct {
@@ -40,7 +40,7 @@ type suppressedCause struct {
 	checkedAt time.Duration // when its severity was found out: it was not critical
 }
 
-// suppressionCause is what the one alert of kind alertsSuppressed is about: all namespaces.
+// suppressionCause is what the one alert of kind AlertsSuppressed is about: all namespaces.
 type suppressionCause struct{}
 
 func (suppressionCause) inNetns() uint32 { return 0 }

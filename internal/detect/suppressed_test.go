@@ -103,11 +103,11 @@ func TestSuppressed_TooManyOfAKind(t *testing.T) {
 	if opened := only(h.alerts, "connect_failures", Open); len(opened) != maxOpenAlerts {
 		t.Errorf("%d alerts, want %d", len(opened), maxOpenAlerts)
 	}
-	opened := only(h.alerts, alertsSuppressed, Open)
+	opened := only(h.alerts, AlertsSuppressed, Open)
 	if len(opened) != 1 {
 		t.Fatalf("%d alerts of what is left out, want one", len(opened))
 	}
-	last := only(h.alerts, alertsSuppressed, Update)[0]
+	last := only(h.alerts, AlertsSuppressed, Update)[0]
 	if last.Occupancy != peers-maxOpenAlerts || last.Netns != testNetns || last.Severity != Warning || last.Culprit.Known ||
 		!strings.Contains(last.Cause, "connect_failures") || len(last.Cause) > 480 || len(last.Advice) > 480 {
 		t.Errorf("%+v", last)
@@ -139,7 +139,7 @@ func TestSuppressed_TooManyOfAKind(t *testing.T) {
 	}
 
 	h.pass(40 * time.Second)
-	if closed := only(h.alerts, alertsSuppressed, Close); len(closed) != 1 || closed[0].Reason != Resolved {
+	if closed := only(h.alerts, AlertsSuppressed, Close); len(closed) != 1 || closed[0].Reason != Resolved {
 		t.Errorf("%+v", closed)
 	}
 	if l := &h.engine.alerts; len(l.open) != 0 || len(l.inGroup) != 0 || len(l.suppressed.causes) != 0 {
@@ -215,7 +215,7 @@ func TestSuppressed_BoundedMemory(t *testing.T) {
 	if len(l.suppressed.causes) != maxSuppressed {
 		t.Errorf("%d causes, want %d", len(l.suppressed.causes), maxSuppressed)
 	}
-	alerts := only(l.due(time.Hour), alertsSuppressed, Open)
+	alerts := only(l.due(time.Hour), AlertsSuppressed, Open)
 	if len(alerts) != 1 || !alerts[0].Approximate {
 		t.Errorf("%+v", alerts)
 	}

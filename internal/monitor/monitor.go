@@ -80,6 +80,9 @@ func (m *Monitor) AddLost(count uint64) {
 // have not.
 func (m *Monitor) SeededAfter() time.Duration { return m.engine.SeededAfter() }
 
+// AlertsSuppressed is how many causes have had no alert because too many alerts were open.
+func (m *Monitor) AlertsSuppressed() uint64 { return m.engine.AlertsSuppressed() }
+
 // Alerts returns the alerts to report now. It also passes requests of the engine to the
 // worker, and answers of the worker to the engine.
 func (m *Monitor) Alerts() []detect.Alert {

@@ -92,6 +92,11 @@ func alertCases() []goldenCase {
 		}),
 		edit("as long as it may be", func(a *detect.Alert) { *a = longestAlert() }),
 	}
+	cases = append(cases, edit("about suppressed alerts", func(a *detect.Alert) {
+		a.Kind, a.Severity, a.Culprit = detect.AlertsSuppressed, detect.Warning, detect.Culprit{}
+		a.Role, a.Local, a.Peer, a.RateUnit, a.Rate = tcp.RoleUnknown, tcp.Endpoint{}, tcp.Endpoint{}, "more causes without an alert", 0.5
+		a.Occupancy, a.OccupancySource, a.CapacityKind, a.Capacity, a.Projected, a.Exhausts = 72, detect.FromEvents, "", 0, 0, false
+	}))
 	for _, kind := range detect.Kinds() {
 		cases = append(cases, edit(kind, func(a *detect.Alert) { a.Kind = kind }))
 	}

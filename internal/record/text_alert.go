@@ -21,7 +21,9 @@ func (t Text) Alert(dst []byte, a *detect.Alert) []byte {
 	}
 	p := append(appendClock(append(dst, "! "...), a.Time), ' ')
 	p = appendPhase(p, a)
-	p = appendWho(append(p, ": "...), &a.Culprit)
+	if a.Kind != detect.AlertsSuppressed { // all services may have a part in that
+		p = appendWho(append(p, ": "...), &a.Culprit)
+	}
 	p = appendWhere(p, a)
 	p = append(append(p, ':'), lineBreak...)
 	p = appendHowMuch(p, a)
