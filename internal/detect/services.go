@@ -14,8 +14,11 @@ import (
 type topServices struct {
 	pids      []uint32 // of processes, in that order: they are searched for each transition
 	processes []processCount
-	services  []serviceCount
+	services  []*serviceCount
 	total     uint64 // also of services that are not in the list, and of unknown processes
+
+	floor uint64 // no process in the list has a smaller count; see lightest
+	hand  int    // index in processes
 }
 
 type serviceCount struct {
@@ -28,7 +31,7 @@ type serviceCount struct {
 
 type processCount struct {
 	pid     uint32
-	service uint32        // index in services
+	service *serviceCount
 	at      time.Duration // of its newest transition
 	count   uint64
 	missed  uint64 // the part of count that may be of processes replaced by this one
@@ -46,15 +49,24 @@ func (s *topServices) count(t *tcp.Transition) {
 		return
 	}
 	s.total++
-	i := slices.Index(s.pids, t.Owner.PID)
-	if i < 0 || !s.services[s.processes[i].service].has(t) {
-		i = s.insert(t)
+	for i, pid := range s.pids {
+		if pid != t.Owner.PID {
+			continue
+		}
+		if p := &s.processes[i]; p.service.has(t) {
+			p.add(t)
+			return
+		}
+		break
 	}
-	p := &s.processes[i]
+	s.insert(t).add(t)
+}
+
+func (p *processCount) add(t *tcp.Transition) {
 	p.count, p.at = p.count+1, t.Monotonic
-	c := &s.services[p.service]
+	c := p.service
 	c.count++
-	if t.Cgroup != nil && t.Cgroup != c.cgroup {
+	if t.Cgroup != c.cgroup && t.Cgroup != nil {
 		c.cgroup = t.Cgroup
 	}
 }
@@ -66,52 +78,68 @@ func (c *serviceCount) has(t *tcp.Transition) bool {
 	return c.comm == t.Owner.Comm && c.cgroupID == t.CgroupID
 }
 
-// insert returns the index of an entry for the process of t. A process that is in the list
-// has another service since it has called execve() or was moved: it counts anew.
-func (s *topServices) insert(t *tcp.Transition) int {
-	service := uint32(s.insertService(t))
-	if i := slices.Index(s.pids, t.Owner.PID); i >= 0 {
-		s.processes[i] = processCount{pid: t.Owner.PID, service: service}
-		return i
+// insert returns an entry for the process of t. A process that is in the list has another
+// service since it has called execve() or was moved: it counts anew.
+func (s *topServices) insert(t *tcp.Transition) *processCount {
+	p := processCount{pid: t.Owner.PID, service: s.insertService(t)}
+	i := slices.Index(s.pids, p.pid)
+	switch {
+	case i >= 0:
+		s.floor = 0
+	case len(s.pids) < maxProcesses:
+		i, s.floor = len(s.pids), 0
+		s.pids, s.processes = append(s.pids, p.pid), append(s.processes, p)
+	default:
+		i = s.lightest()
+		p.count = s.processes[i].count
+		p.missed = p.count
 	}
-	if len(s.pids) < maxProcesses {
-		s.pids = append(s.pids, t.Owner.PID)
-		s.processes = append(s.processes, processCount{pid: t.Owner.PID, service: service})
-		return len(s.pids) - 1
-	}
-	least := 0
-	for i := range s.processes {
-		if s.processes[i].count < s.processes[least].count {
-			least = i
-		}
-	}
-	count := s.processes[least].count
-	s.pids[least] = t.Owner.PID
-	s.processes[least] = processCount{pid: t.Owner.PID, service: service, count: count, missed: count}
-	return least
+	s.pids[i], s.processes[i] = p.pid, p
+	return &s.processes[i]
 }
 
-func (s *topServices) insertService(t *tcp.Transition) int {
+// lightest returns the index of a process with the smallest count. It goes on from where it
+// has found one before: with many processes most have the smallest count or one more.
+func (s *topServices) lightest() int {
+	for range s.processes {
+		if s.hand++; s.hand >= len(s.processes) {
+			s.hand = 0
+		}
+		if s.processes[s.hand].count <= s.floor {
+			return s.hand
+		}
+	}
+	for i := range s.processes {
+		if s.processes[i].count < s.processes[s.hand].count {
+			s.hand = i
+		}
+	}
+	s.floor = s.processes[s.hand].count
+	return s.hand
+}
+
+func (s *topServices) insertService(t *tcp.Transition) *serviceCount {
+	for _, c := range s.services {
+		if c.has(t) {
+			return c
+		}
+	}
+	c := &serviceCount{comm: t.Owner.Comm, cgroupID: t.CgroupID, cgroup: t.Cgroup}
+	if len(s.services) < maxServices {
+		s.services = append(s.services, c)
+		return c
+	}
 	least := 0
 	for i := range s.services {
-		c := &s.services[i]
-		if c.has(t) {
-			return i
-		}
-		if c.count < s.services[least].count {
+		if s.services[i].count < s.services[least].count {
 			least = i
 		}
 	}
-	c := serviceCount{comm: t.Owner.Comm, cgroupID: t.CgroupID, cgroup: t.Cgroup}
-	if len(s.services) < maxServices {
-		s.services = append(s.services, c)
-		return len(s.services) - 1
-	}
-	c.count = s.services[least].count
-	c.missed = c.count
+	replaced := s.services[least]
+	c.count, c.missed = replaced.count, replaced.count
 	s.services[least] = c
-	s.keepProcesses(func(p *processCount) bool { return p.service != uint32(least) })
-	return least
+	s.keepProcesses(func(p *processCount) bool { return p.service != replaced })
+	return c
 }
 
 // uncount takes back one count of a process, 0 if it was not known.
@@ -121,8 +149,9 @@ func (s *topServices) uncount(pid uint32) {
 	if pid == 0 || i < 0 {
 		return
 	}
+	s.floor = 0
 	p := &s.processes[i]
-	c := &s.services[p.service]
+	c := p.service
 	c.count -= min(1, c.count)
 	c.missed = min(c.missed, c.count)
 	if p.count--; p.count == 0 {
@@ -135,8 +164,7 @@ func (s *topServices) uncount(pid uint32) {
 // decay halves all counts, so that a process that has stopped soon leaves the list.
 func (s *topServices) decay() {
 	s.total /= 2
-	for i := range s.services {
-		c := &s.services[i]
+	for _, c := range s.services {
 		c.count, c.missed = c.count/2, c.missed/2
 	}
 	s.keepProcesses(func(p *processCount) bool {
@@ -153,7 +181,8 @@ func (s *topServices) keepProcesses(keep func(p *processCount) bool) {
 			kept++
 		}
 	}
-	s.pids, s.processes = s.pids[:kept], s.processes[:kept]
+	clear(s.processes[kept:]) // of pointers to services
+	s.pids, s.processes, s.floor = s.pids[:kept], s.processes[:kept], 0
 }
 
 // culprit names the two largest services. Processes count that have taken part at the time
@@ -163,20 +192,20 @@ func (s *topServices) culprit(since time.Duration, gone func(Process) bool) Culp
 	if first < 0 {
 		return Culprit{}
 	}
-	largest := &s.services[first]
+	largest := s.services[first]
 	c := Culprit{
 		Known: true, Service: largest.name(), Comm: largest.comm, Cgroup: largest.cgroup,
 		Share: s.share(largest.atLeast()), total: s.total,
 	}
 	if next >= 0 {
-		second := &s.services[next]
+		second := s.services[next]
 		if c.NextService = second.name(); c.NextService == c.Service {
 			c.NextService = string(second.comm.Bytes()) // a unit may run several programs
 		}
 		c.NextShare = min(1-c.Share, s.share(second.atLeast()))
 	}
 	for i := range s.processes {
-		if p := &s.processes[i]; int(p.service) == first && p.at >= since {
+		if p := &s.processes[i]; p.service == largest && p.at >= since {
 			c.candidates = append(c.candidates, *p)
 		}
 	}
