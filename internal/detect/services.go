@@ -206,7 +206,9 @@ func (s *topServices) culprit(since time.Duration, gone func(Process) bool) Culp
 	}
 	for i := range s.processes {
 		if p := &s.processes[i]; p.service == largest && p.at >= since {
-			c.candidates = append(c.candidates, *p)
+			candidate := *p
+			candidate.service = nil // an alert must not refer to what changes
+			c.candidates = append(c.candidates, candidate)
 		}
 	}
 	c.settle(gone)
