@@ -1,5 +1,5 @@
-// Package cgroup finds out from a cgroup's path which container and which Kubernetes
-// pod it belongs to.
+// Package cgroup finds out from a cgroup's path which systemd unit, which container and
+// which Kubernetes pod it belongs to.
 //
 // It knows only the names that container engines give to cgroups. It must not read
 // files, ask an engine or guess: a path that no known engine makes has no container.
@@ -10,6 +10,12 @@ import "strings"
 // Info is what is known from a cgroup's path. Unknown fields are empty.
 type Info struct {
 	Path string // as passed to Describe
+
+	// Unit is the name, with its suffix, of the innermost service or scope of systemd that
+	// contains the cgroup. A container's scope does not count, nor does a unit that contains
+	// the container: that is the engine's, except where Podman runs the container in the
+	// unit of a Quadlet.
+	Unit string
 
 	// Container is the full id, 64 lower-case hex digits, of the innermost
 	// container that contains the cgroup. A pod's sandbox ("pause") is a container.
@@ -46,10 +52,38 @@ func Describe(path string) Info {
 		}
 		if id, runtime := container(name, parent); id != "" {
 			info.Container, info.Runtime = id, runtime
+			if !strings.HasPrefix(name, "libpod-payload-") {
+				info.Unit = ""
+			}
+		} else if isUnit(name) {
+			info.Unit = name
 		}
 		parent = name
 	}
 	return info
+}
+
+// isUnit reports whether systemd may have made a cgroup of this name for a service or a
+// scope: VALID_CHARS and UNIT_NAME_MAX of its src/basic/unit-name.c. A name with any other
+// byte is that of another program. A systemd, which may be inside of a container, makes
+// init.scope for itself.
+func isUnit(name string) bool {
+	const maxLength = 255
+	prefix, service := strings.CutSuffix(name, ".service")
+	if !service {
+		var scope bool
+		if prefix, scope = strings.CutSuffix(name, ".scope"); !scope {
+			return false
+		}
+	}
+	for i := range len(prefix) {
+		c := prefix[i]
+		letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9'
+		if !letter && !strings.ContainsRune(`:-_.\@`, rune(c)) {
+			return false
+		}
+	}
+	return prefix != "" && len(name) <= maxLength && name != "init.scope"
 }
 
 // container finds the id in the name of one cgroup. The name depends on what the engine

@@ -58,11 +58,11 @@ type Alert struct {
 	Finding
 }
 
-// Finding is what an alert reports: which process, where, how much, why, and what to
+// Finding is what an alert reports: which service, where, how much, why, and what to
 // do. A field that is zero is not known, or does not apply.
 type Finding struct {
 	Severity Severity
-	Process  TopProcess
+	Culprit  Culprit
 
 	Netns       uint32 // inode number
 	Role        tcp.Role

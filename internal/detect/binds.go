@@ -45,7 +45,7 @@ func (tr *tracker) bindOpened(t *tcp.Transition, ns *namespace, key destination,
 		}
 	}
 	b.open, b.counted, b.by, b.changedAt = b.open+1, counted, key, tr.now
-	ns.bindProcesses.count(t)
+	ns.bindServices.count(t)
 }
 
 // bindClosed takes a connection off its bound port.

@@ -26,6 +26,8 @@ func (bucketStorm) observe(*tcp.Transition) {}
 // bucketCause differs in type from the cause of a portStorm, which has the same kind.
 type bucketCause struct{ netns uint32 }
 
+func (c bucketCause) inNetns() uint32 { return c.netns }
+
 func (d bucketStorm) check(raise raiser) {
 	for _, e := range d.namespaces.Entries() {
 		ns := &e.Value
@@ -74,11 +76,11 @@ func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecas
 	})
 	switch {
 	case c != nil && (s == nil || byClient > byServer):
-		f.Role, f.Process, f.Local = tcp.RoleClient, c.Value.top(), tcp.Endpoint{Addr: c.Key.local}
+		f.Role, f.Culprit, f.Local = tcp.RoleClient, d.culpritOf(&c.Value.topServices), tcp.Endpoint{Addr: c.Key.local}
 		f.Peer = tcp.Endpoint{Addr: c.Key.peer, Port: c.Key.peerPort}
 		f.Approximate = c.Missed > 0
 	case s != nil:
-		f.Role, f.Process = tcp.RoleServer, s.Value.top()
+		f.Role, f.Culprit = tcp.RoleServer, d.culpritOf(&s.Value.topServices)
 		f.Local = tcp.Endpoint{Addr: s.Key.local, Port: s.Key.port}
 		f.Approximate = s.Missed > 0
 	}

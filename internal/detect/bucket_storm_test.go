@@ -23,7 +23,7 @@ func TestBucketStorm_NamesMostTimeWaits(t *testing.T) {
 		h.pass(time.Second / 12)
 	}
 	a := h.theOnly("time_wait_storm")
-	if a.CapacityKind != TimeWaitBuckets || a.Role != tcp.RoleServer || a.Local.Port != 80 || a.Process.PID != 7 {
-		t.Errorf("%s, %s %v, process %d: want the server on port 80", a.CapacityKind, a.Role, a.Local, a.Process.PID)
+	if a.CapacityKind != TimeWaitBuckets || a.Role != tcp.RoleServer || a.Local.Port != 80 || a.Culprit.PID != 7 {
+		t.Errorf("%s, %s %v, process %d: want the server on port 80", a.CapacityKind, a.Role, a.Local, a.Culprit.PID)
 	}
 }

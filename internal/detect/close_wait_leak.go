@@ -32,6 +32,8 @@ type leakKey struct {
 	unaccepted bool // no process has accepted the connections
 }
 
+func (k leakKey) inNetns() uint32 { return k.netns }
+
 func leakKeyOf(t *tcp.Transition) leakKey {
 	switch {
 	case t.Role == tcp.RoleServer:
@@ -54,6 +56,7 @@ func (k *leakKey) slot() uint64 {
 type waitingSocket struct {
 	leak    *leak
 	at      uint32 // when it came, in seconds
+	pid     uint32 // that leak has counted; 0: not known
 	queued  bool   // it is in queue, and has not reached CloseWaitAge
 	stuck   bool   // it is counted in leak.stuck
 	earlier bool   // it is older than the tracer
@@ -66,7 +69,7 @@ type arrival struct {
 }
 
 type leak struct {
-	topProcesses
+	topServices
 	key         leakKey
 	role        tcp.Role
 	local       tcp.Endpoint // of the last socket
@@ -116,20 +119,21 @@ func (d *closeWaitLeak) leave(cookie uint64, refuted bool) {
 	delete(d.waiting, cookie)
 	w.unstick(d.now, refuted)
 	w.leak.sockets--
+	w.leak.uncount(w.pid)
 }
 
 func (d *closeWaitLeak) arrive(t *tcp.Transition) {
 	if d.lostAt > 0 || d.seeding.observed != nil {
 		d.leave(t.Cookie, false) // its end was lost, or it was read from the kernel's table
 	}
-	if l := d.enqueue(leakKeyOf(t), t.Cookie, t.Monotonic, false); l != nil {
+	if l := d.enqueue(leakKeyOf(t), t.Cookie, t.Owner.KnownPID(), t.Monotonic, false); l != nil {
 		l.role, l.local, l.peer = t.Role, t.Local, t.Peer
 		l.count(t)
 	}
 }
 
 // enqueue returns nil if there is no room.
-func (d *closeWaitLeak) enqueue(key leakKey, cookie uint64, at time.Duration, earlier bool) *leak {
+func (d *closeWaitLeak) enqueue(key leakKey, cookie uint64, pid uint32, at time.Duration, earlier bool) *leak {
 	if len(d.waiting) >= maxWaiting {
 		d.overflow = true
 		return nil
@@ -141,7 +145,7 @@ func (d *closeWaitLeak) enqueue(key leakKey, cookie uint64, at time.Duration, ea
 	}
 	l.lastArrival = at
 	l.sockets++
-	d.waiting[cookie] = waitingSocket{leak: l, at: uint32(at / time.Second), queued: true, earlier: earlier}
+	d.waiting[cookie] = waitingSocket{leak: l, at: uint32(at / time.Second), pid: pid, queued: true, earlier: earlier}
 	d.push(arrival{cookie, at})
 	return l
 }
@@ -254,7 +258,7 @@ func (d *closeWaitLeak) isLeak(key leakKey, l *leak) bool {
 func (d *closeWaitLeak) describe(key leakKey, l *leak) Finding {
 	count := l.stuck.count
 	f := Finding{
-		Severity: Warning, Process: l.top(), Netns: key.netns, Role: l.role, RateUnit: "more sockets", Rate: l.stuck.perSecond(d.now),
+		Severity: Warning, Culprit: d.culpritOfSockets(&l.topServices), Netns: key.netns, Role: l.role, RateUnit: "more sockets", Rate: l.stuck.perSecond(d.now),
 		// Each socket is known by its cookie: the number is exact.
 		Occupancy: uint64(count), OccupancySource: FromEvents, Approximate: d.overflow,
 		Unverified: d.now-d.tableReadAt(key.netns) > 3*activeInterval,

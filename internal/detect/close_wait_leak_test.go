@@ -17,7 +17,7 @@ func TestCloseWaitLeak_Grows(t *testing.T) {
 		h.pass(time.Second)
 	}
 	a := h.theOnly("close_wait_leak")
-	if a.Process.PID != 99 || a.Peer.Port != 80 || a.Occupancy < 32 || a.Occupancy > 40 {
+	if a.Culprit.PID != 99 || a.Peer.Port != 80 || a.Occupancy < 32 || a.Occupancy > 40 {
 		t.Errorf("%+v", a)
 	}
 	for n := range 100 {

@@ -47,7 +47,7 @@ func TestCloseWaitLeak_BoundedQueue(t *testing.T) {
 	}
 	for range 5 {
 		d.now += d.CloseWaitAge + time.Second
-		d.check(func(any, claim, func() Finding) {})
+		d.check(func(cause, claim, func() Finding) {})
 		d.takeTable(d.now, testNetns, sockets) // the process still sends on all of them
 	}
 	if len(d.queue) > 2*maxWaiting || len(d.waiting) != maxWaiting {

@@ -23,6 +23,10 @@ type Config struct {
 	// FIN_WAIT2, waiting for the peer's FIN, for 5 s to open an alert; default 500.
 	HalfClosed int
 
+	// Gone reports whether a process has ended. It is called for the processes that an alert
+	// may name, when the alert is reported; nil: none is gone.
+	Gone func(Process) bool
+
 	// MaxDestinations bounds the destinations that are tracked at a time, default 4096.
 	// The tables of servers, namespaces and endpoints are bounded in proportion to it; those of
 	// single sockets and ports by constants.

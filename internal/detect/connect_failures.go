@@ -37,7 +37,7 @@ func (d *connectFailures) observe(t *tcp.Transition) {
 		o.local.Addr = t.Local.Addr
 	case t.Old == tcp.SynSent && t.New == tcp.Close:
 		if reason := connectFailure(t); reason != "" {
-			d.peers.at(d.now, peerKeyOf(t)).countBad(t, reason)
+			d.peers.at(d.now, peerKeyOf(t)).countBad(d.now, t, reason)
 		}
 	}
 }
@@ -86,16 +86,18 @@ var failureAdvice = map[string]string{
 	unreachable: "check the route and the firewalls on the path; let clients wait longer between attempts",
 }
 
+func (d *connectFailures) pin(c cause) { d.peers.pin(c) }
+
 func (d *connectFailures) check(raise raiser) {
 	d.peers.check(d.now, d.ConnectFailures, raise, d.describe)
 }
 
 func (d *connectFailures) describe(e *topk.Entry[endpointKey, outcomes], bad, all int64) Finding {
-	reason := e.Value.mainReason()
+	reason, part := e.Value.mainReason(d.now)
 	return Finding{
-		Severity: Warning, Process: e.Value.top(), Netns: e.Key.netns, Role: tcp.RoleClient, Local: e.Value.local, Peer: e.Key.endpoint(),
+		Severity: Warning, Culprit: d.culpritOf(&e.Value.topServices), Netns: e.Key.netns, Role: tcp.RoleClient, Local: e.Value.local, Peer: e.Key.endpoint(),
 		RateUnit: "failed connects", Rate: float64(bad) / outcomeWindow, Failures: uint64(bad), Approximate: e.Missed > 0,
-		Cause:  fmt.Sprintf("%d of %d connects within %d s have failed, most of them %s", bad, max(all, bad), outcomeWindow, reason),
+		Cause:  fmt.Sprintf("%d of %d connects within %d s have failed, %s %s", bad, max(all, bad), outcomeWindow, part, reason),
 		Advice: failureAdvice[reason],
 	}
 }

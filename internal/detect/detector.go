@@ -12,6 +12,9 @@ type detector interface {
 	observe(t *tcp.Transition)
 	// check raises every cause that exists now.
 	check(raise raiser)
+	// pin keeps what the detector knows of a cause, which has an open alert, from being
+	// evicted from a table. It is called after each check.
+	pin(c cause)
 }
 
 // resetObserver is a detector that needs to know which side reset a connection. It takes
@@ -32,8 +35,13 @@ const (
 	verified
 )
 
-// raiser takes one cause, which is comparable, and what to report about it.
-type raiser func(cause any, c claim, describe func() Finding)
+// cause is what an alert is about. It is comparable.
+type cause interface {
+	inNetns() uint32 // inode number
+}
+
+// raiser takes one cause, and what to report about it.
+type raiser func(cause cause, c claim, describe func() Finding)
 
 // newDetectors returns all detectors. A new one must be added here.
 func newDetectors(tr *tracker) []detector {

@@ -70,7 +70,7 @@ func TestConnectFailures_ByReason(t *testing.T) {
 				h.pass(100 * time.Millisecond)
 			}
 			a := h.theOnly("connect_failures")
-			if a.Process.PID != curl.PID || a.Peer.Port != 81 || !strings.Contains(a.Cause, tt.word) || a.Rate < 4 || a.Rate > 11 {
+			if a.Culprit.PID != curl.PID || a.Peer.Port != 81 || !strings.Contains(a.Cause, tt.word) || a.Rate < 4 || a.Rate > 11 {
 				t.Errorf("%+v", a)
 			}
 		})
@@ -92,7 +92,7 @@ func TestConnectFailures_AddressInUse(t *testing.T) {
 		h.pass(100 * time.Millisecond)
 	}
 	a := h.theOnly("connect_failures")
-	if a.Process.PID != curl.PID || a.Peer.Port != 81 || !strings.Contains(a.Cause, "bound port") || a.Rate < 4 || a.Rate > 11 {
+	if a.Culprit.PID != curl.PID || a.Peer.Port != 81 || !strings.Contains(a.Cause, "bound port") || a.Rate < 4 || a.Rate > 11 {
 		t.Errorf("%+v", a)
 	}
 	if !strings.Contains(a.Advice, "bind()") {
@@ -127,7 +127,7 @@ func TestResetBurst_MostOfOneEndpoint(t *testing.T) {
 		}
 		h.pass(50 * time.Millisecond)
 	}
-	if a := h.theOnly("reset_burst"); a.Process.PID != 7 || a.Local.Port != 80 || a.Role != tcp.RoleServer || a.Peer.Addr.IsValid() {
+	if a := h.theOnly("reset_burst"); a.Culprit.PID != 7 || a.Local.Port != 80 || a.Role != tcp.RoleServer || a.Peer.Addr.IsValid() {
 		t.Errorf("%+v", a)
 	}
 }
@@ -170,7 +170,7 @@ func TestFinWait2Pileup_CountedByKernel(t *testing.T) {
 				return
 			}
 			a := h.theOnly("fin_wait2_pileup")
-			if a.Process.PID != curl.PID || a.Peer.Port != 80 || a.Occupancy < 500 {
+			if a.Culprit.PID != curl.PID || a.Peer.Port != 80 || a.Occupancy < 500 {
 				t.Errorf("%+v", a)
 			}
 		})
@@ -206,7 +206,7 @@ func TestCloseWaitLeak_OneForEachOwner(t *testing.T) {
 		keys[l] = key
 		l.lastArrival = d.now
 		d.now += d.CloseWaitAge * []time.Duration{0, 1, 3}[random.IntN(3)]
-		d.check(func(any, claim, func() Finding) {}) // drops the leaks that are over
+		d.check(func(cause, claim, func() Finding) {}) // drops the leaks that are over
 		for l, key := range keys {
 			if d.leaks[key] != l {
 				delete(keys, l)

@@ -11,6 +11,7 @@
 //	config.go            what can be tuned, and what are the defaults?
 //	alert.go             what does an alert contain?
 //	lifecycle.go         when is an alert opened, repeated and closed?
+//	suppressed.go        what if too many alerts are open?
 //	detector.go          what is a detector, which ones exist, and which transitions does each see?
 //	tracker.go           how many ports and TIME_WAITs does each destination and server use?
 //	namespace.go         what are the limits of a namespace, and does the kernel's count confirm the model?
@@ -19,7 +20,8 @@
 //	suspects.go          what does the kernel's table have of the suspects?
 //	open_sockets.go      which connections are gone, although their ends were lost?
 //	binds.go             which ports were bound before connect(), and are free for no destination?
-//	processes.go         which process causes it?
+//	services.go          which services and processes cause it?
+//	culprit.go           which of them does an alert name?
 //	time_wait_storm.go   when is a storm of TIME_WAITs certain enough for an alert?
 //	port_storm.go        the storm that exhausts a client's local ports
 //	bucket_storm.go      the storm that reaches tcp_max_tw_buckets

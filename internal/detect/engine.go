@@ -25,9 +25,7 @@ func New(c Config, now time.Duration) *Engine {
 	tr.now = now
 	tr.seeding = seeding{since: now, observed: make(map[uint64]bool)}
 	all := newDetectors(tr)
-	return &Engine{
-		tracker: tr, detectors: all, observers: newObservers(all), alerts: newLifecycle(c.UpdateInterval),
-	}
+	return &Engine{tracker: tr, detectors: all, observers: newObservers(all), alerts: newLifecycle(&c)}
 }
 
 // Needs returns the transitions that detection uses: four of the ten that a connection
@@ -51,7 +49,7 @@ func Kinds() []string {
 			kinds = append(kinds, d.kind())
 		}
 	}
-	return kinds
+	return append(kinds, AlertsSuppressed)
 }
 
 // ResetDecided takes a transition to Close with ResetAwaited a second time, once it is
@@ -90,20 +88,30 @@ func (e *Engine) AddLost(now time.Duration, count uint64) {
 func (e *Engine) Tick(now time.Duration) []Alert {
 	e.tracker.tick(now)
 	for _, d := range e.detectors {
-		d.check(func(cause any, c claim, describe func() Finding) {
-			e.alerts.raise(d.kind(), cause, c, func() Finding {
+		var open []cause
+		d.check(func(cause cause, c claim, describe func() Finding) {
+			isOpen := e.alerts.raise(d.kind(), cause, c, func() Finding {
 				f := describe()
 				if !f.complete {
 					f.Lost = e.tracker.losses.lastMinute(now)
 				}
 				return f
 			}, now)
+			if isOpen {
+				open = append(open, cause)
+			}
 		})
+		for _, cause := range open {
+			d.pin(cause)
+		}
 	}
 	due := e.alerts.due(now)
 	e.tracker.addMissing()
 	return due
 }
+
+// AlertsSuppressed is how many causes have had no alert because too many alerts were open.
+func (e *Engine) AlertsSuppressed() uint64 { return e.alerts.suppressed.total }
 
 // Finish closes every open alert, and returns the alerts to report. It is the last call.
 func (e *Engine) Finish(now time.Duration) []Alert {

@@ -40,6 +40,8 @@ type waitingKey struct {
 	local tcp.Endpoint // of a server
 }
 
+func (k waitingKey) inNetns() uint32 { return k.netns }
+
 func (k *waitingKey) hash() uint64 {
 	return addrHash(k.peer.Addr) + addrHash(k.local.Addr) + uint64(k.peer.Port) + uint64(k.local.Port) + uint64(k.role)<<16
 }
@@ -101,6 +103,14 @@ func (d *finWait2Pileup) seedLiving(netns uint32, client bool, s *tcp.Socket) {
 	d.living.add(d.now, waitingKeyOf(netns, client, s.Local, s.Peer), &s.Transition)
 }
 
+// pin keeps the key on whose account the kernel's table is read.
+func (d *finWait2Pileup) pin(c cause) {
+	key := c.(waitingKey)
+	if e := d.created.Find(key, key.hash()); e != nil {
+		d.created.Pin(e)
+	}
+}
+
 func (d *finWait2Pileup) check(raise raiser) {
 	d.requestCounts()
 	for key, c := range d.counted {
@@ -143,6 +153,7 @@ func (d *finWait2Pileup) requestCounts() {
 		return
 	}
 	d.swept = second
+	d.created.Unpin()
 	d.created.Sweep(func(e *topk.Entry[waitingKey, rate.Counter]) bool {
 		e.Value.Advance(second)
 		e.Weight = uint64(e.Value.Total())
@@ -207,6 +218,9 @@ func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []t
 	d.setCounts(now, netns, counts)
 }
 
+// maxCounted bounds the destinations and endpoints whose sockets are counted.
+const maxCounted = 1024
+
 // setCounts replaces the counts of a namespace.
 func (d *finWait2Pileup) setCounts(now time.Duration, netns uint32, counts map[waitingKey]halfClosedCount) {
 	for key, c := range d.counted {
@@ -219,7 +233,7 @@ func (d *finWait2Pileup) setCounts(now time.Duration, netns uint32, counts map[w
 		switch {
 		case c != nil:
 			c.before, c.beforeAt = c.count, c.at
-		case newer.count < d.HalfClosed/2 || len(d.counted) >= maxOpenAlerts:
+		case newer.count < d.HalfClosed/2 || len(d.counted) >= maxCounted:
 			continue
 		default:
 			c = &halfClosedCount{before: newer.count, beforeAt: now}
@@ -233,6 +247,7 @@ func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 	f := Finding{
 		Severity: Warning, Netns: key.netns, Role: key.role, Local: key.local, Peer: key.peer, RateUnit: "more sockets",
 		Occupancy: uint64(c.count), OccupancySource: FromKernel,
+		Approximate: d.sighted >= maxWaiting,
 		Cause: fmt.Sprintf("this side has closed %d connections, whose peers have acknowledged that and do not close: "+
 			"the peer's application probably leaves its sockets in CLOSE_WAIT", c.count),
 		Advice: "look at the peer: it has to close its sockets after it has read the end of the stream; until then a lower " +
@@ -243,7 +258,7 @@ func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 			"their sockets, and the peers have acknowledged that and do not close; such a socket has no timeout", c.living)
 		f.Advice = "let the process close() the socket if the peer does not close within some time after shutdown(); " +
 			"then look at the peer: it has to close its sockets after it has read the end of the stream"
-		f.Process = d.living.top(key)
+		f.Culprit = d.culpritOfSockets(d.living.services(key))
 	}
 	if seconds := (c.at - c.beforeAt).Seconds(); seconds > 0 {
 		f.Rate = max(0, float64(c.count-c.before)/seconds)
@@ -252,16 +267,16 @@ func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 		for _, e := range d.destinations.Entries() {
 			if e.Key.netns == key.netns && e.Key.peer == key.peer.Addr && e.Key.peerPort == key.peer.Port {
 				f.Local = tcp.Endpoint{Addr: e.Key.local}
-				if !f.Process.Known {
-					f.Process = e.Value.top()
+				if !f.Culprit.Known {
+					f.Culprit = d.culpritOf(&e.Value.topServices)
 				}
 			}
 		}
 		return f
 	}
 	s := server{local: key.local.Addr, netns: key.netns, port: key.local.Port}
-	if e := d.servers.Find(s, s.hash()); e != nil && !f.Process.Known {
-		f.Process = e.Value.top()
+	if e := d.servers.Find(s, s.hash()); e != nil && !f.Culprit.Known {
+		f.Culprit = d.culpritOf(&e.Value.topServices)
 	}
 	return f
 }

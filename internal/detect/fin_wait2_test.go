@@ -48,7 +48,7 @@ func TestFinWait2Pileup_OfLivingProcess(t *testing.T) {
 				t.Fatalf("%d alerts opened, %d closed, want 1 and 0", len(opened), len(closed))
 			}
 			a := opened[0]
-			if a.Process.PID != 80 || a.Role != tcp.RoleServer || a.Local.Port != 80 || a.Occupancy < 490 || a.Occupancy > 510 ||
+			if a.Culprit.PID != 80 || a.Role != tcp.RoleServer || a.Local.Port != 80 || a.Occupancy < 490 || a.Occupancy > 510 ||
 				!strings.Contains(a.Cause, "no timeout") {
 				t.Errorf("%+v", a)
 			}

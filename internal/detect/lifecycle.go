@@ -7,26 +7,27 @@ import (
 	"time"
 )
 
-const (
-	// quietPeriod is how long a cause must have been absent for its alert to close.
-	quietPeriod = 10 * time.Second
-	// maxOpenAlerts bounds the alerts that are open at a time.
-	maxOpenAlerts = 1024
-)
+// quietPeriod is how long a cause must have been absent for its alert to close.
+const quietPeriod = 10 * time.Second
 
 // lifecycle leads each alert through its phases: one open, updates at an interval,
 // and in any case one close.
 type lifecycle struct {
 	updateInterval time.Duration
+	gone           func(Process) bool // see Config
 	open           map[alertKey]*openAlert
-	opened         []*openAlert // not reported yet, and without an id
-	count          uint64       // of all alerts so far
+	opened         []*openAlert  // not reported yet, and without an id
+	count          uint64        // of all alerts so far
+	inGroup        map[group]int // open alerts
+	suppressed     suppressed
 }
 
 type alertKey struct {
 	kind  string
-	cause any
+	cause cause
 }
+
+func (k alertKey) group() group { return group{k.kind, k.cause.inNetns()} }
 
 type openAlert struct {
 	alert      Alert
@@ -38,29 +39,33 @@ type openAlert struct {
 	verified   bool // the kernel confirms its cause
 }
 
-func newLifecycle(updateInterval time.Duration) lifecycle {
-	return lifecycle{updateInterval: updateInterval, open: make(map[alertKey]*openAlert)}
+func newLifecycle(c *Config) lifecycle {
+	return lifecycle{updateInterval: c.UpdateInterval, gone: c.Gone, open: make(map[alertKey]*openAlert),
+		inGroup: make(map[group]int), suppressed: suppressed{causes: make(map[alertKey]*suppressedCause)}}
 }
 
-func (l *lifecycle) raise(kind string, cause any, c claim, describe func() Finding, now time.Duration) {
+// raise reports whether the cause has an open alert now.
+func (l *lifecycle) raise(kind string, cause cause, c claim, describe func() Finding, now time.Duration) (isOpen bool) {
 	key := alertKey{kind, cause}
 	if known := l.open[key]; known != nil {
 		if c == refuted {
 			known.refuted = true
-			return
+			return true
 		}
 		known.raisedAt, known.describe, known.refuted, known.verified = now, describe, false, c&verified != 0
-		return
+		return true
 	}
-	if c&opens == 0 || len(l.open) >= maxOpenAlerts {
-		return
+	if c&opens == 0 || !l.admits(key, describe, now) {
+		return false
 	}
 	o := &openAlert{
 		alert:    Alert{Kind: kind, Phase: Open, Monotonic: now, Finding: describe()},
 		openedAt: now, reportedAt: now, raisedAt: now, describe: describe,
 	}
 	l.open[key] = o
+	l.inGroup[key.group()]++
 	l.opened = append(l.opened, o)
+	return true
 }
 
 // takeOpened gives ids to the alerts that have opened, and returns them. Their order does not
@@ -81,22 +86,33 @@ func (a *Alert) compareCause(b *Alert) int {
 	return cmp.Or(
 		cmp.Compare(a.Monotonic, b.Monotonic), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Netns, b.Netns),
 		cmp.Compare(a.Role, b.Role), a.Peer.Addr.Compare(b.Peer.Addr), cmp.Compare(a.Peer.Port, b.Peer.Port),
-		a.Local.Addr.Compare(b.Local.Addr), cmp.Compare(a.Local.Port, b.Local.Port), cmp.Compare(a.Process.PID, b.Process.PID),
+		a.Local.Addr.Compare(b.Local.Addr), cmp.Compare(a.Local.Port, b.Local.Port), cmp.Compare(a.Culprit.PID, b.Culprit.PID),
 		cmp.Compare(a.Cause, b.Cause),
 	)
 }
 
+func (l *lifecycle) remove(key alertKey) {
+	delete(l.open, key)
+	g := key.group()
+	if l.inGroup[g]--; l.inGroup[g] == 0 {
+		delete(l.inGroup, g)
+	}
+}
+
 // due returns the alerts to report now, and closes those whose causes are gone.
 func (l *lifecycle) due(now time.Duration) []Alert {
+	if l.suppressed.sweep(now) {
+		l.raise(AlertsSuppressed, suppressionCause{}, opens, func() Finding { return l.suppressed.describe(now) }, now)
+	}
 	due := l.takeOpened()
 	for key, o := range l.open {
 		switch {
 		case o.refuted:
-			due = append(due, o.close(Refuted, now))
-			delete(l.open, key)
+			due = append(due, l.close(o, Refuted, now))
+			l.remove(key)
 		case now-o.raisedAt >= quietPeriod:
-			due = append(due, o.close(Resolved, now))
-			delete(l.open, key)
+			due = append(due, l.close(o, Resolved, now))
+			l.remove(key)
 		case o.raisedAt == now && (now-o.reportedAt >= l.updateInterval || o.verified && o.alert.Unverified):
 			o.alert.Finding = o.describe()
 			due = append(due, o.next(Update, now))
@@ -108,13 +124,15 @@ func (l *lifecycle) due(now time.Duration) []Alert {
 func (l *lifecycle) closeAll(now time.Duration) []Alert {
 	due := l.takeOpened()
 	for _, o := range l.open {
-		due = append(due, o.close(Stopped, now))
+		due = append(due, l.close(o, Stopped, now))
 	}
 	clear(l.open)
 	return sorted(due)
 }
 
-func (o *openAlert) close(reason CloseReason, now time.Duration) Alert {
+// close reports the last numbers again, but no process that is gone.
+func (l *lifecycle) close(o *openAlert, reason CloseReason, now time.Duration) Alert {
+	o.alert.Culprit.settle(l.gone)
 	o.alert.Reason = reason
 	return o.next(Close, now)
 }

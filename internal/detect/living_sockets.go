@@ -15,12 +15,13 @@ type livingSockets struct {
 type livingSocket struct {
 	key    waitingKey
 	at     time.Duration // when it was added
+	pid    uint32        // that services has counted; 0: not known
 	unseen bool          // the kernel's table did not have it
 }
 
 type livingCount struct {
-	processes topProcesses // never decayed: the sockets stay
-	count     int
+	services topServices // never decayed: the sockets stay
+	count    int
 }
 
 func newLivingSockets() livingSockets {
@@ -32,14 +33,14 @@ func (l *livingSockets) add(now time.Duration, key waitingKey, t *tcp.Transition
 	if _, known := l.sockets[t.Cookie]; known || t.Cookie == 0 || l.isFull() {
 		return
 	}
-	l.sockets[t.Cookie] = livingSocket{key: key, at: now}
+	l.sockets[t.Cookie] = livingSocket{key: key, at: now, pid: t.Owner.KnownPID()}
 	c := l.byKey[key]
 	if c == nil {
 		c = &livingCount{}
 		l.byKey[key] = c
 	}
 	c.count++
-	c.processes.count(t)
+	c.services.count(t)
 }
 
 func (l *livingSockets) remove(cookie uint64) {
@@ -53,6 +54,7 @@ func (l *livingSockets) remove(cookie uint64) {
 	delete(l.sockets, cookie)
 	if c := l.byKey[s.key]; c.count > 1 {
 		c.count--
+		c.services.uncount(s.pid)
 	} else {
 		delete(l.byKey, s.key)
 	}
@@ -78,10 +80,10 @@ func (l *livingSockets) reconcile(requestedAt time.Duration, netns uint32, has f
 	}
 }
 
-// top names the process that has most of the sockets of a key.
-func (l *livingSockets) top(key waitingKey) TopProcess {
+// services counts the services that have the sockets of a key.
+func (l *livingSockets) services(key waitingKey) *topServices {
 	if c := l.byKey[key]; c != nil {
-		return c.processes.top()
+		return &c.services
 	}
-	return TopProcess{}
+	return &topServices{}
 }

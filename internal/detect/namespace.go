@@ -55,9 +55,9 @@ type namespace struct {
 	total    rate.Estimator // TIME_WAITs that connect() may not take over
 	reusable rate.Estimator // TIME_WAITs that connect() may take over
 
-	binds         map[uint16]*bind // by port
-	bindCount     int              // those that connect() would choose otherwise
-	bindProcesses topProcesses
+	binds        map[uint16]*bind // by port
+	bindCount    int              // those that connect() would choose otherwise
+	bindServices topServices
 
 	countedAt   time.Duration // when the kernel's count was read; 0: never
 	counted     float64       // that the kernel had more than the model of total, at countedAt

@@ -22,6 +22,8 @@ type endpointKey struct {
 	role  tcp.Role
 }
 
+func (k endpointKey) inNetns() uint32 { return k.netns }
+
 func (k *endpointKey) hash() uint64 { return addrHash(k.addr) + uint64(k.port) + uint64(k.role)<<16 }
 
 func (k *endpointKey) endpoint() tcp.Endpoint { return tcp.Endpoint{Addr: k.addr, Port: k.port} }
@@ -41,9 +43,9 @@ func peerKeyOf(t *tcp.Transition) endpointKey {
 // outcomes counts the bad ones, such as failed connects, among all connections of an
 // endpoint.
 type outcomes struct {
-	topProcesses
-	bad, all rate.Counter      // by the second
-	reasons  map[string]uint64 // of the bad ones
+	topServices
+	bad, all rate.Counter             // by the second
+	reasons  map[string]*rate.Counter // of the bad ones
 	local    tcp.Endpoint
 }
 
@@ -58,23 +60,37 @@ func (o *outcomes) lastWindow() (bad, all int64) {
 }
 
 // countBad counts a bad outcome, its reason and its process.
-func (o *outcomes) countBad(t *tcp.Transition, reason string) {
+func (o *outcomes) countBad(now time.Duration, t *tcp.Transition, reason string) {
 	o.bad.Add(1)
 	if o.reasons == nil {
-		o.reasons = make(map[string]uint64)
+		o.reasons = make(map[string]*rate.Counter)
 	}
-	o.reasons[reason]++
+	r := o.reasons[reason]
+	if r == nil {
+		r = new(rate.Counter)
+		o.reasons[reason] = r
+	}
+	r.Advance(int64(now / time.Second))
+	r.Add(1)
 	o.count(t)
 }
 
-// mainReason is the most frequent reason.
-func (o *outcomes) mainReason() (main string) {
-	for reason, count := range o.reasons {
-		if main == "" || count > o.reasons[main] || count == o.reasons[main] && reason < main {
-			main = reason
+// mainReason is the most frequent reason within the window, and in words how much of the
+// bad outcomes have it.
+func (o *outcomes) mainReason(now time.Duration) (main, part string) {
+	var most, all int64
+	for reason, r := range o.reasons {
+		r.Advance(int64(now / time.Second))
+		count := r.Sum(0, outcomeWindow)
+		all += count
+		if main == "" || count > most || count == most && reason < main {
+			main, most = reason, count
 		}
 	}
-	return main
+	if 2*most > all {
+		return main, "most of them"
+	}
+	return main, "more often than anything else"
 }
 
 // outcomeTable has the outcomes of the busiest endpoints.
@@ -103,15 +119,26 @@ func (t *outcomeTable) forgetIdle(now time.Duration) {
 		return
 	}
 	t.swept = second
+	t.Unpin() // check raises again what has an open alert
 	t.Sweep(func(e *topk.Entry[endpointKey, outcomes]) bool {
 		e.Value.advance(now)
 		e.Value.decay()
-		for reason, count := range e.Value.reasons {
-			e.Value.reasons[reason] = count / 2
+		for reason, r := range e.Value.reasons {
+			if r.Advance(second); r.Total() == 0 {
+				delete(e.Value.reasons, reason)
+			}
 		}
 		e.Weight = uint64(e.Value.all.Total() + e.Value.bad.Total())
 		return e.Weight > 0
 	})
+}
+
+// pin keeps the endpoint that an open alert is about.
+func (t *outcomeTable) pin(c cause) {
+	key := c.(endpointKey)
+	if e := t.Find(key, key.hash()); e != nil {
+		t.Pin(e)
+	}
 }
 
 // check opens an alert for each endpoint with at least limit bad outcomes within outcomeWindow,

@@ -12,10 +12,15 @@ import (
 type portExhaustion struct {
 	*tracker
 	exhausted map[destination]*exhaustion
+	inNetns   map[uint32]int // of exhausted, by namespace
 }
 
+// maxExhausted bounds the destinations without a free port in one namespace: some more than
+// can have an alert. So a namespace takes no room from another one.
+const maxExhausted = maxOpenAlerts + 2*maxCriticalAlerts
+
 type exhaustion struct {
-	topProcesses
+	topServices
 	failed     uint64 // since the cause began
 	lastFailed time.Duration
 	bySecond   rate.Counter // failures
@@ -25,7 +30,7 @@ type exhaustion struct {
 const exhaustionWindow = 10
 
 func newPortExhaustion(tr *tracker) detector {
-	return &portExhaustion{tracker: tr, exhausted: make(map[destination]*exhaustion)}
+	return &portExhaustion{tracker: tr, exhausted: make(map[destination]*exhaustion), inNetns: make(map[uint32]int)}
 }
 
 func (*portExhaustion) kind() string { return "port_exhaustion" }
@@ -41,10 +46,11 @@ func (d *portExhaustion) observe(t *tcp.Transition) {
 	key := destinationOf(t)
 	x := d.exhausted[key]
 	if x == nil {
-		if len(d.exhausted) >= maxOpenAlerts {
+		if len(d.exhausted) >= d.MaxDestinations || d.inNetns[t.Netns] >= maxExhausted {
 			return
 		}
 		x = &exhaustion{}
+		d.inNetns[t.Netns]++
 		d.exhausted[key] = x
 	}
 	x.count(t)
@@ -59,6 +65,9 @@ func (d *portExhaustion) check(raise raiser) {
 	for key, x := range d.exhausted {
 		if d.now-x.lastFailed >= quietPeriod {
 			delete(d.exhausted, key)
+			if d.inNetns[key.netns]--; d.inNetns[key.netns] == 0 {
+				delete(d.inNetns, key.netns)
+			}
 			continue
 		}
 		c := opens
@@ -84,7 +93,7 @@ func (d *portExhaustion) verifies(key destination) bool {
 func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	x.bySecond.Advance(int64(d.now / time.Second))
 	f := Finding{
-		Severity: Critical, Process: x.top(), Netns: key.netns, Role: tcp.RoleClient,
+		Severity: Critical, Culprit: d.culpritOf(&x.topServices), Netns: key.netns, Role: tcp.RoleClient,
 		Local: tcp.Endpoint{Addr: key.local}, Peer: tcp.Endpoint{Addr: key.peer, Port: key.peerPort},
 		RateUnit: "failed connects", Rate: float64(x.bySecond.Sum(0, exhaustionWindow)) / exhaustionWindow, Exhausts: true, Failures: x.failed,
 		Cause:  "connect() found no free local port for this destination and failed with EADDRNOTAVAIL",
@@ -109,7 +118,7 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	}
 	f.Unverified, f.complete = !e.Value.kernel.isVerified(d.tracker), e.Value.kernel.isComplete(d.tracker)
 	f.Advice = portAdvice(ns)
-	ns.addBinds(&f)
+	d.addBinds(ns, &f)
 	capacity := ns.portsFor(&e.Value)
 	if capacity == 0 { // all are bound
 		capacity = ns.bindCount

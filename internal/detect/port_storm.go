@@ -154,7 +154,7 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 		forecast.Occupancy, forecast.Exhausts, forecast.ExhaustedIn = forecast.Capacity, true, 0
 	}
 	f := Finding{
-		Severity: stormSeverity(forecast), Process: u.top(),
+		Severity: stormSeverity(forecast), Culprit: d.culpritOf(&u.topServices),
 		Netns: e.Key.netns, Role: tcp.RoleClient,
 		Local: tcp.Endpoint{Addr: e.Key.local}, Peer: tcp.Endpoint{Addr: e.Key.peer, Port: e.Key.peerPort},
 		RateUnit: "connections", Rate: forecast.Rate, Occupancy: round(forecast.Occupancy), OccupancySource: u.kernel.source(d.tracker),
@@ -172,20 +172,20 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 		f.Failures = u.noPort
 	}
 	f.Advice = portAdvice(ns)
-	ns.addBinds(&f)
+	d.addBinds(ns, &f)
 	f.Occupancy = min(f.Occupancy, f.Capacity)
 	return f
 }
 
-// addBinds names the process that has bound ports: it may be another one than the process that
-// finds no port.
-func (ns *namespace) addBinds(f *Finding) {
+// addBinds names the service that has bound most ports: it may be another one than the
+// service that finds none.
+func (tr *tracker) addBinds(ns *namespace, f *Finding) {
 	if ns.bindCount == 0 {
 		return
 	}
 	f.Cause += fmt.Sprintf("; %d ports are taken for all destinations, because they were bound before connect()", ns.bindCount)
-	if top := ns.bindProcesses.top(); top.PID != 0 {
-		f.Cause += fmt.Sprintf(", most of them by %s (pid %d)", top.Comm.Bytes(), top.PID)
+	if c := tr.culpritOf(&ns.bindServices); c.Share > 0.5 {
+		f.Cause += ", most of them by " + c.Service
 	}
 	f.Advice += "; bind() an address without a port (IP_BIND_ADDRESS_NO_PORT), so that connections share ports between destinations"
 }

@@ -38,20 +38,23 @@ func (d *resetBurst) countEnd(t *tcp.Transition) {
 	o := d.endpoints.at(d.now, endpointKeyOf(t))
 	o.all.Add(1)
 	if t.New == tcp.Close && tcp.ClosedByOf(t) == tcp.ClosedByResetReceived {
-		o.countBad(t, t.Old.String())
+		o.countBad(d.now, t, t.Old.String())
 	}
 }
+
+func (d *resetBurst) pin(c cause) { d.endpoints.pin(c) }
 
 func (d *resetBurst) check(raise raiser) {
 	d.endpoints.check(d.now, d.Resets, raise, d.describe)
 }
 
 func (d *resetBurst) describe(e *topk.Entry[endpointKey, outcomes], bad, all int64) Finding {
+	state, part := e.Value.mainReason(d.now)
 	f := Finding{
-		Severity: Warning, Process: e.Value.top(), Netns: e.Key.netns, Role: e.Key.role,
+		Severity: Warning, Culprit: d.culpritOf(&e.Value.topServices), Netns: e.Key.netns, Role: e.Key.role,
 		RateUnit: "resets", Rate: float64(bad) / outcomeWindow, Approximate: e.Missed > 0,
-		Cause: fmt.Sprintf("the peer, not this side, reset %d of %d connections that ended within %d s, most of them in %s",
-			bad, max(all, bad), outcomeWindow, e.Value.mainReason()),
+		Cause: fmt.Sprintf("the peer, not this side, reset %d of %d connections that ended within %d s, %s in %s",
+			bad, max(all, bad), outcomeWindow, part, state),
 		Advice: "look at the peer: it crashes, restarts, closes with data unread or with SO_LINGER 0; or a device on the path drops idle " +
 			"connections and answers with resets: compare the idle timeouts of both sides",
 	}

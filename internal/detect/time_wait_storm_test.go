@@ -64,8 +64,8 @@ func TestStorm_AlertBeforeExhaustion(t *testing.T) {
 					h := newHost(t, ports, Config{})
 					h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(times * critical), chance: chance}, 5*time.Minute, true)
 					a := h.mustWarn()
-					if a.Process.PID != curl.PID || a.Process.Share < 0.99 || a.Peer.Addr != there || a.Peer.Port != 80 || a.Netns != testNetns {
-						t.Errorf("the alert is about %+v, peer %v", a.Process, a.Peer)
+					if a.Culprit.PID != curl.PID || a.Culprit.Share < 0.99 || a.Peer.Addr != there || a.Peer.Port != 80 || a.Netns != testNetns {
+						t.Errorf("the alert is about %+v, peer %v", a.Culprit, a.Peer)
 					}
 				})
 			}
@@ -107,14 +107,14 @@ func TestStorm_ManyProcessesOfOneName(t *testing.T) {
 			}
 			h.run(load{key: to(80), by: by, rate: constant(20)}, 5*time.Minute, true)
 			a := h.mustWarn()
-			if string(a.Process.Comm.Bytes()) != "curl" || a.Process.Processes < 5 {
-				t.Errorf("the alert is about %+v", a.Process)
+			if string(a.Culprit.Comm.Bytes()) != "curl" || a.Culprit.Processes < 5 {
+				t.Errorf("the alert is about %+v", a.Culprit)
 			}
-			if processes == 5 && (a.Process.PID < 1000 || a.Process.PID > 1004 || math.Abs(a.Process.Share-0.2) > 0.05) {
-				t.Errorf("the alert is about %+v, want one of five that share the load", a.Process)
+			if processes == 5 && (a.Culprit.PID < 1000 || a.Culprit.PID > 1004 || a.Culprit.Share < 0.99 || math.Abs(a.Culprit.PIDShare-0.2) > 0.05) {
+				t.Errorf("the alert is about %+v, want one of five that share the load", a.Culprit)
 			}
-			if processes == 1000 && (a.Process.PID != 0 || a.Process.Share < 0.9) {
-				t.Errorf("the alert is about %+v, want no single process and nearly all of the name", a.Process)
+			if processes == 1000 && (a.Culprit.PID != 0 || a.Culprit.Share < 0.9) {
+				t.Errorf("the alert is about %+v, want no single process and nearly all of the name", a.Culprit)
 			}
 		})
 	}
@@ -129,8 +129,8 @@ func TestStorm_TopProcessAmongOthers(t *testing.T) {
 	}
 	by := []tcp.Owner{curl, curl, curl, process(7, "backup")}
 	h.run(load{key: to(80), by: by, rate: constant(30)}, 5*time.Minute, true)
-	if a := h.mustWarn(); a.Process.PID != curl.PID || math.Abs(a.Process.Share-0.75) > 0.05 {
-		t.Errorf("the alert is about %+v", a.Process)
+	if a := h.mustWarn(); a.Culprit.PID != curl.PID || math.Abs(a.Culprit.Share-0.75) > 0.05 {
+		t.Errorf("the alert is about %+v", a.Culprit)
 	}
 }
 

@@ -48,13 +48,15 @@ type destination struct {
 	ownRange bool // sockets with IP_LOCAL_PORT_RANGE: they have other ports
 }
 
+func (d destination) inNetns() uint32 { return d.netns }
+
 func (d *destination) hash() uint64 {
 	return 31*addrHash(d.local) + addrHash(d.peer) + uint64(d.peerPort)
 }
 
 type destinationUse struct {
 	rate.Estimator
-	topProcesses
+	topServices
 	noPort   uint64        // connects that found no local port, since the cause of a portStorm began
 	noPortAt time.Duration // the last of all such connects; 0: there was none
 	raisedAt time.Duration // when the cause of a portStorm was raised last
@@ -95,7 +97,7 @@ func addrHash(a netip.Addr) uint64 {
 
 type serverUse struct {
 	rate.Estimator
-	topProcesses
+	topServices
 }
 
 func newTracker(c Config) *tracker {
@@ -265,10 +267,12 @@ func (tr *tracker) tick(now time.Duration) {
 	tr.swept = second
 	decay := second%int64(decayEvery/time.Second) == 0
 	open := tr.openByNamespace()
+	tr.destinations.Unpin() // the detectors pin again what has an open alert
+	tr.namespaces.Unpin()
 	tr.destinations.Sweep(func(e *topk.Entry[destination, destinationUse]) bool {
 		u := &e.Value
 		u.binds = 0 // sweepBinds counts them again
-		refresh(&u.Estimator, &u.topProcesses, &e.Missed, tr.now, decay)
+		refresh(&u.Estimator, &u.topServices, &e.Missed, tr.now, decay)
 		u.settle(tr.now)
 		timeWait, finWait2 := u.RecordedTimeWaits()
 		e.Weight = uint64(u.OpenCount() + timeWait + finWait2)
@@ -276,7 +280,7 @@ func (tr *tracker) tick(now time.Duration) {
 	})
 	tr.servers.Sweep(func(e *topk.Entry[server, serverUse]) bool {
 		u := &e.Value
-		refresh(&u.Estimator, &u.topProcesses, &e.Missed, tr.now, decay)
+		refresh(&u.Estimator, &u.topServices, &e.Missed, tr.now, decay)
 		timeWait, finWait2 := u.RecordedTimeWaits()
 		e.Weight = uint64(timeWait + finWait2)
 		return !u.Idle()
@@ -289,7 +293,7 @@ func (tr *tracker) tick(now time.Duration) {
 		e.Value.open = open[e.Key]
 		tr.applyOpen(e.Key, &e.Value)
 		if decay {
-			e.Value.bindProcesses.decay()
+			e.Value.bindServices.decay()
 		}
 		timeWait, _ := e.Value.total.RecordedTimeWaits()
 		e.Weight = uint64(timeWait) + 1
@@ -297,7 +301,22 @@ func (tr *tracker) tick(now time.Duration) {
 	})
 }
 
-func refresh(r *rate.Estimator, p *topProcesses, missed *uint64, now time.Duration, decay bool) {
+// pin keeps the entry that an open alert is about: a flood of new destinations would
+// otherwise evict it.
+func (tr *tracker) pin(c cause) {
+	switch key := c.(type) {
+	case destination:
+		if e := tr.destinations.Find(key, key.hash()); e != nil {
+			tr.destinations.Pin(e)
+		}
+	case bucketCause:
+		if e := tr.namespaces.Find(key.netns, uint64(key.netns)); e != nil {
+			tr.namespaces.Pin(e)
+		}
+	}
+}
+
+func refresh(r *rate.Estimator, p *topServices, missed *uint64, now time.Duration, decay bool) {
 	r.Advance(now)
 	if decay {
 		p.decay()

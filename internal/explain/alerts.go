@@ -10,6 +10,7 @@ func Alerts() []Topic {
 		connectFailures(),
 		finWait2Pileup(),
 		resetBurst(),
+		alertsSuppressed(),
 	}
 }
 
@@ -25,7 +26,7 @@ func timeWaitStorm() Topic {
 			"The alert opens only if the plateau, which is the rate times 60 seconds, exceeds the capacity.",
 		Normal: "Any number of TIME_WAITs is normal while the plateau is below the capacity, and raises no alert. " +
 			"A burst that fits raises no alert either, nor do connections that the peers close first, nor loopback, where connect() may reuse a TIME_WAIT after a second.",
-		Remedy: "Reuse connections, with HTTP keep-alive, a pool in the client, or one connection for each thread instead of one for each request; `pid`, `comm` and the peer in the alert show which program to change. " +
+		Remedy: "Reuse connections, with HTTP keep-alive, a pool in the client, or one connection for each thread instead of one for each request; `service`, `comm` and the peer in the alert show which program to change. " +
 			"Until then use more local or more peer addresses: each pair of addresses has the full range of ports. " +
 			"Then widen the range, with `sysctl -w net.ipv4.ip_local_port_range=\"10240 60999\"`, which at most doubles the number. " +
 			"net.ipv4.tcp_tw_reuse lets a new outgoing connection take over a TIME_WAIT after about a second if both sides use timestamps: the default 2 does so on loopback only, 1 everywhere. " +
@@ -153,6 +154,25 @@ func resetBurst() Topic {
 		},
 		Sources: []string{
 			"net/ipv4/tcp_input.c tcp_reset()",
+		},
+	}
+}
+
+func alertsSuppressed() Topic {
+	return Topic{
+		Name:    "alerts_suppressed",
+		Summary: "So many alerts of one kind are open in one network namespace that others of that kind do not open.",
+		Meaning: "At most 128 alerts of one kind are open in one network namespace, and 64 more that are critical, so that one cause cannot flood the output. " +
+			"No open alert is closed for another one. " +
+			"occupancy is the number of causes that have no alert of their own now; netns is the namespace with most of them, and the cause names their kind. " +
+			"The same causes are counted in `alerts_suppressed` of the stats records, each of them once.",
+		Normal: "A host with hundreds of peers may have so many failing connects when its network is down. " +
+			"Proxies and scanners reach the limit with less.",
+		Remedy: "Look for what the open alerts of that kind have in common: a network, a service that is down, one process that scans. " +
+			"An alert that closes makes room for another cause. " +
+			"If so many are normal on this host, raise the threshold of that kind; `tcpshift alerts --help` lists the flags.",
+		Sources: []string{
+			"docs/detection.md has the limits",
 		},
 	}
 }

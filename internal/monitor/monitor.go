@@ -17,7 +17,7 @@ import (
 )
 
 // Monitor is an engine, its worker and its seeder. Its methods are for one goroutine, the one that
-// reads the stream. None of them blocks or does I/O.
+// reads the stream. None of them blocks, or does I/O other than [isGone].
 type Monitor struct {
 	engine   *detect.Engine
 	requests *requestQueue
@@ -43,6 +43,7 @@ const (
 // gets at most one message for the operator: that this process can open no further file, so that
 // some namespaces cannot be read. It is called from another goroutine.
 func New(c detect.Config, f filter.Filter, warn func(message string)) *Monitor {
+	c.Gone = isGone
 	m := &Monitor{
 		engine:   detect.New(c, monotonic.Now()),
 		requests: newRequestQueue(), answers: make(chan answer, queueSize), done: make(chan struct{}),
@@ -87,6 +88,9 @@ func (m *Monitor) AddLost(count uint64) {
 // SeededAfter is how long after New the sockets that existed before had been read; 0: they
 // have not.
 func (m *Monitor) SeededAfter() time.Duration { return m.engine.SeededAfter() }
+
+// AlertsSuppressed is how many causes have had no alert because too many alerts were open.
+func (m *Monitor) AlertsSuppressed() uint64 { return m.engine.AlertsSuppressed() }
 
 // Alerts returns the alerts to report now. It also passes requests of the engine to the
 // worker, and answers of the worker to the engine.

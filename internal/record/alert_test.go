@@ -20,8 +20,11 @@ func fullAlert() detect.Alert {
 		Time: moment, Monotonic: 9 * time.Second, ID: "2584g-1", Kind: "time_wait_storm", Phase: detect.Open,
 		Finding: detect.Finding{
 			Severity: detect.Critical,
-			Process:  detect.TopProcess{PID: 4242, Comm: comm("curl"), Known: true, Cgroup: pod(), Share: 0.98765, Processes: 3},
-			Netns:    4026531840, Role: tcp.RoleClient, Local: endpoint("192.0.2.1", 0), Peer: endpoint("198.51.100.7", 443),
+			Culprit: detect.Culprit{
+				Known: true, Service: "billing", Share: 0.78765, Comm: comm("curl"), Cgroup: pod(), Processes: 3, PID: 4242, PIDShare: 0.62,
+				NextService: "python3", NextShare: 0.21,
+			},
+			Netns: 4026531840, Role: tcp.RoleClient, Local: endpoint("192.0.2.1", 0), Peer: endpoint("198.51.100.7", 443),
 			RateUnit: "connections", Rate: 83.33333, Occupancy: 350, OccupancySource: detect.FromKernel, Capacity: 500,
 			CapacityKind: detect.EphemeralPorts, Projected: 5083, ExhaustionIn: 1800400 * time.Microsecond, Exhausts: true,
 			Cause: "the cause", Advice: "the advice",
@@ -35,8 +38,10 @@ func longestAlert() detect.Alert {
 	wide := endpoint("fdff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", 65535)
 	const most = 1<<64 - 1
 	a.ID, a.Kind, a.Phase, a.Severity = strings.Repeat("z", 24), "time_wait_storm", detect.Update, detect.Critical
-	a.Process = detect.TopProcess{
+	unit := strings.Repeat("\\", 96)
+	a.Culprit = detect.Culprit{
 		PID: 1<<32 - 1, Comm: comm(strings.Repeat("\x01", 16)), Known: true, Share: 0.123, Processes: 1 << 40,
+		Service: unit, NextService: unit, PIDShare: 0.123, NextShare: 0.123,
 		Cgroup: &tcp.Cgroup{Path: longestPath("x"), Container: containerID, Runtime: "containerd", PodUID: pod().PodUID},
 	}
 	a.Local, a.Peer, a.Netns, a.Role, a.Rate = wide, wide, 1<<32-1, tcp.RoleListener, 123456789.123
@@ -67,8 +72,15 @@ func alertCases() []goldenCase {
 		edit("after losses", func(a *detect.Alert) { a.Lost = 1234 }),
 		edit("approximate", func(a *detect.Alert) { a.Approximate = true }),
 		edit("unverified", func(a *detect.Alert) { a.Unverified = true }),
-		edit("many processes of a name", func(a *detect.Alert) { a.Process.PID, a.Process.Processes, a.Process.Cgroup = 0, 812, nil }),
-		edit("no process known", func(a *detect.Alert) { a.Process = detect.TopProcess{} }),
+		edit("many processes of a name", func(a *detect.Alert) { a.Culprit.PID, a.Culprit.Processes, a.Culprit.Cgroup = 0, 812, nil }),
+		edit("one process", func(a *detect.Alert) {
+			a.Culprit.Processes, a.Culprit.NextService, a.Culprit.PIDShare = 1, "", a.Culprit.Share
+		}),
+		edit("one process that is not named", func(a *detect.Alert) { a.Culprit.Processes, a.Culprit.PID = 1, 0 }),
+		edit("a process with less than half", func(a *detect.Alert) { a.Culprit.PIDShare = 0.3 }),
+		edit("no process lives", func(a *detect.Alert) { a.Culprit.Processes, a.Culprit.PID = 0, 0 }),
+		edit("named by its main thread", func(a *detect.Alert) { a.Culprit.Service = "curl" }),
+		edit("no process known", func(a *detect.Alert) { a.Culprit = detect.Culprit{} }),
 		edit("a server", func(a *detect.Alert) {
 			a.Role, a.Local, a.Peer = tcp.RoleServer, endpoint("2001:db8::1", 443), tcp.Endpoint{}
 			a.CapacityKind, a.OccupancySource = detect.TimeWaitBuckets, detect.FromEvents
@@ -80,11 +92,20 @@ func alertCases() []goldenCase {
 		}),
 		edit("as long as it may be", func(a *detect.Alert) { *a = longestAlert() }),
 	}
+	cases = append(cases, edit("about suppressed alerts", func(a *detect.Alert) {
+		a.Kind, a.Severity, a.Culprit = detect.AlertsSuppressed, detect.Warning, detect.Culprit{}
+		a.Role, a.Local, a.Peer, a.RateUnit, a.Rate = tcp.RoleUnknown, tcp.Endpoint{}, tcp.Endpoint{}, "more causes without an alert", 0.5
+		a.Occupancy, a.OccupancySource, a.CapacityKind, a.Capacity, a.Projected, a.Exhausts = 72, detect.FromEvents, "", 0, 0, false
+	}))
 	for _, kind := range detect.Kinds() {
 		cases = append(cases, edit(kind, func(a *detect.Alert) { a.Kind = kind }))
 	}
 	for _, h := range hostileComms {
-		cases = append(cases, edit(h.name, func(a *detect.Alert) { a.Process.Comm, a.Process.Cgroup = comm(h.comm), nil }))
+		cases = append(cases, edit(h.name, func(a *detect.Alert) {
+			a.Culprit.Comm, a.Culprit.Cgroup = comm(h.comm), nil
+			a.Culprit.Service = string(a.Culprit.Comm.Bytes())
+			a.Culprit.NextService = a.Culprit.Service
+		}))
 	}
 	return cases
 }
@@ -96,7 +117,7 @@ func TestText_AlertOrder(t *testing.T) {
 	line := string(Text{}.Alert(nil, &a))
 	at := 0
 	for _, part := range []string{
-		"time_wait_storm", "curl", "4242", "198.51.100.7:443", "83.3 connections a second", "350 of 500", "1.8 s", "the cause", "the advice",
+		"time_wait_storm", "billing (curl, 3 processes, 78 %, most of it pid 4242; next python3, 21 %) to ", "198.51.100.7:443", "83.3 connections a second", "350 of 500", "1.8 s", "the cause", "the advice",
 	} {
 		next := strings.Index(line[at:], part)
 		if next < 0 {

@@ -124,6 +124,7 @@ func (o object) counts(c *Counts) object {
 		uint("time_wait_ends", c.TimeWaitEnds).
 		uint("lost_time_wait_ends", c.TimeWaitEndsLostQueueFull).
 		uint("time_wait_ends_lost", c.TimeWaitEndsLostKernel).
+		uint("alerts_suppressed", c.AlertsSuppressed).
 		uintIfSet("seeded_after_ns", uint64(c.SeededAfter))
 }
 

@@ -19,7 +19,7 @@ func (n *Native) Alert(dst []byte, a *detect.Alert) []byte {
 		literal("phase", string(a.Phase)).
 		literal("alert", a.ID).
 		literal("severity", string(a.Severity)).
-		process(&a.Process).
+		culprit(&a.Culprit).
 		uint("netns", uint64(a.Netns)).
 		literalIfSet("role", a.Role.String()).
 		endpoints(a.Local, a.Peer).
@@ -59,17 +59,26 @@ func confidence(a *detect.Alert) string {
 	return "full"
 }
 
-// process appends the process that contributes most to the cause, and its share. It
+// culprit appends the service that contributes most to the cause, and the next one. It
 // appends nothing if no process is known.
-func (o object) process(p *detect.TopProcess) object {
-	if !p.Known {
+func (o object) culprit(c *detect.Culprit) object {
+	if !c.Known {
 		return o
 	}
-	return o.uintIfSet("pid", uint64(p.PID)).
-		bytes("comm", p.Comm.Bytes()).
-		cgroup(p.Cgroup, maxAlertPath).
-		decimal("share", p.Share).
-		uint("processes", uint64(p.Processes))
+	o = o.string("service", c.Service).
+		decimal("share", c.Share).
+		uint("processes", uint64(c.Processes))
+	if c.PID != 0 {
+		o = o.uint("pid", uint64(c.PID)).
+			decimal("pid_share", c.PIDShare)
+	}
+	o = o.bytes("comm", c.Comm.Bytes()).
+		cgroup(c.Cgroup, maxAlertPath)
+	if c.NextService != "" {
+		o = o.string("next_service", c.NextService).
+			decimal("next_share", c.NextShare)
+	}
+	return o
 }
 
 // clip cuts s to at most maxAlertProse bytes, between two runes. The texts of package

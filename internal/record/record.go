@@ -72,6 +72,8 @@ type Counts struct {
 	TimeWaitEndsLostQueueFull uint64 // lost in user space: ends read, but not written because the queue was full
 	TimeWaitEndsLostKernel    uint64 // lost in the kernel: ends that the BPF programs did not emit, for lack of room or unseen
 
+	AlertsSuppressed uint64 // causes that had no alert because too many were open
+
 	// SeededAfter is how long after the start detection had read the sockets that existed
 	// before; 0: it has not, or there is no detection.
 	SeededAfter time.Duration

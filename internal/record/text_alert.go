@@ -21,7 +21,9 @@ func (t Text) Alert(dst []byte, a *detect.Alert) []byte {
 	}
 	p := append(appendClock(append(dst, "! "...), a.Time), ' ')
 	p = appendPhase(p, a)
-	p = appendWho(append(p, ": "...), &a.Process)
+	if a.Kind != detect.AlertsSuppressed { // all services may have a part in that
+		p = appendWho(append(p, ": "...), &a.Culprit)
+	}
 	p = appendWhere(p, a)
 	p = append(append(p, ':'), lineBreak...)
 	p = appendHowMuch(p, a)
@@ -59,28 +61,44 @@ func appendPhase(p []byte, a *detect.Alert) []byte {
 	return p
 }
 
-func appendWho(p []byte, w *detect.TopProcess) []byte {
-	if !w.Known {
+// appendWho appends the two services that cause most, such as
+// "php-fpm8.2 (6 processes, 70 %, most of it pid 4711; next python3, 30 %)".
+func appendWho(p []byte, c *detect.Culprit) []byte {
+	if !c.Known {
 		return append(p, "an unknown process"...)
 	}
-	if w.PID == 0 {
-		p = strconv.AppendInt(p, int64(w.Processes), 10)
-		p = append(p, " or more processes named "...)
+	p = append(appendPrintable(p, []byte(c.Service)), " ("...)
+	if comm := c.Comm.Bytes(); string(comm) != c.Service {
+		p = append(appendPrintable(p, comm), ", "...)
 	}
-	p = appendPrintable(p, w.Comm.Bytes())
-	p = append(p, " ("...)
-	if w.PID != 0 {
-		p = append(strconv.AppendUint(append(p, "pid "...), uint64(w.PID), 10), ", "...)
+	switch {
+	case c.Processes == 0:
+		p = append(p, "no process of it lives"...)
+	case c.Processes == 1 && c.PID != 0:
+		p = strconv.AppendUint(append(p, "pid "...), uint64(c.PID), 10)
+	case c.Processes == 1:
+		p = append(p, "1 process"...)
+	default:
+		p = append(strconv.AppendInt(p, int64(c.Processes), 10), " processes"...)
 	}
-	p = append(p, "share "...)
-	p = append(strconv.AppendFloat(p, math.Floor(100*w.Share), 'f', 0, 64), " %"...)
-	if w.PID != 0 && w.Processes > 1 {
-		p = append(strconv.AppendInt(append(p, ", one of "...), int64(w.Processes), 10), " processes"...)
+	p = appendPercent(append(p, ", "...), c.Share)
+	switch {
+	case c.PID == 0 || c.Processes == 1:
+	case 2*c.PIDShare > c.Share:
+		p = strconv.AppendUint(append(p, ", most of it pid "...), uint64(c.PID), 10)
+	default:
+		p = strconv.AppendUint(append(p, ", the busiest is pid "...), uint64(c.PID), 10)
+		p = appendPercent(append(p, " with "...), c.PIDShare)
 	}
-	if w.Cgroup != nil && w.Cgroup.Container != "" {
-		p = append(append(p, ", container "...), w.Cgroup.Container[:min(12, len(w.Cgroup.Container))]...)
+	if c.NextService != "" {
+		p = appendPrintable(append(p, "; next "...), []byte(c.NextService))
+		p = appendPercent(append(p, ", "...), c.NextShare)
 	}
 	return append(p, ')')
+}
+
+func appendPercent(p []byte, share float64) []byte {
+	return append(strconv.AppendFloat(p, math.Floor(100*share), 'f', 0, 64), " %"...)
 }
 
 func appendWhere(p []byte, a *detect.Alert) []byte {

@@ -3,6 +3,7 @@ package tcp
 import (
 	"net/netip"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -108,13 +109,42 @@ type Owner struct {
 	Source PIDSource
 }
 
+// KnownPID is the pid, or 0 if the owner is not known.
+func (o *Owner) KnownPID() uint32 {
+	if o.Source == PIDUnknown {
+		return 0
+	}
+	return o.PID
+}
+
 // Cgroup is where a process runs: its cgroup in the v1 hierarchy for memory, pids or cpu if one
 // is mounted, else in the unified hierarchy (cgroup v2).
 type Cgroup struct {
 	Path      string // below the hierarchy's mount
+	Unit      string // name of the systemd service or scope; "": not in one
 	Container string // full id; "": not in a container
 	Runtime   string // docker, containerd, cri-o or podman; "": not known
 	PodUID    string // of Kubernetes; "": not in a pod
+}
+
+// maxServiceName bounds what Service returns, in bytes.
+const maxServiceName = 96
+
+// Service names what runs in the cgroup: the systemd unit without its suffix, or the first
+// twelve digits of the container's id, as its engine shows it. It is empty if neither is
+// known. The units of logins and of their managers say nothing about what runs in them: they do
+// not count. A name of more than 96 bytes is cut and ends with "...".
+func (c *Cgroup) Service() string {
+	const shortID = 12
+	name := c.Unit[:max(0, strings.LastIndexByte(c.Unit, '.'))]
+	login := strings.HasPrefix(name, "session-") || strings.HasPrefix(name, "user@")
+	switch {
+	case name == "" || login:
+		return c.Container[:min(len(c.Container), shortID)]
+	case len(name) > maxServiceName:
+		return name[:maxServiceName-len("...")] + "..."
+	}
+	return name
 }
 
 // Transition is one event of the tracepoint sock:inet_sock_set_state, or the end of a

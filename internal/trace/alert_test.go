@@ -30,6 +30,8 @@ func (m *fakeMonitor) AddLost(count uint64)           { m.lost += count }
 // SeededAfter says that seeding is done once something was observed.
 func (m *fakeMonitor) SeededAfter() time.Duration { return time.Duration(m.seen) * time.Millisecond }
 
+func (m *fakeMonitor) AlertsSuppressed() uint64 { return 3 * m.seen }
+
 func (m *fakeMonitor) Alerts() []detect.Alert {
 	if m.opened || m.seen == 0 {
 		return nil
@@ -85,6 +87,16 @@ func TestAlerts_SeededAfter(t *testing.T) {
 			}
 		})
 	}
+}
+
+// stats and stop have the number of alerts that were left out.
+func TestAlerts_Suppressed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		_, out, err := monitored(t, Config{StatsInterval: time.Hour}, &fakeSource{turns: [][][]byte{samples(1)}, left: samples(1)})
+		if count := strings.Count(out, `"alerts_suppressed":6`); err != nil || count != 2 {
+			t.Errorf("%d records have it, want stats and stop: %v\n%s", count, err, out)
+		}
+	})
 }
 
 // The monitor is informed of transitions that were lost in the kernel.

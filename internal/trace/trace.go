@@ -64,6 +64,8 @@ type Monitor interface {
 	// SeededAfter is how long it took to read the sockets that existed at the start; 0: they
 	// have not been read yet.
 	SeededAfter() time.Duration
+	// AlertsSuppressed is how many causes have had no alert because too many were open.
+	AlertsSuppressed() uint64
 	// Finish returns the alerts since the last call and closes the open ones. It is called
 	// once, at the end.
 	Finish() []detect.Alert
@@ -216,7 +218,7 @@ func (l *loop) turn() error {
 	}
 	if l.Monitor != nil {
 		l.writeAlerts(l.Monitor.Alerts())
-		l.out.seededAfter = l.Monitor.SeededAfter()
+		l.out.seededAfter, l.out.alertsSuppressed = l.Monitor.SeededAfter(), l.Monitor.AlertsSuppressed()
 	}
 	if l.out.statsDue() && !l.out.stream.Stalled() {
 		l.out.periodicStats()
@@ -370,6 +372,7 @@ func (l *loop) writeAlerts(alerts []detect.Alert) {
 func (l *loop) closeAlerts() {
 	if l.Monitor != nil {
 		l.writeAlerts(l.Monitor.Finish())
+		l.out.alertsSuppressed = l.Monitor.AlertsSuppressed()
 		l.Monitor = nil
 	}
 }

@@ -26,7 +26,9 @@ type recordWriter struct {
 	interval  time.Duration // of stats; 0: none
 	nextStats time.Time
 
-	seededAfter time.Duration // see record.Counts
+	// See record.Counts.
+	seededAfter      time.Duration
+	alertsSuppressed uint64
 }
 
 func newRecordWriter(cfg *Config, kernel *kernelLedger) *recordWriter {
@@ -150,6 +152,6 @@ func (w *recordWriter) stop(reason, signal string) {
 func (w *recordWriter) counts() record.Counts {
 	c := w.account.counts(w.kernel)
 	c.WrittenBytes = w.stream.Written()
-	c.SeededAfter = w.seededAfter
+	c.SeededAfter, c.AlertsSuppressed = w.seededAfter, w.alertsSuppressed
 	return c
 }

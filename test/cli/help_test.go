@@ -23,7 +23,7 @@ func mustSucceed(t testing.TB, args ...string) result {
 }
 
 var alertKinds = []string{
-	"time_wait_storm", "port_exhaustion", "close_wait_leak", "connect_failures", "fin_wait2_pileup", "reset_burst",
+	"time_wait_storm", "port_exhaustion", "close_wait_leak", "connect_failures", "fin_wait2_pileup", "reset_burst", "alerts_suppressed",
 }
 
 // explain knows every state and kind of alert, and lists each in one line.

@@ -25,8 +25,12 @@ type alert struct {
 
 	Time            time.Time
 	PID             int
+	Service         string
 	Share           float64
 	Processes       int
+	PIDShare        float64 `json:"pid_share"`
+	NextService     string  `json:"next_service"`
+	NextShare       float64 `json:"next_share"`
 	Netns           uint32
 	LocalAddr       string   `json:"local_addr"`
 	LocalPort       int      `json:"local_port"`

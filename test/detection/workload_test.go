@@ -29,6 +29,8 @@ type workload struct {
 	ShutDown    bool          // shut down for writing at once, and read nothing
 	Linger2     int           // TCP_LINGER2, in seconds; 0: the sysctl's
 	PortRange   [2]uint16     // IP_LOCAL_PORT_RANGE; 0: the sysctl's
+	Name        string        // of the main thread; "": that of the program
+	Cgroups     []string      // files cgroup.procs of the cgroups to enter
 
 	// A server process instead, which runs until it is killed.
 	Listen     netip.AddrPort
@@ -63,12 +65,29 @@ func runWorkload(text string) int {
 		fmt.Fprintln(os.Stderr, o.serve())
 		return 1
 	}
+	if err := o.become(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
 	a := result{PID: os.Getpid(), Began: time.Now()}
 	o.run(&a)
 	if err := json.NewEncoder(os.Stdout).Encode(&a); err != nil {
 		return 1
 	}
 	return 0
+}
+
+// become enters the cgroups and takes the name of a service.
+func (o *workload) become() error {
+	for _, procs := range o.Cgroups {
+		if err := os.WriteFile(procs, []byte("0"), 0); err != nil {
+			return err
+		}
+	}
+	if o.Name == "" {
+		return nil
+	}
+	return os.WriteFile("/proc/self/comm", []byte(o.Name), 0)
 }
 
 type opened struct {

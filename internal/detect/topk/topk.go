@@ -10,7 +10,8 @@ import "container/heap"
 // Frequent and Top-k Elements in Data Streams", 2005). When the table is full, a new
 // key replaces the lightest one and inherits its weight as an error bound. A key that
 // weighs more than the sum of all weights divided by the limit is never missing.
-// Weights here also fall, when what they count ends: see [Table.Sweep].
+// Weights here also fall, when what they count ends: see [Table.Sweep]. So a flood of new
+// keys may replace one that matters: [Table.Pin] prevents that.
 //
 // Until the table is full nothing is evicted, and the entries are in no order.
 // A Table is for one goroutine.
@@ -20,6 +21,7 @@ type Table[K comparable, V any] struct {
 	cache   cache[K, V]
 	entries entryHeap[K, V]
 	ordered bool // entries is a heap
+	pins    int  // entries that are pinned
 }
 
 // Entry is one key of a Table. It stays valid until the next [Table.Get] of a new
@@ -30,6 +32,7 @@ type Entry[K comparable, V any] struct {
 	Weight uint64 // counted since the key got its entry
 	Missed uint64 // upper bound of what was counted for the key before that: its error
 	pos    int    // in Table.entries
+	pinned bool
 }
 
 // New makes an empty table with room for limit keys; limit is at least 1.
@@ -79,7 +82,7 @@ func (t *Table[K, V]) insert(key K) *Entry[K, V] {
 		heap.Init(&t.entries)
 		t.ordered = true
 	}
-	e := t.entries[0]
+	e := t.entries[0] // it is not pinned: not all are
 	delete(t.index, e.Key)
 	*e = Entry[K, V]{Key: key, Missed: e.Weight + e.Missed} // pos stays 0, the top
 	t.index[key] = e
@@ -94,6 +97,30 @@ func (t *Table[K, V]) Add(e *Entry[K, V], weight uint64) {
 	}
 }
 
+// Pin keeps an entry from being replaced, until [Table.Unpin]. It does nothing if half of
+// the table is pinned: new keys need room.
+func (t *Table[K, V]) Pin(e *Entry[K, V]) {
+	if e.pinned || t.pins >= t.limit/2 {
+		return
+	}
+	e.pinned = true
+	t.pins++
+	if t.ordered {
+		heap.Fix(&t.entries, e.pos)
+	}
+}
+
+// Unpin ends what Pin has begun, for all entries.
+func (t *Table[K, V]) Unpin() {
+	if t.pins == 0 {
+		return
+	}
+	for _, e := range t.entries {
+		e.pinned = false
+	}
+	t.pins, t.ordered = 0, false
+}
+
 // Sweep calls update for each entry, which may set Value, Weight and Missed, and
 // removes the entries for which update returns false.
 func (t *Table[K, V]) Sweep(update func(e *Entry[K, V]) (keep bool)) {
@@ -102,8 +129,11 @@ func (t *Table[K, V]) Sweep(update func(e *Entry[K, V]) (keep bool)) {
 		if update(e) {
 			e.pos = len(kept)
 			kept = append(kept, e)
-		} else {
-			delete(t.index, e.Key)
+			continue
+		}
+		delete(t.index, e.Key)
+		if e.pinned {
+			t.pins--
 		}
 	}
 	clear(t.entries[len(kept):])
@@ -111,13 +141,16 @@ func (t *Table[K, V]) Sweep(update func(e *Entry[K, V]) (keep bool)) {
 	t.cache.clear() // of the removed entries
 }
 
-// entryHeap is a [heap.Interface] with the least weight first. The error bound
-// counts as weight.
+// entryHeap is a [heap.Interface] with the least weight first, and pinned entries last. The
+// error bound counts as weight.
 type entryHeap[K comparable, V any] []*Entry[K, V]
 
 func (h entryHeap[K, V]) Len() int { return len(h) }
 
 func (h entryHeap[K, V]) Less(i, j int) bool {
+	if h[i].pinned != h[j].pinned {
+		return h[j].pinned
+	}
 	return h[i].Weight+h[i].Missed < h[j].Weight+h[j].Missed
 }
 

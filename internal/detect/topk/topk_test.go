@@ -75,3 +75,41 @@ func TestTable_HeavyKeyIsNeverMissing(t *testing.T) {
 		t.Errorf("%d keys are heavy, want 8", heavy)
 	}
 }
+
+// Pinned entries are not replaced by any number of new keys, and others are, though half of
+// the table is pinned at most.
+func TestTable_PinnedKeysStay(t *testing.T) {
+	const limit = 16
+	table := New[int, int](limit)
+	flood := func() {
+		for key := range 1000 {
+			table.Add(table.Get(100+key, uint64(key)), 5)
+			if key%100 == 99 {
+				table.Sweep(func(e *Entry[int, int]) bool { return e.Key < limit || e.Key%7 != 3 })
+			}
+		}
+	}
+	for key := range limit {
+		table.Add(table.Get(key, uint64(key)), 1)
+	}
+	for key := range limit {
+		table.Pin(table.Find(key, uint64(key)))
+	}
+	flood()
+	for key := range limit {
+		if found := table.Find(key, uint64(key)) != nil; found != (key < limit/2) {
+			t.Errorf("the table has the key %d: %v", key, found)
+		}
+	}
+	table.Sweep(func(e *Entry[int, int]) bool { return e.Key != 1 })
+	if table.pins != limit/2-1 {
+		t.Errorf("%d entries are pinned, want %d", table.pins, limit/2-1)
+	}
+	table.Unpin()
+	flood()
+	for key := range limit {
+		if table.Find(key, uint64(key)) != nil {
+			t.Errorf("the key %d is not replaced after Unpin", key)
+		}
+	}
+}

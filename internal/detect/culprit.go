@@ -1,0 +1,70 @@
+package detect
+
+import (
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// Process identifies a process: its pid in the initial pid namespace, and a time at which it
+// lived. A process with that pid that has started later is another one.
+type Process struct {
+	PID uint32
+	At  time.Duration // CLOCK_BOOTTIME
+}
+
+// Culprit is the service that causes most of what an alert reports. A service is all
+// processes in one cgroup whose main threads have one name.
+type Culprit struct {
+	Known   bool    // false: no process is known, and the other fields are zero
+	Service string  // of its systemd unit, without the suffix; else of its container; else Comm
+	Share   float64 // 0 to 1: the part of the cause that certainly is of this service
+	Comm    tcp.Comm
+	Cgroup  *tcp.Cgroup // nil: not known
+	// Processes is how many processes of the service live and take part. Of more than
+	// maxProcesses it is a lower bound.
+	Processes int
+	PID       uint32  // of the busiest of them; 0: none lives, or none stands out
+	PIDShare  float64 // of the process PID: the part of the cause that certainly is of it
+
+	NextService string  // the next largest service; "": there is none
+	NextShare   float64 // of NextService
+
+	candidates []processCount // that may live
+	total      uint64         // that the shares are of
+}
+
+// minShareNamed is the least share of a process or of a second service that is named. Less
+// may be chance: a shell loop starts a new process for each connection.
+const minShareNamed = 0.02
+
+// settle names the busiest process that lives, and drops the candidates that are gone.
+func (c *Culprit) settle(gone func(Process) bool) {
+	c.PID, c.PIDShare, c.Processes = 0, 0, 0
+	var living []processCount
+	var most uint64
+	for _, p := range c.candidates {
+		if gone != nil && gone(Process{PID: p.pid, At: p.at}) {
+			continue
+		}
+		living = append(living, p)
+		if count := p.atLeast(); count > max(1, most) {
+			most, c.PID = count, p.pid
+		}
+	}
+	c.candidates, c.Processes = living, len(living)
+	c.PIDShare = min(c.Share, float64(most)/float64(max(1, c.total)))
+	if c.PIDShare < minShareNamed {
+		c.PID, c.PIDShare = 0, 0
+	}
+}
+
+// culpritOf names the service whose connections or TIME_WAITs of the last minute are counted.
+func (tr *tracker) culpritOf(s *topServices) Culprit {
+	return s.culprit(tr.now-rate.TimeWaitHold, tr.Gone)
+}
+
+// culpritOfSockets names the service that has the counted sockets. Its processes take part
+// as long as they have some.
+func (tr *tracker) culpritOfSockets(s *topServices) Culprit { return s.culprit(0, tr.Gone) }

@@ -1,0 +1,254 @@
+package detect
+
+import (
+	"slices"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// topServices counts which services cause something, and which of their processes: the
+// busiest few of both, by the Space-Saving algorithm (see package topk) in arrays that are
+// short enough to be searched from end to end. A service is all processes in one cgroup
+// whose main threads have one name.
+type topServices struct {
+	pids      []uint32 // of processes, in that order: they are searched for each transition
+	processes []processCount
+	services  []*serviceCount
+	total     uint64 // also of services that are not in the list, and of unknown processes
+
+	floor uint64 // no process in the list has a smaller count; see lightest
+	hand  int    // index in processes
+}
+
+type serviceCount struct {
+	comm     tcp.Comm
+	cgroupID uint64
+	cgroup   *tcp.Cgroup // nil: not known
+	count    uint64
+	missed   uint64 // the part of count that may be of services replaced by this one
+}
+
+type processCount struct {
+	pid     uint32
+	service *serviceCount
+	at      time.Duration // of its newest transition
+	count   uint64
+	missed  uint64 // the part of count that may be of processes replaced by this one
+}
+
+const (
+	// maxProcesses and maxServices bound the lists.
+	maxProcesses = 32
+	maxServices  = 8
+)
+
+func (s *topServices) count(t *tcp.Transition) {
+	if t.Owner.Source == tcp.PIDUnknown {
+		s.countUnknown()
+		return
+	}
+	s.total++
+	for i, pid := range s.pids {
+		if pid != t.Owner.PID {
+			continue
+		}
+		if p := &s.processes[i]; p.service.has(t) {
+			p.add(t)
+			return
+		}
+		break
+	}
+	s.insert(t).add(t)
+}
+
+func (p *processCount) add(t *tcp.Transition) {
+	p.count, p.at = p.count+1, t.Monotonic
+	c := p.service
+	c.count++
+	if t.Cgroup != c.cgroup && t.Cgroup != nil {
+		c.cgroup = t.Cgroup
+	}
+}
+
+// countUnknown counts what an unknown process has caused.
+func (s *topServices) countUnknown() { s.total++ }
+
+func (c *serviceCount) has(t *tcp.Transition) bool {
+	return c.comm == t.Owner.Comm && c.cgroupID == t.CgroupID
+}
+
+// insert returns an entry for the process of t. A process that is in the list has another
+// service since it has called execve() or was moved: it counts anew.
+func (s *topServices) insert(t *tcp.Transition) *processCount {
+	p := processCount{pid: t.Owner.PID, service: s.insertService(t)}
+	i := slices.Index(s.pids, p.pid)
+	switch {
+	case i >= 0:
+		s.floor = 0
+	case len(s.pids) < maxProcesses:
+		i, s.floor = len(s.pids), 0
+		s.pids, s.processes = append(s.pids, p.pid), append(s.processes, p)
+	default:
+		i = s.lightest()
+		p.count = s.processes[i].count
+		p.missed = p.count
+	}
+	s.pids[i], s.processes[i] = p.pid, p
+	return &s.processes[i]
+}
+
+// lightest returns the index of a process with the smallest count. It goes on from where it
+// has found one before: with many processes most have the smallest count or one more.
+func (s *topServices) lightest() int {
+	for range s.processes {
+		if s.hand++; s.hand >= len(s.processes) {
+			s.hand = 0
+		}
+		if s.processes[s.hand].count <= s.floor {
+			return s.hand
+		}
+	}
+	for i := range s.processes {
+		if s.processes[i].count < s.processes[s.hand].count {
+			s.hand = i
+		}
+	}
+	s.floor = s.processes[s.hand].count
+	return s.hand
+}
+
+func (s *topServices) insertService(t *tcp.Transition) *serviceCount {
+	for _, c := range s.services {
+		if c.has(t) {
+			return c
+		}
+	}
+	c := &serviceCount{comm: t.Owner.Comm, cgroupID: t.CgroupID, cgroup: t.Cgroup}
+	if len(s.services) < maxServices {
+		s.services = append(s.services, c)
+		return c
+	}
+	least := 0
+	for i := range s.services {
+		if s.services[i].count < s.services[least].count {
+			least = i
+		}
+	}
+	replaced := s.services[least]
+	c.count, c.missed = replaced.count, replaced.count
+	s.services[least] = c
+	s.keepProcesses(func(p *processCount) bool { return p.service != replaced })
+	return c
+}
+
+// uncount takes back one count of a process, 0 if it was not known.
+func (s *topServices) uncount(pid uint32) {
+	s.total -= min(1, s.total)
+	i := slices.Index(s.pids, pid)
+	if pid == 0 || i < 0 {
+		return
+	}
+	s.floor = 0
+	p := &s.processes[i]
+	c := p.service
+	c.count -= min(1, c.count)
+	c.missed = min(c.missed, c.count)
+	if p.count--; p.count == 0 {
+		s.keepProcesses(func(p *processCount) bool { return p.count > 0 })
+	} else {
+		p.missed = min(p.missed, p.count)
+	}
+}
+
+// decay halves all counts, so that a process that has stopped soon leaves the list.
+func (s *topServices) decay() {
+	s.total /= 2
+	for _, c := range s.services {
+		c.count, c.missed = c.count/2, c.missed/2
+	}
+	s.keepProcesses(func(p *processCount) bool {
+		p.count, p.missed = p.count/2, p.missed/2
+		return p.count > 0
+	})
+}
+
+func (s *topServices) keepProcesses(keep func(p *processCount) bool) {
+	kept := 0
+	for _, p := range s.processes {
+		if keep(&p) {
+			s.pids[kept], s.processes[kept] = p.pid, p
+			kept++
+		}
+	}
+	clear(s.processes[kept:]) // of pointers to services
+	s.pids, s.processes, s.floor = s.pids[:kept], s.processes[:kept], 0
+}
+
+// culprit names the two largest services. Processes count that have taken part at the time
+// since or later, and are not gone.
+func (s *topServices) culprit(since time.Duration, gone func(Process) bool) Culprit {
+	first, next := s.largest()
+	if first < 0 {
+		return Culprit{}
+	}
+	largest := s.services[first]
+	c := Culprit{
+		Known: true, Service: largest.name(), Comm: largest.comm, Cgroup: largest.cgroup,
+		Share: s.share(largest.atLeast()), total: s.total,
+	}
+	if next >= 0 {
+		second := s.services[next]
+		if c.NextService = second.name(); c.NextService == c.Service {
+			c.NextService = string(second.comm.Bytes()) // a unit may run several programs
+		}
+		c.NextShare = min(1-c.Share, s.share(second.atLeast()))
+	}
+	for i := range s.processes {
+		if p := &s.processes[i]; p.service == largest && p.at >= since {
+			candidate := *p
+			candidate.service = nil // an alert must not refer to what changes
+			c.candidates = append(c.candidates, candidate)
+		}
+	}
+	c.settle(gone)
+	return c
+}
+
+// largest returns the indexes of the largest service and of the next one, -1 if there is none.
+func (s *topServices) largest() (first, next int) {
+	first, next = -1, -1
+	for i := range s.services {
+		switch count := s.services[i].atLeast(); {
+		case count == 0:
+		case first < 0 || count > s.services[first].atLeast():
+			first, next = i, first
+		case next < 0 || count > s.services[next].atLeast():
+			next = i
+		}
+	}
+	if next >= 0 && s.share(s.services[next].atLeast()) < minShareNamed {
+		next = -1
+	}
+	return first, next
+}
+
+func (s *topServices) share(count uint64) float64 {
+	return min(1, float64(count)/float64(max(1, s.total)))
+}
+
+// atLeast is the part of the count that certainly is of this service.
+func (c *serviceCount) atLeast() uint64 { return c.count - c.missed }
+
+// atLeast is the part of the count that certainly is of this process.
+func (c *processCount) atLeast() uint64 { return c.count - c.missed }
+
+// name is that of the systemd unit, else of the container, else of the main thread.
+func (c *serviceCount) name() string {
+	if c.cgroup != nil {
+		if name := c.cgroup.Service(); name != "" {
+			return name
+		}
+	}
+	return string(c.comm.Bytes())
+}
