@@ -107,35 +107,42 @@ func (tr *tracker) requests(now time.Duration) []Request {
 	var list []Request
 	for _, e := range tr.namespaces.Entries() {
 		ns := &e.Value
-		interval := activeInterval
-		if ns.suspectedAt > 0 && now-ns.suspectedAt < quietPeriod {
-			interval = suspectedInterval
+		if counts := tr.countsDue(ns); counts || tr.limitsDue(ns) {
+			list = append(list, tr.request(e.Key, ns, counts))
 		}
-		quiet := ns.activeAt < ns.requestedAt && interval == activeInterval && !ns.wantCloseWait && !tr.isStale(ns)
-		counts := tr.countsDue(ns)
-		if ns.requestedAt > 0 && (now-ns.requestedAt < interval || quiet) && !counts {
-			continue
-		}
-		transitions := ns.transitions
-		ns.requestedAt, ns.transitions = now, 0
-		halfClosed := ns.wantHalfClosed && (ns.halfClosedRequestedAt == 0 || now-ns.halfClosedRequestedAt >= halfClosedInterval)
-		if halfClosed {
-			ns.halfClosedRequestedAt, ns.wantHalfClosed = now, false
-		}
-		request := Request{Netns: e.Key, Transitions: transitions, HalfClosed: halfClosed, CloseWait: ns.wantCloseWait}
-		if counts {
-			request.Suspects = tr.requestCounts(e.Key, ns)
-		}
-		if tr.requestsOpen(e.Key, ns) {
-			request.OpenSince = ns.openRequestedAt
-		}
-		ns.wantCloseWait = false
-		list = append(list, request)
 	}
 	slices.SortFunc(list, func(a, b Request) int {
 		return cmp.Or(cmp.Compare(b.Transitions, a.Transitions), cmp.Compare(a.Netns, b.Netns))
 	})
 	return list
+}
+
+// limitsDue reports whether the limits of a namespace are to be requested.
+func (tr *tracker) limitsDue(ns *namespace) bool {
+	interval := activeInterval
+	if ns.suspectedAt > 0 && tr.now-ns.suspectedAt < quietPeriod {
+		interval = suspectedInterval
+	}
+	quiet := ns.activeAt < ns.requestedAt && interval == activeInterval && !ns.wantCloseWait && !tr.isStale(ns)
+	return ns.requestedAt == 0 || tr.now-ns.requestedAt >= interval && !quiet
+}
+
+// request makes the request for all that is wanted of a namespace, with counts of suspects
+// if these are due.
+func (tr *tracker) request(netns uint32, ns *namespace, counts bool) Request {
+	r := Request{Netns: netns, Transitions: ns.transitions, CloseWait: ns.wantCloseWait}
+	ns.requestedAt, ns.transitions, ns.wantCloseWait = tr.now, 0, false
+	if ns.wantHalfClosed && (ns.halfClosedRequestedAt == 0 || tr.now-ns.halfClosedRequestedAt >= halfClosedInterval) {
+		r.HalfClosed = true
+		ns.halfClosedRequestedAt, ns.wantHalfClosed = tr.now, false
+	}
+	if counts {
+		r.Suspects = tr.requestCounts(netns, ns)
+	}
+	if tr.requestsOpen(netns, ns) {
+		r.OpenSince = ns.openRequestedAt
+	}
+	return r
 }
 
 func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {

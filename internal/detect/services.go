@@ -241,7 +241,7 @@ func (s *topServices) share(count uint64) float64 {
 func (c *serviceCount) atLeast() uint64 { return c.count - c.missed }
 
 // atLeast is the part of the count that certainly is of this process.
-func (c *processCount) atLeast() uint64 { return c.count - c.missed }
+func (p *processCount) atLeast() uint64 { return p.count - p.missed }
 
 // name is that of the systemd unit, else of the container, else of the main thread.
 func (c *serviceCount) name() string {

@@ -38,7 +38,7 @@ func TestEachWithPeer_OnlyThese(t *testing.T) {
 		if err != nil {
 			t.Skipf("listen at %s: %v", at, err)
 		}
-		defer l.Close()
+		t.Cleanup(func() { l.Close() })
 		listeners[network] = l
 	}
 	dial := func(network, address string) (local uint16) {
