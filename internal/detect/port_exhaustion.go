@@ -113,7 +113,7 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	f.Cause += fmt.Sprintf("; open connections use %d ports and TIME_WAITs %d", round(e.Value.Connections(model)), round(e.Value.TimeWaits(model)))
 	if key.ownRange {
 		f.Cause += "; these sockets have their own range of ports (IP_LOCAL_PORT_RANGE)"
-		f.Advice = ownRangeAdvice
+		f.Advice, f.Unverified = ownRangeAdvice, true // the table does not show a range
 		return f
 	}
 	f.Unverified, f.complete = !e.Value.kernel.isVerified(d.tracker), e.Value.kernel.isComplete(d.tracker)

@@ -250,7 +250,7 @@ func TestAlert_TextNamesRemedy(t *testing.T) {
 	}
 	at := 0
 	for _, part := range []string{
-		"CRITICAL time_wait_storm: ", fmt.Sprintf("(pid %d, share 100 %%)", a.PID), "to 10.9.0.2:80 from 10.9.0.1", " connections a second, ",
+		"CRITICAL time_wait_storm: ", fmt.Sprintf("(pid %d, 100 %%)", a.PID), "to 10.9.0.2:80 from 10.9.0.1", " connections a second, ",
 		" of 300 local ports taken", "None is left in about ", "Why: ", "What to do: reuse connections", "addresses", "40000 to 40299",
 		"OVER time_wait_storm", "OVER port_exhaustion",
 	} {

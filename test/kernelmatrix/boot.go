@@ -89,13 +89,23 @@ func (g *guests) run(o *outcome, initramfs string) {
 	defer func() { o.took = time.Since(began) }()
 	o.err = g.boot(o, initramfs)
 	if errors.Is(o.err, errDied) || errors.Is(o.err, errNoBoot) {
-		g.log(o.column, fmt.Sprintf("%v; trying once more", o.err))
+		g.log(o.column, fmt.Sprintf("%v; trying once more; %s", o.err, g.keepConsole(o.column)))
 		o.retried = true
 		o.err = g.boot(o, initramfs)
 	}
 	if o.err == nil && o.console.status == onlyTestsFailed {
 		g.rerun(o, initramfs)
 	}
+}
+
+// keepConsole renames the console of a guest that died, which may end with the reason.
+func (g *guests) keepConsole(c column) string {
+	path := g.logPath(c)
+	kept := strings.TrimSuffix(path, ".log") + "-died.log"
+	if err := os.Rename(path, kept); err != nil {
+		return err.Error()
+	}
+	return "its console is in " + kept
 }
 
 func (g *guests) log(c column, text string) {
