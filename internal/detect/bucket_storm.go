@@ -33,12 +33,14 @@ func (d bucketStorm) check(raise raiser) {
 		ns := &e.Value
 		capacity := float64(ns.limits.MaxTimeWaits)
 		if !ns.known || capacity == 0 || ns.limits.Assumed {
+			ns.opensSince = 0
 			continue
 		}
 		r := &ns.total
 		r.Advance(d.now)
 		model := ns.modelOfAll(d.now)
 		if r.Occupancy(model) < minShare*capacity {
+			ns.opensSince = 0
 			continue
 		}
 		f := r.Forecast(model, capacity)

@@ -137,7 +137,7 @@ type Request struct {
 }
 
 // Requests returns what the engine needs to know now; namespaces with the most transitions
-// come first. It asks for a table of a namespace at most once a second. The caller answers
+// come first. It asks for a table of a namespace about once a second. The caller answers
 // each request with [Engine.Update], and with [Engine.UpdateHalfClosed],
 // [Engine.UpdateCloseWait], [Engine.UpdateOpen] and [Engine.UpdateSuspects] if the request
 // asks for it. What got no answer is requested again while a detector
@@ -176,8 +176,8 @@ func (e *Engine) UpdateOpen(now, since time.Duration, netns uint32, o *OpenSocke
 }
 
 // UpdateSuspects sets how many sockets of some destinations the kernel's table had when it
-// was read, after [Suspects] were requested. The engine corrects its model by these counts,
-// and opens or closes alerts.
+// was read, after [Suspects] were requested. The engine corrects its model by these counts. The
+// next Tick opens, updates or closes alerts accordingly.
 func (e *Engine) UpdateSuspects(now time.Duration, c *SuspectCounts) {
 	e.tracker.takeCounts(now, c)
 }

@@ -33,6 +33,7 @@ func (d portStorm) check(raise raiser) {
 		case d.now-u.raisedAt >= quietPeriod: // no alert is open
 			u.noPort = 0
 		}
+		u.kernel.opensSince = 0
 		if u.isRefuted(d.now) {
 			raise(e.Key, refuted, nil)
 		}
@@ -65,7 +66,11 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], raise rais
 	if alerts || isSuspected(f) {
 		d.suspect(ns, v, alerts, f.Exhausts)
 	}
-	c := d.claimOf(opening, &v.opensSince, v.isVerified(d.tracker), f)
+	isVerified := v.isVerified(d.tracker)
+	if opening && isVerified {
+		u.refutedAt = 0 // there were fewer sockets than the model had, and enough for a storm
+	}
+	c := d.claimOf(opening, &v.opensSince, isVerified, f)
 	if !opening && u.isRefuted(d.now) && f.Occupancy < (d.Threshold-0.2)*capacity {
 		return false // the rate alone, of what may not have been, keeps no alert
 	}
@@ -75,7 +80,8 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], raise rais
 	return alerts
 }
 
-// isRefuted reports whether the kernel's table has just had fewer sockets than counted.
+// isRefuted reports whether the kernel's table had clearly fewer sockets than the model within
+// the last ten seconds.
 func (u *destinationUse) isRefuted(now time.Duration) bool {
 	return u.refutedAt > 0 && now-u.refutedAt < quietPeriod
 }
@@ -153,11 +159,12 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 	if u.noPortAt > 0 && d.now-u.noPortAt < time.Second { // the kernel has found none
 		forecast.Occupancy, forecast.Exhausts, forecast.ExhaustedIn = forecast.Capacity, true, 0
 	}
+	occupancy := round(min(forecast.Occupancy, forecast.Capacity))
 	f := Finding{
 		Severity: stormSeverity(forecast), Culprit: d.culpritOf(&u.topServices),
 		Netns: e.Key.netns, Role: tcp.RoleClient,
 		Local: tcp.Endpoint{Addr: e.Key.local}, Peer: tcp.Endpoint{Addr: e.Key.peer, Port: e.Key.peerPort},
-		RateUnit: "connections", Rate: forecast.Rate, Occupancy: round(forecast.Occupancy), OccupancySource: u.kernel.source(d.tracker),
+		RateUnit: "connections", Rate: forecast.Rate, Occupancy: occupancy, OccupancySource: u.kernel.source(d.tracker),
 		Capacity: uint64(forecast.Capacity), CapacityKind: EphemeralPorts,
 		Projected:    round(u.Plateau(forecast.Rate, model)),
 		ExhaustionIn: forecast.ExhaustedIn, Exhausts: forecast.Exhausts,
@@ -165,7 +172,7 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 		Unverified:  !u.kernel.isVerified(d.tracker), complete: u.kernel.isComplete(d.tracker),
 	}
 	f.Cause = fmt.Sprintf("%d of the %d ports in use are in TIME_WAIT: the connections are short, and this side closes them first, "+
-		"which keeps the port of each for %s; at this rate %d ports would be in use", round(u.TimeWaits(model)), f.Occupancy,
+		"which keeps the port of each for %s; at this rate %d ports would be in use", min(round(u.TimeWaits(model)), occupancy), occupancy,
 		u.keptFor(model), f.Projected)
 	if u.noPort > 0 {
 		f.Cause += fmt.Sprintf("; %d connects have failed already", u.noPort)
@@ -173,7 +180,6 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 	}
 	f.Advice = portAdvice(ns)
 	d.addBinds(ns, &f)
-	f.Occupancy = min(f.Occupancy, f.Capacity)
 	return f
 }
 

@@ -9,7 +9,8 @@ import (
 // Suspects are the destinations of one namespace that the engine wants to have counted in
 // the kernel's table of sockets.
 type Suspects struct {
-	// Urgent means that an alert waits for the counts; else they verify numbers again.
+	// Urgent means that the numbers of at least one suspect are not verified: an alert may
+	// wait for them. Otherwise the counts verify them again.
 	Urgent bool
 	since  time.Duration // time of the request, which identifies it
 	list   []destination
@@ -62,7 +63,6 @@ type suspectCount struct {
 	lastAck   int
 	timeWaits int // timewait sockets that connect() does not take over
 	reusable  int // TIME_WAITs that it takes over if they have a timestamp of the peer
-	ending    int // older TIME_WAITs: see comparedFor
 	// created are the timewait sockets by second of creation, from comparedFrom on. For one
 	// that was in FIN_WAIT2 it is the second of the peer's FIN.
 	created [comparedFor/time.Second + 4]int32
@@ -112,8 +112,7 @@ func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, key *destinatio
 	case s.New != tcp.TimeWait:
 		n.open++
 		return
-	case second < 0:
-		n.ending++
+	case second < 0: // it is about to end: see comparedFor
 	case s.Substate == tcp.FinWait2 || age < c.limits.ReuseDelay || !c.limits.AllowsReuse(key.local, key.peer):
 		n.timeWaits++
 	default:

@@ -32,7 +32,7 @@ const (
 // verification compares the model of one destination with the kernel's table of sockets.
 type verification struct {
 	wanted      bool          // a detector asks for a count
-	urgent      bool          // an alert waits for it
+	urgent      bool          // the numbers are not verified; an alert may wait for the count
 	opensSince  time.Duration // since when the model has said that an alert opens; 0: it does not
 	requestedAt time.Duration // the newest request; 0: never
 	before      int64         // destinationUse.moves at that time
@@ -80,7 +80,7 @@ func (v *verification) applyTo(m *rate.TimeWaitModel, now time.Duration) {
 }
 
 // suspect asks for a count of the destination if the newest one is too old. alerts means that
-// an alert opens or is open, exhausts that it may before long.
+// an alert is open or about to open, exhausts that the capacity will be exhausted.
 func (tr *tracker) suspect(ns *namespace, v *verification, alerts, exhausts bool) {
 	interval, isVerified := activeInterval, v.isVerified(tr)
 	switch {
@@ -94,7 +94,9 @@ func (tr *tracker) suspect(ns *namespace, v *verification, alerts, exhausts bool
 	}
 }
 
-// claimOf is what a storm claims that opens or keeps an alert.
+// claimOf returns the claim of a storm. opening means that the model asks for an alert. The
+// claim is opens only if convicts agrees, else keeps. verified is added if the kernel has
+// confirmed the numbers.
 func (tr *tracker) claimOf(opening bool, opensSince *time.Duration, isVerified bool, f rate.Forecast) claim {
 	c := keeps
 	switch {
@@ -119,8 +121,8 @@ func (tr *tracker) convicts(opensSince *time.Duration, isVerified bool, f rate.F
 	return isVerified || f.Exhausts && f.ExhaustedIn <= noTimeToAsk || tr.now-*opensSince >= verdictWait
 }
 
-// countsDue reports whether counts are to be requested: once a second, and sooner the second
-// time if the first count proved nothing.
+// countsDue reports whether counts are to be requested: once a second on average. The second
+// request may follow after half a second.
 func (tr *tracker) countsDue(ns *namespace) bool {
 	return ns.wantCounts && tr.now >= ns.nextCounts-suspectedInterval/2
 }
@@ -154,8 +156,9 @@ func (tr *tracker) requestCounts(netns uint32, ns *namespace) *Suspects {
 	return s
 }
 
-// takeCounts corrects the model of each destination by the kernel's counts. What has opened
-// or closed since the request may be in the counts or not: so much they may differ.
+// takeCounts corrects the model of each destination by the kernel's counts. The counts may or
+// may not have what opened or closed since the request. So model and counts may differ by that
+// much.
 func (tr *tracker) takeCounts(now time.Duration, c *SuspectCounts) {
 	tr.now = max(tr.now, now)
 	for i, key := range c.of.list {
@@ -167,8 +170,8 @@ func (tr *tracker) takeCounts(now time.Duration, c *SuspectCounts) {
 	}
 }
 
-// modelled gives the TIME_WAITs that are compared with the kernel's, and how many of those
-// that connect() does not take over have no timestamp of the peer.
+// modelled returns two numbers to compare with the kernel's: the TIME_WAITs of the model, and
+// how many timewait sockets have no timestamp of the peer.
 func (tr *tracker) modelled(s *Suspects, key destination, u *destinationUse) (timeWaits float64, untimed int) {
 	u.Advance(tr.now)
 	model := tr.namespace(key.netns).uncorrected(key, u)

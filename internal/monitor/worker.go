@@ -77,6 +77,10 @@ func (w *worker) run() {
 			}
 		case n := <-w.namespaces:
 			w.search.Add(n)
+			if request, waits := w.waiting[n.Inode]; waits {
+				delete(w.waiting, n.Inode)
+				w.serve(request)
+			}
 		case <-searchDue:
 			w.stepSearch()
 		}
