@@ -25,7 +25,7 @@ func timeWaitStorm() Topic {
 			"capacity_kind names the limit, and exhaustion_in_s is the time until it is reached: from then on connect() fails, or the kernel closes without a TIME_WAIT. " +
 			"The alert opens only if the plateau, which is the rate times 60 seconds, exceeds the capacity.",
 		Normal: "Any number of TIME_WAITs is normal while the plateau is below the capacity, and raises no alert. " +
-			"A burst that fits raises no alert either, nor do connections that the peers close first, nor loopback, where connect() may reuse a TIME_WAIT after a second.",
+			"A burst that fits raises no alert either, nor do connections that the peers close first, nor do most loads on loopback, where connect() by default may reuse a TIME_WAIT after a second.",
 		Remedy: "Reuse connections, with HTTP keep-alive, a pool in the client, or one connection for each thread instead of one for each request; `service`, `comm` and the peer in the alert show which program to change. " +
 			"Until then use more local or more peer addresses: each pair of addresses has the full range of ports. " +
 			"Then widen the range, with `sysctl -w net.ipv4.ip_local_port_range=\"10240 60999\"`, which at most doubles the number. " +
@@ -52,13 +52,13 @@ func portExhaustion() Topic {
 		Summary: "A connect() found no free local port and failed with EADDRNOTAVAIL.",
 		Meaning: "Every port that connect() may choose is taken for this destination: by open connections, and by the TIME_WAITs of closed ones. " +
 			"Programs report the error as \"cannot assign requested address\". " +
-			"The alert counts both; other destinations are not affected.",
+			"The alert counts both. Other destinations are not affected, except by ports that were bound before connect(): these are taken for all of them.",
 		Normal: "It is never normal: the application got an error. " +
 			"Only a port scanner or a load generator may cause it on purpose.",
 		Remedy: "If TIME_WAITs occupy most ports, see `tcpshift explain time_wait_storm`. " +
 			"If open connections occupy most, the client opens too many to one destination or forgets to close them: `ss -tanp state established` shows their processes. " +
 			"Reuse connections first, then use more local or peer addresses, then widen net.ipv4.ip_local_port_range. " +
-			"Ports in net.ipv4.ip_local_reserved_ports are not available, nor are those that listeners use within the range.",
+			"Ports in net.ipv4.ip_local_reserved_ports are not available, nor are those within the range that listeners use or that programs bind before connect().",
 		Transitions: []string{
 			"SYN_SENT -> CLOSE: connect() failed at once; closed_by is no_port",
 		},
