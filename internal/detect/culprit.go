@@ -49,7 +49,8 @@ func (c *Culprit) settle(gone func(Process) bool) {
 			continue
 		}
 		living = append(living, p)
-		if count := p.atLeast(); count > max(1, most) {
+		// A single count may be chance, unless it is all there is.
+		if count := p.atLeast(); count > most && (count > 1 || count == c.total) {
 			most, c.PID = count, p.pid
 		}
 	}
