@@ -17,7 +17,7 @@ import (
 func unitCgroup(t *testing.T, name string) (procs []string) {
 	t.Helper()
 	for _, hierarchy := range []string{"memory", "pids", "cpu,cpuacct", "unified", ""} {
-		dir := filepath.Join("/", "sys", "fs", "cgroup", hierarchy)
+		dir := filepath.Clean("/sys/fs/cgroup/" + hierarchy)
 		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err != nil {
 			continue
 		}
