@@ -253,6 +253,7 @@ func TestAlert_TextNamesRemedy(t *testing.T) {
 			t.Fatalf("it has not started: %s", text())
 		}
 	}
+	time.Sleep(3 * time.Second) // only a file refers to the namespace: the search for it takes a while
 	a := <-s.run(workload{To: s.port(80), UntilNoPort: true, Phases: []phase{{PerSecond: 60, For: waitLimit}}})
 	time.Sleep(time.Second)
 	_ = cmd.Process.Signal(syscall.SIGTERM)
