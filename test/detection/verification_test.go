@@ -5,7 +5,6 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -19,7 +18,7 @@ func portsInUse(t *testing.T, n *tcplab.Netns, peer string, port int) int {
 	t.Helper()
 	ss, err := exec.LookPath("ss")
 	if err != nil {
-		t.Skip("ss is not installed")
+		tcplab.Missing(t, "needs ss: make install-deps")
 	}
 	var out []byte
 	n.Do(func() {
@@ -112,40 +111,12 @@ func TestVerification_PhantomConnections(t *testing.T) {
 	tr := startTracer(t, "alerts", "--netns", fmt.Sprint(n.Inode()), "--buffer-size", "64KiB")
 	at := tcplab.V4.At
 	listener := n.Listen(at(80))
-	dialAndClose := func() {
-		c := n.Dial(at(80))
-		s := listener.Accept()
-		c.Close()
-		s.ReadEOF()
-		s.Close()
-	}
 	for range 130 { // TIME_WAITs, so that it looks like a storm
-		dialAndClose()
+		dialAndClose(n, listener, at(80))
 	}
-	var clients, servers []*tcplab.Socket
-	for range 130 {
-		clients = append(clients, n.Dial(at(80)))
-		servers = append(servers, listener.Accept())
-	}
-	time.Sleep(time.Second)
-	if err := tr.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
-	for range 1500 { // fill the ring buffer
-		s := n.Socket(at(0).Addr())
-		_ = s.TryConnect(at(1))
-		s.Close()
-	}
-	for i, s := range servers {
-		s.Close()
-		clients[i].ReadEOF()
-		clients[i].Close()
-	}
-	if err := tr.cmd.Process.Signal(syscall.SIGCONT); err != nil {
-		t.Fatal(err)
-	}
+	loseEnds(t, tr, n, listener, 130)
 	for range 100 { // 260 count, 130 are there; with these 360 and 230 of 500
-		dialAndClose()
+		dialAndClose(n, listener, at(80))
 		time.Sleep(50 * time.Millisecond)
 	}
 	time.Sleep(2 * time.Second)
@@ -194,11 +165,7 @@ func TestVerification_Families(t *testing.T) {
 			}
 			listener := n.Listen(at)
 			for deadline := time.Now().Add(waitLimit); time.Now().Before(deadline); time.Sleep(40 * time.Millisecond) {
-				c := n.Dial(family.At(80))
-				s := listener.Accept()
-				c.Close()
-				s.ReadEOF()
-				s.Close()
+				dialAndClose(n, listener, family.At(80))
 				if opened := pick(tr.of(n.Inode()), "time_wait_storm", "open"); len(opened) > 0 {
 					if a := opened[0]; a.Confidence != "full" || a.OccupancySource != "kernel" || a.Occupancy < 100 || a.Occupancy > 170 {
 						t.Errorf("%+v", a)
@@ -224,15 +191,18 @@ func TestVerification_CostOfAReading(t *testing.T) {
 		t.Skipf("this machine made %d connections", a.Made)
 	}
 	peers := []tcp.Endpoint{{Addr: s.to, Port: 80}}
-	cost := func(peers []tcp.Endpoint) (count int, took time.Duration) {
-		var err error
-		s.client.Do(func() {
+	cost := func(peers []tcp.Endpoint) (count int, took time.Duration) { // the least of three
+		for i := range 3 {
+			var err error
 			began := time.Now()
-			err = limits.EachWithPeer(peers, func(*tcp.Socket) { count++ })
-			took = time.Since(began)
-		})
-		if err != nil {
-			t.Fatal(err)
+			count = 0
+			s.client.Do(func() { err = limits.EachWithPeer(peers, func(*tcp.Socket) { count++ }) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			if once := time.Since(began); i == 0 || once < took {
+				took = once
+			}
 		}
 		return count, took
 	}
