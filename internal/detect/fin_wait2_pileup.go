@@ -106,9 +106,7 @@ func (d *finWait2Pileup) seedLiving(netns uint32, client bool, s *tcp.Socket) {
 // pin keeps the key on whose account the kernel's table is read.
 func (d *finWait2Pileup) pin(c cause) {
 	key := c.(waitingKey)
-	if e := d.created.Find(key, key.hash()); e != nil {
-		d.created.Pin(e)
-	}
+	d.created.Pin(key, key.hash())
 }
 
 func (d *finWait2Pileup) check(raise raiser) {

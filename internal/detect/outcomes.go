@@ -136,9 +136,7 @@ func (t *outcomeTable) forgetIdle(now time.Duration) {
 // pin keeps the endpoint that an open alert is about.
 func (t *outcomeTable) pin(c cause) {
 	key := c.(endpointKey)
-	if e := t.Find(key, key.hash()); e != nil {
-		t.Pin(e)
-	}
+	t.Pin(key, key.hash())
 }
 
 // check opens an alert for each endpoint with at least limit bad outcomes within outcomeWindow,

@@ -306,13 +306,9 @@ func (tr *tracker) tick(now time.Duration) {
 func (tr *tracker) pin(c cause) {
 	switch key := c.(type) {
 	case destination:
-		if e := tr.destinations.Find(key, key.hash()); e != nil {
-			tr.destinations.Pin(e)
-		}
+		tr.destinations.Pin(key, key.hash())
 	case bucketCause:
-		if e := tr.namespaces.Find(key.netns, uint64(key.netns)); e != nil {
-			tr.namespaces.Pin(e)
-		}
+		tr.namespaces.Pin(key.netns, uint64(key.netns))
 	}
 }
 

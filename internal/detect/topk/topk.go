@@ -97,10 +97,11 @@ func (t *Table[K, V]) Add(e *Entry[K, V], weight uint64) {
 	}
 }
 
-// Pin keeps an entry from being replaced, until [Table.Unpin]. It does nothing if half of
-// the table is pinned: new keys need room.
-func (t *Table[K, V]) Pin(e *Entry[K, V]) {
-	if e.pinned || t.pins >= t.limit/2 {
+// Pin keeps the entry of a key, if it has one, from being replaced, until [Table.Unpin]. hash
+// is as for [Table.Get]. Pin does nothing if half of the table is pinned: new keys need room.
+func (t *Table[K, V]) Pin(key K, hash uint64) {
+	e := t.Find(key, hash)
+	if e == nil || e.pinned || t.pins >= t.limit/2 {
 		return
 	}
 	e.pinned = true

@@ -93,7 +93,7 @@ func TestTable_PinnedKeysStay(t *testing.T) {
 		table.Add(table.Get(key, uint64(key)), 1)
 	}
 	for key := range limit {
-		table.Pin(table.Find(key, uint64(key)))
+		table.Pin(key, uint64(key))
 	}
 	flood()
 	for key := range limit {
