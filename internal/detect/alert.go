@@ -43,7 +43,7 @@ type Source string
 // The sources of an occupancy.
 const (
 	FromEvents Source = "events" // counted from transitions
-	FromKernel Source = "kernel" // counted in the kernel's table, and moved on by the transitions since
+	FromKernel Source = "kernel" // counted by the kernel, and moved on by the transitions since
 )
 
 // Alert is one phase of one alert.
@@ -80,7 +80,7 @@ type Finding struct {
 	Failures        uint64        // failed connects since the alert's cause began; of connect_failures within 10 s
 
 	Lost        uint64 // transitions lost within the last minute, which may be missing from the numbers
-	Unverified  bool   // the kernel's table has not confirmed the numbers, or not yet
+	Unverified  bool   // the kernel's own counts have not confirmed the numbers, or not yet
 	Approximate bool   // a table was full or ends were lost, so that the numbers may be wrong; or not all limits could be read
 
 	complete bool // nothing that was lost is missing from the numbers: Lost is 0

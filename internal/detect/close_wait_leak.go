@@ -77,8 +77,8 @@ type leak struct {
 	stuck       growth       // sockets in CLOSE_WAIT for at least CloseWaitAge
 	sockets     int          // in closeWaitLeak.waiting: all that refer to this leak
 	lastArrival time.Duration
-	refuted     int           // sockets that the kernel's table took off while stuck was above half of CloseWaitCount
-	ended       int           // sockets that ended meanwhile
+	refuted     int           // sockets that the kernel's table took off the count since check last reset both
+	ended       int           // sockets that ended since then
 	suspectedAt time.Duration // when stuck began to suffice for an alert; 0: it does not
 }
 

@@ -39,8 +39,9 @@ type Culprit struct {
 // may be chance: a shell loop starts a new process for each connection.
 const minShareNamed = 0.02
 
-// settle names the busiest process that lives, and drops the candidates that are gone.
-func (c *Culprit) settle(gone func(Process) bool) {
+// nameLiving drops the candidates that are gone. It names the busiest of the others, unless its
+// share may be chance.
+func (c *Culprit) nameLiving(gone func(Process) bool) {
 	c.PID, c.PIDShare, c.Processes = 0, 0, 0
 	var living []processCount
 	var most uint64

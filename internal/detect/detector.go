@@ -10,7 +10,8 @@ type detector interface {
 	// tracker. It may have to observe others, such as those of states without a name.
 	needs() tcp.Transitions
 	observe(t *tcp.Transition)
-	// check raises every cause that exists now.
+	// check raises every cause that exists now, and refutes those that the kernel does not
+	// confirm.
 	check(raise raiser)
 	// pin keeps what the detector knows of a cause, which has an open alert, from being
 	// evicted from a table. It is called after each check.

@@ -132,7 +132,7 @@ func (l *lifecycle) closeAll(now time.Duration) []Alert {
 
 // close reports the last numbers again, but no process that is gone.
 func (l *lifecycle) close(o *openAlert, reason CloseReason, now time.Duration) Alert {
-	o.alert.Culprit.settle(l.gone)
+	o.alert.Culprit.nameLiving(l.gone)
 	o.alert.Reason = reason
 	return o.next(Close, now)
 }

@@ -112,7 +112,8 @@ func (t *outcomeTable) at(now time.Duration, key endpointKey) *outcomes {
 }
 
 // forgetIdle drops the endpoints that have had no outcome for 64 s, every ten seconds. It also
-// halves the counts of reasons and processes, so that they are those of now.
+// halves the counts of services and processes, and drops the reasons that have not occurred for
+// 64 s, so that they are those of now.
 func (t *outcomeTable) forgetIdle(now time.Duration) {
 	second := int64(now / time.Second)
 	if second < t.swept+outcomeWindow {

@@ -53,7 +53,7 @@ func (s *topServices) count(t *tcp.Transition) {
 		if pid != t.Owner.PID {
 			continue
 		}
-		if p := &s.processes[i]; p.service.has(t) {
+		if p := &s.processes[i]; p.service.matches(t) {
 			p.add(t)
 			return
 		}
@@ -74,7 +74,8 @@ func (p *processCount) add(t *tcp.Transition) {
 // countUnknown counts what an unknown process has caused.
 func (s *topServices) countUnknown() { s.total++ }
 
-func (c *serviceCount) has(t *tcp.Transition) bool {
+// matches reports whether the process of t belongs to this service.
+func (c *serviceCount) matches(t *tcp.Transition) bool {
 	return c.comm == t.Owner.Comm && c.cgroupID == t.CgroupID
 }
 
@@ -120,7 +121,7 @@ func (s *topServices) lightest() int {
 
 func (s *topServices) insertService(t *tcp.Transition) *serviceCount {
 	for _, c := range s.services {
-		if c.has(t) {
+		if c.matches(t) {
 			return c
 		}
 	}
@@ -211,7 +212,7 @@ func (s *topServices) culprit(since time.Duration, gone func(Process) bool) Culp
 			c.candidates = append(c.candidates, candidate)
 		}
 	}
-	c.settle(gone)
+	c.nameLiving(gone)
 	return c
 }
 

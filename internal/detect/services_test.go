@@ -84,11 +84,11 @@ func TestCulprit_TwoLargestServices(t *testing.T) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 	// The busiest ends: the alert names another one, or none.
-	c.settle(func(p Process) bool { return p.PID == 10 })
+	c.nameLiving(func(p Process) bool { return p.PID == 10 })
 	if c.PID < 11 || c.PID > 13 || c.Processes != 3 || math.Abs(c.PIDShare-0.1) > 0.001 || c.Share != 0.7 {
 		t.Errorf("after process 10 has ended: %+v", c)
 	}
-	c.settle(func(Process) bool { return true })
+	c.nameLiving(func(Process) bool { return true })
 	if c.PID != 0 || c.PIDShare != 0 || c.Processes != 0 || c.Service != "php8.2-fpm" {
 		t.Errorf("after all have ended: %+v", c)
 	}

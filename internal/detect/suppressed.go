@@ -37,7 +37,7 @@ type suppressed struct {
 
 type suppressedCause struct {
 	raisedAt  time.Duration
-	checkedAt time.Duration // when its severity was found out: it was not critical
+	checkedAt time.Duration // when it was last found not to be critical, or when it was suppressed first
 }
 
 // suppressionCause is what the one alert of kind AlertsSuppressed is about: all namespaces.

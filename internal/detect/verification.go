@@ -43,7 +43,7 @@ type verification struct {
 	open      float64 // connections that it had more, until settle corrects the model
 	lastAck   float64 // connections in LAST_ACK: they keep their ports, and the model has closed them
 
-	settles    time.Duration // when the connections were counted that settle takes; 0: none
+	settles    time.Duration // when the answer came whose connections settle takes; 0: none
 	settleOpen int64         // how many they were
 	settleFrom int64         // destinationUse.moves at the time of the request
 }

@@ -76,7 +76,7 @@ func EachSocket(handle func(s *tcp.Socket)) error {
 }
 
 // EachConnection is like [EachSocket], but leaves out timewait sockets, except those in
-// FIN_WAIT2, which the kernel does not distinguish in its answer to a request.
+// FIN_WAIT2: a request for FIN_WAIT2 lists them as well. Their New is TimeWait.
 func EachConnection(handle func(s *tcp.Socket)) error {
 	var s tcp.Socket
 	return dump(connectionStates, 0, func(m *diagMessage, _ []byte) {

@@ -7,17 +7,18 @@ import (
 )
 
 const (
-	// budgetBurst and budgetShare bound the CPU time of reading the kernel's tables of sockets
-	// for the engine: half a second at once, and 1/120 of the time, so a second in any minute.
+	// budgetBurst and budgetShare bound the CPU time of the tables that readTables reads: half
+	// a second at once, and 1/120 of the time, so about a second in any minute, or one reading
+	// that takes longer. Bound ports have a limit of their own (boundShare), the seeder none.
 	budgetBurst = 500 * time.Millisecond
 	budgetShare = 120
 )
 
 // budget is CPU time that may be spent: a token bucket. A reading that costs more than is left
-// delays those that follow. It is for one goroutine.
+// delays those that follow. It is for one goroutine at a time.
 type budget struct {
-	spent time.Duration // less what has come back since
-	at    time.Duration // when spent was right
+	spent time.Duration // CPU time used and not yet regained
+	at    time.Duration // up to when spent counts what was regained
 }
 
 // allows reports whether a reading may begin. One that is not urgent leaves half of the budget

@@ -38,8 +38,8 @@ func isGone(p detect.Process) bool {
 // is CLOCK_BOOTTIME of this process's time namespace. See proc_pid_stat(5).
 func statShowsEnd(stat []byte, at time.Duration) bool {
 	const (
-		before                    = 3 // fields: the name, field 2, may have spaces in it
-		state, threads, startedAt = 3 - before, 20 - before, 22 - before
+		first                     = 3 // the field behind the name; the name may have spaces in it
+		state, threads, startedAt = 3 - first, 20 - first, 22 - first
 		tick                      = 10 * time.Millisecond // USER_HZ is 100 on all that Go runs on
 	)
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])

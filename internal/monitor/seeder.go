@@ -17,28 +17,29 @@ type seeder struct {
 	namespaces chan<- netns.Namespace // for the worker
 }
 
-// run reads the sockets that match the filter, one namespace after the other, and ends then, or
-// after Close.
-func (w *seeder) run() {
+// run reads the sockets that match the filter, one namespace after the other: none if the filter
+// is on owners or roles, which the tables do not show. It passes each namespace to the worker. It
+// ends then, or after Close.
+func (s *seeder) run() {
 	for n := range netns.All {
 		select {
-		case w.namespaces <- n:
-		case <-w.done:
+		case s.namespaces <- n:
+		case <-s.done:
 			return
 		}
-		if w.filter.ByOwner() || !w.filter.MatchesNetns(n.Inode) {
+		if s.filter.ByOwner() || !s.filter.MatchesNetns(n.Inode) {
 			continue
 		}
-		if !w.seedFrom(n) {
+		if !s.seedFrom(n) {
 			return
 		}
 	}
-	w.send(func(e *detect.Engine, now time.Duration) { e.SeedingDone(now) })
+	s.send(func(e *detect.Engine, now time.Duration) { e.SeedingDone(now) })
 }
 
-// seedFrom sends the limits and the sockets of one namespace, batch by batch. It
-// reports false after Close.
-func (w *seeder) seedFrom(n netns.Namespace) (sent bool) {
+// seedFrom sends the sockets of one namespace that match the filter, batch by batch, and its
+// limits with the first batch; nothing if none matches. It reports false after Close.
+func (s *seeder) seedFrom(n netns.Namespace) (sent bool) {
 	sent = true
 	var l *tcp.Limits // until they are sent with the first batch
 	var readAt time.Duration
@@ -49,7 +50,7 @@ func (w *seeder) seedFrom(n netns.Namespace) (sent bool) {
 		if !sent || len(batch) == 0 {
 			return
 		}
-		sent = w.send(func(e *detect.Engine, _ time.Duration) {
+		sent = s.send(func(e *detect.Engine, _ time.Duration) {
 			if newLimits != nil {
 				e.Update(readAt, n.Inode, newLimits)
 			}
@@ -59,19 +60,19 @@ func (w *seeder) seedFrom(n netns.Namespace) (sent bool) {
 		})
 	}
 	// After an error the sockets that were read before it are sent.
-	w.report(enter(n, func() (err error) {
-		if l, err = w.limits(n.Inode); err != nil {
+	s.report(enter(n, func() (err error) {
+		if l, err = s.limits(n.Inode); err != nil {
 			return err
 		}
 		readAt = monotonic.Now()
-		err = limits.EachSocket(func(s *tcp.Socket) {
-			if !w.filter.MatchesEndpoints(s.Local, s.Peer) {
+		err = limits.EachSocket(func(socket *tcp.Socket) {
+			if !s.filter.MatchesEndpoints(socket.Local, socket.Peer) {
 				return
 			}
 			if sockets == nil {
 				sockets = make([]tcp.Socket, 0, batchSize)
 			}
-			if sockets = append(sockets, *s); len(sockets) == batchSize {
+			if sockets = append(sockets, *socket); len(sockets) == batchSize {
 				flush()
 			}
 		})

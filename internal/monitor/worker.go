@@ -43,7 +43,8 @@ type host struct {
 	nextBound time.Duration                // when bound ports may be read again: see boundShare
 }
 
-// worker reads what the engine requests. Its methods are for its own goroutine, run.
+// worker reads what the engine requests. Its methods are called by run, or by a function
+// that [netns.Namespace.Do] runs while run waits.
 type worker struct {
 	host
 	requests   *requestQueue

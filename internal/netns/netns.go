@@ -54,7 +54,8 @@ func FindExisting(inodes []uint32) []Namespace {
 	return w.find(inodes)
 }
 
-// All yields the namespaces that [Find] would return, each as soon as it is found.
+// All yields the namespaces that [Find] would return, each as soon as it is found; fewer
+// if this process can open no further file.
 func All(yield func(Namespace) bool) {
 	var w walk
 	w.namespaces(yield)

@@ -75,7 +75,8 @@ func (w *walk) cheap(processes []string, yield func(reference) bool) bool {
 	return w.mounted(yield)
 }
 
-// costly yields the namespaces of threads and open files: one system call for each.
+// costly yields the namespaces of threads and open files: one system call for each, and some
+// for each process.
 func (w *walk) costly(processes []string, yield func(reference) bool) {
 	for _, search := range []func(string, func(reference) bool) bool{w.ofThreads, w.ofFiles} {
 		for _, pid := range processes {

@@ -14,7 +14,8 @@
 // those of [NetnsInode], [CgroupID] and [Append], and by [ReadFile] in the directories of its
 // path, but not in the last component.
 //
-// The package must not open a file to find out what it is, nor decide what a file is used for.
+// Except for a namespace, the package must not open a file to find out what it is. It must not
+// decide what a file is used for.
 package safeopen
 
 import (

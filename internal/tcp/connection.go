@@ -29,7 +29,7 @@ const (
 	ClosedByResetReceived ClosedBy = "reset_received" // the peer sent a reset
 	ClosedByTimeout       ClosedBy = "timeout"        // the peer did not answer
 	ClosedByAbort         ClosedBy = "abort"          // ss -K, or another use of SOCK_DESTROY
-	ClosedByRefused       ClosedBy = "refused"        // the peer answered the SYN with a reset
+	ClosedByRefused       ClosedBy = "refused"        // a reset, or an ICMP "port unreachable", answered the SYN: ECONNREFUSED
 	ClosedByNoPort        ClosedBy = "no_port"        // connect() found no free local port
 	ClosedByAddressInUse  ClosedBy = "address_in_use" // connect() from a bound port: a connection with these addresses and ports exists
 )

@@ -59,9 +59,9 @@ func (l *Limits) AllowsReuse(local, peer netip.Addr) bool {
 const TimeWaitTimeout = time.Minute
 
 // FinWait2Timeout is the time until the timer of a timewait socket in FIN_WAIT2 expires,
-// unless the socket has its own TCP_LINGER2. With FinTimeout above a minute the socket stays
-// a full socket first, and the timewait socket gets the rest (tcp_rcv_state_process() and
-// tcp_keepalive_timer()).
+// unless the socket has its own TCP_LINGER2. With FinTimeout above a minute the socket first
+// stays a full socket for FinTimeout less a minute, and then the timewait socket lasts as long
+// again (tcp_rcv_state_process() and tcp_keepalive_timer()).
 func (l *Limits) FinWait2Timeout() time.Duration {
 	if l.FinTimeout > TimeWaitTimeout {
 		return l.FinTimeout - TimeWaitTimeout
