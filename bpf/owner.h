@@ -198,10 +198,10 @@ static __always_inline bool current_is_owner(const struct event_ctx *ec, struct 
 }
 
 /*
- * For a task that is not the owner, a kernel thread for example: whether it has operated on
- * a socket whose file is gone. Then some process has closed the socket. It is not known
- * which, so the stored owner must not be named any more, unless it was seen closing the
- * socket.
+ * The current task is not the owner: a kernel thread, for example. Returns whether it operates
+ * on a socket whose file is gone. Some process has closed that socket, and nobody knows which,
+ * so the stored owner must not be named any more. The exception is a stored owner that was seen
+ * closing the socket.
  */
 static __always_inline bool is_closed_by_unknown(const struct event_ctx *ec)
 {

@@ -130,10 +130,11 @@ static __always_inline int update_owner(const struct transition *t)
 }
 
 /*
- * Makes the time in the state unknown at the end of a connection that is out of scope. Its
- * other transitions were not recorded, and the socket may connect again, to a peer that is in
- * scope. Clears an old mark too, so that a backup does not take it for a later transition, and
- * a note of its reset on this CPU, which a later socket at the same address would get.
+ * Ends a connection that is out of scope. The socket may connect again, to a peer that is in
+ * scope, so nothing of this connection may remain:
+ * - its time in the state, because its other transitions were not recorded;
+ * - its mark, which the backup program would take for that of a later transition;
+ * - the note of its reset on this CPU, which a later socket at the same address would get.
  */
 static __always_inline void forget_connection(const struct transition *t, int old_state,
 					      int new_state)

@@ -12,9 +12,9 @@ type Info struct {
 	Path string // as passed to Describe
 
 	// Unit is the name, with its suffix, of the innermost service or scope of systemd that
-	// contains the cgroup. A container's scope does not count, nor does a unit that contains
-	// the container: that is the engine's, except where Podman runs the container in the
-	// unit of a Quadlet.
+	// contains the cgroup. A container's own scope does not count. A unit that contains a
+	// container does not count either, because it is the engine's. The exception is the unit
+	// of a Quadlet, in which Podman runs the container.
 	Unit string
 
 	// Container is the full id, 64 lower-case hex digits, of the innermost

@@ -26,7 +26,7 @@ func TestPortExhaustion_PortsBoundByAnotherProcess(t *testing.T) {
 			h.bindAndConnect(bound, 20000+port, holder)
 		}
 		h.pass(2 * time.Second)
-		h.limits.Bound = tcp.Ports(20000, 20001) // the kernel's list may or may not have some of them
+		h.limits.Bound = tcp.PortSetOf(20000, 20001) // the kernel's list may or may not have some of them
 		h.pass(2 * time.Second)
 		fail := func() Alert {
 			h.emit(to(9000), 0, curl, tcp.Close, tcp.SynSent)

@@ -26,7 +26,7 @@ func (bucketStorm) observe(*tcp.Transition) {}
 // bucketCause differs in type from the cause of a portStorm, which has the same kind.
 type bucketCause struct{ netns uint32 }
 
-func (c bucketCause) inNetns() uint32 { return c.netns }
+func (c bucketCause) netnsInode() uint32 { return c.netns }
 
 func (d bucketStorm) check(raise raiser) {
 	for _, e := range d.namespaces.Entries() {

@@ -32,7 +32,7 @@ type leakKey struct {
 	unaccepted bool // no process has accepted the connections
 }
 
-func (k leakKey) inNetns() uint32 { return k.netns }
+func (k leakKey) netnsInode() uint32 { return k.netns }
 
 func leakKeyOf(t *tcp.Transition) leakKey {
 	switch {

@@ -32,12 +32,12 @@ func (*connectFailures) needs() tcp.Transitions {
 func (d *connectFailures) observe(t *tcp.Transition) {
 	switch {
 	case t.New == tcp.SynSent:
-		o := d.peers.at(d.now, endpointKeyOf(t))
+		o := d.peers.countAt(d.now, endpointKeyOf(t))
 		o.all.Add(1)
 		o.local.Addr = t.Local.Addr
 	case t.Old == tcp.SynSent && t.New == tcp.Close:
 		if reason := connectFailure(t); reason != "" {
-			d.peers.at(d.now, peerKeyOf(t)).countBad(d.now, t, reason)
+			d.peers.countAt(d.now, peerKeyOf(t)).countBad(d.now, t, reason)
 		}
 	}
 }

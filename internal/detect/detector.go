@@ -38,7 +38,7 @@ const (
 
 // cause is what an alert is about. It is comparable.
 type cause interface {
-	inNetns() uint32 // inode number
+	netnsInode() uint32 // inode number
 }
 
 // raiser takes one cause, and what to report about it.

@@ -40,7 +40,7 @@ type waitingKey struct {
 	local tcp.Endpoint // of a server
 }
 
-func (k waitingKey) inNetns() uint32 { return k.netns }
+func (k waitingKey) netnsInode() uint32 { return k.netns }
 
 func (k *waitingKey) hash() uint64 {
 	return addrHash(k.peer.Addr) + addrHash(k.local.Addr) + uint64(k.peer.Port) + uint64(k.local.Port) + uint64(k.role)<<16

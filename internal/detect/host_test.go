@@ -134,7 +134,7 @@ func (h *host) answerSuspects(want Request) {
 		}
 		waiting := h.waiting(key)
 		if h.reuses(key) { // connect() has taken over the oldest that it could
-			waiting = waiting[max(0, len(waiting)+h.open[key]-h.limits.Ports()):]
+			waiting = waiting[max(0, len(waiting)+h.open[key]-h.limits.PortCount()):]
 		}
 		for _, w := range waiting {
 			s := tcp.Socket{ExpiresIn: w.finAt + time.Minute - h.now, Transition: tcp.Transition{New: tcp.TimeWait, Substate: tcp.TimeWait}}
@@ -236,7 +236,7 @@ func (h *host) connect(key destination, by tcp.Owner) bool {
 	if h.reuses(key) {
 		taken = h.open[key] + h.young(key)
 	}
-	if taken >= h.limits.Ports() {
+	if taken >= h.limits.PortCount() {
 		h.emit(key, 0, by, tcp.SynSent, tcp.Close)
 		if h.failed == 0 {
 			h.failed = h.now

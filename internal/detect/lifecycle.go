@@ -27,7 +27,7 @@ type alertKey struct {
 	cause cause
 }
 
-func (k alertKey) group() group { return group{k.kind, k.cause.inNetns()} }
+func (k alertKey) group() group { return group{k.kind, k.cause.netnsInode()} }
 
 type openAlert struct {
 	alert      Alert

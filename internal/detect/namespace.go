@@ -149,10 +149,10 @@ func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 	ns := tr.namespace(netns)
 	switch {
 	case l != nil:
-		ns.limits, ns.known, ns.ports = *l, true, l.Ports()
+		ns.limits, ns.known, ns.ports = *l, true, l.PortCount()
 	case !ns.known:
 		ns.limits, ns.known = tcp.DefaultLimits(), true
-		ns.ports = ns.limits.Ports()
+		ns.ports = ns.limits.PortCount()
 		return
 	default: // the last limits stay, while the namespace is in use
 		if now-ns.activeAt > netnsForgetAfter {

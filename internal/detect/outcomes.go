@@ -22,7 +22,7 @@ type endpointKey struct {
 	role  tcp.Role
 }
 
-func (k endpointKey) inNetns() uint32 { return k.netns }
+func (k endpointKey) netnsInode() uint32 { return k.netns }
 
 func (k *endpointKey) hash() uint64 { return addrHash(k.addr) + uint64(k.port) + uint64(k.role)<<16 }
 
@@ -103,8 +103,8 @@ func newOutcomeTable(limit int) outcomeTable {
 	return outcomeTable{Table: topk.New[endpointKey, outcomes](limit)}
 }
 
-// at returns the outcomes of an endpoint, advanced to now.
-func (t *outcomeTable) at(now time.Duration, key endpointKey) *outcomes {
+// countAt counts a connection of an endpoint, and returns its outcomes, advanced to now.
+func (t *outcomeTable) countAt(now time.Duration, key endpointKey) *outcomes {
 	e := t.Get(key, key.hash())
 	e.Value.advance(now)
 	t.Add(e, 1)

@@ -12,7 +12,7 @@ import (
 type portExhaustion struct {
 	*tracker
 	exhausted map[destination]*exhaustion
-	inNetns   map[uint32]int // of exhausted, by namespace
+	perNetns  map[uint32]int // of exhausted, by namespace
 }
 
 // maxExhausted bounds the destinations without a free port in one namespace: some more than
@@ -30,7 +30,7 @@ type exhaustion struct {
 const exhaustionWindow = 10
 
 func newPortExhaustion(tr *tracker) detector {
-	return &portExhaustion{tracker: tr, exhausted: make(map[destination]*exhaustion), inNetns: make(map[uint32]int)}
+	return &portExhaustion{tracker: tr, exhausted: make(map[destination]*exhaustion), perNetns: make(map[uint32]int)}
 }
 
 func (*portExhaustion) kind() string { return "port_exhaustion" }
@@ -46,11 +46,11 @@ func (d *portExhaustion) observe(t *tcp.Transition) {
 	key := destinationOf(t)
 	x := d.exhausted[key]
 	if x == nil {
-		if len(d.exhausted) >= d.MaxDestinations || d.inNetns[t.Netns] >= maxExhausted {
+		if len(d.exhausted) >= d.MaxDestinations || d.perNetns[t.Netns] >= maxExhausted {
 			return
 		}
 		x = &exhaustion{}
-		d.inNetns[t.Netns]++
+		d.perNetns[t.Netns]++
 		d.exhausted[key] = x
 	}
 	x.count(t)
@@ -65,8 +65,8 @@ func (d *portExhaustion) check(raise raiser) {
 	for key, x := range d.exhausted {
 		if d.now-x.lastFailed >= quietPeriod {
 			delete(d.exhausted, key)
-			if d.inNetns[key.netns]--; d.inNetns[key.netns] == 0 {
-				delete(d.inNetns, key.netns)
+			if d.perNetns[key.netns]--; d.perNetns[key.netns] == 0 {
+				delete(d.perNetns, key.netns)
 			}
 			continue
 		}

@@ -219,7 +219,7 @@ func portAdvice(ns *namespace) string {
 		return advice
 	}
 	advice += fmt.Sprintf(", now %d to %d", l.PortLow, l.PortHigh)
-	if excluded := int(l.PortHigh) - int(l.PortLow) + 1 - l.Ports() + ns.bindCount; excluded > 0 {
+	if excluded := int(l.PortHigh) - int(l.PortLow) + 1 - l.PortCount() + ns.bindCount; excluded > 0 {
 		advice += fmt.Sprintf(" with %d of them reserved or bound", excluded)
 	}
 	return advice

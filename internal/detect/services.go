@@ -17,8 +17,8 @@ type topServices struct {
 	services  []*serviceCount
 	total     uint64 // also of services that are not in the list, and of unknown processes
 
-	floor uint64 // no process in the list has a smaller count; see lightest
-	hand  int    // index in processes
+	floor       uint64 // no process in the list has a smaller count; see lightest
+	searchIndex int    // index in processes
 }
 
 type serviceCount struct {
@@ -103,20 +103,20 @@ func (s *topServices) insert(t *tcp.Transition) *processCount {
 // has found one before: with many processes most have the smallest count or one more.
 func (s *topServices) lightest() int {
 	for range s.processes {
-		if s.hand++; s.hand >= len(s.processes) {
-			s.hand = 0
+		if s.searchIndex++; s.searchIndex >= len(s.processes) {
+			s.searchIndex = 0
 		}
-		if s.processes[s.hand].count <= s.floor {
-			return s.hand
+		if s.processes[s.searchIndex].count <= s.floor {
+			return s.searchIndex
 		}
 	}
 	for i := range s.processes {
-		if s.processes[i].count < s.processes[s.hand].count {
-			s.hand = i
+		if s.processes[i].count < s.processes[s.searchIndex].count {
+			s.searchIndex = i
 		}
 	}
-	s.floor = s.processes[s.hand].count
-	return s.hand
+	s.floor = s.processes[s.searchIndex].count
+	return s.searchIndex
 }
 
 func (s *topServices) insertService(t *tcp.Transition) *serviceCount {

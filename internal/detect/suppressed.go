@@ -43,7 +43,7 @@ type suppressedCause struct {
 // suppressionCause is what the one alert of kind AlertsSuppressed is about: all namespaces.
 type suppressionCause struct{}
 
-func (suppressionCause) inNetns() uint32 { return 0 }
+func (suppressionCause) netnsInode() uint32 { return 0 }
 
 // admits decides whether one more alert may open, and remembers the cause otherwise. An
 // alert that is open is never closed for another one.

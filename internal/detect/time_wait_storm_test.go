@@ -141,7 +141,7 @@ func TestStorm_ReservedAndBoundPorts(t *testing.T) {
 	for port := range uint16(150) {
 		h.limits.Reserved.Add(20000 + 100 + port)
 	}
-	h.limits.Bound = tcp.Ports(20001, 20002, 20120)
+	h.limits.Bound = tcp.PortSetOf(20001, 20002, 20120)
 	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(30)}, 5*time.Minute, true)
 	if a := h.mustWarn(); a.Capacity != 348 {
 		t.Errorf("the capacity is %d, want 348", a.Capacity)

@@ -48,7 +48,7 @@ type destination struct {
 	ownRange bool // sockets with IP_LOCAL_PORT_RANGE: they have other ports
 }
 
-func (d destination) inNetns() uint32 { return d.netns }
+func (d destination) netnsInode() uint32 { return d.netns }
 
 func (d *destination) hash() uint64 {
 	return 31*addrHash(d.local) + addrHash(d.peer) + uint64(d.peerPort)

@@ -217,7 +217,7 @@ func (ns *namespace) correct(s *Suspects, key destination, u *destinationUse, c 
 	var more [len(c.created)]float64
 	total := 0.0
 	for i := range more {
-		more[i] = float64(c.created[i]) - u.TimeWaitsOf(first+int64(i), model)
+		more[i] = float64(c.created[i]) - u.CreatedIn(first+int64(i), model)
 		total += more[i]
 	}
 	if part := u.kernel.timeWaits / total; part > 0 && part <= 1 {

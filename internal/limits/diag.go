@@ -62,12 +62,12 @@ func boundPorts(handle func(port uint16)) error {
 // connectionStates are the states of connections except SYN_RECV and LAST_ACK.
 const connectionStates = 1<<tcp.Established | 1<<tcp.SynSent | 1<<tcp.FinWait1 | 1<<tcp.FinWait2 | 1<<tcp.CloseWait | 1<<tcp.Closing
 
-// EachSocket calls handle for each connection and timewait socket of the namespace that
+// EachConnectionOrTimeWait calls handle for each connection and timewait socket of the namespace that
 // the calling thread is in, on that thread, except connections in SYN_RECV and LAST_ACK.
 // Only New, Substate, Cookie, Local, Peer, Orphan and ExpiresIn are set. s is valid until handle
-// returns. EachSocket walks the whole table. After an error of sock_diag the sockets that
+// returns. EachConnectionOrTimeWait walks the whole table. After an error of sock_diag the sockets that
 // were handled before are valid.
-func EachSocket(handle func(s *tcp.Socket)) error {
+func EachConnectionOrTimeWait(handle func(s *tcp.Socket)) error {
 	var s tcp.Socket // reused, because handle must not keep it
 	return dump(connectionStates|1<<tcp.TimeWait, 0, func(m *diagMessage, _ []byte) {
 		s = socket(m)
@@ -75,7 +75,7 @@ func EachSocket(handle func(s *tcp.Socket)) error {
 	})
 }
 
-// EachConnection is like [EachSocket], but leaves out timewait sockets, except those in
+// EachConnection is like [EachConnectionOrTimeWait], but leaves out timewait sockets, except those in
 // FIN_WAIT2: a request for FIN_WAIT2 lists them as well. Their New is TimeWait.
 func EachConnection(handle func(s *tcp.Socket)) error {
 	var s tcp.Socket
@@ -85,7 +85,7 @@ func EachConnection(handle func(s *tcp.Socket)) error {
 	})
 }
 
-// EachHalfClosed is like [EachSocket], but only for the sockets in FIN_WAIT2, whose peers
+// EachHalfClosed is like [EachConnectionOrTimeWait], but only for the sockets in FIN_WAIT2, whose peers
 // have not closed yet: timewait sockets with that substate, and connections.
 func EachHalfClosed(handle func(s *tcp.Socket)) error {
 	var s tcp.Socket
@@ -152,8 +152,8 @@ func endpoint(family uint8, port [2]byte, raw [16]byte) tcp.Endpoint {
 // diagHandler takes one socket, and the attributes behind its message.
 type diagHandler func(m *diagMessage, attributes []byte)
 
-// request is which sockets sock_diag is to list.
-type request struct {
+// dumpRequest is which sockets sock_diag is to list.
+type dumpRequest struct {
 	states     uint32 // one bit for each state
 	extensions uint8  // see diagRequest
 	filter     []byte // an attribute; nil: all
@@ -161,11 +161,11 @@ type request struct {
 
 // dump requests the TCP sockets of both families in these states.
 func dump(states uint32, extensions uint8, handle diagHandler) error {
-	r := request{states: states, extensions: extensions}
+	r := dumpRequest{states: states, extensions: extensions}
 	return r.dump(handle)
 }
 
-func (r *request) dump(handle diagHandler) error {
+func (r *dumpRequest) dump(handle diagHandler) error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
 	if err != nil {
 		return fmt.Errorf("open sock_diag: %w", err)
@@ -183,7 +183,7 @@ func (r *request) dump(handle diagHandler) error {
 }
 
 // message is the netlink message for one family.
-func (r *request) message(family uint8) []byte {
+func (r *dumpRequest) message(family uint8) []byte {
 	m := diagRequest{Family: family, Protocol: unix.IPPROTO_TCP, Extensions: r.extensions, States: r.states}
 	m.Header = unix.NlMsghdr{
 		Len: uint32(int(unsafe.Sizeof(m)) + len(r.filter)), Type: sockDiagByFamily, Flags: unix.NLM_F_REQUEST | unix.NLM_F_DUMP,

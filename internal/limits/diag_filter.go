@@ -29,9 +29,10 @@ const (
 // other peers. It is nil, so that the kernel leaves out none, if there are too many peers. An
 // IPv4 peer also matches as v4-mapped.
 //
-// inet_diag_bc_run() goes on yes bytes if a condition is true, else no bytes. It accepts a
-// socket where it comes to the end exactly, and refuses it four bytes behind the end. So each
-// condition is followed by a jump to the end, which only a socket with that peer reaches.
+// inet_diag_bc_run() skips "yes" bytes if a condition is true, and "no" bytes if it is false. It
+// accepts a socket if it arrives exactly at the end, and refuses it four bytes behind the end.
+// So a jump to the end follows each condition: a socket with that peer takes it. Any other
+// socket skips it, and after the last condition arrives behind the end.
 func peerFilter(peers []tcp.Endpoint) []byte {
 	if len(peers) == 0 || len(peers) > maxFilterPeers {
 		return nil
@@ -87,7 +88,7 @@ func EachWithPeer(peers []tcp.Endpoint, handle func(s *tcp.Socket)) error {
 		return nil
 	}
 	var s tcp.Socket // reused, because handle must not keep it
-	r := request{states: connectionStates | 1<<tcp.LastAck | 1<<tcp.TimeWait, filter: peerFilter(peers)}
+	r := dumpRequest{states: connectionStates | 1<<tcp.LastAck | 1<<tcp.TimeWait, filter: peerFilter(peers)}
 	return r.dump(func(m *diagMessage, _ []byte) {
 		s = socket(m)
 		handle(&s)

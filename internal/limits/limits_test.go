@@ -132,7 +132,7 @@ func find(t *testing.T, port uint16, as func(s *tcp.Socket) bool) tcp.Socket {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		var found *tcp.Socket
-		err := EachSocket(func(s *tcp.Socket) {
+		err := EachConnectionOrTimeWait(func(s *tcp.Socket) {
 			if s.Local.Port == port && as(s) {
 				socket := *s
 				found = &socket

@@ -60,9 +60,9 @@ func TestBudget_Charges(t *testing.T) {
 // Without budget nothing is read, and what is not read is not passed on.
 func TestWorker_ReadsNothingWithoutBudget(t *testing.T) {
 	w := worker{budget: budget{spent: time.Hour, at: monotonic.Now()}}
-	var tables found
-	err := w.readTables(detect.Request{HalfClosed: true, CloseWait: true, OpenSince: 1, Suspects: &detect.Suspects{}}, &tcp.Limits{}, &tables)
-	if err != nil || tables.hasHalfClosed || tables.hasCloseWait || tables.open != nil || tables.suspects != nil {
-		t.Errorf("%+v, %v", tables, err)
+	var read tables
+	err := w.readTables(detect.Request{HalfClosed: true, CloseWait: true, OpenSince: 1, Suspects: &detect.Suspects{}}, &tcp.Limits{}, &read)
+	if err != nil || read.hasHalfClosed || read.hasCloseWait || read.open != nil || read.suspects != nil {
+		t.Errorf("%+v, %v", read, err)
 	}
 }

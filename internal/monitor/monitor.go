@@ -21,14 +21,14 @@ import (
 type Monitor struct {
 	engine   *detect.Engine
 	requests *requestQueue
-	answers  chan answer
+	updates  chan update
 	done     chan struct{}
 	worker   worker
 }
 
-// answer passes what the worker has read to the engine. It runs on the engine's
+// update passes what the worker has read to the engine. It runs on the engine's
 // goroutine.
-type answer func(e *detect.Engine, now time.Duration)
+type update func(e *detect.Engine, now time.Duration)
 
 const (
 	// queueSize bounds the waiting answers.
@@ -46,19 +46,19 @@ func New(c detect.Config, f filter.Filter, warn func(message string)) *Monitor {
 	c.Gone = isGone
 	m := &Monitor{
 		engine:   detect.New(c, monotonic.Now()),
-		requests: newRequestQueue(), answers: make(chan answer, queueSize), done: make(chan struct{}),
+		requests: newRequestQueue(), updates: make(chan update, queueSize), done: make(chan struct{}),
 	}
 	var once sync.Once
 	namespaces := make(chan netns.Namespace)
 	warnOnce := func(message string) { once.Do(func() { warn(message) }) }
-	common := host{answers: m.answers, done: m.done, warn: warnOnce, filter: f, readBound: limits.ReadBoundPorts}
+	common := hostReader{updates: m.updates, done: m.done, warn: warnOnce, filter: f, readBound: limits.ReadBoundPorts}
 	m.worker = worker{
-		host: common, requests: m.requests, namespaces: namespaces,
+		hostReader: common, requests: m.requests, namespaces: namespaces,
 		search: netns.NewSearch(), waiting: make(map[uint32]detect.Request),
 	}
 	m.worker.bound = make(map[uint32]boundPorts)
 	go m.worker.run()
-	first := seeder{host: common, namespaces: namespaces}
+	first := seeder{hostReader: common, namespaces: namespaces}
 	first.bound = make(map[uint32]boundPorts)
 	go first.run()
 	return m
@@ -116,7 +116,7 @@ func joined(a, b detect.Request) detect.Request {
 func (m *Monitor) applyAnswers() {
 	for {
 		select {
-		case apply := <-m.answers:
+		case apply := <-m.updates:
 			apply(m.engine, monotonic.Now())
 		default:
 			return

@@ -55,8 +55,8 @@ func TestMonitor_AnswersRequests(t *testing.T) {
 	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		alerts := append(m.Alerts(), m.Finish()...) // what is closed can be opened again
 		if len(alerts) > 0 && alerts[0].Capacity > 0 {
-			if a := alerts[0]; a.Kind != "port_exhaustion" || a.Phase != detect.Open || a.Capacity != uint64(want.Ports()) {
-				t.Errorf("%+v, want a capacity of %d", a, want.Ports())
+			if a := alerts[0]; a.Kind != "port_exhaustion" || a.Phase != detect.Open || a.Capacity != uint64(want.PortCount()) {
+				t.Errorf("%+v, want a capacity of %d", a, want.PortCount())
 			}
 			return
 		}
@@ -155,7 +155,7 @@ func TestMonitor_BusiestAndOldestFirst(t *testing.T) {
 // A process that can open no further file says so once.
 func TestMonitor_WarnsOfDescriptorLimit(t *testing.T) {
 	var messages []string
-	w := host{warn: func(message string) { messages = append(messages, message) }}
+	w := hostReader{warn: func(message string) { messages = append(messages, message) }}
 	for range 3 {
 		w.report(fmt.Errorf("enter network namespace 7: %w", unix.EMFILE))
 		w.report(netns.ErrGone)
@@ -170,14 +170,14 @@ func TestMonitor_WarnsOfDescriptorLimit(t *testing.T) {
 // with those that were read last.
 func TestWorker_LimitsWithoutSockDiag(t *testing.T) {
 	failed := func() (*tcp.PortSet, error) { return nil, unix.ENOENT }
-	w := host{warn: func(string) {}, bound: make(map[uint32]boundPorts), readBound: failed}
-	l, err := w.limits(1)
+	w := hostReader{warn: func(string) {}, bound: make(map[uint32]boundPorts), readBound: failed}
+	l, err := w.readLimits(1)
 	if err != nil || !l.BoundUnknown || l.PortHigh == 0 || l.Assumed {
 		t.Errorf("%+v, %v: want the sysctls without the bound ports", l, err)
 	}
-	last := tcp.Ports(8080)
+	last := tcp.PortSetOf(8080)
 	w.bound[1] = boundPorts{last, monotonic.Now() - 2*boundInterval}
-	l, err = w.limits(1)
+	l, err = w.readLimits(1)
 	if err != nil || l.BoundUnknown || l.Bound != last {
 		t.Errorf("%+v, %v: want the bound ports that were read last", l, err)
 	}

@@ -13,7 +13,7 @@ import (
 // seeder reads the sockets that exist at the start. The worker need not wait for that: a host
 // may have thousands of namespaces, and one with millions of sockets.
 type seeder struct {
-	host
+	hostReader
 	namespaces chan<- netns.Namespace // for the worker
 }
 
@@ -61,11 +61,11 @@ func (s *seeder) seedFrom(n netns.Namespace) (sent bool) {
 	}
 	// After an error the sockets that were read before it are sent.
 	s.report(enter(n, func() (err error) {
-		if l, err = s.limits(n.Inode); err != nil {
+		if l, err = s.readLimits(n.Inode); err != nil {
 			return err
 		}
 		readAt = monotonic.Now()
-		err = limits.EachSocket(func(socket *tcp.Socket) {
+		err = limits.EachConnectionOrTimeWait(func(socket *tcp.Socket) {
 			if !s.filter.MatchesEndpoints(socket.Local, socket.Peer) {
 				return
 			}

@@ -9,21 +9,21 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// found is what a request asked for in the kernel's tables of sockets. What is nil or false
+// tables is what a request asked for in the kernel's tables of sockets. What is nil or false
 // was not asked for, or could not be read now: the engine requests it again.
-type found struct {
+type tables struct {
 	hasHalfClosed bool
 	halfClosed    []tcp.Socket
 	hasCloseWait  bool
 	closeWait     []tcp.CloseWaitSocket
-	readAt        time.Duration // since then closeWait is read
+	readAt        time.Duration // when the reading of closeWait began
 	open          *detect.OpenSockets
 	suspects      *detect.SuspectCounts
 }
 
 // readTables reads the tables of the namespace that the calling thread is in, whose limits
 // are l, as far as the budget allows.
-func (w *worker) readTables(request detect.Request, l *tcp.Limits, into *found) error {
+func (w *worker) readTables(request detect.Request, l *tcp.Limits, into *tables) error {
 	for _, table := range []struct {
 		requested, urgent bool
 		read              func() error
@@ -43,7 +43,7 @@ func (w *worker) readTables(request detect.Request, l *tcp.Limits, into *found) 
 	return nil
 }
 
-func readSuspects(request detect.Request, l *tcp.Limits, into *found) error {
+func readSuspects(request detect.Request, l *tcp.Limits, into *tables) error {
 	counts := request.Suspects.NewCounts(monotonic.Now(), l)
 	err := limits.EachWithPeer(request.Suspects.Peers(), func(s *tcp.Socket) { counts.Add(request.Netns, s) })
 	if err == nil {
@@ -52,7 +52,7 @@ func readSuspects(request detect.Request, l *tcp.Limits, into *found) error {
 	return err
 }
 
-func readOpen(request detect.Request, l *tcp.Limits, into *found) error {
+func readOpen(request detect.Request, l *tcp.Limits, into *tables) error {
 	open := new(detect.OpenSockets)
 	err := limits.EachConnection(func(s *tcp.Socket) { open.Add(request.Netns, s, l) })
 	if err == nil {
@@ -61,7 +61,7 @@ func readOpen(request detect.Request, l *tcp.Limits, into *found) error {
 	return err
 }
 
-func (w *worker) readHalfClosed(into *found) error {
+func (w *worker) readHalfClosed(into *tables) error {
 	err := limits.EachHalfClosed(func(s *tcp.Socket) {
 		if w.filter.MatchesEndpoints(s.Local, s.Peer) {
 			into.halfClosed = append(into.halfClosed, *s)
@@ -71,7 +71,7 @@ func (w *worker) readHalfClosed(into *found) error {
 	return err
 }
 
-func readCloseWait(into *found) error {
+func readCloseWait(into *tables) error {
 	into.readAt = monotonic.Now()
 	err := limits.EachCloseWait(func(s tcp.CloseWaitSocket) {
 		into.closeWait = append(into.closeWait, s)
@@ -80,24 +80,24 @@ func readCloseWait(into *found) error {
 	return err
 }
 
-// answer passes limits and sockets to the engine, nil if the namespace could not be read.
-func (w *worker) answer(request detect.Request, l *tcp.Limits, tables found) {
+// sendAnswer passes limits and sockets to the engine, nil if the namespace could not be read.
+func (w *worker) sendAnswer(request detect.Request, l *tcp.Limits, t tables) {
 	w.send(func(e *detect.Engine, now time.Duration) {
 		e.Update(now, request.Netns, l)
 		if l == nil {
 			return
 		}
-		if tables.suspects != nil {
-			e.UpdateSuspects(now, tables.suspects)
+		if t.suspects != nil {
+			e.UpdateSuspects(now, t.suspects)
 		}
-		if tables.hasHalfClosed {
-			e.UpdateHalfClosed(now, request.Netns, tables.halfClosed)
+		if t.hasHalfClosed {
+			e.UpdateHalfClosed(now, request.Netns, t.halfClosed)
 		}
-		if tables.hasCloseWait {
-			e.UpdateCloseWait(now, tables.readAt, request.Netns, tables.closeWait)
+		if t.hasCloseWait {
+			e.UpdateCloseWait(now, t.readAt, request.Netns, t.closeWait)
 		}
-		if tables.open != nil {
-			e.UpdateOpen(now, request.OpenSince, request.Netns, tables.open)
+		if t.open != nil {
+			e.UpdateOpen(now, request.OpenSince, request.Netns, t.open)
 		}
 	})
 }

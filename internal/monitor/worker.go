@@ -26,13 +26,13 @@ const (
 	boundShare = 10
 	// maxBound bounds the namespaces whose bound ports the worker remembers: hosts create
 	// and remove namespaces all the time.
-	maxBound = 4 * queueSize * queueSize
+	maxBound = 16384
 )
 
-// host is what the goroutines that read the host for the engine have in common. Each has its
+// hostReader is what the goroutines that read the host for the engine have in common. Each has its
 // own.
-type host struct {
-	answers chan<- answer
+type hostReader struct {
+	updates chan<- update
 	done    <-chan struct{}
 	warn    func(message string)
 	warned  bool
@@ -46,7 +46,7 @@ type host struct {
 // worker reads what the engine requests. Its methods are called by run, or by a function
 // that [netns.Namespace.Do] runs while run waits.
 type worker struct {
-	host
+	hostReader
 	requests   *requestQueue
 	namespaces <-chan netns.Namespace // that the seeder has found
 	budget     budget
@@ -88,10 +88,10 @@ func (w *worker) run() {
 	}
 }
 
-// send waits until there is room in the queue of answers. It reports false after Close.
-func (w *host) send(a answer) bool {
+// send waits until there is room in the queue of updates. It reports false after Close.
+func (w *hostReader) send(u update) bool {
 	select {
-	case w.answers <- a:
+	case w.updates <- u:
 		return true
 	case <-w.done:
 		return false
@@ -100,7 +100,7 @@ func (w *host) send(a answer) bool {
 
 // report warns the operator once if this process can open no further file. Other errors are
 // those of single namespaces, which come and go.
-func (w *host) report(err error) {
+func (w *hostReader) report(err error) {
 	if !w.warned && (errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)) {
 		w.warned = true
 		w.warn(fmt.Sprintf("alerts lack the limits and sockets of some network namespaces: %v", err))
@@ -122,7 +122,7 @@ func (w *worker) serve(request detect.Request) {
 	case netns.Searching:
 		w.waiting[request.Netns] = joined(request, w.waiting[request.Netns])
 	case netns.Missing:
-		w.answer(request, nil, found{})
+		w.sendAnswer(request, nil, tables{})
 	}
 }
 
@@ -138,9 +138,9 @@ func (w *worker) locate(inode uint32) (netns.Namespace, netns.Status) {
 // is no longer where it was found.
 func (w *worker) read(n netns.Namespace, request detect.Request) error {
 	var l *tcp.Limits
-	var sockets found
+	var sockets tables
 	err := enter(n, func() (err error) {
-		if l, err = w.limits(n.Inode); err != nil {
+		if l, err = w.readLimits(n.Inode); err != nil {
 			return err
 		}
 		w.report(w.readTables(request, l, &sockets)) // the limits are right without
@@ -153,7 +153,7 @@ func (w *worker) read(n netns.Namespace, request detect.Request) error {
 		w.report(err)
 		l = nil
 	}
-	w.answer(request, l, sockets)
+	w.sendAnswer(request, l, sockets)
 	return nil
 }
 
@@ -168,14 +168,14 @@ func (w *worker) stepSearch() {
 			request.Netns = result.Inode
 			w.serve(request)
 		case waits:
-			w.answer(request, nil, found{})
+			w.sendAnswer(request, nil, tables{})
 		}
 	}
 }
 
-// limits reads the limits of the namespace that the calling thread is in. If the bound ports
+// readLimits reads the limits of the namespace that the calling thread is in. If the bound ports
 // cannot be read, those that were read last count, else none.
-func (w *host) limits(inode uint32) (*tcp.Limits, error) {
+func (w *hostReader) readLimits(inode uint32) (*tcp.Limits, error) {
 	l, err := limits.Read()
 	if err != nil {
 		return nil, err

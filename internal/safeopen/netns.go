@@ -43,7 +43,7 @@ func findNetns(path string) (reference, error) {
 		return reference{}, err
 	}
 	defer links.close()
-	return newReference(path, func() (int, error) {
+	return retryOpen(path, func() (int, error) {
 		return unix.Openat(links.fd, name, unix.O_PATH|always, 0)
 	})
 }

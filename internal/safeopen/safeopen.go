@@ -45,22 +45,22 @@ type reference struct {
 
 // find resolves a path and follows the links in it.
 func find(path string) (reference, error) {
-	return newReference(path, func() (int, error) {
+	return retryOpen(path, func() (int, error) {
 		return unix.Open(path, unix.O_PATH|always, 0)
 	})
 }
 
 // findWithoutLinks resolves a path, and fails with ELOOP if there is a link in it.
 func findWithoutLinks(path string) (reference, error) {
-	return newReference(path, func() (int, error) {
+	return retryOpen(path, func() (int, error) {
 		return unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
 			Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
 		})
 	})
 }
 
-// newReference calls open until no signal interrupts it.
-func newReference(path string, open func() (int, error)) (reference, error) {
+// retryOpen calls open until no signal interrupts it.
+func retryOpen(path string, open func() (int, error)) (reference, error) {
 	for {
 		fd, err := open()
 		if err == unix.EINTR { //nolint:errorlint // straight from the system call
@@ -77,7 +77,7 @@ func (r reference) close() { _ = unix.Close(r.fd) } // an O_PATH descriptor has 
 
 // open opens the file itself.
 func (r reference) open(flags int) (*os.File, error) {
-	file, err := newReference(r.path, func() (int, error) {
+	file, err := retryOpen(r.path, func() (int, error) {
 		return unix.Open("/proc/self/fd/"+strconv.Itoa(r.fd), flags|always, 0)
 	})
 	if err != nil {
@@ -102,7 +102,7 @@ func (r reference) isOn(fileSystem int64) bool {
 // ReadFile reads a regular file, such as a sysctl. No symbolic link may be the last component
 // of path.
 func ReadFile(path string) ([]byte, error) {
-	r, err := newReference(path, func() (int, error) {
+	r, err := retryOpen(path, func() (int, error) {
 		return unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|always, 0)
 	})
 	if err != nil {

@@ -33,8 +33,8 @@ func DefaultLimits() Limits {
 	}
 }
 
-// Ports is the number of ports that connect() may choose from, for one destination.
-func (l *Limits) Ports() int {
+// PortCount is the number of ports that connect() may choose from, for one destination.
+func (l *Limits) PortCount() int {
 	if l.PortHigh < l.PortLow {
 		return 0
 	}

@@ -14,8 +14,8 @@ type PortSet struct {
 	pages [65536 / portPageBits]*[portPageWords]uint64
 }
 
-// Ports returns the set of these ports.
-func Ports(ports ...uint16) *PortSet {
+// PortSetOf returns the set of these ports.
+func PortSetOf(ports ...uint16) *PortSet {
 	s := &PortSet{}
 	for _, port := range ports {
 		s.Add(port)

@@ -23,7 +23,7 @@ func TestPortSet_AgainstMaps(t *testing.T) {
 				excluded[b] = true
 			}
 		}
-		if got, want := l.Ports(), int(high)-int(low)+1-len(excluded); got != want {
+		if got, want := l.PortCount(), int(high)-int(low)+1-len(excluded); got != want {
 			t.Fatalf("%d to %d: %d ports, want %d", low, high, got, want)
 		}
 		if l.Bound.Len() != len(bound) {

@@ -4,7 +4,7 @@ import "time"
 
 // Socket is a socket at one moment. New is its state. Which other fields of the Transition
 // are set depends on the source: internal/snapshot sets the Owner, UID, Error, Time and Cgroup
-// too, internal/limits only what limits.EachSocket lists.
+// too, internal/limits only what limits.EachConnectionOrTimeWait lists.
 type Socket struct {
 	Transition
 	ExpiresIn time.Duration // until the timewait socket's timer expires; 0: not known, or overdue

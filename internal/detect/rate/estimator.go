@@ -119,9 +119,9 @@ func (e *Estimator) AddOpen(now time.Duration, n int64) {
 	e.open += n
 }
 
-// TimeWaitsOf is how many TIME_WAITs that were created in a second occupy a unit by the model.
+// CreatedIn is how many TIME_WAITs that were created in a second occupy a unit by the model.
 // It does not know those that connect() may take over.
-func (e *Estimator) TimeWaitsOf(second int64, m TimeWaitModel) float64 {
+func (e *Estimator) CreatedIn(second int64, m TimeWaitModel) float64 {
 	n := int(e.timeWaits.newest - second)
 	finWait2 := e.finWait2.ago(n)
 	if n >= slotsOf(min(m.FinWait2Hold, m.Hold)) {
