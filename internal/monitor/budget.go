@@ -3,7 +3,7 @@ package monitor
 import (
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/tcpshift/tcpshift/internal/cputime"
 )
 
 const (
@@ -35,17 +35,8 @@ func (b *budget) allows(now time.Duration, urgent bool) bool {
 // charge runs a reading and takes its CPU time off the budget. The calling goroutine must be
 // locked to its thread.
 func (b *budget) charge(read func() error) error {
-	began := threadTime()
+	timer := cputime.Start()
 	err := read()
-	b.spent += threadTime() - began
+	b.spent += timer.Elapsed()
 	return err
-}
-
-// threadTime is the CPU time of the calling thread.
-func threadTime() time.Duration {
-	var t unix.Timespec
-	if unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) != nil {
-		return 0
-	}
-	return time.Duration(t.Nano())
 }

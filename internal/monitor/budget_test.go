@@ -1,9 +1,11 @@
 package monitor
 
 import (
+	"runtime"
 	"testing"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/cputime"
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -46,9 +48,11 @@ func TestBudget_SecondInAMinute(t *testing.T) {
 
 // The time that a reading takes is charged.
 func TestBudget_Charges(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	var b budget
 	err := b.charge(func() error {
-		for began := threadTime(); threadTime()-began < 5*time.Millisecond; {
+		for timer := cputime.Start(); timer.Elapsed() < 5*time.Millisecond; {
 		}
 		return nil
 	})

@@ -5,13 +5,13 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/cputime"
 	"github.com/tcpshift/tcpshift/internal/monotonic"
 )
 
 const (
 	// searchShare is the part of one CPU that a Search may use on average, and searchCredit
-	// what it may use at once after a quiet time. Both are measured as time that passes, which
-	// is never less than CPU time.
+	// the CPU time that it may use at once after a quiet time.
 	searchShare  = 0.01
 	searchCredit = 100 * time.Millisecond
 	// The costly part of a walk begins at a credit of costlyStart, and goes on while the
@@ -19,7 +19,7 @@ const (
 	costlyStart   = searchCredit / 2
 	costlyReserve = searchCredit / 4
 	// searchSlice is the time after which Step looks whether to return, so that its caller can
-	// do other work. The start of a walk lists all processes, and may take longer.
+	// do other work.
 	searchSlice = 5 * time.Millisecond
 	// minRetry and maxRetry are the time until a namespace that was nowhere is looked for
 	// again. It doubles with each walk that finds nothing.
@@ -52,10 +52,11 @@ type Search struct {
 	cheap   lane
 	costly  lane
 
-	credit     time.Duration // may be used now; negative: it was exceeded
+	credit     time.Duration // CPU time that may be used now; negative: it was exceeded
 	creditedAt time.Duration
 
-	now func() time.Duration
+	now   func() time.Duration
+	timer func() (elapsed func() time.Duration) // of CPU time; starts now
 }
 
 // absence is a namespace that was asked for and is not found.
@@ -84,22 +85,25 @@ type Result struct {
 // NewSearch returns a Search that has found nothing.
 func NewSearch() *Search {
 	var w walk // its error is not used: the namespaces are then missing
-	return newSearch(
-		func(yield func(reference) bool) { w.cheap(w.processes(), yield) },
-		func(yield func(reference) bool) {
-			processes := w.processes()
-			w.oldestFirst(processes)
-			w.costly(processes, yield)
-		},
+	s := newSearch(
+		func(yield func(reference) bool) { w.cheap(yield) },
+		func(yield func(reference) bool) { w.costly(yield) },
 		monotonic.Now,
 	)
+	s.timer = func() func() time.Duration { return cputime.Start().Elapsed }
+	return s
 }
 
+// newSearch returns a Search for which all time that passes is CPU time.
 func newSearch(cheap, costly iter.Seq[reference], now func() time.Duration) *Search {
 	return &Search{
 		paths: make(map[uint32]string), missing: make(map[uint32]*absence),
 		cheap: lane{references: cheap}, costly: lane{references: costly},
 		credit: searchCredit, creditedAt: now(), now: now,
+		timer: func() func() time.Duration {
+			began := now()
+			return func() time.Duration { return now() - began }
+		},
 	}
 }
 
@@ -160,9 +164,12 @@ func (s *Search) makeRoom() bool {
 	return len(s.missing) < maxSearched
 }
 
+// moveTo ends a walk for which nothing waits any more: it would keep a directory open.
 func (s *Search) moveTo(a *absence, stage *lane) {
 	if a.stage != nil {
-		a.stage.waiting--
+		if a.stage.waiting--; a.stage.waiting == 0 {
+			a.stage.end()
+		}
 	}
 	if a.stage = stage; stage != nil {
 		stage.waiting++
@@ -204,7 +211,7 @@ func (s *Search) Step() (results []Result) {
 	if stage.waiting == 0 {
 		stage = &s.costly
 	}
-	began := s.now()
+	began, elapsed := s.now(), s.timer()
 	if stage.next == nil {
 		stage.begun++
 		stage.next, stage.stop = iter.Pull(stage.references)
@@ -220,12 +227,9 @@ func (s *Search) Step() (results []Result) {
 			if asked {
 				results = append(results, Result{r.inode, true})
 			}
-			if stage.waiting == 0 { // all found; the rest of the walk is slow
-				stage.end()
-			}
 		}
 	}
-	s.credit -= s.now() - began
+	s.credit -= elapsed()
 	return results
 }
 

@@ -153,6 +153,23 @@ func TestSearch_CheapFirst(t *testing.T) {
 	h.search.Close()
 }
 
+// A walk that nothing waits for any more ends: it would keep a directory of /proc open.
+func TestSearch_EndsWithoutNeed(t *testing.T) {
+	h := newHost()
+	h.inCostly = others(1_000_000)
+	h.locate(t, 1, Searching)
+	h.locate(t, 2, Searching)
+	h.run(20 * time.Second)
+	h.search.Add(Namespace{Inode: 1, Path: "/proc/1/ns/net"})
+	if h.search.costly.next == nil {
+		t.Error("the walk ends while a namespace is missing")
+	}
+	h.search.Add(Namespace{Inode: 2, Path: "/proc/2/ns/net"})
+	if h.search.costly.next != nil {
+		t.Error("the walk goes on although no namespace is missing")
+	}
+}
+
 // What is remembered is bounded.
 func TestSearch_BoundedMemory(t *testing.T) {
 	h := newHost()
@@ -183,8 +200,7 @@ func TestWalk_OldestProcessFirst(t *testing.T) {
 		}
 	}
 	var w walk
-	processes := w.processes()
-	w.oldestFirst(processes)
+	processes, _ := w.oldestFirst(func(reference) bool { return true })
 	var last uint64
 	for _, pid := range processes {
 		text, err := os.ReadFile("/proc/" + pid + "/stat")

@@ -3,6 +3,7 @@ package netns
 import (
 	"bytes"
 	"cmp"
+	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -53,31 +54,42 @@ func (w *walk) namespaces(yield func(Namespace) bool) {
 		seen[r.inode] = true
 		return yield(Namespace{Inode: r.inode, Path: r.path})
 	}
-	processes := w.processes()
-	w.oldestFirst(processes)
-	if w.cheap(processes, once) {
-		w.costly(processes, once)
+	processes, ok := w.oldestFirst(once)
+	if ok && w.ofProcesses(processes, once) && w.mounted(once) {
+		w.ofTasks(processes, once)
 	}
 }
 
 // cheap yields the namespaces of processes, and those that are mounted: one system call for
 // each process.
-func (w *walk) cheap(processes []string, yield func(reference) bool) bool {
-	for i, pid := range processes {
-		const portion = 100
-		if i%portion == portion-1 && !yield(pause) {
-			return false
-		}
-		if !ofProcess("/proc/"+pid, yield) {
-			return false
+func (w *walk) cheap(yield func(reference) bool) {
+	for processes := range w.numericNames("/proc") {
+		if !w.ofProcesses(processes, yield) {
+			return
 		}
 	}
-	return w.mounted(yield)
+	w.mounted(yield)
 }
 
 // costly yields the namespaces of threads and open files: one system call for each, and some
 // for each process.
-func (w *walk) costly(processes []string, yield func(reference) bool) {
+func (w *walk) costly(yield func(reference) bool) {
+	if processes, ok := w.oldestFirst(yield); ok {
+		w.ofTasks(processes, yield)
+	}
+}
+
+func (w *walk) ofProcesses(processes []string, yield func(reference) bool) bool {
+	for _, pid := range processes {
+		if !ofProcess("/proc/"+pid, yield) {
+			return false
+		}
+	}
+	return yield(pause)
+}
+
+// ofTasks goes through the threads of all processes, and then through their files.
+func (w *walk) ofTasks(processes []string, yield func(reference) bool) {
 	for _, search := range []func(string, func(reference) bool) bool{w.ofThreads, w.ofFiles} {
 		for _, pid := range processes {
 			if !search("/proc/"+pid, yield) || !yield(pause) {
@@ -95,20 +107,25 @@ func ofProcess(process string, yield func(reference) bool) bool {
 
 // ofThreads skips the first thread, whose namespace is that of the process.
 func (w *walk) ofThreads(process string, yield func(reference) bool) bool {
-	threads := w.numericNames(process + "/task")
-	if len(threads) < 2 {
-		return true
-	}
-	for _, tid := range threads[1:] {
-		if !ofProcess(process+"/task/"+tid, yield) {
+	first := 1
+	for threads := range w.numericNames(process + "/task") {
+		for _, tid := range threads[min(first, len(threads)):] {
+			if !ofProcess(process+"/task/"+tid, yield) {
+				return false
+			}
+		}
+		if first = 0; len(threads) == portion && !yield(pause) {
 			return false
 		}
 	}
 	return true
 }
 
-// ofFiles reads the links of a process's open files in portions, as there may be a
-// million.
+// portion is how many entries of a directory a walk reads at a time. A process may have a
+// million files open.
+const portion = 250
+
+// ofFiles reads the links of a process's open files.
 func (w *walk) ofFiles(process string, yield func(reference) bool) bool {
 	dir, err := safeopen.ProcDir(process + "/fd")
 	if err != nil {
@@ -117,7 +134,6 @@ func (w *walk) ofFiles(process string, yield func(reference) bool) bool {
 	}
 	defer dir.Close()
 	for {
-		const portion = 1000
 		names, err := dir.Readdirnames(portion)
 		for _, name := range names {
 			inode, found := linkedInode(int(dir.Fd()), name)
@@ -142,19 +158,23 @@ func (w *walk) note(err error) {
 	}
 }
 
-// processes returns the ids of all processes, in the kernel's order: by number.
-func (w *walk) processes() []string { return w.numericNames("/proc") }
-
-// oldestFirst sorts processes by the time of their start. An old process is more likely to be
-// there a moment later, with its files open.
-func (w *walk) oldestFirst(processes []string) {
-	started := make(map[string]uint64, len(processes))
-	for _, pid := range processes {
-		text, err := safeopen.ReadFile("/proc/" + pid + "/stat")
-		w.note(err)
-		started[pid] = startTime(text)
+// oldestFirst returns the ids of all processes, sorted by the time of their start. An old
+// process is more likely to be there a moment later, with its files open. It only pauses
+// meanwhile; ok is false if the walk is to end.
+func (w *walk) oldestFirst(yield func(reference) bool) (processes []string, ok bool) {
+	started := make(map[string]uint64)
+	for some := range w.numericNames("/proc") {
+		for _, pid := range some {
+			text, err := safeopen.ReadFile("/proc/" + pid + "/stat")
+			w.note(err)
+			started[pid] = startTime(text)
+		}
+		if processes = append(processes, some...); !yield(pause) {
+			return nil, false
+		}
 	}
 	slices.SortStableFunc(processes, func(a, b string) int { return cmp.Compare(started[a], started[b]) })
+	return processes, true
 }
 
 // startTime returns the time of start from the text of /proc/PID/stat, in ticks since the
@@ -173,21 +193,25 @@ func startTime(stat []byte) uint64 {
 	return ticks
 }
 
-// numericNames returns the entries of a directory in /proc that are processes or threads.
-func (w *walk) numericNames(path string) (names []string) {
-	dir, err := safeopen.ProcDir(path)
-	if err != nil {
-		w.note(err)
-		return nil
-	}
-	defer dir.Close()
-	all, _ := dir.Readdirnames(-1) // after an error it returns the names read before
-	for _, name := range all {
-		if name[0] >= '0' && name[0] <= '9' {
-			names = append(names, name)
+// numericNames yields the entries of a directory in /proc that are processes or threads, in
+// the kernel's order: by number, and up to a portion at a time.
+func (w *walk) numericNames(path string) iter.Seq[[]string] {
+	return func(yield func([]string) bool) {
+		dir, err := safeopen.ProcDir(path)
+		if err != nil {
+			w.note(err)
+			return
+		}
+		defer dir.Close()
+		for err == nil {
+			var names []string
+			names, err = dir.Readdirnames(portion)
+			isOther := func(name string) bool { return name[0] < '0' || name[0] > '9' }
+			if names = slices.DeleteFunc(names, isOther); len(names) > 0 && !yield(names) {
+				return
+			}
 		}
 	}
-	return names
 }
 
 // linkedInode reads the inode of the network namespace that a link leads to, and reports
