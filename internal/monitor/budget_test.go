@@ -70,3 +70,33 @@ func TestWorker_ReadsNothingWithoutBudget(t *testing.T) {
 		t.Errorf("%+v, %v", read, err)
 	}
 }
+
+// Where the budget allows one table at a time, the four kinds take turns.
+func TestWorker_TablesTakeTurns(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var w worker
+	request := detect.Request{HalfClosed: true, CloseWait: true, OpenSince: 1, Suspects: &detect.Suspects{Urgent: true}}
+	reads := make(map[string]int)
+	const rounds = 3
+	for range 4 * rounds {
+		w.budget = budget{spent: budgetBurst - 1, at: monotonic.Now()}
+		var read tables
+		if err := w.readTables(request, &tcp.Limits{}, &read); err != nil {
+			t.Fatal(err)
+		}
+		for kind, isRead := range map[string]bool{
+			"suspects": read.suspects != nil, "open": read.open != nil,
+			"half closed": read.hasHalfClosed, "CLOSE_WAIT": read.hasCloseWait,
+		} {
+			if isRead {
+				reads[kind]++
+			}
+		}
+	}
+	for _, kind := range []string{"suspects", "open", "half closed", "CLOSE_WAIT"} {
+		if reads[kind] != rounds {
+			t.Errorf("in %d readings of one table each, %s: %d, want %d", 4*rounds, kind, reads[kind], rounds)
+		}
+	}
+}

@@ -113,8 +113,10 @@ func joined(a, b detect.Request) detect.Request {
 	return a
 }
 
+// applyAnswers applies the answers that wait. Those that come meanwhile wait for the next call,
+// so that a worker that sends without end does not delay the stream.
 func (m *Monitor) applyAnswers() {
-	for {
+	for range 4 * queueSize {
 		select {
 		case apply := <-m.updates:
 			apply(m.engine, monotonic.Now())

@@ -22,9 +22,10 @@ type tables struct {
 }
 
 // readTables reads the tables of the namespace that the calling thread is in, whose limits
-// are l, as far as the budget allows.
+// are l, as far as the budget allows. Where it allows only some, the kinds of tables take turns:
+// else suspects, which are requested every second, would leave nothing for the others.
 func (w *worker) readTables(request detect.Request, l *tcp.Limits, into *tables) error {
-	for _, table := range []struct {
+	list := []struct {
 		requested, urgent bool
 		read              func() error
 	}{
@@ -32,10 +33,15 @@ func (w *worker) readTables(request detect.Request, l *tcp.Limits, into *tables)
 		{request.OpenSince > 0, true, func() error { return readOpen(request, l, into) }},
 		{request.HalfClosed, true, func() error { return w.readHalfClosed(into) }},
 		{request.CloseWait, true, func() error { return readCloseWait(into) }},
-	} {
+	}
+	first := w.nextTable
+	for i := range list {
+		kind := (first + i) % len(list)
+		table := &list[kind]
 		if !table.requested || !w.budget.allows(monotonic.Now(), table.urgent) {
 			continue
 		}
+		w.nextTable = (kind + 1) % len(list)
 		if err := w.budget.charge(table.read); err != nil {
 			return err
 		}

@@ -50,6 +50,7 @@ type worker struct {
 	requests   *requestQueue
 	namespaces <-chan netns.Namespace // that the seeder has found
 	budget     budget
+	nextTable  int // the kind of table that readTables reads first
 
 	search  *netns.Search
 	waiting map[uint32]detect.Request // until their namespaces are found
