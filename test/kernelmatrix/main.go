@@ -69,6 +69,7 @@ func run() error {
 func parseFlags() (*settings, error) {
 	kernels := flag.String("kernels", "", "only these kernels, such as 6.12,7.1")
 	arches := flag.String("arch", "", "only these architectures: amd64, arm64")
+	short := flag.Bool("short", false, "only one kernel of each kind, on one architecture each")
 	s := &settings{}
 	flag.StringVar(&s.dir, "cache", ".cache", "where to keep kernels and consoles")
 	flag.IntVar(&s.parallel, "parallel", runtime.NumCPU(), "how many guests run at once; each takes one core")
@@ -88,14 +89,19 @@ func parseFlags() (*settings, error) {
 	if s.arches, err = choose("architecture", *arches, expect.Arches); err != nil {
 		return nil, err
 	}
-	s.columns = columns(versions, s.arches)
+	if s.columns = columns(versions, s.arches, *short); len(s.columns) == 0 {
+		return nil, errors.New("-short leaves out all of these kernels: omit it (SHORT=1)")
+	}
 	return s, nil
 }
 
-func columns(versions, arches []string) []column {
+func columns(versions, arches []string, short bool) []column {
 	var all []column
 	for _, arch := range arches {
 		for _, version := range versions {
+			if row, _ := expect.For(version, arch); short && !row.InShortForm() {
+				continue
+			}
 			all = append(all, column{version, arch})
 		}
 	}

@@ -91,7 +91,7 @@ func TestPackages_NewestPointRelease(t *testing.T) {
 
 // Every column has a suite and a machine.
 func TestPackages_EveryColumnHasSuite(t *testing.T) {
-	for _, c := range columns(expect.KernelVersions, expect.Arches) {
+	for _, c := range columns(expect.KernelVersions, expect.Arches, false) {
 		if suites[c.version] == "" {
 			t.Errorf("%v has no suite", c)
 		}

@@ -31,7 +31,7 @@ const (
 	SocketDiag     = "socket_diag" // what ss uses: a module, which guests do not have
 	Cgroups        = "cgroups"
 	DeadOwners     = "dead_owners"    // the tracer knows an orphan's owner after that process has exited, since 6.2
-	LongTimeWait   = "long_time_wait" // not about the kernel: it leaves OnlyWaits out on all but one kernel of each kind
+	LongTimeWait   = "long_time_wait" // not about the kernel: it leaves OnlyWaits out where InShortForm is false
 	OwnTable       = "own_table"      // a network namespace can have its own hash table, since 6.1
 )
 
@@ -66,6 +66,10 @@ func (r *Row) Lacks(what string) bool {
 	}
 	return slices.Contains(r.Lacking, what)
 }
+
+// InShortForm reports whether the short form of the matrix has this kernel: one kernel of each
+// kind, and both architectures. 6.18 differs from 6.12 and 7.1 in nothing that the others lack.
+func (r *Row) InShortForm() bool { return !r.Lacks(LongTimeWait) }
 
 // KernelVersions are the versions of the tested kernels, the oldest first.
 var KernelVersions = []string{"5.10", "6.1", "6.12", "6.18", "7.1"}

@@ -1,6 +1,9 @@
 package expect
 
-import "testing"
+import (
+	"maps"
+	"testing"
+)
 
 // Each version and architecture has one row.
 func TestExpect_OneRowPerColumn(t *testing.T) {
@@ -17,6 +20,20 @@ func TestExpect_OneRowPerColumn(t *testing.T) {
 	}
 	if len(Table) != len(KernelVersions)*len(Arches) {
 		t.Errorf("%d rows for %d versions and %d architectures", len(Table), len(KernelVersions), len(Arches))
+	}
+}
+
+// The short form has one kernel of each kind: without socket storage, without the accept hook,
+// with a child that has no peer at first, with preempted programs; on both architectures.
+func TestExpect_ShortForm(t *testing.T) {
+	kinds := map[string]bool{}
+	for _, r := range Table {
+		if r.InShortForm() {
+			kinds[r.Version+" "+r.Arch] = true
+		}
+	}
+	if want := map[string]bool{"5.10 amd64": true, "6.1 arm64": true, "6.12 amd64": true, "7.1 arm64": true}; !maps.Equal(kinds, want) {
+		t.Errorf("it has %v, want %v", kinds, want)
 	}
 }
 
