@@ -5,7 +5,6 @@ import (
 	"reflect"
 	"strings"
 	"testing"
-	"unicode"
 	"unicode/utf8"
 )
 
@@ -56,7 +55,7 @@ func checkLine(t *testing.T, line []byte) {
 		t.Fatalf("a line that is not UTF-8: %q", line)
 	}
 	for _, r := range text {
-		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' {
+		if !isVisible(r) {
 			t.Fatalf("%U stands in a line: %q", r, line)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"strconv"
 	"time"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -121,9 +122,9 @@ func (o object) time(key string, cache *timeCache, at time.Time) object {
 const hexDigits = "0123456789abcdef"
 
 // appendString appends s as a JSON string (RFC 8259 section 7). Bytes that are not UTF-8
-// become U+FFFD, as in encoding/json. DEL, the C1 controls and the line separators are
-// escaped too, although JSON does not require it: some terminals obey DEL and C1, and some
-// readers split lines at the separators.
+// become U+FFFD, as in encoding/json. What is not visible is escaped too, although JSON does
+// not require it: some terminals obey DEL and C1, some readers split lines at the separators,
+// and a name with a bidirectional or zero-width character looks like another one.
 func appendString[S string | []byte](dst []byte, s S) []byte {
 	dst = append(dst, '"')
 	copied := 0 // s[:copied] is appended; s[copied:i] needs no escaping
@@ -161,10 +162,13 @@ func appendNonASCII[S string | []byte](dst []byte, r rune, encoded S) []byte {
 	switch {
 	case r == utf8.RuneError && len(encoded) == 1:
 		return append(dst, `\ufffd`...)
-	case r < 0xa0 || r == '\u2028' || r == '\u2029':
-		return appendEscaped(dst, uint16(r))
+	case isVisible(r):
+		return append(dst, encoded...)
+	case r > 0xffff:
+		high, low := utf16.EncodeRune(r)
+		return appendEscaped(appendEscaped(dst, uint16(high)), uint16(low))
 	}
-	return append(dst, encoded...)
+	return appendEscaped(dst, uint16(r))
 }
 
 func appendEscapedASCII(dst []byte, c byte) []byte {

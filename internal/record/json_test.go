@@ -1,9 +1,11 @@
 package record
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
+	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -21,8 +23,11 @@ func stringByRunes(dst []byte, s string) []byte {
 			dst = append(dst, `\n`...)
 		case r == '\t':
 			dst = append(dst, `\t`...)
-		case r < 0x20 || r >= 0x7f && r < 0xa0 || r == '\u2028' || r == '\u2029':
+		case r < 0x10000 && !isVisible(r):
 			dst = fmt.Appendf(dst, `\u%04x`, r)
+		case !isVisible(r):
+			high, low := utf16.EncodeRune(r)
+			dst = fmt.Appendf(dst, `\u%04x\u%04x`, high, low)
 		default:
 			dst = append(dst, encoded...)
 		}
@@ -46,6 +51,37 @@ func TestString_EscapesBetweenPlainParts(t *testing.T) {
 			checkString(t, around+s)
 			checkString(t, around+s+around)
 			checkString(t, around+s+s+around)
+		}
+	}
+}
+
+// A name that looks like another one, or like nothing, cannot stand in a line or on a terminal.
+func TestString_InvisibleCharacters(t *testing.T) {
+	for _, r := range []rune{
+		'\u061c', '\u200e', '\u200f', '\u202a', '\u202e', '\u2066', '\u2069', // bidirectional
+		'\u200b', '\u200c', '\u200d', '\u2060', '\ufeff', '\u00ad', '\u180e', '\u034f', // of no width
+		'\u00a0', '\u2003', '\u3000', '\u115f', '\u1160', '\u3164', '\uffa0', '\u2800', // spaces and fillers
+		'\u2028', '\u2029', '\u009b', '\x7f', // separators and controls
+		'\ufe0f', '\U000e0001', '\U000e0061', '\U000e0100', '\U0001d173', // selectors, tags, beams
+		'\ue000', '\U0010ffff', '\u0378', // private, unassigned
+	} {
+		name := "ro" + string(r) + "ot"
+		for shown, what := range map[string]string{
+			string(appendString(nil, name)):            "a line",
+			string(appendPrintable(nil, []byte(name))): "a terminal",
+		} {
+			if strings.ContainsRune(shown, r) || !strings.Contains(shown, `\`) {
+				t.Errorf("%U stands in %s: %q", r, what, shown)
+			}
+		}
+		var decoded string
+		if err := json.Unmarshal(appendString(nil, name), &decoded); err != nil || decoded != name {
+			t.Errorf("%U: %q, %v", r, decoded, err)
+		}
+	}
+	for _, name := range []string{"naïve", "nai\u0308ve", "Ελλάδα", "日本語", "한국어", "🚀"} {
+		if got := string(appendString(nil, name)); got != `"`+name+`"` {
+			t.Errorf("%s becomes %s", name, got)
 		}
 	}
 }

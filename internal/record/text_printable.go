@@ -19,7 +19,7 @@ func appendPrintable(dst, s []byte) []byte {
 			dst = append(dst, '\\', 'x', hexDigits[s[0]>>4], hexDigits[s[0]&15])
 		case r == '\\':
 			dst = append(dst, `\\`...)
-		case strconv.IsPrint(r):
+		case isVisible(r):
 			dst = append(dst, s[:size]...)
 		case r < utf8.RuneSelf:
 			dst = append(dst, '\\', 'x', hexDigits[r>>4], hexDigits[r&15])
@@ -34,6 +34,15 @@ func appendPrintable(dst, s []byte) []byte {
 		s = s[size:]
 	}
 	return dst
+}
+
+// isVisible reports whether r shows as itself, or combines with the character before it. All
+// else can make one name look like another, or move the cursor: controls, bidirectional and
+// zero-width characters, spaces other than ' ', fillers, characters that Unicode does not assign.
+func isVisible(r rune) bool {
+	const brailleBlank = '\u2800'
+	return strconv.IsPrint(r) && (r < 0x300 || r != brailleBlank &&
+		!unicode.In(r, unicode.Other_Default_Ignorable_Code_Point, unicode.Variation_Selector))
 }
 
 const ellipsis = "…"
