@@ -21,6 +21,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
+	"github.com/tcpshift/tcpshift/internal/sandbox"
 	"github.com/tcpshift/tcpshift/internal/trace"
 )
 
@@ -138,7 +139,20 @@ func runTrace(ctx context.Context, o *traceOptions) (err error) {
 		defer m.Close()
 		cfg.Monitor = m
 	}
+	o.confine()
 	return trace.Run(ctx, cfg)
+}
+
+// memoryBudget is what this process needs at most besides the output's queue: an ordinary trace
+// takes a tenth of it.
+const memoryBudget = 256 << 20
+
+// confine gives up what the trace does not need after its start.
+func (o *traceOptions) confine() {
+	sandbox.LimitMemory(memoryBudget + 2*int64(o.queueSize))
+	if err := sandbox.DropPrivileges(sandbox.Features{Maps: true, Namespaces: o.wants("alert")}); err != nil {
+		warn("it keeps privileges that it no longer needs: " + oneLine(err))
+	}
 }
 
 // unwanted returns the optional features that are switched off.

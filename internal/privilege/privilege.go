@@ -140,7 +140,7 @@ func (o *Operation) remedyOf(p *process) string {
 			"), pod (securityContext.capabilities.add) or service (systemd CapabilityBoundingSet)"
 	}
 	file := o.withEffective(p.effective)
-	return fmt.Sprintf("run as root (sudo %s), or give the binary %s (setcap %s+ep)", o.Command, join(file),
+	return fmt.Sprintf("run as root (sudo %s), or give the binary %s (setcap %s+ep) and only a group that you trust the right to execute it (chmod 0750)", o.Command, join(file),
 		strings.ToLower(strings.Join(words(file), ",")))
 }
 

@@ -20,7 +20,7 @@ func bits(list ...int) (set uint64) {
 func TestOperation_Refused(t *testing.T) {
 	bpf := Operation{Name: "BPF", Command: "tcpshift", SystemCall: "bpf", Capabilities: []Capability{unix.CAP_BPF, unix.CAP_PERFMON}}
 	const (
-		root      = "run as root (sudo tcpshift), or give the binary CAP_BPF and CAP_PERFMON (setcap cap_bpf,cap_perfmon+ep)"
+		root      = "run as root (sudo tcpshift), or give the binary CAP_BPF and CAP_PERFMON (setcap cap_bpf,cap_perfmon+ep) and only a group that you trust the right to execute it (chmod 0750)"
 		container = "give CAP_BPF and CAP_PERFMON to its container (docker run --cap-add=BPF --cap-add=PERFMON), " +
 			"pod (securityContext.capabilities.add) or service (systemd CapabilityBoundingSet)"
 		namespace = "run it in the initial user namespace: as root on the host, " +
@@ -93,7 +93,7 @@ func TestOperation_SetcapKeeps(t *testing.T) {
 	bpf := Operation{Name: "BPF", Command: "tcpshift", SystemCall: "bpf", Capabilities: []Capability{unix.CAP_BPF, unix.CAP_PERFMON}}
 	user := process{known: true, uid: 7, bounded: all, effective: bits(unix.CAP_CHOWN, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE)}
 	const want = "run as root (sudo tcpshift), or give the binary CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE " +
-		"(setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep)"
+		"(setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep) and only a group that you trust the right to execute it (chmod 0750)"
 	if got := bpf.remedyOf(&user); got != want {
 		t.Errorf("the remedy is\n%s\nwant\n%s", got, want)
 	}

@@ -18,7 +18,7 @@ import (
 const (
 	nobody = 65534
 
-	asRoot    = "run as root (sudo tcpshift), or give the binary CAP_BPF and CAP_PERFMON (setcap cap_bpf,cap_perfmon+ep)"
+	asRoot    = "run as root (sudo tcpshift), or give the binary CAP_BPF and CAP_PERFMON (setcap cap_bpf,cap_perfmon+ep) and only a group that you trust the right to execute it (chmod 0750)"
 	container = "give CAP_BPF and CAP_PERFMON to its container (docker run --cap-add=BPF --cap-add=PERFMON), " +
 		"pod (securityContext.capabilities.add) or service (systemd CapabilityBoundingSet)"
 	hostRoot = "run it in the initial user namespace: as root on the host, " +
@@ -141,7 +141,7 @@ func TestHost_HiddenProcess(t *testing.T) {
 		r.mustPrintError(t, fmt.Sprintf("--netns: %q: this kernel does not permit inspecting process %d to this process "+
 			"(uid %d, without CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE, in the initial user namespace, without a seccomp filter): "+
 			"run as root (sudo tcpshift), or give the binary CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE "+
-			"(setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep)", mine, os.Getpid(), nobody))
+			"(setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep) and only a group that you trust the right to execute it (chmod 0750)", mine, os.Getpid(), nobody))
 	}
 }
 

@@ -1,0 +1,80 @@
+// Package sandbox gives up the privileges of this process that it no longer needs, so that a
+// fault that remote or local input finds in it harms the host less. The package must not decide
+// which features are on.
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"runtime/debug"
+	"slices"
+
+	"golang.org/x/sys/unix"
+	"kernel.org/pub/linux/libs/security/libcap/cap"
+	"kernel.org/pub/linux/libs/security/libcap/psx"
+)
+
+// Features are what is on after the start and needs privileges.
+type Features struct {
+	// Maps means that BPF maps are read: bpf(2) needs CAP_BPF for that up to Linux 5.18 where
+	// the sysctl kernel.unprivileged_bpf_disabled is set.
+	Maps bool
+	// Namespaces means that network namespaces are found and entered: the links in /proc/PID/ns
+	// and /proc/PID/fd of other users (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH), and setns(2)
+	// (CAP_SYS_ADMIN).
+	Namespaces bool
+}
+
+// Capabilities are those that the features need, in the order of their numbers.
+func (f Features) Capabilities() (list []cap.Value) {
+	if f.Namespaces {
+		list = append(list, cap.DAC_READ_SEARCH, cap.SYS_PTRACE, cap.SYS_ADMIN)
+	}
+	if f.Maps {
+		list = append(list, cap.BPF)
+	}
+	return list
+}
+
+// DropPrivileges takes all capabilities except those of the features from every thread of this
+// process: from the effective, permitted, inheritable, ambient and bounding sets. It
+// gains none. It also sets no_new_privs: a program that this process executes gains none either.
+// The bounding set stays if the process lacks CAP_SETPCAP. The error joins those of all steps.
+func DropPrivileges(f Features) error {
+	own := cap.GetProc()
+	keep, dropped := f.Capabilities(), cap.NewSet()
+	var errs []error
+	note := func(what string, err error) {
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", what, err))
+		}
+	}
+	if canDrop, _ := own.GetFlag(cap.Effective, cap.SETPCAP); canDrop {
+		for value := range cap.MaxBits() {
+			if has, err := cap.GetBound(value); err == nil && has && !slices.Contains(keep, value) {
+				note("drop "+value.String()+" from the bounding set", cap.DropBound(value))
+			}
+		}
+	}
+	for _, value := range keep {
+		if has, err := own.GetFlag(cap.Permitted, value); err == nil && has {
+			note("keep "+value.String(), errors.Join(
+				dropped.SetFlag(cap.Permitted, true, value), dropped.SetFlag(cap.Effective, true, value)))
+		}
+	}
+	note("drop ambient capabilities", cap.ResetAmbient())
+	note("drop capabilities", dropped.SetProc())
+	if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
+		note("set no_new_privs", errno)
+	}
+	return errors.Join(errs...)
+}
+
+// LimitMemory makes the garbage collector work harder before this process uses more than budget
+// bytes, unless the variable GOMEMLIMIT sets another limit.
+func LimitMemory(budget int64) {
+	if debug.SetMemoryLimit(-1) == math.MaxInt64 {
+		debug.SetMemoryLimit(budget)
+	}
+}
