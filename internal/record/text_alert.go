@@ -29,8 +29,9 @@ func (t Text) Alert(dst []byte, a *detect.Alert) []byte {
 	p = appendHowMuch(p, a)
 	if a.Phase != detect.Close {
 		p = appendHowLong(p, a)
-		p = append(append(append(p, lineBreak...), "Why: "...), clip(a.Cause)...)
-		p = append(append(append(append(p, '.'), lineBreak...), "What to do: "...), clip(a.Advice)...)
+		// Cause and Advice may contain names of processes.
+		p = appendPrintable(append(append(p, lineBreak...), "Why: "...), []byte(clip(a.Cause)))
+		p = appendPrintable(append(append(append(p, '.'), lineBreak...), "What to do: "...), []byte(clip(a.Advice)))
 	}
 	return t.finishLines(append(p, ".\n"...), begin, alertColor(a), "")
 }

@@ -1,11 +1,13 @@
 package record
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // No line is wider than the terminal, whatever stands in it.
@@ -143,6 +145,35 @@ func TestText_AlertOnTerminal(t *testing.T) {
 			t.Errorf("%d lines on %d columns:\n%s", lines, columns, text)
 		}
 	}
+}
+
+// No name of a process can write to the terminal, or begin a line, wherever an alert has it.
+func TestText_AlertWithHostileNames(t *testing.T) {
+	for _, name := range []string{"\x1b[2Jx", "x\n", "\n", "a\nb", "\r", "\u202ex", "\xff", "!\n!"} {
+		a := fullAlert()
+		a.Cause, a.Advice = "bound by "+name, "stop "+name
+		a.Culprit.Service, a.Culprit.NextService = name, name
+		a.Culprit.Comm = tcp.Comm{}
+		copy(a.Culprit.Comm[:], name)
+		for what, text := range map[string]Text{
+			"pipe": {}, "colored pipe": {Color: true}, "terminal": {Screen: screen(80, 24), Color: true},
+		} {
+			got := string(text.Alert(nil, &a))
+			if what != "terminal" && strings.Count(got, "\n") != 1 {
+				t.Errorf("%q, %s: more than one line: %q", name, what, got)
+			}
+			for line := range strings.Lines(got) {
+				if plain := withoutColor(line); !strings.HasPrefix(plain, "!") || strings.ContainsFunc(strings.TrimSuffix(plain, "\n"), func(r rune) bool { return !isVisible(r) }) {
+					t.Errorf("%q, %s: line %q", name, what, line)
+				}
+			}
+		}
+	}
+}
+
+// withoutColor removes the sequences that color a line.
+func withoutColor(line string) string {
+	return regexp.MustCompile("\x1b\\[[0-9;]*m").ReplaceAllString(line, "")
 }
 
 // The color of an alert shows how urgent it is.
