@@ -23,8 +23,8 @@ type Info struct {
 	Container string
 
 	// Runtime is the engine that made Container: docker, containerd, cri-o or
-	// podman. It is empty for a bare id, as several engines name a cgroup, below any
-	// other parent than docker.
+	// podman. It is empty for a bare id, as several engines name a cgroup, unless its
+	// parent is docker.
 	Runtime string
 
 	// PodUID is the uid of the innermost Kubernetes pod that contains the cgroup: a

@@ -20,9 +20,9 @@ func Start() Timer {
 	return Timer{started: time.Now(), thread: unix.Gettid(), used: threadTime()}
 }
 
-// Elapsed is the CPU time since Start. If the goroutine has moved to another thread, it is
-// the time that has passed, which is longer. It includes the time of other goroutines that
-// ran on the thread, unless the caller has locked the thread (runtime.LockOSThread).
+// Elapsed is the CPU time of the thread since Start. Unless the caller has locked the thread
+// (runtime.LockOSThread), it includes the time of other goroutines that ran there. If the
+// goroutine is on another thread now, Elapsed is the time that has passed, which is longer.
 func (t Timer) Elapsed() time.Duration {
 	passed := time.Since(t.started)
 	if unix.Gettid() != t.thread {

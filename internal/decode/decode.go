@@ -22,7 +22,7 @@ const (
 	KindEnd        = Kind(bpfobj.ProbeEventKindEVENT_END)
 	KindCgroup     = Kind(bpfobj.ProbeEventKindEVENT_CGROUP)
 	KindSocket     = Kind(bpfobj.ProbeEventKindEVENT_SOCKET)
-	KindReset      = Kind(bpfobj.ProbeEventKindEVENT_RESET)
+	KindLateReset  = Kind(bpfobj.ProbeEventKindEVENT_RESET)
 )
 
 // Event is one decoded sample. Only the fields of its Kind are valid.
@@ -36,9 +36,9 @@ type Event struct {
 
 	// Of KindSocket: the time left to a TIME_WAIT and net.ipv4.tcp_keepalive_intvl, both in
 	// jiffies. The sysctl is known in seconds as well, so it shows how long a jiffy is.
-	ExpiresJiffies, KeepaliveJiffies uint64
+	JiffiesLeft, KeepaliveJiffies uint64
 
-	Reset tcp.Reset // of KindReset
+	LateReset tcp.LateReset // of KindLateReset
 }
 
 type (
@@ -70,7 +70,7 @@ func Sample(sample []byte, e *Event) error {
 		if err := decodeTransition(&w.Socket, KindSocket, e); err != nil {
 			return err
 		}
-		e.ExpiresJiffies, e.KeepaliveJiffies = w.ExpiresJiffies, uint64(w.KeepaliveInterval)
+		e.JiffiesLeft, e.KeepaliveJiffies = w.ExpiresJiffies, uint64(w.KeepaliveInterval)
 		return nil
 	case unsafe.Sizeof(wireCgroup{}):
 		w := view[wireCgroup](sample)
@@ -144,7 +144,7 @@ func decodeFlags(w *wireTransition, t *tcp.Transition) {
 	t.TimeWaitUnknown = hasFlag(w, bpfobj.ProbeEventFlagEVENT_TIMEWAIT_UNKNOWN)
 	t.Locked = hasFlag(w, bpfobj.ProbeEventFlagEVENT_LOCKED)
 	t.PeerFIN = hasFlag(w, bpfobj.ProbeEventFlagEVENT_PEER_FIN)
-	t.Orphan = hasFlag(w, bpfobj.ProbeEventFlagEVENT_ORPHAN)
+	t.NoProcess = hasFlag(w, bpfobj.ProbeEventFlagEVENT_ORPHAN)
 	t.Expired = hasFlag(w, bpfobj.ProbeEventFlagEVENT_EXPIRED)
 	t.NoLinger2 = hasFlag(w, bpfobj.ProbeEventFlagEVENT_NO_LINGER2)
 	t.Unsent = hasFlag(w, bpfobj.ProbeEventFlagEVENT_UNSENT)
@@ -199,7 +199,7 @@ func decodeConnection(w *wireEnd, e *Event) {
 	c := &e.Connection
 	*c = tcp.Connection{}
 	c.OpenedAt = time.Duration(w.OpenedNs)
-	c.Established = time.Duration(w.EstablishedNs)
+	c.EstablishedFor = time.Duration(w.EstablishedNs)
 	c.Sent = w.SentBytes
 	c.Received = w.ReceivedBytes
 	c.Retransmits = w.Retransmits
@@ -208,15 +208,15 @@ func decodeConnection(w *wireEnd, e *Event) {
 }
 
 func decodeReset(w *wireReset, e *Event) error {
-	if err := checkKind(w.Kind, KindReset); err != nil {
+	if err := checkKind(w.Kind, KindLateReset); err != nil {
 		return err
 	}
 	if w.Family != 4 && w.Family != 6 {
 		return fmt.Errorf("decode: family %d, want 4 or 6", w.Family)
 	}
-	e.Kind = KindReset
-	r := &e.Reset
-	*r = tcp.Reset{Cookie: w.Cookie, Netns: w.Netns, Code: tcp.ResetCode(w.Reason)}
+	e.Kind = KindLateReset
+	r := &e.LateReset
+	*r = tcp.LateReset{Cookie: w.Cookie, Netns: w.Netns, Code: tcp.ResetCode(w.Reason)}
 	r.Local, r.Peer = endpointOf(w.Family, &w.LocalAddr, w.LocalPort), endpointOf(w.Family, &w.PeerAddr, w.PeerPort)
 	return nil
 }

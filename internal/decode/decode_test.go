@@ -61,15 +61,15 @@ func TestSample_Socket(t *testing.T) {
 				Transition: tcp.Transition{
 					Local: endpoint("192.0.2.1", 80), Peer: endpoint("198.51.100.7", 5), New: tcp.TimeWait, Substate: tcp.FinWait2,
 				},
-				ExpiresJiffies: 15000, KeepaliveJiffies: 18750,
+				JiffiesLeft: 15000, KeepaliveJiffies: 18750,
 			},
 		},
 		{
 			"a TIME_WAIT that is overdue",
 			wireSocketOf{wireEvent{family: 4, new: 6, substate: 6}, 1<<64 - 3, 18750},
 			Event{
-				Transition:     tcp.Transition{New: tcp.TimeWait, Substate: tcp.TimeWait},
-				ExpiresJiffies: 1<<64 - 3, KeepaliveJiffies: 18750,
+				Transition:  tcp.Transition{New: tcp.TimeWait, Substate: tcp.TimeWait},
+				JiffiesLeft: 1<<64 - 3, KeepaliveJiffies: 18750,
 			},
 		},
 	} {
@@ -128,14 +128,14 @@ func leftover() Event {
 			Time: time.Unix(1, 2), Monotonic: 3, Cookie: 4, Local: endpoint("192.0.2.99", 5), Peer: endpoint("2001:db8::99", 6),
 			Netns: 7, UID: 8, Owner: tcp.Owner{PID: 9, Comm: comm("left over"), Source: tcp.PIDTask}, CgroupID: 10,
 			Cgroup: leftoverCgroup, Error: 11, Old: 12, New: 13, Role: tcp.RoleListener, Mapped: true, IPv6: true, InState: 14,
-			Substate: 15, TimeWaitUnknown: true, Locked: true, PeerFIN: true, NoLinger2: true, Expired: true, Orphan: true,
+			Substate: 15, TimeWaitUnknown: true, Locked: true, PeerFIN: true, NoLinger2: true, Expired: true, NoProcess: true,
 		},
 		Connection: tcp.Connection{
-			Opened: time.Unix(3, 4), OpenedAt: 16, Established: 17, Sent: 18, Received: 19, Retransmits: 20, RTT: 21,
+			Opened: time.Unix(3, 4), OpenedAt: 16, EstablishedFor: 17, Sent: 18, Received: 19, Retransmits: 20, RTT: 21,
 			ClosedBy: tcp.ClosedByAbort,
 		},
-		CgroupID: 22, CgroupPath: "/left/over", ExpiresJiffies: 23, KeepaliveJiffies: 24,
-		Reset: tcp.Reset{Cookie: 25, Code: 26},
+		CgroupID: 22, CgroupPath: "/left/over", JiffiesLeft: 23, KeepaliveJiffies: 24,
+		LateReset: tcp.LateReset{Cookie: 25, Code: 26},
 	}
 }
 

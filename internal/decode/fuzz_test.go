@@ -51,7 +51,7 @@ func FuzzSample(f *testing.F) {
 			checkPath(t, got.CgroupPath)
 			return
 		}
-		if got.Kind == KindReset {
+		if got.Kind == KindLateReset {
 			return
 		}
 		checkValid(t, &got.Transition)

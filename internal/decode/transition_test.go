@@ -158,7 +158,7 @@ func TestSample_End(t *testing.T) {
 			"with all fields",
 			wireEndOf{closed, 1_000_000_000, 7_000_000_000, 1 << 40, 1 << 41, 3, 250},
 			tcp.Connection{
-				OpenedAt: time.Second, Established: 7 * time.Second, Sent: 1 << 40, Received: 1 << 41, Retransmits: 3,
+				OpenedAt: time.Second, EstablishedFor: 7 * time.Second, Sent: 1 << 40, Received: 1 << 41, Retransmits: 3,
 				RTT: 250 * time.Microsecond, ClosedBy: tcp.ClosedByPeer,
 			},
 		},
@@ -176,7 +176,7 @@ func TestSample_End(t *testing.T) {
 			"with the largest numbers",
 			wireEndOf{reset, 1<<63 - 1, 1<<63 - 1, 1<<64 - 1, 1<<64 - 1, 1<<32 - 1, 1<<32 - 1},
 			tcp.Connection{
-				OpenedAt: 1<<63 - 1, Established: 1<<63 - 1, Sent: 1<<64 - 1, Received: 1<<64 - 1, Retransmits: 1<<32 - 1,
+				OpenedAt: 1<<63 - 1, EstablishedFor: 1<<63 - 1, Sent: 1<<64 - 1, Received: 1<<64 - 1, Retransmits: 1<<32 - 1,
 				RTT: (1<<32 - 1) * time.Microsecond, ClosedBy: tcp.ClosedByResetReceived,
 			},
 		},

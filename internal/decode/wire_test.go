@@ -181,10 +181,10 @@ func (e wireResetOf) bytes() []byte {
 	return b
 }
 
-func independentReset(b []byte) tcp.Reset {
+func independentReset(b []byte) tcp.LateReset {
 	order := binary.NativeEndian
 	family := b[offsetResetFamily]
-	return tcp.Reset{
+	return tcp.LateReset{
 		Cookie: order.Uint64(b[8:]), Netns: order.Uint32(b[48:]), Code: tcp.ResetCode(b[offsetResetReason]),
 		Local: tcp.Endpoint{Addr: independentAddr(family, b[16:32]), Port: order.Uint16(b[52:])},
 		Peer:  tcp.Endpoint{Addr: independentAddr(family, b[32:48]), Port: order.Uint16(b[54:])},
@@ -232,10 +232,10 @@ func meaning(e Event) Event {
 	switch e.Kind {
 	case KindCgroup:
 		m.CgroupID, m.CgroupPath = e.CgroupID, e.CgroupPath
-	case KindReset:
-		m.Reset = e.Reset
+	case KindLateReset:
+		m.LateReset = e.LateReset
 	case KindSocket:
-		m.Transition, m.ExpiresJiffies, m.KeepaliveJiffies = e.Transition, e.ExpiresJiffies, e.KeepaliveJiffies
+		m.Transition, m.JiffiesLeft, m.KeepaliveJiffies = e.Transition, e.JiffiesLeft, e.KeepaliveJiffies
 	case KindEnd:
 		m.Transition, m.Connection = e.Transition, e.Connection
 	default:
@@ -254,23 +254,23 @@ func independent(b []byte) Event {
 		return e
 	}
 	if kind == kindReset {
-		e.Reset = independentReset(b)
+		e.LateReset = independentReset(b)
 		return e
 	}
 	e.Transition = independentTransition(b)
 	switch kind {
 	case kindEnd:
 		e.Connection = tcp.Connection{
-			OpenedAt:    time.Duration(order.Uint64(b[112:])),
-			Established: time.Duration(order.Uint64(b[120:])),
-			Sent:        order.Uint64(b[128:]),
-			Received:    order.Uint64(b[136:]),
-			Retransmits: order.Uint32(b[144:]),
-			RTT:         time.Duration(order.Uint32(b[148:])) * time.Microsecond,
-			ClosedBy:    tcp.ClosedByOf(&e.Transition),
+			OpenedAt:       time.Duration(order.Uint64(b[112:])),
+			EstablishedFor: time.Duration(order.Uint64(b[120:])),
+			Sent:           order.Uint64(b[128:]),
+			Received:       order.Uint64(b[136:]),
+			Retransmits:    order.Uint32(b[144:]),
+			RTT:            time.Duration(order.Uint32(b[148:])) * time.Microsecond,
+			ClosedBy:       tcp.ClosedByOf(&e.Transition),
 		}
 	case kindSocket:
-		e.ExpiresJiffies, e.KeepaliveJiffies = order.Uint64(b[112:]), uint64(order.Uint32(b[120:]))
+		e.JiffiesLeft, e.KeepaliveJiffies = order.Uint64(b[112:]), uint64(order.Uint32(b[120:]))
 	}
 	return e
 }
@@ -301,7 +301,7 @@ func independentTransition(b []byte) tcp.Transition {
 		PeerFIN:         flags&flagPeerFIN != 0,
 		NoLinger2:       flags&flagNoLinger2 != 0,
 		Expired:         flags&flagExpired != 0,
-		Orphan:          flags&flagOrphan != 0,
+		NoProcess:       flags&flagOrphan != 0,
 		Unsent:          flags&flagUnsent != 0,
 		Acked:           flags&flagAcked != 0,
 		Repair:          flags&flagRepair != 0,

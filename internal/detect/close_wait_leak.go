@@ -37,7 +37,7 @@ func (k leakKey) netnsInode() uint32 { return k.netns }
 func leakKeyOf(t *tcp.Transition) leakKey {
 	switch {
 	case t.Role == tcp.RoleServer:
-		return leakKey{netns: t.Netns, addr: t.Local.Addr, port: t.Local.Port, unaccepted: t.Orphan}
+		return leakKey{netns: t.Netns, addr: t.Local.Addr, port: t.Local.Port, unaccepted: t.NoProcess}
 	case t.Owner.Source != tcp.PIDUnknown:
 		return leakKey{netns: t.Netns, pid: t.Owner.PID}
 	}

@@ -96,7 +96,7 @@ func TestCloseWaitLeak_StillSending(t *testing.T) {
 	for name, send := range map[string]func(s *tcp.CloseWaitSocket, at, now time.Duration){
 		"all the time":   func(s *tcp.CloseWaitSocket, _, _ time.Duration) { s.SinceSent = 0 },
 		"once a minute":  func(s *tcp.CloseWaitSocket, at, now time.Duration) { s.SinceSent = (now - at) % time.Minute },
-		"and is blocked": func(s *tcp.CloseWaitSocket, at, now time.Duration) { s.SinceSent, s.Queued = now-at, true },
+		"and is blocked": func(s *tcp.CloseWaitSocket, at, now time.Duration) { s.SinceSent, s.SendQueued = now-at, true },
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, 500, Config{})
@@ -168,7 +168,7 @@ func TestCloseWaitLeak_BeforeStart(t *testing.T) {
 	h.engine.Update(h.now, testNetns, &l)
 	for n := range uint64(100) {
 		s := tcp.Socket{}
-		s.New, s.Cookie, s.Orphan = tcp.CloseWait, n+1, true
+		s.New, s.Cookie, s.NoProcess = tcp.CloseWait, n+1, true
 		s.Local, s.Peer = tcp.Endpoint{Addr: here, Port: 80}, tcp.Endpoint{Addr: there, Port: uint16(50000 + n)}
 		h.engine.Seed(h.now, testNetns, &s)
 		h.closeWait[n+1] = tcp.CloseWaitSocket{Cookie: n + 1, SinceSent: time.Hour}
@@ -176,7 +176,7 @@ func TestCloseWaitLeak_BeforeStart(t *testing.T) {
 	h.engine.SeedingDone(h.now)
 	unaccepted := func(t *tcp.Transition) {
 		served(t)
-		t.Orphan = true
+		t.NoProcess = true
 	}
 	for n := range uint64(100) {
 		h.event(1000+n, to(80), tcp.Owner{}, tcp.Established, tcp.CloseWait, unaccepted)

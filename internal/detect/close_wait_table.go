@@ -43,7 +43,7 @@ func (d *closeWaitLeak) seed(netns uint32, server bool, s *tcp.Socket) {
 	}
 	key, role := leakKey{netns: netns, addr: s.Peer.Addr, port: s.Peer.Port}, tcp.RoleClient
 	if server {
-		key, role = leakKey{netns: netns, addr: s.Local.Addr, port: s.Local.Port, unaccepted: s.Orphan}, tcp.RoleServer
+		key, role = leakKey{netns: netns, addr: s.Local.Addr, port: s.Local.Port, unaccepted: s.NoProcess}, tcp.RoleServer
 	}
 	if l := d.enqueue(key, s.Cookie, 0, d.now, true); l != nil {
 		l.role, l.local, l.peer = role, s.Local, s.Peer
@@ -88,7 +88,7 @@ func (d *closeWaitLeak) confirm(cookie uint64, w waitingSocket, s *tcp.CloseWait
 	if w.leak.key.unaccepted && s.Accepted {
 		d.moveAccepted(&w)
 	}
-	if s.Queued || s.SinceSent < quiet {
+	if s.SendQueued || s.SinceSent < quiet {
 		w.unstick(d.now, true)
 	}
 	if w.unseen = false; !w.stuck && !w.queued {

@@ -60,7 +60,7 @@ func TestCloseWaitLeak_BoundedQueue(t *testing.T) {
 func TestCloseWaitLeak_TrueAlertIsNotRefuted(t *testing.T) {
 	unaccepted := func(t *tcp.Transition) {
 		served(t)
-		t.Orphan = true
+		t.NoProcess = true
 	}
 	for name, tt := range map[string]struct {
 		as  func(*tcp.Transition)

@@ -23,7 +23,7 @@ func (h *host) event(cookie uint64, key destination, by tcp.Owner, old, next tcp
 	}
 	switch {
 	case next == tcp.CloseWait:
-		h.closeWait[cookie] = tcp.CloseWaitSocket{Cookie: cookie, SinceSent: time.Hour, Accepted: !t.Orphan}
+		h.closeWait[cookie] = tcp.CloseWaitSocket{Cookie: cookie, SinceSent: time.Hour, Accepted: !t.NoProcess}
 	case old == tcp.CloseWait:
 		delete(h.closeWait, cookie)
 	}

@@ -84,7 +84,7 @@ func (d *finWait2Pileup) observe(t *tcp.Transition) {
 		d.living.remove(t.Cookie)
 	}
 	timeWait := t.New == tcp.TimeWait && t.Substate == tcp.FinWait2
-	living := t.Old == tcp.FinWait1 && t.New == tcp.FinWait2 && !t.Orphan
+	living := t.Old == tcp.FinWait1 && t.New == tcp.FinWait2 && !t.NoProcess
 	if !timeWait && !living {
 		return
 	}
@@ -175,7 +175,7 @@ func (d *finWait2Pileup) request(netns uint32) {
 const minWaiting = 5 * time.Second
 
 // isLiving reports whether a socket in FIN_WAIT2 is one that a process still has.
-func isLiving(s *tcp.Socket) bool { return s.New == tcp.FinWait2 && !s.Orphan }
+func isLiving(s *tcp.Socket) bool { return s.New == tcp.FinWait2 && !s.NoProcess }
 
 // takeCounts counts the half-closed sockets of one namespace, from the kernel's table.
 func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []tcp.Socket) {

@@ -95,7 +95,7 @@ func TestFinWait2Pileup_BoundedMemory(t *testing.T) {
 func TestCloseWaitLeak_NotAccepted(t *testing.T) {
 	h := newHost(t, 500, Config{})
 	for n := range 100 {
-		h.event(uint64(n+1), to(80), process(99, "server"), tcp.Established, tcp.CloseWait, served, func(t *tcp.Transition) { t.Orphan = true })
+		h.event(uint64(n+1), to(80), process(99, "server"), tcp.Established, tcp.CloseWait, served, func(t *tcp.Transition) { t.NoProcess = true })
 		h.pass(time.Second)
 	}
 	if a := h.theOnly("close_wait_leak"); !strings.Contains(a.Cause, "no process has accepted") || strings.Contains(a.Cause, "descriptor") {

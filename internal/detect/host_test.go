@@ -338,7 +338,7 @@ func (h *host) answerHalfClosed(netns uint32) {
 	for _, since := range h.waits {
 		if left := h.limits.FinTimeout - (h.now - since); left > 0 {
 			s := tcp.Socket{ExpiresIn: left}
-			s.New, s.Substate, s.Cookie, s.Orphan = tcp.TimeWait, tcp.FinWait2, uint64(since), true
+			s.New, s.Substate, s.Cookie, s.NoProcess = tcp.TimeWait, tcp.FinWait2, uint64(since), true
 			s.Local, s.Peer = tcp.Endpoint{Addr: here, Port: 20001}, tcp.Endpoint{Addr: there, Port: 80}
 			sockets = append(sockets, s)
 		}
@@ -347,7 +347,7 @@ func (h *host) answerHalfClosed(netns uint32) {
 		for _, w := range h.waiting(key) {
 			if key.netns == netns && h.now < w.finAt {
 				s := tcp.Socket{ExpiresIn: w.end - h.now}
-				s.New, s.Substate, s.Cookie, s.Orphan = tcp.TimeWait, tcp.FinWait2, uint64(w.end), true
+				s.New, s.Substate, s.Cookie, s.NoProcess = tcp.TimeWait, tcp.FinWait2, uint64(w.end), true
 				s.Local, s.Peer = tcp.Endpoint{Addr: key.local, Port: 20001}, tcp.Endpoint{Addr: key.peer, Port: key.peerPort}
 				sockets = append(sockets, s)
 			}

@@ -199,7 +199,7 @@ func (ns *namespace) reconcile(now time.Duration, counted float64, lost uint64) 
 // model is the model of TIME_WAITs that connect() may not take over.
 func (ns *namespace) model() rate.TimeWaitModel {
 	return rate.TimeWaitModel{
-		Hold: rate.TimeWaitHold, FinWait2Hold: max(time.Second, ns.limits.FinWait2Timeout()), FinFraction: ns.finFraction, Scale: ns.scale,
+		Hold: rate.TimeWaitHold, FinWait2Hold: max(time.Second, ns.limits.FinWait2TimewaitTimeout()), FinFraction: ns.finFraction, Scale: ns.scale,
 	}
 }
 

@@ -106,7 +106,7 @@ func (tr *tracker) takeWaiting(now time.Duration, netns uint32, sockets []tcp.So
 			e.Value.waiting, e.Value.waitingOldest, e.Value.waitingAt = 0, 0, now
 		}
 	}
-	lifetime := tr.namespace(netns).limits.FinWait2Timeout()
+	lifetime := tr.namespace(netns).limits.FinWait2TimewaitTimeout()
 	for i := range sockets {
 		s := &sockets[i]
 		if s.New != tcp.TimeWait {

@@ -93,7 +93,7 @@ func TestLimits_FinWait2Timeout(t *testing.T) {
 	for timeout, want := range map[time.Duration]time.Duration{
 		5 * time.Second: 5 * time.Second, time.Minute: time.Minute, 90 * time.Second: 30 * time.Second, 2 * time.Minute: time.Minute,
 	} {
-		if got := (&tcp.Limits{FinTimeout: timeout}).FinWait2Timeout(); got != want {
+		if got := (&tcp.Limits{FinTimeout: timeout}).FinWait2TimewaitTimeout(); got != want {
 			t.Errorf("tcp_fin_timeout of %v: %v, want %v", timeout, got, want)
 		}
 	}

@@ -86,7 +86,7 @@ func (tr *tracker) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 		tr.seedTimeWait(now, ns, key, client, s)
 		return
 	}
-	if s.New == tcp.FinWait2 && !s.Orphan && !tr.seeding.has(s.Cookie, &key) {
+	if s.New == tcp.FinWait2 && !s.NoProcess && !tr.seeding.has(s.Cookie, &key) {
 		tr.seedLiving(netns, client, s)
 	}
 	if s.New == tcp.CloseWait {
@@ -105,7 +105,7 @@ func (tr *tracker) seedTimeWait(now time.Duration, ns *namespace, key destinatio
 	kind := rate.Kind{FinWait2: s.Substate == tcp.FinWait2, Timestamp: ns.limits.Timestamps}
 	lifetime := tcp.TimeWaitTimeout
 	if kind.FinWait2 {
-		lifetime = ns.limits.FinWait2Timeout()
+		lifetime = ns.limits.FinWait2TimewaitTimeout()
 	}
 	created := now - (lifetime - s.ExpiresIn)
 	if created >= tr.seeding.since {

@@ -101,7 +101,7 @@ func (c *SuspectCounts) Add(netns uint32, s *tcp.Socket) {
 func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, key *destination) {
 	age := tcp.TimeWaitTimeout - s.ExpiresIn
 	if s.Substate == tcp.FinWait2 {
-		age = c.limits.FinWait2Timeout() - s.ExpiresIn
+		age = c.limits.FinWait2TimewaitTimeout() - s.ExpiresIn
 	}
 	createdAt := c.readAt - max(0, age)
 	second := int64(createdAt/time.Second) - int64(c.of.comparedFrom()/time.Second)

@@ -98,13 +98,13 @@ func tryTracing() error {
 	var event decode.Event
 	const timeout = 2 * time.Second
 	for began := time.Now(); time.Since(began) < timeout; {
-		err := p.Read(10*time.Millisecond, func(sample []byte) error {
+		err := p.ReadFor(10*time.Millisecond, func(sample []byte) error {
 			if err := decode.Sample(sample, &event); err != nil {
 				return err
 			}
 			t := &event.Transition
 			// Without the feature socket_cookie the cookie is 0, and any socket will do.
-			own := event.Kind != decode.KindCgroup && (t.Cookie == cookie || t.Cookie == 0)
+			own := event.Kind == decode.KindTransition && (t.Cookie == cookie || t.Cookie == 0)
 			if own && t.Old == tcp.Close && t.New == tcp.Listen {
 				return errSeen
 			}

@@ -94,7 +94,7 @@ func timeWait() Topic {
 		Aliases: []string{"TIME-WAIT"},
 		Summary: "The connection is closed; its addresses and ports stay reserved for 60 seconds.",
 		Meaning: "The side that closed first remembers the connection, to answer a repeated FIN and to keep late packets out of a new connection. " +
-			"It always lasts 60 seconds, which start again when a late packet of the connection arrives, and net.ipv4.tcp_fin_timeout does not change it. " +
+			"It always lasts 60 seconds, which start again when a late packet of the connection arrives, unless a reset or a new SYN with the same ports ends it; net.ipv4.tcp_fin_timeout does not change it. " +
 			"It is a small socket of a few hundred bytes that belongs to no process. " +
 			"The kernel reports the transition as CLOSE; tcpshift finds the timewait socket and writes TIME_WAIT, with CLOSE in kernel_new_state. " +
 			"Its end does not pass this tracepoint and gives no record, except with --time-wait-end. " +

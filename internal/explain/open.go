@@ -9,7 +9,7 @@ func closed() Topic {
 		Summary: "No connection: every socket begins and ends in this state.",
 		Meaning: "A socket in CLOSE has no connection and does not listen. " +
 			"A new socket is in CLOSE without a record; its first record shows the transition out of CLOSE. " +
-			"A record with new_state CLOSE is the end of a connection, and error has the reason: it is absent after an orderly end, " +
+			"A record with new_state CLOSE is the end of a connection or of a listener, and error has the reason: it is absent after an orderly end, " +
 			"and also after a reset that this side sent. " +
 			"If the kernel reports CLOSE and makes a TIME_WAIT, tcpshift writes TIME_WAIT, with CLOSE in kernel_new_state.",
 		Normal: "Every connection ends here or in TIME_WAIT, so these records are as frequent as the connections themselves. " +

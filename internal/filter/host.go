@@ -16,8 +16,8 @@ import (
 )
 
 // ParseNetns returns the inode number of a network namespace of this host. word is the
-// inode number, a path (/run/netns/blue, /proc/7/ns/net) or pid:N. It fails if the
-// namespace cannot be found ([netns.CanFind]).
+// inode number, a path (/run/netns/blue, /proc/7/ns/net) or pid:N. An inode
+// number that cannot be found ([netns.CanFind]) is an error.
 func ParseNetns(word string) (uint32, error) {
 	if pid, isPID := strings.CutPrefix(word, "pid:"); isPID {
 		if _, err := ParsePID(pid); err != nil {
@@ -54,7 +54,7 @@ func ParseNetns(word string) (uint32, error) {
 func mayNotInspect(pid string) error {
 	inspect := privilege.Operation{
 		Name: "inspecting process " + pid, Command: "tcpshift",
-		Capabilities: []privilege.Capability{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE}, SystemCall: "openat",
+		CommandCapabilities: []privilege.Capability{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE}, SystemCall: "openat",
 	}
 	problem, remedy := inspect.ExplainRefusal()
 	return errors.New(problem + ": " + remedy)

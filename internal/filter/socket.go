@@ -12,16 +12,16 @@ func (f *Filter) MatchesNetns(inode uint32) bool {
 	return len(f.Netns) == 0 || slices.Contains(f.Netns, inode)
 }
 
-// ByOwner reports whether the filter needs the owner or the role of a socket, which the
-// kernel's tables do not have. A socket without a known owner or role does not match such
-// a filter.
-func (f *Filter) ByOwner() bool {
+// BeyondEndpoints reports whether the filter is on the owner, the role or the cgroup of a socket,
+// which internal/limits does not read. A socket without a known owner, role or cgroup does not
+// match such a filter.
+func (f *Filter) BeyondEndpoints() bool {
 	return len(f.PIDs)+len(f.Comms)+len(f.Cgroups)+len(f.Roles) > 0
 }
 
 // MatchesEndpoints reports whether the family, the ports and the addresses of a connection
-// pass, by the rules of endpoints_match() in bpf/filter.h. A v4-mapped address must be
-// unmapped.
+// pass, by the rules of endpoints_match() in bpf/filter.h. The caller must
+// unmap v4-mapped addresses.
 func (f *Filter) MatchesEndpoints(local, peer tcp.Endpoint) bool {
 	if f.Family != 0 && (f.Family == 4) != local.Addr.Is4() {
 		return false

@@ -51,8 +51,8 @@ const timerTimeWait = 3
 
 // boundPorts calls handle for the port of each listener and, since Linux 6.8, of each socket
 // that is bound and not connected. For a request with any state besides LISTEN inet_diag also
-// walks the whole table of connections, once for each family, although it returns none of
-// them. Before Linux 6.8 that walk gains nothing.
+// walks the whole table of connections, once for each family, although it returns none of them.
+// Before Linux 6.8 it does so in vain.
 func boundPorts(handle func(port uint16)) error {
 	return dump(1<<tcp.Listen|1<<tcp.BoundInactive, 0, func(m *diagMessage, _ []byte) {
 		handle(binary.BigEndian.Uint16(m.ID.SourcePort[:]))
@@ -75,9 +75,9 @@ func EachConnectionOrTimeWait(handle func(s *tcp.Socket)) error {
 	})
 }
 
-// EachConnection is like [EachConnectionOrTimeWait], but leaves out timewait sockets, except those in
+// EachOpenOrFinWait2 is like [EachConnectionOrTimeWait], but leaves out timewait sockets, except those in
 // FIN_WAIT2: a request for FIN_WAIT2 lists them as well. Their New is TimeWait.
-func EachConnection(handle func(s *tcp.Socket)) error {
+func EachOpenOrFinWait2(handle func(s *tcp.Socket)) error {
 	var s tcp.Socket
 	return dump(connectionStates, 0, func(m *diagMessage, _ []byte) {
 		s = socket(m)
@@ -85,9 +85,9 @@ func EachConnection(handle func(s *tcp.Socket)) error {
 	})
 }
 
-// EachHalfClosed is like [EachConnectionOrTimeWait], but only for the sockets in FIN_WAIT2, whose peers
+// EachFinWait2 is like [EachConnectionOrTimeWait], but only for the sockets in FIN_WAIT2, whose peers
 // have not closed yet: timewait sockets with that substate, and connections.
-func EachHalfClosed(handle func(s *tcp.Socket)) error {
+func EachFinWait2(handle func(s *tcp.Socket)) error {
 	var s tcp.Socket
 	return dump(1<<tcp.FinWait2, 0, func(m *diagMessage, _ []byte) {
 		s = socket(m)
@@ -100,7 +100,7 @@ func EachHalfClosed(handle func(s *tcp.Socket)) error {
 // that were handled before are valid.
 func EachCloseWait(handle func(s tcp.CloseWaitSocket)) error {
 	return dump(1<<tcp.CloseWait, 1<<(infoAttribute-1), func(m *diagMessage, attributes []byte) {
-		s := tcp.CloseWaitSocket{Cookie: cookie(m), Queued: m.WQueue > 0, Accepted: m.Inode != 0}
+		s := tcp.CloseWaitSocket{Cookie: cookie(m), SendQueued: m.WQueue > 0, Accepted: m.Inode != 0}
 		s.SinceSent = sinceSent(attributes)
 		handle(s)
 	})
@@ -128,7 +128,7 @@ func sinceSent(attributes []byte) time.Duration {
 func cookie(m *diagMessage) uint64 { return uint64(m.ID.Cookie[1])<<32 | uint64(m.ID.Cookie[0]) }
 
 func socket(m *diagMessage) (s tcp.Socket) {
-	s.New, s.Orphan = tcp.State(m.State), m.Inode == 0
+	s.New, s.NoProcess = tcp.State(m.State), m.Inode == 0
 	s.Cookie = cookie(m)
 	s.Local = endpoint(m.Family, m.ID.SourcePort, m.ID.Source)
 	s.Peer = endpoint(m.Family, m.ID.DestPort, m.ID.Dest)

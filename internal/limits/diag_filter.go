@@ -82,7 +82,8 @@ func family(a netip.Addr) byte {
 // and v4-mapped. Only New, Substate, Cookie, Local, Peer, Orphan and ExpiresIn are set. s is
 // valid until handle returns. The kernel walks the whole table, and passes on only these
 // sockets. While the table changes, it may list a socket twice or leave it out.
-// With more than maxFilterPeers peers EachWithPeer calls handle for the sockets of all peers.
+// With more than maxFilterPeers peers EachWithPeer calls handle for every socket: the caller must
+// check its peer.
 func EachWithPeer(peers []tcp.Endpoint, handle func(s *tcp.Socket)) error {
 	if len(peers) == 0 {
 		return nil

@@ -92,7 +92,7 @@ func TestSockDiag_PortsAndSockets(t *testing.T) {
 		t.Errorf("closed on one side: %+v", half)
 	}
 	seen := false
-	if err := EachHalfClosed(func(s *tcp.Socket) { seen = seen || s.Local.Port == closed.from }); err != nil || !seen {
+	if err := EachFinWait2(func(s *tcp.Socket) { seen = seen || s.Local.Port == closed.from }); err != nil || !seen {
 		t.Errorf("half closed: %v, %v", seen, err)
 	}
 	closed.server.Close()
@@ -166,7 +166,7 @@ func TestSockDiag_CloseWait(t *testing.T) {
 	}
 	cookie := cookieOf(t, p.server.(*net.TCPConn))
 	time.Sleep(100 * time.Millisecond)
-	if s := closeWaits(t)[cookie]; s.Cookie == 0 || !s.Accepted || s.Queued || s.SinceSent < 90*time.Millisecond {
+	if s := closeWaits(t)[cookie]; s.Cookie == 0 || !s.Accepted || s.SendQueued || s.SinceSent < 90*time.Millisecond {
 		t.Errorf("it has not sent: %+v", s)
 	}
 	began := time.Now()

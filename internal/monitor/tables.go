@@ -60,7 +60,7 @@ func readSuspects(request detect.Request, l *tcp.Limits, into *tables) error {
 
 func readOpen(request detect.Request, l *tcp.Limits, into *tables) error {
 	open := new(detect.OpenSockets)
-	err := limits.EachConnection(func(s *tcp.Socket) { open.Add(request.Netns, s, l) })
+	err := limits.EachOpenOrFinWait2(func(s *tcp.Socket) { open.Add(request.Netns, s, l) })
 	if err == nil {
 		into.open = open
 	}
@@ -68,7 +68,7 @@ func readOpen(request detect.Request, l *tcp.Limits, into *tables) error {
 }
 
 func (w *worker) readHalfClosed(into *tables) error {
-	err := limits.EachHalfClosed(func(s *tcp.Socket) {
+	err := limits.EachFinWait2(func(s *tcp.Socket) {
 		if w.filter.MatchesEndpoints(s.Local, s.Peer) {
 			into.halfClosed = append(into.halfClosed, *s)
 		}

@@ -37,7 +37,7 @@ var Offset = sync.OnceValue(func() time.Duration {
 	}
 	text, err := safeopen.ReadFile("/proc/self/timens_offsets")
 	if err != nil {
-		return 0 // the kernel has no time namespaces
+		return 0 // it cannot be read
 	}
 	for line := range strings.Lines(string(text)) {
 		if d, ok := parse(line); ok {

@@ -18,8 +18,7 @@ const (
 	// credit is at least costlyReserve. The rest is for namespaces that the cheap part finds at once.
 	costlyStart   = searchCredit / 2
 	costlyReserve = searchCredit / 4
-	// searchSlice is the time after which Step looks whether to return, so that its caller can
-	// do other work.
+	// searchSlice is the time after which Step returns, so that its caller can do other work.
 	searchSlice = 5 * time.Millisecond
 	// minRetry and maxRetry are the time until a namespace that was nowhere is looked for
 	// again. It doubles with each walk that finds nothing.
@@ -36,7 +35,7 @@ type Status uint8
 // The values of Status.
 const (
 	Missing   Status = iota // it is not found; a later walk may still find it
-	Searching               // Step will return it, found or missing, unless Add takes it before
+	Searching               // Step will return it, found or missing, unless the caller adds it first
 	Found
 )
 

@@ -159,8 +159,8 @@ func (w *walk) note(err error) {
 }
 
 // oldestFirst returns the ids of all processes, sorted by the time of their start. An old
-// process is more likely to be there a moment later, with its files open. It only pauses
-// meanwhile; ok is false if the walk is to end.
+// process is more likely to be there a moment later, with its files open. Meanwhile
+// it yields only pause. ok is false if the walk is to end.
 func (w *walk) oldestFirst(yield func(reference) bool) (processes []string, ok bool) {
 	started := make(map[string]uint64)
 	for some := range w.numericNames("/proc") {
@@ -193,8 +193,9 @@ func startTime(stat []byte) uint64 {
 	return ticks
 }
 
-// numericNames yields the entries of a directory in /proc that are processes or threads, in
-// the kernel's order: by number, and up to a portion at a time.
+// numericNames yields the entries of a directory in /proc that are processes or threads, up to a
+// portion at a time, in the kernel's order: processes by number, threads by their creation, the
+// first one first.
 func (w *walk) numericNames(path string) iter.Seq[[]string] {
 	return func(yield func([]string) bool) {
 		dir, err := safeopen.ProcDir(path)

@@ -31,10 +31,10 @@ func (c Capability) String() string { return names[c] }
 
 // Operation is something that the kernel permits only to a process with privileges.
 type Operation struct {
-	Name         string       // a noun phrase, such as "BPF" or "entering network namespaces"
-	Command      string       // what the operator runs, such as "tcpshift snapshot"
-	Capabilities []Capability // all that Command needs, not only those for this operation
-	SystemCall   string       // what a seccomp filter may refuse
+	Name                string       // a noun phrase, such as "BPF" or "entering network namespaces"
+	Command             string       // what the operator runs, such as "tcpshift snapshot"
+	CommandCapabilities []Capability // all that Command needs, not only those for this operation
+	SystemCall          string       // what a seccomp filter may refuse
 }
 
 // ExplainRefusal explains why the kernel has refused the operation to this process: the problem,
@@ -94,7 +94,7 @@ func (p *process) parse(status string) {
 // missing returns those of the capabilities that the set does not have. CAP_SYS_ADMIN
 // includes CAP_BPF and CAP_PERFMON (include/linux/capability.h).
 func (o *Operation) missing(set uint64) (list []Capability) {
-	for _, c := range o.Capabilities {
+	for _, c := range o.CommandCapabilities {
 		includes := uint64(1) << c
 		if c == unix.CAP_BPF || c == unix.CAP_PERFMON {
 			includes |= 1 << unix.CAP_SYS_ADMIN
@@ -110,7 +110,7 @@ func (o *Operation) problemOf(p *process) string {
 	if !p.known {
 		return fmt.Sprintf("this kernel does not permit %s to this process (uid %d)", o.Name, p.uid)
 	}
-	capabilities, namespace, seccomp := "with "+join(o.Capabilities), "in the initial user namespace", "without a seccomp filter"
+	capabilities, namespace, seccomp := "with "+join(o.CommandCapabilities), "in the initial user namespace", "without a seccomp filter"
 	if missing := o.missing(p.effective); len(missing) > 0 {
 		capabilities = "without " + join(missing)
 	}
@@ -136,7 +136,7 @@ func (o *Operation) remedyOf(p *process) string {
 	case p.known && !missing:
 		return "find the security module that refuses it (lockdown, SELinux, AppArmor) in the kernel's log or the audit log"
 	case p.uid == 0 || p.known && !gainable:
-		return "give " + join(o.Capabilities) + " to its container (docker run " + o.containerOptions() +
+		return "give " + join(o.CommandCapabilities) + " to its container (docker run " + o.containerOptions() +
 			"), pod (securityContext.capabilities.add) or service (systemd CapabilityBoundingSet)"
 	}
 	file := o.withEffective(p.effective)
@@ -147,7 +147,7 @@ func (o *Operation) remedyOf(p *process) string {
 // withEffective returns the capabilities of the operation, and those in the set that another
 // operation of tcpshift needs: setcap replaces all that the binary has.
 func (o *Operation) withEffective(set uint64) []Capability {
-	list := slices.Clone(o.Capabilities)
+	list := slices.Clone(o.CommandCapabilities)
 	for _, c := range slices.Sorted(maps.Keys(names)) {
 		if set&(1<<c) != 0 && !slices.Contains(list, c) {
 			list = append(list, c)
@@ -158,8 +158,8 @@ func (o *Operation) withEffective(set uint64) []Capability {
 
 // containerOptions are the options of docker and podman that give the capabilities.
 func (o *Operation) containerOptions() string {
-	options := make([]string, len(o.Capabilities))
-	for i, c := range o.Capabilities {
+	options := make([]string, len(o.CommandCapabilities))
+	for i, c := range o.CommandCapabilities {
 		options[i] = "--cap-add=" + strings.TrimPrefix(c.String(), "CAP_")
 	}
 	return strings.Join(options, " ")

@@ -18,7 +18,7 @@ func bits(list ...int) (set uint64) {
 // The explanation names the capability that is missing, the user namespace and the seccomp
 // filter, and the remedy fits the first of them that is the cause.
 func TestOperation_Refused(t *testing.T) {
-	bpf := Operation{Name: "BPF", Command: "tcpshift", SystemCall: "bpf", Capabilities: []Capability{unix.CAP_BPF, unix.CAP_PERFMON}}
+	bpf := Operation{Name: "BPF", Command: "tcpshift", SystemCall: "bpf", CommandCapabilities: []Capability{unix.CAP_BPF, unix.CAP_PERFMON}}
 	const (
 		root      = "run as root (sudo tcpshift), or give the binary CAP_BPF and CAP_PERFMON (setcap cap_bpf,cap_perfmon+ep) and only a group that you trust the right to execute it (chmod 0750)"
 		container = "give CAP_BPF and CAP_PERFMON to its container (docker run --cap-add=BPF --cap-add=PERFMON), " +
@@ -90,7 +90,7 @@ func TestJoin(t *testing.T) {
 // setcap replaces the capabilities of the binary: the remedy also names those that this
 // process has.
 func TestOperation_SetcapKeeps(t *testing.T) {
-	bpf := Operation{Name: "BPF", Command: "tcpshift", SystemCall: "bpf", Capabilities: []Capability{unix.CAP_BPF, unix.CAP_PERFMON}}
+	bpf := Operation{Name: "BPF", Command: "tcpshift", SystemCall: "bpf", CommandCapabilities: []Capability{unix.CAP_BPF, unix.CAP_PERFMON}}
 	user := process{known: true, uid: 7, bounded: all, effective: bits(unix.CAP_CHOWN, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE)}
 	const want = "run as root (sudo tcpshift), or give the binary CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE " +
 		"(setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep) and only a group that you trust the right to execute it (chmod 0750)"

@@ -52,7 +52,7 @@ func TestCgroup_PathAfterFullRing(t *testing.T) {
 // readCgroups adds the cgroups whose path has come to paths. It returns the last event's cgroup.
 func (p *Probe) readCgroups(t *testing.T, paths map[uint64]bool) (last uint64) {
 	t.Helper()
-	err := p.Read(0, func(sample []byte) error {
+	err := p.ReadFor(0, func(sample []byte) error {
 		var e decode.Event
 		if err := decode.Sample(sample, &e); err != nil {
 			return err

@@ -156,7 +156,7 @@ func dropAtomics(instructions asm.Instructions) {
 }
 
 // maxTrackedTimeWaits bounds the TIME_WAITs whose end is awaited at one time. They take
-// about 25 MiB. It is half as many as the kernel allows in a namespace by default.
+// about 25 MiB. The kernel allows at most twice as many in a namespace by default.
 const maxTrackedTimeWaits = 128 << 10
 
 // chain has the programs of one tracepoint, by enum program_rank of bpf/event.h. That is
@@ -199,7 +199,7 @@ var (
 	}
 )
 
-// selectPrograms drops all programs but these, and those that this kernel would refuse.
+// selectPrograms keeps those of the programs that this kernel supports, and drops all others.
 func selectPrograms(spec *ebpf.CollectionSpec, features Features, programs []string) {
 	needs := map[string]string{
 		bpfobj.ProbeProgScanFiles:    SocketScan,

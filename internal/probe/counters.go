@@ -26,7 +26,7 @@ type ProgramCounters struct {
 	Resumed          uint64
 	TimeWaitUnknown  uint64
 	TimeWaitEndsLost uint64
-	LostResets       uint64 // in the primary's counters, plus the resets that missedByAll counts
+	LostResets       uint64 // those of the primary; Counters adds what missedByAll returns
 }
 
 // Fired is the number of times that the tracepoint fired while the program was attached.
@@ -133,9 +133,9 @@ func (p *Probe) readProgram(rank int, program *ebpf.Program, c *ProgramCounters)
 }
 
 // settle waits until a detached program no longer runs. Programs run inside RCU
-// read-side sections, and membarrier(2) waits for those. Older kernels detach a little
-// later, from a work queue, so settle also waits until the program's counters stop
-// changing. Programs that are still attached may go on counting.
+// read-side sections, and membarrier(2) waits for those if more than one CPU is online. Older
+// kernels detach a little later, from a work queue, so settle also waits until the program's
+// counters stop changing. Programs that are still attached may go on counting.
 func (p *Probe) settle(program string) error {
 	const rounds = 100
 	var before ProgramCounters
@@ -157,8 +157,9 @@ func (p *Probe) settle(program string) error {
 	return fmt.Errorf("program %s still runs after being detached: the last counts may be short", program)
 }
 
-// waitForReaders waits for all RCU readers, by membarrier(2). A kernel that was booted
-// with nohz_full refuses the call; there settle relies on the counters alone.
+// waitForReaders waits for all RCU readers, by membarrier(2). With one CPU online the kernel
+// returns at once (kernel/sched/membarrier.c), and a kernel that was booted with nohz_full refuses
+// the call; there settle relies on the counters alone.
 func waitForReaders() {
 	const membarrierCmdGlobal = 1 // include/uapi/linux/membarrier.h
 	_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, membarrierCmdGlobal, 0, 0)

@@ -98,7 +98,7 @@ func detectFeatures(types *btf.Cache) Features {
 			"use a kernel that allows fexit programs (CONFIG_FUNCTION_TRACER, no lockdown; arm64: Linux 6.4)"},
 		{ReadHook, read,
 			"without accept_hook, a process that accepts is not known before it closes or shuts down the connection",
-			"use Linux 5.15 or later, without --owner-at-read=false"},
+			"use Linux 5.15 or later, and do not pass --owner-at-read=false"},
 		{TimeWaitEnds, tryTimeWaitEnds(types), "--time-wait-end emits nothing", "use a kernel with the kmem and timer tracepoints"},
 		{ResetReceived, tryTracepoint(types, receiveReset), "closed_by reset_received goes by the socket's error",
 			"use a kernel with the tracepoint tcp_receive_reset"},

@@ -31,11 +31,11 @@ const Tracepoint = "inet_sock_set_state"
 var (
 	useBPF = privilege.Operation{
 		Name: "BPF", Command: "tcpshift", SystemCall: "bpf",
-		Capabilities: []privilege.Capability{unix.CAP_BPF, unix.CAP_PERFMON},
+		CommandCapabilities: []privilege.Capability{unix.CAP_BPF, unix.CAP_PERFMON},
 	}
 	enterNetns = privilege.Operation{
 		Name: "entering network namespaces", Command: "tcpshift snapshot", SystemCall: "setns",
-		Capabilities: []privilege.Capability{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN},
+		CommandCapabilities: []privilege.Capability{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN},
 	}
 )
 

@@ -37,24 +37,24 @@ func hasFunction(types *btf.Cache, name string) bool {
 	return spec.TypeByName(name, &function) == nil
 }
 
-// Layout is what differs between kernels and what the programs adapt to, for tests.
-type Layout struct {
+// KernelDifferences is what differs between kernels and what the programs adapt to, for tests.
+type KernelDifferences struct {
 	AcceptArguments int  // of inet_csk_accept(); 0: not known
 	TableByNetns    bool // bpf/timewait.h finds the established-hash table through the namespace
 }
 
-// KernelLayout reads the Layout from the kernel's type information.
-func KernelLayout() (Layout, error) {
+// KernelLayout reads the KernelDifferences from the kernel's type information.
+func KernelLayout() (KernelDifferences, error) {
 	types := btf.NewCache()
 	spec, err := types.Kernel()
 	if err != nil {
-		return Layout{}, fmt.Errorf("read the kernel's type information: %w", err)
+		return KernelDifferences{}, fmt.Errorf("read the kernel's type information: %w", err)
 	}
 	var namespace *btf.Struct
 	if err := spec.TypeByName("netns_ipv4", &namespace); err != nil {
-		return Layout{}, fmt.Errorf("find struct netns_ipv4: %w", err)
+		return KernelDifferences{}, fmt.Errorf("find struct netns_ipv4: %w", err)
 	}
-	return Layout{AcceptArguments: acceptArguments(types), TableByNetns: embedsHashinfo(namespace)}, nil
+	return KernelDifferences{AcceptArguments: acceptArguments(types), TableByNetns: embedsHashinfo(namespace)}, nil
 }
 
 // embedsHashinfo reports whether tcp_death_row is embedded in netns_ipv4 and has a hashinfo.

@@ -51,7 +51,7 @@ const (
 	waitShare = 20                     // 1/waitShare of the elapsed time is added to the budget
 )
 
-// take reports whether the budget has this wait at a time, and spends it.
+// take spends a wait at the time now, and reports whether the budget allows it.
 func (b *waitBudget) take(now time.Time, wait time.Duration) bool {
 	b.spent = max(0, b.spent-now.Sub(b.updated)/waitShare)
 	b.updated = now

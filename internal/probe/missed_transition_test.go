@@ -86,15 +86,15 @@ func checkMissed(t *testing.T, p *Probe, events []decode.Event, limit time.Durat
 			t.Errorf("%v -> %v: owner %d by %v, want by %v", tr.Old, tr.New, tr.Owner.PID, tr.Owner.Source, sources[i])
 		}
 	}
-	if c := &events[len(events)-1].Connection; c.OpenedAt != 0 || c.Established != 0 {
-		t.Errorf("opened at %v, established for %v, but both were missed", c.OpenedAt, c.Established)
+	if c := &events[len(events)-1].Connection; c.OpenedAt != 0 || c.EstablishedFor != 0 {
+		t.Errorf("opened at %v, established for %v, but both were missed", c.OpenedAt, c.EstablishedFor)
 	}
 }
 
 // eventsOf reads all events and returns the transitions of one socket.
 func (p *Probe) eventsOf(t *testing.T, cookie uint64) (events []decode.Event) {
 	t.Helper()
-	err := p.Read(0, func(sample []byte) error {
+	err := p.ReadFor(0, func(sample []byte) error {
 		var e decode.Event
 		if err := decode.Sample(sample, &e); err != nil {
 			return err

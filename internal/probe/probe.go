@@ -179,11 +179,10 @@ func (p *Probe) VerifiedInstructions() (map[string]uint32, error) {
 	return walked, nil
 }
 
-// Read waits for samples, for at most wait, and calls handle for each; handle must not keep
-// the slice. Read returns when wait is over and the rings are empty. Under load it returns
-// after twice wait. If handle fails, Read returns that error.
-func (p *Probe) Read(wait time.Duration, handle func(sample []byte) error) error {
-	return p.reader.Read(wait, handle)
+// ReadFor calls handle for each sample until wait is over and the rings are empty: see
+// ring.Reader.ReadFor.
+func (p *Probe) ReadFor(wait time.Duration, handle func(sample []byte) error) error {
+	return p.reader.ReadFor(wait, handle)
 }
 
 // Crowded reports whether a ring is at least half full, so that it should be read soon.

@@ -69,11 +69,11 @@ func (p *Probe) attachAgain(t *testing.T, names []string) {
 func (p *Probe) countResets(t *testing.T) (resets int) {
 	t.Helper()
 	var e decode.Event
-	err := p.Read(0, func(sample []byte) error {
+	err := p.ReadFor(0, func(sample []byte) error {
 		if err := decode.Sample(sample, &e); err != nil {
 			return err
 		}
-		if e.Kind == decode.KindReset {
+		if e.Kind == decode.KindLateReset {
 			resets++
 		}
 		return nil

@@ -26,7 +26,7 @@ type ringLayout struct {
 	count     int    // of rings, a power of two
 	bytes     int    // of each ring
 	pathBytes int    // of the ring for the paths of cgroups, in addition
-	perCPU    uint64 // count divided by the number of online CPUs, rounded up; fixed point, 32 fraction bits
+	perCPU    uint64 // count divided by cpusUpToLastOnline, rounded up; fixed point, 32 fraction bits
 }
 
 func ringLayoutOf(size int) (ringLayout, error) {
@@ -34,11 +34,11 @@ func ringLayoutOf(size int) (ringLayout, error) {
 	if err != nil {
 		return ringLayout{}, fmt.Errorf("count CPUs: %w", err)
 	}
-	return divide(size, onlineCPUs(possible)), nil
+	return divide(size, cpusUpToLastOnline(possible)), nil
 }
 
-// divide divides the buffer among the CPUs that are online: a virtual machine may have four
-// CPUs and room for a hundred more. CPUs that come online later share the rings of others.
+// divide divides the buffer among the CPUs up to the last one that is online: a virtual machine
+// may have four CPUs and room for a hundred more. CPUs that come online later share the rings of others.
 func divide(size, online int) ringLayout {
 	l := ringLayout{count: 1}
 	for 2*l.count <= min(online, maxRings) && size/(2*l.count) >= minRingBytes {
@@ -50,9 +50,9 @@ func divide(size, online int) ringLayout {
 	return l
 }
 
-// onlineCPUs returns one more than the highest number of an online CPU, or possible if that
+// cpusUpToLastOnline returns one more than the highest number of an online CPU, or possible if that
 // is not known.
-func onlineCPUs(possible int) int {
+func cpusUpToLastOnline(possible int) int {
 	list, err := safeopen.ReadFile("/sys/devices/system/cpu/online") // such as 0-3,8-11
 	if err != nil {
 		return possible

@@ -136,7 +136,7 @@ func (s *snapshot) emitSockets(sockets []byte, keepalive time.Duration) error {
 
 // emitPaths hands over the paths of cgroups, which the iterators have put into the ring.
 func (s *snapshot) emitPaths(reader *ring.Reader) error {
-	return reader.Read(0, func(sample []byte) error { return s.handle(sample, 0) })
+	return reader.ReadFor(0, func(sample []byte) error { return s.handle(sample, 0) })
 }
 
 // keepaliveHere returns net.ipv4.tcp_keepalive_intvl of the calling thread's namespace, 0

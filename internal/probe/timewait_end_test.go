@@ -90,7 +90,7 @@ func (p *Probe) checkEmittedEnds(t *testing.T, want int) {
 	t.Helper()
 	var e decode.Event
 	ends := 0
-	err := p.Read(0, func(sample []byte) error {
+	err := p.ReadFor(0, func(sample []byte) error {
 		if err := decode.Sample(sample, &e); err != nil {
 			return err
 		}

@@ -69,7 +69,7 @@ func fullV4() tcp.Transition {
 		Peer: endpoint("198.51.100.7", 443), Netns: 4026531840, UID: 1000, Owner: task(4242, "curl"), CgroupID: 77, Cgroup: pod(),
 		Error: 104, Old: tcp.Established, New: tcp.Close, Role: tcp.RoleClient, InState: 1_500_000_000,
 		// No record has these.
-		Locked: true, PeerFIN: true, NoLinger2: true, Orphan: true,
+		Locked: true, PeerFIN: true, NoLinger2: true, NoProcess: true,
 	}
 }
 
@@ -210,7 +210,7 @@ func longestPath(letter string) string {
 
 func fullConnection() tcp.Connection {
 	return tcp.Connection{
-		Opened: moment.Add(-2 * time.Second), OpenedAt: 7 * time.Second, Established: 1_500_000_000, Sent: 123456789, Received: 987654321,
+		Opened: moment.Add(-2 * time.Second), OpenedAt: 7 * time.Second, EstablishedFor: 1_500_000_000, Sent: 123456789, Received: 987654321,
 		Retransmits: 3, RTT: 250 * time.Microsecond, ClosedBy: tcp.ClosedByResetReceived,
 	}
 }
@@ -260,7 +260,7 @@ func connectionCases() []goldenCase {
 
 func largestConnection() tcp.Connection {
 	return tcp.Connection{
-		Opened: moment, OpenedAt: -1 << 63, Established: -1, Sent: 1<<64 - 1, Received: 1<<64 - 1, Retransmits: 1<<32 - 1, RTT: -1,
+		Opened: moment, OpenedAt: -1 << 63, EstablishedFor: -1, Sent: 1<<64 - 1, Received: 1<<64 - 1, Retransmits: 1<<32 - 1, RTT: -1,
 		ClosedBy: tcp.ClosedByResetReceived,
 	}
 }

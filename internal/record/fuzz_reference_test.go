@@ -167,7 +167,7 @@ func connectionReference(seq uint64, t *tcp.Transition, c *tcp.Connection) *refe
 		FinalState: t.New.String(), ClosedBy: string(c.ClosedBy), Error: errorOf(t.Error), Partial: c.OpenedAt == 0,
 	}
 	if c.OpenedAt != 0 {
-		duration, established := uint64(t.Monotonic-c.OpenedAt), uint64(c.Established)
+		duration, established := uint64(t.Monotonic-c.OpenedAt), uint64(c.EstablishedFor)
 		r.Opened, r.Duration, r.Established = string(timeByLibrary(nil, c.Opened)), &duration, &established
 	}
 	return &r

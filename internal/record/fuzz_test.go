@@ -37,7 +37,7 @@ func (v *fuzzed) transition() tcp.Transition {
 		Owner: tcp.Owner{PID: v.pid, Source: tcp.PIDSource(v.source)},
 		Old:   tcp.State(v.old), New: tcp.State(v.next), Substate: tcp.State(v.substate), Role: tcp.Role(v.role),
 		InState: time.Duration(v.inState), Mapped: v.flag(0), IPv6: v.flag(1), TimeWaitUnknown: v.flag(2), Locked: v.flag(3),
-		PeerFIN: v.flag(4), NoLinger2: v.flag(5), Expired: v.flag(6), Orphan: v.flag(7),
+		PeerFIN: v.flag(4), NoLinger2: v.flag(5), Expired: v.flag(6), NoProcess: v.flag(7),
 	}
 	t.Local.Addr, _ = netip.AddrFromSlice(v.local)
 	t.Peer.Addr, _ = netip.AddrFromSlice(v.peer)
@@ -60,7 +60,7 @@ func (v *fuzzed) transition() tcp.Transition {
 
 func (v *fuzzed) connection(last *tcp.Transition) tcp.Connection {
 	return tcp.Connection{
-		Opened: time.Unix(0, v.openedAt), OpenedAt: time.Duration(v.openedAt), Established: time.Duration(v.established), Sent: v.sent,
+		Opened: time.Unix(0, v.openedAt), OpenedAt: time.Duration(v.openedAt), EstablishedFor: time.Duration(v.established), Sent: v.sent,
 		Received: v.received, Retransmits: v.retransmits, RTT: time.Duration(v.rtt), ClosedBy: tcp.ClosedByOf(last),
 	}
 }
@@ -97,7 +97,7 @@ func fuzzRecords(f *testing.F, check func(t *testing.T, v *fuzzed)) {
 		f.Add(uint64(i+1), s.Cookie, s.Time.UnixNano(), int64(s.Monotonic), s.Local.Addr.AsSlice(), s.Peer.Addr.AsSlice(),
 			s.Local.Port, s.Peer.Port, s.Netns, s.UID, s.Owner.PID, uint32(s.Error), s.Owner.Comm[:], uint8(s.Owner.Source),
 			uint8(s.Old), uint8(s.New), uint8(s.Substate), uint8(s.Role), flags, known, path, int64(s.InState), int64(c.OpenedAt),
-			int64(c.Established), c.Sent, c.Received, c.Retransmits, int64(c.RTT), int64(i%3)*1e9)
+			int64(c.EstablishedFor), c.Sent, c.Received, c.Retransmits, int64(c.RTT), int64(i%3)*1e9)
 	}
 	f.Fuzz(func(t *testing.T, seq, cookie uint64, nanoseconds, monotonic int64, local, peer []byte, localPort, peerPort uint16,
 		netns, uid, pid, errno uint32, comm []byte, source, old, next, substate, role, flags, known uint8, path string,

@@ -14,8 +14,7 @@ import (
 // is passed by value, as a slice is, because a pointer to it costs a third of the encoder's
 // speed.
 //
-// The method key writes the keys of the members that a method of object appends. A few keys
-// do not pass through it: those that every record begins with (begin, appendSeq), labels, and
+// The methods write their keys through the method key. A few keys do not pass through it: those that every record begins with (begin, appendSeq), labels, and
 // the names of features, which are an object inside the record.
 type object struct {
 	line []byte

@@ -14,8 +14,8 @@ type Label struct {
 // maxLabelBytes bounds the encoded labels, so that the longest record fits in MaxLine.
 const maxLabelBytes = 1024
 
-// schemaKeys are the keys that no label may have: those of all records, and those that a
-// later minor version may add.
+// schemaKeys are the keys that no label may have: those of all records, and truncated, which is
+// reserved.
 var schemaKeys = strings.Fields(`
 	type time seq version schema host boot_id kernel arch pid features
 	conn netns family mapped local_addr local_port peer_addr peer_port role old_state new_state
@@ -25,7 +25,7 @@ var schemaKeys = strings.Fields(`
 	occupancy occupancy_source capacity capacity_kind projected_occupancy exhaustion_in_s cause advice
 	service pid_share next_service next_share alerts_suppressed processes failures lasted_ns close_reason confidence approximate
 	seen filtered lost lost_ring_full lost_ring_busy lost_reentry lost_queue_full lost_connections lost_time_wait_ends read dropped written written_bytes
-	fired entered missed other_protocol deferred connections time_wait_unknown lost_resets stage reason signal state truncated expires_in_ns time_wait_end time_wait_ends time_wait_ends_lost seeded_after_ns`)
+	fired entered missed other_protocol deferred connections time_wait_unknown lost_resets stage reason signal state truncated expires_in_ns time_wait_end time_wait_ends missed_time_wait_ends seeded_after_ns`)
 
 // ParseLabels parses KEY=VALUE pairs. It returns an error if a key is not snake_case, is a
 // key of the schema or is given twice, if a value is not UTF-8, or if all labels together

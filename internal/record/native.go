@@ -123,7 +123,7 @@ func (o object) counts(c *Counts) object {
 		uint("lost_resets", c.LostResets).
 		uint("time_wait_ends", c.TimeWaitEnds).
 		uint("lost_time_wait_ends", c.TimeWaitEndsLostQueueFull).
-		uint("time_wait_ends_lost", c.TimeWaitEndsLostKernel).
+		uint("missed_time_wait_ends", c.TimeWaitEndsLostKernel).
 		uint("alerts_suppressed", c.AlertsSuppressed).
 		uintIfSet("seeded_after_ns", uint64(c.SeededAfter))
 }

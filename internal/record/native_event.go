@@ -48,7 +48,7 @@ func (n *Native) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []
 	if c.OpenedAt != 0 {
 		o = o.time("opened", &n.opened, c.Opened).
 			uint("duration_ns", uint64(t.Monotonic-c.OpenedAt)).
-			uint("established_ns", uint64(c.Established))
+			uint("established_ns", uint64(c.EstablishedFor))
 	}
 	o = o.uint("sent_bytes", c.Sent).
 		uint("received_bytes", c.Received).

@@ -85,10 +85,10 @@ func (c *Counts) Seen() uint64 {
 	return c.Fired - min(c.Fired, c.OtherProtocol)
 }
 
-// Lost returns the number of transitions that should have been written and were not. It is at
-// most that number: LostReentry counts firings while every program of the tracer was already
-// running on that CPU. No program saw them, so it is unknown whether they were TCP or would
-// have passed the filter.
+// Lost returns the number of transitions that should have been written and were not. The
+// true number is at most this: LostReentry counts firings while every program of the tracer was
+// already running on that CPU. No program saw them, so it is unknown whether they were TCP or
+// would have passed the filter.
 func (c *Counts) Lost() uint64 {
 	return c.LostRingFull + c.LostRingBusy + c.LostReentry + c.LostQueueFull
 }

@@ -69,13 +69,14 @@ func (r *Reader) open(buffers []Buffer, priority *Buffer) (err error) {
 	return err
 }
 
-// Read calls handle for each sample until wait is over and the rings are empty; it sleeps
-// while no program wakes it. handle must not keep the slice. Under load it returns after twice wait. If handle fails, Read returns
-// its error, and the sample counts as read.
+// ReadFor calls handle for each sample until wait is over and the rings are empty, under load for
+// at most twice wait. With a wait of 0 it returns as soon as the rings are empty. It sleeps while
+// no program wakes it. handle must not keep the slice. If handle fails, ReadFor returns its
+// error, and the sample counts as read.
 //
 // Samples of one ring come in the ring's order. Between rings the timestamps decide: if
 // sample B was made after sample A was submitted, A comes first.
-func (r *Reader) Read(wait time.Duration, handle func(sample []byte) error) error {
+func (r *Reader) ReadFor(wait time.Duration, handle func(sample []byte) error) error {
 	waitUntil := time.Now().Add(wait)
 	b := batch{handle: handle}
 	if wait > 0 {

@@ -76,7 +76,7 @@ func newReader(t *testing.T, writers ...*writer) *Reader {
 func (r *Reader) expect(t *testing.T, when string, want ...[]byte) {
 	t.Helper()
 	var got [][]byte
-	err := r.Read(0, func(sample []byte) error {
+	err := r.ReadFor(0, func(sample []byte) error {
 		got = append(got, bytes.Clone(sample))
 		return nil
 	})

@@ -8,14 +8,14 @@ import (
 
 // Connection sums up a connection when its socket enters CLOSE in the kernel.
 type Connection struct {
-	Opened      time.Time     // wall clock; zero until the trace loop sets it
-	OpenedAt    time.Duration // CLOCK_BOOTTIME; 0: not known, mostly because it opened before the tracer started
-	Established time.Duration // spent in Established; 0: never, or not known
-	Sent        uint64        // bytes of payload, without retransmissions
-	Received    uint64        // bytes of payload
-	Retransmits uint32        // segments
-	RTT         time.Duration // smoothed; 0: never measured
-	ClosedBy    ClosedBy
+	Opened         time.Time     // wall clock; zero until the trace loop sets it
+	OpenedAt       time.Duration // CLOCK_BOOTTIME; 0: not known, mostly because it opened before the tracer started
+	EstablishedFor time.Duration // spent in Established; 0: never, or not known
+	Sent           uint64        // bytes of payload, without retransmissions
+	Received       uint64        // bytes of payload
+	Retransmits    uint32        // segments
+	RTT            time.Duration // smoothed; 0: never measured
+	ClosedBy       ClosedBy
 }
 
 // ClosedBy is how a connection ended; "" where the kernel does not distinguish that.
@@ -104,7 +104,7 @@ func endWithoutError(t *Transition) ClosedBy {
 		// No FIN was sent: tcp_disconnect(), or __tcp_close() with data unread, both by the
 		// owner under the socket's lock; or tcp_disconnect() of a child that was not accepted.
 		// In other cases a process has read the error already (SO_ERROR), which clears it.
-		if t.Owner.Source == PIDTask || t.Orphan && !t.Locked && t.Old != FinWait1 {
+		if t.Owner.Source == PIDTask || t.NoProcess && !t.Locked && t.Old != FinWait1 {
 			return ClosedByResetSent
 		}
 	case FinWait2:
@@ -127,7 +127,7 @@ func endOfListener(t *Transition) ClosedBy {
 // socket that a process still has is ended by tcp_disconnect(), and one with a negative
 // TCP_LINGER2 by tcp_rcv_state_process() or __tcp_close(): all of them send a reset.
 func endOfFinWait2(t *Transition) ClosedBy {
-	if t.New != TimeWait && !t.PeerFIN && (t.NoLinger2 || !t.Orphan) {
+	if t.New != TimeWait && !t.PeerFIN && (t.NoLinger2 || !t.NoProcess) {
 		return ClosedByResetSent
 	}
 	return ClosedByLocal

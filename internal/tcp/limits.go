@@ -47,7 +47,8 @@ func (l *Limits) IsEphemeral(port uint16) bool {
 }
 
 // AllowsReuse reports whether tcp_tw_reuse allows connect() to take over TIME_WAITs between
-// these addresses, by the rule of tcp_twsk_unique() (net/ipv4/tcp_ipv4.c). The caller must check
+// these addresses, by the rule of tcp_twsk_unique() (net/ipv4/tcp_ipv4.c), which also allows it for sockets that are
+// bound to the device lo. The caller must check
 // the other conditions: the TIME_WAIT has a timestamp of the peer, its substate is not
 // FIN_WAIT2, and it is older than ReuseDelay.
 func (l *Limits) AllowsReuse(local, peer netip.Addr) bool {
@@ -58,11 +59,11 @@ func (l *Limits) AllowsReuse(local, peer netip.Addr) bool {
 // (include/net/tcp.h).
 const TimeWaitTimeout = time.Minute
 
-// FinWait2Timeout is the time until the timer of a timewait socket in FIN_WAIT2 expires,
+// FinWait2TimewaitTimeout is the time until the timer of a timewait socket in FIN_WAIT2 expires,
 // unless the socket has its own TCP_LINGER2. With FinTimeout above a minute the socket first
 // stays a full socket for FinTimeout less a minute, and then the timewait socket lasts as long
 // again (tcp_rcv_state_process() and tcp_keepalive_timer()).
-func (l *Limits) FinWait2Timeout() time.Duration {
+func (l *Limits) FinWait2TimewaitTimeout() time.Duration {
 	if l.FinTimeout > TimeWaitTimeout {
 		return l.FinTimeout - TimeWaitTimeout
 	}

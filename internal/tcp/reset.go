@@ -4,8 +4,8 @@ package tcp
 // sk_rst_reason plus 1, or 0 where the kernel gives none (before 6.10).
 type ResetCode uint8
 
-// Reset is a reset that this side has sent after the socket's transition to Close.
-type Reset struct {
+// LateReset is a reset that this side has sent after the socket's transition to Close.
+type LateReset struct {
 	Cookie uint64 // as in that transition
 	Netns  uint32
 	Local  Endpoint
@@ -14,6 +14,6 @@ type Reset struct {
 }
 
 // Follows reports whether r was sent by the socket whose transition to Close is t.
-func (r *Reset) Follows(t *Transition) bool {
+func (r *LateReset) Follows(t *Transition) bool {
 	return r.Cookie == t.Cookie && r.Local == t.Local && r.Peer == t.Peer && r.Netns == t.Netns
 }

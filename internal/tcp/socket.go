@@ -12,8 +12,8 @@ type Socket struct {
 
 // CloseWaitSocket is a socket in CLOSE_WAIT at one moment.
 type CloseWaitSocket struct {
-	Cookie    uint64
-	SinceSent time.Duration // since data were sent on it last, or since it was established
-	Queued    bool          // some of its data are not acknowledged, or not sent yet
-	Accepted  bool          // a process has it
+	Cookie     uint64
+	SinceSent  time.Duration // since data were sent on it last, or since it was established
+	SendQueued bool          // some of its data are not acknowledged, or not sent yet
+	Accepted   bool          // a process has it
 }

@@ -48,7 +48,7 @@ type PIDSource uint8
 const (
 	PIDUnknown  PIDSource = iota // the owner is not known
 	PIDTask                      // the owner owned the socket's lock at this transition
-	PIDStored                    // it did at an earlier transition, and still has the socket open
+	PIDStored                    // it did at an earlier transition, and still has the socket open, or closed it last
 	PIDAccept                    // it accepted the connection
 	PIDListener                  // it has the listener; the process that will accept is not known yet
 	PIDScan                      // it had the socket open when the tracer started
@@ -117,7 +117,7 @@ func (o *Owner) KnownPID() uint32 {
 	return o.PID
 }
 
-// Cgroup is where a process runs: its cgroup in the v1 hierarchy for memory, pids or cpu if one
+// Cgroup is where the owner runs, or, without an owner, where the socket was created: the cgroup in the v1 hierarchy for memory, pids or cpu if one
 // is mounted, else in the unified hierarchy (cgroup v2).
 type Cgroup struct {
 	Path      string // below the hierarchy's mount
@@ -174,7 +174,7 @@ type Transition struct {
 	Locked          bool          // a task owned the socket's lock
 	PeerFIN         bool          // the peer's FIN has been received
 	NoLinger2       bool          // the socket option TCP_LINGER2 is negative
-	Orphan          bool          // no process has the socket open: it is not accepted yet, or all have closed it
+	NoProcess       bool          // no process has the socket open: it is not accepted yet, or all have closed it
 	Unsent          bool          // SynSent to Close: connect() made no SYN
 	NoPort          bool          // SynSent to Close: inet_hash_connect() failed: no port was free, or the bound one is in use
 	PortUnknown     bool          // SynSent to Close: it is not known whether connect() found a local port
@@ -186,7 +186,7 @@ type Transition struct {
 	// Of a transition to Close; see bpf/reset.h.
 	ResetReceived   bool      // tcp_reset() ran before the transition; it need not be the cause
 	ResetSentBefore bool      // this side sent a reset before the transition: by a timer, ss -K or MPTCP
-	ResetAwaited    bool      // a Reset follows if this side sends one after the transition
+	ResetAwaited    bool      // a LateReset follows if this side sends one after the transition
 	ResetSent       bool      // this side sent a reset after the transition; set by the trace loop
 	ResetCode       ResetCode // of the reset that this side sent; 0: it sent none, or not known
 	ResetReason     string    // the name of ResetCode; set by the trace loop

@@ -94,7 +94,7 @@ func (s *fakeSource) emit(samples [][]byte) {
 	s.emitted += uint64(len(samples))
 }
 
-func (s *fakeSource) Read(wait time.Duration, handle func([]byte) error) error {
+func (s *fakeSource) ReadFor(wait time.Duration, handle func([]byte) error) error {
 	if !s.detached && s.atRead != nil {
 		s.atRead()
 	}
@@ -205,7 +205,7 @@ type line struct {
 	LostResets                uint64 `json:"lost_resets"`
 	TimeWaitEnds              uint64 `json:"time_wait_ends"`
 	TimeWaitEndsLostQueueFull uint64 `json:"lost_time_wait_ends"`
-	TimeWaitEndsLostKernel    uint64 `json:"time_wait_ends_lost"`
+	TimeWaitEndsLostKernel    uint64 `json:"missed_time_wait_ends"`
 
 	Cgroup, Container, Opened string
 	ClosedBy                  string `json:"closed_by"`

@@ -33,7 +33,7 @@ type pendingEnd struct {
 }
 
 // socketKey is the cookie, or, on a kernel without cookies, a number that seldom is
-// another socket's: an end is then released early, or tcp.Reset.Follows fails.
+// another socket's: an end is then released early, or tcp.LateReset.Follows fails.
 func socketKey(cookie uint64, netns uint32, local, peer uint16) uint64 {
 	if cookie != 0 {
 		return cookie
@@ -131,7 +131,7 @@ func (l *loop) writeEnd(e *decode.Event) error {
 
 // handleReset writes the pending end that the reset belongs to. If there is none, the end
 // was filtered, or is written already.
-func (l *loop) handleReset(r *tcp.Reset) error {
+func (l *loop) handleReset(r *tcp.LateReset) error {
 	end := l.pending.take(socketKey(r.Cookie, r.Netns, r.Local.Port, r.Peer.Port))
 	if end == nil {
 		return nil

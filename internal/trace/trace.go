@@ -29,10 +29,9 @@ const (
 
 // Source is where events come from; [*probe.Probe] is one.
 type Source interface {
-	// Read waits for samples, for at most wait, and calls handle for each; handle must not
-	// keep the slice. Read returns when wait is over and the rings are empty. Under load it
-	// returns after twice wait. If handle fails, Read returns that error.
-	Read(wait time.Duration, handle func(sample []byte) error) error
+	// ReadFor calls handle for each sample until wait is over and none is left, under load for at
+	// most twice wait; handle must not keep the slice. If handle fails, ReadFor returns its error.
+	ReadFor(wait time.Duration, handle func(sample []byte) error) error
 	// Crowded reports whether the ring buffers may soon be too full for more events.
 	Crowded() bool
 	// Counters are the kernel's counts of events so far.
@@ -206,7 +205,7 @@ func (l *loop) turn() error {
 	}
 	l.clock.sync()
 	l.idle++
-	readErr := l.Source.Read(wait, l.handle)
+	readErr := l.Source.ReadFor(wait, l.handle)
 	if readErr == nil {
 		readErr = l.pending.endTurn(l.writeEnd)
 	}
@@ -266,8 +265,8 @@ func (l *loop) handle(sample []byte) error {
 // handleOther takes an event that is not a transition.
 func (l *loop) handleOther(e *decode.Event) error {
 	switch e.Kind {
-	case decode.KindReset:
-		return l.handleReset(&e.Reset)
+	case decode.KindLateReset:
+		return l.handleReset(&e.LateReset)
 	case decode.KindCgroup:
 		if e.CgroupPath != "" {
 			l.cgroups.Put(e.CgroupID, e.CgroupPath)
@@ -353,7 +352,7 @@ func (l *loop) finish(ctx context.Context, reason string) error {
 // among these events.
 func (l *loop) readRest() error {
 	for {
-		err := l.Source.Read(0, l.handle)
+		err := l.Source.ReadFor(0, l.handle)
 		if !errors.Is(err, errCountReached) {
 			return err
 		}

@@ -241,8 +241,8 @@ func checkCreation(t *testing.T, all []tcp.Transition) {
 			continue
 		}
 		created = true
-		if c.Error != 0 || !c.Orphan || c.Locked {
-			t.Errorf("created with error %d, as an orphan: %v, locked: %v; want 0, true, false", c.Error, c.Orphan, c.Locked)
+		if c.Error != 0 || !c.NoProcess || c.Locked {
+			t.Errorf("created with error %d, as an orphan: %v, locked: %v; want 0, true, false", c.Error, c.NoProcess, c.Locked)
 		}
 	}
 	if !created || !ended {

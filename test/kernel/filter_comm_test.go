@@ -38,7 +38,7 @@ func TestFilter_ShorterComm(t *testing.T) {
 	rename(short)
 	client.Close()
 	var named []tcp.Transition
-	err = p.Read(0, func(sample []byte) error {
+	err = p.ReadFor(0, func(sample []byte) error {
 		var e decode.Event
 		err := decode.Sample(sample, &e)
 		if e.Kind == decode.KindTransition && e.Transition.Cookie == cookie {

@@ -43,7 +43,7 @@ func TestKernel_Features(t *testing.T) {
 	if got, want := row.Lacks(expect.DeadOwners), harness.IsBefore(t, 6, 2); got != want {
 		t.Errorf("the table lacks owners whose processes have exited: %v, want %v for this release", got, want)
 	}
-	if want := (probe.Layout{AcceptArguments: row.AcceptArguments, TableByNetns: row.TableByNetns}); layout != want {
+	if want := (probe.KernelDifferences{AcceptArguments: row.AcceptArguments, TableByNetns: row.TableByNetns}); layout != want {
 		t.Errorf("layout %+v, want %+v as in the table", layout, want)
 	}
 }

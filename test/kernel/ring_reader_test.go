@@ -115,7 +115,7 @@ func (w *writer) writeTo(ring int, sample []byte) bool {
 
 func (w *writer) read() (all [][]byte) {
 	w.t.Helper()
-	err := w.reader.Read(0, func(sample []byte) error {
+	err := w.reader.ReadFor(0, func(sample []byte) error {
 		all = append(all, bytes.Clone(sample))
 		return nil
 	})
@@ -182,7 +182,7 @@ func TestRing_HandlerError(t *testing.T) {
 	}
 	enough := errors.New("enough")
 	var first []byte
-	if err := w.reader.Read(0, func(sample []byte) error { first = bytes.Clone(sample); return enough }); !errors.Is(err, enough) {
+	if err := w.reader.ReadFor(0, func(sample []byte) error { first = bytes.Clone(sample); return enough }); !errors.Is(err, enough) {
 		t.Errorf("got error %v, want the handler's", err)
 	}
 	got := append([][]byte{first}, w.read()...)
@@ -202,7 +202,7 @@ func TestRing_WaitEndsWithSample(t *testing.T) {
 		w.write(numbered(5, 8)) // without flags it wakes a reader that has read everything
 	}()
 	const waitLimit = time.Minute
-	if err := w.reader.Read(waitLimit, func(sample []byte) error { got = bytes.Clone(sample); return done }); !errors.Is(err, done) {
+	if err := w.reader.ReadFor(waitLimit, func(sample []byte) error { got = bytes.Clone(sample); return done }); !errors.Is(err, done) {
 		t.Errorf("got error %v, want the handler's", err)
 	}
 	if want := numbered(5, 8); !bytes.Equal(got, want) {
@@ -213,7 +213,7 @@ func TestRing_WaitEndsWithSample(t *testing.T) {
 // A blocking read without a sample ends after its timeout.
 func TestRing_WaitTimesOut(t *testing.T) {
 	w := newWriter(t, 1)
-	if err := w.reader.Read(5*time.Millisecond, func([]byte) error { return errors.New("there is none") }); err != nil {
+	if err := w.reader.ReadFor(5*time.Millisecond, func([]byte) error { return errors.New("there is none") }); err != nil {
 		t.Error(err)
 	}
 }

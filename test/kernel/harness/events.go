@@ -28,7 +28,7 @@ func Transitions(t *testing.T, o probe.Options, body func()) []tcp.Transition {
 	}()
 	body()
 	var all []tcp.Transition
-	err = p.Read(0, func(sample []byte) error {
+	err = p.ReadFor(0, func(sample []byte) error {
 		var e decode.Event
 		if err := decode.Sample(sample, &e); err != nil {
 			return err

@@ -92,7 +92,7 @@ func drain(reader *ring.Reader, ended <-chan os.Signal) error {
 			return nil
 		default:
 		}
-		if err := reader.Read(pollInterval, func([]byte) error { return nil }); err != nil {
+		if err := reader.ReadFor(pollInterval, func([]byte) error { return nil }); err != nil {
 			return err
 		}
 	}
