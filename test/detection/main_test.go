@@ -26,6 +26,9 @@ func TestMain(m *testing.M) {
 	if workload := os.Getenv(workloadEnv); workload != "" {
 		os.Exit(runWorkload(workload))
 	}
+	if flood := os.Getenv(floodEnv); flood != "" {
+		os.Exit(runFlood(flood))
+	}
 	os.Exit(buildAndRun(m))
 }
 
