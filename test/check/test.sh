@@ -1,5 +1,6 @@
 #!/bin/bash
-# Runs every test. For a normal user, the tests that need root run through sudo. Each part
+# test.sh [hostile]: runs every test except the attacks, or only these (TestHostile_). For a
+# normal user, the tests that need root run through sudo. Each part
 # ends with the number of tests that passed, and the skipped tests with their reasons: a
 # kernel test that did not run must not look like a success.
 set -euo pipefail
@@ -39,9 +40,9 @@ run_race() {
     fi
 }
 
-# packages_with PATTERN: prints the packages of internal/ with a test line that matches.
+# packages_with PATTERN FILES: prints the packages that have a line that matches in such files.
 packages_with() {
-    git grep -lE --untracked "$1" -- 'internal/*_test.go' | sed 's|^|./|; s|/[^/]*$||' | sort -u
+    git grep -lE --untracked "$1" -- "$2" | sed 's|^|./|; s|/[^/]*$||' | sort -u
 }
 
 # Everything except internal/probe. These tests do not see each other's sockets, so two
@@ -51,7 +52,7 @@ unprivileged() {
     local all counting
     mapfile -t all < <(go list ./internal/... ./cmd/... | grep -v '/internal/probe$')
     run_race 'internal and cmd' -p 2 "${all[@]}"
-    mapfile -t counting < <(packages_with 'AllocsPerRun')
+    mapfile -t counting < <(packages_with 'AllocsPerRun' 'internal/*_test.go')
     run 'internal, where allocations count' -p 1 "${counting[@]}"
 }
 
@@ -62,7 +63,7 @@ privileged() {
     local others waits='^TestTimewait_LastsOneMinute$' waiting
     run_race 'internal/probe' ./internal/probe
     mapfile -t others < <(go list ./test/... | grep -v '/test/kernel$')
-    run 'test, except test/kernel' -p 1 "${others[@]}"
+    run 'test, except test/kernel' -p 1 -skip '^TestHostile' "${others[@]}"
     (
         failed=0
         run 'test/kernel, the test that waits' -run "$waits" ./test/kernel
@@ -72,6 +73,13 @@ privileged() {
     run 'test/kernel' -skip "$waits" ./test/kernel
     wait "$waiting" || failed=1
     cat "$scratch/waiting"
+}
+
+# Attacks of users without privileges, as root only to become such a user.
+hostile() {
+    local packages
+    mapfile -t packages < <(packages_with '^func TestHostile' '*_test.go')
+    run 'hostile users' -p 1 -run '^TestHostile' "${packages[@]}"
 }
 
 # All tests of internal/ once more, because a normal user had to skip some.
@@ -91,15 +99,21 @@ as_root() {
     for name in GOMODCACHE GOPROXY GOSUMDB GOFLAGS GOTOOLCHAIN; do
         environment+=("$name=$(go env "$name")")
     done
-    sudo env "${environment[@]}" "CI=${CI:-}" CGO_ENABLED=0 test/check/test.sh --as-root || failed=1
+    sudo env "${environment[@]}" "CI=${CI:-}" CGO_ENABLED=0 test/check/test.sh --as-root "$suite" || failed=1
 }
 
-if [[ ${1:-} == --as-root ]]; then
+suite=${1:-all}
+if [[ $suite == --as-root ]]; then
+    suite=$2
     compiler=$(test/check/cc.sh) || true
     # The tree belongs to another user, which git refuses to read.
     export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=$PWD
-    skipped_before
-    privileged
+    if [[ $suite == hostile ]]; then
+        hostile
+    else
+        skipped_before
+        privileged
+    fi
     exit "$failed"
 fi
 
@@ -112,8 +126,10 @@ fi
 compiler=$(test/check/cc.sh) || left_out+=('the race detector, which needs a C compiler')
 
 go build ./... # both processors; -p 1 would compile one package at a time
-unprivileged
-if ((EUID == 0)); then
+[[ $suite == hostile ]] || unprivileged
+if ((EUID == 0)) && [[ $suite == hostile ]]; then
+    hostile
+elif ((EUID == 0)); then
     privileged
 elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; then
     as_root
