@@ -74,6 +74,10 @@ soak: ## run half an hour of mixed load with every feature on; memory must not g
 soak-storms: ## run ten minutes of mixed load that must raise no alert
 	go test ./test/detection -count=1 -timeout 30m -run NoneUnderNormalLoad -v -load-duration 10m
 
+.PHONY: soak-losses
+soak-losses: ## run an hour of mixed load with forced losses and restarts; no alert may be left
+	go test ./test/detection -count=1 -timeout 90m -run Soak -v -soak 1h
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)
 	@test/check/fuzz.sh $(FUZZTIME)
