@@ -44,24 +44,59 @@ func (d bucketStorm) check(raise raiser) {
 			continue
 		}
 		f := r.Forecast(model, capacity)
+		projected := r.Plateau(f.Rate, model)
+		if f.Exhausts {
+			if most, isBounded := d.withinPorts(e.Key, r, model, f); isBounded {
+				projected, f.Exhausts = most, most > capacity
+			}
+		}
 		if isSuspected(f) {
 			ns.suspectedAt = d.now
 		}
 		opening := opensStorm(r, f, model, d.Threshold)
 		c := d.claimOf(opening, &ns.opensSince, ns.isCounted(d.tracker), f)
 		if opening || keepsStorm(f) {
-			raise(bucketCause{e.Key}, c, func() Finding { return d.describe(e.Key, ns, f) })
+			raise(bucketCause{e.Key}, c, func() Finding { return d.describe(e.Key, ns, f, projected) })
 		}
 	}
 }
 
+// withinPorts is how many TIME_WAITs a namespace will have at most at the rate of the forecast.
+// A client that exhausts its local ports leaves no more TIME_WAITs than it has ports: connect()
+// fails from then on, and a portStorm reports that. isBounded means that there is such a client.
+func (d bucketStorm) withinPorts(netns uint32, r *rate.Estimator, m rate.TimeWaitModel, f rate.Forecast) (most float64, isBounded bool) {
+	var ports, present, taken float64 // of the clients that exhaust their ports
+	for _, e := range d.destinations.Entries() {
+		if e.Key.netns != netns {
+			continue
+		}
+		u := &e.Value
+		capacity, ns := d.portCapacity(e.Key, u)
+		if capacity == 0 || float64(e.Weight) < minShare*capacity || ns.limits.AllowsReuse(e.Key.local, e.Key.peer) {
+			continue
+		}
+		u.Advance(d.now)
+		model := ns.modelFor(d.now, e.Key, u)
+		if keepsStorm(u.Forecast(model, capacity)) {
+			ports += capacity
+			present += u.TimeWaits(model)
+			taken += u.Taken(f.Window)
+		}
+	}
+	if ports == 0 {
+		return 0, false
+	}
+	others := f.Rate * (1 - min(1, taken/max(1, r.Taken(f.Window))))
+	return ports + max(r.Plateau(others, m), f.Occupancy-present), true
+}
+
 // describe names the server or destination with the most TIME_WAITs in the namespace.
-func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecast) Finding {
+func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecast, projected float64) Finding {
 	f := Finding{
 		Severity: Warning, Netns: netns,
 		RateUnit: "connections", Rate: forecast.Rate, Occupancy: round(min(forecast.Occupancy, forecast.Capacity)), OccupancySource: FromEvents,
 		Capacity: uint64(forecast.Capacity), CapacityKind: TimeWaitBuckets, Unverified: true,
-		Projected:    round(ns.total.Plateau(forecast.Rate, ns.modelOfAll(d.now))),
+		Projected:    round(projected),
 		ExhaustionIn: forecast.ExhaustedIn.Round(time.Millisecond), Exhausts: forecast.Exhausts,
 	}
 	if ns.isCounted(d.tracker) {

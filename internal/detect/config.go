@@ -23,9 +23,8 @@ type Config struct {
 	// FIN_WAIT2, waiting for the peer's FIN, for 5 s to open an alert; default 500.
 	HalfClosed int
 
-	// Gone reports whether a process has ended; nil: none is gone. It is called for the
-	// processes that an alert may name: when the alert opens, is updated or closes, and once a
-	// second for a cause that has no alert because too many are open.
+	// Gone reports whether a process has ended; nil: none is gone. It is called only for the
+	// processes that an alert may name, when the alert opens, is updated or closes.
 	Gone func(Process) bool
 
 	// MaxDestinations bounds the destinations that are tracked at a time, default 4096.

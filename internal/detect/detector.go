@@ -24,6 +24,12 @@ type resetObserver interface {
 	resetDecided(t *tcp.Transition)
 }
 
+// failureCounter is a detector whose alerts report failed connects. It returns how many have
+// failed since a cause began. The first is reported at once, and the close has all of them.
+type failureCounter interface {
+	failures(c cause) uint64
+}
+
 // claim is what a cause does to an alert.
 type claim int
 
@@ -31,6 +37,7 @@ const (
 	opens   claim = 1 << iota // the alert opens, or stays open
 	keeps                     // the alert stays open if it is
 	refuted                   // the alert closes if it is open: the kernel does not confirm it
+	ended                     // the alert closes if it is open: another one takes over from it
 	// verified is added to opens or keeps: the kernel confirms the cause. An alert that has
 	// opened unverified is reported again at once.
 	verified

@@ -25,7 +25,8 @@
 //	time_wait_storm.go   when is a storm of TIME_WAITs certain enough for an alert?
 //	port_storm.go        the storm that exhausts a client's local ports
 //	bucket_storm.go      the storm that reaches tcp_max_tw_buckets
-//	port_exhaustion.go   connects that found no local port
+//	exhaustion.go        connects that found no local port: which alert reports them?
+//	port_exhaustion.go   the alert about those that no TIME_WAIT causes
 //	close_wait_leak.go   sockets that stay in CLOSE_WAIT
 //	close_wait_table.go  does the kernel's table confirm these sockets?
 //	growth.go            how fast does a number grow, over seconds or days?

@@ -86,35 +86,48 @@ func (e *Engine) AddLost(now time.Duration, count uint64) {
 // Tick returns the alerts to report now, in order. The caller calls it several times a
 // second: an alert opens only here.
 func (e *Engine) Tick(now time.Duration) []Alert {
+	e.check(now)
+	due := e.alerts.due(now)
+	e.tracker.addMissing()
+	return due
+}
+
+// check raises the causes that exist now.
+func (e *Engine) check(now time.Duration) {
 	e.tracker.tick(now)
 	for _, d := range e.detectors {
 		var open []cause
+		counter, _ := d.(failureCounter)
 		d.check(func(cause cause, c claim, describe func() Finding) {
-			isOpen := e.alerts.raise(d.kind(), cause, c, func() Finding {
+			o := e.alerts.raise(d.kind(), cause, c, func() Finding {
 				f := describe()
 				if !f.complete {
 					f.Lost = e.tracker.losses.lastMinute(now)
 				}
 				return f
 			}, now)
-			if isOpen {
-				open = append(open, cause)
+			if o == nil {
+				return
+			}
+			open = append(open, cause)
+			if counter != nil {
+				o.failures = max(o.failures, counter.failures(cause))
 			}
 		})
 		for _, cause := range open {
 			d.pin(cause)
 		}
 	}
-	due := e.alerts.due(now)
-	e.tracker.addMissing()
-	return due
 }
 
 // AlertsSuppressed is how many causes have had no alert because too many alerts were open.
 func (e *Engine) AlertsSuppressed() uint64 { return e.alerts.suppressed.total }
 
-// Finish closes every open alert, and returns the alerts to report. It is the last call.
+// Finish closes every open alert, and returns the alerts to report. It is the last call. An
+// alert that waits for the kernel's table to decide its kind opens before.
 func (e *Engine) Finish(now time.Duration) []Alert {
+	e.tracker.exhausted.ending = true
+	e.check(now)
 	return e.alerts.closeAll(now)
 }
 

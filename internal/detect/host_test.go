@@ -28,8 +28,9 @@ type host struct {
 	ticked time.Duration
 
 	alerts  []Alert
-	inspect func(a Alert) // nil, or called at the time of each alert
-	failed  time.Duration // when the first connect() found no port; 0: none did
+	inspect func(a Alert)         // nil, or called at the time of each alert
+	openFor map[destination]Alert // about the local ports for a destination: the last phase
+	failed  time.Duration         // when the first connect() found no port; 0: none did
 	cookie  uint64
 
 	waits     []time.Duration // when each half-closed connection to port 80 began to wait
@@ -64,7 +65,7 @@ type timewait struct {
 func newHost(t testing.TB, ports int, c Config) *host {
 	h := &host{
 		t: t, engine: New(c, time.Hour), now: time.Hour, random: rand.New(rand.NewPCG(1, 2)),
-		ends: make(map[destination][]timewait), open: make(map[destination]int), closeWait: make(map[uint64]tcp.CloseWaitSocket),
+		openFor: make(map[destination]Alert), ends: make(map[destination][]timewait), open: make(map[destination]int), closeWait: make(map[uint64]tcp.CloseWaitSocket),
 		limits: tcp.Limits{
 			PortLow: 20000, PortHigh: uint16(20000 + ports - 1), Reuse: 2, ReuseDelay: time.Second, Timestamps: true,
 			FinTimeout: time.Minute, MaxTimeWaits: 1 << 17,
@@ -86,7 +87,7 @@ func (h *host) pass(d time.Duration) {
 		}
 		h.ticked = h.now
 		for _, a := range h.engine.Tick(h.now) {
-			h.alerts = append(h.alerts, a)
+			h.take(a)
 			if h.inspect != nil {
 				h.inspect(a)
 			}
@@ -187,8 +188,33 @@ func (h *host) waiting(key destination) []timewait {
 	return ends
 }
 
+// take keeps an alert, and checks what is true of all: no two are open about the ports for one
+// destination, failures never fall within one, and more is never taken than there is.
+func (h *host) take(a Alert) {
+	h.t.Helper()
+	h.alerts = append(h.alerts, a)
+	if a.Kind != timeWaitStorm && a.Kind != "port_exhaustion" || a.CapacityKind == TimeWaitBuckets {
+		return
+	}
+	key := destination{netns: a.Netns, local: a.Local.Addr, peer: a.Peer.Addr, peerPort: a.Peer.Port}
+	before, isOpen := h.openFor[key]
+	switch {
+	case isOpen != (a.Phase != Open) || isOpen && before.ID != a.ID:
+		h.t.Errorf("after %v, %s of %s %s comes after %s of %s %s", a.Monotonic-time.Hour, a.Phase, a.Kind, a.ID, before.Phase, before.Kind, before.ID)
+	case a.Failures < before.Failures:
+		h.t.Errorf("after %v, %s of %s %s: %d failures after %d", a.Monotonic-time.Hour, a.Phase, a.Kind, a.ID, a.Failures, before.Failures)
+	case a.CapacityKind != "" && a.Occupancy > a.Capacity:
+		h.t.Errorf("after %v, %s of %s %s: %d of %d", a.Monotonic-time.Hour, a.Phase, a.Kind, a.ID, a.Occupancy, a.Capacity)
+	}
+	if h.openFor[key] = a; a.Phase == Close {
+		delete(h.openFor, key)
+	}
+}
+
 func (h *host) finish() []Alert {
-	h.alerts = append(h.alerts, h.engine.Finish(h.now)...)
+	for _, a := range h.engine.Finish(h.now) {
+		h.take(a)
+	}
 	return h.alerts
 }
 

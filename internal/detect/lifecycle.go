@@ -35,8 +35,9 @@ type openAlert struct {
 	reportedAt time.Duration
 	raisedAt   time.Duration // when its cause was raised last
 	describe   func() Finding
-	refuted    bool // the kernel does not confirm its cause
-	verified   bool // the kernel confirms its cause
+	closes     CloseReason // it closes now for this reason; "": it does not
+	verified   bool        // the kernel confirms its cause
+	failures   uint64      // failed connects, see failureCounter: never fewer than before
 }
 
 func newLifecycle(c *Config) lifecycle {
@@ -44,28 +45,43 @@ func newLifecycle(c *Config) lifecycle {
 		inGroup: make(map[group]int), suppressed: suppressed{causes: make(map[alertKey]*suppressedCause)}}
 }
 
-// raise reports whether the cause has an open alert now.
-func (l *lifecycle) raise(kind string, cause cause, c claim, describe func() Finding, now time.Duration) (isOpen bool) {
+// raise opens the alert of a cause that exists now, or keeps it open; or closes it, if the claim
+// is refuted or ended. It returns the alert, or nil if the cause has none.
+func (l *lifecycle) raise(kind string, cause cause, c claim, describe func() Finding, now time.Duration) *openAlert {
 	key := alertKey{kind, cause}
 	if known := l.open[key]; known != nil {
-		if c == refuted {
-			known.refuted = true
-			return true
-		}
-		known.raisedAt, known.describe, known.refuted, known.verified = now, describe, false, c&verified != 0
-		return true
+		known.take(c, describe, now)
+		return known
 	}
 	if c&opens == 0 || !l.admits(key, describe, now) {
-		return false
+		return nil
 	}
 	o := &openAlert{
-		alert:    Alert{Kind: kind, Phase: Open, Monotonic: now, Finding: describe()},
+		alert:    Alert{Kind: kind, Phase: Open, Monotonic: now, Finding: l.find(describe)},
 		openedAt: now, reportedAt: now, raisedAt: now, describe: describe,
 	}
 	l.open[key] = o
 	l.inGroup[key.group()]++
 	l.opened = append(l.opened, o)
-	return true
+	return o
+}
+
+func (o *openAlert) take(c claim, describe func() Finding, now time.Duration) {
+	switch c {
+	case refuted:
+		o.closes = Refuted
+	case ended:
+		o.closes = Resolved
+	default:
+		o.raisedAt, o.describe, o.closes, o.verified = now, describe, "", c&verified != 0
+	}
+}
+
+// find describes a cause, and names only processes that live.
+func (l *lifecycle) find(describe func() Finding) Finding {
+	f := describe()
+	f.Culprit.nameLiving(l.gone)
+	return f
 }
 
 // takeOpened gives ids to the alerts that have opened, and returns them. Their order does not
@@ -107,32 +123,48 @@ func (l *lifecycle) due(now time.Duration) []Alert {
 	due := l.takeOpened()
 	for key, o := range l.open {
 		switch {
-		case o.refuted:
-			due = append(due, l.close(o, Refuted, now))
+		case o.closes != "":
+			due = append(due, l.close(o, o.closes, now))
 			l.remove(key)
 		case now-o.raisedAt >= quietPeriod:
 			due = append(due, l.close(o, Resolved, now))
 			l.remove(key)
-		case o.raisedAt == now && (now-o.reportedAt >= l.updateInterval || o.verified && o.alert.Unverified):
-			o.alert.Finding = o.describe()
+		case o.raisedAt == now && (now-o.reportedAt >= l.updateInterval || o.hasNews()):
+			o.alert.Finding = l.find(o.describe)
 			due = append(due, o.next(Update, now))
 		}
 	}
 	return sorted(due)
 }
 
+// closeAll closes every alert, also those that have opened since the last report.
 func (l *lifecycle) closeAll(now time.Duration) []Alert {
-	due := l.takeOpened()
+	var ended, stopped []Alert
 	for _, o := range l.open {
-		due = append(due, l.close(o, Stopped, now))
+		if o.closes != "" {
+			ended = append(ended, l.close(o, o.closes, now))
+		}
+	}
+	opened := l.takeOpened()
+	for _, o := range l.open {
+		if o.closes == "" {
+			stopped = append(stopped, l.close(o, Stopped, now))
+		}
 	}
 	clear(l.open)
-	return sorted(due)
+	return append(append(sorted(ended), opened...), sorted(stopped)...)
 }
 
-// close reports the last numbers again, but no process that is gone.
+// hasNews reports whether an update does not wait for the interval: the kernel has confirmed an
+// alert that was unverified, or the first connect() has failed.
+func (o *openAlert) hasNews() bool {
+	return o.verified && o.alert.Unverified || o.failures > 0 && o.alert.Failures == 0
+}
+
+// close reports the last numbers again, but all failures, and no process that is gone.
 func (l *lifecycle) close(o *openAlert, reason CloseReason, now time.Duration) Alert {
 	o.alert.Culprit.nameLiving(l.gone)
+	o.alert.Failures = max(o.alert.Failures, o.failures)
 	o.alert.Reason = reason
 	return o.next(Close, now)
 }
@@ -143,9 +175,10 @@ func (o *openAlert) next(phase Phase, now time.Duration) Alert {
 	return o.alert
 }
 
+// sorted puts those that close before those that open: one may take over from another.
 func sorted(due []Alert) []Alert {
 	slices.SortFunc(due, func(a, b Alert) int {
-		return cmp.Or(cmp.Compare(a.Monotonic, b.Monotonic), cmp.Compare(a.ID, b.ID))
+		return cmp.Or(cmp.Compare(a.Monotonic, b.Monotonic), cmp.Compare(a.Phase, b.Phase), cmp.Compare(a.ID, b.ID))
 	})
 	return due
 }

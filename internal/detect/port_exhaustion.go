@@ -4,84 +4,71 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/tcpshift/tcpshift/internal/detect/rate"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// portExhaustion reports connects that found no local port, from the first one on.
+// portExhaustion reports connects that found no local port, from the first one on, where open
+// connections or bound ports take more of the ports than TIME_WAITs do.
 type portExhaustion struct {
 	*tracker
-	exhausted map[destination]*exhaustion
-	perNetns  map[uint32]int // of exhausted, by namespace
 }
 
-// maxExhausted bounds the destinations without a free port in one namespace: some more than
-// can have an alert. So a namespace takes no room from another one.
-const maxExhausted = maxOpenAlerts + 2*maxCriticalAlerts
+func newPortExhaustion(tr *tracker) detector { return portExhaustion{tr} }
 
-type exhaustion struct {
-	topServices
-	failed     uint64 // since the cause began
-	lastFailed time.Duration
-	bySecond   rate.Counter // failures
-}
+func (portExhaustion) kind() string { return "port_exhaustion" }
 
-// exhaustionWindow is how many seconds the rate of failures is taken over.
-const exhaustionWindow = 10
-
-func newPortExhaustion(tr *tracker) detector {
-	return &portExhaustion{tracker: tr, exhausted: make(map[destination]*exhaustion), perNetns: make(map[uint32]int)}
-}
-
-func (*portExhaustion) kind() string { return "port_exhaustion" }
-
-func (*portExhaustion) needs() tcp.Transitions {
+func (portExhaustion) needs() tcp.Transitions {
 	return between([]tcp.State{tcp.SynSent}, []tcp.State{tcp.Close})
 }
 
-func (d *portExhaustion) observe(t *tcp.Transition) {
-	if t.Old != tcp.SynSent || t.New != tcp.Close || tcp.ClosedByOf(t) != tcp.ClosedByNoPort {
-		return
+// observe counts the failures also for portStorm.
+func (d portExhaustion) observe(t *tcp.Transition) {
+	if t.Old == tcp.SynSent && t.New == tcp.Close && tcp.ClosedByOf(t) == tcp.ClosedByNoPort {
+		d.exhausted.observe(t, d.MaxDestinations)
+		d.activeNamespace(t.Netns).suspectedAt = d.now
 	}
-	key := destinationOf(t)
-	x := d.exhausted[key]
-	if x == nil {
-		if len(d.exhausted) >= d.MaxDestinations || d.perNetns[t.Netns] >= maxExhausted {
-			return
-		}
-		x = &exhaustion{}
-		d.perNetns[t.Netns]++
-		d.exhausted[key] = x
-	}
-	x.count(t)
-	x.failed++
-	x.lastFailed = max(x.lastFailed, t.Monotonic)
-	x.bySecond.Advance(int64(x.lastFailed / time.Second))
-	x.bySecond.Add(1)
-	d.activeNamespace(t.Netns).suspectedAt = d.now
 }
 
-func (d *portExhaustion) check(raise raiser) {
-	for key, x := range d.exhausted {
-		if d.now-x.lastFailed >= quietPeriod {
-			delete(d.exhausted, key)
-			if d.perNetns[key.netns]--; d.perNetns[key.netns] == 0 {
-				delete(d.perNetns, key.netns)
+func (d portExhaustion) failures(c cause) uint64 { return d.exhausted.failures(c, notTimeWaits) }
+
+func (d portExhaustion) check(raise raiser) {
+	for key, x := range d.exhausted.byDestination {
+		switch kind := d.kindOf(key, x); {
+		case !x.isFailing(d.now):
+			if !d.hasStorm(key) { // whose alert reports the failures
+				d.exhausted.remove(key)
 			}
-			continue
+		case kind == notTimeWaits:
+			c := opens
+			if d.verifies(key) {
+				c |= verified
+			}
+			raise(key, c, func() Finding { return d.describe(key, x) })
+		case kind == undecided:
+			d.verifies(key)
+			d.askFor(key, x)
+		case x.refuted:
+			raise(key, refuted, nil)
+		default:
+			raise(key, ended, nil)
 		}
-		c := opens
-		if d.verifies(key) {
-			c |= verified
-		}
-		raise(key, c, func() Finding { return d.describe(key, x) })
 	}
+}
+
+// askFor asks for the kernel's count, unless it was requested after the first failure.
+func (d portExhaustion) askFor(key destination, x *exhaustion) {
+	e, ns := d.destinations.Find(key, key.hash()), d.namespaces.Find(key.netns, uint64(key.netns))
+	if e == nil || ns == nil || e.Value.kernel.requestedAt >= x.firstAt {
+		return
+	}
+	v := &e.Value.kernel
+	v.wanted, v.urgent, ns.Value.wantCounts = true, true, true
 }
 
 // verifies asks for the kernel's count of a destination, and reports whether it is there. The
 // kernel itself has refused the port: the alert need not wait for the count. Of sockets with
 // their own range there is none, because the table does not show the range.
-func (d *portExhaustion) verifies(key destination) bool {
+func (d portExhaustion) verifies(key destination) bool {
 	e, ns := d.destinations.Find(key, key.hash()), d.namespaces.Find(key.netns, uint64(key.netns))
 	if e == nil || ns == nil || key.ownRange {
 		return false
@@ -90,12 +77,13 @@ func (d *portExhaustion) verifies(key destination) bool {
 	return e.Value.kernel.isVerified(d.tracker)
 }
 
-func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
+func (d portExhaustion) describe(key destination, x *exhaustion) Finding {
 	x.bySecond.Advance(int64(d.now / time.Second))
 	f := Finding{
 		Severity: Critical, Culprit: d.culpritOf(&x.topServices), Netns: key.netns, Role: tcp.RoleClient,
 		Local: tcp.Endpoint{Addr: key.local}, Peer: tcp.Endpoint{Addr: key.peer, Port: key.peerPort},
-		RateUnit: "failed connects", Rate: float64(x.bySecond.Sum(0, exhaustionWindow)) / exhaustionWindow, Exhausts: true, Failures: x.failed,
+		RateUnit: "failed connects", Rate: float64(x.bySecond.Sum(0, exhaustionWindow)) / exhaustionWindow,
+		Exhausts: x.isRefused(d.now), Failures: x.failed,
 		Cause:  "connect() found no free local port for this destination and failed with EADDRNOTAVAIL",
 		Advice: reusePortsAdvice,
 	}
@@ -107,6 +95,7 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 	if ns == nil {
 		return f
 	}
+	e.Value.Advance(d.now)
 	model := ns.modelFor(d.now, key, &e.Value)
 	f.Occupancy, f.OccupancySource = round(e.Value.Occupancy(model)), e.Value.kernel.source(d.tracker)
 	f.Approximate = e.Missed > 0 || ns.limits.Assumed || ns.limits.BoundUnknown || d.isStale(ns)
@@ -127,10 +116,10 @@ func (d *portExhaustion) describe(key destination, x *exhaustion) Finding {
 		return f
 	}
 	f.Capacity, f.CapacityKind = uint64(capacity), EphemeralPorts
-	// The kernel has found no free port, whatever the model says.
-	if f.Occupancy = min(f.Occupancy, f.Capacity); d.now-x.lastFailed < time.Second {
-		f.Occupancy = f.Capacity
+	if f.Occupancy = min(f.Occupancy, f.Capacity); f.Exhausts {
+		f.Occupancy = f.Capacity // whatever the model counts
 	}
+	f.Exhausts = f.Occupancy == f.Capacity
 	return f
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 // portStorm finds clients whose TIME_WAITs are going to take the last local port for
-// a destination.
+// a destination, or have taken it.
 type portStorm struct {
 	*tracker
 }
@@ -23,15 +23,20 @@ func (portStorm) needs() tcp.Transitions { return tcp.Transitions{} }
 
 func (portStorm) observe(*tcp.Transition) {}
 
+func (d portStorm) failures(c cause) uint64 { return d.exhausted.failures(c, byTimeWaits) }
+
 func (d portStorm) check(raise raiser) {
 	for _, e := range d.destinations.Entries() {
 		u := &e.Value
-		switch {
-		case d.raises(e, raise):
+		x := d.exhausted.of(e.Key)
+		if x != nil && d.kindOf(e.Key, x) == notTimeWaits {
+			u.kernel.opensSince = 0
+			raise(e.Key, d.endOf(u, x), nil)
+			continue
+		}
+		if d.raises(e, x, raise) {
 			u.raisedAt = d.now
 			continue
-		case d.now-u.raisedAt >= quietPeriod: // no alert is open
-			u.noPort = 0
 		}
 		u.kernel.opensSince = 0
 		if u.isRefuted(d.now) {
@@ -40,13 +45,23 @@ func (d portStorm) check(raise raiser) {
 	}
 }
 
-// raises raises the cause of one destination, and reports whether there is one.
-func (d portStorm) raises(e *topk.Entry[destination, destinationUse], raise raiser) bool {
-	if e.Weight < minConnections {
+// endOf is the claim of a storm to which the failed connects do not belong.
+func (d portStorm) endOf(u *destinationUse, x *exhaustion) claim {
+	if x.refuted || u.isRefuted(d.now) {
+		return refuted
+	}
+	return ended
+}
+
+// raises raises the cause of one destination, and reports whether there is one. x is nil if no
+// connect() has failed.
+func (d portStorm) raises(e *topk.Entry[destination, destinationUse], x *exhaustion, raise raiser) bool {
+	fails := x != nil && x.kind == byTimeWaits && x.isFailing(d.now)
+	if e.Weight < minConnections && !fails {
 		return false
 	}
 	capacity, ns := d.portCapacity(e.Key, &e.Value)
-	if capacity == 0 || float64(e.Weight) < minShare*capacity {
+	if capacity == 0 || float64(e.Weight) < minShare*capacity && !fails {
 		return false
 	}
 	u := &e.Value
@@ -54,28 +69,31 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], raise rais
 	model := ns.modelFor(d.now, e.Key, u)
 	f := u.Forecast(model, capacity)
 	d.suspectWaiting(ns, u, model, capacity)
-	if isSuspected(f) {
+	if fails || isSuspected(f) {
 		ns.suspectedAt = d.now
 	}
-	if u.TimeWaits(model) < 0.5*f.Occupancy {
+	if u.TimeWaits(model) < timeWaitShare*f.Occupancy && !fails {
 		return false // connections that are still open take more ports than TIME_WAITs do
 	}
 	v := &u.kernel
 	opening := opensStorm(&u.Estimator, f, model, d.Threshold)
-	alerts := opening || keepsStorm(f)
+	alerts := fails || opening || keepsStorm(f)
 	if alerts || isSuspected(f) {
-		d.suspect(ns, v, alerts, f.Exhausts)
+		d.suspect(ns, v, alerts, fails || f.Exhausts)
 	}
 	isVerified := v.isVerified(d.tracker)
 	if opening && isVerified {
 		u.refutedAt = 0 // there were fewer sockets than the model had, and enough for a storm
 	}
 	c := d.claimOf(opening, &v.opensSince, isVerified, f)
-	if !opening && u.isRefuted(d.now) && f.Occupancy < (d.Threshold-0.2)*capacity {
+	switch {
+	case fails: // the kernel has refused a port: there is nothing to wait for
+		c |= opens
+	case !opening && u.isRefuted(d.now) && f.Occupancy < (d.Threshold-0.2)*capacity:
 		return false // the rate alone, of what may not have been, keeps no alert
 	}
 	if alerts {
-		raise(e.Key, c, func() Finding { return d.describe(e, ns, f) })
+		raise(e.Key, c, func() Finding { return d.describe(e, ns, x.refusing(d.now, f)) })
 	}
 	return alerts
 }
@@ -156,9 +174,6 @@ func (tr *tracker) portCapacity(key destination, use *destinationUse) (float64, 
 func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *namespace, forecast rate.Forecast) Finding {
 	u := &e.Value
 	model := ns.modelFor(d.now, e.Key, u)
-	if u.noPortAt > 0 && d.now-u.noPortAt < time.Second { // the kernel has found none
-		forecast.Occupancy, forecast.Exhausts, forecast.ExhaustedIn = forecast.Capacity, true, 0
-	}
 	occupancy := round(min(forecast.Occupancy, forecast.Capacity))
 	f := Finding{
 		Severity: stormSeverity(forecast), Culprit: d.culpritOf(&u.topServices),
@@ -174,9 +189,8 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 	f.Cause = fmt.Sprintf("%d of the %d ports in use are in TIME_WAIT: the connections are short, and this side closes them first, "+
 		"which keeps the port of each for %s; at this rate %d ports would be in use", min(round(u.TimeWaits(model)), occupancy), occupancy,
 		u.keptFor(model), f.Projected)
-	if u.noPort > 0 {
-		f.Cause += fmt.Sprintf("; %d connects have failed already", u.noPort)
-		f.Failures = u.noPort
+	if f.Failures = d.failures(e.Key); f.Failures > 0 {
+		f.Cause += fmt.Sprintf("; %d connects have failed already", f.Failures)
 	}
 	f.Advice = portAdvice(ns)
 	d.addBinds(ns, &f)

@@ -46,15 +46,20 @@ func TestProcesses_LivingThatTakePart(t *testing.T) {
 	for n := range 3000 {
 		s.count(caused(uint32(1+n%3), "worker", 1, time.Hour))
 	}
+	living := func() Culprit {
+		c := tr.culpritOf(&s)
+		c.nameLiving(tr.Gone)
+		return c
+	}
 	tr.now = time.Hour
-	if c := tr.culpritOf(&s); c.Processes != 2 {
+	if c := living(); c.Processes != 2 {
 		t.Errorf("two of three processes live: %+v", c)
 	}
 	for n := range 100 {
 		s.count(caused(2, "worker", 1, time.Hour+time.Duration(n)*time.Second))
 	}
 	tr.now = time.Hour + 100*time.Second
-	if c := tr.culpritOf(&s); c.Processes != 1 || c.PID != 2 {
+	if c := living(); c.Processes != 1 || c.PID != 2 {
 		t.Errorf("only process 2 has connected within a minute: %+v", c)
 	}
 }

@@ -176,7 +176,7 @@ func TestSuppressed_CriticalComeIn(t *testing.T) {
 	l := newLifecycle(&c)
 	now, described := time.Hour, 0
 	raise := func(n int, s Severity) bool {
-		return l.raise("kind", peerOf(n), opens, func() Finding { described++; return Finding{Severity: s} }, now)
+		return l.raise("kind", peerOf(n), opens, func() Finding { described++; return Finding{Severity: s} }, now) != nil
 	}
 	for n := range 2 * maxOpenAlerts {
 		if got := raise(n, Warning); got != (n < maxOpenAlerts) {

@@ -21,6 +21,7 @@ type tracker struct {
 	lostAt time.Duration // when a loss was noticed last; 0: never
 
 	seeding   seeding
+	exhausted exhaustions
 	bindTotal int // of all namespaces
 
 	// seedLiving is set by the detector that counts sockets in FIN_WAIT2.
@@ -57,9 +58,7 @@ func (d *destination) hash() uint64 {
 type destinationUse struct {
 	rate.Estimator
 	topServices
-	noPort   uint64        // connects that found no local port, since the cause of a portStorm began
-	noPortAt time.Duration // the last of all such connects; 0: there was none
-	raisedAt time.Duration // when the cause of a portStorm was raised last
+	raisedAt time.Duration // when the cause of a portStorm was raised last; 0: never
 
 	binds int // its ports that were bound before connect()
 
@@ -103,6 +102,7 @@ type serverUse struct {
 func newTracker(c Config) *tracker {
 	return &tracker{
 		Config:       c,
+		exhausted:    newExhaustions(),
 		destinations: topk.New[destination, destinationUse](c.MaxDestinations),
 		servers:      topk.New[server, serverUse](c.MaxDestinations / 4),
 		namespaces:   topk.New[uint32, namespace](c.MaxDestinations / 4),
@@ -224,8 +224,6 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 			use.Value.changes++
 			if tcp.ClosedByOf(t) == tcp.ClosedByNoPort {
 				use.Value.unmoved += 2
-				use.Value.noPort++
-				use.Value.noPortAt = t.Monotonic
 			}
 		}
 		return

@@ -51,7 +51,7 @@ func TestVerification_OpensWithKernelNumber(t *testing.T) {
 	if a.OccupancySource != FromKernel || a.Unverified || a.Approximate {
 		t.Errorf("source %v, unverified %v, approximate %v", a.OccupancySource, a.Unverified, a.Approximate)
 	}
-	if x := only(h.alerts, "port_exhaustion", Open); len(x) != 1 || x[0].Unverified || x[0].OccupancySource != FromKernel || x[0].Occupancy != 500 {
+	if x := only(h.alerts, "time_wait_storm", Update); len(x) != 1 || x[0].Unverified || x[0].OccupancySource != FromKernel || x[0].Occupancy != 500 {
 		t.Errorf("%+v", x)
 	}
 }
@@ -130,15 +130,13 @@ func TestVerification_NoTimeToAsk(t *testing.T) {
 		t.Fatalf("%+v, first failure after %v", opened, h.failed-time.Hour)
 	}
 	h.run(fast, 2*time.Second, false)
-	next := only(h.alerts, "time_wait_storm", Update)
-	if len(next) != 1 || next[0].Unverified || next[0].OccupancySource != FromKernel || next[0].Occupancy != 400 {
+	next := only(h.alerts, "time_wait_storm", Update) // the first failure, and the kernel's answer
+	if len(next) != 2 || !next[0].Unverified || next[0].Failures == 0 || next[1].Unverified || next[1].OccupancySource != FromKernel ||
+		next[1].Occupancy != 400 {
 		t.Fatalf("%+v", next)
 	}
-	if after := next[0].Monotonic - opened[0].Monotonic; after > time.Second {
+	if after := next[1].Monotonic - opened[0].Monotonic; after > time.Second {
 		t.Errorf("it was confirmed after %v", after)
-	}
-	if x := only(h.alerts, "port_exhaustion", Update); len(x) != 1 || x[0].Unverified {
-		t.Errorf("%+v", x)
 	}
 }
 
@@ -251,8 +249,9 @@ func TestVerification_Deterministic(t *testing.T) {
 }
 
 // For random loads of which random transitions are lost: what a verified alert of a storm says
-// is what the kernel has, within a twentieth of the capacity and what moves in a tick, and no
-// alert is left when the load is over.
+// is what the kernel has, within a twentieth of the capacity, what moves in a tick and what ends
+// within a second (the kernel's timers are 0 to 2 s late, the model's one), and no alert is left
+// when the load is over.
 func TestVerification_RandomLosses(t *testing.T) {
 	random := rand.New(rand.NewPCG(7, 8))
 	checked, unverified := 0, 0
@@ -261,7 +260,7 @@ func TestVerification_RandomLosses(t *testing.T) {
 		h := newHost(t, ports, Config{})
 		h.uncounted = round%2 == 0
 		h.answersAfter = time.Duration(random.IntN(150)) * time.Millisecond
-		var perSecond float64
+		var perSecond, fastest float64
 		h.inspect = func(a Alert) {
 			switch {
 			case a.Kind != "time_wait_storm" || a.Phase == Close:
@@ -271,7 +270,7 @@ func TestVerification_RandomLosses(t *testing.T) {
 				return
 			}
 			checked++
-			truth, room := float64(h.taken(to(80))), float64(ports)/20+4+perSecond*(0.2+2*h.answersAfter.Seconds())
+			truth, room := float64(h.taken(to(80))), float64(ports)/20+4+fastest+perSecond*(0.2+2*h.answersAfter.Seconds())
 			if a.Lost > 0 { // and more may be lost now
 				room += perSecond * freshFor.Seconds()
 			}
@@ -281,6 +280,7 @@ func TestVerification_RandomLosses(t *testing.T) {
 		}
 		for range 6 + random.IntN(6) {
 			perSecond = float64(ports) / 61 * 3 * random.Float64()
+			fastest = max(fastest, perSecond)
 			h.lossShare = []float64{0, 0, 0.05, 0.5, 1}[random.IntN(5)]
 			h.run(load{
 				key: to(80), by: []tcp.Owner{curl}, rate: constant(perSecond), peer: random.IntN(4) == 0,

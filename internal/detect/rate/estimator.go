@@ -141,6 +141,11 @@ func (e *Estimator) RecentRate() float64 {
 	return rate
 }
 
+// Taken is how many units were taken within a window, up to [MaxWindow].
+func (e *Estimator) Taken(window time.Duration) float64 {
+	return max(0, float64(e.taken.Sum(0, int(window/Step))))
+}
+
 // ForgetOpen counts up to n connections less, which have ended at some time.
 func (e *Estimator) ForgetOpen(now time.Duration, n int64) {
 	e.Advance(now)

@@ -10,6 +10,7 @@ type Forecast struct {
 	Occupancy, Capacity float64       // units now, and at most
 	Rate                float64       // units taken per second
 	Deviation           float64       // standard deviation of Rate
+	Window              time.Duration // that Rate is taken over
 	Burstiness          float64       // how many units are taken at once: variance divided by mean
 	Exhausts            bool          // the capacity is exhausted within one hold time
 	ExhaustedIn         time.Duration // only where Exhausts
@@ -27,6 +28,7 @@ func (e *Estimator) Forecast(m TimeWaitModel, capacity float64) Forecast {
 			(float64(e.taken.Sum(0, int(window/Step))) < 4*f.Burstiness || e.burstDominates(window)) {
 			break
 		}
+		f.Window = window
 		f.Rate, f.Deviation = e.rate(window, f.Burstiness)
 		f.ExhaustedIn, f.Exhausts = e.Exhaustion(f.Rate, m, capacity)
 		if !f.Exhausts || f.ExhaustedIn >= window || f.ExhaustedIn >= e.Age() {

@@ -1,0 +1,199 @@
+package detect
+
+import (
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// exhaustions are the destinations for which connect() has found no local port lately.
+type exhaustions struct {
+	byDestination map[destination]*exhaustion
+	perNetns      map[uint32]int
+	ending        bool // no count of the kernel's table will come any more
+}
+
+// exhaustion is what is known of the failed connects to one destination.
+type exhaustion struct {
+	topServices
+	firstAt, lastAt time.Duration // of the failures
+	bySecond        rate.Counter  // failures
+
+	kind      exhaustionKind
+	confirmed bool          // the kernel's table has confirmed kind
+	refuted   bool          // it has refuted the kind before
+	decidedAt time.Duration // see kindOf
+	failed    uint64        // connects, since the cause of that kind began
+	newly     uint64        // of failed: since decidedAt
+}
+
+// exhaustionKind decides which alert reports the failures, so that one cause has one alert.
+type exhaustionKind int
+
+const (
+	undecided    exhaustionKind = iota
+	byTimeWaits                 // a time_wait_storm: TIME_WAITs take most of the ports
+	notTimeWaits                // a port_exhaustion: open connections or bound ports do
+)
+
+const (
+	// maxExhausted bounds the exhaustions of one namespace: some more than can have alerts. So
+	// a namespace takes no room from another one.
+	maxExhausted = 2*(maxOpenAlerts+maxCriticalAlerts) + maxCriticalAlerts
+	// exhaustionWindow is how many seconds the rate of failures is taken over.
+	exhaustionWindow = 10
+	// refusedFor is how long after a failed connect() none is left, whatever the model counts.
+	refusedFor = time.Second
+)
+
+// Of the ports of a destination, TIME_WAITs must take this share for their alert to report the
+// failures. They must take more to take over from a port_exhaustion that is open, and may take
+// less before they lose the failures to one: so the alerts do not alternate.
+const (
+	timeWaitShare      = 0.5
+	timeWaitShareTakes = 0.6
+	timeWaitShareLoses = 0.4
+)
+
+func newExhaustions() exhaustions {
+	return exhaustions{byDestination: make(map[destination]*exhaustion), perNetns: make(map[uint32]int)}
+}
+
+// observe counts a connect() that found no local port.
+func (s *exhaustions) observe(t *tcp.Transition, limit int) {
+	key := destinationOf(t)
+	x := s.byDestination[key]
+	if x == nil {
+		if len(s.byDestination) >= limit || s.perNetns[t.Netns] >= maxExhausted {
+			return
+		}
+		x = &exhaustion{firstAt: t.Monotonic}
+		s.perNetns[t.Netns]++
+		s.byDestination[key] = x
+	}
+	x.count(t)
+	x.failed++
+	x.newly++
+	x.lastAt = max(x.lastAt, t.Monotonic)
+	x.bySecond.Advance(int64(x.lastAt / time.Second))
+	x.bySecond.Add(1)
+}
+
+// of returns nil if no connect() has failed lately.
+func (s *exhaustions) of(key destination) *exhaustion {
+	if len(s.byDestination) == 0 {
+		return nil
+	}
+	return s.byDestination[key]
+}
+
+// failures is how many failed connects an alert about a destination has to report.
+func (s *exhaustions) failures(c cause, kind exhaustionKind) uint64 {
+	key, _ := c.(destination)
+	if x := s.of(key); x != nil && x.kind == kind {
+		return x.failed
+	}
+	return 0
+}
+
+func (s *exhaustions) remove(key destination) {
+	delete(s.byDestination, key)
+	if s.perNetns[key.netns]--; s.perNetns[key.netns] == 0 {
+		delete(s.perNetns, key.netns)
+	}
+}
+
+// isFailing reports whether a connect() has failed within quietPeriod.
+func (x *exhaustion) isFailing(now time.Duration) bool { return now-x.lastAt < quietPeriod }
+
+// isRefused reports whether a connect() has failed a moment ago: then no port is left. x may be
+// nil.
+func (x *exhaustion) isRefused(now time.Duration) bool { return x != nil && now-x.lastAt < refusedFor }
+
+// refusing corrects a forecast: for a moment after a connect() has failed no port is left,
+// whatever the model counts. x may be nil.
+func (x *exhaustion) refusing(now time.Duration, f rate.Forecast) rate.Forecast {
+	if x.isRefused(now) {
+		f.Occupancy, f.Exhausts, f.ExhaustedIn = f.Capacity, true, 0
+	}
+	return f
+}
+
+// kindOf decides once in a tick which alert reports the failures. If neither the model nor the
+// kernel's table explains them, it waits up to verdictWait for the table.
+func (tr *tracker) kindOf(key destination, x *exhaustion) exhaustionKind {
+	if x.decidedAt == tr.now && x.kind != undecided {
+		return x.kind
+	}
+	x.decidedAt = tr.now
+	share, isExplained, isCounted := tr.timeWaitShare(key, x)
+	switch {
+	case x.kind == undecided:
+		least, hasStorm := timeWaitShare, tr.hasStorm(key)
+		if hasStorm {
+			least = timeWaitShareLoses
+		}
+		if isExplained || hasStorm || tr.exhausted.ending || tr.now-x.firstAt >= verdictWait {
+			x.kind = kindFor(share >= least)
+		}
+	case isExplained && x.isOfOther(share) && (x.isRefused(tr.now) || isCounted && !x.confirmed):
+		x.change()
+	}
+	x.confirmed = x.confirmed || isCounted && x.kind != undecided
+	x.newly = 0
+	return x.kind
+}
+
+func kindFor(byTimeWait bool) exhaustionKind {
+	if byTimeWait {
+		return byTimeWaits
+	}
+	return notTimeWaits
+}
+
+// isOfOther reports whether TIME_WAITs have clearly begun or ceased to take most of the ports.
+func (x *exhaustion) isOfOther(share float64) bool {
+	if x.kind == byTimeWaits {
+		return share < timeWaitShareLoses
+	}
+	return share > timeWaitShareTakes
+}
+
+// change gives the failures to the other kind: all of them if the first one was wrong, else
+// those from now on, which are at least one.
+func (x *exhaustion) change() {
+	x.kind = kindFor(x.kind == notTimeWaits)
+	if x.refuted = !x.confirmed; !x.refuted {
+		x.failed = max(1, x.newly)
+	}
+}
+
+// timeWaitShare is the share of the ports of a destination that TIME_WAITs take. isExplained
+// means that what is counted explains why connect() has failed, isCounted that the kernel has
+// counted since.
+func (tr *tracker) timeWaitShare(key destination, x *exhaustion) (share float64, isExplained, isCounted bool) {
+	e := tr.destinations.Find(key, key.hash())
+	if e == nil {
+		return 0, tr.knownNamespace(key.netns) != nil, false
+	}
+	u := &e.Value
+	capacity, ns := tr.portCapacity(key, u)
+	switch {
+	case ns == nil:
+		return 0, false, false
+	case capacity == 0: // all are bound, or TIME_WAITs alone cannot take all of them
+		return 0, true, false
+	}
+	u.Advance(tr.now)
+	model := ns.modelFor(tr.now, key, u)
+	isCounted = u.kernel.verifiedAt >= x.firstAt
+	isExplained = isCounted || u.Occupancy(model) >= exhaustedShare*capacity && !tr.isStale(ns)
+	return u.TimeWaits(model) / capacity, isExplained, isCounted
+}
+
+// hasStorm reports whether a portStorm of a destination has an alert.
+func (tr *tracker) hasStorm(key destination) bool {
+	e := tr.destinations.Find(key, key.hash())
+	return e != nil && e.Value.raisedAt > 0 && tr.now-e.Value.raisedAt < quietPeriod
+}
