@@ -55,12 +55,12 @@ func (k *leakKey) slot() uint64 {
 
 type waitingSocket struct {
 	leak    *leak
-	at      uint32 // when it came, in seconds
-	pid     uint32 // that leak has counted; 0: not known
-	queued  bool   // it is in queue, and has not reached CloseWaitAge
-	stuck   bool   // it is counted in leak.stuck
-	earlier bool   // it is older than the tracer
-	unseen  bool   // the kernel's table did not have it
+	at      uint32     // when it came, in seconds
+	by      countedFor // in leak
+	queued  bool       // it is in queue, and has not reached CloseWaitAge
+	stuck   bool       // it is counted in leak.stuck
+	earlier bool       // it is older than the tracer
+	unseen  bool       // the kernel's table did not have it
 }
 
 type arrival struct {
@@ -119,21 +119,20 @@ func (d *closeWaitLeak) leave(cookie uint64, refuted bool) {
 	delete(d.waiting, cookie)
 	w.unstick(d.now, refuted)
 	w.leak.sockets--
-	w.leak.uncount(w.pid)
+	w.leak.uncount(w.by)
 }
 
 func (d *closeWaitLeak) arrive(t *tcp.Transition) {
 	if d.lostAt > 0 || d.seeding.observed != nil {
 		d.leave(t.Cookie, false) // its end was lost, or it was read from the kernel's table
 	}
-	if l := d.enqueue(leakKeyOf(t), t.Cookie, t.Owner.KnownPID(), t.Monotonic, false); l != nil {
+	if l := d.enqueue(leakKeyOf(t), t, t.Monotonic, false); l != nil {
 		l.role, l.local, l.peer = t.Role, t.Local, t.Peer
-		l.count(t)
 	}
 }
 
-// enqueue returns nil if there is no room.
-func (d *closeWaitLeak) enqueue(key leakKey, cookie uint64, pid uint32, at time.Duration, earlier bool) *leak {
+// enqueue counts the socket of a transition that came at a time. It returns nil if there is no room.
+func (d *closeWaitLeak) enqueue(key leakKey, t *tcp.Transition, at time.Duration, earlier bool) *leak {
 	if len(d.waiting) >= maxWaiting {
 		d.overflow = true
 		return nil
@@ -145,8 +144,8 @@ func (d *closeWaitLeak) enqueue(key leakKey, cookie uint64, pid uint32, at time.
 	}
 	l.lastArrival = at
 	l.sockets++
-	d.waiting[cookie] = waitingSocket{leak: l, at: uint32(at / time.Second), pid: pid, queued: true, earlier: earlier}
-	d.push(arrival{cookie, at})
+	d.waiting[t.Cookie] = waitingSocket{leak: l, at: uint32(at / time.Second), by: l.count(t), queued: true, earlier: earlier}
+	d.push(arrival{t.Cookie, at})
 	return l
 }
 

@@ -45,9 +45,8 @@ func (d *closeWaitLeak) seed(netns uint32, server bool, s *tcp.Socket) {
 	if server {
 		key, role = leakKey{netns: netns, addr: s.Local.Addr, port: s.Local.Port, unaccepted: s.NoProcess}, tcp.RoleServer
 	}
-	if l := d.enqueue(key, s.Cookie, 0, d.now, true); l != nil {
+	if l := d.enqueue(key, &s.Transition, d.now, true); l != nil { // its owner is not known
 		l.role, l.local, l.peer = role, s.Local, s.Peer
-		l.countUnknown()
 	}
 }
 
@@ -104,8 +103,8 @@ func (d *closeWaitLeak) moveAccepted(w *waitingSocket) {
 	key.unaccepted = false
 	if l := d.leakFor(key); l != nil {
 		w.unstick(d.now, false) // it did wait to be accepted
-		w.leak.uncount(w.pid)
-		w.pid = 0 // this process has accepted nothing
+		w.leak.uncount(w.by)
+		w.by = countedFor{} // this process has accepted nothing
 		l.countUnknown()
 		l.role, l.local, l.peer, l.lastArrival = w.leak.role, w.leak.local, w.leak.peer, d.now
 		w.leak.sockets--

@@ -15,7 +15,7 @@ type livingSockets struct {
 type livingSocket struct {
 	key    waitingKey
 	at     time.Duration // when it was added
-	pid    uint32        // that services has counted; 0: not known
+	by     countedFor    // in services
 	unseen bool          // the kernel's table did not have it
 }
 
@@ -33,14 +33,13 @@ func (l *livingSockets) add(now time.Duration, key waitingKey, t *tcp.Transition
 	if _, known := l.sockets[t.Cookie]; known || t.Cookie == 0 || l.isFull() {
 		return
 	}
-	l.sockets[t.Cookie] = livingSocket{key: key, at: now, pid: t.Owner.KnownPID()}
 	c := l.byKey[key]
 	if c == nil {
 		c = &livingCount{}
 		l.byKey[key] = c
 	}
 	c.count++
-	c.services.count(t)
+	l.sockets[t.Cookie] = livingSocket{key: key, at: now, by: c.services.count(t)}
 }
 
 func (l *livingSockets) remove(cookie uint64) {
@@ -54,7 +53,7 @@ func (l *livingSockets) remove(cookie uint64) {
 	delete(l.sockets, cookie)
 	if c := l.byKey[s.key]; c.count > 1 {
 		c.count--
-		c.services.uncount(s.pid)
+		c.services.uncount(s.by)
 	} else {
 		delete(l.byKey, s.key)
 	}

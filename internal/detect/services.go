@@ -27,6 +27,7 @@ type serviceCount struct {
 	cgroup   *tcp.Cgroup // nil: not known
 	count    uint64
 	missed   uint64 // the part of count that may be of services replaced by this one
+	slot     int    // index in services: what replaces this one has the same, and takes over count
 }
 
 type processCount struct {
@@ -43,23 +44,38 @@ const (
 	maxServices  = 8
 )
 
-func (s *topServices) count(t *tcp.Transition) {
+// countedFor is what count has counted something for, so that uncount can take it back: the list
+// of processes may have lost the process meanwhile. The zero value is an unknown process.
+type countedFor struct {
+	service *serviceCount
+	pid     uint32
+}
+
+func (s *topServices) count(t *tcp.Transition) countedFor {
 	if t.Owner.Source == tcp.PIDUnknown {
 		s.countUnknown()
-		return
+		return countedFor{}
 	}
 	s.total++
-	for i, pid := range s.pids {
-		if pid != t.Owner.PID {
-			continue
-		}
-		if p := &s.processes[i]; p.service.matches(t) {
-			p.add(t)
-			return
-		}
-		break
+	p := s.find(t)
+	if p == nil {
+		p = s.insert(t)
 	}
-	s.insert(t).add(t)
+	p.add(t)
+	return countedFor{p.service, p.pid}
+}
+
+// find returns the entry for the process of t in its present service, or nil.
+func (s *topServices) find(t *tcp.Transition) *processCount {
+	for i, pid := range s.pids {
+		if pid == t.Owner.PID {
+			if p := &s.processes[i]; p.service.matches(t) {
+				return p
+			}
+			return nil
+		}
+	}
+	return nil
 }
 
 func (p *processCount) add(t *tcp.Transition) {
@@ -125,7 +141,7 @@ func (s *topServices) insertService(t *tcp.Transition) *serviceCount {
 			return c
 		}
 	}
-	c := &serviceCount{comm: t.Owner.Comm, cgroupID: t.CgroupID, cgroup: t.Cgroup}
+	c := &serviceCount{comm: t.Owner.Comm, cgroupID: t.CgroupID, cgroup: t.Cgroup, slot: len(s.services)}
 	if len(s.services) < maxServices {
 		s.services = append(s.services, c)
 		return c
@@ -137,28 +153,33 @@ func (s *topServices) insertService(t *tcp.Transition) *serviceCount {
 		}
 	}
 	replaced := s.services[least]
-	c.count, c.missed = replaced.count, replaced.count
+	c.count, c.missed, c.slot = replaced.count, replaced.count, least
 	s.services[least] = c
 	s.keepProcesses(func(p *processCount) bool { return p.service != replaced })
 	return c
 }
 
-// uncount takes back one count of a process, 0 if it was not known.
-func (s *topServices) uncount(pid uint32) {
+// uncount takes back what count has counted.
+func (s *topServices) uncount(by countedFor) {
 	s.total -= min(1, s.total)
-	i := slices.Index(s.pids, pid)
-	if pid == 0 || i < 0 {
+	if by.service == nil {
+		return
+	}
+	c := s.services[by.service.slot]
+	c.count -= min(1, c.count)
+	if c != by.service {
+		c.missed -= min(1, c.missed) // c has replaced the service, and taken over its count
+	}
+	c.missed = min(c.missed, c.count)
+	i := slices.Index(s.pids, by.pid)
+	if i < 0 || s.processes[i].service != c {
 		return
 	}
 	s.floor = 0
 	p := &s.processes[i]
-	c := p.service
-	c.count -= min(1, c.count)
-	c.missed = min(c.missed, c.count)
-	if p.count--; p.count == 0 {
-		s.keepProcesses(func(p *processCount) bool { return p.count > 0 })
-	} else {
-		p.missed = min(p.missed, p.count)
+	p.count -= min(1, p.count)
+	if p.missed = min(p.missed, p.count); p.atLeast() == 0 {
+		s.keepProcesses(func(p *processCount) bool { return p.atLeast() > 0 })
 	}
 }
 

@@ -236,3 +236,55 @@ func TestStorm_BusiestProcessEnds(t *testing.T) {
 		}
 	}
 }
+
+// Sockets of processes for which the list had no room are taken back when they end: the alert
+// names the service that still has sockets, however many short workers of another one, or of
+// many others, had some before.
+func TestCulprit_AfterShortWorkers(t *testing.T) {
+	for _, services := range []int{1, 5, 40} {
+		t.Run(fmt.Sprintf("%d services", services), func(t *testing.T) {
+			h := newHost(t, 500, Config{CloseWaitCount: 20, CloseWaitAge: time.Second})
+			l := newLivingSockets()
+			key := waitingKey{netns: testNetns, role: tcp.RoleServer}
+			cookie, pid := uint64(0), uint32(1000)
+			workers := func(count, sockets int, name string) (cookies []uint64) {
+				for n := range count {
+					pid++
+					by := process(pid, name)
+					if services > 1 {
+						by = process(pid, fmt.Sprint(name, n%services))
+					}
+					for range sockets {
+						cookie++
+						cookies = append(cookies, cookie)
+						h.event(cookie, to(80), by, tcp.Established, tcp.CloseWait, served)
+						l.add(0, key, &tcp.Transition{Cookie: cookie, Owner: by})
+					}
+				}
+				return cookies
+			}
+			h.event(1<<40, to(80), process(1, "keeper"), tcp.Established, tcp.CloseWait, served)
+			l.add(0, key, &tcp.Transition{Cookie: 1 << 40, Owner: process(1, "keeper")})
+			for range 4 {
+				ended := workers(100, 3, "old")
+				h.pass(400 * time.Millisecond)
+				for _, c := range ended {
+					h.event(c, to(80), tcp.Owner{}, tcp.CloseWait, tcp.LastAck, served)
+					l.remove(c)
+				}
+			}
+			services = 1
+			for range 30 {
+				workers(1, 1, "new")
+				h.pass(time.Second)
+			}
+			for what, c := range map[string]Culprit{
+				"close_wait_leak": h.theOnly("close_wait_leak").Culprit, "fin_wait2_pileup": l.services(key).culprit(0, nil),
+			} {
+				if c.Service != "new" || c.Share < 0.9 || c.NextService != "" && c.NextService != "keeper" || c.Processes > 30 {
+					t.Errorf("%s: the new service has all sockets but one: %+v", what, c)
+				}
+			}
+		})
+	}
+}
