@@ -32,9 +32,7 @@ func (*connectFailures) needs() tcp.Transitions {
 func (d *connectFailures) observe(t *tcp.Transition) {
 	switch {
 	case t.New == tcp.SynSent:
-		o := d.peers.countAt(d.now, endpointKeyOf(t))
-		o.all.Add(1)
-		o.local.Addr = t.Local.Addr
+		d.peers.countAt(d.now, endpointKeyOf(t)).all.Add(1)
 	case t.Old == tcp.SynSent && t.New == tcp.Close:
 		if reason := connectFailure(t); reason != "" {
 			d.peers.countAt(d.now, peerKeyOf(t)).countBad(d.now, t, reason)
@@ -95,7 +93,8 @@ func (d *connectFailures) check(raise raiser) {
 func (d *connectFailures) describe(e *topk.Entry[endpointKey, outcomes], bad, all int64) Finding {
 	reason, part := e.Value.mainReason(d.now)
 	return Finding{
-		Severity: Warning, Culprit: d.culpritOf(&e.Value.topServices), Netns: e.Key.netns, Role: tcp.RoleClient, Local: e.Value.local, Peer: e.Key.endpoint(),
+		Severity: Warning, Culprit: d.culpritOf(&e.Value.topServices), Netns: e.Key.netns, Role: tcp.RoleClient,
+		Local: tcp.Endpoint{Addr: e.Value.local.addr}, Peer: e.Key.endpoint(),
 		RateUnit: "failed connects", Rate: float64(bad) / outcomeWindow, Failures: uint64(bad), Approximate: e.Missed > 0,
 		Cause:  fmt.Sprintf("%d of %d connects within %d s have failed, %s %s", bad, max(all, bad), outcomeWindow, part, reason),
 		Advice: failureAdvice[reason],

@@ -77,6 +77,23 @@ func TestConnectFailures_ByReason(t *testing.T) {
 	}
 }
 
+// The alert names the local address that most failed connects are from, not that of the last
+// connect.
+func TestConnectFailures_AddressOfMost(t *testing.T) {
+	h := newHost(t, 500, Config{ConnectFailures: 20})
+	other := to(81)
+	other.local = here.Next()
+	for range 100 {
+		h.failTo(to(81), 2)
+		h.event(0, other, process(2, "other"), tcp.Close, tcp.SynSent)
+		h.event(0, other, process(2, "other"), tcp.SynSent, tcp.Established)
+		h.pass(100 * time.Millisecond)
+	}
+	if a := h.theOnly("connect_failures"); a.Local.Addr != here || a.Culprit.PID != curl.PID {
+		t.Errorf("from %v, by %d: want %v and %d", a.Local.Addr, a.Culprit.PID, here, curl.PID)
+	}
+}
+
 // foundInUse makes a transition the failed connect() from a bound port.
 func foundInUse(t *tcp.Transition) { t.NoPort, t.Locked = true, true }
 

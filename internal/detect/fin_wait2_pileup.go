@@ -2,6 +2,7 @@ package detect
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/detect/rate"
@@ -48,9 +49,14 @@ func (k *waitingKey) hash() uint64 {
 
 type halfClosedCount struct {
 	count, before int
-	living        int // of count: a process still has the socket
+	living        int        // of count: a process still has the socket
+	local         netip.Addr // of a client: where most of them are from
 	at, beforeAt  time.Duration
 }
+
+// mostAreLiving reports whether processes still have more than half of the sockets: the alert is
+// about these then.
+func (c *halfClosedCount) mostAreLiving() bool { return 2*c.living > c.count }
 
 func newFinWait2Pileup(tr *tracker) detector {
 	d := &finWait2Pileup{
@@ -183,7 +189,8 @@ func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []t
 	if ns == nil {
 		return
 	}
-	counts, living := make(map[waitingKey]halfClosedCount), make(map[uint64]bool)
+	counts, living := make(halfClosedCounts), make(map[uint64]bool)
+	byLocal := make(map[destination]halfClosedCount) // of clients
 	before := d.sightings[netns].first
 	d.sighted -= len(before)
 	seen := make(map[uint64]time.Duration)
@@ -203,24 +210,52 @@ func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []t
 		if now-first < minWaiting {
 			continue
 		}
-		key := waitingKeyOf(netns, ns.Value.limits.IsEphemeral(s.Local.Port), s.Local, s.Peer)
-		c := counts[key]
-		c.count++
-		if isLiving(s) {
-			c.living++
+		client := ns.Value.limits.IsEphemeral(s.Local.Port)
+		key := waitingKeyOf(netns, client, s.Local, s.Peer)
+		counts[key] = counts[key].with(s)
+		if client {
+			from := destination{netns: netns, local: s.Local.Addr, peer: s.Peer.Addr, peerPort: s.Peer.Port}
+			byLocal[from] = byLocal[from].with(s)
 		}
-		counts[key] = c
 	}
+	counts.findLocals(byLocal)
 	d.sightings[netns] = sightings{first: seen, at: now}
 	d.living.reconcile(ns.Value.halfClosedRequestedAt, netns, func(cookie uint64) bool { return living[cookie] })
 	d.setCounts(now, netns, counts)
+}
+
+func (c halfClosedCount) with(s *tcp.Socket) halfClosedCount {
+	c.count++
+	if isLiving(s) {
+		c.living++
+	}
+	return c
+}
+
+type halfClosedCounts map[waitingKey]halfClosedCount
+
+// findLocals finds the local address that most of the sockets of each peer are from, of those
+// that its alert is about.
+func (all halfClosedCounts) findLocals(byLocal map[destination]halfClosedCount) {
+	most := make(map[waitingKey]int)
+	for from, part := range byLocal {
+		key := waitingKey{netns: from.netns, role: tcp.RoleClient, peer: tcp.Endpoint{Addr: from.peer, Port: from.peerPort}}
+		c, count := all[key], part.count
+		if c.mostAreLiving() {
+			count = part.living
+		}
+		if count > most[key] || count == most[key] && from.local.Less(c.local) { // whatever the order of the map
+			most[key], c.local = count, from.local
+			all[key] = c
+		}
+	}
 }
 
 // maxCounted bounds the destinations and endpoints whose sockets are counted.
 const maxCounted = 1024
 
 // setCounts replaces the counts of a namespace.
-func (d *finWait2Pileup) setCounts(now time.Duration, netns uint32, counts map[waitingKey]halfClosedCount) {
+func (d *finWait2Pileup) setCounts(now time.Duration, netns uint32, counts halfClosedCounts) {
 	for key, c := range d.counted {
 		if key.netns == netns && counts[key].count == 0 {
 			c.count = 0
@@ -237,7 +272,7 @@ func (d *finWait2Pileup) setCounts(now time.Duration, netns uint32, counts map[w
 			c = &halfClosedCount{before: newer.count, beforeAt: now}
 			d.counted[key] = c
 		}
-		c.count, c.living, c.at = newer.count, newer.living, now
+		c.count, c.living, c.local, c.at = newer.count, newer.living, newer.local, now
 	}
 }
 
@@ -251,7 +286,7 @@ func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 		Advice: "look at the peer: it has to close its sockets after it has read the end of the stream; until then a lower " +
 			"net.ipv4.tcp_fin_timeout frees them sooner on this side",
 	}
-	if 2*c.living > c.count {
+	if c.mostAreLiving() {
 		f.Cause = fmt.Sprintf("%d connections are half closed: processes of this host have shut them down for writing and still have "+
 			"their sockets, and the peers have acknowledged that and do not close; such a socket has no timeout", c.living)
 		f.Advice = "let the process close() the socket if the peer does not close within some time after shutdown(); " +
@@ -262,13 +297,10 @@ func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 		f.Rate = max(0, float64(c.count-c.before)/seconds)
 	}
 	if key.role == tcp.RoleClient {
-		for _, e := range d.destinations.Entries() {
-			if e.Key.netns == key.netns && e.Key.peer == key.peer.Addr && e.Key.peerPort == key.peer.Port {
-				f.Local = tcp.Endpoint{Addr: e.Key.local}
-				if !f.Culprit.Known {
-					f.Culprit = d.culpritOf(&e.Value.topServices)
-				}
-			}
+		f.Local = tcp.Endpoint{Addr: c.local}
+		from := destination{netns: key.netns, local: c.local, peer: key.peer.Addr, peerPort: key.peer.Port}
+		if e := d.destinations.Find(from, from.hash()); e != nil && !f.Culprit.Known {
+			f.Culprit = d.culpritOf(&e.Value.topServices)
 		}
 		return f
 	}

@@ -119,3 +119,29 @@ func TestFinWait2Pileup_LostEndsOfLiving(t *testing.T) {
 		}
 	}
 }
+
+// The alert names the service and the local address that most of the sockets are of, also where
+// others reach the same peer from another address.
+func TestFinWait2Pileup_AddressOfMost(t *testing.T) {
+	for _, lightFirst := range []bool{true, false} {
+		h := newHost(t, 28232, Config{})
+		h.uncounted, h.finAfter = true, time.Hour
+		heavy, light := to(80), to(80)
+		light.local = here.Next()
+		run := func(key destination, by tcp.Owner, count int) {
+			for range count {
+				h.connect(key, by)
+				h.close(key, by, true)
+			}
+		}
+		if lightFirst {
+			run(light, process(2, "light"), 20)
+		}
+		run(heavy, process(1, "heavy"), 600)
+		run(light, process(2, "light"), 20)
+		h.pass(20 * time.Second)
+		if a := h.theOnly("fin_wait2_pileup"); a.Local.Addr != heavy.local || a.Culprit.Service != "heavy" || a.Peer.Port != 80 {
+			t.Errorf("light first: %v: from %v, by %s", lightFirst, a.Local.Addr, a.Culprit.Service)
+		}
+	}
+}

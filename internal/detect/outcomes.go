@@ -46,7 +46,28 @@ type outcomes struct {
 	topServices
 	bad, all rate.Counter             // by the second
 	reasons  map[string]*rate.Counter // of the bad ones
-	local    tcp.Endpoint
+	local    majority                 // of the bad ones: where they are from
+}
+
+// majority finds the address that more than half of the newest ones have (Boyer and Moore,
+// "MJRTY - A Fast Majority Vote Algorithm", 1981). If none has that much, it is one of them.
+type majority struct {
+	addr  netip.Addr
+	votes int // at most maxVotes
+}
+
+// maxVotes bounds how many addresses of the past outvote those of the present.
+const maxVotes = 64
+
+func (m *majority) add(a netip.Addr) {
+	switch {
+	case m.addr == a:
+		m.votes = min(maxVotes, m.votes+1)
+	case m.votes > 0:
+		m.votes--
+	default:
+		m.addr, m.votes = a, 1
+	}
 }
 
 func (o *outcomes) advance(now time.Duration) {
@@ -62,6 +83,7 @@ func (o *outcomes) lastWindow() (bad, all int64) {
 // countBad counts a bad outcome, its reason and its process.
 func (o *outcomes) countBad(now time.Duration, t *tcp.Transition, reason string) {
 	o.bad.Add(1)
+	o.local.add(t.Local.Addr)
 	if o.reasons == nil {
 		o.reasons = make(map[string]*rate.Counter)
 	}

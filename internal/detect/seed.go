@@ -86,13 +86,16 @@ func (tr *tracker) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 		tr.seedTimeWait(now, ns, key, client, s)
 		return
 	}
-	if s.New == tcp.FinWait2 && !s.NoProcess && !tr.seeding.has(s.Cookie, &key) {
+	if tr.seeding.has(s.Cookie, &key) {
+		return
+	}
+	if s.New == tcp.FinWait2 && !s.NoProcess {
 		tr.seedLiving(netns, client, s)
 	}
 	if s.New == tcp.CloseWait {
 		tr.seedCloseWait(netns, ns.known && ns.limits.Bound.Has(s.Local.Port), s)
 	}
-	if client && !tr.seeding.has(s.Cookie, &key) {
+	if client {
 		use := tr.destinations.Get(key, key.hash())
 		use.Value.OpenedEarlier(now)
 		tr.destinations.Add(use, 1)

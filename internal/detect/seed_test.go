@@ -82,3 +82,40 @@ func TestSeed_ManyConnectsMeanwhile(t *testing.T) {
 	h.engine.SeedingDone(h.now)
 	h.pass(time.Second)
 }
+
+// A socket whose end was observed before the engine gets it from the kernel's table does not
+// count: neither in CLOSE_WAIT nor in FIN_WAIT2, neither of a client nor of a server.
+func TestSeed_EndedMeanwhile(t *testing.T) {
+	for name, old := range map[string]tcp.State{"CLOSE_WAIT": tcp.CloseWait, "FIN_WAIT2": tcp.FinWait2} {
+		for role, change := range map[string]func(*tcp.Transition){"client": func(*tcp.Transition) {}, "server": served} {
+			t.Run(name+" of a "+role, func(t *testing.T) {
+				h := newSeededHost(t)
+				l := h.limits
+				l.Bound = tcp.PortSetOf(80)
+				h.engine.Update(h.now, testNetns, &l)
+				for cookie := range uint64(2) {
+					s := seedOpen(cookie + 1)
+					s.New = old
+					change(&s.Transition)
+					if cookie == 0 {
+						h.event(cookie+1, to(80), curl, old, tcp.Close, change)
+					}
+					h.engine.Seed(h.now, testNetns, s)
+				}
+				h.engine.SeedingDone(h.now)
+				count := 0
+				for _, d := range h.engine.detectors {
+					switch d := d.(type) {
+					case *closeWaitLeak:
+						count += len(d.waiting)
+					case *finWait2Pileup:
+						count += len(d.living.sockets)
+					}
+				}
+				if count != 1 {
+					t.Errorf("%d sockets count, want one: the other one has ended", count)
+				}
+			})
+		}
+	}
+}

@@ -220,3 +220,21 @@ func TestSuppressed_BoundedMemory(t *testing.T) {
 		t.Errorf("%+v", alerts)
 	}
 }
+
+// A cause that has no alert costs no look at processes: its severity does not depend on them.
+func TestSuppressed_LooksAtNoProcess(t *testing.T) {
+	looks := 0
+	h := newHost(t, 500, Config{ConnectFailures: 10, UpdateInterval: time.Hour, Gone: func(Process) bool { looks++; return false }})
+	for second := range 20 {
+		for n := range 2 * maxOpenAlerts {
+			h.failTo(peerOf(n), 2)
+		}
+		h.pass(time.Second)
+		if second == 10 {
+			looks = 0
+		}
+	}
+	if h.engine.AlertsSuppressed() == 0 || looks > 0 {
+		t.Errorf("%d causes have no alert; %d looks at processes", h.engine.AlertsSuppressed(), looks)
+	}
+}

@@ -176,9 +176,13 @@ func (tr *tracker) open(t *tcp.Transition) {
 
 func (tr *tracker) close(t *tcp.Transition) {
 	ns := tr.activeNamespace(t.Netns)
-	timeWait := t.New == tcp.TimeWait
+	timeWait, client := t.New == tcp.TimeWait, tr.isClient(t, ns)
+	if !client && tr.seeding.observed != nil {
+		key := destinationOf(t)
+		tr.seeding.record(t.Cookie, &key, false)
+	}
 	switch {
-	case tr.isClient(t, ns):
+	case client:
 		tr.closeClient(t, ns)
 	case timeWait && t.Role != tcp.RoleClient:
 		key := server{local: t.Local.Addr, netns: t.Netns, port: t.Local.Port}
