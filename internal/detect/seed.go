@@ -11,6 +11,10 @@ import (
 // 25,000 connections a second.
 const maxSeedObserved = 1 << 18
 
+// jiffy is the resolution of the kernel's timers, at most: of HZ=100. A timewait socket may be
+// that much younger than its timer shows.
+const jiffy = 10 * time.Millisecond
+
 // seeding distinguishes the sockets that existed before the first transition from those
 // that Observe has counted already, or has seen to end.
 type seeding struct {
@@ -30,8 +34,8 @@ func seedKeyOf(cookie uint64, d *destination) uint64 {
 	return d.hash()<<1 ^ uint64(d.netns) | 1<<63 // cookies are counted from 1
 }
 
-// Seed counts a connection or timewait socket that existed at the time now, which must
-// not be before New. It ignores a socket that Observe has counted. The limits of the
+// Seed counts a connection or timewait socket that the kernel listed at the time now, which must
+// not be before New: ExpiresIn counts from then. It ignores a socket that Observe has counted. The limits of the
 // namespace must have been set by [Engine.Update]. It keeps no reference to s.
 func (e *Engine) Seed(now time.Duration, netns uint32, s *tcp.Socket) {
 	e.tracker.seed(now, netns, s)
@@ -111,8 +115,8 @@ func (tr *tracker) seedTimeWait(now time.Duration, ns *namespace, key destinatio
 		lifetime = ns.limits.FinWait2TimewaitTimeout()
 	}
 	created := now - (lifetime - s.ExpiresIn)
-	if created >= tr.seeding.since {
-		return
+	if created >= tr.seeding.since-jiffy {
+		return // Observe counts it
 	}
 	ns.total.Advance(now)
 	ns.reusable.Advance(now)

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -64,13 +65,16 @@ const connectionStates = 1<<tcp.Established | 1<<tcp.SynSent | 1<<tcp.FinWait1 |
 
 // EachConnectionOrTimeWait calls handle for each connection and timewait socket of the namespace that
 // the calling thread is in, on that thread, except connections in SYN_RECV and LAST_ACK.
-// Only New, Substate, Cookie, Local, Peer, Orphan and ExpiresIn are set. s is valid until handle
-// returns. EachConnectionOrTimeWait walks the whole table. After an error of sock_diag the sockets that
-// were handled before are valid.
+// Only New, Substate, Cookie, Local, Peer, Orphan, ExpiresIn and Monotonic are set. Monotonic is
+// when the kernel listed the socket, some milliseconds late at most, and is the time that
+// ExpiresIn counts from. s is valid until handle returns. EachConnectionOrTimeWait walks the whole
+// table. After an error of sock_diag the sockets that were handled before are valid.
 func EachConnectionOrTimeWait(handle func(s *tcp.Socket)) error {
 	var s tcp.Socket // reused, because handle must not keep it
-	return dump(connectionStates|1<<tcp.TimeWait, 0, func(m *diagMessage, _ []byte) {
+	r := dumpRequest{states: connectionStates | 1<<tcp.TimeWait}
+	return r.dump(func(m *diagMessage, _ []byte) {
 		s = socket(m)
+		s.Monotonic = r.listedAt
 		handle(&s)
 	})
 }
@@ -157,6 +161,11 @@ type dumpRequest struct {
 	states     uint32 // one bit for each state
 	extensions uint8  // see diagRequest
 	filter     []byte // an attribute; nil: all
+
+	// listedAt is when the kernel had listed the sockets that are being handled. It lists those of
+	// the first message in sendto(), and those of each other one in the recvfrom() of the one before
+	// (netlink_recvmsg() in net/netlink/af_netlink.c): so it does not matter how long handling takes.
+	listedAt time.Duration
 }
 
 // dump requests the TCP sockets of both families in these states.
@@ -175,7 +184,7 @@ func (r *dumpRequest) dump(handle diagHandler) error {
 		if err := unix.Sendto(fd, r.message(family), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
 			return fmt.Errorf("send to sock_diag: %w", err)
 		}
-		if err := receive(fd, handle); err != nil {
+		if err := r.receive(fd, handle); err != nil {
 			return err
 		}
 	}
@@ -192,10 +201,12 @@ func (r *dumpRequest) message(family uint8) []byte {
 }
 
 // receive reads and handles the whole answer to one request.
-func receive(fd int, handle diagHandler) error {
+func (r *dumpRequest) receive(fd int, handle diagHandler) error {
 	buf := make([]byte, 64<<10)
+	next := monotonic.Now()
 	for {
 		n, _, err := unix.Recvfrom(fd, buf, 0)
+		r.listedAt, next = next, monotonic.Now()
 		if err == unix.EINTR { //nolint:errorlint // straight from the system call
 			continue
 		}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -128,6 +129,41 @@ func connect(t *testing.T, l net.Listener) pair {
 }
 
 // find waits until the socket with this local port is as it should be.
+// Each socket has the time at which the kernel listed it, however long a table is being handled:
+// so the age of a timewait socket is right also in a late message.
+func TestSockDiag_TimeOfEachMessage(t *testing.T) {
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	port := l.Addr().(*net.TCPAddr).AddrPort().Port()
+	closedAt := make(map[uint16]time.Duration)
+	for range 1500 { // a message has up to 372 sockets
+		p := connect(t, l)
+		p.client.Close()
+		_, _ = p.server.Read(make([]byte, 1))
+		p.server.Close() // now the client's socket is in TIME_WAIT
+		closedAt[p.from] = monotonic.Now()
+	}
+	count, wrong := 0, 0
+	err = EachConnectionOrTimeWait(func(s *tcp.Socket) {
+		closed, ours := closedAt[s.Local.Port]
+		if !ours || s.Peer.Port != port || s.New != tcp.TimeWait {
+			return
+		}
+		if count++; count == 1 {
+			time.Sleep(time.Second) // the messages from the third one on are made after this
+		}
+		if created := s.Monotonic - (tcp.TimeWaitTimeout - s.ExpiresIn); (created - closed).Abs() > 200*time.Millisecond {
+			wrong++
+		}
+	})
+	if err != nil || count < 1000 || wrong > 0 {
+		t.Errorf("%v; %d of %d sockets have another age", err, wrong, count)
+	}
+}
+
 func find(t *testing.T, port uint16, as func(s *tcp.Socket) bool) tcp.Socket {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {

@@ -41,8 +41,8 @@ func (s *seeder) run() {
 // limits with the first batch; nothing if none matches. It reports false after Close.
 func (s *seeder) seedFrom(n netns.Namespace) (sent bool) {
 	sent = true
-	var l *tcp.Limits // until they are sent with the first batch
-	var readAt time.Duration
+	var l *tcp.Limits          // until they are sent with the first batch
+	var limitsAt time.Duration // when they were read
 	var sockets []tcp.Socket
 	flush := func() {
 		newLimits, batch := l, sockets
@@ -52,10 +52,10 @@ func (s *seeder) seedFrom(n netns.Namespace) (sent bool) {
 		}
 		sent = s.send(func(e *detect.Engine, _ time.Duration) {
 			if newLimits != nil {
-				e.Update(readAt, n.Inode, newLimits)
+				e.Update(limitsAt, n.Inode, newLimits)
 			}
 			for i := range batch {
-				e.Seed(readAt, n.Inode, &batch[i])
+				e.Seed(batch[i].Monotonic, n.Inode, &batch[i])
 			}
 		})
 	}
@@ -64,7 +64,7 @@ func (s *seeder) seedFrom(n netns.Namespace) (sent bool) {
 		if l, err = s.readLimits(n.Inode); err != nil {
 			return err
 		}
-		readAt = monotonic.Now()
+		limitsAt = monotonic.Now()
 		err = limits.EachConnectionOrTimeWait(func(socket *tcp.Socket) {
 			if !s.filter.MatchesEndpoints(socket.Local, socket.Peer) {
 				return
