@@ -23,7 +23,7 @@ func New(c Config, now time.Duration) *Engine {
 	c = c.withDefaults()
 	tr := newTracker(c)
 	tr.now = now
-	tr.seeding = seeding{since: now, observed: make(map[uint64]bool)}
+	tr.seeding = seeding{began: now, since: now, observed: make(map[uint64]bool)}
 	all := newDetectors(tr)
 	return &Engine{tracker: tr, detectors: all, observers: newObservers(all), alerts: newLifecycle(&c)}
 }

@@ -18,7 +18,8 @@ const jiffy = 10 * time.Millisecond
 // seeding distinguishes the sockets that existed before the first transition from those
 // that Observe has counted already, or has seen to end.
 type seeding struct {
-	since    time.Duration   // time of New; the hooks are attached
+	began    time.Duration   // time of New; the hooks are attached
+	since    time.Duration   // the first transition that was observed, at most began: none after it is missing
 	observed map[uint64]bool // see seedKeyOf: sockets that are known, true if they were counted as open; nil: seeding is over
 	full     bool            // some are not in observed
 	took     time.Duration   // until it was over; 0: it is not
@@ -44,11 +45,18 @@ func (e *Engine) Seed(now time.Duration, netns uint32, s *tcp.Socket) {
 // SeedingDone ends seeding at a time: Seed must not be called after it.
 func (e *Engine) SeedingDone(now time.Duration) {
 	s := &e.tracker.seeding
-	s.observed, s.took = nil, max(1, now-s.since)
+	s.observed, s.took = nil, max(1, now-s.began)
 }
 
 // SeededAfter is how long after New seeding was done; 0: it is not.
 func (e *Engine) SeededAfter() time.Duration { return e.tracker.seeding.took }
+
+// observe takes the time of a transition. Those from before New have been in the ring buffer.
+func (s *seeding) observe(at time.Duration) {
+	if s.observed != nil {
+		s.since = min(s.since, at)
+	}
+}
 
 // record remembers the socket of a transition: counted if it was counted as open.
 func (s *seeding) record(cookie uint64, d *destination, counted bool) {

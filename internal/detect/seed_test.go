@@ -119,3 +119,22 @@ func TestSeed_EndedMeanwhile(t *testing.T) {
 		}
 	}
 }
+
+// The hooks are attached some time before the engine is made. A TIME_WAIT of that time counts
+// once: its transition is observed, and the kernel's table has it.
+func TestSeed_TimeWaitBeforeNew(t *testing.T) {
+	h := newSeededHost(t)
+	l := h.limits
+	h.engine.Update(h.now, testNetns, &l)
+	created := h.now - 300*time.Millisecond
+	h.event(1, to(80), curl, tcp.FinWait2, tcp.TimeWait, func(t *tcp.Transition) { t.Monotonic, t.Substate = created, tcp.TimeWait })
+	for _, at := range []time.Duration{created, h.now - 10*time.Second} {
+		s := &tcp.Socket{ExpiresIn: tcp.TimeWaitTimeout - (h.now + time.Second - at)}
+		s.New, s.Substate = tcp.TimeWait, tcp.TimeWait
+		s.Local, s.Peer = tcp.Endpoint{Addr: here, Port: 20001}, tcp.Endpoint{Addr: there, Port: 80}
+		h.engine.Seed(h.now+time.Second, testNetns, s)
+	}
+	if count, _ := h.use(to(80)).RecordedTimeWaits(); count != 2 {
+		t.Errorf("%d TIME_WAITs, want one that was observed and one that is older", count)
+	}
+}

@@ -112,6 +112,7 @@ func newTracker(c Config) *tracker {
 // observe counts a connection that opens or releases its port, and ignores the rest.
 func (tr *tracker) observe(t *tcp.Transition) {
 	tr.now = max(tr.now, t.Monotonic)
+	tr.seeding.observe(t.Monotonic)
 	switch {
 	case t.New == tcp.SynSent:
 		tr.open(t)
