@@ -10,9 +10,9 @@ const (
 	// unverifiedAfter is how long an alert waits for the kernel's table. Then it opens as
 	// unverified: the namespace may be one that cannot be read.
 	unverifiedAfter = 30 * time.Second
-	// lateWriteQuiet is a multiple of CloseWaitAge: a socket on which its process sent data
-	// CloseWaitAge or more after the peer had closed counts only after so long without data. The
-	// process had not forgotten it then.
+	// lateWriteQuiet is a multiple of CloseWaitAge. A process that still sent data CloseWaitAge or
+	// more after the peer had closed had not forgotten the socket. So that socket must be silent
+	// this many times as long as others before it counts.
 	lateWriteQuiet = 10
 )
 

@@ -88,10 +88,14 @@ func (g *growth) remove() {
 	g.changes.Add(-1)
 }
 
-// grows reports whether, in the window of one level, the count is at least a quarter above that
-// at the beginning, has risen since the last sample but one, and fell neither until the middle
-// nor from there to that sample. What came at once is growth for three minutes only: in a longer
-// window the count must have risen from the middle to that sample.
+// grows reports whether the count grows in the window of at least one level. The window begins
+// at sample 11, sample 5 is its middle, and sample 1 is one to two intervals old. All of this must
+// be true:
+//   - the count has risen since sample 1;
+//   - the count is at least a quarter above sample 11;
+//   - it fell neither from sample 11 to sample 5, nor from sample 5 to sample 1;
+//   - in the windows that are longer than three minutes it rose from sample 5 to sample 1: what
+//     came all at once is growth for three minutes only.
 func (g *growth) grows() bool {
 	for i := range g.levels {
 		h := &g.levels[i].samples

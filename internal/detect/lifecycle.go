@@ -45,8 +45,8 @@ func newLifecycle(c *Config) lifecycle {
 		inGroup: make(map[group]int), suppressed: suppressed{causes: make(map[alertKey]*suppressedCause)}}
 }
 
-// raise opens the alert of a cause that exists now, or keeps it open; or closes it, if the claim
-// is refuted or ended. It returns the alert, or nil if the cause has none.
+// raise takes a cause and what it claims. It opens the alert of the cause, keeps it open, or marks
+// it to be closed. It returns that alert, or nil if none is open.
 func (l *lifecycle) raise(kind string, cause cause, c claim, describe func() Finding, now time.Duration) *openAlert {
 	key := alertKey{kind, cause}
 	if known := l.open[key]; known != nil {

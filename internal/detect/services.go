@@ -207,8 +207,8 @@ func (s *topServices) keepProcesses(keep func(p *processCount) bool) {
 	s.pids, s.processes, s.floor = s.pids[:kept], s.processes[:kept], 0
 }
 
-// culprit names the two largest services. Processes count that have taken part at the time
-// since or later, and are not gone.
+// culprit names the two largest services, and counts the processes of the first one. It leaves
+// out the processes that have not taken part at the time since or later, and those that are gone.
 func (s *topServices) culprit(since time.Duration, gone func(Process) bool) Culprit {
 	first, next := s.largest()
 	if first < 0 {

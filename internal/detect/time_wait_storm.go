@@ -49,7 +49,9 @@ func keepsStorm(f rate.Forecast) bool {
 	return f.Exhausts || f.Occupancy >= exhaustedShare*f.Capacity
 }
 
-// isSuspected decides whether the engine requests the limits more often.
+// isSuspected reports whether a storm is likely enough to be watched closely: the engine then
+// requests the limits of the namespace every second instead of every ten, and counts of the
+// kernel's table.
 func isSuspected(f rate.Forecast) bool {
 	return f.Exhausts || f.Occupancy >= suspectedShare*f.Capacity
 }

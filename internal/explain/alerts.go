@@ -23,7 +23,7 @@ func timeWaitStorm() Topic {
 			"With 28,232 ports, the default, a client can sustain 470 connections a second; at 471 a second connect() fails within a minute. " +
 			"A server needs no ports for its TIME_WAITs, but each network namespace has an upper limit for those of clients and servers together, and its default depends on the host's memory. " +
 			"capacity_kind names the limit, and exhaustion_in_s is the time until it is reached: from then on connect() fails, or the kernel closes without a TIME_WAIT. " +
-			"The alert opens only if the plateau, which is the rate times 60 seconds, exceeds the capacity.",
+			"The alert opens only if the plateau, which is the rate times 60 seconds, exceeds the capacity, or if connects fail because of TIME_WAITs: `failures` counts these, and no other alert reports them.",
 		Normal: "Any number of TIME_WAITs is normal while the plateau is below the capacity, and raises no alert. " +
 			"A burst that fits raises no alert either, nor do connections that the peers close first, nor do most loads on loopback, where connect() by default may reuse a TIME_WAIT after a second.",
 		Remedy: "Reuse connections, with HTTP keep-alive, a pool in the client, or one connection for each thread instead of one for each request; `service`, `comm` and the peer in the alert show which program to change. " +
@@ -49,14 +49,14 @@ func timeWaitStorm() Topic {
 func portExhaustion() Topic {
 	return Topic{
 		Name:    "port_exhaustion",
-		Summary: "A connect() found no free local port and failed with EADDRNOTAVAIL.",
-		Meaning: "Every port that connect() may choose is taken for this destination: by open connections, and by the TIME_WAITs of closed ones. " +
+		Summary: "A connect() found no free local port and failed with EADDRNOTAVAIL, and TIME_WAITs are not the reason.",
+		Meaning: "Every port that connect() may choose is taken for this destination, most of them by open connections or because they were bound. " +
 			"Programs report the error as \"cannot assign requested address\". " +
-			"The alert counts both. Other destinations are not affected, except by ports that were bound before connect(): these are taken for all of them.",
+			"Where TIME_WAITs take at least half of the ports, `time_wait_storm` reports the failures instead. Other destinations are not affected, except by ports that were bound before connect(): these are taken for all of them.",
 		Normal: "It is never normal: the application got an error. " +
 			"Only a port scanner or a load generator may cause it on purpose.",
-		Remedy: "If TIME_WAITs occupy most ports, see `tcpshift explain time_wait_storm`. " +
-			"If open connections occupy most, the client opens too many to one destination or forgets to close them: `ss -tanp state established` shows their processes. " +
+		Remedy: "`cause` says how many ports open connections and TIME_WAITs use. " +
+			"If open connections occupy most ports, the client opens too many to one destination or forgets to close them: `ss -tanp state established` shows their processes. " +
 			"Reuse connections first, then use more local or peer addresses, then widen net.ipv4.ip_local_port_range. " +
 			"Ports in net.ipv4.ip_local_reserved_ports are not available, nor are those within the range that listeners use or that programs bind before connect().",
 		Transitions: []string{

@@ -23,6 +23,8 @@ import (
 type alert struct {
 	Type, Kind, Phase, Alert, Severity, Comm, Role, Cause, Advice, Confidence string
 
+	CloseReason string `json:"close_reason"`
+
 	Time            time.Time
 	PID             int
 	Service         string

@@ -217,7 +217,7 @@ func stormBefore(t *testing.T) *hostPair {
 	time.Sleep(time.Second)
 	tr := startTracer(t, "alerts")
 	a := <-s.run(workload{To: s.port(80), UntilNoPort: true, Phases: []phase{{PerSecond: 15, For: waitLimit}}})
-	s.checkExhaustionAlert(tr, a.FirstNoPort)
+	s.checkFailureAlert(tr, "time_wait_storm", a.FirstNoPort)
 	if opened := s.checkStormAlert(tr.of(s.client.Inode()), 300, a.FirstNoPort); opened.PID != a.PID || opened.Occupancy < 200 {
 		t.Errorf("want an alert that counts the %d older connections: %+v", before.Made, opened)
 	}
@@ -271,12 +271,15 @@ func TestAlert_TextNamesRemedy(t *testing.T) {
 	for _, part := range []string{
 		"CRITICAL time_wait_storm: ", fmt.Sprintf("(pid %d, 100 %%)", a.PID), "to 10.9.0.2:80 from 10.9.0.1", " connections a second, ",
 		" of 300 local ports taken", "None is left in about ", "Why: ", "What to do: reuse connections", "addresses", "40000 to 40299",
-		"OVER time_wait_storm", "OVER port_exhaustion",
+		"CRITICAL time_wait_storm: ", " of 300 local ports taken", " failed so far. None is left. Why: ", "OVER time_wait_storm",
 	} {
 		next := strings.Index(out[at:], part)
 		if next < 0 {
 			t.Fatalf("%q is missing or in the wrong place", part)
 		}
 		at += next
+	}
+	if strings.Contains(out, "port_exhaustion") {
+		t.Error("there is a second alert for one cause")
 	}
 }

@@ -59,7 +59,7 @@ func TestVerification_NumberOfTheKernel(t *testing.T) {
 		t.Errorf("source %s, confidence %s: %d ports, ss counts %d after %.0f have moved", a.OccupancySource, a.Confidence, a.Occupancy, inUse, moved)
 	}
 	<-ended
-	s.checkExhaustionAlert(tr, time.Now())
+	s.checkFailureAlert(tr, "time_wait_storm", time.Now())
 }
 
 // TIME_WAITs that ss -K has killed without a transition make no storm.
