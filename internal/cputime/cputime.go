@@ -10,30 +10,28 @@ import (
 
 // Timer measures from its Start.
 type Timer struct {
-	started time.Time
-	thread  int
-	used    time.Duration // by the thread, at the start
+	thread          int
+	ofThread, ofAll time.Duration // CPU time of the thread and of the process, at the start
 }
 
 // Start starts a Timer for work of the calling goroutine.
 func Start() Timer {
-	return Timer{started: time.Now(), thread: unix.Gettid(), used: threadTime()}
+	return Timer{unix.Gettid(), read(unix.CLOCK_THREAD_CPUTIME_ID), read(unix.CLOCK_PROCESS_CPUTIME_ID)}
 }
 
 // Elapsed is the CPU time of the thread since Start. Unless the caller has locked the thread
 // (runtime.LockOSThread), it includes the time of other goroutines that ran there. If the
-// goroutine is on another thread now, Elapsed is the time that has passed, which is longer.
+// goroutine is on another thread now, as on a busy host, it is the CPU time of the whole process,
+// which is more.
 func (t Timer) Elapsed() time.Duration {
-	passed := time.Since(t.started)
 	if unix.Gettid() != t.thread {
-		return passed
+		return read(unix.CLOCK_PROCESS_CPUTIME_ID) - t.ofAll
 	}
-	return min(passed, threadTime()-t.used)
+	return read(unix.CLOCK_THREAD_CPUTIME_ID) - t.ofThread
 }
 
-// threadTime is the CPU time of the calling thread.
-func threadTime() time.Duration {
+func read(clock int32) time.Duration {
 	var t unix.Timespec
-	_ = unix.ClockGettime(unix.CLOCK_THREAD_CPUTIME_ID, &t) // never fails for this clock
+	_ = unix.ClockGettime(clock, &t) // never fails for these clocks
 	return time.Duration(t.Nano())
 }
