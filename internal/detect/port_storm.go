@@ -186,15 +186,25 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 		Approximate: e.Missed > 0 || ns.limits.Assumed || ns.limits.BoundUnknown || d.isStale(ns),
 		Unverified:  !u.kernel.isVerified(d.tracker), complete: u.kernel.isComplete(d.tracker),
 	}
-	f.Cause = fmt.Sprintf("%d of the %d ports in use are in TIME_WAIT: the connections are short, and this side closes them first, "+
-		"which keeps the port of each for %s; at this rate %d ports would be in use", min(round(u.TimeWaits(model)), occupancy), occupancy,
-		u.keptFor(model), f.Projected)
+	f.Cause = u.stormCause(model, min(round(u.TimeWaits(model)), occupancy), occupancy) +
+		fmt.Sprintf("; at this rate %d ports would be in use", f.Projected)
 	if f.Failures = d.failures(e.Key); f.Failures > 0 {
 		f.Cause += fmt.Sprintf("; %d connects have failed already", f.Failures)
 	}
 	f.Advice = portAdvice(ns)
 	d.addBinds(ns, &f)
 	return f
+}
+
+// stormCause says which of the ports in use closed connections keep, and for how long.
+func (u *destinationUse) stormCause(m rate.TimeWaitModel, timeWaits, occupancy uint64) string {
+	if u.waitingAt > 0 && 2*uint64(u.waiting) > timeWaits { // by the kernel's table
+		return fmt.Sprintf("%d of the %d ports in use are of connections that this side has closed, and the peers of %d of them have not "+
+			"closed yet (FIN_WAIT2), which keeps the port of each until they do, or for net.ipv4.tcp_fin_timeout", timeWaits, occupancy,
+			min(uint64(u.waiting), timeWaits))
+	}
+	return fmt.Sprintf("%d of the %d ports in use are in TIME_WAIT: the connections are short, and this side closes them first, "+
+		"which keeps the port of each for %s", timeWaits, occupancy, u.keptFor(m))
 }
 
 // addBinds names the service that has bound most ports: it may be another one than the

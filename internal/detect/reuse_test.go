@@ -3,6 +3,7 @@ package detect
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -117,5 +118,31 @@ func TestStorm_KeptFor(t *testing.T) {
 		if got := u.keptFor(tt.model); got != tt.want {
 			t.Errorf("%+v: %q, want %q", tt.model, got, tt.want)
 		}
+	}
+}
+
+// Where most of the timewait sockets of a storm wait for the peer's FIN, its alert says so: no
+// `ss state time-wait` lists them.
+func TestStorm_SaysFinWait2(t *testing.T) {
+	loopback := destination{netns: testNetns, local: netip.MustParseAddr("127.0.0.1"), peer: netip.MustParseAddr("127.0.0.1"), peerPort: 80}
+	for name, tt := range map[string]struct {
+		key   destination
+		ports int
+		rate  float64
+	}{"which connect() could take over": {loopback, 300, 30}, "far more": {to(80), 2000, 100}} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, tt.ports, Config{HalfClosed: 400})
+			h.finAfter = 59 * time.Second
+			h.run(load{key: tt.key, by: []tcp.Owner{curl}, rate: constant(tt.rate)}, 3*time.Minute, true)
+			h.pass(100 * time.Millisecond)
+			for _, a := range only(h.alerts, timeWaitStorm, Update) {
+				if !strings.Contains(a.Cause, "FIN_WAIT2") || strings.Contains(a.Cause, "in use are in TIME_WAIT") || len(a.Cause) > 480 {
+					t.Errorf("%s of %d: %s", a.Phase, len(a.Cause), a.Cause)
+				}
+			}
+			if len(only(h.alerts, timeWaitStorm, Update)) == 0 {
+				t.Error(h.phases())
+			}
+		})
 	}
 }
