@@ -63,12 +63,12 @@ func (c *Culprit) nameLiving(gone func(Process) bool) {
 }
 
 // culpritOf names the service whose connections or TIME_WAITs of the last minute are counted. It
-// takes every process for alive: the lifecycle looks which are before it reports an alert, so
-// that a cause without an alert costs no look into /proc.
+// takes all processes for alive. The lifecycle looks which are when it reports an alert, so a
+// cause without an alert costs no look into /proc.
 func (tr *tracker) culpritOf(s *topServices) Culprit {
-	return s.culprit(tr.now-rate.TimeWaitHold, nil)
+	return s.culprit(tr.now - rate.TimeWaitHold)
 }
 
 // culpritOfSockets is culpritOf for the service that has the counted sockets. Its processes take
 // part as long as they have some.
-func (tr *tracker) culpritOfSockets(s *topServices) Culprit { return s.culprit(0, nil) }
+func (tr *tracker) culpritOfSockets(s *topServices) Culprit { return s.culprit(0) }

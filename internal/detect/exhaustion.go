@@ -130,19 +130,24 @@ func (tr *tracker) kindOf(key destination, x *exhaustion) exhaustionKind {
 	share, isExplained, isCounted := tr.timeWaitShare(key, x)
 	switch {
 	case x.kind == undecided:
-		least, hasStorm := timeWaitShare, tr.hasStorm(key)
-		if hasStorm {
-			least = timeWaitShareLoses
-		}
-		if isExplained || hasStorm || tr.exhausted.ending || tr.now-x.firstAt >= verdictWait {
-			x.kind = kindFor(share >= least)
-		}
+		tr.decide(key, x, share, isExplained)
 	case isExplained && x.isOfOther(share) && (x.isRefused(tr.now) || isCounted && !x.confirmed):
 		x.change()
 	}
 	x.confirmed = x.confirmed || isCounted && x.kind != undecided
 	x.newly = 0
 	return x.kind
+}
+
+// decide sets the kind of an exhaustion as soon as it can be known, or at the latest possible time.
+func (tr *tracker) decide(key destination, x *exhaustion, share float64, isExplained bool) {
+	least, hasStorm := timeWaitShare, tr.hasStorm(key)
+	if hasStorm {
+		least = timeWaitShareLoses
+	}
+	if isExplained || hasStorm || tr.exhausted.ending || tr.now-x.firstAt >= verdictWait {
+		x.kind = kindFor(share >= least)
+	}
 }
 
 func kindFor(byTimeWait bool) exhaustionKind {

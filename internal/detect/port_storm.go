@@ -57,11 +57,8 @@ func (d portStorm) endOf(u *destinationUse, x *exhaustion) claim {
 // connect() has failed.
 func (d portStorm) raises(e *topk.Entry[destination, destinationUse], x *exhaustion, raise raiser) bool {
 	fails := x != nil && x.kind == byTimeWaits && x.isFailing(d.now)
-	if e.Weight < minConnections && !fails {
-		return false
-	}
-	capacity, ns := d.portCapacity(e.Key, &e.Value)
-	if capacity == 0 || float64(e.Weight) < minShare*capacity && !fails {
+	capacity, ns := d.stormCapacity(e, fails)
+	if capacity == 0 {
 		return false
 	}
 	u := &e.Value
@@ -75,8 +72,29 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], x *exhaust
 	if u.TimeWaits(model) < timeWaitShare*f.Occupancy && !fails {
 		return false // connections that are still open take more ports than TIME_WAITs do
 	}
+	c := d.claim(ns, u, model, f, fails)
+	if c != 0 {
+		raise(e.Key, c, func() Finding { return d.describe(e, ns, x.refusing(d.now, f)) })
+	}
+	return c != 0
+}
+
+// stormCapacity is portCapacity, or 0 if a destination has too few connections for a forecast.
+func (d portStorm) stormCapacity(e *topk.Entry[destination, destinationUse], fails bool) (float64, *namespace) {
+	if e.Weight < minConnections && !fails {
+		return 0, nil
+	}
+	capacity, ns := d.portCapacity(e.Key, &e.Value)
+	if float64(e.Weight) < minShare*capacity && !fails {
+		return 0, ns
+	}
+	return capacity, ns
+}
+
+// claim is what a storm claims, 0 if there is none. It asks for the kernel's count.
+func (d portStorm) claim(ns *namespace, u *destinationUse, m rate.TimeWaitModel, f rate.Forecast, fails bool) claim {
 	v := &u.kernel
-	opening := opensStorm(&u.Estimator, f, model, d.Threshold)
+	opening := opensStorm(&u.Estimator, f, m, d.Threshold)
 	alerts := fails || opening || keepsStorm(f)
 	if alerts || isSuspected(f) {
 		d.suspect(ns, v, alerts, fails || f.Exhausts)
@@ -88,14 +106,13 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], x *exhaust
 	c := d.claimOf(opening, &v.opensSince, isVerified, f)
 	switch {
 	case fails: // the kernel has refused a port: there is nothing to wait for
-		c |= opens
-	case !opening && u.isRefuted(d.now) && f.Occupancy < (d.Threshold-0.2)*capacity:
-		return false // the rate alone, of what may not have been, keeps no alert
+		return c | opens
+	case !alerts:
+		return 0
+	case !opening && u.isRefuted(d.now) && f.Occupancy < (d.Threshold-0.2)*f.Capacity:
+		return 0 // the rate alone, of what may not have been, keeps no alert
 	}
-	if alerts {
-		raise(e.Key, c, func() Finding { return d.describe(e, ns, x.refusing(d.now, f)) })
-	}
-	return alerts
+	return c
 }
 
 // isRefuted reports whether the kernel's table had clearly fewer sockets than the model within

@@ -207,9 +207,9 @@ func (s *topServices) keepProcesses(keep func(p *processCount) bool) {
 	s.pids, s.processes, s.floor = s.pids[:kept], s.processes[:kept], 0
 }
 
-// culprit names the two largest services, and counts the processes of the first one. It leaves
-// out the processes that have not taken part at the time since or later, and those that are gone.
-func (s *topServices) culprit(since time.Duration, gone func(Process) bool) Culprit {
+// culprit names the two largest services, and counts the processes of the first one that have
+// taken part at the time since or later. It takes all of them for alive.
+func (s *topServices) culprit(since time.Duration) Culprit {
 	first, next := s.largest()
 	if first < 0 {
 		return Culprit{}
@@ -233,7 +233,7 @@ func (s *topServices) culprit(since time.Duration, gone func(Process) bool) Culp
 			c.candidates = append(c.candidates, candidate)
 		}
 	}
-	c.nameLiving(gone)
+	c.nameLiving(nil)
 	return c
 }
 

@@ -28,11 +28,11 @@ func TestProcesses_NeverMoreThanTruth(t *testing.T) {
 				if n%7000 == 6999 {
 					s.decay()
 				}
-				if got := s.culprit(0, nil).Processes; n%100 == 0 && got > tt.pids {
+				if got := s.culprit(0).Processes; n%100 == 0 && got > tt.pids {
 					t.Fatalf("after %d connections: %d processes", n+1, got)
 				}
 			}
-			if got := s.culprit(0, nil).Processes; got < tt.atLeast {
+			if got := s.culprit(0).Processes; got < tt.atLeast {
 				t.Errorf("%d processes, want at least %d", got, tt.atLeast)
 			}
 		})
@@ -80,7 +80,7 @@ func TestCulprit_TwoLargestServices(t *testing.T) {
 			s.count(&tcp.Transition{}) // the owner is not known
 		}
 	}
-	c := s.culprit(0, nil)
+	c := s.culprit(0)
 	want := Culprit{Service: "php8.2-fpm", Share: 0.7, Processes: 4, PID: 10, PIDShare: 0.4, NextService: "python3", NextShare: 0.2}
 	if got := (Culprit{
 		Service: c.Service, Share: c.Share, Processes: c.Processes, PID: c.PID, PIDShare: c.PIDShare,
@@ -113,7 +113,7 @@ func TestCulprit_CgroupAndName(t *testing.T) {
 			s.count(caused(3, "curl", 3, time.Hour)) // the same process
 		}
 	}
-	c := s.culprit(0, nil)
+	c := s.culprit(0)
 	if c.Service != "nginx" || c.Processes != 1 || c.PID != 1 || math.Abs(c.Share-100./225) > 0.001 || math.Abs(c.NextShare-50./225) > 0.001 {
 		t.Errorf("%+v", c)
 	}
@@ -140,7 +140,7 @@ func TestCulprit_BoundedAndTrue(t *testing.T) {
 			t.Fatalf("%d pids, %d processes, %d services", len(s.pids), len(s.processes), len(s.services))
 		}
 	}
-	if c := s.culprit(0, nil); c.Service != "storm" || c.PID != 7 || math.Abs(c.Share-0.5) > 0.01 || c.NextShare > 0.03 {
+	if c := s.culprit(0); c.Service != "storm" || c.PID != 7 || math.Abs(c.Share-0.5) > 0.01 || c.NextShare > 0.03 {
 		t.Errorf("%+v", c)
 	}
 }
@@ -160,14 +160,14 @@ func TestLivingSockets_ProcessesOfPresentSockets(t *testing.T) {
 	for cookie := range uint64(50) {
 		l.remove(cookie + 1)
 	}
-	c := l.services(key).culprit(0, nil)
+	c := l.services(key).culprit(0)
 	if c.Service != "second" || c.PID != 2 || c.Share != 0.8 || c.NextService != "first" || math.Abs(c.NextShare-0.2) > 1e-9 {
 		t.Errorf("10 sockets of the first and 40 of the second process are left: %+v", c)
 	}
 	for cookie := range uint64(10) {
 		l.remove(cookie + 51)
 	}
-	if c := l.services(key).culprit(0, nil); c.Share != 1 || c.NextService != "" || c.Processes != 1 {
+	if c := l.services(key).culprit(0); c.Share != 1 || c.NextService != "" || c.Processes != 1 {
 		t.Errorf("only those of the second process are left: %+v", c)
 	}
 }
@@ -279,7 +279,7 @@ func TestCulprit_AfterShortWorkers(t *testing.T) {
 				h.pass(time.Second)
 			}
 			for what, c := range map[string]Culprit{
-				"close_wait_leak": h.theOnly("close_wait_leak").Culprit, "fin_wait2_pileup": l.services(key).culprit(0, nil),
+				"close_wait_leak": h.theOnly("close_wait_leak").Culprit, "fin_wait2_pileup": l.services(key).culprit(0),
 			} {
 				if c.Service != "new" || c.Share < 0.9 || c.NextService != "" && c.NextService != "keeper" || c.Processes > 30 {
 					t.Errorf("%s: the new service has all sockets but one: %+v", what, c)
