@@ -271,7 +271,7 @@ func TestAlert_TextNamesRemedy(t *testing.T) {
 	for _, part := range []string{
 		"CRITICAL time_wait_storm: ", fmt.Sprintf("(pid %d, 100 %%)", a.PID), "to 10.9.0.2:80 from 10.9.0.1", " connections a second, ",
 		" of 300 local ports taken", "None is left in about ", "Why: ", "What to do: reuse connections", "addresses", "40000 to 40299",
-		"CRITICAL time_wait_storm: ", " of 300 local ports taken", " failed so far. None is left. Why: ", "OVER time_wait_storm",
+		"CRITICAL time_wait_storm for ", "300 of 300 local ports taken", " failed so far. None is left. Why: ", "OVER time_wait_storm",
 	} {
 		next := strings.Index(out[at:], part)
 		if next < 0 {

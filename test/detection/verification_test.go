@@ -141,6 +141,10 @@ func TestVerification_NoTimeToAsk(t *testing.T) {
 		t.Skipf("this machine was slow, and there was time to ask: %+v", opened)
 	}
 	confirmed := s.awaitStorm(tr, "update")
+	for deadline := time.Now().Add(5 * time.Second); confirmed.Confidence == "unverified" && time.Now().Before(deadline); time.Sleep(2 * time.Millisecond) {
+		updates := pick(tr.of(s.client.Inode()), "time_wait_storm", "update") // the first one may be about the first failure
+		confirmed = updates[min(1, len(updates)-1)]
+	}
 	after := confirmed.Time.Sub(opened.Time)
 	t.Logf("open at %d of 400, confirmed after %v with %d", opened.Occupancy, after, confirmed.Occupancy)
 	if confirmed.Confidence != "full" || confirmed.OccupancySource != "kernel" || after > time.Second || confirmed.Occupancy != 400 {
