@@ -54,13 +54,15 @@ func (k *leakKey) slot() uint64 {
 }
 
 type waitingSocket struct {
-	leak    *leak
-	at      uint32     // when it came, in seconds
-	by      countedFor // in leak
-	queued  bool       // it is in queue, and has not reached CloseWaitAge
-	stuck   bool       // it is counted in leak.stuck
-	earlier bool       // it is older than the tracer
-	unseen  bool       // the kernel's table did not have it
+	leak      *leak
+	at        uint32     // when it came, in seconds
+	quietAt   uint32     // when it can be long enough without data to count, in seconds
+	by        countedFor // in leak
+	queued    bool       // it is in queue, and has not reached CloseWaitAge
+	stuck     bool       // it is counted in leak.stuck
+	confirmed bool       // it was in stuck, and the kernel's table has confirmed that
+	earlier   bool       // it is older than the tracer
+	unseen    bool       // the kernel's table did not have it
 }
 
 type arrival struct {
@@ -77,8 +79,8 @@ type leak struct {
 	stuck       growth       // sockets in CLOSE_WAIT for at least CloseWaitAge
 	sockets     int          // in closeWaitLeak.waiting: all that refer to this leak
 	lastArrival time.Duration
-	refuted     int           // sockets that the kernel's table took off the count since check last reset both
-	ended       int           // sockets that ended since then
+	refuted     int           // sockets that the kernel's table took off the count since the one before, without ever confirming them
+	ended       int           // all others that were taken off since then
 	suspectedAt time.Duration // when stuck began to suffice for an alert; 0: it does not
 }
 
@@ -197,14 +199,21 @@ func (d *closeWaitLeak) compactQueue() {
 	d.queue, d.next = kept, 0
 }
 
-func (d *closeWaitLeak) check(raise raiser) {
+// stick counts the sockets that have reached CloseWaitAge. Those on which the process has sent
+// too lately wait as long again.
+func (d *closeWaitLeak) stick() {
+	var again []arrival
 	for ; d.next < len(d.queue) && d.now-d.queue[d.next].at >= d.CloseWaitAge; d.next++ {
 		a := d.queue[d.next]
 		w := d.waiting[a.cookie]
-		if !w.isCurrent(a) {
+		switch {
+		case !w.isCurrent(a):
+			continue
+		case time.Duration(w.quietAt)*time.Second > d.now:
+			again = append(again, arrival{a.cookie, d.now})
 			continue
 		}
-		w.queued, w.stuck = false, true
+		w.queued, w.stuck, w.confirmed = false, true, false
 		d.waiting[a.cookie] = w
 		w.leak.stuck.advance(d.now)
 		if w.earlier {
@@ -213,6 +222,13 @@ func (d *closeWaitLeak) check(raise raiser) {
 			w.leak.stuck.add(a.at + d.CloseWaitAge)
 		}
 	}
+	for _, a := range again {
+		d.push(a)
+	}
+}
+
+func (d *closeWaitLeak) check(raise raiser) {
+	d.stick()
 	for key, l := range d.leaks {
 		if l.stuck.count <= d.CloseWaitCount/2 {
 			l.suspectedAt = 0

@@ -58,6 +58,11 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 	for i := range sockets {
 		listed[sockets[i].Cookie] = &sockets[i]
 	}
+	for key, l := range d.leaks {
+		if key.netns == netns {
+			l.refuted, l.ended = 0, 0
+		}
+	}
 	for cookie, w := range d.waiting {
 		if w.leak.key.netns != netns || time.Duration(w.at+1)*time.Second > readAt {
 			continue
@@ -90,6 +95,7 @@ func (d *closeWaitLeak) confirm(cookie uint64, w waitingSocket, s *tcp.CloseWait
 	if s.SendQueued || s.SinceSent < quiet {
 		w.unstick(d.now, true)
 	}
+	w.confirmed, w.quietAt = w.stuck, uint32((readAt+quiet-s.SinceSent)/time.Second)
 	if w.unseen = false; !w.stuck && !w.queued {
 		w.queued = true
 		d.push(arrival{cookie, d.now})
@@ -113,13 +119,14 @@ func (d *closeWaitLeak) moveAccepted(w *waitingSocket) {
 	}
 }
 
-// unstick takes a socket off the count of its leak. With refuted it should not have counted.
+// unstick takes a socket off the count of its leak. With refuted it should not have counted,
+// unless a table has confirmed it before: then the process has used or closed it since.
 func (w *waitingSocket) unstick(now time.Duration, refuted bool) {
 	if !w.stuck {
 		return
 	}
 	w.stuck = false
-	if refuted {
+	if refuted && !w.confirmed {
 		w.leak.refuted++
 	} else {
 		w.leak.ended++

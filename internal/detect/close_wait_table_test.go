@@ -97,6 +97,46 @@ func TestCloseWaitLeak_TrueAlertIsNotRefuted(t *testing.T) {
 	}
 }
 
+// A leak that ends beside streams on which the process sends now and then is resolved: these
+// streams never counted, and refute nothing.
+func TestCloseWaitLeak_BesideSenders(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	const leaked, sending = 40, 60
+	send := func() { // once a minute, at first more often
+		interval := min(time.Minute, 20*time.Second+(h.now-time.Hour)/2)
+		for cookie := uint64(1000); cookie < 1000+sending; cookie++ {
+			h.closeWait[cookie] = tcp.CloseWaitSocket{Cookie: cookie, Accepted: true, SinceSent: h.now % interval}
+		}
+	}
+	for n := range uint64(sending) {
+		h.event(1000+n, to(80), process(99, "server"), tcp.Established, tcp.CloseWait, served)
+	}
+	for n := range 600 {
+		if n < leaked {
+			h.event(uint64(n+1), to(80), process(99, "server"), tcp.Established, tcp.CloseWait, served)
+		}
+		send()
+		h.pass(time.Second)
+	}
+	h.theOnly("close_wait_leak")
+	for _, a := range h.alerts {
+		if a.Occupancy > leaked {
+			t.Errorf("%s after %v: %d sockets, and %d have leaked", a.Phase, a.Lasted, a.Occupancy, leaked)
+		}
+	}
+	for n := range uint64(leaked) {
+		h.event(n+1, to(80), process(99, "server"), tcp.CloseWait, tcp.LastAck, served)
+	}
+	for range 60 {
+		send()
+		h.pass(time.Second)
+	}
+	closed := only(h.alerts, "close_wait_leak", Close)
+	if len(closed) != 1 || closed[0].Reason != Resolved {
+		t.Errorf("%+v, want one that is resolved", closed)
+	}
+}
+
 // A socket counts once, although it leaves CLOSE_WAIT and comes back with its cookie, or is
 // read from the kernel's table before its transition is observed.
 func TestCloseWaitLeak_EachSocketOnce(t *testing.T) {
