@@ -48,13 +48,21 @@ func (tr *tracker) bindOpened(t *tcp.Transition, ns *namespace, key destination,
 	ns.bindServices.count(t)
 }
 
+// isBound reports whether a connection that ends now may have bound its port. If no bound
+// connection on the port is open, connect() has chosen it: the TIME_WAITs of bound connections,
+// whose timers are only known to a second, have ended.
+func (ns *namespace) isBound(port uint16) bool {
+	b := ns.binds[port] // nil if the map is
+	return b != nil && b.open > 0
+}
+
 // bindClosed takes a connection off its bound port.
 func (ns *namespace) bindClosed(t *tcp.Transition) {
 	b := ns.binds[t.Local.Port]
-	if b == nil {
+	if b == nil || b.open == 0 {
 		return
 	}
-	b.open, b.changedAt = max(0, b.open-1), max(b.changedAt, t.Monotonic)
+	b.open, b.changedAt = b.open-1, max(b.changedAt, t.Monotonic)
 	if t.New == tcp.TimeWait {
 		b.until = max(b.until, t.Monotonic+rate.TimeWaitHold)
 	}

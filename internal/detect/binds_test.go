@@ -56,6 +56,36 @@ func TestPortExhaustion_PortsBoundByAnotherProcess(t *testing.T) {
 	}
 }
 
+// connect() takes over no TIME_WAIT on a port that was bound, whatever tcp_tw_reuse is; and it
+// has chosen the port of a connection that ends while no bound one is open.
+func TestPorts_BoundAreNotTakenOver(t *testing.T) {
+	h := newHost(t, 100, Config{})
+	h.limits.Reuse, h.unreadable = 1, true // this host does not have these sockets
+	h.pass(time.Second)
+	for port := range uint16(40) {
+		h.connect(to(80), curl) // which the engine needs to know the namespace
+		h.close(to(80), curl, false)
+		h.bindAndConnect(to(80), 20000+port, curl)
+		h.emit(to(80), 20000+port, curl, tcp.FinWait2, tcp.TimeWait)
+	}
+	h.pass(5 * time.Second)
+	if got := h.occupancy(to(80)); got != 40 {
+		t.Errorf("%.0f ports are taken, want 40", got)
+	}
+	for range 10 { // now the kernel finds these ports free again
+		h.pass(10 * time.Second)
+		for port := range uint16(40) {
+			h.connect(to(80), curl)
+			h.emit(to(80), 20000+port, curl, tcp.FinWait2, tcp.TimeWait)
+			h.open[to(80)]--
+		}
+	}
+	h.pass(2 * time.Second)
+	if got := len(h.engine.tracker.namespace(testNetns).binds); got != 0 {
+		t.Errorf("%d ports count as bound, want 0", got)
+	}
+}
+
 // A port counts at the end of a connection as it counted at the start, whatever listens or
 // is bound meanwhile.
 func TestPorts_BoundMeanwhile(t *testing.T) {

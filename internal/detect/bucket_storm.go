@@ -53,8 +53,8 @@ func (d bucketStorm) check(raise raiser) {
 		if isSuspected(f) {
 			ns.suspectedAt = d.now
 		}
-		opening := opensStorm(r, f, model, d.Threshold)
-		c := d.claimOf(opening, &ns.opensSince, ns.isCounted(d.tracker), f)
+		opening := opensStorm(r, f, model, d.Threshold, 0)
+		c := d.claimOf(opening, &ns.opensSince, ns.isCounted(d.tracker), ns.countedAt > d.lostAt, f)
 		if opening || keepsStorm(f) {
 			raise(bucketCause{e.Key}, c, func() Finding { return d.describe(e.Key, ns, f, projected) })
 		}

@@ -80,6 +80,7 @@ func (e *Engine) AddLost(now time.Duration, count uint64) {
 	e.tracker.losses.add(now, count)
 	if count > 0 {
 		e.tracker.lostAt = max(e.tracker.lostAt, now)
+		e.tracker.lostTotal += count
 	}
 }
 

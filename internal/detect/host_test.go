@@ -40,6 +40,7 @@ type host struct {
 	unreadable bool                           // the kernel's table, except its counts
 	loses      bool                           // what happens is lost, and the loss is noticed
 	lossShare  float64                        // the part of what happens that is lost
+	lostTimes  []time.Duration                // when it was lost
 
 	living   []tcp.Socket  // in FIN_WAIT2, and a process has them
 	untimed  bool          // the peers have no timestamps
@@ -120,7 +121,8 @@ func (h *host) answerSuspects(want Request) {
 	h.counted++
 	l := h.limits
 	counts := want.Suspects.NewCounts(h.now, &l)
-	for _, key := range want.Suspects.list {
+	for _, x := range want.Suspects.list {
+		key := x.key
 		port := h.limits.PortLow
 		add := func(s tcp.Socket) {
 			for !l.IsEphemeral(port) {
@@ -249,6 +251,7 @@ func (h *host) emit(key destination, port uint16, by tcp.Owner, old, next tcp.St
 	}
 	if h.loses || h.lossShare > 0 && h.random.Float64() < h.lossShare {
 		h.engine.AddLost(h.now, 1)
+		h.lostTimes = append(h.lostTimes, h.now)
 		return
 	}
 	h.engine.Observe(&t)

@@ -218,25 +218,28 @@ func (ns *namespace) uncorrected(d destination, use *destinationUse) rate.TimeWa
 	if l := &ns.limits; l.AllowsReuse(d.local, d.peer) {
 		model.ReuseAfter, model.Scale = max(l.ReuseDelay, time.Millisecond), 1
 		use.modelWaiting(&model)
+	} else if use.finKnown {
+		model.FinFraction = use.finFraction // which is better than that of the whole namespace
 	}
 	return model
 }
 
 // modelWaiting sets how long timewait sockets stay in FIN_WAIT2, by the kernel's table. If no
-// table was read lately, it assumes that all peers close at once. If the sockets that wait are
+// table was read lately, as many peers close as in the newest one; if none was ever read, it
+// assumes that all close at once. If the sockets that wait are
 // the newest, it assumes that every peer closes after the time within which as many were created
-// (waitingNewest). Else it assumes that a fraction of the peers never closes.
+// (waitingSpan). Else it assumes that a fraction of the peers never closes.
 func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
-	if m.FinFraction = 1; u.waitingAt == 0 {
-		return
-	}
 	created := float64(u.FinWait2Count(m.FinWait2Hold))
-	if created == 0 {
+	if m.FinFraction = 1; u.waitingAt == 0 || created == 0 {
+		if u.finKnown {
+			m.FinFraction = u.finFraction
+		}
 		return
 	}
 	m.FinFraction = max(0, 1-float64(u.waiting)/created)
-	if m.FinFraction > 0.05 && u.waitingOldest < u.waitingNewest+u.waitingNewest/4+2*time.Second {
-		m.FinFraction, m.ReuseAfter = 1, m.ReuseAfter+u.waitingNewest
+	if m.FinFraction > 0.05 && u.waitingOldest < u.waitingSpan+u.waitingSpan/4+2*time.Second {
+		m.FinFraction, m.FinDelay = 1, min(u.waitingSpan, u.waitingOldest) // if some were lost, the span is too long
 	}
 }
 

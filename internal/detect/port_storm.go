@@ -28,6 +28,7 @@ func (d portStorm) failures(c cause) uint64 { return d.exhausted.failures(c, byT
 func (d portStorm) check(raise raiser) {
 	for _, e := range d.destinations.Entries() {
 		u := &e.Value
+		d.mark(e.Key, u)
 		x := d.exhausted.of(e.Key)
 		if x != nil && d.kindOf(e.Key, x) == notTimeWaits {
 			u.kernel.opensSince = 0
@@ -94,7 +95,7 @@ func (d portStorm) stormCapacity(e *topk.Entry[destination, destinationUse], fai
 // claim is what a storm claims, 0 if there is none. It asks for the kernel's count.
 func (d portStorm) claim(ns *namespace, u *destinationUse, m rate.TimeWaitModel, f rate.Forecast, fails bool) claim {
 	v := &u.kernel
-	opening := opensStorm(&u.Estimator, f, m, d.Threshold)
+	opening := opensStorm(&u.Estimator, f, m, d.Threshold, v.gonePerSecond(u))
 	alerts := fails || opening || keepsStorm(f)
 	if alerts || isSuspected(f) {
 		d.suspect(ns, v, alerts, fails || f.Exhausts)
@@ -103,7 +104,7 @@ func (d portStorm) claim(ns *namespace, u *destinationUse, m rate.TimeWaitModel,
 	if opening && isVerified {
 		u.refutedAt = 0 // there were fewer sockets than the model had, and enough for a storm
 	}
-	c := d.claimOf(opening, &v.opensSince, isVerified, f)
+	c := d.claimOf(opening, &v.opensSince, isVerified, v.verifiedAt > d.lostAt, f)
 	switch {
 	case fails: // the kernel has refused a port: there is nothing to wait for
 		return c | opens
@@ -136,12 +137,20 @@ func (d portStorm) suspectWaiting(ns *namespace, u *destinationUse, m rate.TimeW
 
 // takeWaiting counts the sockets of each destination in the kernel's table.
 func (tr *tracker) takeWaiting(now time.Duration, netns uint32, sockets []tcp.Socket) {
+	ns := tr.namespace(netns)
+	before := make(map[*destinationUse]float64) // TIME_WAITs that were counted just now
 	for _, e := range tr.destinations.Entries() {
-		if e.Key.netns == netns {
-			e.Value.waiting, e.Value.waitingOldest, e.Value.waitingAt = 0, 0, now
+		u := &e.Value
+		if e.Key.netns != netns {
+			continue
 		}
+		if u.kernel.verifiedAt > 0 && now-u.kernel.verifiedAt <= freshFor {
+			u.Advance(now)
+			before[u] = u.TimeWaits(ns.modelFor(now, e.Key, u))
+		}
+		u.waiting, u.waitingOldest, u.waitingAt = 0, 0, now
 	}
-	lifetime := tr.namespace(netns).limits.FinWait2TimewaitTimeout()
+	lifetime := ns.limits.FinWait2TimewaitTimeout()
 	for i := range sockets {
 		s := &sockets[i]
 		if s.New != tcp.TimeWait {
@@ -156,7 +165,14 @@ func (tr *tracker) takeWaiting(now time.Duration, netns uint32, sockets []tcp.So
 	for _, e := range tr.destinations.Entries() {
 		if u := &e.Value; e.Key.netns == netns {
 			u.Advance(now)
-			u.waitingNewest = u.TimeForFinWait2(u.waiting)
+			u.waitingSpan = u.TimeForFinWait2(u.waiting)
+			if m := (rate.TimeWaitModel{FinWait2Hold: lifetime}); u.FinWait2Count(lifetime) >= minReconciled {
+				u.modelWaiting(&m)
+				u.finFraction, u.finKnown = m.FinFraction, true
+			}
+			if counted, has := before[u]; has { // a better model does not change a count
+				u.kernel.timeWaits += counted - u.TimeWaits(ns.modelFor(now, e.Key, u))
+			}
 		}
 	}
 }

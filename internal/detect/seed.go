@@ -132,6 +132,9 @@ func (tr *tracker) seedTimeWait(now time.Duration, ns *namespace, key destinatio
 		ns.reusable.TimeWaitCreated(created, kind)
 	} else {
 		ns.total.TimeWaitCreated(created, kind)
+		if ns.countedAt > 0 {
+			ns.counted-- // the kernel's count has it
+		}
 	}
 	var r *rate.Estimator
 	if client {

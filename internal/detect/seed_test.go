@@ -138,3 +138,25 @@ func TestSeed_TimeWaitBeforeNew(t *testing.T) {
 		t.Errorf("%d TIME_WAITs, want one that was observed and one that is older", count)
 	}
 }
+
+// The TIME_WAITs of before the start are in the kernel's count, which comes first: they count
+// once for tcp_max_tw_buckets.
+func TestSeed_BucketsCountOnce(t *testing.T) {
+	h := newSeededHost(t)
+	l := h.limits
+	l.PortHigh, l.MaxTimeWaits, l.TimeWaits = l.PortLow+499, 150, 100
+	h.engine.Update(h.now, testNetns, &l)
+	for n := range uint64(100) {
+		s := seedOpen(n + 1)
+		s.New, s.Substate, s.ExpiresIn = tcp.TimeWait, tcp.TimeWait, 30*time.Second
+		h.engine.Seed(h.now, testNetns, s)
+	}
+	h.engine.SeedingDone(h.now)
+	ns := h.engine.tracker.namespace(testNetns)
+	if got := ns.total.Occupancy(ns.modelOfAll(h.now)); got != 100 {
+		t.Errorf("%.0f TIME_WAITs, want 100", got)
+	}
+	if alerts := h.engine.Tick(h.now); len(alerts) > 0 {
+		t.Errorf("%v", summaries(alerts))
+	}
+}

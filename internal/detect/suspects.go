@@ -13,7 +13,15 @@ type Suspects struct {
 	// wait for them. Otherwise the counts verify them again.
 	Urgent bool
 	since  time.Duration // time of the request, which identifies it
-	list   []destination
+	list   []suspect
+
+	lostBefore uint64 // tracker.lostTotal at that time
+}
+
+// suspect is a destination with what the engine counted at the time of the request.
+type suspect struct {
+	key       destination
+	atRequest mark
 }
 
 // comparedFor is the age up to which the TIME_WAITs of model and kernel are compared. Those
@@ -24,8 +32,8 @@ const comparedFor = 57 * time.Second
 // second, as the model counts by seconds.
 func (s *Suspects) comparedFrom() time.Duration { return s.since.Truncate(time.Second) - comparedFor }
 
-// Newer returns those of s and o that were requested last. Both may be nil.
-func (s *Suspects) Newer(o *Suspects) *Suspects {
+// Newest returns those of s and o that were requested last. Both may be nil.
+func (s *Suspects) Newest(o *Suspects) *Suspects {
 	if s == nil || o != nil && o.since > s.since {
 		return o
 	}
@@ -35,8 +43,8 @@ func (s *Suspects) Newer(o *Suspects) *Suspects {
 // Peers returns the peers of the suspects, some of them more than once.
 func (s *Suspects) Peers() []tcp.Endpoint {
 	peers := make([]tcp.Endpoint, len(s.list))
-	for i, key := range s.list {
-		peers[i] = tcp.Endpoint{Addr: key.peer, Port: key.peerPort}
+	for i := range s.list {
+		peers[i] = tcp.Endpoint{Addr: s.list[i].key.peer, Port: s.list[i].key.peerPort}
 	}
 	return peers
 }
@@ -46,9 +54,10 @@ func (s *Suspects) Peers() []tcp.Endpoint {
 type SuspectCounts struct {
 	of     *Suspects
 	limits *tcp.Limits
-	readAt time.Duration
-	index  map[destination]int
-	counts []suspectCount // by index of of.list
+
+	readAt, readUntil time.Duration // the table was read in this time
+	index             map[destination]int
+	counts            []suspectCount // by index of of.list
 
 	last    destination // of the socket before
 	lastHas bool        // it is a suspect
@@ -62,6 +71,7 @@ type suspectCount struct {
 	open      int // connections, except those in LAST_ACK
 	lastAck   int
 	timeWaits int // timewait sockets that connect() does not take over
+	finWait2  int // of timeWaits: those in FIN_WAIT2
 	reusable  int // TIME_WAITs that it takes over if they have a timestamp of the peer
 	// created are the timewait sockets by second of creation, from comparedFrom on. For one
 	// that was in FIN_WAIT2 it is the second of the peer's FIN.
@@ -71,13 +81,16 @@ type suspectCount struct {
 // NewCounts begins a count at the time readAt. l are the limits of the namespace.
 func (s *Suspects) NewCounts(readAt time.Duration, l *tcp.Limits) *SuspectCounts {
 	c := &SuspectCounts{
-		of: s, limits: l, readAt: readAt, index: make(map[destination]int, len(s.list)), counts: make([]suspectCount, len(s.list)),
+		of: s, limits: l, readAt: readAt, readUntil: readAt, index: make(map[destination]int, len(s.list)), counts: make([]suspectCount, len(s.list)),
 	}
-	for i, key := range s.list {
-		c.index[key] = i
+	for i := range s.list {
+		c.index[s.list[i].key] = i
 	}
 	return c
 }
+
+// Done ends the count at the time readUntil: the whole table has been read.
+func (c *SuspectCounts) Done(readUntil time.Duration) { c.readUntil = max(c.readUntil, readUntil) }
 
 // Add counts a socket of the namespace, if it is a suspect's. The table may list a socket
 // twice that has become a timewait socket meanwhile: each port counts once.
@@ -115,6 +128,9 @@ func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, key *destinatio
 	case second < 0: // it is about to end: see comparedFor
 	case s.Substate == tcp.FinWait2 || age < c.limits.ReuseDelay || !c.limits.AllowsReuse(key.local, key.peer):
 		n.timeWaits++
+		if s.Substate == tcp.FinWait2 {
+			n.finWait2++
+		}
 	default:
 		n.reusable++
 	}

@@ -27,13 +27,14 @@ const (
 // opensStorm decides whether a storm is certain enough for an alert: exhaustion is
 // forecast, by more than chance; and either it is near and most of the capacity is
 // taken, or the rate that leads there is sustained. docs/detection.md has the reasons.
-func opensStorm(r *rate.Estimator, f rate.Forecast, m rate.TimeWaitModel, threshold float64) bool {
+// unsure is by how much the rate may be too high.
+func opensStorm(r *rate.Estimator, f rate.Forecast, m rate.TimeWaitModel, threshold, unsure float64) bool {
 	// The peers of what waits for a FIN may all close in a moment: no early forecast then.
 	early := m.ReuseAfter == 0 || m.FinFraction > 0.5
-	if !f.Exhausts {
-		return false
+	if !f.Exhausts || f.Rate*min(rate.MaxWindow, r.Age()).Seconds() < minConnections {
+		return false // as few as that make no rate
 	}
-	if _, exhausts := r.Exhaustion(f.Rate-f.Deviation, m, f.Capacity); !exhausts {
+	if _, exhausts := r.Exhaustion(f.Rate-f.Deviation-unsure, m, f.Capacity); !exhausts {
 		return false
 	}
 	taken := f.Occupancy / f.Capacity

@@ -15,10 +15,11 @@ import (
 // by destination, server and namespace, and the limits of the namespaces.
 type tracker struct {
 	Config
-	now    time.Duration
-	swept  int64 // second of the last sweep
-	losses losses
-	lostAt time.Duration // when a loss was noticed last; 0: never
+	now       time.Duration
+	swept     int64 // second of the last sweep
+	losses    losses
+	lostAt    time.Duration // when a loss was noticed last; 0: never
+	lostTotal uint64        // transitions that were lost
 
 	seeding   seeding
 	exhausted exhaustions
@@ -70,8 +71,11 @@ type destinationUse struct {
 
 	waiting       int64         // timewait sockets in FIN_WAIT2, by the kernel's table
 	waitingOldest time.Duration // how long the oldest of them has waited
-	waitingNewest time.Duration // length of the time up to waitingAt in which the newest of that number were created
-	waitingAt     time.Duration // when the table was read; 0: never
+	waitingSpan   time.Duration // length of the time up to waitingAt in which the newest of that number were created
+	waitingAt     time.Duration // when the table was read; 0: never, or long ago
+
+	finFraction float64 // see [rate.TimeWaitModel]: what the kernel's tables have shown of the peers
+	finKnown    bool    // they have shown it
 }
 
 // server is the endpoint that a server listens on.
@@ -234,6 +238,9 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 		return
 	}
 	kind := timeWaitKind(t)
+	if ns.isBound(t.Local.Port) {
+		kind.Timestamp = false // connect() skips the port, and so takes over no TIME_WAIT on it
+	}
 	if kind.Timestamp && ns.limits.AllowsReuse(t.Local.Addr, t.Peer.Addr) {
 		ns.reusable.ClosedToTimeWait(t.Monotonic, kind)
 	} else {

@@ -31,33 +31,116 @@ const (
 
 // verification compares the model of one destination with the kernel's table of sockets.
 type verification struct {
-	wanted      bool          // a detector asks for a count
-	urgent      bool          // the numbers are not verified; an alert may wait for the count
-	opensSince  time.Duration // since when the model has said that an alert opens; 0: it does not
-	requestedAt time.Duration // the newest request; 0: never
-	before      int64         // destinationUse.moves at that time
-	waitsBefore float64       // TIME_WAITs of the model at that time
-	verifiedAt  time.Duration // when the newest count was requested that has come; 0: never
+	wanted     bool          // a detector asks for a count
+	urgent     bool          // the numbers are not verified; an alert may wait for the count
+	opensSince time.Duration // since when the model has said that an alert opens; 0: it does not
+
+	firstRequestedAt time.Duration // 0: never
+	requestedAt      time.Duration // the newest request
+	verifiedAt       time.Duration // when the newest count was requested that has come; 0: never
+	lostBefore       uint64        // tracker.lostTotal at that time
+	mayLose          uint64        // a twentieth of the ports
 
 	timeWaits float64 // that the kernel had more than the model, at verifiedAt: see applyTo
 	open      float64 // connections that it had more, until settle corrects the model
 	lastAck   float64 // connections in LAST_ACK: they keep their ports, and the model has closed them
 
-	settles    time.Duration // when the answer came whose connections settle takes; 0: none
-	settleOpen int64         // how many they were
-	settleFrom int64         // destinationUse.moves at the time of the request
+	// Of the count whose connections settle takes:
+	settlesAt  time.Duration // when the engine has observed all that it has; 0: there is none
+	settleOpen int64         // its connections
+	settleFrom mark          // the model before it was made
+
+	settledAt   time.Duration // when settle was done last; 0: never
+	settledLost uint64        // lostBefore at that time
+	corrected   int64         // TIME_WAITs that correct has added since then
+	reuses      bool          // connect() may take over TIME_WAITs
+
+	marks []mark // of the model, while a count is awaited or is to be settled
 }
 
-// isVerified reports whether the kernel's table confirms the numbers of the present.
+// mark is what the model counted at a time. An answer that comes late is compared with the model
+// of the time at which the kernel's table was read.
+type mark struct {
+	at          time.Duration
+	moves, open int64
+	timeWaits   float64 // see modelled
+}
+
+const (
+	// markInterval is the least time between two marks, and maxMarks bounds them.
+	markInterval = 100 * time.Millisecond
+	maxMarks     = 64
+	// pipelineTime is pipelineDelay as a duration.
+	pipelineTime = time.Duration(pipelineDelay * float64(time.Second))
+)
+
+// marks notes what the model counts now, if that is needed.
+func (tr *tracker) mark(key destination, u *destinationUse) {
+	v := &u.kernel
+	if v.settlesAt == 0 && (v.requestedAt <= v.verifiedAt || tr.now-v.requestedAt > maxMarks*markInterval) {
+		v.marks = nil
+		return
+	}
+	if n := len(v.marks); n > 0 && tr.now-v.marks[n-1].at < markInterval {
+		return
+	}
+	if len(v.marks) >= maxMarks {
+		v.marks = append(v.marks[:0], v.marks[1:]...)
+	}
+	v.marks = append(v.marks, tr.markNow(&Suspects{since: v.requestedAt}, key, u))
+}
+
+func (tr *tracker) markNow(s *Suspects, key destination, u *destinationUse) mark {
+	timeWaits, _ := tr.modelled(s, key, u)
+	return mark{at: tr.now, moves: u.moves(), open: u.OpenCount(), timeWaits: timeWaits}
+}
+
+// around returns the last mark before a time, else first, and the first one after another time,
+// else last; and how much the number of open connections has varied between them.
+func (v *verification) around(from, until time.Duration, first, last mark) (before, after mark, spread int64) {
+	before, after = first, last
+	least, most := first.open, first.open
+	for i := range v.marks {
+		m := &v.marks[i]
+		if m.at < first.at {
+			continue
+		}
+		if m.at <= from {
+			before, least, most = *m, m.open, m.open
+			continue
+		}
+		least, most = min(least, m.open), max(most, m.open)
+		if m.at >= until {
+			after = *m
+			break
+		}
+	}
+	return before, after, max(most, after.open) - min(least, after.open)
+}
+
+// uncertainty is how many connections may have been open more or less than at the marks while
+// connections opened and ended between them: as many as chance makes of them.
+func uncertainty(moved, spread int64) float64 {
+	return min(float64(moved), float64(spread)+3*math.Sqrt(float64(moved)))
+}
+
+// isVerified reports whether the kernel's table confirms the numbers of the present. It does not
+// if more has been lost since than the numbers may be wrong by.
 func (v *verification) isVerified(tr *tracker) bool {
 	age := tr.now - v.verifiedAt
-	return v.verifiedAt > 0 && (age <= freshFor || age <= verifiedFor && tr.lostAt < v.verifiedAt)
+	return v.verifiedAt > 0 && (age <= freshFor && tr.lostTotal-v.lostBefore <= v.mayLose || age <= verifiedFor && tr.lostAt < v.verifiedAt)
 }
 
 // isComplete reports whether nothing that was lost is missing from the numbers: they have been
 // verified since, and no rate goes back that far.
 func (v *verification) isComplete(tr *tracker) bool {
 	return v.isVerified(tr) && tr.lostAt < v.verifiedAt && tr.now-tr.lostAt > rate.MaxWindow
+}
+
+// gonePerSecond is by how much the rate may be too high, because the kernel does not have some of
+// the connections that have opened.
+func (v *verification) gonePerSecond(u *destinationUse) float64 {
+	return max(0, -v.open) / max(rate.Step, min(rate.MaxWindow, u.Age())).Seconds()
 }
 
 func (v *verification) source(tr *tracker) Source {
@@ -82,27 +165,27 @@ func (v *verification) applyTo(m *rate.TimeWaitModel, now time.Duration) {
 // suspect asks for a count of the destination if the newest one is too old. alerts means that
 // an alert is open or about to open, exhausts that the capacity will be exhausted.
 func (tr *tracker) suspect(ns *namespace, v *verification, alerts, exhausts bool) {
-	interval, isVerified := activeInterval, v.isVerified(tr)
+	interval, isConfirmed := activeInterval, v.isVerified(tr) && tr.lostAt < v.verifiedAt
 	switch {
-	case !isVerified && (alerts || exhausts):
+	case !isConfirmed && (alerts || exhausts):
 		interval = suspectedInterval
 	case alerts:
 		interval = refreshAfter
 	}
 	if v.verifiedAt == 0 || tr.now-v.verifiedAt >= interval {
-		v.wanted, v.urgent, ns.wantCounts = true, v.urgent || !isVerified, true
+		v.wanted, v.urgent, ns.wantCounts = true, v.urgent || !isConfirmed, true
 	}
 }
 
 // claimOf returns the claim of a storm. opening means that the model asks for an alert. The
 // claim is opens only if convicts agrees, else keeps. verified is added if the kernel has
-// confirmed the numbers.
-func (tr *tracker) claimOf(opening bool, opensSince *time.Duration, isVerified bool, f rate.Forecast) claim {
+// confirmed the numbers. sinceLoss means that it has done so since the last loss.
+func (tr *tracker) claimOf(opening bool, opensSince *time.Duration, isVerified, sinceLoss bool, f rate.Forecast) claim {
 	c := keeps
 	switch {
 	case !opening:
 		*opensSince = 0
-	case tr.convicts(opensSince, isVerified, f):
+	case tr.convicts(opensSince, isVerified && sinceLoss, f):
 		c = opens
 	}
 	if isVerified {
@@ -113,12 +196,13 @@ func (tr *tracker) claimOf(opening bool, opensSince *time.Duration, isVerified b
 
 // convicts decides whether a storm that the model finds may open its alert: after the kernel
 // has confirmed it, or if there is no time or no way to ask. The model has been corrected by
-// the kernel's count, so that a count that refutes it leaves no storm to find.
-func (tr *tracker) convicts(opensSince *time.Duration, isVerified bool, f rate.Forecast) bool {
+// the kernel's count, so that a count that refutes it leaves no storm to find. A count of before
+// the last loss is not enough: there is time for a newer one.
+func (tr *tracker) convicts(opensSince *time.Duration, isConfirmed bool, f rate.Forecast) bool {
 	if *opensSince == 0 {
 		*opensSince = tr.now
 	}
-	return isVerified || f.Exhausts && f.ExhaustedIn <= noTimeToAsk || tr.now-*opensSince >= verdictWait
+	return isConfirmed || f.Exhausts && f.ExhaustedIn <= noTimeToAsk || tr.now-*opensSince >= verdictWait
 }
 
 // countsDue reports whether counts are to be requested: once a second on average. The second
@@ -145,28 +229,34 @@ func (tr *tracker) requestCounts(netns uint32, ns *namespace) *Suspects {
 	if len(wanted) == 0 {
 		return nil
 	}
-	s := &Suspects{since: tr.now}
+	s := &Suspects{since: tr.now, lostBefore: tr.lostTotal}
 	for _, e := range wanted {
 		v := &e.Value.kernel
 		s.Urgent = s.Urgent || v.urgent
-		v.wanted, v.urgent, v.requestedAt, v.before = false, false, tr.now, e.Value.moves()
-		v.waitsBefore, _ = tr.modelled(s, e.Key, &e.Value)
-		s.list = append(s.list, e.Key)
+		if v.wanted, v.urgent, v.requestedAt = false, false, tr.now; v.firstRequestedAt == 0 {
+			v.firstRequestedAt = tr.now
+		}
+		s.list = append(s.list, suspect{e.Key, tr.markNow(s, e.Key, &e.Value)})
 	}
 	return s
 }
 
 // takeCounts corrects the model of each destination by the kernel's counts. The counts may or
-// may not have what opened or closed since the request. So model and counts may differ by that
-// much.
+// may not have what opened or closed while the kernel's table was read. So model and counts may
+// differ by that much. Counts that come after newer requests are used as well: a slow host would
+// otherwise never verify anything.
 func (tr *tracker) takeCounts(now time.Duration, c *SuspectCounts) {
 	tr.now = max(tr.now, now)
-	for i, key := range c.of.list {
-		e := tr.destinations.Find(key, key.hash())
-		if e == nil || e.Value.kernel.requestedAt != c.of.since {
+	for i := range c.of.list {
+		x := &c.of.list[i]
+		e := tr.destinations.Find(x.key, x.key.hash())
+		if e == nil {
 			continue
 		}
-		tr.takeCount(c.of, key, &e.Value, &c.counts[i])
+		// The entry may be a new one, and a newer answer may have come before.
+		if v := &e.Value.kernel; v.firstRequestedAt > 0 && v.firstRequestedAt <= c.of.since && v.verifiedAt < c.of.since {
+			tr.takeCount(c, x, &e.Value, &c.counts[i])
+		}
 	}
 }
 
@@ -180,43 +270,72 @@ func (tr *tracker) modelled(s *Suspects, key destination, u *destinationUse) (ti
 	return u.TimeWaits(model), int(u.UntimedCount(model.Hold))
 }
 
-func (tr *tracker) takeCount(s *Suspects, key destination, u *destinationUse, c *suspectCount) {
+func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, c *suspectCount) {
+	s, key := all.of, x.key
 	v, ns := &u.kernel, tr.namespace(key.netns)
-	timeWaits, untimed := tr.modelled(s, key, u)
-	occupied, moved := u.Occupancy(ns.modelFor(tr.now, key, u)), float64(max(0, u.moves()-v.before))
-	if moved > occupied/2+minConnections {
+	_, untimed := tr.modelled(s, key, u)
+	before, after, spread := v.around(all.readAt-pipelineTime, all.readUntil+pipelineTime, x.atRequest, tr.markNow(s, key, u))
+	occupied, moved := u.Occupancy(ns.modelFor(tr.now, key, u)), max(0, after.moves-before.moves)
+	if float64(moved) > occupied/2+minConnections {
 		return // so much has moved that the count proves nothing
 	}
-	v.verifiedAt, v.timeWaits, v.open, v.lastAck = v.requestedAt, 0, 0, float64(c.lastAck)
-	if v.settles == 0 {
-		v.settles, v.settleOpen, v.settleFrom = tr.now, int64(c.open), v.before
+	v.verifiedAt, v.timeWaits, v.open, v.lastAck = s.since, 0, 0, float64(c.lastAck)
+	v.lostBefore, v.mayLose = s.lostBefore, uint64(max(minConnections, ns.ports/20))
+	if v.settlesAt == 0 {
+		v.settlesAt, v.settleOpen, v.settleFrom = all.readUntil+openSettles, int64(c.open), before
 	}
-	// Some TIME_WAITs that are old enough for connect() have no timestamp of the peer, which
-	// the table does not show.
-	kept := c.timeWaits + min(c.reusable, untimed)
+	least, most := c.keptFrom(untimed, u)
 	ahead := pipelineDelay * u.RecentRate()
-	v.timeWaits = difference(float64(kept), timeWaits, moved+math.Abs(timeWaits-v.waitsBefore), ahead)
-	if !ns.limits.AllowsReuse(key.local, key.peer) {
-		ns.correct(s, key, u, c)
+	v.timeWaits = difference(float64(least), float64(most), after.timeWaits, float64(moved)+math.Abs(after.timeWaits-before.timeWaits), ahead)
+	if v.reuses = ns.limits.AllowsReuse(key.local, key.peer); !v.reuses {
+		u.learnFinFraction(c, ns.limits.FinWait2TimewaitTimeout())
+		ns.correct(all, key, u, c)
 	}
-	v.open = difference(float64(c.open), float64(u.OpenCount()), moved, ahead)
+	open := float64(c.open)
+	v.open = difference(open, open, float64(after.open), uncertainty(moved, spread), ahead)
 	corrected := u.Occupancy(ns.modelFor(tr.now, key, u))
 	if occupied-corrected > max(minConnections, float64(ns.ports)/20) {
 		u.refutedAt = tr.now
 	}
 }
 
+// keptFrom is how many timewait sockets connect() does not take over. Some that are old enough
+// have no timestamp of the peer, which the table does not show; of these, some may be in
+// FIN_WAIT2. If all that were observed have none, so do the others.
+func (c *suspectCount) keptFrom(untimed int, u *destinationUse) (least, most int) {
+	timeWaits, finWait2 := u.RecordedTimeWaits()
+	if observed := int(timeWaits + finWait2); observed >= minReconciled && untimed >= observed-observed/20 {
+		return c.timeWaits + c.reusable, c.timeWaits + c.reusable
+	}
+	return c.timeWaits + min(c.reusable, max(0, untimed-c.finWait2)), c.timeWaits + min(c.reusable, untimed)
+}
+
 // moves is how many connections have opened and ended. A connect() that finds no port moves
 // nothing.
 func (u *destinationUse) moves() int64 { return int64(u.changes - u.unmoved) }
 
+// learnFinFraction finds out how many peers have closed of the timewait sockets that were created
+// in FIN_WAIT2 and are older than the timeout of that substate: the others are gone.
+func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration) {
+	const late = 2 * time.Second // of the kernel's timers
+	young, known := u.FinWait2Count(timeout), u.FinWait2Count(timeout+late)
+	old := u.FinWait2Count(comparedFor) - known
+	if old < minReconciled {
+		return
+	}
+	immediate := u.TimeWaitCount(comparedFor)
+	closed := int64(c.timeWaits-c.finWait2) - immediate - max(0, young-int64(c.finWait2))
+	u.finFraction, u.finKnown = min(1, max(0, float64(closed)/float64(old))), true
+}
+
 // correct adds the TIME_WAITs that the kernel has more than the model to the seconds of their
 // creation, or takes them off.
-func (ns *namespace) correct(s *Suspects, key destination, u *destinationUse, c *suspectCount) {
-	model, first := ns.uncorrected(key, u), int64(s.comparedFrom()/time.Second)
+func (ns *namespace) correct(all *SuspectCounts, key destination, u *destinationUse, c *suspectCount) {
+	model, first := ns.uncorrected(key, u), int64(all.of.comparedFrom()/time.Second)
+	last := int64(all.readAt/time.Second) - first // what was created later is not in the table
 	var more [len(c.created)]float64
 	total := 0.0
-	for i := range more {
+	for i := range min(len(more), int(last)+1) {
 		more[i] = float64(c.created[i]) - u.CreatedIn(first+int64(i), model)
 		total += more[i]
 	}
@@ -226,30 +345,41 @@ func (ns *namespace) correct(s *Suspects, key destination, u *destinationUse, c 
 			n := math.Round(carry + part*more[i])
 			carry += part*more[i] - n
 			u.CorrectTimeWaits(first+int64(i), int32(n))
+			u.kernel.corrected += int64(n)
 		}
 	}
 	u.kernel.timeWaits = 0
 }
 
-// difference is how much the kernel's number is above the model's, or below it, beyond what
-// has moved. The kernel may also be ahead, because some transitions are still on their way.
-func difference(kernel, model, moved, ahead float64) float64 {
-	return max(kernel-moved-ahead-model, 0) + min(kernel+moved-model, 0)
+// difference is how much the kernel's number, least to most, is above the model's, or below it,
+// beyond what has moved. The kernel may also be ahead, because some transitions are still on
+// their way.
+func difference(least, most, model, moved, ahead float64) float64 {
+	return max(least-moved-ahead-model, 0) + min(most+moved-model, 0)
 }
 
 // settle corrects the connections that count as open, once the engine has observed all that
-// happened while they were counted.
+// happened while they were counted, and how many have come since it was done before.
 func (u *destinationUse) settle(now time.Duration) {
 	v := &u.kernel
-	if v.settles == 0 || now-v.settles < openSettles {
+	if v.settlesAt == 0 || now < v.settlesAt {
 		return
 	}
-	open, moved := u.OpenCount(), max(0, u.moves()-v.settleFrom)
-	if most := v.settleOpen + moved; open > most {
-		u.ForgetOpen(now, open-most)
+	open := u.OpenCount()
+	_, after, spread := v.around(0, v.settlesAt, v.settleFrom, mark{moves: u.moves(), open: open})
+	moved := int64(uncertainty(max(0, after.moves-v.settleFrom.moves), spread))
+	if most := v.settleOpen + moved; after.open > most {
+		u.ForgetOpen(now, after.open-most)
 	}
-	if least := v.settleOpen - moved; open < least {
-		u.AddOpen(now, least-open)
+	if least := v.settleOpen - moved; after.open < least {
+		u.AddOpen(now, least-after.open)
 	}
-	v.settles, v.open = 0, 0
+	added := u.OpenCount() - open
+	v.open -= float64(added) // the sum stays as the newest count has it
+	// Without a loss the rate has all that filters pass.
+	if lost := v.lostBefore != v.settledLost; lost && !v.reuses { // connect() may have taken over the TIME_WAITs of those that are gone
+		u.CorrectTaken(max(v.settledAt, now-u.Age()), added+v.corrected)
+	}
+	v.settledLost = v.lostBefore
+	v.settlesAt, v.settledAt, v.corrected = 0, now, 0
 }

@@ -109,7 +109,7 @@ func joined(a, b detect.Request) detect.Request {
 	a.CloseWait = a.CloseWait || b.CloseWait
 	a.OpenSince = max(a.OpenSince, b.OpenSince)
 	a.Transitions += b.Transitions
-	a.Suspects = b.Suspects.Newer(a.Suspects) // the engine requests the others again
+	a.Suspects = b.Suspects.Newest(a.Suspects) // the engine requests the others again
 	return a
 }
 

@@ -53,6 +53,7 @@ func readSuspects(request detect.Request, l *tcp.Limits, into *tables) error {
 	counts := request.Suspects.NewCounts(monotonic.Now(), l)
 	err := limits.EachWithPeer(request.Suspects.Peers(), func(s *tcp.Socket) { counts.Add(request.Netns, s) })
 	if err == nil {
+		counts.Done(monotonic.Now())
 		into.suspects = counts
 	}
 	return err

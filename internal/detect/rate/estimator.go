@@ -60,6 +60,9 @@ type TimeWaitModel struct {
 	// ReuseAfter is when connect() takes over a TIME_WAIT that has a timestamp of the peer;
 	// 0: never. It does not take over one without a timestamp, nor one in FIN_WAIT2.
 	ReuseAfter time.Duration
+	// FinDelay is how long the peers take to close those that are created in FIN_WAIT2: connect()
+	// takes them over that much later.
+	FinDelay time.Duration
 	// Scale corrects the number of TIME_WAITs: what the kernel counts, divided by what
 	// the model gives.
 	Scale float64
@@ -146,6 +149,17 @@ func (e *Estimator) Taken(window time.Duration) float64 {
 	return max(0, float64(e.taken.Sum(0, int(window/Step))))
 }
 
+// CorrectTaken adds n units, which may be negative, to those that were taken since a time: their
+// connections were not observed, and nobody knows when they came.
+func (e *Estimator) CorrectTaken(since time.Duration, n int64) {
+	steps := max(1, int64((e.now-since)/Step))
+	used := min(steps, int64(maxWindowSteps))
+	n = n * used / steps
+	for i := range used {
+		e.taken.AddAt(e.step-i, int32(n*(i+1)/used-n*i/used))
+	}
+}
+
 // ForgetOpen counts up to n connections less, which have ended at some time.
 func (e *Estimator) ForgetOpen(now time.Duration, n int64) {
 	e.Advance(now)
@@ -216,6 +230,12 @@ func (e *Estimator) FinWait2Count(within time.Duration) int64 {
 	return e.finWait2.Sum(0, slotsOf(within))
 }
 
+// TimeWaitCount is how many timewait sockets were created within a time, up to 64 s, whose peers
+// had closed already.
+func (e *Estimator) TimeWaitCount(within time.Duration) int64 {
+	return e.timeWaits.Sum(0, slotsOf(within))
+}
+
 // TimeForFinWait2 is the length of the time up to now in which the newest count timewait
 // sockets in FIN_WAIT2 were created.
 func (e *Estimator) TimeForFinWait2(count int64) time.Duration {
@@ -244,9 +264,12 @@ func (e *Estimator) TimeWaits(m TimeWaitModel) float64 {
 func (e *Estimator) modelledTimeWaits(m TimeWaitModel) float64 {
 	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
 	if m.reuses() {
-		count := e.createdWithin(m.ReuseAfter) + float64(e.untimed.Sum(0, hold))
+		count := e.createdWithin(m.ReuseAfter) + e.delayedWithin(m.ReuseAfter, m) + float64(e.untimed.Sum(0, hold))
 		for n := slotsOf(m.ReuseAfter); n < finWait2 && m.FinFraction < 1; n++ {
 			count += e.waiting(n, m)
+		}
+		for n := finWait2; n < hold && m.FinFraction < 1; n++ {
+			count -= e.untimedUnclosed(n, m)
 		}
 		return count * m.Scale
 	}
@@ -261,6 +284,12 @@ func (e *Estimator) waiting(n int, m TimeWaitModel) float64 {
 	return (1 - m.FinFraction) * max(0, e.finWait2.ago(n)-e.untimed.ago(n))
 }
 
+// untimedUnclosed is how many of the sockets without a timestamp that were created n seconds ago
+// were in FIN_WAIT2, and have peers that never close.
+func (e *Estimator) untimedUnclosed(n int, m TimeWaitModel) float64 {
+	return (1 - m.FinFraction) * min(e.finWait2.ago(n), e.untimed.ago(n))
+}
+
 // createdWithin is how many timewait sockets with a timestamp were created within a time.
 // Up to 15 s it counts the steps, and a part of the oldest one; beyond that, seconds.
 func (e *Estimator) createdWithin(d time.Duration) float64 {
@@ -270,6 +299,31 @@ func (e *Estimator) createdWithin(d time.Duration) float64 {
 	}
 	n := slotsOf(d)
 	return max(0, float64(e.timeWaits.Sum(0, n)+e.finWait2.Sum(0, n)-e.untimed.Sum(0, n)))
+}
+
+// delayedWithin is how many more timewait sockets with a timestamp occupy a unit than those that
+// were created within a time, because their peers take FinDelay to close.
+func (e *Estimator) delayedWithin(d time.Duration, m TimeWaitModel) float64 {
+	if m.FinDelay == 0 {
+		return 0
+	}
+	return e.timedFinWait2Within(d+m.FinDelay) - e.timedFinWait2Within(d)
+}
+
+// timedFinWait2Within is how many timewait sockets with a timestamp were created in FIN_WAIT2
+// within a time. It counts seconds, and a part of the oldest one.
+func (e *Estimator) timedFinWait2Within(d time.Duration) (count float64) {
+	length := e.now % time.Second // of the newest slot; then a second
+	for n := 0; n < slots && d > 0; n++ {
+		part := 1.0
+		if d < length {
+			part = float64(d) / float64(length)
+		}
+		count += part * max(0, e.finWait2.ago(n)-e.untimed.ago(n))
+		d -= length
+		length = time.Second
+	}
+	return count
 }
 
 // Occupancy is how many units are occupied now, by open connections and TIME_WAITs.

@@ -49,10 +49,12 @@ func (e *Estimator) Exhaustion(rate float64, m TimeWaitModel, capacity float64) 
 		return 0, true
 	}
 	reused, unclosed := e.shares(m)
+	delayed := reused * e.delayedShare(m)
 	taken := rate * min(1, m.Scale) // if the kernel has fewer, those that are taken also end early
 	hold := slotsOf(m.Hold)
 	for second := range hold {
-		again := reused*passed(second, m.ReuseAfter) + unclosed*passed(second, m.FinWait2Hold)
+		again := (reused-delayed)*passed(second, m.ReuseAfter) + delayed*passed(second, m.ReuseAfter+m.FinDelay) +
+			unclosed*passed(second, m.FinWait2Hold)
 		growth := taken*(1-again) - m.Scale*e.released(second, m) - m.TimeWaitOffset/float64(hold)
 		if occupancy+growth >= capacity {
 			return time.Duration((float64(second) + (capacity-occupancy)/growth) * float64(time.Second)), true
@@ -72,7 +74,7 @@ func (e *Estimator) Plateau(rate float64, m TimeWaitModel) float64 {
 // the last MaxWindow.
 func (e *Estimator) MeanHold(m TimeWaitModel) time.Duration {
 	reused, unclosed := e.shares(m)
-	seconds := reused*m.ReuseAfter.Seconds() + unclosed*m.FinWait2Hold.Seconds() + (1-reused-unclosed)*m.Hold.Seconds()
+	seconds := reused*(m.ReuseAfter.Seconds()+e.delayedShare(m)*m.FinDelay.Seconds()) + unclosed*m.FinWait2Hold.Seconds() + (1-reused-unclosed)*m.Hold.Seconds()
 	return time.Duration(seconds * float64(time.Second))
 }
 
@@ -89,8 +91,14 @@ func (e *Estimator) released(second int, m TimeWaitModel) float64 {
 		return count
 	}
 	count := e.untimed.ago(hold - 1 - second)
+	if finWait2 < hold && m.FinFraction < 1 && hold-1-second >= 0 {
+		count -= e.untimedUnclosed(hold-1-second, m) // they are gone already, or go with the next
+	}
 	if at := finWait2 - 1 - second; at >= 0 && m.FinFraction < 1 {
 		count += e.waiting(at, m)
+		if finWait2 < hold {
+			count += e.untimedUnclosed(at, m)
+		}
 	}
 	if left := m.ReuseAfter - time.Duration(second)*time.Second; left > 0 {
 		young := e.createdWithin(left) - e.createdWithin(max(0, left-time.Second))
@@ -99,7 +107,23 @@ func (e *Estimator) released(second int, m TimeWaitModel) float64 {
 		}
 		count += max(0, young)
 	}
-	return count
+	if left := m.ReuseAfter + m.FinDelay - time.Duration(second)*time.Second; m.FinDelay > 0 && left > 0 {
+		// Those in FIN_WAIT2 are released later than the others of their age.
+		reuse := m.ReuseAfter - time.Duration(second)*time.Second
+		count += e.timedFinWait2Within(left) - e.timedFinWait2Within(left-time.Second)
+		count -= e.timedFinWait2Within(reuse) - e.timedFinWait2Within(reuse-time.Second)
+	}
+	return max(0, count)
+}
+
+// delayedShare is the fraction of the timewait sockets that connect() may take over, created
+// within MaxWindow, that were in FIN_WAIT2 then.
+func (e *Estimator) delayedShare(m TimeWaitModel) float64 {
+	if m.FinDelay == 0 {
+		return 0
+	}
+	timed := float64(e.timed.Sum(0, maxWindowSteps))
+	return min(1, e.timedFinWait2Within(MaxWindow)/max(1, timed))
 }
 
 // passed is the part of a second from now, 0 being the next one, that is more than a time after
@@ -126,12 +150,13 @@ func (e *Estimator) shares(m TimeWaitModel) (reused, unclosed float64) {
 	case !m.reuses():
 		unclosed = (1 - m.FinFraction) * inFinWait2 / all
 	default:
-		waiting := 0.0
+		waiting, untimed := 0.0, 0.0
 		for n := 0; n < window && m.FinFraction < 1; n++ {
 			waiting += e.waiting(n, m)
+			untimed += e.untimedUnclosed(n, m)
 		}
-		unclosed = waiting / all
-		reused = max(0, 1-float64(e.untimed.Sum(0, window))/all-unclosed)
+		reused = max(0, 1-(float64(e.untimed.Sum(0, window))+waiting)/all)
+		unclosed = (waiting + untimed) / all
 	}
 	if m.FinWait2Hold >= m.Hold {
 		unclosed = 0
@@ -179,7 +204,8 @@ func (e *Estimator) Sustained(f Forecast) bool {
 func (e *Estimator) Significant(f Forecast, m TimeWaitModel) bool {
 	hold := slotsOf(m.Hold)
 	if reused, _ := e.shares(m); reused > 0.5 { // most of what is occupied is young
-		hold = max(2, slotsOf(m.ReuseAfter+time.Second/2))
+		delay := time.Duration(e.delayedShare(m) * float64(m.FinDelay))
+		hold = max(2, slotsOf(m.ReuseAfter+delay+time.Second/2))
 	}
 	span := min(e.Age(), time.Duration(hold)*time.Second).Seconds()
 	if span <= 0 {

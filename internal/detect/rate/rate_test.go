@@ -79,6 +79,10 @@ func TestEstimator_PlateauOfEachKind(t *testing.T) {
 		{"TIME_WAITs", Kind{Timestamp: true}, TimeWaitModel{FinWait2Hold: 10 * time.Second, Scale: 1}, 6100},
 		{"half as many by the kernel's count", Kind{Timestamp: true}, TimeWaitModel{FinWait2Hold: 10 * time.Second, FinFraction: 1, Scale: 0.5}, 3050},
 		{"taken over", Kind{Timestamp: true}, TimeWaitModel{FinWait2Hold: 10 * time.Second, FinFraction: 1, Scale: 1, ReuseAfter: time.Second}, 100},
+		{"taken over, but the peers close late", Kind{FinWait2: true, Timestamp: true},
+			TimeWaitModel{FinWait2Hold: time.Minute, FinFraction: 1, Scale: 1, ReuseAfter: time.Second, FinDelay: 4 * time.Second}, 500},
+		{"taken over, and only the peers of others close late", Kind{Timestamp: true},
+			TimeWaitModel{FinWait2Hold: time.Minute, FinFraction: 1, Scale: 1, ReuseAfter: time.Second, FinDelay: 4 * time.Second}, 100},
 		{"not taken over before the peer closes", Kind{FinWait2: true, Timestamp: true},
 			TimeWaitModel{FinWait2Hold: 10 * time.Second, Scale: 1, ReuseAfter: time.Second}, 1000},
 	} {
