@@ -1,0 +1,329 @@
+package detect
+
+import (
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// simOracle is the perfect observer of a simulation. It knows every socket of the kernel with
+// the moment of its end, and shares no code with the engine, so that a wrong rule of the model
+// is found, and not only what losses do to it.
+type simOracle struct {
+	r       *simRun
+	open    map[string]*simAlert // by id
+	storms  map[*simDestination]*simStorm
+	buckets simStorm
+	others  map[simKey]*simVerdict
+	faults  []string
+	seen    map[string]int // alerts that were opened, by kind
+}
+
+// simAlert is an alert that is open.
+type simAlert struct {
+	Alert
+	openedAt   time.Duration
+	wrongSince time.Duration // 0: the perfect observer agrees
+	verifiedAt time.Duration // when it was not reported as unverified last
+	history    string
+}
+
+// simStorm is what the perfect observer says of the storms of a destination, or of the namespace.
+type simStorm struct {
+	mayAt     time.Duration // when a storm was last within 5 % of what justifies an alert
+	mustSince time.Duration // since when there has been a storm with 5 % to spare; 0: there is none
+	openAt    time.Duration // when an alert was open last
+	failedAt  time.Duration // when a connect() found no port last
+	why       string
+}
+
+func newSimOracle(r *simRun) *simOracle {
+	return &simOracle{
+		r: r, open: make(map[string]*simAlert), storms: make(map[*simDestination]*simStorm), others: make(map[simKey]*simVerdict),
+		seen: make(map[string]int),
+	}
+}
+
+func (o *simOracle) fault(format string, arguments ...any) {
+	if len(o.faults) < 4 {
+		o.faults = append(o.faults, fmt.Sprintf("after %v: ", o.r.k.now-time.Hour)+fmt.Sprintf(format, arguments...))
+	}
+}
+
+// answerTime is how long the kernel's answer to a request may take, with another one before it.
+func (o *simOracle) answerTime() time.Duration {
+	w := &o.r.tr.worker
+	return 3*(w.before+w.after) + o.r.tr.lag + simStep
+}
+
+// isReadable reports whether the kernel's tables can be read most of the time.
+func (o *simOracle) isReadable() bool { return o.r.tr.worker.fails < 0.3 && o.r.tr.worker.gone == 0 }
+
+// mayBeBlind reports whether the engine may lack the truth, and has no means to find it.
+func (o *simOracle) mayBeBlind() bool {
+	tr := o.r.tr
+	hidden := tr.passes != nil || tr.lostAt > 0 && o.r.k.now-tr.lostAt < 2*rate.TimeWaitHold || o.r.k.now-tr.began < 2*rate.TimeWaitHold
+	return hidden && !o.isReadable()
+}
+
+func (o *simOracle) destinationOf(a *Alert) *simDestination {
+	for _, d := range o.r.k.destinations {
+		if !d.server && a.CapacityKind != TimeWaitBuckets && a.Role == tcp.RoleClient && d.key.local == a.Local.Addr && d.key.peer == a.Peer.Addr && d.key.peerPort == a.Peer.Port {
+			return d
+		}
+	}
+	return nil
+}
+
+func (o *simOracle) stormOf(d *simDestination) *simStorm {
+	if o.storms[d] == nil {
+		o.storms[d] = &simStorm{}
+	}
+	return o.storms[d]
+}
+
+// use is what is in use of a capacity.
+type simUse struct {
+	capacity  float64
+	open      int
+	timeWaits int             // that connect() may not take over
+	releases  []time.Duration // when each of them is free, from now
+}
+
+func (u *simUse) occupied() float64 { return float64(u.open + u.timeWaits) }
+
+// useOf counts the ports of a destination. See holdsOf for longest.
+func (o *simOracle) useOf(d *simDestination, longest bool) (u simUse) {
+	k := o.r.k
+	u.capacity = float64(k.limits.PortCount())
+	for i, s := range d.ports {
+		port := k.limits.PortLow + uint16(i)
+		switch {
+		case s == nil && k.bound[port] > 0:
+			u.capacity--
+		case s == nil || k.isFree(s, k.now):
+		case s.state == tcp.TimeWait || s.state == tcp.FinWait2:
+			u.timeWaits++
+			free := k.freeAt(s)
+			if longest && s.state == tcp.FinWait2 && !o.knowsUnclosed(d) {
+				free = k.now + rate.TimeWaitHold
+			}
+			u.releases = append(u.releases, free-k.now)
+		default:
+			u.open++
+		}
+	}
+	return u
+}
+
+// buckets counts the TIME_WAITs of the namespace.
+func (o *simOracle) bucketsUse() (u simUse) {
+	k := o.r.k
+	u.capacity, u.timeWaits = float64(k.limits.MaxTimeWaits), k.timeWaits
+	for _, s := range k.sockets {
+		if s.state == tcp.TimeWait || s.state == tcp.FinWait2 {
+			u.releases = append(u.releases, s.endAt-k.now)
+		}
+	}
+	return u
+}
+
+// exhaustedIn is when a capacity is used up at a rate of connections that each hold one unit for
+// as long as one of holds. It is more than one hold time if that never happens.
+func (u *simUse) exhaustedIn(perSecond, capacity float64, holds []time.Duration) time.Duration {
+	const never, step = 2 * rate.TimeWaitHold, time.Second / 2
+	switch {
+	case u.occupied() >= capacity:
+		return 0
+	case u.occupied()+perSecond*(rate.TimeWaitHold+time.Second).Seconds() < capacity:
+		return never
+	}
+	var released [2*rate.TimeWaitHold/step + 4]int // by step from now
+	for _, release := range u.releases {
+		released[min(int((max(0, release)+step-1)/step), len(released)-1)]++
+	}
+	occupied := u.occupied()
+	for after := time.Duration(0); after <= rate.TimeWaitHold+time.Second; after += step {
+		occupied -= float64(released[after/step])
+		mean := after.Seconds()
+		if len(holds) > 0 {
+			mean = 0
+			for _, hold := range holds {
+				mean += min(hold, after).Seconds() / float64(len(holds))
+			}
+		}
+		if occupied+perSecond*mean >= capacity {
+			return after
+		}
+	}
+	return never
+}
+
+// holdsOf are how long the newest TIME_WAITs of a destination keep their ports. Before a socket
+// in FIN_WAIT2 has timed out, nobody can know that the peers will never close: with longest they
+// close at last.
+func (o *simOracle) holdsOf(d *simDestination, longest bool) (holds []time.Duration) {
+	for i := 0; i < len(d.recent); i += 1 + len(d.recent)/32 {
+		h := &d.recent[i]
+		switch {
+		case o.r.k.now-h.at > rate.MaxWindow:
+		case longest && h.finWait2 && !o.knowsUnclosed(d):
+			holds = append(holds, rate.TimeWaitHold)
+		default:
+			holds = append(holds, h.hold)
+		}
+	}
+	return holds
+}
+
+// knowsUnclosed reports whether the kernel's tables have shown that peers never close.
+func (o *simOracle) knowsUnclosed(d *simDestination) bool {
+	return d.unclosedAt > 0 && o.r.k.now-d.unclosedAt > activeInterval+2*time.Second+o.answerTime()
+}
+
+// check compares the alerts that are open with the truth.
+func (o *simOracle) check() {
+	k := o.r.k
+	for _, d := range k.destinations {
+		o.checkFailures(d)
+	}
+	half := k.now%(500*time.Millisecond) == 0
+	for _, d := range k.destinations {
+		if !d.server && d.since > 0 && (half || k.reuses(d)) { // where TIME_WAITs are short, more happens in between
+			o.judgeStorm(d)
+		}
+	}
+	if !half {
+		return
+	}
+	o.judgeBuckets()
+	o.judgeOthers()
+	for _, a := range o.sorted() {
+		o.checkOpen(a)
+	}
+}
+
+// sorted lists the open alerts in a fixed order.
+func (o *simOracle) sorted() (list []*simAlert) {
+	for _, a := range o.open {
+		list = append(list, a)
+	}
+	slices.SortFunc(list, func(a, b *simAlert) int { return int(a.openedAt - b.openedAt) })
+	return list
+}
+
+// checkFailures: an alert is open once the engine has got a connect() that found no port.
+func (o *simOracle) checkFailures(d *simDestination) {
+	st := o.stormOf(d)
+	if d.failed.within(simStep) > 0 {
+		st.failedAt = o.r.k.now
+	}
+	got := d.seenFailed.between(simStep+o.r.tr.lag, o.r.tr.lag) > 0
+	if !got || o.r.k.now-o.r.tr.began < 2*simStep+o.r.tr.lag {
+		return
+	}
+	for _, a := range o.open {
+		if (a.Kind == timeWaitStorm || a.Kind == "port_exhaustion") && o.destinationOf(&a.Alert) == d {
+			return
+		}
+	}
+	o.fault("connect() to %d found no port, and no alert is open", d.key.peerPort)
+}
+
+func (o *simOracle) judgeStorm(d *simDestination) {
+	k, st := o.r.k, o.stormOf(d)
+	u := o.useOf(d, true)
+	if d.opened.within(2*rate.TimeWaitHold) == 0 {
+		d.since = k.now
+	}
+	window := min(rate.MaxWindow, max(simStep, k.now-d.since))
+	if age := k.now - o.r.tr.began; age > simStep {
+		window = min(window, age)
+	}
+	perSecond := float64(d.opened.within(window)-d.ended.within(window)) / window.Seconds()
+	in := u.exhaustedIn(perSecond, 0.95*u.capacity, o.holdsOf(d, true))
+	buckets := float64(k.limits.MaxTimeWaits)
+	if buckets >= 0.95*u.capacity && (in <= rate.TimeWaitHold+time.Second || u.occupied() >= 0.9*u.capacity) {
+		st.mayAt = k.now
+	}
+	st.why = fmt.Sprintf("%d open and %d in TIME_WAIT of %.0f, %.1f/s in %v, 95 %% in %v; %.1f/s seen, %d failed", u.open, u.timeWaits, u.capacity, perSecond, window, in,
+		float64(d.seenOpened.within(window))/window.Seconds(), d.failed.within(10*time.Second))
+	if least := o.useOf(d, false); buckets >= 1.05*u.capacity && o.mustWarn(d, &least) {
+		if st.mustSince == 0 {
+			st.mustSince = k.now
+		}
+	} else {
+		st.mustSince = 0
+	}
+	for _, a := range o.open {
+		if (a.Kind == timeWaitStorm || a.Kind == "port_exhaustion") && o.destinationOf(&a.Alert) == d {
+			st.openAt = k.now
+		}
+	}
+	patience := verdictWait + 500*time.Millisecond + o.r.tr.lag
+	if st.mustSince > 0 && k.now-max(st.mustSince, st.openAt) > patience {
+		o.fault("missed: a storm to %d since %v: %s", d.key.peerPort, st.mustSince-time.Hour, st.why)
+		st.mustSince = 0
+	}
+}
+
+// mustWarn reports whether there is a storm beyond doubt: what the engine has got came evenly
+// for twenty seconds, and leads to exhaustion with 5 % to spare.
+func (o *simOracle) mustWarn(d *simDestination, u *simUse) bool {
+	k, tr := o.r.k, o.r.tr
+	const watched = 24 * time.Second
+	if k.now-tr.began < watched || o.mayBeBlind() || tr.lostAt > 0 && k.now-tr.lostAt < o.answerTime()+3*time.Second {
+		return false
+	}
+	total := float64(d.seenOpened.within(watched) - d.ended.within(watched))
+	perSecond := total / watched.Seconds()
+	if total < 40 {
+		return false
+	}
+	for at := time.Duration(0); at < watched; at += 2 * time.Second {
+		part := float64(d.seenOpened.between(at+2*time.Second, at)-d.ended.between(at+2*time.Second, at)) / 2
+		if math.Abs(part-perSecond) > 0.25*perSecond+0.5 {
+			return false
+		}
+	}
+	least, capacity := 0.93*perSecond-1.5*math.Sqrt(perSecond/16), 1.05*u.capacity
+	if o.perHold(d)*0.95 < least && u.occupied() < 0.97*u.capacity { // see rate.Estimator.Significant
+		least = o.perHold(d) * 0.95
+	}
+	holds := o.holdsOf(d, false)
+	in := u.exhaustedIn(least, capacity, holds)
+	return in <= 14*time.Second && u.occupied() >= 0.75*u.capacity && float64(u.timeWaits) >= 0.55*u.occupied()
+}
+
+// perHold is the mean rate of one hold time, as the engine has got it.
+func (o *simOracle) perHold(d *simDestination) float64 {
+	hold := rate.TimeWaitHold
+	if o.r.k.reuses(d) {
+		hold = max(2*time.Second, o.r.k.limits.ReuseDelay)
+	}
+	span := min(hold, o.r.k.now-o.r.tr.began)
+	n := float64(d.seenOpened.within(span) - d.ended.within(span))
+	return max(0, n-math.Sqrt(max(0, n))) / hold.Seconds()
+}
+
+func (o *simOracle) judgeBuckets() {
+	k, st := o.r.k, &o.buckets
+	if k.limits.MaxTimeWaits == noBuckets {
+		return
+	}
+	u := o.bucketsUse()
+	window := rate.MaxWindow
+	if age := k.now - o.r.tr.began; age > simStep {
+		window = min(window, age)
+	}
+	perSecond := float64(k.timeWaitsIn.within(window)) / window.Seconds()
+	in := u.exhaustedIn(perSecond, 0.95*u.capacity, nil)
+	if in <= rate.TimeWaitHold+time.Second || u.occupied() >= 0.9*u.capacity {
+		st.mayAt = k.now
+	}
+	st.why = fmt.Sprintf("%d TIME_WAITs of %.0f, %.1f/s, 95 %% in %v", u.timeWaits, u.capacity, perSecond, in)
+}
