@@ -299,12 +299,15 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 	}
 }
 
+// recordedFor is how long an Estimator remembers TIME_WAITs.
+const recordedFor = 64 * time.Second
+
 // keptFrom is how many timewait sockets connect() does not take over. Some that are old enough
 // have no timestamp of the peer, which the table does not show; of these, some may be in
 // FIN_WAIT2. If all that were observed have none, so do the others.
 func (c *suspectCount) keptFrom(untimed int, u *destinationUse) (least, most int) {
 	timeWaits, finWait2 := u.RecordedTimeWaits()
-	if observed := int(timeWaits + finWait2); observed >= minReconciled && untimed >= observed-observed/20 {
+	if observed := timeWaits + finWait2; observed >= minReconciled && u.UntimedCount(recordedFor) >= observed-observed/20 {
 		return c.timeWaits + c.reusable, c.timeWaits + c.reusable
 	}
 	return c.timeWaits + min(c.reusable, max(0, untimed-c.finWait2)), c.timeWaits + min(c.reusable, untimed)
