@@ -38,6 +38,7 @@ type simStorm struct {
 	mustSince time.Duration // since when there has been a storm with 5 % to spare; 0: there is none
 	openAt    time.Duration // when an alert was open last
 	failedAt  time.Duration // when a connect() found no port last
+	refusedAt time.Duration // when the engine got the first such connect() that has no alert; 0: there is none
 	why       string
 }
 
@@ -216,22 +217,29 @@ func (o *simOracle) sorted() (list []*simAlert) {
 	return list
 }
 
-// checkFailures: an alert is open once the engine has got a connect() that found no port.
+// checkFailures: an alert is open once the engine has got a connect() that found no port. It
+// takes up to a second to decide which alert that is.
 func (o *simOracle) checkFailures(d *simDestination) {
 	st := o.stormOf(d)
 	if d.failed.within(simStep) > 0 {
 		st.failedAt = o.r.k.now
 	}
-	got := d.seenFailed.between(simStep+o.r.tr.lag, o.r.tr.lag) > 0
-	if !got || o.r.k.now-o.r.tr.began < 2*simStep+o.r.tr.lag {
+	if d.seenFailed.between(simStep+o.r.tr.lag, o.r.tr.lag) > 0 && st.refusedAt == 0 && o.r.k.now-o.r.tr.began >= 2*simStep+o.r.tr.lag {
+		st.refusedAt = o.r.k.now
+	}
+	if st.refusedAt == 0 {
 		return
 	}
 	for _, a := range o.open {
 		if (a.Kind == timeWaitStorm || a.Kind == "port_exhaustion") && o.destinationOf(&a.Alert) == d {
+			st.refusedAt = 0
 			return
 		}
 	}
-	o.fault("connect() to %d found no port, and no alert is open", d.key.peerPort)
+	if o.r.k.now-st.refusedAt > verdictWait+simStep {
+		o.fault("connect() to %d found no port, and no alert is open", d.key.peerPort)
+		st.refusedAt = 0
+	}
 }
 
 func (o *simOracle) judgeStorm(d *simDestination) {

@@ -152,7 +152,7 @@ func (o *simOracle) checkOpen(x *simAlert) {
 		agrees, why = k.now-o.buckets.mayAt <= slack+o.answerTime(), o.buckets.why
 	case x.Kind == timeWaitStorm:
 		st := o.stormOf(o.destinationOf(&x.Alert))
-		agrees, why = k.now-max(st.mayAt, st.failedAt) <= slack+o.answerTime(), st.why
+		agrees, why = k.now-max(st.mayAt, st.failedAt+quietPeriod) <= slack+o.answerTime(), st.why
 	case x.Kind == "port_exhaustion":
 		st := o.stormOf(o.destinationOf(&x.Alert))
 		agrees, why = k.now-st.failedAt <= slack+quietPeriod, st.why
