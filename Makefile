@@ -70,6 +70,10 @@ bench-scale: ## measure one ring shared by two cores, and many open sockets; nee
 soak: ## run half an hour of mixed load with every feature on; memory must not grow, counts must add up
 	go test ./test/load -count=1 -timeout 1h -v -run Soak -soak 30m
 
+.PHONY: test-long
+test-long: ## run what takes too long for every change: 10,000 simulations of detection
+	go test ./internal/detect -count=1 -timeout 1h -v -run TestSimulation -simulations 10000
+
 .PHONY: soak-storms
 soak-storms: ## run ten minutes of mixed load that must raise no alert
 	go test ./test/detection -count=1 -timeout 30m -run NoneUnderNormalLoad -v -load-duration 10m
