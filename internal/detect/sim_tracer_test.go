@@ -2,6 +2,7 @@ package detect
 
 import (
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -38,17 +39,8 @@ type simLoss struct {
 
 // lossKind numbers the kinds of transitions that the engine uses.
 func lossKind(t *tcp.Transition) int {
-	switch {
-	case t.New == tcp.SynSent:
-		return 0
-	case t.New == tcp.TimeWait:
-		return 1
-	case t.New == tcp.CloseWait:
-		return 2
-	case t.New == tcp.LastAck:
-		return 3
-	}
-	return 4
+	kinds := []tcp.State{tcp.SynSent, tcp.TimeWait, tcp.CloseWait, tcp.LastAck, tcp.Close}
+	return max(0, slices.Index(kinds, t.New))
 }
 
 // simSeed are sockets that the seeder has read.

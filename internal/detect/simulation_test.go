@@ -98,10 +98,11 @@ func (o *simOracle) take(a *Alert) {
 func (o *simOracle) close(a *Alert) {
 	x := o.open[a.ID]
 	delete(o.open, a.ID)
-	if x != nil && x.wrongSince > 0 && !(x.verifiedAt == 0 && a.Reason == Refuted) && !o.isExcused(x) {
-		if wrong := o.r.k.now - x.wrongSince; wrong > time.Second {
-			o.fault("%s %s was wrong for %v: %s", x.Kind, x.ID, wrong, x.history)
-		}
+	if x == nil || x.wrongSince == 0 || x.verifiedAt == 0 && a.Reason == Refuted || o.isExcused(x) {
+		return
+	}
+	if wrong := o.r.k.now - x.wrongSince; wrong > time.Second {
+		o.fault("%s %s was wrong for %v: %s", x.Kind, x.ID, wrong, x.history)
 	}
 }
 
@@ -142,7 +143,8 @@ func (o *simOracle) expiring(d *simDestination) int {
 // checkOpen judges an alert that is open.
 func (o *simOracle) checkOpen(x *simAlert) {
 	k := o.r.k
-	agrees, why := true, ""
+	var agrees bool
+	var why string
 	slack := quietPeriod + 4*time.Second + o.r.tr.lag
 	if slices.ContainsFunc(o.r.loads, func(l *simLoad) bool { return l.binds }) {
 		slack += 2 * time.Second // the bound ports of timewait sockets are free when their timers expire
