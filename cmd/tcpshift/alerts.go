@@ -13,20 +13,20 @@ import (
 	"github.com/tcpshift/tcpshift/internal/detect"
 )
 
-func newAlerts() *cobra.Command {
-	o := traceOptions{only: []string{"alert"}, output: "-"}
+func newAlerts(s *signals) *cobra.Command {
+	o := traceOptions{only: []string{"alert"}}
 	cmd := &cobra.Command{
 		Use:   "alerts",
 		Short: "Trace alerts only, at the lowest cost",
 		Long: "Write alerts only, until stopped: about TIME_WAIT storms and other pile-ups of sockets.\n" +
 			"The kernel reports only the transitions that detection needs.",
 		Args: noArguments,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runTrace(cmd.Context(), &o) },
+		RunE: func(*cobra.Command, []string) error { return runTrace(s, &o) },
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	addFormatFlags(flags, &o.formatOptions)
-	addOutputFlag(flags, &o.output)
+	addOutputFlags(flags, &o.outputOptions)
 	addDurationFlag(flags, &o)
 	addSizeFlags(flags, &o)
 	addLabelFlag(flags, &o.formatOptions)

@@ -22,7 +22,7 @@ func documentation(t *testing.T) string {
 func TestFlags_Documented(t *testing.T) {
 	text := documentation(t)
 	known := make(map[string]bool)
-	for _, cmd := range newRoot().Commands() {
+	for _, cmd := range newRoot(nil).Commands() {
 		if !strings.Contains(text, "`tcpshift "+cmd.Name()) && cmd.Name() != "trace" {
 			t.Errorf("the command %s is not documented", cmd.Name())
 		}

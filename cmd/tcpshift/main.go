@@ -2,21 +2,20 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/signal"
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
-	"github.com/tcpshift/tcpshift/internal/trace"
 )
 
 // Exit statuses, as docs/output.md promises them.
@@ -26,45 +25,39 @@ const (
 	statusHost   = 3 // this host lacks a requirement
 )
 
+// flushLimit bounds the wait for the reader of standard error at the end.
+const flushLimit = 300 * time.Millisecond
+
+// notices writes the messages for the operator to standard error.
+var notices = output.NewNotices(unix.Stderr)
+
+// warn writes a message for the operator. It does not wait for standard error.
+func warn(message string) { notices.Add(message) }
+
 func main() {
-	// A reader that closes standard output is a normal end: the write must fail with EPIPE
-	// instead of killing the process.
-	signal.Ignore(syscall.SIGPIPE)
-	err := run(os.Args[1:])
-	if err == nil || readerGone(err) {
-		return
+	s := handleSignals()
+	err := run(s, os.Args[1:])
+	if err != nil && !readerGone(err) {
+		warn(err.Error())
 	}
-	fmt.Fprintln(os.Stderr, "tcpshift: "+oneLine(err))
-	os.Exit(exitStatus(err))
+	limit := flushLimit
+	if s.ctx.Err() == nil {
+		limit = 5 * time.Second // no signal: the reader may be slow
+	}
+	notices.Flush(limit)
+	if err != nil && !readerGone(err) {
+		os.Exit(exitStatus(err))
+	}
 }
 
-func run(args []string) error {
-	ctx, stop := signalContext()
-	defer stop()
-	root := newRoot()
+func run(s *signals, args []string) error {
+	root := newRoot(s)
 	root.SetArgs(args)
-	return root.ExecuteContext(ctx)
+	root.SetOut(output.NewPatient(unix.Stdout, os.Stdout.Name()))
+	return root.ExecuteContext(s.ctx)
 }
 
-// signalContext returns a context that the first SIGINT or SIGTERM cancels. The second
-// signal has its default action and kills the process, even while a write blocks.
-func signalContext() (context.Context, func()) {
-	ctx, cancel := context.WithCancelCause(context.Background())
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	go func() {
-		s := <-signals
-		signal.Stop(signals)
-		name := "SIGINT"
-		if s == syscall.SIGTERM {
-			name = "SIGTERM"
-		}
-		cancel(trace.Interrupted{Signal: name})
-	}()
-	return ctx, func() { signal.Stop(signals) }
-}
-
-func newRoot() *cobra.Command {
+func newRoot(s *signals) *cobra.Command {
 	var opts traceOptions
 	root := &cobra.Command{
 		Use:   "tcpshift",
@@ -74,11 +67,11 @@ func newRoot() *cobra.Command {
 		Args:          noArguments,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return runTrace(cmd.Context(), &opts) },
+		RunE:          func(*cobra.Command, []string) error { return runTrace(s, &opts) },
 	}
 	addTraceFlags(root.Flags(), &opts)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newTrace(), newAlerts(), newSnapshot(), newDoctor(), newExplain(), newVersion())
+	root.AddCommand(newTrace(s), newAlerts(s), newSnapshot(s), newDoctor(), newExplain(), newVersion())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	makeStrict(root)
@@ -182,8 +175,4 @@ func exitStatus(err error) int {
 		return statusHost
 	}
 	return statusFailed
-}
-
-func oneLine(err error) string {
-	return strings.ReplaceAll(err.Error(), "\n", "; ")
 }

@@ -3,6 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
 
 	"github.com/spf13/cobra"
 
@@ -15,36 +18,49 @@ import (
 
 type snapshotOptions struct {
 	formatOptions
-	output string
-	netns  []uint32
+	outputOptions
+	netns []uint32
 }
 
-func newSnapshot() *cobra.Command {
-	o := snapshotOptions{output: "-"}
+func newSnapshot(s *signals) *cobra.Command {
+	var o snapshotOptions
 	cmd := &cobra.Command{
 		Use:   "snapshot",
 		Short: "List all TCP sockets with their owners, TIME_WAIT included, then exit",
 		Args:  noArguments,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runSnapshot(cmd.Context(), &o) },
+		RunE:  func(*cobra.Command, []string) error { return runSnapshot(s, &o) },
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	addFormatFlags(flags, &o.formatOptions)
-	addOutputFlag(flags, &o.output)
+	addOutputFlags(flags, &o.outputOptions)
 	addLabelFlag(flags, &o.formatOptions)
 	flags.Var(list(&o.netns, "NETNS,...", filter.ParseNetns), "netns", "network namespace: inode, path or pid:N (default all)")
 	return cmd
 }
 
-func runSnapshot(ctx context.Context, o *snapshotOptions) (err error) {
+func runSnapshot(s *signals, o *snapshotOptions) error {
 	if err := o.check(); err != nil {
 		return err
 	}
-	out, err := output.Open(ctx, o.output)
+	w := &signalWriter{ctx: s.ctx, abandoned: make(chan struct{})}
+	defer s.handle(&running{abandon: sync.OnceFunc(func() { close(w.abandoned) })})()
+	out, err := o.outputOptions.open(s.ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, out.Close()) }()
+	w.out = out
+	done := make(chan error, 1)
+	go func() { done <- o.take(w) }()
+	select {
+	case err := <-done:
+		return errors.Join(err, out.Close())
+	case <-w.abandoned: // the goroutine still uses the output
+		return w.stopped()
+	}
+}
+
+func (o *snapshotOptions) take(w snapshot.Writer) error {
 	namespaces, err := netns.Find(o.netns)
 	if err != nil {
 		return err
@@ -53,5 +69,26 @@ func runSnapshot(ctx context.Context, o *snapshotOptions) (err error) {
 	if o.format == formatText {
 		enc = textEncoder(o.color, o.output)
 	}
-	return snapshot.Take(namespaces, enc, out)
+	return snapshot.Take(namespaces, enc, w)
+}
+
+// signalWriter writes until a signal comes.
+type signalWriter struct {
+	ctx       context.Context
+	out       output.Output
+	written   atomic.Uint64
+	abandoned chan struct{}
+}
+
+func (w *signalWriter) Write(lines []byte) (int, error) {
+	if w.ctx.Err() != nil {
+		return 0, w.stopped()
+	}
+	n, err := w.out.Write(lines)
+	w.written.Add(uint64(n))
+	return n, err
+}
+
+func (w *signalWriter) stopped() error {
+	return fmt.Errorf("stopped by %w: the list of sockets ends after %d bytes and is not complete", context.Cause(w.ctx), w.written.Load())
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -30,9 +29,9 @@ const defaultQueueSize = 8 << 20
 
 type traceOptions struct {
 	formatOptions
+	outputOptions
 	filter        filter.Filter
 	only          []string // record types; nil means all
-	output        string
 	duration      time.Duration
 	count         uint64
 	statsInterval time.Duration
@@ -44,13 +43,13 @@ type traceOptions struct {
 	detection     detect.Config
 }
 
-func newTrace() *cobra.Command {
+func newTrace(s *signals) *cobra.Command {
 	var opts traceOptions
 	cmd := &cobra.Command{
 		Use:   "trace",
 		Short: "Write a record for every transition until stopped (the default command)",
 		Args:  noArguments,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return runTrace(cmd.Context(), &opts) },
+		RunE:  func(*cobra.Command, []string) error { return runTrace(s, &opts) },
 	}
 	addTraceFlags(cmd.Flags(), &opts)
 	return cmd
@@ -60,8 +59,7 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.SortFlags = false
 	addFormatFlags(flags, &o.formatOptions)
 	flags.Var(list(&o.only, "TYPE,...", parseRecordType), "only", "write only these record types, and start and stop: "+strings.Join(record.SelectableTypes(), ", "))
-	o.output = "-"
-	addOutputFlag(flags, &o.output)
+	addOutputFlags(flags, &o.outputOptions)
 	addDurationFlag(flags, o)
 	flags.Var(single(&o.count, "N", parseCount), "count", "stop after this many transitions")
 	o.statsInterval = 10 * time.Second
@@ -76,10 +74,6 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.Var(list(&o.filter.NewStates, "STATE,...", filter.ParseState), "new-state", "state that the socket enters")
 	flags.Var(list(&o.filter.Roles, "ROLE,...", filter.ParseRole), "role", "client, server or listener")
 	addDetectionFlags(flags, &o.detection)
-}
-
-func addOutputFlag(flags *pflag.FlagSet, path *string) {
-	flags.Var(single(path, "PATH", parsePath), "output", "append to this file; - is standard output")
 }
 
 func addDurationFlag(flags *pflag.FlagSet, o *traceOptions) {
@@ -114,15 +108,28 @@ func addFilterFlags(flags *pflag.FlagSet, f *filter.Filter) {
 	flags.Var(list(&f.Cgroups, "PATH,...", filter.ParseCgroup), "cgroup", "cgroup v2 path; includes the cgroups below it")
 }
 
-func runTrace(ctx context.Context, o *traceOptions) (err error) {
+func runTrace(s *signals, o *traceOptions) (err error) {
 	if err := o.check(); err != nil {
 		return err
 	}
-	out, err := output.Open(ctx, o.output)
+	defer s.handle(&running{})()
+	out, err := o.outputOptions.open(s.ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, out.Close()) }()
+	queue := output.NewQueue(out, o.queueSize, warn)
+	defer func() {
+		if queue.Close() {
+			err = errors.Join(err, out.Close())
+		}
+	}()
+	now := &running{abandon: queue.Abandon, unwritten: func() string {
+		return fmt.Sprintf("%d bytes of output were not written", queue.Waiting())
+	}}
+	if out.Reopens() {
+		now.reopen = queue.Reopen
+	}
+	s.handle(now)
 	p, err := probe.Open(probe.Options{
 		Filter: o.kernelFilter(), BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wants("connection"),
 		TimeWaitEnds: o.timeWaitEnd, Without: o.unwanted(),
@@ -131,8 +138,9 @@ func runTrace(ctx context.Context, o *traceOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	queue := output.NewQueue(out, o.queueSize, warn)
-	defer queue.Close()
+	traced := *now
+	traced.closeLinks = p.CloseLinks
+	s.handle(&traced)
 	cfg := o.config(p, queue)
 	if o.wants("alert") {
 		m := monitor.New(o.detection, o.filter, warn)
@@ -140,7 +148,7 @@ func runTrace(ctx context.Context, o *traceOptions) (err error) {
 		cfg.Monitor = m
 	}
 	o.confine()
-	return trace.Run(ctx, cfg)
+	return trace.Run(s.ctx, cfg)
 }
 
 // memoryBudget is what this process needs at most besides the output's queue: an ordinary trace
@@ -151,7 +159,7 @@ const memoryBudget = 256 << 20
 func (o *traceOptions) confine() {
 	sandbox.LimitMemory(memoryBudget + 2*int64(o.queueSize))
 	if err := sandbox.DropPrivileges(sandbox.Features{Maps: true, Namespaces: o.wants("alert")}); err != nil {
-		warn("it keeps privileges that it no longer needs: " + oneLine(err))
+		warn("it keeps privileges that it no longer needs: " + err.Error())
 	}
 }
 
@@ -162,9 +170,6 @@ func (o *traceOptions) unwanted() []string {
 	}
 	return []string{probe.ReadHook}
 }
-
-// warn writes a message for the operator.
-func warn(message string) { fmt.Fprintln(os.Stderr, "tcpshift: "+message) }
 
 func (o *traceOptions) config(p *probe.Probe, out output.Sink) trace.Config {
 	return trace.Config{
@@ -177,6 +182,7 @@ func (o *traceOptions) config(p *probe.Probe, out output.Sink) trace.Config {
 		Count:         o.count,
 		StatsInterval: o.statsInterval,
 		ResetReasons:  p.ResetReasons(),
+		Notify:        warn,
 	}
 }
 

@@ -1,48 +1,105 @@
 package output
 
 import (
+	"bytes"
 	"errors"
 	"os"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// defaultBatch is no more than an empty pipe takes (16 pages, pipe(7)).
-const defaultBatch = 64 << 10
+const (
+	// defaultBatch is no more than an empty pipe takes (16 pages, pipe(7)).
+	defaultBatch = 64 << 10
+	// firstPause and longestPause bound the time between two writes to a descriptor that
+	// takes nothing although poll(2) reports room.
+	firstPause, longestPause = time.Millisecond, 100 * time.Millisecond
+	// pollPeriod is the longest time without another attempt to write.
+	pollPeriod = time.Second
+)
 
-// descriptor is what all outputs have in common. By default only Write writes: writeNow
-// takes nothing, and no failure is retryable.
+// descriptor is what all outputs have in common. Any process that shares the open file
+// description may set O_NONBLOCK on it at any time, so every write may fail with EAGAIN.
 type descriptor struct {
-	file  *os.File
+	file  *os.File // nil: another package owns the descriptor
 	fd    int
-	owned bool // Close closes file
+	name  string
+	pause time.Duration // before the next write after EAGAIN
 }
 
-func newDescriptor(f *os.File, owned bool) descriptor {
-	// Fd is called once, because it may change whether the file blocks.
-	return descriptor{file: f, fd: int(f.Fd()), owned: owned}
+func (d *descriptor) Write(lines []byte) (written int, err error) {
+	return writeAll(d, lines)
 }
 
-func (d *descriptor) Write(lines []byte) (int, error) {
-	n, err := d.file.Write(lines)
-	if errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET) {
-		return n, ErrReaderGone
+// writeAll writes to o until all lines are written or an error is not EAGAIN.
+func writeAll(o interface {
+	try(lines []byte) (int, error)
+	awaitRoom()
+}, lines []byte) (written int, err error) {
+	for {
+		n, err := o.try(lines[written:])
+		written += n
+		if !errors.Is(err, unix.EAGAIN) {
+			return written, err
+		}
+		o.awaitRoom()
 	}
-	return n, err
+}
+
+func (d *descriptor) try(lines []byte) (written int, err error) {
+	return d.tryWith(lines, func(rest []byte) (int, error) { return unix.Write(d.fd, rest) })
+}
+
+// tryWith calls write until all lines are written or it fails with another error than EINTR.
+func (d *descriptor) tryWith(lines []byte, write func(rest []byte) (int, error)) (written int, err error) {
+	for written < len(lines) {
+		n, err := write(lines[written:])
+		switch {
+		case n > 0:
+			written, d.pause = written+n, firstPause
+		case err == nil: // no kernel of today returns 0
+			err = unix.EAGAIN
+		}
+		switch {
+		case err == nil || errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EPIPE) || errors.Is(err, unix.ECONNRESET):
+			return written, ErrReaderGone
+		default:
+			return written, &os.PathError{Op: "write", Path: d.name, Err: err}
+		}
+	}
+	return written, nil
+}
+
+// awaitRoom waits after EAGAIN until the descriptor may take more.
+func (d *descriptor) awaitRoom() { d.await(d.fd) }
+
+func (d *descriptor) await(fd int) {
+	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	n, _ := unix.Poll(poll, int(pollPeriod/time.Millisecond)) // EINTR: the next write finds out
+	if n > 0 && d.pause > firstPause {                        // poll(2) was wrong before
+		time.Sleep(d.pause)
+	}
+	d.pause = min(2*d.pause, longestPause)
 }
 
 func (d *descriptor) ReaderGone() bool { return false }
 
+func (d *descriptor) Reopens() bool { return false }
+
+func (d *descriptor) Reopen() error { return errors.ErrUnsupported }
+
 func (d *descriptor) Close() error {
-	if !d.owned {
+	if d.file == nil {
 		return nil
 	}
-	return d.file.Close()
+	file := d.file
+	d.file = nil
+	return file.Close()
 }
 
 func (d *descriptor) batchSize() int { return defaultBatch }
-
-func (d *descriptor) writeNow([]byte, bool) (int, error) { return 0, nil }
 
 func (d *descriptor) retryable(error) bool { return false }
 
@@ -52,3 +109,6 @@ func (d *descriptor) hungUp() bool {
 	n, err := unix.Poll(poll, 0)
 	return err == nil && n > 0 && poll[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0
 }
+
+// wholeLines is the number of bytes up to the end of the last line.
+func wholeLines(lines []byte) int { return bytes.LastIndexByte(lines, '\n') + 1 }

@@ -1,5 +1,53 @@
 package output
 
+import (
+	"errors"
+	"sync/atomic"
+
+	"golang.org/x/sys/unix"
+)
+
 // device is a terminal or another character device, such as /dev/null. A device that
 // is full (/dev/full) is not retried: nothing can be deleted from it.
-type device struct{ descriptor }
+type device struct {
+	descriptor
+	gone atomic.Bool // the terminal has hung up
+}
+
+// newDevice starts a goroutine if the device is a terminal. It ends with the terminal.
+func newDevice(d descriptor) *device {
+	dev := &device{descriptor: d}
+	if _, err := unix.IoctlGetTermios(d.fd, unix.TCGETS); err == nil {
+		go dev.awaitHangUp(d.fd)
+	}
+	return dev
+}
+
+// awaitHangUp waits in poll(2), because the question costs the caller a wait while another
+// process changes the line discipline of the terminal (tty_ldisc_ref_wait).
+func (d *device) awaitHangUp(fd int) {
+	for {
+		poll := []unix.PollFd{{Fd: int32(fd)}}
+		_, err := unix.Poll(poll, -1)
+		switch {
+		case err != nil && !errors.Is(err, unix.EINTR) || poll[0].Revents&unix.POLLNVAL != 0:
+			return
+		case poll[0].Revents&(unix.POLLERR|unix.POLLHUP) != 0:
+			d.gone.Store(true)
+			return
+		}
+	}
+}
+
+func (d *device) ReaderGone() bool { return d.gone.Load() }
+
+func (d *device) Write(lines []byte) (int, error) { return writeAll(d, lines) }
+
+// try reports the EIO of a terminal that has hung up as a reader that went away.
+func (d *device) try(lines []byte) (int, error) {
+	n, err := d.descriptor.try(lines)
+	if errors.Is(err, unix.EIO) && d.hungUp() {
+		return n, ErrReaderGone
+	}
+	return n, err
+}

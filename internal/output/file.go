@@ -1,9 +1,11 @@
 package output
 
 import (
-	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"io"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,16 +17,41 @@ const fileBatch = 256 << 10
 
 // regularFile is a file on disk. It contains whole lines only, even after a write
 // that failed, unless another process writes to it too or truncating it fails.
-type regularFile struct{ descriptor }
+type regularFile struct {
+	descriptor
+	path   string // empty: standard output, or a descriptor that was inherited
+	follow bool   // see Open
+}
 
-func (f *regularFile) Write(lines []byte) (int, error) {
-	n, err := f.descriptor.Write(lines)
-	if err == nil || errors.Is(err, ErrReaderGone) {
-		return n, err
+func (f *regularFile) Write(lines []byte) (int, error) { return writeAll(f, lines) }
+
+// try returns only if all is written or the write failed: a file system that cannot take
+// more for the moment (FUSE may return EAGAIN) is asked again here, so that what a failure
+// leaves of a line is in one attempt.
+func (f *regularFile) try(lines []byte) (written int, err error) {
+	for {
+		n, err := f.descriptor.try(lines[written:])
+		written += n
+		if errors.Is(err, unix.EAGAIN) {
+			time.Sleep(longestPause)
+			continue
+		}
+		if err == nil || errors.Is(err, ErrReaderGone) {
+			return written, err
+		}
+		return f.keepWholeLines(lines[:written], err)
 	}
-	whole := bytes.LastIndexByte(lines[:n], '\n') + 1
-	if whole < n {
-		err = errors.Join(err, f.truncateTail(int64(n-whole)))
+}
+
+// keepWholeLines removes what a write that failed with err has left of its last line. If
+// that fails, all bytes stay.
+func (f *regularFile) keepWholeLines(written []byte, err error) (int, error) {
+	whole := wholeLines(written)
+	if whole == len(written) {
+		return whole, err
+	}
+	if truncateErr := f.truncateTail(int64(len(written) - whole)); truncateErr != nil {
+		return len(written), errors.Join(err, truncateErr)
 	}
 	return whole, err
 }
@@ -32,32 +59,42 @@ func (f *regularFile) Write(lines []byte) (int, error) {
 // truncateTail removes the last count bytes, the beginning of a line, unless another
 // process has written behind them.
 func (f *regularFile) truncateTail(count int64) error {
-	info, err := f.file.Stat()
-	if err != nil {
+	var info unix.Stat_t
+	if err := unix.Fstat(f.fd, &info); err != nil {
+		return fmt.Errorf("stat %s: %w", f.name, err)
+	}
+	at, err := unix.Seek(f.fd, 0, io.SeekCurrent)
+	if err != nil || at != info.Size {
 		return err
 	}
-	at, err := f.file.Seek(0, io.SeekCurrent)
-	if err != nil || at != info.Size() {
-		return err
-	}
-	if err := f.file.Truncate(at - count); err != nil {
-		return err
+	if err := unix.Ftruncate(f.fd, at-count); err != nil {
+		return fmt.Errorf("truncate %s: %w", f.name, err)
 	}
 	// Another process may share the offset and write next, as in
 	// ( tcpshift; echo done ) >file
-	_, err = f.file.Seek(at-count, io.SeekStart)
+	_, err = unix.Seek(f.fd, at-count, io.SeekStart)
 	return err
 }
 
-func (f *regularFile) batchSize() int { return fileBatch }
+func (f *regularFile) Reopens() bool { return f.path != "" }
 
-// writeNow writes to the page cache, which takes microseconds unless the disk is slow.
-func (f *regularFile) writeNow(lines []byte, slow bool) (int, error) {
-	if slow {
-		return 0, nil
+// Reopen opens the path again, where another file may be by now. The file that was open
+// stays in use if that fails.
+func (f *regularFile) Reopen() error {
+	other, err := Open(context.Background(), f.path, f.follow)
+	if err != nil {
+		return err
 	}
-	return f.Write(lines)
+	next, ok := other.(*regularFile)
+	if !ok {
+		return errors.Join(fmt.Errorf("%s is not a regular file any more", f.path), other.Close())
+	}
+	before := f.descriptor
+	*f = *next
+	return before.Close()
 }
+
+func (f *regularFile) batchSize() int { return fileBatch }
 
 // retryable is true for a full disk or quota: files may be deleted or rotated meanwhile.
 func (f *regularFile) retryable(err error) bool {

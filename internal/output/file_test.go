@@ -58,8 +58,8 @@ func writeUntilFull(t *testing.T, o Output, before string, want error) (written 
 	return "", 0
 }
 
-// smallTmpfs mounts a tmpfs of 64 KiB in a mount namespace of this thread. Nothing else
-// on the host sees it, and it ends with the test.
+// smallTmpfs mounts a tmpfs of 64 KiB in a mount namespace of this thread. It ends with the
+// test. The path leads to it from other threads, too.
 func smallTmpfs(t *testing.T) string {
 	t.Helper()
 	if os.Geteuid() != 0 {
@@ -85,7 +85,7 @@ func smallTmpfs(t *testing.T) string {
 			t.Errorf("unmount: %v", err)
 		}
 	})
-	return directory
+	return fmt.Sprintf("/proc/self/task/%d/root%s", unix.Gettid(), directory)
 }
 
 // A write to a full disk leaves whole lines only, and returns as many bytes as the file
@@ -96,7 +96,7 @@ func TestFile_FullDisk(t *testing.T) {
 	if err := os.WriteFile(path, []byte(before), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	o, err := Open(t.Context(), path)
+	o, err := Open(t.Context(), path, false)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -5,26 +5,28 @@
 //
 // # When a reader stalls
 //
-// The loop that makes the lines must not wait for a reader. Each output therefore
-// has an [Output] (the destination; one file of this package per kind), a [Queue]
-// (bounded, written by a goroutine of its own) and a [Stream] (used by the loop).
+// The loop that makes the lines must not wait for a reader, a disk or a terminal. Each
+// output therefore has an [Output] (the destination; one file of this package per kind), a
+// [Queue] (bounded, written by a goroutine of its own) and a [Stream] (used by the loop).
 //
 //  1. A Stream gathers lines into a batch. The loop flushes it when it is large
 //     enough, and at the end of each turn.
-//  2. While its queue is empty, a Queue writes a batch at once, on the loop's own
-//     CPU, if the destination takes it without waiting. Otherwise the batch is
-//     queued, and small batches are merged.
+//  2. A Queue takes the batch. Only its goroutine calls write(2), and it holds no lock
+//     meanwhile: a disk that hangs keeps the thread in the kernel, and nothing else.
+//     Small batches are merged while they wait.
 //  3. A Queue is full from its limit on, until at most half of the limit is queued.
 //  4. A full queue first leaves events in the kernel's ring buffer: for at most
 //     250 ms, and only until the ring is crowded. A burst has room in both.
 //  5. After that the stream is stalled. The loop counts transitions and connections
-//     instead of encoding them, and defers loss and stats records. Records that
-//     must not be lost (start, alert, stop) may exceed the limit by a reserve of
-//     4 MiB; beyond the reserve, and nowhere else, [Queue.Put] waits.
+//     instead of encoding them, and defers loss and stats records. Alerts may exceed the
+//     limit by a reserve of 4 MiB; beyond the reserve ([Stream.HasRoom]) they are
+//     counted, too. Nothing waits.
 //  6. When the queue has room again, the loss comes first, so that it stands where
 //     the records are missing.
 //  7. A full disk is a reader that stalls: the write is retried until [Queue.Drain]
-//     is called, and is an error from then on.
+//     is called, and is an error from then on. So is EAGAIN, on any kind of output.
+//  8. Drain waits for the reader until [Queue.Abandon] is called, and then fails with the
+//     number of bytes that were not written.
 package output
 
 import (
@@ -32,6 +34,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
@@ -45,25 +49,36 @@ var ErrReaderGone = errors.New("the reader of the output went away")
 type Output interface {
 	// Write writes whole lines and waits until they are written. It returns the
 	// number of bytes that the destination keeps: in a regular file, whole lines
-	// only. It fails with [ErrReaderGone], or with the system's error and the file's
-	// name. After a failure no further Write makes sense, unless the disk was full.
+	// only, unless truncating fails. It fails with [ErrReaderGone], or with the system's
+	// error and the file's name. After a failure no further Write makes sense, unless the
+	// disk was full.
 	Write(lines []byte) (int, error)
 
-	// ReaderGone reports whether the reader of a pipe or socket has closed its end.
-	// It asks the kernel, so no write is needed to find out.
+	// ReaderGone reports whether the reader of a pipe or socket has closed its end, or a
+	// terminal has hung up. It asks the kernel, so no write is needed to find out.
 	ReaderGone() bool
 
+	// Reopens reports whether Reopen can open something: the output is a regular file
+	// with a path.
+	Reopens() bool
+
+	// Reopen opens the path again, for a file that was renamed. After an error the output
+	// is what it was before, or the old file could not be closed.
+	Reopen() error
+
 	// Close closes what Open has opened; standard output stays open. Some file
-	// systems report a failed write only here.
+	// systems report a failed write only here. A second Close does nothing.
 	Close() error
 
 	// batchSize is the number of bytes that one write should have under load.
 	batchSize() int
 
-	// writeNow writes as much as the destination takes without waiting for a reader,
-	// which may end within a line, and returns the number of bytes. slow means that
-	// a recent write took long.
-	writeNow(lines []byte, slow bool) (int, error)
+	// try writes what it can, and returns the number of bytes. EAGAIN means that the rest
+	// must be written after awaitRoom has returned. Other errors are those of Write.
+	try(lines []byte) (int, error)
+
+	// awaitRoom waits until try may be called again. It returns after a second at the latest.
+	awaitRoom()
 
 	// retryable reports whether a Write that failed with err can succeed later
 	// without a restart.
@@ -71,33 +86,44 @@ type Output interface {
 }
 
 // Open opens the file at path for appending, so that a restart loses no record, and
-// creates it with mode 0640 if it does not exist. "-" is standard output. Opening a
-// FIFO waits until a process reads it, or ctx is done.
-func Open(ctx context.Context, path string) (Output, error) {
+// creates it with mode 0600 if it does not exist. "-" is standard output. Opening a
+// FIFO waits until a process reads it, or ctx is done. A symbolic link as the last part of
+// path, a file of another user and one with several names are refused
+// ([safeopen.ErrRefused]), unless follow is set.
+func Open(ctx context.Context, path string, follow bool) (Output, error) {
 	if path == "-" {
-		return newOutput(os.Stdout, false)
+		return newOutput(descriptor{fd: int(os.Stdout.Fd()), name: os.Stdout.Name()}, "", follow)
 	}
-	f, err := safeopen.Append(ctx, path, 0o640)
+	f, inherited, err := safeopen.Append(ctx, path, 0o600, follow)
 	if err != nil {
 		return nil, err
 	}
-	return newOutput(f, true)
+	d := descriptor{file: f, fd: int(f.Fd()), name: path}
+	if inherited {
+		path = ""
+	}
+	out, err := newOutput(d, path, follow)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return out, nil
 }
 
-// newOutput makes the output for the kind of file that f is. If owned, Close closes f.
-func newOutput(f *os.File, owned bool) (Output, error) {
-	info, err := f.Stat()
-	if err != nil {
-		return nil, fmt.Errorf("stat output: %w", err)
+// newOutput makes the output for the kind of file that d is. path is that of a file that can
+// be opened again; empty: none.
+func newOutput(d descriptor, path string, follow bool) (Output, error) {
+	var info unix.Stat_t
+	if err := unix.Fstat(d.fd, &info); err != nil {
+		return nil, fmt.Errorf("stat %s: %w", d.name, err)
 	}
-	d := newDescriptor(f, owned)
-	switch mode := info.Mode(); {
-	case mode.IsRegular():
-		return &regularFile{d}, nil
-	case mode&os.ModeNamedPipe != 0:
+	d.pause = firstPause
+	switch info.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return &regularFile{descriptor: d, path: path, follow: follow}, nil
+	case unix.S_IFIFO:
 		return newPipe(d), nil
-	case mode&os.ModeSocket != 0:
+	case unix.S_IFSOCK:
 		return &socket{d}, nil
 	}
-	return &device{d}, nil
+	return newDevice(d), nil
 }

@@ -16,7 +16,7 @@ import (
 // outputTo makes an output for an open file, as Open does for "-".
 func outputTo(t *testing.T, f *os.File) Output {
 	t.Helper()
-	o, err := newOutput(f, false)
+	o, err := newOutput(descriptor{fd: int(f.Fd()), name: f.Name()}, "", false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -25,7 +25,7 @@ func outputTo(t *testing.T, f *os.File) Output {
 
 func open(t *testing.T, path string) Output {
 	t.Helper()
-	o, err := Open(t.Context(), path)
+	o, err := Open(t.Context(), path, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,11 +88,11 @@ func TestFile_SharedAppend(t *testing.T) {
 // The error for a path that cannot be opened contains the path.
 func TestOpen_ErrorNamesPath(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "not", "there")
-	if _, err := Open(t.Context(), path); err == nil || !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) {
+	if _, err := Open(t.Context(), path, false); err == nil || !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), path) {
 		t.Errorf("got the error %v, want that %s does not exist", err, path)
 	}
 	directory := t.TempDir()
-	if _, err := Open(t.Context(), directory); err == nil || !strings.Contains(err.Error(), directory) {
+	if _, err := Open(t.Context(), directory, false); err == nil || !strings.Contains(err.Error(), directory) {
 		t.Errorf("got the error %v, want that %s is a directory", err, directory)
 	}
 }

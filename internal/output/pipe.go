@@ -9,36 +9,34 @@ import (
 // pipe is a pipe or FIFO.
 type pipe struct {
 	descriptor
-	// nonblock is a second open file description of the pipe, whose writes do not
-	// wait. -1: it could not be opened.
+	// nonblock is a second open file description of the pipe, whose writes do not wait, so
+	// that it is known how much a reader that stalls has got. If it could not be opened,
+	// nonblock is the first one.
 	nonblock int
 }
 
 func newPipe(d descriptor) *pipe {
 	fd, err := safeopen.NonblockingPipe(d.fd)
 	if err != nil {
-		fd = -1
+		fd = d.fd
 	}
 	return &pipe{descriptor: d, nonblock: fd}
 }
 
 func (p *pipe) ReaderGone() bool { return p.hungUp() }
 
-// writeNow fills the pipe. It leaves any failure to the next Write.
-func (p *pipe) writeNow(lines []byte, _ bool) (int, error) {
-	if p.nonblock < 0 {
-		return 0, nil
-	}
-	n, err := unix.Write(p.nonblock, lines)
-	if err != nil {
-		return 0, nil
-	}
-	return n, nil
+func (p *pipe) Write(lines []byte) (int, error) { return writeAll(p, lines) }
+
+func (p *pipe) try(lines []byte) (int, error) {
+	return p.tryWith(lines, func(rest []byte) (int, error) { return unix.Write(p.nonblock, rest) })
 }
 
+func (p *pipe) awaitRoom() { p.await(p.nonblock) }
+
 func (p *pipe) Close() error {
-	if p.nonblock >= 0 {
+	if p.nonblock != p.fd {
 		_ = unix.Close(p.nonblock)
+		p.nonblock = p.fd
 	}
 	return p.descriptor.Close()
 }

@@ -21,7 +21,7 @@ const limit = 256 << 10
 func queueTo(t *testing.T, o Output, limit int) *Queue {
 	t.Helper()
 	q := NewQueue(o, limit, func(message string) { t.Errorf("the operator is notified: %s", message) })
-	t.Cleanup(q.Close)
+	t.Cleanup(func() { q.Close() })
 	return q
 }
 
@@ -88,25 +88,6 @@ func TestQueue_StalledReaderGetsAll(t *testing.T) {
 	}
 }
 
-// Put writes to a pipe with room before it returns, without the background goroutine,
-// which may run on another CPU.
-func TestQueue_PipeWrittenAtOnce(t *testing.T) {
-	r, w := makePipe(t)
-	q := queueTo(t, outputTo(t, w), limit)
-	for i := range 3 {
-		lines := numberedLines(100 + i)
-		before := q.Written()
-		put(t, q, lines)
-		if n := q.Written() - before; n != uint64(len(lines)) {
-			t.Fatalf("%d of %d bytes are written", n, len(lines))
-		}
-		got := make([]byte, len(lines))
-		if _, err := io.ReadFull(r, got); err != nil || string(got) != lines {
-			t.Fatalf("the bytes read are not the bytes put, %v", err)
-		}
-	}
-}
-
 // A queue that was full stays so until half of its limit has been written.
 func TestQueue_FullUntilHalfWritten(t *testing.T) {
 	r, w := makePipe(t)
@@ -169,41 +150,6 @@ func TestQueue_NoAllocations(t *testing.T) {
 	}
 }
 
-// Put waits once limit and reserve are used up, so that memory is bounded and no line
-// is lost.
-func TestQueue_WaitsBeyondReserve(t *testing.T) {
-	r, w := makePipe(t)
-	q := queueTo(t, outputTo(t, w), limit)
-	big := strings.Repeat("x", 1<<20-1) + "\n"
-	done := make(chan error)
-	go func() {
-		for range 16 {
-			if _, err := q.Put([]byte(big)); err != nil {
-				done <- err
-				return
-			}
-		}
-		done <- q.Drain()
-	}()
-	got, most := 0, 0
-	for got < 16<<20 {
-		n, err := r.Read(make([]byte, 1<<20))
-		if err != nil {
-			t.Fatal(err)
-		}
-		got += n
-		q.mu.Lock()
-		most = max(most, q.size)
-		q.mu.Unlock()
-	}
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if most > limit+reserve+1<<20 {
-		t.Errorf("%d bytes were waiting, want at most %d and one batch", most, limit+reserve)
-	}
-}
-
 // The operator is notified of a reader that delays the end, with the number of bytes
 // that wait.
 func TestQueue_DrainNotice(t *testing.T) {
@@ -215,7 +161,7 @@ func TestQueue_DrainNotice(t *testing.T) {
 	all := fill(t, q)
 	drained := make(chan error)
 	go func() { drained <- q.Drain() }()
-	const want = " bytes wait for the reader of the output, which does not read: a second signal ends tcpshift without writing them"
+	const want = " bytes wait for the reader of the output, which does not read: a signal ends tcpshift without them"
 	if got := <-notices; !strings.HasSuffix(got, want) {
 		t.Errorf("the notice is %q, want the number of%s", got, want)
 	}
@@ -241,33 +187,6 @@ func TestQueue_StalledReaderGone(t *testing.T) {
 	}
 	if !q.ReaderGone() {
 		t.Error("the reader is not reported as gone")
-	}
-}
-
-// After a slow write, the following writes to a disk are done in the background.
-func TestQueue_SlowDisk(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "file")
-	o, err := Open(t.Context(), path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer o.Close()
-	q := queueTo(t, o, limit)
-	line := []byte("a line\n")
-	own, err := q.Put(line)
-	if err != nil || &own[:1][0] != &line[0] {
-		t.Errorf("another buffer than that put is returned, error %v: it was not written at once", err)
-	}
-	q.markIfSlow(slowWrite)
-	other, err := q.Put(line)
-	if err != nil || &other[:1][0] == &line[0] {
-		t.Errorf("the buffer put is returned, error %v: it was written at once although the disk is slow", err)
-	}
-	if err := q.Drain(); err != nil {
-		t.Error(err)
-	}
-	if got, err := os.ReadFile(path); err != nil || string(got) != "a line\na line\n" {
-		t.Errorf("the file contains %q, %v", got, err)
 	}
 }
 

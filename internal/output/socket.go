@@ -1,6 +1,17 @@
 package output
 
+import "golang.org/x/sys/unix"
+
 // socket is a connected socket that tcpshift got as standard output.
 type socket struct{ descriptor }
 
 func (s *socket) ReaderGone() bool { return s.hungUp() }
+
+func (s *socket) Write(lines []byte) (int, error) { return writeAll(s, lines) }
+
+// try does not wait, so that it is known how much a reader that stalls has got.
+func (s *socket) try(lines []byte) (int, error) {
+	return s.tryWith(lines, func(rest []byte) (int, error) {
+		return unix.SendmsgN(s.fd, rest, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+	})
+}

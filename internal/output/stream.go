@@ -21,7 +21,10 @@ type Sink interface {
 	Put(lines []byte) (empty []byte, err error)
 	// Full reports whether only records that must not be lost may be put.
 	Full() bool
-	// Drain waits until all lines are written. Only the stop record may follow.
+	// Room is the number of bytes that may still be put, by those records, too.
+	Room() int
+	// Drain waits until all lines are written, or the sink is abandoned. Only the stop
+	// record may follow.
 	Drain() error
 	// Written is the number of bytes that have been written.
 	Written() uint64
@@ -82,6 +85,10 @@ func (s *Stream) stalled() bool {
 	return s.full
 }
 
+// HasRoom reports whether a record that must not be lost may be appended: the reserve for
+// these records is not used up.
+func (s *Stream) HasRoom() bool { return len(s.Lines) < s.sink.Room() }
+
 // FlushBatch flushes if the gathered lines make a whole batch.
 func (s *Stream) FlushBatch() error {
 	if len(s.Lines) < s.size {
@@ -107,8 +114,8 @@ func (s *Stream) Flush() error {
 	return err
 }
 
-// Drain waits until all flushed lines are written. Call it at the end only, because this
-// wait for a reader has no time limit. It fails as Flush does.
+// Drain waits until all flushed lines are written, or the sink is abandoned. Call it at the
+// end only, because this wait for a reader has no time limit. It fails as Flush does.
 func (s *Stream) Drain() error {
 	if s.failed {
 		return nil

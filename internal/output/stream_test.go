@@ -9,10 +9,18 @@ import (
 
 // fakeSink keeps all lines.
 type fakeSink struct {
-	lines string
-	puts  int
-	full  bool
-	err   error
+	lines  string
+	puts   int
+	full   bool
+	noRoom bool
+	err    error
+}
+
+func (s *fakeSink) Room() int {
+	if s.noRoom {
+		return 0
+	}
+	return 1 << 30
 }
 
 func (s *fakeSink) BatchSize() int   { return 16 }

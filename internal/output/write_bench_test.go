@@ -23,7 +23,7 @@ func BenchmarkWrite(b *testing.B) {
 			}
 			defer os.RemoveAll(dir)
 			path := filepath.Join(dir, "lines")
-			out, err := Open(context.Background(), path)
+			out, err := Open(context.Background(), path, false)
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -59,11 +59,12 @@ func NewKernel() *Kernel {
 func (k *Kernel) Features() Features { return slices.Clone(k.features()) }
 
 // Probe is the attached programs and their ring buffers. It must not be used by several
-// goroutines.
+// goroutines, except for CloseLinks.
 type Probe struct {
 	features   Features
 	collection *ebpf.Collection
-	links      []attachment // in the order of attachment
+	linksMu    sync.Mutex
+	links      []attachment // in the order of attachment; with linksMu
 	reader     *ring.Reader
 	rings      rings
 	portWaits  waitBudget // of ListenPort
@@ -148,7 +149,9 @@ func (p *Probe) attach() error {
 		if err != nil {
 			return fmt.Errorf("attach program %s: %w", name, err)
 		}
+		p.linksMu.Lock()
 		p.links = append(p.links, attachment{l, name})
+		p.linksMu.Unlock()
 	}
 	return nil
 }
@@ -193,9 +196,11 @@ func (p *Probe) Crowded() bool { return p.reader.Crowded() }
 // first, so that the primary counts every event that a backup emits as fired.
 func (p *Probe) Detach() error {
 	var errs []error
-	for len(p.links) > 0 {
-		last := p.links[len(p.links)-1]
-		p.links = p.links[:len(p.links)-1]
+	for {
+		last, ok := p.takeLink()
+		if !ok {
+			break
+		}
 		errs = append(errs, last.Close(), p.settle(last.program))
 	}
 	if p.reader != nil {
@@ -204,11 +209,40 @@ func (p *Probe) Detach() error {
 	return errors.Join(errs...)
 }
 
+// CloseLinks detaches the programs and nothing else. Any goroutine may call it, even if another
+// method does not return: a thread that hangs in a system call keeps the descriptors of the
+// process open after its end, so the kernel would not detach the programs.
+func (p *Probe) CloseLinks() error {
+	var errs []error
+	for {
+		last, ok := p.takeLink()
+		if !ok {
+			return errors.Join(errs...)
+		}
+		errs = append(errs, last.Close())
+	}
+}
+
+// takeLink removes the last link from the list. ok is false if there is none.
+func (p *Probe) takeLink() (last attachment, ok bool) {
+	p.linksMu.Lock()
+	defer p.linksMu.Unlock()
+	if len(p.links) == 0 {
+		return last, false
+	}
+	last = p.links[len(p.links)-1]
+	p.links = p.links[:len(p.links)-1]
+	return last, true
+}
+
 // Close detaches the programs, unless Detach has done so, and frees all resources. It may
 // be called twice.
 func (p *Probe) Close() error {
 	var errs []error
-	if len(p.links) > 0 {
+	p.linksMu.Lock()
+	attached := len(p.links) > 0
+	p.linksMu.Unlock()
+	if attached {
 		errs = append(errs, p.Detach())
 	}
 	if p.reader != nil {

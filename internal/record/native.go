@@ -124,6 +124,7 @@ func (o object) counts(c *Counts) object {
 		uint("time_wait_ends", c.TimeWaitEnds).
 		uint("lost_time_wait_ends", c.TimeWaitEndsLostQueueFull).
 		uint("missed_time_wait_ends", c.TimeWaitEndsLostKernel).
+		uint("lost_alerts", c.LostAlerts).
 		uint("alerts_suppressed", c.AlertsSuppressed).
 		uintIfSet("seeded_after_ns", uint64(c.SeededAfter))
 }
@@ -136,7 +137,8 @@ func (n *Native) Loss(dst []byte, r *Loss) []byte {
 		literal("stage", r.Cause.stage())
 	if r.Cause == CauseQueueFull {
 		o = o.uint("lost_connections", r.LostConnections).
-			uint("lost_time_wait_ends", r.TimeWaitEndsLostQueueFull)
+			uint("lost_time_wait_ends", r.TimeWaitEndsLostQueueFull).
+			uint("lost_alerts", r.LostAlerts)
 	}
 	return n.end(o)
 }

@@ -72,6 +72,7 @@ type Counts struct {
 	TimeWaitEndsLostQueueFull uint64 // lost in user space: ends read, but not written because the queue was full
 	TimeWaitEndsLostKernel    uint64 // lost in the kernel: ends that the BPF programs did not emit, for lack of room or unseen
 
+	LostAlerts       uint64 // alert records not written because the queue and its reserve were full
 	AlertsSuppressed uint64 // causes that had no alert because too many were open
 
 	// SeededAfter is how long after the start detection had read the sockets that existed
@@ -125,7 +126,7 @@ type Loss struct {
 	Cause LossCause
 
 	// Records of other types that are missing; known for CauseQueueFull only.
-	LostConnections, TimeWaitEndsLostQueueFull uint64
+	LostConnections, TimeWaitEndsLostQueueFull, LostAlerts uint64
 }
 
 // Stop is the last record of a stream.

@@ -65,6 +65,10 @@ func (t Text) Loss(dst []byte, l *Loss) []byte {
 		dst = strconv.AppendUint(append(dst, ", "...), l.TimeWaitEndsLostQueueFull, 10)
 		dst = append(dst, " ends of TIME_WAITs"...)
 	}
+	if l.LostAlerts > 0 {
+		dst = strconv.AppendUint(append(dst, ", "...), l.LostAlerts, 10)
+		dst = append(dst, " alerts"...)
+	}
 	return t.finishRemark(append(append(append(dst, ": "...), l.Cause...), '\n'), begin, sgrBoldAmber)
 }
 

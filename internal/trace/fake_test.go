@@ -156,6 +156,7 @@ type fakeSink struct {
 	atWrite    func() // runs at the beginning of each Put
 	atPut      func() // runs at the end of each Put
 	full       bool
+	noRoom     bool
 	fullUntil  time.Time
 	drained    int // bytes that were written at the last Drain
 }
@@ -174,6 +175,13 @@ func (s *fakeSink) Put(lines []byte) ([]byte, error) {
 	}
 	clear(lines) // the loop must not use it any more
 	return make([]byte, 0, 1), nil
+}
+
+func (s *fakeSink) Room() int {
+	if s.noRoom {
+		return 0
+	}
+	return 1 << 30
 }
 
 func (s *fakeSink) BatchSize() int   { return 64 << 10 }

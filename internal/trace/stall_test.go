@@ -204,6 +204,7 @@ type discard struct {
 
 func (d *discard) Put(lines []byte) ([]byte, error) { return lines[:0], nil }
 func (d *discard) Full() bool                       { return d.full }
+func (d *discard) Room() int                        { return 1 << 30 }
 func (d *discard) BatchSize() int                   { return 64 << 10 }
 
 // The hot path allocates nothing, whether records are written or lost.

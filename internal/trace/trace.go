@@ -77,6 +77,8 @@ type Config struct {
 	Encoder record.Encoder
 	Monitor Monitor      // nil: no alerts
 	Start   record.Start // Run sets its Time
+	// Notify gets messages for the operator, and must not wait; nil: none.
+	Notify func(message string)
 	// ResetReasons are the kernel's names of the reasons to send a reset.
 	ResetReasons map[tcp.ResetCode]string
 
@@ -109,7 +111,8 @@ var errCountReached = errors.New("count reached")
 // Run writes a start record, then the records of all events until ctx is done or a
 // limit of cfg is reached, then a stop record. It always detaches the source. It
 // returns nil if it ended that way, or because the reader of the output went away;
-// otherwise the errors of what failed, after writing the records encoded before.
+// otherwise the errors of what failed, after writing the records encoded before. The wait
+// for a reader at the end has no limit: abandon the queue to end it.
 func Run(ctx context.Context, cfg Config) error {
 	l := newLoop(cfg)
 	err := ignoreReaderGone(l.run(ctx))
@@ -328,6 +331,7 @@ func (l *loop) finish(ctx context.Context, reason string) error {
 		return err
 	}
 	l.closeAlerts()
+	l.out.losses() // of alerts
 	if l.StatsInterval > 0 {
 		l.out.stats()
 	}

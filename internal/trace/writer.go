@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/decode"
@@ -18,6 +19,7 @@ type recordWriter struct {
 	seq     uint64 // of the last record
 	account account
 	kernel  *kernelLedger
+	notify  func(message string)
 
 	selected                 map[string]bool // record types; nil: all
 	transitions, connections bool            // selected
@@ -32,7 +34,10 @@ type recordWriter struct {
 }
 
 func newRecordWriter(cfg *Config, kernel *kernelLedger) *recordWriter {
-	w := &recordWriter{encoder: cfg.Encoder, header: &cfg.Start, kernel: kernel, limit: cfg.Count, interval: cfg.StatsInterval}
+	w := &recordWriter{encoder: cfg.Encoder, header: &cfg.Start, kernel: kernel, limit: cfg.Count, interval: cfg.StatsInterval, notify: cfg.Notify}
+	if w.notify == nil {
+		w.notify = func(string) {}
+	}
 	w.stream = output.NewStream(cfg.Sink, cfg.Source, w.losses)
 	if cfg.Only != nil {
 		w.selected = make(map[string]bool)
@@ -107,13 +112,24 @@ func (w *recordWriter) limitReached() bool {
 	return w.limit > 0 && w.account.written == w.limit
 }
 
-// alert writes an alert even if the output has stalled.
+// alert writes an alert even if the output has stalled, unless its reserve is used up. The
+// operator is notified of the first alert that is lost then.
 func (w *recordWriter) alert(a *detect.Alert) {
+	if !w.stream.HasRoom() {
+		if w.account.lostAlerts == w.account.reported.queueFullAlerts {
+			w.notify("the reader of the output, or its disk, does not take records: alerts are lost from now on")
+		}
+		w.account.lostAlerts++
+		return
+	}
 	w.stream.Lines = w.numbered().Alert(w.stream.Lines, a)
 }
 
 // losses writes what has been lost and not yet reported, one record per cause.
 func (w *recordWriter) losses() {
+	if lost := w.account.lostAlerts - w.account.reported.queueFullAlerts; lost > 0 {
+		w.notify(fmt.Sprintf("%d alerts were lost, because the output did not take records", lost))
+	}
 	for _, loss := range w.account.unreported(w.kernel) {
 		if w.selects("loss") {
 			loss.Time = time.Now()

@@ -60,6 +60,12 @@ func (tr *Tracer) Put(lines []byte) ([]byte, error) {
 // Full implements output.Sink.
 func (tr *Tracer) Full() bool { return false }
 
+// Room implements output.Sink.
+func (tr *Tracer) Room() int { return 1 << 30 }
+
+// Err implements output.Sink.
+func (tr *Tracer) Err() error { return nil }
+
 // Drain implements output.Sink.
 func (tr *Tracer) Drain() error { return nil }
 

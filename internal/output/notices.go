@@ -1,0 +1,96 @@
+package output
+
+import (
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+)
+
+// maxNotices bounds the messages that wait. Few come: a stall, a full disk, a failure.
+const maxNotices = 64
+
+// Notices writes messages for the operator to a descriptor, one a line. The descriptor may be
+// the same full pipe as that of the records, so a goroutine writes them. It may be used by any
+// goroutine.
+type Notices struct {
+	out descriptor
+
+	mu      sync.Mutex // never locked during a system call
+	changed sync.Cond
+	waiting []string
+	writing bool
+	dropped int
+}
+
+// NewNotices starts a goroutine that writes to the descriptor fd.
+func NewNotices(fd int) *Notices {
+	n := &Notices{out: descriptor{fd: fd, pause: firstPause}}
+	n.changed.L = &n.mu
+	go n.run()
+	return n
+}
+
+// Add takes a message and does not wait. It counts messages that come while too many wait, and
+// reports their number later.
+func (n *Notices) Add(message string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if len(n.waiting) == maxNotices {
+		n.dropped++
+		return
+	}
+	if n.dropped > 0 {
+		n.waiting = append(n.waiting, fmt.Sprintf("%d messages could not be written here", n.dropped))
+		n.dropped = 0
+	}
+	n.waiting = append(n.waiting, strings.ReplaceAll(message, "\n", "; "))
+	n.changed.Broadcast()
+}
+
+// Flush waits until all messages are written, but no longer than limit.
+func (n *Notices) Flush(limit time.Duration) {
+	var late bool
+	timer := time.AfterFunc(limit, func() {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		late = true
+		n.changed.Broadcast()
+	})
+	defer timer.Stop()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for (len(n.waiting) > 0 || n.writing) && !late {
+		n.changed.Wait()
+	}
+}
+
+func (n *Notices) run() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for {
+		for len(n.waiting) == 0 {
+			n.changed.Wait()
+		}
+		message := n.waiting[0]
+		n.waiting, n.writing = n.waiting[1:], true
+		n.mu.Unlock()
+		_, _ = n.out.Write([]byte("tcpshift: " + message + "\n")) // a failure cannot be reported anywhere
+		n.mu.Lock()
+		n.writing = false
+		n.changed.Broadcast()
+	}
+}
+
+// Patient is a writer for a descriptor that waits while the descriptor takes nothing, even if
+// another process has set O_NONBLOCK on it. An error has the name.
+type Patient struct{ out descriptor }
+
+// NewPatient makes a writer for the descriptor fd.
+func NewPatient(fd int, name string) *Patient {
+	return &Patient{descriptor{fd: fd, name: name, pause: firstPause}}
+}
+
+func (p *Patient) Write(b []byte) (int, error) {
+	return p.out.Write(b)
+}
