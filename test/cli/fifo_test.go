@@ -49,7 +49,7 @@ func TestFIFO_SignalWhileOpening(t *testing.T) {
 			r := tr.wait()
 			r.mustEnd(t, 1)
 			r.mustPrintNothing(t)
-			r.mustPrintError(t, "open "+path+": no process reads this FIFO: stopped waiting at "+name)
+			r.mustPrintError(t, "--output: open "+path+": no process reads this FIFO: stopped waiting at "+name)
 		}
 	}
 }
