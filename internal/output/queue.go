@@ -16,6 +16,8 @@ const (
 	maxSpares = 8
 	// drainNotice is how long Drain waits before it notifies the operator.
 	drainNotice = 5 * time.Second
+	// lateDrain bounds the wait of a Drain that is called after Abandon.
+	lateDrain = 300 * time.Millisecond
 )
 
 // NotWrittenError is the error of a queue that was abandoned.
@@ -51,6 +53,8 @@ type Queue struct {
 	reopen    bool     // before the next write
 	closed    bool
 	abandoned bool
+	inDrain   bool
+	late      bool // Drain waits no longer
 	ended     bool // the goroutine
 }
 
@@ -113,8 +117,8 @@ func (q *Queue) Waiting() int {
 func (q *Queue) Written() uint64 { return q.written.Load() }
 
 // Drain waits until all lines are written, or writing has failed, and returns that
-// failure. After the first call, a full disk is a failure. After Abandon it does not wait,
-// and fails with a [*NotWrittenError] if lines are left.
+// failure. After the first call, a full disk is a failure. Abandon ends the wait; a call
+// after that waits for a moment. Drain then fails with a [*NotWrittenError].
 func (q *Queue) Drain() error {
 	select {
 	case <-q.draining:
@@ -124,9 +128,14 @@ func (q *Queue) Drain() error {
 	defer time.AfterFunc(q.drainNotice, q.notifyBacklog).Stop()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for q.size > 0 && q.err == nil && !q.abandoned {
+	if q.abandoned {
+		defer time.AfterFunc(lateDrain, q.Abandon).Stop()
+	}
+	q.inDrain = true
+	for q.size > 0 && q.err == nil && !q.late {
 		q.changed.Wait()
 	}
+	q.inDrain = false
 	if q.err == nil && q.size > 0 {
 		q.err = &NotWrittenError{q.size}
 	}
@@ -145,8 +154,15 @@ func (q *Queue) notifyBacklog() {
 func (q *Queue) Abandon() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.abandoned = true
+	q.abandoned, q.late = true, q.inDrain
 	q.changed.Broadcast()
+}
+
+// Err is the error of a write, which the next Put returns, too.
+func (q *Queue) Err() error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.err
 }
 
 // Reopen makes the goroutine reopen the output between two lines, see [Output].

@@ -26,6 +26,8 @@ type Sink interface {
 	// Drain waits until all lines are written, or the sink is abandoned. Only the stop
 	// record may follow.
 	Drain() error
+	// Err is the failure of a write.
+	Err() error
 	// Written is the number of bytes that have been written.
 	Written() uint64
 	// ReaderGone reports whether the reader has closed its end.
@@ -100,12 +102,14 @@ func (s *Stream) FlushBatch() error {
 // Flush passes the gathered lines to the queue. It fails if writing has failed, and
 // does so once: from then on all lines are discarded.
 func (s *Stream) Flush() error {
-	if len(s.Lines) == 0 {
-		return nil
-	}
 	if s.failed {
 		s.Lines = s.Lines[:0]
 		return nil
+	}
+	if len(s.Lines) == 0 {
+		err := s.sink.Err()
+		s.failed = err != nil
+		return err
 	}
 	var err error
 	s.Lines, err = s.sink.Put(s.Lines)

@@ -13,8 +13,11 @@ type fakeSink struct {
 	puts   int
 	full   bool
 	noRoom bool
+	failed error // of a write in the background
 	err    error
 }
+
+func (s *fakeSink) Err() error { return s.failed }
 
 func (s *fakeSink) Room() int {
 	if s.noRoom {
@@ -135,5 +138,19 @@ func TestStream_FailsOnce(t *testing.T) {
 		if err := errors.Join(s.Flush(), s.Drain()); err != nil || sink.puts != puts || len(s.Lines) != 0 {
 			t.Errorf("afterwards: the error %v, %d more batches and %d bytes, want none", err, sink.puts-puts, len(s.Lines))
 		}
+	}
+}
+
+// A write that failed in the background is found without another line.
+func TestStream_FailsWithoutLines(t *testing.T) {
+	errBroken := errors.New("it is broken")
+	sink := &fakeSink{}
+	s := NewStream(sink, &fakeRing{}, nil)
+	if err := s.Flush(); err != nil {
+		t.Error(err)
+	}
+	sink.failed = errBroken
+	if first, second := s.Flush(), s.Flush(); !errors.Is(first, errBroken) || second != nil || sink.puts != 0 {
+		t.Errorf("the errors are %v and %v after %d batches, want one without a batch", first, second, sink.puts)
 	}
 }

@@ -157,6 +157,7 @@ type fakeSink struct {
 	atPut      func() // runs at the end of each Put
 	full       bool
 	noRoom     bool
+	failed     error // of a write in the background
 	fullUntil  time.Time
 	drained    int // bytes that were written at the last Drain
 }
@@ -176,6 +177,8 @@ func (s *fakeSink) Put(lines []byte) ([]byte, error) {
 	clear(lines) // the loop must not use it any more
 	return make([]byte, 0, 1), nil
 }
+
+func (s *fakeSink) Err() error { return s.failed }
 
 func (s *fakeSink) Room() int {
 	if s.noRoom {
@@ -209,6 +212,7 @@ type line struct {
 	OtherProtocol uint64 `json:"other_protocol"`
 
 	LostConnections           uint64 `json:"lost_connections"`
+	LostAlerts                uint64 `json:"lost_alerts"`
 	TimeWaitUnknown           uint64 `json:"time_wait_unknown"`
 	LostResets                uint64 `json:"lost_resets"`
 	TimeWaitEnds              uint64 `json:"time_wait_ends"`

@@ -196,6 +196,39 @@ func TestStall_DetectionContinues(t *testing.T) {
 	})
 }
 
+// Beyond the reserve of a stalled output alerts are lost, and counted in loss and stop. The
+// operator is notified of the first one at once, and of their number.
+func TestStall_AlertsBeyondReserve(t *testing.T) {
+	for _, freed := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			var notices []string
+			sink := &fakeSink{full: true, noRoom: true}
+			source := &fakeSource{turns: [][][]byte{samples(3), samples(4)}}
+			source.atRead = func() {
+				sink.full, sink.noRoom = sink.full && !(freed && source.reads > 5), sink.noRoom && !(freed && source.reads > 5)
+			}
+			cfg := Config{Notify: func(message string) { notices = append(notices, message) }}
+			if _, _, err := monitoredBy(t, &fakeMonitor{}, sink, cfg, source); err != nil {
+				t.Error(err)
+			}
+			lines := sink.lines(t)
+			var lost, all uint64 = 0, 2 // the alert opens and closes
+			for _, l := range ofType(lines, "loss") {
+				lost += l.LostAlerts
+			}
+			alerts := uint64(len(ofType(lines, "alert")))
+			if stop := last(t, lines); stop.LostAlerts != lost || lost+alerts != all || freed != (alerts == 1) {
+				t.Errorf("freed %v: %d alerts came, %d are in loss, %d in stop", freed, alerts, lost, stop.LostAlerts)
+			}
+			checkStream(t, lines)
+			const first = "the reader of the output, or its disk, does not take records: alerts are lost from now on"
+			if len(notices) < 2 || notices[0] != first || notices[1] != "alerts lost since then: 1" {
+				t.Errorf("freed %v: the notices are %q", freed, notices)
+			}
+		})
+	}
+}
+
 // discard is a sink that writes nothing, and returns the buffer that it gets.
 type discard struct {
 	output.Sink
@@ -204,6 +237,7 @@ type discard struct {
 
 func (d *discard) Put(lines []byte) ([]byte, error) { return lines[:0], nil }
 func (d *discard) Full() bool                       { return d.full }
+func (d *discard) Err() error                       { return nil }
 func (d *discard) Room() int                        { return 1 << 30 }
 func (d *discard) BatchSize() int                   { return 64 << 10 }
 

@@ -128,7 +128,7 @@ func (w *recordWriter) alert(a *detect.Alert) {
 // losses writes what has been lost and not yet reported, one record per cause.
 func (w *recordWriter) losses() {
 	if lost := w.account.lostAlerts - w.account.reported.queueFullAlerts; lost > 0 {
-		w.notify(fmt.Sprintf("%d alerts were lost, because the output did not take records", lost))
+		w.notify(fmt.Sprintf("alerts lost since then: %d", lost))
 	}
 	for _, loss := range w.account.unreported(w.kernel) {
 		if w.selects("loss") {
