@@ -40,7 +40,7 @@ func (tr *tracer) awaitOpening() {
 // The first signal ends a tracer that waits for a reader of its FIFO.
 func TestFIFO_SignalWhileOpening(t *testing.T) {
 	requireRoot(t)
-	for name, s := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM} {
+	for name, s := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM, "SIGQUIT": syscall.SIGQUIT, "SIGHUP": syscall.SIGHUP} {
 		for _, command := range [][]string{nil, {"snapshot"}} {
 			path := newFIFO(t)
 			tr := launch(t, append(command, "--output", path))

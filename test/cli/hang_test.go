@@ -36,6 +36,18 @@ func (tr *tracer) awaitEnd(since time.Time) {
 	}
 }
 
+// awaitStartIn waits for the start record in a file.
+func (tr *tracer) awaitStartIn(path string) {
+	tr.t.Helper()
+	awaitFile(tr.t.(*testing.T), path).Close()
+	content, err := os.ReadFile(path)
+	if err != nil {
+		tr.t.Fatal(err)
+	}
+	line, _, _ := bytes.Cut(content, []byte("\n"))
+	tr.started = string(line)
+}
+
 // frozenDisk is a file system of its own that can be frozen.
 type frozenDisk struct {
 	t      *testing.T
@@ -126,8 +138,7 @@ func TestHang_FrozenDisk(t *testing.T) {
 	defer stderr.Close()
 	tr := launch(t, flags("--only", "stats", "--stats-interval", "1ms", "--output", path), func(cmd *exec.Cmd) { cmd.Stderr = stderr })
 	t.Cleanup(d.thaw)
-	records := awaitFile(t, path)
-	defer records.Close()
+	tr.awaitStartIn(path)
 	opened := openObjects(t, tr)
 	d.freeze()
 	began := time.Now()
@@ -155,7 +166,7 @@ func TestHang_FrozenDiskSecondSignal(t *testing.T) {
 	path := filepath.Join(d.dir, "records")
 	tr := launch(t, flags("--only", "stats", "--stats-interval", "1ms", "--output", path), func(cmd *exec.Cmd) { cmd.Stderr = nil })
 	t.Cleanup(d.thaw)
-	awaitFile(t, path).Close()
+	tr.awaitStartIn(path)
 	opened := openObjects(t, tr)
 	d.freeze()
 	time.Sleep(100 * time.Millisecond)
@@ -224,12 +235,8 @@ func TestHang_StalledReader(t *testing.T) {
 // Standard output and standard error may be one pipe that nobody reads.
 func TestHang_StalledStandardError(t *testing.T) {
 	requireRoot(t)
-	tr := launch(t, flags("--only", "stats", "--stats-interval", "1ms"), func(cmd *exec.Cmd) { cmd.Stderr = cmd.Stdout })
-	tr.awaitStart()
-	time.Sleep(time.Second) // the pipe is full then
-	for range 3 {           // each has a message
-		tr.signal(syscall.SIGUSR1)
-	}
+	tr := blockedTracer(t, func(cmd *exec.Cmd) { cmd.Stderr = cmd.Stdout })
+	tr.signal(syscall.SIGUSR1) // this has a message
 	began := time.Now()
 	tr.signal(syscall.SIGTERM)
 	tr.awaitEnd(began)
@@ -277,17 +284,20 @@ func TestOutput_SharedNonblocking(t *testing.T) {
 	for _, kind := range []string{"pipe", "socket", "terminal"} {
 		t.Run(kind, func(t *testing.T) {
 			ours, theirs := outputPair(t, kind)
-			tr := launch(t, flags("--only", "stats", "--stats-interval", "1ms", "--queue-size", "256KiB"), withStdout(theirs))
+			n, args := stormNamespace(t)
+			tr := launch(t, args, withStdout(theirs))
 			tr.out = ours
 			tr.lines.Reset(ours)
 			tr.awaitStart()
 			if err := unix.SetNonblock(int(theirs.Fd()), true); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(time.Second) // of records that nobody reads
+			runStorm(t, n) // of which nobody reads a record
 			tr.signal(syscall.SIGTERM)
 			theirs.Close()
-			tr.end("signal")
+			if s := tr.end("signal"); s.last().LostQueue == 0 {
+				t.Errorf("want lost records, the reader has stalled: %s", s.last().line)
+			}
 		})
 	}
 }

@@ -3,6 +3,7 @@ package cli_test
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,7 +17,7 @@ import (
 // A signal ends the stream, and stop names the signal.
 func TestSignal_NamedInStop(t *testing.T) {
 	requireRoot(t)
-	for name, s := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM} {
+	for name, s := range map[string]syscall.Signal{"SIGINT": syscall.SIGINT, "SIGTERM": syscall.SIGTERM, "SIGQUIT": syscall.SIGQUIT, "SIGHUP": syscall.SIGHUP} {
 		t.Run(name, func(t *testing.T) {
 			tr := startTracer(t, []string{"--only", "stats", "--stats-interval", "1ms"})
 			tr.next()
@@ -82,9 +83,9 @@ func TestSignal_SecondSignal(t *testing.T) {
 }
 
 // blockedTracer starts a tracer that waits for the reader of a full pipe.
-func blockedTracer(t *testing.T) *tracer {
+func blockedTracer(t *testing.T, adjust ...func(*exec.Cmd)) *tracer {
 	t.Helper()
-	tr := startTracer(t, []string{"--only", "stats", "--stats-interval", "1ms"})
+	tr := startTracer(t, []string{"--only", "stats", "--stats-interval", "1ms"}, adjust...)
 	if _, err := unix.FcntlInt(tr.out.Fd(), unix.F_SETPIPE_SZ, os.Getpagesize()); err != nil {
 		t.Fatalf("shrink the pipe: %v", err)
 	}
