@@ -45,7 +45,7 @@ func runSnapshot(s *signals, o *snapshotOptions) error {
 	}
 	w := &signalWriter{ctx: s.ctx, abandoned: make(chan struct{})}
 	defer s.handle(&running{abandon: sync.OnceFunc(func() { close(w.abandoned) })})()
-	out, err := o.outputOptions.open(s.ctx)
+	out, err := o.open(s.ctx)
 	if err != nil {
 		return err
 	}

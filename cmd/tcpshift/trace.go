@@ -113,7 +113,7 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 		return err
 	}
 	defer s.handle(&running{})()
-	out, err := o.outputOptions.open(s.ctx)
+	out, err := o.open(s.ctx)
 	if err != nil {
 		return err
 	}

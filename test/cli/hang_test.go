@@ -196,7 +196,7 @@ func TestHang_FrozenDiskAtStart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer stderr.Close()
+		t.Cleanup(func() { stderr.Close() })
 		d.freeze()
 		tr := launch(t, append(command, "--output", path), func(cmd *exec.Cmd) { cmd.Stderr = stderr })
 		t.Cleanup(d.thaw)
