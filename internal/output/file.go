@@ -82,16 +82,18 @@ func (f *regularFile) Reopens() bool { return f.path != "" }
 // stays in use if that fails.
 func (f *regularFile) Reopen() error {
 	other, err := Open(context.Background(), f.path, f.follow)
-	if err != nil {
-		return err
+	if err == nil && !other.Reopens() {
+		err = errors.Join(fmt.Errorf("%s is not a regular file any more", f.path), other.Close())
 	}
-	next, ok := other.(*regularFile)
-	if !ok {
-		return errors.Join(fmt.Errorf("%s is not a regular file any more", f.path), other.Close())
+	if err != nil {
+		return fmt.Errorf("%w: the file that is open stays in use", err)
 	}
 	before := f.descriptor
-	*f = *next
-	return before.Close()
+	*f = *other.(*regularFile)
+	if err := before.Close(); err != nil { // some file systems write only then
+		return fmt.Errorf("the file that was open until now may not be complete: %w", err)
+	}
+	return nil
 }
 
 func (f *regularFile) batchSize() int { return fileBatch }

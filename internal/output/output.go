@@ -62,8 +62,8 @@ type Output interface {
 	// with a path.
 	Reopens() bool
 
-	// Reopen opens the path again, for a file that was renamed. After an error the output
-	// is what it was before, or the old file could not be closed.
+	// Reopen opens the path again, for a file that was renamed. The error reports which of
+	// the two files is in use.
 	Reopen() error
 
 	// Close closes what Open has opened; standard output stays open. Some file

@@ -237,7 +237,7 @@ func (q *Queue) takeReopen() bool {
 
 func (q *Queue) reopenOutput() {
 	if err := q.out.Reopen(); err != nil {
-		q.notify("reopen the output: " + err.Error() + ": the file that is open stays in use")
+		q.notify("reopen the output: " + err.Error())
 	}
 }
 
