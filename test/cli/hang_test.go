@@ -49,6 +49,15 @@ func (tr *tracer) awaitStartIn(path string) {
 	tr.started = string(line)
 }
 
+// openLinks returns the links of the tracer's programs. What else is open, such as a map, may
+// stay as long as the kernel has a thread of the process.
+func openLinks(t *testing.T, tr *tracer) map[object]bool {
+	t.Helper()
+	links := openObjects(t, tr)
+	maps.DeleteFunc(links, func(o object, _ bool) bool { return o.kind != "link_id" })
+	return links
+}
+
 // frozenDisk is a file system of its own that can be frozen.
 type frozenDisk struct {
 	t      *testing.T
@@ -140,7 +149,7 @@ func TestHang_FrozenDisk(t *testing.T) {
 	tr := launch(t, flags("--only", "stats", "--stats-interval", "1ms", "--output", path), func(cmd *exec.Cmd) { cmd.Stderr = stderr })
 	t.Cleanup(d.thaw)
 	tr.awaitStartIn(path)
-	opened := openObjects(t, tr)
+	links := openLinks(t, tr)
 	d.freeze()
 	began := time.Now()
 	for !isInSystemCall(t, tr.cmd.Process.Pid, unix.SYS_WRITE, 2, 0) && time.Since(began) < 200*time.Millisecond {
@@ -148,7 +157,7 @@ func TestHang_FrozenDisk(t *testing.T) {
 	}
 	tr.signal(syscall.SIGTERM)
 	tr.awaitEnd(time.Now())
-	mustBeGone(t, opened)
+	mustBeGone(t, links)
 	if text, err := os.ReadFile(stderr.Name()); err != nil || !notWritten.Match(text) {
 		t.Errorf("standard error is %q, %v; want %v", text, err, notWritten)
 	}
@@ -168,8 +177,7 @@ func TestHang_FrozenDiskSecondSignal(t *testing.T) {
 	tr := launch(t, flags("--only", "stats", "--stats-interval", "1ms", "--output", path), func(cmd *exec.Cmd) { cmd.Stderr = nil })
 	t.Cleanup(d.thaw)
 	tr.awaitStartIn(path)
-	links := openObjects(t, tr)
-	maps.DeleteFunc(links, func(o object, _ bool) bool { return o.kind != "link_id" }) // the rest stays until the thaw
+	links := openLinks(t, tr)
 	d.freeze()
 	time.Sleep(100 * time.Millisecond)
 	tr.signal(syscall.SIGTERM)
@@ -295,6 +303,7 @@ func TestOutput_SharedNonblocking(t *testing.T) {
 				t.Fatal(err)
 			}
 			runStorm(t, n) // of which nobody reads a record
+			time.Sleep(time.Second)
 			tr.signal(syscall.SIGTERM)
 			theirs.Close()
 			if s := tr.end("signal"); s.last().LostQueue == 0 {
