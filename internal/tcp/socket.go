@@ -17,3 +17,26 @@ type CloseWaitSocket struct {
 	SendQueued bool          // some of its data are not acknowledged, or not sent yet
 	Accepted   bool          // a process has it
 }
+
+// Listener is a listening socket at one moment.
+type Listener struct {
+	Cookie uint64
+	Local  Endpoint // as it is bound: the address may be unspecified
+	// Queued is how many connections wait for accept() (sk_ack_backlog), Backlog the limit that
+	// listen() has set (sk_max_ack_backlog).
+	Queued, Backlog uint32
+	// Drops is how many segments the socket has dropped (sk_drops), mostly SYNs and last ACKs of
+	// handshakes for which there was no room.
+	Drops uint32
+	Inode uint32 // of the socket's file; 0: no process has it open
+}
+
+// IsFull reports whether the kernel adds no connection to the queue: sk_acceptq_is_full()
+// (include/net/sock.h). The queue takes one more than Backlog.
+func (l *Listener) IsFull() bool { return l.Queued > l.Backlog }
+
+// UnacceptedSocket is a connection that waits for accept().
+type UnacceptedSocket struct {
+	Cookie uint64
+	Local  Endpoint
+}

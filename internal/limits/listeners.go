@@ -1,0 +1,138 @@
+package limits
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/safeopen"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// memoryAttribute is INET_DIAG_SKMEMINFO: an attribute that is an array of 32-bit numbers,
+// one of them the drops of the socket, SK_MEMINFO_DROPS (include/uapi/linux/sock_diag.h).
+const (
+	memoryAttribute = 7
+	memoryDrops     = 8
+)
+
+// EachListener calls handle for each listening socket of the namespace that the calling thread
+// is in. It walks the kernel's table of listeners, not that of connections. l is valid until
+// handle returns. After an error of sock_diag the listeners that were handled before are valid.
+func EachListener(handle func(l *tcp.Listener)) error {
+	var l tcp.Listener // reused, because handle must not keep it
+	return dump(1<<tcp.Listen, 1<<(memoryAttribute-1), func(m *diagMessage, attributes []byte) {
+		l = tcp.Listener{
+			Cookie: cookie(m), Local: endpoint(m.Family, m.ID.SourcePort, m.ID.Source),
+			Queued: m.RQueue, Backlog: m.WQueue, Inode: m.Inode,
+		}
+		if memory := attribute(attributes, memoryAttribute); len(memory) >= 4*(memoryDrops+1) {
+			l.Drops = binary.NativeEndian.Uint32(memory[4*memoryDrops:])
+		}
+		handle(&l)
+	})
+}
+
+// EachUnaccepted calls handle for each connection on one of these local ports that no process
+// has accepted yet, in the namespace that the calling thread is in: sockets in ESTABLISHED and
+// CLOSE_WAIT without a file. The kernel walks the whole table, and passes on only the sockets
+// of these ports. After an error of sock_diag the sockets that were handled before are valid.
+func EachUnaccepted(ports []uint16, handle func(s tcp.UnacceptedSocket)) error {
+	if len(ports) == 0 {
+		return nil
+	}
+	r := request{states: 1<<tcp.Established | 1<<tcp.CloseWait, filter: localPortFilter(ports)}
+	return r.dump(func(m *diagMessage, _ []byte) {
+		if m.Inode == 0 {
+			handle(tcp.UnacceptedSocket{Cookie: cookie(m), Local: endpoint(m.Family, m.ID.SourcePort, m.ID.Source)})
+		}
+	})
+}
+
+// localPortFilter makes the kernel leave out the sockets with other local ports. It is nil, so
+// that the kernel leaves out none, if there are too many ports.
+func localPortFilter(ports []uint16) []byte {
+	if len(ports) > maxFilterPeers {
+		return nil
+	}
+	conds := make([]hostCond, len(ports))
+	for i, port := range ports {
+		conds[i] = hostCond{port: port}
+	}
+	return anyOf(opSourceCond, conds)
+}
+
+// ListenDrops are counters of a network namespace, since it was made.
+type ListenDrops struct {
+	Overflows uint64 // segments that found the accept queue of a listener full (ListenOverflows)
+	Drops     uint64 // segments that listeners dropped, for whatever reason (ListenDrops)
+}
+
+// ReadListenDrops reads the counters of the namespace that the calling thread is in.
+func ReadListenDrops() (d ListenDrops, err error) {
+	// /proc/net would show the namespace of the process's main thread.
+	b, err := safeopen.ReadFile("/proc/thread-self/net/netstat")
+	if err != nil {
+		return d, fmt.Errorf("read the counters of TCP: %w", err)
+	}
+	return parseListenDrops(b)
+}
+
+var errNoListenDrops = errors.New("read the counters of TCP: there is no ListenOverflows or no ListenDrops")
+
+// parseListenDrops parses pairs of lines: the names, and the numbers below them.
+func parseListenDrops(netstat []byte) (d ListenDrops, err error) {
+	const prefix = "TcpExt: "
+	var names []string
+	for line := range bytes.Lines(netstat) {
+		rest, ok := strings.CutPrefix(string(line), prefix)
+		if !ok {
+			continue
+		}
+		if names == nil {
+			names = strings.Fields(rest)
+			continue
+		}
+		found := 0
+		for i, text := range strings.Fields(rest) {
+			if i >= len(names) || names[i] != "ListenOverflows" && names[i] != "ListenDrops" {
+				continue
+			}
+			n, err := strconv.ParseUint(text, 10, 64)
+			if err != nil {
+				return d, fmt.Errorf("read the counters of TCP: %w", err)
+			}
+			if found++; names[i] == "ListenDrops" {
+				d.Drops = n
+			} else {
+				d.Overflows = n
+			}
+		}
+		if found == 2 {
+			return d, nil
+		}
+		break
+	}
+	return d, errNoListenDrops
+}
+
+// attribute returns the payload of the first attribute of a type, nil if there is none.
+func attribute(attributes []byte, kind uint16) []byte {
+	const headerSize = unix.SizeofNlAttr // struct nlattr: length and type
+	for len(attributes) >= headerSize {
+		size := int(binary.NativeEndian.Uint16(attributes))
+		if size < headerSize || size > len(attributes) {
+			return nil
+		}
+		if binary.NativeEndian.Uint16(attributes[2:]) == kind {
+			return attributes[headerSize:size]
+		}
+		attributes = attributes[min(len(attributes), (size+3)&^3):]
+	}
+	return nil
+}
