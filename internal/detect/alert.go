@@ -73,10 +73,11 @@ type Finding struct {
 	Occupancy       uint64        // ports, TIME_WAITs or sockets, see CapacityKind and Kind
 	OccupancySource Source        // "": there is no occupancy
 	Capacity        uint64        // upper limit of Occupancy
-	CapacityKind    string        // EphemeralPorts or TimeWaitBuckets; "": there is no capacity
+	CapacityKind    string        // EphemeralPorts, TimeWaitBuckets or AcceptQueue; "": there is no capacity
 	Projected       uint64        // occupancy at this rate after one hold time, see rate.TimeWaitModel
 	Exhausts        bool          // the capacity is exhausted, or is going to be
 	ExhaustionIn    time.Duration // only where Exhausts; 0: it is exhausted
+	Drops           uint64        // segments that a listener has dropped since the alert's cause began
 	Failures        uint64        // failed connects since the alert's cause began; of connect_failures within 10 s
 
 	Lost        uint64 // transitions lost within the last minute, which may be missing from the numbers
@@ -92,4 +93,5 @@ type Finding struct {
 const (
 	EphemeralPorts  = "ephemeral_ports"
 	TimeWaitBuckets = "time_wait_buckets"
+	AcceptQueue     = "accept_queue"
 )

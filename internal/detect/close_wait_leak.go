@@ -242,6 +242,10 @@ func (d *closeWaitLeak) check(raise raiser) {
 			continue
 		}
 		l.stuck.advance(d.now)
+		if key.unaccepted { // listenQueue reports their listener
+			d.requestTable(key.netns, activeInterval)
+			continue
+		}
 		c := keeps
 		if d.isLeak(key, l) {
 			c = opens
@@ -289,12 +293,6 @@ func (d *closeWaitLeak) describe(key leakKey, l *leak) Finding {
 		"does not, nor does it send; each socket keeps a file descriptor", count, d.CloseWaitAge, trend)
 	f.Advice = "find where this process does not close a socket after it has read the end of the stream, such as an error path or a pool " +
 		"without a liveness check; a restart buys time, and no sysctl helps"
-	if key.unaccepted {
-		f.Cause = fmt.Sprintf("%d connections have been in CLOSE_WAIT for more than %v, %s: the peer has closed, and no "+
-			"process has accepted them; they wait in the listener's queue", count, d.CloseWaitAge, trend)
-		f.Advice = "find why this process does not call accept(): it is stopped, blocked or has too few threads (`ss -ltn`: Recv-Q is the length " +
-			"of the queue); a restart drops the queue, and a longer backlog only makes clients wait longer"
-	}
 	if l.role == tcp.RoleServer {
 		f.Local = l.local
 	} else {

@@ -157,8 +157,8 @@ func TestCloseWaitLeak_Unverified(t *testing.T) {
 	}
 }
 
-// Sockets of before the start count, and are no growth. Those that a process accepts after
-// all are counted as accepted.
+// Sockets of before the start count, and are no growth. Connections that no process has
+// accepted are no leak, but their listener's queue; those that a process accepts after all count.
 func TestCloseWaitLeak_BeforeStart(t *testing.T) {
 	h := newHost(t, 500, Config{})
 	h.engine = New(Config{}, h.now)
@@ -182,17 +182,14 @@ func TestCloseWaitLeak_BeforeStart(t *testing.T) {
 		h.event(1000+n, to(80), tcp.Owner{}, tcp.Established, tcp.CloseWait, unaccepted)
 		h.pass(time.Second)
 	}
-	a := h.theOnly("close_wait_leak")
-	if a.Role != tcp.RoleServer || a.Local.Port != 80 || a.Occupancy < 125 || a.Occupancy > 130 || !strings.Contains(a.Cause, "no process has accepted") {
-		t.Errorf("%+v", a)
-	}
+	h.mustBeSilent()
 	for cookie, s := range h.closeWait {
 		s.Accepted = true
 		h.closeWait[cookie] = s
 	}
 	h.pass(3 * time.Minute)
-	opened := only(h.alerts, "close_wait_leak", Open)
-	if len(opened) != 2 || !strings.Contains(opened[1].Cause, "descriptor") || len(only(h.alerts, "close_wait_leak", Close)) != 1 {
-		t.Errorf("they are accepted now: %+v", h.alerts)
+	a := h.theOnly("close_wait_leak")
+	if a.Role != tcp.RoleServer || a.Local.Port != 80 || a.Occupancy < 125 || a.Occupancy > 200 || !strings.Contains(a.Cause, "descriptor") {
+		t.Errorf("they are accepted now: %+v", a)
 	}
 }

@@ -61,6 +61,7 @@ func newDetectors(tr *tracker) []detector {
 		newConnectFailures(tr),
 		newFinWait2Pileup(tr),
 		newResetBurst(tr),
+		newListenQueue(tr),
 	}
 }
 

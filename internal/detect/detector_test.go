@@ -66,6 +66,9 @@ func TestNeeds_OfEachDetector(t *testing.T) {
 			some.Update(now, want.Netns, limits)
 			all.Update(now, want.Netns, limits)
 		}
+		table := overflowing(now)
+		some.UpdateListeners(now, testNetns, table)
+		all.UpdateListeners(now, testNetns, table)
 		alerts := all.Tick(now)
 		for _, a := range alerts {
 			kinds[a.Kind] = true

@@ -148,13 +148,17 @@ type Request struct {
 	OpenSince time.Duration
 	// Suspects, if it is not nil, asks for counts of the sockets of some destinations.
 	Suspects *Suspects
+	// Listeners, if it is not nil, asks for the listeners of the namespace. With OnlyListeners
+	// nothing else is asked for, not even the limits.
+	Listeners     *ListenRequest
+	OnlyListeners bool
 }
 
 // Requests returns what the engine needs to know now; namespaces with the most transitions
 // come first. It asks for a table of a namespace about once a second. The caller answers
 // each request with [Engine.Update], and with [Engine.UpdateHalfClosed],
-// [Engine.UpdateCloseWait], [Engine.UpdateOpen] and [Engine.UpdateSuspects] if the request
-// asks for it. What got no answer is requested again while a detector
+// [Engine.UpdateCloseWait], [Engine.UpdateOpen], [Engine.UpdateSuspects] and
+// [Engine.UpdateListeners] if the request asks for it. What got no answer is requested again while a detector
 // still needs it.
 func (e *Engine) Requests(now time.Duration) []Request {
 	return e.tracker.requests(now)

@@ -90,19 +90,6 @@ func TestFinWait2Pileup_BoundedMemory(t *testing.T) {
 	}
 }
 
-// Connections that no process has accepted when the peer closes are not a leak of
-// descriptors: the alert says that the server does not accept.
-func TestCloseWaitLeak_NotAccepted(t *testing.T) {
-	h := newHost(t, 500, Config{})
-	for n := range 100 {
-		h.event(uint64(n+1), to(80), process(99, "server"), tcp.Established, tcp.CloseWait, served, func(t *tcp.Transition) { t.NoProcess = true })
-		h.pass(time.Second)
-	}
-	if a := h.theOnly("close_wait_leak"); !strings.Contains(a.Cause, "no process has accepted") || strings.Contains(a.Cause, "descriptor") {
-		t.Errorf("%s; %s", a.Cause, a.Advice)
-	}
-}
-
 // Sockets whose ends were lost count as living no longer than the kernel's table has them, and
 // those that it has stay.
 func TestFinWait2Pileup_LostEndsOfLiving(t *testing.T) {

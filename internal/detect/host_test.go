@@ -46,6 +46,8 @@ type host struct {
 	untimed  bool          // the peers have no timestamps
 	finAfter time.Duration // how long the peers take to close
 
+	listening listening
+
 	answersAfter time.Duration // how long a count of suspects takes to come
 	answers      []lateAnswer
 	counted      int // counts of suspects that were requested
@@ -98,6 +100,10 @@ func (h *host) pass(d time.Duration) {
 			l.TimeWaits = h.timeWaits(want.Netns)
 			if h.uncounted {
 				l.TimeWaits = -1
+			}
+			h.answerListeners(want)
+			if want.OnlyListeners {
+				continue
 			}
 			h.engine.Update(h.now, want.Netns, &l)
 			if want.HalfClosed {

@@ -111,6 +111,7 @@ func (tr *tracker) requests(now time.Duration) []Request {
 			list = append(list, tr.request(e.Key, ns, counts))
 		}
 	}
+	list = tr.addListenRequests(list)
 	slices.SortFunc(list, func(a, b Request) int {
 		return cmp.Or(cmp.Compare(b.Transitions, a.Transitions), cmp.Compare(a.Netns, b.Netns))
 	})

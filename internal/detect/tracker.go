@@ -33,6 +33,10 @@ type tracker struct {
 	// takeHalfClosed is set by the detector that asks for the half-closed sockets.
 	takeHalfClosed func(now time.Duration, netns uint32, sockets []tcp.Socket)
 
+	// takeListeners and addListenRequests are set by the detector that reads listeners.
+	takeListeners     func(netns uint32, t *ListenTable)
+	addListenRequests func(list []Request) []Request
+
 	destinations *topk.Table[destination, destinationUse]
 	servers      *topk.Table[server, serverUse]
 	namespaces   *topk.Table[uint32, namespace] // by inode number

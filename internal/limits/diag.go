@@ -113,20 +113,12 @@ func EachCloseWait(handle func(s tcp.CloseWaitSocket)) error {
 // sinceSent is tcpi_last_data_sent: the time since the last data were sent. It is 0 if there
 // is no such attribute.
 func sinceSent(attributes []byte) time.Duration {
-	const headerSize = 4 // struct nlattr: length and type
-	for len(attributes) >= headerSize {
-		size := int(binary.NativeEndian.Uint16(attributes))
-		if size < headerSize || size > len(attributes) {
-			return 0
-		}
-		var info unix.TCPInfo
-		at := headerSize + int(unsafe.Offsetof(info.Last_data_sent))
-		if binary.NativeEndian.Uint16(attributes[2:]) == infoAttribute && size >= at+4 {
-			return time.Duration(binary.NativeEndian.Uint32(attributes[at:])) * time.Millisecond
-		}
-		attributes = attributes[min(len(attributes), (size+3)&^3):]
+	var info unix.TCPInfo
+	raw, at := attribute(attributes, infoAttribute), int(unsafe.Offsetof(info.Last_data_sent))
+	if len(raw) < at+4 {
+		return 0
 	}
-	return 0
+	return time.Duration(binary.NativeEndian.Uint32(raw[at:])) * time.Millisecond
 }
 
 func cookie(m *diagMessage) uint64 { return uint64(m.ID.Cookie[1])<<32 | uint64(m.ID.Cookie[0]) }

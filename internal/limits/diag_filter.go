@@ -9,48 +9,76 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// The operations of a filter for sock_diag: INET_DIAG_BC_JMP and INET_DIAG_BC_D_COND
-// (include/uapi/linux/inet_diag.h).
+// The operations of a filter for sock_diag: INET_DIAG_BC_JMP, INET_DIAG_BC_S_COND and
+// INET_DIAG_BC_D_COND (include/uapi/linux/inet_diag.h).
 const (
-	opJump     = 1
-	opDestCond = 8
+	opJump       = 1
+	opSourceCond = 7
+	opDestCond   = 8
 )
 
 const (
 	opSize       = 4 // struct inet_diag_bc_op: code, yes, no
 	hostCondSize = 8 // struct inet_diag_hostcond, without the address
-	// maxFilterPeers bounds the peers of a filter: offsets in it have 16 bits.
+	// maxFilterPeers bounds the conditions of a filter: offsets in it have 16 bits.
 	maxFilterPeers = 1024
 	// filterAttribute is INET_DIAG_REQ_BYTECODE.
 	filterAttribute = 1
 )
 
+// hostCond is a condition on one end of a socket: its port and, unless addr is the zero Addr,
+// its address. An IPv4 address also matches as v4-mapped.
+type hostCond struct {
+	addr netip.Addr
+	port uint16
+}
+
 // peerFilter is the attribute of a request that makes the kernel leave out the sockets with
-// other peers. It is nil, so that the kernel leaves out none, if there are too many peers. An
-// IPv4 peer also matches as v4-mapped.
+// other peers. It is nil, so that the kernel leaves out none, if there are too many peers.
+func peerFilter(peers []tcp.Endpoint) []byte {
+	conds := make([]hostCond, len(peers))
+	for i, p := range peers {
+		conds[i] = hostCond{p.Addr.Unmap(), p.Port}
+	}
+	return anyOf(opDestCond, conds)
+}
+
+// localPortFilter makes the kernel leave out the sockets with other local ports. It is nil, so
+// that the kernel leaves out none, if there are too many ports.
+func localPortFilter(ports []uint16) []byte {
+	conds := make([]hostCond, len(ports))
+	for i, port := range ports {
+		conds[i].port = port
+	}
+	return anyOf(opSourceCond, conds)
+}
+
+// anyOf is the attribute of a request for sockets that meet at least one of the conditions. It
+// is nil, so that the kernel leaves out none, without conditions or with too many.
 //
 // inet_diag_bc_run() skips "yes" bytes if a condition is true, and "no" bytes if it is false. It
 // accepts a socket if it arrives exactly at the end, and refuses it four bytes behind the end.
-// So a jump to the end follows each condition: a socket with that peer takes it. Any other
+// So a jump to the end follows each condition: a socket that meets it takes the jump. Any other
 // socket skips it, and after the last condition arrives behind the end.
-func peerFilter(peers []tcp.Endpoint) []byte {
-	if len(peers) == 0 || len(peers) > maxFilterPeers {
+func anyOf(op byte, conds []hostCond) []byte {
+	if len(conds) == 0 || len(conds) > maxFilterPeers {
 		return nil
 	}
 	size := 0
-	for _, p := range peers {
-		size += condSize(p) + opSize
+	for i := range conds {
+		size += conds[i].size() + opSize
 	}
 	code := make([]byte, 0, 4+size)
 	code = binary.NativeEndian.AppendUint16(code, uint16(4+size)) // struct nlattr
 	code = binary.NativeEndian.AppendUint16(code, filterAttribute)
-	for i, p := range peers {
-		next := condSize(p) + opSize
-		if i == len(peers)-1 {
+	for i := range conds {
+		c := &conds[i]
+		next := c.size() + opSize
+		if i == len(conds)-1 {
 			next += opSize // behind the end
 		}
-		code = appendCond(code, p, uint16(next))
-		size -= condSize(p)
+		code = c.appendTo(code, op, uint16(next))
+		size -= c.size()
 		code = append(code, opJump, opSize) // yes: not taken
 		code = binary.NativeEndian.AppendUint16(code, uint16(size))
 		size -= opSize
@@ -58,20 +86,22 @@ func peerFilter(peers []tcp.Endpoint) []byte {
 	return code
 }
 
-func condSize(p tcp.Endpoint) int { return opSize + hostCondSize + len(p.Addr.Unmap().AsSlice()) }
+func (c *hostCond) size() int { return opSize + hostCondSize + len(c.addr.AsSlice()) }
 
-// appendCond appends the condition that a socket has this peer.
-func appendCond(code []byte, p tcp.Endpoint, no uint16) []byte {
-	addr := p.Addr.Unmap()
-	code = append(code, opDestCond, byte(condSize(p)))
+// appendTo appends the operation that tests the condition.
+func (c *hostCond) appendTo(code []byte, op byte, no uint16) []byte {
+	code = append(code, op, byte(c.size()))
 	code = binary.NativeEndian.AppendUint16(code, no)
-	code = append(code, family(addr), byte(addr.BitLen()), 0, 0)
-	code = binary.NativeEndian.AppendUint32(code, uint32(p.Port))
-	return append(code, addr.AsSlice()...)
+	code = append(code, c.family(), byte(c.addr.BitLen()), 0, 0)
+	code = binary.NativeEndian.AppendUint32(code, uint32(c.port))
+	return append(code, c.addr.AsSlice()...)
 }
 
-func family(a netip.Addr) byte {
-	if a.Is4() {
+func (c *hostCond) family() byte {
+	switch {
+	case !c.addr.IsValid():
+		return unix.AF_UNSPEC
+	case c.addr.Is4():
 		return unix.AF_INET
 	}
 	return unix.AF_INET6

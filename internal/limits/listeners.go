@@ -46,25 +46,12 @@ func EachUnaccepted(ports []uint16, handle func(s tcp.UnacceptedSocket)) error {
 	if len(ports) == 0 {
 		return nil
 	}
-	r := request{states: 1<<tcp.Established | 1<<tcp.CloseWait, filter: localPortFilter(ports)}
+	r := dumpRequest{states: 1<<tcp.Established | 1<<tcp.CloseWait, filter: localPortFilter(ports)}
 	return r.dump(func(m *diagMessage, _ []byte) {
 		if m.Inode == 0 {
 			handle(tcp.UnacceptedSocket{Cookie: cookie(m), Local: endpoint(m.Family, m.ID.SourcePort, m.ID.Source)})
 		}
 	})
-}
-
-// localPortFilter makes the kernel leave out the sockets with other local ports. It is nil, so
-// that the kernel leaves out none, if there are too many ports.
-func localPortFilter(ports []uint16) []byte {
-	if len(ports) > maxFilterPeers {
-		return nil
-	}
-	conds := make([]hostCond, len(ports))
-	for i, port := range ports {
-		conds[i] = hostCond{port: port}
-	}
-	return anyOf(opSourceCond, conds)
 }
 
 // ListenDrops are counters of a network namespace, since it was made.

@@ -109,6 +109,8 @@ func joined(a, b detect.Request) detect.Request {
 	a.CloseWait = a.CloseWait || b.CloseWait
 	a.OpenSince = max(a.OpenSince, b.OpenSince)
 	a.Transitions += b.Transitions
+	a.Listeners = a.Listeners.Newer(b.Listeners)
+	a.OnlyListeners = a.OnlyListeners && b.OnlyListeners
 	a.Suspects = b.Suspects.Newest(a.Suspects) // the engine requests the others again
 	return a
 }

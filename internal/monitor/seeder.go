@@ -77,6 +77,9 @@ func (s *seeder) seedFrom(n netns.Namespace) (sent bool) {
 			}
 		})
 		flush()
+		if err == nil && sent {
+			sent, err = s.seedListeners(n.Inode)
+		}
 		return err
 	}))
 	return sent

@@ -19,6 +19,8 @@ type tables struct {
 	readAt        time.Duration // when the reading of closeWait began
 	open          *detect.OpenSockets
 	suspects      *detect.SuspectCounts
+	entered       bool // the namespace was found
+	listeners     *detect.ListenTable
 }
 
 // readTables reads the tables of the namespace that the calling thread is in, whose limits
@@ -33,6 +35,10 @@ func (w *worker) readTables(request detect.Request, l *tcp.Limits, into *tables)
 		{request.OpenSince > 0, true, func() error { return readOpen(request, l, into) }},
 		{request.HalfClosed, true, func() error { return w.readHalfClosed(into) }},
 		{request.CloseWait, true, func() error { return readCloseWait(into) }},
+		{request.Listeners != nil, request.Listeners != nil && request.Listeners.Urgent, func() (err error) {
+			into.listeners, err = w.readListeners(request.Listeners.Unaccepted)
+			return err
+		}},
 	}
 	first := w.nextTable
 	for i := range list {
@@ -90,6 +96,12 @@ func readCloseWait(into *tables) error {
 // sendAnswer passes limits and sockets to the engine, nil if the namespace could not be read.
 func (w *worker) sendAnswer(request detect.Request, l *tcp.Limits, t tables) {
 	w.send(func(e *detect.Engine, now time.Duration) {
+		if request.Listeners != nil && (t.listeners != nil || !t.entered) {
+			e.UpdateListeners(now, request.Netns, t.listeners)
+		}
+		if request.OnlyListeners {
+			return
+		}
 		e.Update(now, request.Netns, l)
 		if l == nil {
 			return

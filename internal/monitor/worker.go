@@ -141,9 +141,12 @@ func (w *worker) read(n netns.Namespace, request detect.Request) error {
 	var l *tcp.Limits
 	var sockets tables
 	err := enter(n, func() (err error) {
-		if l, err = w.readLimits(n.Inode); err != nil {
-			return err
+		if !request.OnlyListeners {
+			if l, err = w.readLimits(n.Inode); err != nil {
+				return err
+			}
 		}
+		sockets.entered = true
 		w.report(w.readTables(request, l, &sockets)) // the limits are right without
 		return nil
 	})

@@ -1,0 +1,295 @@
+package detect
+
+import (
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+const (
+	// The listeners of a namespace are read every listenInterval, and more often while
+	// connections stay in a queue (queuedInterval) or a queue overflows (suspectedInterval).
+	listenInterval = activeInterval
+	queuedInterval = 5 * time.Second
+	// unacceptedInterval is how often the connections that wait for accept() are read. That
+	// walks the table of connections.
+	unacceptedInterval = 10 * time.Second
+	// listenForgetAfter is how long the listeners of a namespace must have been unreadable for
+	// it to be forgotten.
+	listenForgetAfter = time.Minute
+	// maxListeners bounds the listeners that are remembered, over all namespaces. They take at
+	// most about 20 MiB. maxUnaccepted bounds the waiting connections of one namespace.
+	maxListeners  = 1 << 16
+	maxUnaccepted = 1 << 14
+	// maxChildren bounds the endpoints of one namespace whose children are remembered.
+	maxChildren = 256
+)
+
+// ListenRequest asks for the listeners of a namespace, which takes a walk through the kernel's
+// table of listeners.
+type ListenRequest struct {
+	// Urgent means that a queue overflows. Otherwise nothing is known to be wrong.
+	Urgent bool
+	// Unaccepted asks for the connections that wait for accept() on these local ports as well,
+	// which takes a walk through the table of connections.
+	Unaccepted []uint16
+}
+
+// ListenTable is the listeners of one namespace at one moment.
+type ListenTable struct {
+	ReadAt    time.Duration // when the reading began
+	Listeners []tcp.Listener
+	// Overflows is ListenOverflows of the namespace: how many segments have found the queue of a
+	// listener full.
+	Overflows uint64
+	// KnownOnly means that only listeners whose transition to LISTEN the engine has observed
+	// may raise an alert: a filter is on what the table does not show.
+	KnownOnly bool
+
+	HasUnaccepted bool // Unaccepted was asked for and read
+	Unaccepted    []tcp.UnacceptedSocket
+}
+
+// UpdateListeners sets the listeners of a namespace, requested or not; nil if they could not
+// be read. It keeps no reference to t.
+func (e *Engine) UpdateListeners(now time.Duration, netns uint32, t *ListenTable) {
+	e.tracker.now = max(e.tracker.now, now)
+	e.tracker.takeListeners(netns, t)
+}
+
+// listenNetns is a namespace that has listeners.
+type listenNetns struct {
+	count     int                  // its listeners: at the newest reading, and those that opened less those that closed since
+	listeners map[uint64]*listener // by cookie: those with an owner, a queue or drops
+	// owners are those of listeners without a cookie: this kernel gives none to the programs.
+	owners map[tcp.Endpoint]listenOwner
+	// children are the owners of connections that no process had accepted when the peer closed,
+	// by local endpoint: the process of their listener, which may be older than the tracer.
+	children map[tcp.Endpoint]listenOwner
+	groups   map[listenCause]*listenGroup // with connections in their queues, at the newest reading
+
+	dueAt     time.Duration // when its listeners are to be read
+	readAt    time.Duration // when they were read last; 0: never
+	failedAt  time.Duration // since when they could not be read; 0: they were
+	overflows uint64        // ListenOverflows at readAt
+
+	wantUnaccepted   []uint16             // ports
+	unaccepted       map[uint64]waitingAt // connections that wait for accept(), by cookie
+	unacceptedReadAt time.Duration
+}
+
+// waitingAt is since when a connection is known to wait for accept(), and where.
+type waitingAt struct {
+	since time.Duration
+	local tcp.Endpoint
+}
+
+// listenOwner is the process that called listen(), or had the listener when the tracer started.
+type listenOwner struct {
+	tcp.Owner
+	cgroupID uint64
+	cgroup   *tcp.Cgroup
+	at       time.Duration // of the transition that showed it; 0: none did
+}
+
+func listenOwnerOf(t *tcp.Transition) listenOwner {
+	return listenOwner{Owner: t.Owner, cgroupID: t.CgroupID, cgroup: t.Cgroup, at: t.Monotonic}
+}
+
+// listener is one listening socket.
+type listener struct {
+	owner    listenOwner
+	seenAt   time.Duration // by a transition, or the start of the newest reading that had it
+	read     bool          // last is set
+	last     tcp.Listener
+	overload overload
+	queuedAt time.Duration // since then each reading has found connections in its queue; 0: the newest has not
+}
+
+// netnsOf returns the namespace, nil if there is no room for one more.
+func (d *listenQueue) netnsOf(netns uint32) *listenNetns {
+	n := d.netns[netns]
+	if n == nil && len(d.netns) < d.MaxDestinations/4 {
+		n = &listenNetns{listeners: make(map[uint64]*listener), dueAt: d.now + listenInterval}
+		d.netns[netns] = n
+		d.nextDue = min(d.nextDue, n.dueAt)
+	}
+	return n
+}
+
+func (d *listenQueue) forget(netns uint32) {
+	if n := d.netns[netns]; n != nil {
+		d.total -= len(n.listeners)
+		delete(d.netns, netns)
+		delete(d.queued, netns)
+	}
+}
+
+// listenerAt returns the entry of a listener, nil if there is no room.
+func (d *listenQueue) listenerAt(n *listenNetns, cookie uint64) *listener {
+	s := n.listeners[cookie]
+	if s == nil && d.total < maxListeners {
+		s = &listener{}
+		n.listeners[cookie] = s
+		d.total++
+	}
+	return s
+}
+
+func (d *listenQueue) remove(n *listenNetns, cookie uint64) {
+	if n.listeners[cookie] != nil {
+		delete(n.listeners, cookie)
+		d.total--
+	}
+}
+
+// addRequests adds the listeners that are to be read now to the requests of their namespaces.
+func (d *listenQueue) addRequests(list []Request) []Request {
+	if len(d.netns) == 0 || d.now < d.nextDue {
+		return list
+	}
+	d.nextDue = d.now + listenInterval
+	due := make(map[uint32]*ListenRequest)
+	for netns, n := range d.netns {
+		if d.now >= n.dueAt {
+			due[netns] = n.request(d.now)
+		}
+		d.nextDue = min(d.nextDue, n.dueAt)
+	}
+	for i := range list {
+		if r := due[list[i].Netns]; r != nil {
+			list[i].Listeners = r
+			delete(due, list[i].Netns)
+		}
+	}
+	for netns, r := range due {
+		list = append(list, Request{Netns: netns, Listeners: r, OnlyListeners: true})
+	}
+	return list
+}
+
+// request asks again after listenInterval if no answer comes.
+func (n *listenNetns) request(now time.Duration) *ListenRequest {
+	n.dueAt = now + listenInterval
+	r := &ListenRequest{}
+	for _, g := range n.groups {
+		r.Urgent = r.Urgent || g.overflows
+	}
+	if len(n.wantUnaccepted) > 0 && (n.unacceptedReadAt == 0 || now-n.unacceptedReadAt >= unacceptedInterval) {
+		r.Unaccepted = n.wantUnaccepted
+	}
+	return r
+}
+
+// Newer returns what r and o ask for together; o is the newer one. Both may be nil.
+func (r *ListenRequest) Newer(o *ListenRequest) *ListenRequest {
+	switch {
+	case r == nil:
+		return o
+	case o == nil:
+		return r
+	}
+	joined := *o
+	joined.Urgent = r.Urgent || o.Urgent
+	if joined.Unaccepted == nil {
+		joined.Unaccepted = r.Unaccepted
+	}
+	return &joined
+}
+
+// take compares what is known of the listeners of a namespace with the kernel's table.
+func (d *listenQueue) take(netns uint32, t *ListenTable) {
+	if t == nil {
+		d.takeFailure(netns)
+		return
+	}
+	if len(t.Listeners) == 0 && d.netns[netns] == nil {
+		return
+	}
+	n := d.netnsOf(netns)
+	if n == nil {
+		return
+	}
+	overflowed := n.readAt > 0 && t.Overflows > n.overflows
+	n.readAt, n.failedAt, n.overflows, n.count = t.ReadAt, 0, t.Overflows, len(t.Listeners)
+	n.takeUnaccepted(t)
+	d.takeEach(n, t, overflowed)
+	if n.count == 0 && len(n.listeners) == 0 && len(n.owners) == 0 {
+		d.forget(netns)
+		return
+	}
+	d.regroup(netns, n, t)
+	n.dueAt = min(n.dueAt, d.now+n.interval())
+	d.nextDue = min(d.nextDue, n.dueAt)
+}
+
+func (d *listenQueue) takeFailure(netns uint32) {
+	n := d.netns[netns]
+	switch {
+	case n == nil:
+	case n.failedAt == 0:
+		n.failedAt = d.now
+	case d.now-n.failedAt >= listenForgetAfter:
+		d.forget(netns)
+	}
+}
+
+// takeEach updates the listeners, and forgets those that the table does not have any more.
+func (d *listenQueue) takeEach(n *listenNetns, t *ListenTable, overflowed bool) {
+	for i := range t.Listeners {
+		l := &t.Listeners[i]
+		s := n.listeners[l.Cookie]
+		if s == nil {
+			owner, observed := n.owners[l.Local]
+			if !observed && (t.KnownOnly || l.Queued == 0 && l.Drops == 0) {
+				continue
+			}
+			if s = d.listenerAt(n, l.Cookie); s == nil {
+				continue
+			}
+			s.owner = owner
+		}
+		s.update(t.ReadAt, l, overflowed)
+	}
+	for cookie, s := range n.listeners {
+		if s.seenAt < t.ReadAt {
+			d.remove(n, cookie)
+		}
+	}
+}
+
+// update takes the state of a listener in the kernel's table.
+func (s *listener) update(readAt time.Duration, l *tcp.Listener, overflowed bool) {
+	var dropped uint32
+	if s.read {
+		dropped = l.Drops - s.last.Drops
+	}
+	switch {
+	case l.Queued == 0:
+		s.queuedAt = 0
+	case s.queuedAt == 0:
+		s.queuedAt = readAt
+	}
+	s.overload.update(readAt, dropped, l.IsFull() || dropped > 0 && overflowed)
+	s.last, s.read, s.seenAt = *l, true, readAt
+}
+
+// takeUnaccepted notes since when each connection waits.
+func (n *listenNetns) takeUnaccepted(t *ListenTable) {
+	if !t.HasUnaccepted {
+		return
+	}
+	n.unacceptedReadAt = t.ReadAt
+	before := n.unaccepted
+	n.unaccepted = make(map[uint64]waitingAt, min(len(t.Unaccepted), maxUnaccepted))
+	for _, s := range t.Unaccepted {
+		if len(n.unaccepted) >= maxUnaccepted {
+			break
+		}
+		since := t.ReadAt
+		if w, known := before[s.Cookie]; known {
+			since = w.since
+		}
+		n.unaccepted[s.Cookie] = waitingAt{since, s.Local}
+	}
+}
