@@ -35,6 +35,8 @@
 //	outcomes.go          how many connections of an endpoint failed or were reset within ten seconds?
 //	connect_failures.go  peers to which most connects fail
 //	reset_burst.go       endpoints whose connections are mostly reset
+//	listen_queue.go      listeners whose accept queue overflows, or from which no process accepts
+//	listen_table.go      when are listeners read, and what does the kernel's table have?
 //
 // Two sub-packages know nothing of TCP: topk keeps the busiest keys in bounded memory,
 // rate estimates occupancy and rate and forecasts exhaustion.

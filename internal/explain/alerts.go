@@ -10,6 +10,7 @@ func Alerts() []Topic {
 		connectFailures(),
 		finWait2Pileup(),
 		resetBurst(),
+		listenQueueFull(),
 		alertsSuppressed(),
 	}
 }
@@ -154,6 +155,36 @@ func resetBurst() Topic {
 		},
 		Sources: []string{
 			"net/ipv4/tcp_input.c tcp_reset()",
+		},
+	}
+}
+
+func listenQueueFull() Topic {
+	return Topic{
+		Name:    "listen_queue_full",
+		Summary: "The accept queue of a listener is full, or no process accepts its connections.",
+		Meaning: "The kernel completes the handshake of a connection by itself, and the connection waits in the queue of its listener until the process calls accept(). " +
+			"The queue takes one connection more than the backlog that listen() has set, which is at most net.core.somaxconn. " +
+			"While it is full the kernel drops new SYNs, and the last ACKs of handshakes: clients send them again after 1, 3 and 7 seconds, and see a slow server or a timeout. " +
+			"No transition shows that, so tcpshift reads the listeners from the kernel, about once a second while something is wrong. " +
+			"The alert opens if a queue overflows for ten seconds, or if connections have waited for more than 30 seconds. " +
+			"occupancy is how many connections wait, capacity how many may wait, and drops how many segments this listener has dropped meanwhile; " +
+			"of several listeners with SO_REUSEPORT only those count for which this is so.",
+		Normal: "A queue that is full for a moment is normal when many clients connect at once, and raises no alert. " +
+			"A process that has listened and waits for something before it accepts, such as a service that still starts, may leave connections waiting.",
+		Remedy: "`ss -ltnp`, run as root, lists the listeners: Recv-Q is the length of the queue, Send-Q the backlog. " +
+			"If no connection is accepted, the process is stopped, blocked, out of file descriptors or out of threads; its stack shows where, and a restart drops the queue. " +
+			"If it accepts too slowly, call accept() in a thread of its own until the queue is empty, or start more processes with SO_REUSEPORT. " +
+			"A longer backlog, in listen() and in net.core.somaxconn, helps only against bursts: it makes clients wait instead. " +
+			"`nstat -az TcpExtListenOverflows TcpExtListenDrops` counts for the whole network namespace.",
+		Transitions: []string{
+			"CLOSE -> LISTEN: the process called listen(), and the queue is empty",
+			"ESTABLISHED -> CLOSE_WAIT: a client gave up; without an owner that has accepted it, the connection still waits",
+		},
+		Sources: []string{
+			"include/net/sock.h sk_acceptq_is_full()",
+			"net/ipv4/tcp_input.c tcp_conn_request()",
+			"net/ipv4/tcp_ipv4.c tcp_v4_syn_recv_sock()",
 		},
 	}
 }

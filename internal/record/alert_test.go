@@ -45,7 +45,7 @@ func longestAlert() detect.Alert {
 		Cgroup: &tcp.Cgroup{Path: longestPath("x"), Container: containerID, Runtime: "containerd", PodUID: pod().PodUID},
 	}
 	a.Local, a.Peer, a.Netns, a.Role, a.Rate = wide, wide, 1<<32-1, tcp.RoleListener, 123456789.123
-	a.Occupancy, a.Capacity, a.Projected, a.Failures, a.Lost, a.Lasted = most, most, most, most, most, -1
+	a.Occupancy, a.Capacity, a.Projected, a.Failures, a.Drops, a.Lost, a.Lasted = most, most, most, most, most, most, -1
 	a.CapacityKind, a.ExhaustionIn, a.Approximate = detect.TimeWaitBuckets, 1<<62, true
 	a.Cause, a.Advice = strings.Repeat("x", 1000), strings.Repeat("é", 1000)
 	return a
@@ -96,6 +96,11 @@ func alertCases() []goldenCase {
 		a.Kind, a.Severity, a.Culprit = detect.AlertsSuppressed, detect.Warning, detect.Culprit{}
 		a.Role, a.Local, a.Peer, a.RateUnit, a.Rate = tcp.RoleUnknown, tcp.Endpoint{}, tcp.Endpoint{}, "more causes without an alert", 0.5
 		a.Occupancy, a.OccupancySource, a.CapacityKind, a.Capacity, a.Projected, a.Exhausts = 72, detect.FromEvents, "", 0, 0, false
+	}))
+	cases = append(cases, edit("a full accept queue", func(a *detect.Alert) {
+		a.Kind, a.Role, a.Local, a.Peer = "listen_queue_full", tcp.RoleListener, endpoint("0.0.0.0", 80), tcp.Endpoint{}
+		a.Occupancy, a.Capacity, a.CapacityKind, a.Projected, a.Exhausts = 129, 129, detect.AcceptQueue, 0, false
+		a.RateUnit, a.Rate, a.Drops = "dropped segments", 41.5, 523
 	}))
 	for _, kind := range detect.Kinds() {
 		cases = append(cases, edit(kind, func(a *detect.Alert) { a.Kind = kind }))

@@ -36,7 +36,8 @@ func (n *Native) Alert(dst []byte, a *detect.Alert) []byte {
 	if a.Exhausts {
 		o = o.decimal("exhaustion_in_s", a.ExhaustionIn.Seconds())
 	}
-	o = o.uintIfSet("failures", a.Failures).
+	o = o.uintIfSet("drops", a.Drops).
+		uintIfSet("failures", a.Failures).
 		uint("lasted_ns", uint64(a.Lasted)).
 		literalIfSet("close_reason", string(a.Reason)).
 		literal("confidence", confidence(a)).

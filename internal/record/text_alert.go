@@ -120,6 +120,7 @@ func appendWhere(p []byte, a *detect.Alert) []byte {
 var capacityWords = map[string]string{
 	detect.EphemeralPorts:  " local ports taken",
 	detect.TimeWaitBuckets: " TIME_WAITs that the kernel allows there",
+	detect.AcceptQueue:     " places in the accept queue taken",
 }
 
 func appendHowMuch(p []byte, a *detect.Alert) []byte {
@@ -133,6 +134,9 @@ func appendHowMuch(p []byte, a *detect.Alert) []byte {
 	case a.OccupancySource != "":
 		p = strconv.AppendUint(append(p, ", "...), a.Occupancy, 10)
 		p = append(p, " now"...)
+	}
+	if a.Drops > 0 {
+		p = append(strconv.AppendUint(append(p, ", "...), a.Drops, 10), " dropped so far"...)
 	}
 	if a.Failures > 0 {
 		p = append(strconv.AppendUint(append(p, ", "...), a.Failures, 10), " failed so far"...)
