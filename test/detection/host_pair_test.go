@@ -44,7 +44,8 @@ type alert struct {
 	Capacity        int      `json:"capacity"`
 	CapacityKind    string   `json:"capacity_kind"`
 	ExhaustionIn    *float64 `json:"exhaustion_in_s"`
-	Failures        int
+	Failures, Drops int
+	CloseReason     string `json:"close_reason"`
 
 	came time.Time // when the test read it
 }

@@ -1,12 +1,14 @@
 package detection_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,6 +37,10 @@ type workload struct {
 	// A server process instead, which runs until it is killed.
 	Listen     netip.AddrPort
 	NeverClose bool // it does not close when the peer does
+	// NeverAccept leaves all connections in the queue, which has this Backlog. Backlog 0 is Go's.
+	NeverAccept bool
+	Backlog     int
+	ReusePort   bool // SO_REUSEPORT
 }
 
 // phase is a period with one rate; a rate of 0 is a pause.
@@ -180,13 +186,34 @@ func (o *workload) close(fd int) {
 // neverClosed keeps connections reachable: the garbage collector would close them.
 var neverClosed []net.Conn
 
+func (o *workload) listen() (net.Listener, error) {
+	c := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) (err error) {
+		if o.ReusePort {
+			_ = raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1) })
+		}
+		return err
+	}}
+	l, err := c.Listen(context.Background(), "tcp4", o.Listen.String())
+	if err != nil || o.Backlog == 0 {
+		return l, err
+	}
+	raw, err := l.(*net.TCPListener).SyscallConn()
+	if err == nil { // listen() again sets another backlog
+		_ = raw.Control(func(fd uintptr) { err = unix.Listen(int(fd), o.Backlog) })
+	}
+	return l, err
+}
+
 func (o *workload) serve() error {
-	l, err := net.Listen("tcp4", o.Listen.String())
+	l, err := o.listen()
 	if err != nil {
 		return err
 	}
 	fmt.Println("listening")
 	for {
+		if o.NeverAccept {
+			time.Sleep(time.Hour)
+		}
 		c, err := l.Accept()
 		if err != nil {
 			return err
