@@ -229,8 +229,14 @@ struct inet_sock___before_6_8 {
 	} local_port_range; /* since 6.3 */
 };
 
+struct inet_bind_bucket {
+	signed char fastreuse; /* both are negative in a bucket that connect() has made */
+	signed char fastreuseport;
+};
+
 struct inet_connection_sock {
 	struct inet_sock icsk_inet;
+	struct inet_bind_bucket *icsk_bind_hash;
 	void *icsk_ulp_data;
 };
 
@@ -265,6 +271,7 @@ struct inet_timewait_sock {
 	struct sock_common __tw_common;
 	volatile unsigned char tw_substate;
 	struct timer_list tw_timer;
+	struct inet_bind_bucket *tw_tb;
 };
 
 struct tcp_timewait_sock {

@@ -7,6 +7,7 @@
 
 #include <bpf/bpf_helpers.h>
 #include "accept.h"
+#include "bound_ports.h"
 #include "dispatch.h"
 #include "dump.h"
 #include "event.h"
@@ -143,6 +144,15 @@ SEC("raw_tp") int listen_port(const __u64 *ctx)
 SEC("iter/tcp") int dump_sockets(struct bpf_iter__tcp *ctx)
 {
 	return on_socket(ctx);
+}
+
+/*
+ * The ports of one network namespace that connect() does not choose, as above; internal/probe
+ * runs it for alerts.
+ */
+SEC("iter/tcp") int dump_bound_ports(struct bpf_iter__tcp *ctx)
+{
+	return on_bound_socket(ctx);
 }
 
 /* bpf2go finds a type only if the object refers to it. */

@@ -228,6 +228,7 @@ const (
 	ProbeMapTrackedTimewaits           = "tracked_timewaits"
 	ProbeMapUnboundListeners           = "unbound_listeners"
 	ProbeProgAccepted                  = "accepted"
+	ProbeProgDumpBoundPorts            = "dump_bound_ports"
 	ProbeProgDumpSockets               = "dump_sockets"
 	ProbeProgListenPort                = "listen_port"
 	ProbeProgObjectFreedBackup         = "object_freed_backup"
@@ -341,6 +342,7 @@ type ProbeSpecs struct {
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeProgramSpecs struct {
 	Accepted                  *ebpf.ProgramSpec `ebpf:"accepted"`
+	DumpBoundPorts            *ebpf.ProgramSpec `ebpf:"dump_bound_ports"`
 	DumpSockets               *ebpf.ProgramSpec `ebpf:"dump_sockets"`
 	ListenPort                *ebpf.ProgramSpec `ebpf:"listen_port"`
 	ObjectFreedBackup         *ebpf.ProgramSpec `ebpf:"object_freed_backup"`
@@ -557,6 +559,7 @@ type ProbeVariables struct {
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbePrograms struct {
 	Accepted                  *ebpf.Program `ebpf:"accepted"`
+	DumpBoundPorts            *ebpf.Program `ebpf:"dump_bound_ports"`
 	DumpSockets               *ebpf.Program `ebpf:"dump_sockets"`
 	ListenPort                *ebpf.Program `ebpf:"listen_port"`
 	ObjectFreedBackup         *ebpf.Program `ebpf:"object_freed_backup"`
@@ -582,6 +585,7 @@ type ProbePrograms struct {
 func (p *ProbePrograms) Close() error {
 	return _ProbeClose(
 		p.Accepted,
+		p.DumpBoundPorts,
 		p.DumpSockets,
 		p.ListenPort,
 		p.ObjectFreedBackup,

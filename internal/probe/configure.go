@@ -76,6 +76,9 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 		spec.Maps[bpfobj.ProbeMapTrackedTimewaits].MaxEntries = maxTrackedTimeWaits
 		programs = slices.Concat(programs, timeWaitEndPrograms)
 	}
+	if opts.BoundPorts && hasFunction(types, "bpf_iter_tcp") { // since 5.9
+		programs = slices.Concat(programs, []string{bpfobj.ProbeProgDumpBoundPorts})
+	}
 	shortenChains(spec, chain)
 	selectPrograms(spec, features, programs)
 	dropUnsupported(spec, types, clientTable)
@@ -193,6 +196,7 @@ var (
 	// unattachedPrograms are run by this package: iterators, and listen_port.
 	unattachedPrograms = []string{
 		bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows, bpfobj.ProbeProgListenPort,
+		bpfobj.ProbeProgDumpBoundPorts,
 	}
 	snapshotPrograms = []string{
 		bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows, bpfobj.ProbeProgDumpSockets,

@@ -33,6 +33,7 @@ type Options struct {
 	// TimeWaitEnds emits the ends of TIME_WAITs. Its programs run for every timer that
 	// expires and every object that the kernel frees.
 	TimeWaitEnds bool
+	BoundPorts   bool // [Probe.BoundPorts] will be called
 	ExcludeSelf  bool // do not emit transitions of sockets that this process owns
 	// MayBePreempted, if not nil, decides instead of the kernel's version whether a task
 	// may be preempted in a program, for tests. A wrong false gives duplicates.
