@@ -132,7 +132,7 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	s.handle(now)
 	p, err := probe.Open(probe.Options{
 		Filter: o.kernelFilter(), BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wants("connection"),
-		TimeWaitEnds: o.timeWaitEnd, Without: o.unwanted(),
+		TimeWaitEnds: o.timeWaitEnd, Without: o.unwanted(), BoundPorts: o.wants("alert"),
 	})
 	if err != nil {
 		return err
@@ -143,7 +143,7 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	s.handle(&traced)
 	cfg := o.config(p, queue)
 	if o.wants("alert") {
-		m := monitor.New(o.detection, o.filter, warn)
+		m := monitor.New(o.detection, o.filter, p.BoundPorts, warn)
 		defer m.Close()
 		cfg.Monitor = m
 	}

@@ -40,7 +40,7 @@ func (tr *tracker) bindOpened(t *tcp.Transition, ns *namespace, key destination,
 		ns.binds[t.Local.Port] = b
 		tr.bindTotal++
 		if counted {
-			ns.bindCount++
+			ns.countBind(t.Local.Port)
 			tr.destinations.Get(key, key.hash()).Value.binds++
 		}
 	}
@@ -68,17 +68,34 @@ func (ns *namespace) bindClosed(t *tcp.Transition) {
 	}
 }
 
+// takeBuckets takes a new list of the ports that bind() has taken. Those that are not in binds
+// are older than the tracer, are left of a listener that has closed, or their transitions were
+// lost. Those that are no longer in the list are free again.
+func (ns *namespace) takeBuckets() {
+	l := &ns.limits
+	if l.BindBuckets == nil {
+		ns.otherBinds = nil
+		return
+	}
+	for port, b := range ns.binds {
+		if b.changedAt+openSettles < l.BoundReadAt && !l.BindBuckets.Has(port) && !l.Bound.Has(port) {
+			b.open, b.until = 0, 0
+		}
+	}
+	ns.otherBinds = l.BucketsWithout(func(port uint16) bool { return ns.binds[port] != nil })
+}
+
 // sweepBinds forgets the ports that are free again, and counts those that connect() would
 // choose otherwise.
 func (tr *tracker) sweepBinds(ns *namespace) {
-	ns.bindCount = 0
+	ns.bindCount, ns.bindsOther = ns.otherBinds.Len(), ns.otherBinds.Len()
 	for port, b := range ns.binds {
 		if b.open == 0 && b.until <= tr.now {
 			delete(ns.binds, port)
 			continue
 		}
 		if !ns.known || ns.limits.IsEphemeral(port) {
-			ns.bindCount++
+			ns.countBind(port)
 			if e := tr.destinations.Find(b.by, b.by.hash()); e != nil {
 				e.Value.binds++
 			}
@@ -87,8 +104,17 @@ func (tr *tracker) sweepBinds(ns *namespace) {
 	tr.bindTotal += len(ns.binds)
 }
 
-// boundByOthers is how many of the ports that connect() could choose are bound by
-// connections to other destinations.
+// countBind counts a port of binds that connect() would choose otherwise.
+func (ns *namespace) countBind(port uint16) {
+	if ns.otherBinds.Has(port) { // its transition came after the list
+		ns.bindsOther--
+	} else {
+		ns.bindCount++
+	}
+}
+
+// boundByOthers is how many of the ports that connect() could choose are bound, except by
+// connections to the destination of use.
 func (ns *namespace) boundByOthers(use *destinationUse) int {
 	if use == nil {
 		return ns.bindCount

@@ -177,3 +177,103 @@ func TestPortExhaustion_FewTimeWaitBuckets(t *testing.T) {
 		t.Errorf("%d of %d, want 199 of 199", a.Occupancy, a.Capacity)
 	}
 }
+
+// fails has a connect() find no port, and returns the alert.
+func (h *host) fails(key destination) Alert {
+	h.t.Helper()
+	h.emit(key, 0, curl, tcp.Close, tcp.SynSent)
+	h.emit(key, 0, curl, tcp.SynSent, tcp.Close)
+	h.pass(100 * time.Millisecond)
+	opened := only(h.alerts, "port_exhaustion", Open)
+	if len(opened) == 0 {
+		h.t.Fatal("no alert")
+	}
+	return opened[len(opened)-1]
+}
+
+// Ports that bind() took before the tracer started, and those of the children of listeners that
+// have closed, are free for no destination. They count until the kernel's list does not have
+// them any more, each of them once, and not at the destination of their connections.
+func TestPorts_BoundBeforeStart(t *testing.T) {
+	h := newHost(t, 20, Config{})
+	h.engine = New(Config{}, h.now)
+	h.limits.BindBuckets, h.limits.BoundReadAt = tcp.PortSetOf(80, 20000, 20001, 20002, 20003, 20004, 20005), h.now
+	h.limits.Bound = tcp.PortSetOf(80, 20005) // listeners
+	l := h.limits
+	h.engine.Update(h.now, testNetns, &l)
+	for n := range uint16(10) { // four of them bound
+		s := tcp.Socket{}
+		s.New, s.Cookie = tcp.Established, uint64(1000+n)
+		s.Local, s.Peer = tcp.Endpoint{Addr: here, Port: 20001 + n}, tcp.Endpoint{Addr: there, Port: 80}
+		h.engine.Seed(h.now, testNetns, &s)
+	}
+	h.engine.SeedingDone(h.now)
+	if got := openPorts(h.engine); got != 5 {
+		t.Errorf("%d connections count at their destination, want the 5 whose ports connect() chose", got)
+	}
+	h.pass(2 * time.Second)
+	if a := h.fails(to(9000)); a.Capacity != 14 || a.Occupancy != 14 || !strings.Contains(a.Cause, "5 ports are taken for all destinations") ||
+		!strings.Contains(a.Cause, "5 of them by sockets that are older") || strings.Contains(a.Cause, "most of them by") {
+		t.Errorf("%d of %d: %s", a.Occupancy, a.Capacity, a.Cause)
+	}
+	older := tcp.Transition{Monotonic: h.now, Netns: testNetns, Cookie: 1000, Old: tcp.CloseWait, New: tcp.LastAck,
+		Local: tcp.Endpoint{Addr: here, Port: 20001}, Peer: tcp.Endpoint{Addr: there, Port: 80}}
+	h.engine.Observe(&older)
+	if got := openPorts(h.engine); got != 5 {
+		t.Errorf("a bound connection has ended, and %d others count, want 5", got)
+	}
+	h.limits.BindBuckets, h.limits.BoundReadAt = tcp.PortSetOf(80, 20000, 20005), h.now
+	h.pass(25 * time.Second)
+	if a := h.fails(to(9000)); a.Capacity != 18 {
+		t.Errorf("%d of %d: %s", a.Occupancy, a.Capacity, a.Cause)
+	}
+}
+
+// A port that the kernel's list has before its transition is observed counts once. One whose end
+// was lost is free again when the list does not have it.
+func TestPorts_ListAndTransitions(t *testing.T) {
+	h := newHost(t, 20, Config{})
+	h.limits.BindBuckets, h.limits.BoundReadAt = tcp.PortSetOf(20000, 20001), h.now
+	h.pass(2 * time.Second)
+	holder := process(100, "holder")
+	h.bindAndConnect(to(80), 20000, holder)
+	h.bindAndConnect(to(80), 20001, holder)
+	h.bindAndConnect(to(80), 20002, holder)
+	h.pass(2 * time.Second)
+	ns := h.engine.tracker.namespace(testNetns)
+	if ns.bindCount != 3 || ns.bindsOther != 0 {
+		t.Errorf("%d ports are bound, %d of them unobserved, want 3 and 0", ns.bindCount, ns.bindsOther)
+	}
+	h.limits.BindBuckets, h.limits.BoundReadAt = tcp.PortSetOf(20002), h.now
+	h.run(load{key: to(81), by: []tcp.Owner{curl}, rate: constant(1), peer: true}, 15*time.Second, false)
+	if ns.bindCount != 1 || len(ns.binds) != 1 {
+		t.Errorf("%d ports are bound, want 1", ns.bindCount)
+	}
+}
+
+// Connections with their own range that are older than the tracer are counted with those without
+// one, because the kernel's table does not show it, and taken off there.
+func TestPorts_OlderOwnRangeEnds(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	h.engine = New(Config{}, h.now)
+	l := h.limits
+	h.engine.Update(h.now, testNetns, &l)
+	for n := range uint16(100) {
+		s := tcp.Socket{}
+		s.New, s.Cookie = tcp.Established, uint64(1000+n)
+		s.Local, s.Peer = tcp.Endpoint{Addr: here, Port: 20001 + n}, tcp.Endpoint{Addr: there, Port: 80}
+		h.engine.Seed(h.now, testNetns, &s)
+	}
+	h.engine.SeedingDone(h.now)
+	for n := range uint16(100) {
+		next := []tcp.State{tcp.LastAck, tcp.TimeWait}[n%2]
+		h.engine.Observe(&tcp.Transition{
+			Monotonic: h.now, Netns: testNetns, Cookie: uint64(1000 + n), Role: tcp.RoleClient, OwnPortRange: true,
+			Old: tcp.CloseWait, New: next, Substate: tcp.TimeWait,
+			Local: tcp.Endpoint{Addr: here, Port: 20001 + n}, Peer: tcp.Endpoint{Addr: there, Port: 80},
+		})
+	}
+	if got := openPorts(h.engine); got != 0 {
+		t.Errorf("%d connections are open, want 0", got)
+	}
+}

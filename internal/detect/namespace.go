@@ -56,7 +56,9 @@ type namespace struct {
 	reusable rate.Estimator // TIME_WAITs that connect() may take over
 
 	binds        map[uint16]*bind // by port
-	bindCount    int              // those that connect() would choose otherwise
+	otherBinds   *tcp.PortSet     // ports that bind() has taken, it was not observed by whom: see takeBuckets
+	bindCount    int              // those of both that connect() would choose otherwise
+	bindsOther   int              // of bindCount: those that are not in binds
 	bindServices topServices
 
 	countedAt   time.Duration // when the kernel's count was read; 0: never
@@ -150,7 +152,11 @@ func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 	ns := tr.namespace(netns)
 	switch {
 	case l != nil:
+		before := ns.limits.BoundReadAt
 		ns.limits, ns.known, ns.ports = *l, true, l.PortCount()
+		if l.BoundReadAt != before {
+			ns.takeBuckets()
+		}
 	case !ns.known:
 		ns.limits, ns.known = tcp.DefaultLimits(), true
 		ns.ports = ns.limits.PortCount()

@@ -247,7 +247,10 @@ func (tr *tracker) addBinds(ns *namespace, f *Finding) {
 		return
 	}
 	f.Cause += fmt.Sprintf("; %d ports are taken for all destinations, because they were bound before connect()", ns.bindCount)
-	if c := tr.culpritOf(&ns.bindServices); c.Share > 0.5 {
+	if ns.bindsOther > 0 {
+		f.Cause += fmt.Sprintf(" (%d of them by sockets that are older than tcpshift, or by listeners that have closed)", ns.bindsOther)
+	}
+	if c := tr.culpritOf(&ns.bindServices); c.Share*float64(ns.bindCount-ns.bindsOther) > 0.5*float64(ns.bindCount) {
 		f.Cause += ", most of them by " + c.Service
 	}
 	f.Advice += "; bind() an address without a port (IP_BIND_ADDRESS_NO_PORT), so that connections share ports between destinations"

@@ -14,6 +14,7 @@ type Suspects struct {
 	Urgent bool
 	since  time.Duration // time of the request, which identifies it
 	list   []suspect
+	skip   *tcp.PortSet // ports that are free for no destination: see namespace.otherBinds
 
 	lostBefore uint64 // tracker.lostTotal at that time
 }
@@ -100,7 +101,7 @@ func (c *SuspectCounts) Add(netns uint32, s *tcp.Socket) {
 		c.last = key
 		c.lastAt, c.lastHas = c.index[key]
 	}
-	if !c.lastHas || !c.limits.IsEphemeral(s.Local.Port) {
+	if !c.lastHas || !c.limits.IsEphemeral(s.Local.Port) || c.of.skip.Has(s.Local.Port) {
 		return
 	}
 	n := &c.counts[c.lastAt]

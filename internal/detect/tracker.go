@@ -65,7 +65,8 @@ type destinationUse struct {
 	topServices
 	raisedAt time.Duration // when the cause of a portStorm was raised last; 0: never
 
-	binds int // its ports that were bound before connect()
+	binds   int // its ports that were bound before connect()
+	earlier int // connections that are older than the tracer; none of those without an own range is taken off
 
 	changes       uint64        // connections that opened and ended
 	unmoved       uint64        // of changes: those of a connect() that found no port
@@ -224,11 +225,11 @@ func (tr *tracker) isClient(t *tcp.Transition, ns *namespace) bool {
 	case t.Local.Port == 0 || !ns.known:
 		return false
 	}
-	return ns.limits.IsEphemeral(t.Local.Port)
+	return ns.limits.IsEphemeral(t.Local.Port) && !ns.otherBinds.Has(t.Local.Port)
 }
 
 func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
-	key := destinationOf(t)
+	key := tr.countedAt(t)
 	uncounted := tr.seeding.isUncounted(t)
 	tr.seeding.record(t.Cookie, &key, false)
 	if t.New != tcp.TimeWait {
@@ -262,6 +263,26 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 		return
 	}
 	use.Value.ClosedToTimeWait(t.Monotonic, kind)
+}
+
+// countedAt is where a connection that ends was counted when it opened. A socket with its own
+// range that is older than the tracer was counted with those that have none: the kernel's table
+// does not show the range.
+func (tr *tracker) countedAt(t *tcp.Transition) destination {
+	key := destinationOf(t)
+	if !key.ownRange {
+		return key
+	}
+	if own := tr.destinations.Find(key, key.hash()); own != nil && own.Value.OpenCount() > 0 {
+		return key
+	}
+	shared := key
+	shared.ownRange = false
+	if e := tr.destinations.Find(shared, shared.hash()); e != nil && e.Value.earlier > 0 {
+		e.Value.earlier--
+		return shared
+	}
+	return key
 }
 
 func timeWaitKind(t *tcp.Transition) rate.Kind {

@@ -229,7 +229,7 @@ func (tr *tracker) requestCounts(netns uint32, ns *namespace) *Suspects {
 	if len(wanted) == 0 {
 		return nil
 	}
-	s := &Suspects{since: tr.now, lostBefore: tr.lostTotal}
+	s := &Suspects{since: tr.now, skip: ns.otherBinds, lostBefore: tr.lostTotal}
 	for _, e := range wanted {
 		v := &e.Value.kernel
 		s.Urgent = s.Urgent || v.urgent

@@ -42,7 +42,9 @@ const (
 // matches f to Observe, and call Alerts several times a second. The caller must call Close. warn
 // gets at most one message for the operator: that this process can open no further file, so that
 // some namespaces cannot be read. It is called from another goroutine.
-func New(c detect.Config, f filter.Filter, warn func(message string)) *Monitor {
+// bindBuckets reads [tcp.Limits.BindBuckets] of the namespace that the calling thread is in; nil
+// if that cannot be had. It is called from other goroutines, until some time after Close.
+func New(c detect.Config, f filter.Filter, bindBuckets func() (*tcp.PortSet, error), warn func(message string)) *Monitor {
 	c.Gone = isGone
 	m := &Monitor{
 		engine:   detect.New(c, monotonic.Now()),
@@ -51,7 +53,7 @@ func New(c detect.Config, f filter.Filter, warn func(message string)) *Monitor {
 	var once sync.Once
 	namespaces := make(chan netns.Namespace)
 	warnOnce := func(message string) { once.Do(func() { warn(message) }) }
-	common := hostReader{updates: m.updates, done: m.done, warn: warnOnce, filter: f, readBound: limits.ReadBoundPorts}
+	common := hostReader{updates: m.updates, done: m.done, warn: warnOnce, filter: f, readBound: limits.ReadBoundPorts, readBuckets: bindBuckets}
 	m.worker = worker{
 		hostReader: common, requests: m.requests, namespaces: namespaces,
 		search: netns.NewSearch(), waiting: make(map[uint32]detect.Request),

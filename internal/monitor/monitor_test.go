@@ -42,7 +42,7 @@ func noPort(m *Monitor, netns uint32) {
 
 // The engine gets the limits that it has requested.
 func TestMonitor_AnswersRequests(t *testing.T) {
-	m := New(detect.Config{}, filter.Filter{}, func(string) {})
+	m := New(detect.Config{}, filter.Filter{}, nil, func(string) {})
 	defer m.Close()
 	want, err := limits.Read()
 	if err == nil {
@@ -69,7 +69,7 @@ func TestMonitor_AnswersRequests(t *testing.T) {
 
 // A namespace that cannot be found gets the kernel's default limits.
 func TestMonitor_MissingNamespace(t *testing.T) {
-	m := New(detect.Config{}, filter.Filter{}, func(string) {})
+	m := New(detect.Config{}, filter.Filter{}, nil, func(string) {})
 	defer m.Close()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		noPort(m, 7)
@@ -86,7 +86,7 @@ func TestMonitor_MissingNamespace(t *testing.T) {
 
 // Close does not block while requests are pending, and Finish closes the alerts.
 func TestMonitor_CloseDoesNotBlock(t *testing.T) {
-	m := New(detect.Config{}, filter.Filter{}, func(string) {})
+	m := New(detect.Config{}, filter.Filter{}, nil, func(string) {})
 	for range 10 * queueSize {
 		noPort(m, netnsHere(t))
 	}
@@ -99,7 +99,7 @@ func TestMonitor_CloseDoesNotBlock(t *testing.T) {
 // More namespaces than the queue has room for are active at once. Each gets an answer, also
 // those that cannot be found.
 func TestMonitor_ManyNamespaces(t *testing.T) {
-	m := New(detect.Config{}, filter.Filter{}, func(string) {})
+	m := New(detect.Config{}, filter.Filter{}, nil, func(string) {})
 	defer m.Close()
 	const namespaces = 5 * queueSize
 	for i := range namespaces {
@@ -176,7 +176,7 @@ func TestWorker_LimitsWithoutSockDiag(t *testing.T) {
 		t.Errorf("%+v, %v: want the sysctls without the bound ports", l, err)
 	}
 	last := tcp.PortSetOf(8080)
-	w.bound[1] = boundPorts{last, monotonic.Now() - 2*boundInterval}
+	w.bound[1] = boundPorts{ports: last, readAt: monotonic.Now() - 2*boundInterval}
 	l, err = w.readLimits(1)
 	if err != nil || l.BoundUnknown || l.Bound != last {
 		t.Errorf("%+v, %v: want the bound ports that were read last", l, err)

@@ -40,7 +40,9 @@ type hostReader struct {
 
 	readBound func() (*tcp.PortSet, error) // limits.ReadBoundPorts
 	bound     map[uint32]boundPorts        // by inode number
-	nextBound time.Duration                // when bound ports may be read again: see boundShare
+	// readBuckets reads the ports that connect() skips: see New. It may be nil.
+	readBuckets func() (*tcp.PortSet, error)
+	nextBound   time.Duration // when bound ports may be read again: see boundShare
 }
 
 // worker reads what the engine requests. Its methods are called by run, or by a function
@@ -58,8 +60,9 @@ type worker struct {
 
 // boundPorts are the bound ports of a namespace.
 type boundPorts struct {
-	ports  *tcp.PortSet
-	readAt time.Duration
+	ports   *tcp.PortSet
+	buckets *tcp.PortSet // see [tcp.Limits.BindBuckets]
+	readAt  time.Duration
 }
 
 // run ends after Close.
@@ -188,11 +191,12 @@ func (w *hostReader) readLimits(inode uint32) (*tcp.Limits, error) {
 	now := monotonic.Now()
 	if bound.ports == nil || now-bound.readAt >= boundInterval && now >= w.nextBound {
 		ports, err := w.readBound()
+		buckets := w.bindBuckets()
 		w.nextBound = now + (1+boundShare)*(monotonic.Now()-now)
 		if err != nil {
 			w.report(err)
 		} else {
-			bound = boundPorts{ports, now}
+			bound = boundPorts{ports, buckets, now}
 			if len(w.bound) > maxBound {
 				clear(w.bound)
 			}
@@ -200,7 +204,21 @@ func (w *hostReader) readLimits(inode uint32) (*tcp.Limits, error) {
 		}
 	}
 	l.Bound, l.BoundUnknown = bound.ports, bound.ports == nil
+	l.BindBuckets, l.BoundReadAt = bound.buckets, bound.readAt
 	return l, nil
+}
+
+// bindBuckets returns nil if the ports that connect() skips cannot be read.
+func (w *hostReader) bindBuckets() *tcp.PortSet {
+	if w.readBuckets == nil {
+		return nil
+	}
+	buckets, err := w.readBuckets()
+	if err != nil {
+		w.report(err)
+		return nil
+	}
+	return buckets
 }
 
 // enter runs f on a thread that is in the namespace. If that is the namespace of this

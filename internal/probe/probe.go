@@ -69,6 +69,7 @@ type Probe struct {
 	reader     *ring.Reader
 	rings      rings
 	portWaits  waitBudget // of ListenPort
+	boundPorts boundPorts
 
 	resetReasons map[tcp.ResetCode]string
 }
@@ -127,6 +128,8 @@ func (p *Probe) open(opts Options, kernel *Kernel) error {
 		return err
 	}
 	p.findOwners()
+	// Without it detection does not know older bound ports; that is no reason not to trace.
+	_ = p.boundPorts.attach(p.collection.Programs[bpfobj.ProbeProgDumpBoundPorts])
 	return nil
 }
 
@@ -249,7 +252,7 @@ func (p *Probe) Close() error {
 	if p.reader != nil {
 		errs = append(errs, p.reader.Close())
 	}
-	errs = append(errs, p.rings.close())
+	errs = append(errs, p.boundPorts.close(), p.rings.close())
 	if p.collection != nil {
 		p.collection.Close()
 	}

@@ -12,6 +12,12 @@ type Limits struct {
 	Reserved          *PortSet // net.ipv4.ip_local_reserved_ports within that range
 	Bound             *PortSet // local ports of listeners and, since Linux 6.8, of sockets that are bound and not connected
 
+	// BindBuckets are the local ports that connect() skips for every destination, because bind()
+	// has made or joined their bind buckets: those of listeners, of their children, of sockets that
+	// were bound before connect(), and of the TIME_WAITs of all of these; nil: not known.
+	BindBuckets *PortSet
+	BoundReadAt time.Duration // when Bound and BindBuckets were read, CLOCK_BOOTTIME; 0: they were not
+
 	Reuse      int           // net.ipv4.tcp_tw_reuse: 0 never, 1 always, 2 on loopback
 	ReuseDelay time.Duration // net.ipv4.tcp_tw_reuse_delay, since Linux 6.15; before that 1 s
 	Timestamps bool          // net.ipv4.tcp_timestamps: new connections use them if the peer does
@@ -39,6 +45,18 @@ func (l *Limits) PortCount() int {
 		return 0
 	}
 	return int(l.PortHigh) - int(l.PortLow) + 1 - l.Reserved.unionLen(l.Bound, l.PortLow, l.PortHigh)
+}
+
+// BucketsWithout returns the ports from PortLow to PortHigh that are in BindBuckets, and that connect()
+// could choose if they were not, except those for which leaveOut is true.
+func (l *Limits) BucketsWithout(leaveOut func(port uint16) bool) *PortSet {
+	found := &PortSet{}
+	for port := range l.BindBuckets.Within(l.PortLow, l.PortHigh) {
+		if !l.Reserved.Has(port) && !l.Bound.Has(port) && !leaveOut(port) {
+			found.Add(port)
+		}
+	}
+	return found
 }
 
 // IsEphemeral reports whether connect() may choose this port.

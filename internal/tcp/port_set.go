@@ -1,6 +1,9 @@
 package tcp
 
-import "math/bits"
+import (
+	"iter"
+	"math/bits"
+)
 
 const (
 	portPageBits  = 1024
@@ -44,6 +47,22 @@ func (s *PortSet) Has(port uint16) bool {
 
 // Len is the number of ports in the set.
 func (s *PortSet) Len() int { return s.unionLen(nil, 0, 65535) }
+
+// Within yields the ports of the set from low to high, in order.
+func (s *PortSet) Within(low, high uint16) iter.Seq[uint16] {
+	return func(yield func(uint16) bool) {
+		if s == nil {
+			return
+		}
+		for port := int(low); port <= int(high); port++ {
+			if s.pages[port/portPageBits] == nil {
+				port |= portPageBits - 1 // the last of its page
+			} else if s.Has(uint16(port)) && !yield(uint16(port)) {
+				return
+			}
+		}
+	}
+}
 
 // Bytes is the memory that the set takes.
 func (s *PortSet) Bytes() int {
