@@ -173,12 +173,10 @@ func TestListenQueue_RealListeners(t *testing.T) {
 			s.startServer(listen)
 			listen.NeverAccept = true
 			stuck := s.startServer(listen)
-			ended := s.run(workload{To: s.port(80), Open: time.Second, Phases: []phase{{PerSecond: 20, For: 30 * time.Second}}})
-			a := awaitAlert(t, tr, s.server, listenQueueFull)
+			a := knockUntil(t, tr, s.server, s.port(80), 50*time.Millisecond, "open")
 			if a.PID != stuck || a.Share != 1 || a.Capacity != 17 || !strings.Contains(a.Cause, "of the 3 listeners") {
 				t.Errorf("want the queue of process %d: %+v", stuck, a)
 			}
-			<-ended
 		})
 	})
 	tr.stop()

@@ -108,3 +108,32 @@ func ownRange(t *testing.T, tr *tracer) {
 		t.Errorf("%d of %d: %s", x.Occupancy, x.Capacity, x.Advice)
 	}
 }
+
+// Ports that bind() took before the tracer started are free for nobody, nor are those of the
+// children of listeners that have closed: the capacity is what connect() really finds.
+func TestAlert_PortsBoundBeforeStart(t *testing.T) {
+	tcplab.RequireRoot(t)
+	t.Parallel()
+	s := newHostPair(t, nil, 40)
+	s.serve(80, afterPeer)
+	s.serve(81, afterPeer)
+	for range 10 {
+		c := s.client.Socket(s.at)
+		c.Bind(netip.AddrPortFrom(s.at, 0))
+		c.Connect(s.port(80))
+		listener := s.client.Listen(netip.AddrPortFrom(s.at, 0))
+		peer := s.server.Socket(s.to)
+		peer.Connect(listener.Addr())
+		listener.Accept()
+		listener.Close()
+	}
+	tr := startTracer(t, "alerts")
+	tr.keepInode(s.client)
+	tr.keepInode(s.server)
+	a := <-s.run(workload{To: s.port(81), Open: time.Hour, UntilNoPort: true, Phases: []phase{{PerSecond: 2, For: waitLimit}}})
+	x := s.awaitCapacity(tr, "port_exhaustion")
+	t.Logf("%d connects succeeded: %s", a.Made, x.Cause)
+	if a.Made != 20 || x.Capacity != 20 || x.Occupancy != 20 || !strings.Contains(x.Cause, "20 of them by sockets that are older") {
+		t.Errorf("%d connects succeeded, the alert has %d of %d: %s", a.Made, x.Occupancy, x.Capacity, x.Cause)
+	}
+}
