@@ -28,6 +28,12 @@ type bind struct {
 // transition to SYN_SENT has a port.
 func (tr *tracker) bindOpened(t *tcp.Transition, ns *namespace, key destination, counted bool) {
 	b := ns.binds[t.Local.Port]
+	if counted && (b == nil || b.open == 0 && b.until <= t.Monotonic) {
+		if ns.bindUse == nil {
+			ns.bindUse = &rate.Estimator{}
+		}
+		ns.bindUse.Opened(t.Monotonic)
+	}
 	switch {
 	case b != nil:
 	case tr.bindTotal >= maxBinds:
@@ -63,8 +69,14 @@ func (ns *namespace) bindClosed(t *tcp.Transition) {
 		return
 	}
 	b.open, b.changedAt = b.open-1, max(b.changedAt, t.Monotonic)
-	if t.New == tcp.TimeWait {
+	switch last := b.open == 0 && b.counted && ns.bindUse != nil; {
+	case t.New == tcp.TimeWait:
 		b.until = max(b.until, t.Monotonic+rate.TimeWaitHold)
+		if last {
+			ns.bindUse.ClosedToTimeWait(t.Monotonic, timeWaitKind(t))
+		}
+	case last:
+		ns.bindUse.Closed(t.Monotonic)
 	}
 }
 

@@ -277,3 +277,80 @@ func TestPorts_OlderOwnRangeEnds(t *testing.T) {
 		t.Errorf("%d connections are open, want 0", got)
 	}
 }
+
+// Connections to many destinations that bind a port before connect() use up one pool of ports,
+// and bind() is what fails. The alert comes before the last port is taken.
+func TestBindExhaustion_ManyDestinations(t *testing.T) {
+	const ports = 300
+	h := newHost(t, ports, Config{})
+	h.limits.BindBuckets, h.limits.BoundReadAt = &tcp.PortSet{}, h.now
+	holder := process(100, "holder")
+	var exhausted time.Duration
+	for n := 0; n < 3000 && exhausted == 0; n++ {
+		if n >= ports {
+			exhausted = h.now // bind() fails, and nothing is observed
+			break
+		}
+		port := uint16(20000 + n)
+		key := to(uint16(1000 + n%50))
+		h.bindAndConnect(key, port, holder)
+		h.limits.BindBuckets.Add(port)
+		h.emit(key, port, holder, tcp.FinWait2, tcp.TimeWait)
+		h.limits.BoundReadAt = h.now
+		h.pass(100 * time.Millisecond)
+	}
+	h.pass(2 * time.Second)
+	a := h.theOnly("port_exhaustion")
+	if a.Monotonic >= exhausted || a.Peer.Addr.IsValid() || a.Capacity != ports || a.Occupancy < ports/2 || a.Occupancy > ports*9/10 ||
+		a.Culprit.PID != 100 || a.Unverified || a.OccupancySource != FromKernel {
+		t.Errorf("%v before the last: %+v", exhausted-a.Monotonic, a)
+	}
+	if err := (exhausted - a.Monotonic - a.ExhaustionIn).Abs(); err > (exhausted-a.Monotonic)/10 {
+		t.Errorf("forecast %v, it was %v", a.ExhaustionIn, exhausted-a.Monotonic)
+	}
+}
+
+// Sockets that are bound and never connected are known from the kernel's lists alone.
+func TestBindExhaustion_NeverConnected(t *testing.T) {
+	h := newHost(t, 300, Config{})
+	h.limits.Bound, h.limits.BindBuckets, h.limits.BoundPartial = &tcp.PortSet{}, &tcp.PortSet{}, true
+	for n := range uint16(300) {
+		if n%50 == 0 { // every ten seconds
+			bound := &tcp.PortSet{}
+			for port := range n {
+				bound.Add(20000 + port)
+			}
+			h.limits.Bound, h.limits.BoundReadAt = bound, h.now
+		}
+		if n%10 == 0 {
+			h.emit(to(80), 0, curl, tcp.Close, tcp.SynSent)
+			h.emit(to(80), 20299, curl, tcp.CloseWait, tcp.LastAck)
+		}
+		h.pass(200 * time.Millisecond)
+	}
+	if a := h.theOnly("port_exhaustion"); a.Culprit.Known || a.Capacity != 300 || a.Occupancy < 200 || a.Occupancy > 299 || !a.Approximate {
+		t.Errorf("%+v", a)
+	}
+}
+
+// Bound ports that are many and do not grow in number raise no alert, nor does a load whose
+// TIME_WAITs end in time.
+func TestBindExhaustion_Stable(t *testing.T) {
+	h := newHost(t, 300, Config{})
+	bound := &tcp.PortSet{}
+	for port := range uint16(285) {
+		bound.Add(20000 + port)
+	}
+	h.limits.BindBuckets, h.limits.BoundReadAt = bound, h.now
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(1), peer: true}, time.Minute, false)
+	h.mustBeSilent()
+
+	h = newHost(t, 300, Config{})
+	for n := range 1000 { // 4 a second for 61 s: 244 of 300
+		port := uint16(20000 + n%300)
+		h.bindAndConnect(to(uint16(1000+n%50)), port, curl)
+		h.emit(to(uint16(1000+n%50)), port, curl, tcp.FinWait2, tcp.TimeWait)
+		h.pass(250 * time.Millisecond)
+	}
+	h.mustBeSilent()
+}

@@ -57,6 +57,7 @@ func newDetectors(tr *tracker) []detector {
 		newPortStorm(tr),
 		newBucketStorm(tr),
 		newPortExhaustion(tr),
+		newBindExhaustion(tr),
 		newCloseWaitLeak(tr),
 		newConnectFailures(tr),
 		newFinWait2Pileup(tr),

@@ -27,6 +27,7 @@
 //	bucket_storm.go      the storm that reaches tcp_max_tw_buckets
 //	exhaustion.go        connects that found no local port: which alert reports them?
 //	port_exhaustion.go   the alert about those that no TIME_WAIT causes
+//	bind_exhaustion.go   ports that bind() is going to take, the last one included
 //	close_wait_leak.go   sockets that stay in CLOSE_WAIT
 //	close_wait_table.go  does the kernel's table confirm these sockets?
 //	growth.go            how fast does a number grow, over seconds or days?

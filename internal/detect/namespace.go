@@ -60,6 +60,9 @@ type namespace struct {
 	bindCount    int              // those of both that connect() would choose otherwise
 	bindsOther   int              // of bindCount: those that are not in binds
 	bindServices topServices
+	bindUse      *rate.Estimator // of the ports in binds that count; nil: there was none
+	bindOpens    time.Duration   // since when an alert about them is due; 0: it is not
+	bound        boundGrowth     // of the ports in limits.Bound
 
 	countedAt   time.Duration // when the kernel's count was read; 0: never
 	counted     float64       // that the kernel had more than the model of total, at countedAt
@@ -156,6 +159,7 @@ func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 		ns.limits, ns.known, ns.ports = *l, true, l.PortCount()
 		if l.BoundReadAt != before {
 			ns.takeBuckets()
+			ns.bound.take(l.BoundReadAt, l.BoundCount())
 		}
 	case !ns.known:
 		ns.limits, ns.known = tcp.DefaultLimits(), true

@@ -15,7 +15,10 @@ type portExhaustion struct {
 
 func newPortExhaustion(tr *tracker) detector { return portExhaustion{tr} }
 
-func (portExhaustion) kind() string { return "port_exhaustion" }
+// portExhaustionKind is the kind of alert of both detectors of exhausted ports.
+const portExhaustionKind = "port_exhaustion"
+
+func (portExhaustion) kind() string { return portExhaustionKind }
 
 func (portExhaustion) needs() tcp.Transitions {
 	return between([]tcp.State{tcp.SynSent}, []tcp.State{tcp.Close})

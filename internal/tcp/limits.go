@@ -28,6 +28,7 @@ type Limits struct {
 
 	Assumed      bool // the namespace could not be read: see DefaultLimits
 	BoundUnknown bool // Bound could not be read
+	BoundPartial bool // Bound lacks the sockets that are bound and not connected: before Linux 6.8
 }
 
 // DefaultLimits are the kernel's defaults, for a namespace that cannot be entered. The kernel
@@ -45,6 +46,14 @@ func (l *Limits) PortCount() int {
 		return 0
 	}
 	return int(l.PortHigh) - int(l.PortLow) + 1 - l.Reserved.unionLen(l.Bound, l.PortLow, l.PortHigh)
+}
+
+// BoundCount is how many of the ports that connect() could choose otherwise are in Bound.
+func (l *Limits) BoundCount() int {
+	if l.PortHigh < l.PortLow {
+		return 0
+	}
+	return l.Reserved.unionLen(l.Bound, l.PortLow, l.PortHigh) - l.Reserved.unionLen(nil, l.PortLow, l.PortHigh)
 }
 
 // BucketsWithout returns the ports from PortLow to PortHigh that are in BindBuckets, and that connect()

@@ -1,0 +1,147 @@
+package detect
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// bindExhaustion finds namespaces in which bind() is going to take the last port of the range:
+// then bind() to port 0 fails, which makes no transition, and connect() finds no port for any
+// destination. The ports are those of connections that were bound before connect(), of their
+// TIME_WAITs, of children of listeners, and of sockets that are bound and not connected.
+type bindExhaustion struct{ *tracker }
+
+// bindCause is all bound ports of a namespace.
+type bindCause struct{ netns uint32 }
+
+func (c bindCause) netnsInode() uint32 { return c.netns }
+
+// boundReadFor is how long a list of bound ports verifies their number: the next one comes
+// after ten seconds, or later if it is costly.
+const boundReadFor = 15 * time.Second
+
+func newBindExhaustion(tr *tracker) detector { return bindExhaustion{tr} }
+
+func (bindExhaustion) kind() string { return portExhaustionKind }
+
+func (bindExhaustion) needs() tcp.Transitions { return tcp.Transitions{} }
+
+func (bindExhaustion) observe(*tcp.Transition) {}
+
+func (bindExhaustion) pin(cause) {}
+
+// boundGrowth is how fast the ports grow in number that are bound without a transition. They are
+// known from the kernel's lists alone.
+type boundGrowth struct {
+	readAt    time.Duration
+	count     int
+	perSecond [2]float64 // between the newest three lists
+}
+
+func (g *boundGrowth) take(readAt time.Duration, count int) {
+	if after := readAt - g.readAt; g.readAt > 0 && after > 0 {
+		g.perSecond[1], g.perSecond[0] = g.perSecond[0], float64(count-g.count)/after.Seconds()
+	}
+	g.readAt, g.count = readAt, count
+}
+
+// rate is 0 unless the number has grown twice.
+func (g *boundGrowth) rate() float64 { return max(0, min(g.perSecond[0], g.perSecond[1])) }
+
+func (d bindExhaustion) check(raise raiser) {
+	for _, e := range d.namespaces.Entries() {
+		ns := &e.Value
+		if !ns.known || ns.bindCount+ns.bound.count < minConnections {
+			ns.bindOpens = 0
+			continue
+		}
+		d.checkNamespace(e.Key, ns, raise)
+	}
+}
+
+func (d bindExhaustion) checkNamespace(netns uint32, ns *namespace, raise raiser) {
+	f, opening := d.forecast(ns)
+	if isSuspected(f) {
+		ns.suspectedAt = d.now
+	}
+	if !keepsStorm(f) || d.isOfOneDestination(netns, ns) {
+		ns.bindOpens = 0
+		return
+	}
+	c := d.claimOf(opening, &ns.bindOpens, d.isRead(ns), f)
+	raise(bindCause{netns}, c, func() Finding { return d.describe(netns, ns, f) })
+}
+
+// isRead reports whether the list of bound ports is new enough to verify their number.
+func (d bindExhaustion) isRead(ns *namespace) bool {
+	return ns.limits.BoundReadAt > 0 && d.now-ns.limits.BoundReadAt <= boundReadFor && d.lostAt < ns.limits.BoundReadAt
+}
+
+// forecast is about all ports that are not reserved, and reports whether an alert is to open.
+func (d bindExhaustion) forecast(ns *namespace) (f rate.Forecast, opening bool) {
+	observed := ns.bindCount - ns.bindsOther
+	others := ns.bindsOther + ns.bound.count
+	if u := ns.bindUse; u != nil && observed > 0 {
+		u.Advance(d.now)
+		model := ns.model()
+		model.Scale, model.FinFraction = 1, 1
+		model.OpenOffset = float64(observed) - u.Occupancy(model)
+		f = u.Forecast(model, float64(ns.ports-ns.bindsOther))
+		opening = opensStorm(u, f, model, d.Threshold)
+	}
+	f.Occupancy, f.Capacity = float64(observed+others), float64(ns.ports+ns.bound.count)
+	free := f.Capacity - f.Occupancy
+	if grows := ns.bound.rate(); grows > 0 {
+		f.Rate += grows
+		in := time.Duration(max(0, free) / grows * float64(time.Second))
+		if in <= rate.TimeWaitHold && (!f.Exhausts || in < f.ExhaustedIn) {
+			f.Exhausts, f.ExhaustedIn = true, in
+			opening = opening || f.Occupancy >= d.Threshold*f.Capacity
+		}
+	}
+	if free <= 0 {
+		f.Exhausts, f.ExhaustedIn, opening = true, 0, true
+	}
+	return f, opening
+}
+
+// isOfOneDestination reports whether the connections to one destination have bound most ports,
+// and raise an alert of their own.
+func (d bindExhaustion) isOfOneDestination(netns uint32, ns *namespace) bool {
+	for _, e := range d.destinations.Entries() {
+		u := &e.Value
+		if e.Key.netns == netns && 2*u.binds > ns.bindCount+ns.bound.count && (u.raisedAt == d.now || u.kernel.opensSince > 0) {
+			return true
+		}
+	}
+	return false
+}
+
+func (d bindExhaustion) describe(netns uint32, ns *namespace, forecast rate.Forecast) Finding {
+	observed := ns.bindCount - ns.bindsOther
+	f := Finding{
+		Severity: stormSeverity(forecast), Culprit: d.culpritOf(&ns.bindServices), Netns: netns, Role: tcp.RoleClient,
+		RateUnit: "ports bound", Rate: forecast.Rate, Occupancy: round(min(forecast.Occupancy, forecast.Capacity)), OccupancySource: FromEvents,
+		Capacity: round(forecast.Capacity), CapacityKind: EphemeralPorts, Exhausts: forecast.Exhausts, ExhaustionIn: forecast.ExhaustedIn,
+		Approximate: ns.limits.Assumed || ns.limits.BoundUnknown || ns.limits.BoundPartial || ns.limits.BindBuckets == nil,
+		Unverified:  !d.isRead(ns), complete: d.isRead(ns),
+	}
+	if d.isRead(ns) {
+		f.OccupancySource = FromKernel
+	}
+	f.Cause = fmt.Sprintf("%d local ports are bound, and free for no destination: %d by connections that were bound before connect() and their "+
+		"TIME_WAITs, %d by such that are older than tcpshift or by children of listeners, and %d by listeners and sockets that are not connected; "+
+		"if none is left, bind() to port 0 fails with EADDRINUSE, and connect() with EADDRNOTAVAIL", f.Occupancy, observed, ns.bindsOther, ns.bound.count)
+	if 2*observed < ns.bindCount+ns.bound.count {
+		f.Culprit = Culprit{} // the owners of most are not known
+	}
+	f.Advice = "bind() an address without a port (IP_BIND_ADDRESS_NO_PORT), so that connections share ports between destinations; close sockets " +
+		"that are bound and not used (`ss -tanp`); then widen net.ipv4.ip_local_port_range"
+	if !ns.limits.Assumed {
+		f.Advice += fmt.Sprintf(", now %d to %d", ns.limits.PortLow, ns.limits.PortHigh)
+	}
+	return f
+}
