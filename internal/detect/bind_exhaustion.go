@@ -33,6 +33,14 @@ func (bindExhaustion) observe(*tcp.Transition) {}
 
 func (bindExhaustion) pin(cause) {}
 
+// failures implements failureCounter.
+func (d bindExhaustion) failures(c cause) uint64 {
+	if ns := d.knownNamespace(c.netnsInode()); ns != nil {
+		return ns.noPort
+	}
+	return 0
+}
+
 // boundGrowth is how fast the ports grow in number that are bound without a transition. They are
 // known from the kernel's lists alone.
 type boundGrowth struct {
@@ -67,12 +75,39 @@ func (d bindExhaustion) checkNamespace(netns uint32, ns *namespace, raise raiser
 	if isSuspected(f) {
 		ns.suspectedAt = d.now
 	}
-	if !keepsStorm(f) || d.isOfOneDestination(netns, ns) {
+	open := ns.bindAlerts(d.now)
+	if !open && d.now-ns.bindRaisedAt >= 2*quietPeriod && d.now-ns.noPortAt >= 2*quietPeriod {
+		ns.noPort = 0 // the close of the last alert has had them
+	}
+	failing := !open && ns.noPortAt > 0 && d.now-ns.noPortAt < 2*quietPeriod // portExhaustion has an alert about that
+	if !keepsStorm(f) || failing || d.isOfOneDestination(netns, ns) {
 		ns.bindOpens = 0
 		return
 	}
 	c := d.claimOf(opening, &ns.bindOpens, d.isRead(ns), f)
+	if open || c&opens != 0 {
+		ns.bindRaisedAt = d.now
+	}
 	raise(bindCause{netns}, c, func() Finding { return d.describe(netns, ns, f) })
+}
+
+// bindAlerts reports whether an alert about the bound ports of the namespace is open.
+func (ns *namespace) bindAlerts(now time.Duration) bool {
+	return ns.bindRaisedAt > 0 && now-ns.bindRaisedAt < quietPeriod
+}
+
+// isBoundOut reports whether connect() finds no port for a destination because all are bound, and
+// an alert about that is open.
+func (tr *tracker) isBoundOut(key destination) bool {
+	ns := tr.knownNamespace(key.netns)
+	if ns == nil || key.ownRange || !ns.bindAlerts(tr.now) {
+		return false
+	}
+	var use *destinationUse // nil: no connection is open
+	if e := tr.destinations.Find(key, key.hash()); e != nil {
+		use = &e.Value
+	}
+	return ns.portsFor(use) == 0
 }
 
 // isRead reports whether the list of bound ports is new enough to verify their number.
@@ -135,6 +170,9 @@ func (d bindExhaustion) describe(netns uint32, ns *namespace, forecast rate.Fore
 	f.Cause = fmt.Sprintf("%d local ports are bound, and free for no destination: %d by connections that were bound before connect() and their "+
 		"TIME_WAITs, %d by such that are older than tcpshift or by children of listeners, and %d by listeners and sockets that are not connected; "+
 		"if none is left, bind() to port 0 fails with EADDRINUSE, and connect() with EADDRNOTAVAIL", f.Occupancy, observed, ns.bindsOther, ns.bound.count)
+	if f.Failures = ns.noPort; f.Failures > 0 {
+		f.Cause += fmt.Sprintf("; %d connects have failed already", f.Failures)
+	}
 	if 2*observed < ns.bindCount+ns.bound.count {
 		f.Culprit = Culprit{} // the owners of most are not known
 	}

@@ -62,6 +62,9 @@ type namespace struct {
 	bindServices topServices
 	bindUse      *rate.Estimator // of the ports in binds that count; nil: there was none
 	bindOpens    time.Duration   // since when an alert about them is due; 0: it is not
+	bindRaisedAt time.Duration   // when the cause of such an alert was raised last
+	noPort       uint64          // connects that found no local port, since the cause of such an alert began
+	noPortAt     time.Duration   // the last of all such connects; 0: there was none
 	bound        boundGrowth     // of the ports in limits.Bound
 
 	countedAt   time.Duration // when the kernel's count was read; 0: never

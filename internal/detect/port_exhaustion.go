@@ -41,6 +41,7 @@ func (d portExhaustion) check(raise raiser) {
 			if !d.hasStorm(key) { // whose alert reports the failures
 				d.exhausted.remove(key)
 			}
+		case d.isBoundOut(key): // bindExhaustion reports the failures
 		case kind == notTimeWaits:
 			c := opens
 			if d.verifies(key) {

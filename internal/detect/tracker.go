@@ -238,6 +238,8 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 			use.Value.changes++
 			if tcp.ClosedByOf(t) == tcp.ClosedByNoPort {
 				use.Value.unmoved += 2
+				ns.noPort++
+				ns.noPortAt = t.Monotonic
 			}
 		}
 		return

@@ -289,3 +289,14 @@ func TestSockDiag_ErrorAtEnd(t *testing.T) {
 		}
 	}
 }
+
+// Sockets that are bound and not connected are known since Linux 6.8.
+func TestBoundPorts_KernelVersion(t *testing.T) {
+	for release, want := range map[string]bool{
+		"5.10.0-28-amd64": false, "6.7.12": false, "6.8.0-31-generic": true, "6.18.44-fc": true, "7.1.5": true, "6.8-rc1": true, "": false, "x": false,
+	} {
+		if got := isAtLeast(release, 6, 8); got != want {
+			t.Errorf("%q: %v, want %v", release, got, want)
+		}
+	}
+}
