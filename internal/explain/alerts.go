@@ -50,10 +50,11 @@ func timeWaitStorm() Topic {
 func portExhaustion() Topic {
 	return Topic{
 		Name:    "port_exhaustion",
-		Summary: "A connect() found no free local port and failed with EADDRNOTAVAIL, and TIME_WAITs are not the reason.",
+		Summary: "A connect() found no free local port and failed with EADDRNOTAVAIL, and TIME_WAITs are not the reason; or bind() is going to take the last port.",
 		Meaning: "Every port that connect() may choose is taken for this destination, most of them by open connections or because they were bound. " +
 			"Programs report the error as \"cannot assign requested address\". " +
-			"Where TIME_WAITs take at least half of the ports, `time_wait_storm` reports the failures instead. Other destinations are not affected, except by ports that were bound before connect(): these are taken for all of them.",
+			"Where TIME_WAITs take at least half of the ports, `time_wait_storm` reports the failures instead. Other destinations are not affected, except by ports that were bound before connect(): these are taken for all of them. " +
+			"An alert without a peer comes before these have taken the last port of the range: then bind() to port 0 fails with EADDRINUSE, too.",
 		Normal: "It is never normal: the application got an error. " +
 			"Only a port scanner or a load generator may cause it on purpose.",
 		Remedy: "`cause` says how many ports open connections and TIME_WAITs use. " +

@@ -57,11 +57,11 @@ func (l *Limits) BoundCount() int {
 }
 
 // BucketsWithout returns the ports from PortLow to PortHigh that are in BindBuckets, and that connect()
-// could choose if they were not, except those for which leaveOut is true.
-func (l *Limits) BucketsWithout(leaveOut func(port uint16) bool) *PortSet {
+// could choose if they were not, except those for which except is true.
+func (l *Limits) BucketsWithout(except func(port uint16) bool) *PortSet {
 	found := &PortSet{}
 	for port := range l.BindBuckets.Within(l.PortLow, l.PortHigh) {
-		if !l.Reserved.Has(port) && !l.Bound.Has(port) && !leaveOut(port) {
+		if !l.Reserved.Has(port) && !l.Bound.Has(port) && !except(port) {
 			found.Add(port)
 		}
 	}

@@ -45,7 +45,6 @@ type alert struct {
 	CapacityKind    string   `json:"capacity_kind"`
 	ExhaustionIn    *float64 `json:"exhaustion_in_s"`
 	Failures, Drops int
-	CloseReason     string `json:"close_reason"`
 
 	came time.Time // when the test read it
 }
