@@ -180,22 +180,8 @@ func (g *listenGroup) removeMember(cookie uint64) {
 func (d *listenQueue) regroup(netns uint32, n *listenNetns, t *ListenTable) {
 	n.groups, n.wantUnaccepted = nil, nil
 	for _, s := range n.listeners {
-		if s.queuedAt == 0 && s.overload.since == 0 {
-			continue
-		}
-		if n.groups == nil {
-			n.groups = make(map[listenCause]*listenGroup)
-		}
-		cause := listenCause{netns, s.last.Local}
-		g := n.groups[cause]
-		if g == nil {
-			g = &listenGroup{}
-			n.groups[cause] = g
-		}
-		g.members = append(g.members, s)
-		g.overflows = g.overflows || s.overload.at == t.ReadAt
-		if int(s.last.Queued) >= enoughOf(&s.last) && !slices.Contains(n.wantUnaccepted, s.last.Local.Port) {
-			n.wantUnaccepted = append(n.wantUnaccepted, s.last.Local.Port)
+		if s.queuedAt > 0 || s.overload.since > 0 {
+			n.addMember(netns, s, t.ReadAt)
 		}
 	}
 	if n.wantUnaccepted == nil {
@@ -206,6 +192,29 @@ func (d *listenQueue) regroup(netns uint32, n *listenNetns, t *ListenTable) {
 		return
 	}
 	d.queued[netns] = n
+	n.completeGroups(netns, t)
+}
+
+func (n *listenNetns) addMember(netns uint32, s *listener, readAt time.Duration) {
+	if n.groups == nil {
+		n.groups = make(map[listenCause]*listenGroup)
+	}
+	cause := listenCause{netns, s.last.Local}
+	g := n.groups[cause]
+	if g == nil {
+		g = &listenGroup{}
+		n.groups[cause] = g
+	}
+	g.members = append(g.members, s)
+	g.overflows = g.overflows || s.overload.at == readAt
+	if int(s.last.Queued) >= enoughOf(&s.last) && !slices.Contains(n.wantUnaccepted, s.last.Local.Port) {
+		n.wantUnaccepted = append(n.wantUnaccepted, s.last.Local.Port)
+	}
+}
+
+// completeGroups counts the listeners of each group, and the connections that wait in its
+// queues. It finds the owners of listeners that only their children show.
+func (n *listenNetns) completeGroups(netns uint32, t *ListenTable) {
 	for i := range t.Listeners {
 		if g := n.groups[listenCause{netns, t.Listeners[i].Local}]; g != nil {
 			g.all++

@@ -40,7 +40,7 @@ type ListenTable struct {
 	ReadAt    time.Duration // when the reading began
 	Listeners []tcp.Listener
 	// Overflows is ListenOverflows of the namespace: how many segments have found the queue of a
-	// listener full.
+	// listener full; 0 if no listener has a queue or drops.
 	Overflows uint64
 	// KnownOnly means that only listeners whose transition to LISTEN the engine has observed
 	// may raise an alert: a filter is on what the table does not show.
@@ -211,7 +211,7 @@ func (d *listenQueue) take(netns uint32, t *ListenTable) {
 		return
 	}
 	overflowed := n.readAt > 0 && t.Overflows > n.overflows
-	n.readAt, n.failedAt, n.overflows, n.count = t.ReadAt, 0, t.Overflows, len(t.Listeners)
+	n.readAt, n.failedAt, n.overflows, n.count = t.ReadAt, 0, max(n.overflows, t.Overflows), len(t.Listeners)
 	n.takeUnaccepted(t)
 	d.takeEach(n, t, overflowed)
 	if n.count == 0 && len(n.listeners) == 0 && len(n.owners) == 0 {

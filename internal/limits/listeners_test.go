@@ -76,7 +76,7 @@ func TestListeners_FullQueue(t *testing.T) {
 				if err != nil {
 					break
 				}
-				defer c.Close()
+				t.Cleanup(func() { c.Close() })
 			}
 			after, err := ReadListenDrops()
 			if err != nil {
@@ -146,4 +146,30 @@ func TestLocalPortFilter_Bytecode(t *testing.T) {
 	if localPortFilter(nil) != nil || localPortFilter(make([]uint16, maxFilterPeers+1)) != nil {
 		t.Error("there is a filter for no port, or for too many")
 	}
+}
+
+// A reading of the listeners walks their table only.
+func BenchmarkListeners(b *testing.B) {
+	for range 50 {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Cleanup(func() { l.Close() })
+	}
+	b.Run("table", func(b *testing.B) {
+		for b.Loop() {
+			count := 0
+			if err := EachListener(func(*tcp.Listener) { count++ }); err != nil || count < 50 {
+				b.Fatal(count, err)
+			}
+		}
+	})
+	b.Run("counters", func(b *testing.B) {
+		for b.Loop() {
+			if _, err := ReadListenDrops(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }

@@ -16,7 +16,9 @@ const maxListeners = 1 << 16
 // thread is in, and the connections that wait for accept() on some ports.
 func (r *hostReader) readListeners(unaccepted []uint16) (*detect.ListenTable, error) {
 	t := &detect.ListenTable{ReadAt: monotonic.Now(), KnownOnly: r.filter.BeyondEndpoints()}
+	busy := false // the counters matter
 	err := limits.EachListener(func(l *tcp.Listener) {
+		busy = busy || l.Queued > 0 || l.Drops > 0
 		if len(t.Listeners) < maxListeners && r.filter.MatchesEndpoints(l.Local, tcp.Endpoint{}) {
 			t.Listeners = append(t.Listeners, *l)
 		}
@@ -24,7 +26,7 @@ func (r *hostReader) readListeners(unaccepted []uint16) (*detect.ListenTable, er
 	if err != nil {
 		return nil, err
 	}
-	if len(t.Listeners) > 0 {
+	if busy && len(t.Listeners) > 0 {
 		drops, err := limits.ReadListenDrops()
 		if err != nil {
 			return nil, err
