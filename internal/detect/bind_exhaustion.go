@@ -84,7 +84,7 @@ func (d bindExhaustion) checkNamespace(netns uint32, ns *namespace, raise raiser
 		ns.bindOpens = 0
 		return
 	}
-	c := d.claimOf(opening, &ns.bindOpens, d.isRead(ns), f)
+	c := d.claimOf(opening, &ns.bindOpens, d.isRead(ns), ns.limits.BoundReadAt > d.lostAt, f)
 	if open || c&opens != 0 {
 		ns.bindRaisedAt = d.now
 	}
@@ -125,7 +125,7 @@ func (d bindExhaustion) forecast(ns *namespace) (f rate.Forecast, opening bool) 
 		model.Scale, model.FinFraction = 1, 1
 		model.OpenOffset = float64(observed) - u.Occupancy(model)
 		f = u.Forecast(model, float64(ns.ports-ns.bindsOther))
-		opening = opensStorm(u, f, model, d.Threshold)
+		opening = opensStorm(u, f, model, d.Threshold, 0)
 	}
 	f.Occupancy, f.Capacity = float64(observed+others), float64(ns.ports+ns.bound.count)
 	free := f.Capacity - f.Occupancy
