@@ -8,6 +8,7 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_helpers.h>
 #include "config.h"
+#include "hash.h"
 #include "process.h"
 #include "process_ref.h"
 #include "read.h"
@@ -36,10 +37,56 @@ static __always_inline struct sock *accepted_socket(const __u64 *ctx)
 	return child;
 }
 
+/* An accept() that is under way: which descriptor it has reserved for the connection. */
+struct accept_call {
+	__u64 task; /* the task's address; 0: the slot is free */
+	__s32 fd;
+};
+
+/*
+ * By a hash of the task's address. The program at the start of inet_csk_accept() writes, that
+ * at its end reads. Two tasks in one slot: the later one has it, and the descriptor of the
+ * other is not known. A wrong descriptor names no wrong owner, because owner.h checks what is
+ * behind it.
+ */
+#define ACCEPT_CALL_BITS 10
+static struct accept_call accept_calls[1 << ACCEPT_CALL_BITS];
+
+static __always_inline struct accept_call *accept_call_at(__u64 task)
+{
+	return &accept_calls[hash64(task, ACCEPT_CALL_BITS)];
+}
+
+/*
+ * accept() reserves the descriptor right before inet_csk_accept(): it is the one before next_fd.
+ * At the end it need not be, because other threads may have opened and closed files while this
+ * one waited for a connection.
+ */
+static __always_inline int on_accept_entry(void)
+{
+	struct task_struct *task = current_task();
+	__u64 address = bpf_get_current_task();
+	struct accept_call *call = accept_call_at(address);
+
+	if (READ_TYPED(task, flags) & PF_KTHREAD)
+		return 0;
+	call->task = address;
+	call->fd = READ_TYPED(task, files, next_fd) - 1;
+	return 0;
+}
+
+/* The descriptor that the current task's accept() has reserved, or -1. */
+static __always_inline int reserved_fd(void)
+{
+	__u64 task = bpf_get_current_task();
+	const struct accept_call *call = accept_call_at(task);
+
+	return call->task == task ? call->fd : -1;
+}
+
 /*
  * Stores the current process as the child's initial owner. The child is not attached to its
- * file yet, so the file is not known; but accept() has already reserved its descriptor, the
- * one before next_fd.
+ * file yet, so the file is not known, but its descriptor is.
  */
 static __always_inline int on_accept(struct sock *child)
 {
@@ -56,7 +103,7 @@ static __always_inline int on_accept(struct sock *child)
 		return 0;
 	fill_process_ref(READ_TYPED(task, group_leader), &ref);
 	ref.files = (__u64)BPF_CORE_READ(task, files);
-	ref.fd = BPF_CORE_READ(task, files, next_fd) - 1;
+	ref.fd = reserved_fd();
 	if (exclude_self && is_tracer(ref.pid))
 		ref.source_and_flags |= REF_SELF;
 	set_initial_owner(s, address_of(child), &ref);

@@ -29,13 +29,17 @@ static __always_inline bool has_sent_fin(const struct tcp_sock *tp, int old_stat
  * bytes_sent: it counts a segment again each time that the lower layer refuses it.
  * bytes_acked counts a client's SYN but not a server's. Where the role is not known,
  * bytes_sent shows whether a SYN was counted, unless a transmit was refused.
+ *
+ * A listener sends nothing: snd_nxt and snd_una are left from an earlier connection, because
+ * tcp_disconnect() resets neither.
  */
 static __always_inline __u64 payload_sent(const struct sock *sk, const struct tcp_sock *tp,
 					  const struct event_ctx *ec)
 {
 	__u64 sent = tp->bytes_acked + (__u32)(tp->snd_nxt - tp->snd_una);
 
-	if (is_connect_end(ec->old_state, ec->new_state) && !has_made_syn(sk, tp))
+	if (ec->old_state == TCP_LISTEN ||
+	    (is_connect_end(ec->old_state, ec->new_state) && !has_made_syn(sk, tp)))
 		return 0;
 	sent -= has_sent_fin(tp, ec->old_state);
 	if (ec->role == ROLE_CLIENT)

@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 #include "config.h"
 #include "event.h"
+#include "hash.h"
 #include "read.h"
 #include "ring.h"
 
@@ -97,18 +98,24 @@ __noinline int emit_cgroup_path(__u64 node, __u64 id)
 }
 
 /*
- * A cache in front of emitted_cgroups, by the low bits of the id. The kernel numbers cgroups
- * one after the other, so that few share an entry.
+ * A cache in front of emitted_cgroups, by a hash of the id. Not by its low bits: kernfs numbers
+ * a cgroup's directory and its control files one after the other, so the ids of cgroups that are
+ * created one after the other differ by a fixed step. With a step of 64 all shared one entry.
  */
-#define RECENT_CGROUPS 64
-static __u64 recently_emitted_cgroups[RECENT_CGROUPS];
+#define RECENT_CGROUP_BITS 6
+static __u64 recently_emitted_cgroups[1 << RECENT_CGROUP_BITS];
+
+static __always_inline __u64 *recent_cgroup_at(__u64 id)
+{
+	return &recently_emitted_cgroups[hash64(id, RECENT_CGROUP_BITS)];
+}
 
 /* Returns the cgroup's id, and emits the cgroup's path if that has not been done yet. */
 static __always_inline __u64 id_of_cgroup(struct cgroup *cgroup)
 {
 	struct kernfs_node *node = READ_UNTYPED_POINTER(cgroup, kn);
 	__u64 id = READ_UNTYPED(node, id);
-	__u64 *recent = &recently_emitted_cgroups[id % RECENT_CGROUPS];
+	__u64 *recent = recent_cgroup_at(id);
 
 	if (!id || id == *recent)
 		return id;

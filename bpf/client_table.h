@@ -16,6 +16,7 @@
 
 #include <bpf/bpf_helpers.h>
 #include "config.h"
+#include "hash.h"
 #include "read.h"
 #include "sock_state.h"
 
@@ -44,8 +45,7 @@ struct {
 
 static __always_inline struct client_slot *client_slot_at(__u64 sk_address)
 {
-	/* Fibonacci hashing */
-	__u32 index = sk_address * 0x9e3779b97f4a7c15 >> (64 - CLIENT_TABLE_BITS);
+	__u32 index = hash64(sk_address, CLIENT_TABLE_BITS);
 
 	return bpf_map_lookup_elem(&client_table, &index);
 }

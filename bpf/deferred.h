@@ -2,8 +2,8 @@
 /*
  * Transitions that are emitted later than they happen. Up to 6.12 the tracepoint reports
  * a child's LISTEN -> SYN_RECV before the kernel has set the child's peer, and while its
- * cookie is still the listener's. So the programs store only its time. They emit it
- * right before the child's next transition, with that time.
+ * cookie is still the listener's. So the programs store only its time and its user. They emit
+ * it right before the child's next transition, with that time and that user.
  */
 #ifndef TCPSHIFT_DEFERRED_H
 #define TCPSHIFT_DEFERRED_H
@@ -27,6 +27,7 @@ static __always_inline bool must_be_deferred(const struct transition *t)
 static __always_inline void defer(struct transition *t, struct program_counters *counters)
 {
 	t->sock_state->deferred_ns = t->ec->now_ns;
+	t->sock_state->deferred_uid = t->ec->uid;
 	count(counters->deferred);
 }
 
@@ -40,7 +41,7 @@ static __always_inline bool has_deferred(const struct transition *t)
  * changes ec and restores it. It does not restore the owners: update_owner() loads them again.
  *
  * A socket has no error and no struct socket when it is created, and no task owns its lock. A
- * fast-open child may have got all three since.
+ * fast-open child may have got all three since, and the user of the process that accepted it.
  */
 static __always_inline void emit_deferred(struct transition *t, struct program_counters *counters)
 {
@@ -48,6 +49,7 @@ static __always_inline void emit_deferred(struct transition *t, struct program_c
 	int old_state, new_state, error;
 	__u64 now_ns, in_state_ns, socket;
 	bool locked;
+	__u32 uid;
 
 	load_stored_owners(t->sock_state, ec);
 	use_listener_owner(t->slot);
@@ -58,6 +60,7 @@ static __always_inline void emit_deferred(struct transition *t, struct program_c
 	error = ec->error;
 	socket = ec->socket;
 	locked = ec->locked;
+	uid = ec->uid;
 	ec->old_state = TCP_LISTEN;
 	ec->new_state = TCP_SYN_RECV;
 	ec->now_ns = t->sock_state->deferred_ns;
@@ -65,6 +68,7 @@ static __always_inline void emit_deferred(struct transition *t, struct program_c
 	ec->error = 0;
 	ec->socket = 0;
 	ec->locked = false;
+	ec->uid = t->sock_state->deferred_uid;
 	t->sock_state->deferred_ns = 0;
 	count(counters->resumed);
 	emit_if_matching(t, counters);
@@ -75,6 +79,7 @@ static __always_inline void emit_deferred(struct transition *t, struct program_c
 	ec->error = error;
 	ec->socket = socket;
 	ec->locked = locked;
+	ec->uid = uid;
 }
 
 #endif

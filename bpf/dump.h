@@ -76,7 +76,7 @@ static __always_inline void fill_full_socket(struct tcp_sock *tp, struct socket_
 		use_stored_owner(DUMP_SLOT);
 	fill_owner(&ec->owner, sk, &e->socket);
 	/* Not the iterator's uid: up to 6.16 that is 0 for a socket without a struct socket. */
-	e->socket.uid = sk->sk_uid.val;
+	e->socket.uid = ec->uid;
 	e->socket.error = sk->sk_err;
 	if (e->socket.new_state == TCP_LISTEN)
 		e->socket.role = ROLE_LISTENER;

@@ -161,14 +161,17 @@ static __always_inline void fill_flags(const struct transition *t, struct transi
 
 /*
  * An error that is there before connect() made a SYN is of an earlier connection, except
- * ECONNABORTED, which ss -K sets at any time.
+ * ECONNABORTED, which ss -K sets at any time. A listener has no error of its own: ss -K closes
+ * it before it sets one.
  */
 static __always_inline int error_of(const struct transition *t)
 {
-	int error = t->ec->error;
+	int old_state = t->ec->old_state, new_state = t->ec->new_state, error = t->ec->error;
 	struct tcp_sock *tp;
 
-	if (!error || error == ECONNABORTED || !is_connect_end(t->ec->old_state, t->ec->new_state))
+	if (new_state == TCP_SYN_SENT || is_listener(old_state, new_state))
+		return 0;
+	if (!error || error == ECONNABORTED || !is_connect_end(old_state, new_state))
 		return error;
 	tp = tcp_sock_of(t->sk);
 	return tp && has_made_syn(t->sk, tp) ? error : 0;
@@ -184,7 +187,7 @@ static __always_inline void fill_transition(const struct transition *t, struct t
 	__builtin_memcpy(e->peer_addr, t->ec->ep.peer_addr, sizeof(e->peer_addr));
 	__builtin_memcpy(e->comm, t->ec->owner.comm, sizeof(e->comm));
 	e->netns = t->ec->netns;
-	e->uid = t->sk->sk_uid.val;
+	e->uid = t->ec->uid;
 	e->pid = t->ec->owner.ref.pid;
 	e->error = error_of(t);
 	e->local_port = t->ec->ep.local_port;

@@ -31,6 +31,7 @@ struct event_ctx {
 	bool is_repaired; /* TCP_REPAIR made the connection */
 	bool fin_not_counted; /* bytes_received does not count the peer's FIN */
 	__u32 netns;
+	__u32 uid; /* sk_uid */
 	__u8 old_state;
 	__u8 new_state;
 	__u8 role; /* enum socket_role */

@@ -44,6 +44,7 @@ static __always_inline void read_lock_and_file(const struct sock *sk, struct eve
 	ec->locked = sk->sk_lock.owned != 0;
 	ec->error = sk->sk_err;
 	ec->soft_error = sk->sk_err_soft;
+	ec->uid = sk->sk_uid.val;
 	ec->socket = (__u64)socket;
 	ec->is_subflow = is_subflow(tp);
 	ec->file = ec->is_subflow ? file_of_mptcp_socket(tp)

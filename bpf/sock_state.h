@@ -13,6 +13,7 @@
 #include <bpf/bpf_helpers.h>
 #include "config.h"
 #include "event.h"
+#include "hash.h"
 #include "process_ref.h"
 
 /* What reset.h has noted for the transition to CLOSE that follows. */
@@ -39,7 +40,10 @@ struct sock_state {
 	bool fin_not_counted : 1; /* bytes_received does not count the peer's FIN (bytes.h) */
 	bool reader_searched : 1; /* find_current_fd() has searched (reader.h) */
 	struct owner owner; /* proven at a transition; written under the socket's lock */
-	__u32 connect_txhash; /* sk_txhash before connect() (connect.h) */
+	union {
+		__u32 connect_txhash; /* sk_txhash before connect() (connect.h) */
+		__u32 deferred_uid; /* sk_uid at the deferred transition of a child */
+	};
 	__u32 connect_snd_una; /* snd_una before connect() */
 	__u32 initial_owner_sum; /* see sum_of(); 0: there is no initial_owner */
 	struct reset_note reset;
@@ -86,16 +90,15 @@ static __always_inline struct sock_state *find_sk_storage(const struct sock *sk)
  */
 static __always_inline __u32 sum_of(const struct process_ref *ref, __u64 sk)
 {
-	const __u64 prime = 0x9e3779b97f4a7c15;
 	__u64 sum = sk;
 
-	sum = (sum ^ ref->leader) * prime;
-	sum = (sum ^ ref->files) * prime;
-	sum = (sum ^ ref->started_ns) * prime;
-	sum = (sum ^ ref->file) * prime;
-	sum = (sum ^ ref->cookie) * prime;
+	sum = (sum ^ ref->leader) * HASH_PRIME;
+	sum = (sum ^ ref->files) * HASH_PRIME;
+	sum = (sum ^ ref->started_ns) * HASH_PRIME;
+	sum = (sum ^ ref->file) * HASH_PRIME;
+	sum = (sum ^ ref->cookie) * HASH_PRIME;
 	sum = (sum ^ ref->source_and_flags ^ (__u64)(__u32)ref->fd << 8 ^ (__u64)ref->pid << 32) *
-	      prime;
+	      HASH_PRIME;
 	return sum >> 32 | 1;
 }
 

@@ -106,14 +106,19 @@ SEC("tp_btf/kmem_cache_free") int object_freed_second_backup(const __u64 *ctx)
 	return on_object_freed(freed_object(ctx), PROGRAM_SECOND_BACKUP);
 }
 
-/* The process that accepts; loaded only where the kernel attaches fexit programs. */
+/* The process that accepts; loaded only where the kernel attaches fentry and fexit programs. */
+SEC("fentry/inet_csk_accept") int accept_entered(const __u64 *ctx __attribute__((unused)))
+{
+	return on_accept_entry();
+}
+
 SEC("fexit/inet_csk_accept") int accepted(const __u64 *ctx)
 {
 	return on_accept(accepted_socket(ctx));
 }
 
 /*
- * The process that reads from a connection; loaded only where the program above is not.
+ * The process that reads from a connection; loaded only where the programs above are not.
  * The argument, from include/trace/events/tcp.h:
  *	TP_PROTO(struct sock *sk)
  */

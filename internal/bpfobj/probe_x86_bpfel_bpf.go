@@ -227,6 +227,7 @@ const (
 	ProbeMapSockStates                 = "sock_states"
 	ProbeMapTrackedTimewaits           = "tracked_timewaits"
 	ProbeMapUnboundListeners           = "unbound_listeners"
+	ProbeProgAcceptEntered             = "accept_entered"
 	ProbeProgAccepted                  = "accepted"
 	ProbeProgDumpBoundPorts            = "dump_bound_ports"
 	ProbeProgDumpSockets               = "dump_sockets"
@@ -341,6 +342,7 @@ type ProbeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeProgramSpecs struct {
+	AcceptEntered             *ebpf.ProgramSpec `ebpf:"accept_entered"`
 	Accepted                  *ebpf.ProgramSpec `ebpf:"accepted"`
 	DumpBoundPorts            *ebpf.ProgramSpec `ebpf:"dump_bound_ports"`
 	DumpSockets               *ebpf.ProgramSpec `ebpf:"dump_sockets"`
@@ -558,6 +560,7 @@ type ProbeVariables struct {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbePrograms struct {
+	AcceptEntered             *ebpf.Program `ebpf:"accept_entered"`
 	Accepted                  *ebpf.Program `ebpf:"accepted"`
 	DumpBoundPorts            *ebpf.Program `ebpf:"dump_bound_ports"`
 	DumpSockets               *ebpf.Program `ebpf:"dump_sockets"`
@@ -584,6 +587,7 @@ type ProbePrograms struct {
 
 func (p *ProbePrograms) Close() error {
 	return _ProbeClose(
+		p.AcceptEntered,
 		p.Accepted,
 		p.DumpBoundPorts,
 		p.DumpSockets,

@@ -189,8 +189,8 @@ var (
 // order is that of attachment, see [Probe.attach].
 var (
 	tracePrograms = slices.Concat(transitionChain[:], []string{
-		bpfobj.ProbeProgAccepted, bpfobj.ProbeProgReadBy, bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows,
-		bpfobj.ProbeProgListenPort,
+		bpfobj.ProbeProgAcceptEntered, bpfobj.ProbeProgAccepted, bpfobj.ProbeProgReadBy,
+		bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows, bpfobj.ProbeProgListenPort,
 	}, resetReceivedChain[:], resetSentChain[:])
 	timeWaitEndPrograms = slices.Concat(timerExpiredChain[:], objectFreedChain[:])
 	// unattachedPrograms are run by this package: iterators, and listen_port.
@@ -206,10 +206,11 @@ var (
 // selectPrograms keeps those of the programs that this kernel supports, and drops all others.
 func selectPrograms(spec *ebpf.CollectionSpec, features Features, programs []string) {
 	needs := map[string]string{
-		bpfobj.ProbeProgScanFiles:    SocketScan,
-		bpfobj.ProbeProgScanSubflows: SocketScan,
-		bpfobj.ProbeProgAccepted:     AcceptHook,
-		bpfobj.ProbeProgReadBy:       ReadHook,
+		bpfobj.ProbeProgScanFiles:     SocketScan,
+		bpfobj.ProbeProgScanSubflows:  SocketScan,
+		bpfobj.ProbeProgAcceptEntered: AcceptHook,
+		bpfobj.ProbeProgAccepted:      AcceptHook,
+		bpfobj.ProbeProgReadBy:        ReadHook,
 	}
 	for _, several := range []struct {
 		feature  string

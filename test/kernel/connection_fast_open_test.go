@@ -203,10 +203,11 @@ func dropEgress(t *testing.T, cgroup string) {
 	t.Cleanup(func() { l.Close() })
 }
 
-// A child is created without an error, without a process that has it open, and without an
-// owner of its lock, whatever happens to it before its first transition is emitted: up to
-// 6.12 that is when it leaves SYN_RECV.
+// A child is created without an error, without a process that has it open, without an owner
+// of its lock, and with the user of its listener, whatever happens to it before its first
+// transition is emitted: up to 6.12 that is when it leaves SYN_RECV.
 func TestConnection_FastOpenChildCreation(t *testing.T) {
+	const listenerUID = 1234
 	for name, end := range map[string]func(v *victim){
 		"reset by the peer":  reset,
 		"reset by its owner": func(v *victim) { v.SetLinger(0) },
@@ -217,6 +218,9 @@ func TestConnection_FastOpenChildCreation(t *testing.T) {
 			o := probe.Options{Filter: filter.Filter{Netns: []uint32{n.Inode()}}}
 			all := harness.Transitions(t, o, func() {
 				listener := n.Listen(tcplab.V4.At(7001), func(s *tcplab.Socket) { s.SetsockoptInt(unix.IPPROTO_TCP, unix.TCP_FASTOPEN, 16) })
+				if err := unix.Fchown(listener.FD, listenerUID, -1); err != nil {
+					t.Fatal(err)
+				}
 				p := injector.New(t, n, tcplab.V4.At(peerPort))
 				v := &victim{}
 				v.peer, _ = p.Open(tcplab.V4.At(7001), "early")
@@ -227,12 +231,12 @@ func TestConnection_FastOpenChildCreation(t *testing.T) {
 				p.Close()
 				listener.Close()
 			})
-			checkCreation(t, all)
+			checkCreation(t, all, listenerUID)
 		})
 	}
 }
 
-func checkCreation(t *testing.T, all []tcp.Transition) {
+func checkCreation(t *testing.T, all []tcp.Transition, uid uint32) {
 	t.Helper()
 	created, ended := false, false
 	for _, c := range all {
@@ -241,8 +245,9 @@ func checkCreation(t *testing.T, all []tcp.Transition) {
 			continue
 		}
 		created = true
-		if c.Error != 0 || !c.NoProcess || c.Locked {
-			t.Errorf("created with error %d, as an orphan: %v, locked: %v; want 0, true, false", c.Error, c.NoProcess, c.Locked)
+		if c.Error != 0 || !c.NoProcess || c.Locked || c.UID != uid {
+			t.Errorf("created with error %d, as an orphan: %v, locked: %v, of user %d; want 0, true, false, %d",
+				c.Error, c.NoProcess, c.Locked, c.UID, uid)
 		}
 	}
 	if !created || !ended {

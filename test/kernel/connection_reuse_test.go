@@ -2,6 +2,8 @@ package kernel_test
 
 import (
 	"errors"
+	"slices"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -108,6 +110,50 @@ func TestConnection_ClientBecomesListener(t *testing.T) {
 				if l.LocalPort != port && (l.New != "LISTEN" || l.LocalPort != 0) {
 					t.Errorf("local_port %d, want %d: %s", l.LocalPort, port, l.Raw)
 				}
+			}
+		})
+	}
+}
+
+// A client disconnects while data is in flight, and becomes a listener. The numbers of its
+// sequence stay until it connects again, but the listener has sent nothing.
+func TestConnection_ListenerAfterDataInFlight(t *testing.T) {
+	for _, f := range tcplab.Families {
+		t.Run(f.String(), func(t *testing.T) {
+			var cookie uint64
+			lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) {
+				listener := n.Listen(listenAt(f, 7001))
+				s := n.Dial(f.At(7001))
+				cookie = s.Cookie()
+				child := listener.Accept()
+				child.DropIncoming()
+				s.Write(strings.Repeat("x", portion))
+				s.AwaitInfo("data in flight", func(i *unix.TCPInfo) bool { return i.Unacked > 0 })
+				s.Disconnect()
+				n.Do(func() {
+					if err := unix.Listen(s.FD, 1); err != nil {
+						t.Error(err)
+					}
+				})
+				for _, each := range []*tcplab.Socket{s, child, listener} {
+					each.SetLinger(0)
+					each.Close()
+				}
+			})
+			type life struct {
+				role, closedBy, error string
+				sent, received, rtt   uint64
+			}
+			var got []life
+			for _, l := range harness.RecordsWith(lines, "connection", cookie) {
+				got = append(got, life{l.Role, l.ClosedBy, l.Error, l.Sent, l.Received, min(l.RTT, 1)})
+			}
+			want := []life{
+				{"client", "reset_sent", "", portion, 0, 1},
+				{"listener", "local", "", 0, 0, 0},
+			}
+			if !slices.Equal(got, want) {
+				t.Errorf("the socket's lives: %+v, want %+v", got, want)
 			}
 		})
 	}

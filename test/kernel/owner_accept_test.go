@@ -2,10 +2,13 @@ package kernel_test
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/test/kernel/harness"
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
@@ -173,4 +176,73 @@ func TestOwner_PassedListener(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Two threads wait in accept(), each with a descriptor of its own, beyond those that are
+// searched. Both connections belong to the process at once, not only when it closes them.
+func TestOwner_ThreadsWaitInAccept(t *testing.T) {
+	env := harness.NewEnv(t)
+	env.UseSharedTracers()
+	server, client := env.StartActor("server", 3), env.StartActor("client", 1)
+	server.FillDescriptors(100)
+	listener := server.Listen(harness.At(7000))
+	from := harness.Now()
+	var orders []*harness.Order
+	for _, th := range server.Threads[1:] {
+		o := th.Order(unix.SYS_ACCEPT4)
+		o.Send(server.FD(listener), 0, 0, 0)
+		th.AwaitCall(unix.SYS_ACCEPT4, server.FD(listener))
+		orders = append(orders, o)
+	}
+	var accepted []*harness.Socket
+	for i, th := range server.Threads[1:] { // the kernel wakes the first that waits
+		c := client.Dial(harness.At(7000))
+		fd, err := orders[i].Wait()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := th.Accepted(listener, fd, from)
+		client.Close(c)
+		server.AwaitState(s, tcplab.CloseWait)
+		accepted = append(accepted, s)
+	}
+	server.Close(accepted...)
+	env.Finish()
+	for i, lines := range env.Collect() {
+		env.Tracer = env.Captures[i].Tracer
+		if env.Has(probe.AcceptHook) {
+			for _, s := range accepted {
+				checkSources(t, harness.RecordsWith(lines, "transition", cookieOf(t, s)))
+			}
+		}
+	}
+}
+
+// checkSources checks how the owner of an accepted connection is known, from its creation to
+// its end. The last acknowledgment may arrive within close() or after it.
+func checkSources(t *testing.T, lines []harness.Record) {
+	t.Helper()
+	want := []string{
+		"SYN_RECV by listener", "ESTABLISHED by listener", "CLOSE_WAIT by accept", "LAST_ACK by task", "CLOSE by task or stored",
+	}
+	var got []string
+	for _, l := range lines {
+		source := l.Source
+		if l.New == "CLOSE" && (source == "task" || source == "stored") {
+			source = "task or stored"
+		}
+		got = append(got, l.New+" by "+source)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("owners %q, want %q", got, want)
+	}
+}
+
+func cookieOf(t *testing.T, s *harness.Socket) uint64 {
+	t.Helper()
+	cookie, err := strconv.ParseUint(s.Conn, 16, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return cookie
 }
