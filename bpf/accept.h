@@ -101,10 +101,10 @@ static __always_inline int on_accept(struct sock *child)
 	s = sk_storage_of(child, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!s)
 		return 0;
-	fill_process_ref(READ_TYPED(task, group_leader), &ref);
+	fill_process_identity(READ_TYPED(task, group_leader), &ref);
 	ref.files = (__u64)BPF_CORE_READ(task, files);
 	ref.fd = reserved_fd();
-	if (exclude_self && is_tracer(ref.pid))
+	if (exclude_self && current_is_tracer(ref.pid))
 		ref.source_and_flags |= REF_SELF;
 	set_initial_owner(s, address_of(child), &ref);
 	return 0;

@@ -110,11 +110,11 @@ static __always_inline __u64 *recent_cgroup_at(__u64 id)
 	return &recently_emitted_cgroups[hash64(id, RECENT_CGROUP_BITS)];
 }
 
-/* Returns the cgroup's id, and emits the cgroup's path if that has not been done yet. */
-static __always_inline __u64 id_of_cgroup(struct cgroup *cgroup)
+/* Emits the cgroup's path if that has not been done yet. Returns the cgroup's id. */
+static __always_inline __u64 announce_cgroup(struct cgroup *cgroup)
 {
-	struct kernfs_node *node = READ_UNTYPED_POINTER(cgroup, kn);
-	__u64 id = READ_UNTYPED(node, id);
+	struct kernfs_node *node = READ_POINTER_AT(cgroup, kn);
+	__u64 id = READ_AT(node, id);
 	__u64 *recent = recent_cgroup_at(id);
 
 	if (!id || id == *recent)
@@ -126,17 +126,17 @@ static __always_inline __u64 id_of_cgroup(struct cgroup *cgroup)
 	return id;
 }
 
-static __always_inline __u64 cgroup_id_of_task(struct task_struct *task)
+static __always_inline __u64 announce_cgroup_of_task(struct task_struct *task)
 {
-	return want_cgroups ? id_of_cgroup(cgroup_of_task(task)) : 0;
+	return want_cgroups ? announce_cgroup(cgroup_of_task(task)) : 0;
 }
 
 /* 0 where a v1 hierarchy distinguishes containers: a socket only has a cgroup of v2. */
-static __always_inline __u64 cgroup_id_of_socket(const struct sock *sk)
+static __always_inline __u64 announce_cgroup_of_socket(const struct sock *sk)
 {
 	if (!want_cgroups || cgroup_v1_subsys >= 0)
 		return 0;
-	return id_of_cgroup(cgroup_of_socket(sk));
+	return announce_cgroup(cgroup_of_socket(sk));
 }
 
 #endif

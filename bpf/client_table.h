@@ -4,8 +4,8 @@
  * inherit its sock_state, so it does not need socket storage, which costs the kernel two
  * allocations for each connection, and their release.
  *
- * Only with has_client_table, so since 6.2: older kernels (before 5.12; arm64 before 5.18)
- * refuse atomic exchanges.
+ * Only with has_client_table. User space sets it where bpf_rdonly_cast() exists (6.2). Those
+ * kernels also have the atomic exchanges that the table needs (5.12; on arm64 5.18).
  */
 #ifndef TCPSHIFT_CLIENT_TABLE_H
 #define TCPSHIFT_CLIENT_TABLE_H
@@ -65,8 +65,8 @@ static __always_inline struct client_slot *find_client_slot(const struct sock *s
 /* Whether the socket with this cookie was released; sk may be another socket's by now. */
 static __always_inline bool is_socket_gone(struct sock *sk, __s64 cookie)
 {
-	return READ_UNTYPED(sk, __sk_common.skc_cookie.counter) != cookie ||
-	       !READ_UNTYPED(sk, __sk_common.skc_refcnt.refs.counter);
+	return READ_AT(sk, __sk_common.skc_cookie.counter) != cookie ||
+	       !READ_AT(sk, __sk_common.skc_refcnt.refs.counter);
 }
 
 /*

@@ -12,7 +12,7 @@
 const volatile bool has_socket_storage; /* sk_storage in tracing programs; not in 5.10 */
 const volatile bool has_socket_cookie; /* bpf_get_socket_cookie() in them; not in 5.10 */
 const volatile bool has_task_from_pid; /* the kfunc bpf_task_from_pid(), since 6.2 */
-const volatile bool has_client_table; /* all that client_table.h needs; not before 6.2 */
+const volatile bool has_client_table; /* see client_table.h; not before 6.2 */
 const volatile bool has_rdonly_cast; /* the kfunc bpf_rdonly_cast(), since 6.2 */
 const volatile bool has_receive_reset; /* tcp_receive_reset exists, its programs are attached */
 const volatile bool has_send_reset; /* tcp_send_reset exists, its programs are attached */
@@ -42,8 +42,8 @@ const volatile bool want_timewait_ends;
  */
 const volatile __s32 cgroup_v1_subsys = -1;
 
-/* Rings divided by CPUs: at most 1, a fixed-point number with 32 fraction bits. */
-const volatile __u64 rings_per_cpu;
+/* Rings divided by CPUs, at most 1: a fixed-point number with 32 fraction bits. */
+const volatile __u64 rings_per_cpu_q32;
 /* One less than the number of rings, which is a power of two. */
 const volatile __u32 ring_mask;
 
@@ -56,7 +56,7 @@ const volatile __u8 filter_ports; /* a bit per enum side */
 const volatile __u8 filter_addrs; /* a bit per enum side */
 const volatile bool filter_states;
 const volatile __u32 wanted_states[32]; /* by old state: a bit per emitted new state */
-const volatile bool filter_orphan_fin_wait2; /* leaves out what enters FIN_WAIT2 as an orphan */
+const volatile bool exclude_orphan_fin_wait2; /* drops FIN_WAIT1 -> FIN_WAIT2 of orphans */
 const volatile __u8 filter_roles; /* a bit per enum socket_role */
 const volatile bool filter_netns;
 const volatile bool filter_pid;

@@ -31,11 +31,13 @@ static __always_inline bool is_connect_end(int old_state, int new_state)
 }
 
 /*
- * At the end of a connect(): tcp_connect() made a SYN, sent or not. tcp_connect_init() then
- * has set snd_una to write_seq, and the SYN is in flight. tcp_disconnect() moves write_seq
- * beyond the old window, so snd_una differs from the earlier connection's. Without a
- * sock_state, the numbers of an earlier connection pass for this one's if the window of the
- * earlier one was below MAX_FASTOPEN_DATA.
+ * At the end of a connect(): tcp_connect() made a SYN and counts it as in flight. It does so even
+ * if the lower layer did not send the SYN, except with ECONNREFUSED, where it returns before.
+ *
+ * tcp_connect_init() sets snd_una to write_seq. That differs from the snd_una of an earlier
+ * connection of the socket, because tcp_disconnect() moves write_seq beyond the old window. A
+ * socket without a sock_state has no earlier snd_una to compare with. Then an earlier connection
+ * whose window was below MAX_FASTOPEN_DATA looks like a SYN of this one.
  */
 static __always_inline bool has_made_syn(const struct sock *sk, const struct tcp_sock *tp)
 {

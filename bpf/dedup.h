@@ -43,10 +43,10 @@ struct handled_event_set {
 };
 
 /*
- * The events that this CPU is about to show to the backups. The key is 1 for
- * tasks, which own the socket's lock, and 0 for the softirqs that may interrupt them. A
- * set has at most one event, unless a task preempts another task between two programs
- * (7.0 and later).
+ * The events that this CPU is about to show to the backups. The key is 1 if a task owns the
+ * socket's lock, else 0: a softirq, which may interrupt a task that owns a lock, never handles a
+ * transition of a socket whose lock is owned. So a set has one event at a time, unless a task
+ * preempts another task between two programs (7.0 and later).
  *
  * The programs insert; each backup reads; the last program of the chain deletes. The slot is a
  * hash of the socket's address, so a mark that the last program missed is overwritten
@@ -104,9 +104,9 @@ static __always_inline void mark_handled(const struct sock *sk, int old_state, i
 	event->state_pair = state_pair_of(old_state, new_state);
 }
 
-/* As test_handled(), with the mark of this CPU only. */
-static __always_inline bool test_handled_on_this_cpu(enum program_rank rank, const struct sock *sk,
-						     __u16 state_pair)
+/* As take_handled_mark(), with the mark of this CPU only. */
+static __always_inline bool take_handled_mark_of_this_cpu(enum program_rank rank,
+							  const struct sock *sk, __u16 state_pair)
 {
 	__u64 address = address_of(sk);
 	struct handled_event *event = handled_event_slot(sk, address);
@@ -117,24 +117,27 @@ static __always_inline bool test_handled_on_this_cpu(enum program_rank rank, con
 		event->sk = 0;
 	if (event->state_pair != state_pair)
 		return false;
-	/* 0: a filter left the event out, and another tracer has created the cookie since. */
+	/*
+	 * A mark has no cookie where the programs cannot create one, and where a filter dropped
+	 * the event before they did. Another tracer may have created it since.
+	 */
 	return !event->cookie || event->cookie == stable_cookie(sk);
 }
 
 /*
- * Whether an earlier program of the chain has handled this transition. If the task was moved
+ * Whether an earlier program of the chain has handled this transition; the last program of the
+ * chain also removes the mark that shows it. If the task was moved
  * to another CPU between the programs, or its mark was overwritten, the mark in the socket's
  * sock_state decides. The socket's lock serialises its transitions, so that mark needs no
- * atomics. The last program clears the mark that decided; a mark that is left in the
- * sock_state is overwritten at the next transition.
+ * atomics. A mark that is left in the sock_state is overwritten at the next transition.
  */
-static __always_inline bool test_handled(enum program_rank rank, const struct sock *sk,
-					 int old_state, int new_state)
+static __always_inline bool take_handled_mark(enum program_rank rank, const struct sock *sk,
+					      int old_state, int new_state)
 {
 	__u16 state_pair = state_pair_of(old_state, new_state);
 	struct sock_state *s;
 
-	if (test_handled_on_this_cpu(rank, sk, state_pair))
+	if (take_handled_mark_of_this_cpu(rank, sk, state_pair))
 		return true;
 	s = find_sock_state(sk, old_state);
 	if (!s || s->handled_states != state_pair)

@@ -22,12 +22,12 @@
 #include "transition.h"
 
 /*
- * Whether no transition of this connection can match the filters on endpoints, so that
- * the programs need neither its owner nor its sock_state. Never true for a listener, which
- * may have children that match, nor for a child's second transition, because its first one
+ * Whether the connection is out of scope: no transition of it can match the filters on
+ * endpoints, so the programs need neither its owner nor its sock_state. Never true for a listener,
+ * which may have children that match, nor for a child's second transition, because its first one
  * may be deferred.
  */
-static __always_inline bool is_out_of_scope(const struct transition *t)
+static __always_inline bool endpoints_never_match(const struct transition *t)
 {
 	const struct endpoints *ep = &t->ec->ep;
 
@@ -61,15 +61,15 @@ static __always_inline void filter_and_emit(struct transition *t, struct program
 	ec->netns = netns_of(t);
 	ec->timewait = NOT_TIMEWAIT;
 	if (ec->new_state == TCP_CLOSE)
-		load_reset_note(t);
+		take_reset_note(t);
 	if (!netns_matches(ec->netns)) {
 		count(counters->filtered);
 		return;
 	}
 	update_role_and_times(t);
-	read_lock_and_file(t->sk, ec);
+	read_socket_fields(t->sk, ec);
 	delete_unbound_listener(t);
-	if ((may_be_preempted && is_out_of_scope(t)) || drop_by_states(t)) {
+	if ((may_be_preempted && endpoints_never_match(t)) || drop_by_states(t)) {
 		count(counters->filtered);
 		return;
 	}
@@ -96,10 +96,11 @@ static __always_inline void filter_and_emit(struct transition *t, struct program
 }
 
 /*
- * Handles a transition that no earlier program of the chain has handled. Where a task may
- * be moved to another CPU between the programs, every transition must be marked in its
- * socket's sock_state. There the sock_state is fetched first, even for a socket that is
- * out of scope.
+ * Handles a transition that no earlier program of the chain has handled.
+ *
+ * With may_be_preempted every transition must be marked in its socket's sock_state, because the
+ * next program may run on another CPU. So the sock_state is fetched first, even for a connection
+ * that is out of scope.
  */
 static __always_inline void handle_transition(enum program_rank rank, const struct sock *sk,
 					      int old_state, int new_state,
@@ -121,7 +122,7 @@ static __always_inline void handle_transition(enum program_rank rank, const stru
 	t.ec->old_state = old_state;
 	t.ec->new_state = new_state;
 	read_endpoints(sk, old_state, new_state, &t.ec->ep);
-	if (!may_be_preempted && is_out_of_scope(&t)) {
+	if (!may_be_preempted && endpoints_never_match(&t)) {
 		forget_connection(&t, old_state, new_state);
 		count(counters->filtered);
 		return;
@@ -141,7 +142,7 @@ static __always_inline int on_transition(enum program_rank rank, const struct so
 	if (!counters)
 		return 0;
 	count(counters->entered);
-	if (rank != PROGRAM_PRIMARY && test_handled(rank, sk, old_state, new_state)) {
+	if (rank != PROGRAM_PRIMARY && take_handled_mark(rank, sk, old_state, new_state)) {
 		count(counters->deduplicated);
 		return 0;
 	}

@@ -44,13 +44,13 @@ static __always_inline void fill_common(const struct sock_common *skc, struct so
 	s->kind = EVENT_SOCKET;
 	s->new_state = skc->skc_state;
 	s->timestamp_ns = bpf_ktime_get_boot_ns();
-	e->keepalive_interval = skc->skc_net.net->ipv4.sysctl_tcp_keepalive_intvl;
+	e->keepalive_intvl_jiffies = skc->skc_net.net->ipv4.sysctl_tcp_keepalive_intvl;
 }
 
 static __always_inline void fill_owner(const struct owner *owner, const struct sock *sk,
 				       struct transition_event *e)
 {
-	e->cgroup_id = owner->ref.pid ? owner->cgroup_id : cgroup_id_of_socket(sk);
+	e->cgroup_id = owner->ref.pid ? owner->cgroup_id : announce_cgroup_of_socket(sk);
 	e->pid = owner->ref.pid;
 	e->pid_source = source_of(&owner->ref);
 	__builtin_memcpy(e->comm, owner->comm, sizeof(e->comm));
@@ -71,7 +71,7 @@ static __always_inline void fill_full_socket(struct tcp_sock *tp, struct socket_
 	load_stored_owners(NULL, ec); /* a snapshot sees no transitions */
 	if (s) /* it may be a copy of the listener's */
 		load_initial_owner(s, address_of(sk), ec);
-	read_lock_and_file(sk, ec);
+	read_socket_fields(sk, ec);
 	if (s)
 		use_stored_owner(DUMP_SLOT);
 	fill_owner(&ec->owner, sk, &e->socket);
@@ -84,9 +84,8 @@ static __always_inline void fill_full_socket(struct tcp_sock *tp, struct socket_
 
 static __always_inline void fill_timewait(struct tcp_timewait_sock *tw, struct socket_event *e)
 {
-	e->socket.new_state = TCP_TIME_WAIT;
 	e->socket.time_wait_substate = tw->tw_sk.tw_substate;
-	e->expires_jiffies = tw->tw_sk.tw_timer.expires - bpf_jiffies64();
+	e->jiffies_left = tw->tw_sk.tw_timer.expires - bpf_jiffies64();
 }
 
 /* A request becomes a server's socket. The kernel passes the user of its listener. */

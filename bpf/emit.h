@@ -30,7 +30,7 @@ static __always_inline bool matches_except_owner(const struct transition *t)
 {
 	if (!states_match(t->ec->old_state, emitted_new_state(t)))
 		return false;
-	if (filter_orphan_fin_wait2 && t->ec->new_state == TCP_FIN_WAIT2 && !t->ec->socket)
+	if (exclude_orphan_fin_wait2 && t->ec->new_state == TCP_FIN_WAIT2 && !t->ec->socket)
 		return false;
 	if (!role_matches(t->ec->role))
 		return false;
@@ -41,7 +41,7 @@ static __always_inline __u8 timewait_substate_of(const struct transition *t)
 {
 	struct inet_timewait_sock *tw = (struct inet_timewait_sock *)t->ec->timewait;
 
-	return is_timewait(t->ec->timewait) ? READ_UNTYPED(tw, tw_substate) : 0;
+	return is_timewait(t->ec->timewait) ? READ_AT(tw, tw_substate) : 0;
 }
 
 /*
@@ -65,12 +65,12 @@ static __always_inline void add_timewait_flags(const struct transition *t,
 	struct tcp_timewait_sock *tw = (struct tcp_timewait_sock *)t->ec->timewait;
 
 	add_flags_if(t->ec->timewait == TIMEWAIT_UNKNOWN, e, EVENT_TIMEWAIT_UNKNOWN);
-	add_flags_if(is_timewait(t->ec->timewait) && READ_UNTYPED(tw, tw_ts_recent_stamp), e,
+	add_flags_if(is_timewait(t->ec->timewait) && READ_AT(tw, tw_ts_recent_stamp), e,
 		     EVENT_TIMEWAIT_TIMESTAMP);
 }
 
-/* Whether connect() takes the socket's ports from IP_LOCAL_PORT_RANGE, since 6.3. */
-static __always_inline bool has_own_port_range(const struct transition *t)
+/* Whether the socket is a client whose port connect() took from IP_LOCAL_PORT_RANGE, since 6.3. */
+static __always_inline bool connects_from_own_port_range(const struct transition *t)
 {
 	struct inet_sock___before_6_8 *old = (void *)t->sk;
 	struct inet_sock *inet = (void *)t->sk;
@@ -79,7 +79,7 @@ static __always_inline bool has_own_port_range(const struct transition *t)
 	if (t->ec->role != ROLE_CLIENT)
 		return false;
 	if (bpf_core_field_exists(inet->local_port_range))
-		range = READ_UNTYPED(inet, local_port_range);
+		range = READ_AT(inet, local_port_range);
 	else if (bpf_core_field_exists(old->local_port_range))
 		range = BPF_CORE_READ(old, local_port_range.lo) |
 			BPF_CORE_READ(old, local_port_range.hi);
@@ -90,14 +90,12 @@ static __always_inline bool has_own_port_range(const struct transition *t)
 #define has_sock_flag(sk, flag)                                                                    \
 	((sk)->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, flag) & 1)
 
-static __always_inline void add_connect_flags(const struct sock *sk, const struct tcp_sock *tp,
-					      struct transition_event *e)
+static __always_inline void add_connect_flags(const struct sock *sk, struct transition_event *e)
 {
 	enum port_search search = port_search_of(sk);
 
 	add_flags_if(search == PORT_NOT_FOUND, e, EVENT_NO_PORT);
 	add_flags_if(search == PORT_SEARCH_UNKNOWN, e, EVENT_PORT_UNKNOWN);
-	add_flags_if(!tp || !has_made_syn(sk, tp), e, EVENT_UNSENT);
 }
 
 /*
@@ -120,10 +118,10 @@ static __always_inline bool is_listen_failure(const struct sock *sk, const struc
  */
 static __always_inline void add_reset_flags(const struct event_ctx *ec, struct transition_event *e)
 {
-	bool in_order = e->flags & EVENT_ACKED &&
+	bool in_order = e->flags & EVENT_ALL_ACKED &&
 			(ec->old_state == TCP_LAST_ACK || ec->old_state == TCP_CLOSING);
 
-	add_flags_if(ec->reset.received, e, EVENT_RESET_RECEIVED);
+	add_flags_if(ec->reset.tcp_reset, e, EVENT_TCP_RESET);
 	add_flags_if(ec->reset.sent, e, EVENT_RESET_SENT);
 	add_flags_if(may_be_followed_by_reset(ec) && !in_order, e, EVENT_RESET_AWAITED);
 }
@@ -137,10 +135,10 @@ static __always_inline void add_close_flags(const struct transition *t, struct t
 	add_flags_if(has_sock_flag(sk, SOCK_DONE), e, EVENT_PEER_FIN);
 	add_flags_if(is_listen_failure(sk, t->ec), e, EVENT_LISTEN_FAILED);
 	if (is_connect_end(t->ec->old_state, t->ec->new_state))
-		add_connect_flags(sk, tp, e);
+		add_connect_flags(sk, e);
 	if (tp) {
 		add_flags_if(tp->linger2 < 0, e, EVENT_NO_LINGER2);
-		add_flags_if(tp->snd_una == tp->write_seq, e, EVENT_ACKED);
+		add_flags_if(tp->snd_una == tp->write_seq, e, EVENT_ALL_ACKED);
 		add_flags_if(BPF_CORE_READ_BITFIELD(tp, repair), e, EVENT_REPAIR);
 	}
 	add_reset_flags(t->ec, e);
@@ -152,8 +150,8 @@ static __always_inline void fill_flags(const struct transition *t, struct transi
 
 	e->flags = (ec->ep.mapped ? EVENT_MAPPED : 0) | (ec->locked ? EVENT_LOCKED : 0);
 	add_flags_if(ec->in_state_ns, e, EVENT_TIMED);
-	add_flags_if(!ec->socket, e, EVENT_ORPHAN);
-	add_flags_if(has_own_port_range(t), e, EVENT_OWN_PORT_RANGE);
+	add_flags_if(!ec->socket, e, EVENT_NO_SOCKET);
+	add_flags_if(connects_from_own_port_range(t), e, EVENT_OWN_PORT_RANGE);
 	add_timewait_flags(t, e);
 	if (ec->new_state == TCP_CLOSE)
 		add_close_flags(t, e);
@@ -209,7 +207,7 @@ static __always_inline void fill_connection(const struct transition *t, struct e
 
 	e->transition.kind = EVENT_END;
 	e->opened_ns = t->ec->opened_ns;
-	e->established_ns = t->ec->established_ns;
+	e->in_established_ns = t->ec->in_established_ns;
 	e->sent_bytes = tp ? payload_sent(t->sk, tp, t->ec) : 0;
 	e->received_bytes = tp ? payload_received(tp, has_sock_flag(t->sk, SOCK_DONE), t->ec) : 0;
 	e->retransmits = tp ? tp->total_retrans : 0;
@@ -267,7 +265,7 @@ static __always_inline void emit_if_matching(struct transition *t,
 	}
 	/* Before the event is reserved, because it may emit the path of a new cgroup. */
 	if (!t->ec->owner.ref.pid)
-		t->ec->owner.cgroup_id = cgroup_id_of_socket(t->sk);
+		t->ec->owner.cgroup_id = announce_cgroup_of_socket(t->sk);
 	if (wants_end_event(t) ? submit_end_event(t, counters)
 			       : submit_transition_event(t, counters))
 		count(counters->emitted);

@@ -9,7 +9,6 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #include "connect.h"
-#include "read.h"
 
 struct endpoints {
 	__u32 local_addr[4]; /* network order; IPv4 in the first word */

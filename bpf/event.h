@@ -27,18 +27,18 @@ enum event_flag {
 	EVENT_PEER_FIN = 1 << 4, /* to CLOSE: the peer's FIN has arrived */
 	EVENT_NO_LINGER2 = 1 << 5, /* to CLOSE: TCP_LINGER2 < 0, no FIN_WAIT2 for an orphan */
 	EVENT_EXPIRED = 1 << 6, /* TIME_WAIT -> CLOSE: its timer expired */
-	EVENT_ORPHAN = 1 << 7, /* no struct socket: not accepted yet, or closed */
-	EVENT_UNSENT = 1 << 8, /* SYN_SENT -> CLOSE: connect() made no SYN */
-	EVENT_ACKED = 1 << 9, /* to CLOSE: the peer has acknowledged all, the FIN included */
-	EVENT_REPAIR = 1 << 10, /* to CLOSE: TCP_REPAIR is set, so nothing is sent */
-	EVENT_NO_PORT = 1 << 11, /* SYN_SENT -> CLOSE: inet_hash_connect() found no port */
-	EVENT_PORT_UNKNOWN = 1 << 12, /* SYN_SENT -> CLOSE: perhaps it found none, see connect.h */
-	EVENT_LISTEN_FAILED = 1 << 13, /* LISTEN -> CLOSE: it never was listening */
-	EVENT_RESET_RECEIVED = 1 << 14, /* to CLOSE: by tcp_reset(), see reset.h */
-	EVENT_RESET_SENT = 1 << 15, /* to CLOSE: this side has sent a reset before */
-	EVENT_RESET_AWAITED = 1 << 16, /* to CLOSE: EVENT_RESET follows if this side resets */
-	EVENT_TIMEWAIT_TIMESTAMP = 1 << 17, /* to TIME_WAIT: it has a timestamp of the peer */
-	EVENT_OWN_PORT_RANGE = 1 << 18, /* the socket option IP_LOCAL_PORT_RANGE is set */
+	EVENT_NO_SOCKET = 1 << 7, /* no struct socket: not accepted yet, or closed */
+	EVENT_ALL_ACKED =
+		1 << 8, /* to CLOSE: the peer has acknowledged all, and the FIN if there is one */
+	EVENT_REPAIR = 1 << 9, /* to CLOSE: TCP_REPAIR is set, so nothing is sent */
+	EVENT_NO_PORT = 1 << 10, /* SYN_SENT -> CLOSE: inet_hash_connect() found no port */
+	EVENT_PORT_UNKNOWN = 1 << 11, /* SYN_SENT -> CLOSE: perhaps it found none, see connect.h */
+	EVENT_LISTEN_FAILED = 1 << 12, /* LISTEN -> CLOSE: it never was listening */
+	EVENT_TCP_RESET = 1 << 13, /* to CLOSE: tcp_reset() ran, also for late data, see reset.h */
+	EVENT_RESET_SENT = 1 << 14, /* to CLOSE: this side has sent a reset before */
+	EVENT_RESET_AWAITED = 1 << 15, /* to CLOSE: EVENT_RESET follows if this side resets */
+	EVENT_TIMEWAIT_TIMESTAMP = 1 << 16, /* to TIME_WAIT: it has a timestamp of the peer */
+	EVENT_OWN_PORT_RANGE = 1 << 17, /* a client that has set IP_LOCAL_PORT_RANGE */
 };
 
 /* The socket's part in its connection; ROLE_UNKNOWN until a transition shows it. */
@@ -88,7 +88,7 @@ struct transition_event {
 	__u32 netns; /* inode number */
 	__u32 uid; /* sk_uid: of the socket, not of pid */
 	__u32 pid; /* thread group id in the initial pid namespace */
-	__s32 error; /* sk_err, a positive errno */
+	__s32 error; /* sk_err, a positive errno; 0: none, or an earlier connection's */
 	__u16 local_port; /* host order; 0: none yet */
 	__u16 peer_port;
 	__u8 kind; /* enum event_kind */
@@ -108,7 +108,7 @@ _Static_assert(offsetof(struct transition_event, kind) == 100, "kind moved");
 struct end_event {
 	struct transition_event transition;
 	__u64 opened_ns; /* CLOCK_BOOTTIME; 0: not known */
-	__u64 established_ns; /* time in ESTABLISHED */
+	__u64 in_established_ns;
 	__u64 sent_bytes; /* without retransmitted bytes */
 	__u64 received_bytes;
 	__u32 retransmits; /* segments */
@@ -117,7 +117,9 @@ struct end_event {
 
 _Static_assert(sizeof(struct end_event) == 152, "end_event has a hole or grew");
 
-/* Identifies the socket as its transition to CLOSE did, also without a cookie. */
+/*
+ * Has the cookie, or else the addresses and ports, of the transition to CLOSE that it belongs to.
+ */
 struct reset_event {
 	__u64 timestamp_ns; /* CLOCK_BOOTTIME */
 	__u64 cookie; /* 0: none was created, or this kernel has none in tracing programs */
@@ -137,13 +139,12 @@ _Static_assert(sizeof(struct reset_event) == 64, "reset_event has a hole or grew
 /* A socket as an iterator finds it; not in a ring but in the iterator's output. */
 struct socket_event {
 	struct transition_event socket; /* new_state is its state, old_state is 0 */
-	/* Until the timer of a TIME_WAIT expires, to be read as signed; negative: overdue. */
-	__u64 expires_jiffies;
+	__s64 jiffies_left; /* until the timer of a TIME_WAIT expires; negative: overdue */
 	/*
 	 * net.ipv4.tcp_keepalive_intvl in jiffies. User space knows the value in seconds, so
 	 * it can compute the length of a jiffy.
 	 */
-	__u32 keepalive_interval;
+	__u32 keepalive_intvl_jiffies;
 	__u32 reserved;
 };
 

@@ -15,7 +15,7 @@ struct event_ctx {
 	__u64 now_ns;
 	__u64 in_state_ns; /* 0: not known */
 	__u64 opened_ns; /* when it left CLOSE, or a listener created it; 0: not known */
-	__u64 established_ns; /* time in ESTABLISHED */
+	__u64 in_established_ns;
 	__u64 cookie;
 	__u64 timewait; /* the timewait socket's address, or a result of timewait.h */
 	struct owner owner; /* to be emitted */

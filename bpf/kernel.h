@@ -54,7 +54,6 @@ enum tcp_state {
 
 struct in6_addr {
 	union {
-		__u8 u6_addr8[16];
 		__be32 u6_addr32[4];
 	} in6_u;
 };
@@ -256,7 +255,6 @@ struct tcp_sock {
 	int linger2;
 	bool is_mptcp;
 	__u8 repair : 1;
-	__u8 syn_data : 1;
 };
 
 struct mptcp_subflow_context {
@@ -268,7 +266,6 @@ struct timer_list {
 };
 
 struct inet_timewait_sock {
-	struct sock_common __tw_common;
 	volatile unsigned char tw_substate;
 	struct timer_list tw_timer;
 	struct inet_bind_bucket *tw_tb;

@@ -25,18 +25,18 @@
 /* An MPTCP subflow has no file of its own; the MPTCP socket that it belongs to has. */
 static __always_inline __u64 file_of_mptcp_socket(struct tcp_sock *subflow)
 {
-	struct mptcp_subflow_context *context = READ_UNTYPED(subflow, inet_conn.icsk_ulp_data);
+	struct mptcp_subflow_context *context = READ_AT(subflow, inet_conn.icsk_ulp_data);
 
-	return (__u64)READ_UNTYPED_POINTER(context, conn, sk_socket, file);
+	return (__u64)READ_POINTER_AT(context, conn, sk_socket, file);
 }
 
 static __always_inline bool is_subflow(struct tcp_sock *tp)
 {
-	return bpf_core_field_exists(tp->is_mptcp) && READ_UNTYPED(tp, is_mptcp);
+	return bpf_core_field_exists(tp->is_mptcp) && READ_AT(tp, is_mptcp);
 }
 
 /* Reads the fields of ec that the proof of an owner needs; sk is a typed pointer. */
-static __always_inline void read_lock_and_file(const struct sock *sk, struct event_ctx *ec)
+static __always_inline void read_socket_fields(const struct sock *sk, struct event_ctx *ec)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
 	struct socket *socket = sk->sk_socket;
@@ -47,8 +47,7 @@ static __always_inline void read_lock_and_file(const struct sock *sk, struct eve
 	ec->uid = sk->sk_uid.val;
 	ec->socket = (__u64)socket;
 	ec->is_subflow = is_subflow(tp);
-	ec->file = ec->is_subflow ? file_of_mptcp_socket(tp)
-				  : (__u64)READ_UNTYPED_POINTER(socket, file);
+	ec->file = ec->is_subflow ? file_of_mptcp_socket(tp) : (__u64)READ_POINTER_AT(socket, file);
 }
 
 /* sock_diag's destroy (ss -K) owns the lock of sockets that are not its own. */
@@ -65,7 +64,7 @@ static __always_inline void fill_socket_cookie(struct process_ref *ref)
 {
 	struct sock *sk = sock_of_file(ref->file);
 
-	ref->cookie = READ_UNTYPED(sk, __sk_common.skc_cookie.counter);
+	ref->cookie = READ_AT(sk, __sk_common.skc_cookie.counter);
 }
 
 /* The current process has the socket's file open, or is closing it: it is the owner. */
@@ -78,11 +77,11 @@ static __always_inline void fill_owner_from_current(struct task_struct *task, st
 	if (is_ref_to(&ec->stored_owner.ref, leader, ec->file)) {
 		ec->owner = ec->stored_owner;
 	} else {
-		fill_process_ref(leader, ref);
+		fill_process_identity(leader, ref);
 		ref->file = ec->file;
 		ref->files = (__u64)files;
 		ref->fd = current_fd_of(READ_TYPED(files, fdt), ec->file);
-		ref->source_and_flags = exclude_self && is_tracer(ref->pid) ? REF_SELF : 0;
+		ref->source_and_flags = exclude_self && current_is_tracer(ref->pid) ? REF_SELF : 0;
 		fill_socket_cookie(ref);
 	}
 	refresh_owner(leader, &ec->owner);
@@ -92,7 +91,7 @@ static __always_inline void fill_owner_from_current(struct task_struct *task, st
 }
 
 /* Whether the current task owns the socket's lock, is no kernel thread, and is not ss -K. */
-static __always_inline bool current_has_lock(const struct event_ctx *ec, struct task_struct *task)
+static __always_inline bool user_task_has_lock(const struct event_ctx *ec, struct task_struct *task)
 {
 	if (!ec->locked || is_destroyed_by_diag(ec))
 		return false;
@@ -103,7 +102,8 @@ static __always_inline bool current_has_lock(const struct event_ctx *ec, struct 
  * Whether sk_err is what a reset, a timer or ss -K leaves when it ends a connection in this
  * state: see tcp_reset(), tcp_write_err() and tcp_abort(). Any other error was there before:
  * IP_RECVERR keeps the errors of ICMP messages on the socket, and they end nothing. An ICMP
- * error ends only a connect(), and never while a task owns the socket's lock.
+ * error ends only a handshake (SYN_SENT, and SYN_RECV after a fast open or crossed SYNs), and
+ * never while a task owns the socket's lock.
  */
 static __always_inline bool is_error_of_end(const struct event_ctx *ec)
 {
@@ -165,7 +165,7 @@ static __always_inline bool current_has_file(const struct event_ctx *ec, struct 
 	if (ec->stored_owner.ref.pid && ec->stored_owner.ref.fd >= 0 &&
 	    fd_refers_to(fdt, ec->stored_owner.ref.fd, ec->file))
 		return true;
-	return current_fd_of(fdt, ec->file) >= 0 || find_fd(address_of(fdt), ec->file) >= 0;
+	return current_fd_of(fdt, ec->file) >= 0 || find_low_fd(address_of(fdt), ec->file) >= 0;
 }
 
 /*
@@ -180,13 +180,13 @@ static __always_inline bool current_is_owner(const struct event_ctx *ec, struct 
 	bool made_by_syscall = is_made_by_syscall(ec);
 	bool is_stored_owner;
 
-	if (!current_has_lock(ec, task))
+	if (!user_task_has_lock(ec, task))
 		return false;
 	is_stored_owner =
 		is_ref_to(&ec->stored_owner.ref, READ_TYPED(task, group_leader), ec->file);
 	/*
-	 * A kernel socket has no file either; then the task has nothing to do with it. An
-	 * orphan can only be in the close() of its owner: tcp_check_oom() ends it there.
+	 * A kernel socket, which belongs to no task, or an orphan. A task that owns the lock of
+	 * an orphan is in the close() of the owner, where tcp_check_oom() ends the orphan.
 	 */
 	if (!ec->file)
 		return is_stored_owner &&
@@ -199,10 +199,9 @@ static __always_inline bool current_is_owner(const struct event_ctx *ec, struct 
 }
 
 /*
- * The current task is not the owner: a kernel thread, for example. Returns whether it operates
- * on a socket whose file is gone. Some process has closed that socket, and nobody knows which,
- * so the stored owner must not be named any more. The exception is a stored owner that was seen
- * closing the socket.
+ * For a current task that is not the owner, a kernel thread for example. Whether it operates on
+ * a socket whose file is gone: then an unknown process has closed the socket, and the stored
+ * owner must not be named any more, unless it was seen closing the socket.
  */
 static __always_inline bool is_closed_by_unknown(const struct event_ctx *ec)
 {
@@ -242,8 +241,8 @@ static __always_inline bool is_still_listening(const struct process_ref *ref)
 {
 	struct sock *sk = sock_of_file(ref->file);
 
-	return READ_UNTYPED(sk, __sk_common.skc_state) == TCP_LISTEN &&
-	       READ_UNTYPED(sk, __sk_common.skc_cookie.counter) == ref->cookie;
+	return READ_AT(sk, __sk_common.skc_state) == TCP_LISTEN &&
+	       READ_AT(sk, __sk_common.skc_cookie.counter) == ref->cookie;
 }
 
 /* Whether the live process still has the socket, or the socket's listener, open. */
@@ -258,13 +257,14 @@ static __always_inline bool still_has_file(const struct event_ctx *ec,
 		return false;
 	if (is_listeners ? !is_still_listening(ref) : ref->file && ref->file != file)
 		return false;
-	return (ref->fd >= 0 && fd_refers_to(fdt, ref->fd, file)) || find_fd((__u64)fdt, file) >= 0;
+	return (ref->fd >= 0 && fd_refers_to(fdt, ref->fd, file)) ||
+	       find_low_fd((__u64)fdt, file) >= 0;
 }
 
 /* Makes a live process the owner to be emitted if the reference is still true. */
 static __always_inline bool use_ref_if_valid(struct event_ctx *ec, const struct process_ref *ref)
 {
-	if (!ref->pid || !is_process_alive(ref))
+	if (!ref->pid || !still_has_pid(ref))
 		return false;
 	if (!is_orphaned_by(ec, ref) && !still_has_file(ec, ref))
 		return false;
@@ -283,10 +283,8 @@ static __always_inline bool use_stored_if_valid(struct event_ctx *ec)
 
 	if (!ref->pid)
 		return false;
-	if (is_process_alive(ref)) {
-		ec->owner.cgroup_id = ec->stored_owner.cgroup_id;
+	if (still_has_pid(ref))
 		return use_ref_if_valid(ec, ref);
-	}
 	if (!is_orphaned_by(ec, ref) || is_pid_in_use(ref->pid))
 		return false;
 	ec->owner = ec->stored_owner;
@@ -295,7 +293,7 @@ static __always_inline bool use_stored_if_valid(struct event_ctx *ec)
 
 /*
  * Fills ec->owner with what is stored, if it is still true: first the owner that a
- * transition of this socket proved, then the process that accept() or the scan found,
+ * transition of this socket proved, then the process that accept(), a read or the scan found,
  * last the listener's owner. Returns 0.
  */
 __noinline int use_stored_owner(__u32 slot)

@@ -34,9 +34,9 @@ static __always_inline __u64 file_at(struct fdtable *fdt, __u32 fd)
 	struct file **files;
 	__u64 file = 0;
 
-	if (fd >= READ_UNTYPED(fdt, max_fds))
+	if (fd >= READ_AT(fdt, max_fds))
 		return 0;
-	files = READ_UNTYPED(fdt, fd);
+	files = READ_AT(fdt, fd);
 	if (has_rdonly_cast)
 		return READ_WORD(&files[fd]);
 	bpf_probe_read_kernel(&file, sizeof(file), &files[fd]);
@@ -52,7 +52,7 @@ static __always_inline bool fd_refers_to(struct fdtable *fdt, __u32 fd, __u64 fi
  * The lowest descriptor of the file among the first MAX_FDS_SEARCHED, or -1. Global, as
  * other functions with a long loop, so that the verifier walks the loop only once.
  */
-__noinline int find_fd(__u64 fdt, __u64 file)
+__noinline int find_low_fd(__u64 fdt, __u64 file)
 {
 	for (int fd = 0; fd < MAX_FDS_SEARCHED; fd++) {
 		if (fd_refers_to((struct fdtable *)fdt, fd, file))
@@ -80,42 +80,45 @@ static __always_inline bool is_file_released(__u64 address)
 	struct file___before_6_13 *old = (struct file___before_6_13 *)address;
 
 	if (bpf_core_field_exists(file->f_ref))
-		return READ_UNTYPED(file, f_ref.refcnt.counter) < 0;
+		return READ_AT(file, f_ref.refcnt.counter) < 0;
 	return !BPF_CORE_READ(old, f_count.counter);
 }
 
 static __always_inline struct sock *sock_of_file(__u64 address)
 {
 	struct file *file = (struct file *)address;
-	struct socket *socket = READ_UNTYPED(file, private_data);
+	struct socket *socket = READ_AT(file, private_data);
 
-	return READ_UNTYPED_POINTER(socket, sk);
+	return READ_POINTER_AT(socket, sk);
 }
 
 /*
- * Whether the descriptor with which the current call began has been closed meanwhile, by
- * another thread. Another file may have its number by now. A call on an IP socket drops only
- * its own reference, so if that file is one, it does not matter which of the two files the
- * call is on. A call on a Unix socket may also drop files that its messages carry. If the
- * file is no socket, a call that only takes sockets cannot have begun with it.
+ * Whether the current call may have begun on the file that it releases: it was given this
+ * descriptor, which another thread has closed meanwhile. Another file may have the descriptor
+ * by now:
+ * - no socket: a call that takes only sockets did not begin on it, so it began on the released
+ *   file;
+ * - an IP socket: if the call began on that one, it releases no other file, so it began on the
+ *   released file;
+ * - a Unix socket: the call may have begun on it, and release a file that a message carries.
  */
-static __always_inline bool is_fd_closed(struct fdtable *fdt, __u32 fd, __u64 released,
-					 enum call_class class)
+static __always_inline bool may_have_begun_on(struct fdtable *fdt, __u32 fd, __u64 released,
+					      enum call_class class)
 {
 	struct file *file = (struct file *)released;
 	struct file *now;
 	struct sock *sk;
 	__u16 family;
 
-	if (fd >= READ_UNTYPED(fdt, max_fds))
+	if (fd >= READ_AT(fdt, max_fds))
 		return false;
 	now = (struct file *)file_at(fdt, fd);
 	if (!now)
 		return true;
-	if (READ_UNTYPED_POINTER(now, f_op) != READ_UNTYPED_POINTER(file, f_op))
+	if (READ_POINTER_AT(now, f_op) != READ_POINTER_AT(file, f_op))
 		return class == CALL_ON_SOCKET || class == CALL_LISTEN;
 	sk = sock_of_file((__u64)now);
-	family = READ_UNTYPED(sk, __sk_common.skc_family);
+	family = READ_AT(sk, __sk_common.skc_family);
 	return family == AF_INET || family == AF_INET6;
 }
 
@@ -139,12 +142,13 @@ static __always_inline bool is_dropping_own_file(struct task_struct *task, __u64
 	if (call.class == CALL_OTHER || call.class == CALL_OWN_FILES)
 		return call.class == CALL_OWN_FILES;
 	fdt = READ_TYPED(task, files, fdt);
-	return is_fd_closed(fdt, call.first, file, call.class) ||
-	       (call.class == CALL_ON_TWO_FDS && is_fd_closed(fdt, call.third, file, call.class));
+	return may_have_begun_on(fdt, call.first, file, call.class) ||
+	       (call.class == CALL_ON_TWO_FDS &&
+		may_have_begun_on(fdt, call.third, file, call.class));
 }
 
 /* Whether the current process, whose pid in the initial namespace is given, is the tracer. */
-static __always_inline bool is_tracer(__u32 pid)
+static __always_inline bool current_is_tracer(__u32 pid)
 {
 	struct bpf_pidns_info ns;
 
@@ -172,11 +176,12 @@ static __always_inline void read_comm(struct task_struct *task, struct owner *ow
 static __always_inline void refresh_owner(struct task_struct *leader, struct owner *owner)
 {
 	read_comm(leader, owner);
-	owner->cgroup_id = cgroup_id_of_task(leader);
+	owner->cgroup_id = announce_cgroup_of_task(leader);
 }
 
 /* Fills the fields that identify the process, but none about its file. */
-static __always_inline void fill_process_ref(struct task_struct *leader, struct process_ref *ref)
+static __always_inline void fill_process_identity(struct task_struct *leader,
+						  struct process_ref *ref)
 {
 	ref->leader = address_of(leader);
 	ref->started_ns = READ_TYPED(leader, start_time);
@@ -193,7 +198,7 @@ static __always_inline bool is_ref_to(const struct process_ref *ref, struct task
 }
 
 /* Whether the process is alive or a zombie: not reaped, its pid not free. */
-static __always_inline bool is_process_alive(const struct process_ref *ref)
+static __always_inline bool still_has_pid(const struct process_ref *ref)
 {
 	struct task_struct *leader = task_at(ref->leader);
 
@@ -221,15 +226,15 @@ static __always_inline bool is_pid_in_use(__u32 pid)
 
 /*
  * Whether a thread of the process uses this files_struct. If one does, the files_struct
- * has not been freed. Global because of its loop, see find_fd().
+ * has not been freed. Global because of its loop, see find_low_fd().
  */
 __noinline int thread_uses_files(__u64 address, __u64 files)
 {
 	struct task_struct *leader = (struct task_struct *)address;
-	struct signal_struct *signal = READ_UNTYPED_POINTER(leader, signal);
+	struct signal_struct *signal = READ_POINTER_AT(leader, signal);
 	struct list_head *end =
 		(void *)signal + bpf_core_field_offset(struct signal_struct, thread_head);
-	struct list_head *at = READ_UNTYPED_POINTER(end, next);
+	struct list_head *at = READ_POINTER_AT(end, next);
 
 	for (int i = 0; i < MAX_THREADS_SEARCHED; i++) {
 		struct task_struct *task =
@@ -237,9 +242,9 @@ __noinline int thread_uses_files(__u64 address, __u64 files)
 
 		if (!at || at == end)
 			return 0;
-		if ((__u64)READ_UNTYPED_POINTER(task, files) == files)
+		if ((__u64)READ_POINTER_AT(task, files) == files)
 			return 1;
-		at = READ_UNTYPED_POINTER(at, next);
+		at = READ_POINTER_AT(at, next);
 	}
 	return 0;
 }
@@ -251,12 +256,12 @@ __noinline int thread_uses_files(__u64 address, __u64 files)
 static __always_inline struct fdtable *fdtable_of(const struct process_ref *ref)
 {
 	struct task_struct *leader = (struct task_struct *)ref->leader;
-	struct files_struct *files = READ_UNTYPED_POINTER(leader, files);
+	struct files_struct *files = READ_POINTER_AT(leader, files);
 
-	if (!files && READ_UNTYPED(leader, signal, live.counter) > 0 &&
+	if (!files && READ_AT(leader, signal, live.counter) > 0 &&
 	    thread_uses_files(ref->leader, ref->files))
 		files = (struct files_struct *)ref->files;
-	return files ? READ_UNTYPED_POINTER(files, fdt) : NULL;
+	return files ? READ_POINTER_AT(files, fdt) : NULL;
 }
 
 #endif

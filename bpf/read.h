@@ -12,8 +12,7 @@
  *  - typed: the verifier knows its BTF type, from the tracepoint's arguments, from
  *    bpf_get_current_task_btf() or from typed() below. Use READ_TYPED.
  *  - untyped: a number to the verifier, because it comes out of a map, an argument of
- *    a global function, or another untyped read. Use READ_UNTYPED or
- *    READ_UNTYPED_POINTER.
+ *    a global function, or another untyped read. Use READ_AT or READ_POINTER_AT.
  */
 #ifndef TCPSHIFT_READ_H
 #define TCPSHIFT_READ_H
@@ -41,14 +40,14 @@ void *bpf_rdonly_cast(const void *pointer, __u32 type) __ksym __weak;
 	fifth_argument(__VA_ARGS__, deref4, deref3, deref2, deref1, )(pointer, __VA_ARGS__)
 
 /*
- * READ_UNTYPED(pointer, a, b): pointer->a->b through an untyped pointer, which must be
+ * READ_AT(pointer, a, b): pointer->a->b through an untyped pointer, which must be
  * a variable and must not point to a const type. For example, a file's address was
  * stored in a map at an earlier event:
  *
  *	struct file *file = (struct file *)ref->file;
- *	struct socket *socket = READ_UNTYPED(file, private_data);
+ *	struct socket *socket = READ_AT(file, private_data);
  */
-#define READ_UNTYPED(pointer, ...)                                                                 \
+#define READ_AT(pointer, ...)                                                                      \
 	(has_rdonly_cast ? deref(typed(pointer), __VA_ARGS__) : BPF_CORE_READ(pointer, __VA_ARGS__))
 
 /*
@@ -62,11 +61,11 @@ void *bpf_rdonly_cast(const void *pointer, __u32 type) __ksym __weak;
 	(has_rdonly_cast ? deref(pointer, __VA_ARGS__) : BPF_CORE_READ(pointer, __VA_ARGS__))
 
 /*
- * READ_UNTYPED_POINTER(pointer, a, b): like READ_UNTYPED, for a field that is a pointer
+ * READ_POINTER_AT(pointer, a, b): like READ_AT, for a field that is a pointer
  * to a struct; the result is untyped. For example, one step of a walk along a list:
  *
  *	struct hlist_nulls_node *node = (struct hlist_nulls_node *)address;
- *	node = READ_UNTYPED_POINTER(node, next);
+ *	node = READ_POINTER_AT(node, next);
  *
  * With a typed result, the verifier would walk the rest of the program once for each
  * path that leads to the pointer. So the macro subtracts a null pointer: to the verifier
@@ -76,7 +75,7 @@ void *bpf_rdonly_cast(const void *pointer, __u32 type) __ksym __weak;
  * struct type for those, so they are numbers already, and 6.12 refuses to subtract a
  * pointer from a number.
  */
-#define READ_UNTYPED_POINTER(pointer, ...)                                                         \
+#define READ_POINTER_AT(pointer, ...)                                                              \
 	((typeof(deref(pointer,                                                                    \
 		       __VA_ARGS__)))(has_rdonly_cast                                              \
 					      ? (__u64)deref(typed(pointer), __VA_ARGS__) -        \
@@ -96,8 +95,8 @@ static __always_inline __u64 null_pointer(void)
 }
 
 /*
- * A typed pointer as a number. The verifier does not let typed pointers into a map or
- * into a global function.
+ * A typed pointer as a number. The verifier refuses a typed pointer where a global function takes
+ * a number, and most arithmetic on it.
  */
 static __always_inline __u64 address_of(const void *pointer)
 {

@@ -32,7 +32,7 @@ static __always_inline bool is_owner_known(const struct sock_state *s, __u64 sk)
 /*
  * The descriptor of the file in the current process, or -1. Most tasks read by a call whose
  * first argument is the descriptor. may_search: else look among the first descriptors, see
- * find_fd(), which takes long. Global, because there the verifier takes the addresses that
+ * find_low_fd(), which takes long. Global, because there the verifier takes the addresses that
  * it reads for numbers.
  */
 __noinline int find_current_fd(__u64 file, bool may_search)
@@ -40,7 +40,7 @@ __noinline int find_current_fd(__u64 file, bool may_search)
 	struct fdtable *fdt = READ_TYPED(current_task(), files, fdt);
 	int fd = current_fd_of(fdt, file);
 
-	return fd < 0 && may_search ? find_fd(address_of(fdt), file) : fd;
+	return fd < 0 && may_search ? find_low_fd(address_of(fdt), file) : fd;
 }
 
 /* Called for each read of data; most are of sockets whose owner is known. */
@@ -57,7 +57,7 @@ static __always_inline int on_read(struct sock *sk)
 		return 0;
 	task = current_task();
 	socket = sk->sk_socket;
-	ref.file = (__u64)READ_UNTYPED_POINTER(socket, file);
+	ref.file = (__u64)READ_POINTER_AT(socket, file);
 	if (!ref.file || READ_TYPED(task, flags) & PF_KTHREAD)
 		return 0;
 	own_state(s, address);
@@ -66,10 +66,10 @@ static __always_inline int on_read(struct sock *sk)
 	if (fd < 0)
 		return 0;
 	ref.fd = fd;
-	fill_process_ref(READ_TYPED(task, group_leader), &ref);
+	fill_process_identity(READ_TYPED(task, group_leader), &ref);
 	ref.files = address_of(READ_TYPED(task, files));
 	fill_socket_cookie(&ref);
-	if (exclude_self && is_tracer(ref.pid))
+	if (exclude_self && current_is_tracer(ref.pid))
 		ref.source_and_flags |= REF_SELF;
 	set_initial_owner(s, address, &ref);
 	return 0;

@@ -92,13 +92,14 @@ __noinline int take_cpu_reset_note(__u32 slot, __u32 key, __u64 sk)
 }
 
 /*
- * At a transition to CLOSE: loads what was noted of a reset to ec->reset. A sock_state with
- * a time was there before this transition, so the note is in it. One without may have been
- * created by this transition, after the note was made. To be called before a filter drops the
- * transition: the kernel may give the socket's memory to a socket that is in scope, and that
- * one must not get the note.
+ * At a transition to CLOSE: moves what was noted of a reset to ec->reset. A sock_state with
+ * since_ns was there before this transition, so the note is in it. A sock_state without since_ns
+ * may have been created by this transition, after the note was made.
+ *
+ * Must be called before a filter drops the transition, or the note stays on this CPU. A later
+ * socket at the same address would get it.
  */
-static __always_inline void load_reset_note(const struct transition *t)
+static __always_inline void take_reset_note(const struct transition *t)
 {
 	const struct sock_state *s = t->sock_state;
 
@@ -155,7 +156,7 @@ static __always_inline void emit_reset(enum program_rank rank, const struct sock
 	struct reset_event *e;
 	struct endpoints ep;
 	void *ring = this_cpu_ring();
-	__u32 netns = READ_UNTYPED(net, ns.inum);
+	__u32 netns = READ_AT(net, ns.inum);
 
 	/* The port is in inet_sport, as at the transition to CLOSE. */
 	read_endpoints(sk, TCP_ESTABLISHED, TCP_CLOSE, &ep);
@@ -189,7 +190,7 @@ static __always_inline void emit_reset(enum program_rank rank, const struct sock
 static __always_inline void emit_reset_once(enum program_rank rank, const struct sock *sk,
 					    __u8 reason)
 {
-	if (rank != PROGRAM_PRIMARY && test_handled_on_this_cpu(rank, sk, state_pair_of(0, 0)))
+	if (rank != PROGRAM_PRIMARY && take_handled_mark_of_this_cpu(rank, sk, state_pair_of(0, 0)))
 		return;
 	emit_reset(rank, sk, reason);
 	if (has_successor(rank))
@@ -203,7 +204,7 @@ static __always_inline void emit_reset_once(enum program_rank rank, const struct
 static __always_inline int on_reset_received(const struct sock *sk)
 {
 	if (is_full_tcp_socket(sk) && sk->__sk_common.skc_state != TCP_CLOSE)
-		note_reset(sk, (struct reset_note){.received = true});
+		note_reset(sk, (struct reset_note){.tcp_reset = true});
 	return 0;
 }
 

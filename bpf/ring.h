@@ -49,7 +49,7 @@ static __u64 last_wakeup_ns;
  */
 static __always_inline void *this_cpu_ring(void)
 {
-	__u32 index = bpf_get_smp_processor_id() * rings_per_cpu >> 32 & ring_mask;
+	__u32 index = bpf_get_smp_processor_id() * rings_per_cpu_q32 >> 32 & ring_mask;
 
 	return bpf_map_lookup_elem(&rings, &index);
 }

@@ -18,8 +18,8 @@
 /*
  * The owners of MPTCP sockets, by file. The subflows make the transitions, but they are
  * in no process's descriptor table; on_subflow() gives each the owner of its MPTCP
- * socket. scan_files inserts, scan_subflows reads, nobody deletes. Full: the owner of a
- * remaining subflow is known only once it operates on the subflow.
+ * socket. scan_files inserts, scan_subflows reads, nobody deletes. Full: a subflow of a further
+ * MPTCP socket has no owner until its process makes a transition of it.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -98,7 +98,7 @@ static __always_inline int on_task_file(struct task_struct *task, struct file *f
 	if (sk->__sk_common.skc_family != AF_INET && sk->__sk_common.skc_family != AF_INET6)
 		return 0;
 	ref.file = address_of(file);
-	fill_process_ref(READ_TYPED(task, group_leader), &ref);
+	fill_process_identity(READ_TYPED(task, group_leader), &ref);
 	ref.files = (__u64)BPF_CORE_READ(task, files);
 	if (exclude_self && is_current_process(&ref))
 		ref.source_and_flags |= REF_SELF; /* it is the tracer that reads the iterator */

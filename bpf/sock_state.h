@@ -18,7 +18,7 @@
 
 /* What reset.h has noted for the transition to CLOSE that follows. */
 struct reset_note {
-	bool received; /* tcp_reset() has begun */
+	bool tcp_reset; /* tcp_reset() has begun */
 	bool sent; /* this side has sent a reset */
 	__u8 reason; /* reset_event.reason of the reset that was sent */
 };
@@ -31,7 +31,7 @@ struct sock_state {
 	__u64 sk; /* the socket's address; 0: not stored yet; else another one's: inherited */
 	__u64 since_ns; /* when the socket entered its TCP state; 0: not known */
 	__u64 opened_ns; /* when it left CLOSE, or a listener created it; 0: not known */
-	__u64 established_ns; /* time in ESTABLISHED */
+	__u64 in_established_ns;
 	__u64 deferred_ns; /* when the deferred transition happened; 0: there is none */
 	__u32 netns; /* inode number; 0: not read yet */
 	__u16 handled_states; /* the handled transition (dedup.h); 0: none */
@@ -39,7 +39,7 @@ struct sock_state {
 	bool is_repaired : 1; /* TCP_REPAIR made the connection: without a SYN */
 	bool fin_not_counted : 1; /* bytes_received does not count the peer's FIN (bytes.h) */
 	bool reader_searched : 1; /* find_current_fd() has searched (reader.h) */
-	struct owner owner; /* proven at a transition; written under the socket's lock */
+	struct owner owner; /* proven at a transition; a child starts with its listener's */
 	union {
 		__u32 connect_txhash; /* sk_txhash before connect() (connect.h) */
 		__u32 deferred_uid; /* sk_uid at the deferred transition of a child */
@@ -56,8 +56,8 @@ _Static_assert(sizeof(struct sock_state) <= 184, "sock_state needs twice the mem
 
 /*
  * The programs insert at a socket's first transition; the scan and the accept hook may
- * insert before. All programs read. The kernel deletes with the socket. With BPF_F_CLONE
- * a child starts with a copy of its listener's, before its first transition is traced.
+ * insert before. All programs read. The kernel deletes with the socket. With BPF_F_CLONE the
+ * kernel copies a listener's sock_state to each child that it creates.
  * Full (optmem_max, or no memory): the event is emitted, with fewer fields known.
  */
 struct {
@@ -174,7 +174,7 @@ static __always_inline void init_child_state(struct sock_state *s, __u64 sk)
 	ref->source_and_flags = PID_LISTENER | (ref->source_and_flags & REF_SELF);
 	s->sk = sk;
 	s->role = ROLE_SERVER;
-	s->since_ns = s->opened_ns = s->established_ns = s->deferred_ns = 0;
+	s->since_ns = s->opened_ns = s->in_established_ns = s->deferred_ns = 0;
 	s->reset = (struct reset_note){};
 	s->fin_not_counted = s->is_repaired = s->reader_searched = false;
 }
@@ -199,10 +199,10 @@ static __always_inline __u64 update_times(struct sock_state *s, int old_state, i
 
 	if (old_state == TCP_CLOSE || (old_state == TCP_LISTEN && new_state == TCP_SYN_RECV)) {
 		s->opened_ns = now_ns;
-		s->established_ns = 0;
+		s->in_established_ns = 0;
 	}
 	if (old_state == TCP_ESTABLISHED)
-		s->established_ns += in_state_ns;
+		s->in_established_ns += in_state_ns;
 	if (old_state != new_state)
 		s->since_ns = now_ns;
 	return in_state_ns;

@@ -49,7 +49,7 @@ static __always_inline __u32 netns_of(const struct transition *t)
 	if (s && s->netns)
 		return s->netns;
 	net = t->sk->__sk_common.skc_net.net;
-	netns = READ_UNTYPED(net, ns.inum);
+	netns = READ_AT(net, ns.inum);
 	if (s)
 		s->netns = netns;
 	return netns;
@@ -95,14 +95,14 @@ static __always_inline void update_role_and_times(struct transition *t)
 
 	ec->is_repaired = is_connecting_by_repair(t);
 	ec->role = update_role(s, ec->old_state, ec->new_state, ec->is_repaired);
-	ec->in_state_ns = ec->opened_ns = ec->established_ns = 0;
+	ec->in_state_ns = ec->opened_ns = ec->in_established_ns = 0;
 	ec->fin_not_counted = false;
 	if (!s)
 		return;
 	update_connection(t, s);
 	ec->in_state_ns = update_times(s, ec->old_state, ec->new_state, ec->now_ns);
 	ec->opened_ns = s->opened_ns;
-	ec->established_ns = s->established_ns;
+	ec->in_established_ns = s->in_established_ns;
 	ec->fin_not_counted = s->fin_not_counted;
 	ec->is_repaired = s->is_repaired;
 }
@@ -143,7 +143,7 @@ static __always_inline void forget_connection(const struct transition *t, int ol
 
 	if (new_state != TCP_CLOSE)
 		return;
-	load_reset_note(t);
+	take_reset_note(t);
 	s = find_sock_state(t->sk, old_state);
 	if (!s)
 		return;

@@ -20,7 +20,7 @@
 #define SYS_LISTEN 4
 #define SYS_SOCKETPAIR 8
 
-/* Bytes of a task's kernel stack on both architectures, except on arm64 with large pages. */
+/* Bytes of a task's kernel stack; it is larger with KASAN, and on arm64 with pages of 64 KiB. */
 #define STACK_SIZE 16384
 
 static __always_inline struct task_struct *current_task(void)
@@ -77,7 +77,7 @@ static __always_inline bool is_compat_call(void)
 	       READ_TYPED(task, thread_info.status) & TS_COMPAT;
 }
 
-/* socketcall() has the number of another call, and its arguments in user memory. */
+/* socketcall() takes the number of a socket call, and a pointer to the arguments of that call. */
 static __always_inline void read_socketcall(struct pt_regs *regs, struct call *call)
 {
 	__u32 subcall = call->first;
@@ -86,23 +86,23 @@ static __always_inline void read_socketcall(struct pt_regs *regs, struct call *c
 		      : subcall == SYS_LISTEN				 ? CALL_LISTEN
 									 : CALL_ON_SOCKET;
 	if (bpf_probe_read_user(&call->first, sizeof(call->first),
-				(void *)(__u64)(__u32)READ_UNTYPED(regs, cx)))
+				(void *)(__u64)(__u32)READ_AT(regs, cx)))
 		call->class = CALL_OTHER;
 }
 
 static __always_inline void read_call(struct pt_regs *regs, struct call *call)
 {
-	__u32 number = READ_UNTYPED(regs, orig_ax);
+	__u32 number = READ_AT(regs, orig_ax);
 
-	call->third = READ_UNTYPED(regs, dx);
+	call->third = READ_AT(regs, dx);
 	if (is_compat_call()) {
-		call->first = READ_UNTYPED(regs, bx);
+		call->first = READ_AT(regs, bx);
 		call->class = class_of(compat_calls, number);
 		if (call->class == CALL_SOCKETCALL)
 			read_socketcall(regs, call);
 		return;
 	}
-	call->first = READ_UNTYPED(regs, di);
+	call->first = READ_AT(regs, di);
 	call->class = class_of(native_calls, number & ~X32_SYSCALL_BIT);
 }
 
@@ -127,11 +127,11 @@ static __always_inline bool is_exec_of_other_abi(bool compat, __u32 number, __u3
 
 static __always_inline void read_call(struct pt_regs *regs, struct call *call)
 {
-	bool compat = READ_UNTYPED(regs, pstate) & PSR_MODE32_BIT;
-	__u32 number = READ_UNTYPED(regs, syscallno);
+	bool compat = READ_AT(regs, pstate) & PSR_MODE32_BIT;
+	__u32 number = READ_AT(regs, syscallno);
 
-	call->first = READ_UNTYPED(regs, orig_x0);
-	call->third = READ_UNTYPED(regs, regs[2]);
+	call->first = READ_AT(regs, orig_x0);
+	call->third = READ_AT(regs, regs[2]);
 	call->class = is_exec_of_other_abi(compat, number, call->first) ? CALL_OWN_FILES
 		      : compat ? class_of(compat_calls, number)
 			       : class_of(native_calls, number);

@@ -15,9 +15,9 @@
 #include "read.h"
 
 /*
- * Bounds the walk along a bucket. Up to 6.18 at least, a timewait socket is inserted at
- * the head of its bucket; later kernels put it where the socket was. A bucket nearly
- * always has at most one node.
+ * Bounds the walk along a bucket, which nearly always has at most one node. Up to 6.18 at least,
+ * the kernel inserts a timewait socket at the head of its bucket. Later kernels put it in the
+ * place of its socket.
  */
 #define MAX_BUCKET_NODES 64
 
@@ -34,23 +34,23 @@ static __always_inline struct inet_hashinfo *hashinfo_of(const struct sock *sk)
 	struct net *net = sk->__sk_common.skc_net.net;
 
 	if (bpf_core_field_exists(struct netns_ipv4, tcp_death_row.hashinfo))
-		return READ_UNTYPED_POINTER(net, ipv4.tcp_death_row.hashinfo);
+		return READ_POINTER_AT(net, ipv4.tcp_death_row.hashinfo);
 	return BPF_CORE_READ(sk, __sk_common.skc_prot, h.hashinfo);
 }
 
 /* 0 if the two have equal addresses. A number and not a bool, to be combined without branches. */
 static __always_inline __u64 addr_difference(struct sock_common *a, struct sock_common *b)
 {
-	__u64 difference = READ_UNTYPED(a, skc_daddr) ^ READ_UNTYPED(b, skc_daddr);
+	__u64 difference = READ_AT(a, skc_daddr) ^ READ_AT(b, skc_daddr);
 
-	difference |= READ_UNTYPED(a, skc_rcv_saddr) ^ READ_UNTYPED(b, skc_rcv_saddr);
-	if (READ_UNTYPED(a, skc_family) == AF_INET)
+	difference |= READ_AT(a, skc_rcv_saddr) ^ READ_AT(b, skc_rcv_saddr);
+	if (READ_AT(a, skc_family) == AF_INET)
 		return difference;
 	for (int i = 0; i < 4; i++) {
-		difference |= READ_UNTYPED(a, skc_v6_daddr.in6_u.u6_addr32[i]) ^
-			      READ_UNTYPED(b, skc_v6_daddr.in6_u.u6_addr32[i]);
-		difference |= READ_UNTYPED(a, skc_v6_rcv_saddr.in6_u.u6_addr32[i]) ^
-			      READ_UNTYPED(b, skc_v6_rcv_saddr.in6_u.u6_addr32[i]);
+		difference |= READ_AT(a, skc_v6_daddr.in6_u.u6_addr32[i]) ^
+			      READ_AT(b, skc_v6_daddr.in6_u.u6_addr32[i]);
+		difference |= READ_AT(a, skc_v6_rcv_saddr.in6_u.u6_addr32[i]) ^
+			      READ_AT(b, skc_v6_rcv_saddr.in6_u.u6_addr32[i]);
 	}
 	return difference;
 }
@@ -64,15 +64,15 @@ __noinline int is_timewait_of(__u64 timewait, __u64 socket, __u16 local_port)
 {
 	struct sock_common *node = (struct sock_common *)timewait;
 	struct sock_common *skc = (struct sock_common *)socket;
-	__s64 cookie = READ_UNTYPED(node, skc_cookie.counter);
+	__s64 cookie = READ_AT(node, skc_cookie.counter);
 	__u64 difference = addr_difference(node, skc);
 
-	difference |= READ_UNTYPED(node, skc_num) ^ local_port;
-	difference |= READ_UNTYPED(node, skc_dport) ^ READ_UNTYPED(skc, skc_dport);
-	difference |= READ_UNTYPED(node, skc_family) ^ READ_UNTYPED(skc, skc_family);
-	difference |= (__u64)READ_UNTYPED_POINTER(node, skc_net.net) ^
-		      (__u64)READ_UNTYPED_POINTER(skc, skc_net.net);
-	return !difference && (!cookie || cookie == READ_UNTYPED(skc, skc_cookie.counter));
+	difference |= READ_AT(node, skc_num) ^ local_port;
+	difference |= READ_AT(node, skc_dport) ^ READ_AT(skc, skc_dport);
+	difference |= READ_AT(node, skc_family) ^ READ_AT(skc, skc_family);
+	difference |= (__u64)READ_POINTER_AT(node, skc_net.net) ^
+		      (__u64)READ_POINTER_AT(skc, skc_net.net);
+	return !difference && (!cookie || cookie == READ_AT(skc, skc_cookie.counter));
 }
 
 /* The odd number that ends a bucket's list; NULLS_MARKER() of include/linux/list_nulls.h. */
@@ -98,10 +98,9 @@ __noinline __u64 walk_bucket(__u64 first, __u32 hash, __u32 bucket)
 		if (!at || (__u64)at & 1)
 			return (__u64)at == nulls_marker(bucket) ? NOT_TIMEWAIT : TIMEWAIT_UNKNOWN;
 		node = (void *)at - bpf_core_field_offset(struct sock_common, skc_nulls_node);
-		if (READ_UNTYPED(node, skc_hash) == hash &&
-		    READ_UNTYPED(node, skc_state) == TCP_TIME_WAIT)
+		if (READ_AT(node, skc_hash) == hash && READ_AT(node, skc_state) == TCP_TIME_WAIT)
 			return (__u64)node;
-		at = READ_UNTYPED_POINTER(at, next);
+		at = READ_POINTER_AT(at, next);
 	}
 	return TIMEWAIT_UNKNOWN;
 }
@@ -119,9 +118,9 @@ static __always_inline bool is_timewait(__u64 timewait)
 static __always_inline __u64 find_timewait(const struct sock *sk, const struct endpoints *ep)
 {
 	struct inet_hashinfo *info = hashinfo_of(sk);
-	__u32 index = sk->__sk_common.skc_hash & READ_UNTYPED(info, ehash_mask);
-	struct inet_ehash_bucket *bucket = READ_UNTYPED_POINTER(info, ehash) + index;
-	__u64 found = walk_bucket((__u64)READ_UNTYPED_POINTER(bucket, chain.first),
+	__u32 index = sk->__sk_common.skc_hash & READ_AT(info, ehash_mask);
+	struct inet_ehash_bucket *bucket = READ_POINTER_AT(info, ehash) + index;
+	__u64 found = walk_bucket((__u64)READ_POINTER_AT(bucket, chain.first),
 				  sk->__sk_common.skc_hash, index);
 
 	if (is_timewait(found) &&

@@ -3,8 +3,9 @@
  * When and how a TIME_WAIT ends. Its timer ends it, or something removes it before: a
  * connect() or a SYN that reuses its ports, a reset, ss -K, or the end of its namespace.
  *
- * All of these free the timewait socket, so the programs trace kmem_cache_free, which
- * fires for every object that the kernel frees. So they are loaded only if asked for.
+ * All of these free the timewait socket, so the programs trace kmem_cache_free. It fires for each
+ * object of a slab cache that the kernel frees, except those of kmalloc(). That is often, so the
+ * programs are loaded only if asked for.
  */
 #ifndef TCPSHIFT_TIMEWAIT_END_H
 #define TCPSHIFT_TIMEWAIT_END_H

@@ -12,9 +12,9 @@
 #include "timewait.h"
 
 /*
- * All values that the programs branch on are in ec, because ec points into a map. The
- * verifier does not track values that are loaded from a map, so it does not walk the rest
- * of the program once for each outcome of a comparison.
+ * The values that most branches depend on are in ec, because ec points into a map. The verifier
+ * does not track values that are loaded from a map, so it does not walk the rest of the program
+ * once for each outcome of a comparison.
  */
 struct transition {
 	const struct sock *sk;

@@ -24,14 +24,14 @@ type ProbeCgroupEvent struct {
 }
 
 type ProbeEndEvent struct {
-	_             structs.HostLayout
-	Transition    ProbeTransitionEvent
-	OpenedNs      uint64
-	EstablishedNs uint64
-	SentBytes     uint64
-	ReceivedBytes uint64
-	Retransmits   uint32
-	RttUs         uint32
+	_               structs.HostLayout
+	Transition      ProbeTransitionEvent
+	OpenedNs        uint64
+	InEstablishedNs uint64
+	SentBytes       uint64
+	ReceivedBytes   uint64
+	Retransmits     uint32
+	RttUs           uint32
 }
 
 type ProbeEventFlag uint32
@@ -44,18 +44,17 @@ const (
 	ProbeEventFlagEVENT_PEER_FIN           ProbeEventFlag = 16
 	ProbeEventFlagEVENT_NO_LINGER2         ProbeEventFlag = 32
 	ProbeEventFlagEVENT_EXPIRED            ProbeEventFlag = 64
-	ProbeEventFlagEVENT_ORPHAN             ProbeEventFlag = 128
-	ProbeEventFlagEVENT_UNSENT             ProbeEventFlag = 256
-	ProbeEventFlagEVENT_ACKED              ProbeEventFlag = 512
-	ProbeEventFlagEVENT_REPAIR             ProbeEventFlag = 1024
-	ProbeEventFlagEVENT_NO_PORT            ProbeEventFlag = 2048
-	ProbeEventFlagEVENT_PORT_UNKNOWN       ProbeEventFlag = 4096
-	ProbeEventFlagEVENT_LISTEN_FAILED      ProbeEventFlag = 8192
-	ProbeEventFlagEVENT_RESET_RECEIVED     ProbeEventFlag = 16384
-	ProbeEventFlagEVENT_RESET_SENT         ProbeEventFlag = 32768
-	ProbeEventFlagEVENT_RESET_AWAITED      ProbeEventFlag = 65536
-	ProbeEventFlagEVENT_TIMEWAIT_TIMESTAMP ProbeEventFlag = 131072
-	ProbeEventFlagEVENT_OWN_PORT_RANGE     ProbeEventFlag = 262144
+	ProbeEventFlagEVENT_NO_SOCKET          ProbeEventFlag = 128
+	ProbeEventFlagEVENT_ALL_ACKED          ProbeEventFlag = 256
+	ProbeEventFlagEVENT_REPAIR             ProbeEventFlag = 512
+	ProbeEventFlagEVENT_NO_PORT            ProbeEventFlag = 1024
+	ProbeEventFlagEVENT_PORT_UNKNOWN       ProbeEventFlag = 2048
+	ProbeEventFlagEVENT_LISTEN_FAILED      ProbeEventFlag = 4096
+	ProbeEventFlagEVENT_TCP_RESET          ProbeEventFlag = 8192
+	ProbeEventFlagEVENT_RESET_SENT         ProbeEventFlag = 16384
+	ProbeEventFlagEVENT_RESET_AWAITED      ProbeEventFlag = 32768
+	ProbeEventFlagEVENT_TIMEWAIT_TIMESTAMP ProbeEventFlag = 65536
+	ProbeEventFlagEVENT_OWN_PORT_RANGE     ProbeEventFlag = 131072
 )
 
 type ProbeEventKind uint32
@@ -165,11 +164,11 @@ const (
 )
 
 type ProbeSocketEvent struct {
-	_                 structs.HostLayout
-	Socket            ProbeTransitionEvent
-	ExpiresJiffies    uint64
-	KeepaliveInterval uint32
-	Reserved          uint32
+	_                     structs.HostLayout
+	Socket                ProbeTransitionEvent
+	JiffiesLeft           int64
+	KeepaliveIntvlJiffies uint32
+	Reserved              uint32
 }
 
 type ProbeSocketRole uint32
@@ -253,6 +252,7 @@ const (
 	ProbeVarAcceptHasTwoArgs           = "accept_has_two_args"
 	ProbeVarCgroupV1Subsys             = "cgroup_v1_subsys"
 	ProbeVarChainLength                = "chain_length"
+	ProbeVarExcludeOrphanFinWait2      = "exclude_orphan_fin_wait2"
 	ProbeVarExcludeSelf                = "exclude_self"
 	ProbeVarExportCgroupEvent          = "export_cgroup_event"
 	ProbeVarExportEndEvent             = "export_end_event"
@@ -272,7 +272,6 @@ const (
 	ProbeVarFilterComm                 = "filter_comm"
 	ProbeVarFilterFamily               = "filter_family"
 	ProbeVarFilterNetns                = "filter_netns"
-	ProbeVarFilterOrphanFinWait2       = "filter_orphan_fin_wait2"
 	ProbeVarFilterPid                  = "filter_pid"
 	ProbeVarFilterPorts                = "filter_ports"
 	ProbeVarFilterRoles                = "filter_roles"
@@ -287,7 +286,7 @@ const (
 	ProbeVarMayBePreempted             = "may_be_preempted"
 	ProbeVarMayInterruptItself         = "may_interrupt_itself"
 	ProbeVarRingMask                   = "ring_mask"
-	ProbeVarRingsPerCpu                = "rings_per_cpu"
+	ProbeVarRingsPerCpuQ32             = "rings_per_cpu_q32"
 	ProbeVarSelfInInitialPidns         = "self_in_initial_pidns"
 	ProbeVarSelfPid                    = "self_pid"
 	ProbeVarSelfPidnsDev               = "self_pidns_dev"
@@ -396,6 +395,7 @@ type ProbeVariableSpecs struct {
 	AcceptHasTwoArgs       *ebpf.VariableSpec `ebpf:"accept_has_two_args"`
 	CgroupV1Subsys         *ebpf.VariableSpec `ebpf:"cgroup_v1_subsys"`
 	ChainLength            *ebpf.VariableSpec `ebpf:"chain_length"`
+	ExcludeOrphanFinWait2  *ebpf.VariableSpec `ebpf:"exclude_orphan_fin_wait2"`
 	ExcludeSelf            *ebpf.VariableSpec `ebpf:"exclude_self"`
 	ExportCgroupEvent      *ebpf.VariableSpec `ebpf:"export_cgroup_event"`
 	ExportEndEvent         *ebpf.VariableSpec `ebpf:"export_end_event"`
@@ -415,7 +415,6 @@ type ProbeVariableSpecs struct {
 	FilterComm             *ebpf.VariableSpec `ebpf:"filter_comm"`
 	FilterFamily           *ebpf.VariableSpec `ebpf:"filter_family"`
 	FilterNetns            *ebpf.VariableSpec `ebpf:"filter_netns"`
-	FilterOrphanFinWait2   *ebpf.VariableSpec `ebpf:"filter_orphan_fin_wait2"`
 	FilterPid              *ebpf.VariableSpec `ebpf:"filter_pid"`
 	FilterPorts            *ebpf.VariableSpec `ebpf:"filter_ports"`
 	FilterRoles            *ebpf.VariableSpec `ebpf:"filter_roles"`
@@ -430,7 +429,7 @@ type ProbeVariableSpecs struct {
 	MayBePreempted         *ebpf.VariableSpec `ebpf:"may_be_preempted"`
 	MayInterruptItself     *ebpf.VariableSpec `ebpf:"may_interrupt_itself"`
 	RingMask               *ebpf.VariableSpec `ebpf:"ring_mask"`
-	RingsPerCpu            *ebpf.VariableSpec `ebpf:"rings_per_cpu"`
+	RingsPerCpuQ32         *ebpf.VariableSpec `ebpf:"rings_per_cpu_q32"`
 	SelfInInitialPidns     *ebpf.VariableSpec `ebpf:"self_in_initial_pidns"`
 	SelfPid                *ebpf.VariableSpec `ebpf:"self_pid"`
 	SelfPidnsDev           *ebpf.VariableSpec `ebpf:"self_pidns_dev"`
@@ -509,6 +508,7 @@ type ProbeVariables struct {
 	AcceptHasTwoArgs       *ebpf.Variable `ebpf:"accept_has_two_args"`
 	CgroupV1Subsys         *ebpf.Variable `ebpf:"cgroup_v1_subsys"`
 	ChainLength            *ebpf.Variable `ebpf:"chain_length"`
+	ExcludeOrphanFinWait2  *ebpf.Variable `ebpf:"exclude_orphan_fin_wait2"`
 	ExcludeSelf            *ebpf.Variable `ebpf:"exclude_self"`
 	ExportCgroupEvent      *ebpf.Variable `ebpf:"export_cgroup_event"`
 	ExportEndEvent         *ebpf.Variable `ebpf:"export_end_event"`
@@ -528,7 +528,6 @@ type ProbeVariables struct {
 	FilterComm             *ebpf.Variable `ebpf:"filter_comm"`
 	FilterFamily           *ebpf.Variable `ebpf:"filter_family"`
 	FilterNetns            *ebpf.Variable `ebpf:"filter_netns"`
-	FilterOrphanFinWait2   *ebpf.Variable `ebpf:"filter_orphan_fin_wait2"`
 	FilterPid              *ebpf.Variable `ebpf:"filter_pid"`
 	FilterPorts            *ebpf.Variable `ebpf:"filter_ports"`
 	FilterRoles            *ebpf.Variable `ebpf:"filter_roles"`
@@ -543,7 +542,7 @@ type ProbeVariables struct {
 	MayBePreempted         *ebpf.Variable `ebpf:"may_be_preempted"`
 	MayInterruptItself     *ebpf.Variable `ebpf:"may_interrupt_itself"`
 	RingMask               *ebpf.Variable `ebpf:"ring_mask"`
-	RingsPerCpu            *ebpf.Variable `ebpf:"rings_per_cpu"`
+	RingsPerCpuQ32         *ebpf.Variable `ebpf:"rings_per_cpu_q32"`
 	SelfInInitialPidns     *ebpf.Variable `ebpf:"self_in_initial_pidns"`
 	SelfPid                *ebpf.Variable `ebpf:"self_pid"`
 	SelfPidnsDev           *ebpf.Variable `ebpf:"self_pidns_dev"`

@@ -70,7 +70,7 @@ func Sample(sample []byte, e *Event) error {
 		if err := decodeTransition(&w.Socket, KindSocket, e); err != nil {
 			return err
 		}
-		e.JiffiesLeft, e.KeepaliveJiffies = w.ExpiresJiffies, uint64(w.KeepaliveInterval)
+		e.JiffiesLeft, e.KeepaliveJiffies = uint64(w.JiffiesLeft), uint64(w.KeepaliveIntvlJiffies)
 		return nil
 	case unsafe.Sizeof(wireCgroup{}):
 		w := view[wireCgroup](sample)
@@ -144,16 +144,15 @@ func decodeFlags(w *wireTransition, t *tcp.Transition) {
 	t.TimeWaitUnknown = hasFlag(w, bpfobj.ProbeEventFlagEVENT_TIMEWAIT_UNKNOWN)
 	t.Locked = hasFlag(w, bpfobj.ProbeEventFlagEVENT_LOCKED)
 	t.PeerFIN = hasFlag(w, bpfobj.ProbeEventFlagEVENT_PEER_FIN)
-	t.NoProcess = hasFlag(w, bpfobj.ProbeEventFlagEVENT_ORPHAN)
+	t.NoProcess = hasFlag(w, bpfobj.ProbeEventFlagEVENT_NO_SOCKET)
 	t.Expired = hasFlag(w, bpfobj.ProbeEventFlagEVENT_EXPIRED)
 	t.NoLinger2 = hasFlag(w, bpfobj.ProbeEventFlagEVENT_NO_LINGER2)
-	t.Unsent = hasFlag(w, bpfobj.ProbeEventFlagEVENT_UNSENT)
 	t.NoPort = hasFlag(w, bpfobj.ProbeEventFlagEVENT_NO_PORT)
 	t.PortUnknown = hasFlag(w, bpfobj.ProbeEventFlagEVENT_PORT_UNKNOWN)
 	t.ListenFailed = hasFlag(w, bpfobj.ProbeEventFlagEVENT_LISTEN_FAILED)
-	t.Acked = hasFlag(w, bpfobj.ProbeEventFlagEVENT_ACKED)
+	t.Acked = hasFlag(w, bpfobj.ProbeEventFlagEVENT_ALL_ACKED)
 	t.Repair = hasFlag(w, bpfobj.ProbeEventFlagEVENT_REPAIR)
-	t.ResetReceived = hasFlag(w, bpfobj.ProbeEventFlagEVENT_RESET_RECEIVED)
+	t.ResetReceived = hasFlag(w, bpfobj.ProbeEventFlagEVENT_TCP_RESET)
 	t.ResetSentBefore = hasFlag(w, bpfobj.ProbeEventFlagEVENT_RESET_SENT)
 	t.ResetAwaited = hasFlag(w, bpfobj.ProbeEventFlagEVENT_RESET_AWAITED)
 	t.PeerTimestamp = hasFlag(w, bpfobj.ProbeEventFlagEVENT_TIMEWAIT_TIMESTAMP)
@@ -199,7 +198,7 @@ func decodeConnection(w *wireEnd, e *Event) {
 	c := &e.Connection
 	*c = tcp.Connection{}
 	c.OpenedAt = time.Duration(w.OpenedNs)
-	c.EstablishedFor = time.Duration(w.EstablishedNs)
+	c.EstablishedFor = time.Duration(w.InEstablishedNs)
 	c.Sent = w.SentBytes
 	c.Received = w.ReceivedBytes
 	c.Retransmits = w.Retransmits

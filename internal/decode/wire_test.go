@@ -48,17 +48,16 @@ const (
 	flagNoLinger2       = 1 << 5
 	flagExpired         = 1 << 6
 	flagOrphan          = 1 << 7
-	flagUnsent          = 1 << 8
-	flagAcked           = 1 << 9
-	flagRepair          = 1 << 10
-	flagNoPort          = 1 << 11
-	flagPortUnknown     = 1 << 12
-	flagListenFailed    = 1 << 13
-	flagResetReceived   = 1 << 14
-	flagResetSent       = 1 << 15
-	flagResetAwaited    = 1 << 16
-	flagPeerTimestamp   = 1 << 17
-	flagOwnPortRange    = 1 << 18
+	flagAcked           = 1 << 8
+	flagRepair          = 1 << 9
+	flagNoPort          = 1 << 10
+	flagPortUnknown     = 1 << 11
+	flagListenFailed    = 1 << 12
+	flagResetReceived   = 1 << 13
+	flagResetSent       = 1 << 14
+	flagResetAwaited    = 1 << 15
+	flagPeerTimestamp   = 1 << 16
+	flagOwnPortRange    = 1 << 17
 
 	kindTransition = 1
 	kindEnd        = 2
@@ -302,7 +301,6 @@ func independentTransition(b []byte) tcp.Transition {
 		NoLinger2:       flags&flagNoLinger2 != 0,
 		Expired:         flags&flagExpired != 0,
 		NoProcess:       flags&flagOrphan != 0,
-		Unsent:          flags&flagUnsent != 0,
 		Acked:           flags&flagAcked != 0,
 		Repair:          flags&flagRepair != 0,
 		NoPort:          flags&flagNoPort != 0,

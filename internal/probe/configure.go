@@ -39,7 +39,7 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	constants := map[string]any{
 		bpfobj.ProbeVarHasSocketStorage: features.has(SocketStorage),
 		bpfobj.ProbeVarHasSocketCookie:  features.has(SocketCookie),
-		bpfobj.ProbeVarRingsPerCpu:      l.perCPU,
+		bpfobj.ProbeVarRingsPerCpuQ32:      l.perCPU,
 		bpfobj.ProbeVarRingMask:         uint32(l.count - 1),
 		bpfobj.ProbeVarWakeupBytes:      uint64(l.bytes / 4),
 		bpfobj.ProbeVarWantEnds:         opts.Ends,
@@ -256,7 +256,7 @@ func addFilterConstants(constants map[string]any, f *filter.Filter) {
 	constants[bpfobj.ProbeVarFilterFamily] = f.Family
 	constants[bpfobj.ProbeVarFilterStates] = len(f.OldStates)+len(f.NewStates) > 0 || f.Transitions != nil
 	constants[bpfobj.ProbeVarWantedStates] = wantedStates(f)
-	constants[bpfobj.ProbeVarFilterOrphanFinWait2] = f.LivingFinWait2
+	constants[bpfobj.ProbeVarExcludeOrphanFinWait2] = f.LivingFinWait2
 	constants[bpfobj.ProbeVarFilterRoles] = roles
 	constants[bpfobj.ProbeVarFilterPorts] = portSides
 	constants[bpfobj.ProbeVarFilterAddrs] = addrSides

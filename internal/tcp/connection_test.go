@@ -31,9 +31,8 @@ func timeWaitUnknown(t *Transition) { t.TimeWaitUnknown = true }
 func peerFIN(t *Transition)         { t.PeerFIN = true }
 func noLinger2(t *Transition)       { t.NoLinger2 = true }
 func orphan(t *Transition)          { t.NoProcess = true }
-func unsent(t *Transition)          { t.Unsent = true }
-func noPort(t *Transition)          { t.NoPort, t.Unsent = true, true }
-func portUnknown(t *Transition)     { t.PortUnknown, t.Unsent = true, true }
+func noPort(t *Transition)          { t.NoPort = true }
+func portUnknown(t *Transition)     { t.PortUnknown = true }
 func listenFailed(t *Transition)    { t.ListenFailed = true }
 func acked(t *Transition)           { t.Acked = true }
 func repair(t *Transition)          { t.Repair = true }
@@ -63,7 +62,7 @@ var endings = []ending{
 	{"connect() from a bound port that finds that connection there", last(SynSent, locked, noPort), ClosedByAddressInUse},
 	{"connect() from a bound port that finds that connection there, after a timeout of the socket", last(SynSent, locked, noPort, with(unix.ETIMEDOUT)), ClosedByAddressInUse},
 	{"connect() of which it is not known whether it found a port", last(SynSent, locked, unbound, portUnknown), ""},
-	{"a fast open that was put off and closed, or a route refused", last(SynSent, locked, unsent), ClosedByLocal},
+	{"a fast open that was put off and closed, or a route refused", last(SynSent, locked), ClosedByLocal},
 	{"listen() that failed", last(Listen, locked, ownerAtWork, listenFailed), ""},
 	{"close() in repair mode", last(Established, locked, ownerAtWork, repair), ""},
 	{"close() before an answer came", last(SynSent, locked), ClosedByLocal},

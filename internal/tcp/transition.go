@@ -175,7 +175,6 @@ type Transition struct {
 	PeerFIN         bool          // the peer's FIN has been received
 	NoLinger2       bool          // the socket option TCP_LINGER2 is negative
 	NoProcess       bool          // no process has the socket open: it is not accepted yet, or all have closed it
-	Unsent          bool          // SynSent to Close: connect() made no SYN
 	NoPort          bool          // SynSent to Close: inet_hash_connect() failed: no port was free, or the bound one is in use
 	PortUnknown     bool          // SynSent to Close: it is not known whether connect() found a local port
 	ListenFailed    bool          // Listen to Close: listen() failed, so the socket never listened

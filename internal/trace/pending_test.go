@@ -16,7 +16,7 @@ func awaited(cookie uint64, old tcp.State, received bool) []byte {
 	b := event(152, 2, cookie, old, tcp.Close)
 	flags := uint32(bpfobj.ProbeEventFlagEVENT_RESET_AWAITED)
 	if received {
-		flags |= uint32(bpfobj.ProbeEventFlagEVENT_RESET_RECEIVED)
+		flags |= uint32(bpfobj.ProbeEventFlagEVENT_TCP_RESET)
 		binary.NativeEndian.PutUint32(b[92:], 104)
 	}
 	binary.NativeEndian.PutUint32(b[108:], flags)
