@@ -69,7 +69,7 @@ static __always_inline void add_timewait_flags(const struct transition *t,
 		     EVENT_TIMEWAIT_TIMESTAMP);
 }
 
-/* Whether the socket is a client whose port connect() took from IP_LOCAL_PORT_RANGE, since 6.3. */
+/* Whether the socket is a client that has set IP_LOCAL_PORT_RANGE, since 6.3. */
 static __always_inline bool connects_from_own_port_range(const struct transition *t)
 {
 	struct inet_sock___before_6_8 *old = (void *)t->sk;

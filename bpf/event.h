@@ -28,8 +28,7 @@ enum event_flag {
 	EVENT_NO_LINGER2 = 1 << 5, /* to CLOSE: TCP_LINGER2 < 0, no FIN_WAIT2 for an orphan */
 	EVENT_EXPIRED = 1 << 6, /* TIME_WAIT -> CLOSE: its timer expired */
 	EVENT_NO_SOCKET = 1 << 7, /* no struct socket: not accepted yet, or closed */
-	EVENT_ALL_ACKED =
-		1 << 8, /* to CLOSE: the peer has acknowledged all, and the FIN if there is one */
+	EVENT_ALL_ACKED = 1 << 8, /* to CLOSE: the peer has acknowledged all, a FIN included */
 	EVENT_REPAIR = 1 << 9, /* to CLOSE: TCP_REPAIR is set, so nothing is sent */
 	EVENT_NO_PORT = 1 << 10, /* SYN_SENT -> CLOSE: inet_hash_connect() found no port */
 	EVENT_PORT_UNKNOWN = 1 << 11, /* SYN_SENT -> CLOSE: perhaps it found none, see connect.h */
@@ -118,7 +117,8 @@ struct end_event {
 _Static_assert(sizeof(struct end_event) == 152, "end_event has a hole or grew");
 
 /*
- * Has the cookie, or else the addresses and ports, of the transition to CLOSE that it belongs to.
+ * It belongs to the transition to CLOSE with the same cookie. Without a cookie the addresses, the
+ * ports and the namespace show which transition that is.
  */
 struct reset_event {
 	__u64 timestamp_ns; /* CLOCK_BOOTTIME */

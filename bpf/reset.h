@@ -92,9 +92,10 @@ __noinline int take_cpu_reset_note(__u32 slot, __u32 key, __u64 sk)
 }
 
 /*
- * At a transition to CLOSE: moves what was noted of a reset to ec->reset. A sock_state with
+ * At a transition to CLOSE: copies what was noted of a reset to ec->reset. A sock_state with
  * since_ns was there before this transition, so the note is in it. A sock_state without since_ns
- * may have been created by this transition, after the note was made.
+ * may have been created by this transition, after the note was made; then the note is taken from
+ * this CPU.
  *
  * Must be called before a filter drops the transition, or the note stays on this CPU. A later
  * socket at the same address would get it.
