@@ -205,7 +205,9 @@ func TestStall_AlertsBeyondReserve(t *testing.T) {
 			sink := &fakeSink{full: true, noRoom: true}
 			source := &fakeSource{turns: [][][]byte{samples(3), samples(4)}}
 			source.atRead = func() {
-				sink.full, sink.noRoom = sink.full && !(freed && source.reads > 5), sink.noRoom && !(freed && source.reads > 5)
+				if freed && source.reads > 5 {
+					sink.full, sink.noRoom = false, false
+				}
 			}
 			cfg := Config{Notify: func(message string) { notices = append(notices, message) }}
 			if _, _, err := monitoredBy(t, &fakeMonitor{}, sink, cfg, source); err != nil {
