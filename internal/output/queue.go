@@ -16,7 +16,7 @@ const (
 	maxSpares = 8
 	// drainNotice is how long Drain waits before it notifies the operator.
 	drainNotice = 5 * time.Second
-	// lateDrain bounds the wait of a Drain that is called after Abandon.
+	// lateDrain is how long Drain waits after Abandon for the output to take something.
 	lateDrain = 300 * time.Millisecond
 )
 
@@ -55,7 +55,9 @@ type Queue struct {
 	abandoned bool
 	inDrain   bool
 	late      bool // Drain waits no longer
-	ended     bool // the goroutine
+	// sizeBefore is size when Drain was last found waiting although it is abandoned.
+	sizeBefore int
+	ended      bool // the goroutine
 }
 
 // NewQueue starts a goroutine that writes to out, which the caller must not use until
@@ -154,7 +156,13 @@ func (q *Queue) notifyBacklog() {
 func (q *Queue) Abandon() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.abandoned, q.late = true, q.inDrain
+	q.abandoned = true
+	if q.inDrain && (q.sizeBefore == 0 || q.size < q.sizeBefore) { // the reader reads
+		q.sizeBefore = q.size
+		time.AfterFunc(lateDrain, q.Abandon)
+	} else {
+		q.late = q.inDrain
+	}
 	q.changed.Broadcast()
 }
 
