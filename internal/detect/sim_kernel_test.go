@@ -27,7 +27,6 @@ type simKernel struct {
 	cookie       uint64
 	timers       [simTimers][]simTimer // by step
 	timeWaitsIn  simCount              // that were created
-
 	// emit reports whether the transition has reached the engine, or will.
 	emit func(s *simSocket, t *tcp.Transition) bool
 }

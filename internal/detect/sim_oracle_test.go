@@ -263,6 +263,7 @@ func (o *simOracle) judgeStorm(d *simDestination) {
 	if least := o.useOf(d, false); buckets >= 1.05*u.capacity && o.mustWarn(d, &least) {
 		if st.mustSince == 0 {
 			st.mustSince = k.now
+			o.seen[mustBe+timeWaitStorm]++
 		}
 	} else {
 		st.mustSince = 0

@@ -55,6 +55,7 @@ func (o *simOracle) see(key simKey, may, keeps, must bool, why string) {
 		v.mustSince = 0
 	case v.mustSince == 0:
 		v.mustSince = now
+		o.seen[mustBe+key.kind]++
 	}
 	for _, x := range o.open {
 		if x.Kind == key.kind && o.isAbout(x, key) {

@@ -60,8 +60,16 @@ func TestSimulation(t *testing.T) {
 	}
 	close(seeds)
 	all.Wait()
-	t.Logf("%d of %d failed; alerts: %v", failed, *simulations, opened)
+	t.Logf("%d of %d failed; alerts, and how many of them must be: %v", failed, *simulations, opened)
+	for _, kind := range []string{timeWaitStorm, "close_wait_leak", "connect_failures", "fin_wait2_pileup", "reset_burst"} {
+		if *simulations >= 500 && (opened[kind] == 0 || opened[mustBe+kind] == 0) {
+			t.Errorf("no %s has come, or none had to: this proves nothing", kind)
+		}
+	}
 }
+
+// mustBe counts causes that must have an alert.
+const mustBe = "must be "
 
 // take judges an alert when it is reported.
 func (o *simOracle) take(a *Alert) {
