@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	simulations = flag.Uint64("simulations", 500, "how many random simulations TestSimulation runs")
+	simulations = flag.Uint64("simulations", defaultSimulations, "how many random simulations TestSimulation runs")
 	simulation  = flag.Uint64("simulation", 0, "the seed of the only simulation that TestSimulation runs, and prints")
 )
 

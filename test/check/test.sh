@@ -54,6 +54,7 @@ unprivileged() {
     run_race 'internal and cmd' -p 2 "${all[@]}"
     mapfile -t counting < <(packages_with 'AllocsPerRun' 'internal/*_test.go')
     run 'internal, where allocations count' -p 1 "${counting[@]}"
+    run 'internal/detect, 500 simulations' -run TestSimulation ./internal/detect
 }
 
 # The tests that load BPF programs, one package at a time, because each sees the sockets of
