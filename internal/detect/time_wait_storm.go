@@ -31,13 +31,13 @@ const (
 func opensStorm(r *rate.Estimator, f rate.Forecast, m rate.TimeWaitModel, threshold, unsure float64) bool {
 	// The peers of what waits for a FIN may all close in a moment: no early forecast then.
 	early := m.ReuseAfter == 0 || m.FinFraction > 0.5
-	if !f.Exhausts || f.Rate*min(rate.MaxWindow, r.Age()).Seconds() < minConnections {
+	taken := f.Occupancy / f.Capacity
+	if !f.Exhausts || taken < exhaustedShare && f.Rate*min(rate.MaxWindow, r.Age()).Seconds() < minConnections {
 		return false // as few as that make no rate
 	}
 	if _, exhausts := r.Exhaustion(f.Rate-f.Deviation-unsure, m, f.Capacity); !exhausts {
 		return false
 	}
-	taken := f.Occupancy / f.Capacity
 	near := min(threshold, max(threshold-0.1, 0.8-pipelineDelay*f.Rate/f.Capacity))
 	if (f.ExhaustedIn > rate.MaxWindow || taken < near) && (!early || taken < threshold-0.2 || !r.Sustained(f)) {
 		return false

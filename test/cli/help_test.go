@@ -23,7 +23,8 @@ func mustSucceed(t testing.TB, args ...string) result {
 }
 
 var alertKinds = []string{
-	"time_wait_storm", "port_exhaustion", "close_wait_leak", "connect_failures", "fin_wait2_pileup", "reset_burst", "alerts_suppressed",
+	"time_wait_storm", "port_exhaustion", "close_wait_leak", "connect_failures", "fin_wait2_pileup", "reset_burst", "listen_queue_full",
+	"alerts_suppressed",
 }
 
 // explain knows every state and kind of alert, and lists each in one line.

@@ -8,7 +8,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -26,6 +28,8 @@ func TestMain(m *testing.M) {
 	if count := os.Getenv(filesEnv); count != "" {
 		os.Exit(filesMain(count))
 	}
+	// Where this process ignores SIGHUP (nohup), so would the programs that it starts.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	os.Exit(buildAndRun(m))
 }
 
