@@ -37,9 +37,9 @@ static __always_inline struct sock *accepted_socket(const __u64 *ctx)
 	return child;
 }
 
-/* An accept() that is under way: which descriptor it has reserved for the connection. */
+/* The latest accept() of a task: which descriptor it has reserved for the connection. */
 struct accept_call {
-	__u64 task; /* the task's address; 0: the slot is free */
+	__u64 task; /* the task's address; 0: the slot was never used */
 	__s32 fd;
 };
 

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * The local ports of one network namespace that connect() does not choose for any other
+ * The local ports of one network namespace that connect() does not choose, whatever the
  * destination, because bind() has made or joined their buckets: __inet_hash_connect() of
  * net/ipv4/inet_hashtables.c skips a bucket if fastreuse or fastreuseport is not negative. Such
  * a bucket has listeners, their children, also after the listener was closed, sockets that were
- * bound before connect(), and the TIME_WAITs of all of these. inet_diag does not show it.
+ * bound before connect(), and the TIME_WAITs of all of these. inet_diag does not show the bucket. Sockets that are
+ * bound and neither listen nor are connected are in no table that an iterator walks.
  */
 #ifndef TCPSHIFT_BOUND_PORTS_H
 #define TCPSHIFT_BOUND_PORTS_H

@@ -79,7 +79,7 @@ enum listen_port_result {
 struct transition_event {
 	__u64 timestamp_ns; /* CLOCK_BOOTTIME */
 	__u64 cookie; /* 0: not known, see cookie_of() */
-	__u64 cgroup_id; /* the owner's, or the socket's if no owner is known; 0: not known */
+	__u64 cgroup_id; /* the owner's, at the end of a TIME_WAIT the former one's; without one the socket's; 0: not known */
 	__u64 in_state_ns; /* time in old_state; valid with EVENT_TIMED */
 	__u8 local_addr[16]; /* network order; IPv4 in the first four bytes */
 	__u8 peer_addr[16];
@@ -181,7 +181,7 @@ struct program_counters {
 	__u64 filtered;
 	__u64 emitted;
 	__u64 ring_full;
-	__u64 ring_busy; /* the ring's lock was contended (since 6.18) */
+	__u64 ring_busy; /* the ring's lock could not be taken (since 6.18) */
 	__u64 deferred; /* until the socket's next transition (deferred.h) */
 	__u64 resumed; /* deferred before; now also in filtered, emitted or a ring_ counter */
 	__u64 timewait_unknown; /* perhaps a TIME_WAIT; also in one of the above */

@@ -80,7 +80,7 @@ static __always_inline void fill_owner_from_current(struct task_struct *task, st
 		fill_process_identity(leader, ref);
 		ref->file = ec->file;
 		ref->files = (__u64)files;
-		ref->fd = current_fd_of(READ_TYPED(files, fdt), ec->file);
+		ref->fd = syscall_fd_of(READ_TYPED(files, fdt), ec->file);
 		ref->source_and_flags = exclude_self && current_is_tracer(ref->pid) ? REF_SELF : 0;
 		fill_socket_cookie(ref);
 	}
@@ -165,7 +165,7 @@ static __always_inline bool current_has_file(const struct event_ctx *ec, struct 
 	if (ec->stored_owner.ref.pid && ec->stored_owner.ref.fd >= 0 &&
 	    fd_refers_to(fdt, ec->stored_owner.ref.fd, ec->file))
 		return true;
-	return current_fd_of(fdt, ec->file) >= 0 || find_low_fd(address_of(fdt), ec->file) >= 0;
+	return syscall_fd_of(fdt, ec->file) >= 0 || find_low_fd(address_of(fdt), ec->file) >= 0;
 }
 
 /*

@@ -66,7 +66,7 @@ __noinline int find_low_fd(__u64 fdt, __u64 file)
  * else -1. If the first argument is no descriptor, or another one (io_uring_enter() has the
  * ring's), the table has another file there, or none.
  */
-static __always_inline int current_fd_of(struct fdtable *fdt, __u64 file)
+static __always_inline int syscall_fd_of(struct fdtable *fdt, __u64 file)
 {
 	__u32 fd = current_call().first;
 

@@ -38,7 +38,7 @@ static __always_inline bool is_owner_known(const struct sock_state *s, __u64 sk)
 __noinline int find_current_fd(__u64 file, bool may_search)
 {
 	struct fdtable *fdt = READ_TYPED(current_task(), files, fdt);
-	int fd = current_fd_of(fdt, file);
+	int fd = syscall_fd_of(fdt, file);
 
 	return fd < 0 && may_search ? find_low_fd(address_of(fdt), file) : fd;
 }

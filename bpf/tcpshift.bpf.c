@@ -152,8 +152,8 @@ SEC("iter/tcp") int dump_sockets(struct bpf_iter__tcp *ctx)
 }
 
 /*
- * The ports of one network namespace that connect() does not choose, as above; internal/probe
- * runs it for alerts.
+ * The ports that connect() does not choose, in the namespace of the thread that opens the
+ * iterator; internal/probe runs it for alerts.
  */
 SEC("iter/tcp") int dump_bound_ports(struct bpf_iter__tcp *ctx)
 {

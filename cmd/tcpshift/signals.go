@@ -14,7 +14,7 @@ import (
 // The first signal that ends the process must have ended it after 5 seconds, whatever hangs.
 const (
 	abandonAfter = 3500 * time.Millisecond // from then on, nothing waits for the output
-	exitAfter    = 4500 * time.Millisecond // the process exits without the command's return
+	exitAfter    = 4300 * time.Millisecond // the process exits without the command's return
 	// detachLimit bounds the wait for the kernel to detach the programs at such an exit.
 	detachLimit = 300 * time.Millisecond
 	// repeatWindow is the time after the first signal in which the same signal is the same

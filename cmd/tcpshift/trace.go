@@ -142,12 +142,12 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	traced.closeLinks = p.CloseLinks
 	s.handle(&traced)
 	cfg := o.config(p, queue)
+	o.confine() // before the monitor reads what others control
 	if o.wants("alert") {
 		m := monitor.New(o.detection, o.filter, p.BoundPorts, warn)
 		defer m.Close()
 		cfg.Monitor = m
 	}
-	o.confine()
 	return trace.Run(s.ctx, cfg)
 }
 

@@ -36,7 +36,8 @@ type Event struct {
 
 	// Of KindSocket: the time left to a TIME_WAIT and net.ipv4.tcp_keepalive_intvl, both in
 	// jiffies. The sysctl is known in seconds as well, so it shows how long a jiffy is.
-	JiffiesLeft, KeepaliveJiffies uint64
+	JiffiesLeft      int64 // negative: the timer is late
+	KeepaliveJiffies uint64
 
 	LateReset tcp.LateReset // of KindLateReset
 }
@@ -70,7 +71,7 @@ func Sample(sample []byte, e *Event) error {
 		if err := decodeTransition(&w.Socket, KindSocket, e); err != nil {
 			return err
 		}
-		e.JiffiesLeft, e.KeepaliveJiffies = uint64(w.JiffiesLeft), uint64(w.KeepaliveIntvlJiffies)
+		e.JiffiesLeft, e.KeepaliveJiffies = w.JiffiesLeft, uint64(w.KeepaliveIntvlJiffies)
 		return nil
 	case unsafe.Sizeof(wireCgroup{}):
 		w := view[wireCgroup](sample)
@@ -152,7 +153,7 @@ func decodeFlags(w *wireTransition, t *tcp.Transition) {
 	t.ListenFailed = hasFlag(w, bpfobj.ProbeEventFlagEVENT_LISTEN_FAILED)
 	t.Acked = hasFlag(w, bpfobj.ProbeEventFlagEVENT_ALL_ACKED)
 	t.Repair = hasFlag(w, bpfobj.ProbeEventFlagEVENT_REPAIR)
-	t.ResetReceived = hasFlag(w, bpfobj.ProbeEventFlagEVENT_TCP_RESET)
+	t.TCPReset = hasFlag(w, bpfobj.ProbeEventFlagEVENT_TCP_RESET)
 	t.ResetSentBefore = hasFlag(w, bpfobj.ProbeEventFlagEVENT_RESET_SENT)
 	t.ResetAwaited = hasFlag(w, bpfobj.ProbeEventFlagEVENT_RESET_AWAITED)
 	t.PeerTimestamp = hasFlag(w, bpfobj.ProbeEventFlagEVENT_TIMEWAIT_TIMESTAMP)

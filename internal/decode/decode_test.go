@@ -69,7 +69,7 @@ func TestSample_Socket(t *testing.T) {
 			wireSocketOf{wireEvent{family: 4, new: 6, substate: 6}, 1<<64 - 3, 18750},
 			Event{
 				Transition:  tcp.Transition{New: tcp.TimeWait, Substate: tcp.TimeWait},
-				JiffiesLeft: 1<<64 - 3, KeepaliveJiffies: 18750,
+				JiffiesLeft: -3, KeepaliveJiffies: 18750,
 			},
 		},
 	} {

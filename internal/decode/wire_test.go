@@ -269,7 +269,7 @@ func independent(b []byte) Event {
 			ClosedBy:       tcp.ClosedByOf(&e.Transition),
 		}
 	case kindSocket:
-		e.JiffiesLeft, e.KeepaliveJiffies = order.Uint64(b[112:]), uint64(order.Uint32(b[120:]))
+		e.JiffiesLeft, e.KeepaliveJiffies = int64(order.Uint64(b[112:])), uint64(order.Uint32(b[120:]))
 	}
 	return e
 }
@@ -310,7 +310,7 @@ func independentTransition(b []byte) tcp.Transition {
 		OwnPortRange:    flags&flagOwnPortRange != 0,
 		IPv6:            b[offsetFamily] == 6,
 
-		ResetReceived:   flags&flagResetReceived != 0,
+		TCPReset:        flags&flagResetReceived != 0,
 		ResetSentBefore: flags&flagResetSent != 0,
 		ResetAwaited:    flags&flagResetAwaited != 0,
 		ResetCode:       tcp.ResetCode(b[offsetReason]),

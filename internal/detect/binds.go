@@ -62,6 +62,12 @@ func (ns *namespace) isBound(port uint16) bool {
 	return b != nil && b.open > 0
 }
 
+// connectChooses reports whether connect() may choose a port, by what is known of the namespace:
+// it is in the range, and neither reserved nor bound.
+func (ns *namespace) connectChooses(port uint16) bool {
+	return ns.limits.IsEphemeral(port) && !ns.otherBinds.Has(port)
+}
+
 // bindClosed takes a connection off its bound port.
 func (ns *namespace) bindClosed(t *tcp.Transition) {
 	b := ns.binds[t.Local.Port]

@@ -47,11 +47,11 @@ func TestPortExhaustion_PortsBoundByAnotherProcess(t *testing.T) {
 			h.emit(bound, 20000+port, holder, tcp.FinWait2, tcp.TimeWait)
 		}
 		h.pass(30 * time.Second)
-		if ns := h.engine.tracker.namespace(testNetns); ns.bindCount != 20 {
+		if ns := h.engine.tracker.ensureNamespace(testNetns); ns.bindCount != 20 {
 			t.Errorf("%s: %d ports are bound, want 20 by their TIME_WAITs", name, ns.bindCount)
 		}
 		h.pass(35 * time.Second)
-		if ns := h.engine.tracker.namespace(testNetns); ns.bindCount != 0 || len(ns.binds) != 0 || h.engine.tracker.bindTotal != 0 {
+		if ns := h.engine.tracker.ensureNamespace(testNetns); ns.bindCount != 0 || len(ns.binds) != 0 || h.engine.tracker.bindTotal != 0 {
 			t.Errorf("%s: %d ports are bound, want 0", name, ns.bindCount)
 		}
 	}
@@ -82,7 +82,7 @@ func TestPorts_BoundAreNotTakenOver(t *testing.T) {
 		}
 	}
 	h.pass(2 * time.Second)
-	if got := len(h.engine.tracker.namespace(testNetns).binds); got != 0 {
+	if got := len(h.engine.tracker.ensureNamespace(testNetns).binds); got != 0 {
 		t.Errorf("%d ports count as bound, want 0", got)
 	}
 }
@@ -241,7 +241,7 @@ func TestPorts_ListAndTransitions(t *testing.T) {
 	h.bindAndConnect(to(80), 20001, holder)
 	h.bindAndConnect(to(80), 20002, holder)
 	h.pass(2 * time.Second)
-	ns := h.engine.tracker.namespace(testNetns)
+	ns := h.engine.tracker.ensureNamespace(testNetns)
 	if ns.bindCount != 3 || ns.bindsOther != 0 {
 		t.Errorf("%d ports are bound, %d of them unobserved, want 3 and 0", ns.bindCount, ns.bindsOther)
 	}
@@ -331,6 +331,32 @@ func TestBindExhaustion_NeverConnected(t *testing.T) {
 	}
 	if a := h.theOnly("port_exhaustion"); a.Culprit.Known || a.Capacity != 300 || a.Occupancy < 200 || a.Occupancy > 299 || !a.Approximate {
 		t.Errorf("%+v", a)
+	}
+}
+
+// bind() makes no transition: while all ports are bound, the alert stays open although nothing
+// happens in the namespace.
+func TestBindExhaustion_QuietNamespace(t *testing.T) {
+	h := newHost(t, 300, Config{})
+	h.limits.BindBuckets, h.limits.BoundPartial = &tcp.PortSet{}, true
+	for n := range uint16(301) {
+		if n%50 == 0 { // every ten seconds
+			bound := &tcp.PortSet{}
+			for port := range n {
+				bound.Add(20000 + port)
+			}
+			h.limits.Bound, h.limits.BoundReadAt = bound, h.now
+		}
+		if n%10 == 0 {
+			h.emit(to(80), 0, curl, tcp.Close, tcp.SynSent)
+			h.emit(to(80), 20299, curl, tcp.CloseWait, tcp.LastAck)
+		}
+		h.pass(200 * time.Millisecond)
+	}
+	h.theOnly("port_exhaustion")
+	h.pass(5 * time.Minute)
+	if closed := only(h.alerts, "port_exhaustion", Close); len(closed) > 0 {
+		t.Errorf("all ports are bound, and the alert closes: %v", summaries(closed))
 	}
 }
 

@@ -79,6 +79,7 @@ type leak struct {
 	stuck       growth       // sockets in CLOSE_WAIT for at least CloseWaitAge
 	sockets     int          // in closeWaitLeak.waiting: all that refer to this leak
 	lastArrival time.Duration
+	checkedAt   time.Duration // when the kernel's table was read last
 	refuted     int           // sockets that the kernel's table took off the count since the one before, without ever confirming them
 	ended       int           // all others that were taken off since then
 	suspectedAt time.Duration // when stuck began to suffice for an alert; 0: it does not
@@ -241,6 +242,10 @@ func (d *closeWaitLeak) check(raise raiser) {
 			}
 			continue
 		}
+		if d.now-max(l.lastArrival, l.checkedAt) > unreadableFor {
+			d.giveUp(key, l)
+			continue
+		}
 		l.stuck.advance(d.now)
 		if key.unaccepted { // listenQueue reports their listener
 			d.requestTable(key.netns, activeInterval)
@@ -252,6 +257,17 @@ func (d *closeWaitLeak) check(raise raiser) {
 		}
 		raise(key, c, func() Finding { return d.describe(key, l) })
 	}
+}
+
+// giveUp forgets a leak of which nothing has been seen or read for so long that its namespace is
+// probably gone, with the ends of its sockets lost.
+func (d *closeWaitLeak) giveUp(key leakKey, l *leak) {
+	for cookie, w := range d.waiting {
+		if w.leak == l {
+			d.leave(cookie, false)
+		}
+	}
+	d.deleteLeak(key)
 }
 
 // isLeak reports whether an alert may open. Before it does, the kernel's table must confirm

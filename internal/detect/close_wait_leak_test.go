@@ -157,6 +157,25 @@ func TestCloseWaitLeak_Unverified(t *testing.T) {
 	}
 }
 
+// The namespace is gone, with the ends of all its sockets lost: its alert does not stay for ever.
+func TestCloseWaitLeak_NamespaceGone(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	for n := range uint64(150) {
+		h.event(n+1, to(80), process(99, "java"), tcp.Established, tcp.CloseWait)
+		h.pass(time.Second)
+	}
+	h.theOnly("close_wait_leak")
+	h.unreadable = true
+	h.pass(unreadableFor / 2)
+	if len(only(h.alerts, "close_wait_leak", Close)) != 0 {
+		t.Error("the alert closes while the namespace may be unreadable for a moment")
+	}
+	h.pass(unreadableFor)
+	if len(only(h.alerts, "close_wait_leak", Close)) != 1 {
+		t.Error("the namespace is gone, and the alert is open")
+	}
+}
+
 // Sockets of before the start count, and are no growth. Connections that no process has
 // accepted are no leak, but their listener's queue; those that a process accepts after all count.
 func TestCloseWaitLeak_BeforeStart(t *testing.T) {

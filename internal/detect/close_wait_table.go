@@ -10,6 +10,9 @@ const (
 	// unverifiedAfter is how long an alert waits for the kernel's table. Then it opens as
 	// unverified: the namespace may be one that cannot be read.
 	unverifiedAfter = 30 * time.Second
+	// unreadableFor is how long an alert stays open whose namespace cannot be read, with no socket
+	// that comes.
+	unreadableFor = 10 * time.Minute
 	// lateWriteQuiet is a multiple of CloseWaitAge. A process that still sent data CloseWaitAge or
 	// more after the peer had closed had not forgotten the socket. So that socket must be silent
 	// this many times as long as others before it counts.
@@ -60,7 +63,7 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 	}
 	for key, l := range d.leaks {
 		if key.netns == netns {
-			l.refuted, l.ended = 0, 0
+			l.refuted, l.ended, l.checkedAt = 0, 0, readAt
 		}
 	}
 	for cookie, w := range d.waiting {
@@ -79,7 +82,7 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 			d.waiting[cookie] = w
 		}
 	}
-	d.namespace(netns).closeWaitReadAt = readAt
+	d.ensureNamespace(netns).closeWaitReadAt = readAt
 }
 
 // confirm takes a socket that the kernel's table has. If its process still sends on it, it does

@@ -143,9 +143,9 @@ type Request struct {
 	HalfClosed bool
 	// CloseWait asks for its sockets in CLOSE_WAIT as well, which takes such a walk, too.
 	CloseWait bool
-	// OpenSince, if it is not 0, asks for its connections as well, and identifies the
+	// OpenRequestedAt, if it is not 0, asks for its connections as well, and identifies the
 	// request. It is the time of the request.
-	OpenSince time.Duration
+	OpenRequestedAt time.Duration
 	// Suspects, if it is not nil, asks for counts of the sockets of some destinations.
 	Suspects *Suspects
 	// Listeners, if it is not nil, asks for the listeners of the namespace. With OnlyListeners

@@ -107,6 +107,12 @@ func (s *exhaustions) remove(key destination) {
 // isFailing reports whether a connect() has failed within quietPeriod.
 func (x *exhaustion) isFailing(now time.Duration) bool { return now-x.lastAt < quietPeriod }
 
+// mayBeReported reports whether an alert may be open that has to report the failures: it closes
+// when there has been no failure for quietPeriod, and nothing has raised it for quietPeriod.
+func (x *exhaustion) mayBeReported(now time.Duration) bool {
+	return now-x.lastAt <= 2*quietPeriod+time.Second
+}
+
 // isRefused reports whether a connect() has failed a moment ago: then no port is left. x may be
 // nil.
 func (x *exhaustion) isRefused(now time.Duration) bool { return x != nil && now-x.lastAt < refusedFor }

@@ -196,6 +196,9 @@ func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []t
 	seen := make(map[uint64]time.Duration)
 	for i := range sockets {
 		s := &sockets[i]
+		if _, again := seen[s.Cookie]; again { // a table that changes may list a socket twice
+			continue
+		}
 		if isLiving(s) {
 			living[s.Cookie] = true
 		}
@@ -210,7 +213,7 @@ func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []t
 		if now-first < minWaiting {
 			continue
 		}
-		client := ns.Value.limits.IsEphemeral(s.Local.Port)
+		client := ns.Value.connectChooses(s.Local.Port)
 		key := waitingKeyOf(netns, client, s.Local, s.Peer)
 		counts[key] = counts[key].with(s)
 		if client {

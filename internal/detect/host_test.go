@@ -109,8 +109,8 @@ func (h *host) pass(d time.Duration) {
 			if want.HalfClosed {
 				h.answerHalfClosed(want.Netns)
 			}
-			if want.OpenSince > 0 && !h.unreadable {
-				h.engine.UpdateOpen(h.now, want.OpenSince, want.Netns, h.openSockets())
+			if want.OpenRequestedAt > 0 && !h.unreadable {
+				h.engine.UpdateOpen(h.now, want.OpenRequestedAt, want.Netns, h.openSockets())
 			}
 			if want.Suspects != nil && !h.unreadable {
 				h.answerSuspects(want)

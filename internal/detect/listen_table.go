@@ -181,8 +181,8 @@ func (n *listenNetns) request(now time.Duration) *ListenRequest {
 	return r
 }
 
-// Newer returns what r and o ask for together; o is the newer one. Both may be nil.
-func (r *ListenRequest) Newer(o *ListenRequest) *ListenRequest {
+// Joined returns what r and o ask for together; o is the newer one. Both may be nil.
+func (r *ListenRequest) Joined(o *ListenRequest) *ListenRequest {
 	switch {
 	case r == nil:
 		return o

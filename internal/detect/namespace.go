@@ -76,13 +76,13 @@ type namespace struct {
 
 // activeNamespace returns the entry of a namespace in which something has just happened.
 func (tr *tracker) activeNamespace(netns uint32) *namespace {
-	ns := tr.namespace(netns)
+	ns := tr.ensureNamespace(netns)
 	ns.activeAt = tr.now
 	ns.transitions++
 	return ns
 }
 
-func (tr *tracker) namespace(netns uint32) *namespace {
+func (tr *tracker) ensureNamespace(netns uint32) *namespace {
 	ns := &tr.namespaces.Get(netns, uint64(netns)).Value
 	if ns.scale == 0 {
 		ns.scale, ns.finFraction, ns.activeAt = 1, 1, tr.now
@@ -104,7 +104,7 @@ func (tr *tracker) namespaceInTick(netns uint32) *namespace {
 // addMissing adds the namespaces that detectors have asked for in a tick.
 func (tr *tracker) addMissing() {
 	for _, netns := range tr.missing {
-		tr.namespace(netns)
+		tr.ensureNamespace(netns)
 	}
 	tr.missing = tr.missing[:0]
 }
@@ -149,13 +149,13 @@ func (tr *tracker) request(netns uint32, ns *namespace, counts bool) Request {
 		r.Suspects = tr.requestCounts(netns, ns)
 	}
 	if tr.requestsOpen(netns, ns) {
-		r.OpenSince = ns.openRequestedAt
+		r.OpenRequestedAt = ns.openRequestedAt
 	}
 	return r
 }
 
 func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
-	ns := tr.namespace(netns)
+	ns := tr.ensureNamespace(netns)
 	switch {
 	case l != nil:
 		before := ns.limits.BoundReadAt

@@ -88,7 +88,7 @@ func (tr *tracker) requestsOpen(netns uint32, ns *namespace) bool {
 }
 
 func (tr *tracker) takeOpen(now, requestedAt time.Duration, netns uint32, o *OpenSockets) {
-	if ns := tr.namespace(netns); ns.openRequestedAt == requestedAt && !o.full {
+	if ns := tr.ensureNamespace(netns); ns.openRequestedAt == requestedAt && !o.full {
 		ns.openAnswer = openAnswer{sockets: o, at: now}
 	}
 }

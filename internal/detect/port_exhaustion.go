@@ -38,7 +38,7 @@ func (d portExhaustion) check(raise raiser) {
 	for key, x := range d.exhausted.byDestination {
 		switch kind := d.kindOf(key, x); {
 		case !x.isFailing(d.now):
-			if !d.hasStorm(key) { // whose alert reports the failures
+			if !x.mayBeReported(d.now) && !d.hasStorm(key) { // whose alert reports the failures
 				d.exhausted.remove(key)
 			}
 		case d.isBoundOut(key): // bindExhaustion reports the failures
@@ -62,7 +62,7 @@ func (d portExhaustion) check(raise raiser) {
 // askFor asks for the kernel's count, unless it was requested after the first failure.
 func (d portExhaustion) askFor(key destination, x *exhaustion) {
 	e, ns := d.destinations.Find(key, key.hash()), d.namespaces.Find(key.netns, uint64(key.netns))
-	if e == nil || ns == nil || e.Value.kernel.requestedAt >= x.firstAt {
+	if e == nil || ns == nil || key.ownRange || e.Value.kernel.requestedAt >= x.firstAt {
 		return
 	}
 	v := &e.Value.kernel

@@ -137,7 +137,7 @@ func (d portStorm) suspectWaiting(ns *namespace, u *destinationUse, m rate.TimeW
 
 // takeWaiting counts the sockets of each destination in the kernel's table.
 func (tr *tracker) takeWaiting(now time.Duration, netns uint32, sockets []tcp.Socket) {
-	ns := tr.namespace(netns)
+	ns := tr.ensureNamespace(netns)
 	before := make(map[*destinationUse]float64) // TIME_WAITs that were counted just now
 	for _, e := range tr.destinations.Entries() {
 		u := &e.Value

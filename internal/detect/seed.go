@@ -92,7 +92,7 @@ func (s *seeding) has(cookie uint64, d *destination) bool {
 func (tr *tracker) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 	tr.now = max(tr.now, now)
 	ns := tr.activeNamespace(netns)
-	client := ns.known && ns.limits.IsEphemeral(s.Local.Port) && !ns.otherBinds.Has(s.Local.Port)
+	client := ns.known && ns.connectChooses(s.Local.Port)
 	key := destination{local: s.Local.Addr, peer: s.Peer.Addr, netns: netns, peerPort: s.Peer.Port}
 	if s.New == tcp.TimeWait {
 		tr.seedTimeWait(now, ns, key, client, s)

@@ -152,7 +152,7 @@ func TestSeed_BucketsCountOnce(t *testing.T) {
 		h.engine.Seed(h.now, testNetns, s)
 	}
 	h.engine.SeedingDone(h.now)
-	ns := h.engine.tracker.namespace(testNetns)
+	ns := h.engine.tracker.ensureNamespace(testNetns)
 	if got := ns.total.Occupancy(ns.modelOfAll(h.now)); got != 100 {
 		t.Errorf("%.0f TIME_WAITs, want 100", got)
 	}

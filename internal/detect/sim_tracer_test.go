@@ -116,7 +116,7 @@ func (tr *simTracer) pass() {
 		if tr.worker.waiting != nil {
 			r.HalfClosed = r.HalfClosed || tr.worker.waiting.HalfClosed
 			r.CloseWait = r.CloseWait || tr.worker.waiting.CloseWait
-			r.OpenSince = max(r.OpenSince, tr.worker.waiting.OpenSince)
+			r.OpenRequestedAt = max(r.OpenRequestedAt, tr.worker.waiting.OpenRequestedAt)
 			r.Suspects = r.Suspects.Newest(tr.worker.waiting.Suspects)
 		}
 		tr.worker.waiting = &r
@@ -227,7 +227,7 @@ func (tr *simTracer) read(r *Request) func() {
 		}
 		answers = append(answers, func() { tr.engine.UpdateCloseWait(k.now, readAt, r.Netns, sockets) })
 	}
-	if reads(r.OpenSince > 0) {
+	if reads(r.OpenRequestedAt > 0) {
 		o := &OpenSockets{}
 		for _, s := range k.sockets {
 			if s.state != tcp.LastAck {
@@ -235,7 +235,7 @@ func (tr *simTracer) read(r *Request) func() {
 				o.Add(r.Netns, &listed, &l)
 			}
 		}
-		answers = append(answers, func() { tr.engine.UpdateOpen(k.now, r.OpenSince, r.Netns, o) })
+		answers = append(answers, func() { tr.engine.UpdateOpen(k.now, r.OpenRequestedAt, r.Netns, o) })
 	}
 	return func() {
 		for _, answer := range answers {

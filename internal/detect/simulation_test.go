@@ -203,6 +203,6 @@ func (o *simOracle) modelOf(d *simDestination) string {
 	if e == nil {
 		return "nothing"
 	}
-	m := o.r.tr.engine.tracker.namespace(testNetns).modelFor(o.r.k.now, d.key, &e.Value)
+	m := o.r.tr.engine.tracker.ensureNamespace(testNetns).modelFor(o.r.k.now, d.key, &e.Value)
 	return fmt.Sprintf("%d open, %.0f TIME_WAITs, %+v, %+v", e.Value.OpenCount(), e.Value.TimeWaits(m), m, e.Value.kernel)
 }

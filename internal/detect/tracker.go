@@ -225,7 +225,7 @@ func (tr *tracker) isClient(t *tcp.Transition, ns *namespace) bool {
 	case t.Local.Port == 0 || !ns.known:
 		return false
 	}
-	return ns.limits.IsEphemeral(t.Local.Port) && !ns.otherBinds.Has(t.Local.Port)
+	return ns.connectChooses(t.Local.Port)
 }
 
 func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
@@ -334,7 +334,8 @@ func (tr *tracker) tick(now time.Duration) {
 		}
 		timeWait, _ := e.Value.total.RecordedTimeWaits()
 		e.Weight = uint64(timeWait) + 1
-		return tr.now-e.Value.activeAt < 2*rate.TimeWaitHold || len(e.Value.binds) > 0
+		// While it is suspected, an alert about it may be open: bind() makes no transition.
+		return tr.now-max(e.Value.activeAt, e.Value.suspectedAt) < 2*rate.TimeWaitHold || len(e.Value.binds) > 0
 	})
 }
 

@@ -264,7 +264,7 @@ func (tr *tracker) takeCounts(now time.Duration, c *SuspectCounts) {
 // how many timewait sockets have no timestamp of the peer.
 func (tr *tracker) modelled(s *Suspects, key destination, u *destinationUse) (timeWaits float64, untimed int) {
 	u.Advance(tr.now)
-	model := tr.namespace(key.netns).uncorrected(key, u)
+	model := tr.ensureNamespace(key.netns).uncorrected(key, u)
 	model.Scale = 1
 	model.Hold = min(model.Hold, (tr.now-s.comparedFrom()).Truncate(time.Second)+time.Second)
 	return u.TimeWaits(model), int(u.UntimedCount(model.Hold))
@@ -272,7 +272,7 @@ func (tr *tracker) modelled(s *Suspects, key destination, u *destinationUse) (ti
 
 func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, c *suspectCount) {
 	s, key := all.of, x.key
-	v, ns := &u.kernel, tr.namespace(key.netns)
+	v, ns := &u.kernel, tr.ensureNamespace(key.netns)
 	_, untimed := tr.modelled(s, key, u)
 	before, after, spread := v.around(all.readAt-pipelineTime, all.readUntil+pipelineTime, x.atRequest, tr.markNow(s, key, u))
 	occupied, moved := u.Occupancy(ns.modelFor(tr.now, key, u)), max(0, after.moves-before.moves)
@@ -326,7 +326,7 @@ func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration
 	if old < minReconciled {
 		return
 	}
-	immediate := u.TimeWaitCount(comparedFor)
+	immediate := u.ClosedByPeerCount(comparedFor)
 	closed := int64(c.timeWaits-c.finWait2) - immediate - max(0, young-int64(c.finWait2))
 	u.finFraction, u.finKnown = min(1, max(0, float64(closed)/float64(old))), true
 }

@@ -25,7 +25,7 @@ func (h *host) use(key destination) *destinationUse {
 func (h *host) occupancy(key destination) float64 {
 	u := h.use(key)
 	u.Advance(h.now)
-	return u.Occupancy(h.engine.tracker.namespace(key.netns).modelFor(h.now, key, u))
+	return u.Occupancy(h.engine.tracker.ensureNamespace(key.netns).modelFor(h.now, key, u))
 }
 
 // taken is how many ports are in use.

@@ -19,7 +19,7 @@ import (
 )
 
 // Read reads the limits of the namespace that the calling thread is in, except Bound: see
-// [ReadBoundPorts]. On a kernel before 6.15, which has no tcp_tw_reuse_delay, ReuseDelay is
+// [ReadBoundPorts]. On a kernel before 6.14, which has no tcp_tw_reuse_delay, ReuseDelay is
 // 1 s. TimeWaits is -1 if the kernel's count cannot be read. The error names the sysctl
 // that could not be read.
 func Read() (*tcp.Limits, error) {
@@ -32,7 +32,7 @@ func Read() (*tcp.Limits, error) {
 		"tcp_fin_timeout":    func(v int) { l.FinTimeout = time.Duration(v) * time.Second },
 		"tcp_max_tw_buckets": func(v int) { l.MaxTimeWaits = v },
 		"tcp_timestamps":     func(v int) { l.Timestamps = v != 0 },
-		"tcp_tw_reuse_delay": func(v int) { l.ReuseDelay = time.Duration(v) * time.Millisecond }, // since Linux 6.15
+		"tcp_tw_reuse_delay": func(v int) { l.ReuseDelay = time.Duration(v) * time.Millisecond }, // since Linux 6.14
 	} {
 		text, err := sysctl(name)
 		if errors.Is(err, os.ErrNotExist) {

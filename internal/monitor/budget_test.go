@@ -65,7 +65,7 @@ func TestBudget_Charges(t *testing.T) {
 func TestWorker_ReadsNothingWithoutBudget(t *testing.T) {
 	w := worker{budget: budget{spent: time.Hour, at: monotonic.Now()}}
 	var read tables
-	err := w.readTables(detect.Request{HalfClosed: true, CloseWait: true, OpenSince: 1, Suspects: &detect.Suspects{}}, &tcp.Limits{}, &read)
+	err := w.readTables(detect.Request{HalfClosed: true, CloseWait: true, OpenRequestedAt: 1, Suspects: &detect.Suspects{}}, &tcp.Limits{}, &read)
 	if err != nil || read.hasHalfClosed || read.hasCloseWait || read.open != nil || read.suspects != nil {
 		t.Errorf("%+v, %v", read, err)
 	}
@@ -76,7 +76,7 @@ func TestWorker_TablesTakeTurns(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	var w worker
-	request := detect.Request{HalfClosed: true, CloseWait: true, OpenSince: 1, Suspects: &detect.Suspects{Urgent: true}}
+	request := detect.Request{HalfClosed: true, CloseWait: true, OpenRequestedAt: 1, Suspects: &detect.Suspects{Urgent: true}}
 	reads := make(map[string]int)
 	const rounds = 3
 	for range 4 * rounds {

@@ -109,9 +109,9 @@ func (m *Monitor) Alerts() []detect.Alert {
 func joined(a, b detect.Request) detect.Request {
 	a.HalfClosed = a.HalfClosed || b.HalfClosed
 	a.CloseWait = a.CloseWait || b.CloseWait
-	a.OpenSince = max(a.OpenSince, b.OpenSince)
+	a.OpenRequestedAt = max(a.OpenRequestedAt, b.OpenRequestedAt)
 	a.Transitions += b.Transitions
-	a.Listeners = a.Listeners.Newer(b.Listeners)
+	a.Listeners = a.Listeners.Joined(b.Listeners)
 	a.OnlyListeners = a.OnlyListeners && b.OnlyListeners
 	a.Suspects = b.Suspects.Newest(a.Suspects) // the engine requests the others again
 	return a

@@ -32,7 +32,7 @@ func (w *worker) readTables(request detect.Request, l *tcp.Limits, into *tables)
 		read              func() error
 	}{
 		{request.Suspects != nil, request.Suspects != nil && request.Suspects.Urgent, func() error { return readSuspects(request, l, into) }},
-		{request.OpenSince > 0, true, func() error { return readOpen(request, l, into) }},
+		{request.OpenRequestedAt > 0, true, func() error { return readOpen(request, l, into) }},
 		{request.HalfClosed, true, func() error { return w.readHalfClosed(into) }},
 		{request.CloseWait, true, func() error { return readCloseWait(into) }},
 		{request.Listeners != nil, request.Listeners != nil && request.Listeners.Urgent, func() (err error) {
@@ -116,7 +116,7 @@ func (w *worker) sendAnswer(request detect.Request, l *tcp.Limits, t tables) {
 			e.UpdateCloseWait(now, t.readAt, request.Netns, t.closeWait)
 		}
 		if t.open != nil {
-			e.UpdateOpen(now, request.OpenSince, request.Netns, t.open)
+			e.UpdateOpen(now, request.OpenRequestedAt, request.Netns, t.open)
 		}
 	})
 }

@@ -124,7 +124,10 @@ func (w *worker) serve(request detect.Request) {
 		w.search.Lose(request.Netns)
 		w.serve(request)
 	case netns.Searching:
-		w.waiting[request.Netns] = joined(request, w.waiting[request.Netns])
+		if older, waits := w.waiting[request.Netns]; waits {
+			request = joined(older, request)
+		}
+		w.waiting[request.Netns] = request
 	case netns.Missing:
 		w.sendAnswer(request, nil, tables{})
 	}

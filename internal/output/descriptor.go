@@ -78,7 +78,10 @@ func (d *descriptor) awaitRoom() { d.await(d.fd) }
 func (d *descriptor) await(fd int) {
 	poll := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 	n, _ := unix.Poll(poll, int(pollPeriod/time.Millisecond)) // EINTR: the next write finds out
-	if n > 0 && d.pause > firstPause {                        // poll(2) was wrong before
+	if n <= 0 {
+		return
+	}
+	if d.pause > firstPause { // poll(2) was wrong before
 		time.Sleep(d.pause)
 	}
 	d.pause = min(2*d.pause, longestPause)

@@ -78,10 +78,16 @@ func (f *regularFile) truncateTail(count int64) error {
 
 func (f *regularFile) Reopens() bool { return f.path != "" }
 
+// reopenLimit bounds the time that Reopen takes.
+const reopenLimit = time.Second
+
 // Reopen opens the path again, where another file may be by now. The file that was open
 // stays in use if that fails.
 func (f *regularFile) Reopen() error {
-	other, err := Open(context.Background(), f.path, f.follow)
+	// A FIFO may be there by now, and opening it waits for a reader.
+	ctx, cancel := context.WithTimeout(context.Background(), reopenLimit)
+	defer cancel()
+	other, err := Open(ctx, f.path, f.follow)
 	if err == nil && !other.Reopens() {
 		err = errors.Join(fmt.Errorf("%s is not a regular file any more", f.path), other.Close())
 	}

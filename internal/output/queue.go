@@ -133,7 +133,7 @@ func (q *Queue) Drain() error {
 	if q.abandoned {
 		defer time.AfterFunc(lateDrain, q.Abandon).Stop()
 	}
-	q.inDrain = true
+	q.inDrain, q.sizeBefore = true, 0
 	for q.size > 0 && q.err == nil && !q.late {
 		q.changed.Wait()
 	}

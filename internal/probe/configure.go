@@ -39,7 +39,7 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	constants := map[string]any{
 		bpfobj.ProbeVarHasSocketStorage: features.has(SocketStorage),
 		bpfobj.ProbeVarHasSocketCookie:  features.has(SocketCookie),
-		bpfobj.ProbeVarRingsPerCpuQ32:      l.perCPU,
+		bpfobj.ProbeVarRingsPerCpuQ32:   l.perCPU,
 		bpfobj.ProbeVarRingMask:         uint32(l.count - 1),
 		bpfobj.ProbeVarWakeupBytes:      uint64(l.bytes / 4),
 		bpfobj.ProbeVarWantEnds:         opts.Ends,

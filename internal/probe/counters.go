@@ -26,7 +26,7 @@ type ProgramCounters struct {
 	Resumed          uint64
 	TimeWaitUnknown  uint64
 	TimeWaitEndsLost uint64
-	LostResets       uint64 // those of the primary; Counters adds what missedByAll returns
+	LostResets       uint64 // of this program; the primary's also have what missedByAll returns
 }
 
 // Fired is the number of times that the tracepoint fired while the program was attached.

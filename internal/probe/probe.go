@@ -60,7 +60,7 @@ func NewKernel() *Kernel {
 func (k *Kernel) Features() Features { return slices.Clone(k.features()) }
 
 // Probe is the attached programs and their ring buffers. It must not be used by several
-// goroutines, except for CloseLinks.
+// goroutines, except for CloseLinks and BoundPorts.
 type Probe struct {
 	features   Features
 	collection *ebpf.Collection

@@ -91,7 +91,7 @@ func (s *snapshot) socket(socket tcp.Socket) {
 // kernel counts it in jiffies. keepalive is the namespace's tcp_keepalive_intvl, which
 // the event has in jiffies.
 func expiresIn(e *decode.Event, keepalive time.Duration) time.Duration {
-	left := int64(e.JiffiesLeft) // negative: overdue
+	left := e.JiffiesLeft
 	if e.Transition.New != tcp.TimeWait || left <= 0 || e.KeepaliveJiffies == 0 {
 		return 0
 	}

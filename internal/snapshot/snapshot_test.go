@@ -124,7 +124,7 @@ func TestExpiresIn_Jiffies(t *testing.T) {
 		{tcp.Established, 15000, 18750, 75 * time.Second, 0},            // no TIME_WAIT
 		{tcp.TimeWait, 1 << 40, 18750, 75 * time.Second, 1 << 40 * 4e6}, // an impossible value must not fail
 	} {
-		e := decode.Event{JiffiesLeft: tt.expires, KeepaliveJiffies: tt.keepaliveInterval}
+		e := decode.Event{JiffiesLeft: int64(tt.expires), KeepaliveJiffies: tt.keepaliveInterval}
 		e.Transition.New = tt.state
 		got := expiresIn(&e, tt.keepalive)
 		if off := (got - tt.want).Abs(); off > tt.want/1e6 {

@@ -78,7 +78,7 @@ func endByReset(t *Transition) ClosedBy {
 	case t.ResetSent, t.ResetSentBefore && t.Error == 0 && !t.Locked:
 		// Under the lock it may be ss -K, with its error read (SO_ERROR) meanwhile.
 		return ClosedByResetSent
-	case t.ResetReceived && t.ResetAwaited && setByReset(t.Error):
+	case t.TCPReset && t.ResetAwaited && setByReset(t.Error):
 		// Data after close() or after the peer's FIN also runs tcp_reset(), but this side
 		// answers it with a reset, so ResetSent would be set.
 		return ClosedByResetReceived
@@ -114,7 +114,8 @@ func endWithoutError(t *Transition) ClosedBy {
 }
 
 // endOfListener recognises close(): the current task is the owner then (bpf/owner.h).
-// ss -K and shutdown() by the owner look alike, because neither sets an error.
+// close(), shutdown() and ss -K by the owner look alike, because none sets an error; ss -K by
+// another process gives "".
 func endOfListener(t *Transition) ClosedBy {
 	if t.Owner.Source == PIDTask && !t.ListenFailed {
 		return ClosedByLocal

@@ -42,7 +42,7 @@ func noBucketLeft(t *Transition)    { t.New, t.Substate = Close, 0 }
 
 // The hooks of bpf/reset.h: received and sent are what they report.
 func awaited(t *Transition)       { t.ResetAwaited = true }
-func resetReceived(t *Transition) { t.ResetAwaited, t.ResetReceived = true, true }
+func resetReceived(t *Transition) { t.ResetAwaited, t.TCPReset = true, true }
 func resetSent(t *Transition)     { t.ResetAwaited, t.ResetSent = true, true }
 func resetBefore(t *Transition)   { t.ResetAwaited, t.ResetSentBefore = true, true }
 

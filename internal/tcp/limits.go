@@ -19,7 +19,7 @@ type Limits struct {
 	BoundReadAt time.Duration // when Bound and BindBuckets were read, CLOCK_BOOTTIME; 0: they were not
 
 	Reuse      int           // net.ipv4.tcp_tw_reuse: 0 never, 1 always, 2 on loopback
-	ReuseDelay time.Duration // net.ipv4.tcp_tw_reuse_delay, since Linux 6.15; before that 1 s
+	ReuseDelay time.Duration // net.ipv4.tcp_tw_reuse_delay, since Linux 6.14; before that 1 s
 	Timestamps bool          // net.ipv4.tcp_timestamps: new connections use them if the peer does
 	FinTimeout time.Duration // net.ipv4.tcp_fin_timeout
 
@@ -40,7 +40,8 @@ func DefaultLimits() Limits {
 	}
 }
 
-// PortCount is the number of ports that connect() may choose from, for one destination.
+// PortCount is the number of ports that connect() may choose from, for one destination, by the
+// range, Reserved and Bound. It does not look at BindBuckets.
 func (l *Limits) PortCount() int {
 	if l.PortHigh < l.PortLow {
 		return 0
@@ -68,14 +69,15 @@ func (l *Limits) BucketsWithout(except func(port uint16) bool) *PortSet {
 	return found
 }
 
-// IsEphemeral reports whether connect() may choose this port.
+// IsEphemeral reports whether connect() may choose this port, by the range, Reserved and Bound. It
+// does not look at BindBuckets.
 func (l *Limits) IsEphemeral(port uint16) bool {
 	return port >= l.PortLow && port <= l.PortHigh && !l.Reserved.Has(port) && !l.Bound.Has(port)
 }
 
 // AllowsReuse reports whether tcp_tw_reuse allows connect() to take over TIME_WAITs between
 // these addresses, by the rule of tcp_twsk_unique() (net/ipv4/tcp_ipv4.c), which also allows it for sockets that are
-// bound to the device lo. The caller must check
+// bound to the device lo: AllowsReuse does not know these. The caller must check
 // the other conditions: the TIME_WAIT has a timestamp of the peer, its substate is not
 // FIN_WAIT2, and it is older than ReuseDelay.
 func (l *Limits) AllowsReuse(local, peer netip.Addr) bool {

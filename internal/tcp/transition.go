@@ -183,7 +183,7 @@ type Transition struct {
 	Expired         bool          // at the end of a TIME_WAIT: its timer ended it
 
 	// Of a transition to Close; see bpf/reset.h.
-	ResetReceived   bool      // tcp_reset() ran before the transition; it need not be the cause
+	TCPReset        bool      // tcp_reset() ran before the transition; it need not be the cause
 	ResetSentBefore bool      // this side sent a reset before the transition: by a timer, ss -K or MPTCP
 	ResetAwaited    bool      // a LateReset follows if this side sends one after the transition
 	ResetSent       bool      // this side sent a reset after the transition; set by the trace loop

@@ -242,7 +242,7 @@ func TestConnection_ResetOfFilteredSocket(t *testing.T) {
 					continue
 				}
 				ends++
-				if c.ResetReceived {
+				if c.TCPReset {
 					wrong++
 				}
 			}

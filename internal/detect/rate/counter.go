@@ -48,7 +48,7 @@ func (c *Counter) Total() int64 { return c.Sum(0, slots) }
 
 // ago is the count of the slot that is n slots older than the newest.
 func (c *Counter) ago(n int) float64 {
-	if n < 0 || int64(n) > c.newest {
+	if n < 0 || n >= slots || int64(n) > c.newest {
 		return 0
 	}
 	return float64(c.slots[(c.newest-int64(n))%slots])

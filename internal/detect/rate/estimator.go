@@ -230,9 +230,9 @@ func (e *Estimator) FinWait2Count(within time.Duration) int64 {
 	return e.finWait2.Sum(0, slotsOf(within))
 }
 
-// TimeWaitCount is how many timewait sockets were created within a time, up to 64 s, whose peers
+// ClosedByPeerCount is how many timewait sockets were created within a time, up to 64 s, whose peers
 // had closed already.
-func (e *Estimator) TimeWaitCount(within time.Duration) int64 {
+func (e *Estimator) ClosedByPeerCount(within time.Duration) int64 {
 	return e.timeWaits.Sum(0, slotsOf(within))
 }
 
