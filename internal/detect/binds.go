@@ -47,7 +47,7 @@ func (tr *tracker) bindOpened(t *tcp.Transition, ns *namespace, key destination,
 		tr.bindTotal++
 		if counted {
 			ns.countBind(t.Local.Port)
-			tr.destinations.Get(key, key.hash()).Value.binds++
+			tr.destinations.GetOrInsert(key, key.hash()).Value.binds++
 		}
 	}
 	b.open, b.counted, b.by, b.changedAt = b.open+1, counted, key, tr.now

@@ -98,7 +98,7 @@ func (d *finWait2Pileup) observe(t *tcp.Transition) {
 	if living {
 		d.living.add(d.now, key, t)
 	}
-	e := d.created.Get(key, key.hash())
+	e := d.created.GetOrInsert(key, key.hash())
 	e.Value.Advance(int64(d.now / time.Second))
 	e.Value.Add(1)
 	d.created.Add(e, 1)

@@ -83,7 +83,7 @@ func (tr *tracker) activeNamespace(netns uint32) *namespace {
 }
 
 func (tr *tracker) ensureNamespace(netns uint32) *namespace {
-	ns := &tr.namespaces.Get(netns, uint64(netns)).Value
+	ns := &tr.namespaces.GetOrInsert(netns, uint64(netns)).Value
 	if ns.scale == 0 {
 		ns.scale, ns.finFraction, ns.activeAt = 1, 1, tr.now
 	}

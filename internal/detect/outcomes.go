@@ -127,7 +127,7 @@ func newOutcomeTable(limit int) outcomeTable {
 
 // countAt counts a connection of an endpoint, and returns its outcomes, advanced to now.
 func (t *outcomeTable) countAt(now time.Duration, key endpointKey) *outcomes {
-	e := t.Get(key, key.hash())
+	e := t.GetOrInsert(key, key.hash())
 	e.Value.advance(now)
 	t.Add(e, 1)
 	return &e.Value

@@ -177,7 +177,7 @@ func (tr *tracker) open(t *tcp.Transition) {
 		}
 	}
 	tr.seeding.record(t.Cookie, &key, true)
-	use := tr.destinations.Get(key, key.hash())
+	use := tr.destinations.GetOrInsert(key, key.hash())
 	use.Value.Opened(t.Monotonic)
 	use.Value.changes++
 	use.Value.count(t)
@@ -196,7 +196,7 @@ func (tr *tracker) close(t *tcp.Transition) {
 		tr.closeClient(t, ns)
 	case timeWait && t.Role != tcp.RoleClient:
 		key := server{local: t.Local.Addr, netns: t.Netns, port: t.Local.Port}
-		use := tr.servers.Get(key, key.hash())
+		use := tr.servers.GetOrInsert(key, key.hash())
 		use.Value.ClosedToTimeWait(t.Monotonic, timeWaitKind(t))
 		use.Value.count(t)
 		tr.servers.Add(use, 1)
@@ -253,7 +253,7 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 	} else {
 		ns.total.ClosedToTimeWait(t.Monotonic, kind)
 	}
-	use := tr.destinations.Get(key, key.hash())
+	use := tr.destinations.GetOrInsert(key, key.hash())
 	use.Value.changes++
 	if use.Value.OpenCount() == 0 { // it was not counted when it opened
 		use.Value.count(t)

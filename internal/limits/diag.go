@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/internal/monotonic"
+	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -196,10 +196,10 @@ func (r *dumpRequest) message(family uint8) []byte {
 // receive reads and handles the whole answer to one request.
 func (r *dumpRequest) receive(fd int, handle diagHandler) error {
 	buf := make([]byte, 64<<10)
-	next := monotonic.Now()
+	next := boottime.Now()
 	for {
 		n, _, err := unix.Recvfrom(fd, buf, 0)
-		r.listedAt, next = next, monotonic.Now()
+		r.listedAt, next = next, boottime.Now()
 		if err == unix.EINTR { //nolint:errorlint // straight from the system call
 			continue
 		}

@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/internal/monotonic"
+	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -144,7 +144,7 @@ func TestSockDiag_TimeOfEachMessage(t *testing.T) {
 		p.client.Close()
 		_, _ = p.server.Read(make([]byte, 1))
 		p.server.Close() // now the client's socket is in TIME_WAIT
-		closedAt[p.from] = monotonic.Now()
+		closedAt[p.from] = boottime.Now()
 	}
 	count, wrong := 0, 0
 	err = EachConnectionOrTimeWait(func(s *tcp.Socket) {

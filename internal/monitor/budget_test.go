@@ -5,9 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/cputime"
 	"github.com/tcpshift/tcpshift/internal/detect"
-	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -63,7 +63,7 @@ func TestBudget_Charges(t *testing.T) {
 
 // Without budget nothing is read, and what is not read is not passed on.
 func TestWorker_ReadsNothingWithoutBudget(t *testing.T) {
-	w := worker{budget: budget{spent: time.Hour, at: monotonic.Now()}}
+	w := worker{budget: budget{spent: time.Hour, at: boottime.Now()}}
 	var read tables
 	err := w.readTables(detect.Request{HalfClosed: true, CloseWait: true, OpenRequestedAt: 1, Suspects: &detect.Suspects{}}, &tcp.Limits{}, &read)
 	if err != nil || read.hasHalfClosed || read.hasCloseWait || read.open != nil || read.suspects != nil {
@@ -80,7 +80,7 @@ func TestWorker_TablesTakeTurns(t *testing.T) {
 	reads := make(map[string]int)
 	const rounds = 3
 	for range 4 * rounds {
-		w.budget = budget{spent: budgetBurst - 1, at: monotonic.Now()}
+		w.budget = budget{spent: budgetBurst - 1, at: boottime.Now()}
 		var read tables
 		if err := w.readTables(request, &tcp.Limits{}, &read); err != nil {
 			t.Fatal(err)

@@ -8,10 +8,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/limits"
-	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
@@ -47,7 +47,7 @@ const (
 func New(c detect.Config, f filter.Filter, bindBuckets func() (*tcp.PortSet, error), warn func(message string)) *Monitor {
 	c.Gone = isGone
 	m := &Monitor{
-		engine:   detect.New(c, monotonic.Now()),
+		engine:   detect.New(c, boottime.Now()),
 		requests: newRequestQueue(), updates: make(chan update, queueSize), done: make(chan struct{}),
 	}
 	var once sync.Once
@@ -84,7 +84,7 @@ func (m *Monitor) ResetDecided(t *tcp.Transition) {
 
 // AddLost reports that count transitions were lost before they reached the monitor.
 func (m *Monitor) AddLost(count uint64) {
-	m.engine.AddLost(monotonic.Now(), count)
+	m.engine.AddLost(boottime.Now(), count)
 }
 
 // SeededAfter is how long after New the sockets that existed before had been read; 0: they
@@ -98,7 +98,7 @@ func (m *Monitor) AlertsSuppressed() uint64 { return m.engine.AlertsSuppressed()
 // worker, and answers of the worker to the engine.
 func (m *Monitor) Alerts() []detect.Alert {
 	m.applyAnswers()
-	now := monotonic.Now()
+	now := boottime.Now()
 	for _, request := range m.engine.Requests(now) {
 		m.requests.put(request)
 	}
@@ -123,7 +123,7 @@ func (m *Monitor) applyAnswers() {
 	for range 4 * queueSize {
 		select {
 		case apply := <-m.updates:
-			apply(m.engine, monotonic.Now())
+			apply(m.engine, boottime.Now())
 		default:
 			return
 		}
@@ -133,5 +133,5 @@ func (m *Monitor) applyAnswers() {
 // Finish closes every open alert, and returns the alerts to report. After it only Close
 // may be called.
 func (m *Monitor) Finish() []detect.Alert {
-	return append(m.Alerts(), m.engine.Finish(monotonic.Now())...)
+	return append(m.Alerts(), m.engine.Finish(boottime.Now())...)
 }

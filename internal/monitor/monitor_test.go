@@ -11,10 +11,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/limits"
-	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
@@ -32,7 +32,7 @@ func netnsHere(t *testing.T) uint32 {
 // noPort is a connect() that fails without a free local port, to a peer that does not exist.
 func noPort(m *Monitor, netns uint32) {
 	t := tcp.Transition{
-		Monotonic: monotonic.Now(), Netns: netns, Role: tcp.RoleClient, Old: tcp.Close, New: tcp.SynSent,
+		Monotonic: boottime.Now(), Netns: netns, Role: tcp.RoleClient, Old: tcp.Close, New: tcp.SynSent,
 		Local: tcp.Endpoint{Addr: netip.MustParseAddr("192.0.2.1")}, Peer: tcp.Endpoint{Addr: netip.MustParseAddr("192.0.2.2"), Port: 80},
 	}
 	m.Observe(&t)
@@ -176,7 +176,7 @@ func TestWorker_LimitsWithoutSockDiag(t *testing.T) {
 		t.Errorf("%+v, %v: want the sysctls without the bound ports", l, err)
 	}
 	last := tcp.PortSetOf(8080)
-	w.bound[1] = boundPorts{ports: last, readAt: monotonic.Now() - 2*boundInterval}
+	w.bound[1] = boundPorts{ports: last, readAt: boottime.Now() - 2*boundInterval}
 	l, err = w.readLimits(1)
 	if err != nil || l.BoundUnknown || l.Bound != last {
 		t.Errorf("%+v, %v: want the bound ports that were read last", l, err)

@@ -10,8 +10,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/detect"
-	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
@@ -30,7 +30,7 @@ func isGone(p detect.Process) bool {
 	if err != nil {
 		return errors.Is(err, unix.ESRCH) // it has ended since; ENOENT may be the mount option hidepid
 	}
-	return statShowsEnd(stat, p.At+monotonic.Offset())
+	return statShowsEnd(stat, p.At+boottime.Offset())
 }
 
 // statShowsEnd reports whether a text of /proc/PID/stat is of a process that has ended and

@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/detect"
-	"github.com/tcpshift/tcpshift/internal/monotonic"
 )
 
 // A process is gone once it has ended, whether its parent has waited for it or not; another
@@ -19,7 +19,7 @@ func TestIsGone_RealProcesses(t *testing.T) {
 		t.Skip("the pids here are not those of the initial pid namespace")
 	}
 	own := uint32(os.Getpid())
-	if isGone(detect.Process{PID: own, At: monotonic.Now()}) {
+	if isGone(detect.Process{PID: own, At: boottime.Now()}) {
 		t.Error("this process is gone")
 	}
 	if !isGone(detect.Process{PID: own, At: time.Second}) {
@@ -33,7 +33,7 @@ func TestIsGone_RealProcesses(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := detect.Process{PID: uint32(child.Process.Pid), At: monotonic.Now()}
+	p := detect.Process{PID: uint32(child.Process.Pid), At: boottime.Now()}
 	if isGone(p) {
 		t.Error("the child is gone while it runs")
 	}

@@ -3,9 +3,9 @@ package monitor
 import (
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/limits"
-	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
@@ -64,7 +64,7 @@ func (s *seeder) seedFrom(n netns.Namespace) (sent bool) {
 		if l, err = s.readLimits(n.Inode); err != nil {
 			return err
 		}
-		limitsAt = monotonic.Now()
+		limitsAt = boottime.Now()
 		err = limits.EachConnectionOrTimeWait(func(socket *tcp.Socket) {
 			if !s.filter.MatchesEndpoints(socket.Local, socket.Peer) {
 				return

@@ -3,9 +3,9 @@ package monitor
 import (
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/limits"
-	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -44,7 +44,7 @@ func (w *worker) readTables(request detect.Request, l *tcp.Limits, into *tables)
 	for i := range list {
 		kind := (first + i) % len(list)
 		table := &list[kind]
-		if !table.requested || !w.budget.allows(monotonic.Now(), table.urgent) {
+		if !table.requested || !w.budget.allows(boottime.Now(), table.urgent) {
 			continue
 		}
 		w.nextTable = (kind + 1) % len(list)
@@ -56,10 +56,10 @@ func (w *worker) readTables(request detect.Request, l *tcp.Limits, into *tables)
 }
 
 func readSuspects(request detect.Request, l *tcp.Limits, into *tables) error {
-	counts := request.Suspects.NewCounts(monotonic.Now(), l)
+	counts := request.Suspects.NewCounts(boottime.Now(), l)
 	err := limits.EachWithPeer(request.Suspects.Peers(), func(s *tcp.Socket) { counts.Add(request.Netns, s) })
 	if err == nil {
-		counts.Done(monotonic.Now())
+		counts.Done(boottime.Now())
 		into.suspects = counts
 	}
 	return err
@@ -85,7 +85,7 @@ func (w *worker) readHalfClosed(into *tables) error {
 }
 
 func readCloseWait(into *tables) error {
-	into.readAt = monotonic.Now()
+	into.readAt = boottime.Now()
 	err := limits.EachCloseWait(func(s tcp.CloseWaitSocket) {
 		into.closeWait = append(into.closeWait, s)
 	})

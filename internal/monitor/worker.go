@@ -9,10 +9,10 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/limits"
-	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
@@ -191,11 +191,11 @@ func (w *hostReader) readLimits(inode uint32) (*tcp.Limits, error) {
 		return nil, err
 	}
 	bound := w.bound[inode]
-	now := monotonic.Now()
+	now := boottime.Now()
 	if bound.ports == nil || now-bound.readAt >= boundInterval && now >= w.nextBound {
 		ports, err := w.readBound()
 		buckets := w.bindBuckets()
-		w.nextBound = now + (1+boundShare)*(monotonic.Now()-now)
+		w.nextBound = now + (1+boundShare)*(boottime.Now()-now)
 		if err != nil {
 			w.report(err)
 		} else {

@@ -5,8 +5,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/cputime"
-	"github.com/tcpshift/tcpshift/internal/monotonic"
 )
 
 const (
@@ -87,7 +87,7 @@ func NewSearch() *Search {
 	s := newSearch(
 		func(yield func(reference) bool) { w.cheap(yield) },
 		func(yield func(reference) bool) { w.costly(yield) },
-		monotonic.Now,
+		boottime.Now,
 	)
 	s.timer = func() func() time.Duration { return cputime.Start().Elapsed }
 	return s

@@ -187,7 +187,7 @@ func (q *Queue) ReaderGone() bool { return q.out.ReaderGone() }
 // Close waits for the write in progress and ends the goroutine. It discards the lines
 // that still wait: call Drain first. It returns false if the queue was abandoned during a
 // write: the goroutine still uses the output then.
-func (q *Queue) Close() bool {
+func (q *Queue) Close() (ended bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true

@@ -54,7 +54,7 @@ type Counts struct {
 	LostRingBusy  uint64 // transitions lost because another CPU held the ring buffer's lock
 	LostReentry   uint64 // at most; see Lost
 	LostQueueFull uint64 // transitions read and selected, but the output's queue was full
-	Deferred      uint64 // transitions that wait for their socket's next one (Linux up to 6.12)
+	Deferred      uint64 // transitions that wait now for their socket's next one (Linux up to 6.12)
 	Read          uint64 // transitions read from the ring buffer
 	Dropped       uint64 // transitions read, but not selected for this output
 	Written       uint64 // transition records written

@@ -12,7 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/internal/monotonic"
+	"github.com/tcpshift/tcpshift/internal/boottime"
 )
 
 // Buffer is a BPF ring buffer.
@@ -149,7 +149,7 @@ func (r *Reader) drain(b *batch) error {
 func (r *Reader) pass(b *batch) error {
 	before := uint64(math.MaxUint64)
 	if len(r.rings) > 1 && !r.finished {
-		before = uint64(monotonic.Now() - maxClockDifference)
+		before = uint64(boottime.Now() - maxClockDifference)
 	}
 	for _, m := range r.rings {
 		m.refresh()

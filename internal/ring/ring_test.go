@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/internal/monotonic"
+	"github.com/tcpshift/tcpshift/internal/boottime"
 )
 
 // writer writes records as the kernel does, but leaves them busy until a test submits
@@ -95,7 +95,7 @@ func sampleAt(at time.Duration, what string) []byte {
 func TestOrder_BehindBusyRecord(t *testing.T) {
 	one, other, priority := newWriter(t), newWriter(t), newWriter(t)
 	r := newReader(t, one, other, priority)
-	began := monotonic.Now() - time.Second
+	began := boottime.Now() - time.Second
 	before, unrelated := sampleAt(began, "before"), sampleAt(began+1, "unrelated")
 	first, second := sampleAt(began+2, "first"), sampleAt(began+3, "second")
 	one.reserve(before)()
@@ -113,7 +113,7 @@ func TestOrder_BehindBusyPriorityRecord(t *testing.T) {
 	r := newReader(t, one, other, priority)
 	submit := priority.reserve([]byte("another path"))
 	priority.reserve([]byte("its path"))()
-	event := sampleAt(monotonic.Now()-time.Second, "event")
+	event := sampleAt(boottime.Now()-time.Second, "event")
 	other.reserve(event)()
 	r.expect(t, "while it is busy")
 	submit()

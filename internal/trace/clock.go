@@ -7,7 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/internal/monotonic"
+	"github.com/tcpshift/tcpshift/internal/boottime"
 )
 
 // clock converts the kernel's monotonic time, CLOCK_BOOTTIME, to wall-clock time. The kernel
@@ -56,7 +56,7 @@ func (c *clock) sync() {
 }
 
 func read() reading {
-	return reading{monotonic.Now(), realtime(), monotonic.Now()}
+	return reading{boottime.Now(), realtime(), boottime.Now()}
 }
 
 // apply takes the offset from a reading that contradicts the known one. Events that have

@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tcpshift/tcpshift/internal/monotonic"
+	"github.com/tcpshift/tcpshift/internal/boottime"
 )
 
 // The wall-clock time of a monotonic time is right within 1 ms.
@@ -14,7 +14,7 @@ func TestClock_WithinMillisecond(t *testing.T) {
 		c.sync()
 		// However long this goroutine is preempted, the time lies between before and after.
 		before := time.Now()
-		got := c.wall(monotonic.Now())
+		got := c.wall(boottime.Now())
 		after := time.Now()
 		if got.Before(before.Add(-time.Millisecond)) || got.After(after.Add(time.Millisecond)) {
 			t.Fatalf("got %v, want a time from %v to %v", got, before, after)

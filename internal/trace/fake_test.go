@@ -10,7 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/tcpshift/tcpshift/internal/monotonic"
+	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -20,7 +20,7 @@ import (
 // distinguishes it from others.
 func event(size int, kind byte, cookie uint64, old, next tcp.State) []byte {
 	b := make([]byte, size)
-	binary.NativeEndian.PutUint64(b[0:], uint64(monotonic.Now()))
+	binary.NativeEndian.PutUint64(b[0:], uint64(boottime.Now()))
 	binary.NativeEndian.PutUint64(b[8:], cookie)
 	copy(b[100:], []byte{kind, 4, byte(old), byte(next)})
 	return b

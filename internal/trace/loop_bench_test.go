@@ -5,8 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/detect"
-	"github.com/tcpshift/tcpshift/internal/monotonic"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
@@ -76,7 +76,7 @@ func connectionEvents(n uint64, at time.Duration, forAlerts bool) (all [][]byte)
 // benchmarkLoop takes the events of one connection after another through all of the
 // loop except reading and writing.
 func benchmarkLoop(b *testing.B, only []string, forAlerts bool) {
-	now := monotonic.Now()
+	now := boottime.Now()
 	m := &engineMonitor{Engine: detect.New(detect.Config{}, now), now: now}
 	l := newLoop(Config{Sink: &discard{}, Encoder: record.NewNative(nil), Monitor: m, Only: only})
 	l.cgroups.Put(7, "/system.slice/storm.service")

@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tcpshift/tcpshift/internal/monotonic"
+	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/record"
 )
 
@@ -38,7 +38,7 @@ func TestStop_Signal(t *testing.T) {
 func realNow() int64 {
 	var c clock
 	c.sync()
-	return c.wall(monotonic.Now()).UnixNano()
+	return c.wall(boottime.Now()).UnixNano()
 }
 
 // A context that is canceled without a signal gives the reason canceled.

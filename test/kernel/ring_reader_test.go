@@ -12,7 +12,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 
-	"github.com/tcpshift/tcpshift/internal/monotonic"
+	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/ring"
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
@@ -226,7 +226,7 @@ func dated(at time.Duration, n int) []byte {
 // Samples of several rings are read in the order of their times.
 func TestRing_MergedByTime(t *testing.T) {
 	w := newWriter(t, 4)
-	began := monotonic.Now() - time.Second
+	began := boottime.Now() - time.Second
 	random := rand.New(rand.NewPCG(1, 2))
 	var want [][]byte
 	for n := range 2000 {
@@ -245,7 +245,7 @@ func TestRing_MergedByTime(t *testing.T) {
 // time at which it was made.
 func TestRing_OrderWithinOneRing(t *testing.T) {
 	w := newWriter(t, 3)
-	began := monotonic.Now() - time.Second
+	began := boottime.Now() - time.Second
 	inOne := [][]byte{dated(began+50, 0), dated(began+10, 1), dated(began+60, 2), dated(began+60, 3), dated(began, 4)}
 	for _, sample := range inOne {
 		w.writeTo(1, sample)
@@ -261,7 +261,7 @@ func TestRing_OrderWithinOneRing(t *testing.T) {
 // The samples of the priority ring come before older ones of other rings.
 func TestRing_PriorityRingFirst(t *testing.T) {
 	w := newWriter(t, 3)
-	older, younger := dated(monotonic.Now()-2*time.Second, 0), dated(monotonic.Now()-time.Second, 1)
+	older, younger := dated(boottime.Now()-2*time.Second, 0), dated(boottime.Now()-time.Second, 1)
 	w.writeTo(0, older)
 	w.writeTo(1, younger)
 	path := []byte("a path, without a time")
@@ -276,7 +276,7 @@ func TestRing_PriorityRingFirst(t *testing.T) {
 // clock.
 func TestRing_FinishReadsAll(t *testing.T) {
 	w := newWriter(t, 3)
-	old, young := dated(monotonic.Now()-time.Second, 0), dated(monotonic.Now()+time.Hour, 1)
+	old, young := dated(boottime.Now()-time.Second, 0), dated(boottime.Now()+time.Hour, 1)
 	w.writeTo(0, young)
 	w.writeTo(1, old)
 	w.reader.Finish()
@@ -290,7 +290,7 @@ func TestRing_FinishReadsAll(t *testing.T) {
 func TestRing_SampleNewerThanRead(t *testing.T) {
 	w := newWriter(t, 3)
 	const ahead = 2 * time.Second
-	old, young := dated(monotonic.Now()-time.Second, 0), dated(monotonic.Now()+ahead, 1)
+	old, young := dated(boottime.Now()-time.Second, 0), dated(boottime.Now()+ahead, 1)
 	w.writeTo(0, young)
 	w.writeTo(1, old)
 	if got, want := w.read(), [][]byte{old}; !slices.EqualFunc(got, want, bytes.Equal) {

@@ -24,7 +24,7 @@ type Table[K comparable, V any] struct {
 	pins    int  // entries that are pinned
 }
 
-// Entry is one key of a Table. It stays valid until the next [Table.Get] of a new
+// Entry is one key of a Table. It stays valid until the next [Table.GetOrInsert] of a new
 // key or the next [Table.Sweep].
 type Entry[K comparable, V any] struct {
 	Key    K
@@ -62,9 +62,9 @@ func (t *Table[K, V]) Find(key K, hash uint64) *Entry[K, V] {
 	return e
 }
 
-// Get returns the entry of a key. A new key gets an entry with a zero value; if the table
+// GetOrInsert returns the entry of a key. A new key gets an entry with a zero value; if the table
 // is full, it replaces the lightest key. For hash see [Table.Find].
-func (t *Table[K, V]) Get(key K, hash uint64) *Entry[K, V] {
+func (t *Table[K, V]) GetOrInsert(key K, hash uint64) *Entry[K, V] {
 	if e := t.Find(key, hash); e != nil {
 		return e
 	}
@@ -98,7 +98,7 @@ func (t *Table[K, V]) Add(e *Entry[K, V], weight uint64) {
 }
 
 // Pin keeps the entry of a key, if it has one, from being replaced, until [Table.Unpin]. hash
-// is as for [Table.Get]. Pin does nothing if half of the table is pinned: new keys need room.
+// is as for [Table.GetOrInsert]. Pin does nothing if half of the table is pinned: new keys need room.
 func (t *Table[K, V]) Pin(key K, hash uint64) {
 	e := t.Find(key, hash)
 	if e == nil || e.pinned || t.pins >= t.limit/2 {

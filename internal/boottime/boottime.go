@@ -1,7 +1,7 @@
-// Package monotonic reads the clock of the timestamps that BPF programs make. The clock
+// Package boottime reads the clock of the timestamps that BPF programs make. The clock
 // never steps, and it advances while the host is suspended. The package must not know what
 // is timed.
-package monotonic
+package boottime
 
 import (
 	"os"

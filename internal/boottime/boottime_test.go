@@ -1,4 +1,4 @@
-package monotonic
+package boottime
 
 import (
 	"testing"
