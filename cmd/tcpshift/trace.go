@@ -192,7 +192,7 @@ func (o *traceOptions) kernelFilter() filter.Filter {
 	f := o.filter
 	if !o.wants("transition") && !o.wants("connection") && o.wants("alert") {
 		needs := detect.Needs()
-		f.Transitions, f.LivingFinWait2 = &needs, true
+		f.Transitions, f.ExcludeOrphanFinWait2 = &needs, true
 	}
 	return f
 }

@@ -20,16 +20,16 @@ import (
 func Now() time.Duration {
 	var ts unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &ts) // never fails for this clock
-	return time.Duration(ts.Nano()) - Offset()
+	return time.Duration(ts.Nano()) - NamespaceOffset()
 }
 
-// Offset is what this process's time namespace adds to the host's clock
+// NamespaceOffset is what this process's time namespace adds to the host's clock
 // (time_namespaces(7)). It is constant: a process with several threads, as each Go
 // program has, cannot change its own time namespace (timens_install in
 // kernel/time/namespace.c). timens_offsets belongs to the namespace of future children, which after
 // an unshare(2) differs from that of the process; its offset is then unknown, and
 // taken as 0.
-var Offset = sync.OnceValue(func() time.Duration {
+var NamespaceOffset = sync.OnceValue(func() time.Duration {
 	own, err1 := os.Readlink("/proc/self/ns/time")
 	ofChildren, err2 := os.Readlink("/proc/self/ns/time_for_children")
 	if err1 != nil || err2 != nil || own != ofChildren {

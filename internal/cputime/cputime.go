@@ -19,12 +19,15 @@ func Start() Timer {
 	return Timer{unix.Gettid(), read(unix.CLOCK_THREAD_CPUTIME_ID), read(unix.CLOCK_PROCESS_CPUTIME_ID)}
 }
 
+// HasMoved reports whether the goroutine is on another thread than at the start.
+func (t Timer) HasMoved() bool { return unix.Gettid() != t.thread }
+
 // Elapsed is the CPU time of the thread since Start. Unless the caller has locked the thread
 // (runtime.LockOSThread), it includes the time of other goroutines that ran there. If the
 // goroutine is on another thread now, as on a busy host, it is the CPU time of the whole process,
 // which is more.
 func (t Timer) Elapsed() time.Duration {
-	if unix.Gettid() != t.thread {
+	if t.HasMoved() {
 		return read(unix.CLOCK_PROCESS_CPUTIME_ID) - t.ofAll
 	}
 	return read(unix.CLOCK_THREAD_CPUTIME_ID) - t.ofThread

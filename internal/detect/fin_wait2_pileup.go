@@ -70,7 +70,7 @@ func newFinWait2Pileup(tr *tracker) detector {
 func (*finWait2Pileup) kind() string { return "fin_wait2_pileup" }
 
 // needs has the step to FIN_WAIT2, which matters only for a socket that a process still
-// has: the kernel emits no other for detection alone (filter.Filter.LivingFinWait2).
+// has: the kernel emits no other for detection alone (filter.Filter.ExcludeOrphanFinWait2).
 func (*finWait2Pileup) needs() tcp.Transitions {
 	s := between(tcp.States(), []tcp.State{tcp.TimeWait})
 	s.Join(between([]tcp.State{tcp.FinWait1}, []tcp.State{tcp.FinWait2}))

@@ -80,7 +80,7 @@ func (r *report) err() error {
 	return errors.Join(r.failure, r.writeErr)
 }
 
-// errSeen ends a Read after the expected transition.
+// errSeen ends a ReadFor after the expected transition.
 var errSeen = errors.New("seen")
 
 // tryTracing traces for a moment, and fails unless the programs report that a socket of

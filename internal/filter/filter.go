@@ -30,8 +30,8 @@ type Filter struct {
 	Roles                []tcp.Role
 
 	Transitions *tcp.Transitions // pairs of old and new state; nil: all
-	// LivingFinWait2 leaves out transitions to FIN_WAIT2 of sockets that no process has.
-	LivingFinWait2 bool
+	// ExcludeOrphanFinWait2 leaves out transitions to FIN_WAIT2 of sockets that no process has.
+	ExcludeOrphanFinWait2 bool
 }
 
 // PortRange is the ports from First to Last, both included. They are 1 to 65535.

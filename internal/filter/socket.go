@@ -12,10 +12,10 @@ func (f *Filter) MatchesNetns(inode uint32) bool {
 	return len(f.Netns) == 0 || slices.Contains(f.Netns, inode)
 }
 
-// BeyondEndpoints reports whether the filter is on the owner, the role or the cgroup of a socket,
+// NeedsOwnerRoleOrCgroup reports whether the filter is on the owner, the role or the cgroup of a socket,
 // which internal/limits does not read. A socket without a known owner, role or cgroup does not
 // match such a filter.
-func (f *Filter) BeyondEndpoints() bool {
+func (f *Filter) NeedsOwnerRoleOrCgroup() bool {
 	return len(f.PIDs)+len(f.Comms)+len(f.Cgroups)+len(f.Roles) > 0
 }
 

@@ -42,7 +42,7 @@ func TestFilter_MatchesSockets(t *testing.T) {
 		t.Error("a filter on namespaces passes another namespace, or not its own")
 	}
 	for _, f := range []Filter{{PIDs: []uint32{1}}, {Comms: []string{"a"}}, {Cgroups: []uint64{1}}, {Roles: []tcp.Role{tcp.RoleClient}}} {
-		if !f.BeyondEndpoints() {
+		if !f.NeedsOwnerRoleOrCgroup() {
 			t.Errorf("%+v needs no owner", f)
 		}
 	}

@@ -66,7 +66,7 @@ const connectionStates = 1<<tcp.Established | 1<<tcp.SynSent | 1<<tcp.FinWait1 |
 
 // EachConnectionOrTimeWait calls handle for each connection and timewait socket of the namespace that
 // the calling thread is in, on that thread, except connections in SYN_RECV and LAST_ACK.
-// Only New, Substate, Cookie, Local, Peer, Orphan, ExpiresIn and Monotonic are set. Monotonic is
+// Only New, Substate, Cookie, Local, Peer, NoProcess, ExpiresIn and Monotonic are set. Monotonic is
 // when the kernel listed the socket, some milliseconds late at most, and is the time that
 // ExpiresIn counts from. s is valid until handle returns. EachConnectionOrTimeWait walks the whole
 // table. After an error of sock_diag the sockets that were handled before are valid.
@@ -81,7 +81,7 @@ func EachConnectionOrTimeWait(handle func(s *tcp.Socket)) error {
 }
 
 // EachOpenOrFinWait2 is like [EachConnectionOrTimeWait], but leaves out timewait sockets, except those in
-// FIN_WAIT2: a request for FIN_WAIT2 lists them as well. Their New is TimeWait.
+// FIN_WAIT2: a request for FIN_WAIT2 lists them as well. Their New is TimeWait. Monotonic is not set.
 func EachOpenOrFinWait2(handle func(s *tcp.Socket)) error {
 	var s tcp.Socket
 	return dump(connectionStates, 0, func(m *diagMessage, _ []byte) {
@@ -91,7 +91,7 @@ func EachOpenOrFinWait2(handle func(s *tcp.Socket)) error {
 }
 
 // EachFinWait2 is like [EachConnectionOrTimeWait], but only for the sockets in FIN_WAIT2, whose peers
-// have not closed yet: timewait sockets with that substate, and connections.
+// have not closed yet: timewait sockets with that substate, and connections. Monotonic is not set.
 func EachFinWait2(handle func(s *tcp.Socket)) error {
 	var s tcp.Socket
 	return dump(1<<tcp.FinWait2, 0, func(m *diagMessage, _ []byte) {

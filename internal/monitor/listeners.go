@@ -15,7 +15,7 @@ const maxListeners = 1 << 16
 // readListeners reads the listeners that match the filter, of the namespace that the calling
 // thread is in, and the connections that wait for accept() on some ports.
 func (r *hostReader) readListeners(unaccepted []uint16) (*detect.ListenTable, error) {
-	t := &detect.ListenTable{ReadAt: boottime.Now(), KnownOnly: r.filter.BeyondEndpoints()}
+	t := &detect.ListenTable{ReadAt: boottime.Now(), KnownOnly: r.filter.NeedsOwnerRoleOrCgroup()}
 	busy := false // the counters matter
 	err := limits.EachListener(func(l *tcp.Listener) {
 		busy = busy || l.Queued > 0 || l.Drops > 0

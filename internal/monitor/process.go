@@ -30,7 +30,7 @@ func isGone(p detect.Process) bool {
 	if err != nil {
 		return errors.Is(err, unix.ESRCH) // it has ended since; ENOENT may be the mount option hidepid
 	}
-	return statShowsEnd(stat, p.At+boottime.Offset())
+	return statShowsEnd(stat, p.At+boottime.NamespaceOffset())
 }
 
 // statShowsEnd reports whether a text of /proc/PID/stat is of a process that has ended and

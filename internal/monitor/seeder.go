@@ -27,7 +27,7 @@ func (s *seeder) run() {
 		case <-s.done:
 			return
 		}
-		if s.filter.BeyondEndpoints() || !s.filter.MatchesNetns(n.Inode) {
+		if s.filter.NeedsOwnerRoleOrCgroup() || !s.filter.MatchesNetns(n.Inode) {
 			continue
 		}
 		if !s.seedFrom(n) {

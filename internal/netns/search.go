@@ -89,8 +89,21 @@ func NewSearch() *Search {
 		func(yield func(reference) bool) { w.costly(yield) },
 		boottime.Now,
 	)
-	s.timer = func() func() time.Duration { return cputime.Start().Elapsed }
+	s.timer = func() func() time.Duration {
+		timer := cputime.Start()
+		return func() time.Duration { return costOf(timer) }
+	}
 	return s
+}
+
+// costOf is the CPU time of a step. On a busy host the goroutine may have moved to another
+// thread, and then only the CPU time of the whole process is known. A step takes no more than
+// twice searchSlice, or it would have ended before.
+func costOf(timer cputime.Timer) time.Duration {
+	if timer.HasMoved() {
+		return min(timer.Elapsed(), 2*searchSlice)
+	}
+	return timer.Elapsed()
 }
 
 // newSearch returns a Search for which all time that passes is CPU time.

@@ -256,7 +256,7 @@ func addFilterConstants(constants map[string]any, f *filter.Filter) {
 	constants[bpfobj.ProbeVarFilterFamily] = f.Family
 	constants[bpfobj.ProbeVarFilterStates] = len(f.OldStates)+len(f.NewStates) > 0 || f.Transitions != nil
 	constants[bpfobj.ProbeVarWantedStates] = wantedStates(f)
-	constants[bpfobj.ProbeVarExcludeOrphanFinWait2] = f.LivingFinWait2
+	constants[bpfobj.ProbeVarExcludeOrphanFinWait2] = f.ExcludeOrphanFinWait2
 	constants[bpfobj.ProbeVarFilterRoles] = roles
 	constants[bpfobj.ProbeVarFilterPorts] = portSides
 	constants[bpfobj.ProbeVarFilterAddrs] = addrSides

@@ -105,7 +105,7 @@ func (r *Reader) wait(timeout time.Duration) error {
 	return nil
 }
 
-// batch is what one call of Read hands over.
+// batch is what one call of ReadFor hands over.
 type batch struct {
 	handle   func(sample []byte) error
 	deadline time.Time // zero: none
@@ -202,7 +202,7 @@ func (r *Reader) oldest(before uint64) (first *mapping, bound uint64) {
 }
 
 // Crowded reports whether one ring is at least half full, as the kernel sees it. handle
-// may call it during Read.
+// may call it during ReadFor.
 func (r *Reader) Crowded() bool {
 	for _, m := range r.rings {
 		if atomic.LoadUint64(m.producer)-atomic.LoadUint64(m.consumer) > m.mask/2 {
@@ -212,7 +212,7 @@ func (r *Reader) Crowded() bool {
 	return false
 }
 
-// Finish declares that no program writes any more: the next Read hands over all samples.
+// Finish declares that no program writes any more: the next ReadFor hands over all samples.
 func (r *Reader) Finish() { r.finished = true }
 
 // Close unmaps the buffers. It may be called twice.

@@ -28,8 +28,8 @@ const appendFlags = unix.O_WRONLY | unix.O_APPEND
 // Append opens the file at path for appending, and creates it with these permissions if
 // nothing is there. Opening a FIFO waits until a process reads it; that wait, and any for a
 // disk that hangs, ends when ctx is done. The error wraps [ErrRefused] if the last component
-// of path is a symbolic link, or if the file is a regular one or a FIFO and belongs to another
-// user than this one and root, or has several names. The directories of path may be links.
+// of path is a symbolic link or a block device, or if the file is a regular one or a FIFO and
+// belongs to neither this user nor root, or has several names. The directories of path may be links.
 // With follow nothing is refused, but no file is created through a link.
 //
 // /dev/stdout, /dev/stderr, /dev/fd/N and /proc/self/fd/N are not opened: the result is a
@@ -104,8 +104,9 @@ func findLast(path string, follow bool) (reference, error) {
 	})
 }
 
-// refuse returns why a file must not be written to, or "". Only root makes device files, so
-// another user cannot put one at the path.
+// refuse returns why a file must not be written to, or "". Character devices are accepted: only
+// root makes device files, so another user cannot put one at the path. Block devices are not,
+// because a record would overwrite data.
 func refuse(st *unix.Stat_t) string {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFLNK:

@@ -38,8 +38,8 @@ func (f Features) Capabilities() (list []cap.Value) {
 }
 
 // DropPrivileges takes all capabilities except those of the features from every thread of this
-// process: from the effective, permitted, inheritable, ambient and bounding sets. It
-// gains none. It also sets no_new_privs: a program that this process executes gains none either.
+// process: from the effective, permitted and bounding sets. The inheritable and ambient sets become
+// empty. It gains none. It also sets no_new_privs: a program that this process executes gains none either.
 // The bounding set stays if the process lacks CAP_SETPCAP. The error joins those of all steps.
 func DropPrivileges(f Features) error {
 	own := cap.GetProc()

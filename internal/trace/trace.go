@@ -105,7 +105,7 @@ const (
 	reasonCanceled = "canceled"
 )
 
-// errCountReached ends a Read after the last transition of Config.Count.
+// errCountReached ends a ReadFor after the last transition of Config.Count.
 var errCountReached = errors.New("count reached")
 
 // Run writes a start record, then the records of all events until ctx is done or a
@@ -131,7 +131,7 @@ func ignoreReaderGone(err error) error {
 	return err
 }
 
-// ignoreCount drops the error that ends a Read once Config.Count is reached.
+// ignoreCount drops the error that ends a ReadFor once Config.Count is reached.
 func ignoreCount(err error) error {
 	if errors.Is(err, errCountReached) {
 		return nil

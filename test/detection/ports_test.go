@@ -133,8 +133,10 @@ func TestAlert_PortsBoundBeforeStart(t *testing.T) {
 	tr := startTracer(t, "alerts")
 	tr.keepInode(s.client)
 	tr.keepInode(s.server)
-	a := <-s.run(workload{To: s.port(81), Open: time.Hour, UntilNoPort: true, Phases: []phase{{PerSecond: 2, For: waitLimit}}})
+	// The connections stay open until the tracer has found the namespace.
+	running := s.run(workload{To: s.port(81), Open: time.Hour, UntilNoPort: true, Phases: []phase{{PerSecond: 2, For: waitLimit}, {For: 10 * time.Second}}})
 	x := s.awaitCapacity(tr, "port_exhaustion")
+	a := <-running
 	t.Logf("%d connects succeeded: %s", a.Made, x.Cause)
 	if a.Made != 20 || x.Capacity != 20 || x.Occupancy != 20 || !strings.Contains(x.Cause, "20 of them by sockets that are older") {
 		t.Errorf("%d connects succeeded, the alert has %d of %d: %s", a.Made, x.Occupancy, x.Capacity, x.Cause)
