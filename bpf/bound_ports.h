@@ -4,8 +4,9 @@
  * destination, because bind() has made or joined their buckets: __inet_hash_connect() of
  * net/ipv4/inet_hashtables.c skips a bucket if fastreuse or fastreuseport is not negative. Such
  * a bucket has listeners, their children, also after the listener was closed, sockets that were
- * bound before connect(), and the TIME_WAITs of all of these. inet_diag does not show the bucket. Sockets that are
- * bound and neither listen nor are connected are in no table that an iterator walks.
+ * bound before connect(), and the TIME_WAITs of all of these. inet_diag does not show the bucket.
+ * Sockets that are bound and neither listen nor are connected are in no table that an iterator
+ * walks.
  */
 #ifndef TCPSHIFT_BOUND_PORTS_H
 #define TCPSHIFT_BOUND_PORTS_H

@@ -79,7 +79,11 @@ enum listen_port_result {
 struct transition_event {
 	__u64 timestamp_ns; /* CLOCK_BOOTTIME */
 	__u64 cookie; /* 0: not known, see cookie_of() */
-	__u64 cgroup_id; /* the owner's, at the end of a TIME_WAIT the former one's; without one the socket's; 0: not known */
+	/*
+	 * The owner's; at the end of a TIME_WAIT the former owner's; without an owner the socket's;
+	 * 0: not known.
+	 */
+	__u64 cgroup_id;
 	__u64 in_state_ns; /* time in old_state; valid with EVENT_TIMED */
 	__u8 local_addr[16]; /* network order; IPv4 in the first four bytes */
 	__u8 peer_addr[16];

@@ -4,8 +4,8 @@
  * connect() or a SYN that reuses its ports, a reset, ss -K, or the end of its namespace.
  *
  * All of these free the timewait socket, so the programs trace kmem_cache_free. It fires for each
- * object of a slab cache that the kernel frees, except those of kmalloc() and those freed in bulk. That is often, so the
- * programs are loaded only if asked for.
+ * object of a slab cache that the kernel frees, except those of kmalloc() and those freed in bulk.
+ * That is often, so the programs are loaded only if asked for.
  */
 #ifndef TCPSHIFT_TIMEWAIT_END_H
 #define TCPSHIFT_TIMEWAIT_END_H
