@@ -98,7 +98,7 @@ static __always_inline struct sock *sock_of_file(__u64 address)
  * by now:
  * - no socket: a call that takes only sockets did not begin on it, so it began on the released
  *   file;
- * - an IP socket: if the call began on that one, it releases no other file, so it began on the
+ * - an IP socket: a call that began on an IP socket releases no other file, so it began on the
  *   released file;
  * - a Unix socket: the call may have begun on it, and release a file that a message carries.
  */

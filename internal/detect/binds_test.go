@@ -311,11 +311,11 @@ func TestBindExhaustion_ManyDestinations(t *testing.T) {
 	}
 }
 
-// Sockets that are bound and never connected are known from the kernel's lists alone.
-func TestBindExhaustion_NeverConnected(t *testing.T) {
-	h := newHost(t, 300, Config{})
+// bindOnly binds five ports a second, less one, without a transition. The kernel's list of them
+// is read every ten seconds. A client that connects keeps the namespace in use.
+func (h *host) bindOnly(ports uint16) {
 	h.limits.Bound, h.limits.BindBuckets, h.limits.BoundPartial = &tcp.PortSet{}, &tcp.PortSet{}, true
-	for n := range uint16(300) {
+	for n := range ports {
 		if n%50 == 0 { // every ten seconds
 			bound := &tcp.PortSet{}
 			for port := range n {
@@ -329,6 +329,12 @@ func TestBindExhaustion_NeverConnected(t *testing.T) {
 		}
 		h.pass(200 * time.Millisecond)
 	}
+}
+
+// Sockets that are bound and never connected are known from the kernel's lists alone.
+func TestBindExhaustion_NeverConnected(t *testing.T) {
+	h := newHost(t, 300, Config{})
+	h.bindOnly(300)
 	if a := h.theOnly("port_exhaustion"); a.Culprit.Known || a.Capacity != 300 || a.Occupancy < 200 || a.Occupancy > 299 || !a.Approximate {
 		t.Errorf("%+v", a)
 	}
@@ -338,21 +344,7 @@ func TestBindExhaustion_NeverConnected(t *testing.T) {
 // happens in the namespace.
 func TestBindExhaustion_QuietNamespace(t *testing.T) {
 	h := newHost(t, 300, Config{})
-	h.limits.BindBuckets, h.limits.BoundPartial = &tcp.PortSet{}, true
-	for n := range uint16(301) {
-		if n%50 == 0 { // every ten seconds
-			bound := &tcp.PortSet{}
-			for port := range n {
-				bound.Add(20000 + port)
-			}
-			h.limits.Bound, h.limits.BoundReadAt = bound, h.now
-		}
-		if n%10 == 0 {
-			h.emit(to(80), 0, curl, tcp.Close, tcp.SynSent)
-			h.emit(to(80), 20299, curl, tcp.CloseWait, tcp.LastAck)
-		}
-		h.pass(200 * time.Millisecond)
-	}
+	h.bindOnly(301)
 	h.theOnly("port_exhaustion")
 	h.pass(5 * time.Minute)
 	if closed := only(h.alerts, "port_exhaustion", Close); len(closed) > 0 {

@@ -259,7 +259,7 @@ func (d *closeWaitLeak) check(raise raiser) {
 	}
 }
 
-// giveUp forgets a leak of which nothing has been seen or read for so long that its namespace is
+// giveUp forgets a leak. Nothing of it has been seen or read for so long that its namespace is
 // probably gone, with the ends of its sockets lost.
 func (d *closeWaitLeak) giveUp(key leakKey, l *leak) {
 	for cookie, w := range d.waiting {

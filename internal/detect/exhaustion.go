@@ -28,7 +28,7 @@ type exhaustion struct {
 	newly     uint64        // of failed: since decidedAt
 }
 
-// exhaustionKind decides which alert reports the failures, so that one cause has one alert.
+// exhaustionKind is the alert that reports the failures: one cause has one alert.
 type exhaustionKind int
 
 const (
