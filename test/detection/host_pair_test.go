@@ -56,13 +56,14 @@ type tracer struct {
 	stderr bytes.Buffer
 	done   chan struct{}
 
-	mu     sync.Mutex
-	alerts []alert
+	mu      sync.Mutex
+	alerts  []alert
+	earlier map[string]bool // alerts of namespaces that had the inode of one of keepInode
 }
 
 func startTracer(t testing.TB, args ...string) *tracer {
 	t.Helper()
-	tr := &tracer{t: t, cmd: exec.Command(program, args...), done: make(chan struct{})}
+	tr := &tracer{t: t, cmd: exec.Command(program, args...), done: make(chan struct{}), earlier: make(map[string]bool)}
 	tr.cmd.Stderr = &tr.stderr
 	out, err := tr.cmd.StdoutPipe()
 	if err == nil {
@@ -102,8 +103,8 @@ func (tr *tracer) stop() {
 	}
 }
 
-// keepInode keeps the inode of a namespace in use while the tracer runs: alerts are
-// assigned to tests by it.
+// keepInode assigns the alerts about the inode of a new namespace to it, while the tracer runs.
+// The kernel has given the inode to others before, and would do so again.
 func (tr *tracer) keepInode(n *tcplab.Netns) {
 	var file *os.File
 	var err error
@@ -112,6 +113,11 @@ func (tr *tracer) keepInode(n *tcplab.Netns) {
 		tr.t.Fatal(err)
 	}
 	tr.t.Cleanup(func() { file.Close() })
+	for _, a := range tr.of(n.Inode()) {
+		tr.mu.Lock()
+		tr.earlier[a.Alert] = true
+		tr.mu.Unlock()
+	}
 }
 
 // of returns the alerts about one namespace so far.
@@ -119,7 +125,7 @@ func (tr *tracer) of(netns uint32) (found []alert) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	for _, a := range tr.alerts {
-		if a.Netns == netns {
+		if a.Netns == netns && !tr.earlier[a.Alert] {
 			found = append(found, a)
 		}
 	}

@@ -23,6 +23,8 @@ type run struct {
 	rate     float64 // connections a second
 	fired    uint64  // transitions
 	captured uint64
+	mayHide  uint64        // of fired: transitions of pairs that some kernels hide
+	hideable uint64        // of captured: likewise
 	kernel   time.Duration // in the tracer's programs, if measured
 	own      time.Duration // CPU time of the tracer without its start
 	anon     int64         // bytes, RssAnon
@@ -37,6 +39,7 @@ func measure(t *testing.T, s subject, timed bool) (r run) {
 		made := tcplab.Storm(n, tcplab.StormConfig{Connections: *connections})
 		r.rate = float64(made) / time.Since(began).Seconds()
 		r.fired = uint64(10*made + 2*2) // see tcplab.Storm
+		r.mayHide = 2 * uint64(made)
 	})
 	return r
 }
@@ -166,7 +169,7 @@ func (tr *tracer) end(r *run, netns uint32) {
 	}
 	_ = tr.cmd.Wait() // some end by the signal, others with a status
 	if tr.subject.captured != nil {
-		r.captured = tr.subject.captured(tr.t, tr.output, netns)
+		r.captured, r.hideable = tr.subject.captured(tr.t, tr.output, netns)
 	}
 }
 

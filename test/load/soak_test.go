@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/test/observer"
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
@@ -34,7 +35,7 @@ func (s *stopCounts) lost() uint64 { return s.LostRingFull + s.LostRingBusy + s.
 // tally is what the test counts in the stream.
 type tally struct {
 	lines       map[string]uint64 // by type, the ends of TIME_WAITs separately
-	transitions pairCounts        // of the namespace
+	transitions observer.Counts   // of the namespace
 	written     uint64            // bytes before the stop record
 	stop        stopCounts
 	err         error
@@ -47,7 +48,7 @@ func TestSoak_FlatAndAddsUp(t *testing.T) {
 	tcplab.RequireRoot(t)
 	n := tcplab.NewNetns(t)
 	n.Sysctl("net.ipv4.tcp_max_tw_buckets", "1000000")
-	observers := []*observer{observe(t, n.Inode()), observe(t, n.Inode()), observe(t, n.Inode())}
+	observers := observer.Start(t, n.Inode())
 	cmd := exec.Command(tcpshift, "--time-wait-end", "--stats-interval", "1s")
 	counted := follow(t, cmd, n.Inode())
 
@@ -64,13 +65,13 @@ func TestSoak_FlatAndAddsUp(t *testing.T) {
 	if err := cmd.Wait(); err != nil || got.err != nil {
 		t.Fatalf("tcpshift: %v, its stream: %v", err, got.err)
 	}
-	want := stormPairs(connections, uint64(len(memory)))
+	want := observer.OfStorms(connections, uint64(len(memory)))
 	checkSums(t, &got)
-	fired := leastMissed(t, observers)
-	fired.checkMade(t, n, want)
-	fired.checkRecords(t, &got)
+	calls := observers.Calls(t)
+	calls.CheckMade(t, n, want)
+	got.checkRecords(t, calls)
 	t.Logf("\n%s. %d transitions of %d rounds, %d without a call of the observer, which missed %d of any kind, %d lost in the kernel, %d to a full queue; RssAnon %s MB, descriptors %s.",
-		machine(), want.sum(), len(memory), want.sum()-fired.sum(), fired.missed, got.stop.lost(), got.stop.LostQueueFull, course(memory, 1e6), course(files, 1))
+		machine(), want.Sum(), len(memory), want.Sum()-calls.Sum(), calls.Missed, got.stop.lost(), got.stop.LostQueueFull, course(memory, 1e6), course(files, 1))
 	if *soak >= time.Minute {
 		checkFlat(t, "RssAnon", memory, 4<<20)
 		checkFlat(t, "descriptors", files, 4)
@@ -125,7 +126,7 @@ func follow(t *testing.T, cmd *exec.Cmd, netns uint32) <-chan tally {
 	}
 	counted := make(chan tally, 1)
 	go func() {
-		c := tally{lines: make(map[string]uint64), transitions: make(pairCounts), written: uint64(len(lines.Bytes())) + 1}
+		c := tally{lines: make(map[string]uint64), transitions: make(observer.Counts), written: uint64(len(lines.Bytes())) + 1}
 		here := fmt.Appendf(nil, `"netns":%d,`, netns)
 		for lines.Scan() {
 			c.add(lines.Bytes(), here)
@@ -146,10 +147,25 @@ func (c *tally) add(line, here []byte) {
 	case bytes.Contains(line, []byte(`"old_state":"TIME_WAIT"`)):
 		kind = []byte("end")
 	case string(kind) == "transition" && bytes.Contains(line, here):
-		c.transitions[pair{textOf(line, "old_state"), textOf(line, "new_state")}]++
+		c.transitions[observer.Pair{From: textOf(line, "old_state"), To: textOf(line, "new_state")}]++
 	}
 	c.lines[string(kind)]++
 	c.written += uint64(len(line)) + 1
+}
+
+// checkRecords checks that the stream has each transition for which the kernel called a
+// program, and no other. If neither side missed or lost one, the counts are equal.
+func (c *tally) checkRecords(t *testing.T, calls observer.Calls) {
+	t.Helper()
+	lost := c.stop.lost() + c.stop.Dropped + c.stop.LostQueueFull
+	for p := range observer.Union(calls.Counts, c.transitions) {
+		if got, want := c.transitions[p], calls.Counts[p]; got > want+calls.Missed || got+lost < want {
+			t.Errorf("records of %d transitions %v, and %d lost of any kind; the kernel called another program for %d, which missed %d of any kind", got, p, lost, want, calls.Missed)
+		}
+	}
+	if got, want := c.transitions.Sum(), calls.Sum(); got > want+calls.Missed || got+lost < want {
+		t.Errorf("records of %d transitions, and %d lost; the kernel called another program for %d, which missed %d", got, lost, want, calls.Missed)
+	}
 }
 
 // textOf returns the value of a key that has text without escapes.

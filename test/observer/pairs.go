@@ -1,0 +1,100 @@
+package observer
+
+import (
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/tcpshift/tcpshift/test/tcplab"
+)
+
+// A Pair is the two states of a transition as records name them.
+type Pair struct{ From, To string }
+
+// Counts are numbers of transitions by pair.
+type Counts map[Pair]uint64
+
+// Sum is the number of all transitions.
+func (c Counts) Sum() (total uint64) {
+	for _, n := range c {
+		total += n
+	}
+	return total
+}
+
+// The kernel names the second CLOSE. All connections of a soak end in TIME_WAIT.
+var toFinWait2, toTimeWait = Pair{"FIN_WAIT1", "FIN_WAIT2"}, Pair{"FIN_WAIT2", "TIME_WAIT"}
+
+// OfStorms returns the transitions that storms of the ends ClientFirst, ServerFirst and
+// HalfClosed make. See tcplab.Storm.
+func OfStorms(connections, storms uint64) Counts {
+	const workers = 2
+	return Counts{
+		{"CLOSE", "LISTEN"}: workers * storms, {"LISTEN", "CLOSE"}: workers * storms,
+		{"CLOSE", "SYN_SENT"}: connections, {"SYN_SENT", "ESTABLISHED"}: connections,
+		{"LISTEN", "SYN_RECV"}: connections, {"SYN_RECV", "ESTABLISHED"}: connections,
+		{"ESTABLISHED", "FIN_WAIT1"}: connections, toFinWait2: connections, toTimeWait: connections,
+		{"ESTABLISHED", "CLOSE_WAIT"}: connections, {"CLOSE_WAIT", "LAST_ACK"}: connections, {"LAST_ACK", "CLOSE"}: connections,
+	}
+}
+
+// timeWaits returns the namespace's own count of TIME_WAITs. Since Linux 6.1 it includes
+// those that last.
+func timeWaits(t *testing.T, n *tcplab.Netns) uint64 {
+	t.Helper()
+	var text []byte
+	var err error
+	n.Do(func() { text, err = os.ReadFile("/proc/thread-self/net/netstat") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(string(text), "\n")
+	names, values := strings.Fields(lines[0]), strings.Fields(lines[1])
+	count, err := strconv.ParseUint(values[slices.Index(names, "TW")], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return count
+}
+
+// Calls are the calls of an observer's program.
+type Calls struct {
+	Counts        // of its namespace
+	Missed uint64 // of any namespace: the program was running already
+}
+
+// CheckMade checks that the kernel called the program once for each transition that the
+// connections made. Some kernels never do so for a few of two pairs, although they have
+// counted each TIME_WAIT: see docs/accuracy.md.
+func (c Calls) CheckMade(t *testing.T, n *tcplab.Netns, made Counts) {
+	t.Helper()
+	hides := tcplab.HidesEvents()
+	if hides && timeWaits(t, n) != made[toTimeWait] {
+		t.Errorf("the kernel counted %d TIME_WAITs, the connections made %d", timeWaits(t, n), made[toTimeWait])
+	}
+	for p := range Union(c.Counts, made) {
+		hidden := hides && (p == toFinWait2 || p == toTimeWait)
+		if got, want := c.Counts[p], made[p]; got > want || got+c.Missed < want && !hidden {
+			t.Errorf("the kernel called a program for %d transitions %v, and %d of any kind met it running; the connections made %d", got, p, c.Missed, want)
+		}
+	}
+}
+
+// Hidden is how many of the transitions that were made no program was called for, at most. It
+// is 0 on kernels that hide none.
+func (c Calls) Hidden(made uint64) uint64 {
+	if !tcplab.HidesEvents() {
+		return 0
+	}
+	return made - min(made, c.Sum())
+}
+
+// Union has the pairs of both.
+func Union(a, b Counts) Counts {
+	all := maps.Clone(a)
+	maps.Copy(all, b)
+	return all
+}
