@@ -56,6 +56,14 @@ static __noinline struct kernfs_node *parent_of(struct kernfs_node *node)
 	return BPF_CORE_READ(old, parent);
 }
 
+/* Whether a user other than root may create, and so name, a cgroup in this directory. */
+static __always_inline bool others_may_write(struct kernfs_node *dir)
+{
+	struct kernfs_iattrs *attrs = BPF_CORE_READ(dir, iattr);
+
+	return (attrs && BPF_CORE_READ(attrs, ia_uid.val)) || BPF_CORE_READ(dir, mode) & 022;
+}
+
 /* Fills in the names from the cgroup up to the root. */
 static __always_inline void fill_cgroup_event(struct kernfs_node *node, struct cgroup_event *e)
 {
@@ -65,7 +73,7 @@ static __always_inline void fill_cgroup_event(struct kernfs_node *node, struct c
 	e->kind = EVENT_CGROUP;
 	e->levels = 0;
 	e->truncated = 0;
-	__builtin_memset(e->reserved, 0, sizeof(e->reserved));
+	e->claimed = 0;
 	for (int i = 0; i < CGROUP_LEVELS; i++) {
 		parent = parent_of(node);
 		e->names[i][0] = 0;
@@ -73,6 +81,8 @@ static __always_inline void fill_cgroup_event(struct kernfs_node *node, struct c
 			continue;
 		bpf_probe_read_kernel_str(e->names[i], CGROUP_NAME_LEN, BPF_CORE_READ(node, name));
 		e->levels = i + 1;
+		if (others_may_write(node))
+			e->claimed = i;
 		node = parent;
 	}
 	if (parent_of(node))

@@ -166,7 +166,7 @@ struct cgroup_event {
 	__u32 levels; /* the number of names; the root has none */
 	__u8 truncated; /* the path has more levels */
 	__u8 kind; /* enum event_kind */
-	__u8 reserved[2];
+	__u16 claimed; /* the first so many names may have been chosen by a user other than root */
 	__u8 names[CGROUP_LEVELS]
 		  [CGROUP_NAME_LEN]; /* from the cgroup upwards; each ends in a NUL */
 };

@@ -143,10 +143,16 @@ typedef struct {
 	__u32 val;
 } kuid_t;
 
+struct kernfs_iattrs {
+	kuid_t ia_uid;
+};
+
 struct kernfs_node {
 	__u64 id;
 	const char *name;
 	struct kernfs_node *__parent;
+	struct kernfs_iattrs *iattr; /* NULL: root's, as at first */
+	__u16 mode;
 };
 
 struct kernfs_node___before_6_15 {

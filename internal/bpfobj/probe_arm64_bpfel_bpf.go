@@ -19,7 +19,7 @@ type ProbeCgroupEvent struct {
 	Levels    uint32
 	Truncated uint8
 	Kind      uint8
-	Reserved  [2]uint8
+	Claimed   uint16
 	Names     [12][256]uint8
 }
 

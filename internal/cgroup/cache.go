@@ -13,7 +13,13 @@ const DefaultLimit = 8192
 // or found last, as many as limit, are always present; in all there are at most 2 x limit.
 type Cache struct {
 	limit       int
-	young, aged map[uint64]*Info
+	young, aged map[uint64]entry
+}
+
+// entry is a description, and the argument of Describe that it does not contain.
+type entry struct {
+	*Info
+	claimed int
 }
 
 // NewCache makes an empty Cache. A limit below 1 means DefaultLimit.
@@ -21,38 +27,44 @@ func NewCache(limit int) *Cache {
 	if limit < 1 {
 		limit = DefaultLimit
 	}
-	return &Cache{limit: limit, young: make(map[uint64]*Info), aged: make(map[uint64]*Info)}
+	return &Cache{limit: limit, young: make(map[uint64]entry), aged: make(map[uint64]entry)}
 }
 
-// Put sets the path of a cgroup. It replaces another path, since a v1 cgroup can be
-// renamed.
-func (c *Cache) Put(id uint64, path string) {
-	if known, ok := c.Get(id); ok && known.Path == path {
+// Put sets the description of a cgroup. It replaces another one, since a v1 cgroup can be
+// renamed, and a directory can change its owner.
+func (c *Cache) Put(id uint64, path string, claimed int) {
+	known, ok := c.find(id)
+	if ok && known.Path == path && known.claimed == claimed {
 		return
 	}
-	info := Describe(path)
-	c.keep(id, &info)
+	info := Describe(path, claimed)
+	c.keep(id, entry{&info, claimed})
 }
 
 // Get returns the description of a cgroup, and whether it is known. The caller must
 // not modify the Info. It may keep it, as the cache never modifies it either.
 func (c *Cache) Get(id uint64) (*Info, bool) {
-	if info, ok := c.young[id]; ok {
-		return info, true
+	known, ok := c.find(id)
+	return known.Info, ok
+}
+
+func (c *Cache) find(id uint64) (entry, bool) {
+	if known, ok := c.young[id]; ok {
+		return known, true
 	}
-	info, ok := c.aged[id]
+	known, ok := c.aged[id]
 	if ok {
-		c.keep(id, info)
+		c.keep(id, known)
 	}
-	return info, ok
+	return known, ok
 }
 
 // keep may leave an older entry of this id in the aged generation. Get prefers the
 // young entry, which also stays longer.
-func (c *Cache) keep(id uint64, info *Info) {
+func (c *Cache) keep(id uint64, e entry) {
 	if len(c.young) >= c.limit {
 		c.young, c.aged = c.aged, c.young
 		clear(c.young)
 	}
-	c.young[id] = info
+	c.young[id] = e
 }

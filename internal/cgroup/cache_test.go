@@ -13,7 +13,7 @@ func TestCache_PutGet(t *testing.T) {
 	if info, ok := c.Get(7); ok || info != nil {
 		t.Errorf("an empty cache gives %+v", info)
 	}
-	c.Put(7, "/docker/"+outer)
+	c.Put(7, "/docker/"+outer, 0)
 	got, ok := c.Get(7)
 	if want := (Info{Path: "/docker/" + outer, Container: outer, Runtime: "docker"}); !ok || *got != want {
 		t.Errorf("got %+v, %v, want %+v", got, ok, want)
@@ -24,14 +24,14 @@ func TestCache_PutGet(t *testing.T) {
 func TestCache_NewestPath(t *testing.T) {
 	for _, between := range []int{0, 2, 3} { // with a limit of 2: still young, aged, dropped
 		c := NewCache(2)
-		c.Put(1, "/old")
+		c.Put(1, "/old", 0)
 		old, _ := c.Get(1)
 		for id := range between {
-			c.Put(uint64(100+id), "/other")
+			c.Put(uint64(100+id), "/other", 0)
 		}
-		c.Put(1, "/new")
-		c.Put(2, "/other") // the stale entry must not come back when generations change
-		c.Put(3, "/other")
+		c.Put(1, "/new", 0)
+		c.Put(2, "/other", 0) // the stale entry must not come back when generations change
+		c.Put(3, "/other", 0)
 		if got, ok := c.Get(1); !ok || got.Path != "/new" {
 			t.Errorf("after %d others: got %+v, %v, want /new", between, got, ok)
 		}
@@ -44,9 +44,9 @@ func TestCache_NewestPath(t *testing.T) {
 // The description is kept if the same path is put again.
 func TestCache_SamePath(t *testing.T) {
 	c := NewCache(4)
-	c.Put(1, "/docker/"+outer)
+	c.Put(1, "/docker/"+outer, 0)
 	first, _ := c.Get(1)
-	c.Put(1, "/docker/"+outer)
+	c.Put(1, "/docker/"+outer, 0)
 	if again, _ := c.Get(1); again != first {
 		t.Error("the path was described again")
 	}
@@ -55,10 +55,10 @@ func TestCache_SamePath(t *testing.T) {
 // An entry that is looked up stays, however many others come.
 func TestCache_KeepsUsed(t *testing.T) {
 	c := NewCache(2)
-	c.Put(1, "/used")
-	c.Put(2, "/unused")
+	c.Put(1, "/used", 0)
+	c.Put(2, "/unused", 0)
 	for id := range uint64(20) {
-		c.Put(100+id, "/other")
+		c.Put(100+id, "/other", 0)
 		if _, ok := c.Get(1); !ok {
 			t.Fatalf("after %d others the entry that is always looked up is gone", id+1)
 		}
@@ -82,7 +82,7 @@ func TestCache_Bounded(t *testing.T) {
 		due := at >= 0 && at >= len(recent)-limit
 		if random.IntN(3) == 0 {
 			newest[id] = fmt.Sprintf("/%d", random.IntN(4))
-			c.Put(id, newest[id])
+			c.Put(id, newest[id], 0)
 			due = true
 		}
 		got, ok := c.Get(id)
@@ -108,7 +108,7 @@ func TestCache_Bounded(t *testing.T) {
 func TestCache_LimitOfOne(t *testing.T) {
 	c := NewCache(1)
 	for id := range uint64(5) {
-		c.Put(id, "/x")
+		c.Put(id, "/x", 0)
 		if _, ok := c.Get(id); !ok {
 			t.Fatalf("id %d is gone at once", id)
 		}
@@ -121,8 +121,8 @@ func TestCache_LimitOfOne(t *testing.T) {
 // A hit, a miss, and a put of a known path allocate nothing.
 func TestCache_NoAllocations(t *testing.T) {
 	c := NewCache(DefaultLimit)
-	c.Put(1, "/docker/"+outer)
-	if n := testing.AllocsPerRun(100, func() { c.Get(1); c.Get(2); c.Put(1, "/docker/"+outer) }); n != 0 {
+	c.Put(1, "/docker/"+outer, 0)
+	if n := testing.AllocsPerRun(100, func() { c.Get(1); c.Get(2); c.Put(1, "/docker/"+outer, 0) }); n != 0 {
 		t.Errorf("%v allocations for a hit, a miss and a path put again, want none", n)
 	}
 }
@@ -130,7 +130,7 @@ func TestCache_NoAllocations(t *testing.T) {
 func BenchmarkCacheGet(b *testing.B) {
 	c := NewCache(DefaultLimit)
 	for id := range uint64(1000) {
-		c.Put(id, "/system.slice/docker-"+outer+".scope")
+		c.Put(id, "/system.slice/docker-"+outer+".scope", 0)
 	}
 	b.ReportAllocs()
 	for id := uint64(0); b.Loop(); id++ {

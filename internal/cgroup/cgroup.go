@@ -32,35 +32,47 @@ type Info struct {
 	// computes from its manifest (the mirror pod's annotation
 	// kubernetes.io/config.hash).
 	PodUID string
+
+	// ContainerClaimed and UnitClaimed report that a user other than root may have chosen the
+	// name from which Container, Runtime and PodUID, or Unit, follow.
+	ContainerClaimed, UnitClaimed bool
 }
 
 // Describe reads a path of a v1 or v2 hierarchy from the root down; engines use equal
 // names in both. A level with an unknown name changes nothing, so that the cgroups that
 // a container makes itself (crun's "container", a systemd inside) are in the
 // container. The innermost container wins.
-func Describe(path string) Info {
+//
+// A user other than root may have chosen the last names, as many as claimed: those of an own
+// container, or ones that look like another's. In a container or pod of root they name none.
+func Describe(path string, claimed int) Info {
 	info := Info{Path: path}
+	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
 	parent := ""
-	for rest, more := path, true; more; {
-		var name string
-		name, rest, more = strings.Cut(rest, "/")
-		if name == "" {
-			continue
-		}
-		if uid := podUID(name, parent); uid != "" {
-			info.PodUID = uid
-		}
-		if id, runtime := container(name, parent); id != "" {
-			info.Container, info.Runtime = id, runtime
-			if !strings.HasPrefix(name, "libpod-payload-") {
-				info.Unit = ""
-			}
-		} else if isUnit(name) {
-			info.Unit = name
-		}
+	for i, name := range names {
+		info.descend(name, parent, i >= len(names)-claimed)
 		parent = name
 	}
 	return info
+}
+
+// descend adds what the next name of the path shows.
+func (i *Info) descend(name, parent string, claimed bool) {
+	isTrusted := (i.Container != "" || i.PodUID != "") && !i.ContainerClaimed
+	if uid := podUID(name, parent); uid != "" && (!claimed || !isTrusted) {
+		i.PodUID, i.ContainerClaimed = uid, claimed
+	}
+	id, runtime := container(name, parent)
+	switch {
+	case id != "" && claimed && isTrusted:
+	case id != "":
+		i.Container, i.Runtime, i.ContainerClaimed = id, runtime, claimed
+		if !strings.HasPrefix(name, "libpod-payload-") {
+			i.Unit, i.UnitClaimed = "", false
+		}
+	case isUnit(name):
+		i.Unit, i.UnitClaimed = name, claimed
+	}
 }
 
 // isUnit reports whether systemd may have made a cgroup of this name for a service or a

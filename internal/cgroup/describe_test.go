@@ -22,7 +22,7 @@ func run(t *testing.T, tests []described) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			tt.want.Path = tt.path
-			got := Describe(tt.path)
+			got := Describe(tt.path, 0)
 			got.Unit = "" // TestDescribe_Units checks it
 			if got != tt.want {
 				t.Errorf("%s\n got %+v\nwant %+v", tt.path, got, tt.want)

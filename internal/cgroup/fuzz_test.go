@@ -28,21 +28,25 @@ func FuzzDescribe(f *testing.F) {
 		f.Add(path)
 	}
 	f.Fuzz(func(t *testing.T, path string) {
-		got := Describe(path)
+		got := Describe(path, 0)
 		checkForm(t, got)
 		if got.Path != path {
 			t.Errorf("the path %q came back as %q", path, got.Path)
 		}
-		below := Describe(path + "/init.scope")
+		below := Describe(path+"/init.scope", 0)
 		if below.Path = path; below != got {
 			t.Errorf("below %q:\n got %+v\nwant %+v", path, below, got)
 		}
-		nested := Describe("/docker/" + outer + "/" + path)
+		nested := Describe("/docker/"+outer+"/"+path, 0)
 		if nested.Container == "" {
 			t.Errorf("%q within a container is in none", path)
 		}
 		if got.Container != "" && nested.Container != got.Container {
 			t.Errorf("%q within a container is in %s, want %s", path, nested.Container, got.Container)
+		}
+		claimed := Describe("/docker/"+outer+"/"+path, len(strings.FieldsFunc(path, func(r rune) bool { return r == '/' })))
+		if claimed.Container != outer || claimed.PodUID != "" || claimed.ContainerClaimed {
+			t.Errorf("a user can claim to be in another container or pod than root's: %q: %+v", path, claimed)
 		}
 	})
 }
@@ -73,7 +77,7 @@ func BenchmarkDescribe(b *testing.B) {
 		b.Run(name, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				Describe(path)
+				Describe(path, 0)
 			}
 		})
 	}

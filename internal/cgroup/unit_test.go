@@ -39,7 +39,7 @@ func TestDescribe_Units(t *testing.T) {
 		{"/a/b c.service", ""},
 		{"/a/b\xff.scope", ""},
 	} {
-		if got := Describe(tt.path).Unit; got != tt.want {
+		if got := Describe(tt.path, 0).Unit; got != tt.want {
 			t.Errorf("%q is in %q, want %q", tt.path, got, tt.want)
 		}
 	}

@@ -33,6 +33,9 @@ type Event struct {
 
 	CgroupID   uint64 // of KindCgroup
 	CgroupPath string // of KindCgroup; "" if the path is too long for an event
+	// ClaimedNames is how many of the last names in CgroupPath a user other than root may have
+	// chosen.
+	ClaimedNames int
 
 	// Of KindSocket: the time left to a TIME_WAIT and net.ipv4.tcp_keepalive_intvl, both in
 	// jiffies. The sysctl is known in seconds as well, so it shows how long a jiffy is.
@@ -237,7 +240,10 @@ func decodeCgroup(w *wireCgroup, e *Event) error {
 	if int(w.Levels) > len(w.Names) {
 		return fmt.Errorf("decode: cgroup of %d levels, at most %d fit", w.Levels, len(w.Names))
 	}
-	e.Kind, e.CgroupID, e.CgroupPath = KindCgroup, w.Id, cgroupPath(w)
+	if uint32(w.Claimed) > w.Levels {
+		return fmt.Errorf("decode: cgroup with %d claimed names of %d", w.Claimed, w.Levels)
+	}
+	e.Kind, e.CgroupID, e.CgroupPath, e.ClaimedNames = KindCgroup, w.Id, cgroupPath(w), int(w.Claimed)
 	return nil
 }
 

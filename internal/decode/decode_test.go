@@ -97,20 +97,21 @@ func TestSample_Cgroup(t *testing.T) {
 		event wirePath
 		want  string
 	}{
-		{"from the root down", wirePath{7, 3, 0, []string{"c", "b.slice", "a"}}, "/a/b.slice/c"},
-		{"which is the root", wirePath{7, 0, 0, nil}, "/"},
-		{"as long as a name may be", wirePath{7, 1, 0, []string{long}}, "/" + long},
-		{"as deep and as long as it may be", wirePath{7, cgroupLevels, 0, deep}, "/" + strings.Join(deepest, "/")},
-		{"without names after its levels", wirePath{7, 1, 0, []string{"a", "beyond"}}, "/a"},
-		{"without bytes after the NUL of a name", wirePath{7, 1, 0, []string{"a\x00beyond"}}, "/a"},
-		{"of any bytes", wirePath{7, 1, 0, []string{"\x1b\xff\"\\"}}, "/\x1b\xff\"\\"},
-		{"whose name has no NUL", wirePath{7, 2, 0, []string{long + "y", "a"}}, "/a/" + long + "y"},
-		{"which is too long for an event", wirePath{7, 3, 1, []string{"c", "b", "a"}}, ""},
-		{"which is too long for an event, at the root", wirePath{7, 0, 1, nil}, ""},
+		{"from the root down", wirePath{7, 3, 0, []string{"c", "b.slice", "a"}, 0}, "/a/b.slice/c"},
+		{"which is the root", wirePath{7, 0, 0, nil, 0}, "/"},
+		{"as long as a name may be", wirePath{7, 1, 0, []string{long}, 0}, "/" + long},
+		{"as deep and as long as it may be", wirePath{7, cgroupLevels, 0, deep, 0}, "/" + strings.Join(deepest, "/")},
+		{"without names after its levels", wirePath{7, 1, 0, []string{"a", "beyond"}, 0}, "/a"},
+		{"without bytes after the NUL of a name", wirePath{7, 1, 0, []string{"a\x00beyond"}, 0}, "/a"},
+		{"of any bytes", wirePath{7, 1, 0, []string{"\x1b\xff\"\\"}, 0}, "/\x1b\xff\"\\"},
+		{"whose name has no NUL", wirePath{7, 2, 0, []string{long + "y", "a"}, 0}, "/a/" + long + "y"},
+		{"of which a user may have chosen two names", wirePath{7, 3, 0, []string{"c", "b", "a"}, 2}, "/a/b/c"},
+		{"which is too long for an event", wirePath{7, 3, 1, []string{"c", "b", "a"}, 0}, ""},
+		{"which is too long for an event, at the root", wirePath{7, 0, 1, nil, 0}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			got := leftover()
-			want := Event{Kind: KindCgroup, CgroupID: tt.event.id, CgroupPath: tt.want}
+			want := Event{Kind: KindCgroup, CgroupID: tt.event.id, CgroupPath: tt.want, ClaimedNames: int(tt.event.claimed)}
 			if err := Sample(tt.event.bytes(), &got); err != nil || meaning(got) != want {
 				t.Errorf("got  %+v, %v\nwant %+v", meaning(got), err, want)
 			}
@@ -134,7 +135,7 @@ func leftover() Event {
 			Opened: time.Unix(3, 4), OpenedAt: 16, EstablishedFor: 17, Sent: 18, Received: 19, Retransmits: 20, RTT: 21,
 			ClosedBy: tcp.ClosedByAbort,
 		},
-		CgroupID: 22, CgroupPath: "/left/over", JiffiesLeft: 23, KeepaliveJiffies: 24,
+		CgroupID: 22, CgroupPath: "/left/over", ClaimedNames: 27, JiffiesLeft: 23, KeepaliveJiffies: 24,
 		LateReset: tcp.LateReset{Cookie: 25, Code: 26},
 	}
 }
@@ -196,7 +197,7 @@ func oneOfEachKind() map[string][]byte {
 		"transition": typical().bytes(),
 		"end":        wireEndOf{typical(), 1, 2, 3, 4, 5, 6}.bytes(),
 		"socket":     wireSocketOf{typical(), 7, 8}.bytes(),
-		"cgroup":     wirePath{9, 2, 0, []string{"ssh.service", "system.slice"}}.bytes(),
+		"cgroup":     wirePath{9, 2, 0, []string{"ssh.service", "system.slice"}, 1}.bytes(),
 		"reset":      wireResetOf{7, v4Local, v4Peer, 1, 80, 50000, 4, 9}.bytes(),
 	}
 }
@@ -250,11 +251,17 @@ func TestSample_WrongFamily(t *testing.T) {
 	}
 }
 
+// A cgroup with more claimed names than names is an error.
+func TestSample_TooManyClaimedNames(t *testing.T) {
+	sample := wirePath{1, 2, 0, []string{"b", "a"}, 3}.bytes()
+	checkRefused(t, "cgroup", sample, "cgroup with 3 claimed names of 2")
+}
+
 // A cgroup with more levels than an event has room for is an error.
 func TestSample_TooManyCgroupLevels(t *testing.T) {
 	for _, levels := range []uint32{cgroupLevels + 1, 255, 256, 1 << 31, 1<<32 - 1} {
 		for _, truncated := range []uint8{0, 1} {
-			sample := wirePath{1, levels, truncated, []string{"a"}}.bytes()
+			sample := wirePath{1, levels, truncated, []string{"a"}, 0}.bytes()
 			checkRefused(t, "cgroup", sample, fmt.Sprintf("cgroup of %d levels, at most 12 fit", levels))
 		}
 	}

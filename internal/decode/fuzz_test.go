@@ -28,8 +28,8 @@ func FuzzSample(f *testing.F) {
 	}.as(kindEnd))
 	f.Add(wireEndOf{typical(), 1, 2, 3, 4, 5, 6}.bytes())
 	f.Add(wireSocketOf{wireEvent{family: 4, new: 6, substate: 5}, 1<<64 - 1, 75000}.bytes())
-	f.Add(wirePath{7, 2, 0, []string{"ssh.service", "system.slice"}}.bytes())
-	f.Add(wirePath{7, 13, 1, nil}.bytes())
+	f.Add(wirePath{7, 2, 0, []string{"ssh.service", "system.slice"}, 0}.bytes())
+	f.Add(wirePath{7, 13, 1, nil, 0}.bytes())
 	f.Add(wireResetOf{7, v6Local, v6Peer, 1, 80, 50000, 6, 255}.bytes())
 	f.Fuzz(func(t *testing.T, sample []byte) {
 		got := leftover()

@@ -34,6 +34,7 @@ const (
 	offsetLevels     = 8
 	offsetTruncated  = 12
 	offsetCgroupKind = 13
+	offsetClaimed    = 14
 	offsetNames      = 16
 
 	offsetResetKind   = 56
@@ -196,6 +197,7 @@ type wirePath struct {
 	levels    uint32
 	truncated uint8
 	names     []string
+	claimed   uint16
 }
 
 func (e wirePath) bytes() []byte {
@@ -203,6 +205,7 @@ func (e wirePath) bytes() []byte {
 	binary.NativeEndian.PutUint64(b[0:], e.id)
 	binary.NativeEndian.PutUint32(b[offsetLevels:], e.levels)
 	b[offsetTruncated], b[offsetCgroupKind] = e.truncated, kindCgroup
+	binary.NativeEndian.PutUint16(b[offsetClaimed:], e.claimed)
 	for i, name := range e.names {
 		copy(b[offsetNames+i*cgroupNameLen:][:cgroupNameLen], name)
 	}
@@ -217,7 +220,8 @@ func acceptable(b []byte) (kind uint8, ok bool) {
 		}
 		if kind == kindCgroup {
 			levels := binary.NativeEndian.Uint32(b[offsetLevels:])
-			return kind, b[offsetCgroupKind] == kindCgroup && levels <= cgroupLevels
+			claimed := uint32(binary.NativeEndian.Uint16(b[offsetClaimed:]))
+			return kind, b[offsetCgroupKind] == kindCgroup && levels <= cgroupLevels && claimed <= levels
 		}
 		family := b[familyOffset(kind)]
 		return kind, b[kindOffset(kind)] == kind && (family == 4 || family == 6)
@@ -230,7 +234,7 @@ func meaning(e Event) Event {
 	m := Event{Kind: e.Kind}
 	switch e.Kind {
 	case KindCgroup:
-		m.CgroupID, m.CgroupPath = e.CgroupID, e.CgroupPath
+		m.CgroupID, m.CgroupPath, m.ClaimedNames = e.CgroupID, e.CgroupPath, e.ClaimedNames
 	case KindLateReset:
 		m.LateReset = e.LateReset
 	case KindSocket:
@@ -250,6 +254,7 @@ func independent(b []byte) Event {
 	e := Event{Kind: Kind(kind)}
 	if kind == kindCgroup {
 		e.CgroupID, e.CgroupPath = order.Uint64(b[0:]), independentPath(b)
+		e.ClaimedNames = int(order.Uint16(b[offsetClaimed:]))
 		return e
 	}
 	if kind == kindReset {

@@ -42,7 +42,10 @@ func longestAlert() detect.Alert {
 	a.Culprit = detect.Culprit{
 		PID: 1<<32 - 1, Comm: comm(strings.Repeat("\x01", 16)), Known: true, Share: 0.123, Processes: 1 << 40,
 		Service: unit, NextService: unit, PIDShare: 0.123, NextShare: 0.123,
-		Cgroup: &tcp.Cgroup{Path: longestPath("x"), Container: containerID, Runtime: "containerd", PodUID: pod().PodUID},
+		Cgroup: &tcp.Cgroup{
+			Path: longestPath("x"), Unit: unit + ".service", UnitClaimed: true, Container: containerID, Runtime: "containerd", PodUID: pod().PodUID,
+			ContainerClaimed: true,
+		},
 	}
 	a.Local, a.Peer, a.Netns, a.Role, a.Rate = wide, wide, 1<<32-1, tcp.RoleListener, 123456789.123
 	a.Occupancy, a.Capacity, a.Projected, a.Failures, a.Drops, a.Lost, a.Lasted = most, most, most, most, most, most, -1
@@ -91,6 +94,8 @@ func alertCases() []goldenCase {
 			a.Local, a.Role = tcp.Endpoint{}, tcp.RoleUnknown
 		}),
 		edit("as long as it may be", func(a *detect.Alert) { *a = longestAlert() }),
+		edit("a claimed service", func(a *detect.Alert) { a.Culprit.Cgroup, a.Culprit.Service = claimed(), claimed().Service() }),
+		edit("a process's own name in a claimed cgroup", func(a *detect.Alert) { a.Culprit.Cgroup = claimed() }),
 	}
 	cases = append(cases, edit("about suppressed alerts", func(a *detect.Alert) {
 		a.Kind, a.Severity, a.Culprit = detect.AlertsSuppressed, detect.Warning, detect.Culprit{}

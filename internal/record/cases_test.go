@@ -53,6 +53,14 @@ func task(pid uint32, comm string) tcp.Owner {
 	return o
 }
 
+// claimed is a cgroup whose names another user than root has chosen.
+func claimed() *tcp.Cgroup {
+	return &tcp.Cgroup{
+		Path: "/user@1000.service/docker-" + containerID + ".scope/nginx.service", Unit: "nginx.service",
+		Container: containerID, Runtime: "docker", ContainerClaimed: true, UnitClaimed: true,
+	}
+}
+
 // pod is a cgroup with all fields known.
 func pod() *tcp.Cgroup {
 	return &tcp.Cgroup{
@@ -196,6 +204,7 @@ var cgroups = []struct {
 	{"a container's, without runtime and pod", &tcp.Cgroup{Path: "/x/" + containerID, Container: containerID}},
 	{"a container's in no pod", &tcp.Cgroup{Path: "/docker/" + containerID, Container: containerID, Runtime: "docker"}},
 	{"a pod's without a container", &tcp.Cgroup{Path: "/kubepods/podx", PodUID: pod().PodUID}},
+	{"claimed", claimed()},
 	{"of any bytes", &tcp.Cgroup{Path: "/a \"b\" \\\x1b[2J/\xff\u202e"}},
 	{"as long as it may be", &tcp.Cgroup{Path: longestPath("x")[:maxPath-len(`,"cgroup":""`)]}},
 	{"too long", &tcp.Cgroup{Path: longestPath("x"), Container: containerID, Runtime: "docker"}},
@@ -246,6 +255,7 @@ func connectionCases() []goldenCase {
 		edit("a reset that this side sent", func(t *tcp.Transition, c *tcp.Connection) {
 			t.ResetReason, c.ClosedBy = "TCP_ABORT_ON_DATA", tcp.ClosedByResetSent
 		}),
+		edit("a claimed container", func(t *tcp.Transition, _ *tcp.Connection) { t.Cgroup = claimed() }),
 	}
 	for _, by := range []tcp.ClosedBy{
 		"", tcp.ClosedByLocal, tcp.ClosedByPeer, tcp.ClosedByResetSent, tcp.ClosedByResetReceived, tcp.ClosedByTimeout,
@@ -307,6 +317,7 @@ func socketCases() []goldenCase {
 		edit("a state outside the table", func(s *tcp.Socket) { s.New = 17 }),
 		edit("a hostile comm", func(s *tcp.Socket) { s.Owner = task(1, "\x1b\xff\u202e\"\n") }),
 		edit("the largest numbers", func(s *tcp.Socket) { *s = tcp.Socket{Transition: largest()} }),
+		edit("a claimed container", func(s *tcp.Socket) { s.Cgroup = claimed() }),
 	}
 }
 

@@ -37,6 +37,7 @@ type referenceOwner struct {
 	Container string  `json:"container,omitempty"`
 	Runtime   string  `json:"container_runtime,omitempty"`
 	PodUID    string  `json:"pod_uid,omitempty"`
+	Claimed   bool    `json:"container_claimed,omitempty"`
 }
 
 // referenceLabels are the labels of longestLabels.
@@ -121,6 +122,7 @@ func ownerOf(t *tcp.Transition) referenceOwner {
 	}
 	if t.Cgroup != nil {
 		r.Container, r.Runtime, r.PodUID = t.Cgroup.Container, t.Cgroup.Runtime, t.Cgroup.PodUID
+		r.Claimed = t.Cgroup.ContainerClaimed
 		if len(`,"cgroup":`)+len(stringByRunes(nil, t.Cgroup.Path)) <= maxPath {
 			r.Cgroup = &t.Cgroup.Path
 		}

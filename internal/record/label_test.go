@@ -107,6 +107,7 @@ func longestTransition() tcp.Transition {
 	t.Mapped, t.Old, t.New, t.Substate, t.TimeWaitUnknown, t.Expired = true, tcp.TimeWait, tcp.TimeWait, tcp.TimeWait, true, true
 	t.Cgroup = &tcp.Cgroup{
 		Path: longestPath("x"), Container: containerID, Runtime: "containerd", PodUID: pod().PodUID,
+		ContainerClaimed: true,
 	}
 	return t
 }

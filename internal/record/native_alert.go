@@ -67,6 +67,7 @@ func (o object) culprit(c *detect.Culprit) object {
 		return o
 	}
 	o = o.string("service", c.Service).
+		trueIf("service_claimed", c.Cgroup != nil && c.Service == c.Cgroup.Service() && c.Cgroup.IsServiceClaimed()).
 		decimal("share", c.Share).
 		uint("processes", uint64(c.Processes))
 	if c.PID != 0 {

@@ -135,7 +135,8 @@ func (o object) cgroup(c *tcp.Cgroup, maxPath int) object {
 	}
 	return o.literalIfSet("container", c.Container).
 		literalIfSet("container_runtime", c.Runtime).
-		literalIfSet("pod_uid", c.PodUID)
+		literalIfSet("pod_uid", c.PodUID).
+		trueIf("container_claimed", c.ContainerClaimed)
 }
 
 func (o object) errno(e tcp.Errno) object {

@@ -65,7 +65,7 @@ func (s *snapshot) handle(sample []byte, keepalive time.Duration) error {
 	switch e.Kind {
 	case decode.KindCgroup:
 		if e.CgroupPath != "" {
-			s.cgroups.Put(e.CgroupID, e.CgroupPath)
+			s.cgroups.Put(e.CgroupID, e.CgroupPath, e.ClaimedNames)
 		}
 		return nil
 	case decode.KindSocket:

@@ -125,6 +125,10 @@ type Cgroup struct {
 	Container string // full id; "": not in a container
 	Runtime   string // docker, containerd, cri-o or podman; "": not known
 	PodUID    string // of Kubernetes; "": not in a pod
+
+	// ContainerClaimed and UnitClaimed report that a user other than root may have chosen the
+	// name from which Container, Runtime and PodUID, or Unit, follow.
+	ContainerClaimed, UnitClaimed bool
 }
 
 // maxServiceName bounds what Service returns, in bytes.
@@ -137,14 +141,26 @@ const maxServiceName = 96
 func (c *Cgroup) Service() string {
 	const shortID = 12
 	name := c.Unit[:max(0, strings.LastIndexByte(c.Unit, '.'))]
-	login := strings.HasPrefix(name, "session-") || strings.HasPrefix(name, "user@")
 	switch {
-	case name == "" || login:
+	case name == "" || c.isLogin():
 		return c.Container[:min(len(c.Container), shortID)]
 	case len(name) > maxServiceName:
 		return name[:maxServiceName-len("...")] + "..."
 	}
 	return name
+}
+
+// IsServiceClaimed reports whether a user other than root may have chosen what Service returns.
+func (c *Cgroup) IsServiceClaimed() bool {
+	if c.isLogin() {
+		return c.ContainerClaimed
+	}
+	return c.UnitClaimed
+}
+
+// isLogin reports whether there is no unit that says what runs in it.
+func (c *Cgroup) isLogin() bool {
+	return c.Unit == "" || strings.HasPrefix(c.Unit, "session-") || strings.HasPrefix(c.Unit, "user@")
 }
 
 // Transition is one event of the tracepoint sock:inet_sock_set_state, or the end of a

@@ -79,7 +79,7 @@ func benchmarkLoop(b *testing.B, only []string, forAlerts bool) {
 	now := boottime.Now()
 	m := &engineMonitor{Engine: detect.New(detect.Config{}, now), now: now}
 	l := newLoop(Config{Sink: &discard{}, Encoder: record.NewNative(nil), Monitor: m, Only: only})
-	l.cgroups.Put(7, "/system.slice/storm.service")
+	l.cgroups.Put(7, "/system.slice/storm.service", 0)
 	m.Update(now, 0, nil)
 	m.SeedingDone(now)
 	var events [4096][][]byte

@@ -272,7 +272,7 @@ func (l *loop) handleOther(e *decode.Event) error {
 		return l.handleReset(&e.LateReset)
 	case decode.KindCgroup:
 		if e.CgroupPath != "" {
-			l.cgroups.Put(e.CgroupID, e.CgroupPath)
+			l.cgroups.Put(e.CgroupID, e.CgroupPath, e.ClaimedNames)
 		}
 	}
 	return nil

@@ -2,6 +2,8 @@ package kernel_test
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -39,7 +41,7 @@ func TestOwner_RemovedContainer(t *testing.T) {
 	tr := harness.StartTracer(t, harness.Options{Options: probe.Options{Ends: true}, Reading: reading})
 	runs := make([]containerRun, len(containers))
 	for i, c := range containers {
-		runs[i].run(t, tr, c.path)
+		runs[i].run(t, tr, c.path, nil)
 	}
 	close(reading)
 	for i, c := range containers {
@@ -67,6 +69,57 @@ func TestOwner_RemovedContainer(t *testing.T) {
 	}
 }
 
+// A name that a user other than root may have chosen, because the directory above is not only
+// root's, is marked. It does not replace the container that root has made.
+func TestOwner_ClaimedContainer(t *testing.T) {
+	harness.RequireFeature(t, probe.SocketCookie)
+	const scope, nobody = "docker-" + containerID + ".scope", 65534
+	other := "/docker-" + strings.Repeat("a", 64) + ".scope"
+	give := func(dir string) error { return os.Chown(dir, nobody, nobody) }
+	open := func(mode os.FileMode) func(string) error {
+		return func(dir string) error { return os.Chmod(dir, mode) }
+	}
+	for _, c := range []struct {
+		name, path, dir string
+		change          func(dir string) error // of dir
+		claimed         bool
+	}{
+		{"all root's", "mine/" + scope, "mine", nil, false},
+		{"the user's directory", "mine/" + scope, "mine", give, true},
+		{"the user's directory further up", "mine/x/" + scope + "/init", "mine", give, true},
+		{"a directory of all users", "mine/" + scope, "mine", open(0o777), true},
+		{"a directory of a group", "mine/" + scope, "mine", open(0o775), true},
+		{"the container is the user's", "mine/" + scope + "/init", scope, give, false},
+		{"another container in the user's", "mine/" + scope + other, scope, give, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			tr := harness.StartTracer(t, harness.Options{Options: probe.Options{Ends: true}})
+			var run containerRun
+			run.run(t, tr, c.path, func(dir string) {
+				if c.change == nil || filepath.Base(dir) != c.dir {
+					return
+				}
+				if err := c.change(dir); err != nil {
+					t.Fatal(err)
+				}
+			})
+			named := 0
+			for _, l := range run.w.Finish() {
+				if l.Conn != run.connection.Conn || l.PID == nil || l.Type != "transition" && l.Type != "connection" {
+					continue
+				}
+				named++
+				if l.Container != containerID || l.Claimed != c.claimed {
+					t.Errorf("want container %s, claimed %v: %s", containerID, c.claimed, l.Raw)
+				}
+			}
+			if named < 3 {
+				t.Errorf("%d records name the process, want 3 or more", named)
+			}
+		})
+	}
+}
+
 // A cgroup's name may have any bytes but the slash and the newline, 255 of them at most.
 // Each record has all of them, and is valid JSON.
 func TestOwner_CgroupNameOfAnyBytes(t *testing.T) {
@@ -76,7 +129,7 @@ func TestOwner_CgroupNameOfAnyBytes(t *testing.T) {
 	names := []string{strings.Repeat("x", unix.NAME_MAX), anyBytes(unix.NAME_MAX), "a/" + anyBytes(100) + "/" + strings.Repeat("é", 127)}
 	runs := make([]containerRun, len(names))
 	for i, name := range names {
-		runs[i].run(t, tr, name)
+		runs[i].run(t, tr, name, nil)
 	}
 	close(reading)
 	for i, name := range names {
@@ -122,13 +175,13 @@ type containerRun struct {
 	inside     string // the cgroup of the process
 }
 
-func (run *containerRun) run(t *testing.T, tr *harness.Tracer, path string) {
+func (run *containerRun) run(t *testing.T, tr *harness.Tracer, path string, each func(dir string)) {
 	t.Helper()
 	env := harness.NewEnv(t)
 	env.RequireCgroups()
 	env.UseTracer(tr)
 	server, client := env.ServerAndClient()
-	remove := client.MoveToNestedCgroup(path)
+	remove := client.MoveToNestedCgroup(path, each)
 	listener := server.Listen(harness.At(7000))
 	run.w, run.connection = env, client.Dial(harness.At(7000))
 	child := server.Accept(listener)

@@ -13,8 +13,9 @@ import (
 )
 
 // MoveToNestedCgroup makes all levels of a cgroup path below the root of the hierarchy,
-// and moves the process there. The function that it returns removes these levels.
-func (a *Actor) MoveToNestedCgroup(path string) (remove func()) {
+// and moves the process there. It calls each, if that is not nil, with each new directory. The
+// function that it returns removes these levels.
+func (a *Actor) MoveToNestedCgroup(path string, each func(dir string)) (remove func()) {
 	t := a.env.T
 	t.Helper()
 	_, dir := cgroupHierarchy()
@@ -26,6 +27,9 @@ func (a *Actor) MoveToNestedCgroup(path string) (remove func()) {
 			t.Fatal(err)
 		}
 		made = append(made, dir)
+		if each != nil {
+			each(dir)
+		}
 		level := dir
 		t.Cleanup(func() { _ = os.Remove(level) }) // if the test has failed before remove
 	}

@@ -124,6 +124,7 @@ type Record struct {
 	Container       string `json:"container"`
 	Runtime         string `json:"container_runtime"`
 	PodUID          string `json:"pod_uid"`
+	Claimed         bool   `json:"container_claimed"`
 	Retransmits     uint64 `json:"retransmits"`
 	TimeWaitUnknown any    `json:"time_wait_unknown"` // true in a transition, a count in stop
 
