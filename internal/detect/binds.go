@@ -7,8 +7,9 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// maxBinds bounds the ports that are remembered as bound by connections, over all
-// namespaces. They take at most about 8 MiB.
+// maxBinds bounds the ports that are remembered as bound by connections of one user, over all
+// namespaces; of all users there are at most twice as many (see quota). They take at most about
+// 16 MiB.
 const maxBinds = 1 << 16
 
 // bind is a port that a process has bound before connect(). Until the last of its
@@ -18,6 +19,7 @@ const maxBinds = 1 << 16
 type bind struct {
 	open    int32
 	counted bool          // at the destination
+	user    uint32        // see quotaOf
 	until   time.Duration // when the last TIME_WAIT ends
 
 	changedAt time.Duration // when a connection opened or closed
@@ -36,18 +38,18 @@ func (tr *tracker) bindOpened(t *tcp.Transition, ns *namespace, key destination,
 	}
 	switch {
 	case b != nil:
-	case tr.bindTotal >= maxBinds:
+	case !tr.binds.take(quotaOf(t.UID)):
+		tr.leftOut.Ports++
 		return
 	default:
 		if ns.binds == nil {
 			ns.binds = make(map[uint16]*bind)
 		}
-		b = &bind{}
+		b = &bind{user: quotaOf(t.UID)}
 		ns.binds[t.Local.Port] = b
-		tr.bindTotal++
 		if counted {
 			ns.countBind(t.Local.Port)
-			tr.destinations.GetOrInsert(key, key.hash()).Value.binds++
+			tr.destinations.GetOrInsert(key, key.hash(), userOf(t)).Value.binds++
 		}
 	}
 	b.open, b.counted, b.by, b.changedAt = b.open+1, counted, key, tr.now
@@ -112,6 +114,7 @@ func (tr *tracker) sweepBinds(ns *namespace) {
 			delete(ns.binds, port)
 			continue
 		}
+		tr.binds.recount(b.user)
 		if !ns.known || ns.limits.IsEphemeral(port) {
 			ns.countBind(port)
 			if e := tr.destinations.Find(b.by, b.by.hash()); e != nil {
@@ -119,7 +122,6 @@ func (tr *tracker) sweepBinds(ns *namespace) {
 			}
 		}
 	}
-	tr.bindTotal += len(ns.binds)
 }
 
 // countBind counts a port of binds that connect() would choose otherwise.

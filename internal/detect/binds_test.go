@@ -51,7 +51,7 @@ func TestPortExhaustion_PortsBoundByAnotherProcess(t *testing.T) {
 			t.Errorf("%s: %d ports are bound, want 20 by their TIME_WAITs", name, ns.bindCount)
 		}
 		h.pass(35 * time.Second)
-		if ns := h.engine.tracker.ensureNamespace(testNetns); ns.bindCount != 0 || len(ns.binds) != 0 || h.engine.tracker.bindTotal != 0 {
+		if ns := h.engine.tracker.ensureNamespace(testNetns); ns.bindCount != 0 || len(ns.binds) != 0 || h.engine.tracker.binds.total != 0 {
 			t.Errorf("%s: %d ports are bound, want 0", name, ns.bindCount)
 		}
 	}

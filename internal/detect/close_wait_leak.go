@@ -13,7 +13,9 @@ import (
 type closeWaitLeak struct {
 	*tracker
 	waiting  map[uint64]waitingSocket // by cookie: in CLOSE_WAIT now
-	queue    []arrival                // by time; some have left CLOSE_WAIT since; at most 2*maxWaiting
+	room     quota                    // of waiting
+	leakRoom quota                    // of leaks
+	queue    []arrival                // by time; some have left CLOSE_WAIT since; at most 4*maxWaiting
 	next     int                      // index in queue: those before it have reached CloseWaitAge
 	leaks    map[leakKey]*leak
 	recent   [recentLeaks]*leak // those that were found last, by leakKey.slot
@@ -62,6 +64,7 @@ type waitingSocket struct {
 	stuck     bool       // it is counted in leak.stuck
 	confirmed bool       // it was in stuck, and the kernel's table has confirmed that
 	earlier   bool       // it is older than the tracer
+	user      uint32     // see quotaOf
 	unseen    bool       // the kernel's table did not have it
 }
 
@@ -83,13 +86,18 @@ type leak struct {
 	refuted     int           // sockets that the kernel's table took off the count since the one before, without ever confirming them
 	ended       int           // all others that were taken off since then
 	suspectedAt time.Duration // when stuck began to suffice for an alert; 0: it does not
+	user        uint32        // of the first socket: see quotaOf
 }
 
-// maxWaiting bounds the sockets in CLOSE_WAIT that are tracked.
+// maxWaiting bounds the sockets in CLOSE_WAIT that are tracked of one user; of all users there are
+// at most twice as many (see quota).
 const maxWaiting = 1 << 16
 
 func newCloseWaitLeak(tr *tracker) detector {
-	d := &closeWaitLeak{tracker: tr, waiting: make(map[uint64]waitingSocket), leaks: make(map[leakKey]*leak)}
+	d := &closeWaitLeak{
+		tracker: tr, waiting: make(map[uint64]waitingSocket), leaks: make(map[leakKey]*leak),
+		room: newQuota(2 * maxWaiting), leakRoom: newQuota(2 * tr.MaxDestinations),
+	}
 	tr.seedCloseWait, tr.takeCloseWait = d.seed, d.takeTable
 	return d
 }
@@ -120,6 +128,7 @@ func (d *closeWaitLeak) leave(cookie uint64, refuted bool) {
 		return
 	}
 	delete(d.waiting, cookie)
+	d.room.release(w.user)
 	w.unstick(d.now, refuted)
 	w.leak.sockets--
 	w.leak.uncount(w.by)
@@ -136,25 +145,28 @@ func (d *closeWaitLeak) arrive(t *tcp.Transition) {
 
 // enqueue counts the socket of a transition that came at a time. It returns nil if there is no room.
 func (d *closeWaitLeak) enqueue(key leakKey, t *tcp.Transition, at time.Duration, earlier bool) *leak {
-	if len(d.waiting) >= maxWaiting {
-		d.overflow = true
-		return nil
-	}
-	l := d.leakFor(key)
+	user := quotaOf(t.UID)
+	l := d.leakFor(key, user)
 	if l == nil {
 		d.overflow = true
+		d.leftOut.Leaks++
+		return nil
+	}
+	if !d.room.take(user) {
+		d.overflow = true
+		d.leftOut.Sockets++
 		return nil
 	}
 	l.lastArrival = at
 	l.sockets++
-	d.waiting[t.Cookie] = waitingSocket{leak: l, at: uint32(at / time.Second), by: l.count(t), queued: true, earlier: earlier}
+	d.waiting[t.Cookie] = waitingSocket{leak: l, at: uint32(at / time.Second), by: l.count(t), queued: true, earlier: earlier, user: user}
 	d.push(arrival{t.Cookie, at})
 	return l
 }
 
 // push appends to the queue.
 func (d *closeWaitLeak) push(a arrival) {
-	if len(d.queue) >= 2*maxWaiting {
+	if len(d.queue) >= 4*maxWaiting {
 		d.compactQueue()
 	}
 	d.queue = append(d.queue, a)
@@ -167,17 +179,17 @@ func (w *waitingSocket) isCurrent(a arrival) bool {
 }
 
 // leakFor returns nil if there is no room for another leak.
-func (d *closeWaitLeak) leakFor(key leakKey) *leak {
+func (d *closeWaitLeak) leakFor(key leakKey, user uint32) *leak {
 	recent := &d.recent[key.slot()]
 	if l := *recent; l != nil && l.key == key {
 		return l
 	}
 	l := d.leaks[key]
 	if l == nil {
-		if len(d.leaks) >= d.MaxDestinations {
+		if !d.leakRoom.take(user) {
 			return nil
 		}
-		l = &leak{key: key, stuck: newGrowth(d.now)}
+		l = &leak{key: key, user: user, stuck: newGrowth(d.now), lastArrival: d.now}
 		d.leaks[key] = l
 	}
 	*recent = l
@@ -185,6 +197,7 @@ func (d *closeWaitLeak) leakFor(key leakKey) *leak {
 }
 
 func (d *closeWaitLeak) deleteLeak(key leakKey) {
+	d.leakRoom.release(d.leaks[key].user)
 	delete(d.leaks, key)
 	d.recent[key.slot()] = nil
 }

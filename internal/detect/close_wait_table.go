@@ -110,7 +110,7 @@ func (d *closeWaitLeak) confirm(cookie uint64, w waitingSocket, s *tcp.CloseWait
 func (d *closeWaitLeak) moveAccepted(w *waitingSocket) {
 	key := w.leak.key
 	key.unaccepted = false
-	if l := d.leakFor(key); l != nil {
+	if l := d.leakFor(key, w.user); l != nil {
 		w.unstick(d.now, false) // it did wait to be accepted
 		w.leak.uncount(w.by)
 		w.by = countedFor{} // this process has accepted nothing

@@ -29,7 +29,8 @@ type Config struct {
 
 	// MaxDestinations bounds the destinations that are tracked at a time, default 4096.
 	// The tables of servers, namespaces and endpoints are bounded in proportion to it; those of
-	// single sockets and ports by constants.
+	// single sockets and ports by constants. Each table is divided among the users of the host:
+	// see quota and package topk.
 	MaxDestinations int
 }
 

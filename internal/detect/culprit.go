@@ -31,6 +31,7 @@ type Culprit struct {
 	NextService string  // the next largest service; "": there is none
 	NextShare   float64 // of NextService
 
+	user       uint32         // of the busiest process, living or not: see quotaOf
 	candidates []processCount // that may live
 	total      uint64         // that the shares are of
 }

@@ -203,7 +203,7 @@ func TestCloseWaitLeak_BoundedMemory(t *testing.T) {
 			Cookie: n + 1, Netns: uint32(n), Owner: process(uint32(n+1), "x"), Old: tcp.Established, New: tcp.CloseWait, Monotonic: time.Hour,
 		})
 	}
-	if len(d.waiting) > maxWaiting || len(d.queue) > 2*maxWaiting || len(d.leaks) > 64 {
+	if len(d.waiting) > maxWaiting || len(d.queue) > 4*maxWaiting || len(d.leaks) > 64 {
 		t.Errorf("%d wait, %d in the queue, %d owners", len(d.waiting), len(d.queue), len(d.leaks))
 	}
 }
@@ -216,7 +216,7 @@ func TestCloseWaitLeak_OneForEachOwner(t *testing.T) {
 	keys := make(map[*leak]leakKey)
 	for range 10_000 {
 		key := leakKey{netns: random.Uint32N(2), pid: random.Uint32N(3)}
-		l := d.leakFor(key)
+		l := d.leakFor(key, 0)
 		if known, found := keys[l]; d.leaks[key] != l || found && known != key {
 			t.Fatalf("%+v is the leak of %+v, want that of %+v", l, known, key)
 		}

@@ -12,6 +12,7 @@
 //	alert.go             what does an alert contain?
 //	lifecycle.go         when is an alert opened, repeated and closed?
 //	suppressed.go        what if too many alerts are open?
+//	user.go              how much room has each user, and what was left out for lack of it?
 //	detector.go          what is a detector, which ones exist, and which transitions does each see?
 //	tracker.go           how many ports and TIME_WAITs does each destination and server use?
 //	namespace.go         what are the limits of a namespace, and does the kernel's count confirm the model?

@@ -10,14 +10,17 @@ import (
 // exhaustions are the destinations for which connect() has found no local port lately.
 type exhaustions struct {
 	byDestination map[destination]*exhaustion
-	perNetns      map[uint32]int
-	ending        bool // no count of the kernel's table will come any more
+	room          quota // of byDestination
+	perNetns      map[uint32]*quota
+	leftOut       uint64 // failed connects
+	ending        bool   // no count of the kernel's table will come any more
 }
 
 // exhaustion is what is known of the failed connects to one destination.
 type exhaustion struct {
 	topServices
 	firstAt, lastAt time.Duration // of the failures
+	user            uint32        // of the first one: see quotaOf
 	bySecond        rate.Counter  // failures
 
 	kind      exhaustionKind
@@ -38,8 +41,9 @@ const (
 )
 
 const (
-	// maxExhausted bounds the exhaustions of one namespace: some more than can have alerts. So
-	// a namespace takes no room from another one.
+	// maxExhausted bounds the exhaustions of one user in one namespace: some more than can have
+	// alerts. So a namespace takes no room from another one. Of all users there are at most
+	// twice as many (see quota).
 	maxExhausted = 2*(maxOpenAlerts+maxCriticalAlerts) + maxCriticalAlerts
 	// exhaustionWindow is how many seconds the rate of failures is taken over.
 	exhaustionWindow = 10
@@ -56,20 +60,21 @@ const (
 	timeWaitShareLoses = 0.4
 )
 
-func newExhaustions() exhaustions {
-	return exhaustions{byDestination: make(map[destination]*exhaustion), perNetns: make(map[uint32]int)}
+func newExhaustions(limit int) exhaustions {
+	return exhaustions{byDestination: make(map[destination]*exhaustion), perNetns: make(map[uint32]*quota), room: newQuota(2 * limit)}
 }
 
 // observe counts a connect() that found no local port.
-func (s *exhaustions) observe(t *tcp.Transition, limit int) {
+func (s *exhaustions) observe(t *tcp.Transition) {
 	key := destinationOf(t)
 	x := s.byDestination[key]
 	if x == nil {
-		if len(s.byDestination) >= limit || s.perNetns[t.Netns] >= maxExhausted {
+		user := quotaOf(t.UID)
+		if !s.take(t.Netns, user) {
+			s.leftOut++
 			return
 		}
-		x = &exhaustion{firstAt: t.Monotonic}
-		s.perNetns[t.Netns]++
+		x = &exhaustion{firstAt: t.Monotonic, user: user}
 		s.byDestination[key] = x
 	}
 	x.count(t)
@@ -78,6 +83,24 @@ func (s *exhaustions) observe(t *tcp.Transition, limit int) {
 	x.lastAt = max(x.lastAt, t.Monotonic)
 	x.bySecond.Advance(int64(x.lastAt / time.Second))
 	x.bySecond.Add(1)
+}
+
+// take counts one more exhaustion, and reports false if there is no room.
+func (s *exhaustions) take(netns, user uint32) bool {
+	here := s.perNetns[netns]
+	if here == nil {
+		q := newQuota(2 * maxExhausted)
+		here = &q
+	}
+	if !s.room.take(user) {
+		return false
+	}
+	if !here.take(user) {
+		s.room.release(user)
+		return false
+	}
+	s.perNetns[netns] = here
+	return true
 }
 
 // of returns nil if no connect() has failed lately.
@@ -98,8 +121,10 @@ func (s *exhaustions) failures(c cause, kind exhaustionKind) uint64 {
 }
 
 func (s *exhaustions) remove(key destination) {
+	user, here := s.byDestination[key].user, s.perNetns[key.netns]
 	delete(s.byDestination, key)
-	if s.perNetns[key.netns]--; s.perNetns[key.netns] == 0 {
+	s.room.release(user)
+	if here.release(user); here.total == 0 {
 		delete(s.perNetns, key.netns)
 	}
 }

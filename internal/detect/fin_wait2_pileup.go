@@ -19,7 +19,8 @@ type finWait2Pileup struct {
 	created   *topk.Table[waitingKey, rate.Counter] // sockets that have entered FIN_WAIT2, by second
 	living    livingSockets
 	sightings map[uint32]sightings            // by namespace
-	sighted   int                             // sockets in sightings
+	sighted   quota                           // sockets in sightings, by the user of the namespace
+	unsighted uint64                          // sockets that were not, for lack of room
 	counted   map[waitingKey]*halfClosedCount // by the kernel's table
 	swept     int64                           // second of the last sweep
 }
@@ -30,6 +31,8 @@ type finWait2Pileup struct {
 type sightings struct {
 	first map[uint64]time.Duration // by cookie: the time of the first table that had the socket
 	at    time.Duration            // of the newest table
+	left  excess                   // its sockets that are not in first, for lack of room
+	user  uint32                   // on whose account they are: see quotaOf
 }
 
 // waitingKey is what sockets in FIN_WAIT2 are counted by: the peer of a client, or the
@@ -61,7 +64,7 @@ func (c *halfClosedCount) mostAreLiving() bool { return 2*c.living > c.count }
 func newFinWait2Pileup(tr *tracker) detector {
 	d := &finWait2Pileup{
 		tracker: tr, created: topk.New[waitingKey, rate.Counter](tr.MaxDestinations / 8), living: newLivingSockets(),
-		sightings: make(map[uint32]sightings), counted: make(map[waitingKey]*halfClosedCount),
+		sightings: make(map[uint32]sightings), sighted: newQuota(2 * maxWaiting), counted: make(map[waitingKey]*halfClosedCount),
 	}
 	tr.takeHalfClosed, tr.seedLiving = d.takeCounts, d.seedLiving
 	return d
@@ -94,11 +97,11 @@ func (d *finWait2Pileup) observe(t *tcp.Transition) {
 	if !timeWait && !living {
 		return
 	}
-	key := waitingKeyOf(t.Netns, d.isClient(t, d.activeNamespace(t.Netns)), t.Local, t.Peer)
+	key := waitingKeyOf(t.Netns, d.isClient(t, d.activeNamespace(t.Netns, userOf(t))), t.Local, t.Peer)
 	if living {
 		d.living.add(d.now, key, t)
 	}
-	e := d.created.GetOrInsert(key, key.hash())
+	e := d.created.GetOrInsert(key, key.hash(), userOf(t))
 	e.Value.Advance(int64(d.now / time.Second))
 	e.Value.Add(1)
 	d.created.Add(e, 1)
@@ -149,8 +152,7 @@ func (d *finWait2Pileup) requestCounts() {
 	}
 	for netns, s := range d.sightings {
 		if d.now-s.at > 2*activeInterval {
-			d.sighted -= len(s.first)
-			delete(d.sightings, netns)
+			d.forgetSighted(netns)
 		}
 	}
 	if second < d.swept+int64(decayEvery/time.Second) {
@@ -183,6 +185,15 @@ const minWaiting = 5 * time.Second
 // isLiving reports whether a socket in FIN_WAIT2 is one that a process still has.
 func isLiving(s *tcp.Socket) bool { return s.New == tcp.FinWait2 && !s.NoProcess }
 
+// forgetSighted forgets the sockets of a namespace.
+func (d *finWait2Pileup) forgetSighted(netns uint32) {
+	s := d.sightings[netns]
+	for range s.first {
+		d.sighted.release(s.user)
+	}
+	delete(d.sightings, netns)
+}
+
 // takeCounts counts the half-closed sockets of one namespace, from the kernel's table.
 func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []tcp.Socket) {
 	ns := d.namespaces.Find(netns, uint64(netns))
@@ -191,8 +202,8 @@ func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []t
 	}
 	counts, living := make(halfClosedCounts), make(map[uint64]bool)
 	byLocal := make(map[destination]halfClosedCount) // of clients
-	before := d.sightings[netns].first
-	d.sighted -= len(before)
+	before, left, unsighted, user := d.sightings[netns].first, d.sightings[netns].left, uint64(0), ns.User().Quota
+	d.forgetSighted(netns)
 	seen := make(map[uint64]time.Duration)
 	for i := range sockets {
 		s := &sockets[i]
@@ -206,9 +217,10 @@ func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []t
 		if !again {
 			first = now
 		}
-		if d.sighted < maxWaiting {
+		if d.sighted.take(user) {
 			seen[s.Cookie] = first
-			d.sighted++
+		} else {
+			unsighted++
 		}
 		if now-first < minWaiting {
 			continue
@@ -222,7 +234,8 @@ func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []t
 		}
 	}
 	counts.findLocals(byLocal)
-	d.sightings[netns] = sightings{first: seen, at: now}
+	d.unsighted += left.grow(unsighted)
+	d.sightings[netns] = sightings{first: seen, at: now, left: left, user: user}
 	d.living.reconcile(ns.Value.halfClosedRequestedAt, netns, func(cookie uint64) bool { return living[cookie] })
 	d.setCounts(now, netns, counts)
 }
@@ -283,7 +296,7 @@ func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 	f := Finding{
 		Severity: Warning, Netns: key.netns, Role: key.role, Local: key.local, Peer: key.peer, RateUnit: "more sockets",
 		Occupancy: uint64(c.count), OccupancySource: FromKernel,
-		Approximate: d.sighted >= maxWaiting,
+		Approximate: d.sightings[key.netns].left.before > 0,
 		Cause: fmt.Sprintf("this side has closed %d connections, whose peers have acknowledged that and do not close: "+
 			"the peer's application probably leaves its sockets in CLOSE_WAIT", c.count),
 		Advice: "look at the peer: it has to close its sockets after it has read the end of the stream; until then a lower " +

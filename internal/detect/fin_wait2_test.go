@@ -83,8 +83,8 @@ func TestFinWait2Pileup_BoundedMemory(t *testing.T) {
 	h.pass(15 * time.Second)
 	for _, d := range h.engine.detectors {
 		if d, ok := d.(*finWait2Pileup); ok {
-			if len(d.living.sockets) > maxWaiting || len(d.sightings[testNetns].first) > maxWaiting || d.sighted > maxWaiting {
-				t.Errorf("%d living, %d sighted sockets, at most %d", len(d.living.sockets), d.sighted, maxWaiting)
+			if len(d.living.sockets) > maxWaiting || len(d.sightings[testNetns].first) > maxWaiting || d.sighted.total > maxWaiting {
+				t.Errorf("%d living, %d sighted sockets, at most %d", len(d.living.sockets), d.sighted.total, maxWaiting)
 			}
 		}
 	}

@@ -16,9 +16,9 @@ type lifecycle struct {
 	updateInterval time.Duration
 	gone           func(Process) bool // see Config
 	open           map[alertKey]*openAlert
-	opened         []*openAlert  // not reported yet, and without an id
-	count          uint64        // of all alerts so far
-	inGroup        map[group]int // open alerts
+	opened         []*openAlert // not reported yet, and without an id
+	count          uint64       // of all alerts so far
+	inGroup        map[group]*openCount
 	suppressed     suppressed
 }
 
@@ -32,6 +32,7 @@ func (k alertKey) group() group { return group{k.kind, k.cause.netnsInode()} }
 type openAlert struct {
 	alert      Alert
 	openedAt   time.Duration
+	user       uint32 // on whose account it is open: see quotaOf
 	reportedAt time.Duration
 	raisedAt   time.Duration // when its cause was raised last
 	describe   func() Finding
@@ -42,7 +43,7 @@ type openAlert struct {
 
 func newLifecycle(c *Config) lifecycle {
 	return lifecycle{updateInterval: c.UpdateInterval, gone: c.Gone, open: make(map[alertKey]*openAlert),
-		inGroup: make(map[group]int), suppressed: suppressed{causes: make(map[alertKey]*suppressedCause)}}
+		inGroup: make(map[group]*openCount), suppressed: suppressed{causes: make(map[alertKey]*suppressedCause)}}
 }
 
 // raise takes a cause and what it claims. It opens the alert of the cause, keeps it open, or marks
@@ -53,15 +54,19 @@ func (l *lifecycle) raise(kind string, cause cause, c claim, describe func() Fin
 		known.take(c, describe, now)
 		return known
 	}
-	if c&opens == 0 || !l.admits(key, describe, now) {
+	if c&opens == 0 {
+		return nil
+	}
+	user, admitted := l.admits(key, describe, now)
+	if !admitted {
 		return nil
 	}
 	o := &openAlert{
+		user:     user,
 		alert:    Alert{Kind: kind, Phase: Open, Monotonic: now, Finding: l.find(describe)},
 		openedAt: now, reportedAt: now, raisedAt: now, describe: describe,
 	}
 	l.open[key] = o
-	l.inGroup[key.group()]++
 	l.opened = append(l.opened, o)
 	return o
 }
@@ -108,9 +113,9 @@ func (a *Alert) compareCause(b *Alert) int {
 }
 
 func (l *lifecycle) remove(key alertKey) {
+	user, g := l.open[key].user, key.group()
 	delete(l.open, key)
-	g := key.group()
-	if l.inGroup[g]--; l.inGroup[g] == 0 {
+	if l.inGroup[g].release(user); l.inGroup[g].total == 0 {
 		delete(l.inGroup, g)
 	}
 }

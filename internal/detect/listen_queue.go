@@ -19,7 +19,8 @@ type listenQueue struct {
 	*tracker
 	netns   map[uint32]*listenNetns
 	queued  map[uint32]*listenNetns // those with groups
-	total   int                     // listeners in it
+	room    quota                   // of listeners in it
+	spaces  quota                   // of netns
 	nextDue time.Duration           // when the next of its namespaces is to be read
 }
 
@@ -48,7 +49,10 @@ const (
 )
 
 func newListenQueue(tr *tracker) detector {
-	d := &listenQueue{tracker: tr, netns: make(map[uint32]*listenNetns), queued: make(map[uint32]*listenNetns)}
+	d := &listenQueue{
+		tracker: tr, netns: make(map[uint32]*listenNetns), queued: make(map[uint32]*listenNetns),
+		room: newQuota(2 * maxListeners), spaces: newQuota(2 * (tr.MaxDestinations / 4)),
+	}
 	tr.takeListeners, tr.addListenRequests = d.take, d.addRequests
 	return d
 }
@@ -74,8 +78,9 @@ func (d *listenQueue) observe(t *tcp.Transition) {
 }
 
 func (d *listenQueue) opened(t *tcp.Transition) {
-	n := d.netnsOf(t.Netns)
+	n := d.netnsOf(t.Netns, quotaOf(t.UID))
 	if n == nil {
+		d.leftOut.Listeners++
 		return
 	}
 	n.count++
@@ -89,11 +94,15 @@ func (d *listenQueue) opened(t *tcp.Transition) {
 		}
 		if len(n.owners) < maxListeners/16 {
 			n.owners[t.Local] = owner
+		} else {
+			d.leftOut.Listeners++
 		}
 		return
 	}
-	if s := d.listenerAt(n, t.Cookie); s != nil {
+	if s := d.listenerAt(n, t.Cookie, quotaOf(t.UID)); s != nil {
 		s.owner, s.seenAt = owner, t.Monotonic
+	} else {
+		d.leftOut.Listeners++
 	}
 }
 
@@ -115,7 +124,7 @@ func (d *listenQueue) closed(t *tcp.Transition) {
 
 // suspectQueue has the listeners of a namespace read soon.
 func (d *listenQueue) suspectQueue(t *tcp.Transition) {
-	n := d.netnsOf(t.Netns)
+	n := d.netnsOf(t.Netns, quotaOf(t.UID))
 	if n == nil {
 		return
 	}

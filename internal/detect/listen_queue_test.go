@@ -327,8 +327,8 @@ func TestListenQueue_ForgetsListeners(t *testing.T) {
 			h.pass(20 * time.Millisecond)
 		}
 		for _, d := range h.engine.detectors {
-			if d, ok := d.(*listenQueue); ok && (len(d.netns) > 0 || d.total > 0 || len(d.queued) > 0) {
-				t.Errorf("cookies %v: %d namespaces and %d listeners are left", cookies, len(d.netns), d.total)
+			if d, ok := d.(*listenQueue); ok && (len(d.netns) > 0 || d.room.total > 0 || len(d.queued) > 0) {
+				t.Errorf("cookies %v: %d namespaces and %d listeners are left", cookies, len(d.netns), d.room.total)
 			}
 		}
 	}

@@ -17,8 +17,8 @@ const (
 	// listenForgetAfter is how long the listeners of a namespace must have been unreadable for
 	// it to be forgotten.
 	listenForgetAfter = time.Minute
-	// maxListeners bounds the listeners that are remembered, over all namespaces. They take at
-	// most about 20 MiB. maxUnaccepted bounds the waiting connections of one namespace.
+	// maxListeners bounds the listeners that are remembered of one user, over all namespaces; of
+	// all users there are at most twice as many (see quota). They take at most about 40 MiB. maxUnaccepted bounds the waiting connections of one namespace.
 	maxListeners  = 1 << 16
 	maxUnaccepted = 1 << 14
 	// maxChildren bounds the endpoints of one namespace whose children are remembered.
@@ -46,8 +46,19 @@ type ListenTable struct {
 	// may raise an alert: a filter is on what the table does not show.
 	KnownOnly bool
 
+	// LeftOut is how many more listeners there were than Listeners may have.
+	LeftOut int
+
 	HasUnaccepted bool // Unaccepted was asked for and read
 	Unaccepted    []tcp.UnacceptedSocket
+}
+
+// user is the quota of the first listener.
+func (t *ListenTable) user() uint32 {
+	if len(t.Listeners) == 0 {
+		return unknownUser
+	}
+	return quotaOf(t.Listeners[0].UID)
 }
 
 // UpdateListeners sets the listeners of a namespace, requested or not; nil if they could not
@@ -59,6 +70,8 @@ func (e *Engine) UpdateListeners(now time.Duration, netns uint32, t *ListenTable
 
 // listenNetns is a namespace that has listeners.
 type listenNetns struct {
+	user      uint32               // of its first listener: see quotaOf
+	left      excess               // listeners that are not in listeners, for lack of room
 	count     int                  // its listeners: at the newest reading, and those that opened less those that closed since
 	listeners map[uint64]*listener // by cookie: those with an owner, a queue or drops
 	// owners are those of listeners without a cookie: this kernel gives none to the programs.
@@ -99,6 +112,7 @@ func listenOwnerOf(t *tcp.Transition) listenOwner {
 // listener is one listening socket.
 type listener struct {
 	owner    listenOwner
+	user     uint32        // see quotaOf
 	seenAt   time.Duration // by a transition, or the start of the newest reading that had it
 	read     bool          // last is set
 	last     tcp.Listener
@@ -106,11 +120,12 @@ type listener struct {
 	queuedAt time.Duration // since then each reading has found connections in its queue; 0: the newest has not
 }
 
-// netnsOf returns the namespace, nil if there is no room for one more.
-func (d *listenQueue) netnsOf(netns uint32) *listenNetns {
+// netnsOf returns the namespace, which has a listener of a user; nil if there is no room for one
+// more.
+func (d *listenQueue) netnsOf(netns, user uint32) *listenNetns {
 	n := d.netns[netns]
-	if n == nil && len(d.netns) < d.MaxDestinations/4 {
-		n = &listenNetns{listeners: make(map[uint64]*listener), dueAt: d.now + listenInterval}
+	if n == nil && d.spaces.take(user) {
+		n = &listenNetns{user: user, listeners: make(map[uint64]*listener), dueAt: d.now + listenInterval}
 		d.netns[netns] = n
 		d.nextDue = min(d.nextDue, n.dueAt)
 	}
@@ -119,27 +134,29 @@ func (d *listenQueue) netnsOf(netns uint32) *listenNetns {
 
 func (d *listenQueue) forget(netns uint32) {
 	if n := d.netns[netns]; n != nil {
-		d.total -= len(n.listeners)
+		for _, s := range n.listeners {
+			d.room.release(s.user)
+		}
+		d.spaces.release(n.user)
 		delete(d.netns, netns)
 		delete(d.queued, netns)
 	}
 }
 
-// listenerAt returns the entry of a listener, nil if there is no room.
-func (d *listenQueue) listenerAt(n *listenNetns, cookie uint64) *listener {
+// listenerAt returns the entry of a listener of a user, nil if there is no room.
+func (d *listenQueue) listenerAt(n *listenNetns, cookie uint64, user uint32) *listener {
 	s := n.listeners[cookie]
-	if s == nil && d.total < maxListeners {
-		s = &listener{}
+	if s == nil && d.room.take(user) {
+		s = &listener{user: user}
 		n.listeners[cookie] = s
-		d.total++
 	}
 	return s
 }
 
 func (d *listenQueue) remove(n *listenNetns, cookie uint64) {
-	if n.listeners[cookie] != nil {
+	if s := n.listeners[cookie]; s != nil {
 		delete(n.listeners, cookie)
-		d.total--
+		d.room.release(s.user)
 	}
 }
 
@@ -206,7 +223,7 @@ func (d *listenQueue) take(netns uint32, t *ListenTable) {
 	if len(t.Listeners) == 0 && d.netns[netns] == nil {
 		return
 	}
-	n := d.netnsOf(netns)
+	n := d.netnsOf(netns, t.user())
 	if n == nil {
 		return
 	}
@@ -236,6 +253,7 @@ func (d *listenQueue) takeFailure(netns uint32) {
 
 // takeEach updates the listeners, and forgets those that the table does not have any more.
 func (d *listenQueue) takeEach(n *listenNetns, t *ListenTable, overflowed bool) {
+	left := uint64(t.LeftOut)
 	for i := range t.Listeners {
 		l := &t.Listeners[i]
 		s := n.listeners[l.Cookie]
@@ -244,13 +262,15 @@ func (d *listenQueue) takeEach(n *listenNetns, t *ListenTable, overflowed bool) 
 			if !observed && (t.KnownOnly || l.Queued == 0 && l.Drops == 0) {
 				continue
 			}
-			if s = d.listenerAt(n, l.Cookie); s == nil {
+			if s = d.listenerAt(n, l.Cookie, quotaOf(l.UID)); s == nil {
+				left++
 				continue
 			}
 			s.owner = owner
 		}
 		s.update(t.ReadAt, l, overflowed)
 	}
+	d.leftOut.Listeners += n.left.grow(left)
 	for cookie, s := range n.listeners {
 		if s.seenAt < t.ReadAt {
 			d.remove(n, cookie)

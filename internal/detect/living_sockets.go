@@ -8,7 +8,9 @@ import (
 
 // livingSockets are the sockets in FIN_WAIT2 that a process still has. They have no timer.
 type livingSockets struct {
-	sockets map[uint64]livingSocket // by cookie; at most maxWaiting
+	sockets map[uint64]livingSocket // by cookie
+	room    quota                   // of sockets
+	leftOut uint64                  // for lack of room
 	byKey   map[waitingKey]*livingCount
 }
 
@@ -16,6 +18,7 @@ type livingSocket struct {
 	key    waitingKey
 	at     time.Duration // when it was added
 	by     countedFor    // in services
+	user   uint32        // see quotaOf
 	unseen bool          // the kernel's table did not have it
 }
 
@@ -25,12 +28,17 @@ type livingCount struct {
 }
 
 func newLivingSockets() livingSockets {
-	return livingSockets{sockets: make(map[uint64]livingSocket), byKey: make(map[waitingKey]*livingCount)}
+	return livingSockets{sockets: make(map[uint64]livingSocket), byKey: make(map[waitingKey]*livingCount), room: newQuota(2 * maxWaiting)}
 }
 
 // add counts the socket of a transition. Without a cookie its end could not be recognised.
 func (l *livingSockets) add(now time.Duration, key waitingKey, t *tcp.Transition) {
-	if _, known := l.sockets[t.Cookie]; known || t.Cookie == 0 || l.isFull() {
+	if _, known := l.sockets[t.Cookie]; known || t.Cookie == 0 {
+		return
+	}
+	user := quotaOf(t.UID)
+	if !l.room.take(user) {
+		l.leftOut++
 		return
 	}
 	c := l.byKey[key]
@@ -39,7 +47,7 @@ func (l *livingSockets) add(now time.Duration, key waitingKey, t *tcp.Transition
 		l.byKey[key] = c
 	}
 	c.count++
-	l.sockets[t.Cookie] = livingSocket{key: key, at: now, by: c.services.count(t)}
+	l.sockets[t.Cookie] = livingSocket{key: key, at: now, by: c.services.count(t), user: user}
 }
 
 func (l *livingSockets) remove(cookie uint64) {
@@ -51,6 +59,7 @@ func (l *livingSockets) remove(cookie uint64) {
 		return
 	}
 	delete(l.sockets, cookie)
+	l.room.release(s.user)
 	if c := l.byKey[s.key]; c.count > 1 {
 		c.count--
 		c.services.uncount(s.by)
@@ -59,6 +68,7 @@ func (l *livingSockets) remove(cookie uint64) {
 	}
 }
 
+// isFull reports whether a user may have sockets that are not counted.
 func (l *livingSockets) isFull() bool { return len(l.sockets) >= maxWaiting }
 
 // reconcile forgets the sockets of a namespace that two of the kernel's tables in succession do

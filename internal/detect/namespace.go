@@ -74,16 +74,20 @@ type namespace struct {
 	finFraction float64       // see [rate.TimeWaitModel]
 }
 
-// activeNamespace returns the entry of a namespace in which something has just happened.
-func (tr *tracker) activeNamespace(netns uint32) *namespace {
-	ns := tr.ensureNamespace(netns)
+// activeNamespace returns the entry of a namespace in which a user has just done something.
+func (tr *tracker) activeNamespace(netns uint32, user topk.User) *namespace {
+	ns := tr.ensureNamespaceOf(netns, user)
 	ns.activeAt = tr.now
 	ns.transitions++
 	return ns
 }
 
 func (tr *tracker) ensureNamespace(netns uint32) *namespace {
-	ns := &tr.namespaces.GetOrInsert(netns, uint64(netns)).Value
+	return tr.ensureNamespaceOf(netns, topk.User{Quota: unknownUser})
+}
+
+func (tr *tracker) ensureNamespaceOf(netns uint32, user topk.User) *namespace {
+	ns := &tr.namespaces.GetOrInsert(netns, uint64(netns), user).Value
 	if ns.scale == 0 {
 		ns.scale, ns.finFraction, ns.activeAt = 1, 1, tr.now
 	}

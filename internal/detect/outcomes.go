@@ -126,8 +126,8 @@ func newOutcomeTable(limit int) outcomeTable {
 }
 
 // countAt counts a connection of an endpoint, and returns its outcomes, advanced to now.
-func (t *outcomeTable) countAt(now time.Duration, key endpointKey) *outcomes {
-	e := t.GetOrInsert(key, key.hash())
+func (t *outcomeTable) countAt(now time.Duration, key endpointKey, user topk.User) *outcomes {
+	e := t.GetOrInsert(key, key.hash(), user)
 	e.Value.advance(now)
 	t.Add(e, 1)
 	return &e.Value

@@ -27,8 +27,8 @@ func (portExhaustion) needs() tcp.Transitions {
 // observe counts the failures also for portStorm.
 func (d portExhaustion) observe(t *tcp.Transition) {
 	if t.Old == tcp.SynSent && t.New == tcp.Close && tcp.ClosedByOf(t) == tcp.ClosedByNoPort {
-		d.exhausted.observe(t, d.MaxDestinations)
-		d.activeNamespace(t.Netns).suspectedAt = d.now
+		d.exhausted.observe(t)
+		d.activeNamespace(t.Netns, userOf(t)).suspectedAt = d.now
 	}
 }
 

@@ -91,7 +91,7 @@ func (s *seeding) has(cookie uint64, d *destination) bool {
 
 func (tr *tracker) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 	tr.now = max(tr.now, now)
-	ns := tr.activeNamespace(netns)
+	ns := tr.activeNamespace(netns, userIn(s.UID, netns))
 	client := ns.known && ns.connectChooses(s.Local.Port)
 	key := destination{local: s.Local.Addr, peer: s.Peer.Addr, netns: netns, peerPort: s.Peer.Port}
 	if s.New == tcp.TimeWait {
@@ -108,7 +108,7 @@ func (tr *tracker) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 		tr.seedCloseWait(netns, ns.known && ns.limits.Bound.Has(s.Local.Port), s)
 	}
 	if client {
-		use := tr.destinations.GetOrInsert(key, key.hash())
+		use := tr.destinations.GetOrInsert(key, key.hash(), userIn(s.UID, key.netns))
 		use.Value.OpenedEarlier(now)
 		use.Value.earlier++
 		tr.destinations.Add(use, 1)
@@ -139,12 +139,12 @@ func (tr *tracker) seedTimeWait(now time.Duration, ns *namespace, key destinatio
 	}
 	var r *rate.Estimator
 	if client {
-		use := tr.destinations.GetOrInsert(key, key.hash())
+		use := tr.destinations.GetOrInsert(key, key.hash(), userIn(s.UID, key.netns))
 		tr.destinations.Add(use, 1)
 		r = &use.Value.Estimator
 	} else {
 		key := server{local: s.Local.Addr, netns: key.netns, port: s.Local.Port}
-		use := tr.servers.GetOrInsert(key, key.hash())
+		use := tr.servers.GetOrInsert(key, key.hash(), userIn(s.UID, key.netns))
 		tr.servers.Add(use, 1)
 		r = &use.Value.Estimator
 	}

@@ -34,6 +34,7 @@ type processCount struct {
 	pid     uint32
 	service *serviceCount
 	at      time.Duration // of its newest transition
+	uid     uint32        // of the socket of that transition
 	count   uint64
 	missed  uint64 // the part of count that may be of processes replaced by this one
 }
@@ -79,7 +80,7 @@ func (s *topServices) find(t *tcp.Transition) *processCount {
 }
 
 func (p *processCount) add(t *tcp.Transition) {
-	p.count, p.at = p.count+1, t.Monotonic
+	p.count, p.at, p.uid = p.count+1, t.Monotonic, t.UID
 	c := p.service
 	c.count++
 	if t.Cgroup != c.cgroup && t.Cgroup != nil {
@@ -212,7 +213,7 @@ func (s *topServices) keepProcesses(keep func(p *processCount) bool) {
 func (s *topServices) culprit(since time.Duration) Culprit {
 	first, next := s.largest()
 	if first < 0 {
-		return Culprit{}
+		return Culprit{user: unknownUser}
 	}
 	largest := s.services[first]
 	c := Culprit{
@@ -226,7 +227,11 @@ func (s *topServices) culprit(since time.Duration) Culprit {
 		}
 		c.NextShare = min(1-c.Share, s.share(second.atLeast()))
 	}
+	busiest := processCount{}
 	for i := range s.processes {
+		if p := &s.processes[i]; p.service == largest && p.count > busiest.count {
+			busiest, c.user = *p, quotaOf(p.uid)
+		}
 		if p := &s.processes[i]; p.service == largest && p.at >= since {
 			candidate := *p
 			candidate.service = nil // an alert must not refer to what changes

@@ -2,14 +2,16 @@ package detect
 
 import (
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/detect/rate"
 )
 
 const (
-	// maxOpenAlerts bounds the open alerts of one kind in one network namespace. As many as
-	// maxCriticalAlerts more may open if they are critical.
+	// maxOpenAlerts bounds the open alerts of one user, of one kind in one network namespace. As
+	// many as maxCriticalAlerts more may open if they are critical. All users together have twice
+	// as many: see openCount.
 	maxOpenAlerts     = 128
 	maxCriticalAlerts = 64
 	// maxSuppressed bounds the causes without an alert that are remembered. The tables of
@@ -31,6 +33,9 @@ type group struct {
 // suppressed are the causes that have no alert because too many are open.
 type suppressed struct {
 	causes   map[alertKey]*suppressedCause
+	more     uint64 // that are not in causes, for lack of room: of this tick
+	moreAt   time.Duration
+	excess   excess       // of more
 	total    uint64       // since the start
 	bySecond rate.Counter // of total
 }
@@ -45,26 +50,51 @@ type suppressionCause struct{}
 
 func (suppressionCause) netnsInode() uint32 { return 0 }
 
-// admits decides whether one more alert may open, and remembers the cause otherwise. An
-// alert that is open is never closed for another one.
-func (l *lifecycle) admits(key alertKey, describe func() Finding, now time.Duration) bool {
-	open := l.inGroup[key.group()]
-	if open < maxOpenAlerts || open < maxOpenAlerts+maxCriticalAlerts && l.isCritical(key, describe, now) {
-		delete(l.suppressed.causes, key)
-		return true
+// openCount is the open alerts of a group. A user may have at most as many as are free: see
+// quota. So whatever one user does, others still have alerts.
+type openCount struct{ quota }
+
+// take counts one more alert of a user, and reports false if there is no room for it.
+func (c *openCount) take(user uint32, s Severity) bool {
+	if c.limit = 2 * maxOpenAlerts; s == Critical {
+		c.limit += 2 * maxCriticalAlerts
 	}
-	l.suppressed.add(key, now)
-	return false
+	return c.quota.take(user)
 }
 
-func (l *lifecycle) isCritical(key alertKey, describe func() Finding, now time.Duration) bool {
-	if s := l.suppressed.causes[key]; s != nil {
-		if now-s.checkedAt < severityInterval {
-			return false
-		}
-		s.checkedAt = now
+// admits decides whether one more alert may open, and on whose account, and remembers the cause
+// otherwise. An alert that is open is never closed for another one.
+func (l *lifecycle) admits(key alertKey, describe func() Finding, now time.Duration) (user uint32, admitted bool) {
+	if !l.mayBeAdmitted(key, now) {
+		l.suppressed.add(key, now)
+		return 0, false
 	}
-	return describe().Severity == Critical
+	f := describe()
+	g := l.inGroup[key.group()]
+	if g == nil {
+		g = &openCount{newQuota(0)}
+		l.inGroup[key.group()] = g
+	}
+	if !g.take(f.Culprit.user, f.Severity) {
+		l.suppressed.add(key, now)
+		return 0, false
+	}
+	delete(l.suppressed.causes, key)
+	return f.Culprit.user, true
+}
+
+// mayBeAdmitted reports whether the severity and the user of a cause are to be found out. While
+// there is no room, that is so once in severityInterval.
+func (l *lifecycle) mayBeAdmitted(key alertKey, now time.Duration) bool {
+	s := l.suppressed.causes[key]
+	if g := l.inGroup[key.group()]; s == nil || g == nil || g.total < maxOpenAlerts {
+		return true
+	}
+	if now-s.checkedAt < severityInterval {
+		return false
+	}
+	s.checkedAt = now
+	return true
 }
 
 // add counts a cause without an alert, once for as long as it lasts.
@@ -74,16 +104,34 @@ func (s *suppressed) add(key alertKey, now time.Duration) {
 		return
 	}
 	if len(s.causes) >= maxSuppressed {
+		s.addMore(now)
 		return
 	}
 	s.causes[key] = &suppressedCause{raisedAt: now, checkedAt: now}
-	s.total++
+	s.count(1, now)
+}
+
+// addMore counts a cause that is not remembered. It is raised in each tick, and counts only as
+// far as there are more of them than in the tick before.
+func (s *suppressed) addMore(now time.Duration) {
+	if s.moreAt != now {
+		s.more, s.moreAt = 0, now
+	}
+	s.more++
+}
+
+func (s *suppressed) count(causes uint64, now time.Duration) {
+	s.total += causes
 	s.bySecond.Advance(int64(now / time.Second))
-	s.bySecond.Add(1)
+	s.bySecond.Add(int32(min(causes, math.MaxInt32)))
 }
 
 // sweep forgets the causes that are gone, and reports whether there is one now.
 func (s *suppressed) sweep(now time.Duration) (lasts bool) {
+	if s.moreAt != now {
+		s.more = 0
+	}
+	s.count(s.excess.grow(s.more), now)
 	for key, c := range s.causes {
 		lasts = lasts || c.raisedAt == now
 		if now-c.raisedAt >= quietPeriod {
@@ -109,11 +157,11 @@ func (s *suppressed) describe(now time.Duration) Finding {
 	f := Finding{
 		Severity: Warning, Netns: largest.netns, RateUnit: "more causes without an alert",
 		Rate:      float64(s.bySecond.Sum(0, outcomeWindow)) / outcomeWindow,
-		Occupancy: uint64(len(s.causes)), OccupancySource: FromEvents, Approximate: len(s.causes) >= maxSuppressed,
+		Occupancy: uint64(len(s.causes)) + s.more, OccupancySource: FromEvents, Approximate: s.more > 0,
 	}
-	f.Cause = fmt.Sprintf("%d causes have no alert of their own, because %d alerts of their kind are open in their network namespace "+
-		"already; %d more may open if they are critical; %d of the causes are of kind %s in this network namespace",
-		len(s.causes), maxOpenAlerts, maxCriticalAlerts, groups[largest], largest.kind)
+	f.Cause = fmt.Sprintf("%d causes have no alert of their own, because their users have too many open alerts of one kind in one "+
+		"network namespace already: %d each, and %d more if they are critical, or fewer if several users have that many; %d of the causes "+
+		"are of kind %s in this network namespace", f.Occupancy, maxOpenAlerts, maxCriticalAlerts, groups[largest], largest.kind)
 	f.Advice = "look for what the open alerts of that kind have in common, such as a network or a service that is down, or a scan; " +
 		"where so many are normal, raise the threshold of that kind (`tcpshift alerts --help`)"
 	return f

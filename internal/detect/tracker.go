@@ -23,7 +23,8 @@ type tracker struct {
 
 	seeding   seeding
 	exhausted exhaustions
-	bindTotal int // of all namespaces
+	binds     quota // of all namespaces
+	leftOut   LeftOut
 
 	// seedLiving is set by the detector that counts sockets in FIN_WAIT2.
 	seedLiving func(netns uint32, client bool, s *tcp.Socket)
@@ -111,7 +112,8 @@ type serverUse struct {
 func newTracker(c Config) *tracker {
 	return &tracker{
 		Config:       c,
-		exhausted:    newExhaustions(),
+		exhausted:    newExhaustions(c.MaxDestinations),
+		binds:        newQuota(2 * maxBinds),
 		destinations: topk.New[destination, destinationUse](c.MaxDestinations),
 		servers:      topk.New[server, serverUse](c.MaxDestinations / 4),
 		namespaces:   topk.New[uint32, namespace](c.MaxDestinations / 4),
@@ -167,7 +169,7 @@ func destinationOf(t *tcp.Transition) destination {
 }
 
 func (tr *tracker) open(t *tcp.Transition) {
-	ns := tr.activeNamespace(t.Netns)
+	ns := tr.activeNamespace(t.Netns, userOf(t))
 	key := destinationOf(t)
 	if t.Local.Port != 0 {
 		counted := !ns.known || ns.limits.IsEphemeral(t.Local.Port)
@@ -177,7 +179,7 @@ func (tr *tracker) open(t *tcp.Transition) {
 		}
 	}
 	tr.seeding.record(t.Cookie, &key, true)
-	use := tr.destinations.GetOrInsert(key, key.hash())
+	use := tr.destinations.GetOrInsert(key, key.hash(), userOf(t))
 	use.Value.Opened(t.Monotonic)
 	use.Value.changes++
 	use.Value.count(t)
@@ -185,7 +187,7 @@ func (tr *tracker) open(t *tcp.Transition) {
 }
 
 func (tr *tracker) close(t *tcp.Transition) {
-	ns := tr.activeNamespace(t.Netns)
+	ns := tr.activeNamespace(t.Netns, userOf(t))
 	timeWait, client := t.New == tcp.TimeWait, tr.isClient(t, ns)
 	if !client && tr.seeding.observed != nil {
 		key := destinationOf(t)
@@ -196,7 +198,7 @@ func (tr *tracker) close(t *tcp.Transition) {
 		tr.closeClient(t, ns)
 	case timeWait && t.Role != tcp.RoleClient:
 		key := server{local: t.Local.Addr, netns: t.Netns, port: t.Local.Port}
-		use := tr.servers.GetOrInsert(key, key.hash())
+		use := tr.servers.GetOrInsert(key, key.hash(), userOf(t))
 		use.Value.ClosedToTimeWait(t.Monotonic, timeWaitKind(t))
 		use.Value.count(t)
 		tr.servers.Add(use, 1)
@@ -253,7 +255,7 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 	} else {
 		ns.total.ClosedToTimeWait(t.Monotonic, kind)
 	}
-	use := tr.destinations.GetOrInsert(key, key.hash())
+	use := tr.destinations.GetOrInsert(key, key.hash(), userOf(t))
 	use.Value.changes++
 	if use.Value.OpenCount() == 0 { // it was not counted when it opened
 		use.Value.count(t)
@@ -322,7 +324,7 @@ func (tr *tracker) tick(now time.Duration) {
 		e.Weight = uint64(timeWait + finWait2)
 		return !u.Idle()
 	})
-	tr.bindTotal = 0
+	tr.binds = newQuota(2 * maxBinds) // sweepBinds counts them again
 	tr.namespaces.Sweep(func(e *topk.Entry[uint32, namespace]) bool {
 		e.Value.total.Advance(tr.now)
 		e.Value.reusable.Advance(tr.now)

@@ -66,7 +66,8 @@ const connectionStates = 1<<tcp.Established | 1<<tcp.SynSent | 1<<tcp.FinWait1 |
 
 // EachConnectionOrTimeWait calls handle for each connection and timewait socket of the namespace that
 // the calling thread is in, on that thread, except connections in SYN_RECV and LAST_ACK.
-// Only New, Substate, Cookie, Local, Peer, NoProcess, ExpiresIn and Monotonic are set. Monotonic is
+// Only New, Substate, Cookie, Local, Peer, UID (0 for a timewait socket), NoProcess, ExpiresIn and
+// Monotonic are set. Monotonic is
 // when the kernel listed the socket, some milliseconds late at most, and is the time that
 // ExpiresIn counts from. s is valid until handle returns. EachConnectionOrTimeWait walks the whole
 // table. After an error of sock_diag the sockets that were handled before are valid.
@@ -125,7 +126,7 @@ func sinceSent(attributes []byte) time.Duration {
 func cookie(m *diagMessage) uint64 { return uint64(m.ID.Cookie[1])<<32 | uint64(m.ID.Cookie[0]) }
 
 func socket(m *diagMessage) (s tcp.Socket) {
-	s.New, s.NoProcess = tcp.State(m.State), m.Inode == 0
+	s.New, s.NoProcess, s.UID = tcp.State(m.State), m.Inode == 0, m.UID
 	s.Cookie = cookie(m)
 	s.Local = endpoint(m.Family, m.ID.SourcePort, m.ID.Source)
 	s.Peer = endpoint(m.Family, m.ID.DestPort, m.ID.Dest)

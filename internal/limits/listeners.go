@@ -29,7 +29,7 @@ func EachListener(handle func(l *tcp.Listener)) error {
 	return dump(1<<tcp.Listen, 1<<(memoryAttribute-1), func(m *diagMessage, attributes []byte) {
 		l = tcp.Listener{
 			Cookie: cookie(m), Local: endpoint(m.Family, m.ID.SourcePort, m.ID.Source),
-			Queued: m.RQueue, Backlog: m.WQueue, Inode: m.Inode,
+			Queued: m.RQueue, Backlog: m.WQueue, Inode: m.Inode, UID: m.UID,
 		}
 		if memory := attribute(attributes, memoryAttribute); len(memory) >= 4*(memoryDrops+1) {
 			l.Drops = binary.NativeEndian.Uint32(memory[4*memoryDrops:])

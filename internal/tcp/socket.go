@@ -29,6 +29,7 @@ type Listener struct {
 	// handshakes for which there was no room.
 	Drops uint32
 	Inode uint32 // of the socket's file; 0: no process has it open
+	UID   uint32 // of the socket's user
 }
 
 // IsFull reports whether the kernel adds no connection to the queue: sk_acceptq_is_full()

@@ -1,6 +1,6 @@
 // Package topk keeps the heaviest keys of a stream in bounded memory: the
-// Space-Saving algorithm. It must not know what the keys and values mean, nor read
-// clocks.
+// Space-Saving algorithm, with a fair share of the room for each user. It must not know what
+// the keys and values mean, nor read clocks.
 package topk
 
 import "container/heap"
@@ -8,8 +8,10 @@ import "container/heap"
 // Table keeps at most a fixed number of keys, each with a value and a weight, by
 // the Space-Saving algorithm (Metwally, Agrawal, El Abbadi, "Efficient Computation of
 // Frequent and Top-k Elements in Data Streams", 2005). When the table is full, a new
-// key replaces the lightest one and inherits its weight as an error bound. A key that
-// weighs more than the sum of all weights divided by the limit is never missing.
+// key replaces the lightest one of the user who has the most keys (see [User]). If that is its
+// own user, it inherits the weight as an error bound. With one user, a key that
+// weighs more than the sum of all weights divided by the limit is never missing; with several,
+// this holds for the keys of each user and its share of the room.
 // Weights here also fall, when what they count ends: see [Table.Sweep]. So a flood of new
 // keys may replace one that matters: [Table.Pin] prevents that.
 //
@@ -19,9 +21,14 @@ type Table[K comparable, V any] struct {
 	limit   int
 	index   map[K]*Entry[K, V]
 	cache   cache[K, V]
-	entries entryHeap[K, V]
-	ordered bool // entries is a heap
-	pins    int  // entries that are pinned
+	entries []*Entry[K, V]
+	pins    int // entries that are pinned
+	evicted uint64
+
+	shares  map[User]*share[K, V]
+	quotas  map[uint32]int // number of entries by User.Quota
+	largest *share[K, V]   // from which keys are evicted; nil: it must be searched for
+	left    int            // evictions until it is searched for again
 }
 
 // Entry is one key of a Table. It stays valid until the next [Table.GetOrInsert] of a new
@@ -31,17 +38,24 @@ type Entry[K comparable, V any] struct {
 	Value  V
 	Weight uint64 // counted since the key got its entry
 	Missed uint64 // upper bound of what was counted for the key before that: its error
-	pos    int    // in Table.entries
+	share  *share[K, V]
+	pos    int // in share.entries
 	pinned bool
 }
 
 // New makes an empty table with room for limit keys; limit is at least 1.
 func New[K comparable, V any](limit int) *Table[K, V] {
-	return &Table[K, V]{limit: limit, index: make(map[K]*Entry[K, V])}
+	return &Table[K, V]{
+		limit: limit, index: make(map[K]*Entry[K, V]),
+		shares: make(map[User]*share[K, V]), quotas: make(map[uint32]int),
+	}
 }
 
 // Len is the number of keys in the table.
 func (t *Table[K, V]) Len() int { return len(t.entries) }
+
+// Evicted is how many keys were replaced so far because the table was full.
+func (t *Table[K, V]) Evicted() uint64 { return t.evicted }
 
 // Entries returns all entries, in no order. The slice is the table's own: it must not
 // be changed, and is valid until the next Get or Sweep.
@@ -62,39 +76,43 @@ func (t *Table[K, V]) Find(key K, hash uint64) *Entry[K, V] {
 	return e
 }
 
-// GetOrInsert returns the entry of a key. A new key gets an entry with a zero value; if the table
-// is full, it replaces the lightest key. For hash see [Table.Find].
-func (t *Table[K, V]) GetOrInsert(key K, hash uint64) *Entry[K, V] {
+// GetOrInsert returns the entry of a key. A new key gets an entry with a zero value, on the
+// account of user; if the table is full, it replaces another key. An entry stays on the account
+// of the user for whom it was inserted. For hash see [Table.Find].
+func (t *Table[K, V]) GetOrInsert(key K, hash uint64, user User) *Entry[K, V] {
 	if e := t.Find(key, hash); e != nil {
 		return e
 	}
-	return t.insert(key)
+	return t.insert(key, t.shareOf(user))
 }
 
-func (t *Table[K, V]) insert(key K) *Entry[K, V] {
+func (t *Table[K, V]) insert(key K, own *share[K, V]) *Entry[K, V] {
+	var e *Entry[K, V]
 	if len(t.entries) < t.limit {
-		e := &Entry[K, V]{Key: key, pos: len(t.entries)}
-		t.index[key] = e
+		e = &Entry[K, V]{}
 		t.entries = append(t.entries, e)
-		return e
+		*e = Entry[K, V]{Key: key, Missed: own.errorBound()}
+	} else {
+		e = t.evict(own)
+		missed := e.Weight + e.Missed
+		if e.share != own {
+			missed = own.errorBound()
+		}
+		*e = Entry[K, V]{Key: key, Missed: missed}
 	}
-	if !t.ordered {
-		heap.Init(&t.entries)
-		t.ordered = true
-	}
-	e := t.entries[0] // it is not pinned: not all are
-	delete(t.index, e.Key)
-	*e = Entry[K, V]{Key: key, Missed: e.Weight + e.Missed} // pos stays 0, the top
 	t.index[key] = e
+	own.add(e)
+	t.quotas[own.user.Quota]++
 	return e
 }
+
+// User returns on whose account the entry is.
+func (e *Entry[K, V]) User() User { return e.share.user }
 
 // Add increases the weight of an entry.
 func (t *Table[K, V]) Add(e *Entry[K, V], weight uint64) {
 	e.Weight += weight
-	if t.ordered {
-		heap.Fix(&t.entries, e.pos)
-	}
+	e.share.fix(e)
 }
 
 // Pin keeps the entry of a key, if it has one, from being replaced, until [Table.Unpin]. hash
@@ -106,9 +124,8 @@ func (t *Table[K, V]) Pin(key K, hash uint64) {
 	}
 	e.pinned = true
 	t.pins++
-	if t.ordered {
-		heap.Fix(&t.entries, e.pos)
-	}
+	e.share.pins++
+	e.share.fix(e)
 }
 
 // Unpin ends what Pin has begun, for all entries.
@@ -118,28 +135,36 @@ func (t *Table[K, V]) Unpin() {
 	}
 	for _, e := range t.entries {
 		e.pinned = false
+		e.share.pins, e.share.ordered = 0, false
 	}
-	t.pins, t.ordered = 0, false
+	t.pins = 0
 }
 
 // Sweep calls update for each entry, which may set Value, Weight and Missed, and
 // removes the entries for which update returns false.
 func (t *Table[K, V]) Sweep(update func(e *Entry[K, V]) (keep bool)) {
+	for _, s := range t.shares {
+		clear(s.entries)
+		s.entries, s.ordered = s.entries[:0], false
+	}
 	kept := t.entries[:0]
 	for _, e := range t.entries {
 		if update(e) {
-			e.pos = len(kept)
+			e.share.add(e)
 			kept = append(kept, e)
 			continue
 		}
 		delete(t.index, e.Key)
+		t.quotas[e.share.user.Quota]--
 		if e.pinned {
 			t.pins--
+			e.share.pins--
 		}
 	}
 	clear(t.entries[len(kept):])
-	t.entries, t.ordered = kept, false
+	t.entries = kept
 	t.cache.clear() // of the removed entries
+	t.sweepShares()
 }
 
 // entryHeap is a [heap.Interface] with the least weight first, and pinned entries last. The
@@ -160,8 +185,20 @@ func (h entryHeap[K, V]) Swap(i, j int) {
 	h[i].pos, h[j].pos = i, j
 }
 
-// Push is never called: Table adds entries only while they are not a heap.
-func (*entryHeap[K, V]) Push(any) { panic("topk: push to a heap of fixed size") }
+// Push implements [heap.Interface].
+func (h *entryHeap[K, V]) Push(x any) {
+	e := x.(*Entry[K, V])
+	e.pos = len(*h)
+	*h = append(*h, e)
+}
 
-// Pop is never called: Table replaces the top entry instead.
-func (*entryHeap[K, V]) Pop() any { panic("topk: pop from a heap of fixed size") }
+// Pop implements [heap.Interface].
+func (h *entryHeap[K, V]) Pop() any {
+	last := len(*h) - 1
+	e := (*h)[last]
+	(*h)[last] = nil
+	*h = (*h)[:last]
+	return e
+}
+
+var _ heap.Interface = (*entryHeap[int, int])(nil)

@@ -28,7 +28,7 @@ func TestTable_KeyLeadsToItsOwnEntry(t *testing.T) {
 				t.Fatalf("found %+v for %d, want %+v", got, key, want)
 			}
 		default:
-			e := table.GetOrInsert(key, hash(key))
+			e := table.GetOrInsert(key, hash(key), User{Part: uint64(key % 2)})
 			for other, of := range kept {
 				if of == e && other != key {
 					delete(kept, other) // the key replaced this one
@@ -56,7 +56,7 @@ func TestTable_HeavyKeyIsNeverMissing(t *testing.T) {
 			key %= 8 // these are heavy
 		}
 		truth[key]++
-		table.Add(table.GetOrInsert(key, uint64(key)), 1)
+		table.Add(table.GetOrInsert(key, uint64(key), User{}), 1)
 	}
 	heavy := 0
 	for key, count := range truth {
@@ -83,14 +83,14 @@ func TestTable_PinnedKeysStay(t *testing.T) {
 	table := New[int, int](limit)
 	flood := func() {
 		for key := range 1000 {
-			table.Add(table.GetOrInsert(100+key, uint64(key)), 5)
+			table.Add(table.GetOrInsert(100+key, uint64(key), User{}), 5)
 			if key%100 == 99 {
 				table.Sweep(func(e *Entry[int, int]) bool { return e.Key < limit || e.Key%7 != 3 })
 			}
 		}
 	}
 	for key := range limit {
-		table.Add(table.GetOrInsert(key, uint64(key)), 1)
+		table.Add(table.GetOrInsert(key, uint64(key), User{}), 1)
 	}
 	for key := range limit {
 		table.Pin(key, uint64(key))

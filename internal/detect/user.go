@@ -1,0 +1,153 @@
+package detect
+
+import (
+	"github.com/tcpshift/tcpshift/internal/detect/topk"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// firstSubordinate is the least uid that may be one of a range: user namespaces, systemd-nspawn
+// and /etc/subuid (SUB_UID_COUNT of login.defs(5)) give each user 65,536 uids, which are in two
+// aligned blocks of that size at most.
+const firstSubordinate = 1 << 16
+
+// unknownUser is the quota of what no user is known for. No uid has this quota.
+const unknownUser = 1 << 31
+
+// quotaOf returns which users share a quota with this uid. They are those of one block of 65,536
+// uids from firstSubordinate on: otherwise a user with a range of uids had as many quotas.
+func quotaOf(uid uint32) uint32 {
+	if uid < firstSubordinate {
+		return uid
+	}
+	return firstSubordinate + uid>>16
+}
+
+// userOf is on whose account a table keeps what a transition is about: that of the socket's
+// user, in its network namespace. Many containers run as uid 0, in namespaces of their own.
+func userOf(t *tcp.Transition) topk.User { return userIn(t.UID, t.Netns) }
+
+func userIn(uid, netns uint32) topk.User {
+	return topk.User{Quota: quotaOf(uid), Part: uint64(uid)<<32 | uint64(netns)}
+}
+
+// quota divides the room of a table that evicts nothing: a user may have at most as many entries
+// as are free. So one user gets half of it, the next a quarter, and each further one some.
+// The zero value has no room.
+type quota struct {
+	limit int
+	total int
+	users map[uint32]int // by quotaOf
+}
+
+func newQuota(limit int) quota { return quota{limit: limit, users: make(map[uint32]int)} }
+
+// take counts one more entry for a quota, and reports false if it has no room.
+func (q *quota) take(user uint32) bool {
+	if q.users[user] >= q.limit-q.total {
+		return false
+	}
+	q.users[user]++
+	q.total++
+	return true
+}
+
+// recount counts an entry that take has counted before a quota was made anew.
+func (q *quota) recount(user uint32) {
+	q.users[user]++
+	q.total++
+}
+
+// release takes back what take has counted.
+func (q *quota) release(user uint32) {
+	q.total--
+	if q.users[user]--; q.users[user] <= 0 {
+		delete(q.users, user)
+	}
+}
+
+// largest returns the quota that has the most entries, 0 of the unknown one.
+func (q *quota) largest() (user uint32, entries int) {
+	for u, n := range q.users {
+		if n > entries || n == entries && u < user {
+			user, entries = u, n
+		}
+	}
+	return user, entries
+}
+
+// LeftOut counts what detection has not taken into account since the start, because a table was
+// full or a user had its share of it. What is evicted from a table counts, too: it was not
+// among the busiest. The same thing may count more than once, when it comes back.
+type LeftOut struct {
+	Destinations uint64 // of clients
+	Servers      uint64 // endpoints that servers listen on
+	Namespaces   uint64
+	Endpoints    uint64 // of connections that failed, were reset or wait in FIN_WAIT2
+	Exhaustions  uint64 // connects that found no port, to destinations without room
+	Sockets      uint64 // in CLOSE_WAIT and FIN_WAIT2
+	Leaks        uint64 // sockets in CLOSE_WAIT whose process or endpoint has no room
+	Ports        uint64 // connections from ports that were bound before connect()
+	Listeners    uint64
+}
+
+// Total is the sum of all.
+func (l *LeftOut) Total() uint64 {
+	return l.Destinations + l.Servers + l.Namespaces + l.Endpoints + l.Exhaustions + l.Sockets + l.Leaks + l.Ports + l.Listeners
+}
+
+// Tables names what has been left out of.
+func (l *LeftOut) Tables() (names []string) {
+	for _, table := range []struct {
+		name  string
+		count uint64
+	}{
+		{"destinations", l.Destinations}, {"servers", l.Servers}, {"network namespaces", l.Namespaces}, {"endpoints", l.Endpoints},
+		{"destinations without a free port", l.Exhaustions}, {"half-closed sockets", l.Sockets}, {"leaks of sockets", l.Leaks},
+		{"bound ports", l.Ports}, {"listeners", l.Listeners},
+	} {
+		if table.count > 0 {
+			names = append(names, table.name)
+		}
+	}
+	return names
+}
+
+// LeftOut is what detection has left out since the start.
+func (e *Engine) LeftOut() LeftOut {
+	l := e.tracker.leftOut
+	l.Destinations += e.tracker.destinations.Evicted()
+	l.Servers += e.tracker.servers.Evicted()
+	l.Namespaces += e.tracker.namespaces.Evicted()
+	for _, d := range e.detectors {
+		if evicting, ok := d.(evictor); ok {
+			l.Endpoints += evicting.evicted()
+		}
+		if leaving, ok := d.(leavesOut); ok {
+			l.Sockets += leaving.socketsLeftOut()
+		}
+	}
+	l.Exhaustions += e.tracker.exhausted.leftOut
+	return l
+}
+
+// evictor is a detector with a table of endpoints of its own.
+type evictor interface{ evicted() uint64 }
+
+func (d *connectFailures) evicted() uint64 { return d.peers.Evicted() }
+func (d *resetBurst) evicted() uint64      { return d.endpoints.Evicted() }
+func (d *finWait2Pileup) evicted() uint64  { return d.created.Evicted() }
+
+// leavesOut is a detector that leaves out sockets for lack of room.
+type leavesOut interface{ socketsLeftOut() uint64 }
+
+func (d *finWait2Pileup) socketsLeftOut() uint64 { return d.living.leftOut + d.unsighted }
+
+// excess counts what is found to be left out at each of many readings: only more than at the
+// reading before is new.
+type excess struct{ before uint64 }
+
+func (x *excess) grow(now uint64) (more uint64) {
+	more = now - min(now, x.before)
+	x.before = now
+	return more
+}
