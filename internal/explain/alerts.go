@@ -193,8 +193,8 @@ func listenQueueFull() Topic {
 func alertsSuppressed() Topic {
 	return Topic{
 		Name:    "alerts_suppressed",
-		Summary: "So many alerts of one kind are open in one network namespace that others of that kind do not open.",
-		Meaning: "At most 128 alerts of one kind are open in one network namespace, and 64 more that are critical, so that one cause cannot flood the output. " +
+		Summary: "A user has so many open alerts of one kind in one network namespace that others of that kind do not open.",
+		Meaning: "A user has at most 128 open alerts of one kind in one network namespace, and 64 more that are critical, so that one cause cannot flood the output; fewer if several users have that many. " +
 			"No open alert is closed for another one. " +
 			"occupancy is the number of causes that have no alert of their own now; netns is the namespace with most of them, and the cause names their kind. " +
 			"The same causes are counted in `alerts_suppressed` of the stats records, each of them once.",

@@ -19,8 +19,12 @@ func (r *hostReader) readListeners(unaccepted []uint16) (*detect.ListenTable, er
 	busy := false // the counters matter
 	err := limits.EachListener(func(l *tcp.Listener) {
 		busy = busy || l.Queued > 0 || l.Drops > 0
-		if len(t.Listeners) < maxListeners && r.filter.MatchesEndpoints(l.Local, tcp.Endpoint{}) {
+		switch {
+		case !r.filter.MatchesEndpoints(l.Local, tcp.Endpoint{}):
+		case len(t.Listeners) < maxListeners:
 			t.Listeners = append(t.Listeners, *l)
+		default:
+			t.LeftOut++
 		}
 	})
 	if err != nil {

@@ -94,6 +94,9 @@ func (m *Monitor) SeededAfter() time.Duration { return m.engine.SeededAfter() }
 // AlertsSuppressed is how many causes have had no alert because too many alerts were open.
 func (m *Monitor) AlertsSuppressed() uint64 { return m.engine.AlertsSuppressed() }
 
+// LeftOut is what detection has left out because a table was full: see [detect.LeftOut].
+func (m *Monitor) LeftOut() detect.LeftOut { return m.engine.LeftOut() }
+
 // Alerts returns the alerts to report now. It also passes requests of the engine to the
 // worker, and answers of the worker to the engine.
 func (m *Monitor) Alerts() []detect.Alert {

@@ -126,6 +126,7 @@ func (o object) counts(c *Counts) object {
 		uint("missed_time_wait_ends", c.TimeWaitEndsLostKernel).
 		uint("lost_alerts", c.LostAlerts).
 		uint("alerts_suppressed", c.AlertsSuppressed).
+		uint("detection_left_out", c.DetectionLeftOut).
 		uintIfSet("seeded_after_ns", uint64(c.SeededAfter))
 }
 

@@ -74,6 +74,7 @@ type Counts struct {
 
 	LostAlerts       uint64 // alert records not written because the queue and its reserve were full
 	AlertsSuppressed uint64 // causes that had no alert because too many were open
+	DetectionLeftOut uint64 // see detect.LeftOut
 
 	// SeededAfter is how long after the start detection had read the sockets that existed
 	// before; 0: it has not, or there is no detection.

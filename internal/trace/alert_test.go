@@ -20,6 +20,7 @@ type fakeMonitor struct {
 	closed     []tcp.Transition
 	opened     bool
 	finished   int
+	leftOut    uint64 // for each transition
 }
 
 func (m *fakeMonitor) Observe(*tcp.Transition) { m.seen++ }
@@ -31,6 +32,10 @@ func (m *fakeMonitor) AddLost(count uint64)           { m.lost += count }
 func (m *fakeMonitor) SeededAfter() time.Duration { return time.Duration(m.seen) * time.Millisecond }
 
 func (m *fakeMonitor) AlertsSuppressed() uint64 { return 3 * m.seen }
+
+func (m *fakeMonitor) LeftOut() detect.LeftOut {
+	return detect.LeftOut{Destinations: m.leftOut * m.seen}
+}
 
 func (m *fakeMonitor) Alerts() []detect.Alert {
 	if m.opened || m.seen == 0 {
@@ -95,6 +100,22 @@ func TestAlerts_Suppressed(t *testing.T) {
 		_, out, err := monitored(t, Config{StatsInterval: time.Hour}, &fakeSource{turns: [][][]byte{samples(1)}, left: samples(1)})
 		if count := strings.Count(out, `"alerts_suppressed":6`); err != nil || count != 2 {
 			t.Errorf("%d records have it, want stats and stop: %v\n%s", count, err, out)
+		}
+	})
+}
+
+// stats and stop have the number of what detection has left out. The operator gets one message.
+func TestAlerts_LeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var notices []string
+		cfg := Config{StatsInterval: time.Hour, Notify: func(message string) { notices = append(notices, message) }}
+		source := &fakeSource{turns: [][][]byte{samples(1), samples(1)}, left: samples(1)}
+		_, out, err := monitoredBy(t, &fakeMonitor{leftOut: 5}, &fakeSink{}, cfg, source)
+		if count := strings.Count(out, `"detection_left_out":15`); err != nil || count != 2 {
+			t.Errorf("%d records have it, want stats and stop: %v\n%s", count, err, out)
+		}
+		if len(notices) != 1 || !strings.Contains(notices[0], "destinations") {
+			t.Errorf("%q, want one message", notices)
 		}
 	})
 }

@@ -65,6 +65,8 @@ type Monitor interface {
 	SeededAfter() time.Duration
 	// AlertsSuppressed is how many causes have had no alert because too many were open.
 	AlertsSuppressed() uint64
+	// LeftOut is what detection has left out because a table was full.
+	LeftOut() detect.LeftOut
 	// Finish returns the alerts since the last call and closes the open ones. It is called
 	// once, at the end.
 	Finish() []detect.Alert
@@ -220,7 +222,8 @@ func (l *loop) turn() error {
 	}
 	if l.Monitor != nil {
 		l.writeAlerts(l.Monitor.Alerts())
-		l.out.seededAfter, l.out.alertsSuppressed = l.Monitor.SeededAfter(), l.Monitor.AlertsSuppressed()
+		l.out.seededAfter = l.Monitor.SeededAfter()
+		l.out.detection(l.Monitor)
 	}
 	if l.out.statsDue() && !l.out.stream.Stalled() {
 		l.out.periodicStats()
@@ -375,7 +378,7 @@ func (l *loop) writeAlerts(alerts []detect.Alert) {
 func (l *loop) closeAlerts() {
 	if l.Monitor != nil {
 		l.writeAlerts(l.Monitor.Finish())
-		l.out.alertsSuppressed = l.Monitor.AlertsSuppressed()
+		l.out.detection(l.Monitor)
 		l.Monitor = nil
 	}
 }

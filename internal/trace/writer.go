@@ -2,6 +2,7 @@ package trace
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/decode"
@@ -31,6 +32,8 @@ type recordWriter struct {
 	// See record.Counts.
 	seededAfter      time.Duration
 	alertsSuppressed uint64
+	leftOut          uint64
+	leftOutOf        []string // the tables that the operator knows of
 }
 
 func newRecordWriter(cfg *Config, kernel *kernelLedger) *recordWriter {
@@ -138,6 +141,23 @@ func (w *recordWriter) losses() {
 	}
 }
 
+// detection takes the counts of detection. The operator gets one message for each table that is
+// full for the first time.
+func (w *recordWriter) detection(m Monitor) {
+	w.alertsSuppressed = m.AlertsSuppressed()
+	left := m.LeftOut()
+	if w.leftOut == left.Total() {
+		return
+	}
+	w.leftOut = left.Total()
+	for _, table := range left.Tables() {
+		if !slices.Contains(w.leftOutOf, table) {
+			w.leftOutOf = append(w.leftOutOf, table)
+			w.notify("detection has more " + table + " than it has room for: the busiest of each user stay; see detection_left_out in stats")
+		}
+	}
+}
+
 func (w *recordWriter) statsDue() bool {
 	return w.interval > 0 && !time.Now().Before(w.nextStats)
 }
@@ -168,6 +188,6 @@ func (w *recordWriter) stop(reason, signal string) {
 func (w *recordWriter) counts() record.Counts {
 	c := w.account.counts(w.kernel)
 	c.WrittenBytes = w.stream.Written()
-	c.SeededAfter, c.AlertsSuppressed = w.seededAfter, w.alertsSuppressed
+	c.SeededAfter, c.AlertsSuppressed, c.DetectionLeftOut = w.seededAfter, w.alertsSuppressed, w.leftOut
 	return c
 }
