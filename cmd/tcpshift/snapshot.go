@@ -84,9 +84,7 @@ func (w *signalWriter) Write(lines []byte) (int, error) {
 	if w.ctx.Err() != nil {
 		return 0, w.stopped()
 	}
-	n, err := w.out.Write(lines)
-	w.written.Add(uint64(n))
-	return n, err
+	return output.WriteCounted(w.out, lines, func(n int) { w.written.Add(uint64(n)) })
 }
 
 func (w *signalWriter) stopped() error {

@@ -99,6 +99,9 @@ func (tr *tracker) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 		return
 	}
 	if tr.seeding.has(s.Cookie, &key) {
+		if tr.seeding.full {
+			tr.leftOut.Seeds++
+		}
 		return
 	}
 	if s.New == tcp.FinWait2 && !s.NoProcess {

@@ -88,11 +88,12 @@ type LeftOut struct {
 	Leaks        uint64 // sockets in CLOSE_WAIT whose process or endpoint has no room
 	Ports        uint64 // connections from ports that were bound before connect()
 	Listeners    uint64
+	Seeds        uint64 // sockets from before the start, which may have been seen since
 }
 
 // Total is the sum of all.
 func (l *LeftOut) Total() uint64 {
-	return l.Destinations + l.Servers + l.Namespaces + l.Endpoints + l.Exhaustions + l.Sockets + l.Leaks + l.Ports + l.Listeners
+	return l.Destinations + l.Servers + l.Namespaces + l.Endpoints + l.Exhaustions + l.Sockets + l.Leaks + l.Ports + l.Listeners + l.Seeds
 }
 
 // Tables names what has been left out of.
@@ -103,7 +104,7 @@ func (l *LeftOut) Tables() (names []string) {
 	}{
 		{"destinations", l.Destinations}, {"servers", l.Servers}, {"network namespaces", l.Namespaces}, {"endpoints", l.Endpoints},
 		{"destinations without a free port", l.Exhaustions}, {"half-closed sockets", l.Sockets}, {"leaks of sockets", l.Leaks},
-		{"bound ports", l.Ports}, {"listeners", l.Listeners},
+		{"bound ports", l.Ports}, {"listeners", l.Listeners}, {"sockets at the start", l.Seeds},
 	} {
 		if table.count > 0 {
 			names = append(names, table.name)
@@ -129,6 +130,9 @@ func (e *Engine) LeftOut() LeftOut {
 	l.Exhaustions += e.tracker.exhausted.leftOut
 	return l
 }
+
+// AddLeftOut counts sockets of a namespace that has more than the caller can read.
+func (e *Engine) AddLeftOut(sockets uint64) { e.tracker.leftOut.Sockets += sockets }
 
 // evictor is a detector with a table of endpoints of its own.
 type evictor interface{ evicted() uint64 }

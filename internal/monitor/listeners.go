@@ -38,7 +38,11 @@ func (r *hostReader) readListeners(unaccepted []uint16) (*detect.ListenTable, er
 		t.Overflows = drops.Overflows
 	}
 	if len(unaccepted) > 0 {
-		err := limits.EachUnaccepted(unaccepted, func(s tcp.UnacceptedSocket) { t.Unaccepted = append(t.Unaccepted, s) })
+		err := limits.EachUnaccepted(unaccepted, func(s tcp.UnacceptedSocket) {
+			if len(t.Unaccepted) < maxUnaccepted {
+				t.Unaccepted = append(t.Unaccepted, s)
+			}
+		})
 		if err != nil {
 			return nil, err
 		}

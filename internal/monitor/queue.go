@@ -7,7 +7,12 @@ import (
 	"github.com/tcpshift/tcpshift/internal/detect"
 )
 
+// maxRequests bounds the requests that wait. The engine has fewer namespaces at a time, but a flood
+// of short-lived ones replaces them.
+const maxRequests = 4096
+
 // requestQueue has the requests that the worker has not seen: at most one for each namespace.
+// Beyond maxRequests the one with the fewest transitions is dropped; the engine asks again.
 // It is safe for concurrent use.
 type requestQueue struct {
 	ready chan struct{} // has a value if there may be requests
@@ -30,8 +35,22 @@ func (q *requestQueue) put(request detect.Request) {
 		q.list[i] = joined(q.list[i], request)
 	} else {
 		q.list = append(q.list, request)
+		q.dropBeyond(maxRequests)
 	}
 	q.signal()
+}
+
+func (q *requestQueue) dropBeyond(limit int) {
+	if len(q.list) <= limit {
+		return
+	}
+	least := 0
+	for i := range q.list {
+		if q.list[i].Transitions < q.list[least].Transitions {
+			least = i
+		}
+	}
+	q.list = slices.Delete(q.list, least, least+1)
 }
 
 // take removes and returns a request: by turns that of the namespace with the most transitions,

@@ -9,6 +9,16 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
+const (
+	// maxHalfClosed bounds the sockets in FIN_WAIT2 of one reading, to 64 MB. It is the largest
+	// tcp_max_tw_buckets that the kernel sets by itself. maxCloseWait bounds those in CLOSE_WAIT, to
+	// 24 MB. maxUnaccepted bounds those that wait for accept(), to 3 MB. A namespace that a user
+	// makes may have as many sockets as the host has memory for.
+	maxHalfClosed = 1 << 18
+	maxCloseWait  = 1 << 20
+	maxUnaccepted = 1 << 16
+)
+
 // tables is what a request asked for in the kernel's tables of sockets. What is nil or false
 // was not asked for, or could not be read now: the engine requests it again.
 type tables struct {
@@ -19,7 +29,8 @@ type tables struct {
 	readAt        time.Duration // when the reading of closeWait began
 	open          *detect.OpenSockets
 	suspects      *detect.SuspectCounts
-	entered       bool // the namespace was found
+	entered       bool   // the namespace was found
+	leftOut       uint64 // sockets of a table that has too many: it is not passed on
 	listeners     *detect.ListenTable
 }
 
@@ -77,19 +88,27 @@ func readOpen(request detect.Request, l *tcp.Limits, into *tables) error {
 func (w *worker) readHalfClosed(into *tables) error {
 	err := limits.EachFinWait2(func(s *tcp.Socket) {
 		if w.filter.MatchesEndpoints(s.Local, s.Peer) {
-			into.halfClosed = append(into.halfClosed, *s)
+			if len(into.halfClosed) < maxHalfClosed {
+				into.halfClosed = append(into.halfClosed, *s)
+			} else {
+				into.leftOut++
+			}
 		}
 	})
-	into.hasHalfClosed = err == nil
+	into.hasHalfClosed = err == nil && into.leftOut == 0
 	return err
 }
 
 func readCloseWait(into *tables) error {
 	into.readAt = boottime.Now()
 	err := limits.EachCloseWait(func(s tcp.CloseWaitSocket) {
-		into.closeWait = append(into.closeWait, s)
+		if len(into.closeWait) < maxCloseWait {
+			into.closeWait = append(into.closeWait, s)
+		} else {
+			into.leftOut++
+		}
 	})
-	into.hasCloseWait = err == nil
+	into.hasCloseWait = err == nil && into.leftOut == 0
 	return err
 }
 
@@ -102,6 +121,7 @@ func (w *worker) sendAnswer(request detect.Request, l *tcp.Limits, t tables) {
 		if request.OnlyListeners {
 			return
 		}
+		e.AddLeftOut(t.leftOut)
 		e.Update(now, request.Netns, l)
 		if l == nil {
 			return

@@ -32,14 +32,28 @@ func (d *descriptor) Write(lines []byte) (written int, err error) {
 	return writeAll(d, lines)
 }
 
-// writeAll writes to o until all lines are written or an error is not EAGAIN.
-func writeAll(o interface {
+// attempter is the part of an Output that does not wait.
+type attempter interface {
 	try(lines []byte) (int, error)
 	awaitRoom()
-}, lines []byte) (written int, err error) {
+}
+
+// WriteCounted is o.Write, and calls wrote with each number of bytes as soon as o has got them:
+// a reader that stalls in the middle has what came before.
+func WriteCounted(o Output, lines []byte, wrote func(n int)) (written int, err error) {
+	return writeCounted(o, lines, wrote)
+}
+
+// writeAll writes to o until all lines are written or an error is not EAGAIN.
+func writeAll(o attempter, lines []byte) (written int, err error) {
+	return writeCounted(o, lines, func(int) {})
+}
+
+func writeCounted(o attempter, lines []byte, wrote func(n int)) (written int, err error) {
 	for {
 		n, err := o.try(lines[written:])
 		written += n
+		wrote(n)
 		if !errors.Is(err, unix.EAGAIN) {
 			return written, err
 		}

@@ -12,7 +12,8 @@ const (
 	// reserve is the number of bytes by which alerts may exceed a Queue's limit.
 	reserve = 4 << 20
 	// maxSpares bounds the number of empty buffers that are kept: 2 MiB of those for
-	// a regular file. Two are in use while the reader keeps up.
+	// a regular file, or twice as much of those that have grown. Two are in use while the
+	// reader keeps up.
 	maxSpares = 8
 	// drainNotice is how long Drain waits before it notifies the operator.
 	drainNotice = 5 * time.Second
@@ -90,16 +91,28 @@ func (q *Queue) Put(lines []byte) ([]byte, error) {
 	// Small batches are merged, or each would occupy a whole buffer.
 	if last := len(q.waiting) - 1; last >= 0 && len(q.waiting[last])+len(lines) <= cap(q.waiting[last]) {
 		q.waiting[last] = append(q.waiting[last], lines...)
-		return lines[:0], nil
+		if q.isReusable(lines) {
+			return lines[:0], nil
+		}
+		return q.empty(), nil
 	}
 	q.waiting = append(q.waiting, lines)
+	return q.empty(), nil
+}
+
+// empty returns a buffer.
+func (q *Queue) empty() []byte {
 	if last := len(q.spare) - 1; last >= 0 {
 		empty := q.spare[last]
 		q.spare = q.spare[:last]
-		return empty, nil
+		return empty
 	}
-	return make([]byte, 0, cap(lines)), nil
+	return make([]byte, 0, q.BatchSize()+batchSlack)
 }
+
+// isReusable reports whether a buffer may be kept: many alerts at once make one grow, and it
+// would stay as large.
+func (q *Queue) isReusable(lines []byte) bool { return cap(lines) <= 2*(q.BatchSize()+batchSlack) }
 
 // Full reports whether only records that must not be lost may be put: from the limit
 // on, until at most half of the limit is queued.
@@ -270,7 +283,7 @@ func (q *Queue) finish(lines []byte, err error) {
 	if q.err != nil { // the next Put must return it
 		q.full.Store(false)
 	}
-	if len(q.spare) < maxSpares {
+	if len(q.spare) < maxSpares && q.isReusable(lines) {
 		q.spare = append(q.spare, lines[:0])
 	}
 	q.changed.Broadcast()

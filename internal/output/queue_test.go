@@ -9,7 +9,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -244,5 +246,56 @@ func TestQueue_FullDeviceNotRetried(t *testing.T) {
 	put(t, q, "a line\n")
 	if err := q.Drain(); !errors.Is(err, unix.ENOSPC) {
 		t.Errorf("Drain returns %v, want %v", err, unix.ENOSPC)
+	}
+}
+
+// Buffers that many alerts have made grow are not kept, whatever way they take through the queue.
+func TestQueue_GrownBuffersAreNotKept(t *testing.T) {
+	r, w := makePipe(t)
+	q := queueTo(t, outputTo(t, w), limit)
+	go func() { _, _ = io.Copy(io.Discard, r) }()
+	usual := 2 * (q.BatchSize() + batchSlack)
+	for range 3 * maxSpares {
+		for _, size := range []int{2 * limit, 1} { // the second one may be merged into the first
+			lines := append(make([]byte, 0, 4*limit), numberedLines(size/10+1)...)
+			empty, err := q.Put(lines)
+			if err != nil || cap(empty) > usual {
+				t.Fatalf("a buffer of %d bytes, want at most %d; %v", cap(empty), usual, err)
+			}
+		}
+		if err := q.Drain(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, spare := range q.spare {
+		if cap(spare) > usual {
+			t.Errorf("a buffer of %d bytes is kept, want at most %d", cap(spare), usual)
+		}
+	}
+}
+
+// What a reader that stalls has got is counted while the write still waits.
+func TestWriteCounted_StalledReader(t *testing.T) {
+	r, w := makePipe(t)
+	out := outputTo(t, w)
+	lines := []byte(numberedLines(100_000))
+	var got atomic.Int64
+	done := make(chan error, 1)
+	go func() {
+		_, err := WriteCounted(out, lines, func(n int) { got.Add(int64(n)) })
+		done <- err
+	}()
+	for deadline := time.Now().Add(30 * time.Second); got.Load() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nothing is counted while the reader stalls")
+		}
+	}
+	if _, err := io.ReadFull(r, make([]byte, len(lines))); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; err != nil || got.Load() != int64(len(lines)) {
+		t.Errorf("%d bytes are counted, want %d; %v", got.Load(), len(lines), err)
 	}
 }

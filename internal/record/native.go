@@ -121,6 +121,7 @@ func (o object) counts(c *Counts) object {
 		uint("lost_connections", c.LostConnections).
 		uint("time_wait_unknown", c.TimeWaitUnknown).
 		uint("lost_resets", c.LostResets).
+		uint("cgroup_unknown", c.CgroupUnknown).
 		uint("time_wait_ends", c.TimeWaitEnds).
 		uint("lost_time_wait_ends", c.TimeWaitEndsLostQueueFull).
 		uint("missed_time_wait_ends", c.TimeWaitEndsLostKernel).

@@ -215,6 +215,7 @@ type line struct {
 	LostAlerts                uint64 `json:"lost_alerts"`
 	TimeWaitUnknown           uint64 `json:"time_wait_unknown"`
 	LostResets                uint64 `json:"lost_resets"`
+	CgroupUnknown             uint64 `json:"cgroup_unknown"`
 	TimeWaitEnds              uint64 `json:"time_wait_ends"`
 	TimeWaitEndsLostQueueFull uint64 `json:"lost_time_wait_ends"`
 	TimeWaitEndsLostKernel    uint64 `json:"missed_time_wait_ends"`

@@ -8,7 +8,8 @@ import (
 )
 
 const (
-	// maxPending bounds the memory for pending ends, to 2 MiB. Further ends do not wait.
+	// maxPending bounds the memory for pending ends, to 2 MiB. Further ends do not wait, and
+	// count as lost resets.
 	maxPending = 4096
 	// pendingWait shortens the turn after an end became pending, so that its records are
 	// not late.
@@ -115,8 +116,11 @@ func (l *loop) writeInOrder(e *decode.Event) error {
 	if t.ResetCode != 0 {
 		t.ResetReason = l.ResetReasons[t.ResetCode]
 	}
-	if !t.ResetSentBefore && l.pending.add(e) {
-		return nil
+	if !t.ResetSentBefore {
+		if l.pending.add(e) {
+			return nil
+		}
+		l.out.earlyEnds++
 	}
 	return l.writeEnd(e)
 }

@@ -106,8 +106,8 @@ func TestCgroup_PathFromEarlierSample(t *testing.T) {
 			t.Errorf("line %d is %s in %q, container %q; want %+v", i+2, l.Type, l.Cgroup, l.Container, w)
 		}
 	}
-	if stop := last(t, got.lines); stop.Read != 8 || stop.Written != 8 {
-		t.Errorf("stop is %+v, want 8 read: paths of cgroups are not events", stop)
+	if stop := last(t, got.lines); stop.Read != 8 || stop.Written != 8 || stop.CgroupUnknown != 2 {
+		t.Errorf("stop is %+v, want 8 read, as paths of cgroups are not events, and 2 without a path", stop)
 	}
 }
 

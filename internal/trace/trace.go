@@ -255,6 +255,8 @@ func (l *loop) handle(sample []byte) error {
 	}
 	if info, known := l.cgroups.Get(t.CgroupID); known {
 		t.Cgroup = (*tcp.Cgroup)(info)
+	} else if t.CgroupID != 0 {
+		l.out.cgroupUnknown++
 	}
 	if e.Kind == decode.KindEnd && l.out.connections {
 		e.Connection.Opened = l.clock.wall(e.Connection.OpenedAt)

@@ -33,6 +33,8 @@ type recordWriter struct {
 	seededAfter      time.Duration
 	alertsSuppressed uint64
 	leftOut          uint64
+	cgroupUnknown    uint64
+	earlyEnds        uint64 // ends that did not wait for a reset, for lack of room: see LostResets
 	leftOutOf        []string // the tables that the operator knows of
 }
 
@@ -189,5 +191,7 @@ func (w *recordWriter) counts() record.Counts {
 	c := w.account.counts(w.kernel)
 	c.WrittenBytes = w.stream.Written()
 	c.SeededAfter, c.AlertsSuppressed, c.DetectionLeftOut = w.seededAfter, w.alertsSuppressed, w.leftOut
+	c.CgroupUnknown = w.cgroupUnknown
+	c.LostResets += w.earlyEnds
 	return c
 }
