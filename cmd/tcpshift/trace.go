@@ -21,6 +21,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 	"github.com/tcpshift/tcpshift/internal/sandbox"
+	"github.com/tcpshift/tcpshift/internal/threads"
 	"github.com/tcpshift/tcpshift/internal/trace"
 )
 
@@ -113,6 +114,7 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 		return err
 	}
 	defer s.handle(&running{})()
+	threads.Reserve()
 	out, err := o.open(s.ctx)
 	if err != nil {
 		return err

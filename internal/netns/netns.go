@@ -1,12 +1,11 @@
 // Package netns finds the network namespaces of this host and runs functions in them.
-// It makes no namespace, and keeps none open. A thread that enters one runs one function
-// and ends.
+// It makes no namespace, and keeps none open but that of the process. A thread that enters one
+// runs one function there and returns.
 package netns
 
 import (
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -72,8 +71,8 @@ func CanFind(inode uint32) bool {
 	return false
 }
 
-// Do runs f on a thread in the namespace, and returns its error. The thread ends with
-// f, so that no other goroutine runs there. f must not start goroutines that need the
+// Do runs f on a thread in the namespace, and returns its error. No other goroutine runs on
+// that thread while it is there. f must not start goroutines that need the
 // namespace. The namespace is open only until the thread has entered it. Do fails with
 // [ErrGone] if the namespace is no longer at Path.
 func (n Namespace) Do(f func() error) error {
@@ -117,25 +116,4 @@ func limitOf(err error) error {
 		return fmt.Errorf("%w: this process may have %d files open: raise the limit (ulimit -n, or LimitNOFILE= of the unit)", err, limit.Cur)
 	}
 	return err
-}
-
-// onOwnThread starts f on a thread that ends with f. It does not use the first thread of
-// the process: that thread would not end, and /proc/PID/ns shows its namespace as that of
-// the process.
-func onOwnThread(f func()) {
-	go func() {
-		runtime.LockOSThread() // never unlocked, so that the thread ends with this goroutine
-		if unix.Gettid() != unix.Getpid() {
-			f()
-			return
-		}
-		locked := make(chan struct{})
-		go func() {
-			runtime.LockOSThread()
-			close(locked)
-			f()
-		}()
-		<-locked // until then this goroutine occupies the first thread
-		runtime.UnlockOSThread()
-	}()
 }

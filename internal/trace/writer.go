@@ -34,7 +34,7 @@ type recordWriter struct {
 	alertsSuppressed uint64
 	leftOut          uint64
 	cgroupUnknown    uint64
-	earlyEnds        uint64 // ends that did not wait for a reset, for lack of room: see LostResets
+	earlyEnds        uint64   // ends that did not wait for a reset, for lack of room: see LostResets
 	leftOutOf        []string // the tables that the operator knows of
 }
 

@@ -1,0 +1,42 @@
+// Package threads makes this process independent of new threads once it has started. The Go
+// runtime ends a process for which it can start no thread: a user who fills the host's table of
+// processes (kernel.pid_max), or the cgroup's (pids.max), would end it.
+package threads
+
+import (
+	"runtime"
+	"sync"
+)
+
+const (
+	// maxProcs bounds GOMAXPROCS. The goroutine that reads the stream is the only one that computes
+	// much; the garbage collector uses the others. With all CPUs of a large host it would want as
+	// many threads at once.
+	maxProcs = 8
+	// blocked is how many threads may wait in system calls at a time: for the ring buffers, the
+	// output, a second output that hangs, signals, the kernel's tables (two), files in /proc,
+	// standard error, the runtime's monitor and its template thread. Twice as many are reserved.
+	blocked = 10
+)
+
+// Reserve starts as many threads as this process can need at a time. The runtime never ends a
+// thread, except one that a goroutine leaves locked.
+func Reserve() {
+	if runtime.GOMAXPROCS(0) > maxProcs {
+		runtime.GOMAXPROCS(maxProcs)
+	}
+	var started, done sync.WaitGroup
+	release := make(chan struct{})
+	for range runtime.GOMAXPROCS(0) + 2*blocked {
+		started.Add(1)
+		done.Go(func() {
+			runtime.LockOSThread() // so that all of them need a thread at the same time
+			defer runtime.UnlockOSThread()
+			started.Done()
+			<-release
+		})
+	}
+	started.Wait()
+	close(release)
+	done.Wait()
+}
