@@ -173,7 +173,8 @@ func (d *finWait2Pileup) request(netns uint32) {
 		return
 	}
 	ns.suspectedAt = d.now
-	if d.now-ns.halfClosedRequestedAt >= minWaiting {
+	// The answer must come minWaiting after the one before, else it proves nothing of any socket.
+	if d.now-max(ns.halfClosedRequestedAt, d.sightings[netns].at) >= minWaiting {
 		ns.wantHalfClosed = true
 	}
 }

@@ -56,6 +56,32 @@ func TestFinWait2Pileup_OfLivingProcess(t *testing.T) {
 	}
 }
 
+// The table is requested again when its answer is old enough to prove that a socket has waited, and
+// not only its request: else a late answer, and a prompt one after it, prove nothing.
+func TestFinWait2Pileup_LateAnswer(t *testing.T) {
+	h := newHost(t, 28232, Config{HalfClosed: 10})
+	for n := range uint64(40) {
+		h.shutDown(n+1, process(80, "server"))
+	}
+	var answered, due time.Duration
+	answers := 0
+	for ; answers < 6; h.now += 100 * time.Millisecond {
+		h.engine.Tick(h.now)
+		for _, want := range h.engine.Requests(h.now) {
+			if want.HalfClosed {
+				if answered > 0 && h.now-answered < minWaiting {
+					t.Fatalf("requested %v after the last answer", h.now-answered)
+				}
+				due = h.now + []time.Duration{0, 900 * time.Millisecond}[answers%2]
+			}
+		}
+		if due > 0 && h.now >= due {
+			h.answerHalfClosed(testNetns)
+			answered, due, answers = h.now, 0, answers+1
+		}
+	}
+}
+
 // A short TCP_LINGER2 makes no young socket old: its timer begins with a few seconds.
 func TestFinWait2Pileup_ShortLinger2(t *testing.T) {
 	h := newHost(t, 28232, Config{})

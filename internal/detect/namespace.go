@@ -236,7 +236,10 @@ func (ns *namespace) uncorrected(d destination, use *destinationUse) rate.TimeWa
 	if l := &ns.limits; l.AllowsReuse(d.local, d.peer) {
 		model.ReuseAfter, model.Scale = max(l.ReuseDelay, time.Millisecond), 1
 		use.modelWaiting(&model)
-	} else if use.finKnown {
+		return model
+	}
+	model.FinDelay = use.finDelay
+	if use.finKnown {
 		model.FinFraction = use.finFraction // which is better than that of the whole namespace
 	}
 	return model
@@ -256,9 +259,25 @@ func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
 		return
 	}
 	m.FinFraction = max(0, 1-float64(u.waiting)/created)
-	if m.FinFraction > 0.05 && u.waitingOldest < u.waitingSpan+u.waitingSpan/4+2*time.Second {
-		m.FinFraction, m.FinDelay = 1, min(u.waitingSpan, u.waitingOldest) // if some were lost, the span is too long
+	if m.FinFraction > 0.05 && u.newestWait() {
+		m.FinFraction, m.FinDelay = 1, u.waitingDelay
 	}
+}
+
+// newestWait reports whether those that wait are the newest: then every peer closes after a while.
+func (u *destinationUse) newestWait() bool {
+	return u.waitingOldest < u.waitingSpan+u.waitingSpan/4+2*time.Second
+}
+
+// learnWaiting finds out how long the peers take to close, if they all do, from how many wait and for
+// how long the oldest has waited. If none was created for a while, several delays may lead to the same
+// number: those that were created before may have closed at any time since. The delay then stays as
+// it was, as far as that is possible.
+func (u *destinationUse) learnWaiting() {
+	u.waitingSpan = u.TimeForFinWait2(u.waiting)
+	most := u.TimeForFinWait2(u.waiting + 1 + u.waiting/20)
+	least := min(u.waitingSpan, u.waitingOldest) // if some were lost, the span is too long
+	u.waitingDelay = max(least, min(u.waitingDelay, most))
 }
 
 // modelOfAll is the model of all TIME_WAITs of the namespace, as the kernel counts them: also

@@ -114,6 +114,7 @@ func (tr *tracker) applyOpen(netns uint32, ns *namespace) {
 			if u.OpenCount()-most > int64(max(minConnections, ns.ports/20)) {
 				u.refutedAt = tr.now
 			}
+			u.kernel.forgotten += u.OpenCount() - most
 			u.ForgetOpen(tr.now, u.OpenCount()-most)
 		}
 	}

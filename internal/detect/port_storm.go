@@ -165,7 +165,7 @@ func (tr *tracker) takeWaiting(now time.Duration, netns uint32, sockets []tcp.So
 	for _, e := range tr.destinations.Entries() {
 		if u := &e.Value; e.Key.netns == netns {
 			u.Advance(now)
-			u.waitingSpan = u.TimeForFinWait2(u.waiting)
+			u.learnWaiting()
 			if m := (rate.TimeWaitModel{FinWait2Hold: lifetime}); u.FinWait2Count(lifetime) >= minReconciled {
 				u.modelWaiting(&m)
 				u.finFraction, u.finKnown = m.FinFraction, true

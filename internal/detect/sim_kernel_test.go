@@ -306,6 +306,9 @@ func (k *simKernel) closeFirst(s *simSocket) {
 	d.recent = append(d.recent, simHold{k.now, k.holdOf(s), s.state == tcp.FinWait2})
 	if s.seenEnd = k.transition(s, tcp.FinWait2, tcp.TimeWait, func(t *tcp.Transition) { t.Substate, t.PeerTimestamp, t.NoProcess = s.state, !s.untimed, true }); s.seenEnd {
 		s.to.seenTimeWait.add(1)
+		if !s.seen {
+			s.to.seenLate.add(1)
+		}
 	}
 }
 

@@ -154,8 +154,15 @@ func newSimRun(seed uint64) *simRun {
 	r.end = k.now + r.seconds(100, 200)
 	r.addLoads()
 	r.addFilter()
+	untimed := make(map[*simDestination]bool)
 	for _, l := range r.loads {
 		l.binds = l.binds && r.filter == "" // filters hide bound ports
+		// Timestamps are the peer's: all processes get them, or none does. Where the filter hides some of the
+		// connections nothing else shows it; behind a load balancer it may differ from one to the next.
+		if first, known := untimed[l.to]; known && r.tr.byOwner {
+			l.untimed = first
+		}
+		untimed[l.to] = l.untimed
 	}
 	r.addLosses()
 	r.addAnswers()

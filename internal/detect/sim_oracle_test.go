@@ -254,6 +254,12 @@ func (o *simOracle) judgeStorm(d *simDestination) {
 	}
 	perSecond := float64(d.opened.within(window)-d.ended.within(window)) / window.Seconds()
 	in := u.exhaustedIn(perSecond, 0.95*u.capacity, o.holdsOf(d, true))
+	// A connection whose beginning was lost is known since it became a TIME_WAIT: even a perfect observer of
+	// what has reached the engine counts it as taken then.
+	if late := d.seenLate.within(window); late > 0 {
+		asSeen := float64(d.seenOpened.within(window)+late-d.seenEnded.within(window)) / window.Seconds()
+		in = min(in, u.exhaustedIn(asSeen, 0.95*u.capacity, o.holdsOf(d, true)))
+	}
 	buckets := float64(k.limits.MaxTimeWaits)
 	if buckets >= 0.95*u.capacity && (in <= rate.TimeWaitHold+time.Second || u.occupied() >= 0.9*u.capacity) {
 		st.mayAt = k.now

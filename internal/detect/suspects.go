@@ -23,6 +23,9 @@ type Suspects struct {
 type suspect struct {
 	key       destination
 	atRequest mark
+	// refusedAt is when connect() found no port last; 0: never. A TIME_WAIT that was old enough then
+	// to be taken over has no timestamp of the peer.
+	refusedAt time.Duration
 }
 
 // comparedFor is the age up to which the TIME_WAITs of model and kernel are compared. Those
@@ -71,9 +74,16 @@ type suspectCount struct {
 	ports     tcp.PortSet
 	open      int // connections, except those in LAST_ACK
 	lastAck   int
-	timeWaits int // timewait sockets that connect() does not take over
-	finWait2  int // of timeWaits: those in FIN_WAIT2
-	reusable  int // TIME_WAITs that it takes over if they have a timestamp of the peer
+	timeWaits int           // timewait sockets that connect() does not take over
+	finWait2  int           // of timeWaits: those in FIN_WAIT2
+	oldest    time.Duration // how long the oldest of finWait2 has waited
+	refused   int           // of timeWaits: TIME_WAITs that connect() has not taken over when it found no port, although they were old enough
+	reusable  int           // TIME_WAITs that it takes over if they have a timestamp of the peer
+	// reusableIn are those of reusable by second of creation, as created.
+	reusableIn [comparedFor/time.Second + 4]int32
+	// expires are the timewait sockets by the seconds that are left on their timers, if connect() may
+	// keep them until then.
+	expires [tcp.TimeWaitTimeout/time.Second + 1]int32
 	// created are the timewait sockets by second of creation, from comparedFrom on. For one
 	// that was in FIN_WAIT2 it is the second of the peer's FIN.
 	created [comparedFor/time.Second + 4]int32
@@ -109,10 +119,10 @@ func (c *SuspectCounts) Add(netns uint32, s *tcp.Socket) {
 		return
 	}
 	n.ports.Add(s.Local.Port)
-	n.classify(c, s, &key)
+	n.classify(c, s, &c.of.list[c.lastAt])
 }
 
-func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, key *destination) {
+func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, of *suspect) {
 	age := tcp.TimeWaitTimeout - s.ExpiresIn
 	if s.Substate == tcp.FinWait2 {
 		age = c.limits.FinWait2TimewaitTimeout() - s.ExpiresIn
@@ -127,13 +137,23 @@ func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, key *destinatio
 		n.open++
 		return
 	case second < 0: // it is about to end: see comparedFor
-	case s.Substate == tcp.FinWait2 || age < c.limits.ReuseDelay || !c.limits.AllowsReuse(key.local, key.peer):
+	case s.Substate == tcp.FinWait2:
 		n.timeWaits++
-		if s.Substate == tcp.FinWait2 {
-			n.finWait2++
-		}
+		n.finWait2++
+		n.oldest = max(n.oldest, age)
+	case age < c.limits.ReuseDelay || !c.limits.AllowsReuse(of.key.local, of.key.peer):
+		n.timeWaits++
+	case createdAt+c.limits.ReuseDelay+jiffy <= of.refusedAt:
+		n.timeWaits++
+		n.refused++
 	default:
 		n.reusable++
+		if second < int64(len(n.reusableIn)) {
+			n.reusableIn[second]++
+		}
+	}
+	if second >= 0 && (s.Substate == tcp.FinWait2 || age >= c.limits.ReuseDelay) {
+		n.expires[min(len(n.expires)-1, int(s.ExpiresIn/time.Second))]++
 	}
 	if second >= 0 && second < int64(len(n.created)) {
 		n.created[second]++

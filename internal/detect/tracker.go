@@ -78,10 +78,12 @@ type destinationUse struct {
 	waiting       int64         // timewait sockets in FIN_WAIT2, by the kernel's table
 	waitingOldest time.Duration // how long the oldest of them has waited
 	waitingSpan   time.Duration // length of the time up to waitingAt in which the newest of that number were created
+	waitingDelay  time.Duration // how long the peers take to close, if those that wait are the newest
 	waitingAt     time.Duration // when the table was read; 0: never, or long ago
 
-	finFraction float64 // see [rate.TimeWaitModel]: what the kernel's tables have shown of the peers
-	finKnown    bool    // they have shown it
+	finFraction float64       // see [rate.TimeWaitModel]: what the kernel's tables have shown of the peers
+	finKnown    bool          // they have shown it
+	finDelay    time.Duration // see [rate.TimeWaitModel], where connect() takes over no TIME_WAIT
 }
 
 // server is the endpoint that a server listens on.

@@ -42,6 +42,7 @@ type verification struct {
 	mayLose          uint64        // a twentieth of the ports
 
 	timeWaits float64 // that the kernel had more than the model, at verifiedAt: see applyTo
+	expires   []int32 // see suspectCount.expires; nil: not known
 	open      float64 // connections that it had more, until settle corrects the model
 	lastAck   float64 // connections in LAST_ACK: they keep their ports, and the model has closed them
 
@@ -52,10 +53,44 @@ type verification struct {
 
 	settledAt   time.Duration // when settle was done last; 0: never
 	settledLost uint64        // lostBefore at that time
-	corrected   int64         // TIME_WAITs that correct has added since then
+	corrected   *rate.Counter // TIME_WAITs that correct has added since then, by the second of their creation; nil: none
+	forgotten   int64         // connections that applyOpen has forgotten since then
 	reuses      bool          // connect() may take over TIME_WAITs
 
 	marks []mark // of the model, while a count is awaited or is to be settled
+
+	drift drift
+}
+
+// drift finds a difference between the open connections of the model and of the kernel's table
+// that every count shows, and that no count proves: while many open and end, each is uncertain by
+// as many as chance makes of them. Chance differs from count to count, and the difference does not.
+type drift struct {
+	counts      int     // since the last loss or correction
+	difference  float64 // sum over the counts: the kernel's number less the model's
+	spread      float64 // sum: by how much the number varied while the kernel counted
+	uncertainty float64 // sum: three standard deviations of what has moved meanwhile
+	lostBefore  uint64  // see verification.lostBefore
+}
+
+// minDriftCounts is how many counts must show a drift.
+const minDriftCounts = 4
+
+// add takes a count, and returns by how many connections the model is to be corrected.
+func (d *drift) add(difference float64, moved, spread int64, lostBefore uint64) int64 {
+	if d.lostBefore != lostBefore {
+		*d = drift{lostBefore: lostBefore}
+	}
+	d.counts++
+	d.difference += difference
+	d.spread += float64(spread)
+	d.uncertainty += 3 * math.Sqrt(float64(moved))
+	if n := float64(d.counts); d.counts < minDriftCounts || math.Abs(d.difference) <= d.spread+d.uncertainty/math.Sqrt(n) {
+		return 0
+	}
+	mean := int64(math.Round(d.difference / float64(d.counts)))
+	*d = drift{lostBefore: lostBefore}
+	return mean
 }
 
 // mark is what the model counted at a time. An answer that comes late is compared with the model
@@ -91,8 +126,7 @@ func (tr *tracker) mark(key destination, u *destinationUse) {
 }
 
 func (tr *tracker) markNow(s *Suspects, key destination, u *destinationUse) mark {
-	timeWaits, _ := tr.modelled(s, key, u)
-	return mark{at: tr.now, moves: u.moves(), open: u.OpenCount(), timeWaits: timeWaits}
+	return mark{at: tr.now, moves: u.moves(), open: u.OpenCount(), timeWaits: tr.modelled(s, key, u)}
 }
 
 // around returns the last mark before a time, else first, and the first one after another time,
@@ -151,15 +185,31 @@ func (v *verification) source(tr *tracker) Source {
 }
 
 // applyTo corrects a model by the newest count. If connect() may take over TIME_WAITs, those
-// that only one of both had end evenly within a hold time.
+// that only the model had count less and less within a hold time.
 func (v *verification) applyTo(m *rate.TimeWaitModel, now time.Duration) {
 	age := now - v.verifiedAt
 	if v.verifiedAt == 0 || age >= m.Hold {
 		return
 	}
 	m.Scale = 1 // the count of one destination is better than the mean of its namespace
-	m.TimeWaitOffset = v.timeWaits * float64(m.Hold-age) / float64(m.Hold)
+	m.TimeWaitOffset = v.timeWaits * v.left(age, m.Hold)
 	m.OpenOffset = v.open + v.lastAck
+}
+
+// left is the part of the TIME_WAITs that only the kernel had that are left after a time: by their
+// timers if these are known, else they end evenly within a hold time.
+func (v *verification) left(after, hold time.Duration) float64 {
+	var all, left int32
+	for second, n := range v.expires {
+		all += n
+		if time.Duration(second+1)*time.Second > after {
+			left += n
+		}
+	}
+	if all == 0 || v.timeWaits <= 0 {
+		return float64(hold-after) / float64(hold)
+	}
+	return float64(left) / float64(all)
 }
 
 // suspect asks for a count of the destination if the newest one is too old. alerts means that
@@ -236,7 +286,11 @@ func (tr *tracker) requestCounts(netns uint32, ns *namespace) *Suspects {
 		if v.wanted, v.urgent, v.requestedAt = false, false, tr.now; v.firstRequestedAt == 0 {
 			v.firstRequestedAt = tr.now
 		}
-		s.list = append(s.list, suspect{e.Key, tr.markNow(s, e.Key, &e.Value)})
+		x := suspect{key: e.Key, atRequest: tr.markNow(s, e.Key, &e.Value)}
+		if failed := tr.exhausted.of(e.Key); failed != nil {
+			x.refusedAt = failed.lastAt
+		}
+		s.list = append(s.list, x)
 	}
 	return s
 }
@@ -260,20 +314,18 @@ func (tr *tracker) takeCounts(now time.Duration, c *SuspectCounts) {
 	}
 }
 
-// modelled returns two numbers to compare with the kernel's: the TIME_WAITs of the model, and
-// how many timewait sockets have no timestamp of the peer.
-func (tr *tracker) modelled(s *Suspects, key destination, u *destinationUse) (timeWaits float64, untimed int) {
+// modelled is the number of TIME_WAITs of the model that is compared with the kernel's.
+func (tr *tracker) modelled(s *Suspects, key destination, u *destinationUse) float64 {
 	u.Advance(tr.now)
 	model := tr.ensureNamespace(key.netns).uncorrected(key, u)
 	model.Scale = 1
 	model.Hold = min(model.Hold, (tr.now-s.comparedFrom()).Truncate(time.Second)+time.Second)
-	return u.TimeWaits(model), int(u.UntimedCount(model.Hold))
+	return u.TimeWaits(model)
 }
 
 func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, c *suspectCount) {
 	s, key := all.of, x.key
 	v, ns := &u.kernel, tr.ensureNamespace(key.netns)
-	_, untimed := tr.modelled(s, key, u)
 	before, after, spread := v.around(all.readAt-pipelineTime, all.readUntil+pipelineTime, x.atRequest, tr.markNow(s, key, u))
 	occupied, moved := u.Occupancy(ns.modelFor(tr.now, key, u)), max(0, after.moves-before.moves)
 	if float64(moved) > occupied/2+minConnections {
@@ -284,12 +336,21 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 	if v.settlesAt == 0 {
 		v.settlesAt, v.settleOpen, v.settleFrom = all.readUntil+openSettles, int64(c.open), before
 	}
-	least, most := c.keptFrom(untimed, u)
+	least, most := c.keptFrom(int64(s.comparedFrom()/time.Second), u)
 	ahead := pipelineDelay * u.RecentRate()
 	v.timeWaits = difference(float64(least), float64(most), after.timeWaits, float64(moved)+math.Abs(after.timeWaits-before.timeWaits), ahead)
-	if v.reuses = ns.limits.AllowsReuse(key.local, key.peer); !v.reuses {
+	v.expires = nil
+	if v.reuses = ns.limits.AllowsReuse(key.local, key.peer); v.reuses && v.timeWaits > 0 {
+		v.expires = slices.Clone(c.expires[:])
+	} else if !v.reuses {
 		u.learnFinFraction(c, ns.limits.FinWait2TimewaitTimeout())
+		u.learnFinDelay(c, ns.limits.FinWait2TimewaitTimeout())
 		ns.correct(all, key, u, c)
+	}
+	if drift := v.drift.add(float64(c.open)-float64(before.open+after.open)/2, moved, spread, s.lostBefore); drift != 0 {
+		u.ForgetOpen(tr.now, -min(0, drift))
+		u.AddOpen(tr.now, max(0, drift))
+		after.open += drift
 	}
 	open := float64(c.open)
 	v.open = difference(open, open, float64(after.open), uncertainty(moved, spread), ahead)
@@ -303,14 +364,26 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 const recordedFor = 64 * time.Second
 
 // keptFrom is how many timewait sockets connect() does not take over. Some that are old enough
-// have no timestamp of the peer, which the table does not show; of these, some may be in
-// FIN_WAIT2. If all that were observed have none, so do the others.
-func (c *suspectCount) keptFrom(untimed int, u *destinationUse) (least, most int) {
+// have no timestamp of the peer, which the table does not show, and no connect() that found no port
+// has proven. They are no more than were observed without one, by the second of their creation;
+// those that were in FIN_WAIT2 may have been created again in any second, or may be gone. If all that
+// were observed have none, so do the others.
+func (c *suspectCount) keptFrom(first int64, u *destinationUse) (least, most int) {
 	timeWaits, finWait2 := u.RecordedTimeWaits()
 	if observed := timeWaits + finWait2; observed >= minReconciled && u.UntimedCount(recordedFor) >= observed-observed/20 {
 		return c.timeWaits + c.reusable, c.timeWaits + c.reusable
 	}
-	return c.timeWaits + min(c.reusable, max(0, untimed-c.finWait2)), c.timeWaits + min(c.reusable, untimed)
+	var closedLate float64
+	for i, reusable := range c.reusableIn {
+		in := u.UntimedIn(first + int64(i))
+		least += int(min(float64(reusable), in.Least))
+		most += int(min(float64(reusable), in.Most+u.UntimedIn(first+int64(i)+1).Most)) // which is observed a moment later
+		closedLate += in.FinWait2
+	}
+	if u.finKnown {
+		closedLate *= u.finFraction
+	}
+	return c.timeWaits + least, c.timeWaits + min(c.reusable, most+int(closedLate))
 }
 
 // moves is how many connections have opened and ended. A connect() that finds no port moves
@@ -331,6 +404,21 @@ func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration
 	u.finFraction, u.finKnown = min(1, max(0, float64(closed)/float64(old))), true
 }
 
+// learnFinDelay finds out how long the peers take to close of the timewait sockets that are created in
+// FIN_WAIT2, if those that wait are the newest: all others are closed then.
+func (u *destinationUse) learnFinDelay(c *suspectCount, timeout time.Duration) {
+	created := u.FinWait2Count(timeout)
+	if created < minReconciled {
+		return
+	}
+	u.waiting, u.waitingOldest = int64(c.finWait2), c.oldest
+	u.learnWaiting()
+	u.finDelay = 0
+	if u.waiting < created-created/20 && u.newestWait() {
+		u.finDelay = u.waitingDelay
+	}
+}
+
 // correct adds the TIME_WAITs that the kernel has more than the model to the seconds of their
 // creation, or takes them off.
 func (ns *namespace) correct(all *SuspectCounts, key destination, u *destinationUse, c *suspectCount) {
@@ -347,11 +435,23 @@ func (ns *namespace) correct(all *SuspectCounts, key destination, u *destination
 		for i := range more {
 			n := math.Round(carry + part*more[i])
 			carry += part*more[i] - n
-			u.CorrectTimeWaits(first+int64(i), int32(n))
-			u.kernel.corrected += int64(n)
+			u.kernel.addTimeWaits(&u.Estimator, first+int64(i), int32(n))
 		}
 	}
 	u.kernel.timeWaits = 0
+}
+
+// addTimeWaits adds n TIME_WAITs, which may be negative, to those that were created in a second.
+func (v *verification) addTimeWaits(e *rate.Estimator, second int64, n int32) {
+	if n == 0 {
+		return
+	}
+	e.CorrectTimeWaits(second, n)
+	if v.corrected == nil {
+		v.corrected = &rate.Counter{}
+	}
+	v.corrected.Advance(max(second, v.corrected.Newest()))
+	v.corrected.AddAt(second, n)
 }
 
 // difference is how much the kernel's number, least to most, is above the model's, or below it,
@@ -378,11 +478,34 @@ func (u *destinationUse) settle(now time.Duration) {
 		u.AddOpen(now, least-after.open)
 	}
 	added := u.OpenCount() - open
+	if added != 0 {
+		v.drift = drift{}
+	}
 	v.open -= float64(added) // the sum stays as the newest count has it
-	// Without a loss the rate has all that filters pass.
-	if lost := v.lostBefore != v.settledLost; lost && !v.reuses { // connect() may have taken over the TIME_WAITs of those that are gone
-		u.CorrectTaken(max(v.settledAt, now-u.Age()), added+v.corrected)
+	if !v.reuses {           // else connect() may have taken over the TIME_WAITs of those that are gone
+		u.correctTaken(now, added)
 	}
 	v.settledLost = v.lostBefore
-	v.settlesAt, v.settledAt, v.corrected = 0, now, 0
+	v.settlesAt, v.settledAt, v.corrected, v.forgotten = 0, now, nil, 0
+}
+
+// correctTaken corrects the rate by what the kernel's tables have shown since it was done before:
+// added connections that are open, TIME_WAITs, and connections that are gone. A connection that
+// opened, and that was lost when it became a TIME_WAIT, is gone and a TIME_WAIT: together they
+// change nothing. What remains was taken when the TIME_WAITs were created; without these, nobody
+// knows when. Without a loss the rate has all that filters pass.
+func (u *destinationUse) correctTaken(now time.Duration, added int64) {
+	v, more := &u.kernel, -u.kernel.forgotten
+	corrected := int64(0)
+	if v.lostBefore != v.settledLost {
+		more += added
+		if v.corrected != nil {
+			corrected = v.corrected.Total()
+		}
+	}
+	if more += corrected; more <= 0 || corrected <= 0 {
+		u.CorrectTaken(max(v.settledAt, now-u.Age()), more)
+		return
+	}
+	u.CorrectTakenAs(v.corrected, float64(more)/float64(corrected))
 }

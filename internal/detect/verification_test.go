@@ -111,9 +111,26 @@ func TestVerification_FinWait2WithoutTimestamps(t *testing.T) {
 	// The table also has others, which connect() takes over.
 	c := suspectCount{timeWaits: 240, finWait2: 240, reusable: 200}
 	s := &Suspects{since: h.now}
-	tr.takeCount(&SuspectCounts{of: s, readAt: h.now, readUntil: h.now}, &suspect{to(80), tr.markNow(s, to(80), u)}, u, &c)
+	tr.takeCount(&SuspectCounts{of: s, readAt: h.now, readUntil: h.now}, &suspect{key: to(80), atRequest: tr.markNow(s, to(80), u)}, u, &c)
 	if got := h.occupancy(to(80)); got < 230 || got > 260 {
 		t.Errorf("the model has %.0f, want 240", got)
+	}
+}
+
+// A connect() that has found no port shows that the TIME_WAITs that were old enough have no
+// timestamp of the peer: it would have taken them over.
+func TestVerification_RefusedTimeWaits(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	h.limits.Reuse = 1
+	s := &Suspects{since: h.now, list: []suspect{{key: to(80), refusedAt: h.now - 10*time.Second}}}
+	counts := s.NewCounts(h.now, &h.limits)
+	for i, age := range []time.Duration{500 * time.Millisecond, 2 * time.Second, 10500 * time.Millisecond, 12 * time.Second, 30 * time.Second} {
+		x := tcp.Socket{ExpiresIn: time.Minute - age, Transition: tcp.Transition{New: tcp.TimeWait, Substate: tcp.TimeWait}}
+		x.Local, x.Peer = tcp.Endpoint{Addr: here, Port: h.limits.PortLow + uint16(i)}, tcp.Endpoint{Addr: there, Port: 80}
+		counts.Add(testNetns, &x)
+	}
+	if c := &counts.counts[0]; c.timeWaits != 3 || c.refused != 2 || c.reusable != 2 {
+		t.Errorf("%d that connect() does not take over, %d of them shown by a failure, %d that it may take over; want 3, 2, 2", c.timeWaits, c.refused, c.reusable)
 	}
 }
 

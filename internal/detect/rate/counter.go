@@ -46,6 +46,17 @@ func (c *Counter) Sum(skip, count int) (total int64) {
 // Total is the sum of all slots.
 func (c *Counter) Total() int64 { return c.Sum(0, slots) }
 
+// Newest is the number of the newest slot.
+func (c *Counter) Newest() int64 { return c.newest }
+
+// at is the count of a slot.
+func (c *Counter) at(slot int64) float64 {
+	if slot > c.newest {
+		return 0
+	}
+	return c.ago(int(min(slots, c.newest-slot)))
+}
+
 // ago is the count of the slot that is n slots older than the newest.
 func (c *Counter) ago(n int) float64 {
 	if n < 0 || n >= slots || int64(n) > c.newest {

@@ -61,7 +61,7 @@ type TimeWaitModel struct {
 	// 0: never. It does not take over one without a timestamp, nor one in FIN_WAIT2.
 	ReuseAfter time.Duration
 	// FinDelay is how long the peers take to close those that are created in FIN_WAIT2: connect()
-	// takes them over that much later.
+	// takes them over that much later, or they end that much later.
 	FinDelay time.Duration
 	// Scale corrects the number of TIME_WAITs: what the kernel counts, divided by what
 	// the model gives.
@@ -122,12 +122,17 @@ func (e *Estimator) AddOpen(now time.Duration, n int64) {
 	e.open += n
 }
 
-// CreatedIn is how many TIME_WAITs that were created in a second occupy a unit by the model.
-// It does not know those that connect() may take over.
+// CreatedIn is how many TIME_WAITs that were created in a second occupy a unit by the model, or,
+// of those that were created in FIN_WAIT2, whose peers have closed in that second. It does not know those that connect() may take over.
 func (e *Estimator) CreatedIn(second int64, m TimeWaitModel) float64 {
-	n := int(e.timeWaits.newest - second)
+	n, delay := int(e.timeWaits.newest-second), slotsOf(m.FinDelay)
 	finWait2 := e.finWait2.ago(n)
-	if n >= slotsOf(min(m.FinWait2Hold, m.Hold)) {
+	switch {
+	case delay > 0 && n < delay:
+		finWait2 += m.FinFraction * e.finWait2.ago(n+delay) // the peers of these have closed in that second
+	case delay > 0:
+		finWait2 = m.FinFraction * e.finWait2.ago(n+delay)
+	case n >= slotsOf(min(m.FinWait2Hold, m.Hold)):
 		finWait2 *= m.FinFraction
 	}
 	return e.timeWaits.ago(n) + finWait2
@@ -157,6 +162,20 @@ func (e *Estimator) CorrectTaken(since time.Duration, n int64) {
 	n = n * used / steps
 	for i := range used {
 		e.taken.AddAt(e.step-i, int32(n*(i+1)/used-n*i/used))
+	}
+}
+
+// CorrectTakenAs adds units to those that were taken: as many as seconds has by the second, times a
+// part.
+func (e *Estimator) CorrectTakenAs(seconds *Counter, part float64) {
+	const steps = int64(time.Second / Step)
+	carry := 0.0
+	for step := e.step - int64(maxWindowSteps) + 1; step <= e.step; step++ {
+		second := step / steps
+		share := part * seconds.at(second) / float64(min(steps, e.step-second*steps+1)) // the present second is not over
+		n := math.Round(carry + share)
+		carry += share - n
+		e.taken.AddAt(step, int32(n))
 	}
 }
 
@@ -256,6 +275,18 @@ func (e *Estimator) UntimedCount(within time.Duration) int64 {
 	return e.untimed.Sum(0, slotsOf(within))
 }
 
+// Untimed are timewait sockets without a timestamp of the peer that were created in a second.
+type Untimed struct {
+	Least, Most float64 // of those that were not created in FIN_WAIT2
+	FinWait2    float64 // at most, of those that were
+}
+
+// UntimedIn is how many timewait sockets without a timestamp of the peer were created in a second.
+func (e *Estimator) UntimedIn(second int64) Untimed {
+	untimed, finWait2 := e.untimed.at(second), e.finWait2.at(second)
+	return Untimed{Least: max(0, untimed-finWait2), Most: min(untimed, e.timeWaits.at(second)), FinWait2: min(untimed, finWait2)}
+}
+
 // TimeWaits is how many units TIME_WAITs occupy by the model.
 func (e *Estimator) TimeWaits(m TimeWaitModel) float64 {
 	return max(0, e.modelledTimeWaits(m)+m.TimeWaitOffset)
@@ -273,8 +304,9 @@ func (e *Estimator) modelledTimeWaits(m TimeWaitModel) float64 {
 		}
 		return count * m.Scale
 	}
+	last := min(slots, hold+slotsOf(m.FinDelay))
 	count := float64(e.timeWaits.Sum(0, hold)) + float64(e.finWait2.Sum(0, finWait2)) +
-		m.FinFraction*float64(e.finWait2.Sum(finWait2, hold-finWait2))
+		m.FinFraction*float64(e.finWait2.Sum(finWait2, last-finWait2))
 	return count * m.Scale
 }
 

@@ -74,7 +74,12 @@ func (e *Estimator) Plateau(rate float64, m TimeWaitModel) float64 {
 // the last MaxWindow.
 func (e *Estimator) MeanHold(m TimeWaitModel) time.Duration {
 	reused, unclosed := e.shares(m)
-	seconds := reused*(m.ReuseAfter.Seconds()+e.delayedShare(m)*m.FinDelay.Seconds()) + unclosed*m.FinWait2Hold.Seconds() + (1-reused-unclosed)*m.Hold.Seconds()
+	seconds := reused*m.ReuseAfter.Seconds() + unclosed*m.FinWait2Hold.Seconds() + (1-reused-unclosed)*m.Hold.Seconds()
+	if m.reuses() {
+		seconds += reused * e.delayedShare(m) * m.FinDelay.Seconds()
+	} else {
+		seconds += e.delayedShare(m) * m.FinDelay.Seconds()
+	}
 	return time.Duration(seconds * float64(time.Second))
 }
 
@@ -84,7 +89,8 @@ func (e *Estimator) released(second int, m TimeWaitModel) float64 {
 	// What was created hold-1-second slots ago is released in this second.
 	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
 	if !m.reuses() {
-		count := e.timeWaits.ago(hold-1-second) + m.FinFraction*e.finWait2.ago(hold-1-second)
+		// Those whose peers have not closed yet are released later than within one hold time.
+		count := e.timeWaits.ago(hold-1-second) + m.FinFraction*e.finWait2.ago(hold+slotsOf(m.FinDelay)-1-second)
 		if second < finWait2 {
 			count += (1 - m.FinFraction) * e.finWait2.ago(finWait2-1-second)
 		}
@@ -116,11 +122,17 @@ func (e *Estimator) released(second int, m TimeWaitModel) float64 {
 	return max(0, count)
 }
 
-// delayedShare is the fraction of the timewait sockets that connect() may take over, created
-// within MaxWindow, that were in FIN_WAIT2 then.
+// delayedShare is the fraction of the timewait sockets created within MaxWindow that were in
+// FIN_WAIT2 then, and whose peers close after FinDelay: of those that connect() may take over, if it
+// takes over any.
 func (e *Estimator) delayedShare(m TimeWaitModel) float64 {
 	if m.FinDelay == 0 {
 		return 0
+	}
+	if !m.reuses() {
+		window := slotsOf(MaxWindow)
+		inFinWait2 := float64(e.finWait2.Sum(0, window))
+		return m.FinFraction * inFinWait2 / max(1, inFinWait2+float64(e.timeWaits.Sum(0, window)))
 	}
 	timed := float64(e.timed.Sum(0, maxWindowSteps))
 	return min(1, e.timedFinWait2Within(MaxWindow)/max(1, timed))
@@ -202,12 +214,13 @@ func (e *Estimator) Sustained(f Forecast) bool {
 // hold time, less one standard deviation, leads to exhaustion as well; or the rate
 // has clearly risen since, by more than four standard deviations.
 func (e *Estimator) Significant(f Forecast, m TimeWaitModel) bool {
-	hold := slotsOf(m.Hold)
+	hold, delay := slotsOf(m.Hold), time.Duration(e.delayedShare(m)*float64(m.FinDelay))
+	length := m.Hold + delay
 	if reused, _ := e.shares(m); reused > 0.5 { // most of what is occupied is young
-		delay := time.Duration(e.delayedShare(m) * float64(m.FinDelay))
 		hold = max(2, slotsOf(m.ReuseAfter+delay+time.Second/2))
+		length = time.Duration(hold) * time.Second
 	}
-	span := min(e.Age(), time.Duration(hold)*time.Second).Seconds()
+	span := min(e.Age(), length).Seconds()
 	if span <= 0 {
 		return false
 	}

@@ -1,0 +1,159 @@
+package detect
+
+import (
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// simScenario is a simulation whose loads and losses are given. It runs with several seeds: these
+// decide about the ports, the late timers and the load's chance.
+type simScenario struct {
+	name   string
+	ports  int
+	limits func(l *tcp.Limits)
+	loads  []simLoad // to and by are set by port and process
+	losses []simLoss
+	hides  []int // processes that a filter by owner hides, by index
+	before time.Duration
+	after  time.Duration // see simWorker
+	lag    time.Duration
+	end    float64 // seconds
+}
+
+// client is a load to a port, from a moment to another one in seconds, of the process with an index.
+func client(port uint16, by int, from, until, perSecond float64, change func(l *simLoad)) simLoad {
+	l := simLoad{
+		to: &simDestination{key: to(port)}, by: []*simProcess{{owner: process(uint32(firstPID+by), "")}},
+		from: seconds(from), until: seconds(until), perSecond: perSecond, growth: 1, bursts: 1, lasting: 500 * time.Millisecond,
+	}
+	if change != nil {
+		change(&l)
+	}
+	return l
+}
+
+func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
+
+func loss(from, until, share float64, kinds ...tcp.State) simLoss {
+	l := simLoss{from: seconds(from), until: seconds(until), share: share}
+	for _, kind := range kinds {
+		l.kinds[lossKind(&tcp.Transition{New: kind})] = true
+	}
+	return l
+}
+
+func (c *simScenario) run(seed uint64) *simRun {
+	r := newSimRun(seed)
+	random := rand.New(rand.NewPCG(seed, 15))
+	k := newSimKernel(random, c.ports)
+	if c.limits != nil {
+		c.limits(&k.limits)
+	}
+	r.random, r.k, r.loads, r.filter = random, k, nil, ""
+	r.config.UpdateInterval = time.Second // so that the numbers of each second are judged
+	r.tr = &simTracer{k: k, random: random, dead: make(map[uint32]bool), lag: c.lag, worker: simWorker{before: c.before, after: c.after}}
+	k.emit = r.tr.take
+	clear(r.deaths)
+	clear(r.restarts)
+	byPort := make(map[uint16]*simDestination)
+	for _, l := range c.loads {
+		port := l.to.key.peerPort
+		if byPort[port] == nil {
+			byPort[port] = k.addDestination(l.to.key.local, l.to.key.peer, port, false)
+		}
+		l.to, l.by = byPort[port], []*simProcess{r.processes[l.by[0].owner.PID-firstPID]}
+		l.from, l.until = k.now+l.from, k.now+l.until
+		r.loads = append(r.loads, &l)
+	}
+	for _, l := range c.losses {
+		l.from, l.until = k.now+l.from, k.now+l.until
+		r.tr.lossy = append(r.tr.lossy, l)
+	}
+	if c.hides != nil {
+		hidden := make(map[*simProcess]bool)
+		for _, i := range c.hides {
+			hidden[r.processes[i]] = true
+		}
+		r.filter, r.tr.byOwner = "hides", true
+		r.tr.passes = func(s *simSocket) bool { return !hidden[s.by] }
+	}
+	r.end = k.now + seconds(c.end)
+	k.pass()
+	r.run()
+	return r
+}
+
+var (
+	lateFIN = func(after float64) func(*simLoad) {
+		return func(l *simLoad) { l.finAfter = seconds(after) }
+	}
+	reuseAlways = func(l *tcp.Limits) { l.Reuse = 1 }
+	allKinds    = []tcp.State{tcp.SynSent, tcp.TimeWait, tcp.CloseWait, tcp.LastAck, tcp.Close}
+)
+
+// What random simulations have found, each as small as it gets.
+func TestSimulation_Scenarios(t *testing.T) {
+	t.Parallel()
+	for _, c := range []simScenario{
+		{
+			name:  "two tables show that ends were lost, and the rate is corrected once",
+			ports: 225, end: 190, before: 18 * time.Millisecond,
+			loads:  []simLoad{client(80, 3, 58, 150, 1.39, func(l *simLoad) { l.chance, l.growth = true, 2.49 })},
+			losses: []simLoss{loss(104, 129.3, 1, tcp.TimeWait, tcp.CloseWait, tcp.LastAck, tcp.Close)},
+		},
+		{
+			name:  "TIME_WAITs of a loss count for the rate of the second of their creation",
+			ports: 84, end: 130, before: 35 * time.Millisecond, after: 18 * time.Millisecond,
+			loads:  []simLoad{client(80, 0, 62.3, 129.4, 1.2, func(l *simLoad) { l.lasting = 900 * time.Millisecond })},
+			losses: []simLoss{loss(54.3, 82.8, 1, allKinds...)},
+		},
+		{
+			name:  "lost ends of connections that are less than what moves while the kernel counts",
+			ports: 313, end: 156, before: 39 * time.Millisecond, after: 25 * time.Millisecond, lag: simStep,
+			loads: []simLoad{
+				client(81, 3, 0.2, 117, 100, func(l *simLoad) { l.ends, l.chance, l.lasting = peerFirst, true, 920*time.Millisecond }),
+				client(81, 1, 71, 107, 7, nil),
+			},
+			losses: []simLoss{loss(11.6, 32.4, 0.5, tcp.SynSent, tcp.TimeWait, tcp.LastAck, tcp.Close)},
+		},
+		{
+			name:  "peers that close late, all ports in use",
+			ports: 146, end: 101, before: 39 * time.Millisecond, after: 6 * time.Millisecond, limits: reuseAlways,
+			loads: []simLoad{client(80, 2, 48, 101, 78, func(l *simLoad) { l.chance, l.finAfter = true, seconds(21.4) })},
+		},
+		{
+			name:  "hidden peers that never close",
+			ports: 293, end: 119, before: 34 * time.Millisecond, after: 9 * time.Millisecond, limits: reuseAlways, hides: []int{1},
+			loads: []simLoad{
+				client(80, 1, 37, 119, 74, lateFIN(300)),
+				client(80, 2, 30, 119, 3.7, func(l *simLoad) { l.chance = true }),
+			},
+		},
+		{
+			name:  "those without timestamps by second",
+			ports: 226, end: 190, before: 13 * time.Millisecond, after: 21 * time.Millisecond, lag: simStep,
+			limits: func(l *tcp.Limits) { l.Reuse, l.FinTimeout = 1, 12*time.Second },
+			loads: []simLoad{
+				client(80, 3, 28.3, 67.2, 30, func(l *simLoad) { l.chance = true }),
+				client(80, 3, 35.9, 66.3, 30, func(l *simLoad) { l.untimed, l.finAfter, l.lasting = true, seconds(28.5), 100*time.Millisecond }),
+			},
+		},
+		{
+			name:  "peers that close late keep ports for longer",
+			ports: 251, end: 188, before: 25 * time.Millisecond, after: 21 * time.Millisecond, lag: simStep,
+			loads: []simLoad{client(80, 3, 79, 145, 3.77, lateFIN(17.8))},
+		},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			for seed := range uint64(10) {
+				if r := c.run(seed + 1); len(r.oracle.faults) > 0 {
+					t.Errorf("seed %d: %s%s", seed+1, r.describe(), r.oracle.faults)
+				}
+			}
+		})
+	}
+}
