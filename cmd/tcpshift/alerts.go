@@ -34,6 +34,7 @@ func newAlerts(s *signals) *cobra.Command {
 	addOwnerAtReadFlag(flags, &o)
 	addFilterFlags(flags, &o.filter)
 	addDetectionFlags(flags, &o.detection)
+	addSandboxFlag(flags, &o)
 	return cmd
 }
 

@@ -20,7 +20,6 @@ import (
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
-	"github.com/tcpshift/tcpshift/internal/sandbox"
 	"github.com/tcpshift/tcpshift/internal/threads"
 	"github.com/tcpshift/tcpshift/internal/trace"
 )
@@ -42,6 +41,7 @@ type traceOptions struct {
 	timeWaitEnd   bool
 	ownerAtRead   bool
 	detection     detect.Config
+	sandbox       bool
 }
 
 func newTrace(s *signals) *cobra.Command {
@@ -75,6 +75,7 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.Var(list(&o.filter.NewStates, "STATE,...", filter.ParseState), "new-state", "state that the socket enters")
 	flags.Var(list(&o.filter.Roles, "ROLE,...", filter.ParseRole), "role", "client, server or listener")
 	addDetectionFlags(flags, &o.detection)
+	addSandboxFlag(flags, o)
 }
 
 func addDurationFlag(flags *pflag.FlagSet, o *traceOptions) {
@@ -144,25 +145,14 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	traced.closeLinks = p.CloseLinks
 	s.handle(&traced)
 	cfg := o.config(p, queue)
-	o.confine() // before the monitor reads what others control
+	// Before the monitor reads what others control.
+	cfg.Start.Features = append(cfg.Start.Features, o.confine(p, out)...)
 	if o.wants("alert") {
 		m := monitor.New(o.detection, o.filter, p.BoundPorts, warn)
 		defer m.Close()
 		cfg.Monitor = m
 	}
 	return trace.Run(s.ctx, cfg)
-}
-
-// memoryBudget is what this process needs at most besides the output's queue: an ordinary trace
-// takes a tenth of it.
-const memoryBudget = 256 << 20
-
-// confine gives up what the trace does not need after its start.
-func (o *traceOptions) confine() {
-	sandbox.LimitMemory(memoryBudget + 2*int64(o.queueSize))
-	if err := sandbox.DropPrivileges(sandbox.Features{Maps: true, Namespaces: o.wants("alert")}); err != nil {
-		warn("it keeps privileges that it no longer needs: " + err.Error())
-	}
 }
 
 // unwanted returns the optional features that are switched off.

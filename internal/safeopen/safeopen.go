@@ -25,6 +25,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,11 +53,51 @@ func find(path string) (reference, error) {
 
 // findWithoutLinks resolves a path, and fails with ELOOP if there is a link in it.
 func findWithoutLinks(path string) (reference, error) {
-	return retryOpen(path, func() (int, error) {
+	r, err := retryOpen(path, func() (int, error) {
 		return unix.Openat2(unix.AT_FDCWD, path, &unix.OpenHow{
 			Flags: unix.O_PATH | unix.O_CLOEXEC, Resolve: unix.RESOLVE_NO_SYMLINKS,
 		})
 	})
+	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
+		return stepWithoutLinks(path) // a seccomp filter cannot read the flags of openat2(2)
+	}
+	return r, err
+}
+
+// stepWithoutLinks is findWithoutLinks without openat2(2): one open for each part of the path.
+func stepWithoutLinks(path string) (reference, error) {
+	at, rest := reference{fd: unix.AT_FDCWD, path: path}, filepath.Clean(path)
+	if filepath.IsAbs(rest) {
+		if rest = rest[1:]; rest == "" {
+			rest = "."
+		}
+		root, err := find("/")
+		if err != nil {
+			return root, err
+		}
+		at.fd = root.fd
+	}
+	for name := range strings.SplitSeq(rest, "/") {
+		next, err := retryOpen(path, func() (int, error) {
+			return unix.Openat(at.fd, name, unix.O_PATH|unix.O_NOFOLLOW|always, 0)
+		})
+		if at.fd != unix.AT_FDCWD {
+			at.close()
+		}
+		if err != nil {
+			return next, err
+		}
+		at = next
+		st, err := at.stat()
+		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+			err = &os.PathError{Op: "open", Path: path, Err: unix.ELOOP}
+		}
+		if err != nil {
+			at.close()
+			return reference{}, err
+		}
+	}
+	return at, nil
 }
 
 // retryOpen calls open until no signal interrupts it.

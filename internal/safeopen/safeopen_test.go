@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -297,4 +298,52 @@ func TestOpen_Descriptors(t *testing.T) {
 	if after := count(); after != before {
 		t.Errorf("%d descriptors are open, %d were before", after, before)
 	}
+}
+
+// Without openat2(2), which some seccomp filters refuse, a path is resolved as with it.
+func TestFindWithoutLinks_StepByStep(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "a", "b"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "a", "file"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for link, target := range map[string]string{"to-a": "a", "a/to-b": "b", "loop": "loop"} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(dir)
+	for _, path := range []string{
+		"/", ".", "a", "a/b", "a/b/..", "./a//b/", "a/file", "a/file/x", "missing", "a/missing", "missing/a",
+		"to-a", "to-a/b", "a/to-b", "loop", filepath.Join(dir, "a"), filepath.Join(dir, "to-a", "b"),
+		"/proc/self", "/proc/1/fd", "/proc/" + strconv.Itoa(os.Getpid()) + "/fd", "/proc/" + strconv.Itoa(os.Getpid()) + "/exe",
+	} {
+		want, wantErr := findWithoutLinks(path)
+		got, err := stepWithoutLinks(path)
+		if !errors.Is(err, unwrapErrno(wantErr)) || (err == nil) != (wantErr == nil) {
+			t.Errorf("%s: %v, want %v", path, err, wantErr)
+			continue
+		}
+		if err != nil {
+			continue
+		}
+		a, _ := want.stat()
+		b, _ := got.stat()
+		if a.Ino != b.Ino || a.Dev != b.Dev {
+			t.Errorf("%s: it leads to another file", path)
+		}
+		want.close()
+		got.close()
+	}
+}
+
+// unwrapErrno returns the system's error in err, or nil.
+func unwrapErrno(err error) error {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return err
 }

@@ -24,6 +24,9 @@ type Features struct {
 	// and /proc/PID/fd of other users (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH), and setns(2)
 	// (CAP_SYS_ADMIN).
 	Namespaces bool
+	// Reopen are the directories of the output files that may be opened again. Only Restrict
+	// uses it.
+	Reopen []string
 }
 
 // Capabilities are those that the features need, in the order of their numbers.

@@ -25,6 +25,10 @@ func TestMain(m *testing.M) {
 		tryWithout(Features{Maps: true, Namespaces: features == "namespaces"})
 		return
 	}
+	if name := os.Getenv(restrictedEnv); name != "" {
+		tryRestricted(name)
+		return
+	}
 	os.Exit(m.Run())
 }
 

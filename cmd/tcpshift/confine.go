@@ -1,0 +1,66 @@
+package main
+
+import (
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/tcpshift/tcpshift/internal/boottime"
+	"github.com/tcpshift/tcpshift/internal/output"
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/sandbox"
+)
+
+func addSandboxFlag(flags *pflag.FlagSet, o *traceOptions) {
+	flags.BoolVar(&o.sandbox, "sandbox", false, "after the start, refuse to itself the system calls (seccomp) and files (Landlock) that it does not need")
+}
+
+// memoryBudget is what this process needs at most besides the output's queue: an ordinary trace
+// takes a tenth of it.
+const memoryBudget = 256 << 20
+
+// confine gives up what the trace does not need after its start. It returns what the start record
+// reports of the sandbox: nothing without --sandbox.
+func (o *traceOptions) confine(p *probe.Probe, out output.Output) (parts []record.Feature) {
+	sandbox.LimitMemory(memoryBudget + 2*int64(o.queueSize))
+	f := sandbox.Features{Maps: true, Namespaces: o.wants("alert")}
+	if o.sandbox {
+		p.ListenPort(0)            // the first call loads a program, to find out whether it can run one
+		_, _ = time.Now().Zone()   // reads a file, once
+		boottime.NamespaceOffset() // the same
+		f.Reopen = o.reopenDirectories(out)
+	}
+	if err := sandbox.DropPrivileges(f); err != nil {
+		warn("it keeps privileges that it no longer needs: " + err.Error())
+	}
+	if !o.sandbox {
+		return nil
+	}
+	for _, part := range sandbox.Restrict(f) {
+		r := record.Feature{Name: part.Name}
+		if part.Err != nil {
+			r.OffReason = part.Err.Error()
+			if !part.Expected {
+				warn("--sandbox: it runs without " + part.Name + ": " + r.OffReason)
+			}
+		}
+		parts = append(parts, r)
+	}
+	return parts
+}
+
+// reopenDirectories are the directories in which SIGHUP opens the output again.
+func (o *traceOptions) reopenDirectories(out output.Output) []string {
+	if !out.Reopens() {
+		return nil
+	}
+	directories := []string{filepath.Dir(o.output)}
+	if o.follow { // the file may be somewhere else
+		if target, err := filepath.EvalSymlinks(o.output); err == nil {
+			directories = append(directories, filepath.Dir(target))
+		}
+	}
+	return directories
+}

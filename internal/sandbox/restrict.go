@@ -1,0 +1,96 @@
+package sandbox
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/landlock-lsm/go-landlock/landlock"
+	llsyscall "github.com/landlock-lsm/go-landlock/landlock/syscall"
+	"golang.org/x/sys/unix"
+
+	seccomp "github.com/elastic/go-seccomp-bpf"
+)
+
+// The names of the parts of the sandbox, as in the key features of a start record.
+const (
+	Seccomp  = "sandbox_seccomp"
+	Landlock = "sandbox_landlock"
+)
+
+// Part is a part of the sandbox: a filter of system calls (Seccomp), or rules for files, signals
+// and TCP ports (Landlock).
+type Part struct {
+	Name string
+	Err  error // why it is off; nil: it is on
+	// Expected means that the features that are on exclude this part, whatever the kernel has.
+	Expected bool
+}
+
+// Restrict confines this process to what a trace with these features does from now on, in every
+// thread and for good. What the kernel does not have is left out: the result has the reason.
+// DropPrivileges must have returned without an error.
+func Restrict(f Features) []Part {
+	files := Part{Name: Landlock}
+	if f.Namespaces {
+		files.Err, files.Expected = errSearchesProcesses, true
+	} else {
+		files.Err = restrictFiles(f.Reopen)
+	}
+	return []Part{{Name: Seccomp, Err: restrictCalls(f)}, files}
+}
+
+// errSearchesProcesses is why Landlock is off while namespaces are searched for. A process under
+// Landlock may not inspect one that is not under the same rules (hook_ptrace_access_check in
+// security/landlock/ptrace.c): it cannot read the links in /proc/PID/ns and /proc/PID/fd. No rule
+// and no capability permits that. Threads cannot be excluded: in Go any thread may run any
+// goroutine, and starts threads with its own rules.
+var errSearchesProcesses = errors.New("alerts search the namespaces of other processes, which Landlock does not permit")
+
+// Available returns which parts this kernel has, without restricting anything.
+func Available() []Part {
+	calls, files := Part{Name: Seccomp}, Part{Name: Landlock}
+	if !seccomp.Supported() {
+		calls.Err = errNoSeccomp
+	}
+	if _, err := llsyscall.LandlockGetABIVersion(); err != nil {
+		files.Err = landlockError(err)
+	}
+	return []Part{calls, files}
+}
+
+var errNoSeccomp = errors.New("this kernel does not have it (CONFIG_SECCOMP_FILTER)")
+
+// landlockError explains an error of landlock_create_ruleset(2).
+func landlockError(err error) error {
+	switch {
+	case errors.Is(err, unix.ENOSYS):
+		return errors.New("this kernel does not have it (Linux 5.13, CONFIG_SECURITY_LANDLOCK)")
+	case errors.Is(err, unix.EOPNOTSUPP):
+		return errors.New("it is not among the security modules of this kernel (boot parameter lsm=)")
+	}
+	return fmt.Errorf("this kernel does not permit it: %w", err)
+}
+
+// restrictFiles permits to open files for writing only in these directories and below, and no
+// file for reading. TCP ports, signals to other processes and abstract sockets of others are
+// refused where the kernel can (Linux 6.7 and 6.12). Descriptors that are open stay as they are.
+func restrictFiles(writable []string) error {
+	if _, err := llsyscall.LandlockGetABIVersion(); err != nil {
+		return landlockError(err)
+	}
+	const rights = llsyscall.AccessFSWriteFile | llsyscall.AccessFSMakeReg | llsyscall.AccessFSTruncate
+	var rules []landlock.Rule
+	if len(writable) > 0 {
+		rules = append(rules, landlock.PathAccess(rights, writable...))
+	}
+	return landlock.V11.BestEffort().Restrict(rules...)
+}
+
+// restrictCalls installs the filter of system calls in all threads.
+func restrictCalls(f Features) error {
+	if !seccomp.Supported() {
+		return errNoSeccomp
+	}
+	return seccomp.LoadFilter(seccomp.Filter{Flag: seccomp.FilterFlagTSync, Policy: policy(f, os.Getpid())})
+}
