@@ -11,10 +11,11 @@ import (
 const (
 	// reserve is the number of bytes by which alerts may exceed a Queue's limit.
 	reserve = 4 << 20
-	// maxSpares bounds the number of empty buffers that are kept: 2 MiB of those for
-	// a regular file, or twice as much of those that have grown. Two are in use while the
-	// reader keeps up.
-	maxSpares = 8
+	// minSpares is how many empty buffers are kept in any case. Two are in use while the reader
+	// keeps up.
+	minSpares = 2
+	// sparePeriod is how long buffers are kept that were needed at once.
+	sparePeriod = time.Second
 	// drainNotice is how long Drain waits before it notifies the operator.
 	drainNotice = 5 * time.Second
 	// lateDrain is how long Drain waits after Abandon for the output to take something.
@@ -47,11 +48,12 @@ type Queue struct {
 
 	mu        sync.Mutex // never locked during a system call
 	changed   sync.Cond
-	waiting   [][]byte // the oldest batch first
-	spare     [][]byte // empty buffers
-	size      int      // bytes that wait or are being written
-	err       error    // of a write; no other write follows
-	reopen    bool     // before the next write
+	waiting   [][]byte  // the oldest batch first
+	spare     [][]byte  // empty buffers
+	needed    recentMax // buffers that waited at once
+	size      int       // bytes that wait or are being written
+	err       error     // of a write; no other write follows
+	reopen    bool      // before the next write
 	closed    bool
 	abandoned bool
 	inDrain   bool
@@ -97,8 +99,13 @@ func (q *Queue) Put(lines []byte) ([]byte, error) {
 		return q.empty(), nil
 	}
 	q.waiting = append(q.waiting, lines)
+	q.needed.add(time.Now(), len(q.waiting))
 	return q.empty(), nil
 }
+
+// maxSpares bounds the number of empty buffers that are kept: as many as have lately waited at
+// once. A burst that comes again finds its buffers; new ones cost a page fault for each page.
+func (q *Queue) maxSpares() int { return max(minSpares, q.needed.current, q.needed.last) }
 
 // empty returns a buffer.
 func (q *Queue) empty() []byte {
@@ -283,8 +290,28 @@ func (q *Queue) finish(lines []byte, err error) {
 	if q.err != nil { // the next Put must return it
 		q.full.Store(false)
 	}
-	if len(q.spare) < maxSpares && q.isReusable(lines) {
+	if q.isReusable(lines) {
 		q.spare = append(q.spare, lines[:0])
 	}
+	q.needed.add(time.Now(), 0)
+	if most := q.maxSpares(); len(q.spare) > most {
+		q.spare = slices.Delete(q.spare, most, len(q.spare)) // clears them
+	}
 	q.changed.Broadcast()
+}
+
+// recentMax is a maximum over the last one to two sparePeriods.
+type recentMax struct {
+	current, last int
+	since         time.Time // of current
+}
+
+func (m *recentMax) add(now time.Time, n int) {
+	switch passed := now.Sub(m.since); {
+	case passed >= 2*sparePeriod:
+		m.current, m.last, m.since = 0, 0, now
+	case passed >= sparePeriod:
+		m.current, m.last, m.since = 0, m.current, now
+	}
+	m.current = max(m.current, n)
 }

@@ -255,7 +255,7 @@ func TestQueue_GrownBuffersAreNotKept(t *testing.T) {
 	q := queueTo(t, outputTo(t, w), limit)
 	go func() { _, _ = io.Copy(io.Discard, r) }()
 	usual := 2 * (q.BatchSize() + batchSlack)
-	for range 3 * maxSpares {
+	for range 20 {
 		for _, size := range []int{2 * limit, 1} { // the second one may be merged into the first
 			lines := append(make([]byte, 0, 4*limit), numberedLines(size/10+1)...)
 			empty, err := q.Put(lines)
@@ -273,6 +273,43 @@ func TestQueue_GrownBuffersAreNotKept(t *testing.T) {
 		if cap(spare) > usual {
 			t.Errorf("a buffer of %d bytes is kept, want at most %d", cap(spare), usual)
 		}
+	}
+}
+
+// A burst that comes again finds the buffers of the one before. They are given up when none has
+// come for a while.
+func TestQueue_BuffersOfBursts(t *testing.T) {
+	r, w := makePipe(t)
+	q := queueTo(t, outputTo(t, w), 1<<30)
+	size, batches := q.BatchSize()+batchSlack, 20
+	lines := make([]byte, 0, size)
+	burst := func(batches int) (allocated uint64) {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		for range batches {
+			var err error
+			if lines, err = q.Put(lines[:size]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		runtime.ReadMemStats(&after)
+		if _, err := io.CopyN(io.Discard, r, int64(batches*size)); err != nil {
+			t.Fatal(err)
+		}
+		if err := q.Drain(); err != nil {
+			t.Fatal(err)
+		}
+		return (after.TotalAlloc - before.TotalAlloc) / uint64(size)
+	}
+	if first, again := burst(batches), burst(batches); first < uint64(batches/2) || again > 2 {
+		t.Errorf("the first burst made %d buffers, the next one %d, want about %d and none", first, again, batches)
+	}
+	time.Sleep(2 * sparePeriod)
+	burst(1)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if len(q.spare) > minSpares {
+		t.Errorf("%d buffers are kept, want %d", len(q.spare), minSpares)
 	}
 }
 

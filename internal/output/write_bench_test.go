@@ -3,10 +3,14 @@ package output
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // BenchmarkWrite is the cost of writing one transition to a file, by the size of the
@@ -52,4 +56,60 @@ func BenchmarkWrite(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkQueue is BenchmarkWrite through a Queue, and with the CPU time of all threads: the
+// goroutine that gathers the lines and the one that writes them may be on two CPUs.
+func BenchmarkQueue(b *testing.B) {
+	const perTransition, most = 624, 256 << 20 // in the file
+	line := append(bytes.Repeat([]byte{'x'}, perTransition-1), '\n')
+	dir, err := os.MkdirTemp(".", "write-") // not the temporary directory, which may be memory
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	path := filepath.Join(dir, "lines")
+	out, err := Open(context.Background(), path, false)
+	if err != nil {
+		b.Fatal(err)
+	}
+	q := NewQueue(out, 16<<20, func(string) {})
+	s := NewStream(q, noRing{}, func() {})
+	b.SetBytes(perTransition)
+	b.ReportAllocs()
+	before, written := cpuTime(b), 0
+	for b.Loop() {
+		for s.Stalled() {
+			time.Sleep(time.Millisecond)
+		}
+		s.Lines = append(s.Lines, line...)
+		if err := s.FlushBatch(); err != nil {
+			b.Fatal(err)
+		}
+		if written += perTransition; written > most {
+			b.StopTimer()
+			if err := errors.Join(q.Drain(), os.Truncate(path, 0)); err != nil {
+				b.Fatal(err)
+			}
+			written = 0
+			b.StartTimer()
+		}
+	}
+	b.ReportMetric(float64(cpuTime(b)-before)/float64(b.N), "cpu-ns/op")
+	q.Close()
+	if err := out.Close(); err != nil {
+		b.Fatal(err)
+	}
+}
+
+type noRing struct{}
+
+func (noRing) Crowded() bool { return true }
+
+func cpuTime(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
