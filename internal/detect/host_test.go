@@ -61,8 +61,9 @@ type lateAnswer struct {
 
 // timewait is a timewait socket of the simulated kernel.
 type timewait struct {
-	finAt time.Duration // it is in FIN_WAIT2 until then
-	end   time.Duration
+	created time.Duration
+	finAt   time.Duration // it is in FIN_WAIT2 until then
+	end     time.Duration
 }
 
 func newHost(t testing.TB, ports int, c Config) *host {
@@ -291,7 +292,12 @@ func (h *host) young(key destination) int {
 	if h.untimed {
 		return len(waits)
 	}
-	reusable := sort.Search(len(waits), func(i int) bool { return h.now < waits[i].finAt+h.limits.ReuseDelay })
+	reusable := sort.Search(len(waits), func(i int) bool {
+		if w := waits[i]; h.limits.ReusesFinWait2 && h.now < w.finAt {
+			return h.now < w.created+h.limits.ReuseDelay
+		}
+		return h.now < waits[i].finAt+h.limits.ReuseDelay
+	})
 	return len(waits) - reusable
 }
 
@@ -304,7 +310,7 @@ func (h *host) close(key destination, by tcp.Owner, first bool) {
 	}
 	h.emit(key, port, by, tcp.FinWait2, tcp.TimeWait)
 	end := h.now + time.Minute + time.Duration(h.random.Int64N(int64(2*time.Second)))
-	h.ends[key] = append(h.ends[key], timewait{finAt: h.now + h.finAfter, end: end})
+	h.ends[key] = append(h.ends[key], timewait{created: h.now, finAt: h.now + h.finAfter, end: end})
 }
 
 // load is short connections at a rate that may change over time. bursts is how many

@@ -235,10 +235,13 @@ func (ns *namespace) uncorrected(d destination, use *destinationUse) rate.TimeWa
 	model := ns.model()
 	if l := &ns.limits; l.AllowsReuse(d.local, d.peer) {
 		model.ReuseAfter, model.Scale = max(l.ReuseDelay, time.Millisecond), 1
-		use.modelWaiting(&model)
-		return model
+		if model.ReusesFinWait2 = l.ReusesFinWait2; !model.ReusesFinWait2 {
+			use.modelWaiting(&model)
+			return model
+		}
+	} else {
+		model.FinDelay = use.finDelay
 	}
-	model.FinDelay = use.finDelay
 	if use.finKnown {
 		model.FinFraction = use.finFraction // which is better than that of the whole namespace
 	}

@@ -130,7 +130,7 @@ func (d portStorm) suspectWaiting(ns *namespace, u *destinationUse, m rate.TimeW
 		u.waitingAt = 0
 	}
 	m.FinFraction = 0
-	if m.ReuseAfter > 0 && u.FinWait2Count(m.FinWait2Hold) > 0 && u.Occupancy(m) >= suspectedShare*capacity {
+	if m.ReuseAfter > 0 && !m.ReusesFinWait2 && u.FinWait2Count(m.FinWait2Hold) > 0 && u.Occupancy(m) >= suspectedShare*capacity {
 		ns.suspectedAt, ns.wantHalfClosed = d.now, true
 	}
 }
@@ -166,7 +166,8 @@ func (tr *tracker) takeWaiting(now time.Duration, netns uint32, sockets []tcp.So
 		if u := &e.Value; e.Key.netns == netns {
 			u.Advance(now)
 			u.learnWaiting()
-			if m := (rate.TimeWaitModel{FinWait2Hold: lifetime}); u.FinWait2Count(lifetime) >= minReconciled {
+			reuses := ns.limits.ReusesFinWait2 && ns.limits.AllowsReuse(e.Key.local, e.Key.peer) // then many that are gone had no FIN
+			if m := (rate.TimeWaitModel{FinWait2Hold: lifetime}); !reuses && u.FinWait2Count(lifetime) >= minReconciled {
 				u.modelWaiting(&m)
 				u.finFraction, u.finKnown = m.FinFraction, true
 			}
@@ -231,7 +232,7 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 
 // stormCause says which of the ports in use closed connections keep, and for how long.
 func (u *destinationUse) stormCause(m rate.TimeWaitModel, timeWaits, occupancy uint64) string {
-	if u.waitingAt > 0 && 2*uint64(u.waiting) > timeWaits { // by the kernel's table
+	if !m.ReusesFinWait2 && u.waitingAt > 0 && 2*uint64(u.waiting) > timeWaits { // by the kernel's table
 		return fmt.Sprintf("%d of the %d ports in use are of connections that this side has closed, and the peers of %d of them have not "+
 			"closed yet (FIN_WAIT2), which keeps the port of each until they do, or for net.ipv4.tcp_fin_timeout", timeWaits, occupancy,
 			min(uint64(u.waiting), timeWaits))

@@ -62,6 +62,27 @@ func TestStorm_ReuseOfEachTimeWait(t *testing.T) {
 	}
 }
 
+// Before Linux 6.12 connect() took over timewait sockets in FIN_WAIT2, too: no storm where there is
+// none, and one where there is.
+func TestStorm_ReuseOfFinWait2(t *testing.T) {
+	t.Parallel()
+	key := destination{netns: testNetns, local: loopback, peer: loopback, peerPort: 80}
+	for perSecond, fails := range map[float64]bool{10: false, 200: false, 400: true} {
+		for _, unreadable := range []bool{false, true} {
+			h := newHost(t, 300, Config{})
+			h.limits.ReusesFinWait2, h.finAfter, h.unreadable = true, time.Hour, unreadable
+			h.run(load{key: key, by: []tcp.Owner{curl}, rate: constant(perSecond)}, 80*time.Second, true)
+			if fails != (h.failed > 0) {
+				t.Fatalf("the test is wrong: the first failure came after %v", h.failed-time.Hour)
+			}
+			opened := only(h.alerts, "time_wait_storm", Open)
+			if len(opened) > 0 != fails || fails && opened[0].Monotonic >= h.failed {
+				t.Errorf("%.0f a second, unreadable %v, first failure after %v: %v", perSecond, unreadable, h.failed-time.Hour, summaries(opened))
+			}
+		}
+	}
+}
+
 // An occupancy is the kernel's only where its table could be compared with the model.
 func TestStorm_SourceOfOccupancy(t *testing.T) {
 	for unreadable, want := range map[bool]Source{false: FromKernel, true: FromEvents} {

@@ -238,6 +238,9 @@ func (k *simKernel) freeAt(s *simSocket) time.Duration {
 	case s.untimed || s.bound || !k.reuses(s.to):
 		return s.endAt
 	}
+	if s.state == tcp.FinWait2 && k.limits.ReusesFinWait2 {
+		return min(s.endAt, s.createdAt+k.limits.ReuseDelay)
+	}
 	return min(s.endAt, s.finAt+k.limits.ReuseDelay)
 }
 
@@ -316,6 +319,8 @@ func (k *simKernel) closeFirst(s *simSocket) {
 func (k *simKernel) holdOf(s *simSocket) time.Duration {
 	waits := s.finAt - s.createdAt
 	switch {
+	case !s.untimed && !s.bound && k.reuses(s.to) && k.limits.ReusesFinWait2 && waits >= k.limits.ReuseDelay:
+		return k.limits.ReuseDelay
 	case waits >= s.endAt-s.createdAt:
 		return s.endAt - s.createdAt
 	case s.untimed || s.bound || !k.reuses(s.to):

@@ -167,6 +167,8 @@ func newSimRun(seed uint64) *simRun {
 	r.addLosses()
 	r.addAnswers()
 	r.addEvents()
+	k.limits.ReusesFinWait2 = seed%4 == 0
+	r.config.UpdateInterval = []time.Duration{time.Second, 10 * time.Second}[seed/4%2] // judges more numbers, or those that users get
 	return r
 }
 
@@ -343,8 +345,8 @@ func (r *simRun) run() {
 // describe prints what the simulation consists of.
 func (r *simRun) describe() (text string) {
 	l := &r.k.limits
-	text = fmt.Sprintf("%d ports, reuse %d, FIN_WAIT2 %v, at most %d TIME_WAITs, filter %q, lag %v, answers after %v and %v, %.2f fail, %.2f gone, ends after %v\n",
-		l.PortCount(), l.Reuse, l.FinTimeout, l.MaxTimeWaits, r.filter, r.tr.lag, r.tr.worker.before, r.tr.worker.after, r.tr.worker.fails, r.tr.worker.gone, r.end-time.Hour)
+	text = fmt.Sprintf("%d ports, reuse %d, of FIN_WAIT2 %v, FIN_WAIT2 %v, at most %d TIME_WAITs, filter %q, lag %v, answers after %v and %v, %.2f fail, %.2f gone, ends after %v\n",
+		l.PortCount(), l.Reuse, l.ReusesFinWait2, l.FinTimeout, l.MaxTimeWaits, r.filter, r.tr.lag, r.tr.worker.before, r.tr.worker.after, r.tr.worker.fails, r.tr.worker.gone, r.end-time.Hour)
 	for _, l := range r.loads {
 		text += "  load: " + l.String() + "\n"
 	}

@@ -227,6 +227,9 @@ func (o *simOracle) checkFailures(d *simDestination) {
 	if d.seenFailed.between(simStep+o.r.tr.lag, o.r.tr.lag) > 0 && st.refusedAt == 0 && o.r.k.now-o.r.tr.began >= 2*simStep+o.r.tr.lag {
 		st.refusedAt = o.r.k.now
 	}
+	if st.refusedAt < o.r.tr.began {
+		st.refusedAt = 0 // this engine has not got it
+	}
 	if st.refusedAt == 0 {
 		return
 	}

@@ -3,7 +3,6 @@ package detect
 import (
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -14,8 +13,6 @@ type simKey struct {
 	kind string
 	to   *simDestination
 	pid  uint32 // of the client, of close_wait_leak
-	// unaccepted is of close_wait_leak.
-	unaccepted bool
 }
 
 // simVerdict is what the perfect observer says of a cause.
@@ -79,7 +76,7 @@ func (o *simOracle) verdict(key simKey) *simVerdict {
 }
 
 func (k simKey) String() string {
-	return fmt.Sprintf("%s of %v:%d, server %v, pid %d, unaccepted %v", k.kind, k.to.key.peer, k.to.key.peerPort, k.to.server, k.pid, k.unaccepted)
+	return fmt.Sprintf("%s of %v:%d, server %v, pid %d", k.kind, k.to.key.peer, k.to.key.peerPort, k.to.server, k.pid)
 }
 
 // isAbout reports whether an alert has this cause.
@@ -88,7 +85,7 @@ func (o *simOracle) isAbout(x *simAlert, key simKey) bool {
 	case x.Kind == "close_wait_leak" && x.Role == tcp.RoleClient:
 		return key.pid > 0 && x.Culprit.Comm == o.r.processes[key.pid-firstPID].owner.Comm
 	case x.Kind == "close_wait_leak":
-		return key.pid == 0 && key.unaccepted == strings.Contains(x.Cause, "no process has accepted")
+		return key.pid == 0
 	case x.Role == tcp.RoleServer:
 		return key.to.server
 	}
@@ -134,6 +131,9 @@ func (o *simOracle) judgeOutcomes(key simKey, limit int, bad, seenBad, all *simC
 
 func (o *simOracle) judgeHalfClosed(d *simDestination) {
 	k, tr, limit := o.r.k, o.r.tr, o.r.config.HalfClosed
+	// A socket counts once two tables have it, of which the second is requested minWaiting after the
+	// first one has come, or a second later, and then takes its time.
+	tablesApart := minWaiting + suspectedInterval + o.answerTime()
 	n, old, seen := 0, 0, 0
 	for _, s := range k.sockets {
 		if s.to != d || s.state != tcp.FinWait2 {
@@ -142,12 +142,14 @@ func (o *simOracle) judgeHalfClosed(d *simDestination) {
 		n++
 		if k.now-s.createdAt >= minWaiting {
 			old++
-			if s.seenEnd && k.now-s.createdAt < 55*time.Second {
+			if s.seenEnd && k.now-s.createdAt < 55*time.Second && k.now-s.createdAt >= tablesApart {
 				seen++
 			}
 		}
 	}
-	must := 20*seen >= 21*limit && k.now-tr.began > 20*time.Second && o.isReadable()
+	opens, _ := o.patience("fin_wait2_pileup")
+	isRead := o.isReadable() && k.now-tr.worker.failedAt > opens // else it waits for one more table
+	must := 20*seen >= 21*limit && k.now-tr.began > 20*time.Second && isRead
 	may := 20*n >= 19*limit
 	o.see(simKey{kind: "fin_wait2_pileup", to: d}, may, 20*n >= 19*limit/2, must, fmt.Sprintf("%d in FIN_WAIT2, %d for 5 s, %d of them seen", n, old, seen))
 }
@@ -163,10 +165,10 @@ func (o *simOracle) judgeLeaks() {
 		}
 	}
 	for _, s := range k.sockets {
-		if s.state != tcp.CloseWait || s.sends || k.now-s.closeWaitAt < 30*time.Second {
-			continue
+		if s.state != tcp.CloseWait || s.sends || s.load.ends == unaccepted || k.now-s.closeWaitAt < 30*time.Second {
+			continue // no process has a descriptor of those that none has accepted
 		}
-		key := simKey{kind: "close_wait_leak", to: s.to, unaccepted: s.load.ends == unaccepted}
+		key := simKey{kind: "close_wait_leak", to: s.to}
 		if !s.to.server {
 			key.pid = s.by.owner.PID
 			key.to = k.destinations[0]

@@ -61,6 +61,7 @@ type simWorker struct {
 	answerAt      time.Duration
 	answer        func()
 	answeredAt    time.Duration // the newest answer with counts of suspects
+	failedAt      time.Duration // the last table of sockets in FIN_WAIT2 that could not be read
 }
 
 // start starts a tracer, or starts it again: it knows nothing, and reads the sockets there are.
@@ -205,7 +206,9 @@ func (tr *simTracer) read(r *Request) func() {
 			tr.engine.UpdateSuspects(k.now, counts)
 		})
 	}
-	if reads(r.HalfClosed) {
+	if reads(r.HalfClosed) != r.HalfClosed {
+		w.failedAt = k.now
+	} else if r.HalfClosed {
 		var sockets []tcp.Socket
 		for _, s := range k.sockets {
 			if s.state == tcp.FinWait2 && (tr.byOwner || tr.passes == nil || tr.passes(s)) {

@@ -193,8 +193,27 @@ func (o *simOracle) checkOpen(x *simAlert) {
 // isExcused reports whether an alert that is marked as unverified cannot be verified.
 func (o *simOracle) isExcused(x *simAlert) bool {
 	tr := o.r.tr
+	if d := o.destinationOf(&x.Alert); d != nil && x.Unverified && o.isAmbiguous(d) {
+		return true
+	}
 	losing := tr.lostAt > 0 && o.r.k.now-tr.lostAt < 3*time.Second+o.answerTime()
 	return x.Unverified && (o.mayBeBlind() || losing || x.Kind == "close_wait_leak" && !o.isReadable())
+}
+
+// isAmbiguous reports whether some TIME_WAITs of a destination have timestamps and others have none:
+// connect() takes over the former, and the kernel's table does not show which these are.
+func (o *simOracle) isAmbiguous(d *simDestination) bool {
+	timed, untimed := 0, 0
+	for _, s := range d.ports {
+		switch {
+		case s == nil || s.state != tcp.TimeWait && s.state != tcp.FinWait2:
+		case s.untimed:
+			untimed++
+		default:
+			timed++
+		}
+	}
+	return o.r.k.reuses(d) && min(timed, untimed) > 0
 }
 
 // modelOf is what the engine has of a destination, printed for a look into one simulation.

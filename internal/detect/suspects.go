@@ -129,6 +129,7 @@ func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, of *suspect) {
 	}
 	createdAt := c.readAt - max(0, age)
 	second := int64(createdAt/time.Second) - int64(c.of.comparedFrom()/time.Second)
+	reuses := c.limits.AllowsReuse(of.key.local, of.key.peer)
 	switch {
 	case s.New == tcp.LastAck:
 		n.lastAck++
@@ -137,11 +138,11 @@ func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, of *suspect) {
 		n.open++
 		return
 	case second < 0: // it is about to end: see comparedFor
-	case s.Substate == tcp.FinWait2:
+	case s.Substate == tcp.FinWait2 && !(reuses && c.limits.ReusesFinWait2):
 		n.timeWaits++
 		n.finWait2++
 		n.oldest = max(n.oldest, age)
-	case age < c.limits.ReuseDelay || !c.limits.AllowsReuse(of.key.local, of.key.peer):
+	case age < c.limits.ReuseDelay || !reuses:
 		n.timeWaits++
 	case createdAt+c.limits.ReuseDelay+jiffy <= of.refusedAt:
 		n.timeWaits++

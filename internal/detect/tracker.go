@@ -237,7 +237,12 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 	uncounted := tr.seeding.isUncounted(t)
 	tr.seeding.record(t.Cookie, &key, false)
 	if t.New != tcp.TimeWait {
-		if use := tr.destinations.Find(key, key.hash()); use != nil && !uncounted {
+		use := tr.destinations.Find(key, key.hash())
+		switch {
+		case use == nil:
+		case uncounted:
+			use.Value.GaveBack(t.Monotonic)
+		default:
 			use.Value.Closed(t.Monotonic)
 			use.Value.changes++
 			if tcp.ClosedByOf(t) == tcp.ClosedByNoPort {

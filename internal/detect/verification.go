@@ -38,6 +38,7 @@ type verification struct {
 	firstRequestedAt time.Duration // 0: never
 	requestedAt      time.Duration // the newest request
 	verifiedAt       time.Duration // when the newest count was requested that has come; 0: never
+	ambiguous        bool          // that count leaves more open than the numbers may be wrong by: see keptFrom
 	lostBefore       uint64        // tracker.lostTotal at that time
 	mayLose          uint64        // a twentieth of the ports
 
@@ -159,10 +160,11 @@ func uncertainty(moved, spread int64) float64 {
 }
 
 // isVerified reports whether the kernel's table confirms the numbers of the present. It does not
-// if more has been lost since than the numbers may be wrong by.
+// if more has been lost since than the numbers may be wrong by, or if it does not show which TIME_WAITs
+// connect() may take over.
 func (v *verification) isVerified(tr *tracker) bool {
 	age := tr.now - v.verifiedAt
-	return v.verifiedAt > 0 && (age <= freshFor && tr.lostTotal-v.lostBefore <= v.mayLose || age <= verifiedFor && tr.lostAt < v.verifiedAt)
+	return v.verifiedAt > 0 && !v.ambiguous && (age <= freshFor && tr.lostTotal-v.lostBefore <= v.mayLose || age <= verifiedFor && tr.lostAt < v.verifiedAt)
 }
 
 // isComplete reports whether nothing that was lost is missing from the numbers: they have been
@@ -337,12 +339,18 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 		v.settlesAt, v.settleOpen, v.settleFrom = all.readUntil+openSettles, int64(c.open), before
 	}
 	least, most := c.keptFrom(int64(s.comparedFrom()/time.Second), u)
+	v.ambiguous = uint64(most-least) > v.mayLose
 	ahead := pipelineDelay * u.RecentRate()
 	v.timeWaits = difference(float64(least), float64(most), after.timeWaits, float64(moved)+math.Abs(after.timeWaits-before.timeWaits), ahead)
 	v.expires = nil
-	if v.reuses = ns.limits.AllowsReuse(key.local, key.peer); v.reuses && v.timeWaits > 0 {
-		v.expires = slices.Clone(c.expires[:])
-	} else if !v.reuses {
+	if v.reuses = ns.limits.AllowsReuse(key.local, key.peer); v.reuses {
+		if ns.limits.ReusesFinWait2 {
+			ns.learnUntimedFraction(key, u, float64(most))
+		}
+		if v.timeWaits > 0 {
+			v.expires = slices.Clone(c.expires[:])
+		}
+	} else {
 		u.learnFinFraction(c, ns.limits.FinWait2TimewaitTimeout())
 		u.learnFinDelay(c, ns.limits.FinWait2TimewaitTimeout())
 		ns.correct(all, key, u, c)
@@ -417,6 +425,23 @@ func (u *destinationUse) learnFinDelay(c *suspectCount, timeout time.Duration) {
 	if u.waiting < created-created/20 && u.newestWait() {
 		u.finDelay = u.waitingDelay
 	}
+}
+
+// learnUntimedFraction finds out how many peers have closed of the timewait sockets that were created in
+// FIN_WAIT2, if connect() takes over those in FIN_WAIT2, too: of the others, which have no timestamp.
+// most is how many the kernel has at most.
+func (ns *namespace) learnUntimedFraction(key destination, u *destinationUse, most float64) {
+	model := ns.uncorrected(key, u)
+	before := u.TimeWaits(model)
+	model.FinFraction = 1
+	all := u.TimeWaits(model)
+	model.FinFraction = 0
+	none := u.TimeWaits(model)
+	if all-none < minReconciled {
+		return
+	}
+	u.finFraction, u.finKnown = min(1, max(0, (most-none)/(all-none))), true
+	u.kernel.timeWaits += before - u.TimeWaits(ns.uncorrected(key, u)) // a better model does not change a count
 }
 
 // correct adds the TIME_WAITs that the kernel has more than the model to the seconds of their

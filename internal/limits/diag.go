@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 	"unsafe"
 
@@ -250,24 +249,4 @@ func dumpError(done []byte) error {
 		return fmt.Errorf("read sock_diag: the dump ended early: %w", unix.Errno(-code))
 	}
 	return nil
-}
-
-// listsBound reports whether sock_diag lists the sockets that are bound and not connected: since
-// Linux 6.8 (commit 91051f003948). Nothing but the version shows it. An unknown version counts as
-// an old one.
-var listsBound = sync.OnceValue(func() bool {
-	var u unix.Utsname
-	if unix.Uname(&u) != nil {
-		return false
-	}
-	return isAtLeast(unix.ByteSliceToString(u.Release[:]), 6, 8)
-})
-
-// isAtLeast reports whether a release such as 6.8.0-31-generic is of this version or a later one.
-func isAtLeast(release string, major, minor int) bool {
-	var hasMajor, hasMinor int
-	if n, _ := fmt.Sscanf(release, "%d.%d", &hasMajor, &hasMinor); n < 2 {
-		return false
-	}
-	return hasMajor > major || hasMajor == major && hasMinor >= minor
 }

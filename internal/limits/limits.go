@@ -23,7 +23,7 @@ import (
 // 1 s. TimeWaits is -1 if the kernel's count cannot be read. The error names the sysctl
 // that could not be read.
 func Read() (*tcp.Limits, error) {
-	l := tcp.Limits{ReuseDelay: time.Second, Timestamps: true, TimeWaits: -1, BoundPartial: !listsBound()}
+	l := tcp.Limits{ReuseDelay: time.Second, Timestamps: true, TimeWaits: -1, BoundPartial: !listsBound(), ReusesFinWait2: reusesFinWait2()}
 	if err := ports(&l); err != nil {
 		return nil, err
 	}

@@ -290,6 +290,37 @@ func TestSockDiag_ErrorAtEnd(t *testing.T) {
 	}
 }
 
+// connect() takes over timewait sockets in FIN_WAIT2 up to Linux 6.11 and the stable releases of
+// October 2024.
+func TestReuse_OfFinWait2ByVersion(t *testing.T) {
+	const ubuntu = "Ubuntu 5.15.0-125.135-generic 5.15.167\n"
+	for _, tt := range []struct {
+		release, version, signature string
+		want                        bool
+	}{
+		{"6.18.44-fc-v782", "#1 SMP PREEMPT_DYNAMIC @0", "", false},
+		{"6.12.0", "#1 SMP", "", false},
+		{"6.12-rc1", "", "", false},
+		{"7.1.5+deb13-cloud-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 7.1.5-1~bpo13+1 (2026-08-01)", "", false},
+		{"6.1.0-28-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.119-1 (2024-11-22)", "", false},
+		{"6.1.0-25-amd64", "#1 SMP PREEMPT_DYNAMIC Debian 6.1.106-3 (2024-08-26)", "", true},
+		{"5.10.0-33-cloud-amd64", "#1 SMP Debian 5.10.226-1 (2024-10-03)", "", true},
+		{"5.10.0-34-cloud-amd64", "#1 SMP Debian 5.10.234-1 (2025-02-24)", "", false},
+		{"5.15.0-125-generic", "#135-Ubuntu SMP", ubuntu, true},
+		{"5.15.0-130-generic", "#140-Ubuntu SMP", "Ubuntu 5.15.0-130.140-generic 5.15.168\n", false},
+		{"6.6.54", "", "", true},
+		{"6.6.55-talos", "", "", false},
+		{"6.10.14", "", "", false},
+		{"6.9.12", "", "", true},
+		{"5.14.0-503.el9.x86_64", "#1 SMP PREEMPT_DYNAMIC", "", true},
+		{"", "", "", true},
+	} {
+		if got := versionReusesFinWait2(upstream(tt.release, tt.version, tt.signature)); got != tt.want {
+			t.Errorf("%q, %q, %q: %v, want %v", tt.release, tt.version, tt.signature, got, tt.want)
+		}
+	}
+}
+
 // Sockets that are bound and not connected are known since Linux 6.8.
 func TestBoundPorts_KernelVersion(t *testing.T) {
 	for release, want := range map[string]bool{

@@ -23,6 +23,10 @@ type Limits struct {
 	Timestamps bool          // net.ipv4.tcp_timestamps: new connections use them if the peer does
 	FinTimeout time.Duration // net.ipv4.tcp_fin_timeout
 
+	// ReusesFinWait2 means that connect() takes over timewait sockets in FIN_WAIT2 as those in
+	// TIME_WAIT: before Linux 6.12.
+	ReusesFinWait2 bool
+
 	MaxTimeWaits int // net.ipv4.tcp_max_tw_buckets
 	TimeWaits    int // timewait sockets now, of both substates; -1: not known
 
@@ -79,7 +83,7 @@ func (l *Limits) IsEphemeral(port uint16) bool {
 // these addresses, by the rule of tcp_twsk_unique() (net/ipv4/tcp_ipv4.c), which also allows it for sockets that are
 // bound to the device lo: AllowsReuse does not know these. The caller must check
 // the other conditions: the TIME_WAIT has a timestamp of the peer, its substate is not
-// FIN_WAIT2, and it is older than ReuseDelay.
+// FIN_WAIT2 (unless ReusesFinWait2), and it is older than ReuseDelay.
 func (l *Limits) AllowsReuse(local, peer netip.Addr) bool {
 	return l.Reuse == 1 || l.Reuse == 2 && (local.IsLoopback() || peer.IsLoopback())
 }

@@ -58,8 +58,11 @@ type TimeWaitModel struct {
 	// the peer's FIN after all. Then their substate is TIME_WAIT, and Hold applies.
 	FinFraction float64
 	// ReuseAfter is when connect() takes over a TIME_WAIT that has a timestamp of the peer;
-	// 0: never. It does not take over one without a timestamp, nor one in FIN_WAIT2.
+	// 0: never. It does not take over one without a timestamp, nor, without ReusesFinWait2, one in
+	// FIN_WAIT2.
 	ReuseAfter time.Duration
+	// ReusesFinWait2 means that connect() also takes over those in FIN_WAIT2.
+	ReusesFinWait2 bool
 	// FinDelay is how long the peers take to close those that are created in FIN_WAIT2: connect()
 	// takes them over that much later, or they end that much later.
 	FinDelay time.Duration
@@ -72,7 +75,7 @@ type TimeWaitModel struct {
 	TimeWaitOffset, OpenOffset float64
 }
 
-// Advance moves the model on to a time. So do Opened, OpenedEarlier, Closed, ForgetOpen and
+// Advance moves the model on to a time. So do Opened, OpenedEarlier, Closed, GaveBack, ForgetOpen and
 // ClosedToTimeWait; TimeWaitCreated and the methods without a time do not.
 func (e *Estimator) Advance(now time.Duration) {
 	if e.since == 0 {
@@ -113,6 +116,13 @@ func (e *Estimator) Closed(now time.Duration) {
 		e.open--
 		e.taken.Add(-1)
 	}
+}
+
+// GaveBack counts a unit that was given back without a TIME_WAIT, by a connection that is not counted
+// as open: it was opened before the estimator began.
+func (e *Estimator) GaveBack(now time.Duration) {
+	e.Advance(now)
+	e.taken.Add(-1)
 }
 
 // AddOpen counts n more connections, which have opened at some time. They do not count for
@@ -311,8 +321,11 @@ func (e *Estimator) modelledTimeWaits(m TimeWaitModel) float64 {
 }
 
 // waiting is how many of the sockets with a timestamp that were created in FIN_WAIT2, n
-// seconds ago, still wait for the peer's FIN.
+// seconds ago, still wait for the peer's FIN, if connect() does not take them over meanwhile.
 func (e *Estimator) waiting(n int, m TimeWaitModel) float64 {
+	if m.ReusesFinWait2 {
+		return 0
+	}
 	return (1 - m.FinFraction) * max(0, e.finWait2.ago(n)-e.untimed.ago(n))
 }
 

@@ -210,6 +210,17 @@ func (e *Estimator) Sustained(f Forecast) bool {
 	return true
 }
 
+// recordedFor is the age of the oldest timewait socket that counts: some may have been created before
+// the estimator began.
+func (e *Estimator) recordedFor() time.Duration {
+	for n := slots - 1; n > 0; n-- {
+		if e.timeWaits.ago(n)+e.finWait2.ago(n) > 0 {
+			return time.Duration(n) * time.Second
+		}
+	}
+	return 0
+}
+
 // Significant reports whether the forecast is more than chance: the mean rate of one
 // hold time, less one standard deviation, leads to exhaustion as well; or the rate
 // has clearly risen since, by more than four standard deviations.
@@ -220,7 +231,7 @@ func (e *Estimator) Significant(f Forecast, m TimeWaitModel) bool {
 		hold = max(2, slotsOf(m.ReuseAfter+delay+time.Second/2))
 		length = time.Duration(hold) * time.Second
 	}
-	span := min(e.Age(), length).Seconds()
+	span := min(max(e.Age(), e.recordedFor()), length).Seconds()
 	if span <= 0 {
 		return false
 	}
