@@ -30,6 +30,8 @@ func (o *outputOptions) open(ctx context.Context) (output.Output, error) {
 		return out, nil
 	case errors.Is(err, safeopen.ErrRefused):
 		return nil, fmt.Errorf("--output: %w: name a file of your own, or add --output-follow if it is meant", err)
+	case errors.Is(err, safeopen.ErrOtherKind):
+		return nil, fmt.Errorf("--output: %w: name a file, a FIFO or a terminal, or redirect standard output", err)
 	case o.output == "-":
 		return nil, err
 	}

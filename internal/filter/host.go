@@ -16,37 +16,63 @@ import (
 )
 
 // ParseNetns returns the inode number of a network namespace of this host. word is the
-// inode number, a path (/run/netns/blue, /proc/7/ns/net) or pid:N. An inode
-// number that cannot be found ([netns.CanFind]) is an error.
+// inode number, a path (/run/netns/blue, /proc/7/ns/net) or pid:N. A namespace that
+// cannot be found by its inode number ([netns.Check]) is an error.
 func ParseNetns(word string) (uint32, error) {
 	if pid, isPID := strings.CutPrefix(word, "pid:"); isPID {
-		if _, err := ParsePID(pid); err != nil {
-			return 0, err
-		}
-		ino, err := netnsInode("/proc/" + pid + "/ns/net")
-		if errors.Is(err, unix.EACCES) {
-			return 0, fmt.Errorf("%q: %w", word, mayNotInspect(pid))
-		}
-		if err != nil {
-			return 0, fmt.Errorf("%q: there is no process %s", word, pid)
-		}
-		return ino, nil
+		return netnsOfProcess(word, pid)
 	}
 	if strings.Contains(word, "/") {
-		ino, err := netnsInode(word)
-		if err != nil {
-			return 0, fmt.Errorf("%q is not a network namespace: %w; 'lsns -t net' and 'ls /run/netns' list them", word, err)
-		}
-		return ino, nil
+		return netnsAt(word)
 	}
 	ino, err := strconv.ParseUint(word, 10, 32)
 	if err != nil {
 		return 0, fmt.Errorf("%q is not a network namespace: use an inode number, a path with a '/', or pid:N", word)
 	}
-	if !netns.CanFind(uint32(ino)) {
+	err = netns.Check(uint32(ino))
+	if errors.Is(err, netns.ErrNotFound) {
 		return 0, fmt.Errorf("no network namespace has inode %d; 'lsns -t net' lists them", ino)
 	}
-	return uint32(ino), nil
+	return uint32(ino), err
+}
+
+// netnsOfProcess returns the namespace of the process whose number is in word.
+func netnsOfProcess(word, number string) (uint32, error) {
+	pid, err := ParsePID(number)
+	if err != nil {
+		return 0, err
+	}
+	ino, err := netnsInode(fmt.Sprintf("/proc/%d/ns/net", pid))
+	switch {
+	case err == nil:
+		return ino, nil
+	case errors.Is(err, unix.EACCES):
+		return 0, fmt.Errorf("%q: %w", word, mayNotInspect(fmt.Sprint(pid)))
+	case !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ESRCH):
+		return 0, fmt.Errorf("%q: %w", word, privilege.ExplainLimit(err))
+	}
+	if _, err := os.Stat("/proc/self/stat"); err != nil {
+		return 0, fmt.Errorf("%q: there is no /proc: mount it (mount -t proc proc /proc)", word)
+	}
+	return 0, fmt.Errorf("%q: there is no process %d", word, pid)
+}
+
+// netnsAt returns the namespace at a path. It must be one that can be found again: the path may
+// lead into another mount namespace.
+func netnsAt(path string) (uint32, error) {
+	ino, err := netnsInode(path)
+	if errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) {
+		return 0, fmt.Errorf("%q: %w", path, privilege.ExplainLimit(err))
+	}
+	if err != nil {
+		return 0, fmt.Errorf("%q is not a network namespace: %w; 'lsns -t net' and 'ls /run/netns' list them", path, err)
+	}
+	err = netns.Check(ino)
+	if errors.Is(err, netns.ErrNotFound) {
+		return 0, fmt.Errorf("%q is network namespace %d, but no process and no mount in tcpshift's own mount namespace leads to it: "+
+			"run tcpshift where it is mounted (nsenter -m), or mount it here (mount --bind)", path, ino)
+	}
+	return ino, err
 }
 
 // mayNotInspect is the error of a process whose namespaces the kernel does not show. Its

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/privilege"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
@@ -26,25 +27,44 @@ type Namespace struct {
 // ErrGone is the error of a namespace that is no longer where it was found.
 var ErrGone = errors.New("it is no longer where it was found")
 
+// ErrNotFound is the error of a namespace that no process, thread, open file or mount leads to.
+var ErrNotFound = errors.New("it no longer exists, or this process may not inspect those in it (CAP_SYS_PTRACE)")
+
+// errNoProc is the error of a search without anything to search in.
+var errNoProc = errors.New("there is no /proc: mount it (mount -t proc proc /proc)")
+
 // Find returns the namespaces with these inodes, or all that can be found if inodes is
-// empty; those of the oldest processes come first. It fails if one of inodes cannot be found.
+// empty; those of the oldest processes come first. It fails if one of inodes cannot be found, with
+// [ErrNotFound] unless this process can open no further file or there is no /proc.
 // A namespace is found by its processes, threads, open files and mounts, but not if only
 // a socket or kernel thread refers to it.
 func Find(inodes []uint32) ([]Namespace, error) {
 	var w walk
 	all := w.find(inodes)
 	if w.err != nil && (len(inodes) == 0 || len(all) < len(inodes)) {
-		return nil, fmt.Errorf("find network namespaces: %w", limitOf(w.err))
+		return nil, fmt.Errorf("find network namespaces: %w", privilege.ExplainLimit(w.err))
+	}
+	if len(all) == 0 && !hasProc() {
+		return nil, fmt.Errorf("find network namespaces: %w", errNoProc)
 	}
 	for _, inode := range inodes {
 		if !slices.ContainsFunc(all, func(n Namespace) bool { return n.Inode == inode }) {
-			return nil, fmt.Errorf("find network namespace %d: it no longer exists, or this process may not inspect those in it (CAP_SYS_PTRACE)", inode)
+			return nil, fmt.Errorf("find network namespace %d: %w", inode, ErrNotFound)
 		}
 	}
 	if len(all) == 0 {
-		return nil, errors.New("find network namespaces: there is none in /proc: mount it (mount -t proc proc /proc)")
+		return nil, errors.New("find network namespaces: this process may inspect no process in /proc (CAP_SYS_PTRACE)")
 	}
 	return all, nil
+}
+
+// hasProc reports whether /proc is what it should be.
+func hasProc() bool {
+	dir, err := safeopen.ProcDir("/proc")
+	if err != nil {
+		return isTemporary(err)
+	}
+	return dir.Close() == nil
 }
 
 // FindExisting is like Find, but skips the namespaces that cannot be found.
@@ -60,15 +80,11 @@ func All(yield func(Namespace) bool) {
 	w.namespaces(yield)
 }
 
-// CanFind reports whether [Find] finds a namespace with this inode. A namespace that only a
-// socket or kernel thread refers to exists, but cannot be found.
-func CanFind(inode uint32) bool {
-	for n := range All {
-		if n.Inode == inode {
-			return true
-		}
-	}
-	return false
+// Check fails as [Find] does if there is no namespace with this inode, or it cannot be found. A
+// namespace that only a socket or kernel thread refers to exists, but cannot be found.
+func Check(inode uint32) error {
+	_, err := Find([]uint32{inode})
+	return err
 }
 
 // Do runs f on a thread in the namespace, and returns its error. No other goroutine runs on
@@ -92,7 +108,7 @@ func (n Namespace) enter() error {
 	file, err := safeopen.Netns(n.Path, n.Inode)
 	switch {
 	case isTemporary(err):
-		return limitOf(err)
+		return privilege.ExplainLimit(err)
 	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM):
 		return err
 	case err != nil:
@@ -106,14 +122,4 @@ func (n Namespace) enter() error {
 // open no further file, and not about the file.
 func isTemporary(err error) bool {
 	return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
-}
-
-// limitOf adds to EMFILE what the operator can do. It returns other errors, such as ENFILE, as
-// they are.
-func limitOf(err error) error {
-	var limit unix.Rlimit
-	if errors.Is(err, unix.EMFILE) && unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
-		return fmt.Errorf("%w: this process may have %d files open: raise the limit (ulimit -n, or LimitNOFILE= of the unit)", err, limit.Cur)
-	}
-	return err
 }

@@ -152,8 +152,8 @@ func TestFind_OwnNamespaceOnce(t *testing.T) {
 	if all := find(t, own(t)); len(all) != 1 {
 		t.Errorf("%d namespaces are found, want the one asked for: %v", len(all), all)
 	}
-	if !CanFind(own(t)) {
-		t.Errorf("namespace %d does not exist", own(t))
+	if err := Check(own(t)); err != nil {
+		t.Error(err)
 	}
 }
 
@@ -175,8 +175,8 @@ func TestFind_AnyReference(t *testing.T) {
 
 // check checks what is true of every namespace that exists.
 func check(inode uint32) error {
-	if !CanFind(inode) {
-		return fmt.Errorf("namespace %d does not exist", inode)
+	if err := Check(inode); err != nil {
+		return err
 	}
 	for _, wanted := range [][]uint32{{inode}, nil} {
 		all, err := Find(wanted)
@@ -271,8 +271,8 @@ func TestFind_Missing(t *testing.T) {
 		}
 	}
 	for _, none := range []uint32{0, 1, 1<<32 - 1} {
-		if CanFind(none) {
-			t.Errorf("namespace %d exists", none)
+		if err := Check(none); !errors.Is(err, ErrNotFound) {
+			t.Errorf("namespace %d: %v, want that it is not found", none, err)
 		}
 	}
 }

@@ -3,6 +3,7 @@
 package privilege
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -181,4 +182,14 @@ func join(list []Capability) string {
 		return all[0]
 	}
 	return strings.Join(all[:last], ", ") + " and " + all[last]
+}
+
+// ExplainLimit adds to EMFILE what the operator can do. It returns other errors, such as ENFILE,
+// as they are.
+func ExplainLimit(err error) error {
+	var limit unix.Rlimit
+	if errors.Is(err, unix.EMFILE) && unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
+		return fmt.Errorf("%w: this process may have %d files open: raise the limit (ulimit -n, or LimitNOFILE= of the unit)", err, limit.Cur)
+	}
+	return err
 }

@@ -17,20 +17,25 @@ import (
 // process writes where that user cannot.
 var ErrRefused = errors.New("it may be there on another user's behalf")
 
-// refusal is an ErrRefused with the reason.
-type refusal struct{ path, reason string }
+// refusal is an ErrRefused or ErrOtherKind with the reason.
+type refusal struct {
+	path, reason string
+	is           error
+}
 
 func (r *refusal) Error() string        { return r.path + " " + r.reason }
-func (r *refusal) Is(target error) bool { return target == ErrRefused }
+func (r *refusal) Is(target error) bool { return target == r.is }
 
 const appendFlags = unix.O_WRONLY | unix.O_APPEND
 
 // Append opens the file at path for appending, and creates it with these permissions if
 // nothing is there. Opening a FIFO waits until a process reads it; that wait, and any for a
 // disk that hangs, ends when ctx is done. The error wraps [ErrRefused] if the last component
-// of path is a symbolic link or a block device, or if the file is a regular one or a FIFO and
-// belongs to neither this user nor root, or has several names. The directories of path may be links.
-// With follow nothing is refused, but no file is created through a link.
+// of path is a symbolic link, or if the file is a regular one or a FIFO and belongs to neither this
+// user nor root, or has several names. The directories of path may be links. With follow none of
+// that is refused, but no file is created through a link. The error wraps [ErrOtherKind] if the
+// file is a socket, a block device, or a character device other than terminals,
+// /dev/null, /dev/zero and /dev/full.
 //
 // /dev/stdout, /dev/stderr, /dev/fd/N and /proc/self/fd/N are not opened: the result is a
 // duplicate of that descriptor, and inherited is true. The process that passed the descriptor
@@ -87,8 +92,11 @@ func appendTo(path string, permissions uint32, follow bool, isFIFO *atomic.Bool)
 	if err != nil {
 		return nil, err
 	}
+	if reason := unsuitable(&st); reason != "" {
+		return nil, &refusal{path, reason, ErrOtherKind}
+	}
 	if reason := refuse(&st); reason != "" && !follow {
-		return nil, &refusal{path, reason}
+		return nil, &refusal{path, reason, ErrRefused}
 	}
 	isFIFO.Store(st.Mode&unix.S_IFMT == unix.S_IFIFO)
 	return r.open(appendFlags)
@@ -104,9 +112,8 @@ func findLast(path string, follow bool) (reference, error) {
 	})
 }
 
-// refuse returns why a file must not be written to, or "". Character devices are accepted: only
-// root makes device files, so another user cannot put one at the path. Block devices are not,
-// because a record would overwrite data.
+// refuse returns why a file must not be written to, or "". Devices are accepted: only root makes
+// device files, so another user cannot put one at the path.
 func refuse(st *unix.Stat_t) string {
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFLNK:
@@ -118,8 +125,6 @@ func refuse(st *unix.Stat_t) string {
 		case st.Nlink > 1:
 			return "has another name, too (a hard link)"
 		}
-	case unix.S_IFBLK:
-		return "is a block device"
 	}
 	return ""
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,8 +87,8 @@ func TestAppend_FileOfAnotherUser(t *testing.T) {
 }
 
 // A file with two names is refused: one may be that of another user's directory, as the kernel
-// does not forbid with fs.protected_hardlinks=0. So is a block device.
-func TestAppend_HardLinkAndBlockDevice(t *testing.T) {
+// does not forbid with fs.protected_hardlinks=0.
+func TestAppend_HardLink(t *testing.T) {
 	dir := t.TempDir()
 	path, other := filepath.Join(dir, "passwd"), filepath.Join(dir, "records")
 	mustDo(t, os.WriteFile(path, nil, 0o600), os.Link(path, other))
@@ -95,12 +96,43 @@ func TestAppend_HardLinkAndBlockDevice(t *testing.T) {
 		t.Errorf("a hard link: %v, want it refused", err)
 	}
 	mustDo(t, tryAppend(t, other, true), os.Remove(path), tryAppend(t, other, false))
+}
+
+// What a record would damage, or what acts when it is opened, is not opened, with follow neither.
+func TestAppend_OtherKind(t *testing.T) {
 	needRoot(t)
-	disk := filepath.Join(dir, "disk")
-	mustDo(t, unix.Mknod(disk, unix.S_IFBLK|0o600, int(unix.Mkdev(7, 250))))
-	if err := tryAppend(t, disk, false); !errors.Is(err, ErrRefused) {
-		t.Errorf("a block device: %v, want it refused", err)
+	dir := t.TempDir()
+	makeDevice := func(kind, major, minor uint32) string {
+		path := filepath.Join(dir, fmt.Sprint(kind, major, minor))
+		mustDo(t, unix.Mknod(path, kind|0o600, int(unix.Mkdev(major, minor))))
+		return path
 	}
+	socket := filepath.Join(dir, "socket")
+	l, err := net.Listen("unix", socket)
+	mustDo(t, err)
+	defer l.Close()
+	watchdog := makeDevice(unix.S_IFCHR, 10, 130)
+	for path, want := range map[string]string{
+		makeDevice(unix.S_IFBLK, 7, 250): " is a block device",
+		makeDevice(unix.S_IFCHR, 1, 1):   " is a device (1:1), and no terminal, /dev/null or /dev/full", // /dev/mem
+		watchdog:                         " is a device (10:130), and no terminal, /dev/null or /dev/full",
+		socket:                           " is a socket, which cannot be opened by its path",
+	} {
+		for _, follow := range []bool{false, true} {
+			if err := tryAppend(t, path, follow); !errors.Is(err, ErrOtherKind) || err.Error() != path+want {
+				t.Errorf("follow %v: %v, want %s%s", follow, err, path, want)
+			}
+		}
+	}
+	for _, path := range []string{"/dev/null", "/dev/full", makeDevice(unix.S_IFCHR, 1, 5)} {
+		mustDo(t, tryAppend(t, path, false), tryAppend(t, path, true))
+	}
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	mustDo(t, err)
+	defer master.Close()
+	mustDo(t, unix.IoctlSetPointerInt(int(master.Fd()), unix.TIOCSPTLCK, 0))
+	number, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	mustDo(t, err, tryAppend(t, fmt.Sprint("/dev/pts/", number), false))
 }
 
 // A user who exchanges the file for links all the time, in a directory such as /tmp, does not
