@@ -100,14 +100,16 @@ func (ns *namespace) bindAlerts(now time.Duration) bool {
 // an alert about that is open.
 func (tr *tracker) isBoundOut(key destination) bool {
 	ns := tr.knownNamespace(key.netns)
-	if ns == nil || key.ownRange || !ns.bindAlerts(tr.now) {
-		return false
-	}
+	return ns != nil && ns.bindAlerts(tr.now) && tr.hasNoPorts(ns, key)
+}
+
+// hasNoPorts reports whether all ports of a destination are bound.
+func (tr *tracker) hasNoPorts(ns *namespace, key destination) bool {
 	var use *destinationUse // nil: no connection is open
 	if e := tr.destinations.Find(key, key.hash()); e != nil {
 		use = &e.Value
 	}
-	return ns.portsFor(use) == 0
+	return !key.ownRange && ns.portsFor(use) == 0
 }
 
 // isRead reports whether the list of bound ports is new enough to verify their number.
@@ -148,7 +150,7 @@ func (d bindExhaustion) forecast(ns *namespace) (f rate.Forecast, opening bool) 
 func (d bindExhaustion) isOfOneDestination(netns uint32, ns *namespace) bool {
 	for _, e := range d.destinations.Entries() {
 		u := &e.Value
-		if e.Key.netns == netns && 2*u.binds > ns.bindCount+ns.bound.count && (u.raisedAt == d.now || u.kernel.opensSince > 0) {
+		if e.Key.netns == netns && 2*u.binds > ns.bindCount+ns.bound.count && (u.stormAt == d.now || u.kernel.opensSince > 0) {
 			return true
 		}
 	}

@@ -29,6 +29,7 @@ type exhaustion struct {
 	decidedAt time.Duration // see kindOf
 	failed    uint64        // connects, since the cause of that kind began
 	newly     uint64        // of failed: since decidedAt
+	unchecked uint64        // of failed: since portExhaustion was checked
 }
 
 // exhaustionKind is the alert that reports the failures: one cause has one alert.
@@ -80,6 +81,7 @@ func (s *exhaustions) observe(t *tcp.Transition) {
 	x.count(t)
 	x.failed++
 	x.newly++
+	x.unchecked++
 	x.lastAt = max(x.lastAt, t.Monotonic)
 	x.bySecond.Advance(int64(x.lastAt / time.Second))
 	x.bySecond.Add(1)
@@ -231,5 +233,5 @@ func (tr *tracker) timeWaitShare(key destination, x *exhaustion) (share float64,
 // hasStorm reports whether a portStorm of a destination has an alert.
 func (tr *tracker) hasStorm(key destination) bool {
 	e := tr.destinations.Find(key, key.hash())
-	return e != nil && e.Value.raisedAt > 0 && tr.now-e.Value.raisedAt < quietPeriod
+	return e != nil && e.Value.stormAt > 0 && tr.now-e.Value.stormAt < quietPeriod
 }

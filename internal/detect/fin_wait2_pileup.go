@@ -66,7 +66,7 @@ func newFinWait2Pileup(tr *tracker) detector {
 		tracker: tr, created: topk.New[waitingKey, rate.Counter](tr.MaxDestinations / 8), living: newLivingSockets(),
 		sightings: make(map[uint32]sightings), sighted: newQuota(2 * maxWaiting), counted: make(map[waitingKey]*halfClosedCount),
 	}
-	tr.takeHalfClosed, tr.seedLiving = d.takeCounts, d.seedLiving
+	tr.takeHalfClosed, tr.seedLiving, tr.forgetLiving = d.takeCounts, d.seedLiving, d.living.forget
 	return d
 }
 

@@ -68,6 +68,15 @@ func (l *livingSockets) remove(cookie uint64) {
 	}
 }
 
+// forget drops the sockets of a namespace that is gone.
+func (l *livingSockets) forget(netns uint32) {
+	for cookie, s := range l.sockets {
+		if s.key.netns == netns {
+			l.remove(cookie)
+		}
+	}
+}
+
 // isFull reports whether a user may have sockets that are not counted.
 func (l *livingSockets) isFull() bool { return len(l.sockets) >= maxWaiting }
 

@@ -63,8 +63,8 @@ type namespace struct {
 	bindUse      *rate.Estimator // of the ports in binds that count; nil: there was none
 	bindOpens    time.Duration   // since when an alert about them is due; 0: it is not
 	bindRaisedAt time.Duration   // when the cause of such an alert was raised last
-	noPort       uint64          // connects that found no local port, since the cause of such an alert began
-	noPortAt     time.Duration   // the last of all such connects; 0: there was none
+	noPort       uint64          // connects that such an alert reports: they found no local port because all were bound
+	noPortAt     time.Duration   // the last of such connects that an alert about their destination reports; 0: there was none
 	bound        boundGrowth     // of the ports in limits.Bound
 
 	countedAt   time.Duration // when the kernel's count was read; 0: never
@@ -303,6 +303,7 @@ func (ns *namespace) isCounted(tr *tracker) bool {
 // forget drops a namespace, its destinations and its servers: the kernel may give its inode
 // number to another namespace.
 func (tr *tracker) forget(netns uint32) {
+	tr.forgetLiving(netns)
 	tr.destinations.Sweep(func(e *topk.Entry[destination, destinationUse]) bool { return e.Key.netns != netns })
 	tr.servers.Sweep(func(e *topk.Entry[server, serverUse]) bool { return e.Key.netns != netns })
 	tr.namespaces.Sweep(func(e *topk.Entry[uint32, namespace]) bool { return e.Key != netns })

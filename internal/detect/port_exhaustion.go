@@ -36,13 +36,19 @@ func (d portExhaustion) failures(c cause) uint64 { return d.exhausted.failures(c
 
 func (d portExhaustion) check(raise raiser) {
 	for key, x := range d.exhausted.byDestination {
+		failed := x.unchecked
+		x.unchecked = 0
 		switch kind := d.kindOf(key, x); {
 		case !x.isFailing(d.now):
 			if !x.mayBeReported(d.now) && !d.hasStorm(key) { // whose alert reports the failures
 				d.exhausted.remove(key)
 			}
-		case d.isBoundOut(key): // bindExhaustion reports the failures
+		case d.isBoundOut(key):
+			d.knownNamespace(key.netns).noPort += failed // bindExhaustion reports them
 		case kind == notTimeWaits:
+			if ns := d.knownNamespace(key.netns); ns != nil && d.hasNoPorts(ns, key) {
+				ns.noPortAt = x.lastAt
+			}
 			c := opens
 			if d.verifies(key) {
 				c |= verified

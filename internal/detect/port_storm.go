@@ -25,6 +25,15 @@ func (portStorm) observe(*tcp.Transition) {}
 
 func (d portStorm) failures(c cause) uint64 { return d.exhausted.failures(c, byTimeWaits) }
 
+// pin also notes that the alert is open.
+func (d portStorm) pin(c cause) {
+	d.tracker.pin(c)
+	key := c.(destination)
+	if e := d.destinations.Find(key, key.hash()); e != nil {
+		e.Value.stormAt = d.now
+	}
+}
+
 func (d portStorm) check(raise raiser) {
 	for _, e := range d.destinations.Entries() {
 		u := &e.Value
@@ -36,7 +45,6 @@ func (d portStorm) check(raise raiser) {
 			continue
 		}
 		if d.raises(e, x, raise) {
-			u.raisedAt = d.now
 			continue
 		}
 		u.kernel.opensSince = 0
@@ -67,6 +75,9 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], x *exhaust
 	model := ns.modelFor(d.now, e.Key, u)
 	f := u.Forecast(model, capacity)
 	d.suspectWaiting(ns, u, model, capacity)
+	if !fails && f.Occupancy < exhaustedShare*capacity && ns.mostTimeWaits(d.now, u, u.TimeWaits(model))+u.Connections(model) < capacity {
+		return false // tcp_max_tw_buckets is reached before
+	}
 	if fails || isSuspected(f) {
 		ns.suspectedAt = d.now
 	}
@@ -203,6 +214,21 @@ func (tr *tracker) portCapacity(key destination, use *destinationUse) (float64, 
 		return 0, ns // the kernel never keeps so many TIME_WAITs
 	}
 	return float64(capacity), ns
+}
+
+// mostTimeWaits is how many TIME_WAITs a destination that has some now gets before the namespace has
+// tcp_max_tw_buckets, or then: those that end make room for new ones of all, as many as each creates.
+func (ns *namespace) mostTimeWaits(now time.Duration, u *destinationUse, has float64) float64 {
+	most := float64(ns.limits.MaxTimeWaits)
+	ns.total.Advance(now)
+	ns.reusable.Advance(now)
+	created, all := u.CreatedWithin(rate.MaxWindow), ns.total.CreatedWithin(rate.MaxWindow)+ns.reusable.CreatedWithin(rate.MaxWindow)
+	if created == 0 || created >= all {
+		return most
+	}
+	share := float64(created) / float64(all)
+	others := max(float64(ns.limits.TimeWaits), ns.total.TimeWaits(ns.model()))
+	return max(share*most, has+share*max(0, most-others))
 }
 
 func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *namespace, forecast rate.Forecast) Finding {

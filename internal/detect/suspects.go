@@ -75,14 +75,14 @@ type suspectCount struct {
 	open      int // connections, except those in LAST_ACK
 	lastAck   int
 	timeWaits int           // timewait sockets that connect() does not take over
-	finWait2  int           // of timeWaits: those in FIN_WAIT2
+	finWait2  int           // timewait sockets in FIN_WAIT2
 	oldest    time.Duration // how long the oldest of finWait2 has waited
+	young     int           // of timeWaits: they are too young for connect() to take them over
 	refused   int           // of timeWaits: TIME_WAITs that connect() has not taken over when it found no port, although they were old enough
 	reusable  int           // TIME_WAITs that it takes over if they have a timestamp of the peer
 	// reusableIn are those of reusable by second of creation, as created.
 	reusableIn [comparedFor/time.Second + 4]int32
-	// expires are the timewait sockets by the seconds that are left on their timers, if connect() may
-	// keep them until then.
+	// expires are the timewait sockets that are not young, by the seconds that are left on their timers.
 	expires [tcp.TimeWaitTimeout/time.Second + 1]int32
 	// created are the timewait sockets by second of creation, from comparedFrom on. For one
 	// that was in FIN_WAIT2 it is the second of the peer's FIN.
@@ -130,6 +130,10 @@ func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, of *suspect) {
 	createdAt := c.readAt - max(0, age)
 	second := int64(createdAt/time.Second) - int64(c.of.comparedFrom()/time.Second)
 	reuses := c.limits.AllowsReuse(of.key.local, of.key.peer)
+	if s.Substate == tcp.FinWait2 && second >= 0 {
+		n.finWait2++
+		n.oldest = max(n.oldest, age)
+	}
 	switch {
 	case s.New == tcp.LastAck:
 		n.lastAck++
@@ -140,10 +144,11 @@ func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, of *suspect) {
 	case second < 0: // it is about to end: see comparedFor
 	case s.Substate == tcp.FinWait2 && !(reuses && c.limits.ReusesFinWait2):
 		n.timeWaits++
-		n.finWait2++
-		n.oldest = max(n.oldest, age)
-	case age < c.limits.ReuseDelay || !reuses:
+	case !reuses:
 		n.timeWaits++
+	case age < c.limits.ReuseDelay:
+		n.timeWaits++
+		n.young++
 	case createdAt+c.limits.ReuseDelay+jiffy <= of.refusedAt:
 		n.timeWaits++
 		n.refused++

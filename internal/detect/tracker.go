@@ -26,8 +26,9 @@ type tracker struct {
 	binds     quota // of all namespaces
 	leftOut   LeftOut
 
-	// seedLiving is set by the detector that counts sockets in FIN_WAIT2.
-	seedLiving func(netns uint32, client bool, s *tcp.Socket)
+	// seedLiving and forgetLiving are set by the detector that counts sockets in FIN_WAIT2.
+	seedLiving   func(netns uint32, client bool, s *tcp.Socket)
+	forgetLiving func(netns uint32)
 	// seedCloseWait and takeCloseWait are set by the detector that counts sockets in CLOSE_WAIT.
 	seedCloseWait func(netns uint32, server bool, s *tcp.Socket)
 	takeCloseWait func(readAt time.Duration, netns uint32, sockets []tcp.CloseWaitSocket)
@@ -64,7 +65,7 @@ func (d *destination) hash() uint64 {
 type destinationUse struct {
 	rate.Estimator
 	topServices
-	raisedAt time.Duration // when the cause of a portStorm was raised last; 0: never
+	stormAt time.Duration // when the cause of a portStorm that has an alert was raised last; 0: never
 
 	binds   int // its ports that were bound before connect()
 	earlier int // connections that are older than the tracer; none of those without an own range is taken off
@@ -247,8 +248,6 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 			use.Value.changes++
 			if tcp.ClosedByOf(t) == tcp.ClosedByNoPort {
 				use.Value.unmoved += 2
-				ns.noPort++
-				ns.noPortAt = t.Monotonic
 			}
 		}
 		return

@@ -43,6 +43,7 @@ type verification struct {
 	mayLose          uint64        // a twentieth of the ports
 
 	timeWaits float64 // that the kernel had more than the model, at verifiedAt: see applyTo
+	young     float64 // of timeWaits: connect() may soon take them over
 	expires   []int32 // see suspectCount.expires; nil: not known
 	open      float64 // connections that it had more, until settle corrects the model
 	lastAck   float64 // connections in LAST_ACK: they keep their ports, and the model has closed them
@@ -194,7 +195,10 @@ func (v *verification) applyTo(m *rate.TimeWaitModel, now time.Duration) {
 		return
 	}
 	m.Scale = 1 // the count of one destination is better than the mean of its namespace
-	m.TimeWaitOffset = v.timeWaits * v.left(age, m.Hold)
+	m.TimeWaitOffset = (v.timeWaits - v.young) * v.left(age, m.Hold)
+	if age < m.ReuseAfter {
+		m.TimeWaitOffset += v.young
+	}
 	m.OpenOffset = v.open + v.lastAck
 }
 
@@ -319,7 +323,11 @@ func (tr *tracker) takeCounts(now time.Duration, c *SuspectCounts) {
 // modelled is the number of TIME_WAITs of the model that is compared with the kernel's.
 func (tr *tracker) modelled(s *Suspects, key destination, u *destinationUse) float64 {
 	u.Advance(tr.now)
-	model := tr.ensureNamespace(key.netns).uncorrected(key, u)
+	ns := &namespace{scale: 1, finFraction: 1} // in a tick none may be added: see namespaceInTick
+	if e := tr.namespaces.Find(key.netns, uint64(key.netns)); e != nil {
+		ns = &e.Value
+	}
+	model := ns.uncorrected(key, u)
 	model.Scale = 1
 	model.Hold = min(model.Hold, (tr.now-s.comparedFrom()).Truncate(time.Second)+time.Second)
 	return u.TimeWaits(model)
@@ -342,13 +350,14 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 	v.ambiguous = uint64(most-least) > v.mayLose
 	ahead := pipelineDelay * u.RecentRate()
 	v.timeWaits = difference(float64(least), float64(most), after.timeWaits, float64(moved)+math.Abs(after.timeWaits-before.timeWaits), ahead)
-	v.expires = nil
+	v.expires, v.young = nil, 0
 	if v.reuses = ns.limits.AllowsReuse(key.local, key.peer); v.reuses {
 		if ns.limits.ReusesFinWait2 {
-			ns.learnUntimedFraction(key, u, float64(most))
+			ns.learnUntimedFraction(key, u, c, float64(most))
 		}
 		if v.timeWaits > 0 {
 			v.expires = slices.Clone(c.expires[:])
+			v.young = min(v.timeWaits, max(0, float64(c.young)-u.TimedWithin(ns.limits.ReuseDelay)))
 		}
 	} else {
 		u.learnFinFraction(c, ns.limits.FinWait2TimewaitTimeout())
@@ -398,11 +407,13 @@ func (c *suspectCount) keptFrom(first int64, u *destinationUse) (least, most int
 // nothing.
 func (u *destinationUse) moves() int64 { return int64(u.changes - u.unmoved) }
 
+// lateTimers is how late the kernel's timers are at most.
+const lateTimers = 2 * time.Second
+
 // learnFinFraction finds out how many peers have closed of the timewait sockets that were created
 // in FIN_WAIT2 and are older than the timeout of that substate: the others are gone.
 func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration) {
-	const late = 2 * time.Second // of the kernel's timers
-	young, known := u.FinWait2Count(timeout), u.FinWait2Count(timeout+late)
+	young, known := u.FinWait2Count(timeout), u.FinWait2Count(timeout+lateTimers)
 	old := u.FinWait2Count(comparedFor) - known
 	if old < minReconciled {
 		return
@@ -429,18 +440,29 @@ func (u *destinationUse) learnFinDelay(c *suspectCount, timeout time.Duration) {
 
 // learnUntimedFraction finds out how many peers have closed of the timewait sockets that were created in
 // FIN_WAIT2, if connect() takes over those in FIN_WAIT2, too: of the others, which have no timestamp.
-// most is how many the kernel has at most.
-func (ns *namespace) learnUntimedFraction(key destination, u *destinationUse, most float64) {
+// most is how many timewait sockets connect() does not take over, at most. Before any could end
+// without the peer's FIN, the others are those that do not wait any more.
+func (ns *namespace) learnUntimedFraction(key destination, u *destinationUse, c *suspectCount, most float64) {
 	model := ns.uncorrected(key, u)
 	before := u.TimeWaits(model)
+	model.FinWait2Hold += lateTimers // until then the kernel has them in any case
 	model.FinFraction = 1
 	all := u.TimeWaits(model)
 	model.FinFraction = 0
 	none := u.TimeWaits(model)
-	if all-none < minReconciled {
+	created := 0.0
+	for n := range int64(ns.limits.FinWait2TimewaitTimeout() / time.Second) {
+		created += u.UntimedIn(int64(u.kernel.verifiedAt/time.Second) - n).FinWait2
+	}
+	switch {
+	case all-none >= minReconciled:
+		u.finFraction = (most - none) / (all - none)
+	case created >= minReconciled:
+		u.finFraction = 1 - float64(c.finWait2)/created
+	default:
 		return
 	}
-	u.finFraction, u.finKnown = min(1, max(0, (most-none)/(all-none))), true
+	u.finFraction, u.finKnown = min(1, max(0, u.finFraction)), true
 	u.kernel.timeWaits += before - u.TimeWaits(ns.uncorrected(key, u)) // a better model does not change a count
 }
 

@@ -265,6 +265,11 @@ func (e *Estimator) ClosedByPeerCount(within time.Duration) int64 {
 	return e.timeWaits.Sum(0, slotsOf(within))
 }
 
+// CreatedWithin is how many timewait sockets were created within a time, up to 64 s.
+func (e *Estimator) CreatedWithin(d time.Duration) int64 {
+	return e.timeWaits.Sum(0, slotsOf(d)) + e.finWait2.Sum(0, slotsOf(d))
+}
+
 // TimeForFinWait2 is the length of the time up to now in which the newest count timewait
 // sockets in FIN_WAIT2 were created.
 func (e *Estimator) TimeForFinWait2(count int64) time.Duration {
@@ -305,7 +310,7 @@ func (e *Estimator) TimeWaits(m TimeWaitModel) float64 {
 func (e *Estimator) modelledTimeWaits(m TimeWaitModel) float64 {
 	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
 	if m.reuses() {
-		count := e.createdWithin(m.ReuseAfter) + e.delayedWithin(m.ReuseAfter, m) + float64(e.untimed.Sum(0, hold))
+		count := e.TimedWithin(m.ReuseAfter) + e.delayedWithin(m.ReuseAfter, m) + float64(e.untimed.Sum(0, hold))
 		for n := slotsOf(m.ReuseAfter); n < finWait2 && m.FinFraction < 1; n++ {
 			count += e.waiting(n, m)
 		}
@@ -335,9 +340,9 @@ func (e *Estimator) untimedUnclosed(n int, m TimeWaitModel) float64 {
 	return (1 - m.FinFraction) * min(e.finWait2.ago(n), e.untimed.ago(n))
 }
 
-// createdWithin is how many timewait sockets with a timestamp were created within a time.
+// TimedWithin is how many timewait sockets with a timestamp were created within a time.
 // Up to 15 s it counts the steps, and a part of the oldest one; beyond that, seconds.
-func (e *Estimator) createdWithin(d time.Duration) float64 {
+func (e *Estimator) TimedWithin(d time.Duration) float64 {
 	if steps := int(d / Step); steps < slots-1 {
 		span := time.Duration(steps)*Step + e.now%Step // of the newest steps+1
 		return float64(e.timed.Sum(0, steps+1)) - e.timed.ago(steps)*float64(min(span-d, Step))/float64(Step)

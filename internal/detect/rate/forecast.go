@@ -107,7 +107,7 @@ func (e *Estimator) released(second int, m TimeWaitModel) float64 {
 		}
 	}
 	if left := m.ReuseAfter - time.Duration(second)*time.Second; left > 0 {
-		young := e.createdWithin(left) - e.createdWithin(max(0, left-time.Second))
+		young := e.TimedWithin(left) - e.TimedWithin(max(0, left-time.Second))
 		for n := slotsOf(left - time.Second); n < slotsOf(left) && m.FinFraction < 1; n++ {
 			young -= e.waiting(n, m) // they wait on
 		}
