@@ -145,6 +145,7 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	traced.closeLinks = p.CloseLinks
 	s.handle(&traced)
 	cfg := o.config(p, queue)
+	warnOfPIDs()
 	// Before the monitor reads what others control.
 	cfg.Start.Features = append(cfg.Start.Features, o.confine(p, out)...)
 	if o.wants("alert") {
@@ -153,6 +154,13 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 		cfg.Monitor = m
 	}
 	return trace.Run(s.ctx, cfg)
+}
+
+// warnOfPIDs warns where the pids in records are not those that the operator sees.
+func warnOfPIDs() {
+	if f := probe.DetectHostPIDs(); f.Err != nil {
+		warn(fmt.Sprintf("%v: %s: %s", f.Err, f.Cost, f.Remedy))
+	}
 }
 
 // unwanted returns the optional features that are switched off.
@@ -168,7 +176,7 @@ func (o *traceOptions) config(p *probe.Probe, out output.Sink) trace.Config {
 		Source:        p,
 		Sink:          out,
 		Encoder:       o.encoder(),
-		Start:         startRecord(p.Features()),
+		Start:         startRecord(append(p.Features(), probe.DetectHostPIDs())),
 		Only:          o.only,
 		Duration:      o.duration,
 		Count:         o.count,

@@ -13,6 +13,7 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/decode"
 	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/internal/sandbox"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -34,7 +35,17 @@ func Examine(w io.Writer) error {
 	for _, f := range probe.DetectFeatures() {
 		r.feature(f)
 	}
+	r.feature(probe.DetectHostPIDs())
+	for _, part := range sandbox.Available() {
+		r.feature(probe.Feature{Name: part.Name, Err: part.Err, Cost: "--sandbox runs without it", Remedy: remedyOf[part.Name]})
+	}
 	return r.writeErr
+}
+
+// remedyOf is what the operator can do about a part of the sandbox that is missing.
+var remedyOf = map[string]string{
+	sandbox.Seccomp:  "use a kernel built with CONFIG_SECCOMP_FILTER=y",
+	sandbox.Landlock: "use Linux 5.13 or later with CONFIG_SECURITY_LANDLOCK=y, and landlock in the boot parameter lsm=",
 }
 
 // report writes the lines.

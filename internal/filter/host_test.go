@@ -51,7 +51,7 @@ func netnsOf(t *testing.T, path string) uint32 {
 func TestNetns_PathProcessInode(t *testing.T) {
 	want := netnsOf(t, "/proc/self/ns/net")
 	for _, word := range []string{
-		"/proc/self/ns/net", fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), fmt.Sprintf("pid:%d", os.Getpid()), fmt.Sprint(want),
+		"/proc/self/ns/net", fmt.Sprintf("/proc/%d/ns/net", os.Getpid()), fmt.Sprintf("pid:%d", os.Getpid()), fmt.Sprintf("pid:00%d", os.Getpid()), fmt.Sprint(want),
 	} {
 		if got, err := ParseNetns(word); err != nil || got != want {
 			t.Errorf("%q returns %d, %v; want %d", word, got, err, want)
@@ -176,6 +176,38 @@ func TestNetns_OnlyMount(t *testing.T) {
 	out, err := child.CombinedOutput()
 	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
 		t.Errorf("in its own mount namespace: %v\n%s", err, out)
+	}
+}
+
+// The path of a namespace that only another mount namespace has is refused: it would pass the
+// filter, and nothing would find it later.
+func TestNetns_MountedElsewhere(t *testing.T) {
+	needRoot(t)
+	path := filepath.Join(t.TempDir(), "netns")
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ready, done := filepath.Join(filepath.Dir(path), "ready"), filepath.Join(filepath.Dir(path), "done")
+	const script = `unshare --net="$1" true && : >"$2" && while [ ! -e "$3" ]; do sleep 0.01; done`
+	holder := exec.Command("sh", "-c", script, "sh", path, ready, done)
+	holder.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	if err := holder.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = os.WriteFile(done, nil, 0o600), holder.Wait() })
+	for began := time.Now(); ; time.Sleep(time.Millisecond) {
+		if _, err := os.Stat(ready); err == nil {
+			break
+		}
+		if time.Since(began) > 30*time.Second {
+			unavailable(t, "unshare(1) has mounted no namespace")
+		}
+	}
+	there := fmt.Sprintf("/proc/%d/root%s", holder.Process.Pid, path)
+	_, err := ParseNetns(there)
+	if want := strconv.Quote(there) + " is network namespace "; err == nil || !strings.HasPrefix(err.Error(), want) ||
+		!strings.Contains(err.Error(), "no process and no mount in tcpshift's own mount namespace leads to it") {
+		t.Errorf("%v, want %s…", err, want)
 	}
 }
 

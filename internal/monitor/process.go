@@ -3,7 +3,6 @@ package monitor
 import (
 	"bytes"
 	"errors"
-	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/privilege"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
@@ -55,8 +55,4 @@ func statShowsEnd(stat []byte, at time.Duration) bool {
 }
 
 // inInitialPidns reports whether this process has the pids that the kernel programs emit.
-var inInitialPidns = sync.OnceValue(func() bool {
-	const initialPidns = "pid:[4026531836]" // PROC_PID_INIT_INO, include/linux/proc_ns.h
-	link, err := os.Readlink("/proc/self/ns/pid")
-	return err == nil && link == initialPidns
-})
+var inInitialPidns = sync.OnceValue(func() bool { return privilege.HasHostPIDs() == nil })

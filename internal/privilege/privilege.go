@@ -59,10 +59,11 @@ type process struct {
 	noNewPrivs         bool   // exec gives no privileges: neither sudo nor setcap helps
 	inUserNamespace    bool   // in another user namespace than the initial one; the kernel permits BPF in the initial one only
 	hasSeccomp         bool
+	lockdown           string // see Lockdown
 }
 
 func current() process {
-	p := process{uid: os.Geteuid()}
+	p := process{uid: os.Geteuid(), lockdown: Lockdown()}
 	status, err := safeopen.ReadFile("/proc/self/status")
 	if err != nil {
 		return p
@@ -135,14 +136,18 @@ func (o *Operation) remedyOf(p *process) string {
 		return "let the seccomp profile permit the system call " + o.SystemCall +
 			" (docker run --security-opt seccomp=PROFILE, systemd SystemCallFilter=" + o.SystemCall + ")"
 	case p.known && !missing:
-		return "find the security module that refuses it (lockdown, SELinux, AppArmor) in the kernel's log or the audit log"
+		if p.lockdown == confidentiality {
+			return confidentialityRemedy
+		}
+		return "find the security module that refuses it (SELinux, AppArmor, BPF) in the kernel's log or the audit log"
 	case p.uid == 0 || p.known && !gainable:
 		return "give " + join(o.CommandCapabilities) + " to its container (docker run " + o.containerOptions() +
 			"), pod (securityContext.capabilities.add) or service (systemd CapabilityBoundingSet)"
 	}
 	file := o.withEffective(p.effective)
-	return fmt.Sprintf("run as root (sudo %s), or give the binary %s (setcap %s+ep) and only a group that you trust the right to execute it (chmod 0750)", o.Command, join(file),
-		strings.ToLower(strings.Join(words(file), ",")))
+	// In this order: a change of the group removes the capabilities of a file.
+	return fmt.Sprintf("run as root (sudo %s), or let only a group that you trust execute the binary (chgrp GROUP, chmod 0750), and then give it %s (setcap %s+ep)",
+		o.Command, join(file), strings.ToLower(strings.Join(words(file), ",")))
 }
 
 // withEffective returns the capabilities of the operation, and those in the set that another
@@ -192,4 +197,51 @@ func ExplainLimit(err error) error {
 		return fmt.Errorf("%w: this process may have %d files open: raise the limit (ulimit -n, or LimitNOFILE= of the unit)", err, limit.Cur)
 	}
 	return err
+}
+
+// confidentiality is the level of the kernel's lockdown at which no program may read kernel memory.
+const (
+	confidentiality       = "confidentiality"
+	confidentialityRemedy = "boot without lockdown=confidentiality; lockdown=integrity permits tracing"
+)
+
+// Lockdown returns the level of the kernel's lockdown: none, integrity or confidentiality; empty if
+// the kernel has no lockdown or securityfs is not mounted.
+func Lockdown() string {
+	text, err := safeopen.ReadFile("/sys/kernel/security/lockdown")
+	if err != nil {
+		return ""
+	}
+	return parseLockdown(string(text))
+}
+
+// parseLockdown parses a text such as "none [integrity] confidentiality" (lockdown_read in
+// security/lockdown/lockdown.c).
+func parseLockdown(text string) string {
+	_, rest, _ := strings.Cut(text, "[")
+	level, _, _ := strings.Cut(rest, "]")
+	return level
+}
+
+// ExplainLockdown explains why the kernel lets no BPF program read its memory, whoever loads it. ok
+// is false if lockdown is not the reason.
+func ExplainLockdown() (problem, remedy string, ok bool) {
+	if Lockdown() != confidentiality {
+		return "", "", false
+	}
+	return "this kernel is in lockdown=confidentiality, in which BPF programs may not read kernel memory", confidentialityRemedy, true
+}
+
+// HasHostPIDs reports whether the pids that this process sees are those of the host, which the
+// kernel programs emit: whether it is in the initial pid namespace. The error is the reason.
+func HasHostPIDs() error {
+	const initialPidns = 0xEFFFFFFC // PROC_PID_INIT_INO, include/linux/proc_ns.h
+	info, err := os.Stat("/proc/self/ns/pid")
+	switch {
+	case err != nil:
+		return fmt.Errorf("the pid namespace is not known: %w", err)
+	case info.Sys().(*syscall.Stat_t).Ino != initialPidns:
+		return errors.New("this process is in a pid namespace of its own")
+	}
+	return nil
 }

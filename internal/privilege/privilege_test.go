@@ -1,6 +1,8 @@
 package privilege
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -20,13 +22,13 @@ func bits(list ...int) (set uint64) {
 func TestOperation_Refused(t *testing.T) {
 	bpf := Operation{Name: "BPF", Command: "tcpshift", SystemCall: "bpf", CommandCapabilities: []Capability{unix.CAP_BPF, unix.CAP_PERFMON}}
 	const (
-		root      = "run as root (sudo tcpshift), or give the binary CAP_BPF and CAP_PERFMON (setcap cap_bpf,cap_perfmon+ep) and only a group that you trust the right to execute it (chmod 0750)"
+		root      = "run as root (sudo tcpshift), or let only a group that you trust execute the binary (chgrp GROUP, chmod 0750), and then give it CAP_BPF and CAP_PERFMON (setcap cap_bpf,cap_perfmon+ep)"
 		container = "give CAP_BPF and CAP_PERFMON to its container (docker run --cap-add=BPF --cap-add=PERFMON), " +
 			"pod (securityContext.capabilities.add) or service (systemd CapabilityBoundingSet)"
 		namespace = "run it in the initial user namespace: as root on the host, " +
 			"or in a container that is not rootless (docker run --userns=host --cap-add=BPF --cap-add=PERFMON)"
 		seccomp = "let the seccomp profile permit the system call bpf (docker run --security-opt seccomp=PROFILE, systemd SystemCallFilter=bpf)"
-		module  = "find the security module that refuses it (lockdown, SELinux, AppArmor) in the kernel's log or the audit log"
+		module  = "find the security module that refuses it (SELinux, AppArmor, BPF) in the kernel's log or the audit log"
 	)
 	for _, tt := range []struct {
 		name   string
@@ -49,6 +51,11 @@ func TestOperation_Refused(t *testing.T) {
 		{"root under seccomp", process{known: true, hasSeccomp: true, bounded: all, effective: all},
 			"uid 0, with CAP_BPF and CAP_PERFMON, in the initial user namespace, under a seccomp filter", seccomp},
 		{"an old container with CAP_SYS_ADMIN", process{known: true, bounded: bits(unix.CAP_SYS_ADMIN), effective: bits(unix.CAP_SYS_ADMIN)},
+			"uid 0, with CAP_BPF and CAP_PERFMON, in the initial user namespace, without a seccomp filter", module},
+		{"root in lockdown", process{known: true, lockdown: "confidentiality", bounded: all, effective: all},
+			"uid 0, with CAP_BPF and CAP_PERFMON, in the initial user namespace, without a seccomp filter",
+			"boot without lockdown=confidentiality; lockdown=integrity permits tracing"},
+		{"root in a weaker lockdown", process{known: true, lockdown: "integrity", bounded: all, effective: all},
 			"uid 0, with CAP_BPF and CAP_PERFMON, in the initial user namespace, without a seccomp filter", module},
 		{"root, no /proc", process{}, "uid 0", container},
 		{"a user, no /proc", process{uid: 7}, "uid 7", root},
@@ -92,9 +99,34 @@ func TestJoin(t *testing.T) {
 func TestOperation_SetcapKeeps(t *testing.T) {
 	bpf := Operation{Name: "BPF", Command: "tcpshift", SystemCall: "bpf", CommandCapabilities: []Capability{unix.CAP_BPF, unix.CAP_PERFMON}}
 	user := process{known: true, uid: 7, bounded: all, effective: bits(unix.CAP_CHOWN, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE)}
-	const want = "run as root (sudo tcpshift), or give the binary CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE " +
-		"(setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep) and only a group that you trust the right to execute it (chmod 0750)"
+	const want = "run as root (sudo tcpshift), or let only a group that you trust execute the binary (chgrp GROUP, chmod 0750), and then give it CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE " +
+		"(setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep)"
 	if got := bpf.remedyOf(&user); got != want {
 		t.Errorf("the remedy is\n%s\nwant\n%s", got, want)
+	}
+}
+
+// The level of lockdown is read as the kernel writes it.
+func TestLockdown_Parse(t *testing.T) {
+	for text, want := range map[string]string{
+		"[none] integrity confidentiality\n": "none",
+		"none [integrity] confidentiality\n": "integrity",
+		"none integrity [confidentiality]\n": "confidentiality",
+		"":                                   "", "\n": "", "none\n": "",
+	} {
+		if got := parseLockdown(text); got != want {
+			t.Errorf("%q is %q, want %q", text, got, want)
+		}
+	}
+}
+
+// A process without a free descriptor gets the number and what to do; other errors stay.
+func TestExplainLimit_OnlyEMFILE(t *testing.T) {
+	if got := ExplainLimit(fmt.Errorf("open x: %w", unix.EMFILE)).Error(); !strings.HasPrefix(got, "open x: too many open files: this process may have ") ||
+		!strings.HasSuffix(got, " files open: raise the limit (ulimit -n, or LimitNOFILE= of the unit)") {
+		t.Error(got)
+	}
+	if got := ExplainLimit(unix.ENFILE); got != error(unix.ENFILE) {
+		t.Error(got)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
@@ -70,6 +71,7 @@ func Requirements() []Requirement {
 
 func requirements(types *btf.Cache) []Requirement {
 	return []Requirement{
+		{"/proc is mounted", checkProc},
 		{"kernel 5.8 or later, with ring buffers", checkRingBuffer},
 		{"kernel type information (BTF)", func() error { return checkBTF(types) }},
 		{"tracepoint sock:" + Tracepoint, func() error { return checkTracepoint(types) }},
@@ -97,6 +99,26 @@ func allowMemory() error {
 	return err
 }
 
+// checkProc also fails if something else is mounted at /proc: then no error that follows is of any
+// use.
+func checkProc() error {
+	if _, err := os.Stat("/proc/self/stat"); errors.Is(err, fs.ErrNotExist) {
+		return &HostError{"there is no /proc", "mount it (mount -t proc proc /proc)"}
+	}
+	return nil
+}
+
+// limitError is the error of a process that can open no further file, else nil. The ebpf library
+// does not wrap every EMFILE.
+func limitError(err error) error {
+	var limit unix.Rlimit
+	if !errors.Is(err, unix.EMFILE) && !strings.Contains(err.Error(), unix.EMFILE.Error()) || unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) != nil {
+		return nil
+	}
+	return &HostError{fmt.Sprintf("this process may have only %d files open, too few for the programs and their maps", limit.Cur),
+		"raise the limit (ulimit -n, or LimitNOFILE= of the unit)"}
+}
+
 // checkRingBuffer creates a ring buffer, which needs both the kernel and the privilege.
 func checkRingBuffer() error {
 	m, err := ebpf.NewMap(&ebpf.MapSpec{Name: "tcpshift_check", Type: ebpf.RingBuf, MaxEntries: uint32(os.Getpagesize())})
@@ -105,6 +127,8 @@ func checkRingBuffer() error {
 		return m.Close()
 	case isRefusal(err):
 		return refused(&useBPF)
+	case errors.Is(err, unix.EMFILE):
+		return limitError(err)
 	case errors.Is(err, unix.ENOSYS):
 		return &HostError{"this kernel has no bpf() system call", "use one built with CONFIG_BPF_SYSCALL"}
 	case errors.Is(err, unix.EINVAL), errors.Is(err, ebpf.ErrNotSupported):
@@ -145,12 +169,19 @@ func loadError(err error) error {
 	if isRefusal(err) {
 		return refused(&useBPF)
 	}
+	if limited := limitError(err); limited != nil {
+		return limited
+	}
 	var verifier *ebpf.VerifierError
 	if errors.As(err, &verifier) {
+		// The verifier does not know bpf_probe_read_kernel() then (bpf_tracing_func_proto in kernel/trace/bpf_trace.c).
+		if problem, remedy, ok := privilege.ExplainLockdown(); ok {
+			return &HostError{problem, remedy}
+		}
 		return fmt.Errorf("this kernel's verifier refuses the programs, please report it with 'uname -a': %w", err)
 	}
 	if errors.Is(err, ebpf.ErrNotSupported) && hasFewDescriptors() {
-		return fmt.Errorf("load programs: %w: raise the limit with ulimit -n (%w)", unix.EMFILE, err)
+		return limitError(unix.EMFILE)
 	}
 	return fmt.Errorf("load programs: %w", err)
 }

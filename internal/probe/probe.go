@@ -93,6 +93,9 @@ func Open(opts Options) (*Probe, error) {
 	}
 	p := &Probe{features: kernel.Features().without(opts.Without)}
 	if err := p.open(opts, kernel); err != nil {
+		if limited := limitError(err); limited != nil {
+			err = limited
+		}
 		return nil, errors.Join(err, p.Close())
 	}
 	return p, nil

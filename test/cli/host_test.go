@@ -18,7 +18,7 @@ import (
 const (
 	nobody = 65534
 
-	asRoot    = "run as root (sudo tcpshift), or give the binary CAP_BPF and CAP_PERFMON (setcap cap_bpf,cap_perfmon+ep) and only a group that you trust the right to execute it (chmod 0750)"
+	asRoot    = "run as root (sudo tcpshift), or let only a group that you trust execute the binary (chgrp GROUP, chmod 0750), and then give it CAP_BPF and CAP_PERFMON (setcap cap_bpf,cap_perfmon+ep)"
 	container = "give CAP_BPF and CAP_PERFMON to its container (docker run --cap-add=BPF --cap-add=PERFMON), " +
 		"pod (securityContext.capabilities.add) or service (systemd CapabilityBoundingSet)"
 	hostRoot = "run it in the initial user namespace: as root on the host, " +
@@ -37,6 +37,12 @@ func refusesBPF(facts, remedy string) string {
 // noCapability is the line about a process of this user that lacks both.
 func noCapability(uid int, remedy string) string {
 	return refusesBPF(fmt.Sprintf("uid %d, without CAP_BPF and CAP_PERFMON, in the initial user namespace, without a seccomp filter", uid), remedy)
+}
+
+// tooFewFiles is the line about a process that may open only so many files.
+func tooFewFiles(limit int) string {
+	return fmt.Sprintf("this process may have only %d files open, too few for the programs and their maps: "+
+		"raise the limit (ulimit -n, or LimitNOFILE= of the unit)", limit)
 }
 
 // asNobody runs the binary as nobody, with these capabilities only.
@@ -77,6 +83,9 @@ func TestHost_CannotTrace(t *testing.T) {
 		{"as root, bpf() is ENOSYS", func() error { return refuseSystemCall(unix.SYS_BPF, unix.ENOSYS) }, nil, withSeccomp, ""},
 		{"without /sys/kernel/btf", func() error { return privateMount("/sys/kernel/btf", "") }, nil, noTypes,
 			"kernel type information (BTF)"},
+		{"without /proc", func() error { return privateMount("/proc", "") }, nil, "there is no /proc: mount it (mount -t proc proc /proc)", "/proc is mounted"},
+		{"with 12 descriptors", nil, withLimit(12), tooFewFiles(12), loaded},
+		{"with 40 descriptors", nil, withLimit(40), tooFewFiles(40), loaded},
 		{"without /sys", func() error { return privateMount("/sys", "") }, nil, noTypes, "kernel type information (BTF)"},
 	} {
 		start := func(t *testing.T, args ...string) (r result) {
@@ -140,8 +149,46 @@ func TestHost_HiddenProcess(t *testing.T) {
 		r.mustPrintNothing(t)
 		r.mustPrintError(t, fmt.Sprintf("--netns: %q: this kernel does not permit inspecting process %d to this process "+
 			"(uid %d, without CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE, in the initial user namespace, without a seccomp filter): "+
-			"run as root (sudo tcpshift), or give the binary CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE "+
-			"(setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep) and only a group that you trust the right to execute it (chmod 0750)", mine, os.Getpid(), nobody))
+			"run as root (sudo tcpshift), or let only a group that you trust execute the binary (chgrp GROUP, chmod 0750), "+
+			"and then give it CAP_BPF, CAP_PERFMON and CAP_SYS_PTRACE (setcap cap_bpf,cap_perfmon,cap_sys_ptrace+ep)", mine, os.Getpid(), nobody))
+	}
+}
+
+// A process that can open no further file does not report that there is no process.
+func TestHost_NoDescriptorForProcess(t *testing.T) {
+	requireRoot(t)
+	mine := fmt.Sprintf("pid:%d", os.Getpid())
+	for limit := 10; limit > 3; limit-- { // what the runtime has open differs by version and by what the test has
+		r := run(flags("--netns", mine, "--duration", "1ms"), withLimit(limit))
+		if strings.Contains(r.stderr, "there is no process") {
+			t.Errorf("with %d descriptors:\n%v", limit, r)
+		}
+	}
+}
+
+// In another pid namespace doctor, the start record and one message say that pids are not those
+// that the reader sees.
+func TestHost_OwnPIDNamespace(t *testing.T) {
+	requireRoot(t)
+	const reason, remedy = "this process is in a pid namespace of its own", "run it in the host's pid namespace (docker run --pid=host, pod spec.hostPID: true)"
+	apart := func(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID} }
+	tr := startTracer(t, quiet, apart)
+	if got := featuresOf(t, tr.started)["host_pids"]; got != reason {
+		t.Errorf("host_pids is %v, want %s", got, reason)
+	}
+	tr.signal(syscall.SIGTERM)
+	r := tr.wait()
+	r.mustEnd(t, 0)
+	if lines := strings.Split(r.stderr, "\n"); len(lines) != 2 || !strings.HasPrefix(lines[0], "tcpshift: "+reason+": ") || !strings.HasSuffix(lines[0], ": "+remedy) {
+		t.Errorf("want one message\n%v", r)
+	}
+	r = run(flags("doctor"), apart)
+	r.mustEnd(t, 0)
+	if !strings.Contains(r.stdout, "\nno   host_pids\n     reason: "+reason+"\n") || !strings.Contains(r.stdout, "\n     remedy: "+remedy+"\n") {
+		t.Errorf("want no to host_pids\n%v", r)
+	}
+	if r = run(flags("doctor")); !strings.Contains(r.stdout, "\nyes  host_pids\n") {
+		t.Errorf("want yes to host_pids in the initial pid namespace\n%v", r)
 	}
 }
 

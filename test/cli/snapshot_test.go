@@ -244,7 +244,7 @@ func TestSnapshot_NotPermitted(t *testing.T) {
 		}{
 			{asNobody(), noCapability(nobody, asRoot)},
 			{asNobody(unix.CAP_BPF, unix.CAP_PERFMON), fmt.Sprintf(enter, nobody) + "run as root (sudo tcpshift snapshot), " +
-				"or give the binary CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN (setcap cap_bpf,cap_perfmon,cap_sys_admin+ep) and only a group that you trust the right to execute it (chmod 0750)"},
+				"or let only a group that you trust execute the binary (chgrp GROUP, chmod 0750), and then give it CAP_BPF, CAP_PERFMON and CAP_SYS_ADMIN (setcap cap_bpf,cap_perfmon,cap_sys_admin+ep)"},
 			{withBoundingSet(unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_PTRACE), fmt.Sprintf(enter, 0) + "give CAP_BPF, CAP_PERFMON " +
 				"and CAP_SYS_ADMIN to its container (docker run --cap-add=BPF --cap-add=PERFMON --cap-add=SYS_ADMIN), " +
 				"pod (securityContext.capabilities.add) or service (systemd CapabilityBoundingSet)"},
