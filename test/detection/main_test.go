@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/tcpshift/tcpshift/test/attacker"
 )
 
 // duration is how long the normal load lasts.
@@ -26,9 +28,7 @@ func TestMain(m *testing.M) {
 	if workload := os.Getenv(workloadEnv); workload != "" {
 		os.Exit(runWorkload(workload))
 	}
-	if flood := os.Getenv(floodEnv); flood != "" {
-		os.Exit(runFlood(flood))
-	}
+	attacker.Main()
 	os.Exit(buildAndRun(m))
 }
 
@@ -40,6 +40,7 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	defer attacker.Close()
 	program = filepath.Join(dir, "tcpshift")
 	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", program, "../../cmd/tcpshift")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
