@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/detect/rate"
+	"github.com/tcpshift/tcpshift/internal/detect/topk"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -75,7 +76,7 @@ func TestTick_AddsNoNamespace(t *testing.T) {
 	}
 	h.now += 200 * time.Millisecond
 	tr := h.engine.tracker
-	tr.activeNamespace(200) // takes the place of one of them
+	tr.activeNamespace(200, topk.User{}) // takes the place of one of them
 	h.now += 200 * time.Millisecond
 	before := namespacesOf(tr)
 	h.engine.check(h.now)
