@@ -335,7 +335,7 @@ func (d *listenQueue) describe(cause listenCause, n *listenNetns, g *listenGroup
 				since = o.since
 			}
 		}
-		s.owner.countIn(&services)
+		s.owner.countIn(&services, s.last.UID)
 	}
 	f.Occupancy = min(f.Occupancy, f.Capacity)
 	f.Culprit = d.culpritOfSockets(&services)
@@ -371,7 +371,7 @@ const (
 		"(SO_REUSEPORT); a longer backlog, in listen() and in net.core.somaxconn, helps only against short bursts"
 )
 
-// countIn counts the owner of one listener.
-func (o *listenOwner) countIn(s *topServices) {
-	s.count(&tcp.Transition{Owner: o.Owner, CgroupID: o.cgroupID, Cgroup: o.cgroup, Monotonic: o.at})
+// countIn counts the owner of one listener, whose socket has a uid.
+func (o *listenOwner) countIn(s *topServices, uid uint32) {
+	s.count(&tcp.Transition{UID: uid, Owner: o.Owner, CgroupID: o.cgroupID, Cgroup: o.cgroup, Monotonic: o.at})
 }

@@ -17,6 +17,8 @@ type topServices struct {
 	services  []*serviceCount
 	total     uint64 // also of services that are not in the list, and of unknown processes
 
+	uid uint32 // of the newest socket whose process is not known
+
 	floor       uint64 // no process in the list has a smaller count; see lightest
 	searchIndex int    // index in processes
 }
@@ -54,6 +56,7 @@ type countedFor struct {
 
 func (s *topServices) count(t *tcp.Transition) countedFor {
 	if t.Owner.Source == tcp.PIDUnknown {
+		s.uid = t.UID
 		s.countUnknown()
 		return countedFor{}
 	}
@@ -213,7 +216,7 @@ func (s *topServices) keepProcesses(keep func(p *processCount) bool) {
 func (s *topServices) culprit(since time.Duration) Culprit {
 	first, next := s.largest()
 	if first < 0 {
-		return Culprit{user: unknownUser}
+		return Culprit{user: quotaOf(s.uid)}
 	}
 	largest := s.services[first]
 	c := Culprit{

@@ -354,6 +354,23 @@ func TestSuppressed_OfAnotherUser(t *testing.T) {
 	}
 }
 
+// The alerts of listeners are on the account of their sockets' user, whether their process is
+// known or not.
+func TestSuppressed_UserOfListeners(t *testing.T) {
+	for _, by := range []tcp.Owner{webServer, {}} {
+		h := newHost(t, 500, Config{})
+		s := h.listen(web, 4, tcp.Owner{})
+		s.UID = flooder
+		h.observeListener(s, by, tcp.Close, tcp.Listen)
+		h.serve(s, time.Minute, 4, nil)
+		h.theOnly("listen_queue_full")
+		g := h.engine.alerts.inGroup[group{"listen_queue_full", testNetns}]
+		if g == nil || g.users[flooder] != 1 {
+			t.Errorf("the alert is on the account of %v", g)
+		}
+	}
+}
+
 // Causes that are not even remembered are counted, each once.
 func TestSuppressed_CountsWhatIsNotRemembered(t *testing.T) {
 	c := Config{}.withDefaults()

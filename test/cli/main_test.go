@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/tcpshift/tcpshift/test/attacker"
 )
 
 // waitLimit bounds every wait. A passing test waits much less.
@@ -22,6 +24,7 @@ const waitLimit = 30 * time.Second
 var program string
 
 func TestMain(m *testing.M) {
+	attacker.Main()
 	if os.Getenv(peerEnv) != "" {
 		os.Exit(peerMain(os.Args[1:]))
 	}
@@ -41,6 +44,7 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer os.RemoveAll(dir)
+	defer attacker.Close()
 	if err := build(dir); err != nil {
 		fmt.Fprintln(os.Stderr, "build tcpshift:", err)
 		return 1

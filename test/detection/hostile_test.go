@@ -139,3 +139,29 @@ func TestHostile_AlertsOfAnotherUser(t *testing.T) {
 		a.Stop()
 	}
 }
+
+// The queue of a listener is read beside thousands of another user's that overflow, and has its
+// alert.
+func TestHostile_ListenerOfAnotherUser(t *testing.T) {
+	tcplab.RequireRoot(t)
+	tr := startTracer(t, "alerts")
+	s := newHostPair(t, tr, 20_000)
+	listeners := attacker.StartIn(t, s.server.Do, attacker.Attack{Listeners: 5000})
+	pid := s.startServer(workload{Listen: s.port(90), NeverAccept: true, Backlog: 4})
+	var opened alert
+	for deadline := time.Now().Add(waitLimit); opened.PID == 0; time.Sleep(100 * time.Millisecond) {
+		for _, a := range pick(tr.of(s.server.Inode()), listenQueueFull, "open") {
+			if a.LocalPort == 90 {
+				opened = a
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("the full queue of another user's listener has no alert, %d others have", len(tr.of(s.server.Inode())))
+		}
+		knock(t, s.client, s.port(90))
+	}
+	if opened.PID != pid {
+		t.Errorf("the alert names %d, want %d: %+v", opened.PID, pid, opened)
+	}
+	listeners.Stop()
+}
