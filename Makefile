@@ -82,6 +82,10 @@ soak-storms: ## run ten minutes of mixed load that must raise no alert
 soak-losses: ## run an hour of mixed load with forced losses and restarts; no alert may be left
 	go test ./test/detection -count=1 -timeout 90m -run Soak -v -soak 1h
 
+.PHONY: soak-chaos
+soak-chaos: ## run half an hour of random attacks beside a polite load, and half a million connections beside a storm
+	go test ./test/detection -count=1 -timeout 60m -run 'TestHostile_(Chaos|ManyConnections)' -v -chaos 30m -flood 500000
+
 .PHONY: fuzz
 fuzz: ## run each fuzz target for FUZZTIME (20s)
 	@test/check/fuzz.sh $(FUZZTIME)
