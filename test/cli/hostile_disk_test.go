@@ -91,7 +91,7 @@ func TestHostile_GarbageFromTheReader(t *testing.T) {
 func TestHostile_ReaderDies(t *testing.T) {
 	requireRoot(t)
 	before := links(t)
-	for n := range 5 {
+	for n := range 2 {
 		tr := startTracer(t, flags("--stats-interval", "1ms", "--only", "stats"))
 		_, _ = tr.out.Read(make([]byte, 10+n))
 		tr.out.Close()

@@ -102,7 +102,7 @@ func TestHostile_FloodInTheSameNamespace(t *testing.T) {
 		"refused":      {{Connections: 1 << 20, Destinations: 1 << 20, Refused: true, Endless: true}},
 		"alerts":       {{Connections: 300 * 100, Destinations: 300, InARow: 100, Refused: true, Endless: true}},
 		"listeners":    {{Listeners: 3000}, {Connections: 1 << 20, Destinations: 1 << 20, Refused: true, Endless: true}},
-		"half closed":  {{HalfClosed: 100}, {Connections: 1 << 20, Destinations: 1 << 20, Endless: true}},
+		"half closed":  {{HalfClosed: 30}, {Connections: 1 << 20, Destinations: 1 << 20, Endless: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stormBeside(t, func(s *hostPair) []*attacker.Process { return inside(t, s, attacks...) })
