@@ -145,7 +145,6 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	traced.closeLinks = p.CloseLinks
 	s.handle(&traced)
 	cfg := o.config(p, queue)
-	warnOfPIDs()
 	// Before the monitor reads what others control.
 	cfg.Start.Features = append(cfg.Start.Features, o.confine(p, out)...)
 	if o.wants("alert") {
@@ -156,11 +155,14 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	return trace.Run(s.ctx, cfg)
 }
 
-// warnOfPIDs warns where the pids in records are not those that the operator sees.
-func warnOfPIDs() {
-	if f := probe.DetectHostPIDs(); f.Err != nil {
-		warn(fmt.Sprintf("%v: %s: %s", f.Err, f.Cost, f.Remedy))
+// processFeatures returns what this process is permitted to. It warns where the pids in records
+// are not those that the operator sees.
+func processFeatures() probe.Features {
+	features := probe.DetectProcessFeatures()
+	if pids := features.Get(probe.HostPIDs); pids.Err != nil {
+		warn(fmt.Sprintf("%v: %s: %s", pids.Err, pids.Cost, pids.Remedy))
 	}
+	return features
 }
 
 // unwanted returns the optional features that are switched off.
@@ -176,7 +178,7 @@ func (o *traceOptions) config(p *probe.Probe, out output.Sink) trace.Config {
 		Source:        p,
 		Sink:          out,
 		Encoder:       o.encoder(),
-		Start:         startRecord(append(p.Features(), probe.DetectHostPIDs())),
+		Start:         startRecord(slices.Concat(p.Features(), processFeatures())),
 		Only:          o.only,
 		Duration:      o.duration,
 		Count:         o.count,

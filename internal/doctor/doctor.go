@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/decode"
+	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/sandbox"
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -35,7 +36,9 @@ func Examine(w io.Writer) error {
 	for _, f := range probe.DetectFeatures() {
 		r.feature(f)
 	}
-	r.feature(probe.DetectHostPIDs())
+	for _, f := range probe.DetectProcessFeatures() {
+		r.feature(f)
+	}
 	for _, part := range sandbox.Available() {
 		r.feature(probe.Feature{Name: part.Name, Err: part.Err, Cost: "--sandbox runs without it", Remedy: remedyOf[part.Name]})
 	}
@@ -95,28 +98,31 @@ func (r *report) err() error {
 var errSeen = errors.New("seen")
 
 // tryTracing traces for a moment, and fails unless the programs report that a socket of
-// this process began to listen.
+// this process began to listen. On a busy host its small ring buffer has room only because the
+// filter leaves out the other transitions; and it tries more than once, in case others fill it.
 func tryTracing() error {
-	p, err := probe.Open(probe.Options{BufferSize: 64 << 10})
+	listening := filter.Filter{OldStates: []tcp.State{tcp.Close}, NewStates: []tcp.State{tcp.Listen}}
+	p, err := probe.Open(probe.Options{BufferSize: 64 << 10, Filter: listening})
 	if err != nil {
 		return err
 	}
 	defer p.Close()
-	cookie, err := listenOnce()
-	if err != nil {
-		return fmt.Errorf("listen on a loopback port: %w", err)
-	}
+	own := make(map[uint64]bool) // the cookies of the sockets
 	var event decode.Event
-	const timeout = 2 * time.Second
+	const timeout, interval = 2 * time.Second, 100 * time.Millisecond
 	for began := time.Now(); time.Since(began) < timeout; {
-		err := p.ReadFor(10*time.Millisecond, func(sample []byte) error {
+		cookie, err := listenOnce()
+		if err != nil {
+			return fmt.Errorf("listen on a loopback port: %w", err)
+		}
+		own[cookie] = true
+		err = p.ReadFor(interval, func(sample []byte) error {
 			if err := decode.Sample(sample, &event); err != nil {
 				return err
 			}
-			t := &event.Transition
 			// Without the feature socket_cookie the cookie is 0, and any socket will do.
-			own := event.Kind == decode.KindTransition && (t.Cookie == cookie || t.Cookie == 0)
-			if own && t.Old == tcp.Close && t.New == tcp.Listen {
+			t := &event.Transition
+			if event.Kind == decode.KindTransition && (own[t.Cookie] || t.Cookie == 0) && t.New == tcp.Listen {
 				return errSeen
 			}
 			return nil

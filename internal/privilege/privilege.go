@@ -21,10 +21,11 @@ import (
 type Capability int
 
 var names = map[Capability]string{
-	unix.CAP_BPF:        "CAP_BPF",
-	unix.CAP_PERFMON:    "CAP_PERFMON",
-	unix.CAP_SYS_ADMIN:  "CAP_SYS_ADMIN",
-	unix.CAP_SYS_PTRACE: "CAP_SYS_PTRACE",
+	unix.CAP_BPF:             "CAP_BPF",
+	unix.CAP_DAC_READ_SEARCH: "CAP_DAC_READ_SEARCH",
+	unix.CAP_PERFMON:         "CAP_PERFMON",
+	unix.CAP_SYS_ADMIN:       "CAP_SYS_ADMIN",
+	unix.CAP_SYS_PTRACE:      "CAP_SYS_PTRACE",
 }
 
 // String gives the name of a capability that tcpshift asks for, else an empty string.
@@ -43,6 +44,12 @@ type Operation struct {
 func (o *Operation) ExplainRefusal() (problem, remedy string) {
 	p := current()
 	return o.problemOf(&p), o.remedyOf(&p)
+}
+
+// IsPermitted reports whether this process has all capabilities of the operation's command.
+func (o *Operation) IsPermitted() bool {
+	p := current()
+	return !p.known || len(o.missing(p.effective)) == 0
 }
 
 // HasSeccomp reports whether a seccomp filter is active for this process.

@@ -9,8 +9,6 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/btf"
 	"golang.org/x/sys/unix"
-
-	"github.com/tcpshift/tcpshift/internal/privilege"
 )
 
 // The names of the optional kernel features, as in the key features of a start record.
@@ -24,17 +22,6 @@ const (
 	ResetReceived = "reset_received" // finds that a reset has arrived
 	ResetSent     = "reset_sent"     // finds that this side has sent a reset, and why
 )
-
-// HostPIDs is the name of the feature that this process is in the host's pid namespace. It is not
-// about the kernel: see [DetectHostPIDs].
-const HostPIDs = "host_pids"
-
-// DetectHostPIDs finds out whether the pids in records are those that this process sees.
-func DetectHostPIDs() Feature {
-	return Feature{HostPIDs, privilege.HasHostPIDs(),
-		"pids in records are the host's, not those of this container; sockets that were open before, and belong to processes outside, have no owner until they operate on them",
-		"run it in the host's pid namespace (docker run --pid=host, pod spec.hostPID: true)"}
-}
 
 // Feature is an optional kernel feature. Tracing works without it, but records less.
 type Feature struct {

@@ -38,6 +38,10 @@ var (
 		Name: "entering network namespaces", Command: "tcpshift snapshot", SystemCall: "setns",
 		CommandCapabilities: []privilege.Capability{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN},
 	}
+	searchNetns = privilege.Operation{
+		Name: "finding and entering the network namespaces of others", Command: "tcpshift", SystemCall: "setns",
+		CommandCapabilities: []privilege.Capability{unix.CAP_BPF, unix.CAP_PERFMON, unix.CAP_SYS_ADMIN, unix.CAP_SYS_PTRACE, unix.CAP_DAC_READ_SEARCH},
+	}
 )
 
 // refused returns the error of an operation that the kernel has refused to this process.

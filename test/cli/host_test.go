@@ -235,14 +235,66 @@ func TestDoctor_AllYes(t *testing.T) {
 	}
 }
 
-// mandatory removes from doctor's lines the accept hook, which a kernel under lockdown
-// refuses even to root: one line with the name, and three with reason, cost and remedy.
+// mandatory removes from doctor's lines what these processes may lack: the accept hook, which a
+// kernel under lockdown refuses even to root, the namespaces of others, and Landlock. Each has one
+// line with the name, and three with reason, cost and remedy.
 func mandatory(lines []string) []string {
-	at := slices.Index(lines, "no   accept_hook")
-	if at < 0 || len(lines) < at+4 {
-		return lines
+	for _, name := range []string{"accept_hook", "other_namespaces", "sandbox_landlock"} {
+		if at := slices.Index(lines, "no   "+name); at >= 0 && len(lines) >= at+4 {
+			lines = slices.Delete(lines, at, at+4)
+		}
 	}
-	return slices.Delete(lines, at, at+4)
+	return lines
+}
+
+// A process that may trace, but not enter the network namespaces of others, reports that in its
+// start record, and doctor has the remedy.
+func TestHost_NoOtherNamespaces(t *testing.T) {
+	requireRoot(t)
+	const refused = "this kernel does not permit finding and entering the network namespaces of others to this process "
+	for name, tt := range map[string]struct {
+		adjust         func(*exec.Cmd)
+		thread         func() error
+		reason, remedy string
+	}{
+		"in a container": {adjust: withBoundingSet(unix.CAP_BPF, unix.CAP_PERFMON),
+			reason: refused + "(uid 0, without CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, in the initial user namespace, without a seccomp filter)",
+			remedy: "--cap-add=SYS_ADMIN --cap-add=SYS_PTRACE --cap-add=DAC_READ_SEARCH)"},
+		"setns() is EPERM": {thread: func() error { return refuseSystemCall(unix.SYS_SETNS, unix.EPERM) },
+			reason: refused + "(uid 0, with CAP_BPF, CAP_PERFMON, CAP_SYS_ADMIN, CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH, in the initial user namespace, under a seccomp filter)",
+			remedy: "let the seccomp profile permit the system call setns"},
+		"as root": {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var traced, diagnosed result
+			err := onThread(func() error {
+				if tt.thread != nil {
+					if err := tt.thread(); err != nil {
+						return err
+					}
+				}
+				adjust := tt.adjust
+				if adjust == nil {
+					adjust = func(*exec.Cmd) {}
+				}
+				traced, diagnosed = run(append(quiet, "--duration", "1ms"), adjust), run(flags("doctor"), adjust)
+				return nil
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			traced.mustEnd(t, 0)
+			traced.mustPrintError(t, "")
+			start, _, _ := strings.Cut(traced.stdout, "\n")
+			if got := featuresOf(t, start)["other_namespaces"]; tt.reason != "" && got != tt.reason || tt.reason == "" && got != true {
+				t.Errorf("other_namespaces is %v, want %s", got, tt.reason)
+			}
+			diagnosed.mustEnd(t, 0)
+			if !strings.Contains(diagnosed.stdout, tt.reason) || !strings.Contains(diagnosed.stdout, tt.remedy) {
+				t.Errorf("want the reason %s\nand the remedy %s\n%v", tt.reason, tt.remedy, diagnosed)
+			}
+		})
+	}
 }
 
 // CAP_BPF and CAP_PERFMON are enough to trace.
