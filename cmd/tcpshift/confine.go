@@ -25,9 +25,9 @@ const memoryBudget = 256 << 20
 // reports of the sandbox: nothing without --sandbox.
 func (o *traceOptions) confine(p *probe.Probe, out output.Output) (parts []record.Feature) {
 	sandbox.LimitMemory(memoryBudget + 2*int64(o.queueSize))
-	f := sandbox.Features{Maps: true, Namespaces: o.wants("alert")}
+	f := sandbox.Features{Maps: sandbox.MapsNeedCapability(), Namespaces: o.wants("alert")}
+	p.ListenPort(0) // the first call loads a program, to find out whether the kernel can run one
 	if o.sandbox {
-		p.ListenPort(0)            // the first call loads a program, to find out whether it can run one
 		_, _ = time.Now().Zone()   // reads a file, once
 		boottime.NamespaceOffset() // the same
 		f.Reopen = o.reopenDirectories(out)

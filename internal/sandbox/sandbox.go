@@ -17,8 +17,8 @@ import (
 
 // Features are what is on after the start and needs privileges.
 type Features struct {
-	// Maps means that BPF maps are read: bpf(2) needs CAP_BPF for that up to Linux 5.18 where
-	// the sysctl kernel.unprivileged_bpf_disabled is set.
+	// Maps means that BPF maps are read, and that this kernel wants CAP_BPF for it:
+	// [MapsNeedCapability].
 	Maps bool
 	// Namespaces means that network namespaces are found and entered: the links in /proc/PID/ns
 	// and /proc/PID/fd of other users (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH), and setns(2)
@@ -27,6 +27,19 @@ type Features struct {
 	// Reopen are the directories of the output files that may be opened again. Only Restrict
 	// uses it.
 	Reopen []string
+}
+
+// MapsNeedCapability reports whether reading a map whose descriptor is open needs CAP_BPF. It does
+// up to Linux 5.18 where the sysctl kernel.unprivileged_bpf_disabled is set. Since 5.19 (commit
+// c8644cd0efe7) only making maps and loading programs needs it. An unknown version counts as old.
+func MapsNeedCapability() bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return true
+	}
+	var major, minor int
+	n, _ := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &major, &minor)
+	return n < 2 || major < 5 || major == 5 && minor < 19
 }
 
 // Capabilities are those that the features need, in the order of their numbers.

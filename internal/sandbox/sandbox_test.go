@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -215,4 +216,33 @@ func runDropped(t *testing.T, features string) []string {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	return strings.Split(strings.TrimSpace(string(out)), "\n")
+}
+
+// docs/kernels.md has the capabilities that stay, and no others.
+func TestCapabilities_Documented(t *testing.T) {
+	text, err := os.ReadFile("../../docs/kernels.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "\n| what stays | for what |\n")
+	table, _, _ = strings.Cut(table, "\n\n")
+	for condition, f := range map[string]Features{"before Linux 5.19": {Maps: true}, "if alerts are on": {Namespaces: true}} {
+		var got, want []string
+		for line := range strings.Lines(table) {
+			if what := strings.Split(line, "|")[1]; strings.HasSuffix(strings.TrimSpace(what), condition) {
+				got = append(got, regexp.MustCompile("CAP_[A-Z_]+").FindAllString(what, -1)...)
+			}
+		}
+		for _, value := range f.Capabilities() {
+			want = append(want, strings.ToUpper(value.String()))
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) {
+			t.Errorf("%s %v stay, docs/kernels.md has %v", condition, want, got)
+		}
+	}
+	if all := regexp.MustCompile("CAP_[A-Z_]+").FindAllString(table, -1); len(all) != 4 {
+		t.Errorf("docs/kernels.md has the capabilities %v, want 4", all)
+	}
 }

@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -14,13 +15,16 @@ import (
 // can gain one.
 func TestPrivilege_AfterStart(t *testing.T) {
 	requireRoot(t)
+	var maps uint64 // needs CAP_BPF up to Linux 5.18
+	if isBefore(t, 5, 19) {
+		maps = 1 << unix.CAP_BPF
+	}
 	for name, tt := range map[string]struct {
 		args []string
 		kept uint64
 	}{
-		"without alerts": {flags("--only", "transition"), 1 << unix.CAP_BPF},
-		"with alerts": {nil, 1<<unix.CAP_BPF | 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_SYS_PTRACE |
-			1<<unix.CAP_DAC_READ_SEARCH},
+		"without alerts": {flags("--only", "transition"), maps},
+		"with alerts":    {nil, maps | 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_SYS_PTRACE | 1<<unix.CAP_DAC_READ_SEARCH},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr := startTracer(t, append(tt.args, "--stats-interval", "10ms", "--port", "1"))
@@ -41,6 +45,20 @@ func TestPrivilege_AfterStart(t *testing.T) {
 			}
 		})
 	}
+}
+
+// isBefore reports whether this kernel is older than a version.
+func isBefore(t *testing.T, major, minor int) bool {
+	t.Helper()
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	var hasMajor, hasMinor int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &hasMajor, &hasMinor); err != nil {
+		t.Fatal(err)
+	}
+	return hasMajor < major || hasMajor == major && hasMinor < minor
 }
 
 // privilegesIn reads the sets of capabilities and no_new_privs from /proc/PID/task/TID/status.
