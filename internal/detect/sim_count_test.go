@@ -58,7 +58,7 @@ func (c *simCount) within(d time.Duration) int { return c.between(d, 0) }
 func (c *simCount) between(from, to time.Duration) int { return c.upTo(to) - c.upTo(from) }
 
 func (c *simCount) upTo(before time.Duration) int {
-	i := len(c.sums) - 1 - int(before/simStep)
+	i := len(c.sums) - 1 - int(max(0, before)/simStep)
 	if i < 0 {
 		return 0
 	}

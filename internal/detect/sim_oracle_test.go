@@ -29,6 +29,7 @@ type simAlert struct {
 	openedAt   time.Duration
 	wrongSince time.Duration // 0: the perfect observer agrees
 	verifiedAt time.Duration // when it was not reported as unverified last
+	failures   int           // that it has reported
 	history    string
 }
 
@@ -293,20 +294,12 @@ func (o *simOracle) judgeStorm(d *simDestination) {
 // for twenty seconds, and leads to exhaustion with 5 % to spare.
 func (o *simOracle) mustWarn(d *simDestination, u *simUse) bool {
 	k, tr := o.r.k, o.r.tr
-	const watched = 24 * time.Second
 	if k.now-tr.began < watched || o.mayBeBlind() || tr.lostAt > 0 && k.now-tr.lostAt < o.answerTime()+3*time.Second {
 		return false
 	}
-	total := float64(d.seenOpened.within(watched) - d.ended.within(watched))
-	perSecond := total / watched.Seconds()
-	if total < 40 {
+	perSecond, even := o.evenRate(d)
+	if !even {
 		return false
-	}
-	for at := time.Duration(0); at < watched; at += 2 * time.Second {
-		part := float64(d.seenOpened.between(at+2*time.Second, at)-d.ended.between(at+2*time.Second, at)) / 2
-		if math.Abs(part-perSecond) > 0.25*perSecond+0.5 {
-			return false
-		}
 	}
 	least, capacity := 0.93*perSecond-1.5*math.Sqrt(perSecond/16), 1.05*u.capacity
 	if o.perHold(d)*0.95 < least && u.occupied() < 0.97*u.capacity { // see rate.Estimator.Significant
@@ -315,6 +308,25 @@ func (o *simOracle) mustWarn(d *simDestination, u *simUse) bool {
 	holds := o.holdsOf(d, false)
 	in := u.exhaustedIn(least, capacity, holds)
 	return in <= 14*time.Second && u.occupied() >= 0.75*u.capacity && float64(u.timeWaits) >= 0.55*u.occupied()
+}
+
+// watched is how long connections must have come evenly for a judgement of their rate.
+const watched = 24 * time.Second
+
+// evenRate is the rate of the connections that the engine has got, and whether they came evenly.
+func (o *simOracle) evenRate(d *simDestination) (perSecond float64, even bool) {
+	total := float64(d.seenOpened.within(watched) - d.ended.within(watched))
+	perSecond = total / watched.Seconds()
+	if total < 40 || o.r.k.now-o.r.tr.began < watched {
+		return perSecond, false
+	}
+	for at := time.Duration(0); at < watched; at += 2 * time.Second {
+		part := float64(d.seenOpened.between(at+2*time.Second, at)-d.ended.between(at+2*time.Second, at)) / 2
+		if math.Abs(part-perSecond) > 0.25*perSecond+0.5 {
+			return perSecond, false
+		}
+	}
+	return perSecond, true
 }
 
 // perHold is the mean rate of one hold time, as the engine has got it.

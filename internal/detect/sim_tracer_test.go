@@ -18,11 +18,12 @@ type simTracer struct {
 	alert  func(a *Alert)
 	dead   map[uint32]bool // processes
 
-	passes  func(s *simSocket) bool // the filter; nil: all pass
-	byOwner bool                    // the filter is on what the kernel's tables do not have
-	lossy   []simLoss
-	lostAt  time.Duration // 0: nothing was lost
-	lost    uint64        // that the engine does not know of
+	passes   func(s *simSocket) bool // the filter; nil: all pass
+	byOwner  bool                    // the filter is on what the kernel's tables do not have
+	lossy    []simLoss
+	lostAt   time.Duration // 0: nothing was lost
+	everLost bool          // also by an earlier engine
+	lost     uint64        // that the engine does not know of
 
 	lag    time.Duration // from a transition to the engine
 	onWay  []tcp.Transition
@@ -90,7 +91,7 @@ func (tr *simTracer) take(s *simSocket, t *tcp.Transition) bool {
 		l := &tr.lossy[i]
 		if t.Monotonic >= l.from && t.Monotonic < l.until && l.kinds[lossKind(t)] && tr.random.Float64() < l.share {
 			tr.lost++
-			tr.lostAt = t.Monotonic
+			tr.lostAt, tr.everLost = t.Monotonic, true
 			return false
 		}
 	}

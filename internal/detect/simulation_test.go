@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tcpshift/tcpshift/internal/detect/rate"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -112,40 +111,6 @@ func (o *simOracle) close(a *Alert) {
 	if wrong := o.r.k.now - x.wrongSince; wrong > time.Second {
 		o.fault("%s %s was wrong for %v: %s", x.Kind, x.ID, wrong, x.history)
 	}
-}
-
-// checkNumbers: what a verified storm reports is what the kernel has.
-func (o *simOracle) checkNumbers(x *simAlert) {
-	d := o.destinationOf(&x.Alert)
-	if d == nil || x.Unverified || x.Kind != timeWaitStorm || d.failed.within(2*time.Second) > 0 { // then none is free, whatever is counted
-		return
-	}
-	u := o.useOf(d, false)
-	moved := 500*time.Millisecond + o.r.tr.lag + o.answerTime()
-	if o.r.tr.lostAt > 0 && o.r.k.now-o.r.tr.lostAt < rate.TimeWaitHold || o.r.tr.passes != nil {
-		moved += 5 * time.Second
-	}
-	room := u.capacity/20 + 4 + float64(d.opened.within(moved)+d.allEnds.within(moved)) + float64(o.expiring(d))
-	if diff := float64(x.Occupancy) - u.occupied(); diff > room || -diff > room {
-		o.fault("%s %s %s reports %d, and there are %.0f, room %.0f", x.Kind, x.ID, x.Phase, x.Occupancy, u.occupied(), room)
-	}
-}
-
-// expiring counts the timewait sockets whose timers expire about now: these may be two seconds late.
-func (o *simOracle) expiring(d *simDestination) int {
-	const from, until = tcp.TimeWaitTimeout - 2*time.Second, tcp.TimeWaitTimeout + 4*time.Second
-	count := d.timeWaits.between(until, from)
-	for _, s := range d.ports {
-		if s != nil && s.bound && !s.seen {
-			count++ // nothing else shows that its port was bound
-		}
-		if s != nil && s.finAt > s.createdAt && s.index >= 0 { // the engine estimates when peers close
-			if free := o.r.k.freeAt(s) - o.r.k.now; free > -4*time.Second && free < 2*time.Second {
-				count++
-			}
-		}
-	}
-	return count
 }
 
 // checkOpen judges an alert that is open.
