@@ -136,6 +136,26 @@ func (o *simOracle) checkCulprit(x *simAlert, d *simDestination) {
 	}
 }
 
+// unsure is by how much the rate of a window may differ from that of the last 24 s. Loads whose connections
+// come at equal distances, and all the time, differ by one of their bursts at each end of the window.
+func (o *simOracle) unsure(d *simDestination, perSecond float64, window time.Duration) float64 {
+	k, bursts, atEnds, isRegular := o.r.k, 1, 0.1*perSecond, true
+	for _, l := range o.r.loads {
+		if l.to != d {
+			continue
+		}
+		bursts = max(bursts, l.bursts)
+		if l.from < k.now && l.until > k.now-watched {
+			atEnds += 1 + float64(l.bursts)
+			isRegular = isRegular && !l.chance && l.growth == 1 && l.from <= k.now-watched && l.until >= k.now && l.ends == closesFirst
+		}
+	}
+	if isRegular && d.failed.within(watched) == 0 {
+		return 0.02*perSecond + atEnds/window.Seconds()
+	}
+	return 0.07*perSecond + 3*math.Sqrt(perSecond*float64(bursts)/window.Seconds())
+}
+
 // checkForecast: where connections come evenly, the rate is theirs, by 7 % and three standard deviations of
 // the window that it is taken over, which is half as long as the time to exhaustion, or longer. And that time
 // is the one of such a rate, and of 5 % more or fewer ports.
@@ -144,16 +164,11 @@ func (o *simOracle) checkForecast(x *simAlert, d *simDestination, u *simUse) {
 	if !even || !o.knowsAll(d) {
 		return
 	}
-	window, bursts := rate.MaxWindow, 1
+	window := rate.MaxWindow
 	if x.Exhausts {
 		window = max(rate.Step, min(window, x.ExhaustionIn/2))
 	}
-	for _, l := range o.r.loads {
-		if l.to == d {
-			bursts = max(bursts, l.bursts)
-		}
-	}
-	unsure := 0.07*perSecond + 3*math.Sqrt(perSecond*float64(bursts)/window.Seconds())
+	unsure := o.unsure(d, perSecond, window)
 	if math.Abs(x.Rate-perSecond) > unsure {
 		o.fault("%s %s %s: %.2f a second, there are %.2f, unsure by %.2f", x.Kind, x.ID, x.Phase, x.Rate, perSecond, unsure)
 	}
