@@ -53,7 +53,7 @@ func main() {
 func run(s *signals, args []string) error {
 	root := newRoot(s)
 	root.SetArgs(args)
-	root.SetOut(output.NewPatient(unix.Stdout, os.Stdout.Name()))
+	root.SetOut(output.NewBlockingWriter(unix.Stdout, os.Stdout.Name()))
 	return root.ExecuteContext(s.ctx)
 }
 

@@ -124,12 +124,14 @@ func finWait2Pileup() Topic {
 		Name:    "fin_wait2_pileup",
 		Summary: "This side closed many connections, and the peers do not close theirs.",
 		Meaning: "The peers acknowledged the FIN of this side and do not send their own. " +
-			"The kernel keeps each connection as a small timewait socket for net.ipv4.tcp_fin_timeout, and its local port with it. " +
+			"After close() the kernel keeps each connection as a small timewait socket for net.ipv4.tcp_fin_timeout, and its local port with it. " +
+			"After shutdown() alone a process still has the socket, and the kernel sets no limit. " +
 			"tcpshift counts these sockets in the kernel's table, and only after five seconds, because a peer may take a moment to close.",
 		Normal: "Some are normal with peers that are slow or went away without a FIN. " +
 			"Clients on bad networks cause them at a server all the time.",
 		Remedy: "Look at the peer: its application probably leaves its sockets in CLOSE_WAIT, which `ss -tanp state close-wait` shows there. " +
-			"Until that is fixed, a lower net.ipv4.tcp_fin_timeout frees them sooner on this side.",
+			"Until that is fixed, a lower net.ipv4.tcp_fin_timeout frees timewait sockets sooner on this side. " +
+			"It does not free sockets that a process still has: there the process must close them, after a timeout of its own.",
 		Transitions: []string{
 			"FIN_WAIT2 -> TIME_WAIT: time_wait_substate is FIN_WAIT2, so the peer's FIN is still missing",
 		},

@@ -70,6 +70,20 @@ func TestQueue_HangingWrite(t *testing.T) {
 	}
 }
 
+// After Abandon, Close ends the goroutine if it uses the output no longer: the caller must then close
+// the output, because some file systems report a failed write only there.
+func TestQueue_CloseAfterAbandon(t *testing.T) {
+	q := NewQueue(open(t, filepath.Join(t.TempDir(), "records")), limit, func(string) {})
+	put(t, q, "a line\n")
+	if err := q.Drain(); err != nil {
+		t.Fatal(err)
+	}
+	q.Abandon()
+	if !q.Close() {
+		t.Error("Close returns false, want true: nothing is being written")
+	}
+}
+
 // Abandon ends the waits of Drain and Close for a write that hangs. Drain reports the number of
 // bytes that were not written.
 func TestQueue_Abandon(t *testing.T) {

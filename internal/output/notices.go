@@ -36,7 +36,11 @@ func NewNotices(fd int) *Notices {
 func (n *Notices) Add(message string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if len(n.waiting) == maxNotices {
+	room := maxNotices - len(n.waiting)
+	if n.dropped > 0 {
+		room-- // for their number
+	}
+	if room <= 0 {
 		n.dropped++
 		return
 	}
@@ -82,15 +86,15 @@ func (n *Notices) run() {
 	}
 }
 
-// Patient is a writer for a descriptor that waits while the descriptor takes nothing, even if
-// another process has set O_NONBLOCK on it. An error has the name.
-type Patient struct{ out descriptor }
+// BlockingWriter writes to a descriptor. Write blocks until the descriptor has taken everything, even if
+// another process has set O_NONBLOCK on it. Its errors name the descriptor.
+type BlockingWriter struct{ out descriptor }
 
-// NewPatient makes a writer for the descriptor fd.
-func NewPatient(fd int, name string) *Patient {
-	return &Patient{descriptor{fd: fd, name: name, pause: firstPause}}
+// NewBlockingWriter makes a writer for the descriptor fd.
+func NewBlockingWriter(fd int, name string) *BlockingWriter {
+	return &BlockingWriter{descriptor{fd: fd, name: name, pause: firstPause}}
 }
 
-func (p *Patient) Write(b []byte) (int, error) {
-	return p.out.Write(b)
+func (w *BlockingWriter) Write(b []byte) (int, error) {
+	return w.out.Write(b)
 }

@@ -24,9 +24,9 @@
 //  6. When the queue has room again, the loss comes first, so that it stands where
 //     the records are missing.
 //  7. A full disk is a reader that stalls: the write is retried until [Queue.Drain]
-//     is called, and is an error from then on. So is EAGAIN, on any kind of output.
-//  8. Drain waits for the reader until [Queue.Abandon] is called, and then fails with the
-//     number of bytes that were not written.
+//     is called, and is an error from then on. EAGAIN, on any kind of output, is always retried.
+//  8. Drain waits for the reader. After [Queue.Abandon] it goes on while the output takes
+//     something every 300 ms, and then fails with the number of bytes that were not written.
 package output
 
 import (

@@ -33,9 +33,8 @@ func (e *NotWrittenError) Error() string {
 
 // Queue writes to an Output in the background, so that neither a reader that stalls
 // nor a disk that hangs stops the goroutine that makes the lines. Its memory is bounded
-// if its user respects Full and Room. Abandon, Reopen and the methods that return a value
-// without an error may be called from any goroutine; the others must not be called
-// concurrently.
+// if its user respects Full and Room. Put, Drain and Close must not be called
+// concurrently; the other methods may be called from any goroutine.
 type Queue struct {
 	out         Output
 	limit       int // bytes
@@ -60,6 +59,8 @@ type Queue struct {
 	late      bool // Drain waits no longer
 	// sizeBefore is size when Drain was last found waiting although it is abandoned.
 	sizeBefore int
+	writing    bool // the goroutine has a batch
+	reopening  bool
 	ended      bool // the goroutine
 }
 
@@ -139,8 +140,9 @@ func (q *Queue) Waiting() int {
 func (q *Queue) Written() uint64 { return q.written.Load() }
 
 // Drain waits until all lines are written, or writing has failed, and returns that
-// failure. After the first call, a full disk is a failure. Abandon ends the wait; a call
-// after that waits for a moment. Drain then fails with a [*NotWrittenError].
+// failure. After the first call, a full disk is a failure. After
+// Abandon it waits only while the output takes something every 300 ms, and otherwise fails
+// with a [*NotWrittenError].
 func (q *Queue) Drain() error {
 	select {
 	case <-q.draining:
@@ -205,18 +207,22 @@ func (q *Queue) Reopen() {
 func (q *Queue) ReaderGone() bool { return q.out.ReaderGone() }
 
 // Close waits for the write in progress and ends the goroutine. It discards the lines
-// that still wait: call Drain first. It returns false if the queue was abandoned during a
-// write: the goroutine still uses the output then.
+// that still wait: call Drain first. It returns false if the queue is abandoned and a write or
+// a Reopen is in progress: the goroutine still uses the output then.
 func (q *Queue) Close() (ended bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.closed = true
 	q.changed.Broadcast()
-	for !q.ended && !q.abandoned {
+	for !q.ended && !(q.abandoned && q.mayHang()) {
 		q.changed.Wait()
 	}
 	return q.ended
 }
+
+// mayHang reports whether the goroutine may be in a system call that does not end. Its batch is
+// written before finish is called: then size is 0.
+func (q *Queue) mayHang() bool { return q.writing && q.size > 0 || q.reopening }
 
 func (q *Queue) run() {
 	for {
@@ -251,6 +257,7 @@ func (q *Queue) next() (lines []byte, more bool) {
 	if len(q.waiting) > 0 {
 		lines = q.waiting[0]
 		q.waiting = slices.Delete(q.waiting, 0, 1)
+		q.writing = true
 	}
 	return lines, true
 }
@@ -259,7 +266,7 @@ func (q *Queue) takeReopen() bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	wanted := q.reopen && !q.closed
-	q.reopen = false
+	q.reopen, q.reopening = false, wanted
 	return wanted
 }
 
@@ -267,6 +274,9 @@ func (q *Queue) reopenOutput() {
 	if err := q.out.Reopen(); err != nil {
 		q.notify("reopen the output: " + err.Error())
 	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.reopening = false
 }
 
 // wrote accounts for bytes that the output has got.
@@ -284,6 +294,7 @@ func (q *Queue) wrote(n int) {
 func (q *Queue) finish(lines []byte, err error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	q.writing = false
 	if q.err == nil {
 		q.err = err
 	}
