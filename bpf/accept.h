@@ -44,8 +44,8 @@ struct accept_call {
 };
 
 /*
- * By a hash of the task's address. The program at the start of inet_csk_accept() writes, that
- * at its end reads. Two tasks in one slot: the later one has it, and the descriptor of the
+ * By a hash of the task's address. The fentry program of inet_csk_accept() writes, the fexit
+ * program reads. Two tasks in one slot: the later one has it, and the descriptor of the
  * other is not known. A wrong descriptor names no wrong owner, because owner.h checks what is
  * behind it.
  */

@@ -29,7 +29,7 @@ static __always_inline const struct inet_bind_bucket *bind_bucket_of(struct sock
 	return tw ? tw->tw_sk.tw_tb : NULL;
 }
 
-/* Called for each TCP socket of the namespace. Writes the port of each such socket, two bytes. */
+/* Called for each TCP socket. Writes the port (two bytes) if bind() made or joined its bucket. */
 static __always_inline int on_bound_socket(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *skc = ctx->sk_common;

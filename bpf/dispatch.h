@@ -46,7 +46,8 @@ static __always_inline bool drop_by_states(struct transition *t)
 	if (states_may_match(t->ec->old_state, t->ec->new_state) || has_deferred(t))
 		return false;
 	if (t->ec->locked) {
-		t->ec->cookie = cookie_of(t); /* creates it; owner.h knows a listener by it */
+		t->ec->cookie =
+			cookie_of(t); /* creates it; process_ref.cookie identifies a listener */
 		update_owner(t);
 	}
 	return true;
@@ -112,7 +113,7 @@ static __always_inline void handle_transition(enum program_rank rank, const stru
 		fetch_and_mark_sock_state(&t, rank, old_state, new_state);
 	if (sk->sk_protocol != IPPROTO_TCP) {
 		if (sk->sk_protocol == IPPROTO_MPTCP)
-			create_cookie(sk); /* process_ref knows a listener by it */
+			create_cookie(sk); /* process_ref.cookie identifies a listener */
 		count(counters->other_protocol);
 		return;
 	}
@@ -123,7 +124,7 @@ static __always_inline void handle_transition(enum program_rank rank, const stru
 	t.ec->new_state = new_state;
 	read_endpoints(sk, old_state, new_state, &t.ec->ep);
 	if (!may_be_preempted && endpoints_never_match(&t)) {
-		forget_connection(&t, old_state, new_state);
+		forget_at_close(&t, old_state, new_state);
 		count(counters->filtered);
 		return;
 	}

@@ -22,7 +22,7 @@ struct event_ctx {
 	struct owner stored_owner; /* sock_state.owner; not verified */
 	struct process_ref initial_owner; /* sock_state.initial_owner; not verified */
 	struct endpoints ep;
-	__u64 socket; /* address of the struct socket; 0: an orphan */
+	__u64 socket; /* address of the struct socket; 0: an orphan, or a child not accepted yet */
 	__u64 file; /* address of the socket's struct file; 0: none */
 	__s32 error; /* sk_err */
 	__s32 soft_error; /* sk_err_soft */
@@ -64,7 +64,7 @@ static __always_inline struct event_ctx *event_ctx_at(__u32 slot)
 	return bpf_map_lookup_elem(&event_ctx_scratch, &slot);
 }
 
-/* As load_stored_owners(), for the initial owner of the socket with this address. */
+/* Copies the initial owner of the socket with this address to ec; pid 0 if there is none. */
 static __always_inline void load_initial_owner(const struct sock_state *s, __u64 sk,
 					       struct event_ctx *ec)
 {

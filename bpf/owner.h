@@ -274,8 +274,8 @@ static __always_inline bool use_ref_if_valid(struct event_ctx *ec, const struct 
 }
 
 /*
- * The same for the stored owner, which may have exited. Then its name and cgroup are the
- * stored ones.
+ * As use_ref_if_valid(), for the stored owner, which may have exited. Then its name and cgroup
+ * are the stored ones.
  */
 static __always_inline bool use_stored_if_valid(struct event_ctx *ec)
 {

@@ -60,7 +60,7 @@ static __always_inline int on_read(struct sock *sk)
 	ref.file = (__u64)READ_POINTER_AT(socket, file);
 	if (!ref.file || READ_TYPED(task, flags) & PF_KTHREAD)
 		return 0;
-	own_state(s, address);
+	make_state_own(s, address);
 	fd = find_current_fd(ref.file, !s->reader_searched);
 	s->reader_searched = true;
 	if (fd < 0)

@@ -64,7 +64,7 @@ static __always_inline void note_reset(const struct sock *sk, struct reset_note 
 	struct socket_reset_note *here;
 
 	if (s) {
-		own_state(s, address_of(sk));
+		make_state_own(s, address_of(sk));
 		s->reset = note;
 		return;
 	}

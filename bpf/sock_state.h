@@ -183,7 +183,7 @@ static __always_inline void init_child_state(struct sock_state *s, __u64 sk)
  * Makes s the socket's own. Until a child's first traced transition, s is usually a copy of
  * its listener's.
  */
-static __always_inline void own_state(struct sock_state *s, __u64 sk)
+static __always_inline void make_state_own(struct sock_state *s, __u64 sk)
 {
 	if (!s->sk)
 		s->sk = sk;

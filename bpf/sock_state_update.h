@@ -31,7 +31,7 @@ static __always_inline void fetch_and_mark_sock_state(struct transition *t, enum
 	t->sock_state = s;
 	if (!s)
 		return;
-	own_state(s, address_of(t->sk));
+	make_state_own(s, address_of(t->sk));
 	s->handled_states = has_successor(rank) ? state_pair_of(old_state, new_state) : 0;
 }
 
@@ -130,14 +130,14 @@ static __always_inline int update_owner(const struct transition *t)
 }
 
 /*
- * Ends a connection that is out of scope. The socket may connect again, to a peer that is in
- * scope, so nothing of this connection may remain:
+ * At the CLOSE of a connection that is out of scope. The socket may connect again, to a peer that
+ * is in scope, so nothing of this connection may remain:
  * - its time in the state, because its other transitions were not recorded;
  * - its mark, which the backup program would take for that of a later transition;
  * - the note of its reset on this CPU, which a later socket at the same address would get.
  */
-static __always_inline void forget_connection(const struct transition *t, int old_state,
-					      int new_state)
+static __always_inline void forget_at_close(const struct transition *t, int old_state,
+					    int new_state)
 {
 	struct sock_state *s;
 

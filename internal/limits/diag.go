@@ -81,7 +81,7 @@ func EachConnectionOrTimeWait(handle func(s *tcp.Socket)) error {
 }
 
 // EachOpenOrFinWait2 is like [EachConnectionOrTimeWait], but leaves out timewait sockets, except those in
-// FIN_WAIT2: a request for FIN_WAIT2 lists them as well. Their New is TimeWait. Monotonic is not set.
+// FIN_WAIT2: a request for FIN_WAIT2 lists them as well. The New of a timewait socket is TimeWait. Monotonic is not set.
 func EachOpenOrFinWait2(handle func(s *tcp.Socket)) error {
 	var s tcp.Socket
 	return dump(connectionStates, 0, func(m *diagMessage, _ []byte) {

@@ -33,8 +33,8 @@ type hostCond struct {
 	port uint16
 }
 
-// peerFilter is the attribute of a request that makes the kernel leave out the sockets with
-// other peers. It is nil, so that the kernel leaves out none, if there are too many peers.
+// peerFilter returns the attribute of a request: a filter that only sockets with one of these
+// peers pass. It is nil (all pass) if there are too many peers.
 func peerFilter(peers []tcp.Endpoint) []byte {
 	conds := make([]hostCond, len(peers))
 	for i, p := range peers {
@@ -43,8 +43,7 @@ func peerFilter(peers []tcp.Endpoint) []byte {
 	return anyOf(opDestCond, conds)
 }
 
-// localPortFilter makes the kernel leave out the sockets with other local ports. It is nil, so
-// that the kernel leaves out none, if there are too many ports.
+// localPortFilter is like [peerFilter], for local ports.
 func localPortFilter(ports []uint16) []byte {
 	conds := make([]hostCond, len(ports))
 	for i, port := range ports {

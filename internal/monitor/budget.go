@@ -7,11 +7,11 @@ import (
 )
 
 const (
-	// budgetBurst and budgetShare bound the CPU time of the tables that readTables reads: half
+	// budgetBurst and budgetDivisor bound the CPU time of the tables that readTables reads: half
 	// a second at once, and 1/120 of the time, so about a second in any minute, or one reading
-	// that takes longer. Bound ports have a limit of their own (boundShare), the seeder none.
-	budgetBurst = 500 * time.Millisecond
-	budgetShare = 120
+	// that takes longer. Bound ports have a limit of their own (boundPauseFactor), the seeder none.
+	budgetBurst   = 500 * time.Millisecond
+	budgetDivisor = 120
 )
 
 // budget is CPU time that may be spent: a token bucket. A reading that costs more than is left
@@ -24,7 +24,7 @@ type budget struct {
 // allows reports whether a reading may begin. One that is not urgent leaves half of the budget
 // to those that are.
 func (b *budget) allows(now time.Duration, urgent bool) bool {
-	b.spent = max(0, b.spent-(now-b.at)/budgetShare)
+	b.spent = max(0, b.spent-(now-b.at)/budgetDivisor)
 	b.at = now
 	if urgent {
 		return b.spent < budgetBurst

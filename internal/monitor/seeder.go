@@ -18,7 +18,7 @@ type seeder struct {
 }
 
 // run reads the sockets that match the filter, one namespace after the other: none if the filter
-// is on owners or roles, which the tables do not show. It passes each namespace to the worker. It
+// is on owners, roles or cgroups, which the tables do not show. It passes each namespace to the worker. It
 // ends then, or after Close.
 func (s *seeder) run() {
 	for n := range netns.All {

@@ -29,13 +29,13 @@ type tables struct {
 	readAt        time.Duration // when the reading of closeWait began
 	open          *detect.OpenSockets
 	suspects      *detect.SuspectCounts
-	entered       bool   // the namespace was found
+	entered       bool   // the namespace was entered and its limits were read
 	leftOut       uint64 // sockets of a table that has too many: it is not passed on
 	listeners     *detect.ListenTable
 }
 
 // readTables reads the tables of the namespace that the calling thread is in, whose limits
-// are l, as far as the budget allows. Where it allows only some, the kinds of tables take turns:
+// are l, within the budget. Where it allows only some, the kinds of tables take turns:
 // else suspects, which are requested every second, would leave nothing for the others.
 func (w *worker) readTables(request detect.Request, l *tcp.Limits, into *tables) error {
 	list := []struct {

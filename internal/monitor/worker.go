@@ -21,9 +21,9 @@ const (
 	// boundInterval is the time between two reads of the bound ports of a namespace. Such
 	// a read walks the kernel's tables; the other limits need no walk.
 	boundInterval = 10 * time.Second
-	// boundShare is how many times as long as such a read took the next one must wait, unless it
+	// boundPauseFactor is how many times as long as such a read took the next one must wait, unless it
 	// is the first of its namespace: with many namespaces they would delay all other answers.
-	boundShare = 10
+	boundPauseFactor = 10
 	// maxBound bounds the namespaces whose bound ports the worker remembers: hosts create
 	// and remove namespaces all the time.
 	maxBound = 16384
@@ -42,7 +42,7 @@ type hostReader struct {
 	bound     map[uint32]boundPorts        // by inode number
 	// readBuckets reads the ports that connect() skips: see New. It may be nil.
 	readBuckets func() (*tcp.PortSet, error)
-	nextBound   time.Duration // when bound ports may be read again: see boundShare
+	nextBound   time.Duration // when bound ports may be read again: see boundPauseFactor
 }
 
 // worker reads what the engine requests. Its methods are called by run, or by a function
@@ -195,7 +195,7 @@ func (w *hostReader) readLimits(inode uint32) (*tcp.Limits, error) {
 	if bound.ports == nil || now-bound.readAt >= boundInterval && now >= w.nextBound {
 		ports, err := w.readBound()
 		buckets := w.bindBuckets()
-		w.nextBound = now + (1+boundShare)*(boottime.Now()-now)
+		w.nextBound = now + (1+boundPauseFactor)*(boottime.Now()-now)
 		if err != nil {
 			w.report(err)
 		} else {

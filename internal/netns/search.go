@@ -48,8 +48,8 @@ const (
 type Search struct {
 	paths   map[uint32]string // by inode number, where they were found
 	missing map[uint32]*absence
-	cheap   lane
-	costly  lane
+	cheap   stage
+	costly  stage
 
 	credit     time.Duration // CPU time that may be used now; negative: it was exceeded
 	creditedAt time.Duration
@@ -60,14 +60,14 @@ type Search struct {
 
 // absence is a namespace that was asked for and is not found.
 type absence struct {
-	stage   *lane         // whose next walk looks for it; nil: none
+	stage   *stage        // whose next walk looks for it; nil: none
 	queued  uint64        // the number of walks that stage had begun by then
 	retryAt time.Duration // stage is nil: when a question begins a walk again
 	retry   time.Duration // the time between the last walk that found nothing and retryAt
 }
 
-// lane is one part of the walk, which may take many steps.
-type lane struct {
+// stage is one part of the walk, which may take many steps.
+type stage struct {
 	references iter.Seq[reference]
 	next       func() (reference, bool) // nil: no walk is under way
 	stop       func()
@@ -110,7 +110,7 @@ func costOf(timer cputime.Timer) time.Duration {
 func newSearch(cheap, costly iter.Seq[reference], now func() time.Duration) *Search {
 	return &Search{
 		paths: make(map[uint32]string), missing: make(map[uint32]*absence),
-		cheap: lane{references: cheap}, costly: lane{references: costly},
+		cheap: stage{references: cheap}, costly: stage{references: costly},
 		credit: searchCredit, creditedAt: now(), now: now,
 		timer: func() func() time.Duration {
 			began := now()
@@ -176,8 +176,9 @@ func (s *Search) makeRoom() bool {
 	return len(s.missing) < maxSearched
 }
 
-// moveTo ends a walk for which nothing waits any more: it would keep a directory open.
-func (s *Search) moveTo(a *absence, stage *lane) {
+// moveTo puts a into a stage (nil: none). If nothing waits in the old stage any more, it ends that
+// walk, which would keep a directory open.
+func (s *Search) moveTo(a *absence, stage *stage) {
 	if a.stage != nil {
 		if a.stage.waiting--; a.stage.waiting == 0 {
 			a.stage.end()
@@ -247,7 +248,7 @@ func (s *Search) Step() (results []Result) {
 
 // finish ends a walk that has seen everything. What it has not found goes to the next stage,
 // or waits for longer than before.
-func (s *Search) finish(stage *lane) (missing []Result) {
+func (s *Search) finish(stage *stage) (missing []Result) {
 	stage.end()
 	now := s.now()
 	for inode, a := range s.missing {
@@ -269,7 +270,7 @@ func (s *Search) finish(stage *lane) (missing []Result) {
 	return missing
 }
 
-func (l *lane) end() {
+func (l *stage) end() {
 	if l.next != nil {
 		l.stop()
 		l.next, l.stop = nil, nil

@@ -23,8 +23,8 @@ func newDevice(d descriptor) *device {
 	return dev
 }
 
-// awaitHangUp waits in poll(2), because the question costs the caller a wait while another
-// process changes the line discipline of the terminal (tty_ldisc_ref_wait).
+// awaitHangUp polls on its own goroutine: poll(2) on a terminal can block while another process
+// changes the line discipline (tty_ldisc_ref_wait).
 func (d *device) awaitHangUp(fd int) {
 	for {
 		poll := []unix.PollFd{{Fd: int32(fd)}}

@@ -25,9 +25,8 @@ type regularFile struct {
 
 func (f *regularFile) Write(lines []byte) (int, error) { return writeAll(f, lines) }
 
-// try returns only if all is written or the write failed: a file system that cannot take
-// more for the moment (FUSE may return EAGAIN) is asked again here, so that what a failure
-// leaves of a line is in one attempt.
+// try retries EAGAIN itself (FUSE may return it), so that keepWholeLines sees the whole line that
+// a failed write cut.
 func (f *regularFile) try(lines []byte) (written int, err error) {
 	for {
 		n, err := f.descriptor.try(lines[written:])
