@@ -17,7 +17,7 @@ func newAlerts(s *signals) *cobra.Command {
 	o := traceOptions{only: []string{"alert"}}
 	cmd := &cobra.Command{
 		Use:   "alerts",
-		Short: "Trace alerts only, at the lowest cost",
+		Short: "Write alerts only, at the lowest cost",
 		Long: "Write alerts only, until stopped: about TIME_WAIT storms and other pile-ups of sockets.\n" +
 			"The kernel reports only the transitions that detection needs.",
 		Args: noArguments,

@@ -69,7 +69,7 @@ func (s *signals) set(r *running) {
 	s.command = r
 }
 
-func (s *signals) now() *running {
+func (s *signals) current() *running {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.command
@@ -79,10 +79,10 @@ func (s *signals) run(received <-chan os.Signal) {
 	var first os.Signal
 	var at time.Time
 	for each := range received {
-		command := s.now()
+		command := s.current()
 		switch {
 		case each == syscall.SIGUSR1:
-			warn("SIGUSR1: there is no recorder whose content could be written")
+			warn("SIGUSR1 has no effect")
 		case command == nil: // such as doctor: it has nothing to put in order
 			die(each)
 		case each == syscall.SIGHUP && first != nil:
@@ -103,7 +103,7 @@ func (s *signals) run(received <-chan os.Signal) {
 }
 
 func (s *signals) abandon() {
-	if command := s.now(); command != nil && command.abandon != nil {
+	if command := s.current(); command != nil && command.abandon != nil {
 		command.abandon()
 	}
 }
@@ -112,7 +112,7 @@ func (s *signals) abandon() {
 func (s *signals) exit(first os.Signal) {
 	s.closeLinks()
 	message := "stopped by " + signalName(first) + " although something did not end"
-	if command := s.now(); command != nil && command.unwritten != nil {
+	if command := s.current(); command != nil && command.unwritten != nil {
 		message += ": " + command.unwritten()
 	}
 	warn(message)
@@ -123,7 +123,7 @@ func (s *signals) exit(first os.Signal) {
 // closeLinks detaches the programs explicitly: a thread that hangs in a write keeps the
 // descriptors of the process open after its end.
 func (s *signals) closeLinks() {
-	command := s.now()
+	command := s.current()
 	if command == nil || command.closeLinks == nil {
 		return
 	}

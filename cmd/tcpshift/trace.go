@@ -59,7 +59,7 @@ func newTrace(s *signals) *cobra.Command {
 func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.SortFlags = false
 	addFormatFlags(flags, &o.formatOptions)
-	flags.Var(list(&o.only, "TYPE,...", parseRecordType), "only", "write only these record types, and start and stop: "+strings.Join(record.SelectableTypes(), ", "))
+	flags.Var(list(&o.only, "TYPE,...", parseRecordType), "only", "write only these record types; start and stop are always written: "+strings.Join(record.SelectableTypes(), ", "))
 	addOutputFlags(flags, &o.outputOptions)
 	addDurationFlag(flags, o)
 	flags.Var(single(&o.count, "N", parseCount), "count", "stop after this many transitions")
