@@ -65,16 +65,6 @@ func (q *quota) release(user uint32) {
 	}
 }
 
-// largest returns the quota that has the most entries, 0 of the unknown one.
-func (q *quota) largest() (user uint32, entries int) {
-	for u, n := range q.users {
-		if n > entries || n == entries && u < user {
-			user, entries = u, n
-		}
-	}
-	return user, entries
-}
-
 // LeftOut counts what detection has not taken into account since the start, because a table was
 // full or a user had its share of it. What is evicted from a table counts, too: it was not
 // among the busiest. The same thing may count more than once, when it comes back.

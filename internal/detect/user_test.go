@@ -235,7 +235,7 @@ var floodings = []flooding{
 			h.event(0, key, curl, tcp.Close, tcp.SynSent, byUser(n, uid), func(t *tcp.Transition) { t.Local.Port = port })
 		},
 		counted: func(l *LeftOut) uint64 { return l.Ports },
-		has:     func(e *Engine, uid uint32) bool { return e.tracker.ensureNamespace(testNetns).binds[65_000] != nil },
+		has:     func(e *Engine, _ uint32) bool { return e.tracker.ensureNamespace(testNetns).binds[65_000] != nil },
 	},
 	{
 		name: "listeners", times: maxListeners + 10,

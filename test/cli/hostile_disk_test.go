@@ -17,7 +17,7 @@ import (
 func TestHostile_ReadOnlyDisk(t *testing.T) {
 	d := newDisk(t)
 	device := loopOf(t, d.dir)
-	trigger := filepath.Join("/sys/fs/ext4", device, "trigger_fs_error")
+	trigger := "/sys/fs/ext4/" + device + "/trigger_fs_error"
 	if _, err := os.Stat(trigger); err != nil {
 		t.Skip("needs trigger_fs_error of ext4")
 	}

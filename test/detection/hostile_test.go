@@ -73,7 +73,7 @@ func TestHostile_FloodBesideStorm(t *testing.T) {
 func TestHostile_ManyConnections(t *testing.T) {
 	tcplab.RequireRoot(t)
 	began := time.Now()
-	stormBeside(t, func(s *hostPair) []*attacker.Process {
+	stormBeside(t, func(*hostPair) []*attacker.Process {
 		flood := attacker.Start(t, attacker.Attack{Connections: *floodConnections, Destinations: 1})
 		t.Cleanup(func() {
 			flood.Wait()
