@@ -126,7 +126,7 @@ func TestExplainLimit_OnlyEMFILE(t *testing.T) {
 		!strings.HasSuffix(got, " files open: raise the limit (ulimit -n, or LimitNOFILE= of the unit)") {
 		t.Error(got)
 	}
-	if got := ExplainLimit(unix.ENFILE); got != error(unix.ENFILE) {
+	if got := ExplainLimit(unix.ENFILE); got.Error() != unix.ENFILE.Error() {
 		t.Error(got)
 	}
 }

@@ -1,6 +1,8 @@
 package sandbox
 
 import (
+	"slices"
+
 	"golang.org/x/sys/unix"
 
 	seccomp "github.com/elastic/go-seccomp-bpf"
@@ -9,13 +11,19 @@ import (
 // always are the system calls that Go's runtime and a running trace make, and that reach nothing
 // which is not open: memory, threads, signals of this process, clocks, and reading and writing.
 var always = []string{
-	"read", "write", "pread64", "sendmsg", "close", "fcntl", "lseek", "ftruncate", "fstat", "newfstatat", "fstatfs",
+	"read", "write", "pread64", "sendmsg", "close", "fcntl", "lseek", "ftruncate", "fstat", "fstatfs",
 	"getdents64", "readlinkat", "pipe2", "ppoll", "epoll_create1", "epoll_ctl", "epoll_pwait", "epoll_pwait2", "eventfd2",
 	"munmap", "madvise", "mincore", "futex", "membarrier", "sched_yield", "sched_getaffinity",
 	"nanosleep", "clock_nanosleep", "clock_gettime", "restart_syscall", "setitimer", "timer_create", "timer_settime", "timer_delete",
 	"rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sigaltstack", "exit", "exit_group",
 	"getpid", "gettid", "geteuid", "getrlimit", "uname", "getrandom",
 	"brk", "mremap", "rseq", "set_robust_list", // the C library's, in a build with cgo
+}
+
+// alwaysOn are those that differ by architecture (runtime.GOARCH), or whose names do in the library.
+var alwaysOn = map[string][]string{
+	"amd64": {"newfstatat", "poll"},
+	"arm64": {"fstatat"},
 }
 
 // forNamespaces are those that reading the network namespaces of the host needs besides.
@@ -44,9 +52,8 @@ const prSetVMA = 0x53564d41
 // policy permits the system calls that a trace with these features makes, and refuses all others
 // with EPERM. A refusal does not end the process: a later version of Go may try a system call
 // that is not here.
-func policy(f Features, pid int) seccomp.Policy {
-	names := append([]string(nil), always...)
-	names = append(names, alwaysHere...)
+func policy(f Features, pid int, architecture string) seccomp.Policy {
+	names := slices.Concat(always, alwaysOn[architecture])
 	conditional := []seccomp.NameWithConditions{
 		when("mmap", noBits(2, unix.PROT_EXEC)),
 		when("mprotect", noBits(2, unix.PROT_EXEC)),

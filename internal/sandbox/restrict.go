@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	llsyscall "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -92,5 +93,5 @@ func restrictCalls(f Features) error {
 	if !seccomp.Supported() {
 		return errNoSeccomp
 	}
-	return seccomp.LoadFilter(seccomp.Filter{Flag: seccomp.FilterFlagTSync, Policy: policy(f, os.Getpid())})
+	return seccomp.LoadFilter(seccomp.Filter{Flag: seccomp.FilterFlagTSync, Policy: policy(f, os.Getpid(), runtime.GOARCH)})
 }

@@ -1,0 +1,31 @@
+package sandbox
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/elastic/go-seccomp-bpf/arch"
+)
+
+// Both architectures have every system call of the filter: one with an unknown name is not
+// installed at all.
+func TestPolicy_KnownNames(t *testing.T) {
+	for _, architecture := range []string{"amd64", "arm64"} {
+		info, err := arch.GetInfo(architecture)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := policy(Features{Namespaces: true, Reopen: []string{"/"}}, 1, architecture)
+		for _, group := range p.Syscalls {
+			names := slices.Clone(group.Names)
+			for _, conditional := range group.NamesWithCondtions {
+				names = append(names, conditional.Name)
+			}
+			for _, name := range names {
+				if _, known := info.SyscallNames[name]; !known {
+					t.Errorf("%s has no system call %s", architecture, name)
+				}
+			}
+		}
+	}
+}
