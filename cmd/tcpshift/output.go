@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tcpshift/tcpshift/internal/output"
+	"github.com/tcpshift/tcpshift/internal/privilege"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
@@ -35,5 +36,5 @@ func (o *outputOptions) open(ctx context.Context) (output.Output, error) {
 	case o.output == "-":
 		return nil, err
 	}
-	return nil, fmt.Errorf("--output: %w", err)
+	return nil, fmt.Errorf("--output: %w", privilege.ExplainLimit(err))
 }
