@@ -27,6 +27,7 @@ type simKernel struct {
 	cookie       uint64
 	timers       [simTimers][]simTimer // by step
 	timeWaitsIn  simCount              // that were created
+	boundIn      simCount              // ports that bind() has taken
 	// emit reports whether the transition has reached the engine, or will.
 	emit func(s *simSocket, t *tcp.Transition) bool
 }
@@ -102,6 +103,7 @@ func (k *simKernel) addDestination(local, peer netip.Addr, port uint16, server b
 func (k *simKernel) pass() {
 	k.now += simStep
 	k.timeWaitsIn.advance()
+	k.boundIn.advance()
 	for _, d := range k.destinations {
 		for _, c := range d.counts() {
 			c.advance()
@@ -161,6 +163,7 @@ func (k *simKernel) connect(d *simDestination, by *simProcess, load *simLoad, bi
 		}
 		s.port, s.bound = port, true
 		k.bound[port]++
+		k.boundIn.add(1)
 	}
 	if d.since == 0 {
 		d.since = k.now

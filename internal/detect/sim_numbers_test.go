@@ -14,6 +14,9 @@ func (o *simOracle) checkNumbers(x *simAlert) {
 	if x.Kind == timeWaitStorm && x.CapacityKind == TimeWaitBuckets && x.Capacity != uint64(o.r.k.limits.MaxTimeWaits) {
 		o.fault("%s %s: %d of %d TIME_WAITs", x.Kind, x.ID, x.Capacity, o.r.k.limits.MaxTimeWaits)
 	}
+	if x.Kind == portExhaustionKind && !x.Peer.Addr.IsValid() {
+		o.checkBinds(x)
+	}
 	d := o.destinationOf(&x.Alert)
 	if d == nil || x.Kind != timeWaitStorm && x.Kind != portExhaustionKind {
 		return
@@ -29,6 +32,27 @@ func (o *simOracle) checkNumbers(x *simAlert) {
 		o.fault("%s %s %s reports %d, and there are %.0f, room %.0f", x.Kind, x.ID, x.Phase, x.Occupancy, u.occupied(), room)
 	}
 	o.checkForecast(x, d, &u)
+}
+
+// checkBinds judges the numbers of an alert about all bound ports: connections show them, and the TIME_WAITs
+// of these end up to two seconds late.
+func (o *simOracle) checkBinds(x *simAlert) {
+	k := o.r.k
+	if x.Capacity != uint64(k.limits.PortCount()) {
+		o.fault("%s %s: the capacity of bind() is %d, it is %d", x.Kind, x.ID, x.Capacity, k.limits.PortCount())
+	}
+	if o.r.tr.everLost {
+		return
+	}
+	room := 2 + k.boundIn.within(time.Second+o.r.tr.lag+2*simStep)
+	for _, s := range k.sockets {
+		if age := k.now - s.createdAt; s.bound && s.createdAt > 0 && age > tcp.TimeWaitTimeout-time.Second || s.bound && !s.seen {
+			room++
+		}
+	}
+	if diff := int(x.Occupancy) - k.boundPorts(); diff > room || -diff > room {
+		o.fault("%s %s %s: %d ports are bound, there are %d, room %d", x.Kind, x.ID, x.Phase, x.Occupancy, k.boundPorts(), room)
+	}
 }
 
 // roomOf is how far a verified number may be from the truth: by what moves while the kernel's answer is

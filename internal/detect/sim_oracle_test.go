@@ -18,6 +18,7 @@ type simOracle struct {
 	open    map[string]*simAlert // by id
 	storms  map[*simDestination]*simStorm
 	buckets simStorm
+	binds   simStorm
 	others  map[simKey]*simVerdict
 	faults  []string
 	seen    map[string]int // alerts that were opened, by kind
@@ -203,6 +204,7 @@ func (o *simOracle) check() {
 		return
 	}
 	o.judgeBuckets()
+	o.judgeBinds()
 	o.judgeOthers()
 	for _, a := range o.sorted() {
 		o.checkOpen(a)
@@ -338,6 +340,29 @@ func (o *simOracle) perHold(d *simDestination) float64 {
 	span := min(hold, o.r.k.now-o.r.tr.began)
 	n := float64(d.seenOpened.within(span) - d.ended.within(span))
 	return max(0, n-math.Sqrt(max(0, n))) / hold.Seconds()
+}
+
+// boundPorts counts the ports that bind() has taken.
+func (k *simKernel) boundPorts() (n int) {
+	for port := int(k.limits.PortLow); port <= int(k.limits.PortHigh); port++ {
+		if k.bound[port] > 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// judgeBinds: bind() may take the last port if it goes on as within the last 16 s, and no port is free
+// again within a hold time.
+func (o *simOracle) judgeBinds() {
+	k, st := o.r.k, &o.binds
+	n, capacity := float64(k.boundPorts()), float64(k.limits.PortCount())
+	window := min(rate.MaxWindow, max(simStep, k.now-o.r.tr.began))
+	perSecond := float64(k.boundIn.within(window)) / window.Seconds()
+	if n >= 0.9*capacity || n+perSecond*(rate.TimeWaitHold+time.Second).Seconds() >= 0.95*capacity {
+		st.mayAt = k.now
+	}
+	st.why = fmt.Sprintf("%.0f of %.0f ports bound, %.1f/s", n, capacity, perSecond)
 }
 
 func (o *simOracle) judgeBuckets() {

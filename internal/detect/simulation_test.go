@@ -129,7 +129,8 @@ func (o *simOracle) checkOpen(x *simAlert) {
 		st := o.stormOf(o.destinationOf(&x.Alert))
 		agrees, why = k.now-max(st.mayAt, st.failedAt+quietPeriod) <= slack+o.answerTime(), st.why
 	case x.Kind == "port_exhaustion" && !x.Peer.Addr.IsValid():
-		return // of bind(): not judged, see docs/detection.md
+		o.judgeBinds()
+		agrees, why = k.now-o.binds.mayAt <= slack, o.binds.why
 	case x.Kind == "port_exhaustion":
 		st := o.stormOf(o.destinationOf(&x.Alert))
 		agrees, why = k.now-st.failedAt <= slack+quietPeriod, st.why
