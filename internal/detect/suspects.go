@@ -129,12 +129,11 @@ func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, of *suspect) {
 	}
 	createdAt := c.readAt - max(0, age)
 	second := int64(createdAt/time.Second) - int64(c.of.comparedFrom()/time.Second)
-	reuses := c.limits.AllowsReuse(of.key.local, of.key.peer)
 	if s.Substate == tcp.FinWait2 && second >= 0 {
 		n.finWait2++
 		n.oldest = max(n.oldest, age)
 	}
-	switch {
+	switch reuses := c.limits.AllowsReuse(of.key.local, of.key.peer); {
 	case s.New == tcp.LastAck:
 		n.lastAck++
 		return
@@ -142,10 +141,23 @@ func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, of *suspect) {
 		n.open++
 		return
 	case second < 0: // it is about to end: see comparedFor
-	case s.Substate == tcp.FinWait2 && !(reuses && c.limits.ReusesFinWait2):
+	case !reuses || s.Substate == tcp.FinWait2 && !c.limits.ReusesFinWait2:
 		n.timeWaits++
-	case !reuses:
-		n.timeWaits++
+	default:
+		n.classifyReusable(c, of, age, second)
+	}
+	if second >= 0 && (s.Substate == tcp.FinWait2 || age >= c.limits.ReuseDelay) {
+		n.expires[min(len(n.expires)-1, int(max(0, s.ExpiresIn)/time.Second))]++
+	}
+	if second >= 0 && second < int64(len(n.created)) {
+		n.created[second]++
+	}
+}
+
+// classifyReusable counts a timewait socket that connect() takes over once it is old enough, if it has a
+// timestamp of the peer. second is that of its creation, as in created.
+func (n *suspectCount) classifyReusable(c *SuspectCounts, of *suspect, age time.Duration, second int64) {
+	switch createdAt := c.readAt - max(0, age); {
 	case age < c.limits.ReuseDelay:
 		n.timeWaits++
 		n.young++
@@ -157,11 +169,5 @@ func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, of *suspect) {
 		if second < int64(len(n.reusableIn)) {
 			n.reusableIn[second]++
 		}
-	}
-	if second >= 0 && (s.Substate == tcp.FinWait2 || age >= c.limits.ReuseDelay) {
-		n.expires[min(len(n.expires)-1, int(s.ExpiresIn/time.Second))]++
-	}
-	if second >= 0 && second < int64(len(n.created)) {
-		n.created[second]++
 	}
 }
