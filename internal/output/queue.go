@@ -214,7 +214,7 @@ func (q *Queue) Close() (ended bool) {
 	defer q.mu.Unlock()
 	q.closed = true
 	q.changed.Broadcast()
-	for !q.ended && !(q.abandoned && q.mayHang()) {
+	for !q.ended && (!q.abandoned || !q.mayHang()) {
 		q.changed.Wait()
 	}
 	return q.ended
