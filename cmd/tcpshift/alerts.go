@@ -41,10 +41,10 @@ func newAlerts(s *signals) *cobra.Command {
 // addDetectionFlags adds the thresholds of detection. Few users need them: the
 // default of --storm-threshold is a share of the host's limits, the others are fixed.
 func addDetectionFlags(flags *pflag.FlagSet, c *detect.Config) {
-	flags.Var(single(&c.Threshold, "PERCENT", parsePercent), "storm-threshold", "alert at the latest when this part of a capacity is in use (default 70)")
+	flags.Var(single(&c.Threshold, "PERCENT", parsePercent), "storm-threshold", "share of a capacity that opens an alert, if all of it will soon be in use (default 70)")
 	flags.Var(single(&c.UpdateInterval, "D", parseInterval), "alert-interval", "time between two updates of an open alert, at least 10s (default 10s)")
 	flags.Var(single(&c.CloseWaitAge, "D", parseInterval), "close-wait-age", "time in CLOSE_WAIT after which a socket counts as leaked, at least 10s (default 30s)")
-	flags.Var(single(&c.CloseWaitCount, "N", parseLimit), "close-wait-count", "alert when a process has leaked this many sockets (default 32)")
+	flags.Var(single(&c.CloseWaitCount, "N", parseLimit), "close-wait-count", "alert when a process, or a server, has leaked this many sockets (default 32)")
 	flags.Var(single(&c.ConnectFailures, "N", parseLimit), "connect-failures", "alert when this many connects to one peer fail within 10s (default 50)")
 	flags.Var(single(&c.Resets, "N", parseLimit), "resets", "alert when peers reset this many connections of one endpoint within 10s (default 100)")
 	flags.Var(single(&c.HalfClosed, "N", parseLimit), "half-closed", "alert when this many closed connections wait for their peer to close (default 500)")

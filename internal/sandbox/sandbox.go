@@ -59,7 +59,7 @@ func (f Features) Capabilities() (list []cap.Value) {
 // The bounding set stays if the process lacks CAP_SETPCAP. The error joins those of all steps.
 func DropPrivileges(f Features) error {
 	own := cap.GetProc()
-	keep, dropped := f.Capabilities(), cap.NewSet()
+	keep, remaining := f.Capabilities(), cap.NewSet()
 	var errs []error
 	note := func(what string, err error) {
 		if err != nil {
@@ -76,11 +76,11 @@ func DropPrivileges(f Features) error {
 	for _, value := range keep {
 		if has, err := own.GetFlag(cap.Permitted, value); err == nil && has {
 			note("keep "+value.String(), errors.Join(
-				dropped.SetFlag(cap.Permitted, true, value), dropped.SetFlag(cap.Effective, true, value)))
+				remaining.SetFlag(cap.Permitted, true, value), remaining.SetFlag(cap.Effective, true, value)))
 		}
 	}
 	note("drop ambient capabilities", cap.ResetAmbient())
-	note("drop capabilities", dropped.SetProc())
+	note("drop capabilities", remaining.SetProc())
 	if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
 		note("set no_new_privs", errno)
 	}
