@@ -255,7 +255,7 @@ func TestQueue_GrownBuffersAreNotKept(t *testing.T) {
 	q := queueTo(t, outputTo(t, w), limit)
 	go func() { _, _ = io.Copy(io.Discard, r) }()
 	usual := 2 * (q.BatchSize() + batchSlack)
-	for range 20 {
+	for range 5 {
 		for _, size := range []int{2 * limit, 1} { // the second one may be merged into the first
 			lines := append(make([]byte, 0, 4*limit), numberedLines(size/10+1)...)
 			empty, err := q.Put(lines)

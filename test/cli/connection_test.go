@@ -132,6 +132,9 @@ func TestTimewait_EndFlag(t *testing.T) {
 			}
 		}
 		n.Settle(0)
+		if asked { // the kernel takes a TIME_WAIT out of its table before it frees it
+			tr.await("the end of the TIME_WAIT", func(line string) bool { return strings.Contains(line, `"time_wait_end"`) })
+		}
 		got := tr.stop()
 		var came []string
 		for _, r := range got.of("transition") {
