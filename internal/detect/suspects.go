@@ -119,10 +119,17 @@ func (c *SuspectCounts) Add(netns uint32, s *tcp.Socket) {
 		return
 	}
 	n.ports.Add(s.Local.Port)
-	n.classify(c, s, &c.of.list[c.lastAt])
+	switch s.New {
+	case tcp.TimeWait:
+		n.classifyTimeWait(c, s, &c.of.list[c.lastAt])
+	case tcp.LastAck:
+		n.lastAck++
+	default:
+		n.open++
+	}
 }
 
-func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, of *suspect) {
+func (n *suspectCount) classifyTimeWait(c *SuspectCounts, s *tcp.Socket, of *suspect) {
 	age := tcp.TimeWaitTimeout - s.ExpiresIn
 	if s.Substate == tcp.FinWait2 {
 		age = c.limits.FinWait2TimewaitTimeout() - s.ExpiresIn
@@ -134,12 +141,6 @@ func (n *suspectCount) classify(c *SuspectCounts, s *tcp.Socket, of *suspect) {
 		n.oldest = max(n.oldest, age)
 	}
 	switch reuses := c.limits.AllowsReuse(of.key.local, of.key.peer); {
-	case s.New == tcp.LastAck:
-		n.lastAck++
-		return
-	case s.New != tcp.TimeWait:
-		n.open++
-		return
 	case second < 0: // it is about to end: see comparedFor
 	case !reuses || s.Substate == tcp.FinWait2 && !c.limits.ReusesFinWait2:
 		n.timeWaits++
