@@ -75,7 +75,7 @@ func (d bindExhaustion) checkNamespace(netns uint32, ns *namespace, raise raiser
 	if isSuspected(f) {
 		ns.suspectedAt = d.now
 	}
-	open := ns.bindAlerts(d.now)
+	open := ns.hasBindAlert(d.now)
 	if !open && d.now-ns.bindRaisedAt >= 2*quietPeriod && d.now-ns.noPortAt >= 2*quietPeriod {
 		ns.noPort = 0 // the close of the last alert has had them
 	}
@@ -91,16 +91,16 @@ func (d bindExhaustion) checkNamespace(netns uint32, ns *namespace, raise raiser
 	raise(bindCause{netns}, c, func() Finding { return d.describe(netns, ns, f) })
 }
 
-// bindAlerts reports whether an alert about the bound ports of the namespace is open.
-func (ns *namespace) bindAlerts(now time.Duration) bool {
+// hasBindAlert reports whether an alert about the bound ports of the namespace is open.
+func (ns *namespace) hasBindAlert(now time.Duration) bool {
 	return ns.bindRaisedAt > 0 && now-ns.bindRaisedAt < quietPeriod
 }
 
-// isBoundOut reports whether connect() finds no port for a destination because all are bound, and
-// an alert about that is open.
-func (tr *tracker) isBoundOut(key destination) bool {
+// hasBoundOutAlert reports whether connect() finds no port for a destination because all are bound,
+// and an alert about that is open.
+func (tr *tracker) hasBoundOutAlert(key destination) bool {
 	ns := tr.knownNamespace(key.netns)
-	return ns != nil && ns.bindAlerts(tr.now) && tr.hasNoPorts(ns, key)
+	return ns != nil && ns.hasBindAlert(tr.now) && tr.hasNoPorts(ns, key)
 }
 
 // hasNoPorts reports whether all ports of a destination are bound.

@@ -129,7 +129,7 @@ func (d *closeWaitLeak) leave(cookie uint64, refuted bool) {
 	}
 	delete(d.waiting, cookie)
 	d.room.release(w.user)
-	w.unstick(d.now, refuted)
+	w.uncountStuck(d.now, refuted)
 	w.leak.sockets--
 	w.leak.uncount(w.by)
 }
@@ -213,9 +213,9 @@ func (d *closeWaitLeak) compactQueue() {
 	d.queue, d.next = kept, 0
 }
 
-// stick counts the sockets that have reached CloseWaitAge. Those on which the process has sent
+// countStuck counts the sockets that have reached CloseWaitAge. Those on which the process has sent
 // too lately wait as long again.
-func (d *closeWaitLeak) stick() {
+func (d *closeWaitLeak) countStuck() {
 	var again []arrival
 	for ; d.next < len(d.queue) && d.now-d.queue[d.next].at >= d.CloseWaitAge; d.next++ {
 		a := d.queue[d.next]
@@ -242,7 +242,7 @@ func (d *closeWaitLeak) stick() {
 }
 
 func (d *closeWaitLeak) check(raise raiser) {
-	d.stick()
+	d.countStuck()
 	for key, l := range d.leaks {
 		if l.stuck.count <= d.CloseWaitCount/2 {
 			l.suspectedAt = 0

@@ -77,7 +77,7 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 		case w.unseen:
 			d.leave(cookie, true)
 		default: // the kernel may leave out a socket while its table changes
-			w.unstick(d.now, true)
+			w.uncountStuck(d.now, true)
 			w.unseen = true
 			d.waiting[cookie] = w
 		}
@@ -96,7 +96,7 @@ func (d *closeWaitLeak) confirm(cookie uint64, w waitingSocket, s *tcp.CloseWait
 		d.moveAccepted(&w)
 	}
 	if s.SendQueued || s.SinceSent < quiet {
-		w.unstick(d.now, true)
+		w.uncountStuck(d.now, true)
 	}
 	w.confirmed, w.quietAt = w.stuck, uint32((readAt+quiet-s.SinceSent)/time.Second)
 	if w.unseen = false; !w.stuck && !w.queued {
@@ -111,7 +111,7 @@ func (d *closeWaitLeak) moveAccepted(w *waitingSocket) {
 	key := w.leak.key
 	key.unaccepted = false
 	if l := d.leakFor(key, w.user); l != nil {
-		w.unstick(d.now, false) // it did wait to be accepted
+		w.uncountStuck(d.now, false) // it did wait to be accepted
 		w.leak.uncount(w.by)
 		w.by = countedFor{} // this process has accepted nothing
 		l.countUnknown()
@@ -122,9 +122,9 @@ func (d *closeWaitLeak) moveAccepted(w *waitingSocket) {
 	}
 }
 
-// unstick takes a socket off the count of its leak. With refuted it should not have counted,
+// uncountStuck takes a socket off the count of its leak. With refuted it should not have counted,
 // unless a table has confirmed it before: then the process has used or closed it since.
-func (w *waitingSocket) unstick(now time.Duration, refuted bool) {
+func (w *waitingSocket) uncountStuck(now time.Duration, refuted bool) {
 	if !w.stuck {
 		return
 	}

@@ -175,7 +175,7 @@ func (e *Engine) Update(now time.Duration, netns uint32, l *tcp.Limits) {
 // peer's FIN: all of them, timewait sockets with that substate, and connections. It keeps no
 // reference to sockets.
 func (e *Engine) UpdateHalfClosed(now time.Duration, netns uint32, sockets []tcp.Socket) {
-	e.tracker.takeWaiting(now, netns, sockets)
+	e.tracker.takeFinWait2(now, netns, sockets)
 	e.tracker.takeHalfClosed(now, netns, sockets)
 }
 

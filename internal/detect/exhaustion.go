@@ -144,9 +144,9 @@ func (x *exhaustion) mayBeReported(now time.Duration) bool {
 // nil.
 func (x *exhaustion) isRefused(now time.Duration) bool { return x != nil && now-x.lastAt < refusedFor }
 
-// refusing corrects a forecast: for a moment after a connect() has failed no port is left,
+// correct corrects a forecast: for a moment after a connect() has failed no port is left,
 // whatever the model counts. x may be nil.
-func (x *exhaustion) refusing(now time.Duration, f rate.Forecast) rate.Forecast {
+func (x *exhaustion) correct(now time.Duration, f rate.Forecast) rate.Forecast {
 	if x.isRefused(now) {
 		f.Occupancy, f.Exhausts, f.ExhaustedIn = f.Capacity, true, 0
 	}
@@ -154,7 +154,7 @@ func (x *exhaustion) refusing(now time.Duration, f rate.Forecast) rate.Forecast 
 }
 
 // kindOf decides once in a tick which alert reports the failures. If neither the model nor the
-// kernel's table explains them, it waits up to verdictWait for the table.
+// kernel's table explains them, it waits up to countWait for the table.
 func (tr *tracker) kindOf(key destination, x *exhaustion) exhaustionKind {
 	if x.decidedAt == tr.now && x.kind != undecided {
 		return x.kind
@@ -164,7 +164,7 @@ func (tr *tracker) kindOf(key destination, x *exhaustion) exhaustionKind {
 	switch {
 	case x.kind == undecided:
 		tr.decide(key, x, share, isExplained)
-	case isExplained && x.isOfOther(share) && (x.isRefused(tr.now) || isCounted && !x.confirmed):
+	case isExplained && x.hasChangedKind(share) && (x.isRefused(tr.now) || isCounted && !x.confirmed):
 		x.change()
 	}
 	x.confirmed = x.confirmed || isCounted && x.kind != undecided
@@ -178,7 +178,7 @@ func (tr *tracker) decide(key destination, x *exhaustion, share float64, isExpla
 	if hasStorm {
 		least = timeWaitShareLoses
 	}
-	if isExplained || hasStorm || tr.exhausted.ending || tr.now-x.firstAt >= verdictWait {
+	if isExplained || hasStorm || tr.exhausted.ending || tr.now-x.firstAt >= countWait {
 		x.kind = kindFor(share >= least)
 	}
 }
@@ -190,8 +190,8 @@ func kindFor(byTimeWait bool) exhaustionKind {
 	return notTimeWaits
 }
 
-// isOfOther reports whether TIME_WAITs have clearly begun or ceased to take most of the ports.
-func (x *exhaustion) isOfOther(share float64) bool {
+// hasChangedKind reports whether TIME_WAITs have clearly begun or ceased to take most of the ports.
+func (x *exhaustion) hasChangedKind(share float64) bool {
 	if x.kind == byTimeWaits {
 		return share < timeWaitShareLoses
 	}

@@ -207,7 +207,7 @@ func TestExhaustion_KernelDecides(t *testing.T) {
 // Where the kernel does not answer, an alert opens after a second, and also if the tracer ends
 // before.
 func TestExhaustion_NoAnswer(t *testing.T) {
-	for _, wait := range []time.Duration{verdictWait + 100*time.Millisecond, 100 * time.Millisecond} {
+	for _, wait := range []time.Duration{countWait + 100*time.Millisecond, 100 * time.Millisecond} {
 		h := newHost(t, 500, Config{})
 		h.unreadable = true
 		h.run(load{key: to(81), by: []tcp.Owner{curl}, rate: constant(1)}, 3*time.Second, false)

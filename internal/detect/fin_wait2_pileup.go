@@ -66,7 +66,7 @@ func newFinWait2Pileup(tr *tracker) detector {
 		tracker: tr, created: topk.New[waitingKey, rate.Counter](tr.MaxDestinations / 8), living: newLivingSockets(),
 		sightings: make(map[uint32]sightings), sighted: newQuota(2 * maxWaiting), counted: make(map[waitingKey]*halfClosedCount),
 	}
-	tr.takeHalfClosed, tr.seedLiving, tr.forgetLiving = d.takeCounts, d.seedLiving, d.living.forget
+	tr.takeHalfClosed, tr.seedLiving, tr.forgetLiving = d.takeFinWait2Table, d.seedLiving, d.living.forget
 	return d
 }
 
@@ -119,7 +119,7 @@ func (d *finWait2Pileup) pin(c cause) {
 }
 
 func (d *finWait2Pileup) check(raise raiser) {
-	d.requestCounts()
+	d.requestFinWait2()
 	for key, c := range d.counted {
 		describe := func() Finding { return d.describe(key, c) }
 		switch {
@@ -133,21 +133,21 @@ func (d *finWait2Pileup) check(raise raiser) {
 	}
 }
 
-// requestCounts requests the kernel's table of a namespace in which enough sockets have
+// requestFinWait2 requests the kernel's table of a namespace in which enough sockets have
 // begun to wait within a minute, or are with living processes.
-func (d *finWait2Pileup) requestCounts() {
+func (d *finWait2Pileup) requestFinWait2() {
 	second := int64(d.now / time.Second)
 	for _, e := range d.created.Entries() {
 		if e.Weight < uint64(d.HalfClosed) { // an upper bound: it falls only with a sweep
 			continue
 		}
 		if e.Value.Advance(second); e.Value.Total() >= int64(d.HalfClosed) {
-			d.request(e.Key.netns)
+			d.requestTableOf(e.Key.netns)
 		}
 	}
 	for key, l := range d.living.byKey {
 		if l.count >= d.HalfClosed || d.living.isFull() {
-			d.request(key.netns)
+			d.requestTableOf(key.netns)
 		}
 	}
 	for netns, s := range d.sightings {
@@ -167,7 +167,7 @@ func (d *finWait2Pileup) requestCounts() {
 	})
 }
 
-func (d *finWait2Pileup) request(netns uint32) {
+func (d *finWait2Pileup) requestTableOf(netns uint32) {
 	ns := d.namespaceInTick(netns)
 	if ns == nil {
 		return
@@ -195,8 +195,8 @@ func (d *finWait2Pileup) forgetSighted(netns uint32) {
 	delete(d.sightings, netns)
 }
 
-// takeCounts counts the half-closed sockets of one namespace, from the kernel's table.
-func (d *finWait2Pileup) takeCounts(now time.Duration, netns uint32, sockets []tcp.Socket) {
+// takeFinWait2Table counts the half-closed sockets of one namespace, from the kernel's table.
+func (d *finWait2Pileup) takeFinWait2Table(now time.Duration, netns uint32, sockets []tcp.Socket) {
 	ns := d.namespaces.Find(netns, uint64(netns))
 	if ns == nil {
 		return

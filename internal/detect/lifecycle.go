@@ -63,7 +63,7 @@ func (l *lifecycle) raise(kind string, cause cause, c claim, describe func() Fin
 	}
 	o := &openAlert{
 		user:     user,
-		alert:    Alert{Kind: kind, Phase: Open, Monotonic: now, Finding: l.find(describe)},
+		alert:    Alert{Kind: kind, Phase: Open, Monotonic: now, Finding: l.makeFinding(describe)},
 		openedAt: now, reportedAt: now, raisedAt: now, describe: describe,
 	}
 	l.open[key] = o
@@ -82,8 +82,8 @@ func (o *openAlert) take(c claim, describe func() Finding, now time.Duration) {
 	}
 }
 
-// find describes a cause, and names only processes that live.
-func (l *lifecycle) find(describe func() Finding) Finding {
+// makeFinding describes a cause, and names only processes that live.
+func (l *lifecycle) makeFinding(describe func() Finding) Finding {
 	f := describe()
 	f.Culprit.nameLiving(l.gone)
 	return f
@@ -135,7 +135,7 @@ func (l *lifecycle) due(now time.Duration) []Alert {
 			due = append(due, l.close(o, Resolved, now))
 			l.remove(key)
 		case o.raisedAt == now && (now-o.reportedAt >= l.updateInterval || o.hasNews()):
-			o.alert.Finding = l.find(o.describe)
+			o.alert.Finding = l.makeFinding(o.describe)
 			due = append(due, o.next(Update, now))
 		}
 	}

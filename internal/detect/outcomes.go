@@ -125,8 +125,9 @@ func newOutcomeTable(limit int) outcomeTable {
 	return outcomeTable{Table: topk.New[endpointKey, outcomes](limit)}
 }
 
-// countAt counts a connection of an endpoint, and returns its outcomes, advanced to now.
-func (t *outcomeTable) countAt(now time.Duration, key endpointKey, user topk.User) *outcomes {
+// entryAt returns the outcomes of an endpoint, advanced to now, for the caller to count one in. The
+// weight of the endpoint grows by one.
+func (t *outcomeTable) entryAt(now time.Duration, key endpointKey, user topk.User) *outcomes {
 	e := t.GetOrInsert(key, key.hash(), user)
 	e.Value.advance(now)
 	t.Add(e, 1)

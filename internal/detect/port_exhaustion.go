@@ -43,7 +43,7 @@ func (d portExhaustion) check(raise raiser) {
 			if !x.mayBeReported(d.now) && !d.hasStorm(key) { // whose alert reports the failures
 				d.exhausted.remove(key)
 			}
-		case d.isBoundOut(key):
+		case d.hasBoundOutAlert(key):
 			d.knownNamespace(key.netns).noPort += failed // bindExhaustion reports them
 		case kind == notTimeWaits:
 			if ns := d.knownNamespace(key.netns); ns != nil && d.hasNoPorts(ns, key) {
@@ -83,7 +83,7 @@ func (d portExhaustion) verifies(key destination) bool {
 	if e == nil || ns == nil || key.ownRange {
 		return false
 	}
-	d.suspect(&ns.Value, &e.Value.kernel, true, true)
+	d.refreshCount(&ns.Value, &e.Value.kernel, true, true)
 	return e.Value.kernel.isVerified(d.tracker)
 }
 

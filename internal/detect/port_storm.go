@@ -86,7 +86,7 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], x *exhaust
 	}
 	c := d.claim(ns, u, model, f, fails)
 	if c != 0 {
-		raise(e.Key, c, func() Finding { return d.describe(e, ns, x.refusing(d.now, f)) })
+		raise(e.Key, c, func() Finding { return d.describe(e, ns, x.correct(d.now, f)) })
 	}
 	return c != 0
 }
@@ -109,7 +109,7 @@ func (d portStorm) claim(ns *namespace, u *destinationUse, m rate.TimeWaitModel,
 	opening := opensStorm(&u.Estimator, f, m, d.Threshold, v.gonePerSecond(u))
 	alerts := fails || opening || keepsStorm(f)
 	if alerts || isSuspected(f) {
-		d.suspect(ns, v, alerts, fails || f.Exhausts)
+		d.refreshCount(ns, v, alerts, fails || f.Exhausts)
 	}
 	isVerified := v.isVerified(d.tracker)
 	if opening && isVerified {
@@ -146,8 +146,8 @@ func (d portStorm) suspectWaiting(ns *namespace, u *destinationUse, m rate.TimeW
 	}
 }
 
-// takeWaiting counts the sockets of each destination in the kernel's table.
-func (tr *tracker) takeWaiting(now time.Duration, netns uint32, sockets []tcp.Socket) {
+// takeFinWait2 takes the timewait sockets in FIN_WAIT2 from the kernel's table, by destination.
+func (tr *tracker) takeFinWait2(now time.Duration, netns uint32, sockets []tcp.Socket) {
 	ns := tr.ensureNamespace(netns)
 	before := make(map[*destinationUse]float64) // TIME_WAITs that were counted just now
 	for _, e := range tr.destinations.Entries() {

@@ -35,7 +35,7 @@ func (d *resetBurst) countEnd(t *tcp.Transition) {
 	if !releasesPort(t) || t.Old == tcp.SynSent || t.Old == tcp.SynRecv || t.Role == tcp.RoleUnknown {
 		return
 	}
-	o := d.endpoints.countAt(d.now, endpointKeyOf(t), userOf(t))
+	o := d.endpoints.entryAt(d.now, endpointKeyOf(t), userOf(t))
 	o.all.Add(1)
 	if t.New == tcp.Close && tcp.ClosedByOf(t) == tcp.ClosedByResetReceived {
 		o.countBad(d.now, t, t.Old.String())

@@ -242,7 +242,7 @@ func (o *simOracle) checkFailures(d *simDestination) {
 			return
 		}
 	}
-	if o.r.k.now-st.refusedAt > verdictWait+simStep {
+	if o.r.k.now-st.refusedAt > countWait+simStep {
 		o.fault("connect() to %d found no port, and no alert is open", d.key.peerPort)
 		st.refusedAt = 0
 	}
@@ -285,7 +285,7 @@ func (o *simOracle) judgeStorm(d *simDestination) {
 			st.openAt = k.now
 		}
 	}
-	patience := verdictWait + 500*time.Millisecond + o.r.tr.lag
+	patience := countWait + 500*time.Millisecond + o.r.tr.lag
 	if st.mustSince > 0 && k.now-max(st.mustSince, st.openAt) > patience {
 		o.fault("missed: a storm to %d since %v: %s", d.key.peerPort, st.mustSince-time.Hour, st.why)
 		st.mustSince = 0

@@ -234,7 +234,7 @@ func (tr *tracker) isClient(t *tcp.Transition, ns *namespace) bool {
 }
 
 func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
-	key := tr.countedAt(t)
+	key := tr.countedUnder(t)
 	uncounted := tr.seeding.isUncounted(t)
 	tr.seeding.record(t.Cookie, &key, false)
 	if t.New != tcp.TimeWait {
@@ -275,10 +275,10 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 	use.Value.ClosedToTimeWait(t.Monotonic, kind)
 }
 
-// countedAt is where a connection that ends was counted when it opened. A socket with its own
+// countedUnder is where a connection that ends was counted when it opened. A socket with its own
 // range that is older than the tracer was counted with those that have none: the kernel's table
 // does not show the range.
-func (tr *tracker) countedAt(t *tcp.Transition) destination {
+func (tr *tracker) countedUnder(t *tcp.Transition) destination {
 	key := destinationOf(t)
 	if !key.ownRange {
 		return key

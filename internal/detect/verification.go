@@ -22,10 +22,10 @@ const (
 	// refreshAfter is how old a count gets while an alert is open. It is half of the default
 	// interval of updates, so that each has a newer one.
 	refreshAfter = 5 * time.Second
-	// verdictWait bounds the wait for the kernel's count before an alert opens. There is no
+	// countWait bounds the wait for the kernel's count before an alert opens. There is no
 	// time for it if the capacity is exhausted within noTimeToAsk: then the alert opens
 	// unverified at once.
-	verdictWait = time.Second
+	countWait   = time.Second
 	noTimeToAsk = 500 * time.Millisecond
 )
 
@@ -187,9 +187,9 @@ func (v *verification) left(after, hold time.Duration) float64 {
 	return float64(left) / float64(all)
 }
 
-// suspect asks for a count of the destination if the newest one is too old. alerts means that
+// refreshCount asks for a count of the destination if the newest one is too old. alerts means that
 // an alert is open or about to open, exhausts that the capacity will be exhausted.
-func (tr *tracker) suspect(ns *namespace, v *verification, alerts, exhausts bool) {
+func (tr *tracker) refreshCount(ns *namespace, v *verification, alerts, exhausts bool) {
 	interval, isConfirmed := activeInterval, v.isVerified(tr) && tr.lostAt < v.verifiedAt
 	switch {
 	case !isConfirmed && (alerts || exhausts):
@@ -203,14 +203,14 @@ func (tr *tracker) suspect(ns *namespace, v *verification, alerts, exhausts bool
 }
 
 // claimOf returns the claim of a storm. opening means that the model asks for an alert. The
-// claim is opens only if convicts agrees, else keeps. verified is added if the kernel has
+// claim is opens only if mayOpen agrees, else keeps. verified is added if the kernel has
 // confirmed the numbers. sinceLoss means that it has done so since the last loss.
 func (tr *tracker) claimOf(opening bool, opensSince *time.Duration, isVerified, sinceLoss bool, f rate.Forecast) claim {
 	c := keeps
 	switch {
 	case !opening:
 		*opensSince = 0
-	case tr.convicts(opensSince, isVerified && sinceLoss, f):
+	case tr.mayOpen(opensSince, isVerified && sinceLoss, f):
 		c = opens
 	}
 	if isVerified {
@@ -219,15 +219,15 @@ func (tr *tracker) claimOf(opening bool, opensSince *time.Duration, isVerified, 
 	return c
 }
 
-// convicts decides whether a storm that the model finds may open its alert: after the kernel
+// mayOpen decides whether a storm that the model finds may open its alert: after the kernel
 // has confirmed it, or if there is no time or no way to ask. The model has been corrected by
 // the kernel's count, so that a count that refutes it leaves no storm to find. A count of before
 // the last loss is not enough: there is time for a newer one.
-func (tr *tracker) convicts(opensSince *time.Duration, isConfirmed bool, f rate.Forecast) bool {
+func (tr *tracker) mayOpen(opensSince *time.Duration, isConfirmed bool, f rate.Forecast) bool {
 	if *opensSince == 0 {
 		*opensSince = tr.now
 	}
-	return isConfirmed || f.Exhausts && f.ExhaustedIn <= noTimeToAsk || tr.now-*opensSince >= verdictWait
+	return isConfirmed || f.Exhausts && f.ExhaustedIn <= noTimeToAsk || tr.now-*opensSince >= countWait
 }
 
 // countsDue reports whether counts are to be requested: once a second on average. The second
