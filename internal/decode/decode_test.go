@@ -105,7 +105,7 @@ func TestSample_Cgroup(t *testing.T) {
 		{"without bytes after the NUL of a name", wirePath{7, 1, 0, []string{"a\x00beyond"}, 0}, "/a"},
 		{"of any bytes", wirePath{7, 1, 0, []string{"\x1b\xff\"\\"}, 0}, "/\x1b\xff\"\\"},
 		{"whose name has no NUL", wirePath{7, 2, 0, []string{long + "y", "a"}, 0}, "/a/" + long + "y"},
-		{"of which a user may have chosen two names", wirePath{7, 3, 0, []string{"c", "b", "a"}, 2}, "/a/b/c"},
+		{"with two names that a user may have chosen", wirePath{7, 3, 0, []string{"c", "b", "a"}, 2}, "/a/b/c"},
 		{"which is too long for an event", wirePath{7, 3, 1, []string{"c", "b", "a"}, 0}, ""},
 		{"which is too long for an event, at the root", wirePath{7, 0, 1, nil, 0}, ""},
 	} {

@@ -275,7 +275,7 @@ func (u *destinationUse) newestWait() bool {
 // learnWaiting finds out how long the peers take to close, if they all do, from how many wait and for
 // how long the oldest has waited. If none was created for a while, several delays may lead to the same
 // number: those that were created before may have closed at any time since. The delay then stays as
-// it was, as far as that is possible.
+// it was, if one of them allows that.
 func (u *destinationUse) learnWaiting() {
 	u.waitingSpan = u.TimeForFinWait2(u.waiting)
 	most := u.TimeForFinWait2(u.waiting + 1 + u.waiting/20)

@@ -131,7 +131,7 @@ func (o *simOracle) judgeOutcomes(key simKey, limit int, bad, seenBad, all *simC
 
 func (o *simOracle) judgeHalfClosed(d *simDestination) {
 	k, tr, limit := o.r.k, o.r.tr, o.r.config.HalfClosed
-	// A socket counts once two tables have it, of which the second is requested minWaiting after the
+	// A socket counts once two tables have it. The second table is requested minWaiting after the
 	// first one has come, or a second later, and then takes its time.
 	tablesApart := minWaiting + suspectedInterval + o.answerTime()
 	n, old, seen := 0, 0, 0

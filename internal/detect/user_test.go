@@ -247,8 +247,8 @@ var floodings = []flooding{
 	},
 }
 
-// A table that one user fills still takes what another one does, before the flood and after it,
-// and what is left out of it is counted, under the name of the table.
+// A table that one user fills still takes the sockets of another user, before the flood and after
+// it. What the table leaves out is counted under its name.
 func TestLeftOut_TableFilledByOneUser(t *testing.T) {
 	for _, f := range floodings {
 		for _, first := range []bool{true, false} {

@@ -39,10 +39,10 @@ var reusesFinWait2 = sync.OnceValue(func() bool {
 // reusing FIN_WAIT2 when trying to find port in connect() process"): by major and minor number.
 var sparesFinWait2 = map[[2]int]int{{4, 19}: 323, {5, 4}: 285, {5, 10}: 227, {5, 15}: 168, {6, 1}: 113, {6, 6}: 55, {6, 10}: 14, {6, 11}: 3}
 
-// versionReusesFinWait2 is reusesFinWait2 of a version such as 6.1.119. A kernel of which nothing
-// shows that it has the commit counts as one that has not: of one that has it in truth, exhaustion
-// by such sockets is known from the first connect() that fails, and not before. The other way round
-// an alert would be false.
+// versionReusesFinWait2 is reusesFinWait2 of a version such as 6.1.119. A kernel counts as one
+// without the commit unless its version shows the commit. If that is wrong, the alert about such
+// sockets comes with the first connect() that fails, and not before. The opposite error would make
+// a false alert.
 func versionReusesFinWait2(version string) bool {
 	if isAtLeast(version, 6, 12) {
 		return false
@@ -55,8 +55,8 @@ func versionReusesFinWait2(version string) bool {
 	return !known || patch < first
 }
 
-// upstream is the version of the upstream kernel, as far as the distribution shows it: the release of
-// its kernels has a number of its own. Debian has the version in `uname -v`, as "#1 SMP Debian
+// upstream is the version of the upstream kernel, if the distribution shows it; the release of a
+// distribution's kernel has a number of its own. Debian has the version in `uname -v`, as "#1 SMP Debian
 // 6.1.119-1 (2024-11-22)", and Ubuntu in /proc/version_signature, as "Ubuntu 5.15.0-125.135-generic
 // 5.15.167".
 func upstream(release, version, signature string) string {

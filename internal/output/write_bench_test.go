@@ -13,25 +13,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BenchmarkWrite is the cost of writing one transition to a file, by the size of the
-// writes, which are of whole lines. A transition has 520 bytes, and with its share of
-// the connection record 624.
+const (
+	// perTransition is the size of a transition, 520 bytes, with its share of the connection record.
+	perTransition = 624
+	// mostInFile bounds the file of a benchmark, in bytes.
+	mostInFile = 256 << 20
+)
+
+var benchLine = append(bytes.Repeat([]byte{'x'}, perTransition-1), '\n')
+
+// openForBench opens a file that is removed after the benchmark. It is not in the temporary
+// directory, which may be memory.
+func openForBench(b *testing.B) (out Output, path string) {
+	b.Helper()
+	dir, err := os.MkdirTemp(".", "write-")
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { os.RemoveAll(dir) })
+	path = filepath.Join(dir, "lines")
+	if out, err = Open(context.Background(), path, false); err != nil {
+		b.Fatal(err)
+	}
+	return out, path
+}
+
+// BenchmarkWrite is the cost of writing one transition to a file, by the size of the writes, which
+// are of whole lines.
 func BenchmarkWrite(b *testing.B) {
-	const perTransition, most = 624, 256 << 20 // in the file
-	line := append(bytes.Repeat([]byte{'x'}, perTransition-1), '\n')
 	for _, size := range []int{64 << 10, 256 << 10} {
 		b.Run(fmt.Sprintf("%dKiB", size>>10), func(b *testing.B) {
-			dir, err := os.MkdirTemp(".", "write-") // not the temporary directory, which may be memory
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer os.RemoveAll(dir)
-			path := filepath.Join(dir, "lines")
-			out, err := Open(context.Background(), path, false)
-			if err != nil {
-				b.Fatal(err)
-			}
-			piece := bytes.Repeat(line, size/perTransition)
+			out, path := openForBench(b)
+			piece := bytes.Repeat(benchLine, size/perTransition)
 			b.SetBytes(perTransition)
 			waiting, written := 0, 0
 			for b.Loop() {
@@ -42,7 +55,7 @@ func BenchmarkWrite(b *testing.B) {
 					b.Fatal(err)
 				}
 				waiting, written = 0, written+len(piece)
-				if written > most {
+				if written > mostInFile {
 					b.StopTimer()
 					if err := os.Truncate(path, 0); err != nil {
 						b.Fatal(err)
@@ -61,18 +74,7 @@ func BenchmarkWrite(b *testing.B) {
 // BenchmarkQueue is BenchmarkWrite through a Queue, and with the CPU time of all threads: the
 // goroutine that gathers the lines and the one that writes them may be on two CPUs.
 func BenchmarkQueue(b *testing.B) {
-	const perTransition, most = 624, 256 << 20 // in the file
-	line := append(bytes.Repeat([]byte{'x'}, perTransition-1), '\n')
-	dir, err := os.MkdirTemp(".", "write-") // not the temporary directory, which may be memory
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	path := filepath.Join(dir, "lines")
-	out, err := Open(context.Background(), path, false)
-	if err != nil {
-		b.Fatal(err)
-	}
+	out, path := openForBench(b)
 	q := NewQueue(out, 16<<20, func(string) {})
 	s := NewStream(q, noRing{}, func() {})
 	b.SetBytes(perTransition)
@@ -82,11 +84,11 @@ func BenchmarkQueue(b *testing.B) {
 		for s.Stalled() {
 			time.Sleep(time.Millisecond)
 		}
-		s.Lines = append(s.Lines, line...)
+		s.Lines = append(s.Lines, benchLine...)
 		if err := s.FlushBatch(); err != nil {
 			b.Fatal(err)
 		}
-		if written += perTransition; written > most {
+		if written += perTransition; written > mostInFile {
 			b.StopTimer()
 			if err := errors.Join(q.Drain(), os.Truncate(path, 0)); err != nil {
 				b.Fatal(err)

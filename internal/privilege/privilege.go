@@ -230,8 +230,8 @@ func parseLockdown(text string) string {
 	return level
 }
 
-// ExplainLockdown explains why the kernel lets no BPF program read its memory, whoever loads it. ok
-// is false if lockdown is not the reason.
+// ExplainLockdown explains why the kernel lets no BPF program read its memory, not even
+// one that root loads. ok is false if lockdown is not the reason.
 func ExplainLockdown() (problem, remedy string, ok bool) {
 	if Lockdown() != confidentiality {
 		return "", "", false

@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// unsuitable returns why no record can be written to a file of this kind, whoever has put it
-// there, or "". A record would overwrite data on a block device; and some character devices act
+// unsuitable returns why no record can be written to a file of this kind, even if
+// root has put it there, or "". A record would overwrite data on a block device; and some character devices act
 // when they are opened or written, such as /dev/watchdog and /dev/mem.
 func unsuitable(st *unix.Stat_t) string {
 	switch st.Mode & unix.S_IFMT {

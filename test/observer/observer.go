@@ -24,7 +24,7 @@ var states = [...]string{
 const stateBits = 4
 
 // Observers count the calls of the tracepoint in one network namespace. A softirq interrupts
-// one program at a time, so that one of three mostly misses nothing.
+// one program at a time, so one of the three programs mostly misses nothing.
 type Observers [3]*observer
 
 // observer has a program that only filters and adds 1.

@@ -6,8 +6,8 @@ import (
 	"testing"
 )
 
-// A flood of keys of one user replaces no key of another who has less than its share, however
-// light it is and whoever came first.
+// A flood of keys of one user replaces no key of another who has less than its share, even
+// if that key is light and came later.
 func TestShare_FloodOfOneUser(t *testing.T) {
 	const limit = 256
 	for _, flooders := range []struct {
