@@ -66,6 +66,10 @@ bench-load: ## measure the cost of tracing, append it to docs/performance.md; ne
 bench-scale: ## measure one ring shared by two cores, and many open sockets; needs an idle machine
 	go test ./test/load -count=1 -v -run "OneRing|LiveSockets" -records 400000 -rounds 20 -sockets $(SOCKETS)
 
+.PHONY: bench-start
+bench-start: ## measure the memory of a start on a large host: 1,000,000 sockets, 10,000 namespaces, 5,000 cgroups
+	go test ./test/load -count=1 -timeout 1h -v -run StartMemory -sockets 1000000 -namespaces 10000 -cgroups 5000
+
 .PHONY: soak
 soak: ## run half an hour of mixed load with every feature on; memory must not grow, counts must add up
 	go test ./test/load -count=1 -timeout 1h -v -run Soak -soak 30m

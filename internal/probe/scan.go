@@ -62,17 +62,32 @@ func keys(m *ebpf.Map) (all []uint32, err error) {
 
 // runIterator runs an iterator program over all objects and passes its output to use.
 func runIterator(program *ebpf.Program, use func(io.Reader) error) error {
-	it, err := link.AttachIter(link.IterOptions{Program: program})
+	r, err := openIterator(program)
 	if err != nil {
-		return fmt.Errorf("attach iterator: %w", err)
-	}
-	defer it.Close()
-	r, err := it.Open()
-	if err != nil {
-		return fmt.Errorf("open iterator: %w", err)
+		return err
 	}
 	defer r.Close()
-	return use(steadyReader{r})
+	return use(r)
+}
+
+// openIterator returns the output of an iterator program, which runs as the caller reads. An iterator
+// over sockets shows those of the calling thread's network namespace.
+func openIterator(program *ebpf.Program) (io.ReadCloser, error) {
+	it, err := link.AttachIter(link.IterOptions{Program: program})
+	if err != nil {
+		return nil, fmt.Errorf("attach iterator: %w", err)
+	}
+	defer it.Close() // the opened iterator does not need it
+	r, err := it.Open()
+	if err != nil {
+		return nil, fmt.Errorf("open iterator: %w", err)
+	}
+	return iterator{steadyReader{r}, r}, nil
+}
+
+type iterator struct {
+	steadyReader
+	io.Closer
 }
 
 // steadyReader reads on where an iterator stops early: after 1,000,000 objects without output

@@ -87,49 +87,75 @@ func findAgain(gone []netns.Namespace) []netns.Namespace {
 // no longer where they were found.
 func (s *snapshot) each(reader *ring.Reader, namespaces []netns.Namespace) (gone []netns.Namespace, err error) {
 	for _, n := range namespaces {
-		var sockets []byte
-		var keepalive time.Duration
-		err := n.Do(func() (err error) {
-			keepalive = keepaliveHere()
-			sockets, err = s.dump()
-			return err
-		})
-		switch {
-		case errors.Is(err, netns.ErrGone):
+		err := s.list(reader, n)
+		if errors.Is(err, netns.ErrGone) {
 			gone = append(gone, n)
-			continue
-		case errors.Is(err, unix.EPERM):
-			return nil, refused(&enterNetns)
-		case err != nil:
-			return nil, fmt.Errorf("list sockets of network namespace %d: %w", n.Inode, err)
-		}
-		if err := s.emitPaths(reader); err != nil {
-			return nil, err
-		}
-		if err := s.emitSockets(sockets, keepalive); err != nil {
+		} else if err != nil {
 			return nil, err
 		}
 	}
 	return gone, nil
 }
 
-func (s *snapshot) dump() (sockets []byte, err error) {
-	err = runIterator(s.collection.Programs[bpfobj.ProbeProgDumpSockets], func(r io.Reader) error {
-		sockets, err = io.ReadAll(r)
+// list hands over the sockets of one namespace in pieces, so that a million of them take little
+// memory. The iterator keeps the namespace alive until it is closed.
+func (s *snapshot) list(reader *ring.Reader, n netns.Namespace) error {
+	sockets, keepalive, err := s.openDump(n)
+	if err != nil {
 		return err
-	})
-	return sockets, err
+	}
+	defer sockets.Close()
+	piece := make([]byte, socketsInPiece*socketSize)
+	for {
+		length, readErr := io.ReadFull(sockets, piece)
+		// The iterator puts the path of a cgroup into the ring before its first socket.
+		if err := s.emitPaths(reader); err != nil {
+			return err
+		}
+		if err := s.emitSockets(piece[:length], keepalive); err != nil {
+			return err
+		}
+		switch {
+		case errors.Is(readErr, io.EOF) || errors.Is(readErr, io.ErrUnexpectedEOF):
+			return nil
+		case readErr != nil:
+			return fmt.Errorf("list sockets of network namespace %d: %w", n.Inode, readErr)
+		}
+	}
 }
 
+// openDump opens the iterator over the sockets of a namespace. Only its opening needs a thread in the
+// namespace; the caller reads it outside, because the reader of the output may stall.
+func (s *snapshot) openDump(n netns.Namespace) (sockets io.ReadCloser, keepalive time.Duration, err error) {
+	err = n.Do(func() (err error) {
+		keepalive = keepaliveHere()
+		sockets, err = openIterator(s.collection.Programs[bpfobj.ProbeProgDumpSockets])
+		return err
+	})
+	switch {
+	case err == nil || errors.Is(err, netns.ErrGone):
+		return sockets, keepalive, err
+	case errors.Is(err, unix.EPERM):
+		return nil, 0, refused(&enterNetns)
+	}
+	return nil, 0, fmt.Errorf("list sockets of network namespace %d: %w", n.Inode, err)
+}
+
+const (
+	socketSize = int(unsafe.Sizeof(bpfobj.ProbeSocketEvent{}))
+	// socketsInPiece bounds the memory for sockets that are not handed over yet, to 32 KiB.
+	// The kernel prepares as much for one read (bpf_seq_read, kernel/bpf/bpf_iter.c).
+	socketsInPiece = 256
+)
+
 func (s *snapshot) emitSockets(sockets []byte, keepalive time.Duration) error {
-	const size = int(unsafe.Sizeof(bpfobj.ProbeSocketEvent{}))
-	for ; len(sockets) >= size; sockets = sockets[size:] {
-		if err := s.handle(sockets[:size], keepalive); err != nil {
+	for ; len(sockets) >= socketSize; sockets = sockets[socketSize:] {
+		if err := s.handle(sockets[:socketSize], keepalive); err != nil {
 			return err
 		}
 	}
 	if len(sockets) > 0 {
-		return fmt.Errorf("the kernel's list of sockets ends in the middle of a socket, after %d of %d bytes", len(sockets), size)
+		return fmt.Errorf("the kernel's list of sockets ends in the middle of a socket, after %d of %d bytes", len(sockets), socketSize)
 	}
 	return nil
 }

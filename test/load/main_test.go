@@ -15,12 +15,14 @@ import (
 var tcpshift, bare string
 
 func TestMain(m *testing.M) {
-	if text := os.Getenv(keeperEnv); text != "" {
-		if err := keepOpen(text); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
+	for env, run := range map[string]func(text string) error{keeperEnv: keepOpen, crowdEnv: keepCrowd} {
+		if text := os.Getenv(env); text != "" {
+			if err := run(text); err != nil {
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
+			return
 		}
-		return
 	}
 	os.Exit(buildAndRun(m))
 }

@@ -1,0 +1,239 @@
+package load_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/tcplab"
+)
+
+var (
+	crowdNamespaces = flag.Int("namespaces", 50, "network namespaces with a listener each, of a large host; at most 18,000")
+	crowdCgroups    = flag.Int("cgroups", 50, "cgroups with a listener each, of a large host; at most 18,000")
+)
+
+// TestScale_StartMemory starts each command on a host with many sockets, network namespaces and
+// cgroups, and reports the most memory that it has had. The whole list of sockets must come.
+func TestScale_StartMemory(t *testing.T) {
+	tcplab.RequireRoot(t)
+	open(t, tcplab.NewNetns(t), *sockets/2)
+	keep(t, crowd{Namespaces: *crowdNamespaces, Directory: t.TempDir()})
+	keep(t, crowd{Cgroups: *crowdCgroups, Directory: cgroupDirectory(t)})
+	t.Logf("%s. %d sockets, %d network namespaces, %d cgroups.", machine(), *sockets, *crowdNamespaces, *crowdCgroups)
+	for _, arguments := range [][]string{
+		{"trace", "--only", "transition"},
+		{"trace", "--only", "alert,stats", "--stats-interval", "1s"},
+	} {
+		began := time.Now()
+		peak := peakMemory(t, arguments, untilSeeded)
+		t.Logf("tcpshift %s: %d MB at most, until its start is over after %v", strings.Join(arguments, " "), peak>>20, time.Since(began).Round(10*time.Millisecond))
+	}
+	began, lines := time.Now(), 0
+	peak := peakMemory(t, []string{"snapshot"}, func(_ []string, output *bufio.Scanner) {
+		for output.Scan() {
+			lines++
+		}
+	})
+	t.Logf("tcpshift snapshot: %d MB at most, %d records in %v", peak>>20, lines, time.Since(began).Round(10*time.Millisecond))
+	if least := *sockets + *crowdNamespaces + *crowdCgroups; lines < least {
+		t.Errorf("the snapshot has %d sockets, want at least %d", lines, least)
+	}
+}
+
+// untilSeeded reads until the start record; where detection is on, until the first stats record
+// after it has read all sockets that existed at the start.
+func untilSeeded(arguments []string, output *bufio.Scanner) {
+	for output.Scan() {
+		var r struct {
+			Type     string `json:"type"`
+			SeededNs uint64 `json:"seeded_after_ns"`
+		}
+		if json.Unmarshal(output.Bytes(), &r) == nil && (r.SeededNs > 0 || r.Type == "start" && len(arguments) == 3) {
+			return
+		}
+	}
+}
+
+// peakMemory runs tcpshift until read returns, and returns the greatest RssAnon: its memory without
+// the ring buffers that it maps. The kernel keeps no maximum of that, so the test looks every 10 ms.
+func peakMemory(t *testing.T, arguments []string, read func(arguments []string, output *bufio.Scanner)) (peak int64) {
+	t.Helper()
+	cmd := exec.Command(tcpshift, arguments...)
+	cmd.Stderr = os.Stderr
+	output, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		lines := bufio.NewScanner(output)
+		read(arguments, lines)
+		_ = cmd.Process.Signal(unix.SIGINT)
+		_, _ = io.Copy(io.Discard, output)
+	}()
+	for ended := false; !ended; {
+		select {
+		case <-done:
+			ended = true
+		case <-time.After(10 * time.Millisecond):
+			peak = max(peak, anonymous(cmd.Process.Pid))
+		}
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("tcpshift %s: %v", arguments[0], err)
+	}
+	return peak
+}
+
+// anonymous returns RssAnon of a process in bytes, 0 if it has ended.
+func anonymous(pid int) int64 {
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	for line := range strings.Lines(string(b)) {
+		if rest, found := strings.CutPrefix(line, "RssAnon:"); found {
+			kib, _ := strconv.ParseInt(strings.Fields(rest)[0], 10, 64)
+			return kib << 10
+		}
+	}
+	return 0
+}
+
+// crowd is what a process of [keep] makes and keeps.
+type crowd struct {
+	Namespaces, Cgroups int
+	Directory           string // of the mounts of namespaces, or of the cgroups
+}
+
+// crowdEnv turns this test binary into a process that keeps a [crowd], given as JSON, until its
+// standard input ends.
+const crowdEnv = "TCPSHIFT_TEST_KEEP_CROWD"
+
+// keep starts a process that makes a crowd, and waits until it is there.
+func keep(t *testing.T, c crowd) {
+	t.Helper()
+	text, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), crowdEnv+"="+string(text))
+	cmd.Stderr = os.Stderr
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, cmd)
+	t.Cleanup(func() {
+		input.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the process that kept %+v: %v", c, err)
+		}
+	})
+}
+
+// keepCrowd is the process that keep starts.
+func keepCrowd(text string) error {
+	var c crowd
+	if err := json.Unmarshal([]byte(text), &c); err != nil {
+		return err
+	}
+	runtime.LockOSThread() // the namespace is the thread's
+	var listeners []net.Listener
+	var leaves []func()
+	defer func() {
+		for _, leave := range slices.Backward(leaves) {
+			leave()
+		}
+	}()
+	for i := range c.Namespaces + c.Cgroups {
+		enter := c.enterNamespace
+		if c.Cgroups > 0 {
+			enter = c.enterCgroup
+		}
+		leave, err := enter(filepath.Join(c.Directory, strconv.Itoa(i)))
+		if err != nil {
+			return err
+		}
+		leaves = append(leaves, leave)
+		l, err := net.Listen("tcp4", "0.0.0.0:0")
+		if err != nil {
+			return err
+		}
+		listeners = append(listeners, l)
+	}
+	fmt.Println("open")
+	_, err := io.Copy(io.Discard, os.Stdin)
+	for _, l := range listeners {
+		l.Close()
+	}
+	return err
+}
+
+// enterNamespace makes a network namespace and mounts it at path, as ip-netns(8) and container
+// runtimes do. leave removes the mount.
+func (c crowd) enterNamespace(path string) (leave func(), err error) {
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		return nil, fmt.Errorf("make a network namespace: %w", err)
+	}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return nil, err
+	}
+	if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+		return nil, fmt.Errorf("mount a network namespace: %w", err)
+	}
+	return func() { _ = unix.Unmount(path, unix.MNT_DETACH) }, nil
+}
+
+// enterCgroup makes a cgroup and moves this process into it. leave moves it to the cgroup above, and
+// removes the cgroup.
+func (c crowd) enterCgroup(path string) (leave func(), err error) {
+	if err := os.Mkdir(path, 0o755); err != nil {
+		return nil, err
+	}
+	join := func(directory string) error {
+		return os.WriteFile(filepath.Join(directory, "cgroup.procs"), []byte("0"), 0o600)
+	}
+	return func() {
+		_ = join(filepath.Dir(path))
+		_ = os.Remove(path)
+	}, join(path)
+}
+
+// cgroupDirectory makes a cgroup v2 for the cgroups of a test.
+func cgroupDirectory(t *testing.T) string {
+	t.Helper()
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if fields := strings.Fields(line); fields[2] == "cgroup2" {
+			directory, err := os.MkdirTemp(fields[1], "tcpshift-crowd-")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _ = os.Remove(directory) })
+			return directory
+		}
+	}
+	tcplab.Missing(t, "a mounted cgroup v2")
+	return ""
+}
