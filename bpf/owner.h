@@ -199,9 +199,9 @@ static __always_inline bool current_is_owner(const struct event_ctx *ec, struct 
 }
 
 /*
- * For a current task that is not the owner, a kernel thread for example. Whether it operates on
- * a socket whose file is gone: then an unknown process has closed the socket, and the stored
- * owner must not be named any more, unless it was seen closing the socket.
+ * Whether a process that is not known has closed the socket. The current task makes the transition
+ * and is not the owner, a kernel thread for example, and the socket's file is gone. Then the stored
+ * owner must not be named any more, unless it was seen closing the socket itself.
  */
 static __always_inline bool is_closed_by_unknown(const struct event_ctx *ec)
 {

@@ -20,8 +20,8 @@ const (
 // Severity is the urgency of an alert.
 type Severity string
 
-// The severities. Critical: connect() finds no free local port already, or will find none
-// within 20 s.
+// The severities. Critical: connect() or bind() finds no free local port, or will find none within
+// 20 s; or a listener drops the segments of clients (listen_queue_full).
 const (
 	Warning  Severity = "warning"
 	Critical Severity = "critical"
@@ -32,29 +32,29 @@ type CloseReason string
 
 // The reasons for closing an alert.
 const (
-	Resolved CloseReason = "resolved" // its cause has been gone for 10 s
-	Refuted  CloseReason = "refuted"  // the kernel's table of sockets does not confirm it
+	Resolved CloseReason = "resolved" // its cause has been gone for 10 s, or an alert of another kind reports it now
+	Refuted  CloseReason = "refuted"  // the kernel's table of sockets shows that it was wrong
 	Stopped  CloseReason = "stopped"  // the tracer ended before the alert was closed
 )
 
-// Source is where an occupancy comes from.
+// Source is what an occupancy was counted from.
 type Source string
 
 // The sources of an occupancy.
 const (
 	FromEvents Source = "events" // counted from transitions
-	FromKernel Source = "kernel" // counted by the kernel, and moved on by the transitions since
+	FromKernel Source = "kernel" // counted by the kernel, corrected by the transitions since
 )
 
 // Alert is one phase of one alert.
 type Alert struct {
 	Time      time.Time     // wall clock; the engine leaves it zero, the trace loop sets it
-	Monotonic time.Duration // CLOCK_BOOTTIME
-	ID        string        // joins the phases of an alert; unique within a run
+	Monotonic time.Duration // the same moment on CLOCK_BOOTTIME
+	ID        string        // the same in all phases of an alert; unique within a run
 	Kind      string        // one of Kinds
 	Phase     Phase
 	Lasted    time.Duration // since it was opened
-	Reason    CloseReason   // of phase Close
+	Reason    CloseReason   // in phase Close; else ""
 	Finding
 }
 
@@ -75,7 +75,7 @@ type Finding struct {
 	Capacity        uint64        // upper limit of Occupancy
 	CapacityKind    string        // EphemeralPorts, TimeWaitBuckets or AcceptQueue; "": there is no capacity
 	Projected       uint64        // occupancy at this rate after one hold time, see rate.TimeWaitModel
-	Exhausts        bool          // the capacity is exhausted, or is going to be
+	Exhausts        bool          // the capacity is exhausted, or will be within one hold time
 	ExhaustionIn    time.Duration // only where Exhausts; 0: it is exhausted
 	Drops           uint64        // segments that a listener has dropped since the alert's cause began
 	Failures        uint64        // failed connects since the alert's cause began; of connect_failures within 10 s
@@ -84,7 +84,7 @@ type Finding struct {
 	Unverified  bool   // the kernel's own counts have not confirmed the numbers, or not yet
 	Approximate bool   // a table was full or ends were lost, so that the numbers may be wrong; or not all limits could be read
 
-	complete bool // nothing that was lost is missing from the numbers: Lost is 0
+	complete bool // nothing that was lost is missing from the numbers: the engine leaves Lost at 0
 
 	Cause, Advice string // sentences for people, without a full stop at the end
 }

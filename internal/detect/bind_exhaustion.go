@@ -8,13 +8,13 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// bindExhaustion finds namespaces in which bind() is going to take the last port of the range:
-// then bind() to port 0 fails, which makes no transition, and connect() finds no port for any
-// destination. The ports are those of connections that were bound before connect(), of their
+// bindExhaustion finds namespaces in which bind() will soon take the last port of the range, or has
+// taken it. Then bind() to port 0 fails, which makes no transition, and connect() finds no port for any
+// destination. The bound ports are those of connections that were bound before connect(), of their
 // TIME_WAITs, of children of listeners, and of sockets that are bound and not connected.
 type bindExhaustion struct{ *tracker }
 
-// bindCause is all bound ports of a namespace.
+// bindCause is what its alert is about: all bound ports of a namespace.
 type bindCause struct{ netns uint32 }
 
 func (c bindCause) netnsInode() uint32 { return c.netns }
@@ -36,19 +36,20 @@ func (bindExhaustion) pin(cause) {}
 // failures implements failureCounter.
 func (d bindExhaustion) failures(c cause) uint64 {
 	if ns := d.knownNamespace(c.netnsInode()); ns != nil {
-		return ns.noPort
+		return ns.bindFailures
 	}
 	return 0
 }
 
-// boundGrowth is how fast the ports grow in number that are bound without a transition. They are
-// known from the kernel's lists alone.
+// boundGrowth is how fast the number of sockets grows that are bound and not connected. They make no
+// transition: only the kernel's lists show them.
 type boundGrowth struct {
-	readAt    time.Duration
-	count     int
-	perSecond [2]float64 // between the newest three lists
+	readAt    time.Duration // of the newest list; 0: there is none
+	count     int           // in the newest list
+	perSecond [2]float64    // growth up to the newest list, and up to the one before
 }
 
+// take takes a new list.
 func (g *boundGrowth) take(readAt time.Duration, count int) {
 	if after := readAt - g.readAt; g.readAt > 0 && after > 0 {
 		g.perSecond[1], g.perSecond[0] = g.perSecond[0], float64(count-g.count)/after.Seconds()
@@ -56,14 +57,14 @@ func (g *boundGrowth) take(readAt time.Duration, count int) {
 	g.readAt, g.count = readAt, count
 }
 
-// rate is 0 unless the number has grown twice.
+// rate is the lower of the two growths per second, or 0: a number that has grown once may be chance.
 func (g *boundGrowth) rate() float64 { return max(0, min(g.perSecond[0], g.perSecond[1])) }
 
 func (d bindExhaustion) check(raise raiser) {
 	for _, e := range d.namespaces.Entries() {
 		ns := &e.Value
 		if !ns.known || ns.bindCount+ns.bound.count < minConnections {
-			ns.bindOpens = 0
+			ns.bindOpensSince = 0
 			continue
 		}
 		d.checkNamespace(e.Key, ns, raise)
@@ -76,15 +77,15 @@ func (d bindExhaustion) checkNamespace(netns uint32, ns *namespace, raise raiser
 		ns.suspectedAt = d.now
 	}
 	open := ns.hasBindAlert(d.now)
-	if !open && d.now-ns.bindRaisedAt >= 2*quietPeriod && d.now-ns.noPortAt >= 2*quietPeriod {
-		ns.noPort = 0 // the close of the last alert has had them
+	if !open && d.now-ns.bindRaisedAt >= 2*quietPeriod && d.now-ns.boundOutAt >= 2*quietPeriod {
+		ns.bindFailures = 0 // the close of the last alert has reported them
 	}
-	failing := !open && ns.noPortAt > 0 && d.now-ns.noPortAt < 2*quietPeriod // portExhaustion has an alert about that
+	failing := !open && ns.boundOutAt > 0 && d.now-ns.boundOutAt < 2*quietPeriod // portExhaustion has an alert about that
 	if !keepsStorm(f) || failing || d.isOfOneDestination(netns, ns) {
-		ns.bindOpens = 0
+		ns.bindOpensSince = 0
 		return
 	}
-	c := d.claimOf(opening, &ns.bindOpens, d.isRead(ns), ns.limits.BoundReadAt > d.lostAt, f)
+	c := d.claimOf(opening, &ns.bindOpensSince, d.hasFreshList(ns), ns.limits.BoundReadAt > d.lostAt, f)
 	if open || c&opens != 0 {
 		ns.bindRaisedAt = d.now
 	}
@@ -112,12 +113,14 @@ func (tr *tracker) hasNoPorts(ns *namespace, key destination) bool {
 	return !key.ownRange && ns.portsFor(use) == 0
 }
 
-// isRead reports whether the list of bound ports is new enough to verify their number.
-func (d bindExhaustion) isRead(ns *namespace) bool {
+// hasFreshList reports whether the kernel's list of bound ports verifies their number: it is at most
+// boundReadFor old, and was read after the last loss.
+func (d bindExhaustion) hasFreshList(ns *namespace) bool {
 	return ns.limits.BoundReadAt > 0 && d.now-ns.limits.BoundReadAt <= boundReadFor && d.lostAt < ns.limits.BoundReadAt
 }
 
-// forecast is about all ports that are not reserved, and reports whether an alert is to open.
+// forecast predicts when no port is left that is neither reserved nor bound. opening means that an
+// alert is to open.
 func (d bindExhaustion) forecast(ns *namespace) (f rate.Forecast, opening bool) {
 	observed := ns.bindCount - ns.bindsOther
 	others := ns.bindsOther + ns.bound.count
@@ -145,8 +148,8 @@ func (d bindExhaustion) forecast(ns *namespace) (f rate.Forecast, opening bool) 
 	return f, opening
 }
 
-// isOfOneDestination reports whether the connections to one destination have bound most ports,
-// and raise an alert of their own.
+// isOfOneDestination reports whether the connections to one destination have bound most of the ports,
+// and that destination has a storm of its own: its alert is open, or about to open.
 func (d bindExhaustion) isOfOneDestination(netns uint32, ns *namespace) bool {
 	for _, e := range d.destinations.Entries() {
 		u := &e.Value
@@ -164,15 +167,15 @@ func (d bindExhaustion) describe(netns uint32, ns *namespace, forecast rate.Fore
 		RateUnit: "ports bound", Rate: forecast.Rate, Occupancy: round(min(forecast.Occupancy, forecast.Capacity)), OccupancySource: FromEvents,
 		Capacity: round(forecast.Capacity), CapacityKind: EphemeralPorts, Exhausts: forecast.Exhausts, ExhaustionIn: forecast.ExhaustedIn,
 		Approximate: ns.limits.Assumed || ns.limits.BoundUnknown || ns.limits.BoundPartial || ns.limits.BindBuckets == nil,
-		Unverified:  !d.isRead(ns), complete: d.isRead(ns),
+		Unverified:  !d.hasFreshList(ns), complete: d.hasFreshList(ns),
 	}
-	if d.isRead(ns) {
+	if d.hasFreshList(ns) {
 		f.OccupancySource = FromKernel
 	}
 	f.Cause = fmt.Sprintf("%d local ports are bound, and free for no destination: %d by connections that were bound before connect() and their "+
-		"TIME_WAITs, %d by such that are older than tcpshift or by children of listeners, and %d by listeners and sockets that are not connected; "+
+		"TIME_WAITs, %d by connections that tcpshift has not seen open or by children of listeners, and %d by listeners and sockets that are not connected; "+
 		"if none is left, bind() to port 0 fails with EADDRINUSE, and connect() with EADDRNOTAVAIL", f.Occupancy, observed, ns.bindsOther, ns.bound.count)
-	if f.Failures = ns.noPort; f.Failures > 0 {
+	if f.Failures = ns.bindFailures; f.Failures > 0 {
 		f.Cause += fmt.Sprintf("; %d connects have failed already", f.Failures)
 	}
 	if 2*observed < ns.bindCount+ns.bound.count {

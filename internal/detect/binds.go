@@ -17,17 +17,17 @@ const maxBinds = 1 << 16
 // choose skips the port, for all destinations: __inet_hash_connect() takes no bucket that
 // bind() made.
 type bind struct {
-	open    int32
-	counted bool          // at the destination
+	open    int32         // connections from this port
+	counted bool          // connect() could choose the port: its connections count at their destination
 	user    uint32        // see quotaOf
 	until   time.Duration // when the last TIME_WAIT ends
 
 	changedAt time.Duration // when a connection opened or closed
-	by        destination   // of the last connection
+	by        destination   // of the newest connection
 }
 
 // bindOpened remembers the port of a connection that had it before connect(): the
-// transition to SYN_SENT has a port.
+// transition to SYN_SENT has a port. counted is as in bind.
 func (tr *tracker) bindOpened(t *tcp.Transition, ns *namespace, key destination, counted bool) {
 	b := ns.binds[t.Local.Port]
 	if counted && (b == nil || b.open == 0 && b.until <= t.Monotonic) {
@@ -56,16 +56,16 @@ func (tr *tracker) bindOpened(t *tcp.Transition, ns *namespace, key destination,
 	ns.bindServices.count(t)
 }
 
-// isBound reports whether a connection that ends now may have bound its port. If no bound
-// connection on the port is open, connect() has chosen it: the TIME_WAITs of bound connections,
-// whose timers are only known to a second, have ended.
+// isBound reports whether a connection that is open has bound the port. If none has, a connection that
+// ends now got its port from connect(), although TIME_WAITs of bound connections may still count: their
+// timers are known only to a second, and these TIME_WAITs have ended.
 func (ns *namespace) isBound(port uint16) bool {
 	b := ns.binds[port] // nil if the map is
 	return b != nil && b.open > 0
 }
 
-// connectChooses reports whether connect() may choose a port, by what is known of the namespace:
-// it is in the range, and neither reserved nor bound.
+// connectChooses reports whether connect() may choose a port, by the limits of the namespace: the port
+// is in the range, and neither reserved nor bound. It does not look at binds.
 func (ns *namespace) connectChooses(port uint16) bool {
 	return ns.limits.IsEphemeral(port) && !ns.otherBinds.Has(port)
 }
@@ -88,9 +88,9 @@ func (ns *namespace) bindClosed(t *tcp.Transition) {
 	}
 }
 
-// takeBuckets takes a new list of the ports that bind() has taken. Those that are not in binds
-// are older than the tracer, are left of a listener that has closed, or their transitions were
-// lost. Those that are no longer in the list are free again.
+// takeBuckets takes the kernel's new list of the ports that bind() has taken. Ports of the list that
+// are not in binds are of connections that are older than the tracer or were lost, or of children of a
+// listener that has closed. Ports of binds that the list does not have are free again.
 func (ns *namespace) takeBuckets() {
 	l := &ns.limits
 	if l.BindBuckets == nil {
@@ -105,8 +105,8 @@ func (ns *namespace) takeBuckets() {
 	ns.otherBinds = l.BucketsWithout(func(port uint16) bool { return ns.binds[port] != nil })
 }
 
-// sweepBinds forgets the ports that are free again, and counts those that connect() would
-// choose otherwise.
+// sweepBinds forgets the ports that are free again. It counts the bound ports that connect() could
+// choose if they were not bound.
 func (tr *tracker) sweepBinds(ns *namespace) {
 	ns.bindCount, ns.bindsOther = ns.otherBinds.Len(), ns.otherBinds.Len()
 	for port, b := range ns.binds {
@@ -124,17 +124,17 @@ func (tr *tracker) sweepBinds(ns *namespace) {
 	}
 }
 
-// countBind counts a port of binds that connect() would choose otherwise.
+// countBind counts a port of binds that connect() could choose if it were not bound.
 func (ns *namespace) countBind(port uint16) {
-	if ns.otherBinds.Has(port) { // its transition came after the list
+	if ns.otherBinds.Has(port) { // it is counted there: its transition came after the list
 		ns.bindsOther--
 	} else {
 		ns.bindCount++
 	}
 }
 
-// boundByOthers is how many of the ports that connect() could choose are bound, except by
-// connections to the destination of use.
+// boundByOthers is how many ports that connect() could choose otherwise are bound, except by
+// connections to the destination of use, which may be nil.
 func (ns *namespace) boundByOthers(use *destinationUse) int {
 	if use == nil {
 		return ns.bindCount

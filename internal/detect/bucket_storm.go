@@ -10,7 +10,7 @@ import (
 )
 
 // bucketStorm finds namespaces whose TIME_WAITs are going to reach
-// net.ipv4.tcp_max_tw_buckets. A server that closes first uses these, and no ports.
+// net.ipv4.tcp_max_tw_buckets. The TIME_WAITs of a server that closes first use up these, and no ports.
 type bucketStorm struct {
 	*tracker
 }
@@ -36,7 +36,7 @@ func (d bucketStorm) check(raise raiser) {
 			ns.opensSince = 0
 			continue
 		}
-		r := &ns.total
+		r := &ns.notReusable
 		r.Advance(d.now)
 		model := ns.modelOfAll(d.now)
 		if r.Occupancy(model) < minShare*capacity {
@@ -90,7 +90,7 @@ func (d bucketStorm) withinPorts(netns uint32, r *rate.Estimator, m rate.TimeWai
 	return ports + max(r.Plateau(others, m), f.Occupancy-present), true
 }
 
-// describe names the server or destination with the most TIME_WAITs in the namespace.
+// describe names the server or destination that has the most TIME_WAITs of the namespace.
 func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecast, projected float64) Finding {
 	f := Finding{
 		Severity: Warning, Netns: netns,
@@ -105,10 +105,10 @@ func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecas
 	f.Cause = fmt.Sprintf("connections are short, and this host closes them first; the kernel keeps at most %d TIME_WAITs, "+
 		"and beyond that none: late packets may then reach a later connection", f.Capacity)
 	f.Advice = "reuse connections: keep-alive, with longer idle timeouts on the server than on its clients; if that takes time, spread them over more addresses"
-	s, byServer := mostTimeWaits(d.servers, func(key server, use *serverUse) (int64, bool) {
+	s, byServer := entryWithMost(d.servers, func(key server, use *serverUse) (int64, bool) {
 		return use.timeWaits(), key.netns == netns
 	})
-	c, byClient := mostTimeWaits(d.destinations, func(key destination, use *destinationUse) (int64, bool) {
+	c, byClient := entryWithMost(d.destinations, func(key destination, use *destinationUse) (int64, bool) {
 		return use.timeWaits(), key.netns == netns
 	})
 	switch {
@@ -127,15 +127,16 @@ func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecas
 func (u *destinationUse) timeWaits() int64 { return recorded(&u.Estimator) }
 func (u *serverUse) timeWaits() int64      { return recorded(&u.Estimator) }
 
-// recorded is how many timewait sockets were created within the last minute. The weights of
-// destinations also count open connections, which take none of tcp_max_tw_buckets.
+// recorded is how many timewait sockets were created within the last 64 s. Unlike the weight of a
+// destination it does not count open connections, which take none of tcp_max_tw_buckets.
 func recorded(e *rate.Estimator) int64 {
 	timeWait, finWait2 := e.RecordedTimeWaits()
 	return timeWait + finWait2
 }
 
-// mostTimeWaits returns the entry with the most TIME_WAITs among those that count, or nil.
-func mostTimeWaits[K comparable, V any](table *topk.Table[K, V], of func(key K, use *V) (int64, bool)) (found *topk.Entry[K, V], most int64) {
+// entryWithMost returns the entry for which of returns the most, and that number. It leaves out entries
+// for which of returns false, and returns nil if none is left.
+func entryWithMost[K comparable, V any](table *topk.Table[K, V], of func(key K, use *V) (int64, bool)) (found *topk.Entry[K, V], most int64) {
 	for _, e := range table.Entries() {
 		if timeWaits, counts := of(e.Key, &e.Value); counts && (found == nil || timeWaits > most) {
 			found, most = e, timeWaits

@@ -15,10 +15,10 @@ type closeWaitLeak struct {
 	waiting  map[uint64]waitingSocket // by cookie: in CLOSE_WAIT now
 	room     quota                    // of waiting
 	leakRoom quota                    // of leaks
-	queue    []arrival                // by time; some have left CLOSE_WAIT since; at most 4*maxWaiting
+	queue    []arrival                // sockets that are to count at CloseWaitAge, the oldest first; some have left CLOSE_WAIT; at most 4*maxWaiting
 	next     int                      // index in queue: those before it have reached CloseWaitAge
 	leaks    map[leakKey]*leak
-	recent   [recentLeaks]*leak // those that were found last, by leakKey.slot
+	recent   [recentLeaks]*leak // a cache of leaks, by leakKey.slot
 	overflow bool               // some sockets were not counted, because there was no room
 }
 
@@ -46,8 +46,8 @@ func leakKeyOf(t *tcp.Transition) leakKey {
 	return leakKey{netns: t.Netns, addr: t.Peer.Addr, port: t.Peer.Port}
 }
 
-// recentLeaks is how many leaks are found without a look-up in the map, which would hash all
-// of the key.
+// recentLeaks is the size of the cache that finds a leak without a look-up in the map, which would
+// hash all of the key.
 const recentLeaks = 64
 
 func (k *leakKey) slot() uint64 {
@@ -57,17 +57,18 @@ func (k *leakKey) slot() uint64 {
 
 type waitingSocket struct {
 	leak      *leak
-	at        uint32     // when it came, in seconds
-	quietAt   uint32     // when it can be long enough without data to count, in seconds
-	by        countedFor // in leak
+	at        uint32     // when it entered CLOSE_WAIT, in seconds
+	quietAt   uint32     // when it counts at the earliest, in seconds: until then its process has sent too lately
+	by        countedFor // in leak.topServices
 	queued    bool       // it is in queue, and has not reached CloseWaitAge
 	stuck     bool       // it is counted in leak.stuck
-	confirmed bool       // it was in stuck, and the kernel's table has confirmed that
+	confirmed bool       // the kernel's table has had it while it was counted
 	earlier   bool       // it is older than the tracer
 	user      uint32     // see quotaOf
-	unseen    bool       // the kernel's table did not have it
+	unseen    bool       // the newest table of the kernel did not have it
 }
 
+// arrival is a socket from the time on from which its age counts.
 type arrival struct {
 	cookie uint64
 	at     time.Duration
@@ -82,15 +83,16 @@ type leak struct {
 	stuck       growth       // sockets in CLOSE_WAIT for at least CloseWaitAge
 	sockets     int          // in closeWaitLeak.waiting: all that refer to this leak
 	lastArrival time.Duration
-	checkedAt   time.Duration // when the kernel's table was read last
-	refuted     int           // sockets that the kernel's table took off the count since the one before, without ever confirming them
-	ended       int           // all others that were taken off since then
-	suspectedAt time.Duration // when stuck began to suffice for an alert; 0: it does not
+	checkedAt   time.Duration // when the newest table of the kernel was read
+	refuted     int           // sockets of stuck that the newest table showed to be no leak, and that no older one had confirmed
+	ended       int           // sockets that have left stuck for any other reason since the newest table
+	suspectedAt time.Duration // since when stuck has sufficed for an alert; 0: it does not
 	user        uint32        // of the first socket: see quotaOf
 }
 
-// maxWaiting bounds the sockets in CLOSE_WAIT that are tracked of one user; of all users there are
-// at most twice as many (see quota).
+// maxWaiting bounds the sockets of one user in each table of single sockets: those in CLOSE_WAIT, those
+// in FIN_WAIT2 that a process has, and those that the kernel's table shows in FIN_WAIT2. Of all users
+// there are at most twice as many (see quota).
 const maxWaiting = 1 << 16
 
 func newCloseWaitLeak(tr *tracker) detector {
@@ -120,8 +122,8 @@ func (d *closeWaitLeak) observe(t *tcp.Transition) {
 	}
 }
 
-// leave takes a socket off that is no longer in CLOSE_WAIT. With refuted it was not before,
-// either.
+// leave forgets a socket that has left CLOSE_WAIT. refuted means that no transition shows that, but the
+// kernel's table: the socket may have counted wrongly all the time.
 func (d *closeWaitLeak) leave(cookie uint64, refuted bool) {
 	w, waits := d.waiting[cookie]
 	if !waits {
@@ -136,14 +138,16 @@ func (d *closeWaitLeak) leave(cookie uint64, refuted bool) {
 
 func (d *closeWaitLeak) arrive(t *tcp.Transition) {
 	if d.lostAt > 0 || d.seeding.observed != nil {
-		d.leave(t.Cookie, false) // its end was lost, or it was read from the kernel's table
+		d.leave(t.Cookie, false) // its end was lost, or seed has taken it already
 	}
 	if l := d.enqueue(leakKeyOf(t), t, t.Monotonic, false); l != nil {
 		l.role, l.local, l.peer = t.Role, t.Local, t.Peer
 	}
 }
 
-// enqueue counts the socket of a transition that came at a time. It returns nil if there is no room.
+// enqueue takes a socket that has entered CLOSE_WAIT at a time, and counts it for its process. Once it
+// has reached CloseWaitAge it counts as stuck. earlier means that it is older than the tracer. enqueue
+// returns nil if there is no room.
 func (d *closeWaitLeak) enqueue(key leakKey, t *tcp.Transition, at time.Duration, earlier bool) *leak {
 	user := quotaOf(t.UID)
 	l := d.leakFor(key, user)
@@ -172,13 +176,13 @@ func (d *closeWaitLeak) push(a arrival) {
 	d.queue = append(d.queue, a)
 }
 
-// isCurrent reports whether the queue has a for w: a socket that has left CLOSE_WAIT may have
-// come back, and then has a later arrival.
+// isCurrent reports whether a is the arrival for which w is in the queue. An older one of the same
+// socket does not count any more.
 func (w *waitingSocket) isCurrent(a arrival) bool {
 	return w.queued && uint32(a.at/time.Second) >= w.at
 }
 
-// leakFor returns nil if there is no room for another leak.
+// leakFor returns the leak of a key, a new one if there is none; nil if there is no room for it.
 func (d *closeWaitLeak) leakFor(key leakKey, user uint32) *leak {
 	recent := &d.recent[key.slot()]
 	if l := *recent; l != nil && l.key == key {
@@ -272,8 +276,8 @@ func (d *closeWaitLeak) check(raise raiser) {
 	}
 }
 
-// giveUp forgets a leak. Nothing of it has been seen or read for so long that its namespace is
-// probably gone, with the ends of its sockets lost.
+// giveUp forgets a leak of which no transition and no table has shown anything for so long that its
+// namespace is probably gone, and the ends of its sockets lost.
 func (d *closeWaitLeak) giveUp(key leakKey, l *leak) {
 	for cookie, w := range d.waiting {
 		if w.leak == l {
@@ -283,8 +287,8 @@ func (d *closeWaitLeak) giveUp(key leakKey, l *leak) {
 	d.deleteLeak(key)
 }
 
-// isLeak reports whether an alert may open. Before it does, the kernel's table must confirm
-// the sockets.
+// isLeak reports whether an alert may open: there are enough sockets, their number grows, and the
+// kernel's table has confirmed them, or could not be read for unverifiedAfter. It requests the table.
 func (d *closeWaitLeak) isLeak(key leakKey, l *leak) bool {
 	if l.stuck.count < d.CloseWaitCount || !l.stuck.grows() {
 		l.suspectedAt = 0

@@ -10,8 +10,8 @@ const (
 	// unverifiedAfter is how long an alert waits for the kernel's table. Then it opens as
 	// unverified: the namespace may be one that cannot be read.
 	unverifiedAfter = 30 * time.Second
-	// unreadableFor is how long an alert stays open whose namespace cannot be read, with no socket
-	// that comes.
+	// unreadableFor is how long an alert stays open while its namespace cannot be read and no socket
+	// enters CLOSE_WAIT.
 	unreadableFor = 10 * time.Minute
 	// lateWriteQuiet is a multiple of CloseWaitAge. A process that still sent data CloseWaitAge or
 	// more after the peer had closed had not forgotten the socket. So that socket must be silent
@@ -38,8 +38,8 @@ func (d *closeWaitLeak) tableReadAt(netns uint32) time.Duration {
 	return 0
 }
 
-// seed takes a socket in CLOSE_WAIT that is older than the tracer: how long it has been in
-// that state is not known, nor is its owner.
+// seed takes a socket in CLOSE_WAIT that is older than the tracer. How long it has been in that state
+// is not known, so its age begins now; nor is its owner. server means that it is of a listener.
 func (d *closeWaitLeak) seed(netns uint32, server bool, s *tcp.Socket) {
 	if _, known := d.waiting[s.Cookie]; known || s.Cookie == 0 {
 		return
@@ -48,13 +48,13 @@ func (d *closeWaitLeak) seed(netns uint32, server bool, s *tcp.Socket) {
 	if server {
 		key, role = leakKey{netns: netns, addr: s.Local.Addr, port: s.Local.Port, unaccepted: s.NoProcess}, tcp.RoleServer
 	}
-	if l := d.enqueue(key, &s.Transition, d.now, true); l != nil { // its owner is not known
+	if l := d.enqueue(key, &s.Transition, d.now, true); l != nil {
 		l.role, l.local, l.peer = role, s.Local, s.Peer
 	}
 }
 
 // takeTable compares the sockets of one namespace with the kernel's table, which was read
-// from the time readAt on. Sockets that are gone do not count: their ends were lost. Nor do
+// from the time readAt on. Sockets that it does not have do not count: their ends were lost. Nor do
 // those on which their processes still send.
 func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []tcp.CloseWaitSocket) {
 	listed := make(map[uint64]*tcp.CloseWaitSocket, len(sockets))
@@ -85,8 +85,8 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 	d.ensureNamespace(netns).closeWaitReadAt = readAt
 }
 
-// confirm takes a socket that the kernel's table has. If its process still sends on it, it does
-// not count, and its age begins again.
+// confirm takes a socket that the kernel's table has. If its process has sent lately, it does not count,
+// and its age begins again.
 func (d *closeWaitLeak) confirm(cookie uint64, w waitingSocket, s *tcp.CloseWaitSocket, readAt time.Duration) {
 	quiet, sentAt := d.CloseWaitAge, readAt-s.SinceSent
 	if sentAt-time.Duration(w.at)*time.Second >= d.CloseWaitAge {
@@ -106,14 +106,15 @@ func (d *closeWaitLeak) confirm(cookie uint64, w waitingSocket, s *tcp.CloseWait
 	d.waiting[cookie] = w
 }
 
-// moveAccepted counts a socket with those of the endpoint that a process has accepted.
+// moveAccepted moves a socket that a process has accepted after all from the leak of connections that
+// none has accepted to that of the others of the endpoint.
 func (d *closeWaitLeak) moveAccepted(w *waitingSocket) {
 	key := w.leak.key
 	key.unaccepted = false
 	if l := d.leakFor(key, w.user); l != nil {
-		w.uncountStuck(d.now, false) // it did wait to be accepted
+		w.uncountStuck(d.now, false) // until now it rightly counted there
 		w.leak.uncount(w.by)
-		w.by = countedFor{} // this process has accepted nothing
+		w.by = countedFor{} // the process that has accepted it is not known
 		l.countUnknown()
 		l.role, l.local, l.peer, l.lastArrival = w.leak.role, w.leak.local, w.leak.peer, d.now
 		w.leak.sockets--
@@ -122,8 +123,8 @@ func (d *closeWaitLeak) moveAccepted(w *waitingSocket) {
 	}
 }
 
-// uncountStuck takes a socket off the count of its leak. With refuted it should not have counted,
-// unless a table has confirmed it before: then the process has used or closed it since.
+// uncountStuck takes a socket off the count of its leak. refuted means that the kernel's table does not
+// confirm it: then it was wrong to count it, unless an older table had confirmed it.
 func (w *waitingSocket) uncountStuck(now time.Duration, refuted bool) {
 	if !w.stuck {
 		return

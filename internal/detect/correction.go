@@ -7,21 +7,23 @@ import (
 	"github.com/tcpshift/tcpshift/internal/detect/rate"
 )
 
-// drift finds a difference between the open connections of the model and of the kernel's table
-// that every count shows, and that no count proves: while many open and end, each is uncertain by
-// as many as chance makes of them. Chance differs from count to count, and the difference does not.
+// drift finds a lasting difference between the open connections of the model and of the kernel's table
+// that no single count proves: while many connections open and end, each count is uncertain by chance.
+// Chance differs from count to count, and cancels out in their mean; the difference stays.
 type drift struct {
 	counts      int     // since the last loss or correction
 	difference  float64 // sum over the counts: the kernel's number less the model's
 	spread      float64 // sum: by how much the number varied while the kernel counted
-	uncertainty float64 // sum: three standard deviations of what has moved meanwhile
+	uncertainty float64 // sum: three standard deviations of the number of connections that have opened and ended meanwhile
 	lostBefore  uint64  // see verification.lostBefore
 }
 
 // minDriftCounts is how many counts must show a drift.
 const minDriftCounts = 4
 
-// add takes a count, and returns by how many connections the model is to be corrected.
+// add takes the difference that a count shows, and returns by how many connections the model is to be
+// corrected: 0 while that is not certain. moved is how many connections opened and ended while the
+// kernel counted, spread by how much the number of open ones varied.
 func (d *drift) add(difference float64, moved, spread int64, lostBefore uint64) int64 {
 	if d.lostBefore != lostBefore {
 		*d = drift{lostBefore: lostBefore}
@@ -38,12 +40,14 @@ func (d *drift) add(difference float64, moved, spread int64, lostBefore uint64) 
 	return mean
 }
 
-// keptFrom is how many timewait sockets connect() does not take over. Some that are old enough
-// have no timestamp of the peer, which the table does not show, and no connect() that found no port
-// has proven. They are no more than were observed without one, by the second of their creation;
-// those that were in FIN_WAIT2 may have been created again in any second, or may be gone. If all that
-// were observed have none, so do the others.
-func (c *suspectCount) keptFrom(first int64, u *destinationUse) (least, most int) {
+// notTakenOver is how many timewait sockets connect() does not take over, at least and at most. It takes
+// over no TIME_WAIT without a timestamp of the peer, and the kernel's table shows no timestamps. So of
+// those that are old enough transitions decide: of each second of creation, no more have none than were
+// observed without one.
+// The kernel counts a socket that was in FIN_WAIT2 as created when the peer's FIN came, so it may be of
+// any second, or gone. If nearly all that were observed have no timestamp, none has one. first is the
+// second of reusableIn[0].
+func (c *suspectCount) notTakenOver(first int64, u *destinationUse) (least, most int) {
 	timeWaits, finWait2 := u.RecordedTimeWaits()
 	if observed := timeWaits + finWait2; observed >= minReconciled && u.UntimedCount(recordedFor) >= observed-observed/20 {
 		return c.timeWaits + c.reusable, c.timeWaits + c.reusable
@@ -52,7 +56,7 @@ func (c *suspectCount) keptFrom(first int64, u *destinationUse) (least, most int
 	for i, reusable := range c.reusableIn {
 		in := u.UntimedIn(first + int64(i))
 		least += int(min(float64(reusable), in.Least))
-		most += int(min(float64(reusable), in.Most+u.UntimedIn(first+int64(i)+1).Most)) // which is observed a moment later
+		most += int(min(float64(reusable), in.Most+u.UntimedIn(first+int64(i)+1).Most)) // the transition may come in the next second
 		closedLate += in.FinWait2
 	}
 	if u.finKnown {
@@ -61,15 +65,16 @@ func (c *suspectCount) keptFrom(first int64, u *destinationUse) (least, most int
 	return c.timeWaits + least, c.timeWaits + min(c.reusable, most+int(closedLate))
 }
 
-// moves is how many connections have opened and ended. A connect() that finds no port moves
-// nothing.
+// moves is how many connections have opened, plus how many have ended. A connect() that finds no port
+// does not count.
 func (u *destinationUse) moves() int64 { return int64(u.changes - u.unmoved) }
 
 // lateTimers is how late the kernel's timers are at most.
 const lateTimers = 2 * time.Second
 
-// learnFinFraction finds out how many peers have closed of the timewait sockets that were created
-// in FIN_WAIT2 and are older than the timeout of that substate: the others are gone.
+// learnFinFraction finds out from the kernel's table which fraction of the peers closes, of timewait
+// sockets that are created in FIN_WAIT2. It looks at those that are older than the timeout of that
+// substate: they are gone if the peer has not closed.
 func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration) {
 	young, known := u.FinWait2Count(timeout), u.FinWait2Count(timeout+lateTimers)
 	old := u.FinWait2Count(comparedFor) - known
@@ -81,8 +86,9 @@ func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration
 	u.finFraction, u.finKnown = min(1, max(0, float64(closed)/float64(old))), true
 }
 
-// learnFinDelay finds out how long the peers take to close of the timewait sockets that are created in
-// FIN_WAIT2, if those that wait are the newest: all others are closed then.
+// learnFinDelay finds out from the kernel's table how long the peers take to close, of timewait sockets
+// that are created in FIN_WAIT2. It does so if those that wait are the newest: the peers of all others
+// have closed then.
 func (u *destinationUse) learnFinDelay(c *suspectCount, timeout time.Duration) {
 	created := u.FinWait2Count(timeout)
 	if created < minReconciled {
@@ -96,10 +102,10 @@ func (u *destinationUse) learnFinDelay(c *suspectCount, timeout time.Duration) {
 	}
 }
 
-// learnUntimedFraction finds out how many peers have closed of the timewait sockets that were created in
-// FIN_WAIT2, if connect() takes over those in FIN_WAIT2, too: of the others, which have no timestamp.
-// most is how many timewait sockets connect() does not take over, at most. Before any could end
-// without the peer's FIN, the others are those that do not wait any more.
+// learnUntimedFraction is learnFinFraction where connect() takes over timewait sockets in FIN_WAIT2, too.
+// So it looks at those without a timestamp, which connect() does not take over. most is how many timewait
+// sockets connect() does not take over, at most. Before any could end without the peer's FIN, the table
+// shows how many still wait.
 func (ns *namespace) learnUntimedFraction(key destination, u *destinationUse, c *suspectCount, most float64) {
 	model := ns.uncorrected(key, u)
 	before := u.TimeWaits(model)
@@ -124,8 +130,8 @@ func (ns *namespace) learnUntimedFraction(key destination, u *destinationUse, c 
 	u.kernel.timeWaits += before - u.TimeWaits(ns.uncorrected(key, u)) // a better model does not change a count
 }
 
-// correct adds the TIME_WAITs that the kernel has more than the model to the seconds of their
-// creation, or takes them off.
+// correct adds the TIME_WAITs that only the kernel has to the model, in the seconds of their creation,
+// or takes those that only the model has off these.
 func (ns *namespace) correct(all *SuspectCounts, key destination, u *destinationUse, c *suspectCount) {
 	model, first := ns.uncorrected(key, u), int64(all.of.comparedFrom()/time.Second)
 	last := int64(all.readAt/time.Second) - first // what was created later is not in the table
@@ -159,15 +165,15 @@ func (v *verification) addTimeWaits(e *rate.Estimator, second int64, n int32) {
 	v.corrected.AddAt(second, n)
 }
 
-// difference is how much the kernel's number, least to most, is above the model's, or below it,
-// beyond what has moved. The kernel may also be ahead, because some transitions are still on
-// their way.
+// difference is by how much the kernel's number, which is least to most, is certainly above the model's;
+// negative: below it. The two may differ by moved without that, and the kernel may be ahead by some
+// whose transitions are still on their way.
 func difference(least, most, model, moved, ahead float64) float64 {
 	return max(least-moved-ahead-model, 0) + min(most+moved-model, 0)
 }
 
-// settle corrects the connections that count as open, once the engine has observed all that
-// happened while they were counted, and how many have come since it was done before.
+// settle corrects the number of open connections by the kernel's count, once the engine has observed all
+// that happened while the kernel counted. It corrects the rate accordingly.
 func (u *destinationUse) settle(now time.Duration) {
 	v := &u.kernel
 	if v.settlesAt == 0 || now < v.settlesAt {
@@ -194,11 +200,11 @@ func (u *destinationUse) settle(now time.Duration) {
 	v.settlesAt, v.settledAt, v.corrected, v.forgotten = 0, now, nil, 0
 }
 
-// correctTaken corrects the rate by what the kernel's tables have shown since it was done before:
-// added connections that are open, TIME_WAITs, and connections that are gone. A connection that
-// opened, and that was lost when it became a TIME_WAIT, is gone and a TIME_WAIT: together they
-// change nothing. What remains was taken when the TIME_WAITs were created; without these, nobody
-// knows when. Without a loss the rate has all that filters pass.
+// correctTaken corrects the rate by what the kernel's tables have shown since the last such correction:
+// added open connections (negative: taken off), added TIME_WAITs, and forgotten connections. A connection
+// whose step to TIME_WAIT was lost counts as one that is gone and as one more TIME_WAIT: the two cancel
+// out. What remains was taken when the added TIME_WAITs were created; if there are none, nobody knows
+// when. Without a loss the rate already has all connections that pass the filters.
 func (u *destinationUse) correctTaken(now time.Duration, added int64) {
 	v, more := &u.kernel, -u.kernel.forgotten
 	corrected := int64(0)

@@ -32,16 +32,16 @@ type Culprit struct {
 	NextShare   float64 // of NextService
 
 	user       uint32         // of the busiest process, living or not: see quotaOf
-	candidates []processCount // that may live
-	total      uint64         // that the shares are of
+	candidates []processCount // processes of the service that take part and may live
+	total      uint64         // count of all services: what the shares are fractions of
 }
 
 // minShareNamed is the least share of a process or of a second service that is named. Less
 // may be chance: a shell loop starts a new process for each connection.
 const minShareNamed = 0.02
 
-// nameLiving drops the candidates that are gone. It names the busiest of the others, unless its
-// share may be chance.
+// nameLiving drops the candidates that are gone. It sets Processes, and PID to the busiest of the others,
+// unless the share of that process may be chance.
 func (c *Culprit) nameLiving(gone func(Process) bool) {
 	c.PID, c.PIDShare, c.Processes = 0, 0, 0
 	var living []processCount
@@ -63,13 +63,13 @@ func (c *Culprit) nameLiving(gone func(Process) bool) {
 	}
 }
 
-// culpritOf names the service whose connections or TIME_WAITs of the last minute are counted. It
-// takes all processes for alive. The lifecycle looks which are when it reports an alert, so a
-// cause without an alert costs no look into /proc.
+// culpritOf names the service that has caused most, and the processes that took part within the last
+// minute. It assumes that all of them live. The lifecycle finds out which do when it reports an alert, so
+// a cause without an alert costs no look into /proc.
 func (tr *tracker) culpritOf(s *topServices) Culprit {
 	return s.culprit(tr.now - rate.TimeWaitHold)
 }
 
-// culpritOfSockets is culpritOf for the service that has the counted sockets. Its processes take
-// part as long as they have some.
+// culpritOfSockets is culpritOf where s counts sockets that processes have: a process takes part as long
+// as it has some.
 func (tr *tracker) culpritOfSockets(s *topServices) Culprit { return s.culprit(0) }

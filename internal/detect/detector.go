@@ -2,7 +2,7 @@ package detect
 
 import "github.com/tcpshift/tcpshift/internal/tcp"
 
-// detector finds one kind of trouble. It observes a transition after the tracker, and
+// detector finds the causes of one kind. It observes a transition after the tracker, and
 // is checked at each tick.
 type detector interface {
 	kind() string
@@ -24,13 +24,14 @@ type resetObserver interface {
 	resetDecided(t *tcp.Transition)
 }
 
-// failureCounter is a detector whose alerts report failed connects. It returns how many have
-// failed since a cause began. The first is reported at once, and the close has all of them.
+// failureCounter is a detector whose alerts report failed connects. The lifecycle reports the first
+// failure at once, and all of them when the alert closes.
 type failureCounter interface {
+	// failures is how many connects have failed since a cause began.
 	failures(c cause) uint64
 }
 
-// claim is what a cause does to an alert.
+// claim is what a detector demands for the alert of a cause.
 type claim int
 
 const (
@@ -48,7 +49,8 @@ type cause interface {
 	netnsInode() uint32 // inode number
 }
 
-// raiser takes one cause, and what to report about it.
+// raiser takes one cause with a claim, and what an alert would report about it. describe is nil if the
+// claim is refuted or ended.
 type raiser func(cause cause, c claim, describe func() Finding)
 
 // newDetectors returns all detectors. A new one must be added here.

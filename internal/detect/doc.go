@@ -34,7 +34,7 @@
 //	close_wait_table.go  does the kernel's table confirm these sockets?
 //	growth.go            how fast does a number grow, over seconds or days?
 //	fin_wait2_pileup.go  peers that do not close
-//	living_sockets.go    which sockets in FIN_WAIT2 does a process still have?
+//	attached_sockets.go  which sockets in FIN_WAIT2 does a process still have?
 //	outcomes.go          how many connections of an endpoint failed or were reset within ten seconds?
 //	connect_failures.go  peers to which most connects fail
 //	reset_burst.go       endpoints whose connections are mostly reset

@@ -29,9 +29,9 @@ func New(c Config, now time.Duration) *Engine {
 }
 
 // Needs returns the transitions that detection uses: four of the ten that a connection
-// over loopback makes, two of its client and two of its server, and the step to FIN_WAIT2
-// of a socket that a process still has. The engine ignores all others, so the kernel need
-// not emit them for it.
+// over loopback makes, two of its client and two of its server; the step to FIN_WAIT2
+// of a socket that a process still has; and the beginning and end of listeners. The engine ignores all
+// others, so the kernel need not emit them for it.
 func Needs() tcp.Transitions {
 	tr := newTracker(Config{}.withDefaults())
 	needs := tr.needs()
@@ -85,7 +85,7 @@ func (e *Engine) AddLost(now time.Duration, count uint64) {
 }
 
 // Tick returns the alerts to report now, in order. The caller calls it several times a
-// second: an alert opens only here.
+// second: an alert opens, is repeated and closes only here, and at last in Finish.
 func (e *Engine) Tick(now time.Duration) []Alert {
 	e.check(now)
 	due := e.alerts.due(now)
@@ -124,27 +124,27 @@ func (e *Engine) check(now time.Duration) {
 // AlertsSuppressed is how many causes have had no alert because too many alerts were open.
 func (e *Engine) AlertsSuppressed() uint64 { return e.alerts.suppressed.total }
 
-// Finish closes every open alert, and returns the alerts to report. It is the last call. An
-// alert that waits for the kernel's table to decide its kind opens before.
+// Finish closes every open alert, and returns the alerts to report. It must be the last call. Failed
+// connects that wait for the kernel's table to decide the kind of their alert get one before.
 func (e *Engine) Finish(now time.Duration) []Alert {
 	e.tracker.exhausted.ending = true
 	e.check(now)
 	return e.alerts.closeAll(now)
 }
 
-// Request asks for the limits of one network namespace.
+// Request asks for the limits of one network namespace and, by its fields, for some of its sockets.
 type Request struct {
 	Netns uint32 // inode number
-	// Transitions is how many the namespace has had since it was requested before: with many
-	// requests, those with the most matter most.
+	// Transitions is how many the namespace has had since the request before. With many requests,
+	// those with the most transitions matter most.
 	Transitions uint64
 	// HalfClosed asks for its sockets in FIN_WAIT2 as well, which takes a walk through the
 	// kernel's table.
 	HalfClosed bool
 	// CloseWait asks for its sockets in CLOSE_WAIT as well, which takes such a walk, too.
 	CloseWait bool
-	// OpenRequestedAt, if it is not 0, asks for its connections as well, and identifies the
-	// request. It is the time of the request.
+	// OpenRequestedAt, if it is not 0, asks for its connections as well. It is the time of the
+	// request, which identifies the request in UpdateOpen.
 	OpenRequestedAt time.Duration
 	// Suspects, if it is not nil, asks for counts of the sockets of some destinations.
 	Suspects *Suspects
@@ -155,11 +155,11 @@ type Request struct {
 }
 
 // Requests returns what the engine needs to know now; namespaces with the most transitions
-// come first. It asks for a table of a namespace about once a second. The caller answers
-// each request with [Engine.Update], and with [Engine.UpdateHalfClosed],
-// [Engine.UpdateCloseWait], [Engine.UpdateOpen], [Engine.UpdateSuspects] and
-// [Engine.UpdateListeners] if the request asks for it. What got no answer is requested again while a detector
-// still needs it.
+// come first. The caller passes the limits to [Engine.Update], unless the request is OnlyListeners, and
+// what else the request asks for to [Engine.UpdateHalfClosed], [Engine.UpdateCloseWait],
+// [Engine.UpdateOpen], [Engine.UpdateSuspects] and [Engine.UpdateListeners]. What does not come is
+// requested again, while a detector still needs it. Each table of a namespace is requested at most twice
+// a second.
 func (e *Engine) Requests(now time.Duration) []Request {
 	return e.tracker.requests(now)
 }
@@ -187,7 +187,7 @@ func (e *Engine) UpdateCloseWait(now, readAt time.Duration, netns uint32, socket
 }
 
 // UpdateOpen sets the connections of a namespace that were open at some moment since the
-// request. The engine forgets those that it counts as open and the table does not have: their
+// request; since is its OpenRequestedAt. The engine forgets those that it counts as open and the table does not have: their
 // ends were lost.
 func (e *Engine) UpdateOpen(now, since time.Duration, netns uint32, o *OpenSockets) {
 	e.tracker.takeOpen(now, since, netns, o)

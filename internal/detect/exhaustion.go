@@ -7,16 +7,16 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// exhaustions are the destinations for which connect() has found no local port lately.
+// exhaustions counts the connects that found no local port lately, by destination.
 type exhaustions struct {
 	byDestination map[destination]*exhaustion
 	room          quota // of byDestination
 	perNetns      map[uint32]*quota
-	leftOut       uint64 // failed connects
-	ending        bool   // no count of the kernel's table will come any more
+	leftOut       uint64 // failed connects that are not counted, for lack of room
+	ending        bool   // Finish was called: no count of the kernel's table will come any more
 }
 
-// exhaustion is what is known of the failed connects to one destination.
+// exhaustion is what is known of the connects to one destination that found no local port.
 type exhaustion struct {
 	topServices
 	firstAt, lastAt time.Duration // of the failures
@@ -25,14 +25,14 @@ type exhaustion struct {
 
 	kind      exhaustionKind
 	confirmed bool          // the kernel's table has confirmed kind
-	refuted   bool          // it has refuted the kind before
-	decidedAt time.Duration // see kindOf
-	failed    uint64        // connects, since the cause of that kind began
+	refuted   bool          // the kernel's table has shown that the kind before this one was wrong
+	decidedAt time.Duration // when kindOf decided last
+	failed    uint64        // connects, since the alert of this kind counts them
 	newly     uint64        // of failed: since decidedAt
-	unchecked uint64        // of failed: since portExhaustion was checked
+	unchecked uint64        // of failed: since portExhaustion was last checked
 }
 
-// exhaustionKind is the alert that reports the failures: one cause has one alert.
+// exhaustionKind is which alert reports the failures: one cause has one alert.
 type exhaustionKind int
 
 const (
@@ -48,13 +48,13 @@ const (
 	maxExhausted = 2*(maxOpenAlerts+maxCriticalAlerts) + maxCriticalAlerts
 	// exhaustionWindow is how many seconds the rate of failures is taken over.
 	exhaustionWindow = 10
-	// refusedFor is how long after a failed connect() none is left, whatever the model counts.
+	// refusedFor is how long after a failed connect() no port counts as free, whatever the model counts.
 	refusedFor = time.Second
 )
 
-// Of the ports of a destination, TIME_WAITs must take this share for their alert to report the
-// failures. They must take more to take over from a port_exhaustion that is open, and may take
-// less before they lose the failures to one: so the alerts do not alternate.
+// time_wait_storm reports the failures if TIME_WAITs take timeWaitShare of the ports or more, else
+// port_exhaustion does. While one of the two alerts is open, the other one takes over only if
+// TIME_WAITs take more than timeWaitShareTakes or less than timeWaitShareLoses: so they do not alternate.
 const (
 	timeWaitShare      = 0.5
 	timeWaitShareTakes = 0.6
@@ -105,7 +105,7 @@ func (s *exhaustions) take(netns, user uint32) bool {
 	return true
 }
 
-// of returns nil if no connect() has failed lately.
+// of returns the failures of a destination, nil if there was none lately.
 func (s *exhaustions) of(key destination) *exhaustion {
 	if len(s.byDestination) == 0 {
 		return nil
@@ -134,18 +134,17 @@ func (s *exhaustions) remove(key destination) {
 // isFailing reports whether a connect() has failed within quietPeriod.
 func (x *exhaustion) isFailing(now time.Duration) bool { return now-x.lastAt < quietPeriod }
 
-// mayBeReported reports whether an alert may be open that has to report the failures: it closes
-// when there has been no failure for quietPeriod, and nothing has raised it for quietPeriod.
+// mayBeReported reports whether an alert that has to report the failures may still be open: after the
+// last failure the alert is raised for quietPeriod, and closes after another quietPeriod.
 func (x *exhaustion) mayBeReported(now time.Duration) bool {
 	return now-x.lastAt <= 2*quietPeriod+time.Second
 }
 
-// isRefused reports whether a connect() has failed a moment ago: then no port is left. x may be
+// isRefused reports whether a connect() has failed within refusedFor: then no port is left. x may be
 // nil.
 func (x *exhaustion) isRefused(now time.Duration) bool { return x != nil && now-x.lastAt < refusedFor }
 
-// correct corrects a forecast: for a moment after a connect() has failed no port is left,
-// whatever the model counts. x may be nil.
+// correct corrects a forecast while isRefused. x may be nil.
 func (x *exhaustion) correct(now time.Duration, f rate.Forecast) rate.Forecast {
 	if x.isRefused(now) {
 		f.Occupancy, f.Exhausts, f.ExhaustedIn = f.Capacity, true, 0
@@ -153,14 +152,14 @@ func (x *exhaustion) correct(now time.Duration, f rate.Forecast) rate.Forecast {
 	return f
 }
 
-// kindOf decides once in a tick which alert reports the failures. If neither the model nor the
-// kernel's table explains them, it waits up to countWait for the table.
+// kindOf decides, once in a tick, which alert reports the failures. While neither the model nor the
+// kernel's table explains them, it waits for the table, up to countWait.
 func (tr *tracker) kindOf(key destination, x *exhaustion) exhaustionKind {
 	if x.decidedAt == tr.now && x.kind != undecided {
 		return x.kind
 	}
 	x.decidedAt = tr.now
-	share, isExplained, isCounted := tr.timeWaitShare(key, x)
+	share, isExplained, isCounted := tr.shareOfTimeWaits(key, x)
 	switch {
 	case x.kind == undecided:
 		tr.decide(key, x, share, isExplained)
@@ -172,7 +171,7 @@ func (tr *tracker) kindOf(key destination, x *exhaustion) exhaustionKind {
 	return x.kind
 }
 
-// decide sets the kind of an exhaustion as soon as it can be known, or at the latest possible time.
+// decide sets the kind of an exhaustion as soon as it is known, or after countWait at the latest.
 func (tr *tracker) decide(key destination, x *exhaustion, share float64, isExplained bool) {
 	least, hasStorm := timeWaitShare, tr.hasStorm(key)
 	if hasStorm {
@@ -207,10 +206,10 @@ func (x *exhaustion) change() {
 	}
 }
 
-// timeWaitShare is the share of the ports of a destination that TIME_WAITs take. isExplained
-// means that what is counted explains why connect() has failed, isCounted that the kernel has
-// counted since.
-func (tr *tracker) timeWaitShare(key destination, x *exhaustion) (share float64, isExplained, isCounted bool) {
+// shareOfTimeWaits is the fraction of the ports of a destination that TIME_WAITs take. isExplained
+// means that what is counted explains why connect() has failed; isCounted that the kernel's table was
+// counted after the first failure.
+func (tr *tracker) shareOfTimeWaits(key destination, x *exhaustion) (share float64, isExplained, isCounted bool) {
 	e := tr.destinations.Find(key, key.hash())
 	if e == nil {
 		return 0, tr.knownNamespace(key.netns) != nil, false
@@ -230,7 +229,7 @@ func (tr *tracker) timeWaitShare(key destination, x *exhaustion) (share float64,
 	return u.TimeWaits(model) / capacity, isExplained, isCounted
 }
 
-// hasStorm reports whether a portStorm of a destination has an alert.
+// hasStorm reports whether an alert about a portStorm of a destination is open.
 func (tr *tracker) hasStorm(key destination) bool {
 	e := tr.destinations.Find(key, key.hash())
 	return e != nil && e.Value.stormAt > 0 && tr.now-e.Value.stormAt < quietPeriod

@@ -13,14 +13,14 @@ import (
 // finWait2Pileup finds closed connections whose peers do not close: they stay in
 // FIN_WAIT2 until the timeout of the socket, or for ever if a process still has it. No
 // tracepoint fires when the peer of a timewait socket closes after all, so the detector
-// requests the kernel's table if there may be many of them.
+// requests the kernel's table where many may wait.
 type finWait2Pileup struct {
 	*tracker
 	created   *topk.Table[waitingKey, rate.Counter] // sockets that have entered FIN_WAIT2, by second
-	living    livingSockets
+	attached  attachedSockets
 	sightings map[uint32]sightings            // by namespace
-	sighted   quota                           // sockets in sightings, by the user of the namespace
-	unsighted uint64                          // sockets that were not, for lack of room
+	sighted   quota                           // room in sightings: a socket is on the account of its namespace's user
+	unsighted uint64                          // sockets that are not in sightings, for lack of room
 	counted   map[waitingKey]*halfClosedCount // by the kernel's table
 	swept     int64                           // second of the last sweep
 }
@@ -31,8 +31,8 @@ type finWait2Pileup struct {
 type sightings struct {
 	first map[uint64]time.Duration // by cookie: the time of the first table that had the socket
 	at    time.Duration            // of the newest table
-	left  excess                   // its sockets that are not in first, for lack of room
-	user  uint32                   // on whose account they are: see quotaOf
+	left  excess                   // sockets of the newest table that are not in first, for lack of room
+	user  uint32                   // on whose account the others are: see quotaOf
 }
 
 // waitingKey is what sockets in FIN_WAIT2 are counted by: the peer of a client, or the
@@ -50,23 +50,24 @@ func (k *waitingKey) hash() uint64 {
 	return addrHash(k.peer.Addr) + addrHash(k.local.Addr) + uint64(k.peer.Port) + uint64(k.local.Port) + uint64(k.role)<<16
 }
 
+// halfClosedCount counts sockets that have waited for minWaiting, in the kernel's table.
 type halfClosedCount struct {
-	count, before int
-	living        int        // of count: a process still has the socket
-	local         netip.Addr // of a client: where most of them are from
-	at, beforeAt  time.Duration
+	count, before int           // in the newest table, and in the one before
+	attached      int           // of count: a process still has the socket
+	local         netip.Addr    // of a client: where most of them are from
+	at, beforeAt  time.Duration // when the engine got these tables
 }
 
-// mostAreLiving reports whether processes still have more than half of the sockets: the alert is
-// about these then.
-func (c *halfClosedCount) mostAreLiving() bool { return 2*c.living > c.count }
+// mostAreAttached reports whether processes still have more than half of the sockets: then the alert is
+// about these.
+func (c *halfClosedCount) mostAreAttached() bool { return 2*c.attached > c.count }
 
 func newFinWait2Pileup(tr *tracker) detector {
 	d := &finWait2Pileup{
-		tracker: tr, created: topk.New[waitingKey, rate.Counter](tr.MaxDestinations / 8), living: newLivingSockets(),
+		tracker: tr, created: topk.New[waitingKey, rate.Counter](tr.MaxDestinations / 8), attached: newAttachedSockets(),
 		sightings: make(map[uint32]sightings), sighted: newQuota(2 * maxWaiting), counted: make(map[waitingKey]*halfClosedCount),
 	}
-	tr.takeHalfClosed, tr.seedLiving, tr.forgetLiving = d.takeFinWait2Table, d.seedLiving, d.living.forget
+	tr.takeHalfClosed, tr.seedAttached, tr.forgetAttached = d.takeFinWait2Table, d.seedAttached, d.attached.forget
 	return d
 }
 
@@ -90,16 +91,16 @@ func waitingKeyOf(netns uint32, client bool, local, peer tcp.Endpoint) waitingKe
 
 func (d *finWait2Pileup) observe(t *tcp.Transition) {
 	if t.Old == tcp.FinWait2 {
-		d.living.remove(t.Cookie)
+		d.attached.remove(t.Cookie)
 	}
 	timeWait := t.New == tcp.TimeWait && t.Substate == tcp.FinWait2
-	living := t.Old == tcp.FinWait1 && t.New == tcp.FinWait2 && !t.NoProcess
-	if !timeWait && !living {
+	attached := t.Old == tcp.FinWait1 && t.New == tcp.FinWait2 && !t.NoProcess
+	if !timeWait && !attached {
 		return
 	}
 	key := waitingKeyOf(t.Netns, d.isClient(t, d.activeNamespace(t.Netns, userOf(t))), t.Local, t.Peer)
-	if living {
-		d.living.add(d.now, key, t)
+	if attached {
+		d.attached.add(d.now, key, t)
 	}
 	e := d.created.GetOrInsert(key, key.hash(), userOf(t))
 	e.Value.Advance(int64(d.now / time.Second))
@@ -107,12 +108,12 @@ func (d *finWait2Pileup) observe(t *tcp.Transition) {
 	d.created.Add(e, 1)
 }
 
-// seedLiving takes a socket in FIN_WAIT2 that is older than the tracer.
-func (d *finWait2Pileup) seedLiving(netns uint32, client bool, s *tcp.Socket) {
-	d.living.add(d.now, waitingKeyOf(netns, client, s.Local, s.Peer), &s.Transition)
+// seedAttached takes a socket in FIN_WAIT2 that is older than the tracer.
+func (d *finWait2Pileup) seedAttached(netns uint32, client bool, s *tcp.Socket) {
+	d.attached.add(d.now, waitingKeyOf(netns, client, s.Local, s.Peer), &s.Transition)
 }
 
-// pin keeps the key on whose account the kernel's table is read.
+// pin keeps the entry of created because of which the kernel's table is requested.
 func (d *finWait2Pileup) pin(c cause) {
 	key := c.(waitingKey)
 	d.created.Pin(key, key.hash())
@@ -133,8 +134,8 @@ func (d *finWait2Pileup) check(raise raiser) {
 	}
 }
 
-// requestFinWait2 requests the kernel's table of a namespace in which enough sockets have
-// begun to wait within a minute, or are with living processes.
+// requestFinWait2 requests the kernel's table of each namespace in which enough sockets have
+// entered FIN_WAIT2 within 64 s, or enough are attached. It also forgets old sightings and counts.
 func (d *finWait2Pileup) requestFinWait2() {
 	second := int64(d.now / time.Second)
 	for _, e := range d.created.Entries() {
@@ -145,8 +146,8 @@ func (d *finWait2Pileup) requestFinWait2() {
 			d.requestTableOf(e.Key.netns)
 		}
 	}
-	for key, l := range d.living.byKey {
-		if l.count >= d.HalfClosed || d.living.isFull() {
+	for key, l := range d.attached.byKey {
+		if l.count >= d.HalfClosed || d.attached.isFull() {
 			d.requestTableOf(key.netns)
 		}
 	}
@@ -173,7 +174,7 @@ func (d *finWait2Pileup) requestTableOf(netns uint32) {
 		return
 	}
 	ns.suspectedAt = d.now
-	// The answer must come minWaiting after the one before, else it proves nothing of any socket.
+	// The table must be minWaiting newer than the one before, else it proves nothing of any socket.
 	if d.now-max(ns.halfClosedRequestedAt, d.sightings[netns].at) >= minWaiting {
 		ns.wantHalfClosed = true
 	}
@@ -183,10 +184,10 @@ func (d *finWait2Pileup) requestTableOf(netns uint32) {
 // to close. Two tables that far apart must have it.
 const minWaiting = 5 * time.Second
 
-// isLiving reports whether a socket in FIN_WAIT2 is one that a process still has.
-func isLiving(s *tcp.Socket) bool { return s.New == tcp.FinWait2 && !s.NoProcess }
+// isAttached reports whether a process still has a half-closed socket; a timewait socket has none.
+func isAttached(s *tcp.Socket) bool { return s.New == tcp.FinWait2 && !s.NoProcess }
 
-// forgetSighted forgets the sockets of a namespace.
+// forgetSighted forgets the sightings of a namespace.
 func (d *finWait2Pileup) forgetSighted(netns uint32) {
 	s := d.sightings[netns]
 	for range s.first {
@@ -201,7 +202,7 @@ func (d *finWait2Pileup) takeFinWait2Table(now time.Duration, netns uint32, sock
 	if ns == nil {
 		return
 	}
-	counts, living := make(halfClosedCounts), make(map[uint64]bool)
+	counts, attached := make(halfClosedCounts), make(map[uint64]bool)
 	byLocal := make(map[destination]halfClosedCount) // of clients
 	before, left, unsighted, user := d.sightings[netns].first, d.sightings[netns].left, uint64(0), ns.User().Quota
 	d.forgetSighted(netns)
@@ -211,8 +212,8 @@ func (d *finWait2Pileup) takeFinWait2Table(now time.Duration, netns uint32, sock
 		if _, again := seen[s.Cookie]; again { // a table that changes may list a socket twice
 			continue
 		}
-		if isLiving(s) {
-			living[s.Cookie] = true
+		if isAttached(s) {
+			attached[s.Cookie] = true
 		}
 		first, again := before[s.Cookie]
 		if !again {
@@ -237,29 +238,30 @@ func (d *finWait2Pileup) takeFinWait2Table(now time.Duration, netns uint32, sock
 	counts.findLocals(byLocal)
 	d.unsighted += left.grow(unsighted)
 	d.sightings[netns] = sightings{first: seen, at: now, left: left, user: user}
-	d.living.reconcile(ns.Value.halfClosedRequestedAt, netns, func(cookie uint64) bool { return living[cookie] })
+	d.attached.reconcile(ns.Value.halfClosedRequestedAt, netns, func(cookie uint64) bool { return attached[cookie] })
 	d.setCounts(now, netns, counts)
 }
 
+// with returns c with one more socket.
 func (c halfClosedCount) with(s *tcp.Socket) halfClosedCount {
 	c.count++
-	if isLiving(s) {
-		c.living++
+	if isAttached(s) {
+		c.attached++
 	}
 	return c
 }
 
 type halfClosedCounts map[waitingKey]halfClosedCount
 
-// findLocals finds the local address that most of the sockets of each peer are from, of those
-// that its alert is about.
+// findLocals finds for each peer the local address that most of the sockets to it have, of those that
+// the alert is about: see mostAreAttached.
 func (all halfClosedCounts) findLocals(byLocal map[destination]halfClosedCount) {
 	most := make(map[waitingKey]int)
 	for from, part := range byLocal {
 		key := waitingKey{netns: from.netns, role: tcp.RoleClient, peer: tcp.Endpoint{Addr: from.peer, Port: from.peerPort}}
 		c, count := all[key], part.count
-		if c.mostAreLiving() {
-			count = part.living
+		if c.mostAreAttached() {
+			count = part.attached
 		}
 		if count > most[key] || count == most[key] && from.local.Less(c.local) { // whatever the order of the map
 			most[key], c.local = count, from.local
@@ -289,7 +291,7 @@ func (d *finWait2Pileup) setCounts(now time.Duration, netns uint32, counts halfC
 			c = &halfClosedCount{before: newer.count, beforeAt: now}
 			d.counted[key] = c
 		}
-		c.count, c.living, c.local, c.at = newer.count, newer.living, newer.local, now
+		c.count, c.attached, c.local, c.at = newer.count, newer.attached, newer.local, now
 	}
 }
 
@@ -303,12 +305,12 @@ func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 		Advice: "look at the peer: it has to close its sockets after it has read the end of the stream; until then a lower " +
 			"net.ipv4.tcp_fin_timeout frees them sooner on this side",
 	}
-	if c.mostAreLiving() {
+	if c.mostAreAttached() {
 		f.Cause = fmt.Sprintf("%d connections are half closed: processes of this host have shut them down for writing and still have "+
-			"their sockets, and the peers have acknowledged that and do not close; such a socket has no timeout", c.living)
+			"their sockets, and the peers have acknowledged that and do not close; such a socket has no timeout", c.attached)
 		f.Advice = "let the process close() the socket if the peer does not close within some time after shutdown(); " +
 			"then look at the peer: it has to close its sockets after it has read the end of the stream"
-		f.Culprit = d.culpritOfSockets(d.living.services(key))
+		f.Culprit = d.culpritOfSockets(d.attached.services(key))
 	}
 	if seconds := (c.at - c.beforeAt).Seconds(); seconds > 0 {
 		f.Rate = max(0, float64(c.count-c.before)/seconds)

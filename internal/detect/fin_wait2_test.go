@@ -18,12 +18,12 @@ func (h *host) shutDown(cookie uint64, by tcp.Owner) {
 	h.engine.Observe(&t)
 	s := tcp.Socket{Transition: t}
 	s.Old = 0
-	h.living = append(h.living, s)
+	h.attached = append(h.attached, s)
 }
 
 // Sockets in FIN_WAIT2 that a process has never time out: they pile up at any rate, and the
 // alert names the process. Those that it closes do not.
-func TestFinWait2Pileup_OfLivingProcess(t *testing.T) {
+func TestFinWait2Pileup_OfAttachedSockets(t *testing.T) {
 	for name, closes := range map[string]bool{"never closes": false, "closes after two seconds": true} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t, 28232, Config{})
@@ -31,9 +31,9 @@ func TestFinWait2Pileup_OfLivingProcess(t *testing.T) {
 			for n := range 1200 {
 				h.shutDown(uint64(n+1), server)
 				h.pass(500 * time.Millisecond)
-				if closes && len(h.living) > 3 {
-					first := h.living[0].Transition
-					h.living = h.living[1:]
+				if closes && len(h.attached) > 3 {
+					first := h.attached[0].Transition
+					h.attached = h.attached[1:]
 					first.Monotonic, first.Old, first.New, first.Substate = h.now, tcp.FinWait2, tcp.TimeWait, tcp.TimeWait
 					h.engine.Observe(&first)
 				}
@@ -109,26 +109,26 @@ func TestFinWait2Pileup_BoundedMemory(t *testing.T) {
 	h.pass(15 * time.Second)
 	for _, d := range h.engine.detectors {
 		if d, ok := d.(*finWait2Pileup); ok {
-			if len(d.living.sockets) > maxWaiting || len(d.sightings[testNetns].first) > maxWaiting || d.sighted.total > maxWaiting {
-				t.Errorf("%d living, %d sighted sockets, at most %d", len(d.living.sockets), d.sighted.total, maxWaiting)
+			if len(d.attached.sockets) > maxWaiting || len(d.sightings[testNetns].first) > maxWaiting || d.sighted.total > maxWaiting {
+				t.Errorf("%d attached, %d sighted sockets, at most %d", len(d.attached.sockets), d.sighted.total, maxWaiting)
 			}
 		}
 	}
 }
 
-// Sockets whose ends were lost count as living no longer than the kernel's table has them, and
+// Sockets whose ends were lost count as attached no longer than the kernel's table has them, and
 // those that it has stay.
-func TestFinWait2Pileup_LostEndsOfLiving(t *testing.T) {
+func TestFinWait2Pileup_LostEndsOfAttached(t *testing.T) {
 	h := newHost(t, 28232, Config{})
 	for n := range uint64(700) {
 		h.shutDown(n+1, process(80, "server"))
 	}
 	h.pass(15 * time.Second)
-	h.living = h.living[600:] // and the events are lost
+	h.attached = h.attached[600:] // and the events are lost
 	h.pass(15 * time.Second)
 	for _, d := range h.engine.detectors {
-		if d, ok := d.(*finWait2Pileup); ok && len(d.living.sockets) != 100 {
-			t.Errorf("%d sockets count as living, want 100", len(d.living.sockets))
+		if d, ok := d.(*finWait2Pileup); ok && len(d.attached.sockets) != 100 {
+			t.Errorf("%d sockets count as attached, want 100", len(d.attached.sockets))
 		}
 	}
 }

@@ -7,13 +7,13 @@ import (
 )
 
 // growth is a count and how it has grown, over windows from seconds to eight days: one
-// more in an hour is growth, too. It takes about 700 bytes.
+// more in an hour is growth, too. It takes about 700 bytes of memory.
 type growth struct {
 	count   int
-	changes rate.Counter // by second
+	changes rate.Counter // of add and remove, by second
 	levels  [growthLevels]growthLevel
 	since   time.Duration // when add last raised the count from 0; 0: never
-	raised  time.Duration // when add last raised the count
+	raised  time.Duration // when add last raised the count; 0: never
 }
 
 // growthLevel has the count at regular intervals, newest first.
@@ -51,7 +51,7 @@ func (g *growth) advance(now time.Duration) {
 	}
 }
 
-// add counts one more, which has been there since a time that is not after the present.
+// add counts one more, which has been there since the time at: the present or the past.
 func (g *growth) add(at time.Duration) {
 	if g.count == 0 {
 		g.since = at

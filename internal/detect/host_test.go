@@ -42,7 +42,7 @@ type host struct {
 	lossShare  float64                        // the part of what happens that is lost
 	lostTimes  []time.Duration                // when it was lost
 
-	living   []tcp.Socket  // in FIN_WAIT2, and a process has them
+	attached []tcp.Socket  // in FIN_WAIT2, and a process has them
 	untimed  bool          // the peers have no timestamps
 	finAfter time.Duration // how long the peers take to close
 
@@ -394,5 +394,5 @@ func (h *host) answerHalfClosed(netns uint32) {
 			}
 		}
 	}
-	h.engine.UpdateHalfClosed(h.now, netns, append(sockets, h.living...))
+	h.engine.UpdateHalfClosed(h.now, netns, append(sockets, h.attached...))
 }

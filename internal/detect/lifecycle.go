@@ -16,7 +16,7 @@ type lifecycle struct {
 	updateInterval time.Duration
 	gone           func(Process) bool // see Config
 	open           map[alertKey]*openAlert
-	opened         []*openAlert // not reported yet, and without an id
+	opened         []*openAlert // of open: those that are not reported yet and have no id
 	count          uint64       // of all alerts so far
 	inGroup        map[group]*openCount
 	suppressed     suppressed
@@ -36,8 +36,8 @@ type openAlert struct {
 	reportedAt time.Duration
 	raisedAt   time.Duration // when its cause was raised last
 	describe   func() Finding
-	closes     CloseReason // it closes now for this reason; "": it does not
-	verified   bool        // the kernel confirms its cause
+	closes     CloseReason // why it closes at the next report; "": it does not
+	verified   bool        // the kernel confirms its cause: see claim
 	failures   uint64      // failed connects, see failureCounter: never fewer than before
 }
 
@@ -71,6 +71,7 @@ func (l *lifecycle) raise(kind string, cause cause, c claim, describe func() Fin
 	return o
 }
 
+// take applies a claim to the alert. Of several in one tick the last one counts.
 func (o *openAlert) take(c claim, describe func() Finding, now time.Duration) {
 	switch c {
 	case refuted:
@@ -102,7 +103,7 @@ func (l *lifecycle) takeOpened() (alerts []Alert) {
 	return alerts
 }
 
-// compareCause orders alerts of one moment.
+// compareCause orders alerts that open, by what they are about.
 func (a *Alert) compareCause(b *Alert) int {
 	return cmp.Or(
 		cmp.Compare(a.Monotonic, b.Monotonic), cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Netns, b.Netns),
@@ -120,7 +121,7 @@ func (l *lifecycle) remove(key alertKey) {
 	}
 }
 
-// due returns the alerts to report now, and closes those whose causes are gone.
+// due returns the alerts to report now: those that open, those that close, and updates.
 func (l *lifecycle) due(now time.Duration) []Alert {
 	if l.suppressed.sweep(now) {
 		l.raise(AlertsSuppressed, suppressionCause{}, opens, func() Finding { return l.suppressed.describe(now) }, now)
@@ -160,13 +161,13 @@ func (l *lifecycle) closeAll(now time.Duration) []Alert {
 	return append(append(sorted(ended), opened...), sorted(stopped)...)
 }
 
-// hasNews reports whether an update does not wait for the interval: the kernel has confirmed an
+// hasNews reports whether an update must not wait for the interval: the kernel has confirmed an
 // alert that was unverified, or the first connect() has failed.
 func (o *openAlert) hasNews() bool {
 	return o.verified && o.alert.Unverified || o.failures > 0 && o.alert.Failures == 0
 }
 
-// close reports the last numbers again, but all failures, and no process that is gone.
+// close reports the numbers of the last report again, with all failures, and no process that is gone.
 func (l *lifecycle) close(o *openAlert, reason CloseReason, now time.Duration) Alert {
 	o.alert.Culprit.nameLiving(l.gone)
 	o.alert.Failures = max(o.alert.Failures, o.failures)
@@ -174,13 +175,14 @@ func (l *lifecycle) close(o *openAlert, reason CloseReason, now time.Duration) A
 	return o.next(Close, now)
 }
 
+// next is the report of another phase.
 func (o *openAlert) next(phase Phase, now time.Duration) Alert {
 	o.reportedAt = now
 	o.alert.Phase, o.alert.Monotonic, o.alert.Lasted = phase, now, now-o.openedAt
 	return o.alert
 }
 
-// sorted puts those that close before those that open: one may take over from another.
+// sorted orders reports. One that closes comes before one that opens, which may take over from it.
 func sorted(due []Alert) []Alert {
 	slices.SortFunc(due, func(a, b Alert) int {
 		return cmp.Or(cmp.Compare(a.Monotonic, b.Monotonic), cmp.Compare(a.Phase, b.Phase), cmp.Compare(a.ID, b.ID))

@@ -18,10 +18,10 @@ import (
 type listenQueue struct {
 	*tracker
 	netns   map[uint32]*listenNetns
-	queued  map[uint32]*listenNetns // those with groups
-	room    quota                   // of listeners in it
-	spaces  quota                   // of netns
-	nextDue time.Duration           // when the next of its namespaces is to be read
+	queued  map[uint32]*listenNetns // those that have groups
+	room    quota                   // for listeners, in all namespaces
+	spaces  quota                   // for namespaces in netns
+	nextDue time.Duration           // when the listeners of the next namespace are to be read
 }
 
 // listenCause is the endpoint of a listener, or of a group of them with SO_REUSEPORT.
@@ -33,15 +33,16 @@ type listenCause struct {
 func (c listenCause) netnsInode() uint32 { return c.netns }
 
 const (
-	// overloadedFor is how long a queue must overflow for an alert: a burst of connections is
-	// over sooner. SYNs are sent again after 1, 3 and 7 s, so there may be moments without one:
-	// up to overloadGap, the readings need not show it.
+	// overloadedFor is how long a queue must overflow before an alert opens: a burst of connections is
+	// over sooner. A client that finds the queue full repeats its SYN after 1, 3 and 7 s. So readings
+	// without an overflow do not end the overload unless they span more than overloadGap.
 	overloadedFor = 10 * time.Second
 	overloadGap   = 3500 * time.Millisecond
-	// minOverloads is the least number of readings that must show it.
+	// minOverloads is how many readings must show an overflow, at least.
 	minOverloads = 4
 	// unacceptedFor is how long a connection must have waited for accept() to count.
-	// enoughUnaccepted is how many such connections raise an alert; of a shorter queue, half of it.
+	// enoughUnaccepted is how many such connections raise an alert. If fewer than twice as many fit
+	// into the queue, half of what fits is enough: see enoughOf.
 	unacceptedFor    = 30 * time.Second
 	enoughUnaccepted = 16
 	// dropWindow is how many seconds the rate of drops is taken over.
@@ -77,6 +78,7 @@ func (d *listenQueue) observe(t *tcp.Transition) {
 	}
 }
 
+// opened takes a socket that has begun to listen.
 func (d *listenQueue) opened(t *tcp.Transition) {
 	n := d.netnsOf(t.Netns, quotaOf(t.UID))
 	if n == nil {
@@ -86,7 +88,7 @@ func (d *listenQueue) opened(t *tcp.Transition) {
 	n.count++
 	owner := listenOwnerOf(t)
 	if t.Cookie == 0 {
-		if _, several := n.owners[t.Local]; several { // SO_REUSEPORT: one of them
+		if _, several := n.owners[t.Local]; several { // SO_REUSEPORT: the owner is any of several
 			owner.Owner = tcp.Owner{}
 		}
 		if n.owners == nil {
@@ -106,6 +108,7 @@ func (d *listenQueue) opened(t *tcp.Transition) {
 	}
 }
 
+// closed takes a socket that listens no more.
 func (d *listenQueue) closed(t *tcp.Transition) {
 	n := d.netns[t.Netns]
 	if n == nil {
@@ -118,11 +121,12 @@ func (d *listenQueue) closed(t *tcp.Transition) {
 		n.groups[cause].removeMember(t.Cookie)
 	}
 	if n.count <= 0 && d.lostAt <= n.readAt {
-		d.forget(t.Netns) // it may be gone as well
+		d.forget(t.Netns) // it has no listener any more
 	}
 }
 
-// suspectQueue has the listeners of a namespace read soon.
+// suspectQueue makes the listeners of a namespace due soon: the client of t has closed before a process
+// accepted its connection. It remembers the owner of t, which is the process of the listener.
 func (d *listenQueue) suspectQueue(t *tcp.Transition) {
 	n := d.netnsOf(t.Netns, quotaOf(t.UID))
 	if n == nil {
@@ -139,17 +143,17 @@ func (d *listenQueue) suspectQueue(t *tcp.Transition) {
 	n.children[t.Local] = listenOwnerOf(t)
 }
 
-// overload is a period in which the queue of a listener overflows.
+// overload is a period in which the queue of a listener overflows. The zero value: there is none.
 type overload struct {
-	since, at time.Duration // the first and the newest reading that showed it; 0: none did
-	readings  int           // that showed it
-	drops     uint64        // of the listener, since the reading before since
+	since, at time.Duration // times of the first and of the newest reading that showed an overflow
+	readings  int           // how many showed one
+	drops     uint64        // segments that the listener has dropped from the reading before the first one on
 	bySecond  *rate.Counter // of drops
 	certain   bool          // it has lasted for overloadedFor
 }
 
-// update takes how many segments a listener has dropped since the reading before, and whether
-// its queue is full or has overflowed meanwhile.
+// update takes a reading: how many segments the listener has dropped since the reading before, and
+// whether its queue is full or has overflowed since then.
 func (o *overload) update(readAt time.Duration, dropped uint32, overflows bool) {
 	gap := overloadGap
 	if o.certain {
@@ -172,12 +176,13 @@ func (o *overload) update(readAt time.Duration, dropped uint32, overflows bool) 
 	o.certain = o.certain || o.at-o.since >= overloadedFor && o.readings >= minOverloads && o.drops > 0
 }
 
-// listenGroup is the listeners of one endpoint that have connections in their queues.
+// listenGroup is the listeners of one endpoint: several with SO_REUSEPORT. There is a group while at
+// least one of them has connections in its queue, or an overload.
 type listenGroup struct {
-	members   []*listener
-	all       int  // listeners of this endpoint
-	waited    int  // connections that have waited for unacceptedFor
-	overflows bool // a queue overflows
+	members   []*listener // those that have
+	all       int         // listeners of this endpoint
+	waited    int         // connections that have waited for unacceptedFor, in all queues together
+	overflows bool        // the newest reading showed an overflow of at least one
 }
 
 func (g *listenGroup) removeMember(cookie uint64) {
@@ -185,7 +190,7 @@ func (g *listenGroup) removeMember(cookie uint64) {
 	g.all--
 }
 
-// regroup finds the groups of a namespace, after a reading.
+// regroup makes the groups of a namespace anew from a reading.
 func (d *listenQueue) regroup(netns uint32, n *listenNetns, t *ListenTable) {
 	n.groups, n.wantUnaccepted = nil, nil
 	for _, s := range n.listeners {
@@ -221,8 +226,8 @@ func (n *listenNetns) addMember(netns uint32, s *listener, readAt time.Duration)
 	}
 }
 
-// completeGroups counts the listeners of each group, and the connections that wait in its
-// queues. It finds the owners of listeners that only their children show.
+// completeGroups counts the listeners of each group, and the connections that have waited long in their
+// queues. Where no transition has shown the owner of the only listener, that of a child counts.
 func (n *listenNetns) completeGroups(netns uint32, t *ListenTable) {
 	for i := range t.Listeners {
 		if g := n.groups[listenCause{netns, t.Listeners[i].Local}]; g != nil {
@@ -241,9 +246,9 @@ func (n *listenNetns) completeGroups(netns uint32, t *ListenTable) {
 	}
 }
 
-// groupFor returns the group whose queue has a connection: compute_score() of
-// net/ipv4/inet_hashtables.c prefers a listener with this address. Without one in such a queue it
-// must be in that of a listener at any address.
+// groupFor returns the group in whose queues a connection with this local endpoint waits, or nil.
+// compute_score() of net/ipv4/inet_hashtables.c prefers a listener with the address of the connection. If
+// there is no group with that address, the connection waits at a listener of any address.
 func (n *listenNetns) groupFor(netns uint32, local tcp.Endpoint) *listenGroup {
 	for _, addr := range []netip.Addr{local.Addr, netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 		if addr == netip.IPv4Unspecified() && !local.Addr.Is4() {
@@ -256,7 +261,8 @@ func (n *listenNetns) groupFor(netns uint32, local tcp.Endpoint) *listenGroup {
 	return nil
 }
 
-// enoughOf is how many connections of a listener must have waited for an alert.
+// enoughOf is how many connections must have waited at a listener to raise an alert. Its queue takes one
+// more than the backlog.
 func enoughOf(l *tcp.Listener) int { return min(enoughUnaccepted, (int(l.Backlog)+2)/2) }
 
 // interval is how long after a reading the next one is due.
@@ -309,7 +315,7 @@ func (g *listenGroup) claimOf(s *listener, readAt time.Duration) (c claim) {
 	return 0
 }
 
-// describe reports the listeners of a group that claim something.
+// describe reports the listeners of a group for which claimOf is not 0.
 func (d *listenQueue) describe(cause listenCause, n *listenNetns, g *listenGroup) Finding {
 	f := Finding{
 		Severity: Warning, Netns: cause.netns, Role: tcp.RoleListener, Local: cause.local, RateUnit: "dropped segments",
@@ -371,7 +377,7 @@ const (
 		"(SO_REUSEPORT); a longer backlog, in listen() and in net.core.somaxconn, helps only against short bursts"
 )
 
-// countIn counts the owner of one listener, whose socket has a uid.
+// countIn counts one listener for its owner. uid is that of the socket.
 func (o *listenOwner) countIn(s *topServices, uid uint32) {
 	s.count(&tcp.Transition{UID: uid, Owner: o.Owner, CgroupID: o.cgroupID, Cgroup: o.cgroup, Monotonic: o.at})
 }

@@ -18,7 +18,8 @@ const (
 	// it to be forgotten.
 	listenForgetAfter = time.Minute
 	// maxListeners bounds the listeners that are remembered of one user, over all namespaces; of
-	// all users there are at most twice as many (see quota). They take at most about 40 MiB. maxUnaccepted bounds the waiting connections of one namespace.
+	// all users there are at most twice as many (see quota). They take at most about 40 MiB.
+	// maxUnaccepted bounds the connections of one namespace that wait for accept().
 	maxListeners  = 1 << 16
 	maxUnaccepted = 1 << 14
 	// maxChildren bounds the endpoints of one namespace whose children are remembered.
@@ -28,7 +29,7 @@ const (
 // ListenRequest asks for the listeners of a namespace, which takes a walk through the kernel's
 // table of listeners.
 type ListenRequest struct {
-	// Urgent means that a queue overflows. Otherwise nothing is known to be wrong.
+	// Urgent means that a queue overflowed at the reading before. Otherwise nothing is known to be wrong.
 	Urgent bool
 	// Unaccepted asks for the connections that wait for accept() on these local ports as well,
 	// which takes a walk through the table of connections.
@@ -53,7 +54,7 @@ type ListenTable struct {
 	Unaccepted    []tcp.UnacceptedSocket
 }
 
-// user is the quota of the first listener.
+// user is on whose account the namespace is kept: that of its first listener. See quotaOf.
 func (t *ListenTable) user() uint32 {
 	if len(t.Listeners) == 0 {
 		return unknownUser
@@ -70,25 +71,25 @@ func (e *Engine) UpdateListeners(now time.Duration, netns uint32, t *ListenTable
 
 // listenNetns is a namespace that has listeners.
 type listenNetns struct {
-	user      uint32               // of its first listener: see quotaOf
-	left      excess               // listeners that are not in listeners, for lack of room
-	count     int                  // its listeners: at the newest reading, and those that opened less those that closed since
-	listeners map[uint64]*listener // by cookie: those with an owner, a queue or drops
-	// owners are those of listeners without a cookie: this kernel gives none to the programs.
+	user      uint32               // on whose account it is kept: see quotaOf
+	left      excess               // of the newest reading: listeners that are not in listeners, for lack of room
+	count     int                  // its listeners: those of the newest reading, plus those that have opened since, less those that have closed
+	listeners map[uint64]*listener // by cookie: those whose owner is known, or that have or had a queue or drops
+	// owners are the owners of listeners where transitions have no cookie, by local endpoint.
 	owners map[tcp.Endpoint]listenOwner
 	// children are the owners of connections that no process had accepted when the peer closed,
-	// by local endpoint: the process of their listener, which may be older than the tracer.
+	// by local endpoint. They are the processes of the listeners, which may be older than the tracer.
 	children map[tcp.Endpoint]listenOwner
-	groups   map[listenCause]*listenGroup // with connections in their queues, at the newest reading
+	groups   map[listenCause]*listenGroup // made anew at each reading: see listenGroup
 
-	dueAt     time.Duration // when its listeners are to be read
+	dueAt     time.Duration // when its listeners are to be read again
 	readAt    time.Duration // when they were read last; 0: never
 	failedAt  time.Duration // since when they could not be read; 0: they were
 	overflows uint64        // ListenOverflows at readAt
 
-	wantUnaccepted   []uint16             // ports
+	wantUnaccepted   []uint16             // local ports whose connections that wait for accept() are to be read
 	unaccepted       map[uint64]waitingAt // connections that wait for accept(), by cookie
-	unacceptedReadAt time.Duration
+	unacceptedReadAt time.Duration        // when these were read; 0: they were not
 }
 
 // waitingAt is since when a connection is known to wait for accept(), and where.
@@ -113,15 +114,15 @@ func listenOwnerOf(t *tcp.Transition) listenOwner {
 type listener struct {
 	owner    listenOwner
 	user     uint32        // see quotaOf
-	seenAt   time.Duration // by a transition, or the start of the newest reading that had it
-	read     bool          // last is set
-	last     tcp.Listener
+	seenAt   time.Duration // the transition that showed it, or the newest reading that had it
+	read     bool          // a reading has had it
+	last     tcp.Listener  // what the newest reading had
 	overload overload
 	queuedAt time.Duration // since then each reading has found connections in its queue; 0: the newest has not
 }
 
-// netnsOf returns the namespace, which has a listener of a user; nil if there is no room for one
-// more.
+// netnsOf returns the entry of a namespace. If there is none it makes one on the account of user, or
+// returns nil if there is no room.
 func (d *listenQueue) netnsOf(netns, user uint32) *listenNetns {
 	n := d.netns[netns]
 	if n == nil && d.spaces.take(user) {
@@ -143,7 +144,8 @@ func (d *listenQueue) forget(netns uint32) {
 	}
 }
 
-// listenerAt returns the entry of a listener of a user, nil if there is no room.
+// listenerAt returns the entry of a listener. If there is none it makes one on the account of user, or
+// returns nil if there is no room.
 func (d *listenQueue) listenerAt(n *listenNetns, cookie uint64, user uint32) *listener {
 	s := n.listeners[cookie]
 	if s == nil && d.room.take(user) {
@@ -185,7 +187,8 @@ func (d *listenQueue) addRequests(list []Request) []Request {
 	return list
 }
 
-// request asks again after listenInterval if no answer comes.
+// request makes a request for the listeners. If no answer comes, the next one follows after
+// listenInterval.
 func (n *listenNetns) request(now time.Duration) *ListenRequest {
 	n.dueAt = now + listenInterval
 	r := &ListenRequest{}
@@ -240,6 +243,7 @@ func (d *listenQueue) take(netns uint32, t *ListenTable) {
 	d.nextDue = min(d.nextDue, n.dueAt)
 }
 
+// takeFailure notes that the listeners of a namespace could not be read.
 func (d *listenQueue) takeFailure(netns uint32) {
 	n := d.netns[netns]
 	switch {
@@ -251,7 +255,8 @@ func (d *listenQueue) takeFailure(netns uint32) {
 	}
 }
 
-// takeEach updates the listeners, and forgets those that the table does not have any more.
+// takeEach updates the listeners, and forgets those that the table does not have any more. overflowed
+// means that ListenOverflows of the namespace has grown since the table before.
 func (d *listenQueue) takeEach(n *listenNetns, t *ListenTable, overflowed bool) {
 	left := uint64(t.LeftOut)
 	for i := range t.Listeners {
@@ -278,7 +283,7 @@ func (d *listenQueue) takeEach(n *listenNetns, t *ListenTable, overflowed bool) 
 	}
 }
 
-// update takes the state of a listener in the kernel's table.
+// update takes what a table has of the listener.
 func (s *listener) update(readAt time.Duration, l *tcp.Listener, overflowed bool) {
 	var dropped uint32
 	if s.read {
@@ -294,7 +299,7 @@ func (s *listener) update(readAt time.Duration, l *tcp.Listener, overflowed bool
 	s.last, s.read, s.seenAt = *l, true, readAt
 }
 
-// takeUnaccepted notes since when each connection waits.
+// takeUnaccepted notes for each connection that waits for accept() since when it is known to wait.
 func (n *listenNetns) takeUnaccepted(t *ListenTable) {
 	if !t.HasUnaccepted {
 		return

@@ -20,7 +20,7 @@ const (
 	halfClosedInterval = 2 * time.Second
 	// suspectedShare is the fraction of a capacity from which on a storm is suspected.
 	suspectedShare = 0.4
-	// netnsForgetAfter is how long a namespace that cannot be found any more must have
+	// netnsForgetAfter is how long a namespace that cannot be read any more must have
 	// been without a transition to be forgotten.
 	netnsForgetAfter = 5 * time.Second
 	// minReconciled is the number of TIME_WAITs below which the model is not corrected:
@@ -31,9 +31,9 @@ const (
 // namespace is what is known of a network namespace.
 type namespace struct {
 	activeAt    time.Duration // the last transition in it
-	transitions uint64        // in it, since its limits were requested
-	requestedAt time.Duration // its limits
-	known       bool          // limits have been set
+	transitions uint64        // in it, since its limits were last requested
+	requestedAt time.Duration // when its limits were last requested; 0: never
+	known       bool          // limits are set: they were read, or are assumed
 	limits      tcp.Limits
 	ports       int           // limits.Ports()
 	suspectedAt time.Duration // when a detector last suspected something; 0: never
@@ -47,34 +47,36 @@ type namespace struct {
 	wantCounts bool          // a detector asks for counts of suspects
 	nextCounts time.Duration // when they may be requested again
 
-	open            int64         // connections that count as open, after a loss
+	open            int64         // connections that count as open; 0 before the first loss
 	openRequestedAt time.Duration // when they were requested from the kernel's table; 0: never
 	openCheckedAt   time.Duration // when those were requested that have been compared; 0: never
 	openAnswer      openAnswer
 
-	total    rate.Estimator // TIME_WAITs that connect() may not take over
-	reusable rate.Estimator // TIME_WAITs that connect() may take over
+	notReusable rate.Estimator // TIME_WAITs that connect() may not take over: those of servers, and some of clients
+	reusable    rate.Estimator // TIME_WAITs of clients that connect() may take over
 
 	binds        map[uint16]*bind // by port
-	otherBinds   *tcp.PortSet     // ports that bind() has taken, it was not observed by whom: see takeBuckets
-	bindCount    int              // those of both that connect() would choose otherwise
+	otherBinds   *tcp.PortSet     // ports that bind() has taken, and no transition shows by which connection: see takeBuckets
+	bindCount    int              // ports of binds and otherBinds that connect() could choose if they were not bound
 	bindsOther   int              // of bindCount: those that are not in binds
-	bindServices topServices
-	bindUse      *rate.Estimator // of the ports in binds that count; nil: there was none
-	bindOpens    time.Duration   // since when an alert about them is due; 0: it is not
-	bindRaisedAt time.Duration   // when the cause of such an alert was raised last
-	noPort       uint64          // connects that such an alert reports: they found no local port because all were bound
-	noPortAt     time.Duration   // the last of such connects that an alert about their destination reports; 0: there was none
-	bound        boundGrowth     // of the ports in limits.Bound
+	bindServices topServices      // which have bound the ports in binds
+	bindUse      *rate.Estimator  // model of the ports in binds for which bind.counted is true; nil: there was none
+	bound        boundGrowth      // of the ports in limits.Bound
 
-	countedAt   time.Duration // when the kernel's count was read; 0: never
-	counted     float64       // that the kernel had more than the model of total, at countedAt
-	opensSince  time.Duration // since when a storm of the whole namespace is due; 0: it is not
-	scale       float64       // see [rate.TimeWaitModel]
-	finFraction float64       // see [rate.TimeWaitModel]
+	// Of bindExhaustion, and of connects that failed because all ports are bound:
+	bindOpensSince time.Duration // since when an alert about the bound ports is due; 0: it is not
+	bindRaisedAt   time.Duration // when the cause of such an alert was raised last
+	bindFailures   uint64        // failed connects that such an alert reports
+	boundOutAt     time.Duration // the last failed connect() that an alert about its destination reports; 0: there was none
+
+	countedAt    time.Duration // when the engine got the kernel's count of all TIME_WAITs; 0: never
+	kernelExcess float64       // by how much that count was above the model of notReusable; negative: below
+	opensSince   time.Duration // since when an alert about tcp_max_tw_buckets is due; 0: it is not
+	scale        float64       // see [rate.TimeWaitModel]
+	finFraction  float64       // see [rate.TimeWaitModel]
 }
 
-// activeNamespace returns the entry of a namespace in which a user has just done something.
+// activeNamespace returns the entry of a namespace in which a socket of user has just done something.
 func (tr *tracker) activeNamespace(netns uint32, user topk.User) *namespace {
 	ns := tr.ensureNamespaceOf(netns, user)
 	ns.activeAt = tr.now
@@ -82,6 +84,7 @@ func (tr *tracker) activeNamespace(netns uint32, user topk.User) *namespace {
 	return ns
 }
 
+// ensureNamespace returns the entry of a namespace, a new one if there is none.
 func (tr *tracker) ensureNamespace(netns uint32) *namespace {
 	return tr.ensureNamespaceOf(netns, topk.User{Quota: unknownUser})
 }
@@ -94,9 +97,9 @@ func (tr *tracker) ensureNamespaceOf(netns uint32, user topk.User) *namespace {
 	return ns
 }
 
-// namespaceInTick is namespace for a detector that is being checked. It returns nil if there is
-// no entry yet: a new one may replace an entry that a Finding refers to, so it is added after
-// the tick.
+// namespaceInTick returns the entry of a namespace while detectors are checked. If there is none it
+// returns nil, and addMissing makes one after the tick: a new entry may evict one that a Finding still
+// to be made refers to.
 func (tr *tracker) namespaceInTick(netns uint32) *namespace {
 	if found := tr.namespaces.Find(netns, uint64(netns)); found != nil {
 		return &found.Value
@@ -113,7 +116,7 @@ func (tr *tracker) addMissing() {
 	tr.missing = tr.missing[:0]
 }
 
-// requests lists the namespace with the most transitions first: answers may be late.
+// requests implements Engine.Requests.
 func (tr *tracker) requests(now time.Duration) []Request {
 	tr.now = max(tr.now, now)
 	var list []Request
@@ -130,7 +133,7 @@ func (tr *tracker) requests(now time.Duration) []Request {
 	return list
 }
 
-// limitsDue reports whether the limits of a namespace are to be requested.
+// limitsDue reports whether the limits of a namespace are to be requested now.
 func (tr *tracker) limitsDue(ns *namespace) bool {
 	interval := activeInterval
 	if ns.suspectedAt > 0 && tr.now-ns.suspectedAt < quietPeriod {
@@ -158,6 +161,7 @@ func (tr *tracker) request(netns uint32, ns *namespace, counts bool) Request {
 	return r
 }
 
+// update implements Engine.Update.
 func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 	ns := tr.ensureNamespace(netns)
 	switch {
@@ -180,31 +184,31 @@ func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 	}
 	if l.TimeWaits >= 0 {
 		ns.reconcile(now, float64(l.TimeWaits), tr.losses.lastMinute(now))
-		ns.counted = float64(l.TimeWaits) - ns.total.TimeWaits(ns.model())
+		ns.kernelExcess = float64(l.TimeWaits) - ns.notReusable.TimeWaits(ns.model())
 	}
 }
 
-// reconcile corrects the model by the kernel's own count of TIME_WAITs. If the kernel counts
+// reconcile corrects the model of notReusable by the kernel's own count of TIME_WAITs. If the kernel counts
 // fewer, some have ended early, or their peers never close. If it counts more and transitions
 // were lost, those are missing in the model. If it counts more and none was lost, the filters
 // leave out the connections of the others, and the model stays as it is.
 func (ns *namespace) reconcile(now time.Duration, counted float64, lost uint64) {
-	ns.total.Advance(now)
+	ns.notReusable.Advance(now)
 	ns.reusable.Advance(now)
 	ns.countedAt, ns.scale = now, 1
 	model := ns.model()
 	model.Scale, model.FinFraction = 1, 1
-	most := ns.total.TimeWaits(model)
+	most := ns.notReusable.TimeWaits(model)
 	if ns.reusable.TimeWaits(model) > 0.05*most {
 		return // it is not known how many of the reusable ones were taken over
 	}
 	model.FinFraction = 0
-	least := ns.total.TimeWaits(model)
+	least := ns.notReusable.TimeWaits(model)
 	if most-least > minReconciled {
 		ns.finFraction = min(1, max(0, (counted-least)/(most-least)))
 	}
 	model.FinFraction = ns.finFraction
-	modelled := ns.total.TimeWaits(model)
+	modelled := ns.notReusable.TimeWaits(model)
 	switch {
 	case modelled < minReconciled:
 	case counted < 0.9*modelled:
@@ -214,23 +218,22 @@ func (ns *namespace) reconcile(now time.Duration, counted float64, lost uint64) 
 	}
 }
 
-// model is the model of TIME_WAITs that connect() may not take over.
+// model is how long the TIME_WAITs of notReusable occupy their ports.
 func (ns *namespace) model() rate.TimeWaitModel {
 	return rate.TimeWaitModel{
 		Hold: rate.TimeWaitHold, FinWait2Hold: max(time.Second, ns.limits.FinWait2TimewaitTimeout()), FinFraction: ns.finFraction, Scale: ns.scale,
 	}
 }
 
-// modelFor is the model of the TIME_WAITs of one destination. Where connect() may take
-// them over, those that wait for the peer's FIN are counted in the kernel's table: see
-// [portStorm.suspectWaiting].
+// modelFor is the model for one destination, corrected by the newest count of the kernel's table.
 func (ns *namespace) modelFor(now time.Duration, d destination, use *destinationUse) rate.TimeWaitModel {
 	model := ns.uncorrected(d, use)
 	use.kernel.applyTo(&model, now)
 	return model
 }
 
-// uncorrected is modelFor without the correction by the kernel's table.
+// uncorrected is modelFor without the correction. Where connect() may take over TIME_WAITs, those that
+// wait for the peer's FIN are counted in the kernel's table: see [portStorm.suspectWaiting].
 func (ns *namespace) uncorrected(d destination, use *destinationUse) rate.TimeWaitModel {
 	model := ns.model()
 	if l := &ns.limits; l.AllowsReuse(d.local, d.peer) {
@@ -248,11 +251,10 @@ func (ns *namespace) uncorrected(d destination, use *destinationUse) rate.TimeWa
 	return model
 }
 
-// modelWaiting sets how long timewait sockets stay in FIN_WAIT2, by the kernel's table. If no
-// table was read lately, as many peers close as in the newest one; if none was ever read, it
-// assumes that all close at once. If the sockets that wait are
-// the newest, it assumes that every peer closes after the time within which as many were created
-// (waitingSpan). Else it assumes that a fraction of the peers never closes.
+// modelWaiting sets in m how long timewait sockets stay in FIN_WAIT2, by the kernel's table. If the
+// sockets that wait are the newest, it assumes that every peer closes after waitingDelay. Else it
+// assumes that a fraction of the peers never closes: the fraction that waits now, or that of an older
+// table if none was read lately. If none was ever read, it assumes that all close at once.
 func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
 	created := float64(u.FinWait2Count(m.FinWait2Hold))
 	if m.FinFraction = 1; u.waitingAt == 0 || created == 0 {
@@ -267,15 +269,16 @@ func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
 	}
 }
 
-// newestWait reports whether those that wait are the newest: then every peer closes after a while.
+// newestWait reports whether the sockets that wait are the newest ones: the oldest of them is about as
+// old as waitingSpan. Then every peer closes after a while.
 func (u *destinationUse) newestWait() bool {
 	return u.waitingOldest < u.waitingSpan+u.waitingSpan/4+2*time.Second
 }
 
-// learnWaiting finds out how long the peers take to close, if they all do, from how many wait and for
-// how long the oldest has waited. If none was created for a while, several delays may lead to the same
-// number: those that were created before may have closed at any time since. The delay then stays as
-// it was, if one of them allows that.
+// learnWaiting finds out how long the peers take to close (waitingDelay), if they all do, from how many
+// sockets wait and for how long the oldest has waited. If none was created for a while, several delays fit
+// the number: the peers may have closed at any time since. If the delay of before is one of these, it
+// stays.
 func (u *destinationUse) learnWaiting() {
 	u.waitingSpan = u.TimeForFinWait2(u.waiting)
 	most := u.TimeForFinWait2(u.waiting + 1 + u.waiting/20)
@@ -283,12 +286,12 @@ func (u *destinationUse) learnWaiting() {
 	u.waitingDelay = max(least, min(u.waitingDelay, most))
 }
 
-// modelOfAll is the model of all TIME_WAITs of the namespace, as the kernel counts them: also
-// those that connect() may take over, and those of connections that filters leave out.
+// modelOfAll is a model for notReusable that gives all TIME_WAITs of the namespace, as the kernel counts
+// them: also those that connect() may take over, and those of connections that filters leave out.
 func (ns *namespace) modelOfAll(now time.Duration) rate.TimeWaitModel {
 	model := ns.model()
 	if age := now - ns.countedAt; ns.countedAt > 0 && age < model.Hold {
-		model.TimeWaitOffset = ns.counted * float64(model.Hold-age) / float64(model.Hold)
+		model.TimeWaitOffset = ns.kernelExcess * float64(model.Hold-age) / float64(model.Hold)
 	}
 	return model
 }
@@ -303,7 +306,7 @@ func (ns *namespace) isCounted(tr *tracker) bool {
 // forget drops a namespace, its destinations and its servers: the kernel may give its inode
 // number to another namespace.
 func (tr *tracker) forget(netns uint32) {
-	tr.forgetLiving(netns)
+	tr.forgetAttached(netns)
 	tr.destinations.Sweep(func(e *topk.Entry[destination, destinationUse]) bool { return e.Key.netns != netns })
 	tr.servers.Sweep(func(e *topk.Entry[server, serverUse]) bool { return e.Key.netns != netns })
 	tr.namespaces.Sweep(func(e *topk.Entry[uint32, namespace]) bool { return e.Key != netns })

@@ -9,8 +9,8 @@ import (
 const (
 	// maxOpenKeys bounds the destinations in OpenSockets, which take about 6 MiB then.
 	maxOpenKeys = 1 << 16
-	// openSettles is how long an answer waits until it is applied: the engine must have
-	// observed all that happened while the kernel's table was read.
+	// openSettles is how long the kernel's table waits until it is compared with the model: the engine
+	// must have observed all that happened while the table was read.
 	openSettles = time.Second
 )
 
@@ -20,13 +20,13 @@ const (
 type OpenSockets struct {
 	byDestination map[destination]int
 	ports         tcp.PortSet // local ports of all of them
-	full          bool
+	full          bool        // some are missing in byDestination, for lack of room
 }
 
 // Add counts a connection of a namespace with these limits, and ignores timewait sockets. The
 // connections of a listener outside the range of ephemeral ports do not count for destinations.
-// A server's connection that does count only raises the number up to which the engine keeps
-// connections as open, so it does no harm.
+// Other connections of servers do. That does no harm: the engine forgets no more of its open
+// connections than a destination has too many.
 func (o *OpenSockets) Add(netns uint32, s *tcp.Socket, l *tcp.Limits) {
 	port := s.Local.Port
 	if s.New == tcp.TimeWait {
@@ -47,13 +47,13 @@ func (o *OpenSockets) Add(netns uint32, s *tcp.Socket, l *tcp.Limits) {
 	o.byDestination[key]++
 }
 
-// openAnswer is the kernel's table until it is applied.
+// openAnswer is the kernel's table until applyOpen takes it.
 type openAnswer struct {
 	sockets *OpenSockets
-	at      time.Duration
+	at      time.Duration // when the engine got it
 }
 
-// openByNamespace counts the connections that count as open. It is empty before the first
+// openByNamespace is how many connections of each namespace count as open. It is nil before the first
 // loss.
 func (tr *tracker) openByNamespace() map[uint32]int64 {
 	if tr.lostAt == 0 {
@@ -72,8 +72,8 @@ func (tr *tracker) isStale(ns *namespace) bool {
 	return tr.lostAt > ns.openCheckedAt && ns.open > 0
 }
 
-// requestsOpen reports whether the connections of a namespace must be read now, and notes for
-// each destination how many changes there have been before.
+// requestsOpen reports whether the connections of a namespace are to be requested now. If so, it notes
+// for each destination how many changes there were before the request.
 func (tr *tracker) requestsOpen(netns uint32, ns *namespace) bool {
 	if !tr.isStale(ns) || ns.openRequestedAt > 0 && tr.now-ns.openRequestedAt < activeInterval {
 		return false
@@ -87,14 +87,16 @@ func (tr *tracker) requestsOpen(netns uint32, ns *namespace) bool {
 	return true
 }
 
+// takeOpen implements Engine.UpdateOpen. It ignores all but the newest request.
 func (tr *tracker) takeOpen(now, requestedAt time.Duration, netns uint32, o *OpenSockets) {
 	if ns := tr.ensureNamespace(netns); ns.openRequestedAt == requestedAt && !o.full {
 		ns.openAnswer = openAnswer{sockets: o, at: now}
 	}
 }
 
-// applyOpen corrects the connections of a namespace that count as open: there are no more
-// than the table had when it was read, and changes since it was requested.
+// applyOpen corrects the connections of a namespace that count as open. Those of a destination are at
+// most as many as the table had, plus as many as have opened and ended since the request: of these the
+// table may have any.
 func (tr *tracker) applyOpen(netns uint32, ns *namespace) {
 	o := ns.openAnswer.sockets
 	if o == nil || tr.now-ns.openAnswer.at < openSettles {

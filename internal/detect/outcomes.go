@@ -40,17 +40,17 @@ func peerKeyOf(t *tcp.Transition) endpointKey {
 	return endpointKey{addr: t.Peer.Addr, netns: t.Netns, port: t.Peer.Port, role: tcp.RoleClient}
 }
 
-// outcomes counts the bad ones, such as failed connects, among all connections of an
+// outcomes counts bad outcomes, such as failed connects, among those of all connections of an
 // endpoint.
 type outcomes struct {
 	topServices
 	bad, all rate.Counter             // by the second
 	reasons  map[string]*rate.Counter // of the bad ones
-	local    majority                 // of the bad ones: where they are from
+	local    majority                 // of the local addresses of the bad ones
 }
 
-// majority finds the address that more than half of the newest ones have (Boyer and Moore,
-// "MJRTY - A Fast Majority Vote Algorithm", 1981). If none has that much, it is one of them.
+// majority finds the address that is more than half of the newest ones (Boyer and Moore,
+// "MJRTY - A Fast Majority Vote Algorithm", 1981). If no address is, it is any of them.
 type majority struct {
 	addr  netip.Addr
 	votes int // at most maxVotes
@@ -76,6 +76,7 @@ func (o *outcomes) advance(now time.Duration) {
 	o.all.Advance(second)
 }
 
+// lastWindow counts the outcomes within outcomeWindow.
 func (o *outcomes) lastWindow() (bad, all int64) {
 	return o.bad.Sum(0, outcomeWindow), o.all.Sum(0, outcomeWindow)
 }
@@ -97,7 +98,7 @@ func (o *outcomes) countBad(now time.Duration, t *tcp.Transition, reason string)
 	o.count(t)
 }
 
-// mainReason is the most frequent reason within the window, and in words how much of the
+// mainReason is the most frequent reason within the window. part says in words how many of the
 // bad outcomes have it.
 func (o *outcomes) mainReason(now time.Duration) (main, part string) {
 	var most, all int64
@@ -136,7 +137,7 @@ func (t *outcomeTable) entryAt(now time.Duration, key endpointKey, user topk.Use
 
 // forgetIdle drops the endpoints that have had no outcome for 64 s, every ten seconds. It also
 // halves the counts of services and processes, and drops the reasons that have not occurred for
-// 64 s, so that they are those of now.
+// 64 s.
 func (t *outcomeTable) forgetIdle(now time.Duration) {
 	second := int64(now / time.Second)
 	if second < t.swept+outcomeWindow {

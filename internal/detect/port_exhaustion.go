@@ -15,7 +15,7 @@ type portExhaustion struct {
 
 func newPortExhaustion(tr *tracker) detector { return portExhaustion{tr} }
 
-// portExhaustionKind is the kind of alert of both detectors of exhausted ports.
+// portExhaustionKind is the kind of alert of portExhaustion and bindExhaustion.
 const portExhaustionKind = "port_exhaustion"
 
 func (portExhaustion) kind() string { return portExhaustionKind }
@@ -24,7 +24,7 @@ func (portExhaustion) needs() tcp.Transitions {
 	return between([]tcp.State{tcp.SynSent}, []tcp.State{tcp.Close})
 }
 
-// observe counts the failures also for portStorm.
+// observe counts the failures, also those that a portStorm reports.
 func (d portExhaustion) observe(t *tcp.Transition) {
 	if t.Old == tcp.SynSent && t.New == tcp.Close && tcp.ClosedByOf(t) == tcp.ClosedByNoPort {
 		d.exhausted.observe(t)
@@ -44,19 +44,19 @@ func (d portExhaustion) check(raise raiser) {
 				d.exhausted.remove(key)
 			}
 		case d.hasBoundOutAlert(key):
-			d.knownNamespace(key.netns).noPort += failed // bindExhaustion reports them
+			d.knownNamespace(key.netns).bindFailures += failed // bindExhaustion reports them
 		case kind == notTimeWaits:
 			if ns := d.knownNamespace(key.netns); ns != nil && d.hasNoPorts(ns, key) {
-				ns.noPortAt = x.lastAt
+				ns.boundOutAt = x.lastAt
 			}
 			c := opens
-			if d.verifies(key) {
+			if d.requestCount(key); d.isVerified(key) {
 				c |= verified
 			}
 			raise(key, c, func() Finding { return d.describe(key, x) })
 		case kind == undecided:
-			d.verifies(key)
-			d.askFor(key, x)
+			d.requestCount(key)
+			d.requestCountAfter(key, x)
 		case x.refuted:
 			raise(key, refuted, nil)
 		default:
@@ -65,8 +65,9 @@ func (d portExhaustion) check(raise raiser) {
 	}
 }
 
-// askFor asks for the kernel's count, unless it was requested after the first failure.
-func (d portExhaustion) askFor(key destination, x *exhaustion) {
+// requestCountAfter requests the kernel's count of a destination, unless one was requested after the
+// first failure.
+func (d portExhaustion) requestCountAfter(key destination, x *exhaustion) {
 	e, ns := d.destinations.Find(key, key.hash()), d.namespaces.Find(key.netns, uint64(key.netns))
 	if e == nil || ns == nil || key.ownRange || e.Value.kernel.requestedAt >= x.firstAt {
 		return
@@ -75,16 +76,20 @@ func (d portExhaustion) askFor(key destination, x *exhaustion) {
 	v.wanted, v.urgent, ns.Value.wantCounts = true, true, true
 }
 
-// verifies asks for the kernel's count of a destination, and reports whether it is there. The
-// kernel itself has refused the port: the alert need not wait for the count. Of sockets with
-// their own range there is none, because the table does not show the range.
-func (d portExhaustion) verifies(key destination) bool {
+// requestCount requests the kernel's count of a destination if the newest one is too old. The alert need
+// not wait for it: the kernel itself has refused the port. Of sockets with their own range there is no
+// count, because the table does not show the range.
+func (d portExhaustion) requestCount(key destination) {
 	e, ns := d.destinations.Find(key, key.hash()), d.namespaces.Find(key.netns, uint64(key.netns))
-	if e == nil || ns == nil || key.ownRange {
-		return false
+	if e != nil && ns != nil && !key.ownRange {
+		d.refreshCount(&ns.Value, &e.Value.kernel, true, true)
 	}
-	d.refreshCount(&ns.Value, &e.Value.kernel, true, true)
-	return e.Value.kernel.isVerified(d.tracker)
+}
+
+// isVerified reports whether the kernel's count of a destination verifies its numbers.
+func (d portExhaustion) isVerified(key destination) bool {
+	e := d.destinations.Find(key, key.hash())
+	return e != nil && !key.ownRange && e.Value.kernel.isVerified(d.tracker)
 }
 
 func (d portExhaustion) describe(key destination, x *exhaustion) Finding {

@@ -25,7 +25,7 @@ func (portStorm) observe(*tcp.Transition) {}
 
 func (d portStorm) failures(c cause) uint64 { return d.exhausted.failures(c, byTimeWaits) }
 
-// pin also notes that the alert is open.
+// pin also notes in stormAt that the alert is open.
 func (d portStorm) pin(c cause) {
 	d.tracker.pin(c)
 	key := c.(destination)
@@ -54,7 +54,7 @@ func (d portStorm) check(raise raiser) {
 	}
 }
 
-// endOf is the claim of a storm to which the failed connects do not belong.
+// endOf is the claim of a storm if port_exhaustion reports the failed connects.
 func (d portStorm) endOf(u *destinationUse, x *exhaustion) claim {
 	if x.refuted || u.isRefuted(d.now) {
 		return refuted
@@ -63,7 +63,7 @@ func (d portStorm) endOf(u *destinationUse, x *exhaustion) claim {
 }
 
 // raises raises the cause of one destination, and reports whether there is one. x is nil if no
-// connect() has failed.
+// connect() has failed lately.
 func (d portStorm) raises(e *topk.Entry[destination, destinationUse], x *exhaustion, raise raiser) bool {
 	fails := x != nil && x.kind == byTimeWaits && x.isFailing(d.now)
 	capacity, ns := d.stormCapacity(e, fails)
@@ -75,7 +75,7 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], x *exhaust
 	model := ns.modelFor(d.now, e.Key, u)
 	f := u.Forecast(model, capacity)
 	d.suspectWaiting(ns, u, model, capacity)
-	if !fails && f.Occupancy < exhaustedShare*capacity && ns.mostTimeWaits(d.now, u, u.TimeWaits(model))+u.Connections(model) < capacity {
+	if !fails && f.Occupancy < exhaustedShare*capacity && ns.attainable(d.now, u, u.TimeWaits(model))+u.Connections(model) < capacity {
 		return false // tcp_max_tw_buckets is reached before
 	}
 	if fails || isSuspected(f) {
@@ -91,7 +91,8 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], x *exhaust
 	return c != 0
 }
 
-// stormCapacity is portCapacity, or 0 if a destination has too few connections for a forecast.
+// stormCapacity is portCapacity, or 0 if a destination has too few connections for a forecast. fails
+// means that connects have failed: then no forecast is needed.
 func (d portStorm) stormCapacity(e *topk.Entry[destination, destinationUse], fails bool) (float64, *namespace) {
 	if e.Weight < minConnections && !fails {
 		return 0, nil
@@ -103,7 +104,7 @@ func (d portStorm) stormCapacity(e *topk.Entry[destination, destinationUse], fai
 	return capacity, ns
 }
 
-// claim is what a storm claims, 0 if there is none. It asks for the kernel's count.
+// claim is what a storm claims, 0 if there is none. It requests the kernel's count if that is needed.
 func (d portStorm) claim(ns *namespace, u *destinationUse, m rate.TimeWaitModel, f rate.Forecast, fails bool) claim {
 	v := &u.kernel
 	opening := opensStorm(&u.Estimator, f, m, d.Threshold, v.gonePerSecond(u))
@@ -122,7 +123,7 @@ func (d portStorm) claim(ns *namespace, u *destinationUse, m rate.TimeWaitModel,
 	case !alerts:
 		return 0
 	case !opening && u.isRefuted(d.now) && f.Occupancy < (d.Threshold-0.2)*f.Capacity:
-		return 0 // the rate alone, of what may not have been, keeps no alert
+		return 0 // the rate may be that of connections that never were: alone it keeps no alert open
 	}
 	return c
 }
@@ -133,7 +134,7 @@ func (u *destinationUse) isRefuted(now time.Duration) bool {
 	return u.refutedAt > 0 && now-u.refutedAt < quietPeriod
 }
 
-// suspectWaiting asks for the kernel's table where it matters how many peers have closed:
+// suspectWaiting requests the kernel's table where it matters how many peers have closed:
 // connect() may take over TIME_WAITs, but not those in FIN_WAIT2, and no tracepoint shows
 // when the peer's FIN ends that substate.
 func (d portStorm) suspectWaiting(ns *namespace, u *destinationUse, m rate.TimeWaitModel, capacity float64) {
@@ -146,10 +147,11 @@ func (d portStorm) suspectWaiting(ns *namespace, u *destinationUse, m rate.TimeW
 	}
 }
 
-// takeFinWait2 takes the timewait sockets in FIN_WAIT2 from the kernel's table, by destination.
+// takeFinWait2 counts the timewait sockets in FIN_WAIT2 in the kernel's table, by destination. It learns
+// from them how many peers close, and after which time.
 func (tr *tracker) takeFinWait2(now time.Duration, netns uint32, sockets []tcp.Socket) {
 	ns := tr.ensureNamespace(netns)
-	before := make(map[*destinationUse]float64) // TIME_WAITs that were counted just now
+	before := make(map[*destinationUse]float64) // TIME_WAITs of destinations whose count is fresh, by the model of before
 	for _, e := range tr.destinations.Entries() {
 		u := &e.Value
 		if e.Key.netns != netns {
@@ -189,7 +191,7 @@ func (tr *tracker) takeFinWait2(now time.Duration, netns uint32, sockets []tcp.S
 	}
 }
 
-// knownNamespace returns the namespace if its limits are known, else nil.
+// knownNamespace returns the entry of a namespace if its limits are set, else nil.
 func (tr *tracker) knownNamespace(netns uint32) *namespace {
 	if found := tr.namespaces.Find(netns, uint64(netns)); found != nil && found.Value.known {
 		return &found.Value
@@ -202,8 +204,9 @@ func (ns *namespace) portsFor(use *destinationUse) int {
 	return max(0, ns.ports-ns.boundByOthers(use))
 }
 
-// portCapacity is how many local ports TIME_WAITs can take for a destination. It is 0 if the
-// limits are not known, or if tcp_max_tw_buckets is reached before the ports are exhausted.
+// portCapacity is how many local ports TIME_WAITs can take for a destination. It is 0 if the limits of
+// the namespace or of the sockets (ownRange) are not known, or if tcp_max_tw_buckets is lower. The
+// namespace is nil if its limits are not known.
 func (tr *tracker) portCapacity(key destination, use *destinationUse) (float64, *namespace) {
 	ns := tr.knownNamespace(key.netns)
 	if ns == nil || key.ownRange { // no event shows how many ports a socket with its own range may use
@@ -216,18 +219,19 @@ func (tr *tracker) portCapacity(key destination, use *destinationUse) (float64, 
 	return float64(capacity), ns
 }
 
-// mostTimeWaits is how many TIME_WAITs a destination that has some now gets before the namespace has
-// tcp_max_tw_buckets, or then: those that end make room for new ones of all, as many as each creates.
-func (ns *namespace) mostTimeWaits(now time.Duration, u *destinationUse, has float64) float64 {
+// attainable is how many TIME_WAITs a destination can get at most, which has some now. Once the namespace
+// has tcp_max_tw_buckets of them, each that ends makes room for a new one of any destination: each
+// destination gets a share by how many it creates.
+func (ns *namespace) attainable(now time.Duration, u *destinationUse, has float64) float64 {
 	most := float64(ns.limits.MaxTimeWaits)
-	ns.total.Advance(now)
+	ns.notReusable.Advance(now)
 	ns.reusable.Advance(now)
-	created, all := u.CreatedWithin(rate.MaxWindow), ns.total.CreatedWithin(rate.MaxWindow)+ns.reusable.CreatedWithin(rate.MaxWindow)
+	created, all := u.CreatedWithin(rate.MaxWindow), ns.notReusable.CreatedWithin(rate.MaxWindow)+ns.reusable.CreatedWithin(rate.MaxWindow)
 	if created == 0 || created >= all {
 		return most
 	}
 	share := float64(created) / float64(all)
-	others := max(float64(ns.limits.TimeWaits), ns.total.TimeWaits(ns.model()))
+	others := max(float64(ns.limits.TimeWaits), ns.notReusable.TimeWaits(ns.model()))
 	return max(share*most, has+share*max(0, most-others))
 }
 
@@ -267,8 +271,9 @@ func (u *destinationUse) stormCause(m rate.TimeWaitModel, timeWaits, occupancy u
 		"which keeps the port of each for %s", timeWaits, occupancy, u.keptFor(m))
 }
 
-// addBinds names the service that has bound most ports: it may be another one than the
-// service that finds none.
+// addBinds adds to a finding how many ports are bound, what to do about that, and which service has
+// bound most of them, if one has bound more than half. It may be another service than the one whose
+// connects fail.
 func (tr *tracker) addBinds(ns *namespace, f *Finding) {
 	if ns.bindCount == 0 {
 		return
@@ -283,7 +288,7 @@ func (tr *tracker) addBinds(ns *namespace, f *Finding) {
 	f.Advice += "; bind() an address without a port (IP_BIND_ADDRESS_NO_PORT), so that connections share ports between destinations"
 }
 
-// keptFor is how long most TIME_WAITs keep their port.
+// keptFor is in words how long most TIME_WAITs keep their port.
 func (u *destinationUse) keptFor(m rate.TimeWaitModel) string {
 	switch mean := u.MeanHold(m); {
 	case mean > m.Hold/2:
@@ -295,7 +300,7 @@ func (u *destinationUse) keptFor(m rate.TimeWaitModel) string {
 	}
 }
 
-// reusePortsAdvice starts with the cure; the rest only buys time.
+// reusePortsAdvice begins with the cure; the rest of it only buys time.
 const reusePortsAdvice = "reuse connections: keep-alive, or a pool in the client; if that takes time, use more local or peer addresses; " +
 	"then widen net.ipv4.ip_local_port_range"
 

@@ -29,8 +29,8 @@ func (d *resetBurst) observe(t *tcp.Transition) {
 
 func (d *resetBurst) resetDecided(t *tcp.Transition) { d.countEnd(t) }
 
-// countEnd counts connections that were established and have ended. An error does not show
-// which side reset a connection, so the rules of closed_by decide.
+// countEnd counts a connection that was established and has ended. The error of a socket does not show
+// which side has reset the connection, so tcp.ClosedByOf decides.
 func (d *resetBurst) countEnd(t *tcp.Transition) {
 	if !releasesPort(t) || t.Old == tcp.SynSent || t.Old == tcp.SynRecv || t.Role == tcp.RoleUnknown {
 		return

@@ -7,37 +7,38 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// maxSeedObserved bounds the sockets that are remembered during seeding: ten seconds of
+// maxSeedObserved bounds the sockets that are remembered during seeding: those of ten seconds with
 // 25,000 connections a second.
 const maxSeedObserved = 1 << 18
 
-// jiffy is the resolution of the kernel's timers, at most: of HZ=100. A timewait socket may be
-// that much younger than its timer shows.
+// jiffy is the longest time between two ticks of the kernel's timers, at HZ=100. A timewait socket may be
+// younger than its timer shows, by that time at most.
 const jiffy = 10 * time.Millisecond
 
 // seeding distinguishes the sockets that existed before the first transition from those
 // that Observe has counted already, or has seen to end.
 type seeding struct {
-	began    time.Duration   // time of New; the hooks are attached
-	since    time.Duration   // the first transition that was observed, at most began: none after it is missing
-	observed map[uint64]bool // see seedKeyOf: sockets that are known, true if they were counted as open; nil: seeding is over
-	full     bool            // some are not in observed
-	took     time.Duration   // until it was over; 0: it is not
+	began    time.Duration   // time of New: the programs are attached by then
+	since    time.Duration   // every transition from here on is observed: began, or that of the oldest transition in the ring buffer
+	observed map[uint64]bool // by seedKeyOf: sockets of transitions, true if they count as open now; nil: seeding is over
+	full     bool            // some sockets are not in observed, for lack of room
+	took     time.Duration   // how long seeding took; 0: it is not over
 }
 
-// seedKeyOf identifies a socket by its cookie. A kernel that gives no cookies to the
-// programs cannot connect a transition with a socket of its table, so there the
-// destination stands for all its sockets.
+// seedKeyOf identifies a socket by its cookie. Where transitions have no cookies, nothing shows which
+// socket of the kernel's table a transition belongs to. So there one key, of the destination, stands for
+// all its sockets.
 func seedKeyOf(cookie uint64, d *destination) uint64 {
 	if cookie != 0 {
 		return cookie
 	}
-	return d.hash()<<1 ^ uint64(d.netns) | 1<<63 // cookies are counted from 1
+	return d.hash()<<1 ^ uint64(d.netns) | 1<<63 // no cookie: these are counted from 1
 }
 
-// Seed counts a connection or timewait socket that the kernel listed at the time now, which must
-// not be before New: ExpiresIn counts from then. It ignores a socket that Observe has counted. The limits of the
-// namespace must have been set by [Engine.Update]. It keeps no reference to s.
+// Seed counts a connection or timewait socket that is older than the engine. The kernel's table had it at
+// the time now, from which s.ExpiresIn counts, and which must not be before New. Seed ignores a socket of
+// which Observe has had a transition. The limits of the namespace must have been set by [Engine.Update].
+// Seed keeps no reference to s.
 func (e *Engine) Seed(now time.Duration, netns uint32, s *tcp.Socket) {
 	e.tracker.seed(now, netns, s)
 }
@@ -48,17 +49,17 @@ func (e *Engine) SeedingDone(now time.Duration) {
 	s.observed, s.took = nil, max(1, now-s.began)
 }
 
-// SeededAfter is how long after New seeding was done; 0: it is not.
+// SeededAfter is how long after New seeding was done; 0: it is not yet.
 func (e *Engine) SeededAfter() time.Duration { return e.tracker.seeding.took }
 
-// observe takes the time of a transition. Those from before New have been in the ring buffer.
+// observe takes the time of a transition. One from before New was still in the ring buffer then.
 func (s *seeding) observe(at time.Duration) {
 	if s.observed != nil {
 		s.since = min(s.since, at)
 	}
 }
 
-// record remembers the socket of a transition: counted if it was counted as open.
+// record remembers the socket of a transition. counted means that it counts as open now.
 func (s *seeding) record(cookie uint64, d *destination, counted bool) {
 	switch {
 	case s.observed == nil:
@@ -69,15 +70,15 @@ func (s *seeding) record(cookie uint64, d *destination, counted bool) {
 	}
 }
 
-// isUncounted reports whether a connection that ends is older than the tracer and was not
-// read from the kernel's table yet: its end must not count as that of another one.
+// isUncounted reports whether a connection that ends does not count as open, because it is older than
+// the tracer and Seed has not had it yet: its end must not count as that of another one.
 func (s *seeding) isUncounted(t *tcp.Transition) bool {
 	return s.observed != nil && !s.full && t.Cookie != 0 && !s.observed[t.Cookie]
 }
 
-// has reports whether Observe may have seen the socket. Without room to remember them all
-// it may have seen any: a socket that is not counted does less harm than one that is
-// counted for ever.
+// has reports whether Observe may have had a transition of the socket, or Seed the socket itself.
+// Without room to remember them all that may be true of any: a socket that is not counted does less harm
+// than one that is counted for ever.
 func (s *seeding) has(cookie uint64, d *destination) bool {
 	if s.full {
 		return true
@@ -105,7 +106,7 @@ func (tr *tracker) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 		return
 	}
 	if s.New == tcp.FinWait2 && !s.NoProcess {
-		tr.seedLiving(netns, client, s)
+		tr.seedAttached(netns, client, s)
 	}
 	if s.New == tcp.CloseWait {
 		tr.seedCloseWait(netns, ns.known && ns.limits.Bound.Has(s.Local.Port), s)
@@ -130,14 +131,14 @@ func (tr *tracker) seedTimeWait(now time.Duration, ns *namespace, key destinatio
 	if created >= tr.seeding.since-jiffy {
 		return // Observe counts it
 	}
-	ns.total.Advance(now)
+	ns.notReusable.Advance(now)
 	ns.reusable.Advance(now)
 	if client && kind.Timestamp && ns.limits.AllowsReuse(s.Local.Addr, s.Peer.Addr) {
 		ns.reusable.TimeWaitCreated(created, kind)
 	} else {
-		ns.total.TimeWaitCreated(created, kind)
+		ns.notReusable.TimeWaitCreated(created, kind)
 		if ns.countedAt > 0 {
-			ns.counted-- // the kernel's count has it
+			ns.kernelExcess-- // the kernel's count has it
 		}
 	}
 	var r *rate.Estimator

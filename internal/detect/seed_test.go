@@ -109,7 +109,7 @@ func TestSeed_EndedMeanwhile(t *testing.T) {
 					case *closeWaitLeak:
 						count += len(d.waiting)
 					case *finWait2Pileup:
-						count += len(d.living.sockets)
+						count += len(d.attached.sockets)
 					}
 				}
 				if count != 1 {
@@ -153,7 +153,7 @@ func TestSeed_BucketsCountOnce(t *testing.T) {
 	}
 	h.engine.SeedingDone(h.now)
 	ns := h.engine.tracker.ensureNamespace(testNetns)
-	if got := ns.total.Occupancy(ns.modelOfAll(h.now)); got != 100 {
+	if got := ns.notReusable.Occupancy(ns.modelOfAll(h.now)); got != 100 {
 		t.Errorf("%.0f TIME_WAITs, want 100", got)
 	}
 	if alerts := h.engine.Tick(h.now); len(alerts) > 0 {

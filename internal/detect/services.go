@@ -7,20 +7,20 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// topServices counts which services cause something, and which of their processes: the
-// busiest few of both, by the Space-Saving algorithm (see package topk) in arrays that are
+// topServices counts how often each service causes something, and each of their processes. It keeps the
+// busiest few of both by the Space-Saving algorithm (see package topk), in arrays that are
 // short enough to be searched from end to end. A service is all processes in one cgroup
 // whose main threads have one name.
 type topServices struct {
-	pids      []uint32 // of processes, in that order: they are searched for each transition
+	pids      []uint32 // of processes, in the same order: each transition searches them
 	processes []processCount
 	services  []*serviceCount
 	total     uint64 // also of services that are not in the list, and of unknown processes
 
-	uid uint32 // of the newest socket whose process is not known
+	uid uint32 // of the newest socket whose process is not known: the user of an alert that names no process
 
 	floor       uint64 // no process in the list has a smaller count; see lightest
-	searchIndex int    // index in processes
+	searchIndex int    // index in processes, where lightest goes on
 }
 
 type serviceCount struct {
@@ -29,7 +29,7 @@ type serviceCount struct {
 	cgroup   *tcp.Cgroup // nil: not known
 	count    uint64
 	missed   uint64 // the part of count that may be of services replaced by this one
-	slot     int    // index in services: what replaces this one has the same, and takes over count
+	slot     int    // index in services; a service that replaces this one gets the same index, and its count
 }
 
 type processCount struct {
@@ -47,13 +47,14 @@ const (
 	maxServices  = 8
 )
 
-// countedFor is what count has counted something for, so that uncount can take it back: the list
-// of processes may have lost the process meanwhile. The zero value is an unknown process.
+// countedFor is the service and the process for which count has counted something. uncount takes it back;
+// the process may have been replaced in the list by then. The zero value is an unknown process.
 type countedFor struct {
 	service *serviceCount
 	pid     uint32
 }
 
+// count counts one more for the owner of t, which may be unknown.
 func (s *topServices) count(t *tcp.Transition) countedFor {
 	if t.Owner.Source == tcp.PIDUnknown {
 		s.uid = t.UID
@@ -82,6 +83,7 @@ func (s *topServices) find(t *tcp.Transition) *processCount {
 	return nil
 }
 
+// add counts one more.
 func (p *processCount) add(t *tcp.Transition) {
 	p.count, p.at, p.uid = p.count+1, t.Monotonic, t.UID
 	c := p.service
@@ -119,8 +121,8 @@ func (s *topServices) insert(t *tcp.Transition) *processCount {
 	return &s.processes[i]
 }
 
-// lightest returns the index of a process with the smallest count. It goes on from where it
-// has found one before: with many processes most have the smallest count or one more.
+// lightest returns the index of a process with the smallest count. It searches on from the process
+// that it found before: with many processes most have the smallest count or one more.
 func (s *topServices) lightest() int {
 	for range s.processes {
 		if s.searchIndex++; s.searchIndex >= len(s.processes) {
@@ -212,7 +214,7 @@ func (s *topServices) keepProcesses(keep func(p *processCount) bool) {
 }
 
 // culprit names the two largest services, and counts the processes of the first one that have
-// taken part at the time since or later. It takes all of them for alive.
+// taken part at the time since or later. It assumes that all of them live.
 func (s *topServices) culprit(since time.Duration) Culprit {
 	first, next := s.largest()
 	if first < 0 {

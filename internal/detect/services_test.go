@@ -147,8 +147,8 @@ func TestCulprit_BoundedAndTrue(t *testing.T) {
 
 // A process whose sockets are gone does not count any more among those that a process still
 // has.
-func TestLivingSockets_ProcessesOfPresentSockets(t *testing.T) {
-	l := newLivingSockets()
+func TestAttachedSockets_ProcessesOfPresentSockets(t *testing.T) {
+	l := newAttachedSockets()
 	key := waitingKey{netns: testNetns, role: tcp.RoleServer}
 	for cookie := range uint64(100) {
 		pid, name := uint32(1), "first"
@@ -244,7 +244,7 @@ func TestCulprit_AfterShortWorkers(t *testing.T) {
 	for _, services := range []int{1, 5, 40} {
 		t.Run(fmt.Sprintf("%d services", services), func(t *testing.T) {
 			h := newHost(t, 500, Config{CloseWaitCount: 20, CloseWaitAge: time.Second})
-			l := newLivingSockets()
+			l := newAttachedSockets()
 			key := waitingKey{netns: testNetns, role: tcp.RoleServer}
 			cookie, pid := uint64(0), uint32(1000)
 			workers := func(count, sockets int, name string) (cookies []uint64) {

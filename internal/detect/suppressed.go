@@ -24,7 +24,7 @@ const (
 // AlertsSuppressed is the kind of the alert about causes that have no alert of their own.
 const AlertsSuppressed = "alerts_suppressed"
 
-// group is what the cap on open alerts is for.
+// group is the alerts of one kind in one namespace. Their number is bounded.
 type group struct {
 	kind  string
 	netns uint32
@@ -33,28 +33,29 @@ type group struct {
 // suppressed are the causes that have no alert because too many are open.
 type suppressed struct {
 	causes   map[alertKey]*suppressedCause
-	more     uint64 // that are not in causes, for lack of room: of this tick
+	more     uint64 // causes raised in the tick at moreAt that are not in causes, for lack of room
 	moreAt   time.Duration
 	excess   excess       // of more
-	total    uint64       // since the start
+	total    uint64       // causes since the start
 	bySecond rate.Counter // of total
 }
 
 type suppressedCause struct {
-	raisedAt  time.Duration
-	checkedAt time.Duration // when it was last found not to be critical, or when it was suppressed first
+	raisedAt  time.Duration // when it was raised last
+	checkedAt time.Duration // when its severity and its user were last found out
 }
 
-// suppressionCause is what the one alert of kind AlertsSuppressed is about: all namespaces.
+// suppressionCause is the cause of the only alert of the kind AlertsSuppressed, which is about all
+// namespaces.
 type suppressionCause struct{}
 
 func (suppressionCause) netnsInode() uint32 { return 0 }
 
-// openCount is the open alerts of a group. A user may have at most as many as are free: see
-// quota. So whatever one user does, others still have alerts.
+// openCount counts the open alerts of a group by user. A user may have at most as many as are free (see
+// quota), so whatever one user does, others still get alerts.
 type openCount struct{ quota }
 
-// take counts one more alert of a user, and reports false if there is no room for it.
+// take counts one more alert of a user. It reports false, and counts nothing, if there is no room for it.
 func (c *openCount) take(user uint32, s Severity) bool {
 	if c.limit = 2 * maxOpenAlerts; s == Critical {
 		c.limit += 2 * maxCriticalAlerts
@@ -62,8 +63,8 @@ func (c *openCount) take(user uint32, s Severity) bool {
 	return c.quota.take(user)
 }
 
-// admits decides whether one more alert may open, and on whose account, and remembers the cause
-// otherwise. An alert that is open is never closed for another one.
+// admits decides whether one more alert may open, and for which user. If it may not, its cause is
+// remembered as suppressed. No open alert is ever closed for another one.
 func (l *lifecycle) admits(key alertKey, describe func() Finding, now time.Duration) (user uint32, admitted bool) {
 	if !l.mayBeAdmitted(key, now) {
 		l.suppressed.add(key, now)
@@ -83,8 +84,8 @@ func (l *lifecycle) admits(key alertKey, describe func() Finding, now time.Durat
 	return f.Culprit.user, true
 }
 
-// mayBeAdmitted reports whether the severity and the user of a cause are to be found out. While
-// there is no room, that is so once in severityInterval.
+// mayBeAdmitted reports whether admits is to find out the severity and the user of a cause, which costs
+// CPU. While there is little room it does so once in severityInterval for each cause.
 func (l *lifecycle) mayBeAdmitted(key alertKey, now time.Duration) bool {
 	s := l.suppressed.causes[key]
 	if g := l.inGroup[key.group()]; s == nil || g == nil || g.total < maxOpenAlerts {
@@ -97,7 +98,7 @@ func (l *lifecycle) mayBeAdmitted(key alertKey, now time.Duration) bool {
 	return true
 }
 
-// add counts a cause without an alert, once for as long as it lasts.
+// add takes a suppressed cause that is raised. It counts once for as long as it lasts.
 func (s *suppressed) add(key alertKey, now time.Duration) {
 	if known := s.causes[key]; known != nil {
 		known.raisedAt = now
@@ -111,8 +112,8 @@ func (s *suppressed) add(key alertKey, now time.Duration) {
 	s.count(1, now)
 }
 
-// addMore counts a cause that is not remembered. It is raised in each tick, and counts only as
-// far as there are more of them than in the tick before.
+// addMore takes a suppressed cause for which there is no room in causes. Such causes are raised again in
+// each tick, and only as many count as are more than in the tick before: see sweep.
 func (s *suppressed) addMore(now time.Duration) {
 	if s.moreAt != now {
 		s.more, s.moreAt = 0, now
@@ -126,7 +127,8 @@ func (s *suppressed) count(causes uint64, now time.Duration) {
 	s.bySecond.Add(int32(min(causes, math.MaxInt32)))
 }
 
-// sweep forgets the causes that are gone, and reports whether there is one now.
+// sweep forgets the causes that were not raised for quietPeriod, after each tick. It reports whether one
+// of those that are remembered was raised in this tick.
 func (s *suppressed) sweep(now time.Duration) (lasts bool) {
 	if s.moreAt != now {
 		s.more = 0
@@ -141,7 +143,7 @@ func (s *suppressed) sweep(now time.Duration) (lasts bool) {
 	return lasts
 }
 
-// describe names the kind and the namespace that most of the causes are of.
+// describe names the group with the most suppressed causes.
 func (s *suppressed) describe(now time.Duration) Finding {
 	groups := make(map[group]int)
 	var largest group

@@ -14,7 +14,7 @@ type Suspects struct {
 	Urgent bool
 	since  time.Duration // time of the request, which identifies it
 	list   []suspect
-	skip   *tcp.PortSet // ports that are free for no destination: see namespace.otherBinds
+	skip   *tcp.PortSet // ports that bind() has taken, and that connect() does not choose: namespace.otherBinds
 
 	lostBefore uint64 // tracker.lostTotal at that time
 }
@@ -23,13 +23,13 @@ type Suspects struct {
 type suspect struct {
 	key       destination
 	atRequest mark
-	// refusedAt is when connect() found no port last; 0: never. A TIME_WAIT that was old enough then
-	// to be taken over has no timestamp of the peer.
+	// refusedAt is when connect() last found no port; 0: never. A TIME_WAIT that was old enough then
+	// to be taken over has no timestamp of the peer, or connect() would have taken its port.
 	refusedAt time.Duration
 }
 
-// comparedFor is the age up to which the TIME_WAITs of model and kernel are compared. Those
-// that are about to end do not count: the kernel's timers are up to 2 s late.
+// comparedFor is the age up to which the TIME_WAITs of model and kernel are compared. Older ones are
+// about to end, and do not count: the kernel's timers are up to 2 s late.
 const comparedFor = 57 * time.Second
 
 // comparedFrom is when the oldest TIME_WAITs were created that are compared. It is a full
@@ -63,9 +63,9 @@ type SuspectCounts struct {
 	index             map[destination]int
 	counts            []suspectCount // by index of of.list
 
-	last    destination // of the socket before
+	last    destination // that of the socket before: sockets of one destination often come together
 	lastHas bool        // it is a suspect
-	lastAt  int
+	lastAt  int         // its index
 }
 
 // suspectCount is what the kernel's table has for one destination, on ports that connect()
@@ -78,11 +78,11 @@ type suspectCount struct {
 	finWait2  int           // timewait sockets in FIN_WAIT2
 	oldest    time.Duration // how long the oldest of finWait2 has waited
 	young     int           // of timeWaits: they are too young for connect() to take them over
-	refused   int           // of timeWaits: TIME_WAITs that connect() has not taken over when it found no port, although they were old enough
-	reusable  int           // TIME_WAITs that it takes over if they have a timestamp of the peer
-	// reusableIn are those of reusable by second of creation, as created.
+	refused   int           // of timeWaits: connect() would have taken them over at refusedAt if they had a timestamp
+	reusable  int           // TIME_WAITs that connect() takes over if they have a timestamp of the peer, which the table does not show
+	// reusableIn are those of reusable by second of creation, in the same order as created.
 	reusableIn [comparedFor/time.Second + 4]int32
-	// expires are the timewait sockets that are not young, by the seconds that are left on their timers.
+	// expires are the timewait sockets that are not young, by the whole seconds that are left on their timers.
 	expires [tcp.TimeWaitTimeout/time.Second + 1]int32
 	// created are the timewait sockets by second of creation, from comparedFrom on. For one
 	// that was in FIN_WAIT2 it is the second of the peer's FIN.
@@ -129,6 +129,7 @@ func (c *SuspectCounts) Add(netns uint32, s *tcp.Socket) {
 	}
 }
 
+// classifyTimeWait counts a timewait socket of a suspect.
 func (n *suspectCount) classifyTimeWait(c *SuspectCounts, s *tcp.Socket, of *suspect) {
 	age := tcp.TimeWaitTimeout - s.ExpiresIn
 	if s.Substate == tcp.FinWait2 {
@@ -156,7 +157,7 @@ func (n *suspectCount) classifyTimeWait(c *SuspectCounts, s *tcp.Socket, of *sus
 }
 
 // classifyReusable counts a timewait socket that connect() takes over once it is old enough, if it has a
-// timestamp of the peer. second is that of its creation, as in created.
+// timestamp of the peer. second is its index in created.
 func (n *suspectCount) classifyReusable(c *SuspectCounts, of *suspect, age time.Duration, second int64) {
 	switch createdAt := c.readAt - max(0, age); {
 	case age < c.limits.ReuseDelay:

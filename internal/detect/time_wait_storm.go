@@ -7,7 +7,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/detect/rate"
 )
 
-// timeWaitStorm is the kind of alert of both detectors of storms.
+// timeWaitStorm is the kind of alert of portStorm and bucketStorm.
 const timeWaitStorm = "time_wait_storm"
 
 const (
@@ -17,23 +17,23 @@ const (
 	minShare = 0.25
 	// exhaustedShare is the fraction of a capacity that counts as exhausted.
 	exhaustedShare = 0.95
-	// pipelineDelay bounds the time, in seconds, from an event in the kernel to the
+	// pipelineDelay is how long it takes at most, in seconds, from an event in the kernel to the
 	// output of its alert. An alert opens earlier by what is taken in that time.
 	pipelineDelay = 0.1
-	// criticalWithin is how soon a capacity must be exhausted to be critical.
+	// criticalWithin is how soon a capacity must be exhausted for an alert to be critical.
 	criticalWithin = 20 * time.Second
 )
 
 // opensStorm decides whether a storm is certain enough for an alert: exhaustion is
 // forecast, by more than chance; and either it is near and most of the capacity is
 // taken, or the rate that leads there is sustained. docs/detection.md has the reasons.
-// unsure is by how much the rate may be too high.
+// unsure is by how much the rate may be too high, per second.
 func opensStorm(r *rate.Estimator, f rate.Forecast, m rate.TimeWaitModel, threshold, unsure float64) bool {
 	// The peers of what waits for a FIN may all close in a moment: no early forecast then.
 	early := m.ReuseAfter == 0 || m.FinFraction > 0.5
 	taken := f.Occupancy / f.Capacity
 	if !f.Exhausts || taken < exhaustedShare && f.Rate*min(rate.MaxWindow, r.Age()).Seconds() < minConnections {
-		return false // as few as that make no rate
+		return false // so few connections make no rate
 	}
 	if _, exhausts := r.Exhaustion(f.Rate-f.Deviation-unsure, m, f.Capacity); !exhausts {
 		return false

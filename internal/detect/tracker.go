@@ -16,33 +16,32 @@ import (
 type tracker struct {
 	Config
 	now       time.Duration
-	swept     int64 // second of the last sweep
+	swept     int64 // second of the last tick that did something
 	losses    losses
 	lostAt    time.Duration // when a loss was noticed last; 0: never
-	lostTotal uint64        // transitions that were lost
+	lostTotal uint64        // transitions that were lost since the start
 
 	seeding   seeding
 	exhausted exhaustions
-	binds     quota // of all namespaces
-	leftOut   LeftOut
+	binds     quota   // of namespace.binds, all namespaces together
+	leftOut   LeftOut // without what LeftOut adds
 
-	// seedLiving and forgetLiving are set by the detector that counts sockets in FIN_WAIT2.
-	seedLiving   func(netns uint32, client bool, s *tcp.Socket)
-	forgetLiving func(netns uint32)
-	// seedCloseWait and takeCloseWait are set by the detector that counts sockets in CLOSE_WAIT.
+	// These are set by detectors, and called where the tracker or the engine gets what only one detector
+	// uses. seedAttached and forgetAttached are set by finWait2Pileup, which also sets takeHalfClosed.
+	seedAttached   func(netns uint32, client bool, s *tcp.Socket)
+	forgetAttached func(netns uint32)
+	takeHalfClosed func(now time.Duration, netns uint32, sockets []tcp.Socket)
+	// seedCloseWait and takeCloseWait are set by closeWaitLeak.
 	seedCloseWait func(netns uint32, server bool, s *tcp.Socket)
 	takeCloseWait func(readAt time.Duration, netns uint32, sockets []tcp.CloseWaitSocket)
-	// takeHalfClosed is set by the detector that asks for the half-closed sockets.
-	takeHalfClosed func(now time.Duration, netns uint32, sockets []tcp.Socket)
-
-	// takeListeners and addListenRequests are set by the detector that reads listeners.
+	// takeListeners and addListenRequests are set by listenQueue.
 	takeListeners     func(netns uint32, t *ListenTable)
 	addListenRequests func(list []Request) []Request
 
 	destinations *topk.Table[destination, destinationUse]
 	servers      *topk.Table[server, serverUse]
 	namespaces   *topk.Table[uint32, namespace] // by inode number
-	missing      []uint32                       // namespaces without an entry: see namespaceInTick
+	missing      []uint32                       // namespaces that addMissing is to add: see namespaceInTick
 }
 
 // destination is the scope of a local port: connect() can choose each port once for each
@@ -53,7 +52,7 @@ type destination struct {
 	peer     netip.Addr
 	netns    uint32
 	peerPort uint16
-	ownRange bool // sockets with IP_LOCAL_PORT_RANGE: they have other ports
+	ownRange bool // the sockets have IP_LOCAL_PORT_RANGE: they may use other ports, and are counted apart
 }
 
 func (d destination) netnsInode() uint32 { return d.netns }
@@ -62,28 +61,29 @@ func (d *destination) hash() uint64 {
 	return 31*addrHash(d.local) + addrHash(d.peer) + uint64(d.peerPort)
 }
 
+// destinationUse is the ports that one destination uses, and which services use them.
 type destinationUse struct {
 	rate.Estimator
 	topServices
-	stormAt time.Duration // when the cause of a portStorm that has an alert was raised last; 0: never
+	stormAt time.Duration // when its portStorm was last raised while an alert about it was open; 0: never
 
 	binds   int // its ports that were bound before connect()
-	earlier int // connections that are older than the tracer; none of those without an own range is taken off
+	earlier int // connections that Seed has counted, less those that countedUnder has found to have an own range
 
-	changes       uint64        // connections that opened and ended
+	changes       uint64        // how many connections have opened, plus how many have ended
 	unmoved       uint64        // of changes: those of a connect() that found no port
-	changesBefore uint64        // when the kernel's table was requested: see requestsOpen
-	refutedAt     time.Duration // when the kernel's table had fewer sockets; 0: never
+	changesBefore uint64        // changes when the connections were requested: see requestsOpen
+	refutedAt     time.Duration // when the kernel's table last had clearly fewer sockets than the model; 0: never
 	kernel        verification
 
 	waiting       int64         // timewait sockets in FIN_WAIT2, by the kernel's table
 	waitingOldest time.Duration // how long the oldest of them has waited
-	waitingSpan   time.Duration // length of the time up to waitingAt in which the newest of that number were created
-	waitingDelay  time.Duration // how long the peers take to close, if those that wait are the newest
+	waitingSpan   time.Duration // in which time, up to now, as many as wait were created
+	waitingDelay  time.Duration // how long the peers take to close, if those that wait are the newest: see learnWaiting
 	waitingAt     time.Duration // when the table was read; 0: never, or long ago
 
-	finFraction float64       // see [rate.TimeWaitModel]: what the kernel's tables have shown of the peers
-	finKnown    bool          // they have shown it
+	finFraction float64       // see [rate.TimeWaitModel]: by the kernel's tables
+	finKnown    bool          // the tables have shown finFraction
 	finDelay    time.Duration // see [rate.TimeWaitModel], where connect() takes over no TIME_WAIT
 }
 
@@ -107,6 +107,7 @@ func addrHash(a netip.Addr) uint64 {
 	return binary.BigEndian.Uint64(b[8:])
 }
 
+// serverUse is the TIME_WAITs of one server, and which services leave them.
 type serverUse struct {
 	rate.Estimator
 	topServices
@@ -167,10 +168,12 @@ func releasesPort(t *tcp.Transition) bool {
 	return false
 }
 
+// destinationOf is the destination of a client's transition.
 func destinationOf(t *tcp.Transition) destination {
 	return destination{local: t.Local.Addr, peer: t.Peer.Addr, netns: t.Netns, peerPort: t.Peer.Port, ownRange: t.OwnPortRange}
 }
 
+// open counts a connection that is being opened.
 func (tr *tracker) open(t *tcp.Transition) {
 	ns := tr.activeNamespace(t.Netns, userOf(t))
 	key := destinationOf(t)
@@ -189,6 +192,7 @@ func (tr *tracker) open(t *tcp.Transition) {
 	tr.destinations.Add(use, 1)
 }
 
+// close counts a connection that gives its port back, now or after a TIME_WAIT.
 func (tr *tracker) close(t *tcp.Transition) {
 	ns := tr.activeNamespace(t.Netns, userOf(t))
 	timeWait, client := t.New == tcp.TimeWait, tr.isClient(t, ns)
@@ -205,9 +209,9 @@ func (tr *tracker) close(t *tcp.Transition) {
 		use.Value.ClosedToTimeWait(t.Monotonic, timeWaitKind(t))
 		use.Value.count(t)
 		tr.servers.Add(use, 1)
-		ns.total.ClosedToTimeWait(t.Monotonic, timeWaitKind(t))
+		ns.notReusable.ClosedToTimeWait(t.Monotonic, timeWaitKind(t))
 	case timeWait: // a client on a port that it has bound itself
-		ns.total.ClosedToTimeWait(t.Monotonic, timeWaitKind(t))
+		ns.notReusable.ClosedToTimeWait(t.Monotonic, timeWaitKind(t))
 	}
 	if len(ns.binds) > 0 && t.Role != tcp.RoleServer {
 		ns.bindClosed(t)
@@ -233,6 +237,7 @@ func (tr *tracker) isClient(t *tcp.Transition, ns *namespace) bool {
 	return ns.connectChooses(t.Local.Port)
 }
 
+// closeClient is close for a connection that isClient.
 func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 	key := tr.countedUnder(t)
 	uncounted := tr.seeding.isUncounted(t)
@@ -259,7 +264,7 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 	if kind.Timestamp && ns.limits.AllowsReuse(t.Local.Addr, t.Peer.Addr) {
 		ns.reusable.ClosedToTimeWait(t.Monotonic, kind)
 	} else {
-		ns.total.ClosedToTimeWait(t.Monotonic, kind)
+		ns.notReusable.ClosedToTimeWait(t.Monotonic, kind)
 	}
 	use := tr.destinations.GetOrInsert(key, key.hash(), userOf(t))
 	use.Value.changes++
@@ -275,7 +280,7 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 	use.Value.ClosedToTimeWait(t.Monotonic, kind)
 }
 
-// countedUnder is where a connection that ends was counted when it opened. A socket with its own
+// countedUnder is the destination for which a connection that ends was counted when it opened. A socket with its own
 // range that is older than the tracer was counted with those that have none: the kernel's table
 // does not show the range.
 func (tr *tracker) countedUnder(t *tcp.Transition) destination {
@@ -302,7 +307,7 @@ func timeWaitKind(t *tcp.Transition) rate.Kind {
 // decayEvery is how often the counts of processes are halved.
 const decayEvery = 16 * time.Second
 
-// tick updates weights and drops idle entries, once a second.
+// tick sets the time. Once a second it also updates the weights of all entries, and drops idle ones.
 func (tr *tracker) tick(now time.Duration) {
 	tr.now = max(tr.now, now)
 	second := int64(tr.now / time.Second)
@@ -332,7 +337,7 @@ func (tr *tracker) tick(now time.Duration) {
 	})
 	tr.binds = newQuota(2 * maxBinds) // sweepBinds counts them again
 	tr.namespaces.Sweep(func(e *topk.Entry[uint32, namespace]) bool {
-		e.Value.total.Advance(tr.now)
+		e.Value.notReusable.Advance(tr.now)
 		e.Value.reusable.Advance(tr.now)
 		tr.sweepBinds(&e.Value)
 		e.Value.open = open[e.Key]
@@ -340,7 +345,7 @@ func (tr *tracker) tick(now time.Duration) {
 		if decay {
 			e.Value.bindServices.decay()
 		}
-		timeWait, _ := e.Value.total.RecordedTimeWaits()
+		timeWait, _ := e.Value.notReusable.RecordedTimeWaits()
 		e.Weight = uint64(timeWait) + 1
 		// While it is suspected, an alert about it may be open: bind() makes no transition.
 		return tr.now-max(e.Value.activeAt, e.Value.suspectedAt) < 2*rate.TimeWaitHold || len(e.Value.binds) > 0
@@ -358,6 +363,7 @@ func (tr *tracker) pin(c cause) {
 	}
 }
 
+// refresh advances an entry of a table to now. With decay it halves the counts of its services.
 func refresh(r *rate.Estimator, p *topServices, missed *uint64, now time.Duration, decay bool) {
 	r.Advance(now)
 	if decay {
@@ -379,7 +385,7 @@ func (l *losses) add(now time.Duration, count uint64) {
 	l.counter.Add(int32(min(count, math.MaxInt32-already)))
 }
 
-// lastMinute is how many transitions were lost within one [rate.TimeWaitHold], 61 s.
+// lastMinute is how many transitions were lost within the last 61 s ([rate.TimeWaitHold]).
 func (l *losses) lastMinute(now time.Duration) uint64 {
 	l.counter.Advance(int64(now / time.Second))
 	return uint64(l.counter.Sum(0, int(rate.TimeWaitHold/time.Second)))

@@ -5,16 +5,16 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// firstSubordinate is the least uid that may be one of a range: user namespaces, systemd-nspawn
-// and /etc/subuid (SUB_UID_COUNT of login.defs(5)) give each user 65,536 uids, which are in two
-// aligned blocks of that size at most.
+// firstSubordinate is the least uid that may belong to a range of uids of one user: user namespaces,
+// systemd-nspawn and /etc/subuid (SUB_UID_COUNT of login.defs(5)) give each user 65,536 uids, which are
+// in two aligned blocks of that size at most.
 const firstSubordinate = 1 << 16
 
-// unknownUser is the quota of what no user is known for. No uid has this quota.
+// unknownUser is the quota of entries whose user is not known. No uid has this quota.
 const unknownUser = 1 << 31
 
-// quotaOf returns which users share a quota with this uid. They are those of one block of 65,536
-// uids from firstSubordinate on: otherwise a user with a range of uids had as many quotas.
+// quotaOf returns the quota to which a uid belongs. From firstSubordinate on all uids of a block of
+// 65,536 share one quota: otherwise a user with a range of uids would have one for each.
 func quotaOf(uid uint32) uint32 {
 	if uid < firstSubordinate {
 		return uid
@@ -51,7 +51,7 @@ func (q *quota) take(user uint32) bool {
 	return true
 }
 
-// recount counts an entry that take has counted before a quota was made anew.
+// recount counts an entry again that take has admitted, after the quota was made anew.
 func (q *quota) recount(user uint32) {
 	q.users[user]++
 	q.total++
@@ -131,15 +131,16 @@ func (d *connectFailures) evicted() uint64 { return d.peers.Evicted() }
 func (d *resetBurst) evicted() uint64      { return d.endpoints.Evicted() }
 func (d *finWait2Pileup) evicted() uint64  { return d.created.Evicted() }
 
-// leavesOut is a detector that leaves out sockets for lack of room.
+// leavesOut is a detector that leaves out sockets for lack of room, and counts them itself.
 type leavesOut interface{ socketsLeftOut() uint64 }
 
-func (d *finWait2Pileup) socketsLeftOut() uint64 { return d.living.leftOut + d.unsighted }
+func (d *finWait2Pileup) socketsLeftOut() uint64 { return d.attached.leftOut + d.unsighted }
 
-// excess counts what is found to be left out at each of many readings: only more than at the
-// reading before is new.
+// excess turns the number that each of many readings leaves out into a total: what a reading leaves out
+// again counts only once.
 type excess struct{ before uint64 }
 
+// grow takes the number of a reading, and returns by how much it is above that of the reading before.
 func (x *excess) grow(now uint64) (more uint64) {
 	more = now - min(now, x.before)
 	x.before = now

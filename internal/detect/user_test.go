@@ -198,7 +198,7 @@ var floodings = []flooding{
 		flood:   func(h *host, n int, uid uint32) { h.serverEvent(n, uid, tcp.FinWait1, tcp.FinWait2) },
 		counted: func(l *LeftOut) uint64 { return l.Sockets },
 		has: func(e *Engine, uid uint32) bool {
-			_, found := detectorOf[*finWait2Pileup](e).living.sockets[uint64(uid)<<32|1]
+			_, found := detectorOf[*finWait2Pileup](e).attached.sockets[uint64(uid)<<32|1]
 			return found
 		},
 	},

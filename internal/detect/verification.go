@@ -15,12 +15,12 @@ const (
 	// table. The local ports of each take up to 9 KiB.
 	maxSuspects = 64
 	// freshFor is how long a count of the kernel's table verifies a number by itself.
-	// verifiedFor is how long it does if no transition has been lost since: the model then
-	// has moved it on.
+	// verifiedFor is how long it does if no transition has been lost since: then the model
+	// counts on from it.
 	freshFor    = 2 * time.Second
 	verifiedFor = 15 * time.Second
-	// refreshAfter is how old a count gets while an alert is open. It is half of the default
-	// interval of updates, so that each has a newer one.
+	// refreshAfter is how old a count may get while an alert is open. It is half of the default
+	// interval of updates, so that each update has a newer one.
 	refreshAfter = 5 * time.Second
 	// countWait bounds the wait for the kernel's count before an alert opens. There is no
 	// time for it if the capacity is exhausted within noTimeToAsk: then the alert opens
@@ -37,23 +37,23 @@ type verification struct {
 
 	firstRequestedAt time.Duration // 0: never
 	requestedAt      time.Duration // the newest request
-	verifiedAt       time.Duration // when the newest count was requested that has come; 0: never
-	ambiguous        bool          // that count leaves more open than the numbers may be wrong by: see keptFrom
-	lostBefore       uint64        // tracker.lostTotal at that time
-	mayLose          uint64        // a twentieth of the ports
+	verifiedAt       time.Duration // when the newest count that has come was requested; 0: none has come
+	ambiguous        bool          // that count does not show well enough which TIME_WAITs connect() takes over: see notTakenOver
+	lostBefore       uint64        // tracker.lostTotal at verifiedAt
+	mayLose          uint64        // how many lost transitions since then are too few to matter: a twentieth of the ports
 
-	timeWaits float64 // that the kernel had more than the model, at verifiedAt: see applyTo
-	young     float64 // of timeWaits: connect() may soon take them over
+	timeWaits float64 // how many TIME_WAITs the kernel had more than the model, at verifiedAt: see applyTo
+	young     float64 // of timeWaits: too young to be taken over then
 	expires   []int32 // see suspectCount.expires; nil: not known
-	open      float64 // connections that it had more, until settle corrects the model
-	lastAck   float64 // connections in LAST_ACK: they keep their ports, and the model has closed them
+	open      float64 // how many open connections the kernel had more, until settle corrects the model
+	lastAck   float64 // connections in LAST_ACK: they keep their ports, and do not count as open in the model
 
-	// Of the count whose connections settle takes:
-	settlesAt  time.Duration // when the engine has observed all that it has; 0: there is none
-	settleOpen int64         // its connections
+	// The count by which settle is going to correct the open connections:
+	settlesAt  time.Duration // when the engine will have observed all that it shows; 0: there is no such count
+	settleOpen int64         // the connections that it has
 	settleFrom mark          // the model before it was made
 
-	settledAt   time.Duration // when settle was done last; 0: never
+	settledAt   time.Duration // when settle last corrected them; 0: never
 	settledLost uint64        // lostBefore at that time
 	corrected   *rate.Counter // TIME_WAITs that correct has added since then, by the second of their creation; nil: none
 	forgotten   int64         // connections that applyOpen has forgotten since then
@@ -64,11 +64,11 @@ type verification struct {
 	drift drift
 }
 
-// mark is what the model counted at a time. An answer that comes late is compared with the model
+// mark is what the model counted at a time. A count that comes late is compared with the model
 // of the time at which the kernel's table was read.
 type mark struct {
 	at          time.Duration
-	moves, open int64
+	moves, open int64   // see destinationUse.moves and rate.Estimator.OpenCount
 	timeWaits   float64 // see modelled
 }
 
@@ -80,7 +80,7 @@ const (
 	pipelineTime = time.Duration(pipelineDelay * float64(time.Second))
 )
 
-// marks notes what the model counts now, if that is needed.
+// mark notes what the model counts now, if a count that is awaited or is to be settled needs it.
 func (tr *tracker) mark(key destination, u *destinationUse) {
 	v := &u.kernel
 	if v.settlesAt == 0 && (v.requestedAt <= v.verifiedAt || tr.now-v.requestedAt > maxMarks*markInterval) {
@@ -96,12 +96,13 @@ func (tr *tracker) mark(key destination, u *destinationUse) {
 	v.marks = append(v.marks, tr.markNow(&Suspects{since: v.requestedAt}, key, u))
 }
 
+// markNow is what the model counts now, for a comparison with the counts of s.
 func (tr *tracker) markNow(s *Suspects, key destination, u *destinationUse) mark {
 	return mark{at: tr.now, moves: u.moves(), open: u.OpenCount(), timeWaits: tr.modelled(s, key, u)}
 }
 
-// around returns the last mark before a time, else first, and the first one after another time,
-// else last; and how much the number of open connections has varied between them.
+// around returns the last mark before from, or first if there is none; the first mark after until, or
+// last; and spread, by how much the number of open connections has varied between the two.
 func (v *verification) around(from, until time.Duration, first, last mark) (before, after mark, spread int64) {
 	before, after = first, last
 	least, most := first.open, first.open
@@ -123,28 +124,28 @@ func (v *verification) around(from, until time.Duration, first, last mark) (befo
 	return before, after, max(most, after.open) - min(least, after.open)
 }
 
-// uncertainty is how many connections may have been open more or less than at the marks while
-// connections opened and ended between them: as many as chance makes of them.
+// uncertainty is by how many the number of open connections may have differed from that of the marks
+// while, between these, moved connections opened and ended: by three standard deviations of chance, and
+// never by more than moved.
 func uncertainty(moved, spread int64) float64 {
 	return min(float64(moved), float64(spread)+3*math.Sqrt(float64(moved)))
 }
 
-// isVerified reports whether the kernel's table confirms the numbers of the present. It does not
-// if more has been lost since than the numbers may be wrong by, or if it does not show which TIME_WAITs
-// connect() may take over.
+// isVerified reports whether the kernel's table confirms the present numbers: the newest count is fresh,
+// or no transition was lost since; and it shows which TIME_WAITs connect() may take over.
 func (v *verification) isVerified(tr *tracker) bool {
 	age := tr.now - v.verifiedAt
 	return v.verifiedAt > 0 && !v.ambiguous && (age <= freshFor && tr.lostTotal-v.lostBefore <= v.mayLose || age <= verifiedFor && tr.lostAt < v.verifiedAt)
 }
 
-// isComplete reports whether nothing that was lost is missing from the numbers: they have been
-// verified since, and no rate goes back that far.
+// isComplete reports whether nothing that was lost is missing from the numbers: they were verified after
+// the last loss, and no rate covers the time of it any more.
 func (v *verification) isComplete(tr *tracker) bool {
 	return v.isVerified(tr) && tr.lostAt < v.verifiedAt && tr.now-tr.lostAt > rate.MaxWindow
 }
 
-// gonePerSecond is by how much the rate may be too high, because the kernel does not have some of
-// the connections that have opened.
+// gonePerSecond is by how much the rate may be too high, per second, because the kernel does not have some
+// of the connections that count as open.
 func (v *verification) gonePerSecond(u *destinationUse) float64 {
 	return max(0, -v.open) / max(rate.Step, min(rate.MaxWindow, u.Age())).Seconds()
 }
@@ -156,8 +157,8 @@ func (v *verification) source(tr *tracker) Source {
 	return FromEvents
 }
 
-// applyTo corrects a model by the newest count. If connect() may take over TIME_WAITs, those
-// that only the model had count less and less within a hold time.
+// applyTo corrects a model by the newest count. The difference of the TIME_WAITs shrinks to nothing
+// within a hold time, as they end.
 func (v *verification) applyTo(m *rate.TimeWaitModel, now time.Duration) {
 	age := now - v.verifiedAt
 	if v.verifiedAt == 0 || age >= m.Hold {
@@ -171,8 +172,8 @@ func (v *verification) applyTo(m *rate.TimeWaitModel, now time.Duration) {
 	m.OpenOffset = v.open + v.lastAck
 }
 
-// left is the part of the TIME_WAITs that only the kernel had that are left after a time: by their
-// timers if these are known, else they end evenly within a hold time.
+// left is the fraction of the difference of TIME_WAITs that is left after a time: by the timers in the
+// kernel's table if these are known, else as if they ended evenly within a hold time.
 func (v *verification) left(after, hold time.Duration) float64 {
 	var all, left int32
 	for second, n := range v.expires {
@@ -187,7 +188,7 @@ func (v *verification) left(after, hold time.Duration) float64 {
 	return float64(left) / float64(all)
 }
 
-// refreshCount asks for a count of the destination if the newest one is too old. alerts means that
+// refreshCount requests a count of a destination if the newest one is too old. alerts means that
 // an alert is open or about to open, exhausts that the capacity will be exhausted.
 func (tr *tracker) refreshCount(ns *namespace, v *verification, alerts, exhausts bool) {
 	interval, isConfirmed := activeInterval, v.isVerified(tr) && tr.lostAt < v.verifiedAt
@@ -202,9 +203,9 @@ func (tr *tracker) refreshCount(ns *namespace, v *verification, alerts, exhausts
 	}
 }
 
-// claimOf returns the claim of a storm. opening means that the model asks for an alert. The
-// claim is opens only if mayOpen agrees, else keeps. verified is added if the kernel has
-// confirmed the numbers. sinceLoss means that it has done so since the last loss.
+// claimOf returns the claim of a storm: opens if the model demands an alert (opening) and mayOpen agrees,
+// else keeps; with verified if the kernel confirms the numbers (isVerified). sinceLoss means that it was
+// counted after the last loss. opensSince belongs to the storm: see mayOpen.
 func (tr *tracker) claimOf(opening bool, opensSince *time.Duration, isVerified, sinceLoss bool, f rate.Forecast) claim {
 	c := keeps
 	switch {
@@ -220,9 +221,9 @@ func (tr *tracker) claimOf(opening bool, opensSince *time.Duration, isVerified, 
 }
 
 // mayOpen decides whether a storm that the model finds may open its alert: after the kernel
-// has confirmed it, or if there is no time or no way to ask. The model has been corrected by
-// the kernel's count, so that a count that refutes it leaves no storm to find. A count of before
-// the last loss is not enough: there is time for a newer one.
+// has confirmed it (isConfirmed), or if there is no time or no way to ask. A count that refutes the storm
+// corrects the model, which then finds no storm. A count of before the last loss is not enough: there is
+// time for a newer one. opensSince is since when the model has found the storm; 0: it has not before.
 func (tr *tracker) mayOpen(opensSince *time.Duration, isConfirmed bool, f rate.Forecast) bool {
 	if *opensSince == 0 {
 		*opensSince = tr.now
@@ -236,7 +237,7 @@ func (tr *tracker) countsDue(ns *namespace) bool {
 	return ns.wantCounts && tr.now >= ns.nextCounts-suspectedInterval/2
 }
 
-// requestCounts makes the request for what the detectors have asked for, in a namespace.
+// requestCounts makes the request for the counts of a namespace that detectors want.
 func (tr *tracker) requestCounts(netns uint32, ns *namespace) *Suspects {
 	ns.wantCounts, ns.nextCounts = false, max(ns.nextCounts, tr.now)+suspectedInterval
 	var wanted []*topk.Entry[destination, destinationUse]
@@ -270,10 +271,8 @@ func (tr *tracker) requestCounts(netns uint32, ns *namespace) *Suspects {
 	return s
 }
 
-// takeCounts corrects the model of each destination by the kernel's counts. The counts may or
-// may not have what opened or closed while the kernel's table was read. So model and counts may
-// differ by that much. Counts that come after newer requests are used as well: a slow host would
-// otherwise never verify anything.
+// takeCounts implements Engine.UpdateSuspects. Counts that come after newer requests are used as well: a
+// slow host would otherwise never verify anything.
 func (tr *tracker) takeCounts(now time.Duration, c *SuspectCounts) {
 	tr.now = max(tr.now, now)
 	for i := range c.of.list {
@@ -289,7 +288,8 @@ func (tr *tracker) takeCounts(now time.Duration, c *SuspectCounts) {
 	}
 }
 
-// modelled is the number of TIME_WAITs of the model that is compared with the kernel's.
+// modelled is the number of TIME_WAITs of the model that is compared with the kernel's counts of s: those
+// created from s.comparedFrom on.
 func (tr *tracker) modelled(s *Suspects, key destination, u *destinationUse) float64 {
 	u.Advance(tr.now)
 	ns := &namespace{scale: 1, finFraction: 1} // in a tick none may be added: see namespaceInTick
@@ -302,6 +302,8 @@ func (tr *tracker) modelled(s *Suspects, key destination, u *destinationUse) flo
 	return u.TimeWaits(model)
 }
 
+// takeCount corrects the model of one destination by the kernel's count. The count may or may not have
+// what opened or closed while the table was read. So model and count may differ by that much.
 func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, c *suspectCount) {
 	s, key := all.of, x.key
 	v, ns := &u.kernel, tr.ensureNamespace(key.netns)
@@ -315,7 +317,7 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 	if v.settlesAt == 0 {
 		v.settlesAt, v.settleOpen, v.settleFrom = all.readUntil+openSettles, int64(c.open), before
 	}
-	least, most := c.keptFrom(int64(s.comparedFrom()/time.Second), u)
+	least, most := c.notTakenOver(int64(s.comparedFrom()/time.Second), u)
 	v.ambiguous = uint64(most-least) > v.mayLose
 	ahead := pipelineDelay * u.RecentRate()
 	v.timeWaits = difference(float64(least), float64(most), after.timeWaits, float64(moved)+math.Abs(after.timeWaits-before.timeWaits), ahead)

@@ -9,7 +9,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// maxListeners bounds the listeners in one answer.
+// maxListeners bounds the listeners in one update.
 const maxListeners = 1 << 16
 
 // readListeners reads the listeners that match the filter, of the namespace that the calling

@@ -26,14 +26,14 @@ type Monitor struct {
 	worker   worker
 }
 
-// update passes what the worker has read to the engine. It runs on the engine's
+// update passes what the worker or the seeder has read to the engine. It runs on the engine's
 // goroutine.
 type update func(e *detect.Engine, now time.Duration)
 
 const (
-	// queueSize bounds the waiting answers.
+	// queueSize bounds the updates that wait for the engine.
 	queueSize = 64
-	// batchSize bounds the sockets in one answer while the engine is seeded. A namespace
+	// batchSize bounds the sockets in one update while the engine is seeded. A namespace
 	// may have millions.
 	batchSize = 256
 )
@@ -98,9 +98,9 @@ func (m *Monitor) AlertsSuppressed() uint64 { return m.engine.AlertsSuppressed()
 func (m *Monitor) LeftOut() detect.LeftOut { return m.engine.LeftOut() }
 
 // Alerts returns the alerts to report now. It also passes requests of the engine to the
-// worker, and answers of the worker to the engine.
+// worker, and applies the updates that wait.
 func (m *Monitor) Alerts() []detect.Alert {
-	m.applyAnswers()
+	m.applyUpdates()
 	now := boottime.Now()
 	for _, request := range m.engine.Requests(now) {
 		m.requests.put(request)
@@ -120,9 +120,9 @@ func joined(a, b detect.Request) detect.Request {
 	return a
 }
 
-// applyAnswers applies the answers that wait. Those that come meanwhile wait for the next call,
-// so that a worker that sends without end does not delay the stream.
-func (m *Monitor) applyAnswers() {
+// applyUpdates applies the updates that wait, up to four times as many as the queue has room for, so that
+// a worker that sends without end does not delay the stream.
+func (m *Monitor) applyUpdates() {
 	for range 4 * queueSize {
 		select {
 		case apply := <-m.updates:

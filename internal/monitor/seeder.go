@@ -37,8 +37,9 @@ func (s *seeder) run() {
 	s.send(func(e *detect.Engine, now time.Duration) { e.SeedingDone(now) })
 }
 
-// seedFrom sends the sockets of one namespace that match the filter, batch by batch, and its
-// limits with the first batch; nothing if none matches. It reports false after Close.
+// seedFrom sends the sockets of one namespace that match the filter, batch by batch, and its limits with
+// the first batch. Without such a socket it sends neither. Then it sends the listeners, if there are any.
+// It reports false if Close was called meanwhile, true otherwise, also if the namespace could not be read.
 func (s *seeder) seedFrom(n netns.Namespace) (sent bool) {
 	sent = true
 	var l *tcp.Limits          // until they are sent with the first batch

@@ -112,8 +112,8 @@ func readCloseWait(into *tables) error {
 	return err
 }
 
-// sendAnswer passes limits and sockets to the engine, nil if the namespace could not be read.
-func (w *worker) sendAnswer(request detect.Request, l *tcp.Limits, t tables) {
+// sendUpdate sends what was read for a request. l is nil if the namespace could not be read.
+func (w *worker) sendUpdate(request detect.Request, l *tcp.Limits, t tables) {
 	w.send(func(e *detect.Engine, now time.Duration) {
 		if request.Listeners != nil && (t.listeners != nil || !t.entered) {
 			e.UpdateListeners(now, request.Netns, t.listeners)

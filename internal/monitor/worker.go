@@ -22,7 +22,7 @@ const (
 	// a read walks the kernel's tables; the other limits need no walk.
 	boundInterval = 10 * time.Second
 	// boundPauseFactor is how many times as long as such a read took the next one must wait, unless it
-	// is the first of its namespace: with many namespaces they would delay all other answers.
+	// is the first of its namespace: with many namespaces they would delay all other updates.
 	boundPauseFactor = 10
 	// maxBound bounds the namespaces whose bound ports the worker remembers: hosts create
 	// and remove namespaces all the time.
@@ -111,8 +111,8 @@ func (w *hostReader) report(err error) {
 	}
 }
 
-// serve reads the namespace of a request and answers it. If the namespace is not known, the
-// answer waits until the first part of the search is over.
+// serve reads the namespace of a request and sends an update. If the namespace is not known, the
+// update waits until the first part of the search is over.
 func (w *worker) serve(request detect.Request) {
 	n, status := w.locate(request.Netns)
 	switch status {
@@ -129,7 +129,7 @@ func (w *worker) serve(request detect.Request) {
 		}
 		w.waiting[request.Netns] = request
 	case netns.Missing:
-		w.sendAnswer(request, nil, tables{})
+		w.sendUpdate(request, nil, tables{})
 	}
 }
 
@@ -141,7 +141,7 @@ func (w *worker) locate(inode uint32) (netns.Namespace, netns.Status) {
 	return w.search.Locate(inode)
 }
 
-// read answers a request with what is in n. It fails with ErrGone, and does not answer, if n
+// read sends an update with what a request asks for, from n. It fails with ErrGone, and sends none, if n
 // is no longer where it was found.
 func (w *worker) read(n netns.Namespace, request detect.Request) error {
 	var l *tcp.Limits
@@ -163,12 +163,13 @@ func (w *worker) read(n netns.Namespace, request detect.Request) error {
 		w.report(err)
 		l = nil
 	}
-	w.sendAnswer(request, l, sockets)
+	w.sendUpdate(request, l, sockets)
 	return nil
 }
 
-// stepSearch searches on for a moment, and answers the requests for what is found or missing.
-// What the costly part of the search finds was answered before, as missing.
+// stepSearch searches on for a moment. It serves the requests that wait for namespaces which are found
+// now, and sends an update without limits for those which are missing. For what the costly part of the
+// search finds, such an update was sent before.
 func (w *worker) stepSearch() {
 	for _, result := range w.search.Step() {
 		request, waits := w.waiting[result.Inode]
@@ -178,7 +179,7 @@ func (w *worker) stepSearch() {
 			request.Netns = result.Inode
 			w.serve(request)
 		case waits:
-			w.sendAnswer(request, nil, tables{})
+			w.sendUpdate(request, nil, tables{})
 		}
 	}
 }

@@ -49,7 +49,7 @@ func (c *Counter) Total() int64 { return c.Sum(0, slots) }
 // Newest is the number of the newest slot.
 func (c *Counter) Newest() int64 { return c.newest }
 
-// at is the count of a slot.
+// at is the count of the slot with this number, 0 if it is not kept.
 func (c *Counter) at(slot int64) float64 {
 	if slot > c.newest {
 		return 0
@@ -57,7 +57,7 @@ func (c *Counter) at(slot int64) float64 {
 	return c.ago(int(min(slots, c.newest-slot)))
 }
 
-// ago is the count of the slot that is n slots older than the newest.
+// ago is the count of the slot that is n slots older than the newest, 0 if it is not kept.
 func (c *Counter) ago(n int) float64 {
 	if n < 0 || n >= slots || int64(n) > c.newest {
 		return 0

@@ -32,21 +32,21 @@ const (
 // CLOCK_BOOTTIME; a time before the last one counts as the last one. An Estimator is
 // for one goroutine.
 type Estimator struct {
-	since time.Duration // of the first event
-	now   time.Duration
+	since time.Duration // when the first event came
+	now   time.Duration // the present
 
 	open      int64   // connections that are open or being opened
-	step      int64   // that the counters were advanced to
+	step      int64   // number of the present step
 	taken     Counter // units taken less units given back without a TIME_WAIT, by steps
 	timed     Counter // timewait sockets with a timestamp of the peer, by the step of their creation
-	timeWaits Counter // TIME_WAITs by the second of their creation
-	finWait2  Counter // timewait sockets in FIN_WAIT2, by the second of their creation: the peer has not closed yet
-	untimed   Counter // those of both kinds without a timestamp of the peer
+	timeWaits Counter // timewait sockets that were created in TIME_WAIT, by the second
+	finWait2  Counter // timewait sockets that were created in FIN_WAIT2, because the peer had not closed yet, by the second
+	untimed   Counter // timewait sockets of both substates without a timestamp of the peer, by the second
 }
 
 // Kind is what distinguishes timewait sockets.
 type Kind struct {
-	FinWait2  bool // the substate: the peer has not closed yet
+	FinWait2  bool // the substate at its creation is FIN_WAIT2: the peer has not closed yet
 	Timestamp bool // the peer has sent a TCP timestamp
 }
 
@@ -54,7 +54,7 @@ type Kind struct {
 type TimeWaitModel struct {
 	Hold         time.Duration // of the substate TIME_WAIT
 	FinWait2Hold time.Duration // of the substate FIN_WAIT2, if the peer never closes
-	// FinFraction is the fraction, 0 to 1, of the timewait sockets in FIN_WAIT2 that get
+	// FinFraction is the fraction, 0 to 1, of the timewait sockets created in FIN_WAIT2 that get
 	// the peer's FIN after all. Then their substate is TIME_WAIT, and Hold applies.
 	FinFraction float64
 	// ReuseAfter is when connect() takes over a TIME_WAIT that has a timestamp of the peer;
@@ -75,8 +75,8 @@ type TimeWaitModel struct {
 	TimeWaitOffset, OpenOffset float64
 }
 
-// Advance moves the model on to a time. So do Opened, OpenedEarlier, Closed, GaveBack, ForgetOpen and
-// ClosedToTimeWait; TimeWaitCreated and the methods without a time do not.
+// Advance moves the model on to the present. Every method that takes a time now does so itself. All other
+// methods work on the model as the last such call has left it.
 func (e *Estimator) Advance(now time.Duration) {
 	if e.since == 0 {
 		e.since = now
@@ -118,22 +118,22 @@ func (e *Estimator) Closed(now time.Duration) {
 	}
 }
 
-// GaveBack counts a unit that was given back without a TIME_WAIT, by a connection that is not counted
-// as open: it was opened before the estimator began.
+// GaveBack counts a unit that was given back without a TIME_WAIT, by a connection that does not count
+// as open because it was opened before the estimator began.
 func (e *Estimator) GaveBack(now time.Duration) {
 	e.Advance(now)
 	e.taken.Add(-1)
 }
 
-// AddOpen counts n more connections, which have opened at some time. They do not count for
+// AddOpen counts n more connections, which opened at an unknown time. They do not count for
 // the rate.
 func (e *Estimator) AddOpen(now time.Duration, n int64) {
 	e.Advance(now)
 	e.open += n
 }
 
-// CreatedIn is how many TIME_WAITs that were created in a second occupy a unit by the model, or,
-// of those that were created in FIN_WAIT2, whose peers have closed in that second. It does not know those that connect() may take over.
+// CreatedIn is how many of the TIME_WAITs that began in a second occupy a unit now by the model. One that
+// was created in FIN_WAIT2 begins when its peer closes. CreatedIn assumes that connect() takes over none.
 func (e *Estimator) CreatedIn(second int64, m TimeWaitModel) float64 {
 	n, delay := int(e.timeWaits.newest-second), slotsOf(m.FinDelay)
 	finWait2 := e.finWait2.ago(n)
@@ -149,7 +149,7 @@ func (e *Estimator) CreatedIn(second int64, m TimeWaitModel) float64 {
 }
 
 // CorrectTimeWaits adds n TIME_WAITs, which may be negative, to those that were created in a
-// second.
+// second, within the last 64 s.
 func (e *Estimator) CorrectTimeWaits(second int64, n int32) { e.timeWaits.AddAt(second, n) }
 
 // RecentRate is how many units have been taken per second within the last half to three
@@ -164,8 +164,8 @@ func (e *Estimator) Taken(window time.Duration) float64 {
 	return max(0, float64(e.taken.Sum(0, int(window/Step))))
 }
 
-// CorrectTaken adds n units, which may be negative, to those that were taken since a time: their
-// connections were not observed, and nobody knows when they came.
+// CorrectTaken adds n units, which may be negative, to those that were taken since a time. It spreads them
+// evenly, because their connections were not observed.
 func (e *Estimator) CorrectTaken(since time.Duration, n int64) {
 	steps := max(1, int64((e.now-since)/Step))
 	used := min(steps, int64(maxWindowSteps))
@@ -175,8 +175,8 @@ func (e *Estimator) CorrectTaken(since time.Duration, n int64) {
 	}
 }
 
-// CorrectTakenAs adds units to those that were taken: as many as seconds has by the second, times a
-// part.
+// CorrectTakenAs adds units to those that were taken within MaxWindow: in each second as many as seconds
+// counts in it, times part.
 func (e *Estimator) CorrectTakenAs(seconds *Counter, part float64) {
 	const steps = int64(time.Second / Step)
 	carry := 0.0
@@ -189,7 +189,8 @@ func (e *Estimator) CorrectTakenAs(seconds *Counter, part float64) {
 	}
 }
 
-// ForgetOpen counts up to n connections less, which have ended at some time.
+// ForgetOpen counts up to n connections less, which ended at an unknown time. That gives no units back
+// to the rate.
 func (e *Estimator) ForgetOpen(now time.Duration, n int64) {
 	e.Advance(now)
 	e.open = max(0, e.open-n)
@@ -205,7 +206,7 @@ func (e *Estimator) ClosedToTimeWait(now time.Duration, kind Kind) {
 	} else {
 		e.taken.Add(1)
 	}
-	// As TimeWaitCreated for the present, which needs no division.
+	// This is TimeWaitCreated at the present, without its divisions.
 	if kind.FinWait2 {
 		e.finWait2.Add(1)
 	} else {
@@ -218,8 +219,8 @@ func (e *Estimator) ClosedToTimeWait(now time.Duration, kind Kind) {
 	}
 }
 
-// TimeWaitCreated records a TIME_WAIT that was created at a time, which may be up to
-// 64 s ago. It ignores an older one, which has ended. It does not advance the model.
+// TimeWaitCreated counts a timewait socket that was created at a time up to 64 s ago. It ignores an older
+// one, which has ended. It does not advance the model, and counts nothing for the rate.
 func (e *Estimator) TimeWaitCreated(at time.Duration, kind Kind) {
 	second := int64(at / time.Second)
 	if kind.FinWait2 {
@@ -240,14 +241,15 @@ func (e *Estimator) Age() time.Duration { return e.now - e.since }
 // OpenCount is the number of connections that are open or being opened.
 func (e *Estimator) OpenCount() int64 { return e.open }
 
-// RecordedTimeWaits is the number of TIME_WAITs that were created within the last 64 s,
+// RecordedTimeWaits is the number of timewait sockets that were created within the last 64 s,
 // by their substate at creation. Some may have ended.
 func (e *Estimator) RecordedTimeWaits() (timeWait, finWait2 int64) {
 	return e.timeWaits.Total(), e.finWait2.Total()
 }
 
-// Idle reports whether no connection is open, no timewait socket was created within the last
-// 64 s, and as many units were given back as taken within MaxWindow.
+// Idle reports whether nothing is left to estimate: no connection is open, no timewait socket was created
+// within the last 64 s, the units taken and given back within MaxWindow cancel out, and the first event
+// is older than that.
 func (e *Estimator) Idle() bool {
 	return e.open == 0 && e.timeWaits.Total() == 0 && e.finWait2.Total() == 0 &&
 		e.Age() > MaxWindow && e.taken.Sum(0, maxWindowSteps) == 0
@@ -270,8 +272,8 @@ func (e *Estimator) CreatedWithin(d time.Duration) int64 {
 	return e.timeWaits.Sum(0, slotsOf(d)) + e.finWait2.Sum(0, slotsOf(d))
 }
 
-// TimeForFinWait2 is the length of the time up to now in which the newest count timewait
-// sockets in FIN_WAIT2 were created.
+// TimeForFinWait2 is how long ago the oldest of the newest count timewait sockets was created that were
+// created in FIN_WAIT2; about 64 s if there are fewer.
 func (e *Estimator) TimeForFinWait2(count int64) time.Duration {
 	seconds, left := 0.0, float64(count)
 	length := (e.now % time.Second).Seconds() // of the newest slot; then a second
@@ -290,10 +292,10 @@ func (e *Estimator) UntimedCount(within time.Duration) int64 {
 	return e.untimed.Sum(0, slotsOf(within))
 }
 
-// Untimed are timewait sockets without a timestamp of the peer that were created in a second.
+// Untimed counts the timewait sockets without a timestamp of the peer that were created in one second.
 type Untimed struct {
-	Least, Most float64 // of those that were not created in FIN_WAIT2
-	FinWait2    float64 // at most, of those that were
+	Least, Most float64 // how many were not created in FIN_WAIT2, at least and at most
+	FinWait2    float64 // how many were, at most
 }
 
 // UntimedIn is how many timewait sockets without a timestamp of the peer were created in a second.
@@ -326,7 +328,7 @@ func (e *Estimator) modelledTimeWaits(m TimeWaitModel) float64 {
 }
 
 // waiting is how many of the sockets with a timestamp that were created in FIN_WAIT2, n
-// seconds ago, still wait for the peer's FIN, if connect() does not take them over meanwhile.
+// seconds ago, still wait for the peer's FIN. It is 0 if connect() takes them over.
 func (e *Estimator) waiting(n int, m TimeWaitModel) float64 {
 	if m.ReusesFinWait2 {
 		return 0
@@ -340,8 +342,8 @@ func (e *Estimator) untimedUnclosed(n int, m TimeWaitModel) float64 {
 	return (1 - m.FinFraction) * min(e.finWait2.ago(n), e.untimed.ago(n))
 }
 
-// TimedWithin is how many timewait sockets with a timestamp were created within a time.
-// Up to 15 s it counts the steps, and a part of the oldest one; beyond that, seconds.
+// TimedWithin is how many timewait sockets with a timestamp were created within a time, up to 64 s.
+// Up to 15 s it counts whole steps and a part of the oldest one; beyond that, whole seconds.
 func (e *Estimator) TimedWithin(d time.Duration) float64 {
 	if steps := int(d / Step); steps < slots-1 {
 		span := time.Duration(steps)*Step + e.now%Step // of the newest steps+1
@@ -361,7 +363,7 @@ func (e *Estimator) delayedWithin(d time.Duration, m TimeWaitModel) float64 {
 }
 
 // timedFinWait2Within is how many timewait sockets with a timestamp were created in FIN_WAIT2
-// within a time. It counts seconds, and a part of the oldest one.
+// within a time, up to 64 s. It counts whole seconds and a part of the oldest one.
 func (e *Estimator) timedFinWait2Within(d time.Duration) (count float64) {
 	length := e.now % time.Second // of the newest slot; then a second
 	for n := 0; n < slots && d > 0; n++ {
@@ -376,7 +378,7 @@ func (e *Estimator) timedFinWait2Within(d time.Duration) (count float64) {
 	return count
 }
 
-// Occupancy is how many units are occupied now, by open connections and TIME_WAITs.
+// Occupancy is how many units open connections and TIME_WAITs occupy now by the model.
 func (e *Estimator) Occupancy(m TimeWaitModel) float64 {
 	return e.Connections(m) + e.TimeWaits(m)
 }
@@ -386,7 +388,7 @@ func (e *Estimator) Connections(m TimeWaitModel) float64 {
 	return max(0, float64(e.open)+m.OpenOffset)
 }
 
-// slotsOf rounds a duration to seconds, which are the slots of a Counter.
+// slotsOf rounds a duration to seconds, at most those that a Counter keeps.
 func slotsOf(d time.Duration) int {
 	return min(slots, int((d+time.Second/2)/time.Second))
 }

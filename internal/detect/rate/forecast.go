@@ -10,7 +10,7 @@ type Forecast struct {
 	Occupancy, Capacity float64       // units now, and at most
 	Rate                float64       // units taken per second
 	Deviation           float64       // standard deviation of Rate
-	Window              time.Duration // that Rate is taken over
+	Window              time.Duration // over which Rate is taken
 	Burstiness          float64       // how many units are taken at once: variance divided by mean
 	Exhausts            bool          // the capacity is exhausted within one hold time
 	ExhaustedIn         time.Duration // only where Exhausts
@@ -38,7 +38,7 @@ func (e *Estimator) Forecast(m TimeWaitModel, capacity float64) Forecast {
 	return f
 }
 
-// Exhaustion is the time until the occupancy reaches the capacity, if units are taken at a
+// Exhaustion is the time until the occupancy reaches the capacity, if from now on units are taken at a
 // constant rate per second. It steps second by second through the known releases, and those of
 // what is taken meanwhile (shares), until everything that is occupied now has been released.
 // From then on the occupancy stays as it is (the plateau): if that is below the capacity,
@@ -70,8 +70,8 @@ func (e *Estimator) Plateau(rate float64, m TimeWaitModel) float64 {
 	return e.Connections(m) + rate*min(1, m.Scale)*e.MeanHold(m).Seconds()
 }
 
-// MeanHold is how long TIME_WAITs occupy their units on average, if they are such as those of
-// the last MaxWindow.
+// MeanHold is how long a TIME_WAIT occupies its unit on average, if those to come are like those created
+// within the last MaxWindow.
 func (e *Estimator) MeanHold(m TimeWaitModel) time.Duration {
 	reused, unclosed := e.shares(m)
 	seconds := reused*m.ReuseAfter.Seconds() + unclosed*m.FinWait2Hold.Seconds() + (1-reused-unclosed)*m.Hold.Seconds()
@@ -83,8 +83,8 @@ func (e *Estimator) MeanHold(m TimeWaitModel) time.Duration {
 	return time.Duration(seconds * float64(time.Second))
 }
 
-// released is how many of the units that TIME_WAITs occupy now are released in a second
-// from now: 0 is the next one.
+// released is how many of the units that TIME_WAITs occupy now are released in one second of the
+// future: 0 is the next one.
 func (e *Estimator) released(second int, m TimeWaitModel) float64 {
 	// What was created hold-1-second slots ago is released in this second.
 	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
@@ -122,9 +122,9 @@ func (e *Estimator) released(second int, m TimeWaitModel) float64 {
 	return max(0, count)
 }
 
-// delayedShare is the fraction of the timewait sockets created within MaxWindow that were in
-// FIN_WAIT2 then, and whose peers close after FinDelay: of those that connect() may take over, if it
-// takes over any.
+// delayedShare is which fraction of the timewait sockets created within MaxWindow is released later by
+// FinDelay, because it was created in FIN_WAIT2. If connect() takes over TIME_WAITs, it is the fraction
+// of those with a timestamp.
 func (e *Estimator) delayedShare(m TimeWaitModel) float64 {
 	if m.FinDelay == 0 {
 		return 0
@@ -138,8 +138,9 @@ func (e *Estimator) delayedShare(m TimeWaitModel) float64 {
 	return min(1, e.timedFinWait2Within(MaxWindow)/max(1, timed))
 }
 
-// passed is the part of a second from now, 0 being the next one, that is more than a time after
-// now: in it what is taken from now on is released again.
+// passed is the fraction, 0 to 1, of one second of the future (0 is the next one) that lies more than
+// after from now. Units that are taken from now on at a constant rate, and are released again that much
+// later, are released at the same rate in that fraction of the second.
 func passed(second int, after time.Duration) float64 {
 	return min(1, max(0, float64(second+1)-after.Seconds()))
 }
@@ -176,8 +177,8 @@ func (e *Estimator) shares(m TimeWaitModel) (reused, unclosed float64) {
 	return reused, unclosed
 }
 
-// Declining reports whether the rate falls so clearly that everything that will still
-// be taken, if it goes on falling in this way, fits into the capacity.
+// Declining reports whether the rate falls clearly, and so fast that all that will still
+// be taken fits into the capacity if the rate goes on falling in this way.
 func (e *Estimator) Declining(f Forecast) bool {
 	for window := MaxWindow; window >= 4*Step; window /= 2 {
 		half := int(min(window, e.Age()) / Step / 2)
@@ -194,7 +195,7 @@ func (e *Estimator) Declining(f Forecast) bool {
 	return false
 }
 
-// Sustained reports whether units were taken at the rate of f evenly over MaxWindow.
+// Sustained reports whether units were taken evenly over MaxWindow, at the rate of f.
 func (e *Estimator) Sustained(f Forecast) bool {
 	const parts = 4
 	if e.Age() < MaxWindow-Step {
@@ -210,8 +211,8 @@ func (e *Estimator) Sustained(f Forecast) bool {
 	return true
 }
 
-// recordedFor is the age of the oldest timewait socket that counts: some may have been created before
-// the estimator began.
+// recordedFor is how long ago the oldest recorded timewait socket was created. That may be before the first
+// event: see TimeWaitCreated.
 func (e *Estimator) recordedFor() time.Duration {
 	for n := slots - 1; n > 0; n-- {
 		if e.timeWaits.ago(n)+e.finWait2.ago(n) > 0 {
@@ -227,7 +228,7 @@ func (e *Estimator) recordedFor() time.Duration {
 func (e *Estimator) Significant(f Forecast, m TimeWaitModel) bool {
 	hold, delay := slotsOf(m.Hold), time.Duration(e.delayedShare(m)*float64(m.FinDelay))
 	length := m.Hold + delay
-	if reused, _ := e.shares(m); reused > 0.5 { // most of what is occupied is young
+	if reused, _ := e.shares(m); reused > 0.5 { // most units are released again after ReuseAfter: a hold time is that long
 		hold = max(2, slotsOf(m.ReuseAfter+delay+time.Second/2))
 		length = time.Duration(hold) * time.Second
 	}

@@ -5,9 +5,9 @@ import (
 	"container/heap"
 )
 
-// User is on whose account an entry is kept. A full table takes room from the Quota with the
-// most entries, and within it from the Part with the most. So however many keys and parts one
-// quota has, those of another are not replaced before they are as many.
+// User is on whose account an entry is kept. A full table evicts from the Quota with the
+// most entries, and within that Quota from the Part with the most. So however many keys and parts one
+// quota has, the keys of another one are evicted only if that has as many.
 type User struct {
 	Quota uint32
 	Part  uint64
@@ -19,14 +19,15 @@ type share[K comparable, V any] struct {
 	entries entryHeap[K, V]
 	ordered bool // entries is a heap
 	pins    int  // entries that are pinned
-	evicted int  // sweeps for which it counts that a key was evicted; 0: none was lately
+	evicted int  // for how many sweeps from now it counts that a key was evicted; 0: none was lately
 }
 
 const (
-	// searchEvery bounds the evictions, as a part of the limit, after which the largest share is
-	// searched for again. A user may have that much less than its share.
+	// searchEvery: after limit/searchEvery evictions from one share the largest one is searched for
+	// again. So a user may have that many keys fewer than its fair share.
 	searchEvery = 64
-	// rememberEvicted is for how many sweeps a new key may be one that was evicted before.
+	// rememberEvicted is for how many sweeps after an eviction a new key of the user may be the one
+	// that was evicted.
 	rememberEvicted = 64
 )
 
@@ -43,7 +44,7 @@ func (t *Table[K, V]) shareOf(u User) *share[K, V] {
 	return s
 }
 
-// evict takes the entry out of its share that a new one of own replaces.
+// evict removes the lightest entry of the largest share, and returns it to be used for a new key of own.
 func (t *Table[K, V]) evict(own *share[K, V]) *Entry[K, V] {
 	if t.largest == nil || t.left == 0 || !t.largest.canEvict() {
 		t.findLargest(own)
@@ -60,8 +61,8 @@ func (t *Table[K, V]) evict(own *share[K, V]) *Entry[K, V] {
 	return e
 }
 
-// findLargest finds the share from which to evict, as if own had the new entry already. There
-// is one, because not all entries are pinned.
+// findLargest finds the share from which to evict: the largest one, if own had the new key already. There
+// is one, because at most half of the entries are pinned.
 func (t *Table[K, V]) findLargest(own *share[K, V]) {
 	t.left = max(1, t.limit/searchEvery)
 	t.largest = nil
@@ -84,7 +85,7 @@ func (t *Table[K, V]) findLargest(own *share[K, V]) {
 	}
 }
 
-// sweepShares forgets the users who have no entry, and from whom none was evicted lately.
+// sweepShares forgets the users who have no entry, and of whom none was evicted lately. Sweep calls it.
 func (t *Table[K, V]) sweepShares() {
 	for _, s := range t.shares {
 		s.evicted = max(0, s.evicted-1)
@@ -138,8 +139,8 @@ func (s *share[K, V]) fix(e *Entry[K, V]) {
 	}
 }
 
-// errorBound is the error bound of a new key that replaces one of another user or none: 0 if no
-// key of this user was evicted lately, else the weight of its lightest one, at least 1.
+// errorBound is the error of a new key that replaces none of its own user: the key may have been evicted
+// lately. It is 0 if no key of this user was, else the weight of its lightest key, at least 1.
 func (s *share[K, V]) errorBound() uint64 {
 	if s.evicted == 0 {
 		return 0

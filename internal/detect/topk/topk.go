@@ -28,7 +28,7 @@ type Table[K comparable, V any] struct {
 	shares  map[User]*share[K, V]
 	quotas  map[uint32]int // number of entries by User.Quota
 	largest *share[K, V]   // from which keys are evicted; nil: it must be searched for
-	left    int            // evictions until it is searched for again
+	left    int            // evictions until largest is searched for again
 }
 
 // Entry is one key of a Table. It stays valid until the next [Table.GetOrInsert] of a new
@@ -36,8 +36,8 @@ type Table[K comparable, V any] struct {
 type Entry[K comparable, V any] struct {
 	Key    K
 	Value  V
-	Weight uint64 // counted since the key got its entry
-	Missed uint64 // upper bound of what was counted for the key before that: its error
+	Weight uint64 // what Add has counted since the key got its entry
+	Missed uint64 // upper bound of what may have been counted for the key before that: the error of Weight
 	share  *share[K, V]
 	pos    int // in share.entries
 	pinned bool
@@ -58,7 +58,7 @@ func (t *Table[K, V]) Len() int { return len(t.entries) }
 func (t *Table[K, V]) Evicted() uint64 { return t.evicted }
 
 // Entries returns all entries, in no order. The slice is the table's own: it must not
-// be changed, and is valid until the next Get or Sweep.
+// be changed, and is valid until the next GetOrInsert of a new key or the next Sweep.
 func (t *Table[K, V]) Entries() []*Entry[K, V] { return t.entries }
 
 // Find returns the entry of a key, or nil if the table does not have the key. hash is any
@@ -86,6 +86,7 @@ func (t *Table[K, V]) GetOrInsert(key K, hash uint64, user User) *Entry[K, V] {
 	return t.insert(key, t.shareOf(user))
 }
 
+// insert adds an entry for a new key to the share own.
 func (t *Table[K, V]) insert(key K, own *share[K, V]) *Entry[K, V] {
 	var e *Entry[K, V]
 	if len(t.entries) < t.limit {
