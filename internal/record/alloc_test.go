@@ -12,6 +12,7 @@ import (
 func encoders() map[string]Encoder {
 	return map[string]Encoder{
 		"ndjson": NewNative(nil), "ndjson with labels": NewNative(goldenLabels), "text": Text{},
+		"ecs": NewECS(goldenLabels), "otel": NewOTel(goldenLabels),
 	}
 }
 
@@ -34,7 +35,7 @@ func encoded(e Encoder, event tcp.Transition) map[string]func(dst []byte) []byte
 	return map[string]func(dst []byte) []byte{
 		"transition": func(dst []byte) []byte { return e.Transition(dst, &event) },
 		"connection": func(dst []byte) []byte { return e.Connection(dst, &event, &end) },
-		"socket":     func(dst []byte) []byte { return e.(socketEncoder).Socket(dst, &socket) },
+		"socket":     func(dst []byte) []byte { return e.(SocketEncoder).Socket(dst, &socket) },
 	}
 }
 

@@ -91,7 +91,7 @@ func BenchmarkFastPath(b *testing.B) {
 			func(o object, t *tcp.Transition) object { return object{times.append(o.line, t.Time)} },
 		},
 		{"identity", object.identity, identities.append},
-		{"owner", object.owner, owners.append},
+		{"owner", object.owner, func(o object, t *tcp.Transition) object { return owners.append(o, t, object.owner) }},
 		{
 			"digits",
 			func(o object, t *tcp.Transition) object {

@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/json"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -27,9 +28,39 @@ func FuzzRecordsAgainstEncodingJSON(f *testing.F) {
 	})
 }
 
+// A line of another schema is valid whatever its values are, and no key comes twice.
+func FuzzOtherSchemas(f *testing.F) {
+	labels := longestLabels(f)
+	encoders := []SocketEncoder{NewECS(nil), NewECS(labels), NewOTel(nil), NewOTel(labels)}
+	fuzzRecords(f, func(t *testing.T, v *fuzzed) {
+		event, socket := v.transition(), v.socket()
+		end := v.connection(&event)
+		for _, e := range encoders {
+			for _, line := range [][]byte{e.Transition(nil, &event), e.Connection(nil, &event, &end), e.Socket(nil, &socket)} {
+				line = e.WithSeq(nil, line, v.seq)
+				checkLine(t, line, SchemaECS.MaxLine())
+				decodeJSON(t, line)
+				if keys := keysOf(t, line); slices.Contains(keys, "attributes") {
+					keysOf(t, memberOf(t, line, "attributes"))
+				}
+			}
+		}
+	})
+}
+
+// memberOf returns the value of one member of an object.
+func memberOf(t *testing.T, object []byte, key string) []byte {
+	t.Helper()
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(object, &members); err != nil {
+		t.Fatalf("%v in %q", err, object)
+	}
+	return members[key]
+}
+
 func checkAgainst(t *testing.T, line []byte, want any) {
 	t.Helper()
-	checkLine(t, line)
+	checkLine(t, line, MaxLine)
 	byEncodingJSON, err := json.Marshal(want)
 	if err != nil {
 		t.Fatal(err)
@@ -43,14 +74,14 @@ func checkAgainst(t *testing.T, line []byte, want any) {
 }
 
 // checkLine checks what every NDJSON line must fulfil.
-func checkLine(t *testing.T, line []byte) {
+func checkLine(t *testing.T, line []byte, maxBytes int) {
 	t.Helper()
 	text, ended := strings.CutSuffix(string(line), "\n")
 	switch {
 	case !ended || strings.Contains(text, "\n"):
 		t.Fatalf("not one line: %q", line)
-	case len(line) > MaxLine:
-		t.Fatalf("a line of %d bytes, want %d at most", len(line), MaxLine)
+	case len(line) > maxBytes:
+		t.Fatalf("a line of %d bytes, want %d at most", len(line), maxBytes)
 	case !utf8.Valid(line):
 		t.Fatalf("a line that is not UTF-8: %q", line)
 	}

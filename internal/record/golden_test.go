@@ -16,17 +16,33 @@ var update = flag.Bool("update", false, "write the golden files instead of compa
 func TestEncoder_GoldenFiles(t *testing.T) {
 	var files []string
 	for name, cases := range goldenFiles {
-		checkGolden(t, name+".ndjson", NewNative(nil), cases)
 		checkGolden(t, name+".txt", Text{}, cases)
-		files = append(files, name+".ndjson", name+".txt")
+		files = append(files, name+".txt")
 	}
-	checkGolden(t, "labels.ndjson", NewNative(goldenLabels), oneOfEachType())
-	files = append(files, "labels.ndjson")
+	for _, schema := range Schemas() {
+		dir := goldenDir(schema)
+		for name, cases := range goldenFiles {
+			file := filepath.Join(dir, name+".ndjson")
+			checkGolden(t, file, NewEncoder(schema, nil), cases)
+			files = append(files, file)
+		}
+		file := filepath.Join(dir, "labels.ndjson")
+		checkGolden(t, file, NewEncoder(schema, goldenLabels), oneOfEachType())
+		files = append(files, file)
+	}
 
 	slices.Sort(files)
 	if got := goldenNames(t); !slices.Equal(got, files) {
 		t.Errorf("testdata holds %v, want %v", got, files)
 	}
+}
+
+// goldenDir is the directory of a schema in testdata. That of the native one is testdata itself.
+func goldenDir(schema Schema) string {
+	if schema == SchemaNative {
+		return ""
+	}
+	return string(schema)
 }
 
 // oneOfEachType is the first case of every golden file.
@@ -38,19 +54,22 @@ func oneOfEachType() []goldenCase {
 	return cases
 }
 
-// goldenNames are the files in testdata, without the directory testdata/fuzz.
+// goldenNames are the files in testdata and in the directories of the schemas.
 func goldenNames(t *testing.T) []string {
 	t.Helper()
-	entries, err := os.ReadDir("testdata")
-	if err != nil {
-		t.Fatal(err)
-	}
 	var names []string
-	for _, e := range entries {
-		if !e.IsDir() {
-			names = append(names, e.Name())
+	for _, dir := range []string{"", string(SchemaECS), string(SchemaOTel)} {
+		entries, err := os.ReadDir(filepath.Join("testdata", dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range entries {
+			if !e.IsDir() && e.Name() != ecsFieldList {
+				names = append(names, filepath.Join(dir, e.Name()))
+			}
 		}
 	}
+	slices.Sort(names)
 	return names
 }
 
@@ -87,12 +106,18 @@ func checkGolden(t *testing.T, file string, e Encoder, cases []goldenCase) {
 	}
 }
 
-// goldenLines are the lines of all NDJSON files except labels.ndjson.
+// goldenLines are the lines of all native NDJSON files except labels.ndjson.
 func goldenLines(t *testing.T) map[string][]string {
+	t.Helper()
+	return goldenLinesOf(t, SchemaNative)
+}
+
+// goldenLinesOf are the lines of all files of a schema except labels.ndjson.
+func goldenLinesOf(t *testing.T, schema Schema) map[string][]string {
 	t.Helper()
 	lines := make(map[string][]string)
 	for name := range goldenFiles {
-		b, err := os.ReadFile(filepath.Join("testdata", name+".ndjson"))
+		b, err := os.ReadFile(filepath.Join("testdata", goldenDir(schema), name+".ndjson"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -106,7 +131,7 @@ func goldenLines(t *testing.T) map[string][]string {
 
 // An encoder appends to dst and leaves what is in it.
 func TestEncoder_Appends(t *testing.T) {
-	for _, e := range []Encoder{NewNative(nil), Text{}} {
+	for _, e := range []Encoder{NewNative(nil), NewECS(nil), NewOTel(nil), Text{}} {
 		for _, c := range oneOfEachType() {
 			for _, encode := range []func(dst []byte) []byte{
 				func(dst []byte) []byte { return c.encode(e, dst) }, func(dst []byte) []byte { return c.line(e, dst, 1) },
@@ -122,7 +147,7 @@ func TestEncoder_Appends(t *testing.T) {
 
 // A record encoded with its number is the shared line with that number added.
 func TestEncoder_SeqAddedLater(t *testing.T) {
-	for _, e := range []Encoder{NewNative(goldenLabels), Text{}} {
+	for _, e := range []Encoder{NewNative(goldenLabels), NewECS(goldenLabels), NewOTel(goldenLabels), Text{}} {
 		for _, cases := range goldenFiles {
 			for _, c := range cases {
 				for _, seq := range []uint64{1, 10, 123_456_789, 1<<64 - 1} {

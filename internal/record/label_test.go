@@ -114,19 +114,29 @@ func longestTransition() tcp.Transition {
 
 // A line stays within MaxLine however long the path of its cgroup is.
 func TestLine_LongPaths(t *testing.T) {
-	encoder := NewNative(longestLabels(t))
+	for _, schema := range Schemas() {
+		t.Run(string(schema), func(t *testing.T) { checkLongPaths(t, schema) })
+	}
+}
+
+func checkLongPaths(t *testing.T, schema Schema) {
+	t.Helper()
+	encoder, maxBytes, step := NewEncoder(schema, longestLabels(t)), schema.MaxLine(), 1
+	if schema != SchemaNative {
+		step = 7 // the path is cut, so most lengths are alike
+	}
 	event, connection := longestTransition(), largestConnection()
 	container := *event.Cgroup
 	event.Cgroup = &container
-	for length := range 12 * 256 {
+	for length := 0; length < 12*256; length += step {
 		for _, letter := range []string{"x", "\x01", "\"", "\xff", "é"} {
 			container.Path = "/" + strings.Repeat(letter, length)[:length]
 			for _, line := range [][]byte{
 				encoder.Transition(nil, &event), encoder.Connection(nil, &event, &connection),
 			} {
 				line = encoder.WithSeq(nil, line, 1<<64-1)
-				if len(line) > MaxLine || !strings.Contains(string(line), `,"container":"`) {
-					t.Fatalf("a path of %d times %q makes a line of %d bytes, want %d at most: %s", length, letter, len(line), MaxLine, line)
+				if len(line) > maxBytes || !strings.Contains(string(line), `":"`+containerID+`"`) {
+					t.Fatalf("a path of %d times %q makes a line of %d bytes, want %d at most: %s", length, letter, len(line), maxBytes, line)
 				}
 			}
 		}
@@ -165,7 +175,7 @@ func TestLine_LongestRecords(t *testing.T) {
 		{"socket", func(e Encoder, dst []byte) []byte {
 			s := tcp.Socket{Transition: longestTransition(), ExpiresIn: -1}
 			s.New = tcp.BoundInactive // a TIME_WAIT has no owner
-			return e.(socketEncoder).Socket(dst, &s)
+			return e.(SocketEncoder).Socket(dst, &s)
 		}},
 		{"alert", func(e Encoder, dst []byte) []byte {
 			a := longestAlert()
@@ -181,13 +191,21 @@ func TestLine_LongestRecords(t *testing.T) {
 			return e.Stop(dst, &Stop{Time: moment, Reason: "duration", Signal: "SIGTERM", Counts: largestCounts()})
 		}},
 	}
-	encoder := NewNative(longestLabels(t))
-	for _, c := range longest {
-		line := c.line(encoder, nil, 1<<64-1)
-		t.Logf("%s: %d bytes", c.name, len(line))
-		checkLine(t, line)
-		if got := keysOf(t, line); !slices.Equal(got[len(got)-2:], []string{"label", "filler"}) {
-			t.Errorf("%s: the keys are %v, want the labels last and in their order", c.name, got)
+	for _, schema := range Schemas() {
+		for _, c := range longest {
+			line := c.line(NewEncoder(schema, longestLabels(t)), nil, 1<<64-1)
+			t.Logf("%s, %s: %d bytes", schema, c.name, len(line))
+			checkLine(t, line, schema.MaxLine())
+			got := keysOf(t, line)
+			switch schema {
+			case SchemaECS:
+				got = keysOf(t, memberOf(t, line, "labels"))
+			case SchemaOTel:
+				got = keysOf(t, memberOf(t, line, "attributes"))
+			}
+			if !slices.Equal(got[len(got)-2:], []string{"label", "filler"}) {
+				t.Errorf("%s, %s: the keys are %v, want the labels last and in their order", schema, c.name, got)
+			}
 		}
 	}
 }

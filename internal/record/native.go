@@ -97,38 +97,41 @@ func (o object) features(key string, features []Feature) object {
 // Stats implements [Encoder].
 func (n *Native) Stats(dst []byte, r *Stats) []byte {
 	o := n.begin(dst, "stats", r.Time).
-		counts(&r.Counts)
+		counts("", &r.Counts)
 	return n.end(o)
 }
 
-func (o object) counts(c *Counts) object {
-	return o.uint("seen", c.Seen()).
-		uint("filtered", c.Filtered).
-		uint("lost_ring_full", c.LostRingFull).
-		uint("lost_ring_busy", c.LostRingBusy).
-		uint("lost_reentry", c.LostReentry).
-		uint("lost_queue_full", c.LostQueueFull).
-		uint("deferred", c.Deferred).
-		uint("read", c.Read).
-		uint("dropped", c.Dropped).
-		uint("written", c.Written).
-		uint("written_bytes", c.WrittenBytes).
-		uint("fired", c.Fired).
-		uint("entered", c.Entered).
-		uint("missed", c.Missed).
-		uint("other_protocol", c.OtherProtocol).
-		uint("connections", c.Connections).
-		uint("lost_connections", c.LostConnections).
-		uint("time_wait_unknown", c.TimeWaitUnknown).
-		uint("lost_resets", c.LostResets).
-		uint("cgroup_unknown", c.CgroupUnknown).
-		uint("time_wait_ends", c.TimeWaitEnds).
-		uint("lost_time_wait_ends", c.TimeWaitEndsLostQueueFull).
-		uint("missed_time_wait_ends", c.TimeWaitEndsLostKernel).
-		uint("lost_alerts", c.LostAlerts).
-		uint("alerts_suppressed", c.AlertsSuppressed).
-		uint("detection_left_out", c.DetectionLeftOut).
-		uintIfSet("seeded_after_ns", uint64(c.SeededAfter))
+// counts appends prefix and name as the key of each count.
+func (o object) counts(prefix string, c *Counts) object {
+	for i, v := range c.values() {
+		o.line = append(o.line, `,"`...)
+		o.line = append(o.line, prefix...)
+		o.line = append(o.line, countNames[i]...)
+		o.line = appendUint(append(o.line, `":`...), v)
+	}
+	if c.SeededAfter != 0 {
+		o.line = append(append(o.line, `,"`...), prefix...)
+		o.line = appendUint(append(o.line, `seeded_after_ns":`...), uint64(c.SeededAfter))
+	}
+	return o
+}
+
+// countNames are the keys of [Counts.values].
+var countNames = [...]string{
+	"seen", "filtered", "lost_ring_full", "lost_ring_busy", "lost_reentry", "lost_queue_full", "deferred", "read", "dropped",
+	"written", "written_bytes", "fired", "entered", "missed", "other_protocol", "connections", "lost_connections",
+	"time_wait_unknown", "lost_resets", "cgroup_unknown", "time_wait_ends", "lost_time_wait_ends", "missed_time_wait_ends",
+	"lost_alerts", "alerts_suppressed", "detection_left_out",
+}
+
+// values are the counts that are always written, in the order of countNames.
+func (c *Counts) values() [len(countNames)]uint64 {
+	return [...]uint64{
+		c.Seen(), c.Filtered, c.LostRingFull, c.LostRingBusy, c.LostReentry, c.LostQueueFull, c.Deferred, c.Read, c.Dropped,
+		c.Written, c.WrittenBytes, c.Fired, c.Entered, c.Missed, c.OtherProtocol, c.Connections, c.LostConnections,
+		c.TimeWaitUnknown, c.LostResets, c.CgroupUnknown, c.TimeWaitEnds, c.TimeWaitEndsLostQueueFull, c.TimeWaitEndsLostKernel,
+		c.LostAlerts, c.AlertsSuppressed, c.DetectionLeftOut,
+	}
 }
 
 // Loss implements [Encoder].
@@ -150,6 +153,6 @@ func (n *Native) Stop(dst []byte, r *Stop) []byte {
 	o := n.begin(dst, "stop", r.Time).
 		literal("reason", r.Reason).
 		literalIfSet("signal", r.Signal).
-		counts(&r.Counts)
+		counts("", &r.Counts)
 	return n.end(o)
 }

@@ -67,7 +67,7 @@ func (o object) culprit(c *detect.Culprit) object {
 		return o
 	}
 	o = o.string("service", c.Service).
-		trueIf("service_claimed", c.Cgroup != nil && c.Service == c.Cgroup.Service() && c.Cgroup.IsServiceClaimed()).
+		trueIf("service_claimed", isServiceClaimed(c)).
 		decimal("share", c.Share).
 		uint("processes", uint64(c.Processes))
 	if c.PID != 0 {
@@ -81,6 +81,11 @@ func (o object) culprit(c *detect.Culprit) object {
 			decimal("next_share", c.NextShare)
 	}
 	return o
+}
+
+// isServiceClaimed reports whether a user other than root may have chosen the name of the service.
+func isServiceClaimed(c *detect.Culprit) bool {
+	return c.Cgroup != nil && c.Service == c.Cgroup.Service() && c.Cgroup.IsServiceClaimed()
 }
 
 // clip cuts s to at most maxAlertProse bytes, between two runes. The texts of package

@@ -25,7 +25,7 @@ func (n *Native) Transition(dst []byte, t *tcp.Transition) []byte {
 		o = o.literal("time_wait_end", endOfTimeWait(t))
 	}
 	o = o.uintIfSet("in_state_ns", uint64(t.InState))
-	o = n.owners.append(o, t)
+	o = n.owners.append(o, t, object.owner)
 	o = o.errno(t.Error).
 		literalIfSet("reset_reason", t.ResetReason)
 	return n.end(o)
@@ -44,7 +44,7 @@ func endOfTimeWait(t *tcp.Transition) string {
 func (n *Native) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []byte {
 	o := n.begin(dst, "connection", t.Time)
 	o = n.identities.append(o, t)
-	o = n.owners.append(o, t)
+	o = n.owners.append(o, t, object.owner)
 	if c.OpenedAt != 0 {
 		o = o.time("opened", &n.opened, c.Opened).
 			uint("duration_ns", uint64(t.Monotonic-c.OpenedAt)).
@@ -76,7 +76,7 @@ func (n *Native) Socket(dst []byte, s *tcp.Socket) []byte {
 	}
 	o = o.uintIfSet("expires_in_ns", uint64(s.ExpiresIn))
 	if s.New != tcp.TimeWait { // a timewait socket belongs to no process
-		o = n.owners.append(o, &s.Transition)
+		o = n.owners.append(o, &s.Transition, object.owner)
 	}
 	o = o.errno(s.Error)
 	return n.end(o)

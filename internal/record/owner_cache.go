@@ -13,7 +13,7 @@ type ownerCache [256]struct {
 	members []byte // empty: the slot is empty
 }
 
-// ownerKey is everything that [object.owner] reads. A cgroup is compared by its
+// ownerKey is everything that [object.owner] and its like in other schemas read. A cgroup is compared by its
 // address, because internal/cgroup never changes one that it has handed out.
 type ownerKey struct {
 	owner  tcp.Owner
@@ -25,15 +25,16 @@ func (k *ownerKey) matches(t *tcp.Transition) bool {
 	return k.owner == t.Owner && k.uid == t.UID && k.cgroup == t.Cgroup
 }
 
-// append does what [object.owner] does.
-func (c *ownerCache) append(o object, t *tcp.Transition) object {
+// append does what encode does, which must read nothing of t that is not in [ownerKey]. All
+// calls for one cache must pass the same encode.
+func (c *ownerCache) append(o object, t *tcp.Transition, encode func(object, *tcp.Transition) object) object {
 	slot := &c[(t.Owner.PID^t.Owner.PID>>8^uint32(t.Owner.Source)<<5)%uint32(len(c))]
 	if len(slot.members) > 0 && slot.key.matches(t) {
 		o.line = append(o.line, slot.members...)
 		return o
 	}
 	before := len(o.line)
-	o = o.owner(t)
+	o = encode(o, t)
 	slot.key = ownerKey{t.Owner, t.UID, t.Cgroup}
 	slot.members = append(slot.members[:0], o.line[before:]...)
 	return o

@@ -1,11 +1,12 @@
 // Package record encodes values as lines: NDJSON for programs, text for people. It is the
-// only place that knows the schema of docs/output.md. It must not read clocks, write to
-// files or talk to the kernel.
+// only place that knows the schemas of docs/output.md and docs/schemas.md. It must not read
+// clocks, write to files or talk to the kernel.
 //
 // record.go has the records that are made in user space, encoder.go the interface of a
 // schema. Each schema is a set of files: native*.go is the schema of docs/output.md in
-// NDJSON, text*.go the columns for people. json.go appends members of a JSON object to a
-// line. The files *_cache.go and digits.go are optimizations; each names the benchmark
+// NDJSON, ecs*.go Elastic Common Schema, otel*.go OpenTelemetry, mapped.go what these two have
+// in common, and text*.go the columns for people. json.go appends members of a JSON object to
+// a line. The files *_cache.go and digits.go are optimizations; each names the benchmark
 // that shows what it is worth.
 package record
 

@@ -1,0 +1,93 @@
+package record
+
+import "github.com/tcpshift/tcpshift/internal/tcp"
+
+// Schema is the vocabulary of the NDJSON records: their keys, and how values are spelled.
+type Schema string
+
+// The schemas. docs/schemas.md has a table of all keys.
+const (
+	SchemaNative Schema = "native" // docs/output.md
+	SchemaECS    Schema = "ecs"    // Elastic Common Schema, see [ECSVersion]
+	SchemaOTel   Schema = "otel"   // OpenTelemetry's log data model and semantic conventions
+)
+
+// Schemas returns all schemas, the default first.
+func Schemas() []Schema { return []Schema{SchemaNative, SchemaECS, SchemaOTel} }
+
+// MaxLine bounds a line of this schema, in bytes, its newline included.
+func (s Schema) MaxLine() int {
+	if s == SchemaNative {
+		return MaxLine
+	}
+	return 2 * MaxLine // the keys are longer, and all records have all names of the owner
+}
+
+// SocketEncoder is an Encoder that can encode a snapshot, too.
+type SocketEncoder interface {
+	Encoder
+	// Header appends the header of the format, if it has one.
+	Header(dst []byte) []byte
+	// Socket appends a socket record.
+	Socket(dst []byte, s *tcp.Socket) []byte
+}
+
+// NewEncoder returns the NDJSON encoder of a schema, which appends the labels, in their order, to
+// every record. An unknown schema is the native one.
+func NewEncoder(schema Schema, labels []Label) SocketEncoder {
+	switch schema {
+	case SchemaECS:
+		return NewECS(labels)
+	case SchemaOTel:
+		return NewOTel(labels)
+	}
+	return NewNative(labels)
+}
+
+// mappedEncoder is what the encoders of the other schemas have in common: the number and the labels
+// of the records, and the caches that [Native] has as well.
+type mappedEncoder struct {
+	seq    uint64
+	labels []byte // encoded members, each with its leading comma
+
+	times  timeCache
+	opened timeCache
+
+	identities memberCache
+	owners     ownerCache
+}
+
+func newMapped(labels []Label) mappedEncoder {
+	var o object
+	for _, l := range labels {
+		o = o.string(l.Key, l.Value)
+	}
+	return mappedEncoder{labels: o.line}
+}
+
+// SetSeq implements [Encoder].
+func (m *mappedEncoder) SetSeq(seq uint64) { m.seq = seq }
+
+// Header appends nothing: NDJSON has no header.
+func (m *mappedEncoder) Header(dst []byte) []byte { return dst }
+
+// memberCache is an [identityCache] for members of any length.
+type memberCache [512]struct {
+	key     identityKey
+	members []byte // empty: the slot is empty
+}
+
+// append does what encode does, which must read nothing of t that is not in [identityKey].
+// All calls for one cache must pass the same encode.
+func (c *memberCache) append(o object, t *tcp.Transition, encode func(object, *tcp.Transition) object) object {
+	slot := &c[(t.Cookie^t.Cookie>>12)%uint64(len(c))]
+	if len(slot.members) > 0 && slot.key.matches(t) {
+		o.line = append(o.line, slot.members...)
+		return o
+	}
+	before := len(o.line)
+	o = encode(o, t)
+	slot.key = identityKey{t.Cookie, t.Local, t.Peer, t.Netns, t.Role, t.Mapped, t.IPv6}
+	slot.members = append(slot.members[:0], o.line[before:]...)
+	return o
+}
