@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -99,6 +100,7 @@ func (v *labelsFlag) String() string { return "" }
 // formatOptions are the flags that shape records.
 type formatOptions struct {
 	format string
+	schema record.Schema // "": not given, which means native
 	color  string
 	labels []record.Label
 }
@@ -106,6 +108,7 @@ type formatOptions struct {
 func addFormatFlags(flags *pflag.FlagSet, o *formatOptions) {
 	o.format, o.color = formatNDJSON, colorAuto
 	flags.Var(single(&o.format, "FORMAT", parseFormat), "format", "ndjson for programs, text for people")
+	flags.Var(single(&o.schema, "SCHEMA", parseSchema), "schema", "keys of the ndjson records: native, ecs (Elastic Common Schema), otel (OpenTelemetry) (default native)")
 	flags.Var(single(&o.color, "WHEN", parseColor), "color", "color the text: auto (on a terminal), always, never")
 }
 
@@ -118,6 +121,8 @@ func (o *formatOptions) check() error {
 	switch {
 	case len(o.labels) > 0 && o.format == formatText:
 		return usagef("--label: --format text has no labels: use --format ndjson")
+	case o.schema != "" && o.format == formatText:
+		return usagef("--schema: --format text has no schema: use --format ndjson")
 	case o.color == colorAlways && o.format != formatText:
 		return usagef("--color: --format %s has no colors: use --format text", o.format)
 	}
@@ -129,6 +134,22 @@ func parseFormat(s string) (string, error) {
 		return "", fmt.Errorf("%q is not a format: use %s or %s", s, formatNDJSON, formatText)
 	}
 	return s, nil
+}
+
+// newEncoder returns the encoder of a format: text, or one of NDJSON records in a schema and with
+// labels.
+func newEncoder(format string, schema record.Schema, labels []record.Label, text record.Text) record.SocketEncoder {
+	if format == formatText {
+		return text
+	}
+	return record.NewEncoder(schema, labels)
+}
+
+func parseSchema(s string) (record.Schema, error) {
+	if !slices.Contains(record.Schemas(), record.Schema(s)) {
+		return "", fmt.Errorf("%q is not a schema: use %s, %s or %s", s, record.SchemaNative, record.SchemaECS, record.SchemaOTel)
+	}
+	return record.Schema(s), nil
 }
 
 func parsePath(s string) (string, error) {

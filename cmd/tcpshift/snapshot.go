@@ -12,7 +12,6 @@ import (
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/output"
-	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/snapshot"
 )
 
@@ -65,10 +64,7 @@ func (o *snapshotOptions) take(w snapshot.Writer) error {
 	if err != nil {
 		return err
 	}
-	var enc snapshot.Encoder = record.NewNative(o.labels)
-	if o.format == formatText {
-		enc = textEncoder(o.color, o.output)
-	}
+	enc := newEncoder(o.format, o.schema, o.labels, textEncoder(o.color, o.output))
 	return snapshot.Take(namespaces, enc, w)
 }
 

@@ -212,12 +212,9 @@ func (o *traceOptions) wants(recordType string) bool {
 }
 
 func (o *traceOptions) encoder() record.Encoder {
-	if o.format == formatText {
-		text := textEncoder(o.color, o.output)
-		text.NoTransitions, text.NoConnections = !o.wants("transition"), !o.wants("connection")
-		return text
-	}
-	return record.NewNative(o.labels)
+	text := textEncoder(o.color, o.output)
+	text.NoTransitions, text.NoConnections = !o.wants("transition"), !o.wants("connection")
+	return newEncoder(o.format, o.schema, o.labels, text)
 }
 
 func startRecord(features probe.Features) record.Start {

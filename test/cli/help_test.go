@@ -75,14 +75,14 @@ func TestHelp_CommandsAndFlags(t *testing.T) {
 		mention(t, mustSucceed(t, args...), "trace ", "alerts ", "snapshot ", "doctor ", "explain ", "version ", "completion ", "help ")
 	}
 	for _, args := range [][]string{{"help"}, {"help", "trace"}, {"trace", "--help"}} {
-		mention(t, mustSucceed(t, args...), "--format ", "--color ", "--only ", "--output ", "--duration ", "--count ", "--stats-interval ",
+		mention(t, mustSucceed(t, args...), "--format ", "--schema ", "--color ", "--only ", "--output ", "--duration ", "--count ", "--stats-interval ",
 			"--buffer-size ", "--queue-size ", "--label ", "--port ", "--local-port ", "--peer-port ", "--addr ", "--local-addr ", "--peer-addr ",
 			"--family ", "--pid ", "--comm ", "--netns ", "--cgroup ", "--old-state ", "--new-state ", "--role ", "--exclude-self ", "--time-wait-end ", "--owner-at-read ", "--sandbox ")
 	}
-	mention(t, mustSucceed(t, "alerts", "--help"), "--format ", "--color ", "--output ", "--duration ", "--buffer-size ", "--queue-size ", "--label ", "--exclude-self ", "--owner-at-read ", "--sandbox ",
+	mention(t, mustSucceed(t, "alerts", "--help"), "--format ", "--schema ", "--color ", "--output ", "--duration ", "--buffer-size ", "--queue-size ", "--label ", "--exclude-self ", "--owner-at-read ", "--sandbox ",
 		"--port ", "--netns ", "--cgroup ", "--storm-threshold ", "--alert-interval ", "--close-wait-age ", "--close-wait-count ",
 		"--connect-failures ", "--resets ", "--half-closed ")
-	mention(t, mustSucceed(t, "snapshot", "--help"), "--format ", "--color ", "--output ", "--label ", "--netns ")
+	mention(t, mustSucceed(t, "snapshot", "--help"), "--format ", "--schema ", "--color ", "--output ", "--label ", "--netns ")
 	for _, command := range []string{"trace", "alerts", "snapshot", "doctor", "explain", "version", "completion"} {
 		if by, of := mustSucceed(t, command, "--help"), mustSucceed(t, "help", command); by.stdout != of.stdout {
 			t.Errorf("want the same help from both commands\n%v\n%v", by, of)

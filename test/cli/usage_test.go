@@ -8,14 +8,15 @@ import (
 const (
 	states = "ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, " +
 		"CLOSING, NEW_SYN_RECV, BOUND_INACTIVE"
-	portHint  = " is not a port: use 1 to 65535, or a range such as 8000-8999"
-	addrHint  = " is not an address: use one such as 192.0.2.1, 2001:db8::1 or 10.0.0.0/8"
-	pidHint   = " is not a process id: use 1 to 4194304"
-	nsHint    = "; 'lsns -t net' and 'ls /run/netns' list them"
-	cgHint    = " is not a cgroup path: begin with '/', as in /proc/PID/cgroup"
-	countHint = "--count: counts transitions, which --only leaves out: add transition to --only, or use --duration"
-	labelHint = "--label: --format text has no labels: use --format ndjson"
-	helpHint  = ": run 'tcpshift help' for a list"
+	portHint   = " is not a port: use 1 to 65535, or a range such as 8000-8999"
+	addrHint   = " is not an address: use one such as 192.0.2.1, 2001:db8::1 or 10.0.0.0/8"
+	pidHint    = " is not a process id: use 1 to 4194304"
+	nsHint     = "; 'lsns -t net' and 'ls /run/netns' list them"
+	cgHint     = " is not a cgroup path: begin with '/', as in /proc/PID/cgroup"
+	countHint  = "--count: counts transitions, which --only leaves out: add transition to --only, or use --duration"
+	schemaHint = "--schema: --format text has no schema: use --format ndjson"
+	labelHint  = "--label: --format text has no labels: use --format ndjson"
+	helpHint   = ": run 'tcpshift help' for a list"
 )
 
 // badFlags are refused with and without the command trace.
@@ -110,6 +111,10 @@ var badFlags = []struct {
 	{flags("--only", "connection,loss", "--count", "1"), countHint},
 	{flags("--label", "a=b", "--format", "text"), labelHint},
 	{flags("--format", "text", "--label", "a=b", "--label", "c=d"), labelHint},
+	{flags("--schema", "ecs", "--format", "text"), schemaHint},
+	{flags("--format", "text", "--schema", "native"), schemaHint},
+	{flags("--schema", "ECS"), `--schema: "ECS" is not a schema: use native, ecs or otel`},
+	{flags("--schema", ""), `--schema: "" is not a schema: use native, ecs or otel`},
 
 	{flags("--label", "ab"), `--label: "ab" has no '=': write KEY=VALUE`},
 	{flags("--label", "Bad-Key=1"), `--label: key "Bad-Key" is not snake_case: use a-z, 0-9 and _, a letter first`},
