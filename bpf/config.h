@@ -52,8 +52,8 @@ const volatile __u64 wakeup_bytes = 1 << 20;
 
 /* Filters, see filter.h; zero or false: off. */
 const volatile __u8 filter_family; /* 4 or 6 */
-const volatile __u8 filter_ports; /* a bit per enum side */
-const volatile __u8 filter_addrs; /* a bit per enum side */
+const volatile __u8 filter_ports; /* a bit per enum side, what it excludes included */
+const volatile __u8 filter_addrs; /* likewise */
 const volatile bool filter_states;
 const volatile __u32 wanted_states[32]; /* by old state: a bit per emitted new state */
 const volatile bool exclude_orphan_fin_wait2; /* drops FIN_WAIT1 -> FIN_WAIT2 of orphans */
@@ -62,6 +62,12 @@ const volatile bool filter_netns;
 const volatile bool filter_pid;
 const volatile bool filter_comm;
 const volatile bool filter_cgroup;
+const volatile bool filter_uid;
+const volatile bool exclude_netns;
+const volatile bool exclude_pid;
+const volatile bool exclude_comm;
+const volatile bool exclude_cgroup;
+const volatile bool exclude_uid;
 
 /* The tracer's process. self_pid is its number in its own pid namespace. */
 const volatile bool exclude_self;

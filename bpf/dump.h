@@ -16,6 +16,7 @@
 #include "endpoints.h"
 #include "event.h"
 #include "event_ctx.h"
+#include "filter.h"
 #include "owner.h"
 #include "process_ref.h"
 #include "sock_state.h"
@@ -23,23 +24,51 @@
 /* The slot in event_ctx_scratch; a snapshot has its own maps, and runs one program at a time. */
 #define DUMP_SLOT 0
 
+/* What the filters compare besides the endpoints. */
+struct dump_match {
+	bool role;
+	bool uid;
+	bool cgroup;
+	bool owner;
+};
+
+/* Of a socket of which none of these is known. */
+static __always_inline struct dump_match match_unknown(void)
+{
+	return (struct dump_match){
+		.role = role_matches(ROLE_UNKNOWN),
+		.uid = !filter_uid,
+		.cgroup = !filter_cgroup,
+		.owner = !filter_pid && !filter_comm,
+	};
+}
+
+/* For all three kinds of socket; ep is zero. */
+static __always_inline void read_dumped_endpoints(const struct sock_common *skc,
+						  struct endpoints *ep)
+{
+	ep->listens = skc->skc_state == TCP_LISTEN;
+	ep->local_addr[0] = skc->skc_rcv_saddr;
+	ep->peer_addr[0] = ep->listens ? 0 : skc->skc_daddr;
+	ep->family = 4;
+	if (skc->skc_family == AF_INET6)
+		read_v6_addrs(skc, !ep->listens, ep);
+	ep->local_port = skc->skc_num;
+	ep->peer_port = bpf_ntohs(skc->skc_dport);
+}
+
 /* The fields that all three kinds of socket have. */
-static __always_inline void fill_common(const struct sock_common *skc, struct socket_event *e)
+static __always_inline void fill_common(const struct sock_common *skc, const struct endpoints *ep,
+					struct socket_event *e)
 {
 	struct transition_event *s = &e->socket;
-	struct endpoints ep = {};
 
-	ep.local_addr[0] = skc->skc_rcv_saddr;
-	ep.peer_addr[0] = skc->skc_state == TCP_LISTEN ? 0 : skc->skc_daddr;
-	ep.family = 4;
-	if (skc->skc_family == AF_INET6)
-		read_v6_addrs(skc, skc->skc_state != TCP_LISTEN, &ep);
-	__builtin_memcpy(s->local_addr, ep.local_addr, sizeof(s->local_addr));
-	__builtin_memcpy(s->peer_addr, ep.peer_addr, sizeof(s->peer_addr));
-	s->local_port = skc->skc_num;
-	s->peer_port = bpf_ntohs(skc->skc_dport);
-	s->family = ep.family;
-	s->flags = ep.mapped ? EVENT_MAPPED : 0;
+	__builtin_memcpy(s->local_addr, ep->local_addr, sizeof(s->local_addr));
+	__builtin_memcpy(s->peer_addr, ep->peer_addr, sizeof(s->peer_addr));
+	s->local_port = ep->local_port;
+	s->peer_port = ep->peer_port;
+	s->family = ep->family;
+	s->flags = ep->mapped ? EVENT_MAPPED : 0;
 	s->netns = skc->skc_net.net->ns.inum;
 	s->kind = EVENT_SOCKET;
 	s->new_state = skc->skc_state;
@@ -56,7 +85,8 @@ static __always_inline void fill_owner(const struct owner *owner, const struct s
 	__builtin_memcpy(e->comm, owner->comm, sizeof(e->comm));
 }
 
-static __always_inline void fill_full_socket(struct tcp_sock *tp, struct socket_event *e)
+static __always_inline void fill_full_socket(struct tcp_sock *tp, struct socket_event *e,
+					     struct dump_match *match)
 {
 	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
 	struct sock_state *s = NULL;
@@ -80,6 +110,10 @@ static __always_inline void fill_full_socket(struct tcp_sock *tp, struct socket_
 	e->socket.error = sk->sk_err;
 	if (e->socket.new_state == TCP_LISTEN)
 		e->socket.role = ROLE_LISTENER;
+	match->role = role_matches(e->socket.role);
+	match->uid = uid_matches(ec->uid);
+	match->cgroup = cgroup_matches(sk);
+	match->owner = owner_matches(&ec->owner);
 }
 
 static __always_inline void fill_timewait(struct tcp_timewait_sock *tw, struct socket_event *e)
@@ -89,34 +123,43 @@ static __always_inline void fill_timewait(struct tcp_timewait_sock *tw, struct s
 }
 
 /* A request becomes a server's socket. The kernel passes the user of its listener. */
-static __always_inline void fill_request(const struct bpf_iter__tcp *ctx, struct socket_event *e)
+static __always_inline void fill_request(const struct bpf_iter__tcp *ctx, struct socket_event *e,
+					 struct dump_match *match)
 {
 	e->socket.role = ROLE_SERVER;
 	e->socket.uid = ctx->uid;
+	match->role = role_matches(ROLE_SERVER);
+	match->uid = uid_matches(ctx->uid);
 }
 
-/* Called for each TCP socket of the namespace. */
+/* Called for each TCP socket of the namespace. The old state of what is no transition is 0. */
 static __always_inline int on_socket(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *skc = ctx->sk_common;
+	struct dump_match match = match_unknown();
 	struct socket_event e = {};
+	struct endpoints ep = {};
 	struct tcp_timewait_sock *tw;
 	struct tcp_sock *tp;
 
-	if (!skc)
+	if (!skc || !states_match(0, skc->skc_state))
 		return 0;
-	fill_common(skc, &e);
+	read_dumped_endpoints(skc, &ep);
+	if (!endpoints_match(&ep))
+		return 0;
+	fill_common(skc, &ep, &e);
 	tp = bpf_skc_to_tcp_sock(skc);
 	if (tp) {
-		fill_full_socket(tp, &e);
+		fill_full_socket(tp, &e, &match);
 	} else {
 		tw = bpf_skc_to_tcp_timewait_sock(skc);
 		if (tw)
 			fill_timewait(tw, &e);
 		else
-			fill_request(ctx, &e);
+			fill_request(ctx, &e, &match);
 	}
-	bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
+	if (match.role && match.uid && match.cgroup && match.owner)
+		bpf_seq_write(ctx->meta->seq, &e, sizeof(e));
 	return 0;
 }
 

@@ -34,7 +34,7 @@ static __always_inline bool matches_except_owner(const struct transition *t)
 		return false;
 	if (!role_matches(t->ec->role))
 		return false;
-	return endpoints_and_cgroup_match(t->sk, &t->ec->ep);
+	return uid_matches(t->ec->uid) && endpoints_match(&t->ec->ep) && cgroup_matches(t->sk);
 }
 
 static __always_inline __u8 timewait_substate_of(const struct transition *t)

@@ -17,6 +17,7 @@ struct endpoints {
 	__u16 peer_port;
 	__u8 family; /* 4 or 6 */
 	bool mapped; /* IPv4 over an IPv6 socket */
+	bool listens; /* the unspecified local address means every address; else: not chosen yet */
 };
 
 static __always_inline bool is_v4_mapped(const __u32 addr[4])
@@ -86,6 +87,7 @@ static __always_inline void read_endpoints(const struct sock *sk, int old_state,
 		ep->family = 4;
 		ep->mapped = false;
 	}
+	ep->listens = !has_peer;
 	ep->local_port = read_local_port(sk, old_state, new_state);
 	ep->peer_port = bpf_ntohs(skc->skc_dport);
 }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
-/* The filters that user space asks for: does a transition match them. */
+/*
+ * The filters that user space asks for: does a transition match them. A filter names what it
+ * passes, or what it excludes. What is not known passes every exclusion and no other filter.
+ */
 #ifndef TCPSHIFT_FILTER_H
 #define TCPSHIFT_FILTER_H
 
@@ -18,8 +21,13 @@ enum side {
 	SIDE_EITHER,
 	SIDE_LOCAL,
 	SIDE_PEER,
+	EXCLUDED_EITHER, /* what must not be at this end */
+	EXCLUDED_LOCAL,
+	EXCLUDED_PEER,
 	SIDES,
 };
+
+#define EXCLUDED_SIDES (1 << EXCLUDED_EITHER | 1 << EXCLUDED_LOCAL | 1 << EXCLUDED_PEER)
 
 #define MAX_CGROUP_DEPTH 32 /* bounds a loop, for the verifier */
 #define PORT_WORDS (65536 / 64)
@@ -66,6 +74,12 @@ enum member_kind {
 	MEMBER_PID,
 	MEMBER_COMM,
 	MEMBER_CGROUP,
+	MEMBER_UID,
+	EXCLUDED_NETNS,
+	EXCLUDED_PID,
+	EXCLUDED_COMM,
+	EXCLUDED_CGROUP,
+	EXCLUDED_UID,
 };
 
 struct member_key {
@@ -74,7 +88,7 @@ struct member_key {
 };
 
 /*
- * The namespaces, pids, comms and cgroups of the filters. User space sizes it for them
+ * The namespaces, pids, comms, cgroups and uids of the filters. User space sizes it for them
  * before load and fills it before it attaches the programs; they only read. It cannot
  * be full.
  */
@@ -93,9 +107,9 @@ static __always_inline bool is_member(enum member_kind kind, __u64 id)
 	return bpf_map_lookup_elem(&filter_members, &key) != NULL;
 }
 
-static __always_inline bool is_member_comm(const __u8 comm[TASK_COMM_LEN])
+static __always_inline bool is_member_comm(enum member_kind kind, const __u8 comm[TASK_COMM_LEN])
 {
-	struct member_key key = {.kind = MEMBER_COMM};
+	struct member_key key = {.kind = kind};
 
 	__builtin_memcpy(key.value, comm, TASK_COMM_LEN);
 	return bpf_map_lookup_elem(&filter_members, &key) != NULL;
@@ -118,6 +132,17 @@ static __always_inline bool ports_match(const struct endpoints *ep)
 	if (filter_ports & 1 << SIDE_LOCAL && !port_set_has(SIDE_LOCAL, ep->local_port))
 		return false;
 	return !(filter_ports & 1 << SIDE_PEER) || port_set_has(SIDE_PEER, ep->peer_port);
+}
+
+/* A port that is not known, 0, is in no set. */
+static __always_inline bool ports_excluded(const struct endpoints *ep)
+{
+	if (filter_ports & 1 << EXCLUDED_EITHER && (port_set_has(EXCLUDED_EITHER, ep->local_port) ||
+						    port_set_has(EXCLUDED_EITHER, ep->peer_port)))
+		return true;
+	if (filter_ports & 1 << EXCLUDED_LOCAL && port_set_has(EXCLUDED_LOCAL, ep->local_port))
+		return true;
+	return filter_ports & 1 << EXCLUDED_PEER && port_set_has(EXCLUDED_PEER, ep->peer_port);
 }
 
 static __always_inline bool prefixes_have(enum side side, __u8 family, const __u32 addr[4])
@@ -145,16 +170,42 @@ static __always_inline bool addrs_match(const struct endpoints *ep)
 	       prefixes_have(SIDE_PEER, ep->family, ep->peer_addr);
 }
 
+static __always_inline bool is_unspecified(const __u32 addr[4])
+{
+	return !(addr[0] | addr[1] | addr[2] | addr[3]);
+}
+
+static __always_inline bool local_addr_excluded(enum side side, const struct endpoints *ep)
+{
+	return (ep->listens || !is_unspecified(ep->local_addr)) &&
+	       prefixes_have(side, ep->family, ep->local_addr);
+}
+
+static __always_inline bool peer_addr_excluded(enum side side, const struct endpoints *ep)
+{
+	return !is_unspecified(ep->peer_addr) && prefixes_have(side, ep->family, ep->peer_addr);
+}
+
+static __always_inline bool addrs_excluded(const struct endpoints *ep)
+{
+	if (filter_addrs & 1 << EXCLUDED_EITHER &&
+	    (local_addr_excluded(EXCLUDED_EITHER, ep) || peer_addr_excluded(EXCLUDED_EITHER, ep)))
+		return true;
+	if (filter_addrs & 1 << EXCLUDED_LOCAL && local_addr_excluded(EXCLUDED_LOCAL, ep))
+		return true;
+	return filter_addrs & 1 << EXCLUDED_PEER && peer_addr_excluded(EXCLUDED_PEER, ep);
+}
+
 /*
  * Whether the cgroup or one of its ancestors is in filter_members. Global, so that the
  * verifier walks the loop only once.
  */
-__noinline int is_in_member_cgroup(__u64 address)
+__noinline int is_in_member_cgroup(__u64 address, __u32 kind)
 {
 	struct cgroup *cgroup = (struct cgroup *)address;
 
 	for (int i = 0; i < MAX_CGROUP_DEPTH && cgroup; i++) {
-		if (is_member(MEMBER_CGROUP, BPF_CORE_READ(cgroup, kn, id)))
+		if (is_member(kind, BPF_CORE_READ(cgroup, kn, id)))
 			return 1;
 		cgroup = BPF_CORE_READ(cgroup, self.parent, cgroup);
 	}
@@ -164,17 +215,44 @@ __noinline int is_in_member_cgroup(__u64 address)
 /* By the cgroup in which the socket was created. */
 static __always_inline bool cgroup_matches(const struct sock *sk)
 {
-	return is_in_member_cgroup((__u64)cgroup_of_socket(sk));
+	__u64 cgroup;
+
+	if (!filter_cgroup && !exclude_cgroup)
+		return true;
+	cgroup = (__u64)cgroup_of_socket(sk);
+	if (exclude_cgroup && is_in_member_cgroup(cgroup, EXCLUDED_CGROUP))
+		return false;
+	return !filter_cgroup || is_in_member_cgroup(cgroup, MEMBER_CGROUP);
 }
 
-/* A transition without a known owner matches no filter on owners. */
+/* Whether the filters exclude a known owner. */
+static __always_inline bool owner_excluded(const struct owner *owner)
+{
+	if (exclude_pid && is_member(EXCLUDED_PID, owner->ref.pid))
+		return true;
+	return exclude_comm && is_member_comm(EXCLUDED_COMM, owner->comm);
+}
+
+/* A transition without a known owner matches no filter on owners, and is not excluded. */
 static __always_inline bool owner_matches(const struct owner *owner)
 {
 	if (exclude_self && owner->ref.source_and_flags & REF_SELF)
 		return false;
-	if (filter_pid && !(owner->ref.pid && is_member(MEMBER_PID, owner->ref.pid)))
+	if (!owner->ref.pid)
+		return !filter_pid && !filter_comm;
+	if (filter_pid && !is_member(MEMBER_PID, owner->ref.pid))
 		return false;
-	return !filter_comm || (owner->ref.pid && is_member_comm(owner->comm));
+	if (filter_comm && !is_member_comm(MEMBER_COMM, owner->comm))
+		return false;
+	return !owner_excluded(owner);
+}
+
+/* By the socket's user, as its record has it. */
+static __always_inline bool uid_matches(__u32 uid)
+{
+	if (exclude_uid && is_member(EXCLUDED_UID, uid))
+		return false;
+	return !filter_uid || is_member(MEMBER_UID, uid);
 }
 
 static __always_inline bool has_bit(__u32 mask, __u32 bit)
@@ -207,6 +285,8 @@ static __always_inline bool states_may_match(__u32 old_state, __u32 new_state)
 
 static __always_inline bool netns_matches(__u32 netns)
 {
+	if (exclude_netns && is_member(EXCLUDED_NETNS, netns))
+		return false;
 	return !filter_netns || is_member(MEMBER_NETNS, netns);
 }
 
@@ -214,15 +294,13 @@ static __always_inline bool endpoints_match(const struct endpoints *ep)
 {
 	if (filter_family && ep->family != filter_family)
 		return false;
-	if (filter_ports && !ports_match(ep))
+	if (filter_ports & ~EXCLUDED_SIDES && !ports_match(ep))
 		return false;
-	return !filter_addrs || addrs_match(ep);
-}
-
-static __always_inline bool endpoints_and_cgroup_match(const struct sock *sk,
-						       const struct endpoints *ep)
-{
-	return endpoints_match(ep) && (!filter_cgroup || cgroup_matches(sk));
+	if (filter_addrs & ~EXCLUDED_SIDES && !addrs_match(ep))
+		return false;
+	if (filter_ports & EXCLUDED_SIDES && ports_excluded(ep))
+		return false;
+	return !(filter_addrs & EXCLUDED_SIDES) || !addrs_excluded(ep);
 }
 
 #endif

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -18,7 +19,7 @@ import (
 type snapshotOptions struct {
 	formatOptions
 	outputOptions
-	netns []uint32
+	filter filter.Filter // its NewStates are those of the sockets
 }
 
 func newSnapshot(s *signals) *cobra.Command {
@@ -34,7 +35,8 @@ func newSnapshot(s *signals) *cobra.Command {
 	addFormatFlags(flags, &o.formatOptions)
 	addOutputFlags(flags, &o.outputOptions)
 	addLabelFlag(flags, &o.formatOptions)
-	flags.Var(list(&o.netns, "NETNS,...", filter.ParseNetns), "netns", "network namespace: inode, path or pid:N (default all)")
+	addFilterFlags(flags, &o.filter)
+	flags.Var(list(&o.filter.NewStates, "STATE,...", filter.ParseState), "state", "state that the socket has, such as TIME_WAIT")
 	return cmd
 }
 
@@ -60,12 +62,13 @@ func runSnapshot(s *signals, o *snapshotOptions) error {
 }
 
 func (o *snapshotOptions) take(w snapshot.Writer) error {
-	namespaces, err := netns.Find(o.netns)
+	namespaces, err := netns.Find(o.filter.Netns)
 	if err != nil {
 		return err
 	}
+	namespaces = slices.DeleteFunc(namespaces, func(n netns.Namespace) bool { return !o.filter.MatchesNetns(n.Inode) })
 	enc := newEncoder(o.format, o.schema, o.labels, textEncoder(o.color, o.output))
-	return snapshot.Take(namespaces, enc, w)
+	return snapshot.Take(namespaces, &o.filter, enc, w)
 }
 
 // signalWriter writes until a signal comes.

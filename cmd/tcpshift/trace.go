@@ -96,6 +96,7 @@ func addSizeFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.Var(single(&o.queueSize, "SIZE", parseQueueSize), "queue-size", "output that may wait for a slow reader, a power of two from 256KiB to 1GiB (default 8MiB)")
 }
 
+// addFilterFlags adds the filters that all commands with filters have.
 func addFilterFlags(flags *pflag.FlagSet, f *filter.Filter) {
 	flags.Var(list(&f.Ports, "PORT,...", filter.ParsePorts), "port", "local or peer port, or a range such as 8000-8999")
 	flags.Var(list(&f.LocalPorts, "PORT,...", filter.ParsePorts), "local-port", "local port or range")
@@ -106,8 +107,25 @@ func addFilterFlags(flags *pflag.FlagSet, f *filter.Filter) {
 	flags.Var(single(&f.Family, "4|6", filter.ParseFamily), "family", "4 or 6; IPv4 over an IPv6 socket counts as 4")
 	flags.Var(list(&f.PIDs, "PID,...", filter.ParsePID), "pid", "process that owns the socket")
 	flags.Var(verbatim(&f.Comms, "COMM", filter.ParseComm), "comm", "name of the process that owns the socket, at most 15 bytes; may be repeated")
-	flags.Var(list(&f.Netns, "NETNS,...", filter.ParseNetns), "netns", "network namespace: inode, path or pid:N")
+	flags.Var(list(&f.UIDs, "USER,...", filter.ParseUser), "uid", "user that the socket belongs to: a number or a name")
+	flags.Var(list(&f.Netns, "NETNS,...", filter.ParseNetns), "netns", "network namespace: inode, path, pid:N or a name of 'ip netns'")
 	flags.Var(list(&f.Cgroups, "PATH,...", filter.ParseCgroup), "cgroup", "cgroup v2 path; includes the cgroups below it")
+	addExclusionFlags(flags, &f.Not)
+}
+
+// addExclusionFlags adds a flag for each filter that leaves out what the filter passes.
+func addExclusionFlags(flags *pflag.FlagSet, not *filter.Exclusions) {
+	flags.Var(list(&not.Ports, "PORT,...", filter.ParsePorts), "not-port", "leave out this local or peer port or range")
+	flags.Var(list(&not.LocalPorts, "PORT,...", filter.ParsePorts), "not-local-port", "leave out this local port or range")
+	flags.Var(list(&not.PeerPorts, "PORT,...", filter.ParsePorts), "not-peer-port", "leave out this peer port or range")
+	flags.Var(list(&not.Addrs, "CIDR,...", filter.ParseAddr), "not-addr", "leave out this local or peer address or CIDR")
+	flags.Var(list(&not.LocalAddrs, "CIDR,...", filter.ParseAddr), "not-local-addr", "leave out this local address or CIDR")
+	flags.Var(list(&not.PeerAddrs, "CIDR,...", filter.ParseAddr), "not-peer-addr", "leave out this peer address or CIDR")
+	flags.Var(list(&not.PIDs, "PID,...", filter.ParsePID), "not-pid", "leave out the sockets of this process")
+	flags.Var(verbatim(&not.Comms, "COMM", filter.ParseComm), "not-comm", "leave out the sockets of processes with this name; may be repeated")
+	flags.Var(list(&not.UIDs, "USER,...", filter.ParseUser), "not-uid", "leave out the sockets of this user")
+	flags.Var(list(&not.Netns, "NETNS,...", filter.ParseNetns), "not-netns", "leave out this network namespace")
+	flags.Var(list(&not.Cgroups, "PATH,...", filter.ParseCgroup), "not-cgroup", "leave out this cgroup and those below it")
 }
 
 func runTrace(s *signals, o *traceOptions) (err error) {

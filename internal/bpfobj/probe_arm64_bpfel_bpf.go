@@ -82,10 +82,16 @@ type ProbeMemberKey struct {
 type ProbeMemberKind uint32
 
 const (
-	ProbeMemberKindMEMBER_NETNS  ProbeMemberKind = 0
-	ProbeMemberKindMEMBER_PID    ProbeMemberKind = 1
-	ProbeMemberKindMEMBER_COMM   ProbeMemberKind = 2
-	ProbeMemberKindMEMBER_CGROUP ProbeMemberKind = 3
+	ProbeMemberKindMEMBER_NETNS    ProbeMemberKind = 0
+	ProbeMemberKindMEMBER_PID      ProbeMemberKind = 1
+	ProbeMemberKindMEMBER_COMM     ProbeMemberKind = 2
+	ProbeMemberKindMEMBER_CGROUP   ProbeMemberKind = 3
+	ProbeMemberKindMEMBER_UID      ProbeMemberKind = 4
+	ProbeMemberKindEXCLUDED_NETNS  ProbeMemberKind = 5
+	ProbeMemberKindEXCLUDED_PID    ProbeMemberKind = 6
+	ProbeMemberKindEXCLUDED_COMM   ProbeMemberKind = 7
+	ProbeMemberKindEXCLUDED_CGROUP ProbeMemberKind = 8
+	ProbeMemberKindEXCLUDED_UID    ProbeMemberKind = 9
 )
 
 type ProbePidSource uint32
@@ -157,10 +163,13 @@ type ProbeResetEvent struct {
 type ProbeSide uint32
 
 const (
-	ProbeSideSIDE_EITHER ProbeSide = 0
-	ProbeSideSIDE_LOCAL  ProbeSide = 1
-	ProbeSideSIDE_PEER   ProbeSide = 2
-	ProbeSideSIDES       ProbeSide = 3
+	ProbeSideSIDE_EITHER     ProbeSide = 0
+	ProbeSideSIDE_LOCAL      ProbeSide = 1
+	ProbeSideSIDE_PEER       ProbeSide = 2
+	ProbeSideEXCLUDED_EITHER ProbeSide = 3
+	ProbeSideEXCLUDED_LOCAL  ProbeSide = 4
+	ProbeSideEXCLUDED_PEER   ProbeSide = 5
+	ProbeSideSIDES           ProbeSide = 6
 )
 
 type ProbeSocketEvent struct {
@@ -252,8 +261,13 @@ const (
 	ProbeVarAcceptHasTwoArgs           = "accept_has_two_args"
 	ProbeVarCgroupV1Subsys             = "cgroup_v1_subsys"
 	ProbeVarChainLength                = "chain_length"
+	ProbeVarExcludeCgroup              = "exclude_cgroup"
+	ProbeVarExcludeComm                = "exclude_comm"
+	ProbeVarExcludeNetns               = "exclude_netns"
 	ProbeVarExcludeOrphanFinWait2      = "exclude_orphan_fin_wait2"
+	ProbeVarExcludePid                 = "exclude_pid"
 	ProbeVarExcludeSelf                = "exclude_self"
+	ProbeVarExcludeUid                 = "exclude_uid"
 	ProbeVarExportCgroupEvent          = "export_cgroup_event"
 	ProbeVarExportEndEvent             = "export_end_event"
 	ProbeVarExportEventFlag            = "export_event_flag"
@@ -276,6 +290,7 @@ const (
 	ProbeVarFilterPorts                = "filter_ports"
 	ProbeVarFilterRoles                = "filter_roles"
 	ProbeVarFilterStates               = "filter_states"
+	ProbeVarFilterUid                  = "filter_uid"
 	ProbeVarHasClientTable             = "has_client_table"
 	ProbeVarHasRdonlyCast              = "has_rdonly_cast"
 	ProbeVarHasReceiveReset            = "has_receive_reset"
@@ -395,8 +410,13 @@ type ProbeVariableSpecs struct {
 	AcceptHasTwoArgs       *ebpf.VariableSpec `ebpf:"accept_has_two_args"`
 	CgroupV1Subsys         *ebpf.VariableSpec `ebpf:"cgroup_v1_subsys"`
 	ChainLength            *ebpf.VariableSpec `ebpf:"chain_length"`
+	ExcludeCgroup          *ebpf.VariableSpec `ebpf:"exclude_cgroup"`
+	ExcludeComm            *ebpf.VariableSpec `ebpf:"exclude_comm"`
+	ExcludeNetns           *ebpf.VariableSpec `ebpf:"exclude_netns"`
 	ExcludeOrphanFinWait2  *ebpf.VariableSpec `ebpf:"exclude_orphan_fin_wait2"`
+	ExcludePid             *ebpf.VariableSpec `ebpf:"exclude_pid"`
 	ExcludeSelf            *ebpf.VariableSpec `ebpf:"exclude_self"`
+	ExcludeUid             *ebpf.VariableSpec `ebpf:"exclude_uid"`
 	ExportCgroupEvent      *ebpf.VariableSpec `ebpf:"export_cgroup_event"`
 	ExportEndEvent         *ebpf.VariableSpec `ebpf:"export_end_event"`
 	ExportEventFlag        *ebpf.VariableSpec `ebpf:"export_event_flag"`
@@ -419,6 +439,7 @@ type ProbeVariableSpecs struct {
 	FilterPorts            *ebpf.VariableSpec `ebpf:"filter_ports"`
 	FilterRoles            *ebpf.VariableSpec `ebpf:"filter_roles"`
 	FilterStates           *ebpf.VariableSpec `ebpf:"filter_states"`
+	FilterUid              *ebpf.VariableSpec `ebpf:"filter_uid"`
 	HasClientTable         *ebpf.VariableSpec `ebpf:"has_client_table"`
 	HasRdonlyCast          *ebpf.VariableSpec `ebpf:"has_rdonly_cast"`
 	HasReceiveReset        *ebpf.VariableSpec `ebpf:"has_receive_reset"`
@@ -508,8 +529,13 @@ type ProbeVariables struct {
 	AcceptHasTwoArgs       *ebpf.Variable `ebpf:"accept_has_two_args"`
 	CgroupV1Subsys         *ebpf.Variable `ebpf:"cgroup_v1_subsys"`
 	ChainLength            *ebpf.Variable `ebpf:"chain_length"`
+	ExcludeCgroup          *ebpf.Variable `ebpf:"exclude_cgroup"`
+	ExcludeComm            *ebpf.Variable `ebpf:"exclude_comm"`
+	ExcludeNetns           *ebpf.Variable `ebpf:"exclude_netns"`
 	ExcludeOrphanFinWait2  *ebpf.Variable `ebpf:"exclude_orphan_fin_wait2"`
+	ExcludePid             *ebpf.Variable `ebpf:"exclude_pid"`
 	ExcludeSelf            *ebpf.Variable `ebpf:"exclude_self"`
+	ExcludeUid             *ebpf.Variable `ebpf:"exclude_uid"`
 	ExportCgroupEvent      *ebpf.Variable `ebpf:"export_cgroup_event"`
 	ExportEndEvent         *ebpf.Variable `ebpf:"export_end_event"`
 	ExportEventFlag        *ebpf.Variable `ebpf:"export_event_flag"`
@@ -532,6 +558,7 @@ type ProbeVariables struct {
 	FilterPorts            *ebpf.Variable `ebpf:"filter_ports"`
 	FilterRoles            *ebpf.Variable `ebpf:"filter_roles"`
 	FilterStates           *ebpf.Variable `ebpf:"filter_states"`
+	FilterUid              *ebpf.Variable `ebpf:"filter_uid"`
 	HasClientTable         *ebpf.Variable `ebpf:"has_client_table"`
 	HasRdonlyCast          *ebpf.Variable `ebpf:"has_rdonly_cast"`
 	HasReceiveReset        *ebpf.Variable `ebpf:"has_receive_reset"`

@@ -14,7 +14,7 @@ import (
 )
 
 // Filter selects transitions. A transition passes if each field that is not empty has a
-// value that matches.
+// value that matches, and Not has none. What is not known matches no value.
 type Filter struct {
 	Family byte // 4, 6, or 0 for both; a v4-mapped address is of family 4
 
@@ -25,6 +25,9 @@ type Filter struct {
 	Comms   []string // exact names of thread group leaders
 	Netns   []uint32 // inode numbers
 	Cgroups []uint64 // cgroup v2 ids; the socket was created in that cgroup or below it, wherever its owner is now
+	UIDs    []uint32 // users that the socket belongs to, in the initial user namespace
+
+	Not Exclusions
 
 	OldStates, NewStates []tcp.State
 	Roles                []tcp.Role
@@ -32,6 +35,19 @@ type Filter struct {
 	Transitions *tcp.Transitions // pairs of old and new state; nil: all
 	// ExcludeOrphanFinWait2 leaves out transitions to FIN_WAIT2 of sockets that no process has.
 	ExcludeOrphanFinWait2 bool
+}
+
+// Exclusions are values that do not pass, as the fields of [Filter] with the same names are values
+// that pass.
+type Exclusions struct {
+	Ports, LocalPorts, PeerPorts []PortRange
+	Addrs, LocalAddrs, PeerAddrs []netip.Prefix
+
+	PIDs    []uint32
+	Comms   []string
+	Netns   []uint32
+	Cgroups []uint64
+	UIDs    []uint32
 }
 
 // PortRange is the ports from First to Last, both included. They are 1 to 65535.

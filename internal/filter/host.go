@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -16,7 +17,8 @@ import (
 )
 
 // ParseNetns returns the inode number of a network namespace of this host. word is the
-// inode number, a path (/run/netns/blue, /proc/7/ns/net) or pid:N. A namespace that
+// inode number, a path (/run/netns/blue, /proc/7/ns/net), pid:N, or a name that ip-netns(8) has
+// given (blue). A namespace that
 // cannot be found by its inode number ([netns.Check]) is an error.
 func ParseNetns(word string) (uint32, error) {
 	if pid, isPID := strings.CutPrefix(word, "pid:"); isPID {
@@ -27,7 +29,7 @@ func ParseNetns(word string) (uint32, error) {
 	}
 	ino, err := strconv.ParseUint(word, 10, 32)
 	if err != nil {
-		return 0, fmt.Errorf("%q is not a network namespace: use an inode number, a path with a '/', or pid:N", word)
+		return netnsNamed(word)
 	}
 	err = netns.Check(uint32(ino))
 	if errors.Is(err, netns.ErrNotFound) {
@@ -55,6 +57,19 @@ func netnsOfProcess(word, number string) (uint32, error) {
 		return 0, fmt.Errorf("%q: there is no /proc: mount it (mount -t proc proc /proc)", word)
 	}
 	return 0, fmt.Errorf("%q: there is no process %d", word, pid)
+}
+
+// netnsDir is where ip-netns(8) mounts the namespaces that it names.
+const netnsDir = "/run/netns"
+
+// netnsNamed returns the namespace that has a name of ip-netns(8).
+func netnsNamed(name string) (uint32, error) {
+	path := filepath.Join(netnsDir, name)
+	_, err := netnsInode(path)
+	if name == "" || name == "." || name == ".." || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENAMETOOLONG) {
+		return 0, fmt.Errorf("%q is not a network namespace: use an inode number, a path with a '/', pid:N, or a name that 'ip netns list' lists", name)
+	}
+	return netnsAt(path)
 }
 
 // netnsAt returns the namespace at a path. It must be one that can be found again: the path may
@@ -98,6 +113,19 @@ func netnsInode(path string) (uint32, error) {
 		return 0, fmt.Errorf("%s: %w", e.Op, e.Err)
 	}
 	return ino, err
+}
+
+// ParseUser returns the number of a user of this host. word is that number, or the name of the user.
+func ParseUser(word string) (uint32, error) {
+	const none = 1<<32 - 1 // chown(2): no user
+	if uid, err := strconv.ParseUint(word, 10, 32); err == nil && uid != none {
+		return uint32(uid), nil
+	}
+	if found, err := user.Lookup(word); err == nil {
+		uid, err := strconv.ParseUint(found.Uid, 10, 32)
+		return uint32(uid), err
+	}
+	return 0, fmt.Errorf("%q is not a user: use a number from 0 to %d, or a name in /etc/passwd", word, uint32(none-1))
 }
 
 // ParseCgroup returns the id of a cgroup v2. word is its directory, or its path below the

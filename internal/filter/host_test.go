@@ -63,27 +63,30 @@ func TestNetns_PathProcessInode(t *testing.T) {
 func TestNetns_Refused(t *testing.T) {
 	show := "; 'lsns -t net' and 'ls /run/netns' list them"
 	names := func(word string) string {
-		return word + " is not a network namespace: use an inode number, a path with a '/', or pid:N"
+		return word + " is not a network namespace: use an inode number, a path with a '/', pid:N, or a name that 'ip netns list' lists"
 	}
 	noPID := func(word string) string { return word + " is not a process id: use 1 to 4194304" }
 	checkWords(t, ParseNetns, nil, bad{
-		"":                     names(`""`),
-		"blue":                 names(`"blue"`),
-		"-1":                   names(`"-1"`),
-		"4294967296":           names(`"4294967296"`),
-		"pid":                  names(`"pid"`),
-		"PID:1":                names(`"PID:1"`),
-		"0":                    "no network namespace has inode 0; 'lsns -t net' lists them",
-		"1":                    "no network namespace has inode 1; 'lsns -t net' lists them",
-		"pid:":                 noPID(`""`),
-		"pid:0":                noPID(`"0"`),
-		"pid:self":             noPID(`"self"`),
-		"pid:../1":             noPID(`"../1"`),
-		"pid:4194304":          `"pid:4194304": there is no process 4194304`,
-		"/run/netns/not-there": `"/run/netns/not-there" is not a network namespace: open: no such file or directory` + show,
-		"/proc/self/ns/pid":    `"/proc/self/ns/pid" is not a network namespace: the file is of another kind` + show,
-		"/proc/self/status":    `"/proc/self/status" is not a network namespace: the file is of another kind` + show,
-		"/":                    `"/" is not a network namespace: the file is of another kind` + show,
+		"":                       names(`""`),
+		"blue":                   names(`"blue"`),
+		"-1":                     names(`"-1"`),
+		".":                      names(`"."`),
+		"..":                     names(`".."`),
+		"4294967296":             names(`"4294967296"`),
+		strings.Repeat("x", 300): names(`"` + strings.Repeat("x", 300) + `"`),
+		"pid":                    names(`"pid"`),
+		"PID:1":                  names(`"PID:1"`),
+		"0":                      "no network namespace has inode 0; 'lsns -t net' lists them",
+		"1":                      "no network namespace has inode 1; 'lsns -t net' lists them",
+		"pid:":                   noPID(`""`),
+		"pid:0":                  noPID(`"0"`),
+		"pid:self":               noPID(`"self"`),
+		"pid:../1":               noPID(`"../1"`),
+		"pid:4194304":            `"pid:4194304": there is no process 4194304`,
+		"/run/netns/not-there":   `"/run/netns/not-there" is not a network namespace: open: no such file or directory` + show,
+		"/proc/self/ns/pid":      `"/proc/self/ns/pid" is not a network namespace: the file is of another kind` + show,
+		"/proc/self/status":      `"/proc/self/status" is not a network namespace: the file is of another kind` + show,
+		"/":                      `"/" is not a network namespace: the file is of another kind` + show,
 	})
 }
 
@@ -209,6 +212,69 @@ func TestNetns_MountedElsewhere(t *testing.T) {
 		!strings.Contains(err.Error(), "no process and no mount in tcpshift's own mount namespace leads to it") {
 		t.Errorf("%v, want %s…", err, want)
 	}
+}
+
+// A namespace is accepted by the name that ip-netns(8) gives it. The name is mounted in a child
+// process, which has its own /run.
+func TestNetns_Name(t *testing.T) {
+	needRoot(t)
+	const isChild = "TCPSHIFT_TEST_NETNS_NAME"
+	if os.Getenv(isChild) != "" {
+		checkName(t, "blue")
+		return
+	}
+	child := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	child.Env = append(os.Environ(), isChild+"=1")
+	child.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	out, err := child.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: "+t.Name()) {
+		t.Errorf("in its own mount namespace: %v\n%s", err, out)
+	}
+}
+
+func checkName(t *testing.T, name string) {
+	t.Helper()
+	if err := unix.Mount("none", "/run", "tmpfs", 0, ""); err != nil {
+		t.Fatalf("mount /run: %v", err)
+	}
+	for _, dir := range []string{netnsDir, filepath.Join(netnsDir, "a-directory")} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(netnsDir, name)
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var ino uint32
+	inNewNetns(t, func(made uint32) {
+		if err := unix.Mount("/proc/thread-self/ns/net", path, "", unix.MS_BIND, ""); err != nil {
+			t.Fatalf("bind-mount a network namespace: %v", err)
+		}
+		ino = made
+	})
+	if got, err := ParseNetns(name); err != nil || got != ino {
+		t.Errorf("%q returns %d, %v; want %d", name, got, err, ino)
+	}
+	const other = `"/run/netns/a-directory" is not a network namespace: the file is of another kind`
+	if _, err := ParseNetns("a-directory"); err == nil || !strings.HasPrefix(err.Error(), other) {
+		t.Errorf("a directory returns the error %v, want %s…", err, other)
+	}
+}
+
+// A user is a number or a name.
+func TestParse_User(t *testing.T) {
+	noUser := func(word string) string {
+		return word + " is not a user: use a number from 0 to 4294967294, or a name in /etc/passwd"
+	}
+	checkWords(t, ParseUser, good[uint32]{"0": 0, "root": 0, "1234": 1234, "4294967294": 4294967294}, bad{
+		"":             noUser(`""`),
+		"-1":           noUser(`"-1"`),
+		"4294967295":   noUser(`"4294967295"`),
+		"4294967296":   noUser(`"4294967296"`),
+		"no such user": noUser(`"no such user"`),
+		"root\n":       noUser(`"root\n"`),
+	})
 }
 
 func checkMounted(t *testing.T, path string) {

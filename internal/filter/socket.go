@@ -9,14 +9,32 @@ import (
 
 // MatchesNetns reports whether the filter passes sockets of a namespace.
 func (f *Filter) MatchesNetns(inode uint32) bool {
-	return len(f.Netns) == 0 || slices.Contains(f.Netns, inode)
+	return (len(f.Netns) == 0 || slices.Contains(f.Netns, inode)) && !slices.Contains(f.Not.Netns, inode)
 }
 
-// NeedsOwnerRoleOrCgroup reports whether the filter is on the owner, the role or the cgroup of a socket,
-// which internal/limits does not read. A socket without a known owner, role or cgroup does not
-// match such a filter.
+// NeedsOwnerRoleOrCgroup reports whether the filter passes only some owners, roles or cgroups of
+// sockets, which internal/limits does not read. A socket without a known owner, role or cgroup
+// does not match such a filter. It is never excluded for its owner or cgroup.
 func (f *Filter) NeedsOwnerRoleOrCgroup() bool {
 	return len(f.PIDs)+len(f.Comms)+len(f.Cgroups)+len(f.Roles) > 0
+}
+
+// MatchesSocket reports whether the endpoints and the user of a socket pass. The user of a
+// timewait socket is not known.
+func (f *Filter) MatchesSocket(s *tcp.Socket) bool {
+	if s.New == tcp.TimeWait {
+		return len(f.UIDs) == 0 && f.MatchesEndpoints(s.Local, s.Peer)
+	}
+	return f.matchesUID(s.UID) && f.MatchesEndpoints(s.Local, s.Peer)
+}
+
+// MatchesListener reports whether the endpoint and the user of a listener pass.
+func (f *Filter) MatchesListener(l *tcp.Listener) bool {
+	return f.matchesUID(l.UID) && f.MatchesEndpoints(l.Local, tcp.Endpoint{})
+}
+
+func (f *Filter) matchesUID(uid uint32) bool {
+	return (len(f.UIDs) == 0 || slices.Contains(f.UIDs, uid)) && !slices.Contains(f.Not.UIDs, uid)
 }
 
 // MatchesEndpoints reports whether the family, the ports and the addresses of a connection
@@ -27,21 +45,36 @@ func (f *Filter) MatchesEndpoints(local, peer tcp.Endpoint) bool {
 		return false
 	}
 	return matchesSides(f.Ports, f.LocalPorts, f.PeerPorts, local.Port, peer.Port, PortRange.contains) &&
-		matchesSides(f.Addrs, f.LocalAddrs, f.PeerAddrs, local.Addr, peer.Addr, netip.Prefix.Contains)
+		matchesSides(f.Addrs, f.LocalAddrs, f.PeerAddrs, local.Addr, peer.Addr, netip.Prefix.Contains) &&
+		!excludesSides(f.Not.Ports, f.Not.LocalPorts, f.Not.PeerPorts, local.Port, peer.Port, PortRange.contains) &&
+		!excludesSides(f.Not.Addrs, f.Not.LocalAddrs, f.Not.PeerAddrs, local.Addr, known(peer.Addr), netip.Prefix.Contains)
+}
+
+// known returns the zero Addr, which is in no prefix, for an unspecified address: the peer of a
+// socket without a peer. The local address of a listener may be unspecified and known.
+func known(addr netip.Addr) netip.Addr {
+	if addr.IsUnspecified() {
+		return netip.Addr{}
+	}
+	return addr
 }
 
 // matchesSides applies the filters on either side, on the local and on the peer's side.
 // An empty filter passes all values.
 func matchesSides[F, V any](either, local, peer []F, ofLocal, ofPeer V, matches func(F, V) bool) bool {
-	has := func(filters []F, v V) bool {
-		for _, f := range filters {
-			if matches(f, v) {
-				return true
-			}
-		}
-		return len(filters) == 0
-	}
+	has := func(filters []F, v V) bool { return len(filters) == 0 || matchesAny(filters, v, matches) }
 	return (has(either, ofLocal) || has(either, ofPeer)) && has(local, ofLocal) && has(peer, ofPeer)
+}
+
+// excludesSides reports whether the exclusions of either side, of the local or of the peer's side
+// have the value of that side.
+func excludesSides[F, V any](either, local, peer []F, ofLocal, ofPeer V, matches func(F, V) bool) bool {
+	return matchesAny(either, ofLocal, matches) || matchesAny(either, ofPeer, matches) ||
+		matchesAny(local, ofLocal, matches) || matchesAny(peer, ofPeer, matches)
+}
+
+func matchesAny[F, V any](filters []F, v V, matches func(F, V) bool) bool {
+	return slices.ContainsFunc(filters, func(f F) bool { return matches(f, v) })
 }
 
 func (r PortRange) contains(port uint16) bool { return r.First <= port && port <= r.Last }

@@ -20,7 +20,7 @@ func (r *hostReader) readListeners(unaccepted []uint16) (*detect.ListenTable, er
 	err := limits.EachListener(func(l *tcp.Listener) {
 		busy = busy || l.Queued > 0 || l.Drops > 0
 		switch {
-		case !r.filter.MatchesEndpoints(l.Local, tcp.Endpoint{}):
+		case !r.filter.MatchesListener(l):
 		case len(t.Listeners) < maxListeners:
 			t.Listeners = append(t.Listeners, *l)
 		default:

@@ -67,7 +67,7 @@ func (s *seeder) seedFrom(n netns.Namespace) (sent bool) {
 		}
 		limitsAt = boottime.Now()
 		err = limits.EachConnectionOrTimeWait(func(socket *tcp.Socket) {
-			if !s.filter.MatchesEndpoints(socket.Local, socket.Peer) {
+			if !s.filter.MatchesSocket(socket) {
 				return
 			}
 			if sockets == nil {

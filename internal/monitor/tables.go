@@ -87,7 +87,7 @@ func readOpen(request detect.Request, l *tcp.Limits, into *tables) error {
 
 func (w *worker) readHalfClosed(into *tables) error {
 	err := limits.EachFinWait2(func(s *tcp.Socket) {
-		if w.filter.MatchesEndpoints(s.Local, s.Peer) {
+		if w.filter.MatchesSocket(s) {
 			if len(into.halfClosed) < maxHalfClosed {
 				into.halfClosed = append(into.halfClosed, *s)
 			} else {

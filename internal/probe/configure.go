@@ -1,10 +1,7 @@
 package probe
 
 import (
-	"encoding/binary"
-	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"slices"
 	"syscall"
@@ -16,8 +13,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
-	"github.com/tcpshift/tcpshift/internal/filter"
-	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // configure returns the collection to load: of the named programs, those that this kernel
@@ -238,63 +233,6 @@ func selectPrograms(spec *ebpf.CollectionSpec, features Features, programs []str
 	}
 }
 
-func addFilterConstants(constants map[string]any, f *filter.Filter) {
-	var roles, portSides, addrSides uint8
-	for _, r := range f.Roles {
-		roles |= 1 << r
-	}
-	for side, set := range portSets(f) {
-		if len(set) > 0 {
-			portSides |= 1 << side
-		}
-	}
-	for side, set := range prefixSets(f) {
-		if len(set) > 0 {
-			addrSides |= 1 << side
-		}
-	}
-	constants[bpfobj.ProbeVarFilterFamily] = f.Family
-	constants[bpfobj.ProbeVarFilterStates] = len(f.OldStates)+len(f.NewStates) > 0 || f.Transitions != nil
-	constants[bpfobj.ProbeVarWantedStates] = wantedStates(f)
-	constants[bpfobj.ProbeVarExcludeOrphanFinWait2] = f.ExcludeOrphanFinWait2
-	constants[bpfobj.ProbeVarFilterRoles] = roles
-	constants[bpfobj.ProbeVarFilterPorts] = portSides
-	constants[bpfobj.ProbeVarFilterAddrs] = addrSides
-	constants[bpfobj.ProbeVarFilterNetns] = len(f.Netns) > 0
-	constants[bpfobj.ProbeVarFilterPid] = len(f.PIDs) > 0
-	constants[bpfobj.ProbeVarFilterComm] = len(f.Comms) > 0
-	constants[bpfobj.ProbeVarFilterCgroup] = len(f.Cgroups) > 0
-}
-
-// wantedStates are the transitions that match all filters on states, by old state: a bit per
-// new state.
-func wantedStates(f *filter.Filter) [32]uint32 {
-	wanted := [32]uint32(tcp.AllTransitions())
-	if f.Transitions != nil {
-		wanted = [32]uint32(*f.Transitions)
-	}
-	if len(f.NewStates) > 0 {
-		for old := range wanted {
-			wanted[old] &= bits(f.NewStates)
-		}
-	}
-	if len(f.OldStates) > 0 {
-		for old := range wanted {
-			if bits(f.OldStates)>>old&1 == 0 {
-				wanted[old] = 0
-			}
-		}
-	}
-	return wanted
-}
-
-func bits(states []tcp.State) (set uint32) {
-	for _, s := range states {
-		set |= 1 << s
-	}
-	return set
-}
-
 // addSelf adds what identifies this process: its pid, and the device and inode of its pid
 // namespace, by which bpf_get_ns_current_pid_tgid() finds that pid.
 func addSelf(constants map[string]any) error {
@@ -310,93 +248,5 @@ func addSelf(constants map[string]any) error {
 	// The kernel's own encoding, MKDEV of include/linux/kdev_t.h.
 	constants[bpfobj.ProbeVarSelfPidnsDev] = uint64(unix.Major(st.Dev))<<20 | uint64(unix.Minor(st.Dev))
 	constants[bpfobj.ProbeVarSelfPidnsIno] = st.Ino
-	return nil
-}
-
-func portSets(f *filter.Filter) [bpfobj.ProbeSideSIDES][]filter.PortRange {
-	return [bpfobj.ProbeSideSIDES][]filter.PortRange{
-		bpfobj.ProbeSideSIDE_EITHER: f.Ports,
-		bpfobj.ProbeSideSIDE_LOCAL:  f.LocalPorts,
-		bpfobj.ProbeSideSIDE_PEER:   f.PeerPorts,
-	}
-}
-
-func prefixSets(f *filter.Filter) [bpfobj.ProbeSideSIDES][]netip.Prefix {
-	return [bpfobj.ProbeSideSIDES][]netip.Prefix{
-		bpfobj.ProbeSideSIDE_EITHER: f.Addrs,
-		bpfobj.ProbeSideSIDE_LOCAL:  f.LocalAddrs,
-		bpfobj.ProbeSideSIDE_PEER:   f.PeerAddrs,
-	}
-}
-
-// prefixes returns the keys of the map filter_prefixes.
-func prefixes(f *filter.Filter) []bpfobj.ProbePrefixKey {
-	var keys []bpfobj.ProbePrefixKey
-	for side, set := range prefixSets(f) {
-		for _, prefix := range set {
-			keys = append(keys, prefixKey(side, prefix))
-		}
-	}
-	return keys
-}
-
-func prefixKey(side int, prefix netip.Prefix) bpfobj.ProbePrefixKey {
-	const kindBits = 32 // PREFIX_KIND_BITS, bpf/filter.h
-	key := bpfobj.ProbePrefixKey{Prefixlen: kindBits + uint32(prefix.Bits()), Side: uint8(side), Family: 6}
-	if prefix.Addr().Is4() {
-		key.Family = 4
-	}
-	for i, word := 0, prefix.Addr().AsSlice(); len(word) > 0; i, word = i+1, word[4:] {
-		key.Addr[i] = binary.NativeEndian.Uint32(word)
-	}
-	return key
-}
-
-// members returns the keys of the map filter_members.
-func members(f *filter.Filter) []bpfobj.ProbeMemberKey {
-	var keys []bpfobj.ProbeMemberKey
-	add := func(kind bpfobj.ProbeMemberKind, value []byte) {
-		key := bpfobj.ProbeMemberKey{Kind: uint32(kind)}
-		copy(key.Value[:], value)
-		keys = append(keys, key)
-	}
-	id := func(v uint64) []byte { return binary.NativeEndian.AppendUint64(nil, v) }
-	for _, ino := range f.Netns {
-		add(bpfobj.ProbeMemberKindMEMBER_NETNS, id(uint64(ino)))
-	}
-	for _, pid := range f.PIDs {
-		add(bpfobj.ProbeMemberKindMEMBER_PID, id(uint64(pid)))
-	}
-	for _, comm := range f.Comms {
-		add(bpfobj.ProbeMemberKindMEMBER_COMM, []byte(comm))
-	}
-	for _, cgroup := range f.Cgroups {
-		add(bpfobj.ProbeMemberKindMEMBER_CGROUP, id(cgroup))
-	}
-	return keys
-}
-
-// fillFilterMaps fills the maps of bpf/filter.h. It must run before the programs are
-// attached.
-func fillFilterMaps(maps map[string]*ebpf.Map, f *filter.Filter) error {
-	var errs []error
-	for side, ranges := range portSets(f) {
-		var set bpfobj.ProbePortSet
-		for _, r := range ranges {
-			for port := int(r.First); port <= int(r.Last); port++ {
-				set.Bits[port/64] |= 1 << (port % 64)
-			}
-		}
-		errs = append(errs, maps[bpfobj.ProbeMapFilterPortSets].Put(uint32(side), &set))
-	}
-	for _, key := range prefixes(f) {
-		errs = append(errs, maps[bpfobj.ProbeMapFilterPrefixes].Put(&key, uint8(1)))
-	}
-	for _, key := range members(f) {
-		errs = append(errs, maps[bpfobj.ProbeMapFilterMembers].Put(&key, uint8(1)))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("fill filter maps: %w", err)
-	}
 	return nil
 }

@@ -120,6 +120,8 @@ func TestFilter_None(t *testing.T) {
 	}
 	for _, name := range []string{
 		bpfobj.ProbeVarFilterNetns, bpfobj.ProbeVarFilterPid, bpfobj.ProbeVarFilterComm, bpfobj.ProbeVarFilterCgroup,
+		bpfobj.ProbeVarFilterUid, bpfobj.ProbeVarExcludeNetns, bpfobj.ProbeVarExcludePid, bpfobj.ProbeVarExcludeComm,
+		bpfobj.ProbeVarExcludeCgroup, bpfobj.ProbeVarExcludeUid,
 		bpfobj.ProbeVarFilterStates, bpfobj.ProbeVarExcludeSelf, bpfobj.ProbeVarHasSocketStorage, bpfobj.ProbeVarHasSocketCookie,
 	} {
 		checkConstant(t, spec, name, false)
@@ -189,6 +191,28 @@ func TestFilter_Constants(t *testing.T) {
 	}
 }
 
+// An exclusion sets its own constant, and not that of the filter that passes the same value.
+func TestFilter_ExclusionConstants(t *testing.T) {
+	f := filter.Filter{Not: filter.Exclusions{Netns: []uint32{1}, Comms: []string{"curl"}, UIDs: []uint32{0}}}
+	f.Not.PeerPorts = []filter.PortRange{{First: 80, Last: 80}}
+	f.Not.Addrs = prefixesOf(t, "::1")
+	f.LocalPorts = f.Not.PeerPorts
+	spec := configured(t, Options{Filter: f, BufferSize: 1 << 20}, nil)
+	checkConstant[uint8](t, spec, bpfobj.ProbeVarFilterPorts, 0b100010)
+	checkConstant[uint8](t, spec, bpfobj.ProbeVarFilterAddrs, 0b001000)
+	for _, name := range []string{bpfobj.ProbeVarExcludeNetns, bpfobj.ProbeVarExcludeComm, bpfobj.ProbeVarExcludeUid} {
+		checkConstant(t, spec, name, true)
+	}
+	for _, name := range []string{
+		bpfobj.ProbeVarExcludePid, bpfobj.ProbeVarExcludeCgroup, bpfobj.ProbeVarFilterNetns, bpfobj.ProbeVarFilterComm, bpfobj.ProbeVarFilterUid,
+	} {
+		checkConstant(t, spec, name, false)
+	}
+	if got := spec.Maps[bpfobj.ProbeMapFilterMembers].MaxEntries; got != 3 {
+		t.Errorf("there is room for %d members, want 3", got)
+	}
+}
+
 // filledMaps creates and fills the filter maps in the kernel, as Open does.
 func filledMaps(t *testing.T, f *filter.Filter) map[string]*ebpf.Map {
 	t.Helper()
@@ -228,11 +252,15 @@ func TestFilter_PortSets(t *testing.T) {
 	f := &filter.Filter{
 		Ports:      []filter.PortRange{{First: 1, Last: 1}, {First: 63, Last: 65}, {First: 65535, Last: 65535}},
 		LocalPorts: []filter.PortRange{{First: 8000, Last: 8999}, {First: 8500, Last: 9100}},
+		Not:        filter.Exclusions{Ports: []filter.PortRange{{First: 22, Last: 22}}},
 	}
 	maps := filledMaps(t, f)
 	for side, wanted := range []func(port int) bool{
 		func(port int) bool { return port == 1 || port >= 63 && port <= 65 || port == 65535 },
 		func(port int) bool { return port >= 8000 && port <= 9100 },
+		func(int) bool { return false },
+		func(port int) bool { return port == 22 },
+		func(int) bool { return false },
 		func(int) bool { return false },
 	} {
 		var set bpfobj.ProbePortSet

@@ -14,24 +14,25 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
+	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/ring"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
-// Snapshot calls handle for every TCP socket of the namespaces as it is now, with a sample
-// for internal/decode; handle must not keep the slice. keepalive is the namespace's
+// Snapshot calls handle for every TCP socket of the namespaces that passes f as it is now: its
+// state must be in f.NewStates, and a namespace is not compared with f. handle gets a sample for internal/decode; handle must not keep the slice. keepalive is the namespace's
 // net.ipv4.tcp_keepalive_intvl, 0 if it is not known. The path of a cgroup comes as a
 // sample of its own, before the first socket in that cgroup, if there was room for it. A
 // namespace that has ended since
 // it was found is skipped, unless it is Required. Snapshot returns a [*HostError] if this host
 // cannot trace or a namespace cannot be entered.
-func Snapshot(namespaces []netns.Namespace, handle func(sample []byte, keepalive time.Duration) error) error {
+func Snapshot(namespaces []netns.Namespace, f *filter.Filter, handle func(sample []byte, keepalive time.Duration) error) error {
 	kernel := NewKernel()
 	if err := checkHost(kernel.types); err != nil {
 		return err
 	}
-	spec, err := configure(Options{BufferSize: DefaultBufferSize}, kernel.Features(), snapshotPrograms, kernel)
+	spec, err := configure(Options{Filter: *f, BufferSize: DefaultBufferSize}, kernel.Features(), snapshotPrograms, kernel)
 	if err != nil {
 		return err
 	}
@@ -40,6 +41,9 @@ func Snapshot(namespaces []netns.Namespace, handle func(sample []byte, keepalive
 		return loadError(err)
 	}
 	defer s.collection.Close()
+	if err := fillFilterMaps(s.collection.Maps, f); err != nil {
+		return err
+	}
 	return s.take(namespaces)
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/cgroup"
 	"github.com/tcpshift/tcpshift/internal/decode"
+	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -32,15 +33,15 @@ type Writer interface {
 // batchSize is the number of bytes that are gathered for one Write.
 const batchSize = 64 << 10
 
-// Take writes one line for every TCP socket of the namespaces, including TIME_WAITs and
-// pending requests. After a failure it writes the sockets listed so far, and returns
+// Take writes one line for every TCP socket of the namespaces that passes f, including TIME_WAITs
+// and pending requests; f.NewStates are states of sockets. After a failure it writes the sockets listed so far, and returns
 // the error.
-func Take(namespaces []netns.Namespace, enc Encoder, out Writer) error {
+func Take(namespaces []netns.Namespace, f *filter.Filter, enc Encoder, out Writer) error {
 	s := &snapshot{
 		enc: enc, out: out, now: time.Now(),
 		cgroups: cgroup.NewCache(cgroup.DefaultLimit), buf: enc.Header(nil),
 	}
-	err := probe.Snapshot(namespaces, s.handle)
+	err := probe.Snapshot(namespaces, f, s.handle)
 	if err != nil && s.seq == 0 {
 		return err // a header alone would be taken for a host without sockets
 	}

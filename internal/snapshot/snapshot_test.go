@@ -11,6 +11,7 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/cgroup"
 	"github.com/tcpshift/tcpshift/internal/decode"
+	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -162,7 +163,7 @@ func TestHandle_InvalidSample(t *testing.T) {
 // take makes a snapshot of real namespaces.
 func take(t *testing.T, namespaces []netns.Namespace, out *sink) error {
 	t.Helper()
-	return Take(namespaces, record.NewNative(nil), out)
+	return Take(namespaces, &filter.Filter{}, record.NewNative(nil), out)
 }
 
 func find(t *testing.T, inodes ...uint32) []netns.Namespace {
@@ -202,7 +203,7 @@ func TestTake_SelectedNamespaces(t *testing.T) {
 func TestTake_HeaderWithoutSockets(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	out := &sink{}
-	if err := Take(find(t, n.Inode()), new(encoder), out); err != nil || out.String() != "header\n" {
+	if err := Take(find(t, n.Inode()), &filter.Filter{}, new(encoder), out); err != nil || out.String() != "header\n" {
 		t.Errorf("got %q, %v", out.String(), err)
 	}
 	out = &sink{}
@@ -231,7 +232,7 @@ func TestTake_FailureAfterSockets(t *testing.T) {
 		t.Errorf("the error is %v, and this is written: %q; want one, and the first namespace's socket", err, out.String())
 	}
 	out = &sink{}
-	if err := Take(namespaces[1:], new(encoder), out); err == nil || out.writes != 0 {
+	if err := Take(namespaces[1:], &filter.Filter{}, new(encoder), out); err == nil || out.writes != 0 {
 		t.Errorf("the error is %v, and this is written: %q; want one, and no header alone", err, out.String())
 	}
 }

@@ -83,6 +83,10 @@ func both(a, b func(*record) bool) func(*record) bool {
 	return func(r *record) bool { return a(r) && b(r) }
 }
 
+func not(a func(*record) bool) func(*record) bool {
+	return func(r *record) bool { return !a(r) }
+}
+
 var everything = []connection{plain, crossed, ipv6, mapped, private, foreign, elsewhere}
 
 var filterCases = []filterCase{
@@ -130,6 +134,24 @@ var filterCases = []filterCase{
 	{flags("--role", "client,listener"), slices.Concat(client(everything...), listener(everything...)),
 		role("client", "listener")},
 
+	{flags("--not-port", "17001,18002"), slices.Concat(whole(ipv6, mapped, private, foreign), listener(crossed)), not(port(17001, 18002))},
+	{flags("--not-local-port", "17001-17003"), slices.Concat(client(everything...), server(mapped, private, foreign),
+		listener(mapped, private, foreign)), not(localPort(17001, 17002, 17003))},
+	{flags("--not-peer-port", "17001-17004"), slices.Concat(client(private, foreign), server(everything...), listener(everything...)),
+		not(peerPort(17001, 17002, 17003, 17004))},
+	{flags("--not-addr", "127.0.0.0/8"), whole(ipv6, private), not(addr("127.0.0.0/8"))},
+	{flags("--not-addr", "::/0", "--not-addr", "127.0.0.4"), whole(plain, crossed, foreign, elsewhere),
+		not(either(addr("::/0"), addr("127.0.0.4/32")))},
+	{flags("--not-local-addr", "127.0.0.3,fd00:2::1"), slices.Concat(client(everything...),
+		server(plain, ipv6, mapped, foreign, elsewhere), listener(plain, ipv6, mapped, foreign, elsewhere)),
+		not(either(localAddr("127.0.0.3/32"), localAddr("fd00:2::1/128")))},
+	{flags("--not-peer-addr", "0.0.0.0/0"), slices.Concat(whole(ipv6, private), listener(plain, crossed, mapped, foreign, elsewhere)),
+		not(peerAddr("0.0.0.0/0"))},
+	{flags("--port", "17001-17003", "--not-addr", "127.0.0.1"), whole(crossed, ipv6), both(port(17001, 17002, 17003), not(addr("127.0.0.1/32")))},
+	{flags("--uid", "root"), whole(everything...), func(*record) bool { return true }},
+	{flags("--uid", "1,2"), nil, func(*record) bool { return false }},
+	{flags("--not-uid", "0"), nil, func(*record) bool { return false }},
+
 	{flags("--port", "17001-17003", "--family", "6"), whole(ipv6), both(port(17003), family("ipv6"))},
 	{flags("--role", "client", "--new-state", "ESTABLISHED"), client(everything...),
 		both(role("client"), newState("ESTABLISHED"))},
@@ -176,6 +198,11 @@ func TestFilter_Netns(t *testing.T) {
 		all := func(*record) bool { return true }
 		s.compare(filterCase{flags("--netns", fmt.Sprintf("%d,%d", s.n.Inode(), s.other.Inode())), whole(everything...), all}, byPort)
 	})
+	t.Run("not this one", func(t *testing.T) {
+		s := newTraffic(t)
+		s.check(filterCase{flags("--not-netns", fmt.Sprintf("pid:%d", s.peer.pid())), whole(elsewhere),
+			func(r *record) bool { return r.Netns == s.other.Inode() }})
+	})
 	t.Run("and a port", func(t *testing.T) {
 		s := newTraffic(t)
 		there := func(r *record) bool { return r.Netns == s.other.Inode() }
@@ -190,7 +217,8 @@ func TestFilter_Owners(t *testing.T) {
 	pid := func(pid int) func(*record) bool { return func(r *record) bool { return r.PID == uint32(pid) } }
 	s := newTraffic(t)
 	theirs, none := pid(s.peer.pid()), func(*record) bool { return false }
-	names := []string{"pid", "another pid", "comm", "comm, a prefix of it", "several comms", "pid and state"}
+	ofOthers := func(r *record) bool { return !theirs(r) }
+	names := []string{"pid", "another pid", "comm", "comm, a prefix of it", "several comms", "pid and state", "not pid", "not comm"}
 	cases := []filterCase{
 		{flags("--pid", fmt.Sprint(s.peer.pid())), client(foreign), theirs},
 		{flags("--pid", fmt.Sprint(os.Getpid())), ours, pid(os.Getpid())},
@@ -198,6 +226,8 @@ func TestFilter_Owners(t *testing.T) {
 		{flags("--comm", peerComm[:8]), nil, none},
 		{flags("--comm", "no-such-name", "--comm", peerComm), client(foreign), theirs},
 		{flags("--pid", fmt.Sprint(s.peer.pid()), "--new-state", "SYN_SENT"), client(foreign), both(theirs, newState("SYN_SENT"))},
+		{flags("--not-pid", fmt.Sprint(s.peer.pid())), ours, ofOthers},
+		{flags("--not-comm", peerComm, "--not-comm", "no-such-name"), ours, ofOthers},
 	}
 	whole, filtered := s.traceNetns(cases...)
 	for i, c := range cases {
@@ -233,6 +263,11 @@ func TestFilter_Cgroup(t *testing.T) {
 			s.check(filterCase{flags("--cgroup", row.path(dir)), client(foreign), localPort(foreign.from.Port())})
 		})
 	}
+	t.Run("not this one", func(t *testing.T) {
+		dir, adjust := newCgroup(t, mount, "")
+		ours := slices.DeleteFunc(whole(everything...), func(end string) bool { return end == "foreign client" })
+		newTraffic(t, adjust).check(filterCase{flags("--not-cgroup", dir), ours, not(localPort(foreign.from.Port()))})
+	})
 	t.Run("another cgroup", func(t *testing.T) {
 		dir, _ := newCgroup(t, mount, "")
 		newTraffic(t).check(filterCase{flags("--cgroup", dir), nil, func(*record) bool { return false }})

@@ -82,7 +82,11 @@ func TestHelp_CommandsAndFlags(t *testing.T) {
 	mention(t, mustSucceed(t, "alerts", "--help"), "--format ", "--schema ", "--color ", "--output ", "--duration ", "--buffer-size ", "--queue-size ", "--label ", "--exclude-self ", "--owner-at-read ", "--sandbox ",
 		"--port ", "--netns ", "--cgroup ", "--storm-threshold ", "--alert-interval ", "--close-wait-age ", "--close-wait-count ",
 		"--connect-failures ", "--resets ", "--half-closed ")
-	mention(t, mustSucceed(t, "snapshot", "--help"), "--format ", "--schema ", "--color ", "--output ", "--label ", "--netns ")
+	mention(t, mustSucceed(t, "snapshot", "--help"), "--format ", "--schema ", "--color ", "--output ", "--label ", "--netns ", "--state ")
+	for _, command := range []string{"trace", "alerts", "snapshot"} {
+		mention(t, mustSucceed(t, command, "--help"), "--uid ", "--not-port ", "--not-local-port ", "--not-peer-port ",
+			"--not-addr ", "--not-local-addr ", "--not-peer-addr ", "--not-pid ", "--not-comm ", "--not-uid ", "--not-netns ", "--not-cgroup ")
+	}
 	for _, command := range []string{"trace", "alerts", "snapshot", "doctor", "explain", "version", "completion"} {
 		if by, of := mustSucceed(t, command, "--help"), mustSucceed(t, "help", command); by.stdout != of.stdout {
 			t.Errorf("want the same help from both commands\n%v\n%v", by, of)

@@ -166,6 +166,60 @@ func TestSnapshot_NetnsFlag(t *testing.T) {
 	}
 }
 
+// Filters and --state leave out sockets of a snapshot, by what a snapshot knows of them.
+func TestSnapshot_Filters(t *testing.T) {
+	requireRoot(t)
+	g := newEveryState(t)
+	whole, _ := snapshot(t, "--netns", fmt.Sprint(g.n.Inode()))
+	timewait := func(l *socketRecord) bool { return l.State == "TIME_WAIT" }
+	pending := func(l *socketRecord) bool { return l.State == "NEW_SYN_RECV" }
+	for _, row := range []struct {
+		args   []string
+		passes func(l *socketRecord) bool
+	}{
+		{flags("--state", "TIME_WAIT"), timewait},
+		{flags("--state", "LISTEN,NEW_SYN_RECV"), func(l *socketRecord) bool { return l.State == "LISTEN" || pending(l) }},
+		{flags("--port", "18101"), func(l *socketRecord) bool { return port(18101)(&l.record) }},
+		{flags("--not-port", "18101-18105"), func(l *socketRecord) bool { return !port(18101, 18102, 18103, 18104, 18105)(&l.record) }},
+		{flags("--not-local-port", "17102"), func(l *socketRecord) bool { return l.LocalPort != 17102 }},
+		{flags("--family", "6"), func(l *socketRecord) bool { return l.Family == "ipv6" }},
+		{flags("--not-local-addr", "0.0.0.0/0"), func(l *socketRecord) bool { return l.Family == "ipv6" }},
+		{flags("--not-peer-addr", "0.0.0.0/0"), func(l *socketRecord) bool { return l.Family == "ipv6" || l.State == "LISTEN" }},
+		{flags("--pid", fmt.Sprint(g.peer.pid())), func(l *socketRecord) bool { return l.PID == uint32(g.peer.pid()) }},
+		{flags("--not-pid", fmt.Sprint(g.peer.pid())), func(l *socketRecord) bool { return l.PID != uint32(g.peer.pid()) }},
+		{flags("--not-comm", peerComm), func(l *socketRecord) bool { return l.PID != uint32(g.peer.pid()) }},
+		{flags("--uid", "0"), func(l *socketRecord) bool { return !timewait(l) }},
+		{flags("--not-uid", "root"), timewait},
+		{flags("--cgroup", "/"), func(l *socketRecord) bool { return !timewait(l) && !pending(l) }},
+		{flags("--not-cgroup", "/"), func(l *socketRecord) bool { return timewait(l) || pending(l) }},
+	} {
+		if slices.Contains(row.args, "/") {
+			cgroupMount(t)
+		}
+		var want, got []string
+		for _, l := range whole {
+			if row.passes(&l) {
+				want = append(want, l.Conn+" "+l.State+" "+fmt.Sprint(l.LocalPort, l.PeerPort))
+			}
+		}
+		filtered, r := snapshot(t, append(row.args, "--netns", fmt.Sprint(g.n.Inode()))...)
+		for _, l := range filtered {
+			got = append(got, l.Conn+" "+l.State+" "+fmt.Sprint(l.LocalPort, l.PeerPort))
+		}
+		slices.Sort(got)
+		slices.Sort(want)
+		if !slices.Equal(got, want) || len(want) == 0 || len(want) == len(whole) {
+			t.Errorf("%q lists\n%s\nwant\n%s\nof %d sockets\n%.5000v", row.args, strings.Join(got, "\n"), strings.Join(want, "\n"), len(whole), r)
+		}
+	}
+	others, _ := snapshot(t, "--not-netns", fmt.Sprint(g.n.Inode()))
+	for _, l := range others {
+		if l.Netns == g.n.Inode() {
+			t.Errorf("--not-netns lists a socket of the namespace: %+v", l)
+		}
+	}
+}
+
 // A snapshot as text is a table with the same sockets.
 func TestSnapshot_Text(t *testing.T) {
 	requireRoot(t)

@@ -10,6 +10,7 @@ const (
 		"CLOSING, NEW_SYN_RECV, BOUND_INACTIVE"
 	portHint   = " is not a port: use 1 to 65535, or a range such as 8000-8999"
 	addrHint   = " is not an address: use one such as 192.0.2.1, 2001:db8::1 or 10.0.0.0/8"
+	userHint   = " is not a user: use a number from 0 to 4294967294, or a name in /etc/passwd"
 	pidHint    = " is not a process id: use 1 to 4194304"
 	nsHint     = "; 'lsns -t net' and 'ls /run/netns' list them"
 	cgHint     = " is not a cgroup path: begin with '/', as in /proc/PID/cgroup"
@@ -76,11 +77,25 @@ var badFlags = []struct {
 	{flags("--netns", "pid:0"), `--netns: "0"` + pidHint},
 	{flags("--netns", "1"), `--netns: no network namespace has inode 1; 'lsns -t net' lists them`},
 	{flags("--netns", "garbage"),
-		`--netns: "garbage" is not a network namespace: use an inode number, a path with a '/', or pid:N`},
+		`--netns: "garbage" is not a network namespace: use an inode number, a path with a '/', pid:N, or a name that 'ip netns list' lists`},
 	{flags("--cgroup", "system.slice"), `--cgroup: "system.slice"` + cgHint},
 	{flags("--cgroup", ""), `--cgroup: ""` + cgHint},
 	{flags("--cgroup", "/nonexistent"),
 		`--cgroup: there is no cgroup v2 directory "/nonexistent"; 'systemd-cgls' lists them`},
+
+	{flags("--uid", "no such user"), `--uid: "no such user"` + userHint},
+	{flags("--uid", "0,"), `--uid: ""` + userHint},
+	{flags("--not-uid", "4294967295"), `--not-uid: "4294967295"` + userHint},
+	{flags("--not-port", "0"), `--not-port: "0"` + portHint},
+	{flags("--not-local-port", "90-80"), `--not-local-port: range "90-80" is reversed: write 80-90`},
+	{flags("--not-peer-port", "x"), `--not-peer-port: "x"` + portHint},
+	{flags("--not-addr", "x"), `--not-addr: "x"` + addrHint},
+	{flags("--not-local-addr", "x"), `--not-local-addr: "x"` + addrHint},
+	{flags("--not-peer-addr", "x"), `--not-peer-addr: "x"` + addrHint},
+	{flags("--not-pid", "0"), `--not-pid: "0"` + pidHint},
+	{flags("--not-comm", ""), `--not-comm: the process name is empty: use 1 to 15 bytes`},
+	{flags("--not-netns", "pid:0"), `--not-netns: "0"` + pidHint},
+	{flags("--not-cgroup", "x"), `--not-cgroup: "x"` + cgHint},
 
 	{flags("--old-state", "close"), `--old-state: "close" is not a state: use ` + states},
 	{flags("--new-state", "STATE_17"), `--new-state: "STATE_17" is not a state: use ` + states},

@@ -33,7 +33,7 @@ type filterCase struct {
 func TestFilter_OwnersAndRoles(t *testing.T) {
 	env := harness.NewEnv(t)
 	server, client, receiver, activity := crowd(env)
-	cases := slices.Concat(pidFilters(receiver), commFilters(), roleFilters(server, client))
+	cases := slices.Concat(pidFilters(receiver), commFilters(), userFilters(), exclusions(receiver), roleFilters(server, client))
 	narrow := make([]*harness.Tracer, len(cases))
 	for i, c := range cases {
 		o := harness.InNamespace(env.Netns)
@@ -80,6 +80,9 @@ func (c *filterCase) check(t *testing.T, all, filtered []harness.Record) {
 	t.Logf("%d of %d records pass", len(want), len(all))
 }
 
+// workerUID is the user of the process that accepts.
+const workerUID = 1234
+
 // summary is what must be equal in the records of two tracers: all but the times.
 func summary(l harness.Record) string {
 	pid := "no owner"
@@ -96,6 +99,7 @@ func crowd(env *harness.Env) (server, client, receiver *harness.Actor, activity 
 	return server, client, receiver, func() {
 		listener := server.Listen(harness.At(7000))
 		worker := server.Fork("worker", 0, 0)
+		worker.SetUID(workerUID)
 		for i := range 4 {
 			c := client.Dial(harness.At(7000))
 			s := worker.Accept(listener)
@@ -132,6 +136,27 @@ func commFilters() (cases []filterCase) {
 			func(l harness.Record) bool { return slices.Contains(names, l.Comm) }})
 	}
 	return cases
+}
+
+// --uid compares the uid of the record, which a socket gets when a process accepts it.
+func userFilters() []filterCase {
+	return []filterCase{
+		{"uid", filter.Filter{UIDs: []uint32{workerUID}}, func(l harness.Record) bool { return *l.UID == workerUID }},
+		{"not uid", filter.Filter{Not: filter.Exclusions{UIDs: []uint32{workerUID}}}, func(l harness.Record) bool { return *l.UID != workerUID }},
+	}
+}
+
+// An exclusion leaves out the records that name the process. A record without an owner passes.
+func exclusions(a *harness.Actor) []filterCase {
+	return []filterCase{
+		{
+			"not pid of " + a.Name(), filter.Filter{Not: filter.Exclusions{PIDs: []uint32{uint32(a.PID)}}},
+			func(l harness.Record) bool { return !isOf(a)(l) },
+		}, {
+			"not comm", filter.Filter{Not: filter.Exclusions{Comms: []string{"worker", "new-name"}}},
+			func(l harness.Record) bool { return l.Comm != "worker" && l.Comm != "new-name" },
+		},
+	}
 }
 
 // --role, alone and together with --pid.
@@ -252,12 +277,21 @@ func (env *selfEnv) checkSelf(lines []harness.Record, older bool) {
 // others. The filters let through the IPv4 connections of the test only.
 func TestFilter_LoadsOnThisKernel(t *testing.T) {
 	loopback4 := []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}
+	elsewhere := []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/32")}
 	every := []filter.PortRange{{First: 1, Last: 65535}}
 	var states []tcp.State
 	for s := tcp.Established; s <= tcp.Closing; s++ {
 		states = append(states, s)
 	}
 	const rootCgroup = 1
+	excluded := filter.Exclusions{ // nothing of the test
+		Ports: []filter.PortRange{{First: 1, Last: 1}}, LocalPorts: []filter.PortRange{{First: 2, Last: 2}},
+		PeerPorts: []filter.PortRange{{First: 3, Last: 3}},
+		Addrs:     elsewhere, LocalAddrs: elsewhere, PeerAddrs: elsewhere,
+		PIDs: []uint32{1}, Comms: []string{"no-such-name"}, Netns: []uint32{1}, Cgroups: []uint64{1 << 40}, UIDs: []uint32{4321},
+	}
+	excludedFamily := excluded
+	excludedFamily.Addrs = []netip.Prefix{netip.MustParsePrefix("::/0")}
 	filters := map[string]filter.Filter{
 		"all": {
 			Family: 4, Ports: every, LocalPorts: every, PeerPorts: every,
@@ -265,8 +299,16 @@ func TestFilter_LoadsOnThisKernel(t *testing.T) {
 			PIDs: []uint32{uint32(unix.Getpid())}, Comms: []string{harness.ReadComm(unix.Getpid())}, Cgroups: []uint64{rootCgroup},
 			OldStates: states, NewStates: states, Roles: []tcp.Role{tcp.RoleClient, tcp.RoleServer},
 		},
-		"addresses": {LocalAddrs: loopback4, PeerAddrs: loopback4},
-		"states":    {Family: 4, OldStates: states, Cgroups: []uint64{rootCgroup}},
+		"all and exclusions": {
+			Family: 4, Ports: every, LocalPorts: every, PeerPorts: every,
+			Addrs: loopback4, LocalAddrs: loopback4, PeerAddrs: loopback4,
+			PIDs: []uint32{uint32(unix.Getpid())}, Comms: []string{harness.ReadComm(unix.Getpid())}, Cgroups: []uint64{rootCgroup},
+			UIDs: []uint32{0}, OldStates: states, NewStates: states, Roles: []tcp.Role{tcp.RoleClient, tcp.RoleServer},
+			Not: excluded,
+		},
+		"exclusions": {Not: excludedFamily},
+		"addresses":  {LocalAddrs: loopback4, PeerAddrs: loopback4},
+		"states":     {Family: 4, OldStates: states, Cgroups: []uint64{rootCgroup}},
 	}
 	for name, f := range filters {
 		t.Run(name, func(t *testing.T) {
@@ -275,7 +317,7 @@ func TestFilter_LoadsOnThisKernel(t *testing.T) {
 			}
 			n := tcplab.NewNetns(t)
 			o := harness.InNamespace(n)
-			o.TimeWaitEnds = name == "all"
+			o.TimeWaitEnds = strings.HasPrefix(name, "all")
 			o.Filter = f
 			o.Filter.Netns = []uint32{n.Inode()}
 			tr := harness.StartTracer(t, o)

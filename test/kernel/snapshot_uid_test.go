@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/decode"
+	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/test/tcplab"
@@ -49,7 +50,7 @@ func uidsByPeer(t *testing.T, n *tcplab.Netns) map[netip.AddrPort]uint32 {
 	}
 	uids := map[netip.AddrPort]uint32{}
 	var e decode.Event
-	err = probe.Snapshot(here, func(sample []byte, _ time.Duration) error {
+	err = probe.Snapshot(here, &filter.Filter{}, func(sample []byte, _ time.Duration) error {
 		err := decode.Sample(sample, &e)
 		if e.Kind == decode.KindSocket {
 			uids[netip.AddrPortFrom(e.Transition.Peer.Addr, e.Transition.Peer.Port)] = e.Transition.UID

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/test/kernel/harness"
@@ -38,7 +39,7 @@ func TestStorm_Snapshot(t *testing.T) {
 	errEnough := errors.New("enough")
 	go func() {
 		// One load, and a walk for each copy, as long as the storm lasts.
-		done <- probe.Snapshot(slices.Repeat(here, 1_000_000), func([]byte, time.Duration) error {
+		done <- probe.Snapshot(slices.Repeat(here, 1_000_000), &filter.Filter{}, func([]byte, time.Duration) error {
 			select {
 			case <-enough:
 				return errEnough
