@@ -20,6 +20,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 	"github.com/tcpshift/tcpshift/internal/threads"
 	"github.com/tcpshift/tcpshift/internal/trace"
 )
@@ -206,14 +207,22 @@ func (o *traceOptions) config(p *probe.Probe, out output.Sink) trace.Config {
 	}
 }
 
-// kernelFilter returns the filter for the kernel: the user's, and the transitions that
-// detection needs if only detection needs transitions.
+// kernelFilter returns the filter for the kernel: the user's, and which transitions are needed if
+// none is written. Connection records need the ends of sockets, detection its own set; other records
+// need none.
 func (o *traceOptions) kernelFilter() filter.Filter {
 	f := o.filter
-	if !o.wants("transition") && !o.wants("connection") && o.wants("alert") {
-		needs := detect.Needs()
-		f.Transitions, f.ExcludeOrphanFinWait2 = &needs, true
+	if o.wants("transition") {
+		return f
 	}
+	var needed tcp.Transitions
+	if o.wants("connection") {
+		needed.Join(tcp.Ends())
+	}
+	if o.wants("alert") {
+		needed.Join(detect.Needs())
+	}
+	f.Transitions, f.ExcludeOrphanFinWait2 = &needed, true // detection needs no others to FIN_WAIT2
 	return f
 }
 

@@ -13,6 +13,14 @@ func AllTransitions() (all Transitions) {
 	return all
 }
 
+// Ends gives the set of the transitions that end a socket's connection, or a listener: those to
+// Close and to TimeWait. A connection record needs no other.
+func Ends() (ends Transitions) {
+	ends.Add(States(), []State{Close, TimeWait})
+	ends[Close] = 0 // it had ended before
+	return ends
+}
+
 // Add adds the transitions from each of the old states to each of the new. All states
 // must be below 32.
 func (s *Transitions) Add(from, to []State) {

@@ -27,6 +27,8 @@ func subjects() []subject {
 		{name: bareHook, command: []string{bare}, ready: "ready"},
 		{name: "tcpshift", command: []string{tcpshift}, ready: `"type":"start"`, captured: recorded},
 		{name: "tcpshift alerts", command: []string{tcpshift, "alerts"}, ready: `"type":"start"`},
+		{name: "tcpshift --only connection", command: []string{tcpshift, "--only", "connection"}, ready: `"type":"start"`},
+		{name: "tcpshift --only connection,alert", command: []string{tcpshift, "--only", "connection,alert"}, ready: `"type":"start"`},
 		{name: "tcpshift, a filter that matches nothing", command: []string{tcpshift, "--port", "1"}, ready: `"type":"start"`},
 		{name: "tcpstates", command: []string{"tcpstates"}, ready: "", captured: lines("->")},
 		{name: "bpftrace, printing JSON", command: []string{"bpftrace", "-e", script}, ready: "Attaching", captured: lines(`{"old"`)},
