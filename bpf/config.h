@@ -33,6 +33,7 @@ const volatile __u32 chain_length = 2;
 
 /* What user space asks for. */
 const volatile bool want_ends; /* EVENT_END when a socket enters CLOSE */
+const volatile bool want_state_times; /* in_state_ns of every event, also of rare ones */
 const volatile bool want_cgroups;
 const volatile bool want_timewait_ends;
 

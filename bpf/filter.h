@@ -290,6 +290,11 @@ static __always_inline bool netns_matches(__u32 netns)
 	return !filter_netns || is_member(MEMBER_NETNS, netns);
 }
 
+static __always_inline bool filters_on_endpoints(void)
+{
+	return filter_family || filter_ports || filter_addrs;
+}
+
 static __always_inline bool endpoints_match(const struct endpoints *ep)
 {
 	if (filter_family && ep->family != filter_family)

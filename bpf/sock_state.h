@@ -39,6 +39,7 @@ struct sock_state {
 	bool is_repaired : 1; /* TCP_REPAIR made the connection: without a SYN */
 	bool fin_not_counted : 1; /* bytes_received does not count the peer's FIN (bytes.h) */
 	bool reader_searched : 1; /* find_current_fd() has searched (reader.h) */
+	bool since_outdated : 1; /* since_ns is that of an earlier TCP state */
 	struct owner owner; /* proven at a transition; a child starts with its listener's */
 	union {
 		__u32 connect_txhash; /* sk_txhash before connect() (connect.h) */
@@ -176,7 +177,7 @@ static __always_inline void init_child_state(struct sock_state *s, __u64 sk)
 	s->role = ROLE_SERVER;
 	s->since_ns = s->opened_ns = s->in_established_ns = s->deferred_ns = 0;
 	s->reset = (struct reset_note){};
-	s->fin_not_counted = s->is_repaired = s->reader_searched = false;
+	s->fin_not_counted = s->is_repaired = s->reader_searched = s->since_outdated = false;
 }
 
 /*
@@ -191,20 +192,36 @@ static __always_inline void make_state_own(struct sock_state *s, __u64 sk)
 		init_child_state(s, sk);
 }
 
-/* Returns the time in old_state, 0 if not known, and records when new_state began. */
+/* Whether the socket's times begin with this transition. */
+static __always_inline bool begins_connection(int old_state, int new_state)
+{
+	return old_state == TCP_CLOSE || (old_state == TCP_LISTEN && new_state == TCP_SYN_RECV);
+}
+
+/*
+ * Returns the time in old_state, 0 if not known, and records when new_state began. now_ns is 0 if
+ * no time was taken: see needs_no_time().
+ */
 static __always_inline __u64 update_times(struct sock_state *s, int old_state, int new_state,
 					  __u64 now_ns)
 {
-	__u64 in_state_ns = s->since_ns ? now_ns - s->since_ns : 0;
+	__u64 in_state_ns;
 
-	if (old_state == TCP_CLOSE || (old_state == TCP_LISTEN && new_state == TCP_SYN_RECV)) {
+	if (!want_state_times && !now_ns) {
+		s->since_outdated = true;
+		return 0;
+	}
+	in_state_ns = s->since_ns && !s->since_outdated ? now_ns - s->since_ns : 0;
+	if (begins_connection(old_state, new_state)) {
 		s->opened_ns = now_ns;
 		s->in_established_ns = 0;
 	}
 	if (old_state == TCP_ESTABLISHED)
 		s->in_established_ns += in_state_ns;
-	if (old_state != new_state)
+	if (old_state != new_state) {
 		s->since_ns = now_ns;
+		s->since_outdated = false;
+	}
 	return in_state_ns;
 }
 

@@ -107,6 +107,29 @@ static __always_inline void update_role_and_times(struct transition *t)
 	ec->is_repaired = s->is_repaired;
 }
 
+/*
+ * Stores what the current task, which owns the socket's lock, proves about the owner, for a
+ * transition that is not emitted. Without a sock_state there is no place for it.
+ */
+static __always_inline void store_proven_owner(const struct transition *t)
+{
+	struct sock_state *s = t->sock_state;
+	int proof;
+
+	if (!s)
+		return;
+	t->ec->stored_owner.ref.pid = 0;
+	if (s->owner.ref.pid)
+		t->ec->stored_owner = s->owner;
+	proof = prove_owner(t->slot);
+	if (proof == OWNER_PROVEN)
+		s->owner = t->ec->owner;
+	if (proof == OWNER_DISPROVEN) {
+		s->owner.ref.pid = 0;
+		s->initial_owner_sum = 0;
+	}
+}
+
 /* Stores what the current task proves about the owner. Returns enum owner_proof. */
 static __always_inline int update_owner(const struct transition *t)
 {

@@ -154,7 +154,7 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	s.handle(now)
 	p, err := probe.Open(probe.Options{
 		Filter: o.kernelFilter(), BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wants("connection"),
-		TimeWaitEnds: o.timeWaitEnd, Without: o.unwanted(), BoundPorts: o.wants("alert"),
+		TimeWaitEnds: o.timeWaitEnd && o.wants("transition"), Without: o.unwanted(), BoundPorts: o.wants("alert"),
 	})
 	if err != nil {
 		return err

@@ -310,6 +310,7 @@ const (
 	ProbeVarWakeupBytes                = "wakeup_bytes"
 	ProbeVarWantCgroups                = "want_cgroups"
 	ProbeVarWantEnds                   = "want_ends"
+	ProbeVarWantStateTimes             = "want_state_times"
 	ProbeVarWantTimewaitEnds           = "want_timewait_ends"
 	ProbeVarWantedStates               = "wanted_states"
 )
@@ -459,6 +460,7 @@ type ProbeVariableSpecs struct {
 	WakeupBytes            *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 	WantCgroups            *ebpf.VariableSpec `ebpf:"want_cgroups"`
 	WantEnds               *ebpf.VariableSpec `ebpf:"want_ends"`
+	WantStateTimes         *ebpf.VariableSpec `ebpf:"want_state_times"`
 	WantTimewaitEnds       *ebpf.VariableSpec `ebpf:"want_timewait_ends"`
 	WantedStates           *ebpf.VariableSpec `ebpf:"wanted_states"`
 }
@@ -578,6 +580,7 @@ type ProbeVariables struct {
 	WakeupBytes            *ebpf.Variable `ebpf:"wakeup_bytes"`
 	WantCgroups            *ebpf.Variable `ebpf:"want_cgroups"`
 	WantEnds               *ebpf.Variable `ebpf:"want_ends"`
+	WantStateTimes         *ebpf.Variable `ebpf:"want_state_times"`
 	WantTimewaitEnds       *ebpf.Variable `ebpf:"want_timewait_ends"`
 	WantedStates           *ebpf.Variable `ebpf:"wanted_states"`
 }

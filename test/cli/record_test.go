@@ -107,8 +107,12 @@ func TestStream_OnlyTypes(t *testing.T) {
 			if only != "loss" && len(got.of(only)) == 0 {
 				t.Errorf("no %s record\n%v", only, got.result)
 			}
-			if only != "transition" && got.last().Dropped == 0 {
-				t.Errorf("stop does not count the transitions that --only left out as dropped\n%v", got.result)
+			last := got.last()
+			if only == "connection" && (last.Dropped == 0 || last.Dropped != last.Read || last.Dropped != last.Connections) {
+				t.Errorf("stop does not count the ends of sockets as dropped\n%v", got.result)
+			}
+			if only != "transition" && last.Filtered == 0 || (only == "stats" || only == "loss") && last.Read != 0 {
+				t.Errorf("stop does not count the transitions that nobody wants as filtered\n%v", got.result)
 			}
 		})
 	}
