@@ -19,7 +19,6 @@ type closeWaitLeak struct {
 	next     int                      // index in queue: those before it have reached CloseWaitAge
 	leaks    map[leakKey]*leak
 	recent   [recentLeaks]*leak // a cache of leaks, by leakKey.slot
-	overflow bool               // some sockets were not counted, because there was no room
 }
 
 // leakKey is what sockets are counted by: the local endpoint of a server, because the
@@ -87,6 +86,7 @@ type leak struct {
 	refuted     int           // sockets of stuck that the newest table showed to be no leak, and that no older one had confirmed
 	ended       int           // sockets that have left stuck for any other reason since the newest table
 	suspectedAt time.Duration // since when stuck has sufficed for an alert; 0: it does not
+	leftOutAt   time.Duration // when a socket of it last found no room; 0: all that are in CLOSE_WAIT count
 	user        uint32        // of the first socket: see quotaOf
 }
 
@@ -152,12 +152,11 @@ func (d *closeWaitLeak) enqueue(key leakKey, t *tcp.Transition, at time.Duration
 	user := quotaOf(t.UID)
 	l := d.leakFor(key, user)
 	if l == nil {
-		d.overflow = true
 		d.leftOut.Leaks++
 		return nil
 	}
 	if !d.room.take(user) {
-		d.overflow = true
+		l.leftOutAt = at
 		d.leftOut.Sockets++
 		return nil
 	}
@@ -311,8 +310,8 @@ func (d *closeWaitLeak) describe(key leakKey, l *leak) Finding {
 	count := l.stuck.count
 	f := Finding{
 		Severity: Warning, Culprit: d.culpritOfSockets(&l.topServices), Netns: key.netns, Role: l.role, RateUnit: "more sockets", Rate: l.stuck.perSecond(d.now),
-		// Each socket is known by its cookie: the number is exact.
-		Occupancy: uint64(count), OccupancySource: FromEvents, Approximate: d.overflow,
+		// Each socket is known by its cookie: the number is exact if all of them count.
+		Occupancy: uint64(count), OccupancySource: FromEvents, Approximate: l.leftOutAt > 0,
 		Unverified: d.now-d.tableReadAt(key.netns) > 3*activeInterval,
 	}
 	if !f.Unverified {

@@ -73,6 +73,46 @@ func TestCloseWaitLeak_RateOfNow(t *testing.T) {
 	}
 }
 
+// A host that stalls for a moment, or closes in batches, leaks as fast as before: at every moment the
+// rate is that of the last seconds, also at the first alert.
+func TestCloseWaitLeak_RateInBursts(t *testing.T) {
+	for name, c := range map[string]struct {
+		bursts      int // sockets that come at once
+		every       time.Duration
+		stallsAfter int // bursts
+		stall       time.Duration
+		from        time.Duration // before it, one batch shows no rate
+	}{
+		"stalls at the first alert": {1, time.Second / 30, 33, 1500 * time.Millisecond, 0},
+		"stalls for two seconds":    {1, time.Second / 30, 200, 2 * time.Second, 0},
+		"batches":                   {60, 6 * time.Second, 1 << 20, 0, 12 * time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHost(t, 500, Config{UpdateInterval: time.Millisecond})
+			began, n := h.now, 0
+			perSecond := float64(c.bursts) / c.every.Seconds()
+			for burst := 1; h.now-began < 70*time.Second; burst++ {
+				for range c.bursts {
+					n++
+					h.event(uint64(n), to(80), process(99, "java"), tcp.Established, tcp.CloseWait)
+				}
+				if h.pass(c.every); burst%c.stallsAfter == 0 {
+					h.pass(c.stall)
+				}
+			}
+			for _, a := range h.alerts {
+				if a.Lasted < c.from {
+					continue
+				}
+				if a.Rate < perSecond/4 || a.Rate > 4*perSecond {
+					t.Fatalf("%s after %v: %.1f a second, want %.1f", a.Phase, a.Lasted, a.Rate, perSecond)
+				}
+			}
+			h.theOnly("close_wait_leak")
+		})
+	}
+}
+
 // One socket in an hour is a leak, too.
 func TestCloseWaitLeak_OneAnHour(t *testing.T) {
 	h := newHost(t, 500, Config{UpdateInterval: time.Hour})
@@ -154,6 +194,44 @@ func TestCloseWaitLeak_Unverified(t *testing.T) {
 	}
 	if a := h.theOnly("close_wait_leak"); !a.Unverified {
 		t.Errorf("%+v", a)
+	}
+}
+
+// An alert is approximate while a socket of its own leak is not counted, for lack of room: not if one
+// of another leak was not, and not for longer.
+func TestCloseWaitLeak_ApproximateWhileFull(t *testing.T) {
+	h := newHost(t, 500, Config{UpdateInterval: time.Second, CloseWaitAge: time.Second})
+	arrive := func(from, until int, by tcp.Owner, uid uint32) {
+		for n := from; n < until; n++ {
+			h.event(uint64(n), to(80), by, tcp.Established, tcp.CloseWait, func(t *tcp.Transition) { t.UID = uid })
+			if n%16 == 0 || until-from < 1000 {
+				h.pass(20 * time.Millisecond)
+			}
+		}
+	}
+	last := func(pid uint32) (a Alert) {
+		for _, each := range h.alerts {
+			if each.Kind == "close_wait_leak" && each.Culprit.PID == pid {
+				a = each
+			}
+		}
+		return a
+	}
+	arrive(1, maxWaiting+100, process(1, "many"), 1)
+	arrive(1e6, 1e6+200, process(2, "few"), 2)
+	h.pass(15 * time.Second)
+	if a := last(1); a.Phase == "" || a.Phase == Close || !a.Approximate {
+		t.Errorf("sockets were left out, and the alert is %s, approximate %v", a.Phase, a.Approximate)
+	}
+	if a := last(2); a.Phase == "" || a.Approximate {
+		t.Errorf("all sockets are counted, and the alert is %s, approximate %v", a.Phase, a.Approximate)
+	}
+	for n := maxWaiting - 1000; n < maxWaiting+100; n++ {
+		h.event(uint64(n), to(80), process(1, "many"), tcp.CloseWait, tcp.LastAck)
+	}
+	h.pass(15 * time.Second)
+	if a := last(1); a.Phase == Close || a.Approximate {
+		t.Errorf("the sockets that were left out are closed, and the alert is %s, approximate %v", a.Phase, a.Approximate)
 	}
 }
 

@@ -55,15 +55,21 @@ func (d *closeWaitLeak) seed(netns uint32, server bool, s *tcp.Socket) {
 
 // takeTable compares the sockets of one namespace with the kernel's table, which was read
 // from the time readAt on. Sockets that it does not have do not count: their ends were lost. Nor do
-// those on which their processes still send.
+// those on which their processes still send. If all sockets of the table are known, none is left out any
+// more.
 func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []tcp.CloseWaitSocket) {
-	listed := make(map[uint64]*tcp.CloseWaitSocket, len(sockets))
+	listed, allKnown := make(map[uint64]*tcp.CloseWaitSocket, len(sockets)), true
 	for i := range sockets {
+		_, known := d.waiting[sockets[i].Cookie]
+		allKnown = allKnown && known
 		listed[sockets[i].Cookie] = &sockets[i]
 	}
 	for key, l := range d.leaks {
 		if key.netns == netns {
 			l.refuted, l.ended, l.checkedAt = 0, 0, readAt
+			if allKnown && l.leftOutAt < readAt {
+				l.leftOutAt = 0
+			}
 		}
 	}
 	for cookie, w := range d.waiting {

@@ -121,7 +121,7 @@ func TestConnectFailures_AddressInUse(t *testing.T) {
 func TestConnectFailures_HealthChecksAndScans(t *testing.T) {
 	t.Parallel()
 	h := newHost(t, 5000, Config{})
-	for n := range 60_000 {
+	for n := range 60_000 / floodDivisor {
 		if n%100 == 0 { // once a second, to a peer that is down
 			h.event(0, to(81), curl, tcp.Close, tcp.SynSent)
 			h.event(0, to(81), curl, tcp.SynSent, tcp.Close, fails(unix.ECONNREFUSED))

@@ -110,7 +110,7 @@ func (g *growth) grows() bool {
 }
 
 // perSecond is how many more there are per second, over the shortest window in which they
-// are enough to estimate a rate. It falls as soon as no more come.
+// are enough to estimate a rate. It falls soon after no more come: see boundedRate.
 func (g *growth) perSecond(now time.Duration) float64 {
 	const enough = 16
 	age := now - g.since
@@ -132,12 +132,33 @@ func (g *growth) perSecond(now time.Duration) float64 {
 	return 0
 }
 
-// boundedRate is the rate of n more within a window, but at most three in the time since the
-// last one came: at a higher rate it would be improbable (5 %) that none has come since.
+// stallFor is for how long a host may stall without having become slower.
+const stallFor = 4 * time.Second
+
+// boundedRate is the rate of n more within a window. After stallFor without one it is at most three bursts
+// in the time since the last one came: at a higher rate it would be improbable (5 %) that none has come.
 func (g *growth) boundedRate(n float64, window, now time.Duration) float64 {
 	perSecond := max(0, n) / max(window, time.Second/4).Seconds()
-	if quiet := now - g.raised; quiet > time.Second {
-		perSecond = min(perSecond, 3/quiet.Seconds())
+	if quiet := now - g.raised; quiet > stallFor {
+		perSecond = min(perSecond, 3*g.burstiness()/quiet.Seconds())
 	}
 	return perSecond
+}
+
+// burstiness is how many come at once, at least 1: the variance of neighbouring seconds divided by the mean,
+// from the first to the last second in which some came, of the last minute.
+func (g *growth) burstiness() float64 {
+	const minute = 60
+	var sum, squares, atLast, last float64
+	for skip := minute; skip >= 0; skip-- {
+		value := float64(g.changes.Sum(skip, 1))
+		if sum > 0 {
+			squares += (value - last) * (value - last)
+		}
+		sum += max(0, value)
+		if last = value; value > 0 {
+			atLast = squares
+		}
+	}
+	return max(1, atLast/2/max(1, sum))
 }

@@ -298,7 +298,7 @@ func TestStorm_AmongAMillionPeers(t *testing.T) {
 	h.limits.MaxTimeWaits = 1 << 30
 	scanner := process(99, "scanner")
 	key := to(0)
-	for n := range 1_000_000 {
+	for n := range 1_000_000 / floodDivisor {
 		if key.peerPort++; key.peerPort == 0 {
 			key.peer = key.peer.Next()
 		}
@@ -308,7 +308,7 @@ func TestStorm_AmongAMillionPeers(t *testing.T) {
 		} else {
 			h.emit(key, 20000, scanner, tcp.CloseWait, tcp.LastAck)
 		}
-		if n%100_000 == 0 {
+		if n%(100_000/floodDivisor) == 0 {
 			h.pass(time.Second)
 		}
 	}

@@ -2,8 +2,8 @@
 // take more of it, and when it is exhausted. It must not know which resource that
 // is, decide whether to alert, or read clocks.
 //
-// counter.go counts per slot of time; estimator.go is the model of what is occupied
-// and the rate; forecast.go predicts when a capacity is exhausted, and tests how far
+// counter.go counts per slot of time; estimator.go is the model of what is occupied;
+// recent.go finds the rate at which more is taken; forecast.go predicts when a capacity is exhausted, and tests how far
 // the prediction can be trusted.
 package rate
 
@@ -151,18 +151,6 @@ func (e *Estimator) CreatedIn(second int64, m TimeWaitModel) float64 {
 // CorrectTimeWaits adds n TIME_WAITs, which may be negative, to those that were created in a
 // second, within the last 64 s.
 func (e *Estimator) CorrectTimeWaits(second int64, n int32) { e.timeWaits.AddAt(second, n) }
-
-// RecentRate is how many units have been taken per second within the last half to three
-// quarters of a second.
-func (e *Estimator) RecentRate() float64 {
-	rate, _ := e.rate(3*Step, 1)
-	return rate
-}
-
-// Taken is how many units were taken within a window, up to [MaxWindow].
-func (e *Estimator) Taken(window time.Duration) float64 {
-	return max(0, float64(e.taken.Sum(0, int(window/Step))))
-}
 
 // CorrectTaken adds n units, which may be negative, to those that were taken since a time. It spreads them
 // evenly, because their connections were not observed.
@@ -391,52 +379,4 @@ func (e *Estimator) Connections(m TimeWaitModel) float64 {
 // slotsOf rounds a duration to seconds, at most those that a Counter keeps.
 func slotsOf(d time.Duration) int {
 	return min(slots, int((d+time.Second/2)/time.Second))
-}
-
-// rate is how many units are taken per second over a window, or since the first
-// event if that is less, and its standard deviation.
-func (e *Estimator) rate(window time.Duration, burstiness float64) (rate, deviation float64) {
-	count := int(window / Step)
-	span := min(time.Duration(count-1)*Step+e.now%Step, e.Age())
-	taken, seconds := float64(e.taken.Sum(0, count)), max(span, Step/2).Seconds()
-	if taken <= 0 {
-		return 0, 0
-	}
-	return taken / seconds, math.Sqrt(taken*burstiness) / seconds
-}
-
-// burstiness is how many connections come at once: the variance of what is taken in
-// a step divided by its mean (index of dispersion). It is 1 for a Poisson process and
-// near 0 for arrivals at equal distances. The variance is taken from one step to the
-// next, so that a rate that rises or falls does not look like bursts.
-func (e *Estimator) burstiness() float64 {
-	used := min(maxWindowSteps, int(e.Age()/Step))
-	if used < 2 {
-		return 1
-	}
-	var sum, squares float64
-	before := float64(e.taken.Sum(1, 1))
-	for skip := 1; skip < used; skip++ { // the newest step is not full yet
-		value := float64(e.taken.Sum(skip, 1))
-		sum += value
-		squares += (value - before) * (value - before)
-		before = value
-	}
-	if sum <= 0 {
-		return 1
-	}
-	return squares / 2 / sum
-}
-
-// burstDominates reports whether more than three fifths of what was taken in a
-// window were taken in one step, as by a program that was delayed and catches up.
-func (e *Estimator) burstDominates(window time.Duration) bool {
-	if window < 4*Step || e.Age() < window {
-		return false
-	}
-	var largest int64
-	for skip := range int(window / Step) {
-		largest = max(largest, e.taken.Sum(skip, 1))
-	}
-	return 5*largest > 3*e.taken.Sum(0, int(window/Step))
 }
