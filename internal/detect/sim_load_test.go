@@ -169,6 +169,9 @@ func newSimRun(seed uint64) *simRun {
 	r.addEvents()
 	k.limits.ReusesFinWait2 = seed%4 == 0
 	r.config.UpdateInterval = []time.Duration{time.Second, 10 * time.Second}[seed/4%2] // judges more numbers, or those that users get
+	if seed%8 == 1 {
+		r.makePlain()
+	}
 	return r
 }
 

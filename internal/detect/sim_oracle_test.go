@@ -41,7 +41,9 @@ type simStorm struct {
 	openAt    time.Duration // when an alert was open last
 	failedAt  time.Duration // when a connect() found no port last
 	refusedAt time.Duration // when the engine got the first such connect() that has no alert; 0: there is none
-	why       string
+	// regularSince is since when the storm of a regular load has had to have an alert; 0: it need not have one.
+	regularSince time.Duration
+	why          string
 }
 
 func newSimOracle(r *simRun) *simOracle {
@@ -199,6 +201,9 @@ func (o *simOracle) check() {
 		if !d.server && d.since > 0 && (half || k.reuses(d)) { // where TIME_WAITs are short, more happens in between
 			o.judgeStorm(d)
 		}
+		if !d.server && d.since > 0 {
+			o.judgeRegular(d)
+		}
 	}
 	if !half {
 		return
@@ -331,15 +336,15 @@ func (o *simOracle) evenRate(d *simDestination) (perSecond float64, even bool) {
 	return perSecond, true
 }
 
-// perHold is the mean rate of one hold time, as the engine has got it.
+// perHold is the mean rate of one hold time, or since the first connection, as the engine has got it.
 func (o *simOracle) perHold(d *simDestination) float64 {
 	hold := rate.TimeWaitHold
 	if o.r.k.reuses(d) {
 		hold = max(2*time.Second, o.r.k.limits.ReuseDelay)
 	}
-	span := min(hold, o.r.k.now-o.r.tr.began)
+	span := min(hold, o.r.k.now-max(o.r.tr.began, d.since))
 	n := float64(d.seenOpened.within(span) - d.ended.within(span))
-	return max(0, n-math.Sqrt(max(0, n))) / hold.Seconds()
+	return max(0, n-math.Sqrt(max(0, n))) / max(simStep, span).Seconds()
 }
 
 // boundPorts counts the ports that bind() has taken.
