@@ -127,6 +127,8 @@ type simRun struct {
 	end       time.Duration
 	filter    string
 	oracle    *simOracle
+
+	isPlainLeak bool // see makePlainLeak
 }
 
 func newSimRun(seed uint64) *simRun {
@@ -171,6 +173,9 @@ func newSimRun(seed uint64) *simRun {
 	r.config.UpdateInterval = []time.Duration{time.Second, 10 * time.Second}[seed/4%2] // judges more numbers, or those that users get
 	if seed%8 == 1 {
 		r.makePlain()
+		if seed%16 == 9 {
+			r.makePlainLeak()
+		}
 	}
 	return r
 }

@@ -1,6 +1,10 @@
 package detect
 
-import "time"
+import (
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
 
 // regularLoad returns the only load to a destination, if its connections come at equal distances and
 // this side closes them first. Then the perfect observer knows the rate exactly. It returns nil otherwise.
@@ -78,4 +82,26 @@ func (r *simRun) makePlain() {
 	r.tr.worker.before, r.tr.worker.after, r.tr.worker.fails, r.tr.worker.gone = simStep/4, simStep/4, 0, 0
 	clear(r.deaths)
 	clear(r.restarts)
+}
+
+// makePlainLeak makes of a plain run a process that forgets to close one socket in two seconds.
+func (r *simRun) makePlainLeak() {
+	l := r.loads[0]
+	l.from = r.k.now + time.Second
+	r.end = l.from + 150*time.Second
+	l.until, l.ends, l.perSecond, r.isPlainLeak = r.end, forgets, 0.5, true
+}
+
+// judgePlainLeak judges an alert that opens: with 5 % more sockets than open one, and the few that come
+// until the kernel's table has confirmed them.
+func (o *simOracle) judgePlainLeak(a *Alert) {
+	stuck := 0
+	for _, s := range o.r.k.sockets {
+		if s.state == tcp.CloseWait && o.r.k.now-s.closeWaitAt >= 30*time.Second {
+			stuck++
+		}
+	}
+	if most := 34 + 2; o.r.isPlainLeak && stuck > most {
+		o.fault("%s %s opens at %d sockets, want at most %d", a.Kind, a.ID, stuck, most)
+	}
 }

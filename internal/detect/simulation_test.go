@@ -89,6 +89,9 @@ func (o *simOracle) take(a *Alert) {
 		x = &simAlert{openedAt: k.now}
 		o.open[a.ID] = x
 		o.seen[a.Kind]++
+		if a.Kind == "close_wait_leak" {
+			o.judgePlainLeak(a)
+		}
 	}
 	x.Alert = *a
 	if !a.Unverified {
