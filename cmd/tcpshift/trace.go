@@ -23,6 +23,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 	"github.com/tcpshift/tcpshift/internal/threads"
 	"github.com/tcpshift/tcpshift/internal/trace"
+	"github.com/tcpshift/tcpshift/internal/workload"
 )
 
 // defaultQueueSize has room for about 20,000 records.
@@ -171,7 +172,19 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 		defer m.Close()
 		cfg.Monitor = m
 	}
+	if o.wantsNames() {
+		names := workload.New()
+		defer names.Close()
+		cfg.Names = names
+	}
 	return trace.Run(s.ctx, cfg)
+}
+
+// wantsNames reports whether records have the names of containers and pods. Without alerts the
+// sandbox lets the process read no file.
+func (o *traceOptions) wantsNames() bool {
+	mapped := o.schema == record.SchemaECS || o.schema == record.SchemaOTel
+	return (o.wants("connection") || o.wants("alert") || mapped) && o.format != formatText && (!o.sandbox || o.wants("alert"))
 }
 
 // processFeatures returns what this process is permitted to. It warns where the pids in records

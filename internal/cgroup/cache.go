@@ -31,14 +31,35 @@ func NewCache(limit int) *Cache {
 }
 
 // Put sets the description of a cgroup. It replaces another one, since a v1 cgroup can be
-// renamed, and a directory can change its owner.
-func (c *Cache) Put(id uint64, path string, claimed int) {
+// renamed, and a directory can change its owner. It returns the new description, or nil if the
+// description was known.
+func (c *Cache) Put(id uint64, path string, claimed int) *Info {
 	known, ok := c.find(id)
 	if ok && known.Path == path && known.claimed == claimed {
-		return
+		return nil
 	}
 	info := Describe(path, claimed)
 	c.keep(id, entry{&info, claimed})
+	return &info
+}
+
+// SetNames replaces the description of a cgroup by a copy with these names. It does nothing if
+// the cgroup is not known any more, or is in another container or pod by now.
+func (c *Cache) SetNames(id uint64, container, podUID string, n Names) {
+	known, ok := c.find(id)
+	if !ok || known.Container != container || known.PodUID != podUID {
+		return
+	}
+	info := *known.Info
+	info.Pod, info.Namespace, info.ContainerName, info.Image = n.Pod, n.Namespace, n.Container, n.Image
+	c.keep(id, entry{&info, known.claimed})
+}
+
+// Names are what the path of a cgroup does not show of its container. Unknown ones are empty.
+type Names struct {
+	Pod, Namespace string // of Kubernetes
+	Container      string // as the engine or, in a pod, its specification calls it
+	Image          string
 }
 
 // Get returns the description of a cgroup, and whether it is known. The caller must

@@ -139,3 +139,45 @@ func BenchmarkCacheGet(b *testing.B) {
 		}
 	}
 }
+
+// Names are added to a copy of the description, and only if it is still that of the container.
+func TestCache_SetNames(t *testing.T) {
+	const id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	names := Names{Pod: "web", Namespace: "shop", Container: "nginx", Image: "nginx:1.27"}
+	c := NewCache(2)
+	before := c.Put(7, "/docker/"+id, 0)
+	c.SetNames(7, id, "", names)
+	after, _ := c.Get(7)
+	if before.Pod != "" || after.Pod != "web" || after.Namespace != "shop" || after.ContainerName != "nginx" || after.Image != "nginx:1.27" || after.Path != before.Path {
+		t.Errorf("got %+v, and %+v before", after, before)
+	}
+	if c.Put(7, "/docker/"+id, 0) != nil {
+		t.Error("a path that is known makes a new description")
+	}
+	if kept, _ := c.Get(7); kept != after {
+		t.Errorf("got %+v after the path came again, want %+v", kept, after)
+	}
+	c.Put(7, "/system.slice/ssh.service", 0)
+	c.SetNames(7, id, "", names)
+	c.SetNames(8, id, "", names)
+	if other, _ := c.Get(7); other.Pod != "" {
+		t.Errorf("the names of another container: %+v", other)
+	}
+	if _, known := c.Get(8); known {
+		t.Error("names make a cgroup")
+	}
+}
+
+// systemd writes an underscore before a unit's name that would look like a file of the kernel's.
+func TestDescribe_EscapedUnit(t *testing.T) {
+	for path, want := range map[string]string{
+		"/system.slice/_cpu.service":                          "cpu.service",
+		`/system.slice/dev-sda\x2d1.service`:                  `dev-sda\x2d1.service`,
+		"/system.slice/system-getty.slice/getty@tty1.service": "getty@tty1.service",
+		"/system.slice": "",
+	} {
+		if info := Describe(path, 0); info.Unit != want {
+			t.Errorf("%s: got %q, want %q", path, info.Unit, want)
+		}
+	}
+}

@@ -36,6 +36,9 @@ type Info struct {
 	// ContainerClaimed and UnitClaimed report that a user other than root may have chosen the
 	// name from which Container, Runtime and PodUID, or Unit, follow.
 	ContainerClaimed, UnitClaimed bool
+
+	// The path does not show these; Cache.SetNames sets them.
+	Pod, Namespace, ContainerName, Image string
 }
 
 // Describe reads a path of a v1 or v2 hierarchy from the root down; engines use equal
@@ -70,10 +73,14 @@ func (i *Info) descend(name, parent string, claimed bool) {
 		if !strings.HasPrefix(name, "libpod-payload-") {
 			i.Unit, i.UnitClaimed = "", false
 		}
-	case isUnit(name):
-		i.Unit, i.UnitClaimed = name, claimed
+	case isUnit(unescape(name)):
+		i.Unit, i.UnitClaimed = unescape(name), claimed
 	}
 }
+
+// unescape removes the underscore that systemd puts before the name of a cgroup that would look
+// like a file of the kernel's, such as _cpu.service: cg_unescape() in its src/basic/cgroup-util.c.
+func unescape(name string) string { return strings.TrimPrefix(name, "_") }
 
 // isUnit reports whether systemd may have made a cgroup of this name for a service or a
 // scope: VALID_CHARS and UNIT_NAME_MAX of its src/basic/unit-name.c. A name with any other

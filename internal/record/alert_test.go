@@ -45,6 +45,8 @@ func longestAlert() detect.Alert {
 		Cgroup: &tcp.Cgroup{
 			Path: longestPath("x"), Unit: unit + ".service", UnitClaimed: true, Container: containerID, Runtime: "containerd", PodUID: pod().PodUID,
 			ContainerClaimed: true,
+			// The longest names that Kubernetes permits.
+			Pod: strings.Repeat("p", 253), Namespace: strings.Repeat("n", 63), ContainerName: strings.Repeat("c", 63), Image: strings.Repeat("i", 255),
 		},
 	}
 	a.Local, a.Peer, a.Netns, a.Role, a.Rate = wide, wide, 1<<32-1, tcp.RoleListener, 123456789.123
@@ -95,6 +97,7 @@ func alertCases() []goldenCase {
 		}),
 		edit("as long as it may be", func(a *detect.Alert) { *a = longestAlert() }),
 		edit("a claimed service", func(a *detect.Alert) { a.Culprit.Cgroup, a.Culprit.Service = claimed(), claimed().Service() }),
+		edit("the names of a pod", func(a *detect.Alert) { a.Culprit.Cgroup = named() }),
 		edit("a process's own name in a claimed cgroup", func(a *detect.Alert) { a.Culprit.Cgroup = claimed() }),
 	}
 	cases = append(cases, edit("about suppressed alerts", func(a *detect.Alert) {

@@ -69,6 +69,21 @@ func pod() *tcp.Cgroup {
 	}
 }
 
+// named is a pod's cgroup whose names have been found.
+func named() *tcp.Cgroup {
+	c := pod()
+	c.Pod, c.Namespace, c.ContainerName, c.Image = "web-7d4b9c-x2x7k", "shop", "nginx", "docker.io/library/nginx:1.27"
+	return c
+}
+
+// quadlet is a container of Podman's in a unit.
+func quadlet() *tcp.Cgroup {
+	return &tcp.Cgroup{
+		Path: "/system.slice/db.service/libpod-payload-" + containerID, Unit: "db.service",
+		Container: containerID, Runtime: "podman", ContainerName: "systemd-\"db\"\n", Image: "docker.io/library/postgres:17",
+	}
+}
+
 const containerID = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
 func fullV4() tcp.Transition {
@@ -205,6 +220,9 @@ var cgroups = []struct {
 	{"a container's in no pod", &tcp.Cgroup{Path: "/docker/" + containerID, Container: containerID, Runtime: "docker"}},
 	{"a pod's without a container", &tcp.Cgroup{Path: "/kubepods/podx", PodUID: pod().PodUID}},
 	{"claimed", claimed()},
+	{"with the names of its pod", named()},
+	{"with its unit and a hostile name", quadlet()},
+	{"with a unit that is too long", &tcp.Cgroup{Path: "/u", Unit: strings.Repeat("\\", 100) + ".service"}},
 	{"of any bytes", &tcp.Cgroup{Path: "/a \"b\" \\\x1b[2J/\xff\u202e"}},
 	{"as long as it may be", &tcp.Cgroup{Path: longestPath("x")[:maxPath-len(`,"cgroup":""`)]}},
 	{"too long", &tcp.Cgroup{Path: longestPath("x"), Container: containerID, Runtime: "docker"}},
@@ -256,6 +274,8 @@ func connectionCases() []goldenCase {
 			t.ResetReason, c.ClosedBy = "TCP_ABORT_ON_DATA", tcp.ClosedByResetSent
 		}),
 		edit("a claimed container", func(t *tcp.Transition, _ *tcp.Connection) { t.Cgroup = claimed() }),
+		edit("the names of a pod", func(t *tcp.Transition, _ *tcp.Connection) { t.Cgroup = named() }),
+		edit("a unit and a hostile name", func(t *tcp.Transition, _ *tcp.Connection) { t.Cgroup = quadlet() }),
 	}
 	for _, by := range []tcp.ClosedBy{
 		"", tcp.ClosedByLocal, tcp.ClosedByPeer, tcp.ClosedByResetSent, tcp.ClosedByResetReceived, tcp.ClosedByTimeout,

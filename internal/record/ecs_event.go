@@ -130,13 +130,18 @@ func (o object) ecsCgroup(c *tcp.Cgroup) object {
 	}
 	o = o.path("tcpshift.cgroup", c.Path, maxMappedPath).
 		literalIfSet("container.id", c.Container).
-		literalIfSet("container.runtime", c.Runtime)
+		literalIfSet("container.runtime", c.Runtime).
+		stringIfSet("container.name", c.ContainerName).
+		stringIfSet("container.image.name", c.Image)
 	if c.PodUID != "" {
 		o = o.literal("orchestrator.type", "kubernetes").
 			literal("orchestrator.resource.type", "pod").
-			literal("orchestrator.resource.id", c.PodUID)
+			literal("orchestrator.resource.id", c.PodUID).
+			stringIfSet("orchestrator.resource.name", c.Pod).
+			stringIfSet("orchestrator.namespace", c.Namespace)
 	}
-	return o.trueIf("tcpshift.container_claimed", c.ContainerClaimed)
+	return o.unit("tcpshift.unit", "tcpshift.unit_claimed", c).
+		trueIf("tcpshift.container_claimed", c.ContainerClaimed)
 }
 
 func (o object) ecsError(e tcp.Errno) object {

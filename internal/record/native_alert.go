@@ -9,7 +9,7 @@ import (
 // Bounds, in bytes, that keep an alert with the longest labels within MaxLine.
 const (
 	maxAlertPath  = 1000 // of cgroup
-	maxAlertProse = 480  // of cause, and of advice
+	maxAlertProse = 460  // of cause, and of advice
 )
 
 // Alert implements [Encoder].
@@ -75,7 +75,8 @@ func (o object) culprit(c *detect.Culprit) object {
 			decimal("pid_share", c.PIDShare)
 	}
 	o = o.bytes("comm", c.Comm.Bytes()).
-		cgroup(c.Cgroup, maxAlertPath)
+		cgroup(c.Cgroup, maxAlertPath).
+		workload(c.Cgroup)
 	if c.NextService != "" {
 		o = o.string("next_service", c.NextService).
 			decimal("next_share", c.NextShare)

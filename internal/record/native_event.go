@@ -44,7 +44,8 @@ func endOfTimeWait(t *tcp.Transition) string {
 func (n *Native) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []byte {
 	o := n.begin(dst, "connection", t.Time)
 	o = n.identities.append(o, t)
-	o = n.owners.append(o, t, object.owner)
+	o = n.owners.append(o, t, object.owner).
+		workload(t.Cgroup)
 	if c.OpenedAt != 0 {
 		o = o.time("opened", &n.opened, c.Opened).
 			uint("duration_ns", uint64(t.Monotonic-c.OpenedAt)).
@@ -137,6 +138,34 @@ func (o object) cgroup(c *tcp.Cgroup, maxPath int) object {
 		literalIfSet("container_runtime", c.Runtime).
 		literalIfSet("pod_uid", c.PodUID).
 		trueIf("container_claimed", c.ContainerClaimed)
+}
+
+// maxUnit bounds the name of a unit in bytes of the line, so that an alert with the longest names
+// and labels stays within MaxLine.
+const maxUnit = 96
+
+// workload appends the names of what runs in a cgroup. It appends nothing if c is nil, and leaves
+// out a unit whose name takes more than maxUnit bytes.
+func (o object) workload(c *tcp.Cgroup) object {
+	if c == nil {
+		return o
+	}
+	return o.stringIfSet("pod", c.Pod).
+		stringIfSet("namespace", c.Namespace).
+		stringIfSet("container_name", c.ContainerName).
+		unit("unit", "unit_claimed", c)
+}
+
+func (o object) unit(key, claimedKey string, c *tcp.Cgroup) object {
+	if c.Unit == "" {
+		return o
+	}
+	before := len(o.line)
+	if o = o.string(key, c.Unit); len(o.line)-before > maxUnit+len(key)+len(`,"":""`) {
+		o.line = o.line[:before]
+		return o
+	}
+	return o.trueIf(claimedKey, c.UnitClaimed)
 }
 
 func (o object) errno(e tcp.Errno) object {

@@ -113,10 +113,19 @@ func (o object) otelCgroup(c *tcp.Cgroup) object {
 	if c == nil {
 		return o
 	}
+	nameKey := "container.name"
+	if c.PodUID != "" {
+		nameKey = "k8s.container.name" // as the pod's specification calls it
+	}
 	return o.path("process.linux.cgroup", c.Path, maxMappedPath).
 		literalIfSet("container.id", c.Container).
 		literalIfSet("container.runtime.name", c.Runtime).
+		stringIfSet(nameKey, c.ContainerName).
+		stringIfSet("container.image.name", c.Image).
 		literalIfSet("k8s.pod.uid", c.PodUID).
+		stringIfSet("k8s.pod.name", c.Pod).
+		stringIfSet("k8s.namespace.name", c.Namespace).
+		unit("tcpshift.unit", "tcpshift.unit_claimed", c).
 		trueIf("tcpshift.container_claimed", c.ContainerClaimed)
 }
 

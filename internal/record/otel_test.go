@@ -19,10 +19,15 @@ import (
 // types that the conventions give them.
 var otelAttributeTypes = map[attribute.Key]attribute.Type{
 	semconv.ContainerIDKey:            attribute.STRING,
+	semconv.ContainerImageNameKey:     attribute.STRING,
+	semconv.ContainerNameKey:          attribute.STRING,
 	semconv.ContainerRuntimeNameKey:   attribute.STRING,
 	semconv.ErrorTypeKey:              attribute.STRING,
 	semconv.HostArchKey:               attribute.STRING,
 	semconv.HostNameKey:               attribute.STRING,
+	semconv.K8SContainerNameKey:       attribute.STRING,
+	semconv.K8SNamespaceNameKey:       attribute.STRING,
+	semconv.K8SPodNameKey:             attribute.STRING,
 	semconv.K8SPodUIDKey:              attribute.STRING,
 	semconv.NetworkConnectionStateKey: attribute.STRING,
 	semconv.NetworkLocalAddressKey:    attribute.STRING,

@@ -11,7 +11,7 @@
 //
 // The links in /proc/PID/fd and /proc/PID/ns are followed: the kernel makes them, and they
 // lead to the file itself. Other links are followed only in paths that the operator has given,
-// those of [NetnsInode] and [CgroupID], and by [ReadFile] and [Append] in the directories of
+// those of [NetnsInode] and [CgroupID], and by [ReadFile], [ReadFileUpTo], [DirNames] and [Append] in the directories of
 // their path, but not in the last component, except by Append with follow.
 //
 // Except for a namespace, the package must not open a file to find out what it is. It must not
@@ -32,6 +32,9 @@ import (
 
 // ErrOtherKind is the error of a file that is not what the caller wants to open.
 var ErrOtherKind = errors.New("the file is of another kind")
+
+// ErrTooLarge is the error of a file that has more bytes than the caller wants to read.
+var ErrTooLarge = errors.New("the file is too large")
 
 // always are flags of every open but that of findWithoutLinks: no child inherits the descriptor,
 // and no terminal becomes the controlling one. openat2() with O_PATH opens no terminal, and
@@ -143,6 +146,47 @@ func (r reference) isOn(fileSystem int64) bool {
 // ReadFile reads a regular file, such as a sysctl. No symbolic link may be the last component
 // of path.
 func ReadFile(path string) ([]byte, error) {
+	f, err := openOfKind(path, unix.S_IFREG)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(f)
+}
+
+// ReadFileUpTo is ReadFile for a file that another program has made. It fails with [ErrTooLarge]
+// if the file has more than maxBytes.
+func ReadFileUpTo(path string, maxBytes int64) ([]byte, error) {
+	f, err := openOfKind(path, unix.S_IFREG)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
+	if err == nil && int64(len(b)) > maxBytes {
+		return nil, &os.PathError{Op: "read", Path: path, Err: ErrTooLarge}
+	}
+	return b, err
+}
+
+// DirNames lists the names in a directory, at most maxNames of them, in no order. No symbolic
+// link may be the last component of path.
+func DirNames(path string, maxNames int) ([]string, error) {
+	f, err := openOfKind(path, unix.S_IFDIR)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(maxNames)
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return names, err
+}
+
+// openOfKind opens a file for reading if it is of a kind, such as unix.S_IFREG. Links in the
+// directories of path are followed.
+func openOfKind(path string, kind uint32) (*os.File, error) {
 	r, err := retryOpen(path, func() (int, error) {
 		return unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|always, 0)
 	})
@@ -154,15 +198,10 @@ func ReadFile(path string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+	if st.Mode&unix.S_IFMT != kind {
 		return nil, &os.PathError{Op: "open", Path: path, Err: ErrOtherKind}
 	}
-	f, err := r.open(unix.O_RDONLY)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	return io.ReadAll(f)
+	return r.open(unix.O_RDONLY)
 }
 
 // ProcDir opens a directory of /proc for reading its entries. It fails if path leads to

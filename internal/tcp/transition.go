@@ -129,6 +129,9 @@ type Cgroup struct {
 	// ContainerClaimed and UnitClaimed report that a user other than root may have chosen the
 	// name from which Container, Runtime and PodUID, or Unit, follow.
 	ContainerClaimed, UnitClaimed bool
+
+	// The names of the pod, its namespace, the container and the image; "": not known, or not yet.
+	Pod, Namespace, ContainerName, Image string
 }
 
 // maxServiceName bounds what Service returns, in bytes.

@@ -221,6 +221,7 @@ type line struct {
 	TimeWaitEndsLostKernel    uint64 `json:"missed_time_wait_ends"`
 
 	Cgroup, Container, Opened string
+	ContainerName             string `json:"container_name"`
 	ClosedBy                  string `json:"closed_by"`
 	ResetReason               string `json:"reset_reason"`
 	Duration                  uint64 `json:"duration_ns"`

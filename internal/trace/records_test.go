@@ -5,7 +5,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/cgroup"
 	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/internal/workload"
 )
 
 // play runs a loop with the samples in one turn, followed by a signal.
@@ -151,5 +153,35 @@ func TestAccount_Deferred(t *testing.T) {
 			l.TimeWaitEndsLostKernel != 4 {
 			t.Errorf("%s is %+v, want 3 deferred, 2 filtered and 2 read of 7, 3 unknown, 4 ends lost", l.Type, l)
 		}
+	}
+}
+
+// fakeNames knows the names of each cgroup that it is asked for.
+type fakeNames struct{ answers []workload.Answer }
+
+func (f *fakeNames) Request(id uint64, info *cgroup.Info) {
+	f.answers = append(f.answers, workload.Answer{
+		CgroupID: id, Key: workload.Key{Container: info.Container, PodUID: info.PodUID}, Names: cgroup.Names{Container: "web"},
+	})
+}
+
+func (f *fakeNames) Answers() []workload.Answer {
+	answers := f.answers
+	f.answers = nil
+	return answers
+}
+
+// A connection has the names once they are found, from the next turn on.
+func TestCgroup_NamesFromNextTurn(t *testing.T) {
+	const container = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
+		source := &fakeSource{whenIdle: stop, turns: [][][]byte{
+			{cgroupPath(7, 0, container, "docker"), inCgroup(7, end(1, 0))},
+			{cgroupPath(7, 0, container, "docker"), inCgroup(7, end(2, 0))},
+		}}
+		return Config{Only: []string{"connection"}, Names: &fakeNames{}}, source, &fakeSink{}
+	})
+	if len(got.lines) != 4 || got.lines[1].ContainerName != "" || got.lines[2].ContainerName != "web" {
+		t.Errorf("got %+v", got.lines)
 	}
 }

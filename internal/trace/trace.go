@@ -16,6 +16,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/tcp"
+	"github.com/tcpshift/tcpshift/internal/workload"
 )
 
 const (
@@ -72,12 +73,22 @@ type Monitor interface {
 	Finish() []detect.Alert
 }
 
+// Names finds the names of containers and pods; [*workload.Resolver] is one. Its methods do not
+// wait.
+type Names interface {
+	// Request asks for the names of what runs in a cgroup that has been seen for the first time.
+	Request(cgroupID uint64, info *cgroup.Info)
+	// Answers returns what has been found since the last call.
+	Answers() []workload.Answer
+}
+
 // Config is what Run needs.
 type Config struct {
 	Source  Source
 	Sink    output.Sink
 	Encoder record.Encoder
 	Monitor Monitor      // nil: no alerts
+	Names   Names        // nil: no names of containers and pods
 	Start   record.Start // Run sets its Time
 	// Notify gets messages for the operator, and must not wait; nil: none.
 	Notify func(message string)
@@ -210,6 +221,7 @@ func (l *loop) turn() error {
 	}
 	l.clock.sync()
 	l.idle++
+	l.takeNames()
 	readErr := l.Source.ReadFor(wait, l.handle)
 	if readErr == nil {
 		readErr = l.pending.endTurn(l.writeEnd)
@@ -277,10 +289,23 @@ func (l *loop) handleOther(e *decode.Event) error {
 		return l.handleReset(&e.LateReset)
 	case decode.KindCgroup:
 		if e.CgroupPath != "" {
-			l.cgroups.Put(e.CgroupID, e.CgroupPath, e.ClaimedNames)
+			info := l.cgroups.Put(e.CgroupID, e.CgroupPath, e.ClaimedNames)
+			if info != nil && l.Names != nil {
+				l.Names.Request(e.CgroupID, info)
+			}
 		}
 	}
 	return nil
+}
+
+// takeNames adds the names that have been found to the cgroups. Later transitions have them.
+func (l *loop) takeNames() {
+	if l.Names == nil {
+		return
+	}
+	for _, a := range l.Names.Answers() {
+		l.cgroups.SetNames(a.CgroupID, a.Key.Container, a.Key.PodUID, a.Names)
+	}
 }
 
 // readCountersIfDue spares an idle tracer most of its work. Counters are read in every

@@ -1,0 +1,211 @@
+// Package workload finds the names of containers and pods by their ids: it reads the files that
+// the kubelet and the container engines keep on the node, in the background.
+//
+// It must not ask an API server or an engine, which costs privileges and can hang, and must not
+// guess: what no file says is empty. The files belong to root, but their contents come from the
+// users of the engine: sizes are bounded, and names may hold any bytes.
+package workload
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/cgroup"
+)
+
+const (
+	// maxWaiting bounds the requests that wait, of cgroups. Those beyond it stay without names.
+	maxWaiting = 1024
+	// maxKnown bounds the answers that are kept, of containers and pods, in each of two generations.
+	maxKnown = 4096
+	// unknownFor is how long no file is read again for a container that no file names.
+	unknownFor = 10 * time.Minute
+)
+
+// retryAfter are the times between the looks for one container: a file may come after the
+// container's first connection.
+var retryAfter = []time.Duration{time.Second, 5 * time.Second, 30 * time.Second}
+
+// Key is a container, or a pod if Container is empty.
+type Key struct{ Container, PodUID, Runtime string }
+
+// Answer are the names for a cgroup.
+type Answer struct {
+	CgroupID uint64
+	Key      Key
+	Names    cgroup.Names
+}
+
+// Resolver answers requests in a goroutine of its own, which exists only while there is
+// something to find. Its methods do not wait for it.
+type Resolver struct {
+	lookup  func(Key) (cgroup.Names, bool)
+	retries []time.Duration
+
+	ready   atomic.Bool // there are answers
+	mu      sync.Mutex
+	waiting []request
+	answers []Answer
+	running bool
+	closed  chan struct{}
+	wake    chan struct{} // a request has come
+
+	young, aged map[Key]known // used by the goroutine only, or under mu while none runs
+}
+
+type request struct {
+	id    uint64
+	key   Key
+	tries int
+	due   time.Time // zero: at once
+}
+
+type known struct {
+	names cgroup.Names
+	until time.Time // after it an unknown container is looked for again; zero: it is known
+}
+
+// New returns a Resolver that reads the node's files.
+func New() *Resolver { return newResolver(Files{Root: "/"}.Lookup, retryAfter) }
+
+func newResolver(lookup func(Key) (cgroup.Names, bool), retries []time.Duration) *Resolver {
+	return &Resolver{lookup: lookup, retries: retries, closed: make(chan struct{}), wake: make(chan struct{}, 1), young: make(map[Key]known), aged: make(map[Key]known)}
+}
+
+// Request asks for the names of what runs in a cgroup. It asks nothing if no container or pod is
+// known, or if a user other than root may have chosen its id: the names would be those of another.
+func (r *Resolver) Request(id uint64, info *cgroup.Info) {
+	if info.Container == "" && info.PodUID == "" || info.ContainerClaimed {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.waiting) >= maxWaiting {
+		return
+	}
+	r.waiting = append(r.waiting, request{id: id, key: Key{info.Container, info.PodUID, info.Runtime}})
+	if !r.running {
+		r.running = true
+		go r.run()
+	}
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Answers returns the answers since the last call.
+func (r *Resolver) Answers() []Answer {
+	if !r.ready.Load() {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	answers := r.answers
+	r.answers = nil
+	r.ready.Store(false)
+	return answers
+}
+
+// Close ends the search. It does not wait for a read that hangs.
+func (r *Resolver) Close() { close(r.closed) }
+
+// run answers requests until none waits.
+func (r *Resolver) run() {
+	for {
+		next, wait, found := r.next()
+		if !found {
+			return
+		}
+		if wait == 0 {
+			r.answer(next)
+			continue
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-r.closed:
+			return
+		case <-timer.C:
+		case <-r.wake: // a request that may be due before next
+		}
+		timer.Stop()
+		r.again(next)
+	}
+}
+
+// next takes the request that is due first, and returns how long it still has to wait.
+func (r *Resolver) next() (first request, wait time.Duration, found bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.waiting) == 0 {
+		r.running = false
+		return first, 0, false
+	}
+	at := 0
+	for i := range r.waiting {
+		if r.waiting[i].due.Before(r.waiting[at].due) {
+			at = i
+		}
+	}
+	first = r.waiting[at]
+	r.waiting = append(r.waiting[:at], r.waiting[at+1:]...)
+	return first, max(0, time.Until(first.due)), true
+}
+
+// again puts a request back.
+func (r *Resolver) again(q request) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.waiting = append(r.waiting, q)
+}
+
+// answer looks for the names, and puts the request back if it is too early for an answer.
+func (r *Resolver) answer(q request) {
+	names, found := r.find(&q)
+	switch {
+	case found:
+		r.mu.Lock()
+		r.answers = append(r.answers, Answer{q.id, q.key, names})
+		r.mu.Unlock()
+		r.ready.Store(true)
+	case q.tries < len(r.retries):
+		q.due = time.Now().Add(r.retries[q.tries])
+		q.tries++
+		r.again(q)
+	default:
+		r.keep(q.key, known{until: time.Now().Add(unknownFor)})
+	}
+}
+
+// find looks into the cache, and then into the files. A container that is known stays so after
+// its files are gone.
+func (r *Resolver) find(q *request) (cgroup.Names, bool) {
+	k, cached := r.young[q.key]
+	if !cached {
+		if k, cached = r.aged[q.key]; cached {
+			r.keep(q.key, k)
+		}
+	}
+	if cached && k.until.IsZero() {
+		return k.names, true
+	}
+	if cached && time.Now().Before(k.until) {
+		q.tries = len(r.retries) // not again
+		return cgroup.Names{}, false
+	}
+	names, found := r.lookup(q.key)
+	if found {
+		r.keep(q.key, known{names: names})
+	}
+	return names, found
+}
+
+// keep drops the aged generation if the young one is full.
+func (r *Resolver) keep(key Key, k known) {
+	if len(r.young) >= maxKnown {
+		r.young, r.aged = r.aged, r.young
+		clear(r.young)
+	}
+	r.young[key] = k
+}
