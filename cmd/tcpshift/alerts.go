@@ -14,7 +14,7 @@ import (
 )
 
 func newAlerts(s *signals) *cobra.Command {
-	o := traceOptions{only: []string{"alert"}}
+	o := traceOptions{only: []string{"alert"}, alertsOnly: true}
 	cmd := &cobra.Command{
 		Use:   "alerts",
 		Short: "Write alerts only, at the lowest cost",

@@ -7,7 +7,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tcpshift/tcpshift/internal/boottime"
-	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/sandbox"
@@ -17,20 +16,20 @@ func addSandboxFlag(flags *pflag.FlagSet, o *traceOptions) {
 	flags.BoolVar(&o.sandbox, "sandbox", false, "after the start, refuse to itself the system calls (seccomp) and files (Landlock) that it does not need")
 }
 
-// memoryBudget is what this process needs at most besides the output's queue: an ordinary trace
+// memoryBudget is what this process needs at most besides the outputs' queues: an ordinary trace
 // takes a tenth of it.
 const memoryBudget = 256 << 20
 
 // confine gives up what the trace does not need after its start. It returns what the start record
 // reports of the sandbox: nothing without --sandbox.
-func (o *traceOptions) confine(p *probe.Probe, out output.Output) (parts []record.Feature) {
-	sandbox.LimitMemory(memoryBudget + 2*int64(o.queueSize))
+func (o *traceOptions) confine(p *probe.Probe, outs openOutputs) (parts []record.Feature) {
+	sandbox.LimitMemory(memoryBudget + 2*outs.queueSizes())
 	f := sandbox.Features{Maps: sandbox.MapsNeedCapability(), Namespaces: o.wants("alert")}
 	p.ListenPort(0) // the first call loads a program, to find out whether the kernel can run one
 	if o.sandbox {
 		_, _ = time.Now().Zone()   // reads a file, once
 		boottime.NamespaceOffset() // the same
-		f.Reopen = o.reopenDirectories(out)
+		f.Reopen = outs.reopenDirectories(o.follow)
 	}
 	if err := sandbox.DropPrivileges(f); err != nil {
 		warn("it keeps privileges that it no longer needs: " + err.Error())
@@ -51,15 +50,17 @@ func (o *traceOptions) confine(p *probe.Probe, out output.Output) (parts []recor
 	return parts
 }
 
-// reopenDirectories are the directories in which SIGHUP opens the output again.
-func (o *traceOptions) reopenDirectories(out output.Output) []string {
-	if !out.Reopens() {
-		return nil
-	}
-	directories := []string{filepath.Dir(o.output)}
-	if o.follow { // the file may be somewhere else
-		if target, err := filepath.EvalSymlinks(o.output); err == nil {
-			directories = append(directories, filepath.Dir(target))
+// reopenDirectories are the directories in which SIGHUP opens outputs again.
+func (all openOutputs) reopenDirectories(follow bool) (directories []string) {
+	for _, each := range all {
+		if !each.out.Reopens() {
+			continue
+		}
+		directories = append(directories, filepath.Dir(each.path))
+		if follow { // the file may be somewhere else
+			if target, err := filepath.EvalSymlinks(each.path); err == nil {
+				directories = append(directories, filepath.Dir(target))
+			}
 		}
 	}
 	return directories

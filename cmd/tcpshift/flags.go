@@ -116,15 +116,15 @@ func addLabelFlag(flags *pflag.FlagSet, o *formatOptions) {
 	flags.Var(&labelsFlag{labels: &o.labels}, "label", "add this member to every record; may be repeated")
 }
 
-// check rejects flags without effect.
-func (o *formatOptions) check() error {
+// check rejects flags without effect, by the formats that are written.
+func (o *formatOptions) check(ndjson, text bool) error {
 	switch {
-	case len(o.labels) > 0 && o.format == formatText:
+	case len(o.labels) > 0 && !ndjson:
 		return usagef("--label: --format text has no labels: use --format ndjson")
-	case o.schema != "" && o.format == formatText:
+	case o.schema != "" && !ndjson:
 		return usagef("--schema: --format text has no schema: use --format ndjson")
-	case o.color == colorAlways && o.format != formatText:
-		return usagef("--color: --format %s has no colors: use --format text", o.format)
+	case o.color == colorAlways && !text:
+		return usagef("--color: --format %s has no colors: use --format text", formatNDJSON)
 	}
 	return nil
 }

@@ -14,18 +14,22 @@ import (
 
 // outputOptions are the flags that say where records go.
 type outputOptions struct {
-	output string // path
-	follow bool
+	outputs []*outputValue // none: standard output
+	follow  bool
 }
 
 func addOutputFlags(flags *pflag.FlagSet, o *outputOptions) {
-	o.output = "-"
-	flags.Var(single(&o.output, "PATH", parsePath), "output", "append to this file; - is standard output")
-	flags.BoolVar(&o.follow, "output-follow", false, "with --output: also write to a symbolic link, a file with a hard link, or another user's file")
+	flags.Var(verbatim(&o.outputs, "TARGET", parseOutput), "output", "append to this file; - is standard output; may be repeated, each with options: TARGET?format=text&only=alert")
+	addFollowFlag(flags, &o.follow)
 }
 
-func (o *outputOptions) open(ctx context.Context) (output.Output, error) {
-	out, err := output.Open(ctx, o.output, o.follow)
+func addFollowFlag(flags *pflag.FlagSet, follow *bool) {
+	flags.BoolVar(follow, "output-follow", false, "with --output: also write to a symbolic link, a file with a hard link, or another user's file")
+}
+
+// openOutput opens the target of v.
+func openOutput(ctx context.Context, v *outputValue, follow bool) (output.Output, error) {
+	out, err := output.OpenFile(ctx, v.path, output.FileOptions{Follow: follow, Mode: v.mode})
 	switch {
 	case err == nil:
 		return out, nil
@@ -33,7 +37,7 @@ func (o *outputOptions) open(ctx context.Context) (output.Output, error) {
 		return nil, fmt.Errorf("--output: %w: name a file of your own, or add --output-follow if it is meant", err)
 	case errors.Is(err, safeopen.ErrOtherKind):
 		return nil, fmt.Errorf("--output: %w: name a file, a FIFO or a terminal, or redirect standard output", err)
-	case o.output == "-":
+	case v.path == "-":
 		return nil, err
 	}
 	return nil, fmt.Errorf("--output: %w", privilege.ExplainLimit(err))

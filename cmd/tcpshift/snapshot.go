@@ -18,7 +18,8 @@ import (
 
 type snapshotOptions struct {
 	formatOptions
-	outputOptions
+	output string // path
+	follow bool
 	filter filter.Filter // its NewStates are those of the sockets
 }
 
@@ -33,7 +34,9 @@ func newSnapshot(s *signals) *cobra.Command {
 	flags := cmd.Flags()
 	flags.SortFlags = false
 	addFormatFlags(flags, &o.formatOptions)
-	addOutputFlags(flags, &o.outputOptions)
+	o.output = "-"
+	flags.Var(single(&o.output, "PATH", parsePath), "output", "append to this file; - is standard output")
+	addFollowFlag(flags, &o.follow)
 	addLabelFlag(flags, &o.formatOptions)
 	addFilterFlags(flags, &o.filter)
 	flags.Var(list(&o.filter.NewStates, "STATE,...", filter.ParseState), "state", "state that the socket has, such as TIME_WAIT")
@@ -41,12 +44,12 @@ func newSnapshot(s *signals) *cobra.Command {
 }
 
 func runSnapshot(s *signals, o *snapshotOptions) error {
-	if err := o.check(); err != nil {
+	if err := o.check(o.format == formatNDJSON, o.format == formatText); err != nil {
 		return err
 	}
 	w := &signalWriter{ctx: s.ctx, abandoned: make(chan struct{})}
 	defer s.handle(&running{abandon: sync.OnceFunc(func() { close(w.abandoned) })})()
-	out, err := o.open(s.ctx)
+	out, err := openOutput(s.ctx, &outputValue{path: o.output}, o.follow)
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,6 @@ import (
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/monitor"
-	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
@@ -44,6 +43,7 @@ type traceOptions struct {
 	ownerAtRead   bool
 	detection     detect.Config
 	sandbox       bool
+	alertsOnly    bool // the command alerts
 }
 
 func newTrace(s *signals) *cobra.Command {
@@ -136,21 +136,14 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	}
 	defer s.handle(&running{})()
 	threads.Reserve()
-	out, err := o.open(s.ctx)
+	outs, err := o.openAll(s.ctx)
 	if err != nil {
 		return err
 	}
-	queue := output.NewQueue(out, o.queueSize, warn)
-	defer func() {
-		if queue.Close() {
-			err = errors.Join(err, out.Close())
-		}
-	}()
-	now := &running{abandon: queue.Abandon, unwritten: func() string {
-		return fmt.Sprintf("%d bytes of output were not written", queue.Waiting())
-	}}
-	if out.Reopens() {
-		now.reopen = queue.Reopen
+	defer func() { err = errors.Join(err, outs.close()) }()
+	now := &running{abandon: outs.abandon, unwritten: outs.unwritten}
+	if outs.reopens() {
+		now.reopen = outs.reopen
 	}
 	s.handle(now)
 	p, err := probe.Open(probe.Options{
@@ -164,9 +157,9 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	traced := *now
 	traced.closeLinks = p.CloseLinks
 	s.handle(&traced)
-	cfg := o.config(p, queue)
+	cfg := o.config(p, outs)
 	// Before the monitor reads what others control.
-	cfg.Start.Features = append(cfg.Start.Features, o.confine(p, out)...)
+	cfg.Start.Features = append(cfg.Start.Features, o.confine(p, outs)...)
 	if o.wants("alert") {
 		m := monitor.New(o.detection, o.filter, p.BoundPorts, warn)
 		defer m.Close()
@@ -205,13 +198,11 @@ func (o *traceOptions) unwanted() []string {
 	return []string{probe.ReadHook}
 }
 
-func (o *traceOptions) config(p *probe.Probe, out output.Sink) trace.Config {
+func (o *traceOptions) config(p *probe.Probe, outs openOutputs) trace.Config {
 	return trace.Config{
 		Source:        p,
-		Sink:          out,
-		Encoder:       o.encoder(),
+		Outputs:       o.traceOutputs(outs),
 		Start:         startRecord(slices.Concat(p.Features(), processFeatures())),
-		Only:          o.only,
 		Duration:      o.duration,
 		Count:         o.count,
 		StatsInterval: o.statsInterval,
@@ -225,7 +216,7 @@ func (o *traceOptions) config(p *probe.Probe, out output.Sink) trace.Config {
 // need none.
 func (o *traceOptions) kernelFilter() filter.Filter {
 	f := o.filter
-	if o.wants("transition") {
+	if o.wants("transition") || o.count > 0 { // --count counts what no output writes, too
 		return f
 	}
 	var needed tcp.Transitions
@@ -241,20 +232,12 @@ func (o *traceOptions) kernelFilter() filter.Filter {
 
 // check rejects flags that contradict each other.
 func (o *traceOptions) check() error {
-	if o.count > 0 && !o.wants("transition") {
-		return usagef("--count: counts transitions, which --only leaves out: add transition to --only, or use --duration")
+	o.completeOutputs()
+	if err := o.checkOutputs(); err != nil {
+		return err
 	}
-	return o.formatOptions.check()
-}
-
-func (o *traceOptions) wants(recordType string) bool {
-	return len(o.only) == 0 || slices.Contains(o.only, recordType)
-}
-
-func (o *traceOptions) encoder() record.Encoder {
-	text := textEncoder(o.color, o.output)
-	text.NoTransitions, text.NoConnections = !o.wants("transition"), !o.wants("connection")
-	return newEncoder(o.format, o.schema, o.labels, text)
+	ndjson, text := o.wantsFormat(formatNDJSON), o.wantsFormat(formatText)
+	return o.formatOptions.check(ndjson, text)
 }
 
 func startRecord(features probe.Features) record.Start {

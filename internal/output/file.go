@@ -19,8 +19,8 @@ const fileBatch = 256 << 10
 // that failed, unless another process writes to it too or truncating it fails.
 type regularFile struct {
 	descriptor
-	path   string // empty: standard output, or a descriptor that was inherited
-	follow bool   // see Open
+	path    string // empty: standard output, or a descriptor that was inherited
+	options FileOptions
 }
 
 func (f *regularFile) Write(lines []byte) (int, error) { return writeAll(f, lines) }
@@ -86,7 +86,7 @@ func (f *regularFile) Reopen() error {
 	// A FIFO may be there by now, and opening it waits for a reader.
 	ctx, cancel := context.WithTimeout(context.Background(), reopenLimit)
 	defer cancel()
-	other, err := Open(ctx, f.path, f.follow)
+	other, err := OpenFile(ctx, f.path, f.options)
 	if err == nil && !other.Reopens() {
 		err = errors.Join(fmt.Errorf("%s is not a regular file any more", f.path), other.Close())
 	}

@@ -16,7 +16,8 @@
 //     Small batches are merged while they wait.
 //  3. A Queue is full from its limit on, until at most half of the limit is queued.
 //  4. A full queue first leaves events in the kernel's ring buffer: for at most
-//     250 ms, and only until the ring is crowded. A burst has room in both.
+//     250 ms, and only until the ring is crowded. A burst has room in both. It does not if
+//     there are other outputs: they would wait, too.
 //  5. After that the stream is stalled. The loop counts transitions and connections
 //     instead of encoding them, and defers loss and stats records. Alerts may exceed the
 //     limit by a reserve of 4 MiB; beyond the reserve ([Stream.HasRoom]) they are
@@ -85,16 +86,31 @@ type Output interface {
 	retryable(err error) bool
 }
 
-// Open opens the file at path for appending, so that a restart loses no record, and
-// creates it with mode 0600 if it does not exist. "-" is standard output. Opening a
-// FIFO waits until a process reads it, or ctx is done. A symbolic link as the last part of
-// path, a file of another user and one with several names are refused
-// ([safeopen.ErrRefused]), unless follow is set.
+// FileOptions are how a file is opened.
+type FileOptions struct {
+	// Follow permits a symbolic link as the last part of the path, a file of another user, and one
+	// with several names, which are refused otherwise ([safeopen.ErrRefused]).
+	Follow bool
+	// Mode is that of a file which is made, less the umask; 0: 0600.
+	Mode os.FileMode
+}
+
+// Open is OpenFile with the mode 0600.
 func Open(ctx context.Context, path string, follow bool) (Output, error) {
+	return OpenFile(ctx, path, FileOptions{Follow: follow})
+}
+
+// OpenFile opens the file at path for appending, so that a restart loses no record, and
+// creates it if it does not exist. "-" is standard output. Opening a
+// FIFO waits until a process reads it, or ctx is done.
+func OpenFile(ctx context.Context, path string, options FileOptions) (Output, error) {
 	if path == "-" {
-		return newOutput(descriptor{fd: int(os.Stdout.Fd()), name: os.Stdout.Name()}, "", follow)
+		return newOutput(descriptor{fd: int(os.Stdout.Fd()), name: os.Stdout.Name()}, "", options)
 	}
-	f, inherited, err := safeopen.Append(ctx, path, 0o600, follow)
+	if options.Mode == 0 {
+		options.Mode = 0o600
+	}
+	f, inherited, err := safeopen.Append(ctx, path, uint32(options.Mode), options.Follow)
 	if err != nil {
 		return nil, err
 	}
@@ -102,16 +118,39 @@ func Open(ctx context.Context, path string, follow bool) (Output, error) {
 	if inherited {
 		path = ""
 	}
-	out, err := newOutput(d, path, follow)
+	out, err := newOutput(d, path, options)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return out, nil
 }
 
+// Same reports whether two outputs are one file, pipe or socket. Two of the same device are not:
+// they do no harm.
+func Same(a, b Output) bool {
+	first, ok := a.(interface{ identity() fileID })
+	if !ok {
+		return false
+	}
+	second, ok := b.(interface{ identity() fileID })
+	return ok && first.identity() != fileID{} && first.identity() == second.identity()
+}
+
+// fileID identifies a file on this host.
+type fileID struct{ device, inode uint64 }
+
+// identity is zero for devices.
+func (d *descriptor) identity() fileID {
+	var info unix.Stat_t
+	if unix.Fstat(d.fd, &info) != nil || info.Mode&unix.S_IFMT == unix.S_IFCHR {
+		return fileID{}
+	}
+	return fileID{info.Dev, info.Ino}
+}
+
 // newOutput makes the output for the kind of file that d is. path is that of a file that can
 // be opened again; empty: none.
-func newOutput(d descriptor, path string, follow bool) (Output, error) {
+func newOutput(d descriptor, path string, options FileOptions) (Output, error) {
 	var info unix.Stat_t
 	if err := unix.Fstat(d.fd, &info); err != nil {
 		return nil, fmt.Errorf("stat %s: %w", d.name, err)
@@ -119,7 +158,7 @@ func newOutput(d descriptor, path string, follow bool) (Output, error) {
 	d.pause = firstPause
 	switch info.Mode & unix.S_IFMT {
 	case unix.S_IFREG:
-		return &regularFile{descriptor: d, path: path, follow: follow}, nil
+		return &regularFile{descriptor: d, path: path, options: options}, nil
 	case unix.S_IFIFO:
 		return newPipe(d), nil
 	case unix.S_IFSOCK:

@@ -16,7 +16,7 @@ import (
 // outputTo makes an output for an open file, as Open does for "-".
 func outputTo(t *testing.T, f *os.File) Output {
 	t.Helper()
-	o, err := newOutput(descriptor{fd: int(f.Fd()), name: f.Name()}, "", false)
+	o, err := newOutput(descriptor{fd: int(f.Fd()), name: f.Name()}, "", FileOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

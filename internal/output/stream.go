@@ -58,8 +58,9 @@ type Stream struct {
 }
 
 // NewStream makes a stream that flushes to sink. While ring is not crowded, events may
-// stay in it for a moment before the stream stalls. The stream calls resumed when a stall
-// is over, before any other line is appended: resumed should append what has been lost.
+// stay in it for a moment before the stream stalls; nil: no moment, because other streams would
+// wait, too. The stream calls resumed when a stall is over, before any other line is appended:
+// resumed should append what has been lost.
 func NewStream(sink Sink, ring Ring, resumed func()) *Stream {
 	size := sink.BatchSize()
 	return &Stream{Lines: make([]byte, 0, size+batchSlack), sink: sink, ring: ring, resumed: resumed, size: size}
@@ -75,7 +76,7 @@ func (s *Stream) Stalled() bool {
 // stalled is Stalled for a sink that was full.
 func (s *Stream) stalled() bool {
 	if !s.graceOver {
-		for began := time.Now(); s.sink.Full() && !s.ring.Crowded() && time.Since(began) < ringGrace; {
+		for began := time.Now(); s.ring != nil && s.sink.Full() && !s.ring.Crowded() && time.Since(began) < ringGrace; {
 			time.Sleep(gracePoll)
 		}
 		s.graceOver = true

@@ -18,11 +18,10 @@ func SelectableTypes() []string {
 // dst as whole lines and returns the extended slice.
 //
 // The sequence number of a record belongs to the output, not to the record. An output
-// that has an encoder for itself, as each has today, sets the number before it encodes.
-// Several outputs of one format could share lines that were encoded without a number, and
-// each add its own with WithSeq, which only tests call so far. Both ways produce equal lines.
-// WithSeq copies the line, which costs about 23 ns
-// per transition in BenchmarkTrace.
+// that has an encoder for itself sets the number before it encodes. Outputs with one encoder
+// share lines that were encoded without a number, and each adds its own with WithSeq. Both ways
+// produce equal lines. WithSeq copies the line, which costs about 23 ns per transition in
+// BenchmarkTrace.
 type Encoder interface {
 	// SetSeq sets the number of the next record, from 1. It stays until it is set again.
 	// With 0, the initial value, records are encoded without a number.

@@ -10,7 +10,6 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/probe"
-	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -57,7 +56,7 @@ func monitored(t *testing.T, cfg Config, source *fakeSource) (*fakeMonitor, stri
 
 func monitoredBy(t *testing.T, m *fakeMonitor, sink *fakeSink, cfg Config, source *fakeSource) (*fakeMonitor, string, error) {
 	t.Helper()
-	cfg.Source, cfg.Sink, cfg.Encoder, cfg.Monitor, cfg.Duration = source, sink, record.NewNative(nil), m, time.Second
+	cfg.Source, cfg.Outputs, cfg.Monitor, cfg.Duration = source, to(sink, cfg.Outputs), m, time.Second
 	err := Run(context.Background(), cfg)
 	if m.finished != 1 {
 		t.Errorf("the monitor was finished %d times, want once", m.finished)
@@ -70,7 +69,7 @@ func monitoredBy(t *testing.T, m *fakeMonitor, sink *fakeSink, cfg Config, sourc
 func TestAlerts_EveryTransitionObserved(t *testing.T) {
 	for _, only := range [][]string{nil, {"alert"}, {"alert", "stats"}} {
 		synctest.Test(t, func(t *testing.T) {
-			m, out, err := monitored(t, Config{Only: only}, &fakeSource{turns: [][][]byte{samples(3)}, left: samples(2)})
+			m, out, err := monitored(t, Config{Outputs: selecting(only)}, &fakeSource{turns: [][][]byte{samples(3)}, left: samples(2)})
 			if err != nil || m.seen != 5 {
 				t.Errorf("only %v: %d transitions were observed, want 5; %v", only, m.seen, err)
 			}

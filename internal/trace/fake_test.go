@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/boottime"
+	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -267,6 +268,18 @@ type outcome struct {
 	duration time.Duration
 }
 
+// selecting is an output with this choice of record types, for to.
+func selecting(types []string) []Output { return []Output{{Only: types}} }
+
+// to is the one output of a run: sink, with the choice of selected.
+func to(sink output.Sink, selected []Output) []Output {
+	if len(selected) == 0 {
+		selected = make([]Output, 1)
+	}
+	selected[0].Sink, selected[0].Encoder = sink, record.NewNative(nil)
+	return selected
+}
+
 // run runs a loop until it ends, in a synctest bubble with its own clock. setup may
 // pass stop to the source, to end the loop as a signal does.
 func run(t *testing.T, setup func(stop func()) (Config, *fakeSource, *fakeSink)) outcome {
@@ -275,7 +288,7 @@ func run(t *testing.T, setup func(stop func()) (Config, *fakeSource, *fakeSink))
 	synctest.Test(t, func(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		cfg, source, sink := setup(func() { cancel(Interrupted{Signal: "SIGTERM"}) })
-		cfg.Source, cfg.Sink, cfg.Encoder = source, sink, record.NewNative(nil)
+		cfg.Source, cfg.Outputs = source, to(sink, cfg.Outputs)
 		began := time.Now()
 		got.err = Run(ctx, cfg)
 		got.duration = time.Since(began)

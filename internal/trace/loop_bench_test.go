@@ -78,7 +78,7 @@ func connectionEvents(n uint64, at time.Duration, forAlerts bool) (all [][]byte)
 func benchmarkLoop(b *testing.B, only []string, forAlerts bool) {
 	now := boottime.Now()
 	m := &engineMonitor{Engine: detect.New(detect.Config{}, now), now: now}
-	l := newLoop(Config{Sink: &discard{}, Encoder: record.NewNative(nil), Monitor: m, Only: only})
+	l := newLoop(Config{Outputs: []Output{{Sink: &discard{}, Encoder: record.NewNative(nil), Only: only}}, Monitor: m})
 	l.cgroups.Put(7, "/system.slice/storm.service", 0)
 	m.Update(now, 0, nil)
 	m.SeedingDone(now)
@@ -97,7 +97,8 @@ func benchmarkLoop(b *testing.B, only []string, forAlerts bool) {
 		}
 		if n%2000 == 0 {
 			l.writeAlerts(m.Alerts())
-			l.out.stream.Lines = l.out.stream.Lines[:0]
+			out := l.outs.writers[0].stream
+			out.Lines = out.Lines[:0]
 		}
 	}
 }

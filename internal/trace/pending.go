@@ -111,7 +111,7 @@ func (l *loop) writeInOrder(e *decode.Event) error {
 		}
 	}
 	if !t.ResetAwaited {
-		return l.out.event(e)
+		return l.outs.event(e)
 	}
 	if t.ResetCode != 0 {
 		t.ResetReason = l.ResetReasons[t.ResetCode]
@@ -120,7 +120,7 @@ func (l *loop) writeInOrder(e *decode.Event) error {
 		if l.pending.add(e) {
 			return nil
 		}
-		l.out.earlyEnds++
+		l.outs.totals.earlyEnds++
 	}
 	return l.writeEnd(e)
 }
@@ -130,7 +130,7 @@ func (l *loop) writeEnd(e *decode.Event) error {
 	for _, o := range l.observers {
 		o.ResetDecided(&e.Transition)
 	}
-	return l.out.event(e)
+	return l.outs.event(e)
 }
 
 // handleReset writes the pending end that the reset belongs to. If there is none, the end

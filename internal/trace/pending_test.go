@@ -134,7 +134,7 @@ func TestReset_PendingBound(t *testing.T) {
 	for i := range uint64(maxPending + 10) {
 		events = append(events, awaited(i+1, tcp.Established, true))
 	}
-	got := play(t, Config{Only: []string{"connection"}}, events...)
+	got := play(t, Config{Outputs: selecting([]string{"connection"})}, events...)
 	connections := ofType(got.lines, "connection")
 	if got.err != nil || len(connections) != len(events) {
 		t.Fatalf("%d connections and the error %v, want %d", len(connections), got.err, len(events))

@@ -53,7 +53,7 @@ func TestConnection_SelectedAlone(t *testing.T) {
 		{[]string{"transition"}, []string{"start", "transition", "transition", "transition", "stop"}},
 		{[]string{"loss"}, []string{"start", "stop"}},
 	} {
-		got := play(t, Config{Only: tt.only}, end(1, 0), sample(2), end(3, 0))
+		got := play(t, Config{Outputs: selecting(tt.only)}, end(1, 0), sample(2), end(3, 0))
 		if types := typesOf(got.lines); got.err != nil || !slices.Equal(types, tt.want) {
 			t.Errorf("--only %q: got %v and the error %v, want %v", tt.only, types, got.err, tt.want)
 		}
@@ -122,7 +122,7 @@ func TestAccount_TimeWaitEndInLoop(t *testing.T) {
 		ends uint64
 	}{
 		{"among transitions", Config{}, []string{"start", "transition", "transition", "transition", "transition", "stop"}, 2},
-		{"not asked for", Config{Only: []string{"connection"}}, []string{"start", "stop"}, 0},
+		{"not asked for", Config{Outputs: selecting([]string{"connection"})}, []string{"start", "stop"}, 0},
 		{"before the last transition asked for", Config{Count: 2}, []string{"start", "transition", "transition", "transition", "stop"}, 1},
 	} {
 		got := play(t, tt.cfg, sample(1), timeWaitEnd(2), sample(3), timeWaitEnd(4))
@@ -179,7 +179,7 @@ func TestCgroup_NamesFromNextTurn(t *testing.T) {
 			{cgroupPath(7, 0, container, "docker"), inCgroup(7, end(1, 0))},
 			{cgroupPath(7, 0, container, "docker"), inCgroup(7, end(2, 0))},
 		}}
-		return Config{Only: []string{"connection"}, Names: &fakeNames{}}, source, &fakeSink{}
+		return Config{Outputs: selecting([]string{"connection"}), Names: &fakeNames{}}, source, &fakeSink{}
 	})
 	if len(got.lines) != 4 || got.lines[1].ContainerName != "" || got.lines[2].ContainerName != "web" {
 		t.Errorf("got %+v", got.lines)

@@ -141,15 +141,15 @@ func TestStall_UntilEnd(t *testing.T) {
 	}
 }
 
-// --count counts written transitions, not those lost in a stall.
-func TestStall_CountOfWritten(t *testing.T) {
+// --count counts the transitions that are lost in a stall, too.
+func TestStall_CountOfRead(t *testing.T) {
 	all := samples(6)
 	got := run(t, func(func()) (Config, *fakeSource, *fakeSink) {
 		sink := &fakeSink{}
 		source := &fakeSource{turns: [][][]byte{all[:1], all[1:3], all[3:]}}
 		stallBetween(2, 3, sink, source)
 		sink.atPut = func() { sink.full = len(source.turns) == 2 }
-		return Config{Count: 3}, source, sink
+		return Config{Count: 5}, source, sink
 	})
 	want := []string{"start", "transition 1", "loss queue_full 2+0+0", "transition 4", "transition 5", "stop"}
 	if s := summary(got.lines); !slices.Equal(s, want) {
@@ -172,7 +172,7 @@ func TestStall_UnselectedNotLost(t *testing.T) {
 	} {
 		got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
 			source := &fakeSource{turns: [][][]byte{{sample(1), end(2, time.Second)}}, whenIdle: stop}
-			return Config{Only: tt.only}, source, &fakeSink{full: true}
+			return Config{Outputs: selecting(tt.only)}, source, &fakeSink{full: true}
 		})
 		if s := summary(got.lines); !slices.Equal(s, tt.want) {
 			t.Errorf("--only %q gives %q, want %q", tt.only, s, tt.want)
@@ -243,26 +243,31 @@ func (d *discard) Err() error                       { return nil }
 func (d *discard) Room() int                        { return 1 << 30 }
 func (d *discard) BatchSize() int                   { return 64 << 10 }
 
-// The hot path allocates nothing, whether records are written or lost.
+// The hot path allocates nothing, whether records are written or lost, to one output or to two
+// that share lines.
 func TestHandle_NoAllocations(t *testing.T) {
 	for _, full := range []bool{false, true} {
-		sink := &discard{full: full}
-		l := newLoop(Config{Source: &fakeSource{crowded: true}, Sink: sink, Encoder: record.NewNative(nil)})
-		l.out.start(time.Now())
-		if err := l.out.stream.Flush(); err != nil || l.out.stream.Stalled() != full {
-			t.Fatalf("the stream is stalled: %v, want %v; %v", !full, full, err)
-		}
-		events := [][]byte{sample(1), end(2, time.Second), event(112, 1, 3, tcp.SynSent, tcp.Established)}
-		handle := func() {
-			for _, e := range events {
-				if err := l.handle(e); err != nil {
-					t.Fatal(err)
+		for _, count := range []int{1, 2} {
+			outs := make([]Output, count)
+			for i, enc := 0, record.NewNative(nil); i < count; i++ {
+				outs[i] = Output{Sink: &discard{full: full}, Encoder: enc}
+			}
+			l := newLoop(Config{Source: &fakeSource{crowded: true}, Outputs: outs})
+			if err := l.outs.start(time.Now()); err != nil || l.outs.writers[0].stream.Stalled() != full {
+				t.Fatalf("the stream is stalled: %v, want %v; %v", !full, full, err)
+			}
+			events := [][]byte{sample(1), end(2, time.Second), event(112, 1, 3, tcp.SynSent, tcp.Established)}
+			handle := func() {
+				for _, e := range events {
+					if err := l.handle(e); err != nil {
+						t.Fatal(err)
+					}
 				}
 			}
-		}
-		handle() // the buffer grows to its size
-		if n := testing.AllocsPerRun(1000, handle); n != 0 {
-			t.Errorf("full %v: %v allocations for %d events, want none", full, n, len(events))
+			handle() // the buffer grows to its size
+			if n := testing.AllocsPerRun(1000, handle); n != 0 {
+				t.Errorf("full %v, %d outputs: %v allocations for %d events, want none", full, count, n, len(events))
+			}
 		}
 	}
 }

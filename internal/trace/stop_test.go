@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/boottime"
-	"github.com/tcpshift/tcpshift/internal/record"
 )
 
 // A stream ended by a signal goes from start to stop, and has all events of the ring,
@@ -45,7 +44,7 @@ func realNow() int64 {
 func TestStop_Canceled(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	source, sink := &fakeSource{whenIdle: cancel}, &fakeSink{}
-	if err := Run(ctx, Config{Source: source, Sink: sink, Encoder: record.NewNative(nil)}); err != nil {
+	if err := Run(ctx, Config{Source: source, Outputs: to(sink, nil)}); err != nil {
 		t.Errorf("got the error %v, want none", err)
 	}
 	if end := last(t, sink.lines(t)); end.Reason != "canceled" || end.Signal != "" {

@@ -85,8 +85,7 @@ type Names interface {
 // Config is what Run needs.
 type Config struct {
 	Source  Source
-	Sink    output.Sink
-	Encoder record.Encoder
+	Outputs []Output     // one at least
 	Monitor Monitor      // nil: no alerts
 	Names   Names        // nil: no names of containers and pods
 	Start   record.Start // Run sets its Time
@@ -95,9 +94,8 @@ type Config struct {
 	// ResetReasons are the kernel's names of the reasons to send a reset.
 	ResetReasons map[tcp.ResetCode]string
 
-	Only          []string      // record types besides start and stop; nil: all
 	Duration      time.Duration // 0: no limit
-	Count         uint64        // transitions to write; 0: no limit
+	Count         uint64        // transitions, written or not; 0: no limit
 	StatsInterval time.Duration // 0: no stats records
 }
 
@@ -122,17 +120,18 @@ const (
 var errCountReached = errors.New("count reached")
 
 // Run writes a start record, then the records of all events until ctx is done or a
-// limit of cfg is reached, then a stop record. It always detaches the source. It
-// returns nil if it ended that way, or because the reader of the output went away;
+// limit of cfg is reached, then a stop record, to each output. It always detaches the source. It
+// returns nil if it ended that way, or because the readers of all outputs went away;
 // otherwise the errors of what failed, after writing the records encoded before. The wait
-// for a reader at the end has no limit: abandon the queue to end it.
+// for a reader at the end has no limit: abandon the queues to end it.
 func Run(ctx context.Context, cfg Config) error {
 	l := newLoop(cfg)
 	err := ignoreReaderGone(l.run(ctx))
 	err = errors.Join(err, ignoreReaderGone(ignoreCount(l.writePending())))
-	l.out.losses()
+	l.outs.losses(true)
 	l.closeAlerts()
-	return errors.Join(err, ignoreReaderGone(l.out.stream.Flush()), ignoreReaderGone(l.out.stream.Drain()), cfg.Source.Detach())
+	err = errors.Join(err, ignoreReaderGone(l.outs.drain(nil)))
+	return errors.Join(err, errors.Join(l.outs.failures...), cfg.Source.Detach())
 }
 
 // ignoreReaderGone drops output.ErrReaderGone. Joined with another error it would make
@@ -154,9 +153,8 @@ func ignoreCount(err error) error {
 
 type loop struct {
 	Config
-	out       *recordWriter
+	outs      *outputs
 	observers []Observer
-	kernel    kernelLedger
 	clock     clock
 	cgroups   *cgroup.Cache
 	pending   pendingEnds
@@ -167,7 +165,7 @@ type loop struct {
 
 func newLoop(cfg Config) *loop {
 	l := &loop{Config: cfg, cgroups: cgroup.NewCache(cgroup.DefaultLimit)}
-	l.out = newRecordWriter(&cfg, &l.kernel)
+	l.outs = newOutputs(&l.Config)
 	if cfg.Monitor != nil {
 		l.observers = append(l.observers, cfg.Monitor)
 	}
@@ -177,8 +175,7 @@ func newLoop(cfg Config) *loop {
 func (l *loop) run(ctx context.Context) error {
 	l.started = time.Now()
 	l.clock.sync()
-	l.out.start(l.started)
-	if err := l.out.stream.Flush(); err != nil {
+	if err := l.outs.start(l.started); err != nil {
 		return err
 	}
 	for {
@@ -234,17 +231,10 @@ func (l *loop) turn() error {
 	}
 	if l.Monitor != nil {
 		l.writeAlerts(l.Monitor.Alerts())
-		l.out.seededAfter = l.Monitor.SeededAfter()
-		l.out.detection(l.Monitor)
+		l.outs.detection(l.Monitor)
 	}
-	if l.out.statsDue() && !l.out.stream.Stalled() {
-		l.out.periodicStats()
-	}
-	if err := l.out.stream.Flush(); err != nil {
+	if err := l.outs.endTurn(); err != nil {
 		return err
-	}
-	if l.out.stream.ReaderGone() {
-		return output.ErrReaderGone
 	}
 	return readErr
 }
@@ -268,9 +258,9 @@ func (l *loop) handle(sample []byte) error {
 	if info, known := l.cgroups.Get(t.CgroupID); known {
 		t.Cgroup = (*tcp.Cgroup)(info)
 	} else if t.CgroupID != 0 {
-		l.out.cgroupUnknown++
+		l.outs.totals.cgroupUnknown++
 	}
-	if e.Kind == decode.KindEnd && l.out.connections {
+	if e.Kind == decode.KindEnd && l.outs.connections {
 		e.Connection.Opened = l.clock.wall(e.Connection.OpenedAt)
 	}
 	for _, o := range l.observers {
@@ -279,7 +269,7 @@ func (l *loop) handle(sample []byte) error {
 	if t.ResetAwaited || l.pending.count > 0 {
 		return l.writeInOrder(e)
 	}
-	return l.out.event(e)
+	return l.outs.event(e)
 }
 
 // handleOther takes an event that is not a transition.
@@ -314,7 +304,7 @@ func (l *loop) takeNames() {
 // readings that are about settleTime apart, as firings in between hide a loss.
 func (l *loop) readCountersIfDue() error {
 	const readings = int(settleTime/maxWait) + 1
-	if l.idle%idlePeriod >= readings && !l.out.stream.Stalled() && !l.out.statsDue() {
+	if l.idle%idlePeriod >= readings && !l.outs.needCounters() {
 		return nil
 	}
 	return l.readCounters(false)
@@ -327,14 +317,12 @@ func (l *loop) readCounters(final bool) error {
 	if err != nil {
 		return err
 	}
-	if lost := l.kernel.update(&counters, time.Now(), final); lost > 0 {
+	if lost := l.outs.totals.kernel.update(&counters, time.Now(), final); lost > 0 {
 		for _, o := range l.observers {
 			o.AddLost(lost)
 		}
 	}
-	if final || !l.out.stream.Stalled() {
-		l.out.losses()
-	}
+	l.outs.losses(final)
 	return nil
 }
 
@@ -361,25 +349,22 @@ func (l *loop) finish(ctx context.Context, reason string) error {
 		return err
 	}
 	l.closeAlerts()
-	l.out.losses() // of alerts
+	l.outs.losses(true) // of alerts
 	if l.StatsInterval > 0 {
-		l.out.stats()
-	}
-	if err := l.out.stream.Flush(); err != nil {
-		return err
-	}
-	if err := l.out.stream.Drain(); err != nil { // so that stop has the final written_bytes
-		return err
+		for _, w := range l.outs.writers {
+			w.stats()
+		}
 	}
 	var interrupted Interrupted
 	if reason == reasonSignal {
 		errors.As(context.Cause(ctx), &interrupted)
 	}
-	l.out.stop(reason, interrupted.Signal)
-	if err := l.out.stream.Flush(); err != nil {
+	// The output has written the rest by then, so that stop has the final written_bytes.
+	stop := func(w *recordWriter) { w.stop(reason, interrupted.Signal) }
+	if err := l.outs.drain(stop); err != nil {
 		return err
 	}
-	return l.out.stream.Drain()
+	return l.outs.drain(nil)
 }
 
 // readRest reads until the ring is empty. The last transition of Config.Count may be
@@ -397,7 +382,7 @@ func (l *loop) writeAlerts(alerts []detect.Alert) {
 	for i := range alerts {
 		a := &alerts[i]
 		a.Time = l.clock.wall(a.Monotonic)
-		l.out.alert(a)
+		l.outs.alert(a)
 	}
 }
 
@@ -405,7 +390,7 @@ func (l *loop) writeAlerts(alerts []detect.Alert) {
 func (l *loop) closeAlerts() {
 	if l.Monitor != nil {
 		l.writeAlerts(l.Monitor.Finish())
-		l.out.detection(l.Monitor)
+		l.outs.detection(l.Monitor)
 		l.Monitor = nil
 	}
 }

@@ -53,7 +53,7 @@ func TestOnly_SelectsTypes(t *testing.T) {
 		got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
 			source := &fakeSource{turns: [][][]byte{samples(2)}, whenIdle: stop}
 			source.others[0] = probe.ProgramCounters{Entered: 5, RingFull: 5}
-			return Config{Only: tt.only, StatsInterval: time.Hour}, source, &fakeSink{}
+			return Config{Outputs: selecting(tt.only), StatsInterval: time.Hour}, source, &fakeSink{}
 		})
 		if types := typesOf(got.lines); got.err != nil || !slices.Equal(types, tt.want) {
 			t.Errorf("--only %q: got %v and the error %v, want %v", tt.only, types, got.err, tt.want)

@@ -2,7 +2,6 @@ package trace
 
 import (
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/decode"
@@ -14,45 +13,45 @@ import (
 // recordWriter writes the records of one output: it has the output's choice of record
 // types, its sequence numbers, its account and its stats interval.
 type recordWriter struct {
+	name    string // see Output
 	stream  *output.Stream
 	encoder record.Encoder
+	shared  *sharedLines // nil: no other output has this encoder
 	header  *record.Start
 	seq     uint64 // of the last record
 	account account
-	kernel  *kernelLedger
+	totals  *totals
 	notify  func(message string)
+	err     error // why the output ends; nil: it does not
 
 	selected                 map[string]bool // record types; nil: all
 	transitions, connections bool            // selected
-	limit                    uint64          // transitions to write; 0: no limit
 
 	interval  time.Duration // of stats; 0: none
 	nextStats time.Time
-
-	// See record.Counts.
-	seededAfter      time.Duration
-	alertsSuppressed uint64
-	leftOut          uint64
-	cgroupUnknown    uint64
-	earlyEnds        uint64   // ends that did not wait for a reset, for lack of room: see LostResets
-	leftOutOf        []string // the tables that the operator knows of
 }
 
-func newRecordWriter(cfg *Config, kernel *kernelLedger) *recordWriter {
-	w := &recordWriter{encoder: cfg.Encoder, header: &cfg.Start, kernel: kernel, limit: cfg.Count, interval: cfg.StatsInterval, notify: cfg.Notify}
-	if w.notify == nil {
-		w.notify = func(string) {}
+func newRecordWriter(cfg *Config, o *Output, t *totals, notify func(message string)) *recordWriter {
+	w := &recordWriter{name: o.Name, encoder: o.Encoder, header: &cfg.Start, totals: t, interval: cfg.StatsInterval, notify: notify}
+	if w.name != "" {
+		w.notify = func(message string) { notify(w.name + ": " + message) }
 	}
-	w.stream = output.NewStream(cfg.Sink, cfg.Source, w.losses)
-	if cfg.Only != nil {
+	var ring output.Ring // nil: waiting for this output would delay the others
+	if len(cfg.Outputs) == 1 {
+		ring = cfg.Source
+	}
+	w.stream = output.NewStream(o.Sink, ring, w.losses)
+	if o.Only != nil {
 		w.selected = make(map[string]bool)
-		for _, t := range cfg.Only {
+		for _, t := range o.Only {
 			w.selected[t] = true
 		}
 	}
 	w.transitions, w.connections = w.selects("transition"), w.selects("connection")
 	return w
 }
+
+func (w *recordWriter) failure() error { return w.err }
 
 func (w *recordWriter) selects(recordType string) bool {
 	return w.selected == nil || w.selected[recordType]
@@ -71,32 +70,25 @@ func (w *recordWriter) start(at time.Time) {
 	w.stream.Lines = w.numbered().Start(w.stream.Lines, w.header)
 }
 
-// event writes the records of one event, or counts them as lost or dropped. It returns
-// errCountReached with the last transition of the limit.
-func (w *recordWriter) event(e *decode.Event) error {
-	done := w.limitReached()
+// event writes the records of one event, or counts them as lost or dropped. done means that the
+// last transition of the run's limit came before.
+func (w *recordWriter) event(e *decode.Event, done bool) error {
 	stalled := w.stream.Stalled()
-	d := w.disposition(stalled)
+	d := w.disposition(stalled, done)
 	if d == written {
-		w.stream.Lines = w.numbered().Transition(w.stream.Lines, &e.Transition)
+		w.transition(e)
 	}
 	w.account.record(&e.Transition, d)
 	if e.Kind == decode.KindEnd && w.connections && !done {
 		w.connection(e, stalled)
 	}
-	if err := w.stream.FlushBatch(); err != nil {
-		return err
-	}
-	if w.limitReached() && !done {
-		return errCountReached
-	}
-	return nil
+	return w.stream.FlushBatch()
 }
 
 // disposition decides about the next transition.
-func (w *recordWriter) disposition(stalled bool) disposition {
+func (w *recordWriter) disposition(stalled, done bool) disposition {
 	switch {
-	case !w.transitions || w.limitReached():
+	case !w.transitions || done:
 		return dropped
 	case stalled:
 		return lostQueueFull
@@ -104,17 +96,27 @@ func (w *recordWriter) disposition(stalled bool) disposition {
 	return written
 }
 
+func (w *recordWriter) transition(e *decode.Event) {
+	if w.shared != nil {
+		w.seq++
+		w.stream.Lines = w.encoder.WithSeq(w.stream.Lines, w.shared.transitionOf(e), w.seq)
+		return
+	}
+	w.stream.Lines = w.numbered().Transition(w.stream.Lines, &e.Transition)
+}
+
 func (w *recordWriter) connection(e *decode.Event, stalled bool) {
 	if stalled {
 		w.account.lostConnections++
 		return
 	}
-	w.stream.Lines = w.numbered().Connection(w.stream.Lines, &e.Transition, &e.Connection)
 	w.account.connections++
-}
-
-func (w *recordWriter) limitReached() bool {
-	return w.limit > 0 && w.account.written == w.limit
+	if w.shared != nil {
+		w.seq++
+		w.stream.Lines = w.encoder.WithSeq(w.stream.Lines, w.shared.connectionOf(e), w.seq)
+		return
+	}
+	w.stream.Lines = w.numbered().Connection(w.stream.Lines, &e.Transition, &e.Connection)
 }
 
 // alert writes an alert even if the output has stalled, unless its reserve is used up. The
@@ -135,27 +137,10 @@ func (w *recordWriter) losses() {
 	if lost := w.account.lostAlerts - w.account.reported.queueFullAlerts; lost > 0 {
 		w.notify(fmt.Sprintf("alerts lost since then: %d", lost))
 	}
-	for _, loss := range w.account.unreported(w.kernel) {
+	for _, loss := range w.account.unreported(&w.totals.kernel) {
 		if w.selects("loss") {
 			loss.Time = time.Now()
 			w.stream.Lines = w.numbered().Loss(w.stream.Lines, &loss)
-		}
-	}
-}
-
-// detection takes the counts of detection. The operator gets one message for each table that is
-// full for the first time.
-func (w *recordWriter) detection(m Monitor) {
-	w.alertsSuppressed = m.AlertsSuppressed()
-	left := m.LeftOut()
-	if w.leftOut == left.Total() {
-		return
-	}
-	w.leftOut = left.Total()
-	for _, table := range left.Tables() {
-		if !slices.Contains(w.leftOutOf, table) {
-			w.leftOutOf = append(w.leftOutOf, table)
-			w.notify("detection has more " + table + " than it has room for: the busiest of each user stay; see detection_left_out in stats")
 		}
 	}
 }
@@ -188,10 +173,11 @@ func (w *recordWriter) stop(reason, signal string) {
 }
 
 func (w *recordWriter) counts() record.Counts {
-	c := w.account.counts(w.kernel)
+	t := w.totals
+	c := w.account.counts(&t.kernel)
 	c.WrittenBytes = w.stream.Written()
-	c.SeededAfter, c.AlertsSuppressed, c.DetectionLeftOut = w.seededAfter, w.alertsSuppressed, w.leftOut
-	c.CgroupUnknown = w.cgroupUnknown
-	c.LostResets += w.earlyEnds
+	c.SeededAfter, c.AlertsSuppressed, c.DetectionLeftOut = t.seededAfter, t.alertsSuppressed, t.leftOut
+	c.CgroupUnknown = t.cgroupUnknown
+	c.LostResets += t.earlyEnds
 	return c
 }

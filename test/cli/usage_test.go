@@ -14,8 +14,8 @@ const (
 	pidHint    = " is not a process id: use 1 to 4194304"
 	nsHint     = "; 'lsns -t net' and 'ls /run/netns' list them"
 	cgHint     = " is not a cgroup path: begin with '/', as in /proc/PID/cgroup"
-	countHint  = "--count: counts transitions, which --only leaves out: add transition to --only, or use --duration"
 	schemaHint = "--schema: --format text has no schema: use --format ndjson"
+	optionHint = ": use format, schema, only, queue, name, mode"
 	labelHint  = "--label: --format text has no labels: use --format ndjson"
 	helpHint   = ": run 'tcpshift help' for a list"
 )
@@ -122,8 +122,23 @@ var badFlags = []struct {
 	{flags("--queue-size", "128KiB"), `--queue-size: "128KiB" is out of range: use 256KiB to 1GiB`},
 	{flags("--queue-size", "8"), `--queue-size: "8" has no unit: use KiB, MiB or GiB, such as 16MiB`},
 
-	{flags("--count", "1", "--only", "stats"), countHint},
-	{flags("--only", "connection,loss", "--count", "1"), countHint},
+	{flags("--output", "x?foo=1"), `--output: x?foo=1: "foo" is not an option of an output` + optionHint + ", or file: and %3F for a '?' in a path"},
+	{flags("--output", "x?format"), `--output: x?format: format: needs a value: write format=VALUE`},
+	{flags("--output", "x?format=xml"), `--output: x?format=xml: format: "xml" is not a format: use ndjson or text`},
+	{flags("--output", "x?format=text&format=text"), `--output: x?format=text&format=text: format: is there twice: write it once`},
+	{flags("--output", "x?only=start"), `--output: x?only=start: only: "start" is not a record type: use transition, connection, alert, stats, loss`},
+	{flags("--output", "x?schema=xml"), `--output: x?schema=xml: schema: "xml" is not a schema: use native, ecs or otel`},
+	{flags("--output", "x?schema=native&format=text"), `--output: x?schema=native&format=text: schema: --format text has none: use format=ndjson`},
+	{flags("--output", "x?queue=1"), `--output: x?queue=1: queue: "1" has no unit: use KiB, MiB or GiB, such as 16MiB`},
+	{flags("--output", "x?mode=rw"), `--output: x?mode=rw: mode: "rw" is not a mode: use octal permissions such as 0640`},
+	{flags("--output", "x?mode=0444"), `--output: x?mode=0444: mode: "0444" does not let the owner read and write: use one such as 0640`},
+	{flags("--output", "-?mode=0640"), `--output: -?mode=0640: mode: this kind of output has no such option: use format, schema, only, queue, name`},
+	{flags("--output", "x?name=a/b"), `--output: x?name=a/b: name: "a/b" is not a name: use up to 64 letters, digits, and _ . - within`},
+	{flags("--output", "x?name=%zz"), `--output: x?name=%zz: name: invalid URL escape "%zz"`},
+	{flags("--output", "a?name=n", "--output", "b?name=n"), `--output: a?name=n and b?name=n have the same name: choose another`},
+	{flags("--output", "nope://x"), `--output: nope://x: "nope:" is not a scheme: use file:, or ./nope://x for a file of that name`},
+	{flags("--output", "file://host/x"), `--output: file://host/x: has a host: write file:///PATH`},
+	{flags("--output", "?format=text"), `--output: the path is empty: use a path, or - for standard output`},
 	{flags("--label", "a=b", "--format", "text"), labelHint},
 	{flags("--format", "text", "--label", "a=b", "--label", "c=d"), labelHint},
 	{flags("--schema", "ecs", "--format", "text"), schemaHint},
@@ -173,6 +188,7 @@ func TestUsage_BadCommand(t *testing.T) {
 		{flags("snapshot", "--label", "a=b", "--format", "text"), labelHint},
 		{flags("snapshot", "--color", "always"), `--color: --format ndjson has no colors: use --format text`},
 		{flags("alerts", "--storm-threshold", "100"), `--storm-threshold: "100" is not a percentage from 20 to 99: use one such as 70`},
+		{flags("alerts", "--output", "x?only=stats"), `--output: x?only=stats: only: the command alerts writes alerts only: use the command trace`},
 		{flags("alerts", "--resets", "0"), `--resets: "0" is not a limit: use 1 or more`},
 		{flags("alerts", "--alert-interval", "1s"), `--alert-interval: "1s" is too short: use 10s or more`},
 		{flags("snapshot", "--label", "expires_in_ns=1"),

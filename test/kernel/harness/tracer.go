@@ -139,7 +139,7 @@ func launch(o Options) (*Tracer, error) {
 	go func() {
 		defer close(tr.ended)
 		tr.done <- trace.Run(ctx, trace.Config{
-			Source: p, Sink: tr, Encoder: record.NewNative(nil), Only: o.only,
+			Source: p, Outputs: []trace.Output{{Sink: tr, Encoder: record.NewNative(nil), Only: o.only}},
 			Start: record.Start{Version: "test", Arch: "test"}, ResetReasons: p.ResetReasons(),
 		})
 	}()

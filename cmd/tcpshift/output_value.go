@@ -1,0 +1,193 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tcpshift/tcpshift/internal/filter"
+	"github.com/tcpshift/tcpshift/internal/record"
+)
+
+// The schemes of --output. A value without a scheme is a path, or "-".
+const (
+	schemeFile   = "file"
+	schemeStdout = "-"
+)
+
+var schemes = []string{schemeFile}
+
+// outputValue is one value of --output: a target, and options that replace the flags of their name
+// for this output.
+type outputValue struct {
+	text   string // as it was given
+	name   string // for messages
+	scheme string
+	path   string // "-" is standard output
+
+	format    string
+	schema    record.Schema
+	only      []string // record types; nil: all
+	queueSize int      // bytes
+	mode      os.FileMode
+	given     []string // the names of the options
+}
+
+// outputOption is an option of an output.
+type outputOption struct {
+	name    string
+	schemes []string // that have it; nil: all
+	set     func(v *outputValue, value string) error
+}
+
+var outputOptionTable = []outputOption{
+	{"format", nil, func(v *outputValue, s string) (err error) { v.format, err = parseFormat(s); return err }},
+	{"schema", nil, func(v *outputValue, s string) (err error) { v.schema, err = parseSchema(s); return err }},
+	{"only", nil, func(v *outputValue, s string) error { return filter.AppendList(&v.only, s, parseRecordType) }},
+	{"queue", nil, func(v *outputValue, s string) (err error) { v.queueSize, err = parseQueueSize(s); return err }},
+	{"name", nil, func(v *outputValue, s string) (err error) { v.name, err = parseOutputName(s); return err }},
+	{"mode", []string{schemeFile}, func(v *outputValue, s string) (err error) { v.mode, err = parseMode(s); return err }},
+}
+
+// parseOutput parses TARGET?OPTION=VALUE&... The target is a path, "-", or a URL. In a URL and in
+// the values of options, %XX is a byte.
+func parseOutput(text string) (*outputValue, error) {
+	target, options, _ := strings.Cut(text, "?")
+	v := &outputValue{text: text, name: target}
+	if err := v.locate(target); err != nil {
+		return nil, err
+	}
+	if options == "" {
+		return v, nil
+	}
+	for _, option := range strings.Split(options, "&") {
+		if err := v.setOption(option); err != nil {
+			return nil, fmt.Errorf("%s: %w", text, err)
+		}
+	}
+	return v, nil
+}
+
+// schemePattern is what can be no relative path by mistake: such a file is named as ./a:b.
+var schemePattern = regexp.MustCompile(`^([a-z][a-z0-9+]+):`)
+
+// locate parses the target.
+func (v *outputValue) locate(target string) error {
+	found := schemePattern.FindStringSubmatch(target)
+	if found == nil {
+		v.scheme, v.path = schemeFile, target
+		if target == "-" {
+			v.scheme = schemeStdout
+		}
+		_, err := parsePath(target)
+		return err
+	}
+	v.scheme = found[1]
+	rest := strings.TrimPrefix(target, found[0])
+	if v.scheme == schemeFile {
+		return v.locatePath(rest)
+	}
+	return fmt.Errorf("%s: %q is not a scheme: use %s:, or ./%s for a file of that name", v.text, v.scheme+":", strings.Join(schemes, ":, "), target)
+}
+
+// locatePath parses what follows the scheme of a URL with a path: a path, or // and an absolute one.
+func (v *outputValue) locatePath(rest string) error {
+	if local, found := strings.CutPrefix(rest, "//"); found {
+		if !strings.HasPrefix(local, "/") {
+			return fmt.Errorf("%s: has a host: write %s:///PATH", v.text, v.scheme)
+		}
+		rest = local
+	}
+	path, err := url.PathUnescape(rest)
+	if err == nil {
+		_, err = parsePath(path)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", v.text, err)
+	}
+	if path == "-" { // a file of that name
+		path = "./-"
+	}
+	v.path = path
+	return nil
+}
+
+// setOption parses NAME=VALUE.
+func (v *outputValue) setOption(option string) error {
+	name, value, found := strings.Cut(option, "=")
+	at := slices.IndexFunc(outputOptionTable, func(o outputOption) bool { return o.name == name })
+	switch {
+	case at < 0:
+		return fmt.Errorf("%q is not an option of an output: use %s, or file: and %%3F for a '?' in a path", name, strings.Join(v.optionNames(), ", "))
+	case !found:
+		return fmt.Errorf("%s: needs a value: write %s=VALUE", name, name)
+	case slices.Contains(v.given, name):
+		return fmt.Errorf("%s: is there twice: write it once", name)
+	case !slices.Contains(v.optionNames(), name):
+		return fmt.Errorf("%s: this kind of output has no such option: use %s", name, strings.Join(v.optionNames(), ", "))
+	}
+	v.given = append(v.given, name)
+	value, err := url.PathUnescape(value)
+	if err == nil {
+		err = outputOptionTable[at].set(v, value)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// optionNames are the options that an output with this scheme has.
+func (v *outputValue) optionNames() (names []string) {
+	for _, o := range outputOptionTable {
+		if o.schemes == nil || slices.Contains(o.schemes, v.scheme) {
+			names = append(names, o.name)
+		}
+	}
+	return names
+}
+
+// place identifies the target: two outputs with one place would write into each other's lines. It is
+// empty where that does no harm.
+func (v *outputValue) place() string {
+	if v.scheme != schemeFile {
+		return v.scheme + ":" + v.path
+	}
+	path, err := filepath.Abs(v.path)
+	if err != nil {
+		path = v.path
+	}
+	if path == os.DevNull {
+		return ""
+	}
+	return v.scheme + ":" + path
+}
+
+var outputNamePattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$`)
+
+func parseOutputName(s string) (string, error) {
+	if !outputNamePattern.MatchString(s) {
+		return "", fmt.Errorf("%q is not a name: use up to 64 letters, digits, and _ . - within", s)
+	}
+	return s, nil
+}
+
+// parseMode parses the permissions of a file, in octal.
+func parseMode(s string) (os.FileMode, error) {
+	n, err := strconv.ParseUint(s, 8, 32)
+	switch {
+	case err != nil || n > 0o777:
+		return 0, fmt.Errorf("%q is not a mode: use octal permissions such as 0640", s)
+	case n&0o600 != 0o600:
+		return 0, errors.New(strconv.Quote(s) + " does not let the owner read and write: use one such as 0640")
+	case n&0o111 != 0:
+		return 0, errors.New(strconv.Quote(s) + " lets somebody execute the file: use one such as 0640")
+	}
+	return os.FileMode(n), nil
+}

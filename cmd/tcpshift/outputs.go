@@ -1,0 +1,189 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/tcpshift/tcpshift/internal/output"
+	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/trace"
+)
+
+// openOutputs are the outputs of a trace, each with its queue.
+type openOutputs []*queuedOutput
+
+type queuedOutput struct {
+	*outputValue
+	out   output.Output
+	queue *output.Queue
+}
+
+// completeOutputs gives each output what its options leave to the flags.
+func (o *traceOptions) completeOutputs() {
+	if len(o.outputs) == 0 {
+		o.outputs = []*outputValue{{text: "-", name: "-", scheme: schemeStdout, path: "-"}}
+	}
+	for _, v := range o.outputs {
+		if v.format == "" {
+			v.format = o.format
+		}
+		if v.schema == "" {
+			v.schema = cmp.Or(o.schema, record.SchemaNative)
+		}
+		if v.only == nil {
+			v.only = o.only
+		}
+		if v.queueSize == 0 {
+			v.queueSize = o.queueSize
+		}
+	}
+}
+
+// checkOutputs rejects options that contradict each other. completeOutputs must have been called.
+func (o *traceOptions) checkOutputs() error {
+	places, names := make(map[string]*outputValue), make(map[string]*outputValue)
+	for _, v := range o.outputs {
+		switch before, named := places[v.place()], names[v.name]; {
+		case before != nil && v.place() != "":
+			return usagef("--output: %s and %s are the same: use one of them", before.text, v.text)
+		case named != nil && slices.Contains(v.given, "name"):
+			return usagef("--output: %s and %s have the same name: choose another", named.text, v.text)
+		case o.alertsOnly && slices.Contains(v.given, "only"):
+			return usagef("--output: %s: only: the command alerts writes alerts only: use the command trace", v.text)
+		case v.format == formatText && slices.Contains(v.given, "schema"):
+			return usagef("--output: %s: schema: --format text has none: use format=ndjson", v.text)
+		}
+		places[v.place()], names[v.name] = v, v
+	}
+	return nil
+}
+
+// openAll opens all outputs and starts their queues.
+func (o *traceOptions) openAll(ctx context.Context) (all openOutputs, err error) {
+	for _, v := range o.outputs {
+		out, err := openOutput(ctx, v, o.follow)
+		if err != nil {
+			return nil, errors.Join(err, all.close())
+		}
+		for _, before := range all {
+			if output.Same(before.out, out) {
+				err := usagef("--output: %s and %s are the same file: use one of them", before.text, v.text)
+				return nil, errors.Join(err, out.Close(), all.close())
+			}
+		}
+		all = append(all, &queuedOutput{v, out, output.NewQueue(out, v.queueSize, o.notifierFor(v))})
+	}
+	return all, nil
+}
+
+// notifierFor passes on the messages of an output, with its name where there are several.
+func (o *traceOptions) notifierFor(v *outputValue) func(message string) {
+	if len(o.outputs) == 1 {
+		return warn
+	}
+	return func(message string) { warn(v.name + ": " + message) }
+}
+
+// close ends the queues, and closes the outputs that are not in use any more.
+func (all openOutputs) close() error {
+	var errs []error
+	for _, each := range all {
+		if each.queue.Close() {
+			errs = append(errs, each.out.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (all openOutputs) abandon() {
+	for _, each := range all {
+		each.queue.Abandon()
+	}
+}
+
+// reopens reports whether an output is a file that can be opened again.
+func (all openOutputs) reopens() bool {
+	return slices.ContainsFunc(all, func(each *queuedOutput) bool { return each.out.Reopens() })
+}
+
+func (all openOutputs) reopen() {
+	for _, each := range all {
+		if each.out.Reopens() {
+			each.queue.Reopen()
+		}
+	}
+}
+
+// unwritten says what the outputs have not got.
+func (all openOutputs) unwritten() string {
+	if len(all) == 1 {
+		return fmt.Sprintf("%d bytes of output were not written", all[0].queue.Waiting())
+	}
+	var parts []string
+	for _, each := range all {
+		if size := each.queue.Waiting(); size > 0 {
+			parts = append(parts, fmt.Sprintf("%d bytes of output to %s were not written", size, each.name))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// queueSizes is the sum of the limits of all queues, in bytes.
+func (all openOutputs) queueSizes() (sum int64) {
+	for _, each := range all {
+		sum += int64(each.queueSize)
+	}
+	return sum
+}
+
+// traceOutputs are the outputs for the loop. Outputs with the same format and schema share their
+// encoder, so that their lines are encoded once.
+func (o *traceOptions) traceOutputs(all openOutputs) (outs []trace.Output) {
+	type kind struct {
+		format string
+		schema record.Schema
+	}
+	shared := make(map[kind]record.Encoder)
+	for _, each := range all {
+		k := kind{each.format, each.schema}
+		enc := shared[k]
+		if enc == nil {
+			enc = o.encoder(each.outputValue)
+		}
+		if each.format != formatText { // text depends on the types and the terminal; equal values are shared
+			shared[k] = enc
+		}
+		out := trace.Output{Sink: each.queue, Encoder: enc, Only: each.only}
+		if len(all) > 1 {
+			out.Name = each.name
+		}
+		outs = append(outs, out)
+	}
+	return outs
+}
+
+// encoder returns the encoder of an output.
+func (o *traceOptions) encoder(v *outputValue) record.Encoder {
+	text := textEncoder(o.color, v.path)
+	text.NoTransitions, text.NoConnections = !v.wants("transition"), !v.wants("connection")
+	return newEncoder(v.format, v.schema, o.labels, text)
+}
+
+// wants reports whether the output writes this type of record.
+func (v *outputValue) wants(recordType string) bool {
+	return len(v.only) == 0 || slices.Contains(v.only, recordType)
+}
+
+// wants reports whether any output writes this type of record.
+func (o *traceOptions) wants(recordType string) bool {
+	return slices.ContainsFunc(o.outputs, func(v *outputValue) bool { return v.wants(recordType) })
+}
+
+// wantsFormat reports whether any output has this format.
+func (o *traceOptions) wantsFormat(format string) bool {
+	return slices.ContainsFunc(o.outputs, func(v *outputValue) bool { return v.format == format })
+}

@@ -1,0 +1,226 @@
+package trace
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/decode"
+	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/output"
+	"github.com/tcpshift/tcpshift/internal/record"
+)
+
+// Output is one output of a run.
+type Output struct {
+	// Name is what messages for the operator call the output; empty: it is the only one.
+	Name string
+	Sink output.Sink
+	// Encoder is the output's own, or is shared: outputs with equal encoders have equal lines,
+	// which are encoded once.
+	Encoder record.Encoder
+	Only    []string // record types besides start and stop; nil: all
+}
+
+// outputs are the outputs of a run that have not failed. An output that fails ends; the run ends
+// with its last output. No output waits for another.
+type outputs struct {
+	writers []*recordWriter
+	shared  []*sharedLines
+	totals  totals
+
+	failures []error // of outputs that have failed, without output.ErrReaderGone
+	ending   bool    // the run returns the failures soon
+	notify   func(message string)
+
+	connections    bool   // an output has connection records
+	limit, counted uint64 // transitions after which the run ends, before any selection; 0: no limit
+}
+
+// totals are the counts of a run that are the same for all outputs.
+type totals struct {
+	kernel kernelLedger
+
+	// See record.Counts.
+	seededAfter      time.Duration
+	alertsSuppressed uint64
+	leftOut          uint64
+	cgroupUnknown    uint64
+	earlyEnds        uint64   // ends that did not wait for a reset, for lack of room: see LostResets
+	leftOutOf        []string // the tables that the operator knows of
+}
+
+func newOutputs(cfg *Config) *outputs {
+	o := &outputs{limit: cfg.Count, notify: cfg.Notify}
+	if o.notify == nil {
+		o.notify = func(string) {}
+	}
+	uses := make(map[record.Encoder]int)
+	for i := range cfg.Outputs {
+		uses[cfg.Outputs[i].Encoder]++
+	}
+	byEncoder := make(map[record.Encoder]*sharedLines)
+	for i := range cfg.Outputs {
+		w := newRecordWriter(cfg, &cfg.Outputs[i], &o.totals, o.notify)
+		if uses[w.encoder] > 1 {
+			if byEncoder[w.encoder] == nil {
+				byEncoder[w.encoder] = &sharedLines{encoder: w.encoder}
+				o.shared = append(o.shared, byEncoder[w.encoder])
+			}
+			w.shared = byEncoder[w.encoder]
+		}
+		o.connections = o.connections || w.connections
+		o.writers = append(o.writers, w)
+	}
+	return o
+}
+
+// event writes the records of one event to each output. It returns errCountReached with the last
+// transition of the limit, or the error of the last output.
+func (o *outputs) event(e *decode.Event) error {
+	done, failed := o.countReached(), false
+	for _, s := range o.shared {
+		s.begin()
+	}
+	for _, w := range o.writers {
+		if err := w.event(e, done); err != nil {
+			w.err, failed = err, true
+		}
+	}
+	if failed {
+		if err := o.each((*recordWriter).failure); err != nil {
+			return err
+		}
+	}
+	if o.limit == 0 || done || e.Transition.TimeWaitEnd() {
+		return nil
+	}
+	if o.counted++; o.counted == o.limit {
+		return errCountReached
+	}
+	return nil
+}
+
+func (o *outputs) countReached() bool { return o.limit > 0 && o.counted == o.limit }
+
+// each calls f for each output, and ends those for which it fails. It returns the error of the last
+// output.
+func (o *outputs) each(f func(w *recordWriter) error) error {
+	for _, w := range slices.Clone(o.writers) {
+		if err := f(w); err != nil {
+			if err := o.end(w, err); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// end ends an output that has failed with err. It returns the error if no output is left.
+func (o *outputs) end(w *recordWriter, err error) error {
+	o.writers = slices.DeleteFunc(o.writers, func(each *recordWriter) bool { return each == w })
+	if w.name != "" {
+		err = fmt.Errorf("%s: %w", w.name, err)
+	}
+	if len(o.writers) == 0 {
+		return err
+	}
+	if !o.ending {
+		o.notify(err.Error() + ": this output gets no more records")
+	}
+	if !errors.Is(err, output.ErrReaderGone) {
+		o.failures = append(o.failures, err)
+	}
+	return nil
+}
+
+func (o *outputs) start(at time.Time) error {
+	return o.each(func(w *recordWriter) error {
+		w.start(at)
+		return w.stream.Flush()
+	})
+}
+
+// endTurn writes the stats that are due, and passes on what the turn has written.
+func (o *outputs) endTurn() error {
+	return o.each(func(w *recordWriter) error {
+		if w.statsDue() && !w.stream.Stalled() {
+			w.periodicStats()
+		}
+		if err := w.stream.Flush(); err != nil {
+			return err
+		}
+		if w.stream.ReaderGone() {
+			return output.ErrReaderGone
+		}
+		return nil
+	})
+}
+
+// needCounters reports whether an output is about to report the kernel's counters.
+func (o *outputs) needCounters() bool {
+	return slices.ContainsFunc(o.writers, func(w *recordWriter) bool {
+		return w.stream.Stalled() || w.statsDue()
+	})
+}
+
+// losses writes what is lost and not yet reported. now includes outputs that have stalled.
+func (o *outputs) losses(now bool) {
+	for _, w := range o.writers {
+		if now || !w.stream.Stalled() {
+			w.losses()
+		}
+	}
+}
+
+func (o *outputs) alert(a *detect.Alert) {
+	for _, w := range o.writers {
+		w.alert(a)
+	}
+}
+
+// detection takes the counts of detection. The operator gets one message for each table that is
+// full for the first time.
+func (o *outputs) detection(m Monitor) {
+	t := &o.totals
+	t.seededAfter, t.alertsSuppressed = m.SeededAfter(), m.AlertsSuppressed()
+	left := m.LeftOut()
+	if t.leftOut == left.Total() {
+		return
+	}
+	t.leftOut = left.Total()
+	for _, table := range left.Tables() {
+		if !slices.Contains(t.leftOutOf, table) {
+			t.leftOutOf = append(t.leftOutOf, table)
+			o.notify("detection has more " + table + " than it has room for: the busiest of each user stay; see detection_left_out in stats")
+		}
+	}
+}
+
+// drain passes on all lines and waits until each output has written them, or is abandoned. As soon
+// as an output is done, then appends to it what follows; nil: nothing.
+func (o *outputs) drain(then func(w *recordWriter)) error {
+	o.ending = true
+	last := o.each(func(w *recordWriter) error { return w.stream.Flush() })
+	drained := make(chan *recordWriter, len(o.writers))
+	for _, w := range o.writers {
+		go func() {
+			w.err = w.stream.Drain()
+			drained <- w
+		}()
+	}
+	for range len(o.writers) {
+		w := <-drained
+		if w.err == nil && then != nil {
+			then(w)
+			w.err = w.stream.Flush()
+		}
+		if w.err != nil {
+			if err := o.end(w, w.err); err != nil {
+				last = err
+			}
+		}
+	}
+	return last
+}
