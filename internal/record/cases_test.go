@@ -69,21 +69,6 @@ func pod() *tcp.Cgroup {
 	}
 }
 
-// named is a pod's cgroup whose names have been found.
-func named() *tcp.Cgroup {
-	c := pod()
-	c.Pod, c.Namespace, c.ContainerName, c.Image = "web-7d4b9c-x2x7k", "shop", "nginx", "docker.io/library/nginx:1.27"
-	return c
-}
-
-// quadlet is a container of Podman's in a unit.
-func quadlet() *tcp.Cgroup {
-	return &tcp.Cgroup{
-		Path: "/system.slice/db.service/libpod-payload-" + containerID, Unit: "db.service",
-		Container: containerID, Runtime: "podman", ContainerName: "systemd-\"db\"\n", Image: "docker.io/library/postgres:17",
-	}
-}
-
 const containerID = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
 
 func fullV4() tcp.Transition {

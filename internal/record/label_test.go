@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -137,6 +138,27 @@ func checkLongPaths(t *testing.T, schema Schema) {
 				line = encoder.WithSeq(nil, line, 1<<64-1)
 				if len(line) > maxBytes || !strings.Contains(string(line), `":"`+containerID+`"`) {
 					t.Fatalf("a path of %d times %q makes a line of %d bytes, want %d at most: %s", length, letter, len(line), maxBytes, line)
+				}
+			}
+		}
+	}
+}
+
+// An alert stays within MaxLine however long the path of its cgroup is, and has the path if there
+// is room.
+func TestLine_AlertWithLongPath(t *testing.T) {
+	plain, labelled := NewNative(nil), NewNative(longestLabels(t))
+	longest, usual := longestAlert(), fullAlert()
+	for length := range 1500 {
+		for _, a := range []*detect.Alert{&longest, &usual} {
+			c := *a.Culprit.Cgroup
+			c.Path = "/" + strings.Repeat("x", length)
+			a.Culprit.Cgroup = &c
+			for _, e := range []*Native{plain, labelled} {
+				line := e.WithSeq(nil, e.Alert(nil, a), 1<<64-1)
+				hasPath := strings.Contains(string(line), `"cgroup":"`+c.Path+`"`)
+				if len(line) > MaxLine || a == &usual && hasPath != (length+1+len(`,"cgroup":""`) <= maxAlertPath) {
+					t.Fatalf("a path of %d bytes: the line has %d bytes and the path: %v", length+1, len(line), hasPath)
 				}
 			}
 		}

@@ -12,14 +12,24 @@ const (
 	maxAlertProse = 460  // of cause, and of advice
 )
 
-// Alert implements [Encoder].
+// Alert implements [Encoder]. Where names and labels leave no room for the path of the cgroup, it
+// leaves the path out.
 func (n *Native) Alert(dst []byte, a *detect.Alert) []byte {
+	const maxSeq = len(`,"seq":18446744073709551615`) // may be added later
+	line := n.alert(dst, a, maxAlertPath)
+	if len(line)-len(dst)+maxSeq > MaxLine {
+		line = n.alert(dst, a, 0)
+	}
+	return line
+}
+
+func (n *Native) alert(dst []byte, a *detect.Alert, maxPath int) []byte {
 	o := n.begin(dst, "alert", a.Time).
 		literal("kind", a.Kind).
 		literal("phase", string(a.Phase)).
 		literal("alert", a.ID).
 		literal("severity", string(a.Severity)).
-		culprit(&a.Culprit).
+		culprit(&a.Culprit, maxPath).
 		uint("netns", uint64(a.Netns)).
 		literalIfSet("role", a.Role.String()).
 		endpoints(a.Local, a.Peer).
@@ -62,7 +72,7 @@ func confidence(a *detect.Alert) string {
 
 // culprit appends the service that contributes most to the cause, and the next one. It
 // appends nothing if no process is known.
-func (o object) culprit(c *detect.Culprit) object {
+func (o object) culprit(c *detect.Culprit, maxPath int) object {
 	if !c.Known {
 		return o
 	}
@@ -75,7 +85,7 @@ func (o object) culprit(c *detect.Culprit) object {
 			decimal("pid_share", c.PIDShare)
 	}
 	o = o.bytes("comm", c.Comm.Bytes()).
-		cgroup(c.Cgroup, maxAlertPath).
+		cgroup(c.Cgroup, maxPath).
 		workload(c.Cgroup)
 	if c.NextService != "" {
 		o = o.string("next_service", c.NextService).
