@@ -16,7 +16,6 @@ import (
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/tcp"
-	"github.com/tcpshift/tcpshift/internal/workload"
 )
 
 const (
@@ -71,15 +70,6 @@ type Monitor interface {
 	// Finish returns the alerts since the last call and closes the open ones. It is called
 	// once, at the end.
 	Finish() []detect.Alert
-}
-
-// Names finds the names of containers and pods; [*workload.Resolver] is one. Its methods do not
-// wait.
-type Names interface {
-	// Request asks for the names of what runs in a cgroup that has been seen for the first time.
-	Request(cgroupID uint64, info *cgroup.Info)
-	// Answers returns what has been found since the last call.
-	Answers() []workload.Answer
 }
 
 // Config is what Run needs.
@@ -286,16 +276,6 @@ func (l *loop) handleOther(e *decode.Event) error {
 		}
 	}
 	return nil
-}
-
-// takeNames adds the names that have been found to the cgroups. Later transitions have them.
-func (l *loop) takeNames() {
-	if l.Names == nil {
-		return
-	}
-	for _, a := range l.Names.Answers() {
-		l.cgroups.SetNames(a.CgroupID, a.Key.Container, a.Key.PodUID, a.Names)
-	}
 }
 
 // readCountersIfDue spares an idle tracer most of its work. Counters are read in every
