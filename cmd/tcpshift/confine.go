@@ -30,6 +30,7 @@ func (o *traceOptions) confine(p *probe.Probe, outs openOutputs) (parts []record
 		_, _ = time.Now().Zone()   // reads a file, once
 		boottime.NamespaceOffset() // the same
 		f.Reopen = outs.reopenDirectories(o.follow)
+		f.Unix, f.TCP = outs.remotes()
 	}
 	if err := sandbox.DropPrivileges(f); err != nil {
 		warn("it keeps privileges that it no longer needs: " + err.Error())
@@ -64,4 +65,17 @@ func (all openOutputs) reopenDirectories(follow bool) (directories []string) {
 		}
 	}
 	return directories
+}
+
+// remotes are the sockets that outputs connect to: paths, and HOST:PORT.
+func (all openOutputs) remotes() (paths, addresses []string) {
+	for _, each := range all {
+		switch each.scheme {
+		case schemeUnix, schemeUnixgram:
+			paths = append(paths, each.path)
+		case schemeTCP, schemeTLS:
+			addresses = append(addresses, each.path)
+		}
+	}
+	return paths, addresses
 }

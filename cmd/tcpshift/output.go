@@ -14,8 +14,9 @@ import (
 
 // outputOptions are the flags that say where records go.
 type outputOptions struct {
-	outputs []*outputValue // none: standard output
-	follow  bool
+	outputs    []*outputValue // none: standard output
+	follow     bool
+	ownSockets *output.OwnSockets // of outputs over TCP, to leave them out; nil: none
 }
 
 func addOutputFlags(flags *pflag.FlagSet, o *outputOptions) {

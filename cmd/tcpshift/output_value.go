@@ -21,7 +21,7 @@ const (
 	schemeStdout = "-"
 )
 
-var schemes = []string{schemeFile}
+var schemes = []string{schemeFile, schemeUnix, schemeUnixgram, schemeTCP, schemeTLS}
 
 // outputValue is one value of --output: a target, and options that replace the flags of their name
 // for this output.
@@ -29,7 +29,9 @@ type outputValue struct {
 	text   string // as it was given
 	name   string // for messages
 	scheme string
-	path   string // "-" is standard output
+	path   string // "-" is standard output; host:port for TCP
+	tls    tlsFiles
+	host   bool // each record has the keys host and boot_id
 
 	format    string
 	schema    record.Schema
@@ -52,6 +54,11 @@ var outputOptionTable = []outputOption{
 	{"only", nil, func(v *outputValue, s string) error { return filter.AppendList(&v.only, s, parseRecordType) }},
 	{"queue", nil, func(v *outputValue, s string) (err error) { v.queueSize, err = parseQueueSize(s); return err }},
 	{"name", nil, func(v *outputValue, s string) (err error) { v.name, err = parseOutputName(s); return err }},
+	{"host", nil, func(v *outputValue, s string) (err error) { v.host, err = parseSwitch(s); return err }},
+	{"ca", []string{schemeTLS}, func(v *outputValue, s string) (err error) { v.tls.ca, err = parsePath(s); return err }},
+	{"cert", []string{schemeTLS}, func(v *outputValue, s string) (err error) { v.tls.cert, err = parsePath(s); return err }},
+	{"key", []string{schemeTLS}, func(v *outputValue, s string) (err error) { v.tls.key, err = parsePath(s); return err }},
+	{"servername", []string{schemeTLS}, func(v *outputValue, s string) error { v.tls.serverName = s; return nil }},
 	{"mode", []string{schemeFile}, func(v *outputValue, s string) (err error) { v.mode, err = parseMode(s); return err }},
 }
 
@@ -63,6 +70,7 @@ func parseOutput(text string) (*outputValue, error) {
 	if err := v.locate(target); err != nil {
 		return nil, err
 	}
+	v.host = v.isRemote()
 	if options == "" {
 		return v, nil
 	}
@@ -70,6 +78,9 @@ func parseOutput(text string) (*outputValue, error) {
 		if err := v.setOption(option); err != nil {
 			return nil, fmt.Errorf("%s: %w", text, err)
 		}
+	}
+	if (v.tls.cert == "") != (v.tls.key == "") {
+		return nil, fmt.Errorf("%s: cert and key belong together: give both", text)
 	}
 	return v, nil
 }
@@ -90,8 +101,11 @@ func (v *outputValue) locate(target string) error {
 	}
 	v.scheme = found[1]
 	rest := strings.TrimPrefix(target, found[0])
-	if v.scheme == schemeFile {
+	switch v.scheme {
+	case schemeFile, schemeUnix, schemeUnixgram:
 		return v.locatePath(rest)
+	case schemeTCP, schemeTLS:
+		return v.locateAddress(rest)
 	}
 	return fmt.Errorf("%s: %q is not a scheme: use %s:, or ./%s for a file of that name", v.text, v.scheme+":", strings.Join(schemes, ":, "), target)
 }
@@ -167,6 +181,14 @@ func (v *outputValue) place() string {
 		return ""
 	}
 	return v.scheme + ":" + path
+}
+
+// parseSwitch parses true or false.
+func parseSwitch(s string) (bool, error) {
+	if s != "true" && s != "false" {
+		return false, fmt.Errorf("%q is neither true nor false", s)
+	}
+	return s == "true", nil
 }
 
 var outputNamePattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}$`)

@@ -37,6 +37,9 @@ func (o *traceOptions) completeOutputs() {
 		if v.only == nil {
 			v.only = o.only
 		}
+		if v.isTCP() && o.excludeSelf && o.ownSockets == nil {
+			o.ownSockets = new(output.OwnSockets)
+		}
 		if v.queueSize == 0 {
 			v.queueSize = o.queueSize
 		}
@@ -54,6 +57,8 @@ func (o *traceOptions) checkOutputs() error {
 			return usagef("--output: %s and %s have the same name: choose another", named.text, v.text)
 		case o.alertsOnly && slices.Contains(v.given, "only"):
 			return usagef("--output: %s: only: the command alerts writes alerts only: use the command trace", v.text)
+		case v.format == formatText && slices.Contains(v.given, "host"):
+			return usagef("--output: %s: host: --format text has no keys: use format=ndjson", v.text)
 		case v.format == formatText && slices.Contains(v.given, "schema"):
 			return usagef("--output: %s: schema: --format text has none: use format=ndjson", v.text)
 		}
@@ -65,7 +70,12 @@ func (o *traceOptions) checkOutputs() error {
 // openAll opens all outputs and starts their queues.
 func (o *traceOptions) openAll(ctx context.Context) (all openOutputs, err error) {
 	for _, v := range o.outputs {
-		out, err := openOutput(ctx, v, o.follow)
+		var out output.Output
+		if v.isRemote() {
+			out, err = openRemote(v, o.ownSockets, o.notifierFor(v))
+		} else {
+			out, err = openOutput(ctx, v, o.follow)
+		}
 		if err != nil {
 			return nil, errors.Join(err, all.close())
 		}
@@ -132,27 +142,35 @@ func (all openOutputs) unwritten() string {
 	return strings.Join(parts, ", ")
 }
 
-// queueSizes is the sum of the limits of all queues, in bytes.
+// remoteBudget is what an output to a socket keeps besides its queue, at most: the lines that a new
+// connection gets again.
+const remoteBudget = 24 << 20
+
+// queueSizes is the sum of what all outputs keep at most, in bytes.
 func (all openOutputs) queueSizes() (sum int64) {
 	for _, each := range all {
 		sum += int64(each.queueSize)
+		if each.isRemote() {
+			sum += remoteBudget
+		}
 	}
 	return sum
 }
 
 // traceOutputs are the outputs for the loop. Outputs with the same format and schema share their
 // encoder, so that their lines are encoded once.
-func (o *traceOptions) traceOutputs(all openOutputs) (outs []trace.Output) {
+func (o *traceOptions) traceOutputs(all openOutputs, start *record.Start) (outs []trace.Output) {
 	type kind struct {
 		format string
 		schema record.Schema
+		host   bool
 	}
 	shared := make(map[kind]record.Encoder)
 	for _, each := range all {
-		k := kind{each.format, each.schema}
+		k := kind{each.format, each.schema, each.host}
 		enc := shared[k]
 		if enc == nil {
-			enc = o.encoder(each.outputValue)
+			enc = o.encoder(each.outputValue, start)
 		}
 		if each.format != formatText { // text depends on the types and the terminal; equal values are shared
 			shared[k] = enc
@@ -167,10 +185,14 @@ func (o *traceOptions) traceOutputs(all openOutputs) (outs []trace.Output) {
 }
 
 // encoder returns the encoder of an output.
-func (o *traceOptions) encoder(v *outputValue) record.Encoder {
+func (o *traceOptions) encoder(v *outputValue, start *record.Start) record.Encoder {
 	text := textEncoder(o.color, v.path)
 	text.NoTransitions, text.NoConnections = !v.wants("transition"), !v.wants("connection")
-	return newEncoder(v.format, v.schema, o.labels, text)
+	enc := newEncoder(v.format, v.schema, o.labels, text)
+	if named, can := enc.(record.OriginEncoder); can && v.host {
+		named.AddOrigin(start.Host, start.BootID)
+	}
+	return enc
 }
 
 // wants reports whether the output writes this type of record.

@@ -199,10 +199,12 @@ func (o *traceOptions) unwanted() []string {
 }
 
 func (o *traceOptions) config(p *probe.Probe, outs openOutputs) trace.Config {
+	start := startRecord(slices.Concat(p.Features(), processFeatures()))
 	return trace.Config{
 		Source:        p,
-		Outputs:       o.traceOutputs(outs),
-		Start:         startRecord(slices.Concat(p.Features(), processFeatures())),
+		Outputs:       o.traceOutputs(outs, &start),
+		OwnSockets:    o.ownSockets,
+		Start:         start,
 		Duration:      o.duration,
 		Count:         o.count,
 		StatsInterval: o.statsInterval,

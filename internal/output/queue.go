@@ -37,7 +37,8 @@ func (e *NotWrittenError) Error() string {
 // concurrently; the other methods may be called from any goroutine.
 type Queue struct {
 	out         Output
-	limit       int // bytes
+	attender    attender // out, if it is one
+	limit       int      // bytes
 	notify      func(message string)
 	drainNotice time.Duration
 
@@ -60,8 +61,25 @@ type Queue struct {
 	// sizeBefore is size when Drain was last found waiting although it is abandoned.
 	sizeBefore int
 	writing    bool // the goroutine has a batch
+	attend     bool // the output asks for attention
+	attending  bool
 	reopening  bool
 	ended      bool // the goroutine
+}
+
+// attender is an output that has work to do although there are no lines to write.
+type attender interface {
+	// onWake sets the function that makes the queue call attend from its goroutine.
+	onWake(wake func())
+	attend()
+}
+
+// wake is called by an output, from any goroutine.
+func (q *Queue) wake() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.attend = true
+	q.changed.Broadcast()
 }
 
 // NewQueue starts a goroutine that writes to out, which the caller must not use until
@@ -71,6 +89,10 @@ type Queue struct {
 func NewQueue(out Output, limit int, notify func(message string)) *Queue {
 	q := &Queue{out: out, limit: limit, notify: notify, drainNotice: drainNotice, draining: make(chan struct{})}
 	q.changed.L = &q.mu
+	if a, ok := out.(attender); ok {
+		q.attender = a
+		a.onWake(q.wake)
+	}
 	go q.run()
 	return q
 }
@@ -222,7 +244,7 @@ func (q *Queue) Close() (ended bool) {
 
 // mayHang reports whether the goroutine may be in a system call that does not end. Its batch is
 // written before finish is called: then size is 0.
-func (q *Queue) mayHang() bool { return q.writing && q.size > 0 || q.reopening }
+func (q *Queue) mayHang() bool { return q.writing && q.size > 0 || q.reopening || q.attending }
 
 func (q *Queue) run() {
 	for {
@@ -232,6 +254,8 @@ func (q *Queue) run() {
 		}
 		if lines != nil {
 			q.finish(lines, q.write(lines))
+		} else if more && q.attender != nil {
+			q.attendOutput()
 		}
 		if !more {
 			break
@@ -243,14 +267,15 @@ func (q *Queue) run() {
 	q.changed.Broadcast()
 }
 
-// next waits for a batch, or for Reopen: lines is nil then. more is false after Close or an
+// next waits for a batch, or for Reopen or wake: lines is nil then. more is false after Close or an
 // error.
 func (q *Queue) next() (lines []byte, more bool) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	for len(q.waiting) == 0 && !q.closed && !q.reopen {
+	for len(q.waiting) == 0 && !q.closed && !q.reopen && !q.attend {
 		q.changed.Wait()
 	}
+	q.attend = false
 	if q.closed || q.err != nil {
 		return nil, false
 	}
@@ -268,6 +293,18 @@ func (q *Queue) takeReopen() bool {
 	wanted := q.reopen && !q.closed
 	q.reopen, q.reopening = false, wanted
 	return wanted
+}
+
+func (q *Queue) attendOutput() {
+	q.setAttending(true)
+	q.attender.attend()
+	q.setAttending(false)
+}
+
+func (q *Queue) setAttending(attending bool) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.attending = attending
 }
 
 func (q *Queue) reopenOutput() {

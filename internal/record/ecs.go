@@ -49,8 +49,19 @@ func (e *ECS) begin(dst []byte, at time.Time, about string) object {
 	return object{append(dst, about...)}
 }
 
-// end appends the labels as one object and returns the whole line.
+// AddOrigin implements [OriginEncoder].
+func (e *ECS) AddOrigin(host, bootID string) {
+	e.origin = originMembers("host.name", host, "host.boot.id", bootID)
+}
+
+// end appends the origin and the labels, as one object, and returns the whole line.
 func (e *ECS) end(o object) []byte {
+	o.line = append(o.line, e.origin...)
+	return e.endStart(o)
+}
+
+// endStart is end for a record that has the members of the origin.
+func (e *ECS) endStart(o object) []byte {
 	if len(e.labels) > 0 {
 		o.line = append(o.line, `,"labels":{`...)
 		o.line = append(o.line, e.labels[1:]...) // without the first comma
@@ -85,7 +96,7 @@ func (e *ECS) Start(dst []byte, r *Start) []byte {
 		literal("host.architecture", r.Arch).
 		uint("process.pid", uint64(r.PID)).
 		ownFeatures(r.Features)
-	return e.end(o)
+	return e.endStart(o)
 }
 
 // Alert implements [Encoder].

@@ -215,7 +215,9 @@ func TestLine_LongestRecords(t *testing.T) {
 	}
 	for _, schema := range Schemas() {
 		for _, c := range longest {
-			line := c.line(NewEncoder(schema, longestLabels(t)), nil, 1<<64-1)
+			encoder := NewEncoder(schema, longestLabels(t))
+			encoder.(OriginEncoder).AddOrigin(strings.Repeat(worst, 19), "2e8ec3c7-6990-4be5-ad35-620e3c14e752")
+			line := c.line(encoder, nil, 1<<64-1)
 			t.Logf("%s, %s: %d bytes", schema, c.name, len(line))
 			checkLine(t, line, schema.MaxLine())
 			got := keysOf(t, line)

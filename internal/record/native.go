@@ -10,6 +10,7 @@ import (
 type Native struct {
 	seq    uint64
 	labels []byte // encoded members, each with its leading comma
+	origin []byte // the members host and boot_id, in the same way; empty: none
 
 	times  timeCache // of the member time
 	opened timeCache // of the member opened, which mostly lies in an earlier second
@@ -27,6 +28,11 @@ func NewNative(labels []Label) *Native {
 	return &Native{labels: o.line}
 }
 
+// AddOrigin implements [OriginEncoder].
+func (n *Native) AddOrigin(host, bootID string) {
+	n.origin = originMembers("host", host, "boot_id", bootID)
+}
+
 // begin appends the members that every record begins with: type, time and seq.
 func (n *Native) begin(dst []byte, recordType string, at time.Time) object {
 	dst = append(dst, `{"type":"`...)
@@ -42,6 +48,12 @@ func (n *Native) begin(dst []byte, recordType string, at time.Time) object {
 
 // end appends the labels and returns the whole line.
 func (n *Native) end(o object) []byte {
+	o.line = append(o.line, n.origin...)
+	return n.endStart(o)
+}
+
+// endStart is end for a record that has the members host and boot_id.
+func (n *Native) endStart(o object) []byte {
 	o.line = append(o.line, n.labels...)
 	return append(o.line, "}\n"...)
 }
@@ -73,7 +85,7 @@ func (n *Native) Start(dst []byte, r *Start) []byte {
 		literal("arch", r.Arch).
 		uint("pid", uint64(r.PID)).
 		features("features", r.Features)
-	return n.end(o)
+	return n.endStart(o)
 }
 
 // features appends an object in which each feature is true, or the reason why it is off.

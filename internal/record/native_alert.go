@@ -9,7 +9,7 @@ import (
 // Bounds, in bytes, that keep an alert with the longest labels within MaxLine.
 const (
 	maxAlertPath  = 1000 // of cgroup
-	maxAlertProse = 460  // of cause, and of advice
+	maxAlertProse = 430  // of cause, and of advice
 )
 
 // Alert implements [Encoder]. Where names and labels leave no room for the path of the cgroup, it

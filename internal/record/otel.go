@@ -55,9 +55,20 @@ func (e *OTel) attributes(o object) object {
 	return o
 }
 
-// end appends the labels and returns the whole line. before is the length of dst: the comma
-// before the first attribute becomes the brace that opens the object.
+// AddOrigin implements [OriginEncoder].
+func (e *OTel) AddOrigin(host, bootID string) {
+	e.origin = originMembers("host.name", host, "tcpshift.boot_id", bootID)
+}
+
+// end appends the origin, the labels and the closing braces.
 func (e *OTel) end(o object, before int) []byte {
+	o.line = append(o.line, e.origin...)
+	return e.endStart(o, before)
+}
+
+// endStart is end for a record that has the members of the origin. before is the length of dst: the comma
+// before the first attribute becomes the brace that opens the object.
+func (e *OTel) endStart(o object, before int) []byte {
 	o.line = append(o.line, e.labels...)
 	o.line[before+attributesAt(o.line[before:])] = '{'
 	return append(o.line, "}}\n"...)
@@ -97,7 +108,7 @@ func (e *OTel) Start(dst []byte, r *Start) []byte {
 		literal("host.arch", r.Arch).
 		uint("process.pid", uint64(r.PID)).
 		ownFeatures(r.Features)
-	return e.end(o, len(dst))
+	return e.endStart(o, len(dst))
 }
 
 // Alert implements [Encoder].

@@ -44,11 +44,31 @@ func NewEncoder(schema Schema, labels []Label) SocketEncoder {
 	return NewNative(labels)
 }
 
+// OriginEncoder is an Encoder whose records can name the host that they come from.
+type OriginEncoder interface {
+	// AddOrigin adds the host and the boot id to all records that do not have them anyway, before the
+	// labels. A host name that does not fit is left out.
+	AddOrigin(host, bootID string)
+}
+
+// maxHost bounds the encoded host name, in bytes; the kernel's is no longer than 64.
+const maxHost = 128
+
+// originMembers returns the members of [OriginEncoder.AddOrigin], each with its leading comma.
+func originMembers(hostKey, host, bootKey, bootID string) []byte {
+	var o object
+	if o = o.stringIfSet(hostKey, host); len(o.line) > maxHost {
+		o.line = nil
+	}
+	return o.stringIfSet(bootKey, bootID).line
+}
+
 // mappedEncoder is what the encoders of the other schemas have in common: the number and the labels
 // of the records, and the caches that [Native] has as well.
 type mappedEncoder struct {
 	seq    uint64
 	labels []byte // encoded members, each with its leading comma
+	origin []byte // in the same way; empty: none
 
 	times  timeCache
 	opened timeCache

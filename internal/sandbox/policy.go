@@ -29,6 +29,9 @@ var alwaysOn = map[string][]string{
 // forNamespaces are those that reading the network namespaces of the host needs besides.
 var forNamespaces = []string{"sendto", "recvfrom"}
 
+// forSockets are those that an output to a socket needs besides.
+var forSockets = []string{"connect", "getsockopt", "setsockopt", "getsockname", "getpeername"}
+
 // bpfCommands are what a running trace does with its maps and programs (enum bpf_cmd in
 // include/uapi/linux/bpf.h). It neither loads programs nor makes maps.
 var bpfCommands = []uint64{
@@ -75,6 +78,16 @@ func policy(f Features, pid int, architecture string) seccomp.Policy {
 		conditional = append(conditional,
 			when("setns", equal(1, unix.CLONE_NEWNET)),
 			when("socket", equal(0, unix.AF_NETLINK), equal(2, unix.NETLINK_SOCK_DIAG)))
+	}
+	if len(f.Unix) > 0 || len(f.TCP) > 0 {
+		names = append(names, forSockets...)
+	}
+	if len(f.Unix) > 0 {
+		conditional = append(conditional, when("socket", equal(0, unix.AF_UNIX)))
+	}
+	if len(f.TCP) > 0 { // UDP is for the lookup of names
+		conditional = append(conditional, when("socket", equal(0, unix.AF_INET)), when("socket", equal(0, unix.AF_INET6)),
+			when("ioctl", equal(1, unix.SIOCOUTQ)))
 	}
 	if len(f.Reopen) > 0 {
 		names = append(names, "openat")

@@ -3,8 +3,11 @@ package sandbox
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
+	"path/filepath"
 	"runtime"
+	"strconv"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
 	llsyscall "github.com/landlock-lsm/go-landlock/landlock/syscall"
@@ -36,7 +39,7 @@ func Restrict(f Features) []Part {
 	if f.Namespaces {
 		files.Err, files.Expected = errSearchesProcesses, true
 	} else {
-		files.Err = restrictFiles(f.Reopen)
+		files.Err = restrictFiles(f)
 	}
 	return []Part{{Name: Seccomp, Err: restrictCalls(f)}, files}
 }
@@ -73,19 +76,43 @@ func landlockError(err error) error {
 	return fmt.Errorf("this kernel does not permit it: %w", err)
 }
 
-// restrictFiles permits to open files for writing only in these directories and below, and no
-// file for reading. TCP ports, signals to other processes and abstract sockets of others are
+// restrictFiles permits to open files for writing only in the directories of outputs and below, and
+// no file for reading, except those that the lookup of an output's host needs. Other TCP ports, signals to other processes and abstract sockets of others are
 // refused where the kernel can (Linux 6.7 and 6.12). Descriptors that are open stay as they are.
-func restrictFiles(writable []string) error {
+func restrictFiles(f Features) error {
 	if _, err := llsyscall.LandlockGetABIVersion(); err != nil {
 		return landlockError(err)
 	}
 	const rights = llsyscall.AccessFSWriteFile | llsyscall.AccessFSMakeReg | llsyscall.AccessFSTruncate
 	var rules []landlock.Rule
-	if len(writable) > 0 {
-		rules = append(rules, landlock.PathAccess(rights, writable...))
+	if len(f.Reopen) > 0 {
+		rules = append(rules, landlock.PathAccess(rights, f.Reopen...))
 	}
+	rules = append(rules, connectRules(f)...)
 	return landlock.V11.BestEffort().Restrict(rules...)
+}
+
+// resolverFiles are what Go's resolver reads (net/conf.go, net/hosts.go in Go's library).
+var resolverFiles = []string{"/etc/hosts", "/etc/resolv.conf", "/etc/nsswitch.conf"}
+
+// connectRules permit what connecting the outputs needs.
+func connectRules(f Features) (rules []landlock.Rule) {
+	for _, path := range f.Unix {
+		rules = append(rules, landlock.PathAccess(llsyscall.AccessFSResolveUnix, filepath.Dir(path)).IgnoreIfMissing())
+	}
+	for _, address := range f.TCP {
+		host, port, err := net.SplitHostPort(address)
+		number, numberErr := strconv.ParseUint(port, 10, 16)
+		if err != nil || numberErr != nil {
+			continue
+		}
+		rules = append(rules, landlock.ConnectTCP(uint16(number)))
+		if net.ParseIP(host) == nil {
+			const dns = 53
+			rules = append(rules, landlock.ConnectTCP(dns), landlock.ConnectSendUDP(dns), landlock.ROFiles(resolverFiles...).IgnoreIfMissing())
+		}
+	}
+	return rules
 }
 
 // restrictCalls installs the filter of system calls in all threads.

@@ -24,6 +24,9 @@ func restrictedFeatures(name, directory string) Features {
 	if strings.Contains(name, "file") {
 		f.Reopen = []string{directory}
 	}
+	if strings.Contains(name, "remote") {
+		f.Unix, f.TCP = []string{directory + "/socket"}, []string{"127.0.0.1:1"}
+	}
 	return f
 }
 
@@ -58,8 +61,10 @@ var tries = []struct {
 	{"take a descriptor of another process", func() error { return call(unix.SYS_PIDFD_GETFD, 0, 0, 0, 0, 0, 0) }, ""},
 	{"end another process", func() error { return unix.Kill(otherProcess(), unix.SIGTERM) }, ""},
 	{"see the namespace of another process", func() error { _, err := os.Readlink("/proc/" + os.Args[2] + "/ns/net"); return err }, "alerts; alerts, file"},
-	{"connect", func() error { return closed(unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)) }, ""},
-	{"connect to a local service", func() error { return closed(unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)) }, ""},
+	{"connect", func() error { return closed(unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)) }, "remote"},
+	{"connect to the output's port", func() error { return ignore(connectTo(1)) }, "remote"},
+	{"connect to another port", func() error { return ignore(connectTo(2)) }, ""},
+	{"connect to a local service", func() error { return closed(unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)) }, "remote"},
 	{"listen to packets", func() error { return closed(unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)) }, ""},
 	{"change routes", func() error { return closed(unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)) }, ""},
 	{"list sockets", func() error { return closed(unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_SOCK_DIAG)) }, "alerts; alerts, file"},
@@ -98,7 +103,17 @@ var tries = []struct {
 	{"signal itself", func() error { return unix.Kill(os.Getpid(), unix.SIGCONT) }, everywhere},
 }
 
-const everywhere = "nothing; file; alerts; alerts, file"
+const everywhere = "nothing; file; alerts; alerts, file; remote"
+
+// connectTo connects to a port of this host, where nobody listens.
+func connectTo(port int) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return unix.Connect(fd, &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, 1}})
+}
 
 func call(number uintptr, args ...uintptr) error {
 	var a [6]uintptr

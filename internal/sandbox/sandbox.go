@@ -24,6 +24,10 @@ type Features struct {
 	// and /proc/PID/fd of other users (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH), and setns(2)
 	// (CAP_SYS_ADMIN).
 	Namespaces bool
+	// Unix are the paths of the sockets that outputs connect to. Only Restrict uses it.
+	Unix []string
+	// TCP are the addresses, HOST:PORT, that outputs connect to. Only Restrict uses it.
+	TCP []string
 	// Reopen are the directories of the output files that may be opened again. Only Restrict
 	// uses it.
 	Reopen []string

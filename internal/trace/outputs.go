@@ -10,6 +10,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // Output is one output of a run.
@@ -100,6 +101,13 @@ func (o *outputs) event(e *decode.Event) error {
 		return errCountReached
 	}
 	return nil
+}
+
+// drop counts a transition that no output gets.
+func (o *outputs) drop(t *tcp.Transition) {
+	for _, w := range o.writers {
+		w.account.record(t, dropped)
+	}
 }
 
 func (o *outputs) countReached() bool { return o.limit > 0 && o.counted == o.limit }

@@ -81,6 +81,8 @@ type Config struct {
 	Start   record.Start // Run sets its Time
 	// Notify gets messages for the operator, and must not wait; nil: none.
 	Notify func(message string)
+	// OwnSockets are the sockets of outputs, whose events nobody gets; nil: none.
+	OwnSockets *output.OwnSockets
 	// ResetReasons are the kernel's names of the reasons to send a reset.
 	ResetReasons map[tcp.ResetCode]string
 
@@ -241,6 +243,10 @@ func (l *loop) handle(sample []byte) error {
 	l.idle = 0
 	// The kernel knows neither the wall clock nor, in this event, the cgroup's path.
 	t := &e.Transition
+	if l.OwnSockets != nil && l.OwnSockets.Has(t.Cookie) {
+		l.outs.drop(t)
+		return nil
+	}
 	t.Time = l.clock.wall(t.Monotonic)
 	if t.New == tcp.Listen && t.Local.Port == 0 && t.Cookie != 0 {
 		t.Local.Port = l.Source.ListenPort(t.Cookie)

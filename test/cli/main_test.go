@@ -28,6 +28,9 @@ func TestMain(m *testing.M) {
 	if os.Getenv(peerEnv) != "" {
 		os.Exit(peerMain(os.Args[1:]))
 	}
+	if os.Getenv(consumerEnv) != "" {
+		os.Exit(consumerMain(os.Args[1:]))
+	}
 	if count := os.Getenv(filesEnv); count != "" {
 		os.Exit(filesMain(count))
 	}

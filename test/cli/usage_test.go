@@ -15,7 +15,7 @@ const (
 	nsHint     = "; 'lsns -t net' and 'ls /run/netns' list them"
 	cgHint     = " is not a cgroup path: begin with '/', as in /proc/PID/cgroup"
 	schemaHint = "--schema: --format text has no schema: use --format ndjson"
-	optionHint = ": use format, schema, only, queue, name, mode"
+	optionHint = ": use format, schema, only, queue, name, host, mode"
 	labelHint  = "--label: --format text has no labels: use --format ndjson"
 	helpHint   = ": run 'tcpshift help' for a list"
 )
@@ -132,12 +132,17 @@ var badFlags = []struct {
 	{flags("--output", "x?queue=1"), `--output: x?queue=1: queue: "1" has no unit: use KiB, MiB or GiB, such as 16MiB`},
 	{flags("--output", "x?mode=rw"), `--output: x?mode=rw: mode: "rw" is not a mode: use octal permissions such as 0640`},
 	{flags("--output", "x?mode=0444"), `--output: x?mode=0444: mode: "0444" does not let the owner read and write: use one such as 0640`},
-	{flags("--output", "-?mode=0640"), `--output: -?mode=0640: mode: this kind of output has no such option: use format, schema, only, queue, name`},
+	{flags("--output", "-?mode=0640"), `--output: -?mode=0640: mode: this kind of output has no such option: use format, schema, only, queue, name, host`},
 	{flags("--output", "x?name=a/b"), `--output: x?name=a/b: name: "a/b" is not a name: use up to 64 letters, digits, and _ . - within`},
 	{flags("--output", "x?name=%zz"), `--output: x?name=%zz: name: invalid URL escape "%zz"`},
 	{flags("--output", "a?name=n", "--output", "b?name=n"), `--output: a?name=n and b?name=n have the same name: choose another`},
-	{flags("--output", "nope://x"), `--output: nope://x: "nope:" is not a scheme: use file:, or ./nope://x for a file of that name`},
+	{flags("--output", "nope://x"), `--output: nope://x: "nope:" is not a scheme: use file:, unix:, unixgram:, tcp:, tls:, or ./nope://x for a file of that name`},
 	{flags("--output", "file://host/x"), `--output: file://host/x: has a host: write file:///PATH`},
+	{flags("--output", "tcp://host"), `--output: tcp://host: is not an address: write tcp://HOST:PORT, such as tcp://192.0.2.1:6514`},
+	{flags("--output", "tls:h:0"), `--output: tls:h:0: is not an address: write tls://HOST:PORT, such as tls://192.0.2.1:6514`},
+	{flags("--output", "tcp://h:1?ca=x"), `--output: tcp://h:1?ca=x: ca: this kind of output has no such option: use format, schema, only, queue, name, host`},
+	{flags("--output", "tls://h:1?cert=x"), `--output: tls://h:1?cert=x: cert and key belong together: give both`},
+	{flags("--output", "x?host=1"), `--output: x?host=1: host: "1" is neither true nor false`},
 	{flags("--output", "?format=text"), `--output: the path is empty: use a path, or - for standard output`},
 	{flags("--label", "a=b", "--format", "text"), labelHint},
 	{flags("--format", "text", "--label", "a=b", "--label", "c=d"), labelHint},

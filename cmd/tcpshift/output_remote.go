@@ -1,0 +1,106 @@
+package main
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/tcpshift/tcpshift/internal/output"
+	"github.com/tcpshift/tcpshift/internal/safeopen"
+)
+
+// The schemes of outputs to the socket of another process.
+const (
+	schemeTCP      = "tcp"
+	schemeTLS      = "tls"
+	schemeUnix     = "unix"
+	schemeUnixgram = "unixgram"
+)
+
+// tlsFiles are the options of an output with TLS. Paths are empty if not given.
+type tlsFiles struct {
+	ca, cert, key string // in PEM
+	serverName    string
+}
+
+// isRemote reports whether the output connects to a socket.
+func (v *outputValue) isRemote() bool {
+	return slices.Contains([]string{schemeTCP, schemeTLS, schemeUnix, schemeUnixgram}, v.scheme)
+}
+
+func (v *outputValue) isTCP() bool { return v.scheme == schemeTCP || v.scheme == schemeTLS }
+
+// locateAddress parses what follows the scheme of a URL with a host and a port.
+func (v *outputValue) locateAddress(rest string) error {
+	address, found := strings.CutPrefix(rest, "//")
+	host, port, err := net.SplitHostPort(address)
+	n, numberErr := strconv.ParseUint(port, 10, 16)
+	if !found || err != nil || numberErr != nil || host == "" || n == 0 {
+		return fmt.Errorf("%s: is not an address: write %s://HOST:PORT, such as %s://192.0.2.1:6514", v.text, v.scheme, v.scheme)
+	}
+	v.path = address
+	return nil
+}
+
+// openRemote makes an output to a socket. It reads the files of TLS: later this process may have
+// lost the privilege.
+func openRemote(v *outputValue, own *output.OwnSockets, notify func(message string)) (output.Output, error) {
+	r := output.Remote{Network: v.scheme, Address: v.path, Own: own, Notify: notify}
+	if v.scheme == schemeTLS {
+		r.Network = "tcp"
+		config, err := v.tlsConfig()
+		if err != nil {
+			return nil, fmt.Errorf("--output: %s: %w", v.text, err)
+		}
+		r.TLS = config
+	}
+	return output.OpenRemote(r), nil
+}
+
+func (v *outputValue) tlsConfig() (*tls.Config, error) {
+	host, _, _ := net.SplitHostPort(v.path)
+	config := &tls.Config{ServerName: host, MinVersion: tls.VersionTLS12}
+	if v.tls.serverName != "" {
+		config.ServerName = v.tls.serverName
+	}
+	var err error
+	if config.RootCAs, err = authorities(v.tls.ca); err != nil {
+		return nil, err
+	}
+	if v.tls.cert == "" {
+		return config, nil
+	}
+	cert, certErr := safeopen.ReadFile(v.tls.cert)
+	key, keyErr := safeopen.ReadFile(v.tls.key)
+	if err := errors.Join(certErr, keyErr); err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("cert %s, key %s: %w", v.tls.cert, v.tls.key, err)
+	}
+	config.Certificates = []tls.Certificate{pair}
+	return config, nil
+}
+
+// authorities reads the certificates that the peer's must descend from; those of the host without a
+// path.
+func authorities(path string) (*x509.CertPool, error) {
+	if path == "" {
+		return x509.SystemCertPool()
+	}
+	text, err := safeopen.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("ca: %s has no certificate in PEM", path)
+	}
+	return pool, nil
+}

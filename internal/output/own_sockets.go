@@ -1,0 +1,21 @@
+package output
+
+import "sync/atomic"
+
+// OwnSockets are the cookies of this process's own sockets. It keeps some hundreds: the later of
+// two that collide. Any goroutine may use it.
+type OwnSockets struct {
+	slots [256]atomic.Uint64
+}
+
+// Add takes the cookie of a socket.
+func (s *OwnSockets) Add(cookie uint64) { s.slot(cookie).Store(cookie) }
+
+// Has reports whether the socket is one of them. 0 is none.
+func (s *OwnSockets) Has(cookie uint64) bool {
+	return cookie != 0 && s.slot(cookie).Load() == cookie
+}
+
+func (s *OwnSockets) slot(cookie uint64) *atomic.Uint64 {
+	return &s.slots[cookie%uint64(len(s.slots))]
+}

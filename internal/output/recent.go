@@ -1,0 +1,79 @@
+package output
+
+import (
+	"bytes"
+	"net"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxResent bounds the lines that a new connection gets again, in bytes.
+const maxResent = 8 << 20
+
+// recentLines are the last lines of an output to a socket: those that its reader may not have read.
+// A write succeeds as soon as this kernel has the bytes. They may wait here for the peer's kernel, or
+// there for the reader, and are gone if it ends.
+type recentLines struct {
+	lines  []byte
+	window int // the most that the reader of any connection may not have read, in bytes
+}
+
+// add takes whole lines that conn has got.
+func (r *recentLines) add(lines []byte, conn net.Conn) {
+	if len(lines) == 0 {
+		return
+	}
+	r.window = max(r.window, min(unread(conn), maxResent))
+	if len(r.lines) > 2*r.window {
+		r.lines = append(r.lines[:0], r.tail()...)
+	}
+	r.lines = append(r.lines, lines...)
+}
+
+// tail is the last window, and the beginning of its first line.
+func (r *recentLines) tail() []byte {
+	if cut := len(r.lines) - r.window; cut > 0 {
+		return r.lines[bytes.LastIndexByte(r.lines[:cut], '\n')+1:]
+	}
+	return r.lines
+}
+
+// unread returns how many bytes the reader of conn may not have read, at most.
+//
+// Unix sockets: what is not read counts against the sender's buffer (sock_alloc_send_pskb in
+// net/core/sock.c). TCP: what is not acknowledged, and what the peer's kernel holds. That is no more
+// than its receive buffer, which the largest window that it has offered shows. The buffer grows while
+// the reader reads, at most to twice what it has read in a round trip (tcp_rcv_space_adjust), so twice
+// the window is taken.
+func unread(conn net.Conn) (bytes int) {
+	if secure, ok := conn.(interface{ NetConn() net.Conn }); ok {
+		conn = secure.NetConn()
+	}
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return maxResent
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return maxResent
+	}
+	bytes = maxResent
+	_ = raw.Control(func(fd uintptr) {
+		if _, isTCP := conn.(*net.TCPConn); !isTCP {
+			if size, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_SNDBUF); err == nil {
+				bytes = size
+			}
+			return
+		}
+		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
+		waiting, waitingErr := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
+		if err == nil && waitingErr == nil && info.Snd_wnd > 0 {
+			bytes = waiting + 2*int(info.Snd_wnd)
+		}
+	})
+	return bytes
+}
+
+// firstLine is the first line of lines, with its end.
+func firstLine(lines []byte) []byte { return lines[:bytes.IndexByte(lines, '\n')+1] }
