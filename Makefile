@@ -60,7 +60,7 @@ yardstick: ## compare the transitions of ten storms with the counts of perf; nee
 
 .PHONY: bench-load
 bench-load: ## measure the cost of tracing, append it to docs/performance.md; needs an idle machine
-	go test ./test/load -count=1 -timeout 2h -v -run TestCost -warm -connections 100000 -requests 400000 -rounds 3 -pause 2s -doc ../../docs/performance.md
+	go test ./test/load -count=1 -timeout 2h -v -run TestCost -warm -connections 100000 -requests 400000 -rounds 3 -pause 2s -idle 30s -doc ../../docs/performance.md
 
 .PHONY: bench-scale
 bench-scale: ## measure one ring shared by two cores, and many open sockets; needs an idle machine

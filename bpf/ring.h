@@ -55,17 +55,21 @@ static __always_inline void *this_cpu_ring(void)
 }
 
 /*
- * A wakeup costs more than the rest of an event. The reader polls every few tens of
- * milliseconds by itself; only a ring that fills faster wakes it, and at most once per
- * WAKEUP_INTERVAL_NS.
+ * With these flags the kernel wakes the reader only if the reader has released all records before
+ * this one. User space does that only when it goes to sleep, after a time without events
+ * (internal/ring). A wakeup costs more than the rest of an event, and a reader that is awake polls
+ * every few tens of milliseconds by itself. Only a ring that fills faster wakes it, and at most
+ * once per WAKEUP_INTERVAL_NS.
  */
+#define WAKE_SLEEPER 0
+
 static __always_inline __u64 wakeup_flags(void *ring, __u64 now_ns)
 {
 	if (bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) < wakeup_bytes)
-		return BPF_RB_NO_WAKEUP;
+		return WAKE_SLEEPER;
 	/* Signed: another CPU may have stored a later time. */
 	if ((__s64)(now_ns - last_wakeup_ns) < WAKEUP_INTERVAL_NS)
-		return BPF_RB_NO_WAKEUP;
+		return WAKE_SLEEPER;
 	last_wakeup_ns = now_ns;
 	return BPF_RB_FORCE_WAKEUP;
 }
@@ -74,7 +78,7 @@ static __always_inline __u64 wakeup_flags(void *ring, __u64 now_ns)
 static __always_inline __u64 sampled_wakeup_flags(void *ring, __u64 now_ns,
 						  const struct program_counters *counters)
 {
-	return counters->emitted % EVENTS_PER_WAKEUP_CHECK ? BPF_RB_NO_WAKEUP
+	return counters->emitted % EVENTS_PER_WAKEUP_CHECK ? WAKE_SLEEPER
 							   : wakeup_flags(ring, now_ns);
 }
 

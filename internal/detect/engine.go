@@ -84,8 +84,8 @@ func (e *Engine) AddLost(now time.Duration, count uint64) {
 	}
 }
 
-// Tick returns the alerts to report now, in order. The caller calls it several times a
-// second: an alert opens, is repeated and closes only here, and at last in Finish.
+// Tick returns the alerts to report now, in order: an alert opens only here. The caller calls it
+// several times a second, or once a second if there are neither transitions nor open alerts.
 func (e *Engine) Tick(now time.Duration) []Alert {
 	e.check(now)
 	due := e.alerts.due(now)
@@ -123,6 +123,9 @@ func (e *Engine) check(now time.Duration) {
 
 // AlertsSuppressed is how many causes have had no alert because too many alerts were open.
 func (e *Engine) AlertsSuppressed() uint64 { return e.alerts.suppressed.total }
+
+// HasOpenAlerts reports whether alerts are open.
+func (e *Engine) HasOpenAlerts() bool { return len(e.alerts.open) > 0 }
 
 // Finish closes every open alert, and returns the alerts to report. It must be the last call. Failed
 // connects that wait for the kernel's table to decide the kind of their alert get one before.

@@ -6,6 +6,7 @@ package monitor
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/boottime"
@@ -24,6 +25,16 @@ type Monitor struct {
 	updates  chan update
 	done     chan struct{}
 	worker   worker
+	wake     *waker
+}
+
+// waker calls a function that is set once, later.
+type waker struct{ f atomic.Pointer[func()] }
+
+func (w *waker) call() {
+	if f := w.f.Load(); f != nil {
+		(*f)()
+	}
 }
 
 // update passes what the worker or the seeder has read to the engine. It runs on the engine's
@@ -39,7 +50,8 @@ const (
 )
 
 // New starts the worker and the seeder. From now on the caller must pass every transition that
-// matches f to Observe, and call Alerts several times a second. The caller must call Close. warn
+// matches f to Observe, and call Alerts several times a second, or once a second if there are neither
+// transitions nor open alerts. The caller must call Close. warn
 // gets at most one message for the operator: that this process can open no further file, so that
 // some namespaces cannot be read. It is called from another goroutine.
 // bindBuckets reads [tcp.Limits.BindBuckets] of the namespace that the calling thread is in; nil
@@ -48,12 +60,12 @@ func New(c detect.Config, f filter.Filter, bindBuckets func() (*tcp.PortSet, err
 	c.Gone = isGone
 	m := &Monitor{
 		engine:   detect.New(c, boottime.Now()),
-		requests: newRequestQueue(), updates: make(chan update, queueSize), done: make(chan struct{}),
+		requests: newRequestQueue(), updates: make(chan update, queueSize), done: make(chan struct{}), wake: new(waker),
 	}
 	var once sync.Once
 	namespaces := make(chan netns.Namespace)
 	warnOnce := func(message string) { once.Do(func() { warn(message) }) }
-	common := hostReader{updates: m.updates, done: m.done, warn: warnOnce, filter: f, readBound: limits.ReadBoundPorts, readBuckets: bindBuckets}
+	common := hostReader{updates: m.updates, wake: m.wake, done: m.done, warn: warnOnce, filter: f, readBound: limits.ReadBoundPorts, readBuckets: bindBuckets}
 	m.worker = worker{
 		hostReader: common, requests: m.requests, namespaces: namespaces,
 		search: netns.NewSearch(), waiting: make(map[uint32]detect.Request),
@@ -86,6 +98,13 @@ func (m *Monitor) ResetDecided(t *tcp.Transition) {
 func (m *Monitor) AddLost(count uint64) {
 	m.engine.AddLost(boottime.Now(), count)
 }
+
+// HasOpenAlerts reports whether alerts are open.
+func (m *Monitor) HasOpenAlerts() bool { return m.engine.HasOpenAlerts() }
+
+// NotifyAnswers sets a function that is called from other goroutines when Alerts has an answer of the
+// host to work with. It must not wait, and may be called until some time after Close.
+func (m *Monitor) NotifyAnswers(wake func()) { m.wake.f.Store(&wake) }
 
 // SeededAfter is how long after New the sockets that existed before had been read; 0: they
 // have not.

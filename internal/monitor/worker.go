@@ -33,6 +33,7 @@ const (
 // own.
 type hostReader struct {
 	updates chan<- update
+	wake    *waker // nil: none
 	done    <-chan struct{}
 	warn    func(message string)
 	warned  bool
@@ -96,6 +97,9 @@ func (w *worker) run() {
 func (w *hostReader) send(u update) bool {
 	select {
 	case w.updates <- u:
+		if w.wake != nil {
+			w.wake.call()
+		}
 		return true
 	case <-w.done:
 		return false

@@ -60,7 +60,7 @@ func NewKernel() *Kernel {
 func (k *Kernel) Features() Features { return slices.Clone(k.features()) }
 
 // Probe is the attached programs and their ring buffers. It must not be used by several
-// goroutines, except for CloseLinks and BoundPorts.
+// goroutines, except for CloseLinks, Wake and BoundPorts.
 type Probe struct {
 	features   Features
 	collection *ebpf.Collection
@@ -70,6 +70,7 @@ type Probe struct {
 	rings      rings
 	portWaits  waitBudget // of ListenPort
 	boundPorts boundPorts
+	perCPU     []bpfobj.ProbeProgramCounters // of Entered, to be used again
 
 	resetReasons map[tcp.ResetCode]string
 }
@@ -194,6 +195,13 @@ func (p *Probe) VerifiedInstructions() (map[string]uint32, error) {
 func (p *Probe) ReadFor(wait time.Duration, handle func(sample []byte) error) error {
 	return p.reader.ReadFor(wait, handle)
 }
+
+// Sleep waits until there is a sample, Wake is called, the wall clock is set, or limit is over: see
+// ring.Reader.Sleep.
+func (p *Probe) Sleep(limit time.Duration) (woken bool, err error) { return p.reader.Sleep(limit) }
+
+// Wake ends the Sleep that is in progress, or else the next one. Any goroutine may call it at any time.
+func (p *Probe) Wake() { p.reader.Wake() }
 
 // Crowded reports whether a ring is at least half full, so that it should be read soon.
 func (p *Probe) Crowded() bool { return p.reader.Crowded() }

@@ -31,6 +31,7 @@ type mapping struct {
 	maps               [][]byte
 
 	position uint64 // read up to here
+	last     uint64 // where the last record before position begins
 	released uint64 // the consumer position that the kernel sees
 	limit    uint64 // the producer position at the last refresh
 
@@ -56,7 +57,7 @@ func newMapping(b Buffer) (*mapping, error) {
 		data: producer[page:], mask: uint64(b.Size) - 1, maps: [][]byte{consumer, producer},
 	}
 	m.position = atomic.LoadUint64(m.consumer)
-	m.released = m.position
+	m.released, m.last = m.position, m.position
 	return m, nil
 }
 
@@ -73,7 +74,7 @@ func (m *mapping) take() []byte {
 	if m.position-m.released >= min(maxUnreleased, m.mask/4) {
 		m.release()
 	}
-	m.position = m.end
+	m.advance()
 	m.findNext()
 	return sample
 }
@@ -97,8 +98,13 @@ func (m *mapping) findNext() {
 			}
 			return
 		}
-		m.position = m.end
+		m.advance()
 	}
+}
+
+// advance moves behind the record that ends at m.end.
+func (m *mapping) advance() {
+	m.last, m.position = m.position, m.end
 }
 
 // blocked reports whether the next record is busy, so that nothing behind it can be read.
@@ -106,11 +112,21 @@ func (m *mapping) blocked() bool {
 	return m.sample == nil && m.position != m.limit
 }
 
-// release lets the kernel overwrite all records before position.
+// release lets the kernel overwrite all records before the last one that was read. It keeps that one,
+// so that the kernel takes the reader for awake: see Sleep.
 func (m *mapping) release() {
-	if m.released != m.position {
-		atomic.StoreUint64(m.consumer, m.position)
-		m.released = m.position
+	m.releaseUpTo(m.last)
+}
+
+// releaseAll lets the kernel overwrite all records that were read.
+func (m *mapping) releaseAll() {
+	m.releaseUpTo(m.position)
+}
+
+func (m *mapping) releaseUpTo(position uint64) {
+	if m.released < position {
+		atomic.StoreUint64(m.consumer, position)
+		m.released = position
 	}
 }
 

@@ -28,19 +28,20 @@ const maxClockDifference = time.Microsecond
 
 // Reader reads several ring buffers. Each sample begins with the time at which its
 // program started, in nanoseconds of CLOCK_BOOTTIME. A Reader must not be used by
-// several goroutines.
+// several goroutines, except for Wake.
 type Reader struct {
 	rings    []*mapping
 	priority *mapping // nil: none
 	finished bool     // no program writes any more
 	epoll    int
+	alarms   alarms
 }
 
 // New maps the buffers. Samples of priority, which may be nil, have no timestamp. A
 // sample of priority is handed over before every sample made after its submission. The caller
 // must Close the Reader.
 func New(buffers []Buffer, priority *Buffer) (*Reader, error) {
-	r := &Reader{epoll: -1}
+	r := &Reader{epoll: -1, alarms: alarms{wake: -1, clockSet: -1}}
 	if err := r.open(buffers, priority); err != nil {
 		return nil, errors.Join(fmt.Errorf("open ring buffer: %w", err), r.Close())
 	}
@@ -57,9 +58,15 @@ func (r *Reader) open(buffers []Buffer, priority *Buffer) (err error) {
 			return err
 		}
 		r.rings = append(r.rings, m)
-		// Edge-triggered: a wait ends when a program wakes the reader, not when there is a sample.
-		event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET}
-		if err := unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, b.FD, &event); err != nil {
+		if err := r.watch(b.FD); err != nil {
+			return err
+		}
+	}
+	if err := r.alarms.open(); err != nil {
+		return err
+	}
+	for _, fd := range []int{r.alarms.wake, r.alarms.clockSet} {
+		if err := r.watch(fd); err != nil {
 			return err
 		}
 	}
@@ -67,6 +74,13 @@ func (r *Reader) open(buffers []Buffer, priority *Buffer) (err error) {
 		r.priority, err = newMapping(*priority)
 	}
 	return err
+}
+
+// watch makes a descriptor end a wait. Edge-triggered: when a program wakes the reader, not when there
+// is a sample.
+func (r *Reader) watch(fd int) error {
+	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)}
+	return unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, fd, &event)
 }
 
 // ReadFor calls handle for each sample until wait is over and the rings are empty, under load for
@@ -98,8 +112,7 @@ func (r *Reader) wait(timeout time.Duration) error {
 		return nil
 	}
 	var events [1]unix.EpollEvent
-	ms := (timeout + time.Millisecond - 1) / time.Millisecond
-	if _, err := unix.EpollWait(r.epoll, events[:], int(ms)); err != nil && !errors.Is(err, unix.EINTR) {
+	if _, err := unix.EpollWait(r.epoll, events[:], milliseconds(timeout)); err != nil && !errors.Is(err, unix.EINTR) {
 		return err
 	}
 	return nil
@@ -155,7 +168,7 @@ func (r *Reader) pass(b *batch) error {
 		m.refresh()
 	}
 	if r.priority != nil {
-		defer r.priority.release()
+		defer r.priority.releaseAll()
 		for r.priority.refresh(); r.priority.sample != nil; {
 			if err := b.take(r.priority); err != nil {
 				return err
@@ -229,5 +242,6 @@ func (r *Reader) Close() error {
 		errs = append(errs, unix.Close(r.epoll))
 		r.epoll = -1
 	}
+	errs = append(errs, r.alarms.close())
 	return errors.Join(errs...)
 }

@@ -36,6 +36,10 @@ func (m *fakeMonitor) LeftOut() detect.LeftOut {
 	return detect.LeftOut{Destinations: m.leftOut * m.seen}
 }
 
+func (m *fakeMonitor) HasOpenAlerts() bool { return false }
+
+func (m *fakeMonitor) NotifyAnswers(func()) {}
+
 func (m *fakeMonitor) Alerts() []detect.Alert {
 	if m.opened || m.seen == 0 {
 		return nil

@@ -83,6 +83,7 @@ type fakeSource struct {
 	readErrAt int // the Read that returns readErr after its samples; 0: the first that finds the ring empty
 	reads     int
 	asked     int // calls of Counters
+	slept     int // calls of Sleep that waited
 
 	crowded  bool
 	ring     [][]byte
@@ -126,6 +127,18 @@ func (s *fakeSource) ReadFor(wait time.Duration, handle func([]byte) error) erro
 	return nil
 }
 
+// Sleep waits for its whole limit if the ring gets nothing, as if nothing happened meanwhile.
+func (s *fakeSource) Sleep(limit time.Duration) (woken bool, err error) {
+	if len(s.turns) > 0 || len(s.ring) > 0 {
+		return true, nil
+	}
+	s.slept++
+	time.Sleep(limit)
+	return false, nil
+}
+
+func (s *fakeSource) Wake() {}
+
 func (s *fakeSource) Crowded() bool { return s.crowded }
 
 func (s *fakeSource) ListenPort(cookie uint64) uint16 { return s.listenPorts[cookie] }
@@ -137,6 +150,8 @@ func (s *fakeSource) Counters() (probe.Counters, error) {
 	c[0].Emitted += s.emitted
 	return c, s.countersErr
 }
+
+func (s *fakeSource) Entered() (uint64, error) { return s.others[0].Entered + s.emitted, s.countersErr }
 
 func (s *fakeSource) Detach() error {
 	if s.detached {

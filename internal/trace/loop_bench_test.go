@@ -17,7 +17,11 @@ type engineMonitor struct {
 	now time.Duration
 }
 
-func (m *engineMonitor) AddLost(count uint64)   { m.Engine.AddLost(m.now, count) }
+func (m *engineMonitor) AddLost(count uint64) { m.Engine.AddLost(m.now, count) }
+func (m *engineMonitor) HasOpenAlerts() bool  { return false }
+
+func (m *engineMonitor) NotifyAnswers(func()) {}
+
 func (m *engineMonitor) Alerts() []detect.Alert { return m.Tick(m.now) }
 func (m *engineMonitor) Finish() []detect.Alert { return nil }
 

@@ -166,11 +166,24 @@ func (o *outputs) endTurn() error {
 	})
 }
 
-// needCounters reports whether an output is about to report the kernel's counters.
-func (o *outputs) needCounters() bool {
-	return slices.ContainsFunc(o.writers, func(w *recordWriter) bool {
-		return w.stream.Stalled() || w.statsDue()
-	})
+// stalled reports whether the reader of an output has stalled.
+func (o *outputs) stalled() bool {
+	return slices.ContainsFunc(o.writers, func(w *recordWriter) bool { return w.stream.Stalled() })
+}
+
+// wantCounters reports whether an output can report the kernel's counters, or has to.
+func (o *outputs) wantCounters() bool {
+	return slices.ContainsFunc(o.writers, func(w *recordWriter) bool { return !w.stream.Stalled() || w.statsDue() })
+}
+
+// untilStats is the time until an output writes stats, at most limit.
+func (o *outputs) untilStats(limit time.Duration) time.Duration {
+	for _, w := range o.writers {
+		if w.interval > 0 {
+			limit = min(limit, time.Until(w.nextStats))
+		}
+	}
+	return limit
 }
 
 // losses writes what is lost and not yet reported. now includes outputs that have stalled.

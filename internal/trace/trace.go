@@ -19,12 +19,9 @@ import (
 )
 
 const (
-	// maxWait is how long an event may lie in the ring of a quiet host. The promise is
-	// 100 ms from kernel to output.
+	// maxWait is how long an event may lie in the ring while events come. The promise is 100 ms from
+	// kernel to output. An event that wakes the loop waits as long for others: see sleep.
 	maxWait = 40 * time.Millisecond
-	// idlePeriod is the number of turns without an event, about a second, after which
-	// the counters are read nevertheless.
-	idlePeriod = 25
 )
 
 // Source is where events come from; [*probe.Probe] is one.
@@ -32,8 +29,15 @@ type Source interface {
 	// ReadFor calls handle for each sample until wait is over and none is left, under load for at
 	// most twice wait; handle must not keep the slice. If handle fails, ReadFor returns its error.
 	ReadFor(wait time.Duration, handle func(sample []byte) error) error
+	// Sleep waits until there is a sample, Wake is called, the wall clock is set, or limit is over.
+	// It reports whether something other than limit ended it.
+	Sleep(limit time.Duration) (woken bool, err error)
+	// Wake ends the Sleep that is in progress, or else the next one. Any goroutine may call it.
+	Wake()
 	// Crowded reports whether the ring buffers may soon be too full for more events.
 	Crowded() bool
+	// Entered is the count of Counters with which every firing goes up, except during another one.
+	Entered() (uint64, error)
 	// Counters are the kernel's counts of events so far.
 	Counters() (probe.Counters, error)
 	// ListenPort returns the port of a socket that listens without having been bound, by
@@ -60,6 +64,11 @@ type Monitor interface {
 	Observer
 	// Alerts returns the alerts raised since the last call. It is called once a turn.
 	Alerts() []detect.Alert
+	// HasOpenAlerts reports whether alerts are open.
+	HasOpenAlerts() bool
+	// NotifyAnswers sets a function that is called when Alerts has something new to work with. Any
+	// goroutine may call it.
+	NotifyAnswers(wake func())
 	// SeededAfter is how long it took to read the sockets that existed at the start; 0: they
 	// have not been read yet.
 	SeededAfter() time.Duration
@@ -152,7 +161,11 @@ type loop struct {
 	pending   pendingEnds
 	event     decode.Event
 	started   time.Time
-	idle      int // consecutive turns without an event
+	lastEvent time.Time // the beginning of the last turn with an event
+	idle      int       // consecutive turns without an event
+	rechecks  int       // turns that are to read the counters before the next sleep
+
+	quietSleeps int // consecutive sleeps without a firing, at most 2
 }
 
 func newLoop(cfg Config) *loop {
@@ -160,6 +173,7 @@ func newLoop(cfg Config) *loop {
 	l.outs = newOutputs(&l.Config)
 	if cfg.Monitor != nil {
 		l.observers = append(l.observers, cfg.Monitor)
+		cfg.Monitor.NotifyAnswers(cfg.Source.Wake)
 	}
 	return l
 }
@@ -170,6 +184,7 @@ func (l *loop) run(ctx context.Context) error {
 	if err := l.outs.start(l.started); err != nil {
 		return err
 	}
+	defer l.wakeAtEnd(ctx)()
 	for {
 		reason := l.reasonToStop(ctx)
 		if reason == "" {
@@ -201,24 +216,25 @@ func (l *loop) reasonToStop(ctx context.Context) string {
 
 // turn handles what is in the ring, and then what was lost and what is due.
 func (l *loop) turn() error {
-	wait := maxWait
-	if l.Duration > 0 {
-		wait = max(0, min(wait, l.Duration-time.Since(l.started)))
+	over, err := l.sleep()
+	if err != nil {
+		return err
 	}
-	if l.pending.count > 0 {
-		wait = min(wait, pendingWait)
-	}
-	l.clock.sync()
+	l.clock.sync() // before the event that has ended the sleep gets its time
+	began := time.Now()
 	l.idle++
 	l.takeNames()
-	readErr := l.Source.ReadFor(wait, l.handle)
+	readErr := l.Source.ReadFor(l.wait(over), l.handle)
+	if l.idle == 0 {
+		l.lastEvent = began
+	}
 	if readErr == nil {
 		readErr = l.pending.endTurn(l.writeEnd)
 	}
 	if readErr != nil && !errors.Is(readErr, errCountReached) {
 		return readErr
 	}
-	if err := l.readCountersIfDue(); err != nil {
+	if err := l.readCountersInTurn(over); err != nil {
 		return err
 	}
 	if l.Monitor != nil {
@@ -282,18 +298,6 @@ func (l *loop) handleOther(e *decode.Event) error {
 		}
 	}
 	return nil
-}
-
-// readCountersIfDue spares an idle tracer most of its work. Counters are read in every
-// turn with events, since losses come with events, or at least with firings. Without
-// events they are read in a few consecutive turns every second: the ledger compares
-// readings that are about settleTime apart, as firings in between hide a loss.
-func (l *loop) readCountersIfDue() error {
-	const readings = int(settleTime/maxWait) + 1
-	if l.idle%idlePeriod >= readings && !l.outs.needCounters() {
-		return nil
-	}
-	return l.readCounters(false)
 }
 
 // readCounters takes over the kernel's counters and reports what has been lost. final

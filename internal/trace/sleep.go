@@ -1,0 +1,94 @@
+package trace
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// firstSleep bounds a sleep on a host that has just become quiet: that often the loop looks whether
+	// the reader of the output is gone, whether firings were lost, and whether an alert is due. Each
+	// sleep without a firing doubles it, up to longestSleep.
+	firstSleep   = time.Second
+	longestSleep = 4 * time.Second
+	// alertSleep bounds it while alerts are open or transitions have come lately, so that alerts and
+	// requests of detection are not late.
+	alertSleep = 250 * time.Millisecond
+	// lately is how long after the last transition alertSleep applies.
+	lately = 2 * time.Second
+	// quietTurns is the number of turns without an event after which the loop sleeps instead of
+	// polling.
+	quietTurns = 2
+	// recheckTurns is the number of turns that read the counters again if there were firings during a
+	// sleep. The ledger compares readings that are about settleTime apart, as firings in between hide
+	// a loss.
+	recheckTurns = int(settleTime / maxWait)
+)
+
+// wakeAtEnd makes the end of ctx end a sleep.
+func (l *loop) wakeAtEnd(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, l.Source.Wake)
+}
+
+// sleep waits until there is an event or something is due, if nothing has come for a while. It reports
+// whether that took so long that the turn has nothing to wait for.
+func (l *loop) sleep() (over bool, err error) {
+	if l.idle <= quietTurns || l.rechecks > 0 || l.pending.count > 0 || l.outs.stalled() {
+		return false, nil
+	}
+	limit := l.sleepLimit()
+	if limit <= 0 {
+		return true, nil
+	}
+	woken, err := l.Source.Sleep(limit)
+	return !woken, err
+}
+
+// sleepLimit is the time until something is due.
+func (l *loop) sleepLimit() time.Duration {
+	limit := min(firstSleep<<l.quietSleeps, longestSleep)
+	if l.Monitor != nil && (l.Monitor.HasOpenAlerts() || time.Since(l.lastEvent) < lately) {
+		limit = alertSleep
+	}
+	if l.Duration > 0 {
+		limit = min(limit, l.Duration-time.Since(l.started))
+	}
+	return l.outs.untilStats(limit)
+}
+
+// wait is how long this turn waits for events.
+func (l *loop) wait(over bool) time.Duration {
+	if over {
+		return 0
+	}
+	wait := maxWait
+	if l.Duration > 0 {
+		wait = max(0, min(wait, l.Duration-time.Since(l.started)))
+	}
+	if l.pending.count > 0 {
+		wait = min(wait, pendingWait)
+	}
+	return wait
+}
+
+// readCountersInTurn reads the counters, unless all outputs have stalled, or there was no firing since it
+// read them. slept means that the turn comes after a sleep without an event.
+func (l *loop) readCountersInTurn(slept bool) error {
+	if !l.outs.wantCounters() {
+		return nil
+	}
+	l.rechecks = max(0, l.rechecks-1)
+	if slept {
+		entered, err := l.Source.Entered()
+		if err != nil {
+			return err
+		}
+		if entered == l.outs.totals.kernel.first.Entered {
+			l.quietSleeps = min(2, l.quietSleeps+1)
+			return nil
+		}
+		l.rechecks = recheckTurns
+	}
+	l.quietSleeps = 0
+	return l.readCounters(false)
+}
