@@ -31,6 +31,7 @@ func (o *traceOptions) confine(p *probe.Probe, outs openOutputs) (parts []record
 		boottime.NamespaceOffset() // the same
 		f.Reopen = outs.reopenDirectories(o.follow)
 		f.Unix, f.TCP = outs.remotes()
+		f.Rotate = outs.rotateDirectories()
 	}
 	if err := sandbox.DropPrivileges(f); err != nil {
 		warn("it keeps privileges that it no longer needs: " + err.Error())
@@ -78,4 +79,14 @@ func (all openOutputs) remotes() (paths, addresses []string) {
 		}
 	}
 	return paths, addresses
+}
+
+// rotateDirectories are the directories of the files that are rotated.
+func (all openOutputs) rotateDirectories() (directories []string) {
+	for _, each := range all {
+		if each.rotate.wanted() {
+			directories = append(directories, filepath.Dir(each.path))
+		}
+	}
+	return directories
 }

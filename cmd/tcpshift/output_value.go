@@ -31,6 +31,7 @@ type outputValue struct {
 	scheme string
 	path   string // "-" is standard output; host:port for TCP
 	tls    tlsFiles
+	rotate rotation
 	host   bool // each record has the keys host and boot_id
 
 	format    string
@@ -60,6 +61,10 @@ var outputOptionTable = []outputOption{
 	{"key", []string{schemeTLS}, func(v *outputValue, s string) (err error) { v.tls.key, err = parsePath(s); return err }},
 	{"servername", []string{schemeTLS}, func(v *outputValue, s string) error { v.tls.serverName = s; return nil }},
 	{"mode", []string{schemeFile}, func(v *outputValue, s string) (err error) { v.mode, err = parseMode(s); return err }},
+	{"rotate-size", []string{schemeFile}, func(v *outputValue, s string) (err error) { v.rotate.size, err = parseFileSize(s); return err }},
+	{"rotate-age", []string{schemeFile}, func(v *outputValue, s string) (err error) { v.rotate.age, err = parseAge(s); return err }},
+	{"rotate-keep", []string{schemeFile}, func(v *outputValue, s string) (err error) { v.rotate.keep, err = parseLimit(s); return err }},
+	{"compress", []string{schemeFile}, func(v *outputValue, s string) (err error) { v.rotate.compress, err = parseCompression(s); return err }},
 }
 
 // parseOutput parses TARGET?OPTION=VALUE&... The target is a path, "-", or a URL. In a URL and in
@@ -79,8 +84,11 @@ func parseOutput(text string) (*outputValue, error) {
 			return nil, fmt.Errorf("%s: %w", text, err)
 		}
 	}
-	if (v.tls.cert == "") != (v.tls.key == "") {
+	switch {
+	case (v.tls.cert == "") != (v.tls.key == ""):
 		return nil, fmt.Errorf("%s: cert and key belong together: give both", text)
+	case !v.rotate.wanted() && v.rotate != (rotation{}):
+		return nil, fmt.Errorf("%s: nothing rotates this file: add rotate-size or rotate-age", text)
 	}
 	return v, nil
 }

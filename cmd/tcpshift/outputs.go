@@ -76,6 +76,9 @@ func (o *traceOptions) openAll(ctx context.Context) (all openOutputs, err error)
 		} else {
 			out, err = openOutput(ctx, v, o.follow)
 		}
+		if err == nil && v.rotate.wanted() {
+			out, err = o.rotated(out, v)
+		}
 		if err != nil {
 			return nil, errors.Join(err, all.close())
 		}
@@ -186,13 +189,18 @@ func (o *traceOptions) traceOutputs(all openOutputs, start *record.Start) (outs 
 
 // encoder returns the encoder of an output.
 func (o *traceOptions) encoder(v *outputValue, start *record.Start) record.Encoder {
-	text := textEncoder(o.color, v.path)
-	text.NoTransitions, text.NoConnections = !v.wants("transition"), !v.wants("connection")
-	enc := newEncoder(v.format, v.schema, o.labels, text)
+	enc := newEncoder(v.format, v.schema, o.labels, o.textFor(v))
 	if named, can := enc.(record.OriginEncoder); can && v.host {
 		named.AddOrigin(start.Host, start.BootID)
 	}
 	return enc
+}
+
+// textFor returns the encoder of an output whose format is text.
+func (o *traceOptions) textFor(v *outputValue) record.Text {
+	text := textEncoder(o.color, v.path)
+	text.NoTransitions, text.NoConnections = !v.wants("transition"), !v.wants("connection")
+	return text
 }
 
 // wants reports whether the output writes this type of record.

@@ -148,6 +148,10 @@ func (t Text) Connection(dst []byte, last *tcp.Transition, c *tcp.Connection) []
 	return append(r.dst, '\n')
 }
 
+// EventHeader appends the titles of the columns of transitions and connections, with which a new file
+// of a trace begins.
+func (t Text) EventHeader(dst []byte) []byte { return t.header(dst, t.layout().headers) }
+
 // Header appends the first line of a snapshot.
 func (t Text) Header(dst []byte) []byte {
 	l := t.layout()

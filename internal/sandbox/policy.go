@@ -89,6 +89,9 @@ func policy(f Features, pid int, architecture string) seccomp.Policy {
 		conditional = append(conditional, when("socket", equal(0, unix.AF_INET)), when("socket", equal(0, unix.AF_INET6)),
 			when("ioctl", equal(1, unix.SIOCOUTQ)))
 	}
+	if len(f.Rotate) > 0 {
+		names = append(names, "renameat", "unlinkat", "fsync")
+	}
 	if len(f.Reopen) > 0 {
 		names = append(names, "openat")
 	} else {

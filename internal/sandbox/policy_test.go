@@ -15,7 +15,7 @@ func TestPolicy_KnownNames(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p := policy(Features{Namespaces: true, Reopen: []string{"/"}, Unix: []string{"/x"}, TCP: []string{"h:1"}}, 1, architecture)
+		p := policy(Features{Namespaces: true, Reopen: []string{"/"}, Rotate: []string{"/"}, Unix: []string{"/x"}, TCP: []string{"h:1"}}, 1, architecture)
 		for _, group := range p.Syscalls {
 			names := slices.Clone(group.Names)
 			for _, conditional := range group.NamesWithCondtions {

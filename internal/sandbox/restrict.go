@@ -88,6 +88,10 @@ func restrictFiles(f Features) error {
 	if len(f.Reopen) > 0 {
 		rules = append(rules, landlock.PathAccess(rights, f.Reopen...))
 	}
+	if len(f.Rotate) > 0 {
+		const more = llsyscall.AccessFSReadFile | llsyscall.AccessFSReadDir | llsyscall.AccessFSRemoveFile
+		rules = append(rules, landlock.PathAccess(rights|more, f.Rotate...))
+	}
 	rules = append(rules, connectRules(f)...)
 	return landlock.V11.BestEffort().Restrict(rules...)
 }

@@ -24,6 +24,9 @@ func restrictedFeatures(name, directory string) Features {
 	if strings.Contains(name, "file") {
 		f.Reopen = []string{directory}
 	}
+	if strings.Contains(name, "rotated") {
+		f.Rotate = []string{directory}
+	}
 	if strings.Contains(name, "remote") {
 		f.Unix, f.TCP = []string{directory + "/socket"}, []string{"127.0.0.1:1"}
 	}

@@ -28,6 +28,9 @@ type Features struct {
 	Unix []string
 	// TCP are the addresses, HOST:PORT, that outputs connect to. Only Restrict uses it.
 	TCP []string
+	// Rotate are the directories in which output files are renamed, compressed and removed. Only
+	// Restrict uses it.
+	Rotate []string
 	// Reopen are the directories of the output files that may be opened again. Only Restrict
 	// uses it.
 	Reopen []string

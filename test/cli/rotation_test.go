@@ -99,3 +99,37 @@ func TestRotation_CannotReopen(t *testing.T) {
 	r.stdout = string(content)
 	parseStream(t, r)
 }
+
+// tcpshift rotates a file on its own, also in the sandbox: the old files, compressed, and the last one
+// are the whole stream.
+func TestRotation_ByItself(t *testing.T) {
+	requireRoot(t)
+	for _, sandbox := range []string{"--sandbox=false", "--sandbox"} {
+		path := filepath.Join(t.TempDir(), "records")
+		tr := launch(t, flags(sandbox, "--only", "stats", "--stats-interval", "1ms", "--output", path+"?rotate-size=64KiB&rotate-keep=500&compress=gzip"))
+		for began := time.Now(); ; time.Sleep(time.Millisecond) {
+			if old, _ := filepath.Glob(path + ".*.gz"); len(old) > 0 {
+				break
+			}
+			if time.Since(began) > waitLimit {
+				t.Fatal("no old file")
+			}
+		}
+		tr.signal(syscall.SIGTERM)
+		r := tr.waitUnread()
+		r.mustEnd(t, 0)
+		r.mustPrintError(t, "")
+		old, err := filepath.Glob(path + ".*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, each := range append(old, path) { // by name, the oldest first
+			content, err := exec.Command("zcat", "-f", each).Output()
+			if err != nil || len(content) > 64<<10 {
+				t.Errorf("%s: %v, %d bytes", each, err, len(content))
+			}
+			r.stdout += string(content)
+		}
+		parseStream(t, r)
+	}
+}

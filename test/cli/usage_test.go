@@ -15,7 +15,7 @@ const (
 	nsHint     = "; 'lsns -t net' and 'ls /run/netns' list them"
 	cgHint     = " is not a cgroup path: begin with '/', as in /proc/PID/cgroup"
 	schemaHint = "--schema: --format text has no schema: use --format ndjson"
-	optionHint = ": use format, schema, only, queue, name, host, mode"
+	optionHint = ": use format, schema, only, queue, name, host, mode, rotate-size, rotate-age, rotate-keep, compress"
 	labelHint  = "--label: --format text has no labels: use --format ndjson"
 	helpHint   = ": run 'tcpshift help' for a list"
 )
@@ -142,6 +142,12 @@ var badFlags = []struct {
 	{flags("--output", "tls:h:0"), `--output: tls:h:0: is not an address: write tls://HOST:PORT, such as tls://192.0.2.1:6514`},
 	{flags("--output", "tcp://h:1?ca=x"), `--output: tcp://h:1?ca=x: ca: this kind of output has no such option: use format, schema, only, queue, name, host`},
 	{flags("--output", "tls://h:1?cert=x"), `--output: tls://h:1?cert=x: cert and key belong together: give both`},
+	{flags("--output", "x?rotate-size=1KiB"), `--output: x?rotate-size=1KiB: rotate-size: "1KiB" is not a size from 64KiB on: use one such as 100MiB`},
+	{flags("--output", "x?rotate-size=100"), `--output: x?rotate-size=100: rotate-size: "100" has no unit: use KiB, MiB or GiB, such as 100MiB`},
+	{flags("--output", "x?rotate-age=1ms"), `--output: x?rotate-age=1ms: rotate-age: "1ms" is too short: use 1s or more, such as 24h`},
+	{flags("--output", "x?rotate-age=1h&rotate-keep=0"), `--output: x?rotate-age=1h&rotate-keep=0: rotate-keep: "0" is not a limit: use 1 or more`},
+	{flags("--output", "x?rotate-age=1h&compress=zip"), `--output: x?rotate-age=1h&compress=zip: compress: "zip" is not a compression: use gzip`},
+	{flags("--output", "x?compress=gzip"), `--output: x?compress=gzip: nothing rotates this file: add rotate-size or rotate-age`},
 	{flags("--output", "x?host=1"), `--output: x?host=1: host: "1" is neither true nor false`},
 	{flags("--output", "?format=text"), `--output: the path is empty: use a path, or - for standard output`},
 	{flags("--label", "a=b", "--format", "text"), labelHint},
