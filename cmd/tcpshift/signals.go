@@ -48,6 +48,8 @@ func handleSignals() *signals {
 	// A reader that closes standard output is a normal end: the write must fail with EPIPE
 	// instead of killing the process.
 	signal.Ignore(syscall.SIGPIPE)
+	// A terminal with `stty tostop` must not stop the process for writing from the background.
+	signal.Ignore(syscall.SIGTTOU)
 	received := make(chan os.Signal, 8)
 	signal.Notify(received, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGUSR1)
 	if !signal.Ignored(syscall.SIGHUP) { // nohup(1)

@@ -33,7 +33,8 @@ type Part struct {
 
 // Restrict confines this process to what a trace with these features does from now on, in every
 // thread and for good. What the kernel does not have is left out: the result has the reason.
-// DropPrivileges must have returned without an error.
+// DropPrivileges must have run. The parts do without what it could not drop: the filter of system
+// calls then needs CAP_SYS_ADMIN.
 func Restrict(f Features) []Part {
 	files := Part{Name: Landlock}
 	if f.Namespaces {
@@ -82,6 +83,9 @@ func landlockError(err error) error {
 func restrictFiles(f Features) error {
 	if _, err := llsyscall.LandlockGetABIVersion(); err != nil {
 		return landlockError(err)
+	}
+	if err := roomForSignals(); err != nil {
+		return err
 	}
 	const rights = llsyscall.AccessFSWriteFile | llsyscall.AccessFSMakeReg | llsyscall.AccessFSTruncate
 	var rules []landlock.Rule

@@ -63,35 +63,57 @@ func (f Features) Capabilities() (list []cap.Value) {
 // DropPrivileges takes all capabilities except those of the features from every thread of this
 // process: from the effective, permitted and bounding sets. The inheritable and ambient sets become
 // empty. It gains none. It also sets no_new_privs: a program that this process executes gains none either.
-// The bounding set stays if the process lacks CAP_SETPCAP. The error joins those of all steps.
+// The bounding set stays if the process lacks CAP_SETPCAP. It raises RLIMIT_SIGPENDING, because it
+// needs a signal to each thread. Where the kernel has no room for these, it stops, and what it has
+// not dropped stays. The error joins those of all steps.
 func DropPrivileges(f Features) error {
-	own := cap.GetProc()
-	keep, remaining := f.Capabilities(), cap.NewSet()
+	raiseSignalLimit()
 	var errs []error
-	note := func(what string, err error) {
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", what, err))
+	for _, s := range f.drop() {
+		if err := roomForSignals(); err != nil {
+			errs = append(errs, err)
+			break
+		}
+		if err := s.do(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", s.what, err))
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// step is one system call in every thread.
+type step struct {
+	what string
+	do   func() error
+}
+
+// drop returns the steps of DropPrivileges in their order.
+func (f Features) drop() (steps []step) {
+	own, keep, remaining := cap.GetProc(), f.Capabilities(), cap.NewSet()
 	if canDrop, _ := own.GetFlag(cap.Effective, cap.SETPCAP); canDrop {
 		for value := range cap.MaxBits() {
 			if has, err := cap.GetBound(value); err == nil && has && !slices.Contains(keep, value) {
-				note("drop "+value.String()+" from the bounding set", cap.DropBound(value))
+				steps = append(steps, step{"drop " + value.String() + " from the bounding set", func() error { return cap.DropBound(value) }})
 			}
 		}
 	}
+	var kept error
 	for _, value := range keep {
 		if has, err := own.GetFlag(cap.Permitted, value); err == nil && has {
-			note("keep "+value.String(), errors.Join(
-				remaining.SetFlag(cap.Permitted, true, value), remaining.SetFlag(cap.Effective, true, value)))
+			kept = errors.Join(kept, remaining.SetFlag(cap.Permitted, true, value), remaining.SetFlag(cap.Effective, true, value))
 		}
 	}
-	note("drop ambient capabilities", cap.ResetAmbient())
-	note("drop capabilities", remaining.SetProc())
+	return append(steps,
+		step{"drop ambient capabilities", cap.ResetAmbient},
+		step{"drop capabilities", func() error { return errors.Join(kept, remaining.SetProc()) }},
+		step{"set no_new_privs", setNoNewPrivs})
+}
+
+func setNoNewPrivs() error {
 	if _, _, errno := psx.Syscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
-		note("set no_new_privs", errno)
+		return errno
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // LimitMemory makes the garbage collector work harder before this process uses more than budget
