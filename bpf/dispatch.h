@@ -140,7 +140,7 @@ static __always_inline void handle_transition(enum program_rank rank, const stru
 	struct transition t = {.sk = sk, .slot = event_ctx_slot(rank, sk)};
 
 	if (may_be_preempted)
-		fetch_and_mark_sock_state(&t, rank, old_state, new_state);
+		fetch_and_mark_sock_state(&t, rank, old_state, new_state, counters);
 	if (sk->sk_protocol != IPPROTO_TCP) {
 		if (sk->sk_protocol == IPPROTO_MPTCP)
 			create_cookie(sk); /* process_ref.cookie identifies a listener */
@@ -161,7 +161,7 @@ static __always_inline void handle_transition(enum program_rank rank, const stru
 	}
 	t.ec->now_ns = needs_no_time(sk, old_state, new_state) ? 0 : bpf_ktime_get_boot_ns();
 	if (!may_be_preempted)
-		fetch_and_mark_sock_state(&t, rank, old_state, new_state);
+		fetch_and_mark_sock_state(&t, rank, old_state, new_state, counters);
 	barrier(); /* from here on the compiler loads ec from the map, see transition.h */
 	filter_and_emit(&t, counters);
 }

@@ -191,6 +191,7 @@ struct program_counters {
 	__u64 timewait_unknown; /* perhaps a TIME_WAIT; also in one of the above */
 	__u64 timewait_ends_lost; /* ends of TIME_WAITs, which are in none of the above */
 	__u64 lost_resets; /* resets whose event found the ring full or busy */
+	__u64 state_unavailable; /* no sock_state could be created; also in one of the above */
 };
 
 #endif

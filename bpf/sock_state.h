@@ -59,7 +59,8 @@ _Static_assert(sizeof(struct sock_state) <= 184, "sock_state needs twice the mem
  * The programs insert at a socket's first transition; the scan and the accept hook may
  * insert before. All programs read. The kernel deletes with the socket. With BPF_F_CLONE the
  * kernel copies a listener's sock_state to each child that it creates.
- * Full (optmem_max, or no memory): the event is emitted, with fewer fields known.
+ * Full (optmem_max, or no memory): the event is emitted, with fewer fields known, and counted
+ * (state_unavailable).
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);

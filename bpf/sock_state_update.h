@@ -9,6 +9,7 @@
 #include <bpf/bpf_helpers.h>
 #include "bytes.h"
 #include "connect.h"
+#include "counters.h"
 #include "dedup.h"
 #include "event.h"
 #include "event_ctx.h"
@@ -21,16 +22,21 @@
 
 /*
  * Looks up or creates the sock_state, and marks the transition as handled in it for the
- * programs that follow. The last program of the chain leaves no mark.
+ * programs that follow. The last program of the chain leaves no mark. Without storage on sockets
+ * only clients have a sock_state, and no other one is counted as unavailable.
  */
 static __always_inline void fetch_and_mark_sock_state(struct transition *t, enum program_rank rank,
-						      int old_state, int new_state)
+						      int old_state, int new_state,
+						      struct program_counters *counters)
 {
 	struct sock_state *s = sock_state_of(t->sk, old_state, new_state);
 
 	t->sock_state = s;
-	if (!s)
+	if (!s) {
+		if (has_socket_storage && t->sk->sk_protocol == IPPROTO_TCP)
+			count(counters->state_unavailable);
 		return;
+	}
 	make_state_own(s, address_of(t->sk));
 	s->handled_states = has_successor(rank) ? state_pair_of(old_state, new_state) : 0;
 }

@@ -134,6 +134,7 @@ type ProbeProgramCounters struct {
 	TimewaitUnknown  uint64
 	TimewaitEndsLost uint64
 	LostResets       uint64
+	StateUnavailable uint64
 }
 
 type ProbeProgramRank uint32

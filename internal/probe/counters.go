@@ -26,6 +26,7 @@ type ProgramCounters struct {
 	Resumed          uint64
 	TimeWaitUnknown  uint64
 	TimeWaitEndsLost uint64
+	StateUnavailable uint64
 	LostResets       uint64 // of this program; the primary's also have what missedByAll returns
 }
 
@@ -57,6 +58,7 @@ func (c *Counters) Sum() ProgramCounters {
 		sum.Resumed += p.Resumed
 		sum.TimeWaitUnknown += p.TimeWaitUnknown
 		sum.TimeWaitEndsLost += p.TimeWaitEndsLost
+		sum.StateUnavailable += p.StateUnavailable
 		sum.LostResets += p.LostResets
 	}
 	return sum
@@ -139,6 +141,7 @@ func (p *Probe) readProgram(rank int, program *ebpf.Program, c *ProgramCounters)
 		c.Resumed += cpu.Resumed
 		c.TimeWaitUnknown += cpu.TimewaitUnknown
 		c.TimeWaitEndsLost += cpu.TimewaitEndsLost
+		c.StateUnavailable += cpu.StateUnavailable
 		c.LostResets += cpu.LostResets
 	}
 	return nil

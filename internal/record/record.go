@@ -65,7 +65,11 @@ type Counts struct {
 	LostConnections uint64 // connection records not written because the queue was full
 	TimeWaitUnknown uint64 // closes for which it is not known whether a timewait socket was created
 	LostResets      uint64 // at most this many resets, sent or received, were missed by the programs or had no room
-	CgroupUnknown   uint64 // transitions whose cgroup's path is not known
+	// StateUnavailable is the number of transitions of sockets for which the kernel had no room to
+	// keep a state: what is kept from one transition to the next, such as the owner, is not known.
+	StateUnavailable uint64
+
+	CgroupUnknown uint64 // transitions whose cgroup's path is not known
 
 	// The end of a TIME_WAIT is not a firing of the tracepoint: no count of transitions
 	// includes it.

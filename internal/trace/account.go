@@ -115,6 +115,8 @@ func (a *account) counts(k *kernelLedger) record.Counts {
 		TimeWaitUnknown: total.TimeWaitUnknown,
 		LostResets:      total.LostResets,
 
+		StateUnavailable: total.StateUnavailable,
+
 		TimeWaitEnds:              a.timeWaitEnds,
 		TimeWaitEndsLostQueueFull: a.lostTimeWaitEnds,
 		TimeWaitEndsLostKernel:    total.TimeWaitEndsLost,

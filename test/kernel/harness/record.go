@@ -138,6 +138,7 @@ type Record struct {
 	Fired, Entered, Missed                           uint64
 	OtherProtocol                                    uint64 `json:"other_protocol"`
 	LostResets                                       uint64 `json:"lost_resets"`
+	StateUnavailable                                 uint64 `json:"state_unavailable"`
 
 	Raw string
 }
