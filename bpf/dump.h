@@ -32,7 +32,7 @@ struct dump_match {
 	bool owner;
 };
 
-/* Of a socket of which none of these is known. */
+/* A socket has it if none of these is known. */
 static __always_inline struct dump_match match_unknown(void)
 {
 	return (struct dump_match){
