@@ -28,6 +28,16 @@ func addFollowFlag(flags *pflag.FlagSet, follow *bool) {
 	flags.BoolVar(follow, "output-follow", false, "with --output: also write to a symbolic link, a file with a hard link, or another user's file")
 }
 
+// warnReplaceable warns if another user can make SIGHUP open v in another directory.
+func warnReplaceable(v *outputValue, out output.Output) {
+	if !out.Reopens() {
+		return
+	}
+	if why := safeopen.ReplaceableParent(v.path); why != "" {
+		warn("--output: " + why + ", so that SIGHUP opens another file: use a directory below those that only root can change")
+	}
+}
+
 // openOutput opens the target of v.
 func openOutput(ctx context.Context, v *outputValue, follow bool) (output.Output, error) {
 	out, err := output.OpenFile(ctx, v.path, output.FileOptions{Follow: follow, Mode: v.mode})

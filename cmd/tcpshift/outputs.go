@@ -88,6 +88,9 @@ func (o *traceOptions) openAll(ctx context.Context) (all openOutputs, err error)
 				return nil, errors.Join(err, out.Close(), all.close())
 			}
 		}
+		if !o.follow {
+			warnReplaceable(v, out)
+		}
 		all = append(all, &queuedOutput{v, out, output.NewQueue(out, v.queueSize, o.notifierFor(v))})
 	}
 	return all, nil

@@ -1,0 +1,36 @@
+package cli_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A directory above the output that another user can replace has one line at the start, which
+// names the flag, the directory and the remedy.
+func TestHostile_ReplaceableDirectory(t *testing.T) {
+	requireRoot(t)
+	above := filepath.Join(t.TempDir(), "above")
+	in := filepath.Join(above, "in")
+	if err := os.MkdirAll(in, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(in, "records")
+	output := append(quiet, "--duration", "1ms", "--output", path)
+	r := run(output)
+	r.mustEnd(t, 0)
+	r.mustPrintError(t, "")
+	if err := os.Chown(above, 65534, 65534); err != nil {
+		t.Fatal(err)
+	}
+	r = run(output)
+	r.mustEnd(t, 0)
+	r.mustPrintError(t, "--output: "+in+" can be replaced by uid 65534, who owns "+above+
+		", so that SIGHUP opens another file: use a directory below those that only root can change")
+	for _, args := range [][]string{append(output, "--output-follow"), {"snapshot", "--output", path}} {
+		if r := run(args); strings.Contains(r.stderr, "replaced") {
+			t.Errorf("%s warns of %q", r.command, r.stderr)
+		}
+	}
+}
