@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -101,11 +102,7 @@ func (f *rotatingFile) due(line []byte) bool {
 // rotate begins a new file. If that fails, the open one stays in use.
 func (f *rotatingFile) rotate() {
 	old := f.base + "." + time.Now().UTC().Format("20060102T150405.000000000Z")
-	err := f.root.Rename(f.base, old)
-	var file *os.File
-	if err == nil {
-		file, err = f.root.OpenFile(f.base, os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, f.options.Mode)
-	}
+	file, err := f.replace(old)
 	if err != nil {
 		f.next = time.Now().Add(rotationRetry)
 		f.rotation.Notify(fmt.Sprintf("rotate %s: %v: the file that is open stays in use", f.path, err))
@@ -125,6 +122,19 @@ func (f *rotatingFile) rotate() {
 		}
 	}
 	f.tidy()
+}
+
+// replace renames the file to old, and makes a new one. If it cannot make one, the file gets its name back,
+// unless another process has made a file of that name meanwhile.
+func (f *rotatingFile) replace(old string) (*os.File, error) {
+	if err := f.root.Rename(f.base, old); err != nil {
+		return nil, err
+	}
+	file, err := f.root.OpenFile(f.base, os.O_WRONLY|os.O_APPEND|os.O_CREATE|os.O_EXCL, f.options.Mode)
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		err = errors.Join(err, f.root.Rename(old, f.base))
+	}
+	return file, err
 }
 
 // tidy compresses and removes old files in the background, unless that is going on.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func rotating(t *testing.T, path string, r Rotation) Output {
@@ -144,5 +146,41 @@ func TestRotation_AfterCrash(t *testing.T) {
 	}
 	if files := allOf(t, path); !slices.Equal(files, []string{"a\n", "b\n", ""}) {
 		t.Errorf("the files have %q, want each line once", files)
+	}
+}
+
+// A file that cannot be replaced keeps its name and gets the lines; it is rotated once that is possible.
+func TestRotation_NoNewFile(t *testing.T) {
+	directory := smallTmpfs(t)
+	limitInodes := func(limit int) { // the directory itself is one of them
+		t.Helper()
+		if err := unix.Mount("", directory, "", unix.MS_REMOUNT, fmt.Sprintf("nr_inodes=%d", limit)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	path := filepath.Join(directory, "records")
+	file, err := Open(t.Context(), path, false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var messages []string
+	out, err := Rotate(file, Rotation{Size: 10, Keep: 5, Notify: func(m string) { messages = append(messages, m) }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	limitInodes(2)
+	write(t, out, "line 1\n")
+	write(t, out, "line 2\n")
+	if files := allOf(t, path); !slices.Equal(files, []string{"line 1\nline 2\n"}) || len(messages) != 1 {
+		t.Errorf("the files have %q after the messages %q, want one file and one message", files, messages)
+	}
+	limitInodes(5)
+	out.(*rotatingFile).next = time.Time{} // rotationRetry is over
+	write(t, out, "line 3\n")
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if files := allOf(t, path); !slices.Equal(files, []string{"line 1\nline 2\n", "line 3\n"}) || len(messages) != 1 {
+		t.Errorf("the files have %q after the messages %q, want a second file and no more messages", files, messages)
 	}
 }
