@@ -84,7 +84,9 @@ func (f *rotatingFile) try(lines []byte) (written int, err error) {
 		var n int
 		n, err = f.regularFile.try(piece)
 		written, f.size = written+n, f.size+int64(n)
-		f.midLine = n > 0 && piece[n-1] != '\n'
+		if n > 0 {
+			f.midLine = piece[n-1] != '\n'
+		}
 	}
 	return written, err
 }

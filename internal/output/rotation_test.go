@@ -2,6 +2,7 @@ package output
 
 import (
 	"compress/gzip"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -182,5 +183,32 @@ func TestRotation_NoNewFile(t *testing.T) {
 	}
 	if files := allOf(t, path); !slices.Equal(files, []string{"line 1\nline 2\n", "line 3\n"}) || len(messages) != 1 {
 		t.Errorf("the files have %q after the messages %q, want a second file and no more messages", files, messages)
+	}
+}
+
+// A file whose last line is cut is not rotated, however often the write of the rest fails.
+func TestRotation_CutLine(t *testing.T) {
+	out := rotating(t, filepath.Join(t.TempDir(), "records"), Rotation{Size: 10, Keep: 5}).(*rotatingFile)
+	write(t, out, "line 1\n")
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	out.midLine = true // truncateTail has failed
+	fd := out.fd
+	out.fd = int(full.Fd())
+	for range 2 {
+		if n, err := out.try([]byte("the rest\n")); n != 0 || !errors.Is(err, unix.ENOSPC) {
+			t.Fatalf("a write to a full disk returned %d, %v", n, err)
+		}
+	}
+	out.fd = fd
+	write(t, out, "the rest\n")
+	if err := out.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if files := allOf(t, out.path); len(files) != 1 {
+		t.Errorf("the files have %q: the line is cut in two", files)
 	}
 }
