@@ -146,9 +146,10 @@ func (f *rotatingFile) tidy() {
 	default:
 		return // the next one does it
 	}
+	path := f.path // Reopen writes to the field meanwhile
 	go func() {
 		if err := tidy(f.root, f.base, f.rotation); err != nil {
-			f.rotation.Notify(fmt.Sprintf("tidy the old files of %s: %v", f.path, err))
+			f.rotation.Notify(fmt.Sprintf("tidy the old files of %s: %v", path, err))
 		}
 		<-f.tidying
 	}()
