@@ -49,7 +49,7 @@ func parseFileSize(s string) (int64, error) {
 		if !found {
 			continue
 		}
-		n, err := strconv.ParseUint(digits, 10, 20)
+		n, err := strconv.ParseUint(digits, 10, 32) // 4 EiB at most
 		if err != nil || int64(n)*bytes < minFileSize {
 			return 0, fmt.Errorf("%q is not a size from %dKiB on: use one such as 100MiB", s, minFileSize>>10)
 		}
