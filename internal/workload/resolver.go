@@ -162,8 +162,9 @@ func (r *Resolver) again(q request) {
 
 // answer looks for the names, and puts the request back if it is too early for an answer.
 func (r *Resolver) answer(q request) {
-	names, found := r.find(&q)
+	names, found, isUnknown := r.find(q.key)
 	switch {
+	case isUnknown:
 	case found:
 		r.mu.Lock()
 		r.answers = append(r.answers, Answer{q.id, q.key, names})
@@ -179,29 +180,28 @@ func (r *Resolver) answer(q request) {
 }
 
 // find looks into the cache, and then into the files. A container that is known stays so after
-// its files are gone.
-func (r *Resolver) find(q *request) (cgroup.Names, bool) {
-	k, cached := r.young[q.key]
+// its files are gone. isUnknown means that no file named it lately: none is read again until unknownFor is over.
+func (r *Resolver) find(key Key) (names cgroup.Names, found, isUnknown bool) {
+	k, cached := r.young[key]
 	if !cached {
-		if k, cached = r.aged[q.key]; cached {
-			r.keep(q.key, k)
+		if k, cached = r.aged[key]; cached {
+			r.keep(key, k)
 		}
 	}
 	if cached && k.until.IsZero() {
-		return k.names, true
+		return k.names, true, false
 	}
 	if cached && time.Now().Before(k.until) {
-		q.tries = len(r.retries) // not again
-		return cgroup.Names{}, false
+		return names, false, true
 	}
-	names, found := r.lookup(q.key)
-	if found {
-		r.keep(q.key, known{names: names})
+	if names, found = r.lookup(key); found {
+		r.keep(key, known{names: names})
 	}
-	return names, found
+	return names, found, false
 }
 
-// keep drops the aged generation if the young one is full.
+// keep stores an answer in the young generation. If that is full, it becomes the aged one, and the answers
+// that are aged until then are dropped.
 func (r *Resolver) keep(key Key, k known) {
 	if len(r.young) >= maxKnown {
 		r.young, r.aged = r.aged, r.young

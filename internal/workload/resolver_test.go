@@ -154,3 +154,22 @@ func TestResolver_Bounds(t *testing.T) {
 		r.Close()
 	})
 }
+
+// Requests within the ten minutes do not prolong them: a container with many cgroups gets its names.
+func TestResolver_UnknownForTenMinutes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var node fakeNode
+		node.gone.Store(true)
+		r := node.resolver(t)
+		r.Request(1, inContainer("a"))
+		time.Sleep(time.Minute)
+		node.gone.Store(false)
+		for id := uint64(2); id < 14; id++ {
+			r.Request(id, inContainer("a"))
+			time.Sleep(time.Minute)
+		}
+		if got := r.Answers(); len(got) == 0 {
+			t.Error("no answer after eleven minutes with a request in each")
+		}
+	})
+}
