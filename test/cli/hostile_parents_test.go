@@ -3,6 +3,7 @@ package cli_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -17,7 +18,7 @@ func TestHostile_ReplaceableDirectory(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(in, "records")
-	output := append(quiet, "--duration", "1ms", "--output", path)
+	output := slices.Concat(quiet, []string{"--duration", "1ms", "--output", path})
 	r := run(output)
 	r.mustEnd(t, 0)
 	r.mustPrintError(t, "")
