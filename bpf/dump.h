@@ -32,7 +32,7 @@ struct dump_match {
 	bool owner;
 };
 
-/* A socket has it if none of these is known. */
+/* Of a socket whose role, user, cgroup and owner are not known. */
 static __always_inline struct dump_match match_unknown(void)
 {
 	return (struct dump_match){

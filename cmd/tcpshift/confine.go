@@ -23,7 +23,7 @@ const memoryBudget = 256 << 20
 // confine gives up what the trace does not need after its start. It returns what the start record
 // reports of the sandbox: nothing without --sandbox.
 func (o *traceOptions) confine(p *probe.Probe, outs openOutputs) (parts []record.Feature) {
-	sandbox.LimitMemory(memoryBudget + 2*outs.queueSizes())
+	sandbox.LimitMemory(memoryBudget + 2*outs.maxKept())
 	f := sandbox.Features{Maps: sandbox.MapsNeedCapability(), Namespaces: o.wants("alert")}
 	p.ListenPort(0) // the first call loads a program, to find out whether the kernel can run one
 	if o.sandbox {

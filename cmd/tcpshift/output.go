@@ -12,7 +12,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
-// outputOptions are the flags that say where records go.
+// outputOptions are the flags that select where records go.
 type outputOptions struct {
 	outputs    []*outputValue // none: standard output
 	follow     bool

@@ -47,8 +47,8 @@ func (v *outputValue) locateAddress(rest string) error {
 	return nil
 }
 
-// openRemote makes an output to a socket. It reads the files of TLS: later this process may have
-// lost the privilege.
+// openRemote makes an output to a socket, which connects later. It reads the files of TLS now, because the
+// process may have dropped the privilege to read them when it connects.
 func openRemote(v *outputValue, own *output.OwnSockets, notify func(message string)) (output.Output, error) {
 	r := output.Remote{Network: v.scheme, Address: v.path, Own: own, Notify: notify}
 	if v.scheme == schemeTLS {
@@ -88,8 +88,8 @@ func (v *outputValue) tlsConfig() (*tls.Config, error) {
 	return config, nil
 }
 
-// authorities reads the certificates that the peer's must descend from; those of the host without a
-// path.
+// authorities reads the certificates of the authorities that may sign the peer's certificate. Without a path
+// these are the authorities of the host.
 func authorities(path string) (*x509.CertPool, error) {
 	if path == "" {
 		return x509.SystemCertPool()

@@ -12,9 +12,9 @@ import (
 
 // rotation are the options of a file that is rotated.
 type rotation struct {
-	size     int64 // bytes; 0: any
-	age      time.Duration
-	keep     int // 0: defaultKeep
+	size     int64         // bytes; 0: no limit
+	age      time.Duration // 0: no limit
+	keep     int           // old files; 0: defaultKeep
 	compress bool
 }
 
@@ -26,7 +26,7 @@ const minFileSize = 64 << 10
 
 func (r rotation) wanted() bool { return r.size > 0 || r.age > 0 }
 
-// rotated returns the output with the rotation of v.
+// rotated returns the output with the rotation of v. It closes the output if that fails.
 func (o *traceOptions) rotated(out output.Output, v *outputValue) (output.Output, error) {
 	r := output.Rotation{Size: v.rotate.size, Age: v.rotate.age, Keep: v.rotate.keep, Compress: v.rotate.compress, Notify: o.notifierFor(v)}
 	if r.Keep == 0 {

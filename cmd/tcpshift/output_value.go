@@ -93,7 +93,7 @@ func parseOutput(text string) (*outputValue, error) {
 	return v, nil
 }
 
-// schemePattern is what can be no relative path by mistake: such a file is named as ./a:b.
+// schemePattern matches what is taken as a scheme. A file with such a name must be given as ./a:b.
 var schemePattern = regexp.MustCompile(`^([a-z][a-z0-9+]+):`)
 
 // locate parses the target.
@@ -175,9 +175,9 @@ func (v *outputValue) optionNames() (names []string) {
 	return names
 }
 
-// place identifies the target: two outputs with one place would write into each other's lines. It is
-// empty where that does no harm.
-func (v *outputValue) place() string {
+// targetID identifies the target. Two outputs with one targetID are refused: in a file they would write into each
+// other's lines, and a reader at a socket would get two streams. It is empty for /dev/null, where two do no harm.
+func (v *outputValue) targetID() string {
 	if v.scheme != schemeFile {
 		return v.scheme + ":" + v.path
 	}

@@ -22,7 +22,8 @@ type queuedOutput struct {
 	queue *output.Queue
 }
 
-// completeOutputs gives each output what its options leave to the flags.
+// completeOutputs sets, for each output, what its options leave to the flags. Without --output there is one
+// output, to standard output.
 func (o *traceOptions) completeOutputs() {
 	if len(o.outputs) == 0 {
 		o.outputs = []*outputValue{{text: "-", name: "-", scheme: schemeStdout, path: "-"}}
@@ -48,10 +49,10 @@ func (o *traceOptions) completeOutputs() {
 
 // checkOutputs rejects options that contradict each other. completeOutputs must have been called.
 func (o *traceOptions) checkOutputs() error {
-	places, names := make(map[string]*outputValue), make(map[string]*outputValue)
+	targets, names := make(map[string]*outputValue), make(map[string]*outputValue)
 	for _, v := range o.outputs {
-		switch before, named := places[v.place()], names[v.name]; {
-		case before != nil && v.place() != "":
+		switch before, named := targets[v.targetID()], names[v.name]; {
+		case before != nil && v.targetID() != "":
 			return usagef("--output: %s and %s are the same: use one of them", before.text, v.text)
 		case named != nil && slices.Contains(v.given, "name"):
 			return usagef("--output: %s and %s have the same name: choose another", named.text, v.text)
@@ -62,12 +63,12 @@ func (o *traceOptions) checkOutputs() error {
 		case v.format == formatText && slices.Contains(v.given, "schema"):
 			return usagef("--output: %s: schema: --format text has none: use format=ndjson", v.text)
 		}
-		places[v.place()], names[v.name] = v, v
+		targets[v.targetID()], names[v.name] = v, v
 	}
 	return nil
 }
 
-// openAll opens all outputs and starts their queues.
+// openAll opens all outputs and starts their queues. If one fails, it closes those that it has opened.
 func (o *traceOptions) openAll(ctx context.Context) (all openOutputs, err error) {
 	for _, v := range o.outputs {
 		var out output.Output
@@ -104,7 +105,7 @@ func (o *traceOptions) notifierFor(v *outputValue) func(message string) {
 	return func(message string) { warn(v.name + ": " + message) }
 }
 
-// close ends the queues, and closes the outputs that are not in use any more.
+// close ends the queues, and closes the outputs. An output whose queue still waits in a write stays open.
 func (all openOutputs) close() error {
 	var errs []error
 	for _, each := range all {
@@ -134,7 +135,7 @@ func (all openOutputs) reopen() {
 	}
 }
 
-// unwritten says what the outputs have not got.
+// unwritten is a message about the bytes that the outputs have not written.
 func (all openOutputs) unwritten() string {
 	if len(all) == 1 {
 		return fmt.Sprintf("%d bytes of output were not written", all[0].queue.Waiting())
@@ -152,8 +153,8 @@ func (all openOutputs) unwritten() string {
 // connection gets again.
 const remoteBudget = 24 << 20
 
-// queueSizes is the sum of what all outputs keep at most, in bytes.
-func (all openOutputs) queueSizes() (sum int64) {
+// maxKept is how many bytes all outputs keep at most: their queues, and what outputs to sockets may send again.
+func (all openOutputs) maxKept() (sum int64) {
 	for _, each := range all {
 		sum += int64(each.queueSize)
 		if each.isRemote() {

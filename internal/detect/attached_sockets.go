@@ -78,7 +78,7 @@ func (l *attachedSockets) forget(netns uint32) {
 	}
 }
 
-// isFull reports whether some sockets may not be counted, for lack of room.
+// isFull reports whether there may be no room for further sockets of some user.
 func (l *attachedSockets) isFull() bool { return len(l.sockets) >= maxWaiting }
 
 // reconcile forgets the sockets of a namespace that two of the kernel's tables in succession do

@@ -49,7 +49,7 @@ type boundGrowth struct {
 	perSecond [2]float64    // growth up to the newest list, and up to the one before
 }
 
-// take takes a new list.
+// take takes the time of a new list and the number of sockets in it, and updates the growths.
 func (g *boundGrowth) take(readAt time.Duration, count int) {
 	if after := readAt - g.readAt; g.readAt > 0 && after > 0 {
 		g.perSecond[1], g.perSecond[0] = g.perSecond[0], float64(count-g.count)/after.Seconds()
@@ -104,7 +104,8 @@ func (tr *tracker) hasBoundOutAlert(key destination) bool {
 	return ns != nil && ns.hasBindAlert(tr.now) && tr.hasNoPorts(ns, key)
 }
 
-// hasNoPorts reports whether all ports of a destination are bound.
+// hasNoPorts reports whether all ports that connect() could choose for a destination are bound. It is false for
+// sockets with their own range, whose ports are not known.
 func (tr *tracker) hasNoPorts(ns *namespace, key destination) bool {
 	var use *destinationUse // nil: no connection is open
 	if e := tr.destinations.Find(key, key.hash()); e != nil {

@@ -90,7 +90,7 @@ func (d bucketStorm) withinPorts(netns uint32, r *rate.Estimator, m rate.TimeWai
 	return ports + max(r.Plateau(others, m), f.Occupancy-present), true
 }
 
-// describe names the server or destination that has the most TIME_WAITs of the namespace.
+// describe makes the finding. It names the server or destination that has the most TIME_WAITs of the namespace.
 func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecast, projected float64) Finding {
 	f := Finding{
 		Severity: Warning, Netns: netns,
@@ -124,21 +124,21 @@ func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecas
 	return f
 }
 
-func (u *destinationUse) timeWaits() int64 { return recorded(&u.Estimator) }
-func (u *serverUse) timeWaits() int64      { return recorded(&u.Estimator) }
+func (u *destinationUse) timeWaits() int64 { return recordedTimeWaits(&u.Estimator) }
+func (u *serverUse) timeWaits() int64      { return recordedTimeWaits(&u.Estimator) }
 
-// recorded is how many timewait sockets were created within the last 64 s. Unlike the weight of a
+// recordedTimeWaits is how many timewait sockets were created within the last 64 s. Unlike the weight of a
 // destination it does not count open connections, which take none of tcp_max_tw_buckets.
-func recorded(e *rate.Estimator) int64 {
+func recordedTimeWaits(e *rate.Estimator) int64 {
 	timeWait, finWait2 := e.RecordedTimeWaits()
 	return timeWait + finWait2
 }
 
-// entryWithMost returns the entry for which of returns the most, and that number. It leaves out entries
-// for which of returns false, and returns nil if none is left.
-func entryWithMost[K comparable, V any](table *topk.Table[K, V], of func(key K, use *V) (int64, bool)) (found *topk.Entry[K, V], most int64) {
+// entryWithMost returns the entry with the largest result of count, and that result. It leaves out entries for
+// which count returns false, and returns nil if none is left.
+func entryWithMost[K comparable, V any](table *topk.Table[K, V], count func(key K, use *V) (int64, bool)) (found *topk.Entry[K, V], most int64) {
 	for _, e := range table.Entries() {
-		if timeWaits, counts := of(e.Key, &e.Value); counts && (found == nil || timeWaits > most) {
+		if timeWaits, counts := count(e.Key, &e.Value); counts && (found == nil || timeWaits > most) {
 			found, most = e, timeWaits
 		}
 	}

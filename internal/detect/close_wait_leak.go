@@ -122,8 +122,8 @@ func (d *closeWaitLeak) observe(t *tcp.Transition) {
 	}
 }
 
-// leave forgets a socket that has left CLOSE_WAIT. refuted means that no transition shows that, but the
-// kernel's table: the socket may have counted wrongly all the time.
+// leave forgets a socket that has left CLOSE_WAIT. refuted means that the kernel's table shows this, and no
+// transition does: it may have been wrong to count the socket.
 func (d *closeWaitLeak) leave(cookie uint64, refuted bool) {
 	w, waits := d.waiting[cookie]
 	if !waits {
@@ -216,8 +216,8 @@ func (d *closeWaitLeak) compactQueue() {
 	d.queue, d.next = kept, 0
 }
 
-// countStuck counts the sockets that have reached CloseWaitAge. Those on which the process has sent
-// too lately wait as long again.
+// countStuck counts the sockets that have reached CloseWaitAge. A socket on which its process has sent too lately
+// goes to the end of the queue, and waits for another CloseWaitAge.
 func (d *closeWaitLeak) countStuck() {
 	var again []arrival
 	for ; d.next < len(d.queue) && d.now-d.queue[d.next].at >= d.CloseWaitAge; d.next++ {
@@ -275,8 +275,8 @@ func (d *closeWaitLeak) check(raise raiser) {
 	}
 }
 
-// giveUp forgets a leak of which no transition and no table has shown anything for so long that its
-// namespace is probably gone, and the ends of its sockets lost.
+// giveUp forgets a leak and its sockets. No transition and no table has shown them for unreadableFor, so their
+// namespace is probably gone, and their ends are lost.
 func (d *closeWaitLeak) giveUp(key leakKey, l *leak) {
 	for cookie, w := range d.waiting {
 		if w.leak == l {
@@ -286,8 +286,8 @@ func (d *closeWaitLeak) giveUp(key leakKey, l *leak) {
 	d.deleteLeak(key)
 }
 
-// isLeak reports whether an alert may open: there are enough sockets, their number grows, and the
-// kernel's table has confirmed them, or could not be read for unverifiedAfter. It requests the table.
+// isLeak reports whether an alert may open: there are enough sockets, their number grows, and the kernel's table
+// was read since both are so, or could not be read for unverifiedAfter. It requests the table.
 func (d *closeWaitLeak) isLeak(key leakKey, l *leak) bool {
 	if l.stuck.count < d.CloseWaitCount || !l.stuck.grows() {
 		l.suspectedAt = 0

@@ -38,8 +38,8 @@ func (d *closeWaitLeak) tableReadAt(netns uint32) time.Duration {
 	return 0
 }
 
-// seed takes a socket in CLOSE_WAIT that is older than the tracer. How long it has been in that state
-// is not known, so its age begins now; nor is its owner. server means that it is of a listener.
+// seed takes a socket in CLOSE_WAIT that is older than the tracer. Its owner is not known, nor how long it has been
+// in that state: its age begins now. server means that it belongs to a listener.
 func (d *closeWaitLeak) seed(netns uint32, server bool, s *tcp.Socket) {
 	if _, known := d.waiting[s.Cookie]; known || s.Cookie == 0 {
 		return
@@ -112,8 +112,8 @@ func (d *closeWaitLeak) confirm(cookie uint64, w waitingSocket, s *tcp.CloseWait
 	d.waiting[cookie] = w
 }
 
-// moveAccepted moves a socket that a process has accepted after all from the leak of connections that
-// none has accepted to that of the others of the endpoint.
+// moveAccepted moves a socket that a process has now accepted: from the leak of the endpoint's unaccepted
+// connections to the leak of its accepted ones. If there is no room for that, the socket stays.
 func (d *closeWaitLeak) moveAccepted(w *waitingSocket) {
 	key := w.leak.key
 	key.unaccepted = false
@@ -129,8 +129,8 @@ func (d *closeWaitLeak) moveAccepted(w *waitingSocket) {
 	}
 }
 
-// uncountStuck takes a socket off the count of its leak. refuted means that the kernel's table does not
-// confirm it: then it was wrong to count it, unless an older table had confirmed it.
+// uncountStuck takes a socket off the count of its leak, if it is counted. refuted means that the kernel's table
+// does not confirm it: then it was wrong to count it, unless an older table had confirmed it.
 func (w *waitingSocket) uncountStuck(now time.Duration, refuted bool) {
 	if !w.stuck {
 		return

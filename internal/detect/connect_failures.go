@@ -44,8 +44,8 @@ func (d *connectFailures) observe(t *tcp.Transition) {
 // for the connect to count as not answered.
 const minPatience = time.Second
 
-// connectFailure is the reason why a connect failed, or "" if the cause is neither the
-// peer, nor the network, nor the port that the process has bound.
+// connectFailure is the reason why a connect failed. It is "" if the cause is neither the peer, nor the network,
+// nor the port that the process has bound, or if the process gave up before minPatience.
 func connectFailure(t *tcp.Transition) string {
 	switch unix.Errno(t.Error) {
 	case 0:

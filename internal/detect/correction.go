@@ -40,12 +40,12 @@ func (d *drift) add(difference float64, moved, spread int64, lostBefore uint64) 
 	return mean
 }
 
-// notTakenOver is how many timewait sockets connect() does not take over, at least and at most. It takes
-// over no TIME_WAIT without a timestamp of the peer, and the kernel's table shows no timestamps. So of
-// those that are old enough transitions decide: of each second of creation, no more have none than were
-// observed without one.
+// notTakenOver is how many timewait sockets connect() does not take over, at least and at most. It does not take
+// over a TIME_WAIT without a timestamp of the peer, and the kernel's table shows no timestamps. So transitions
+// decide about the sockets that are old enough: in each second of creation, at most as many lack a timestamp as
+// were observed without one.
 // The kernel counts a socket that was in FIN_WAIT2 as created when the peer's FIN came, so it may be of
-// any second, or gone. If nearly all that were observed have no timestamp, none has one. first is the
+// any second, or gone. If 95 % of those that were observed lack a timestamp, all are assumed to. first is the
 // second of reusableIn[0].
 func (c *suspectCount) notTakenOver(first int64, u *destinationUse) (least, most int) {
 	timeWaits, finWait2 := u.RecordedTimeWaits()
@@ -72,9 +72,9 @@ func (u *destinationUse) moves() int64 { return int64(u.changes - u.unmoved) }
 // lateTimers is how late the kernel's timers are at most.
 const lateTimers = 2 * time.Second
 
-// learnFinFraction finds out from the kernel's table which fraction of the peers closes, of timewait
-// sockets that are created in FIN_WAIT2. It looks at those that are older than the timeout of that
-// substate: they are gone if the peer has not closed.
+// learnFinFraction finds out from the kernel's table, for timewait sockets that are created in FIN_WAIT2, which
+// fraction of their peers closes. It looks at sockets that are older than the timeout of that substate: they are
+// gone if the peer has not closed. It learns nothing from fewer than minReconciled.
 func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration) {
 	young, known := u.FinWait2Count(timeout), u.FinWait2Count(timeout+lateTimers)
 	old := u.FinWait2Count(comparedFor) - known
@@ -86,9 +86,9 @@ func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration
 	u.finFraction, u.finKnown = min(1, max(0, float64(closed)/float64(old))), true
 }
 
-// learnFinDelay finds out from the kernel's table how long the peers take to close, of timewait sockets
-// that are created in FIN_WAIT2. It does so if those that wait are the newest: the peers of all others
-// have closed then.
+// learnFinDelay finds out from the kernel's table, for timewait sockets that are created in FIN_WAIT2, how long their
+// peers take to close. The delay is known only if the sockets that wait are the newest, because the peers of all
+// others have closed then; else it is set to 0.
 func (u *destinationUse) learnFinDelay(c *suspectCount, timeout time.Duration) {
 	created := u.FinWait2Count(timeout)
 	if created < minReconciled {
@@ -130,8 +130,8 @@ func (ns *namespace) learnUntimedFraction(key destination, u *destinationUse, c 
 	u.kernel.timeWaits += before - u.TimeWaits(ns.uncorrected(key, u)) // a better model does not change a count
 }
 
-// correct adds the TIME_WAITs that only the kernel has to the model, in the seconds of their creation,
-// or takes those that only the model has off these.
+// correct adds to the model the TIME_WAITs that only the kernel has, or removes those that only the model has, in
+// the seconds of their creation.
 func (ns *namespace) correct(all *SuspectCounts, key destination, u *destinationUse, c *suspectCount) {
 	model, first := ns.uncorrected(key, u), int64(all.of.comparedFrom()/time.Second)
 	last := int64(all.readAt/time.Second) - first // what was created later is not in the table
@@ -165,9 +165,9 @@ func (v *verification) addTimeWaits(e *rate.Estimator, second int64, n int32) {
 	v.corrected.AddAt(second, n)
 }
 
-// difference is by how much the kernel's number, which is least to most, is certainly above the model's;
-// negative: below it. The two may differ by moved without that, and the kernel may be ahead by some
-// whose transitions are still on their way.
+// difference is by how much the kernel's number, which is least to most, is certainly above the model's; negative:
+// below it. A difference of moved is uncertain. ahead is how many the kernel may have more because their
+// transitions are still on their way.
 func difference(least, most, model, moved, ahead float64) float64 {
 	return max(least-moved-ahead-model, 0) + min(most+moved-model, 0)
 }

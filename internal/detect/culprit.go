@@ -40,8 +40,8 @@ type Culprit struct {
 // may be chance: a shell loop starts a new process for each connection.
 const minShareNamed = 0.02
 
-// nameLiving drops the candidates that are gone. It sets Processes, and PID to the busiest of the others,
-// unless the share of that process may be chance.
+// nameLiving drops the candidates that are gone; gone may be nil. It sets Processes to the number of the others, and
+// PID to the busiest of them, unless the share of that process may be chance.
 func (c *Culprit) nameLiving(gone func(Process) bool) {
 	c.PID, c.PIDShare, c.Processes = 0, 0, 0
 	var living []processCount

@@ -17,7 +17,7 @@
 //	tracker.go           how many ports and TIME_WAITs does each destination and server use?
 //	namespace.go         what are the limits of a namespace, and does the kernel's count confirm the model?
 //	seed.go              what was there before the start?
-//	verification.go     does the kernel's table confirm a suspect?
+//	verification.go      does the kernel's table confirm a suspect?
 //	correction.go       how does its table correct the model?
 //	suspects.go          what does the kernel's table have of the suspects?
 //	open_sockets.go      which connections are gone, although their ends were lost?

@@ -28,10 +28,10 @@ func New(c Config, now time.Duration) *Engine {
 	return &Engine{tracker: tr, detectors: all, observers: newObservers(all), alerts: newLifecycle(&c)}
 }
 
-// Needs returns the transitions that detection uses: four of the ten that a connection
-// over loopback makes, two of its client and two of its server; the step to FIN_WAIT2
-// of a socket that a process still has; and the beginning and end of listeners. The engine ignores all
-// others, so the kernel need not emit them for it.
+// Needs returns the transitions that detection uses: four of the ten that a connection over loopback makes, two of
+// its client and two of its server if the client closes first; the step to FIN_WAIT2 of a socket that a process
+// still has; and the beginning and end of listeners. The engine ignores all others, so the kernel need not emit
+// them for it.
 func Needs() tcp.Transitions {
 	tr := newTracker(Config{}.withDefaults())
 	needs := tr.needs()
@@ -127,8 +127,8 @@ func (e *Engine) AlertsSuppressed() uint64 { return e.alerts.suppressed.total }
 // HasOpenAlerts reports whether alerts are open.
 func (e *Engine) HasOpenAlerts() bool { return len(e.alerts.open) > 0 }
 
-// Finish closes every open alert, and returns the alerts to report. It must be the last call. Failed
-// connects that wait for the kernel's table to decide the kind of their alert get one before.
+// Finish closes every open alert, and returns the alerts to report. It must be the last call. Before that it opens
+// alerts about failed connects that still wait for the kernel's table to decide the kind of their alert.
 func (e *Engine) Finish(now time.Duration) []Alert {
 	e.tracker.exhausted.ending = true
 	e.check(now)
@@ -189,9 +189,9 @@ func (e *Engine) UpdateCloseWait(now, readAt time.Duration, netns uint32, socket
 	e.tracker.takeCloseWait(readAt, netns, sockets)
 }
 
-// UpdateOpen sets the connections of a namespace that were open at some moment since the
-// request; since is its OpenRequestedAt. The engine forgets those that it counts as open and the table does not have: their
-// ends were lost.
+// UpdateOpen sets the connections of a namespace that were open at some moment since the request; since is its
+// OpenRequestedAt. The engine forgets those that it counts as open and the table does not have: their ends were
+// lost.
 func (e *Engine) UpdateOpen(now, since time.Duration, netns uint32, o *OpenSockets) {
 	e.tracker.takeOpen(now, since, netns, o)
 }

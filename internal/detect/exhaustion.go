@@ -197,8 +197,8 @@ func (x *exhaustion) hasChangedKind(share float64) bool {
 	return share > timeWaitShareTakes
 }
 
-// change gives the failures to the other kind: all of them if the first one was wrong, else
-// those from now on, which are at least one.
+// change gives the failures to the other kind: all of them if the first kind was not confirmed, else those since the
+// last decision, at least one.
 func (x *exhaustion) change() {
 	x.kind = kindFor(x.kind == notTimeWaits)
 	if x.refuted = !x.confirmed; !x.refuted {

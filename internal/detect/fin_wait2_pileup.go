@@ -113,7 +113,7 @@ func (d *finWait2Pileup) seedAttached(netns uint32, client bool, s *tcp.Socket) 
 	d.attached.add(d.now, waitingKeyOf(netns, client, s.Local, s.Peer), &s.Transition)
 }
 
-// pin keeps the entry of created because of which the kernel's table is requested.
+// pin keeps the entry of created that makes the detector request the kernel's table.
 func (d *finWait2Pileup) pin(c cause) {
 	key := c.(waitingKey)
 	d.created.Pin(key, key.hash())

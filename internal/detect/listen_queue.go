@@ -78,7 +78,7 @@ func (d *listenQueue) observe(t *tcp.Transition) {
 	}
 }
 
-// opened takes a socket that has begun to listen.
+// opened remembers the owner of a socket that has begun to listen.
 func (d *listenQueue) opened(t *tcp.Transition) {
 	n := d.netnsOf(t.Netns, quotaOf(t.UID))
 	if n == nil {
@@ -108,7 +108,7 @@ func (d *listenQueue) opened(t *tcp.Transition) {
 	}
 }
 
-// closed takes a socket that listens no more.
+// closed forgets a socket that listens no more, and its namespace if that has no other listener.
 func (d *listenQueue) closed(t *tcp.Transition) {
 	n := d.netns[t.Netns]
 	if n == nil {

@@ -49,7 +49,7 @@ type namespace struct {
 
 	open            int64         // connections that count as open; 0 before the first loss
 	openRequestedAt time.Duration // when they were requested from the kernel's table; 0: never
-	openCheckedAt   time.Duration // when those were requested that have been compared; 0: never
+	openCheckedAt   time.Duration // openRequestedAt of the newest table that was compared with the model; 0: none was
 	openAnswer      openAnswer
 
 	notReusable rate.Estimator // TIME_WAITs that connect() may not take over: those of servers, and some of clients
@@ -275,10 +275,9 @@ func (u *destinationUse) newestWait() bool {
 	return u.waitingOldest < u.waitingSpan+u.waitingSpan/4+2*time.Second
 }
 
-// learnWaiting finds out how long the peers take to close (waitingDelay), if they all do, from how many
-// sockets wait and for how long the oldest has waited. If none was created for a while, several delays fit
-// the number: the peers may have closed at any time since. If the delay of before is one of these, it
-// stays.
+// learnWaiting finds out how long the peers take to close (waitingDelay), if they all do, from how many sockets wait
+// and for how long the oldest has waited. If none was created for a while, several delays fit the number: the
+// peers may have closed at any time since. If the last delay fits, it stays.
 func (u *destinationUse) learnWaiting() {
 	u.waitingSpan = u.TimeForFinWait2(u.waiting)
 	most := u.TimeForFinWait2(u.waiting + 1 + u.waiting/20)

@@ -14,16 +14,15 @@ const (
 	openSettles = time.Second
 )
 
-// OpenSockets counts the connections of one namespace in the kernel's table, except those
-// in SYN_RECV and LAST_ACK. It is for one goroutine until it is passed to
-// [Engine.UpdateOpen].
+// OpenSockets counts the connections of one namespace in the kernel's table. The caller leaves out those in
+// SYN_RECV and LAST_ACK. It is for one goroutine until it is passed to [Engine.UpdateOpen].
 type OpenSockets struct {
 	byDestination map[destination]int
 	ports         tcp.PortSet // local ports of all of them
 	full          bool        // some are missing in byDestination, for lack of room
 }
 
-// Add counts a connection of a namespace with these limits, and ignores timewait sockets. The
+// Add counts a connection of a namespace with the limits l, and ignores timewait sockets. The
 // connections of a listener outside the range of ephemeral ports do not count for destinations.
 // Other connections of servers do. That does no harm: the engine forgets no more of its open
 // connections than a destination has too many.

@@ -126,8 +126,8 @@ func newOutcomeTable(limit int) outcomeTable {
 	return outcomeTable{Table: topk.New[endpointKey, outcomes](limit)}
 }
 
-// entryAt returns the outcomes of an endpoint, advanced to now, for the caller to count one in. The
-// weight of the endpoint grows by one.
+// entryAt returns the outcomes of an endpoint, advanced to now. The caller must count one outcome: entryAt has added
+// it to the weight of the endpoint.
 func (t *outcomeTable) entryAt(now time.Duration, key endpointKey, user topk.User) *outcomes {
 	e := t.GetOrInsert(key, key.hash(), user)
 	e.Value.advance(now)

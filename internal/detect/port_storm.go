@@ -91,8 +91,8 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], x *exhaust
 	return c != 0
 }
 
-// stormCapacity is portCapacity, or 0 if a destination has too few connections for a forecast. fails
-// means that connects have failed: then no forecast is needed.
+// stormCapacity is portCapacity, or 0 if a destination has too few connections for a forecast. fails means that
+// connects have failed: then the number of connections does not matter.
 func (d portStorm) stormCapacity(e *topk.Entry[destination, destinationUse], fails bool) (float64, *namespace) {
 	if e.Weight < minConnections && !fails {
 		return 0, nil
@@ -204,9 +204,9 @@ func (ns *namespace) portsFor(use *destinationUse) int {
 	return max(0, ns.ports-ns.boundByOthers(use))
 }
 
-// portCapacity is how many local ports TIME_WAITs can take for a destination. It is 0 if the limits of
-// the namespace or of the sockets (ownRange) are not known, or if tcp_max_tw_buckets is lower. The
-// namespace is nil if its limits are not known.
+// portCapacity is how many local ports TIME_WAITs can take for a destination. It is 0 if the limits of the
+// namespace or of the sockets (ownRange) are not known, if all ports are bound, or if tcp_max_tw_buckets is lower.
+// The namespace is nil if its limits are not known.
 func (tr *tracker) portCapacity(key destination, use *destinationUse) (float64, *namespace) {
 	ns := tr.knownNamespace(key.netns)
 	if ns == nil || key.ownRange { // no event shows how many ports a socket with its own range may use

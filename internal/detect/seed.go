@@ -43,7 +43,7 @@ func (e *Engine) Seed(now time.Duration, netns uint32, s *tcp.Socket) {
 	e.tracker.seed(now, netns, s)
 }
 
-// SeedingDone ends seeding at a time: Seed must not be called after it.
+// SeedingDone ends seeding at the time now. Seed must not be called after it.
 func (e *Engine) SeedingDone(now time.Duration) {
 	s := &e.tracker.seeding
 	s.observed, s.took = nil, max(1, now-s.began)
@@ -70,15 +70,15 @@ func (s *seeding) record(cookie uint64, d *destination, counted bool) {
 	}
 }
 
-// isUncounted reports whether a connection that ends does not count as open, because it is older than
-// the tracer and Seed has not had it yet: its end must not count as that of another one.
+// isUncounted reports whether a connection that ends does not count as open, because it is older than the tracer and
+// was not passed to Seed yet: its end must not count as the end of another connection.
 func (s *seeding) isUncounted(t *tcp.Transition) bool {
 	return s.observed != nil && !s.full && t.Cookie != 0 && !s.observed[t.Cookie]
 }
 
-// has reports whether Observe may have had a transition of the socket, or Seed the socket itself.
-// Without room to remember them all that may be true of any: a socket that is not counted does less harm
-// than one that is counted for ever.
+// has reports whether the socket may have been counted: a transition of it was passed to Observe, or the socket to
+// Seed. If there was no room to remember them all, it is true for every socket: a socket that is not counted does
+// less harm than one that is counted for ever.
 func (s *seeding) has(cookie uint64, d *destination) bool {
 	if s.full {
 		return true

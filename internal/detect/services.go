@@ -121,8 +121,8 @@ func (s *topServices) insert(t *tcp.Transition) *processCount {
 	return &s.processes[i]
 }
 
-// lightest returns the index of a process with the smallest count. It searches on from the process
-// that it found before: with many processes most have the smallest count or one more.
+// lightest returns the index of a process with the smallest count. It continues after the process that it found
+// last: where there are many processes, most have the smallest count or one more.
 func (s *topServices) lightest() int {
 	for range s.processes {
 		if s.searchIndex++; s.searchIndex >= len(s.processes) {
@@ -189,7 +189,7 @@ func (s *topServices) uncount(by countedFor) {
 	}
 }
 
-// decay halves all counts, so that a process that has stopped soon leaves the list.
+// decay halves all counts, so that a process that causes nothing any more soon leaves the list.
 func (s *topServices) decay() {
 	s.total /= 2
 	for _, c := range s.services {

@@ -68,7 +68,7 @@ func (o *simOracle) judgeRegular(d *simDestination) {
 	}
 }
 
-// makePlain makes of a run one regular storm, of which the engine gets everything, and every answer soon.
+// makePlain makes of a run one regular storm. The engine gets all of it, and every answer soon.
 func (r *simRun) makePlain() {
 	l, k := r.loads[0], r.k
 	ports := float64(k.limits.PortCount())

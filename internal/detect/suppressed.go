@@ -84,8 +84,8 @@ func (l *lifecycle) admits(key alertKey, describe func() Finding, now time.Durat
 	return f.Culprit.user, true
 }
 
-// mayBeAdmitted reports whether admits is to find out the severity and the user of a cause, which costs
-// CPU. While there is little room it does so once in severityInterval for each cause.
+// mayBeAdmitted reports whether admits is to find out the severity and the user of a cause, which costs CPU. While
+// a group has maxOpenAlerts or more, that is once in severityInterval for each suppressed cause.
 func (l *lifecycle) mayBeAdmitted(key alertKey, now time.Duration) bool {
 	s := l.suppressed.causes[key]
 	if g := l.inGroup[key.group()]; s == nil || g == nil || g.total < maxOpenAlerts {
@@ -112,8 +112,8 @@ func (s *suppressed) add(key alertKey, now time.Duration) {
 	s.count(1, now)
 }
 
-// addMore takes a suppressed cause for which there is no room in causes. Such causes are raised again in
-// each tick, and only as many count as are more than in the tick before: see sweep.
+// addMore takes a suppressed cause for which there is no room in causes. Such causes are raised again in each tick,
+// so sweep adds to the total only how many more there are than in the tick before.
 func (s *suppressed) addMore(now time.Duration) {
 	if s.moreAt != now {
 		s.more, s.moreAt = 0, now
@@ -143,7 +143,7 @@ func (s *suppressed) sweep(now time.Duration) (lasts bool) {
 	return lasts
 }
 
-// describe names the group with the most suppressed causes.
+// describe makes the finding of the alert AlertsSuppressed. It names the group with the most suppressed causes.
 func (s *suppressed) describe(now time.Duration) Finding {
 	groups := make(map[group]int)
 	var largest group

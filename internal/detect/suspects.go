@@ -32,11 +32,11 @@ type suspect struct {
 // about to end, and do not count: the kernel's timers are up to 2 s late.
 const comparedFor = 57 * time.Second
 
-// comparedFrom is when the oldest TIME_WAITs were created that are compared. It is a full
-// second, as the model counts by seconds.
+// comparedFrom is the creation time from which on TIME_WAITs are compared. It is a full second, because the model
+// counts by seconds.
 func (s *Suspects) comparedFrom() time.Duration { return s.since.Truncate(time.Second) - comparedFor }
 
-// Newest returns those of s and o that were requested last. Both may be nil.
+// Newest returns s or o, the one with the later request. Both may be nil.
 func (s *Suspects) Newest(o *Suspects) *Suspects {
 	if s == nil || o != nil && o.since > s.since {
 		return o
@@ -103,8 +103,8 @@ func (s *Suspects) NewCounts(readAt time.Duration, l *tcp.Limits) *SuspectCounts
 // Done ends the count at the time readUntil: the whole table has been read.
 func (c *SuspectCounts) Done(readUntil time.Duration) { c.readUntil = max(c.readUntil, readUntil) }
 
-// Add counts a socket of the namespace, if it is a suspect's. The table may list a socket
-// twice that has become a timewait socket meanwhile: each port counts once.
+// Add counts a socket of the namespace if its destination is a suspect, and connect() could choose its port. The
+// table may list a socket twice that has become a timewait socket meanwhile: each port counts once.
 func (c *SuspectCounts) Add(netns uint32, s *tcp.Socket) {
 	key := destination{local: s.Local.Addr, peer: s.Peer.Addr, netns: netns, peerPort: s.Peer.Port}
 	if key != c.last {

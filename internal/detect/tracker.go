@@ -218,9 +218,9 @@ func (tr *tracker) close(t *tcp.Transition) {
 	}
 }
 
-// isClient reports whether the connection uses a port that connect() chose or would have
-// chosen: the rule at the end is the rule at the start, whatever was bound meanwhile. For a
-// socket that is older than the tracer the port itself decides.
+// isClient reports whether the connection uses a port that connect() chose or could have chosen. The rule is the
+// same when a connection opens and when it ends, whatever was bound meanwhile. For a socket that is older than
+// the tracer its port decides.
 func (tr *tracker) isClient(t *tcp.Transition, ns *namespace) bool {
 	switch {
 	case t.Role == tcp.RoleServer:
@@ -280,9 +280,9 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 	use.Value.ClosedToTimeWait(t.Monotonic, kind)
 }
 
-// countedUnder is the destination for which a connection that ends was counted when it opened. A socket with its own
-// range that is older than the tracer was counted with those that have none: the kernel's table
-// does not show the range.
+// countedUnder is the destination for which a connection that ends was counted when it opened. A socket with its
+// own range that is older than the tracer was counted with those without: the kernel's table does not show the
+// range. countedUnder takes such a socket off destinationUse.earlier.
 func (tr *tracker) countedUnder(t *tcp.Transition) destination {
 	key := destinationOf(t)
 	if !key.ownRange {

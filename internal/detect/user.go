@@ -22,8 +22,8 @@ func quotaOf(uid uint32) uint32 {
 	return firstSubordinate + uid>>16
 }
 
-// userOf is on whose account a table keeps what a transition is about: that of the socket's
-// user, in its network namespace. Many containers run as uid 0, in namespaces of their own.
+// userOf is on whose account a table keeps what a transition is about: the user of the socket, in its network
+// namespace. Many containers run as uid 0, each in a namespace of its own.
 func userOf(t *tcp.Transition) topk.User { return userIn(t.UID, t.Netns) }
 
 func userIn(uid, netns uint32) topk.User {
@@ -86,7 +86,7 @@ func (l *LeftOut) Total() uint64 {
 	return l.Destinations + l.Servers + l.Namespaces + l.Endpoints + l.Exhaustions + l.Sockets + l.Leaks + l.Ports + l.Listeners + l.Seeds
 }
 
-// Tables names what has been left out of.
+// Tables returns the names of the tables that were full, for messages.
 func (l *LeftOut) Tables() (names []string) {
 	for _, table := range []struct {
 		name  string
@@ -121,7 +121,7 @@ func (e *Engine) LeftOut() LeftOut {
 	return l
 }
 
-// AddLeftOut counts sockets of a namespace that has more than the caller can read.
+// AddLeftOut counts sockets that the caller has not read, because a namespace has more than it can take.
 func (e *Engine) AddLeftOut(sockets uint64) { e.tracker.leftOut.Sockets += sockets }
 
 // evictor is a detector with a table of endpoints of its own.
@@ -136,8 +136,8 @@ type leavesOut interface{ socketsLeftOut() uint64 }
 
 func (d *finWait2Pileup) socketsLeftOut() uint64 { return d.attached.leftOut + d.unsighted }
 
-// excess turns the number that each of many readings leaves out into a total: what a reading leaves out
-// again counts only once.
+// excess turns the number that each of many readings leaves out into a total. What the reading before has left out,
+// too, does not count again.
 type excess struct{ before uint64 }
 
 // grow takes the number of a reading, and returns by how much it is above that of the reading before.

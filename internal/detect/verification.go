@@ -33,7 +33,7 @@ const (
 type verification struct {
 	wanted     bool          // a detector asks for a count
 	urgent     bool          // the numbers are not verified; an alert may wait for the count
-	opensSince time.Duration // since when the model has said that an alert opens; 0: it does not
+	opensSince time.Duration // since when the model has found a storm that opens an alert; 0: it finds none
 
 	firstRequestedAt time.Duration // 0: never
 	requestedAt      time.Duration // the newest request
@@ -220,10 +220,10 @@ func (tr *tracker) claimOf(opening bool, opensSince *time.Duration, isVerified, 
 	return c
 }
 
-// mayOpen decides whether a storm that the model finds may open its alert: after the kernel
-// has confirmed it (isConfirmed), or if there is no time or no way to ask. A count that refutes the storm
-// corrects the model, which then finds no storm. A count of before the last loss is not enough: there is
-// time for a newer one. opensSince is since when the model has found the storm; 0: it has not before.
+// mayOpen decides whether a storm that the model finds may open its alert: after the kernel has confirmed it
+// (isConfirmed), if there is no time to wait for the count, or if no count came within countWait. A count that
+// refutes the storm corrects the model, which then finds no storm. A count from before the last loss is not enough,
+// because there is time for a newer one. opensSince is since when the model has found the storm; 0: mayOpen sets it.
 func (tr *tracker) mayOpen(opensSince *time.Duration, isConfirmed bool, f rate.Forecast) bool {
 	if *opensSince == 0 {
 		*opensSince = tr.now
@@ -231,8 +231,8 @@ func (tr *tracker) mayOpen(opensSince *time.Duration, isConfirmed bool, f rate.F
 	return isConfirmed || f.Exhausts && f.ExhaustedIn <= noTimeToAsk || tr.now-*opensSince >= countWait
 }
 
-// countsDue reports whether counts are to be requested: once a second on average. The second
-// request may follow after half a second.
+// countsDue reports whether counts are to be requested: once a second on average, and half a second after the
+// request before at the earliest.
 func (tr *tracker) countsDue(ns *namespace) bool {
 	return ns.wantCounts && tr.now >= ns.nextCounts-suspectedInterval/2
 }
@@ -302,8 +302,9 @@ func (tr *tracker) modelled(s *Suspects, key destination, u *destinationUse) flo
 	return u.TimeWaits(model)
 }
 
-// takeCount corrects the model of one destination by the kernel's count. The count may or may not have
-// what opened or closed while the table was read. So model and count may differ by that much.
+// takeCount corrects the model of one destination by the kernel's count. The count may or may not have what opened
+// or closed while the table was read, so model and count may differ by that much. A count during which too much
+// has moved is ignored.
 func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, c *suspectCount) {
 	s, key := all.of, x.key
 	v, ns := &u.kernel, tr.ensureNamespace(key.netns)

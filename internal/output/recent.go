@@ -12,11 +12,11 @@ import (
 const maxResent = 8 << 20
 
 // recentLines are the last lines of an output to a socket: those that its reader may not have read.
-// A write succeeds as soon as this kernel has the bytes. They may wait here for the peer's kernel, or
-// there for the reader, and are gone if it ends.
+// A write succeeds as soon as this host's kernel has the bytes. They wait in this kernel for the peer's
+// kernel, and in the peer's kernel for the reader. If the connection ends meanwhile, they are lost.
 type recentLines struct {
 	lines  []byte
-	window int // the most that the reader of any connection may not have read, in bytes
+	window int // the largest result of unread so far, in bytes, at most maxResent
 }
 
 // add takes whole lines that conn has got.
@@ -31,7 +31,7 @@ func (r *recentLines) add(lines []byte, conn net.Conn) {
 	r.lines = append(r.lines, lines...)
 }
 
-// tail is the last window, and the beginning of its first line.
+// tail returns the last window bytes, preceded by the beginning of their first line. It is a part of r.lines.
 func (r *recentLines) tail() []byte {
 	if cut := len(r.lines) - r.window; cut > 0 {
 		return r.lines[bytes.LastIndexByte(r.lines[:cut], '\n')+1:]
@@ -39,7 +39,7 @@ func (r *recentLines) tail() []byte {
 	return r.lines
 }
 
-// unread returns how many bytes the reader of conn may not have read, at most.
+// unread returns an upper bound of the bytes that the reader of conn has not read; maxResent if it is not known.
 //
 // Unix sockets: what is not read counts against the sender's buffer (sock_alloc_send_pskb in
 // net/core/sock.c). TCP: what is not acknowledged, and what the peer's kernel holds. That is no more

@@ -19,14 +19,14 @@ import (
 const (
 	// firstRetry and longestRetry bound the time between two attempts to connect.
 	firstRetry, longestRetry = 100 * time.Millisecond, 30 * time.Second
-	// stableAfter is how long a connection lasts until the next failure counts as the first.
+	// stableAfter is how long a connection must have lasted for its failure to count as the first again.
 	stableAfter = 10 * time.Second
 	// dialLimit bounds one attempt, the lookup of the name included.
 	dialLimit = 10 * time.Second
 	// writeLimit is the longest time of a write without TLS.
 	writeLimit = time.Second
-	// userTimeout is how long the peer's kernel may acknowledge nothing: a host that is gone answers
-	// nothing at all (TCP_USER_TIMEOUT, tcp(7)).
+	// userTimeout is how long sent data may stay without an acknowledgement before the connection fails
+	// (TCP_USER_TIMEOUT, tcp(7)): a host that is gone acknowledges nothing.
 	userTimeout = 2 * time.Minute
 )
 
@@ -34,8 +34,8 @@ const (
 type Remote struct {
 	Network string      // tcp, unix or unixgram
 	Address string      // host:port or a path
-	TLS     *tls.Config // nil: none
-	Own     *OwnSockets // gets each TCP socket before it connects; nil: not wanted
+	TLS     *tls.Config // nil: no TLS
+	Own     *OwnSockets // gets the cookie of each TCP socket before it connects; nil: no cookies are kept
 	// Notify gets a message when the connection is lost, and when it is there again. It must not wait.
 	Notify func(message string)
 }
@@ -53,7 +53,7 @@ type remote struct {
 	lost     *atomic.Bool // the peer has closed conn
 	failures int          // consecutive
 	next     time.Time    // the earliest moment for the next attempt
-	notified bool         // of the failures
+	notified bool         // Notify has reported the failures
 	closed   bool
 
 	recent  recentLines
@@ -82,7 +82,7 @@ func (o *remote) control(network, _ string, c syscall.RawConn) error {
 	})
 }
 
-// connect makes one attempt.
+// connect makes one attempt to connect, and calls failed if it fails. It waits for up to dialLimit.
 func (o *remote) connect() {
 	ctx, cancel := context.WithTimeout(o.ctx, dialLimit)
 	defer cancel()
@@ -122,15 +122,15 @@ func setUserTimeout(conn *net.TCPConn) {
 	})
 }
 
-// watch reads what the peer sends, and discards it, until the peer closes the connection. So a
-// connection that ends while there is nothing to write is noticed.
+// watch discards what the peer sends, until the connection ends. So the end is noticed even while there is
+// nothing to write.
 func (o *remote) watch(conn net.Conn, lost *atomic.Bool) {
 	_, _ = io.Copy(io.Discard, conn)
 	lost.Store(true)
 	o.wake()
 }
 
-// failed ends the connection, if there is one, and waits with the next attempt.
+// failed ends the connection, if there is one, and sets the time of the next attempt. It does not wait.
 func (o *remote) failed(err error) {
 	if o.conn != nil {
 		_ = o.conn.Close()
@@ -156,8 +156,8 @@ func (o *remote) failed(err error) {
 	time.AfterFunc(pause, o.wake)
 }
 
-// try writes to the connection. What it returns is whole lines: the rest of a line that a broken
-// connection has cut goes to the next one as a whole.
+// try writes to the connection. written counts whole lines only: a line that a broken connection has cut goes
+// to the next connection from its beginning. Every failure is EAGAIN.
 func (o *remote) try(lines []byte) (written int, err error) {
 	if !o.ready() {
 		return 0, unix.EAGAIN
@@ -172,7 +172,8 @@ func (o *remote) try(lines []byte) (written int, err error) {
 	return whole, o.outcome(err)
 }
 
-// ready reports whether the connection has all recent lines.
+// ready writes the recent lines that the connection must get first. It reports whether there is a connection
+// and it has got all of them. It ends a connection that the peer has closed.
 func (o *remote) ready() bool {
 	if o.conn != nil && o.lost.Load() {
 		o.failed(fmt.Errorf("%s closed the connection", o.Address))
@@ -207,8 +208,8 @@ func (o *remote) tryDatagrams(lines []byte) (written int, err error) {
 	return written, nil
 }
 
-// write writes to the connection. A TLS connection cannot go on after a write that ended early, so it
-// has as long as it takes.
+// write writes to the connection, for up to writeLimit. With TLS it has no limit, because a TLS connection
+// cannot go on after a write that ended early.
 func (o *remote) write(b []byte) (int, error) {
 	if o.TLS == nil {
 		_ = o.conn.SetWriteDeadline(time.Now().Add(writeLimit))
@@ -216,7 +217,8 @@ func (o *remote) write(b []byte) (int, error) {
 	return o.conn.Write(b)
 }
 
-// outcome ends a connection that has failed with err. It returns EAGAIN if there is more to write.
+// outcome ends the connection if err is a failure. At writeLimit (os.ErrDeadlineExceeded) the connection stays.
+// outcome returns EAGAIN for every error: what is not written yet can be written later.
 func (o *remote) outcome(err error) error {
 	if err == nil {
 		return nil
@@ -227,7 +229,8 @@ func (o *remote) outcome(err error) error {
 	return unix.EAGAIN
 }
 
-// awaitRoom connects, or waits for the time to do so.
+// awaitRoom connects if there is no connection. It first waits for the time of the next attempt, but no longer
+// than pollPeriod.
 func (o *remote) awaitRoom() {
 	if o.conn != nil {
 		return
@@ -244,8 +247,8 @@ func (o *remote) awaitRoom() {
 	o.connect()
 }
 
-// attend connects again, without lines to write, if the connection is lost: the reader may not have
-// read the recent lines.
+// attend connects again if the connection is lost while there are no new lines to write: the reader may not
+// have read the recent lines.
 func (o *remote) attend() {
 	if o.ready() || o.conn != nil || len(o.recent.lines) == 0 || time.Now().Before(o.next) {
 		return

@@ -16,18 +16,20 @@ import (
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
-// rotationRetry is the time after a rotation that failed.
+// rotationRetry is the least time between a rotation that failed and the next attempt.
 const rotationRetry = time.Minute
 
-// Rotation is when a file is renamed and a new one begun, and what becomes of the old ones. The zero
-// value is never.
+// Rotation is when a file is renamed and a new one begun, and what becomes of the old ones. Size and Age
+// of 0 mean never.
 type Rotation struct {
-	Size     int64         // bytes; 0: any
-	Age      time.Duration // since the file was opened, checked at each write; 0: any
-	Keep     int           // old files; the oldest are removed
-	Compress bool          // old files, with gzip
-	Header   []byte        // begins each new file; it is not part of the lines
-	Notify   func(message string)
+	Size     int64         // the most bytes of a file, unless one line has more; 0: no limit
+	Age      time.Duration // since the file was opened, checked at each write; 0: no limit
+	Keep     int           // how many old files stay; the oldest are removed
+	Compress bool          // whether old files are compressed, with gzip
+	Header   []byte        // begins each file that a rotation makes; it does not count as written
+	// Notify gets a message when a rotation fails or an old file may be incomplete. Any goroutine may
+	// call it. It must not wait.
+	Notify func(message string)
 }
 
 // rotatingFile is a regular file with a Rotation. It renames, makes and removes files through a
@@ -39,12 +41,13 @@ type rotatingFile struct {
 	base     string // the file's name in root
 	size     int64  // bytes
 	opened   time.Time
-	midLine  bool      // a failed write has left part of a line
-	next     time.Time // no rotation before
-	tidying  chan struct{}
+	midLine  bool          // a failed write has left part of a line
+	next     time.Time     // no rotation before this time
+	tidying  chan struct{} // full while tidy runs
 }
 
-// Rotate returns out with a rotation. It fails if out is not a regular file with a path.
+// Rotate returns out with a rotation, and tidies the old files of an earlier run in the background. It fails
+// if out is not a regular file with a path, or if the directory of the path cannot be opened.
 func Rotate(out Output, r Rotation) (Output, error) {
 	file, ok := out.(*regularFile)
 	if !ok || !file.Reopens() {
@@ -60,7 +63,7 @@ func Rotate(out Output, r Rotation) (Output, error) {
 	return f, nil
 }
 
-// begin notes the size of the file that is open.
+// begin notes the size of the file that is open, and the present as the time of its opening.
 func (f *rotatingFile) begin() {
 	f.size, f.opened = 0, time.Now()
 	if info, err := f.file.Stat(); err == nil {
@@ -70,7 +73,7 @@ func (f *rotatingFile) begin() {
 
 func (f *rotatingFile) Write(lines []byte) (int, error) { return writeAll(f, lines) }
 
-// try writes as many lines at once as the file may have.
+// try writes the lines in pieces, each as large as the open file may get, and rotates between the pieces.
 func (f *rotatingFile) try(lines []byte) (written int, err error) {
 	for written < len(lines) && err == nil {
 		if f.due(firstLine(lines[written:])) {
@@ -91,7 +94,7 @@ func (f *rotatingFile) try(lines []byte) (written int, err error) {
 	return written, err
 }
 
-// due reports whether line belongs to a new file.
+// due reports whether a rotation must come before line is written. It is false for a file without lines.
 func (f *rotatingFile) due(line []byte) bool {
 	if f.size <= int64(len(f.rotation.Header)) || f.midLine {
 		return false
@@ -119,7 +122,7 @@ func (f *rotatingFile) rotate() {
 	if len(f.rotation.Header) > 0 {
 		n, err := f.regularFile.try(f.rotation.Header)
 		f.size += int64(n)
-		if err != nil { // so will the next line, which reports it
+		if err != nil { // the next line probably fails, too, and then the run ends or waits
 			f.rotation.Notify(err.Error())
 		}
 	}
@@ -139,12 +142,12 @@ func (f *rotatingFile) replace(old string) (*os.File, error) {
 	return file, err
 }
 
-// tidy compresses and removes old files in the background, unless that is going on.
+// tidy compresses and removes old files in the background. It does nothing while an earlier call runs.
 func (f *rotatingFile) tidy() {
 	select {
 	case f.tidying <- struct{}{}:
 	default:
-		return // the next one does it
+		return // the next call takes these files, too
 	}
 	path := f.path // Reopen writes to the field meanwhile
 	go func() {
@@ -155,20 +158,21 @@ func (f *rotatingFile) tidy() {
 	}()
 }
 
-// Reopen is that of the regular file; its rotation goes on with the new one.
+// Reopen opens the path again, as Reopen of the regular file does. The new file is rotated, too. It gets no
+// Header.
 func (f *rotatingFile) Reopen() error {
 	err := f.regularFile.Reopen()
 	f.begin()
 	return err
 }
 
-// Close waits for the compression of an old file: it would begin anew at the next start.
+// Close waits for tidy if it runs: a compression that is cut off begins anew at the next start.
 func (f *rotatingFile) Close() error {
 	f.tidying <- struct{}{}
 	return errors.Join(f.regularFile.Close(), f.root.Close())
 }
 
-// The names of old files, after that of the file.
+// What follows the file's name in the names of old files, and of those that a compression is writing.
 var (
 	oldName  = regexp.MustCompile(`^\.\d{8}T\d{6}\.\d{9}Z(\.gz)?$`)
 	partName = regexp.MustCompile(`^\.\d{8}T\d{6}\.\d{9}Z\.gz\.part$`)
@@ -186,7 +190,7 @@ func tidy(root *os.Root, base string, r Rotation) error {
 		switch {
 		case !found:
 		case partName.MatchString(suffix),
-			// The compressed file is whole: it has got its name after that.
+			// The compressed file is whole: compress renames it last.
 			oldName.MatchString(suffix) && slices.Contains(names, name+".gz"):
 			err = errors.Join(err, root.Remove(name))
 		case oldName.MatchString(suffix):
@@ -215,7 +219,8 @@ func list(root *os.Root) ([]string, error) {
 	return dir.Readdirnames(-1)
 }
 
-// compress replaces a file by a compressed one. At every moment one of the two is whole.
+// compress replaces a file by a compressed one, NAME.gz with the mode of the file. At every moment one of the
+// two is whole.
 func compress(root *os.Root, name string) (err error) {
 	part := name + ".gz.part"
 	from, err := root.Open(name)

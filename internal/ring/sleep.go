@@ -24,8 +24,8 @@ import (
 // between the two. Sleep publishes the position and then reads whether there is a sample; Go's atomic
 // operations are sequentially consistent. So at least one of them sees what the other has done.
 
-// alarms end a Sleep besides the programs: an eventfd that Wake writes to, and a timer that never
-// expires, but is canceled when the wall clock is set.
+// alarms are what ends a Sleep, besides the programs: an eventfd that Wake writes to, and a timer that the
+// kernel cancels when the wall clock is set. The timer expires in 2038, which ends one Sleep.
 type alarms struct {
 	wake, clockSet int         // descriptors
 	woken          atomic.Bool // Wake was called, and no Sleep has ended since
@@ -47,7 +47,7 @@ func (a *alarms) open() (err error) {
 	return nil
 }
 
-// reset empties the descriptors. They end a wait again without that, each time that they are signaled.
+// reset empties the descriptors, so that a signal that a Sleep has taken does not end the next one.
 func (a *alarms) reset() {
 	var count [8]byte
 	_, _ = unix.Read(a.wake, count[:])     // EAGAIN: nobody called Wake

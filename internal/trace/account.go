@@ -5,7 +5,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// account counts what became of the events that one output was given:
+// account counts what became of the events that one output was given. For transitions:
 // read = written + dropped + lostTransitions.
 type account struct {
 	read, dropped, written, connections, timeWaitEnds uint64
@@ -55,7 +55,7 @@ func (a *account) record(t *tcp.Transition, d disposition) {
 	}
 }
 
-// unreported returns what has been lost since the last call, one record per cause.
+// unreported returns what has been lost since the last call, one record per cause, and notes it as reported.
 func (a *account) unreported(k *kernelLedger) []record.Loss {
 	now, before := a.losses(k), &a.reported
 	if now == *before {

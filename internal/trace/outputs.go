@@ -32,7 +32,7 @@ type outputs struct {
 	totals  totals
 
 	failures []error // of outputs that have failed, without output.ErrReaderGone
-	ending   bool    // the run returns the failures soon
+	ending   bool    // drain has begun: the run returns the failures soon, so the operator gets no message
 	notify   func(message string)
 
 	connections    bool   // an output has connection records
@@ -49,7 +49,7 @@ type totals struct {
 	leftOut          uint64
 	cgroupUnknown    uint64
 	earlyEnds        uint64   // ends that did not wait for a reset, for lack of room: see LostResets
-	leftOutOf        []string // the tables that the operator knows of
+	leftOutOf        []string // the tables that the operator has been notified of
 }
 
 func newOutputs(cfg *Config) *outputs {
@@ -150,7 +150,8 @@ func (o *outputs) start(at time.Time) error {
 	})
 }
 
-// endTurn writes the stats that are due, and passes on what the turn has written.
+// endTurn writes the stats that are due, passes on what the turn has written, and ends the outputs whose
+// readers are gone.
 func (o *outputs) endTurn() error {
 	return o.each(func(w *recordWriter) error {
 		if w.statsDue() && !w.stream.Stalled() {
@@ -176,7 +177,7 @@ func (o *outputs) wantCounters() bool {
 	return slices.ContainsFunc(o.writers, func(w *recordWriter) bool { return !w.stream.Stalled() || w.statsDue() })
 }
 
-// untilStats is the time until an output writes stats, at most limit.
+// untilStats is the time until an output writes stats, at most limit; negative if they are late.
 func (o *outputs) untilStats(limit time.Duration) time.Duration {
 	for _, w := range o.writers {
 		if w.interval > 0 {
@@ -186,10 +187,10 @@ func (o *outputs) untilStats(limit time.Duration) time.Duration {
 	return limit
 }
 
-// losses writes what is lost and not yet reported. now includes outputs that have stalled.
-func (o *outputs) losses(now bool) {
+// losses writes what is lost and not yet reported. It leaves out outputs that have stalled, unless all is true.
+func (o *outputs) losses(all bool) {
 	for _, w := range o.writers {
-		if now || !w.stream.Stalled() {
+		if all || !w.stream.Stalled() {
 			w.losses()
 		}
 	}
@@ -201,8 +202,7 @@ func (o *outputs) alert(a *detect.Alert) {
 	}
 }
 
-// detection takes the counts of detection. The operator gets one message for each table that is
-// full for the first time.
+// detection takes over the counts of detection. It notifies the operator once of each table that is full.
 func (o *outputs) detection(m Monitor) {
 	t := &o.totals
 	t.seededAfter, t.alertsSuppressed = m.SeededAfter(), m.AlertsSuppressed()
@@ -219,9 +219,10 @@ func (o *outputs) detection(m Monitor) {
 	}
 }
 
-// drain passes on all lines and waits until each output has written them, or is abandoned. As soon
-// as an output is done, then appends to it what follows; nil: nothing.
-func (o *outputs) drain(then func(w *recordWriter)) error {
+// drain passes on all lines and waits until each output has written them, or is abandoned. It calls
+// appendLast for each output as soon as that has written its lines; nil: there is nothing to append. It
+// returns the error of the last output.
+func (o *outputs) drain(appendLast func(w *recordWriter)) error {
 	o.ending = true
 	last := o.each(func(w *recordWriter) error { return w.stream.Flush() })
 	drained := make(chan *recordWriter, len(o.writers))
@@ -233,8 +234,8 @@ func (o *outputs) drain(then func(w *recordWriter)) error {
 	}
 	for range len(o.writers) {
 		w := <-drained
-		if w.err == nil && then != nil {
-			then(w)
+		if w.err == nil && appendLast != nil {
+			appendLast(w)
 			w.err = w.stream.Flush()
 		}
 		if w.err != nil {

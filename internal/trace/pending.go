@@ -125,7 +125,7 @@ func (l *loop) writeInOrder(e *decode.Event) error {
 	return l.writeEnd(e)
 }
 
-// writeEnd shows a transition to CLOSE with ResetAwaited to the observers, and writes it.
+// writeEnd passes a transition to CLOSE with ResetAwaited to ResetDecided of the observers, and writes it.
 func (l *loop) writeEnd(e *decode.Event) error {
 	for _, o := range l.observers {
 		o.ResetDecided(&e.Transition)
@@ -133,8 +133,8 @@ func (l *loop) writeEnd(e *decode.Event) error {
 	return l.outs.event(e)
 }
 
-// handleReset writes the pending end that the reset belongs to. If there is none, the end
-// was filtered, or is written already.
+// handleReset writes the pending end of the socket, with the reset if that follows it. If no end is pending,
+// it was filtered, or is written already.
 func (l *loop) handleReset(r *tcp.LateReset) error {
 	end := l.pending.take(socketKey(r.Cookie, r.Netns, r.Local.Port, r.Peer.Port))
 	if end == nil {

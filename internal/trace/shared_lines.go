@@ -12,7 +12,7 @@ type sharedLines struct {
 	transition, connection []byte // empty: not encoded yet
 }
 
-// begin forgets the lines of the event before.
+// begin forgets the lines of the event before. It must be called for each event.
 func (s *sharedLines) begin() { s.transition, s.connection = s.transition[:0], s.connection[:0] }
 
 func (s *sharedLines) transitionOf(e *decode.Event) []byte {

@@ -6,12 +6,12 @@ import (
 )
 
 const (
-	// firstSleep bounds a sleep on a host that has just become quiet: that often the loop looks whether
-	// the reader of the output is gone, whether firings were lost, and whether an alert is due. Each
-	// sleep without a firing doubles it, up to longestSleep.
+	// firstSleep bounds a sleep on a host that has just become quiet. After each sleep the loop looks
+	// whether the reader of an output is gone, whether firings were lost, and whether an alert is due. Each
+	// sleep without a firing doubles the bound, up to longestSleep.
 	firstSleep   = time.Second
 	longestSleep = 4 * time.Second
-	// alertSleep bounds it while alerts are open or transitions have come lately, so that alerts and
+	// alertSleep bounds a sleep while alerts are open or transitions have come lately, so that alerts and
 	// requests of detection are not late.
 	alertSleep = 250 * time.Millisecond
 	// lately is how long after the last transition alertSleep applies.
@@ -30,9 +30,9 @@ func (l *loop) wakeAtEnd(ctx context.Context) (stop func() bool) {
 	return context.AfterFunc(ctx, l.Source.Wake)
 }
 
-// sleep waits until there is an event or something is due, if nothing has come for a while. It reports
-// whether that took so long that the turn has nothing to wait for.
-func (l *loop) sleep() (over bool, err error) {
+// sleep waits until there is an event or something is due, if nothing has come for quietTurns. Otherwise it
+// returns at once. expired means that the sleep ended because something is due: then the turn must not wait.
+func (l *loop) sleep() (expired bool, err error) {
 	if l.idle <= quietTurns || l.rechecks > 0 || l.pending.count > 0 || l.outs.stalled() {
 		return false, nil
 	}
@@ -44,7 +44,7 @@ func (l *loop) sleep() (over bool, err error) {
 	return !woken, err
 }
 
-// sleepLimit is the time until something is due.
+// sleepLimit is the time until something is due, longestSleep at most; 0 or less: it is due now.
 func (l *loop) sleepLimit() time.Duration {
 	limit := min(firstSleep<<l.quietSleeps, longestSleep)
 	if l.Monitor != nil && (l.Monitor.HasOpenAlerts() || time.Since(l.lastEvent) < lately) {
@@ -56,9 +56,9 @@ func (l *loop) sleepLimit() time.Duration {
 	return l.outs.untilStats(limit)
 }
 
-// wait is how long this turn waits for events.
-func (l *loop) wait(over bool) time.Duration {
-	if over {
+// wait is how long this turn waits for events. expired is that of sleep.
+func (l *loop) wait(expired bool) time.Duration {
+	if expired {
 		return 0
 	}
 	wait := maxWait
@@ -71,8 +71,9 @@ func (l *loop) wait(over bool) time.Duration {
 	return wait
 }
 
-// readCountersInTurn reads the counters, unless all outputs have stalled, or there was no firing since it
-// read them. slept means that the turn comes after a sleep without an event.
+// readCountersInTurn reads the counters if an output can report them or has to. After a sleep without an event
+// (slept) it does so only if there was a firing since it read them, and then keeps the loop awake for
+// recheckTurns.
 func (l *loop) readCountersInTurn(slept bool) error {
 	if !l.outs.wantCounters() {
 		return nil

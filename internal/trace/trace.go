@@ -19,8 +19,8 @@ import (
 )
 
 const (
-	// maxWait is how long an event may lie in the ring while events come. The promise is 100 ms from
-	// kernel to output. An event that wakes the loop waits as long for others: see sleep.
+	// maxWait is how long an event stays in the ring at most while the loop is awake. The promise is 100 ms
+	// from kernel to output. After an event that wakes the loop, the turn waits for more events as long.
 	maxWait = 40 * time.Millisecond
 )
 
@@ -36,7 +36,8 @@ type Source interface {
 	Wake()
 	// Crowded reports whether the ring buffers may soon be too full for more events.
 	Crowded() bool
-	// Entered is the count of Counters with which every firing goes up, except during another one.
+	// Entered is the Entered of the primary program in Counters. Every firing of the tracepoint adds to it,
+	// except one that interrupts another firing.
 	Entered() (uint64, error)
 	// Counters are the kernel's counts of events so far.
 	Counters() (probe.Counters, error)
@@ -120,11 +121,11 @@ const (
 // errCountReached ends a ReadFor after the last transition of Config.Count.
 var errCountReached = errors.New("count reached")
 
-// Run writes a start record, then the records of all events until ctx is done or a
-// limit of cfg is reached, then a stop record, to each output. It always detaches the source. It
-// returns nil if it ended that way, or because the readers of all outputs went away;
-// otherwise the errors of what failed, after writing the records encoded before. The wait
-// for a reader at the end has no limit: abandon the queues to end it.
+// Run writes a start record, then the records of all events until ctx is done or a limit of cfg is reached,
+// then a stop record, to each output. It always detaches the source. It returns nil if nothing failed, or if
+// the readers of all outputs went away. Otherwise it returns the errors of what failed, also those of single
+// outputs, after it has written the records that were encoded before. The wait for a reader at the end has no
+// limit: abandon the queues to end it.
 func Run(ctx context.Context, cfg Config) error {
 	l := newLoop(cfg)
 	err := ignoreReaderGone(l.run(ctx))
@@ -214,9 +215,9 @@ func (l *loop) reasonToStop(ctx context.Context) string {
 	return ""
 }
 
-// turn handles what is in the ring, and then what was lost and what is due.
+// turn sleeps if it may, handles what is in the ring, and then what was lost and what is due.
 func (l *loop) turn() error {
-	over, err := l.sleep()
+	expired, err := l.sleep()
 	if err != nil {
 		return err
 	}
@@ -224,7 +225,7 @@ func (l *loop) turn() error {
 	began := time.Now()
 	l.idle++
 	l.takeNames()
-	readErr := l.Source.ReadFor(l.wait(over), l.handle)
+	readErr := l.Source.ReadFor(l.wait(expired), l.handle)
 	if l.idle == 0 {
 		l.lastEvent = began
 	}
@@ -234,7 +235,7 @@ func (l *loop) turn() error {
 	if readErr != nil && !errors.Is(readErr, errCountReached) {
 		return readErr
 	}
-	if err := l.readCountersInTurn(over); err != nil {
+	if err := l.readCountersInTurn(expired); err != nil {
 		return err
 	}
 	if l.Monitor != nil {
@@ -326,7 +327,7 @@ func (l *loop) stop(ctx context.Context, reason string) error {
 	return errors.Join(err, ignoreReaderGone(l.finish(ctx, reason)))
 }
 
-// finish writes the remaining events, the final stats, and stop.
+// finish writes the remaining events, the last losses and alerts, the final stats, and stop.
 func (l *loop) finish(ctx context.Context, reason string) error {
 	l.clock.sync()
 	if err := l.readRest(); err != nil {

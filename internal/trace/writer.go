@@ -85,7 +85,7 @@ func (w *recordWriter) event(e *decode.Event, done bool) error {
 	return w.stream.FlushBatch()
 }
 
-// disposition decides about the next transition.
+// disposition decides what becomes of the next transition. done is that of event.
 func (w *recordWriter) disposition(stalled, done bool) disposition {
 	switch {
 	case !w.transitions || done:
@@ -132,7 +132,8 @@ func (w *recordWriter) alert(a *detect.Alert) {
 	w.stream.Lines = w.numbered().Alert(w.stream.Lines, a)
 }
 
-// losses writes what has been lost and not yet reported, one record per cause.
+// losses writes what has been lost and not yet reported, one record per cause. It notifies the operator of the
+// number of lost alerts.
 func (w *recordWriter) losses() {
 	if lost := w.account.lostAlerts - w.account.reported.queueFullAlerts; lost > 0 {
 		w.notify(fmt.Sprintf("alerts lost since then: %d", lost))

@@ -21,7 +21,8 @@ type Files struct {
 	Root string // of the file system, "/"
 }
 
-// Lookup finds the names of a container or a pod. It reports false if no file has any.
+// Lookup finds the names of a container or a pod. It reports false if no file has any. A name that is longer
+// than maxName is left out.
 func (f Files) Lookup(k Key) (n cgroup.Names, found bool) {
 	if k.Container != "" {
 		for _, source := range f.sources(k) {
@@ -44,7 +45,7 @@ func (f Files) Lookup(k Key) (n cgroup.Names, found bool) {
 // maxName bounds a name in bytes: that of a pod in Kubernetes.
 const maxName = 253
 
-// sources are the files to read for an engine. An id without an engine may be of any.
+// sources are the functions that read the files of an engine. An id without an engine may be of any engine.
 func (f Files) sources(k Key) []func(Key) cgroup.Names {
 	switch k.Runtime {
 	case "containerd":
@@ -134,8 +135,8 @@ func (f Files) docker(k Key) cgroup.Names {
 	return n
 }
 
-// podman reads the lists of containers of root's storage; the second one is of those that go when
-// they end (podman run --rm).
+// podman reads the two lists of containers in root's storage. The second one has the containers that are
+// removed when they end (podman run --rm).
 func (f Files) podman(k Key) cgroup.Names {
 	for _, list := range []string{"containers.json", "volatile-containers.json"} {
 		var containers []struct {
@@ -157,7 +158,7 @@ func (f Files) podman(k Key) cgroup.Names {
 	return cgroup.Names{}
 }
 
-// kubelet reads names from the names of its log files, and adds them to n:
+// kubelet takes names from the names of the kubelet's log files, and adds them to n:
 // /var/log/containers/POD_NAMESPACE_CONTAINER-ID.log and /var/log/pods/NAMESPACE_POD_UID.
 func (f Files) kubelet(k Key, n cgroup.Names) cgroup.Names {
 	if k.Container != "" {

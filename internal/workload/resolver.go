@@ -63,7 +63,7 @@ type request struct {
 
 type known struct {
 	names cgroup.Names
-	until time.Time // after it an unknown container is looked for again; zero: it is known
+	until time.Time // when an unknown container may be looked for again; zero: it is known
 }
 
 // New returns a Resolver that reads the node's files.
@@ -108,10 +108,10 @@ func (r *Resolver) Answers() []Answer {
 	return answers
 }
 
-// Close ends the search. It does not wait for a read that hangs.
+// Close ends the goroutine once no request is due. It does not wait for that. It must be called once.
 func (r *Resolver) Close() { close(r.closed) }
 
-// run answers requests until none waits.
+// run answers requests until none waits or Close is called.
 func (r *Resolver) run() {
 	for {
 		next, wait, found := r.next()
@@ -130,11 +130,12 @@ func (r *Resolver) run() {
 		case <-r.wake: // a request that may be due before next
 		}
 		timer.Stop()
-		r.again(next)
+		r.requeue(next)
 	}
 }
 
-// next takes the request that is due first, and returns how long it still has to wait.
+// next takes the request that is due first, and returns how long it still has to wait. If there is none, it
+// notes that the goroutine ends.
 func (r *Resolver) next() (first request, wait time.Duration, found bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -153,8 +154,8 @@ func (r *Resolver) next() (first request, wait time.Duration, found bool) {
 	return first, max(0, time.Until(first.due)), true
 }
 
-// again puts a request back.
-func (r *Resolver) again(q request) {
+// requeue puts a request back.
+func (r *Resolver) requeue(q request) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.waiting = append(r.waiting, q)
@@ -173,7 +174,7 @@ func (r *Resolver) answer(q request) {
 	case q.tries < len(r.retries):
 		q.due = time.Now().Add(r.retries[q.tries])
 		q.tries++
-		r.again(q)
+		r.requeue(q)
 	default:
 		r.keep(q.key, known{until: time.Now().Add(unknownFor)})
 	}

@@ -32,8 +32,8 @@ func (c *Counter) AddAt(slot int64, n int32) {
 	}
 }
 
-// Sum is the sum of count slots. It leaves out the newest skip slots, and goes back in
-// time from there.
+// Sum adds up count slots, from the newest one back. It first leaves out the newest skip slots. Slots that are
+// not kept count as 0.
 func (c *Counter) Sum(skip, count int) (total int64) {
 	for n := c.newest - int64(skip); n > c.newest-int64(skip+count) && n > c.newest-slots; n-- {
 		if n >= 0 {

@@ -2,9 +2,9 @@
 // take more of it, and when it is exhausted. It must not know which resource that
 // is, decide whether to alert, or read clocks.
 //
-// counter.go counts per slot of time; estimator.go is the model of what is occupied;
-// recent.go finds the rate at which more is taken; forecast.go predicts when a capacity is exhausted, and tests how far
-// the prediction can be trusted.
+// counter.go counts per slot of time. estimator.go is the model of what is occupied. recent.go finds the rate at
+// which more is taken. forecast.go predicts when a capacity is exhausted, and tests how far the prediction can
+// be trusted.
 package rate
 
 import (
@@ -109,7 +109,8 @@ func (e *Estimator) OpenedEarlier(now time.Duration) {
 	e.open++
 }
 
-// Closed counts one connection less, which left no TIME_WAIT.
+// Closed counts one connection less, which left no TIME_WAIT. If no open connection is counted, it was opened
+// before the estimator began, and Closed ignores it: see GaveBack.
 func (e *Estimator) Closed(now time.Duration) {
 	e.Advance(now)
 	if e.open > 0 { // else it was opened before the estimator began
@@ -125,15 +126,16 @@ func (e *Estimator) GaveBack(now time.Duration) {
 	e.taken.Add(-1)
 }
 
-// AddOpen counts n more connections, which opened at an unknown time. They do not count for
-// the rate.
+// AddOpen counts n more open connections, n >= 0, which opened at an unknown time. They do not count for the
+// rate. See ForgetOpen for the contrary.
 func (e *Estimator) AddOpen(now time.Duration, n int64) {
 	e.Advance(now)
 	e.open += n
 }
 
-// CreatedIn is how many of the TIME_WAITs that began in a second occupy a unit now by the model. One that
-// was created in FIN_WAIT2 begins when its peer closes. CreatedIn assumes that connect() takes over none.
+// CreatedIn is how many of the TIME_WAITs that began in a second still occupy a unit now, by the model. A timewait
+// socket that was created in FIN_WAIT2 begins its TIME_WAIT when its peer closes. CreatedIn assumes that connect()
+// takes over none.
 func (e *Estimator) CreatedIn(second int64, m TimeWaitModel) float64 {
 	n, delay := int(e.timeWaits.newest-second), slotsOf(m.FinDelay)
 	finWait2 := e.finWait2.ago(n)
@@ -177,8 +179,8 @@ func (e *Estimator) CorrectTakenAs(seconds *Counter, part float64) {
 	}
 }
 
-// ForgetOpen counts up to n connections less, which ended at an unknown time. That gives no units back
-// to the rate.
+// ForgetOpen counts n open connections less, n >= 0, or all if there are fewer. They ended at an unknown time, so
+// the rate stays as it is.
 func (e *Estimator) ForgetOpen(now time.Duration, n int64) {
 	e.Advance(now)
 	e.open = max(0, e.open-n)
@@ -260,8 +262,8 @@ func (e *Estimator) CreatedWithin(d time.Duration) int64 {
 	return e.timeWaits.Sum(0, slotsOf(d)) + e.finWait2.Sum(0, slotsOf(d))
 }
 
-// TimeForFinWait2 is how long ago the oldest of the newest count timewait sockets was created that were
-// created in FIN_WAIT2; about 64 s if there are fewer.
+// TimeForFinWait2 is the time, up to now, in which the newest timewait sockets in FIN_WAIT2 were created, count of
+// them; about 64 s if there are fewer.
 func (e *Estimator) TimeForFinWait2(count int64) time.Duration {
 	seconds, left := 0.0, float64(count)
 	length := (e.now % time.Second).Seconds() // of the newest slot; then a second
@@ -283,10 +285,11 @@ func (e *Estimator) UntimedCount(within time.Duration) int64 {
 // Untimed counts the timewait sockets without a timestamp of the peer that were created in one second.
 type Untimed struct {
 	Least, Most float64 // how many were not created in FIN_WAIT2, at least and at most
-	FinWait2    float64 // how many were, at most
+	FinWait2    float64 // how many were created in FIN_WAIT2, at most
 }
 
-// UntimedIn is how many timewait sockets without a timestamp of the peer were created in a second.
+// UntimedIn bounds how many timewait sockets without a timestamp of the peer were created in a second, by
+// substate: the counters do not show both together.
 func (e *Estimator) UntimedIn(second int64) Untimed {
 	untimed, finWait2 := e.untimed.at(second), e.finWait2.at(second)
 	return Untimed{Least: max(0, untimed-finWait2), Most: min(untimed, e.timeWaits.at(second)), FinWait2: min(untimed, finWait2)}
@@ -366,7 +369,7 @@ func (e *Estimator) timedFinWait2Within(d time.Duration) (count float64) {
 	return count
 }
 
-// Occupancy is how many units open connections and TIME_WAITs occupy now by the model.
+// Occupancy is how many units open connections and TIME_WAITs occupy now, by the model.
 func (e *Estimator) Occupancy(m TimeWaitModel) float64 {
 	return e.Connections(m) + e.TimeWaits(m)
 }

@@ -122,9 +122,9 @@ func (e *Estimator) released(second int, m TimeWaitModel) float64 {
 	return max(0, count)
 }
 
-// delayedShare is which fraction of the timewait sockets created within MaxWindow is released later by
-// FinDelay, because it was created in FIN_WAIT2. If connect() takes over TIME_WAITs, it is the fraction
-// of those with a timestamp.
+// delayedShare is the fraction of the timewait sockets created within MaxWindow that are released later by
+// FinDelay, because they were created in FIN_WAIT2. If connect() takes over TIME_WAITs, delayedShare is a fraction
+// of the sockets with a timestamp.
 func (e *Estimator) delayedShare(m TimeWaitModel) float64 {
 	if m.FinDelay == 0 {
 		return 0
@@ -138,11 +138,11 @@ func (e *Estimator) delayedShare(m TimeWaitModel) float64 {
 	return min(1, e.timedFinWait2Within(MaxWindow)/max(1, timed))
 }
 
-// passed is the fraction, 0 to 1, of one second of the future (0 is the next one) that lies more than
-// after from now. Units that are taken from now on at a constant rate, and are released again that much
-// later, are released at the same rate in that fraction of the second.
-func passed(second int, after time.Duration) float64 {
-	return min(1, max(0, float64(second+1)-after.Seconds()))
+// passed is the fraction, 0 to 1, of one second of the future (0 is the next one) that comes later than hold from
+// now. Units that are taken from now on at a constant rate, and are released after hold, are released at that
+// rate in this fraction of the second.
+func passed(second int, hold time.Duration) float64 {
+	return min(1, max(0, float64(second+1)-hold.Seconds()))
 }
 
 // reuses reports whether connect() takes over TIME_WAITs before their timers expire.
@@ -211,8 +211,8 @@ func (e *Estimator) Sustained(f Forecast) bool {
 	return true
 }
 
-// recordedFor is how long ago the oldest recorded timewait socket was created. That may be before the first
-// event: see TimeWaitCreated.
+// recordedFor is how long ago the oldest recorded timewait socket was created, in whole seconds; 0 if there is
+// none. That may be before the first event: see TimeWaitCreated.
 func (e *Estimator) recordedFor() time.Duration {
 	for n := slots - 1; n > 0; n-- {
 		if e.timeWaits.ago(n)+e.finWait2.ago(n) > 0 {

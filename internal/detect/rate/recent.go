@@ -12,7 +12,8 @@ func (e *Estimator) RecentRate() float64 {
 	return rate
 }
 
-// Taken is how many units were taken within a window, up to [MaxWindow].
+// Taken is how many more units were taken than given back without a TIME_WAIT within a window, up to [MaxWindow];
+// 0 if there were fewer.
 func (e *Estimator) Taken(window time.Duration) float64 {
 	return max(0, float64(e.taken.Sum(0, int(window/Step))))
 }

@@ -10,9 +10,8 @@ type cache[K comparable, V any] [1 << cacheBits]*Entry[K, V]
 
 const cacheBits = 8
 
-// slot returns the slot of a hash. The multiplication (2^64 divided by the golden ratio)
-// leads to different slots to hashes that differ in few bits, such as those of
-// neighbouring addresses.
+// slot returns the slot of a hash. The multiplication by 2^64 divided by the golden ratio mostly gives different
+// slots to hashes that differ in few bits, such as those of neighbouring addresses.
 func (c *cache[K, V]) slot(hash uint64) **Entry[K, V] {
 	return &c[hash*0x9e37_79b9_7f4a_7c15>>(64-cacheBits)]
 }

@@ -19,12 +19,12 @@ type share[K comparable, V any] struct {
 	entries entryHeap[K, V]
 	ordered bool // entries is a heap
 	pins    int  // entries that are pinned
-	evicted int  // for how many sweeps from now it counts that a key was evicted; 0: none was lately
+	evicted int  // after how many more sweeps the newest eviction of a key is forgotten; 0: no key was evicted lately
 }
 
 const (
-	// searchEvery: after limit/searchEvery evictions from one share the largest one is searched for
-	// again. So a user may have that many keys fewer than its fair share.
+	// searchEvery is the part of the limit after which the largest share is searched for again: after
+	// limit/searchEvery evictions. So a user may have that many keys fewer than its fair share.
 	searchEvery = 64
 	// rememberEvicted is for how many sweeps after an eviction a new key of the user may be the one
 	// that was evicted.
@@ -61,8 +61,8 @@ func (t *Table[K, V]) evict(own *share[K, V]) *Entry[K, V] {
 	return e
 }
 
-// findLargest finds the share from which to evict: the largest one, if own had the new key already. There
-// is one, because at most half of the entries are pinned.
+// findLargest finds the largest share, from which to evict. own counts as if it had the new key already. A share
+// with an entry that can be evicted exists, because at most half of the entries are pinned.
 func (t *Table[K, V]) findLargest(own *share[K, V]) {
 	t.left = max(1, t.limit/searchEvery)
 	t.largest = nil
@@ -85,7 +85,7 @@ func (t *Table[K, V]) findLargest(own *share[K, V]) {
 	}
 }
 
-// sweepShares forgets the users who have no entry, and of whom none was evicted lately. Sweep calls it.
+// sweepShares drops the shares without an entry from which no key was evicted lately. Sweep calls it.
 func (t *Table[K, V]) sweepShares() {
 	for _, s := range t.shares {
 		s.evicted = max(0, s.evicted-1)
@@ -96,6 +96,7 @@ func (t *Table[K, V]) sweepShares() {
 	t.largest = nil
 }
 
+// dropEmptyShares drops all shares without an entry, whatever was evicted from them: it bounds their number.
 func (t *Table[K, V]) dropEmptyShares() {
 	for _, s := range t.shares {
 		if len(s.entries) == 0 {
@@ -116,7 +117,7 @@ func (t *Table[K, V]) drop(s *share[K, V]) {
 
 func (s *share[K, V]) canEvict() bool { return len(s.entries) > s.pins }
 
-// order makes a heap of the entries.
+// order makes a heap of the entries, unless they are one.
 func (s *share[K, V]) order() {
 	if !s.ordered {
 		heap.Init(&s.entries)
@@ -139,8 +140,9 @@ func (s *share[K, V]) fix(e *Entry[K, V]) {
 	}
 }
 
-// errorBound is the error of a new key that replaces none of its own user: the key may have been evicted
-// lately. It is 0 if no key of this user was, else the weight of its lightest key, at least 1.
+// errorBound is the error of a new key that does not replace a key of its own user. If no key of this user was
+// evicted lately, it is 0. Otherwise the new key may be the evicted one: it is the weight of the user's lightest
+// key, at least 1.
 func (s *share[K, V]) errorBound() uint64 {
 	if s.evicted == 0 {
 		return 0
