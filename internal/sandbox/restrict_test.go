@@ -48,13 +48,23 @@ var tries = []struct {
 	{"read /proc/self/status", func() error { return opens("/proc/self/status", unix.O_RDONLY) }, "alerts; alerts, file"},
 	{"write a file", func() error { return opens(os.Args[1]+"/elsewhere/file", unix.O_WRONLY) }, "alerts, file"},
 	{"write a file by openat2", openat2ForWriting, ""},
-	{"write to the output's directory", func() error { return opens(os.Args[1]+"/out/file", unix.O_WRONLY|unix.O_APPEND) }, "file; alerts, file"},
+	{"write to the output's directory", func() error { return opens(os.Args[1]+"/out/file", unix.O_WRONLY|unix.O_APPEND) }, "file; alerts, file; file, rotated"},
 	{"make a file", func() error { return opens(os.Args[1]+"/elsewhere/made", unix.O_WRONLY|unix.O_CREAT) }, "alerts, file"},
-	{"make a file in the output's directory", func() error { return opens(os.Args[1]+"/out/made", unix.O_WRONLY|unix.O_CREAT) }, "file; alerts, file"},
+	{"make a file in the output's directory", func() error { return opens(os.Args[1]+"/out/made", unix.O_WRONLY|unix.O_CREAT) }, "file; alerts, file; file, rotated"},
 	{"make an unnamed file", func() error { return opens(os.Args[1], unix.O_RDWR|unix.O_TMPFILE) }, "alerts, file"},
 	{"write the memory of another process", func() error { return opens("/proc/"+os.Args[2]+"/mem", unix.O_RDWR) }, "alerts, file"},
 	{"remove a file", func() error { return unix.Unlink(os.Args[1] + "/elsewhere/file") }, ""},
 	{"rename a file", func() error { return unix.Rename(os.Args[1]+"/elsewhere/file", os.Args[1]+"/elsewhere/other") }, ""},
+	{"rename a file elsewhere by descriptor", func() error { return renames("elsewhere") }, ""},
+	{"rename a file of the output's directory", func() error { return renames("out") }, "file, rotated"},
+	{"move a file out of the output's directory", func() error {
+		return unix.Renameat(unix.AT_FDCWD, os.Args[1]+"/out/file", unix.AT_FDCWD, os.Args[1]+"/elsewhere/moved")
+	}, ""},
+	{"read an old file", func() error { return opens(os.Args[1]+"/out/file", unix.O_RDONLY) }, "alerts; alerts, file; file, rotated"},
+	{"read a file elsewhere", func() error { return opens(os.Args[1]+"/elsewhere/file", unix.O_RDONLY) }, "alerts; alerts, file"},
+	{"list the output's directory", func() error { return opens(os.Args[1]+"/out", unix.O_RDONLY|unix.O_DIRECTORY) }, "alerts; alerts, file; file, rotated"},
+	{"remove a file elsewhere by descriptor", func() error { return removes("elsewhere") }, ""},
+	{"remove an old file", func() error { return removes("out") }, "file, rotated"},
 	{"make a directory", func() error { return unix.Mkdir(os.Args[1]+"/out/directory", 0o700) }, ""},
 	{"make a link", func() error { return unix.Symlink("/etc", os.Args[1]+"/out/link") }, ""},
 	{"change a mode", func() error { return unix.Chmod(os.Args[1]+"/out/file", 0o777) }, ""},
@@ -106,7 +116,21 @@ var tries = []struct {
 	{"signal itself", func() error { return unix.Kill(os.Getpid(), unix.SIGCONT) }, everywhere},
 }
 
-const everywhere = "nothing; file; alerts; alerts, file; remote"
+const everywhere = "nothing; file; alerts; alerts, file; remote; file, rotated"
+
+// renames renames a file of a directory and back, as a rotation does it.
+func renames(sub string) error {
+	name, other := os.Args[1]+"/"+sub+"/file", os.Args[1]+"/"+sub+"/other"
+	if err := unix.Renameat(unix.AT_FDCWD, name, unix.AT_FDCWD, other); err != nil {
+		return err
+	}
+	return unix.Renameat(unix.AT_FDCWD, other, unix.AT_FDCWD, name)
+}
+
+// removes removes a file of a directory, as a rotation does it.
+func removes(sub string) error {
+	return unix.Unlinkat(unix.AT_FDCWD, os.Args[1]+"/"+sub+"/old", 0)
+}
 
 // connectTo connects to a port of this host, where nobody listens.
 func connectTo(port int) error {
@@ -268,8 +292,10 @@ func runRestricted(t *testing.T, name string) (permitted, threads []string) {
 		if err := os.Mkdir(filepath.Join(dir, sub), 0o700); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(dir, sub, "file"), nil, 0o600); err != nil {
-			t.Fatal(err)
+		for _, name := range []string{"file", "old"} {
+			if err := os.WriteFile(filepath.Join(dir, sub, name), nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	other := exec.Command("sleep", "1000")
