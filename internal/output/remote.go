@@ -50,10 +50,10 @@ type remote struct {
 
 	conn     net.Conn // nil: there is none
 	since    time.Time
-	lost     *atomic.Bool // the peer has closed conn
-	failures int          // consecutive
-	next     time.Time    // the earliest moment for the next attempt
-	notified bool         // Notify has reported the failures
+	lost     *atomic.Pointer[error] // why conn has ended; nil: it has not
+	failures int                    // consecutive
+	next     time.Time              // the earliest moment for the next attempt
+	notified bool                   // Notify has reported the failures
 	closed   bool
 
 	recent  recentLines
@@ -94,6 +94,7 @@ func (o *remote) connect() {
 		secure := tls.Client(conn, o.TLS)
 		if err = secure.HandshakeContext(ctx); err != nil {
 			_ = conn.Close()
+			err = fmt.Errorf("TLS with %s: %w", o.Address, err)
 		}
 		conn = secure
 	}
@@ -105,7 +106,7 @@ func (o *remote) connect() {
 		o.notified = false
 		o.Notify("connected to " + o.Address + " again")
 	}
-	o.conn, o.since, o.lost = conn, time.Now(), new(atomic.Bool)
+	o.conn, o.since, o.lost = conn, time.Now(), new(atomic.Pointer[error])
 	o.pending = o.recent.tail()
 	if o.Network != "unixgram" {
 		go o.watch(conn, o.lost)
@@ -122,11 +123,17 @@ func setUserTimeout(conn *net.TCPConn) {
 	})
 }
 
-// watch discards what the peer sends, until the connection ends. So the end is noticed even while there is
-// nothing to write.
-func (o *remote) watch(conn net.Conn, lost *atomic.Bool) {
-	_, _ = io.Copy(io.Discard, conn)
-	lost.Store(true)
+// watch reads what the peer sends, and discards it, until the peer closes the connection. So a
+// connection that ends while there is nothing to write is noticed.
+func (o *remote) watch(conn net.Conn, lost *atomic.Pointer[error]) {
+	_, err := io.Copy(io.Discard, conn)
+	var refusal *net.OpError
+	if o.TLS != nil && errors.As(err, &refusal) && refusal.Op == "remote error" { // an alert, such as for our certificate
+		err = fmt.Errorf("TLS with %s: %w", o.Address, refusal)
+	} else {
+		err = fmt.Errorf("%s closed the connection", o.Address)
+	}
+	lost.Store(&err)
 	o.wake()
 }
 
@@ -175,8 +182,10 @@ func (o *remote) try(lines []byte) (written int, err error) {
 // ready writes the recent lines that the connection must get first. It reports whether there is a connection
 // and it has got all of them. It ends a connection that the peer has closed.
 func (o *remote) ready() bool {
-	if o.conn != nil && o.lost.Load() {
-		o.failed(fmt.Errorf("%s closed the connection", o.Address))
+	if o.conn != nil {
+		if reason := o.lost.Load(); reason != nil {
+			o.failed(*reason)
+		}
 	}
 	if o.conn == nil {
 		return false
@@ -199,7 +208,12 @@ func (o *remote) ready() bool {
 func (o *remote) tryDatagrams(lines []byte) (written int, err error) {
 	for written < len(lines) {
 		line := firstLine(lines[written:])
-		if _, err := o.write(line); err != nil {
+		_, err := o.write(line)
+		if conn, ok := o.conn.(*net.UnixConn); ok && errors.Is(err, unix.EMSGSIZE) { // net.core.wmem_default is small
+			_ = conn.SetWriteBuffer(2 * len(line))
+			_, err = o.write(line)
+		}
+		if err != nil {
 			return written, o.outcome(err)
 		}
 		o.recent.add(line, o.conn)
@@ -250,11 +264,13 @@ func (o *remote) awaitRoom() {
 // attend connects again if the connection is lost while there are no new lines to write: the reader may not
 // have read the recent lines.
 func (o *remote) attend() {
-	if o.ready() || o.conn != nil || len(o.recent.lines) == 0 || time.Now().Before(o.next) {
-		return
+	if !o.ready() && o.conn == nil && len(o.recent.lines) > 0 && !time.Now().Before(o.next) {
+		o.connect()
+		o.ready()
 	}
-	o.connect()
-	o.ready()
+	if o.conn != nil && len(o.pending) > 0 { // the reader is slow
+		o.wake()
+	}
 }
 
 // onWake sets what makes the queue call attend.
