@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"io"
 	"math/big"
 	"net"
@@ -282,8 +283,8 @@ func TestRemote_EndWithoutReader(t *testing.T) {
 			q.Abandon()
 			mustReturn(t, "the end", func() {
 				err := q.Drain()
-				left, ok := err.(*NotWrittenError)
-				if !ok || left.Bytes == 0 || left.Bytes > all {
+				var left *NotWrittenError
+				if !errors.As(err, &left) || left.Bytes == 0 || left.Bytes > all {
 					t.Errorf("Drain returns %v of %d bytes", err, all)
 				}
 				q.Close()
