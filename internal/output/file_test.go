@@ -62,6 +62,12 @@ func writeUntilFull(t *testing.T, o Output, before string, want error) (written 
 // test. The path leads to it from other threads, too.
 func smallTmpfs(t *testing.T) string {
 	t.Helper()
+	return limitedTmpfs(t, "size=64k")
+}
+
+// limitedTmpfs is smallTmpfs with other options.
+func limitedTmpfs(t *testing.T, options string) string {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		const why = "mounting a small file system needs root"
 		if os.Getenv("CI") == "true" {
@@ -77,7 +83,7 @@ func smallTmpfs(t *testing.T) string {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		t.Fatalf("make mounts private: %v", err)
 	}
-	if err := unix.Mount("tmpfs", directory, "tmpfs", 0, "size=64k"); err != nil {
+	if err := unix.Mount("tmpfs", directory, "tmpfs", 0, options); err != nil {
 		t.Fatalf("mount a tmpfs: %v", err)
 	}
 	t.Cleanup(func() {

@@ -76,7 +76,8 @@ func TestRotation_BySize(t *testing.T) {
 			t.Fatal(err)
 		}
 		tidied := rotating(t, path, Rotation{Size: 1000, Keep: 1000, Compress: compress})
-		if err := tidied.Close(); err != nil { // waits for compression
+		tidied.(*rotatingFile).old.finish()
+		if err := tidied.Close(); err != nil {
 			t.Fatal(err)
 		}
 		files := allOf(t, path)
