@@ -361,7 +361,8 @@ func TestRemote_DatagramLongerThanBuffer(t *testing.T) {
 		t.Fatal(err)
 	}
 	long := strings.Repeat("x", 16<<10) + "\n"
-	go func() { _, _ = o.Write([]byte(long + "short\n")) }()
+	written := make(chan struct{})
+	go func() { defer close(written); _, _ = o.Write([]byte(long + "short\n")) }()
 	for _, want := range []string{long, "short\n"} {
 		b := make([]byte, 32<<10)
 		_ = l.SetReadDeadline(time.Now().Add(tooLong))
@@ -369,4 +370,5 @@ func TestRemote_DatagramLongerThanBuffer(t *testing.T) {
 			t.Fatalf("a datagram has %d bytes, %v; want %d", n, err, len(want))
 		}
 	}
+	<-written
 }
