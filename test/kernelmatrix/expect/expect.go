@@ -33,6 +33,7 @@ const (
 	DeadOwners     = "dead_owners"    // the tracer knows an orphan's owner after that process has exited, since 6.2
 	LongTimeWait   = "long_time_wait" // not about the kernel: it leaves OnlyWaits out where InShortForm is false
 	OwnTable       = "own_table"      // a network namespace can have its own hash table, since 6.1
+	OwnOptmem      = "own_optmem"     // net.core.optmem_max is of a network namespace, since 6.9
 )
 
 // OnlyWaits is the name of the test that does nothing for a minute: guests run it at the
@@ -84,11 +85,11 @@ const MaxInstructions = 150_000
 // Table has a row for every version and architecture. On arm64 the kernel has no
 // trampolines for fexit before 6.4.
 var Table = []Row{
-	{Version: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, OwnTable, X32}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
-	{Version: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, LongTimeWait, OwnTable}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
-	{Version: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, LongTimeWait, X32},
+	{Version: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, OwnTable, OwnOptmem, X32}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Version: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, LongTimeWait, OwnTable, OwnOptmem}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
+	{Version: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, OwnOptmem, LongTimeWait, X32},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Version: "6.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag},
+	{Version: "6.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, OwnOptmem},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
 	{Version: "6.12", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, X32},
 		AcceptArguments: 2, TableByNetns: true, EmptyChild: true, Instructions: true},
