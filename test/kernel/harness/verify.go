@@ -266,12 +266,21 @@ func (env *Env) firstReader(s *Socket, at Moment) *Actor {
 // checkUserAndRole checks uid and role, which do not depend on the owner.
 func (env *Env) checkUserAndRole(l Record, s *Socket, at Moment) {
 	env.T.Helper()
+	if isEarlyChild(l) { // it may be another child of this listener, and has the listener's user
+		at = 0
+	}
 	if len(s.uids) > 0 && (l.UID == nil || !s.uids.mayBe(int(*l.UID), at)) {
 		env.wrong(l, s, "uid is not one of %v", s.uids)
 	}
 	if l.Role != s.Role && (l.Role != "" || !s.BeforeTracing && (env.Has(probe.SocketStorage) || showsRole(l))) {
 		env.wrong(l, s, "role %q, want %q", l.Role, s.Role)
 	}
+}
+
+// isEarlyChild reports whether the record is of a child that has neither a cookie nor a peer yet
+// (expect.Row.EmptyChild), so it may be any child of its listener.
+func isEarlyChild(l Record) bool {
+	return l.Conn == "" && l.PeerPort == 0 && l.Old == "LISTEN" && l.New == "SYN_RECV"
 }
 
 // showsRole reports whether the states alone show the role.
