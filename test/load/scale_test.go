@@ -194,21 +194,28 @@ func keepOpen(text string) error {
 func open(t *testing.T, n *tcplab.Netns, connections int) {
 	t.Helper()
 	for ; connections > 0; connections -= mostKept {
-		cmd := exec.Command("/proc/self/exe")
-		cmd.Env = append(os.Environ(), keeperEnv+"="+strconv.Itoa(min(connections, mostKept)))
-		cmd.Stderr = os.Stderr
-		input, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.Do(func() { await(t, cmd) }) // the process inherits the namespace of the thread that forks it
-		t.Cleanup(func() {
-			input.Close()
-			if err := cmd.Wait(); err != nil {
-				t.Errorf("a process that kept connections open: %v", err)
-			}
-		})
+		n.Do(func() { startKeeper(t, keeperEnv+"="+strconv.Itoa(min(connections, mostKept))) })
 	}
+}
+
+// startKeeper turns this test binary into a process that makes what setting says, in the namespace
+// of the calling thread, and waits until it is there. The process ends with the test.
+func startKeeper(t *testing.T, setting string) {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = append(os.Environ(), setting)
+	cmd.Stderr = os.Stderr
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	await(t, cmd)
+	t.Cleanup(func() {
+		input.Close()
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("the process of %s: %v", setting, err)
+		}
+	})
 }
 
 // slab returns the memory of the kernel's own objects in bytes.

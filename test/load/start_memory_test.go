@@ -133,20 +133,7 @@ func keep(t *testing.T, c crowd) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("/proc/self/exe")
-	cmd.Env = append(os.Environ(), crowdEnv+"="+string(text))
-	cmd.Stderr = os.Stderr
-	input, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	await(t, cmd)
-	t.Cleanup(func() {
-		input.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("the process that kept %+v: %v", c, err)
-		}
-	})
+	startKeeper(t, crowdEnv+"="+string(text))
 }
 
 // keepCrowd is the process that keep starts.
