@@ -141,7 +141,7 @@ func (ns *namespace) correct(all *SuspectCounts, key destination, u *destination
 		more[i] = float64(c.created[i]) - u.CreatedIn(first+int64(i), model)
 		total += more[i]
 	}
-	if part := u.kernel.timeWaits / total; part > 0 && part <= 1 {
+	if part := min(1, u.kernel.timeWaits/total); part > 0 {
 		carry := 0.0
 		for i := range more {
 			n := math.Round(carry + part*more[i])

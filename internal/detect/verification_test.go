@@ -150,6 +150,29 @@ func TestVerification_PhantomOpensNoAlert(t *testing.T) {
 	}
 }
 
+// Half a second's TIME_WAITs are all that the kernel ever has, whatever their substate was and whether connect()
+// would take them over: each count takes off those that the count before has not.
+func TestVerification_PhantomsOfEveryKind(t *testing.T) {
+	for _, reuse := range []int{0, 1} {
+		for _, finAfter := range []time.Duration{0, time.Millisecond, time.Hour} {
+			for _, untimed := range []bool{false, true} {
+				t.Run(fmt.Sprintf("tcp_tw_reuse=%d/FIN_after_%v/untimed=%v", reuse, finAfter, untimed), func(t *testing.T) {
+					h := newHost(t, 500, Config{})
+					h.uncounted, h.limits.Reuse, h.finAfter, h.untimed = true, reuse, finAfter, untimed
+					for range 160 {
+						h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(25)}, 500*time.Millisecond, false)
+						h.vanish(to(80), len(h.waiting(to(80))))
+					}
+					h.mustBeSilent()
+					if got := h.occupancy(to(80)); got > 250 {
+						t.Errorf("the model has %.0f, and the kernel at most 13", got)
+					}
+				})
+			}
+		}
+	}
+}
+
 // Connections whose ends were lost count as open for no longer than a second.
 func TestVerification_LostEnds(t *testing.T) {
 	h := newHost(t, 500, Config{})

@@ -292,7 +292,8 @@ type Untimed struct {
 // substate: the counters do not show both together.
 func (e *Estimator) UntimedIn(second int64) Untimed {
 	untimed, finWait2 := e.untimed.at(second), e.finWait2.at(second)
-	return Untimed{Least: max(0, untimed-finWait2), Most: min(untimed, e.timeWaits.at(second)), FinWait2: min(untimed, finWait2)}
+	closed := max(0, e.timeWaits.at(second)) // less than 0 after a correction for sockets that were created in FIN_WAIT2
+	return Untimed{Least: max(0, untimed-finWait2), Most: min(untimed, closed), FinWait2: min(untimed, finWait2)}
 }
 
 // TimeWaits is how many units TIME_WAITs occupy by the model.
