@@ -99,7 +99,7 @@ generate: ## compile bpf/ into internal/bpfobj
 	go generate ./internal/bpfobj
 
 CHECKS := check-format check-vet check-build check-lint check-staticcheck check-c \
-	check-headers check-shell check-generated check-modules check-notes check-docs
+	check-headers check-shell check-generated check-modules check-notes check-docs check-bench
 
 .PHONY: check
 check: ## run every check; one alone: make check-lint; no check writes into the tree
@@ -152,3 +152,7 @@ check-notes:
 
 check-docs:
 	@test/check/docs.sh
+
+check-bench: # each benchmark runs once, so that none is broken unseen
+	@go test -run '^$$' -bench . -benchtime 1x ./internal/... >/dev/null || \
+		{ echo "a benchmark fails: run go test -run '^\$$' -bench . -benchtime 1x ./internal/..." >&2; exit 1; }

@@ -25,9 +25,18 @@ func (m *engineMonitor) NotifyAnswers(func()) {}
 func (m *engineMonitor) Alerts() []detect.Alert { return m.Tick(m.now) }
 func (m *engineMonitor) Finish() []detect.Alert { return nil }
 
+// wantedEvents is for what the programs emit events.
+type wantedEvents int
+
+const (
+	forTransitions wantedEvents = iota // all
+	forAlerts                          // what detection needs
+	forConnections                     // the ends of sockets
+)
+
 // connectionEvents are the ten events of a connection over loopback, of both ends, as
-// in a storm of test/tcplab; with forAlerts only those that detection needs.
-func connectionEvents(n uint64, at time.Duration, forAlerts bool) (all [][]byte) {
+// in a storm of test/tcplab, or those of them that are wanted.
+func connectionEvents(n uint64, at time.Duration, wanted wantedEvents) (all [][]byte) {
 	for _, e := range []struct {
 		old, next tcp.State
 		role      tcp.Role
@@ -44,7 +53,7 @@ func connectionEvents(n uint64, at time.Duration, forAlerts bool) (all [][]byte)
 		{tcp.FinWait2, tcp.Close, tcp.RoleClient, true},
 		{tcp.LastAck, tcp.Close, tcp.RoleServer, false},
 	} {
-		if forAlerts && !e.alerts {
+		if wanted == forAlerts && !e.alerts || wanted == forConnections && e.next != tcp.Close {
 			continue
 		}
 		size, kind := 112, byte(1)
@@ -79,16 +88,20 @@ func connectionEvents(n uint64, at time.Duration, forAlerts bool) (all [][]byte)
 
 // benchmarkLoop takes the events of one connection after another through all of the
 // loop except reading and writing.
-func benchmarkLoop(b *testing.B, only []string, forAlerts bool) {
+func benchmarkLoop(b *testing.B, only []string, wanted wantedEvents) {
 	now := boottime.Now()
 	m := &engineMonitor{Engine: detect.New(detect.Config{}, now), now: now}
-	l := newLoop(Config{Outputs: []Output{{Sink: &discard{}, Encoder: record.NewNative(nil), Only: only}}, Monitor: m})
+	cfg := Config{Source: &fakeSource{}, Outputs: []Output{{Sink: &discard{}, Encoder: record.NewNative(nil), Only: only}}}
+	if wanted != forConnections {
+		cfg.Monitor = m
+	}
+	l := newLoop(cfg)
 	l.cgroups.Put(7, "/system.slice/storm.service", 0)
 	m.Update(now, 0, nil)
 	m.SeedingDone(now)
 	var events [4096][][]byte
 	for n := range events {
-		events[n] = connectionEvents(uint64(n), now, forAlerts)
+		events[n] = connectionEvents(uint64(n), now, wanted)
 	}
 	b.ReportAllocs()
 	for n := 0; b.Loop(); n++ {
@@ -109,8 +122,12 @@ func benchmarkLoop(b *testing.B, only []string, forAlerts bool) {
 
 // BenchmarkTrace is a full stream: one operation is the ten events of a connection.
 // 'make profile' gives its profile to the compiler.
-func BenchmarkTrace(b *testing.B) { benchmarkLoop(b, nil, false) }
+func BenchmarkTrace(b *testing.B) { benchmarkLoop(b, nil, forTransitions) }
 
 // BenchmarkAlerts is a stream of alerts alone: one operation is the four events of a
 // connection that detection needs.
-func BenchmarkAlerts(b *testing.B) { benchmarkLoop(b, []string{"alert"}, true) }
+func BenchmarkAlerts(b *testing.B) { benchmarkLoop(b, []string{"alert"}, forAlerts) }
+
+// BenchmarkConnections is a stream of connection records alone: one operation is the two ends of a
+// connection.
+func BenchmarkConnections(b *testing.B) { benchmarkLoop(b, []string{"connection"}, forConnections) }
