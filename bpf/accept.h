@@ -58,9 +58,9 @@ static __always_inline struct accept_call *accept_call_at(__u64 task)
 }
 
 /*
- * accept() reserves the descriptor right before inet_csk_accept(): it is the one before next_fd.
- * At the end it need not be, because other threads may have opened and closed files while this
- * one waited for a connection.
+ * Notes the descriptor for the connection. accept() reserves it right before it calls
+ * inet_csk_accept(), so here it is next_fd - 1. When inet_csk_accept() returns, next_fd may be
+ * another one: other threads open and close files while this one waits for a connection.
  */
 static __always_inline int on_accept_entry(void)
 {

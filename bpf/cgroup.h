@@ -141,7 +141,7 @@ static __always_inline __u64 announce_cgroup_of_task(struct task_struct *task)
 	return want_cgroups ? announce_cgroup(cgroup_of_task(task)) : 0;
 }
 
-/* 0 where a v1 hierarchy distinguishes containers: a socket only has a cgroup of v2. */
+/* 0 also where a v1 hierarchy distinguishes containers: a socket only has a cgroup of v2. */
 static __always_inline __u64 announce_cgroup_of_socket(const struct sock *sk)
 {
 	if (!want_cgroups || cgroup_v1_subsys >= 0)

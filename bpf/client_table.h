@@ -62,7 +62,7 @@ static __always_inline struct client_slot *find_client_slot(const struct sock *s
 	return slot && slot->cookie == cookie ? slot : NULL;
 }
 
-/* Whether the socket with this cookie was released; sk may be another socket's by now. */
+/* Whether the socket with this cookie was released. Another one may have its memory, sk, by now. */
 static __always_inline bool is_socket_gone(struct sock *sk, __s64 cookie)
 {
 	return READ_AT(sk, __sk_common.skc_cookie.counter) != cookie ||

@@ -33,7 +33,8 @@ const volatile __u32 chain_length = 2;
 
 /* What user space asks for. */
 const volatile bool want_ends; /* EVENT_END when a socket enters CLOSE */
-const volatile bool want_state_times; /* in_state_ns of every event, also of rare ones */
+/* in_state_ns of every event: so each transition takes the time, also one that is not emitted */
+const volatile bool want_state_times;
 const volatile bool want_cgroups;
 const volatile bool want_timewait_ends;
 
@@ -53,8 +54,8 @@ const volatile __u64 wakeup_bytes = 1 << 20;
 
 /* Filters, see filter.h; zero or false: off. */
 const volatile __u8 filter_family; /* 4 or 6 */
-const volatile __u8 filter_ports; /* a bit per enum side, what it excludes included */
-const volatile __u8 filter_addrs; /* likewise */
+const volatile __u8 filter_ports; /* a bit for each enum side that has a filter on ports */
+const volatile __u8 filter_addrs; /* a bit for each enum side that has a filter on addresses */
 const volatile bool filter_states;
 const volatile __u32 wanted_states[32]; /* by old state: a bit per emitted new state */
 const volatile bool exclude_orphan_fin_wait2; /* drops FIN_WAIT1 -> FIN_WAIT2 of orphans */

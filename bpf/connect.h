@@ -31,8 +31,9 @@ static __always_inline bool is_connect_end(int old_state, int new_state)
 }
 
 /*
- * At the end of a connect(): tcp_connect() made a SYN and counts it as in flight. It does so even
- * if the lower layer did not send the SYN, except with ECONNREFUSED, where it returns before.
+ * Whether, at the end of a connect(), tcp_connect() has made a SYN and counts it as in flight. It
+ * does so even if the lower layer did not send the SYN, except with ECONNREFUSED, where it returns
+ * before.
  *
  * tcp_connect_init() sets snd_una to write_seq. That differs from the snd_una of an earlier
  * connection of the socket, because tcp_disconnect() moves write_seq beyond the old window. A
@@ -56,7 +57,7 @@ enum port_search {
 };
 
 /*
- * At the end of a connect(): did inet_hash_connect() find a port. A socket that connects
+ * Whether, at the end of a connect(), inet_hash_connect() has found a port. A socket that connects
  * again has the sk_txhash of its earlier connection, which only its sock_state knows.
  */
 static __always_inline enum port_search port_search_of(const struct sock *sk)

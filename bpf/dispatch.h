@@ -36,9 +36,9 @@ static __always_inline bool endpoints_never_match(const struct transition *t)
 }
 
 /*
- * Whether the transition is emitted in no case, and needs no more than what its socket's later
- * transitions need: the filter on states leaves it out, and it resumes no deferred transition,
- * because none is ever deferred.
+ * Whether the transition is never emitted, so that a program does no more for it than later
+ * transitions of its socket need. The filter on states leaves it out. It leaves out LISTEN ->
+ * SYN_RECV too, so no transition is ever deferred that this one would resume.
  */
 static __always_inline bool is_unwanted(const struct sock *sk, int old_state, int new_state)
 {

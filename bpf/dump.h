@@ -132,7 +132,10 @@ static __always_inline void fill_request(const struct bpf_iter__tcp *ctx, struct
 	match->uid = uid_matches(ctx->uid);
 }
 
-/* Called for each TCP socket of the namespace. The old state of what is no transition is 0. */
+/*
+ * Called for each TCP socket of the namespace. A socket that is listed makes no transition: for the
+ * filter on states it goes from state 0 to its state.
+ */
 static __always_inline int on_socket(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *skc = ctx->sk_common;

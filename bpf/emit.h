@@ -25,7 +25,7 @@
 #include "timewait_end.h"
 #include "transition.h"
 
-/* All filters but those on namespaces, which are checked before, and on owners. */
+/* Whether all filters match except those on owners, and those on namespaces, checked before. */
 static __always_inline bool matches_except_owner(const struct transition *t)
 {
 	if (!states_match(t->ec->old_state, emitted_new_state(t)))

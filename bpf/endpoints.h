@@ -32,8 +32,8 @@ static __always_inline void mapped_to_v4(__u32 addr[4])
 }
 
 /*
- * Whether the socket is a listener before or after the transition. A listener's peer
- * address, if it has one, is left from an earlier connection.
+ * Whether the socket is a listener before or after the transition. A child that a listener creates
+ * is none. A listener's peer address, if it has one, is left from an earlier connection.
  */
 static __always_inline bool is_listener(int old_state, int new_state)
 {

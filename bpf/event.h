@@ -73,7 +73,7 @@ enum program_rank {
 
 /* What listen_port returns besides a port. */
 enum listen_port_result {
-	LISTEN_PORT_PENDING = 1 << 16, /* no port has this number */
+	LISTEN_PORT_PENDING = 1 << 16, /* listen() has not chosen a port yet; no port is so high */
 };
 
 struct transition_event {
@@ -166,7 +166,7 @@ struct cgroup_event {
 	__u32 levels; /* the number of names; the root has none */
 	__u8 truncated; /* the path has more levels */
 	__u8 kind; /* enum event_kind */
-	__u16 claimed; /* the first so many names may have been chosen by a user other than root */
+	__u16 claimed; /* so many of the first names a user other than root may have chosen */
 	__u8 names[CGROUP_LEVELS]
 		  [CGROUP_NAME_LEN]; /* from the cgroup upwards; each ends in a NUL */
 };

@@ -233,7 +233,10 @@ static __always_inline bool owner_excluded(const struct owner *owner)
 	return exclude_comm && is_member_comm(EXCLUDED_COMM, owner->comm);
 }
 
-/* A transition without a known owner matches no filter on owners, and is not excluded. */
+/*
+ * A transition without a known owner matches no filter on owners, and is not excluded. With
+ * exclude_self the tracer's own transitions do not match.
+ */
 static __always_inline bool owner_matches(const struct owner *owner)
 {
 	if (exclude_self && owner->ref.source_and_flags & REF_SELF)

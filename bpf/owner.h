@@ -35,7 +35,7 @@ static __always_inline bool is_subflow(struct tcp_sock *tp)
 	return bpf_core_field_exists(tp->is_mptcp) && READ_AT(tp, is_mptcp);
 }
 
-/* Reads the fields of ec that the proof of an owner needs; sk is a typed pointer. */
+/* Reads the socket's fields that the owner's proof and the event need; sk is a typed pointer. */
 static __always_inline void read_socket_fields(const struct sock *sk, struct event_ctx *ec)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
@@ -50,7 +50,10 @@ static __always_inline void read_socket_fields(const struct sock *sk, struct eve
 	ec->file = ec->is_subflow ? file_of_mptcp_socket(tp) : (__u64)READ_POINTER_AT(socket, file);
 }
 
-/* sock_diag's destroy (ss -K) owns the lock of sockets that are not its own. */
+/*
+ * Whether the error is that of sock_diag's destroy (ss -K). Its task owns the lock of sockets that
+ * are not its own.
+ */
 static __always_inline bool is_destroyed_by_diag(const struct event_ctx *ec)
 {
 	return ec->error == ECONNABORTED;
@@ -199,9 +202,10 @@ static __always_inline bool current_is_owner(const struct event_ctx *ec, struct 
 }
 
 /*
- * Whether a process that is not known has closed the socket. The current task makes the transition
- * and is not the owner, a kernel thread for example, and the socket's file is gone. Then the stored
- * owner must not be named any more, unless it was seen closing the socket itself.
+ * Whether a process that is not known has closed the socket: the socket's file is gone, and the
+ * task that makes the transition, a kernel thread for example, is not the owner. The caller has
+ * checked the latter. Then no event may name the stored owner, unless it was seen closing the
+ * socket.
  */
 static __always_inline bool is_closed_by_unknown(const struct event_ctx *ec)
 {

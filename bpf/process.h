@@ -225,8 +225,9 @@ static __always_inline bool is_pid_in_use(__u32 pid)
 }
 
 /*
- * Whether a thread of the process uses this files_struct. If one does, the files_struct
- * has not been freed. Global because of its loop, see find_low_fd().
+ * Whether one of the first MAX_THREADS_SEARCHED threads of the process uses this files_struct. If
+ * one does, the files_struct has not been freed. address is that of the leader's task_struct.
+ * Global because of its loop, see find_low_fd().
  */
 __noinline int thread_uses_files(__u64 address, __u64 files)
 {

@@ -26,7 +26,7 @@
 /* Since 6.2. */
 void *bpf_rdonly_cast(const void *pointer, __u32 type) __ksym __weak;
 
-/* The pointer with the BTF type of its C type; only with has_rdonly_cast. */
+/* Tells the verifier that an untyped pointer has its C type; only with has_rdonly_cast. */
 #define typed(pointer)                                                                             \
 	((typeof(pointer))bpf_rdonly_cast(pointer, bpf_core_type_id_kernel(typeof(*(pointer)))))
 

@@ -31,9 +31,9 @@ static __always_inline bool is_owner_known(const struct sock_state *s, __u64 sk)
 
 /*
  * The descriptor of the file in the current process, or -1. Most tasks read by a call whose
- * first argument is the descriptor. may_search: else look among the first descriptors, see
- * find_low_fd(), which takes long. Global, because there the verifier takes the addresses that
- * it reads for numbers.
+ * first argument is the descriptor. If it is not, and may_search is set, find_low_fd() searches
+ * the first descriptors, which takes long. Global, because in a global function the addresses that
+ * it reads are numbers to the verifier.
  */
 __noinline int find_current_fd(__u64 file, bool may_search)
 {

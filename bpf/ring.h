@@ -74,7 +74,7 @@ static __always_inline __u64 wakeup_flags(void *ring, __u64 now_ns)
 	return BPF_RB_FORCE_WAKEUP;
 }
 
-/* The query has a cost too, so only every eighth event makes it. */
+/* As wakeup_flags(), but for one event in eight only: bpf_ringbuf_query() has a cost too. */
 static __always_inline __u64 sampled_wakeup_flags(void *ring, __u64 now_ns,
 						  const struct program_counters *counters)
 {

@@ -73,7 +73,8 @@ static __always_inline void set_initial_owner_once(struct sock *sk, const struct
 		set_initial_owner(s, address, ref);
 }
 
-static __always_inline bool is_current_process(const struct process_ref *ref)
+/* Whether the process is the tracer: its task reads the iterator, so it is the current one. */
+static __always_inline bool is_ref_to_tracer(const struct process_ref *ref)
 {
 	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
 
@@ -100,8 +101,8 @@ static __always_inline int on_task_file(struct task_struct *task, struct file *f
 	ref.file = address_of(file);
 	fill_process_identity(READ_TYPED(task, group_leader), &ref);
 	ref.files = (__u64)BPF_CORE_READ(task, files);
-	if (exclude_self && is_current_process(&ref))
-		ref.source_and_flags |= REF_SELF; /* it is the tracer that reads the iterator */
+	if (exclude_self && is_ref_to_tracer(&ref))
+		ref.source_and_flags |= REF_SELF;
 	if (has_socket_cookie)
 		bpf_get_socket_cookie(sk); /* gives the socket a cookie if it has none */
 	fill_socket_cookie(&ref);

@@ -117,7 +117,10 @@ static __always_inline bool copy_initial_owner(const struct sock_state *s, __u64
 	return sum_of(ref, sk) == sum;
 }
 
-/* Any program may call this; a better answer, a proven owner, goes to s->owner. */
+/*
+ * Stores the initial owner of the socket with this address. A new sock_state becomes that socket's.
+ * Any program may call this. An owner that a transition proves goes to s->owner instead.
+ */
 static __always_inline void set_initial_owner(struct sock_state *s, __u64 sk,
 					      const struct process_ref *ref)
 {

@@ -72,7 +72,12 @@ static __always_inline bool is_connecting_by_repair(const struct transition *t)
 	return tp && BPF_CORE_READ_BITFIELD(tp, repair);
 }
 
-/* Records what the end of the connection cannot show any more. */
+/*
+ * Records what the end of the connection cannot show any more: sk_txhash and snd_una before
+ * connect(), whether TCP_REPAIR made the connection, and whether bytes_received counts the peer's
+ * FIN. A socket that leaves CLOSE begins a new connection, so the values of the last one are
+ * cleared.
+ */
 static __always_inline void update_connection(const struct transition *t, struct sock_state *s)
 {
 	struct tcp_sock *tp;
@@ -136,7 +141,10 @@ static __always_inline void store_proven_owner(const struct transition *t)
 	}
 }
 
-/* Stores what the current task proves about the owner. Returns enum owner_proof. */
+/*
+ * Copies the stored owners to ec, and stores what the current task proves about the owner. Returns
+ * enum owner_proof.
+ */
 static __always_inline int update_owner(const struct transition *t)
 {
 	struct sock_state *s = t->sock_state;

@@ -82,8 +82,9 @@ static __always_inline __u64 nulls_marker(__u32 bucket)
 }
 
 /*
- * The first timewait socket with this hash in the bucket. If a node moves to another
- * bucket meanwhile, the walk ends at that bucket's marker and is not conclusive.
+ * The first timewait socket with this hash in the bucket, NOT_TIMEWAIT, or TIMEWAIT_UNKNOWN after
+ * MAX_BUCKET_NODES nodes. If a node moves to another bucket meanwhile, the walk ends at that
+ * bucket's marker and is not conclusive.
  *
  * Global, so that the verifier walks the loop only once; therefore it takes numbers, not
  * pointers.
@@ -112,8 +113,8 @@ static __always_inline bool is_timewait(__u64 timewait)
 }
 
 /*
- * walk_bucket() stops at the first timewait socket with the hash. If that belongs to
- * another socket, the socket's own may be behind it.
+ * Searches for the socket's timewait socket. walk_bucket() stops at the first one with the hash. If
+ * that belongs to another socket, the socket's own may be behind it: TIMEWAIT_UNKNOWN.
  */
 static __always_inline __u64 find_timewait(const struct sock *sk, const struct endpoints *ep)
 {
