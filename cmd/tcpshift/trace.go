@@ -223,7 +223,7 @@ func (o *traceOptions) kernelFilter() filter.Filter {
 	}
 	var needed tcp.Transitions
 	if o.wants("connection") {
-		needed.Join(tcp.Ends())
+		needed.Join(tcp.EndTransitions())
 	}
 	if o.wants("alert") {
 		needed.Join(detect.Needs())

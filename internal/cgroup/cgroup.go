@@ -46,8 +46,9 @@ type Info struct {
 // a container makes itself (crun's "container", a systemd inside) are in the
 // container. The innermost container wins.
 //
-// A user other than root may have chosen the last names, as many as claimed: those of an own
-// container, or ones that look like another's. In a container or pod of root they name none.
+// claimed is how many of the last names a user other than root may have chosen. Such a name may be
+// that of the user's own container, or imitate another's. Below a container or pod of root these
+// names show no other container or pod.
 func Describe(path string, claimed int) Info {
 	info := Info{Path: path}
 	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })

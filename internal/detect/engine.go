@@ -65,7 +65,7 @@ func (e *Engine) ResetDecided(t *tcp.Transition) {
 // Observe takes one transition, in the order of the stream. It keeps no reference to
 // t, only to t.Cgroup, which must not change afterwards.
 func (e *Engine) Observe(t *tcp.Transition) {
-	if t.TimeWaitEnd() || t.SelfTransition() {
+	if t.IsTimeWaitEnd() || t.IsSelfTransition() {
 		return
 	}
 	e.tracker.observe(t)

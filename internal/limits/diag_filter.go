@@ -20,8 +20,8 @@ const (
 const (
 	opSize       = 4 // struct inet_diag_bc_op: code, yes, no
 	hostCondSize = 8 // struct inet_diag_hostcond, without the address
-	// maxFilterPeers bounds the conditions of a filter: offsets in it have 16 bits.
-	maxFilterPeers = 1024
+	// maxFilterConds bounds the conditions of a filter: offsets in it have 16 bits.
+	maxFilterConds = 1024
 	// filterAttribute is INET_DIAG_REQ_BYTECODE.
 	filterAttribute = 1
 )
@@ -60,7 +60,7 @@ func localPortFilter(ports []uint16) []byte {
 // So a jump to the end follows each condition: a socket that meets it takes the jump. Any other
 // socket skips it, and after the last condition arrives behind the end.
 func anyOf(op byte, conds []hostCond) []byte {
-	if len(conds) == 0 || len(conds) > maxFilterPeers {
+	if len(conds) == 0 || len(conds) > maxFilterConds {
 		return nil
 	}
 	size := 0
@@ -111,7 +111,7 @@ func (c *hostCond) family() byte {
 // and v4-mapped. Only New, Substate, Cookie, Local, Peer, NoProcess and ExpiresIn are set. s is
 // valid until handle returns. The kernel walks the whole table, and passes on only these
 // sockets. While the table changes, it may list a socket twice or leave it out.
-// With more than maxFilterPeers peers EachWithPeer calls handle for every socket: the caller must
+// With more than maxFilterConds peers EachWithPeer calls handle for every socket: the caller must
 // check its peer.
 func EachWithPeer(peers []tcp.Endpoint, handle func(s *tcp.Socket)) error {
 	if len(peers) == 0 {

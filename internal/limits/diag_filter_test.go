@@ -24,7 +24,7 @@ func TestPeerFilter_Bytecode(t *testing.T) {
 	if got := hex.EncodeToString(peerFilter(peers)); got != want {
 		t.Errorf("the filter is\n%s, want\n%s", got, want)
 	}
-	if peerFilter(nil) != nil || peerFilter(make([]tcp.Endpoint, maxFilterPeers+1)) != nil {
+	if peerFilter(nil) != nil || peerFilter(make([]tcp.Endpoint, maxFilterConds+1)) != nil {
 		t.Error("there is a filter for no peer, or for too many")
 	}
 }

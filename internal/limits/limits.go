@@ -18,10 +18,10 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Read reads the limits of the namespace that the calling thread is in, except Bound: see
-// [ReadBoundPorts]. On a kernel before 6.14, which has no tcp_tw_reuse_delay, ReuseDelay is
-// 1 s. TimeWaits is -1 if the kernel's count cannot be read. The error names the sysctl
-// that could not be read.
+// Read reads the limits of the namespace that the calling thread is in, except Bound,
+// see [ReadBoundPorts], and BindBuckets. On a kernel before 6.14, which has no
+// tcp_tw_reuse_delay, ReuseDelay is 1 s. TimeWaits is -1 if the kernel's count cannot be
+// read. The error names the sysctl that could not be read.
 func Read() (*tcp.Limits, error) {
 	l := tcp.Limits{ReuseDelay: time.Second, Timestamps: true, TimeWaits: -1, BoundPartial: !listsBound(), ReusesFinWait2: reusesFinWait2()}
 	if err := ports(&l); err != nil {

@@ -143,7 +143,7 @@ func TestLocalPortFilter_Bytecode(t *testing.T) {
 	if got := hex.EncodeToString(localPortFilter([]uint16{80, 81})); got != want {
 		t.Errorf("the filter is\n%s, want\n%s", got, want)
 	}
-	if localPortFilter(nil) != nil || localPortFilter(make([]uint16, maxFilterPeers+1)) != nil {
+	if localPortFilter(nil) != nil || localPortFilter(make([]uint16, maxFilterConds+1)) != nil {
 		t.Error("there is a filter for no port, or for too many")
 	}
 }

@@ -55,4 +55,4 @@ func statShowsEnd(stat []byte, at time.Duration) bool {
 }
 
 // inInitialPidns reports whether this process has the pids that the kernel programs emit.
-var inInitialPidns = sync.OnceValue(func() bool { return privilege.HasHostPIDs() == nil })
+var inInitialPidns = sync.OnceValue(func() bool { return privilege.CheckHostPIDs() == nil })

@@ -125,7 +125,7 @@ func (w *worker) serve(request detect.Request) {
 		if !errors.Is(err, netns.ErrGone) {
 			return
 		}
-		w.search.Lose(request.Netns)
+		w.search.Forget(request.Netns)
 		w.serve(request)
 	case netns.Searching:
 		if older, waits := w.waiting[request.Netns]; waits {

@@ -62,7 +62,7 @@ type Search struct {
 type absence struct {
 	stage   *stage        // whose next walk looks for it; nil: none
 	queued  uint64        // the number of walks that stage had begun by then
-	retryAt time.Duration // stage is nil: when a question begins a walk again
+	retryAt time.Duration // stage is nil: from then on Locate begins a walk for it again
 	retry   time.Duration // the time between the last walk that found nothing and retryAt
 }
 
@@ -137,8 +137,9 @@ func (s *Search) Add(n Namespace) {
 	}
 }
 
-// Lose takes back a namespace that was not where it was found ([ErrGone]).
-func (s *Search) Lose(inode uint32) { delete(s.paths, inode) }
+// Forget removes a namespace that was not where it was found ([ErrGone]). The next Locate begins
+// to search for it.
+func (s *Search) Forget(inode uint32) { delete(s.paths, inode) }
 
 // Locate returns a namespace that was found, or begins to search for it.
 func (s *Search) Locate(inode uint32) (Namespace, Status) {

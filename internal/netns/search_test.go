@@ -148,7 +148,7 @@ func TestSearch_CheapFirst(t *testing.T) {
 		if results := h.run(searchSlice); len(results) != 1 || results[0] != (Result{2, true}) {
 			t.Fatalf("%v after the question the results are %v", h.now-began, results)
 		}
-		h.search.Lose(2)
+		h.search.Forget(2)
 	}
 	h.search.Close()
 }

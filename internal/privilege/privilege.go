@@ -46,7 +46,8 @@ func (o *Operation) ExplainRefusal() (problem, remedy string) {
 	return o.problemOf(&p), o.remedyOf(&p)
 }
 
-// IsPermitted reports whether this process has all capabilities of the operation's command.
+// IsPermitted reports whether this process has all capabilities of the operation's command, or
+// /proc does not show which it has.
 func (o *Operation) IsPermitted() bool {
 	p := current()
 	return !p.known || len(o.missing(p.effective)) == 0
@@ -239,9 +240,9 @@ func ExplainLockdown() (problem, remedy string, ok bool) {
 	return "this kernel is in lockdown=confidentiality, in which BPF programs may not read kernel memory", confidentialityRemedy, true
 }
 
-// HasHostPIDs reports whether the pids that this process sees are those of the host, which the
-// kernel programs emit: whether it is in the initial pid namespace. The error is the reason.
-func HasHostPIDs() error {
+// CheckHostPIDs returns nil if the pids that this process sees are those of the host, which the
+// kernel programs emit: if it is in the initial pid namespace. Else the error is the reason why not.
+func CheckHostPIDs() error {
 	const initialPidns = 0xEFFFFFFC // PROC_PID_INIT_INO, include/linux/proc_ns.h
 	info, err := os.Stat("/proc/self/ns/pid")
 	switch {

@@ -43,8 +43,8 @@ type KernelDifferences struct {
 	TableByNetns    bool // bpf/timewait.h finds the established-hash table through the namespace
 }
 
-// KernelLayout reads the KernelDifferences from the kernel's type information.
-func KernelLayout() (KernelDifferences, error) {
+// DetectKernelDifferences reads the differences from the kernel's type information.
+func DetectKernelDifferences() (KernelDifferences, error) {
 	types := btf.NewCache()
 	spec, err := types.Kernel()
 	if err != nil {

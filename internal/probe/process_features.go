@@ -25,7 +25,7 @@ func DetectProcessFeatures() Features {
 		others.Err, others.Remedy = errors.New(problem), remedy
 	}
 	return Features{
-		{HostPIDs, privilege.HasHostPIDs(),
+		{HostPIDs, privilege.CheckHostPIDs(),
 			"pids in records are the host's, not those of this container; sockets that were open before, and belong to processes outside, have no owner until they operate on them",
 			"run it in the host's pid namespace (docker run --pid=host, pod spec.hostPID: true)"},
 		others,
@@ -43,7 +43,7 @@ func tryEnterNetns() error {
 	return own.Do(func() error { return nil })
 }
 
-// Get returns the feature with this name. It must be one of f.
+// Get returns the feature with this name. It panics if f has none.
 func (f Features) Get(name string) Feature {
 	for _, feature := range f {
 		if feature.Name == name {

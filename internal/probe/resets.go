@@ -34,7 +34,8 @@ func sendResetHasReason(types *btf.Cache) bool {
 }
 
 // ResetReasons are the names of the running kernel's enum sk_rst_reason without their
-// common prefix, by code, which is the value plus 1 (0: not known). The map is nil where the kernel has no such type (before 6.10).
+// common prefix, by code, which is the value plus 1 (0: not known). The map is nil where the
+// kernel has no such type (before 6.10).
 func (p *Probe) ResetReasons() map[tcp.ResetCode]string {
 	return p.resetReasons
 }

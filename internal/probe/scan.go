@@ -31,9 +31,9 @@ func scan(c *ebpf.Collection) error {
 	return scanSubflows(c.Programs[bpfobj.ProbeProgScanSubflows], inodes)
 }
 
-// scanSubflows finds the owners of MPTCP subflows: it runs the iterator in the
-// tracer's own namespace, then in each of the namespaces that can be found and entered. Without CAP_SYS_ADMIN only the tracer's own
-// namespace can be entered.
+// scanSubflows finds the owners of MPTCP subflows: it runs the iterator in the tracer's own
+// namespace, then in each of the namespaces with these inodes that can be found and entered.
+// Without CAP_SYS_ADMIN no other namespace can be entered.
 func scanSubflows(subflows *ebpf.Program, inodes []uint32) error {
 	if len(inodes) == 0 {
 		return nil

@@ -20,13 +20,13 @@ import (
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
-// Snapshot calls handle for every TCP socket of the namespaces that passes f as it is now: its
-// state must be in f.NewStates, and a namespace is not compared with f. handle gets a sample for internal/decode; handle must not keep the slice. keepalive is the namespace's
+// Snapshot calls handle for every TCP socket of the namespaces that passes f as it is now. A state
+// passes if it is in f.NewStates; Snapshot ignores f's filter on namespaces. handle gets a sample
+// for internal/decode, and must not keep the slice. keepalive is the namespace's
 // net.ipv4.tcp_keepalive_intvl, 0 if it is not known. The path of a cgroup comes as a
 // sample of its own, before the first socket in that cgroup, if there was room for it. A
-// namespace that has ended since
-// it was found is skipped, unless it is Required. Snapshot returns a [*HostError] if this host
-// cannot trace or a namespace cannot be entered.
+// namespace that has ended since it was found is skipped, unless it is Required. Snapshot returns
+// a [*HostError] if this host cannot trace or a namespace cannot be entered.
 func Snapshot(namespaces []netns.Namespace, f *filter.Filter, handle func(sample []byte, keepalive time.Duration) error) error {
 	kernel := NewKernel()
 	if err := checkHost(kernel.types); err != nil {

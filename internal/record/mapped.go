@@ -21,8 +21,8 @@ func (o object) ownStates(t *tcp.Transition) object {
 	}
 	o = o.ownSubstate(t).
 		trueIf("tcpshift.time_wait_unknown", t.TimeWaitUnknown).
-		trueIf("tcpshift.self", t.SelfTransition())
-	if t.TimeWaitEnd() {
+		trueIf("tcpshift.self", t.IsSelfTransition())
+	if t.IsTimeWaitEnd() {
 		o = o.literal("tcpshift.time_wait_end", endOfTimeWait(t))
 	}
 	return o.uintIfSet("tcpshift.in_state_ns", uint64(t.InState))

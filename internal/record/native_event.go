@@ -20,8 +20,8 @@ func (n *Native) Transition(dst []byte, t *tcp.Transition) []byte {
 		o = o.literal("time_wait_substate", t.Substate.String())
 	}
 	o = o.trueIf("time_wait_unknown", t.TimeWaitUnknown).
-		trueIf("self", t.SelfTransition())
-	if t.TimeWaitEnd() {
+		trueIf("self", t.IsSelfTransition())
+	if t.IsTimeWaitEnd() {
 		o = o.literal("time_wait_end", endOfTimeWait(t))
 	}
 	o = o.uintIfSet("in_state_ns", uint64(t.InState))

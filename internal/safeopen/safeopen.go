@@ -10,9 +10,10 @@
 // is opened, which has no effect, and then refused.
 //
 // The links in /proc/PID/fd and /proc/PID/ns are followed: the kernel makes them, and they
-// lead to the file itself. Other links are followed only in paths that the operator has given,
-// those of [NetnsInode] and [CgroupID], and by [ReadFile], [ReadFileUpTo], [DirNames] and [Append] in the directories of
-// their path, but not in the last component, except by Append with follow.
+// lead to the file itself. Other links are followed only in paths that the operator has given:
+// [NetnsInode], [CgroupID] and [Root] follow all. [ReadFile], [ReadFileUpTo], [DirNames] and
+// [Append] follow those in the directories of their path, but not one that is the last component,
+// except by Append with follow.
 //
 // Except for a namespace, the package must not open a file to find out what it is. It must not
 // decide what a file is used for.

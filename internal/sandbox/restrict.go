@@ -33,8 +33,8 @@ type Part struct {
 
 // Restrict confines this process to what a trace with these features does from now on, in every
 // thread and for good. What the kernel does not have is left out: the result has the reason.
-// DropPrivileges must have run. The parts do without what it could not drop: the filter of system
-// calls then needs CAP_SYS_ADMIN.
+// DropPrivileges must have run. If it could not set no_new_privs, the filter of system calls needs
+// CAP_SYS_ADMIN.
 func Restrict(f Features) []Part {
 	files := Part{Name: Landlock}
 	if f.Namespaces {
@@ -78,8 +78,9 @@ func landlockError(err error) error {
 }
 
 // restrictFiles permits to open files for writing only in the directories of outputs and below, and
-// no file for reading, except those that the lookup of an output's host needs. Other TCP ports, signals to other processes and abstract sockets of others are
-// refused where the kernel can (Linux 6.7 and 6.12). Descriptors that are open stay as they are.
+// no file for reading, except those that the lookup of an output's host needs. Connecting to other
+// TCP ports is refused since Linux 6.7, and signals to other processes and abstract sockets of
+// others since 6.12. Descriptors that are open stay as they are.
 func restrictFiles(f Features) error {
 	if _, err := llsyscall.LandlockGetABIVersion(); err != nil {
 		return landlockError(err)

@@ -224,7 +224,7 @@ func TestTransition_Self(t *testing.T) {
 			if next == TimeWait {
 				kernelNext = Close
 			}
-			if got, want := (&Transition{Old: old, New: next}).SelfTransition(), old == kernelNext; got != want {
+			if got, want := (&Transition{Old: old, New: next}).IsSelfTransition(), old == kernelNext; got != want {
 				t.Errorf("%v → %v is to itself: %v, want %v", old, next, got, want)
 			}
 		}

@@ -167,7 +167,7 @@ func (c *Cgroup) isLogin() bool {
 }
 
 // Transition is one event of the tracepoint sock:inet_sock_set_state, or the end of a
-// TIME_WAIT: see [Transition.TimeWaitEnd].
+// TIME_WAIT: see [Transition.IsTimeWaitEnd].
 type Transition struct {
 	Time      time.Time     // wall clock; zero until the trace loop sets it
 	Monotonic time.Duration // CLOCK_BOOTTIME, taken in the kernel
@@ -218,13 +218,13 @@ func (t *Transition) KernelNew() State {
 	return t.New
 }
 
-// TimeWaitEnd reports whether this is the end of a TIME_WAIT, which the tracepoint
+// IsTimeWaitEnd reports whether this is the end of a TIME_WAIT, which the tracepoint
 // sock:inet_sock_set_state does not report.
-func (t *Transition) TimeWaitEnd() bool {
+func (t *Transition) IsTimeWaitEnd() bool {
 	return t.Old == TimeWait
 }
 
-// SelfTransition reports whether the socket stayed in its state: the tracepoint reports that, too.
-func (t *Transition) SelfTransition() bool {
+// IsSelfTransition reports whether the socket stayed in its state: the tracepoint reports that, too.
+func (t *Transition) IsSelfTransition() bool {
 	return t.Old == t.KernelNew()
 }

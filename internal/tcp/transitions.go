@@ -13,9 +13,9 @@ func AllTransitions() (all Transitions) {
 	return all
 }
 
-// Ends gives the set of the transitions that end a socket's connection, or a listener: those to
+// EndTransitions gives the set of the transitions that end a socket's connection, or a listener: those to
 // Close and to TimeWait. A connection record needs no other.
-func Ends() (ends Transitions) {
+func EndTransitions() (ends Transitions) {
 	ends.Add(States(), []State{Close, TimeWait})
 	ends[Close] = 0 // it had ended before
 	return ends

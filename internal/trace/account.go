@@ -35,7 +35,7 @@ const (
 // record counts one event. The end of a TIME_WAIT is not a firing of the tracepoint,
 // and is counted apart.
 func (a *account) record(t *tcp.Transition, d disposition) {
-	if t.TimeWaitEnd() {
+	if t.IsTimeWaitEnd() {
 		switch d {
 		case written:
 			a.timeWaitEnds++

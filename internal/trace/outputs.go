@@ -94,7 +94,7 @@ func (o *outputs) event(e *decode.Event) error {
 			return err
 		}
 	}
-	if o.limit == 0 || done || e.Transition.TimeWaitEnd() {
+	if o.limit == 0 || done || e.Transition.IsTimeWaitEnd() {
 		return nil
 	}
 	if o.counted++; o.counted == o.limit {

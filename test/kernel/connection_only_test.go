@@ -20,7 +20,7 @@ func TestConnection_OnlyEnds(t *testing.T) {
 	env := harness.NewEnv(t)
 	_, _, _, activity := crowd(env)
 	n := tcplab.NewNetns(t)
-	ends := tcp.Ends()
+	ends := tcp.EndTransitions()
 	endsAndNeeds := detect.Needs()
 	endsAndNeeds.Join(ends)
 	var tracers []*harness.Tracer

@@ -27,7 +27,7 @@ func TestKernel_Features(t *testing.T) {
 			t.Logf("no %s: %v", f.Name, f.Err)
 		}
 	}
-	layout, err := probe.KernelLayout()
+	layout, err := probe.DetectKernelDifferences()
 	if err != nil {
 		t.Fatal(err)
 	}
