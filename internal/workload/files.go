@@ -22,7 +22,7 @@ type Files struct {
 }
 
 // Lookup finds the names of a container or a pod. It reports false if no file has any. A name that is longer
-// than maxName is left out.
+// than maxName, or an image longer than maxImage, is left out.
 func (f Files) Lookup(k Key) (n cgroup.Names, found bool) {
 	if k.Container != "" {
 		for _, source := range f.sources(k) {
@@ -39,11 +39,16 @@ func (f Files) Lookup(k Key) (n cgroup.Names, found bool) {
 			*name = ""
 		}
 	}
+	if len(n.Image) > maxImage {
+		n.Image = ""
+	}
 	return n, n != (cgroup.Names{})
 }
 
-// maxName bounds a name in bytes: that of a pod in Kubernetes.
-const maxName = 253
+const (
+	maxName  = 253 // bytes of a name: that of a pod in Kubernetes
+	maxImage = 255 // bytes of an image, as the longest record has room for
+)
 
 // sources are the functions that read the files of an engine. An id without an engine may be of any engine.
 func (f Files) sources(k Key) []func(Key) cgroup.Names {

@@ -61,8 +61,9 @@ func TestFiles_Hostile(t *testing.T) {
 	const of = "var/lib/docker/containers/"
 	for name, content := range map[string]string{
 		"not JSON": "{", "a list": "[]", "another type": `{"Name":7}`, "empty": "", "no name": "{}",
-		"a name that is too long": `{"Name":"/` + strings.Repeat("x", maxName+1) + `"}`,
-		"too large":               `{"Name":"/web","x":"` + strings.Repeat("x", maxFile) + `"}`,
+		"a name that is too long":   `{"Name":"/` + strings.Repeat("x", maxName+1) + `"}`,
+		"an image that is too long": `{"Config":{"Image":"` + strings.Repeat("x", maxImage+1) + `"}}`,
+		"too large":                 `{"Name":"/web","x":"` + strings.Repeat("x", maxFile) + `"}`,
 	} {
 		root := t.TempDir()
 		dir := filepath.Join(root, of, container)
