@@ -18,7 +18,7 @@
 //	namespace.go         what are the limits of a namespace, and does the kernel's count confirm the model?
 //	seed.go              what was there before the start?
 //	verification.go      does the kernel's table confirm a suspect?
-//	correction.go       how does its table correct the model?
+//	correction.go        how does its table correct the model?
 //	suspects.go          what does the kernel's table have of the suspects?
 //	open_sockets.go      which connections are gone, although their ends were lost?
 //	binds.go             which ports were bound before connect(), and are free for no destination?

@@ -201,7 +201,8 @@ func (n *listenNetns) request(now time.Duration) *ListenRequest {
 	return r
 }
 
-// Joined returns what r and o ask for together; o is the newer one. Both may be nil.
+// Joined returns one request in place of r and o; o is the newer one, and both may be nil. It is
+// urgent if one of them is. Its Unaccepted are those of o, or those of r if o has none.
 func (r *ListenRequest) Joined(o *ListenRequest) *ListenRequest {
 	switch {
 	case r == nil:

@@ -35,7 +35,7 @@ type namespace struct {
 	requestedAt time.Duration // when its limits were last requested; 0: never
 	known       bool          // limits are set: they were read, or are assumed
 	limits      tcp.Limits
-	ports       int           // limits.Ports()
+	ports       int           // limits.PortCount()
 	suspectedAt time.Duration // when a detector last suspected something; 0: never
 
 	wantHalfClosed        bool // a detector asks for the sockets in FIN_WAIT2

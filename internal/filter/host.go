@@ -18,8 +18,7 @@ import (
 
 // ParseNetns returns the inode number of a network namespace of this host. word is the
 // inode number, a path (/run/netns/blue, /proc/7/ns/net), pid:N, or a name that ip-netns(8) has
-// given (blue). A namespace that
-// cannot be found by its inode number ([netns.Check]) is an error.
+// given (blue). A namespace that cannot be found by its inode number ([netns.Check]) is an error.
 func ParseNetns(word string) (uint32, error) {
 	if pid, isPID := strings.CutPrefix(word, "pid:"); isPID {
 		return netnsOfProcess(word, pid)

@@ -20,7 +20,7 @@ func (f *Filter) NeedsOwnerRoleOrCgroup() bool {
 }
 
 // MatchesSocket reports whether the endpoints and the user of a socket pass. The user of a
-// timewait socket is not known.
+// timewait socket is not known, so it passes no filter on users and is not excluded for its user.
 func (f *Filter) MatchesSocket(s *tcp.Socket) bool {
 	if s.New == tcp.TimeWait {
 		return len(f.UIDs) == 0 && f.MatchesEndpoints(s.Local, s.Peer)

@@ -1,6 +1,6 @@
-// Package monitor joins the detection engine with the host. Two background goroutines read it:
-// the seeder reads the sockets that exist at the start, the worker reads the limits and sockets
-// of network namespaces that the engine requests.
+// Package monitor joins the detection engine with the host, which two background goroutines read:
+// the seeder the sockets that exist at the start, the worker the limits and sockets of the network
+// namespaces that the engine requests.
 // The package must not decide anything, nor delay the stream.
 package monitor
 

@@ -13,8 +13,8 @@ import (
 // rotationRetry is the time after a rotation that failed.
 const rotationRetry = time.Minute
 
-// Rotation is when a file is renamed and a new one begun, and what becomes of the old ones. The zero
-// value is never.
+// Rotation is when a file is renamed and a new one begun, and what becomes of the old ones. With the
+// zero value no file is renamed.
 type Rotation struct {
 	Size     int64         // bytes; 0: any
 	Age      time.Duration // since the file was opened, checked at each write; 0: any

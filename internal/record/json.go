@@ -14,8 +14,9 @@ import (
 // is passed by value, as a slice is, because a pointer to it costs a third of the encoder's
 // speed.
 //
-// The methods write their keys through the method key. A few keys do not pass through it: those that every record begins with (begin, appendSeq), labels, and
-// the names of features, which are an object inside the record.
+// The methods write their keys through the method key. A few keys do not pass through it: those
+// that every record begins with (begin, appendSeq), labels, and the names of features, which are
+// an object inside the record.
 type object struct {
 	line []byte
 }

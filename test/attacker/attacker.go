@@ -38,15 +38,15 @@ type Attack struct {
 	// Endless means that it begins again when it has done its work.
 	Endless bool
 
-	// Connections are made to as many Destinations, 127.x.y.z:7000, and reset. With Refused
-	// nobody listens there. Without, the process listens itself.
+	// Connections is how many connections it makes and resets, to Destinations different addresses
+	// 127.x.y.z, port 7000. With Refused nothing listens there; without, the process itself does.
 	Connections  int
 	Destinations int
 	Refused      bool
-	// Each destination gets this many connections one after the other; 0: one.
+	// InARow is how many connections a destination gets one after the other; 0: one.
 	InARow int
-	// Namespaces are made one after the other, each with its part of the connections. The one
-	// before is gone then.
+	// Namespaces is how many namespaces it makes, one after the other, each with its part of the
+	// connections. The one before is gone then.
 	Namespaces int
 
 	// Listeners is how many sockets listen, with a queue that overflows, until the end.

@@ -28,8 +28,9 @@ func (c Counts) Sum() (total uint64) {
 // The kernel names the second CLOSE. All connections of a soak end in TIME_WAIT.
 var toFinWait2, toTimeWait = Pair{"FIN_WAIT1", "FIN_WAIT2"}, Pair{"FIN_WAIT2", "TIME_WAIT"}
 
-// OfStorms returns the transitions that storms of the ends ClientFirst, ServerFirst and
-// HalfClosed make. See tcplab.Storm.
+// OfStorms returns the transitions of so many storms with the default number of workers, and of
+// their connections, all storms together. Each storm must have the end ClientFirst, ServerFirst or
+// HalfClosed. See tcplab.Storm.
 func OfStorms(connections, storms uint64) Counts {
 	const workers = 2
 	return Counts{

@@ -25,13 +25,12 @@ import (
 func RequireRoot(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
-		Missing(t, "needs root, to make network namespaces: run it with sudo")
+		SkipUnlessCI(t, "needs root, to make network namespaces: run it with sudo")
 	}
 }
 
-// Missing skips the test, because it needs something that is missing. Under CI=true it
-// fails the test.
-func Missing(t testing.TB, what string) {
+// SkipUnlessCI skips the test, because of what it lacks here. Under CI=true it fails the test.
+func SkipUnlessCI(t testing.TB, what string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatal(what)

@@ -162,7 +162,7 @@ func TestRequireRoot_FailsOnlyUnderCI(t *testing.T) {
 	for ci, want := range map[string]string{"true": "fatal", "": "skip"} {
 		t.Setenv("CI", ci)
 		v := &recorder{TB: t}
-		Missing(v, "needs root")
+		SkipUnlessCI(v, "needs root")
 		if got := strings.Fields(v.calls)[0]; got != want {
 			t.Errorf("CI=%q: got %s, want %s", ci, got, want)
 		}

@@ -162,7 +162,7 @@ func (s *Socket) WriteFastOpen(text string, to netip.AddrPort, flags int) {
 	s.written += uint64(len(text))
 }
 
-// TryWriteFastOpen is WriteFastOpen and returns the error.
+// TryWriteFastOpen is WriteFastOpen, but returns the error. Written does not count its text.
 func (s *Socket) TryWriteFastOpen(text string, to netip.AddrPort, flags int) error {
 	return unix.Sendto(s.FD, []byte(text), flags|unix.MSG_FASTOPEN|unix.MSG_NOSIGNAL, sockaddr(to))
 }

@@ -101,7 +101,7 @@ func (n *Netns) AwaitTimewaitEnd(p *Endpoint) {
 	n.AwaitTimewaitEndLater(p, 0)
 }
 
-// AwaitTimewaitEndLater is AwaitTimewaitEnd with a longer timeout: waitLimit and longer.
+// AwaitTimewaitEndLater is AwaitTimewaitEnd with a timeout of waitLimit plus longer.
 func (n *Netns) AwaitTimewaitEndLater(p *Endpoint, longer time.Duration) {
 	n.t.Helper()
 	n.awaitWithin(waitLimit+longer, "end of the timewait socket", func() bool { return n.TimewaitSubstate(p) == 0 })

@@ -165,8 +165,8 @@ func (e *Estimator) CorrectTaken(since time.Duration, n int64) {
 	}
 }
 
-// CorrectTakenAs adds units to those that were taken within MaxWindow: in each second as many as seconds
-// counts in it, times part.
+// CorrectTakenAs adds units to those that were taken, in each second within MaxWindow: part times the
+// count that seconds, a Counter with a slot for each second, has of that second.
 func (e *Estimator) CorrectTakenAs(seconds *Counter, part float64) {
 	const steps = int64(time.Second / Step)
 	carry := 0.0
