@@ -5,11 +5,9 @@
 package limits
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -111,21 +109,9 @@ func reserved(list string, low, high uint16) *tcp.PortSet {
 // timeWaits is the kernel's own count of timewait sockets, of both substates; -1 if it
 // cannot be read.
 func timeWaits() int {
-	// /proc/net would show the namespace of the process's main thread.
-	b, err := safeopen.ReadFile("/proc/thread-self/net/sockstat")
+	_, timeWaits, err := sockstat("sockstat", "TCP:")
 	if err != nil {
 		return -1
 	}
-	for line := range bytes.Lines(b) {
-		fields := strings.Fields(string(line))
-		if len(fields) == 0 || fields[0] != "TCP:" {
-			continue
-		}
-		if at := slices.Index(fields, "tw"); at > 0 && at+1 < len(fields) {
-			if count, err := strconv.Atoi(fields[at+1]); err == nil {
-				return count
-			}
-		}
-	}
-	return -1
+	return timeWaits
 }

@@ -1,8 +1,6 @@
 package monitor
 
 import (
-	"time"
-
 	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/limits"
@@ -13,11 +11,13 @@ import (
 const maxListeners = 1 << 16
 
 // readListeners reads the listeners that match the filter, of the namespace that the calling
-// thread is in, and the connections that wait for accept() on some ports.
-func (r *hostReader) readListeners(unaccepted []uint16) (*detect.ListenTable, error) {
-	t := &detect.ListenTable{ReadAt: boottime.Now(), KnownOnly: r.filter.NeedsOwnerRoleOrCgroup()}
+// thread is in, and the connections that wait for accept() on some ports. all is the number of
+// listeners there, whether they match or not.
+func (r *hostReader) readListeners(unaccepted []uint16) (t *detect.ListenTable, all int, err error) {
+	t = &detect.ListenTable{ReadAt: boottime.Now(), KnownOnly: r.filter.NeedsOwnerRoleOrCgroup()}
 	busy := false // the counters matter
-	err := limits.EachListener(func(l *tcp.Listener) {
+	err = limits.EachListener(func(l *tcp.Listener) {
+		all++
 		busy = busy || l.Queued > 0 || l.Drops > 0
 		switch {
 		case !r.filter.MatchesListener(l):
@@ -28,12 +28,12 @@ func (r *hostReader) readListeners(unaccepted []uint16) (*detect.ListenTable, er
 		}
 	})
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if busy && len(t.Listeners) > 0 {
 		drops, err := limits.ReadListenDrops()
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		t.Overflows = drops.Overflows
 	}
@@ -44,19 +44,9 @@ func (r *hostReader) readListeners(unaccepted []uint16) (*detect.ListenTable, er
 			}
 		})
 		if err != nil {
-			return nil, err
+			return nil, 0, err
 		}
 		t.HasUnaccepted = true
 	}
-	return t, nil
-}
-
-// seedListeners sends the listeners of the namespace that the calling thread is in, unless it
-// has none. It reports false after Close.
-func (s *seeder) seedListeners(netns uint32) (sent bool, err error) {
-	t, err := s.readListeners(nil)
-	if err != nil || len(t.Listeners) == 0 {
-		return true, err
-	}
-	return s.send(func(e *detect.Engine, now time.Duration) { e.UpdateListeners(now, netns, t) }), nil
+	return t, all, nil
 }

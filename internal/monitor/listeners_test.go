@@ -28,7 +28,7 @@ func TestListeners_PassFilter(t *testing.T) {
 		{"a process", filter.Filter{PIDs: []uint32{1}}, true, true},
 	} {
 		r := hostReader{filter: tt.filter}
-		table, err := r.readListeners([]uint16{port})
+		table, _, err := r.readListeners([]uint16{port})
 		if err != nil {
 			t.Fatal(err)
 		}

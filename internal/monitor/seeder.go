@@ -37,13 +37,52 @@ func (s *seeder) run() {
 	s.send(func(e *detect.Engine, now time.Duration) { e.SeedingDone(now) })
 }
 
-// seedFrom sends the sockets of one namespace that match the filter, batch by batch, and its limits with
-// the first batch. Without such a socket it sends neither. Then it sends the listeners, if there are any.
-// It reports false if Close was called meanwhile, true otherwise, also if the namespace could not be read.
+// seedFrom sends what one namespace has: its connections and timewait sockets, and then its
+// listeners. It walks the kernel's table of connections only if the kernel's counts say that there
+// are any: most namespaces share one table, so with many of them each walk passes the sockets of all.
+// It reports false if Close was called meanwhile, true otherwise, also if the namespace could not
+// be read.
 func (s *seeder) seedFrom(n netns.Namespace) (sent bool) {
 	sent = true
-	var l *tcp.Limits          // until they are sent with the first batch
-	var limitsAt time.Duration // when they were read
+	s.report(enter(n, func() (err error) {
+		counts, unknown := limits.ReadCounts()
+		if unknown == nil && counts.OnlyListeners(0) {
+			return nil
+		}
+		listeners, all, err := s.readListeners(nil)
+		if err != nil || unknown != nil || !counts.OnlyListeners(all) || hasChanged(counts) {
+			if sent, err = s.seedConnections(n.Inode); err != nil || !sent {
+				return err
+			}
+			if listeners, _, err = s.readListeners(nil); err != nil { // the connections may have taken long
+				return err
+			}
+		}
+		if len(listeners.Listeners) > 0 {
+			sent = s.send(func(e *detect.Engine, now time.Duration) { e.UpdateListeners(now, n.Inode, listeners) })
+		}
+		return nil
+	}))
+	return sent
+}
+
+// hasChanged reports whether the calling thread's namespace no longer has these counts: a listener that
+// was opened or closed meanwhile must not hide a connection.
+func hasChanged(before limits.Counts) bool {
+	now, err := limits.ReadCounts()
+	return err != nil || now != before
+}
+
+// seedConnections sends the connections and timewait sockets that match the filter, of the namespace
+// that the calling thread is in, batch by batch, and its limits with the first batch. Without such a
+// socket it sends neither. It reports false after Close.
+func (s *seeder) seedConnections(netns uint32) (sent bool, err error) {
+	sent = true
+	l, err := s.readLimits(netns) // until they are sent with the first batch
+	if err != nil {
+		return true, err
+	}
+	limitsAt := boottime.Now()
 	var sockets []tcp.Socket
 	flush := func() {
 		newLimits, batch := l, sockets
@@ -53,35 +92,24 @@ func (s *seeder) seedFrom(n netns.Namespace) (sent bool) {
 		}
 		sent = s.send(func(e *detect.Engine, _ time.Duration) {
 			if newLimits != nil {
-				e.Update(limitsAt, n.Inode, newLimits)
+				e.Update(limitsAt, netns, newLimits)
 			}
 			for i := range batch {
-				e.Seed(batch[i].Monotonic, n.Inode, &batch[i])
+				e.Seed(batch[i].Monotonic, netns, &batch[i])
 			}
 		})
 	}
-	// After an error the sockets that were read before it are sent.
-	s.report(enter(n, func() (err error) {
-		if l, err = s.readLimits(n.Inode); err != nil {
-			return err
+	err = limits.EachConnectionOrTimeWait(func(socket *tcp.Socket) {
+		if !s.filter.MatchesSocket(socket) {
+			return
 		}
-		limitsAt = boottime.Now()
-		err = limits.EachConnectionOrTimeWait(func(socket *tcp.Socket) {
-			if !s.filter.MatchesSocket(socket) {
-				return
-			}
-			if sockets == nil {
-				sockets = make([]tcp.Socket, 0, batchSize)
-			}
-			if sockets = append(sockets, *socket); len(sockets) == batchSize {
-				flush()
-			}
-		})
-		flush()
-		if err == nil && sent {
-			sent, err = s.seedListeners(n.Inode)
+		if sockets == nil {
+			sockets = make([]tcp.Socket, 0, batchSize)
 		}
-		return err
-	}))
-	return sent
+		if sockets = append(sockets, *socket); len(sockets) == batchSize {
+			flush()
+		}
+	})
+	flush() // after an error, too: the sockets that were read before it
+	return sent, err
 }

@@ -47,7 +47,7 @@ func (w *worker) readTables(request detect.Request, l *tcp.Limits, into *tables)
 		{request.HalfClosed, true, func() error { return w.readHalfClosed(into) }},
 		{request.CloseWait, true, func() error { return readCloseWait(into) }},
 		{request.Listeners != nil, request.Listeners != nil && request.Listeners.Urgent, func() (err error) {
-			into.listeners, err = w.readListeners(request.Listeners.Unaccepted)
+			into.listeners, _, err = w.readListeners(request.Listeners.Unaccepted)
 			return err
 		}},
 	}
