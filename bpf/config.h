@@ -37,6 +37,7 @@ const volatile bool want_ends; /* EVENT_END when a socket enters CLOSE */
 const volatile bool want_state_times;
 const volatile bool want_cgroups;
 const volatile bool want_timewait_ends;
+const volatile bool follow_children; /* pass only the sockets of the tracer's children */
 
 /*
  * The v1 hierarchy that distinguishes containers, a value of enum cgroup_subsys_id;

@@ -13,6 +13,7 @@
 #include "cgroup.h"
 #include "config.h"
 #include "endpoints.h"
+#include "follow.h"
 #include "process_ref.h"
 #include "timewait.h"
 
@@ -242,7 +243,9 @@ static __always_inline bool owner_matches(const struct owner *owner)
 	if (exclude_self && owner->ref.source_and_flags & REF_SELF)
 		return false;
 	if (!owner->ref.pid)
-		return !filter_pid && !filter_comm;
+		return !filter_pid && !filter_comm && !follow_children;
+	if (follow_children && !is_followed(&owner->ref))
+		return false;
 	if (filter_pid && !is_member(MEMBER_PID, owner->ref.pid))
 		return false;
 	if (filter_comm && !is_member_comm(MEMBER_COMM, owner->comm))

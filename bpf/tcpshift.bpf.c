@@ -12,6 +12,7 @@
 #include "dump.h"
 #include "event.h"
 #include "filter.h"
+#include "follow.h"
 #include "reader.h"
 #include "listen_port.h"
 #include "reset.h"
@@ -125,6 +126,22 @@ SEC("fexit/inet_csk_accept") int accepted(const __u64 *ctx)
 SEC("tp_btf/tcp_rcv_space_adjust") int read_by(const __u64 *ctx)
 {
 	return on_read((struct sock *)ctx[0]);
+}
+
+/*
+ * The command that the tracer runs, and its children; loaded only if there is one. The
+ * arguments, from include/trace/events/sched.h:
+ *	TP_PROTO(struct task_struct *parent, struct task_struct *child)
+ *	TP_PROTO(struct task_struct *p)
+ */
+SEC("tp_btf/sched_process_fork") int process_forked(const __u64 *ctx)
+{
+	return on_fork((struct task_struct *)ctx[0], (struct task_struct *)ctx[1]);
+}
+
+SEC("tp_btf/sched_process_exit") int process_exited(const __u64 *ctx)
+{
+	return on_exit((struct task_struct *)ctx[0]);
 }
 
 /* The owners of open sockets. internal/probe runs it once at the start, by reading it. */

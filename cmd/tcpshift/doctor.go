@@ -2,6 +2,7 @@ package main
 
 import (
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/doctor"
 )
@@ -15,7 +16,7 @@ func newDoctor() *cobra.Command {
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			w := cmd.OutOrStdout()
-			if isTerminal() && colorIsWanted() {
+			if isTerminal(unix.Stdout) && colorIsWanted() {
 				w = verdictColors{w}
 			}
 			return doctor.Examine(w)

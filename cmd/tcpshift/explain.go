@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/explain"
 )
@@ -30,8 +31,8 @@ func newExplain() *cobra.Command {
 				return usagef("no topic %q: 'tcpshift explain' lists all topics", word)
 			}
 			width := explainWidth
-			if isTerminal() {
-				columns, _ := terminalSize()
+			if isTerminal(unix.Stdout) {
+				columns, _ := terminalSize(unix.Stdout)
 				width = min(width, columns)
 			}
 			_, err := io.WriteString(cmd.OutOrStdout(), explain.Text(topic, width))

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/command"
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
 )
@@ -35,9 +36,10 @@ var notices = output.NewNotices(unix.Stderr)
 func warn(message string) { notices.Add(message) }
 
 func main() {
+	command.Main()
 	s := handleSignals()
 	err := run(s, os.Args[1:])
-	if err != nil && !readerGone(err) {
+	if err != nil && !readerGone(err) && !errors.As(err, new(commandEnded)) {
 		warn(err.Error())
 	}
 	limit := flushLimit
@@ -54,7 +56,11 @@ func run(s *signals, args []string) error {
 	root := newRoot(s)
 	root.SetArgs(args)
 	root.SetOut(output.NewBlockingWriter(unix.Stdout, os.Stdout.Name()))
-	return root.ExecuteContext(s.ctx)
+	err := root.ExecuteContext(s.ctx)
+	if errors.As(err, new(usageError)) && runsCommand(args) {
+		err = commandFailed{err}
+	}
+	return err
 }
 
 func newRoot(s *signals) *cobra.Command {
@@ -168,7 +174,12 @@ func readerGone(err error) bool {
 }
 
 func exitStatus(err error) int {
+	var ended commandEnded
 	switch {
+	case errors.As(err, new(commandFailed)):
+		return command.StatusFailed
+	case errors.As(err, &ended):
+		return ended.status
 	case errors.As(err, new(usageError)):
 		return statusUsage
 	case errors.As(err, new(*probe.HostError)):

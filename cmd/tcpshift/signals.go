@@ -29,6 +29,9 @@ type running struct {
 	abandon    func()        // makes the command return without what is not written
 	closeLinks func() error  // detaches the programs
 	unwritten  func() string // what the output has not got, for the operator
+	// passOn passes a signal on to another process, and reports whether it is that one's to end;
+	// false: the signal ends this process.
+	passOn func(s os.Signal) bool
 }
 
 // signals handles the signals that end the process or concern its output. It has one command
@@ -91,6 +94,7 @@ func (s *signals) run(received <-chan os.Signal) {
 			// A shell and the kernel may both send it when a terminal closes.
 		case each == syscall.SIGHUP && command.reopen != nil:
 			command.reopen()
+		case first == nil && command.passOn != nil && command.passOn(each):
 		case first == nil:
 			first, at = each, time.Now()
 			s.cancel(trace.Interrupted{Signal: signalName(each)})

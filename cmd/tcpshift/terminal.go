@@ -25,27 +25,31 @@ func parseColor(s string) (string, error) {
 	return s, nil
 }
 
+// stderrPath is standard error as an output.
+const stderrPath = "/dev/stderr"
+
 // textEncoder returns the encoder of the text format for an output path. Only standard
-// output may be a terminal: lines in a file do not depend on who started tcpshift.
+// output and error may be a terminal: lines in a file do not depend on who started tcpshift.
 func textEncoder(color, path string) record.Text {
 	text := record.Text{Color: color == colorAlways}
-	if path == "-" && isTerminal() {
-		text.Screen = &record.Screen{Size: terminalSize}
+	fd := map[string]int{"-": unix.Stdout, stderrPath: unix.Stderr}[path]
+	if fd > 0 && isTerminal(fd) {
+		text.Screen = &record.Screen{Size: func() (columns, rows int) { return terminalSize(fd) }}
 		text.Color = text.Color || color == colorAuto && colorIsWanted()
 	}
 	return text
 }
 
-// isTerminal reports whether standard output is a terminal.
-func isTerminal() bool {
-	_, err := unix.IoctlGetWinsize(unix.Stdout, unix.TIOCGWINSZ)
+// isTerminal reports whether a descriptor is a terminal.
+func isTerminal(fd int) bool {
+	_, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ)
 	return err == nil
 }
 
-// terminalSize returns the size of the terminal on standard output in character cells.
+// terminalSize returns the size of a terminal in character cells.
 // A terminal that does not know its size, such as a serial line, counts as 80 by 24.
-func terminalSize() (columns, rows int) {
-	size, err := unix.IoctlGetWinsize(unix.Stdout, unix.TIOCGWINSZ)
+func terminalSize(fd int) (columns, rows int) {
+	size, err := unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ)
 	if err != nil || size.Col == 0 || size.Row == 0 {
 		return 80, 24
 	}

@@ -44,15 +44,26 @@ type traceOptions struct {
 	detection     detect.Config
 	sandbox       bool
 	alertsOnly    bool // the command alerts
+	command       tracedCommand
 }
 
 func newTrace(s *signals) *cobra.Command {
 	var opts traceOptions
 	cmd := &cobra.Command{
-		Use:   "trace",
+		Use:   "trace [flags] [-- COMMAND [ARG]...]",
 		Short: "Write a record for every transition until stopped (the default command)",
-		Args:  noArguments,
-		RunE:  func(*cobra.Command, []string) error { return runTrace(s, &opts) },
+		Long: "Write a record for every transition until stopped. With a command behind '--', run it, and trace it and its\n" +
+			"children until it ends, with its exit status. The records are text on standard error then, unless there is --output.",
+		Args: commandArguments(&opts),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			opts.completeCommand(cmd)
+			err := runTrace(s, &opts)
+			if opts.command.wanted() {
+				return opts.command.finish(s, err)
+			}
+			return err
+		},
+		DisableFlagsInUseLine: true,
 	}
 	addTraceFlags(cmd.Flags(), &opts)
 	return cmd
@@ -136,6 +147,7 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	}
 	defer s.handle(&running{})()
 	threads.Reserve()
+	locked := lockedMemory()
 	outs, err := o.openAll(s.ctx)
 	if err != nil {
 		return err
@@ -154,8 +166,12 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
+	ctx, err := o.command.start(s.ctx, locked) // before it gives up its privileges
+	if err != nil {
+		return err
+	}
 	traced := *now
-	traced.closeLinks = p.CloseLinks
+	traced.closeLinks, traced.passOn = p.CloseLinks, o.command.passOn
 	s.handle(&traced)
 	cfg := o.config(p, outs)
 	// Before the monitor reads what others control.
@@ -170,7 +186,11 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 		defer names.Close()
 		cfg.Names = names
 	}
-	return trace.Run(s.ctx, cfg)
+	if o.command.wanted() {
+		cfg.Started = o.command.begin
+		defer warnUnfollowed(p)
+	}
+	return trace.Run(ctx, cfg)
 }
 
 // wantsNames reports whether records have the names of containers and pods. Without alerts the

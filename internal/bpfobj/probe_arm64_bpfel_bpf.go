@@ -228,6 +228,8 @@ const (
 	ProbeMapFilterMembers              = "filter_members"
 	ProbeMapFilterPortSets             = "filter_port_sets"
 	ProbeMapFilterPrefixes             = "filter_prefixes"
+	ProbeMapFollowed                   = "followed"
+	ProbeMapFollowedBefore             = "followed_before"
 	ProbeMapHandledEvents              = "handled_events"
 	ProbeMapMptcpNamespaces            = "mptcp_namespaces"
 	ProbeMapMptcpOwners                = "mptcp_owners"
@@ -236,6 +238,7 @@ const (
 	ProbeMapSockStates                 = "sock_states"
 	ProbeMapTrackedTimewaits           = "tracked_timewaits"
 	ProbeMapUnboundListeners           = "unbound_listeners"
+	ProbeMapUnfollowed                 = "unfollowed"
 	ProbeProgAcceptEntered             = "accept_entered"
 	ProbeProgAccepted                  = "accepted"
 	ProbeProgDumpBoundPorts            = "dump_bound_ports"
@@ -244,6 +247,8 @@ const (
 	ProbeProgObjectFreedBackup         = "object_freed_backup"
 	ProbeProgObjectFreedPrimary        = "object_freed_primary"
 	ProbeProgObjectFreedSecondBackup   = "object_freed_second_backup"
+	ProbeProgProcessExited             = "process_exited"
+	ProbeProgProcessForked             = "process_forked"
 	ProbeProgReadBy                    = "read_by"
 	ProbeProgResetReceivedBackup       = "reset_received_backup"
 	ProbeProgResetReceivedPrimary      = "reset_received_primary"
@@ -292,6 +297,7 @@ const (
 	ProbeVarFilterRoles                = "filter_roles"
 	ProbeVarFilterStates               = "filter_states"
 	ProbeVarFilterUid                  = "filter_uid"
+	ProbeVarFollowChildren             = "follow_children"
 	ProbeVarHasClientTable             = "has_client_table"
 	ProbeVarHasRdonlyCast              = "has_rdonly_cast"
 	ProbeVarHasReceiveReset            = "has_receive_reset"
@@ -366,6 +372,8 @@ type ProbeProgramSpecs struct {
 	ObjectFreedBackup         *ebpf.ProgramSpec `ebpf:"object_freed_backup"`
 	ObjectFreedPrimary        *ebpf.ProgramSpec `ebpf:"object_freed_primary"`
 	ObjectFreedSecondBackup   *ebpf.ProgramSpec `ebpf:"object_freed_second_backup"`
+	ProcessExited             *ebpf.ProgramSpec `ebpf:"process_exited"`
+	ProcessForked             *ebpf.ProgramSpec `ebpf:"process_forked"`
 	ReadBy                    *ebpf.ProgramSpec `ebpf:"read_by"`
 	ResetReceivedBackup       *ebpf.ProgramSpec `ebpf:"reset_received_backup"`
 	ResetReceivedPrimary      *ebpf.ProgramSpec `ebpf:"reset_received_primary"`
@@ -395,6 +403,8 @@ type ProbeMapSpecs struct {
 	FilterMembers    *ebpf.MapSpec `ebpf:"filter_members"`
 	FilterPortSets   *ebpf.MapSpec `ebpf:"filter_port_sets"`
 	FilterPrefixes   *ebpf.MapSpec `ebpf:"filter_prefixes"`
+	Followed         *ebpf.MapSpec `ebpf:"followed"`
+	FollowedBefore   *ebpf.MapSpec `ebpf:"followed_before"`
 	HandledEvents    *ebpf.MapSpec `ebpf:"handled_events"`
 	MptcpNamespaces  *ebpf.MapSpec `ebpf:"mptcp_namespaces"`
 	MptcpOwners      *ebpf.MapSpec `ebpf:"mptcp_owners"`
@@ -403,6 +413,7 @@ type ProbeMapSpecs struct {
 	SockStates       *ebpf.MapSpec `ebpf:"sock_states"`
 	TrackedTimewaits *ebpf.MapSpec `ebpf:"tracked_timewaits"`
 	UnboundListeners *ebpf.MapSpec `ebpf:"unbound_listeners"`
+	Unfollowed       *ebpf.MapSpec `ebpf:"unfollowed"`
 }
 
 // ProbeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -442,6 +453,7 @@ type ProbeVariableSpecs struct {
 	FilterRoles            *ebpf.VariableSpec `ebpf:"filter_roles"`
 	FilterStates           *ebpf.VariableSpec `ebpf:"filter_states"`
 	FilterUid              *ebpf.VariableSpec `ebpf:"filter_uid"`
+	FollowChildren         *ebpf.VariableSpec `ebpf:"follow_children"`
 	HasClientTable         *ebpf.VariableSpec `ebpf:"has_client_table"`
 	HasRdonlyCast          *ebpf.VariableSpec `ebpf:"has_rdonly_cast"`
 	HasReceiveReset        *ebpf.VariableSpec `ebpf:"has_receive_reset"`
@@ -494,6 +506,8 @@ type ProbeMaps struct {
 	FilterMembers    *ebpf.Map `ebpf:"filter_members"`
 	FilterPortSets   *ebpf.Map `ebpf:"filter_port_sets"`
 	FilterPrefixes   *ebpf.Map `ebpf:"filter_prefixes"`
+	Followed         *ebpf.Map `ebpf:"followed"`
+	FollowedBefore   *ebpf.Map `ebpf:"followed_before"`
 	HandledEvents    *ebpf.Map `ebpf:"handled_events"`
 	MptcpNamespaces  *ebpf.Map `ebpf:"mptcp_namespaces"`
 	MptcpOwners      *ebpf.Map `ebpf:"mptcp_owners"`
@@ -502,6 +516,7 @@ type ProbeMaps struct {
 	SockStates       *ebpf.Map `ebpf:"sock_states"`
 	TrackedTimewaits *ebpf.Map `ebpf:"tracked_timewaits"`
 	UnboundListeners *ebpf.Map `ebpf:"unbound_listeners"`
+	Unfollowed       *ebpf.Map `ebpf:"unfollowed"`
 }
 
 func (m *ProbeMaps) Close() error {
@@ -514,6 +529,8 @@ func (m *ProbeMaps) Close() error {
 		m.FilterMembers,
 		m.FilterPortSets,
 		m.FilterPrefixes,
+		m.Followed,
+		m.FollowedBefore,
 		m.HandledEvents,
 		m.MptcpNamespaces,
 		m.MptcpOwners,
@@ -522,6 +539,7 @@ func (m *ProbeMaps) Close() error {
 		m.SockStates,
 		m.TrackedTimewaits,
 		m.UnboundListeners,
+		m.Unfollowed,
 	)
 }
 
@@ -562,6 +580,7 @@ type ProbeVariables struct {
 	FilterRoles            *ebpf.Variable `ebpf:"filter_roles"`
 	FilterStates           *ebpf.Variable `ebpf:"filter_states"`
 	FilterUid              *ebpf.Variable `ebpf:"filter_uid"`
+	FollowChildren         *ebpf.Variable `ebpf:"follow_children"`
 	HasClientTable         *ebpf.Variable `ebpf:"has_client_table"`
 	HasRdonlyCast          *ebpf.Variable `ebpf:"has_rdonly_cast"`
 	HasReceiveReset        *ebpf.Variable `ebpf:"has_receive_reset"`
@@ -598,6 +617,8 @@ type ProbePrograms struct {
 	ObjectFreedBackup         *ebpf.Program `ebpf:"object_freed_backup"`
 	ObjectFreedPrimary        *ebpf.Program `ebpf:"object_freed_primary"`
 	ObjectFreedSecondBackup   *ebpf.Program `ebpf:"object_freed_second_backup"`
+	ProcessExited             *ebpf.Program `ebpf:"process_exited"`
+	ProcessForked             *ebpf.Program `ebpf:"process_forked"`
 	ReadBy                    *ebpf.Program `ebpf:"read_by"`
 	ResetReceivedBackup       *ebpf.Program `ebpf:"reset_received_backup"`
 	ResetReceivedPrimary      *ebpf.Program `ebpf:"reset_received_primary"`
@@ -625,6 +646,8 @@ func (p *ProbePrograms) Close() error {
 		p.ObjectFreedBackup,
 		p.ObjectFreedPrimary,
 		p.ObjectFreedSecondBackup,
+		p.ProcessExited,
+		p.ProcessForked,
 		p.ReadBy,
 		p.ResetReceivedBackup,
 		p.ResetReceivedPrimary,

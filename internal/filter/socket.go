@@ -16,7 +16,7 @@ func (f *Filter) MatchesNetns(inode uint32) bool {
 // sockets, which internal/limits does not read. A socket without a known owner, role or cgroup
 // does not match such a filter. It is never excluded for its owner or cgroup.
 func (f *Filter) NeedsOwnerRoleOrCgroup() bool {
-	return len(f.PIDs)+len(f.Comms)+len(f.Cgroups)+len(f.Roles) > 0
+	return f.Children || len(f.PIDs)+len(f.Comms)+len(f.Cgroups)+len(f.Roles) > 0
 }
 
 // MatchesSocket reports whether the endpoints and the user of a socket pass. The user of a

@@ -55,10 +55,11 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 		bpfobj.ProbeVarSendResetHasReason: sendResetHasReason(types),
 	}
 	addFilterConstants(constants, &opts.Filter)
-	if opts.ExcludeSelf {
+	if opts.ExcludeSelf || opts.Filter.Children {
 		if err := addSelf(constants); err != nil {
 			return nil, err
 		}
+		constants[bpfobj.ProbeVarExcludeSelf] = opts.ExcludeSelf
 	}
 	for name, value := range constants {
 		if err := spec.Variables[name].Set(value); err != nil {
@@ -71,6 +72,11 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	if opts.TimeWaitEnds {
 		spec.Maps[bpfobj.ProbeMapTrackedTimewaits].MaxEntries = maxTrackedTimeWaits
 		programs = slices.Concat(programs, timeWaitEndPrograms)
+	}
+	if opts.Filter.Children {
+		programs = slices.Concat(programs, followPrograms)
+		spec.Maps[bpfobj.ProbeMapFollowed].MaxEntries = maxFollowed
+		spec.Maps[bpfobj.ProbeMapFollowedBefore].MaxEntries = maxFollowed
 	}
 	if opts.BoundPorts && hasFunction(types, "bpf_iter_tcp") { // since 5.9
 		programs = slices.Concat(programs, []string{bpfobj.ProbeProgDumpBoundPorts})
@@ -243,7 +249,6 @@ func addSelf(constants map[string]any) error {
 	}
 	st := info.Sys().(*syscall.Stat_t)
 	const initialPidns = 0xEFFFFFFC // PROC_PID_INIT_INO, include/linux/proc_ns.h
-	constants[bpfobj.ProbeVarExcludeSelf] = true
 	constants[bpfobj.ProbeVarSelfInInitialPidns] = st.Ino == initialPidns
 	constants[bpfobj.ProbeVarSelfPid] = uint32(os.Getpid())
 	// The kernel's own encoding, MKDEV of include/linux/kdev_t.h.

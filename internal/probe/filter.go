@@ -41,6 +41,7 @@ func addFilterConstants(constants map[string]any, f *filter.Filter) {
 	constants[bpfobj.ProbeVarFilterComm] = len(f.Comms) > 0
 	constants[bpfobj.ProbeVarFilterCgroup] = len(f.Cgroups) > 0
 	constants[bpfobj.ProbeVarFilterUid] = len(f.UIDs) > 0
+	constants[bpfobj.ProbeVarFollowChildren] = f.Children
 	constants[bpfobj.ProbeVarExcludeNetns] = len(f.Not.Netns) > 0
 	constants[bpfobj.ProbeVarExcludePid] = len(f.Not.PIDs) > 0
 	constants[bpfobj.ProbeVarExcludeComm] = len(f.Not.Comms) > 0

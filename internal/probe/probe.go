@@ -148,7 +148,7 @@ func (p *Probe) findOwners() {
 // attach attaches the programs of a tracepoint in the order of their chain, as bpf/dedup.h
 // requires: the kernel calls them in the order of their attachment.
 func (p *Probe) attach() error {
-	for _, name := range slices.Concat(tracePrograms, timeWaitEndPrograms) {
+	for _, name := range slices.Concat(followPrograms, tracePrograms, timeWaitEndPrograms) {
 		program := p.collection.Programs[name]
 		if program == nil || slices.Contains(unattachedPrograms, name) {
 			continue

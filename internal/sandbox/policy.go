@@ -29,6 +29,10 @@ var alwaysOn = map[string][]string{
 // forNamespaces are those that reading the network namespaces of the host needs besides.
 var forNamespaces = []string{"sendto", "recvfrom"}
 
+// forCommand are those that the wait for a command needs besides. A descriptor of a process is needed
+// to send it a signal, and none can be opened.
+var forCommand = []string{"waitid", "wait4", "pidfd_send_signal"}
+
 // forSockets are those that an output to a socket needs besides.
 var forSockets = []string{"connect", "getsockopt", "setsockopt", "getsockname", "getpeername"}
 
@@ -78,6 +82,9 @@ func policy(f Features, pid int, architecture string) seccomp.Policy {
 		conditional = append(conditional,
 			when("setns", equal(1, unix.CLONE_NEWNET)),
 			when("socket", equal(0, unix.AF_NETLINK), equal(2, unix.NETLINK_SOCK_DIAG)))
+	}
+	if f.Command {
+		names = append(names, forCommand...)
 	}
 	if len(f.Unix) > 0 || len(f.TCP) > 0 {
 		names = append(names, forSockets...)

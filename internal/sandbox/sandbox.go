@@ -24,6 +24,8 @@ type Features struct {
 	// and /proc/PID/fd of other users (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH), and setns(2)
 	// (CAP_SYS_ADMIN).
 	Namespaces bool
+	// Command means that a command runs whose end is awaited. Only Restrict uses it.
+	Command bool
 	// Unix are the paths of the sockets that outputs connect to. Only Restrict uses it.
 	Unix []string
 	// TCP are the addresses, HOST:PORT, that outputs connect to. Only Restrict uses it.

@@ -89,6 +89,8 @@ type Config struct {
 	Monitor Monitor      // nil: no alerts
 	Names   Names        // nil: no names of containers and pods
 	Start   record.Start // Run sets its Time
+	// Started is called once each output has its start record; an error ends the run. nil: nothing to do.
+	Started func() error
 	// Notify gets messages for the operator, and must not wait; nil: none.
 	Notify func(message string)
 	// OwnSockets are the sockets of outputs, whose events nobody gets; nil: none.
@@ -110,8 +112,15 @@ func (i Interrupted) Error() string {
 	return i.Signal
 }
 
+// CommandEnded is the cause of a context that was canceled because the command that is traced has
+// ended.
+type CommandEnded struct{}
+
+func (CommandEnded) Error() string { return "the command ended" }
+
 // The values of stop.reason.
 const (
+	reasonCommand  = "command"
 	reasonSignal   = "signal"
 	reasonDuration = "duration"
 	reasonCount    = "count"
@@ -185,6 +194,11 @@ func (l *loop) run(ctx context.Context) error {
 	if err := l.outs.start(l.started); err != nil {
 		return err
 	}
+	if l.Started != nil {
+		if err := l.Started(); err != nil {
+			return err
+		}
+	}
 	defer l.wakeAtEnd(ctx)()
 	for {
 		reason := l.reasonToStop(ctx)
@@ -206,6 +220,9 @@ func (l *loop) reasonToStop(ctx context.Context) string {
 	if ctx.Err() != nil {
 		if errors.As(context.Cause(ctx), new(Interrupted)) {
 			return reasonSignal
+		}
+		if errors.As(context.Cause(ctx), new(CommandEnded)) {
+			return reasonCommand
 		}
 		return reasonCanceled
 	}

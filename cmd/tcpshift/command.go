@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/command"
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/internal/trace"
+)
+
+// commandEnded is the error of a trace whose command has ended with another status than 0.
+type commandEnded struct{ status int }
+
+func (e commandEnded) Error() string {
+	return fmt.Sprintf("the command ended with status %d", e.status)
+}
+
+// commandFailed is the error of a trace that was to run a command and failed itself.
+type commandFailed struct{ error }
+
+func (e commandFailed) Unwrap() error { return e.error }
+
+// tracedCommand is the command that a trace runs and follows. It is empty if there is none.
+type tracedCommand struct {
+	args    []string
+	ctx     context.Context  // of the trace; canceled by a signal, and at the end of the command
+	process *command.Command // nil: it has not been started
+	began   atomic.Bool
+	ended   atomic.Bool
+	done    chan struct{} // closed at its end; then status and err are set
+	status  int
+	err     error
+}
+
+// commandArguments takes the command behind "--".
+func commandArguments(o *traceOptions) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch at := cmd.ArgsLenAtDash(); {
+		case at > 0 || at < 0 && len(args) > 0:
+			return usagef("unexpected argument %q: '%s' takes flags, and a command behind '--'", args[0], cmd.CommandPath())
+		case at == 0 && len(args) == 0:
+			return usagef("no command behind '--': write '%s -- COMMAND'", cmd.CommandPath())
+		}
+		o.command.args = args
+		return nil
+	}
+}
+
+// runsCommand reports whether a command line has a command for trace to run, even if the rest of it
+// is wrong.
+func runsCommand(args []string) bool {
+	for i, arg := range args {
+		if arg == "--" {
+			return i > 0 && i+1 < len(args)
+		}
+	}
+	return false
+}
+
+// completeCommand sets what a trace with a command does by default: text on standard error, because
+// standard output is the command's.
+func (o *traceOptions) completeCommand(cmd *cobra.Command) {
+	if !o.command.wanted() {
+		return
+	}
+	o.filter.Children = true
+	if len(o.outputs) == 0 {
+		v := &outputValue{text: stderrPath, name: "standard error", scheme: schemeFile, path: stderrPath, format: formatText}
+		if flag := cmd.Flags().Lookup("format"); flag.Changed {
+			v.format = o.format
+		}
+		o.outputs = []*outputValue{v}
+	}
+}
+
+func (c *tracedCommand) wanted() bool { return len(c.args) > 0 }
+
+// lockedMemory is the limit that this process has before probe lifts it.
+func lockedMemory() (limit unix.Rlimit) {
+	_ = unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) // it does not fail for a known limit
+	return limit
+}
+
+// start starts the process, which waits. The context that it returns is canceled when the command ends.
+func (c *tracedCommand) start(ctx context.Context, limit unix.Rlimit) (context.Context, error) {
+	if !c.wanted() {
+		return ctx, nil
+	}
+	process, err := command.Start(c.args, limit)
+	if err != nil {
+		return ctx, err
+	}
+	c.process, c.done = process, make(chan struct{})
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		c.status, c.err = process.Wait()
+		c.ended.Store(true)
+		close(c.done)
+		cancel(trace.CommandEnded{})
+	}()
+	c.ctx = ctx
+	return ctx, nil
+}
+
+// begin lets the command begin. The loop calls it.
+func (c *tracedCommand) begin() error {
+	if c.ctx.Err() != nil {
+		return nil // a signal came first
+	}
+	c.began.Store(true)
+	return c.process.Release()
+}
+
+// passOn passes a signal on to the command, and reports whether there is one that runs. The terminal
+// sends SIGINT and SIGQUIT to the command, too.
+func (c *tracedCommand) passOn(s os.Signal) bool {
+	if c.process == nil || c.ended.Load() {
+		return false
+	}
+	if s == syscall.SIGTERM || s == syscall.SIGHUP {
+		if err := c.process.Signal(s); err != nil {
+			warn(err.Error())
+		}
+	}
+	return true
+}
+
+// finish waits for the command, and joins its status with the error of the trace. The command runs
+// to its end even if the trace has failed.
+func (c *tracedCommand) finish(s *signals, err error) error {
+	if c.process != nil {
+		defer s.handle(&running{passOn: c.passOn})()
+		c.process.Cancel()
+		<-c.done
+		err = errors.Join(err, c.err)
+	}
+	switch {
+	case err != nil && !readerGone(err):
+		return commandFailed{err}
+	case !c.began.Load() && s.ctx.Err() != nil:
+		return commandFailed{fmt.Errorf("stopped by %w before the command began", context.Cause(s.ctx))}
+	case !c.began.Load() && c.status == command.StatusFailed:
+		return commandFailed{errors.New("the reader of the output went away before the command began")}
+	case c.status != 0:
+		return commandEnded{c.status}
+	}
+	return nil
+}
+
+// warnUnfollowed reports the processes that were not traced although the command has started them.
+func warnUnfollowed(p *probe.Probe) {
+	if count, err := p.Unfollowed(); err == nil && count > 0 {
+		warn(fmt.Sprintf("%d processes of the command were not traced: too many ran at one time", count))
+	}
+}
