@@ -33,6 +33,7 @@ func newAlerts(s *signals) *cobra.Command {
 	addExcludeSelfFlag(flags, &o)
 	addOwnerAtReadFlag(flags, &o)
 	addFilterFlags(flags, &o.filter)
+	addNameSelectionFlags(flags, &o.selection)
 	addDetectionFlags(flags, &o.detection)
 	addSandboxFlag(flags, &o)
 	return cmd

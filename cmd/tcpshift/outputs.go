@@ -182,7 +182,7 @@ func (o *traceOptions) traceOutputs(all openOutputs, start *record.Start) (outs 
 		if each.format != formatText { // text depends on the types and the terminal; equal values are shared
 			shared[k] = enc
 		}
-		out := trace.Output{Sink: each.queue, Encoder: enc, Only: each.only}
+		out := trace.Output{Sink: each.queue, Encoder: enc, Only: each.only, Selection: o.selection.OrNil()}
 		if len(all) > 1 {
 			out.Name = each.name
 		}

@@ -19,6 +19,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
+	"github.com/tcpshift/tcpshift/internal/selection"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 	"github.com/tcpshift/tcpshift/internal/threads"
 	"github.com/tcpshift/tcpshift/internal/trace"
@@ -32,7 +33,8 @@ type traceOptions struct {
 	formatOptions
 	outputOptions
 	filter        filter.Filter
-	only          []string // record types; nil means all
+	selection     selection.Selection // of every output
+	only          []string            // record types; nil means all
 	duration      time.Duration
 	count         uint64
 	statsInterval time.Duration
@@ -87,6 +89,7 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.Var(list(&o.filter.OldStates, "STATE,...", filter.ParseState), "old-state", "state that the socket leaves, such as SYN_SENT")
 	flags.Var(list(&o.filter.NewStates, "STATE,...", filter.ParseState), "new-state", "state that the socket enters")
 	flags.Var(list(&o.filter.Roles, "ROLE,...", filter.ParseRole), "role", "client, server or listener")
+	addSelectionFlags(flags, &o.selection)
 	addDetectionFlags(flags, &o.detection)
 	addSandboxFlag(flags, o)
 }
@@ -193,9 +196,12 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	return trace.Run(ctx, cfg)
 }
 
-// wantsNames reports whether records have the names of containers and pods. Without alerts the
-// sandbox lets the process read no file.
+// wantsNames reports whether records have the names of containers and pods, or are selected by
+// them. Without alerts the sandbox lets the process read no file.
 func (o *traceOptions) wantsNames() bool {
+	if o.selection.ByNames() {
+		return true
+	}
 	mapped := o.schema == record.SchemaECS || o.schema == record.SchemaOTel
 	return (o.wants("connection") || o.wants("alert") || mapped) && o.format != formatText && (!o.sandbox || o.wants("alert"))
 }
@@ -256,6 +262,9 @@ func (o *traceOptions) kernelFilter() filter.Filter {
 func (o *traceOptions) check() error {
 	o.completeOutputs()
 	if err := o.checkOutputs(); err != nil {
+		return err
+	}
+	if err := o.checkSelection(); err != nil {
 		return err
 	}
 	ndjson, text := o.wantsFormat(formatNDJSON), o.wantsFormat(formatText)

@@ -34,6 +34,14 @@ const (
 	ClosedByAddressInUse  ClosedBy = "address_in_use" // connect() from a bound port: a connection with these addresses and ports exists
 )
 
+// WaysToClose returns all values of ClosedBy but "".
+func WaysToClose() []ClosedBy {
+	return []ClosedBy{
+		ClosedByLocal, ClosedByPeer, ClosedByResetSent, ClosedByResetReceived, ClosedByTimeout, ClosedByAbort,
+		ClosedByRefused, ClosedByNoPort, ClosedByAddressInUse,
+	}
+}
+
 // ClosedByOf returns how a connection ended, from its transition to Close or TimeWait. The rules
 // follow the code of the kernel (net/ipv4/tcp.c, tcp_input.c, tcp_timer.c).
 func ClosedByOf(t *Transition) ClosedBy {

@@ -79,6 +79,19 @@ func (e Errno) String() string {
 	return "ERRNO_" + strconv.FormatUint(uint64(e), 10)
 }
 
+// maxErrno is the largest error number of the kernel: MAX_ERRNO in include/linux/err.h.
+const maxErrno = 4095
+
+// ParseErrno finds an error by its String. 0 has none.
+func ParseErrno(name string) (Errno, bool) {
+	for e := Errno(1); e <= maxErrno; e++ {
+		if e.String() == name {
+			return e, true
+		}
+	}
+	return 0, false
+}
+
 // Endpoint is one end of a connection. An invalid address, or port 0, means that the
 // kernel has not set it yet.
 type Endpoint struct {

@@ -10,6 +10,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/selection"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -22,6 +23,8 @@ type Output struct {
 	// which are encoded once.
 	Encoder record.Encoder
 	Only    []string // record types besides start and stop; nil: all
+	// Selection is what the output writes of these types; nil: everything.
+	Selection *selection.Selection
 }
 
 // outputs are the outputs of a run that have not failed. An output that fails ends; the run ends

@@ -8,6 +8,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/selection"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // recordWriter writes the records of one output: it has the output's choice of record
@@ -24,15 +26,18 @@ type recordWriter struct {
 	notify  func(message string)
 	err     error // why the output ends; nil: it does not
 
-	selected                 map[string]bool // record types; nil: all
-	transitions, connections bool            // selected
+	selected                         map[string]bool // record types; nil: all
+	transitions, connections, alerts bool            // selected
+
+	selection  *selection.Selection // of the records of these types; nil: all
+	openAlerts map[string]bool      // written and not closed, by id; only if selection selects by names
 
 	interval  time.Duration // of stats; 0: none
 	nextStats time.Time
 }
 
 func newRecordWriter(cfg *Config, o *Output, t *totals, notify func(message string)) *recordWriter {
-	w := &recordWriter{name: o.Name, encoder: o.Encoder, header: &cfg.Start, totals: t, interval: cfg.StatsInterval, notify: notify}
+	w := &recordWriter{name: o.Name, encoder: o.Encoder, header: &cfg.Start, totals: t, interval: cfg.StatsInterval, notify: notify, selection: o.Selection}
 	if w.name != "" {
 		w.notify = func(message string) { notify(w.name + ": " + message) }
 	}
@@ -47,7 +52,10 @@ func newRecordWriter(cfg *Config, o *Output, t *totals, notify func(message stri
 			w.selected[t] = true
 		}
 	}
-	w.transitions, w.connections = w.selects("transition"), w.selects("connection")
+	w.transitions, w.connections, w.alerts = w.selects("transition"), w.selects("connection"), w.selects("alert")
+	if w.selection != nil && w.selection.ByNames() {
+		w.openAlerts = make(map[string]bool)
+	}
 	return w
 }
 
@@ -74,26 +82,49 @@ func (w *recordWriter) start(at time.Time) {
 // last transition of the run's limit came before.
 func (w *recordWriter) event(e *decode.Event, done bool) error {
 	stalled := w.stream.Stalled()
-	d := w.disposition(stalled, done)
+	d := w.disposition(&e.Transition, stalled, done)
 	if d == written {
 		w.transition(e)
 	}
 	w.account.record(&e.Transition, d)
-	if e.Kind == decode.KindEnd && w.connections && !done {
+	if e.Kind == decode.KindEnd && w.connections && !done && w.selectsConnection(e) {
 		w.connection(e, stalled)
 	}
 	return w.stream.FlushBatch()
 }
 
-// disposition decides what becomes of the next transition. done is that of event.
-func (w *recordWriter) disposition(stalled, done bool) disposition {
+// disposition decides what becomes of a transition. done is that of event.
+func (w *recordWriter) disposition(t *tcp.Transition, stalled, done bool) disposition {
 	switch {
 	case !w.transitions || done:
+		return dropped
+	case w.selection != nil && !w.selection.Transition(t):
 		return dropped
 	case stalled:
 		return lostQueueFull
 	}
 	return written
+}
+
+func (w *recordWriter) selectsConnection(e *decode.Event) bool {
+	return w.selection == nil || w.selection.Connection(&e.Transition, &e.Connection)
+}
+
+// selectsAlert follows an alert through its phases: a later one may name another service. What has
+// been written of an alert is written to its close.
+func (w *recordWriter) selectsAlert(a *detect.Alert) bool {
+	if !w.alerts || w.openAlerts == nil {
+		return w.alerts
+	}
+	if !w.openAlerts[a.ID] && !w.selection.Alert(a) {
+		return false
+	}
+	if a.Phase == detect.Close {
+		delete(w.openAlerts, a.ID)
+	} else {
+		w.openAlerts[a.ID] = true
+	}
+	return true
 }
 
 func (w *recordWriter) transition(e *decode.Event) {
@@ -122,6 +153,9 @@ func (w *recordWriter) connection(e *decode.Event, stalled bool) {
 // alert writes an alert even if the output has stalled, unless its reserve is used up. The
 // operator is notified of the first alert that is lost then.
 func (w *recordWriter) alert(a *detect.Alert) {
+	if !w.selectsAlert(a) {
+		return
+	}
 	if !w.stream.HasRoom() {
 		if w.account.lostAlerts == w.account.reported.queueFullAlerts {
 			w.notify("the reader of the output, or its disk, does not take records: alerts are lost from now on")

@@ -77,10 +77,11 @@ func TestHelp_CommandsAndFlags(t *testing.T) {
 	for _, args := range [][]string{{"help"}, {"help", "trace"}, {"trace", "--help"}} {
 		mention(t, mustSucceed(t, args...), "--format ", "--schema ", "--color ", "--only ", "--output ", "--duration ", "--count ", "--stats-interval ",
 			"--buffer-size ", "--queue-size ", "--label ", "--port ", "--local-port ", "--peer-port ", "--addr ", "--local-addr ", "--peer-addr ",
-			"--family ", "--pid ", "--comm ", "--netns ", "--cgroup ", "--old-state ", "--new-state ", "--role ", "--exclude-self ", "--time-wait-end ", "--owner-at-read ", "--sandbox ")
+			"--family ", "--pid ", "--comm ", "--netns ", "--cgroup ", "--old-state ", "--new-state ", "--role ", "--exclude-self ", "--time-wait-end ", "--owner-at-read ", "--sandbox ",
+			"--closed-by ", "--min-duration ", "--min-bytes ", "--error ", "--container ", "--pod ")
 	}
 	mention(t, mustSucceed(t, "alerts", "--help"), "--format ", "--schema ", "--color ", "--output ", "--duration ", "--buffer-size ", "--queue-size ", "--label ", "--exclude-self ", "--owner-at-read ", "--sandbox ",
-		"--port ", "--netns ", "--cgroup ", "--storm-threshold ", "--alert-interval ", "--close-wait-age ", "--close-wait-count ",
+		"--port ", "--netns ", "--cgroup ", "--container ", "--pod ", "--storm-threshold ", "--alert-interval ", "--close-wait-age ", "--close-wait-count ",
 		"--connect-failures ", "--resets ", "--half-closed ")
 	mention(t, mustSucceed(t, "snapshot", "--help"), "--format ", "--schema ", "--color ", "--output ", "--label ", "--netns ", "--state ")
 	for _, command := range []string{"trace", "alerts", "snapshot"} {

@@ -17,6 +17,7 @@ const (
 	schemaHint = "--schema: --format text has no schema: use --format ndjson"
 	optionHint = ": use format, schema, only, queue, name, host, mode, rotate-size, rotate-age, rotate-keep, compress"
 	labelHint  = "--label: --format text has no labels: use --format ndjson"
+	waysHint   = "local, peer, reset_sent, reset_received, timeout, abort, refused, no_port, address_in_use"
 	helpHint   = ": run 'tcpshift help' for a list"
 )
 
@@ -156,6 +157,20 @@ var badFlags = []struct {
 	{flags("--format", "text", "--schema", "native"), schemaHint},
 	{flags("--schema", "ECS"), `--schema: "ECS" is not a schema: use native, ecs or otel`},
 	{flags("--schema", ""), `--schema: "" is not a schema: use native, ecs or otel`},
+
+	{flags("--closed-by", "timeouts"), `--closed-by: "timeouts" is not a way to close: use ` + waysHint},
+	{flags("--closed-by", ""), `--closed-by: "" is not a way to close: use ` + waysHint},
+	{flags("--closed-by", "peer", "--only", "transition"), `--closed-by: chooses among connection records, and no output has them: add connection to --only`},
+	{flags("--min-duration", "1s", "--output", "x?only=alert"), `--min-duration: chooses among connection records, and no output has them: add connection to --only`},
+	{flags("--min-duration", "-1s"), `--min-duration: "-1s" is negative: use 0 or more`},
+	{flags("--min-bytes", "1", "--only", "stats"), `--min-bytes: chooses among connection records, and no output has them: add connection to --only`},
+	{flags("--min-bytes", "1KB"), `--min-bytes: "1KB" is not a size: use bytes such as 1500, or a unit such as 64KiB or 1MiB`},
+	{flags("--error", "ECONN"), `--error: "ECONN" is not an error: use one as in the records, such as ECONNREFUSED or ETIMEDOUT`},
+	{flags("--error", "EPIPE", "--only", "alert"), `--error: no output has transition or connection records: add one of them to --only`},
+	{flags("--pod", ""), `--pod: the name is empty: use a name or an id as in the records`},
+	{flags("--pod", "web", "--only", "stats"), `--pod: no output has transition, connection or alert records: add one of them to --only`},
+	{flags("--container", "web", "--sandbox", "--only", "connection"),
+		`--container: with --sandbox and without alerts no names are read: add alert to --only, or leave out --sandbox`},
 
 	{flags("--label", "ab"), `--label: "ab" has no '=': write KEY=VALUE`},
 	{flags("--label", "Bad-Key=1"), `--label: key "Bad-Key" is not snake_case: use a-z, 0-9 and _, a letter first`},

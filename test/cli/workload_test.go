@@ -45,7 +45,8 @@ func containerCgroup(t *testing.T) string {
 func TestNames_DockerContainer(t *testing.T) {
 	requireRoot(t)
 	const port = "17112" // nothing listens there: each connect() is refused, and has a record
-	for _, options := range [][]string{nil, {"--sandbox"}} {
+	selected := flags("--only", "connection", "--container", "web")
+	for _, options := range [][]string{nil, {"--sandbox"}, selected} {
 		t.Run(strings.Join(options, " "), func(t *testing.T) {
 			dir := containerCgroup(t)
 			tr := startTracer(t, append(flags("--port", port), options...), withDockerContainer(t))
