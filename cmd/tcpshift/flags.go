@@ -101,6 +101,7 @@ func (v *labelsFlag) String() string { return "" }
 type formatOptions struct {
 	format string
 	schema record.Schema // "": not given, which means native
+	fields []string      // keys of the records besides those that all have; nil: all
 	color  string
 	labels []record.Label
 }
@@ -109,6 +110,7 @@ func addFormatFlags(flags *pflag.FlagSet, o *formatOptions) {
 	o.format, o.color = formatNDJSON, colorAuto
 	flags.Var(single(&o.format, "FORMAT", parseFormat), "format", "ndjson for programs, text for people")
 	flags.Var(single(&o.schema, "SCHEMA", parseSchema), "schema", "keys of the ndjson records: native, ecs (Elastic Common Schema), otel (OpenTelemetry) (default native)")
+	flags.Var(list(&o.fields, "KEY,...", parseField), "fields", "write only these keys of each ndjson record, in the schema's spelling; the type, the time, the number and labels always come")
 	flags.Var(single(&o.color, "WHEN", parseColor), "color", "color the text: auto (on a terminal), always, never")
 }
 
@@ -121,6 +123,8 @@ func (o *formatOptions) check(ndjson, text bool) error {
 	switch {
 	case len(o.labels) > 0 && !ndjson:
 		return usagef("--label: --format text has no labels: use --format ndjson")
+	case len(o.fields) > 0 && !ndjson:
+		return usagef("--fields: --format text has no keys: use --format ndjson")
 	case o.schema != "" && !ndjson:
 		return usagef("--schema: --format text has no schema: use --format ndjson")
 	case o.color == colorAlways && !text:
@@ -136,13 +140,33 @@ func parseFormat(s string) (string, error) {
 	return s, nil
 }
 
-// newEncoder returns the encoder of a format: text, or one of NDJSON records in a schema and with
-// labels.
-func newEncoder(format string, schema record.Schema, labels []record.Label, text record.Text) record.SocketEncoder {
+// newEncoder returns the encoder of a format: text, or one of NDJSON records in a schema, with
+// labels and, unless fields is empty, with these keys only.
+func newEncoder(format string, schema record.Schema, labels []record.Label, fields []string, text record.Text) record.SocketEncoder {
 	if format == formatText {
 		return text
 	}
-	return record.NewEncoder(schema, labels)
+	enc := record.NewEncoder(schema, labels)
+	if len(fields) > 0 {
+		enc = record.WithFields(enc, schema, labels, fields)
+	}
+	return enc
+}
+
+// parseField parses a key. Whether a record has it depends on the schema.
+func parseField(s string) (string, error) {
+	if s == "" {
+		return "", errors.New("the key is empty: use keys of the records, such as conn,closed_by")
+	}
+	return s, nil
+}
+
+// checkFields rejects keys that no record of the schema has. flag stands before the message.
+func checkFields(flag string, schema record.Schema, labels []record.Label, fields []string) error {
+	if err := record.CheckFields(schema, labels, fields); err != nil {
+		return usagef("%s: %w", flag, err)
+	}
+	return nil
 }
 
 func parseSchema(s string) (record.Schema, error) {

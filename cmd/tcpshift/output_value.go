@@ -37,6 +37,7 @@ type outputValue struct {
 	format    string
 	schema    record.Schema
 	only      []string // record types; nil: all
+	fields    []string // keys of an ndjson record; nil: all
 	queueSize int      // bytes
 	mode      os.FileMode
 	given     []string // the names of the options
@@ -53,6 +54,7 @@ var outputOptionTable = []outputOption{
 	{"format", nil, func(v *outputValue, s string) (err error) { v.format, err = parseFormat(s); return err }},
 	{"schema", nil, func(v *outputValue, s string) (err error) { v.schema, err = parseSchema(s); return err }},
 	{"only", nil, func(v *outputValue, s string) error { return filter.AppendList(&v.only, s, parseRecordType) }},
+	{"fields", nil, func(v *outputValue, s string) error { return filter.AppendList(&v.fields, s, parseField) }},
 	{"queue", nil, func(v *outputValue, s string) (err error) { v.queueSize, err = parseQueueSize(s); return err }},
 	{"name", nil, func(v *outputValue, s string) (err error) { v.name, err = parseOutputName(s); return err }},
 	{"host", nil, func(v *outputValue, s string) (err error) { v.host, err = parseSwitch(s); return err }},

@@ -38,6 +38,9 @@ func (o *traceOptions) completeOutputs() {
 		if v.only == nil {
 			v.only = o.only
 		}
+		if v.fields == nil && v.format != formatText {
+			v.fields = o.fields
+		}
 		if v.isTCP() && o.excludeSelf && o.ownSockets == nil {
 			o.ownSockets = new(output.OwnSockets)
 		}
@@ -60,12 +63,25 @@ func (o *traceOptions) checkOutputs() error {
 			return usagef("--output: %s: only: the command alerts writes alerts only: use the command trace", v.text)
 		case v.format == formatText && slices.Contains(v.given, "host"):
 			return usagef("--output: %s: host: --format text has no keys: use format=ndjson", v.text)
+		case v.format == formatText && slices.Contains(v.given, "fields"):
+			return usagef("--output: %s: fields: --format text has no keys: use format=ndjson", v.text)
 		case v.format == formatText && slices.Contains(v.given, "schema"):
 			return usagef("--output: %s: schema: --format text has none: use format=ndjson", v.text)
+		}
+		if err := o.checkFieldsOf(v); err != nil {
+			return err
 		}
 		targets[v.targetID()], names[v.name] = v, v
 	}
 	return nil
+}
+
+func (o *traceOptions) checkFieldsOf(v *outputValue) error {
+	flag := "--fields"
+	if slices.Contains(v.given, "fields") {
+		flag = "--output: " + v.text + ": fields"
+	}
+	return checkFields(flag, v.schema, o.labels, v.fields)
 }
 
 // openAll opens all outputs and starts their queues. If one fails, it closes those that it has opened.
@@ -164,17 +180,19 @@ func (all openOutputs) maxKept() (sum int64) {
 	return sum
 }
 
-// traceOutputs are the outputs for the loop. Outputs with the same format and schema share their
-// encoder, so that their lines are encoded once.
+// traceOutputs are the outputs for the loop. Outputs with the same format, schema and keys share
+// their encoder, so that their lines are encoded once.
 func (o *traceOptions) traceOutputs(all openOutputs, start *record.Start) (outs []trace.Output) {
 	type kind struct {
 		format string
 		schema record.Schema
 		host   bool
+		fields string
 	}
 	shared := make(map[kind]record.Encoder)
 	for _, each := range all {
-		k := kind{each.format, each.schema, each.host}
+		fields := slices.Compact(slices.Sorted(slices.Values(each.fields)))
+		k := kind{each.format, each.schema, each.host, strings.Join(fields, ",")}
 		enc := shared[k]
 		if enc == nil {
 			enc = o.encoder(each.outputValue, start)
@@ -193,7 +211,7 @@ func (o *traceOptions) traceOutputs(all openOutputs, start *record.Start) (outs 
 
 // encoder returns the encoder of an output.
 func (o *traceOptions) encoder(v *outputValue, start *record.Start) record.Encoder {
-	enc := newEncoder(v.format, v.schema, o.labels, o.textFor(v))
+	enc := newEncoder(v.format, v.schema, o.labels, v.fields, o.textFor(v))
 	if named, can := enc.(record.OriginEncoder); can && v.host {
 		named.AddOrigin(start.Host, start.BootID)
 	}

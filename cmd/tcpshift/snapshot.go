@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/output"
+	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/snapshot"
 )
 
@@ -47,6 +49,10 @@ func runSnapshot(s *signals, o *snapshotOptions) error {
 	if err := o.check(o.format == formatNDJSON, o.format == formatText); err != nil {
 		return err
 	}
+	o.schema = cmp.Or(o.schema, record.SchemaNative)
+	if err := checkFields("--fields", o.schema, o.labels, o.fields); err != nil {
+		return err
+	}
 	w := &signalWriter{ctx: s.ctx, abandoned: make(chan struct{})}
 	defer s.handle(&running{abandon: sync.OnceFunc(func() { close(w.abandoned) })})()
 	out, err := openOutput(s.ctx, &outputValue{path: o.output}, o.follow)
@@ -70,7 +76,7 @@ func (o *snapshotOptions) take(w snapshot.Writer) error {
 		return err
 	}
 	namespaces = slices.DeleteFunc(namespaces, func(n netns.Namespace) bool { return !o.filter.MatchesNetns(n.Inode) })
-	enc := newEncoder(o.format, o.schema, o.labels, textEncoder(o.color, o.output))
+	enc := newEncoder(o.format, o.schema, o.labels, o.fields, textEncoder(o.color, o.output))
 	return snapshot.Take(namespaces, &o.filter, enc, w)
 }
 

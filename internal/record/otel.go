@@ -87,7 +87,9 @@ func (e *OTel) WithSeq(dst, line []byte, seq uint64) []byte {
 	first := len(dst)
 	dst = appendOTelSequence(dst, seq)
 	dst[first] = '{'
-	dst = append(dst, ',')
+	if line[at+1] != '}' { // another attribute
+		dst = append(dst, ',')
+	}
 	return append(dst, line[at+1:]...)
 }
 

@@ -75,15 +75,15 @@ func TestHelp_CommandsAndFlags(t *testing.T) {
 		mention(t, mustSucceed(t, args...), "trace ", "alerts ", "snapshot ", "doctor ", "explain ", "version ", "completion ", "help ")
 	}
 	for _, args := range [][]string{{"help"}, {"help", "trace"}, {"trace", "--help"}} {
-		mention(t, mustSucceed(t, args...), "--format ", "--schema ", "--color ", "--only ", "--output ", "--duration ", "--count ", "--stats-interval ",
+		mention(t, mustSucceed(t, args...), "--format ", "--schema ", "--fields ", "--color ", "--only ", "--output ", "--duration ", "--count ", "--stats-interval ",
 			"--buffer-size ", "--queue-size ", "--label ", "--port ", "--local-port ", "--peer-port ", "--addr ", "--local-addr ", "--peer-addr ",
 			"--family ", "--pid ", "--comm ", "--netns ", "--cgroup ", "--old-state ", "--new-state ", "--role ", "--exclude-self ", "--time-wait-end ", "--owner-at-read ", "--sandbox ",
 			"--closed-by ", "--min-duration ", "--min-bytes ", "--error ", "--container ", "--pod ")
 	}
-	mention(t, mustSucceed(t, "alerts", "--help"), "--format ", "--schema ", "--color ", "--output ", "--duration ", "--buffer-size ", "--queue-size ", "--label ", "--exclude-self ", "--owner-at-read ", "--sandbox ",
+	mention(t, mustSucceed(t, "alerts", "--help"), "--format ", "--schema ", "--fields ", "--color ", "--output ", "--duration ", "--buffer-size ", "--queue-size ", "--label ", "--exclude-self ", "--owner-at-read ", "--sandbox ",
 		"--port ", "--netns ", "--cgroup ", "--container ", "--pod ", "--storm-threshold ", "--alert-interval ", "--close-wait-age ", "--close-wait-count ",
 		"--connect-failures ", "--resets ", "--half-closed ")
-	mention(t, mustSucceed(t, "snapshot", "--help"), "--format ", "--schema ", "--color ", "--output ", "--label ", "--netns ", "--state ")
+	mention(t, mustSucceed(t, "snapshot", "--help"), "--format ", "--schema ", "--fields ", "--color ", "--output ", "--label ", "--netns ", "--state ")
 	for _, command := range []string{"trace", "alerts", "snapshot"} {
 		mention(t, mustSucceed(t, command, "--help"), "--uid ", "--not-port ", "--not-local-port ", "--not-peer-port ",
 			"--not-addr ", "--not-local-addr ", "--not-peer-addr ", "--not-pid ", "--not-comm ", "--not-uid ", "--not-netns ", "--not-cgroup ")

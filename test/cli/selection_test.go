@@ -3,6 +3,9 @@ package cli_test
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -109,5 +112,51 @@ func TestSelection_Flags(t *testing.T) {
 		if stop := got.last(); stop.Read == 0 || stop.Lost != 0 || stop.LostQueue != 0 {
 			t.Errorf("%v: its account is %s", c.args, stop.line)
 		}
+	}
+}
+
+// Each output has its own choice of keys, in the spelling of its schema. Equal choices are equal lines.
+func TestFields_OfEachOutput(t *testing.T) {
+	s := newTraffic(t)
+	dir := t.TempDir()
+	ecs, same := filepath.Join(dir, "ecs"), filepath.Join(dir, "same")
+	tr := startTracer(t, append(s.byNetns(), "--only", "transition,connection", "--label", "site=a", "--fields", "conn,new_state,closed_by,read",
+		"--output", "-", "--output", same+"?fields=closed_by,read,new_state,conn,conn",
+		"--output", ecs+"?schema=ecs&fields=tcpshift.conn,source.port"))
+	s.makeConnections()
+	tr.signal(syscall.SIGTERM)
+	r := tr.wait()
+	r.mustEnd(t, 0)
+	for i, line := range strings.SplitAfter(strings.TrimSuffix(r.stdout, "\n"), "\n") {
+		want := map[string]string{
+			"start":      `^{"type":"start","time":"[^"]+","seq":1,"site":"a"}`,
+			"transition": `^{"type":"transition","time":"[^"]+","seq":\d+,"conn":"[0-9a-f]+","new_state":"[A-Z_0-9]+","site":"a"}`,
+			"connection": `^{"type":"connection","time":"[^"]+","seq":\d+,"conn":"[0-9a-f]+"(,"closed_by":"[a-z_]+")?,"site":"a"}`,
+			"stop":       `^{"type":"stop","time":"[^"]+","seq":\d+,"read":[1-9]\d*,"site":"a"}`,
+		}[parseRecord(t, r, i, strings.TrimSuffix(line, "\n")+"\n").Type]
+		if !regexp.MustCompile(want).MatchString(line) {
+			t.Fatalf("%s does not match %s", line, want)
+		}
+	}
+	untilStop := r.stdout[:strings.LastIndex(r.stdout, `{"type":"stop"`)] // each output has its own stop
+	for path, want := range map[string]string{
+		same: `^` + regexp.QuoteMeta(untilStop) + `{"type":"stop"`,
+		ecs:  `^({"@timestamp":"[^"]+","event.sequence":\d+,"ecs.version":"[^"]+","event.dataset":"tcpshift.[a-z]+"(,"source.port":\d+)?(,"tcpshift.conn":"[0-9a-f]+")?,"labels":{"site":"a"}}\n)+$`,
+	} {
+		content, err := os.ReadFile(path)
+		if err != nil || !regexp.MustCompile(want).Match(content) {
+			t.Errorf("%s: %v\n%.600s\nwant %.600s", path, err, content, want)
+		}
+	}
+}
+
+// A snapshot has the keys that are chosen.
+func TestFields_Snapshot(t *testing.T) {
+	requireRoot(t)
+	n := tcplab.NewNetns(t)
+	n.Listen(plain.to)
+	r := mustSucceed(t, "snapshot", "--netns", fmt.Sprint(n.Inode()), "--fields", "state,local_port")
+	if !regexp.MustCompile(`^{"type":"socket","time":"[^"]+","seq":1,"local_port":17001,"state":"LISTEN"}\n$`).MatchString(r.stdout) {
+		t.Errorf("want one socket with its port and state\n%v", r)
 	}
 }

@@ -15,7 +15,7 @@ const (
 	nsHint     = "; 'lsns -t net' and 'ls /run/netns' list them"
 	cgHint     = " is not a cgroup path: begin with '/', as in /proc/PID/cgroup"
 	schemaHint = "--schema: --format text has no schema: use --format ndjson"
-	optionHint = ": use format, schema, only, queue, name, host, mode, rotate-size, rotate-age, rotate-keep, compress"
+	optionHint = ": use format, schema, only, fields, queue, name, host, mode, rotate-size, rotate-age, rotate-keep, compress"
 	labelHint  = "--label: --format text has no labels: use --format ndjson"
 	waysHint   = "local, peer, reset_sent, reset_received, timeout, abort, refused, no_port, address_in_use"
 	helpHint   = ": run 'tcpshift help' for a list"
@@ -133,7 +133,7 @@ var badFlags = []struct {
 	{flags("--output", "x?queue=1"), `--output: x?queue=1: queue: "1" has no unit: use KiB, MiB or GiB, such as 16MiB`},
 	{flags("--output", "x?mode=rw"), `--output: x?mode=rw: mode: "rw" is not a mode: use octal permissions such as 0640`},
 	{flags("--output", "x?mode=0444"), `--output: x?mode=0444: mode: "0444" does not let the owner read and write: use one such as 0640`},
-	{flags("--output", "-?mode=0640"), `--output: -?mode=0640: mode: this kind of output has no such option: use format, schema, only, queue, name, host`},
+	{flags("--output", "-?mode=0640"), `--output: -?mode=0640: mode: this kind of output has no such option: use format, schema, only, fields, queue, name, host`},
 	{flags("--output", "x?name=a/b"), `--output: x?name=a/b: name: "a/b" is not a name: use up to 64 letters, digits, and _ . - within`},
 	{flags("--output", "x?name=%zz"), `--output: x?name=%zz: name: invalid URL escape "%zz"`},
 	{flags("--output", "a?name=n", "--output", "b?name=n"), `--output: a?name=n and b?name=n have the same name: choose another`},
@@ -141,7 +141,7 @@ var badFlags = []struct {
 	{flags("--output", "file://host/x"), `--output: file://host/x: has a host: write file:///PATH`},
 	{flags("--output", "tcp://host"), `--output: tcp://host: is not an address: write tcp://HOST:PORT, such as tcp://192.0.2.1:6514`},
 	{flags("--output", "tls:h:0"), `--output: tls:h:0: is not an address: write tls://HOST:PORT, such as tls://192.0.2.1:6514`},
-	{flags("--output", "tcp://h:1?ca=x"), `--output: tcp://h:1?ca=x: ca: this kind of output has no such option: use format, schema, only, queue, name, host`},
+	{flags("--output", "tcp://h:1?ca=x"), `--output: tcp://h:1?ca=x: ca: this kind of output has no such option: use format, schema, only, fields, queue, name, host`},
 	{flags("--output", "tls://h:1?cert=x"), `--output: tls://h:1?cert=x: cert and key belong together: give both`},
 	{flags("--output", "x?rotate-size=1KiB"), `--output: x?rotate-size=1KiB: rotate-size: "1KiB" is not a size from 64KiB on: use one such as 100MiB`},
 	{flags("--output", "x?rotate-size=100"), `--output: x?rotate-size=100: rotate-size: "100" has no unit: use KiB, MiB or GiB, such as 100MiB`},
@@ -171,6 +171,14 @@ var badFlags = []struct {
 	{flags("--pod", "web", "--only", "stats"), `--pod: no output has transition, connection or alert records: add one of them to --only`},
 	{flags("--container", "web", "--sandbox", "--only", "connection"),
 		`--container: with --sandbox and without alerts no names are read: add alert to --only, or leave out --sandbox`},
+
+	{flags("--fields", "conn,closedby"), `--fields: "closedby" is not a key of the schema native: use one such as closed_by, which is the nearest`},
+	{flags("--fields", "pid", "--schema", "ecs"), `--fields: "pid" is not a key of the schema ecs: use one such as process.pid, which is the nearest`},
+	{flags("--output", "x?fields=process.pid", "--schema", "otel", "--output", "y?fields=event.dataset"),
+		`--output: y?fields=event.dataset: fields: "event.dataset" is not a key of the schema otel: use one such as event_name, which is the nearest`},
+	{flags("--fields", "conn,"), `--fields: the key is empty: use keys of the records, such as conn,closed_by`},
+	{flags("--fields", "conn", "--format", "text"), `--fields: --format text has no keys: use --format ndjson`},
+	{flags("--output", "x?fields=conn&format=text"), `--output: x?fields=conn&format=text: fields: --format text has no keys: use format=ndjson`},
 
 	{flags("--label", "ab"), `--label: "ab" has no '=': write KEY=VALUE`},
 	{flags("--label", "Bad-Key=1"), `--label: key "Bad-Key" is not snake_case: use a-z, 0-9 and _, a letter first`},
