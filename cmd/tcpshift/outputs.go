@@ -215,6 +215,9 @@ func (o *traceOptions) encoder(v *outputValue, start *record.Start) record.Encod
 	if named, can := enc.(record.OriginEncoder); can && v.host {
 		named.AddOrigin(start.Host, start.BootID)
 	}
+	if sampling, can := enc.(record.SamplingEncoder); can && o.selection.Sample > 1 {
+		sampling.SetSample(o.selection.Sample)
+	}
 	return enc
 }
 

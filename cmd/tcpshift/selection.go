@@ -3,6 +3,7 @@ package main
 import (
 	"github.com/spf13/pflag"
 
+	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/selection"
 )
 
@@ -12,6 +13,7 @@ func addSelectionFlags(flags *pflag.FlagSet, s *selection.Selection) {
 	flags.Var(single(&s.MinDuration, "D", parseDuration), "min-duration", "of connection records, write only those that lasted this long")
 	flags.Var(single(&s.MinBytes, "SIZE", selection.ParseBytes), "min-bytes", "of connection records, write only those that sent and received this many bytes together")
 	flags.Var(list(&s.Errors, "ERRNO,...", selection.ParseErrno), "error", "of transition and connection records, write only those with this error, such as ECONNREFUSED")
+	flags.Var(single(&s.Sample, "1/N", selection.ParseSample), "sample", "of N connections, write the records of one; listeners and alerts are always written")
 	addNameSelectionFlags(flags, s)
 }
 
@@ -32,6 +34,8 @@ func (o *traceOptions) checkSelection() error {
 		return usagef("--min-duration:" + noEnds)
 	case s.MinBytes > 0 && !ends:
 		return usagef("--min-bytes:" + noEnds)
+	case s.Sample > 1 && !ends && !o.wants("transition"):
+		return usagef("--sample: no output has transition or connection records: add one of them to --only")
 	case len(s.Errors) > 0 && !ends && !o.wants("transition"):
 		return usagef("--error: no output has transition or connection records: add one of them to --only")
 	case !s.ByNames():
@@ -48,4 +52,16 @@ func (o *traceOptions) checkSelection() error {
 		return usagef("%s: with --sandbox and without alerts no names are read: add alert to --only, or leave out --sandbox", name)
 	}
 	return nil
+}
+
+// checkSampling refuses a sample where sockets have no cookies, by which they are chosen.
+func (o *traceOptions) checkSampling(features probe.Features) error {
+	cookie := features.Get(probe.SocketCookie)
+	if o.selection.Sample <= 1 || cookie.Err == nil {
+		return nil
+	}
+	return &probe.HostError{
+		Problem: "--sample: it needs the cookies of sockets: " + cookie.Err.Error(),
+		Remedy:  cookie.Remedy + ", or leave out --sample",
+	}
 }

@@ -169,6 +169,9 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
+	if err := o.checkSampling(p.Features()); err != nil {
+		return err
+	}
 	ctx, err := o.command.start(s.ctx, locked) // before it gives up its privileges
 	if err != nil {
 		return err

@@ -114,6 +114,19 @@ var hostileComms = []struct{ name, comm string }{
 	{"no byte at all", ""},
 }
 
+// inSample is a record of an encoder whose sample is 1/100. Text has no sample.
+func inSample(c goldenCase) goldenCase {
+	return goldenCase{c.name, func(e Encoder, dst []byte) []byte {
+		sampling, can := e.(SamplingEncoder)
+		if !can {
+			return c.encode(e, dst)
+		}
+		sampling.SetSample(100)
+		defer sampling.SetSample(0)
+		return c.encode(e, dst)
+	}}
+}
+
 func transitionCases() []goldenCase {
 	edit := func(name string, change func(t *tcp.Transition)) goldenCase {
 		return goldenCase{name, func(e Encoder, dst []byte) []byte {
@@ -177,6 +190,10 @@ func transitionCases() []goldenCase {
 			t.Owner, t.Cgroup = task(4242, h.comm), nil
 		}))
 	}
+	cases = append(cases, inSample(edit("one of a sample", func(t *tcp.Transition) { t.Cgroup = nil })),
+		inSample(edit("a listener in every sample", func(t *tcp.Transition) {
+			t.Peer, t.Role, t.Old, t.New, t.Error, t.Cgroup = tcp.Endpoint{}, tcp.RoleListener, tcp.Close, tcp.Listen, 0, nil
+		})))
 	return cases
 }
 
@@ -270,6 +287,7 @@ func connectionCases() []goldenCase {
 			c.ClosedBy, t.Error, t.Cgroup = by, 0, nil
 		}))
 	}
+	cases = append(cases, inSample(edit("one of a sample", func(t *tcp.Transition, _ *tcp.Connection) { t.Cgroup = nil })))
 	return cases
 }
 

@@ -16,7 +16,7 @@ func (e *ECS) Transition(dst []byte, t *tcp.Transition) []byte {
 	o = e.owners.append(o, t, object.ecsOwner)
 	o = o.ecsError(t.Error).
 		literalIfSet("tcpshift.reset_reason", t.ResetReason)
-	return e.end(o)
+	return e.end(e.sampled(o, t))
 }
 
 // ecsTransitionType appends event.type and event.outcome: a connection starts when it is
@@ -58,7 +58,7 @@ func (e *ECS) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []byt
 		literal("tcpshift.final_state", t.New.String()).
 		ownConnection(t, c).
 		ecsError(t.Error)
-	return e.end(o)
+	return e.end(e.sampled(o, t))
 }
 
 // outcome is "success" if one side closed the connection in order, "failure" if it failed or

@@ -50,6 +50,13 @@ func (f *fieldsEncoder) AddOrigin(host, bootID string) {
 	}
 }
 
+// SetSample implements [SamplingEncoder].
+func (f *fieldsEncoder) SetSample(n uint64) {
+	if e, can := f.SocketEncoder.(SamplingEncoder); can {
+		e.SetSample(n)
+	}
+}
+
 // Start implements [Encoder].
 func (f *fieldsEncoder) Start(dst []byte, r *Start) []byte {
 	return f.cut(f.SocketEncoder.Start(dst, r), len(dst))

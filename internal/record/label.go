@@ -19,7 +19,7 @@ const maxLabelBytes = 1024
 var schemaKeys = strings.Fields(`
 	type time seq version schema host boot_id kernel arch pid features
 	conn netns family mapped local_addr local_port peer_addr peer_port role old_state new_state
-	kernel_new_state time_wait_substate self in_state_ns comm uid pid_source cgroup container
+	kernel_new_state time_wait_substate self sampled in_state_ns comm uid pid_source cgroup container
 	container_runtime pod_uid container_claimed service_claimed error opened duration_ns established_ns sent_bytes received_bytes
 	retransmits rtt_ns final_state closed_by reset_reason partial kind phase alert severity share rate_per_s
 	occupancy occupancy_source capacity capacity_kind projected_occupancy exhaustion_in_s drops cause advice

@@ -126,6 +126,7 @@ func checkLongPaths(t *testing.T, schema Schema) {
 	if schema != SchemaNative {
 		step = 7 // the path is cut, so most lengths are alike
 	}
+	encoder.(SamplingEncoder).SetSample(1_000_000)
 	event, connection := longestTransition(), largestConnection()
 	container := *event.Cgroup
 	event.Cgroup = &container
@@ -217,6 +218,7 @@ func TestLine_LongestRecords(t *testing.T) {
 		for _, c := range longest {
 			encoder := NewEncoder(schema, longestLabels(t))
 			encoder.(OriginEncoder).AddOrigin(strings.Repeat(worst, 19), "2e8ec3c7-6990-4be5-ad35-620e3c14e752")
+			encoder.(SamplingEncoder).SetSample(1_000_000)
 			line := c.line(encoder, nil, 1<<64-1)
 			t.Logf("%s, %s: %d bytes", schema, c.name, len(line))
 			checkLine(t, line, schema.MaxLine())

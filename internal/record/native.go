@@ -3,6 +3,8 @@ package record
 import (
 	"bytes"
 	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // Native encodes each record as one line of JSON by the schema of docs/output.md. A
@@ -11,6 +13,7 @@ type Native struct {
 	seq    uint64
 	labels []byte // encoded members, each with its leading comma
 	origin []byte // the members host and boot_id, in the same way; empty: none
+	sample uint64 // see [SamplingEncoder]; 0: none
 
 	times  timeCache // of the member time
 	opened timeCache // of the member opened, which mostly lies in an earlier second
@@ -31,6 +34,17 @@ func NewNative(labels []Label) *Native {
 // AddOrigin implements [OriginEncoder].
 func (n *Native) AddOrigin(host, bootID string) {
 	n.origin = originMembers("host", host, "boot_id", bootID)
+}
+
+// SetSample implements [SamplingEncoder].
+func (n *Native) SetSample(count uint64) { n.sample = count }
+
+// endEvent is end for a record of a socket, which may be one of a sample.
+func (n *Native) endEvent(o object, t *tcp.Transition) []byte {
+	if n.sample != 0 && t.IsSampled() {
+		o = o.uint("sampled", n.sample)
+	}
+	return n.end(o)
 }
 
 // begin appends the members that every record begins with: type, time and seq.

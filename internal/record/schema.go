@@ -51,6 +51,13 @@ type OriginEncoder interface {
 	AddOrigin(host, bootID string)
 }
 
+// SamplingEncoder is an Encoder whose records can report that they belong to a sample.
+type SamplingEncoder interface {
+	// SetSample adds n to the transitions and connections of sockets that are one of n, see
+	// [tcp.Transition.IsSampled]. It must be called before the first record.
+	SetSample(n uint64)
+}
+
 // maxHost bounds the encoded host name, in bytes; the kernel's is no longer than 64.
 const maxHost = 128
 
@@ -69,6 +76,7 @@ type mappedEncoder struct {
 	seq    uint64
 	labels []byte // encoded members, each with its leading comma
 	origin []byte // in the same way; empty: none
+	sample uint64 // see [SamplingEncoder]; 0: none
 
 	times  timeCache
 	opened timeCache
@@ -83,6 +91,17 @@ func newMapped(labels []Label) mappedEncoder {
 		o = o.string(l.Key, l.Value)
 	}
 	return mappedEncoder{labels: o.line}
+}
+
+// SetSample implements [SamplingEncoder].
+func (m *mappedEncoder) SetSample(n uint64) { m.sample = n }
+
+// sampled appends the size of the sample that the socket is one of.
+func (m *mappedEncoder) sampled(o object, t *tcp.Transition) object {
+	if m.sample != 0 && t.IsSampled() {
+		return o.uint("tcpshift.sampled", m.sample)
+	}
+	return o
 }
 
 // SetSeq implements [Encoder].

@@ -22,6 +22,10 @@ type Selection struct {
 	MinBytes    uint64         // of connections, sent and received together; 0: any
 	Errors      []tcp.Errno    // of transitions and connections
 
+	// Sample is N: of N sockets, one has its transitions and its connection written, on average; 0 or
+	// 1: all. See [inSample].
+	Sample uint64
+
 	// Of transitions and connections by their owner, of alerts by their service.
 	Containers []string // see matchesContainer
 	Pods       []string // see matchesPod
@@ -29,7 +33,7 @@ type Selection struct {
 
 // OrNil returns nil if s selects everything, so that the caller need not ask it.
 func (s *Selection) OrNil() *Selection {
-	if s.ofConnections() || s.ofEvents() || s.ByNames() {
+	if s.ofConnections() || len(s.Errors) > 0 || s.Sample > 1 || s.ByNames() {
 		return s
 	}
 	return nil
@@ -39,14 +43,13 @@ func (s *Selection) ofConnections() bool {
 	return len(s.ClosedBy) > 0 || s.MinDuration > 0 || s.MinBytes > 0
 }
 
-func (s *Selection) ofEvents() bool { return len(s.Errors) > 0 }
-
 // ByNames reports whether s selects by containers or pods.
 func (s *Selection) ByNames() bool { return len(s.Containers) > 0 || len(s.Pods) > 0 }
 
 // Transition reports whether a transition, or the end of a TIME_WAIT, is written.
 func (s *Selection) Transition(t *tcp.Transition) bool {
-	return (len(s.Errors) == 0 || slices.Contains(s.Errors, t.Error)) && s.matchesNames(t.Cgroup)
+	return (s.Sample <= 1 || !t.IsSampled() || inSample(t.Cookie, s.Sample)) &&
+		(len(s.Errors) == 0 || slices.Contains(s.Errors, t.Error)) && s.matchesNames(t.Cgroup)
 }
 
 // Connection reports whether a connection is written. It takes the last transition as well.

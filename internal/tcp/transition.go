@@ -241,3 +241,9 @@ func (t *Transition) IsTimeWaitEnd() bool {
 func (t *Transition) IsSelfTransition() bool {
 	return t.Old == t.KernelNew()
 }
+
+// IsSampled reports whether a sample of sockets decides about this one: listeners are in every
+// sample, because there are few and each stands for many connections.
+func (t *Transition) IsSampled() bool {
+	return t.Role != RoleListener
+}

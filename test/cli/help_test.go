@@ -78,7 +78,7 @@ func TestHelp_CommandsAndFlags(t *testing.T) {
 		mention(t, mustSucceed(t, args...), "--format ", "--schema ", "--fields ", "--color ", "--only ", "--output ", "--duration ", "--count ", "--stats-interval ",
 			"--buffer-size ", "--queue-size ", "--label ", "--port ", "--local-port ", "--peer-port ", "--addr ", "--local-addr ", "--peer-addr ",
 			"--family ", "--pid ", "--comm ", "--netns ", "--cgroup ", "--old-state ", "--new-state ", "--role ", "--exclude-self ", "--time-wait-end ", "--owner-at-read ", "--sandbox ",
-			"--closed-by ", "--min-duration ", "--min-bytes ", "--error ", "--container ", "--pod ")
+			"--closed-by ", "--min-duration ", "--min-bytes ", "--error ", "--sample ", "--container ", "--pod ")
 	}
 	mention(t, mustSucceed(t, "alerts", "--help"), "--format ", "--schema ", "--fields ", "--color ", "--output ", "--duration ", "--buffer-size ", "--queue-size ", "--label ", "--exclude-self ", "--owner-at-read ", "--sandbox ",
 		"--port ", "--netns ", "--cgroup ", "--container ", "--pod ", "--storm-threshold ", "--alert-interval ", "--close-wait-age ", "--close-wait-count ",

@@ -160,3 +160,61 @@ func TestFields_Snapshot(t *testing.T) {
 		t.Errorf("want one socket with its port and state\n%v", r)
 	}
 }
+
+// A sample has all records of a socket or none, and every listener; the account of what it leaves out
+// adds up. Each record of a socket but a listener's has the size of the sample.
+func TestSample_NeverSplitsASocket(t *testing.T) {
+	requireRoot(t)
+	n := tcplab.NewNetns(t)
+	common := flags("--stats-interval", "0", "--only", "transition,connection", "--netns", fmt.Sprint(n.Inode()))
+	tracers := []*tracer{launch(t, common), launch(t, append(common, "--sample", "1/2"))}
+	for _, tr := range tracers {
+		tr.awaitStart()
+	}
+	listener := n.Listen(plain.to)
+	for range 40 {
+		client := n.Dial(plain.to)
+		server := listener.Accept()
+		client.Close()
+		server.ReadEOF()
+		server.Close()
+	}
+	listener.Close()
+	n.Settle(0)
+	for _, tr := range tracers {
+		tr.signal(syscall.SIGTERM)
+	}
+	ofSocket := func(s stream) map[string][]connectionRecord {
+		sockets := make(map[string][]connectionRecord)
+		for _, r := range eventRecords(t, s) {
+			sockets[r.Conn] = append(sockets[r.Conn], r)
+		}
+		return sockets
+	}
+	whole, sampled := tracers[0].end("signal"), tracers[1].end("signal")
+	all, some := ofSocket(whole), ofSocket(sampled)
+	out := 0
+	for conn, records := range all {
+		got, isIn := some[conn]
+		isListener := records[0].Role == "listener"
+		switch {
+		case isIn && eventNames(got) != eventNames(records):
+			t.Errorf("socket %s has\n%swant\n%s", conn, eventNames(got), eventNames(records))
+		case !isIn && isListener:
+			t.Errorf("the listener is left out")
+		case !isIn:
+			out++
+		}
+		for _, r := range got {
+			if strings.Contains(r.line, `"sampled":2}`) == isListener {
+				t.Errorf("a record of a %s: %s", r.Role, r.line)
+			}
+		}
+	}
+	if len(all) != 81 || out == 0 || out == 80 {
+		t.Errorf("%d sockets, %d of them left out; want 81 and some", len(all), out)
+	}
+	if stop := sampled.last(); stop.Read != whole.last().Read || stop.Dropped != uint64(5*out) {
+		t.Errorf("its account is %s", stop.line)
+	}
+}
