@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -68,14 +69,21 @@ func CheckOwnTable() error {
 // connections share one bucket.
 func NewCrowdedNetns(t testing.TB) *Netns {
 	t.Helper()
+	return NewNetnsWithTable(t, 1)
+}
+
+// NewNetnsWithTable makes a namespace with its own hash table of connections, of so many buckets
+// (a power of two). Other namespaces share one table.
+func NewNetnsWithTable(t testing.TB, buckets int) *Netns {
+	t.Helper()
 	return newNetns(t, func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return err
 		}
-		if err := os.WriteFile(tableSize, []byte("1"), 0); err != nil {
+		if err := os.WriteFile(tableSize, []byte(strconv.Itoa(buckets)), 0); err != nil {
 			return err
 		}
-		return unix.Unshare(unix.CLONE_NEWNET) // the child namespace, which has the small table
+		return unix.Unshare(unix.CLONE_NEWNET) // the child namespace, which has the table
 	})
 }
 
