@@ -190,6 +190,7 @@ func keepCrowd(text string) error {
 		for _, leave := range slices.Backward(leaves) {
 			leave()
 		}
+		_ = os.Remove(c.Directory) // a cgroup
 	}()
 	if err != nil {
 		return err
