@@ -125,15 +125,32 @@ func (s *Search) Close() {
 	s.costly.end()
 }
 
-// Add takes a namespace that the caller has found itself.
+// Add takes a namespace that the caller has found itself. If the Search remembers as many as it can, it
+// ignores one that it was not asked for: a user may hold any number of namespaces.
 func (s *Search) Add(n Namespace) {
-	if len(s.paths) >= maxSearched {
-		clear(s.paths)
+	a := s.missing[n.Inode]
+	if s.paths[n.Inode] == "" && len(s.paths) >= maxSearched {
+		if a == nil {
+			return
+		}
+		s.forgetSome()
 	}
 	s.paths[n.Inode] = n.Path
-	if a := s.missing[n.Inode]; a != nil {
+	if a != nil {
 		s.moveTo(a, nil)
 		delete(s.missing, n.Inode)
+	}
+}
+
+// forgetSome forgets an eighth of the paths, whichever: most of them may be of namespaces that are gone, or of
+// a user who holds very many. One that is still needed is found again by the next walk.
+func (s *Search) forgetSome() {
+	left := maxSearched / 8
+	for inode := range s.paths {
+		if left--; left < 0 {
+			return
+		}
+		delete(s.paths, inode)
 	}
 }
 

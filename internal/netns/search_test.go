@@ -170,6 +170,39 @@ func TestSearch_EndsWithoutNeed(t *testing.T) {
 	}
 }
 
+// A user who holds more namespaces than a search remembers takes no room of those that were found first, which
+// are those of the oldest processes. One that is asked for is found all the same, and costs an eighth of the others.
+func TestSearch_FloodOfNamespaces(t *testing.T) {
+	h := newHost()
+	const first, flood = 1000, 3 * maxSearched
+	for inode := range uint32(first) {
+		h.search.Add(Namespace{Inode: inode + 1, Path: "/proc/1/ns/net"})
+	}
+	for inode := range uint32(flood) {
+		r := reference{1e6 + inode, "/proc/9/fd/9"}
+		h.inCostly = append(h.inCostly, r)
+		h.search.Add(Namespace{Inode: r.inode, Path: r.path})
+	}
+	for inode := range uint32(first) {
+		h.locate(t, inode+1, Found)
+	}
+	h.inCheap = []reference{{2000, "/proc/2/ns/net"}}
+	h.locate(t, 2000, Searching)
+	h.locate(t, 3000, Searching) // it is nowhere: the walk sees the whole flood
+	if results := h.run(time.Minute); len(results) != 2 || results[0] != (Result{2000, true}) || h.costly != 1 {
+		t.Errorf("the results are %v after %d costly walks", results, h.costly)
+	}
+	kept := 0
+	for inode := range uint32(first) {
+		if h.search.paths[inode+1] != "" {
+			kept++
+		}
+	}
+	if kept < first/2 || len(h.search.paths) > maxSearched {
+		t.Errorf("%d of the first %d are left, and %d in all", kept, first, len(h.search.paths))
+	}
+}
+
 // What is remembered is bounded.
 func TestSearch_BoundedMemory(t *testing.T) {
 	h := newHost()
