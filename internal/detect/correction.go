@@ -40,6 +40,24 @@ func (d *drift) add(difference float64, moved, spread int64, lostBefore uint64) 
 	return mean
 }
 
+// lacksTimestamps reports whether nearly all timewait sockets that were observed lack a timestamp of the peer: then
+// all are assumed to.
+func (u *destinationUse) lacksTimestamps() bool {
+	timeWaits, finWait2 := u.RecordedTimeWaits()
+	observed := timeWaits + finWait2
+	return observed >= minReconciled && u.UntimedCount(recordedFor) >= observed-observed/20
+}
+
+// onlyInTable is how many of the old timewait sockets the model does not have, although connect() does not take them
+// over. Their timers are in the table, so it is known when they end.
+func (c *suspectCount) onlyInTable(u *destinationUse) float64 {
+	old := c.old
+	if u.lacksTimestamps() {
+		old += c.oldReusable
+	}
+	return max(0, float64(int64(old)-u.UntimedCount(recordedFor)+u.UntimedCount(comparedFor-time.Second)))
+}
+
 // notTakenOver is how many timewait sockets connect() does not take over, at least and at most. It does not take
 // over a TIME_WAIT without a timestamp of the peer, and the kernel's table shows no timestamps. So transitions
 // decide about the sockets that are old enough: in each second of creation, at most as many lack a timestamp as
@@ -48,8 +66,7 @@ func (d *drift) add(difference float64, moved, spread int64, lostBefore uint64) 
 // any second, or gone. If 95 % of those that were observed lack a timestamp, all are assumed to. first is the
 // second of reusableIn[0].
 func (c *suspectCount) notTakenOver(first int64, u *destinationUse) (least, most int) {
-	timeWaits, finWait2 := u.RecordedTimeWaits()
-	if observed := timeWaits + finWait2; observed >= minReconciled && u.UntimedCount(recordedFor) >= observed-observed/20 {
+	if u.lacksTimestamps() {
 		return c.timeWaits + c.reusable, c.timeWaits + c.reusable
 	}
 	var closedLate float64

@@ -21,6 +21,8 @@ type simScenario struct {
 	after  time.Duration // see simWorker
 	lag    time.Duration
 	end    float64 // seconds
+
+	restarts []float64 // when the tracer starts again, in seconds
 }
 
 // client is a load to a port, from a moment to another one in seconds, of the process with an index.
@@ -79,6 +81,9 @@ func (c *simScenario) run(seed uint64) *simRun {
 		}
 		r.filter, r.tr.byOwner = "hides", true
 		r.tr.passes = func(s *simSocket) bool { return !hidden[s.by] }
+	}
+	for _, at := range c.restarts {
+		r.restarts[k.now+seconds(at)] = true
 	}
 	r.end = k.now + seconds(c.end)
 	k.pass()
@@ -145,6 +150,29 @@ func TestSimulation_Scenarios(t *testing.T) {
 			name:  "peers that close late keep ports for longer",
 			ports: 251, end: 188, before: 25 * time.Millisecond, after: 21 * time.Millisecond, lag: simStep,
 			loads: []simLoad{client(80, 3, 79, 145, 3.77, lateFIN(17.8))},
+		},
+		{
+			name:  "the quarter second that has just begun is no window for a rate",
+			ports: 242, end: 119, before: 25 * time.Millisecond, after: 25 * time.Millisecond, lag: simStep,
+			loads: []simLoad{client(80, 3, 40.1, 119.1, 8.01, nil)},
+		},
+		{
+			name:  "timewait sockets that are older than the tracer and about to end, which connect() does not take over",
+			ports: 263, end: 153, before: time.Millisecond, after: 3 * time.Millisecond, lag: simStep, restarts: []float64{109.2},
+			limits: reuseAlways,
+			loads: []simLoad{
+				client(80, 1, 71.9, 74.5, 100, func(l *simLoad) { l.untimed = true }),
+				client(80, 1, 74.5, 128, 5, func(l *simLoad) { l.untimed = true }),
+			},
+		},
+		{
+			name:  "those that were taken over while the kernel counted do not blur the count of the others",
+			ports: 389, end: 131, before: 77 * time.Millisecond, after: 81 * time.Millisecond, lag: simStep, limits: reuseAlways, restarts: []float64{122.8},
+			loads: []simLoad{
+				client(81, 0, 50.6, 131, 297, func(l *simLoad) { l.chance, l.ends, l.lasting = true, peerFirst, 390*time.Millisecond }),
+				client(81, 1, 6, 101, 30, func(l *simLoad) { l.untimed = true }),
+				client(81, 1, 15, 82, 70, func(l *simLoad) { l.untimed, l.growth = true, 4 }),
+			},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

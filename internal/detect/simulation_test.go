@@ -14,6 +14,7 @@ import (
 
 var (
 	simulations = flag.Uint64("simulations", defaultSimulations, "how many random simulations TestSimulation runs")
+	firstSeed   = flag.Uint64("first-simulation", 1, "the seed of the first of these simulations")
 	simulation  = flag.Uint64("simulation", 0, "the seed of the only simulation that TestSimulation runs, and prints")
 )
 
@@ -55,7 +56,7 @@ func TestSimulation(t *testing.T) {
 		})
 	}
 	for seed := range *simulations {
-		seeds <- seed + 1
+		seeds <- seed + *firstSeed
 	}
 	close(seeds)
 	all.Wait()

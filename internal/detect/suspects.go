@@ -84,6 +84,9 @@ type suspectCount struct {
 	reusableIn [comparedFor/time.Second + 4]int32
 	// expires are the timewait sockets that are not young, by the whole seconds that are left on their timers.
 	expires [tcp.TimeWaitTimeout/time.Second + 1]int32
+	// old are the timewait sockets from before comparedFrom that connect() does not take over, and oldReusable those
+	// that it takes over if they have a timestamp. They are counted where it takes over TIME_WAITs.
+	old, oldReusable int
 	// created are the timewait sockets by second of creation, from comparedFrom on. For one
 	// that was in FIN_WAIT2 it is the second of the peer's FIN.
 	created [comparedFor/time.Second + 4]int32
@@ -143,6 +146,9 @@ func (n *suspectCount) classifyTimeWait(c *SuspectCounts, s *tcp.Socket, of *sus
 	}
 	switch reuses := c.limits.AllowsReuse(of.key.local, of.key.peer); {
 	case second < 0: // it is about to end: see comparedFor
+		if reuses && s.ExpiresIn > 0 {
+			n.classifyOld(c, s, createdAt+c.limits.ReuseDelay+jiffy <= of.refusedAt)
+		}
 	case !reuses || s.Substate == tcp.FinWait2 && !c.limits.ReusesFinWait2:
 		n.timeWaits++
 	default:
@@ -154,6 +160,17 @@ func (n *suspectCount) classifyTimeWait(c *SuspectCounts, s *tcp.Socket, of *sus
 	if second >= 0 && second < int64(len(n.created)) {
 		n.created[second]++
 	}
+}
+
+// classifyOld counts a timewait socket that is about to end. isRefused means that connect() would have taken it
+// over if it had a timestamp.
+func (n *suspectCount) classifyOld(c *SuspectCounts, s *tcp.Socket, isRefused bool) {
+	if isRefused || s.Substate == tcp.FinWait2 && !c.limits.ReusesFinWait2 {
+		n.old++
+	} else {
+		n.oldReusable++
+	}
+	n.expires[min(len(n.expires)-1, int(s.ExpiresIn/time.Second))]++
 }
 
 // classifyReusable counts a timewait socket that connect() takes over once it is old enough, if it has a

@@ -327,6 +327,8 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 		if ns.limits.ReusesFinWait2 {
 			ns.learnUntimedFraction(key, u, c, float64(most))
 		}
+		// Those that were too old to be taken over have not moved.
+		v.timeWaits = max(v.timeWaits, float64(least-c.young)-after.timeWaits-float64(moved)-ahead) + c.onlyInTable(u)
 		if v.timeWaits > 0 {
 			v.expires = slices.Clone(c.expires[:])
 			v.young = min(v.timeWaits, max(0, float64(c.young)-u.TimedWithin(ns.limits.ReuseDelay)))

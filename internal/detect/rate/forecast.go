@@ -20,12 +20,12 @@ type Forecast struct {
 // and uses the rate of the first one that is no longer than the time to exhaustion at
 // that rate. So half a second of traffic does not decide a forecast of 10 s, nor do 16 s
 // of traffic decide a forecast of 1 s. Forecast uses no shorter window that has fewer
-// than four bursts in it, or in which one burst dominates.
+// than four units or four bursts in it, or in which one burst dominates.
 func (e *Estimator) Forecast(m TimeWaitModel, capacity float64) Forecast {
 	f := Forecast{Occupancy: e.Occupancy(m), Capacity: capacity, Burstiness: e.burstiness()}
 	for window := MaxWindow; window >= minWindow; window /= 2 {
 		if window < MaxWindow &&
-			(float64(e.taken.Sum(0, int(window/Step))) < 4*f.Burstiness || e.burstDominates(window)) {
+			(float64(e.taken.Sum(0, int(window/Step))) < 4*max(1, f.Burstiness) || e.burstDominates(window)) {
 			break
 		}
 		f.Window = window
