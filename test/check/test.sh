@@ -1,8 +1,9 @@
 #!/bin/bash
-# test.sh [hostile]: runs every test except the attacks, or only these (TestHostile_). For a
-# normal user, the tests that need root run through sudo. Each part
-# ends with the number of tests that passed, and the skipped tests with their reasons: a
-# kernel test that did not run must not look like a success.
+# test.sh [hostile|pipelines]: runs every test except the attacks and the log pipelines, or
+# only the attacks (TestHostile_), or only test/pipelines. For a normal user, the tests that
+# need root run through sudo. Each part ends with the number of tests that passed, and the
+# skipped tests with their reasons: a kernel test that did not run must not look like a
+# success.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -63,7 +64,7 @@ unprivileged() {
 privileged() {
     local others waits='^TestTimewait_LastsOneMinute$' waiting
     run_race 'internal/probe' ./internal/probe
-    mapfile -t others < <(go list ./test/... | grep -v '/test/kernel$')
+    mapfile -t others < <(go list ./test/... | grep -vE '/test/(kernel|pipelines)$')
     run 'test, except test/kernel' -p 1 -skip '^TestHostile' "${others[@]}"
     (
         failed=0
@@ -83,6 +84,11 @@ hostile() {
     run 'hostile users' -p 1 -run '^TestHostile' "${packages[@]}"
 }
 
+# The examples of deploy/pipelines with the real consumers. They see only their own connections.
+pipelines() {
+    run 'pipelines' ./test/pipelines
+}
+
 # All tests of internal/ once more, because a normal user had to skip some.
 skipped_before() {
     local packages
@@ -94,7 +100,13 @@ skipped_before() {
 # proxies. It downloads all modules first, so that root writes nothing into the caller's
 # cache.
 as_root() {
+    local module
     go mod download
+    if [[ $suite == pipelines ]]; then
+        for module in test/pipelines/*/go.mod; do
+            go -C "${module%/*}" mod download
+        done
+    fi
     echo 'test: the rest needs root: sudo'
     local name environment=("PATH=$PATH")
     for name in GOMODCACHE GOPROXY GOSUMDB GOFLAGS GOTOOLCHAIN; do
@@ -109,8 +121,8 @@ if [[ $suite == --as-root ]]; then
     compiler=$(test/check/cc.sh) || true
     # The tree belongs to another user, which git refuses to read.
     export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=$PWD
-    if [[ $suite == hostile ]]; then
-        hostile
+    if [[ $suite != all ]]; then
+        "$suite"
     else
         skipped_before
         privileged
@@ -118,6 +130,7 @@ if [[ $suite == --as-root ]]; then
     exit "$failed"
 fi
 
+[[ $suite != pipelines ]] || test/check/consumers.sh || left_out+=('consumers that are missing')
 test/check/install-deps.sh test || left_out+=('what needs a program that is missing')
 PATH=$(test/check/path.sh)
 if ! command -v go >/dev/null; then
@@ -127,9 +140,9 @@ fi
 compiler=$(test/check/cc.sh) || left_out+=('the race detector, which needs a C compiler')
 
 go build ./... # both processors; -p 1 would compile one package at a time
-[[ $suite == hostile ]] || unprivileged
-if ((EUID == 0)) && [[ $suite == hostile ]]; then
-    hostile
+[[ $suite != all ]] || unprivileged
+if ((EUID == 0)) && [[ $suite != all ]]; then
+    "$suite"
 elif ((EUID == 0)); then
     privileged
 elif command -v sudo >/dev/null && { sudo -n true 2>/dev/null || [[ -t 0 ]]; }; then

@@ -1,0 +1,52 @@
+#!/bin/bash
+# Unpacks the Debian packages of the consumers that test/pipelines runs into .cache/pipelines/root. It
+# installs none of them: rsyslog and syslog-ng exclude each other, and a server must not start here.
+# Their libraries come along; what is installed already is used.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+# What Debian 12 has: rsyslog 8.2302, syslog-ng 3.38, PostgreSQL 15, ClickHouse 18.16.
+sets=('rsyslog rsyslog-kafka' 'syslog-ng-core' 'postgresql-15 postgresql-client-15' 'clickhouse-server clickhouse-client')
+
+cache=$PWD/.cache/pipelines
+stamp="$(cat /etc/debian_version 2>/dev/null || true) ${sets[*]}"
+if [[ -e $cache/stamp && $(<"$cache/stamp") == "$stamp" ]]; then
+    exit 0
+fi
+if ! command -v apt-get >/dev/null; then
+    echo 'consumers: no apt-get here: the consumers are packages of Debian 12' >&2
+    exit 1
+fi
+
+# as_root COMMAND...: runs it as root.
+as_root() {
+    if ((EUID == 0)); then "$@"; else sudo "$@"; fi
+}
+
+# download PACKAGE...: fetches the packages and what they need and this host lacks.
+download() {
+    as_root env LC_ALL=C apt-get -qq -y -o DPkg::Lock::Timeout=600 -o Dir::Cache::archives="$cache/debs" \
+        --download-only --reinstall --no-install-recommends install "$@" >/dev/null
+}
+
+rm -rf "$cache/debs" "$cache/root"
+mkdir -p "$cache/debs/partial"
+as_root apt-get -qq -o DPkg::Lock::Timeout=600 update
+missing=()
+for set in "${sets[@]}"; do
+    read -ra packages <<<"$set"
+    download "${packages[@]}" || missing+=("$set")
+done
+for package in "$cache"/debs/*.deb; do
+    dpkg -x "$package" "$cache/root"
+done
+# Debian 12 has its libraries below /usr only.
+if [[ -d $cache/root/lib ]]; then
+    cp -a "$cache/root/lib/." "$cache/root/usr/lib/"
+fi
+rm -rf "$cache/debs"
+if ((${#missing[@]})); then
+    echo "consumers: apt does not have ${missing[*]}" >&2
+    exit 1
+fi
+echo "$stamp" >"$cache/stamp"

@@ -1,0 +1,108 @@
+package pipelines_test
+
+import (
+	"net"
+	"os"
+	"strings"
+	"testing"
+)
+
+const collected = "/var/log/collected/tcpshift.ndjson"
+
+func storedLines() []string { return readLines(collected) }
+
+// rsyslog follows the file, also over a rotation, and stores each line as it is.
+func TestRsyslog_File(t *testing.T) {
+	needs(t, "rsyslogd")
+	e := openExample(t, "rsyslog-file.conf")
+	freshFiles(t)
+	e.trace()
+	e.start(e.command("rsyslogd"))
+	makeConnections(t)
+	want := e.stop()
+	e.awaitLines(want, storedLines)
+	more := extremeLines(t, want)
+	appendLines(t, "/var/log/tcpshift.ndjson", more)
+	e.awaitLines(append(want, more...), storedLines)
+}
+
+// rsyslog stores each line that comes through the Unix socket or over TCP as it is.
+func TestRsyslog_Socket(t *testing.T) {
+	needs(t, "rsyslogd")
+	e := openExample(t, "rsyslog-tcp.conf")
+	testSocket(e, "rsyslogd", "unix", "/run/tcpshift/rsyslog.sock")
+	testSocket(e, "", "tcp", "127.0.0.1:5140")
+}
+
+// syslog-ng does so, too.
+func TestSyslogNG_Socket(t *testing.T) {
+	needs(t, "syslog-ng")
+	e := openExample(t, "syslog-ng.conf")
+	testSocket(e, "syslog-ng -F", "unix", "/run/tcpshift/syslog-ng.sock")
+	testSocket(e, "", "tcp", "127.0.0.1:5141")
+}
+
+// testSocket compares what a consumer stores with what it gets at a socket. It starts the consumer if
+// it has a name.
+func testSocket(e *example, consumer, network, address string) {
+	e.t.Helper()
+	if consumer != "" {
+		freshFiles(e.t)
+		e.start(e.command(consumer))
+		e.trace()
+	} else {
+		if err := os.Truncate(collected, 0); err != nil {
+			e.t.Fatal(err)
+		}
+		e.traceTo(network + "://" + address)
+	}
+	makeConnections(e.t)
+	want := e.stop()
+	e.awaitLines(want, storedLines)
+	more := extremeLines(e.t, want)
+	sendLines(e.t, network, address, more)
+	e.awaitLines(append(want, more...), storedLines)
+}
+
+// sendLines sends lines to a socket, one connection for all.
+func sendLines(t testing.TB, network, address string, lines []string) {
+	t.Helper()
+	conn, err := net.Dial(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if _, err := conn.Write([]byte(strings.Join(lines, "\n") + "\n")); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// freshFiles removes what earlier tests have stored.
+func freshFiles(t testing.TB) {
+	t.Helper()
+	for _, dir := range []string{"/var/log", "/var/log/collected", "/var/spool/rsyslog", "/var/lib/otelcol"} {
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, each := range entries {
+			if !each.IsDir() {
+				if err := os.Remove(dir + "/" + each.Name()); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+}
+
+func appendLines(t testing.TB, path string, lines []string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if _, err := f.WriteString(strings.Join(lines, "\n") + "\n"); err != nil {
+		t.Fatal(err)
+	}
+}
