@@ -51,7 +51,8 @@ struct {
 	__type(value, struct socket_reset_note);
 } reset_notes SEC(".maps");
 
-static __always_inline struct socket_reset_note *cpu_reset_note(const struct sock *sk)
+/* Where this CPU keeps the note of a socket; it may have another socket's now. */
+static __always_inline struct socket_reset_note *reset_note_slot(const struct sock *sk)
 {
 	__u32 key = sk->sk_lock.owned != 0;
 
@@ -68,7 +69,7 @@ static __always_inline void note_reset(const struct sock *sk, struct reset_note 
 		s->reset = note;
 		return;
 	}
-	here = cpu_reset_note(sk);
+	here = reset_note_slot(sk);
 	if (!here)
 		return;
 	here->sk = address_of(sk);

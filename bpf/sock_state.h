@@ -203,8 +203,8 @@ static __always_inline bool begins_connection(int old_state, int new_state)
 }
 
 /*
- * Returns the time in old_state, 0 if not known, and records when new_state began. now_ns is 0 if
- * no time was taken: see needs_no_time().
+ * Returns the time in old_state, 0 if not known. Records when new_state began, when the connection
+ * began, and how long it was in ESTABLISHED. now_ns is 0 if no time was taken: see needs_no_time().
  */
 static __always_inline __u64 update_times(struct sock_state *s, int old_state, int new_state,
 					  __u64 now_ns)

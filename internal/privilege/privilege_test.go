@@ -80,7 +80,7 @@ func TestProcess_Parse(t *testing.T) {
 }
 
 // Capabilities are listed as a sentence lists them.
-func TestJoin(t *testing.T) {
+func TestJoin_AsASentence(t *testing.T) {
 	for _, tt := range []struct {
 		list []Capability
 		want string

@@ -9,7 +9,7 @@ import (
 
 // A directory is reported if another user can put another one in its place, whether the path
 // has links or not.
-func TestReplaceableParent(t *testing.T) {
+func TestReplaceableParent_WithAndWithoutLinks(t *testing.T) {
 	needRoot(t)
 	const nobody = 65534
 	for name, tt := range map[string]struct {

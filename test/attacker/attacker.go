@@ -94,7 +94,7 @@ func Start(t testing.TB, a Attack) *Process {
 	return start(t, a, func(f func()) { f() })
 }
 
-// StartIn is Start in a network namespace that others have: do runs a function in it.
+// StartIn is Start in the network namespace in which do runs a function: one of another user.
 func StartIn(t testing.TB, do func(f func()), a Attack) *Process {
 	t.Helper()
 	a.Inside = true

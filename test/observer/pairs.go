@@ -84,8 +84,8 @@ func (c Calls) CheckMade(t *testing.T, n *tcplab.Netns, made Counts) {
 	}
 }
 
-// Hidden is how many of the transitions that were made no program was called for, at most. It
-// is 0 on kernels that hide none.
+// Hidden bounds the number of transitions for which the kernel called no program, of made
+// transitions in all. It is 0 on kernels that hide none.
 func (c Calls) Hidden(made uint64) uint64 {
 	if !tcplab.HidesEvents() {
 		return 0

@@ -84,7 +84,7 @@ type Options struct {
 	Reading <-chan struct{}
 }
 
-// InNamespace returns options to trace one namespace only.
+// InNamespace returns options to trace one namespace only, with the ends of its connections.
 func InNamespace(n *tcplab.Netns) Options {
 	return Options{Options: probe.Options{Ends: true, Filter: filter.Filter{Netns: []uint32{n.Inode()}}}}
 }
