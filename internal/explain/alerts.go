@@ -78,7 +78,7 @@ func closeWaitLeak() Topic {
 		Meaning: "The peers closed these connections long ago, and the process has not closed its side. " +
 			"Each socket occupies a file descriptor, so in the end accept(), connect() and open() fail with \"too many open files\". " +
 			"By default the alert counts only sockets that have been in CLOSE_WAIT for 30 seconds, and it opens only while their number grows, " +
-			"be it by one in an hour.",
+			"even if only by one in an hour.",
 		Normal: "A server may stay in CLOSE_WAIT while it sends a long answer to a client that has shut down its sending side: " +
 			"sockets on which the process still sends do not count. " +
 			"A number that does not grow raises no alert.",
@@ -172,7 +172,7 @@ func listenQueueFull() Topic {
 			"No transition shows that, so tcpshift reads the listeners from the kernel, about once a second while something is wrong. " +
 			"The alert opens if a queue overflows for ten seconds, or if connections have waited for more than 30 seconds. " +
 			"occupancy is how many connections wait, capacity how many may wait, and drops how many segments this listener has dropped meanwhile; " +
-			"of several listeners with SO_REUSEPORT only those count for which this is so.",
+			"with SO_REUSEPORT the counts are of those listeners only that overflow or whose connections wait.",
 		Normal: "A queue that is full for a moment is normal when many clients connect at once, and raises no alert. " +
 			"A process that has listened and waits for something before it accepts, such as a service that still starts, may leave connections waiting.",
 		Remedy: "`ss -ltnp`, run as root, lists the listeners: Recv-Q is the length of the queue, Send-Q the backlog. " +

@@ -105,7 +105,7 @@ func timeWait() Topic {
 		Remedy: "Find out which side connected; only a client that also closes first occupies ephemeral ports, and only towards one destination: " +
 			"`ss -Htan state time-wait | awk '{print $4}' | sort | uniq -c | sort -n` shows the busiest peers. " +
 			"With the default net.ipv4.ip_local_port_range a client can sustain about 470 closes a second from one local address to one destination address and port. " +
-			"Best reuse connections with a pool or HTTP keep-alive; else let the other side close first; else add ports, source addresses or destinations. " +
+			"It is best to reuse connections, with a pool or HTTP keep-alive; else let the other side close first; else add ports, source addresses or destinations. " +
 			"net.ipv4.tcp_tw_reuse lets a new outgoing connection take over a TIME_WAIT after about a second if both sides use timestamps: the default 2 does so on loopback only, 1 everywhere. " +
 			"Do not lower net.ipv4.tcp_max_tw_buckets, which drops the protection (TcpExtTCPTimeWaitOverflow counts that), and do not use SO_LINGER with 0 seconds, which discards data in flight. " +
 			"Old pages recommend tcp_tw_recycle: it broke clients behind address translation and was removed in Linux 4.12.",
