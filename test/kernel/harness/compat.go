@@ -176,7 +176,7 @@ func x32Calls() map[uintptr]uintptr {
 	return calls
 }
 
-// FillDescriptors makes the next descriptors be above so many.
+// FillDescriptors opens files until the next descriptor that the process gets is above count.
 func (a *Actor) FillDescriptors(count int) {
 	a.env.T.Helper()
 	a.SetFileLimit(4096)

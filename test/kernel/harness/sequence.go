@@ -104,8 +104,8 @@ func runEachScenario(t *testing.T) (runs []ScenarioRun) {
 	return runs
 }
 
-// CheckSequence compares the whole ordered sequence of transitions of each socket.
-// Between sockets there is no order.
+// CheckSequence compares the whole ordered sequence of transitions of each socket, and checks the
+// identity and the times in each record. Between sockets there is no order.
 func CheckSequence(t *testing.T, s ScenarioRun, got []Record) {
 	t.Helper()
 	of, rest := bySocket(s.Out.Endpoints(), got)
