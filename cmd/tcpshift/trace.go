@@ -199,14 +199,16 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	return trace.Run(ctx, cfg)
 }
 
-// wantsNames reports whether records have the names of containers and pods, or are selected by
-// them. Without alerts the sandbox lets the process read no file.
+// wantsNames reports whether records have the names of containers and pods, or are selected by them:
+// alerts, which name a service by them, connections, and all records of the other schemas. Without
+// alerts and selections the sandbox lets the process read no file.
 func (o *traceOptions) wantsNames() bool {
-	if o.selection.ByNames() {
+	if o.wants("alert") || o.selection.ByNames() {
 		return true
 	}
-	mapped := o.schema == record.SchemaECS || o.schema == record.SchemaOTel
-	return (o.wants("connection") || o.wants("alert") || mapped) && o.format != formatText && (!o.sandbox || o.wants("alert"))
+	return !o.sandbox && slices.ContainsFunc(o.outputs, func(v *outputValue) bool {
+		return v.format != formatText && (v.wants("connection") || v.schema != record.SchemaNative)
+	})
 }
 
 // processFeatures returns what this process is permitted to. It warns where the pids in records

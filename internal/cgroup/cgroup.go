@@ -5,7 +5,11 @@
 // files, ask an engine or guess: a path that no known engine makes has no container.
 package cgroup
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
 
 // Info is what is known from a cgroup's path. Unknown fields are empty.
 type Info struct {
@@ -46,9 +50,9 @@ type Info struct {
 // a container makes itself (crun's "container", a systemd inside) are in the
 // container. The innermost container wins.
 //
-// claimed is how many of the last names a user other than root may have chosen. Such a name may be
-// that of the user's own container, or imitate another's. Below a container or pod of root these
-// names show no other container or pod.
+// A user other than root may have chosen the last names, as many as claimed. Such a name may be that
+// of the user's own container, or imitate another's. Below a container or pod of root these names
+// show no other container or pod. They do not replace a unit of root's, except that of a login.
 func Describe(path string, claimed int) Info {
 	info := Info{Path: path}
 	names := strings.FieldsFunc(path, func(r rune) bool { return r == '/' })
@@ -71,12 +75,18 @@ func (i *Info) descend(name, parent string, claimed bool) {
 	case id != "" && claimed && isTrusted:
 	case id != "":
 		i.Container, i.Runtime, i.ContainerClaimed = id, runtime, claimed
-		if !strings.HasPrefix(name, "libpod-payload-") {
+		if !strings.HasPrefix(name, "libpod-payload-") && (!claimed || !i.hasTrustedUnit()) {
 			i.Unit, i.UnitClaimed = "", false
 		}
+	case claimed && i.hasTrustedUnit():
 	case isUnit(unescape(name)):
 		i.Unit, i.UnitClaimed = unescape(name), claimed
 	}
+}
+
+// hasTrustedUnit reports whether root has chosen the unit's name, and it says what runs in it.
+func (i *Info) hasTrustedUnit() bool {
+	return i.Unit != "" && !i.UnitClaimed && !tcp.IsLoginUnit(i.Unit)
 }
 
 // unescape removes the underscore that systemd puts before the name of a cgroup that would look

@@ -9,6 +9,7 @@ func TestDescribe_Claimed(t *testing.T) {
 		mine   = "/system.slice/docker-" + outer + ".scope"
 		others = "/docker-" + inner + ".scope"
 		slice  = "/kubepods.slice/kubepods-pod" + podU + ".slice"
+		unit   = "/system.slice/php.service" // that root has delegated to a user
 	)
 	docker := Info{Container: outer, Runtime: "docker"}
 	for _, tt := range []described{
@@ -23,11 +24,13 @@ func TestDescribe_Claimed(t *testing.T) {
 		{"a unit's name in a user's manager", user + "/app.slice/nginx.service", Info{Unit: "nginx.service", UnitClaimed: true}},
 		{"a user's container in the user's unit", user + "/app.slice/nginx.service" + others, Info{Container: inner, Runtime: "docker", ContainerClaimed: true}},
 		{"the user's manager", user, Info{Unit: "user@1000.service"}},
+		{"a unit's name in a unit of root's", unit + "/nginx.service", Info{Unit: "php.service"}},
+		{"a container's name in a unit of root's", unit + others, Info{Unit: "php.service", Container: inner, Runtime: "docker", ContainerClaimed: true}},
 		{"more claimed names than there are", others, Info{Container: inner, Runtime: "docker", ContainerClaimed: true}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			root := 0 // names that root has chosen
-			for _, trusted := range []string{mine, user, slice} {
+			for _, trusted := range []string{mine, user, slice, unit} {
 				if len(tt.path) >= len(trusted) && tt.path[:len(trusted)] == trusted {
 					root = levels(trusted)
 				}

@@ -18,7 +18,7 @@ type Process struct {
 // processes in one cgroup whose main threads have one name.
 type Culprit struct {
 	Known   bool    // false: no process is known, and the other fields are zero
-	Service string  // of its systemd unit, without the suffix; else of its container; else Comm
+	Service string  // the name of its systemd unit, without the suffix; else of its container; else Comm
 	Share   float64 // 0 to 1: the part of the cause that certainly is of this service
 	Comm    tcp.Comm
 	Cgroup  *tcp.Cgroup // nil: not known
@@ -31,9 +31,47 @@ type Culprit struct {
 	NextService string  // the next largest service; "": there is none
 	NextShare   float64 // of NextService
 
-	user       uint32         // of the busiest process, living or not: see quotaOf
-	candidates []processCount // processes of the service that take part and may live
-	total      uint64         // count of all services: what the shares are fractions of
+	first, next service        // what Service and NextService name; the zero value of next: none
+	user        uint32         // of the busiest process, living or not: see quotaOf
+	candidates  []processCount // processes of the service that take part and may live
+	total       uint64         // count of all services: what the shares are fractions of
+}
+
+// service identifies a service.
+type service struct {
+	cgroupID uint64
+	comm     tcp.Comm
+}
+
+// serviceName is the name of the systemd unit, else of the container, else of the main thread.
+func serviceName(cgroup *tcp.Cgroup, comm tcp.Comm) string {
+	if cgroup != nil {
+		if name := cgroup.Service(); name != "" {
+			return name
+		}
+	}
+	return string(comm.Bytes())
+}
+
+// nameNext sets NextService. A unit or container may run several programs.
+func (c *Culprit) nameNext(cgroup *tcp.Cgroup) {
+	if c.NextService = serviceName(cgroup, c.next.comm); c.NextService == c.Service {
+		c.NextService = string(c.next.comm.Bytes())
+	}
+}
+
+// Rename takes the names that were found since the last transition of the services. cgroupOf returns what is
+// known now of a cgroup, by its id, or nil; then the name stays.
+func (c *Culprit) Rename(cgroupOf func(id uint64) *tcp.Cgroup) {
+	if !c.Known {
+		return
+	}
+	if cgroup := cgroupOf(c.first.cgroupID); cgroup != nil {
+		c.Cgroup, c.Service = cgroup, serviceName(cgroup, c.Comm)
+	}
+	if cgroup := cgroupOf(c.next.cgroupID); c.NextService != "" && cgroup != nil {
+		c.nameNext(cgroup)
+	}
 }
 
 // minShareNamed is the least share of a process or of a second service that is named. Less

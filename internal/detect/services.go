@@ -222,14 +222,13 @@ func (s *topServices) culprit(since time.Duration) Culprit {
 	}
 	largest := s.services[first]
 	c := Culprit{
-		Known: true, Service: largest.name(), Comm: largest.comm, Cgroup: largest.cgroup,
-		Share: s.share(largest.atLeast()), total: s.total,
+		Known: true, Service: serviceName(largest.cgroup, largest.comm), Comm: largest.comm, Cgroup: largest.cgroup,
+		Share: s.share(largest.atLeast()), total: s.total, first: largest.identity(),
 	}
 	if next >= 0 {
 		second := s.services[next]
-		if c.NextService = second.name(); c.NextService == c.Service {
-			c.NextService = string(second.comm.Bytes()) // a unit may run several programs
-		}
+		c.next = second.identity()
+		c.nameNext(second.cgroup)
 		c.NextShare = min(1-c.Share, s.share(second.atLeast()))
 	}
 	busiest := processCount{}
@@ -275,12 +274,4 @@ func (c *serviceCount) atLeast() uint64 { return c.count - c.missed }
 // atLeast is the part of the count that certainly is of this process.
 func (p *processCount) atLeast() uint64 { return p.count - p.missed }
 
-// name is that of the systemd unit, else of the container, else of the main thread.
-func (c *serviceCount) name() string {
-	if c.cgroup != nil {
-		if name := c.cgroup.Service(); name != "" {
-			return name
-		}
-	}
-	return string(c.comm.Bytes())
-}
+func (c *serviceCount) identity() service { return service{c.cgroupID, c.comm} }

@@ -150,17 +150,18 @@ type Cgroup struct {
 // maxServiceName bounds what Service returns, in bytes.
 const maxServiceName = 96
 
-// Service names what runs in the cgroup: the systemd unit without its suffix, or the first
-// twelve digits of the container's id, as its engine shows it. It is empty if neither is
-// known. The units of logins and of their managers say nothing about what runs in them: they do
-// not count. A name of more than 96 bytes is cut and ends with "...".
+// Service names what runs in the cgroup: the systemd unit without its suffix, or else the container
+// as its engine or, in a pod, its specification calls it. It is empty if neither is known. The units
+// of logins and of their managers say nothing about what runs in them: they do not count. A unit whose
+// name a user other than root may have chosen counts only without a container's name. A name of more
+// than 96 bytes is cut and ends with "...".
 func (c *Cgroup) Service() string {
-	const shortID = 12
-	name := c.Unit[:max(0, strings.LastIndexByte(c.Unit, '.'))]
-	switch {
-	case name == "" || c.isLogin():
-		return c.Container[:min(len(c.Container), shortID)]
-	case len(name) > maxServiceName:
+	unit := c.serviceUnit()
+	name := c.ContainerName
+	if unit != "" && (!c.UnitClaimed || name == "" || c.ContainerClaimed) {
+		name = unit
+	}
+	if len(name) > maxServiceName {
 		return name[:maxServiceName-len("...")] + "..."
 	}
 	return name
@@ -168,15 +169,26 @@ func (c *Cgroup) Service() string {
 
 // IsServiceClaimed reports whether a user other than root may have chosen what Service returns.
 func (c *Cgroup) IsServiceClaimed() bool {
-	if c.isLogin() {
-		return c.ContainerClaimed
+	if c.serviceUnit() != "" && !c.UnitClaimed {
+		return false
 	}
-	return c.UnitClaimed
+	if c.ContainerName != "" && !c.ContainerClaimed {
+		return false
+	}
+	return c.Service() != ""
 }
 
-// isLogin reports whether there is no unit that says what runs in it.
-func (c *Cgroup) isLogin() bool {
-	return c.Unit == "" || strings.HasPrefix(c.Unit, "session-") || strings.HasPrefix(c.Unit, "user@")
+// serviceUnit is the unit without its suffix, or "" if there is none that says what runs in it.
+func (c *Cgroup) serviceUnit() string {
+	if IsLoginUnit(c.Unit) {
+		return ""
+	}
+	return c.Unit[:max(0, strings.LastIndexByte(c.Unit, '.'))]
+}
+
+// IsLoginUnit reports whether a unit of systemd is that of a login or of a user's manager.
+func IsLoginUnit(unit string) bool {
+	return strings.HasPrefix(unit, "session-") || strings.HasPrefix(unit, "user@")
 }
 
 // Transition is one event of the tracepoint sock:inet_sock_set_state, or the end of a

@@ -3,10 +3,13 @@ package trace
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/probe"
@@ -20,6 +23,7 @@ type fakeMonitor struct {
 	opened     bool
 	finished   int
 	leftOut    uint64 // for each transition
+	culprit    detect.Culprit
 }
 
 func (m *fakeMonitor) Observe(*tcp.Transition) { m.seen++ }
@@ -45,12 +49,12 @@ func (m *fakeMonitor) Alerts() []detect.Alert {
 		return nil
 	}
 	m.opened = true
-	return []detect.Alert{{ID: "1", Kind: "time_wait_storm", Phase: detect.Open}}
+	return []detect.Alert{{ID: "1", Kind: "time_wait_storm", Phase: detect.Open, Finding: detect.Finding{Culprit: m.culprit}}}
 }
 
 func (m *fakeMonitor) Finish() []detect.Alert {
 	m.finished++
-	return append(m.Alerts(), detect.Alert{ID: "1", Kind: "time_wait_storm", Phase: detect.Close})
+	return append(m.Alerts(), detect.Alert{ID: "1", Kind: "time_wait_storm", Phase: detect.Close, Finding: detect.Finding{Culprit: m.culprit}})
 }
 
 func monitored(t *testing.T, cfg Config, source *fakeSource) (*fakeMonitor, string, error) {
@@ -144,4 +148,55 @@ func TestAlerts_ClosedAfterFailure(t *testing.T) {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
+}
+
+// culpritIn is a culprit in a cgroup of which nothing was known at its last transition.
+func culpritIn(t *testing.T, cgroupID uint64) detect.Culprit {
+	t.Helper()
+	const second = time.Second
+	e := detect.New(detect.Config{}, second)
+	owner := tcp.Owner{PID: 42, Comm: tcp.Comm{'p', 'h', 'p'}, Source: tcp.PIDTask}
+	for range 100 {
+		tr := tcp.Transition{Monotonic: 2 * second, Owner: owner, CgroupID: cgroupID, Role: tcp.RoleClient, Peer: tcp.Endpoint{Port: 80}}
+		tr.Old, tr.New = tcp.Close, tcp.SynSent
+		e.Observe(&tr)
+		tr.Old, tr.New, tr.Error = tcp.SynSent, tcp.Close, tcp.Errno(unix.ECONNREFUSED)
+		e.Observe(&tr)
+	}
+	for _, a := range e.Tick(4 * second) {
+		if a.Culprit.Service == "php" {
+			return a.Culprit
+		}
+	}
+	t.Fatal("there is no alert about the process")
+	return detect.Culprit{}
+}
+
+// An alert that has opened before its container's name was found has it in the next phase, also without another
+// transition of its service.
+func TestAlerts_NameFoundLater(t *testing.T) {
+	const container = "docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope"
+	for _, tt := range []struct {
+		path []string
+		want []string
+	}{
+		{[]string{container, "system.slice"}, []string{`"service":"php"`, `"service":"web"`}},
+		{[]string{"fpm.service", container, "system.slice"}, []string{`"service":"fpm"`, `"service":"fpm"`}},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			m := &fakeMonitor{culprit: culpritIn(t, 7)}
+			source := &fakeSource{turns: [][][]byte{{cgroupPath(7, 0, tt.path...), sample(1)}}}
+			cfg := Config{Outputs: selecting([]string{"alert"}), Names: &fakeNames{}}
+			_, out, err := monitoredBy(t, m, &fakeSink{}, cfg, source)
+			var got []string
+			for line := range strings.Lines(out) {
+				if at := strings.Index(line, `"service":`); at >= 0 {
+					got = append(got, line[at:at+len(`"service":"php"`)])
+				}
+			}
+			if err != nil || !slices.Equal(got, tt.want) {
+				t.Errorf("in %v: got %v and the error %v, want %v", tt.path, got, err, tt.want)
+			}
+		})
+	}
 }

@@ -2,6 +2,8 @@ package trace
 
 import (
 	"github.com/tcpshift/tcpshift/internal/cgroup"
+	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 	"github.com/tcpshift/tcpshift/internal/workload"
 )
 
@@ -14,7 +16,7 @@ type Names interface {
 	Answers() []workload.Answer
 }
 
-// takeNames adds the names that have been found to the cgroups. Later transitions have them.
+// takeNames adds the names that have been found to the cgroups. Later transitions and alerts have them.
 func (l *loop) takeNames() {
 	if l.Names == nil {
 		return
@@ -22,4 +24,15 @@ func (l *loop) takeNames() {
 	for _, a := range l.Names.Answers() {
 		l.cgroups.SetNames(a.CgroupID, a.Key.Container, a.Key.PodUID, a.Names)
 	}
+}
+
+// renameCulprit gives an alert the names that were found since its service's last transition.
+func (l *loop) renameCulprit(a *detect.Alert) {
+	if l.Names == nil {
+		return
+	}
+	a.Culprit.Rename(func(id uint64) *tcp.Cgroup {
+		info, _ := l.cgroups.Get(id)
+		return (*tcp.Cgroup)(info)
+	})
 }

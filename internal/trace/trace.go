@@ -390,6 +390,7 @@ func (l *loop) writeAlerts(alerts []detect.Alert) {
 	for i := range alerts {
 		a := &alerts[i]
 		a.Time = l.clock.wall(a.Monotonic)
+		l.renameCulprit(a)
 		l.outs.alert(a)
 	}
 }
