@@ -32,6 +32,7 @@ func (o *traceOptions) confine(p *probe.Probe, outs openOutputs) (parts []record
 		f.Reopen = outs.reopenDirectories(o.follow)
 		f.Unix, f.TCP = outs.remotes()
 		f.Rotate = outs.rotateDirectories()
+		f.Spool = o.spool.directories()
 	}
 	if err := sandbox.DropPrivileges(f); err != nil {
 		warn("it keeps privileges that it no longer needs: " + err.Error())

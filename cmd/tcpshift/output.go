@@ -16,12 +16,14 @@ import (
 type outputOptions struct {
 	outputs    []*outputValue // none: standard output
 	follow     bool
+	spool      spoolOptions
 	ownSockets *output.OwnSockets // of outputs over TCP, to leave them out; nil: none
 }
 
 func addOutputFlags(flags *pflag.FlagSet, o *outputOptions) {
 	flags.Var(verbatim(&o.outputs, "TARGET", parseOutput), "output", "append to this file; - is standard output; may be repeated, each with options: TARGET?format=text&only=alert")
 	addFollowFlag(flags, &o.follow)
+	addSpoolFlags(flags, &o.spool)
 }
 
 func addFollowFlag(flags *pflag.FlagSet, follow *bool) {

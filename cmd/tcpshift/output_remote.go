@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -49,8 +50,8 @@ func (v *outputValue) locateAddress(rest string) error {
 
 // openRemote makes an output to a socket, which connects later. It reads the files of TLS now, because the
 // process may have dropped the privilege to read them when it connects.
-func openRemote(v *outputValue, own *output.OwnSockets, notify func(message string)) (output.Output, error) {
-	r := output.Remote{Network: v.scheme, Address: v.path, Own: own, Notify: notify}
+func openRemote(ctx context.Context, v *outputValue, spool *output.Spool, own *output.OwnSockets, notify func(message string)) (output.Output, error) {
+	r := output.Remote{Network: v.scheme, Address: v.path, Own: own, Spool: spool, Notify: notify}
 	if v.scheme == schemeTLS {
 		r.Network = "tcp"
 		config, err := v.tlsConfig()
@@ -59,7 +60,11 @@ func openRemote(v *outputValue, own *output.OwnSockets, notify func(message stri
 		}
 		r.TLS = config
 	}
-	return output.OpenRemote(r), nil
+	out, err := output.OpenRemote(ctx, r)
+	if err != nil {
+		return nil, explainSpool(err)
+	}
+	return out, nil
 }
 
 func (v *outputValue) tlsConfig() (*tls.Config, error) {

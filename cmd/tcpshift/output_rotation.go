@@ -43,19 +43,22 @@ func (o *traceOptions) rotated(out output.Output, v *outputValue) (output.Output
 }
 
 // parseFileSize parses a size with a unit, of 64 KiB or more.
-func parseFileSize(s string) (int64, error) {
+func parseFileSize(s string) (int64, error) { return parseBytes(s, minFileSize, "100MiB") }
+
+// parseBytes parses a size with a unit, of so many bytes or more.
+func parseBytes(s string, least int64, example string) (int64, error) {
 	for suffix, bytes := range map[string]int64{"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30} {
 		digits, found := strings.CutSuffix(s, suffix)
 		if !found {
 			continue
 		}
 		n, err := strconv.ParseUint(digits, 10, 32) // 4 EiB at most
-		if err != nil || int64(n)*bytes < minFileSize {
-			return 0, fmt.Errorf("%q is not a size from %dKiB on: use one such as 100MiB", s, minFileSize>>10)
+		if err != nil || int64(n)*bytes < least {
+			return 0, fmt.Errorf("%q is not a size from %dKiB on: use one such as %s", s, least>>10, example)
 		}
 		return int64(n) * bytes, nil
 	}
-	return 0, errors.New(strconv.Quote(s) + " has no unit: use KiB, MiB or GiB, such as 100MiB")
+	return 0, errors.New(strconv.Quote(s) + " has no unit: use KiB, MiB or GiB, such as " + example)
 }
 
 func parseAge(s string) (time.Duration, error) {

@@ -73,7 +73,7 @@ func (o *traceOptions) checkOutputs() error {
 		}
 		targets[v.targetID()], names[v.name] = v, v
 	}
-	return nil
+	return o.spool.check(o.outputs)
 }
 
 func (o *traceOptions) checkFieldsOf(v *outputValue) error {
@@ -86,10 +86,15 @@ func (o *traceOptions) checkFieldsOf(v *outputValue) error {
 
 // openAll opens all outputs and starts their queues. If one fails, it closes those that it has opened.
 func (o *traceOptions) openAll(ctx context.Context) (all openOutputs, err error) {
+	closeRoot, err := o.spool.open()
+	if err != nil {
+		return nil, err
+	}
+	defer closeRoot()
 	for _, v := range o.outputs {
 		var out output.Output
 		if v.isRemote() {
-			out, err = openRemote(v, o.ownSockets, o.notifierFor(v))
+			out, err = openRemote(ctx, v, o.spool.of(v), o.ownSockets, o.notifierFor(v))
 		} else {
 			out, err = openOutput(ctx, v, o.follow)
 		}

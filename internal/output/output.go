@@ -26,7 +26,10 @@
 //     the records are missing.
 //  7. A full disk is a reader that stalls: the write is retried until [Queue.Drain]
 //     is called, and is an error from then on. EAGAIN, on any kind of output, is always retried.
-//  8. Drain waits for the reader. After [Queue.Abandon] it goes on while the output takes
+//  8. An output to a socket may have a [Spool] on disk. What the connection does not take moves there, so
+//     that the queue stays empty. The queue is full, then, from 95 % of the spool's size on; the rest is
+//     the reserve of alerts. A spool whose disk hangs holds up the queue's goroutine, and nothing else.
+//  9. Drain waits for the reader. After [Queue.Abandon] it goes on while the output takes
 //     something every 300 ms, and then fails with the number of bytes that were not written.
 package output
 

@@ -38,11 +38,13 @@ func (e *NotWrittenError) Error() string {
 type Queue struct {
 	out         Output
 	attender    attender // out, if it is one
+	spooler     spooler  // out, if it has a spool
 	limit       int      // bytes
 	notify      func(message string)
 	drainNotice time.Duration
 
 	full     atomic.Bool
+	spoolOut atomic.Bool // the spool has no room for ordinary records
 	written  atomic.Uint64
 	draining chan struct{} // closed by the first Drain
 
@@ -92,6 +94,11 @@ func NewQueue(out Output, limit int, notify func(message string)) *Queue {
 	if a, ok := out.(attender); ok {
 		q.attender = a
 		a.onWake(q.wake)
+	}
+	if s, ok := out.(spooler); ok {
+		if _, size := s.spooled(); size > 0 {
+			q.spooler = s
+		}
 	}
 	go q.run()
 	return q
@@ -146,10 +153,19 @@ func (q *Queue) isReusable(lines []byte) bool { return cap(lines) <= 2*(q.BatchS
 
 // Full reports whether only records that must not be lost may be put: from the limit
 // on, until at most half of the limit is queued.
-func (q *Queue) Full() bool { return q.full.Load() }
+// It also reports true while the spool has too little room for what is queued.
+func (q *Queue) Full() bool { return q.full.Load() || q.spooler != nil && q.spoolFull() }
 
-// Room is the number of bytes that may still be put before limit and reserve are used up.
-func (q *Queue) Room() int { return max(0, q.limit+reserve-q.Waiting()) }
+// Room is the number of bytes that may still be put before limit and reserve are used up, and the spool
+// is full.
+func (q *Queue) Room() int {
+	waiting := q.Waiting()
+	room := max(0, q.limit+reserve-waiting)
+	if q.spooler != nil {
+		room = min(room, q.spoolRoom(waiting))
+	}
+	return room
+}
 
 // Waiting is the number of bytes that are not written yet.
 func (q *Queue) Waiting() int {

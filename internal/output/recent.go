@@ -47,8 +47,12 @@ func (r *recentLines) tail() []byte {
 // the reader reads, at most to twice what it has read in a round trip (tcp_rcv_space_adjust), so twice
 // the window is taken.
 func unread(conn net.Conn) (bytes int) {
+	ours := 0 // what waits for this kernel
 	if secure, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = secure.NetConn()
+	}
+	if lower, ok := conn.(*patientConn); ok {
+		conn, ours = lower.Conn, lower.pending()
 	}
 	socket, ok := conn.(syscall.Conn)
 	if !ok {
@@ -69,7 +73,7 @@ func unread(conn net.Conn) (bytes int) {
 		info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO)
 		waiting, waitingErr := unix.IoctlGetInt(int(fd), unix.SIOCOUTQ)
 		if err == nil && waitingErr == nil && info.Snd_wnd > 0 {
-			bytes = waiting + 2*int(info.Snd_wnd)
+			bytes = ours + waiting + 2*int(info.Snd_wnd)
 		}
 	})
 	return bytes

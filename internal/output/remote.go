@@ -4,30 +4,22 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
-	"io"
-	"math/rand/v2"
 	"net"
 	"os"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// firstRetry and longestRetry bound the time between two attempts to connect.
-	firstRetry, longestRetry = 100 * time.Millisecond, 30 * time.Second
-	// stableAfter is how long a connection must have lasted for its failure to count as the first again.
-	stableAfter = 10 * time.Second
-	// dialLimit bounds one attempt, the lookup of the name included.
-	dialLimit = 10 * time.Second
-	// writeLimit is the longest time of a write without TLS.
-	writeLimit = time.Second
-	// userTimeout is how long sent data may stay without an acknowledgement before the connection fails
-	// (TCP_USER_TIMEOUT, tcp(7)): a host that is gone acknowledges nothing.
-	userTimeout = 2 * time.Minute
+	// longestWrite is the longest time of a write. With a spool it is spoolWrite, because the lines that wait are
+	// safer on disk; and slowWrite if the write before took longer, so that they get there fast.
+	longestWrite, spoolWrite, slowWrite = time.Second, 100 * time.Millisecond, time.Millisecond
+	// spoolTurn is how long a spool is sent before new lines get their turn.
+	spoolTurn = 5 * time.Millisecond
+	// slowPause is the time between two writes of a spool to a reader that is slow.
+	slowPause = 20 * time.Millisecond
 )
 
 // Remote is a socket of another process to which an output connects.
@@ -36,19 +28,27 @@ type Remote struct {
 	Address string      // host:port or a path
 	TLS     *tls.Config // nil: no TLS
 	Own     *OwnSockets // gets the cookie of each TCP socket before it connects; nil: no cookies are kept
+	Spool   *Spool      // nil: lines wait in memory only
 	// Notify gets a message when the connection is lost, and when it is there again. It must not wait.
 	Notify func(message string)
 }
 
 // remote is the output to a Remote. It connects when there is something to write, and again after
-// each failure. What the reader may not have read goes to the next connection once more.
+// each failure.
+//
+// A connection gets the lines of three places in this order: those of the spool, pending, and those that come
+// new from the queue. recent has the last lines that the connection has got. When the connection ends, those
+// that the reader may not have read go back where they belong: the spool sends its own once more, and the
+// others become pending. While there is no connection, or its reader is slow, pending and new lines move to
+// the spool, if there is one.
 type remote struct {
 	Remote
 	dialer net.Dialer
 	ctx    context.Context // of attempts to connect
 	cancel context.CancelFunc
 
-	conn     net.Conn // nil: there is none
+	dialing  chan dialed // gets the result of an attempt to connect; nil: there is none
+	conn     net.Conn    // nil: there is none
 	since    time.Time
 	lost     *atomic.Pointer[error] // why conn has ended; nil: it has not
 	failures int                    // consecutive
@@ -56,225 +56,299 @@ type remote struct {
 	notified bool                   // Notify has reported the failures
 	closed   bool
 
+	spool   *spool // nil: there is none
+	pending []byte
 	recent  recentLines
-	pending []byte // recent lines that conn must get first
-	sent    int    // bytes of the next line that conn has got
-	wake    func() // makes the queue call attend
+	live    int          // bytes that conn has got since the last ones from the spool
+	sent    int          // bytes of the next lines that conn has got
+	slow    bool         // the last write has reached its limit
+	again   *time.Timer  // wakes the queue after slowPause
+	stored  atomic.Int64 // bytes in the spool
+	waiting atomic.Int64 // and those that go there if conn ends
+	wake    func()       // makes the queue call attend
 }
 
-// OpenRemote makes an output to r. It does not connect yet: an absent reader is not an error.
-func OpenRemote(r Remote) Output {
+// OpenRemote makes an output to r. It does not connect yet: an absent reader is not an error. It fails if
+// the spool cannot be opened, see [Spool].
+func OpenRemote(ctx context.Context, r Remote) (Output, error) {
 	o := &remote{Remote: r, wake: func() {}}
+	if r.Spool != nil {
+		s, err := r.Spool.open(ctx, r.Notify)
+		if err != nil {
+			return nil, err
+		}
+		o.spool = s
+		o.noteWaiting()
+	}
 	o.ctx, o.cancel = context.WithCancel(context.Background())
 	o.dialer.Control = o.control
-	return o
+	return o, nil
 }
 
-// control notes the socket before it connects: the events of the connection come later.
-func (o *remote) control(network, _ string, c syscall.RawConn) error {
-	return c.Control(func(fd uintptr) {
-		if o.Own == nil || network[0] != 't' {
-			return
-		}
-		if cookie, err := unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE); err == nil {
-			o.Own.Add(cookie)
-		}
-	})
-}
-
-// connect makes one attempt to connect, and calls failed if it fails. It waits for up to dialLimit.
-func (o *remote) connect() {
-	ctx, cancel := context.WithTimeout(o.ctx, dialLimit)
-	defer cancel()
-	conn, err := o.dialer.DialContext(ctx, o.Network, o.Address)
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		setUserTimeout(tcp)
-	}
-	if err == nil && o.TLS != nil {
-		secure := tls.Client(conn, o.TLS)
-		if err = secure.HandshakeContext(ctx); err != nil {
-			_ = conn.Close()
-			err = fmt.Errorf("TLS with %s: %w", o.Address, err)
-		}
-		conn = secure
-	}
-	if err != nil {
-		o.failed(err)
-		return
-	}
-	if o.notified {
-		o.notified = false
-		o.Notify("connected to " + o.Address + " again")
-	}
-	o.conn, o.since, o.lost = conn, time.Now(), new(atomic.Pointer[error])
-	o.pending = o.recent.tail()
-	if o.Network != "unixgram" {
-		go o.watch(conn, o.lost)
-	}
-}
-
-func setUserTimeout(conn *net.TCPConn) {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return
-	}
-	_ = raw.Control(func(fd uintptr) { // without it a dead host is found out later
-		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(userTimeout/time.Millisecond))
-	})
-}
-
-// watch reads what the peer sends, and discards it, until the peer closes the connection. So a
-// connection that ends while there is nothing to write is noticed.
-func (o *remote) watch(conn net.Conn, lost *atomic.Pointer[error]) {
-	_, err := io.Copy(io.Discard, conn)
-	var refusal *net.OpError
-	if o.TLS != nil && errors.As(err, &refusal) && refusal.Op == "remote error" { // an alert, such as for our certificate
-		err = fmt.Errorf("TLS with %s: %w", o.Address, refusal)
-	} else {
-		err = fmt.Errorf("%s closed the connection", o.Address)
-	}
-	lost.Store(&err)
-	o.wake()
-}
-
-// failed ends the connection, if there is one, and sets the time of the next attempt. It does not wait.
-func (o *remote) failed(err error) {
-	if o.conn != nil {
-		_ = o.conn.Close()
-		if time.Since(o.since) >= stableAfter {
-			o.failures = 0
-		}
-	}
-	o.conn, o.pending, o.sent = nil, nil, 0
-	if o.closed {
-		return
-	}
-	pause := longestRetry
-	if o.failures < 9 { // 100 ms << 9 is more than 30 s
-		pause = min(longestRetry, firstRetry<<o.failures)
-		o.failures++
-	}
-	pause = pause/2 + rand.N(pause/2+1) // many hosts lose one reader at once
-	o.next = time.Now().Add(pause)
-	if !o.notified {
-		o.notified = true
-		o.Notify(fmt.Sprintf("%v: it tries again", err))
-	}
-	time.AfterFunc(pause, o.wake)
-}
-
-// try writes to the connection. written counts whole lines only: a line that a broken connection has cut goes
-// to the next connection from its beginning. Every failure is EAGAIN.
+// try writes to the connection, and what this does not take to the spool. written counts whole lines only: a
+// line that a broken connection has cut goes to the next connection from its beginning. Every failure
+// but that of the spool is EAGAIN.
 func (o *remote) try(lines []byte) (written int, err error) {
-	if !o.ready() {
-		return 0, unix.EAGAIN
+	defer o.noteWaiting()
+	if o.catchUp() {
+		written, err = o.send(lines, o.sentNew)
+		if written == len(lines) {
+			return written, nil
+		}
 	}
-	if o.Network == "unixgram" {
-		return o.tryDatagrams(lines)
+	if o.spool == nil {
+		return written, unix.EAGAIN
 	}
-	n, err := o.write(lines[o.sent:])
-	whole := wholeLines(lines[:o.sent+n])
-	o.sent += n - whole
-	o.recent.add(lines[:whole], o.conn)
-	return whole, o.outcome(err)
+	spooled, err := o.spill(lines[written:])
+	if errors.Is(err, errSpoolFull) && o.conn != nil {
+		err = unix.EAGAIN // the reader makes room
+	}
+	return written + spooled, err
 }
 
-// ready writes the recent lines that the connection must get first. It reports whether there is a connection
-// and it has got all of them. It ends a connection that the peer has closed.
-func (o *remote) ready() bool {
+// catchUp sends what must come before new lines, or a part of it. It reports whether there is a connection
+// that has got all of that. It ends a connection that the peer has closed.
+func (o *remote) catchUp() bool {
+	o.dialedWithin(0)
 	if o.conn != nil {
 		if reason := o.lost.Load(); reason != nil {
 			o.failed(*reason)
 		}
 	}
-	if o.conn == nil {
-		return false
-	}
-	for len(o.pending) > 0 {
-		piece := o.pending
-		if o.Network == "unixgram" {
-			piece = firstLine(piece)
+	o.begin()
+	for began := time.Now(); o.conn != nil; {
+		lines, sent := o.backlog()
+		if len(lines) == 0 {
+			return true
 		}
-		n, err := o.write(piece)
-		o.pending = o.pending[n:]
-		if o.outcome(err) != nil {
+		if o.spool != nil && time.Since(began) > spoolTurn {
+			o.wake()
+			return false
+		}
+		if _, err := o.send(lines, sent); err != nil {
+			if o.conn != nil {
+				o.wakeLater()
+			}
 			return false
 		}
 	}
-	return true
+	return false
 }
 
-// tryDatagrams writes each line as one datagram.
-func (o *remote) tryDatagrams(lines []byte) (written int, err error) {
+// wakeLater makes the queue call attend, although the reader is slow.
+func (o *remote) wakeLater() {
+	switch {
+	case o.spool == nil: // the write has waited
+		o.wake()
+	case o.again == nil:
+		o.again = time.AfterFunc(slowPause, o.wake)
+	default:
+		o.again.Reset(slowPause)
+	}
+}
+
+// writeLimit is the longest time of the next write.
+func (o *remote) writeLimit() time.Duration {
+	switch {
+	case o.spool == nil:
+		return longestWrite
+	case o.slow:
+		return slowWrite
+	}
+	return spoolWrite
+}
+
+// backlog returns lines that come before new ones, and what to call with the number of bytes that are sent.
+func (o *remote) backlog() (lines []byte, sent func(n int)) {
+	for o.spool != nil {
+		lines, err := o.spool.lines()
+		if err == nil && len(lines) == 0 {
+			break
+		}
+		if err == nil {
+			return lines, o.sentSpooled
+		}
+		o.Notify(err.Error() + ": what cannot be read is left out")
+		o.spool.skip()
+	}
+	return o.pending, o.sentPending
+}
+
+func (o *remote) sentSpooled(n int) {
+	o.spool.sent(n)
+	o.live = 0
+}
+
+func (o *remote) sentPending(n int) {
+	o.pending = o.pending[n:]
+	o.live += n
+}
+
+func (o *remote) sentNew(n int) { o.live += n }
+
+// send writes lines to the connection, a batch at a time, so that what the reader has not read is measured often.
+// It calls sent with each number of bytes that are sent as whole lines, and returns their sum. The error is EAGAIN.
+func (o *remote) send(lines []byte, sent func(n int)) (whole int, err error) {
+	for whole < len(lines) && err == nil {
+		piece := lines[whole:]
+		if len(piece) > defaultBatch {
+			piece = piece[:max(wholeLines(piece[:defaultBatch]), len(firstLine(piece)))]
+		}
+		var n int
+		n, err = o.sendPiece(piece, sent)
+		whole += n
+	}
+	return whole, err
+}
+
+func (o *remote) sendPiece(lines []byte, sent func(n int)) (whole int, err error) {
+	if o.Network == "unixgram" {
+		whole, err = o.writeDatagrams(lines)
+	} else {
+		whole, err = o.write(lines)
+	}
+	o.slow = errors.Is(err, os.ErrDeadlineExceeded)
+	o.recent.add(lines[:whole], o.conn)
+	sent(whole)
+	if o.spool != nil {
+		if err := o.spool.keep(len(o.recent.tail()) - o.liveTail()); err != nil {
+			o.Notify(err.Error())
+		}
+	}
+	if err == nil {
+		return whole, nil
+	}
+	if !o.slow { // the connection has failed
+		o.failed(err)
+	}
+	return whole, unix.EAGAIN
+}
+
+// liveTail is the number of bytes that the reader may not have read, and that are not in the spool.
+func (o *remote) liveTail() int { return min(o.live, len(o.recent.tail())) }
+
+// write writes to a stream, for up to writeLimit. It returns the number of bytes in whole lines. With TLS
+// these are none until the connection below has all bytes.
+func (o *remote) write(lines []byte) (whole int, err error) {
+	secure, ok := o.conn.(*tls.Conn)
+	if ok {
+		if err := secure.NetConn().(*patientConn).flush(o.writeLimit()); err != nil {
+			return 0, err
+		}
+	} else {
+		_ = o.conn.SetWriteDeadline(time.Now().Add(o.writeLimit()))
+	}
+	if o.sent < len(lines) {
+		n, writeErr := o.conn.Write(lines[o.sent:])
+		o.sent, err = o.sent+n, writeErr
+	}
+	if ok && err == nil && secure.NetConn().(*patientConn).pending() > 0 {
+		return 0, os.ErrDeadlineExceeded
+	}
+	whole = wholeLines(lines[:min(o.sent, len(lines))])
+	o.sent -= whole
+	return whole, err
+}
+
+// writeDatagrams writes each line as one datagram.
+func (o *remote) writeDatagrams(lines []byte) (written int, err error) {
 	for written < len(lines) {
 		line := firstLine(lines[written:])
-		_, err := o.write(line)
+		_ = o.conn.SetWriteDeadline(time.Now().Add(o.writeLimit()))
+		_, err := o.conn.Write(line)
 		if conn, ok := o.conn.(*net.UnixConn); ok && errors.Is(err, unix.EMSGSIZE) { // net.core.wmem_default is small
 			_ = conn.SetWriteBuffer(2 * len(line))
-			_, err = o.write(line)
+			_, err = o.conn.Write(line)
 		}
 		if err != nil {
-			return written, o.outcome(err)
+			return written, err
 		}
-		o.recent.add(line, o.conn)
 		written += len(line)
 	}
 	return written, nil
 }
 
-// write writes to the connection, for up to writeLimit. With TLS it has no limit, because a TLS connection
-// cannot go on after a write that ended early.
-func (o *remote) write(b []byte) (int, error) {
-	if o.TLS == nil {
-		_ = o.conn.SetWriteDeadline(time.Now().Add(writeLimit))
+// rewind makes the lines that the reader may not have read the next ones to send.
+func (o *remote) rewind() {
+	tail := o.recent.tail()
+	live := o.liveTail()
+	if o.spool != nil {
+		o.spool.rewind(len(tail) - live)
 	}
-	return o.conn.Write(b)
+	if live > 0 {
+		o.pending = append(append([]byte(nil), tail[len(tail)-live:]...), o.pending...)
+	}
+	o.recent.lines, o.live, o.sent, o.slow = o.recent.lines[:0], 0, 0, false
+	if o.spool != nil {
+		_, _ = o.spill(nil) // a failure shows at the next lines
+	}
 }
 
-// outcome ends the connection if err is a failure. At writeLimit (os.ErrDeadlineExceeded) the connection stays.
-// outcome returns EAGAIN for every error: what is not written yet can be written later.
-func (o *remote) outcome(err error) error {
-	if err == nil {
-		return nil
+// spill adds what is pending and then lines to the spool. It returns how many bytes of lines that has taken.
+func (o *remote) spill(lines []byte) (int, error) {
+	for len(o.pending) > 0 {
+		n, err := o.spool.add(o.pending)
+		o.pending = o.pending[n:]
+		if err != nil {
+			return 0, err
+		}
 	}
-	if !errors.Is(err, os.ErrDeadlineExceeded) {
-		o.failed(err)
-	}
-	return unix.EAGAIN
+	o.pending = nil
+	return o.spool.add(lines)
 }
 
-// awaitRoom connects if there is no connection. It first waits for the time of the next attempt, but no longer
-// than pollPeriod.
+// awaitRoom waits for a connection, if there is none, but no longer than pollPeriod.
 func (o *remote) awaitRoom() {
 	if o.conn != nil {
 		return
 	}
-	if wait := time.Until(o.next); wait > 0 {
+	if wait := time.Until(o.next); wait > 0 && o.dialing == nil {
 		select {
 		case <-time.After(min(wait, pollPeriod)):
 		case <-o.ctx.Done():
 		}
-		if wait > pollPeriod {
-			return
-		}
 	}
-	o.connect()
+	o.begin()
+	o.dialedWithin(pollPeriod)
 }
 
-// attend connects again if the connection is lost while there are no new lines to write: the reader may not
-// have read the recent lines.
+// attend goes on although there are no new lines: it connects again, because the reader may not have read the
+// recent lines, and sends what waits.
 func (o *remote) attend() {
-	if !o.ready() && o.conn == nil && len(o.recent.lines) > 0 && !time.Now().Before(o.next) {
-		o.connect()
-		o.ready()
+	defer o.noteWaiting()
+	o.dialedWithin(0)
+	if o.conn == nil && len(o.pending) == 0 && (o.spool == nil || !o.spool.unsent()) {
+		return
 	}
-	if o.conn != nil && len(o.pending) > 0 { // the reader is slow
-		o.wake()
+	o.catchUp()
+}
+
+// noteWaiting notes how much of the spool's size is in use.
+func (o *remote) noteWaiting() {
+	if o.spool != nil {
+		o.stored.Store(o.spool.size)
+		o.waiting.Store(o.spool.size + int64(o.liveTail()) + int64(len(o.pending)))
 	}
 }
+
+// spooled returns how many bytes the spool has or may have to take, and its size; 0 without a spool.
+func (o *remote) spooled() (bytes, size int64) {
+	if o.spool == nil {
+		return 0, 0
+	}
+	return o.waiting.Load(), o.spool.limit
+}
+
+// onDisk is the number of bytes in the spool.
+func (o *remote) onDisk() int64 { return o.stored.Load() }
 
 // onWake sets what makes the queue call attend.
-func (o *remote) onWake(wake func()) { o.wake = wake }
+func (o *remote) onWake(wake func()) {
+	o.wake = wake
+	if o.spool != nil && o.spool.unsent() {
+		wake()
+	}
+}
 
 func (o *remote) Write(lines []byte) (int, error) { return writeAll(o, lines) }
 
@@ -285,17 +359,35 @@ func (o *remote) Reopens() bool { return false }
 
 func (o *remote) Reopen() error { return errors.ErrUnsupported }
 
-func (o *remote) Close() error {
+// Close closes the connection. The lines in the spool stay there.
+func (o *remote) Close() (err error) {
 	o.closed = true
 	o.cancel()
-	if o.conn == nil {
-		return nil
+	if result := o.dialing; result != nil {
+		o.dialing = nil
+		go func() {
+			if late := <-result; late.conn != nil {
+				_ = late.conn.Close()
+			}
+		}()
 	}
-	conn := o.conn
-	o.conn = nil
-	return conn.Close()
+	if o.conn != nil {
+		err = o.conn.Close()
+		o.conn = nil
+	}
+	if o.again != nil {
+		o.again.Stop()
+	}
+	if o.spool != nil {
+		err = errors.Join(err, o.spool.close())
+	}
+	return err
 }
 
 func (o *remote) batchSize() int { return defaultBatch }
 
-func (o *remote) retryable(error) bool { return false }
+// retryable is true for a failure of the spool: somebody may make room on the disk, or the reader comes back.
+func (o *remote) retryable(err error) bool {
+	var failed *spoolError
+	return errors.As(err, &failed)
+}

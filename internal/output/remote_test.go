@@ -54,12 +54,21 @@ func eventually(t *testing.T, what string, f func() bool) {
 	}
 }
 
+func openRemote(t *testing.T, r Remote) *remote {
+	t.Helper()
+	out, err := OpenRemote(t.Context(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.(*remote)
+}
+
 // remoteTo makes a remote and its queue, which end with the test.
 func remoteTo(t *testing.T, r Remote) (*Queue, *messages) {
 	t.Helper()
 	var m messages
 	r.Notify = m.add
-	out := OpenRemote(r)
+	out := openRemote(t, r)
 	q := NewQueue(out, limit, m.add)
 	t.Cleanup(func() {
 		q.Abandon()
@@ -93,7 +102,7 @@ func accept(t *testing.T, l net.Listener) net.Conn {
 // The pauses between attempts grow from 100 ms to 30 s, and up to half of each is left out.
 func TestRemote_Pauses(t *testing.T) {
 	for range 50 {
-		o := OpenRemote(Remote{Notify: func(string) {}}).(*remote)
+		o := openRemote(t, Remote{Notify: func(string) {}})
 		for i := range 20 {
 			before := time.Now()
 			o.failed(io.EOF)
@@ -157,7 +166,7 @@ func TestRemote_RepeatsToSlowReader(t *testing.T) {
 	_ = first.(*net.TCPConn).SetLinger(0)
 	first.Close()
 	second := accept(t, l)
-	time.Sleep(writeLimit + writeLimit/2) // the write to the second connection ends early
+	time.Sleep(longestWrite + longestWrite/2) // the write to the second connection ends early
 	_ = second.SetReadDeadline(time.Now().Add(tooLong))
 	var got []byte
 	for b := make([]byte, 64<<10); !strings.HasSuffix(want, tail(got, 20)) || len(got) < 20; {
@@ -354,9 +363,10 @@ func TestRemote_DatagramLongerThanBuffer(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	o := OpenRemote(Remote{Network: "unixgram", Address: path, Notify: func(m string) { t.Error(m) }}).(*remote)
+	o := openRemote(t, Remote{Network: "unixgram", Address: path, Notify: func(m string) { t.Error(m) }})
 	defer o.Close()
-	o.connect()
+	o.begin()
+	o.dialedWithin(tooLong)
 	if err := o.conn.(*net.UnixConn).SetWriteBuffer(1); err != nil {
 		t.Fatal(err)
 	}

@@ -133,5 +133,13 @@ func (s *Stream) Drain() error {
 // Written is the number of bytes that have been written.
 func (s *Stream) Written() uint64 { return s.sink.Written() }
 
+// Spooled is the number of bytes that the output keeps on disk. ok is false if it has no spool.
+func (s *Stream) Spooled() (bytes uint64, ok bool) {
+	if spooling, can := s.sink.(interface{ Spooled() (uint64, bool) }); can {
+		return spooling.Spooled()
+	}
+	return 0, false
+}
+
 // ReaderGone reports whether the reader has closed its end.
 func (s *Stream) ReaderGone() bool { return s.sink.ReaderGone() }

@@ -113,7 +113,7 @@ func (o object) ownFinding(a *detect.Alert) object {
 func (o object) ownLoss(r *Loss) object {
 	o = o.uint("tcpshift.lost", r.Lost).
 		literal("tcpshift.stage", r.Cause.stage())
-	if r.Cause == CauseQueueFull {
+	if r.Cause.atOutput() {
 		o = o.uint("tcpshift.lost_connections", r.LostConnections).
 			uint("tcpshift.lost_time_wait_ends", r.TimeWaitEndsLostQueueFull).
 			uint("tcpshift.lost_alerts", r.LostAlerts)

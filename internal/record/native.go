@@ -135,6 +135,10 @@ func (o object) counts(prefix string, c *Counts) object {
 		o.line = append(o.line, countNames[i]...)
 		o.line = appendUint(append(o.line, `":`...), v)
 	}
+	if c.HasSpool {
+		o.line = append(append(o.line, `,"`...), prefix...)
+		o.line = appendUint(append(o.line, `spooled_bytes":`...), c.Spooled)
+	}
 	if c.SeededAfter != 0 {
 		o.line = append(append(o.line, `,"`...), prefix...)
 		o.line = appendUint(append(o.line, `seeded_after_ns":`...), uint64(c.SeededAfter))
@@ -166,7 +170,7 @@ func (n *Native) Loss(dst []byte, r *Loss) []byte {
 		uint("lost", r.Lost).
 		literal("cause", string(r.Cause)).
 		literal("stage", r.Cause.stage())
-	if r.Cause == CauseQueueFull {
+	if r.Cause.atOutput() {
 		o = o.uint("lost_connections", r.LostConnections).
 			uint("lost_time_wait_ends", r.TimeWaitEndsLostQueueFull).
 			uint("lost_alerts", r.LostAlerts)

@@ -54,7 +54,7 @@ type Counts struct {
 	LostRingFull  uint64 // transitions for which the ring buffer had no room
 	LostRingBusy  uint64 // transitions lost because another CPU held the ring buffer's lock
 	LostReentry   uint64 // at most; see Lost
-	LostQueueFull uint64 // transitions read and selected, but the output's queue was full
+	LostQueueFull uint64 // transitions read and selected, but the output's queue, or its spool, was full
 	Deferred      uint64 // transitions that wait now for their socket's next one (Linux up to 6.12)
 	Read          uint64 // transitions read from the ring buffer
 	Dropped       uint64 // transitions read, but not selected for this output
@@ -81,6 +81,10 @@ type Counts struct {
 	LostAlerts       uint64 // alert records not written because the queue and its reserve were full
 	AlertsSuppressed uint64 // causes that had no alert because too many were open
 	DetectionLeftOut uint64 // see detect.LeftOut
+
+	// Spooled is how many bytes the output's spool has on disk. HasSpool is false if it has no spool.
+	Spooled  uint64
+	HasSpool bool
 
 	// SeededAfter is how long after the start detection had read the sockets that existed
 	// before; 0: it has not, or there is no detection.
@@ -110,17 +114,21 @@ type Stats struct {
 // LossCause is the reason why events were lost.
 type LossCause string
 
-// The causes. With each cause except CauseQueueFull, events are lost in the kernel.
+// The causes. With each cause except CauseQueueFull and CauseSpoolFull, events are lost in the kernel.
 const (
 	CauseRingFull  LossCause = "ring_full"  // tcpshift reads too slowly, or the ring buffer is too small
 	CauseRingBusy  LossCause = "ring_busy"  // another CPU held the ring buffer's lock
 	CauseReentry   LossCause = "reentry"    // the event came while every program of the tracer was already running on that CPU
 	CauseQueueFull LossCause = "queue_full" // the reader of the output stalled
+	CauseSpoolFull LossCause = "spool_full" // and the output's spool was full, or its disk did not take them
 )
+
+// atOutput reports whether records are lost for this cause, not events in the kernel.
+func (c LossCause) atOutput() bool { return c == CauseQueueFull || c == CauseSpoolFull }
 
 // stage returns where events are lost for this cause: in the kernel or at the output.
 func (c LossCause) stage() string {
-	if c == CauseQueueFull {
+	if c.atOutput() {
 		return "output"
 	}
 	return "kernel"
@@ -132,7 +140,7 @@ type Loss struct {
 	Lost  uint64 // transitions
 	Cause LossCause
 
-	// Records of other types that are missing; known for CauseQueueFull only.
+	// Records of other types that are missing; known only for the causes at the output.
 	LostConnections, TimeWaitEndsLostQueueFull, LostAlerts uint64
 }
 

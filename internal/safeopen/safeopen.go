@@ -13,7 +13,8 @@
 // lead to the file itself. Other links are followed only in paths that the operator has given:
 // [NetnsInode], [CgroupID] and [Root] follow all. [ReadFile], [ReadFileUpTo], [DirNames] and
 // [Append] follow those in the directories of their path, but not one that is the last component,
-// except by Append with follow.
+// except by Append with follow. [PrivateRoot] and [OwnFile] refuse what another user may have put there
+// or can change.
 //
 // Except for a namespace, the package must not open a file to find out what it is. It must not
 // decide what a file is used for.

@@ -99,7 +99,10 @@ func policy(f Features, pid int, architecture string) seccomp.Policy {
 	if len(f.Rotate) > 0 {
 		names = append(names, "renameat", "unlinkat", "fsync")
 	}
-	if len(f.Reopen) > 0 {
+	if len(f.Spool) > 0 {
+		names = append(names, "pwrite64", "unlinkat")
+	}
+	if len(f.Reopen) > 0 || len(f.Spool) > 0 {
 		names = append(names, "openat")
 	} else {
 		conditional = append(conditional, when("openat", noBits(2, writing)))

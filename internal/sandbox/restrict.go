@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 
 	"github.com/landlock-lsm/go-landlock/landlock"
@@ -93,9 +94,9 @@ func restrictFiles(f Features) error {
 	if len(f.Reopen) > 0 {
 		rules = append(rules, landlock.PathAccess(rights, f.Reopen...))
 	}
-	if len(f.Rotate) > 0 {
+	if kept := slices.Concat(f.Rotate, f.Spool); len(kept) > 0 {
 		const more = llsyscall.AccessFSReadFile | llsyscall.AccessFSReadDir | llsyscall.AccessFSRemoveFile
-		rules = append(rules, landlock.PathAccess(rights|more, f.Rotate...))
+		rules = append(rules, landlock.PathAccess(rights|more, kept...))
 	}
 	rules = append(rules, connectRules(f)...)
 	return landlock.V11.BestEffort().Restrict(rules...)

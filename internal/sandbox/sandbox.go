@@ -33,6 +33,9 @@ type Features struct {
 	// Rotate are the directories in which output files are renamed, compressed and removed. Only
 	// Restrict uses it.
 	Rotate []string
+	// Spool are the directories in which outputs keep what their readers did not take. Only Restrict
+	// uses it.
+	Spool []string
 	// Reopen are the directories of the output files that may be opened again. Only Restrict
 	// uses it.
 	Reopen []string

@@ -1,6 +1,8 @@
 package trace
 
 import (
+	"cmp"
+
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
@@ -10,8 +12,9 @@ import (
 type account struct {
 	read, dropped, written, connections, timeWaitEnds uint64
 
-	lostTransitions, lostConnections, lostTimeWaitEnds uint64 // to a full queue
-	lostAlerts                                         uint64 // to a full reserve
+	lostTransitions, lostConnections, lostTimeWaitEnds uint64           // to a full queue
+	lostAlerts                                         uint64           // to a full reserve
+	fullCause                                          record.LossCause // of these losses; "": CauseQueueFull
 
 	reported losses
 }
@@ -75,7 +78,7 @@ func (a *account) unreported(k *kernelLedger) []record.Loss {
 		}
 	}
 	queue := record.Loss{
-		Cause:                     record.CauseQueueFull,
+		Cause:                     cmp.Or(a.fullCause, record.CauseQueueFull),
 		Lost:                      now.queueFull - before.queueFull,
 		LostConnections:           now.queueFullConnections - before.queueFullConnections,
 		TimeWaitEndsLostQueueFull: now.queueFullTimeWait - before.queueFullTimeWait,

@@ -46,6 +46,9 @@ func newRecordWriter(cfg *Config, o *Output, t *totals, notify func(message stri
 		ring = cfg.Source
 	}
 	w.stream = output.NewStream(o.Sink, ring, w.losses)
+	if _, hasSpool := w.stream.Spooled(); hasSpool {
+		w.account.fullCause = record.CauseSpoolFull
+	}
 	if o.Only != nil {
 		w.selected = make(map[string]bool)
 		for _, t := range o.Only {
@@ -211,6 +214,7 @@ func (w *recordWriter) counts() record.Counts {
 	t := w.totals
 	c := w.account.counts(&t.kernel)
 	c.WrittenBytes = w.stream.Written()
+	c.Spooled, c.HasSpool = w.stream.Spooled()
 	c.SeededAfter, c.AlertsSuppressed, c.DetectionLeftOut = t.seededAfter, t.alertsSuppressed, t.leftOut
 	c.CgroupUnknown = t.cgroupUnknown
 	c.LostResets += t.earlyEnds

@@ -58,6 +58,7 @@ func (s stream) checkLosses(t *testing.T, n stormNetns, made uint64) {
 		lost[l.Cause] += l.Lost
 		conns += l.LostConns
 	}
+	lost["queue_full"] += lost["spool_full"]
 	for cause, want := range map[string]uint64{
 		"ring_full": stop.LostRingFull, "ring_busy": stop.LostRingBusy, "queue_full": stop.LostQueue,
 	} {

@@ -1,0 +1,119 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/tcpshift/tcpshift/internal/output"
+	"github.com/tcpshift/tcpshift/internal/privilege"
+	"github.com/tcpshift/tcpshift/internal/safeopen"
+)
+
+// defaultSpoolSize has room for some 600,000 records.
+const defaultSpoolSize = 256 << 20
+
+// spoolOptions are where outputs to sockets keep what their readers did not take.
+type spoolOptions struct {
+	directory string // "": nowhere
+	size      int64  // bytes for each output; 0: defaultSpoolSize
+	root      *os.Root
+}
+
+func addSpoolFlags(flags *pflag.FlagSet, o *spoolOptions) {
+	flags.Var(single(&o.directory, "DIR", parseDirectory), "spool", "keep on disk, in DIR/NAME for each output to a socket, what its reader does not take, and send it later")
+	flags.Var(single(&o.size, "SIZE", parseSpoolSize), "spool-size", "what the spool of one output may have on disk, from 16MiB on (default 256MiB)")
+}
+
+func parseDirectory(s string) (string, error) {
+	if s == "" {
+		return "", errors.New("the path is empty: use that of a directory")
+	}
+	return s, nil
+}
+
+func parseSpoolSize(s string) (int64, error) {
+	return parseBytes(s, output.MinSpoolSize, "16MiB")
+}
+
+// check rejects options without effect, and outputs whose spools would be one.
+func (o *spoolOptions) check(outputs []*outputValue) error {
+	if o.directory == "" {
+		if o.size != 0 {
+			return usagef("--spool-size: there is no spool: add --spool DIR")
+		}
+		return nil
+	}
+	before := make(map[string]*outputValue)
+	for _, v := range outputs {
+		if !v.isRemote() {
+			continue
+		}
+		name := v.spoolName()
+		if other := before[name]; other != nil {
+			return usagef("--spool: %s and %s have the same directory, %s: give one of them another name=", other.text, v.text, name)
+		}
+		before[name] = v
+	}
+	if len(before) == 0 {
+		return usagef("--spool: no output goes to a socket: add one such as --output tcp://HOST:PORT")
+	}
+	return nil
+}
+
+// spoolName is the name of the output's directory: that of the output, or one made of its target.
+func (v *outputValue) spoolName() string {
+	if slices.Contains(v.given, "name") {
+		return v.name
+	}
+	return strings.Map(func(r rune) rune {
+		if r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || strings.ContainsRune("_.-", r) {
+			return r
+		}
+		return '_'
+	}, strings.Replace(v.name, "://", "-", 1))
+}
+
+// open opens the directory, and makes it if there is none. The caller must call closeRoot when all outputs are
+// open.
+func (o *spoolOptions) open() (closeRoot func(), err error) {
+	if o.directory == "" {
+		return func() {}, nil
+	}
+	o.root, err = safeopen.PrivateRoot(o.directory)
+	if err != nil {
+		return nil, explainSpool(err)
+	}
+	return func() { _ = o.root.Close() }, nil
+}
+
+// of returns the spool of an output; nil: it has none.
+func (o *spoolOptions) of(v *outputValue) *output.Spool {
+	if o.root == nil {
+		return nil
+	}
+	s := &output.Spool{Root: o.root, Name: v.spoolName(), Size: o.size}
+	if s.Size == 0 {
+		s.Size = defaultSpoolSize
+	}
+	return s
+}
+
+// directories are those in which the spools change files.
+func (o *spoolOptions) directories() []string {
+	if o.directory == "" {
+		return nil
+	}
+	return []string{o.directory}
+}
+
+func explainSpool(err error) error {
+	if errors.Is(err, safeopen.ErrRefused) {
+		return fmt.Errorf("--spool: %w: name a directory that only you can change, in one that others cannot", err)
+	}
+	return fmt.Errorf("--spool: %w", privilege.ExplainLimit(err))
+}

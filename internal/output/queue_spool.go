@@ -1,0 +1,44 @@
+package output
+
+const (
+	// alertShare is the part of a spool, as a divisor, that only records get which must not be lost: 5 %.
+	alertShare = 20
+	// spoolEnd is what of a spool is left for the records that stand at the end of a stream, in bytes.
+	spoolEnd = 64 << 10
+)
+
+// spooler is an output that may have a spool.
+type spooler interface {
+	// spooled returns how many bytes of the spool's size are in use, and that size; 0 without a spool. It may be
+	// called from any goroutine.
+	spooled() (bytes, size int64)
+	// onDisk is the part of bytes that is on disk by now.
+	onDisk() int64
+}
+
+// spoolFull reports whether what is queued and in the spool leaves only the part for records that must not be
+// lost. It does so until as much again is free.
+func (q *Queue) spoolFull() bool {
+	used, size := q.spooler.spooled()
+	most := size - size/alertShare
+	if q.spoolOut.Load() {
+		most -= size / alertShare
+	}
+	full := used+int64(q.Waiting()) >= most
+	q.spoolOut.Store(full)
+	return full
+}
+
+// spoolRoom is what Put may still take in all, if so many bytes wait in the queue.
+func (q *Queue) spoolRoom(waiting int) int {
+	used, size := q.spooler.spooled()
+	return int(max(0, size-spoolEnd-used-int64(waiting)))
+}
+
+// Spooled is the number of bytes that the output keeps on disk. ok is false if it has no spool.
+func (q *Queue) Spooled() (bytes uint64, ok bool) {
+	if q.spooler == nil {
+		return 0, false
+	}
+	return uint64(q.spooler.onDisk()), true
+}
