@@ -73,7 +73,7 @@ func (all openOutputs) reopenDirectories(follow bool) (directories []string) {
 func (all openOutputs) remotes() (paths, addresses []string) {
 	for _, each := range all {
 		switch each.scheme {
-		case schemeUnix, schemeUnixgram:
+		case schemeUnix, schemeUnixgram, schemeJournald:
 			paths = append(paths, each.path)
 		case schemeTCP, schemeTLS:
 			addresses = append(addresses, each.path)

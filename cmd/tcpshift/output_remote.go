@@ -11,7 +11,9 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/tcpshift/tcpshift/internal/journal"
 	"github.com/tcpshift/tcpshift/internal/output"
+	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
@@ -21,6 +23,7 @@ const (
 	schemeTLS      = "tls"
 	schemeUnix     = "unix"
 	schemeUnixgram = "unixgram"
+	schemeJournald = "journald"
 )
 
 // tlsFiles are the options of an output with TLS. Paths are empty if not given.
@@ -31,7 +34,7 @@ type tlsFiles struct {
 
 // isRemote reports whether the output connects to a socket.
 func (v *outputValue) isRemote() bool {
-	return slices.Contains([]string{schemeTCP, schemeTLS, schemeUnix, schemeUnixgram}, v.scheme)
+	return slices.Contains([]string{schemeTCP, schemeTLS, schemeUnix, schemeUnixgram, schemeJournald}, v.scheme)
 }
 
 func (v *outputValue) isTCP() bool { return v.scheme == schemeTCP || v.scheme == schemeTLS }
@@ -48,10 +51,23 @@ func (v *outputValue) locateAddress(rest string) error {
 	return nil
 }
 
+// locateJournal parses what follows journald: as a path; none is the socket of the host's journal.
+func (v *outputValue) locateJournal(rest string) error {
+	v.format, v.schema = formatNDJSON, record.SchemaNative
+	if rest == "" {
+		v.path = journal.Socket
+		return nil
+	}
+	return v.locatePath(rest)
+}
+
 // openRemote makes an output to a socket, which connects later. It reads the files of TLS now, because the
 // process may have dropped the privilege to read them when it connects.
 func openRemote(ctx context.Context, v *outputValue, spool *output.Spool, own *output.OwnSockets, notify func(message string)) (output.Output, error) {
 	r := output.Remote{Network: v.scheme, Address: v.path, Own: own, Spool: spool, Notify: notify}
+	if v.scheme == schemeJournald {
+		r.Network, r.Encode = schemeUnixgram, journal.AppendEntry
+	}
 	if v.scheme == schemeTLS {
 		r.Network = "tcp"
 		config, err := v.tlsConfig()

@@ -21,7 +21,7 @@ const (
 	schemeStdout = "-"
 )
 
-var schemes = []string{schemeFile, schemeUnix, schemeUnixgram, schemeTCP, schemeTLS}
+var schemes = []string{schemeFile, schemeUnix, schemeUnixgram, schemeTCP, schemeTLS, schemeJournald}
 
 // outputValue is one value of --output: a target, and options that replace the flags of their name
 // for this output.
@@ -50,9 +50,12 @@ type outputOption struct {
 	set     func(v *outputValue, value string) error
 }
 
+// withFormat are the schemes of outputs whose format can be chosen.
+var withFormat = []string{schemeFile, schemeStdout, schemeUnix, schemeUnixgram, schemeTCP, schemeTLS}
+
 var outputOptionTable = []outputOption{
-	{"format", nil, func(v *outputValue, s string) (err error) { v.format, err = parseFormat(s); return err }},
-	{"schema", nil, func(v *outputValue, s string) (err error) { v.schema, err = parseSchema(s); return err }},
+	{"format", withFormat, func(v *outputValue, s string) (err error) { v.format, err = parseFormat(s); return err }},
+	{"schema", withFormat, func(v *outputValue, s string) (err error) { v.schema, err = parseSchema(s); return err }},
 	{"only", nil, func(v *outputValue, s string) error { return filter.AppendList(&v.only, s, parseRecordType) }},
 	{"fields", nil, func(v *outputValue, s string) error { return filter.AppendList(&v.fields, s, parseField) }},
 	{"queue", nil, func(v *outputValue, s string) (err error) { v.queueSize, err = parseQueueSize(s); return err }},
@@ -77,7 +80,7 @@ func parseOutput(text string) (*outputValue, error) {
 	if err := v.locate(target); err != nil {
 		return nil, err
 	}
-	v.host = v.isRemote()
+	v.host = v.isRemote() && v.scheme != schemeJournald // the journal has its own fields for that
 	if options == "" {
 		return v, nil
 	}
@@ -116,6 +119,8 @@ func (v *outputValue) locate(target string) error {
 		return v.locatePath(rest)
 	case schemeTCP, schemeTLS:
 		return v.locateAddress(rest)
+	case schemeJournald:
+		return v.locateJournal(rest)
 	}
 	return fmt.Errorf("%s: %q is not a scheme: use %s:, or ./%s for a file of that name", v.text, v.scheme+":", strings.Join(schemes, ":, "), target)
 }

@@ -13,9 +13,6 @@ import (
 )
 
 const (
-	// longestWrite is the longest time of a write. With a spool it is spoolWrite, because the lines that wait are
-	// safer on disk; and slowWrite if the write before took longer, so that they get there fast.
-	longestWrite, spoolWrite, slowWrite = time.Second, 100 * time.Millisecond, time.Millisecond
 	// spoolTurn is how long a spool is sent before new lines get their turn.
 	spoolTurn = 5 * time.Millisecond
 	// slowPause is the time between two writes of a spool to a reader that is slow.
@@ -29,6 +26,9 @@ type Remote struct {
 	TLS     *tls.Config // nil: no TLS
 	Own     *OwnSockets // gets the cookie of each TCP socket before it connects; nil: no cookies are kept
 	Spool   *Spool      // nil: lines wait in memory only
+	// Encode appends what a datagram has in place of a line; nil: the line itself. What is too large for a
+	// datagram is passed as a memfd, as journald takes it. A line that Encode refuses is left out.
+	Encode func(dst, line []byte) ([]byte, error)
 	// Notify gets a message when the connection is lost, and when it is there again. It must not wait.
 	Notify func(message string)
 }
@@ -61,6 +61,7 @@ type remote struct {
 	recent  recentLines
 	live    int          // bytes that conn has got since the last ones from the spool
 	sent    int          // bytes of the next lines that conn has got
+	encoded []byte       // by Encode; a buffer
 	slow    bool         // the last write has reached its limit
 	again   *time.Timer  // wakes the queue after slowPause
 	stored  atomic.Int64 // bytes in the spool
@@ -147,17 +148,6 @@ func (o *remote) wakeLater() {
 	}
 }
 
-// writeLimit is the longest time of the next write.
-func (o *remote) writeLimit() time.Duration {
-	switch {
-	case o.spool == nil:
-		return longestWrite
-	case o.slow:
-		return slowWrite
-	}
-	return spoolWrite
-}
-
 // backlog returns lines that come before new ones, and what to call with the number of bytes that are sent.
 func (o *remote) backlog() (lines []byte, sent func(n int)) {
 	for o.spool != nil {
@@ -226,47 +216,6 @@ func (o *remote) sendPiece(lines []byte, sent func(n int)) (whole int, err error
 
 // liveTail is the number of bytes that the reader may not have read, and that are not in the spool.
 func (o *remote) liveTail() int { return min(o.live, len(o.recent.tail())) }
-
-// write writes to a stream, for up to writeLimit. It returns the number of bytes in whole lines. With TLS
-// these are none until the connection below has all bytes.
-func (o *remote) write(lines []byte) (whole int, err error) {
-	secure, ok := o.conn.(*tls.Conn)
-	if ok {
-		if err := secure.NetConn().(*patientConn).flush(o.writeLimit()); err != nil {
-			return 0, err
-		}
-	} else {
-		_ = o.conn.SetWriteDeadline(time.Now().Add(o.writeLimit()))
-	}
-	if o.sent < len(lines) {
-		n, writeErr := o.conn.Write(lines[o.sent:])
-		o.sent, err = o.sent+n, writeErr
-	}
-	if ok && err == nil && secure.NetConn().(*patientConn).pending() > 0 {
-		return 0, os.ErrDeadlineExceeded
-	}
-	whole = wholeLines(lines[:min(o.sent, len(lines))])
-	o.sent -= whole
-	return whole, err
-}
-
-// writeDatagrams writes each line as one datagram.
-func (o *remote) writeDatagrams(lines []byte) (written int, err error) {
-	for written < len(lines) {
-		line := firstLine(lines[written:])
-		_ = o.conn.SetWriteDeadline(time.Now().Add(o.writeLimit()))
-		_, err := o.conn.Write(line)
-		if conn, ok := o.conn.(*net.UnixConn); ok && errors.Is(err, unix.EMSGSIZE) { // net.core.wmem_default is small
-			_ = conn.SetWriteBuffer(2 * len(line))
-			_, err = o.conn.Write(line)
-		}
-		if err != nil {
-			return written, err
-		}
-		written += len(line)
-	}
-	return written, nil
-}
 
 // rewind makes the lines that the reader may not have read the next ones to send.
 func (o *remote) rewind() {

@@ -90,6 +90,7 @@ func policy(f Features, pid int, architecture string) seccomp.Policy {
 		names = append(names, forSockets...)
 	}
 	if len(f.Unix) > 0 {
+		names = append(names, "memfd_create") // for what is too large for a datagram
 		conditional = append(conditional, when("socket", equal(0, unix.AF_UNIX)))
 	}
 	if len(f.TCP) > 0 { // UDP is for the lookup of names

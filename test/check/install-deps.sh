@@ -26,6 +26,7 @@ needs ss iproute2
 needs jq jq # test: the report
 needs logrotate logrotate # test: rotation of the output
 needs mkfs.ext4 e2fsprogs # test: a disk that freezes
+needs /lib/systemd/systemd-journald systemd # test: the journal
 needs bpftrace bpftrace # test: other tracers
 needs tcpstates libbpf-tools
 needs perf linux-perf linux-tools-generic

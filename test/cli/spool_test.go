@@ -168,7 +168,7 @@ func TestSpool_Full(t *testing.T) {
 	spool, healthy := filepath.Join(dir, "spool"), filepath.Join(dir, "healthy")
 	n, args := stormNamespace(t, "--only", "stats,transition,loss", "--spool", spool, "--spool-size", "16MiB",
 		"--output", "tcp://"+c.address+"?queue=64MiB&name=records", "--output", healthy+"?queue=64MiB")
-	for i := range 10 {
+	for i := range 4 {
 		args = append(args, "--label", fmt.Sprintf("long%d=%s", i, strings.Repeat("x", 200)))
 	}
 	tr := launch(t, args)
