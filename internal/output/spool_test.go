@@ -199,21 +199,21 @@ func TestSpool_Refused(t *testing.T) {
 		"link in place of the directory": func(t *testing.T, dir string) {
 			_ = os.Symlink(t.TempDir(), filepath.Join(dir, "records"))
 		},
-		"directory for all": func(t *testing.T, dir string) {
+		"directory for all": func(_ *testing.T, dir string) {
 			_ = os.Mkdir(filepath.Join(dir, "records"), 0o700)
 			_ = os.Chmod(filepath.Join(dir, "records"), 0o777)
 		},
-		"link in place of a segment": func(t *testing.T, dir string) {
+		"link in place of a segment": func(_ *testing.T, dir string) {
 			_ = os.Mkdir(filepath.Join(dir, "records"), 0o700)
 			_ = os.Symlink("/etc/hostname", filepath.Join(dir, "records", "0000000000000001.lines"))
 		},
-		"second name of a segment": func(t *testing.T, dir string) {
+		"second name of a segment": func(_ *testing.T, dir string) {
 			_ = os.Mkdir(filepath.Join(dir, "records"), 0o700)
 			other := filepath.Join(dir, "other")
 			_ = os.WriteFile(other, []byte("line\n"), 0o600)
 			_ = os.Link(other, filepath.Join(dir, "records", "0000000000000001.lines"))
 		},
-		"FIFO in place of the position": func(t *testing.T, dir string) {
+		"FIFO in place of the position": func(_ *testing.T, dir string) {
 			_ = os.Mkdir(filepath.Join(dir, "records"), 0o700)
 			_ = unix.Mkfifo(filepath.Join(dir, "records", positionName), 0o600)
 		},
