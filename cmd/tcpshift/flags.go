@@ -203,6 +203,15 @@ func parseDuration(s string) (time.Duration, error) {
 	return d, nil
 }
 
+// parseWindow parses the length of a window of --summary.
+func parseWindow(s string) (time.Duration, error) {
+	d, err := parseDuration(s)
+	if err == nil && d < time.Second {
+		return 0, fmt.Errorf("%q is too short: use 1s or more", s)
+	}
+	return d, err
+}
+
 func parseCount(s string) (uint64, error) {
 	n, err := strconv.ParseUint(s, 10, 64)
 	if err != nil || n == 0 {

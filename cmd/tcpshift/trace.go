@@ -20,6 +20,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 	"github.com/tcpshift/tcpshift/internal/selection"
+	"github.com/tcpshift/tcpshift/internal/summary"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 	"github.com/tcpshift/tcpshift/internal/threads"
 	"github.com/tcpshift/tcpshift/internal/trace"
@@ -47,6 +48,7 @@ type traceOptions struct {
 	sandbox       bool
 	alertsOnly    bool // the command alerts
 	command       tracedCommand
+	summary       time.Duration // the length of a window; 0: no summary
 }
 
 func newTrace(s *signals) *cobra.Command {
@@ -80,6 +82,7 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.Var(single(&o.count, "N", parseCount), "count", "stop after this many transitions")
 	o.statsInterval = 10 * time.Second
 	flags.Var(single(&o.statsInterval, "D", parseDuration), "stats-interval", "time between two stats records; 0 turns them off")
+	flags.Var(single(&o.summary, "D", parseWindow), "summary", "also write summary records: the connections that ended in each window of this length, by owner, role and peer, such as 1m")
 	addSizeFlags(flags, o)
 	addLabelFlag(flags, &o.formatOptions)
 	addExcludeSelfFlag(flags, o)
@@ -162,7 +165,7 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	}
 	s.handle(now)
 	p, err := probe.Open(probe.Options{
-		Filter: o.kernelFilter(), BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wants("connection"),
+		Filter: o.kernelFilter(), BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wantsEnds(),
 		TimeWaitEnds: o.timeWaitEnd && o.wants("transition"), Without: o.unwanted(), BoundPorts: o.wants("alert"),
 	})
 	if err != nil {
@@ -187,6 +190,9 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 		defer m.Close()
 		cfg.Monitor = m
 	}
+	if o.summary > 0 {
+		cfg.Summary = summary.New(o.summary, time.Now())
+	}
 	if o.wantsNames() {
 		names := workload.New()
 		defer names.Close()
@@ -199,15 +205,18 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	return trace.Run(ctx, cfg)
 }
 
+// wantsEnds reports whether anything needs the ends of connections.
+func (o *traceOptions) wantsEnds() bool { return o.wants("connection") || o.summary > 0 }
+
 // wantsNames reports whether records have the names of containers and pods, or are selected by them:
-// alerts, which name a service by them, connections, and all records of the other schemas. Without
+// alerts, which name a service by them, connections, summaries, and all records of the other schemas. Without
 // alerts and selections the sandbox lets the process read no file.
 func (o *traceOptions) wantsNames() bool {
 	if o.wants("alert") || o.selection.ByNames() {
 		return true
 	}
 	return !o.sandbox && slices.ContainsFunc(o.outputs, func(v *outputValue) bool {
-		return v.format != formatText && (v.wants("connection") || v.schema != record.SchemaNative)
+		return v.format != formatText && (v.wants("connection") || o.summary > 0 || v.schema != record.SchemaNative)
 	})
 }
 
@@ -253,7 +262,7 @@ func (o *traceOptions) kernelFilter() filter.Filter {
 		return f
 	}
 	var needed tcp.Transitions
-	if o.wants("connection") {
+	if o.wantsEnds() {
 		needed.Join(tcp.EndTransitions())
 	}
 	if o.wants("alert") {
@@ -272,8 +281,23 @@ func (o *traceOptions) check() error {
 	if err := o.checkSelection(); err != nil {
 		return err
 	}
+	if err := o.checkSummary(); err != nil {
+		return err
+	}
 	ndjson, text := o.wantsFormat(formatNDJSON), o.wantsFormat(formatText)
 	return o.formatOptions.check(ndjson, text)
+}
+
+// checkSummary rejects --summary if no output has its records, and their choice without it.
+func (o *traceOptions) checkSummary() error {
+	chosen := slices.ContainsFunc(o.outputs, func(v *outputValue) bool { return slices.Contains(v.only, "summary") })
+	switch {
+	case o.summary > 0 && !o.wants("summary"):
+		return usagef("--summary: no output has summary records: add summary to --only")
+	case o.summary == 0 && chosen:
+		return usagef("--only: summary records need a window: add --summary, such as --summary 1m")
+	}
+	return nil
 }
 
 func startRecord(features probe.Features) record.Start {

@@ -34,6 +34,7 @@ var goldenFiles = map[string][]goldenCase{
 	"connection": connectionCases(),
 	"socket":     socketCases(),
 	"alert":      alertCases(),
+	"summary":    summaryCases(),
 	"stats":      statsCases(),
 	"loss":       lossCases(),
 	"stop":       stopCases(),
@@ -379,12 +380,12 @@ func startCases() []goldenCase {
 var someCounts = Counts{
 	Fired: 1020, Entered: 1015, Missed: 5, OtherProtocol: 20, Filtered: 300, LostRingFull: 30, LostRingBusy: 2, LostReentry: 1, Deferred: 4,
 	LostQueueFull: 9, Read: 663, Dropped: 67, Written: 587, WrittenBytes: 180000, Connections: 59, LostConnections: 10,
-	TimeWaitUnknown: 6, LostResets: 12, CgroupUnknown: 16, TimeWaitEnds: 7, TimeWaitEndsLostQueueFull: 11, TimeWaitEndsLostKernel: 8, LostAlerts: 14, AlertsSuppressed: 13, DetectionLeftOut: 15, StateUnavailable: 17, Spooled: 18, HasSpool: true, SeededAfter: 1500 * time.Microsecond,
+	TimeWaitUnknown: 6, LostResets: 12, CgroupUnknown: 16, TimeWaitEnds: 7, TimeWaitEndsLostQueueFull: 11, TimeWaitEndsLostKernel: 8, LostAlerts: 14, AlertsSuppressed: 13, DetectionLeftOut: 15, StateUnavailable: 17, Spooled: 18, HasSpool: true, LostSummaries: 19, SeededAfter: 1500 * time.Microsecond,
 }
 
 func largestCounts() Counts {
 	const most = 1<<64 - 1
-	return Counts{most, most, most, 0, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, true, 1<<63 - 1}
+	return Counts{most, most, most, 0, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, true, 1<<63 - 1}
 }
 
 func statsCases() []goldenCase {
@@ -409,7 +410,7 @@ func lossCases() []goldenCase {
 	}
 	return append(cases,
 		goldenCase{"queue_full", func(e Encoder, dst []byte) []byte {
-			return e.Loss(dst, &Loss{Time: moment, Lost: 1234, Cause: CauseQueueFull, LostConnections: 56, TimeWaitEndsLostQueueFull: 7})
+			return e.Loss(dst, &Loss{Time: moment, Lost: 1234, Cause: CauseQueueFull, LostConnections: 56, TimeWaitEndsLostQueueFull: 7, LostSummaries: 8})
 		}},
 		goldenCase{"spool_full", func(e Encoder, dst []byte) []byte {
 			return e.Loss(dst, &Loss{Time: moment, Lost: 3, Cause: CauseSpoolFull, LostAlerts: 2})

@@ -34,7 +34,7 @@ func keyTable(t *testing.T, section string) (keys []string) {
 	}
 	table, _, _ = strings.Cut(table, "\n\n")
 	// The first column of a row: | `local_addr` `local_port` | ...
-	row := regexp.MustCompile("(?m)^\\| ((?:`[a-z_]+` ?)+)\\|")
+	row := regexp.MustCompile("(?m)^\\| ((?:`[a-z0-9_]+` ?)+)\\|")
 	for _, match := range row.FindAllStringSubmatch(table, -1) {
 		keys = append(keys, strings.Fields(strings.ReplaceAll(match[1], "`", ""))...)
 	}

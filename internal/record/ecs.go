@@ -30,6 +30,7 @@ const (
 	ecsConnection = ecsAbout + `"event","event.dataset":"tcpshift.connection","event.category":["network"],"event.action":"connection_ended"`
 	ecsSocket     = ecsAbout + `"state","event.dataset":"tcpshift.socket","event.category":["network"],"event.type":["info"],"event.action":"socket_listed"`
 	ecsAlert      = ecsAbout + `"alert","event.dataset":"tcpshift.alert","event.category":["network"],"event.type":["info"]`
+	ecsSummary    = ecsAbout + `"metric","event.dataset":"tcpshift.summary","event.category":["network"],"event.type":["info"],"event.action":"connections_summed"`
 	ecsStats      = ecsAbout + `"metric","event.dataset":"tcpshift.stats","event.category":["network"],"event.type":["info"],"event.action":"events_counted"`
 	ecsLoss       = ecsAbout + `"pipeline_error","event.dataset":"tcpshift.loss","event.category":["network"],"event.type":["info"],"event.action":"events_lost"`
 	ecsStart      = ecsAbout + `"event","event.dataset":"tcpshift.start","event.category":["process"],"event.type":["start"],"event.action":"tracer_started"`

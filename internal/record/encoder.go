@@ -2,6 +2,7 @@ package record
 
 import (
 	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/summary"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -11,7 +12,7 @@ const MaxLine = 4096
 // SelectableTypes returns the types of record that --only can select. start and stop are
 // not among them: records of these types are always written.
 func SelectableTypes() []string {
-	return []string{"transition", "connection", "alert", "stats", "loss"}
+	return []string{"transition", "connection", "alert", "summary", "stats", "loss"}
 }
 
 // Encoder encodes records in one format. Each method that is named for a record appends that record to
@@ -35,6 +36,7 @@ type Encoder interface {
 	// Connection takes the last transition of the socket as well.
 	Connection(dst []byte, last *tcp.Transition, c *tcp.Connection) []byte
 	Alert(dst []byte, a *detect.Alert) []byte
+	Summary(dst []byte, r *summary.Row) []byte
 	Stats(dst []byte, r *Stats) []byte
 	Loss(dst []byte, r *Loss) []byte
 	Stop(dst []byte, r *Stop) []byte

@@ -42,8 +42,8 @@ peer_port source.port destination.port
 error error.code
 opened event.start
 duration_ns event.duration
-sent_bytes source.bytes destination.bytes
-received_bytes source.bytes destination.bytes
+sent_bytes source.bytes destination.bytes tcpshift.sent_bytes
+received_bytes source.bytes destination.bytes tcpshift.received_bytes
 kind rule.name
 phase event.action
 severity log.level event.severity

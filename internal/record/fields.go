@@ -4,6 +4,7 @@ import (
 	"bytes"
 
 	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/summary"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -75,6 +76,11 @@ func (f *fieldsEncoder) Connection(dst []byte, last *tcp.Transition, c *tcp.Conn
 // Alert implements [Encoder].
 func (f *fieldsEncoder) Alert(dst []byte, a *detect.Alert) []byte {
 	return f.cut(f.SocketEncoder.Alert(dst, a), len(dst))
+}
+
+// Summary implements [Encoder].
+func (f *fieldsEncoder) Summary(dst []byte, r *summary.Row) []byte {
+	return f.cut(f.SocketEncoder.Summary(dst, r), len(dst))
 }
 
 // Stats implements [Encoder].

@@ -116,7 +116,8 @@ func (o object) ownLoss(r *Loss) object {
 	if r.Cause.atOutput() {
 		o = o.uint("tcpshift.lost_connections", r.LostConnections).
 			uint("tcpshift.lost_time_wait_ends", r.TimeWaitEndsLostQueueFull).
-			uint("tcpshift.lost_alerts", r.LostAlerts)
+			uint("tcpshift.lost_alerts", r.LostAlerts).
+			uint("tcpshift.lost_summaries", r.LostSummaries)
 	}
 	return o
 }

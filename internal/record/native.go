@@ -151,7 +151,7 @@ var countNames = [...]string{
 	"seen", "filtered", "lost_ring_full", "lost_ring_busy", "lost_reentry", "lost_queue_full", "deferred", "read", "dropped",
 	"written", "written_bytes", "fired", "entered", "missed", "other_protocol", "connections", "lost_connections",
 	"time_wait_unknown", "lost_resets", "cgroup_unknown", "time_wait_ends", "lost_time_wait_ends", "missed_time_wait_ends",
-	"lost_alerts", "alerts_suppressed", "detection_left_out", "state_unavailable",
+	"lost_alerts", "alerts_suppressed", "detection_left_out", "state_unavailable", "lost_summaries",
 }
 
 // values are the counts that are always written, in the order of countNames.
@@ -160,7 +160,7 @@ func (c *Counts) values() [len(countNames)]uint64 {
 		c.Seen(), c.Filtered, c.LostRingFull, c.LostRingBusy, c.LostReentry, c.LostQueueFull, c.Deferred, c.Read, c.Dropped,
 		c.Written, c.WrittenBytes, c.Fired, c.Entered, c.Missed, c.OtherProtocol, c.Connections, c.LostConnections,
 		c.TimeWaitUnknown, c.LostResets, c.CgroupUnknown, c.TimeWaitEnds, c.TimeWaitEndsLostQueueFull, c.TimeWaitEndsLostKernel,
-		c.LostAlerts, c.AlertsSuppressed, c.DetectionLeftOut, c.StateUnavailable,
+		c.LostAlerts, c.AlertsSuppressed, c.DetectionLeftOut, c.StateUnavailable, c.LostSummaries,
 	}
 }
 
@@ -173,7 +173,8 @@ func (n *Native) Loss(dst []byte, r *Loss) []byte {
 	if r.Cause.atOutput() {
 		o = o.uint("lost_connections", r.LostConnections).
 			uint("lost_time_wait_ends", r.TimeWaitEndsLostQueueFull).
-			uint("lost_alerts", r.LostAlerts)
+			uint("lost_alerts", r.LostAlerts).
+			uint("lost_summaries", r.LostSummaries)
 	}
 	return n.end(o)
 }

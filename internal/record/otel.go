@@ -24,6 +24,7 @@ const (
 	otelTransition = otelInfo + `transition"`
 	otelConnection = otelInfo + `connection"`
 	otelSocket     = otelInfo + `socket"`
+	otelSummary    = otelInfo + `summary"`
 	otelStats      = otelInfo + `stats"`
 	otelStop       = otelInfo + `stop"`
 	otelLoss       = otelWarning + `loss"`

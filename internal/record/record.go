@@ -78,6 +78,7 @@ type Counts struct {
 	TimeWaitEndsLostQueueFull uint64 // lost in user space: ends read, but not written because the queue was full
 	TimeWaitEndsLostKernel    uint64 // lost in the kernel: ends that the BPF programs did not emit, for lack of room or unseen
 
+	LostSummaries    uint64 // summary records not written because the queue was full
 	LostAlerts       uint64 // alert records not written because the queue and its reserve were full
 	AlertsSuppressed uint64 // causes that had no alert because too many were open
 	DetectionLeftOut uint64 // see detect.LeftOut
@@ -141,7 +142,7 @@ type Loss struct {
 	Cause LossCause
 
 	// Records of other types that are missing; known only for the causes at the output.
-	LostConnections, TimeWaitEndsLostQueueFull, LostAlerts uint64
+	LostConnections, TimeWaitEndsLostQueueFull, LostAlerts, LostSummaries uint64
 }
 
 // Stop is the last record of a stream.

@@ -320,6 +320,10 @@ func wrongRecords(t *testing.T) []wrongRecord {
 		{"another cause", line("loss", 1), `"ring_full"`, `"bad_luck"`, "/cause"},
 		{"another stage", line("loss", 1), `"kernel"`, `"output"`, "/stage"},
 
+		{"a summary of nothing", line("summary", 1), `"connections":1204`, `"connections":0`, "/connections"},
+		{"a median without the 99th percentile", line("summary", 1), `,"rtt_p99_ns":240112`, ``, ""},
+		{"others with a peer", line("summary", 1), `"connections":1204`, `"other":true,"connections":1204`, "/peer_port"},
+
 		{"another reason", line("stop", 3), `"duration"`, `"boredom"`, "/reason"},
 		{"a signal that is not named", line("stop", 1), `"signal":"SIGTERM",`, ``, ""},
 		{"a signal with another reason", line("stop", 3), `"duration"`, `"duration","signal":"SIGINT"`, "/signal"},

@@ -69,6 +69,10 @@ func (t Text) Loss(dst []byte, l *Loss) []byte {
 		dst = strconv.AppendUint(append(dst, ", "...), l.LostAlerts, 10)
 		dst = append(dst, " alerts"...)
 	}
+	if l.LostSummaries > 0 {
+		dst = strconv.AppendUint(append(dst, ", "...), l.LostSummaries, 10)
+		dst = append(dst, " summaries"...)
+	}
 	return t.finishRemark(append(append(append(dst, ": "...), l.Cause...), '\n'), begin, sgrBoldAmber)
 }
 

@@ -15,6 +15,7 @@ type account struct {
 	lostTransitions, lostConnections, lostTimeWaitEnds uint64           // to a full queue
 	lostAlerts                                         uint64           // to a full reserve
 	fullCause                                          record.LossCause // of these losses; "": CauseQueueFull
+	lostSummaries                                      uint64           // to a full queue
 
 	reported losses
 }
@@ -23,7 +24,7 @@ type account struct {
 type losses struct {
 	ringFull, ringBusy, reentry                        uint64 // in the kernel
 	queueFull, queueFullConnections, queueFullTimeWait uint64 // transitions, connections, ends of TIME_WAITs
-	queueFullAlerts                                    uint64
+	queueFullAlerts, queueFullSummaries                uint64
 }
 
 // disposition is what becomes of an event that was read.
@@ -83,8 +84,9 @@ func (a *account) unreported(k *kernelLedger) []record.Loss {
 		LostConnections:           now.queueFullConnections - before.queueFullConnections,
 		TimeWaitEndsLostQueueFull: now.queueFullTimeWait - before.queueFullTimeWait,
 		LostAlerts:                now.queueFullAlerts - before.queueFullAlerts,
+		LostSummaries:             now.queueFullSummaries - before.queueFullSummaries,
 	}
-	if queue.Lost+queue.LostConnections+queue.TimeWaitEndsLostQueueFull+queue.LostAlerts > 0 {
+	if queue.Lost+queue.LostConnections+queue.TimeWaitEndsLostQueueFull+queue.LostAlerts+queue.LostSummaries > 0 {
 		all = append(all, queue)
 	}
 	now.reentry = max(now.reentry, before.reentry) // the final update may lower it
@@ -93,7 +95,7 @@ func (a *account) unreported(k *kernelLedger) []record.Loss {
 }
 
 func (a *account) losses(k *kernelLedger) losses {
-	return losses{k.ringFull(), k.ringBusy(), k.lostReentry, a.lostTransitions, a.lostConnections, a.lostTimeWaitEnds, a.lostAlerts}
+	return losses{k.ringFull(), k.ringBusy(), k.lostReentry, a.lostTransitions, a.lostConnections, a.lostTimeWaitEnds, a.lostAlerts, a.lostSummaries}
 }
 
 func (a *account) counts(k *kernelLedger) record.Counts {
@@ -124,6 +126,7 @@ func (a *account) counts(k *kernelLedger) record.Counts {
 		TimeWaitEndsLostQueueFull: a.lostTimeWaitEnds,
 		TimeWaitEndsLostKernel:    total.TimeWaitEndsLost,
 
-		LostAlerts: a.lostAlerts,
+		LostAlerts:    a.lostAlerts,
+		LostSummaries: a.lostSummaries,
 	}
 }

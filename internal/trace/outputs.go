@@ -11,6 +11,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/selection"
+	"github.com/tcpshift/tcpshift/internal/summary"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -38,8 +39,9 @@ type outputs struct {
 	ending   bool    // drain has begun: the run returns the failures soon, so the operator gets no message
 	notify   func(message string)
 
-	connections    bool   // an output has connection records
-	limit, counted uint64 // transitions after which the run ends, before any selection; 0: no limit
+	connections    bool    // an output has connection records
+	summary        Summary // nil: none
+	limit, counted uint64  // transitions after which the run ends, before any selection; 0: no limit
 }
 
 // totals are the counts of a run that are the same for all outputs.
@@ -56,7 +58,7 @@ type totals struct {
 }
 
 func newOutputs(cfg *Config) *outputs {
-	o := &outputs{limit: cfg.Count, notify: cfg.Notify}
+	o := &outputs{limit: cfg.Count, notify: cfg.Notify, summary: cfg.Summary}
 	if o.notify == nil {
 		o.notify = func(string) {}
 	}
@@ -84,6 +86,9 @@ func newOutputs(cfg *Config) *outputs {
 // transition of the limit, or the error of the last output.
 func (o *outputs) event(e *decode.Event) error {
 	done, failed := o.countReached(), false
+	if o.summary != nil && e.Kind == decode.KindEnd && !done {
+		o.summary.Add(&e.Transition, &e.Connection)
+	}
 	for _, s := range o.shared {
 		s.begin()
 	}
@@ -203,6 +208,24 @@ func (o *outputs) alert(a *detect.Alert) {
 	for _, w := range o.writers {
 		w.alert(a)
 	}
+}
+
+// summaries writes rows to the outputs that select them. It returns the error of the last output.
+func (o *outputs) summaries(rows []summary.Row) error {
+	for i := range rows {
+		if err := o.each(func(w *recordWriter) error { return w.summary(&rows[i]) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// untilSummary is the time until rows of the summary are due, at most limit.
+func (o *outputs) untilSummary(limit time.Duration) time.Duration {
+	if o.summary == nil {
+		return limit
+	}
+	return min(limit, time.Until(o.summary.Due()))
 }
 
 // detection takes over the counts of detection. It notifies the operator once of each table that is full.

@@ -58,7 +58,7 @@ func TestOutputs_OwnStreams(t *testing.T) {
 		} {
 			lines := each.sink.lines(t)
 			checkStream(t, lines)
-			if got := summary(lines); !slices.Equal(got, each.want) {
+			if got := inWords(lines); !slices.Equal(got, each.want) {
 				t.Errorf("sharing %v: got %q, want %q", sharing, got, each.want)
 			}
 			if stop := last(t, lines); stop.Read != 4 || stop.Written != each.written || stop.Dropped != 4-each.written {
@@ -230,7 +230,7 @@ func TestOutputs_CountBeforeSelection(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got := summary(ends.lines(t)); !slices.Equal(got, []string{"start", "connection 2", "connection 4", "stop"}) {
+	if got := inWords(ends.lines(t)); !slices.Equal(got, []string{"start", "connection 2", "connection 4", "stop"}) {
 		t.Errorf("got %q, want the connections of the first 4 transitions", got)
 	}
 	if stop := last(t, all.lines(t)); stop.Reason != "count" || stop.LostQueueFull != 4 || stop.Dropped != 1 {

@@ -52,7 +52,7 @@ func TestSelection_CountsAsDropped(t *testing.T) {
 	} {
 		all, some := selected(t, &tt.s, []string{"transition", "connection"},
 			sample(1), end(2, 2*time.Second), withError(unix.ECONNREFUSED, sample(3)), withError(unix.ECONNREFUSED, end(4, time.Millisecond)), end(5, 0))
-		if got := summary(some); !slices.Equal(got, tt.want) {
+		if got := inWords(some); !slices.Equal(got, tt.want) {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
 		}
 		checkStream(t, some)

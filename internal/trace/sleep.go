@@ -53,7 +53,7 @@ func (l *loop) sleepLimit() time.Duration {
 	if l.Duration > 0 {
 		limit = min(limit, l.Duration-time.Since(l.started))
 	}
-	return l.outs.untilStats(limit)
+	return l.outs.untilStats(l.outs.untilSummary(limit))
 }
 
 // wait is how long this turn waits for events. expired is that of sleep.

@@ -17,9 +17,9 @@ import (
 // ringGrace is that of package output.
 const ringGrace = 250 * time.Millisecond
 
-// summary is the stream in words: each record's type, with the socket of a transition
+// inWords is the stream in words: each record's type, with the socket of a transition
 // or connection, and with cause and numbers of a loss.
-func summary(lines []line) []string {
+func inWords(lines []line) []string {
 	all := make([]string, len(lines))
 	for i, l := range lines {
 		all[i] = l.Type
@@ -58,7 +58,7 @@ func TestStall_OneLossInPlace(t *testing.T) {
 	want := []string{
 		"start", "transition 1", "loss queue_full 4+1+1", "transition 5", "transition 6", "stop",
 	}
-	if s := summary(got.lines); got.err != nil || !slices.Equal(s, want) {
+	if s := inWords(got.lines); got.err != nil || !slices.Equal(s, want) {
 		t.Fatalf("got  %q, %v\nwant %q", s, got.err, want)
 	}
 	stop := last(t, got.lines)
@@ -87,7 +87,7 @@ func TestStall_DefersLossAndStats(t *testing.T) {
 		return Config{StatsInterval: 100 * time.Millisecond}, source, sink
 	})
 	var s []string
-	for _, each := range summary(got.lines) {
+	for _, each := range inWords(got.lines) {
 		if !strings.HasPrefix(each, "loss ring_full 2") { // one in every turn after the stall
 			s = append(s, each)
 		}
@@ -133,7 +133,7 @@ func TestStall_UntilEnd(t *testing.T) {
 			&fakeSource{turns: [][][]byte{samples(3)}, left: samples(5)[3:]}, &fakeSink{full: true}
 	})
 	want := []string{"start", "loss queue_full 5+0+0", "stats", "stop"}
-	if s := summary(got.lines); got.err != nil || !slices.Equal(s, want) {
+	if s := inWords(got.lines); got.err != nil || !slices.Equal(s, want) {
 		t.Errorf("got  %q, %v\nwant %q", s, got.err, want)
 	}
 	if stop := last(t, got.lines); stop.Read != 5 || stop.LostQueueFull != 5 || stop.Written != 0 {
@@ -152,7 +152,7 @@ func TestStall_CountOfRead(t *testing.T) {
 		return Config{Count: 5}, source, sink
 	})
 	want := []string{"start", "transition 1", "loss queue_full 2+0+0", "transition 4", "transition 5", "stop"}
-	if s := summary(got.lines); !slices.Equal(s, want) {
+	if s := inWords(got.lines); !slices.Equal(s, want) {
 		t.Errorf("got  %q\nwant %q", s, want)
 	}
 	if stop := last(t, got.lines); stop.Read != 6 || stop.Dropped != 1 || stop.Written != 3 || stop.LostQueueFull != 2 {
@@ -174,7 +174,7 @@ func TestStall_UnselectedNotLost(t *testing.T) {
 			source := &fakeSource{turns: [][][]byte{{sample(1), end(2, time.Second)}}, whenIdle: stop}
 			return Config{Outputs: selecting(tt.only)}, source, &fakeSink{full: true}
 		})
-		if s := summary(got.lines); !slices.Equal(s, tt.want) {
+		if s := inWords(got.lines); !slices.Equal(s, tt.want) {
 			t.Errorf("--only %q gives %q, want %q", tt.only, s, tt.want)
 		}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/summary"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -82,11 +83,24 @@ type Monitor interface {
 	Finish() []detect.Alert
 }
 
+// Summary sums up the connections that end; [*summary.Summary] is one.
+type Summary interface {
+	// Add takes a connection with its last transition, once it is decided how it ended. It must not keep the values.
+	Add(last *tcp.Transition, c *tcp.Connection)
+	// Due is when Rows may have something, unless the wall clock is set.
+	Due() time.Time
+	// Rows returns the rows of the windows that are over at now. It is called once a turn.
+	Rows(now time.Time) []summary.Row
+	// Finish returns the rows of all windows. It is called once, at the end.
+	Finish(now time.Time) []summary.Row
+}
+
 // Config is what Run needs.
 type Config struct {
 	Source  Source
 	Outputs []Output     // one at least
 	Monitor Monitor      // nil: no alerts
+	Summary Summary      // nil: no summary records
 	Names   Names        // nil: no names of containers and pods
 	Start   record.Start // Run sets its Time
 	// Started is called once each output has its start record; an error ends the run. nil: nothing to do.
@@ -259,6 +273,9 @@ func (l *loop) turn() error {
 		l.writeAlerts(l.Monitor.Alerts())
 		l.outs.detection(l.Monitor)
 	}
+	if err := l.writeSummary(); err != nil {
+		return err
+	}
 	if err := l.outs.endTurn(); err != nil {
 		return err
 	}
@@ -356,8 +373,13 @@ func (l *loop) finish(ctx context.Context, reason string) error {
 	if err := l.readCounters(true); err != nil {
 		return err
 	}
+	if l.Summary != nil {
+		if err := l.outs.summaries(l.Summary.Finish(time.Now())); err != nil {
+			return err
+		}
+	}
 	l.closeAlerts()
-	l.outs.losses(true) // of alerts
+	l.outs.losses(true) // of alerts and summaries
 	if l.StatsInterval > 0 {
 		for _, w := range l.outs.writers {
 			w.stats()
@@ -373,6 +395,14 @@ func (l *loop) finish(ctx context.Context, reason string) error {
 		return err
 	}
 	return l.outs.drain(nil)
+}
+
+// writeSummary writes the rows of the windows that are over.
+func (l *loop) writeSummary() error {
+	if l.Summary == nil {
+		return nil
+	}
+	return l.outs.summaries(l.Summary.Rows(time.Now()))
 }
 
 // readRest reads until the ring is empty. The last transition of Config.Count may be

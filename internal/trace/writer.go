@@ -9,6 +9,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/selection"
+	"github.com/tcpshift/tcpshift/internal/summary"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -28,6 +29,7 @@ type recordWriter struct {
 
 	selected                         map[string]bool // record types; nil: all
 	transitions, connections, alerts bool            // selected
+	summaries                        bool            // selected
 
 	selection  *selection.Selection // of the records of these types; nil: all
 	openAlerts map[string]bool      // written and not closed, by id; only if selection selects by names
@@ -59,6 +61,7 @@ func newRecordWriter(cfg *Config, o *Output, t *totals, notify func(message stri
 	if w.selection != nil && w.selection.ByNames() {
 		w.openAlerts = make(map[string]bool)
 	}
+	w.summaries = w.selects("summary")
 	return w
 }
 
@@ -167,6 +170,19 @@ func (w *recordWriter) alert(a *detect.Alert) {
 		return
 	}
 	w.stream.Lines = w.numbered().Alert(w.stream.Lines, a)
+}
+
+// summary writes a row, or counts it as lost.
+func (w *recordWriter) summary(r *summary.Row) error {
+	switch {
+	case !w.summaries:
+		return nil
+	case w.stream.Stalled():
+		w.account.lostSummaries++
+		return nil
+	}
+	w.stream.Lines = w.numbered().Summary(w.stream.Lines, r)
+	return w.stream.FlushBatch()
 }
 
 // losses writes what has been lost and not yet reported, one record per cause. It notifies the operator of the

@@ -56,6 +56,9 @@ func (t *Table[K, V]) evict(own *share[K, V]) *Entry[K, V] {
 	e := s.entries[0] // it is not pinned: see canEvict
 	heap.Pop(&s.entries)
 	s.evicted = rememberEvicted
+	if t.onEvict != nil {
+		t.onEvict(e)
+	}
 	t.quotas[s.user.Quota]--
 	delete(t.index, e.Key)
 	return e

@@ -24,6 +24,7 @@ type Table[K comparable, V any] struct {
 	entries []*Entry[K, V]
 	pins    int // entries that are pinned
 	evicted uint64
+	onEvict func(e *Entry[K, V]) // nil: nobody wants to know
 
 	shares  map[User]*share[K, V]
 	quotas  map[uint32]int // number of entries by User.Quota
@@ -56,6 +57,10 @@ func (t *Table[K, V]) Len() int { return len(t.entries) }
 
 // Evicted is how many keys were replaced so far because the table was full.
 func (t *Table[K, V]) Evicted() uint64 { return t.evicted }
+
+// OnEvict sets a function that gets each entry before a new key replaces it. It must not use the
+// table, nor keep the entry.
+func (t *Table[K, V]) OnEvict(f func(e *Entry[K, V])) { t.onEvict = f }
 
 // Entries returns all entries, in no order. The slice is the table's own: it must not
 // be changed, and is valid until the next GetOrInsert of a new key or the next Sweep.

@@ -1,0 +1,79 @@
+package summary
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// Failures are the ways to end that count as a failure, in the order of [Totals.Failed].
+var Failures = [...]tcp.ClosedBy{
+	tcp.ClosedByResetSent, tcp.ClosedByResetReceived, tcp.ClosedByTimeout, tcp.ClosedByAbort, tcp.ClosedByRefused,
+	tcp.ClosedByNoPort, tcp.ClosedByAddressInUse,
+}
+
+// Row sums up the connections of one owner with one peer that have ended in one window.
+type Row struct {
+	Start, End time.Time // of the window; End does not belong to it
+	Role       tcp.Role
+	// Other means that the row sums up the connections of this role that have no row of their own. The fields up
+	// to Port are zero then.
+	Other bool
+
+	OwnerKnown     bool // false: the next four are zero
+	Service        string
+	ServiceClaimed bool // a user other than root may have chosen Service
+	Comm           tcp.Comm
+	Cgroup         *tcp.Cgroup // nil: not known
+
+	Peer netip.Addr // invalid: not known, or a listener
+	Port uint16     // the peer's; the local one of servers and listeners; 0: not known
+
+	Totals
+	Duration, RTT Quantiles
+}
+
+// Totals are sums over connections.
+type Totals struct {
+	Connections uint64
+	Sent        uint64 // bytes of payload
+	Received    uint64 // bytes of payload
+	Retransmits uint64 // segments
+	TimeWaits   uint64 // connections that left a TIME_WAIT
+	Failed      [len(Failures)]uint64
+}
+
+func (s *Totals) add(last *tcp.Transition, c *tcp.Connection) {
+	s.Connections++
+	s.Sent += c.Sent
+	s.Received += c.Received
+	s.Retransmits += uint64(c.Retransmits)
+	if last.New == tcp.TimeWait {
+		s.TimeWaits++
+	}
+	for i, by := range Failures {
+		if c.ClosedBy == by {
+			s.Failed[i]++
+		}
+	}
+}
+
+func (s *Totals) merge(o *Totals) {
+	s.Connections += o.Connections
+	s.Sent += o.Sent
+	s.Received += o.Received
+	s.Retransmits += o.Retransmits
+	s.TimeWaits += o.TimeWaits
+	for i := range o.Failed {
+		s.Failed[i] += o.Failed[i]
+	}
+}
+
+// Quantiles are the median and the 99th percentile, within 1 %.
+type Quantiles struct {
+	Known    bool // false: no connection has the value
+	P50, P99 time.Duration
+}
+
+func isService(role tcp.Role) bool { return role == tcp.RoleServer || role == tcp.RoleListener }

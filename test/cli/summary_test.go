@@ -1,0 +1,132 @@
+package cli_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/tcpshift/tcpshift/test/tcplab"
+)
+
+// sums are the keys of summary records that are sums over connection records.
+var sums = []string{
+	"connections", "sent_bytes", "received_bytes", "retransmits", "time_waits", "failed_reset_sent", "failed_reset_received",
+	"failed_timeout", "failed_abort", "failed_refused", "failed_no_port", "failed_address_in_use",
+}
+
+// addEnd adds a connection record to sums.
+func addEnd(total map[string]float64, end map[string]any) {
+	total["connections"]++
+	for _, key := range []string{"sent_bytes", "received_bytes", "retransmits"} {
+		total[key] += end[key].(float64)
+	}
+	if end["final_state"] == "TIME_WAIT" {
+		total["time_waits"]++
+	}
+	if by, known := end["closed_by"].(string); known && by != "local" && by != "peer" {
+		total["failed_"+by]++
+	}
+}
+
+// groupOf names the row to which a record belongs, as docs/output.md defines it.
+func groupOf(r map[string]any) string {
+	port := r["peer_port"]
+	if r["role"] != "client" {
+		port = r["local_port"]
+	}
+	peer := r["peer_addr"]
+	if r["role"] == "listener" {
+		peer = nil
+	}
+	return fmt.Sprint(r["comm"], " ", r["cgroup"], " ", r["role"], " ", peer, " ", port)
+}
+
+// The rows of a summary, by owner, role, peer and port, have the sums of the connection records of the
+// same stream, in all windows together. Several processes make connections that end in several ways.
+func TestSummary_SumsOfConnections(t *testing.T) {
+	s := newTraffic(t)
+	tr := startTracer(t, append(s.byNetns(), "--summary", "1s", "--only", "connection,summary,loss"))
+	s.makeConnections()
+	listener := s.n.Listen(tcplab.V4.At(7100))
+	for range 40 {
+		client := s.n.Dial(tcplab.V4.At(7100))
+		child := listener.Accept()
+		client.Close()
+		child.Close()
+	}
+	listener.Close()
+	// Refused, by processes with a name of their own.
+	for port := range 20 {
+		cmd := exec.Command("bash", "-c", fmt.Sprintf("exec 3<>/dev/tcp/127.0.0.1/%d", 1+port%4))
+		s.n.Do(func() { _ = cmd.Run() })
+	}
+	s.n.Settle(0)
+	stream := tr.stop()
+	want, got := make(map[string]map[string]float64), make(map[string]map[string]float64)
+	of := func(all map[string]map[string]float64, group string) map[string]float64 {
+		if all[group] == nil {
+			all[group] = make(map[string]float64)
+			for _, key := range sums {
+				all[group][key] = 0
+			}
+		}
+		return all[group]
+	}
+	windows := make(map[string]bool)
+	for _, r := range stream.records {
+		var members map[string]any
+		if err := json.Unmarshal([]byte(r.line), &members); err != nil {
+			t.Fatal(err)
+		}
+		switch r.Type {
+		case "connection":
+			addEnd(of(want, groupOf(members)), members)
+		case "summary":
+			total := of(got, groupOf(members))
+			for _, key := range sums {
+				total[key] += members[key].(float64)
+			}
+			windows[r.Time] = true
+		case "loss":
+			t.Errorf("a loss: %s", r.line)
+		}
+	}
+	if len(want) < 10 {
+		t.Errorf("only %d groups: %q", len(want), slices.Sorted(maps.Keys(want)))
+	}
+	if !maps.EqualFunc(got, want, maps.Equal[map[string]float64, map[string]float64]) {
+		t.Errorf("the rows have the sums\n%v\nthe connection records\n%v", got, want)
+	}
+}
+
+// A summary needs no other record: the kernel emits the ends, and the output has the rows only.
+func TestSummary_Only(t *testing.T) {
+	s := newTraffic(t)
+	path := t.TempDir() + "/records"
+	tr := launch(t, append(s.byNetns(), "--summary", "1h", "--only", "summary", "--output", path))
+	awaitFile(t, path)
+	s.makeConnections()
+	tr.signal(syscall.SIGTERM)
+	r := tr.wait()
+	r.mustEnd(t, 0)
+	written, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream := parseStream(t, result{stdout: string(written)})
+	rows := stream.of("summary")
+	if len(rows) == 0 || len(rows) != len(stream.records)-2 {
+		t.Errorf("the stream is\n%s", written)
+	}
+	for _, row := range rows {
+		if !strings.Contains(row.line, `"window_ns":`) {
+			t.Errorf("not a whole row: %s", row.line)
+		}
+	}
+}
