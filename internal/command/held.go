@@ -57,7 +57,10 @@ func execute(args []string) error {
 	}
 	if err != nil {
 		if refused, ok := errors.AsType[*exec.Error](err); ok {
-			err = refused.Err
+			err = refused.Err // the name stands in the message once
+		}
+		if errno, ok := errors.AsType[syscall.Errno](err); ok {
+			err = errno
 		}
 		return fmt.Errorf("run %q: %w", args[0], err)
 	}
