@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -16,13 +17,15 @@ import (
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/snapshot"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 type snapshotOptions struct {
 	formatOptions
 	output string // path
 	follow bool
-	filter filter.Filter // its NewStates are those of the sockets
+	filter filter.Filter   // its NewStates are those of the sockets
+	count  []tcp.SocketKey // none: the sockets are listed
 }
 
 func newSnapshot(s *signals) *cobra.Command {
@@ -42,6 +45,7 @@ func newSnapshot(s *signals) *cobra.Command {
 	addLabelFlag(flags, &o.formatOptions)
 	addFilterFlags(flags, &o.filter)
 	flags.Var(list(&o.filter.NewStates, "STATE,...", filter.ParseState), "state", "state that the socket has, such as TIME_WAIT")
+	flags.Var(list(&o.count, "KEY,...", parseSocketKey), "count-by", "instead of the sockets, write how many have the same values of these keys, most first: "+strings.Join(socketKeyNames(), ", "))
 	return cmd
 }
 
@@ -77,7 +81,26 @@ func (o *snapshotOptions) take(w snapshot.Writer) error {
 	}
 	namespaces = slices.DeleteFunc(namespaces, func(n netns.Namespace) bool { return !o.filter.MatchesNetns(n.Inode) })
 	enc := newEncoder(o.format, o.schema, o.labels, o.fields, textEncoder(o.color, o.output))
+	if len(o.count) > 0 {
+		return snapshot.Count(namespaces, &o.filter, o.count, enc, w)
+	}
 	return snapshot.Take(namespaces, &o.filter, enc, w)
+}
+
+func socketKeyNames() (names []string) {
+	for _, key := range tcp.SocketKeys() {
+		names = append(names, key.String())
+	}
+	return names
+}
+
+func parseSocketKey(s string) (tcp.SocketKey, error) {
+	for _, key := range tcp.SocketKeys() {
+		if s == key.String() {
+			return key, nil
+		}
+	}
+	return 0, fmt.Errorf("%q is not a key: use %s", s, strings.Join(socketKeyNames(), ", "))
 }
 
 // signalWriter writes until a signal comes.

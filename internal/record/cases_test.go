@@ -34,10 +34,12 @@ var goldenFiles = map[string][]goldenCase{
 	"connection": connectionCases(),
 	"socket":     socketCases(),
 	"alert":      alertCases(),
-	"summary":    summaryCases(),
-	"stats":      statsCases(),
-	"loss":       lossCases(),
-	"stop":       stopCases(),
+
+	"socket_count": socketCountCases(),
+	"summary":      summaryCases(),
+	"stats":        statsCases(),
+	"loss":         lossCases(),
+	"stop":         stopCases(),
 }
 
 var goldenLabels = []Label{

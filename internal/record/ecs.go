@@ -26,15 +26,16 @@ func NewECS(labels []Label) *ECS { return &ECS{newMapped(labels)} }
 // The members that all records of one type have: the categories, and event.action, which
 // names what happened. event.type follows from the record in a transition and a connection.
 const (
-	ecsTransition = ecsAbout + `"event","event.dataset":"tcpshift.transition","event.category":["network"],"event.action":"state_changed"`
-	ecsConnection = ecsAbout + `"event","event.dataset":"tcpshift.connection","event.category":["network"],"event.action":"connection_ended"`
-	ecsSocket     = ecsAbout + `"state","event.dataset":"tcpshift.socket","event.category":["network"],"event.type":["info"],"event.action":"socket_listed"`
-	ecsAlert      = ecsAbout + `"alert","event.dataset":"tcpshift.alert","event.category":["network"],"event.type":["info"]`
-	ecsSummary    = ecsAbout + `"metric","event.dataset":"tcpshift.summary","event.category":["network"],"event.type":["info"],"event.action":"connections_summed"`
-	ecsStats      = ecsAbout + `"metric","event.dataset":"tcpshift.stats","event.category":["network"],"event.type":["info"],"event.action":"events_counted"`
-	ecsLoss       = ecsAbout + `"pipeline_error","event.dataset":"tcpshift.loss","event.category":["network"],"event.type":["info"],"event.action":"events_lost"`
-	ecsStart      = ecsAbout + `"event","event.dataset":"tcpshift.start","event.category":["process"],"event.type":["start"],"event.action":"tracer_started"`
-	ecsStop       = ecsAbout + `"event","event.dataset":"tcpshift.stop","event.category":["process"],"event.type":["end"],"event.action":"tracer_stopped"`
+	ecsTransition  = ecsAbout + `"event","event.dataset":"tcpshift.transition","event.category":["network"],"event.action":"state_changed"`
+	ecsConnection  = ecsAbout + `"event","event.dataset":"tcpshift.connection","event.category":["network"],"event.action":"connection_ended"`
+	ecsSocket      = ecsAbout + `"state","event.dataset":"tcpshift.socket","event.category":["network"],"event.type":["info"],"event.action":"socket_listed"`
+	ecsAlert       = ecsAbout + `"alert","event.dataset":"tcpshift.alert","event.category":["network"],"event.type":["info"]`
+	ecsSummary     = ecsAbout + `"metric","event.dataset":"tcpshift.summary","event.category":["network"],"event.type":["info"],"event.action":"connections_summed"`
+	ecsSocketCount = ecsAbout + `"metric","event.dataset":"tcpshift.socket_count","event.category":["network"],"event.type":["info"],"event.action":"sockets_counted"`
+	ecsStats       = ecsAbout + `"metric","event.dataset":"tcpshift.stats","event.category":["network"],"event.type":["info"],"event.action":"events_counted"`
+	ecsLoss        = ecsAbout + `"pipeline_error","event.dataset":"tcpshift.loss","event.category":["network"],"event.type":["info"],"event.action":"events_lost"`
+	ecsStart       = ecsAbout + `"event","event.dataset":"tcpshift.start","event.category":["process"],"event.type":["start"],"event.action":"tracer_started"`
+	ecsStop        = ecsAbout + `"event","event.dataset":"tcpshift.stop","event.category":["process"],"event.type":["end"],"event.action":"tracer_stopped"`
 
 	ecsAbout = `,"ecs.version":"` + ECSVersion + `","event.kind":`
 )

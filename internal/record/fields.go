@@ -103,6 +103,11 @@ func (f *fieldsEncoder) Socket(dst []byte, s *tcp.Socket) []byte {
 	return f.cut(f.SocketEncoder.Socket(dst, s), len(dst))
 }
 
+// SocketCount implements [SocketEncoder].
+func (f *fieldsEncoder) SocketCount(dst []byte, c *tcp.SocketCount, by []tcp.SocketKey) []byte {
+	return f.cut(f.SocketEncoder.SocketCount(dst, c, by), len(dst))
+}
+
 // cut removes the members that are not kept from the line that begins at from, which must end lines.
 func (f *fieldsEncoder) cut(lines []byte, from int) []byte {
 	_, end := f.cutObject(lines, from, from)

@@ -20,14 +20,15 @@ func NewOTel(labels []Label) *OTel { return &OTel{newMapped(labels)} }
 // The severity and the event name of each type. The numbers are those of the log data model:
 // 9 is INFO, 13 WARN, and 18, ERROR2, stands for the syslog severity "critical".
 const (
-	otelStart      = otelInfo + `start"`
-	otelTransition = otelInfo + `transition"`
-	otelConnection = otelInfo + `connection"`
-	otelSocket     = otelInfo + `socket"`
-	otelSummary    = otelInfo + `summary"`
-	otelStats      = otelInfo + `stats"`
-	otelStop       = otelInfo + `stop"`
-	otelLoss       = otelWarning + `loss"`
+	otelStart       = otelInfo + `start"`
+	otelTransition  = otelInfo + `transition"`
+	otelConnection  = otelInfo + `connection"`
+	otelSocket      = otelInfo + `socket"`
+	otelSummary     = otelInfo + `summary"`
+	otelSocketCount = otelInfo + `socket_count"`
+	otelStats       = otelInfo + `stats"`
+	otelStop        = otelInfo + `stop"`
+	otelLoss        = otelWarning + `loss"`
 
 	otelInfo     = `,"severity_number":9,"severity_text":"info","event_name":"tcpshift.`
 	otelWarning  = `,"severity_number":13,"severity_text":"warning","event_name":"tcpshift.`

@@ -30,6 +30,10 @@ type SocketEncoder interface {
 	Header(dst []byte) []byte
 	// Socket appends a socket record.
 	Socket(dst []byte, s *tcp.Socket) []byte
+	// CountHeader appends the header of the format for counts by these keys, if it has one.
+	CountHeader(dst []byte, by []tcp.SocketKey) []byte
+	// SocketCount appends a socket_count record of a group by these keys.
+	SocketCount(dst []byte, c *tcp.SocketCount, by []tcp.SocketKey) []byte
 }
 
 // NewEncoder returns the NDJSON encoder of a schema, which appends the labels, in their order, to

@@ -56,6 +56,7 @@ type snapshot struct {
 	event   decode.Event
 	buf     []byte
 	seq     uint64
+	counter *counter // nil: the sockets are listed, and not counted
 }
 
 func (s *snapshot) handle(sample []byte, keepalive time.Duration) error {
@@ -82,6 +83,10 @@ func (s *snapshot) socket(socket tcp.Socket) {
 	socket.Time = s.now
 	if info, known := s.cgroups.Get(socket.CgroupID); known {
 		socket.Cgroup = (*tcp.Cgroup)(info)
+	}
+	if s.counter != nil {
+		s.counter.add(&socket)
+		return
 	}
 	s.seq++
 	s.enc.SetSeq(s.seq)

@@ -1,0 +1,102 @@
+package tcp
+
+import "time"
+
+// SocketKey is a property by which the sockets of a snapshot are counted.
+type SocketKey uint8
+
+// The keys, in the order of a record.
+const (
+	KeyState SocketKey = iota
+	KeyNetns
+	KeyLocal // address and port
+	KeyLocalPort
+	KeyPeer // address and port
+	KeyPeerAddr
+	KeyPID
+	KeyComm
+	KeyUID
+	KeyContainer
+	socketKeys
+)
+
+var socketKeyNames = [socketKeys]string{
+	KeyState: "state", KeyNetns: "netns", KeyLocal: "local", KeyLocalPort: "local_port", KeyPeer: "peer", KeyPeerAddr: "peer_addr",
+	KeyPID: "pid", KeyComm: "comm", KeyUID: "uid", KeyContainer: "container",
+}
+
+// String gives the name of the key.
+func (k SocketKey) String() string { return socketKeyNames[k] }
+
+// SocketKeys returns all keys.
+func SocketKeys() []SocketKey {
+	keys := make([]SocketKey, socketKeys)
+	for i := range keys {
+		keys[i] = SocketKey(i)
+	}
+	return keys
+}
+
+// SocketGroup is what the sockets that are counted together have in common: the values of some keys.
+// What is not a key, or not known, is zero. It is comparable.
+type SocketGroup struct {
+	State       State
+	Netns       uint32
+	Local, Peer Endpoint
+	PID         uint32
+	Comm        Comm
+	CommKnown   bool
+	UID         uint32
+	UIDKnown    bool
+	Container   string
+}
+
+// SocketCount is how many sockets of a snapshot are in a group.
+type SocketCount struct {
+	Time time.Time
+	SocketGroup
+	Other   bool // the sockets of all groups that are not counted on their own; SocketGroup is zero
+	Sockets uint64
+}
+
+// GroupOf returns the group of a socket by these keys. A timewait socket has no user.
+func GroupOf(s *Socket, by []SocketKey) (g SocketGroup) {
+	for _, key := range by {
+		g.set(key, s)
+	}
+	return g
+}
+
+func (g *SocketGroup) set(key SocketKey, s *Socket) {
+	switch key {
+	case KeyState:
+		g.State = s.New
+	case KeyNetns:
+		g.Netns = s.Netns
+	case KeyLocal:
+		g.Local = s.Local
+	case KeyLocalPort:
+		g.Local.Port = s.Local.Port
+	case KeyPeer:
+		g.Peer = s.Peer
+	case KeyPeerAddr:
+		g.Peer.Addr = s.Peer.Addr
+	case KeyUID:
+		if s.New != TimeWait {
+			g.UID, g.UIDKnown = s.UID, true
+		}
+	case KeyContainer:
+		if s.Cgroup != nil && s.New != TimeWait {
+			g.Container = s.Cgroup.Container
+		}
+	case KeyPID, KeyComm:
+		if s.Owner.Source == PIDUnknown {
+			return
+		}
+		if key == KeyPID {
+			g.PID = s.Owner.PID
+		} else {
+			g.Comm, g.CommKnown = s.Owner.Comm, true
+		}
+	}
+}
