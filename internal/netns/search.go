@@ -142,7 +142,7 @@ func (s *Search) Add(n Namespace) {
 	}
 }
 
-// forgetSome forgets an eighth of the paths, whichever: most of them may be of namespaces that are gone, or of
+// forgetSome forgets an arbitrary eighth of the paths: most of them may be of namespaces that are gone, or of
 // a user who holds very many. One that is still needed is found again by the next walk.
 func (s *Search) forgetSome() {
 	left := maxSearched / 8

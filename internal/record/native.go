@@ -41,7 +41,7 @@ func (n *Native) SetSample(count uint64) { n.sample = count }
 
 // endEvent is end for a record of a socket, which may be one of a sample.
 func (n *Native) endEvent(o object, t *tcp.Transition) []byte {
-	if n.sample != 0 && t.IsSampled() {
+	if n.sample != 0 && t.SampleApplies() {
 		o = o.uint("sampled", n.sample)
 	}
 	return n.end(o)

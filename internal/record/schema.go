@@ -57,8 +57,9 @@ type OriginEncoder interface {
 
 // SamplingEncoder is an Encoder whose records can report that they belong to a sample.
 type SamplingEncoder interface {
-	// SetSample adds n to the transitions and connections of sockets that are one of n, see
-	// [tcp.Transition.IsSampled]. It must be called before the first record.
+	// SetSample adds the key sampled, with the value n, to the transitions and connections of all
+	// sockets to which a sample applies ([tcp.Transition.SampleApplies]). It must be called before
+	// the first record.
 	SetSample(n uint64)
 }
 
@@ -102,7 +103,7 @@ func (m *mappedEncoder) SetSample(n uint64) { m.sample = n }
 
 // sampled appends the size of the sample that the socket is one of.
 func (m *mappedEncoder) sampled(o object, t *tcp.Transition) object {
-	if m.sample != 0 && t.IsSampled() {
+	if m.sample != 0 && t.SampleApplies() {
 		return o.uint("tcpshift.sampled", m.sample)
 	}
 	return o

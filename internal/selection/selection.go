@@ -22,8 +22,8 @@ type Selection struct {
 	MinBytes    uint64         // of connections, sent and received together; 0: any
 	Errors      []tcp.Errno    // of transitions and connections
 
-	// Sample is N: of N sockets, one has its transitions and its connection written, on average; 0 or
-	// 1: all. See [inSample].
+	// Sample is the N of a sample of 1/N: the transitions and the connection of one socket in N, on
+	// average, are written; 0 or 1: those of all sockets. See [inSample].
 	Sample uint64
 
 	// Of transitions and connections by their owner, of alerts by their service.
@@ -48,7 +48,7 @@ func (s *Selection) ByNames() bool { return len(s.Containers) > 0 || len(s.Pods)
 
 // Transition reports whether a transition, or the end of a TIME_WAIT, is written.
 func (s *Selection) Transition(t *tcp.Transition) bool {
-	return (s.Sample <= 1 || !t.IsSampled() || inSample(t.Cookie, s.Sample)) &&
+	return (s.Sample <= 1 || !t.SampleApplies() || inSample(t.Cookie, s.Sample)) &&
 		(len(s.Errors) == 0 || slices.Contains(s.Errors, t.Error)) && s.matchesNames(t.Cgroup)
 }
 

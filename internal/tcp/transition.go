@@ -254,8 +254,8 @@ func (t *Transition) IsSelfTransition() bool {
 	return t.Old == t.KernelNew()
 }
 
-// IsSampled reports whether a sample of sockets decides about this one: listeners are in every
+// SampleApplies reports whether a sample of sockets decides about this one: listeners are in every
 // sample, because there are few and each stands for many connections.
-func (t *Transition) IsSampled() bool {
+func (t *Transition) SampleApplies() bool {
 	return t.Role != RoleListener
 }
