@@ -409,3 +409,28 @@ func TestBindExhaustion_OneAlertWithFailures(t *testing.T) {
 		}
 	}
 }
+
+// While all ports are bound the occupancy is their number, also when no connect() has failed lately.
+func TestPortExhaustion_AllBoundAndNoFailureLately(t *testing.T) {
+	h := newHost(t, 20, Config{UpdateInterval: time.Second})
+	h.pass(time.Second)
+	for port := range uint16(20) {
+		h.bindAndConnect(to(80), 20000+port, process(100, "holder"))
+	}
+	h.emit(to(9000), 0, curl, tcp.Close, tcp.SynSent)
+	h.emit(to(9000), 0, curl, tcp.SynSent, tcp.Close)
+	h.pass(8 * time.Second)
+	updates := 0
+	for _, a := range only(h.alerts, "port_exhaustion", Update) {
+		if a.Peer.Port != 9000 {
+			continue
+		}
+		updates++
+		if a.Capacity != 20 || a.Occupancy != 20 || !a.Exhausts {
+			t.Errorf("%d of %d, exhausted %v", a.Occupancy, a.Capacity, a.Exhausts)
+		}
+	}
+	if updates < 5 {
+		t.Errorf("there are %d updates", updates)
+	}
+}

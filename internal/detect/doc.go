@@ -26,6 +26,7 @@
 //	culprit.go           which of them does an alert name?
 //	time_wait_storm.go   when is a storm of TIME_WAITs certain enough for an alert?
 //	port_storm.go        the storm that exhausts a client's local ports
+//	attainable.go        is tcp_max_tw_buckets reached before the last port?
 //	bucket_storm.go      the storm that reaches tcp_max_tw_buckets
 //	exhaustion.go        connects that found no local port: which alert reports them?
 //	port_exhaustion.go   the alert about those that no TIME_WAIT causes

@@ -276,3 +276,27 @@ func TestExhaustion_PortsBeforeBuckets(t *testing.T) {
 		t.Errorf("%d alerts about tcp_max_tw_buckets: %v", buckets, h.phases())
 	}
 }
+
+// A connect() that finds no port refutes the range of ports that is assumed while the namespace cannot be read, unless
+// that many are taken: then the alert has no capacity.
+func TestExhaustion_OfAnUnknownRange(t *testing.T) {
+	h := newHost(t, 100, Config{})
+	h.engine.Update(h.now, testNetns, nil)
+	h.attempts(to(80), 101)
+	h.pass(countWait + 100*time.Millisecond)
+	for _, a := range h.engine.Finish(h.now) {
+		h.take(a)
+	}
+	if a := h.theOnly("port_exhaustion"); a.Capacity != 100 {
+		t.Errorf("the limits were read, and the alert has a capacity of %d", a.Capacity)
+	}
+	e := New(Config{}, h.now)
+	e.Update(h.now, testNetns, nil)
+	h.engine = e
+	h.attempts(to(80), 1)
+	h.now += countWait + 100*time.Millisecond
+	opened := only(e.Tick(h.now), "port_exhaustion", Open)
+	if len(opened) != 1 || opened[0].Capacity != 0 || opened[0].Failures != 1 {
+		t.Errorf("%+v, want one without a capacity", opened)
+	}
+}

@@ -69,6 +69,9 @@ type namespace struct {
 	bindFailures   uint64        // failed connects that such an alert reports
 	boundOutAt     time.Duration // the last failed connect() that an alert about its destination reports; 0: there was none
 
+	reusing   int   // see tracker.reusing
+	reusingAt int64 // tracker.swept when they were counted
+
 	countedAt    time.Duration // when the engine got the kernel's count of all TIME_WAITs; 0: never
 	kernelExcess float64       // by how much that count was above the model of notReusable; negative: below
 	opensSince   time.Duration // since when an alert about tcp_max_tw_buckets is due; 0: it is not

@@ -126,9 +126,10 @@ func (d portExhaustion) describe(key destination, x *exhaustion) Finding {
 	capacity := ns.portsFor(&e.Value)
 	if capacity == 0 { // all are bound
 		capacity = ns.bindCount
+		f.Occupancy = uint64(capacity)
 	}
-	if capacity == 0 {
-		return f
+	if capacity == 0 || ns.limits.Assumed && float64(f.Occupancy) < exhaustedShare*float64(capacity) {
+		return f // the kernel has refused a port: the assumption is wrong
 	}
 	f.Capacity, f.CapacityKind = uint64(capacity), EphemeralPorts
 	if f.Occupancy = min(f.Occupancy, f.Capacity); f.Exhausts {

@@ -75,8 +75,8 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], x *exhaust
 	model := ns.modelFor(d.now, e.Key, u)
 	f := u.Forecast(model, capacity)
 	d.suspectWaiting(ns, u, model, capacity)
-	if !fails && f.Occupancy < exhaustedShare*capacity && ns.attainable(d.now, u, u.TimeWaits(model))+u.Connections(model) < capacity {
-		return false // tcp_max_tw_buckets is reached before
+	if !fails && f.Occupancy < exhaustedShare*capacity && d.reachesBucketsFirst(e.Key, u, ns, capacity-u.Connections(model), u.TimeWaits(model)) {
+		return false
 	}
 	if fails || isSuspected(f) {
 		ns.suspectedAt = d.now
@@ -217,22 +217,6 @@ func (tr *tracker) portCapacity(key destination, use *destinationUse) (float64, 
 		return 0, ns // the kernel never keeps so many TIME_WAITs
 	}
 	return float64(capacity), ns
-}
-
-// attainable is how many TIME_WAITs a destination can get at most, which has some now. Once the namespace
-// has tcp_max_tw_buckets of them, each that ends makes room for a new one of any destination: each
-// destination gets a share by how many it creates.
-func (ns *namespace) attainable(now time.Duration, u *destinationUse, has float64) float64 {
-	most := float64(ns.limits.MaxTimeWaits)
-	ns.notReusable.Advance(now)
-	ns.reusable.Advance(now)
-	created, all := u.CreatedWithin(rate.MaxWindow), ns.notReusable.CreatedWithin(rate.MaxWindow)+ns.reusable.CreatedWithin(rate.MaxWindow)
-	if created == 0 || created >= all {
-		return most
-	}
-	share := float64(created) / float64(all)
-	others := max(float64(ns.limits.TimeWaits), ns.notReusable.TimeWaits(ns.model()))
-	return max(share*most, has+share*max(0, most-others))
 }
 
 func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *namespace, forecast rate.Forecast) Finding {

@@ -27,6 +27,7 @@ type simKernel struct {
 	cookie       uint64
 	timers       [simTimers][]simTimer // by step
 	timeWaitsIn  simCount              // that were created
+	timeWaitsOut simCount              // that have ended
 	boundIn      simCount              // ports that bind() has taken
 	// emit reports whether the transition has reached the engine, or will.
 	emit func(s *simSocket, t *tcp.Transition) bool
@@ -103,6 +104,7 @@ func (k *simKernel) addDestination(local, peer netip.Addr, port uint16, server b
 func (k *simKernel) pass() {
 	k.now += simStep
 	k.timeWaitsIn.advance()
+	k.timeWaitsOut.advance()
 	k.boundIn.advance()
 	for _, d := range k.destinations {
 		for _, c := range d.counts() {
@@ -142,6 +144,7 @@ func (k *simKernel) remove(s *simSocket) {
 	s.index = -1
 	if s.state == tcp.TimeWait || s.state == tcp.FinWait2 {
 		k.timeWaits--
+		k.timeWaitsOut.add(1)
 	}
 	if s.bound {
 		k.bound[s.port]--

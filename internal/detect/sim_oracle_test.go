@@ -314,7 +314,27 @@ func (o *simOracle) mustWarn(d *simDestination, u *simUse) bool {
 	}
 	holds := o.holdsOf(d, false)
 	in := u.exhaustedIn(least, capacity, holds)
+	if o.bucketsFullIn() <= in+time.Second {
+		return false // tcp_max_tw_buckets is reached before
+	}
 	return in <= 14*time.Second && u.occupied() >= 0.75*u.capacity && float64(u.timeWaits) >= 0.55*u.occupied()
+}
+
+// bucketsFullIn is when the namespace has tcp_max_tw_buckets TIME_WAITs, with 5 % less of them, if their number
+// grows as fast as within the last seconds.
+func (o *simOracle) bucketsFullIn() time.Duration {
+	k, growth := o.r.k, 0.0
+	for _, window := range []time.Duration{2 * time.Second, 4 * time.Second, rate.MaxWindow} {
+		growth = max(growth, float64(k.timeWaitsIn.within(window)-k.timeWaitsOut.within(window))/window.Seconds())
+	}
+	free := 0.95*float64(k.limits.MaxTimeWaits) - float64(k.timeWaits)
+	switch {
+	case free <= 0:
+		return 0
+	case growth == 0:
+		return 1 << 62
+	}
+	return time.Duration(free / growth * float64(time.Second))
 }
 
 // watched is how long connections must have come evenly for a judgement of their rate.

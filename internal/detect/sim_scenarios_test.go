@@ -166,6 +166,15 @@ func TestSimulation_Scenarios(t *testing.T) {
 			},
 		},
 		{
+			name:  "TIME_WAITs that connect() takes over do not use up tcp_max_tw_buckets",
+			ports: 328, end: 134, before: 50 * time.Millisecond, after: 50 * time.Millisecond,
+			limits: func(l *tcp.Limits) { l.MaxTimeWaits = 796 },
+			loads: []simLoad{
+				client(82, 3, 5, 134, 220, func(l *simLoad) { l.to.key.local, l.to.key.peer, l.lasting = loopback, loopback, 170*time.Millisecond }),
+				client(80, 0, 19, 134, 10.9, nil),
+			},
+		},
+		{
 			name:  "those that were taken over while the kernel counted do not blur the count of the others",
 			ports: 389, end: 131, before: 77 * time.Millisecond, after: 81 * time.Millisecond, lag: simStep, limits: reuseAlways, restarts: []float64{122.8},
 			loads: []simLoad{

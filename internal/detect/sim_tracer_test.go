@@ -23,6 +23,8 @@ type simTracer struct {
 	lossy    []simLoss
 	lostAt   time.Duration // 0: nothing was lost
 	everLost bool          // also by an earlier engine
+	passedAt time.Duration // the last transition that was not lost
+	forgot   bool          // the engine has forgotten the namespace: it could not be read, and was idle
 	lost     uint64        // that the engine does not know of
 
 	lag    time.Duration // from a transition to the engine
@@ -95,7 +97,7 @@ func (tr *simTracer) take(s *simSocket, t *tcp.Transition) bool {
 			return false
 		}
 	}
-	tr.onWay = append(tr.onWay, *t)
+	tr.onWay, tr.passedAt = append(tr.onWay, *t), t.Monotonic
 	return true
 }
 
@@ -191,7 +193,10 @@ func (tr *simTracer) about(d time.Duration) time.Duration {
 func (tr *simTracer) read(r *Request) func() {
 	w, k, readAt := &tr.worker, tr.k, tr.k.now
 	if tr.random.Float64() < w.gone {
-		return func() { tr.engine.Update(k.now, r.Netns, nil) }
+		return func() {
+			tr.forgot = tr.forgot || k.now-tr.passedAt > netnsForgetAfter
+			tr.engine.Update(k.now, r.Netns, nil)
+		}
 	}
 	l := tr.limits()
 	answers := []func(){func() { tr.engine.Update(k.now, r.Netns, &l) }}
