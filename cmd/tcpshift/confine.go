@@ -75,7 +75,7 @@ func (all openOutputs) remotes() (paths, addresses []string) {
 		switch each.scheme {
 		case schemeUnix, schemeUnixgram, schemeJournald:
 			paths = append(paths, each.path)
-		case schemeTCP, schemeTLS:
+		case schemeTCP, schemeTLS, schemeOTLP, schemeOTLPS, schemeOTLPHTTP, schemeOTLPSHTTP:
 			addresses = append(addresses, each.path)
 		}
 	}

@@ -24,6 +24,9 @@ const (
 	schemeUnix     = "unix"
 	schemeUnixgram = "unixgram"
 	schemeJournald = "journald"
+
+	schemeOTLP, schemeOTLPS         = "otlp", "otlps" // over gRPC
+	schemeOTLPHTTP, schemeOTLPSHTTP = "otlp+http", "otlps+http"
 )
 
 // tlsFiles are the options of an output with TLS. Paths are empty if not given.
@@ -34,10 +37,17 @@ type tlsFiles struct {
 
 // isRemote reports whether the output connects to a socket.
 func (v *outputValue) isRemote() bool {
-	return slices.Contains([]string{schemeTCP, schemeTLS, schemeUnix, schemeUnixgram, schemeJournald}, v.scheme)
+	return slices.Contains([]string{schemeTCP, schemeTLS, schemeUnix, schemeUnixgram, schemeJournald}, v.scheme) || v.isOTLP()
 }
 
-func (v *outputValue) isTCP() bool { return v.scheme == schemeTCP || v.scheme == schemeTLS }
+func (v *outputValue) isTCP() bool {
+	return v.scheme == schemeTCP || v.scheme == schemeTLS || v.isOTLP()
+}
+
+// isOTLP reports whether the output sends requests to an OpenTelemetry receiver.
+func (v *outputValue) isOTLP() bool {
+	return slices.Contains([]string{schemeOTLP, schemeOTLPS, schemeOTLPHTTP, schemeOTLPSHTTP}, v.scheme)
+}
 
 // locateAddress parses what follows the scheme of a URL with a host and a port.
 func (v *outputValue) locateAddress(rest string) error {
@@ -68,13 +78,20 @@ func openRemote(ctx context.Context, v *outputValue, spool *output.Spool, own *o
 	if v.scheme == schemeJournald {
 		r.Network, r.Encode = schemeUnixgram, journal.AppendEntry
 	}
-	if v.scheme == schemeTLS {
+	if v.isTCP() {
 		r.Network = "tcp"
+	}
+	if slices.Contains(withTLS, v.scheme) {
 		config, err := v.tlsConfig()
 		if err != nil {
 			return nil, fmt.Errorf("--output: %s: %w", v.text, err)
 		}
 		r.TLS = config
+	}
+	if v.isOTLP() {
+		if err := v.setExporter(ctx, &r); err != nil {
+			return nil, fmt.Errorf("--output: %s: %w", v.text, err)
+		}
 	}
 	out, err := output.OpenRemote(ctx, r)
 	if err != nil {

@@ -21,7 +21,7 @@ const (
 	schemeStdout = "-"
 )
 
-var schemes = []string{schemeFile, schemeUnix, schemeUnixgram, schemeTCP, schemeTLS, schemeJournald}
+var schemes = []string{schemeFile, schemeUnix, schemeUnixgram, schemeTCP, schemeTLS, schemeJournald, schemeOTLP, schemeOTLPS, schemeOTLPHTTP, schemeOTLPSHTTP}
 
 // outputValue is one value of --output: a target, and options that replace the flags of their name
 // for this output.
@@ -50,8 +50,11 @@ type outputOption struct {
 	set     func(v *outputValue, value string) error
 }
 
-// withFormat are the schemes of outputs whose format can be chosen.
-var withFormat = []string{schemeFile, schemeStdout, schemeUnix, schemeUnixgram, schemeTCP, schemeTLS}
+// The schemes of outputs whose format and schema can be chosen, and of those with TLS.
+var (
+	withFormat = []string{schemeFile, schemeStdout, schemeUnix, schemeUnixgram, schemeTCP, schemeTLS}
+	withTLS    = []string{schemeTLS, schemeOTLPS, schemeOTLPSHTTP}
+)
 
 var outputOptionTable = []outputOption{
 	{"format", withFormat, func(v *outputValue, s string) (err error) { v.format, err = parseFormat(s); return err }},
@@ -61,10 +64,10 @@ var outputOptionTable = []outputOption{
 	{"queue", nil, func(v *outputValue, s string) (err error) { v.queueSize, err = parseQueueSize(s); return err }},
 	{"name", nil, func(v *outputValue, s string) (err error) { v.name, err = parseOutputName(s); return err }},
 	{"host", nil, func(v *outputValue, s string) (err error) { v.host, err = parseSwitch(s); return err }},
-	{"ca", []string{schemeTLS}, func(v *outputValue, s string) (err error) { v.tls.ca, err = parsePath(s); return err }},
-	{"cert", []string{schemeTLS}, func(v *outputValue, s string) (err error) { v.tls.cert, err = parsePath(s); return err }},
-	{"key", []string{schemeTLS}, func(v *outputValue, s string) (err error) { v.tls.key, err = parsePath(s); return err }},
-	{"servername", []string{schemeTLS}, func(v *outputValue, s string) error { v.tls.serverName = s; return nil }},
+	{"ca", withTLS, func(v *outputValue, s string) (err error) { v.tls.ca, err = parsePath(s); return err }},
+	{"cert", withTLS, func(v *outputValue, s string) (err error) { v.tls.cert, err = parsePath(s); return err }},
+	{"key", withTLS, func(v *outputValue, s string) (err error) { v.tls.key, err = parsePath(s); return err }},
+	{"servername", withTLS, func(v *outputValue, s string) error { v.tls.serverName = s; return nil }},
 	{"mode", []string{schemeFile}, func(v *outputValue, s string) (err error) { v.mode, err = parseMode(s); return err }},
 	{"rotate-size", []string{schemeFile}, func(v *outputValue, s string) (err error) { v.rotate.size, err = parseFileSize(s); return err }},
 	{"rotate-age", []string{schemeFile}, func(v *outputValue, s string) (err error) { v.rotate.age, err = parseAge(s); return err }},
@@ -118,6 +121,9 @@ func (v *outputValue) locate(target string) error {
 	case schemeFile, schemeUnix, schemeUnixgram:
 		return v.locatePath(rest)
 	case schemeTCP, schemeTLS:
+		return v.locateAddress(rest)
+	case schemeOTLP, schemeOTLPS, schemeOTLPHTTP, schemeOTLPSHTTP:
+		v.format, v.schema = formatNDJSON, record.SchemaOTel
 		return v.locateAddress(rest)
 	case schemeJournald:
 		return v.locateJournal(rest)

@@ -42,3 +42,11 @@ func (q *Queue) Spooled() (bytes uint64, ok bool) {
 	}
 	return uint64(q.spooler.onDisk()), true
 }
+
+// Rejected is the number of lines that the reader has refused. They count as written.
+func (q *Queue) Rejected() uint64 {
+	if r, can := q.out.(interface{ rejected() uint64 }); can {
+		return r.rejected()
+	}
+	return 0
+}

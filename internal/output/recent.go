@@ -47,6 +47,9 @@ func (r *recentLines) tail() []byte {
 // the reader reads, at most to twice what it has read in a round trip (tcp_rcv_space_adjust), so twice
 // the window is taken.
 func unread(conn net.Conn) (bytes int) {
+	if _, answered := conn.(*exportConn); answered {
+		return 0
+	}
 	ours := 0 // what waits for this kernel
 	if secure, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = secure.NetConn()

@@ -29,8 +29,18 @@ type Remote struct {
 	// Encode appends what a datagram has in place of a line; nil: the line itself. What is too large for a
 	// datagram is passed as a memfd, as journald takes it. A line that Encode refuses is left out.
 	Encode func(dst, line []byte) ([]byte, error)
+	// Export sends the lines, in place of Network and TLS; Address is for messages. nil: a socket gets them.
+	Export Exporter
 	// Notify gets a message when the connection is lost, and when it is there again. It must not wait.
 	Notify func(message string)
+}
+
+// Exporter sends lines to a receiver that answers each request.
+type Exporter interface {
+	// Export sends whole lines, and waits for the answer. rejected is how many of them the receiver refuses for
+	// good. After an error it may have taken them or not.
+	Export(ctx context.Context, lines []byte) (rejected int, err error)
+	Close() error
 }
 
 // remote is the output to a Remote. It connects when there is something to write, and again after
@@ -43,7 +53,6 @@ type Remote struct {
 // the spool, if there is one.
 type remote struct {
 	Remote
-	dialer net.Dialer
 	ctx    context.Context // of attempts to connect
 	cancel context.CancelFunc
 
@@ -59,14 +68,15 @@ type remote struct {
 	spool   *spool // nil: there is none
 	pending []byte
 	recent  recentLines
-	live    int          // bytes that conn has got since the last ones from the spool
-	sent    int          // bytes of the next lines that conn has got
-	encoded []byte       // by Encode; a buffer
-	slow    bool         // the last write has reached its limit
-	again   *time.Timer  // wakes the queue after slowPause
-	stored  atomic.Int64 // bytes in the spool
-	waiting atomic.Int64 // and those that go there if conn ends
-	wake    func()       // makes the queue call attend
+	live    int           // bytes that conn has got since the last ones from the spool
+	sent    int           // bytes of the next lines that conn has got
+	encoded []byte        // by Encode; a buffer
+	refused atomic.Uint64 // lines that Export's receiver has refused
+	slow    bool          // the last write has reached its limit
+	again   *time.Timer   // wakes the queue after slowPause
+	stored  atomic.Int64  // bytes in the spool
+	waiting atomic.Int64  // and those that go there if conn ends
+	wake    func()        // makes the queue call attend
 }
 
 // OpenRemote makes an output to r. It does not connect yet: an absent reader is not an error. It fails if
@@ -82,7 +92,6 @@ func OpenRemote(ctx context.Context, r Remote) (Output, error) {
 		o.noteWaiting()
 	}
 	o.ctx, o.cancel = context.WithCancel(context.Background())
-	o.dialer.Control = o.control
 	return o, nil
 }
 
@@ -181,8 +190,8 @@ func (o *remote) sentNew(n int) { o.live += n }
 func (o *remote) send(lines []byte, sent func(n int)) (whole int, err error) {
 	for whole < len(lines) && err == nil {
 		piece := lines[whole:]
-		if len(piece) > defaultBatch {
-			piece = piece[:max(wholeLines(piece[:defaultBatch]), len(firstLine(piece)))]
+		if size := o.batchSize(); len(piece) > size {
+			piece = piece[:max(wholeLines(piece[:size]), len(firstLine(piece)))]
 		}
 		var n int
 		n, err = o.sendPiece(piece, sent)
@@ -310,6 +319,7 @@ func (o *remote) Reopen() error { return errors.ErrUnsupported }
 
 // Close closes the connection. The lines in the spool stay there.
 func (o *remote) Close() (err error) {
+	closed := o.closed
 	o.closed = true
 	o.cancel()
 	if result := o.dialing; result != nil {
@@ -327,13 +337,24 @@ func (o *remote) Close() (err error) {
 	if o.again != nil {
 		o.again.Stop()
 	}
+	if o.Export != nil && !closed {
+		err = errors.Join(err, o.Export.Close())
+	}
 	if o.spool != nil {
 		err = errors.Join(err, o.spool.close())
 	}
 	return err
 }
 
-func (o *remote) batchSize() int { return defaultBatch }
+func (o *remote) batchSize() int {
+	if o.Export != nil {
+		return exportBatch
+	}
+	return defaultBatch
+}
+
+// rejected is the number of lines that the receiver has refused.
+func (o *remote) rejected() uint64 { return o.refused.Load() }
 
 // retryable is true for a failure of the spool: somebody may make room on the disk, or the reader comes back.
 func (o *remote) retryable(err error) bool {

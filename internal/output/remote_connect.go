@@ -33,16 +33,24 @@ type dialed struct {
 	err  error
 }
 
-// control notes the socket before it connects: the events of the connection come later.
-func (o *remote) control(network, _ string, c syscall.RawConn) error {
-	return c.Control(func(fd uintptr) {
-		if o.Own == nil || network[0] != 't' {
-			return
-		}
-		if cookie, err := unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE); err == nil {
-			o.Own.Add(cookie)
-		}
-	})
+// Dial connects to a socket. Own gets its cookie before that: the events of the connection come later. A
+// connection whose peer is gone ends after userTimeout.
+func (r *Remote) Dial(ctx context.Context, network, address string) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: dialLimit, Control: func(network, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) {
+			if r.Own == nil || network[0] != 't' {
+				return
+			}
+			if cookie, err := unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE); err == nil {
+				r.Own.Add(cookie)
+			}
+		})
+	}}
+	conn, err := dialer.DialContext(ctx, network, address)
+	if tcp, ok := conn.(*net.TCPConn); ok {
+		setUserTimeout(tcp)
+	}
+	return conn, err
 }
 
 // begin starts an attempt to connect in the background if there is no connection and it is time. The queue calls
@@ -62,14 +70,14 @@ func (o *remote) begin() {
 
 // dial makes one attempt to connect, for up to dialLimit.
 func (o *remote) dial() (net.Conn, error) {
+	if o.Export != nil {
+		return newExportConn(o.ctx, o.Export, o.wake), nil // it connects when there is something to send
+	}
 	ctx, cancel := context.WithTimeout(o.ctx, dialLimit)
 	defer cancel()
-	conn, err := o.dialer.DialContext(ctx, o.Network, o.Address)
+	conn, err := o.Dial(ctx, o.Network, o.Address)
 	if err != nil {
 		return nil, err
-	}
-	if tcp, ok := conn.(*net.TCPConn); ok {
-		setUserTimeout(tcp)
 	}
 	if o.TLS == nil {
 		return conn, nil
@@ -121,13 +129,19 @@ func (o *remote) connected(result dialed) {
 		o.failed(result.err)
 		return
 	}
+	if o.Export == nil {
+		o.notifyBack()
+	}
+	o.conn, o.since, o.lost = result.conn, time.Now(), new(atomic.Pointer[error])
+	if o.Network != "unixgram" && o.Export == nil {
+		go o.watch(o.conn, o.lost)
+	}
+}
+
+func (o *remote) notifyBack() {
 	if o.notified {
 		o.notified = false
 		o.Notify("connected to " + o.Address + " again")
-	}
-	o.conn, o.since, o.lost = result.conn, time.Now(), new(atomic.Pointer[error])
-	if o.Network != "unixgram" {
-		go o.watch(o.conn, o.lost)
 	}
 }
 

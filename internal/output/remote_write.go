@@ -28,6 +28,9 @@ func (o *remote) writeLimit() time.Duration {
 // write writes to a stream, for up to writeLimit. It returns the number of bytes in whole lines. With TLS
 // these are none until the connection below has all bytes.
 func (o *remote) write(lines []byte) (whole int, err error) {
+	if exported, ok := o.conn.(*exportConn); ok {
+		return o.export(exported, lines)
+	}
 	secure, ok := o.conn.(*tls.Conn)
 	if ok {
 		if err := secure.NetConn().(*patientConn).flush(o.writeLimit()); err != nil {

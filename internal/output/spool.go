@@ -9,7 +9,7 @@ import (
 
 const (
 	// spoolPiece is how many bytes are read at once, at least one line.
-	spoolPiece = 64 << 10
+	spoolPiece = 256 << 10
 	// longestSpooled bounds a line. What is longer is no line that this program has written.
 	longestSpooled = 1 << 20
 	// positionName is the file with the first line that is still needed.

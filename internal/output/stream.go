@@ -141,5 +141,13 @@ func (s *Stream) Spooled() (bytes uint64, ok bool) {
 	return 0, false
 }
 
+// Rejected is the number of lines that the reader has refused. They count as written.
+func (s *Stream) Rejected() uint64 {
+	if rejecting, can := s.sink.(interface{ Rejected() uint64 }); can {
+		return rejecting.Rejected()
+	}
+	return 0
+}
+
 // ReaderGone reports whether the reader has closed its end.
 func (s *Stream) ReaderGone() bool { return s.sink.ReaderGone() }

@@ -417,6 +417,9 @@ func lossCases() []goldenCase {
 		goldenCase{"spool_full", func(e Encoder, dst []byte) []byte {
 			return e.Loss(dst, &Loss{Time: moment, Lost: 3, Cause: CauseSpoolFull, LostAlerts: 2})
 		}},
+		goldenCase{"rejected", func(e Encoder, dst []byte) []byte {
+			return e.Loss(dst, &Loss{Time: moment, Lost: 4, Cause: CauseRejected})
+		}},
 		goldenCase{"queue_full, connections only", func(e Encoder, dst []byte) []byte {
 			return e.Loss(dst, &Loss{Time: moment, Cause: CauseQueueFull, LostConnections: 56})
 		}},

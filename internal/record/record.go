@@ -124,11 +124,17 @@ const (
 	CauseSpoolFull LossCause = "spool_full" // and the output's spool was full, or its disk did not take them
 )
 
+// CauseRejected means that the reader has refused records of any type for good. Loss.Lost is their number.
+const CauseRejected LossCause = "rejected"
+
 // atOutput reports whether records are lost for this cause, not events in the kernel.
 func (c LossCause) atOutput() bool { return c == CauseQueueFull || c == CauseSpoolFull }
 
 // stage returns where events are lost for this cause: in the kernel or at the output.
 func (c LossCause) stage() string {
+	if c == CauseRejected {
+		return "reader"
+	}
 	if c.atOutput() {
 		return "output"
 	}
@@ -138,7 +144,7 @@ func (c LossCause) stage() string {
 // Loss reports that records are missing from the stream near here.
 type Loss struct {
 	Time  time.Time
-	Lost  uint64 // transitions
+	Lost  uint64 // transitions; of CauseRejected, records
 	Cause LossCause
 
 	// Records of other types that are missing; known only for the causes at the output.

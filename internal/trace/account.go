@@ -17,6 +17,7 @@ type account struct {
 	fullCause                                          record.LossCause // of these losses; "": CauseQueueFull
 	lostSummaries                                      uint64           // to a full queue
 
+	rejected uint64 // records, by the reader
 	reported losses
 }
 
@@ -25,6 +26,7 @@ type losses struct {
 	ringFull, ringBusy, reentry                        uint64 // in the kernel
 	queueFull, queueFullConnections, queueFullTimeWait uint64 // transitions, connections, ends of TIME_WAITs
 	queueFullAlerts, queueFullSummaries                uint64
+	rejected                                           uint64 // by the reader
 }
 
 // disposition is what becomes of an event that was read.
@@ -73,6 +75,7 @@ func (a *account) unreported(k *kernelLedger) []record.Loss {
 		{record.CauseRingFull, now.ringFull, before.ringFull},
 		{record.CauseRingBusy, now.ringBusy, before.ringBusy},
 		{record.CauseReentry, now.reentry, before.reentry},
+		{record.CauseRejected, now.rejected, before.rejected},
 	} {
 		if cause.now > cause.before {
 			all = append(all, record.Loss{Lost: cause.now - cause.before, Cause: cause.name})
@@ -95,7 +98,7 @@ func (a *account) unreported(k *kernelLedger) []record.Loss {
 }
 
 func (a *account) losses(k *kernelLedger) losses {
-	return losses{k.ringFull(), k.ringBusy(), k.lostReentry, a.lostTransitions, a.lostConnections, a.lostTimeWaitEnds, a.lostAlerts, a.lostSummaries}
+	return losses{k.ringFull(), k.ringBusy(), k.lostReentry, a.lostTransitions, a.lostConnections, a.lostTimeWaitEnds, a.lostAlerts, a.lostSummaries, a.rejected}
 }
 
 func (a *account) counts(k *kernelLedger) record.Counts {

@@ -191,6 +191,7 @@ func (w *recordWriter) losses() {
 	if lost := w.account.lostAlerts - w.account.reported.queueFullAlerts; lost > 0 {
 		w.notify(fmt.Sprintf("alerts lost since then: %d", lost))
 	}
+	w.account.rejected = w.stream.Rejected()
 	for _, loss := range w.account.unreported(&w.totals.kernel) {
 		if w.selects("loss") {
 			loss.Time = time.Now()
