@@ -235,7 +235,15 @@ func (o *traceOptions) textFor(v *outputValue) record.Text {
 
 // wants reports whether the output writes this type of record.
 func (v *outputValue) wants(recordType string) bool {
-	return len(v.only) == 0 || slices.Contains(v.only, recordType)
+	return len(v.only) == 0 && recordType != record.ProcessType || slices.Contains(v.only, recordType)
+}
+
+// wantsAllOwners reports whether an output writes process records and no others about connections: it describes
+// all owners.
+func (o *traceOptions) wantsAllOwners() bool {
+	return slices.ContainsFunc(o.outputs, func(v *outputValue) bool {
+		return v.wants(record.ProcessType) && !v.wants("transition") && !v.wants("connection") && !v.wants("alert")
+	})
 }
 
 // wants reports whether any output writes this type of record.

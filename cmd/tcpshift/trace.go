@@ -16,7 +16,9 @@ import (
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/monitor"
+	"github.com/tcpshift/tcpshift/internal/privilege"
 	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/internal/process"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 	"github.com/tcpshift/tcpshift/internal/selection"
@@ -46,6 +48,7 @@ type traceOptions struct {
 	ownerAtRead   bool
 	detection     detect.Config
 	sandbox       bool
+	processArgs   bool
 	alertsOnly    bool // the command alerts
 	command       tracedCommand
 	summary       time.Duration // the length of a window; 0: no summary
@@ -76,7 +79,8 @@ func newTrace(s *signals) *cobra.Command {
 func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.SortFlags = false
 	addFormatFlags(flags, &o.formatOptions)
-	flags.Var(list(&o.only, "TYPE,...", parseRecordType), "only", "write only these record types; start and stop are always written: "+strings.Join(record.SelectableTypes(), ", "))
+	flags.Var(list(&o.only, "TYPE,...", parseRecordType), "only", "write only these record types; start and stop are always written; all but process by default: "+strings.Join(record.SelectableTypes(), ", "))
+	flags.BoolVar(&o.processArgs, "process-args", false, "process records have the arguments, without what looks like a secret")
 	addOutputFlags(flags, &o.outputOptions)
 	addDurationFlag(flags, o)
 	flags.Var(single(&o.count, "N", parseCount), "count", "stop after this many transitions")
@@ -193,11 +197,7 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	if o.summary > 0 {
 		cfg.Summary = summary.New(o.summary, time.Now())
 	}
-	if o.wantsNames() {
-		names := workload.New()
-		defer names.Close()
-		cfg.Names = names
-	}
+	defer o.startLookups(&cfg)()
 	if o.command.wanted() {
 		cfg.Started = o.command.begin
 		defer warnUnfollowed(p)
@@ -208,6 +208,39 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 // wantsEnds reports whether anything needs the ends of connections.
 func (o *traceOptions) wantsEnds() bool { return o.wants("connection") || o.summary > 0 }
 
+// startLookups starts what reads names and processes in the background, where records need it, and returns a
+// function that ends it.
+func (o *traceOptions) startLookups(cfg *trace.Config) (end func()) {
+	var ends []func()
+	if o.wantsNames() {
+		names := workload.New()
+		cfg.Names, ends = names, append(ends, names.Close)
+	}
+	if o.describesProcesses() {
+		processes := process.New(o.processArgs)
+		cfg.Processes, ends = processes, append(ends, processes.Close)
+	}
+	return func() {
+		for _, end := range ends {
+			end()
+		}
+	}
+}
+
+// describesProcesses reports whether process records are wanted and can be had. It warns if they cannot.
+func (o *traceOptions) describesProcesses() bool {
+	switch {
+	case !o.wants(record.ProcessType):
+		return false
+	case o.sandbox && !o.wants("alert"):
+		warn("there are no process records: with --sandbox and without alerts it reads no files")
+		return false
+	case privilege.CheckHostPIDs() != nil: // processFeatures has warned
+		return false
+	}
+	return true
+}
+
 // wantsNames reports whether records have the names of containers and pods, or are selected by them:
 // alerts, which name a service by them, connections, summaries, and all records of the other schemas. Without
 // alerts and selections the sandbox lets the process read no file.
@@ -216,7 +249,7 @@ func (o *traceOptions) wantsNames() bool {
 		return true
 	}
 	return !o.sandbox && slices.ContainsFunc(o.outputs, func(v *outputValue) bool {
-		return v.format != formatText && (v.wants("connection") || o.summary > 0 || v.schema != record.SchemaNative)
+		return v.format != formatText && (v.wants("connection") || v.wants(record.ProcessType) || o.summary > 0 || v.schema != record.SchemaNative)
 	})
 }
 
@@ -268,6 +301,10 @@ func (o *traceOptions) kernelFilter() filter.Filter {
 	if o.wants("alert") {
 		needed.Join(detect.Needs())
 	}
+	if o.wantsAllOwners() {
+		needed.Join(tcp.EndTransitions())
+		needed.Add(tcp.States(), []tcp.State{tcp.Established, tcp.Listen})
+	}
 	f.Transitions, f.ExcludeOrphanFinWait2 = &needed, true // detection needs no others to FIN_WAIT2
 	return f
 }
@@ -283,6 +320,9 @@ func (o *traceOptions) check() error {
 	}
 	if err := o.checkSummary(); err != nil {
 		return err
+	}
+	if o.processArgs && !o.wants(record.ProcessType) {
+		return usagef("--process-args: no output has process records: use --only with process")
 	}
 	ndjson, text := o.wantsFormat(formatNDJSON), o.wantsFormat(formatText)
 	return o.formatOptions.check(ndjson, text)

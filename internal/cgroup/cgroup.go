@@ -75,12 +75,18 @@ func (i *Info) descend(name, parent string, claimed bool) {
 	case id != "" && claimed && isTrusted:
 	case id != "":
 		i.Container, i.Runtime, i.ContainerClaimed = id, runtime, claimed
-		if !strings.HasPrefix(name, "libpod-payload-") && (!claimed || !i.hasTrustedUnit()) {
-			i.Unit, i.UnitClaimed = "", false
+		if !strings.HasPrefix(name, "libpod-payload-") {
+			i.setUnit("", claimed)
 		}
-	case claimed && i.hasTrustedUnit():
 	case isUnit(unescape(name)):
-		i.Unit, i.UnitClaimed = unescape(name), claimed
+		i.setUnit(unescape(name), claimed)
+	}
+}
+
+// setUnit sets the unit, which is "" in a container. A claimed name does not replace one of root's.
+func (i *Info) setUnit(name string, claimed bool) {
+	if !claimed || !i.hasTrustedUnit() {
+		i.Unit, i.UnitClaimed = name, claimed && name != ""
 	}
 }
 

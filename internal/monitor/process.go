@@ -1,7 +1,6 @@
 package monitor
 
 import (
-	"bytes"
 	"errors"
 	"strconv"
 	"sync"
@@ -9,9 +8,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/privilege"
+	"github.com/tcpshift/tcpshift/internal/process"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
@@ -30,28 +29,16 @@ func isGone(p detect.Process) bool {
 	if err != nil {
 		return errors.Is(err, unix.ESRCH) // it has ended since; ENOENT may be the mount option hidepid
 	}
-	return statShowsEnd(stat, p.At+boottime.NamespaceOffset())
+	return statShowsEnd(stat, p.At)
 }
 
 // statShowsEnd reports whether a text of /proc/PID/stat is of a process that has ended and
 // waits for its parent, or of another process: one that has started after the time at, which
-// is CLOCK_BOOTTIME of this process's time namespace. See proc_pid_stat(5).
+// is CLOCK_BOOTTIME of the host.
 func statShowsEnd(stat []byte, at time.Duration) bool {
-	const (
-		first                     = 3 // the field behind the name; the name may have spaces in it
-		state, threads, startedAt = 3 - first, 20 - first, 22 - first
-		tick                      = 10 * time.Millisecond // USER_HZ is 100 on all that Go runs on
-	)
-	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	if len(fields) <= startedAt {
-		return false
-	}
+	s, ok := process.ParseStat(stat)
 	// A main thread that has ended before the others is a zombie as well.
-	if s := fields[state][0]; s == 'X' || s == 'Z' && string(fields[threads]) == "1" {
-		return true
-	}
-	ticks, err := strconv.ParseInt(string(fields[startedAt]), 10, 64)
-	return err == nil && time.Duration(ticks)*tick > at
+	return ok && (s.State == 'X' || s.State == 'Z' && s.Threads == 1 || s.Started > at)
 }
 
 // inInitialPidns reports whether this process has the pids that the kernel programs emit.

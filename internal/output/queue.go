@@ -46,6 +46,7 @@ type Queue struct {
 	full     atomic.Bool
 	spoolOut atomic.Bool // the spool has no room for ordinary records
 	written  atomic.Uint64
+	reopened atomic.Uint64 // times that Reopen has succeeded
 	draining chan struct{} // closed by the first Drain
 
 	mu        sync.Mutex // never locked during a system call
@@ -176,6 +177,15 @@ func (q *Queue) Waiting() int {
 
 // Written is the number of bytes that the output has got.
 func (q *Queue) Written() uint64 { return q.written.Load() }
+
+// Begun is how many files or connections the output has begun after the first.
+func (q *Queue) Begun() uint64 {
+	begun := q.reopened.Load()
+	if b, ok := q.out.(beginner); ok {
+		begun += b.Begun()
+	}
+	return begun
+}
 
 // Drain waits until all lines are written, or writing has failed, and returns that
 // failure. After the first call, a full disk is a failure. After
@@ -326,6 +336,8 @@ func (q *Queue) setAttending(attending bool) {
 func (q *Queue) reopenOutput() {
 	if err := q.out.Reopen(); err != nil {
 		q.notify("reopen the output: " + err.Error())
+	} else {
+		q.reopened.Add(1)
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()

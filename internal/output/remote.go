@@ -64,6 +64,7 @@ type remote struct {
 	next     time.Time              // the earliest moment for the next attempt
 	notified bool                   // Notify has reported the failures
 	closed   bool
+	made     atomic.Uint64 // connections
 
 	spool   *spool // nil: there is none
 	pending []byte
@@ -94,6 +95,9 @@ func OpenRemote(ctx context.Context, r Remote) (Output, error) {
 	o.ctx, o.cancel = context.WithCancel(context.Background())
 	return o, nil
 }
+
+// Begun implements [beginner].
+func (o *remote) Begun() uint64 { return max(1, o.made.Load()) - 1 }
 
 // try writes to the connection, and what this does not take to the spool. written counts whole lines only: a
 // line that a broken connection has cut goes to the next connection from its beginning. Every failure

@@ -133,6 +133,7 @@ func (o *remote) connected(result dialed) {
 		o.notifyBack()
 	}
 	o.conn, o.since, o.lost = result.conn, time.Now(), new(atomic.Pointer[error])
+	o.made.Add(1)
 	if o.Network != "unixgram" && o.Export == nil {
 		go o.watch(o.conn, o.lost)
 	}

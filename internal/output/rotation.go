@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/safeopen"
@@ -37,6 +38,7 @@ type rotatingFile struct {
 	next     time.Time // no rotation before
 	last     time.Time // in the name of the last old file
 	old      *oldFiles
+	begun    atomic.Uint64 // files after a rotation
 }
 
 // Rotate returns out with a rotation. It fails if out is not a regular file with a path.
@@ -118,8 +120,12 @@ func (f *rotatingFile) rotate() {
 	}
 	f.begin()
 	f.headless = len(f.rotation.Header) > 0
+	f.begun.Add(1)
 	f.old.tidy()
 }
+
+// Begun implements [beginner].
+func (f *rotatingFile) Begun() uint64 { return f.begun.Load() }
 
 // replace renames the file at the path and makes a new one there. If that fails, the path has the file
 // that it had. It is no failure if the path has none: somebody has moved it away.

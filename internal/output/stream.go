@@ -34,6 +34,12 @@ type Sink interface {
 	ReaderGone() bool
 }
 
+// beginner is a Sink that begins new files or connections.
+type beginner interface {
+	// Begun is how many files and connections were begun after the first.
+	Begun() uint64
+}
+
 // Ring is the kernel's ring buffer, in which events wait until they are read.
 type Ring interface {
 	// Crowded reports whether the ring may soon be too full to take more events.
@@ -145,6 +151,14 @@ func (s *Stream) Spooled() (bytes uint64, ok bool) {
 func (s *Stream) Rejected() uint64 {
 	if rejecting, can := s.sink.(interface{ Rejected() uint64 }); can {
 		return rejecting.Rejected()
+	}
+	return 0
+}
+
+// Begun is how often the output has begun a new file, or a new connection, since the start.
+func (s *Stream) Begun() uint64 {
+	if b, ok := s.sink.(beginner); ok {
+		return b.Begun()
 	}
 	return 0
 }

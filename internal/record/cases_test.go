@@ -37,6 +37,7 @@ var goldenFiles = map[string][]goldenCase{
 
 	"socket_count": socketCountCases(),
 	"summary":      summaryCases(),
+	"process":      processCases(),
 	"stats":        statsCases(),
 	"loss":         lossCases(),
 	"stop":         stopCases(),

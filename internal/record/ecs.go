@@ -36,6 +36,7 @@ const (
 	ecsLoss        = ecsAbout + `"pipeline_error","event.dataset":"tcpshift.loss","event.category":["network"],"event.type":["info"],"event.action":"events_lost"`
 	ecsStart       = ecsAbout + `"event","event.dataset":"tcpshift.start","event.category":["process"],"event.type":["start"],"event.action":"tracer_started"`
 	ecsStop        = ecsAbout + `"event","event.dataset":"tcpshift.stop","event.category":["process"],"event.type":["end"],"event.action":"tracer_stopped"`
+	ecsProcess     = ecsAbout + `"event","event.dataset":"tcpshift.process","event.category":["process"],"event.type":["info"],"event.action":"process_named"`
 
 	ecsAbout = `,"ecs.version":"` + ECSVersion + `","event.kind":`
 )

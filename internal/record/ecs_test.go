@@ -72,7 +72,7 @@ func (f *ecsField) fits(value any) bool {
 	case "long":
 		number, isNumber := value.(json.Number)
 		return isNumber && !strings.ContainsAny(number.String(), ".eE")
-	case "keyword":
+	case "keyword", "wildcard":
 		return isText
 	case "ip":
 		_, err := netip.ParseAddr(text)

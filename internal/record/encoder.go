@@ -9,10 +9,13 @@ import (
 // MaxLine bounds a line of [Native], in bytes, its newline included.
 const MaxLine = 4096
 
+// ProcessType is the one type that a stream has only if it is selected.
+const ProcessType = "process"
+
 // SelectableTypes returns the types of record that --only can select. start and stop are
 // not among them: records of these types are always written.
 func SelectableTypes() []string {
-	return []string{"transition", "connection", "alert", "summary", "stats", "loss"}
+	return []string{"transition", "connection", "alert", "summary", ProcessType, "stats", "loss"}
 }
 
 // Encoder encodes records in one format. Each method that is named for a record appends that record to
@@ -37,6 +40,7 @@ type Encoder interface {
 	Connection(dst []byte, last *tcp.Transition, c *tcp.Connection) []byte
 	Alert(dst []byte, a *detect.Alert) []byte
 	Summary(dst []byte, r *summary.Row) []byte
+	Process(dst []byte, r *Process) []byte
 	Stats(dst []byte, r *Stats) []byte
 	Loss(dst []byte, r *Loss) []byte
 	Stop(dst []byte, r *Stop) []byte

@@ -26,6 +26,11 @@ kernel host.os.kernel
 arch host.architecture
 pid process.pid
 comm process.name
+started process.start
+exe process.executable
+args process.command_line
+parent process.parent.pid
+user user.name
 uid user.id
 container container.id
 container_runtime container.runtime
@@ -61,6 +66,11 @@ host host.name
 arch host.arch
 pid process.pid
 comm process.title
+started process.creation.time
+exe process.executable.path
+args process.command_line
+parent process.parent_pid
+user user.name
 uid user.id
 cgroup process.linux.cgroup
 container container.id

@@ -83,6 +83,11 @@ func (f *fieldsEncoder) Summary(dst []byte, r *summary.Row) []byte {
 	return f.cut(f.SocketEncoder.Summary(dst, r), len(dst))
 }
 
+// Process implements [Encoder].
+func (f *fieldsEncoder) Process(dst []byte, r *Process) []byte {
+	return f.cut(f.SocketEncoder.Process(dst, r), len(dst))
+}
+
 // Stats implements [Encoder].
 func (f *fieldsEncoder) Stats(dst []byte, r *Stats) []byte {
 	return f.cut(f.SocketEncoder.Stats(dst, r), len(dst))

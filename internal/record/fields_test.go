@@ -159,7 +159,7 @@ func TestFields_Nearest(t *testing.T) {
 		{SchemaNative, "Conn", "conn"},
 		{SchemaNative, "process.pid", "pid"},
 		{SchemaNative, "remote_addr", "peer_addr"},
-		{SchemaNative, "", "pid"},
+		{SchemaNative, "", "exe"},
 		{SchemaECS, "comm", "process.name"},
 		{SchemaECS, "closed_by", "tcpshift.closed_by"},
 		{SchemaECS, "source.port", ""},

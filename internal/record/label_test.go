@@ -204,6 +204,10 @@ func TestLine_LongestRecords(t *testing.T) {
 			a := longestAlert()
 			return e.Alert(dst, &a)
 		}},
+		{"process", func(e Encoder, dst []byte) []byte {
+			r := longestProcess(worst)
+			return e.Process(dst, &r)
+		}},
 		{"stats", func(e Encoder, dst []byte) []byte {
 			return e.Stats(dst, &Stats{Time: moment, Counts: largestCounts()})
 		}},

@@ -149,19 +149,8 @@ func (o object) ownFeatures(features []Feature) object {
 // path appends a path that takes at most maxBytes of the line as a string. Of a longer one it
 // appends the end, where the names differ most, and tcpshift.truncated.
 func (o object) path(key, path string, maxBytes int) object {
-	before := len(o.key(key))
-	whole := o.string(key, path)
-	excess := len(whole.line) - before - len(`""`) - maxBytes
-	if excess <= 0 {
-		return whole
-	}
-	for excess > 0 {
-		_, size := decodeRune(path, 0)
-		var escaped [len(`"\uXXXX\uXXXX"`)]byte
-		excess -= len(appendString(escaped[:0], path[:size])) - len(`""`)
-		path = path[size:]
-	}
-	return o.string(key, path).trueIf("tcpshift.truncated", true)
+	end, cut := cutBegin(path, maxBytes)
+	return o.string(key, end).trueIf("tcpshift.truncated", cut)
 }
 
 // quotedUint appends a number as a string, for a field that holds other identifiers as well.

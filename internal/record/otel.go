@@ -29,6 +29,7 @@ const (
 	otelStats       = otelInfo + `stats"`
 	otelStop        = otelInfo + `stop"`
 	otelLoss        = otelWarning + `loss"`
+	otelProcess     = otelInfo + `process"`
 
 	otelInfo     = `,"severity_number":9,"severity_text":"info","event_name":"tcpshift.`
 	otelWarning  = `,"severity_number":13,"severity_text":"warning","event_name":"tcpshift.`

@@ -37,12 +37,17 @@ var otelAttributeTypes = map[attribute.Key]attribute.Type{
 	semconv.NetworkTransportKey:       attribute.STRING,
 	semconv.NetworkTypeKey:            attribute.STRING,
 	semconv.OSTypeKey:                 attribute.STRING,
+	semconv.ProcessCommandLineKey:     attribute.STRING,
+	semconv.ProcessCreationTimeKey:    attribute.STRING,
+	semconv.ProcessExecutablePathKey:  attribute.STRING,
 	semconv.ProcessLinuxCgroupKey:     attribute.STRING,
+	semconv.ProcessParentPIDKey:       attribute.INT64,
 	semconv.ProcessPIDKey:             attribute.INT64,
 	semconv.ProcessTitleKey:           attribute.STRING,
 	semconv.ServiceNameKey:            attribute.STRING,
 	semconv.ServiceVersionKey:         attribute.STRING,
 	semconv.UserIDKey:                 attribute.STRING,
+	semconv.UserNameKey:               attribute.STRING,
 }
 
 // otelValues are the values that the conventions define for an attribute.

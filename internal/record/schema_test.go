@@ -332,9 +332,22 @@ func wrongRecords(t *testing.T) []wrongRecord {
 	}
 }
 
+func wrongProcesses(t *testing.T) []wrongRecord {
+	t.Helper()
+	golden := goldenLines(t)["process"]
+	return []wrongRecord{
+		{"a process without a name", golden[0], `"comm":"curl",`, ``, ""},
+		{"a process that started at no time", golden[0], `"started":"2026-03-04`, `"started":"2026-03-32`, "/started"},
+		{"a process with no executable", golden[0], `"exe":"/usr/bin/curl"`, `"exe":""`, "/exe"},
+		{"a parent of 0", golden[0], `"parent":4200`, `"parent":0`, "/parent"},
+		{"a user without a number", golden[0], `"uid":1000,`, ``, ""},
+		{"not cut", golden[5], `"truncated":true`, `"truncated":false`, "/truncated"},
+	}
+}
+
 // Each schema rejects records that differ from a valid one in a single point.
 func TestSchema_RejectsWrongRecords(t *testing.T) {
-	all, wrong := schemas(t), wrongRecords(t)
+	all, wrong := schemas(t), append(wrongRecords(t), wrongProcesses(t)...)
 	rejected := make(map[string]bool)
 	for _, tt := range wrong {
 		changed := strings.Replace(tt.line, tt.old, tt.new, 1)

@@ -26,6 +26,9 @@ type Features struct {
 	Namespaces bool
 	// Command means that a command runs whose end is awaited. Only Restrict uses it.
 	Command bool
+	// Processes means that the executables of other users' processes are read: the links
+	// /proc/PID/exe (CAP_SYS_PTRACE).
+	Processes bool
 	// Unix are the paths of the sockets that outputs connect to. Only Restrict uses it.
 	Unix []string
 	// TCP are the addresses, HOST:PORT, that outputs connect to. Only Restrict uses it.
@@ -58,6 +61,8 @@ func MapsNeedCapability() bool {
 func (f Features) Capabilities() (list []cap.Value) {
 	if f.Namespaces {
 		list = append(list, cap.DAC_READ_SEARCH, cap.SYS_PTRACE, cap.SYS_ADMIN)
+	} else if f.Processes {
+		list = append(list, cap.SYS_PTRACE)
 	}
 	if f.Maps {
 		list = append(list, cap.BPF)

@@ -98,11 +98,13 @@ type Summary interface {
 // Config is what Run needs.
 type Config struct {
 	Source  Source
-	Outputs []Output     // one at least
-	Monitor Monitor      // nil: no alerts
-	Summary Summary      // nil: no summary records
-	Names   Names        // nil: no names of containers and pods
-	Start   record.Start // Run sets its Time
+	Outputs []Output // one at least
+	Monitor Monitor  // nil: no alerts
+	Summary Summary  // nil: no summary records
+	Names   Names    // nil: no names of containers and pods
+	// Processes is what process records come from; nil: there are none.
+	Processes Processes
+	Start     record.Start // Run sets its Time
 	// Started is called once each output has its start record; an error ends the run. nil: nothing to do.
 	Started func() error
 	// Notify gets messages for the operator, and must not wait; nil: none.
@@ -182,6 +184,7 @@ type loop struct {
 	observers []Observer
 	clock     clock
 	cgroups   *cgroup.Cache
+	owners    *owners // nil: no process records
 	pending   pendingEnds
 	event     decode.Event
 	started   time.Time
@@ -195,6 +198,7 @@ type loop struct {
 func newLoop(cfg Config) *loop {
 	l := &loop{Config: cfg, cgroups: cgroup.NewCache(cgroup.DefaultLimit)}
 	l.outs = newOutputs(&l.Config)
+	l.addOwners()
 	if cfg.Monitor != nil {
 		l.observers = append(l.observers, cfg.Monitor)
 		cfg.Monitor.NotifyAnswers(cfg.Source.Wake)
@@ -256,6 +260,9 @@ func (l *loop) turn() error {
 	began := time.Now()
 	l.idle++
 	l.takeNames()
+	if l.owners != nil {
+		l.owners.beginTurn(time.Since(l.started))
+	}
 	readErr := l.Source.ReadFor(l.wait(expired), l.handle)
 	if l.idle == 0 {
 		l.lastEvent = began
@@ -379,6 +386,9 @@ func (l *loop) finish(ctx context.Context, reason string) error {
 		}
 	}
 	l.closeAlerts()
+	if l.owners != nil {
+		l.owners.finish()
+	}
 	l.outs.losses(true) // of alerts and summaries
 	if l.StatsInterval > 0 {
 		for _, w := range l.outs.writers {

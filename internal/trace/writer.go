@@ -27,12 +27,17 @@ type recordWriter struct {
 	notify  func(message string)
 	err     error // why the output ends; nil: it does not
 
-	selected                         map[string]bool // record types; nil: all
+	selected                         map[string]bool // record types; nil: all but process
 	transitions, connections, alerts bool            // selected
 	summaries                        bool            // selected
 
 	selection  *selection.Selection // of the records of these types; nil: all
 	openAlerts map[string]bool      // written and not closed, by id; only if selection selects by names
+
+	owners     *owners // nil: no process records
+	ownerIndex int     // of the output, in owners
+	epoch      uint64  // from 1; with each one processes are described again
+	namesAll   bool    // process records are the only ones about connections: all events name owners
 
 	interval  time.Duration // of stats; 0: none
 	nextStats time.Time
@@ -93,8 +98,13 @@ func (w *recordWriter) event(e *decode.Event, done bool) error {
 		w.transition(e)
 	}
 	w.account.record(&e.Transition, d)
+	named := d == written
 	if e.Kind == decode.KindEnd && w.connections && !done && w.selectsConnection(e) {
 		w.connection(e, stalled)
+		named = named || !stalled
+	}
+	if w.owners != nil && (named || w.namesAll && !done) {
+		w.nameOwner(&e.Transition)
 	}
 	return w.stream.FlushBatch()
 }
@@ -170,6 +180,9 @@ func (w *recordWriter) alert(a *detect.Alert) {
 		return
 	}
 	w.stream.Lines = w.numbered().Alert(w.stream.Lines, a)
+	if w.owners != nil {
+		w.nameCulprit(a)
+	}
 }
 
 // summary writes a row, or counts it as lost.

@@ -58,6 +58,8 @@ var badFlags = []struct {
 	{flags("--local-addr", "x"), `--local-addr: "x"` + addrHint},
 	{flags("--peer-addr", "x"), `--peer-addr: "x"` + addrHint},
 
+	{flags("--process-args"), `--process-args: no output has process records: use --only with process`},
+
 	{flags("--family", "5"), `--family: "5" is not an address family: use 4 or 6`},
 	{flags("--family", ""), `--family: "" is not an address family: use 4 or 6`},
 	{flags("--pid", "0"), `--pid: "0"` + pidHint},
@@ -106,8 +108,8 @@ var badFlags = []struct {
 	{flags("--format", "xml"), `--format: "xml" is not a format: use ndjson or text`},
 	{flags("--color", "yes"), `--color: "yes" is not a color mode: use auto, always or never`},
 	{flags("--color", "always"), `--color: --format ndjson has no colors: use --format text`},
-	{flags("--only", "transitions"), `--only: "transitions" is not a record type: use transition, connection, alert, summary, stats, loss`},
-	{flags("--only", ""), `--only: "" is not a record type: use transition, connection, alert, summary, stats, loss`},
+	{flags("--only", "transitions"), `--only: "transitions" is not a record type: use transition, connection, alert, summary, process, stats, loss`},
+	{flags("--only", ""), `--only: "" is not a record type: use transition, connection, alert, summary, process, stats, loss`},
 	{flags("--duration", "x"), `--duration: "x" is not a duration: use one such as 500ms, 30s or 5m`},
 	{flags("--duration", "5"), `--duration: "5" is not a duration: use one such as 500ms, 30s or 5m`},
 	{flags("--duration", "-1s"), `--duration: "-1s" is negative: use 0 or more`},
@@ -127,7 +129,7 @@ var badFlags = []struct {
 	{flags("--output", "x?format"), `--output: x?format: format: needs a value: write format=VALUE`},
 	{flags("--output", "x?format=xml"), `--output: x?format=xml: format: "xml" is not a format: use ndjson or text`},
 	{flags("--output", "x?format=text&format=text"), `--output: x?format=text&format=text: format: is there twice: write it once`},
-	{flags("--output", "x?only=start"), `--output: x?only=start: only: "start" is not a record type: use transition, connection, alert, summary, stats, loss`},
+	{flags("--output", "x?only=start"), `--output: x?only=start: only: "start" is not a record type: use transition, connection, alert, summary, process, stats, loss`},
 	{flags("--output", "x?schema=xml"), `--output: x?schema=xml: schema: "xml" is not a schema: use native, ecs or otel`},
 	{flags("--output", "x?schema=native&format=text"), `--output: x?schema=native&format=text: schema: --format text has none: use format=ndjson`},
 	{flags("--output", "x?queue=1"), `--output: x?queue=1: queue: "1" has no unit: use KiB, MiB or GiB, such as 16MiB`},

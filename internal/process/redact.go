@@ -1,0 +1,76 @@
+package process
+
+import (
+	"path"
+	"regexp"
+	"strings"
+)
+
+// redacted stands for what may be a secret.
+const redacted = "[redacted]"
+
+// secretName matches a name whose value is a secret, such as DB_PASSWORD, api-key or Authorization.
+const secretName = `(?:[\w.-]*(?:passw|passphrase|passcode|pwd|secret|token|credential|api[_-]?key|access[_-]?key|` +
+	`private[_-]?key|auth|bearer|cookie|signature|session)[\w.-]*|(?:[\w.-]*[_.-])?(?:pass|pw)(?:[_.-][\w.-]*)?)`
+
+var (
+	// secretOption is an option whose value is the next argument.
+	secretOption = regexp.MustCompile(`(?i)^--?` + secretName + `$`)
+	// secretValue is a secret within an argument. What follows it may be part of it, up to the end.
+	secretValue = regexp.MustCompile(`(?is)((?:^|[^\w.-])(?:` +
+		secretName + `["']?\s*(?:=|:)\s*|` + // password=x, "token": "x", Authorization: Bearer x
+		`--?` + secretName + `["']?\s+|` + // --password x, in the text of a shell
+		`(?:bearer|basic)\s+))\S.*`)
+	// userInfo and userToken are what comes before the host of a URL.
+	userInfo  = regexp.MustCompile(`://[^/@:\s]*:\S*@`)
+	userToken = regexp.MustCompile(`://[^/@\s]+@`)
+	// wellKnown are keys that show by their form what they are: of AWS, GitHub, GitLab, Slack, OpenAI,
+	// and JSON Web Tokens.
+	wellKnown = regexp.MustCompile(`\b(?:(?:AKIA|ASIA)[0-9A-Z]{16}|gh[pousr]_\w{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|` +
+		`xox[a-z]-[\w-]{10,}|sk-[\w-]{16,}|eyJ[\w-]{8,}\.[\w-]+[\w.-]*)`)
+	// userOption is curl's, wget's and others' option for USER:PASSWORD.
+	userOption = regexp.MustCompile(`^(?:-[uU]|--user|--proxy-user)$`)
+	joinedUser = regexp.MustCompile(`^(-[uU]|--user=|--proxy-user=)[^:]*:.+`)
+)
+
+// redact joins arguments with spaces, and replaces what may be a secret. It hides too much rather
+// than too little, but knows only what has a name or a form: see docs/output.md.
+func redact(args []string) string {
+	shown := make([]string, 0, len(args))
+	program := ""
+	if len(args) > 0 {
+		program = path.Base(args[0])
+	}
+	for i, arg := range args {
+		before := ""
+		if i > 1 {
+			before = args[i-1]
+		}
+		shown = append(shown, redactArgument(arg, before, program))
+	}
+	return strings.Join(shown, " ")
+}
+
+// redactArgument replaces the secrets in an argument. before is the one before it, if that may be an option.
+func redactArgument(arg, before, program string) string {
+	switch {
+	case arg != "" && secretOption.MatchString(before):
+		return redacted
+	case userOption.MatchString(before) && strings.Contains(arg, ":"):
+		return redacted
+	case takesPassword(program) && before == "-p" && arg != "" && program == "sshpass":
+		return redacted
+	case takesPassword(program) && len(arg) > 2 && strings.HasPrefix(arg, "-p"):
+		return "-p" + redacted
+	}
+	arg = joinedUser.ReplaceAllString(arg, "${1}"+redacted)
+	arg = userInfo.ReplaceAllString(arg, "://"+redacted+"@")
+	arg = userToken.ReplaceAllString(arg, "://"+redacted+"@")
+	arg = wellKnown.ReplaceAllString(arg, redacted)
+	return secretValue.ReplaceAllString(arg, "${1}"+redacted)
+}
+
+// takesPassword reports whether the option -p of a program has a password without a space behind it.
+func takesPassword(program string) bool {
+	return program == "sshpass" || strings.HasPrefix(program, "mysql") || strings.HasPrefix(program, "mariadb")
+}

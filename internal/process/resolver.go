@@ -1,0 +1,146 @@
+// Package process finds out what /proc says of the processes that own sockets: when they started, what
+// they execute, for whom. It reads in the background.
+//
+// It must not guess: what /proc does not say is empty, and a process that has ended is not found. It must
+// not mix two processes that have had one pid. What it reads, others have chosen: sizes are bounded, and
+// texts may hold any bytes. Arguments are returned without what may be a secret.
+package process
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+const (
+	// maxWaiting bounds the requests that wait.
+	maxWaiting = 1024
+	// pauseFactor bounds the time that reading takes to a twentieth: after each process the goroutine
+	// pauses for this many times what it took.
+	pauseFactor  = 20
+	longestPause = 20 * time.Millisecond
+)
+
+// Request asks for the process that had a pid at a time.
+type Request struct {
+	PID    uint32        // in the initial pid namespace
+	At     time.Duration // CLOCK_BOOTTIME
+	Serial uint64        // comes back with the answer
+}
+
+// Answer is what was found. Process has no name, no cgroup and no wall-clock time.
+type Answer struct {
+	Request Request
+	Found   bool // false: the process has ended
+	Process tcp.Process
+}
+
+// Resolver answers requests in a goroutine of its own. Its methods do not wait for it, except Finish.
+type Resolver struct {
+	read     func(pid uint32, at time.Duration) (tcp.Process, bool)
+	requests chan Request
+	closed   chan struct{}
+	notify   atomic.Pointer[func()]
+
+	pending atomic.Int64  // requests that are not answered
+	ready   atomic.Bool   // there are answers
+	idle    chan struct{} // gets a value when none is pending
+	mu      sync.Mutex
+	answers []Answer
+}
+
+// New starts a Resolver. args makes it read the arguments of processes.
+func New(args bool) *Resolver {
+	r := reader{proc: "/proc", users: &users{path: "/etc/passwd"}, args: args}
+	return newResolver(r.read)
+}
+
+func newResolver(read func(uint32, time.Duration) (tcp.Process, bool)) *Resolver {
+	r := &Resolver{read: read, requests: make(chan Request, maxWaiting), closed: make(chan struct{}), idle: make(chan struct{}, 1)}
+	go r.run()
+	return r
+}
+
+// NotifyAnswers sets a function that is called, by another goroutine, when there are answers.
+func (r *Resolver) NotifyAnswers(wake func()) { r.notify.Store(&wake) }
+
+// Request asks for a process. It reports false if too many requests wait.
+func (r *Resolver) Request(q Request) bool {
+	r.pending.Add(1)
+	select {
+	case r.requests <- q:
+		return true
+	default:
+		r.pending.Add(-1)
+		return false
+	}
+}
+
+// Answers returns the answers since the last call.
+func (r *Resolver) Answers() []Answer {
+	if !r.ready.Load() {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	answers := r.answers
+	r.answers = nil
+	r.ready.Store(false)
+	return answers
+}
+
+// Finish returns the answers since the last call. It waits for those that are still to come, at most
+// for the limit.
+func (r *Resolver) Finish(limit time.Duration) []Answer {
+	for timeout := time.After(limit); r.pending.Load() > 0; {
+		select {
+		case <-r.idle:
+		case <-timeout:
+			return r.Answers()
+		}
+	}
+	return r.Answers()
+}
+
+// Close ends the goroutine after the process that it reads. It does not wait for that. It must be called
+// once.
+func (r *Resolver) Close() { close(r.closed) }
+
+func (r *Resolver) run() {
+	pause := time.NewTimer(0)
+	defer pause.Stop()
+	for {
+		select {
+		case <-r.closed:
+			return
+		case q := <-r.requests:
+			began := time.Now()
+			p, found := r.read(q.PID, q.At)
+			r.answer(Answer{q, found, p})
+			pause.Reset(min(longestPause, pauseFactor*time.Since(began)))
+		}
+		select {
+		case <-r.closed:
+			return
+		case <-pause.C:
+		}
+	}
+}
+
+func (r *Resolver) answer(a Answer) {
+	r.mu.Lock()
+	r.answers = append(r.answers, a)
+	r.mu.Unlock()
+	r.ready.Store(true)
+	if r.pending.Add(-1) == 0 {
+		select {
+		case r.idle <- struct{}{}:
+		default:
+		}
+	}
+	if notify := r.notify.Load(); notify != nil {
+		(*notify)()
+	}
+}

@@ -1,0 +1,138 @@
+package record
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// Process describes the owner of sockets, once for all records that name it.
+type Process struct {
+	Time time.Time // when it was read
+	tcp.Process
+}
+
+// processBounds bound members of a process record, in bytes of the line; 0: left out.
+type processBounds struct {
+	exe, args, path int
+	names           bool // those of a workload
+}
+
+// processAttempts are tried in this order until the line is short enough. Escapes may make names six times as
+// long.
+var processAttempts = [...]processBounds{
+	{512, 1024, maxAlertPath, true}, {512, 1024, 0, true}, {256, 256, 0, true}, {256, 256, 0, false},
+}
+
+// Process implements [Encoder]. Of a long path it keeps the end, of arguments the beginning.
+func (n *Native) Process(dst []byte, r *Process) (line []byte) {
+	const maxSeq = len(`,"seq":18446744073709551615`) // may be added later
+	for _, bounds := range processAttempts {
+		if line = n.process(dst, r, bounds); len(line)-len(dst)+maxSeq <= MaxLine {
+			break
+		}
+	}
+	return line
+}
+
+func (n *Native) process(dst []byte, r *Process, bounds processBounds) []byte {
+	exe, exeCut := cutBegin(r.Exe, bounds.exe)
+	args, argsCut := cutEnd(r.Args, bounds.args)
+	o := n.begin(dst, "process", r.Time).
+		uint("pid", uint64(r.PID))
+	if !r.Started.IsZero() {
+		o = o.time("started", &n.opened, r.Started)
+	}
+	o = o.bytes("comm", r.Comm.Bytes()).
+		stringIfSet("exe", exe).
+		stringIfSet("args", args).
+		trueIf("truncated", exeCut || argsCut || r.ArgsCut).
+		uintIfSet("parent", uint64(r.Parent))
+	if r.UIDKnown {
+		o = o.uint("uid", uint64(r.UID))
+	}
+	o = o.stringIfSet("user", r.User).
+		cgroup(r.Cgroup, bounds.path)
+	if r.Cgroup != nil && bounds.names {
+		o = o.workload(r.Cgroup).
+			stringIfSet("image", r.Cgroup.Image)
+	}
+	return n.end(o)
+}
+
+// Bounds of the other schemas, in bytes of the line.
+const (
+	maxMappedExe  = 1024
+	maxMappedArgs = 1024
+)
+
+// Process implements [Encoder].
+func (e *ECS) Process(dst []byte, r *Process) []byte {
+	exe, exeCut := cutBegin(r.Exe, maxMappedExe)
+	args, argsCut := cutEnd(r.Args, maxMappedArgs)
+	o := e.begin(dst, r.Time, ecsProcess).
+		uint("process.pid", uint64(r.PID))
+	if !r.Started.IsZero() {
+		o = o.time("process.start", &e.opened, r.Started)
+	}
+	o = o.bytes("process.name", r.Comm.Bytes()).
+		stringIfSet("process.executable", exe).
+		stringIfSet("process.command_line", args).
+		uintIfSet("process.parent.pid", uint64(r.Parent)).
+		user(r).
+		ecsCgroup(r.Cgroup).
+		truncatedIf(exeCut || argsCut || r.ArgsCut, r.Cgroup)
+	return e.end(o)
+}
+
+// Process implements [Encoder].
+func (e *OTel) Process(dst []byte, r *Process) []byte {
+	exe, exeCut := cutBegin(r.Exe, maxMappedExe)
+	args, argsCut := cutEnd(r.Args, maxMappedArgs)
+	o := e.begin(dst, r.Time, otelProcess).
+		uint("process.pid", uint64(r.PID))
+	if !r.Started.IsZero() {
+		o = o.time("process.creation.time", &e.opened, r.Started)
+	}
+	o = o.bytes("process.title", r.Comm.Bytes()).
+		stringIfSet("process.executable.path", exe).
+		stringIfSet("process.command_line", args).
+		uintIfSet("process.parent_pid", uint64(r.Parent)).
+		user(r).
+		otelCgroup(r.Cgroup).
+		truncatedIf(exeCut || argsCut || r.ArgsCut, r.Cgroup)
+	return e.end(o, len(dst))
+}
+
+// user appends the user as both schemas have it.
+func (o object) user(r *Process) object {
+	if r.UIDKnown {
+		o = o.quotedUint("user.id", uint64(r.UID))
+	}
+	return o.stringIfSet("user.name", r.User)
+}
+
+// truncatedIf appends tcpshift.truncated, unless [object.path] has appended it for the path of c.
+func (o object) truncatedIf(cut bool, c *tcp.Cgroup) object {
+	return o.trueIf("tcpshift.truncated", cut && (c == nil || encodedLen(c.Path) <= maxMappedPath))
+}
+
+// Process implements [Encoder].
+func (t Text) Process(dst []byte, r *Process) []byte {
+	begin := len(dst)
+	dst = append(appendClock(append(dst, "# "...), r.Time), " process "...)
+	dst = append(strconv.AppendUint(dst, uint64(r.PID), 10), ' ')
+	dst = append(appendPrintable(dst, r.Comm.Bytes()), ':')
+	for _, part := range [...]struct{ before, known string }{
+		{" ", r.Exe}, {", args ", r.Args}, {", user ", r.User},
+	} {
+		if part.known != "" {
+			dst = appendPrintable(append(dst, part.before...), []byte(part.known))
+		}
+	}
+	if r.Parent != 0 {
+		dst = strconv.AppendUint(append(dst, ", parent "...), uint64(r.Parent), 10)
+	}
+	return t.finishRemark(append(dst, '\n'), begin, sgrDim)
+}
