@@ -29,7 +29,7 @@ download() {
         --download-only --reinstall --no-install-recommends install "$@" >/dev/null
 }
 
-rm -rf "$cache/debs" "$cache/root"
+as_root rm -rf "$cache/debs" "$cache/root"
 mkdir -p "$cache/debs/partial"
 as_root apt-get -qq -o DPkg::Lock::Timeout=600 update
 missing=()
@@ -44,7 +44,7 @@ done
 if [[ -d $cache/root/lib ]]; then
     cp -a "$cache/root/lib/." "$cache/root/usr/lib/"
 fi
-rm -rf "$cache/debs"
+as_root rm -rf "$cache/debs"
 if ((${#missing[@]})); then
     echo "consumers: apt does not have ${missing[*]}" >&2
     exit 1

@@ -1,0 +1,183 @@
+package pipelines_test
+
+import (
+	"compress/gzip"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// The Collector delivers each record with exact time, severity, numbers and names.
+func TestOtelcol_File(t *testing.T) {
+	needs(t)
+	build(t, "otelcol", ".")
+	e := openExample(t, "otelcol-file.yaml")
+	freshFiles(t)
+	backend := listenOTLP(t, "127.0.0.1:4318")
+	e.trace()
+	e.start(e.command("otelcol"))
+	makeConnections(t)
+	count := len(e.stop())
+	want := readLines("/var/log/tcpshift.ndjson")
+	if len(want) != count {
+		t.Fatalf("the file has %d records, the second output %d", len(want), count)
+	}
+	more := extremeLines(t, want)
+	appendLines(t, "/var/log/tcpshift.ndjson", more)
+	want = append(want, more...)
+	var got []string
+	e.await("record of each line", func() bool { got = backend.read(); return len(got) >= len(want) })
+	if len(got) != len(want) {
+		t.Errorf("%d records arrived, want %d", len(got), len(want))
+	}
+	for i := range min(len(got), len(want)) {
+		if line := encode(t, otlpOf(t, want[i])); got[i] != line {
+			t.Fatalf("record %d arrived as\n%s\nwant\n%s", i, got[i], line)
+		}
+	}
+}
+
+// otlpOf is what a line of the schema otel must become.
+func otlpOf(t testing.TB, line string) map[string]any {
+	t.Helper()
+	record := decode(t, line)
+	at, err := time.Parse(time.RFC3339Nano, record["timestamp"].(string))
+	if err != nil {
+		t.Fatal(err)
+	}
+	attributes := record["attributes"].(map[string]any)
+	attributes["event_name"] = record["event_name"]
+	want := map[string]any{
+		"time": at.UnixNano(), "number": record["severity_number"], "text": record["severity_text"], "attributes": attributes,
+	}
+	if body, found := record["body"]; found {
+		want["body"] = body
+	}
+	return want
+}
+
+// otlpBackend keeps the log records that arrive by OTLP over HTTP, in JSON.
+type otlpBackend struct {
+	t     testing.TB
+	mu    sync.Mutex
+	lines []string
+}
+
+func listenOTLP(t testing.TB, address string) *otlpBackend {
+	t.Helper()
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	backend := &otlpBackend{t: t}
+	server := &http.Server{Handler: backend, ReadHeaderTimeout: waitLimit}
+	go func() { _ = server.Serve(l) }()
+	t.Cleanup(func() { _ = server.Close() })
+	return backend
+}
+
+func (b *otlpBackend) read() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return append([]string(nil), b.lines...)
+}
+
+func (b *otlpBackend) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var body io.Reader = r.Body
+	if r.Header.Get("Content-Encoding") == "gzip" {
+		unzip, err := gzip.NewReader(body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		body = unzip
+	}
+	var request otlpRequest
+	if err := json.NewDecoder(body).Decode(&request); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, resource := range request.ResourceLogs {
+		for _, scope := range resource.ScopeLogs {
+			for _, record := range scope.LogRecords {
+				b.lines = append(b.lines, encode(b.t, record.canonical()))
+			}
+		}
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = io.WriteString(w, "{}")
+}
+
+// otlpRequest is the part of an export request that the tests compare.
+type otlpRequest struct {
+	ResourceLogs []struct {
+		ScopeLogs []struct {
+			LogRecords []otlpRecord `json:"logRecords"`
+		} `json:"scopeLogs"`
+	} `json:"resourceLogs"`
+}
+
+type otlpRecord struct {
+	TimeUnixNano   string          `json:"timeUnixNano"`
+	SeverityNumber int             `json:"severityNumber"`
+	SeverityText   string          `json:"severityText"`
+	Body           otlpValue       `json:"body"`
+	Attributes     []otlpAttribute `json:"attributes"`
+}
+
+type otlpAttribute struct {
+	Key   string    `json:"key"`
+	Value otlpValue `json:"value"`
+}
+
+type otlpValue struct {
+	String *string      `json:"stringValue"`
+	Bool   *bool        `json:"boolValue"`
+	Int    *json.Number `json:"intValue"` // text, as Protobuf's JSON has 64-bit numbers
+	Double *float64     `json:"doubleValue"`
+	Array  *struct {
+		Values []otlpValue `json:"values"`
+	} `json:"arrayValue"`
+}
+
+func (v otlpValue) plain() any {
+	switch {
+	case v.String != nil:
+		return *v.String
+	case v.Bool != nil:
+		return *v.Bool
+	case v.Int != nil:
+		return json.Number(strings.Trim(v.Int.String(), `"`))
+	case v.Double != nil:
+		return json.Number(strconv.FormatFloat(*v.Double, 'f', -1, 64))
+	case v.Array != nil:
+		var all []any
+		for _, each := range v.Array.Values {
+			all = append(all, each.plain())
+		}
+		return all
+	}
+	return nil
+}
+
+func (r otlpRecord) canonical() map[string]any {
+	attributes := make(map[string]any)
+	for _, each := range r.Attributes {
+		attributes[each.Key] = each.Value.plain()
+	}
+	record := map[string]any{
+		"time": json.Number(r.TimeUnixNano), "number": r.SeverityNumber, "text": r.SeverityText, "attributes": attributes,
+	}
+	if body := r.Body.plain(); body != nil {
+		record["body"] = body
+	}
+	return record
+}
