@@ -339,10 +339,11 @@ func TestOTLP_ReceiverKilled(t *testing.T) {
 			if _, err := q.Put([]byte(numbered(i, 500))); err != nil {
 				t.Fatal(err)
 			}
-			if i%20_000 == 10_000 { // it is away for the first part, and dies in the middle of the others
+			switch i % 20_000 { // it is away for the first part, and dies in the middle of the others
+			case 10_000:
 				_, stop = r.serve(t, address, overHTTP, nil)
 				awaitGrowth(t, &r)
-			} else if i%20_000 == 15_000 {
+			case 15_000:
 				stop()
 			}
 		}

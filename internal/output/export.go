@@ -2,6 +2,7 @@ package output
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
 	"time"
@@ -71,7 +72,7 @@ func (o *remote) export(c *exportConn, lines []byte) (whole int, err error) {
 			}
 			o.notifyBack()
 			o.sent = answer.size
-			o.refused.Add(uint64(answer.rejected))
+			o.noteRejected(answer.rejected)
 		case <-time.After(o.writeLimit()):
 			return 0, os.ErrDeadlineExceeded
 		}
@@ -79,4 +80,11 @@ func (o *remote) export(c *exportConn, lines []byte) (whole int, err error) {
 	whole = min(o.sent, len(lines))
 	o.sent -= whole
 	return whole, nil
+}
+
+// noteRejected counts lines that the receiver has refused, and notifies the operator of the first ones.
+func (o *remote) noteRejected(count int) {
+	if count > 0 && o.refused.Add(uint64(count)) == uint64(count) {
+		o.Notify(fmt.Sprintf("%s refuses records for good, %d so far: loss records count them", o.Address, count))
+	}
 }

@@ -58,9 +58,9 @@ func startJournald(t *testing.T) (socket, files string) {
 			t.Log(messages.String())
 		}
 	})
-	socket = filepath.Join(dir, "run/systemd/journal/socket")
+	socket = filepath.Join(dir, "run", "systemd", "journal", "socket")
 	eventually(t, "socket of journald", func() bool { _, err := os.Stat(socket); return err == nil })
-	return socket, filepath.Join(dir, "run/log/journal")
+	return socket, filepath.Join(dir, "run", "log", "journal")
 }
 
 // entriesOf are the entries that journalctl shows of tcpshift, in their order.
@@ -158,7 +158,7 @@ func TestJournal_Memfd(t *testing.T) {
 			}
 			fds, _ := unix.ParseUnixRights(&messages[0])
 			file := os.NewFile(uintptr(fds[0]), "memfd")
-			defer file.Close()
+			t.Cleanup(func() { file.Close() })
 			const all = unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE | unix.F_SEAL_SEAL
 			if seals, err := unix.FcntlInt(file.Fd(), unix.F_GET_SEALS, 0); err != nil || seals&all != all {
 				t.Errorf("the seals are %x, %v; want %x", seals, err, all)

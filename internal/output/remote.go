@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"sync/atomic"
@@ -342,6 +343,9 @@ func (o *remote) Close() (err error) {
 		o.again.Stop()
 	}
 	if o.Export != nil && !closed {
+		if count := o.refused.Load(); count > 0 { // those of the last requests are in no record
+			o.Notify(fmt.Sprintf("%s has refused %d records for good", o.Address, count))
+		}
 		err = errors.Join(err, o.Export.Close())
 	}
 	if o.spool != nil {

@@ -27,6 +27,9 @@ func restrictedFeatures(name, directory string) Features {
 	if strings.Contains(name, "rotated") {
 		f.Rotate = []string{directory}
 	}
+	if strings.Contains(name, "spool") {
+		f.Spool = []string{directory}
+	}
 	if strings.Contains(name, "remote") {
 		f.Unix, f.TCP = []string{directory + "/socket"}, []string{"127.0.0.1:1"}
 	}
@@ -48,9 +51,9 @@ var tries = []struct {
 	{"read /proc/self/status", func() error { return opens("/proc/self/status", unix.O_RDONLY) }, "alerts; alerts, file"},
 	{"write a file", func() error { return opens(os.Args[1]+"/elsewhere/file", unix.O_WRONLY) }, "alerts, file"},
 	{"write a file by openat2", openat2ForWriting, ""},
-	{"write to the output's directory", func() error { return opens(os.Args[1]+"/out/file", unix.O_WRONLY|unix.O_APPEND) }, "file; alerts, file; file, rotated"},
+	{"write to the output's directory", func() error { return opens(os.Args[1]+"/out/file", unix.O_WRONLY|unix.O_APPEND) }, "file; alerts, file; file, rotated; spool"},
 	{"make a file", func() error { return opens(os.Args[1]+"/elsewhere/made", unix.O_WRONLY|unix.O_CREAT) }, "alerts, file"},
-	{"make a file in the output's directory", func() error { return opens(os.Args[1]+"/out/made", unix.O_WRONLY|unix.O_CREAT) }, "file; alerts, file; file, rotated"},
+	{"make a file in the output's directory", func() error { return opens(os.Args[1]+"/out/made", unix.O_WRONLY|unix.O_CREAT) }, "file; alerts, file; file, rotated; spool"},
 	{"make an unnamed file", func() error { return opens(os.Args[1], unix.O_RDWR|unix.O_TMPFILE) }, "alerts, file"},
 	{"write the memory of another process", func() error { return opens("/proc/"+os.Args[2]+"/mem", unix.O_RDWR) }, "alerts, file"},
 	{"remove a file", func() error { return unix.Unlink(os.Args[1] + "/elsewhere/file") }, ""},
@@ -60,11 +63,11 @@ var tries = []struct {
 	{"move a file out of the output's directory", func() error {
 		return unix.Renameat(unix.AT_FDCWD, os.Args[1]+"/out/file", unix.AT_FDCWD, os.Args[1]+"/elsewhere/moved")
 	}, ""},
-	{"read an old file", func() error { return opens(os.Args[1]+"/out/file", unix.O_RDONLY) }, "alerts; alerts, file; file, rotated"},
+	{"read an old file", func() error { return opens(os.Args[1]+"/out/file", unix.O_RDONLY) }, "alerts; alerts, file; file, rotated; spool"},
 	{"read a file elsewhere", func() error { return opens(os.Args[1]+"/elsewhere/file", unix.O_RDONLY) }, "alerts; alerts, file"},
-	{"list the output's directory", func() error { return opens(os.Args[1]+"/out", unix.O_RDONLY|unix.O_DIRECTORY) }, "alerts; alerts, file; file, rotated"},
+	{"list the output's directory", func() error { return opens(os.Args[1]+"/out", unix.O_RDONLY|unix.O_DIRECTORY) }, "alerts; alerts, file; file, rotated; spool"},
 	{"remove a file elsewhere by descriptor", func() error { return removes("elsewhere") }, ""},
-	{"remove an old file", func() error { return removes("out") }, "file, rotated"},
+	{"remove an old file", func() error { return removes("out") }, "file, rotated; spool"},
 	{"make a directory", func() error { return unix.Mkdir(os.Args[1]+"/out/directory", 0o700) }, ""},
 	{"make a link", func() error { return unix.Symlink("/etc", os.Args[1]+"/out/link") }, ""},
 	{"change a mode", func() error { return unix.Chmod(os.Args[1]+"/out/file", 0o777) }, ""},
@@ -116,7 +119,7 @@ var tries = []struct {
 	{"signal itself", func() error { return unix.Kill(os.Getpid(), unix.SIGCONT) }, everywhere},
 }
 
-const everywhere = "nothing; file; alerts; alerts, file; remote; file, rotated"
+const everywhere = "nothing; file; alerts; alerts, file; remote; file, rotated; spool"
 
 // renames renames a file of a directory and back, as a rotation does it.
 func renames(sub string) error {
