@@ -86,7 +86,7 @@ func (o *traceOptions) checkFieldsOf(v *outputValue) error {
 
 // openAll opens all outputs and starts their queues. If one fails, it closes those that it has opened.
 func (o *traceOptions) openAll(ctx context.Context) (all openOutputs, err error) {
-	closeRoot, err := o.spool.open()
+	closeRoot, err := o.spool.open(ctx)
 	if err != nil {
 		return nil, err
 	}

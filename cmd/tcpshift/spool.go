@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -79,16 +80,30 @@ func (v *outputValue) spoolName() string {
 }
 
 // open opens the directory, and makes it if there is none. The caller must call closeRoot when all outputs are
-// open.
-func (o *spoolOptions) open() (closeRoot func(), err error) {
+// open. A wait for a disk that hangs ends with ctx.
+func (o *spoolOptions) open(ctx context.Context) (closeRoot func(), err error) {
 	if o.directory == "" {
 		return func() {}, nil
 	}
-	o.root, err = safeopen.PrivateRoot(o.directory)
-	if err != nil {
-		return nil, explainSpool(err)
+	type result struct {
+		root *os.Root
+		err  error
 	}
-	return func() { _ = o.root.Close() }, nil
+	opened := make(chan result, 1)
+	go func() {
+		root, err := safeopen.PrivateRoot(o.directory)
+		opened <- result{root, err}
+	}()
+	select {
+	case r := <-opened:
+		if r.err != nil {
+			return nil, explainSpool(r.err)
+		}
+		o.root = r.root
+		return func() { _ = o.root.Close() }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("--spool: open %s: it takes too long: stopped waiting at %w", o.directory, context.Cause(ctx))
+	}
 }
 
 // of returns the spool of an output; nil: it has none.

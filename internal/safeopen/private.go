@@ -24,10 +24,13 @@ func PrivateRootIn(root *os.Root, name string) (*os.Root, error) {
 }
 
 func privateRoot(name, path string, mkdir func(string, fs.FileMode) error, lstat func(string) (fs.FileInfo, error), open func(string) (*os.Root, error)) (*os.Root, error) {
-	if err := mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, err
-	}
 	before, err := lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+			return nil, err
+		}
+		before, err = lstat(name)
+	}
 	if err != nil {
 		return nil, err
 	}
