@@ -194,14 +194,8 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 		defer m.Close()
 		cfg.Monitor = m
 	}
-	if o.summary > 0 {
-		cfg.Summary = summary.New(o.summary, time.Now())
-	}
 	defer o.startLookups(&cfg)()
-	if o.command.wanted() {
-		cfg.Started = o.command.begin
-		defer warnUnfollowed(p)
-	}
+	defer warnUnfollowed(p)
 	return trace.Run(ctx, cfg)
 }
 
@@ -273,7 +267,7 @@ func (o *traceOptions) unwanted() []string {
 
 func (o *traceOptions) config(p *probe.Probe, outs openOutputs) trace.Config {
 	start := startRecord(slices.Concat(p.Features(), processFeatures()))
-	return trace.Config{
+	cfg := trace.Config{
 		Source:        p,
 		Outputs:       o.traceOutputs(outs, &start),
 		OwnSockets:    o.ownSockets,
@@ -284,6 +278,13 @@ func (o *traceOptions) config(p *probe.Probe, outs openOutputs) trace.Config {
 		ResetReasons:  p.ResetReasons(),
 		Notify:        warn,
 	}
+	if o.summary > 0 {
+		cfg.Summary = summary.New(o.summary, time.Now())
+	}
+	if o.command.wanted() {
+		cfg.Started = o.command.begin
+	}
+	return cfg
 }
 
 // kernelFilter returns the filter for the kernel: the user's, and which transitions are needed if

@@ -55,11 +55,8 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 		bpfobj.ProbeVarSendResetHasReason: sendResetHasReason(types),
 	}
 	addFilterConstants(constants, &opts.Filter)
-	if opts.ExcludeSelf || opts.Filter.Children {
-		if err := addSelf(constants); err != nil {
-			return nil, err
-		}
-		constants[bpfobj.ProbeVarExcludeSelf] = opts.ExcludeSelf
+	if err := addSelf(constants, opts); err != nil {
+		return nil, err
 	}
 	for name, value := range constants {
 		if err := spec.Variables[name].Set(value); err != nil {
@@ -74,9 +71,7 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 		programs = slices.Concat(programs, timeWaitEndPrograms)
 	}
 	if opts.Filter.Children {
-		programs = slices.Concat(programs, followPrograms)
-		spec.Maps[bpfobj.ProbeMapFollowed].MaxEntries = maxFollowed
-		spec.Maps[bpfobj.ProbeMapFollowedBefore].MaxEntries = maxFollowed
+		programs = slices.Concat(programs, sizeFollowed(spec))
 	}
 	if opts.BoundPorts && hasFunction(types, "bpf_iter_tcp") { // since 5.9
 		programs = slices.Concat(programs, []string{bpfobj.ProbeProgDumpBoundPorts})
@@ -241,8 +236,12 @@ func selectPrograms(spec *ebpf.CollectionSpec, features Features, programs []str
 }
 
 // addSelf adds what identifies this process: its pid, and the device and inode of its pid
-// namespace, by which bpf_get_ns_current_pid_tgid() finds that pid.
-func addSelf(constants map[string]any) error {
+// namespace, by which bpf_get_ns_current_pid_tgid() finds that pid. It adds nothing if nothing depends on them.
+func addSelf(constants map[string]any, opts Options) error {
+	constants[bpfobj.ProbeVarExcludeSelf] = opts.ExcludeSelf
+	if !opts.ExcludeSelf && !opts.Filter.Children {
+		return nil
+	}
 	info, err := os.Stat("/proc/self/ns/pid")
 	if err != nil {
 		return fmt.Errorf("find own pid namespace: %w", err)

@@ -3,6 +3,8 @@ package probe
 import (
 	"fmt"
 
+	"github.com/cilium/ebpf"
+
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
 )
 
@@ -12,6 +14,13 @@ const maxFollowed = 32 << 10
 
 // followPrograms find the children of this process, see bpf/follow.h.
 var followPrograms = []string{bpfobj.ProbeProgProcessForked, bpfobj.ProbeProgProcessExited}
+
+// sizeFollowed gives the maps of bpf/follow.h their room, and returns the programs.
+func sizeFollowed(spec *ebpf.CollectionSpec) []string {
+	spec.Maps[bpfobj.ProbeMapFollowed].MaxEntries = maxFollowed
+	spec.Maps[bpfobj.ProbeMapFollowedBefore].MaxEntries = maxFollowed
+	return followPrograms
+}
 
 // Unfollowed is how many processes filter.Filter.Children has not followed: there were more than
 // 32,768 at one time, or the program that follows them missed their start.

@@ -122,11 +122,12 @@ func (t Text) Summary(dst []byte, r *summary.Row) []byte {
 
 // appendSummaryOf appends whose connections with whom a row sums up.
 func appendSummaryOf(dst []byte, r *summary.Row) []byte {
-	if r.Other {
+	switch {
+	case r.Other:
 		dst = append(dst, "all others"...)
-	} else if r.OwnerKnown {
+	case r.OwnerKnown:
 		dst = appendPrintable(dst, []byte(r.Service))
-	} else {
+	default:
 		dst = append(dst, "unknown owner"...)
 	}
 	if role := r.Role.String(); role != "" {
