@@ -229,6 +229,7 @@ type line struct {
 
 	LostConnections           uint64 `json:"lost_connections"`
 	LostAlerts                uint64 `json:"lost_alerts"`
+	LostSummaries             uint64 `json:"lost_summaries"`
 	TimeWaitUnknown           uint64 `json:"time_wait_unknown"`
 	LostResets                uint64 `json:"lost_resets"`
 	CgroupUnknown             uint64 `json:"cgroup_unknown"`

@@ -155,6 +155,7 @@ func Run(ctx context.Context, cfg Config) error {
 	l := newLoop(cfg)
 	err := ignoreReaderGone(l.run(ctx))
 	err = errors.Join(err, ignoreReaderGone(ignoreCount(l.writePending())))
+	err = errors.Join(err, ignoreReaderGone(l.finishSummary()))
 	l.outs.losses(true)
 	l.closeAlerts()
 	err = errors.Join(err, ignoreReaderGone(l.outs.drain(nil)))
@@ -380,10 +381,8 @@ func (l *loop) finish(ctx context.Context, reason string) error {
 	if err := l.readCounters(true); err != nil {
 		return err
 	}
-	if l.Summary != nil {
-		if err := l.outs.summaries(l.Summary.Finish(time.Now())); err != nil {
-			return err
-		}
+	if err := l.finishSummary(); err != nil {
+		return err
 	}
 	l.closeAlerts()
 	if l.owners != nil {
@@ -413,6 +412,16 @@ func (l *loop) writeSummary() error {
 		return nil
 	}
 	return l.outs.summaries(l.Summary.Rows(time.Now()))
+}
+
+// finishSummary writes the rows of the windows that are open. It does its work once, as closeAlerts does.
+func (l *loop) finishSummary() error {
+	s := l.Summary
+	if s == nil {
+		return nil
+	}
+	l.Summary = nil
+	return l.outs.summaries(s.Finish(time.Now()))
 }
 
 // readRest reads until the ring is empty. The last transition of Config.Count may be
