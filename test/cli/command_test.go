@@ -100,6 +100,7 @@ func TestCommand_Status(t *testing.T) {
 		{flags("--", "/nonexistent"), 127, `tcpshift: run "/nonexistent": no such file or directory`},
 		{flags("--", "nonexistent-command"), 127, `tcpshift: run "nonexistent-command": executable file not found in $PATH`},
 		{flags("--", plain), 126, `tcpshift: run "` + plain + `": permission denied`},
+		{flags("extra", "--", "true"), 125, `tcpshift: unexpected argument "extra": 'tcpshift trace' takes flags, and a command behind '--'`},
 		{flags("--port", "x", "--", "true"), 125, "tcpshift: --port:"},
 		{flags("--output", "/nonexistent/file", "--", "true"), 125, "tcpshift: --output:"},
 		{flags("--duration", "1ms", "--", "sh", "-c", "exit 6"), 6, "stop: duration;"},
