@@ -26,30 +26,33 @@ func addNameSelectionFlags(flags *pflag.FlagSet, s *selection.Selection) {
 // checkSelection rejects selections among records that no output has, and by names that are not read.
 func (o *traceOptions) checkSelection() error {
 	s, ends := &o.selection, o.wants("connection")
-	const noEnds = " chooses among connection records, and no output has them: add connection to --only"
-	switch {
-	case len(s.ClosedBy) > 0 && !ends:
-		return usagef("--closed-by:" + noEnds)
-	case s.MinDuration > 0 && !ends:
-		return usagef("--min-duration:" + noEnds)
-	case s.MinBytes > 0 && !ends:
-		return usagef("--min-bytes:" + noEnds)
-	case s.Sample > 1 && !ends && !o.wants("transition"):
-		return usagef("--sample: no output has transition or connection records: add one of them to --only")
-	case len(s.Errors) > 0 && !ends && !o.wants("transition"):
-		return usagef("--error: no output has transition or connection records: add one of them to --only")
-	case !s.ByNames():
-		return nil
-	}
-	name := "--pod"
-	if len(s.Containers) > 0 {
-		name = "--container"
-	}
-	switch {
-	case !ends && !o.wants("transition") && !o.wants("alert"):
-		return usagef("%s: no output has transition, connection or alert records: add one of them to --only", name)
-	case o.sandbox && !o.wants("alert"):
-		return usagef("%s: with --sandbox and without alerts no names are read: add alert to --only, or leave out --sandbox", name)
+	events := ends || o.wants("transition")
+	const (
+		noEnds   = "--%s: chooses among connection records, and no output has them: add connection to --only"
+		noEvents = "--%s: no output has transition or connection records: add one of them to --only"
+		nothing  = "--%s: no output has transition, connection or alert records: add one of them to --only"
+		noNames  = "--%s: with --sandbox and without alerts no names are read: add alert to --only, or leave out --sandbox"
+	)
+	unread := o.sandbox && !o.wants("alert")
+	for _, c := range []struct {
+		flag    string
+		given   bool
+		useful  bool
+		problem string
+	}{
+		{"closed-by", len(s.ClosedBy) > 0, ends, noEnds},
+		{"min-duration", s.MinDuration > 0, ends, noEnds},
+		{"min-bytes", s.MinBytes > 0, ends, noEnds},
+		{"sample", s.Sample > 1, events, noEvents},
+		{"error", len(s.Errors) > 0, events, noEvents},
+		{"container", len(s.Containers) > 0, events || o.wants("alert"), nothing},
+		{"pod", len(s.Pods) > 0, events || o.wants("alert"), nothing},
+		{"container", len(s.Containers) > 0, !unread, noNames},
+		{"pod", len(s.Pods) > 0, !unread, noNames},
+	} {
+		if c.given && !c.useful {
+			return usagef(c.problem, c.flag)
+		}
 	}
 	return nil
 }

@@ -168,17 +168,11 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 		now.reopen = outs.reopen
 	}
 	s.handle(now)
-	p, err := probe.Open(probe.Options{
-		Filter: o.kernelFilter(), BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wantsEnds(),
-		TimeWaitEnds: o.timeWaitEnd && o.wants("transition"), Without: o.unwanted(), BoundPorts: o.wants("alert"),
-	})
+	p, err := o.openProbe()
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
-	if err := o.checkSampling(p.Features()); err != nil {
-		return err
-	}
 	ctx, err := o.command.start(s.ctx, locked) // before it gives up its privileges
 	if err != nil {
 		return err
@@ -233,6 +227,21 @@ func (o *traceOptions) describesProcesses() bool {
 		return false
 	}
 	return true
+}
+
+// openProbe loads and attaches the programs. It refuses what this kernel cannot do.
+func (o *traceOptions) openProbe() (*probe.Probe, error) {
+	p, err := probe.Open(probe.Options{
+		Filter: o.kernelFilter(), BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wantsEnds(),
+		TimeWaitEnds: o.timeWaitEnd && o.wants("transition"), Without: o.unwanted(), BoundPorts: o.wants("alert"),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := o.checkSampling(p.Features()); err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
 }
 
 // wantsNames reports whether records have the names of containers and pods, or are selected by them:

@@ -16,7 +16,10 @@ func (e *ECS) Transition(dst []byte, t *tcp.Transition) []byte {
 	o = e.owners.append(o, t, object.ecsOwner)
 	o = o.ecsError(t.Error).
 		literalIfSet("tcpshift.reset_reason", t.ResetReason)
-	return e.end(e.sampled(o, t))
+	if e.sample != 0 {
+		o = e.sampled(o, t)
+	}
+	return e.end(o)
 }
 
 // ecsTransitionType appends event.type and event.outcome: a connection starts when it is
@@ -58,7 +61,10 @@ func (e *ECS) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []byt
 		literal("tcpshift.final_state", t.New.String()).
 		ownConnection(t, c).
 		ecsError(t.Error)
-	return e.end(e.sampled(o, t))
+	if e.sample != 0 {
+		o = e.sampled(o, t)
+	}
+	return e.end(o)
 }
 
 // outcome is "success" if one side closed the connection in order, "failure" if it failed or

@@ -39,12 +39,13 @@ func (n *Native) AddOrigin(host, bootID string) {
 // SetSample implements [SamplingEncoder].
 func (n *Native) SetSample(count uint64) { n.sample = count }
 
-// endEvent is end for a record of a socket, which may be one of a sample.
-func (n *Native) endEvent(o object, t *tcp.Transition) []byte {
-	if n.sample != 0 && t.SampleApplies() {
-		o = o.uint("sampled", n.sample)
+// sampled appends the size of the sample that the socket is one of. Only an encoder with a sample
+// calls it.
+func (n *Native) sampled(o object, t *tcp.Transition) object {
+	if t.SampleApplies() {
+		return o.uint("sampled", n.sample)
 	}
-	return n.end(o)
+	return o
 }
 
 // begin appends the members that every record begins with: type, time and seq.
@@ -134,6 +135,10 @@ func (o object) counts(prefix string, c *Counts) object {
 		o.line = append(o.line, prefix...)
 		o.line = append(o.line, countNames[i]...)
 		o.line = appendUint(append(o.line, `":`...), v)
+	}
+	if c.HasSelection {
+		o.line = append(append(o.line, `,"`...), prefix...)
+		o.line = appendUint(append(o.line, `dropped_connections":`...), c.DroppedConnections)
 	}
 	if c.HasSpool {
 		o.line = append(append(o.line, `,"`...), prefix...)

@@ -28,7 +28,10 @@ func (n *Native) Transition(dst []byte, t *tcp.Transition) []byte {
 	o = n.owners.append(o, t, object.owner)
 	o = o.errno(t.Error).
 		literalIfSet("reset_reason", t.ResetReason)
-	return n.endEvent(o, t)
+	if n.sample != 0 {
+		o = n.sampled(o, t)
+	}
+	return n.end(o)
 }
 
 // endOfTimeWait returns "expired" if the timer ended the TIME_WAIT, and "early" for any
@@ -60,7 +63,10 @@ func (n *Native) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []
 		literalIfSet("reset_reason", t.ResetReason).
 		errno(t.Error).
 		trueIf("partial", c.OpenedAt == 0)
-	return n.endEvent(o, t)
+	if n.sample != 0 {
+		o = n.sampled(o, t)
+	}
+	return n.end(o)
 }
 
 // Header appends nothing: NDJSON has no header.

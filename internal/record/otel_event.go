@@ -11,7 +11,10 @@ func (e *OTel) Transition(dst []byte, t *tcp.Transition) []byte {
 	o = e.owners.append(o, t, object.otelOwner)
 	o = o.otelError(t.Error).
 		literalIfSet("tcpshift.reset_reason", t.ResetReason)
-	return e.end(e.sampled(o, t), len(dst))
+	if e.sample != 0 {
+		o = e.sampled(o, t)
+	}
+	return e.end(o, len(dst))
 }
 
 // Connection implements [Encoder]. It does not allocate if dst has room.
@@ -28,7 +31,10 @@ func (e *OTel) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []by
 		otelState(t.New, "tcpshift.final_state").
 		ownConnection(t, c).
 		otelError(t.Error)
-	return e.end(e.sampled(o, t), len(dst))
+	if e.sample != 0 {
+		o = e.sampled(o, t)
+	}
+	return e.end(o, len(dst))
 }
 
 // Socket appends a socket record with the number of SetSeq. It does not allocate if dst has

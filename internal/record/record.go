@@ -83,6 +83,11 @@ type Counts struct {
 	AlertsSuppressed uint64 // causes that had no alert because too many were open
 	DetectionLeftOut uint64 // see detect.LeftOut
 
+	// DroppedConnections is how many connections the output's selection left out. HasSelection is
+	// false if it has none, or no connection records.
+	DroppedConnections uint64
+	HasSelection       bool
+
 	// Spooled is how many bytes the output's spool has on disk. HasSpool is false if it has no spool.
 	Spooled  uint64
 	HasSpool bool

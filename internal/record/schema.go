@@ -101,9 +101,10 @@ func newMapped(labels []Label) mappedEncoder {
 // SetSample implements [SamplingEncoder].
 func (m *mappedEncoder) SetSample(n uint64) { m.sample = n }
 
-// sampled appends the size of the sample that the socket is one of.
+// sampled appends the size of the sample that the socket is one of. Only an encoder with a sample
+// calls it.
 func (m *mappedEncoder) sampled(o object, t *tcp.Transition) object {
-	if m.sample != 0 && t.SampleApplies() {
+	if t.SampleApplies() {
 		return o.uint("tcpshift.sampled", m.sample)
 	}
 	return o

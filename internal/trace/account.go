@@ -12,6 +12,8 @@ import (
 type account struct {
 	read, dropped, written, connections, timeWaitEnds uint64
 
+	droppedConnections uint64 // by the output's selection
+
 	lostTransitions, lostConnections, lostTimeWaitEnds uint64           // to a full queue
 	lostAlerts                                         uint64           // to a full reserve
 	fullCause                                          record.LossCause // of these losses; "": CauseQueueFull

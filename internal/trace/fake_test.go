@@ -228,6 +228,7 @@ type line struct {
 	OtherProtocol uint64 `json:"other_protocol"`
 
 	LostConnections           uint64 `json:"lost_connections"`
+	DroppedConnections        uint64 `json:"dropped_connections"`
 	LostAlerts                uint64 `json:"lost_alerts"`
 	LostSummaries             uint64 `json:"lost_summaries"`
 	TimeWaitUnknown           uint64 `json:"time_wait_unknown"`

@@ -44,11 +44,12 @@ func TestSelection_CountsAsDropped(t *testing.T) {
 		s       selection.Selection
 		want    []string
 		written uint64
+		ends    uint64 // connections that are left out
 	}{
-		{"an error", selection.Selection{Errors: refused}, []string{"start", "transition 3", "transition 4", "connection 4", "stop"}, 2},
+		{"an error", selection.Selection{Errors: refused}, []string{"start", "transition 3", "transition 4", "connection 4", "stop"}, 2, 2},
 		{"a duration", selection.Selection{MinDuration: time.Second},
-			[]string{"start", "transition 1", "transition 2", "connection 2", "transition 3", "transition 4", "transition 5", "stop"}, 5},
-		{"both", selection.Selection{MinDuration: time.Second, Errors: refused}, []string{"start", "transition 3", "transition 4", "stop"}, 2},
+			[]string{"start", "transition 1", "transition 2", "connection 2", "transition 3", "transition 4", "transition 5", "stop"}, 5, 2},
+		{"both", selection.Selection{MinDuration: time.Second, Errors: refused}, []string{"start", "transition 3", "transition 4", "stop"}, 2, 3},
 	} {
 		all, some := selected(t, &tt.s, []string{"transition", "connection"},
 			sample(1), end(2, 2*time.Second), withError(unix.ECONNREFUSED, sample(3)), withError(unix.ECONNREFUSED, end(4, time.Millisecond)), end(5, 0))
@@ -56,7 +57,7 @@ func TestSelection_CountsAsDropped(t *testing.T) {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
 		}
 		checkStream(t, some)
-		if stop := last(t, some); stop.Read != 5 || stop.Written != tt.written || stop.Dropped != 5-tt.written || stop.LostQueueFull != 0 {
+		if stop := last(t, some); stop.Read != 5 || stop.Written != tt.written || stop.Dropped != 5-tt.written || stop.LostQueueFull != 0 || stop.DroppedConnections != tt.ends {
 			t.Errorf("%s: stop is %+v, want 5 read and %d written", tt.name, stop, tt.written)
 		}
 		if stop := last(t, all); len(all) != 10 || stop.Written != 5 || stop.Dropped != 0 {

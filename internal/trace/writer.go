@@ -10,7 +10,6 @@ import (
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/selection"
 	"github.com/tcpshift/tcpshift/internal/summary"
-	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // recordWriter writes the records of one output: it has the output's choice of record
@@ -27,12 +26,8 @@ type recordWriter struct {
 	notify  func(message string)
 	err     error // why the output ends; nil: it does not
 
-	selected                         map[string]bool // record types; nil: all but process
-	transitions, connections, alerts bool            // selected
-	summaries                        bool            // selected
-
-	selection  *selection.Selection // of the records of these types; nil: all
-	openAlerts map[string]bool      // written and not closed, by id; only if selection selects by names
+	selected                 map[string]bool // record types; nil: all but process
+	transitions, connections bool            // selected
 
 	owners     *owners // nil: no process records
 	ownerIndex int     // of the output, in owners
@@ -41,6 +36,11 @@ type recordWriter struct {
 
 	interval  time.Duration // of stats; 0: none
 	nextStats time.Time
+
+	selection  *selection.Selection // of the records of the selected types; nil: all
+	alerts     bool                 // selected
+	summaries  bool                 // selected
+	openAlerts map[string]bool      // written and not closed, by id; only if selection selects by names
 }
 
 func newRecordWriter(cfg *Config, o *Output, t *totals, notify func(message string)) *recordWriter {
@@ -93,15 +93,17 @@ func (w *recordWriter) start(at time.Time) {
 // last transition of the run's limit came before.
 func (w *recordWriter) event(e *decode.Event, done bool) error {
 	stalled := w.stream.Stalled()
-	d := w.disposition(&e.Transition, stalled, done)
+	d := w.disposition(stalled, done)
+	if w.selection != nil && !w.selection.Transition(&e.Transition) {
+		d = dropped
+	}
 	if d == written {
 		w.transition(e)
 	}
 	w.account.record(&e.Transition, d)
 	named := d == written
-	if e.Kind == decode.KindEnd && w.connections && !done && w.selectsConnection(e) {
-		w.connection(e, stalled)
-		named = named || !stalled
+	if e.Kind == decode.KindEnd && w.connections && !done {
+		named = w.connection(e, stalled) || named
 	}
 	if w.owners != nil && (named || w.namesAll && !done) {
 		w.nameOwner(&e.Transition)
@@ -109,21 +111,15 @@ func (w *recordWriter) event(e *decode.Event, done bool) error {
 	return w.stream.FlushBatch()
 }
 
-// disposition decides what becomes of a transition. done is that of event.
-func (w *recordWriter) disposition(t *tcp.Transition, stalled, done bool) disposition {
+// disposition decides what becomes of the next transition, if it is selected. done is that of event.
+func (w *recordWriter) disposition(stalled, done bool) disposition {
 	switch {
 	case !w.transitions || done:
-		return dropped
-	case w.selection != nil && !w.selection.Transition(t):
 		return dropped
 	case stalled:
 		return lostQueueFull
 	}
 	return written
-}
-
-func (w *recordWriter) selectsConnection(e *decode.Event) bool {
-	return w.selection == nil || w.selection.Connection(&e.Transition, &e.Connection)
 }
 
 // selectsAlert follows an alert through its phases: a later one may name another service. What has
@@ -152,18 +148,24 @@ func (w *recordWriter) transition(e *decode.Event) {
 	w.stream.Lines = w.numbered().Transition(w.stream.Lines, &e.Transition)
 }
 
-func (w *recordWriter) connection(e *decode.Event, stalled bool) {
+// connection writes the connection record of an end, unless the selection leaves it out or the output has stalled.
+func (w *recordWriter) connection(e *decode.Event, stalled bool) (isWritten bool) {
+	if w.selection != nil && !w.selection.Connection(&e.Transition, &e.Connection) {
+		w.account.droppedConnections++
+		return false
+	}
 	if stalled {
 		w.account.lostConnections++
-		return
+		return false
 	}
 	w.account.connections++
 	if w.shared != nil {
 		w.seq++
 		w.stream.Lines = w.encoder.WithSeq(w.stream.Lines, w.shared.connectionOf(e), w.seq)
-		return
+		return true
 	}
 	w.stream.Lines = w.numbered().Connection(w.stream.Lines, &e.Transition, &e.Connection)
+	return true
 }
 
 // alert writes an alert even if the output has stalled, unless its reserve is used up. The
@@ -244,6 +246,7 @@ func (w *recordWriter) counts() record.Counts {
 	t := w.totals
 	c := w.account.counts(&t.kernel)
 	c.WrittenBytes = w.stream.Written()
+	c.DroppedConnections, c.HasSelection = w.account.droppedConnections, w.selection != nil && w.connections
 	c.Spooled, c.HasSpool = w.stream.Spooled()
 	c.SeededAfter, c.AlertsSuppressed, c.DetectionLeftOut = t.seededAfter, t.alertsSuppressed, t.leftOut
 	c.CgroupUnknown = t.cgroupUnknown

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -86,7 +87,7 @@ func TestSelection_Flags(t *testing.T) {
 	quickClient.ReadEOF()
 	quickClient.Close()
 	refused := n.Socket(crossed.from.Addr())
-	if err := refused.TryConnect(crossed.to); err != unix.ECONNREFUSED {
+	if err := refused.TryConnect(crossed.to); !errors.Is(err, unix.ECONNREFUSED) {
 		t.Fatalf("connect() without a listener: %v", err)
 	}
 	refused.Close()
