@@ -143,6 +143,15 @@ func (all openOutputs) abandon() {
 	}
 }
 
+// running is what a signal does to the outputs.
+func (all openOutputs) running() *running {
+	now := &running{abandon: all.abandon, unwritten: all.unwritten}
+	if all.reopens() {
+		now.reopen = all.reopen
+	}
+	return now
+}
+
 // reopens reports whether an output is a file that can be opened again.
 func (all openOutputs) reopens() bool {
 	return slices.ContainsFunc(all, func(each *queuedOutput) bool { return each.out.Reopens() })

@@ -163,10 +163,7 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, outs.close()) }()
-	now := &running{abandon: outs.abandon, unwritten: outs.unwritten}
-	if outs.reopens() {
-		now.reopen = outs.reopen
-	}
+	now := outs.running()
 	s.handle(now)
 	p, err := o.openProbe()
 	if err != nil {
