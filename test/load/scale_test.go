@@ -2,6 +2,7 @@ package load_test
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"io"
 	"math"
@@ -168,13 +169,16 @@ func keepOpen(text string) error {
 	if err != nil {
 		return err
 	}
-	listener, err := net.Listen("tcp4", "127.0.0.1:0")
+	// Without keepalive: the probes of a million sockets, every 15 s from each, are more than a host
+	// answers in time, and most connections would end with ETIMEDOUT.
+	listen, dial := net.ListenConfig{KeepAlive: -1}, net.Dialer{KeepAlive: -1}
+	listener, err := listen.Listen(context.Background(), "tcp4", "127.0.0.1:0")
 	if err != nil {
 		return err
 	}
 	open := []io.Closer{listener}
 	for range connections {
-		client, err := net.Dial("tcp4", listener.Addr().String())
+		client, err := dial.Dial("tcp4", listener.Addr().String())
 		if err != nil {
 			return err
 		}
