@@ -67,23 +67,6 @@ func TestMonitor_AnswersRequests(t *testing.T) {
 	}
 }
 
-// A namespace that cannot be found gets the kernel's default limits.
-func TestMonitor_MissingNamespace(t *testing.T) {
-	m := New(detect.Config{}, filter.Filter{}, nil, func(string) {})
-	defer m.Close()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		noPort(m, 7)
-		alerts := append(m.Alerts(), m.Finish()...)
-		if len(alerts) > 0 && alerts[0].Capacity > 0 {
-			if a := alerts[0]; a.Capacity != 28232 || !a.Approximate {
-				t.Errorf("%+v", a)
-			}
-			return
-		}
-	}
-	t.Error("the engine never assumes a capacity")
-}
-
 // Close does not block while requests are pending, and Finish closes the alerts.
 func TestMonitor_CloseDoesNotBlock(t *testing.T) {
 	m := New(detect.Config{}, filter.Filter{}, nil, func(string) {})
@@ -96,29 +79,27 @@ func TestMonitor_CloseDoesNotBlock(t *testing.T) {
 	}
 }
 
-// More namespaces than the queue has room for are active at once. Each gets an answer, also
-// those that cannot be found.
-func TestMonitor_ManyNamespaces(t *testing.T) {
-	m := New(detect.Config{}, filter.Filter{}, nil, func(string) {})
-	defer m.Close()
+// More namespaces than the queue has room for are active at once, and none of them can be found. Each
+// gets an answer: without it, the engine would wait for limits for ever.
+func TestWorker_AnswersForMissingNamespaces(t *testing.T) {
 	const namespaces = 5 * queueSize
-	for i := range namespaces {
-		noPort(m, uint32(i+1)) // no namespace has such an inode
+	updates, done := make(chan update, queueSize), make(chan struct{})
+	defer close(done)
+	w := worker{
+		hostReader: hostReader{updates: updates, done: done, warn: func(string) {}, bound: make(map[uint32]boundPorts), readBound: limits.ReadBoundPorts},
+		requests:   newRequestQueue(), search: netns.NewSearch(), waiting: make(map[uint32]detect.Request),
 	}
-	answered := map[uint32]bool{}
-	for deadline := time.Now().Add(20 * time.Second); len(answered) < namespaces; time.Sleep(10 * time.Millisecond) {
-		for _, a := range append(m.Alerts(), m.Finish()...) {
-			if a.Capacity > 0 {
-				answered[a.Netns] = true
-			}
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d of %d namespaces get an answer", len(answered), namespaces)
-		}
-		for i := range namespaces {
-			if !answered[uint32(i+1)] {
-				noPort(m, uint32(i+1))
-			}
+	for i := range namespaces {
+		w.requests.put(detect.Request{Netns: uint32(i + 1)}) // no namespace has such an inode
+	}
+	go w.run()
+	engine, deadline := detect.New(detect.Config{}, boottime.Now()), time.After(time.Minute)
+	for i := range namespaces {
+		select {
+		case apply := <-updates:
+			apply(engine, boottime.Now())
+		case <-deadline:
+			t.Fatalf("%d of %d namespaces get an answer", i, namespaces)
 		}
 	}
 }
