@@ -11,7 +11,7 @@ const collected = "/var/log/collected/tcpshift.ndjson"
 
 func storedLines() []string { return readLines(collected) }
 
-// rsyslog follows the file, also over a rotation, and stores each line as it is.
+// rsyslog follows the file and stores each line as it is.
 func TestRsyslog_File(t *testing.T) {
 	needs(t, "rsyslogd")
 	e := openExample(t, "rsyslog-file.conf")
