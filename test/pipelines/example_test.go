@@ -114,7 +114,7 @@ func (p *process) kill() {
 // selection is the part of the example's --output that chooses records. The second output has it, too.
 func (e *example) selection() string {
 	var query strings.Builder
-	for _, each := range regexp.MustCompile(`[?&](only|schema|fields)=[^&' ]+`).FindAllString(strings.Join(e.commands, " "), -1) {
+	for _, each := range regexp.MustCompile(`[?&](only|schema|fields)=[^&' ]+`).FindAllString(readText(filepath.Join(examplesDir, e.name)), -1) {
 		query.WriteString("&" + each[1:])
 	}
 	return query.String()
