@@ -124,7 +124,7 @@ func (o object) ecsOwner(t *tcp.Transition) object {
 		o = o.uint("process.pid", uint64(t.Owner.PID)).
 			bytes("process.name", t.Owner.Comm.Bytes())
 	}
-	return o.quotedUint("user.id", uint64(t.UID)).
+	return o.userID(t.UID).
 		ownPIDSource(t).
 		ecsCgroup(t.Cgroup)
 }

@@ -153,10 +153,10 @@ func (o object) path(key, path string, maxBytes int) object {
 	return o.string(key, end).trueIf("tcpshift.truncated", cut)
 }
 
-// quotedUint appends a number as a string, for a field that holds other identifiers as well.
-func (o object) quotedUint(key string, v uint64) object {
-	o.line = append(o.key(key), '"')
-	o.line = appendUint(o.line, v)
+// userID appends the user as a string, because user.id holds other identifiers as well.
+func (o object) userID(uid uint32) object {
+	o.line = append(o.key("user.id"), '"')
+	o.line = appendUint(o.line, uint64(uid))
 	o.line = append(o.line, '"')
 	return o
 }

@@ -109,7 +109,7 @@ func (o object) otelOwner(t *tcp.Transition) object {
 		o = o.uint("process.pid", uint64(t.Owner.PID)).
 			bytes("process.title", t.Owner.Comm.Bytes())
 	}
-	return o.quotedUint("user.id", uint64(t.UID)).
+	return o.userID(t.UID).
 		ownPIDSource(t).
 		otelCgroup(t.Cgroup)
 }

@@ -108,7 +108,7 @@ func (e *OTel) Process(dst []byte, r *Process) []byte {
 // user appends the user as both schemas have it.
 func (o object) user(r *Process) object {
 	if r.UIDKnown {
-		o = o.quotedUint("user.id", uint64(r.UID))
+		o = o.userID(r.UID)
 	}
 	return o.stringIfSet("user.name", r.User)
 }

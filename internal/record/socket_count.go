@@ -58,7 +58,7 @@ func (o object) ownSocketCount(c *tcp.SocketCount) object {
 
 func (o object) groupUser(c *tcp.SocketCount) object {
 	if c.UIDKnown {
-		o = o.quotedUint("user.id", uint64(c.UID))
+		o = o.userID(c.UID)
 	}
 	return o.literalIfSet("container.id", c.Container)
 }
