@@ -91,8 +91,13 @@ const lateTimers = 2 * time.Second
 
 // learnFinFraction finds out from the kernel's table, for timewait sockets that are created in FIN_WAIT2, which
 // fraction of their peers closes. It looks at sockets that are older than the timeout of that substate: they are
-// gone if the peer has not closed. It learns nothing from fewer than minReconciled.
+// gone if the peer has not closed. It learns nothing from fewer than minReconciled. If every peer closes after a
+// while, older ones that are gone were killed.
 func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration) {
+	if u.finDelay > 0 {
+		u.finFraction, u.finKnown, u.finLearned = 1, true, u.kernel.verifiedAt
+		return
+	}
 	young, known := u.FinWait2Count(timeout), u.FinWait2Count(timeout+lateTimers)
 	old := u.FinWait2Count(comparedFor) - known
 	if old < minReconciled {
@@ -100,12 +105,13 @@ func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration
 	}
 	immediate := u.ClosedByPeerCount(comparedFor)
 	closed := int64(c.timeWaits-c.finWait2) - immediate - max(0, young-int64(c.finWait2))
-	u.finFraction, u.finKnown = min(1, max(0, float64(closed)/float64(old))), true
+	u.finFraction, u.finKnown, u.finLearned = min(1, max(0, float64(closed)/float64(old))), true, u.kernel.verifiedAt
 }
 
 // learnFinDelay finds out from the kernel's table, for timewait sockets that are created in FIN_WAIT2, how long their
 // peers take to close. The delay is known only if the sockets that wait are the newest, because the peers of all
-// others have closed then; else it is set to 0.
+// others have closed then, and those are in TIME_WAIT; else it is set to 0. Sockets that an administrator kills are
+// gone, too.
 func (u *destinationUse) learnFinDelay(c *suspectCount, timeout time.Duration) {
 	created := u.FinWait2Count(timeout)
 	if created < minReconciled {
@@ -114,7 +120,8 @@ func (u *destinationUse) learnFinDelay(c *suspectCount, timeout time.Duration) {
 	u.waiting, u.waitingOldest = int64(c.finWait2), c.oldest
 	u.learnWaiting()
 	u.finDelay = 0
-	if u.waiting < created-created/20 && u.newestWait() {
+	closed := int64(c.timeWaits-c.finWait2) - u.ClosedByPeerCount(comparedFor) // as many as the peers have closed of them
+	if gone := created - u.waiting; gone > created/20 && 2*closed >= gone && u.newestWait() {
 		u.finDelay = u.waitingDelay
 	}
 }

@@ -30,6 +30,7 @@ const (
 
 // namespace is what is known of a network namespace.
 type namespace struct {
+	begun       bool          // it has the values that a new entry has
 	activeAt    time.Duration // the last transition in it
 	transitions uint64        // in it, since its limits were last requested
 	requestedAt time.Duration // when its limits were last requested; 0: never
@@ -94,8 +95,8 @@ func (tr *tracker) ensureNamespace(netns uint32) *namespace {
 
 func (tr *tracker) ensureNamespaceOf(netns uint32, user topk.User) *namespace {
 	ns := &tr.namespaces.GetOrInsert(netns, uint64(netns), user).Value
-	if ns.scale == 0 {
-		ns.scale, ns.finFraction, ns.activeAt = 1, 1, tr.now
+	if !ns.begun {
+		ns.begun, ns.scale, ns.finFraction, ns.activeAt = true, 1, 1, tr.now
 	}
 	return ns
 }

@@ -179,16 +179,26 @@ func (tr *tracker) takeFinWait2(now time.Duration, netns uint32, sockets []tcp.S
 		if u := &e.Value; e.Key.netns == netns {
 			u.Advance(now)
 			u.learnWaiting()
-			reuses := ns.limits.ReusesFinWait2 && ns.limits.AllowsReuse(e.Key.local, e.Key.peer) // then many that are gone had no FIN
-			if m := (rate.TimeWaitModel{FinWait2Hold: lifetime}); !reuses && u.FinWait2Count(lifetime) >= minReconciled {
-				u.modelWaiting(&m)
-				u.finFraction, u.finKnown = m.FinFraction, true
-			}
+			u.learnFinFractionOf(now, ns, e.Key)
 			if counted, has := before[u]; has { // a better model does not change a count
 				u.kernel.timeWaits += counted - u.TimeWaits(ns.modelFor(now, e.Key, u))
 			}
 		}
 	}
+}
+
+// learnFinFractionOf finds out from the sockets that wait in FIN_WAIT2 which fraction of the peers closes, unless a
+// table of all sockets of the destination has shown it lately.
+func (u *destinationUse) learnFinFractionOf(now time.Duration, ns *namespace, key destination) {
+	lifetime := ns.limits.FinWait2TimewaitTimeout()
+	reuses := ns.limits.ReusesFinWait2 && ns.limits.AllowsReuse(key.local, key.peer) // then many that are gone had no FIN
+	isLearned := u.finLearned > 0 && now-u.finLearned <= verifiedFor
+	if reuses || isLearned || u.FinWait2Count(lifetime) < minReconciled {
+		return
+	}
+	m := rate.TimeWaitModel{FinWait2Hold: lifetime}
+	u.modelWaiting(&m)
+	u.finFraction, u.finKnown = m.FinFraction, true
 }
 
 // knownNamespace returns the entry of a namespace if its limits are set, else nil.

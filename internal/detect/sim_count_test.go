@@ -20,6 +20,7 @@ type simDestination struct {
 	resets, seenResets      simCount
 	allEnds                 simCount // of established connections
 	timeWaits, seenTimeWait simCount // that were created
+	killed                  simCount // timewait sockets
 	seenLate                simCount // of seenTimeWait: nothing else of the connection has reached the engine
 }
 
@@ -32,7 +33,7 @@ type simHold struct {
 func (d *simDestination) counts() []*simCount {
 	return []*simCount{
 		&d.opened, &d.ended, &d.seenOpened, &d.seenEnded, &d.failed, &d.seenFailed, &d.refused, &d.seenRefused,
-		&d.resets, &d.seenResets, &d.allEnds, &d.timeWaits, &d.seenTimeWait, &d.seenLate,
+		&d.resets, &d.seenResets, &d.allEnds, &d.timeWaits, &d.seenTimeWait, &d.seenLate, &d.killed,
 	}
 }
 

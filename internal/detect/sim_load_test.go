@@ -124,6 +124,7 @@ type simRun struct {
 	loads     []*simLoad
 	deaths    map[time.Duration]*simProcess
 	restarts  map[time.Duration]bool
+	kills     []*simKill
 	end       time.Duration
 	filter    string
 	oracle    *simOracle
@@ -171,6 +172,7 @@ func newSimRun(seed uint64) *simRun {
 	r.addEvents()
 	k.limits.ReusesFinWait2 = seed%4 == 0
 	r.config.UpdateInterval = []time.Duration{time.Second, 10 * time.Second}[seed/4%2] // judges more numbers, or those that users get
+	r.addKills()
 	if seed%8 == 1 {
 		r.makePlain()
 		if seed%16 == 9 {
@@ -342,6 +344,7 @@ func (r *simRun) run() {
 		if r.restarts[r.k.now] {
 			r.tr.start(r.config)
 		}
+		r.kill()
 		r.tr.pass()
 		r.oracle.check()
 	}
@@ -363,6 +366,9 @@ func (r *simRun) describe() (text string) {
 	}
 	for at, p := range r.deaths {
 		text += fmt.Sprintf("  %d dies at %v\n", p.owner.PID, at-time.Hour)
+	}
+	for _, x := range r.kills {
+		text += fmt.Sprintf("  %v\n", x)
 	}
 	for at := range r.restarts {
 		text += fmt.Sprintf("  the tracer starts again at %v\n", at-time.Hour)

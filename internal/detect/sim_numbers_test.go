@@ -65,7 +65,7 @@ func (o *simOracle) roomOf(d *simDestination, u *simUse) float64 {
 	if tr.lostAt > 0 && o.r.k.now-tr.lostAt < rate.TimeWaitHold || tr.passes != nil {
 		moved += 5 * time.Second
 	}
-	room := 4 + float64(d.opened.within(moved)+d.allEnds.within(moved)) + float64(o.expiring(d))
+	room := 4 + float64(d.opened.within(moved)+d.allEnds.within(moved)) + float64(o.expiring(d)+o.unseenKills(d))
 	if !o.knowsAll(d) {
 		room += u.capacity / 20
 	}
@@ -190,7 +190,7 @@ func (o *simOracle) unsure(d *simDestination, perSecond float64, window time.Dur
 // is the one of such a rate, and of 5 % more or fewer ports.
 func (o *simOracle) checkForecast(x *simAlert, d *simDestination, u *simUse) {
 	perSecond, even := o.evenRate(d)
-	if !even || !o.knowsAll(d) {
+	if !even || d.hasKills() || !o.knowsAll(d) {
 		return
 	}
 	window := rate.MaxWindow

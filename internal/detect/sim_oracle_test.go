@@ -71,7 +71,7 @@ func (o *simOracle) isReadable() bool { return o.r.tr.worker.fails < 0.3 && o.r.
 // mayBeBlind reports whether the engine may lack the truth, and has no means to find it.
 func (o *simOracle) mayBeBlind() bool {
 	tr := o.r.tr
-	hidden := tr.passes != nil || tr.lostAt > 0 && o.r.k.now-tr.lostAt < 2*rate.TimeWaitHold || o.r.k.now-tr.began < 2*rate.TimeWaitHold
+	hidden := tr.passes != nil || slices.ContainsFunc(o.r.k.destinations, (*simDestination).hasKills) || tr.lostAt > 0 && o.r.k.now-tr.lostAt < 2*rate.TimeWaitHold || o.r.k.now-tr.began < 2*rate.TimeWaitHold
 	return hidden && !o.isReadable()
 }
 

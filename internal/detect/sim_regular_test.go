@@ -41,7 +41,7 @@ func (o *simOracle) answersSoon() bool {
 // judged.
 func (o *simOracle) judgeRegular(d *simDestination) {
 	k, st, l := o.r.k, o.stormOf(d), o.regularLoad(d)
-	if l == nil || !o.knowsAll(d) || !o.answersSoon() || k.limits.MaxTimeWaits != noBuckets || k.now <= l.from || k.now >= l.until {
+	if l == nil || d.hasKills() || !o.knowsAll(d) || !o.answersSoon() || k.limits.MaxTimeWaits != noBuckets || k.now <= l.from || k.now >= l.until {
 		st.regularSince = 0
 		return
 	}
@@ -82,6 +82,7 @@ func (r *simRun) makePlain() {
 	r.tr.worker.before, r.tr.worker.after, r.tr.worker.fails, r.tr.worker.gone = simStep/4, simStep/4, 0, 0
 	clear(r.deaths)
 	clear(r.restarts)
+	r.kills = nil
 }
 
 // makePlainLeak makes of a plain run a process that forgets to close one socket in two seconds.

@@ -23,6 +23,7 @@ type simScenario struct {
 	end    float64 // seconds
 
 	restarts []float64 // when the tracer starts again, in seconds
+	kills    []simKill // to is set by port; times are from the beginning
 }
 
 // client is a load to a port, from a moment to another one in seconds, of the process with an index.
@@ -60,6 +61,7 @@ func (c *simScenario) run(seed uint64) *simRun {
 	k.emit = r.tr.take
 	clear(r.deaths)
 	clear(r.restarts)
+	r.kills = nil
 	byPort := make(map[uint16]*simDestination)
 	for _, l := range c.loads {
 		port := l.to.key.peerPort
@@ -81,6 +83,10 @@ func (c *simScenario) run(seed uint64) *simRun {
 		}
 		r.filter, r.tr.byOwner = "hides", true
 		r.tr.passes = func(s *simSocket) bool { return !hidden[s.by] }
+	}
+	for _, x := range c.kills {
+		x.to, x.from, x.until, x.at = byPort[x.to.key.peerPort], k.now+x.from, k.now+x.until, k.now+x.from
+		r.kills = append(r.kills, &x)
 	}
 	for _, at := range c.restarts {
 		r.restarts[k.now+seconds(at)] = true
@@ -173,6 +179,32 @@ func TestSimulation_Scenarios(t *testing.T) {
 				client(82, 3, 5, 134, 220, func(l *simLoad) { l.to.key.local, l.to.key.peer, l.lasting = loopback, loopback, 170*time.Millisecond }),
 				client(80, 0, 19, 134, 10.9, nil),
 			},
+		},
+		{
+			name:  "peers that never close, and sockets that are killed",
+			ports: 387, end: 124, before: 1250 * time.Millisecond, after: 400 * time.Millisecond, lag: simStep,
+			loads: []simLoad{client(81, 0, 36, 124, 4.14, func(l *simLoad) { l.chance, l.finAfter = true, 300*time.Second })},
+			kills: []simKill{{to: &simDestination{key: to(81)}, from: seconds(102), until: seconds(102), share: 0.3}},
+		},
+		{
+			name:  "sockets without timestamps are killed again and again, where connect() takes over TIME_WAITs",
+			ports: 324, end: 112, before: 30 * time.Millisecond, after: 25 * time.Millisecond, lag: simStep,
+			limits: func(l *tcp.Limits) { l.Reuse, l.ReusesFinWait2 = 1, true },
+			loads: []simLoad{
+				client(82, 1, 47, 112, 9.8, func(l *simLoad) { l.chance, l.untimed, l.finAfter = true, true, seconds(25.8) }),
+				client(82, 2, 3, 37, 78, nil),
+			},
+			kills: []simKill{{to: &simDestination{key: to(82)}, from: seconds(59.8), until: seconds(103), every: seconds(11.6), share: 1}},
+		},
+		{
+			name:  "all TIME_WAITs of a storm that has reached tcp_max_tw_buckets are killed",
+			ports: 300, end: 100, before: 30 * time.Millisecond, after: 25 * time.Millisecond,
+			limits: func(l *tcp.Limits) { l.MaxTimeWaits = 150 },
+			loads: []simLoad{
+				client(80, 1, 5, 61, 4, nil),
+				client(81, 2, 5, 100, 4, func(l *simLoad) { l.ends = refusedConnects }),
+			},
+			kills: []simKill{{to: &simDestination{key: to(80)}, from: seconds(62), until: seconds(62), share: 1}},
 		},
 		{
 			name:  "those that were taken over while the kernel counted do not blur the count of the others",

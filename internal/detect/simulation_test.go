@@ -15,6 +15,7 @@ import (
 var (
 	simulations = flag.Uint64("simulations", defaultSimulations, "how many random simulations TestSimulation runs")
 	firstSeed   = flag.Uint64("first-simulation", 1, "the seed of the first of these simulations")
+	kills       = flag.Bool("kills", false, "timewait sockets are killed in each simulation, instead of in one of five")
 	simulation  = flag.Uint64("simulation", 0, "the seed of the only simulation that TestSimulation runs, and prints")
 )
 

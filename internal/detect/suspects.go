@@ -146,9 +146,7 @@ func (n *suspectCount) classifyTimeWait(c *SuspectCounts, s *tcp.Socket, of *sus
 	}
 	switch reuses := c.limits.AllowsReuse(of.key.local, of.key.peer); {
 	case second < 0: // it is about to end: see comparedFor
-		if reuses && s.ExpiresIn > 0 {
-			n.classifyOld(c, s, createdAt+c.limits.ReuseDelay+jiffy <= of.refusedAt)
-		}
+		n.classifyOld(c, s, of, createdAt)
 	case !reuses || s.Substate == tcp.FinWait2 && !c.limits.ReusesFinWait2:
 		n.timeWaits++
 	default:
@@ -162,9 +160,13 @@ func (n *suspectCount) classifyTimeWait(c *SuspectCounts, s *tcp.Socket, of *sus
 	}
 }
 
-// classifyOld counts a timewait socket that is about to end. isRefused means that connect() would have taken it
-// over if it had a timestamp.
-func (n *suspectCount) classifyOld(c *SuspectCounts, s *tcp.Socket, isRefused bool) {
+// classifyOld counts a timewait socket that is about to end, where connect() takes over TIME_WAITs. It does not take
+// over one that was old enough at refusedAt: that has no timestamp.
+func (n *suspectCount) classifyOld(c *SuspectCounts, s *tcp.Socket, of *suspect, createdAt time.Duration) {
+	if s.ExpiresIn <= 0 || !c.limits.AllowsReuse(of.key.local, of.key.peer) {
+		return
+	}
+	isRefused := createdAt+c.limits.ReuseDelay+jiffy <= of.refusedAt
 	if isRefused || s.Substate == tcp.FinWait2 && !c.limits.ReusesFinWait2 {
 		n.old++
 	} else {

@@ -84,6 +84,7 @@ type destinationUse struct {
 
 	finFraction float64       // see [rate.TimeWaitModel]: by the kernel's tables
 	finKnown    bool          // the tables have shown finFraction
+	finLearned  time.Duration // when learnFinFraction has found out finFraction last; 0: never
 	finDelay    time.Duration // see [rate.TimeWaitModel], where connect() takes over no TIME_WAIT
 }
 

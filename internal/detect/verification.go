@@ -132,10 +132,13 @@ func uncertainty(moved, spread int64) float64 {
 }
 
 // isVerified reports whether the kernel's table confirms the present numbers: the newest count is fresh,
-// or no transition was lost since; and it shows which TIME_WAITs connect() may take over.
+// or no transition was lost since; and it shows which TIME_WAITs connect() may take over. A count that has taken
+// many TIME_WAITs off the model does not last, because it is not known when the model ends these: see left.
 func (v *verification) isVerified(tr *tracker) bool {
 	age := tr.now - v.verifiedAt
-	return v.verifiedAt > 0 && !v.ambiguous && (age <= freshFor && tr.lostTotal-v.lostBefore <= v.mayLose || age <= verifiedFor && tr.lostAt < v.verifiedAt)
+	isVague := age > freshFor && -v.timeWaits*age.Seconds() > float64(v.mayLose)*rate.TimeWaitHold.Seconds()
+	return v.verifiedAt > 0 && !v.ambiguous && !isVague &&
+		(age <= freshFor && tr.lostTotal-v.lostBefore <= v.mayLose || age <= verifiedFor && tr.lostAt < v.verifiedAt)
 }
 
 // isComplete reports whether nothing that was lost is missing from the numbers: they were verified after
@@ -334,8 +337,10 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 			v.young = min(v.timeWaits, max(0, float64(c.young)-u.TimedWithin(ns.limits.ReuseDelay)))
 		}
 	} else {
-		u.learnFinFraction(c, ns.limits.FinWait2TimewaitTimeout())
+		modelled := tr.modelled(s, key, u)
 		u.learnFinDelay(c, ns.limits.FinWait2TimewaitTimeout())
+		u.learnFinFraction(c, ns.limits.FinWait2TimewaitTimeout())
+		v.timeWaits += modelled - tr.modelled(s, key, u) // a better model does not change a count
 		ns.correct(all, key, u, c)
 	}
 	if drift := v.drift.add(float64(c.open)-float64(before.open+after.open)/2, moved, spread, s.lostBefore); drift != 0 {

@@ -252,9 +252,9 @@ func (e *Estimator) FinWait2Count(within time.Duration) int64 {
 }
 
 // ClosedByPeerCount is how many timewait sockets were created within a time, up to 64 s, whose peers
-// had closed already.
+// had closed already. It is 0 if corrections have taken off more, which were created in FIN_WAIT2.
 func (e *Estimator) ClosedByPeerCount(within time.Duration) int64 {
-	return e.timeWaits.Sum(0, slotsOf(within))
+	return max(0, e.timeWaits.Sum(0, slotsOf(within)))
 }
 
 // CreatedWithin is how many timewait sockets were created within a time, up to 64 s.
