@@ -52,7 +52,8 @@ struct accept_call {
 #define ACCEPT_CALL_BITS 10
 static struct accept_call accept_calls[1 << ACCEPT_CALL_BITS];
 
-static __always_inline struct accept_call *accept_call_at(__u64 task)
+/* The slot that a hash of the task's address selects. It may hold the call of another task. */
+static __always_inline struct accept_call *accept_call_slot(__u64 task)
 {
 	return &accept_calls[hash64(task, ACCEPT_CALL_BITS)];
 }
@@ -66,7 +67,7 @@ static __always_inline int on_accept_entry(void)
 {
 	struct task_struct *task = current_task();
 	__u64 address = bpf_get_current_task();
-	struct accept_call *call = accept_call_at(address);
+	struct accept_call *call = accept_call_slot(address);
 
 	if (READ_TYPED(task, flags) & PF_KTHREAD)
 		return 0;
@@ -79,7 +80,7 @@ static __always_inline int on_accept_entry(void)
 static __always_inline int reserved_fd(void)
 {
 	__u64 task = bpf_get_current_task();
-	const struct accept_call *call = accept_call_at(task);
+	const struct accept_call *call = accept_call_slot(task);
 
 	return call->task == task ? call->fd : -1;
 }

@@ -25,6 +25,7 @@ struct {
 	__type(value, __u8);
 } emitted_cgroups SEC(".maps");
 
+/* The task's cgroup in the hierarchy that distinguishes containers: a v1 hierarchy, or v2. */
 static __always_inline struct cgroup *cgroup_of_task(struct task_struct *task)
 {
 	if (cgroup_v1_subsys >= 0 && cgroup_v1_subsys < MAX_CGROUP_SUBSYS)
@@ -115,6 +116,7 @@ __noinline int emit_cgroup_path(__u64 node, __u64 id)
 #define RECENT_CGROUP_BITS 6
 static __u64 recently_emitted_cgroups[1 << RECENT_CGROUP_BITS];
 
+/* The cache's entry for the id. It may hold another id. */
 static __always_inline __u64 *recent_cgroup_at(__u64 id)
 {
 	return &recently_emitted_cgroups[hash64(id, RECENT_CGROUP_BITS)];
@@ -136,12 +138,17 @@ static __always_inline __u64 announce_cgroup(struct cgroup *cgroup)
 	return id;
 }
 
+/* As announce_cgroup() for the task's cgroup. 0 if user space wants no cgroups. */
 static __always_inline __u64 announce_cgroup_of_task(struct task_struct *task)
 {
 	return want_cgroups ? announce_cgroup(cgroup_of_task(task)) : 0;
 }
 
-/* 0 also where a v1 hierarchy distinguishes containers: a socket only has a cgroup of v2. */
+/*
+ * Emits the path of the cgroup in which the socket was created if that has not been done yet, and
+ * returns the cgroup's id. 0 if user space wants no cgroups, or if a v1 hierarchy distinguishes
+ * containers: a socket only has a cgroup of v2.
+ */
 static __always_inline __u64 announce_cgroup_of_socket(const struct sock *sk)
 {
 	if (!want_cgroups || cgroup_v1_subsys >= 0)

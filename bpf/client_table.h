@@ -20,6 +20,7 @@
 #include "read.h"
 #include "sock_state.h"
 
+/* The size of the table: 8192 slots. */
 #define CLIENT_TABLE_BITS 13
 #define CLIENT_TABLE_SLOTS (1 << CLIENT_TABLE_BITS)
 #define SLOT_LOCKED -1 /* in place of a cookie while a program gives the slot to another socket */
@@ -43,6 +44,7 @@ struct {
 	__type(value, struct client_slot);
 } client_table SEC(".maps");
 
+/* The slot of the table for a socket's address. It may be free, or another socket's. */
 static __always_inline struct client_slot *client_slot_at(__u64 sk_address)
 {
 	__u32 index = hash64(sk_address, CLIENT_TABLE_BITS);

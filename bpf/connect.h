@@ -25,6 +25,7 @@ static __always_inline struct tcp_sock *tcp_sock_of(const struct sock *sk)
 	return has_rdonly_cast ? typed((struct tcp_sock *)sk) : bpf_skc_to_tcp_sock((void *)sk);
 }
 
+/* Whether the transition ends a connect() that has failed or was given up. */
 static __always_inline bool is_connect_end(int old_state, int new_state)
 {
 	return old_state == TCP_SYN_SENT && new_state == TCP_CLOSE;
@@ -50,6 +51,7 @@ static __always_inline bool has_made_syn(const struct sock *sk, const struct tcp
 		 : tp->write_seq - tp->snd_nxt < MAX_FASTOPEN_DATA;
 }
 
+/* What is known, at the end of a connect(), about its search for a local port. */
 enum port_search {
 	PORT_FOUND,
 	PORT_NOT_FOUND,

@@ -21,6 +21,7 @@ struct {
 	__type(value, struct program_counters);
 } counters SEC(".maps");
 
+/* This CPU's counters of a program. Never NULL; only the verifier needs the check. */
 static __always_inline struct program_counters *counters_of(enum program_rank rank)
 {
 	__u32 key = rank;

@@ -36,6 +36,7 @@ struct handled_event {
 	__u64 state_pair;
 };
 
+/* How many marks a set has room for. */
 #define HANDLED_EVENT_SLOTS 8
 
 struct handled_event_set {
@@ -66,6 +67,7 @@ static __always_inline bool has_successor(enum program_rank rank)
 	return rank + 1 < chain_length;
 }
 
+/* Where this CPU keeps the mark of a socket. It may hold another socket's mark. */
 static __always_inline struct handled_event *handled_event_slot(const struct sock *sk,
 								__u64 address)
 {

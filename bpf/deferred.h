@@ -24,6 +24,7 @@ static __always_inline bool must_be_deferred(const struct transition *t)
 	return t->sock_state && is_child_creation(t) && !t->ec->ep.peer_port;
 }
 
+/* Stores the transition's time and user in the sock_state, and counts it as deferred. */
 static __always_inline void defer(struct transition *t, struct program_counters *counters)
 {
 	t->sock_state->deferred_ns = t->ec->now_ns;
@@ -31,6 +32,7 @@ static __always_inline void defer(struct transition *t, struct program_counters 
 	count(counters->deferred);
 }
 
+/* Whether an earlier transition of the socket is stored and still has to be emitted. */
 static __always_inline bool has_deferred(const struct transition *t)
 {
 	return t->sock_state && t->sock_state->deferred_ns;

@@ -72,7 +72,7 @@ static __always_inline bool drop_by_states(struct transition *t, bool unwanted)
 static __always_inline bool needs_no_time(const struct sock *sk, int old_state, int new_state)
 {
 	return !want_state_times && is_unwanted(sk, old_state, new_state) &&
-	       !begins_connection(old_state, new_state) && old_state != TCP_ESTABLISHED &&
+	       !restarts_times(old_state, new_state) && old_state != TCP_ESTABLISHED &&
 	       new_state != TCP_ESTABLISHED;
 }
 
@@ -166,6 +166,10 @@ static __always_inline void handle_transition(enum program_rank rank, const stru
 	filter_and_emit(&t, counters);
 }
 
+/*
+ * Called by each program of the chain at each firing. Counts the firing, and handles it unless an
+ * earlier program of the chain has. Returns 0.
+ */
 static __always_inline int on_transition(enum program_rank rank, const struct sock *sk,
 					 int old_state, int new_state)
 {

@@ -76,6 +76,7 @@ static __always_inline void fill_common(const struct sock_common *skc, const str
 	e->keepalive_intvl_jiffies = skc->skc_net.net->ipv4.sysctl_tcp_keepalive_intvl;
 }
 
+/* The owner and its cgroup. Without an owner pid is 0, and the cgroup is the socket's. */
 static __always_inline void fill_owner(const struct owner *owner, const struct sock *sk,
 				       struct transition_event *e)
 {
@@ -85,6 +86,10 @@ static __always_inline void fill_owner(const struct owner *owner, const struct s
 	__builtin_memcpy(e->comm, owner->comm, sizeof(e->comm));
 }
 
+/*
+ * For a socket that is neither a request nor a TIME_WAIT: its cookie, user, error and owner, and
+ * what the filters say of them. Its role is known only in LISTEN.
+ */
 static __always_inline void fill_full_socket(struct tcp_sock *tp, struct socket_event *e,
 					     struct dump_match *match)
 {
@@ -116,6 +121,7 @@ static __always_inline void fill_full_socket(struct tcp_sock *tp, struct socket_
 	match->owner = owner_matches(&ec->owner);
 }
 
+/* For a TIME_WAIT: its substate, and the jiffies until its timer expires. */
 static __always_inline void fill_timewait(struct tcp_timewait_sock *tw, struct socket_event *e)
 {
 	e->socket.time_wait_substate = tw->tw_sk.tw_substate;

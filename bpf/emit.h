@@ -37,6 +37,7 @@ static __always_inline bool matches_except_owner(const struct transition *t)
 	return uid_matches(t->ec->uid) && endpoints_match(&t->ec->ep) && cgroup_matches(t->sk);
 }
 
+/* FIN_WAIT2 or TIME_WAIT; 0 if the transition leaves no timewait socket, or it is not known. */
 static __always_inline __u8 timewait_substate_of(const struct transition *t)
 {
 	struct inet_timewait_sock *tw = (struct inet_timewait_sock *)t->ec->timewait;
@@ -90,6 +91,7 @@ static __always_inline bool connects_from_own_port_range(const struct transition
 #define has_sock_flag(sk, flag)                                                                    \
 	((sk)->__sk_common.skc_flags >> bpf_core_enum_value(enum sock_flags, flag) & 1)
 
+/* At the end of a connect(): adds a flag if no port was found, or if that is not known. */
 static __always_inline void add_connect_flags(const struct sock *sk, struct transition_event *e)
 {
 	enum port_search search = port_search_of(sk);
@@ -144,6 +146,7 @@ static __always_inline void add_close_flags(const struct transition *t, struct t
 	add_reset_flags(t->ec, e);
 }
 
+/* Sets all flags of the event; whatever was in e->flags is overwritten. */
 static __always_inline void fill_flags(const struct transition *t, struct transition_event *e)
 {
 	const struct event_ctx *ec = t->ec;
@@ -175,6 +178,7 @@ static __always_inline int error_of(const struct transition *t)
 	return tp && has_made_syn(t->sk, tp) ? error : 0;
 }
 
+/* Fills every field of the event, and replaces what was in it. */
 static __always_inline void fill_transition(const struct transition *t, struct transition_event *e)
 {
 	e->timestamp_ns = t->ec->now_ns;
@@ -201,6 +205,10 @@ static __always_inline void fill_transition(const struct transition *t, struct t
 	e->reset_reason = t->ec->new_state == TCP_CLOSE ? t->ec->reset.reason : 0;
 }
 
+/*
+ * Fills what an EVENT_END has besides its transition, and sets the kind. The caller has filled
+ * e->transition.
+ */
 static __always_inline void fill_connection(const struct transition *t, struct end_event *e)
 {
 	struct tcp_sock *tp = tcp_sock_of(t->sk);
@@ -214,6 +222,7 @@ static __always_inline void fill_connection(const struct transition *t, struct e
 	e->rtt_us = tp ? tp->srtt_us >> 3 : 0;
 }
 
+/* Submits an EVENT_TRANSITION, and begins to track the TIME_WAIT that it begins. False: no room. */
 static __always_inline bool submit_transition_event(const struct transition *t,
 						    struct program_counters *counters)
 {
@@ -231,6 +240,7 @@ static __always_inline bool submit_transition_event(const struct transition *t,
 	return true;
 }
 
+/* As submit_transition_event(), for an EVENT_END. */
 static __always_inline bool submit_end_event(const struct transition *t,
 					     struct program_counters *counters)
 {

@@ -20,11 +20,13 @@ struct endpoints {
 	bool listens; /* the unspecified local address means every address; else: not chosen yet */
 };
 
+/* Whether the IPv6 address is ::ffff:a.b.c.d. */
 static __always_inline bool is_v4_mapped(const __u32 addr[4])
 {
 	return addr[0] == 0 && addr[1] == 0 && addr[2] == bpf_htonl(0xffff);
 }
 
+/* Moves the IPv4 part of a mapped address to the first word, and clears the others. */
 static __always_inline void mapped_to_v4(__u32 addr[4])
 {
 	addr[0] = addr[3];
@@ -40,6 +42,10 @@ static __always_inline bool is_listener(int old_state, int new_state)
 	return new_state == TCP_LISTEN || (old_state == TCP_LISTEN && new_state != TCP_SYN_RECV);
 }
 
+/*
+ * Reads the addresses of an IPv6 socket, and sets family and mapped. If an address is a mapped one,
+ * both become IPv4. Without a peer, its address is zero.
+ */
 static __always_inline void read_v6_addrs(const struct sock_common *skc, bool has_peer,
 					  struct endpoints *ep)
 {
@@ -71,6 +77,7 @@ static __always_inline __u16 read_local_port(const struct sock *sk, int old_stat
 	return bpf_ntohs(tp->inet_conn.icsk_inet.inet_sport);
 }
 
+/* Fills all fields of ep. A listener has no peer address. */
 static __always_inline void read_endpoints(const struct sock *sk, int old_state, int new_state,
 					   struct endpoints *ep)
 {

@@ -76,6 +76,7 @@ enum listen_port_result {
 	LISTEN_PORT_PENDING = 1 << 16, /* listen() has not chosen a port yet; no port is so high */
 };
 
+/* A transition of a socket, or the end of a TIME_WAIT; EVENT_TRANSITION. */
 struct transition_event {
 	__u64 timestamp_ns; /* CLOCK_BOOTTIME */
 	__u64 cookie; /* 0: not known, see cookie_of() */
@@ -108,6 +109,7 @@ struct transition_event {
 _Static_assert(sizeof(struct transition_event) == 112, "transition_event has a hole or grew");
 _Static_assert(offsetof(struct transition_event, kind) == 100, "kind moved");
 
+/* The transition to CLOSE, and what the connection did until then; EVENT_END. */
 struct end_event {
 	struct transition_event transition;
 	__u64 opened_ns; /* CLOCK_BOOTTIME; 0: not known */
@@ -154,6 +156,7 @@ struct socket_event {
 
 _Static_assert(sizeof(struct socket_event) == 128, "socket_event has a hole or grew");
 
+/* Levels of a path in one event; see truncated. */
 #define CGROUP_LEVELS 12
 #define CGROUP_NAME_LEN 256 /* NAME_MAX and a NUL, so that every name fits */
 

@@ -54,11 +54,13 @@ struct {
 	__type(value, struct event_ctx);
 } event_ctx_scratch SEC(".maps");
 
+/* The scratch slot of a program for this socket: the odd one if a task owns the socket's lock. */
 static __always_inline __u32 event_ctx_slot(enum program_rank rank, const struct sock *sk)
 {
 	return 2 * rank + !!sk->sk_lock.owned;
 }
 
+/* This CPU's event_ctx in a slot. NULL only if the slot is out of range. */
 static __always_inline struct event_ctx *event_ctx_at(__u32 slot)
 {
 	return bpf_map_lookup_elem(&event_ctx_scratch, &slot);

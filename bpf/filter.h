@@ -28,6 +28,7 @@ enum side {
 	SIDES,
 };
 
+/* The bits of filter_ports and filter_addrs for the sides that exclude. */
 #define EXCLUDED_SIDES (1 << EXCLUDED_EITHER | 1 << EXCLUDED_LOCAL | 1 << EXCLUDED_PEER)
 
 #define MAX_CGROUP_DEPTH 32 /* bounds a loop, for the verifier */
@@ -100,6 +101,7 @@ struct {
 	__type(value, __u8);
 } filter_members SEC(".maps");
 
+/* Whether the filters of this kind name the id: of a namespace, process, cgroup or user. */
 static __always_inline bool is_member(enum member_kind kind, __u64 id)
 {
 	struct member_key key = {.kind = kind};
@@ -108,6 +110,7 @@ static __always_inline bool is_member(enum member_kind kind, __u64 id)
 	return bpf_map_lookup_elem(&filter_members, &key) != NULL;
 }
 
+/* As is_member(), for the name of a process. All 16 bytes count. */
 static __always_inline bool is_member_comm(enum member_kind kind, const __u8 comm[TASK_COMM_LEN])
 {
 	struct member_key key = {.kind = kind};
@@ -116,6 +119,7 @@ static __always_inline bool is_member_comm(enum member_kind kind, const __u8 com
 	return bpf_map_lookup_elem(&filter_members, &key) != NULL;
 }
 
+/* Whether the set of a side has the port, in host order. No set has port 0. */
 static __always_inline bool port_set_has(enum side side, __u16 port)
 {
 	__u32 key = side, word = port / 64;
@@ -125,6 +129,7 @@ static __always_inline bool port_set_has(enum side side, __u16 port)
 	return set && port && word < PORT_WORDS && set->bits[word] >> (port % 64) & 1;
 }
 
+/* Whether the ports match the filters that name what to pass; ports_excluded() has the others. */
 static __always_inline bool ports_match(const struct endpoints *ep)
 {
 	if (filter_ports & 1 << SIDE_EITHER && !port_set_has(SIDE_EITHER, ep->local_port) &&
@@ -146,6 +151,7 @@ static __always_inline bool ports_excluded(const struct endpoints *ep)
 	return filter_ports & 1 << EXCLUDED_PEER && port_set_has(EXCLUDED_PEER, ep->peer_port);
 }
 
+/* Whether a prefix of the side's filters covers the address. */
 static __always_inline bool prefixes_have(enum side side, __u8 family, const __u32 addr[4])
 {
 	struct prefix_key key = {
@@ -158,6 +164,9 @@ static __always_inline bool prefixes_have(enum side side, __u8 family, const __u
 	return bpf_map_lookup_elem(&filter_prefixes, &key) != NULL;
 }
 
+/*
+ * Whether the addresses match the filters that name what to pass; addrs_excluded() has the others.
+ */
 static __always_inline bool addrs_match(const struct endpoints *ep)
 {
 	if (filter_addrs & 1 << SIDE_EITHER &&
@@ -171,22 +180,26 @@ static __always_inline bool addrs_match(const struct endpoints *ep)
 	       prefixes_have(SIDE_PEER, ep->family, ep->peer_addr);
 }
 
+/* Whether the address is 0.0.0.0 or ::. */
 static __always_inline bool is_unspecified(const __u32 addr[4])
 {
 	return !(addr[0] | addr[1] | addr[2] | addr[3]);
 }
 
+/* Whether a prefix excludes the local address. One that is not chosen yet is in no prefix. */
 static __always_inline bool local_addr_excluded(enum side side, const struct endpoints *ep)
 {
 	return (ep->listens || !is_unspecified(ep->local_addr)) &&
 	       prefixes_have(side, ep->family, ep->local_addr);
 }
 
+/* Whether a prefix excludes the peer's address. One that is not known is in no prefix. */
 static __always_inline bool peer_addr_excluded(enum side side, const struct endpoints *ep)
 {
 	return !is_unspecified(ep->peer_addr) && prefixes_have(side, ep->family, ep->peer_addr);
 }
 
+/* Whether the filters exclude one of the addresses. */
 static __always_inline bool addrs_excluded(const struct endpoints *ep)
 {
 	if (filter_addrs & 1 << EXCLUDED_EITHER &&
@@ -213,7 +226,10 @@ __noinline int is_in_member_cgroup(__u64 address, __u32 kind)
 	return 0;
 }
 
-/* By the cgroup in which the socket was created. */
+/*
+ * Whether the filters pass the cgroup in which the socket was created. A filter on a cgroup is also
+ * on the cgroups below it, and an exclusion too.
+ */
 static __always_inline bool cgroup_matches(const struct sock *sk)
 {
 	__u64 cgroup;
@@ -226,7 +242,7 @@ static __always_inline bool cgroup_matches(const struct sock *sk)
 	return !filter_cgroup || is_in_member_cgroup(cgroup, MEMBER_CGROUP);
 }
 
-/* Whether the filters exclude a known owner. */
+/* Whether the filters on pids and names exclude a known owner. */
 static __always_inline bool owner_excluded(const struct owner *owner)
 {
 	if (exclude_pid && is_member(EXCLUDED_PID, owner->ref.pid))
@@ -261,11 +277,13 @@ static __always_inline bool uid_matches(__u32 uid)
 	return !filter_uid || is_member(MEMBER_UID, uid);
 }
 
+/* Whether the mask has this bit; false from bit 32 on. */
 static __always_inline bool has_bit(__u32 mask, __u32 bit)
 {
 	return bit < 32 && mask >> bit & 1;
 }
 
+/* Whether the filter on roles passes the role. Without a filter every role passes. */
 static __always_inline bool role_matches(__u8 role)
 {
 	return !filter_roles || has_bit(filter_roles, role);
@@ -289,6 +307,7 @@ static __always_inline bool states_may_match(__u32 old_state, __u32 new_state)
 	       (may_leave_timewait(old_state, new_state) && states_match(old_state, TCP_TIME_WAIT));
 }
 
+/* Whether the filters pass the network namespace with this inode number. */
 static __always_inline bool netns_matches(__u32 netns)
 {
 	if (exclude_netns && is_member(EXCLUDED_NETNS, netns))
@@ -296,11 +315,15 @@ static __always_inline bool netns_matches(__u32 netns)
 	return !filter_netns || is_member(MEMBER_NETNS, netns);
 }
 
+/* Whether there is a filter on the family, a port or an address, also one that excludes. */
 static __always_inline bool filters_on_endpoints(void)
 {
 	return filter_family || filter_ports || filter_addrs;
 }
 
+/*
+ * Whether all filters on the family, the ports and the addresses pass, those that exclude included.
+ */
 static __always_inline bool endpoints_match(const struct endpoints *ep)
 {
 	if (filter_family && ep->family != filter_family)

@@ -52,6 +52,7 @@ struct {
 	__type(value, __u64);
 } unfollowed SEC(".maps");
 
+/* The key of the task's process, which all its threads share. */
 static __always_inline struct process_key process_key_of(struct task_struct *task)
 {
 	return (struct process_key){

@@ -12,6 +12,7 @@
 #include <linux/types.h>
 #include <stdbool.h>
 
+/* From the kernel's headers; the same on all architectures that are supported. */
 #define AF_INET 2
 #define AF_INET6 10
 #define IPPROTO_TCP 6
@@ -26,6 +27,7 @@ enum sock_flags {
 	SOCK_RCU_FREE = 25,
 };
 
+/* include/linux/sched.h; then error numbers, include/uapi/asm-generic/errno-base.h and errno.h */
 #define TASK_COMM_LEN 16
 #define EPIPE 32
 #define ECONNABORTED 103

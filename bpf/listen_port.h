@@ -27,6 +27,10 @@ struct {
 	__type(value, __u64);
 } unbound_listeners SEC(".maps");
 
+/*
+ * If the transition is CLOSE -> LISTEN without a port: keeps the socket's address by its cookie, so
+ * that listen_port can find the port.
+ */
 static __always_inline void add_unbound_listener(const struct transition *t)
 {
 	const struct event_ctx *ec = t->ec;

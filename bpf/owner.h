@@ -30,6 +30,7 @@ static __always_inline __u64 file_of_mptcp_socket(struct tcp_sock *subflow)
 	return (__u64)READ_POINTER_AT(context, conn, sk_socket, file);
 }
 
+/* Whether the socket is a subflow of MPTCP; never where the kernel lacks MPTCP. */
 static __always_inline bool is_subflow(struct tcp_sock *tp)
 {
 	return bpf_core_field_exists(tp->is_mptcp) && READ_AT(tp, is_mptcp);
@@ -161,6 +162,10 @@ static __always_inline bool is_orphaned_by(const struct event_ctx *ec,
 	return ref->source_and_flags & REF_CLOSED && !ec->socket && !ec->is_subflow;
 }
 
+/*
+ * Whether the current process has the socket's file open: at the owner's stored descriptor, at the
+ * one that the current call was given, or at one of the first MAX_FDS_SEARCHED.
+ */
 static __always_inline bool current_has_file(const struct event_ctx *ec, struct task_struct *task)
 {
 	struct fdtable *fdt = READ_TYPED(task, files, fdt);
@@ -202,10 +207,10 @@ static __always_inline bool current_is_owner(const struct event_ctx *ec, struct 
 }
 
 /*
- * Whether a process that is not known has closed the socket: the socket's file is gone, and the
- * task that makes the transition, a kernel thread for example, is not the owner. The caller has
- * checked the latter. Then no event may name the stored owner, unless it was seen closing the
- * socket.
+ * Whether a process that is not known has closed the socket: the socket's file is gone, and a
+ * system call makes this transition. The caller has checked that the current task is not the owner;
+ * it may be a kernel thread. Then no event may name the stored owner. False if the stored owner was
+ * seen closing the last descriptor, because it stays the owner.
  */
 static __always_inline bool is_closed_by_unknown(const struct event_ctx *ec)
 {
@@ -216,6 +221,7 @@ static __always_inline bool is_closed_by_unknown(const struct event_ctx *ec)
 	       !(stored->pid && is_orphaned_by(ec, stored));
 }
 
+/* What a transition shows about the socket's owner. */
 enum owner_proof {
 	OWNER_UNPROVEN,
 	OWNER_PROVEN, /* the current process is the owner: ec->owner */

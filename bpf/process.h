@@ -21,6 +21,7 @@
 #define MAX_FDS_SEARCHED 64
 #define MAX_THREADS_SEARCHED 8
 
+/* The task at a stored address, for READ_TYPED. The task may have been freed. */
 static __always_inline struct task_struct *task_at(__u64 address)
 {
 	struct task_struct *task = (struct task_struct *)address;
@@ -43,6 +44,7 @@ static __always_inline __u64 file_at(struct fdtable *fdt, __u32 fd)
 	return file;
 }
 
+/* Whether the descriptor refers to the file at this address. The address 0 is no file. */
 static __always_inline bool fd_refers_to(struct fdtable *fdt, __u32 fd, __u64 file)
 {
 	return file && file_at(fdt, fd) == file;
@@ -84,6 +86,10 @@ static __always_inline bool is_file_released(__u64 address)
 	return !BPF_CORE_READ(old, f_count.counter);
 }
 
+/*
+ * The struct sock behind the file of a socket. The caller knows that the file is a socket's, or
+ * checks what it reads.
+ */
 static __always_inline struct sock *sock_of_file(__u64 address)
 {
 	struct file *file = (struct file *)address;
@@ -179,7 +185,10 @@ static __always_inline void refresh_owner(struct task_struct *leader, struct own
 	owner->cgroup_id = announce_cgroup_of_task(leader);
 }
 
-/* Fills the fields that identify the process, but none about its file. */
+/*
+ * Fills leader, started_ns and pid, the fields that identify the process, and no others. leader is
+ * a typed pointer.
+ */
 static __always_inline void fill_process_identity(struct task_struct *leader,
 						  struct process_ref *ref)
 {

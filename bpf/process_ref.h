@@ -35,11 +35,13 @@ struct owner {
 	__u8 comm[TASK_COMM_LEN];
 };
 
+/* How the process was found: enum pid_source, without the flags. */
 static __always_inline __u8 source_of(const struct process_ref *ref)
 {
 	return ref->source_and_flags & REF_SOURCE_MASK;
 }
 
+/* Replaces how the process was found, and keeps the flags. */
 static __always_inline void set_source(struct process_ref *ref, enum pid_source source)
 {
 	ref->source_and_flags = (ref->source_and_flags & ~REF_SOURCE_MASK) | source;

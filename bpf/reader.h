@@ -21,6 +21,10 @@
 #include "sock_state.h"
 #include "syscall.h"
 
+/*
+ * Whether the sock_state has an owner of this socket, other than its listener's. It may be
+ * outdated: it is verified only for an event.
+ */
 static __always_inline bool is_owner_known(const struct sock_state *s, __u64 sk)
 {
 	if (s->sk != sk)

@@ -40,9 +40,10 @@ struct socket_reset_note {
 };
 
 /*
- * The latest note of this CPU. The key is as of handled_events (dedup.h). The programs of
- * this file insert; the transition to CLOSE, which follows within the same call, reads
- * and deletes, also if a filter drops it. A later note overwrites.
+ * The latest note of this CPU. The key is 1 if a task owns the socket's lock, else 0, so that a
+ * softirq does not overwrite the note of the task that it interrupts. The programs of this file
+ * insert; the transition to CLOSE, which follows within the same call, reads and deletes, also if a
+ * filter drops it. A later note overwrites.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
@@ -59,6 +60,10 @@ static __always_inline struct socket_reset_note *reset_note_slot(const struct so
 	return bpf_map_lookup_elem(&reset_notes, &key);
 }
 
+/*
+ * Keeps the note for the transition to CLOSE that follows: in the socket's sock_state, or on this
+ * CPU if the socket has none. It replaces an earlier note.
+ */
 static __always_inline void note_reset(const struct sock *sk, struct reset_note note)
 {
 	struct sock_state *s = find_sock_state(sk, sk->__sk_common.skc_state);
@@ -77,8 +82,9 @@ static __always_inline void note_reset(const struct sock *sk, struct reset_note 
 }
 
 /*
- * Moves this CPU's note to ec->reset if it is of the socket with this address. key is as of
- * reset_notes. Returns 0. Global, so that the verifier walks it only once.
+ * Moves this CPU's note with this key to the reset of the event_ctx in the slot, if it is of the
+ * socket with the address sk; otherwise it changes nothing. Returns 0. Global, so that the verifier
+ * walks it only once; therefore it takes numbers, not pointers.
  */
 __noinline int take_cpu_reset_note(__u32 slot, __u32 key, __u64 sk)
 {
@@ -111,7 +117,10 @@ static __always_inline void take_reset_note(const struct transition *t)
 	take_cpu_reset_note(t->slot, t->sk->sk_lock.owned != 0, address_of(t->sk));
 }
 
-/* Whether this side may still send a reset for the connection after this transition. */
+/*
+ * Whether this side may still send a reset for the connection after this transition to CLOSE, and
+ * an EVENT_RESET would report it. Never where the kernel does not show the resets that it sends.
+ */
 static __always_inline bool may_be_followed_by_reset(const struct event_ctx *ec)
 {
 	if (!has_send_reset || is_timewait(ec->timewait))

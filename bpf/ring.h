@@ -9,7 +9,9 @@
 #include "config.h"
 #include "counters.h"
 
+/* At most one forced wakeup in this time, for all rings together. */
 #define WAKEUP_INTERVAL_NS 1000000
+/* A program looks at the fill of its ring once in so many events. */
 #define EVENTS_PER_WAKEUP_CHECK 8
 #define MAX_EVENT_BYTES 4096 /* more than any event needs in a ring */
 
@@ -63,6 +65,10 @@ static __always_inline void *this_cpu_ring(void)
  */
 #define WAKE_SLEEPER 0
 
+/*
+ * How to submit an event: BPF_RB_FORCE_WAKEUP if the ring holds at least wakeup_bytes and no wakeup
+ * was forced within WAKEUP_INTERVAL_NS, else WAKE_SLEEPER.
+ */
 static __always_inline __u64 wakeup_flags(void *ring, __u64 now_ns)
 {
 	if (bpf_ringbuf_query(ring, BPF_RB_AVAIL_DATA) < wakeup_bytes)

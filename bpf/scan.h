@@ -42,6 +42,9 @@ struct {
 	__type(value, __u8);
 } mptcp_namespaces SEC(".maps");
 
+/*
+ * Stores the owner of an MPTCP socket, unless another process was found first, and the namespace.
+ */
 static __always_inline void add_mptcp_owner(const struct sock *sk, const struct process_ref *ref)
 {
 	__u64 file = ref->file;

@@ -130,6 +130,7 @@ static __always_inline void set_initial_owner(struct sock_state *s, __u64 sk,
 		s->sk = sk;
 }
 
+/* The role that this transition alone shows; ROLE_UNKNOWN if it shows none. */
 static __always_inline enum socket_role role_shown_by(int old_state, int new_state)
 {
 	if (old_state == TCP_LISTEN && new_state == TCP_SYN_RECV)
@@ -196,8 +197,11 @@ static __always_inline void make_state_own(struct sock_state *s, __u64 sk)
 		init_child_state(s, sk);
 }
 
-/* Whether the socket's times begin with this transition. */
-static __always_inline bool begins_connection(int old_state, int new_state)
+/*
+ * Whether opened_ns and in_established_ns begin anew: at each transition from CLOSE, one to LISTEN
+ * too, and when a listener creates the socket.
+ */
+static __always_inline bool restarts_times(int old_state, int new_state)
 {
 	return old_state == TCP_CLOSE || (old_state == TCP_LISTEN && new_state == TCP_SYN_RECV);
 }
@@ -216,7 +220,7 @@ static __always_inline __u64 update_times(struct sock_state *s, int old_state, i
 		return 0;
 	}
 	in_state_ns = s->since_ns && !s->since_outdated ? now_ns - s->since_ns : 0;
-	if (begins_connection(old_state, new_state)) {
+	if (restarts_times(old_state, new_state)) {
 		s->opened_ns = now_ns;
 		s->in_established_ns = 0;
 	}

@@ -11,6 +11,7 @@
 #include "read.h"
 #include "syscall_table.h"
 
+/* Marks the numbers of the x32 ABI; arch/x86/include/uapi/asm/unistd.h. */
 #define X32_SYSCALL_BIT 0x40000000
 #define TS_COMPAT 0x0002 /* arch/x86/include/asm/thread_info.h */
 #define PSR_MODE32_BIT 0x00000010 /* arch/arm64/include/uapi/asm/ptrace.h */
@@ -23,6 +24,7 @@
 /* Bytes of a task's kernel stack; it is larger with KASAN, and on arm64 with pages of 64 KiB. */
 #define STACK_SIZE 16384
 
+/* The current task, for READ_TYPED. With has_rdonly_cast the verifier knows its type. */
 static __always_inline struct task_struct *current_task(void)
 {
 	return has_rdonly_cast ? bpf_get_current_task_btf()
@@ -90,6 +92,10 @@ static __always_inline void read_socketcall(struct pt_regs *regs, struct call *c
 		call->class = CALL_OTHER;
 }
 
+/*
+ * Fills the class of the call that the task entered with these registers, and its first and third
+ * arguments.
+ */
 static __always_inline void read_call(struct pt_regs *regs, struct call *call)
 {
 	__u32 number = READ_AT(regs, orig_ax);
@@ -108,6 +114,7 @@ static __always_inline void read_call(struct pt_regs *regs, struct call *call)
 
 #elif defined(__TARGET_ARCH_arm64)
 
+/* The numbers of execve() and execveat() in the tables of arm64. */
 #define NATIVE_EXECVE 221
 #define NATIVE_EXECVEAT 281
 #define COMPAT_EXECVE 11
@@ -125,6 +132,10 @@ static __always_inline bool is_exec_of_other_abi(bool compat, __u32 number, __u3
 	return !first && (number == COMPAT_EXECVE || number == COMPAT_EXECVEAT);
 }
 
+/*
+ * Fills the class of the call that the task entered with these registers, and its first and third
+ * arguments.
+ */
 static __always_inline void read_call(struct pt_regs *regs, struct call *call)
 {
 	bool compat = READ_AT(regs, pstate) & PSR_MODE32_BIT;
@@ -139,7 +150,10 @@ static __always_inline void read_call(struct pt_regs *regs, struct call *call)
 
 #endif
 
-/* The call that the current task is in. */
+/*
+ * The class and the arguments of the system call that the current task is in. If it is in none,
+ * they mean nothing.
+ */
 static __always_inline struct call current_call(void)
 {
 	struct call call;

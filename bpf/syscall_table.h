@@ -23,9 +23,12 @@ enum call_class {
 /* More than the highest number in the tables, and a power of two. */
 #define CALL_NUMBERS 1024
 
-/* Numbers that all architectures share. */
+/*
+ * Entries that all tables have: a call that is newer than Linux 5.0 has the same number on x86 and
+ * arm64. The time64 calls are of 32-bit processes only.
+ */
 #define COMMON_CALLS                                                                               \
-	[413] = CALL_OWN_FILES, /* pselect6_time64, of 32-bit processes */                         \
+	[413] = CALL_OWN_FILES, /* pselect6_time64 */                                              \
 		[414] = CALL_OWN_FILES, /* ppoll_time64 */                                         \
 		[417] = CALL_ON_SOCKET, /* recvmmsg_time64 */                                      \
 		[426] = CALL_OWN_FILES, /* io_uring_enter */                                       \

@@ -29,6 +29,7 @@ SEC("tp_btf/inet_sock_set_state") int set_state_primary(const __u64 *ctx)
 			     (int)ctx[2]);
 }
 
+/* The transitions that the primary program has missed. */
 SEC("tp_btf/inet_sock_set_state") int set_state_backup(const __u64 *ctx)
 {
 	return on_transition(PROGRAM_BACKUP, (const struct sock *)ctx[0], (int)ctx[1], (int)ctx[2]);
@@ -47,29 +48,37 @@ SEC("tp_btf/tcp_receive_reset") int reset_received_primary(const __u64 *ctx)
 	return on_reset_received((const struct sock *)ctx[0]);
 }
 
+/* As the primary program. Each program of the chain makes the same note. */
 SEC("tp_btf/tcp_receive_reset") int reset_received_backup(const __u64 *ctx)
 {
 	return on_reset_received((const struct sock *)ctx[0]);
 }
 
+/* As the primary program. */
 SEC("tp_btf/tcp_receive_reset") int reset_received_second_backup(const __u64 *ctx)
 {
 	return on_reset_received((const struct sock *)ctx[0]);
 }
 
-/* Up to 6.9 the tracepoint has no reason, and the verifier refuses to read it. */
+/*
+ * Each reset that this side sends for a full socket. After the socket's transition to CLOSE one
+ * program of the chain emits it as an EVENT_RESET; before the transition each program makes the
+ * same note. Up to 6.9 the tracepoint has no reason, and the verifier refuses to read it.
+ */
 SEC("tp_btf/tcp_send_reset") int reset_sent_primary(const __u64 *ctx)
 {
 	return on_reset_sent(PROGRAM_PRIMARY, (const struct sock *)ctx[0],
 			     send_reset_has_reason ? ctx[2] : 0);
 }
 
+/* As the primary program; it emits no reset that the primary program has emitted. */
 SEC("tp_btf/tcp_send_reset") int reset_sent_backup(const __u64 *ctx)
 {
 	return on_reset_sent(PROGRAM_BACKUP, (const struct sock *)ctx[0],
 			     send_reset_has_reason ? ctx[2] : 0);
 }
 
+/* As the backup program, for what both programs before it have missed. */
 SEC("tp_btf/tcp_send_reset") int reset_sent_second_backup(const __u64 *ctx)
 {
 	return on_reset_sent(PROGRAM_SECOND_BACKUP, (const struct sock *)ctx[0],
@@ -82,26 +91,33 @@ SEC("tp_btf/timer_expire_entry") int timer_expired_primary(const __u64 *ctx)
 	return on_timer_expired((const struct timer_list *)ctx[0]);
 }
 
+/* As the primary program. Each program of the chain sets the same flag. */
 SEC("tp_btf/timer_expire_entry") int timer_expired_backup(const __u64 *ctx)
 {
 	return on_timer_expired((const struct timer_list *)ctx[0]);
 }
 
+/* As the primary program. */
 SEC("tp_btf/timer_expire_entry") int timer_expired_second_backup(const __u64 *ctx)
 {
 	return on_timer_expired((const struct timer_list *)ctx[0]);
 }
 
+/* Each object that is freed: the end of a TIME_WAIT if it is a tracked timewait socket. */
 SEC("tp_btf/kmem_cache_free") int object_freed_primary(const __u64 *ctx)
 {
 	return on_object_freed(freed_object(ctx), PROGRAM_PRIMARY);
 }
 
+/*
+ * As the primary program. Only the program that deletes the TIME_WAIT from the map emits its end.
+ */
 SEC("tp_btf/kmem_cache_free") int object_freed_backup(const __u64 *ctx)
 {
 	return on_object_freed(freed_object(ctx), PROGRAM_BACKUP);
 }
 
+/* As the backup program. */
 SEC("tp_btf/kmem_cache_free") int object_freed_second_backup(const __u64 *ctx)
 {
 	return on_object_freed(freed_object(ctx), PROGRAM_SECOND_BACKUP);
@@ -113,6 +129,9 @@ SEC("fentry/inet_csk_accept") int accept_entered(const __u64 *ctx __attribute__(
 	return on_accept_entry();
 }
 
+/*
+ * The current process is the initial owner of the child that the call returns, if it returns one.
+ */
 SEC("fexit/inet_csk_accept") int accepted(const __u64 *ctx)
 {
 	return on_accept(accepted_socket(ctx));
@@ -139,6 +158,7 @@ SEC("tp_btf/sched_process_fork") int process_forked(const __u64 *ctx)
 	return on_fork((struct task_struct *)ctx[0], (struct task_struct *)ctx[1]);
 }
 
+/* Moves a process that exits from followed to followed_before. Emits nothing. */
 SEC("tp_btf/sched_process_exit") int process_exited(const __u64 *ctx)
 {
 	return on_exit((struct task_struct *)ctx[0]);
@@ -156,13 +176,20 @@ SEC("iter/tcp") int scan_subflows(struct bpf_iter__tcp *ctx)
 	return on_subflow(ctx->sk_common);
 }
 
-/* The port of a listener, by its cookie; internal/probe runs it when it needs one. */
+/*
+ * internal/probe runs it with the cookie of a socket in unbound_listeners. Returns the socket's
+ * port in host order, LISTEN_PORT_PENDING if listen() has not chosen it yet, or 0 if it is not
+ * known.
+ */
 SEC("raw_tp") int listen_port(const __u64 *ctx)
 {
 	return port_of_listener(ctx[0]);
 }
 
-/* A snapshot of one network namespace, that of the thread which opens the iterator. */
+/*
+ * A snapshot of one network namespace, that of the thread which opens the iterator: writes a
+ * socket_event for each full socket, request and TIME_WAIT that matches the filters.
+ */
 SEC("iter/tcp") int dump_sockets(struct bpf_iter__tcp *ctx)
 {
 	return on_socket(ctx);

@@ -130,7 +130,10 @@ static __always_inline __u64 find_timewait(const struct sock *sk, const struct e
 	return found;
 }
 
-/* The callers of tcp_time_wait() close sockets in these two states only. */
+/*
+ * Whether the transition is one from FIN_WAIT2 or CLOSING to CLOSE: the callers of tcp_time_wait()
+ * close sockets in these two states only.
+ */
 static __always_inline bool may_leave_timewait(int old_state, int new_state)
 {
 	return new_state == TCP_CLOSE && (old_state == TCP_FIN_WAIT2 || old_state == TCP_CLOSING);

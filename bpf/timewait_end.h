@@ -28,6 +28,7 @@ struct timewait_identity {
 	__u32 snd_nxt; /* constant in a timewait socket */
 };
 
+/* A TIME_WAIT whose end is to be emitted. */
 struct tracked_timewait {
 	struct transition_event entered; /* the transition to TIME_WAIT */
 	struct timewait_identity identity;
@@ -46,6 +47,7 @@ struct {
 	__type(value, struct tracked_timewait);
 } tracked_timewaits SEC(".maps");
 
+/* Reads what distinguishes the timewait socket at this address from others that had it. */
 static __always_inline void read_timewait_identity(__u64 timewait,
 						   struct timewait_identity *identity)
 {
@@ -56,6 +58,7 @@ static __always_inline void read_timewait_identity(__u64 timewait,
 	identity->snd_nxt = BPF_CORE_READ(tw, skc_tw_snd_nxt);
 }
 
+/* Whether the address still has the timewait socket with this identity, in use or just freed. */
 static __always_inline bool is_same_timewait(__u64 timewait,
 					     const struct timewait_identity *identity)
 {
@@ -66,6 +69,7 @@ static __always_inline bool is_same_timewait(__u64 timewait,
 	       now.hash == identity->hash && now.snd_nxt == identity->snd_nxt;
 }
 
+/* Whether the reference count of the timewait socket is not 0: it is not released. */
 static __always_inline bool is_referenced(__u64 timewait)
 {
 	const struct sock_common *tw = (const struct sock_common *)timewait;
@@ -115,7 +119,10 @@ static __always_inline void track_timewait_end(const struct sock *sk, __u64 time
 		insert_tracked_timewait(timewait, entered, sk->__sk_common.skc_hash, counters);
 }
 
-/* Records that the timer ended the TIME_WAIT. The free that follows emits the event. */
+/*
+ * Called for each timer of the kernel that expires. If it is that of a tracked timewait socket,
+ * records that it ended the TIME_WAIT; the free that follows emits the event. Returns 0.
+ */
 static __always_inline int on_timer_expired(const struct timer_list *timer)
 {
 	__u64 timewait =

@@ -46,9 +46,10 @@ static __always_inline void create_cookie(const struct sock *sk)
 }
 
 /*
- * The socket's cookie, which the kernel creates if there is none; 0: none that can be
- * trusted. Up to 6.12 a new child without a peer port still has its listener's cookie.
- * deferred.h waits for the child's own, but without a sock_state it cannot.
+ * The socket's cookie, which the kernel creates if there is none. 0 where tracing programs cannot
+ * ask for it (has_socket_cookie), and where it cannot be trusted: up to 6.12 a new child without a
+ * peer port still has its listener's cookie. deferred.h waits for the child's own, but without a
+ * sock_state it cannot.
  */
 static __always_inline __u64 cookie_of(const struct transition *t)
 {
