@@ -103,7 +103,7 @@ func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration
 	if old < minReconciled {
 		return
 	}
-	immediate := u.ClosedByPeerCount(comparedFor)
+	immediate := u.ClosedTimeWaitCount(comparedFor)
 	closed := int64(c.timeWaits-c.finWait2) - immediate - max(0, young-int64(c.finWait2))
 	u.finFraction, u.finKnown, u.finLearned = min(1, max(0, float64(closed)/float64(old))), true, u.kernel.verifiedAt
 }
@@ -120,7 +120,7 @@ func (u *destinationUse) learnFinDelay(c *suspectCount, timeout time.Duration) {
 	u.waiting, u.waitingOldest = int64(c.finWait2), c.oldest
 	u.learnWaiting()
 	u.finDelay = 0
-	closed := int64(c.timeWaits-c.finWait2) - u.ClosedByPeerCount(comparedFor) // as many as the peers have closed of them
+	closed := int64(c.timeWaits-c.finWait2) - u.ClosedTimeWaitCount(comparedFor) // as many as the peers have closed of them
 	if gone := created - u.waiting; gone > created/20 && 2*closed >= gone && u.newestWait() {
 		u.finDelay = u.waitingDelay
 	}

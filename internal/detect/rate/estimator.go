@@ -251,9 +251,10 @@ func (e *Estimator) FinWait2Count(within time.Duration) int64 {
 	return e.finWait2.Sum(0, slotsOf(within))
 }
 
-// ClosedByPeerCount is how many timewait sockets were created within a time, up to 64 s, whose peers
-// had closed already. It is 0 if corrections have taken off more, which were created in FIN_WAIT2.
-func (e *Estimator) ClosedByPeerCount(within time.Duration) int64 {
+// ClosedTimeWaitCount is how many timewait sockets were created in the substate TIME_WAIT within a
+// time, up to 64 s: the peer's FIN had come already, whichever side closed first. It is 0 if
+// corrections have taken off more, which were created in FIN_WAIT2.
+func (e *Estimator) ClosedTimeWaitCount(within time.Duration) int64 {
 	return max(0, e.timeWaits.Sum(0, slotsOf(within)))
 }
 
@@ -288,8 +289,10 @@ type Untimed struct {
 	FinWait2    float64 // how many were created in FIN_WAIT2, at most
 }
 
-// UntimedIn bounds how many timewait sockets without a timestamp of the peer were created in a second, by
-// substate: the counters do not show both together.
+// UntimedIn gives bounds for how many timewait sockets without a timestamp of the peer were created in
+// one second, by their substate at creation: the counters have the number without a timestamp and the
+// number of each substate, but not both together. second counts from the zero of the times that Advance
+// takes. All bounds are 0 for a second that the counters do not keep: one more than 64 s ago, or to come.
 func (e *Estimator) UntimedIn(second int64) Untimed {
 	untimed, finWait2 := e.untimed.at(second), e.finWait2.at(second)
 	closed := max(0, e.timeWaits.at(second)) // less than 0 after a correction for sockets that were created in FIN_WAIT2

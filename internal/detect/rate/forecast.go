@@ -64,8 +64,8 @@ func (e *Estimator) Exhaustion(rate float64, m TimeWaitModel, capacity float64) 
 	return 0, false
 }
 
-// Plateau is how many units are occupied once as many are released as are taken, if they are
-// taken at a constant rate per second and no more connections stay open than now.
+// Plateau is how many units are occupied once as many are released each second as are taken. It
+// assumes a constant rate per second, and that the number of open connections stays as it is now.
 func (e *Estimator) Plateau(rate float64, m TimeWaitModel) float64 {
 	return e.Connections(m) + rate*min(1, m.Scale)*e.MeanHold(m).Seconds()
 }
