@@ -19,6 +19,7 @@ import (
 // commandEnded is the error of a trace whose command has ended with another status than 0.
 type commandEnded struct{ status int }
 
+// Error names the command's exit status.
 func (e commandEnded) Error() string {
 	return fmt.Sprintf("the command ended with status %d", e.status)
 }
@@ -26,6 +27,7 @@ func (e commandEnded) Error() string {
 // commandFailed is the error of a trace that was to run a command and failed itself.
 type commandFailed struct{ error }
 
+// Unwrap is the failure of the trace.
 func (e commandFailed) Unwrap() error { return e.error }
 
 // tracedCommand is the command that a trace runs and follows. It is empty if there is none.

@@ -30,6 +30,7 @@ func single[T any](value *T, kind string, parse func(string) (T, error)) *single
 	return &singleFlag[T]{value, kind, parse}
 }
 
+// Set replaces the value by s, unless s is wrong.
 func (v *singleFlag[T]) Set(s string) error {
 	parsed, err := v.parse(s)
 	if err == nil {
@@ -38,6 +39,7 @@ func (v *singleFlag[T]) Set(s string) error {
 	return err
 }
 
+// Type is the kind of value that the help text shows.
 func (v *singleFlag[T]) Type() string { return v.kind }
 
 // String returns a default that is a string or duration for the help text; a zero duration is
@@ -68,9 +70,14 @@ func list[T comparable](values *[]T, kind string, parse func(string) (T, error))
 	return &listFlag[T]{values, kind, parse}
 }
 
+// Set appends the values in s. After an error it may have appended those before the wrong one.
 func (v *listFlag[T]) Set(s string) error { return filter.AppendList(v.values, s, v.parse) }
-func (v *listFlag[T]) Type() string       { return v.kind }
-func (v *listFlag[T]) String() string     { return "" }
+
+// Type is the kind of value that the help text shows.
+func (v *listFlag[T]) Type() string { return v.kind }
+
+// String is empty, so that the help text shows no default; it does not return the values.
+func (v *listFlag[T]) String() string { return "" }
 
 // verbatimFlag is a flag with one value for each use. A comma is part of the value.
 type verbatimFlag[T comparable] struct{ listFlag[T] }
@@ -79,6 +86,7 @@ func verbatim[T comparable](values *[]T, kind string, parse func(string) (T, err
 	return &verbatimFlag[T]{*list(values, kind, parse)}
 }
 
+// Set appends s as one value.
 func (v *verbatimFlag[T]) Set(s string) error { return filter.AppendOne(v.values, s, v.parse) }
 
 // labelsFlag checks each label together with the ones before it.
@@ -87,6 +95,7 @@ type labelsFlag struct {
 	labels *[]record.Label
 }
 
+// Set adds the label KEY=VALUE and parses all labels again.
 func (v *labelsFlag) Set(pair string) error {
 	v.pairs = append(v.pairs, pair)
 	labels, err := record.ParseLabels(v.pairs)
@@ -94,7 +103,10 @@ func (v *labelsFlag) Set(pair string) error {
 	return err
 }
 
-func (v *labelsFlag) Type() string   { return "KEY=VALUE" }
+// Type is the kind of value that the help text shows.
+func (v *labelsFlag) Type() string { return "KEY=VALUE" }
+
+// String is empty, so that the help text shows no default.
 func (v *labelsFlag) String() string { return "" }
 
 // formatOptions are the flags that shape records.

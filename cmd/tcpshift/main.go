@@ -128,6 +128,7 @@ const helpHint = "run 'tcpshift help' for a list"
 // usageError is a mistake on the command line.
 type usageError struct{ error }
 
+// Unwrap is the mistake itself.
 func (e usageError) Unwrap() error { return e.error }
 
 func usagef(format string, args ...any) error {

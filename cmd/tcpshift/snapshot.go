@@ -111,6 +111,7 @@ type signalWriter struct {
 	abandoned chan struct{}
 }
 
+// Write writes all lines and counts the bytes. After the signal it writes nothing and fails.
 func (w *signalWriter) Write(lines []byte) (int, error) {
 	if w.ctx.Err() != nil {
 		return 0, w.stopped()

@@ -30,9 +30,10 @@ func NewCache(limit int) *Cache {
 	return &Cache{limit: limit, young: make(map[uint64]entry), aged: make(map[uint64]entry)}
 }
 
-// Put sets the description of a cgroup. It replaces another one, since a v1 cgroup can be
-// renamed, and a directory can change its owner. It returns the new description, or nil if the
-// description was known.
+// Put sets the description of a cgroup from its path. A user other than root may have chosen the last
+// names of the path, as many as claimed. Put replaces another description, since a v1 cgroup can be
+// renamed, and a directory can change its owner. It returns the new description, or nil if the cgroup
+// is known with this path and claimed.
 func (c *Cache) Put(id uint64, path string, claimed int) *Info {
 	known, ok := c.find(id)
 	if ok && known.Path == path && known.claimed == claimed {

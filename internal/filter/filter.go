@@ -58,7 +58,7 @@ type PortRange struct {
 	First, Last uint16
 }
 
-// ParseFamily parses an address family, 4 or 6.
+// ParseFamily parses an address family, "4" or "6", and returns the number 4 or 6.
 func ParseFamily(word string) (byte, error) {
 	if word == "4" || word == "6" {
 		return word[0] - '0', nil
@@ -120,7 +120,8 @@ func ParseAddr(word string) (netip.Prefix, error) {
 	return prefix, nil
 }
 
-// ParsePID parses a process id of the initial pid namespace.
+// ParsePID parses a process id of the initial pid namespace: a decimal number from 1 to 4194304, the
+// kernel's PID_MAX_LIMIT. It does not check that the process exists.
 func ParsePID(word string) (uint32, error) {
 	const most = 4 << 20 // PID_MAX_LIMIT in include/linux/threads.h
 	pid, err := strconv.ParseUint(word, 10, 32)

@@ -63,13 +63,16 @@ func boundPorts(handle func(port uint16)) error {
 // connectionStates are the states of connections except SYN_RECV and LAST_ACK.
 const connectionStates = 1<<tcp.Established | 1<<tcp.SynSent | 1<<tcp.FinWait1 | 1<<tcp.FinWait2 | 1<<tcp.CloseWait | 1<<tcp.Closing
 
-// EachConnectionOrTimeWait calls handle for each connection and timewait socket of the namespace that
-// the calling thread is in, on that thread, except connections in SYN_RECV and LAST_ACK.
-// Only New, Substate, Cookie, Local, Peer, UID (0 for a timewait socket), NoProcess, ExpiresIn and
-// Monotonic are set. Monotonic is
-// when the kernel listed the socket, some milliseconds late at most, and is the time that
-// ExpiresIn counts from. s is valid until handle returns. EachConnectionOrTimeWait walks the whole
-// table. After an error of sock_diag the sockets that were handled before are valid.
+// EachConnectionOrTimeWait calls handle for each connection and each timewait socket of the namespace
+// that the calling thread is in. It leaves out connections in SYN_RECV and LAST_ACK. handle runs on the
+// calling thread; s is valid until it returns.
+//
+// Of s only New, Substate, Cookie, Local, Peer, UID (0 for a timewait socket), NoProcess, ExpiresIn and
+// Monotonic are set. Monotonic is when the kernel listed the socket, some milliseconds late at most.
+// ExpiresIn counts from then.
+//
+// The kernel walks the whole table. After an error of sock_diag the sockets that were handled before
+// are valid.
 func EachConnectionOrTimeWait(handle func(s *tcp.Socket)) error {
 	var s tcp.Socket // reused, because handle must not keep it
 	r := dumpRequest{states: connectionStates | 1<<tcp.TimeWait}

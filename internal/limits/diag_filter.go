@@ -111,7 +111,7 @@ func (c *hostCond) family() byte {
 // and v4-mapped. Only New, Substate, Cookie, Local, Peer, NoProcess and ExpiresIn are set. s is
 // valid until handle returns. The kernel walks the whole table, and passes on only these
 // sockets. While the table changes, it may list a socket twice or leave it out.
-// With more than maxFilterConds peers EachWithPeer calls handle for every socket: the caller must
+// With more than 1024 peers (maxFilterConds) EachWithPeer calls handle for every socket: the caller must
 // check its peer.
 func EachWithPeer(peers []tcp.Endpoint, handle func(s *tcp.Socket)) error {
 	if len(peers) == 0 {

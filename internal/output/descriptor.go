@@ -28,6 +28,7 @@ type descriptor struct {
 	pause time.Duration // before the next write after EAGAIN
 }
 
+// Write writes all lines and waits while the descriptor takes nothing.
 func (d *descriptor) Write(lines []byte) (written int, err error) {
 	return writeAll(d, lines)
 }
@@ -101,12 +102,16 @@ func (d *descriptor) await(fd int) {
 	d.pause = min(2*d.pause, longestPause)
 }
 
+// ReaderGone is false: only a pipe, a socket or a terminal shows that its reader is gone.
 func (d *descriptor) ReaderGone() bool { return false }
 
+// Reopens is false: only a regular file with a path can be opened again.
 func (d *descriptor) Reopens() bool { return false }
 
+// Reopen fails; see Reopens.
 func (d *descriptor) Reopen() error { return errors.ErrUnsupported }
 
+// Close closes the file, if this package owns it. A second Close does nothing.
 func (d *descriptor) Close() error {
 	if d.file == nil {
 		return nil

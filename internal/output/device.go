@@ -39,8 +39,10 @@ func (d *device) awaitHangUp(fd int) {
 	}
 }
 
+// ReaderGone reports whether the terminal has hung up. It is false for any other device.
 func (d *device) ReaderGone() bool { return d.gone.Load() }
 
+// Write writes all lines and waits while the device takes nothing.
 func (d *device) Write(lines []byte) (int, error) { return writeAll(d, lines) }
 
 // try reports the EIO of a terminal that has hung up as a reader that went away.

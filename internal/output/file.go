@@ -23,6 +23,7 @@ type regularFile struct {
 	options FileOptions
 }
 
+// Write writes all lines. If it fails it tries to cut off the incomplete line that it has written.
 func (f *regularFile) Write(lines []byte) (int, error) { return writeAll(f, lines) }
 
 // try retries EAGAIN itself (FUSE may return it), so that keepWholeLines sees the whole line that
@@ -75,6 +76,7 @@ func (f *regularFile) truncateTail(count int64) error {
 	return err
 }
 
+// Reopens reports whether the file has a path by which Reopen opens it again.
 func (f *regularFile) Reopens() bool { return f.path != "" }
 
 // reopenLimit bounds the time that Reopen takes.

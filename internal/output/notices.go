@@ -90,11 +90,14 @@ func (n *Notices) run() {
 // another process has set O_NONBLOCK on it. Its errors name the descriptor.
 type BlockingWriter struct{ out descriptor }
 
-// NewBlockingWriter makes a writer for the descriptor fd.
+// NewBlockingWriter makes a writer for the descriptor fd, which stays the caller's to close. name stands
+// for the descriptor in errors.
 func NewBlockingWriter(fd int, name string) *BlockingWriter {
 	return &BlockingWriter{descriptor{fd: fd, name: name, pause: firstPause}}
 }
 
+// Write waits until all of b is written. It returns the number of bytes written, which is less than
+// len(b) only with an error.
 func (w *BlockingWriter) Write(b []byte) (int, error) {
 	return w.out.Write(b)
 }

@@ -21,6 +21,7 @@ type patientConn struct {
 	waiting []byte
 }
 
+// Write takes all of b, unless the connection fails. What it does not write at once waits for flush.
 func (c *patientConn) Write(b []byte) (int, error) {
 	if !c.established.Load() {
 		return c.Conn.Write(b)

@@ -23,8 +23,11 @@ func newPipe(d descriptor) *pipe {
 	return &pipe{descriptor: d, nonblock: fd}
 }
 
+// ReaderGone reports whether no process has the other end of the pipe open.
 func (p *pipe) ReaderGone() bool { return p.hungUp() }
 
+// Write writes all lines and waits for the reader while the pipe is full. After an error it returns how
+// many bytes the pipe has taken.
 func (p *pipe) Write(lines []byte) (int, error) { return writeAll(p, lines) }
 
 func (p *pipe) try(lines []byte) (int, error) {
@@ -33,6 +36,7 @@ func (p *pipe) try(lines []byte) (int, error) {
 
 func (p *pipe) awaitRoom() { p.await(p.nonblock) }
 
+// Close closes the second description, and the first one if this package has opened it.
 func (p *pipe) Close() error {
 	if p.nonblock != p.fd {
 		_ = unix.Close(p.nonblock)

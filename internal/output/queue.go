@@ -27,6 +27,7 @@ type NotWrittenError struct {
 	Bytes int // at most; some may be in the write that does not end
 }
 
+// Error says how many bytes were not written, and why.
 func (e *NotWrittenError) Error() string {
 	return fmt.Sprintf("%d bytes of output were not written: the reader or the disk did not take them in time", e.Bytes)
 }

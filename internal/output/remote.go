@@ -318,8 +318,10 @@ func (o *remote) Write(lines []byte) (int, error) { return writeAll(o, lines) }
 // ReaderGone is false: the reader may come back.
 func (o *remote) ReaderGone() bool { return false }
 
+// Reopens is false: the output connects again by itself.
 func (o *remote) Reopens() bool { return false }
 
+// Reopen fails; see Reopens.
 func (o *remote) Reopen() error { return errors.ErrUnsupported }
 
 // Close closes the connection. The lines in the spool stay there.

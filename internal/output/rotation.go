@@ -41,7 +41,9 @@ type rotatingFile struct {
 	begun    atomic.Uint64 // files after a rotation
 }
 
-// Rotate returns out with a rotation. It fails if out is not a regular file with a path.
+// Rotate returns an output that writes to the file of out and rotates it by r; it takes the place of
+// out. What earlier runs have left of old files it removes and compresses in the background, from now
+// on. It fails if out is not a regular file with a path, or if the file's directory cannot be opened.
 func Rotate(out Output, r Rotation) (Output, error) {
 	file, ok := out.(*regularFile)
 	if !ok || !file.Reopens() {
@@ -66,6 +68,7 @@ func (f *rotatingFile) begin() {
 	}
 }
 
+// Write writes all lines, to several files if a rotation is due between two lines.
 func (f *rotatingFile) Write(lines []byte) (int, error) { return writeAll(f, lines) }
 
 // try writes as many lines at once as the file may have.

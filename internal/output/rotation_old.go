@@ -217,6 +217,7 @@ type untilEnding struct {
 	file *os.File
 }
 
+// Read fails with errEnding once close is called.
 func (r untilEnding) Read(b []byte) (int, error) {
 	if r.ending.Load() {
 		return 0, errEnding

@@ -5,8 +5,10 @@ import "golang.org/x/sys/unix"
 // socket is a connected socket that tcpshift got as standard output.
 type socket struct{ descriptor }
 
+// ReaderGone reports whether the peer has closed the connection.
 func (s *socket) ReaderGone() bool { return s.hungUp() }
 
+// Write writes all lines and waits while the socket takes nothing.
 func (s *socket) Write(lines []byte) (int, error) { return writeAll(s, lines) }
 
 // try does not wait, so that it is known how much a reader that stalls has got.

@@ -27,7 +27,10 @@ type spoolError struct {
 	err  error
 }
 
+// Error is the path of the spool and the error.
 func (e *spoolError) Error() string { return fmt.Sprintf("spool %s: %v", e.path, e.err) }
+
+// Unwrap is the error without the path.
 func (e *spoolError) Unwrap() error { return e.err }
 
 // spool keeps whole lines on disk, in the order in which they are added, until the reader of the

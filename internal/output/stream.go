@@ -74,7 +74,8 @@ func NewStream(sink Sink, ring Ring, resumed func()) *Stream {
 
 // Stalled reports whether records that may be lost must be counted instead of
 // encoded, and records that may be late must be deferred. It costs next to nothing
-// while the reader keeps up; at the beginning of a stall it waits for up to 250 ms.
+// while the reader keeps up; at the beginning of a stall it waits for up to 250 ms. If the queue has
+// room again it ends the stall: it calls the function resumed of NewStream and returns false.
 func (s *Stream) Stalled() bool {
 	return s.full && s.stalled()
 }

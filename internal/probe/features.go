@@ -67,7 +67,8 @@ func (f Features) lose(name string, err error) {
 // rcvSpaceAdjust is the tracepoint of on_read() in bpf/reader.h.
 const rcvSpaceAdjust = "tcp_rcv_space_adjust"
 
-// DetectFeatures tries each feature with a program of a few instructions.
+// DetectFeatures tries each feature with a program of a few instructions. The features that need socket
+// storage (SocketScan, AcceptHook, ReadHook) are not tried without it; they have its error.
 func DetectFeatures() Features {
 	return detectFeatures(btf.NewCache())
 }

@@ -21,6 +21,7 @@ type HostError struct {
 	Remedy  string // an imperative without a full stop
 }
 
+// Error is the problem and the remedy, separated by a colon.
 func (e *HostError) Error() string {
 	return e.Problem + ": " + e.Remedy
 }

@@ -94,6 +94,7 @@ type iterator struct {
 // the kernel's read fails with EAGAIN (MAX_ITER_OBJECTS, kernel/bpf/bpf_iter.c).
 type steadyReader struct{ io.Reader }
 
+// Read returns what the iterator has, and reads again after EAGAIN if it had nothing.
 func (r steadyReader) Read(p []byte) (int, error) {
 	for {
 		n, err := r.Reader.Read(p)

@@ -21,10 +21,10 @@ func SelectableTypes() []string {
 // Encoder encodes records in one format. Each method that is named for a record appends that record to
 // dst as whole lines and returns the extended slice.
 //
-// The sequence number of a record belongs to the output, not to the record. An output
-// that has an encoder for itself sets the number before it encodes. Outputs with one encoder
-// share lines that were encoded without a number, and each adds its own with WithSeq. Both ways
-// produce equal lines. WithSeq copies the line, which costs about 23 ns per transition in
+// The sequence number of a record belongs to the output, not to the record. An output that has an
+// encoder for itself calls SetSeq before it encodes a record. Outputs that share an encoder share the
+// lines, encoded without a number; each output adds its own number with WithSeq. SetSeq and WithSeq
+// produce equal lines for equal numbers. WithSeq copies the line, which costs about 23 ns per transition in
 // BenchmarkTrace.
 type Encoder interface {
 	// SetSeq sets the number of the next record, from 1. It stays until it is set again.

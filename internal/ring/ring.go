@@ -26,9 +26,10 @@ type Buffer struct {
 // (kernel/time/timekeeping.c, ktime_get_mono_fast_ns).
 const maxClockDifference = time.Microsecond
 
-// Reader reads several ring buffers. Each sample begins with the time at which its
-// program started, in nanoseconds of CLOCK_BOOTTIME. A Reader must not be used by
-// several goroutines, except for Wake.
+// Reader reads several ring buffers. Each sample begins with a time in nanoseconds of CLOCK_BOOTTIME,
+// except the samples of the priority buffer, which have none. It is a time at which the sample's program
+// ran, or an earlier one: a deferred transition has the time at which it happened. A Reader must not be
+// used by several goroutines, except for Wake.
 type Reader struct {
 	rings    []*mapping
 	priority *mapping // nil: none

@@ -72,10 +72,13 @@ func (f Features) Capabilities() (list []cap.Value) {
 
 // DropPrivileges takes all capabilities except those of the features from every thread of this
 // process: from the effective, permitted and bounding sets. The inheritable and ambient sets become
-// empty. It gains none. It also sets no_new_privs: a program that this process executes gains none either.
-// The bounding set stays if the process lacks CAP_SETPCAP. It raises RLIMIT_SIGPENDING, because it
-// needs a signal to each thread. Where the kernel has no room for these, it stops, and what it has
-// not dropped stays. The error joins those of all steps.
+// empty. A capability of the features that is permitted becomes effective; no other is gained. It also
+// sets no_new_privs: a program that this process executes gains none either. The bounding set stays if
+// the process lacks CAP_SETPCAP.
+//
+// Each step needs a signal to each thread, so DropPrivileges raises RLIMIT_SIGPENDING. Where the kernel
+// has no room for these signals, it stops, and what it has not dropped stays. The error joins those of
+// all steps.
 func DropPrivileges(f Features) error {
 	raiseSignalLimit()
 	var errs []error

@@ -95,7 +95,8 @@ const TimeWaitTimeout = time.Minute
 // FinWait2TimewaitTimeout is the time until the timer of a timewait socket in FIN_WAIT2 expires,
 // unless the socket has its own TCP_LINGER2. With FinTimeout above a minute the socket first
 // stays a full socket for FinTimeout less a minute, and then the timewait socket lasts as long
-// again (tcp_rcv_state_process() and tcp_keepalive_timer()).
+// again (tcp_rcv_state_process() and tcp_keepalive_timer()). The kernel waits longer for a socket whose
+// retransmission timeout, times 3.5, is longer (tcp_fin_time() and tcp_time_wait()).
 func (l *Limits) FinWait2TimewaitTimeout() time.Duration {
 	if l.FinTimeout > TimeWaitTimeout {
 		return l.FinTimeout - TimeWaitTimeout

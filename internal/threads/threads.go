@@ -19,8 +19,8 @@ const (
 	blocked = 10
 )
 
-// Reserve starts as many threads as this process can need at a time, and lowers GOMAXPROCS to
-// maxProcs. The runtime never ends a thread, except one that a goroutine leaves locked.
+// Reserve lowers GOMAXPROCS to 8 if it is higher, and starts as many threads as this process can need
+// at a time: GOMAXPROCS and 20 for system calls that wait. It returns when all of them run. The runtime never ends a thread, except one that a goroutine leaves locked.
 func Reserve() {
 	if runtime.GOMAXPROCS(0) > maxProcs {
 		runtime.GOMAXPROCS(maxProcs)

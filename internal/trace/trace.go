@@ -124,6 +124,7 @@ type Interrupted struct {
 	Signal string // such as SIGTERM
 }
 
+// Error is the name of the signal.
 func (i Interrupted) Error() string {
 	return i.Signal
 }
@@ -132,6 +133,7 @@ func (i Interrupted) Error() string {
 // ended.
 type CommandEnded struct{}
 
+// Error says that the command ended; its status is not part of this error.
 func (CommandEnded) Error() string { return "the command ended" }
 
 // The values of stop.reason.

@@ -74,7 +74,8 @@ func newResolver(lookup func(Key) (cgroup.Names, bool), retries []time.Duration)
 }
 
 // Request asks for the names of what runs in a cgroup. It asks nothing if no container or pod is
-// known, or if a user other than root may have chosen its id: the names would be those of another.
+// known, or if a user other than root may have chosen its id: the names would be those of another. It
+// drops the request if 1024 requests wait already.
 func (r *Resolver) Request(id uint64, info *cgroup.Info) {
 	if info.Container == "" && info.PodUID == "" || info.ContainerClaimed {
 		return

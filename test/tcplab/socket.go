@@ -183,7 +183,8 @@ func (s *Socket) ReadEOF() {
 	}
 }
 
-// TryRead reads and returns the error.
+// TryRead reads once, up to 512 bytes, and returns the error of read(2) instead of failing the test. At
+// the end of the stream it returns "" and nil.
 func (s *Socket) TryRead() (string, error) {
 	buf := make([]byte, 512)
 	count, err := uninterrupted(func() (int, error) { return unix.Read(s.FD, buf) })

@@ -40,7 +40,7 @@ var stateNames = map[State]string{
 	Closing:     "CLOSING",
 }
 
-// String returns the kernel's name of the state.
+// String returns the kernel's name of the state, or STATE_n for an unknown number.
 func (s State) String() string {
 	if name, ok := stateNames[s]; ok {
 		return name

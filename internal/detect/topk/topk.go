@@ -177,8 +177,10 @@ func (t *Table[K, V]) Sweep(update func(e *Entry[K, V]) (keep bool)) {
 // error bound counts as weight.
 type entryHeap[K comparable, V any] []*Entry[K, V]
 
+// Len implements [heap.Interface].
 func (h entryHeap[K, V]) Len() int { return len(h) }
 
+// Less reports whether entry i would be removed before entry j.
 func (h entryHeap[K, V]) Less(i, j int) bool {
 	if h[i].pinned != h[j].pinned {
 		return h[j].pinned
@@ -186,6 +188,7 @@ func (h entryHeap[K, V]) Less(i, j int) bool {
 	return h[i].Weight+h[i].Missed < h[j].Weight+h[j].Missed
 }
 
+// Swap exchanges two entries, which know their positions.
 func (h entryHeap[K, V]) Swap(i, j int) {
 	h[i], h[j] = h[j], h[i]
 	h[i].pos, h[j].pos = i, j
