@@ -42,7 +42,8 @@ func EachListener(handle func(l *tcp.Listener)) error {
 // has accepted yet, in the namespace that the calling thread is in: sockets in ESTABLISHED and
 // CLOSE_WAIT without a file. The kernel walks the whole table, and passes on only the sockets
 // of these ports. With more than 1024 ports it passes on those of all ports, and EachUnaccepted
-// handles all of them: the caller must check the port. After an error of sock_diag the sockets that were handled before are valid.
+// handles all of them: the caller must check the port. After an error of sock_diag the sockets that
+// were handled before are valid.
 func EachUnaccepted(ports []uint16, handle func(s tcp.UnacceptedSocket)) error {
 	if len(ports) == 0 {
 		return nil

@@ -20,7 +20,8 @@ const (
 )
 
 // Reserve lowers GOMAXPROCS to 8 if it is higher, and starts as many threads as this process can need
-// at a time: GOMAXPROCS and 20 for system calls that wait. It returns when all of them run. The runtime never ends a thread, except one that a goroutine leaves locked.
+// at a time: GOMAXPROCS and 20 for system calls that wait. It returns when all of them have run. The
+// runtime never ends a thread, except one that a goroutine leaves locked.
 func Reserve() {
 	if runtime.GOMAXPROCS(0) > maxProcs {
 		runtime.GOMAXPROCS(maxProcs)
