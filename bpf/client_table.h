@@ -25,6 +25,7 @@
 #define CLIENT_TABLE_SLOTS (1 << CLIENT_TABLE_BITS)
 #define SLOT_LOCKED -1 /* in place of a cookie while a program gives the slot to another socket */
 
+/* The sock_state of one client, and whose it is. */
 struct client_slot {
 	__s64 cookie; /* of the socket that has the slot; 0: free */
 	struct sock_state sock_state;

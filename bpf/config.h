@@ -12,7 +12,7 @@
 const volatile bool has_socket_storage; /* sk_storage in tracing programs; not in 5.10 */
 const volatile bool has_socket_cookie; /* bpf_get_socket_cookie() in them; not in 5.10 */
 const volatile bool has_task_from_pid; /* the kfunc bpf_task_from_pid(), since 6.2 */
-const volatile bool has_client_table; /* see client_table.h; not before 6.2 */
+const volatile bool has_client_table; /* for the sock_state of clients; not before 6.2 */
 const volatile bool has_rdonly_cast; /* the kfunc bpf_rdonly_cast(), since 6.2 */
 const volatile bool has_receive_reset; /* tcp_receive_reset exists, its programs are attached */
 const volatile bool has_send_reset; /* tcp_send_reset exists, its programs are attached */
@@ -28,15 +28,15 @@ const volatile bool may_interrupt_itself;
  */
 const volatile bool may_be_preempted;
 
-/* How many programs of enum program_rank are loaded for each tracepoint, see dedup.h. */
+/* How many programs of enum program_rank are loaded for each tracepoint. */
 const volatile __u32 chain_length = 2;
 
 /* What user space asks for. */
 const volatile bool want_ends; /* EVENT_END when a socket enters CLOSE */
 /* in_state_ns of every event: so each transition takes the time, also one that is not emitted */
 const volatile bool want_state_times;
-const volatile bool want_cgroups;
-const volatile bool want_timewait_ends;
+const volatile bool want_cgroups; /* cgroup ids, and an EVENT_CGROUP for each new one */
+const volatile bool want_timewait_ends; /* an event at the end of each TIME_WAIT */
 const volatile bool follow_children; /* pass only the sockets of the tracer's children */
 
 /*
@@ -53,7 +53,7 @@ const volatile __u32 ring_mask;
 /* Wake the reader early when a ring holds this many unread bytes. */
 const volatile __u64 wakeup_bytes = 1 << 20;
 
-/* Filters, see filter.h; zero or false: off. */
+/* Which filters are on; zero or false: off. Their values are in the maps of filter.h. */
 const volatile __u8 filter_family; /* 4 or 6 */
 const volatile __u8 filter_ports; /* a bit for each enum side that has a filter on ports */
 const volatile __u8 filter_addrs; /* a bit for each enum side that has a filter on addresses */
@@ -61,6 +61,7 @@ const volatile bool filter_states;
 const volatile __u32 wanted_states[32]; /* by old state: a bit per emitted new state */
 const volatile bool exclude_orphan_fin_wait2; /* drops FIN_WAIT1 -> FIN_WAIT2 of orphans */
 const volatile __u8 filter_roles; /* a bit per enum socket_role */
+/* Whether filter_members has keys of this kind. */
 const volatile bool filter_netns;
 const volatile bool filter_pid;
 const volatile bool filter_comm;

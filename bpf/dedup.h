@@ -39,6 +39,7 @@ struct handled_event {
 /* How many marks a set has room for. */
 #define HANDLED_EVENT_SLOTS 8
 
+/* The marks of one CPU for one of the two keys. */
 struct handled_event_set {
 	struct handled_event slots[HANDLED_EVENT_SLOTS];
 };

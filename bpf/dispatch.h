@@ -162,7 +162,7 @@ static __always_inline void handle_transition(enum program_rank rank, const stru
 	t.ec->now_ns = needs_no_time(sk, old_state, new_state) ? 0 : bpf_ktime_get_boot_ns();
 	if (!may_be_preempted)
 		fetch_and_mark_sock_state(&t, rank, old_state, new_state, counters);
-	barrier(); /* from here on the compiler loads ec from the map, see transition.h */
+	barrier(); /* the compiler reloads ec: the verifier does not track its values */
 	filter_and_emit(&t, counters);
 }
 

@@ -10,6 +10,7 @@
 #include <bpf/bpf_helpers.h>
 #include "connect.h"
 
+/* The addresses and ports of a socket at one event. */
 struct endpoints {
 	__u32 local_addr[4]; /* network order; IPv4 in the first word */
 	__u32 peer_addr[4];

@@ -11,6 +11,7 @@
 
 #include <stddef.h>
 
+/* What a sample of a ring, or an element of a snapshot, is. */
 enum event_kind {
 	EVENT_TRANSITION = 1,
 	EVENT_END, /* a socket enters CLOSE; with a summary of the connection */
@@ -19,11 +20,12 @@ enum event_kind {
 	EVENT_RESET, /* this side has sent a reset, after the socket's transition to CLOSE */
 };
 
+/* What an event says besides its fields. "to CLOSE" means: only of such a transition. */
 enum event_flag {
 	EVENT_MAPPED = 1 << 0, /* IPv4 over an IPv6 socket (::ffff:a.b.c.d) */
 	EVENT_LOCKED = 1 << 1, /* a task owned the socket's lock */
 	EVENT_TIMED = 1 << 2, /* in_state_ns is known */
-	EVENT_TIMEWAIT_UNKNOWN = 1 << 3, /* to CLOSE: perhaps a TIME_WAIT, see timewait.h */
+	EVENT_TIMEWAIT_UNKNOWN = 1 << 3, /* to CLOSE: perhaps a TIME_WAIT */
 	EVENT_PEER_FIN = 1 << 4, /* to CLOSE: the peer's FIN has arrived */
 	EVENT_NO_LINGER2 = 1 << 5, /* to CLOSE: TCP_LINGER2 < 0, no FIN_WAIT2 for an orphan */
 	EVENT_EXPIRED = 1 << 6, /* TIME_WAIT -> CLOSE: its timer expired */
@@ -31,9 +33,9 @@ enum event_flag {
 	EVENT_ALL_ACKED = 1 << 8, /* to CLOSE: the peer has acknowledged all, a FIN included */
 	EVENT_REPAIR = 1 << 9, /* to CLOSE: TCP_REPAIR is set, so nothing is sent */
 	EVENT_NO_PORT = 1 << 10, /* SYN_SENT -> CLOSE: inet_hash_connect() found no port */
-	EVENT_PORT_UNKNOWN = 1 << 11, /* SYN_SENT -> CLOSE: perhaps it found none, see connect.h */
+	EVENT_PORT_UNKNOWN = 1 << 11, /* SYN_SENT -> CLOSE: perhaps it found none */
 	EVENT_LISTEN_FAILED = 1 << 12, /* LISTEN -> CLOSE: it never was listening */
-	EVENT_TCP_RESET = 1 << 13, /* to CLOSE: tcp_reset() ran, also for late data, see reset.h */
+	EVENT_TCP_RESET = 1 << 13, /* to CLOSE: tcp_reset() ran: for a reset, or late data */
 	EVENT_RESET_SENT = 1 << 14, /* to CLOSE: this side has sent a reset before */
 	EVENT_RESET_AWAITED = 1 << 15, /* to CLOSE: EVENT_RESET follows if this side resets */
 	EVENT_TIMEWAIT_TIMESTAMP = 1 << 16, /* to TIME_WAIT: it has a timestamp of the peer */
@@ -183,13 +185,13 @@ _Static_assert(sizeof(struct cgroup_event) == 3088, "cgroup_event has a hole or 
  */
 struct program_counters {
 	__u64 entered;
-	__u64 deduplicated; /* an earlier program of the chain had handled it (dedup.h) */
+	__u64 deduplicated; /* an earlier program of the chain had handled it */
 	__u64 other_protocol;
 	__u64 filtered;
 	__u64 emitted;
 	__u64 ring_full;
 	__u64 ring_busy; /* the ring's lock could not be taken (since 6.18) */
-	__u64 deferred; /* until the socket's next transition (deferred.h) */
+	__u64 deferred; /* until the socket's next transition */
 	__u64 resumed; /* deferred before; now also in filtered, emitted or a ring_ counter */
 	__u64 timewait_unknown; /* perhaps a TIME_WAIT; also in one of the above */
 	__u64 timewait_ends_lost; /* ends of TIME_WAITs, which are in none of the above */

@@ -11,6 +11,7 @@
 #include "process_ref.h"
 #include "sock_state.h"
 
+/* What the steps of a program pass on about one event. */
 struct event_ctx {
 	__u64 now_ns;
 	__u64 in_state_ns; /* 0: not known */

@@ -34,6 +34,7 @@ enum side {
 #define MAX_CGROUP_DEPTH 32 /* bounds a loop, for the verifier */
 #define PORT_WORDS (65536 / 64)
 
+/* A bit for each port; that of port 0 is never used. */
 struct port_set {
 	__u64 bits[PORT_WORDS];
 };
@@ -49,6 +50,7 @@ struct {
 	__type(value, struct port_set);
 } filter_port_sets SEC(".maps");
 
+/* The key of filter_prefixes. */
 struct prefix_key {
 	__u32 prefixlen; /* PREFIX_KIND_BITS and the bits of the address */
 	__u8 side; /* enum side */
@@ -71,6 +73,7 @@ struct {
 	__type(value, __u8);
 } filter_prefixes SEC(".maps");
 
+/* What a key of filter_members is, and whether the filter passes or excludes it. */
 enum member_kind {
 	MEMBER_NETNS,
 	MEMBER_PID,
@@ -84,6 +87,7 @@ enum member_kind {
 	EXCLUDED_UID,
 };
 
+/* The key of filter_members. */
 struct member_key {
 	__u32 kind; /* enum member_kind */
 	__u8 value[16]; /* an id in the first eight bytes, or a comm; then zeros */

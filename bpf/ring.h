@@ -43,6 +43,7 @@ struct {
  */
 struct ring cgroup_paths SEC(".maps");
 
+/* When a program last forced a wakeup. All CPUs share it. */
 static __u64 last_wakeup_ns;
 
 /*

@@ -34,15 +34,15 @@ struct sock_state {
 	__u64 in_established_ns;
 	__u64 deferred_ns; /* when the deferred transition happened; 0: there is none */
 	__u32 netns; /* inode number; 0: not read yet */
-	__u16 handled_states; /* the handled transition (dedup.h); 0: none */
+	__u16 handled_states; /* the transition that was handled; 0: no mark */
 	__u8 role; /* enum socket_role */
 	bool is_repaired : 1; /* TCP_REPAIR made the connection: without a SYN */
-	bool fin_not_counted : 1; /* bytes_received does not count the peer's FIN (bytes.h) */
-	bool reader_searched : 1; /* find_current_fd() has searched (reader.h) */
+	bool fin_not_counted : 1; /* bytes_received does not count the peer's FIN */
+	bool reader_searched : 1; /* a search for the reader's descriptor was made */
 	bool since_outdated : 1; /* since_ns is that of an earlier TCP state */
 	struct owner owner; /* proven at a transition; a child starts with its listener's */
 	union {
-		__u32 connect_txhash; /* sk_txhash before connect() (connect.h) */
+		__u32 connect_txhash; /* sk_txhash before connect() */
 		__u32 deferred_uid; /* sk_uid at the deferred transition of a child */
 	};
 	__u32 connect_snd_una; /* snd_una before connect() */
