@@ -139,7 +139,7 @@ var badFlags = []struct {
 	{flags("--output", "x?name=a/b"), `--output: x?name=a/b: name: "a/b" is not a name: use up to 64 letters, digits, and _ . - within`},
 	{flags("--output", "x?name=%zz"), `--output: x?name=%zz: name: invalid URL escape "%zz"`},
 	{flags("--output", "a?name=n", "--output", "b?name=n"), `--output: a?name=n and b?name=n have the same name: choose another`},
-	{flags("--output", "nope://x"), `--output: nope://x: "nope:" is not a scheme: use file:, unix:, unixgram:, tcp:, tls:, or ./nope://x for a file of that name`},
+	{flags("--output", "nope://x"), `--output: nope://x: "nope:" is not a scheme: use file:, unix:, unixgram:, tcp:, tls:, journald:, otlp:, otlps:, otlp+http:, otlps+http:, or ./nope://x for a file of that name`},
 	{flags("--output", "file://host/x"), `--output: file://host/x: has a host: write file:///PATH`},
 	{flags("--output", "tcp://host"), `--output: tcp://host: is not an address: write tcp://HOST:PORT, such as tcp://192.0.2.1:6514`},
 	{flags("--output", "tls:h:0"), `--output: tls:h:0: is not an address: write tls://HOST:PORT, such as tls://192.0.2.1:6514`},
