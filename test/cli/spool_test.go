@@ -106,7 +106,6 @@ func TestSpool_AllKilled(t *testing.T) {
 			whole := strings.SplitAfter(string(kept[:bytes.LastIndexByte(kept, '\n')+1]), "\n")
 			last := seqOf(t, whole[len(whole)-2])
 			tr = launch(t, args)
-			newest = newestSpooled(t, spool)
 			c.start(1)
 			awaitCurrent(t, c.file(1))
 			tr.signal(syscall.SIGTERM)
