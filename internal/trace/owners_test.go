@@ -198,7 +198,7 @@ func TestOwners_LateAndWithoutRoom(t *testing.T) {
 // Each output describes an owner that its own records name, and again once it has begun a new file.
 func TestOwners_EachOutput(t *testing.T) {
 	f := &fakeProcesses{table: map[uint32]tcp.Process{7: listener()}}
-	ends, rotated := &fakeSink{}, &beginningSink{}
+	ends, transitions, rotated := &fakeSink{}, &fakeSink{}, &beginningSink{}
 	source := &fakeSource{turns: [][][]byte{{ownedBy(7, "a", sample(1))}, {ownedBy(7, "a", sample(2))}, {ownedBy(7, "a", end(3, 0))}}}
 	source.atRead = func() {
 		if len(source.turns) == 2 {
@@ -207,14 +207,17 @@ func TestOwners_EachOutput(t *testing.T) {
 	}
 	_, err := runAll(t, Config{Processes: f, Outputs: []Output{
 		named("ends", ends, record.NewNative(nil), "connection", "process"),
-		named("rotated", &rotated.fakeSink, record.NewNative(nil), "transition"),
-		{Name: "all", Sink: rotated, Encoder: record.NewNative(nil), Only: []string{"transition", "process"}},
+		named("transitions", transitions, record.NewNative(nil), "transition"),
+		{Name: "rotated", Sink: rotated, Encoder: record.NewNative(nil), Only: []string{"transition", "process"}},
 	}}, source)
 	if err != nil {
 		t.Error(err)
 	}
 	if got, want := described(t, ends), []string{"start", "connection", "process 7 a /bin/a", "stop"}; !slices.Equal(got, want) {
 		t.Errorf("ends: got %q, want %q", got, want)
+	}
+	if got, want := described(t, transitions), []string{"start", "transition", "transition", "transition", "stop"}; !slices.Equal(got, want) {
+		t.Errorf("transitions: got %q, want %q", got, want)
 	}
 	if got := strings.Count(rotated.written.String(), `{"type":"process"`); got != 2 {
 		t.Errorf("the rotated output has %d process records, want 2:\n%s", got, rotated.written.String())
