@@ -8,15 +8,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxResent bounds the lines that a new connection gets again, in bytes.
-const maxResent = 8 << 20
+const (
+	// maxResent bounds the lines that a new connection gets again, in bytes.
+	maxResent = 8 << 20
+	// readAhead is how many bytes a reader may have read and not used when it ends. rsyslog's imptcp reads
+	// 128 KiB at a time, other collectors 64 KiB or less.
+	readAhead = 256 << 10
+)
 
-// recentLines are the last lines of an output to a socket: those that its reader may not have read.
+// recentLines are the last lines of an output to a socket: those that its reader may not have used.
 // A write succeeds as soon as this host's kernel has the bytes. They wait in this kernel for the peer's
-// kernel, and in the peer's kernel for the reader. If the connection ends meanwhile, they are lost.
+// kernel, and in the peer's kernel for the reader, which reads many at once. If the connection ends
+// meanwhile, they are lost.
 type recentLines struct {
 	lines  []byte
-	window int // the largest result of unread so far, in bytes, at most maxResent
+	window int // the largest result of unused so far, in bytes, at most maxResent
 }
 
 // add takes whole lines that conn has got.
@@ -24,7 +30,7 @@ func (r *recentLines) add(lines []byte, conn net.Conn) {
 	if len(lines) == 0 {
 		return
 	}
-	r.window = max(r.window, min(unread(conn), maxResent))
+	r.window = max(r.window, min(unused(conn), maxResent))
 	if len(r.lines) > 2*r.window {
 		r.lines = append(r.lines[:0], r.tail()...)
 	}
@@ -39,6 +45,15 @@ func (r *recentLines) tail() []byte {
 	return r.lines
 }
 
+// unused returns an upper bound of the bytes that the reader of conn has not used: those that it has not read, and
+// readAhead. 0 if the reader answers each request.
+func unused(conn net.Conn) int {
+	if _, answered := conn.(*exportConn); answered {
+		return 0
+	}
+	return unread(conn) + readAhead
+}
+
 // unread returns an upper bound of the bytes that the reader of conn has not read; maxResent if it is not known.
 //
 // Unix sockets: what is not read counts against the sender's buffer (sock_alloc_send_pskb in
@@ -47,9 +62,6 @@ func (r *recentLines) tail() []byte {
 // the reader reads, at most to twice what it has read in a round trip (tcp_rcv_space_adjust), so twice
 // the window is taken.
 func unread(conn net.Conn) (bytes int) {
-	if _, answered := conn.(*exportConn); answered {
-		return 0
-	}
 	ours := 0 // what waits for this kernel
 	if secure, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = secure.NetConn()

@@ -58,7 +58,7 @@ type tracer struct {
 
 	mu      sync.Mutex
 	alerts  []alert
-	earlier map[string]bool // alerts of namespaces that had the inode of one of keepInode
+	earlier map[string]bool // alerts of namespaces that had the inode of one of keepInodes
 }
 
 func startTracer(t testing.TB, args ...string) *tracer {
@@ -103,20 +103,29 @@ func (tr *tracer) stop() {
 	}
 }
 
-// keepInode assigns the alerts about the inode of a new namespace to it, while the tracer runs.
-// The kernel has given the inode to others before, and would do so again.
-func (tr *tracer) keepInode(n *tcplab.Netns) {
-	var file *os.File
-	var err error
-	n.Do(func() { file, err = os.Open("/proc/thread-self/ns/net") })
-	if err != nil {
-		tr.t.Fatal(err)
+// lateAlert is how long after the end of a namespace an alert about it may open: while one waits for the
+// kernel's numbers.
+const lateAlert = 1500 * time.Millisecond
+
+// keepInodes assigns the alerts about the inodes of new namespaces to them, while the tracer runs.
+// The kernel has given the inodes to others before, and would do so again.
+func (tr *tracer) keepInodes(namespaces ...*tcplab.Netns) {
+	for _, n := range namespaces {
+		var file *os.File
+		var err error
+		n.Do(func() { file, err = os.Open("/proc/thread-self/ns/net") })
+		if err != nil {
+			tr.t.Fatal(err)
+		}
+		tr.t.Cleanup(func() { file.Close() })
 	}
-	tr.t.Cleanup(func() { file.Close() })
-	for _, a := range tr.of(n.Inode()) {
-		tr.mu.Lock()
-		tr.earlier[a.Alert] = true
-		tr.mu.Unlock()
+	time.Sleep(lateAlert)
+	for _, n := range namespaces {
+		for _, a := range tr.of(n.Inode()) {
+			tr.mu.Lock()
+			tr.earlier[a.Alert] = true
+			tr.mu.Unlock()
+		}
 	}
 }
 
@@ -159,8 +168,7 @@ func newHostPair(t *testing.T, tr *tracer, ports int) *hostPair {
 	s := &hostPair{t: t, client: tcplab.NewNetns(t), server: tcplab.NewNetns(t), at: addresses[0], to: addresses[1]}
 	tcplab.Veth(s.client, s.server, s.at, s.to)
 	if tr != nil {
-		tr.keepInode(s.client)
-		tr.keepInode(s.server)
+		tr.keepInodes(s.client, s.server)
 	}
 	s.pace.start()
 	t.Cleanup(s.pace.stop)

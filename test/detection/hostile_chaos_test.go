@@ -139,8 +139,7 @@ func TestHostile_Chaos(t *testing.T) {
 	polite := newHostPair(t, nil, 20_000)
 	polite.serve(80, afterPeer)
 	inodes := &tracer{t: t}
-	inodes.keepInode(polite.client)
-	inodes.keepInode(polite.server)
+	inodes.keepInodes(polite.client, polite.server)
 	loaded := polite.run(workload{To: polite.port(80), Open: 200 * time.Millisecond, Phases: []phase{{PerSecond: 20, For: *chaos}}})
 	random := rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 1))
 	for end := time.Now().Add(*chaos); time.Now().Before(end); {

@@ -78,7 +78,7 @@ func TestListenQueue_RealListeners(t *testing.T) {
 	tr := startTracer(t, "alerts")
 	newNetns := func(t *testing.T) *tcplab.Netns {
 		n := tcplab.NewNetns(t)
-		tr.keepInode(n)
+		tr.keepInodes(n)
 		return n
 	}
 	check := func(t *testing.T, a alert, at netip.AddrPort, backlog int) {

@@ -132,8 +132,7 @@ func TestAlert_PortsBoundBeforeStart(t *testing.T) {
 		listener.Close()
 	}
 	tr := startTracer(t, "alerts")
-	tr.keepInode(s.client)
-	tr.keepInode(s.server)
+	tr.keepInodes(s.client, s.server)
 	// The connections stay open until the tracer has found the namespace.
 	running := s.run(workload{To: s.port(81), Open: time.Hour, UntilNoPort: true, Phases: []phase{{PerSecond: 2, For: waitLimit}, {For: 10 * time.Second}}})
 	x := s.awaitPhase(tr, "port_exhaustion", func(a alert) bool { return a.Capacity > 0 })
