@@ -58,6 +58,10 @@ compare: ## run other tools beside tcpshift in ten everyday cases, write docs/co
 	@test/check/install-deps.sh compare
 	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test ./test/peers -count=1 -v -run Compare -doc ../../docs/comparison.md
 
+.PHONY: pipeline-cost
+pipeline-cost: ## measure how many bytes a connection costs in a log pipeline, write it into docs/pipelines.md
+	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test ./test/pipelines -count=1 -v -run Cost -connections 10000 -doc ../../docs/pipelines.md
+
 .PHONY: yardstick
 yardstick: ## compare the transitions of ten storms with the counts of perf; needs an idle machine
 	go test ./test/peers -count=1 -run Perf -v -connections 100000 -rounds 10

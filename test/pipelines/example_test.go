@@ -117,6 +117,9 @@ func (e *example) selection() string {
 	for _, each := range regexp.MustCompile(`[?&](only|schema|fields)=[^&' ]+`).FindAllString(readText(filepath.Join(examplesDir, e.name)), -1) {
 		query.WriteString("&" + each[1:])
 	}
+	if strings.Contains(strings.Join(e.commands, " "), "--output 'otlp") {
+		query.WriteString("&schema=otel")
+	}
 	return query.String()
 }
 

@@ -30,6 +30,9 @@ const (
 var (
 	// scratch has the programs that the tests build, and what they write.
 	scratch = os.Getenv(scratchEnv)
+
+	costDoc   = flag.String("doc", "", "write the measured costs into this page")
+	costCount = flag.Int("connections", 1000, "how many connections TestCost makes")
 )
 
 func TestMain(m *testing.M) {

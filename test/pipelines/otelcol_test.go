@@ -37,7 +37,38 @@ func TestOtelcol_File(t *testing.T) {
 		t.Errorf("%d records arrived, want %d", len(got), len(want))
 	}
 	for i := range min(len(got), len(want)) {
-		if line := encode(t, otlpOf(t, want[i])); got[i] != line {
+		expected := otlpOf(t, want[i])
+		attributes := expected["attributes"].(map[string]any)
+		attributes["event_name"] = expected["event"] // the file receiver cannot set the event's name
+		delete(expected, "event")
+		if line := encode(t, expected); got[i] != line {
+			t.Fatalf("record %d arrived as\n%s\nwant\n%s", i, got[i], line)
+		}
+	}
+}
+
+// Records that tcpshift itself sends by OTLP arrive behind the Collector as they were.
+func TestOtelcol_OTLP(t *testing.T) {
+	needs(t)
+	build(t, "otelcol", ".")
+	e := openExample(t, "otelcol-otlp.yaml")
+	freshFiles(t)
+	backend := listenOTLP(t, "127.0.0.1:4318")
+	e.start(e.command("otelcol"))
+	e.trace()
+	makeConnections(t)
+	want := e.stop()
+	var got []string
+	e.await("record of each line", func() bool { got = backend.read(); return len(got) >= len(want) })
+	if len(got) != len(want) {
+		t.Errorf("%d records arrived, want %d", len(got), len(want))
+	}
+	for i := range min(len(got), len(want)) {
+		expected, arrived := otlpOf(t, want[i]), decode(t, got[i])
+		if event := expected["event"]; event == "tcpshift.stats" || event == "tcpshift.stop" {
+			expected["time"] = arrived["time"] // each output has its own
+		}
+		if line := encode(t, expected); encode(t, arrived) != line {
 			t.Fatalf("record %d arrived as\n%s\nwant\n%s", i, got[i], line)
 		}
 	}
@@ -51,10 +82,9 @@ func otlpOf(t testing.TB, line string) map[string]any {
 	if err != nil {
 		t.Fatal(err)
 	}
-	attributes := record["attributes"].(map[string]any)
-	attributes["event_name"] = record["event_name"]
 	want := map[string]any{
-		"time": at.UnixNano(), "number": record["severity_number"], "text": record["severity_text"], "attributes": attributes,
+		"time": at.UnixNano(), "number": record["severity_number"], "text": record["severity_text"],
+		"event": record["event_name"], "attributes": record["attributes"],
 	}
 	if body, found := record["body"]; found {
 		want["body"] = body
@@ -129,6 +159,7 @@ type otlpRecord struct {
 	TimeUnixNano   string          `json:"timeUnixNano"`
 	SeverityNumber int             `json:"severityNumber"`
 	SeverityText   string          `json:"severityText"`
+	EventName      string          `json:"eventName"`
 	Body           otlpValue       `json:"body"`
 	Attributes     []otlpAttribute `json:"attributes"`
 }
@@ -175,6 +206,9 @@ func (r otlpRecord) canonical() map[string]any {
 	}
 	record := map[string]any{
 		"time": json.Number(r.TimeUnixNano), "number": r.SeverityNumber, "text": r.SeverityText, "attributes": attributes,
+	}
+	if r.EventName != "" {
+		record["event"] = r.EventName
 	}
 	if body := r.Body.plain(); body != nil {
 		record["body"] = body
