@@ -159,8 +159,8 @@ func (e *example) traceTo(target string) {
 	e.await("start of tcpshift", func() bool { return len(e.want()) > 0 })
 }
 
-// stop ends tcpshift in order, and returns what it has written.
-func (e *example) stop() []string {
+// signal sends a signal to tcpshift.
+func (e *example) signal(s syscall.Signal) {
 	e.t.Helper()
 	text, err := os.ReadFile(e.dir + "/pid")
 	if err != nil {
@@ -170,9 +170,15 @@ func (e *example) stop() []string {
 	if _, err := fmt.Sscan(string(text), &pid); err != nil {
 		e.t.Fatal(err)
 	}
-	if err := syscall.Kill(pid, syscall.SIGTERM); err != nil {
+	if err := syscall.Kill(pid, s); err != nil {
 		e.t.Fatal(err)
 	}
+}
+
+// stop ends tcpshift in order, and returns what it has written.
+func (e *example) stop() []string {
+	e.t.Helper()
+	e.signal(syscall.SIGTERM)
 	select {
 	case <-e.tcpshift.stopped:
 	case <-time.After(waitLimit):

@@ -4,6 +4,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -18,6 +19,12 @@ func TestRsyslog_File(t *testing.T) {
 	freshFiles(t)
 	e.trace()
 	e.start(e.command("rsyslogd"))
+	makeConnections(t)
+	if err := os.Rename("/var/log/tcpshift.ndjson", "/var/log/tcpshift.ndjson.1"); err != nil {
+		t.Fatal(err)
+	}
+	e.signal(syscall.SIGHUP)
+	e.await("new file after SIGHUP", func() bool { _, err := os.Stat("/var/log/tcpshift.ndjson"); return err == nil })
 	makeConnections(t)
 	want := e.stop()
 	e.awaitLines(want, storedLines)
