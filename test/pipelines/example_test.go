@@ -106,8 +106,11 @@ func (e *example) start(line string) *process {
 }
 
 // kill ends the process and its children without a warning.
-func (p *process) kill() {
-	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+func (p *process) kill() { p.end(syscall.SIGKILL) }
+
+// end sends a signal to the process and its children, and waits until it has ended.
+func (p *process) end(signal syscall.Signal) {
+	_ = syscall.Kill(-p.cmd.Process.Pid, signal)
 	<-p.stopped
 }
 
