@@ -266,7 +266,7 @@ func (env *Env) NoteUnaccepted(listener, client *Socket) *Socket {
 		What: "unaccepted child of " + listener.What, Role: "server", Listeners: []*Socket{listener}, ByPorts: true,
 		Local: client.Peer, Peer: client.Local,
 	}
-	s.uids = listener.uids
+	s.uids = append(timeline[int]{{0, 0, listener.uids[0].Value}}, listener.uids...) // as its listener at the beginning
 	env.Sockets = append(env.Sockets, s)
 	return s
 }
