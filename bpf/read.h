@@ -26,7 +26,7 @@
 /* Since 6.2. */
 void *bpf_rdonly_cast(const void *pointer, __u32 type) __ksym __weak;
 
-/* Tells the verifier that an untyped pointer has its C type; only with has_rdonly_cast. */
+/* Gives the verifier the C type of an untyped pointer; only with has_rdonly_cast. */
 #define typed(pointer)                                                                             \
 	((typeof(pointer))bpf_rdonly_cast(pointer, bpf_core_type_id_kernel(typeof(*(pointer)))))
 

@@ -29,7 +29,7 @@ type running struct {
 	abandon    func()        // makes the command return without what is not written
 	closeLinks func() error  // detaches the programs
 	unwritten  func() string // what the output has not got, for the operator
-	// passOn passes a signal on to another process, and reports whether it is that one's to end;
+	// passOn passes a signal on to another process, and reports whether that process is to end;
 	// false: the signal ends this process.
 	passOn func(s os.Signal) bool
 }

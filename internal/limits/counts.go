@@ -37,7 +37,7 @@ func ReadCounts() (c Counts, err error) {
 	return c, err
 }
 
-// OnlyListeners reports whether these sockets are all listeners, of which there are so many.
+// OnlyListeners reports whether all sockets are listeners. listeners is the number of listeners.
 func (c Counts) OnlyListeners(listeners int) bool {
 	return c.TimeWaits == 0 && c.Sockets == listeners
 }

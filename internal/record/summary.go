@@ -55,7 +55,7 @@ func (e *OTel) Summary(dst []byte, r *summary.Row) []byte {
 	return e.end(o.summaryNumbers(ownPrefix, r), len(dst))
 }
 
-// summaryEndpoints returns the endpoints of a row, of which parts are not known.
+// summaryEndpoints returns the endpoints of a row; a summary does not know some of their parts.
 func summaryEndpoints(r *summary.Row) (local, peer tcp.Endpoint) {
 	peer.Addr, peer.Port = r.Peer, r.Port
 	if r.Role == tcp.RoleServer || r.Role == tcp.RoleListener {

@@ -43,7 +43,7 @@ func summaryCases() []goldenCase {
 		edit("a hostile comm", func(r *summary.Row) {
 			r.Service, r.Comm, r.Cgroup = "\x1b[2J\"\n\u202e", task(1, "\x1b[2J\"\n\u202e").Comm, nil
 		}),
-		edit("others, of which little is known", func(r *summary.Row) {
+		edit("others, with few known values", func(r *summary.Row) {
 			*r = summary.Row{Start: full.Start, End: full.End, Role: tcp.RoleClient, Other: true, Totals: summary.Totals{Connections: 7}}
 		}),
 		edit("the role is not known", func(r *summary.Row) { r.Role, r.Peer, r.Port = tcp.RoleUnknown, netip.Addr{}, 0 }),

@@ -26,7 +26,7 @@ type refusal struct {
 // Error is the path and what is wrong with it.
 func (r *refusal) Error() string { return r.path + " " + r.reason }
 
-// Is reports whether target is the error of which this is an instance: ErrRefused or ErrOtherKind.
+// Is reports whether target is the kind of this error: ErrRefused or ErrOtherKind.
 func (r *refusal) Is(target error) bool { return target == r.is }
 
 const appendFlags = unix.O_WRONLY | unix.O_APPEND

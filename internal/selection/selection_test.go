@@ -52,10 +52,10 @@ func TestSelection_Fields(t *testing.T) {
 			t.Errorf("%s: a connection passes: %t", tt.name, got)
 		}
 		if got := tt.s.Transition(&unknown); got != tt.otherTransition {
-			t.Errorf("%s: a transition of which nothing is known passes: %t", tt.name, got)
+			t.Errorf("%s: an unknown transition passes: %t", tt.name, got)
 		}
 		if got := tt.s.Connection(&unknown, &tcp.Connection{}); got != tt.otherConnection {
-			t.Errorf("%s: a connection of which nothing is known passes: %t", tt.name, got)
+			t.Errorf("%s: an unknown connection passes: %t", tt.name, got)
 		}
 		alert := detect.Alert{Finding: detect.Finding{Culprit: detect.Culprit{Cgroup: web}}}
 		if got := tt.s.Alert(&alert); got != tt.sameAlert {

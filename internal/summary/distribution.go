@@ -15,7 +15,7 @@ const (
 	few = 8
 )
 
-// distribution has the values of which a [Quantiles] is made.
+// distribution has the values that make a [Quantiles].
 type distribution struct {
 	values []time.Duration    // until there are more than few
 	sketch *ddsketch.DDSketch // nil: values has all

@@ -150,7 +150,7 @@ func TestAlerts_ClosedAfterFailure(t *testing.T) {
 	})
 }
 
-// culpritIn is a culprit in a cgroup of which nothing was known at its last transition.
+// culpritIn is a culprit whose cgroup was not known at its last transition.
 func culpritIn(t *testing.T, cgroupID uint64) detect.Culprit {
 	t.Helper()
 	const second = time.Second

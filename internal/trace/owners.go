@@ -50,17 +50,17 @@ type owners struct {
 // owner is a process that was named.
 type owner struct {
 	tcp.Process
-	found  bool      // the process lived when it was looked for
-	serial uint64    // of the last request; 0: there was none
-	asked  uint32    // period of the last request
-	waits  bool      // it is not answered
-	states []telling // by the index of the output
+	found  bool          // the process lived when it was looked for
+	serial uint64        // of the last request; 0: there was none
+	asked  uint32        // period of the last request
+	waits  bool          // it is not answered
+	states []description // by the index of the output
 }
 
-// telling is what one output knows of an owner.
-type telling struct {
-	told  uint64 // epoch of the output; 0: nothing
-	named bool   // a record names it, and it is not described yet
+// description is what one output has written about an owner.
+type description struct {
+	writtenIn uint64 // epoch of the output; 0: nothing
+	named     bool   // a record names it, and it is not described yet
 }
 
 func newOwners(processes Processes, wall func(time.Duration) time.Time) *owners {
@@ -114,7 +114,7 @@ func (o *owners) name(w *recordWriter, pid uint32, comm *tcp.Comm, cgroup *tcp.C
 		p = o.find(pid)
 		*slot = p
 	}
-	if p.states[w.ownerIndex].told == w.epoch && p.asked == o.period && p.Comm == *comm && p.Cgroup == cgroup {
+	if p.states[w.ownerIndex].writtenIn == w.epoch && p.asked == o.period && p.Comm == *comm && p.Cgroup == cgroup {
 		return
 	}
 	o.update(w, p, comm, cgroup, at)
@@ -138,7 +138,7 @@ func (o *owners) find(pid uint32) *owner {
 		return p
 	}
 	if p = o.known(pid); p == nil {
-		p = &owner{Process: tcp.Process{PID: pid}, states: make([]telling, len(o.writers))}
+		p = &owner{Process: tcp.Process{PID: pid}, states: make([]description, len(o.writers))}
 	}
 	if len(o.young) >= maxOwners {
 		o.young, o.aged = o.aged, o.young
@@ -166,28 +166,28 @@ func (o *owners) update(w *recordWriter, p *owner, comm *tcp.Comm, cgroup *tcp.C
 		p.serial, p.asked, p.waits = o.serial, o.period, true
 	}
 	p.states[w.ownerIndex].named = true
-	o.tell(p)
+	o.describe(p)
 }
 
 // forget makes all outputs describe the owner again, once they name it.
 func (p *owner) forget() {
 	for i := range p.states {
-		p.states[i].told = 0
+		p.states[i].writtenIn = 0
 	}
 }
 
-// tell writes the owner to the outputs that name it and have not described it, once its process is known.
-func (o *owners) tell(p *owner) {
+// describe writes the owner to the outputs that name it and have not described it, once its process is known.
+func (o *owners) describe(p *owner) {
 	if p.waits || p.asked == 0 {
 		return
 	}
 	for _, w := range o.writers {
 		s := &p.states[w.ownerIndex]
-		if s.named && s.told != w.epoch && p.found && !w.process(&p.Process) {
+		if s.named && s.writtenIn != w.epoch && p.found && !w.process(&p.Process) {
 			continue // there is no room: when it is named again
 		}
 		if s.named {
-			*s = telling{told: w.epoch}
+			*s = description{writtenIn: w.epoch}
 		}
 	}
 }
@@ -209,7 +209,7 @@ func (o *owners) take(answers []process.Answer) {
 			p.Process = a.Process
 			p.Comm, p.Cgroup, p.Started = comm, cgroup, o.wall(a.Process.StartedAt)
 		}
-		o.tell(p)
+		o.describe(p)
 	}
 }
 
