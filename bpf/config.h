@@ -37,7 +37,7 @@ const volatile bool want_ends; /* EVENT_END when a socket enters CLOSE */
 const volatile bool want_state_times;
 const volatile bool want_cgroups; /* cgroup ids, and an EVENT_CGROUP for each new one */
 const volatile bool want_timewait_ends; /* an event at the end of each TIME_WAIT */
-const volatile bool follow_children; /* pass only the sockets of the tracer's children */
+const volatile bool follow_children; /* pass only the sockets of the tracer's descendants */
 
 /*
  * The v1 hierarchy that distinguishes containers, a value of enum cgroup_subsys_id;

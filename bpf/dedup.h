@@ -94,7 +94,7 @@ static __always_inline __u16 state_pair_of(int old_state, int new_state)
 	return 0x8000 | (old_state & 0x7f) << 8 | (new_state & 0xff);
 }
 
-/* Called last for an event, because the socket may get its cookie while it is handled. */
+/* Leaves the mark on this CPU. Called last: the socket may get its cookie while it is handled. */
 static __always_inline void mark_handled(const struct sock *sk, int old_state, int new_state)
 {
 	__u64 address = address_of(sk);
@@ -128,11 +128,11 @@ static __always_inline bool take_handled_mark_of_this_cpu(enum program_rank rank
 }
 
 /*
- * Whether an earlier program of the chain has handled this transition; the last program of the
- * chain also removes the mark that shows it. If the task was moved
- * to another CPU between the programs, or its mark was overwritten, the mark in the socket's
- * sock_state decides. The socket's lock serialises its transitions, so that mark needs no
- * atomics. A mark that is left in the sock_state is overwritten at the next transition.
+ * Whether an earlier program of the chain has handled this transition. The last program of the
+ * chain also removes the mark that shows it. If the task was moved to another CPU between the
+ * programs, or its mark was overwritten, the mark in the socket's sock_state decides. The
+ * socket's lock serialises its transitions, so that mark needs no atomics. A mark that is left
+ * in the sock_state is overwritten at the next transition.
  */
 static __always_inline bool take_handled_mark(enum program_rank rank, const struct sock *sk,
 					      int old_state, int new_state)

@@ -18,7 +18,7 @@
 #include "sock_state.h"
 #include "transition.h"
 
-/* Without a sock_state there is no place for the time, so the event is emitted at once. */
+/* Whether a child's creation lacks the peer. Without a sock_state there is no place to defer it. */
 static __always_inline bool must_be_deferred(const struct transition *t)
 {
 	return t->sock_state && is_child_creation(t) && !t->ec->ep.peer_port;

@@ -139,8 +139,8 @@ static __always_inline void fill_request(const struct bpf_iter__tcp *ctx, struct
 }
 
 /*
- * Called for each TCP socket of the namespace. A socket that is listed makes no transition: for the
- * filter on states it goes from state 0 to its state.
+ * For each TCP socket of the namespace: writes a socket_event if the filters pass it. The socket
+ * makes no transition: for the filter on states it goes from state 0 to its state.
  */
 static __always_inline int on_socket(struct bpf_iter__tcp *ctx)
 {

@@ -161,9 +161,9 @@ static __always_inline void fill_flags(const struct transition *t, struct transi
 }
 
 /*
- * An error that is there before connect() made a SYN is of an earlier connection, except
- * ECONNABORTED, which ss -K sets at any time. A listener has no error of its own: ss -K closes
- * it before it sets one.
+ * The error that the event has. An error that is there before connect() made a SYN is of an
+ * earlier connection, except ECONNABORTED, which ss -K sets at any time. A listener has no error
+ * of its own: ss -K closes it before it sets one.
  */
 static __always_inline int error_of(const struct transition *t)
 {

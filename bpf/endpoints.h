@@ -18,7 +18,7 @@ struct endpoints {
 	__u16 peer_port;
 	__u8 family; /* 4 or 6 */
 	bool mapped; /* IPv4 over an IPv6 socket */
-	bool listens; /* the unspecified local address means every address; else: not chosen yet */
+	bool listens; /* an unspecified local address then is every address, else none yet */
 };
 
 /* Whether the IPv6 address is ::ffff:a.b.c.d. */
@@ -64,9 +64,9 @@ static __always_inline void read_v6_addrs(const struct sock_common *skc, bool ha
 }
 
 /*
- * skc_num is the bound port. At a transition to CLOSE it is already 0 unless bind() chose
- * it, but inet_sport still has the port. inet_sport also still has the old port when the
- * socket is used again, until connect() has found a new one.
+ * The local port; 0: none yet. skc_num is the bound port. At a transition to CLOSE it is already 0
+ * unless bind() chose it, but inet_sport still has the port. inet_sport also still has the old
+ * port when the socket is used again, until connect() has found a new one.
  */
 static __always_inline __u16 read_local_port(const struct sock *sk, int old_state, int new_state)
 {

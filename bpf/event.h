@@ -125,8 +125,8 @@ struct end_event {
 _Static_assert(sizeof(struct end_event) == 152, "end_event has a hole or grew");
 
 /*
- * It belongs to the transition to CLOSE with the same cookie. Without a cookie the addresses, the
- * ports and the namespace show which transition that is.
+ * A reset that this side sent; EVENT_RESET. It belongs to the transition to CLOSE with the same
+ * cookie. Without a cookie the addresses, the ports and the namespace show which one that is.
  */
 struct reset_event {
 	__u64 timestamp_ns; /* CLOCK_BOOTTIME */
@@ -190,7 +190,7 @@ struct program_counters {
 	__u64 filtered;
 	__u64 emitted;
 	__u64 ring_full;
-	__u64 ring_busy; /* the ring's lock could not be taken (since 6.18) */
+	__u64 ring_busy; /* the ring's lock could not be taken (since 6.15) */
 	__u64 deferred; /* until the socket's next transition */
 	__u64 resumed; /* deferred before; now also in filtered, emitted or a ring_ counter */
 	__u64 timewait_unknown; /* perhaps a TIME_WAIT; also in one of the above */

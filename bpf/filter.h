@@ -144,7 +144,7 @@ static __always_inline bool ports_match(const struct endpoints *ep)
 	return !(filter_ports & 1 << SIDE_PEER) || port_set_has(SIDE_PEER, ep->peer_port);
 }
 
-/* A port that is not known, 0, is in no set. */
+/* Whether the filters exclude one of the ports. A port that is not known, 0, is in no set. */
 static __always_inline bool ports_excluded(const struct endpoints *ep)
 {
 	if (filter_ports & 1 << EXCLUDED_EITHER && (port_set_has(EXCLUDED_EITHER, ep->local_port) ||
@@ -273,7 +273,7 @@ static __always_inline bool owner_matches(const struct owner *owner)
 	return !owner_excluded(owner);
 }
 
-/* By the socket's user, as its record has it. */
+/* Whether the filters pass the socket's user: sk_uid, the uid of its record. */
 static __always_inline bool uid_matches(__u32 uid)
 {
 	if (exclude_uid && is_member(EXCLUDED_UID, uid))
@@ -293,7 +293,7 @@ static __always_inline bool role_matches(__u8 role)
 	return !filter_roles || has_bit(filter_roles, role);
 }
 
-/* new_state as it is emitted: TCP_TIME_WAIT for a CLOSE that leaves a timewait socket. */
+/* Whether the filter on states passes. new_state: TCP_TIME_WAIT if the CLOSE leaves a TIME_WAIT. */
 static __always_inline bool states_match(__u32 old_state, __u32 new_state)
 {
 	if (!filter_states)

@@ -44,7 +44,7 @@ struct {
 	__type(value, __u8);
 } followed_before SEC(".maps");
 
-/* How many processes were not followed for lack of room. An array, so it cannot be full. */
+/* Processes not followed for lack of room. process_forked counts, user space reads. Never full. */
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(max_entries, 1);
@@ -69,7 +69,7 @@ static __always_inline bool is_followed(const struct process_ref *ref)
 	return bpf_map_lookup_elem(&followed, &key) || bpf_map_lookup_elem(&followed_before, &key);
 }
 
-/* The child does not run yet: the kernel wakes it after the tracepoint (kernel_clone()). */
+/* Follows the child of the tracer or of a followed process. It does not run yet: kernel_clone(). */
 static __always_inline int on_fork(struct task_struct *parent, struct task_struct *child)
 {
 	struct process_key key = process_key_of(parent);
@@ -90,7 +90,7 @@ static __always_inline int on_fork(struct task_struct *parent, struct task_struc
 	return 0;
 }
 
-/* The last thread of a process leaves do_exit(); its files are still open. */
+/* A followed process whose last thread exits moves to followed_before. Its files close later. */
 static __always_inline int on_exit(struct task_struct *task)
 {
 	struct process_key key;

@@ -7,7 +7,7 @@
 
 #define HASH_PRIME 0x9e3779b97f4a7c15 /* 2^64 divided by the golden ratio */
 
-/* A hash of bits bits: Fibonacci hashing, which spreads numbers that differ by a fixed step. */
+/* Hashes value to that many bits. Fibonacci hashing spreads values that differ by a fixed step. */
 static __always_inline __u32 hash64(__u64 value, int bits)
 {
 	return value * HASH_PRIME >> (64 - bits);

@@ -44,8 +44,8 @@ static __always_inline void add_unbound_listener(const struct transition *t)
 }
 
 /*
- * If the listener closes, or listen() has failed. It sets ec->cookie. Not at a child's first
- * transition: up to 6.12 the child still has its listener's cookie.
+ * If the listener closes, or listen() has failed. Sets ec->cookie, which is the key. Not at a
+ * child's first transition: up to 6.12 the child still has its listener's cookie.
  */
 static __always_inline void delete_unbound_listener(struct transition *t)
 {

@@ -71,7 +71,7 @@ static __always_inline void fill_socket_cookie(struct process_ref *ref)
 	ref->cookie = READ_AT(sk, __sk_common.skc_cookie.counter);
 }
 
-/* The current process has the socket's file open, or is closing it: it is the owner. */
+/* Makes the current process ec->owner. The caller has proven that it is: current_is_owner(). */
 static __always_inline void fill_owner_from_current(struct task_struct *task, struct event_ctx *ec)
 {
 	struct task_struct *leader = READ_TYPED(task, group_leader);

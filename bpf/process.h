@@ -178,7 +178,7 @@ static __always_inline void read_comm(struct task_struct *task, struct owner *ow
 	BPF_CORE_READ_STR_INTO(&owner->comm, task, comm);
 }
 
-/* Reads what may change in the life of a process; leader is a typed pointer. */
+/* Reads name and cgroup, which may change, and emits a new cgroup's path; leader is typed. */
 static __always_inline void refresh_owner(struct task_struct *leader, struct owner *owner)
 {
 	read_comm(leader, owner);

@@ -28,7 +28,7 @@ struct process_ref {
 	__u32 pid; /* 0: the reference is empty */
 };
 
-/* The process and what it was called, which is still emitted when it has exited. */
+/* A process with its name and cgroup, which are still emitted after it has exited. */
 struct owner {
 	struct process_ref ref;
 	__u64 cgroup_id;

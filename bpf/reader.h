@@ -47,7 +47,7 @@ __noinline int find_current_fd(__u64 file, bool may_search)
 	return fd < 0 && may_search ? find_low_fd(address_of(fdt), file) : fd;
 }
 
-/* Called for each read of data; most are of sockets whose owner is known. */
+/* For each read of data: stores the reader as the initial owner, if no owner is known yet. */
 static __always_inline int on_read(struct sock *sk)
 {
 	struct process_ref ref = {.source_and_flags = PID_READ};

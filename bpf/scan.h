@@ -84,7 +84,7 @@ static __always_inline bool is_ref_to_tracer(const struct process_ref *ref)
 	return ref->leader == (__u64)BPF_CORE_READ(task, group_leader);
 }
 
-/* Called for each descriptor of each process. */
+/* For each descriptor of each process: stores the process as the initial owner of its socket. */
 static __always_inline int on_task_file(struct task_struct *task, struct file *file, __u32 fd)
 {
 	struct process_ref ref = {.source_and_flags = PID_SCAN, .fd = fd};
@@ -116,7 +116,7 @@ static __always_inline int on_task_file(struct task_struct *task, struct file *f
 	return 0;
 }
 
-/* Called for each TCP socket of a namespace. A subflow has the owner of its MPTCP socket. */
+/* For each TCP socket of a namespace: gives a subflow the owner of its MPTCP socket. */
 static __always_inline int on_subflow(struct sock_common *skc)
 {
 	struct tcp_sock *tp;

@@ -28,7 +28,7 @@ struct reset_note {
  * including owner are in two cache lines.
  */
 struct sock_state {
-	__u64 sk; /* the socket's address; 0: not stored yet; else another one's: inherited */
+	__u64 sk; /* the socket's address, or still its listener's: inherited; 0: not stored */
 	__u64 since_ns; /* when the socket entered its TCP state; 0: not known */
 	__u64 opened_ns; /* when it left CLOSE, or a listener created it; 0: not known */
 	__u64 in_established_ns;

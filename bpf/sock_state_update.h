@@ -22,8 +22,8 @@
 
 /*
  * Looks up or creates the sock_state, and marks the transition as handled in it for the
- * programs that follow. The last program of the chain leaves no mark. Without storage on sockets
- * only clients have a sock_state, and no other one is counted as unavailable.
+ * programs that follow. The last program of the chain leaves no mark. Without socket storage no
+ * socket has a sock_state, and none is counted as unavailable.
  */
 static __always_inline void fetch_and_mark_sock_state(struct transition *t, enum program_rank rank,
 						      int old_state, int new_state,
@@ -61,7 +61,7 @@ static __always_inline __u32 netns_of(const struct transition *t)
 	return netns;
 }
 
-/* TCP_REPAIR makes a connection without a SYN, in one call. */
+/* Whether TCP_REPAIR makes the connection: without a SYN, in one call. */
 static __always_inline bool is_connecting_by_repair(const struct transition *t)
 {
 	struct tcp_sock *tp;

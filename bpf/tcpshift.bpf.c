@@ -85,7 +85,7 @@ SEC("tp_btf/tcp_send_reset") int reset_sent_second_backup(const __u64 *ctx)
 			     send_reset_has_reason ? ctx[2] : 0);
 }
 
-/* The ends of TIME_WAITs; loaded only if asked for. */
+/* Notes that the timer of a tracked TIME_WAIT has expired. Loaded only if ends are asked for. */
 SEC("tp_btf/timer_expire_entry") int timer_expired_primary(const __u64 *ctx)
 {
 	return on_timer_expired((const struct timer_list *)ctx[0]);
@@ -123,7 +123,7 @@ SEC("tp_btf/kmem_cache_free") int object_freed_second_backup(const __u64 *ctx)
 	return on_object_freed(freed_object(ctx), PROGRAM_SECOND_BACKUP);
 }
 
-/* The process that accepts; loaded only where the kernel attaches fentry and fexit programs. */
+/* Notes which descriptor accept() has reserved. Loaded only where fentry and fexit attach. */
 SEC("fentry/inet_csk_accept") int accept_entered(const __u64 *ctx __attribute__((unused)))
 {
 	return on_accept_entry();

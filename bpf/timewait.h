@@ -15,9 +15,9 @@
 #include "read.h"
 
 /*
- * Bounds the walk along a bucket, which nearly always has at most one node. Up to 6.18 at least,
- * the kernel inserts a timewait socket at the head of its bucket. Later kernels put it in the
- * place of its socket.
+ * Bounds the walk along a bucket, which nearly always has at most one node. The kernel inserts a
+ * timewait socket at the head of its bucket, or, since commit b8ec80b13021 (6.19 and some stable
+ * releases), in the place of its socket.
  */
 #define MAX_BUCKET_NODES 64
 

@@ -36,9 +36,9 @@ struct tracked_timewait {
 
 /*
  * The TIME_WAITs whose end is to be emitted, by the timewait socket's address. The programs of
- * inet_sock_set_state insert when they emit the transition; those of kmem_cache_free
- * delete at the end; user space sets the size before load. Full: the end
- * of that TIME_WAIT is counted as lost, and not emitted.
+ * inet_sock_set_state insert when they emit the transition, and those of kmem_cache_free delete
+ * at the end. User space sets the size before load. Full: the end of that TIME_WAIT is counted
+ * as lost, and not emitted.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -110,7 +110,7 @@ static __noinline void insert_tracked_timewait(__u64 timewait,
 		drop_tracked_timewait(timewait, counters);
 }
 
-/* Tracks the TIME_WAIT that entered begins, if it begins one and its end is asked for. */
+/* Tracks the TIME_WAIT that this transition begins, if it begins one and its end is asked for. */
 static __always_inline void track_timewait_end(const struct sock *sk, __u64 timewait,
 					       const struct transition_event *entered,
 					       struct program_counters *counters)

@@ -38,7 +38,7 @@ static __always_inline int emitted_new_state(const struct transition *t)
 	return is_timewait(t->ec->timewait) ? TCP_TIME_WAIT : t->ec->new_state;
 }
 
-/* The kernel creates a socket's cookie when it is first asked for. */
+/* Makes the kernel give the socket a cookie, if it has none yet. */
 static __always_inline void create_cookie(const struct sock *sk)
 {
 	if (has_socket_cookie && !sk->__sk_common.skc_cookie.counter)
