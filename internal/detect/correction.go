@@ -128,8 +128,8 @@ func (u *destinationUse) learnFinDelay(c *suspectCount, timeout time.Duration) {
 
 // learnUntimedFraction is learnFinFraction where connect() takes over timewait sockets in FIN_WAIT2, too.
 // So it looks at those without a timestamp, which connect() does not take over. most is how many timewait
-// sockets connect() does not take over, at most. Before any could end without the peer's FIN, the table
-// shows how many still wait.
+// sockets connect() does not take over, at most. If too few are old enough to have ended without the
+// peer's FIN, the sockets that still wait in the table decide.
 func (ns *namespace) learnUntimedFraction(key destination, u *destinationUse, c *suspectCount, most float64) {
 	model := ns.uncorrected(key, u)
 	before := u.TimeWaits(model)
@@ -190,7 +190,7 @@ func (v *verification) addTimeWaits(e *rate.Estimator, second int64, n int32) {
 }
 
 // difference is by how much the kernel's number, which is least to most, is certainly above the model's; negative:
-// below it. A difference of moved is uncertain. ahead is how many the kernel may have more because their
+// below it. A difference of up to moved proves nothing. ahead is how many the kernel may have more because their
 // transitions are still on their way.
 func difference(least, most, model, moved, ahead float64) float64 {
 	return max(least-moved-ahead-model, 0) + min(most+moved-model, 0)

@@ -27,7 +27,7 @@ type Filter struct {
 	Cgroups []uint64 // cgroup v2 ids; the socket was created in that cgroup or below it, wherever its owner is now
 	UIDs    []uint32 // users that the socket belongs to, in the initial user namespace
 	// Children passes the sockets of processes that this process has started since the programs
-	// are attached, and of their children, also after these processes have ended.
+	// are attached, and of all their descendants, also after these processes have ended.
 	Children bool
 
 	Not Exclusions

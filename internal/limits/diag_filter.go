@@ -108,8 +108,8 @@ func (c *hostCond) family() byte {
 
 // EachWithPeer calls handle for each connection and timewait socket with one of the peers, of
 // the namespace that the calling thread is in, except those in SYN_RECV: sockets of IPv4, IPv6
-// and v4-mapped. Only New, Substate, Cookie, Local, Peer, NoProcess and ExpiresIn are set. s is
-// valid until handle returns. The kernel walks the whole table, and passes on only these
+// and v4-mapped. Only New, Substate, Cookie, Local, Peer, UID (0 for a timewait socket), NoProcess and
+// ExpiresIn are set. s is valid until handle returns. The kernel walks the whole table, and passes on only these
 // sockets. While the table changes, it may list a socket twice or leave it out.
 // With more than 1024 peers (maxFilterConds) EachWithPeer calls handle for every socket: the caller must
 // check its peer.

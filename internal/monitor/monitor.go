@@ -88,7 +88,7 @@ func (m *Monitor) Observe(t *tcp.Transition) {
 	m.engine.Observe(t)
 }
 
-// ResetDecided passes the end of a connection to the engine: see
+// ResetDecided passes a transition to Close to the engine a second time: see
 // [detect.Engine.ResetDecided].
 func (m *Monitor) ResetDecided(t *tcp.Transition) {
 	m.engine.ResetDecided(t)

@@ -38,7 +38,7 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 		bpfobj.ProbeVarRingMask:         uint32(l.count - 1),
 		bpfobj.ProbeVarWakeupBytes:      uint64(l.bytes / 4),
 		bpfobj.ProbeVarWantEnds:         opts.Ends,
-		bpfobj.ProbeVarWantStateTimes:   opts.Filter.Transitions == nil, // else no transition is written
+		bpfobj.ProbeVarWantStateTimes:   opts.Filter.Transitions == nil, // else no output writes the time in a state
 		bpfobj.ProbeVarWantCgroups:      true,
 		bpfobj.ProbeVarWantTimewaitEnds: opts.TimeWaitEnds && features.has(TimeWaitEnds),
 		bpfobj.ProbeVarCgroupV1Subsys:   cgroupV1Subsys(types),

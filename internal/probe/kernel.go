@@ -37,7 +37,7 @@ func hasFunction(types *btf.Cache, name string) bool {
 	return spec.TypeByName(name, &function) == nil
 }
 
-// KernelDifferences is what differs between kernels and what the programs adapt to, for tests.
+// KernelDifferences are differences between kernels to which the programs adapt, for tests.
 type KernelDifferences struct {
 	AcceptArguments int  // of inet_csk_accept(); 0: not known
 	TableByNetns    bool // bpf/timewait.h finds the established-hash table through the namespace

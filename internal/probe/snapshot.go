@@ -21,7 +21,7 @@ import (
 )
 
 // Snapshot calls handle for every TCP socket of the namespaces that passes f as it is now. A state
-// passes if it is in f.NewStates; Snapshot ignores f's filter on namespaces. handle gets a sample
+// passes if it is in f.NewStates, or if that is empty. Snapshot ignores f's filter on namespaces. handle gets a sample
 // for internal/decode, and must not keep the slice. keepalive is the namespace's
 // net.ipv4.tcp_keepalive_intvl, 0 if it is not known. The path of a cgroup comes as a
 // sample of its own, before the first socket in that cgroup, if there was room for it. A

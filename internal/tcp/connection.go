@@ -164,8 +164,8 @@ func endWithError(t *Transition) ClosedBy {
 }
 
 // setByReset reports whether the error is one that tcp_reset() sets. A socket of MPTCP, and
-// no other, may go on after tcp_reset(), so ResetReceived alone does not prove that the
-// reset ended it.
+// no other, may go on after tcp_reset(), so TCPReset alone does not prove that the reset
+// ended it.
 func setByReset(e Errno) bool {
 	err := unix.Errno(e)
 	return err == unix.ECONNRESET || err == unix.EPIPE

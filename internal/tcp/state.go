@@ -23,8 +23,8 @@ const (
 	LastAck       State = 9
 	Listen        State = 10
 	Closing       State = 11
-	NewSynRecv    State = 12
-	BoundInactive State = 13
+	NewSynRecv    State = 12 // a pending request: a handshake that is not complete
+	BoundInactive State = 13 // bound, and neither listens nor is connected; only sock_diag has it
 )
 
 var stateNames = [...]string{

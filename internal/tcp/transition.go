@@ -130,8 +130,9 @@ func (o *Owner) KnownPID() uint32 {
 	return o.PID
 }
 
-// Cgroup is where the owner runs, or, without an owner, where the socket was created: the cgroup in the v1 hierarchy for memory, pids or cpu if one
-// is mounted, else in the unified hierarchy (cgroup v2).
+// Cgroup is where the owner runs, or, without an owner, where the socket was created: the cgroup in
+// the v1 hierarchy for memory, pids or cpu if one is mounted, else in the unified hierarchy (cgroup
+// v2).
 type Cgroup struct {
 	Path      string // below the hierarchy's mount
 	Unit      string // name of the systemd service or scope; "": not in one
@@ -196,7 +197,7 @@ func IsLoginUnit(unit string) bool {
 type Transition struct {
 	Time      time.Time     // wall clock; zero until the trace loop sets it
 	Monotonic time.Duration // CLOCK_BOOTTIME, taken in the kernel
-	Cookie    uint64        // identifies the socket while the host is up; 0: this kernel gives none
+	Cookie    uint64        // identifies the socket while the host is up; 0: not known, mostly because this kernel gives none
 	Local     Endpoint
 	Peer      Endpoint
 	Netns     uint32 // inode number
@@ -213,17 +214,17 @@ type Transition struct {
 	InState         time.Duration // spent in Old; 0: not known
 	Substate        State         // of the timewait socket: FinWait2 or TimeWait; 0: there is none
 	PeerTimestamp   bool          // the timewait socket has a timestamp of the peer (tw_ts_recent_stamp)
-	OwnPortRange    bool          // the socket has its own range of local ports (IP_LOCAL_PORT_RANGE)
-	TimeWaitUnknown bool          // there may be a timewait socket: the search was not conclusive
+	OwnPortRange    bool          // the socket is a client with its own range of local ports (IP_LOCAL_PORT_RANGE)
+	TimeWaitUnknown bool          // to Close: there may be a timewait socket, the search was not conclusive
 	Locked          bool          // a task owned the socket's lock
-	PeerFIN         bool          // the peer's FIN has been received
-	NoLinger2       bool          // the socket option TCP_LINGER2 is negative
+	PeerFIN         bool          // to Close or TimeWait, else false: the peer's FIN has been received
+	NoLinger2       bool          // as PeerFIN: the socket option TCP_LINGER2 is negative
 	NoProcess       bool          // no process has the socket open: it is not accepted yet, or all have closed it
 	NoPort          bool          // SynSent to Close: inet_hash_connect() failed: no port was free, or the bound one is in use
 	PortUnknown     bool          // SynSent to Close: it is not known whether connect() found a local port
 	ListenFailed    bool          // Listen to Close: listen() failed, so the socket never listened
-	Acked           bool          // all that was sent is acknowledged, including the FIN
-	Repair          bool          // the socket is in repair mode (TCP_REPAIR): it sends nothing
+	Acked           bool          // as PeerFIN: all that was sent is acknowledged, including the FIN
+	Repair          bool          // as PeerFIN: the socket is in repair mode (TCP_REPAIR), so it sends nothing
 	Expired         bool          // at the end of a TIME_WAIT: its timer ended it
 
 	// Of a transition to Close; see bpf/reset.h.

@@ -14,8 +14,8 @@ import (
 
 const (
 	// TimeWaitHold is how long a TIME_WAIT occupies its port: TCP_TIMEWAIT_LEN, which is
-	// 60 s (include/net/tcp.h), and the delay of the kernel's coarse timers, 0 to 2 s
-	// with 250 ticks a second.
+	// 60 s (include/net/tcp.h), and the mean delay of the kernel's coarse timers: 1 s,
+	// between 0 and 2 s with 250 ticks a second.
 	TimeWaitHold = 61 * time.Second
 	// Step is the resolution of rates.
 	Step = 250 * time.Millisecond
@@ -75,8 +75,8 @@ type TimeWaitModel struct {
 	TimeWaitOffset, OpenOffset float64
 }
 
-// Advance moves the model on to the present. Every method that takes a time now does so itself. All other
-// methods work on the model as the last such call has left it.
+// Advance moves the model on to the present. Every method with a parameter now calls it. All other methods
+// work on the model as the last call of Advance has left it.
 func (e *Estimator) Advance(now time.Duration) {
 	if e.since == 0 {
 		e.since = now
@@ -155,7 +155,7 @@ func (e *Estimator) CreatedIn(second int64, m TimeWaitModel) float64 {
 func (e *Estimator) CorrectTimeWaits(second int64, n int32) { e.timeWaits.AddAt(second, n) }
 
 // CorrectTaken adds n units, which may be negative, to those that were taken since a time. It spreads them
-// evenly, because their connections were not observed.
+// evenly, because their connections were not observed, and leaves out those from before MaxWindow.
 func (e *Estimator) CorrectTaken(since time.Duration, n int64) {
 	steps := max(1, int64((e.now-since)/Step))
 	used := min(steps, int64(maxWindowSteps))
@@ -253,7 +253,7 @@ func (e *Estimator) FinWait2Count(within time.Duration) int64 {
 
 // ClosedTimeWaitCount is how many timewait sockets were created in the substate TIME_WAIT within a
 // time, up to 64 s: the peer's FIN had come already, whichever side closed first. It is 0 if
-// corrections have taken off more, which were created in FIN_WAIT2.
+// CorrectTimeWaits has taken off more than were created.
 func (e *Estimator) ClosedTimeWaitCount(within time.Duration) int64 {
 	return max(0, e.timeWaits.Sum(0, slotsOf(within)))
 }
@@ -263,8 +263,8 @@ func (e *Estimator) CreatedWithin(d time.Duration) int64 {
 	return e.timeWaits.Sum(0, slotsOf(d)) + e.finWait2.Sum(0, slotsOf(d))
 }
 
-// TimeForFinWait2 is the time, up to now, in which the newest timewait sockets in FIN_WAIT2 were created, count of
-// them; about 64 s if there are fewer.
+// TimeForFinWait2 is the shortest time, up to now, within which count timewait sockets were created in FIN_WAIT2;
+// about 64 s if fewer were. It is the inverse of FinWait2Count.
 func (e *Estimator) TimeForFinWait2(count int64) time.Duration {
 	seconds, left := 0.0, float64(count)
 	length := (e.now % time.Second).Seconds() // of the newest slot; then a second
