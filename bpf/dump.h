@@ -32,7 +32,7 @@ struct dump_match {
 	bool owner;
 };
 
-/* Of a socket whose role, user, cgroup and owner are not known. */
+/* What the filters say of a socket whose role, user, cgroup and owner are not known. */
 static __always_inline struct dump_match match_unknown(void)
 {
 	return (struct dump_match){
@@ -43,7 +43,7 @@ static __always_inline struct dump_match match_unknown(void)
 	};
 }
 
-/* For all three kinds of socket; ep is zero. */
+/* Reads the endpoints of any of the three kinds of socket. The caller has set ep to zero. */
 static __always_inline void read_dumped_endpoints(const struct sock_common *skc,
 						  struct endpoints *ep)
 {
@@ -87,8 +87,8 @@ static __always_inline void fill_owner(const struct owner *owner, const struct s
 }
 
 /*
- * For a socket that is neither a request nor a TIME_WAIT: its cookie, user, error and owner, and
- * what the filters say of them. Its role is known only in LISTEN.
+ * Fills what a socket has that is neither a request nor a TIME_WAIT: cookie, user, error and owner,
+ * and what the filters say of them. Its role is known only in LISTEN.
  */
 static __always_inline void fill_full_socket(struct tcp_sock *tp, struct socket_event *e,
 					     struct dump_match *match)
@@ -121,7 +121,7 @@ static __always_inline void fill_full_socket(struct tcp_sock *tp, struct socket_
 	match->owner = owner_matches(&ec->owner);
 }
 
-/* For a TIME_WAIT: its substate, and the jiffies until its timer expires. */
+/* Fills what only a TIME_WAIT has: its substate, and the jiffies until its timer expires. */
 static __always_inline void fill_timewait(struct tcp_timewait_sock *tw, struct socket_event *e)
 {
 	e->socket.time_wait_substate = tw->tw_sk.tw_substate;

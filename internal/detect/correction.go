@@ -227,8 +227,8 @@ func (u *destinationUse) settle(now time.Duration) {
 // correctTaken corrects the rate by what the kernel's tables have shown since the last such correction:
 // added open connections (negative: taken off), added TIME_WAITs, and forgotten connections. A connection
 // whose step to TIME_WAIT was lost counts as one that is gone and as one more TIME_WAIT: the two cancel
-// out. What remains was taken when the added TIME_WAITs were created; if there are none, nobody knows
-// when. Without a loss the rate already has all connections that pass the filters.
+// out. What remains was taken when the added TIME_WAITs were created; if there are none, it is not
+// known when. Without a loss the rate already has all connections that pass the filters.
 func (u *destinationUse) correctTaken(now time.Duration, added int64) {
 	v, more := &u.kernel, -u.kernel.forgotten
 	corrected := int64(0)

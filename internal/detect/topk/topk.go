@@ -24,7 +24,7 @@ type Table[K comparable, V any] struct {
 	entries []*Entry[K, V]
 	pins    int // entries that are pinned
 	evicted uint64
-	onEvict func(e *Entry[K, V]) // nil: nobody wants to know
+	onEvict func(e *Entry[K, V]) // nil: none is set
 
 	shares  map[User]*share[K, V]
 	quotas  map[uint32]int // number of entries by User.Quota
