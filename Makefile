@@ -83,8 +83,10 @@ soak: ## run half an hour of mixed load with every feature on; memory must not g
 	go test ./test/load -count=1 -timeout 1h -v -run Soak -soak 30m
 
 .PHONY: test-long
-test-long: ## run what takes too long for every change: 10,000 simulations of detection
-	go test ./internal/detect -count=1 -timeout 1h -v -run TestSimulation -simulations 10000
+test-long: ## run what takes too long for every change: 10,000 simulations of detection, the pipeline into Loki, the soaks
+	go test ./internal/detect -count=1 -timeout 2h -v -run TestSimulation -simulations 10000
+	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test ./test/pipelines -count=1 -timeout 1h -v -run TestLoki -loki
+	$(MAKE) soak soak-losses soak-chaos
 
 .PHONY: soak-storms
 soak-storms: ## run ten minutes of mixed load that must raise no alert

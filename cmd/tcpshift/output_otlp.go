@@ -14,7 +14,7 @@ import (
 func (v *outputValue) setExporter(ctx context.Context, r *output.Remote) error {
 	host, _ := os.Hostname() // empty on failure: not known
 	e, err := otlp.New(ctx, otlp.Config{
-		Address: v.path, HTTP: v.scheme == schemeOTLPHTTP || v.scheme == schemeOTLPSHTTP, TLS: r.TLS, Dial: r.Dial,
+		Address: v.path, HTTP: v.scheme == schemeOTLPHTTP || v.scheme == schemeOTLPSHTTP, Path: v.prefix, TLS: r.TLS, Dial: r.Dial,
 		Version: buildVersion(), Host: host, Arch: runtime.GOARCH,
 	})
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -59,6 +60,24 @@ func (v *outputValue) locateAddress(rest string) error {
 	}
 	v.path = address
 	return nil
+}
+
+// locateEndpoint parses what follows the scheme of an OTLP receiver over HTTP: an address, and the path that comes
+// before /v1/logs, as OTEL_EXPORTER_OTLP_ENDPOINT has it (OpenTelemetry protocol exporter, endpoint URLs).
+func (v *outputValue) locateEndpoint(rest string) error {
+	address, found := strings.CutPrefix(rest, "//")
+	host, path, _ := strings.Cut(address, "/")
+	path, err := url.PathUnescape(strings.TrimRight(path, "/"))
+	if err != nil {
+		return fmt.Errorf("%s: %w", v.text, err)
+	}
+	if found {
+		host = "//" + host
+	}
+	if path != "" {
+		v.prefix = "/" + path
+	}
+	return v.locateAddress(host)
 }
 
 // locateJournal parses what follows journald: as a path; none is the socket of the host's journal.

@@ -30,6 +30,7 @@ type outputValue struct {
 	name   string // for messages
 	scheme string
 	path   string // "-" is standard output; host:port for TCP
+	prefix string // of otlp+http and otlps+http: the path of the URL, before /v1/logs; empty: none
 	tls    tlsFiles
 	rotate rotation
 	host   bool // each record has the keys host and boot_id
@@ -122,9 +123,12 @@ func (v *outputValue) locate(target string) error {
 		return v.locatePath(rest)
 	case schemeTCP, schemeTLS:
 		return v.locateAddress(rest)
-	case schemeOTLP, schemeOTLPS, schemeOTLPHTTP, schemeOTLPSHTTP:
+	case schemeOTLP, schemeOTLPS:
 		v.format, v.schema = formatNDJSON, record.SchemaOTel
 		return v.locateAddress(rest)
+	case schemeOTLPHTTP, schemeOTLPSHTTP:
+		v.format, v.schema = formatNDJSON, record.SchemaOTel
+		return v.locateEndpoint(rest)
 	case schemeJournald:
 		return v.locateJournal(rest)
 	}
@@ -192,7 +196,7 @@ func (v *outputValue) optionNames() (names []string) {
 // other's lines, and a reader at a socket would get two streams. It is empty for /dev/null, where two do no harm.
 func (v *outputValue) targetID() string {
 	if v.scheme != schemeFile {
-		return v.scheme + ":" + v.path
+		return v.scheme + ":" + v.path + v.prefix
 	}
 	path, err := filepath.Abs(v.path)
 	if err != nil {

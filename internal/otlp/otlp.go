@@ -33,7 +33,8 @@ const (
 // Config is a receiver, and what sends to it.
 type Config struct {
 	Address string      // host:port
-	HTTP    bool        // protobuf over HTTP, at the path /v1/logs; else gRPC
+	HTTP    bool        // protobuf over HTTP; else gRPC
+	Path    string      // over HTTP: what comes before /v1/logs in the URL, such as /otlp; empty: nothing
 	TLS     *tls.Config // nil: no TLS
 	// Dial connects to the receiver.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
@@ -105,7 +106,7 @@ func (e *Exporter) overHTTP(ctx context.Context, c Config) (sdklog.Exporter, err
 	transport := &http.Transport{DialContext: c.Dial, TLSClientConfig: c.TLS, ForceAttemptHTTP2: true, MaxIdleConns: 1, IdleConnTimeout: time.Minute}
 	options := []otlploghttp.Option{
 		otlploghttp.WithEndpoint(c.Address),
-		otlploghttp.WithURLPath("/v1/logs"),
+		otlploghttp.WithURLPath(c.Path + "/v1/logs"),
 		otlploghttp.WithTimeout(exportLimit),
 		otlploghttp.WithRetry(otlploghttp.RetryConfig{Enabled: false}),
 		otlploghttp.WithHTTPClient(&http.Client{Transport: &rejections{transport, e}, Timeout: exportLimit}),

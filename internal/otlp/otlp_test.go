@@ -45,6 +45,7 @@ type receiver struct {
 	mu       sync.Mutex
 	records  []*logs.LogRecord
 	resource map[string]any
+	prefix   string // of the path over HTTP
 	answer   func(r *collogs.ExportLogsServiceRequest) (*collogs.ExportLogsServiceResponse, error) // nil: all is accepted
 }
 
@@ -71,7 +72,7 @@ func (r *receiver) Export(_ context.Context, request *collogs.ExportLogsServiceR
 func (r *receiver) ServeHTTP(w http.ResponseWriter, request *http.Request) {
 	body, err := io.ReadAll(request.Body)
 	var logs collogs.ExportLogsServiceRequest
-	if err != nil || request.URL.Path != "/v1/logs" || request.Header.Get("Content-Type") != "application/x-protobuf" || proto.Unmarshal(body, &logs) != nil {
+	if err != nil || request.URL.Path != r.prefix+"/v1/logs" || request.Header.Get("Content-Type") != "application/x-protobuf" || proto.Unmarshal(body, &logs) != nil {
 		w.WriteHeader(http.StatusNotFound)
 		return
 	}
@@ -221,6 +222,16 @@ func TestOTLP_GoldenRecords(t *testing.T) {
 			t.Errorf("the resource is %v, want %v", r.resource, want)
 		}
 	})
+}
+
+// The path of a receiver comes before the one of the signal.
+func TestOTLP_PathOfReceiver(t *testing.T) {
+	r := receiver{prefix: "/tenant a/otlp"}
+	address, _ := r.serve(t, "", true, nil)
+	e := newExporter(t, Config{Address: address, HTTP: true, Path: r.prefix})
+	if rejected, err := e.Export(t.Context(), goldenLines(t)); rejected != 0 || err != nil || len(r.all()) == 0 {
+		t.Fatalf("Export: %d rejected, %v; %d records came", rejected, err, len(r.all()))
+	}
 }
 
 func checkRecord(t *testing.T, got *logs.LogRecord, line []byte) {

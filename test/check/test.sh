@@ -103,7 +103,7 @@ as_root() {
     local module
     go mod download
     if [[ $suite == pipelines ]]; then
-        for module in test/pipelines/*/go.mod; do
+        for module in test/pipelines/{brokers,otelcol}/go.mod; do
             go -C "${module%/*}" mod download
         done
     fi
