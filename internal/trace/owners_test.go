@@ -156,6 +156,35 @@ func TestOwners_AnotherProcess(t *testing.T) {
 	}
 }
 
+// An owner that records still name is described again once in each hour of the run, and one that they do not name is
+// not.
+func TestOwners_RepeatedHourly(t *testing.T) {
+	f := &fakeProcesses{table: map[uint32]tcp.Process{7: listener(), 8: {PID: 8, StartedAt: time.Second, Exe: "/bin/b"}}}
+	at := []time.Duration{0, repeatProcess - time.Minute, repeatProcess + time.Minute, repeatProcess + 2*time.Minute, 3*repeatProcess + time.Minute}
+	source := &fakeSource{}
+	for i := range at {
+		events := [][]byte{ownedBy(7, "a", sample(uint64(2*i+1)))}
+		if i == 0 {
+			events = append(events, ownedBy(8, "b", sample(2)))
+		}
+		source.turns = append(source.turns, events, [][]byte{sample(uint64(100 + i))}) // the second describes
+	}
+	var began time.Time // on the clock of the run
+	source.atRead = func() {
+		if began.IsZero() {
+			began = time.Now()
+		}
+		if turn := len(at) - (len(source.turns)+1)/2; turn < len(at) {
+			time.Sleep(at[turn] - time.Since(began))
+		}
+	}
+	_, got := withOwners(t, f, []string{"process"}, source)
+	want := []string{"start", "process 7 a /bin/a", "process 8 b /bin/b", "process 7 a /bin/a", "process 7 a /bin/a", "stop"}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 // The names of a container that are found later come with another record.
 func TestOwners_NamesFoundLater(t *testing.T) {
 	const container = "docker-0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef.scope"
