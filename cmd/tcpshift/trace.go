@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +32,9 @@ import (
 
 // defaultQueueSize has room for about 20,000 records.
 const defaultQueueSize = 8 << 20
+
+// releaseAfter is the time after which the memory of the start goes back to the kernel. Go would keep it.
+const releaseAfter = 2 * time.Second
 
 type traceOptions struct {
 	formatOptions
@@ -187,6 +191,8 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	}
 	defer o.startLookups(&cfg)()
 	defer warnUnfollowed(p)
+	// Loading the programs took ten times the memory that tracing needs.
+	defer time.AfterFunc(releaseAfter, debug.FreeOSMemory).Stop()
 	return trace.Run(ctx, cfg)
 }
 
