@@ -7,33 +7,35 @@
 package process
 
 import (
-	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/mailbox"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 const (
 	// maxWaiting bounds the requests that wait.
 	maxWaiting = 1024
-	// pauseFactor bounds the time that reading takes to a twentieth: after each process the goroutine
-	// pauses for this many times what it took.
+	// After each process the goroutine pauses for pauseFactor times what it took, so that reading
+	// takes a twentieth of one CPU at most. longestPause shortens the pause after a read of more
+	// than a millisecond, which has mostly waited.
 	pauseFactor  = 20
 	longestPause = 20 * time.Millisecond
 )
 
-// Request asks for the process that had a pid at a time.
+// Request asks for the process that had the pid PID at the time At.
 type Request struct {
 	PID    uint32        // in the initial pid namespace
 	At     time.Duration // CLOCK_BOOTTIME
 	Serial uint64        // comes back with the answer
 }
 
-// Answer is what was found. Process has no name, no cgroup and no wall-clock time.
+// Answer is what was found. Process lacks what the events have: its Comm and its Cgroup. It also lacks
+// Started, the wall-clock time.
 type Answer struct {
 	Request Request
-	Found   bool // false: the process has ended
+	Found   bool // false: /proc has no process with this pid that had started by then
 	Process tcp.Process
 }
 
@@ -45,10 +47,8 @@ type Resolver struct {
 	notify   atomic.Pointer[func()]
 
 	pending atomic.Int64  // requests that are not answered
-	ready   atomic.Bool   // there are answers
 	idle    chan struct{} // gets a value when none is pending
-	mu      sync.Mutex
-	answers []Answer
+	answers mailbox.Box[Answer]
 }
 
 // New starts a Resolver. args makes it read the arguments of processes.
@@ -63,7 +63,7 @@ func newResolver(read func(uint32, time.Duration) (tcp.Process, bool)) *Resolver
 	return r
 }
 
-// NotifyAnswers sets a function that is called, by another goroutine, when there are answers.
+// NotifyAnswers sets a function that another goroutine calls after each answer.
 func (r *Resolver) NotifyAnswers(wake func()) { r.notify.Store(&wake) }
 
 // Request asks for a process. It reports false if too many requests wait.
@@ -79,20 +79,10 @@ func (r *Resolver) Request(q Request) bool {
 }
 
 // Answers returns the answers since the last call.
-func (r *Resolver) Answers() []Answer {
-	if !r.ready.Load() {
-		return nil
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	answers := r.answers
-	r.answers = nil
-	r.ready.Store(false)
-	return answers
-}
+func (r *Resolver) Answers() []Answer { return r.answers.Take() }
 
-// Finish returns the answers since the last call. It waits for those that are still to come, at most
-// for the limit.
+// Finish returns what Answers would return once all requests are answered. It waits for that, but no
+// longer than limit.
 func (r *Resolver) Finish(limit time.Duration) []Answer {
 	for timeout := time.After(limit); r.pending.Load() > 0; {
 		select {
@@ -130,10 +120,7 @@ func (r *Resolver) run() {
 }
 
 func (r *Resolver) answer(a Answer) {
-	r.mu.Lock()
-	r.answers = append(r.answers, a)
-	r.mu.Unlock()
-	r.ready.Store(true)
+	r.answers.Put(a)
 	if r.pending.Add(-1) == 0 {
 		select {
 		case r.idle <- struct{}{}:

@@ -8,10 +8,10 @@ package workload
 
 import (
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/cgroup"
+	"github.com/tcpshift/tcpshift/internal/mailbox"
 )
 
 const (
@@ -27,7 +27,8 @@ const (
 // container's first connection.
 var retryAfter = []time.Duration{time.Second, 5 * time.Second, 30 * time.Second}
 
-// Key is a container, or a pod if Container is empty.
+// Key is a container, or a pod if Container is empty. Runtime is the engine of the container, as in
+// [cgroup.Info]; empty: not known.
 type Key struct{ Container, PodUID, Runtime string }
 
 // Answer are the names for a cgroup.
@@ -38,15 +39,15 @@ type Answer struct {
 }
 
 // Resolver answers requests in a goroutine of its own, which exists only while there is
-// something to find. Its methods do not wait for it.
+// something to find. Its methods do not wait for it. It does not notify the caller of answers: the
+// caller calls Answers from time to time.
 type Resolver struct {
 	lookup  func(Key) (cgroup.Names, bool)
 	retries []time.Duration
 
-	ready   atomic.Bool // there are answers
+	answers mailbox.Box[Answer]
 	mu      sync.Mutex
 	waiting []request
-	answers []Answer
 	running bool
 	closed  chan struct{}
 	wake    chan struct{} // a request has come
@@ -96,18 +97,8 @@ func (r *Resolver) Request(id uint64, info *cgroup.Info) {
 	}
 }
 
-// Answers returns the answers since the last call.
-func (r *Resolver) Answers() []Answer {
-	if !r.ready.Load() {
-		return nil
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	answers := r.answers
-	r.answers = nil
-	r.ready.Store(false)
-	return answers
-}
+// Answers returns the answers since the last call. A request whose names no file has gets no answer.
+func (r *Resolver) Answers() []Answer { return r.answers.Take() }
 
 // Close ends the goroutine once no request is due. It does not wait for that. It must be called once.
 func (r *Resolver) Close() { close(r.closed) }
@@ -168,10 +159,7 @@ func (r *Resolver) answer(q request) {
 	switch {
 	case isUnknown:
 	case found:
-		r.mu.Lock()
-		r.answers = append(r.answers, Answer{q.id, q.key, names})
-		r.mu.Unlock()
-		r.ready.Store(true)
+		r.answers.Put(Answer{q.id, q.key, names})
 	case q.tries < len(r.retries):
 		q.due = time.Now().Add(r.retries[q.tries])
 		q.tries++
