@@ -173,11 +173,12 @@ func (d bindExhaustion) describe(netns uint32, ns *namespace, forecast rate.Fore
 	if d.hasFreshList(ns) {
 		f.OccupancySource = FromKernel
 	}
-	f.Cause = fmt.Sprintf("%d local ports are bound, and free for no destination: %d by connections that were bound before connect() and their "+
-		"TIME_WAITs, %d by connections that tcpshift has not seen open or by children of listeners, and %d by listeners and sockets that are not connected; "+
-		"if none is left, bind() to port 0 fails with EADDRINUSE, and connect() with EADDRNOTAVAIL", f.Occupancy, observed, ns.bindsOther, ns.bound.count)
+	f.Cause = counted(f.Occupancy, "local port is bound", "local ports are bound") +
+		fmt.Sprintf(", and free for no destination: %d by connections that were bound before connect() and their "+
+			"TIME_WAITs, %d by connections that tcpshift has not seen open or by children of listeners, and %d by listeners and sockets that are not connected; "+
+			"if none is left, bind() to port 0 fails with EADDRINUSE, and connect() with EADDRNOTAVAIL", observed, ns.bindsOther, ns.bound.count)
 	if f.Failures = ns.bindFailures; f.Failures > 0 {
-		f.Cause += fmt.Sprintf("; %d connects have failed already", f.Failures)
+		f.Cause += "; " + connectsFailed(f.Failures)
 	}
 	if 2*observed < ns.bindCount+ns.bound.count {
 		f.Culprit = Culprit{} // the owners of most are not known

@@ -214,7 +214,7 @@ func TestPorts_BoundBeforeStart(t *testing.T) {
 	}
 	h.pass(2 * time.Second)
 	if a := h.fails(to(9000)); a.Capacity != 14 || a.Occupancy != 14 || !strings.Contains(a.Cause, "5 ports are taken for all destinations") ||
-		!strings.Contains(a.Cause, "5 of them by sockets that are older") || strings.Contains(a.Cause, "most of them by") {
+		!strings.Contains(a.Cause, "(5 by sockets that are older") || strings.Contains(a.Cause, "most of them by") {
 		t.Errorf("%d of %d: %s", a.Occupancy, a.Capacity, a.Cause)
 	}
 	older := tcp.Transition{Monotonic: h.now, Netns: testNetns, Cookie: 1000, Old: tcp.CloseWait, New: tcp.LastAck,

@@ -102,8 +102,8 @@ func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecas
 	if ns.isCounted(d.tracker) {
 		f.OccupancySource, f.Unverified = FromKernel, false
 	}
-	f.Cause = fmt.Sprintf("connections are short, and this host closes them first; the kernel keeps at most %d TIME_WAITs, "+
-		"and beyond that none: late packets may then reach a later connection", f.Capacity)
+	f.Cause = fmt.Sprintf("connections are short, and this host closes them first; the kernel keeps at most %s, "+
+		"and beyond that none: late packets may then reach a later connection", counted(f.Capacity, "TIME_WAIT", "TIME_WAITs"))
 	f.Advice = "reuse connections: keep-alive, with longer idle timeouts on the server than on its clients; if that takes time, spread them over more addresses"
 	s, byServer := entryWithMost(d.servers, func(key server, use *serverUse) (int64, bool) {
 		return use.timeWaits(), key.netns == netns

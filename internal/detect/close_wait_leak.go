@@ -321,8 +321,9 @@ func (d *closeWaitLeak) describe(key leakKey, l *leak) Finding {
 	if f.Rate > 0 && l.stuck.grows() {
 		trend = "and their number grows"
 	}
-	f.Cause = fmt.Sprintf("%d sockets have been in CLOSE_WAIT for more than %v, %s: the peer has closed, and this process "+
-		"does not, nor does it send; each socket keeps a file descriptor", count, d.CloseWaitAge, trend)
+	f.Cause = fmt.Sprintf("%s in CLOSE_WAIT for more than %v, %s: the peer has closed, and this process "+
+		"does not, nor does it send; each socket keeps a file descriptor",
+		counted(f.Occupancy, "socket has been", "sockets have been"), d.CloseWaitAge, trend)
 	f.Advice = "find where this process does not close a socket after it has read the end of the stream, such as an error path or a pool " +
 		"without a liveness check; a restart buys time, and no sysctl helps"
 	if l.role == tcp.RoleServer {

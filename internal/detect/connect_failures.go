@@ -96,7 +96,8 @@ func (d *connectFailures) describe(e *topk.Entry[endpointKey, outcomes], bad, al
 		Severity: Warning, Culprit: d.culpritOf(&e.Value.topServices), Netns: e.Key.netns, Role: tcp.RoleClient,
 		Local: tcp.Endpoint{Addr: e.Value.local.addr}, Peer: e.Key.endpoint(),
 		RateUnit: "failed connects", Rate: float64(bad) / outcomeWindow, Failures: uint64(bad), Approximate: e.Missed > 0,
-		Cause:  fmt.Sprintf("%d of %d connects within %d s have failed, %s %s", bad, max(all, bad), outcomeWindow, part, reason),
+		Cause: fmt.Sprintf("%d of %s within %d s %s failed, %s %s", bad, counted(uint64(max(all, bad)), "connect", "connects"),
+			outcomeWindow, choose(uint64(bad), "has", "have"), part, reason),
 		Advice: failureAdvice[reason],
 	}
 }

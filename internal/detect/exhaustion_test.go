@@ -52,7 +52,7 @@ func TestExhaustion_IsTheStormsUpdate(t *testing.T) {
 	h.pass(40 * time.Millisecond)
 	last := h.alerts[len(h.alerts)-1]
 	if last.Phase != Update || last.Monotonic-firstFailure > 40*time.Millisecond || last.Severity != Critical || !last.Exhausts || last.ExhaustionIn != 0 ||
-		last.Failures != 1 || last.Occupancy != 500 || last.Capacity != 500 || !strings.Contains(last.Cause, "1 connects have failed") {
+		last.Failures != 1 || last.Occupancy != 500 || last.Capacity != 500 || !strings.Contains(last.Cause, "; 1 connect has failed already") {
 		t.Errorf("%+v", last)
 	}
 	failed := uint64(1)

@@ -300,14 +300,15 @@ func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 		Severity: Warning, Netns: key.netns, Role: key.role, Local: key.local, Peer: key.peer, RateUnit: "more sockets",
 		Occupancy: uint64(c.count), OccupancySource: FromKernel,
 		Approximate: d.sightings[key.netns].left.before > 0,
-		Cause: fmt.Sprintf("this side has closed %d connections, whose peers have acknowledged that and do not close: "+
-			"the peer's application probably leaves its sockets in CLOSE_WAIT", c.count),
+		Cause: fmt.Sprintf("this side has closed %s, and the other side has acknowledged that and does not close: "+
+			"the peer's application probably leaves its sockets in CLOSE_WAIT", counted(uint64(c.count), "connection", "connections")),
 		Advice: "look at the peer: it has to close its sockets after it has read the end of the stream; until then a lower " +
 			"net.ipv4.tcp_fin_timeout frees them sooner on this side",
 	}
 	if c.mostAreAttached() {
-		f.Cause = fmt.Sprintf("%d connections are half closed: processes of this host have shut them down for writing and still have "+
-			"their sockets, and the peers have acknowledged that and do not close; such a socket has no timeout", c.attached)
+		f.Cause = fmt.Sprintf("%s half closed: a process of this host has shut down the socket for writing and still has it, "+
+			"and the other side has acknowledged that and does not close; such a socket has no timeout",
+			counted(uint64(c.attached), "connection is", "connections are"))
 		f.Advice = "let the process close() the socket if the peer does not close within some time after shutdown(); " +
 			"then look at the peer: it has to close its sockets after it has read the end of the stream"
 		f.Culprit = d.culpritOfSockets(d.attached.services(key))

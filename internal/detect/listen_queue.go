@@ -349,14 +349,16 @@ func (d *listenQueue) describe(cause listenCause, n *listenNetns, g *listenGroup
 	if count > 1 {
 		queue = fmt.Sprintf("(%d listeners, the last has a backlog of %d)", count, backlog)
 	}
-	f.Cause = fmt.Sprintf("%d connections wait for accept(), and there is room for %d %s", f.Occupancy, f.Capacity, queue)
+	f.Cause = fmt.Sprintf("%s for accept(), and there is room for %d %s",
+		counted(f.Occupancy, "connection waits", "connections wait"), f.Capacity, queue)
 	if f.Drops > 0 {
 		f.Severity = Critical
-		f.Cause += fmt.Sprintf("; within %v the kernel has dropped %d segments at this listener, SYNs and last ACKs of handshakes: "+
-			"clients wait and try again", (d.now - since).Round(time.Second), f.Drops)
+		f.Cause += fmt.Sprintf("; within %v the kernel has dropped %s at this listener, SYNs and last ACKs of handshakes: "+
+			"clients wait and try again", (d.now - since).Round(time.Second), counted(f.Drops, "segment", "segments"))
 	}
 	if g.waited > 0 {
-		f.Cause += fmt.Sprintf("; at least %d of the connections have waited for more than %v", min(g.waited, int(f.Occupancy)), unacceptedFor)
+		f.Cause += fmt.Sprintf("; at least %s waited for more than %v",
+			counted(min(uint64(g.waited), f.Occupancy), "of the connections has", "of the connections have"), unacceptedFor)
 	}
 	if g.all > count {
 		f.Cause += fmt.Sprintf("; of the %d listeners of this endpoint (SO_REUSEPORT) this is so for %d", g.all, count)

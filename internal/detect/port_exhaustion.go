@@ -114,7 +114,8 @@ func (d portExhaustion) describe(key destination, x *exhaustion) Finding {
 	model := ns.modelFor(d.now, key, &e.Value)
 	f.Occupancy, f.OccupancySource = round(e.Value.Occupancy(model)), e.Value.kernel.source(d.tracker)
 	f.Approximate = e.Missed > 0 || ns.limits.Assumed || ns.limits.BoundUnknown || d.isStale(ns)
-	f.Cause += fmt.Sprintf("; open connections use %d ports and TIME_WAITs %d", round(e.Value.Connections(model)), round(e.Value.TimeWaits(model)))
+	f.Cause += fmt.Sprintf("; open connections use %s and TIME_WAITs %d",
+		counted(round(e.Value.Connections(model)), "port", "ports"), round(e.Value.TimeWaits(model)))
 	if key.ownRange {
 		f.Cause += "; these sockets have their own range of ports (IP_LOCAL_PORT_RANGE)"
 		f.Advice, f.Unverified = ownRangeAdvice, true // the table does not show a range

@@ -245,9 +245,9 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 		Unverified:  !u.kernel.isVerified(d.tracker), complete: u.kernel.isComplete(d.tracker),
 	}
 	f.Cause = u.stormCause(model, min(round(u.TimeWaits(model)), occupancy), occupancy) +
-		fmt.Sprintf("; at this rate %d ports would be in use", f.Projected)
+		fmt.Sprintf("; at this rate %s would be in use", counted(f.Projected, "port", "ports"))
 	if f.Failures = d.failures(e.Key); f.Failures > 0 {
-		f.Cause += fmt.Sprintf("; %d connects have failed already", f.Failures)
+		f.Cause += "; " + connectsFailed(f.Failures)
 	}
 	f.Advice = portAdvice(ns)
 	d.addBinds(ns, &f)
@@ -256,13 +256,14 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 
 // stormCause says which of the ports in use closed connections keep, and for how long.
 func (u *destinationUse) stormCause(m rate.TimeWaitModel, timeWaits, occupancy uint64) string {
+	part := fmt.Sprintf("%d of the %s in use %s", timeWaits, counted(occupancy, "port", "ports"), choose(timeWaits, "is", "are"))
 	if !m.ReusesFinWait2 && u.waitingAt > 0 && 2*uint64(u.waiting) > timeWaits { // by the kernel's table
-		return fmt.Sprintf("%d of the %d ports in use are of connections that this side has closed, and the peers of %d of them have not "+
-			"closed yet (FIN_WAIT2), which keeps the port of each until they do, or for net.ipv4.tcp_fin_timeout", timeWaits, occupancy,
+		return fmt.Sprintf("%s of connections that this side has closed, and the peers of %d of them have not "+
+			"closed yet (FIN_WAIT2), which keeps the port of each until they do, or for net.ipv4.tcp_fin_timeout", part,
 			min(uint64(u.waiting), timeWaits))
 	}
-	return fmt.Sprintf("%d of the %d ports in use are in TIME_WAIT: the connections are short, and this side closes them first, "+
-		"which keeps the port of each for %s", timeWaits, occupancy, u.keptFor(m))
+	return fmt.Sprintf("%s in TIME_WAIT: the connections are short, and this side closes them first, "+
+		"which keeps the port of each for %s", part, u.keptFor(m))
 }
 
 // addBinds adds to a finding how many ports are bound, what to do about that, and which service has
@@ -272,9 +273,10 @@ func (tr *tracker) addBinds(ns *namespace, f *Finding) {
 	if ns.bindCount == 0 {
 		return
 	}
-	f.Cause += fmt.Sprintf("; %d ports are taken for all destinations, because they were bound before connect()", ns.bindCount)
+	f.Cause += "; " + counted(uint64(ns.bindCount), "port is taken for all destinations, because it was bound before connect()",
+		"ports are taken for all destinations, because they were bound before connect()")
 	if ns.bindsOther > 0 {
-		f.Cause += fmt.Sprintf(" (%d of them by sockets that are older than tcpshift, or by listeners that have closed)", ns.bindsOther)
+		f.Cause += fmt.Sprintf(" (%d by sockets that are older than tcpshift, or by listeners that have closed)", ns.bindsOther)
 	}
 	if c := tr.culpritOf(&ns.bindServices); c.Share*float64(ns.bindCount-ns.bindsOther) > 0.5*float64(ns.bindCount) {
 		f.Cause += ", most of them by " + c.Service

@@ -53,8 +53,8 @@ func (d *resetBurst) describe(e *topk.Entry[endpointKey, outcomes], bad, all int
 	f := Finding{
 		Severity: Warning, Culprit: d.culpritOf(&e.Value.topServices), Netns: e.Key.netns, Role: e.Key.role,
 		RateUnit: "resets", Rate: float64(bad) / outcomeWindow, Approximate: e.Missed > 0,
-		Cause: fmt.Sprintf("the peer, not this side, reset %d of %d connections that ended within %d s, %s in %s",
-			bad, max(all, bad), outcomeWindow, part, state),
+		Cause: fmt.Sprintf("the peer, not this side, reset %d of %s that ended within %d s, %s in %s",
+			bad, counted(uint64(max(all, bad)), "connection", "connections"), outcomeWindow, part, state),
 		Advice: "look at the peer: it crashes, restarts, closes with data unread or with SO_LINGER 0; or a device on the path drops idle " +
 			"connections and answers with resets: compare the idle timeouts of both sides",
 	}

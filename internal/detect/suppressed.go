@@ -161,9 +161,10 @@ func (s *suppressed) describe(now time.Duration) Finding {
 		Rate:      float64(s.bySecond.Sum(0, outcomeWindow)) / outcomeWindow,
 		Occupancy: uint64(len(s.causes)) + s.more, OccupancySource: FromEvents, Approximate: s.more > 0,
 	}
-	f.Cause = fmt.Sprintf("%d causes have no alert of their own, because their users have too many open alerts of one kind in one "+
-		"network namespace already: %d each, and %d more if they are critical, or fewer if several users have that many; %d of the causes "+
-		"are of kind %s in this network namespace", f.Occupancy, maxOpenAlerts, maxCriticalAlerts, groups[largest], largest.kind)
+	f.Cause = fmt.Sprintf("%s own, because a user has too many open alerts of one kind in one "+
+		"network namespace already: %d, and %d more if they are critical, or fewer if several users have that many; %s "+
+		"of kind %s in this network namespace", counted(f.Occupancy, "cause has no alert of its", "causes have no alert of their"),
+		maxOpenAlerts, maxCriticalAlerts, counted(uint64(groups[largest]), "of the causes is", "of the causes are"), largest.kind)
 	f.Advice = "look for what the open alerts of that kind have in common, such as a network or a service that is down, or a scan; " +
 		"where so many are normal, raise the threshold of that kind (`tcpshift alerts --help`)"
 	return f

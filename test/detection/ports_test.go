@@ -138,7 +138,7 @@ func TestAlert_PortsBoundBeforeStart(t *testing.T) {
 	x := s.awaitPhase(tr, "port_exhaustion", func(a alert) bool { return a.Capacity > 0 })
 	a := <-running
 	t.Logf("%d connects succeeded: %s", a.Made, x.Cause)
-	if a.Made != 20 || x.Capacity != 20 || x.Occupancy != 20 || !strings.Contains(x.Cause, "20 of them by sockets that are older") {
+	if a.Made != 20 || x.Capacity != 20 || x.Occupancy != 20 || !strings.Contains(x.Cause, "(20 by sockets that are older") {
 		t.Errorf("%d connects succeeded, the alert has %d of %d: %s", a.Made, x.Occupancy, x.Capacity, x.Cause)
 	}
 }
