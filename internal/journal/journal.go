@@ -38,7 +38,8 @@ type entry []member
 
 // AppendEntry appends a record of the native schema as an entry: a sentence in MESSAGE, PRIORITY,
 // SYSLOG_IDENTIFIER, and for each member a field whose name is TCPSHIFT_ and the member's in capital
-// letters. It returns dst and an error if line is not a JSON object.
+// letters. It leaves out a field whose name journald would refuse. It returns dst and an error if
+// line is not a JSON object.
 func AppendEntry(dst, line []byte) ([]byte, error) {
 	e, err := parse(line)
 	if err != nil {
@@ -151,7 +152,11 @@ func (e entry) message() string {
 	case "connection":
 		return words("connection ended in", e.get("final_state"), e.endpoints(), e.process(), e.get("closed_by"), e.get("error"))
 	case "loss":
-		return words("lost", e.get("lost"), "transitions:", e.get("cause"))
+		lost := "transitions:"
+		if e.get("cause") == "rejected" {
+			lost = "records:"
+		}
+		return words("lost", e.get("lost"), lost, e.get("cause"))
 	case "stats":
 		return words("stats: seen", e.get("seen")+", read", e.get("read")+", written", e.get("written"))
 	case "start":

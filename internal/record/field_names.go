@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-const featuresOffKey = ownPrefix + "features_off" // and a point and the feature's name
+const featuresOffKey = ownPrefix + "features_off" // a dot and the feature's name follow
 
-// renamed has the native keys that have other names in a schema than tcpshift. and the key, one on a
-// line before its names; "-" stands before names that no native key has. docs/schemas.md has the
-// same table.
+// renamed has a line for each native key whose name in a schema is not the native key after
+// "tcpshift.": the native key and its names. A line that begins with "-" has names without a native
+// key. docs/schemas.md has the same table.
 var renamed = map[Schema]string{
 	SchemaECS: `
 type event.dataset

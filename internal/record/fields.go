@@ -52,9 +52,9 @@ func (f *fieldsEncoder) AddOrigin(host, bootID string) {
 }
 
 // SetSample implements [SamplingEncoder].
-func (f *fieldsEncoder) SetSample(n uint64) {
+func (f *fieldsEncoder) SetSample(oneIn uint64) {
 	if e, can := f.SocketEncoder.(SamplingEncoder); can {
-		e.SetSample(n)
+		e.SetSample(oneIn)
 	}
 }
 

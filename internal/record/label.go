@@ -14,8 +14,7 @@ type Label struct {
 // maxLabelBytes bounds the encoded labels, so that the longest record fits in MaxLine.
 const maxLabelBytes = 1024
 
-// schemaKeys are the keys that no label may have: those of all records, and truncated, which is
-// reserved.
+// schemaKeys are all keys of the native schema. No label may have one of them.
 var schemaKeys = strings.Fields(`
 	type time seq version schema host boot_id kernel arch pid features
 	conn netns family mapped local_addr local_port peer_addr peer_port role old_state new_state

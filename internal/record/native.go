@@ -37,7 +37,7 @@ func (n *Native) AddOrigin(host, bootID string) {
 }
 
 // SetSample implements [SamplingEncoder].
-func (n *Native) SetSample(count uint64) { n.sample = count }
+func (n *Native) SetSample(oneIn uint64) { n.sample = oneIn }
 
 // sampled appends the size of the sample that the socket is one of. Only an encoder with a sample
 // calls it.

@@ -9,7 +9,7 @@ import (
 
 // Process describes the owner of sockets, once for all records that name it.
 type Process struct {
-	Time time.Time // when it was read
+	Time time.Time // when the record was made, which is after /proc was read
 	tcp.Process
 }
 

@@ -120,22 +120,24 @@ type Stats struct {
 // LossCause is the reason why events were lost.
 type LossCause string
 
-// The causes. With each cause except CauseQueueFull and CauseSpoolFull, events are lost in the kernel.
+// The causes, by the place of the loss: in the kernel, at the output, at the reader.
 const (
-	CauseRingFull  LossCause = "ring_full"  // tcpshift reads too slowly, or the ring buffer is too small
-	CauseRingBusy  LossCause = "ring_busy"  // another CPU held the ring buffer's lock
-	CauseReentry   LossCause = "reentry"    // the event came while every program of the tracer was already running on that CPU
-	CauseQueueFull LossCause = "queue_full" // the reader of the output stalled
-	CauseSpoolFull LossCause = "spool_full" // and the output's spool was full, or its disk did not take them
-)
+	CauseRingFull LossCause = "ring_full" // tcpshift reads too slowly, or the ring buffer is too small
+	CauseRingBusy LossCause = "ring_busy" // another CPU held the ring buffer's lock
+	CauseReentry  LossCause = "reentry"   // the event came while every program of the tracer was already running on that CPU
 
-// CauseRejected means that the reader has refused records of any type for good. Loss.Lost is their number.
-const CauseRejected LossCause = "rejected"
+	CauseQueueFull LossCause = "queue_full" // the reader of the output stalled, and the queue was full
+	CauseSpoolFull LossCause = "spool_full" // the reader of the output stalled, and its spool was full or the disk did not take lines
+
+	// CauseRejected means that the reader refused records of any type for good. Loss.Lost is the number of
+	// these records, which also count as written.
+	CauseRejected LossCause = "rejected"
+)
 
 // atOutput reports whether records are lost for this cause, not events in the kernel.
 func (c LossCause) atOutput() bool { return c == CauseQueueFull || c == CauseSpoolFull }
 
-// stage returns where events are lost for this cause: in the kernel or at the output.
+// stage returns where events or records are lost for this cause: kernel, output or reader.
 func (c LossCause) stage() string {
 	if c == CauseRejected {
 		return "reader"

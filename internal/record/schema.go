@@ -2,7 +2,7 @@ package record
 
 import "github.com/tcpshift/tcpshift/internal/tcp"
 
-// Schema is the vocabulary of the NDJSON records: their keys, and how values are spelled.
+// Schema is the vocabulary of the NDJSON records: their keys, and how some values are spelled.
 type Schema string
 
 // The schemas. docs/schemas.md has a table of all keys.
@@ -26,9 +26,9 @@ func (s Schema) MaxLine() int {
 // SocketEncoder is an Encoder that can encode a snapshot, too.
 type SocketEncoder interface {
 	Encoder
-	// Header appends the header of the format, if it has one.
+	// Header appends the header that the format has for a list of sockets, if it has one.
 	Header(dst []byte) []byte
-	// Socket appends a socket record.
+	// Socket appends a socket record, which is one socket of a snapshot.
 	Socket(dst []byte, s *tcp.Socket) []byte
 	// CountHeader appends the header of the format for counts by these keys, if it has one.
 	CountHeader(dst []byte, by []tcp.SocketKey) []byte
@@ -57,10 +57,10 @@ type OriginEncoder interface {
 
 // SamplingEncoder is an Encoder whose records can report that they belong to a sample.
 type SamplingEncoder interface {
-	// SetSample adds the key sampled, with the value n, to the transitions and connections of all
-	// sockets to which a sample applies ([tcp.Transition.SampleApplies]). It must be called before
-	// the first record.
-	SetSample(n uint64)
+	// SetSample adds the key sampled, with the value oneIn, to the transitions and connections of all
+	// sockets to which a sample applies ([tcp.Transition.SampleApplies]). It chooses no records. It must
+	// be called before the first record.
+	SetSample(oneIn uint64)
 }
 
 // maxHost bounds the encoded host name, in bytes; the kernel's is no longer than 64.
@@ -99,7 +99,7 @@ func newMapped(labels []Label) mappedEncoder {
 }
 
 // SetSample implements [SamplingEncoder].
-func (m *mappedEncoder) SetSample(n uint64) { m.sample = n }
+func (m *mappedEncoder) SetSample(oneIn uint64) { m.sample = oneIn }
 
 // sampled appends the size of the sample that the socket is one of. Only an encoder with a sample
 // calls it.

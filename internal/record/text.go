@@ -152,7 +152,7 @@ func (t Text) Connection(dst []byte, last *tcp.Transition, c *tcp.Connection) []
 // of a trace begins.
 func (t Text) EventHeader(dst []byte) []byte { return t.header(dst, t.layout().headers) }
 
-// Header appends the first line of a snapshot.
+// Header appends the titles of the columns of a snapshot.
 func (t Text) Header(dst []byte) []byte {
 	l := t.layout()
 	return t.header(dst, []*table{&l.socket})

@@ -158,7 +158,7 @@ func appendHowLong(p []byte, a *detect.Alert) []byte {
 		p = append(p, " (not verified with the kernel)"...)
 	case a.Lost > 0:
 		p = append(p, " (not certain: "...)
-		p = append(strconv.AppendUint(p, a.Lost, 10), " transitions were lost within a minute)"...)
+		p = append(appendCount(p, a.Lost, "transition was", "transitions were"), " lost within a minute)"...)
 	case a.Approximate:
 		p = append(p, " (not certain: the numbers are approximate)"...)
 	}

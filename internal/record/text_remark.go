@@ -55,25 +55,31 @@ func appendCounts(dst []byte, c *Counts) []byte {
 func (t Text) Loss(dst []byte, l *Loss) []byte {
 	begin := len(dst)
 	dst = append(appendClock(append(dst, "# "...), l.Time), " lost "...)
-	dst = strconv.AppendUint(dst, l.Lost, 10)
-	dst = append(dst, " transitions"...)
-	if l.LostConnections > 0 {
-		dst = strconv.AppendUint(append(dst, ", "...), l.LostConnections, 10)
-		dst = append(dst, " connections"...)
+	if l.Cause == CauseRejected {
+		dst = appendCount(dst, l.Lost, "record", "records")
+	} else {
+		dst = appendCount(dst, l.Lost, "transition", "transitions")
 	}
-	if l.TimeWaitEndsLostQueueFull > 0 {
-		dst = strconv.AppendUint(append(dst, ", "...), l.TimeWaitEndsLostQueueFull, 10)
-		dst = append(dst, " ends of TIME_WAITs"...)
-	}
-	if l.LostAlerts > 0 {
-		dst = strconv.AppendUint(append(dst, ", "...), l.LostAlerts, 10)
-		dst = append(dst, " alerts"...)
-	}
-	if l.LostSummaries > 0 {
-		dst = strconv.AppendUint(append(dst, ", "...), l.LostSummaries, 10)
-		dst = append(dst, " summaries"...)
+	for _, other := range [...]struct {
+		lost      uint64
+		one, many string
+	}{
+		{l.LostConnections, "connection", "connections"}, {l.TimeWaitEndsLostQueueFull, "end of a TIME_WAIT", "ends of TIME_WAITs"},
+		{l.LostAlerts, "alert", "alerts"}, {l.LostSummaries, "summary", "summaries"},
+	} {
+		if other.lost > 0 {
+			dst = appendCount(append(dst, ", "...), other.lost, other.one, other.many)
+		}
 	}
 	return t.finishRemark(append(append(append(dst, ": "...), l.Cause...), '\n'), begin, sgrBoldAmber)
+}
+
+// appendCount appends a number and the words for it: one if n is 1, else many.
+func appendCount(dst []byte, n uint64, one, many string) []byte {
+	if n == 1 {
+		many = one
+	}
+	return append(append(strconv.AppendUint(dst, n, 10), ' '), many...)
 }
 
 // Stop implements [Encoder].
