@@ -121,7 +121,7 @@ func (e *ECS) Alert(dst []byte, a *detect.Alert) []byte {
 		uint("event.duration", uint64(a.Lasted)).
 		ownCulprit(&a.Culprit).
 		ownFinding(a).
-		string("event.reason", clip(a.Cause))
+		string("event.reason", clip(a.Cause, maxAlertCause))
 	return e.end(o)
 }
 

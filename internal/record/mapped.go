@@ -106,7 +106,7 @@ func (o object) ownFinding(a *detect.Alert) object {
 		literal("tcpshift.confidence", confidence(a)).
 		uintIfSet("tcpshift.lost", a.Lost).
 		trueIf("tcpshift.approximate", a.Approximate).
-		string("tcpshift.advice", clip(a.Advice))
+		string("tcpshift.advice", clip(a.Advice, maxAlertAdvice))
 }
 
 // ownLoss appends how many records were lost, and where.

@@ -8,8 +8,9 @@ import (
 
 // Bounds, in bytes, that keep an alert with the longest labels within MaxLine.
 const (
-	maxAlertPath  = 1000 // of cgroup
-	maxAlertProse = 430  // of cause, and of advice
+	maxAlertPath   = 1000 // of cgroup
+	maxAlertCause  = 500
+	maxAlertAdvice = 360
 )
 
 // Alert implements [Encoder]. Where names and labels leave no room for the path of the cgroup, it
@@ -53,8 +54,8 @@ func (n *Native) alert(dst []byte, a *detect.Alert, maxPath int) []byte {
 		literal("confidence", confidence(a)).
 		uintIfSet("lost", a.Lost).
 		trueIf("approximate", a.Approximate).
-		string("cause", clip(a.Cause)).
-		string("advice", clip(a.Advice))
+		string("cause", clip(a.Cause, maxAlertCause)).
+		string("advice", clip(a.Advice, maxAlertAdvice))
 	return n.end(o)
 }
 
@@ -99,13 +100,13 @@ func isServiceClaimed(c *detect.Culprit) bool {
 	return c.Cgroup != nil && c.Service == c.Cgroup.Service() && c.Cgroup.IsServiceClaimed()
 }
 
-// clip cuts s to at most maxAlertProse bytes, between two runes. The texts of package
-// detect are shorter than that.
-func clip(s string) string {
-	if len(s) <= maxAlertProse {
+// clip cuts s to at most maxBytes, between two runes. Of the texts of package detect it only cuts the
+// cause of a storm with many bound ports, which ends in the name of a service: the name may be long.
+func clip(s string, maxBytes int) string {
+	if len(s) <= maxBytes {
 		return s
 	}
-	end := maxAlertProse
+	end := maxBytes
 	for !utf8.RuneStart(s[end]) {
 		end--
 	}

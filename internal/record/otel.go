@@ -124,7 +124,7 @@ func (e *OTel) Alert(dst []byte, a *detect.Alert) []byte {
 	}
 	o := object{append(e.timestamp(dst, a.Time), about...)}
 	o.line = append(o.line, `alert"`...)
-	o = e.attributes(o.string("body", clip(a.Cause))).
+	o = e.attributes(o.string("body", clip(a.Cause, maxAlertCause))).
 		literal("tcpshift.kind", a.Kind).
 		literal("tcpshift.phase", string(a.Phase))
 	if c := &a.Culprit; c.Known {

@@ -30,8 +30,8 @@ func (t Text) Alert(dst []byte, a *detect.Alert) []byte {
 	if a.Phase != detect.Close {
 		p = appendHowLong(p, a)
 		// Cause and Advice may contain names of processes.
-		p = appendPrintable(append(append(p, lineBreak...), "Why: "...), []byte(clip(a.Cause)))
-		p = appendPrintable(append(append(append(p, '.'), lineBreak...), "What to do: "...), []byte(clip(a.Advice)))
+		p = appendPrintable(append(append(p, lineBreak...), "Why: "...), []byte(clip(a.Cause, maxAlertCause)))
+		p = appendPrintable(append(append(append(p, '.'), lineBreak...), "What to do: "...), []byte(clip(a.Advice, maxAlertAdvice)))
 	}
 	return t.finishLines(append(p, ".\n"...), begin, alertColor(a), "")
 }
