@@ -37,7 +37,7 @@ type outputValue struct {
 
 	format    string
 	schema    record.Schema
-	only      []string // record types; nil: all
+	only      []string // record types; nil: all but process
 	fields    []string // keys of an ndjson record; nil: all
 	queueSize int      // bytes
 	mode      os.FileMode

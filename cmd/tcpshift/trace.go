@@ -41,7 +41,7 @@ type traceOptions struct {
 	outputOptions
 	filter        filter.Filter
 	selection     selection.Selection // of every output
-	only          []string            // record types; nil means all
+	only          []string            // record types; nil: all but process
 	duration      time.Duration
 	count         uint64
 	statsInterval time.Duration

@@ -16,7 +16,7 @@ type Cache struct {
 	young, aged map[uint64]entry
 }
 
-// entry is a description, and the argument of Describe that it does not contain.
+// entry is a description together with the argument claimed of Describe, which an Info does not have.
 type entry struct {
 	*Info
 	claimed int

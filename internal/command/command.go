@@ -52,8 +52,9 @@ func Start(args []string, lockedMemory unix.Rlimit) (*Command, error) {
 	return c, nil
 }
 
-// fork starts this program again, which calls [Main]. The process inherits the descriptor held. It
-// keeps its number, so that it is none that the command would inherit from this process.
+// fork starts this program again, which calls [Main]. The new process inherits the descriptor held
+// under the same number: a fixed number, such as 3, could be one that this process has inherited
+// and that the command expects.
 func fork(args []string, held int) (pid int, err error) {
 	if _, err := unix.FcntlInt(uintptr(held), unix.F_SETFD, 0); err != nil {
 		return 0, err
@@ -76,7 +77,8 @@ func (c *Command) Release() error {
 	return errors.Join(err, c.held.Close())
 }
 
-// Cancel ends the process of a command that has not begun. It does nothing after Release.
+// Cancel ends the process of a command that has not begun: Wait then returns StatusFailed. It does
+// nothing after Release.
 func (c *Command) Cancel() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,7 +87,7 @@ func (c *Command) Cancel() {
 	}
 }
 
-// Signal sends a signal to the process. It does nothing once that has ended.
+// Signal sends a signal to the process. It does nothing once the process has ended.
 func (c *Command) Signal(s os.Signal) error {
 	if err := c.process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("send %v to the command: %w", s, err)

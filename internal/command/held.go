@@ -16,8 +16,9 @@ import (
 // heldName is the argument 0 of the process that waits.
 const heldName = "tcpshift-held-command"
 
-// Main is the program of the process that waits. It returns at once in any other process. It must be
-// the first call of main, before signals are handled.
+// Main is the program of the process that [Start] makes: it waits for Release and then becomes the
+// command. There it never returns. In any other process it returns at once. It must be the first
+// call of main, before signals are handled.
 func Main() {
 	if len(os.Args) < 3 || os.Args[0] != heldName {
 		return

@@ -16,13 +16,13 @@ import (
 // Kind is the kind of an event; enum event_kind of bpf/event.h.
 type Kind uint8
 
-// The kinds of event. KindEnd is a transition with a summary of the connection.
+// The kinds of event.
 const (
 	KindTransition = Kind(bpfobj.ProbeEventKindEVENT_TRANSITION)
-	KindEnd        = Kind(bpfobj.ProbeEventKindEVENT_END)
-	KindCgroup     = Kind(bpfobj.ProbeEventKindEVENT_CGROUP)
-	KindSocket     = Kind(bpfobj.ProbeEventKindEVENT_SOCKET)
-	KindLateReset  = Kind(bpfobj.ProbeEventKindEVENT_RESET)
+	KindEnd        = Kind(bpfobj.ProbeEventKindEVENT_END)    // the last transition of a socket, with numbers of the connection
+	KindCgroup     = Kind(bpfobj.ProbeEventKindEVENT_CGROUP) // the path of a cgroup
+	KindSocket     = Kind(bpfobj.ProbeEventKindEVENT_SOCKET) // a socket of a snapshot
+	KindLateReset  = Kind(bpfobj.ProbeEventKindEVENT_RESET)  // a reset that this side has sent after the transition to CLOSE
 )
 
 // Event is one decoded sample. Only the fields of its Kind are valid.

@@ -30,7 +30,7 @@ const (
 	longestReconnect = time.Second
 )
 
-// Config is a receiver, and what sends to it.
+// Config says where an Exporter sends, how it gets there, and what the resource of the records is.
 type Config struct {
 	Address string      // host:port
 	HTTP    bool        // protobuf over HTTP; else gRPC
@@ -39,7 +39,8 @@ type Config struct {
 	// Dial connects to the receiver.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 
-	Version, Host, Arch string // of the resource; empty: not known
+	// The attributes service.version, host.name and host.arch of the resource; empty: not known.
+	Version, Host, Arch string
 }
 
 // Exporter sends records to a receiver. It must be used by one goroutine at a time.
@@ -54,7 +55,8 @@ type Exporter struct {
 const allRejected = -1
 
 // New makes an exporter. It does not connect. The SDK also reads variables of the environment: those for
-// headers (OTEL_EXPORTER_OTLP_HEADERS) and compression are in force, and Config wins for all others.
+// headers (OTEL_EXPORTER_OTLP_HEADERS) and compression are in force, and Config wins for all others. New
+// silences the SDK's error handler in the whole process, because Export returns all errors.
 func New(ctx context.Context, c Config) (*Exporter, error) {
 	e := &Exporter{}
 	var err error
@@ -119,9 +121,10 @@ func (e *Exporter) overHTTP(ctx context.Context, c Config) (sdklog.Exporter, err
 	return otlploghttp.New(ctx, options...)
 }
 
-// Export sends whole lines as one request, and returns when the receiver has answered. rejected is how many of
-// them it refuses for good, or are no records. After an error the receiver may have taken them all the
-// same.
+// Export sends whole lines as one request, and returns when the receiver has answered, or after 10 s with an
+// error. rejected is how many lines the receiver refuses for good, together with those that are no
+// records. After an error the caller must send all lines again, although the receiver may have taken
+// them.
 func (e *Exporter) Export(ctx context.Context, lines []byte) (rejected int, err error) {
 	rejected = e.emit(ctx, lines)
 	if len(e.batch.records) == 0 {
@@ -139,7 +142,7 @@ func (e *Exporter) Export(ctx context.Context, lines []byte) (rejected int, err 
 	return rejected, nil
 }
 
-// Close ends the connection.
+// Close ends the connection. It waits for a second at most.
 func (e *Exporter) Close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()

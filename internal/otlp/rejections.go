@@ -16,8 +16,8 @@ import (
 // maxAnswer bounds what is read of an answer, in bytes.
 const maxAnswer = 64 << 10
 
-// note counts what an answer rejects. The SDK would report it as an error with a text, like one after which
-// the records must be sent again.
+// note counts the records that an answer rejects, and removes that from the answer: the SDK would return an
+// error that looks like one after which the records must be sent again.
 func (e *Exporter) note(answer *collogs.ExportLogsServiceResponse) {
 	e.rejected.Store(max(0, answer.GetPartialSuccess().GetRejectedLogRecords()))
 	answer.PartialSuccess = nil

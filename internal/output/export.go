@@ -57,8 +57,8 @@ func (c *exportConn) begin(lines []byte) {
 	}()
 }
 
-// export is write for an exportConn. The lines that a request has must be the first of each call until they
-// are sent.
+// export is write for an exportConn. Until a request is answered, lines must begin with the lines of that
+// request.
 func (o *remote) export(c *exportConn, lines []byte) (whole int, err error) {
 	if o.sent == 0 {
 		if c.answer == nil {

@@ -16,8 +16,8 @@
 //     Small batches are merged while they wait.
 //  3. A Queue is full from its limit on, until at most half of the limit is queued.
 //  4. A full queue first leaves events in the kernel's ring buffer: for at most
-//     250 ms, and only until the ring is crowded. A burst has room in both. It does not if
-//     there are other outputs: they would wait, too.
+//     250 ms, and only until the ring is crowded. A burst has room in both. With several outputs
+//     no events are left there: the other outputs would wait, too.
 //  5. After that the stream is stalled. The loop counts transitions and connections
 //     instead of encoding them, and defers loss and stats records. Alerts may exceed the
 //     limit by a reserve of 4 MiB; beyond the reserve ([Stream.HasRoom]) they are
@@ -89,16 +89,16 @@ type Output interface {
 	retryable(err error) bool
 }
 
-// FileOptions are how a file is opened.
+// FileOptions are the options of [OpenFile].
 type FileOptions struct {
 	// Follow permits a symbolic link as the last part of the path, a file of another user, and one
 	// with several names, which are refused otherwise ([safeopen.ErrRefused]).
 	Follow bool
-	// Mode is that of a file which is made, less the umask; 0: 0600.
+	// Mode has the permissions of a file that OpenFile creates, less the umask; 0: 0600.
 	Mode os.FileMode
 }
 
-// Open is OpenFile with the mode 0600.
+// Open is [OpenFile] with the mode 0600.
 func Open(ctx context.Context, path string, follow bool) (Output, error) {
 	return OpenFile(ctx, path, FileOptions{Follow: follow})
 }
@@ -128,8 +128,8 @@ func OpenFile(ctx context.Context, path string, options FileOptions) (Output, er
 	return out, nil
 }
 
-// Same reports whether two outputs are one file, pipe or socket. Two of the same device are not:
-// they do no harm.
+// Same reports whether two outputs are one file, pipe or socket, so that their lines would mix. It is
+// false for two outputs to the same device, such as /dev/null, and for outputs of [OpenRemote].
 func Same(a, b Output) bool {
 	first, ok := a.(interface{ identity() fileID })
 	if !ok {

@@ -35,7 +35,8 @@ func (c *patientConn) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// flush writes what waits, for up to limit, which also is that of later writes. It fails with [os.ErrDeadlineExceeded] if some still waits.
+// flush writes what waits, for up to limit, which is also the limit of later writes. It fails with
+// [os.ErrDeadlineExceeded] if some still waits.
 func (c *patientConn) flush(limit time.Duration) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

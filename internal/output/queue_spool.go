@@ -1,9 +1,9 @@
 package output
 
 const (
-	// alertShare is the part of a spool, as a divisor, that only records get which must not be lost: 5 %.
+	// alertShare is a divisor: 1/alertShare of a spool, 5 %, is reserved for records that must not be lost.
 	alertShare = 20
-	// spoolEnd is what of a spool is left for the records that stand at the end of a stream, in bytes.
+	// spoolEnd is the number of bytes of a spool that stay free for the records at the end of a stream.
 	spoolEnd = 64 << 10
 )
 
@@ -16,8 +16,8 @@ type spooler interface {
 	onDisk() int64
 }
 
-// spoolFull reports whether what is queued and in the spool leaves only the part for records that must not be
-// lost. It does so until as much again is free.
+// spoolFull reports whether the queue and the spool together have left only the part for records that must
+// not be lost. Once true, it stays true until twice that part is free.
 func (q *Queue) spoolFull() bool {
 	used, size := q.spooler.spooled()
 	most := size - size/alertShare
@@ -29,7 +29,7 @@ func (q *Queue) spoolFull() bool {
 	return full
 }
 
-// spoolRoom is what Put may still take in all, if so many bytes wait in the queue.
+// spoolRoom is how many bytes Put may still take before the spool is full, if waiting bytes are in the queue.
 func (q *Queue) spoolRoom(waiting int) int {
 	used, size := q.spooler.spooled()
 	return int(max(0, size-spoolEnd-used-int64(waiting)))

@@ -20,15 +20,16 @@ const (
 	slowPause = 20 * time.Millisecond
 )
 
-// Remote is a socket of another process to which an output connects.
+// Remote is where an output connects to: a socket of another process, or what Export sends to.
 type Remote struct {
-	Network string      // tcp, unix or unixgram
-	Address string      // host:port or a path
+	Network string      // "tcp", "unix" or "unixgram"
+	Address string      // HOST:PORT or a path
 	TLS     *tls.Config // nil: no TLS
 	Own     *OwnSockets // gets the cookie of each TCP socket before it connects; nil: no cookies are kept
 	Spool   *Spool      // nil: lines wait in memory only
-	// Encode appends what a datagram has in place of a line; nil: the line itself. What is too large for a
-	// datagram is passed as a memfd, as journald takes it. A line that Encode refuses is left out.
+	// Encode appends the content of the datagram for a line, with Network unixgram; nil: the line itself. What
+	// is too large for a datagram is passed as a memfd, as journald takes it. A line that Encode refuses is
+	// left out, with a message.
 	Encode func(dst, line []byte) ([]byte, error)
 	// Export sends the lines, in place of Network and TLS; Address is for messages. nil: a socket gets them.
 	Export Exporter
@@ -82,7 +83,8 @@ type remote struct {
 }
 
 // OpenRemote makes an output to r. It does not connect yet: an absent reader is not an error. It fails if
-// the spool cannot be opened, see [Spool].
+// the spool cannot be opened, see [Spool]; ctx ends the wait for that, and nothing else. The caller must
+// Close the output.
 func OpenRemote(ctx context.Context, r Remote) (Output, error) {
 	o := &remote{Remote: r, wake: func() {}}
 	if r.Spool != nil {

@@ -33,8 +33,8 @@ type dialed struct {
 	err  error
 }
 
-// Dial connects to a socket. Own gets its cookie before that: the events of the connection come later. A
-// connection whose peer is gone ends after userTimeout.
+// Dial connects to address, for up to 10 s. Own gets the cookie of a TCP socket before it connects, so before
+// the first event of the connection. A TCP connection whose peer is gone fails after 2 minutes.
 func (r *Remote) Dial(ctx context.Context, network, address string) (net.Conn, error) {
 	dialer := net.Dialer{Timeout: dialLimit, Control: func(network, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) {

@@ -14,15 +14,15 @@ import (
 // rotationRetry is the time after a rotation that failed.
 const rotationRetry = time.Minute
 
-// Rotation is when a file is renamed and a new one begun, and what becomes of the old ones. With the
-// zero value no file is renamed.
+// Rotation decides when a file is renamed and a new one begins, and what becomes of the old ones.
+// With a Size and an Age of 0 no file is renamed.
 type Rotation struct {
-	Size     int64         // bytes; 0: any
-	Age      time.Duration // since the file was opened, checked at each write; 0: any
-	Keep     int           // old files; the oldest are removed
-	Compress bool          // old files, with gzip
-	Header   []byte        // begins each new file; it is not part of the lines
-	Notify   func(message string)
+	Size     int64                // a line that makes the file larger, in bytes, begins a new one; 0: no limit
+	Age      time.Duration        // since the file was opened, checked at each write; 0: no limit
+	Keep     int                  // how many old files stay; the oldest are removed
+	Compress bool                 // compress old files with gzip
+	Header   []byte               // begins each new file; it is not part of the lines
+	Notify   func(message string) // gets a message about each failure; it must not wait
 }
 
 // rotatingFile is a regular file with a Rotation. It renames, makes and removes files through a

@@ -2,7 +2,7 @@ package output
 
 import "golang.org/x/sys/unix"
 
-// socket is a connected socket that tcpshift got as standard output.
+// socket is a connected socket that tcpshift has inherited, as standard output for example.
 type socket struct{ descriptor }
 
 // ReaderGone reports whether the peer has closed the connection.

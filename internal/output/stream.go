@@ -21,7 +21,7 @@ type Sink interface {
 	Put(lines []byte) (empty []byte, err error)
 	// Full reports whether only records that must not be lost may be put.
 	Full() bool
-	// Room is the number of bytes that may still be put, by those records, too.
+	// Room is the number of bytes that may still be put, even of records that must not be lost.
 	Room() int
 	// Drain waits until all lines are written, or the sink is abandoned. Only the stop
 	// record may follow.
@@ -34,9 +34,9 @@ type Sink interface {
 	ReaderGone() bool
 }
 
-// beginner is a Sink that begins new files or connections.
+// beginner is a Sink or an Output that begins new files or connections.
 type beginner interface {
-	// Begun is how many files and connections were begun after the first.
+	// Begun is how many files or connections it has begun after the first.
 	Begun() uint64
 }
 
@@ -46,9 +46,9 @@ type Ring interface {
 	Crowded() bool
 }
 
-// Stream is what the loop writes one output through. It gathers lines into batches, and
-// decides which records are written while the reader stalls (see the package comment).
-// It must be used by one goroutine.
+// Stream is one output as the loop sees it. The loop appends lines to a batch and flushes it; Stream
+// decides which records are written while the reader stalls (see the package comment). It must be
+// used by one goroutine.
 type Stream struct {
 	// Lines is the batch that is being gathered. Append whole lines, then call
 	// FlushBatch or Flush.
@@ -156,7 +156,8 @@ func (s *Stream) Rejected() uint64 {
 	return 0
 }
 
-// Begun is how often the output has begun a new file, or a new connection, since the start.
+// Begun is how many files or connections the output has begun after the first: 0 while it writes to the
+// first.
 func (s *Stream) Begun() uint64 {
 	if b, ok := s.sink.(beginner); ok {
 		return b.Begun()

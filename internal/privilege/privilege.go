@@ -1,5 +1,6 @@
 // Package privilege explains why the kernel refuses an operation to this process, and what
-// its operator can do. It reads /proc/self only, and must not change privileges.
+// its operator can do. It reads /proc/self and the kernel's lockdown level, and must not change
+// privileges.
 package privilege
 
 import (
@@ -17,7 +18,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
-// Capability is the number of a capability, such as unix.CAP_BPF.
+// Capability is the number of a capability, as in capabilities(7), such as unix.CAP_BPF.
 type Capability int
 
 var names = map[Capability]string{

@@ -51,7 +51,8 @@ func redact(args []string) string {
 	return strings.Join(shown, " ")
 }
 
-// redactArgument replaces the secrets in an argument. before is the one before it, if that may be an option.
+// redactArgument replaces the secrets in an argument. before is the argument before it, if that may be
+// an option, else empty.
 func redactArgument(arg, before, program string) string {
 	switch {
 	case arg != "" && secretOption.MatchString(before):
@@ -70,7 +71,7 @@ func redactArgument(arg, before, program string) string {
 	return secretValue.ReplaceAllString(arg, "${1}"+redacted)
 }
 
-// takesPassword reports whether the option -p of a program has a password without a space behind it.
+// takesPassword reports whether a password may follow the option -p of a program directly, as in -pSECRET.
 func takesPassword(program string) bool {
 	return program == "sshpass" || strings.HasPrefix(program, "mysql") || strings.HasPrefix(program, "mariadb")
 }

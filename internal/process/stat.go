@@ -13,13 +13,13 @@ type Stat struct {
 	State   byte // such as Z
 	Parent  uint32
 	Threads int
-	Started time.Duration // CLOCK_BOOTTIME of the host, cut to the Tick below
+	Started time.Duration // CLOCK_BOOTTIME of the host, rounded down to a Tick
 }
 
 // Tick is the precision of [Stat.Started]: USER_HZ is 100 on all that Go runs on.
 const Tick = 10 * time.Millisecond
 
-// ParseStat reports false for a text that is not whole.
+// ParseStat parses the text of /proc/PID/stat. It reports false if fields are missing or are not numbers.
 func ParseStat(text []byte) (s Stat, ok bool) {
 	const (
 		first                             = 3 // the field behind the name; the name may have spaces in it

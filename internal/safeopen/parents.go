@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ReplaceableParent says which directory above the file at path another user can replace, by a
-// link for example, and why; "" if none. Root, this user and the group root are trusted. Whether
+// ReplaceableParent returns which directory above the file at path another user can replace, by a
+// link for example, and why, as a clause for a message; "" if none. Root, this user and the group root are trusted. Whether
 // the last component can be replaced does not matter here: [Append] looks at it each time.
 //
 // A user can replace an entry of a directory that he may write to. If the directory is sticky, he

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// PrivateRoot opens the directory at path, in which nobody else may change files, and makes it with
-// mode 0700 if nothing is there. The error wraps [ErrRefused] if path is a symbolic link, if the
+// PrivateRoot opens a directory in which nobody but this user and root can change files, and makes it
+// with mode 0700 if nothing is at path. The error wraps [ErrRefused] if path is a symbolic link, if the
 // directory belongs to neither this user nor root, or if others may write to it.
 func PrivateRoot(path string) (*os.Root, error) {
 	return privateRoot(path, path, os.Mkdir, os.Lstat, os.OpenRoot)

@@ -1,6 +1,7 @@
 // Package safeopen opens files at paths that others name: the links in /proc/PID/fd and
-// /proc/PID/ns, mount points, and paths on the command line. Every open(2) of this module is
-// here, and the linter keeps it so.
+// /proc/PID/ns, mount points, and paths on the command line. Every path of this module is opened
+// here, and the linter keeps it so. Other packages open only files in a directory that [Root],
+// [PrivateRoot] or [PrivateRootIn] has opened, through its [os.Root].
 //
 // What is at such a path can change at any time. open(2) of a FIFO waits for its writer, a
 // terminal becomes the controlling one, and some devices act when they are opened. So the
@@ -10,8 +11,8 @@
 // is opened, which has no effect, and then refused.
 //
 // The links in /proc/PID/fd and /proc/PID/ns are followed: the kernel makes them, and they
-// lead to the file itself. Other links are followed only in paths that the operator has given:
-// [NetnsInode], [CgroupID] and [Root] follow all. [ReadFile], [ReadFileUpTo], [DirNames] and
+// lead to the file itself. Other links are followed only in paths that the operator has given or
+// that are fixed: [NetnsInode], [CgroupID] and [Root] follow all. [ReadFile], [ReadFileUpTo], [DirNames] and
 // [Append] follow those in the directories of their path, but not one that is the last component,
 // except by Append with follow. [PrivateRoot] and [OwnFile] refuse what another user may have put there
 // or can change.

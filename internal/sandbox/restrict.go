@@ -78,10 +78,11 @@ func landlockError(err error) error {
 	return fmt.Errorf("this kernel does not permit it: %w", err)
 }
 
-// restrictFiles permits to open files for writing only in the directories of outputs and below, and
-// no file for reading, except those that the lookup of an output's host needs. Connecting to other
-// TCP ports is refused since Linux 6.7, and signals to other processes and abstract sockets of
-// others since 6.12. Descriptors that are open stay as they are.
+// restrictFiles permits to open files for writing only in the directories of outputs and spools and
+// below. It permits to open files for reading only in the directories of spools and rotated
+// outputs, and those that the lookup of an output's host needs. Connecting to other TCP ports is
+// refused since Linux 6.7, and signals to other processes and abstract sockets of others since 6.12.
+// Descriptors that are open stay as they are.
 func restrictFiles(f Features) error {
 	if _, err := llsyscall.LandlockGetABIVersion(); err != nil {
 		return landlockError(err)

@@ -30,7 +30,7 @@ func ParseErrno(word string) (tcp.Errno, error) {
 	return 0, fmt.Errorf("%q is not an error: use one as in the records, such as ECONNREFUSED or ETIMEDOUT", word)
 }
 
-// ParseName parses the name or the id of a container or a pod.
+// ParseName returns the name or the id of a container or a pod as it is. It refuses only an empty one.
 func ParseName(word string) (string, error) {
 	if word == "" {
 		return "", errors.New("the name is empty: use a name or an id as in the records")

@@ -13,9 +13,9 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Selection is what an output writes of the types of records that it has. Each field that is not
-// empty must match. What is not known matches no value. Records of the types that a field is not
-// about pass it.
+// Selection decides which records an output writes, of the types that it has. Each field that is not
+// empty must match; a record whose value is not known does not match. A field lets records of other
+// types pass.
 type Selection struct {
 	ClosedBy    []tcp.ClosedBy // of connections
 	MinDuration time.Duration  // of connections; 0: any
@@ -74,8 +74,8 @@ func (s *Selection) matchesNames(c *tcp.Cgroup) bool {
 	return c != nil && matchesContainer(s.Containers, c) && matchesPod(s.Pods, c)
 }
 
-// MinContainerID is the least number of digits of a container's id that select it: as many as
-// engines show.
+// MinContainerID is the least number of digits of a container's id that select the container: as
+// many as engines show.
 const MinContainerID = 12
 
 // matchesContainer reports whether a word is the container's name, or begins its id with

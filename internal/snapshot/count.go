@@ -72,9 +72,9 @@ func compareGroups(a, b *tcp.SocketGroup) int {
 		cmp.Compare(a.Container, b.Container))
 }
 
-// Count writes how many of the sockets that Take would list have the same values of these keys, one
-// line for each combination of values. After a failure it writes the counts of the sockets that it has seen,
-// nothing if there are none, and returns the error.
+// Count groups the sockets that Take would list by their values of the keys in by, and writes the number of
+// sockets in each group, one line a group. After a failure it writes the counts of the sockets that it has
+// seen, nothing if there are none, and returns the error.
 func Count(namespaces []netns.Namespace, f *filter.Filter, by []tcp.SocketKey, enc CountEncoder, out Writer) error {
 	c := newCounter(by)
 	s := &snapshot{now: time.Now(), cgroups: cgroup.NewCache(cgroup.DefaultLimit), counter: c}

@@ -34,8 +34,8 @@ type Writer interface {
 const batchSize = 64 << 10
 
 // Take writes one line for every TCP socket of the namespaces that passes f, including TIME_WAITs
-// and pending requests; f.NewStates are states of sockets. After a failure it writes the sockets
-// listed so far, nothing if there are none, and returns the error.
+// and pending requests. f.NewStates selects sockets by the state that they are in. After a failure
+// Take writes the sockets listed so far, nothing if there are none, and returns the error.
 func Take(namespaces []netns.Namespace, f *filter.Filter, enc Encoder, out Writer) error {
 	s := &snapshot{
 		enc: enc, out: out, now: time.Now(),

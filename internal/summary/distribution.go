@@ -11,19 +11,19 @@ const (
 	// accuracy is the relative error of a quantile. A sketch takes at most 18 KiB then: 2,219 counters
 	// for all durations that there are.
 	accuracy = 0.01
-	// few values are kept as they are: most rows have few connections.
-	few = 8
+	// maxExact values are kept as they are: most rows have few connections.
+	maxExact = 8
 )
 
 // distribution has the values that make a [Quantiles].
 type distribution struct {
-	values []time.Duration    // until there are more than few
+	values []time.Duration    // until there are more than maxExact
 	sketch *ddsketch.DDSketch // nil: values has all
 }
 
 func (d *distribution) add(v time.Duration) {
 	if d.sketch == nil {
-		if len(d.values) < few {
+		if len(d.values) < maxExact {
 			d.values = append(d.values, v)
 			return
 		}

@@ -13,7 +13,7 @@ var Failures = [...]tcp.ClosedBy{
 	tcp.ClosedByNoPort, tcp.ClosedByAddressInUse,
 }
 
-// Row sums up the connections of one owner with one peer that have ended in one window.
+// Row sums up the connections of one owner, in one role and with one peer, that have ended in one window.
 type Row struct {
 	Start, End time.Time // of the window; End does not belong to it
 	Role       tcp.Role
@@ -31,7 +31,8 @@ type Row struct {
 	Port uint16     // the peer's; the local one of servers and listeners; 0: not known
 
 	Totals
-	Duration, RTT Quantiles
+	Duration Quantiles // from the opening of a connection to its end
+	RTT      Quantiles // the kernel's smoothed round-trip time at the end
 }
 
 // Totals are sums over connections.

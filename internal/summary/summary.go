@@ -191,7 +191,7 @@ func (s *Summary) nextStart(w *window, now time.Time) time.Time {
 	return w.end
 }
 
-// Finish returns the rows of all windows that are open. The last one ends now.
+// Finish returns the rows of all windows that are open. The last one ends now, and a new one begins.
 func (s *Summary) Finish(now time.Time) (rows []Row) {
 	now = now.Round(0)
 	for _, w := range s.windows {

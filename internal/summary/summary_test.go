@@ -168,7 +168,7 @@ func heap() uint64 {
 
 // A quantile differs by 1 % from the true one at most, with few values and with many, and after a merge.
 func TestDistribution_Accuracy(t *testing.T) {
-	for _, count := range []int{1, few, few + 1, 10_000} {
+	for _, count := range []int{1, maxExact, maxExact + 1, 10_000} {
 		var one, two, merged distribution
 		for i := range count {
 			d := &one

@@ -12,7 +12,8 @@ import (
 type Names interface {
 	// Request asks for the names of what runs in a cgroup that has been seen for the first time.
 	Request(cgroupID uint64, info *cgroup.Info)
-	// Answers returns what has been found since the last call.
+	// Answers returns what has been found since the last call. A request for which nothing is found has no
+	// answer.
 	Answers() []workload.Answer
 }
 

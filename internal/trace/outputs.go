@@ -23,7 +23,7 @@ type Output struct {
 	// Encoder is the output's own, or is shared: outputs with equal encoders have equal lines,
 	// which are encoded once.
 	Encoder record.Encoder
-	Only    []string // record types besides start and stop; nil: all
+	Only    []string // record types besides start and stop; nil: all but record.ProcessType
 	// Selection is what the output writes of these types; nil: everything.
 	Selection *selection.Selection
 }

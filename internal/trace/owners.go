@@ -231,7 +231,8 @@ func (w *recordWriter) process(p *tcp.Process) bool {
 	return true
 }
 
-// nameOwner notes that a record of this output names the owner of t, or would.
+// nameOwner notes that a record of this output names the owner of t. With namesAll it notes every owner that
+// the selection lets pass.
 func (w *recordWriter) nameOwner(t *tcp.Transition) {
 	if t.Owner.Source != tcp.PIDUnknown && (!w.namesAll || w.selection == nil || w.selection.Transition(t)) {
 		w.owners.name(w, t.Owner.PID, &t.Owner.Comm, t.Cgroup, t.Monotonic)
