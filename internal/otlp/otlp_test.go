@@ -45,7 +45,7 @@ type receiver struct {
 	mu       sync.Mutex
 	records  []*logs.LogRecord
 	resource map[string]any
-	prefix   string // of the path over HTTP
+	prefix   string                                                                                // of the path over HTTP
 	answer   func(r *collogs.ExportLogsServiceRequest) (*collogs.ExportLogsServiceResponse, error) // nil: all is accepted
 }
 
