@@ -37,6 +37,8 @@ const volatile bool want_ends; /* EVENT_END when a socket enters CLOSE */
 const volatile bool want_state_times;
 const volatile bool want_cgroups; /* cgroup ids, and an EVENT_CGROUP for each new one */
 const volatile bool want_timewait_ends; /* an event at the end of each TIME_WAIT */
+/* The age from which a connection has updates, see update.h. */
+const volatile __u64 update_min_age_ns;
 const volatile bool follow_children; /* pass only the sockets of the tracer's descendants */
 
 /*

@@ -59,10 +59,8 @@ static __always_inline void read_dumped_endpoints(const struct sock_common *skc,
 
 /* The fields that all three kinds of socket have. */
 static __always_inline void fill_common(const struct sock_common *skc, const struct endpoints *ep,
-					struct socket_event *e)
+					struct transition_event *s)
 {
-	struct transition_event *s = &e->socket;
-
 	__builtin_memcpy(s->local_addr, ep->local_addr, sizeof(s->local_addr));
 	__builtin_memcpy(s->peer_addr, ep->peer_addr, sizeof(s->peer_addr));
 	s->local_port = ep->local_port;
@@ -73,7 +71,6 @@ static __always_inline void fill_common(const struct sock_common *skc, const str
 	s->kind = EVENT_SOCKET;
 	s->new_state = skc->skc_state;
 	s->timestamp_ns = bpf_ktime_get_boot_ns();
-	e->keepalive_intvl_jiffies = skc->skc_net.net->ipv4.sysctl_tcp_keepalive_intvl;
 }
 
 /* The owner and its cgroup. Without an owner pid is 0, and the cgroup is the socket's. */
@@ -156,7 +153,8 @@ static __always_inline int on_socket(struct bpf_iter__tcp *ctx)
 	read_dumped_endpoints(skc, &ep);
 	if (!endpoints_match(&ep))
 		return 0;
-	fill_common(skc, &ep, &e);
+	fill_common(skc, &ep, &e.socket);
+	e.keepalive_intvl_jiffies = skc->skc_net.net->ipv4.sysctl_tcp_keepalive_intvl;
 	tp = bpf_skc_to_tcp_sock(skc);
 	if (tp) {
 		fill_full_socket(tp, &e, &match);

@@ -18,6 +18,7 @@ enum event_kind {
 	EVENT_CGROUP,
 	EVENT_SOCKET,
 	EVENT_RESET, /* this side has sent a reset, after the socket's transition to CLOSE */
+	EVENT_UPDATE, /* a connection that lives; see update.h */
 };
 
 /* What an event says besides its fields. "to CLOSE" means: only of such a transition. */
@@ -124,6 +125,15 @@ struct end_event {
 
 _Static_assert(sizeof(struct end_event) == 152, "end_event has a hole or grew");
 
+/* A connection that lives: its state is new_state, old_state is 0; EVENT_UPDATE. */
+struct update_event {
+	struct end_event end; /* what it did until now */
+	__u32 snd_cwnd; /* congestion window, segments */
+	__u32 reserved;
+};
+
+_Static_assert(sizeof(struct update_event) == 160, "update_event has a hole or grew");
+
 /*
  * A reset that this side sent; EVENT_RESET. It belongs to the transition to CLOSE with the same
  * cookie. Without a cookie the addresses, the ports and the namespace show which one that is.
@@ -197,6 +207,7 @@ struct program_counters {
 	__u64 timewait_ends_lost; /* ends of TIME_WAITs, which are in none of the above */
 	__u64 lost_resets; /* resets whose event found the ring full or busy */
 	__u64 state_unavailable; /* no sock_state could be created; also in one of the above */
+	__u64 missed_updates; /* of live connections, for lack of room; in none of the above */
 };
 
 #endif

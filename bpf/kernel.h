@@ -260,6 +260,7 @@ struct tcp_sock {
 	__u32 rcv_nxt;
 	__u32 copied_seq;
 	__u32 srtt_us; /* eight times the smoothed round-trip time */
+	__u32 snd_cwnd; /* congestion window, segments */
 	int linger2;
 	bool is_mptcp;
 	__u8 repair : 1;
@@ -342,6 +343,7 @@ struct task_struct {
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
+	__u64 seq_num; /* counts the objects */
 };
 
 struct bpf_iter__tcp {

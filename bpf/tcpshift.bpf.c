@@ -18,6 +18,7 @@
 #include "reset.h"
 #include "scan.h"
 #include "timewait_end.h"
+#include "update.h"
 
 /*
  * Every transition. The arguments, from include/trace/events/sock.h:
@@ -204,6 +205,15 @@ SEC("iter/tcp") int dump_bound_ports(struct bpf_iter__tcp *ctx)
 	return on_bound_socket(ctx);
 }
 
+/*
+ * The connections of one network namespace that live, that of the thread which opens the iterator:
+ * emits an EVENT_UPDATE for each that matches the filters. Loaded only if asked for.
+ */
+SEC("iter/tcp") int update_sockets(struct bpf_iter__tcp *ctx)
+{
+	return on_live_socket(ctx);
+}
+
 /* bpf2go finds a type only if the object refers to it. */
 #define EXPORT_TYPE(tag, name) const tag name *export_##name __attribute__((unused))
 
@@ -212,6 +222,7 @@ EXPORT_TYPE(struct, end_event);
 EXPORT_TYPE(struct, cgroup_event);
 EXPORT_TYPE(struct, socket_event);
 EXPORT_TYPE(struct, reset_event);
+EXPORT_TYPE(struct, update_event);
 EXPORT_TYPE(enum, event_kind);
 EXPORT_TYPE(enum, event_flag);
 EXPORT_TYPE(enum, socket_role);

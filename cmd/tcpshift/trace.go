@@ -56,6 +56,7 @@ type traceOptions struct {
 	alertsOnly    bool // the command alerts
 	command       tracedCommand
 	summary       time.Duration // the length of a window; 0: no summary
+	updates       time.Duration // the interval of updates; 0: none
 }
 
 func newTrace(s *signals) *cobra.Command {
@@ -91,6 +92,7 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	o.statsInterval = 10 * time.Second
 	flags.Var(single(&o.statsInterval, "D", parseDuration), "stats-interval", "time between two stats records; 0 turns them off")
 	flags.Var(single(&o.summary, "D", parseWindow), "summary", "also write summary records: the connections that ended in each window of this length, by owner, role and peer, such as 1m")
+	addUpdatesFlag(flags, o)
 	addSizeFlags(flags, o)
 	addLabelFlag(flags, &o.formatOptions)
 	addExcludeSelfFlag(flags, o)
@@ -190,6 +192,7 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 		cfg.Monitor = m
 	}
 	defer o.startLookups(&cfg)()
+	defer o.startUpdates(&cfg, p)()
 	defer warnUnfollowed(p)
 	// Loading the programs took ten times the memory that tracing needs.
 	defer time.AfterFunc(releaseAfter, debug.FreeOSMemory).Stop()
@@ -237,12 +240,15 @@ func (o *traceOptions) openProbe() (*probe.Probe, error) {
 	p, err := probe.Open(probe.Options{
 		Filter: o.kernelFilter(), BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wantsEnds(),
 		TimeWaitEnds: o.timeWaitEnd && o.wants("transition"), Without: o.unwanted(), BoundPorts: o.wants("alert"),
+		UpdatesFrom: o.updates,
 	})
 	if err != nil {
 		return nil, err
 	}
-	if err := o.checkSampling(p.Features()); err != nil {
-		return nil, errors.Join(err, p.Close())
+	for _, check := range []func(probe.Features) error{o.checkSampling, o.checkLiveUpdates} {
+		if err := check(p.Features()); err != nil {
+			return nil, errors.Join(err, p.Close())
+		}
 	}
 	return p, nil
 }
@@ -332,6 +338,9 @@ func (o *traceOptions) check() error {
 		return err
 	}
 	if err := o.checkSummary(); err != nil {
+		return err
+	}
+	if err := o.checkUpdates(); err != nil {
 		return err
 	}
 	if o.processArgs && !o.wants(record.ProcessType) {

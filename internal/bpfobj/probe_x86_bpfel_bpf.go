@@ -65,6 +65,7 @@ const (
 	ProbeEventKindEVENT_CGROUP     ProbeEventKind = 3
 	ProbeEventKindEVENT_SOCKET     ProbeEventKind = 4
 	ProbeEventKindEVENT_RESET      ProbeEventKind = 5
+	ProbeEventKindEVENT_UPDATE     ProbeEventKind = 6
 )
 
 type ProbeListenPortResult uint32
@@ -135,6 +136,7 @@ type ProbeProgramCounters struct {
 	TimewaitEndsLost uint64
 	LostResets       uint64
 	StateUnavailable uint64
+	MissedUpdates    uint64
 }
 
 type ProbeProgramRank uint32
@@ -216,6 +218,13 @@ type ProbeTransitionEvent struct {
 	Flags            uint32
 }
 
+type ProbeUpdateEvent struct {
+	_        structs.HostLayout
+	End      ProbeEndEvent
+	SndCwnd  uint32
+	Reserved uint32
+}
+
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
@@ -264,6 +273,7 @@ const (
 	ProbeProgTimerExpiredBackup        = "timer_expired_backup"
 	ProbeProgTimerExpiredPrimary       = "timer_expired_primary"
 	ProbeProgTimerExpiredSecondBackup  = "timer_expired_second_backup"
+	ProbeProgUpdateSockets             = "update_sockets"
 	ProbeVarAcceptHasTwoArgs           = "accept_has_two_args"
 	ProbeVarCgroupV1Subsys             = "cgroup_v1_subsys"
 	ProbeVarChainLength                = "chain_length"
@@ -287,6 +297,7 @@ const (
 	ProbeVarExportSocketEvent          = "export_socket_event"
 	ProbeVarExportSocketRole           = "export_socket_role"
 	ProbeVarExportTransitionEvent      = "export_transition_event"
+	ProbeVarExportUpdateEvent          = "export_update_event"
 	ProbeVarFilterAddrs                = "filter_addrs"
 	ProbeVarFilterCgroup               = "filter_cgroup"
 	ProbeVarFilterComm                 = "filter_comm"
@@ -314,6 +325,7 @@ const (
 	ProbeVarSelfPidnsDev               = "self_pidns_dev"
 	ProbeVarSelfPidnsIno               = "self_pidns_ino"
 	ProbeVarSendResetHasReason         = "send_reset_has_reason"
+	ProbeVarUpdateMinAgeNs             = "update_min_age_ns"
 	ProbeVarWakeupBytes                = "wakeup_bytes"
 	ProbeVarWantCgroups                = "want_cgroups"
 	ProbeVarWantEnds                   = "want_ends"
@@ -389,6 +401,7 @@ type ProbeProgramSpecs struct {
 	TimerExpiredBackup        *ebpf.ProgramSpec `ebpf:"timer_expired_backup"`
 	TimerExpiredPrimary       *ebpf.ProgramSpec `ebpf:"timer_expired_primary"`
 	TimerExpiredSecondBackup  *ebpf.ProgramSpec `ebpf:"timer_expired_second_backup"`
+	UpdateSockets             *ebpf.ProgramSpec `ebpf:"update_sockets"`
 }
 
 // ProbeMapSpecs contains maps before they are loaded into the kernel.
@@ -443,6 +456,7 @@ type ProbeVariableSpecs struct {
 	ExportSocketEvent      *ebpf.VariableSpec `ebpf:"export_socket_event"`
 	ExportSocketRole       *ebpf.VariableSpec `ebpf:"export_socket_role"`
 	ExportTransitionEvent  *ebpf.VariableSpec `ebpf:"export_transition_event"`
+	ExportUpdateEvent      *ebpf.VariableSpec `ebpf:"export_update_event"`
 	FilterAddrs            *ebpf.VariableSpec `ebpf:"filter_addrs"`
 	FilterCgroup           *ebpf.VariableSpec `ebpf:"filter_cgroup"`
 	FilterComm             *ebpf.VariableSpec `ebpf:"filter_comm"`
@@ -470,6 +484,7 @@ type ProbeVariableSpecs struct {
 	SelfPidnsDev           *ebpf.VariableSpec `ebpf:"self_pidns_dev"`
 	SelfPidnsIno           *ebpf.VariableSpec `ebpf:"self_pidns_ino"`
 	SendResetHasReason     *ebpf.VariableSpec `ebpf:"send_reset_has_reason"`
+	UpdateMinAgeNs         *ebpf.VariableSpec `ebpf:"update_min_age_ns"`
 	WakeupBytes            *ebpf.VariableSpec `ebpf:"wakeup_bytes"`
 	WantCgroups            *ebpf.VariableSpec `ebpf:"want_cgroups"`
 	WantEnds               *ebpf.VariableSpec `ebpf:"want_ends"`
@@ -570,6 +585,7 @@ type ProbeVariables struct {
 	ExportSocketEvent      *ebpf.Variable `ebpf:"export_socket_event"`
 	ExportSocketRole       *ebpf.Variable `ebpf:"export_socket_role"`
 	ExportTransitionEvent  *ebpf.Variable `ebpf:"export_transition_event"`
+	ExportUpdateEvent      *ebpf.Variable `ebpf:"export_update_event"`
 	FilterAddrs            *ebpf.Variable `ebpf:"filter_addrs"`
 	FilterCgroup           *ebpf.Variable `ebpf:"filter_cgroup"`
 	FilterComm             *ebpf.Variable `ebpf:"filter_comm"`
@@ -597,6 +613,7 @@ type ProbeVariables struct {
 	SelfPidnsDev           *ebpf.Variable `ebpf:"self_pidns_dev"`
 	SelfPidnsIno           *ebpf.Variable `ebpf:"self_pidns_ino"`
 	SendResetHasReason     *ebpf.Variable `ebpf:"send_reset_has_reason"`
+	UpdateMinAgeNs         *ebpf.Variable `ebpf:"update_min_age_ns"`
 	WakeupBytes            *ebpf.Variable `ebpf:"wakeup_bytes"`
 	WantCgroups            *ebpf.Variable `ebpf:"want_cgroups"`
 	WantEnds               *ebpf.Variable `ebpf:"want_ends"`
@@ -634,6 +651,7 @@ type ProbePrograms struct {
 	TimerExpiredBackup        *ebpf.Program `ebpf:"timer_expired_backup"`
 	TimerExpiredPrimary       *ebpf.Program `ebpf:"timer_expired_primary"`
 	TimerExpiredSecondBackup  *ebpf.Program `ebpf:"timer_expired_second_backup"`
+	UpdateSockets             *ebpf.Program `ebpf:"update_sockets"`
 }
 
 func (p *ProbePrograms) Close() error {
@@ -663,6 +681,7 @@ func (p *ProbePrograms) Close() error {
 		p.TimerExpiredBackup,
 		p.TimerExpiredPrimary,
 		p.TimerExpiredSecondBackup,
+		p.UpdateSockets,
 	)
 }
 

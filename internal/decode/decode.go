@@ -23,13 +23,14 @@ const (
 	KindCgroup     = Kind(bpfobj.ProbeEventKindEVENT_CGROUP) // the path of a cgroup
 	KindSocket     = Kind(bpfobj.ProbeEventKindEVENT_SOCKET) // a socket of a snapshot
 	KindLateReset  = Kind(bpfobj.ProbeEventKindEVENT_RESET)  // a reset that this side has sent after the transition to CLOSE
+	KindUpdate     = Kind(bpfobj.ProbeEventKindEVENT_UPDATE) // the numbers of a connection that lives: New is its state, Old is 0
 )
 
 // Event is one decoded sample. Only the fields of its Kind are valid.
 type Event struct {
 	Kind       Kind
-	Transition tcp.Transition // of KindTransition, KindEnd and KindSocket; its Time is not set
-	Connection tcp.Connection // of KindEnd; its Opened is not set
+	Transition tcp.Transition // of KindTransition, KindEnd, KindUpdate and KindSocket; its Time is not set
+	Connection tcp.Connection // of KindEnd and KindUpdate; its Opened is not set
 
 	CgroupID   uint64 // of KindCgroup
 	CgroupPath string // of KindCgroup; "" if the path is too long for an event
@@ -51,6 +52,7 @@ type (
 	wireCgroup     = bpfobj.ProbeCgroupEvent
 	wireSocket     = bpfobj.ProbeSocketEvent
 	wireReset      = bpfobj.ProbeResetEvent
+	wireUpdate     = bpfobj.ProbeUpdateEvent
 )
 
 // Sample decodes one sample into e. It returns an error and leaves e unchanged if no kind
@@ -81,10 +83,12 @@ func Sample(sample []byte, e *Event) error {
 		return decodeCgroup(w, e)
 	case unsafe.Sizeof(wireReset{}):
 		return decodeReset(view[wireReset](sample), e)
+	case unsafe.Sizeof(wireUpdate{}):
+		return decodeUpdate(view[wireUpdate](sample), e)
 	}
-	return fmt.Errorf("decode: sample of %d bytes, want %d, %d, %d, %d or %d: programs and decoder are of different builds",
+	return fmt.Errorf("decode: sample of %d bytes, want %d, %d, %d, %d, %d or %d: programs and decoder are of different builds",
 		len(sample), unsafe.Sizeof(wireTransition{}), unsafe.Sizeof(wireEnd{}),
-		unsafe.Sizeof(wireSocket{}), unsafe.Sizeof(wireCgroup{}), unsafe.Sizeof(wireReset{}))
+		unsafe.Sizeof(wireSocket{}), unsafe.Sizeof(wireCgroup{}), unsafe.Sizeof(wireReset{}), unsafe.Sizeof(wireUpdate{}))
 }
 
 // view returns the sample as a T: in place if it is aligned, as all samples in a ring
@@ -199,7 +203,12 @@ func address(family uint8, raw *[16]byte) netip.Addr {
 }
 
 func decodeConnection(w *wireEnd, e *Event) {
-	c := &e.Connection
+	decodeMeasures(w, &e.Connection)
+	e.Connection.ClosedBy = tcp.ClosedByOf(&e.Transition)
+}
+
+// decodeMeasures decodes what ends and updates have in common.
+func decodeMeasures(w *wireEnd, c *tcp.Connection) {
 	*c = tcp.Connection{}
 	c.OpenedAt = time.Duration(w.OpenedNs)
 	c.EstablishedFor = time.Duration(w.InEstablishedNs)
@@ -207,7 +216,16 @@ func decodeConnection(w *wireEnd, e *Event) {
 	c.Received = w.ReceivedBytes
 	c.Retransmits = w.Retransmits
 	c.RTT = time.Duration(w.RttUs) * time.Microsecond
-	c.ClosedBy = tcp.ClosedByOf(&e.Transition)
+}
+
+func decodeUpdate(w *wireUpdate, e *Event) error {
+	if err := decodeTransition(&w.End.Transition, KindUpdate, e); err != nil {
+		return err
+	}
+	c := &e.Connection
+	decodeMeasures(&w.End, c)
+	c.Phase, c.Cwnd = tcp.PhaseUpdate, w.SndCwnd
+	return nil
 }
 
 func decodeReset(w *wireReset, e *Event) error {

@@ -196,6 +196,7 @@ func oneOfEachKind() map[string][]byte {
 	return map[string][]byte{
 		"transition": typical().bytes(),
 		"end":        wireEndOf{typical(), 1, 2, 3, 4, 5, 6}.bytes(),
+		"update":     wireUpdateOf{wireEndOf{typical(), 1, 2, 3, 4, 5, 6}, 7}.bytes(),
 		"socket":     wireSocketOf{typical(), 7, 8}.bytes(),
 		"cgroup":     wirePath{9, 2, 0, []string{"ssh.service", "system.slice"}, 1}.bytes(),
 		"reset":      wireResetOf{7, v4Local, v4Peer, 1, 80, 50000, 4, 9}.bytes(),
@@ -212,10 +213,10 @@ func TestSample_WrongLength(t *testing.T) {
 			}
 			sample := make([]byte, length)
 			copy(sample, valid)
-			checkRefused(t, name, sample, fmt.Sprintf("sample of %d bytes, want 112, 152, 128, 3088 or 64", length))
+			checkRefused(t, name, sample, fmt.Sprintf("sample of %d bytes, want 112, 152, 128, 3088, 64 or 160", length))
 		}
 	}
-	checkRefused(t, "nothing", nil, "sample of 0 bytes, want 112, 152, 128, 3088 or 64")
+	checkRefused(t, "nothing", nil, "sample of 0 bytes, want 112, 152, 128, 3088, 64 or 160")
 }
 
 // A sample whose kind does not match its length is an error.

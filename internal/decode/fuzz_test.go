@@ -27,6 +27,7 @@ func FuzzSample(f *testing.F) {
 		pidSource: 255, flags: 1<<32 - 1,
 	}.as(kindEnd))
 	f.Add(wireEndOf{typical(), 1, 2, 3, 4, 5, 6}.bytes())
+	f.Add(wireUpdateOf{wireEndOf{typical(), 1, 2, 3, 4, 5, 6}, 7}.bytes())
 	f.Add(wireSocketOf{wireEvent{family: 4, new: 6, substate: 5}, 1<<64 - 1, 75000}.bytes())
 	f.Add(wirePath{7, 2, 0, []string{"ssh.service", "system.slice"}, 0}.bytes())
 	f.Add(wirePath{7, 13, 1, nil, 0}.bytes())

@@ -18,6 +18,7 @@ const (
 	socketSize     = 128
 	cgroupSize     = 3088
 	resetSize      = 64
+	updateSize     = 160
 
 	offsetKind   = 100
 	offsetFamily = 101
@@ -65,12 +66,13 @@ const (
 	kindCgroup     = 3
 	kindSocket     = 4
 	kindReset      = 5
+	kindUpdate     = 6
 )
 
 // sizes are the lengths of the samples, by kind.
 var sizes = map[uint8]int{
 	kindTransition: transitionSize, kindEnd: endSize, kindCgroup: cgroupSize, kindSocket: socketSize,
-	kindReset: resetSize,
+	kindReset: resetSize, kindUpdate: updateSize,
 }
 
 // kindOffset and familyOffset are the offsets of a sample's kind and family.
@@ -133,8 +135,11 @@ type wireEndOf struct {
 	retransmits, rttMicroseconds        uint32
 }
 
-func (e wireEndOf) bytes() []byte {
-	b := e.as(kindEnd)
+func (e wireEndOf) bytes() []byte { return e.endAs(kindEnd) }
+
+// endAs returns a sample of that kind, which begins as an end_event does.
+func (e wireEndOf) endAs(kind uint8) []byte {
+	b := e.as(kind)
 	order := binary.NativeEndian
 	order.PutUint64(b[112:], e.opened)
 	order.PutUint64(b[120:], e.established)
@@ -142,6 +147,18 @@ func (e wireEndOf) bytes() []byte {
 	order.PutUint64(b[136:], e.received)
 	order.PutUint32(b[144:], e.retransmits)
 	order.PutUint32(b[148:], e.rttMicroseconds)
+	return b
+}
+
+// wireUpdateOf is an update_event: an end_event of a connection that lives.
+type wireUpdateOf struct {
+	wireEndOf
+	cwnd uint32
+}
+
+func (e wireUpdateOf) bytes() []byte {
+	b := e.endAs(kindUpdate)
+	binary.NativeEndian.PutUint32(b[152:], e.cwnd)
 	return b
 }
 
@@ -239,7 +256,7 @@ func meaning(e Event) Event {
 		m.LateReset = e.LateReset
 	case KindSocket:
 		m.Transition, m.JiffiesLeft, m.KeepaliveJiffies = e.Transition, e.JiffiesLeft, e.KeepaliveJiffies
-	case KindEnd:
+	case KindEnd, KindUpdate:
 		m.Transition, m.Connection = e.Transition, e.Connection
 	default:
 		m.Transition = e.Transition
@@ -263,7 +280,7 @@ func independent(b []byte) Event {
 	}
 	e.Transition = independentTransition(b)
 	switch kind {
-	case kindEnd:
+	case kindEnd, kindUpdate:
 		e.Connection = tcp.Connection{
 			OpenedAt:       time.Duration(order.Uint64(b[112:])),
 			EstablishedFor: time.Duration(order.Uint64(b[120:])),
@@ -271,7 +288,11 @@ func independent(b []byte) Event {
 			Received:       order.Uint64(b[136:]),
 			Retransmits:    order.Uint32(b[144:]),
 			RTT:            time.Duration(order.Uint32(b[148:])) * time.Microsecond,
-			ClosedBy:       tcp.ClosedByOf(&e.Transition),
+		}
+		if kind == kindUpdate {
+			e.Connection.Phase, e.Connection.Cwnd = tcp.PhaseUpdate, order.Uint32(b[152:])
+		} else {
+			e.Connection.ClosedBy = tcp.ClosedByOf(&e.Transition)
 		}
 	case kindSocket:
 		e.JiffiesLeft, e.KeepaliveJiffies = int64(order.Uint64(b[112:])), uint64(order.Uint32(b[120:]))

@@ -53,6 +53,7 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 		bpfobj.ProbeVarHasReceiveReset:    features.has(ResetReceived),
 		bpfobj.ProbeVarHasSendReset:       features.has(ResetSent),
 		bpfobj.ProbeVarSendResetHasReason: sendResetHasReason(types),
+		bpfobj.ProbeVarUpdateMinAgeNs:     uint64(opts.UpdatesFrom),
 	}
 	addFilterConstants(constants, &opts.Filter)
 	if err := addSelf(constants, opts); err != nil {
@@ -75,6 +76,9 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	}
 	if opts.BoundPorts && hasFunction(types, "bpf_iter_tcp") { // since 5.9
 		programs = slices.Concat(programs, []string{bpfobj.ProbeProgDumpBoundPorts})
+	}
+	if opts.UpdatesFrom > 0 {
+		programs = slices.Concat(programs, []string{bpfobj.ProbeProgUpdateSockets})
 	}
 	shortenChains(spec, chain)
 	selectPrograms(spec, features, programs)
@@ -117,7 +121,8 @@ func shortenChains(spec *ebpf.CollectionSpec, length uint32) {
 	}
 	for _, name := range []string{bpfobj.ProbeMapCounters, bpfobj.ProbeMapEventCtxScratch} {
 		m := spec.Maps[name]
-		m.MaxEntries = m.MaxEntries / uint32(bpfobj.ProbeProgramRankPROGRAMS) * length
+		perProgram := m.MaxEntries / uint32(bpfobj.ProbeProgramRankPROGRAMS)
+		m.MaxEntries -= perProgram * (uint32(bpfobj.ProbeProgramRankPROGRAMS) - length)
 	}
 }
 
@@ -193,7 +198,7 @@ var (
 	// unattachedPrograms are run by this package: iterators, and listen_port.
 	unattachedPrograms = []string{
 		bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows, bpfobj.ProbeProgListenPort,
-		bpfobj.ProbeProgDumpBoundPorts,
+		bpfobj.ProbeProgDumpBoundPorts, bpfobj.ProbeProgUpdateSockets,
 	}
 	snapshotPrograms = []string{
 		bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows, bpfobj.ProbeProgDumpSockets,
@@ -208,6 +213,7 @@ func selectPrograms(spec *ebpf.CollectionSpec, features Features, programs []str
 		bpfobj.ProbeProgAcceptEntered: AcceptHook,
 		bpfobj.ProbeProgAccepted:      AcceptHook,
 		bpfobj.ProbeProgReadBy:        ReadHook,
+		bpfobj.ProbeProgUpdateSockets: LiveUpdates,
 	}
 	for _, several := range []struct {
 		feature  string

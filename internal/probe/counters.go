@@ -27,6 +27,7 @@ type ProgramCounters struct {
 	TimeWaitUnknown  uint64
 	TimeWaitEndsLost uint64
 	StateUnavailable uint64
+	MissedUpdates    uint64 // of connections that live; only of the primary, see bpf/update.h
 	LostResets       uint64 // of this program; the primary's also have what missedByAll returns
 }
 
@@ -59,6 +60,7 @@ func (c *Counters) Sum() ProgramCounters {
 		sum.TimeWaitUnknown += p.TimeWaitUnknown
 		sum.TimeWaitEndsLost += p.TimeWaitEndsLost
 		sum.StateUnavailable += p.StateUnavailable
+		sum.MissedUpdates += p.MissedUpdates
 		sum.LostResets += p.LostResets
 	}
 	return sum
@@ -142,6 +144,7 @@ func (p *Probe) readProgram(rank int, program *ebpf.Program, c *ProgramCounters)
 		c.TimeWaitUnknown += cpu.TimewaitUnknown
 		c.TimeWaitEndsLost += cpu.TimewaitEndsLost
 		c.StateUnavailable += cpu.StateUnavailable
+		c.MissedUpdates += cpu.MissedUpdates
 		c.LostResets += cpu.LostResets
 	}
 	return nil

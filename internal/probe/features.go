@@ -1,6 +1,7 @@
 package probe
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -21,6 +22,7 @@ const (
 	TimeWaitEnds  = "time_wait_ends" // finds when and how a TIME_WAIT ends
 	ResetReceived = "reset_received" // finds that a reset has arrived
 	ResetSent     = "reset_sent"     // finds that this side has sent a reset, and why
+	LiveUpdates   = "live_updates"   // reports connections while they live
 )
 
 // Feature is an optional kernel feature. Tracing works without it, but records less.
@@ -68,7 +70,7 @@ func (f Features) lose(name string, err error) {
 const rcvSpaceAdjust = "tcp_rcv_space_adjust"
 
 // DetectFeatures tries each feature with a program of a few instructions. The features that need socket
-// storage (SocketScan, AcceptHook, ReadHook) are not tried without it; they have its error.
+// storage (SocketScan, AcceptHook, ReadHook, LiveUpdates) are not tried without it; they have its error.
 func DetectFeatures() Features {
 	return detectFeatures(btf.NewCache())
 }
@@ -88,10 +90,15 @@ func detectFeatures(types *btf.Cache) Features {
 	if read == nil {
 		read = tryTracepoint(types, rcvSpaceAdjust)
 	}
+	cookie := trySocketCookie(types)
+	updates := cmp.Or(storage, cookie)
+	if updates == nil {
+		updates = tryUpdates(types)
+	}
 	return Features{
 		{SocketStorage, storage,
 			"owners, roles and durations are known only where a single transition shows them", "use Linux 5.15 or later"},
-		{SocketCookie, trySocketCookie(types), "records have no conn", "use Linux 5.15 or later"},
+		{SocketCookie, cookie, "records have no conn", "use Linux 5.15 or later"},
 		{SocketScan, scan, "owners of sockets older than the tracer are known only once they operate on them",
 			"use Linux 5.15 or later"},
 		{AcceptHook, accept,
@@ -106,6 +113,7 @@ func detectFeatures(types *btf.Cache) Features {
 		{ResetSent, tryTracepoint(types, sendReset),
 			"records have no reset_reason, and closed_by reset_sent goes by the socket's state and error",
 			"use a kernel with the tracepoint tcp_send_reset"},
+		{LiveUpdates, updates, "--updates ends with status 3", "use Linux 5.15 or later"},
 	}
 }
 

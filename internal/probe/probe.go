@@ -34,7 +34,10 @@ type Options struct {
 	// expires and every object that the kernel frees.
 	TimeWaitEnds bool
 	BoundPorts   bool // [Probe.BoundPorts] will be called
-	ExcludeSelf  bool // do not emit transitions of sockets that this process owns
+	// UpdatesFrom is the age from which connections have updates, which [Probe.OpenUpdates] emits; 0: it will not
+	// be called.
+	UpdatesFrom time.Duration
+	ExcludeSelf bool // do not emit transitions of sockets that this process owns
 	// MayBePreempted, if not nil, decides instead of the kernel's version whether a task
 	// may be preempted in a program, for tests. A wrong false gives duplicates.
 	MayBePreempted *bool
@@ -60,7 +63,7 @@ func NewKernel() *Kernel {
 func (k *Kernel) Features() Features { return slices.Clone(k.features()) }
 
 // Probe is the attached programs and their ring buffers. It must not be used by several
-// goroutines, except for CloseLinks, Wake and BoundPorts.
+// goroutines, except for CloseLinks, Wake, BoundPorts and OpenUpdates.
 type Probe struct {
 	features   Features
 	collection *ebpf.Collection
@@ -68,8 +71,9 @@ type Probe struct {
 	links      []attachment // in the order of attachment; with linksMu
 	reader     *ring.Reader
 	rings      rings
-	portWaits  waitBudget // of ListenPort
-	boundPorts boundPorts
+	portWaits  waitBudget                    // of ListenPort
+	boundPorts sharedIterator                // of BoundPorts
+	updates    sharedIterator                // of OpenUpdates
 	perCPU     []bpfobj.ProbeProgramCounters // of Entered, to be used again
 
 	resetReasons map[tcp.ResetCode]string
@@ -134,6 +138,9 @@ func (p *Probe) open(opts Options, kernel *Kernel) error {
 	p.findOwners()
 	// Without it detection does not know older bound ports; that is no reason not to trace.
 	_ = p.boundPorts.attach(p.collection.Programs[bpfobj.ProbeProgDumpBoundPorts])
+	if err := p.updates.attach(p.collection.Programs[bpfobj.ProbeProgUpdateSockets]); err != nil {
+		return fmt.Errorf("attach the iterator over live connections: %w", err)
+	}
 	return nil
 }
 
@@ -263,7 +270,7 @@ func (p *Probe) Close() error {
 	if p.reader != nil {
 		errs = append(errs, p.reader.Close())
 	}
-	errs = append(errs, p.boundPorts.close(), p.rings.close())
+	errs = append(errs, p.boundPorts.close(), p.updates.close(), p.rings.close())
 	if p.collection != nil {
 		p.collection.Close()
 	}

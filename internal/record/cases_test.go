@@ -291,8 +291,42 @@ func connectionCases() []goldenCase {
 			c.ClosedBy, t.Error, t.Cgroup = by, 0, nil
 		}))
 	}
+	cases = append(cases, updateCases(edit)...)
 	cases = append(cases, inSample(edit("one of a sample", func(t *tcp.Transition, _ *tcp.Connection) { t.Cgroup = nil })))
 	return cases
+}
+
+// updateCases are the records of a trace with updates. edit changes the end of a connection.
+func updateCases(edit func(string, func(*tcp.Transition, *tcp.Connection)) goldenCase) []goldenCase {
+	live := func(state tcp.State) func(*tcp.Transition, *tcp.Connection) {
+		return func(t *tcp.Transition, c *tcp.Connection) {
+			t.Old, t.New, t.Error = 0, state, 0
+			c.Phase, c.ClosedBy, c.Cwnd = tcp.PhaseUpdate, "", 10
+		}
+	}
+	cases := []goldenCase{
+		edit("an end, with updates before", func(_ *tcp.Transition, c *tcp.Connection) { c.Phase = tcp.PhaseEnd }),
+		edit("an update", live(tcp.Established)),
+		edit("an update of one begun before the tracer, without a role", func(t *tcp.Transition, c *tcp.Connection) {
+			live(tcp.CloseWait)(t, c)
+			c.OpenedAt, t.Role, t.Cgroup = 0, tcp.RoleUnknown, nil
+		}),
+		edit("an update of a server, IPv6", func(t *tcp.Transition, c *tcp.Connection) {
+			*t = fullV6()
+			live(tcp.FinWait2)(t, c)
+			t.Role, t.Cgroup = tcp.RoleServer, nil
+		}),
+		edit("an update in a handshake, with an error", func(t *tcp.Transition, c *tcp.Connection) {
+			live(tcp.SynSent)(t, c)
+			t.Error, c.EstablishedFor, c.Sent, c.Received, c.RTT = 113, 0, 0, 0, 0
+		}),
+		edit("the largest numbers of an update", func(t *tcp.Transition, c *tcp.Connection) {
+			*t, *c = largest(), largestConnection()
+			live(255)(t, c)
+			t.Role, c.Cwnd = tcp.RoleServer, 1<<32-1
+		}),
+	}
+	return append(cases, inSample(edit("an update of one of a sample", live(tcp.LastAck))))
 }
 
 func largestConnection() tcp.Connection {
@@ -383,12 +417,13 @@ func startCases() []goldenCase {
 var someCounts = Counts{
 	Fired: 1020, Entered: 1015, Missed: 5, OtherProtocol: 20, Filtered: 300, LostRingFull: 30, LostRingBusy: 2, LostReentry: 1, Deferred: 4,
 	LostQueueFull: 9, Read: 663, Dropped: 67, Written: 587, WrittenBytes: 180000, Connections: 59, LostConnections: 10,
-	TimeWaitUnknown: 6, LostResets: 12, CgroupUnknown: 16, TimeWaitEnds: 7, TimeWaitEndsLostQueueFull: 11, TimeWaitEndsLostKernel: 8, LostAlerts: 14, AlertsSuppressed: 13, DetectionLeftOut: 15, StateUnavailable: 17, DroppedConnections: 20, HasSelection: true, Spooled: 18, HasSpool: true, LostSummaries: 19, SeededAfter: 1500 * time.Microsecond,
+	TimeWaitUnknown: 6, LostResets: 12, CgroupUnknown: 16, TimeWaitEnds: 7, TimeWaitEndsLostQueueFull: 11, TimeWaitEndsLostKernel: 8, LostAlerts: 14, AlertsSuppressed: 13, DetectionLeftOut: 15, StateUnavailable: 17, DroppedConnections: 20, HasSelection: true,
+	Updates: 21, DroppedUpdates: 22, LostUpdates: 23, MissedUpdates: 24, LateUpdates: 25, HasUpdates: true, Spooled: 18, HasSpool: true, LostSummaries: 19, SeededAfter: 1500 * time.Microsecond,
 }
 
 func largestCounts() Counts {
 	const most = 1<<64 - 1
-	return Counts{most, most, most, 0, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, true, most, true, 1<<63 - 1}
+	return Counts{most, most, most, 0, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, true, most, most, most, most, most, true, most, true, 1<<63 - 1}
 }
 
 func statsCases() []goldenCase {
@@ -417,6 +452,9 @@ func lossCases() []goldenCase {
 		}},
 		goldenCase{"spool_full", func(e Encoder, dst []byte) []byte {
 			return e.Loss(dst, &Loss{Time: moment, Lost: 3, Cause: CauseSpoolFull, LostAlerts: 2})
+		}},
+		goldenCase{"queue_full, with updates", func(e Encoder, dst []byte) []byte {
+			return e.Loss(dst, &Loss{Time: moment, Cause: CauseQueueFull, LostConnections: 5, LostUpdates: 6})
 		}},
 		goldenCase{"rejected", func(e Encoder, dst []byte) []byte {
 			return e.Loss(dst, &Loss{Time: moment, Lost: 4, Cause: CauseRejected})

@@ -28,6 +28,7 @@ func NewECS(labels []Label) *ECS { return &ECS{newMapped(labels)} }
 const (
 	ecsTransition  = ecsAbout + `"event","event.dataset":"tcpshift.transition","event.category":["network"],"event.action":"state_changed"`
 	ecsConnection  = ecsAbout + `"event","event.dataset":"tcpshift.connection","event.category":["network"],"event.action":"connection_ended"`
+	ecsUpdate      = ecsAbout + `"event","event.dataset":"tcpshift.connection","event.category":["network"],"event.type":["connection","info"],"event.action":"connection_updated"`
 	ecsSocket      = ecsAbout + `"state","event.dataset":"tcpshift.socket","event.category":["network"],"event.type":["info"],"event.action":"socket_listed"`
 	ecsAlert       = ecsAbout + `"alert","event.dataset":"tcpshift.alert","event.category":["network"],"event.type":["info"]`
 	ecsSummary     = ecsAbout + `"metric","event.dataset":"tcpshift.summary","event.category":["network"],"event.type":["info"],"event.action":"connections_summed"`

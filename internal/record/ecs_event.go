@@ -38,19 +38,15 @@ func (o object) ecsTransitionType(t *tcp.Transition) object {
 
 // Connection implements [Encoder]. It does not allocate if dst has room.
 func (e *ECS) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []byte {
-	o := e.begin(dst, t.Time, ecsConnection)
-	if t.Role == tcp.RoleListener {
-		o.line = append(o.line, `,"event.type":["end"]`...)
-	} else {
-		o.line = append(o.line, `,"event.type":["connection","end"]`...)
-	}
-	o = o.literal("event.outcome", outcome(t, c))
+	o := e.beginConnection(dst, t, c)
 	o = e.identities.append(o, t, object.ecsIdentity)
 	o = e.owners.append(o, t, object.ecsOwner)
 	if c.OpenedAt != 0 {
-		o = o.time("event.start", &e.opened, c.Opened).
-			time("event.end", &e.times, t.Time).
-			uint("event.duration", uint64(t.Monotonic-c.OpenedAt))
+		o = o.time("event.start", &e.opened, c.Opened)
+		if c.Phase != tcp.PhaseUpdate {
+			o = o.time("event.end", &e.times, t.Time)
+		}
+		o = o.uint("event.duration", uint64(t.Monotonic-c.OpenedAt))
 	}
 	bySource, byDestination := c.Sent, c.Received
 	if isDestination(t.Role) {
@@ -58,13 +54,27 @@ func (e *ECS) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []byt
 	}
 	o = o.uint("source.bytes", bySource).
 		uint("destination.bytes", byDestination).
-		literal("tcpshift.final_state", t.New.String()).
+		literal(ownStateKey(c), t.New.String()).
 		ownConnection(t, c).
 		ecsError(t.Error)
 	if e.sample != 0 {
 		o = e.sampled(o, t)
 	}
 	return e.end(o)
+}
+
+// beginConnection appends what the record of an end or of an update begins with.
+func (e *ECS) beginConnection(dst []byte, t *tcp.Transition, c *tcp.Connection) object {
+	if c.Phase == tcp.PhaseUpdate {
+		return e.begin(dst, t.Time, ecsUpdate)
+	}
+	o := e.begin(dst, t.Time, ecsConnection)
+	if t.Role == tcp.RoleListener {
+		o.line = append(o.line, `,"event.type":["end"]`...)
+	} else {
+		o.line = append(o.line, `,"event.type":["connection","end"]`...)
+	}
+	return o.literal("event.outcome", outcome(t, c))
 }
 
 // outcome is "success" if one side closed the connection in order, "failure" if it failed or

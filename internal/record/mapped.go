@@ -52,6 +52,14 @@ func (o object) ownPIDSource(t *tcp.Transition) object {
 	return o
 }
 
+// ownStateKey is the key of what [stateKey] has.
+func ownStateKey(c *tcp.Connection) string {
+	if c.Phase == tcp.PhaseUpdate {
+		return "tcpshift.state"
+	}
+	return "tcpshift.final_state"
+}
+
 // ownConnection appends how a connection went.
 func (o object) ownConnection(t *tcp.Transition, c *tcp.Connection) object {
 	if c.OpenedAt != 0 {
@@ -59,6 +67,7 @@ func (o object) ownConnection(t *tcp.Transition, c *tcp.Connection) object {
 	}
 	return o.uint("tcpshift.retransmits", uint64(c.Retransmits)).
 		uintIfSet("tcpshift.rtt_ns", uint64(c.RTT)).
+		uintIfSet("tcpshift.cwnd", uint64(c.Cwnd)).
 		literalIfSet("tcpshift.closed_by", string(c.ClosedBy)).
 		literalIfSet("tcpshift.reset_reason", t.ResetReason).
 		trueIf("tcpshift.partial", c.OpenedAt == 0)
@@ -117,7 +126,8 @@ func (o object) ownLoss(r *Loss) object {
 		o = o.uint("tcpshift.lost_connections", r.LostConnections).
 			uint("tcpshift.lost_time_wait_ends", r.TimeWaitEndsLostQueueFull).
 			uint("tcpshift.lost_alerts", r.LostAlerts).
-			uint("tcpshift.lost_summaries", r.LostSummaries)
+			uint("tcpshift.lost_summaries", r.LostSummaries).
+			uintIfSet("tcpshift.lost_updates", r.LostUpdates)
 	}
 	return o
 }

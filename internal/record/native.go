@@ -131,23 +131,32 @@ func (n *Native) Stats(dst []byte, r *Stats) []byte {
 // counts appends prefix and name as the key of each count.
 func (o object) counts(prefix string, c *Counts) object {
 	for i, v := range c.values() {
-		o.line = append(o.line, `,"`...)
-		o.line = append(o.line, prefix...)
-		o.line = append(o.line, countNames[i]...)
-		o.line = appendUint(append(o.line, `":`...), v)
+		o = o.count(prefix, countNames[i], v)
 	}
 	if c.HasSelection {
-		o.line = append(append(o.line, `,"`...), prefix...)
-		o.line = appendUint(append(o.line, `dropped_connections":`...), c.DroppedConnections)
+		o = o.count(prefix, "dropped_connections", c.DroppedConnections)
+	}
+	if c.HasUpdates {
+		o = o.count(prefix, "updates", c.Updates).
+			count(prefix, "dropped_updates", c.DroppedUpdates).
+			count(prefix, "lost_updates", c.LostUpdates).
+			count(prefix, "missed_updates", c.MissedUpdates).
+			count(prefix, "late_updates", c.LateUpdates)
 	}
 	if c.HasSpool {
-		o.line = append(append(o.line, `,"`...), prefix...)
-		o.line = appendUint(append(o.line, `spooled_bytes":`...), c.Spooled)
+		o = o.count(prefix, "spooled_bytes", c.Spooled)
 	}
 	if c.SeededAfter != 0 {
-		o.line = append(append(o.line, `,"`...), prefix...)
-		o.line = appendUint(append(o.line, `seeded_after_ns":`...), uint64(c.SeededAfter))
+		o = o.count(prefix, "seeded_after_ns", uint64(c.SeededAfter))
 	}
+	return o
+}
+
+// count appends prefix and name as the key of a count.
+func (o object) count(prefix, name string, v uint64) object {
+	o.line = append(append(o.line, `,"`...), prefix...)
+	o.line = append(append(o.line, name...), `":`...)
+	o.line = appendUint(o.line, v)
 	return o
 }
 
@@ -179,7 +188,8 @@ func (n *Native) Loss(dst []byte, r *Loss) []byte {
 		o = o.uint("lost_connections", r.LostConnections).
 			uint("lost_time_wait_ends", r.TimeWaitEndsLostQueueFull).
 			uint("lost_alerts", r.LostAlerts).
-			uint("lost_summaries", r.LostSummaries)
+			uint("lost_summaries", r.LostSummaries).
+			uintIfSet("lost_updates", r.LostUpdates)
 	}
 	return n.end(o)
 }

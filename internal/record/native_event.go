@@ -45,7 +45,8 @@ func endOfTimeWait(t *tcp.Transition) string {
 
 // Connection implements [Encoder]. It does not allocate if dst has room.
 func (n *Native) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []byte {
-	o := n.begin(dst, "connection", t.Time)
+	o := n.begin(dst, "connection", t.Time).
+		literalIfSet("phase", string(c.Phase))
 	o = n.identities.append(o, t)
 	o = n.owners.append(o, t, object.owner).
 		workload(t.Cgroup)
@@ -58,7 +59,8 @@ func (n *Native) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []
 		uint("received_bytes", c.Received).
 		uint("retransmits", uint64(c.Retransmits)).
 		uintIfSet("rtt_ns", uint64(c.RTT)).
-		literal("final_state", t.New.String()).
+		uintIfSet("cwnd", uint64(c.Cwnd)).
+		literal(stateKey(c), t.New.String()).
 		literalIfSet("closed_by", string(c.ClosedBy)).
 		literalIfSet("reset_reason", t.ResetReason).
 		errno(t.Error).
@@ -67,6 +69,14 @@ func (n *Native) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []
 		o = n.sampled(o, t)
 	}
 	return n.end(o)
+}
+
+// stateKey is the key of the state that a connection has, or that its socket had last.
+func stateKey(c *tcp.Connection) string {
+	if c.Phase == tcp.PhaseUpdate {
+		return "state"
+	}
+	return "final_state"
 }
 
 // Header appends nothing: NDJSON has no header.

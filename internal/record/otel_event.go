@@ -28,7 +28,8 @@ func (e *OTel) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []by
 	}
 	o = o.uint("tcpshift.sent_bytes", c.Sent).
 		uint("tcpshift.received_bytes", c.Received).
-		otelState(t.New, "tcpshift.final_state").
+		otelState(t.New, ownStateKey(c)).
+		literalIfSet("tcpshift.phase", string(c.Phase)).
 		ownConnection(t, c).
 		otelError(t.Error)
 	if e.sample != 0 {

@@ -88,6 +88,15 @@ type Counts struct {
 	DroppedConnections uint64
 	HasSelection       bool
 
+	// Of connection records of connections that live. HasUpdates is false if the output has none.
+
+	Updates        uint64 // written
+	DroppedUpdates uint64 // left out by the output's selection
+	LostUpdates    uint64 // not written because the queue was full
+	MissedUpdates  uint64 // not emitted in the kernel, because the ring buffer had little room
+	LateUpdates    uint64 // rounds left out, because the one before took longer than the interval
+	HasUpdates     bool
+
 	// Spooled is how many bytes the output's spool has on disk. HasSpool is false if it has no spool.
 	Spooled  uint64
 	HasSpool bool
@@ -155,7 +164,7 @@ type Loss struct {
 	Cause LossCause
 
 	// Records of other types that are missing; known only for the causes at the output.
-	LostConnections, TimeWaitEndsLostQueueFull, LostAlerts, LostSummaries uint64
+	LostConnections, TimeWaitEndsLostQueueFull, LostAlerts, LostSummaries, LostUpdates uint64
 }
 
 // Stop is the last record of a stream.

@@ -231,7 +231,11 @@ func (c *keyCheck) equal(native string, value, got any) bool {
 	case "type":
 		return got == "tcpshift."+text
 	case "phase":
-		return got == text || got == map[string]string{"open": "alert_opened", "update": "alert_updated", "close": "alert_closed"}[text]
+		actions := map[string]string{"open": "alert_opened", "update": "alert_updated", "close": "alert_closed"}
+		if c.members["event.dataset"] == "tcpshift.connection" {
+			actions = map[string]string{"update": "connection_updated", "end": "connection_ended"}
+		}
+		return got == text || got == actions[text]
 	case "cgroup":
 		end, _ := got.(string)
 		return end == text || c.members["tcpshift.truncated"] == true && end != "" && strings.HasSuffix(text, end)
@@ -320,6 +324,9 @@ func TestSchemas_Categories(t *testing.T) {
 				if slices.Contains(kinds, any("start")) {
 					title = "transition to `ESTABLISHED`"
 				}
+			}
+			if members["event.action"] == "connection_updated" {
+				title = "connection that lives"
 			}
 			_, row, found := strings.Cut(page, "\n| "+title+" | ")
 			row, _, _ = strings.Cut(row, "\n")

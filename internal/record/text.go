@@ -129,7 +129,11 @@ func (t Text) Connection(dst []byte, last *tcp.Transition, c *tcp.Connection) []
 	r.clock(last.Time)
 	r.owner(&last.Owner)
 	r.endpoints(last.Local, last.Peer)
-	r.text(columnEnded, endedMark, sgrBold)
+	mark, markColor, endedBy, color := endedMark, sgrBold, orDash(string(c.ClosedBy)), endColor(c.ClosedBy)
+	if c.Phase == tcp.PhaseUpdate {
+		mark, markColor, endedBy, color = liveMark, "", "in "+last.New.String(), stateColor(last.New)
+	}
+	r.text(columnEnded, mark, markColor)
 	lasted := time.Duration(-1)
 	if c.OpenedAt != 0 {
 		lasted = last.Monotonic - c.OpenedAt
@@ -144,7 +148,7 @@ func (t Text) Connection(dst []byte, last *tcp.Transition, c *tcp.Connection) []
 		rtt = -1
 	}
 	r.bytes(columnRTT, appendDuration(cell[:0], rtt))
-	r.text(columnEndedBy, orDash(string(c.ClosedBy)), endColor(c.ClosedBy))
+	r.text(columnEndedBy, endedBy, color)
 	return append(r.dst, '\n')
 }
 

@@ -71,6 +71,10 @@ func (t Text) Loss(dst []byte, l *Loss) []byte {
 			dst = appendCount(append(dst, ", "...), other.lost, other.one, other.many)
 		}
 	}
+	if l.LostUpdates > 0 {
+		dst = strconv.AppendUint(append(dst, ", "...), l.LostUpdates, 10)
+		dst = append(dst, " updates"...)
+	}
 	return t.finishRemark(append(append(append(dst, ": "...), l.Cause...), '\n'), begin, sgrBoldAmber)
 }
 

@@ -63,6 +63,9 @@ var columns = [columnCount]struct {
 // not the name of a state.
 const endedMark = "ENDED"
 
+// liveMark stands there in the row of an update.
+const liveMark = "LIVE"
+
 // The order of the columns. Transitions and connections begin with the same columns, so
 // that they can share a stream.
 var (

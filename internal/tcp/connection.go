@@ -6,8 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Connection sums up a connection when its socket enters CLOSE in the kernel.
+// Connection sums up a connection: when its socket enters CLOSE in the kernel, or while it lives.
 type Connection struct {
+	Phase          Phase         // "" is PhaseEnd of a trace without updates
 	Opened         time.Time     // wall clock; zero until the trace loop sets it
 	OpenedAt       time.Duration // CLOCK_BOOTTIME; 0: not known, mostly because it opened before the tracer started
 	EstablishedFor time.Duration // spent in Established; 0: never, or not known
@@ -15,8 +16,18 @@ type Connection struct {
 	Received       uint64        // bytes of payload
 	Retransmits    uint32        // segments
 	RTT            time.Duration // smoothed; 0: never measured
-	ClosedBy       ClosedBy
+	Cwnd           uint32        // of PhaseUpdate: the congestion window, in segments
+	ClosedBy       ClosedBy      // of PhaseEnd
 }
+
+// Phase distinguishes what is said of a connection while it lives from what is said at its end.
+type Phase string
+
+// The phases.
+const (
+	PhaseUpdate Phase = "update" // it lives
+	PhaseEnd    Phase = "end"    // its socket has entered CLOSE
+)
 
 // ClosedBy is how a connection ended; "" where the kernel does not distinguish that.
 type ClosedBy string

@@ -14,13 +14,13 @@ const (
 	// many threads at once.
 	maxProcs = 8
 	// blocked is how many threads may wait in system calls at a time: for the ring buffers, the
-	// output, a second output that hangs, signals, the kernel's tables (two), files in /proc,
+	// output, a second output that hangs, signals, the kernel's tables (three), files in /proc,
 	// standard error, the runtime's monitor and its template thread. Twice as many are reserved.
-	blocked = 10
+	blocked = 11
 )
 
 // Reserve lowers GOMAXPROCS to 8 if it is higher, and starts as many threads as this process can need
-// at a time: GOMAXPROCS and 20 for system calls that wait. It returns when all of them have run. The
+// at a time: GOMAXPROCS and 22 for system calls that wait. It returns when all of them have run. The
 // runtime never ends a thread, except one that a goroutine leaves locked.
 func Reserve() {
 	if runtime.GOMAXPROCS(0) > maxProcs {

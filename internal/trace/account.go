@@ -14,6 +14,8 @@ type account struct {
 
 	droppedConnections uint64 // by the output's selection
 
+	updates, droppedUpdates, lostUpdates uint64 // of connections that live: written, not selected, lost to a full queue
+
 	lostTransitions, lostConnections, lostTimeWaitEnds uint64           // to a full queue
 	lostAlerts                                         uint64           // to a full reserve
 	fullCause                                          record.LossCause // of these losses; "": CauseQueueFull
@@ -28,6 +30,7 @@ type losses struct {
 	ringFull, ringBusy, reentry                        uint64 // in the kernel
 	queueFull, queueFullConnections, queueFullTimeWait uint64 // transitions, connections, ends of TIME_WAITs
 	queueFullAlerts, queueFullSummaries                uint64
+	queueFullUpdates                                   uint64
 	rejected                                           uint64 // by the reader
 }
 
@@ -90,8 +93,9 @@ func (a *account) unreported(k *kernelLedger) []record.Loss {
 		TimeWaitEndsLostQueueFull: now.queueFullTimeWait - before.queueFullTimeWait,
 		LostAlerts:                now.queueFullAlerts - before.queueFullAlerts,
 		LostSummaries:             now.queueFullSummaries - before.queueFullSummaries,
+		LostUpdates:               now.queueFullUpdates - before.queueFullUpdates,
 	}
-	if queue.Lost+queue.LostConnections+queue.TimeWaitEndsLostQueueFull+queue.LostAlerts+queue.LostSummaries > 0 {
+	if queue.Lost+queue.LostConnections+queue.TimeWaitEndsLostQueueFull+queue.LostAlerts+queue.LostSummaries+queue.LostUpdates > 0 {
 		all = append(all, queue)
 	}
 	now.reentry = max(now.reentry, before.reentry) // the final update may lower it
@@ -100,7 +104,7 @@ func (a *account) unreported(k *kernelLedger) []record.Loss {
 }
 
 func (a *account) losses(k *kernelLedger) losses {
-	return losses{k.ringFull(), k.ringBusy(), k.lostReentry, a.lostTransitions, a.lostConnections, a.lostTimeWaitEnds, a.lostAlerts, a.lostSummaries, a.rejected}
+	return losses{k.ringFull(), k.ringBusy(), k.lostReentry, a.lostTransitions, a.lostConnections, a.lostTimeWaitEnds, a.lostAlerts, a.lostSummaries, a.lostUpdates, a.rejected}
 }
 
 func (a *account) counts(k *kernelLedger) record.Counts {
@@ -133,5 +137,10 @@ func (a *account) counts(k *kernelLedger) record.Counts {
 
 		LostAlerts:    a.lostAlerts,
 		LostSummaries: a.lostSummaries,
+
+		Updates:        a.updates,
+		DroppedUpdates: a.droppedUpdates,
+		LostUpdates:    a.lostUpdates,
+		MissedUpdates:  total.MissedUpdates,
 	}
 }

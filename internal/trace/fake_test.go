@@ -87,13 +87,17 @@ type fakeSource struct {
 
 	crowded  bool
 	ring     [][]byte
-	emitted  uint64 // samples that the ring has got
+	emitted  uint64 // samples that the ring has got, without updates
 	detached bool
 }
 
 func (s *fakeSource) emit(samples [][]byte) {
 	s.ring = append(s.ring, samples...)
-	s.emitted += uint64(len(samples))
+	for _, sample := range samples {
+		if len(sample) != updateSize { // an update is no firing
+			s.emitted++
+		}
+	}
 }
 
 func (s *fakeSource) ReadFor(wait time.Duration, handle func([]byte) error) error {
@@ -231,6 +235,10 @@ type line struct {
 	DroppedConnections        uint64 `json:"dropped_connections"`
 	LostAlerts                uint64 `json:"lost_alerts"`
 	LostSummaries             uint64 `json:"lost_summaries"`
+	Updates                   uint64 `json:"updates"`
+	DroppedUpdates            uint64 `json:"dropped_updates"`
+	LostUpdates               uint64 `json:"lost_updates"`
+	LateUpdates               uint64 `json:"late_updates"`
 	TimeWaitUnknown           uint64 `json:"time_wait_unknown"`
 	LostResets                uint64 `json:"lost_resets"`
 	CgroupUnknown             uint64 `json:"cgroup_unknown"`
@@ -242,6 +250,7 @@ type line struct {
 	ContainerName             string `json:"container_name"`
 	ClosedBy                  string `json:"closed_by"`
 	ResetReason               string `json:"reset_reason"`
+	Phase                     string
 	Duration                  uint64 `json:"duration_ns"`
 	Partial                   bool
 	size                      int

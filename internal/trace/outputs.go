@@ -53,6 +53,7 @@ type totals struct {
 	alertsSuppressed uint64
 	leftOut          uint64
 	cgroupUnknown    uint64
+	lateUpdates      uint64   // rounds of updates
 	earlyEnds        uint64   // ends that did not wait for a reset, for lack of room: see LostResets
 	leftOutOf        []string // the tables that the operator has been notified of
 }
@@ -109,6 +110,17 @@ func (o *outputs) event(e *decode.Event) error {
 		return errCountReached
 	}
 	return nil
+}
+
+// update writes the record of a connection that lives to each output. It returns the error of the last output.
+func (o *outputs) update(e *decode.Event) error {
+	if o.countReached() {
+		return nil
+	}
+	for _, s := range o.shared {
+		s.begin()
+	}
+	return o.each(func(w *recordWriter) error { return w.update(e) })
 }
 
 // drop counts a transition that no output gets.

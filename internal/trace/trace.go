@@ -95,6 +95,14 @@ type Summary interface {
 	Finish(now time.Time) []summary.Row
 }
 
+// Updates makes the source emit updates of the connections that live; [*live.Walker] is one.
+type Updates interface {
+	// Stop returns when no update is emitted any more. It may be called several times.
+	Stop()
+	// Late is how many rounds of updates were left out because the one before took too long.
+	Late() uint64
+}
+
 // Config is what Run needs.
 type Config struct {
 	Source  Source
@@ -102,6 +110,7 @@ type Config struct {
 	Monitor Monitor  // nil: no alerts
 	Summary Summary  // nil: no summary records
 	Names   Names    // nil: no names of containers and pods
+	Updates Updates  // nil: no updates of connections that live
 	// Processes is what process records come from; nil: there are none.
 	Processes Processes
 	Start     record.Start // Run sets its Time
@@ -196,12 +205,17 @@ type loop struct {
 	rechecks  int       // turns that are to read the counters before the next sleep
 
 	quietSleeps int // consecutive sleeps without a firing, at most 2
+
+	endPhase tcp.Phase // of the records of ends
 }
 
 func newLoop(cfg Config) *loop {
 	l := &loop{Config: cfg, cgroups: cgroup.NewCache(cgroup.DefaultLimit)}
 	l.outs = newOutputs(&l.Config)
 	l.addOwners()
+	if cfg.Updates != nil {
+		l.endPhase = tcp.PhaseEnd
+	}
 	if cfg.Monitor != nil {
 		l.observers = append(l.observers, cfg.Monitor)
 		cfg.Monitor.NotifyAnswers(cfg.Source.Wake)
@@ -312,13 +326,9 @@ func (l *loop) handle(sample []byte) error {
 	if t.New == tcp.Listen && t.Local.Port == 0 && t.Cookie != 0 {
 		t.Local.Port = l.Source.ListenPort(t.Cookie)
 	}
-	if info, known := l.cgroups.Get(t.CgroupID); known {
-		t.Cgroup = (*tcp.Cgroup)(info)
-	} else if t.CgroupID != 0 {
-		l.outs.totals.cgroupUnknown++
-	}
+	l.findCgroup(t)
 	if e.Kind == decode.KindEnd && l.outs.connections {
-		e.Connection.Opened = l.clock.wall(e.Connection.OpenedAt)
+		e.Connection.Opened, e.Connection.Phase = l.clock.wall(e.Connection.OpenedAt), l.endPhase
 	}
 	for _, o := range l.observers {
 		o.Observe(t)
@@ -329,9 +339,20 @@ func (l *loop) handle(sample []byte) error {
 	return l.outs.event(e)
 }
 
+// findCgroup sets the cgroup of an event.
+func (l *loop) findCgroup(t *tcp.Transition) {
+	if info, known := l.cgroups.Get(t.CgroupID); known {
+		t.Cgroup = (*tcp.Cgroup)(info)
+	} else if t.CgroupID != 0 {
+		l.outs.totals.cgroupUnknown++
+	}
+}
+
 // handleOther takes an event that is not a transition.
 func (l *loop) handleOther(e *decode.Event) error {
 	switch e.Kind {
+	case decode.KindUpdate:
+		return l.handleUpdate(e)
 	case decode.KindLateReset:
 		return l.handleReset(&e.LateReset)
 	case decode.KindCgroup:
@@ -357,6 +378,9 @@ func (l *loop) readCounters(final bool) error {
 			o.AddLost(lost)
 		}
 	}
+	if l.Updates != nil {
+		l.outs.totals.lateUpdates = l.Updates.Late()
+	}
 	l.outs.losses(final)
 	return nil
 }
@@ -364,6 +388,9 @@ func (l *loop) readCounters(final bool) error {
 // stop detaches first, so that the ring, the counters and the last records agree. If
 // that fails they may not, but waiting longer would not help.
 func (l *loop) stop(ctx context.Context, reason string) error {
+	if l.Updates != nil {
+		l.Updates.Stop() // what it has emitted is in the ring now
+	}
 	err := l.Source.Detach()
 	if err != nil {
 		err = fmt.Errorf("detach: %w", err)

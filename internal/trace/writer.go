@@ -40,6 +40,7 @@ type recordWriter struct {
 	selection  *selection.Selection // of the records of the selected types; nil: all
 	alerts     bool                 // selected
 	summaries  bool                 // selected
+	updates    bool                 // connections have them
 	openAlerts map[string]bool      // written and not closed, by id; only if selection selects by names
 }
 
@@ -67,6 +68,7 @@ func newRecordWriter(cfg *Config, o *Output, t *totals, notify func(message stri
 		w.openAlerts = make(map[string]bool)
 	}
 	w.summaries = w.selects("summary")
+	w.updates = cfg.Updates != nil && w.connections
 	return w
 }
 
@@ -148,6 +150,26 @@ func (w *recordWriter) transition(e *decode.Event) {
 	w.stream.Lines = w.numbered().Transition(w.stream.Lines, &e.Transition)
 }
 
+// update writes the connection record of a connection that lives, or counts it as lost or dropped.
+func (w *recordWriter) update(e *decode.Event) error {
+	switch {
+	case !w.connections:
+		return nil
+	case w.selection != nil && !w.selection.Connection(&e.Transition, &e.Connection):
+		w.account.droppedUpdates++
+		return nil
+	case w.stream.Stalled():
+		w.account.lostUpdates++
+		return nil
+	}
+	w.account.updates++
+	w.writeConnection(e)
+	if w.owners != nil {
+		w.nameOwner(&e.Transition)
+	}
+	return w.stream.FlushBatch()
+}
+
 // connection writes the connection record of an end, unless the selection leaves it out or the output has stalled.
 func (w *recordWriter) connection(e *decode.Event, stalled bool) (isWritten bool) {
 	if w.selection != nil && !w.selection.Connection(&e.Transition, &e.Connection) {
@@ -159,13 +181,17 @@ func (w *recordWriter) connection(e *decode.Event, stalled bool) (isWritten bool
 		return false
 	}
 	w.account.connections++
+	w.writeConnection(e)
+	return true
+}
+
+func (w *recordWriter) writeConnection(e *decode.Event) {
 	if w.shared != nil {
 		w.seq++
 		w.stream.Lines = w.encoder.WithSeq(w.stream.Lines, w.shared.connectionOf(e), w.seq)
-		return true
+		return
 	}
 	w.stream.Lines = w.numbered().Connection(w.stream.Lines, &e.Transition, &e.Connection)
-	return true
 }
 
 // alert writes an alert even if the output has stalled, unless its reserve is used up. The
@@ -250,6 +276,7 @@ func (w *recordWriter) counts() record.Counts {
 	c.Spooled, c.HasSpool = w.stream.Spooled()
 	c.SeededAfter, c.AlertsSuppressed, c.DetectionLeftOut = t.seededAfter, t.alertsSuppressed, t.leftOut
 	c.CgroupUnknown = t.cgroupUnknown
+	c.LateUpdates, c.HasUpdates = t.lateUpdates, w.updates
 	c.LostResets += t.earlyEnds
 	return c
 }

@@ -49,6 +49,7 @@ type record struct {
 	Other        uint64 `json:"other_protocol"`
 	Deferred     uint64
 	Connections  uint64
+	Updates      uint64
 	TimeWaitEnds uint64 `json:"time_wait_ends"`
 
 	line string
@@ -145,7 +146,7 @@ func (s stream) checkAccounts(t testing.TB) {
 		{"fired = entered + missed", stop.Fired, stop.Entered + stop.Missed},
 		{"fired = seen + other_protocol", stop.Fired, stop.Seen + stop.Other},
 		{"written + time_wait_ends = the transitions that came", stop.Written + stop.TimeWaitEnds, uint64(len(s.of("transition")))},
-		{"connections = those that came", stop.Connections, uint64(len(s.of("connection")))},
+		{"connections + updates = those that came", stop.Connections + stop.Updates, uint64(len(s.of("connection")))},
 		{"written_bytes = the bytes that came before stop", stop.WrittenBytes, uint64(before)},
 	} {
 		if sum.got != sum.want {

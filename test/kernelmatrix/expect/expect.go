@@ -19,6 +19,7 @@ const (
 	TimeWaitEnds  = "time_wait_ends"
 	ResetReceived = "reset_received"
 	ResetSent     = "reset_sent"
+	LiveUpdates   = "live_updates"
 )
 
 // What some tests need in addition.
@@ -62,7 +63,7 @@ func (r *Row) HasFeature(feature string) bool { return slices.Contains(r.Feature
 // Lacks reports whether the kernel lacks what: a feature, or something that only tests
 // need. A test that needs it may be skipped.
 func (r *Row) Lacks(what string) bool {
-	if slices.Contains([]string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, what) {
+	if slices.Contains([]string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent, LiveUpdates}, what) {
 		return !r.HasFeature(what)
 	}
 	return slices.Contains(r.Lacking, what)
@@ -87,21 +88,21 @@ const MaxInstructions = 150_000
 var Table = []Row{
 	{Version: "5.10", Arch: "amd64", Features: []string{TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, OwnTable, OwnOptmem, X32}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
 	{Version: "5.10", Arch: "arm64", Features: []string{TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, MPTCP, QueueMigration, LongTimeWait, OwnTable, OwnOptmem}, AcceptArguments: 4, TableByNetns: true, EmptyChild: true},
-	{Version: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, OwnOptmem, LongTimeWait, X32},
+	{Version: "6.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent, LiveUpdates}, Lacking: []string{DeadOwners, SocketDiag, OwnOptmem, LongTimeWait, X32},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Version: "6.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{DeadOwners, SocketDiag, OwnOptmem},
+	{Version: "6.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, ReadHook, TimeWaitEnds, ResetReceived, ResetSent, LiveUpdates}, Lacking: []string{DeadOwners, SocketDiag, OwnOptmem},
 		AcceptArguments: 4, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Version: "6.12", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, X32},
+	{Version: "6.12", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent, LiveUpdates}, Lacking: []string{SocketDiag, X32},
 		AcceptArguments: 2, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Version: "6.12", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
+	{Version: "6.12", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent, LiveUpdates}, Lacking: []string{SocketDiag, LongTimeWait},
 		AcceptArguments: 2, TableByNetns: true, EmptyChild: true, Instructions: true},
-	{Version: "6.18", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait, X32},
+	{Version: "6.18", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent, LiveUpdates}, Lacking: []string{SocketDiag, LongTimeWait, X32},
 		AcceptArguments: 2, TableByNetns: true, Instructions: true},
-	{Version: "6.18", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait},
+	{Version: "6.18", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent, LiveUpdates}, Lacking: []string{SocketDiag, LongTimeWait},
 		AcceptArguments: 2, TableByNetns: true, Instructions: true},
-	{Version: "7.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag, LongTimeWait, X32},
+	{Version: "7.1", Arch: "amd64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent, LiveUpdates}, Lacking: []string{SocketDiag, LongTimeWait, X32},
 		AcceptArguments: 2, TableByNetns: true, PreemptsPrograms: true, Instructions: true},
-	{Version: "7.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent}, Lacking: []string{SocketDiag},
+	{Version: "7.1", Arch: "arm64", Features: []string{SocketStorage, SocketCookie, SocketScan, AcceptHook, ReadHook, TimeWaitEnds, ResetReceived, ResetSent, LiveUpdates}, Lacking: []string{SocketDiag},
 		AcceptArguments: 2, TableByNetns: true, PreemptsPrograms: true, Instructions: true},
 }
 

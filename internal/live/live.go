@@ -1,0 +1,190 @@
+// Package live walks the connections of the host at an interval, in the background, so that the BPF programs
+// emit an update of each one that lives. It must not read what they emit, nor take more than a hundredth of one
+// CPU.
+package live
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/cputime"
+	"github.com/tcpshift/tcpshift/internal/filter"
+	"github.com/tcpshift/tcpshift/internal/netns"
+)
+
+const (
+	// restFactor is how many times as long as it has worked the walker rests, which leaves it a hundredth of
+	// one CPU.
+	restFactor = 99
+	// minWork is the work after which it rests. Less is added to the next.
+	minWork = 250 * time.Microsecond
+	// crowdedRest is the least rest while the rings have little room. The loop reads them every 40 ms.
+	crowdedRest = 50 * time.Millisecond
+	// stopLimit bounds the wait for a walk at the end.
+	stopLimit = 500 * time.Millisecond
+)
+
+// Config is what New needs.
+type Config struct {
+	// Interval is the time from the beginning of one round over all connections to the next. After a round that
+	// takes longer, the next one begins at a later multiple of Interval.
+	Interval time.Duration
+	// Open begins the walk over the connections of the network namespace that the calling thread is in:
+	// [*probe.Probe.OpenUpdates].
+	Open func() (io.ReadCloser, error)
+	// Filter is the kernel's. Namespaces that it does not pass are not walked.
+	Filter *filter.Filter
+	// Warn gets at most one message of each kind for the operator, and must not wait.
+	Warn func(message string)
+}
+
+// Walker walks until it is stopped.
+type Walker struct {
+	interval time.Duration
+	open     func() (io.ReadCloser, error)
+	search   search
+	warn     func(message string)
+
+	stop, stopped chan struct{}
+	stopOnce      sync.Once
+	late          atomic.Uint64
+
+	worked                   time.Duration // CPU time since the last rest
+	warnedLate, warnedFailed bool
+}
+
+// New starts a walker. The first round begins after one interval. The caller must Stop it.
+func New(c Config) *Walker {
+	w := &Walker{
+		interval: c.Interval, open: c.Open, search: newSearch(c.Filter), warn: c.Warn,
+		stop: make(chan struct{}), stopped: make(chan struct{}),
+	}
+	go w.run()
+	return w
+}
+
+// Stop ends the walks, and returns when none is under way, or when one has not ended within half a second. The
+// kernel waits for the lock of each socket, and a process may hold that for as long as it likes. Stop may be
+// called several times.
+func (w *Walker) Stop() {
+	w.stopOnce.Do(func() { close(w.stop) })
+	select {
+	case <-w.stopped:
+	case <-time.After(stopLimit):
+	}
+}
+
+// Late is how many rounds were left out because the one before took longer than the interval. Any goroutine
+// may call it.
+func (w *Walker) Late() uint64 { return w.late.Load() }
+
+func (w *Walker) run() {
+	runtime.LockOSThread() // so that its CPU time can be measured
+	defer runtime.UnlockOSThread()
+	defer close(w.stopped)
+	next := time.Now().Add(w.interval)
+	for w.sleep(time.Until(next)) {
+		w.round()
+		next = next.Add(w.interval)
+		if behind := time.Since(next); behind > 0 {
+			missed := behind/w.interval + 1
+			w.late.Add(uint64(missed))
+			next = next.Add(missed * w.interval)
+			w.warnOnce(&w.warnedLate, fmt.Sprintf("--updates: with a hundredth of one CPU a walk over all connections takes longer than %v: updates come less often, see late_updates in stats", w.interval))
+		}
+	}
+}
+
+// sleep reports false if the walker is stopped.
+func (w *Walker) sleep(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-w.stop:
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// round walks over the connections of all namespaces, unless the walker is stopped.
+func (w *Walker) round() {
+	var namespaces []netns.Namespace
+	w.measure(func() { namespaces = w.search.find() })
+	for _, n := range namespaces {
+		if !w.rest(0) {
+			return
+		}
+		err := w.walk(n)
+		switch {
+		case errors.Is(err, netns.ErrGone):
+			w.search.forget(n.Inode)
+		case err != nil:
+			w.warnOnce(&w.warnedFailed, fmt.Sprintf("--updates: no updates of the connections in network namespace %d: %v", n.Inode, err))
+		}
+	}
+}
+
+// walk walks over the connections of one namespace, unless the walker is stopped.
+func (w *Walker) walk(n netns.Namespace) error {
+	sockets, err := w.openIn(n)
+	if err != nil {
+		return err
+	}
+	defer sockets.Close()
+	for {
+		var crowded [1]byte
+		w.measure(func() { _, err = sockets.Read(crowded[:]) })
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		if !w.rest(time.Duration(crowded[0]) * crowdedRest) {
+			return nil
+		}
+	}
+}
+
+// openIn begins the walk over one namespace. That of this process needs no privilege.
+func (w *Walker) openIn(n netns.Namespace) (sockets io.ReadCloser, err error) {
+	if n.Inode == w.search.own {
+		return w.open()
+	}
+	err = n.Do(func() (err error) {
+		sockets, err = w.open()
+		return err
+	})
+	return sockets, err
+}
+
+// measure adds the CPU time of some work to what the walker has to rest for.
+func (w *Walker) measure(work func()) {
+	timer := cputime.Start()
+	work()
+	w.worked += timer.Elapsed()
+}
+
+// rest rests for as long as the work demands, if that is worth it, and at least for so long. It reports false if
+// the walker is stopped.
+func (w *Walker) rest(atLeast time.Duration) bool {
+	d := atLeast
+	if w.worked >= minWork {
+		d = max(d, w.worked*restFactor)
+		w.worked = 0
+	}
+	return w.sleep(d)
+}
+
+func (w *Walker) warnOnce(warned *bool, message string) {
+	if !*warned {
+		*warned = true
+		w.warn(message)
+	}
+}
