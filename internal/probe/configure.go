@@ -69,21 +69,28 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	spec.Maps[bpfobj.ProbeMapFilterMembers].MaxEntries = uint32(max(1, len(members(&opts.Filter))))
 	if opts.TimeWaitEnds {
 		spec.Maps[bpfobj.ProbeMapTrackedTimewaits].MaxEntries = maxTrackedTimeWaits
-		programs = slices.Concat(programs, timeWaitEndPrograms)
 	}
 	if opts.Filter.Children {
 		programs = slices.Concat(programs, sizeFollowed(spec))
 	}
-	if opts.BoundPorts && hasFunction(types, "bpf_iter_tcp") { // since 5.9
-		programs = slices.Concat(programs, []string{bpfobj.ProbeProgDumpBoundPorts})
-	}
-	if opts.UpdatesFrom > 0 {
-		programs = slices.Concat(programs, []string{bpfobj.ProbeProgUpdateSockets})
-	}
 	shortenChains(spec, chain)
-	selectPrograms(spec, features, programs)
+	selectPrograms(spec, features, slices.Concat(programs, optionalPrograms(opts, types)))
 	dropUnsupported(spec, types, clientTable)
 	return spec, nil
+}
+
+// optionalPrograms are those that a trace loads only if opts ask for them.
+func optionalPrograms(opts Options, types *btf.Cache) (names []string) {
+	if opts.TimeWaitEnds {
+		names = append(names, timeWaitEndPrograms...)
+	}
+	if opts.BoundPorts && hasFunction(types, "bpf_iter_tcp") { // since 5.9
+		names = append(names, bpfobj.ProbeProgDumpBoundPorts)
+	}
+	if opts.UpdatesFrom > 0 {
+		names = append(names, bpfobj.ProbeProgUpdateSockets)
+	}
+	return names
 }
 
 // mayBePreempted reports whether a task may be preempted in a program, and between two
