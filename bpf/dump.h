@@ -11,8 +11,10 @@
 #include <bpf/bpf_core_read.h>
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
+#include "bytes.h"
 #include "cgroup.h"
 #include "config.h"
+#include "emit.h"
 #include "endpoints.h"
 #include "event.h"
 #include "event_ctx.h"
@@ -84,6 +86,32 @@ static __always_inline void fill_owner(const struct owner *owner, const struct s
 }
 
 /*
+ * What a full socket has done so far, and what waits in its queues: as sock_diag counts that
+ * (tcp_diag_get_info() of net/ipv4/tcp_diag.c), so that ss shows the same.
+ */
+static __always_inline void fill_measures(struct tcp_sock *tp, struct event_ctx *ec,
+					  struct socket_event *e)
+{
+	const struct sock *sk = &tp->inet_conn.icsk_inet.sk;
+
+	if (e->socket.new_state == TCP_LISTEN) {
+		e->receive_queue = sk->sk_ack_backlog;
+		e->send_queue = sk->sk_max_ack_backlog;
+		return;
+	}
+	ec->old_state = ec->new_state = e->socket.new_state;
+	ec->role = ROLE_UNKNOWN;
+	ec->is_repaired = ec->fin_not_counted = false;
+	e->sent_bytes = payload_sent(sk, tp, ec);
+	e->received_bytes = payload_received(tp, has_sock_flag(sk, SOCK_DONE), ec);
+	e->retransmits = tp->total_retrans;
+	e->rtt_us = tp->srtt_us >> 3;
+	e->snd_cwnd = tp->snd_cwnd;
+	e->receive_queue = tp->rcv_nxt - tp->copied_seq;
+	e->send_queue = tp->write_seq - tp->snd_una;
+}
+
+/*
  * Fills what a socket has that is neither a request nor a TIME_WAIT: cookie, user, error and owner,
  * and what the filters say of them. Its role is known only in LISTEN.
  */
@@ -107,6 +135,7 @@ static __always_inline void fill_full_socket(struct tcp_sock *tp, struct socket_
 	if (s)
 		use_stored_owner(DUMP_SLOT);
 	fill_owner(&ec->owner, sk, &e->socket);
+	fill_measures(tp, ec, e);
 	/* Not the iterator's uid: up to 6.16 that is 0 for a socket without a struct socket. */
 	e->socket.uid = ec->uid;
 	e->socket.error = sk->sk_err;

@@ -163,10 +163,18 @@ struct socket_event {
 	 * it can compute the length of a jiffy.
 	 */
 	__u32 keepalive_intvl_jiffies;
-	__u32 reserved;
+	/* The others are of a full socket. */
+	__u32 retransmits; /* segments */
+	__u64 sent_bytes; /* as in end_event */
+	__u64 received_bytes;
+	__u32 rtt_us; /* smoothed; 0: never measured */
+	__u32 snd_cwnd; /* congestion window, segments */
+	__u32 receive_queue; /* bytes; of a listener, connections that wait for accept() */
+	__u32 send_queue; /* bytes; of a listener, the limit of the others */
+	__u64 reserved; /* the size distinguishes it from an update_event */
 };
 
-_Static_assert(sizeof(struct socket_event) == 128, "socket_event has a hole or grew");
+_Static_assert(sizeof(struct socket_event) == 168, "socket_event has a hole or grew");
 
 /* Levels of a path in one event; see truncated. */
 #define CGROUP_LEVELS 12

@@ -218,6 +218,8 @@ struct sock {
 	int sk_err;
 	int sk_err_soft;
 	__u32 sk_txhash;
+	__u32 sk_ack_backlog; /* of a listener: connections that wait for accept() */
+	__u32 sk_max_ack_backlog; /* and their limit, less one */
 	struct socket *sk_socket;
 	struct sock_cgroup_data sk_cgrp_data;
 	struct bpf_local_storage *sk_bpf_storage; /* of any BPF program; NULL: none */

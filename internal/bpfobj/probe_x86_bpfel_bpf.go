@@ -180,7 +180,14 @@ type ProbeSocketEvent struct {
 	Socket                ProbeTransitionEvent
 	JiffiesLeft           int64
 	KeepaliveIntvlJiffies uint32
-	Reserved              uint32
+	Retransmits           uint32
+	SentBytes             uint64
+	ReceivedBytes         uint64
+	RttUs                 uint32
+	SndCwnd               uint32
+	ReceiveQueue          uint32
+	SendQueue             uint32
+	Reserved              uint64
 }
 
 type ProbeSocketRole uint32

@@ -30,7 +30,7 @@ const (
 type Event struct {
 	Kind       Kind
 	Transition tcp.Transition // of KindTransition, KindEnd, KindUpdate and KindSocket; its Time is not set
-	Connection tcp.Connection // of KindEnd and KindUpdate; its Opened is not set
+	Connection tcp.Connection // of KindEnd, KindUpdate and KindSocket; its Opened is not set
 
 	CgroupID   uint64 // of KindCgroup
 	CgroupPath string // of KindCgroup; "" if the path is too long for an event
@@ -42,6 +42,8 @@ type Event struct {
 	// jiffies. The sysctl is known in seconds as well, so it shows how long a jiffy is.
 	JiffiesLeft      int64 // negative: the timer is late
 	KeepaliveJiffies uint64
+
+	Queues tcp.Queues // of KindSocket
 
 	LateReset tcp.LateReset // of KindLateReset
 }
@@ -76,7 +78,7 @@ func Sample(sample []byte, e *Event) error {
 		if err := decodeTransition(&w.Socket, KindSocket, e); err != nil {
 			return err
 		}
-		e.JiffiesLeft, e.KeepaliveJiffies = w.JiffiesLeft, uint64(w.KeepaliveIntvlJiffies)
+		decodeSocket(w, e)
 		return nil
 	case unsafe.Sizeof(wireCgroup{}):
 		w := view[wireCgroup](sample)
@@ -226,6 +228,23 @@ func decodeUpdate(w *wireUpdate, e *Event) error {
 	decodeMeasures(&w.End, c)
 	c.Phase, c.Cwnd = tcp.PhaseUpdate, w.SndCwnd
 	return nil
+}
+
+// decodeSocket decodes what a socket of a snapshot has besides its transition.
+func decodeSocket(w *wireSocket, e *Event) {
+	e.JiffiesLeft, e.KeepaliveJiffies = w.JiffiesLeft, uint64(w.KeepaliveIntvlJiffies)
+	e.Connection, e.Queues = tcp.Connection{}, tcp.Queues{}
+	switch e.Transition.New {
+	case tcp.TimeWait, tcp.NewSynRecv:
+		return
+	case tcp.Listen:
+	default:
+		e.Connection = tcp.Connection{
+			Phase: tcp.PhaseUpdate, Sent: w.SentBytes, Received: w.ReceivedBytes, Retransmits: w.Retransmits,
+			RTT: time.Duration(w.RttUs) * time.Microsecond, Cwnd: w.SndCwnd,
+		}
+	}
+	e.Queues = tcp.Queues{Known: true, Receive: w.ReceiveQueue, Send: w.SendQueue}
 }
 
 func decodeReset(w *wireReset, e *Event) error {

@@ -38,13 +38,22 @@ func TestSample_Socket(t *testing.T) {
 	}{
 		{
 			"a listener on every address",
-			wireSocketOf{wireEvent{localPort: 80, family: 6, new: 10, role: 3, pidSource: 5, pid: 7, comm: "nginx"}, 0, 18750},
+			wireSocketOf{wireEvent{localPort: 80, family: 6, new: 10, role: 3, pidSource: 5, pid: 7, comm: "nginx"}, 0, 18750, wireMeasures{receives: 3, sendsQ: 128}},
 			Event{
 				Transition: tcp.Transition{
 					Local: endpoint("::", 80), New: tcp.Listen, Role: tcp.RoleListener, IPv6: true,
 					Owner: tcp.Owner{PID: 7, Comm: comm("nginx"), Source: tcp.PIDScan},
 				},
-				KeepaliveJiffies: 18750,
+				KeepaliveJiffies: 18750, Queues: tcp.Queues{Known: true, Receive: 3, Send: 128},
+			},
+		},
+		{
+			"a connection",
+			wireSocketOf{wireEvent{local: v4Local, localPort: 80, peer: v4Peer, peerPort: 5, family: 4, new: 1}, 0, 18750, wireMeasures{1, 2, 3, 4, 5, 6, 7}},
+			Event{
+				Transition: tcp.Transition{Local: endpoint("192.0.2.1", 80), Peer: endpoint("198.51.100.7", 5), New: tcp.Established},
+				Connection: tcp.Connection{Phase: tcp.PhaseUpdate, Retransmits: 1, Sent: 2, Received: 3, RTT: 4 * time.Microsecond, Cwnd: 5},
+				Queues:     tcp.Queues{Known: true, Receive: 6, Send: 7}, KeepaliveJiffies: 18750,
 			},
 		},
 		{
@@ -56,7 +65,7 @@ func TestSample_Socket(t *testing.T) {
 		},
 		{
 			"a TIME_WAIT that has some time left",
-			wireSocketOf{wireEvent{local: v4Local, localPort: 80, peer: v4Peer, peerPort: 5, family: 4, new: 6, substate: 5}, 15000, 18750},
+			wireSocketOf{wireEvent{local: v4Local, localPort: 80, peer: v4Peer, peerPort: 5, family: 4, new: 6, substate: 5}, 15000, 18750, wireMeasures{}},
 			Event{
 				Transition: tcp.Transition{
 					Local: endpoint("192.0.2.1", 80), Peer: endpoint("198.51.100.7", 5), New: tcp.TimeWait, Substate: tcp.FinWait2,
@@ -66,7 +75,7 @@ func TestSample_Socket(t *testing.T) {
 		},
 		{
 			"a TIME_WAIT that is overdue",
-			wireSocketOf{wireEvent{family: 4, new: 6, substate: 6}, 1<<64 - 3, 18750},
+			wireSocketOf{wireEvent{family: 4, new: 6, substate: 6}, 1<<64 - 3, 18750, wireMeasures{}},
 			Event{
 				Transition:  tcp.Transition{New: tcp.TimeWait, Substate: tcp.TimeWait},
 				JiffiesLeft: -3, KeepaliveJiffies: 18750,
@@ -197,7 +206,7 @@ func oneOfEachKind() map[string][]byte {
 		"transition": typical().bytes(),
 		"end":        wireEndOf{typical(), 1, 2, 3, 4, 5, 6}.bytes(),
 		"update":     wireUpdateOf{wireEndOf{typical(), 1, 2, 3, 4, 5, 6}, 7}.bytes(),
-		"socket":     wireSocketOf{typical(), 7, 8}.bytes(),
+		"socket":     wireSocketOf{typical(), 7, 8, wireMeasures{}}.bytes(),
 		"cgroup":     wirePath{9, 2, 0, []string{"ssh.service", "system.slice"}, 1}.bytes(),
 		"reset":      wireResetOf{7, v4Local, v4Peer, 1, 80, 50000, 4, 9}.bytes(),
 	}
@@ -213,10 +222,10 @@ func TestSample_WrongLength(t *testing.T) {
 			}
 			sample := make([]byte, length)
 			copy(sample, valid)
-			checkRefused(t, name, sample, fmt.Sprintf("sample of %d bytes, want 112, 152, 128, 3088, 64 or 160", length))
+			checkRefused(t, name, sample, fmt.Sprintf("sample of %d bytes, want 112, 152, 168, 3088, 64 or 160", length))
 		}
 	}
-	checkRefused(t, "nothing", nil, "sample of 0 bytes, want 112, 152, 128, 3088, 64 or 160")
+	checkRefused(t, "nothing", nil, "sample of 0 bytes, want 112, 152, 168, 3088, 64 or 160")
 }
 
 // A sample whose kind does not match its length is an error.

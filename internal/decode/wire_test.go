@@ -15,7 +15,7 @@ import (
 const (
 	transitionSize = 112
 	endSize        = 152
-	socketSize     = 128
+	socketSize     = 168
 	cgroupSize     = 3088
 	resetSize      = 64
 	updateSize     = 160
@@ -167,12 +167,26 @@ type wireSocketOf struct {
 	wireEvent
 	expires   uint64
 	keepalive uint32
+	measures  wireMeasures
+}
+
+// wireMeasures is what a socket_event has of a full socket.
+type wireMeasures struct {
+	retransmits                 uint32
+	sent, received              uint64
+	rtt, cwnd, receives, sendsQ uint32
 }
 
 func (e wireSocketOf) bytes() []byte {
 	b := e.as(kindSocket)
 	binary.NativeEndian.PutUint64(b[112:], e.expires)
 	binary.NativeEndian.PutUint32(b[120:], e.keepalive)
+	binary.NativeEndian.PutUint32(b[124:], e.measures.retransmits)
+	binary.NativeEndian.PutUint64(b[128:], e.measures.sent)
+	binary.NativeEndian.PutUint64(b[136:], e.measures.received)
+	for i, v := range []uint32{e.measures.rtt, e.measures.cwnd, e.measures.receives, e.measures.sendsQ} {
+		binary.NativeEndian.PutUint32(b[144+4*i:], v)
+	}
 	return b
 }
 
@@ -256,6 +270,7 @@ func meaning(e Event) Event {
 		m.LateReset = e.LateReset
 	case KindSocket:
 		m.Transition, m.JiffiesLeft, m.KeepaliveJiffies = e.Transition, e.JiffiesLeft, e.KeepaliveJiffies
+		m.Connection, m.Queues = e.Connection, e.Queues
 	case KindEnd, KindUpdate:
 		m.Transition, m.Connection = e.Transition, e.Connection
 	default:
@@ -296,6 +311,17 @@ func independent(b []byte) Event {
 		}
 	case kindSocket:
 		e.JiffiesLeft, e.KeepaliveJiffies = int64(order.Uint64(b[112:])), uint64(order.Uint32(b[120:]))
+		const timeWait, listen, request = 6, 10, 12
+		state := e.Transition.New
+		if state != timeWait && state != request {
+			e.Queues = tcp.Queues{Known: true, Receive: order.Uint32(b[152:]), Send: order.Uint32(b[156:])}
+		}
+		if e.Queues.Known && state != listen {
+			e.Connection = tcp.Connection{
+				Phase: tcp.PhaseUpdate, Retransmits: order.Uint32(b[124:]), Sent: order.Uint64(b[128:]), Received: order.Uint64(b[136:]),
+				RTT: time.Duration(order.Uint32(b[144:])) * time.Microsecond, Cwnd: order.Uint32(b[148:]),
+			}
+		}
 	}
 	return e
 }

@@ -339,7 +339,8 @@ func largestConnection() tcp.Connection {
 func socketCases() []goldenCase {
 	edit := func(name string, change func(s *tcp.Socket)) goldenCase {
 		return goldenCase{name, func(e Encoder, dst []byte) []byte {
-			s := tcp.Socket{Transition: fullV4()}
+			s := tcp.Socket{Transition: fullV4(), Connection: fullConnection(), Queues: tcp.Queues{Known: true, Receive: 12, Send: 34}}
+			s.Connection.Phase, s.Connection.Cwnd = tcp.PhaseUpdate, 10
 			s.Old, s.New, s.Error, s.InState = 0, tcp.Established, 0, 0
 			change(&s)
 			return e.(SocketEncoder).Socket(dst, &s)
@@ -350,6 +351,7 @@ func socketCases() []goldenCase {
 		{first.name, func(e Encoder, dst []byte) []byte { return first.encode(e, e.(SocketEncoder).Header(dst)) }},
 		edit("a listener", func(s *tcp.Socket) {
 			s.Local, s.Peer, s.New, s.Role = endpoint("0.0.0.0", 80), tcp.Endpoint{}, tcp.Listen, tcp.RoleListener
+			s.Connection = tcp.Connection{}
 		}),
 		edit("IPv6", func(s *tcp.Socket) {
 			s.IPv6, s.Local, s.Peer = true, fullV6().Local, fullV6().Peer
@@ -358,20 +360,29 @@ func socketCases() []goldenCase {
 		edit("IPv4 over an IPv6 socket", func(s *tcp.Socket) { s.Mapped = true }),
 		edit("a request that waits for its handshake", func(s *tcp.Socket) {
 			s.New, s.Role, s.Owner, s.Cgroup, s.Cookie = tcp.NewSynRecv, tcp.RoleServer, tcp.Owner{}, nil, 0
+			s.Connection, s.Queues = tcp.Connection{}, tcp.Queues{}
 		}),
 		edit("a TIME_WAIT, which has no owner", func(s *tcp.Socket) {
 			s.New, s.Substate, s.ExpiresIn, s.Owner = tcp.TimeWait, tcp.TimeWait, 59_960_000_000, tcp.Owner{}
+			s.Connection, s.Queues = tcp.Connection{}, tcp.Queues{}
 		}),
 		edit("one that waits for the peer's FIN", func(s *tcp.Socket) {
 			s.New, s.Substate, s.ExpiresIn, s.Owner = tcp.TimeWait, tcp.FinWait2, 4_000_000, tcp.Owner{}
+			s.Connection, s.Queues = tcp.Connection{}, tcp.Queues{}
 		}),
-		edit("one that is overdue", func(s *tcp.Socket) { s.New, s.Substate, s.Owner = tcp.TimeWait, tcp.TimeWait, tcp.Owner{} }),
+		edit("one that is overdue", func(s *tcp.Socket) {
+			s.New, s.Substate, s.Owner = tcp.TimeWait, tcp.TimeWait, tcp.Owner{}
+			s.Connection, s.Queues = tcp.Connection{}, tcp.Queues{}
+		}),
 		edit("nothing known but the state", func(s *tcp.Socket) {
 			*s = tcp.Socket{Transition: tcp.Transition{Time: moment, New: tcp.Close}}
 		}),
 		edit("a state outside the table", func(s *tcp.Socket) { s.New = 17 }),
 		edit("a hostile comm", func(s *tcp.Socket) { s.Owner = task(1, "\x1b\xff\u202e\"\n") }),
-		edit("the largest numbers", func(s *tcp.Socket) { *s = tcp.Socket{Transition: largest()} }),
+		edit("the largest numbers", func(s *tcp.Socket) {
+			*s = tcp.Socket{Transition: largest(), Connection: largestConnection(), Queues: tcp.Queues{Known: true, Receive: 1<<32 - 1, Send: 1<<32 - 1}}
+			s.Connection.Phase, s.Connection.Cwnd = tcp.PhaseUpdate, 1<<32-1
+		}),
 		edit("a claimed container", func(s *tcp.Socket) { s.Cgroup = claimed() }),
 	}
 }

@@ -104,7 +104,7 @@ func (e *ECS) Socket(dst []byte, s *tcp.Socket) []byte {
 	if s.New != tcp.TimeWait { // a timewait socket belongs to no process
 		o = e.owners.append(o, &s.Transition, object.ecsOwner)
 	}
-	return e.end(o.ecsError(s.Error))
+	return e.end(o.measures(ownPrefix, s).ecsError(s.Error))
 }
 
 // ecsIdentity appends the members that identify the socket. [identityKey] must contain every

@@ -95,8 +95,30 @@ func (n *Native) Socket(dst []byte, s *tcp.Socket) []byte {
 	if s.New != tcp.TimeWait { // a timewait socket belongs to no process
 		o = n.owners.append(o, &s.Transition, object.owner)
 	}
-	o = o.errno(s.Error)
+	o = o.measures("", s).errno(s.Error)
 	return n.end(o)
+}
+
+// measures appends what a socket has done so far, and its queues. prefix and the native key are the keys.
+func (o object) measures(prefix string, s *tcp.Socket) object {
+	if c := &s.Connection; c.Phase == tcp.PhaseUpdate {
+		o = o.count(prefix, "sent_bytes", c.Sent).
+			count(prefix, "received_bytes", c.Received).
+			count(prefix, "retransmits", uint64(c.Retransmits))
+		if c.RTT != 0 {
+			o = o.count(prefix, "rtt_ns", uint64(c.RTT))
+		}
+		o = o.count(prefix, "cwnd", uint64(c.Cwnd))
+	}
+	switch {
+	case !s.Queues.Known:
+		return o
+	case s.New == tcp.Listen:
+		return o.count(prefix, "accept_queue", uint64(s.Queues.Receive)).
+			count(prefix, "backlog", uint64(s.Queues.Send))
+	}
+	return o.count(prefix, "receive_queue_bytes", uint64(s.Queues.Receive)).
+		count(prefix, "send_queue_bytes", uint64(s.Queues.Send))
 }
 
 // identity appends the members that identify the socket. [identityKey] must contain

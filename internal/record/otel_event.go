@@ -49,7 +49,7 @@ func (e *OTel) Socket(dst []byte, s *tcp.Socket) []byte {
 	if s.New != tcp.TimeWait { // a timewait socket belongs to no process
 		o = e.owners.append(o, &s.Transition, object.otelOwner)
 	}
-	return e.end(o.otelError(s.Error), len(dst))
+	return e.end(o.measures(ownPrefix, s).otelError(s.Error), len(dst))
 }
 
 // otelStates are the values of network.connection.state, which are the states of RFC 9293.

@@ -71,7 +71,7 @@ func (s *snapshot) handle(sample []byte, keepalive time.Duration) error {
 		}
 		return nil
 	case decode.KindSocket:
-		s.socket(tcp.Socket{Transition: e.Transition, ExpiresIn: expiresIn(e, keepalive)})
+		s.socket(tcp.Socket{Transition: e.Transition, ExpiresIn: expiresIn(e, keepalive), Connection: e.Connection, Queues: e.Queues})
 	}
 	if len(s.buf) >= batchSize {
 		return s.flush()

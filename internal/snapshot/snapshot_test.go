@@ -52,7 +52,7 @@ func (e *encoder) Socket(dst []byte, s *tcp.Socket) []byte {
 
 // socket is a socket_event as in bpf/event.h.
 func socket(cookie, cgroup uint64, state tcp.State, expires uint64) []byte {
-	b := make([]byte, 128)
+	b := make([]byte, 168)
 	binary.NativeEndian.PutUint64(b[8:], cookie)
 	binary.NativeEndian.PutUint64(b[16:], cgroup)
 	copy(b[100:], []byte{4, 4, 0, byte(state)})

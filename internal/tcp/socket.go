@@ -8,6 +8,19 @@ import "time"
 type Socket struct {
 	Transition
 	ExpiresIn time.Duration // until the timewait socket's timer expires; 0: not known, or overdue
+
+	// Set by internal/snapshot only.
+	Connection Connection // what it has done so far, of PhaseUpdate; the zero value: not known, or it listens
+	Queues     Queues
+}
+
+// Queues are what waits in a socket, as ss shows it.
+type Queues struct {
+	Known bool // false for a TIME_WAIT and a request
+	// Receive is bytes that the process has not read, and Send those that are not acknowledged or not sent; a SYN
+	// or FIN counts as one. Of a listener, Receive is the connections that wait for accept(), and Send the limit
+	// that listen() has set.
+	Receive, Send uint32
 }
 
 // CloseWaitSocket is a socket in CLOSE_WAIT at one moment.
