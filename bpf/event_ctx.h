@@ -46,11 +46,13 @@ struct event_ctx {
  * 6.0 a program in a softirq may interrupt itself in a task.
  *
  * An array, so all entries exist from the start and it cannot be full; user space sets
- * the size for chain_length programs and updates. Only the programs read and write it, nobody deletes.
+ * the size for chain_length programs and updates. Only the programs read and write it, nobody
+ * deletes.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 2 * PROGRAMS + 1); /* the last one is for update.h */
+	__uint(max_entries,
+	       2 * PROGRAMS + 2); /* the last two are for update.h and count_sockets.h */
 	__type(key, __u32);
 	__type(value, struct event_ctx);
 } event_ctx_scratch SEC(".maps");

@@ -8,6 +8,7 @@
 #include <bpf/bpf_helpers.h>
 #include "accept.h"
 #include "bound_ports.h"
+#include "count_sockets.h"
 #include "dispatch.h"
 #include "dump.h"
 #include "event.h"
@@ -212,6 +213,16 @@ SEC("iter/tcp") int dump_bound_ports(struct bpf_iter__tcp *ctx)
 SEC("iter/tcp") int update_sockets(struct bpf_iter__tcp *ctx)
 {
 	return on_live_socket(ctx);
+}
+
+/*
+ * Counts the sockets of the namespace of the thread that opens the iterator, in socket_groups;
+ * internal/probe runs it for metrics. Writes the state, one byte, of each socket for whose group
+ * there is no room.
+ */
+SEC("iter/tcp") int count_sockets(struct bpf_iter__tcp *ctx)
+{
+	return on_counted_socket(ctx);
 }
 
 /* bpf2go finds a type only if the object refers to it. */

@@ -190,6 +190,14 @@ type ProbeSocketEvent struct {
 	Reserved              uint64
 }
 
+type ProbeSocketGroup struct {
+	_        structs.HostLayout
+	CgroupId uint64
+	Comm     [16]uint8
+	State    uint32
+	Reserved uint32
+}
+
 type ProbeSocketRole uint32
 
 const (
@@ -252,11 +260,13 @@ const (
 	ProbeMapResetNotes                 = "reset_notes"
 	ProbeMapRings                      = "rings"
 	ProbeMapSockStates                 = "sock_states"
+	ProbeMapSocketGroups               = "socket_groups"
 	ProbeMapTrackedTimewaits           = "tracked_timewaits"
 	ProbeMapUnboundListeners           = "unbound_listeners"
 	ProbeMapUnfollowed                 = "unfollowed"
 	ProbeProgAcceptEntered             = "accept_entered"
 	ProbeProgAccepted                  = "accepted"
+	ProbeProgCountSockets              = "count_sockets"
 	ProbeProgDumpBoundPorts            = "dump_bound_ports"
 	ProbeProgDumpSockets               = "dump_sockets"
 	ProbeProgListenPort                = "listen_port"
@@ -385,6 +395,7 @@ type ProbeSpecs struct {
 type ProbeProgramSpecs struct {
 	AcceptEntered             *ebpf.ProgramSpec `ebpf:"accept_entered"`
 	Accepted                  *ebpf.ProgramSpec `ebpf:"accepted"`
+	CountSockets              *ebpf.ProgramSpec `ebpf:"count_sockets"`
 	DumpBoundPorts            *ebpf.ProgramSpec `ebpf:"dump_bound_ports"`
 	DumpSockets               *ebpf.ProgramSpec `ebpf:"dump_sockets"`
 	ListenPort                *ebpf.ProgramSpec `ebpf:"listen_port"`
@@ -431,6 +442,7 @@ type ProbeMapSpecs struct {
 	ResetNotes       *ebpf.MapSpec `ebpf:"reset_notes"`
 	Rings            *ebpf.MapSpec `ebpf:"rings"`
 	SockStates       *ebpf.MapSpec `ebpf:"sock_states"`
+	SocketGroups     *ebpf.MapSpec `ebpf:"socket_groups"`
 	TrackedTimewaits *ebpf.MapSpec `ebpf:"tracked_timewaits"`
 	UnboundListeners *ebpf.MapSpec `ebpf:"unbound_listeners"`
 	Unfollowed       *ebpf.MapSpec `ebpf:"unfollowed"`
@@ -536,6 +548,7 @@ type ProbeMaps struct {
 	ResetNotes       *ebpf.Map `ebpf:"reset_notes"`
 	Rings            *ebpf.Map `ebpf:"rings"`
 	SockStates       *ebpf.Map `ebpf:"sock_states"`
+	SocketGroups     *ebpf.Map `ebpf:"socket_groups"`
 	TrackedTimewaits *ebpf.Map `ebpf:"tracked_timewaits"`
 	UnboundListeners *ebpf.Map `ebpf:"unbound_listeners"`
 	Unfollowed       *ebpf.Map `ebpf:"unfollowed"`
@@ -559,6 +572,7 @@ func (m *ProbeMaps) Close() error {
 		m.ResetNotes,
 		m.Rings,
 		m.SockStates,
+		m.SocketGroups,
 		m.TrackedTimewaits,
 		m.UnboundListeners,
 		m.Unfollowed,
@@ -635,6 +649,7 @@ type ProbeVariables struct {
 type ProbePrograms struct {
 	AcceptEntered             *ebpf.Program `ebpf:"accept_entered"`
 	Accepted                  *ebpf.Program `ebpf:"accepted"`
+	CountSockets              *ebpf.Program `ebpf:"count_sockets"`
 	DumpBoundPorts            *ebpf.Program `ebpf:"dump_bound_ports"`
 	DumpSockets               *ebpf.Program `ebpf:"dump_sockets"`
 	ListenPort                *ebpf.Program `ebpf:"listen_port"`
@@ -665,6 +680,7 @@ func (p *ProbePrograms) Close() error {
 	return _ProbeClose(
 		p.AcceptEntered,
 		p.Accepted,
+		p.CountSockets,
 		p.DumpBoundPorts,
 		p.DumpSockets,
 		p.ListenPort,

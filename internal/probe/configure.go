@@ -38,7 +38,7 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 		bpfobj.ProbeVarRingMask:         uint32(l.count - 1),
 		bpfobj.ProbeVarWakeupBytes:      uint64(l.bytes / 4),
 		bpfobj.ProbeVarWantEnds:         opts.Ends,
-		bpfobj.ProbeVarWantStateTimes:   opts.Filter.Transitions == nil, // else no output writes the time in a state
+		bpfobj.ProbeVarWantStateTimes:   opts.Filter.Transitions == nil || opts.StateTimes, // else no output writes the time in a state
 		bpfobj.ProbeVarWantCgroups:      true,
 		bpfobj.ProbeVarWantTimewaitEnds: opts.TimeWaitEnds && features.has(TimeWaitEnds),
 		bpfobj.ProbeVarCgroupV1Subsys:   cgroupV1Subsys(types),
@@ -70,6 +70,7 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	if opts.TimeWaitEnds {
 		spec.Maps[bpfobj.ProbeMapTrackedTimewaits].MaxEntries = maxTrackedTimeWaits
 	}
+	spec.Maps[bpfobj.ProbeMapSocketGroups].MaxEntries = roomForSocketGroups(opts)
 	if opts.Filter.Children {
 		programs = slices.Concat(programs, sizeFollowed(spec))
 	}
@@ -89,6 +90,9 @@ func optionalPrograms(opts Options, types *btf.Cache) (names []string) {
 	}
 	if opts.UpdatesFrom > 0 {
 		names = append(names, bpfobj.ProbeProgUpdateSockets)
+	}
+	if opts.CountSockets && hasFunction(types, "bpf_iter_tcp") {
+		names = append(names, bpfobj.ProbeProgCountSockets)
 	}
 	return names
 }
@@ -205,7 +209,7 @@ var (
 	// unattachedPrograms are run by this package: iterators, and listen_port.
 	unattachedPrograms = []string{
 		bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows, bpfobj.ProbeProgListenPort,
-		bpfobj.ProbeProgDumpBoundPorts, bpfobj.ProbeProgUpdateSockets,
+		bpfobj.ProbeProgDumpBoundPorts, bpfobj.ProbeProgUpdateSockets, bpfobj.ProbeProgCountSockets,
 	}
 	snapshotPrograms = []string{
 		bpfobj.ProbeProgScanFiles, bpfobj.ProbeProgScanSubflows, bpfobj.ProbeProgDumpSockets,

@@ -88,7 +88,7 @@ func TestConfigure_ChainLength(t *testing.T) {
 				t.Errorf("preempted %v: %s is loaded: %v, want %v", tt.preempted, c[2], got, tt.third)
 			}
 		}
-		for name, want := range map[string]uint32{bpfobj.ProbeMapCounters: tt.length, bpfobj.ProbeMapEventCtxScratch: 2*tt.length + 1} {
+		for name, want := range map[string]uint32{bpfobj.ProbeMapCounters: tt.length, bpfobj.ProbeMapEventCtxScratch: 2*tt.length + 2} {
 			if got := spec.Maps[name].MaxEntries; got != want {
 				t.Errorf("preempted %v: %s has %d entries, want %d", tt.preempted, name, got, want)
 			}

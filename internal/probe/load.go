@@ -6,6 +6,8 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
+
+	"github.com/tcpshift/tcpshift/internal/bpfobj"
 )
 
 // load loads the collection. It loads each backup program for transitions in parallel with
@@ -22,6 +24,9 @@ func load(spec *ebpf.CollectionSpec, opts ebpf.CollectionOptions) (*ebpf.Collect
 		delete(parts[0].Programs, backup)
 		parts = append(parts, alone)
 	}
+	counting := parts[0].Copy()
+	maps.DeleteFunc(counting.Programs, func(name string, _ *ebpf.ProgramSpec) bool { return name != bpfobj.ProbeProgCountSockets })
+	delete(parts[0].Programs, bpfobj.ProbeProgCountSockets)
 	spec.Programs = nil
 	shared, err := ebpf.NewCollectionWithOptions(spec, opts)
 	if err != nil {
@@ -29,7 +34,26 @@ func load(spec *ebpf.CollectionSpec, opts ebpf.CollectionOptions) (*ebpf.Collect
 	}
 	defer shared.Close() // the other collections have their own references to the maps
 	opts.MapReplacements = shared.Maps
-	return loadParts(parts, opts)
+	c, err := loadParts(parts, opts)
+	if err == nil {
+		addOptional(c, counting, opts)
+	}
+	return c, err
+}
+
+// addOptional adds the programs of a part to a collection, if the kernel takes them.
+func addOptional(c *ebpf.Collection, part *ebpf.CollectionSpec, opts ebpf.CollectionOptions) {
+	if len(part.Programs) == 0 {
+		return
+	}
+	more, err := ebpf.NewCollectionWithOptions(part, opts)
+	if err != nil {
+		return
+	}
+	defer more.Close()
+	for name := range more.Programs {
+		c.Programs[name] = more.DetachProgram(name)
+	}
 }
 
 // loadParts loads all parts at once, and returns the first with the programs of all.

@@ -36,7 +36,10 @@ type Options struct {
 	BoundPorts   bool // [Probe.BoundPorts] will be called
 	// UpdatesFrom is the age from which connections have updates, which [Probe.OpenUpdates] emits; 0: it will not
 	// be called.
-	UpdatesFrom time.Duration
+	UpdatesFrom  time.Duration
+	CountSockets bool // [Probe.CountSockets] will be called
+	// StateTimes means that the time in the old state is wanted although Filter has a choice of transitions.
+	StateTimes  bool
 	ExcludeSelf bool // do not emit transitions of sockets that this process owns
 	// MayBePreempted, if not nil, decides instead of the kernel's version whether a task
 	// may be preempted in a program, for tests. A wrong false gives duplicates.
@@ -63,7 +66,7 @@ func NewKernel() *Kernel {
 func (k *Kernel) Features() Features { return slices.Clone(k.features()) }
 
 // Probe is the attached programs and their ring buffers. It must not be used by several
-// goroutines, except for CloseLinks, Wake, BoundPorts and OpenUpdates.
+// goroutines, except for CloseLinks, Wake, BoundPorts, OpenUpdates and CountSockets.
 type Probe struct {
 	features   Features
 	collection *ebpf.Collection
@@ -74,6 +77,7 @@ type Probe struct {
 	portWaits  waitBudget                    // of ListenPort
 	boundPorts sharedIterator                // of BoundPorts
 	updates    sharedIterator                // of OpenUpdates
+	groups     socketGroups                  // of CountSockets
 	perCPU     []bpfobj.ProbeProgramCounters // of Entered, to be used again
 
 	resetReasons map[tcp.ResetCode]string
@@ -141,6 +145,7 @@ func (p *Probe) open(opts Options, kernel *Kernel) error {
 	if err := p.updates.attach(p.collection.Programs[bpfobj.ProbeProgUpdateSockets]); err != nil {
 		return fmt.Errorf("attach the iterator over live connections: %w", err)
 	}
+	_ = p.groups.attach(p.collection) // without it metrics lack the counts
 	return nil
 }
 
@@ -270,7 +275,7 @@ func (p *Probe) Close() error {
 	if p.reader != nil {
 		errs = append(errs, p.reader.Close())
 	}
-	errs = append(errs, p.boundPorts.close(), p.updates.close(), p.rings.close())
+	errs = append(errs, p.boundPorts.close(), p.updates.close(), p.groups.close(), p.rings.close())
 	if p.collection != nil {
 		p.collection.Close()
 	}

@@ -1,0 +1,157 @@
+package monitor
+
+import (
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/boottime"
+	"github.com/tcpshift/tcpshift/internal/cputime"
+	"github.com/tcpshift/tcpshift/internal/filter"
+	"github.com/tcpshift/tcpshift/internal/netns"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+const (
+	// countInterval is the least time between two counts of all sockets.
+	countInterval = 10 * time.Second
+	// findInterval is the least time between two searches for all namespaces, which costs a system call for
+	// each thread and open file of the host.
+	findInterval = time.Minute
+	// maxCounted bounds the namespaces whose sockets are counted, and the groups of all of them: the others
+	// wait for a later count, or are not counted.
+	maxCounted       = 16384
+	maxCountedGroups = 1 << 16
+)
+
+// SocketCounter counts the sockets of all namespaces in the background, for metrics. Both its counts and its
+// search for namespaces take at most 1/budgetDivisor of one CPU: they become less frequent if they cost more.
+type SocketCounter struct {
+	count  func() ([]tcp.OwnerSockets, error)
+	filter filter.Filter
+	warn   func(message string)
+	wake   waker
+	done   chan struct{}
+	answer atomic.Pointer[tcp.SocketCensus]
+
+	namespaces []netns.Namespace
+	nextFind   time.Duration // when they are searched for again
+	mayFind    time.Duration // when they may be, if one is gone
+}
+
+// NewSocketCounter starts to count. count counts the sockets of the calling thread's network namespace; it is
+// called from another goroutine, until some time after Close. warn gets at most one message for the operator: that
+// sockets cannot be counted.
+func NewSocketCounter(count func() ([]tcp.OwnerSockets, error), f filter.Filter, warn func(message string)) *SocketCounter {
+	c := &SocketCounter{count: count, filter: f, warn: warn, done: make(chan struct{})}
+	go c.run()
+	return c
+}
+
+// Close ends the counting, and does not wait for that.
+func (c *SocketCounter) Close() { close(c.done) }
+
+// NotifyAnswers sets a function that is called from another goroutine when Answer has something new.
+func (c *SocketCounter) NotifyAnswers(wake func()) { c.wake.f.Store(&wake) }
+
+// Answer returns the newest count, once; nil: there is none since the last call.
+func (c *SocketCounter) Answer() *tcp.SocketCensus { return c.answer.Swap(nil) }
+
+func (c *SocketCounter) run() {
+	for {
+		began := boottime.Now()
+		cost, err := c.countAll()
+		if err != nil {
+			if !c.isClosed() {
+				c.warn(fmt.Sprintf("there are no metrics of sockets: %v", err))
+			}
+			return
+		}
+		pause := max(countInterval, budgetDivisor*cost) - (boottime.Now() - began)
+		select {
+		case <-c.done:
+			return
+		case <-time.After(pause):
+		}
+	}
+}
+
+func (c *SocketCounter) isClosed() bool {
+	select {
+	case <-c.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// countAll makes one count, and returns its CPU time. An error means that nothing can be counted.
+func (c *SocketCounter) countAll() (cost time.Duration, err error) {
+	c.find()
+	answer := &tcp.SocketCensus{At: time.Now()}
+	groups := 0
+	for _, n := range c.namespaces {
+		if c.isClosed() {
+			return cost, nil
+		}
+		var counted []tcp.OwnerSockets
+		failed := enter(n, func() (err error) {
+			timer := cputime.Start()
+			counted, err = c.count()
+			cost += timer.Elapsed()
+			return err
+		})
+		switch {
+		case failed == nil:
+			groups += len(counted)
+			if groups > maxCountedGroups {
+				counted = statesOnly(counted)
+			}
+			if len(counted) > 0 {
+				answer.Namespaces = append(answer.Namespaces, tcp.NetnsSockets{Netns: n.Inode, Groups: counted})
+			}
+		case errors.Is(failed, netns.ErrGone): // it may be elsewhere: what led to it was a process that has ended
+			c.nextFind = c.mayFind
+		case n.Inode == ownNetns() && !errors.Is(failed, unix.EMFILE) && !errors.Is(failed, unix.ENFILE):
+			return cost, failed
+		}
+	}
+	c.answer.Store(answer)
+	c.wake.call()
+	return cost, nil
+}
+
+// find finds the namespaces if that is due.
+func (c *SocketCounter) find() {
+	now := boottime.Now()
+	if now < c.nextFind && len(c.namespaces) > 0 {
+		return
+	}
+	timer := cputime.Start()
+	c.namespaces = nil
+	for n := range netns.All {
+		if c.filter.MatchesNetns(n.Inode) {
+			c.namespaces = append(c.namespaces, n)
+		}
+		if len(c.namespaces) == maxCounted || len(c.namespaces) == len(c.filter.Netns) { // the rest of the search costs most
+			break
+		}
+	}
+	c.mayFind = now + budgetDivisor*timer.Elapsed()
+	c.nextFind = max(now+findInterval, c.mayFind)
+}
+
+// statesOnly joins the groups of each state.
+func statesOnly(groups []tcp.OwnerSockets) (joined []tcp.OwnerSockets) {
+	byState := make(map[tcp.State]uint64)
+	for _, g := range groups {
+		byState[g.State] += g.Count
+	}
+	for state, count := range byState {
+		joined = append(joined, tcp.OwnerSockets{State: state, Count: count})
+	}
+	return joined
+}
