@@ -110,6 +110,9 @@ func (m *Monitor) NotifyAnswers(wake func()) { m.wake.f.Store(&wake) }
 // have not.
 func (m *Monitor) SeededAfter() time.Duration { return m.engine.SeededAfter() }
 
+// Usage is what the engine knows of the use of ports and timewait sockets: see [detect.Engine.Usage].
+func (m *Monitor) Usage() []detect.Usage { return m.engine.Usage(boottime.Now()) }
+
 // AlertsSuppressed is how many causes have had no alert because too many alerts were open.
 func (m *Monitor) AlertsSuppressed() uint64 { return m.engine.AlertsSuppressed() }
 
