@@ -35,6 +35,7 @@ func newAlerts(s *signals) *cobra.Command {
 	addFilterFlags(flags, &o.filter)
 	addNameSelectionFlags(flags, &o.selection)
 	addDetectionFlags(flags, &o.detection)
+	addMetricsFlags(flags, &o.metrics)
 	addSandboxFlag(flags, &o)
 	return cmd
 }

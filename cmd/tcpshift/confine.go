@@ -24,7 +24,10 @@ const memoryBudget = 256 << 20
 // reports of the sandbox: nothing without --sandbox.
 func (o *traceOptions) confine(p *probe.Probe, outs openOutputs) (parts []record.Feature) {
 	sandbox.LimitMemory(memoryBudget + 2*outs.maxKept())
-	f := sandbox.Features{Maps: sandbox.MapsNeedCapability(), Namespaces: o.wants("alert") || o.updates > 0, Command: o.command.wanted(), Processes: o.wants(record.ProcessType)}
+	f := sandbox.Features{
+		Maps: sandbox.MapsNeedCapability(), Namespaces: o.wants("alert") || o.updates > 0 || o.metrics.wanted(),
+		Listen: o.metrics.listen != "", Command: o.command.wanted(), Processes: o.wants(record.ProcessType),
+	}
 	p.ListenPort(0) // the first call loads a program, to find out whether the kernel can run one
 	if o.sandbox {
 		_, _ = time.Now().Zone()   // reads a file, once

@@ -204,7 +204,8 @@ func (o *traceOptions) traceOutputs(all openOutputs, start *record.Start) (outs 
 		fields string
 	}
 	shared := make(map[kind]record.Encoder)
-	for _, each := range all {
+	metricsNames := all.metricsNames()
+	for i, each := range all {
 		fields := slices.Compact(slices.Sorted(slices.Values(each.fields)))
 		k := kind{each.format, each.schema, each.host, strings.Join(fields, ",")}
 		enc := shared[k]
@@ -214,7 +215,7 @@ func (o *traceOptions) traceOutputs(all openOutputs, start *record.Start) (outs 
 		if each.format != formatText { // text depends on the types and the terminal; equal values are shared
 			shared[k] = enc
 		}
-		out := trace.Output{Sink: each.queue, Encoder: enc, Only: each.only, Selection: o.selection.OrNil()}
+		out := trace.Output{Sink: each.queue, Encoder: enc, Only: each.only, Selection: o.selection.OrNil(), MetricsName: metricsNames[i]}
 		if len(all) > 1 {
 			out.Name = each.name
 		}

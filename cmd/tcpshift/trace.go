@@ -57,6 +57,7 @@ type traceOptions struct {
 	command       tracedCommand
 	summary       time.Duration // the length of a window; 0: no summary
 	updates       time.Duration // the interval of updates; 0: none
+	metrics       metricsOptions
 }
 
 func newTrace(s *signals) *cobra.Command {
@@ -104,6 +105,7 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.Var(list(&o.filter.Roles, "ROLE,...", filter.ParseRole), "role", "client, server or listener")
 	addSelectionFlags(flags, &o.selection)
 	addDetectionFlags(flags, &o.detection)
+	addMetricsFlags(flags, &o.metrics)
 	addSandboxFlag(flags, o)
 }
 
@@ -169,6 +171,11 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, outs.close()) }()
+	server, err := o.listenForScrapes() // before it gives up its privileges, and before the scan of open sockets
+	if err != nil {
+		return err
+	}
+	defer func() { _ = server.Close() }()
 	now := outs.running()
 	s.handle(now)
 	p, err := o.openProbe()
@@ -191,6 +198,7 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 		defer m.Close()
 		cfg.Monitor = m
 	}
+	defer o.startMetrics(&cfg, p, outs, server)()
 	defer o.startLookups(&cfg)()
 	defer o.startUpdates(&cfg, p)()
 	defer warnUnfollowed(p)
@@ -200,7 +208,9 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 }
 
 // wantsEnds reports whether anything needs the ends of connections.
-func (o *traceOptions) wantsEnds() bool { return o.wants("connection") || o.summary > 0 }
+func (o *traceOptions) wantsEnds() bool {
+	return o.wants("connection") || o.summary > 0 || o.metrics.wanted()
+}
 
 // startLookups starts what reads names and processes in the background, where records need it, and returns a
 // function that ends it.
@@ -241,6 +251,7 @@ func (o *traceOptions) openProbe() (*probe.Probe, error) {
 		Filter: o.kernelFilter(), BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wantsEnds(),
 		TimeWaitEnds: o.timeWaitEnd && o.wants("transition"), Without: o.unwanted(), BoundPorts: o.wants("alert"),
 		UpdatesFrom: o.updates,
+		StateTimes:  o.metrics.wanted(), CountSockets: o.metrics.wanted(),
 	})
 	if err != nil {
 		return nil, err
@@ -320,6 +331,7 @@ func (o *traceOptions) kernelFilter() filter.Filter {
 	if o.wants("alert") {
 		needed.Join(detect.Needs())
 	}
+	o.metrics.addMetricsTransitions(&needed)
 	if o.wantsAllOwners() {
 		needed.Join(tcp.EndTransitions())
 		needed.Add(tcp.States(), []tcp.State{tcp.Established, tcp.Listen})
@@ -337,7 +349,7 @@ func (o *traceOptions) check() error {
 	if err := o.checkSelection(); err != nil {
 		return err
 	}
-	if err := o.checkSummary(); err != nil {
+	if err := errors.Join(o.checkSummary(), o.checkMetrics()); err != nil {
 		return err
 	}
 	if err := o.checkUpdates(); err != nil {

@@ -98,3 +98,7 @@ func runeWidth(r rune) int {
 	}
 	return 1
 }
+
+// Printable returns s with escapes for everything that is not printable, as in records of text. Different
+// strings stay different.
+func Printable(s string) string { return string(appendPrintable(nil, []byte(s))) }

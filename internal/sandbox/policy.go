@@ -36,6 +36,9 @@ var forCommand = []string{"waitid", "wait4", "pidfd_send_signal"}
 // forSockets are those that an output to a socket needs besides.
 var forSockets = []string{"connect", "getsockopt", "setsockopt", "getsockname", "getpeername"}
 
+// forListener are those that accepting connections needs besides.
+var forListener = []string{"accept4", "shutdown", "getsockopt", "setsockopt", "getsockname", "getpeername"}
+
 // bpfCommands are what a running trace does with its maps and programs (enum bpf_cmd in
 // include/uapi/linux/bpf.h). It neither loads programs nor makes maps.
 var bpfCommands = []uint64{
@@ -88,6 +91,10 @@ func policy(f Features, pid int, architecture string) seccomp.Policy {
 	}
 	if len(f.Unix) > 0 || len(f.TCP) > 0 {
 		names = append(names, forSockets...)
+	}
+	if f.Listen {
+		names = append(names, forListener...)
+		conditional = append(conditional, when("bpf", equal(0, unix.BPF_MAP_GET_NEXT_KEY)), when("bpf", equal(0, unix.BPF_MAP_DELETE_ELEM)))
 	}
 	if len(f.Unix) > 0 {
 		names = append(names, "memfd_create") // for what is too large for a datagram

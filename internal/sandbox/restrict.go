@@ -51,7 +51,7 @@ func Restrict(f Features) []Part {
 // security/landlock/ptrace.c): it cannot read the links in /proc/PID/ns and /proc/PID/fd. No rule
 // and no capability permits that. Threads cannot be excluded: in Go any thread may run any
 // goroutine, and starts threads with its own rules.
-var errSearchesProcesses = errors.New("alerts or updates search the namespaces of other processes, which Landlock does not permit")
+var errSearchesProcesses = errors.New("alerts, updates and metrics search the namespaces of other processes, which Landlock does not permit")
 
 // Available returns which parts this kernel has, without restricting anything.
 func Available() []Part {

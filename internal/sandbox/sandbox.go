@@ -33,6 +33,9 @@ type Features struct {
 	Unix []string
 	// TCP are the addresses, HOST:PORT, that outputs connect to. Only Restrict uses it.
 	TCP []string
+	// Listen means that connections to a listener that is open are accepted, and that sockets are counted in
+	// a map, for metrics. Only Restrict uses it.
+	Listen bool
 	// Rotate are the directories in which output files are renamed, compressed and removed. Only
 	// Restrict uses it.
 	Rotate []string

@@ -226,7 +226,7 @@ func TestCapabilities_Documented(t *testing.T) {
 	}
 	_, table, _ := strings.Cut(string(text), "\n| what stays | for what |\n")
 	table, _, _ = strings.Cut(table, "\n\n")
-	for condition, f := range map[string]Features{"before Linux 5.19": {Maps: true}, "if alerts are on": {Namespaces: true}, "if process records are on": {Processes: true}} {
+	for condition, f := range map[string]Features{"before Linux 5.19": {Maps: true}, "if alerts, updates or metrics are on": {Namespaces: true}, "if process records are on": {Processes: true}} {
 		var got, want []string
 		for line := range strings.Lines(table) {
 			if what := strings.Split(line, "|")[1]; strings.HasSuffix(strings.TrimSpace(what), condition) {

@@ -34,6 +34,8 @@ func (m *fakeMonitor) AddLost(count uint64)           { m.lost += count }
 // SeededAfter says that seeding is done once something was observed.
 func (m *fakeMonitor) SeededAfter() time.Duration { return time.Duration(m.seen) * time.Millisecond }
 
+func (m *fakeMonitor) Usage() []detect.Usage { return nil }
+
 func (m *fakeMonitor) AlertsSuppressed() uint64 { return 3 * m.seen }
 
 func (m *fakeMonitor) LeftOut() detect.LeftOut {

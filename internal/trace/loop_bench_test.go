@@ -17,8 +17,9 @@ type engineMonitor struct {
 	now time.Duration
 }
 
-func (m *engineMonitor) AddLost(count uint64) { m.Engine.AddLost(m.now, count) }
-func (m *engineMonitor) HasOpenAlerts() bool  { return false }
+func (m *engineMonitor) AddLost(count uint64)  { m.Engine.AddLost(m.now, count) }
+func (m *engineMonitor) Usage() []detect.Usage { return m.Engine.Usage(m.now) }
+func (m *engineMonitor) HasOpenAlerts() bool   { return false }
 
 func (m *engineMonitor) NotifyAnswers(func()) {}
 

@@ -20,6 +20,8 @@ type Output struct {
 	// Name is what messages for the operator call the output; empty: it is the only one.
 	Name string
 	Sink output.Sink
+	// MetricsName is the output's name in Config.Metrics.
+	MetricsName string
 	// Encoder is the output's own, or is shared: outputs with equal encoders have equal lines,
 	// which are encoded once.
 	Encoder record.Encoder
@@ -41,7 +43,8 @@ type outputs struct {
 
 	connections    bool    // an output has connection records
 	summary        Summary // nil: none
-	limit, counted uint64  // transitions after which the run ends, before any selection; 0: no limit
+	ends           []endObserver
+	limit, counted uint64 // transitions after which the run ends, before any selection; 0: no limit
 }
 
 // totals are the counts of a run that are the same for all outputs.
@@ -59,7 +62,7 @@ type totals struct {
 }
 
 func newOutputs(cfg *Config) *outputs {
-	o := &outputs{limit: cfg.Count, notify: cfg.Notify, summary: cfg.Summary}
+	o := &outputs{limit: cfg.Count, notify: cfg.Notify, summary: cfg.Summary, ends: cfg.endObservers()}
 	if o.notify == nil {
 		o.notify = func(string) {}
 	}
@@ -87,8 +90,10 @@ func newOutputs(cfg *Config) *outputs {
 // transition of the limit, or the error of the last output.
 func (o *outputs) event(e *decode.Event) error {
 	done, failed := o.countReached(), false
-	if o.summary != nil && e.Kind == decode.KindEnd && !done {
-		o.summary.Add(&e.Transition, &e.Connection)
+	if len(o.ends) > 0 && e.Kind == decode.KindEnd && !done {
+		for _, observer := range o.ends {
+			observer.Add(&e.Transition, &e.Connection)
+		}
 	}
 	for _, s := range o.shared {
 		s.begin()

@@ -12,6 +12,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/cgroup"
 	"github.com/tcpshift/tcpshift/internal/decode"
 	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/metrics"
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
@@ -74,6 +75,8 @@ type Monitor interface {
 	// SeededAfter is how long it took to read the sockets that existed at the start; 0: they
 	// have not been read yet.
 	SeededAfter() time.Duration
+	// Usage is what the engine knows of the use of ports and timewait sockets.
+	Usage() []detect.Usage
 	// AlertsSuppressed is how many causes have had no alert because too many were open.
 	AlertsSuppressed() uint64
 	// LeftOut is what detection has left out because a table was full.
@@ -103,6 +106,34 @@ type Updates interface {
 	Late() uint64
 }
 
+// Metrics counts what the loop sees, for scrapes; [*metrics.Metrics] is one. Its methods do not wait.
+type Metrics interface {
+	Observer
+	// Add takes a connection with its last transition, once it is decided how it ended. It must not keep the values.
+	Add(last *tcp.Transition, c *tcp.Connection)
+	// Alert takes each phase of each alert.
+	Alert(a *detect.Alert)
+	// Sockets takes a count of all sockets. cgroupOf returns the cgroup with an id; nil: it is not known.
+	Sockets(c *tcp.SocketCensus, cgroupOf func(id uint64) *tcp.Cgroup)
+	// Usage takes what detection knows of the use of ports and timewait sockets. It may change the slice.
+	Usage(all []detect.Usage)
+	// Started is called once each output has its start record, Stopping when the run ends.
+	Started()
+	Stopping()
+	// Due is called once a turn, and reports whether Publish is due.
+	Due(now time.Time) bool
+	// Publish takes the counts of the outputs that have not failed, and may keep the slice.
+	Publish(now time.Time, counts []metrics.Counts)
+}
+
+// SocketCounts counts sockets in the background; [*monitor.SocketCounter] is one. Its methods do not wait.
+type SocketCounts interface {
+	// Answer returns the newest count, once; nil: there is none since the last call.
+	Answer() *tcp.SocketCensus
+	// NotifyAnswers sets a function that is called when Answer has something new. Any goroutine may call it.
+	NotifyAnswers(wake func())
+}
+
 // Config is what Run needs.
 type Config struct {
 	Source  Source
@@ -111,6 +142,9 @@ type Config struct {
 	Summary Summary  // nil: no summary records
 	Names   Names    // nil: no names of containers and pods
 	Updates Updates  // nil: no updates of connections that live
+	Metrics Metrics  // nil: no metrics
+	// SocketCounts are counts of all sockets, for Metrics; nil: there are none.
+	SocketCounts SocketCounts
 	// Processes is what process records come from; nil: there are none.
 	Processes Processes
 	Start     record.Start // Run sets its Time
@@ -204,7 +238,8 @@ type loop struct {
 	idle      int       // consecutive turns without an event
 	rechecks  int       // turns that are to read the counters before the next sleep
 
-	quietSleeps int // consecutive sleeps without a firing, at most 2
+	usageAt     time.Time // of the last reading for metrics
+	quietSleeps int       // consecutive sleeps without a firing, at most 2
 
 	endPhase tcp.Phase // of the records of ends
 }
@@ -220,6 +255,12 @@ func newLoop(cfg Config) *loop {
 		l.observers = append(l.observers, cfg.Monitor)
 		cfg.Monitor.NotifyAnswers(cfg.Source.Wake)
 	}
+	if cfg.Metrics != nil {
+		l.observers = append(l.observers, cfg.Metrics)
+	}
+	if cfg.SocketCounts != nil {
+		cfg.SocketCounts.NotifyAnswers(cfg.Source.Wake)
+	}
 	return l
 }
 
@@ -233,6 +274,10 @@ func (l *loop) run(ctx context.Context) error {
 		if err := l.Started(); err != nil {
 			return err
 		}
+	}
+	if l.Metrics != nil {
+		l.Metrics.Started()
+		defer l.Metrics.Stopping()
 	}
 	defer l.wakeAtEnd(ctx)()
 	for {
@@ -303,6 +348,7 @@ func (l *loop) turn() error {
 	if err := l.outs.endTurn(); err != nil {
 		return err
 	}
+	l.publishMetrics()
 	return readErr
 }
 
@@ -469,6 +515,9 @@ func (l *loop) writeAlerts(alerts []detect.Alert) {
 		a := &alerts[i]
 		a.Time = l.clock.wall(a.Monotonic)
 		l.renameCulprit(a)
+		if l.Metrics != nil {
+			l.Metrics.Alert(a)
+		}
 		l.outs.alert(a)
 	}
 }

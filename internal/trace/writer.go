@@ -15,16 +15,17 @@ import (
 // recordWriter writes the records of one output: it has the output's choice of record
 // types, its sequence numbers, its account and its stats interval.
 type recordWriter struct {
-	name    string // see Output
-	stream  *output.Stream
-	encoder record.Encoder
-	shared  *sharedLines // nil: no other output has this encoder
-	header  *record.Start
-	seq     uint64 // of the last record
-	account account
-	totals  *totals
-	notify  func(message string)
-	err     error // why the output ends; nil: it does not
+	name        string // see Output
+	metricsName string // see Output
+	stream      *output.Stream
+	encoder     record.Encoder
+	shared      *sharedLines // nil: no other output has this encoder
+	header      *record.Start
+	seq         uint64 // of the last record
+	account     account
+	totals      *totals
+	notify      func(message string)
+	err         error // why the output ends; nil: it does not
 
 	selected                 map[string]bool // record types; nil: all but process
 	transitions, connections bool            // selected
@@ -45,7 +46,7 @@ type recordWriter struct {
 }
 
 func newRecordWriter(cfg *Config, o *Output, t *totals, notify func(message string)) *recordWriter {
-	w := &recordWriter{name: o.Name, encoder: o.Encoder, header: &cfg.Start, totals: t, interval: cfg.StatsInterval, notify: notify, selection: o.Selection}
+	w := &recordWriter{name: o.Name, metricsName: o.MetricsName, encoder: o.Encoder, header: &cfg.Start, totals: t, interval: cfg.StatsInterval, notify: notify, selection: o.Selection}
 	if w.name != "" {
 		w.notify = func(message string) { notify(w.name + ": " + message) }
 	}

@@ -109,7 +109,7 @@ func TestSandbox_StartRecord(t *testing.T) {
 		seccomp, landlock any
 		mode              string
 	}{
-		"with alerts":      {flags("--sandbox"), true, "alerts or updates search the namespaces of other processes, which Landlock does not permit", "2"},
+		"with alerts":      {flags("--sandbox"), true, "alerts, updates and metrics search the namespaces of other processes, which Landlock does not permit", "2"},
 		"without alerts":   {flags("--sandbox", "--only", "transition,connection"), true, true, "2"},
 		"without the flag": {nil, nil, nil, "0"},
 	} {

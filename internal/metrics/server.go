@@ -1,0 +1,193 @@
+package metrics
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/netutil"
+	"golang.org/x/sys/unix"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/prometheus/exporter-toolkit/web"
+)
+
+const (
+	// maxClients bounds the connections at a time: each takes a descriptor and some memory, and any local
+	// user may connect.
+	maxClients = 64
+	// maxScrapes bounds the scrapes that are answered at a time: each makes all series.
+	maxScrapes = 2
+	// gatherEvery is the least time between two readings of all series. What comes sooner gets the last one.
+	gatherEvery = 250 * time.Millisecond
+	// requestLimit bounds the time that a request may take to arrive, and answerLimit that which the answer
+	// may take to be read.
+	requestLimit, answerLimit = 5 * time.Second, 10 * time.Second
+	idleLimit                 = 2 * time.Minute // longer than the usual interval of scrapes
+	maxHeader                 = 16 << 10        // bytes
+)
+
+// Server answers scrapes on one address.
+type Server struct {
+	listener net.Listener
+	config   string
+	server   *http.Server
+}
+
+// Listen listens on address, which is HOST:PORT. webConfig is the path of a web configuration file of the Prometheus
+// exporter-toolkit, which is checked now and read again for each connection; empty: neither TLS nor passwords. own gets the
+// cookies of the sockets of this server, those of accepted connections from any goroutine; nil: nothing gets them.
+func Listen(address, webConfig string, own func(cookie uint64)) (*Server, error) {
+	if webConfig != "" {
+		if err := web.Validate(webConfig); err != nil {
+			return nil, fmt.Errorf("web configuration %s: %s", webConfig, strings.Join(strings.Fields(err.Error()), " "))
+		}
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, listenError(address, err)
+	}
+	if own != nil {
+		listener = &noting{Listener: listener, note: own}
+		noteCookie(listener.(*noting).Listener, own)
+	}
+	return &Server{listener: netutil.LimitListener(listener, maxClients), config: webConfig}, nil
+}
+
+// listenError says in one sentence why it cannot listen.
+func listenError(address string, err error) error {
+	var cause syscall.Errno
+	var lookup *net.DNSError
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return fmt.Errorf("%s is in use by another process: choose another port", address)
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		return fmt.Errorf("%s is no address of this host: use one of 'ip address'", address)
+	case errors.As(err, &lookup):
+		return fmt.Errorf("%s: the name is not known: use an address", address)
+	case errors.As(err, &cause):
+		return fmt.Errorf("listen on %s: %w", address, cause)
+	}
+	return fmt.Errorf("listen on %s: %w", address, err)
+}
+
+// noting notes the cookie of each connection that it accepts.
+type noting struct {
+	net.Listener
+	note func(cookie uint64)
+}
+
+func (l *noting) Accept() (net.Conn, error) {
+	conn, err := l.Listener.Accept()
+	if err == nil {
+		noteCookie(conn, l.note)
+	}
+	return conn, err
+}
+
+func noteCookie(socket any, note func(cookie uint64)) {
+	s, ok := socket.(syscall.Conn)
+	if !ok {
+		return
+	}
+	raw, err := s.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if cookie, err := unix.GetsockoptUint64(int(fd), unix.SOL_SOCKET, unix.SO_COOKIE); err == nil {
+			note(cookie)
+		}
+	})
+}
+
+// Serve answers requests in the background until Close. failed gets the error of a server that ends before.
+func (s *Server) Serve(m *Metrics, failed func(error)) {
+	s.server = &http.Server{
+		Handler: m.Handler(), ReadTimeout: requestLimit, WriteTimeout: answerLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader,
+		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // of clients, which may be anybody
+	}
+	noSystemd := false
+	flags := &web.FlagConfig{WebSystemdSocket: &noSystemd, WebConfigFile: &s.config}
+	go func() {
+		err := web.Serve(s.listener, s.server, flags, slog.New(slog.DiscardHandler))
+		if err != nil && !errors.Is(err, http.ErrServerClosed) {
+			failed(err)
+		}
+	}()
+}
+
+// Close ends the server and its connections. It waits for no client. It does nothing for a nil Server.
+func (s *Server) Close() error {
+	if s == nil {
+		return nil
+	}
+	if s.server == nil {
+		return s.listener.Close()
+	}
+	return s.server.Close()
+}
+
+// Handler answers /metrics, /healthz and /readyz.
+func (m *Metrics) Handler() http.Handler {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(m)
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(&paced{from: registry}, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
+	mux.HandleFunc("GET /healthz", m.healthz)
+	mux.HandleFunc("GET /readyz", m.readyz)
+	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = fmt.Fprintln(w, "tcpshift: /metrics, /healthz, /readyz")
+	})
+	return mux
+}
+
+// paced gathers from another gatherer, at most once in gatherEvery: any local user may scrape without a pause.
+type paced struct {
+	from prometheus.Gatherer
+
+	mu       sync.Mutex
+	at       time.Time
+	families []*dto.MetricFamily // must not be changed
+	err      error
+}
+
+// Gather implements [prometheus.Gatherer].
+func (p *paced) Gather() ([]*dto.MetricFamily, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if now := time.Now(); p.at.IsZero() || now.Sub(p.at) >= gatherEvery {
+		p.families, p.err = p.from.Gather()
+		p.at = now
+	}
+	return p.families, p.err
+}
+
+// healthz fails if the loop has not turned for a while.
+func (m *Metrics) healthz(w http.ResponseWriter, _ *http.Request) {
+	if since, stuck := m.isStuck(time.Now()); stuck {
+		http.Error(w, fmt.Sprintf("the trace loop has not turned for %v", since.Round(time.Second)), http.StatusServiceUnavailable)
+		return
+	}
+	_, _ = fmt.Fprintln(w, "ok")
+}
+
+// readyz fails before every output has its start record, and when the run ends.
+func (m *Metrics) readyz(w http.ResponseWriter, _ *http.Request) {
+	switch m.stage.Load() {
+	case starting:
+		http.Error(w, "the trace has not begun", http.StatusServiceUnavailable)
+	case stopping:
+		http.Error(w, "the trace ends", http.StatusServiceUnavailable)
+	default:
+		_, _ = fmt.Fprintln(w, "ok")
+	}
+}

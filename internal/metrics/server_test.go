@@ -1,0 +1,190 @@
+package metrics
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// serve answers for m on a port of its own.
+func serve(t *testing.T, m *Metrics, webConfig string, own func(uint64)) (address string) {
+	t.Helper()
+	s, err := Listen("127.0.0.1:0", webConfig, own)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Serve(m, func(err error) { t.Errorf("the server ends: %v", err) })
+	t.Cleanup(func() { _ = s.Close() })
+	return s.listener.Addr().String()
+}
+
+func get(t *testing.T, client *http.Client, url string, change func(*http.Request)) (status int, body string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if change != nil {
+		change(request)
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return 0, err.Error()
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response.StatusCode, string(text)
+}
+
+// The states of a run show at /readyz, and a loop that hangs at /healthz.
+func TestServer_Health(t *testing.T) {
+	m := newTest(t, 0)
+	address := serve(t, m, "", nil)
+	check := func(path string, want int) {
+		t.Helper()
+		if status, body := get(t, http.DefaultClient, "http://"+address+path, nil); status != want {
+			t.Errorf("%s answers %d, want %d: %s", path, status, want, body)
+		}
+	}
+	check("/readyz", 503)
+	check("/healthz", 200)
+	m.Started()
+	m.Due(time.Now())
+	check("/readyz", 200)
+	check("/healthz", 200)
+	m.Due(time.Now().Add(-2 * stuckAfter))
+	check("/healthz", 503)
+	m.Stopping()
+	check("/readyz", 503)
+	check("/metrics", 200)
+	check("/", 200)
+	check("/debug/pprof/", 404)
+}
+
+// With a web configuration the server wants TLS and a password. A new file counts at once.
+func TestServer_WebConfig(t *testing.T) {
+	m := newTest(t, 0)
+	dir := t.TempDir()
+	pool := writeCertificate(t, dir)
+	config := filepath.Join(dir, "web.yml")
+	write := func(password string) {
+		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text := fmt.Sprintf("tls_server_config:\n  cert_file: cert.pem\n  key_file: key.pem\nbasic_auth_users:\n  prometheus: %s\n", hash)
+		if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("first")
+	address := serve(t, m, config, nil)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "metrics.test"}}}
+	with := func(password string) func(*http.Request) {
+		return func(r *http.Request) { r.SetBasicAuth("prometheus", password) }
+	}
+	if status, body := get(t, client, "https://"+address+"/metrics", with("first")); status != 200 || !strings.Contains(body, "tcpshift_build_info") {
+		t.Errorf("with the password: %d %s", status, body)
+	}
+	for name, change := range map[string]func(*http.Request){"another password": with("second"), "no password": nil} {
+		if status, body := get(t, client, "https://"+address+"/metrics", change); status != 401 || strings.Contains(body, "tcpshift_") {
+			t.Errorf("with %s: %d %s", name, status, body)
+		}
+	}
+	if status, body := get(t, http.DefaultClient, "http://"+address+"/metrics", with("first")); status == 200 {
+		t.Errorf("without TLS: %d %s", status, body)
+	}
+	write("second")
+	if status, body := get(t, client, "https://"+address+"/metrics", with("second")); status != 200 {
+		t.Errorf("with a new password: %d %s", status, body)
+	}
+}
+
+func writeCertificate(t *testing.T, dir string) *x509.CertPool {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"metrics.test"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: der}, "key.pem": {Type: "EC PRIVATE KEY", Bytes: private}} {
+		text := pem.EncodeToMemory(block)
+		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		pool.AppendCertsFromPEM(text)
+	}
+	return pool
+}
+
+// What cannot be listened on, or configured, is said in one line.
+func TestServer_Errors(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	bad := filepath.Join(t.TempDir(), "web.yml")
+	if err := os.WriteFile(bad, []byte("basic_auth_users:\n  a: notahash\nnonsense: 1\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, tt := range map[string]struct{ address, config, want string }{
+		"in use":          {taken.Addr().String(), "", taken.Addr().String() + " is in use by another process: choose another port"},
+		"another's":       {"192.0.2.1:9464", "", "192.0.2.1:9464 is no address of this host"},
+		"not there":       {"127.0.0.1:0", "/nonexistent/web.yml", "web configuration /nonexistent/web.yml: "},
+		"no such keyword": {"127.0.0.1:0", bad, "web configuration " + bad + ": "},
+	} {
+		s, err := Listen(tt.address, tt.config, nil)
+		if err == nil {
+			_ = s.Close()
+		}
+		if err == nil || !strings.HasPrefix(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%s: %v, want %s", name, err, tt.want)
+		}
+	}
+}
+
+// The cookies of the server's sockets are noted: of the listener, and of each connection.
+func TestServer_OwnSockets(t *testing.T) {
+	cookies := make(chan uint64, 10)
+	address := serve(t, newTest(t, 0), "", func(cookie uint64) { cookies <- cookie })
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	seen := make(map[uint64]bool)
+	seen[<-cookies] = true
+	for range 2 {
+		if status, body := get(t, client, "http://"+address+"/healthz", nil); status != 200 {
+			t.Fatalf("%d %s", status, body)
+		}
+		seen[<-cookies] = true
+	}
+	if len(seen) != 3 || seen[0] {
+		t.Errorf("the cookies are %v, want three", seen)
+	}
+}
