@@ -45,6 +45,10 @@ test-hostile: ## run the attacks of users without privileges; uses sudo as make 
 test-pipelines: ## run the examples of deploy/pipelines with the real consumers; uses sudo as make test does
 	@test/check/test.sh pipelines
 
+.PHONY: test-metrics
+test-metrics: ## run the rules and dashboards of deploy/ with a real Prometheus beside a storm; uses sudo as make test does
+	@test/check/test.sh metrics
+
 .PHONY: test-kernels
 test-kernels: ## run the kernel tests on other kernels, in QEMU: SHORT=1 KERNELS=6.12 ARCH=arm64 RUN=Storm COUNT=10 ENV=TCPSHIFT_STORM_LOAD=2 DOC=1
 	@CI=true nice -n 5 go run ./test/kernelmatrix -kernels '$(KERNELS)' -arch '$(ARCH)' -run '$(RUN)' -count '$(or $(COUNT),1)' -env '$(ENV)' $(if $(SHORT),-short) $(if $(DOC),-doc docs/kernels.md)

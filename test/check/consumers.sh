@@ -1,14 +1,19 @@
 #!/bin/bash
-# Unpacks the Debian packages of the consumers that test/pipelines runs into .cache/pipelines/root. It
-# installs none of them: rsyslog and syslog-ng exclude each other, and a server must not start here.
+# consumers.sh [pipelines|metrics]: unpacks the Debian packages of the consumers that test/pipelines (the
+# default) or test/metrics runs into .cache/pipelines/root or .cache/metrics/root. It installs none of
+# them: rsyslog and syslog-ng exclude each other, and a server must not start here.
 # Their libraries come along; what is installed already is used.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-# What Debian 12 has: rsyslog 8.2302, syslog-ng 3.38, PostgreSQL 15, ClickHouse 18.16.
+suite=${1:-pipelines}
+# What Debian 12 has: Prometheus 2.42, rsyslog 8.2302, syslog-ng 3.38, PostgreSQL 15, ClickHouse 18.16.
 sets=('rsyslog rsyslog-kafka' 'syslog-ng-core' 'postgresql-15 postgresql-client-15' 'clickhouse-server clickhouse-client')
 
-cache=$PWD/.cache/pipelines
+if [[ $suite == metrics ]]; then
+    sets=(prometheus)
+fi
+cache=$PWD/.cache/$suite
 stamp="$(cat /etc/debian_version 2>/dev/null || true) ${sets[*]}"
 if [[ -e $cache/stamp && $(<"$cache/stamp") == "$stamp" ]]; then
     exit 0

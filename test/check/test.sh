@@ -1,6 +1,6 @@
 #!/bin/bash
-# test.sh [hostile|pipelines]: runs every test except the attacks and the log pipelines, or
-# only the attacks (TestHostile_), or only test/pipelines. For a normal user, the tests that
+# test.sh [hostile|pipelines|metrics]: runs every test except the attacks, the log pipelines and those
+# with Prometheus, or only the attacks (TestHostile_), or only test/pipelines or test/metrics. For a normal user, the tests that
 # need root run through sudo. Each part ends with the number of tests that passed, and the
 # skipped tests with their reasons: a kernel test that did not run must not look like a
 # success.
@@ -64,7 +64,7 @@ unprivileged() {
 privileged() {
     local others waits='^TestTimewait_LastsOneMinute$' waiting
     run_race 'internal/probe' ./internal/probe
-    mapfile -t others < <(go list ./test/... | grep -vE '/test/(kernel|pipelines)$')
+    mapfile -t others < <(go list ./test/... | grep -vE '/test/(kernel|pipelines|metrics)$')
     run 'test, except test/kernel' -p 1 -skip '^TestHostile' "${others[@]}"
     (
         failed=0
@@ -87,6 +87,11 @@ hostile() {
 # The examples of deploy/pipelines with the real consumers. They see only their own connections.
 pipelines() {
     run 'pipelines' ./test/pipelines
+}
+
+# The rules and dashboards of deploy/ with a real Prometheus. It sees only its own connections.
+metrics() {
+    run 'metrics' ./test/metrics
 }
 
 # All tests of internal/ once more, because a normal user had to skip some.
@@ -130,7 +135,7 @@ if [[ $suite == --as-root ]]; then
     exit "$failed"
 fi
 
-[[ $suite != pipelines ]] || test/check/consumers.sh || left_out+=('consumers that are missing')
+[[ $suite != pipelines && $suite != metrics ]] || test/check/consumers.sh "$suite" || left_out+=('consumers that are missing')
 test/check/install-deps.sh test || left_out+=('what needs a program that is missing')
 PATH=$(test/check/path.sh)
 if ! command -v go >/dev/null; then
