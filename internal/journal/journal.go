@@ -150,6 +150,9 @@ func (e entry) message() string {
 	case "transition":
 		return words(e.get("old_state"), "->", e.get("new_state"), e.endpoints(), e.process(), e.get("error"))
 	case "connection":
+		if e.get("phase") == "update" {
+			return words("connection lives in", e.get("state"), e.endpoints(), e.process())
+		}
 		return words("connection ended in", e.get("final_state"), e.endpoints(), e.process(), e.get("closed_by"), e.get("error"))
 	case "loss":
 		lost := "transitions:"

@@ -66,6 +66,18 @@ func TestEntry_Fields(t *testing.T) {
 	}
 }
 
+// The message of a connection that lives differs from that of its end.
+func TestEntry_ConnectionPhases(t *testing.T) {
+	for line, want := range map[string]string{
+		`{"type":"connection","phase":"update","local_addr":"127.0.0.1","local_port":1,"pid":2,"comm":"c","state":"CLOSE_WAIT"}`:                       "connection lives in CLOSE_WAIT 127.0.0.1:1 c[2]",
+		`{"type":"connection","phase":"end","local_addr":"127.0.0.1","local_port":1,"pid":2,"comm":"c","final_state":"TIME_WAIT","closed_by":"local"}`: "connection ended in TIME_WAIT 127.0.0.1:1 c[2] local",
+	} {
+		if got := entryOf(t, line)[0].value; got != want {
+			t.Errorf("the message is %q, want %q", got, want)
+		}
+	}
+}
+
 // No name that a process gives itself makes another field of its own.
 func TestEntry_HostileNames(t *testing.T) {
 	for _, comm := range []string{`a\nPRIORITY=0`, `a\n_UID=0\n`, `\u0000\u0007=`, `\ud800`, `"\\`, `=`} {

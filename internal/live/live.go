@@ -9,7 +9,6 @@ import (
 	"io"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/cputime"
@@ -52,7 +51,10 @@ type Walker struct {
 
 	stop, stopped chan struct{}
 	stopOnce      sync.Once
-	late          atomic.Uint64
+
+	mu   sync.Mutex
+	late uint64
+	due  time.Time // of the round after the one that is under way, or after the next one; zero: it has ended
 
 	worked                   time.Duration // CPU time since the last rest
 	warnedLate, warnedFailed bool
@@ -62,7 +64,7 @@ type Walker struct {
 func New(c Config) *Walker {
 	w := &Walker{
 		interval: c.Interval, open: c.Open, search: newSearch(c.Filter), warn: c.Warn,
-		stop: make(chan struct{}), stopped: make(chan struct{}),
+		stop: make(chan struct{}), stopped: make(chan struct{}), due: time.Now().Add(2 * c.Interval),
 	}
 	go w.run()
 	return w
@@ -79,22 +81,49 @@ func (w *Walker) Stop() {
 	}
 }
 
-// Late is how many rounds were left out because the one before took longer than the interval. Any goroutine
-// may call it.
-func (w *Walker) Late() uint64 { return w.late.Load() }
+// Late is how many rounds were left out because the one before took longer than the interval, also if that one
+// has not ended yet. Any goroutine may call it.
+func (w *Walker) Late() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.late + w.missed()
+}
+
+// missed is how many rounds are due since the last one began. w.mu must be locked.
+func (w *Walker) missed() uint64 {
+	if behind := time.Since(w.due); behind > 0 && !w.due.IsZero() {
+		return uint64(behind/w.interval) + 1
+	}
+	return 0
+}
+
+// end notes that no further round is due.
+func (w *Walker) end() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.due = time.Time{}
+	close(w.stopped)
+}
+
+// endRound counts the rounds that were left out, and returns when the next one is due.
+func (w *Walker) endRound() (next time.Time, missed uint64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	missed = w.missed()
+	w.late += missed
+	next = w.due.Add(time.Duration(missed) * w.interval)
+	w.due = next.Add(w.interval)
+	return next, missed
+}
 
 func (w *Walker) run() {
 	runtime.LockOSThread() // so that its CPU time can be measured
 	defer runtime.UnlockOSThread()
-	defer close(w.stopped)
-	next := time.Now().Add(w.interval)
-	for w.sleep(time.Until(next)) {
+	defer w.end()
+	for next := w.due.Add(-w.interval); w.sleep(time.Until(next)); {
 		w.round()
-		next = next.Add(w.interval)
-		if behind := time.Since(next); behind > 0 {
-			missed := behind/w.interval + 1
-			w.late.Add(uint64(missed))
-			next = next.Add(missed * w.interval)
+		var missed uint64
+		if next, missed = w.endRound(); missed > 0 {
 			w.warnOnce(&w.warnedLate, fmt.Sprintf("--updates: with a hundredth of one CPU a walk over all connections takes longer than %v: updates come less often, see late_updates in stats", w.interval))
 		}
 	}

@@ -317,6 +317,25 @@ func TestUpdates_FiltersAndSelections(t *testing.T) {
 	}
 }
 
+// In the sandbox there are updates as well, of connections in another namespace.
+func TestUpdates_Sandbox(t *testing.T) {
+	n := tcplab.NewNetns(t)
+	tr := updating(t, n, "--only", "connection", "--sandbox")
+	listener := n.Listen(plain.to)
+	client := n.Dial(plain.to)
+	server := listener.Accept()
+	tr.await("update", isUpdateOf(connOf(client)))
+	client.Close()
+	server.Close()
+	listener.Close()
+	n.Settle(0)
+	got := stopUpdating(t, tr)
+	phasesOf(t, got)
+	if strings.Contains(got.result.stderr, "no updates") {
+		t.Error(got.result.stderr)
+	}
+}
+
 // Each of a thousand connections has updates on both ends, and none is missed.
 func TestUpdates_Thousand(t *testing.T) {
 	n := tcplab.NewNetns(t)
