@@ -171,6 +171,10 @@ func (t Text) Socket(dst []byte, s *tcp.Socket) []byte {
 	r.uint(columnNetns, uint64(s.Netns))
 	r.owner(&s.Owner)
 	r.endpoints(s.Local, s.Peer)
+	if s.Queues.Known {
+		r.uint(columnReceiveQueue, uint64(s.Queues.Receive))
+		r.uint(columnSendQueue, uint64(s.Queues.Send))
+	}
 	if s.ExpiresIn != 0 {
 		var cell [32]byte
 		r.bytes(columnExpires, append(cell[:0], s.ExpiresIn.Round(time.Second/10).String()...))

@@ -27,6 +27,8 @@ const (
 	columnRTT
 	columnEndedBy
 	columnState
+	columnReceiveQueue
+	columnSendQueue
 	columnExpires
 	columnCount
 )
@@ -57,6 +59,9 @@ var columns = [columnCount]struct {
 	columnEndedBy:  {title: "ENDED-BY", width: len("reset_received")},
 	columnState:    {title: "STATE", width: len("NEW_SYN_RECV")},
 	columnExpires:  {title: "EXPIRES", width: 7},
+
+	columnReceiveQueue: {title: "RECV-Q", width: len("RECV-Q"), right: true}, // as ss calls them
+	columnSendQueue:    {title: "SEND-Q", width: len("SEND-Q"), right: true},
 }
 
 // endedMark stands in the row of a connection where a transition has its old state. It is
@@ -75,7 +80,7 @@ var (
 	connectionOrder = slices.Concat(commonOrder, measureOrder)
 	markedOrder     = slices.Concat(commonOrder, []columnID{columnEnded}, measureOrder)
 	socketOrder     = []columnID{
-		columnState, columnRole, columnNetns, columnPID, columnComm, columnLocal, columnPeer, columnExpires,
+		columnState, columnRole, columnNetns, columnPID, columnComm, columnLocal, columnPeer, columnReceiveQueue, columnSendQueue, columnExpires,
 	}
 )
 
@@ -86,6 +91,7 @@ var shrinkSteps = []struct {
 	width   int  // of these columns after the step; 0 removes them
 	gradual bool // the step takes only as much as is needed
 }{
+	{ids: []columnID{columnReceiveQueue, columnSendQueue}},
 	{ids: []columnID{columnNetns}},
 	{ids: []columnID{columnRole}},
 	{ids: []columnID{columnTime}, width: len("15:04:05.000")},

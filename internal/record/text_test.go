@@ -223,6 +223,10 @@ func TestText_SocketsUnderTitles(t *testing.T) {
 			{"STATE", "TIME_WAIT"}, {"ROLE", "-"}, {"NETNS", "2"}, {"PID", "-"}, {"COMM", "-"}, {"LOCAL", "192.0.2.1:80"},
 			{"PEER", "[::1]:5"}, {"EXPIRES", "31.4s"},
 		}},
+		{"queues", Text{}, tcp.Socket{Transition: timeWait.Transition, Queues: tcp.Queues{Known: true, Receive: 123456, Send: 7}}, []cell{
+			{"STATE", "TIME_WAIT"}, {"ROLE", "-"}, {"NETNS", "2"}, {"PID", "-"}, {"COMM", "-"}, {"LOCAL", "192.0.2.1:80"},
+			{"PEER", "[::1]:5"}, {"RECV-Q", "123456"}, {"SEND-Q", "7"},
+		}},
 		{"80 columns", Text{Screen: screen(80, 24)}, timeWait, []cell{
 			{"STATE", "TIME_WAIT"}, {"PID", "-"}, {"COMM", "-"}, {"LOCAL", "192.0.2.1:80"}, {"PEER", "[::1]:5"}, {"EXPIRES", "31.4s"},
 		}},

@@ -228,7 +228,7 @@ func TestSnapshot_Text(t *testing.T) {
 	r.mustEnd(t, 0)
 	r.mustPrintError(t, "")
 	rows := strings.Split(strings.TrimSuffix(r.stdout, "\n"), "\n")
-	if got, want := strings.Fields(rows[0]), strings.Fields("STATE ROLE NETNS PID COMM LOCAL PEER EXPIRES"); !slices.Equal(got, want) {
+	if got, want := strings.Fields(rows[0]), strings.Fields("STATE ROLE NETNS PID COMM LOCAL PEER RECV-Q SEND-Q EXPIRES"); !slices.Equal(got, want) {
 		t.Errorf("the header is %q, want %q", got, want)
 	}
 	column := func(row, title string) string {
