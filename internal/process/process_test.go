@@ -14,7 +14,11 @@ import (
 )
 
 func newReader(args bool) *reader {
-	return &reader{proc: "/proc", users: &users{path: "/etc/passwd"}, args: args}
+	r := &reader{proc: "/proc", users: &users{path: "/etc/passwd"}}
+	if args {
+		r.args = new(argsReader)
+	}
+	return r
 }
 
 // start starts a program that lives until the test ends.

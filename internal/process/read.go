@@ -6,7 +6,6 @@ import (
 	"os"
 	"path"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/safeopen"
@@ -15,18 +14,15 @@ import (
 
 // Bounds of what is read, in bytes.
 const (
-	maxFile = 4 << 10  // of stat, and of status, whose line Uid comes early
-	maxArgs = 16 << 10 // of cmdline
-	maxExe  = 4 << 10  // PATH_MAX
-	// maxText bounds Args: a record has no more of them.
-	maxText = 1 << 10
+	maxFile = 4 << 10 // of stat, and of status, whose line Uid comes early
+	maxExe  = 4 << 10 // PATH_MAX
 )
 
 // reader reads processes from /proc.
 type reader struct {
 	proc  string // the mount, "/proc"
 	users *users
-	args  bool // read the arguments, too
+	args  *argsReader // nil: do not read the arguments
 }
 
 // read returns what /proc says of the process that had the pid at a time, which is CLOCK_BOOTTIME.
@@ -49,8 +45,8 @@ func (r *reader) read(pid uint32, at time.Duration) (p tcp.Process, found bool) 
 	if uid, ok := effectiveUID(readFile(root, "status", maxFile)); ok {
 		p.UID, p.UIDKnown, p.User = uid, true, r.users.name(uid)
 	}
-	if r.args {
-		p.Args, p.ArgsCut = arguments(readFile(root, "cmdline", maxArgs), maxArgs)
+	if r.args != nil {
+		p.Args, p.ArgsCut = r.args.read(root, p.UID)
 	}
 	return p, true
 }
@@ -62,6 +58,11 @@ func readFile(root *os.Root, name string, maxBytes int64) []byte {
 		return nil
 	}
 	defer f.Close()
+	return readUpTo(f, maxBytes)
+}
+
+// readUpTo returns the beginning of a file.
+func readUpTo(f *os.File, maxBytes int64) []byte {
 	b, _ := io.ReadAll(io.LimitReader(f, maxBytes))
 	return b
 }
@@ -79,22 +80,4 @@ func effectiveUID(status []byte) (uint32, bool) {
 		}
 	}
 	return 0, false
-}
-
-// arguments returns the arguments in /proc/PID/cmdline, without secrets, separated by spaces. Of a text
-// as long as limit the last one is left out, because it may be part of a secret that does not look
-// like one; cut reports that.
-func arguments(cmdline []byte, limit int) (text string, cut bool) {
-	if cut = len(cmdline) >= limit; cut {
-		cmdline = cmdline[:max(0, bytes.LastIndexByte(cmdline, 0))]
-	}
-	var args []string
-	for arg := range bytes.SplitSeq(bytes.TrimRight(cmdline, "\x00"), []byte{0}) {
-		args = append(args, string(arg))
-	}
-	text = redact(args)
-	if len(text) > maxText {
-		text, cut = strings.Clone(text[:maxText]), true
-	}
-	return text, cut
 }

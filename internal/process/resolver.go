@@ -53,7 +53,10 @@ type Resolver struct {
 
 // New starts a Resolver. args makes it read the arguments of processes.
 func New(args bool) *Resolver {
-	r := reader{proc: "/proc", users: &users{path: "/etc/passwd"}, args: args}
+	r := reader{proc: "/proc", users: &users{path: "/etc/passwd"}}
+	if args {
+		r.args = new(argsReader)
+	}
 	return newResolver(r.read)
 }
 

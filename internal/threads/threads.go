@@ -15,12 +15,15 @@ const (
 	maxProcs = 8
 	// blocked is how many threads may wait in system calls at a time: for the ring buffers, the
 	// output, a second output that hangs, signals, the kernel's tables (three), files in /proc,
-	// standard error, the runtime's monitor and its template thread. Twice as many are reserved.
-	blocked = 11
+	// arguments that processes keep from being read (four), standard error, the runtime's monitor and
+	// its template thread.
+	blocked = 15
+	// reserved is how many threads are started for them, with some to spare.
+	reserved = 26
 )
 
 // Reserve lowers GOMAXPROCS to 8 if it is higher, and starts as many threads as this process can need
-// at a time: GOMAXPROCS and 22 for system calls that wait. It returns when all of them have run. The
+// at a time: GOMAXPROCS and 26 for system calls that wait. It returns when all of them have run. The
 // runtime never ends a thread, except one that a goroutine leaves locked.
 func Reserve() {
 	if runtime.GOMAXPROCS(0) > maxProcs {
@@ -28,7 +31,7 @@ func Reserve() {
 	}
 	var started, done sync.WaitGroup
 	release := make(chan struct{})
-	for range runtime.GOMAXPROCS(0) + 2*blocked {
+	for range runtime.GOMAXPROCS(0) + reserved {
 		started.Add(1)
 		done.Go(func() {
 			runtime.LockOSThread() // so that all of them need a thread at the same time

@@ -1,0 +1,104 @@
+package process
+
+import (
+	"bytes"
+	"os"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	maxArgs = 16 << 10 // bytes of cmdline that are read
+	// maxText bounds Args: a record has no more of them.
+	maxText = 1 << 10
+	// argsFor is how long a process may take to let its arguments be read.
+	argsFor = 250 * time.Millisecond
+	// maxStuck bounds the threads that wait for arguments; each user keeps one at most.
+	maxStuck = 4
+)
+
+// argsReader reads the arguments of processes. The kernel takes them from the memory of the process,
+// under a lock (mmap_lock) that its threads can keep for ever: one of them reads a page of a FUSE
+// file through /proc/self/mem. So another goroutine reads, which may get stuck. Then the arguments
+// are not read of any process of that user, until that goroutine is free.
+type argsReader struct {
+	mu    sync.Mutex
+	stuck map[uint32]bool // the users whose arguments a goroutine waits for
+}
+
+// read returns what [arguments] returns for a process of a user. root is the process's directory. If
+// the arguments cannot be read in time, they are cut to nothing.
+func (r *argsReader) read(root *os.Root, uid uint32) (text string, cut bool) {
+	file, err := root.Open("cmdline")
+	if err != nil {
+		return "", false
+	}
+	b, ok := r.readFile(file, uid)
+	if !ok {
+		return "", true
+	}
+	return arguments(b, maxArgs)
+}
+
+// readFile reads the beginning of a file, which it closes, for a process of a user. It reports false
+// if that takes too long.
+func (r *argsReader) readFile(file *os.File, uid uint32) (cmdline []byte, ok bool) {
+	if !r.begin(uid) {
+		file.Close()
+		return nil, false
+	}
+	limit := time.NewTimer(argsFor)
+	defer limit.Stop()
+	read := make(chan []byte, 1)
+	go func() {
+		b := readUpTo(file, maxArgs)
+		file.Close()
+		r.end(uid)
+		read <- b
+	}()
+	select {
+	case b := <-read:
+		return b, true
+	case <-limit.C:
+		return nil, false
+	}
+}
+
+// begin reports whether the arguments of a process of this user may be read.
+func (r *argsReader) begin(uid uint32) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.stuck[uid] || len(r.stuck) >= maxStuck {
+		return false
+	}
+	if r.stuck == nil {
+		r.stuck = make(map[uint32]bool)
+	}
+	r.stuck[uid] = true
+	return true
+}
+
+func (r *argsReader) end(uid uint32) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.stuck, uid)
+}
+
+// arguments returns the arguments in /proc/PID/cmdline, without secrets, separated by spaces. Of a text
+// as long as limit the last one is left out, because it may be part of a secret that does not look
+// like one; cut reports that.
+func arguments(cmdline []byte, limit int) (text string, cut bool) {
+	if cut = len(cmdline) >= limit; cut {
+		cmdline = cmdline[:max(0, bytes.LastIndexByte(cmdline, 0))]
+	}
+	var args []string
+	for arg := range bytes.SplitSeq(bytes.TrimRight(cmdline, "\x00"), []byte{0}) {
+		args = append(args, string(arg))
+	}
+	text = redact(args)
+	if len(text) > maxText {
+		text, cut = strings.Clone(text[:maxText]), true
+	}
+	return text, cut
+}
