@@ -177,6 +177,23 @@ static __always_inline bool current_has_file(const struct event_ctx *ec, struct 
 }
 
 /*
+ * Whether the current task, which drops the last reference to the socket's file, may be named for
+ * that. It may never have had the socket open: a file that was in a message to it is released in
+ * its context when it closes the Unix socket or exits, and nothing shows that. So users could have
+ * their connections named after a process of another user. It is named if the socket is its
+ * user's or root's, or if it is known to have accepted the connection or read from it.
+ */
+static __always_inline bool may_be_blamed_for_release(const struct event_ctx *ec,
+						      struct task_struct *task)
+{
+	const struct process_ref *initial = &ec->initial_owner;
+
+	if (!ec->uid || ec->uid == (__u32)bpf_get_current_uid_gid())
+		return true;
+	return initial->pid && is_ref_to(initial, READ_TYPED(task, group_leader), initial->file);
+}
+
+/*
  * Whether the current task operates on the socket as its owner. The lock alone proves
  * little. Segments that arrive while a task owns the lock are processed by that task
  * when it releases the lock, and the task may be ss -i. ss -K, MPTCP's path manager and
@@ -200,7 +217,9 @@ static __always_inline bool current_is_owner(const struct event_ctx *ec, struct 
 		return is_stored_owner &&
 		       (!made_by_syscall || is_orphaned_by(ec, &ec->stored_owner.ref));
 	if (is_file_released(ec->file))
-		return is_stored_owner || (made_by_syscall && is_dropping_own_file(task, ec->file));
+		return is_stored_owner ||
+		       (made_by_syscall && is_dropping_own_file(task, ec->file) &&
+			may_be_blamed_for_release(ec, task));
 	if ((ec->new_state == TCP_LISTEN || ec->new_state == TCP_SYN_SENT) && !ec->is_subflow)
 		return true;
 	return current_has_file(ec, task);

@@ -1,7 +1,9 @@
 package kernel_test
 
 import (
+	"fmt"
 	"os"
+	"slices"
 	"testing"
 
 	"github.com/tcpshift/tcpshift/internal/probe"
@@ -9,6 +11,9 @@ import (
 	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
+
+// Two users without privileges.
+const attackerUID, otherUID = 1001, 1002
 
 // Who leaves the kernel no room for the state of his sockets, in a network namespace of his own,
 // hides their owner. Every transition is still recorded, and those without a state are counted.
@@ -49,5 +54,50 @@ func TestHostile_NoRoomForState(t *testing.T) {
 	const fewest = 2 + 5 // those of the listener and of the child; the client may have a slot of the table
 	if without < fewest || without > uint64(all) {
 		t.Errorf("%d transitions without a state, want from %d to %d", without, fewest, all)
+	}
+}
+
+// A user sends sockets to a process of another user, which never receives them. The kernel closes them
+// in the context of that process when it closes the Unix socket or
+// exits. Nothing shows that it has not had them open, so it is not named.
+func TestHostile_SocketSentToAnotherUser(t *testing.T) {
+	for name, release := range map[string]func(receiver *harness.Actor, sent ...*harness.Socket){
+		"it closes the Unix socket": func(receiver *harness.Actor, sent ...*harness.Socket) { receiver.CloseInbox(sent...) },
+		"it exits":                  func(receiver *harness.Actor, _ ...*harness.Socket) { receiver.Exit() },
+	} {
+		for _, uid := range []int{0, otherUID} {
+			t.Run(fmt.Sprintf("%s as user %d", name, uid), func(t *testing.T) {
+				var sent []string
+				env := harness.NewEnv(t)
+				env.UseSharedTracers()
+				giver, peer, receiver := env.StartActor("giver", 1), env.StartActor("peer", 1), env.StartActor("receiver", 1)
+				giver.SetUID(attackerUID)
+				if uid != 0 {
+					receiver.SetUID(uid)
+				}
+				g := harness.ConnectBoth(env, giver, peer)
+				for _, s := range []*harness.Socket{g.Client, g.Child} {
+					giver.SendFD(s, receiver)
+					sent = append(sent, s.Conn)
+				}
+				giver.Close(g.Client, g.Child)
+				release(receiver, g.Client, g.Child)
+				for _, s := range []*harness.Socket{g.ClientPeer, g.ChildPeer} {
+					peer.AwaitState(s, tcplab.CloseWait)
+				}
+				closed := 0
+				for _, l := range env.Finish() {
+					if !slices.Contains(sent, l.Conn) || l.New != "FIN_WAIT1" {
+						continue
+					}
+					if closed++; l.PID != nil {
+						t.Errorf("it is named: %s", l.Raw)
+					}
+				}
+				if closed != len(sent) {
+					t.Errorf("%d sockets were closed, want %d", closed, len(sent))
+				}
+			})
+		}
 	}
 }

@@ -101,7 +101,8 @@ func (a *Actor) openInbox() {
 }
 
 // CloseInbox closes the unix socket to which SendFD has sent the descriptors, instead of
-// receiving them. The kernel then closes them in the context of this process.
+// receiving them. The kernel then closes them in the context of this process. It may be named for
+// that only if the socket is its user's or root's.
 func (th *thread) CloseInbox(sent ...*Socket) {
 	env := th.actor.env
 	env.T.Helper()
@@ -110,6 +111,9 @@ func (th *thread) CloseInbox(sent ...*Socket) {
 	th.actor.inbox = 0
 	until := Now()
 	for _, s := range sent {
+		if uid := s.uids[len(s.uids)-1].Value; uid != 0 && uid != th.actor.uid {
+			continue // as in flight: no process may be named
+		}
 		s.inFlight = false
 		s.possessions = append(s.possessions, possession{th.actor, from, until, from})
 		s.noteOperation(th.actor, from)
