@@ -165,7 +165,7 @@ static __always_inline bool current_is_tracer(__u32 pid)
 	return ns.tgid == self_pid;
 }
 
-/* Fills all bytes of the name, because filters compare all of them. */
+/* Fills all bytes of the name, because filters compare all of them; task is a typed pointer. */
 static __always_inline void read_comm(struct task_struct *task, struct owner *owner)
 {
 	if (has_rdonly_cast) {
@@ -197,7 +197,7 @@ static __always_inline void fill_process_identity(struct task_struct *leader,
 	ref->pid = READ_TYPED(leader, tgid);
 }
 
-/* Whether ref is to this process with this file; 0, a closed socket's file, matches any. */
+/* Whether ref is to this process with this file (0, of a closed socket: any); leader is typed. */
 static __always_inline bool is_ref_to(const struct process_ref *ref, struct task_struct *leader,
 				      __u64 file)
 {

@@ -19,7 +19,7 @@ type Kind uint8
 // The kinds of event.
 const (
 	KindTransition = Kind(bpfobj.ProbeEventKindEVENT_TRANSITION)
-	KindEnd        = Kind(bpfobj.ProbeEventKindEVENT_END)    // the last transition of a socket, with numbers of the connection
+	KindEnd        = Kind(bpfobj.ProbeEventKindEVENT_END)    // a socket enters CLOSE or TIME_WAIT, with the numbers of its connection
 	KindCgroup     = Kind(bpfobj.ProbeEventKindEVENT_CGROUP) // the path of a cgroup
 	KindSocket     = Kind(bpfobj.ProbeEventKindEVENT_SOCKET) // a socket of a snapshot
 	KindLateReset  = Kind(bpfobj.ProbeEventKindEVENT_RESET)  // a reset that this side has sent after the transition to CLOSE

@@ -169,7 +169,8 @@ func (e *Engine) Requests(now time.Duration) []Request {
 
 // Update sets the limits of a namespace, requested or not. Nil means that the namespace
 // could not be read: the engine then keeps the last limits, or assumes the kernel's
-// defaults if it has none. It forgets a namespace that could not be read and is quiet.
+// defaults if it has none. It forgets a namespace that could not be read and is quiet. It keeps the sets of
+// ports that l points to, which must not change afterwards.
 func (e *Engine) Update(now time.Duration, netns uint32, l *tcp.Limits) {
 	e.tracker.update(now, netns, l)
 }
@@ -191,7 +192,8 @@ func (e *Engine) UpdateCloseWait(now, readAt time.Duration, netns uint32, socket
 
 // UpdateOpen sets the connections of a namespace that were open at some moment since the request; since is its
 // OpenRequestedAt. The engine forgets those that it counts as open and the table does not have: their ends were
-// lost.
+// lost. It does so a second later, so it keeps o, which must not change afterwards. It ignores o if since is not
+// that of the newest request.
 func (e *Engine) UpdateOpen(now, since time.Duration, netns uint32, o *OpenSockets) {
 	e.tracker.takeOpen(now, since, netns, o)
 }

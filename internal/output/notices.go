@@ -32,7 +32,7 @@ func NewNotices(fd int) *Notices {
 }
 
 // Add takes a message and does not wait. It counts messages that come while too many wait, and
-// reports their number later.
+// reports their number before the next message for which there is room.
 func (n *Notices) Add(message string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -87,7 +87,7 @@ func (n *Notices) run() {
 }
 
 // BlockingWriter writes to a descriptor. Write blocks until the descriptor has taken everything, even if
-// another process has set O_NONBLOCK on it. Its errors name the descriptor.
+// another process has set O_NONBLOCK on it. Its errors name the descriptor, except [ErrReaderGone].
 type BlockingWriter struct{ out descriptor }
 
 // NewBlockingWriter makes a writer for the descriptor fd, which stays the caller's to close. name stands

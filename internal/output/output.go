@@ -105,7 +105,9 @@ func Open(ctx context.Context, path string, follow bool) (Output, error) {
 
 // OpenFile opens the file at path for appending, so that a restart loses no record, and
 // creates it if it does not exist. "-" is standard output. Opening a
-// FIFO waits until a process reads it, or ctx is done.
+// FIFO waits until a process reads it, or ctx is done. It refuses what [safeopen.Append] refuses, such as
+// a socket or a block device. A path that stands for a descriptor of this process, such as /dev/fd/3 or
+// /dev/stderr, is that descriptor, of whatever kind.
 func OpenFile(ctx context.Context, path string, options FileOptions) (Output, error) {
 	if path == "-" {
 		return newOutput(descriptor{fd: int(os.Stdout.Fd()), name: os.Stdout.Name()}, "", options)

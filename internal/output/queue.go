@@ -34,8 +34,9 @@ func (e *NotWrittenError) Error() string {
 
 // Queue writes to an Output in the background, so that neither a reader that stalls
 // nor a disk that hangs stops the goroutine that makes the lines. Its memory is bounded
-// if its user respects Full and Room. Put, Drain and Close must not be called
-// concurrently; the other methods may be called from any goroutine.
+// if its user respects Full and Room. What an output has moved to its spool on disk counts
+// as written. Put, Drain and Close must not be called concurrently; the other methods may
+// be called from any goroutine.
 type Queue struct {
 	out         Output
 	attender    attender // out, if it is one

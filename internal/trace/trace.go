@@ -51,7 +51,8 @@ type Source interface {
 }
 
 // Observer receives all transitions and ends of TIME_WAITs from the loop's goroutine,
-// including those that are not written. It must not wait, and must not keep the values.
+// including those that are not written. It must not wait. It may keep the transition's Cgroup, which never
+// changes, and must not keep anything else of the values.
 type Observer interface {
 	// Observe takes a transition, complete with its wall-clock time and cgroup.
 	Observe(t *tcp.Transition)
@@ -88,7 +89,8 @@ type Monitor interface {
 
 // Summary sums up the connections that end; [*summary.Summary] is one.
 type Summary interface {
-	// Add takes a connection with its last transition, once it is decided how it ended. It must not keep the values.
+	// Add takes a connection with its last transition, once it is decided how it ended. It may keep
+	// last.Cgroup, which never changes, and must not keep anything else of the values.
 	Add(last *tcp.Transition, c *tcp.Connection)
 	// Due is when Rows may have something, unless the wall clock is set.
 	Due() time.Time
@@ -100,7 +102,8 @@ type Summary interface {
 
 // Updates makes the source emit updates of the connections that live; [*live.Walker] is one.
 type Updates interface {
-	// Stop returns when no update is emitted any more. It may be called several times.
+	// Stop returns when no update is emitted any more, or after half a second: a walk that waits in the kernel
+	// then may emit updates later, which the loop may not read. It may be called several times.
 	Stop()
 	// Late is how many rounds of updates were left out because the one before took too long.
 	Late() uint64
