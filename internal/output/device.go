@@ -39,7 +39,8 @@ func (d *device) awaitHangUp(fd int) {
 	}
 }
 
-// ReaderGone reports whether the terminal has hung up. It is false for any other device.
+// ReaderGone reports whether the goroutine of newDevice has found that the terminal has hung up. It is false
+// for any other device.
 func (d *device) ReaderGone() bool { return d.gone.Load() }
 
 // Write writes all lines and waits while the device takes nothing.

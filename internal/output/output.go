@@ -59,7 +59,8 @@ type Output interface {
 	Write(lines []byte) (int, error)
 
 	// ReaderGone reports whether the reader of a pipe or socket has closed its end, or a
-	// terminal has hung up. It asks the kernel, so no write is needed to find out.
+	// terminal has hung up. No write is needed to find out. It is false for an output of
+	// [OpenRemote], which connects again.
 	ReaderGone() bool
 
 	// Reopens reports whether Reopen can open something: the output is a regular file
