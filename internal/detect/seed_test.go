@@ -160,3 +160,51 @@ func TestSeed_BucketsCountOnce(t *testing.T) {
 		t.Errorf("%v", summaries(alerts))
 	}
 }
+
+// restart makes a new engine, and passes the timewait sockets of a destination to it.
+func (h *host) restart(key destination) {
+	h.finish()
+	h.alerts, h.openFor = nil, make(map[destination]Alert)
+	h.engine = New(Config{}, h.now)
+	l := h.limits
+	l.TimeWaits = h.timeWaits(testNetns)
+	h.engine.Update(h.now, testNetns, &l)
+	for _, w := range h.waiting(key) {
+		s := seedOpen(0)
+		s.New, s.Substate, s.ExpiresIn = tcp.TimeWait, tcp.TimeWait, tcp.TimeWaitTimeout-(h.now-w.created)
+		s.Peer.Port = key.peerPort
+		h.engine.Seed(h.now, testNetns, s)
+	}
+	h.engine.SeedingDone(h.now)
+}
+
+// A load that opens many connections at once, and stays below the capacity, raises nothing after a start: the first
+// events of the engine are one burst, and the older TIME_WAITs show how often one comes.
+func TestSeed_BurstsAfterStart(t *testing.T) {
+	t.Parallel()
+	for _, bursts := range []int{5, 20, 50} {
+		for first := 20 * time.Millisecond; first < 3*time.Second; first += 70 * time.Millisecond {
+			h := newHost(t, 500, Config{})
+			h.limits.Reuse = 0
+			perSecond := 0.8 * 500 / 61
+			w := load{key: to(80), by: []tcp.Owner{curl}, rate: constant(perSecond), bursts: bursts}
+			h.run(w, 100*time.Second, false)
+			h.pass(max(0, time.Duration(float64(bursts)/perSecond*float64(time.Second))-first))
+			h.restart(to(80))
+			w.rate = func(since time.Duration) float64 {
+				if since == 0 {
+					return float64(bursts) / first.Seconds()
+				}
+				return perSecond
+			}
+			h.run(w, 30*time.Second, false)
+			for _, a := range h.alerts {
+				t.Errorf("%d at once, first %v after the start: %s %s after %v: %s (%d of %d, rate %.1f)", bursts, first, a.Phase, a.Kind,
+					a.Monotonic-h.engine.tracker.seeding.began, a.Cause, a.Occupancy, a.Capacity, a.Rate)
+			}
+			if h.failed > 0 {
+				t.Fatal("the load itself exhausts the ports")
+			}
+		}
+	}
+}

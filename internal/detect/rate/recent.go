@@ -34,15 +34,31 @@ func (e *Estimator) rate(window time.Duration, burstiness float64) (rate, deviat
 // a step divided by its mean (index of dispersion). It is 1 for a Poisson process and
 // near 0 for arrivals at equal distances. The variance is taken from one step to the
 // next, so that a rate that rises or falls does not look like bursts.
+//
+// The first event of the estimator may belong to a burst that shows no other step. So until it is
+// MaxWindow old, timewait sockets from before that event count, too: by the second of their creation.
 func (e *Estimator) burstiness() float64 {
 	used := min(maxWindowSteps, int(e.Age()/Step))
-	if used < 2 {
+	steps := dispersion(used, func(n int) float64 { return float64(e.taken.Sum(n, 1)) })
+	if used == maxWindowSteps {
+		return steps
+	}
+	recorded := e.recordedFor()
+	if recorded <= e.Age() {
+		return steps
+	}
+	return max(steps, dispersion(slotsOf(min(recorded, MaxWindow)), func(n int) float64 { return e.timeWaits.ago(n) + e.finWait2.ago(n) }))
+}
+
+// dispersion is the variance of counts divided by their mean: those of the slots from 1 to used-1, where slot 0 is the
+// newest, which is not over. It is 1 if they show nothing.
+func dispersion(used int, count func(n int) float64) float64 {
+	if used < 3 {
 		return 1
 	}
-	var sum, squares float64
-	before := float64(e.taken.Sum(1, 1))
-	for skip := 1; skip < used; skip++ { // the newest step is not full yet
-		value := float64(e.taken.Sum(skip, 1))
+	sum, squares, before := count(1), 0.0, count(1)
+	for n := 2; n < used; n++ {
+		value := count(n)
 		sum += value
 		squares += (value - before) * (value - before)
 		before = value
@@ -50,7 +66,8 @@ func (e *Estimator) burstiness() float64 {
 	if sum <= 0 {
 		return 1
 	}
-	return squares / 2 / sum
+	variance := squares / 2 / float64(used-2)
+	return variance / (sum / float64(used-1))
 }
 
 // burstDominates reports whether more than three fifths of what was taken in a
