@@ -83,11 +83,11 @@ func (l *attachedSockets) isFull() bool { return len(l.sockets) >= maxWaiting }
 
 // reconcile forgets the sockets of a namespace that two of the kernel's tables in succession do
 // not have: their ends were lost. One table proves too little, because the kernel may leave out a
-// socket while the table changes. Sockets that were added after requestedAt, when the newest table was
-// requested, may be missing in it.
-func (l *attachedSockets) reconcile(requestedAt time.Duration, netns uint32, has func(cookie uint64) bool) {
+// socket while the table changes. Sockets that were added after readAt, when the newest table was
+// read, may be missing in it.
+func (l *attachedSockets) reconcile(readAt time.Duration, netns uint32, has func(cookie uint64) bool) {
 	for cookie, s := range l.sockets {
-		if s.key.netns != netns || s.at >= requestedAt {
+		if s.key.netns != netns || s.at >= readAt {
 			continue
 		}
 		switch unseen := !has(cookie); {

@@ -103,24 +103,23 @@ func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration
 	if old < minReconciled {
 		return
 	}
-	immediate := u.ClosedTimeWaitCount(comparedFor)
-	closed := int64(c.timeWaits-c.finWait2) - immediate - max(0, young-int64(c.finWait2))
+	closed := int64(c.timeWaits-c.finWait2) - u.closedAtOnce() - max(0, young-int64(c.finWait2))
 	u.finFraction, u.finKnown, u.finLearned = min(1, max(0, float64(closed)/float64(old))), true, u.kernel.verifiedAt
 }
 
 // learnFinDelay finds out from the kernel's table, for timewait sockets that are created in FIN_WAIT2, how long their
 // peers take to close. The delay is known only if the sockets that wait are the newest, because the peers of all
 // others have closed then, and those are in TIME_WAIT; else it is set to 0. Sockets that an administrator kills are
-// gone, too.
-func (u *destinationUse) learnFinDelay(c *suspectCount, timeout time.Duration) {
+// gone, too. readAgo is the age of the table.
+func (u *destinationUse) learnFinDelay(c *suspectCount, timeout, readAgo time.Duration) {
 	created := u.FinWait2Count(timeout)
 	if created < minReconciled {
 		return
 	}
 	u.waiting, u.waitingOldest = int64(c.finWait2), c.oldest
-	u.learnWaiting()
+	u.learnWaiting(readAgo)
 	u.finDelay = 0
-	closed := int64(c.timeWaits-c.finWait2) - u.ClosedTimeWaitCount(comparedFor) // as many as the peers have closed of them
+	closed := int64(c.timeWaits-c.finWait2) - u.closedAtOnce() // as many as the peers have closed of them
 	if gone := created - u.waiting; gone > created/20 && 2*closed >= gone && u.newestWait() {
 		u.finDelay = u.waitingDelay
 	}
@@ -187,6 +186,30 @@ func (v *verification) addTimeWaits(e *rate.Estimator, second int64, n int32) {
 	}
 	v.corrected.Advance(max(second, v.corrected.Newest()))
 	v.corrected.AddAt(second, n)
+	v.noteRemoved(second, n)
+}
+
+// noteRemoved notes the TIME_WAITs that addTimeWaits removes. Those that it adds take back earlier ones.
+func (v *verification) noteRemoved(second int64, n int32) {
+	if v.removed == nil {
+		if n >= 0 {
+			return
+		}
+		v.removed = &rate.Counter{}
+	}
+	v.removed.Advance(max(second, v.removed.Newest()))
+	v.removed.AddAt(second, -min(n, int32(v.removed.Sum(int(v.removed.Newest()-second), 1))))
+}
+
+// closedAtOnce is how many timewait sockets were created in the substate TIME_WAIT within comparedFor. Corrections
+// for killed ones do not count: these may have been in FIN_WAIT2, and count in a slot of their own.
+func (u *destinationUse) closedAtOnce() int64 {
+	closed := u.ClosedTimeWaitCount(comparedFor)
+	if removed := u.kernel.removed; removed != nil {
+		removed.Advance(int64(u.kernel.verifiedAt / time.Second))
+		closed += removed.Sum(0, int(comparedFor/time.Second))
+	}
+	return closed
 }
 
 // difference is by how much the kernel's number, which is least to most, is certainly above the model's; negative:

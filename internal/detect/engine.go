@@ -175,12 +175,12 @@ func (e *Engine) Update(now time.Duration, netns uint32, l *tcp.Limits) {
 	e.tracker.update(now, netns, l)
 }
 
-// UpdateHalfClosed sets the sockets of a namespace that are in FIN_WAIT2 and wait for the
-// peer's FIN: all of them, timewait sockets with that substate, and connections. It keeps no
+// UpdateHalfClosed sets the sockets of a namespace that were in FIN_WAIT2 at the time readAt and waited
+// for the peer's FIN: all of them, timewait sockets with that substate, and connections. It keeps no
 // reference to sockets.
-func (e *Engine) UpdateHalfClosed(now time.Duration, netns uint32, sockets []tcp.Socket) {
-	e.tracker.takeFinWait2(now, netns, sockets)
-	e.tracker.takeHalfClosed(now, netns, sockets)
+func (e *Engine) UpdateHalfClosed(now, readAt time.Duration, netns uint32, sockets []tcp.Socket) {
+	e.tracker.takeFinWait2(now, readAt, netns, sockets)
+	e.tracker.takeHalfClosed(now, readAt, netns, sockets)
 }
 
 // UpdateCloseWait sets the sockets of a namespace that are in CLOSE_WAIT: all that were

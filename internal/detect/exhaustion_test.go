@@ -300,3 +300,29 @@ func TestExhaustion_OfAnUnknownRange(t *testing.T) {
 		t.Errorf("%+v, want one without a capacity", opened)
 	}
 }
+
+// A namespace that cannot be read is forgotten: no alert reports the kernel's default range, which is assumed from
+// then on, as exhausted.
+func TestExhaustion_NamespaceForgotten(t *testing.T) {
+	h := newHost(t, 100, Config{UpdateInterval: time.Second})
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(20)}, time.Minute, true)
+	h.pass(6 * time.Second)
+	h.engine.Update(h.now, testNetns, nil) // now it is forgotten
+	for range 20 {
+		h.emit(to(80), 0, curl, tcp.Close, tcp.SynSent)
+		h.emit(to(80), 20001, curl, tcp.CloseWait, tcp.LastAck)
+		h.engine.Update(h.now, testNetns, nil)
+		for range 5 {
+			h.now += 100 * time.Millisecond
+			for _, a := range h.engine.Tick(h.now) {
+				h.take(a)
+			}
+		}
+	}
+	h.mustWarn()
+	for _, a := range h.alerts {
+		if a.CapacityKind == EphemeralPorts && a.Capacity != 100 {
+			t.Errorf("%s of %s after %v: %d of %d", a.Phase, a.Kind, a.Monotonic-time.Hour, a.Occupancy, a.Capacity)
+		}
+	}
+}

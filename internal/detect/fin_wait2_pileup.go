@@ -135,7 +135,7 @@ func (d *finWait2Pileup) check(raise raiser) {
 }
 
 // requestFinWait2 requests the kernel's table of each namespace in which enough sockets have
-// entered FIN_WAIT2 within 64 s, or enough are attached. It also forgets old sightings and counts.
+// entered FIN_WAIT2 within 64 s, or enough are attached, or have waited. It also forgets old sightings and counts.
 func (d *finWait2Pileup) requestFinWait2() {
 	second := int64(d.now / time.Second)
 	for _, e := range d.created.Entries() {
@@ -148,6 +148,11 @@ func (d *finWait2Pileup) requestFinWait2() {
 	}
 	for key, l := range d.attached.byKey {
 		if l.count >= d.HalfClosed || d.attached.isFull() {
+			d.requestTableOf(key.netns)
+		}
+	}
+	for key, c := range d.counted {
+		if c.count >= d.HalfClosed/2 { // an alert may be open, and reports the number of now
 			d.requestTableOf(key.netns)
 		}
 	}
@@ -197,7 +202,7 @@ func (d *finWait2Pileup) forgetSighted(netns uint32) {
 }
 
 // takeFinWait2Table counts the half-closed sockets of one namespace, from the kernel's table.
-func (d *finWait2Pileup) takeFinWait2Table(now time.Duration, netns uint32, sockets []tcp.Socket) {
+func (d *finWait2Pileup) takeFinWait2Table(now, readAt time.Duration, netns uint32, sockets []tcp.Socket) {
 	ns := d.namespaces.Find(netns, uint64(netns))
 	if ns == nil {
 		return
@@ -238,7 +243,7 @@ func (d *finWait2Pileup) takeFinWait2Table(now time.Duration, netns uint32, sock
 	counts.findLocals(byLocal)
 	d.unsighted += left.grow(unsighted)
 	d.sightings[netns] = sightings{first: seen, at: now, left: left, user: user}
-	d.attached.reconcile(ns.Value.halfClosedRequestedAt, netns, func(cookie uint64) bool { return attached[cookie] })
+	d.attached.reconcile(readAt, netns, func(cookie uint64) bool { return attached[cookie] })
 	d.setCounts(now, netns, counts)
 }
 

@@ -394,5 +394,5 @@ func (h *host) answerHalfClosed(netns uint32) {
 			}
 		}
 	}
-	h.engine.UpdateHalfClosed(h.now, netns, append(sockets, h.attached...))
+	h.engine.UpdateHalfClosed(h.now, h.now, netns, append(sockets, h.attached...))
 }

@@ -35,7 +35,8 @@ func (c listenCause) netnsInode() uint32 { return c.netns }
 const (
 	// overloadedFor is how long a queue must overflow before an alert opens: a burst of connections is
 	// over sooner. A client that finds the queue full repeats its SYN after 1, 3 and 7 s. So readings
-	// without an overflow do not end the overload unless they span more than overloadGap.
+	// without an overflow do not end the overload unless they span more than overloadGap. Nor does a
+	// longer time without a reading if the queue is full before and after it.
 	overloadedFor = 10 * time.Second
 	overloadGap   = 3500 * time.Millisecond
 	// minOverloads is how many readings must show an overflow, at least.
@@ -150,11 +151,13 @@ type overload struct {
 	drops     uint64        // segments that the listener has dropped from the reading before the first one on
 	bySecond  *rate.Counter // of drops
 	certain   bool          // it has lasted for overloadedFor
+	full      bool          // at the newest reading, the queue was full
 }
 
 // update takes a reading: how many segments the listener has dropped since the reading before, and
-// whether its queue is full or has overflowed since then.
-func (o *overload) update(readAt time.Duration, dropped uint32, overflows bool) {
+// whether its queue is full or has overflowed since then (overflows).
+func (o *overload) update(readAt time.Duration, dropped uint32, isFull, overflows bool) {
+	stayedFull := o.full && isFull
 	gap := overloadGap
 	if o.certain {
 		gap = quietPeriod
@@ -163,9 +166,10 @@ func (o *overload) update(readAt time.Duration, dropped uint32, overflows bool) 
 	case !overflows && (o.since == 0 || readAt-o.at > gap):
 		*o = overload{}
 		return
-	case overflows && (o.since == 0 || readAt-o.at > gap):
+	case overflows && (o.since == 0 || readAt-o.at > gap && !stayedFull):
 		*o = overload{since: readAt, bySecond: &rate.Counter{}}
 	}
+	o.full = isFull
 	o.drops += uint64(dropped)
 	o.bySecond.Advance(int64(readAt / time.Second))
 	o.bySecond.Add(int32(min(dropped, math.MaxInt32)))
@@ -183,6 +187,7 @@ type listenGroup struct {
 	all       int         // listeners of this endpoint
 	waited    int         // connections that have waited for unacceptedFor, in all queues together
 	overflows bool        // the newest reading showed an overflow of at least one
+	overloads bool        // at least one has an overload
 }
 
 func (g *listenGroup) removeMember(cookie uint64) {
@@ -221,6 +226,7 @@ func (n *listenNetns) addMember(netns uint32, s *listener, readAt time.Duration)
 	}
 	g.members = append(g.members, s)
 	g.overflows = g.overflows || s.overload.at == readAt
+	g.overloads = g.overloads || s.overload.since > 0
 	if int(s.last.Queued) >= enoughOf(&s.last) && !slices.Contains(n.wantUnaccepted, s.last.Local.Port) {
 		n.wantUnaccepted = append(n.wantUnaccepted, s.last.Local.Port)
 	}
@@ -269,7 +275,7 @@ func enoughOf(l *tcp.Listener) int { return min(enoughUnaccepted, (int(l.Backlog
 func (n *listenNetns) interval() time.Duration {
 	interval := listenInterval
 	for _, g := range n.groups {
-		if g.overflows {
+		if g.overloads { // the next reading must come within overloadGap
 			return suspectedInterval
 		}
 		interval = queuedInterval

@@ -8,7 +8,7 @@ import (
 
 const (
 	// The listeners of a namespace are read every listenInterval, and more often while
-	// connections stay in a queue (queuedInterval) or a queue overflows (suspectedInterval).
+	// connections stay in a queue (queuedInterval) or a queue has overflowed (suspectedInterval).
 	listenInterval = activeInterval
 	queuedInterval = 5 * time.Second
 	// unacceptedInterval is how often the connections that wait for accept() are read. That
@@ -231,10 +231,11 @@ func (d *listenQueue) take(netns uint32, t *ListenTable) {
 	if n == nil {
 		return
 	}
-	overflowed := n.readAt > 0 && t.Overflows > n.overflows
+	hadTable := n.readAt > 0
+	overflowed := hadTable && t.Overflows > n.overflows
 	n.readAt, n.failedAt, n.overflows, n.count = t.ReadAt, 0, max(n.overflows, t.Overflows), len(t.Listeners)
 	n.takeUnaccepted(t)
-	d.takeEach(n, t, overflowed)
+	d.takeEach(n, t, hadTable, overflowed)
 	if n.count == 0 && len(n.listeners) == 0 && len(n.owners) == 0 {
 		d.forget(netns)
 		return
@@ -256,10 +257,11 @@ func (d *listenQueue) takeFailure(netns uint32) {
 	}
 }
 
-// takeEach updates the listeners, and forgets those that the table does not have any more. overflowed
-// means that ListenOverflows of the namespace has grown since the table before.
-func (d *listenQueue) takeEach(n *listenNetns, t *ListenTable, overflowed bool) {
+// takeEach updates the listeners, and forgets those that the table does not have any more. hadTable
+// means that there was a table before, overflowed that ListenOverflows of the namespace has grown since.
+func (d *listenQueue) takeEach(n *listenNetns, t *ListenTable, hadTable, overflowed bool) {
 	left := uint64(t.LeftOut)
+	allKnown := hadTable && n.left.before == 0 // then a listener that is not in n.listeners had dropped nothing at the table before
 	for i := range t.Listeners {
 		l := &t.Listeners[i]
 		s := n.listeners[l.Cookie]
@@ -272,7 +274,7 @@ func (d *listenQueue) takeEach(n *listenNetns, t *ListenTable, overflowed bool) 
 				left++
 				continue
 			}
-			s.owner = owner
+			s.owner, s.read = owner, allKnown
 		}
 		s.update(t.ReadAt, l, overflowed)
 	}
@@ -296,7 +298,7 @@ func (s *listener) update(readAt time.Duration, l *tcp.Listener, overflowed bool
 	case s.queuedAt == 0:
 		s.queuedAt = readAt
 	}
-	s.overload.update(readAt, dropped, l.IsFull() || dropped > 0 && overflowed)
+	s.overload.update(readAt, dropped, l.IsFull(), l.IsFull() || dropped > 0 && overflowed)
 	s.last, s.read, s.seenAt = *l, true, readAt
 }
 

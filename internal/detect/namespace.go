@@ -281,10 +281,11 @@ func (u *destinationUse) newestWait() bool {
 
 // learnWaiting finds out how long the peers take to close (waitingDelay), if they all do, from how many sockets wait
 // and for how long the oldest has waited. If none was created for a while, several delays fit the number: the
-// peers may have closed at any time since. If the last delay fits, it stays.
-func (u *destinationUse) learnWaiting() {
-	u.waitingSpan = u.TimeForFinWait2(u.waiting)
-	most := u.TimeForFinWait2(u.waiting + 1 + u.waiting/20)
+// peers may have closed at any time since. If the last delay fits, it stays. readAgo is the age of the table: it
+// does not have what was created since.
+func (u *destinationUse) learnWaiting(readAgo time.Duration) {
+	u.waitingSpan = u.TimeForFinWait2(u.waiting, readAgo)
+	most := u.TimeForFinWait2(u.waiting+1+u.waiting/20, readAgo)
 	least := min(u.waitingSpan, u.waitingOldest) // if some were lost, the span is too long
 	u.waitingDelay = max(least, min(u.waitingDelay, most))
 }

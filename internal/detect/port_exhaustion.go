@@ -129,8 +129,8 @@ func (d portExhaustion) describe(key destination, x *exhaustion) Finding {
 		capacity = ns.bindCount
 		f.Occupancy = uint64(capacity)
 	}
-	if capacity == 0 || ns.limits.Assumed && float64(f.Occupancy) < exhaustedShare*float64(capacity) {
-		return f // the kernel has refused a port: the assumption is wrong
+	if capacity == 0 || ns.refutesLimits(float64(f.Occupancy)) {
+		return f
 	}
 	f.Capacity, f.CapacityKind = uint64(capacity), EphemeralPorts
 	if f.Occupancy = min(f.Occupancy, f.Capacity); f.Exhausts {

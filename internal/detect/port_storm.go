@@ -149,7 +149,7 @@ func (d portStorm) suspectWaiting(ns *namespace, u *destinationUse, m rate.TimeW
 
 // takeFinWait2 counts the timewait sockets in FIN_WAIT2 in the kernel's table, by destination. It learns
 // from them how many peers close, and after which time.
-func (tr *tracker) takeFinWait2(now time.Duration, netns uint32, sockets []tcp.Socket) {
+func (tr *tracker) takeFinWait2(now, readAt time.Duration, netns uint32, sockets []tcp.Socket) {
 	ns := tr.ensureNamespace(netns)
 	before := make(map[*destinationUse]float64) // TIME_WAITs of destinations whose count is fresh, by the model of before
 	for _, e := range tr.destinations.Entries() {
@@ -178,7 +178,7 @@ func (tr *tracker) takeFinWait2(now time.Duration, netns uint32, sockets []tcp.S
 	for _, e := range tr.destinations.Entries() {
 		if u := &e.Value; e.Key.netns == netns {
 			u.Advance(now)
-			u.learnWaiting()
+			u.learnWaiting(now - readAt)
 			u.learnFinFractionOf(now, ns, e.Key)
 			if counted, has := before[u]; has { // a better model does not change a count
 				u.kernel.timeWaits += counted - u.TimeWaits(ns.modelFor(now, e.Key, u))
@@ -249,9 +249,18 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 	if f.Failures = d.failures(e.Key); f.Failures > 0 {
 		f.Cause += "; " + connectsFailed(f.Failures)
 	}
+	if x := d.exhausted.of(e.Key); x != nil && x.isFailing(d.now) && ns.refutesLimits(u.Occupancy(model)) {
+		f.Capacity, f.CapacityKind, f.Occupancy = 0, "", round(u.Occupancy(model))
+	}
 	f.Advice = portAdvice(ns)
 	d.addBinds(ns, &f)
 	return f
+}
+
+// refutesLimits reports whether a failed connect() shows that the limits are wrong: they are assumed, and by them
+// ports would be left.
+func (ns *namespace) refutesLimits(occupied float64) bool {
+	return ns.limits.Assumed && occupied < exhaustedShare*float64(ns.ports)
 }
 
 // stormCause says which of the ports in use closed connections keep, and for how long.

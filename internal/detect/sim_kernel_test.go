@@ -17,18 +17,20 @@ const simStep = 100 * time.Millisecond
 // socket with its local port and cookie, so it can be asked for its tables, and its truth does not
 // depend on any rule of the engine.
 type simKernel struct {
-	now          time.Duration
-	random       *rand.Rand
-	limits       tcp.Limits
-	destinations []*simDestination
-	sockets      []*simSocket // also timewait sockets
-	timeWaits    int          // sockets of both substates
-	bound        simBound     // sockets on a port that bind() has taken
-	cookie       uint64
-	timers       [simTimers][]simTimer // by step
-	timeWaitsIn  simCount              // that were created
-	timeWaitsOut simCount              // that have ended
-	boundIn      simCount              // ports that bind() has taken
+	now             time.Duration
+	random          *rand.Rand
+	limits          tcp.Limits
+	destinations    []*simDestination
+	sockets         []*simSocket // also timewait sockets
+	timeWaits       int          // sockets of both substates
+	bound           simBound     // sockets on a port that bind() has taken
+	cookie          uint64
+	timers          [simTimers][]simTimer // by step
+	timeWaitsIn     simCount              // that were created
+	timeWaitsOut    simCount              // that have ended
+	boundIn         simCount              // ports that bind() has taken
+	listeners       []*simListening       // also those that are closed
+	listenOverflows uint64                // segments that have found the queue of a listener full
 	// emit reports whether the transition has reached the engine, or will.
 	emit func(s *simSocket, t *tcp.Transition) bool
 }
@@ -223,7 +225,7 @@ func (k *simKernel) close(s *simSocket) {
 		}
 		k.transition(s, tcp.CloseWait, tcp.LastAck, nil)
 		s.state = tcp.LastAck
-		k.after(simStep, s, (*simKernel).remove)
+		k.after(s.load.lastAck, s, (*simKernel).remove)
 	}
 }
 
@@ -316,6 +318,11 @@ func (k *simKernel) die(p *simProcess) {
 	for _, s := range append([]*simSocket(nil), k.sockets...) {
 		if s.by == p {
 			k.close(s)
+		}
+	}
+	for _, s := range k.listeners {
+		if s.by == p {
+			k.stopListening(s)
 		}
 	}
 	p.dead = true

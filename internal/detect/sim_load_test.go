@@ -39,6 +39,7 @@ type simLoad struct {
 	binds       bool
 	untimed     bool
 	finAfter    time.Duration // of closesFirst
+	lastAck     time.Duration // how long the peer takes to acknowledge the last FIN
 
 	due float64
 	n   int
@@ -125,6 +126,7 @@ type simRun struct {
 	deaths    map[time.Duration]*simProcess
 	restarts  map[time.Duration]bool
 	kills     []*simKill
+	arrivals  []*simArrivals
 	end       time.Duration
 	filter    string
 	oracle    *simOracle
@@ -173,6 +175,7 @@ func newSimRun(seed uint64) *simRun {
 	k.limits.ReusesFinWait2 = seed%4 == 0
 	r.config.UpdateInterval = []time.Duration{time.Second, 10 * time.Second}[seed/4%2] // judges more numbers, or those that users get
 	r.addKills()
+	r.addListeners()
 	if seed%8 == 1 {
 		r.makePlain()
 		if seed%16 == 9 {
@@ -336,6 +339,9 @@ func (r *simRun) run() {
 		for _, l := range r.loads {
 			l.step(r.k)
 		}
+		for _, a := range r.arrivals {
+			a.step(r.k)
+		}
 		if r.k.now == r.end { // sockets that nobody closes end with their processes
 			for _, p := range r.processes {
 				r.k.die(p)
@@ -369,6 +375,9 @@ func (r *simRun) describe() (text string) {
 	}
 	for _, x := range r.kills {
 		text += fmt.Sprintf("  %v\n", x)
+	}
+	for _, a := range r.arrivals {
+		text += fmt.Sprintf("  %v\n", a)
 	}
 	for at := range r.restarts {
 		text += fmt.Sprintf("  the tracer starts again at %v\n", at-time.Hour)

@@ -17,6 +17,12 @@ func (o *simOracle) checkNumbers(x *simAlert) {
 	if x.Kind == portExhaustionKind && !x.Peer.Addr.IsValid() {
 		o.checkBinds(x)
 	}
+	if x.Role == tcp.RoleListener {
+		o.checkListeners(x)
+	}
+	if x.Kind == "fin_wait2_pileup" {
+		o.checkHalfClosed(x)
+	}
 	d := o.destinationOf(&x.Alert)
 	if d == nil || x.Kind != timeWaitStorm && x.Kind != portExhaustionKind {
 		return

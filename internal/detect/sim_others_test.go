@@ -22,6 +22,8 @@ type simVerdict struct {
 	mustSince time.Duration // since when there has had to be one, with 5 % more; 0: there need not be
 	openAt    time.Duration // when one was open last
 	history   []int         // of close_wait_leak: what the engine has got
+	counts    []int         // all that count, by half seconds
+	older     []int         // of fin_wait2_pileup: those of counts that two tables must have had
 	why       string
 }
 
@@ -33,6 +35,8 @@ func (o *simOracle) patience(kind string) (opens, closes time.Duration) {
 		return unverifiedAfter + lag + tables, quietPeriod + 2*activeInterval + lag + tables
 	case "fin_wait2_pileup": // two tables must have a socket, and old counts are kept for a while
 		return 2*minWaiting + halfClosedInterval + lag + tables, quietPeriod + 2*activeInterval + lag + tables
+	case "listen_queue_full": // see judgeListeners
+		return 14*time.Second + lag + tables, quietPeriod + queuedInterval + lag + tables + o.unreadListeners()
 	}
 	return lag, quietPeriod + lag
 }
@@ -86,6 +90,8 @@ func (o *simOracle) isAbout(x *simAlert, key simKey) bool {
 		return key.pid > 0 && x.Culprit.Comm == o.r.processes[key.pid-firstPID].owner.Comm
 	case x.Kind == "close_wait_leak":
 		return key.pid == 0
+	case x.Role == tcp.RoleListener:
+		return key.to.key.peerPort == x.Local.Port
 	case x.Role == tcp.RoleServer:
 		return key.to.server
 	}
@@ -96,6 +102,9 @@ func (o *simOracle) isAbout(x *simAlert, key simKey) bool {
 func (o *simOracle) agrees(x *simAlert) (bool, string) {
 	why := "there is no such thing"
 	opens, closes := o.patience(x.Kind)
+	if x.Kind == "listen_queue_full" { // it is the kernel's table that may be older
+		opens = unacceptedInterval + queuedInterval + 3*o.answerTime() + o.unreadListeners()
+	}
 	for key, v := range o.others {
 		if key.kind != x.Kind || !o.isAbout(x, key) {
 			continue
@@ -115,6 +124,7 @@ func (o *simOracle) judgeOthers() {
 		o.judgeHalfClosed(d)
 	}
 	o.judgeLeaks()
+	o.judgeListeners()
 }
 
 func (o *simOracle) judgeOutcomes(key simKey, limit int, bad, seenBad, all *simCount) {
@@ -131,27 +141,46 @@ func (o *simOracle) judgeOutcomes(key simKey, limit int, bad, seenBad, all *simC
 
 func (o *simOracle) judgeHalfClosed(d *simDestination) {
 	k, tr, limit := o.r.k, o.r.tr, o.r.config.HalfClosed
+	key := simKey{kind: "fin_wait2_pileup", to: d}
+	n, v := o.halfClosedOf(d), o.verdict(key)
+	v.counts, v.older = append(v.counts, n.old), append(v.older, n.older)
+	opens, _ := o.patience("fin_wait2_pileup")
+	isRead := o.isReadable() && k.now-tr.worker.failedAt > opens // else it waits for one more table
+	must := 20*n.seen >= 21*limit && k.now-tr.began > 20*time.Second && isRead
+	may := 20*n.all >= 19*limit
+	o.see(key, may, 20*n.all >= 19*limit/2, must, fmt.Sprintf("%d in FIN_WAIT2, %d for 5 s, %d of them seen", n.all, n.old, n.seen))
+}
+
+// simHalfClosed counts the sockets of a destination in FIN_WAIT2.
+type simHalfClosed struct {
+	all   int
+	old   int // for at least minWaiting
+	older int // for so long that two tables must have had them
+	seen  int // for so long that two tables may have had them; their transitions have reached the engine, and they will not expire soon
+}
+
+func (o *simOracle) halfClosedOf(d *simDestination) (n simHalfClosed) {
 	// A socket counts once two tables have it. The second table is requested minWaiting after the
 	// first one has come, or a second later, and then takes its time.
+	// Others request tables, too: then one comes every halfClosedInterval.
 	tablesApart := minWaiting + suspectedInterval + o.answerTime()
-	n, old, seen := 0, 0, 0
-	for _, s := range k.sockets {
+	for _, s := range o.r.k.sockets {
 		if s.to != d || s.state != tcp.FinWait2 {
 			continue
 		}
-		n++
-		if k.now-s.createdAt >= minWaiting {
-			old++
-			if s.seenEnd && k.now-s.createdAt < 55*time.Second && k.now-s.createdAt >= tablesApart {
-				seen++
-			}
+		n.all++
+		age := o.r.k.now - s.createdAt
+		if age >= minWaiting {
+			n.old++
+		}
+		if age >= tablesApart+2*halfClosedInterval {
+			n.older++
+		}
+		if age >= tablesApart && s.seenEnd && age < 55*time.Second {
+			n.seen++
 		}
 	}
-	opens, _ := o.patience("fin_wait2_pileup")
-	isRead := o.isReadable() && k.now-tr.worker.failedAt > opens // else it waits for one more table
-	must := 20*seen >= 21*limit && k.now-tr.began > 20*time.Second && isRead
-	may := 20*n >= 19*limit
-	o.see(simKey{kind: "fin_wait2_pileup", to: d}, may, 20*n >= 19*limit/2, must, fmt.Sprintf("%d in FIN_WAIT2, %d for 5 s, %d of them seen", n, old, seen))
+	return n
 }
 
 // judgeLeaks: sockets whose number grows, and a constant number, are judged; what lies between,
@@ -184,6 +213,41 @@ func (o *simOracle) judgeLeaks() {
 		last := v.history[max(0, len(v.history)-120):]
 		must := seen[key] >= 34 && k.now-o.r.tr.began > 100*time.Second && len(last) > 60 && slices.IsSorted(last) &&
 			2*last[len(last)-60] < seen[key] && last[len(last)-25] < seen[key]
-		o.see(key, n >= 30, n >= 15, must, fmt.Sprintf("%d sockets have been in CLOSE_WAIT for 30 s, %d of them seen", n, seen[key]))
+		v.counts = append(v.counts, n)
+		o.see(key, n >= 30 && o.hasGrown(v, n), n >= 15, must, fmt.Sprintf("%d sockets have been in CLOSE_WAIT for 30 s, %d of them seen", n, seen[key]))
+	}
+}
+
+// hasGrown reports whether there are now clearly more than at some time since the tracer started, within the last
+// three minutes: a constant number is no leak.
+func (o *simOracle) hasGrown(v *simVerdict, n int) bool {
+	since := min(3*time.Minute, o.r.k.now-o.r.tr.began)
+	return 100*slices.Min(lastOf(v.counts, since)) <= 85*n
+}
+
+// lastOf are the newest of numbers that were taken by half seconds, at least one.
+func lastOf(numbers []int, within time.Duration) []int {
+	return numbers[max(0, len(numbers)-1-int(within/(time.Second/2))):]
+}
+
+// checkHalfClosed judges the number of an alert: it is that of the newest table, and those that have waited for
+// minWaiting count, once a second table has had them.
+func (o *simOracle) checkHalfClosed(x *simAlert) {
+	age := minWaiting + 2*suspectedInterval + 3*o.answerTime()
+	if w := &o.r.tr.worker; w.fails > 0 || w.gone > 0 {
+		age = 2*activeInterval + 3*o.answerTime()
+	}
+	for key, v := range o.others {
+		if key.kind != x.Kind || !o.isAbout(x, key) || len(v.counts) == 0 {
+			continue
+		}
+		now := o.halfClosedOf(key.to)
+		least, most := min(now.older, slices.Min(lastOf(v.older, age))), max(now.old, slices.Max(lastOf(v.counts, age)))
+		if o.r.tr.worker.fails > 0 {
+			least = 0 // a socket may have been in one table only
+		}
+		if n := int(x.Occupancy); n < least || n > most {
+			o.fault("%s %s %s: %d sockets, there were %d to %d", x.Kind, x.ID, x.Phase, n, least, most)
+		}
 	}
 }

@@ -82,7 +82,7 @@ func (r *simRun) makePlain() {
 	r.tr.worker.before, r.tr.worker.after, r.tr.worker.fails, r.tr.worker.gone = simStep/4, simStep/4, 0, 0
 	clear(r.deaths)
 	clear(r.restarts)
-	r.kills = nil
+	r.kills, r.arrivals, k.listeners = nil, nil, nil
 }
 
 // makePlainLeak makes of a plain run a process that forgets to close one socket in two seconds.

@@ -61,7 +61,7 @@ func (c *simScenario) run(seed uint64) *simRun {
 	k.emit = r.tr.take
 	clear(r.deaths)
 	clear(r.restarts)
-	r.kills = nil
+	r.kills, r.arrivals = nil, nil
 	byPort := make(map[uint16]*simDestination)
 	for _, l := range c.loads {
 		port := l.to.key.peerPort
@@ -214,6 +214,51 @@ func TestSimulation_Scenarios(t *testing.T) {
 				client(81, 1, 6, 101, 30, func(l *simLoad) { l.untimed = true }),
 				client(81, 1, 15, 82, 70, func(l *simLoad) { l.untimed, l.growth = true, 4 }),
 			},
+		},
+		{
+			name:  "sockets in FIN_WAIT2 that are killed are no sockets whose peers have closed",
+			ports: 294, end: 130, before: 6 * time.Millisecond, after: 2 * time.Millisecond, lag: simStep,
+			loads: []simLoad{
+				client(80, 1, 16, 120, 1.55, func(l *simLoad) { l.bursts, l.lasting = 3, 1400*time.Millisecond }),
+				client(80, 3, 15, 60, 8.2, lateFIN(300)),
+				client(80, 1, 12, 130, 1, func(l *simLoad) { l.chance, l.lasting = true, 59*time.Second }),
+			},
+			kills: []simKill{
+				{to: &simDestination{key: to(80)}, from: seconds(16.4), until: seconds(16.4), share: 1},
+				{to: &simDestination{key: to(80)}, from: seconds(19), until: seconds(19), share: 1},
+			},
+		},
+		{
+			name:  "peers that close late, by tables that come late",
+			ports: 78, end: 120, before: 740 * time.Millisecond, after: time.Second,
+			limits: func(l *tcp.Limits) { l.Reuse, l.FinTimeout = 1, 53*time.Second },
+			loads:  []simLoad{client(80, 1, 56.2, 116, 21.7, func(l *simLoad) { l.lasting, l.finAfter = time.Second, seconds(26.7) })},
+		},
+		{
+			name:  "ports that bind() has taken are no part of the capacity",
+			ports: 200, end: 120, before: 20 * time.Millisecond, after: 20 * time.Millisecond,
+			loads: []simLoad{
+				client(81, 0, 1, 21, 3, func(l *simLoad) { l.binds, l.lasting = true, 300*time.Second }),
+				client(80, 1, 30, 120, 5, nil),
+			},
+		},
+		{
+			name:  "connections whose last FIN is not acknowledged keep their ports",
+			ports: 240, end: 95, before: 20 * time.Millisecond, after: 20 * time.Millisecond,
+			loads: []simLoad{
+				client(80, 0, 1, 21, 4, func(l *simLoad) { l.ends, l.lastAck = peerFirst, 110*time.Second }),
+				client(80, 1, 30, 95, 3, nil),
+			},
+		},
+		{
+			name:  "peers that never close are counted in the kernel's table",
+			ports: 350, end: 120, before: 20 * time.Millisecond, after: 20 * time.Millisecond,
+			loads: []simLoad{client(80, 0, 1, 120, 3, lateFIN(300))},
+		},
+		{
+			name:  "a number of forgotten sockets that has stopped growing before the start",
+			ports: 300, end: 180, before: 20 * time.Millisecond, after: 20 * time.Millisecond, restarts: []float64{60},
+			loads: []simLoad{client(80, 0, 1, 26, 2, func(l *simLoad) { l.ends = forgets })},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {

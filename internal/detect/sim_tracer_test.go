@@ -50,6 +50,7 @@ func lossKind(t *tcp.Transition) int {
 type simSeed struct {
 	at, readAt time.Duration
 	sockets    []tcp.Socket
+	listeners  *ListenTable
 	last       bool
 }
 
@@ -79,6 +80,9 @@ func (tr *simTracer) start(c Config) {
 	tr.onWay, tr.seeds = nil, nil
 	for _, s := range tr.k.sockets {
 		s.seen, s.closeWaitSeen, s.seenEnd = false, false, false
+	}
+	for _, s := range tr.k.listeners {
+		s.seen = false
 	}
 	tr.worker.waiting, tr.worker.busy = nil, nil
 	later := time.Duration(tr.random.Int64N(int64(time.Second)))
@@ -122,6 +126,8 @@ func (tr *simTracer) pass() {
 			r.CloseWait = r.CloseWait || tr.worker.waiting.CloseWait
 			r.OpenRequestedAt = max(r.OpenRequestedAt, tr.worker.waiting.OpenRequestedAt)
 			r.Suspects = r.Suspects.Newest(tr.worker.waiting.Suspects)
+			r.Listeners = tr.worker.waiting.Listeners.Joined(r.Listeners)
+			r.OnlyListeners = r.OnlyListeners && tr.worker.waiting.OnlyListeners
 		}
 		tr.worker.waiting = &r
 	}
@@ -145,13 +151,16 @@ func (tr *simTracer) seed() {
 		for i := range s.sockets {
 			tr.engine.Seed(s.readAt, testNetns, &s.sockets[i])
 		}
+		if len(s.listeners.Listeners) > 0 {
+			tr.engine.UpdateListeners(tr.k.now, testNetns, s.listeners)
+		}
 		tr.engine.SeedingDone(tr.k.now)
 		return
 	case tr.byOwner:
 		tr.engine.SeedingDone(tr.k.now)
 		return
 	}
-	read := simSeed{readAt: tr.k.now, last: true, at: tr.k.now + time.Duration(tr.random.Int64N(int64(time.Second)))}
+	read := simSeed{readAt: tr.k.now, listeners: tr.listenTable(nil), last: true, at: tr.k.now + time.Duration(tr.random.Int64N(int64(time.Second)))}
 	for _, s := range tr.k.sockets {
 		if tr.passes == nil || tr.passes(s) {
 			read.sockets = append(read.sockets, tr.k.listed(s))
@@ -194,13 +203,25 @@ func (tr *simTracer) read(r *Request) func() {
 	w, k, readAt := &tr.worker, tr.k, tr.k.now
 	if tr.random.Float64() < w.gone {
 		return func() {
-			tr.forgot = tr.forgot || k.now-tr.passedAt > netnsForgetAfter
-			tr.engine.Update(k.now, r.Netns, nil)
+			if r.Listeners != nil {
+				tr.engine.UpdateListeners(k.now, r.Netns, nil)
+			}
+			if !r.OnlyListeners {
+				tr.forgot = tr.forgot || k.now-tr.passedAt > netnsForgetAfter
+				tr.engine.Update(k.now, r.Netns, nil)
+			}
 		}
 	}
 	l := tr.limits()
-	answers := []func(){func() { tr.engine.Update(k.now, r.Netns, &l) }}
+	var answers []func()
 	reads := func(requested bool) bool { return requested && tr.random.Float64() >= w.fails }
+	if reads(r.Listeners != nil) {
+		t := tr.listenTable(r.Listeners.Unaccepted)
+		answers = append(answers, func() { tr.engine.UpdateListeners(k.now, r.Netns, t) })
+	}
+	if !r.OnlyListeners {
+		answers = append(answers, func() { tr.engine.Update(k.now, r.Netns, &l) })
+	}
 	if reads(r.Suspects != nil) {
 		counts := r.Suspects.NewCounts(readAt, &l)
 		for _, s := range k.sockets {
@@ -221,7 +242,7 @@ func (tr *simTracer) read(r *Request) func() {
 				sockets = append(sockets, k.listed(s))
 			}
 		}
-		answers = append(answers, func() { tr.engine.UpdateHalfClosed(k.now, r.Netns, sockets) })
+		answers = append(answers, func() { tr.engine.UpdateHalfClosed(k.now, readAt, r.Netns, sockets) })
 	}
 	if reads(r.CloseWait) {
 		var sockets []tcp.CloseWaitSocket

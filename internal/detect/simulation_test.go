@@ -62,7 +62,7 @@ func TestSimulation(t *testing.T) {
 	close(seeds)
 	all.Wait()
 	t.Logf("%d of %d failed; alerts, and how many of them must be: %v", failed, *simulations, opened)
-	for _, kind := range []string{timeWaitStorm, "close_wait_leak", "connect_failures", "fin_wait2_pileup", "reset_burst"} {
+	for _, kind := range []string{timeWaitStorm, "close_wait_leak", "connect_failures", "fin_wait2_pileup", "reset_burst", "listen_queue_full"} {
 		if *simulations >= 500 && (opened[kind] == 0 || opened[mustBe+kind] == 0) {
 			t.Errorf("no %s has come, or none had to: this proves nothing", kind)
 		}

@@ -30,7 +30,7 @@ type tracker struct {
 	// uses. seedAttached and forgetAttached are set by finWait2Pileup, which also sets takeHalfClosed.
 	seedAttached   func(netns uint32, client bool, s *tcp.Socket)
 	forgetAttached func(netns uint32)
-	takeHalfClosed func(now time.Duration, netns uint32, sockets []tcp.Socket)
+	takeHalfClosed func(now, readAt time.Duration, netns uint32, sockets []tcp.Socket)
 	// seedCloseWait and takeCloseWait are set by closeWaitLeak.
 	seedCloseWait func(netns uint32, server bool, s *tcp.Socket)
 	takeCloseWait func(readAt time.Duration, netns uint32, sockets []tcp.CloseWaitSocket)
@@ -78,7 +78,7 @@ type destinationUse struct {
 
 	waiting       int64         // timewait sockets in FIN_WAIT2, by the kernel's table
 	waitingOldest time.Duration // how long the oldest of them has waited
-	waitingSpan   time.Duration // in which time, up to now, as many as wait were created
+	waitingSpan   time.Duration // in which time, up to the reading of that table, as many as wait were created
 	waitingDelay  time.Duration // how long the peers take to close, if those that wait are the newest: see learnWaiting
 	waitingAt     time.Duration // when the table was read; 0: never, or long ago
 

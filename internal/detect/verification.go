@@ -56,6 +56,7 @@ type verification struct {
 	settledAt   time.Duration // when settle last corrected them; 0: never
 	settledLost uint64        // lostBefore at that time
 	corrected   *rate.Counter // TIME_WAITs that correct has added since then, by the second of their creation; nil: none
+	removed     *rate.Counter // TIME_WAITs that correct has taken off, by the second of their creation; nil: none
 	forgotten   int64         // connections that applyOpen has forgotten since then
 	reuses      bool          // connect() may take over TIME_WAITs
 
@@ -338,7 +339,7 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 		}
 	} else {
 		modelled := tr.modelled(s, key, u)
-		u.learnFinDelay(c, ns.limits.FinWait2TimewaitTimeout())
+		u.learnFinDelay(c, ns.limits.FinWait2TimewaitTimeout(), tr.now-all.readAt)
 		u.learnFinFraction(c, ns.limits.FinWait2TimewaitTimeout())
 		v.timeWaits += modelled - tr.modelled(s, key, u) // a better model does not change a count
 		ns.correct(all, key, u, c)

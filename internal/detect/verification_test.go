@@ -66,6 +66,17 @@ func TestVerification_WaitsForTheKernel(t *testing.T) {
 	}
 }
 
+// A storm that takes all ports within four seconds waits for its first count, too: it comes after the model has found
+// the storm, and in time.
+func TestVerification_WaitsForTheFirstCount(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	h.answersAfter = 2100 * time.Millisecond
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(125)}, time.Minute, true)
+	if a := h.mustWarn(); a.Unverified || a.OccupancySource != FromKernel || a.Occupancy < 350 {
+		t.Errorf("%+v", a)
+	}
+}
+
 // Counts that come after newer requests verify the numbers, too.
 func TestVerification_SlowKernel(t *testing.T) {
 	h := newHost(t, 500, Config{UpdateInterval: time.Second})

@@ -24,6 +24,7 @@ const (
 type tables struct {
 	hasHalfClosed bool
 	halfClosed    []tcp.Socket
+	halfClosedAt  time.Duration // when the reading of halfClosed began
 	hasCloseWait  bool
 	closeWait     []tcp.CloseWaitSocket
 	readAt        time.Duration // when the reading of closeWait began
@@ -86,6 +87,7 @@ func readOpen(request detect.Request, l *tcp.Limits, into *tables) error {
 }
 
 func (w *worker) readHalfClosed(into *tables) error {
+	into.halfClosedAt = boottime.Now()
 	err := limits.EachFinWait2(func(s *tcp.Socket) {
 		if w.filter.MatchesSocket(s) {
 			if len(into.halfClosed) < maxHalfClosed {
@@ -130,7 +132,7 @@ func (w *worker) sendUpdate(request detect.Request, l *tcp.Limits, t tables) {
 			e.UpdateSuspects(now, t.suspects)
 		}
 		if t.hasHalfClosed {
-			e.UpdateHalfClosed(now, request.Netns, t.halfClosed)
+			e.UpdateHalfClosed(now, t.halfClosedAt, request.Netns, t.halfClosed)
 		}
 		if t.hasCloseWait {
 			e.UpdateCloseWait(now, t.readAt, request.Netns, t.closeWait)

@@ -263,14 +263,16 @@ func (e *Estimator) CreatedWithin(d time.Duration) int64 {
 	return e.timeWaits.Sum(0, slotsOf(d)) + e.finWait2.Sum(0, slotsOf(d))
 }
 
-// TimeForFinWait2 is the shortest time, up to now, within which count timewait sockets were created in FIN_WAIT2;
-// about 64 s if fewer were. It is the inverse of FinWait2Count.
-func (e *Estimator) TimeForFinWait2(count int64) time.Duration {
-	seconds, left := 0.0, float64(count)
+// TimeForFinWait2 is the shortest time, up to ago before now, within which count timewait sockets were created in
+// FIN_WAIT2; about 64 s if fewer were. In each second they count as created evenly.
+func (e *Estimator) TimeForFinWait2(count int64, ago time.Duration) time.Duration {
+	seconds, left, later := 0.0, float64(count), max(0, ago).Seconds()
 	length := (e.now % time.Second).Seconds() // of the newest slot; then a second
 	for n := 0; n < slots && left > 0; n++ {
-		created := e.finWait2.ago(n)
-		seconds += length * min(1, left/max(1, created))
+		part := min(length, later) // of this second, which comes after that time
+		later -= part
+		created := e.finWait2.ago(n) * (length - part) / max(length, 1e-9)
+		seconds += (length - part) * min(1, left/max(1, created))
 		left -= created
 		length = 1
 	}
