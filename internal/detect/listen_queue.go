@@ -103,7 +103,7 @@ func (d *listenQueue) opened(t *tcp.Transition) {
 		return
 	}
 	if s := d.listenerAt(n, t.Cookie, quotaOf(t.UID)); s != nil {
-		s.owner, s.seenAt = owner, t.Monotonic
+		s.owner, s.seenAt, s.read = owner, t.Monotonic, true // a new socket has dropped nothing
 	} else {
 		d.leftOut.Listeners++
 	}

@@ -115,7 +115,7 @@ type listener struct {
 	owner    listenOwner
 	user     uint32        // see quotaOf
 	seenAt   time.Duration // the transition that showed it, or the newest reading that had it
-	read     bool          // a reading has had it
+	read     bool          // last has what it had dropped before the newest reading: it is new, or an earlier reading had it
 	last     tcp.Listener  // what the newest reading had
 	overload overload
 	queuedAt time.Duration // since then each reading has found connections in its queue; 0: the newest has not

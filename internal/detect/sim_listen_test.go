@@ -21,10 +21,11 @@ type simListening struct {
 
 	overflows  simCount      // segments that found the queue full
 	lengths    simCount      // by step: the sum of all changes of the queue's length
-	fullAt     time.Duration // when its queue was full or overflowed last; 0: never
+	fullAt     time.Duration // when its queue overflowed or was full at the end of a step last; 0: never
 	chainFrom  time.Duration // since when that has been so with gaps of at most longestGap
-	steadyFrom time.Duration // since when that has been so with gaps of at most a second
-	filledFrom time.Duration // since when its queue is full after each step; 0: it is not
+	droppedAt  time.Duration // when it overflowed last; 0: never
+	steadyFrom time.Duration // since when it has overflowed with gaps of at most a second
+	filledFrom time.Duration // since when its queue is full at the end of each step; 0: it is not
 }
 
 // simQueued is a connection that waits for accept().
@@ -145,25 +146,34 @@ func (a *simArrivals) step(k *simKernel) {
 			}
 		}
 	}
-	if s.overflows.within(simStep) > 0 || s.IsFull() {
-		if s.fullAt == 0 || k.now-s.fullAt > longestGap {
-			s.chainFrom = k.now
-		}
-		if s.fullAt == 0 || k.now-s.fullAt > time.Second {
-			s.steadyFrom = k.now
-		}
-		s.fullAt = k.now
-	}
 	if k.now < a.stuckFrom || k.now >= a.stuckUntil {
 		a.room += a.accepts * simStep.Seconds()
 		s.take(min(int(a.room), max(0, len(s.queue)-a.leaves)))
 		a.room -= float64(int(a.room))
 	}
+	s.note(k.now)
+}
+
+// note notes whether the queue has overflowed in this step, or is full at its end.
+func (s *simListening) note(now time.Duration) {
 	switch {
 	case !s.IsFull():
 		s.filledFrom = 0
 	case s.filledFrom == 0:
-		s.filledFrom = k.now
+		s.filledFrom = now
+	}
+	overflowed := s.overflows.within(simStep) > 0
+	if overflowed {
+		if s.droppedAt == 0 || now-s.droppedAt > time.Second {
+			s.steadyFrom = now
+		}
+		s.droppedAt = now
+	}
+	if overflowed || s.IsFull() {
+		if s.fullAt == 0 || now-s.fullAt > longestGap {
+			s.chainFrom = now
+		}
+		s.fullAt = now
 	}
 }
 

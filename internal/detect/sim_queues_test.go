@@ -59,21 +59,22 @@ func (o *simOracle) mustReport(s *simListening) bool {
 		return false
 	}
 	from := max(s.overflowsFrom(o), tr.began)
-	overflows := s.fullAt == now && now-from >= overloadedFor*21/20 && s.overflows.within(now-from) > 0
-	since := max(0, unacceptedFor*21/20)
+	overflows := now-from >= overloadedFor*21/20 && s.overflows.within(now-from) > 0
+	const since = unacceptedFor * 21 / 20
 	return overflows || now-tr.began > since && 20*s.waitedFor(now, since) >= 21*enoughToWait(s.Backlog)
 }
 
-// overflowsFrom is since when readings show an overflow. Where they take too long, only a queue that is full at each
-// of them proves that it has overflowed all the time.
+// overflowsFrom is since when each reading must have shown an overflow: the queue is always full, or a segment has been
+// dropped in every second and readings come often enough. It is the present if that is not so.
 func (s *simListening) overflowsFrom(o *simOracle) time.Duration {
-	switch {
-	case suspectedInterval+o.answerTime() <= overloadGap:
-		return s.steadyFrom
-	case s.filledFrom > 0:
-		return s.filledFrom
+	from := o.r.k.now
+	if s.filledFrom > 0 {
+		from = s.filledFrom
 	}
-	return o.r.k.now
+	if suspectedInterval+o.answerTime() <= overloadGap && s.droppedAt > 0 && o.r.k.now-s.droppedAt <= time.Second {
+		from = min(from, s.steadyFrom)
+	}
+	return from
 }
 
 // waitedFor counts the connections that have waited for a time.
@@ -122,9 +123,9 @@ func (o *simOracle) checkListeners(x *simAlert) {
 	if n := int(x.Occupancy); n < least || n > most {
 		o.fault("%s %s %s: %d connections wait, there were %d to %d", x.Kind, x.ID, x.Phase, n, least, most)
 	}
-	from := max(only.overflowsFrom(o), o.r.tr.began) + listenInterval + 3*o.answerTime() + o.unreadListeners()
+	from := max(only.filledFrom, o.r.tr.began) + listenInterval + 3*o.answerTime() + o.unreadListeners()
 	dropped := 0
-	if only.fullAt == o.r.k.now {
+	if only.filledFrom > 0 {
 		dropped = max(0, only.overflows.between(o.r.k.now-from, age))
 	}
 	if n := int(x.Drops); n < dropped || n > int(only.Drops) || n > 0 != (x.Severity == Critical) {
