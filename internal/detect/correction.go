@@ -212,6 +212,39 @@ func (u *destinationUse) closedAtOnce() int64 {
 	return closed
 }
 
+// removeUntimed takes off the model the timewait sockets without a timestamp of the peer that the table does not have:
+// they were killed, because connect() does not take them over. One that was created in FIN_WAIT2 is in the table in the
+// second in which its peer closed, or a later one than that of its creation, or it is gone after a timeout. So of those
+// that were created from a second on there are at most as many as the table has from that second on. All of them are
+// older than a second, and do not move while the table is read.
+func (u *destinationUse) removeUntimed(all *SuspectCounts, c *suspectCount, timeout time.Duration) {
+	first := int64(all.of.comparedFrom() / time.Second)
+	last := int64((all.readAt-pipelineTime)/time.Second) - 1 // the transitions of later seconds may be on their way
+	young := int64((all.readAt - timeout) / time.Second)
+	left := 0.0 // of the table, for older seconds
+	for i := len(c.created) - 1; i >= 0; i-- {
+		second := first + int64(i)
+		left += float64(c.created[i])
+		if second > last {
+			continue
+		}
+		in, before := u.UntimedIn(second), 0.0
+		if i > 0 {
+			before = float64(c.created[i-1]) // the transition may come in the next second
+		}
+		untimed, removable := in.Least, in.Least
+		untimed += in.FinWait2
+		if second > young {
+			removable += in.FinWait2
+		}
+		surplus := max(0, min(untimed-left-before, removable))
+		left = max(left-(untimed-surplus), -before)
+		if surplus > 0 {
+			u.RemoveUntimed(second, int32(surplus))
+		}
+	}
+}
+
 // difference is by how much the kernel's number, which is least to most, is certainly above the model's; negative:
 // below it. A difference of up to moved proves nothing. ahead is how many the kernel may have more because their
 // transitions are still on their way.

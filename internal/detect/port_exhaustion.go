@@ -82,7 +82,7 @@ func (d portExhaustion) requestCountAfter(key destination, x *exhaustion) {
 func (d portExhaustion) requestCount(key destination) {
 	e, ns := d.destinations.Find(key, key.hash()), d.namespaces.Find(key.netns, uint64(key.netns))
 	if e != nil && ns != nil && !key.ownRange {
-		d.refreshCount(&ns.Value, &e.Value.kernel, true, true)
+		d.refreshCount(&ns.Value, &e.Value, true, true)
 	}
 }
 

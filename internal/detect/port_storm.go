@@ -110,7 +110,7 @@ func (d portStorm) claim(ns *namespace, u *destinationUse, m rate.TimeWaitModel,
 	opening := opensStorm(&u.Estimator, f, m, d.Threshold, v.gonePerSecond(u))
 	alerts := fails || opening || keepsStorm(f)
 	if alerts || isSuspected(f) {
-		d.refreshCount(ns, v, alerts, fails || f.Exhausts)
+		d.refreshCount(ns, u, alerts, fails || f.Exhausts)
 	}
 	isVerified := v.isVerified(d.tracker)
 	if opening && isVerified {

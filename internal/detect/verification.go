@@ -40,6 +40,7 @@ type verification struct {
 	verifiedAt       time.Duration // when the newest count that has come was requested; 0: none has come
 	ambiguous        bool          // that count does not show well enough which TIME_WAITs connect() takes over: see notTakenOver
 	lostBefore       uint64        // tracker.lostTotal at verifiedAt
+	moved            float64       // how many connections opened and ended around that count, which blurred it
 	mayLose          uint64        // how many lost transitions since then are too few to matter: a twentieth of the ports
 
 	timeWaits float64 // how many TIME_WAITs the kernel had more than the model, at verifiedAt: see applyTo
@@ -194,11 +195,14 @@ func (v *verification) left(after, hold time.Duration) float64 {
 
 // refreshCount requests a count of a destination if the newest one is too old. alerts means that
 // an alert is open or about to open, exhausts that the capacity will be exhausted.
-func (tr *tracker) refreshCount(ns *namespace, v *verification, alerts, exhausts bool) {
+func (tr *tracker) refreshCount(ns *namespace, u *destinationUse, alerts, exhausts bool) {
+	v := &u.kernel
 	interval, isConfirmed := activeInterval, v.isVerified(tr) && tr.lostAt < v.verifiedAt
 	switch {
 	case !isConfirmed && (alerts || exhausts):
 		interval = suspectedInterval
+	case alerts && v.moved > float64(v.mayLose) && 2*pipelineDelay*u.RecentRate() < v.moved/4:
+		interval = suspectedInterval // that count was blurred by what moved, and less moves now
 	case alerts:
 		interval = refreshAfter
 	}
@@ -318,16 +322,23 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 		return // so much has moved that the count proves nothing
 	}
 	v.verifiedAt, v.timeWaits, v.open, v.lastAck = s.since, 0, 0, float64(c.lastAck)
-	v.lostBefore, v.mayLose = s.lostBefore, uint64(max(minConnections, ns.ports/20))
+	v.lostBefore, v.mayLose, v.moved = s.lostBefore, uint64(max(minConnections, ns.ports/20)), float64(moved)
 	if v.settlesAt == 0 {
 		v.settlesAt, v.settleOpen, v.settleFrom = all.readUntil+openSettles, int64(c.open), before
 	}
+	removed := 0.0
+	if v.reuses = ns.limits.AllowsReuse(key.local, key.peer); v.reuses {
+		modelled := tr.modelled(s, key, u)
+		u.removeUntimed(all, c, ns.limits.FinWait2TimewaitTimeout())
+		removed = modelled - tr.modelled(s, key, u)
+	}
+	after.timeWaits, before.timeWaits = after.timeWaits-removed, before.timeWaits-removed
 	least, most := c.notTakenOver(int64(s.comparedFrom()/time.Second), u)
 	v.ambiguous = uint64(most-least) > v.mayLose
 	ahead := pipelineDelay * u.RecentRate()
 	v.timeWaits = difference(float64(least), float64(most), after.timeWaits, float64(moved)+math.Abs(after.timeWaits-before.timeWaits), ahead)
 	v.expires, v.young = nil, 0
-	if v.reuses = ns.limits.AllowsReuse(key.local, key.peer); v.reuses {
+	if v.reuses {
 		if ns.limits.ReusesFinWait2 {
 			ns.learnUntimedFraction(key, u, c, float64(most))
 		}

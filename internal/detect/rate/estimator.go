@@ -154,6 +154,17 @@ func (e *Estimator) CreatedIn(second int64, m TimeWaitModel) float64 {
 // second, within the last 64 s.
 func (e *Estimator) CorrectTimeWaits(second int64, n int32) { e.timeWaits.AddAt(second, n) }
 
+// RemoveUntimed takes off n timewait sockets, n >= 0, of those without a timestamp of the peer that were created in
+// a second: first those that were certainly created in the substate TIME_WAIT.
+func (e *Estimator) RemoveUntimed(second int64, n int32) {
+	in := e.UntimedIn(second)
+	closed := min(n, int32(in.Least))
+	finWait2 := min(n-closed, int32(e.finWait2.at(second)))
+	e.untimed.AddAt(second, -n)
+	e.finWait2.AddAt(second, -finWait2)
+	e.timeWaits.AddAt(second, finWait2-n)
+}
+
 // CorrectTaken adds n units, which may be negative, to those that were taken since a time. It spreads them
 // evenly, because their connections were not observed, and leaves out those from before MaxWindow.
 func (e *Estimator) CorrectTaken(since time.Duration, n int64) {
