@@ -5,10 +5,11 @@ import "time"
 // simDestination is what connections are made to, or with server the endpoint that they are
 // accepted on.
 type simDestination struct {
-	key    destination
-	server bool
-	ports  []*simSocket // of a client: by port, from limits.PortLow on
-	since  time.Duration
+	key      destination
+	server   bool
+	ports    []*simSocket // of a client: by port, from limits.PortLow on
+	since    time.Duration
+	lastAcks int // connections in LAST_ACK that the newest count of suspects has
 
 	recent     []simHold     // TIME_WAITs that were created within rate.MaxWindow, and some older ones
 	unclosedAt time.Duration // when the first socket in FIN_WAIT2 timed out; 0: none has

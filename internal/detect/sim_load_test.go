@@ -351,6 +351,7 @@ func (r *simRun) run() {
 			r.tr.start(r.config)
 		}
 		r.kill()
+		r.oracle.countHalfClosed()
 		r.tr.pass()
 		r.oracle.check()
 	}

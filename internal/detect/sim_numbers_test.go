@@ -72,6 +72,7 @@ func (o *simOracle) roomOf(d *simDestination, u *simUse) float64 {
 		moved += 5 * time.Second
 	}
 	room := 4 + float64(d.opened.within(moved)+d.allEnds.within(moved)) + float64(o.expiring(d)+o.unseenKills(d))
+	room += min(u.capacity/20, float64(d.lastAcks)) // no transition shows when the peer acknowledges the last FIN
 	if !o.knowsAll(d) {
 		room += u.capacity / 20
 	}

@@ -14,14 +14,15 @@ import (
 // the moment of its end, and shares no code with the engine, so that a wrong rule of the model
 // is found, and not only what losses do to it.
 type simOracle struct {
-	r       *simRun
-	open    map[string]*simAlert // by id
-	storms  map[*simDestination]*simStorm
-	buckets simStorm
-	binds   simStorm
-	others  map[simKey]*simVerdict
-	faults  []string
-	seen    map[string]int // alerts that were opened, by kind
+	r          *simRun
+	open       map[string]*simAlert // by id
+	storms     map[*simDestination]*simStorm
+	buckets    simStorm
+	binds      simStorm
+	others     map[simKey]*simVerdict
+	halfClosed map[*simDestination]simHalfClosed
+	faults     []string
+	seen       map[string]int // alerts that were opened, by kind
 }
 
 // simAlert is an alert that is open.
@@ -135,54 +136,6 @@ func (o *simOracle) bucketsUse() (u simUse) {
 		}
 	}
 	return u
-}
-
-// exhaustedIn is when a capacity is used up at a rate of connections that each hold one unit for
-// as long as one of holds. It is more than one hold time if that never happens.
-func (u *simUse) exhaustedIn(perSecond, capacity float64, holds []time.Duration) time.Duration {
-	const never, step = 2 * rate.TimeWaitHold, time.Second / 2
-	switch {
-	case u.occupied() >= capacity:
-		return 0
-	case u.occupied()+perSecond*(rate.TimeWaitHold+time.Second).Seconds() < capacity:
-		return never
-	}
-	var released [2*rate.TimeWaitHold/step + 4]int // by step from now
-	for _, release := range u.releases {
-		released[min(int((max(0, release)+step-1)/step), len(released)-1)]++
-	}
-	occupied := u.occupied()
-	for after := time.Duration(0); after <= rate.TimeWaitHold+time.Second; after += step {
-		occupied -= float64(released[after/step])
-		mean := after.Seconds()
-		if len(holds) > 0 {
-			mean = 0
-			for _, hold := range holds {
-				mean += min(hold, after).Seconds() / float64(len(holds))
-			}
-		}
-		if occupied+perSecond*mean >= capacity {
-			return after
-		}
-	}
-	return never
-}
-
-// holdsOf are how long the newest TIME_WAITs of a destination keep their ports. Before a socket
-// in FIN_WAIT2 has timed out, nobody can know that the peers will never close: with longest they
-// close at last.
-func (o *simOracle) holdsOf(d *simDestination, longest bool) (holds []time.Duration) {
-	for i := 0; i < len(d.recent); i += 1 + len(d.recent)/32 {
-		h := &d.recent[i]
-		switch {
-		case o.r.k.now-h.at > rate.MaxWindow:
-		case longest && h.finWait2 && !o.knowsUnclosed(d):
-			holds = append(holds, rate.TimeWaitHold)
-		default:
-			holds = append(holds, h.hold)
-		}
-	}
-	return holds
 }
 
 // knowsUnclosed reports whether the kernel's tables have shown that peers never close.

@@ -22,7 +22,7 @@ type simVerdict struct {
 	mustSince time.Duration // since when there has had to be one, with 5 % more; 0: there need not be
 	openAt    time.Duration // when one was open last
 	history   []int         // of close_wait_leak: what the engine has got
-	counts    []int         // all that count, by half seconds
+	counts    []int         // all that count, by half seconds; of fin_wait2_pileup by steps
 	older     []int         // of fin_wait2_pileup: those of counts that two tables must have had
 	why       string
 }
@@ -142,8 +142,7 @@ func (o *simOracle) judgeOutcomes(key simKey, limit int, bad, seenBad, all *simC
 func (o *simOracle) judgeHalfClosed(d *simDestination) {
 	k, tr, limit := o.r.k, o.r.tr, o.r.config.HalfClosed
 	key := simKey{kind: "fin_wait2_pileup", to: d}
-	n, v := o.halfClosedOf(d), o.verdict(key)
-	v.counts, v.older = append(v.counts, n.old), append(v.older, n.older)
+	n := o.halfClosed[d]
 	opens, _ := o.patience("fin_wait2_pileup")
 	isRead := o.isReadable() && k.now-tr.worker.failedAt > opens // else it waits for one more table
 	must := 20*n.seen >= 21*limit && k.now-tr.began > 20*time.Second && isRead
@@ -159,15 +158,18 @@ type simHalfClosed struct {
 	seen  int // for so long that two tables may have had them; their transitions have reached the engine, and they will not expire soon
 }
 
-func (o *simOracle) halfClosedOf(d *simDestination) (n simHalfClosed) {
+// countHalfClosed counts them after each step.
+func (o *simOracle) countHalfClosed() {
 	// A socket counts once two tables have it. The second table is requested minWaiting after the
 	// first one has come, or a second later, and then takes its time.
 	// Others request tables, too: then one comes every halfClosedInterval.
 	tablesApart := minWaiting + suspectedInterval + o.answerTime()
+	o.halfClosed = make(map[*simDestination]simHalfClosed)
 	for _, s := range o.r.k.sockets {
-		if s.to != d || s.state != tcp.FinWait2 {
+		if s.state != tcp.FinWait2 {
 			continue
 		}
+		n := o.halfClosed[s.to]
 		n.all++
 		age := o.r.k.now - s.createdAt
 		if age >= minWaiting {
@@ -179,8 +181,12 @@ func (o *simOracle) halfClosedOf(d *simDestination) (n simHalfClosed) {
 		if age >= tablesApart && s.seenEnd && age < 55*time.Second {
 			n.seen++
 		}
+		o.halfClosed[s.to] = n
 	}
-	return n
+	for _, d := range o.r.k.destinations {
+		v, n := o.verdict(simKey{kind: "fin_wait2_pileup", to: d}), o.halfClosed[d]
+		v.counts, v.older = append(v.counts, n.old), append(v.older, n.older)
+	}
 }
 
 // judgeLeaks: sockets whose number grows, and a constant number, are judged; what lies between,
@@ -222,13 +228,11 @@ func (o *simOracle) judgeLeaks() {
 // three minutes: a constant number is no leak.
 func (o *simOracle) hasGrown(v *simVerdict, n int) bool {
 	since := min(3*time.Minute, o.r.k.now-o.r.tr.began)
-	return 100*slices.Min(lastOf(v.counts, since)) <= 85*n
+	return 100*slices.Min(lastOf(v.counts, int(since/(time.Second/2)))) <= 85*n
 }
 
-// lastOf are the newest of numbers that were taken by half seconds, at least one.
-func lastOf(numbers []int, within time.Duration) []int {
-	return numbers[max(0, len(numbers)-1-int(within/(time.Second/2))):]
-}
+// lastOf are the newest of numbers: the last one, and count before it.
+func lastOf(numbers []int, count int) []int { return numbers[max(0, len(numbers)-1-count):] }
 
 // checkHalfClosed judges the number of an alert: it is that of the newest table, and those that have waited for
 // minWaiting count, once a second table has had them.
@@ -241,8 +245,7 @@ func (o *simOracle) checkHalfClosed(x *simAlert) {
 		if key.kind != x.Kind || !o.isAbout(x, key) || len(v.counts) == 0 {
 			continue
 		}
-		now := o.halfClosedOf(key.to)
-		least, most := min(now.older, slices.Min(lastOf(v.older, age))), max(now.old, slices.Max(lastOf(v.counts, age)))
+		least, most := slices.Min(lastOf(v.older, int(age/simStep))), slices.Max(lastOf(v.counts, int(age/simStep)))
 		if o.r.tr.worker.fails > 0 {
 			least = 0 // a socket may have been in one table only
 		}

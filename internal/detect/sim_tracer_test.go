@@ -223,13 +223,19 @@ func (tr *simTracer) read(r *Request) func() {
 		answers = append(answers, func() { tr.engine.Update(k.now, r.Netns, &l) })
 	}
 	if reads(r.Suspects != nil) {
-		counts := r.Suspects.NewCounts(readAt, &l)
+		counts, lastAcks := r.Suspects.NewCounts(readAt, &l), make(map[*simDestination]int)
 		for _, s := range k.sockets {
 			listed := k.listed(s)
 			counts.Add(r.Netns, &listed)
+			if s.state == tcp.LastAck {
+				lastAcks[s.to]++
+			}
 		}
 		answers = append(answers, func() {
 			w.answeredAt = k.now
+			for _, d := range k.destinations {
+				d.lastAcks = lastAcks[d]
+			}
 			tr.engine.UpdateSuspects(k.now, counts)
 		})
 	}
