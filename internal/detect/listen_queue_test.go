@@ -248,6 +248,25 @@ func TestListenQueue_AcceptsSlowly(t *testing.T) {
 	}
 }
 
+// A queue that turns a client away every two seconds is read often enough, and from the first reading on: also if the
+// listener is older than the tracer and had dropped nothing before.
+func TestListenQueue_TurnsAwayNowAndThen(t *testing.T) {
+	for _, by := range []tcp.Owner{webServer, {}} {
+		h := newHost(t, 500, Config{})
+		s := h.listen(web, 0, by)
+		h.engine.UpdateListeners(h.now, testNetns, &ListenTable{ReadAt: h.now, Listeners: []tcp.Listener{s.Listener}})
+		for range 30 {
+			h.arrive(s, 2)
+			s.accept(1)
+			h.pass(2 * time.Second)
+		}
+		a := h.theOnly("listen_queue_full")
+		if after := a.Monotonic - time.Hour; after > 24*time.Second || a.Drops < 8 {
+			t.Errorf("it opened after %v, with %d dropped", after, a.Drops)
+		}
+	}
+}
+
 // Of a group with SO_REUSEPORT the alert names the member that does not accept.
 func TestListenQueue_StuckMemberOfGroup(t *testing.T) {
 	h := newHost(t, 500, Config{})

@@ -24,9 +24,9 @@ func (x *simKill) String() string {
 }
 
 // addKills draws from a source of its own, so that the other parts of a simulation are what its seed has always made.
-func (r *simRun) addKills() {
+func (r *simRun) addKills(always bool) {
 	random := rand.New(rand.NewPCG(r.seed, 16))
-	if random.IntN(5) > 0 && !*kills {
+	if random.IntN(5) > 0 && !always {
 		return
 	}
 	for range 1 + random.IntN(2) {

@@ -134,7 +134,10 @@ type simRun struct {
 	isPlainLeak bool // see makePlainLeak
 }
 
-func newSimRun(seed uint64) *simRun {
+func newSimRun(seed uint64) *simRun { return newSimRunWith(seed, *kills) }
+
+// newSimRunWith makes the simulation of a seed. With kills timewait sockets are killed in any case.
+func newSimRunWith(seed uint64, kills bool) *simRun {
 	random := rand.New(rand.NewPCG(seed, 14))
 	r := &simRun{
 		seed: seed, random: random, k: newSimKernel(random, 60+random.IntN(340)), config: Config{HalfClosed: 60},
@@ -174,7 +177,7 @@ func newSimRun(seed uint64) *simRun {
 	r.addEvents()
 	k.limits.ReusesFinWait2 = seed%4 == 0
 	r.config.UpdateInterval = []time.Duration{time.Second, 10 * time.Second}[seed/4%2] // judges more numbers, or those that users get
-	r.addKills()
+	r.addKills(kills)
 	r.addListeners()
 	if seed%8 == 1 {
 		r.makePlain()

@@ -22,8 +22,9 @@ type simScenario struct {
 	lag    time.Duration
 	end    float64 // seconds
 
-	restarts []float64 // when the tracer starts again, in seconds
-	kills    []simKill // to is set by port; times are from the beginning
+	restarts []float64     // when the tracer starts again, in seconds
+	kills    []simKill     // to is set by port; times are from the beginning
+	listens  []simArrivals // by is set by process, times are from the beginning; a listener that opens at 0 is older than the tracer
 }
 
 // client is a load to a port, from a moment to another one in seconds, of the process with an index.
@@ -87,6 +88,13 @@ func (c *simScenario) run(seed uint64) *simRun {
 	for _, x := range c.kills {
 		x.to, x.from, x.until, x.at = byPort[x.to.key.peerPort], k.now+x.from, k.now+x.until, k.now+x.from
 		r.kills = append(r.kills, &x)
+	}
+	for _, a := range c.listens {
+		a.opensAt, a.from, a.until, a.by = k.now+a.opensAt, k.now+a.from, k.now+a.until, r.processes[a.by.owner.PID-firstPID]
+		if a.opensAt == k.now {
+			a.on = k.listen(a.port, uint32(a.backlog), a.by)
+		}
+		r.arrivals = append(r.arrivals, &a)
 	}
 	for _, at := range c.restarts {
 		r.restarts[k.now+seconds(at)] = true
@@ -234,6 +242,28 @@ var simScenarios = []simScenario{
 		loads:  []simLoad{client(80, 1, 56.2, 116, 21.7, func(l *simLoad) { l.lasting, l.finAfter = time.Second, seconds(26.7) })},
 	},
 	{
+		name:  "sockets without timestamps whose peers close late are killed again and again",
+		ports: 267, end: 181, before: 1056 * time.Millisecond, after: 442 * time.Millisecond, lag: simStep,
+		limits: func(l *tcp.Limits) { l.Reuse, l.FinTimeout = 1, 31*time.Second },
+		loads: []simLoad{
+			client(80, 2, 48, 113, 68, func(l *simLoad) { l.untimed, l.finAfter, l.lasting = true, seconds(1.3), 100*time.Millisecond }),
+			client(80, 1, 62, 137, 32, func(l *simLoad) { l.chance, l.growth, l.lasting = true, 2.5, 200*time.Millisecond }),
+			client(80, 1, 62, 181, 1, func(l *simLoad) { l.ends, l.untimed = sendsOn, true }),
+		},
+		kills: []simKill{
+			{to: &simDestination{key: to(80)}, from: seconds(55), until: seconds(125), every: 500 * time.Millisecond, share: 0.3},
+			{to: &simDestination{key: to(80)}, from: seconds(126), until: seconds(155), every: 10 * time.Second, share: 1},
+		},
+	},
+	{
+		name:  "a queue that is always full, where readings take seconds",
+		ports: 100, end: 120, before: 1200 * time.Millisecond, after: 870 * time.Millisecond,
+		listens: []simArrivals{{
+			opensAt: seconds(20), port: 81, backlog: 4, by: &simProcess{owner: process(firstPID+1, "")}, from: seconds(21), until: seconds(120),
+			perSecond: 2, bursts: 1, accepts: 1e4, leaves: 5,
+		}},
+	},
+	{
 		name:  "ports that bind() has taken are no part of the capacity",
 		ports: 200, end: 120, before: 20 * time.Millisecond, after: 20 * time.Millisecond,
 		loads: []simLoad{
@@ -273,5 +303,16 @@ func TestSimulation_Scenarios(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// Simulations with killed timewait sockets that have failed, and have no small scenario that does.
+func TestSimulation_KillsThatFailed(t *testing.T) {
+	t.Parallel()
+	for _, seed := range []uint64{1006, 1486} {
+		r := newSimRunWith(seed, true)
+		if r.run(); len(r.oracle.faults) > 0 {
+			t.Errorf("seed %d: %s%s", seed, r.describe(), r.oracle.faults)
+		}
 	}
 }
