@@ -17,11 +17,12 @@ import (
 // and who has called listen().
 type listenQueue struct {
 	*tracker
-	netns   map[uint32]*listenNetns
-	queued  map[uint32]*listenNetns // those that have groups
-	room    quota                   // for listeners, in all namespaces
-	spaces  quota                   // for namespaces in netns
-	nextDue time.Duration           // when the listeners of the next namespace are to be read
+	netns    map[uint32]*listenNetns
+	queued   map[uint32]*listenNetns // those that have groups
+	room     quota                   // for listeners, in all namespaces
+	spaces   quota                   // for namespaces in netns
+	nextDue  time.Duration           // when the listeners of the next namespace are to be read
+	soughtAt time.Duration           // when seekAfterLoss last did something
 }
 
 // listenCause is the endpoint of a listener, or of a group of them with SO_REUSEPORT.

@@ -267,6 +267,18 @@ func TestListenQueue_TurnsAwayNowAndThen(t *testing.T) {
 	}
 }
 
+// A listener whose transition was lost is found once its namespace has another one.
+func TestListenQueue_LostTransition(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	s := h.listen(web, 16, tcp.Owner{})
+	h.engine.AddLost(h.now, 1)
+	h.connect(to(80), curl)
+	h.serve(s, time.Minute, 20, nil)
+	if a := h.theOnly("listen_queue_full"); a.Local != web || a.Monotonic-time.Hour > 35*time.Second {
+		t.Errorf("%+v", a)
+	}
+}
+
 // Of a group with SO_REUSEPORT the alert names the member that does not accept.
 func TestListenQueue_StuckMemberOfGroup(t *testing.T) {
 	h := newHost(t, 500, Config{})

@@ -162,8 +162,24 @@ func (d *listenQueue) remove(n *listenNetns, cookie uint64) {
 	}
 }
 
+// seekAfterLoss makes the listeners of each namespace due that has had a transition, and that has no known listener: the
+// transition of one may have been lost.
+func (d *listenQueue) seekAfterLoss() {
+	if d.lostAt == 0 || d.now-d.soughtAt < time.Second {
+		return
+	}
+	d.soughtAt = d.now
+	for _, e := range d.namespaces.Entries() {
+		if ns := &e.Value; ns.listenersSoughtAt < d.lostAt {
+			ns.listenersSoughtAt = d.now
+			d.netnsOf(e.Key, e.User().Quota)
+		}
+	}
+}
+
 // addRequests adds the listeners that are to be read now to the requests of their namespaces.
 func (d *listenQueue) addRequests(list []Request) []Request {
+	d.seekAfterLoss()
 	if len(d.netns) == 0 || d.now < d.nextDue {
 		return list
 	}

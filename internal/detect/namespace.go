@@ -42,6 +42,8 @@ type namespace struct {
 	wantHalfClosed        bool // a detector asks for the sockets in FIN_WAIT2
 	halfClosedRequestedAt time.Duration
 
+	listenersSoughtAt time.Duration // when its listeners were last requested because of a loss; 0: never
+
 	wantCloseWait   bool          // a detector asks for the sockets in CLOSE_WAIT
 	closeWaitReadAt time.Duration // 0: never
 

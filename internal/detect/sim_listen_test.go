@@ -15,8 +15,9 @@ type simListening struct {
 	tcp.Listener
 	to     *simDestination // its endpoint, which other listeners may have, too
 	by     *simProcess
-	queue  []simQueued // the oldest first
-	seen   bool        // the transition to LISTEN has reached the engine
+	queue  []simQueued   // the oldest first
+	seen   bool          // the transition to LISTEN has reached the engine
+	known  time.Duration // since when the engine can know that there are listeners; 0: it cannot
 	closed bool
 
 	overflows  simCount      // segments that found the queue full
@@ -78,7 +79,9 @@ func (k *simKernel) listen(port uint16, backlog uint32, by *simProcess) *simList
 	s.overflows.advance()
 	s.lengths.advance()
 	k.listeners = append(k.listeners, s)
-	s.seen = k.listenerTransition(s, tcp.Close, tcp.Listen)
+	if s.seen = k.listenerTransition(s, tcp.Close, tcp.Listen); s.seen {
+		s.known = k.now
+	}
 	return s
 }
 

@@ -55,13 +55,13 @@ func (o *simOracle) judgeEndpoint(to *simDestination) {
 func (o *simOracle) mustReport(s *simListening) bool {
 	tr, now := o.r.tr, o.r.k.now
 	isKnown := s.seen || !tr.byOwner && (tr.passes == nil || tr.passes(s.asSocket()))
-	if w := &tr.worker; !isKnown || w.fails > 0 || w.gone > 0 || now-tr.began < 3*time.Second {
+	if w := &tr.worker; !isKnown || w.fails > 0 || w.gone > 0 || now-tr.began < 3*time.Second || s.known == 0 {
 		return false
 	}
-	from := max(s.overflowsFrom(o), tr.began)
+	from := max(s.overflowsFrom(o), tr.began, s.known)
 	overflows := now-from >= overloadedFor*21/20 && s.overflows.within(now-from) > 0
 	const since = unacceptedFor * 21 / 20
-	return overflows || now-tr.began > since && 20*s.waitedFor(now, since) >= 21*enoughToWait(s.Backlog)
+	return overflows || now-max(tr.began, s.known) > since && 20*s.waitedFor(now, since) >= 21*enoughToWait(s.Backlog)
 }
 
 // overflowsFrom is since when each reading must have shown an overflow: the queue is always full, or a segment has been

@@ -82,7 +82,7 @@ func (tr *simTracer) start(c Config) {
 		s.seen, s.closeWaitSeen, s.seenEnd = false, false, false
 	}
 	for _, s := range tr.k.listeners {
-		s.seen = false
+		s.seen, s.known = false, tr.k.now // the tables of the start have it
 	}
 	tr.worker.waiting, tr.worker.busy = nil, nil
 	later := time.Duration(tr.random.Int64N(int64(time.Second)))
@@ -102,6 +102,11 @@ func (tr *simTracer) take(s *simSocket, t *tcp.Transition) bool {
 		}
 	}
 	tr.onWay, tr.passedAt = append(tr.onWay, *t), t.Monotonic
+	for _, s := range tr.k.listeners {
+		if s.known == 0 {
+			s.known = tr.k.now
+		}
+	}
 	return true
 }
 
