@@ -136,7 +136,7 @@ func (e entry) priority() string {
 		return priorityWarning
 	case "loss":
 		return priorityWarning
-	case "start", "stop":
+	case "start", "reload", "stop":
 		return priorityNotice
 	}
 	return priorityInfo
@@ -164,6 +164,8 @@ func (e entry) message() string {
 		return words("stats: seen", e.get("seen")+", read", e.get("read")+", written", e.get("written"))
 	case "start":
 		return words("tcpshift", e.get("version"), "traces", e.get("host"))
+	case "reload":
+		return words("reloaded:", e.get("changed"))
 	case "stop":
 		return words("stopped:", e.get("reason"), e.get("signal"))
 	default:

@@ -100,7 +100,7 @@ func TestEntry_Priorities(t *testing.T) {
 		`{"type":"alert","phase":"open","severity":"critical"}`:  "2",
 		`{"type":"alert","phase":"open","severity":"warning"}`:   "4",
 		`{"type":"alert","phase":"close","severity":"critical"}`: "5",
-		`{"type":"loss"}`: "4", `{"type":"start"}`: "5", `{"type":"stop"}`: "5", `{"type":"connection"}`: "6", `{"type":"future"}`: "6",
+		`{"type":"loss"}`: "4", `{"type":"start"}`: "5", `{"type":"stop"}`: "5", `{"type":"reload"}`: "5", `{"type":"connection"}`: "6", `{"type":"future"}`: "6",
 	} {
 		if got := entryOf(t, line)[1]; got != (field{"PRIORITY", want}) {
 			t.Errorf("%s: %v, want %s", line, got, want)

@@ -83,6 +83,9 @@ func (m *Monitor) Close() {
 	close(m.done)
 }
 
+// SetThresholds is that of [detect.Engine].
+func (m *Monitor) SetThresholds(c detect.Config) { m.engine.SetThresholds(c) }
+
 // Observe passes one transition to the engine: see [detect.Engine.Observe].
 func (m *Monitor) Observe(t *tcp.Transition) {
 	m.engine.Observe(t)

@@ -39,6 +39,7 @@ type rotatingFile struct {
 	last     time.Time // in the name of the last old file
 	old      *oldFiles
 	begun    atomic.Uint64 // files after a rotation
+	newer    atomic.Pointer[Rotation]
 }
 
 // Rotate returns an output that writes to the file of out and rotates it by r; it takes the place of
@@ -60,6 +61,28 @@ func Rotate(out Output, r Rotation) (Output, error) {
 	return f, nil
 }
 
+// ChangeRotation replaces the rotation of an output that [Rotate] has returned, except its header, from the next
+// write on. It reports false for other outputs. Any goroutine may call it.
+func ChangeRotation(out Output, r Rotation) bool {
+	f, ok := out.(*rotatingFile)
+	if ok {
+		f.newer.Store(&r)
+	}
+	return ok
+}
+
+// takeNewer takes over a rotation of ChangeRotation.
+func (f *rotatingFile) takeNewer() {
+	r := f.newer.Swap(nil)
+	if r == nil {
+		return
+	}
+	r.Header = f.rotation.Header
+	f.rotation = *r
+	f.old.rotation.Store(r)
+	f.old.tidy()
+}
+
 // begin notes the size of the file that is open.
 func (f *rotatingFile) begin() {
 	f.size, f.opened = 0, time.Now()
@@ -73,6 +96,7 @@ func (f *rotatingFile) Write(lines []byte) (int, error) { return writeAll(f, lin
 
 // try writes as many lines at once as the file may have.
 func (f *rotatingFile) try(lines []byte) (written int, err error) {
+	f.takeNewer()
 	for written < len(lines) && err == nil {
 		if f.due(firstLine(lines[written:])) {
 			f.rotate()

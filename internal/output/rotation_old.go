@@ -33,14 +33,16 @@ type oldFiles struct {
 	root     *os.Root // the directory
 	path     string   // of the file, for messages
 	base     string   // its name
-	rotation Rotation
+	rotation atomic.Pointer[Rotation]
 	wanted   atomic.Bool // tidy has been called
 	busy     chan struct{}
 	ending   atomic.Bool
 }
 
 func newOldFiles(root *os.Root, path string, r Rotation) *oldFiles {
-	return &oldFiles{root: root, path: path, base: filepath.Base(path), rotation: r, busy: make(chan struct{}, 1)}
+	o := &oldFiles{root: root, path: path, base: filepath.Base(path), busy: make(chan struct{}, 1)}
+	o.rotation.Store(&r)
+	return o
 }
 
 // errEnding means that close has ended a compression.
@@ -61,7 +63,7 @@ func (o *oldFiles) run(root *os.Root) {
 	for o.wanted.Swap(false) {
 		err := o.tidyOnce(root)
 		if err != nil && !errors.Is(err, errEnding) && !errors.Is(err, os.ErrClosed) {
-			o.rotation.Notify(fmt.Sprintf("tidy the old files of %s: %v", o.path, err))
+			o.rotation.Load().Notify(fmt.Sprintf("tidy the old files of %s: %v", o.path, err))
 		}
 	}
 	<-o.busy
@@ -108,7 +110,7 @@ func (o *oldFiles) close() error {
 func (o *oldFiles) tidyOnce(root *os.Root) error {
 	for {
 		plain, err := o.trim(root)
-		if err != nil || len(plain) == 0 || !o.rotation.Compress {
+		if err != nil || len(plain) == 0 || !o.rotation.Load().Compress {
 			return err
 		}
 		if err := o.compress(root, plain[0]); err != nil {
@@ -136,7 +138,7 @@ func (o *oldFiles) trim(root *os.Root) (plain []string, err error) {
 			old = append(old, name)
 		}
 	}
-	surplus := max(0, len(old)-o.rotation.Keep)
+	surplus := max(0, len(old)-o.rotation.Load().Keep)
 	for _, name := range old[:surplus] {
 		err = errors.Join(err, remove(root, name))
 	}

@@ -72,6 +72,9 @@ func NewStream(sink Sink, ring Ring, resumed func()) *Stream {
 	return &Stream{Lines: make([]byte, 0, size+batchSlack), sink: sink, ring: ring, resumed: resumed, size: size}
 }
 
+// SetRing replaces the ring of NewStream.
+func (s *Stream) SetRing(ring Ring) { s.ring = ring }
+
 // Stalled reports whether records that may be lost must be counted instead of
 // encoded, and records that may be late must be deferred. It costs next to nothing
 // while the reader keeps up; at the beginning of a stall it waits for up to 250 ms. If the queue has

@@ -40,6 +40,7 @@ var goldenFiles = map[string][]goldenCase{
 	"process":      processCases(),
 	"stats":        statsCases(),
 	"loss":         lossCases(),
+	"reload":       reloadCases(),
 	"stop":         stopCases(),
 }
 
@@ -476,6 +477,15 @@ func lossCases() []goldenCase {
 	)
 }
 
+func reloadCases() []goldenCase {
+	reload := func(changed string) goldenCase {
+		return goldenCase{changed, func(e Encoder, dst []byte) []byte {
+			return e.Reload(dst, &Reload{Time: moment, Changed: changed})
+		}}
+	}
+	return []goldenCase{reload("only,outputs,resets"), reload("stats-interval")}
+}
+
 func stopCases() []goldenCase {
 	stop := func(reason, signal string) goldenCase {
 		return goldenCase{reason + signal, func(e Encoder, dst []byte) []byte {
@@ -483,6 +493,6 @@ func stopCases() []goldenCase {
 		}}
 	}
 	return []goldenCase{
-		stop("signal", "SIGTERM"), stop("signal", "SIGINT"), stop("duration", ""), stop("count", ""),
+		stop("signal", "SIGTERM"), stop("signal", "SIGINT"), stop("duration", ""), stop("count", ""), stop("reload", ""),
 	}
 }

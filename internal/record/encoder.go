@@ -12,7 +12,7 @@ const MaxLine = 4096
 // ProcessType is the one type that a stream has only if it is selected.
 const ProcessType = "process"
 
-// SelectableTypes returns the types of record that --only can select. start and stop are
+// SelectableTypes returns the types of record that --only can select. start, reload and stop are
 // not among them: records of these types are always written.
 func SelectableTypes() []string {
 	return []string{"transition", "connection", "alert", "summary", ProcessType, "stats", "loss"}
@@ -43,5 +43,6 @@ type Encoder interface {
 	Process(dst []byte, r *Process) []byte
 	Stats(dst []byte, r *Stats) []byte
 	Loss(dst []byte, r *Loss) []byte
+	Reload(dst []byte, r *Reload) []byte
 	Stop(dst []byte, r *Stop) []byte
 }

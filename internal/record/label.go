@@ -27,7 +27,7 @@ var schemaKeys = strings.Fields(`
 	fired entered missed other_protocol deferred connections time_wait_unknown lost_resets stage reason signal state truncated pod namespace container_name image unit unit_claimed expires_in_ns time_wait_end time_wait_ends missed_time_wait_ends seeded_after_ns state_unavailable spooled_bytes lost_summaries
 	window_start window_ns other time_waits sockets failed_reset_sent failed_reset_received failed_timeout failed_abort failed_refused failed_no_port failed_address_in_use
 	duration_p50_ns duration_p99_ns rtt_p50_ns rtt_p99_ns
-	started exe args parent user
+	started exe args parent user changed
 	accept_queue backlog receive_queue_bytes send_queue_bytes cwnd updates dropped_updates lost_updates missed_updates late_updates`)
 
 // ParseLabels parses KEY=VALUE pairs. It returns an error if a key is not snake_case, is a

@@ -214,6 +214,9 @@ func TestLine_LongestRecords(t *testing.T) {
 		{"loss", func(e Encoder, dst []byte) []byte {
 			return e.Loss(dst, &Loss{Time: moment, Lost: 1<<64 - 1, Cause: CauseRingFull})
 		}},
+		{"reload", func(e Encoder, dst []byte) []byte {
+			return e.Reload(dst, &Reload{Time: moment, Changed: strings.Repeat(worst, 500)})
+		}},
 		{"stop", func(e Encoder, dst []byte) []byte {
 			return e.Stop(dst, &Stop{Time: moment, Reason: "duration", Signal: "SIGTERM", Counts: largestCounts()})
 		}},

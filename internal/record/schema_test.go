@@ -59,7 +59,7 @@ func TestSchema_OnePerType(t *testing.T) {
 	for _, file := range files {
 		names = append(names, strings.TrimSuffix(filepath.Base(file), ".json"))
 	}
-	want := append(SelectableTypes(), "start", "stop", "socket", "socket_count")
+	want := append(SelectableTypes(), "start", "reload", "stop", "socket", "socket_count")
 	slices.Sort(names)
 	slices.Sort(want)
 	if !slices.Equal(names, want) {
@@ -335,6 +335,7 @@ func wrongProcesses(t *testing.T) []wrongRecord {
 	t.Helper()
 	golden := goldenLines(t)["process"]
 	return []wrongRecord{
+		{"a reload of nothing", goldenLines(t)["reload"][0], `,"changed":"only,outputs,resets"`, ``, ""},
 		{"a process without a name", golden[0], `"comm":"curl",`, ``, ""},
 		{"a process that started at no time", golden[0], `"started":"2026-03-04`, `"started":"2026-03-32`, "/started"},
 		{"a process with no executable", golden[0], `"exe":"/usr/bin/curl"`, `"exe":""`, "/exe"},

@@ -66,13 +66,20 @@ func newOutputs(cfg *Config) *outputs {
 	if o.notify == nil {
 		o.notify = func(string) {}
 	}
+	o.assemble(cfg, func(out *Output) *recordWriter { return newRecordWriter(cfg, out, &o.totals, o.notify) })
+	return o
+}
+
+// assemble sets the writers of all outputs of cfg. writerOf returns that of one output.
+func (o *outputs) assemble(cfg *Config, writerOf func(out *Output) *recordWriter) {
+	o.writers, o.shared, o.connections = nil, nil, false
 	uses := make(map[record.Encoder]int)
 	for i := range cfg.Outputs {
 		uses[cfg.Outputs[i].Encoder]++
 	}
 	byEncoder := make(map[record.Encoder]*sharedLines)
 	for i := range cfg.Outputs {
-		w := newRecordWriter(cfg, &cfg.Outputs[i], &o.totals, o.notify)
+		w := writerOf(&cfg.Outputs[i])
 		if uses[w.encoder] > 1 {
 			if byEncoder[w.encoder] == nil {
 				byEncoder[w.encoder] = &sharedLines{encoder: w.encoder}
@@ -83,7 +90,6 @@ func newOutputs(cfg *Config) *outputs {
 		o.connections = o.connections || w.connections
 		o.writers = append(o.writers, w)
 	}
-	return o
 }
 
 // event writes the records of one event to each output. It returns errCountReached with the last

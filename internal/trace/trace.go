@@ -153,10 +153,14 @@ type Config struct {
 	Start     record.Start // Run sets its Time
 	// Started is called once each output has its start record; an error ends the run. nil: nothing to do.
 	Started func() error
+	// Turned is called in each turn of the loop, every 4 s at least, and must not wait; nil: nothing to do.
+	Turned func()
 	// Notify gets messages for the operator, and must not wait; nil: none.
 	Notify func(message string)
 	// OwnSockets are the sockets of outputs, whose events nobody gets; nil: none.
 	OwnSockets *output.OwnSockets
+	// Reloads are changes of the run; nil: there are none. After sending one call Source.Wake.
+	Reloads <-chan *Reload
 	// ResetReasons are the kernel's names of the reasons to send a reset.
 	ResetReasons map[tcp.ResetCode]string
 
@@ -189,6 +193,7 @@ const (
 	reasonDuration = "duration"
 	reasonCount    = "count"
 	reasonCanceled = "canceled"
+	reasonReload   = "reload" // of an output that the new configuration does not have
 )
 
 // errCountReached ends a ReadFor after the last transition of Config.Count.
@@ -324,7 +329,13 @@ func (l *loop) turn() error {
 	l.clock.sync() // before the event that has ended the sleep gets its time
 	began := time.Now()
 	l.idle++
+	if l.Turned != nil {
+		l.Turned()
+	}
 	l.takeNames()
+	if err := l.takeReload(); err != nil {
+		return err
+	}
 	if l.owners != nil {
 		l.owners.beginTurn(time.Since(l.started))
 	}

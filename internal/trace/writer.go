@@ -17,6 +17,7 @@ import (
 type recordWriter struct {
 	name        string // see Output
 	metricsName string // see Output
+	sink        output.Sink
 	stream      *output.Stream
 	encoder     record.Encoder
 	shared      *sharedLines // nil: no other output has this encoder
@@ -46,10 +47,7 @@ type recordWriter struct {
 }
 
 func newRecordWriter(cfg *Config, o *Output, t *totals, notify func(message string)) *recordWriter {
-	w := &recordWriter{name: o.Name, metricsName: o.MetricsName, encoder: o.Encoder, header: &cfg.Start, totals: t, interval: cfg.StatsInterval, notify: notify, selection: o.Selection}
-	if w.name != "" {
-		w.notify = func(message string) { notify(w.name + ": " + message) }
-	}
+	w := &recordWriter{sink: o.Sink, header: &cfg.Start, totals: t}
 	var ring output.Ring // nil: waiting for this output would delay the others
 	if len(cfg.Outputs) == 1 {
 		ring = cfg.Source
@@ -58,6 +56,19 @@ func newRecordWriter(cfg *Config, o *Output, t *totals, notify func(message stri
 	if _, hasSpool := w.stream.Spooled(); hasSpool {
 		w.account.fullCause = record.CauseSpoolFull
 	}
+	w.configure(cfg, o, notify)
+	return w
+}
+
+// configure sets what the output writes, and how.
+func (w *recordWriter) configure(cfg *Config, o *Output, notify func(message string)) {
+	w.metricsName = o.MetricsName
+	w.name, w.encoder, w.shared, w.interval, w.selection = o.Name, o.Encoder, nil, cfg.StatsInterval, o.Selection
+	w.notify = notify
+	if w.name != "" {
+		w.notify = func(message string) { notify(o.Name + ": " + message) }
+	}
+	w.selected = nil
 	if o.Only != nil {
 		w.selected = make(map[string]bool)
 		for _, t := range o.Only {
@@ -65,12 +76,14 @@ func newRecordWriter(cfg *Config, o *Output, t *totals, notify func(message stri
 		}
 	}
 	w.transitions, w.connections, w.alerts = w.selects("transition"), w.selects("connection"), w.selects("alert")
-	if w.selection != nil && w.selection.ByNames() {
+	if w.selection == nil || !w.selection.ByNames() {
+		w.openAlerts = nil
+	} else if w.openAlerts == nil {
 		w.openAlerts = make(map[string]bool)
 	}
 	w.summaries = w.selects("summary")
+	w.owners, w.namesAll = nil, false
 	w.updates = cfg.Updates != nil && w.connections
-	return w
 }
 
 func (w *recordWriter) failure() error { return w.err }

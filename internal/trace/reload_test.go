@@ -1,0 +1,92 @@
+package trace
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/record"
+)
+
+// A reload changes what each output writes between two turns: an output that stays goes on with its numbers and
+// its account, one that is new begins, one that is missing ends.
+func TestReload_StreamsGoOn(t *testing.T) {
+	stays, goes, comes := &fakeSink{}, &fakeSink{}, &fakeSink{}
+	reloads, done := make(chan *Reload, 1), make(chan struct{})
+	applied := 0
+	source := &fakeSource{turns: [][][]byte{{sample(1), end(2, time.Second)}, {end(3, 0)}, {sample(4), end(5, 0)}}}
+	shared := record.NewNative(nil)
+	source.atRead = func() {
+		if source.reads == 1 { // the next turn takes it
+			reloads <- &Reload{
+				Outputs: []Output{named("stays", stays, shared, "transition"), {Name: "comes", Sink: comes, Encoder: shared}},
+				Apply:   func() { applied++ }, Changed: []string{"only", "outputs"}, Done: done,
+			}
+		}
+	}
+	_, err := runAll(t, Config{Reloads: reloads, Outputs: []Output{
+		named("stays", stays, record.NewNative(nil), "connection"), named("goes", goes, record.NewNative(nil)),
+	}}, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-done:
+	default:
+		t.Error("Done is open, want it closed")
+	}
+	if applied != 1 {
+		t.Errorf("Apply was called %d times, want once", applied)
+	}
+	for _, each := range []struct {
+		name          string
+		sink          *fakeSink
+		want          []string
+		reason        string
+		read, written uint64
+	}{
+		{"stays", stays, []string{"start", "connection 2", "connection 3", "reload", "transition 4", "transition 5", "stop"}, reasonSignal, 5, 2},
+		{"goes", goes, []string{"start", "transition 1", "transition 2", "connection 2", "transition 3", "connection 3", "stop"}, reasonReload, 3, 3},
+		{"comes", comes, []string{"start", "transition 4", "transition 5", "connection 5", "stop"}, reasonSignal, 5, 2},
+	} {
+		lines := each.sink.lines(t)
+		checkStream(t, lines)
+		if got := inWords(lines); !slices.Equal(got, each.want) {
+			t.Errorf("%s: got %q, want %q", each.name, got, each.want)
+		}
+		if stop := last(t, lines); stop.Reason != each.reason || stop.Read != each.read || stop.Written != each.written || stop.Dropped != each.read-each.written || stop.Seen != each.read {
+			t.Errorf("%s: stop is %+v, want %d read and %d written", each.name, stop, each.read, each.written)
+		}
+	}
+}
+
+// What was lost before an output begins is in its counts, and is not reported again.
+func TestReload_EarlierLosses(t *testing.T) {
+	first, second := &fakeSink{}, &fakeSink{}
+	reloads := make(chan *Reload, 1)
+	source := &fakeSource{turns: [][][]byte{{sample(1)}, {sample(2)}, {sample(3)}, {sample(4)}}}
+	source.others[0].Entered, source.others[0].RingFull = 7, 7
+	source.atRead = func() {
+		if source.reads == 2 {
+			reloads <- &Reload{Done: make(chan struct{}), Outputs: []Output{
+				named("first", first, record.NewNative(nil), "loss"), named("second", second, record.NewNative(nil), "loss"),
+			}}
+		}
+	}
+	_, err := runAll(t, Config{Reloads: reloads, Outputs: []Output{named("first", first, record.NewNative(nil), "loss")}}, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for sink, want := range map[*fakeSink][]string{
+		first:  {"start", "loss ring_full 7+0+0", "reload", "stop"},
+		second: {"start", "stop"},
+	} {
+		lines := sink.lines(t)
+		if got := inWords(lines); !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if stop := last(t, lines); stop.LostRingFull != 7 || stop.Read != 4 || stop.Seen != 11 {
+			t.Errorf("stop is %+v", stop)
+		}
+	}
+}
