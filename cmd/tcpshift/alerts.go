@@ -21,7 +21,12 @@ func newAlerts(s *signals) *cobra.Command {
 		Long: "Write alerts only, until stopped: about TIME_WAIT storms and other pile-ups of sockets.\n" +
 			"The kernel reports only the transitions that detection needs.",
 		Args: noArguments,
-		RunE: func(*cobra.Command, []string) error { return runTrace(s, &o) },
+		RunE: func(*cobra.Command, []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
+			return runTrace(s, &o, nil)
+		},
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false

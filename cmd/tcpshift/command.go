@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/command"
@@ -69,14 +70,14 @@ func runsCommand(args []string) bool {
 
 // completeCommand sets what a trace with a command does by default: text on standard error, because
 // standard output is the command's.
-func (o *traceOptions) completeCommand(cmd *cobra.Command) {
+func (o *traceOptions) completeCommand(flags *pflag.FlagSet) {
 	if !o.command.wanted() {
 		return
 	}
 	o.filter.Children = true
 	if len(o.outputs) == 0 {
 		v := &outputValue{text: stderrPath, name: "standard error", scheme: schemeFile, path: stderrPath, format: formatText}
-		if flag := cmd.Flags().Lookup("format"); flag.Changed {
+		if flag := flags.Lookup("format"); flag.Changed {
 			v.format = o.format
 		}
 		o.outputs = []*outputValue{v}

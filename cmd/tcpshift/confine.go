@@ -34,6 +34,12 @@ func (o *traceOptions) confine(p *probe.Probe, outs openOutputs) (parts []record
 		boottime.NamespaceOffset() // the same
 		f.Reopen = outs.reopenDirectories(o.follow)
 		f.Unix, f.TCP = outs.remotes()
+		if path := serviceSocket(); path != "" {
+			f.Unix = append(f.Unix, path)
+		}
+		if o.path != "" {
+			f.Read = []string{filepath.Dir(o.path)}
+		}
 		f.Rotate = outs.rotateDirectories()
 		f.Spool = o.spool.directories()
 	}

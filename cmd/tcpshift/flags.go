@@ -79,6 +79,9 @@ func (v *listFlag[T]) Type() string { return v.kind }
 // String is empty, so that the help text shows no default; it does not return the values.
 func (v *listFlag[T]) String() string { return "" }
 
+// repeats marks a flag that may have several values.
+func (v *listFlag[T]) repeats() {}
+
 // verbatimFlag is a flag with one value for each use. A comma is part of the value.
 type verbatimFlag[T comparable] struct{ listFlag[T] }
 
@@ -88,6 +91,9 @@ func verbatim[T comparable](values *[]T, kind string, parse func(string) (T, err
 
 // Set appends s as one value.
 func (v *verbatimFlag[T]) Set(s string) error { return filter.AppendOne(v.values, s, v.parse) }
+
+// repeats marks a flag that may have several values.
+func (v *labelsFlag) repeats() {}
 
 // labelsFlag checks each label together with the ones before it.
 type labelsFlag struct {

@@ -73,11 +73,11 @@ func newRoot(s *signals) *cobra.Command {
 		Args:          noArguments,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		RunE:          func(*cobra.Command, []string) error { return runTrace(s, &opts) },
+		RunE:          func(*cobra.Command, []string) error { return runConfigured(s, &opts) },
 	}
 	addTraceFlags(root.Flags(), &opts)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newTrace(s), newAlerts(s), newSnapshot(s), newDoctor(), newExplain(), newVersion())
+	root.AddCommand(newTrace(s), newAlerts(s), newSnapshot(s), newDoctor(), newExplain(), newConfig(), newVersion())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	makeStrict(root)

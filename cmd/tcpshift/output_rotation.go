@@ -26,12 +26,18 @@ const minFileSize = 64 << 10
 
 func (r rotation) wanted() bool { return r.size > 0 || r.age > 0 }
 
-// rotated returns the output with the rotation of v. It closes the output if that fails.
-func (o *traceOptions) rotated(out output.Output, v *outputValue) (output.Output, error) {
+// rotationOf is the rotation of an output, without its header.
+func (o *traceOptions) rotationOf(v *outputValue) output.Rotation {
 	r := output.Rotation{Size: v.rotate.size, Age: v.rotate.age, Keep: v.rotate.keep, Compress: v.rotate.compress, Notify: o.notifierFor(v)}
 	if r.Keep == 0 {
 		r.Keep = defaultKeep
 	}
+	return r
+}
+
+// rotated returns the output with the rotation of v. It closes the output if that fails.
+func (o *traceOptions) rotated(out output.Output, v *outputValue) (output.Output, error) {
+	r := o.rotationOf(v)
 	if v.format == formatText {
 		r.Header = o.textFor(v).EventHeader(nil)
 	}

@@ -80,11 +80,11 @@ var outputOptionTable = []outputOption{
 // the values of options, %XX is a byte.
 func parseOutput(text string) (*outputValue, error) {
 	target, options, _ := strings.Cut(text, "?")
-	v := &outputValue{text: text, name: target}
-	if err := v.locate(target); err != nil {
+	v, err := newOutputValue(target)
+	if err != nil {
 		return nil, err
 	}
-	v.host = v.isRemote() && v.scheme != schemeJournald // the journal has its own fields for that
+	v.text = text
 	if options == "" {
 		return v, nil
 	}
@@ -93,13 +93,31 @@ func parseOutput(text string) (*outputValue, error) {
 			return nil, fmt.Errorf("%s: %w", text, err)
 		}
 	}
-	switch {
-	case (v.tls.cert == "") != (v.tls.key == ""):
-		return nil, fmt.Errorf("%s: cert and key belong together: give both", text)
-	case !v.rotate.wanted() && v.rotate != (rotation{}):
-		return nil, fmt.Errorf("%s: nothing rotates this file: add rotate-size or rotate-age", text)
+	if err := v.check(); err != nil {
+		return nil, fmt.Errorf("%s: %w", text, err)
 	}
 	return v, nil
+}
+
+// newOutputValue parses a target.
+func newOutputValue(target string) (*outputValue, error) {
+	v := &outputValue{text: target, name: target}
+	if err := v.locate(target); err != nil {
+		return nil, err
+	}
+	v.host = v.isRemote() && v.scheme != schemeJournald // the journal has its own fields for that
+	return v, nil
+}
+
+// check rejects options that make no sense without others.
+func (v *outputValue) check() error {
+	switch {
+	case (v.tls.cert == "") != (v.tls.key == ""):
+		return errors.New("cert and key belong together: give both")
+	case !v.rotate.wanted() && v.rotate != (rotation{}):
+		return errors.New("nothing rotates this file: add rotate-size or rotate-age")
+	}
+	return nil
 }
 
 // schemePattern matches what is taken as a scheme. A file with such a name must be given as ./a:b.
@@ -160,23 +178,29 @@ func (v *outputValue) locatePath(rest string) error {
 // setOption parses NAME=VALUE.
 func (v *outputValue) setOption(option string) error {
 	name, value, found := strings.Cut(option, "=")
-	at := slices.IndexFunc(outputOptionTable, func(o outputOption) bool { return o.name == name })
-	switch {
-	case at < 0:
+	switch known := slices.ContainsFunc(outputOptionTable, func(o outputOption) bool { return o.name == name }); {
+	case !known:
 		return fmt.Errorf("%q is not an option of an output: use %s, or file: and %%3F for a '?' in a path", name, strings.Join(v.optionNames(), ", "))
 	case !found:
 		return fmt.Errorf("%s: needs a value: write %s=VALUE", name, name)
 	case slices.Contains(v.given, name):
 		return fmt.Errorf("%s: is there twice: write it once", name)
-	case !slices.Contains(v.optionNames(), name):
+	}
+	value, err := url.PathUnescape(value)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return v.set(name, value)
+}
+
+// set sets the option of this name, which is in outputOptionTable.
+func (v *outputValue) set(name, value string) error {
+	if !slices.Contains(v.optionNames(), name) {
 		return fmt.Errorf("%s: this kind of output has no such option: use %s", name, strings.Join(v.optionNames(), ", "))
 	}
 	v.given = append(v.given, name)
-	value, err := url.PathUnescape(value)
-	if err == nil {
-		err = outputOptionTable[at].set(v, value)
-	}
-	if err != nil {
+	at := slices.IndexFunc(outputOptionTable, func(o outputOption) bool { return o.name == name })
+	if err := outputOptionTable[at].set(v, value); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	return nil

@@ -92,30 +92,40 @@ func (o *traceOptions) openAll(ctx context.Context) (all openOutputs, err error)
 	}
 	defer closeRoot()
 	for _, v := range o.outputs {
-		var out output.Output
-		if v.isRemote() {
-			out, err = openRemote(ctx, v, o.spool.of(v), o.ownSockets, o.notifierFor(v))
-		} else {
-			out, err = openOutput(ctx, v, o.follow)
-		}
-		if err == nil && v.rotate.wanted() {
-			out, err = o.rotated(out, v)
-		}
+		each, err := o.openOne(ctx, v, all)
 		if err != nil {
 			return nil, errors.Join(err, all.close())
 		}
-		for _, before := range all {
-			if output.Same(before.out, out) {
-				err := usagef("--output: %s and %s are the same file: use one of them", before.text, v.text)
-				return nil, errors.Join(err, out.Close(), all.close())
-			}
-		}
-		if !o.follow {
-			warnReplaceable(v, out)
-		}
-		all = append(all, &queuedOutput{v, out, output.NewQueue(out, v.queueSize, o.notifierFor(v))})
+		all = append(all, each)
 	}
 	return all, nil
+}
+
+// openOne opens an output and starts its queue. It refuses a file that is among others.
+func (o *traceOptions) openOne(ctx context.Context, v *outputValue, others openOutputs) (*queuedOutput, error) {
+	var out output.Output
+	var err error
+	if v.isRemote() {
+		out, err = openRemote(ctx, v, o.spool.of(v), o.ownSockets, o.notifierFor(v))
+	} else {
+		out, err = openOutput(ctx, v, o.follow)
+	}
+	if err == nil && v.rotate.wanted() {
+		out, err = o.rotated(out, v)
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, other := range others {
+		if output.Same(other.out, out) {
+			err := usagef("--output: %s and %s are the same file: use one of them", other.text, v.text)
+			return nil, errors.Join(err, out.Close())
+		}
+	}
+	if !o.follow {
+		warnReplaceable(v, out)
+	}
+	return &queuedOutput{v, out, output.NewQueue(out, v.queueSize, o.notifierFor(v))}, nil
 }
 
 // notifierFor passes on the messages of an output, with its name where there are several.
@@ -141,15 +151,6 @@ func (all openOutputs) abandon() {
 	for _, each := range all {
 		each.queue.Abandon()
 	}
-}
-
-// running is what a signal does to the outputs.
-func (all openOutputs) running() *running {
-	now := &running{abandon: all.abandon, unwritten: all.unwritten}
-	if all.reopens() {
-		now.reopen = all.reopen
-	}
-	return now
 }
 
 // reopens reports whether an output is a file that can be opened again.

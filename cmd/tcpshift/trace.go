@@ -37,6 +37,7 @@ const defaultQueueSize = 8 << 20
 const releaseAfter = 2 * time.Second
 
 type traceOptions struct {
+	configOptions
 	formatOptions
 	outputOptions
 	filter        filter.Filter
@@ -67,19 +68,31 @@ func newTrace(s *signals) *cobra.Command {
 		Short: "Write a record for every transition until stopped (the default command)",
 		Long: "Write a record for every transition until stopped. With a command behind '--', run it, and trace it and its\n" +
 			"children until it ends, with its exit status. The records are text on standard error then, unless there is --output.",
-		Args: commandArguments(&opts),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			opts.completeCommand(cmd)
-			err := runTrace(s, &opts)
-			if opts.command.wanted() {
-				return opts.command.finish(s, err)
-			}
-			return err
-		},
+		Args:                  commandArguments(&opts),
+		RunE:                  func(*cobra.Command, []string) error { return runConfigured(s, &opts) },
 		DisableFlagsInUseLine: true,
 	}
 	addTraceFlags(cmd.Flags(), &opts)
 	return cmd
+}
+
+// runConfigured runs a trace with the configuration that its command line selects.
+func runConfigured(s *signals, given *traceOptions) error {
+	c, err := given.configure()
+	if err != nil {
+		return err
+	}
+	o := c.options
+	o.command.args = given.command.args
+	o.completeCommand(c.flags)
+	if err := c.check(); err != nil {
+		return err
+	}
+	err = runTrace(s, o, newReloader(given, c))
+	if o.command.wanted() {
+		return o.command.finish(s, err)
+	}
+	return err
 }
 
 func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
@@ -107,6 +120,7 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	addDetectionFlags(flags, &o.detection)
 	addMetricsFlags(flags, &o.metrics)
 	addSandboxFlag(flags, o)
+	addConfigFlags(flags, &o.configOptions)
 }
 
 func addDurationFlag(flags *pflag.FlagSet, o *traceOptions) {
@@ -159,24 +173,24 @@ func addExclusionFlags(flags *pflag.FlagSet, not *filter.Exclusions) {
 	flags.Var(list(&not.Cgroups, "PATH,...", filter.ParseCgroup), "not-cgroup", "leave out this cgroup and those below it")
 }
 
-func runTrace(s *signals, o *traceOptions) (err error) {
-	if err := o.check(); err != nil {
-		return err
-	}
-	defer s.handle(&running{})()
+// runTrace runs a trace with options that are complete and checked. r is nil if there is no configuration that
+// could be read again.
+func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
+	defer s.handle(r.atSIGHUP(&running{}))()
 	threads.Reserve()
 	locked := lockedMemory()
 	outs, err := o.openAll(s.ctx)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, outs.close()) }()
+	live := &liveOutputs{all: outs}
+	defer func() { err = errors.Join(err, live.close()) }()
 	server, err := o.listenForScrapes() // before it gives up its privileges, and before the scan of open sockets
 	if err != nil {
 		return err
 	}
 	defer func() { _ = server.Close() }()
-	now := outs.running()
+	now := r.atSIGHUP(live.running())
 	s.handle(now)
 	p, err := o.openProbe()
 	if err != nil {
@@ -200,6 +214,8 @@ func runTrace(s *signals, o *traceOptions) (err error) {
 	}
 	defer o.startMetrics(&cfg, p, outs, server)()
 	defer o.startLookups(&cfg)()
+	defer reportTo(ctx, &cfg)()
+	defer r.serve(ctx, live, &cfg)()
 	defer o.startUpdates(&cfg, p)()
 	defer warnUnfollowed(p)
 	// Loading the programs took ten times the memory that tracing needs.

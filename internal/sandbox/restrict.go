@@ -99,6 +99,9 @@ func restrictFiles(f Features) error {
 		const more = llsyscall.AccessFSReadFile | llsyscall.AccessFSReadDir | llsyscall.AccessFSRemoveFile
 		rules = append(rules, landlock.PathAccess(rights|more, kept...))
 	}
+	if len(f.Read) > 0 {
+		rules = append(rules, landlock.PathAccess(llsyscall.AccessFSReadFile|llsyscall.AccessFSReadDir, f.Read...).IgnoreIfMissing())
+	}
 	rules = append(rules, connectRules(f)...)
 	return landlock.V11.BestEffort().Restrict(rules...)
 }

@@ -39,6 +39,8 @@ type Features struct {
 	// Rotate are the directories in which output files are renamed, compressed and removed. Only
 	// Restrict uses it.
 	Rotate []string
+	// Read are directories whose files are read again. Only Restrict uses it.
+	Read []string
 	// Spool are the directories in which outputs keep what their readers did not take. Only Restrict
 	// uses it.
 	Spool []string

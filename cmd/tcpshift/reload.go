@@ -1,0 +1,283 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/config"
+	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/output"
+	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/trace"
+)
+
+// reloadLimit bounds the time in which a reload opens the outputs that are new.
+const reloadLimit = 5 * time.Second
+
+// reloader changes the configuration of a trace that runs, at SIGHUP.
+type reloader struct {
+	given   *traceOptions // the command line
+	current *configured
+	outs    *liveOutputs
+	start   *record.Start
+	wake    func()
+	detect  func(c detect.Config) // sets thresholds; the loop calls it. nil: there are no alerts
+
+	requests chan struct{}
+	reloads  chan *trace.Reload
+}
+
+// newReloader returns nil if the command line selects no configuration.
+func newReloader(given *traceOptions, current *configured) *reloader {
+	if !given.isConfigured() {
+		return nil
+	}
+	return &reloader{given: given, current: current, requests: make(chan struct{}, 1), reloads: make(chan *trace.Reload)}
+}
+
+// atSIGHUP makes SIGHUP a request for a reload, if there is a configuration. It returns now.
+func (r *reloader) atSIGHUP(now *running) *running {
+	if r != nil {
+		now.reopen = r.request
+	}
+	return now
+}
+
+// serve serves the requests to reload the configuration of the trace that cfg describes. It returns a function that
+// ends that. It does nothing without a configuration.
+func (r *reloader) serve(ctx context.Context, outs *liveOutputs, cfg *trace.Config) (end func()) {
+	if r == nil {
+		return func() {}
+	}
+	r.outs, r.start, r.wake = outs, &cfg.Start, cfg.Source.Wake
+	if m, ok := cfg.Monitor.(interface{ SetThresholds(detect.Config) }); ok {
+		r.detect = m.SetThresholds
+	}
+	cfg.Reloads = r.reloads
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		r.run(ctx)
+	}()
+	return func() {
+		cancel()
+		<-ended
+	}
+}
+
+// request asks for a reload, and does not wait. Requests that come before it begins are one.
+func (r *reloader) request() {
+	select {
+	case r.requests <- struct{}{}:
+	default:
+	}
+}
+
+// run serves requests until ctx is done.
+func (r *reloader) run(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-r.requests:
+		}
+		if serviceSocket() != "" {
+			notifyService(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, monotonicMicroseconds()))
+		}
+		if err := r.reload(ctx); err != nil {
+			warn("reload: " + err.Error() + ": the configuration in use stays")
+		}
+		r.outs.get().reopen()
+		if serviceSocket() != "" {
+			notifyService(daemon.SdNotifyReady)
+		}
+	}
+}
+
+func monotonicMicroseconds() int64 {
+	var now unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // it cannot fail
+	return now.Nano() / 1000
+}
+
+// reload reads the configuration, and makes the trace take it over if it is right and needs no restart.
+func (r *reloader) reload(ctx context.Context) error {
+	next, err := r.given.configure()
+	if err == nil {
+		err = next.check()
+	}
+	if err != nil {
+		return err
+	}
+	changed := changedKeys(r.current.settings, next.settings)
+	if len(changed) == 0 {
+		return nil
+	}
+	if err := r.needsRestart(next, changed); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
+	defer cancel()
+	all, err := r.open(ctx, next)
+	if err != nil {
+		return err
+	}
+	o := next.options
+	same := func(a, b *queuedOutput) bool { return a.queue == b.queue }
+	if o.metrics.wanted() && !slices.EqualFunc(r.outs.get(), all, same) {
+		return errors.Join(errors.New(keyOutputs+": with --metrics-listen another set of outputs needs a restart"), r.closeNew(all))
+	}
+	change := &trace.Reload{
+		Outputs: o.traceOutputs(all, r.start), OwnSockets: o.ownSockets, StatsInterval: o.statsInterval,
+		Changed: changed, Done: make(chan struct{}),
+	}
+	if r.detect != nil {
+		change.Apply = func() { r.detect(o.detection) }
+	}
+	if err := r.send(ctx, change); err != nil {
+		return errors.Join(err, r.closeNew(all))
+	}
+	r.rotate(next, all)
+	r.outs.replace(all, warn)
+	r.current = next
+	warn("reload: changed " + strings.Join(changed, ", "))
+	return nil
+}
+
+// send hands a change to the loop, and waits until that has made it.
+func (r *reloader) send(ctx context.Context, change *trace.Reload) error {
+	for {
+		r.wake()
+		select {
+		case r.reloads <- change:
+			<-change.Done
+			return nil
+		case <-ctx.Done():
+			return errors.New("the trace does not take it: " + context.Cause(ctx).Error())
+		case <-time.After(100 * time.Millisecond): // the loop has slept again
+		}
+	}
+}
+
+// changedKeys are the keys whose values differ.
+func changedKeys(before, now config.Layer) (keys []string) {
+	values := func(l config.Layer, key string) string {
+		s, _ := l.Get(key)
+		return s.Text()
+	}
+	for _, s := range slices.Concat(before, now) {
+		if !slices.Contains(keys, s.Key) && values(before, s.Key) != values(now, s.Key) {
+			keys = append(keys, s.Key)
+		}
+	}
+	return keys
+}
+
+// restartKeys are the keys that a running trace cannot change, whatever else it has.
+var restartKeys = []string{
+	"exclude-self", "owner-at-read", "time-wait-end", "buffer-size", "sandbox", "spool", "spool-size", "output-follow",
+	"process-args", "summary", "updates", "duration", "count", "metrics-listen", "metrics-web-config",
+}
+
+// needsRestart returns an error if a trace that runs cannot become the next one: it cannot change what the kernel
+// programs emit, nor get back what it has given up.
+func (r *reloader) needsRestart(next *configured, changed []string) error {
+	var keys []string
+	for _, key := range changed {
+		if slices.Contains(restartKeys, key) {
+			keys = append(keys, key)
+		}
+	}
+	before, now := r.current.options, next.options
+	switch {
+	case len(keys) > 0:
+		return fmt.Errorf("%s: needs a restart", strings.Join(keys, ", "))
+	case !reflect.DeepEqual(before.filter, now.filter):
+		return fmt.Errorf("%s: the filters of the kernel programs need a restart", strings.Join(changed, ", "))
+	case !reflect.DeepEqual(before.kernelFilter(), now.kernelFilter()) || before.wantsEnds() != now.wantsEnds():
+		return fmt.Errorf("%s: other types of records are wanted, which needs a restart", strings.Join(changed, ", "))
+	case before.wants("alert") != now.wants("alert"), before.wants(record.ProcessType) != now.wants(record.ProcessType), !before.wantsNames() && now.wantsNames():
+		return fmt.Errorf("%s: alerts, processes and names need a restart", strings.Join(changed, ", "))
+	}
+	return nil
+}
+
+// open returns the outputs of the next configuration: those that stay, and new ones.
+func (r *reloader) open(ctx context.Context, next *configured) (all openOutputs, err error) {
+	o := next.options
+	if before := r.current.options.ownSockets; before != nil {
+		o.ownSockets = before
+	}
+	closeRoot, err := o.spool.open(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer closeRoot()
+	for _, v := range o.outputs {
+		each, err := r.kept(v)
+		if each == nil && err == nil {
+			each, err = r.openNew(ctx, o, v, all)
+		}
+		if err != nil {
+			return nil, errors.Join(err, r.closeNew(all))
+		}
+		all = append(all, each)
+	}
+	return all, nil
+}
+
+// kept returns the running output that v becomes; nil: there is none. It fails if that output cannot become v.
+func (r *reloader) kept(v *outputValue) (*queuedOutput, error) {
+	running := r.outs.get()
+	at := slices.IndexFunc(running, func(each *queuedOutput) bool { return each.targetID() != "" && each.targetID() == v.targetID() })
+	if at < 0 || running[at].queue.Err() != nil { // one that has failed begins again
+		return nil, nil
+	}
+	before := running[at]
+	if !reflect.DeepEqual(before.fixed(), v.fixed()) {
+		return nil, fmt.Errorf("%s: %s: only the types, keys and limits of rotation of an output can change: the rest needs a restart", keyOutputs, v.text)
+	}
+	return &queuedOutput{v, before.out, before.queue}, nil
+}
+
+// fixed is what of a running output cannot change.
+func (v *outputValue) fixed() outputValue {
+	f := *v
+	f.text, f.only, f.fields, f.given = "", nil, nil, nil
+	f.rotate = rotation{}
+	if v.rotate.wanted() {
+		f.rotate.size = 1
+	}
+	return f
+}
+
+func (r *reloader) openNew(ctx context.Context, o *traceOptions, v *outputValue, others openOutputs) (*queuedOutput, error) {
+	if o.sandbox {
+		return nil, fmt.Errorf("%s: %s: a new output needs a restart: --sandbox does not permit to open it", keyOutputs, v.text)
+	}
+	return o.openOne(ctx, v, others)
+}
+
+// closeNew closes those outputs that are not running.
+func (r *reloader) closeNew(all openOutputs) error {
+	running := r.outs.get()
+	return slices.DeleteFunc(all, running.has).close()
+}
+
+// rotate changes the rotation of the outputs that stay.
+func (r *reloader) rotate(next *configured, all openOutputs) {
+	for _, each := range all {
+		if each.rotate.wanted() {
+			output.ChangeRotation(each.out, next.options.rotationOf(each.outputValue))
+		}
+	}
+}

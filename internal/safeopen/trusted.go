@@ -1,0 +1,41 @@
+package safeopen
+
+import (
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// ReadTrusted reads a regular file that decides what this process does, such as its configuration. Links in
+// path are followed. The error wraps [ErrRefused] if a user who is neither this one nor root may change the
+// file, and [ErrTooLarge] if it has more than maxBytes.
+func ReadTrusted(path string, maxBytes int64) ([]byte, error) {
+	r, err := find(path)
+	if err != nil {
+		return nil, err
+	}
+	defer r.close()
+	st, err := r.stat()
+	switch {
+	case err != nil:
+		return nil, err
+	case st.Mode&unix.S_IFMT != unix.S_IFREG:
+		return nil, &refusal{path, "is not a regular file", ErrOtherKind}
+	case !trusted(st.Uid):
+		return nil, &refusal{path, fmt.Sprintf("belongs to another user (uid %d)", st.Uid), ErrRefused}
+	case st.Mode&0o022 != 0:
+		return nil, &refusal{path, fmt.Sprintf("may be changed by other users (mode %04o)", st.Mode&0o777), ErrRefused}
+	}
+	f, err := r.open(unix.O_RDONLY)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
+	if err == nil && int64(len(b)) > maxBytes {
+		return nil, &os.PathError{Op: "read", Path: path, Err: ErrTooLarge}
+	}
+	return b, err
+}

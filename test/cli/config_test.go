@@ -1,0 +1,164 @@
+package cli_test
+
+import (
+	"bytes"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// configuration is a file that a test changes while a tracer runs.
+type configuration struct {
+	t    testing.TB
+	path string
+}
+
+func newConfiguration(t testing.TB, lines ...string) configuration {
+	c := configuration{t, filepath.Join(t.TempDir(), "tcpshift.yaml")}
+	c.write(lines...)
+	return c
+}
+
+// write replaces the file in one step, as an editor does.
+func (c configuration) write(lines ...string) {
+	c.t.Helper()
+	next := c.path + ".next"
+	err := os.WriteFile(next, []byte(strings.Join(lines, "\n")+"\n"), 0o644)
+	if err == nil {
+		err = os.Rename(next, c.path)
+	}
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// withStderrFile sends standard error to a file, which can be read while the program runs.
+func withStderrFile(t testing.TB) (adjust func(*exec.Cmd), awaitLine func(part string)) {
+	f, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return func(cmd *exec.Cmd) { cmd.Stderr = f }, func(part string) {
+		t.Helper()
+		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+			text, err := os.ReadFile(f.Name())
+			if err == nil && bytes.Contains(text, []byte(part)) {
+				return
+			}
+			if time.Since(began) > waitLimit {
+				t.Fatalf("standard error has no %q within %v:\n%s", part, waitLimit, text)
+			}
+		}
+	}
+}
+
+// connectOnce makes a connection over loopback and closes it.
+func connectOnce(t testing.TB) {
+	t.Helper()
+	l, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial("tcp4", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+}
+
+// SIGHUP changes a running trace: the stream goes on behind a reload record. A wrong file, and a change that needs
+// a restart, change nothing, and a message has the place.
+func TestReload_StreamGoesOn(t *testing.T) {
+	requireRoot(t)
+	for _, sandbox := range []string{"false", "true"} {
+		t.Run("sandbox "+sandbox, func(t *testing.T) {
+			base := "sandbox: " + sandbox
+			c := newConfiguration(t, base, "only: [connection]", "stats-interval: 0")
+			stderr, awaitLine := withStderrFile(t)
+			tr := startTracer(t, []string{"--config", c.path}, stderr)
+			isReload := func(line string) bool { return strings.HasPrefix(line, `{"type":"reload",`) }
+			isConnection := func(line string) bool { return strings.HasPrefix(line, `{"type":"connection",`) }
+
+			connectOnce(t)
+			tr.await("connection", isConnection)
+
+			c.write(base, "only: [connection]", "stats-interval: 0", "closed-by: [no_port]", "resets: 5")
+			tr.signal(syscall.SIGHUP)
+			awaitLine("reload: changed closed-by, resets")
+			tr.await("reload", isReload)
+
+			connectOnce(t) // none of them ends so
+			c.write(base, "only: [sockets]")
+			tr.signal(syscall.SIGHUP)
+			awaitLine("reload: " + c.path + `:2:8: only: "sockets" is not a record type`)
+			c.write(base, "only: [connection]", "stats-interval: 0", "port: 1")
+			tr.signal(syscall.SIGHUP)
+			awaitLine("reload: closed-by, resets, port: the filters of the kernel programs need a restart: the configuration in use stays")
+
+			c.write(base, "only: [connection]", "stats-interval: 0")
+			tr.signal(syscall.SIGHUP)
+			tr.await("reload", func(line string) bool {
+				if isConnection(line) && !strings.Contains(line, `"closed_by":"no_port"`) {
+					t.Errorf("the new selection does not hold: %s", line)
+				}
+				return isReload(line)
+			})
+			connectOnce(t)
+			tr.await("connection", isConnection)
+			tr.signal(syscall.SIGTERM)
+			r := tr.wait()
+			r.mustEnd(t, 0)
+			parseStream(t, r)
+		})
+	}
+}
+
+// A reload opens and closes files; each of them has a whole stream.
+func TestReload_Files(t *testing.T) {
+	requireRoot(t)
+	dir := t.TempDir()
+	stays, goes, comes := filepath.Join(dir, "stays"), filepath.Join(dir, "goes"), filepath.Join(dir, "comes")
+	c := newConfiguration(t, "port: 1", "outputs:", "- target: "+stays, "  rotate-size: 1GiB", "- "+goes)
+	stderr, awaitLine := withStderrFile(t)
+	tr := launch(t, []string{"--config", c.path}, stderr)
+	awaitFile := func(path, part string) {
+		t.Helper()
+		for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+			text, err := os.ReadFile(path)
+			if err == nil && bytes.Contains(text, []byte(part)) {
+				return
+			}
+			if time.Since(began) > waitLimit {
+				tr.fatalf("%s has no %s within %v:\n%s", path, part, waitLimit, text)
+			}
+		}
+	}
+	awaitFile(stays, `{"type":"start"`)
+	c.write("port: 1", "outputs:", "- target: "+stays, "  rotate-size: 64KiB", "  only: [stats]", "- "+comes, "stats-interval: 1ms")
+	tr.signal(syscall.SIGHUP)
+	awaitLine("reload: changed outputs, stats-interval")
+	awaitFile(goes, `"reason":"reload"`)
+	awaitFile(comes, `{"type":"start"`)
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		if old, _ := filepath.Glob(stays + ".*"); len(old) > 0 {
+			break
+		}
+		if time.Since(began) > waitLimit {
+			tr.fatalf("the file is not rotated by the new limit within %v", waitLimit)
+		}
+	}
+	c.write("port: 1", "outputs:", "- target: "+stays, "  rotate-size: 64KiB", "  format: text")
+	tr.signal(syscall.SIGHUP)
+	awaitLine("only the types, keys and limits of rotation of an output can change: the rest needs a restart: the configuration in use stays")
+	tr.signal(syscall.SIGTERM)
+	tr.wait().mustEnd(t, 0)
+	awaitFile(stays, `"reason":"signal"`)
+	awaitFile(comes, `"reason":"signal"`)
+}
