@@ -14,7 +14,7 @@ export CGO_ENABLED := 0
 export PATH := $(shell test/check/path.sh)
 export GOTOOLCHAIN ?= auto
 
-VERSION = $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+VERSION = $(shell deploy/packages/version.sh)
 TOOL = go tool -modfile=.tools/go.mod
 AS_ROOT = $(if $(filter-out 0,$(shell id -u)),sudo)
 FUZZTIME ?= 20s
@@ -28,6 +28,15 @@ help: ## list the targets
 build: ## build bin/tcpshift
 	@command -v go >/dev/null || { echo 'build: install Go 1.21 or later: https://go.dev/dl/' >&2; exit 1; }
 	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o bin/tcpshift ./cmd/tcpshift
+
+.PHONY: packages
+packages: ## build static binaries, deb and rpm packages for amd64 and arm64, and checksums, in dist
+	deploy/packages/build.sh '$(VERSION)' dist
+
+.PHONY: test-packages
+test-packages: ## test the units and the packages: install, upgrade, remove, purge, lintian, the same bytes twice
+	@test/check/install-deps.sh packages
+	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test -count=1 -timeout 20m -v ./test/packages ./test/service
 
 .PHONY: run
 run: build ## build and run as root: make run ARGS='--port 443'
@@ -126,7 +135,7 @@ install-deps: ## install the Debian packages for test, compare, check and genera
 
 .PHONY: clean
 clean: ## remove what was built
-	rm -rf bin
+	rm -rf bin dist
 
 .PHONY: $(CHECKS)
 
@@ -153,7 +162,7 @@ check-headers:
 	@test/check/headers.sh
 
 check-shell:
-	shellcheck .ci/run $$(find test -name '*.sh')
+	shellcheck .ci/run $$(find test deploy -name '*.sh')
 
 check-generated:
 	@test/check/generated.sh

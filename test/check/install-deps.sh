@@ -3,7 +3,8 @@
 #
 #     install-deps.sh test       what make test needs
 #     install-deps.sh compare    what make compare needs
-#     install-deps.sh all        that, and what make check and make generate need
+#     install-deps.sh packages   what make test-packages needs
+#     install-deps.sh all        all of that, and what make check and make generate need
 #
 # Does nothing if all of it is installed. If it cannot install something, it prints in
 # one line what is missing and ends with status 1.
@@ -36,6 +37,12 @@ needs go golang-go
 if [[ $1 == compare || $1 == all ]]; then
     needs conntrack conntrack
     needs nft nftables
+fi
+if [[ $1 == packages || $1 == all ]]; then
+    needs lintian lintian
+    needs rpm rpm
+    needs rpm2cpio rpm2cpio
+    needs cpio cpio
 fi
 if [[ $1 == all ]]; then
     needs clang-19 clang-19 # generate

@@ -64,7 +64,7 @@ unprivileged() {
 privileged() {
     local others waits='^TestTimewait_LastsOneMinute$' waiting
     run_race 'internal/probe' ./internal/probe
-    mapfile -t others < <(go list ./test/... | grep -vE '/test/(kernel|pipelines|metrics)$')
+    mapfile -t others < <(go list ./test/... | grep -vE '/test/(kernel|pipelines|metrics|packages)$')
     run 'test, except test/kernel' -p 1 -skip '^TestHostile' "${others[@]}"
     (
         failed=0

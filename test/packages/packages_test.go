@@ -1,0 +1,86 @@
+// Package packages_test builds the packages and takes them through their whole life.
+package packages_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+const testVersion = "0.1.0~dev+test"
+
+// build makes the packages from the tree at dir, and returns the directory with them.
+func build(t *testing.T, dir string) string {
+	t.Helper()
+	dist := t.TempDir()
+	out, err := exec.Command(filepath.Join(dir, "deploy/packages/build.sh"), testVersion, dist).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return dist
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}
+
+// A tree in another folder gives the same bytes. The packages hold what they must, through their whole life.
+func TestPackages_Life(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("needs root, to install the packages in a copy of the root directory")
+	}
+	first := build(t, "../..")
+	sums := read(t, filepath.Join(first, "checksums.txt"))
+	t.Run("same bytes", func(t *testing.T) {
+		other := filepath.Join(t.TempDir(), "other")
+		for _, args := range [][]string{{"clone", "-q", "../..", other}, {"-C", other, "checkout", "-q", "HEAD"}} {
+			if out, err := exec.Command("git", args...).CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+		}
+		if again := read(t, filepath.Join(build(t, other), "checksums.txt")); again != sums {
+			t.Errorf("the checksums are\n%s\nand then\n%s", sums, again)
+		}
+	})
+	deb := filepath.Join(first, "tcpshift_"+testVersion+"_amd64.deb")
+	t.Run("lintian", func(t *testing.T) {
+		out, err := exec.Command("lintian", "--allow-root", "--fail-on", "error", deb).CombinedOutput()
+		t.Logf("%s", out)
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("life", func(t *testing.T) {
+		if out, err := exec.Command("./lifecycle.sh", deb).CombinedOutput(); err != nil {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+	t.Run("rpm", func(t *testing.T) {
+		path := filepath.Join(first, "tcpshift-"+testVersion+"-1.x86_64.rpm")
+		out, err := exec.Command("rpm", "-qp", "--nosignature", "--qf", "[%{FILENAMES} %{FILEFLAGS:fflags}\n]", path).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		for _, want := range []string{"/usr/bin/tcpshift ", "/usr/lib/systemd/system/tcpshift.service ", "/usr/share/man/man8/tcpshift.8.gz ", "/etc/tcpshift/config.yaml cn"} {
+			if !strings.Contains(string(out), want) {
+				t.Errorf("the rpm has no %q:\n%s", want, out)
+			}
+		}
+	})
+	t.Run("static", func(t *testing.T) {
+		for _, arch := range []string{"amd64", "arm64"} {
+			out, err := exec.Command("readelf", "-l", filepath.Join(first, "tcpshift-linux-"+arch)).CombinedOutput()
+			if err != nil || bytes.Contains(out, []byte("INTERP")) {
+				t.Errorf("%s is not static: %v", arch, err)
+			}
+		}
+	})
+}
