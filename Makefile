@@ -122,7 +122,7 @@ generate: ## compile bpf/ into internal/bpfobj
 	go generate ./internal/bpfobj
 
 CHECKS := check-format check-vet check-build check-lint check-staticcheck check-c \
-	check-headers check-shell check-generated check-modules check-notes check-docs check-bench
+	check-headers check-shell check-generated check-modules check-licences check-notes check-docs check-bench
 
 .PHONY: check
 check: ## run every check; one alone: make check-lint; no check writes into the tree
@@ -169,6 +169,9 @@ check-generated:
 
 check-modules:
 	@go mod tidy -diff || { echo 'run go mod tidy' >&2; exit 1; }
+
+check-licences:
+	@go test -count=1 -run TestDependencies ./test/service
 
 check-notes:
 	@test/check/notes.sh

@@ -1,4 +1,4 @@
-// Package service_test checks what makes tcpshift a service: the units of systemd.
+// Package service_test checks what makes tcpshift a service: the units of systemd, and the modules in it.
 package service_test
 
 import (
