@@ -207,11 +207,7 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 	cfg := o.config(p, outs)
 	// Before the monitor reads what others control.
 	cfg.Start.Features = append(cfg.Start.Features, o.confine(p, outs)...)
-	if o.wants("alert") {
-		m := monitor.New(o.detection, o.filter, p.BoundPorts, warn)
-		defer m.Close()
-		cfg.Monitor = m
-	}
+	defer o.startMonitor(&cfg, p)()
 	defer o.startMetrics(&cfg, p, outs, server)()
 	defer o.startLookups(&cfg)()
 	defer reportTo(ctx, &cfg)()
@@ -221,6 +217,16 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 	// Loading the programs took ten times the memory that tracing needs.
 	defer time.AfterFunc(releaseAfter, debug.FreeOSMemory).Stop()
 	return trace.Run(ctx, cfg)
+}
+
+// startMonitor starts detection, if alerts are wanted, and returns a function that ends it.
+func (o *traceOptions) startMonitor(cfg *trace.Config, p *probe.Probe) (end func()) {
+	if !o.wants("alert") {
+		return func() {}
+	}
+	m := monitor.New(o.detection, o.filter, p.BoundPorts, warn)
+	cfg.Monitor = m
+	return m.Close
 }
 
 // wantsEnds reports whether anything needs the ends of connections.

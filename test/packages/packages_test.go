@@ -16,7 +16,7 @@ const testVersion = "0.1.0~dev+test"
 func build(t *testing.T, dir string) string {
 	t.Helper()
 	dist := t.TempDir()
-	out, err := exec.Command(filepath.Join(dir, "deploy/packages/build.sh"), testVersion, dist).CombinedOutput()
+	out, err := exec.Command(dir+"/deploy/packages/build.sh", testVersion, dist).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
