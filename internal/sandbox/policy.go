@@ -115,6 +115,8 @@ func policy(f Features, pid int, architecture string) seccomp.Policy {
 	} else {
 		conditional = append(conditional, when("openat", noBits(2, writing)))
 	}
+	slices.Sort(names) // features share some, and the library refuses duplicates
+	names = slices.Compact(names)
 	return seccomp.Policy{
 		DefaultAction: seccomp.ActionErrno, // EPERM
 		Syscalls: []seccomp.SyscallGroup{

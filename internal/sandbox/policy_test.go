@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"runtime"
 	"slices"
 	"testing"
 
@@ -27,5 +28,17 @@ func TestPolicy_KnownNames(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// With all features together the filter can be made: the library refuses one that has a system call twice.
+func TestPolicy_AllFeatures(t *testing.T) {
+	all := Features{
+		Maps: true, Namespaces: true, Command: true, Processes: true, Listen: true, Reopen: []string{"/"}, Rotate: []string{"/"},
+		Spool: []string{"/"}, Unix: []string{"/x"}, TCP: []string{"h:1"},
+	}
+	p := policy(all, 1, runtime.GOARCH)
+	if _, err := p.Assemble(); err != nil {
+		t.Error(err)
 	}
 }
