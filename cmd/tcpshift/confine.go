@@ -26,7 +26,7 @@ func (o *traceOptions) confine(p *probe.Probe, outs openOutputs) (parts []record
 	sandbox.LimitMemory(memoryBudget + 2*outs.maxKept())
 	f := sandbox.Features{
 		Maps: sandbox.MapsNeedCapability(), Namespaces: o.wants("alert") || o.updates > 0 || o.metrics.wanted(),
-		Listen: o.metrics.listen != "", Command: o.command.wanted(), Processes: o.wants(record.ProcessType),
+		Listen: o.metrics.wanted(), Command: o.command.wanted(), Processes: o.wants(record.ProcessType),
 	}
 	p.ListenPort(0) // the first call loads a program, to find out whether the kernel can run one
 	if o.sandbox {
@@ -39,6 +39,9 @@ func (o *traceOptions) confine(p *probe.Probe, outs openOutputs) (parts []record
 		}
 		if o.path != "" {
 			f.Read = []string{filepath.Dir(o.path)}
+		}
+		if o.metrics.receiver != nil {
+			f.TCP = append(f.TCP, o.metrics.receiver.path)
 		}
 		f.Rotate = outs.rotateDirectories()
 		f.Spool = o.spool.directories()

@@ -1,9 +1,13 @@
 package main
 
 import (
+	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"os"
+	"runtime"
 	"slices"
 	"strconv"
 
@@ -11,6 +15,7 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/metrics"
 	"github.com/tcpshift/tcpshift/internal/monitor"
+	"github.com/tcpshift/tcpshift/internal/otlp"
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
@@ -20,15 +25,35 @@ import (
 
 // metricsOptions are where metrics go. Without an address there are none, and nothing counts them.
 type metricsOptions struct {
-	listen    string // HOST:PORT; empty: nowhere
-	webConfig string // path; empty: neither TLS nor passwords
+	listen    string       // HOST:PORT; empty: nowhere
+	webConfig string       // path; empty: neither TLS nor passwords
+	receiver  *outputValue // of OpenTelemetry; nil: none
+	tls       *tls.Config  // of receiver; nil: no TLS
 }
 
-func (m *metricsOptions) wanted() bool { return m.listen != "" }
+func (m *metricsOptions) wanted() bool { return m.listen != "" || m.receiver != nil }
 
 func addMetricsFlags(flags *pflag.FlagSet, m *metricsOptions) {
 	flags.Var(single(&m.listen, "HOST:PORT", parseListenAddress), "metrics-listen", "serve metrics to Prometheus at this address, such as 127.0.0.1:9464; every local user can read them there")
 	flags.Var(single(&m.webConfig, "FILE", parseWebConfigPath), "metrics-web-config", "TLS and passwords for --metrics-listen: a web configuration file as those of Prometheus' exporters")
+	flags.Var(single(&m.receiver, "URL", parseReceiver), "metrics-otlp", "send the metrics to an OpenTelemetry receiver every minute, such as otlp://192.0.2.1:4317; schemes and options of TLS as for --output")
+}
+
+// parseReceiver parses the URL of an OpenTelemetry receiver, with the options that say how to reach it.
+func parseReceiver(s string) (*outputValue, error) {
+	v, err := parseOutput(s)
+	if err != nil {
+		return nil, err
+	}
+	if !v.isOTLP() {
+		return nil, fmt.Errorf("%s: is not the URL of an OpenTelemetry receiver: use %s://HOST:PORT or %s://HOST:PORT", s, schemeOTLP, schemeOTLPHTTP)
+	}
+	for _, option := range v.given {
+		if !slices.Contains([]string{"ca", "cert", "key", "servername"}, option) {
+			return nil, fmt.Errorf("%s: %s: is for records, not for metrics", s, option)
+		}
+	}
+	return v, nil
 }
 
 // parseListenAddress parses HOST:PORT. An empty host means all addresses of this host.
@@ -57,9 +82,10 @@ func (o *traceOptions) checkMetrics() error {
 }
 
 // listenForScrapes listens on the address of the metrics, and answers nothing yet. It returns nil without an address.
+// It also reads what sending metrics needs.
 func (o *traceOptions) listenForScrapes() (*metrics.Server, error) {
-	if o.metrics.listen == "" {
-		return nil, nil
+	if err := o.openReceiver(); err != nil || o.metrics.listen == "" {
+		return nil, err
 	}
 	var own func(cookie uint64)
 	if o.excludeSelf {
@@ -87,11 +113,51 @@ func (o *traceOptions) startMetrics(cfg *trace.Config, p *probe.Probe, outs open
 	m := metrics.New(c)
 	counter := monitor.NewSocketCounter(p.CountSockets, o.filter, warn)
 	cfg.Metrics, cfg.SocketCounts = m, counter
-	server.Serve(m, func(err error) { warn("--metrics-listen: there are no more metrics: " + err.Error()) })
+	if server != nil {
+		server.Serve(m, func(err error) { warn("--metrics-listen: there are no more metrics: " + err.Error()) })
+	}
+	endSending := o.sendMetrics(m)
 	return func() {
 		counter.Close()
+		endSending()
 		m.Close()
 	}
+}
+
+// openReceiver reads the files of TLS, before the process gives up the privilege to read them.
+func (o *traceOptions) openReceiver() (err error) {
+	v := o.metrics.receiver
+	if v == nil {
+		return nil
+	}
+	if o.excludeSelf && o.ownSockets == nil {
+		o.ownSockets = new(output.OwnSockets)
+	}
+	if slices.Contains(withTLS, v.scheme) {
+		if o.metrics.tls, err = v.tlsConfig(); err != nil {
+			return fmt.Errorf("--metrics-otlp: %s: %w", v.text, err)
+		}
+	}
+	return nil
+}
+
+// sendMetrics sends m to the receiver, if there is one. It returns a function that sends the last values.
+func (o *traceOptions) sendMetrics(m *metrics.Metrics) (end func()) {
+	v := o.metrics.receiver
+	if v == nil {
+		return func() {}
+	}
+	remote := output.Remote{Network: "tcp", Address: v.path, Own: o.ownSockets}
+	host, _ := os.Hostname() // empty on failure: not known
+	sender, err := otlp.SendMetrics(context.Background(), otlp.Config{
+		Address: v.path, HTTP: v.scheme == schemeOTLPHTTP || v.scheme == schemeOTLPSHTTP, Path: v.prefix, TLS: o.metrics.tls, Dial: remote.Dial,
+		Version: buildVersion(), Host: host, Arch: runtime.GOARCH,
+	}, m.Gatherer(), func(message string) { warn("--metrics-otlp: " + message) })
+	if err != nil {
+		warn("--metrics-otlp: " + v.text + ": " + err.Error())
+		return func() {}
+	}
+	return sender.Close
 }
 
 // metricsNames are the names of the outputs in labels: those that were given, else the kind of each. Paths and

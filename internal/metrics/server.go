@@ -136,12 +136,17 @@ func (s *Server) Close() error {
 	return s.server.Close()
 }
 
-// Handler answers /metrics, /healthz and /readyz.
-func (m *Metrics) Handler() http.Handler {
+// Gatherer gathers all metrics, at most once in gatherEvery.
+func (m *Metrics) Gatherer() prometheus.Gatherer {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(m)
+	return &paced{from: registry}
+}
+
+// Handler answers /metrics, /healthz and /readyz.
+func (m *Metrics) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(&paced{from: registry}, promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.Gatherer(), promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
 	mux.HandleFunc("GET /healthz", m.healthz)
 	mux.HandleFunc("GET /readyz", m.readyz)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {

@@ -1,5 +1,5 @@
-// Package otlp sends lines of the otel schema to an OpenTelemetry receiver, with the exporters of the
-// OpenTelemetry SDK. It must not keep lines, and must not try again: its caller does both.
+// Package otlp sends lines of the otel schema, and metrics, to an OpenTelemetry receiver, with the exporters of
+// the OpenTelemetry SDK. It must not keep lines, and must not try again: its caller does both.
 package otlp
 
 import (

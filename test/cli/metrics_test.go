@@ -5,11 +5,13 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +20,8 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	colmetrics "go.opentelemetry.io/proto/otlp/collector/metrics/v1"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
@@ -259,6 +263,50 @@ func TestMetrics_WebConfig(t *testing.T) {
 	tr.stop()
 }
 
+// An OpenTelemetry receiver gets the same metrics, in the sandbox, too, and the last values at the end. The connection to
+// it is left out.
+func TestMetrics_OTLP(t *testing.T) {
+	requireSandbox(t)
+	var mu sync.Mutex
+	clients := 0.0 // refused connects, in the last request
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, request *http.Request) {
+		body, _ := io.ReadAll(request.Body)
+		var message colmetrics.ExportMetricsServiceRequest
+		if request.URL.Path != "/v1/metrics" || proto.Unmarshal(body, &message) != nil {
+			http.Error(w, "no metrics", http.StatusBadRequest)
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		for _, m := range message.GetResourceMetrics()[0].GetScopeMetrics()[0].GetMetrics() {
+			if m.GetName() == "tcpshift_failed_connects_total" {
+				clients = m.GetSum().GetDataPoints()[0].GetAsDouble()
+			}
+		}
+	}))
+	defer receiver.Close()
+	n := tcplab.NewNetns(t)
+	_, port, _ := net.SplitHostPort(receiver.Listener.Addr().String())
+	tr := startTracer(t, flags("--sandbox", "--peer-port", "1,"+port,
+		"--metrics-otlp", "otlp+http://"+receiver.Listener.Addr().String()))
+	for range 5 {
+		cmd := exec.Command("bash", "-c", "exec 3<>/dev/tcp/127.0.0.1/1")
+		n.Do(func() { _ = cmd.Run() })
+	}
+	n.Settle(0)
+	s := tr.stop()
+	mu.Lock()
+	defer mu.Unlock()
+	if clients < 5 {
+		t.Errorf("the receiver has %v refused connects, want 5", clients)
+	}
+	for _, r := range s.records {
+		if r.Role == "client" && strings.Contains(r.line, `"peer_port":`+port) {
+			t.Errorf("it reports its own connection: %s", r.line)
+		}
+	}
+}
+
 // Bad addresses and files are said in one line, and nothing runs.
 func TestMetrics_Errors(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -273,6 +321,8 @@ func TestMetrics_Errors(t *testing.T) {
 	}{
 		{flags("--metrics-listen", "nonsense"), 2, `--metrics-listen: "nonsense" is not an address to listen on: use HOST:PORT, such as 127.0.0.1:9464`},
 		{flags("--metrics-listen", "127.0.0.1:0"), 2, `--metrics-listen: "127.0.0.1:0" is not an address to listen on: use HOST:PORT, such as 127.0.0.1:9464`},
+		{flags("--metrics-otlp", "tcp://127.0.0.1:4317"), 2, "--metrics-otlp: tcp://127.0.0.1:4317: is not the URL of an OpenTelemetry receiver: use otlp://HOST:PORT or otlp+http://HOST:PORT"},
+		{flags("--metrics-otlp", "otlp://127.0.0.1:4317?queue=1MiB"), 2, "--metrics-otlp: otlp://127.0.0.1:4317?queue=1MiB: queue: is for records, not for metrics"},
 		{flags("--metrics-web-config", "web.yml"), 2, "--metrics-web-config: nothing listens: add --metrics-listen, such as --metrics-listen 127.0.0.1:9464"},
 		{flags("--metrics-listen", taken.Addr().String()), 1, fmt.Sprintf("--metrics-listen: %s is in use by another process: choose another port", taken.Addr())},
 		{flags("--metrics-listen", "192.0.2.1:9464"), 1, "--metrics-listen: 192.0.2.1:9464 is no address of this host: use one of 'ip address'"},

@@ -1,0 +1,110 @@
+package otlp
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	bridge "go.opentelemetry.io/contrib/bridges/prometheus"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetricgrpc"
+	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
+	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
+)
+
+// lastMetrics bounds the last request, at the end of the run.
+const lastMetrics = time.Second
+
+// MetricSender sends metrics to a receiver at an interval, in the background.
+type MetricSender struct{ provider *sdkmetric.MeterProvider }
+
+// SendMetrics starts to send what from gathers to the receiver: every minute, or as the variable
+// OTEL_METRIC_EXPORT_INTERVAL says, in milliseconds. What cannot be sent is not kept, because the next request has
+// newer values of the same counters. notify gets a message when requests begin to fail, and when they succeed again;
+// it is called from another goroutine. SendMetrics silences the SDK's error handler in the whole process, as [New]
+// does.
+func SendMetrics(ctx context.Context, c Config, from prometheus.Gatherer, notify func(message string)) (*MetricSender, error) {
+	var exporter sdkmetric.Exporter
+	var err error
+	if c.HTTP {
+		exporter, err = c.metricsOverHTTP(ctx)
+	} else {
+		exporter, err = c.metricsOverGRPC(ctx)
+	}
+	if err != nil {
+		return nil, err
+	}
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {})) // notify gets them
+	reader := sdkmetric.NewPeriodicReader(&notifying{Exporter: exporter, address: c.Address, notify: notify},
+		sdkmetric.WithTimeout(exportLimit), sdkmetric.WithProducer(bridge.NewMetricProducer(bridge.WithGatherer(from))))
+	return &MetricSender{sdkmetric.NewMeterProvider(sdkmetric.WithResource(c.resource()), sdkmetric.WithReader(reader))}, nil
+}
+
+func (c *Config) metricsOverGRPC(ctx context.Context) (sdkmetric.Exporter, error) {
+	options := []otlpmetricgrpc.Option{
+		otlpmetricgrpc.WithEndpoint("passthrough:///" + c.Address), // Dial looks the name up
+		otlpmetricgrpc.WithTimeout(exportLimit),
+		otlpmetricgrpc.WithRetry(otlpmetricgrpc.RetryConfig{Enabled: false}),
+		otlpmetricgrpc.WithDialOption(
+			grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return c.Dial(ctx, "tcp", address) }),
+			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: longestReconnect / 10, Multiplier: 1.6, MaxDelay: longestReconnect}}),
+		),
+	}
+	if c.TLS == nil {
+		options = append(options, otlpmetricgrpc.WithInsecure())
+	} else {
+		options = append(options, otlpmetricgrpc.WithTLSCredentials(credentials.NewTLS(c.TLS)))
+	}
+	return otlpmetricgrpc.New(ctx, options...)
+}
+
+func (c *Config) metricsOverHTTP(ctx context.Context) (sdkmetric.Exporter, error) {
+	transport := &http.Transport{DialContext: c.Dial, TLSClientConfig: c.TLS, ForceAttemptHTTP2: true, MaxIdleConns: 1, IdleConnTimeout: time.Minute}
+	options := []otlpmetrichttp.Option{
+		otlpmetrichttp.WithEndpoint(c.Address),
+		otlpmetrichttp.WithURLPath(c.Path + "/v1/metrics"),
+		otlpmetrichttp.WithTimeout(exportLimit),
+		otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig{Enabled: false}),
+		otlpmetrichttp.WithHTTPClient(&http.Client{Transport: transport, Timeout: exportLimit}),
+	}
+	if c.TLS == nil {
+		options = append(options, otlpmetrichttp.WithInsecure())
+	} else {
+		options = append(options, otlpmetrichttp.WithTLSClientConfig(c.TLS))
+	}
+	return otlpmetrichttp.New(ctx, options...)
+}
+
+// Close sends the last values, for up to a second, and ends the connection.
+func (s *MetricSender) Close() {
+	ctx, cancel := context.WithTimeout(context.Background(), lastMetrics)
+	defer cancel()
+	_ = s.provider.Shutdown(ctx) // notifying has the error
+}
+
+// notifying notifies the operator of the first failure, and of the first success after it.
+type notifying struct {
+	sdkmetric.Exporter
+	address string
+	notify  func(message string)
+	failed  bool
+}
+
+func (n *notifying) Export(ctx context.Context, metrics *metricdata.ResourceMetrics) error {
+	err := n.Exporter.Export(ctx, metrics)
+	switch {
+	case err != nil && !n.failed:
+		n.notify(fmt.Sprintf("metrics are not sent to %s: %v: it tries again", n.address, err))
+	case err == nil && n.failed:
+		n.notify("metrics are sent to " + n.address + " again")
+	}
+	n.failed = err != nil
+	return err
+}
