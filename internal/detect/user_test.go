@@ -418,6 +418,32 @@ func TestStorm_BesideAFloodOfAnotherUser(t *testing.T) {
 	}
 }
 
+// The same among the connections of many users, each with one destination: those of root in a container
+// without a user namespace, who may take any uid.
+func TestStorm_BesideAFloodOfManyUsers(t *testing.T) {
+	h := newHost(t, 500, Config{MaxDestinations: 64})
+	h.limits.MaxTimeWaits, h.uncounted = 1<<20, true
+	flooded := 0
+	for range 250 {
+		h.pass(100 * time.Millisecond)
+		for range 2 {
+			if h.connect(to(80), curl) {
+				h.close(to(80), curl, true)
+			}
+		}
+		for range 200 {
+			flooded++
+			uid := uint32(1000 + flooded%50000)
+			h.connectTo(peerOf(flooded), flooded, uid)
+			h.event(0, peerOf(flooded), curl, tcp.FinWait2, tcp.TimeWait, byUser(flooded, uid), func(t *tcp.Transition) { t.Substate = tcp.TimeWait })
+		}
+	}
+	opened := only(h.alerts, timeWaitStorm, Open)
+	if len(opened) != 1 || opened[0].Peer.Addr != there || opened[0].Culprit.Service != "curl" {
+		t.Errorf("these were opened: %+v", opened)
+	}
+}
+
 func detectorOf[D detector](e *Engine) D {
 	for _, d := range e.detectors {
 		if d, ok := d.(D); ok {

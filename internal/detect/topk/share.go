@@ -3,11 +3,14 @@ package topk
 import (
 	"cmp"
 	"container/heap"
+	"slices"
 )
 
 // User is on whose account an entry is kept. A full table evicts from the Quota with the
 // most entries, and within that Quota from the Part with the most. So however many keys and parts one
-// quota has, the keys of another one are evicted only if that has as many.
+// quota has, the keys of another one are evicted only if that has as many. Of users with as many keys
+// the one with the lightest key loses it: root in a container without a user namespace has 65,536
+// uids, but each of their keys is light.
 type User struct {
 	Quota uint32
 	Part  uint64
@@ -23,8 +26,9 @@ type share[K comparable, V any] struct {
 }
 
 const (
-	// searchEvery is the part of the limit after which the largest share is searched for again: after
-	// limit/searchEvery evictions. So a user may have that many keys fewer than its fair share.
+	// searchEvery is the part of the limit after which the largest shares are searched for again: after
+	// limit/searchEvery evictions at most. So a user may have that many keys fewer than its fair share, but
+	// not fewer than half of it.
 	searchEvery = 64
 	// rememberEvicted is for how many sweeps after an eviction a new key of the user may be the one
 	// that was evicted.
@@ -44,14 +48,10 @@ func (t *Table[K, V]) shareOf(u User) *share[K, V] {
 	return s
 }
 
-// evict removes the lightest entry of the largest share, and returns it to be used for a new key of own.
-func (t *Table[K, V]) evict(own *share[K, V]) *Entry[K, V] {
-	if t.largest == nil || t.left == 0 || !t.largest.canEvict() {
-		t.findLargest(own)
-	}
-	t.left--
+// evict removes the lightest entry of a largest share, and returns it to be used for a new key.
+func (t *Table[K, V]) evict() *Entry[K, V] {
 	t.evicted++
-	s := t.largest
+	s := t.nextShare()
 	s.order()
 	e := s.entries[0] // it is not pinned: see canEvict
 	heap.Pop(&s.entries)
@@ -64,28 +64,57 @@ func (t *Table[K, V]) evict(own *share[K, V]) *Entry[K, V] {
 	return e
 }
 
-// findLargest finds the largest share, from which to evict. own counts as if it had the new key already. A share
-// with an entry that can be evicted exists, because at most half of the entries are pinned.
-func (t *Table[K, V]) findLargest(own *share[K, V]) {
-	t.left = max(1, t.limit/searchEvery)
-	t.largest = nil
+// nextShare returns the share from which to evict.
+func (t *Table[K, V]) nextShare() *share[K, V] {
+	for {
+		for len(t.next) > 0 {
+			s := t.next[0]
+			if t.next = t.next[1:]; s.canEvict() {
+				return s
+			}
+		}
+		t.findLargest()
+	}
+}
+
+// findLargest finds the largest shares, from which to evict: each of them once, those with the lightest
+// entry first, or a single one several times. A share with an entry that can be evicted exists, because at most
+// half of the entries are pinned.
+func (t *Table[K, V]) findLargest() {
 	var most [2]int
+	largest := t.largest[:0]
 	for _, s := range t.shares {
 		if !s.canEvict() {
 			continue
 		}
 		size := [2]int{t.quotas[s.user.Quota], len(s.entries)}
-		if s.user.Quota == own.user.Quota {
-			size[0]++
-		}
-		if s == own {
-			size[1]++
-		}
-		if t.largest == nil || cmp.Or(cmp.Compare(size[0], most[0]), cmp.Compare(size[1], most[1]),
-			cmp.Compare(t.largest.user.Quota, s.user.Quota), cmp.Compare(t.largest.user.Part, s.user.Part)) > 0 {
-			t.largest, most = s, size // whatever the order of the map
+		switch order := cmp.Or(cmp.Compare(size[0], most[0]), cmp.Compare(size[1], most[1])); {
+		case order > 0:
+			largest, most = append(largest[:0], s), size
+		case order == 0:
+			largest = append(largest, s)
 		}
 	}
+	turns := max(1, t.limit/searchEvery)
+	if len(largest) == 1 {
+		for range min(turns, most[1]/2) - 1 { // a small share keeps the heavier half
+			largest = append(largest, largest[0])
+		}
+	} else {
+		slices.SortFunc(largest, func(s, other *share[K, V]) int { // whatever the order of the map
+			return cmp.Or(s.compareLightest(other), cmp.Compare(s.user.Quota, other.user.Quota), cmp.Compare(s.user.Part, other.user.Part))
+		})
+	}
+	t.largest = largest
+	t.next = largest[:min(turns, len(largest))]
+}
+
+// compareLightest compares the weights of the lightest entries of two shares that have some.
+func (s *share[K, V]) compareLightest(other *share[K, V]) int {
+	s.order()
+	other.order()
+	a, b := s.entries[0], other.entries[0]
+	return cmp.Compare(a.Weight+a.Missed, b.Weight+b.Missed)
 }
 
 // sweepShares drops the shares without an entry from which no key was evicted lately. Sweep calls it.
@@ -96,7 +125,7 @@ func (t *Table[K, V]) sweepShares() {
 			t.drop(s)
 		}
 	}
-	t.largest = nil
+	t.next = nil
 }
 
 // dropEmptyShares drops all shares without an entry, whatever was evicted from them: it bounds their number.
@@ -113,9 +142,7 @@ func (t *Table[K, V]) drop(s *share[K, V]) {
 	if t.quotas[s.user.Quota] == 0 {
 		delete(t.quotas, s.user.Quota)
 	}
-	if t.largest == s {
-		t.largest = nil
-	}
+	t.next = nil
 }
 
 func (s *share[K, V]) canEvict() bool { return len(s.entries) > s.pins }

@@ -116,3 +116,12 @@ func checkShares(t *testing.T, table *Table[uint32, int]) {
 		t.Fatalf("%d and %d pins, %d and %d entries, %d keys, %d shares", pins, table.pins, entries, len(table.entries), len(table.index), len(table.shares))
 	}
 }
+
+// What a new key costs in a full table of many users with one key each.
+func BenchmarkShare_ManyUsers(b *testing.B) {
+	t := New[int, int](4096)
+	for i := range b.N {
+		user := User{Quota: uint32(i % 60000)}
+		t.Add(t.GetOrInsert(i, uint64(i)*0x9E3779B97F4A7C15, user), 1)
+	}
+}

@@ -28,8 +28,8 @@ type Table[K comparable, V any] struct {
 
 	shares  map[User]*share[K, V]
 	quotas  map[uint32]int // number of entries by User.Quota
-	largest *share[K, V]   // from which keys are evicted; nil: it must be searched for
-	left    int            // evictions until largest is searched for again
+	largest []*share[K, V] // the largest shares when they were searched for last
+	next    []*share[K, V] // from which keys are evicted, one from each; none: they must be searched for
 }
 
 // Entry is one key of a Table. It stays valid until the next [Table.GetOrInsert] of a new
@@ -99,7 +99,7 @@ func (t *Table[K, V]) insert(key K, own *share[K, V]) *Entry[K, V] {
 		t.entries = append(t.entries, e)
 		*e = Entry[K, V]{Key: key, Missed: own.errorBound()}
 	} else {
-		e = t.evict(own)
+		e = t.evict()
 		missed := e.Weight + e.Missed
 		if e.share != own {
 			missed = own.errorBound()
