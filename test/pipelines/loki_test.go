@@ -61,19 +61,25 @@ type storedEntry struct {
 	Metadata map[string]string
 }
 
+func (e storedEntry) seq() int {
+	n, _ := strconv.Atoi(e.Metadata["tcpshift_seq"])
+	return n
+}
+
 func sortEntries(all []storedEntry) {
 	slices.SortFunc(all, func(a, b storedEntry) int {
-		return cmp.Or(cmp.Compare(a.Time, b.Time), cmp.Compare(a.Metadata["tcpshift_seq"], b.Metadata["tcpshift_seq"]))
+		return cmp.Compare(a.seq(), b.seq())
 	})
 }
 
 // lokiEntryOf is what a line of the schema otel must become: the keys have _ instead of dots, the values are text.
-// What each output writes at a moment of its own is left out.
+// Loki keeps no event name, and renames what has the name of a label. What each output writes at a moment of its
+// own is left out.
 func lokiEntryOf(t testing.TB, line string) storedEntry {
 	t.Helper()
 	record := otlpOf(t, line)
 	entry := storedEntry{Time: record["time"].(int64), Metadata: map[string]string{
-		"event_name": fmt.Sprint(record["event"]), "severity_text": fmt.Sprint(record["text"]), "severity_number": fmt.Sprint(record["number"]),
+		"severity_text": fmt.Sprint(record["text"]), "severity_number": fmt.Sprint(record["number"]),
 	}}
 	if body, found := record["body"]; found {
 		entry.Line = body.(string)
@@ -81,8 +87,9 @@ func lokiEntryOf(t testing.TB, line string) storedEntry {
 	for key, value := range record["attributes"].(map[string]any) {
 		text, isText := value.(string)
 		if !isText {
-			text = fmt.Sprint(value)
+			text = string(must(json.Marshal(value)))
 		}
+		text = strings.ReplaceAll(text, "\ufffd", " ") // what stands for a byte that is not UTF-8
 		entry.Metadata[strings.ReplaceAll(key, ".", "_")] = text
 	}
 	return entry.comparable()
@@ -90,12 +97,16 @@ func lokiEntryOf(t testing.TB, line string) storedEntry {
 
 // comparable leaves out what the two outputs of one run do not have in common, and what Loki adds.
 func (e storedEntry) comparable() storedEntry {
-	switch e.Metadata["event_name"] {
-	case "tcpshift.stats", "tcpshift.stop":
+	if e.Metadata["tcpshift_fired"] != "" { // stats or stop
 		e.Time = 0
+		delete(e.Metadata, "tcpshift_written_bytes")
 	}
-	for _, added := range []string{"observed_timestamp", "detected_level", "scope_name", "scope_version"} {
-		delete(e.Metadata, added)
+	if host, found := e.Metadata["host_name_extracted"]; found {
+		e.Metadata["host_name"] = host
+	}
+	added := []string{"observed_timestamp", "detected_level", "scope_name", "scope_version", "host_name_extracted"}
+	for _, key := range append(added, "service_name", "service_name_extracted", "service_version", "host_arch", "os_type") { // of the resource
+		delete(e.Metadata, key)
 	}
 	return e
 }
