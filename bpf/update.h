@@ -25,7 +25,7 @@
 #include "sock_state.h"
 #include "sock_state_lookup.h"
 
-/* The slot in event_ctx_scratch, behind those of the programs at tracepoints. One walk at a time. */
+/* The slot in event_ctx_scratch, behind those of programs at tracepoints. One walk at a time. */
 #define UPDATE_SLOT (2 * chain_length)
 
 /*
@@ -59,7 +59,7 @@ static __always_inline void load_live_state(const struct sock *sk, struct event_
 	ec->fin_not_counted = s->fin_not_counted;
 }
 
-/* Whether the connection is open for long enough. One whose age is not known is older than the tracer. */
+/* Whether the connection is open for long enough. If its age is not known, it is old enough. */
 static __always_inline bool is_old_enough(const struct event_ctx *ec)
 {
 	return !ec->opened_ns || ec->now_ns - ec->opened_ns >= update_min_age_ns;
@@ -72,7 +72,7 @@ static __always_inline bool live_socket_matches(const struct sock *sk, const str
 	       uid_matches(ec->uid) && cgroup_matches(sk) && owner_matches(&ec->owner);
 }
 
-/* Fills every field of the event. The iterator finds old_state in ec: the state that the socket has. */
+/* Fills every field of the event. ec->old_state is the state that the socket has. */
 static __always_inline void fill_update(struct tcp_sock *tp, const struct event_ctx *ec,
 					struct update_event *e)
 {
