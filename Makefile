@@ -43,7 +43,7 @@ run: build ## build and run as root: make run ARGS='--port 443'
 	$(AS_ROOT) bin/tcpshift $(ARGS)
 
 .PHONY: test
-test: ## install what the tests need, then run all tests; uses sudo where it needs root
+test: ## install what the tests need, then run the tests; uses sudo where it needs root
 	@test/check/test.sh
 
 .PHONY: test-hostile

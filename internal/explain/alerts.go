@@ -24,7 +24,7 @@ func timeWaitStorm() Topic {
 			"With 28,232 ports, the default, a client can sustain 470 connections a second; at 471 a second connect() fails within a minute. " +
 			"A server needs no ports for its TIME_WAITs, but each network namespace has an upper limit for those of clients and servers together, and its default depends on the host's memory. " +
 			"capacity_kind names the limit, and exhaustion_in_s is the time until it is reached: from then on connect() fails, or the kernel closes without a TIME_WAIT. " +
-			"The alert opens only if the plateau, which is the rate times 60 seconds, exceeds the capacity, or if connects fail because of TIME_WAITs: `failures` counts these, and no other alert reports them.",
+			"The alert opens only if the plateau, which is the rate times 61 seconds (60, and 1 by the delay of the kernel's timers), exceeds the capacity, or if connects fail because of TIME_WAITs: `failures` counts these, and no other alert reports them.",
 		Normal: "Any number of TIME_WAITs is normal while the plateau is below the capacity, and raises no alert. " +
 			"A burst that fits raises no alert either, nor do connections that the peers close first, nor do most loads on loopback, where connect() by default may reuse a TIME_WAIT after a second.",
 		Remedy: "Reuse connections, with HTTP keep-alive, a pool in the client, or one connection for each thread instead of one for each request; `service`, `comm` and the peer in the alert show which program to change. " +

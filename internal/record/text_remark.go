@@ -42,11 +42,14 @@ func appendCounts(dst []byte, c *Counts) []byte {
 		name  string
 		count uint64
 	}{
-		{" seen ", c.Seen()}, {", filtered ", c.Filtered}, {", lost ", c.Lost()}, {", read ", c.Read},
+		{" transitions seen ", c.Seen()}, {", filtered ", c.Filtered}, {", lost ", c.Lost()}, {", read ", c.Read},
 		{", written ", c.Written},
 	} {
 		dst = append(dst, part.name...)
 		dst = strconv.AppendUint(dst, part.count, 10)
+	}
+	if c.Connections > 0 {
+		dst = strconv.AppendUint(append(dst, "; connections written "...), c.Connections, 10)
 	}
 	return dst
 }
