@@ -146,7 +146,7 @@ func noArguments(cmd *cobra.Command, args []string) error {
 }
 
 // flagError rewrites an error of pflag so that it begins with the flag's name.
-func flagError(_ *cobra.Command, err error) error {
+func flagError(cmd *cobra.Command, err error) error {
 	var invalid *pflag.InvalidValueError
 	var missing *pflag.ValueRequiredError
 	var unknown *pflag.NotExistError
@@ -156,6 +156,9 @@ func flagError(_ *cobra.Command, err error) error {
 	case errors.As(err, &missing):
 		return usagef("--%s: needs a value", missing.GetFlag().Name)
 	case errors.As(err, &unknown):
+		if cmd.HasParent() && cmd.Name() != "trace" { // it has other flags than those of 'tcpshift help'
+			return usagef("%w: run 'tcpshift help%s' for a list", err, strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()))
+		}
 		return usagef("%w: "+helpHint, err)
 	}
 	return usageError{err}

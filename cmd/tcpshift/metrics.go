@@ -10,6 +10,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -42,10 +43,10 @@ func addMetricsFlags(flags *pflag.FlagSet, m *metricsOptions) {
 // parseReceiver parses the URL of an OpenTelemetry receiver, with the options that say how to reach it.
 func parseReceiver(s string) (*outputValue, error) {
 	v, err := parseOutput(s)
-	if err != nil {
+	if err != nil && strings.HasPrefix(s, "otlp") {
 		return nil, err
 	}
-	if !v.isOTLP() {
+	if err != nil || !v.isOTLP() {
 		return nil, fmt.Errorf("%s: is not the URL of an OpenTelemetry receiver: use %s://HOST:PORT or %s://HOST:PORT", s, schemeOTLP, schemeOTLPHTTP)
 	}
 	for _, option := range v.given {
