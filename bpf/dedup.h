@@ -29,7 +29,7 @@
 #include "sock_state.h"
 #include "sock_state_lookup.h"
 
-/* A transition that an earlier program of the chain has handled. */
+/* A transition, or a reset (state pair of 0, 0), that an earlier program has handled. */
 struct handled_event {
 	__u64 sk; /* the socket's address; 0: the slot is free */
 	__s64 cookie; /* the socket's, because another socket may get its address */

@@ -29,8 +29,8 @@
 #define UPDATE_SLOT (2 * chain_length)
 
 /*
- * After so many sockets the program writes a byte, which ends the read(2) of user space: it pauses
- * then as long as its share of CPU time demands. The byte is 1 if the ring is crowded.
+ * After so many sockets the program writes a byte. User space reads one byte at a time, so this
+ * ends its read(2), and it pauses to keep its share of CPU time. 1: the ring is crowded; else 0.
  */
 #define SOCKETS_IN_READ 64
 

@@ -213,13 +213,13 @@ func (o *oldFiles) compress(root *os.Root, name string) (err error) {
 	return errors.Join(root.Rename(part, name+".gz"), root.Remove(name))
 }
 
-// untilEnding reads a file until close is called.
+// untilEnding reads a file until close has waited for lastCompression.
 type untilEnding struct {
 	*oldFiles
 	file *os.File
 }
 
-// Read fails with errEnding once close is called.
+// Read fails with errEnding once ending is set.
 func (r untilEnding) Read(b []byte) (int, error) {
 	if r.ending.Load() {
 		return 0, errEnding

@@ -23,12 +23,12 @@ type Sink interface {
 	Full() bool
 	// Room is the number of bytes that may still be put, even of records that must not be lost.
 	Room() int
-	// Drain waits until all lines are written, or the sink is abandoned. Only the stop
-	// record may follow.
+	// Drain waits until all lines are written, to a spool or to the reader, or the sink is
+	// abandoned. Only the stop record may follow.
 	Drain() error
 	// Err is the failure of a write.
 	Err() error
-	// Written is the number of bytes that have been written.
+	// Written is the number of bytes that have been written, to a spool or to the reader.
 	Written() uint64
 	// ReaderGone reports whether the reader has closed its end.
 	ReaderGone() bool
@@ -129,8 +129,9 @@ func (s *Stream) Flush() error {
 	return err
 }
 
-// Drain waits until all flushed lines are written, or the sink is abandoned. Call it at the
-// end only, because this wait for a reader has no time limit. It fails as Flush does.
+// Drain waits until all flushed lines are written, or the sink is abandoned. Lines in a spool count as
+// written: the reader may get them from a later run. Call Drain at the end only, because this wait for a
+// reader has no time limit. It fails as Flush does.
 func (s *Stream) Drain() error {
 	if s.failed {
 		return nil
@@ -140,7 +141,8 @@ func (s *Stream) Drain() error {
 	return err
 }
 
-// Written is the number of bytes that have been written.
+// Written is the number of bytes that have been written. What a spool has got counts, although its reader
+// may not have got it.
 func (s *Stream) Written() uint64 { return s.sink.Written() }
 
 // Spooled is the number of bytes that the output keeps on disk. ok is false if it has no spool.

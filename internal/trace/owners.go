@@ -17,8 +17,7 @@ type Processes interface {
 	Answers() []process.Answer
 	// Finish is Answers after all requests are answered, or limit is over.
 	Finish(limit time.Duration) []process.Answer
-	// NotifyAnswers sets a function that is called when Answers has something new. Any goroutine may
-	// call it.
+	// NotifyAnswers sets wake, which is called when Answers has something new, from any goroutine.
 	NotifyAnswers(wake func())
 }
 

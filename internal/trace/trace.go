@@ -70,8 +70,8 @@ type Monitor interface {
 	Alerts() []detect.Alert
 	// HasOpenAlerts reports whether alerts are open.
 	HasOpenAlerts() bool
-	// NotifyAnswers sets a function that is called when Alerts has something new to work with. Any
-	// goroutine may call it.
+	// NotifyAnswers sets wake, which is called when Alerts has something new to work with, from any
+	// goroutine.
 	NotifyAnswers(wake func())
 	// SeededAfter is how long it took to read the sockets that existed at the start; 0: they
 	// have not been read yet.
@@ -133,7 +133,7 @@ type Metrics interface {
 type SocketCounts interface {
 	// Answer returns the newest count, once; nil: there is none since the last call.
 	Answer() *tcp.SocketCensus
-	// NotifyAnswers sets a function that is called when Answer has something new. Any goroutine may call it.
+	// NotifyAnswers sets wake, which is called when Answer has something new, from any goroutine.
 	NotifyAnswers(wake func())
 }
 

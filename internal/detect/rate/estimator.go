@@ -135,7 +135,7 @@ func (e *Estimator) AddOpen(now time.Duration, n int64) {
 
 // CreatedIn is how many of the TIME_WAITs that began in a second still occupy a unit now, by the model. A timewait
 // socket that was created in FIN_WAIT2 begins its TIME_WAIT when its peer closes. CreatedIn assumes that connect()
-// takes over none.
+// takes over none. The second must be less than m.Hold ago: CreatedIn counts older ones, too.
 func (e *Estimator) CreatedIn(second int64, m TimeWaitModel) float64 {
 	n, delay := int(e.timeWaits.newest-second), slotsOf(m.FinDelay)
 	finWait2 := e.finWait2.ago(n)
