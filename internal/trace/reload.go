@@ -38,6 +38,9 @@ func (l *loop) takeReload() error {
 
 func (l *loop) reload(r *Reload) error {
 	defer close(r.Done)
+	if err := l.readCounters(false); err != nil { // while all outputs stall nothing reads them
+		return err
+	}
 	if r.Apply != nil {
 		r.Apply()
 	}

@@ -90,3 +90,34 @@ func TestReload_EarlierLosses(t *testing.T) {
 		}
 	}
 }
+
+// An output that ends while its reader stalls has the counters of its end, with which its account adds up, and all
+// losses until then. One that begins has none of them.
+func TestReload_CountersDuringStall(t *testing.T) {
+	goes, comes := &fakeSink{}, &fakeSink{}
+	reloads := make(chan *Reload, 1)
+	source := &fakeSource{turns: [][][]byte{{sample(1)}, {sample(2), sample(3)}, {sample(4)}}}
+	goes.atPut = func() { goes.full = goes.full || source.emitted == 1 } // the loop looks at the sink after each Put
+	source.atRead = func() {
+		if source.reads == 1 {
+			source.others[0].Entered, source.others[0].RingFull = 7, 7
+			reloads <- &Reload{Done: make(chan struct{}), Outputs: []Output{named("comes", comes, record.NewNative(nil))}}
+		}
+	}
+	_, err := runAll(t, Config{Reloads: reloads, Outputs: []Output{named("goes", goes, record.NewNative(nil))}}, source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for sink, want := range map[*fakeSink][]string{
+		goes:  {"start", "transition 1", "loss ring_full 7+0+0", "loss queue_full 2+0+0", "stop"},
+		comes: {"start", "transition 4", "stop"},
+	} {
+		lines := sink.lines(t)
+		if got := inWords(lines); !slices.Equal(got, want) {
+			t.Errorf("got %q, want %q", got, want)
+		}
+		if stop := last(t, lines); stop.LostRingFull != 7 || stop.Seen != stop.Read+7 {
+			t.Errorf("stop is %+v, want 7 lost besides those that were read", stop)
+		}
+	}
+}
