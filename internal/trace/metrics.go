@@ -45,6 +45,11 @@ func (l *loop) publishMetrics() {
 	if !l.Metrics.Due(now) {
 		return
 	}
+	l.publishCounts(now)
+}
+
+// publishCounts passes on the counts of the outputs.
+func (l *loop) publishCounts(now time.Time) {
 	if l.Monitor != nil && now.Sub(l.usageAt) >= usageInterval {
 		l.usageAt = now
 		l.Metrics.Usage(l.Monitor.Usage())

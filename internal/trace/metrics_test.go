@@ -51,6 +51,20 @@ func TestMetrics_WhateverIsWritten(t *testing.T) {
 	}
 }
 
+// At the end metrics have the counts of the stop record, for the last request to an OpenTelemetry receiver.
+func TestMetrics_CountsOfTheEnd(t *testing.T) {
+	m := metrics.New(metrics.Config{Outputs: []metrics.Output{{Name: "stdout", Queue: stillQueue{}}}})
+	defer m.Close()
+	got := run(t, func(stop func()) (Config, *fakeSource, *fakeSink) {
+		source := &fakeSource{turns: [][][]byte{{sample(1)}, {sample(2)}}, left: [][]byte{sample(3)}, whenIdle: stop}
+		return Config{Outputs: []Output{{MetricsName: "stdout"}}, Metrics: m}, source, &fakeSink{}
+	})
+	gathered, stop := gather(t, m), last(t, got.lines)
+	if stop.Read != 3 || gathered["tcpshift_transitions_read_total"] != 3 || gathered["tcpshift_output_records_written_total"] != 3 {
+		t.Errorf("stop has read %d, metrics have %v read and %v written, want 3", stop.Read, gathered["tcpshift_transitions_read_total"], gathered["tcpshift_output_records_written_total"])
+	}
+}
+
 // gather returns the sums of all families without histograms.
 func gather(t *testing.T, m *metrics.Metrics) map[string]float64 {
 	t.Helper()

@@ -478,6 +478,9 @@ func (l *loop) finish(ctx context.Context, reason string) error {
 		l.owners.finish()
 	}
 	l.outs.losses(true) // of alerts and summaries
+	if l.Metrics != nil {
+		l.publishCounts(time.Now()) // for the last request to an OpenTelemetry receiver
+	}
 	if l.StatsInterval > 0 {
 		for _, w := range l.outs.writers {
 			w.stats()
