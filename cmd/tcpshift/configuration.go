@@ -201,7 +201,7 @@ func outputOf(v config.Value) (*outputValue, error) {
 	}
 	var errs []error
 	for _, m := range v.Members {
-		if m.Name == keyTarget {
+		if m.Name == keyTarget || len(m.Values) == 0 { // an empty list stands for the default
 			continue
 		}
 		texts := make([]string, len(m.Values))
@@ -209,11 +209,7 @@ func outputOf(v config.Value) (*outputValue, error) {
 			texts[i] = value.Text
 		}
 		if err := out.set(m.Name, strings.Join(texts, ",")); err != nil {
-			origin := m.Origin
-			if len(m.Values) > 0 {
-				origin = m.Values[0].Origin
-			}
-			errs = append(errs, &config.Error{Origin: origin, Problem: fmt.Errorf("%s: %w", keyOutputs, err)})
+			errs = append(errs, &config.Error{Origin: m.Values[0].Origin, Problem: fmt.Errorf("%s: %w", keyOutputs, err)})
 		}
 	}
 	if err := out.check(); err != nil {

@@ -82,6 +82,17 @@ func TestConfig_NotRead(t *testing.T) {
 	}
 }
 
+// A key of an output without a value, or with an empty list, has its default, as any other key.
+func TestConfig_EmptyKeysOfOutput(t *testing.T) {
+	c, err := configure(t, "--config", configFile(t, "only: [alert]\noutputs:\n- target: a\n  only: []\n  fields: []\n  queue:\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v := c.options.outputs[0]; len(v.only) != 1 || v.only[0] != "alert" || len(v.fields) != 0 || v.queueSize != defaultQueueSize {
+		t.Errorf("the output is %+v, want the defaults", v)
+	}
+}
+
 // Each mistake is one line with its place.
 func TestConfig_Mistakes(t *testing.T) {
 	for text, want := range map[string]string{
