@@ -111,10 +111,7 @@ func monotonicMicroseconds() int64 {
 
 // reload reads the configuration, and makes the trace take it over if it is right and needs no restart.
 func (r *reloader) reload(ctx context.Context) error {
-	next, err := r.given.configure()
-	if err == nil {
-		err = next.check()
-	}
+	next, err := r.given.complete()
 	if err != nil {
 		return err
 	}
@@ -186,6 +183,7 @@ func changedKeys(before, now config.Layer) (keys []string) {
 var restartKeys = []string{
 	"exclude-self", "owner-at-read", "time-wait-end", "buffer-size", "sandbox", "spool", "spool-size", "output-follow",
 	"process-args", "summary", "updates", "duration", "count", "metrics-listen", "metrics-web-config",
+	"metrics-otlp",
 }
 
 // needsRestart returns an error if a trace that runs cannot become the next one: it cannot change what the kernel

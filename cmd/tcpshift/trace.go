@@ -78,21 +78,30 @@ func newTrace(s *signals) *cobra.Command {
 
 // runConfigured runs a trace with the configuration that its command line selects.
 func runConfigured(s *signals, given *traceOptions) error {
-	c, err := given.configure()
+	c, err := given.complete()
 	if err != nil {
 		return err
 	}
 	o := c.options
-	o.command.args = given.command.args
-	o.completeCommand(c.flags)
-	if err := c.check(); err != nil {
-		return err
-	}
 	err = runTrace(s, o, newReloader(given, c))
 	if o.command.wanted() {
 		return o.command.finish(s, err)
 	}
 	return err
+}
+
+// complete joins the command line given with its configuration, and checks the result. given stays as it is.
+func (given *traceOptions) complete() (*configured, error) {
+	c, err := given.configure()
+	if err != nil {
+		return nil, err
+	}
+	c.options.command.args = given.command.args
+	c.options.completeCommand(c.flags)
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
