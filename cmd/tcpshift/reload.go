@@ -131,10 +131,11 @@ func (r *reloader) reload(ctx context.Context) error {
 	o := next.options
 	same := func(a, b *queuedOutput) bool { return a.queue == b.queue }
 	if o.metrics.wanted() && !slices.EqualFunc(r.outs.get(), all, same) {
-		return errors.Join(errors.New(keyOutputs+": with --metrics-listen another set of outputs needs a restart"), r.closeNew(all))
+		return errors.Join(errors.New(keyOutputs+": with metrics another set of outputs needs a restart"), r.closeNew(all))
 	}
+	outputs := slices.DeleteFunc(o.traceOutputs(all, r.start), func(out trace.Output) bool { return out.Sink.Err() != nil })
 	change := &trace.Reload{
-		Outputs: o.traceOutputs(all, r.start), OwnSockets: o.ownSockets, StatsInterval: o.statsInterval,
+		Outputs: outputs, OwnSockets: o.ownSockets, StatsInterval: o.statsInterval,
 		Changed: changed, Done: make(chan struct{}),
 	}
 	if r.detect != nil {
@@ -237,7 +238,7 @@ func (r *reloader) open(ctx context.Context, next *configured) (all openOutputs,
 func (r *reloader) kept(v *outputValue) (*queuedOutput, error) {
 	running := r.outs.get()
 	at := slices.IndexFunc(running, func(each *queuedOutput) bool { return each.targetID() != "" && each.targetID() == v.targetID() })
-	if at < 0 || running[at].queue.Err() != nil { // one that has failed begins again
+	if at < 0 || running[at].queue.Err() != nil && r.beginsAgain() {
 		return nil, nil
 	}
 	before := running[at]
@@ -245,6 +246,13 @@ func (r *reloader) kept(v *outputValue) (*queuedOutput, error) {
 		return nil, fmt.Errorf("%s: %s: only the types, keys and limits of rotation of an output can change: the rest needs a restart", keyOutputs, v.text)
 	}
 	return &queuedOutput{v, before.out, before.queue}, nil
+}
+
+// beginsAgain reports whether an output that has failed begins again: the sandbox does not permit to open it, and
+// metrics have the queues of the start. It stays as it is then, and is no obstacle to other changes.
+func (r *reloader) beginsAgain() bool {
+	o := r.current.options
+	return !o.sandbox && !o.metrics.wanted()
 }
 
 // fixed is what of a running output cannot change.

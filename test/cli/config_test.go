@@ -162,3 +162,29 @@ func TestReload_Files(t *testing.T) {
 	awaitFile(stays, `"reason":"signal"`)
 	awaitFile(comes, `"reason":"signal"`)
 }
+
+// An output that has failed does not prevent a reload, also where it cannot begin again. It stays as it is then.
+func TestReload_FailedOutput(t *testing.T) {
+	requireRoot(t)
+	for name, lines := range map[string][]string{
+		"begins again": nil, "sandbox": {"sandbox: true"}, "metrics": {"metrics-listen: " + freeAddress(t)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			stays := filepath.Join(t.TempDir(), "stays")
+			lines = append(lines, "port: 1", "stats-interval: 10ms", "outputs: ["+stays+", /dev/full]")
+			c := newConfiguration(t, lines...)
+			stderr, awaitLine := withStderrFile(t)
+			tr := launch(t, []string{"--config", c.path}, stderr)
+			awaitLine("/dev/full: write /dev/full: no space left on device: this output gets no more records")
+			c.write(append(lines, "resets: 5")...)
+			tr.signal(syscall.SIGHUP)
+			awaitLine("reload: changed resets")
+			tr.signal(syscall.SIGTERM)
+			tr.wait().mustEnd(t, 1) // for the output that has failed
+			text, err := os.ReadFile(stays)
+			if err != nil || bytes.Count(text, []byte(`{"type":"reload"`)) != 1 || !bytes.Contains(text, []byte(`"reason":"signal"`)) {
+				t.Errorf("%v; the output that stays has\n%s", err, text)
+			}
+		})
+	}
+}
