@@ -1,7 +1,11 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
+	"maps"
+	"slices"
 	"sync"
 )
 
@@ -10,8 +14,8 @@ import (
 type liveOutputs struct {
 	mu      sync.Mutex
 	all     openOutputs
-	retired openOutputs    // no longer among all, and not closed yet
-	closing sync.WaitGroup // of retired
+	retired map[*queuedOutput]chan struct{} // no longer among all, and not closed yet; the channel is closed then
+	closing sync.WaitGroup                  // of retired
 }
 
 func (l *liveOutputs) get() openOutputs {
@@ -29,7 +33,11 @@ func (l *liveOutputs) replace(all openOutputs, notify func(message string)) {
 		if all.has(each) {
 			continue
 		}
-		l.retired = append(l.retired, each)
+		if l.retired == nil {
+			l.retired = make(map[*queuedOutput]chan struct{})
+		}
+		closed := make(chan struct{})
+		l.retired[each] = closed
 		l.closing.Go(func() {
 			err := errors.Join(each.queue.Drain(), openOutputs{each}.close())
 			if err != nil && !readerGone(err) {
@@ -37,10 +45,32 @@ func (l *liveOutputs) replace(all openOutputs, notify func(message string)) {
 			}
 			l.mu.Lock()
 			defer l.mu.Unlock()
-			l.retired = l.retired.without(each)
+			delete(l.retired, each)
+			close(closed)
 		})
 	}
 	l.all = all
+}
+
+// awaitClosed waits until no output that is no longer among all writes to the target of v, or fails at the end of ctx:
+// two outputs would write into each other's lines.
+func (l *liveOutputs) awaitClosed(ctx context.Context, v *outputValue) error {
+	l.mu.Lock()
+	var waits []chan struct{}
+	for each, closed := range l.retired {
+		if each.targetID() == v.targetID() && v.targetID() != "" {
+			waits = append(waits, closed)
+		}
+	}
+	l.mu.Unlock()
+	for _, closed := range waits {
+		select {
+		case <-closed:
+		case <-ctx.Done():
+			return fmt.Errorf("%s: %s: its reader has not yet got what it was sent before an earlier reload: reload again when it has", keyOutputs, v.text)
+		}
+	}
+	return nil
 }
 
 func (all openOutputs) has(one *queuedOutput) bool {
@@ -52,20 +82,11 @@ func (all openOutputs) has(one *queuedOutput) bool {
 	return false
 }
 
-func (all openOutputs) without(one *queuedOutput) (rest openOutputs) {
-	for _, each := range all {
-		if each.queue != one.queue {
-			rest = append(rest, each)
-		}
-	}
-	return rest
-}
-
 // everything are the outputs that may have something to write.
 func (l *liveOutputs) everything() (all openOutputs) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return append(append(all, l.all...), l.retired...)
+	return slices.AppendSeq(slices.Clone(l.all), maps.Keys(l.retired))
 }
 
 // close closes all outputs. There is no reload any more.

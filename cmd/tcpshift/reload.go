@@ -270,6 +270,9 @@ func (r *reloader) openNew(ctx context.Context, o *traceOptions, v *outputValue,
 	if o.sandbox {
 		return nil, fmt.Errorf("%s: %s: a new output needs a restart: --sandbox does not permit to open it", keyOutputs, v.text)
 	}
+	if err := r.outs.awaitClosed(ctx, v); err != nil {
+		return nil, err
+	}
 	return o.openOne(ctx, v, others)
 }
 
