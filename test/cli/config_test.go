@@ -1,11 +1,14 @@
 package cli_test
 
 import (
+	"bufio"
 	"bytes"
+	"encoding/json"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -186,5 +189,69 @@ func TestReload_FailedOutput(t *testing.T) {
 				t.Errorf("%v; the output that stays has\n%s", err, text)
 			}
 		})
+	}
+}
+
+// An output that comes back begins behind the rest of what it had: never do two of them write to one FIFO.
+func TestReload_OutputComesBack(t *testing.T) {
+	requireRoot(t)
+	dir := t.TempDir()
+	stays, fifo := filepath.Join(dir, "stays"), filepath.Join(dir, "fifo")
+	if err := syscall.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reader, err := os.OpenFile(fifo, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	with, without := []string{"port: 1", "stats-interval: 1ms", "outputs: [" + stays + ", " + fifo + "]"}, []string{"port: 1", "stats-interval: 1ms", "outputs: [" + stays + "]"}
+	c := newConfiguration(t, with...)
+	stderr, awaitLine := withStderrFile(t)
+	tr := launch(t, []string{"--config", c.path}, stderr)
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) { // the pipe has 64 KiB
+		if info, err := os.Stat(stays); err == nil && info.Size() > 128<<10 {
+			break
+		}
+		if time.Since(began) > waitLimit {
+			tr.fatalf("%s does not grow", stays)
+		}
+	}
+	c.write(without...)
+	tr.signal(syscall.SIGHUP)
+	awaitLine("reload: changed outputs")
+	c.write(with...)
+	tr.signal(syscall.SIGHUP)
+	awaitLine("reload: outputs: " + fifo + ": its reader has not yet got what it was sent before an earlier reload: reload again when it has: the configuration in use stays")
+
+	streams := make(chan []string)
+	go func() {
+		var starts []string
+		lines := bufio.NewScanner(reader)
+		lines.Buffer(nil, 1<<20)
+		for lines.Scan() {
+			var r struct{ Type, Reason string }
+			if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+				starts = append(starts, err.Error()+": "+lines.Text())
+			}
+			if r.Type == "stats" {
+				continue
+			}
+			starts = append(starts, r.Type+r.Reason)
+			if r.Reason == "reload" {
+				tr.signal(syscall.SIGHUP) // now it may come back
+			}
+			if len(starts) == 3 {
+				tr.signal(syscall.SIGTERM)
+			}
+			if r.Reason == "signal" {
+				break
+			}
+		}
+		streams <- starts
+	}()
+	tr.wait().mustEnd(t, 0)
+	if got, want := <-streams, []string{"start", "stopreload", "start", "stopsignal"}; !slices.Equal(got, want) {
+		t.Errorf("the reader got %q besides stats, want %q", got, want)
 	}
 }
