@@ -90,13 +90,13 @@ func runConfigured(s *signals, given *traceOptions) error {
 	return err
 }
 
-// complete joins the command line given with its configuration, and checks the result. given stays as it is.
-func (given *traceOptions) complete() (*configured, error) {
-	c, err := given.configure()
+// complete joins the command line with its configuration, and checks the result. o stays as it is.
+func (o *traceOptions) complete() (*configured, error) {
+	c, err := o.configure()
 	if err != nil {
 		return nil, err
 	}
-	c.options.command.args = given.command.args
+	c.options.command.args = o.command.args
 	c.options.completeCommand(c.flags)
 	if err := c.check(); err != nil {
 		return nil, err
