@@ -74,7 +74,7 @@ func parseFlags() (*settings, error) {
 	flag.StringVar(&s.dir, "cache", ".cache", "where to keep kernels and consoles")
 	flag.IntVar(&s.parallel, "parallel", runtime.NumCPU(), "how many guests run at once; each takes one core")
 	flag.IntVar(&s.guests.cpus, "cpus", 2, "processors of a guest")
-	flag.DurationVar(&s.guests.limit, "limit", 20*time.Minute, "how long a guest may take")
+	flag.DurationVar(&s.guests.limit, "limit", 30*time.Minute, "how long a guest may take")
 	flag.StringVar(&s.guests.pattern, "run", "", "only the tests that this pattern matches")
 	flag.IntVar(&s.guests.count, "count", 1, "how often to run each test")
 	env := flag.String("env", "", "more variables for the tests, such as 'TCPSHIFT_STORM_LOAD=2 TCPSHIFT_STORM_CONNECTIONS=5000'")
