@@ -3,6 +3,7 @@ package monitor
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"sync/atomic"
 	"time"
 
@@ -131,17 +132,27 @@ func (c *SocketCounter) find() {
 		return
 	}
 	timer := cputime.Start()
-	c.namespaces = nil
-	for n := range netns.All {
-		if c.filter.MatchesNetns(n.Inode) {
-			c.namespaces = append(c.namespaces, n)
+	c.namespaces = passing(netns.All, &c.filter)
+	c.mayFind = now + budgetDivisor*timer.Elapsed()
+	c.nextFind = max(now+findInterval, c.mayFind)
+}
+
+// passing returns the namespaces that a filter passes, maxCounted at most. It ends the search with the last one that
+// the filter names, because the rest of the search costs most.
+func passing(all iter.Seq[netns.Namespace], f *filter.Filter) (found []netns.Namespace) {
+	limit := maxCounted
+	if named := len(f.Netns); named > 0 {
+		limit = min(limit, named)
+	}
+	for n := range all {
+		if f.MatchesNetns(n.Inode) {
+			found = append(found, n)
 		}
-		if len(c.namespaces) == maxCounted || len(c.namespaces) == len(c.filter.Netns) { // the rest of the search costs most
+		if len(found) == limit {
 			break
 		}
 	}
-	c.mayFind = now + budgetDivisor*timer.Elapsed()
-	c.nextFind = max(now+findInterval, c.mayFind)
+	return found
 }
 
 // statesOnly joins the groups of each state.
