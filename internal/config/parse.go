@@ -9,6 +9,8 @@ import (
 	"strconv"
 
 	"go.yaml.in/yaml/v4"
+
+	"github.com/tcpshift/tcpshift/internal/spelling"
 )
 
 // Parse reads a YAML document: a mapping of keys. A key has one value or a list of them, as its kind says; an
@@ -167,7 +169,7 @@ func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.ShortTag(
 // unknown explains a name that is not among names. what is what it should be.
 func unknown(name, what string, names []string) string {
 	problem := strconv.Quote(name) + " is not " + what
-	if near := Nearest(name, names); near != "" {
+	if near := spelling.Nearest(name, names); near != "" {
 		return fmt.Sprintf("%s: did you mean %s?", problem, near)
 	}
 	return problem + ": " + hint

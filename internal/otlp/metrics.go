@@ -3,7 +3,6 @@ package otlp
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"time"
 
@@ -14,8 +13,6 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlpmetric/otlpmetrichttp"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
-	"google.golang.org/grpc"
-	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 )
 
@@ -49,13 +46,10 @@ func SendMetrics(ctx context.Context, c Config, from prometheus.Gatherer, notify
 
 func (c *Config) metricsOverGRPC(ctx context.Context) (sdkmetric.Exporter, error) {
 	options := []otlpmetricgrpc.Option{
-		otlpmetricgrpc.WithEndpoint("passthrough:///" + c.Address), // Dial looks the name up
+		otlpmetricgrpc.WithEndpoint(c.target()),
 		otlpmetricgrpc.WithTimeout(exportLimit),
 		otlpmetricgrpc.WithRetry(otlpmetricgrpc.RetryConfig{Enabled: false}),
-		otlpmetricgrpc.WithDialOption(
-			grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return c.Dial(ctx, "tcp", address) }),
-			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: longestReconnect / 10, Multiplier: 1.6, MaxDelay: longestReconnect}}),
-		),
+		otlpmetricgrpc.WithDialOption(c.dialOptions()...),
 	}
 	if c.TLS == nil {
 		options = append(options, otlpmetricgrpc.WithInsecure())
@@ -66,13 +60,12 @@ func (c *Config) metricsOverGRPC(ctx context.Context) (sdkmetric.Exporter, error
 }
 
 func (c *Config) metricsOverHTTP(ctx context.Context) (sdkmetric.Exporter, error) {
-	transport := &http.Transport{DialContext: c.Dial, TLSClientConfig: c.TLS, ForceAttemptHTTP2: true, MaxIdleConns: 1, IdleConnTimeout: time.Minute}
 	options := []otlpmetrichttp.Option{
 		otlpmetrichttp.WithEndpoint(c.Address),
 		otlpmetrichttp.WithURLPath(c.Path + "/v1/metrics"),
 		otlpmetrichttp.WithTimeout(exportLimit),
 		otlpmetrichttp.WithRetry(otlpmetrichttp.RetryConfig{Enabled: false}),
-		otlpmetrichttp.WithHTTPClient(&http.Client{Transport: transport, Timeout: exportLimit}),
+		otlpmetrichttp.WithHTTPClient(&http.Client{Transport: c.transport(), Timeout: exportLimit}),
 	}
 	if c.TLS == nil {
 		options = append(options, otlpmetrichttp.WithInsecure())

@@ -85,16 +85,28 @@ func (c *Config) resource() *resource.Resource {
 	return resource.NewSchemaless(attributes...)
 }
 
+// dialOptions make gRPC connect by Dial.
+func (c *Config) dialOptions() []grpc.DialOption {
+	return []grpc.DialOption{
+		grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return c.Dial(ctx, "tcp", address) }),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: longestReconnect / 10, Multiplier: 1.6, MaxDelay: longestReconnect}}),
+	}
+}
+
+// target is the receiver in gRPC's spelling: Dial looks the name up.
+func (c *Config) target() string { return "passthrough:///" + c.Address }
+
+// transport connects by Dial, and keeps one connection.
+func (c *Config) transport() *http.Transport {
+	return &http.Transport{DialContext: c.Dial, TLSClientConfig: c.TLS, ForceAttemptHTTP2: true, MaxIdleConns: 1, IdleConnTimeout: time.Minute}
+}
+
 func (e *Exporter) overGRPC(ctx context.Context, c Config) (sdklog.Exporter, error) {
 	options := []otlploggrpc.Option{
-		otlploggrpc.WithEndpoint("passthrough:///" + c.Address), // Dial looks the name up
+		otlploggrpc.WithEndpoint(c.target()),
 		otlploggrpc.WithTimeout(exportLimit),
 		otlploggrpc.WithRetry(otlploggrpc.RetryConfig{Enabled: false}),
-		otlploggrpc.WithDialOption(
-			grpc.WithContextDialer(func(ctx context.Context, address string) (net.Conn, error) { return c.Dial(ctx, "tcp", address) }),
-			grpc.WithConnectParams(grpc.ConnectParams{Backoff: backoff.Config{BaseDelay: longestReconnect / 10, Multiplier: 1.6, MaxDelay: longestReconnect}}),
-			grpc.WithUnaryInterceptor(e.intercept),
-		),
+		otlploggrpc.WithDialOption(append(c.dialOptions(), grpc.WithUnaryInterceptor(e.intercept))...),
 	}
 	if c.TLS == nil {
 		options = append(options, otlploggrpc.WithInsecure())
@@ -105,13 +117,12 @@ func (e *Exporter) overGRPC(ctx context.Context, c Config) (sdklog.Exporter, err
 }
 
 func (e *Exporter) overHTTP(ctx context.Context, c Config) (sdklog.Exporter, error) {
-	transport := &http.Transport{DialContext: c.Dial, TLSClientConfig: c.TLS, ForceAttemptHTTP2: true, MaxIdleConns: 1, IdleConnTimeout: time.Minute}
 	options := []otlploghttp.Option{
 		otlploghttp.WithEndpoint(c.Address),
 		otlploghttp.WithURLPath(c.Path + "/v1/logs"),
 		otlploghttp.WithTimeout(exportLimit),
 		otlploghttp.WithRetry(otlploghttp.RetryConfig{Enabled: false}),
-		otlploghttp.WithHTTPClient(&http.Client{Transport: &rejections{transport, e}, Timeout: exportLimit}),
+		otlploghttp.WithHTTPClient(&http.Client{Transport: &rejections{c.transport(), e}, Timeout: exportLimit}),
 	}
 	if c.TLS == nil {
 		options = append(options, otlploghttp.WithInsecure())

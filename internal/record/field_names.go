@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/tcpshift/tcpshift/internal/spelling"
 )
 
 const featuresOffKey = ownPrefix + "features_off" // a dot and the feature's name follow
@@ -145,31 +147,9 @@ func nearest(schema Schema, known []string, word string) string {
 		if strings.HasSuffix(name, "."+word) || name == lastPart {
 			return name
 		}
-		if d := distance(name, word); best == "" || d < least {
+		if d := spelling.Distance(name, word); best == "" || d < least {
 			best, least = name, d
 		}
 	}
 	return best
-}
-
-// distance is the edit distance of Levenshtein, in bytes: how many must be inserted, deleted or
-// replaced to turn a into b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

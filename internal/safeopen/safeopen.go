@@ -164,6 +164,11 @@ func ReadFileUpTo(path string, maxBytes int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return readUpTo(f, path, maxBytes)
+}
+
+// readUpTo reads all of a file, and closes it.
+func readUpTo(f *os.File, path string, maxBytes int64) ([]byte, error) {
 	defer f.Close()
 	b, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
 	if err == nil && int64(len(b)) > maxBytes {

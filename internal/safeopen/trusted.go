@@ -2,8 +2,6 @@ package safeopen
 
 import (
 	"fmt"
-	"io"
-	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,10 +30,5 @@ func ReadTrusted(path string, maxBytes int64) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, maxBytes+1))
-	if err == nil && int64(len(b)) > maxBytes {
-		return nil, &os.PathError{Op: "read", Path: path, Err: ErrTooLarge}
-	}
-	return b, err
+	return readUpTo(f, path, maxBytes)
 }

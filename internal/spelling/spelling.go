@@ -1,4 +1,5 @@
-package config
+// Package spelling finds the name that was meant by a misspelt one. It must not know what the names stand for.
+package spelling
 
 import "strings"
 
@@ -8,7 +9,7 @@ func Nearest(misspelt string, names []string) (nearest string) {
 	plain := normal(misspelt)
 	least := max(2, len(plain)/3) + 1
 	for _, name := range names {
-		if d := distance(plain, normal(name)); d < least && d < len(name) {
+		if d := Distance(plain, normal(name)); d < least && d < len(name) {
 			nearest, least = name, d
 		}
 	}
@@ -17,8 +18,8 @@ func Nearest(misspelt string, names []string) (nearest string) {
 
 func normal(name string) string { return strings.ToLower(strings.ReplaceAll(name, "_", "-")) }
 
-// distance is the number of bytes to insert, remove or replace to make b of a (Levenshtein).
-func distance(a, b string) int {
+// Distance is the number of bytes to insert, remove or replace to make b of a (Levenshtein).
+func Distance(a, b string) int {
 	row := make([]int, len(b)+1) // of the matrix, for a[:i]
 	for j := range row {
 		row[j] = j
