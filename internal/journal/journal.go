@@ -9,6 +9,8 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
+
+	"github.com/tcpshift/tcpshift/internal/record"
 )
 
 // Socket is where journald receives entries, each in one datagram.
@@ -28,7 +30,7 @@ const (
 // errNotObject is the error of a line that is no JSON object.
 var errNotObject = errors.New("the line is not a JSON object")
 
-// member is a member of a record: a string without its quotes, or JSON.
+// member is a member of a record: a string without its quotes and printable, or JSON.
 type member struct {
 	key   string
 	value []byte
@@ -38,8 +40,9 @@ type entry []member
 
 // AppendEntry appends a record of the native schema as an entry: a sentence in MESSAGE, PRIORITY,
 // SYSLOG_IDENTIFIER, and for each member a field whose name is TCPSHIFT_ and the member's in capital
-// letters. It leaves out a field whose name journald would refuse. It returns dst and an error if
-// line is not a JSON object.
+// letters. It leaves out a field whose name journald would refuse. Strings have escapes for what is not
+// printable, see [record.Printable]: journalctl shows a terminal what it finds, with --output=cat or
+// --field also controls. It returns dst and an error if line is not a JSON object.
 func AppendEntry(dst, line []byte) ([]byte, error) {
 	e, err := parse(line)
 	if err != nil {
@@ -77,7 +80,7 @@ func parse(line []byte) (e entry, err error) {
 			if err := json.Unmarshal(value, &text); err != nil {
 				return nil, errNotObject
 			}
-			m.value = []byte(text)
+			m.value = []byte(record.Printable(text))
 		}
 		e = append(e, m)
 	}
@@ -187,8 +190,7 @@ func endpoint(addr, port string) string {
 	return addr + ":" + port
 }
 
-// process is COMM[PID]. The name may have any character: journalctl escapes what does not belong on a
-// terminal.
+// process is COMM[PID].
 func (e entry) process() string {
 	if pid := e.get("pid"); pid != "" {
 		return e.get("comm") + "[" + pid + "]"

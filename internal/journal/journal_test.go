@@ -94,6 +94,28 @@ func TestEntry_HostileNames(t *testing.T) {
 	}
 }
 
+// No name shows as what it is not: neither in the message nor in a field has an entry what rules a
+// terminal, a second line, or a character that does not show.
+func TestEntry_InvisibleCharacters(t *testing.T) {
+	for text, want := range map[string]string{
+		`\u001b[2J`:         `\x1b[2J`,
+		`a\nalert open: b`:  `a\x0aalert open: b`,
+		`\r\u0007\u007f`:    `\x0d\x07\x7f`,
+		`ab\u202edc\u200b`:  `ab\u202edc\u200b`,
+		`\\x1b`:             `\\x1b`,
+		`b\u00e4r \u4e2d`:   `bär 中`,
+		"\xe2\x80\xaeplain": `\u202eplain`,
+	} {
+		got := entryOf(t, `{"type":"alert","phase":"open","kind":"k","cause":"`+text+`","service":"`+text+`"}`)
+		if message := "alert open: k: " + want; got[0].value != message {
+			t.Errorf("%s: the message is %q, want %q", text, got[0].value, message)
+		}
+		if last := got[len(got)-1]; last != (field{"TCPSHIFT_SERVICE", want}) {
+			t.Errorf("%s: the field is %q, want %q", text, last, want)
+		}
+	}
+}
+
 // The priorities are those of the docs.
 func TestEntry_Priorities(t *testing.T) {
 	for line, want := range map[string]string{

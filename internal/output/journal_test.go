@@ -107,7 +107,7 @@ func TestJournal_RealDaemon(t *testing.T) {
 	}
 	got := entriesOf(t, files, 3)
 	for i, want := range []map[string]string{
-		{"TCPSHIFT_TIME": "2026-11-22T12:23:23.972490505Z", "TCPSHIFT_SEQ": "18446744073709551615", "PRIORITY": "6", "TCPSHIFT_COMM": "a\nPRIORITY=0\nMESSAGE=b"},
+		{"TCPSHIFT_TIME": "2026-11-22T12:23:23.972490505Z", "TCPSHIFT_SEQ": "18446744073709551615", "PRIORITY": "6", "TCPSHIFT_COMM": `a\x0aPRIORITY=0\x0aMESSAGE=b`},
 		{"MESSAGE": "alert open: time_wait_storm: too many", "PRIORITY": "2", "TCPSHIFT_KIND": "time_wait_storm", "SYSLOG_IDENTIFIER": "tcpshift", "_TRANSPORT": "journal"},
 		{"TCPSHIFT_TYPE": "connection", "TCPSHIFT_COMM": long},
 	} {
@@ -115,6 +115,26 @@ func TestJournal_RealDaemon(t *testing.T) {
 			if got[i][key] != value {
 				t.Errorf("entry %d: %s is %.100v, want %.100s", i, key, got[i][key], value)
 			}
+		}
+	}
+}
+
+// What journalctl writes to a terminal as it is has no character of a hostile name that rules it.
+func TestJournal_HostileNames(t *testing.T) {
+	socket, files := startJournald(t)
+	o := openRemote(t, Remote{Network: "unixgram", Address: socket, Encode: journal.AppendEntry, Notify: func(m string) { t.Error(m) }})
+	defer o.Close()
+	o.begin()
+	o.dialedWithin(tooLong)
+	line := `{"type":"transition","new_state":"LISTEN","pid":1,"comm":"\u001b[2J\r\nalert open: \u202eab\u200b"}` + "\n"
+	if _, err := o.Write([]byte(line)); err != nil {
+		t.Fatal(err)
+	}
+	entriesOf(t, files, 1)
+	for _, how := range [][]string{{"--output", "cat"}, {"--output", "verbose"}, {"--field", "TCPSHIFT_COMM"}} {
+		out, err := exec.Command("journalctl", append([]string{"--directory", files, "--no-pager"}, how...)...).Output()
+		if err != nil || !bytes.Contains(out, []byte("ab")) || bytes.ContainsAny(out, "\x1b\r\u202e\u200b") || bytes.Contains(out, []byte("\nalert")) {
+			t.Errorf("%q: %q, %v", how, out, err)
 		}
 	}
 }
