@@ -5,22 +5,11 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// firstSubordinate is the least uid that may belong to a range of uids of one user: user namespaces,
-// systemd-nspawn and /etc/subuid (SUB_UID_COUNT of login.defs(5)) give each user 65,536 uids, which are
-// in two aligned blocks of that size at most.
-const firstSubordinate = 1 << 16
-
 // unknownUser is the quota of entries whose user is not known. No uid has this quota.
 const unknownUser = 1 << 31
 
-// quotaOf returns the quota to which a uid belongs. From firstSubordinate on all uids of a block of
-// 65,536 share one quota: otherwise a user with a range of uids would have one for each.
-func quotaOf(uid uint32) uint32 {
-	if uid < firstSubordinate {
-		return uid
-	}
-	return firstSubordinate + uid>>16
-}
+// quotaOf is [topk.QuotaOf].
+func quotaOf(uid uint32) uint32 { return topk.QuotaOf(uid) }
 
 // userOf is on whose account a table keeps what a transition is about: the user of the socket, in its network
 // namespace. Many containers run as uid 0, each in a namespace of its own.

@@ -15,12 +15,13 @@ import (
 // The uids of the range that a user has for his namespaces are in at most two quotas, and each
 // user of the host in one of his own.
 func TestUser_RangesShareAQuota(t *testing.T) {
+	const subordinate = 1 << 16
 	seen := make(map[uint32]bool)
-	for uid := range uint32(firstSubordinate) {
+	for uid := range uint32(subordinate) {
 		seen[quotaOf(uid)] = true
 	}
-	if len(seen) != firstSubordinate {
-		t.Errorf("%d users of the host have %d quotas", firstSubordinate, len(seen))
+	if len(seen) != subordinate {
+		t.Errorf("%d users of the host have %d quotas", subordinate, len(seen))
 	}
 	for _, first := range []uint32{100_000, 165_536, 524_288, 1<<32 - 1<<16} { // SUB_UID_MIN, the next, systemd-nspawn's
 		quotas := make(map[uint32]bool)

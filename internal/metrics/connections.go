@@ -18,6 +18,8 @@ const (
 	// maxCells bounds the series of connections by service, without those of the others: with all other
 	// series there are fewer than 5,000.
 	maxCells = 1500
+	// maxUserCells bounds those of the services of one user.
+	maxUserCells = maxCells * 3 / 4
 )
 
 // ways are the values of the label closed_by: "" means that it is not known. causes are those of the label
@@ -101,11 +103,12 @@ func (m *Metrics) countConnection(s *slot[connectionCounts], last *tcp.Transitio
 
 func (m *Metrics) count(s *slot[connectionCounts], cell, others *atomic.Uint64) {
 	if cell != others && cell.Load() == 0 {
-		if m.cells >= maxCells {
+		if m.cells >= maxCells || m.userCells[s.user] >= maxUserCells {
 			others.Add(1)
 			return
 		}
 		m.cells++
+		m.userCells[s.user]++
 		s.counts.cells++
 	}
 	cell.Add(1)

@@ -60,7 +60,9 @@ type Counts struct {
 type Metrics struct {
 	config   Config
 	services *names[connectionCounts]
-	cells    int // series of services, without those of the others
+
+	cells     int            // series of services, without those of the others
+	userCells map[uint32]int // of cells, by the user of the service
 
 	transitions [maxStates][maxStates]atomic.Uint64 // by old and new state
 	roles       [roleCount]roleCounts
@@ -83,8 +85,8 @@ type Metrics struct {
 
 // New returns the metrics of a run that has not begun. It opens a file of /proc, which Close closes.
 func New(c Config) *Metrics {
-	m := &Metrics{config: c, services: newNames[connectionCounts](), began: time.Now()}
-	m.services.removed = func(s *slot[connectionCounts]) { m.cells -= s.counts.cells }
+	m := &Metrics{config: c, services: newNames[connectionCounts](), userCells: make(map[uint32]int), began: time.Now()}
+	m.services.removed = m.removeCells
 	handshake, rtt, duration := familyHandshake.vec(), familyRTT.vec(), familyDuration.vec()
 	m.histograms = []*prometheus.HistogramVec{handshake, rtt, duration}
 	m.handshake = handshake.WithLabelValues()
@@ -96,6 +98,14 @@ func New(c Config) *Metrics {
 	m.alerts.init()
 	m.process.open()
 	return m
+}
+
+// removeCells takes back the series of a service.
+func (m *Metrics) removeCells(s *slot[connectionCounts]) {
+	m.cells -= s.counts.cells
+	if m.userCells[s.user] -= s.counts.cells; m.userCells[s.user] <= 0 {
+		delete(m.userCells, s.user)
+	}
 }
 
 // Close frees what New has opened. A scrape after it lacks the memory of the process.
@@ -120,7 +130,7 @@ func (*Metrics) AddLost(uint64) {}
 // Add counts a connection that has ended. It keeps nothing of its arguments.
 func (m *Metrics) Add(last *tcp.Transition, c *tcp.Connection) {
 	m.roles[roleIndex(last.Role)].add(last, c)
-	service := m.services.of(serviceOf(last), topk.User{Quota: last.UID, Part: last.CgroupID})
+	service := m.services.of(serviceOf(last), topk.User{Quota: topk.QuotaOf(last.UID), Part: last.CgroupID})
 	m.countConnection(service, last, c)
 }
 

@@ -296,6 +296,61 @@ func TestMetrics_BusiestServices(t *testing.T) {
 	}
 }
 
+// A user who makes processes of many names, each busy, whose connections end in all ways, does not keep the
+// services of others out of the series, nor push them out.
+func TestMetrics_NamesOfOneUser(t *testing.T) {
+	m := newTest(t, 0)
+	now := m.began
+	add := func(uid uint32, service string, count int) {
+		for range count {
+			last, c := ended(service, tcp.RoleClient, tcp.ClosedByLocal)
+			last.UID = uid
+			m.Add(last, c)
+		}
+	}
+	const first = 1<<20 + 1<<15 // a range of subordinate uids is one user
+	flood := func(by func(i int) uint32) {
+		for i := range 3 * maxNames {
+			add(by(i), fmt.Sprintf("flood-%d", i), 1000)
+			for role := range roleCount {
+				for _, way := range tcp.WaysToClose() {
+					last, c := ended(fmt.Sprintf("flood-%d", i), tcp.Role(role), way)
+					last.UID = by(i)
+					m.Add(last, c)
+				}
+			}
+		}
+	}
+	missing := func() (names []string) {
+		found := make(map[string]bool)
+		for _, each := range gather(t, m)["tcpshift_connections_total"].GetMetric() {
+			found[each.GetLabel()[2].GetValue()] = true
+		}
+		for i := range minNames {
+			if name := fmt.Sprintf("service-%d", i); !found[name] {
+				names = append(names, name)
+			}
+		}
+		return names
+	}
+	for _, by := range []func(i int) uint32{func(int) uint32 { return 65534 }, func(i int) uint32 { return first + uint32(i) }} {
+		flood(by)
+		for range 5 {
+			for range 2 { // the connections after a ranking are the first that count in series
+				for i := range minNames {
+					add(0, fmt.Sprintf("service-%d", i), 1)
+				}
+				now = now.Add(rankEvery)
+				m.Publish(now, nil)
+			}
+			if names := missing(); names != nil {
+				t.Fatalf("%q have no series beside a flood of another user", names)
+			}
+			flood(by)
+		}
+	}
+}
+
 // Alerts count by kind and severity, and one that has closed is not open.
 func TestMetrics_Alerts(t *testing.T) {
 	m := newTest(t, 0)

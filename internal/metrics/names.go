@@ -15,6 +15,10 @@ import (
 const (
 	// maxNames is how many values of a label have series of their own at a time.
 	maxNames = 100
+	// minNames is how many of the values of one user, the busiest, have series, even if another user has more than
+	// maxUserNames that are all busier.
+	minNames     = 10
+	maxUserNames = maxNames / 2
 	// maxCandidates bounds the values whose connections are counted to find out whether they should have
 	// series.
 	maxCandidates = 4 * maxNames
@@ -28,7 +32,8 @@ const (
 )
 
 // names bounds the values of a label. The first maxNames have series of their own. Later, one that has more
-// than twice the connections of the least one takes its place. What is counted for a value with series
+// than twice the connections of the least one takes its place, unless that is of a user with fewer values. A user
+// with fewer than minNames gets places of one with more than maxUserNames. What is counted for a value with series
 // stays in them, and what is counted for a value without series stays in those of the others: each
 // connection counts once.
 //
@@ -47,7 +52,9 @@ type names[T any] struct {
 
 // slot is a value of the label, and what is counted for it.
 type slot[T any] struct {
+	name   string
 	label  string // the name, printable
+	user   uint32 // for whom it was added: see topk.QuotaOf
 	weight uint64 // connections, halved at each ranking
 	usedAt time.Duration
 	counts T
@@ -73,7 +80,7 @@ func (n *names[T]) of(name string, user topk.User) *slot[T] {
 		return n.other
 	}
 	if len(n.slots) < maxNames {
-		n.add(strings.Clone(name), 1)
+		n.add(strings.Clone(name), user.Quota, 1)
 		n.publish()
 		return n.slots[name]
 	}
@@ -81,8 +88,8 @@ func (n *names[T]) of(name string, user topk.User) *slot[T] {
 	return n.other
 }
 
-func (n *names[T]) add(name string, weight uint64) {
-	n.slots[name] = &slot[T]{label: record.Printable(name), weight: weight, usedAt: n.now}
+func (n *names[T]) add(name string, user uint32, weight uint64) {
+	n.slots[name] = &slot[T]{name: name, label: record.Printable(name), user: user, weight: weight, usedAt: n.now}
 }
 
 func (n *names[T]) remove(name string) {
@@ -123,18 +130,19 @@ func (n *names[T]) tick(now time.Duration) {
 	n.publish()
 }
 
-// rank removes idle names, and gives the room, and that of light names, to the heaviest candidates.
+// rank removes idle names, and gives the room, and that of other names, to the heaviest candidates.
 func (n *names[T]) rank() {
-	var lightest []string
+	r := ranking[T]{counts: make(map[uint32]int)}
 	for name, s := range n.slots {
 		if n.now-s.usedAt >= idleAfter {
 			n.remove(name)
 			continue
 		}
-		lightest = append(lightest, name)
+		r.lightest = append(r.lightest, s)
+		r.counts[s.user]++
 	}
-	slices.SortFunc(lightest, func(a, b string) int {
-		return cmp.Or(cmp.Compare(n.slots[a].weight, n.slots[b].weight), cmp.Compare(a, b))
+	slices.SortFunc(r.lightest, func(a, b *slot[T]) int {
+		return cmp.Or(cmp.Compare(a.weight, b.weight), cmp.Compare(a.name, b.name))
 	})
 	heaviest := slices.Clone(n.candidates.Entries())
 	slices.SortFunc(heaviest, func(a, b *topk.Entry[string, struct{}]) int {
@@ -144,13 +152,43 @@ func (n *names[T]) rank() {
 		if e.Weight <= e.Missed { // chance has kept it in the table: there are very many names
 			continue
 		}
+		user := e.User().Quota
 		if len(n.slots) >= maxNames {
-			if len(lightest) == 0 || e.Weight <= 2*n.slots[lightest[0]].weight {
-				return
+			s := r.takePlace(user, e.Weight)
+			if s == nil {
+				continue
 			}
-			n.remove(lightest[0])
-			lightest = lightest[1:]
+			n.remove(s.name)
 		}
-		n.add(e.Key, e.Weight)
+		n.add(e.Key, user, e.Weight)
+		r.counts[user]++
 	}
+}
+
+// ranking is what rank decides by.
+type ranking[T any] struct {
+	lightest []*slot[T] // those from before, by weight
+	counts   map[uint32]int
+}
+
+// takePlace returns the slot whose place a candidate of a user gets, or nil. The slot does not count any more.
+func (r *ranking[T]) takePlace(user uint32, weight uint64) *slot[T] {
+	at := slices.IndexFunc(r.lightest, func(s *slot[T]) bool {
+		return weight > 2*s.weight && (s.user == user || r.counts[s.user] > r.counts[user])
+	})
+	if r.counts[user] < minNames {
+		most := maxUserNames
+		for i, s := range r.lightest {
+			if s.user != user && r.counts[s.user] > most {
+				most, at = r.counts[s.user], i
+			}
+		}
+	}
+	if at < 0 {
+		return nil
+	}
+	s := r.lightest[at]
+	r.lightest = slices.Delete(r.lightest, at, at+1)
+	r.counts[s.user]--
+	return s
 }

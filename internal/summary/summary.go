@@ -135,7 +135,7 @@ func (k *key) hash() uint64 {
 
 // userOf is on whose account a row is: no user, and no service of a user, takes the room of another.
 func userOf(last *tcp.Transition) topk.User {
-	return topk.User{Quota: last.UID, Part: last.CgroupID}
+	return topk.User{Quota: topk.QuotaOf(last.UID), Part: last.CgroupID}
 }
 
 func (c *cell) add(last *tcp.Transition, conn *tcp.Connection) {

@@ -16,6 +16,20 @@ type User struct {
 	Part  uint64
 }
 
+// firstSubordinate is the least uid that may belong to a range of uids of one user: user namespaces,
+// systemd-nspawn and /etc/subuid (SUB_UID_COUNT of login.defs(5)) give each user 65,536 uids, which are
+// in two aligned blocks of that size at most.
+const firstSubordinate = 1 << 16
+
+// QuotaOf returns the quota to which a uid belongs. From firstSubordinate on all uids of a block of
+// 65,536 share one quota: otherwise a user with a range of uids would have one for each.
+func QuotaOf(uid uint32) uint32 {
+	if uid < firstSubordinate {
+		return uid
+	}
+	return firstSubordinate + uid>>16
+}
+
 // share is the entries of one user.
 type share[K comparable, V any] struct {
 	user    User
