@@ -158,8 +158,8 @@ func TestResolver_Answers(t *testing.T) {
 	for r.Request(Request{PID: accepted, Serial: uint64(accepted) + 1}) {
 		accepted++
 	}
-	if accepted < maxWaiting || accepted > maxWaiting+1 {
-		t.Errorf("%d requests are accepted, want %d, and one that is being read", accepted, maxWaiting)
+	if accepted < maxWaiting/2 || accepted > maxWaiting/2+1 {
+		t.Errorf("%d requests of one user are accepted, want %d, and one that is being read", accepted, maxWaiting/2)
 	}
 	if got := r.Finish(time.Millisecond); got != nil {
 		t.Errorf("got %+v before anything was read", got)
@@ -175,6 +175,36 @@ func TestResolver_Answers(t *testing.T) {
 		if a.Request.PID != uint32(i) || a.Process.PID != uint32(i) || a.Found != (i%2 == 0) || a.Request.Serial != uint64(i)+1 {
 			t.Errorf("answer %d is %+v", i, a)
 		}
+	}
+}
+
+// One user's flood of requests leaves room for those of others, which come next.
+func TestResolver_FloodOfOneUser(t *testing.T) {
+	w := newWaiting()
+	const attacker, range0 = 65534, 1 << 20
+	for _, first := range []uint32{attacker, range0} {
+		for i := uint32(0); w.add(Request{UID: first + i*(first>>20)}); i++ {
+		}
+	}
+	for _, uid := range []uint32{0, 33} {
+		if !w.add(Request{UID: uid, PID: 7}) {
+			t.Fatalf("no room for a request of user %d", uid)
+		}
+	}
+	for turn := 1; ; turn++ {
+		q, found := w.take()
+		if !found || turn > 4 {
+			t.Fatalf("turn %d: %+v, %v", turn, q, found)
+		}
+		if q.UID == 33 {
+			break
+		}
+	}
+	for found := true; found; {
+		_, found = w.take()
+	}
+	if w.total != 0 || len(w.byUser) != 0 || len(w.turns) != 0 {
+		t.Errorf("it keeps %d requests of %d users, %d turns", w.total, len(w.byUser), len(w.turns))
 	}
 }
 

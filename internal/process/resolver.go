@@ -27,6 +27,7 @@ const (
 // Request asks for the process that had the pid PID at the time At.
 type Request struct {
 	PID    uint32        // in the initial pid namespace
+	UID    uint32        // of a user who has the process named: on whose account the request waits
 	At     time.Duration // CLOCK_BOOTTIME
 	Serial uint64        // comes back with the answer
 }
@@ -41,10 +42,10 @@ type Answer struct {
 
 // Resolver answers requests in a goroutine of its own. Its methods do not wait for it, except Finish.
 type Resolver struct {
-	read     func(pid uint32, at time.Duration) (tcp.Process, bool)
-	requests chan Request
-	closed   chan struct{}
-	notify   atomic.Pointer[func()]
+	read    func(pid uint32, at time.Duration) (tcp.Process, bool)
+	waiting waiting
+	closed  chan struct{}
+	notify  atomic.Pointer[func()]
 
 	pending atomic.Int64  // requests that are not answered
 	idle    chan struct{} // gets a value when none is pending
@@ -61,7 +62,7 @@ func New(args bool) *Resolver {
 }
 
 func newResolver(read func(uint32, time.Duration) (tcp.Process, bool)) *Resolver {
-	r := &Resolver{read: read, requests: make(chan Request, maxWaiting), closed: make(chan struct{}), idle: make(chan struct{}, 1)}
+	r := &Resolver{read: read, waiting: newWaiting(), closed: make(chan struct{}), idle: make(chan struct{}, 1)}
 	go r.run()
 	return r
 }
@@ -69,16 +70,14 @@ func newResolver(read func(uint32, time.Duration) (tcp.Process, bool)) *Resolver
 // NotifyAnswers sets a function that another goroutine calls after each answer.
 func (r *Resolver) NotifyAnswers(wake func()) { r.notify.Store(&wake) }
 
-// Request asks for a process. It reports false if too many requests wait.
+// Request asks for a process. It reports false if too many requests wait, of the user or in all.
 func (r *Resolver) Request(q Request) bool {
 	r.pending.Add(1)
-	select {
-	case r.requests <- q:
-		return true
-	default:
+	if !r.waiting.add(q) {
 		r.pending.Add(-1)
 		return false
 	}
+	return true
 }
 
 // Answers returns the answers since the last call.
@@ -108,7 +107,11 @@ func (r *Resolver) run() {
 		select {
 		case <-r.closed:
 			return
-		case q := <-r.requests:
+		case <-r.waiting.ready:
+			q, found := r.waiting.take()
+			if !found {
+				continue
+			}
 			began := time.Now()
 			p, found := r.read(q.PID, q.At)
 			r.answer(Answer{q, found, p})

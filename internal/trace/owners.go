@@ -52,6 +52,7 @@ type owner struct {
 	found  bool          // the process lived when it was looked for
 	serial uint64        // of the last request; 0: there was none
 	asked  uint32        // period of the last request
+	user   uint32        // of the newest socket of another user than root; 0: there was none
 	waits  bool          // it is not answered
 	states []description // by the index of the output
 }
@@ -105,16 +106,20 @@ func (o *owners) beginTurn(now time.Duration) {
 // finish describes what can still be found.
 func (o *owners) finish() { o.take(o.processes.Finish(lastProcesses)) }
 
-// name notes that a record of w names a process, in an event at a time (CLOCK_BOOTTIME).
-func (o *owners) name(w *recordWriter, pid uint32, comm *tcp.Comm, cgroup *tcp.Cgroup, at time.Duration) {
+// name notes that a record of w names a process, in an event at a time (CLOCK_BOOTTIME). uid is that of the
+// socket; 0 if it is not known.
+func (o *owners) name(w *recordWriter, pid, uid uint32, comm *tcp.Comm, cgroup *tcp.Cgroup, at time.Duration) {
 	slot := &o.recent[pid%uint32(len(o.recent))]
 	p := *slot
 	if p == nil || p.PID != pid {
 		p = o.find(pid)
 		*slot = p
 	}
-	if p.states[w.ownerIndex].writtenIn == w.epoch && p.asked == o.period && p.Comm == *comm && p.Cgroup == cgroup {
+	if p.states[w.ownerIndex].writtenIn == w.epoch && p.asked == o.period && p.Comm == *comm && p.Cgroup == cgroup && (uid == p.user || uid == 0) {
 		return
+	}
+	if uid != 0 && uid != p.user {
+		p.takeUser(uid)
 	}
 	o.update(w, p, comm, cgroup, at)
 }
@@ -160,12 +165,21 @@ func (o *owners) update(w *recordWriter, p *owner, comm *tcp.Comm, cgroup *tcp.C
 		}
 		p.Cgroup = cgroup
 	}
-	if p.asked != o.period && !p.waits && o.processes.Request(process.Request{PID: p.PID, At: at, Serial: o.serial + 1}) {
+	if p.asked != o.period && !p.waits && o.processes.Request(process.Request{PID: p.PID, UID: p.user, At: at, Serial: o.serial + 1}) {
 		o.serial++
 		p.serial, p.asked, p.waits = o.serial, o.period, true
 	}
 	p.states[w.ownerIndex].named = true
 	o.describe(p)
+}
+
+// takeUser takes the user of a new socket. Another user's process may have the pid now, with the same name. A
+// socket of root's shows nothing: processes that have given up their privileges keep those.
+func (p *owner) takeUser(uid uint32) {
+	p.user = uid
+	if !p.found || uid != p.UID {
+		p.asked = 0
+	}
 }
 
 // forget makes all outputs describe the owner again, once they name it.
@@ -234,13 +248,13 @@ func (w *recordWriter) process(p *tcp.Process) bool {
 // the selection lets pass.
 func (w *recordWriter) nameOwner(t *tcp.Transition) {
 	if t.Owner.Source != tcp.PIDUnknown && (!w.namesAll || w.selection == nil || w.selection.Transition(t)) {
-		w.owners.name(w, t.Owner.PID, &t.Owner.Comm, t.Cgroup, t.Monotonic)
+		w.owners.name(w, t.Owner.PID, t.UID, &t.Owner.Comm, t.Cgroup, t.Monotonic)
 	}
 }
 
 // nameCulprit notes that an alert of this output names a process.
 func (w *recordWriter) nameCulprit(a *detect.Alert) {
 	if c := &a.Culprit; c.Known && c.PID != 0 {
-		w.owners.name(w, c.PID, &c.Comm, c.Cgroup, a.Monotonic)
+		w.owners.name(w, c.PID, 0, &c.Comm, c.Cgroup, a.Monotonic)
 	}
 }

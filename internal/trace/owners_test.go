@@ -156,6 +156,35 @@ func TestOwners_AnotherProcess(t *testing.T) {
 	}
 }
 
+// A process of another user that gets the pid, and takes the name, is described at once. Sockets of root's
+// do not make a process another one.
+func TestOwners_PIDOfAnotherUser(t *testing.T) {
+	const service, attacker = 33, 65534
+	f := &fakeProcesses{table: map[uint32]tcp.Process{7: {PID: 7, StartedAt: time.Second, Exe: "/bin/a", UID: service, UIDKnown: true}}}
+	o := newOwners(f, func(time.Duration) time.Time { return time.Time{} })
+	w := &recordWriter{stream: output.NewStream(&fakeSink{}, nil, func() {}), encoder: record.NewNative(nil)}
+	o.add(w)
+	comm := tcp.Comm{'a'}
+	for range 3 {
+		for _, uid := range []uint32{0, service} {
+			o.name(w, 7, uid, &comm, nil, 0)
+			o.take(f.Answers())
+		}
+	}
+	f.table[7] = tcp.Process{PID: 7, StartedAt: time.Minute, Exe: "/tmp/b", UID: attacker, UIDKnown: true}
+	for range 3 {
+		o.name(w, 7, attacker, &comm, nil, 0)
+		o.take(f.Answers())
+	}
+	if len(f.asked) > 3 {
+		t.Errorf("asked %d times, want 3 at most", len(f.asked))
+	}
+	lines := strings.SplitAfter(string(w.stream.Lines), "\n")
+	if len(lines) != 3 || !strings.Contains(lines[0], `"exe":"/bin/a"`) || !strings.Contains(lines[1], `"exe":"/tmp/b"`) {
+		t.Errorf("got %s, want the two processes", lines)
+	}
+}
+
 // An owner that records still name is described again once in each hour of the run, and one that they do not name is
 // not.
 func TestOwners_RepeatedHourly(t *testing.T) {
@@ -283,10 +312,10 @@ func TestOwners_Bounded(t *testing.T) {
 	w := &recordWriter{stream: output.NewStream(&fakeSink{}, nil, func() {}), encoder: record.NewNative(nil)}
 	o.add(w)
 	comm := tcp.Comm{'x'}
-	o.name(w, 7, &comm, nil, 0)
+	o.name(w, 7, 0, &comm, nil, 0)
 	for pid := range uint32(10 * maxOwners) {
 		if pid%uint32(len(o.recent)) != 7 {
-			o.name(w, pid, &comm, nil, 0)
+			o.name(w, pid, 0, &comm, nil, 0)
 		}
 	}
 	if kept := len(o.young) + len(o.aged); kept > 2*maxOwners || len(f.asked) < 9*maxOwners || o.young[7] != nil || o.aged[7] != nil {
