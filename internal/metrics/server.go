@@ -23,8 +23,9 @@ import (
 const (
 	// maxClients bounds the connections at a time: each takes a descriptor and some memory, and any local
 	// user may connect.
-	maxClients = 64
-	// maxScrapes bounds the scrapes that are answered at a time: each makes all series.
+	maxClients   = 64
+	spareClients = 16 // that are open while others are closed for them
+	// maxScrapes bounds the answers that are made at a time: each has all series.
 	maxScrapes = 2
 	// gatherEvery is the least time between two readings of all series. What comes sooner gets the last one.
 	gatherEvery = 250 * time.Millisecond
@@ -59,7 +60,7 @@ func Listen(address, webConfig string, own func(cookie uint64)) (*Server, error)
 		listener = &noting{Listener: listener, note: own}
 		noteCookie(listener.(*noting).Listener, own)
 	}
-	return &Server{listener: netutil.LimitListener(listener, maxClients), config: webConfig}, nil
+	return &Server{listener: netutil.LimitListener(listener, maxClients+spareClients), config: webConfig}, nil
 }
 
 // listenError says in one sentence why it cannot listen.
@@ -111,8 +112,9 @@ func noteCookie(socket any, note func(cookie uint64)) {
 
 // Serve answers requests in the background until Close. failed gets the error of a server that ends before.
 func (s *Server) Serve(m *Metrics, failed func(error)) {
+	all := clients{open: make(map[net.Conn]clientState)}
 	s.server = &http.Server{
-		Handler: m.Handler(), ReadTimeout: requestLimit, WriteTimeout: answerLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader,
+		Handler: m.Handler(), ConnState: all.changed, ReadTimeout: requestLimit, WriteTimeout: answerLimit, IdleTimeout: idleLimit, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError), // of clients, which may be anybody
 	}
 	noSystemd := false
@@ -146,7 +148,7 @@ func (m *Metrics) Gatherer() prometheus.Gatherer {
 // Handler answers /metrics, /healthz and /readyz.
 func (m *Metrics) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", promhttp.HandlerFor(m.Gatherer(), promhttp.HandlerOpts{MaxRequestsInFlight: maxScrapes}))
+	mux.Handle("GET /metrics", inMemory(promhttp.HandlerFor(m.Gatherer(), promhttp.HandlerOpts{}), maxScrapes))
 	mux.HandleFunc("GET /healthz", m.healthz)
 	mux.HandleFunc("GET /readyz", m.readyz)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
@@ -19,6 +20,9 @@ import (
 	"time"
 
 	"golang.org/x/crypto/bcrypt"
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // serve answers for m on a port of its own.
@@ -186,5 +190,45 @@ func TestServer_OwnSockets(t *testing.T) {
 	}
 	if len(seen) != 3 || seen[0] {
 		t.Errorf("the cookies are %v, want three", seen)
+	}
+}
+
+// Local users who keep connections without a request, with the beginning of one, or with an answer that they do
+// not read, do not keep others from scraping.
+func TestServer_ScrapedBesideOthers(t *testing.T) {
+	m := newTest(t, 0)
+	for i := range maxNames { // more than a socket's buffers take
+		for _, way := range tcp.WaysToClose() {
+			m.Add(ended(fmt.Sprintf("%s-%d", strings.Repeat("s", 200), i), tcp.RoleClient, way))
+		}
+	}
+	for name, request := range map[string]string{
+		"silent":        "",
+		"begun":         "GET /met",
+		"answered":      "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+		"does not read": strings.Repeat("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n", 16),
+	} {
+		t.Run(name, func(t *testing.T) {
+			address := serve(t, m, "", nil)
+			for range maxClients + spareClients {
+				conn, err := net.Dial("tcp", address)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				_ = conn.(*net.TCPConn).SetReadBuffer(1)
+				if _, err := conn.Write([]byte(request)); err != nil && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
+					t.Fatal(err)
+				}
+			}
+			client := &http.Client{Timeout: requestLimit - time.Second}
+			status, body := 0, ""
+			for end := time.Now().Add(requestLimit - 2*time.Second); status == 0 && time.Now().Before(end); { // a scrape that is refused is repeated
+				status, body = get(t, client, "http://"+address+"/metrics", nil)
+			}
+			if status != http.StatusOK || !strings.Contains(body, "tcpshift_connections_total") {
+				t.Errorf("a scrape gets %d: %.200s", status, body)
+			}
+		})
 	}
 }
