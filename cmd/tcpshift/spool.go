@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -100,6 +101,9 @@ func (o *spoolOptions) open(ctx context.Context) (closeRoot func(), err error) {
 			return nil, explainSpool(r.err)
 		}
 		o.root = r.root
+		if why := safeopen.ReplaceableParent(filepath.Join(o.directory, "spool")); why != "" {
+			warn("--spool: " + why + ", so that a later run does not find what it has: use a directory below those that only root can change")
+		}
 		return func() { _ = o.root.Close() }, nil
 	case <-ctx.Done():
 		return nil, fmt.Errorf("--spool: open %s: it takes too long: stopped waiting at %w", o.directory, context.Cause(ctx))

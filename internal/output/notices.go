@@ -2,13 +2,18 @@ package output
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 )
 
-// maxNotices bounds the messages that wait. Few come: a stall, a full disk, a failure.
-const maxNotices = 64
+const (
+	// maxNotices bounds the messages that wait. Few come: a stall, a full disk, a failure.
+	maxNotices = 64
+	// maxNotice bounds a message, in bytes: a receiver may have written it.
+	maxNotice = 4 << 10
+)
 
 // Notices writes messages for the operator to a descriptor, one a line. The descriptor may be
 // the same full pipe as that of the records, so a goroutine writes them. It may be used by any
@@ -48,8 +53,25 @@ func (n *Notices) Add(message string) {
 		n.waiting = append(n.waiting, fmt.Sprintf("%d messages could not be written here", n.dropped))
 		n.dropped = 0
 	}
-	n.waiting = append(n.waiting, strings.ReplaceAll(message, "\n", "; "))
+	n.waiting = append(n.waiting, oneLine(message))
 	n.changed.Broadcast()
+}
+
+// oneLine makes a message one line of bounded length, with escapes for what is not printable: errors may have
+// what a receiver of records, or the creator of a file, has written.
+func oneLine(message string) string {
+	if len(message) > maxNotice {
+		message = message[:maxNotice] + "..."
+	}
+	var line strings.Builder
+	for _, r := range strings.ReplaceAll(message, "\n", "; ") {
+		if strconv.IsPrint(r) {
+			line.WriteRune(r)
+		} else {
+			line.WriteString(strings.Trim(strconv.QuoteRune(r), "'"))
+		}
+	}
+	return line.String()
 }
 
 // Flush waits until all messages are written, but no longer than limit.

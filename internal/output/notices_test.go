@@ -1,6 +1,10 @@
 package output
 
-import "testing"
+import (
+	"slices"
+	"strings"
+	"testing"
+)
 
 // While standard error takes nothing, at most maxNotices messages wait, the count of the dropped
 // ones included.
@@ -19,5 +23,17 @@ func TestNotices_Bounded(t *testing.T) {
 	}
 	if n.dropped != 11 {
 		t.Errorf("%d messages are counted as dropped, want 11", n.dropped)
+	}
+}
+
+// A receiver's message, which an error may have, neither rules the terminal nor fills it.
+func TestNotices_HostileMessage(t *testing.T) {
+	n := &Notices{} // without the goroutine that writes
+	n.changed.L = &n.mu
+	n.Add("it fails: \x1b[2J\r\u202eab\u200b\xff\ntcpshift: all is well, b\u00e4r \\x1b \"a\"")
+	n.Add(strings.Repeat("x", 1<<20))
+	want := []string{`it fails: \x1b[2J\r\u202eab\u200b` + "\ufffd" + `; tcpshift: all is well, bär \x1b "a"`, strings.Repeat("x", maxNotice) + "..."}
+	if !slices.Equal(n.waiting, want) {
+		t.Errorf("the messages are %.200q, want %.200q", n.waiting, want)
 	}
 }
