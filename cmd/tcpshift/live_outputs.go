@@ -4,18 +4,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"sync"
 )
+
+// maxRetired is how many outputs that a reload has removed may wait for their readers. Of more, the one that was
+// removed first ends without them.
+const maxRetired = 8
 
 // liveOutputs are the outputs of a trace that runs, which a reload may replace. Its methods may be called from any
 // goroutine.
 type liveOutputs struct {
 	mu      sync.Mutex
 	all     openOutputs
-	retired map[*queuedOutput]chan struct{} // no longer among all, and not closed yet; the channel is closed then
-	closing sync.WaitGroup                  // of retired
+	retired []*retiredOutput // in the order of their removal
+	lost    []error          // of retired outputs that have ended without all that they had
+	closing sync.WaitGroup   // of retired
+}
+
+// retiredOutput is an output that a reload has removed, and that is not closed yet.
+type retiredOutput struct {
+	*queuedOutput
+	closed chan struct{}
 }
 
 func (l *liveOutputs) get() openOutputs {
@@ -25,31 +35,47 @@ func (l *liveOutputs) get() openOutputs {
 }
 
 // replace sets the outputs. Those that are missing are closed in the background, once they have written what they
-// have.
+// have, or when there are too many of them.
 func (l *liveOutputs) replace(all openOutputs, notify func(message string)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, each := range l.all {
-		if all.has(each) {
-			continue
+		if !all.has(each) {
+			r := &retiredOutput{each, make(chan struct{})}
+			l.retired = append(l.retired, r)
+			l.closing.Go(func() { l.retire(r, notify) })
 		}
-		if l.retired == nil {
-			l.retired = make(map[*queuedOutput]chan struct{})
-		}
-		closed := make(chan struct{})
-		l.retired[each] = closed
-		l.closing.Go(func() {
-			err := errors.Join(each.queue.Drain(), openOutputs{each}.close())
-			if err != nil && !readerGone(err) {
-				notify(each.name + ": " + err.Error())
-			}
-			l.mu.Lock()
-			defer l.mu.Unlock()
-			delete(l.retired, each)
-			close(closed)
-		})
 	}
 	l.all = all
+	for _, oldest := range l.retired[:max(0, len(l.retired)-maxRetired)] {
+		oldest.queue.Discard()
+	}
+}
+
+// retire closes r once it has written what it has, or is discarded.
+func (l *liveOutputs) retire(r *retiredOutput, notify func(message string)) {
+	err := errors.Join(r.queue.Drain(), openOutputs{r.queuedOutput}.close())
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err != nil && !readerGone(err) {
+		err = fmt.Errorf("%s: %w", r.name, err)
+		notify(err.Error())
+		l.lost = append(l.lost, err)
+	}
+	l.retired = slices.DeleteFunc(l.retired, func(other *retiredOutput) bool { return other == r })
+	close(r.closed)
+}
+
+// checkRetired refuses a reload while outputs of earlier ones do not end although they are discarded: their disks
+// hang.
+func (l *liveOutputs) checkRetired() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.retired) < 2*maxRetired {
+		return nil
+	}
+	return fmt.Errorf("%s: %d outputs that earlier reloads have removed do not end, the first is %s: look whether its disk hangs",
+		keyOutputs, len(l.retired), l.retired[0].name)
 }
 
 // awaitClosed waits until no output that is no longer among all writes to the target of v, or fails at the end of ctx:
@@ -57,9 +83,9 @@ func (l *liveOutputs) replace(all openOutputs, notify func(message string)) {
 func (l *liveOutputs) awaitClosed(ctx context.Context, v *outputValue) error {
 	l.mu.Lock()
 	var waits []chan struct{}
-	for each, closed := range l.retired {
+	for _, each := range l.retired {
 		if each.targetID() == v.targetID() && v.targetID() != "" {
-			waits = append(waits, closed)
+			waits = append(waits, each.closed)
 		}
 	}
 	l.mu.Unlock()
@@ -86,13 +112,17 @@ func (all openOutputs) has(one *queuedOutput) bool {
 func (l *liveOutputs) everything() (all openOutputs) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return slices.AppendSeq(slices.Clone(l.all), maps.Keys(l.retired))
+	all = slices.Clone(l.all)
+	for _, each := range l.retired {
+		all = append(all, each.queuedOutput)
+	}
+	return all
 }
 
-// close closes all outputs. There is no reload any more.
+// close closes all outputs. There is no reload any more. The error also has what removed outputs have lost.
 func (l *liveOutputs) close() error {
 	l.closing.Wait()
-	return l.get().close()
+	return errors.Join(append(l.lost, l.get().close())...)
 }
 
 // running is what a signal does to the outputs.

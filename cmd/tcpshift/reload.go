@@ -119,7 +119,7 @@ func (r *reloader) reload(ctx context.Context) error {
 	if len(changed) == 0 {
 		return nil
 	}
-	if err := r.needsRestart(next, changed); err != nil {
+	if err := errors.Join(r.needsRestart(next, changed), r.outs.checkRetired()); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, reloadLimit)

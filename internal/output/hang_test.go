@@ -148,6 +148,21 @@ func TestQueue_AbandonPipe(t *testing.T) {
 	r.Close()
 }
 
+// A queue that is discarded counts what its reader has not taken, and its output can be closed.
+func TestQueue_Discard(t *testing.T) {
+	_, w := makePipe(t)
+	q := NewQueue(outputTo(t, w), limit, func(string) {})
+	all := fill(t, q)
+	q.Discard()
+	var notWritten *NotWrittenError
+	if err := q.Drain(); !errors.As(err, &notWritten) || notWritten.Bytes < len(all)-64<<10 {
+		t.Errorf("Drain returns %v; want an error that counts what the pipe does not take of %d bytes", err, len(all))
+	}
+	if !q.Close() {
+		t.Error("the queue still uses the output")
+	}
+}
+
 // nonblockingEnds are outputs whose open file description somebody has made nonblocking, and
 // the other ends.
 func nonblockingEnds(t *testing.T) map[string][2]*os.File {

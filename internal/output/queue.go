@@ -47,6 +47,7 @@ type Queue struct {
 
 	full     atomic.Bool
 	spoolOut atomic.Bool // the spool has no room for ordinary records
+	discarded atomic.Bool // a write waits for its reader no longer
 	written  atomic.Uint64
 	reopened atomic.Uint64 // times that Reopen has succeeded
 	draining chan struct{} // closed by the first Drain

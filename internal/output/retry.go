@@ -23,6 +23,9 @@ func (q *Queue) write(lines []byte) error {
 		lines = lines[n:]
 		switch {
 		case errors.Is(err, unix.EAGAIN):
+			if q.discarded.Load() {
+				return &NotWrittenError{q.Waiting()}
+			}
 			q.out.awaitRoom()
 			continue
 		case err == nil || !q.out.retryable(err):
@@ -45,4 +48,14 @@ func (q *Queue) write(lines []byte) error {
 			q.reopenOutput()
 		}
 	}
+}
+
+// Discard makes Drain fail at once with a [*NotWrittenError] if something is not written, and a write end that waits
+// for its reader. Close then waits a second for that at most, and longer only for a disk that hangs.
+func (q *Queue) Discard() {
+	q.discarded.Store(true)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.late = true
+	q.changed.Broadcast()
 }

@@ -192,6 +192,23 @@ func TestReload_FailedOutput(t *testing.T) {
 	}
 }
 
+// An output that has failed and that a reload removes later has lost records: the exit status says so.
+func TestReload_FailedOutputRemoved(t *testing.T) {
+	requireRoot(t)
+	stays := filepath.Join(t.TempDir(), "stays")
+	lines := []string{"port: 1", "stats-interval: 10ms", "outputs: [" + stays + ", /dev/full]"}
+	c := newConfiguration(t, lines...)
+	stderr, awaitLine := withStderrFile(t)
+	tr := launch(t, []string{"--config", c.path}, stderr)
+	awaitLine("/dev/full: write /dev/full: no space left on device: this output gets no more records")
+	lines[2] = "outputs: [" + stays + "]"
+	c.write(lines...)
+	tr.signal(syscall.SIGHUP)
+	awaitLine("reload: changed outputs")
+	tr.signal(syscall.SIGTERM)
+	tr.wait().mustEnd(t, 1)
+}
+
 // An output that comes back begins behind the rest of what it had: never do two of them write to one FIFO.
 func TestReload_OutputComesBack(t *testing.T) {
 	requireRoot(t)
