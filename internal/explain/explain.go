@@ -9,7 +9,8 @@ package explain
 
 import (
 	"slices"
-	"strings"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // Topic explains one state or kind of alert. Meaning, Normal and Remedy are paragraphs of
@@ -48,20 +49,10 @@ func States() []Topic {
 // Lookup finds a topic by its name or an alias, and reports whether there is one. It
 // ignores case, hyphens, underscores and spaces: "fin wait 1" is FIN_WAIT1.
 func Lookup(word string) (Topic, bool) {
-	want := fold(word)
 	for _, topic := range slices.Concat(States(), Alerts()) {
-		if fold(topic.Name) == want || slices.ContainsFunc(topic.Aliases, func(alias string) bool {
-			return fold(alias) == want
-		}) {
+		if slices.ContainsFunc(append(topic.Aliases, topic.Name), func(name string) bool { return tcp.SameName(name, word) }) {
 			return topic, true
 		}
 	}
 	return Topic{}, false
-}
-
-// separators differ between RFC 9293 (FIN-WAIT-1), the kernel (FIN_WAIT1) and ss.
-var separators = strings.NewReplacer("-", "", "_", "", " ", "")
-
-func fold(word string) string {
-	return strings.ToLower(separators.Replace(word))
 }

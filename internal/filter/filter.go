@@ -145,7 +145,7 @@ func ParseComm(word string) (string, error) {
 	return word, nil
 }
 
-// ParseState parses the kernel's name of a state, such as SYN_SENT.
+// ParseState parses the name of a state, as [tcp.ParseState] does.
 func ParseState(word string) (tcp.State, error) {
 	if s, ok := tcp.ParseState(word); ok {
 		return s, nil

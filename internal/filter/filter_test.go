@@ -170,21 +170,21 @@ func TestParse_Comm(t *testing.T) {
 	})
 }
 
-// A state has the kernel's name.
+// A state has its name in the kernel, RFC 9293 or ss(8).
 func TestParse_State(t *testing.T) {
 	const known = "use ESTABLISHED, SYN_SENT, SYN_RECV, FIN_WAIT1, FIN_WAIT2, TIME_WAIT, CLOSE, CLOSE_WAIT, LAST_ACK, LISTEN, " +
 		"CLOSING, NEW_SYN_RECV, BOUND_INACTIVE"
 	states := good[tcp.State]{}
 	for _, s := range tcp.States() {
 		states[s.String()] = s
+		states[strings.ToLower(s.String())] = s
 	}
+	states["ESTAB"], states["FIN-WAIT-1"], states["time-wait"] = tcp.Established, tcp.FinWait1, tcp.TimeWait
 	checkWords(t, ParseState, states, bad{
-		"":           `"" is not a state: ` + known,
-		"ESTAB":      `"ESTAB" is not a state: ` + known,
-		"close":      `"close" is not a state: ` + known,
-		"FIN-WAIT-1": `"FIN-WAIT-1" is not a state: ` + known,
-		"STATE_17":   `"STATE_17" is not a state: ` + known,
-		"7":          `"7" is not a state: ` + known,
+		"":         `"" is not a state: ` + known,
+		"FIN_WAIT": `"FIN_WAIT" is not a state: ` + known,
+		"STATE_17": `"STATE_17" is not a state: ` + known,
+		"7":        `"7" is not a state: ` + known,
 	})
 }
 

@@ -3,7 +3,10 @@
 // of this module and does no I/O.
 package tcp
 
-import "strconv"
+import (
+	"strconv"
+	"strings"
+)
 
 // State is a TCP state as the kernel numbers it (include/net/tcp_states.h).
 // A number outside the table is kept, and prints as STATE_17.
@@ -51,15 +54,32 @@ func (s State) String() string {
 	return "STATE_" + strconv.Itoa(int(s))
 }
 
-// ParseState finds a state by the kernel's name. Only the exact spelling matches, so
-// that filters and records use the same names.
+// otherNames are names that differ from the kernel's in more than case and separators: those of RFC 9293 section
+// 3.3.2, and of ss(8) and netstat(8).
+var otherNames = map[string]State{"CLOSED": Close, "UNCONN": Close, "LISTENING": Listen, "SYN_RECEIVED": SynRecv, "ESTAB": Established}
+
+// ParseState finds a state by its name in the kernel, RFC 9293 or ss(8), such as FIN_WAIT1, FIN-WAIT-1 and
+// fin-wait-1.
 func ParseState(name string) (State, bool) {
 	for s, n := range stateNames {
-		if n != "" && n == name {
+		if n != "" && SameName(n, name) {
 			return State(s), true
 		}
 	}
+	for n, s := range otherNames {
+		if SameName(n, name) {
+			return s, true
+		}
+	}
 	return 0, false
+}
+
+// separators differ between RFC 9293 (FIN-WAIT-1), the kernel (FIN_WAIT1) and ss(8) (fin-wait-1).
+var separators = strings.NewReplacer("-", "", "_", "", " ", "")
+
+// SameName reports whether two names differ only in case, hyphens, underscores and spaces.
+func SameName(a, b string) bool {
+	return strings.EqualFold(separators.Replace(a), separators.Replace(b))
 }
 
 // States lists every state that has a name, by number. The caller may change the slice.

@@ -1,6 +1,9 @@
 package tcp
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 // States print the kernel's names, and unknown numbers as STATE_n.
 func TestState_String(t *testing.T) {
@@ -15,18 +18,27 @@ func TestState_String(t *testing.T) {
 	}
 }
 
-// ParseState finds every state by its exact name only.
+// ParseState finds every state in each usual spelling, and nothing else.
 func TestState_Parse(t *testing.T) {
 	all := States()
 	if len(all) != 13 {
 		t.Fatalf("%d states have names, want 13: %v", len(all), all)
 	}
 	for _, s := range all {
-		if got, ok := ParseState(s.String()); !ok || got != s {
-			t.Errorf("ParseState(%q) = %v, %v", s.String(), got, ok)
+		for _, name := range []string{s.String(), strings.ToLower(s.String()), strings.ReplaceAll(s.String(), "_", "-")} {
+			if got, ok := ParseState(name); !ok || got != s {
+				t.Errorf("ParseState(%q) = %v, %v", name, got, ok)
+			}
 		}
 	}
-	for _, name := range []string{"", "close", "STATE_17", "FIN-WAIT-1", "CLOSE "} {
+	for name, want := range map[string]State{
+		"FIN-WAIT-1": FinWait1, "fin_wait_2": FinWait2, "syn-received": SynRecv, "Closed": Close, "ESTAB": Established, "listening": Listen,
+	} {
+		if got, ok := ParseState(name); !ok || got != want {
+			t.Errorf("ParseState(%q) = %v, %v", name, got, ok)
+		}
+	}
+	for _, name := range []string{"", "-", "STATE_17", "FIN_WAIT", "CLOSING2"} {
 		if s, ok := ParseState(name); ok {
 			t.Errorf("ParseState(%q) found %v, want nothing", name, s)
 		}
