@@ -45,12 +45,12 @@ type Queue struct {
 	notify      func(message string)
 	drainNotice time.Duration
 
-	full     atomic.Bool
-	spoolOut atomic.Bool // the spool has no room for ordinary records
+	full      atomic.Bool
+	spoolOut  atomic.Bool // the spool has no room for ordinary records
 	discarded atomic.Bool // a write waits for its reader no longer
-	written  atomic.Uint64
-	reopened atomic.Uint64 // times that Reopen has succeeded
-	draining chan struct{} // closed by the first Drain
+	written   atomic.Uint64
+	reopened  atomic.Uint64 // times that Reopen has succeeded
+	draining  chan struct{} // closed by the first Drain
 
 	mu        sync.Mutex // never locked during a system call
 	changed   sync.Cond

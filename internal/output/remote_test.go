@@ -3,14 +3,10 @@ package output
 import (
 	"bufio"
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"path/filepath"
 	"strings"
@@ -19,6 +15,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/testcert"
 )
 
 // messages are the notices of a remote.
@@ -183,27 +181,6 @@ func TestRemote_RepeatsToSlowReader(t *testing.T) {
 
 func tail(b []byte, n int) string { return string(b[max(0, len(b)-n):]) }
 
-// selfSigned is a certificate for a name, and a pool with it.
-func selfSigned(t *testing.T, name string) (tls.Certificate, *x509.CertPool) {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{name}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool.AddCert(cert)
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, pool
-}
-
 // recorded keeps what a connection has read.
 type recorded struct {
 	net.Conn
@@ -219,7 +196,7 @@ func (r recorded) Read(b []byte) (int, error) {
 // A reader with the wrong certificate or name, or one that wants none of ours, gets nothing in plain
 // text. One message has the reason and the address, and it tries again.
 func TestRemote_WrongCertificate(t *testing.T) {
-	cert, pool := selfSigned(t, "right.test")
+	cert, pool := testcert.New(t, "right.test")
 	for name, each := range map[string]struct {
 		config *tls.Config
 		server *tls.Config

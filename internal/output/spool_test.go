@@ -20,6 +20,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/safeopen"
+
+	"github.com/tcpshift/tcpshift/test/testcert"
 )
 
 // spoolIn is a spool in a directory of the test.
@@ -297,7 +299,7 @@ func TestSpool_ReaderComesLate(t *testing.T) {
 // A reader that reads nothing is as good as none: what its connection does not take goes to disk, and the queue
 // is never full. It then gets everything once, in order, and live lines behind. This also holds with TLS.
 func TestSpool_StalledReader(t *testing.T) {
-	cert, pool := selfSigned(t, "right.test")
+	cert, pool := testcert.New(t, "right.test")
 	for name, config := range map[string]*tlsPair{"tcp": nil, "tls": {cert, pool}} {
 		t.Run(name, func(t *testing.T) {
 			l := listenTCP(t)
