@@ -18,6 +18,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/exporter-toolkit/web"
+
+	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
 const (
@@ -34,6 +36,7 @@ const (
 	requestLimit, answerLimit = 5 * time.Second, 10 * time.Second
 	idleLimit                 = 2 * time.Minute // longer than the usual interval of scrapes
 	maxHeader                 = 16 << 10        // bytes
+	validateLimit             = 5 * time.Second // for the web configuration
 )
 
 // Server answers scrapes on one address.
@@ -48,8 +51,8 @@ type Server struct {
 // cookies of the sockets of this server, those of accepted connections from any goroutine; nil: nothing gets them.
 func Listen(address, webConfig string, own func(cookie uint64)) (*Server, error) {
 	if webConfig != "" {
-		if err := web.Validate(webConfig); err != nil {
-			return nil, fmt.Errorf("web configuration %s: %s", webConfig, strings.Join(strings.Fields(err.Error()), " "))
+		if err := CheckWebConfig(webConfig); err != nil {
+			return nil, err
 		}
 	}
 	listener, err := net.Listen("tcp", address)
@@ -61,6 +64,25 @@ func Listen(address, webConfig string, own func(cookie uint64)) (*Server, error)
 		noteCookie(listener.(*noting).Listener, own)
 	}
 	return &Server{listener: netutil.LimitListener(listener, maxClients+spareClients), config: webConfig}, nil
+}
+
+// CheckWebConfig checks the web configuration file at path, and the files that it names. It refuses what is no regular
+// file, and waits five seconds at most: the toolkit opens the files that it names, of whatever kind.
+func CheckWebConfig(path string) error {
+	if err := safeopen.CheckRegular(path); err != nil {
+		return fmt.Errorf("web configuration %s: %w", path, err)
+	}
+	valid := make(chan error, 1)
+	go func() { valid <- web.Validate(path) }()
+	select {
+	case err := <-valid:
+		if err != nil {
+			return fmt.Errorf("web configuration %s: %s", path, strings.Join(strings.Fields(err.Error()), " "))
+		}
+		return nil
+	case <-time.After(validateLimit):
+		return fmt.Errorf("web configuration %s: a file that it names cannot be read within %v: use regular files", path, validateLimit)
+	}
 }
 
 // listenError says in one sentence why it cannot listen.

@@ -1,16 +1,10 @@
 package metrics
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -23,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/tcp"
+	"github.com/tcpshift/tcpshift/test/testcert"
 )
 
 // serve answers for m on a port of its own.
@@ -87,7 +82,7 @@ func TestServer_Health(t *testing.T) {
 func TestServer_WebConfig(t *testing.T) {
 	m := newTest(t, 0)
 	dir := t.TempDir()
-	pool := writeCertificate(t, dir)
+	pool, _, _ := testcert.Write(t, dir, "metrics.test")
 	config := filepath.Join(dir, "web.yml")
 	write := func(password string) {
 		hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
@@ -122,32 +117,6 @@ func TestServer_WebConfig(t *testing.T) {
 	}
 }
 
-func writeCertificate(t *testing.T, dir string) *x509.CertPool {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"metrics.test"}, NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalECPrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	for name, block := range map[string]*pem.Block{"cert.pem": {Type: "CERTIFICATE", Bytes: der}, "key.pem": {Type: "EC PRIVATE KEY", Bytes: private}} {
-		text := pem.EncodeToMemory(block)
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		pool.AppendCertsFromPEM(text)
-	}
-	return pool
-}
-
 // What cannot be listened on, or configured, is said in one line.
 func TestServer_Errors(t *testing.T) {
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
@@ -159,7 +128,16 @@ func TestServer_Errors(t *testing.T) {
 	if err := os.WriteFile(bad, []byte("basic_auth_users:\n  a: notahash\nnonsense: 1\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	fifo, namesFIFO := filepath.Join(t.TempDir(), "fifo"), filepath.Join(t.TempDir(), "web.yml")
+	if err := unix.Mkfifo(fifo, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(namesFIFO, []byte("tls_server_config:\n  cert_file: "+fifo+"\n  key_file: "+fifo+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for name, tt := range map[string]struct{ address, config, want string }{
+		"a FIFO":          {"127.0.0.1:0", fifo, "web configuration " + fifo + ": open " + fifo + ": the file is of another kind"},
+		"names a FIFO":    {"127.0.0.1:0", namesFIFO, "web configuration " + namesFIFO + ": a file that it names cannot be read within 5s: use regular files"},
 		"in use":          {taken.Addr().String(), "", taken.Addr().String() + " is in use by another process: choose another port"},
 		"another's":       {"192.0.2.1:9464", "", "192.0.2.1:9464 is no address of this host"},
 		"not there":       {"127.0.0.1:0", "/nonexistent/web.yml", "web configuration /nonexistent/web.yml: "},

@@ -157,6 +157,26 @@ func ReadFile(path string) ([]byte, error) {
 	return io.ReadAll(f)
 }
 
+// CheckRegular fails with [ErrOtherKind] if the file at path is not regular. It follows all links, and opens nothing: it
+// is for a path that the operator has given, and whose file other code opens.
+func CheckRegular(path string) error {
+	r, err := find(path)
+	if err != nil {
+		return err
+	}
+	defer r.close()
+	return r.mustBe(unix.S_IFREG)
+}
+
+// mustBe fails with [ErrOtherKind] if the file is not of a kind, such as unix.S_IFREG.
+func (r reference) mustBe(kind uint32) error {
+	st, err := r.stat()
+	if err == nil && st.Mode&unix.S_IFMT != kind {
+		err = &os.PathError{Op: "open", Path: r.path, Err: ErrOtherKind}
+	}
+	return err
+}
+
 // ReadFileUpTo is ReadFile for a file that another program has made. It fails with [ErrTooLarge]
 // if the file has more than maxBytes.
 func ReadFileUpTo(path string, maxBytes int64) ([]byte, error) {
@@ -202,12 +222,8 @@ func openOfKind(path string, kind uint32) (*os.File, error) {
 		return nil, err
 	}
 	defer r.close()
-	st, err := r.stat()
-	if err != nil {
+	if err := r.mustBe(kind); err != nil {
 		return nil, err
-	}
-	if st.Mode&unix.S_IFMT != kind {
-		return nil, &os.PathError{Op: "open", Path: path, Err: ErrOtherKind}
 	}
 	return r.open(unix.O_RDONLY)
 }
