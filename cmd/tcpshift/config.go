@@ -21,7 +21,10 @@ func newConfig() *cobra.Command {
 	}
 	cmd.AddCommand(
 		newConfigCommand("check", "Check a configuration, and print what is wrong with each value",
-			func(cmd *cobra.Command, _ *configured, o *configOptions) error {
+			func(cmd *cobra.Command, c *configured, o *configOptions) error {
+				if err := c.checkFiles(); err != nil {
+					return usageError{inOrder(err, o.path)}
+				}
 				_, err := fmt.Fprintln(cmd.OutOrStdout(), o.source()+": correct")
 				return err
 			}),

@@ -128,7 +128,7 @@ func (o *configOptions) configure() (*configured, error) {
 	layers, err := o.layers(c.keys)
 	c.settings = config.Merge(layers...)
 	if err = errors.Join(err, c.apply()); err != nil {
-		return nil, usageError{err}
+		return nil, usageError{inOrder(err, o.path)}
 	}
 	return c, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/tcpshift/tcpshift/internal/config"
+	"github.com/tcpshift/tcpshift/test/testcert"
 )
 
 // configFile writes a configuration file and returns its path.
@@ -118,6 +119,48 @@ func TestConfig_Mistakes(t *testing.T) {
 		}
 		if err != nil && exitStatus(err) != statusUsage {
 			t.Errorf("%q: status %d", text, exitStatus(err))
+		}
+	}
+}
+
+// All mistakes of a file are reported, in their order in the file, each on its own line.
+func TestConfig_MistakesInOrder(t *testing.T) {
+	path := configFile(t, "resets: no\noutputs:\n- target: a\n  only: [alrt]\nprot: 1\nport: 70000\nduration: 1\n")
+	_, err := configure(t, "--config", path)
+	var places []string
+	for _, message := range messages(err) {
+		place, _, _ := strings.Cut(strings.TrimPrefix(message, path+":"), ":")
+		places = append(places, place)
+	}
+	if got := strings.Join(places, " "); got != "1 4 5 6 7" {
+		t.Errorf("the mistakes stand in lines %s, want 1 4 5 6 7:\n%v", got, err)
+	}
+}
+
+// 'config check' finds what a configuration names and the host does not have.
+func TestConfig_CheckFiles(t *testing.T) {
+	dir := t.TempDir()
+	_, cert, key := testcert.Write(t, dir, "collector.test")
+	for text, want := range map[string]string{
+		"outputs:\n- " + dir + "/no/a.ndjson\n":                                                         ":2:3: outputs: the directory " + dir + "/no does not exist: create it",
+		"outputs:\n- only: [alert]\n  target: " + cert + "/a\n":                                         ":3:11: outputs: " + cert + " is no directory: name a file in one",
+		"outputs:\n- target: tls://h:1\n  ca: " + dir + "/ca\n":                                         ":3:7: outputs: open " + dir + "/ca: no such file or directory",
+		"outputs:\n- target: tls://h:1\n  ca: " + key + "\n":                                            ":3:7: outputs: ca: " + key + " has no certificate in PEM",
+		"outputs:\n- target: tls://h:1\n  cert: " + cert + "\n  key: " + cert + "\n":                    ":3:9: outputs: cert " + cert,
+		"outputs: ['tls://h:1?ca=" + dir + "/ca']\n":                                                    ":1:11: outputs: open " + dir + "/ca: no such file or directory",
+		"outputs: ['tcp://h:1']\nspool: " + dir + "/no/spool\n":                                         ":2:8: spool: the directory " + dir + "/no does not exist: create it",
+		"metrics-listen: 127.0.0.1:9464\nmetrics-web-config: " + dir + "/web.yml\n":                     ":2:21: metrics-web-config: web configuration " + dir + "/web.yml: open",
+		"outputs:\n- target: tls://h:1\n  ca: " + cert + "\n  cert: " + cert + "\n  key: " + key + "\n": "",
+		"outputs: [" + dir + "/a.ndjson, '-', 'tcp://h:1']\nspool: " + dir + "/spool\n":                 "",
+	} {
+		path := configFile(t, text)
+		c, err := configure(t, "--config", path)
+		if err != nil {
+			t.Fatalf("%q: %v", text, err)
+		}
+		err = c.checkFiles()
+		if want == "" && err != nil || want != "" && (err == nil || !strings.HasPrefix(err.Error(), path+want)) {
+			t.Errorf("%q:\n got %v\nwant %s", text, err, path+want)
 		}
 	}
 }

@@ -40,7 +40,9 @@ func main() {
 	s := handleSignals()
 	err := run(s, os.Args[1:])
 	if err != nil && !readerGone(err) && !errors.As(err, new(commandEnded)) {
-		warn(err.Error())
+		for _, message := range messages(err) {
+			warn(message)
+		}
 	}
 	limit := flushLimit
 	if s.ctx.Err() == nil {

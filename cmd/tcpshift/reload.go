@@ -15,6 +15,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/config"
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/output"
+	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/trace"
 )
@@ -30,6 +31,8 @@ type reloader struct {
 	start   *record.Start
 	wake    func()
 	detect  func(c detect.Config) // sets thresholds; the loop calls it. nil: there are no alerts
+
+	features probe.Features // what this kernel has
 
 	requests chan struct{}
 	reloads  chan *trace.Reload
@@ -53,11 +56,11 @@ func (r *reloader) atSIGHUP(now *running) *running {
 
 // serve serves the requests to reload the configuration of the trace that cfg describes. It returns a function that
 // ends that. It does nothing without a configuration.
-func (r *reloader) serve(ctx context.Context, outs *liveOutputs, cfg *trace.Config) (end func()) {
+func (r *reloader) serve(ctx context.Context, outs *liveOutputs, cfg *trace.Config, features probe.Features) (end func()) {
 	if r == nil {
 		return func() {}
 	}
-	r.outs, r.start, r.wake = outs, &cfg.Start, cfg.Source.Wake
+	r.outs, r.start, r.wake, r.features = outs, &cfg.Start, cfg.Source.Wake, features
 	if m, ok := cfg.Monitor.(interface{ SetThresholds(detect.Config) }); ok {
 		r.detect = m.SetThresholds
 	}
@@ -94,7 +97,9 @@ func (r *reloader) run(ctx context.Context) {
 			notifyService(fmt.Sprintf("%s\nMONOTONIC_USEC=%d", daemon.SdNotifyReloading, monotonicMicroseconds()))
 		}
 		if err := r.reload(ctx); err != nil {
-			warn("reload: " + err.Error() + ": the configuration in use stays")
+			for _, message := range messages(err) {
+				warn("reload: " + message + ": the configuration in use stays")
+			}
 		}
 		r.outs.get().reopen()
 		if serviceSocket() != "" {
@@ -119,8 +124,14 @@ func (r *reloader) reload(ctx context.Context) error {
 	if len(changed) == 0 {
 		return nil
 	}
-	if err := errors.Join(r.needsRestart(next, changed), r.outs.checkRetired()); err != nil {
-		return err
+	for _, check := range []func() error{
+		func() error { return r.needsRestart(next, changed) },
+		func() error { return next.options.checkSampling(r.features) },
+		r.outs.checkRetired,
+	} {
+		if err := check(); err != nil {
+			return err
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
 	defer cancel()

@@ -1,15 +1,19 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
+
+	"github.com/tcpshift/tcpshift/internal/probe"
 )
 
-// completed reads a command line of trace with its configuration, as a run and a reload do.
-func completed(t *testing.T, command []string, args ...string) *configured {
+// given reads a command line of trace.
+func given(t *testing.T, args ...string) *traceOptions {
 	t.Helper()
 	var o traceOptions
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
@@ -17,6 +21,13 @@ func completed(t *testing.T, command []string, args ...string) *configured {
 	if err := flags.Parse(args); err != nil {
 		t.Fatal(err)
 	}
+	return &o
+}
+
+// completed reads a command line of trace with its configuration, as a run and a reload do.
+func completed(t *testing.T, command []string, args ...string) *configured {
+	t.Helper()
+	o := given(t, args...)
 	o.command.args = command
 	c, err := o.complete()
 	if err != nil {
@@ -34,6 +45,22 @@ func TestReload_MetricsNeedRestart(t *testing.T) {
 		keys := changedKeys(r.current.settings, next.settings)
 		if err := r.needsRestart(next, keys); err == nil || !strings.HasSuffix(err.Error(), ": needs a restart") {
 			t.Errorf("%q: got %v, want that it needs a restart", changed, err)
+		}
+	}
+}
+
+// Where sockets have no cookies, a reload that adds a sample is refused as such a start is.
+func TestReload_SampleNeedsCookies(t *testing.T) {
+	for _, problem := range []error{nil, errors.New("refused by this kernel")} {
+		r := &reloader{given: given(t, "--config", configFile(t, "sample: 1/8\n")), current: completed(t, nil, "--config", configFile(t, "resets: 5\n")), outs: &liveOutputs{}}
+		r.wake = func() {}
+		r.features = probe.Features{{Name: probe.SocketCookie, Err: problem, Remedy: "use Linux 5.12 or later"}}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel() // there is no loop that takes the change
+		err := r.reload(ctx)
+		const want = "--sample: it needs the cookies of sockets: refused by this kernel: use Linux 5.12 or later, or leave out --sample"
+		if is := err != nil && err.Error() == want; is != (problem != nil) {
+			t.Errorf("with the cookies' error %v a reload ends with %v", problem, err)
 		}
 	}
 }

@@ -220,7 +220,7 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 	defer o.startMetrics(&cfg, p, outs, server)()
 	defer o.startLookups(&cfg)()
 	defer reportTo(ctx, &cfg)()
-	defer r.serve(ctx, live, &cfg)()
+	defer r.serve(ctx, live, &cfg, p.Features())()
 	defer o.startUpdates(&cfg, p)()
 	defer warnUnfollowed(p)
 	// Loading the programs took ten times the memory that tracing needs.

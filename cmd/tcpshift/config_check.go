@@ -1,0 +1,158 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/tcpshift/tcpshift/internal/config"
+	"github.com/tcpshift/tcpshift/internal/metrics"
+	"github.com/tcpshift/tcpshift/internal/safeopen"
+)
+
+// checkFiles finds what the settings name and this host does not have: directories of outputs and of the spool, and
+// files of TLS. What this user may not look at counts as correct: the service may. It opens no output.
+func (c *configured) checkFiles() error {
+	var errs []error
+	add := func(at config.Origin, key string, err error) {
+		if err != nil && !errors.Is(err, os.ErrPermission) {
+			errs = append(errs, &config.Error{Origin: at, Problem: fmt.Errorf("%s: %w", key, err)})
+		}
+	}
+	outputs, _ := c.settings.Get(keyOutputs)
+	for i, v := range c.options.outputs[:min(len(outputs.Values), len(c.options.outputs))] {
+		value := outputs.Values[i]
+		if v.scheme == schemeFile {
+			add(originOf(value, keyTarget), keyOutputs, checkDirectory(filepath.Dir(v.path)))
+		}
+		for _, problem := range v.checkTLS() {
+			add(originOf(value, problem.option), keyOutputs, problem.err)
+		}
+	}
+	o := c.options
+	if o.spool.directory != "" {
+		add(c.originOf("spool"), "spool", checkDirectory(filepath.Dir(filepath.Clean(o.spool.directory)))) // it is made
+	}
+	if v := o.metrics.receiver; v != nil {
+		for _, problem := range v.checkTLS() {
+			add(c.originOf("metrics-otlp"), "metrics-otlp", problem.err)
+		}
+	}
+	if o.metrics.webConfig != "" {
+		add(c.originOf("metrics-web-config"), "metrics-web-config", metrics.CheckWebConfig(o.metrics.webConfig))
+	}
+	return errors.Join(errs...)
+}
+
+// originOf is where the member of an output stands, or the output if it is no mapping or does not have it.
+func originOf(v config.Value, member string) config.Origin {
+	at := slices.IndexFunc(v.Members, func(m config.Member) bool { return m.Name == member })
+	if at < 0 || len(v.Members[at].Values) == 0 {
+		return v.Origin
+	}
+	return v.Members[at].Values[0].Origin
+}
+
+// originOf is where the value of a key stands.
+func (c *configured) originOf(key string) config.Origin {
+	s, _ := c.settings.Get(key)
+	if len(s.Values) == 0 {
+		return s.Origin
+	}
+	return s.Values[0].Origin
+}
+
+func checkDirectory(path string) error {
+	info, err := os.Stat(path)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("the directory %s does not exist: create it", path)
+	case err != nil:
+		return err
+	case !info.IsDir():
+		return fmt.Errorf("%s is no directory: name a file in one", path)
+	}
+	return nil
+}
+
+// wrongOption is an option of an output, and what is wrong with it.
+type wrongOption struct {
+	option string
+	err    error
+}
+
+// checkTLS reads the files of TLS that the output names.
+func (v *outputValue) checkTLS() (wrong []wrongOption) {
+	if v.tls.ca != "" {
+		if _, err := authorities(v.tls.ca); err != nil {
+			wrong = append(wrong, wrongOption{"ca", err})
+		}
+	}
+	for _, each := range []struct{ option, path string }{{"cert", v.tls.cert}, {"key", v.tls.key}} {
+		if each.path == "" {
+			continue
+		}
+		if _, err := safeopen.ReadFile(each.path); err != nil {
+			wrong = append(wrong, wrongOption{each.option, err})
+		}
+	}
+	if _, err := v.tlsConfig(); err != nil && len(wrong) == 0 {
+		wrong = append(wrong, wrongOption{"cert", err})
+	}
+	return wrong
+}
+
+// inOrder sorts the mistakes that err joins: by their source, the one at path first, and by their place in it.
+func inOrder(err error, path string) error {
+	all := parts(err)
+	sources := []string{path}
+	for _, each := range all {
+		if source := placeOf(each).Source; !slices.Contains(sources, source) {
+			sources = append(sources, source)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b error) int {
+		at, other := placeOf(a), placeOf(b)
+		return cmp.Or(
+			cmp.Compare(slices.Index(sources, at.Source), slices.Index(sources, other.Source)),
+			cmp.Compare(at.Line, other.Line), cmp.Compare(at.Column, other.Column))
+	})
+	return errors.Join(all...)
+}
+
+// parts are the errors that err joins.
+func parts(err error) (all []error) {
+	switch e := err.(type) { //nolint:errorlint // each error of the tree is looked at
+	case nil:
+		return nil
+	case interface{ Unwrap() []error }:
+		for _, each := range e.Unwrap() {
+			all = append(all, parts(each)...)
+		}
+		return all
+	case usageError:
+		return parts(e.error)
+	}
+	return []error{err}
+}
+
+// placeOf is where a mistake stands; the zero Origin: it has no place.
+func placeOf(err error) config.Origin {
+	var mistake *config.Error
+	if errors.As(err, &mistake) {
+		return mistake.Origin
+	}
+	return config.Origin{}
+}
+
+// messages are the lines for the operator: one for each mistake.
+func messages(err error) []string {
+	if !errors.As(err, new(usageError)) {
+		return []string{err.Error()}
+	}
+	return strings.Split(err.Error(), "\n")
+}
