@@ -61,7 +61,7 @@ func (c *suspectCount) onlyInTable(u *destinationUse) float64 {
 // notTakenOver is how many timewait sockets connect() does not take over, at least and at most. It does not take
 // over a TIME_WAIT without a timestamp of the peer, and the kernel's table shows no timestamps. So transitions
 // decide about the sockets that are old enough: in each second of creation, at most as many lack a timestamp as
-// were observed without one.
+// were observed without one. Some of these are known by a connect() that has failed: see refusedIn.
 // The kernel counts a socket that was in FIN_WAIT2 as created when the peer's FIN came, so it may be of
 // any second, or gone. If 95 % of those that were observed lack a timestamp, all are assumed to. first is the
 // second of reusableIn[0].
@@ -71,9 +71,10 @@ func (c *suspectCount) notTakenOver(first int64, u *destinationUse) (least, most
 	}
 	var closedLate float64
 	for i, reusable := range c.reusableIn {
-		in := u.UntimedIn(first + int64(i))
-		least += int(min(float64(reusable), in.Least))
-		most += int(min(float64(reusable), in.Most+u.UntimedIn(first+int64(i)+1).Most)) // the transition may come in the next second
+		in, refused := u.UntimedIn(first+int64(i)), float64(c.refusedIn[i])
+		least += int(min(float64(reusable), max(0, in.Least-refused)))
+		inNext := u.UntimedIn(first + int64(i) + 1).Most // the transition may come in the next second
+		most += int(min(float64(reusable), max(0, in.Most+inNext-refused)))
 		closedLate += in.FinWait2
 	}
 	if u.finKnown {

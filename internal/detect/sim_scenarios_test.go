@@ -236,6 +236,14 @@ var simScenarios = []simScenario{
 		},
 	},
 	{
+		name:  "a connect() that has failed shows some TIME_WAITs of a second without timestamps, and those count once",
+		ports: 165, end: 75, before: 6 * time.Millisecond, after: 4 * time.Millisecond, limits: reuseAlways,
+		loads: []simLoad{
+			client(82, 1, 5, 72.5, 24, func(l *simLoad) { l.bursts, l.lasting, l.untimed = 4, 200*time.Millisecond, true }),
+			client(82, 2, 0, 73.7, 60, func(l *simLoad) { l.lasting = 0 }),
+		},
+	},
+	{
 		name:  "peers that close late, by tables that come late",
 		ports: 78, end: 120, before: 740 * time.Millisecond, after: time.Second,
 		limits: func(l *tcp.Limits) { l.Reuse, l.FinTimeout = 1, 53*time.Second },

@@ -78,10 +78,12 @@ type suspectCount struct {
 	finWait2  int           // timewait sockets in FIN_WAIT2
 	oldest    time.Duration // how long the oldest of finWait2 has waited
 	young     int           // of timeWaits: they are too young for connect() to take them over
-	refused   int           // of timeWaits: connect() would have taken them over at refusedAt if they had a timestamp
 	reusable  int           // TIME_WAITs that connect() takes over if they have a timestamp of the peer, which the table does not show
 	// reusableIn are those of reusable by second of creation, in the same order as created.
 	reusableIn [comparedFor/time.Second + 4]int32
+	// refusedIn are those of timeWaits that connect() would have taken over at refusedAt if they had a timestamp, in
+	// the same order.
+	refusedIn [comparedFor/time.Second + 4]int32
 	// expires are the timewait sockets that are not young, by the whole seconds that are left on their timers.
 	expires [tcp.TimeWaitTimeout/time.Second + 1]int32
 	// old are the timewait sockets from before comparedFrom that connect() does not take over, and oldReusable those
@@ -184,7 +186,9 @@ func (n *suspectCount) classifyReusable(c *SuspectCounts, of *suspect, age time.
 		n.young++
 	case createdAt+c.limits.ReuseDelay+jiffy <= of.refusedAt:
 		n.timeWaits++
-		n.refused++
+		if second < int64(len(n.refusedIn)) {
+			n.refusedIn[second]++
+		}
 	default:
 		n.reusable++
 		if second < int64(len(n.reusableIn)) {
