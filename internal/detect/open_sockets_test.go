@@ -1,9 +1,11 @@
 package detect
 
 import (
+	"math"
 	"testing"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/detect/rate"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -66,5 +68,24 @@ func TestLoss_RefutedAlert(t *testing.T) {
 	closed := only(h.alerts, "time_wait_storm", Close)
 	if len(closed) != 1 || closed[0].Reason != Refuted {
 		t.Errorf("%+v", closed)
+	}
+}
+
+// What a count of the kernel's table has corrected stays corrected once the count is too old to correct anything
+// itself: connections that are gone do not count again.
+func TestOpenSockets_StayCorrectedAfterTheCount(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	for range 150 {
+		h.connect(to(80), curl)
+	}
+	h.open[to(80)] = 0 // no transition shows that they end, and no loss is known
+	h.run(load{key: to(80), by: []tcp.Owner{curl}, rate: constant(9), lasting: 100 * time.Millisecond}, 20*time.Second, false)
+	if h.counted == 0 {
+		t.Fatal("no count was requested")
+	}
+	h.unreadable = true
+	h.run(small, 2*rate.TimeWaitHold, false)
+	if got, taken := h.occupancy(to(80)), float64(h.taken(to(80))); math.Abs(got-taken) > 25 {
+		t.Errorf("%.0f ports count as used, %.0f are", got, taken)
 	}
 }
