@@ -1,0 +1,19 @@
+-- Which service leaks CLOSE_WAITs?
+--
+-- A row is a service on a host, the most sockets first. Its peers have closed these connections, and the service has
+-- not: sockets stayed in CLOSE_WAIT for 10 seconds or more, the oldest for longest_s so far, and were there within
+-- the last 5 minutes. port is its own if it is a server, else its peers'. It needs records with --updates.
+SELECT
+    host, service, role, port,
+    count() AS sockets,
+    round(max(last - first) / 1000000000) AS longest_s
+FROM (
+    SELECT host, boot_id, service, role, port, conn, minMerge(first_ns) AS first, maxMerge(last_ns) AS last
+    FROM close_wait
+    WHERE day >= today() - 1
+    GROUP BY host, boot_id, service, role, port, conn
+)
+WHERE last - first >= 10000000000 AND last > toUInt64(toUnixTimestamp(now()) - 300) * 1000000000
+GROUP BY host, service, role, port
+ORDER BY sockets DESC, host, service
+LIMIT 20
