@@ -58,6 +58,15 @@ test-pipelines: ## run the examples of deploy/pipelines with the real consumers;
 test-metrics: ## run the rules and dashboards of deploy/ with a real Prometheus beside a storm; uses sudo as make test does
 	@test/check/test.sh metrics
 
+.PHONY: test-fleet
+test-fleet: ## run the schemas and queries of deploy/fleet with real ClickHouse servers and three hosts; uses sudo as make test does
+	@test/check/test.sh fleet
+
+.PHONY: fleet-sizing
+fleet-sizing: ## measure what ROWS (20000000) connections take in ClickHouse, write it into docs/fleet.md
+	test/check/consumers.sh fleet
+	go test ./test/fleet -count=1 -timeout 3h -v -run TestSizing -rows $(or $(ROWS),20000000) -doc ../../docs/fleet.md
+
 .PHONY: test-kernels
 test-kernels: ## run the kernel tests on other kernels, in QEMU: SHORT=1 KERNELS=6.12 ARCH=arm64 RUN=Storm COUNT=10 ENV=TCPSHIFT_STORM_LOAD=2 DOC=1
 	@CI=true nice -n 5 go run ./test/kernelmatrix -kernels '$(KERNELS)' -arch '$(ARCH)' -run '$(RUN)' -count '$(or $(COUNT),1)' -env '$(ENV)' $(if $(SHORT),-short) $(if $(DOC),-doc docs/kernels.md)
@@ -118,8 +127,8 @@ fuzz: ## run each fuzz target for FUZZTIME (20s)
 	@test/check/fuzz.sh $(FUZZTIME)
 
 .PHONY: generate
-generate: ## compile bpf/ into internal/bpfobj
-	go generate ./internal/bpfobj
+generate: ## compile bpf/ into internal/bpfobj, write the schemas of deploy/fleet
+	go generate ./internal/bpfobj ./deploy/fleet/ddl
 
 CHECKS := check-format check-vet check-build check-lint check-staticcheck check-c \
 	check-headers check-shell check-generated check-modules check-licences check-notes check-docs check-bench

@@ -1,20 +1,46 @@
 #!/bin/bash
-# consumers.sh [pipelines|metrics]: unpacks the Debian packages of the consumers that test/pipelines (the
-# default) or test/metrics runs into .cache/pipelines/root or .cache/metrics/root. It installs none of
-# them: rsyslog and syslog-ng exclude each other, and a server must not start here.
+# consumers.sh [pipelines|metrics|fleet]: unpacks the Debian packages of the consumers that test/pipelines (the
+# default), test/metrics or test/fleet runs into .cache/SUITE/root. It installs none of
+# them: rsyslog and syslog-ng exclude each other, and a server must not start here. For test/fleet it
+# also puts chDB into .cache/fleet/chdb, by npm.
 # Their libraries come along; what is installed already is used.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 suite=${1:-pipelines}
+
+# npm_ci: installs the modules that test/fleet/chdb pins, and runs none of their scripts.
+npm_ci() {
+    mkdir -p "$cache/chdb"
+    if ! cmp -s test/fleet/chdb/package-lock.json "$cache/chdb/node_modules/stamp"; then
+        cp test/fleet/chdb/package*.json "$cache/chdb"
+        npm --prefix "$cache/chdb" ci --ignore-scripts --no-audit --no-fund --silent
+        cp test/fleet/chdb/package-lock.json "$cache/chdb/node_modules/stamp"
+    fi
+}
+
 # What Debian 12 has: Prometheus 2.42, rsyslog 8.2302, syslog-ng 3.38, PostgreSQL 15, ClickHouse 18.16.
 sets=('rsyslog rsyslog-kafka' 'syslog-ng-core' 'postgresql-15 postgresql-client-15' 'clickhouse-server clickhouse-client')
 
-if [[ $suite == metrics ]]; then
-    sets=(prometheus)
-fi
+debian=$(cat /etc/debian_version 2>/dev/null || true)
 cache=$PWD/.cache/$suite
-stamp="$(cat /etc/debian_version 2>/dev/null || true) ${sets[*]}"
+stamp="$debian ${sets[*]}"
+case $suite in
+    metrics) sets=(prometheus) ;;
+    fleet)
+        # The packages of test/pipelines have ClickHouse, too.
+        all=$PWD/.cache/pipelines
+        if [[ -e $all/stamp && $(<"$all/stamp") == "$stamp" ]]; then
+            mkdir -p "$cache"
+            ln -sfnT ../pipelines/root "$cache/root"
+            npm_ci
+            exit 0
+        fi
+        sets=('clickhouse-server clickhouse-client')
+        npm_ci
+        ;;
+esac
+stamp="$debian ${sets[*]}"
 if [[ -e $cache/stamp && $(<"$cache/stamp") == "$stamp" ]]; then
     exit 0
 fi

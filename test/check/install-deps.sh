@@ -4,6 +4,7 @@
 #     install-deps.sh test       what make test needs
 #     install-deps.sh compare    what make compare needs
 #     install-deps.sh packages   what make test-packages needs
+#     install-deps.sh fleet      what make test-fleet needs
 #     install-deps.sh all        all of that, and what make check and make generate need
 #
 # Does nothing if all of it is installed. If it cannot install something, it prints in
@@ -43,6 +44,10 @@ if [[ $1 == packages || $1 == all ]]; then
     needs rpm rpm
     needs rpm2cpio rpm2cpio
     needs cpio cpio
+fi
+if [[ $1 == fleet || $1 == all ]]; then
+    needs node nodejs
+    needs npm npm
 fi
 if [[ $1 == all ]]; then
     needs clang-19 clang-19 # generate

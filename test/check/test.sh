@@ -1,6 +1,6 @@
 #!/bin/bash
-# test.sh [hostile|pipelines|metrics]: runs every test except the attacks, the log pipelines and
-# those with Prometheus, or only the attacks (TestHostile_), or only test/pipelines or test/metrics.
+# test.sh [SUITE]: runs every test except the suites that need much, or only one of these: hostile
+# (the attacks, TestHostile_), or pipelines, metrics or fleet (the directory of that name in test/).
 # For a normal user, the tests that need root run through sudo. Each part ends with the number of
 # tests that passed, and the skipped tests with their reasons: a kernel test that did not run must
 # not look like a success.
@@ -65,7 +65,7 @@ unprivileged() {
 privileged() {
     local others waits='^TestTimewait_LastsOneMinute$' waiting
     run_race 'internal/probe' ./internal/probe
-    mapfile -t others < <(go list ./test/... | grep -vE '/test/(kernel|pipelines|metrics|packages)$')
+    mapfile -t others < <(go list ./test/... | grep -vE '/test/(kernel|pipelines|metrics|fleet|packages)$')
     run 'test, except test/kernel' -p 1 -skip '^TestHostile' "${others[@]}"
     (
         failed=0
@@ -93,6 +93,11 @@ pipelines() {
 # The rules and dashboards of deploy/ with a real Prometheus. It sees only its own connections.
 metrics() {
     run 'metrics' ./test/metrics
+}
+
+# The schemas and queries of deploy/fleet with real servers and hosts. It sees only its own connections.
+fleet() {
+    run 'fleet' ./test/fleet
 }
 
 # All tests of internal/ once more, because a normal user had to skip some.
@@ -136,8 +141,12 @@ if [[ $suite == --as-root ]]; then
     exit "$failed"
 fi
 
-[[ $suite != pipelines && $suite != metrics ]] || test/check/consumers.sh "$suite" || left_out+=('consumers that are missing')
-test/check/install-deps.sh test || left_out+=('what needs a program that is missing')
+needed='test'
+[[ $suite != fleet ]] || needed=fleet
+test/check/install-deps.sh "$needed" || left_out+=('what needs a program that is missing')
+case $suite in
+    pipelines | metrics | fleet) test/check/consumers.sh "$suite" || left_out+=('consumers that are missing') ;;
+esac
 PATH=$(test/check/path.sh)
 if ! command -v go >/dev/null; then
     echo 'test: install Go 1.21 or later: https://go.dev/dl/' >&2

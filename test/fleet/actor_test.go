@@ -12,12 +12,16 @@ import (
 // actorEnv makes this program a process of a host.
 const actorEnv = "TCPSHIFT_TEST_FLEET_ACTOR"
 
+// greeting is what a server says first. Its process has accepted the connection by then.
+const greeting = "220 hello\n"
+
 // actor is a process of a host, with the name of a service. It serves or connects.
 type actor struct {
 	Name       string
 	Listen     string // address of a server, which runs until its standard input ends
 	NeverClose bool   // it keeps a connection whose peer has closed
 	CloseFirst bool   // it closes at once
+	Greets     bool   // a server writes first, and its client waits for that
 
 	Connect  string // address to which a client connects
 	Count    int
@@ -58,6 +62,9 @@ func (a *actor) serve() error {
 				return
 			}
 			go func() {
+				if a.Greets {
+					_, _ = io.WriteString(conn, greeting)
+				}
 				if !a.CloseFirst {
 					_, _ = io.Copy(io.Discard, conn)
 				}
@@ -78,6 +85,9 @@ func (a *actor) connect() error {
 			return fmt.Errorf("connect to %s: %w", a.Connect, err)
 		}
 		if err == nil {
+			if a.Greets {
+				_, _ = io.ReadFull(conn, make([]byte, len(greeting)))
+			}
 			if a.ReadEOF {
 				_, _ = io.Copy(io.Discard, conn)
 			}

@@ -2,13 +2,12 @@ package fleet_test
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
-
-	"net/netip"
 
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
@@ -56,10 +55,10 @@ func runHosts(t *testing.T) *fleet {
 	}
 	f.db.serve(actor{Name: "postgres", Listen: "10.9.0.2:5432"})
 	f.db.serve(actor{Name: "backend", Listen: "10.9.0.2:8080", CloseFirst: true})
-	f.db.serve(actor{Name: "mailer", Listen: "10.9.0.2:2525", NeverClose: true})
+	f.db.serve(actor{Name: "mailer", Listen: "10.9.0.2:2525", NeverClose: true, Greets: true})
 	f.app.serve(actor{Name: "agent", Listen: "127.0.0.1:7000"})
 	waits := []func(){
-		f.web.connect(actor{Name: "sender", Connect: "10.9.0.2:2525", Count: leakedSockets}),
+		f.web.connect(actor{Name: "sender", Connect: "10.9.0.2:2525", Count: leakedSockets, Greets: true}),
 		f.web.connect(actor{Name: "poller", Connect: "10.9.0.2:5432", Count: stormConnections, Pause: 8 * time.Millisecond}),
 		f.web.connect(actor{Name: "frontend", Connect: "10.9.0.2:8080", Count: usualConnections, ReadEOF: true}),
 		f.app.connect(actor{Name: "billing", Connect: "127.0.0.1:7001", Count: failedConnects, Pause: 10 * time.Millisecond, FailOnly: true}),
@@ -177,6 +176,7 @@ func TestFleet_Culprits(t *testing.T) {
 	t.Run("shards", func(t *testing.T) { checkShards(t, c, f) })
 	ask := func(name string) []row { return c.query(1, "fleet", f.question(t, name)) }
 	t.Run("answers", func(t *testing.T) { f.checkAnswers(t, ask) })
+	t.Run("modern", func(t *testing.T) { f.checkModern(t, ask) })
 }
 
 // checkShards compares how many rows the tables have with the records that were loaded, and that both servers have some.

@@ -16,7 +16,7 @@ FROM (
         FROM connection
         WHERE boot_id = 'BOOT_ID' AND conn = 'CONN'
     )
-)
+) AS ends
 GLOBAL ALL INNER JOIN (
     SELECT
         p AS local_addr, pp AS local_port, l AS peer_addr, lp AS peer_port,
@@ -29,7 +29,7 @@ GLOBAL ALL INNER JOIN (
         WHERE boot_id = 'BOOT_ID' AND conn = 'CONN'
         GROUP BY p, pp, l, lp
     )
-) USING (local_addr, local_port, peer_addr, peer_port)
+) AS this USING (local_addr, local_port, peer_addr, peer_port)
 WHERE NOT (boot_id = 'BOOT_ID' AND conn = 'CONN')
     AND opened_ns < this_ts_ns + 5000000000 AND ts_ns + 5000000000 > this_opened_ns
     AND (NOT match(local_addr, '^(127\\.|::1$)') OR (boot_id = 'BOOT_ID' AND netns = this_netns))
