@@ -142,6 +142,10 @@ check: ## run every check; one alone: make check-lint; no check writes into the 
 install-deps: ## install the Debian packages for test, compare, check and generate
 	@test/check/install-deps.sh all
 
+.PHONY: generate-look
+generate-look: ## fetch what the pages embed from other projects, by its hash; needs npm
+	@test/check/look.sh
+
 .PHONY: clean
 clean: ## remove what was built
 	rm -rf bin dist

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Prints the licences of all modules in the binary.
+# Prints the licences of all modules in the binary, and of the script that it embeds.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -9,3 +9,6 @@ go list -deps -f '{{with .Module}}{{if not .Main}}{{.Path}} {{.Version}} {{.Dir}
         find "$directory" -maxdepth 1 \( -iname 'LICEN[CS]E*' -o -iname 'NOTICE*' -o -iname 'COPYING*' \) | sort |
             xargs -r -d '\n' cat
     done
+
+printf '\n---- uPlot %s\n\n' "$(sed -n 's/^package=uplot version=//p' test/check/look.sh)"
+cat internal/report/page/uplot/LICENSE

@@ -89,3 +89,17 @@ func licenceIn(t *testing.T, directory string) string {
 	}
 	return ""
 }
+
+// The script that the program embeds has a licence that is allowed, and docs/dependencies.md names its version.
+func TestDependencies_EmbeddedScript(t *testing.T) {
+	if licenceIn(t, "../../internal/report/page/uplot") == "" {
+		t.Error("uPlot has no licence that is allowed")
+	}
+	version := regexp.MustCompile(`(?m)^package=uplot version=(\S+)$`).FindStringSubmatch(read(t, "../check/look.sh"))
+	if version == nil || !strings.Contains(read(t, "../../docs/dependencies.md"), " "+version[1]+" ") {
+		t.Errorf("docs/dependencies.md does not name the version of uPlot, %v", version)
+	}
+	if script := read(t, "../../internal/report/page/uplot/uPlot.iife.min.js"); !strings.Contains(script, "v"+version[1]) {
+		t.Errorf("the script is not version %s: %.120s", version[1], script)
+	}
+}

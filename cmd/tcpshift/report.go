@@ -1,0 +1,72 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tcpshift/tcpshift/internal/report"
+	"github.com/tcpshift/tcpshift/internal/safeopen"
+)
+
+// reportPermissions are those of a new page, less the umask: a report is made to be handed on.
+const reportPermissions = 0o644
+
+// maxRecordings bounds the files of a report, which are all open at one time.
+const maxRecordings = 500
+
+func newReport() *cobra.Command {
+	output := "report.html"
+	cmd := &cobra.Command{
+		Use:   "report FILE...",
+		Short: "Make a page of what recordings say happened",
+		Long: "Make one page of HTML, which needs no network, of recordings: NDJSON files of the native schema, also compressed ones.\n" +
+			"FILE - is standard input. It needs no privileges.",
+		Args: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case len(args) == 0:
+				return usagef("no recording: write '%s FILE...', or - for standard input", cmd.CommandPath())
+			case len(args) > maxRecordings:
+				return usagef("%d recordings: at most %d, or write them to standard input", len(args), maxRecordings)
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return runReport(args, output, cmd.OutOrStdout()) },
+	}
+	cmd.Flags().VarP(single(&output, "PATH", parsePath), "output", "o", "write the page to this file, or replace it; - is standard output")
+	return cmd
+}
+
+func runReport(paths []string, output string, stdout io.Writer) error {
+	sources := make([]report.Source, len(paths))
+	for i, path := range paths {
+		if path == "-" {
+			sources[i] = report.Source{Name: "standard input", Reader: os.Stdin}
+			continue
+		}
+		f, err := safeopen.Read(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		sources[i] = report.Source{Name: path, Reader: f}
+	}
+	r, err := report.Read(sources)
+	if err != nil {
+		return err
+	}
+	if n := r.Unreadable(); n > 0 {
+		warn(fmt.Sprintf("%d lines of the recordings are no records: the page shows the first ones", n))
+	}
+	if output == "-" {
+		return r.WritePage(stdout)
+	}
+	err = safeopen.Replace(output, reportPermissions, r.WritePage)
+	if errors.Is(err, safeopen.ErrRefused) {
+		return fmt.Errorf("--output: %w: name another file", err)
+	}
+	return err
+}
