@@ -38,9 +38,14 @@ test-packages: ## test the units and the packages: install, upgrade, remove, pur
 	@test/check/install-deps.sh packages
 	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test -count=1 -timeout 20m -v ./test/packages ./test/service
 
+# On a terminal, make run prints text. It leaves that to ARGS if they choose the format or an output, name a command
+# of tcpshift, or contain a command to trace.
+CHOOSES_FORMAT = --format% --schema% --fields% --output% --config% --profile% --
+TEXT = $(if $(filter $(CHOOSES_FORMAT),$(ARGS))$(filter-out -%,$(firstword $(ARGS))),,--format text)
+
 .PHONY: run
-run: build ## build and run as root: make run ARGS='--port 443'
-	$(AS_ROOT) bin/tcpshift $(ARGS)
+run: build ## build and run as root, as text on a terminal: make run ARGS='--port 443'
+	if [ -t 1 ]; then $(AS_ROOT) bin/tcpshift $(TEXT) $(ARGS); else $(AS_ROOT) bin/tcpshift $(ARGS); fi
 
 .PHONY: test
 test: ## install what the tests need, then run the tests; uses sudo where it needs root
