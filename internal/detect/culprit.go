@@ -25,14 +25,14 @@ type Culprit struct {
 	// Processes is how many processes of the service live and take part. Of more than
 	// maxProcesses it is a lower bound.
 	Processes int
-	PID       uint32  // of the busiest of them; 0: none lives, or none stands out
+	PID       uint32  // of the busiest of them, if it is of the user of most; 0: none lives, or none stands out
 	PIDShare  float64 // of the process PID: the part of the cause that certainly is of it
 
 	NextService string  // the next largest service; "": there is none
 	NextShare   float64 // of NextService
 
 	first, next service        // what Service and NextService name; the zero value of next: none
-	user        uint32         // of the busiest process, living or not: see quotaOf
+	user        uint32         // whose processes have caused most, living or not: see quotaOf
 	candidates  []processCount // processes of the service that take part and may live
 	total       uint64         // count of all services: what the shares are fractions of
 }
@@ -90,7 +90,8 @@ func (c *Culprit) nameLiving(gone func(Process) bool) {
 		}
 		living = append(living, p)
 		// A single count may be chance, unless it is all there is.
-		if count := p.atLeast(); count > most && (count > 1 || count == c.total) {
+		// In one cgroup users may take the names of each other's processes.
+		if count := p.atLeast(); quotaOf(p.uid) == c.user && count > most && (count > 1 || count == c.total) {
 			most, c.PID = count, p.pid
 		}
 	}

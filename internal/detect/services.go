@@ -231,11 +231,8 @@ func (s *topServices) culprit(since time.Duration) Culprit {
 		c.nameNext(second.cgroup)
 		c.NextShare = min(1-c.Share, s.share(second.atLeast()))
 	}
-	busiest := processCount{}
+	c.user = s.userOf(largest)
 	for i := range s.processes {
-		if p := &s.processes[i]; p.service == largest && p.count > busiest.count {
-			busiest, c.user = *p, quotaOf(p.uid)
-		}
 		if p := &s.processes[i]; p.service == largest && p.at >= since {
 			candidate := *p
 			candidate.service = nil // an alert must not refer to what changes
@@ -244,6 +241,23 @@ func (s *topServices) culprit(since time.Duration) Culprit {
 	}
 	c.nameLiving(nil)
 	return c
+}
+
+// userOf returns the user, see quotaOf, whose processes have caused most of what a service has.
+func (s *topServices) userOf(c *serviceCount) (user uint32) {
+	counts := make(map[uint32]uint64)
+	for i := range s.processes {
+		if p := &s.processes[i]; p.service == c {
+			counts[quotaOf(p.uid)] += p.count
+		}
+	}
+	var most uint64
+	for each, count := range counts {
+		if count > most || count == most && each < user {
+			user, most = each, count
+		}
+	}
+	return user
 }
 
 // largest returns the indexes of the largest service and of the next one, -1 if there is none.

@@ -288,3 +288,38 @@ func TestCulprit_AfterShortWorkers(t *testing.T) {
 		})
 	}
 }
+
+// A user whose short processes take the name of another user's service, in the same cgroup, does not have
+// that service's process named for what they cause, nor its user's quota used.
+func TestCulprit_NameOfAnotherUsersProcess(t *testing.T) {
+	const service, attacker = 33, 65534
+	var s topServices
+	for n := range 3000 {
+		one := caused(uint32(1000+n), "nginx", 1, time.Hour)
+		one.UID = attacker
+		if n%20 == 0 {
+			one = caused(7, "nginx", 1, time.Hour)
+			one.UID = service
+		}
+		s.count(one)
+	}
+	c := s.culprit(0)
+	c.nameLiving(func(p Process) bool { return p.PID != 7 })
+	if c.Processes != 1 || c.PID != 0 || c.user != attacker {
+		t.Errorf("%d processes live, pid %d is named, on the account of user %d; want the one process, not named, and user %d", c.Processes, c.PID, c.user, attacker)
+	}
+	for n := range 9000 { // now most is of the service
+		one := caused(7, "nginx", 1, time.Hour)
+		one.UID = service
+		if n%9 == 0 {
+			one = caused(uint32(9000+n), "nginx", 1, time.Hour)
+			one.UID = attacker
+		}
+		s.count(one)
+	}
+	c = s.culprit(0)
+	c.nameLiving(func(p Process) bool { return p.PID != 7 })
+	if c.PID != 7 || c.user != service {
+		t.Errorf("pid %d is named, on the account of user %d; want 7 and %d", c.PID, c.user, service)
+	}
+}

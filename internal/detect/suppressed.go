@@ -14,6 +14,8 @@ const (
 	// as many: see openCount.
 	maxOpenAlerts     = 128
 	maxCriticalAlerts = 64
+	// maxFirstAlerts is how many users get one alert even if others have used up all that.
+	maxFirstAlerts = 64
 	// maxSuppressed bounds the causes without an alert that are remembered. The tables of
 	// the detectors have about as many.
 	maxSuppressed = 1 << 14
@@ -55,12 +57,20 @@ func (suppressionCause) netnsInode() uint32 { return 0 }
 // quota), so whatever one user does, others still get alerts.
 type openCount struct{ quota }
 
-// take counts one more alert of a user. It reports false, and counts nothing, if there is no room for it.
+// take counts one more alert of a user. It reports false, and counts nothing, if there is no room for it. Users
+// who have alerts leave room for the first one of others: some uids of one user would else use up all of it.
 func (c *openCount) take(user uint32, s Severity) bool {
 	if c.limit = 2 * maxOpenAlerts; s == Critical {
 		c.limit += 2 * maxCriticalAlerts
 	}
-	return c.quota.take(user)
+	if c.quota.take(user) {
+		return true
+	}
+	if c.users[user] > 0 || c.total >= 2*(maxOpenAlerts+maxCriticalAlerts)+maxFirstAlerts {
+		return false
+	}
+	c.recount(user)
+	return true
 }
 
 // admits decides whether one more alert may open, and for which user. If it may not, its cause is

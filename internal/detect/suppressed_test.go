@@ -221,6 +221,34 @@ func TestSuppressed_BoundedMemory(t *testing.T) {
 	}
 }
 
+// A handful of users who have as many alerts as they can leave room for the alert of a further one, of each
+// severity.
+func TestSuppressed_HandfulOfUsers(t *testing.T) {
+	c := Config{}.withDefaults()
+	l := newLifecycle(&c)
+	raise := func(user, n uint32, s Severity) *openAlert {
+		f := Finding{Severity: s, Culprit: Culprit{user: user}}
+		return l.raise("kind", peerOf(int(user<<10|n)), opens, func() Finding { return f }, time.Hour)
+	}
+	const handful = 20
+	for user := range uint32(handful) {
+		for n := range uint32(2 * maxOpenAlerts) {
+			raise(1000+user, n, []Severity{Warning, Critical}[n%2])
+		}
+	}
+	for i, s := range []Severity{Warning, Critical} {
+		if raise(33+uint32(i), 0, s) == nil {
+			t.Errorf("there is no room for a further user's alert of severity %v", s)
+		}
+	}
+	for user := range uint32(10 * maxFirstAlerts) {
+		raise(2000+user, 0, Critical)
+	}
+	if most := 2*(maxOpenAlerts+maxCriticalAlerts) + maxFirstAlerts; len(l.open) != most {
+		t.Errorf("%d alerts are open, want %d at most", len(l.open), most)
+	}
+}
+
 // A cause that has no alert costs no look at processes: its severity does not depend on them.
 func TestSuppressed_LooksAtNoProcess(t *testing.T) {
 	looks := 0

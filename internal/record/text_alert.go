@@ -72,10 +72,11 @@ func appendWho(p []byte, c *detect.Culprit) []byte {
 	if comm := c.Comm.Bytes(); string(comm) != c.Service {
 		p = append(appendPrintable(p, comm), ", "...)
 	}
+	isMost := c.PID != 0 && 2*c.PIDShare > c.Share
 	switch {
 	case c.Processes == 0:
 		p = append(p, "no process of it lives"...)
-	case c.Processes == 1 && c.PID != 0:
+	case c.Processes == 1 && isMost:
 		p = strconv.AppendUint(append(p, "pid "...), uint64(c.PID), 10)
 	case c.Processes == 1:
 		p = append(p, "1 process"...)
@@ -84,8 +85,8 @@ func appendWho(p []byte, c *detect.Culprit) []byte {
 	}
 	p = appendPercent(append(p, ", "...), c.Share)
 	switch {
-	case c.PID == 0 || c.Processes == 1:
-	case 2*c.PIDShare > c.Share:
+	case c.PID == 0 || c.Processes == 1 && isMost:
+	case isMost:
 		p = strconv.AppendUint(append(p, ", most of it pid "...), uint64(c.PID), 10)
 	default:
 		p = strconv.AppendUint(append(p, ", the busiest is pid "...), uint64(c.PID), 10)
