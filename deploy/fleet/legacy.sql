@@ -407,7 +407,7 @@ CREATE TABLE IF NOT EXISTS tcpshift.endpoint (
     service String,
     role String,
     closed_by String
-) ENGINE = MergeTree() PARTITION BY day ORDER BY (local_addr, local_port, peer_addr, peer_port, ts_ns);
+) ENGINE = MergeTree() PARTITION BY day ORDER BY (local_addr, local_port, peer_addr, peer_port, ts_ns) SETTINGS index_granularity = 1024;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS tcpshift.endpoint_view TO tcpshift.endpoint AS SELECT
     toDate(substring(time, 1, 10)) AS day,

@@ -413,7 +413,7 @@ CREATE TABLE IF NOT EXISTS tcpshift.endpoint (
     role LowCardinality(String),
     closed_by LowCardinality(String)
 ) ENGINE = MergeTree() PARTITION BY day ORDER BY (local_addr, local_port, peer_addr, peer_port, ts_ns)
-TTL day + INTERVAL 30 DAY SETTINGS ttl_only_drop_parts = 1;
+TTL day + INTERVAL 30 DAY SETTINGS ttl_only_drop_parts = 1, index_granularity = 1024;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS tcpshift.endpoint_view TO tcpshift.endpoint AS SELECT
     toDate(substring(time, 1, 10)) AS day,

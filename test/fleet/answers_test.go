@@ -12,7 +12,7 @@ func (f *fleet) question(t *testing.T, name string) string {
 	name, subject, _ := strings.Cut(name, " ")
 	text := question(t, name)
 	if of, ok := f.subjects()[subject]; ok {
-		text = strings.NewReplacer("'BOOT_ID'", "'"+of.BootID+"'", "'CONN'", "'"+of.Conn+"'").Replace(text)
+		text = strings.NewReplacer("'BOOT_ID'", "'"+of.BootID+"'", "'CONN'", "'"+of.Conn+"'", "'TIME'", "'"+of.Time+"'").Replace(text)
 	}
 	return text
 }

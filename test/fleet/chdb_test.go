@@ -1,21 +1,29 @@
 package fleet_test
 
 import (
-	"bytes"
+	"bufio"
 	"encoding/json"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
 	"strings"
+	"syscall"
 	"testing"
 )
 
 // chdbModules has today's ClickHouse as a library for Node.js; test/check/consumers.sh fills it.
 const chdbModules = "../../.cache/fleet/chdb/node_modules"
 
-// modern runs statements in chDB and returns their answers. LOAD TABLE FILE loads lines.
-func modern(t *testing.T, statements []string) []string {
+// modernStore is a chDB with the modern schema.
+type modernStore struct {
+	t     testing.TB
+	stdin io.Writer
+	out   *bufio.Reader
+}
+
+func startModernStore(t testing.TB) *modernStore {
 	t.Helper()
 	modules, err := filepath.Abs(chdbModules)
 	if err != nil {
@@ -24,36 +32,56 @@ func modern(t *testing.T, statements []string) []string {
 	if _, err := os.Stat(modules + "/chdb"); err != nil {
 		skipMissing(t, "needs chDB: make test-fleet installs it")
 	}
-	input, err := json.Marshal(statements)
-	if err != nil {
-		t.Fatal(err)
-	}
 	cmd := exec.Command("node", "chdb/ask.js")
 	for _, each := range os.Environ() {
 		if !strings.HasPrefix(each, "LD_LIBRARY_PATH=") { // of 18.16
 			cmd.Env = append(cmd.Env, each)
 		}
 	}
-	cmd.Env = append(cmd.Env, "NODE_PATH="+modules)
-	cmd.Stdin = bytes.NewReader(input)
-	var message bytes.Buffer
-	cmd.Stderr = &message
-	out, err := cmd.Output()
+	cmd.Env = append(cmd.Env, "NODE_PATH="+modules, "TMPDIR="+t.TempDir())
+	cmd.Stderr = os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	stdin, err := cmd.StdinPipe()
 	if err != nil {
-		t.Fatalf("chDB: %v\n%s", err, message.String())
+		t.Fatal(err)
 	}
-	var answers []string
-	for line := range strings.Lines(string(out)) {
-		var answer string
-		if err := json.Unmarshal([]byte(line), &answer); err != nil {
-			t.Fatalf("%v: %s", err, line)
-		}
-		answers = append(answers, answer)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
 	}
-	if len(answers) != len(statements) {
-		t.Fatalf("chDB gave %d answers, want %d", len(answers), len(statements))
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
 	}
-	return answers
+	t.Cleanup(func() {
+		_ = stdin.Close()
+		_ = cmd.Wait()
+	})
+	s := &modernStore{t, stdin, bufio.NewReader(out)}
+	s.run(readFile(t, filepath.Join(fleetDir, "modern.sql")))
+	s.run("USE tcpshift")
+	s.run("SET output_format_json_quote_64bit_integers = 0")
+	return s
+}
+
+func (s *modernStore) run(statement string) { s.ask(statement, "CSV") }
+
+func (s *modernStore) json(statement string) string { return s.ask(statement, "JSON") }
+
+// ask runs a statement and returns its answer. An error fails the test.
+func (s *modernStore) ask(statement, format string) string {
+	s.t.Helper()
+	if err := json.NewEncoder(s.stdin).Encode(map[string]string{"statement": statement, "format": format}); err != nil {
+		s.t.Fatalf("chDB: %v", err)
+	}
+	line, err := s.out.ReadBytes('\n')
+	if err != nil {
+		s.t.Fatalf("chDB: %v", err)
+	}
+	var reply struct{ Answer, Error string }
+	if err := json.Unmarshal(line, &reply); err != nil || reply.Error != "" {
+		s.t.Fatalf("chDB: %.300s: %v %s", statement, err, reply.Error)
+	}
+	return reply.Answer
 }
 
 // checkModern loads the same lines into the modern schema, asks the same questions, and compares the answers with those
@@ -64,21 +92,11 @@ func (f *fleet) checkModern(t *testing.T, ask func(name string) []row) {
 	if err := os.WriteFile(lines, []byte(strings.Join(f.lines, "")), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	statements := []string{
-		readFile(t, filepath.Join(fleetDir, "modern.sql")),
-		"USE tcpshift",
-		"SET output_format_json_quote_64bit_integers = 0",
-		"LOAD records " + lines,
-	}
-	first := len(statements)
-	names := f.questions()
-	for _, name := range names {
-		statements = append(statements, f.question(t, name))
-	}
-	answers := modern(t, statements)
+	s := startModernStore(t)
+	s.run("LOAD records " + lines)
 	got := make(map[string][]row)
-	for i, name := range names {
-		got[name] = decodeRows(t, answers[first+i])
+	for _, name := range f.questions() {
+		got[name] = decodeRows(t, s.ask(f.question(t, name), "JSONEachRow"))
 		if want := ask(name); !reflect.DeepEqual(got[name], want) {
 			t.Errorf("%s: chDB answers\n%v\nand 18.16\n%v", name, got[name], want)
 		}

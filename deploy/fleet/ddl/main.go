@@ -46,7 +46,7 @@ func files() map[string]string {
 type dialect interface {
 	head() string
 	column(name, kind, codec string) string
-	ttl(days int) string
+	expiry(days int) (ttl, setting string)
 }
 
 type modern struct{}
@@ -62,8 +62,8 @@ func (modern) column(name, kind, codec string) string {
 	return name + " " + kind + codec
 }
 
-func (modern) ttl(days int) string {
-	return fmt.Sprintf("\nTTL day + INTERVAL %d DAY SETTINGS ttl_only_drop_parts = 1", days)
+func (modern) expiry(days int) (ttl, setting string) {
+	return fmt.Sprintf("\nTTL day + INTERVAL %d DAY", days), "ttl_only_drop_parts = 1"
 }
 
 type legacy struct{}
@@ -79,7 +79,7 @@ func (legacy) column(name, kind, _ string) string {
 	return name + " " + lowCardinality.ReplaceAllString(kind, "$1")
 }
 
-func (legacy) ttl(int) string { return "" }
+func (legacy) expiry(int) (ttl, setting string) { return "", "" }
 
 // schema returns the tables and views of one server.
 func schema(d dialect) string {
@@ -115,8 +115,15 @@ func (t *table) write(b *strings.Builder, d dialect) {
 	if t.month {
 		partition = "toYYYYMM(day)"
 	}
-	fmt.Fprintf(b, "\n-- %s\nCREATE TABLE IF NOT EXISTS tcpshift.%s (\n%s\n) ENGINE = %s PARTITION BY %s ORDER BY (%s)%s;\n",
-		t.answers, t.name, indent(lines), t.engine, partition, t.order, d.ttl(t.days))
+	ttl, settings := d.expiry(t.days)
+	if t.granularity != 0 {
+		settings = strings.TrimPrefix(fmt.Sprintf("%s, index_granularity = %d", settings, t.granularity), ", ")
+	}
+	if settings != "" {
+		settings = " SETTINGS " + settings
+	}
+	fmt.Fprintf(b, "\n-- %s\nCREATE TABLE IF NOT EXISTS tcpshift.%s (\n%s\n) ENGINE = %s PARTITION BY %s ORDER BY (%s)%s%s;\n",
+		t.answers, t.name, indent(lines), t.engine, partition, t.order, ttl, settings)
 	fmt.Fprintf(b, "\nCREATE MATERIALIZED VIEW IF NOT EXISTS tcpshift.%s_view TO tcpshift.%s AS SELECT\n%s\nFROM tcpshift.records WHERE %s",
 		t.name, t.name, indent(selected), t.where)
 	if t.grouped {

@@ -19,6 +19,7 @@ type table struct {
 	where         string
 	columns       []column
 	grouped       bool
+	granularity   int // rows between two marks of the index; 0: ClickHouse's default
 }
 
 // Expressions over a record.
@@ -120,7 +121,7 @@ var views = []table{
 	},
 	{
 		name: "endpoint", answers: "The ends of connections, found by their addresses and ports.",
-		engine: "MergeTree()", order: "local_addr, local_port, peer_addr, peer_port, ts_ns", days: 30,
+		engine: "MergeTree()", order: "local_addr, local_port, peer_addr, peer_port, ts_ns", days: 30, granularity: 1024,
 		where: isEnd + " AND isNotNull(local_port) AND isNotNull(peer_port)",
 		columns: []column{
 			day, {"ts_ns", "UInt64", tsNs, packed}, {"opened_ns", "UInt64", openedNs, packed},

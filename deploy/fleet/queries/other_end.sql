@@ -1,6 +1,6 @@
 -- Which connection is the other end of this one?
 --
--- Replace BOOT_ID and CONN by those of the connection, see docs/fleet.md. A row is a connection record with the same
+-- Replace BOOT_ID, CONN and TIME by the keys of a record of the connection, see docs/fleet.md. A row is a connection record with the same
 -- addresses and ports in reverse that was open at the same time, the nearest first: mostly one. opened_ms is how
 -- much later the other end was opened, by the clocks of the two hosts; they may differ by 5 seconds. No row: the
 -- other host has no tcpshift, the other end is still open, or an address is translated (NAT). Addresses that
@@ -15,6 +15,7 @@ FROM (
         SELECT ifNull(peer_addr, ''), ifNull(peer_port, 0), ifNull(local_addr, ''), ifNull(local_port, 0)
         FROM connection
         WHERE boot_id = 'BOOT_ID' AND conn = 'CONN'
+            AND ts_ns = toUInt64(toDateTime(replaceOne(substring('TIME', 1, 19), 'T', ' '), 'UTC')) * 1000000000 + toUInt64(substring('TIME', 21, 9))
     )
 ) AS ends
 GLOBAL ALL INNER JOIN (
@@ -27,6 +28,7 @@ GLOBAL ALL INNER JOIN (
             max(opened_ns) AS opened, max(ts_ns) AS ended, max(ifNull(netns, 0)) AS n
         FROM connection
         WHERE boot_id = 'BOOT_ID' AND conn = 'CONN'
+            AND ts_ns = toUInt64(toDateTime(replaceOne(substring('TIME', 1, 19), 'T', ' '), 'UTC')) * 1000000000 + toUInt64(substring('TIME', 21, 9))
         GROUP BY p, pp, l, lp
     )
 ) AS this USING (local_addr, local_port, peer_addr, peer_port)

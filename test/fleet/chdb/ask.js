@@ -1,23 +1,27 @@
-// Runs statements in chDB: standard input has a JSON array of them, and each standard output line the answer to one, as
-// a JSON string. Statements that begin with LOAD insert the lines of a file into a table: LOAD table path.
+// Runs statements in chDB. Each line of standard input is a JSON object with the statement and the format of its
+// answer, and each line of standard output the answer, as a JSON string, or an object with an error. LOAD TABLE FILE
+// inserts the lines of a file.
 'use strict';
-const fs = require('fs');
+const readline = require('readline');
 const { Session } = require('chdb');
 
 const session = new Session();
-try {
-  for (const statement of JSON.parse(fs.readFileSync(0, 'utf8'))) {
-    const load = /^LOAD (\S+) (\S+)$/.exec(statement);
-    if (load) {
-      session.query(`INSERT INTO ${load[1]} FROM INFILE '${load[2]}' SETTINGS input_format_skip_unknown_fields = 1 FORMAT JSONEachRow`);
-      console.log('""');
-    } else {
-      console.log(JSON.stringify(session.query(statement, 'JSONEachRow')));
-    }
+function answer({ statement, format }) {
+  const load = /^LOAD (\S+) (\S+)$/.exec(statement);
+  if (load) {
+    statement = `INSERT INTO ${load[1]} FROM INFILE '${load[2]}' SETTINGS input_format_skip_unknown_fields = 1 FORMAT JSONEachRow`;
   }
-} catch (error) {
-  console.error(String(error));
-  process.exitCode = 1;
-} finally {
-  session.cleanup();
+  return session.query(statement, format);
 }
+
+const lines = readline.createInterface({ input: process.stdin });
+lines.on('line', (line) => {
+  let text;
+  try {
+    text = JSON.stringify({ answer: String(answer(JSON.parse(line))) });
+  } catch (error) {
+    text = JSON.stringify({ error: String(error) });
+  }
+  process.stdout.write(text + '\n');
+});
+lines.on('close', () => session.cleanup());
