@@ -27,7 +27,7 @@ const (
 	u16      = "Nullable(UInt16)"
 	u32      = "Nullable(UInt32)"
 	u64      = "Nullable(UInt64)"
-	real     = "Nullable(Float64)"
+	float    = "Nullable(Float64)"
 )
 
 // packed is the codec of what compresses well beyond the default.
@@ -47,7 +47,7 @@ var keys = []key{
 	{"severity", wordless, inAlert, ""},
 	{"service", wordless, inAlert, ""},
 	{"service_claimed", flag, inAlert, ""},
-	{"share", real, inAlert, ""},
+	{"share", float, inAlert, ""},
 	{"processes", u32, inAlert, ""},
 	{"conn", maybe, inConnection, packed},
 	{"netns", u32, inBoth, packed},
@@ -59,7 +59,7 @@ var keys = []key{
 	{"peer_port", u16, inBoth, packed},
 	{"role", wordless, inBoth, ""},
 	{"pid", u32, inBoth, packed},
-	{"pid_share", real, inAlert, ""},
+	{"pid_share", float, inAlert, ""},
 	{"comm", wordless, inBoth, ""},
 	{"uid", u32, inConnection, packed},
 	{"pid_source", wordless, inConnection, ""},
@@ -74,7 +74,7 @@ var keys = []key{
 	{"unit", wordless, inBoth, ""},
 	{"unit_claimed", flag, inBoth, ""},
 	{"next_service", wordless, inAlert, ""},
-	{"next_share", real, inAlert, ""},
+	{"next_share", float, inAlert, ""},
 	{"opened", maybe, 0, ""},
 	{"duration_ns", u64, inConnection, packed},
 	{"established_ns", u64, inConnection, packed},
@@ -90,13 +90,13 @@ var keys = []key{
 	{"reset_reason", wordless, inConnection, ""},
 	{"partial", flag, inConnection, ""},
 	{"sampled", u32, inConnection, ""},
-	{"rate_per_s", real, inAlert, ""},
+	{"rate_per_s", float, inAlert, ""},
 	{"occupancy", u64, inAlert, ""},
 	{"occupancy_source", wordless, inAlert, ""},
 	{"capacity", u64, inAlert, ""},
 	{"capacity_kind", wordless, inAlert, ""},
 	{"projected_occupancy", u64, inAlert, ""},
-	{"exhaustion_in_s", real, inAlert, ""},
+	{"exhaustion_in_s", float, inAlert, ""},
 	{"drops", u64, inAlert, ""},
 	{"failures", u64, inAlert, ""},
 	{"lasted_ns", u64, inAlert, ""},
