@@ -38,27 +38,27 @@ func (ns *namespace) timeWaitsNow() float64 {
 func (tr *tracker) mostOfOthers(key destination, u *destinationUse, ns *namespace, has float64) float64 {
 	const perHold = float64(rate.TimeWaitHold) / float64(rate.MaxWindow)
 	here, there := ns.notReusable.CreatedWithin(rate.MaxWindow), ns.reusable.CreatedWithin(rate.MaxWindow)
-	if ns.limits.AllowsReuse(key.local, key.peer) {
+	if ns.takesOver(key, u) {
 		there = max(0, there-u.CreatedWithin(rate.MaxWindow))
 	} else {
 		here = max(0, here-u.CreatedWithin(rate.MaxWindow))
 	}
-	replaced := min(perHold*float64(there), float64(ns.ports*tr.reusing(key.netns, ns, key)))
+	replaced := min(perHold*float64(there), float64(ns.ports*tr.reusing(ns, key, u)))
 	return max(ns.timeWaitsNow()-has, perHold*float64(here)+replaced)
 }
 
 // reusing counts the destinations of a namespace, without one, that leave TIME_WAITs which connect() takes over. It
 // counts them once a second.
-func (tr *tracker) reusing(netns uint32, ns *namespace, but destination) int {
+func (tr *tracker) reusing(ns *namespace, but destination, butUse *destinationUse) int {
 	if ns.reusingAt != tr.swept {
 		ns.reusingAt, ns.reusing = tr.swept, 0
 		for _, e := range tr.destinations.Entries() {
-			if timeWaits, finWait2 := e.Value.RecordedTimeWaits(); e.Key.netns == netns && timeWaits+finWait2 > 0 && ns.limits.AllowsReuse(e.Key.local, e.Key.peer) {
+			if timeWaits, finWait2 := e.Value.RecordedTimeWaits(); e.Key.netns == but.netns && timeWaits+finWait2 > 0 && ns.takesOver(e.Key, &e.Value) {
 				ns.reusing++
 			}
 		}
 	}
-	if ns.limits.AllowsReuse(but.local, but.peer) {
+	if ns.takesOver(but, butUse) {
 		return ns.reusing - 1
 	}
 	return ns.reusing

@@ -61,7 +61,7 @@ func TestPortExhaustion_PortsBoundByAnotherProcess(t *testing.T) {
 // has chosen the port of a connection that ends while no bound one is open.
 func TestPorts_BoundAreNotTakenOver(t *testing.T) {
 	h := newHost(t, 100, Config{})
-	h.limits.Reuse, h.unreadable = 1, true // this host does not have these sockets
+	h.limits.Reuse, h.unreadable, h.uncounted = 1, true, true // this host does not have these sockets
 	h.pass(time.Second)
 	for port := range uint16(40) {
 		h.connect(to(80), curl) // which the engine needs to know the namespace

@@ -72,7 +72,7 @@ func (d bucketStorm) withinPorts(netns uint32, r *rate.Estimator, m rate.TimeWai
 		}
 		u := &e.Value
 		capacity, ns := d.portCapacity(e.Key, u)
-		if capacity == 0 || float64(e.Weight) < minShare*capacity || ns.limits.AllowsReuse(e.Key.local, e.Key.peer) {
+		if capacity == 0 || float64(e.Weight) < minShare*capacity || ns.takesOver(e.Key, u) {
 			continue
 		}
 		u.Advance(d.now)

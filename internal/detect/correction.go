@@ -104,7 +104,7 @@ func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration
 	if old < minReconciled {
 		return
 	}
-	closed := int64(c.timeWaits-c.finWait2) - u.closedAtOnce() - max(0, young-int64(c.finWait2))
+	closed := int64(c.timeWaits+c.reusable-c.finWait2) - u.closedAtOnce() - max(0, young-int64(c.finWait2))
 	u.finFraction, u.finKnown, u.finLearned = min(1, max(0, float64(closed)/float64(old))), true, u.kernel.verifiedAt
 }
 
@@ -120,7 +120,7 @@ func (u *destinationUse) learnFinDelay(c *suspectCount, timeout, readAgo time.Du
 	u.waiting, u.waitingOldest = int64(c.finWait2), c.oldest
 	u.learnWaiting(readAgo)
 	u.finDelay = 0
-	closed := int64(c.timeWaits-c.finWait2) - u.closedAtOnce() // as many as the peers have closed of them
+	closed := int64(c.timeWaits+c.reusable-c.finWait2) - u.closedAtOnce() // as many as the peers have closed of them
 	if gone := created - u.waiting; gone > created/20 && 2*closed >= gone && u.newestWait() {
 		u.finDelay = u.waitingDelay
 	}
@@ -166,22 +166,23 @@ func (ns *namespace) correct(all *SuspectCounts, key destination, u *destination
 		total += more[i]
 	}
 	if part := min(1, u.kernel.timeWaits/total); part > 0 {
-		carry := 0.0
+		carry, untimed := 0.0, u.lacksTimestamps()
 		for i := range more {
 			n := math.Round(carry + part*more[i])
 			carry += part*more[i] - n
-			u.kernel.addTimeWaits(&u.Estimator, first+int64(i), int32(n))
+			u.kernel.addTimeWaits(&u.Estimator, first+int64(i), int32(n), untimed)
 		}
 	}
 	u.kernel.timeWaits = 0
 }
 
-// addTimeWaits adds n TIME_WAITs, which may be negative, to those that were created in a second.
-func (v *verification) addTimeWaits(e *rate.Estimator, second int64, n int32) {
+// addTimeWaits adds n TIME_WAITs, which may be negative, to those that were created in a second. If they are untimed,
+// they have no timestamp of the peer.
+func (v *verification) addTimeWaits(e *rate.Estimator, second int64, n int32, untimed bool) {
 	if n == 0 {
 		return
 	}
-	e.CorrectTimeWaits(second, n)
+	e.CorrectTimeWaits(second, n, untimed)
 	if v.corrected == nil {
 		v.corrected = &rate.Counter{}
 	}

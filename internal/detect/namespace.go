@@ -242,7 +242,7 @@ func (ns *namespace) modelFor(now time.Duration, d destination, use *destination
 // wait for the peer's FIN are counted in the kernel's table: see [portStorm.suspectWaiting].
 func (ns *namespace) uncorrected(d destination, use *destinationUse) rate.TimeWaitModel {
 	model := ns.model()
-	if l := &ns.limits; l.AllowsReuse(d.local, d.peer) {
+	if l := &ns.limits; ns.takesOver(d, use) {
 		model.ReuseAfter, model.Scale = max(l.ReuseDelay, time.Millisecond), 1
 		if model.ReusesFinWait2 = l.ReusesFinWait2; !model.ReusesFinWait2 {
 			use.modelWaiting(&model)
@@ -257,8 +257,15 @@ func (ns *namespace) uncorrected(d destination, use *destinationUse) rate.TimeWa
 	return model
 }
 
+// takesOver reports whether connect() takes over TIME_WAITs of a destination: the namespace allows it, and some of
+// them have a timestamp of the peer.
+func (ns *namespace) takesOver(d destination, use *destinationUse) bool {
+	return ns.limits.AllowsReuse(d.local, d.peer) && !use.lacksTimestamps()
+}
+
 // modelWaiting sets in m how long timewait sockets stay in FIN_WAIT2, by the kernel's table. If the
-// sockets that wait are the newest, it assumes that every peer closes after waitingDelay. Else it
+// sockets that wait are the newest, it assumes that every peer closes after waitingDelay, unless learnDelay knows
+// better: then those from before the oldest that waits are gone, and of the others a fraction closes. Else it
 // assumes that a fraction of the peers never closes: the fraction that waits now, or that of an older
 // table if none was read lately. If none was ever read, it assumes that all close at once.
 func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
@@ -270,8 +277,35 @@ func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
 		return
 	}
 	m.FinFraction = max(0, 1-float64(u.waiting)/created)
-	if m.FinFraction > 0.05 && u.newestWait() {
+	switch {
+	case m.FinFraction <= 0.05 || !u.newestWait():
+	case u.delayKnown:
 		m.FinFraction, m.FinDelay = 1, u.waitingDelay
+	default:
+		m.FinFraction, m.WaitsSince = u.waitingClosed, u.waitingSince
+	}
+}
+
+// learnDelay finds out from a table that was read at readAt whether waitingDelay is the time that the peers take to
+// close. If the sockets that wait are the newest, either the peers of the older ones have closed after a while, or
+// the older ones were killed. In the first case the oldest that waits has waited as long in the next table. In
+// the second case it is the same socket, which has waited longer: then nothing is known of when its peer closes.
+func (u *destinationUse) learnDelay(now, readAt time.Duration) {
+	before, passed := u.waitingSince, readAt-u.waitingReadAt
+	u.waitingSince, u.waitingReadAt = readAt-u.waitingOldest, readAt
+	created := u.FinWait2Within(now-u.waitingSince) - u.FinWait2Within(now-readAt)
+	u.waitingClosed = 1
+	if created > 0 {
+		u.waitingClosed = min(1, max(0, 1-float64(u.waiting)/created))
+	}
+	grown := passed - (u.waitingSince - before)
+	switch {
+	case before == 0:
+		u.delayKnown = false
+	case u.newestWait() && 2*grown.Abs() <= passed:
+		u.delayKnown, u.knownDelay = true, u.waitingDelay
+	case (u.waitingDelay - u.knownDelay).Abs() > u.knownDelay/4+2*time.Second:
+		u.delayKnown = false
 	}
 }
 

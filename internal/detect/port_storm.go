@@ -179,6 +179,7 @@ func (tr *tracker) takeFinWait2(now, readAt time.Duration, netns uint32, sockets
 		if u := &e.Value; e.Key.netns == netns {
 			u.Advance(now)
 			u.learnWaiting(now - readAt)
+			u.learnDelay(now, readAt)
 			u.learnFinFractionOf(now, ns, e.Key)
 			if counted, has := before[u]; has { // a better model does not change a count
 				u.kernel.timeWaits += counted - u.TimeWaits(ns.modelFor(now, e.Key, u))
@@ -196,9 +197,10 @@ func (u *destinationUse) learnFinFractionOf(now time.Duration, ns *namespace, ke
 	if reuses || isLearned || u.FinWait2Count(lifetime) < minReconciled {
 		return
 	}
-	m := rate.TimeWaitModel{FinWait2Hold: lifetime}
-	u.modelWaiting(&m)
-	u.finFraction, u.finKnown = m.FinFraction, true
+	u.finFraction, u.finKnown = max(0, 1-float64(u.waiting)/float64(u.FinWait2Count(lifetime))), true
+	if u.finFraction > 0.05 && u.newestWait() {
+		u.finFraction = 1
+	}
 }
 
 // knownNamespace returns the entry of a namespace if its limits are set, else nil.

@@ -81,6 +81,11 @@ type destinationUse struct {
 	waitingSpan   time.Duration // in which time, up to the reading of that table, as many as wait were created
 	waitingDelay  time.Duration // how long the peers take to close, if those that wait are the newest: see learnWaiting
 	waitingAt     time.Duration // when the table was read; 0: never, or long ago
+	waitingReadAt time.Duration // as waitingAt, and by the time of the reading
+	waitingSince  time.Duration // when the oldest of them was created
+	waitingClosed float64       // the fraction of those created since then that does not wait any more
+	delayKnown    bool          // two tables have shown waitingDelay: see learnDelay
+	knownDelay    time.Duration // waitingDelay when they did
 
 	finFraction float64       // see [rate.TimeWaitModel]: by the kernel's tables
 	finKnown    bool          // the tables have shown finFraction

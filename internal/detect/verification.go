@@ -327,7 +327,7 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 		v.settlesAt, v.settleOpen, v.settleFrom = all.readUntil+openSettles, int64(c.open), before
 	}
 	removed := 0.0
-	if v.reuses = ns.limits.AllowsReuse(key.local, key.peer); v.reuses {
+	if v.reuses = ns.takesOver(key, u); v.reuses {
 		modelled := tr.modelled(s, key, u)
 		u.removeUntimed(all, c, ns.limits.FinWait2TimewaitTimeout())
 		removed = modelled - tr.modelled(s, key, u)

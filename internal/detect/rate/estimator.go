@@ -2,9 +2,9 @@
 // take more of it, and when it is exhausted. It must not know which resource that
 // is, decide whether to alert, or read clocks.
 //
-// counter.go counts per slot of time. estimator.go is the model of what is occupied. recent.go finds the rate at
-// which more is taken. forecast.go predicts when a capacity is exhausted, and tests how far the prediction can
-// be trusted.
+// counter.go counts per slot of time. estimator.go is the model of what is occupied, finwait2.go the part of it about
+// sockets that wait for the peer's FIN. recent.go finds the rate at which more is taken. forecast.go predicts when a
+// capacity is exhausted, and tests how far the prediction can be trusted.
 package rate
 
 import (
@@ -66,6 +66,9 @@ type TimeWaitModel struct {
 	// FinDelay is how long the peers take to close those that are created in FIN_WAIT2: connect()
 	// takes them over that much later, or they end that much later.
 	FinDelay time.Duration
+	// WaitsSince is when the oldest timewait socket that still is in FIN_WAIT2 was created, where connect() takes over
+	// the others; 0: it is not known.
+	WaitsSince time.Duration
 	// Scale corrects the number of TIME_WAITs: what the kernel counts, divided by what
 	// the model gives.
 	Scale float64
@@ -145,14 +148,19 @@ func (e *Estimator) CreatedIn(second int64, m TimeWaitModel) float64 {
 	case delay > 0:
 		finWait2 = m.FinFraction * e.finWait2.ago(n+delay)
 	case n >= slotsOf(min(m.FinWait2Hold, m.Hold)):
-		finWait2 *= m.FinFraction
+		return e.unexpired(n, m)
 	}
 	return e.timeWaits.ago(n) + finWait2
 }
 
 // CorrectTimeWaits adds n TIME_WAITs, which may be negative, to those that were created in a
-// second, within the last 64 s.
-func (e *Estimator) CorrectTimeWaits(second int64, n int32) { e.timeWaits.AddAt(second, n) }
+// second, within the last 64 s. If they are untimed, they have no timestamp of the peer.
+func (e *Estimator) CorrectTimeWaits(second int64, n int32, untimed bool) {
+	e.timeWaits.AddAt(second, n)
+	if untimed {
+		e.untimed.AddAt(second, n)
+	}
+}
 
 // RemoveUntimed takes off n timewait sockets, n >= 0, of those without a timestamp of the peer that were created in
 // a second: first those that were certainly created in the substate TIME_WAIT.
@@ -256,12 +264,6 @@ func (e *Estimator) Idle() bool {
 		e.Age() > MaxWindow && e.taken.Sum(0, maxWindowSteps) == 0
 }
 
-// FinWait2Count is how many timewait sockets were created in FIN_WAIT2 within a time, up
-// to 64 s.
-func (e *Estimator) FinWait2Count(within time.Duration) int64 {
-	return e.finWait2.Sum(0, slotsOf(within))
-}
-
 // ClosedTimeWaitCount is how many timewait sockets were created in the substate TIME_WAIT within a
 // time, up to 64 s: the peer's FIN had come already, whichever side closed first. It is 0 if
 // CorrectTimeWaits has taken off more than were created.
@@ -272,22 +274,6 @@ func (e *Estimator) ClosedTimeWaitCount(within time.Duration) int64 {
 // CreatedWithin is how many timewait sockets were created within a time, up to 64 s.
 func (e *Estimator) CreatedWithin(d time.Duration) int64 {
 	return e.timeWaits.Sum(0, slotsOf(d)) + e.finWait2.Sum(0, slotsOf(d))
-}
-
-// TimeForFinWait2 is the shortest time, up to ago before now, within which count timewait sockets were created in
-// FIN_WAIT2; about 64 s if fewer were. In each second they count as created evenly.
-func (e *Estimator) TimeForFinWait2(count int64, ago time.Duration) time.Duration {
-	seconds, left, later := 0.0, float64(count), max(0, ago).Seconds()
-	length := (e.now % time.Second).Seconds() // of the newest slot; then a second
-	for n := 0; n < slots && left > 0; n++ {
-		part := min(length, later) // of this second, which comes after that time
-		later -= part
-		created := e.finWait2.ago(n) * (length - part) / max(length, 1e-9)
-		seconds += (length - part) * min(1, left/max(1, created))
-		left -= created
-		length = 1
-	}
-	return time.Duration(seconds * float64(time.Second))
 }
 
 // UntimedCount is how many timewait sockets without a timestamp of the peer were created
@@ -329,25 +315,14 @@ func (e *Estimator) modelledTimeWaits(m TimeWaitModel) float64 {
 		}
 		return count * m.Scale
 	}
-	last := min(slots, hold+slotsOf(m.FinDelay))
-	count := float64(e.timeWaits.Sum(0, hold)) + float64(e.finWait2.Sum(0, finWait2)) +
-		m.FinFraction*float64(e.finWait2.Sum(finWait2, last-finWait2))
-	return count * m.Scale
-}
-
-// waiting is how many of the sockets with a timestamp that were created in FIN_WAIT2, n
-// seconds ago, still wait for the peer's FIN. It is 0 if connect() takes them over.
-func (e *Estimator) waiting(n int, m TimeWaitModel) float64 {
-	if m.ReusesFinWait2 {
-		return 0
+	count := float64(e.timeWaits.Sum(0, finWait2) + e.finWait2.Sum(0, finWait2))
+	for n := finWait2; n < hold; n++ {
+		count += e.unexpired(n, m)
 	}
-	return (1 - m.FinFraction) * max(0, e.finWait2.ago(n)-e.untimed.ago(n))
-}
-
-// untimedUnclosed is how many of the sockets without a timestamp that were created n seconds ago
-// were in FIN_WAIT2, and have peers that never close.
-func (e *Estimator) untimedUnclosed(n int, m TimeWaitModel) float64 {
-	return (1 - m.FinFraction) * min(e.finWait2.ago(n), e.untimed.ago(n))
+	if last := min(slots, hold+slotsOf(m.FinDelay)); last > hold {
+		count += m.FinFraction * float64(e.finWait2.Sum(hold, last-hold))
+	}
+	return count * m.Scale
 }
 
 // TimedWithin is how many timewait sockets with a timestamp were created within a time, up to 64 s.
@@ -359,31 +334,6 @@ func (e *Estimator) TimedWithin(d time.Duration) float64 {
 	}
 	n := slotsOf(d)
 	return max(0, float64(e.timeWaits.Sum(0, n)+e.finWait2.Sum(0, n)-e.untimed.Sum(0, n)))
-}
-
-// delayedWithin is how many more timewait sockets with a timestamp occupy a unit than those that
-// were created within a time, because their peers take FinDelay to close.
-func (e *Estimator) delayedWithin(d time.Duration, m TimeWaitModel) float64 {
-	if m.FinDelay == 0 {
-		return 0
-	}
-	return e.timedFinWait2Within(d+m.FinDelay) - e.timedFinWait2Within(d)
-}
-
-// timedFinWait2Within is how many timewait sockets with a timestamp were created in FIN_WAIT2
-// within a time, up to 64 s. It counts whole seconds and a part of the oldest one.
-func (e *Estimator) timedFinWait2Within(d time.Duration) (count float64) {
-	length := e.now % time.Second // of the newest slot; then a second
-	for n := 0; n < slots && d > 0; n++ {
-		part := 1.0
-		if d < length {
-			part = float64(d) / float64(length)
-		}
-		count += part * max(0, e.finWait2.ago(n)-e.untimed.ago(n))
-		d -= length
-		length = time.Second
-	}
-	return count
 }
 
 // Occupancy is how many units open connections and TIME_WAITs occupy now, by the model.

@@ -89,12 +89,13 @@ func (e *Estimator) released(second int, m TimeWaitModel) float64 {
 	// What was created hold-1-second slots ago is released in this second.
 	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
 	if !m.reuses() {
-		// Those whose peers have not closed yet are released later than within one hold time.
-		count := e.timeWaits.ago(hold-1-second) + m.FinFraction*e.finWait2.ago(hold+slotsOf(m.FinDelay)-1-second)
-		if second < finWait2 {
-			count += (1 - m.FinFraction) * e.finWait2.ago(finWait2-1-second)
+		at := finWait2 - 1 - second
+		if m.FinDelay > 0 || finWait2 == hold {
+			// Those whose peers have not closed yet are released later than within one hold time.
+			return e.timeWaits.ago(hold-1-second) + m.FinFraction*e.finWait2.ago(hold+slotsOf(m.FinDelay)-1-second) +
+				(1-m.FinFraction)*e.finWait2.ago(at)
 		}
-		return count
+		return e.unexpired(hold-1-second, m) + e.timeWaits.ago(at) + e.finWait2.ago(at) - e.unexpired(at, m)
 	}
 	count := e.untimed.ago(hold - 1 - second)
 	if finWait2 < hold && m.FinFraction < 1 && hold-1-second >= 0 {
