@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // question returns a query of deploy/fleet about this fleet.
@@ -12,7 +13,8 @@ func (f *fleet) question(t *testing.T, name string) string {
 	name, subject, _ := strings.Cut(name, " ")
 	text := question(t, name)
 	if of, ok := f.subjects()[subject]; ok {
-		text = strings.NewReplacer("'BOOT_ID'", "'"+of.BootID+"'", "'CONN'", "'"+of.Conn+"'", "'TIME'", "'"+of.Time+"'").Replace(text)
+		at := must(time.Parse(time.RFC3339Nano, of.Time)).UnixNano()
+		text = strings.NewReplacer("'BOOT_ID'", "'"+of.BootID+"'", "'CONN'", "'"+of.Conn+"'", "= TS_NS", fmt.Sprint("= ", at)).Replace(text)
 	}
 	return text
 }

@@ -152,7 +152,7 @@ func (h *simulated) copyYesterday(bootID string) {
 		text.WriteString(times.ReplaceAllStringFunc(line, func(member string) string {
 			match := times.FindStringSubmatch(member)
 			at := must(time.Parse(time.RFC3339Nano, match[2])).Add(-24 * time.Hour)
-			return fmt.Sprintf(`"%s":"%s"`, match[1], at.Format("2006-01-02T15:04:05.000000000Z"))
+			return fmt.Sprintf("%q:%q", match[1], at.Format("2006-01-02T15:04:05.000000000Z"))
 		}))
 	}
 	path := h.logs + "/tcpshift.ndjson.20000101T000000.000000000Z"

@@ -66,7 +66,11 @@ func (h *simulated) trace() {
 	args := strings.Fields(strings.ReplaceAll(match[1], "'", ""))
 	args = append(args, "--netns", strconv.FormatUint(uint64(h.n.Inode()), 10), "--updates", "1s",
 		"--close-wait-age", "10s", "--close-wait-count", "8")
-	h.tcpshift = h.inOwnMounts(program, args...)
+	path, err := program()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.tcpshift = h.inOwnMounts(path, args...)
 	file := filepath.Join(h.t.TempDir(), "boot_id")
 	if err := os.WriteFile(file, []byte(h.bootID+"\n"), 0o600); err != nil {
 		h.t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 )
@@ -22,8 +23,8 @@ const (
 )
 
 var (
-	// program is tcpshift, built once.
-	program string
+	// scratch has what is built.
+	scratch string
 
 	sizingRows = flag.Int("rows", 200_000, "how many connection records TestSizing makes")
 	sizingDoc  = flag.String("doc", "", "write the measured sizes and times into this page")
@@ -39,7 +40,7 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	program = filepath.Join(dir, "tcpshift")
+	scratch = dir
 	status := 1
 	if err := prepare(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -50,13 +51,19 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// prepare builds tcpshift, and puts the unpacked programs and their libraries first.
-func prepare() error {
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", program, "../../cmd/tcpshift")
+// program returns the path of tcpshift, which it builds once.
+var program = sync.OnceValues(func() (string, error) {
+	path := filepath.Join(scratch, "tcpshift")
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-o", path, "../../cmd/tcpshift")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("build tcpshift: %w\n%s", err, out)
+		return "", fmt.Errorf("build tcpshift: %w\n%s", err, out)
 	}
+	return path, nil
+})
+
+// prepare puts the unpacked programs and their libraries first.
+func prepare() error {
 	root, err := filepath.Abs(packagesDir)
 	if err != nil {
 		return err

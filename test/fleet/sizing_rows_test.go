@@ -11,11 +11,10 @@ const (
 	sizingSpan = 2 * 86400
 )
 
-// sizingRecords makes the records with the numbers from first to end - 1 of all that are made, the last of them about
-// now. Two records are the ends of a connection between two hosts, except that one in 50 connects fails. The other end
+// sizingRecords makes the records with the numbers from first to end - 1, spread over sizingSpan up to now. Two records are the ends of a connection between two hosts, except that one in 50 connects fails. The other end
 // of each 50th is open, in CLOSE_WAIT: its record is an update.
-func sizingRecords(first, end, all int) string {
-	return strings.NewReplacer("{span}", fmt.Sprint(sizingSpan), "{all}", fmt.Sprint(all), "{hosts}", fmt.Sprint(sizingHosts),
+func sizingRecords(first, end int) string {
+	return strings.NewReplacer("{span}", fmt.Sprint(sizingSpan), "{hosts}", fmt.Sprint(sizingHosts),
 		"{first}", fmt.Sprint(first), "{count}", fmt.Sprint(end-first)).Replace(sizingInsert)
 }
 
@@ -41,7 +40,7 @@ FROM (
         if(client, client_host, server_host) AS own, if(client, server_host, client_host) AS other
     FROM (
         SELECT toUInt64(number) + {first} AS n, intDiv(n, 2) AS pair, n % 2 = 0 AS client, intHash64(pair * 3 + 1) AS h, intHash64(pair * 3 + 2) AS h2,
-            toUInt32(toUnixTimestamp(now()) - {span} * (1 - n / {all})) AS second, h2 % 1000000000 AS ns,
+            toUInt32(toUnixTimestamp(now()) - {span} * (1 - number / {count})) AS second, h2 % 1000000000 AS ns,
             h % {hosts} AS client_host, (h % {hosts} * 31 + h % 4 * 17 + h2 % 3 * 7 + 1) % {hosts} AS server_host,
             8000 + h % 4 * 3 + h2 % 3 AS served, 32768 + h2 % 28000 AS port,
             pair % 50 = 0 AS fails, (pair % 50 = 1) AND NOT client AS leaks

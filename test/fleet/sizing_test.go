@@ -68,7 +68,7 @@ func measureSizes(t *testing.T, s store, of string) (all []sizes) {
 		for end := *sizingRows / part; done < end; {
 			next := min(done+sizingStep, end)
 			began := time.Now()
-			s.run(sizingRecords(done, next, *sizingRows))
+			s.run(sizingRecords(done, next))
 			load += time.Since(began)
 			done = next
 		}
@@ -77,11 +77,10 @@ func measureSizes(t *testing.T, s store, of string) (all []sizes) {
 		for _, r := range answer(t, s.json("SELECT table, sum(bytes_on_disk) AS n FROM system.parts WHERE active AND database = 'tcpshift' GROUP BY table")).Data {
 			measured.bytes[fmt.Sprint(r["table"])] = number(t, r["n"])
 		}
-		subject := only(t, s.json("SELECT boot_id, conn, concat(replaceOne(toString(toDateTime(intDiv(ts_ns, 1000000000), 'UTC')), ' ', 'T'), '.',"+
-			" substring(toString(ts_ns), 11), 'Z') AS time FROM tcpshift.endpoint LIMIT 1"))
+		subject := only(t, s.json("SELECT boot_id, conn, toString(ts_ns) AS ts_ns FROM tcpshift.endpoint LIMIT 1"))
 		for _, name := range sizingQueries {
 			query := strings.NewReplacer("'BOOT_ID'", fmt.Sprintf("'%s'", subject["boot_id"]), "'CONN'", fmt.Sprintf("'%s'", subject["conn"]),
-				"'TIME'", fmt.Sprintf("'%s'", subject["time"])).Replace(question(t, name))
+				"= TS_NS", fmt.Sprintf("= %s", subject["ts_ns"])).Replace(question(t, name))
 			var times []float64
 			for range sizingRuns {
 				reply := answer(t, s.json(query))
