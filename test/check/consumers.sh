@@ -9,12 +9,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 suite=${1:-pipelines}
 
-# npm_ci: installs the modules that test/fleet/chdb pins, and runs none of their scripts.
-npm_ci() {
+# chdb: installs the modules that test/fleet/chdb pins, and runs none of their scripts. It is not npm ci, which
+# wants the libraries of all platforms in the lock file, also those that it does not install.
+chdb() {
     mkdir -p "$cache/chdb"
     if ! cmp -s test/fleet/chdb/package-lock.json "$cache/chdb/node_modules/stamp"; then
         cp test/fleet/chdb/package*.json "$cache/chdb"
-        npm --prefix "$cache/chdb" ci --ignore-scripts --no-audit --no-fund --silent
+        npm --prefix "$cache/chdb" install --ignore-scripts --no-save --no-audit --no-fund >/dev/null
         cp test/fleet/chdb/package-lock.json "$cache/chdb/node_modules/stamp"
     fi
 }
@@ -33,11 +34,11 @@ case $suite in
         if [[ -e $all/stamp && $(<"$all/stamp") == "$stamp" ]]; then
             mkdir -p "$cache"
             ln -sfnT ../pipelines/root "$cache/root"
-            npm_ci
+            chdb
             exit 0
         fi
         sets=('clickhouse-server clickhouse-client')
-        npm_ci
+        chdb
         ;;
 esac
 stamp="$debian ${sets[*]}"
