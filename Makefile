@@ -72,6 +72,15 @@ fleet-sizing: ## measure what ROWS (20000000) connections take in ClickHouse, wr
 	test/check/consumers.sh fleet
 	go test ./test/fleet -count=1 -timeout 3h -v -run TestSizing -rows $(or $(ROWS),20000000) -doc ../../docs/fleet.md
 
+.PHONY: test-look
+test-look: ## open the pages of tcpshift in a real Chromium, beside a storm; uses sudo as make test does
+	@test/check/test.sh look
+
+.PHONY: pictures
+pictures: ## make the pictures of the docs again: five minutes
+	@test/check/install-deps.sh look
+	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test ./test/look -count=1 -timeout 20m -v -run TestPictures -pictures ../../docs/pictures
+
 .PHONY: test-kernels
 test-kernels: ## run the kernel tests on other kernels, in QEMU: SHORT=1 KERNELS=6.12 ARCH=arm64 RUN=Storm COUNT=10 ENV=TCPSHIFT_STORM_LOAD=2 DOC=1
 	@CI=true nice -n 5 go run ./test/kernelmatrix -kernels '$(KERNELS)' -arch '$(ARCH)' -run '$(RUN)' -count '$(or $(COUNT),1)' -env '$(ENV)' $(if $(SHORT),-short) $(if $(DOC),-doc docs/kernels.md)

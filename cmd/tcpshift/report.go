@@ -65,8 +65,11 @@ func runReport(paths []string, output string, stdout io.Writer) error {
 		return r.WritePage(stdout)
 	}
 	err = safeopen.Replace(output, reportPermissions, r.WritePage)
-	if errors.Is(err, safeopen.ErrRefused) {
+	switch {
+	case errors.Is(err, safeopen.ErrRefused):
 		return fmt.Errorf("--output: %w: name another file", err)
+	case err != nil:
+		return fmt.Errorf("--output: %w", err)
 	}
-	return err
+	return nil
 }

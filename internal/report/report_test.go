@@ -110,6 +110,16 @@ func TestRead_GapsAndRepeats(t *testing.T) {
 	}
 }
 
+// Two files of the same run, and a file of another one, are streams with numbers of their own.
+func TestRead_OutputsWithNumbersOfTheirOwn(t *testing.T) {
+	other := strings.ReplaceAll(lines(startLine, endLine), `"2b"`, `"2d"`)
+	later := strings.NewReplacer("12:23:", "12:53:", `"2b"`, `"2e"`, `"seq":4`, `"seq":2`).Replace(lines(startLine, endLine))
+	v := read(t, lines(startLine, synLine, closeLine, endLine), strings.Replace(other, `"seq":4`, `"seq":2`, 1), later).view()
+	if v.Ends.Connections != 3 || v.Repeated != 0 || len(v.Gaps) != 0 {
+		t.Errorf("%d connections, %d repeated, gaps %+v", v.Ends.Connections, v.Repeated, v.Gaps)
+	}
+}
+
 // Each end of a TIME_WAIT that the recording has counts; without them a TIME_WAIT lasts for a minute.
 func TestRead_TimeWaits(t *testing.T) {
 	begin := `{"type":"transition","time":"2026-11-22T12:23:30.000000000Z","seq":2,"conn":"2b","role":"client","old_state":"FIN_WAIT2","new_state":"TIME_WAIT","in_state_ns":5}`

@@ -56,8 +56,11 @@ func (s *streams) nextSource() { s.fresh = true }
 // the record came before: readers of a network output may get lines twice.
 func (s *streams) take(rec *recording.Record) (of *stream, missing uint64, repeated bool) {
 	of = s.find(rec)
-	if rec.Type == "start" && (rec.Seq != of.start.Seq || rec.Time != of.start.Time) {
+	switch {
+	case rec.Type == "start" && (s.fresh || rec.Seq != of.start.Seq || rec.Time != of.start.Time):
 		of.begin(rec)
+	case s.fresh && rec.Seq <= of.lastSeq: // the file is of another output, or of another run
+		of.lastSeq, of.lastTime = max(1, rec.Seq)-1, 0
 	}
 	s.fresh = false
 	if rec.Seq != 0 {

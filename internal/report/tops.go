@@ -5,6 +5,7 @@ import (
 	"hash/maphash"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/tcpshift/tcpshift/internal/detect/topk"
 	"github.com/tcpshift/tcpshift/internal/recording"
@@ -28,8 +29,6 @@ type totals struct {
 	Sent        uint64 // bytes of payload
 	Received    uint64 // bytes of payload
 	Longest     int64  // nanoseconds
-	RTTs        uint64 // connections with a round-trip time
-	RTTSum      int64  // nanoseconds
 	CloseWaits  uint64 // open connections in CLOSE_WAIT, at the end of the recording
 	Open        uint64 // open connections, at the end of the recording
 }
@@ -46,10 +45,6 @@ func (t *totals) add(rec *recording.Record) {
 	if rec.Duration != nil {
 		t.Longest = max(t.Longest, *rec.Duration)
 	}
-	if rec.RTT > 0 {
-		t.RTTs++
-		t.RTTSum += rec.RTT
-	}
 }
 
 func (t *totals) merge(o *totals) {
@@ -62,8 +57,6 @@ func (t *totals) merge(o *totals) {
 	t.Sent += o.Sent
 	t.Received += o.Received
 	t.Longest = max(t.Longest, o.Longest)
-	t.RTTs += o.RTTs
-	t.RTTSum += o.RTTSum
 	t.CloseWaits += o.CloseWaits
 	t.Open += o.Open
 }
@@ -183,10 +176,8 @@ func endpoint(addr string, port uint16) string {
 	if port != 0 {
 		shown = strconv.Itoa(int(port))
 	}
-	for _, c := range addr {
-		if c == ':' {
-			return "[" + addr + "]:" + shown
-		}
+	if strings.Contains(addr, ":") {
+		return "[" + addr + "]:" + shown
 	}
 	return addr + ":" + shown
 }

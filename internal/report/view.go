@@ -27,7 +27,6 @@ type view struct {
 	Ways         []wayView
 	PeakRate     string
 	PeakAt       string
-	Missing      uint64 // records: by loss records and by numbers
 	Gaps         []gapView
 	GapsMore     uint64
 	Unreadable   uint64
@@ -36,7 +35,7 @@ type view struct {
 	HasEnds      bool
 	HasPorts     bool
 	Tables       []tableView
-	Shown        int    // connections that the page has
+	Shown        uint64 // connections that the page has
 	Left         uint64 // connections that it has not
 	MaxPicked    int
 	Untracked    uint64
@@ -119,7 +118,7 @@ func (r *Report) view() *view {
 	v.data = r.pageData()
 	v.addPeak()
 	for i := range r.lives.picked {
-		v.Shown += len(r.lives.picked[i].lives)
+		v.Shown += uint64(len(r.lives.picked[i].lives))
 		v.Left += r.lives.picked[i].total - uint64(len(r.lives.picked[i].lives))
 	}
 	return v
@@ -198,7 +197,7 @@ func (v *view) addAlerts(a *alerts) {
 			Index: i, Kind: text(cut(last.Kind, 40)), Severity: "warning", ID: text(cut(last.ID, 40)), IsCritical: l.critical,
 			Service: text(cut(last.Service, 100)), About: text(aboutOf(last)), Begin: clock(l.first.Time), End: "still open at the end",
 			Lasted: nanoseconds(max(last.Lasted, int64(last.Time-l.first.Time))), CloseReason: text(cut(last.CloseReason, 20)),
-			Cause: text(worst(l).Cause), Advice: text(worst(l).Advice), Confidence: text(cut(last.Confidence, 20)), Failures: last.Failures,
+			Cause: text(l.first.Cause), Advice: text(l.first.Advice), Confidence: text(cut(last.Confidence, 20)), Failures: last.Failures,
 		}
 		if l.critical {
 			shown.Severity = "critical"
@@ -220,9 +219,6 @@ func (v *view) addAlerts(a *alerts) {
 		v.Alerts = append(v.Alerts, shown)
 	}
 }
-
-// worst is the record of an alert whose words are shown: the first one, as that of the close tells of the end.
-func worst(l *alertLife) *recording.Record { return &l.first }
 
 // aboutOf names what an alert is about.
 func aboutOf(rec *recording.Record) string {
@@ -264,7 +260,7 @@ func how(t *totals) string {
 	return strings.Join(words, ", ")
 }
 
-// addPeak finds the bins with the most ends of connections, over one second at least.
+// addPeak finds when the most connections opened, over one second at least.
 func (v *view) addPeak() {
 	s := &v.data.Series
 	bins := max(1, int(1/s.Width+0.5))

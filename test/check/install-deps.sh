@@ -5,6 +5,7 @@
 #     install-deps.sh compare    what make compare needs
 #     install-deps.sh packages   what make test-packages needs
 #     install-deps.sh fleet      what make test-fleet needs
+#     install-deps.sh look       what make test-look and make pictures need
 #     install-deps.sh all        all of that, and what make check and make generate need
 #
 # Does nothing if all of it is installed. If it cannot install something, it prints in
@@ -23,6 +24,11 @@ needs() {
     command -v "$1" >/dev/null || [[ -e $1 ]] || missing+=("${*:2}")
 }
 
+if [[ $1 == look || $1 == all ]]; then
+    needs chromium chromium # a page
+    needs fc-list fontconfig
+    needs /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf fonts-dejavu-core
+fi
 needs curl curl # test: traffic
 needs ss iproute2
 needs jq jq # test: the report

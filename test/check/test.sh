@@ -1,6 +1,6 @@
 #!/bin/bash
 # test.sh [SUITE]: runs every test except the suites that need much, or only one of these: hostile
-# (the attacks, TestHostile_), or pipelines, metrics or fleet (the directory of that name in test/).
+# (the attacks, TestHostile_), or pipelines, metrics, fleet or look (the directory of that name in test/).
 # For a normal user, the tests that need root run through sudo. Each part ends with the number of
 # tests that passed, and the skipped tests with their reasons: a kernel test that did not run must
 # not look like a success.
@@ -65,7 +65,7 @@ unprivileged() {
 privileged() {
     local others waits='^TestTimewait_LastsOneMinute$' waiting
     run_race 'internal/probe' ./internal/probe
-    mapfile -t others < <(go list ./test/... | grep -vE '/test/(kernel|pipelines|metrics|fleet|packages)$')
+    mapfile -t others < <(go list ./test/... | grep -vE '/test/(kernel|pipelines|metrics|fleet|look|packages)$')
     run 'test, except test/kernel' -p 1 -skip '^TestHostile' "${others[@]}"
     (
         failed=0
@@ -100,6 +100,11 @@ fleet() {
     run 'fleet' ./test/fleet
 }
 
+# The pages in a real Chromium. They see only their own connections.
+look() {
+    run 'look' ./test/look
+}
+
 # All tests of internal/ once more, because a normal user had to skip some.
 skipped_before() {
     local packages
@@ -113,6 +118,9 @@ skipped_before() {
 as_root() {
     local module
     go mod download
+    if [[ $suite == look ]]; then
+        go -C test/look/browser mod download
+    fi
     if [[ $suite == pipelines ]]; then
         for module in test/pipelines/{brokers,otelcol}/go.mod; do
             go -C "${module%/*}" mod download
@@ -142,7 +150,7 @@ if [[ $suite == --as-root ]]; then
 fi
 
 needed='test'
-[[ $suite != fleet ]] || needed=fleet
+[[ $suite != fleet && $suite != look ]] || needed=$suite
 test/check/install-deps.sh "$needed" || left_out+=('what needs a program that is missing')
 case $suite in
     pipelines | metrics | fleet) test/check/consumers.sh "$suite" || left_out+=('consumers that are missing') ;;

@@ -72,7 +72,7 @@ func TestExplain_Spellings(t *testing.T) {
 // help lists every command and every flag.
 func TestHelp_CommandsAndFlags(t *testing.T) {
 	for _, args := range [][]string{{"help"}, {"--help"}, {"-h"}} {
-		mention(t, mustSucceed(t, args...), "trace ", "alerts ", "snapshot ", "doctor ", "explain ", "version ", "completion ", "help ")
+		mention(t, mustSucceed(t, args...), "trace ", "alerts ", "snapshot ", "doctor ", "explain ", "report ", "version ", "completion ", "help ")
 	}
 	for _, args := range [][]string{{"help"}, {"help", "trace"}, {"trace", "--help"}} {
 		mention(t, mustSucceed(t, args...), "--format ", "--schema ", "--fields ", "--color ", "--only ", "--output ", "--duration ", "--count ", "--stats-interval ",
@@ -88,7 +88,7 @@ func TestHelp_CommandsAndFlags(t *testing.T) {
 		mention(t, mustSucceed(t, command, "--help"), "--uid ", "--not-port ", "--not-local-port ", "--not-peer-port ",
 			"--not-addr ", "--not-local-addr ", "--not-peer-addr ", "--not-pid ", "--not-comm ", "--not-uid ", "--not-netns ", "--not-cgroup ")
 	}
-	for _, command := range []string{"trace", "alerts", "snapshot", "doctor", "explain", "version", "completion"} {
+	for _, command := range []string{"trace", "alerts", "snapshot", "doctor", "explain", "report", "version", "completion"} {
 		if by, of := mustSucceed(t, command, "--help"), mustSucceed(t, "help", command); by.stdout != of.stdout {
 			t.Errorf("want the same help from both commands\n%v\n%v", by, of)
 		}

@@ -21,7 +21,7 @@ const charts = (() => {
 	const s = data.Series, width = s.Width;
 	const xs = s.Opened.map((_, i) => s.Start + i * width);
 	const all = {min: xs[0], max: xs[xs.length - 1] + width};
-	let shown = {...all}, highlight = null, plots = [];
+	let shown = {...all}, highlight = null, plots = [], ready = false;
 
 	const clock = t => {
 		const text = iso(t);
@@ -44,7 +44,7 @@ const charts = (() => {
 	function ports(alert) {
 		const list = xs.map(() => null);
 		for (const [at, percent] of alert.Points) {
-			const i = Math.min(xs.length - 1, Math.max(0, Math.floor((at - s.Start) / width)));
+			const i = Math.min(xs.length - 1, Math.max(0, Math.round((at - s.Start) / width)));
 			list[i] = Math.max(list[i], percent);
 		}
 		return list;
@@ -107,14 +107,14 @@ const charts = (() => {
 		const hidden = new Set();
 		const stacked = () => { const st = stack(areas, n => hidden.has(n)); return [xs, ...order.map(n => st[n]), ...lines.map(l => l.values)]; };
 		const grid = {stroke: color('line'), width: 1};
-		let zooming = false;
 		const u = new uPlot({
 			width: Math.max(200, box.clientWidth), height: spec.height,
+			padding: [8, 8, 0, 0],
 			tzDate: t => uPlot.tzDate(new Date(t * 1000), 'Etc/UTC'),
 			cursor: {sync: {key: 'tcpshift', setSeries: false}, drag: {x: true, y: false}, y: false},
 			scales: {x: {time: true, range: (u, min, max) => [min, max]}, y: {range: spec.range ? () => spec.range : (u, min, max) => [0, Math.max(1e-9, max) * 1.08]}},
 			axes: [
-				{stroke: color('soft'), grid, ticks: grid, values: tick, space: 80, font: '12px system-ui, sans-serif'},
+				{stroke: color('soft'), grid, ticks: grid, size: 32, values: tick, space: 80, font: '12px system-ui, sans-serif'},
 				{stroke: color('soft'), grid, ticks: grid, size: 60, values: (u, vs) => vs.map(v => spec.range ? v + ' %' : two(v)), font: '12px system-ui, sans-serif'},
 			],
 			series: [
@@ -124,7 +124,10 @@ const charts = (() => {
 			],
 			hooks: {
 				draw: [overlay],
-				setScale: [(u, key) => { if (key === 'x' && !zooming) zoom(u.scales.x.min, u.scales.x.max); }],
+				setScale: [(u, key) => { // also those that apply sets
+					const {min, max} = u.scales.x;
+					if (key === 'x' && ready && (min !== shown.min || max !== shown.max)) zoom(min, max);
+				}],
 				setSeries: [(u, at, opts) => {
 					if (opts.show == null || at < 1 || at > areas.length) return;
 					const n = order[at - 1];
@@ -135,14 +138,9 @@ const charts = (() => {
 			},
 		}, stacked(), box);
 		const plot = {
-			u, box, apply(min, max) { zooming = true; u.setScale('x', {min, max}); zooming = false; },
+			u, box, apply(min, max) { u.setScale('x', {min, max}); },
 			read(i) { return [clock(xs[i]), ...[...areas, ...lines].filter(l => l.values[i] != null).map(l => l.label + ' ' + spec.format(l.values[i]))].join(', '); },
 		};
-		// uPlot reports a scale later than it is set.
-		u.hooks.setScale = [(u, key) => {
-			const {min, max} = u.scales.x;
-			if (key === 'x' && (min !== shown.min || max !== shown.max)) zoom(min, max);
-		}];
 		box.tabIndex = 0;
 		box.setAttribute('role', 'application');
 		box.setAttribute('aria-roledescription', 'chart');
@@ -156,7 +154,7 @@ const charts = (() => {
 	// numbers is the table behind a chart. It is made when it is opened.
 	function numbers(columns, format, figure) {
 		const details = element('details', {className: 'numbers'}, element('summary', {textContent: 'Numbers'}));
-		details.ontoggle = () => {
+		details.fill = () => {
 			details.querySelector('.scroll')?.remove();
 			if (!details.open) return;
 			const rows = xs.map((x, i) => i).filter(i => xs[i] + width > shown.min && xs[i] < shown.max);
@@ -171,6 +169,7 @@ const charts = (() => {
 			box.setAttribute('aria-label', 'Numbers');
 			details.append(box);
 		};
+		details.ontoggle = details.fill;
 		return details;
 	}
 
@@ -179,6 +178,7 @@ const charts = (() => {
 		if (!(max - min >= width / 2)) return;
 		shown = {min: Math.max(all.min, min), max: Math.min(all.max, max)};
 		for (const p of plots) p.apply(shown.min, shown.max);
+		for (const open of document.querySelectorAll('.numbers[open]')) open.fill();
 		lanes();
 	}
 
@@ -218,7 +218,7 @@ const charts = (() => {
 			const from = (Math.max(a.From, shown.min) - shown.min) / span, to = (Math.min(a.To, shown.max) - shown.min) / span;
 			const inside = (to - from) * box.clientWidth > a.Label.length * 6.6 + 14;
 			const b = element('button', {type: 'button', title: a.Label + ', ' + clock(a.From) + ' to ' + clock(a.To)}, element('span', {textContent: a.Label}));
-			b.className = (a.Critical ? 'critical' : 'warning') + (inside ? '' : ' outside' + (from > 0.55 ? ' left' : ''));
+			b.className = (a.Critical ? 'critical' : 'warning') + (inside ? '' : ' outside' + (from > 1 - to ? ' left' : ''));
 			b.style.left = 100 * from + '%';
 			b.style.width = 100 * (to - from) + '%';
 			b.onclick = () => choose(i);
@@ -236,14 +236,15 @@ const charts = (() => {
 
 	function build() {
 		for (const p of plots) p.u.destroy();
+		ready = false;
 		plots = [...document.querySelectorAll('.plot')].map(make);
-		if (shown.min !== all.min || shown.max !== all.max) zoom(shown.min, shown.max);
+		ready = true;
+		zoom(shown.min, shown.max);
 	}
 
 	document.documentElement.classList.add('scripted');
 	shown = {...all};
 	build();
-	zoom(all.min, all.max);
 	matchMedia('(prefers-color-scheme: dark)').addEventListener('change', build);
 	new ResizeObserver(() => {
 		for (const p of plots) if (p.box.clientWidth && p.box.clientWidth !== p.u.width) p.u.setSize({width: p.box.clientWidth, height: p.u.height});
@@ -255,5 +256,5 @@ const charts = (() => {
 			for (const p of plots) p.u.redraw(false);
 		};
 	});
-	return {zoom};
+	return {zoom, shown: () => shown};
 })();
