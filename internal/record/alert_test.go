@@ -123,6 +123,20 @@ func alertCases() []goldenCase {
 	return cases
 }
 
+// No pid stands beside a share that is not the share of that process: the others may be gone.
+func TestText_AlertShareOfOneProcess(t *testing.T) {
+	for pidShare, want := range map[float64]string{
+		0.7:  "billing (curl, pid 4242, 78 %; next",
+		0.03: "billing (curl, 1 process, 78 %, the busiest is pid 4242 with 3 %; next",
+	} {
+		a := fullAlert()
+		a.Culprit.Processes, a.Culprit.PIDShare = 1, pidShare
+		if line := string(Text{}.Alert(nil, &a)); !strings.Contains(line, want) {
+			t.Errorf("with a share of %v: %s, want %q", pidShare, line, want)
+		}
+	}
+}
+
 // An alert as text gives process, endpoint, rate, time left, cause and advice, in this
 // order.
 func TestText_AlertOrder(t *testing.T) {
