@@ -40,6 +40,7 @@ func newAlerts(s *signals) *cobra.Command {
 	addFilterFlags(flags, &o.filter)
 	addNameSelectionFlags(flags, &o.selection)
 	addDetectionFlags(flags, &o.detection)
+	addRecordingFlag(flags, &o)
 	addMetricsFlags(flags, &o.metrics)
 	addSandboxFlag(flags, &o)
 	return cmd

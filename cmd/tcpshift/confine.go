@@ -23,7 +23,11 @@ const memoryBudget = 256 << 20
 // confine gives up what the trace does not need after its start. It returns what the start record
 // reports of the sandbox: nothing without --sandbox.
 func (o *traceOptions) confine(p *probe.Probe, outs openOutputs) (parts []record.Feature) {
-	sandbox.LimitMemory(memoryBudget + 2*outs.maxKept())
+	kept := outs.maxKept()
+	if o.recording != "" {
+		kept += recordingQueue
+	}
+	sandbox.LimitMemory(memoryBudget + 2*kept)
 	f := sandbox.Features{
 		Maps: sandbox.MapsNeedCapability(), Namespaces: o.wants("alert") || o.updates > 0 || o.metrics.wanted(),
 		Listen: o.metrics.wanted(), Command: o.command.wanted(), Processes: o.wants(record.ProcessType),

@@ -79,7 +79,7 @@ func newRoot(s *signals) *cobra.Command {
 	}
 	addTraceFlags(root.Flags(), &opts)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newTrace(s), newAlerts(s), newSnapshot(s), newDoctor(), newExplain(), newReport(), newConfig(), newVersion())
+	root.AddCommand(newTrace(s), newAlerts(s), newSnapshot(s), newReplay(s), newDoctor(), newExplain(), newReport(), newConfig(), newVersion())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	makeStrict(root)

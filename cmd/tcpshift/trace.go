@@ -59,6 +59,7 @@ type traceOptions struct {
 	summary       time.Duration // the length of a window; 0: no summary
 	updates       time.Duration // the interval of updates; 0: none
 	metrics       metricsOptions
+	recording     string // path of a new file; "": none
 }
 
 func newTrace(s *signals) *cobra.Command {
@@ -127,6 +128,7 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.Var(list(&o.filter.Roles, "ROLE,...", filter.ParseRole), "role", "client, server or listener")
 	addSelectionFlags(flags, &o.selection)
 	addDetectionFlags(flags, &o.detection)
+	addRecordingFlag(flags, o)
 	addMetricsFlags(flags, &o.metrics)
 	addSandboxFlag(flags, o)
 	addConfigFlags(flags, &o.configOptions)
@@ -194,12 +196,18 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 	}
 	live := &liveOutputs{all: outs}
 	defer func() { err = errors.Join(err, live.close()) }()
+	rec, err := o.openRecording(s.ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rec.close()) }()
 	server, err := o.listenForScrapes() // before it gives up its privileges, and before the scan of open sockets
 	if err != nil {
 		return err
 	}
 	defer func() { _ = server.Close() }()
 	now := r.atSIGHUP(live.running())
+	rec.alsoAbandon(now)
 	s.handle(now)
 	p, err := o.openProbe()
 	if err != nil {
@@ -216,7 +224,7 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 	cfg := o.config(p, outs)
 	// Before the monitor reads what others control.
 	cfg.Start.Features = append(cfg.Start.Features, o.confine(p, outs)...)
-	defer o.startMonitor(&cfg, p)()
+	defer o.startMonitor(&cfg, p, rec)()
 	defer o.startMetrics(&cfg, p, outs, server)()
 	defer o.startLookups(&cfg)()
 	defer reportTo(ctx, &cfg)()
@@ -229,11 +237,11 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 }
 
 // startMonitor starts detection, if alerts are wanted, and returns a function that ends it.
-func (o *traceOptions) startMonitor(cfg *trace.Config, p *probe.Probe) (end func()) {
+func (o *traceOptions) startMonitor(cfg *trace.Config, p *probe.Probe, rec *recording) (end func()) {
 	if !o.wants("alert") {
 		return func() {}
 	}
-	m := monitor.New(o.detection, o.filter, p.BoundPorts, warn)
+	m := monitor.New(o.detection, o.filter, rec.engine(cfg), p.BoundPorts, warn)
 	cfg.Monitor = m
 	return m.Close
 }
@@ -380,7 +388,7 @@ func (o *traceOptions) check() error {
 	if err := o.checkSelection(); err != nil {
 		return err
 	}
-	if err := errors.Join(o.checkSummary(), o.checkMetrics()); err != nil {
+	if err := errors.Join(o.checkSummary(), o.checkMetrics(), o.checkRecording()); err != nil {
 		return err
 	}
 	if err := o.checkUpdates(); err != nil {

@@ -20,7 +20,7 @@ import (
 // Monitor is an engine, its worker and its seeder. Its methods are for one goroutine, the one that
 // reads the stream. None of them blocks, or does I/O other than [isGone].
 type Monitor struct {
-	engine   *detect.Engine
+	engine   Engine
 	requests *requestQueue
 	updates  chan update
 	done     chan struct{}
@@ -39,7 +39,7 @@ func (w *waker) call() {
 
 // update passes what the worker or the seeder has read to the engine. It runs on the engine's
 // goroutine.
-type update func(e *detect.Engine, now time.Duration)
+type update func(e Engine, now time.Duration)
 
 const (
 	// queueSize bounds the updates that wait for the engine.
@@ -54,12 +54,16 @@ const (
 // transitions nor open alerts. The caller must call Close. warn
 // gets at most one message for the operator: that this process can open no further file, so that
 // some namespaces cannot be read. It is called from another goroutine.
+// newEngine makes the engine; nil: it is one of [detect.New].
 // bindBuckets reads [tcp.Limits.BindBuckets] of the namespace that the calling thread is in; nil
 // if that cannot be had. It is called from other goroutines, until some time after Close.
-func New(c detect.Config, f filter.Filter, bindBuckets func() (*tcp.PortSet, error), warn func(message string)) *Monitor {
+func New(c detect.Config, f filter.Filter, newEngine func(c detect.Config, now time.Duration) Engine, bindBuckets func() (*tcp.PortSet, error), warn func(message string)) *Monitor {
 	c.Gone = isGone
+	if newEngine == nil {
+		newEngine = func(c detect.Config, now time.Duration) Engine { return detect.New(c, now) }
+	}
 	m := &Monitor{
-		engine:   detect.New(c, boottime.Now()),
+		engine:   newEngine(c, boottime.Now()),
 		requests: newRequestQueue(), updates: make(chan update, queueSize), done: make(chan struct{}), wake: new(waker),
 	}
 	var once sync.Once

@@ -42,7 +42,7 @@ func noPort(m *Monitor, netns uint32) {
 
 // The engine gets the limits that it has requested.
 func TestMonitor_AnswersRequests(t *testing.T) {
-	m := New(detect.Config{}, filter.Filter{}, nil, func(string) {})
+	m := New(detect.Config{}, filter.Filter{}, nil, nil, func(string) {})
 	defer m.Close()
 	want, err := limits.Read()
 	if err == nil {
@@ -69,7 +69,7 @@ func TestMonitor_AnswersRequests(t *testing.T) {
 
 // Close does not block while requests are pending, and Finish closes the alerts.
 func TestMonitor_CloseDoesNotBlock(t *testing.T) {
-	m := New(detect.Config{}, filter.Filter{}, nil, func(string) {})
+	m := New(detect.Config{}, filter.Filter{}, nil, nil, func(string) {})
 	for range 10 * queueSize {
 		noPort(m, netnsHere(t))
 	}

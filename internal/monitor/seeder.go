@@ -4,7 +4,6 @@ import (
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/boottime"
-	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/limits"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -34,7 +33,7 @@ func (s *seeder) run() {
 			return
 		}
 	}
-	s.send(func(e *detect.Engine, now time.Duration) { e.SeedingDone(now) })
+	s.send(func(e Engine, now time.Duration) { e.SeedingDone(now) })
 }
 
 // seedFrom sends what one namespace has: its connections and timewait sockets, and then its
@@ -59,7 +58,7 @@ func (s *seeder) seedFrom(n netns.Namespace) (sent bool) {
 			}
 		}
 		if len(listeners.Listeners) > 0 {
-			sent = s.send(func(e *detect.Engine, now time.Duration) { e.UpdateListeners(now, n.Inode, listeners) })
+			sent = s.send(func(e Engine, now time.Duration) { e.UpdateListeners(now, n.Inode, listeners) })
 		}
 		return nil
 	}))
@@ -90,7 +89,7 @@ func (s *seeder) seedConnections(netns uint32) (sent bool, err error) {
 		if !sent || len(batch) == 0 {
 			return
 		}
-		sent = s.send(func(e *detect.Engine, _ time.Duration) {
+		sent = s.send(func(e Engine, _ time.Duration) {
 			if newLimits != nil {
 				e.Update(limitsAt, netns, newLimits)
 			}

@@ -116,7 +116,7 @@ func readCloseWait(into *tables) error {
 
 // sendUpdate sends what was read for a request. l is nil if the namespace could not be read.
 func (w *worker) sendUpdate(request detect.Request, l *tcp.Limits, t tables) {
-	w.send(func(e *detect.Engine, now time.Duration) {
+	w.send(func(e Engine, now time.Duration) {
 		if request.Listeners != nil && (t.listeners != nil || !t.entered) {
 			e.UpdateListeners(now, request.Netns, t.listeners)
 		}

@@ -109,3 +109,10 @@ func (f *regularFile) batchSize() int { return fileBatch }
 func (f *regularFile) retryable(err error) bool {
 	return errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT)
 }
+
+// Size is how many bytes the file has.
+func (f *regularFile) Size() (int64, error) {
+	var info unix.Stat_t
+	err := unix.Fstat(f.fd, &info)
+	return info.Size, err
+}

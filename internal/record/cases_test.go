@@ -493,6 +493,6 @@ func stopCases() []goldenCase {
 		}}
 	}
 	return []goldenCase{
-		stop("signal", "SIGTERM"), stop("signal", "SIGINT"), stop("duration", ""), stop("count", ""), stop("reload", ""),
+		stop("signal", "SIGTERM"), stop("signal", "SIGINT"), stop("duration", ""), stop("count", ""), stop("reload", ""), stop("end", ""),
 	}
 }

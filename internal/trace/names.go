@@ -34,6 +34,9 @@ func (l *loop) renameCulprit(a *detect.Alert) {
 	}
 	a.Culprit.Rename(func(id uint64) *tcp.Cgroup {
 		info, _ := l.cgroups.Get(id)
+		if l.Recording != nil {
+			l.Recording.Named(id, (*tcp.Cgroup)(info))
+		}
 		return (*tcp.Cgroup)(info)
 	})
 }

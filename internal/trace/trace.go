@@ -146,6 +146,8 @@ type Config struct {
 	Names   Names    // nil: no names of containers and pods
 	Updates Updates  // nil: no updates of connections that live
 	Metrics Metrics  // nil: no metrics
+	// Recording gets what the alerts of Monitor depend on; nil: nobody needs it.
+	Recording Recording
 	// SocketCounts are counts of all sockets, for Metrics; nil: there are none.
 	SocketCounts SocketCounts
 	// Processes is what process records come from; nil: there are none.
@@ -528,6 +530,7 @@ func (l *loop) readRest() error {
 }
 
 func (l *loop) writeAlerts(alerts []detect.Alert) {
+	l.recordAlerts(alerts)
 	for i := range alerts {
 		a := &alerts[i]
 		a.Time = l.clock.wall(a.Monotonic)

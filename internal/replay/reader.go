@@ -1,0 +1,98 @@
+package replay
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// maxLine bounds a line, in bytes: the longest input is the sockets in FIN_WAIT2 of one namespace.
+const maxLine = 128 << 20
+
+// LineError is an error in a line.
+type LineError struct {
+	Line int // from 1
+	Err  error
+}
+
+// Error names the line.
+func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
+
+// Unwrap is what is wrong with the line.
+func (e *LineError) Unwrap() error { return e.Err }
+
+// Reader reads lines, and knows their numbers. A last line without its end is cut: it is not returned.
+type Reader struct {
+	in   *bufio.Reader
+	line []byte // its own memory, for a line that is longer than the buffer of in
+	n    int    // of the last line
+	cut  bool
+	next []byte // what Peek has returned
+}
+
+// NewReader returns a reader of in.
+func NewReader(in io.Reader) *Reader {
+	return &Reader{in: bufio.NewReaderSize(in, 256<<10)}
+}
+
+// Next returns the next line that is not empty, without its end; it is valid until the next call. It returns io.EOF at
+// the end.
+func (r *Reader) Next() ([]byte, error) {
+	if line := r.next; line != nil {
+		r.next = nil
+		return line, nil
+	}
+	for {
+		line, err := r.read()
+		if err != nil {
+			return nil, err
+		}
+		if line = bytes.TrimSpace(line); len(line) > 0 {
+			return line, nil
+		}
+	}
+}
+
+// Peek returns the line that Next is going to return.
+func (r *Reader) Peek() ([]byte, error) {
+	line, err := r.Next()
+	r.next = line
+	return line, err
+}
+
+func (r *Reader) read() ([]byte, error) {
+	r.n++
+	r.line = r.line[:0]
+	for {
+		part, err := r.in.ReadSlice('\n')
+		switch {
+		case err == nil && len(r.line) == 0:
+			return part, nil
+		case len(r.line)+len(part) > maxLine:
+			return nil, r.Errorf("is longer than %d MiB", maxLine>>20)
+		}
+		r.line = append(r.line, part...)
+		switch {
+		case err == nil:
+			return r.line, nil
+		case errors.Is(err, io.EOF):
+			r.cut = len(r.line) > 0
+			return nil, io.EOF
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return nil, &LineError{r.n, err}
+		}
+	}
+}
+
+// Line is the number of the last line, from 1.
+func (r *Reader) Line() int { return r.n }
+
+// Cut reports, at the end, whether the last line has no end, as where the writer was killed. It was left out then.
+func (r *Reader) Cut() bool { return r.cut }
+
+// Errorf returns an error about the last line.
+func (r *Reader) Errorf(format string, args ...any) error {
+	return &LineError{r.n, fmt.Errorf(format, args...)}
+}

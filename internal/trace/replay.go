@@ -1,0 +1,103 @@
+package trace
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/decode"
+	"github.com/tcpshift/tcpshift/internal/detect"
+)
+
+// reasonEnd is the value of stop.reason at the end of what is replayed.
+const reasonEnd = "end"
+
+// stallPoll is the time between two looks at an output that has stalled.
+const stallPoll = time.Millisecond
+
+// Replay writes the records of a run that is over to outputs, as Run does. It waits for a reader that stalls: what is
+// replayed can wait. Its methods are for one goroutine.
+type Replay struct {
+	cfg  Config
+	outs *outputs
+	ctx  context.Context // its end is that of each wait
+}
+
+// NewReplay returns a replay to the outputs of cfg, with its Start and Notify, which may also have a Summary. ctx ends the waits for
+// a reader.
+func NewReplay(ctx context.Context, cfg Config) *Replay {
+	cfg.Source, cfg.Count, cfg.StatsInterval = nil, 0, 0
+	r := &Replay{cfg: cfg, ctx: ctx}
+	r.outs = newOutputs(&r.cfg)
+	return r
+}
+
+// Begin writes the start records. at is the time of the beginning of what is replayed.
+func (r *Replay) Begin(at time.Time) error { return r.outs.start(at) }
+
+// Event writes the records of an event, whose times are complete.
+func (r *Replay) Event(e *decode.Event) error {
+	if err := r.wait(); err != nil {
+		return err
+	}
+	return r.outs.event(e)
+}
+
+// Alerts writes alerts with their times, and passes on what is written so far.
+func (r *Replay) Alerts(alerts []detect.Alert) error {
+	for i := range alerts {
+		if err := r.wait(); err != nil {
+			return err
+		}
+		r.outs.alert(&alerts[i])
+	}
+	return r.outs.endTurn()
+}
+
+// EndTurn writes the rows of the summary that are due at a time of what is replayed, and passes on what is written so far.
+func (r *Replay) EndTurn(at time.Time) error {
+	if r.cfg.Summary != nil {
+		if err := r.outs.summaries(r.cfg.Summary.Rows(at)); err != nil {
+			return err
+		}
+	}
+	return r.outs.endTurn()
+}
+
+// wait waits until no output stalls.
+func (r *Replay) wait() error {
+	for r.outs.stalled() {
+		select {
+		case <-r.ctx.Done():
+			return context.Cause(r.ctx)
+		case <-time.After(stallPoll):
+		}
+	}
+	return nil
+}
+
+// End writes the rest of the summary and the stop records, and waits until all is written. failure is what has ended the
+// replay before its end; nil: nothing. It returns the errors of Run, joined with failure.
+func (r *Replay) End(at time.Time, failure error) error {
+	failure = ignoreReaderGone(failure)
+	if r.cfg.Summary != nil {
+		failure = errors.Join(failure, ignoreReaderGone(r.outs.summaries(r.cfg.Summary.Finish(at))))
+	}
+	reason, signal := reasonEnd, ""
+	var interrupted Interrupted
+	if errors.As(context.Cause(r.ctx), &interrupted) {
+		reason, signal = reasonSignal, interrupted.Signal
+	}
+	stop := func(w *recordWriter) { w.stop(reason, signal) }
+	if failure != nil && !errors.As(failure, &interrupted) {
+		stop = nil // the stream is not whole
+	}
+	err := r.outs.drain(stop)
+	if stop != nil {
+		err = errors.Join(err, r.outs.drain(nil))
+	}
+	if errors.As(failure, &interrupted) {
+		failure = nil
+	}
+	return errors.Join(failure, ignoreReaderGone(err), errors.Join(r.outs.failures...))
+}
