@@ -41,6 +41,7 @@ func newAlerts(s *signals) *cobra.Command {
 	addNameSelectionFlags(flags, &o.selection)
 	addDetectionFlags(flags, &o.detection)
 	addRecordingFlag(flags, &o)
+	addRecorderFlags(flags, &o.recorder)
 	addMetricsFlags(flags, &o.metrics)
 	addSandboxFlag(flags, &o)
 	return cmd

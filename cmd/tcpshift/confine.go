@@ -2,6 +2,7 @@ package main
 
 import (
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -23,7 +24,7 @@ const memoryBudget = 256 << 20
 // confine gives up what the trace does not need after its start. It returns what the start record
 // reports of the sandbox: nothing without --sandbox.
 func (o *traceOptions) confine(p *probe.Probe, outs openOutputs) (parts []record.Feature) {
-	kept := outs.maxKept()
+	kept := outs.maxKept() + o.recorder.maxKept()
 	if o.recording != "" {
 		kept += recordingQueue
 	}
@@ -48,7 +49,7 @@ func (o *traceOptions) confine(p *probe.Probe, outs openOutputs) (parts []record
 			f.TCP = append(f.TCP, o.metrics.receiver.path)
 		}
 		f.Rotate = outs.rotateDirectories()
-		f.Spool = o.spool.directories()
+		f.Spool = slices.Concat(o.spool.directories(), o.recorder.directories())
 	}
 	if err := sandbox.DropPrivileges(f); err != nil {
 		warn("it keeps privileges that it no longer needs: " + err.Error())

@@ -27,6 +27,7 @@ const (
 type running struct {
 	reopen     func()        // opens the output file again; nil: SIGHUP ends the process
 	abandon    func()        // makes the command return without what is not written
+	dump       func()        // makes the flight recorder write a file; nil: there is none
 	closeLinks func() error  // detaches the programs
 	unwritten  func() string // what the output has not got, for the operator
 	// passOn passes a signal on to another process, and reports whether that process is to end;
@@ -86,8 +87,10 @@ func (s *signals) run(received <-chan os.Signal) {
 	for each := range received {
 		command := s.current()
 		switch {
+		case each == syscall.SIGUSR1 && command != nil && command.dump != nil:
+			command.dump()
 		case each == syscall.SIGUSR1:
-			warn("SIGUSR1 has no effect")
+			warn("SIGUSR1 has no effect: there is no flight recorder (--recorder)")
 		case command == nil: // such as doctor: it has nothing to put in order
 			die(each)
 		case each == syscall.SIGHUP && first != nil:

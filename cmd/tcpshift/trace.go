@@ -59,6 +59,7 @@ type traceOptions struct {
 	summary       time.Duration // the length of a window; 0: no summary
 	updates       time.Duration // the interval of updates; 0: none
 	metrics       metricsOptions
+	recorder      recorderOptions
 	recording     string // path of a new file; "": none
 }
 
@@ -129,6 +130,7 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	addSelectionFlags(flags, &o.selection)
 	addDetectionFlags(flags, &o.detection)
 	addRecordingFlag(flags, o)
+	addRecorderFlags(flags, &o.recorder)
 	addMetricsFlags(flags, &o.metrics)
 	addSandboxFlag(flags, o)
 	addConfigFlags(flags, &o.configOptions)
@@ -201,6 +203,11 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, rec.close()) }()
+	recorder, err := o.recorder.open()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, recorder.close()) }()
 	server, err := o.listenForScrapes() // before it gives up its privileges, and before the scan of open sockets
 	if err != nil {
 		return err
@@ -208,6 +215,7 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 	defer func() { _ = server.Close() }()
 	now := r.atSIGHUP(live.running())
 	rec.alsoAbandon(now)
+	recorder.addTo(now)
 	s.handle(now)
 	p, err := o.openProbe()
 	if err != nil {
@@ -222,6 +230,7 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 	traced.closeLinks, traced.passOn = p.CloseLinks, o.command.passOn
 	s.handle(&traced)
 	cfg := o.config(p, outs)
+	cfg.Flight = o.flight(recorder)
 	// Before the monitor reads what others control.
 	cfg.Start.Features = append(cfg.Start.Features, o.confine(p, outs)...)
 	defer o.startMonitor(&cfg, p, rec)()
@@ -248,7 +257,7 @@ func (o *traceOptions) startMonitor(cfg *trace.Config, p *probe.Probe, rec *reco
 
 // wantsEnds reports whether anything needs the ends of connections.
 func (o *traceOptions) wantsEnds() bool {
-	return o.wants("connection") || o.summary > 0 || o.metrics.wanted()
+	return o.wants("connection") || o.summary > 0 || o.metrics.wanted() || o.recorder.wanted()
 }
 
 // startLookups starts what reads names and processes in the background, where records need it, and returns a
@@ -360,7 +369,7 @@ func (o *traceOptions) config(p *probe.Probe, outs openOutputs) trace.Config {
 // need none.
 func (o *traceOptions) kernelFilter() filter.Filter {
 	f := o.filter
-	if o.wants("transition") || o.count > 0 { // --count counts what no output writes, too
+	if o.wants("transition") || o.recorder.wanted() || o.count > 0 { // --count counts what no output writes, too
 		return f
 	}
 	var needed tcp.Transitions
@@ -388,7 +397,7 @@ func (o *traceOptions) check() error {
 	if err := o.checkSelection(); err != nil {
 		return err
 	}
-	if err := errors.Join(o.checkSummary(), o.checkMetrics(), o.checkRecording()); err != nil {
+	if err := errors.Join(o.checkSummary(), o.checkMetrics(), o.checkRecording(), o.recorder.check()); err != nil {
 		return err
 	}
 	if err := o.checkUpdates(); err != nil {

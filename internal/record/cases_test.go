@@ -430,12 +430,12 @@ var someCounts = Counts{
 	Fired: 1020, Entered: 1015, Missed: 5, OtherProtocol: 20, Filtered: 300, LostRingFull: 30, LostRingBusy: 2, LostReentry: 1, Deferred: 4,
 	LostQueueFull: 9, Read: 663, Dropped: 67, Written: 587, WrittenBytes: 180000, Connections: 59, LostConnections: 10,
 	TimeWaitUnknown: 6, LostResets: 12, CgroupUnknown: 16, TimeWaitEnds: 7, TimeWaitEndsLostQueueFull: 11, TimeWaitEndsLostKernel: 8, LostAlerts: 14, AlertsSuppressed: 13, DetectionLeftOut: 15, StateUnavailable: 17, DroppedConnections: 20, HasSelection: true,
-	Updates: 21, DroppedUpdates: 22, LostUpdates: 23, MissedUpdates: 24, LateUpdates: 25, HasUpdates: true, Spooled: 18, HasSpool: true, LostSummaries: 19, SeededAfter: 1500 * time.Microsecond,
+	Updates: 21, DroppedUpdates: 22, LostUpdates: 23, MissedUpdates: 24, LateUpdates: 25, HasUpdates: true, RecorderFiles: 26, LostRecorder: 27, HasRecorder: true, Spooled: 18, HasSpool: true, LostSummaries: 19, SeededAfter: 1500 * time.Microsecond,
 }
 
 func largestCounts() Counts {
 	const most = 1<<64 - 1
-	return Counts{most, most, most, 0, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, true, most, most, most, most, most, true, most, true, 1<<63 - 1}
+	return Counts{most, most, most, 0, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, most, true, most, most, most, most, most, true, most, most, true, most, true, 1<<63 - 1}
 }
 
 func statsCases() []goldenCase {

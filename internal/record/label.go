@@ -28,7 +28,7 @@ var schemaKeys = strings.Fields(`
 	window_start window_ns other time_waits sockets failed_reset_sent failed_reset_received failed_timeout failed_abort failed_refused failed_no_port failed_address_in_use
 	duration_p50_ns duration_p99_ns rtt_p50_ns rtt_p99_ns
 	started exe args parent user changed
-	accept_queue backlog receive_queue_bytes send_queue_bytes cwnd updates dropped_updates lost_updates missed_updates late_updates`)
+	accept_queue backlog receive_queue_bytes send_queue_bytes cwnd updates dropped_updates lost_updates missed_updates late_updates recorder_files lost_recorder`)
 
 // ParseLabels parses KEY=VALUE pairs. It returns an error if a key is not snake_case, is a
 // key of the schema or is given twice, if a value is not UTF-8, or if all labels together

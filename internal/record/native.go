@@ -143,6 +143,10 @@ func (o object) counts(prefix string, c *Counts) object {
 			count(prefix, "missed_updates", c.MissedUpdates).
 			count(prefix, "late_updates", c.LateUpdates)
 	}
+	if c.HasRecorder {
+		o = o.count(prefix, "recorder_files", c.RecorderFiles).
+			count(prefix, "lost_recorder", c.LostRecorder)
+	}
 	if c.HasSpool {
 		o = o.count(prefix, "spooled_bytes", c.Spooled)
 	}

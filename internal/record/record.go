@@ -97,6 +97,11 @@ type Counts struct {
 	LateUpdates    uint64 // rounds left out, because the one before took longer than the interval
 	HasUpdates     bool
 
+	// Of the flight recorder: files written, and events that were to be in a file and are in none. HasRecorder is
+	// false if there is none.
+	RecorderFiles, LostRecorder uint64
+	HasRecorder                 bool
+
 	// Spooled is how many bytes the output's spool has on disk. HasSpool is false if it has no spool.
 	Spooled  uint64
 	HasSpool bool

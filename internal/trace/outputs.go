@@ -8,6 +8,7 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/decode"
 	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/flight"
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/selection"
@@ -50,6 +51,7 @@ type outputs struct {
 // totals are the counts of a run that are the same for all outputs.
 type totals struct {
 	kernel kernelLedger
+	flight *flight.Recorder // nil: none
 
 	// See record.Counts.
 	seededAfter      time.Duration

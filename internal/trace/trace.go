@@ -146,6 +146,8 @@ type Config struct {
 	Names   Names    // nil: no names of containers and pods
 	Updates Updates  // nil: no updates of connections that live
 	Metrics Metrics  // nil: no metrics
+	// Flight keeps the last events in memory, and writes them to a file when an alert opens; nil: nothing does.
+	Flight *Flight
 	// Recording gets what the alerts of Monitor depend on; nil: nobody needs it.
 	Recording Recording
 	// SocketCounts are counts of all sockets, for Metrics; nil: there are none.
@@ -268,6 +270,10 @@ func newLoop(cfg Config) *loop {
 	if cfg.Metrics != nil {
 		l.observers = append(l.observers, cfg.Metrics)
 	}
+	if cfg.Flight != nil {
+		l.outs.totals.flight = cfg.Flight.Recorder
+		cfg.Flight.NotifyAsked(cfg.Source.Wake)
+	}
 	if cfg.SocketCounts != nil {
 		cfg.SocketCounts.NotifyAnswers(cfg.Source.Wake)
 	}
@@ -354,6 +360,7 @@ func (l *loop) turn() error {
 	if err := l.readCountersInTurn(expired); err != nil {
 		return err
 	}
+	l.dumpAsked()
 	if l.Monitor != nil {
 		l.writeAlerts(l.Monitor.Alerts())
 		l.outs.detection(l.Monitor)
@@ -375,6 +382,9 @@ func (l *loop) handle(sample []byte) error {
 		return err
 	}
 	if e.Kind > decode.KindEnd {
+		if l.Flight != nil && e.Kind == decode.KindLateReset {
+			l.Flight.keep(sample, l.clock.now.offset, nil)
+		}
 		return l.handleOther(e)
 	}
 	l.idle = 0
@@ -389,6 +399,15 @@ func (l *loop) handle(sample []byte) error {
 		t.Local.Port = l.Source.ListenPort(t.Cookie)
 	}
 	l.findCgroup(t)
+	if l.Flight != nil {
+		l.Flight.keep(sample, t.Time.Sub(time.Unix(0, int64(t.Monotonic))), t)
+	}
+	return l.take(e)
+}
+
+// take shows an event, which is complete but for what comes later, to the observers, and writes it.
+func (l *loop) take(e *decode.Event) error {
+	t := &e.Transition
 	if e.Kind == decode.KindEnd && l.outs.connections {
 		e.Connection.Opened, e.Connection.Phase = l.clock.wall(e.Connection.OpenedAt), l.endPhase
 	}
@@ -540,6 +559,7 @@ func (l *loop) writeAlerts(alerts []detect.Alert) {
 		}
 		l.outs.alert(a)
 	}
+	l.dumpOpened(alerts)
 }
 
 // closeAlerts does its work once: a failure may call it after finish has.

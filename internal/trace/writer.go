@@ -290,6 +290,9 @@ func (w *recordWriter) counts() record.Counts {
 	c.Spooled, c.HasSpool = w.stream.Spooled()
 	c.SeededAfter, c.AlertsSuppressed, c.DetectionLeftOut = t.seededAfter, t.alertsSuppressed, t.leftOut
 	c.CgroupUnknown = t.cgroupUnknown
+	if c.HasRecorder = t.flight != nil; c.HasRecorder {
+		c.RecorderFiles, c.LostRecorder = t.flight.Files(), t.flight.Lost()
+	}
 	c.LateUpdates, c.HasUpdates = t.lateUpdates, w.updates
 	c.LostResets += t.earlyEnds
 	return c

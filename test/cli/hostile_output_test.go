@@ -143,7 +143,7 @@ func TestSignal_NoRecorder(t *testing.T) {
 	tr.signal(syscall.SIGTERM)
 	r := tr.wait()
 	r.mustEnd(t, 0)
-	r.mustPrintError(t, "SIGUSR1 has no effect")
+	r.mustPrintError(t, "SIGUSR1 has no effect: there is no flight recorder (--recorder)")
 	parseStream(t, r)
 }
 

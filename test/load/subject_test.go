@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"slices"
 	"testing"
 )
 
@@ -23,6 +25,8 @@ type subject struct {
 const bareHook = "bare hook"
 
 func subjects() []subject {
+	// All transitions and ends are read, and no record of them is written.
+	unwritten := []string{tcpshift, "--only", "connection", "--closed-by", "no_port"}
 	return []subject{
 		{name: bareHook, command: []string{bare}, ready: "ready"},
 		{name: "tcpshift", command: []string{tcpshift}, ready: `"type":"start"`, captured: recorded},
@@ -30,6 +34,8 @@ func subjects() []subject {
 		{name: "tcpshift --only connection", command: []string{tcpshift, "--only", "connection"}, ready: `"type":"start"`},
 		{name: "tcpshift --only connection,alert", command: []string{tcpshift, "--only", "connection,alert"}, ready: `"type":"start"`},
 		{name: "tcpshift, a filter that matches nothing", command: []string{tcpshift, "--port", "1"}, ready: `"type":"start"`},
+		{name: "tcpshift, the full stream without encoding", command: append(slices.Clone(unwritten), "--count", "1000000000000"), ready: `"type":"start"`},
+		{name: "tcpshift, the same with recorder", command: append(slices.Clone(unwritten), "--recorder", "64MiB", "--recorder-dir", filepath.Join(filepath.Dir(tcpshift), "recorder")), ready: `"type":"start"`},
 		{name: "tcpstates", command: []string{"tcpstates"}, ready: "", captured: lines("->")},
 		{name: "bpftrace, printing JSON", command: []string{"bpftrace", "-e", script}, ready: "Attaching", captured: lines(`{"old"`)},
 	}

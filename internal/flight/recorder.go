@@ -1,0 +1,125 @@
+package flight
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+)
+
+// perKind is the least time between two files for one reason.
+const perKind = time.Minute
+
+// Recorder is a ring whose events are written to files. Its methods are for one goroutine, except for those that say
+// otherwise.
+type Recorder struct {
+	Ring   *Ring
+	path   string
+	notify func(message string)
+	wake   atomic.Pointer[func()]
+
+	asked     atomic.Bool
+	files     atomic.Uint64
+	lost      atomic.Uint64
+	last      map[string]time.Time // by reason, the last file
+	jobs      chan job
+	done      chan struct{} // closed when all jobs are done
+	abandoned chan struct{}
+}
+
+type job struct {
+	at       time.Time
+	reason   string
+	snapshot *Snapshot
+	write    func(s *Snapshot, w *Writer) error
+}
+
+// New returns a recorder whose ring takes size bytes, and whose files are in root, which is private. It closes root. notify gets
+// messages for the operator, from any goroutine, and must not wait.
+func New(size int, root *os.Root, notify func(message string)) *Recorder {
+	r := &Recorder{
+		Ring: NewRing(size), path: root.Name(), notify: notify, last: make(map[string]time.Time),
+		jobs: make(chan job, 1), done: make(chan struct{}), abandoned: make(chan struct{}),
+	}
+	go r.run(&directory{root})
+	return r
+}
+
+// NotifyAsked sets wake, which Ask calls.
+func (r *Recorder) NotifyAsked(wake func()) { r.wake.Store(&wake) }
+
+// Ask asks for a file. Any goroutine may call it.
+func (r *Recorder) Ask() {
+	r.asked.Store(true)
+	if wake := r.wake.Load(); wake != nil {
+		(*wake)()
+	}
+}
+
+// Asked reports, once, whether Ask was called.
+func (r *Recorder) Asked() bool { return r.asked.Load() && r.asked.Swap(false) }
+
+// Due reports whether a file for a reason may be written: the last one is a minute old.
+func (r *Recorder) Due(reason string, at time.Time) bool {
+	before, known := r.last[reason]
+	return !known || at.Sub(before) >= perKind || at.Before(before)
+}
+
+// Dump lets write write the events of now to a file, in the background. If the disk is so slow that one file is being
+// written and another one waits, the events of this one count as lost. reasons are words of a-z, 0-9 and _; the first one is in the
+// name of the file.
+func (r *Recorder) Dump(at time.Time, reasons []string, write func(s *Snapshot, w *Writer) error) {
+	for _, reason := range reasons {
+		r.last[reason] = at
+	}
+	s := r.Ring.Snapshot()
+	select {
+	case r.jobs <- job{at, reasons[0], s, write}:
+	default:
+		r.lost.Add(s.Count)
+		s.Release()
+		r.notify(fmt.Sprintf("the flight recorder's disk is slow: there is no file for %s", reasons[0]))
+	}
+}
+
+// run writes files until Close.
+func (r *Recorder) run(d *directory) {
+	defer close(r.done)
+	if err := d.removeParts(); err != nil {
+		r.notify(fmt.Sprintf("the flight recorder cannot tidy %s: %v", r.path, err))
+	}
+	for j := range r.jobs {
+		name, err := d.create(j.at, j.reason, func(w *Writer) error { return j.write(j.snapshot, w) })
+		if err != nil {
+			r.lost.Add(j.snapshot.Count)
+			r.notify(fmt.Sprintf("the flight recorder cannot write %s: %v", filepath.Join(r.path, name), err))
+		} else {
+			r.files.Add(1)
+			r.notify(fmt.Sprintf("the flight recorder has written %s: %d events", filepath.Join(r.path, name), j.snapshot.Count))
+		}
+		j.snapshot.Release()
+	}
+	_ = d.root.Close() // nothing was written through it
+}
+
+// Files is how many files were written. Any goroutine may call it, and Lost.
+func (r *Recorder) Files() uint64 { return r.files.Load() }
+
+// Lost is how many events were to be written to a file, and are in none: its disk was full or too slow.
+func (r *Recorder) Lost() uint64 { return r.lost.Load() }
+
+// Abandon makes Close return although a file is not written. Any goroutine may call it, once.
+func (r *Recorder) Abandon() { close(r.abandoned) }
+
+// Close waits until all files are written, or it is abandoned.
+func (r *Recorder) Close() error {
+	close(r.jobs)
+	select {
+	case <-r.done:
+		return nil
+	case <-r.abandoned:
+		return errors.New("a file of the flight recorder was not written: the disk did not take it in time")
+	}
+}
