@@ -33,10 +33,14 @@ build: ## build bin/tcpshift
 packages: ## build static binaries, deb and rpm packages for amd64 and arm64, and checksums, in dist
 	deploy/packages/build.sh '$(VERSION)' dist
 
+.PHONY: release
+release: ## build what belongs to a release, in dist, from the tag of the commit: packages, lists of modules, checksums
+	@deploy/packages/release.sh dist
+
 .PHONY: test-packages
-test-packages: ## test the units and the packages: install, upgrade, remove, purge, lintian, the same bytes twice
+test-packages: ## test units, packages and releases: install, upgrade, remove, purge, lintian, the same bytes twice
 	@test/check/install-deps.sh packages
-	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test -count=1 -timeout 20m -v ./test/packages ./test/service
+	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test -count=1 -timeout 30m -v ./test/packages ./test/service
 
 # On a terminal, make run prints text. It leaves that to ARGS if they choose the format or an output, name a command
 # of tcpshift, or contain a command to trace.
