@@ -38,9 +38,9 @@ release: ## build what belongs to a release, in dist, from the tag of the commit
 	@deploy/packages/release.sh dist
 
 .PHONY: test-packages
-test-packages: ## test units, packages and releases: install, upgrade, remove, purge, lintian, the same bytes twice
+test-packages: ## test units, packages and releases, and the service in a guest with systemd
 	@test/check/install-deps.sh packages
-	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test -count=1 -timeout 30m -v ./test/packages ./test/service
+	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test -count=1 -timeout 60m -v ./test/packages ./test/service
 
 # On a terminal, make run prints text. It leaves that to ARGS if they choose the format or an output, name a command
 # of tcpshift, or contain a command to trace.

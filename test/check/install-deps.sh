@@ -50,6 +50,7 @@ if [[ $1 == packages || $1 == all ]]; then
     needs rpm rpm
     needs rpm2cpio rpm2cpio
     needs cpio cpio
+    needs mmdebstrap mmdebstrap # a guest with systemd
 fi
 if [[ $1 == fleet || $1 == all ]]; then
     needs node nodejs

@@ -65,7 +65,7 @@ unprivileged() {
 privileged() {
     local others waits='^TestTimewait_LastsOneMinute$' waiting
     run_race 'internal/probe' ./internal/probe
-    mapfile -t others < <(go list ./test/... | grep -vE '/test/(kernel|pipelines|metrics|fleet|look|packages)$')
+    mapfile -t others < <(go list ./test/... | grep -vE '/test/(kernel|pipelines|metrics|fleet|look|packages|packages/guest)$')
     run 'test, except test/kernel' -p 1 -skip '^TestHostile' "${others[@]}"
     (
         failed=0

@@ -2,6 +2,9 @@
 // architecture of the table in package expect, emulated by QEMU, with kernels from
 // Debian's packages. It installs and downloads what is missing, and writes into one
 // cache directory only. It does not depend on what the tests show.
+//
+// With -deb it runs the tests of ./test/packages/guest instead, in one guest: a Debian with
+// systemd.
 package main
 
 import (
@@ -32,6 +35,7 @@ type settings struct {
 	dir      string
 	parallel int
 	doc      string
+	deb      string
 	guests   guests
 }
 
@@ -48,6 +52,9 @@ func run() error {
 	if err := installQEMU(s.dir, s.arches); err != nil {
 		return err
 	}
+	if s.deb != "" {
+		return s.runDebian()
+	}
 	initramfs := map[string]string{}
 	for _, arch := range s.arches {
 		if initramfs[arch], err = buildInitramfs(s.dir, arch); err != nil {
@@ -56,12 +63,20 @@ func run() error {
 	}
 	began := time.Now()
 	outcomes := s.runAll(initramfs)
-	report(os.Stdout, outcomes, time.Since(began), s.guests.logPath)
-	if slices.ContainsFunc(outcomes, func(o *outcome) bool { return !o.ok() }) {
-		return errors.New("FAILED")
+	if err := s.report(outcomes, time.Since(began)); err != nil {
+		return err
 	}
 	if s.doc != "" {
 		return writeDoc(s.doc, s.guests.pattern, outcomes, time.Now())
+	}
+	return nil
+}
+
+// report prints the outcomes. It returns an error if one of them is not good.
+func (s *settings) report(outcomes []*outcome, took time.Duration) error {
+	report(os.Stdout, outcomes, took, s.guests.logPath)
+	if slices.ContainsFunc(outcomes, func(o *outcome) bool { return !o.ok() }) {
+		return errors.New("FAILED")
 	}
 	return nil
 }
@@ -79,6 +94,7 @@ func parseFlags() (*settings, error) {
 	flag.IntVar(&s.guests.count, "count", 1, "how often to run each test")
 	env := flag.String("env", "", "more variables for the tests, such as 'TCPSHIFT_STORM_LOAD=2 TCPSHIFT_STORM_CONNECTIONS=5000'")
 	flag.StringVar(&s.doc, "doc", "", "write the generated part of this document, if all tests passed")
+	flag.StringVar(&s.deb, "deb", "", "run ./test/packages/guest with this package, in a Debian with systemd")
 	flag.BoolVar(&s.guests.verbose, "v", false, "print the consoles while the guests run")
 	flag.Parse()
 	s.guests.dir, s.guests.env = s.dir, strings.Fields(*env)
@@ -88,6 +104,9 @@ func parseFlags() (*settings, error) {
 	}
 	if s.arches, err = choose("architecture", *arches, expect.Arches); err != nil {
 		return nil, err
+	}
+	if s.deb != "" {
+		s.arches = []string{"amd64"}
 	}
 	if s.columns = columns(versions, s.arches, *short); len(s.columns) == 0 {
 		return nil, errors.New("-short leaves out all of these kernels: omit it (SHORT=1)")

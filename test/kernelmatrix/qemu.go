@@ -31,13 +31,18 @@ var machines = map[string]machine{
 		"console=ttyAMA0"},
 }
 
-// command returns QEMU's command line for a guest.
+// command returns QEMU's command line for a guest whose process 1 is ./init.
 func (m machine) command(k kernel, initramfs string, cpus int, words []string) []string {
+	return m.boot(k.path, initramfs, cpus, "rdinit=/init -- "+strings.Join(words, " "))
+}
+
+// boot returns QEMU's command line for a kernel. The parameters are added to the kernel's own.
+func (m machine) boot(kernel, initramfs string, cpus int, parameters string) []string {
 	arguments := []string{
 		"-accel", "tcg,thread=single", "-smp", strconv.Itoa(cpus), "-m", "1024",
 		"-nodefaults", "-no-user-config", "-display", "none", "-serial", "stdio", "-no-reboot", "-net", "none",
-		"-kernel", k.path, "-initrd", initramfs,
-		"-append", m.kernel + " quiet loglevel=1 panic=-1 oops=panic mitigations=off nokaslr rdinit=/init -- " + strings.Join(words, " "),
+		"-kernel", kernel, "-initrd", initramfs,
+		"-append", m.kernel + " quiet loglevel=1 panic=-1 oops=panic mitigations=off nokaslr " + parameters,
 	}
 	return slices.Concat(m.arguments, arguments)
 }

@@ -19,11 +19,7 @@ root=$scratch/root
 mount -t proc proc "$root/proc"
 mkdir -p "$root/packages"
 cp "$1" "$root/packages/old.deb"
-# The same with a later version.
-dpkg-deb -R "$root/packages/old.deb" "$root/packages/tree"
-sed -i 's/^Version: .*/&.1/' "$root/packages/tree/DEBIAN/control"
-dpkg-deb --root-owner-group -b "$root/packages/tree" "$root/packages/new.deb" >/dev/null
-rm -r "$root/packages/tree"
+"${0%/*}/later.sh" "$1" "$root/packages/new.deb"
 
 inside() { chroot "$root" env DEBIAN_FRONTEND=noninteractive LC_ALL=C "$@"; }
 # Everything with this name but the packages, and what dpkg remembers.

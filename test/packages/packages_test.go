@@ -51,6 +51,17 @@ func TestPackages_Life(t *testing.T) {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
+	t.Run("systemd", func(t *testing.T) {
+		// The tests of ./guest, in a Debian that boots in QEMU. The last lines are its report.
+		guest := exec.Command("go", "run", "./test/kernelmatrix", "-deb", deb)
+		guest.Dir = "../.."
+		out, err := guest.CombinedOutput()
+		t.Logf("%s", out)
+		if err != nil {
+			console, _ := os.ReadFile("../../.cache/console/systemd-amd64.log")
+			t.Errorf("%v\n%s", err, console)
+		}
+	})
 	t.Run("rpm", func(t *testing.T) {
 		path := filepath.Join(first, "tcpshift-"+testVersion+"-1.x86_64.rpm")
 		out, err := exec.Command("rpm", "-qp", "--nosignature", "--qf", "[%{FILENAMES} %{FILEFLAGS:fflags}\n]", path).CombinedOutput()
