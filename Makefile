@@ -33,14 +33,19 @@ build: ## build bin/tcpshift
 packages: ## build static binaries, deb and rpm packages for amd64 and arm64, and checksums, in dist
 	deploy/packages/build.sh '$(VERSION)' dist
 
+.PHONY: image
+image: packages ## build the container image for amd64 and arm64 as an OCI layout, dist/image, without a container engine
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) go -C deploy/image run . '$(VERSION)' '$(CURDIR)/dist' '$(CURDIR)/dist/image'
+
 .PHONY: release
 release: ## build what belongs to a release, in dist, from the tag of the commit: packages, lists of modules, checksums
 	@deploy/packages/release.sh dist
 
 .PHONY: test-packages
-test-packages: ## test units, packages and releases, and the service in a guest with systemd
+test-packages: ## test units, packages, releases, the service in a guest with systemd, the manifests and image of Kubernetes
 	@test/check/install-deps.sh packages
 	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test -count=1 -timeout 60m -v ./test/packages ./test/service
+	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go -C test/kubernetes test -count=1 -v .
 
 # On a terminal, make run prints text. It leaves that to ARGS if they choose the format or an output, name a command
 # of tcpshift, or contain a command to trace.

@@ -1,0 +1,406 @@
+package kubernetes_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// The test binary, started again with one of these variables, becomes the container or a process of a pod.
+const (
+	containerEnv = "TCPSHIFT_TEST_CONTAINER"
+	podEnv       = "TCPSHIFT_TEST_POD"
+)
+
+// A pod beside the container, as containerd and the kubelet name it.
+const (
+	podUID      = "11111111-2222-3333-4444-555555555555"
+	containerID = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+	podCgroup   = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod11111111_2222_3333_4444_555555555555.slice/cri-containerd-" + containerID + ".scope"
+)
+
+// TestMain becomes a container or a pod's process, if this is what the process is for.
+func TestMain(m *testing.M) {
+	var err error
+	switch {
+	case os.Getenv(containerEnv) != "":
+		var c container
+		if err = json.Unmarshal([]byte(os.Getenv(containerEnv)), &c); err == nil {
+			err = c.become()
+		}
+	case os.Getenv(podEnv) != "":
+		err = runPod(strings.Split(os.Getenv(podEnv), "\n"))
+	default:
+		os.Exit(m.Run())
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// container is what a container runtime needs to know.
+type container struct {
+	Root         string
+	Mounts       [][2]string // from, to; read-only
+	Capabilities []string    // without CAP_
+	Arguments    []string
+	Env          []string
+}
+
+// The names of the capabilities by their numbers (include/uapi/linux/capability.h).
+var capabilities = map[string]uintptr{
+	"DAC_READ_SEARCH": unix.CAP_DAC_READ_SEARCH, "SYS_PTRACE": unix.CAP_SYS_PTRACE, "SYS_ADMIN": unix.CAP_SYS_ADMIN,
+	"PERFMON": unix.CAP_PERFMON, "BPF": unix.CAP_BPF,
+}
+
+// become turns this process, which has namespaces of its own, into the container.
+func (c *container) become() error {
+	runtime.LockOSThread() // capabilities and no_new_privs belong to a thread
+	if err := loopbackUp(); err != nil {
+		return err
+	}
+	if err := c.mount(); err != nil {
+		return err
+	}
+	kept := map[uintptr]bool{}
+	for _, name := range c.Capabilities {
+		number, ok := capabilities[name]
+		if !ok {
+			return fmt.Errorf("no number of CAP_%s", name)
+		}
+		kept[number] = true
+	}
+	for number := uintptr(0); number <= unix.CAP_LAST_CAP; number++ {
+		if kept[number] {
+			continue
+		}
+		if err := unix.Prctl(unix.PR_CAPBSET_DROP, number, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) {
+			return fmt.Errorf("drop capability %d: %w", number, err)
+		}
+	}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	// Root gets all that is left in the bounding set.
+	return unix.Exec("/usr/bin/tcpshift", append([]string{"tcpshift"}, c.Arguments...), c.Env)
+}
+
+// mount makes the container's root directory, which nothing can be written to.
+func (c *container) mount() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	if err := unix.Mount(c.Root, c.Root, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	for _, m := range append([][2]string{{"proc", "/proc"}, {"sysfs", "/sys"}, {"/dev/null", "/dev/null"}}, c.Mounts...) {
+		to := filepath.Join(c.Root, m[1])
+		if err := mountOne(m[0], to); err != nil {
+			return fmt.Errorf("mount %s: %w", m[1], err)
+		}
+	}
+	if err := unix.Mount("", c.Root, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+		return err
+	}
+	if err := unix.Chdir(c.Root); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	return errors.Join(unix.Unmount(".", unix.MNT_DETACH), unix.Chdir("/"))
+}
+
+func mountOne(from, to string) error {
+	if from == "/dev/null" {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, nil, 0o644)); err != nil {
+			return err
+		}
+		return unix.Mount(from, to, "", unix.MS_BIND, "")
+	}
+	if err := os.MkdirAll(to, 0o755); err != nil {
+		return err
+	}
+	switch from {
+	case "proc":
+		return unix.Mount("proc", to, "proc", 0, "")
+	case "sysfs":
+		return unix.Mount("sysfs", to, "sysfs", unix.MS_RDONLY, "")
+	}
+	if err := unix.Mount(from, to, "", unix.MS_BIND, ""); err != nil {
+		return err
+	}
+	return unix.Mount("", to, "", unix.MS_BIND|unix.MS_REMOUNT|unix.MS_RDONLY, "")
+}
+
+// loopbackUp enables the loopback device of a new network namespace.
+func loopbackUp() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq("lo")
+	if err != nil {
+		return err
+	}
+	request.SetUint16(unix.IFF_UP)
+	return unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request)
+}
+
+// runPod enters cgroups and makes a connection in a network namespace of its own.
+func runPod(cgroups []string) error {
+	for _, dir := range cgroups {
+		if err := os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0); err != nil {
+			return err
+		}
+	}
+	if err := loopbackUp(); err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:8080")
+	if err != nil {
+		return err
+	}
+	connection, err := net.Dial("tcp", "127.0.0.1:8080")
+	if err != nil {
+		return err
+	}
+	accepted, err := listener.Accept()
+	return errors.Join(err, connection.Close(), accepted.Close(), listener.Close())
+}
+
+// The image runs in namespaces of its own with what the manifest gives the container, and no more. It traces
+// the node, answers the probes, and names the pod beside it.
+func TestContainer_NamesPod(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("needs root, for namespaces")
+	}
+	o := kustomized(t)
+	spec := o.daemons.Spec.Template.Spec
+	image := checkImage(t, index(t, buildImage(t)))
+	c := containerOf(t, spec, o.config.Data["config.yaml"])
+	unpack(t, image, c.Root)
+	config, err := image.ConfigFile()
+	if err != nil || config.Config.Entrypoint[0] != "/usr/bin/tcpshift" {
+		t.Fatal(err, config.Config.Entrypoint)
+	}
+	records, pid := start(t, c)
+	first := next(t, records, func(r record) bool { return r.Type == "start" })
+	if first.Node != "node-a" {
+		t.Errorf("the records have the node %q", first.Node)
+	}
+	hasCapabilities(t, pid, c.Capabilities)
+	for _, probe := range []*corev1.Probe{spec.Containers[0].ReadinessProbe, spec.Containers[0].LivenessProbe, spec.Containers[0].StartupProbe} {
+		ask(t, pid, probe.HTTPGet.Path)
+	}
+	// The client's end: the connection's record names the pod, not tcpshift's own container.
+	pod(t)
+	ended := next(t, records, func(r record) bool { return r.Type == "connection" && r.Role == "client" && r.PeerPort == 8080 })
+	want := record{Type: "connection", Role: "client", PeerPort: 8080, Node: "node-a", PodUID: podUID, Container: containerID,
+		Runtime: "containerd", Pod: "web-7d4b9", Namespace: "shop", ContainerName: "nginx"}
+	if ended != want {
+		t.Errorf("got  %+v\nwant %+v", ended, want)
+	}
+}
+
+type record struct {
+	Type, Role, Node, Container, Runtime, Pod, Namespace string
+	PeerPort                                             int    `json:"peer_port"`
+	PodUID                                               string `json:"pod_uid"`
+	ContainerName                                        string `json:"container_name"`
+}
+
+// containerOf returns the container of the manifest. Directories of the test stand for those of the node.
+func containerOf(t *testing.T, spec corev1.PodSpec, config string) container {
+	t.Helper()
+	node, of := t.TempDir(), spec.Containers[0]
+	// Connections, too: an alert needs a storm.
+	config = strings.Replace(config, "only: [alert, ", "only: [connection, alert, ", 1)
+	for path, text := range map[string]string{
+		"config/config.yaml":                                      config,
+		"pods/shop_web-7d4b9_" + podUID + "/nginx/0.log":          "",
+		"containers/web-7d4b9_shop_nginx-" + containerID + ".log": "",
+	} {
+		path = filepath.Join(node, path)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	c := container{Root: t.TempDir(), Arguments: of.Args, Env: []string{"PATH=/usr/bin"}}
+	for _, m := range of.VolumeMounts {
+		c.Mounts = append(c.Mounts, [2]string{filepath.Join(node, m.Name), m.MountPath})
+	}
+	for _, name := range of.SecurityContext.Capabilities.Add {
+		c.Capabilities = append(c.Capabilities, string(name))
+	}
+	for _, e := range of.Env {
+		value := strings.ReplaceAll(e.Value, "$(NODE_NAME)", "node-a")
+		if e.ValueFrom != nil {
+			value = map[string]string{"spec.nodeName": "node-a"}[e.ValueFrom.FieldRef.FieldPath]
+		}
+		c.Env = append(c.Env, e.Name+"="+value)
+	}
+	return c
+}
+
+// start starts the container, and returns its records and its process.
+func start(t *testing.T, c container) (records <-chan record, pid int) {
+	t.Helper()
+	text, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	process := exec.Command("/proc/self/exe")
+	process.Env = append(os.Environ(), containerEnv+"="+string(text))
+	process.Stderr = os.Stderr
+	process.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWNET | unix.CLONE_NEWCGROUP,
+	}
+	output, err := process.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := process.Start(); err != nil {
+		t.Fatal(err)
+	}
+	all := make(chan record, 10000)
+	t.Cleanup(func() {
+		_ = process.Process.Signal(syscall.SIGTERM)
+		for range all {
+		}
+		if err := process.Wait(); err != nil {
+			t.Errorf("the container: %v", err)
+		}
+	})
+	go func() {
+		defer close(all)
+		for lines := bufio.NewScanner(output); lines.Scan(); {
+			var r record
+			if err := json.Unmarshal(lines.Bytes(), &r); err == nil {
+				all <- r
+			}
+		}
+	}()
+	return all, process.Process.Pid
+}
+
+// next waits for a record.
+func next(t *testing.T, records <-chan record, is func(record) bool) record {
+	t.Helper()
+	limit := time.After(2 * time.Minute)
+	for {
+		select {
+		case r, ok := <-records:
+			if !ok {
+				t.Fatal("the container has ended")
+			}
+			if is(r) {
+				return r
+			}
+		case <-limit:
+			t.Fatal("no such record within two minutes")
+		}
+	}
+}
+
+// hasCapabilities checks that a process can have no other capabilities.
+func hasCapabilities(t *testing.T, pid int, names []string) {
+	t.Helper()
+	var want uint64
+	for _, name := range names {
+		want |= 1 << capabilities[name]
+	}
+	status := read(t, fmt.Sprintf("/proc/%d/status", pid))
+	for _, line := range strings.Split(status, "\n") {
+		name, value, _ := strings.Cut(line, ":\t")
+		var mask uint64
+		if !slices.Contains([]string{"CapBnd", "CapPrm", "CapEff"}, name) {
+			continue
+		}
+		if _, err := fmt.Sscanf(value, "%x", &mask); err != nil || mask&^want != 0 {
+			t.Errorf("%s: the process may have %x, the manifest gives %x", line, mask, want)
+		}
+	}
+}
+
+// ask sends a probe from the container's network namespace, as it has no other address here.
+func ask(t *testing.T, pid int, path string) {
+	t.Helper()
+	answered := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // the thread ends with the goroutine, in the other namespace
+		answered <- func() error {
+			ns, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
+			if err != nil {
+				return err
+			}
+			defer ns.Close()
+			if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNET); err != nil {
+				return err
+			}
+			connection, err := net.Dial("tcp", "127.0.0.1:9464")
+			if err != nil {
+				return err
+			}
+			defer connection.Close()
+			fmt.Fprintf(connection, "GET %s HTTP/1.1\r\nHost: probe\r\nConnection: close\r\n\r\n", path)
+			response, err := http.ReadResponse(bufio.NewReader(connection), nil)
+			if err != nil {
+				return err
+			}
+			defer response.Body.Close()
+			if response.StatusCode != http.StatusOK {
+				return fmt.Errorf("%s: %s", path, response.Status)
+			}
+			return nil
+		}()
+	}()
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+}
+
+// pod runs a process in the cgroup of a pod, in each hierarchy that distinguishes containers here.
+func pod(t *testing.T) {
+	t.Helper()
+	var dirs []string
+	for _, hierarchy := range []string{"/sys/fs/cgroup/memory", "/sys/fs/cgroup/pids", "/sys/fs/cgroup/cpu", "/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+		if _, err := os.Stat(filepath.Join(hierarchy, "cgroup.procs")); err != nil {
+			continue
+		}
+		dir := hierarchy
+		for level := range strings.SplitSeq(podCgroup, "/") {
+			dir = filepath.Join(dir, level)
+			made := dir
+			if err := os.Mkdir(dir, 0o755); err == nil {
+				t.Cleanup(func() { _ = os.Remove(made) })
+			} else if !errors.Is(err, os.ErrExist) {
+				t.Fatal(err)
+			}
+		}
+		dirs = append(dirs, dir)
+	}
+	process := exec.Command("/proc/self/exe")
+	process.Env = append(os.Environ(), podEnv+"="+strings.Join(dirs, "\n"))
+	process.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET}
+	if out, err := process.CombinedOutput(); err != nil || len(dirs) == 0 {
+		t.Fatalf("the pod: %v\n%s", err, out)
+	}
+}
