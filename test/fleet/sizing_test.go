@@ -22,6 +22,8 @@ const (
 	// sizingRuns is how often each query runs; the shortest time counts, because other programs only add to it.
 	sizingRuns = 5
 	sizingStep = 500_000 // records of one INSERT
+	// sizingLeast is how many records it takes to extrapolate times: those of fewer differ more by chance.
+	sizingLeast = 10_000_000
 )
 
 // sizingQueries are the questions whose time is measured.
@@ -164,15 +166,18 @@ func sizingTables(old, today []sizes) string {
 	fmt.Fprintf(&b, "| question | 18.16, seconds for %d | for %d | for %d | for 1,000,000,000 | chDB for %d | for 1,000,000,000 |\n|---|---|---|---|---|---|---|\n",
 		old[0].rows, old[1].rows, last.rows, lastToday.rows)
 	for _, name := range sizingQueries {
-		fmt.Fprintf(&b, "| `%s` | %.3f | %.3f | %.3f | %.1f | %.3f | %.1f |\n", name,
+		fmt.Fprintf(&b, "| `%s` | %.3f | %.3f | %.3f | %s | %.3f | %s |\n", name,
 			old[0].seconds[name], old[1].seconds[name], last.seconds[name], extrapolate(old, name), lastToday.seconds[name], extrapolate(today, name))
 	}
 	return b.String()
 }
 
 // extrapolate returns the time of a query on the target by the line through the measurements with the least squares,
-// and no less than in proportion to the last one's part that grows.
-func extrapolate(all []sizes, name string) float64 {
+// or "-" if they are of too few records.
+func extrapolate(all []sizes, name string) string {
+	if all[len(all)-1].rows < sizingLeast {
+		return "-"
+	}
 	var n, x, y, xx, xy float64
 	for _, s := range all {
 		n++
@@ -182,7 +187,7 @@ func extrapolate(all []sizes, name string) float64 {
 		xy += float64(s.rows) * s.seconds[name]
 	}
 	slope := max(0, (n*xy-x*y)/(n*xx-x*x))
-	return max(0, y/n-slope*x/n) + slope*sizingTarget
+	return fmt.Sprintf("%.1f", max(0, y/n-slope*x/n)+slope*sizingTarget)
 }
 
 // writeSizing puts the tables into the page, with machine and date.
