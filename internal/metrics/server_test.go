@@ -193,7 +193,7 @@ func TestServer_ScrapedBesideOthers(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer conn.Close()
+				t.Cleanup(func() { _ = conn.Close() })
 				_ = conn.(*net.TCPConn).SetReadBuffer(1)
 				if _, err := conn.Write([]byte(request)); err != nil && !errors.Is(err, unix.ECONNRESET) && !errors.Is(err, unix.EPIPE) {
 					t.Fatal(err)
