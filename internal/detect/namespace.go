@@ -265,7 +265,7 @@ func (ns *namespace) takesOver(d destination, use *destinationUse) bool {
 
 // modelWaiting sets in m how long timewait sockets stay in FIN_WAIT2, by the kernel's table. If the
 // sockets that wait are the newest, it assumes that every peer closes after waitingDelay, unless learnDelay knows
-// better: then those from before the oldest that waits are gone, and of the others a fraction closes. Else it
+// better: then those from before the oldest that waits are gone, and the others decide about the fraction. Else it
 // assumes that a fraction of the peers never closes: the fraction that waits now, or that of an older
 // table if none was read lately. If none was ever read, it assumes that all close at once.
 func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
@@ -282,15 +282,17 @@ func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
 	case u.delayKnown:
 		m.FinFraction, m.FinDelay = 1, u.waitingDelay
 	default:
-		m.FinFraction, m.WaitsSince = u.waitingClosed, u.waitingSince
+		m.FinFraction = u.waitingClosed
 	}
+	m.Waiting = u.waitingIn
 }
 
 // learnDelay finds out from a table that was read at readAt whether waitingDelay is the time that the peers take to
 // close. If the sockets that wait are the newest, either the peers of the older ones have closed after a while, or
 // the older ones were killed. In the first case the oldest that waits has waited as long in the next table. In
-// the second case it is the same socket, which has waited longer: then nothing is known of when its peer closes.
-func (u *destinationUse) learnDelay(now, readAt time.Duration) {
+// the second case it is the same socket, which has waited longer: then nothing is known of when its peer closes. One
+// that has waited for the timeout of that substate shows nothing either: it ends without the peer.
+func (u *destinationUse) learnDelay(now, readAt, timeout time.Duration) {
 	before, passed := u.waitingSince, readAt-u.waitingReadAt
 	u.waitingSince, u.waitingReadAt = readAt-u.waitingOldest, readAt
 	created := u.FinWait2Within(now-u.waitingSince) - u.FinWait2Within(now-readAt)
@@ -300,7 +302,7 @@ func (u *destinationUse) learnDelay(now, readAt time.Duration) {
 	}
 	grown := passed - (u.waitingSince - before)
 	switch {
-	case before == 0:
+	case before == 0 || u.waitingOldest > timeout-lateTimers:
 		u.delayKnown = false
 	case u.newestWait() && 2*grown.Abs() <= passed:
 		u.delayKnown, u.knownDelay = true, u.waitingDelay

@@ -161,7 +161,7 @@ func (tr *tracker) takeFinWait2(now, readAt time.Duration, netns uint32, sockets
 			u.Advance(now)
 			before[u] = u.TimeWaits(ns.modelFor(now, e.Key, u))
 		}
-		u.waiting, u.waitingOldest, u.waitingAt = 0, 0, now
+		u.waiting, u.waitingOldest, u.waitingAt, u.waitingIn = 0, 0, now, nil
 	}
 	lifetime := ns.limits.FinWait2TimewaitTimeout()
 	for i := range sockets {
@@ -171,21 +171,31 @@ func (tr *tracker) takeFinWait2(now, readAt time.Duration, netns uint32, sockets
 		}
 		key := destination{local: s.Local.Addr, peer: s.Peer.Addr, netns: netns, peerPort: s.Peer.Port}
 		if e := tr.destinations.Find(key, key.hash()); e != nil {
-			e.Value.waiting++
-			e.Value.waitingOldest = max(e.Value.waitingOldest, lifetime-s.ExpiresIn)
+			e.Value.addWaiting(readAt, lifetime-s.ExpiresIn)
 		}
 	}
 	for _, e := range tr.destinations.Entries() {
 		if u := &e.Value; e.Key.netns == netns {
 			u.Advance(now)
 			u.learnWaiting(now - readAt)
-			u.learnDelay(now, readAt)
+			u.learnDelay(now, readAt, lifetime)
 			u.learnFinFractionOf(now, ns, e.Key)
 			if counted, has := before[u]; has { // a better model does not change a count
 				u.kernel.timeWaits += counted - u.TimeWaits(ns.modelFor(now, e.Key, u))
 			}
 		}
 	}
+}
+
+// addWaiting counts a timewait socket in FIN_WAIT2 of a table that was read at readAt.
+func (u *destinationUse) addWaiting(readAt, age time.Duration) {
+	if u.waitingIn == nil {
+		u.waitingIn = &rate.Counter{}
+		u.waitingIn.Advance(int64(readAt / time.Second))
+	}
+	u.waitingIn.AddAt(int64((readAt-max(0, age))/time.Second), 1)
+	u.waiting++
+	u.waitingOldest = max(u.waitingOldest, age)
 }
 
 // learnFinFractionOf finds out from the sockets that wait in FIN_WAIT2 which fraction of the peers closes, unless a

@@ -46,7 +46,8 @@ func TestSimulation_KillsOfLateFINs(t *testing.T) {
 				simGridCase{fin: 4.4, every: every, share: share, perPort: 0.2},
 			)
 			if share == 1 || every > 10 { // else those that are killed are taken for a part of the peers that closes
-				cases = append(cases, simGridCase{fin: 300, every: every, share: share, perPort: 0.03, reuse: 1})
+				cases = append(cases, simGridCase{fin: 300, every: every, share: share, perPort: 0.03, reuse: 1},
+					simGridCase{fin: 300, every: every, share: share, perPort: 0.2, reuse: 1})
 			}
 		}
 	}

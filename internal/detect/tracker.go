@@ -81,6 +81,7 @@ type destinationUse struct {
 	waitingSpan   time.Duration // in which time, up to the reading of that table, as many as wait were created
 	waitingDelay  time.Duration // how long the peers take to close, if those that wait are the newest: see learnWaiting
 	waitingAt     time.Duration // when the table was read; 0: never, or long ago
+	waitingIn     *rate.Counter // by the second of their creation; nil: the table had none
 	waitingReadAt time.Duration // as waitingAt, and by the time of the reading
 	waitingSince  time.Duration // when the oldest of them was created
 	waitingClosed float64       // the fraction of those created since then that does not wait any more

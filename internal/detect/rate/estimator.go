@@ -66,9 +66,10 @@ type TimeWaitModel struct {
 	// FinDelay is how long the peers take to close those that are created in FIN_WAIT2: connect()
 	// takes them over that much later, or they end that much later.
 	FinDelay time.Duration
-	// WaitsSince is when the oldest timewait socket that still is in FIN_WAIT2 was created, where connect() takes over
-	// the others; 0: it is not known.
-	WaitsSince time.Duration
+	// Waiting has the timewait sockets that still are in FIN_WAIT2, by the second of their creation, where connect()
+	// takes over the others; nil: none is known. It has those from before its newest second, and FinFraction
+	// applies to the others.
+	Waiting *Counter
 	// Scale corrects the number of TIME_WAITs: what the kernel counts, divided by what
 	// the model gives.
 	Scale float64

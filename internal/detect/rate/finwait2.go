@@ -34,10 +34,15 @@ func (e *Estimator) unexpired(n int, m TimeWaitModel) float64 {
 // waiting is how many of the sockets with a timestamp that were created in FIN_WAIT2, n
 // seconds ago, still wait for the peer's FIN. It is 0 if connect() takes them over.
 func (e *Estimator) waiting(n int, m TimeWaitModel) float64 {
-	if m.ReusesFinWait2 || e.finWait2.newest-int64(n) < int64(m.WaitsSince/time.Second) {
+	created := max(0, e.finWait2.ago(n)-e.untimed.ago(n))
+	second := e.finWait2.newest - int64(n)
+	switch {
+	case m.ReusesFinWait2 || created == 0:
 		return 0
+	case m.Waiting != nil && second < m.Waiting.newest: // it has those without a timestamp as well
+		return min(1, m.Waiting.at(second)/e.finWait2.ago(n)) * created
 	}
-	return (1 - m.FinFraction) * max(0, e.finWait2.ago(n)-e.untimed.ago(n))
+	return (1 - m.FinFraction) * created
 }
 
 // untimedUnclosed is how many of the sockets without a timestamp that were created n seconds ago

@@ -166,7 +166,7 @@ func (e *Estimator) shares(m TimeWaitModel) (reused, unclosed float64) {
 	default:
 		waiting, untimed := 0.0, 0.0
 		for n := 0; n < window && m.FinFraction < 1; n++ {
-			waiting += e.waiting(n, m)
+			waiting += (1 - m.FinFraction) * max(0, e.finWait2.ago(n)-e.untimed.ago(n))
 			untimed += e.untimedUnclosed(n, m)
 		}
 		reused = max(0, 1-(float64(e.untimed.Sum(0, window))+waiting)/all)
