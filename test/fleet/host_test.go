@@ -49,7 +49,7 @@ func newHost(t testing.TB, name, bootID string) *simulated {
 func (h *simulated) inOwnMounts(name string, args ...string) *exec.Cmd {
 	cmd := exec.Command("sh", append([]string{"-c", ownIdentity, "sh", name}, args...)...)
 	cmd.Env = append(os.Environ(), "LOGS="+h.logs)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	return cmd
 }
 
@@ -90,6 +90,10 @@ func (h *simulated) start(cmd *exec.Cmd) {
 func startIn(t testing.TB, n *tcplab.Netns, cmd *exec.Cmd) {
 	t.Helper()
 	cmd.Stderr = os.Stderr
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = new(syscall.SysProcAttr)
+	}
+	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL // also if the test runs out of time
 	var err error
 	n.Do(func() { err = cmd.Start() })
 	if err != nil {
@@ -201,6 +205,5 @@ func (h *simulated) connect(a actor) (wait func()) {
 func (h *simulated) actor(a actor) *exec.Cmd {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), actorEnv+"="+string(must(json.Marshal(a))))
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	return cmd
 }

@@ -26,7 +26,7 @@ var (
 	// scratch has what is built.
 	scratch string
 
-	sizingRows = flag.Int("rows", 200_000, "how many connection records TestSizing makes")
+	sizingRows = flag.Int("rows", 20_000, "how many connection records TestSizing makes")
 	sizingDoc  = flag.String("doc", "", "write the measured sizes and times into this page")
 )
 

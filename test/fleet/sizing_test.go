@@ -79,7 +79,7 @@ func measureSizes(t *testing.T, s store, of string) (all []sizes) {
 		for _, r := range answer(t, s.json("SELECT table, sum(bytes_on_disk) AS n FROM system.parts WHERE active AND database = 'tcpshift' GROUP BY table")).Data {
 			measured.bytes[fmt.Sprint(r["table"])] = number(t, r["n"])
 		}
-		subject := only(t, s.json("SELECT boot_id, conn, toString(ts_ns) AS ts_ns FROM tcpshift.endpoint LIMIT 1"))
+		subject := only(t, s.json("SELECT boot_id, conn, toString(ts_ns) AS ts_ns FROM tcpshift.endpoint WHERE role = 'server' LIMIT 1"))
 		for _, name := range sizingQueries {
 			query := strings.NewReplacer("'BOOT_ID'", fmt.Sprintf("'%s'", subject["boot_id"]), "'CONN'", fmt.Sprintf("'%s'", subject["conn"]),
 				"= TS_NS", fmt.Sprintf("= %s", subject["ts_ns"])).Replace(question(t, name))
