@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +12,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/record"
+	recordread "github.com/tcpshift/tcpshift/internal/recording"
 	"github.com/tcpshift/tcpshift/internal/replay"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 	"github.com/tcpshift/tcpshift/internal/trace"
@@ -30,7 +33,8 @@ func newReplay(s *signals) *cobra.Command {
 		Use:   "replay [flags] FILE",
 		Short: "Run a recording through detection again",
 		Long: "Run the inputs of detection that trace or alerts has written with --recording through detection again. The alerts come\n" +
-			"again as they were; with other thresholds, others come. FILE - is standard input. It needs no privileges.",
+			"again as they were; with other thresholds, others come. FILE may also have records with transitions: their alerts are\n" +
+			"unverified. FILE - is standard input. It needs no privileges.",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("%d files: write '%s FILE', or - for standard input", len(args), cmd.CommandPath())
@@ -66,7 +70,16 @@ func parseSpeed(s string) (float64, error) {
 	return f, nil
 }
 
-// runReplay replays a file. A line that is wrong ends it, after the records of the lines before.
+// replayed is what a file holds: a recording, or records.
+type replayed struct {
+	start record.Start
+	began time.Duration
+	run   func(pace func(at time.Duration) error, emit func(alerts []detect.Alert) error) error
+	// remarks are what the operator is to know when run is over.
+	remarks func() []string
+}
+
+// runReplay replays a file. A line of a recording that is wrong ends it, after the alerts of the lines before.
 func runReplay(s *signals, o *replayOptions) (err error) {
 	defer s.handle(&running{})()
 	in, name, err := openReplayed(o.path)
@@ -74,8 +87,7 @@ func runReplay(s *signals, o *replayOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
-	lines := replay.NewReader(in)
-	p, err := replay.Open(lines, o.trace.detection)
+	r, err := readReplayed(in, o.trace.detection)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
@@ -86,23 +98,83 @@ func runReplay(s *signals, o *replayOptions) (err error) {
 	live := &liveOutputs{all: outs}
 	defer func() { err = errors.Join(err, live.close()) }()
 	s.handle(live.running())
-	p.Pace = pace(s.ctx, o.speed, p.Began)
-	start := record.Start{Version: buildVersion(), Host: p.Host, BootID: p.BootID, Kernel: p.Kernel, Arch: p.Arch, PID: os.Getpid()}
-	to := trace.NewReplay(s.ctx, trace.Config{Outputs: o.trace.traceOutputs(outs, &start), Start: start, Notify: warn})
+	r.start.Version, r.start.PID = buildVersion(), os.Getpid()
+	to := trace.NewReplay(s.ctx, trace.Config{Outputs: o.trace.traceOutputs(outs, &r.start), Start: r.start, Notify: warn})
 	if err := to.Begin(time.Now()); err != nil {
 		return err
 	}
-	err = p.Run(to.Alerts)
+	err = r.run(pace(s.ctx, o.speed, r.began), to.Alerts)
 	if errors.As(err, new(*replay.LineError)) {
 		err = fmt.Errorf("%s: %w", name, err)
 	}
-	if err == nil && lines.Cut() {
-		warn(fmt.Sprintf("%s: line %d is cut: the replay ends before it", name, lines.Line()))
-	}
-	if gaps := p.Gaps(); gaps > 0 {
-		warn(fmt.Sprintf("%s: the recording lacks %d lines, for which its disk had no room: alerts may differ from those of then", name, gaps))
+	if err == nil {
+		for _, remark := range r.remarks() {
+			warn(name + ": " + remark)
+		}
 	}
 	return to.End(time.Now(), err)
+}
+
+// readReplayed reads the first line, which shows what the file holds.
+func readReplayed(file io.Reader, c detect.Config) (*replayed, error) {
+	in := bufio.NewReader(file)
+	first, _ := in.Peek(replay.FirstBytes) // fewer are no recording
+	if replay.IsRecording(first) {
+		return recordingOf(in, c)
+	}
+	return recordsOf(in, c)
+}
+
+func recordingOf(in io.Reader, c detect.Config) (*replayed, error) {
+	lines := replay.NewReader(in)
+	p, err := replay.Open(lines, c)
+	if err != nil {
+		return nil, err
+	}
+	return &replayed{
+		start: record.Start{Host: p.Host, BootID: p.BootID, Kernel: p.Kernel, Arch: p.Arch}, began: p.Began,
+		run: func(pace func(at time.Duration) error, emit func(alerts []detect.Alert) error) error {
+			p.Pace = pace
+			return p.Run(emit)
+		},
+		remarks: func() (list []string) {
+			if lines.Cut() {
+				list = append(list, fmt.Sprintf("line %d is cut: the replay ends before it", lines.Line()))
+			}
+			if gaps := p.Gaps(); gaps > 0 {
+				list = append(list, fmt.Sprintf("the recording lacks %d lines, for which its disk had no room: alerts may differ from those of then", gaps))
+			}
+			return list
+		},
+	}, nil
+}
+
+func recordsOf(in io.Reader, c detect.Config) (*replayed, error) {
+	lines, err := recordread.NewReader(in)
+	if err != nil {
+		return nil, err
+	}
+	r, err := replay.OpenRecords(lines, c)
+	if err != nil {
+		return nil, err
+	}
+	return &replayed{
+		start: record.Start{Host: r.First.Host, BootID: r.First.BootID, Kernel: r.First.Kernel, Arch: r.First.Arch}, began: time.Duration(r.First.Time),
+		run: func(pace func(at time.Duration) error, emit func(alerts []detect.Alert) error) error {
+			r.Pace = pace
+			return r.Run(emit)
+		},
+		remarks: func() (list []string) {
+			all := lines.Summary()
+			if len(all.Shown) > 0 {
+				list = append(list, fmt.Sprintf("%d lines are no records; line %d: %s", all.Unreadable, all.Shown[0].Line, all.Shown[0].Why))
+			}
+			if all.CutOff {
+				list = append(list, "the last line is cut: the replay ends before it")
+			}
+			return list
+		},
+	}, nil
 }
 
 // openReplayed opens the file at path, or standard input for -.

@@ -33,7 +33,10 @@ type Player struct {
 	named   map[uint64]*tcp.Cgroup // by id
 }
 
-// IsRecording reports whether a line is the first one of a recording.
+// FirstBytes is how many bytes of a file IsRecording needs.
+const FirstBytes = len(`{"input":"` + inputRecording + `"`)
+
+// IsRecording reports whether a file that begins with a text is a recording.
 func IsRecording(line []byte) bool { return inputOf(line) == inputRecording }
 
 // Open reads the first line of a recording. The engine has the recorded thresholds, except for those that over has.

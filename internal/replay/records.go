@@ -1,0 +1,245 @@
+package replay
+
+import (
+	"errors"
+	"hash/fnv"
+	"io"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/recording"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+const (
+	// tickInterval is the time between two ticks, in the time of the records; idleInterval, if there is no record. After
+	// idleAfter without a record nothing happens until the next one.
+	tickInterval, idleInterval, idleAfter = 100 * time.Millisecond, time.Second, 3 * time.Minute
+	// maxPaths bounds the cgroups and the names of errors that are kept.
+	maxPaths = 4096
+)
+
+// Records passes the transitions of a stream of records to an engine. A record has less than detection uses: nobody answers
+// what the engine asks the kernel for, limits are the kernel's defaults, and it is not known who has sent a reset. So all alerts
+// are unverified.
+type Records struct {
+	// First is the first record.
+	First recording.Record
+	// Pace is that of [Player].
+	Pace func(at time.Duration) error
+
+	in      *recording.Reader
+	engine  *detect.Engine
+	emit    func(alerts []detect.Alert) error
+	now     time.Duration
+	ticked  time.Duration   // the last tick
+	held    *tcp.Transition // to Close: the connection record that follows may say more
+	errors  map[string]tcp.Errno
+	cgroups map[recording.Owner]*numberedCgroup
+}
+
+type numberedCgroup struct {
+	tcp.Cgroup
+	id uint64
+}
+
+// OpenRecords reads the first record. The time of the records becomes that of the engine.
+func OpenRecords(in *recording.Reader, c detect.Config) (*Records, error) {
+	r := &Records{in: in, errors: make(map[string]tcp.Errno), cgroups: make(map[recording.Owner]*numberedCgroup)}
+	err := in.Next(&r.First)
+	if shown := in.Summary().Shown; len(shown) > 0 {
+		return nil, &LineError{int(shown[0].Line), errors.New(shown[0].Why)}
+	}
+	if errors.Is(err, io.EOF) {
+		return nil, errors.New("has no record")
+	}
+	if err != nil {
+		return nil, err
+	}
+	r.now = time.Duration(r.First.Time)
+	r.ticked = r.now
+	r.engine = detect.New(c, r.now)
+	r.engine.SeedingDone(r.now)
+	return r, nil
+}
+
+// Run passes all records to the engine, and the alerts to emit, with their times. It leaves out lines that are no records.
+func (r *Records) Run(emit func(alerts []detect.Alert) error) error {
+	r.emit = emit
+	rec := r.First
+	for {
+		if err := r.take(&rec); err != nil {
+			return err
+		}
+		switch err := r.in.Next(&rec); {
+		case errors.Is(err, io.EOF):
+			r.release()
+			if err := r.tick(r.now); err != nil {
+				return err
+			}
+			return r.raise(r.engine.Finish(r.now))
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// take takes one record.
+func (r *Records) take(rec *recording.Record) error {
+	if err := r.advance(time.Duration(rec.Time)); err != nil {
+		return err
+	}
+	switch rec.Type {
+	case "transition":
+		r.release()
+		t, ok := r.transition(rec)
+		switch {
+		case !ok:
+		case t.New == tcp.Close:
+			r.held = &t
+		default:
+			r.engine.Observe(&t)
+		}
+	case "connection":
+		if r.held != nil && r.held.Cookie == cookieOf(rec) && rec.ClosedBy == string(tcp.ClosedByNoPort) {
+			r.held.NoPort = true
+		}
+		r.release()
+	case "loss":
+		r.engine.AddLost(r.now, rec.Lost)
+	}
+	return nil
+}
+
+// release passes on the transition that is held.
+func (r *Records) release() {
+	if t := r.held; t != nil {
+		r.held = nil
+		r.engine.Observe(t)
+	}
+}
+
+// advance lets the engine tick until a time.
+func (r *Records) advance(at time.Duration) error {
+	if at <= r.now {
+		return nil // records are nearly in order
+	}
+	before := r.now
+	for next := r.ticked + idleInterval; next < at && next < before+idleAfter; next += idleInterval {
+		if err := r.tick(next); err != nil {
+			return err
+		}
+	}
+	r.now = at
+	if at-r.ticked < tickInterval {
+		return nil
+	}
+	return r.tick(at)
+}
+
+func (r *Records) tick(at time.Duration) error {
+	if r.Pace != nil {
+		if err := r.Pace(at); err != nil {
+			return err
+		}
+	}
+	r.now, r.ticked = max(r.now, at), at
+	for _, request := range r.engine.Requests(at) {
+		if request.Listeners != nil {
+			r.engine.UpdateListeners(at, request.Netns, nil)
+		}
+		if !request.OnlyListeners {
+			r.engine.Update(at, request.Netns, nil)
+		}
+	}
+	return r.raise(r.engine.Tick(at))
+}
+
+func (r *Records) raise(alerts []detect.Alert) error {
+	if len(alerts) == 0 {
+		return nil
+	}
+	for i := range alerts {
+		alerts[i].Time, alerts[i].Unverified = time.Unix(0, int64(alerts[i].Monotonic)), true
+	}
+	return r.emit(alerts)
+}
+
+func cookieOf(rec *recording.Record) uint64 {
+	cookie, _ := strconv.ParseUint(rec.Conn, 16, 64) // 0: it is not known
+	return cookie
+}
+
+// transition returns the transition of a record. ok is false for what the engine ignores, and for a state that has no
+// name.
+func (r *Records) transition(rec *recording.Record) (t tcp.Transition, ok bool) {
+	t = tcp.Transition{Time: rec.Time.Std(), Monotonic: time.Duration(rec.Time), Cookie: cookieOf(rec), Netns: uint32(rec.Netns)}
+	var oldKnown, newKnown bool
+	t.Old, oldKnown = tcp.ParseState(rec.OldState)
+	t.New, newKnown = tcp.ParseState(rec.NewState)
+	if !oldKnown || !newKnown || t.IsTimeWaitEnd() || t.IsSelfTransition() {
+		return t, false
+	}
+	t.Role, _ = tcp.ParseRole(rec.Role)
+	t.Local, t.Peer = endpoint(rec.LocalAddr, rec.LocalPort), endpoint(rec.PeerAddr, rec.PeerPort)
+	t.IPv6 = rec.Family == "ipv6"
+	t.Error = r.errno(rec.Error)
+	if t.New == tcp.TimeWait {
+		t.Substate, _ = tcp.ParseState(rec.Substate)
+		t.PeerFIN, t.PeerTimestamp = t.Substate == tcp.TimeWait, true // nearly all peers send timestamps
+	}
+	if rec.PID != 0 {
+		t.Owner = tcp.Owner{PID: rec.PID, Source: tcp.PIDStored}
+		copy(t.Owner.Comm[:len(t.Owner.Comm)-1], rec.Comm)
+	}
+	if c := r.cgroup(&rec.Owner); c != nil {
+		t.CgroupID, t.Cgroup = c.id, &c.Cgroup
+	}
+	return t, true
+}
+
+func endpoint(addr string, port uint16) tcp.Endpoint {
+	a, _ := netip.ParseAddr(addr) // an address that is not known stays invalid
+	return tcp.Endpoint{Addr: a, Port: port}
+}
+
+func (r *Records) errno(name string) tcp.Errno {
+	if name == "" {
+		return 0
+	}
+	e, known := r.errors[name]
+	if !known && len(r.errors) < maxPaths {
+		e, _ = tcp.ParseErrno(name)
+		r.errors[name] = e
+	}
+	return e
+}
+
+// cgroup returns the cgroup of an owner, with a number for its id; nil: it is not known.
+func (r *Records) cgroup(o *recording.Owner) *numberedCgroup {
+	key := *o
+	if key.PID, key.Comm = 0, ""; key == (recording.Owner{}) {
+		return nil
+	}
+	c := r.cgroups[key]
+	if c == nil {
+		if len(r.cgroups) == maxPaths {
+			clear(r.cgroups)
+		}
+		c = &numberedCgroup{id: idOf(key.Cgroup), Cgroup: tcp.Cgroup{
+			Path: key.Cgroup, Unit: key.Unit, Container: key.Container, ContainerName: key.ContainerName, Pod: key.Pod, Namespace: key.Namespace,
+			UnitClaimed: key.UnitClaimed, ContainerClaimed: key.ContainerClaimed,
+		}}
+		r.cgroups[key] = c
+	}
+	return c
+}
+
+// idOf makes an id of a path: FNV-1a, of which two paths seldom have the same.
+func idOf(path string) uint64 {
+	h := fnv.New64a()
+	_, _ = io.WriteString(h, path) // it cannot fail
+	return h.Sum64()
+}
