@@ -40,7 +40,7 @@ FROM (
         if(client, client_host, server_host) AS own, if(client, server_host, client_host) AS other
     FROM (
         SELECT toUInt64(number) + {first} AS n, intDiv(n, 2) AS pair, n % 2 = 0 AS client, intHash64(pair * 3 + 1) AS h, intHash64(pair * 3 + 2) AS h2,
-            toUInt32(toUnixTimestamp(now()) - {span} * (1 - number / {count})) AS second, h2 % 1000000000 AS ns,
+            toUInt32(toUnixTimestamp(now()) - {span} * (1 - (number - number % 2) / {count})) AS second, h2 % 1000000000 AS ns,
             h % {hosts} AS client_host, (h % {hosts} * 31 + h % 4 * 17 + h2 % 3 * 7 + 1) % {hosts} AS server_host,
             8000 + h % 4 * 3 + h2 % 3 AS served, 32768 + h2 % 28000 AS port,
             pair % 50 = 0 AS fails, (pair % 50 = 1) AND NOT client AS leaks
