@@ -122,8 +122,9 @@ func (c *tracedCommand) begin() error {
 	return c.process.Release()
 }
 
-// passOn passes a signal on to the command, and reports whether there is one that runs. The terminal
-// sends SIGINT and SIGQUIT to the command, too.
+// passOn passes a signal on to the command, and reports whether there is one that is to end by it. The
+// terminal sends SIGINT and SIGQUIT to the command, too. A command that has become another user gets no
+// signal from a process that has given up CAP_KILL.
 func (c *tracedCommand) passOn(s os.Signal) bool {
 	if c.process == nil || c.ended.Load() {
 		return false
@@ -131,6 +132,7 @@ func (c *tracedCommand) passOn(s os.Signal) bool {
 	if s == syscall.SIGTERM || s == syscall.SIGHUP {
 		if err := c.process.Signal(s); err != nil {
 			warn(err.Error())
+			return false
 		}
 	}
 	return true

@@ -87,10 +87,8 @@ func (s *signals) run(received <-chan os.Signal) {
 	for each := range received {
 		command := s.current()
 		switch {
-		case each == syscall.SIGUSR1 && command != nil && command.dump != nil:
-			command.dump()
 		case each == syscall.SIGUSR1:
-			warn("SIGUSR1 has no effect: there is no flight recorder (--recorder)")
+			dump(command)
 		case command == nil: // such as doctor: it has nothing to put in order
 			die(each)
 		case each == syscall.SIGHUP && first != nil:
@@ -109,6 +107,15 @@ func (s *signals) run(received <-chan os.Signal) {
 			die(each)
 		}
 	}
+}
+
+// dump writes the file of the flight recorder, if command has one.
+func dump(command *running) {
+	if command == nil || command.dump == nil {
+		warn("SIGUSR1 has no effect: there is no flight recorder (--recorder)")
+		return
+	}
+	command.dump()
 }
 
 func (s *signals) abandon() {

@@ -198,24 +198,13 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 	}
 	live := &liveOutputs{all: outs}
 	defer func() { err = errors.Join(err, live.close()) }()
-	rec, err := o.openRecording(s.ctx)
+	also, err := o.openBeside(s.ctx) // before it gives up its privileges, and before the scan of open sockets
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, rec.close()) }()
-	recorder, err := o.recorder.open()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, recorder.close()) }()
-	server, err := o.listenForScrapes() // before it gives up its privileges, and before the scan of open sockets
-	if err != nil {
-		return err
-	}
-	defer func() { _ = server.Close() }()
+	defer func() { err = errors.Join(err, also.close()) }()
 	now := r.atSIGHUP(live.running())
-	rec.alsoAbandon(now)
-	recorder.addTo(now)
+	also.addTo(now)
 	s.handle(now)
 	p, err := o.openProbe()
 	if err != nil {
@@ -230,11 +219,11 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 	traced.closeLinks, traced.passOn = p.CloseLinks, o.command.passOn
 	s.handle(&traced)
 	cfg := o.config(p, outs)
-	cfg.Flight = o.flight(recorder)
+	cfg.Flight = o.flight(also.flight)
 	// Before the monitor reads what others control.
 	cfg.Start.Features = append(cfg.Start.Features, o.confine(p, outs)...)
-	defer o.startMonitor(&cfg, p, rec)()
-	defer o.startMetrics(&cfg, p, outs, server)()
+	defer o.startMonitor(&cfg, p, also.recording)()
+	defer o.startMetrics(&cfg, p, outs, also.scrapes)()
 	defer o.startLookups(&cfg)()
 	defer reportTo(ctx, &cfg)()
 	defer r.serve(ctx, live, &cfg, p.Features())()

@@ -29,7 +29,8 @@ func numbersOf(t *testing.T, s *Snapshot, cgroups []*tcp.Cgroup) (numbers []uint
 	err := s.Each(func(e Event) error {
 		n := binary.LittleEndian.Uint64(e.Sample)
 		numbers = append(numbers, n)
-		if want := sampleOf(n); !bytes.Equal(e.Sample, want) || e.Offset != time.Duration(n)-5 || e.Port != uint16(n) || e.Cgroup != cgroups[n%uint64(len(cgroups))] {
+		port := uint16(n)
+		if want := sampleOf(n); !bytes.Equal(e.Sample, want) || e.Offset != time.Duration(n)-5 || e.Port != port || e.Cgroup != cgroups[n%uint64(len(cgroups))] {
 			return fmt.Errorf("event %d is %+v", n, e)
 		}
 		return nil

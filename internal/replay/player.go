@@ -111,11 +111,11 @@ func inputOf(line []byte) string {
 			return string(name)
 		}
 	}
-	var any struct {
+	var read struct {
 		Input string `json:"input"`
 	}
-	_ = json.Unmarshal(line, &any) // the input is not known then
-	return any.Input
+	_ = json.Unmarshal(line, &read) // the input is not known then
+	return read.Input
 }
 
 // take takes one line.

@@ -158,6 +158,18 @@ func TestCommand_Signals(t *testing.T) {
 			t.Errorf("the trace has not ended with the command\n%v", r)
 		}
 	})
+	t.Run("SIGTERM, the command is another user's", func(t *testing.T) {
+		tr, _ := launchCommand(t, flags("trace", "--", "setpriv", "--reuid", "65534", "--clear-groups", "sh", "-c", "echo ready; exec >/dev/null 2>&1; read x"))
+		if line := tr.next(); line != "ready\n" {
+			t.Fatalf("the command prints %q", line)
+		}
+		tr.signal(syscall.SIGTERM)
+		r := tr.waitUnread()
+		r.mustEnd(t, 1)
+		if !strings.Contains(r.stderr, "operation not permitted") || !strings.Contains(r.stderr, "stop: signal;") {
+			t.Errorf("the trace has not ended without the command\n%v", r)
+		}
+	})
 	t.Run("SIGINT", func(t *testing.T) {
 		tr, in := launchCommand(t, flags("trace", "--", "sh", "-c", "echo ready; read x; exit 4"))
 		tr.next()

@@ -158,3 +158,30 @@ func TestConnection_ListenerAfterDataInFlight(t *testing.T) {
 		})
 	}
 }
+
+// A socket of IPv6 with mapped addresses becomes one of IPv4 while it is connected. Its transitions, owner and
+// TIME_WAIT are those of the connection before.
+func TestConnection_MappedBecomesIPv4(t *testing.T) {
+	var cookie uint64
+	lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) {
+		listener := n.Listen(tcplab.V4.At(7001))
+		s := n.Dial(tcplab.Mapped.At(7001))
+		cookie = s.Cookie()
+		child := listener.Accept()
+		s.SetsockoptInt(unix.IPPROTO_IPV6, unix.IPV6_ADDRFORM, unix.AF_INET)
+		s.Close()
+		child.ReadEOF()
+		child.Close()
+		listener.Close()
+	})
+	var got []string
+	for _, l := range harness.RecordsWith(lines, "transition", cookie) {
+		got = append(got, l.New)
+		if l.Family != "ipv4" || l.PeerPort != 7001 || l.PID == nil {
+			t.Errorf("family %q: %s", l.Family, l.Raw)
+		}
+	}
+	if want := []string{"SYN_SENT", "ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "TIME_WAIT"}; !slices.Equal(got, want) {
+		t.Errorf("the transitions are to %q, want %q", got, want)
+	}
+}

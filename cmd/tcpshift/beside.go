@@ -1,0 +1,43 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"github.com/tcpshift/tcpshift/internal/metrics"
+)
+
+// beside is what a trace opens beside its outputs while it still has its privileges. Each is nil if it is not wanted.
+type beside struct {
+	recording *recording
+	flight    *flightRecorder
+	scrapes   *metrics.Server
+}
+
+// openBeside opens the recording, the directory of the flight recorder and the listener for scrapes.
+func (o *traceOptions) openBeside(ctx context.Context) (*beside, error) {
+	b := &beside{}
+	var err error
+	if b.recording, err = o.openRecording(ctx); err == nil {
+		b.flight, err = o.recorder.open()
+	}
+	if err == nil {
+		b.scrapes, err = o.listenForScrapes()
+	}
+	if err != nil {
+		return nil, errors.Join(err, b.close())
+	}
+	return b, nil
+}
+
+// addTo lets signals reach what is open.
+func (b *beside) addTo(now *running) {
+	b.recording.alsoAbandon(now)
+	b.flight.addTo(now)
+}
+
+// close closes the listener, and waits until all files are written or abandoned.
+func (b *beside) close() error {
+	_ = b.scrapes.Close()
+	return errors.Join(b.flight.close(), b.recording.close())
+}
