@@ -48,7 +48,10 @@ func isFailure(closedBy string) bool {
 }
 
 func (r *Report) pageData() pageData {
-	d := pageData{Series: r.axis.series(r.types["transition"] > 0), Base: int64(r.axis.first()) / 1e9, BaseNs: int64(r.axis.first()) % 1e9, States: states[:]}
+	d := pageData{
+		Series: r.axis.series(r.types["transition"] > 0), Base: int64(r.axis.first()) / 1e9, BaseNs: int64(r.axis.first()) % 1e9, States: states[:],
+		Alerts: []alertData{}, Connections: []connectionData{}, // null is no list to the scripts
+	}
 	for _, by := range ends {
 		d.Ends = append(d.Ends, cmp.Or(string(by), "not known"))
 		if isFailure(string(by)) {

@@ -173,3 +173,11 @@ func TestPage_Accessible(t *testing.T) {
 		}
 	}
 }
+
+// To the scripts of the page a list is a list, also if it is empty.
+func TestPage_EmptyLists(t *testing.T) {
+	data := dataOf(t, pageOf(t, `{"type":"start","time":"2026-11-22T12:00:00.000000000Z","seq":1}`+"\n"))
+	if strings.Contains(data, "null") || !strings.Contains(data, `"Alerts":[],`) || !strings.Contains(data, `"Connections":[]`) {
+		t.Errorf("the data is %s", data)
+	}
+}

@@ -72,7 +72,7 @@ for (const table of document.querySelectorAll('table.sortable')) {
 		{title: 'Sent', number: true, value: c => c.Sent || 0, show: c => bytes(c.Sent || 0)},
 		{title: 'Received', number: true, value: c => c.Received || 0, show: c => bytes(c.Received || 0)},
 	];
-	let matching = data.Connections || [], sorted = matching, shown = 0;
+	let matching = data.Connections, sorted = matching, shown = 0;
 
 	// life is what is known of one connection: its transitions, and what is in no column.
 	function life(c) {
@@ -156,7 +156,7 @@ for (const table of document.querySelectorAll('table.sortable')) {
 
 	function find() {
 		const words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
-		matching = (data.Connections || []).filter(c => (!end.value || endOf(c) === end.value) && words.every(w =>
+		matching = data.Connections.filter(c => (!end.value || endOf(c) === end.value) && words.every(w =>
 			[c.Conn, c.Service, c.Comm, c.Local, c.Peer, c.Role, c.Error, c.State].some(v => v && v.toLowerCase().includes(w))));
 		sorted = matching;
 		list.querySelector('[aria-sort]')?.removeAttribute('aria-sort');
@@ -173,7 +173,7 @@ for (const table of document.querySelectorAll('table.sortable')) {
 		show();
 	});
 	for (const name of [...data.Ends, 'open']) {
-		if ((data.Connections || []).some(c => endOf(c) === name)) end.append(element('option', {value: name, textContent: name}));
+		if (data.Connections.some(c => endOf(c) === name)) end.append(element('option', {value: name, textContent: name}));
 	}
 	text.oninput = end.onchange = find;
 	document.getElementById('find').onsubmit = event => event.preventDefault();
