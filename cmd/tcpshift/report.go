@@ -41,18 +41,14 @@ func newReport() *cobra.Command {
 }
 
 func runReport(paths []string, output string, stdout io.Writer) error {
-	sources := make([]report.Source, len(paths))
-	for i, path := range paths {
-		if path == "-" {
-			sources[i] = report.Source{Name: "standard input", Reader: os.Stdin}
-			continue
+	files, sources, err := openSources(paths)
+	defer func() {
+		for _, f := range files {
+			f.Close()
 		}
-		f, err := safeopen.Read(path)
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		sources[i] = report.Source{Name: path, Reader: f}
+	}()
+	if err != nil {
+		return err
 	}
 	r, err := report.Read(sources)
 	if err != nil {
@@ -72,4 +68,21 @@ func runReport(paths []string, output string, stdout io.Writer) error {
 		return fmt.Errorf("--output: %w", err)
 	}
 	return nil
+}
+
+// openSources opens recordings. The caller closes the files, also after an error.
+func openSources(paths []string) (files []*os.File, sources []report.Source, err error) {
+	for _, path := range paths {
+		if path == "-" {
+			sources = append(sources, report.Source{Name: "standard input", Reader: os.Stdin})
+			continue
+		}
+		f, err := safeopen.Read(path)
+		if err != nil {
+			return files, nil, err
+		}
+		files = append(files, f)
+		sources = append(sources, report.Source{Name: path, Reader: f})
+	}
+	return files, sources, nil
 }

@@ -70,8 +70,8 @@ func (ls *lives) find(s *stream, rec *recording.Record) (l *life, key lifeKey) {
 	if !ok {
 		return nil, key
 	}
-	if l = ls.open[key]; l != nil {
-		return l, key
+	if begun := ls.open[key]; begun != nil {
+		return begun, key
 	}
 	if len(ls.open) == maxOpen && !ls.sweep(rec.Time) {
 		return nil, key

@@ -48,7 +48,6 @@ type opened struct {
 	name   string
 	reader *recording.Reader
 	first  recording.Record
-	empty  bool
 }
 
 // Read sums up recordings. Their order does not matter: those that begin first are read first, as the files that a

@@ -26,6 +26,8 @@ type worker struct {
 	Serve     string        // what a server does after a request: close, keep or reset; "": it is a client
 	PerSecond float64       // of a client
 	From, To  time.Duration // of a client: when it connects, after its start
+
+	kept []net.Conn // the garbage collector would close them
 }
 
 // hostile are names that a process can give itself: markup in a page, and a title of a terminal.
@@ -61,14 +63,13 @@ func (w *worker) serve() error {
 		return err
 	}
 	fmt.Println("ready")
-	var kept []net.Conn
 	for {
 		c, err := l.Accept()
 		if err != nil {
 			return err
 		}
 		if w.Serve == "keep" {
-			kept = append(kept, c)
+			w.kept = append(w.kept, c)
 		}
 		go func() {
 			request := make([]byte, 4096)
