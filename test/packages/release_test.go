@@ -43,7 +43,7 @@ func clone(t *testing.T) string {
 func release(t *testing.T, tree string) (dist string) {
 	t.Helper()
 	dist = t.TempDir()
-	run(t, filepath.Join(tree, "deploy/packages/release.sh"), dist)
+	run(t, filepath.Join(tree, "deploy", "packages", "release.sh"), dist)
 	return dist
 }
 
@@ -53,7 +53,7 @@ func TestRelease_Refused(t *testing.T) {
 	refused := func(name, want string) {
 		t.Helper()
 		dist := filepath.Join(t.TempDir(), "dist")
-		out, err := exec.Command(filepath.Join(tree, "deploy/packages/release.sh"), dist).CombinedOutput()
+		out, err := exec.Command(filepath.Join(tree, "deploy", "packages", "release.sh"), dist).CombinedOutput()
 		if err == nil || string(out) != want+"\n" {
 			t.Errorf("%s: %v: got %q, want %q", name, err, out, want)
 		}

@@ -96,7 +96,7 @@ func TestDependencies_EmbeddedScript(t *testing.T) {
 		t.Error("uPlot has no licence that is allowed")
 	}
 	version := regexp.MustCompile(`(?m)^package=uplot version=(\S+)$`).FindStringSubmatch(read(t, "../check/look.sh"))
-	if version == nil || !strings.Contains(read(t, "../../docs/dependencies.md"), " "+version[1]+" ") {
+	if len(version) == 0 || !strings.Contains(read(t, "../../docs/dependencies.md"), " "+version[1]+" ") {
 		t.Errorf("docs/dependencies.md does not name the version of uPlot, %v", version)
 	}
 	if script := read(t, "../../internal/report/page/uplot/uPlot.iife.min.js"); !strings.Contains(script, "v"+version[1]) {
