@@ -166,7 +166,7 @@ func TestCommand_Signals(t *testing.T) {
 		tr.signal(syscall.SIGTERM)
 		r := tr.waitUnread()
 		r.mustEnd(t, 1)
-		if !strings.Contains(r.stderr, "operation not permitted") || !strings.Contains(r.stderr, "stop: signal;") {
+		if !strings.Contains(r.stderr, "operation not permitted") || !strings.Contains(r.stderr, "stop: signal SIGTERM;") {
 			t.Errorf("the trace has not ended without the command\n%v", r)
 		}
 	})

@@ -100,7 +100,7 @@ var badFlags = []struct {
 	{flags("--not-netns", "pid:0"), `--not-netns: "0"` + pidHint},
 	{flags("--not-cgroup", "x"), `--not-cgroup: "x"` + cgHint},
 
-	{flags("--old-state", "close"), `--old-state: "close" is not a state: use ` + states},
+	{flags("--old-state", "open"), `--old-state: "open" is not a state: use ` + states},
 	{flags("--new-state", "STATE_17"), `--new-state: "STATE_17" is not a state: use ` + states},
 	{flags("--new-state", "CLOSE,"), `--new-state: "" is not a state: use ` + states},
 	{flags("--role", "peer"), `--role: "peer" is not a role: use client, server, listener`},
