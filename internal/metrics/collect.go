@@ -154,7 +154,8 @@ func (m *Metrics) collectKernel(ch chan<- prometheus.Metric, c *record.Counts) {
 		{familyFirings, c.Fired}, {familyMissed, c.Missed}, {familyOtherProtocol, c.OtherProtocol}, {familyFiltered, c.Filtered},
 		{familyRead, c.Read}, {familyDeferred, c.Deferred}, {familyResetsLost, c.LostResets}, {familyTimeWaitUnknown, c.TimeWaitUnknown},
 		{familyTimeWaitMissed, c.TimeWaitEndsLostKernel}, {familyStateUnavailable, c.StateUnavailable}, {familyCgroupUnknown, c.CgroupUnknown},
-		{familyMissedUpdates, c.MissedUpdates}, {familyLateUpdates, c.LateUpdates},
+		{familyMissedUpdates, c.MissedUpdates}, {familyLateUpdates, c.LateUpdates}, {familyRecorderFiles, c.RecorderFiles},
+		{familyRecorderLost, c.LostRecorder},
 	} {
 		ch <- each.family.value(float64(each.count))
 	}

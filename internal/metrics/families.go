@@ -116,6 +116,8 @@ var (
 	familyTimeWaitMissed   = counter("tcpshift_time_wait_ends_missed_total", "", "Ends of TIME_WAITs that the kernel programs did not emit.")
 	familyMissedUpdates    = counter("tcpshift_updates_missed_total", "", "Updates of connections that live which the kernel did not emit, because the ring had little room.")
 	familyLateUpdates      = counter("tcpshift_update_rounds_late_total", "", "Rounds of updates that were left out because the one before took too long.")
+	familyRecorderFiles    = counter("tcpshift_recorder_files_total", "", "Files that the flight recorder has written.")
+	familyRecorderLost     = counter("tcpshift_recorder_events_lost_total", "", "Events that the flight recorder had for a file that it could not write.")
 	familyStateUnavailable = counter("tcpshift_socket_state_unavailable_total", "", "Transitions of sockets for which the kernel had no room to keep a state.")
 	familyCgroupUnknown    = counter("tcpshift_cgroup_unknown_total", "", "Transitions whose cgroup is not known.")
 )
