@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"runtime"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -26,12 +27,18 @@ func command(t *testing.T, dir string, env []string, name string, arguments ...s
 	}
 }
 
+// buildProgram builds the program for an architecture as make packages does, so that it is compiled once.
+func buildProgram(t *testing.T, arch, path string) {
+	t.Helper()
+	command(t, root, []string{"CGO_ENABLED=0", "GOARCH=" + arch}, "go", "build", "-trimpath", "-buildvcs=false", "-o", path, "./cmd/tcpshift")
+}
+
 // buildImage builds the programs and the image, and returns the image's layout.
 func buildImage(t *testing.T) (path string) {
 	t.Helper()
 	dist := t.TempDir()
 	for _, arch := range []string{"amd64", "arm64"} {
-		command(t, root, []string{"CGO_ENABLED=0", "GOARCH=" + arch}, "go", "build", "-trimpath", "-o", filepath.Join(dist, "tcpshift-linux-"+arch), "./cmd/tcpshift")
+		buildProgram(t, arch, filepath.Join(dist, "tcpshift-linux-"+arch))
 	}
 	path = filepath.Join(dist, "image")
 	command(t, root+"/deploy/image", []string{"SOURCE_DATE_EPOCH=1000000000"}, "go", "run", ".", "1.2.3", dist, path)
@@ -61,7 +68,7 @@ func index(t *testing.T, path string) v1.ImageIndex {
 }
 
 // checkImage checks that the image is a correct OCI layout with both architectures and the entry point of
-// the Containerfile. It returns the image for amd64.
+// the Containerfile. It returns the image for this machine.
 func checkImage(t *testing.T, images v1.ImageIndex) v1.Image {
 	t.Helper()
 	if err := validate.Index(images); err != nil {
@@ -86,7 +93,7 @@ func checkImage(t *testing.T, images v1.ImageIndex) v1.Image {
 		if !reflect.DeepEqual(config.Config.Entrypoint, []string{"/usr/bin/tcpshift"}) || !reflect.DeepEqual(config.Config.Cmd, []string{"trace"}) {
 			t.Errorf("%v: the entry point is %q %q", d.Platform, config.Config.Entrypoint, config.Config.Cmd)
 		}
-		if d.Platform.Architecture == "amd64" {
+		if d.Platform.Architecture == runtime.GOARCH {
 			mine = image
 		}
 	}

@@ -6,10 +6,10 @@ package kubernetes_test
 import (
 	"flag"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -124,15 +124,13 @@ func TestManifests_LeastPrivileges(t *testing.T) {
 
 // The configuration is correct.
 func TestManifests_Configuration(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "config.yaml")
+	dir := t.TempDir()
+	path, program := filepath.Join(dir, "config.yaml"), filepath.Join(dir, "tcpshift")
 	if err := os.WriteFile(path, []byte(kustomized(t).config.Data["config.yaml"]), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	check := exec.Command("go", "run", "./cmd/tcpshift", "config", "check", "--config", path)
-	check.Dir = root
-	if out, err := check.CombinedOutput(); err != nil {
-		t.Errorf("%v\n%s", err, out)
-	}
+	buildProgram(t, runtime.GOARCH, program)
+	command(t, dir, nil, program, "config", "check", "--config", path)
 }
 
 // chartFiles returns the files of the chart that follow from the base.
