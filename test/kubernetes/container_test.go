@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"runtime"
 	"slices"
 	"strings"
@@ -48,6 +49,12 @@ func TestContainer_NamesPod(t *testing.T) {
 	if first.Node != "node-a" {
 		t.Errorf("the records have the node %q", first.Node)
 	}
+	// hostPID and the capabilities are enough for all that another privilege would give.
+	for _, feature := range []string{"socket_scan", "host_pids", "other_namespaces", "sandbox_seccomp"} {
+		if first.Features[feature] != true {
+			t.Errorf("the container has no %s: %v", feature, first.Features[feature])
+		}
+	}
 	hasCapabilities(t, pid, c.Capabilities)
 	for _, probe := range []*corev1.Probe{spec.Containers[0].ReadinessProbe, spec.Containers[0].LivenessProbe, spec.Containers[0].StartupProbe} {
 		ask(t, pid, probe.HTTPGet.Path)
@@ -66,7 +73,7 @@ func TestContainer_NamesPod(t *testing.T) {
 	}
 	want := record{Type: "connection", Role: "client", PeerPort: 8080, Node: "node-a", PodUID: podUID, Container: containerID,
 		Runtime: "containerd", Pod: "web-7d4b9", Namespace: "shop", ContainerName: "nginx"}
-	if ended != want {
+	if !reflect.DeepEqual(ended, want) {
 		t.Errorf("got  %+v\nwant %+v", ended, want)
 	}
 }
@@ -80,6 +87,7 @@ type record struct {
 	Runtime                                     string `json:"container_runtime"`
 	PodUID                                      string `json:"pod_uid"`
 	ContainerName                               string `json:"container_name"`
+	Features                                    map[string]any
 }
 
 // containerOf returns the container of the manifest. Directories of the test stand for those of the node.

@@ -2,6 +2,7 @@ package kubernetes_test
 
 import (
 	"archive/tar"
+	"encoding/json"
 	"errors"
 	"io"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"runtime"
+	"strings"
 	"testing"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -41,7 +43,14 @@ func buildImage(t *testing.T) (path string) {
 		buildProgram(t, arch, filepath.Join(dist, "tcpshift-linux-"+arch))
 	}
 	path = filepath.Join(dist, "image")
-	command(t, root+"/deploy/image", []string{"SOURCE_DATE_EPOCH=1000000000"}, "go", "run", ".", "1.2.3", dist, path)
+	again := path + "-again"
+	for _, to := range []string{path, again} {
+		command(t, root+"/deploy/image", []string{"SOURCE_DATE_EPOCH=1000000000"}, "go", "run", ".", "1.2.3", dist, to)
+	}
+	// The list of images has the digests of all that is in them.
+	if one, other := read(t, path, "index.json"), read(t, again, "index.json"); one != other {
+		t.Errorf("equal programs give two images:\n%s\n%s", one, other)
+	}
 	return path
 }
 
@@ -78,6 +87,7 @@ func checkImage(t *testing.T, images v1.ImageIndex) v1.Image {
 	if err != nil {
 		t.Fatal(err)
 	}
+	containerfile := read(t, root, "deploy/kubernetes/Containerfile")
 	var mine v1.Image
 	var arches []string
 	for _, d := range manifest.Manifests {
@@ -90,8 +100,11 @@ func checkImage(t *testing.T, images v1.ImageIndex) v1.Image {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !reflect.DeepEqual(config.Config.Entrypoint, []string{"/usr/bin/tcpshift"}) || !reflect.DeepEqual(config.Config.Cmd, []string{"trace"}) {
-			t.Errorf("%v: the entry point is %q %q", d.Platform, config.Config.Entrypoint, config.Config.Cmd)
+		for instruction, has := range map[string][]string{"ENTRYPOINT": config.Config.Entrypoint, "CMD": config.Config.Cmd} {
+			list, err := json.Marshal(has)
+			if err != nil || !strings.Contains(containerfile, "\n"+instruction+" "+string(list)+"\n") {
+				t.Errorf("%v: %s is %s, other than in the Containerfile: %v", d.Platform, instruction, list, err)
+			}
 		}
 		if d.Platform.Architecture == runtime.GOARCH {
 			mine = image
