@@ -99,9 +99,10 @@ func TestUnit_Exposure(t *testing.T) {
 	}
 }
 
-// The configuration that is installed is correct, and so is what the unit reloads.
+// The configuration that is installed is correct where the directory of the unit exists.
 func TestUnit_Configuration(t *testing.T) {
-	out, err := exec.Command("go", "run", "../../cmd/tcpshift", "config", "check", "--config", filepath.Join(units, "config.yaml")).CombinedOutput()
+	const check = `mount -t tmpfs tmpfs /var/log && mkdir /var/log/tcpshift && exec go run ../../cmd/tcpshift config check --config "$1"`
+	out, err := exec.Command("unshare", "--mount", "sh", "-c", check, "sh", filepath.Join(units, "config.yaml")).CombinedOutput()
 	if err != nil {
 		t.Errorf("%v\n%s", err, out)
 	}
