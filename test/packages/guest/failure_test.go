@@ -63,8 +63,10 @@ func watchdog(t *testing.T) {
 	pid := property(t, "MainPID")
 	run(t, "systemctl", "kill", "--signal=SIGSTOP", "--kill-who=main", "tcpshift.service")
 	restarted(t, pid, "2")
-	if text := serviceLog(); !strings.Contains(text, "Watchdog timeout") {
-		t.Errorf("no word of the watchdog in\n%s", text)
+	// After it is the traceback of the process.
+	const want = "Failed with result 'watchdog'"
+	if text := run(t, "journalctl", "--no-pager", "-o", "cat", "_PID=1", "UNIT=tcpshift.service"); !strings.Contains(text, want) {
+		t.Errorf("no %q in\n%s", want, text)
 	}
 }
 
