@@ -44,7 +44,7 @@ func runReport(paths []string, output string, stdout io.Writer) error {
 	files, sources, err := openSources(paths)
 	defer func() {
 		for _, f := range files {
-			f.Close()
+			_ = f.Close() // it was only read
 		}
 	}()
 	if err != nil {
