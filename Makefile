@@ -86,7 +86,7 @@ test-look: ## open the pages of tcpshift in a real Chromium, beside a storm; use
 	@test/check/test.sh look
 
 .PHONY: pictures
-pictures: ## make the pictures of the docs again: five minutes
+pictures: ## make the pictures of the docs again: three minutes
 	@test/check/install-deps.sh look
 	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test ./test/look -count=1 -timeout 20m -v -run TestPictures -pictures ../../docs/pictures
 
