@@ -33,7 +33,7 @@ END
 mmdebstrap --quiet --mode=root --variant=minbase --format=directory \
     --include=systemd,systemd-sysv,dbus,udev,linux-image-cloud-amd64,initramfs-tools,zstd,kmod \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
-    --aptopt='Acquire::Languages "none"' --aptopt='DPkg::Options:: "--force-unsafe-io"' \
+    --aptopt='Acquire::Languages "none"' --dpkgopt=force-unsafe-io \
     --essential-hook='mkdir -p "$1/etc/initramfs-tools/conf.d"' \
     --essential-hook='printf "MODULES=list\nCOMPRESS=gzip\n" >"$1/etc/initramfs-tools/conf.d/guest"' \
     --essential-hook='copy-in modules /etc/initramfs-tools' \
