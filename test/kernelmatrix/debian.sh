@@ -41,7 +41,7 @@ mmdebstrap --quiet --mode=root --variant=minbase --format=directory \
     --customize-hook='systemctl --root="$1" -q enable guest-tests.service' \
     --customize-hook='systemctl --root="$1" -q mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer' \
     --customize-hook='printf "/dev/vda / ext4 defaults 0 0\nLABEL=payload /payload ext4 ro,x-systemd.device-timeout=30min 0 0\n" >"$1/etc/fstab"' \
-    --customize-hook='mkdir "$1/payload" "$1/var/log/journal" && echo guest >"$1/etc/hostname"' \
+    --customize-hook='mkdir -p "$1/payload" "$1/var/log/journal" && echo guest >"$1/etc/hostname"' \
     "$suite" root "$mirror"
 cp root/boot/vmlinuz-* vmlinuz
 cp root/boot/initrd.img-* initrd.img
