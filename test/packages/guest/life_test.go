@@ -39,6 +39,7 @@ func TestService_Life(t *testing.T) {
 		{"watchdog", watchdog},
 		{"upgrade", upgrade},
 		{"metrics", metrics},
+		{"full journal", fullJournal},
 		{"purge", func(t *testing.T) { purge(t, before) }},
 	} {
 		if !t.Run(step.name, step.run) {
