@@ -151,14 +151,27 @@ CREATE TABLE IF NOT EXISTS fleet.records AS tcpshift.records ENGINE = Distribute
 
 // pipeline returns the example of one table, in the order of the records.
 func pipeline() string {
-	var b strings.Builder
-	b.WriteString(pipelineHead)
+	var columns []string
 	for _, k := range keys {
 		if k.in&inConnection != 0 || k.name == "type" || k.name == "time" || k.name == "opened" {
-			b.WriteString("    " + legacy{}.column(k.name, k.kind, "") + ",\n")
+			columns = append(columns, legacy{}.column(k.name, k.kind, "")+",")
 		}
 	}
-	b.WriteString(pipelineTail)
+	return pipelineHead + wrap(columns) + pipelineTail
+}
+
+// wrap writes words in indented lines of at most 100 characters: the example is one screen.
+func wrap(words []string) string {
+	var b strings.Builder
+	line := "   "
+	for _, w := range words {
+		if len(line)+1+len(w) > 100 {
+			b.WriteString(line + "\n")
+			line = "   "
+		}
+		line += " " + w
+	}
+	b.WriteString(line + "\n")
 	return b.String()
 }
 
