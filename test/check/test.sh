@@ -48,15 +48,15 @@ packages_with() {
 
 # Everything except internal/probe. These tests do not see each other's sockets, so two
 # packages run at a time. The race detector changes the number of allocations, so the
-# packages that count allocations also run without it. A simulation has one goroutine, so the
-# race detector finds nothing there and would only take minutes.
+# packages that count allocations also run without it. Detection has one goroutine, so the race
+# detector would find nothing in its package, and would only take minutes.
 unprivileged() {
-    local all counting simulations='^TestSimulation$'
-    mapfile -t all < <(go list ./internal/... ./cmd/... | grep -v '/internal/probe$')
-    run_race 'internal and cmd' -p 2 -skip "$simulations" "${all[@]}"
+    local all counting
+    mapfile -t all < <(go list ./internal/... ./cmd/... | grep -vE '/internal/(probe|detect)$')
+    run_race 'internal and cmd' -p 2 "${all[@]}"
     mapfile -t counting < <(packages_with 'AllocsPerRun' 'internal/*_test.go')
     run 'internal, where allocations count' -p 1 "${counting[@]}"
-    run 'internal/detect, 500 simulations' -run "$simulations" ./internal/detect
+    run 'internal/detect, with 500 simulations' ./internal/detect
 }
 
 # The tests that load BPF programs, one package at a time, because each sees the sockets of
