@@ -29,6 +29,8 @@ traces() { find "$root/etc" "$root/usr" "$root/lib" "$root/var/log" "$root/var/l
 inside dpkg -i /packages/old.deb >/dev/null
 config=$root/etc/tcpshift/config.yaml
 [[ -f $config ]] || fail 'no configuration after the installation'
+# systemd makes these when it starts the service.
+mkdir -p "$root/var/log/tcpshift" "$root/var/lib/tcpshift"
 inside tcpshift config check --config /etc/tcpshift/config.yaml >/dev/null
 [[ -L $root/etc/systemd/system/multi-user.target.wants/tcpshift.service ]] || fail 'the unit is not enabled'
 [[ $(inside tcpshift version) == "tcpshift $(dpkg-deb -f "$1" Version),"* ]] || fail 'the version of the program is not that of the package'
@@ -39,7 +41,6 @@ for package in new old; do # an upgrade and a downgrade
     inside dpkg -i --force-confdef --force-confold --force-downgrade "/packages/$package.deb" >/dev/null 2>&1
     grep -q 'stats-interval: 5m' "$config" || fail "the configuration is not kept by $package.deb"
 done
-mkdir -p "$root/var/log/tcpshift" "$root/var/lib/tcpshift"
 
 inside dpkg -r tcpshift >/dev/null
 [[ -f $config ]] || fail 'the removal has removed the configuration'
