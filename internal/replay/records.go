@@ -237,7 +237,7 @@ func (r *Records) cgroup(o *recording.Owner) *numberedCgroup {
 	return c
 }
 
-// idOf makes an id of a path: FNV-1a, of which two paths seldom have the same.
+// idOf makes an id of a path: FNV-1a. Two paths seldom have the same id.
 func idOf(path string) uint64 {
 	h := fnv.New64a()
 	_, _ = io.WriteString(h, path) // it cannot fail
