@@ -67,9 +67,9 @@ func (r *Recorder) Due(reason string, at time.Time) bool {
 	return !known || at.Sub(before) >= perKind || at.Before(before)
 }
 
-// Dump lets write write the events of now to a file, in the background. If the disk is so slow that one file is being
-// written and another one waits, the events of this one count as lost. reasons are words of a-z, 0-9 and _; the first one is in the
-// name of the file.
+// Dump calls write in the background, with the events that the ring has now. The disk may be slow: if a file is being
+// written and a second one waits, the events of a third one count as lost. reasons are words of a-z, 0-9 and _; the
+// first one is in the name of the file.
 func (r *Recorder) Dump(at time.Time, reasons []string, write func(s *Snapshot, w *Writer) error) {
 	for _, reason := range reasons {
 		r.last[reason] = at

@@ -138,7 +138,7 @@ func (a *axis) coarsen() {
 	a.level++
 }
 
-// interval notes that a socket was in a state from one time to another, as far as the recording reaches.
+// interval notes that a socket was in a state from one time to another. What is before the first record does not count.
 func (a *axis) interval(state int, from, to recording.Time) {
 	from = max(from, a.from)
 	if from >= to {

@@ -37,7 +37,7 @@ type gap struct {
 	Stage string
 }
 
-// streams tells the streams apart.
+// streams finds the stream of each record.
 type streams struct {
 	all      []*stream
 	byBoot   map[string]*stream
