@@ -155,7 +155,7 @@ func TestRecorder_Files(t *testing.T) {
 	written := make(chan struct{})
 	for i := range 13 {
 		addTo(r.Ring, uint64(i), []*tcp.Cgroup{nil})
-		r.Dump(at.Add(time.Duration(i)*time.Second), []string{"time_wait_storm"}, func(s *Snapshot, w *Writer) error {
+		r.Dump(at.Add(time.Duration(i)*time.Second), "time_wait_storm", func(s *Snapshot, w *Writer) error {
 			_, err := fmt.Fprintf(w, "%d\n", s.Count)
 			defer func() { written <- struct{}{} }()
 			return err
@@ -226,10 +226,10 @@ func TestRecorder_SlowDisk(t *testing.T) {
 		<-hang
 		return nil
 	}
-	r.Dump(time.Now(), []string{"a"}, write)
+	r.Dump(time.Now(), "a", write)
 	<-begun
-	r.Dump(time.Now(), []string{"b"}, write)
-	r.Dump(time.Now(), []string{"c"}, write)
+	r.Dump(time.Now(), "b", write)
+	r.Dump(time.Now(), "c", write)
 	if r.Lost() != 1 {
 		t.Errorf("%d events are lost, want 1", r.Lost())
 	}
@@ -240,18 +240,22 @@ func TestRecorder_SlowDisk(t *testing.T) {
 }
 
 // There is one file a minute for each reason.
-func TestRecorder_Due(t *testing.T) {
+func TestRecorder_Admit(t *testing.T) {
 	root, _ := openRoot(t)
 	r := New(MinSize, root, func(string) {})
 	defer r.Close()
 	at := time.Now()
-	r.Dump(at, []string{"a", "b"}, func(*Snapshot, *Writer) error { return nil })
-	for reason, want := range map[string]bool{"a": false, "b": false, "c": true} {
-		if got := r.Due(reason, at.Add(59*time.Second)); got != want {
-			t.Errorf("after 59 s, %s is due: %v", reason, got)
-		}
-		if !r.Due(reason, at.Add(61*time.Second)) {
-			t.Errorf("after 61 s, %s is not due", reason)
+	for _, c := range []struct {
+		reason string
+		after  time.Duration
+		want   bool
+	}{
+		{"a", 0, true}, {"b", time.Second, true}, {"a", 59 * time.Second, false}, {"b", 60 * time.Second, false},
+		{"a", 60 * time.Second, true}, {"a", 119 * time.Second, false}, {"b", 61 * time.Second, true},
+		{"a", -time.Hour, true}, // the clock was set
+	} {
+		if got := r.Admit(c.reason, at.Add(c.after)); got != c.want {
+			t.Errorf("after %v, a file for %s is admitted: %v", c.after, c.reason, got)
 		}
 	}
 	r.Ask()

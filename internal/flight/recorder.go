@@ -23,7 +23,7 @@ type Recorder struct {
 	asked     atomic.Bool
 	files     atomic.Uint64
 	lost      atomic.Uint64
-	last      map[string]time.Time // by reason, the last file
+	last      map[string]time.Time // by reason, the last file that was admitted
 	jobs      chan job
 	done      chan struct{} // closed when all jobs are done
 	abandoned chan struct{}
@@ -61,26 +61,27 @@ func (r *Recorder) Ask() {
 // Asked reports, once, whether Ask was called.
 func (r *Recorder) Asked() bool { return r.asked.Load() && r.asked.Swap(false) }
 
-// Due reports whether a file for a reason may be written: the last one is a minute old.
-func (r *Recorder) Due(reason string, at time.Time) bool {
+// Admit reports whether a file for a reason may be written: the last one that was admitted is a minute old.
+func (r *Recorder) Admit(reason string, at time.Time) bool {
 	before, known := r.last[reason]
-	return !known || at.Sub(before) >= perKind || at.Before(before)
+	if known && at.Sub(before) < perKind && !at.Before(before) {
+		return false
+	}
+	r.last[reason] = at
+	return true
 }
 
 // Dump calls write in the background, with the events that the ring has now. The disk may be slow: if a file is being
-// written and a second one waits, the events of a third one count as lost. reasons are words of a-z, 0-9 and _; the
-// first one is in the name of the file.
-func (r *Recorder) Dump(at time.Time, reasons []string, write func(s *Snapshot, w *Writer) error) {
-	for _, reason := range reasons {
-		r.last[reason] = at
-	}
+// written and a second one waits, the events of a third one count as lost. reason is a word of a-z, 0-9 and _; it is in
+// the name of the file.
+func (r *Recorder) Dump(at time.Time, reason string, write func(s *Snapshot, w *Writer) error) {
 	s := r.Ring.Snapshot()
 	select {
-	case r.jobs <- job{at, reasons[0], s, write}:
+	case r.jobs <- job{at, reason, s, write}:
 	default:
 		r.lost.Add(s.Count)
 		s.Release()
-		r.notify(fmt.Sprintf("the flight recorder's disk is slow: there is no file for %s", reasons[0]))
+		r.notify(fmt.Sprintf("the flight recorder's disk is slow: there is no file for %s", reason))
 	}
 }
 

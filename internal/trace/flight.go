@@ -2,9 +2,9 @@ package trace
 
 import (
 	"math"
-	"slices"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/boottime"
 	"github.com/tcpshift/tcpshift/internal/decode"
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/flight"
@@ -35,39 +35,70 @@ func (f *Flight) keep(sample []byte, offset time.Duration, t *tcp.Transition) {
 	f.Ring.Add(e)
 }
 
-// dumpAsked makes the flight recorder write a file if the operator has asked for one.
-func (l *loop) dumpAsked() {
+// dump is a file that the flight recorder is to write.
+type dump struct {
+	at     time.Time
+	reason string
+	alerts []detect.Alert // that have opened
+	noted  time.Time      // not before at
+	before time.Duration  // what has happened before this belongs to it, by CLOCK_BOOTTIME
+}
+
+// dumpWait is how long a file waits, in the time of the events: what has happened before an alert may still be in the
+// ring buffer when the alert opens, and so may the reset that belongs to an end.
+const dumpWait = resetWait
+
+// noteAsked notes that the flight recorder is to write a file if the operator has asked for one.
+func (l *loop) noteAsked() {
 	if l.Flight != nil && l.Flight.Asked() {
-		l.dump(time.Now(), []string{askedReason}, nil)
+		l.noteDump(dump{at: time.Now(), reason: askedReason})
 	}
 }
 
-// dumpOpened makes the flight recorder write a file if alerts have opened: one for each kind a minute.
-func (l *loop) dumpOpened(alerts []detect.Alert) {
+// noteOpened notes that the flight recorder is to write a file if alerts have opened: one for each kind a minute.
+func (l *loop) noteOpened(alerts []detect.Alert) {
 	if l.Flight == nil {
 		return
 	}
-	var opened []detect.Alert
-	var kinds []string
+	var d dump
 	for i := range alerts {
 		a := &alerts[i]
 		if a.Phase != detect.Open {
 			continue
 		}
-		opened = append(opened, *a)
-		if l.Flight.Due(a.Kind, a.Time) && !slices.Contains(kinds, a.Kind) {
-			kinds = append(kinds, a.Kind)
+		d.alerts = append(d.alerts, *a)
+		if l.Flight.Admit(a.Kind, a.Time) && d.reason == "" {
+			d.at, d.reason = a.Time, a.Kind
 		}
 	}
-	if len(kinds) > 0 {
-		l.dump(opened[0].Time, kinds, opened)
+	if d.reason != "" {
+		l.noteDump(d)
 	}
 }
 
-// dump makes the flight recorder write its events and alerts to a file.
-func (l *loop) dump(at time.Time, reasons []string, alerts []detect.Alert) {
-	d := dumper{start: l.Start, reasons: l.ResetReasons, phase: l.endPhase, encoder: l.Flight.Encoder, alerts: alerts, at: at}
-	l.Flight.Dump(at, reasons, d.write)
+func (l *loop) noteDump(d dump) {
+	d.noted, d.before = time.Now(), boottime.Now()
+	l.dumps = append(l.dumps, d)
+}
+
+// writeDumps makes the flight recorder write the files whose events have been read. final means that there are no more
+// events.
+func (l *loop) writeDumps(final bool) {
+	for len(l.dumps) > 0 && (final || l.hasRead(&l.dumps[0])) {
+		d := &l.dumps[0]
+		w := dumper{start: l.Start, reasons: l.ResetReasons, phase: l.endPhase, encoder: l.Flight.Encoder, alerts: d.alerts, at: d.at}
+		l.Flight.Dump(d.at, d.reason, w.write)
+		l.dumps = l.dumps[1:]
+	}
+}
+
+// hasRead reports whether the events that belong to a file have been read: a later event has come, or a later turn has
+// found none.
+func (l *loop) hasRead(d *dump) bool {
+	if l.idle > 0 {
+		return l.began.Sub(d.noted) > dumpWait
+	}
+	return l.event.Transition.Monotonic-d.before > dumpWait
 }
 
 // resetWait is how long an end waits for the event of its reset, in the time of the events: see pendingEnds.

@@ -28,7 +28,7 @@ func eventRecords(stream string) (lines []string) {
 }
 
 // The file of a flight recorder has the records of a full trace, also those of events that become known in parts: cgroups,
-// ports of listeners and resets.
+// ports of listeners and resets. What has happened before the operator asks is in it, also if it is read later.
 func TestFlight_AsFullTrace(t *testing.T) {
 	dir := t.TempDir()
 	root, err := os.OpenRoot(dir)
@@ -42,18 +42,20 @@ func TestFlight_AsFullTrace(t *testing.T) {
 			Flight:       &Flight{recorder, func() record.Encoder { return record.NewNative(nil) }},
 			ResetReasons: map[tcp.ResetCode]string{9: "EIGHT"},
 		}
-		idle := 0
+		reads, idle := 0, 0
 		return cfg, &fakeSource{
 			listenPorts: map[uint64]uint16{1: 8080},
 			turns: [][][]byte{
 				{cgroupPath(5, 0, "a.service", "system.slice"), sample(1), inCgroup(5, sample(2)), end(3, time.Second), awaited(4, tcp.Established, false), resetOf(4, 9)},
 				{awaited(6, tcp.FinWait2, true), timeWaitEnd(7), sample(8)}, {sample(9)},
 			},
-			whenIdle: func() {
-				switch idle++; idle {
-				case 1:
+			atRead: func() {
+				if reads++; reads == 1 {
 					recorder.Ask()
-				case 3:
+				}
+			},
+			whenIdle: func() {
+				if idle++; idle == 6 {
 					if err := recorder.Close(); err != nil {
 						t.Error(err)
 					}

@@ -33,7 +33,7 @@ func (l *loop) wakeAtEnd(ctx context.Context) (stop func() bool) {
 // sleep waits until there is an event or something is due, if nothing has come for quietTurns. Otherwise it
 // returns at once. expired means that the sleep ended because something is due: then the turn must not wait.
 func (l *loop) sleep() (expired bool, err error) {
-	if l.idle <= quietTurns || l.rechecks > 0 || l.pending.count > 0 || l.outs.stalled() {
+	if l.idle <= quietTurns || l.rechecks > 0 || l.pending.count > 0 || len(l.dumps) > 0 || l.outs.stalled() {
 		return false, nil
 	}
 	limit := l.sleepLimit()

@@ -64,6 +64,7 @@ func Run(ctx context.Context, cfg Config) error {
 	err = errors.Join(err, ignoreReaderGone(l.finishSummary()))
 	l.outs.losses(true)
 	l.closeAlerts()
+	l.writeDumps(true)
 	err = errors.Join(err, ignoreReaderGone(l.outs.drain(nil)))
 	return errors.Join(err, errors.Join(l.outs.failures...), cfg.Source.Detach())
 }
@@ -94,7 +95,9 @@ type loop struct {
 	owners    *owners // nil: no process records
 	pending   pendingEnds
 	event     decode.Event
+	dumps     []dump
 	started   time.Time
+	began     time.Time // the beginning of this turn
 	lastEvent time.Time // the beginning of the last turn with an event
 	idle      int       // consecutive turns without an event
 	rechecks  int       // turns that are to read the counters before the next sleep
@@ -184,7 +187,7 @@ func (l *loop) turn() error {
 		return err
 	}
 	l.clock.sync() // before the event that has ended the sleep gets its time
-	began := time.Now()
+	l.began = time.Now()
 	l.idle++
 	if l.Turned != nil {
 		l.Turned()
@@ -198,7 +201,7 @@ func (l *loop) turn() error {
 	}
 	readErr := l.Source.ReadFor(l.wait(expired), l.handle)
 	if l.idle == 0 {
-		l.lastEvent = began
+		l.lastEvent = l.began
 	}
 	if readErr == nil {
 		readErr = l.pending.endTurn(l.writeEnd)
@@ -209,11 +212,12 @@ func (l *loop) turn() error {
 	if err := l.readCountersInTurn(expired); err != nil {
 		return err
 	}
-	l.dumpAsked()
+	l.noteAsked()
 	if l.Monitor != nil {
 		l.writeAlerts(l.Monitor.Alerts())
 		l.outs.detection(l.Monitor)
 	}
+	l.writeDumps(false)
 	if err := l.writeSummary(); err != nil {
 		return err
 	}
@@ -408,7 +412,7 @@ func (l *loop) writeAlerts(alerts []detect.Alert) {
 		}
 		l.outs.alert(a)
 	}
-	l.dumpOpened(alerts)
+	l.noteOpened(alerts)
 }
 
 // closeAlerts does its work once: a failure may call it after finish has.
