@@ -168,50 +168,47 @@ static __always_inline bool prefixes_have(enum side side, __u8 family, const __u
 	return bpf_map_lookup_elem(&filter_prefixes, &key) != NULL;
 }
 
-/*
- * Whether the addresses match the filters that name what to pass; addrs_excluded() has the others.
- */
-static __always_inline bool addrs_match(const struct endpoints *ep)
-{
-	if (filter_addrs & 1 << SIDE_EITHER &&
-	    !prefixes_have(SIDE_EITHER, ep->family, ep->local_addr) &&
-	    !prefixes_have(SIDE_EITHER, ep->family, ep->peer_addr))
-		return false;
-	if (filter_addrs & 1 << SIDE_LOCAL &&
-	    !prefixes_have(SIDE_LOCAL, ep->family, ep->local_addr))
-		return false;
-	return !(filter_addrs & 1 << SIDE_PEER) ||
-	       prefixes_have(SIDE_PEER, ep->family, ep->peer_addr);
-}
-
 /* Whether the address is 0.0.0.0 or ::. */
 static __always_inline bool is_unspecified(const __u32 addr[4])
 {
 	return !(addr[0] | addr[1] | addr[2] | addr[3]);
 }
 
-/* Whether a prefix excludes the local address. One that is not chosen yet is in no prefix. */
-static __always_inline bool local_addr_excluded(enum side side, const struct endpoints *ep)
+/* Whether a prefix has the local address. One that is not chosen yet is in no prefix. */
+static __always_inline bool prefixes_have_local(enum side side, const struct endpoints *ep)
 {
 	return (ep->listens || !is_unspecified(ep->local_addr)) &&
 	       prefixes_have(side, ep->family, ep->local_addr);
 }
 
-/* Whether a prefix excludes the peer's address. One that is not known is in no prefix. */
-static __always_inline bool peer_addr_excluded(enum side side, const struct endpoints *ep)
+/* Whether a prefix has the peer's address. A listener has no peer, which is in no prefix. */
+static __always_inline bool prefixes_have_peer(enum side side, const struct endpoints *ep)
 {
 	return !is_unspecified(ep->peer_addr) && prefixes_have(side, ep->family, ep->peer_addr);
+}
+
+/*
+ * Whether the addresses match the filters that name what to pass; addrs_excluded() has the others.
+ */
+static __always_inline bool addrs_match(const struct endpoints *ep)
+{
+	if (filter_addrs & 1 << SIDE_EITHER && !prefixes_have_local(SIDE_EITHER, ep) &&
+	    !prefixes_have_peer(SIDE_EITHER, ep))
+		return false;
+	if (filter_addrs & 1 << SIDE_LOCAL && !prefixes_have_local(SIDE_LOCAL, ep))
+		return false;
+	return !(filter_addrs & 1 << SIDE_PEER) || prefixes_have_peer(SIDE_PEER, ep);
 }
 
 /* Whether the filters exclude one of the addresses. */
 static __always_inline bool addrs_excluded(const struct endpoints *ep)
 {
 	if (filter_addrs & 1 << EXCLUDED_EITHER &&
-	    (local_addr_excluded(EXCLUDED_EITHER, ep) || peer_addr_excluded(EXCLUDED_EITHER, ep)))
+	    (prefixes_have_local(EXCLUDED_EITHER, ep) || prefixes_have_peer(EXCLUDED_EITHER, ep)))
 		return true;
-	if (filter_addrs & 1 << EXCLUDED_LOCAL && local_addr_excluded(EXCLUDED_LOCAL, ep))
+	if (filter_addrs & 1 << EXCLUDED_LOCAL && prefixes_have_local(EXCLUDED_LOCAL, ep))
 		return true;
-	return filter_addrs & 1 << EXCLUDED_PEER && peer_addr_excluded(EXCLUDED_PEER, ep);
+	return filter_addrs & 1 << EXCLUDED_PEER && prefixes_have_peer(EXCLUDED_PEER, ep);
 }
 
 /*

@@ -44,10 +44,11 @@ func (f *Filter) MatchesEndpoints(local, peer tcp.Endpoint) bool {
 	if f.Family != 0 && (f.Family == 4) != local.Addr.Is4() {
 		return false
 	}
+	peer.Addr = known(peer.Addr)
 	return matchesSides(f.Ports, f.LocalPorts, f.PeerPorts, local.Port, peer.Port, PortRange.contains) &&
 		matchesSides(f.Addrs, f.LocalAddrs, f.PeerAddrs, local.Addr, peer.Addr, netip.Prefix.Contains) &&
 		!excludesSides(f.Not.Ports, f.Not.LocalPorts, f.Not.PeerPorts, local.Port, peer.Port, PortRange.contains) &&
-		!excludesSides(f.Not.Addrs, f.Not.LocalAddrs, f.Not.PeerAddrs, local.Addr, known(peer.Addr), netip.Prefix.Contains)
+		!excludesSides(f.Not.Addrs, f.Not.LocalAddrs, f.Not.PeerAddrs, local.Addr, peer.Addr, netip.Prefix.Contains)
 }
 
 // known returns the zero Addr, which is in no prefix, for an unspecified address: the peer of a

@@ -96,7 +96,8 @@ func TestFilter_MatchesUsers(t *testing.T) {
 	}
 }
 
-// A listener has no peer, which no exclusion matches. Its unspecified address is known.
+// A listener has no peer, which neither a filter nor an exclusion matches, also if its peer's address is read as the
+// unspecified one. Its own unspecified address is known.
 func TestFilter_MatchesListeners(t *testing.T) {
 	everything := []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}
 	l := tcp.Listener{Local: endpoint("0.0.0.0", 80), UID: 7}
@@ -108,12 +109,19 @@ func TestFilter_MatchesListeners(t *testing.T) {
 		{"none", Filter{}, true},
 		{"not its port", Filter{Not: Exclusions{Ports: []PortRange{{80, 80}}}}, false},
 		{"not its address", Filter{Not: Exclusions{LocalAddrs: everything}}, false},
+		{"an address", Filter{Addrs: everything}, true},
+		{"its address", Filter{LocalAddrs: everything}, true},
+		{"every peer's address", Filter{PeerAddrs: everything}, false},
+		{"every peer's port", Filter{PeerPorts: []PortRange{{1, 65535}}}, false},
 		{"not a peer", Filter{Not: Exclusions{PeerAddrs: everything, PeerPorts: []PortRange{{1, 65535}}}}, true},
 		{"its user", Filter{UIDs: []uint32{7}}, true},
 		{"not its user", Filter{Not: Exclusions{UIDs: []uint32{7}}}, false},
 	} {
 		if got := c.filter.MatchesListener(&l); got != c.want {
 			t.Errorf("%s: the listener matches %v, want %v", c.name, got, c.want)
+		}
+		if got := c.filter.MatchesEndpoints(l.Local, endpoint("0.0.0.0", 0)); len(c.filter.UIDs)+len(c.filter.Not.UIDs) == 0 && got != c.want {
+			t.Errorf("%s: the listener with an unspecified peer matches %v, want %v", c.name, got, c.want)
 		}
 	}
 }

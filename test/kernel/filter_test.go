@@ -308,6 +308,7 @@ func TestFilter_LoadsOnThisKernel(t *testing.T) {
 		},
 		"exclusions": {Not: excludedFamily},
 		"addresses":  {LocalAddrs: loopback4, PeerAddrs: loopback4},
+		"every peer": {PeerAddrs: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}},
 		"states":     {Family: 4, OldStates: states, Cgroups: []uint64{rootCgroup}},
 	}
 	for name, f := range filters {
@@ -328,6 +329,9 @@ func TestFilter_LoadsOnThisKernel(t *testing.T) {
 			for _, l := range harness.OfType(tr.Stop(), "transition") {
 				if passed++; l.Family != "ipv4" {
 					t.Errorf("passed the filter although not IPv4: %s", l.Raw)
+				}
+				if len(f.PeerAddrs) > 0 && l.PeerPort == 0 {
+					t.Errorf("passed the filter on peer addresses without a peer: %s", l.Raw)
 				}
 			}
 			if passed == 0 {
