@@ -22,7 +22,7 @@
 /*
  * The number of sockets in each group. The program below inserts and counts; user space reads and
  * deletes all after each run, and makes one run at a time. User space sets the size, if there are
- * metrics. Full: the program writes the socket's state instead.
+ * metrics. Full: the program writes the group of each further socket instead.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -57,12 +57,12 @@ static __always_inline bool group_full_socket(struct tcp_sock *tp, struct socket
 		return false;
 	group->cgroup_id = ec->owner.ref.pid ? ec->owner.cgroup_id : announce_cgroup_of_socket(sk);
 	__builtin_memcpy(group->comm, ec->owner.comm, sizeof(group->comm));
+	group->uid = ec->uid;
 	return true;
 }
 
 /* Returns whether the filters pass a request or a TIME_WAIT, of which no owner is known. */
-static __always_inline bool mini_socket_matches(const struct bpf_iter__tcp *ctx,
-						const struct sock_common *skc)
+static __always_inline bool mini_socket_matches(const struct sock_common *skc, __u32 uid)
 {
 	struct dump_match match = match_unknown();
 	struct endpoints ep = {};
@@ -70,7 +70,7 @@ static __always_inline bool mini_socket_matches(const struct bpf_iter__tcp *ctx,
 	read_dumped_endpoints(skc, &ep);
 	if (skc->skc_state == TCP_NEW_SYN_RECV) {
 		match.role = role_matches(ROLE_SERVER);
-		match.uid = uid_matches(ctx->uid);
+		match.uid = uid_matches(uid);
 	}
 	return netns_matches(skc->skc_net.net->ns.inum) && endpoints_match(&ep) && match.role &&
 	       match.uid && match.cgroup && match.owner;
@@ -80,22 +80,22 @@ static __always_inline bool mini_socket_matches(const struct bpf_iter__tcp *ctx,
 static __always_inline int on_counted_socket(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *skc = ctx->sk_common;
-	struct socket_group group = {};
+	/* Of a mini socket. Read here: later clang adds to the pointer, which the verifier refuses. */
+	struct socket_group group = {.uid = ctx->uid};
 	__u64 one = 1, *count;
 	struct tcp_sock *tp;
-	__u8 state;
 
 	if (!skc)
 		return 0;
 	tp = bpf_skc_to_tcp_sock(skc);
-	if (tp ? !group_full_socket(tp, &group) : !mini_socket_matches(ctx, skc))
+	if (tp ? !group_full_socket(tp, &group) : !mini_socket_matches(skc, group.uid))
 		return 0;
-	group.state = state = skc->skc_state;
+	group.state = skc->skc_state;
 	count = bpf_map_lookup_elem(&socket_groups, &group);
 	if (count)
 		*count += 1;
 	else if (bpf_map_update_elem(&socket_groups, &group, &one, BPF_NOEXIST))
-		bpf_seq_write(ctx->meta->seq, &state, sizeof(state));
+		bpf_seq_write(ctx->meta->seq, &group, sizeof(group));
 	return 0;
 }
 

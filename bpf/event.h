@@ -176,12 +176,12 @@ struct socket_event {
 
 _Static_assert(sizeof(struct socket_event) == 168, "socket_event has a hole or grew");
 
-/* Sockets that count together: of one owner, in one state. */
+/* Sockets that count together: of one user and one owner, in one state. */
 struct socket_group {
 	__u64 cgroup_id; /* the owner's, else the socket's; 0: not known */
 	__u8 comm[TASK_COMM_LEN]; /* of the owner's main thread; without an owner, zeros */
 	__u32 state; /* enum tcp_state */
-	__u32 reserved; /* 0 */
+	__u32 uid; /* sk_uid; of a request its listener's; of a TIME_WAIT 0 */
 };
 _Static_assert(sizeof(struct socket_group) == 32, "socket_group has a hole or grew");
 

@@ -217,8 +217,7 @@ SEC("iter/tcp") int update_sockets(struct bpf_iter__tcp *ctx)
 
 /*
  * Counts the sockets of the namespace of the thread that opens the iterator, in socket_groups;
- * internal/probe runs it for metrics. Writes the state, one byte, of each socket for whose group
- * there is no room.
+ * internal/probe runs it for metrics. Writes the group of each socket that has no room there.
  */
 SEC("iter/tcp") int count_sockets(struct bpf_iter__tcp *ctx)
 {

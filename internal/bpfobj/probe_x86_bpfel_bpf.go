@@ -195,7 +195,7 @@ type ProbeSocketGroup struct {
 	CgroupId uint64
 	Comm     [16]uint8
 	State    uint32
-	Reserved uint32
+	Uid      uint32
 }
 
 type ProbeSocketRole uint32

@@ -5,11 +5,18 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// unknownUser is the quota of entries whose user is not known. No uid has this quota.
-const unknownUser = 1 << 31
+const unknownUser = topk.UnknownUser
 
 // quotaOf is [topk.QuotaOf].
 func quotaOf(uid uint32) uint32 { return topk.QuotaOf(uid) }
+
+// UserOfSockets is on whose account sockets are counted.
+func UserOfSockets(o *tcp.SocketOwner) topk.User {
+	if o.State == tcp.TimeWait {
+		return topk.User{Quota: unknownUser}
+	}
+	return topk.User{Quota: quotaOf(o.UID), Part: o.CgroupID}
+}
 
 // userOf is on whose account a table keeps what a transition is about: the user of the socket, in its network
 // namespace. Many containers run as uid 0, each in a namespace of its own.

@@ -18,7 +18,7 @@ func filled(b *testing.B) *Metrics {
 		for _, by := range tcp.WaysToClose()[:5] {
 			m.Add(ended(fmt.Sprintf("service-%d", i), tcp.RoleClient, by))
 		}
-		groups = append(groups, tcp.OwnerSockets{Comm: tcp.Comm{'s', byte('a' + i/20), byte('a' + i%20)}, State: tcp.Established, Count: 50})
+		groups = append(groups, tcp.OwnerSockets{SocketOwner: tcp.SocketOwner{Comm: tcp.Comm{'s', byte('a' + i/20), byte('a' + i%20)}, State: tcp.Established}, Count: 50})
 	}
 	m.Sockets(&tcp.SocketCensus{Namespaces: []tcp.NetnsSockets{{Netns: 1, Groups: groups}}}, func(uint64) *tcp.Cgroup { return nil })
 	return m

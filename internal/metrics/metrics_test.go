@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -421,10 +422,10 @@ func TestMetrics_Sockets(t *testing.T) {
 		census := &tcp.SocketCensus{At: time.Unix(1000, 0)}
 		for i := range uint32(1000) {
 			groups := []tcp.OwnerSockets{
-				{CgroupID: 7, State: tcp.Established, Count: 2}, {CgroupID: 8, Comm: tcp.Comm{'a'}, State: tcp.Listen, Count: 1}, {State: tcp.TimeWait, Count: 3},
+				{SocketOwner: tcp.SocketOwner{CgroupID: 7, State: tcp.Established}, Count: 2}, {SocketOwner: tcp.SocketOwner{CgroupID: 8, Comm: tcp.Comm{'a'}, State: tcp.Listen}, Count: 1}, {SocketOwner: tcp.SocketOwner{State: tcp.TimeWait}, Count: 3},
 			}
 			if i >= 900 {
-				groups = append(groups, tcp.OwnerSockets{State: tcp.SynSent, Count: busiest})
+				groups = append(groups, tcp.OwnerSockets{SocketOwner: tcp.SocketOwner{State: tcp.SynSent}, Count: busiest})
 			}
 			census.Namespaces = append(census.Namespaces, tcp.NetnsSockets{Netns: 10_000 + i, Groups: groups})
 		}
@@ -456,6 +457,59 @@ func TestMetrics_Sockets(t *testing.T) {
 	}{{5, "10000"}, {7, "10999"}} {
 		if n := sum(read(tt.busiest)["tcpshift_sockets"], map[string]string{"netns": tt.netns}); n == 0 {
 			t.Errorf("with %d more sockets in others, %s has no series", tt.busiest, tt.netns)
+		}
+	}
+}
+
+// One user's many names and namespaces, each with more sockets than those of others, leave the busiest of each other
+// user their series, as a range of subordinate uids, too, and as sockets without a user. A user who takes the name of
+// another one's service does not take its series.
+func TestMetrics_SocketsOfOneUser(t *testing.T) {
+	const flooder, first = 65534, 1<<20 + 1<<15
+	for what, floodOf := range map[string]func(i int) tcp.SocketOwner{
+		"a user":           func(int) tcp.SocketOwner { return tcp.SocketOwner{UID: flooder, State: tcp.Established} },
+		"subordinate uids": func(i int) tcp.SocketOwner { return tcp.SocketOwner{UID: uint32(first + i), State: tcp.Established} },
+		"no user":          func(int) tcp.SocketOwner { return tcp.SocketOwner{State: tcp.TimeWait} },
+	} {
+		m := newTest(t, 0)
+		var all float64
+		census := &tcp.SocketCensus{At: time.Unix(1000, 0)}
+		add := func(netns uint32, name string, owner tcp.SocketOwner, count uint64) {
+			copy(owner.Comm[:], name)
+			all += float64(count)
+			census.Namespaces = append(census.Namespaces, tcp.NetnsSockets{
+				Netns: netns, Groups: []tcp.OwnerSockets{{SocketOwner: owner, Count: count}},
+			})
+		}
+		for i := range minNames {
+			for uid := range uint32(3) {
+				add(100*uid+uint32(i), fmt.Sprintf("service-%d-%d", uid, i), tcp.SocketOwner{UID: uid, State: tcp.Listen}, 1)
+			}
+		}
+		for i := range 3 * maxNames {
+			add(uint32(10_000+i), fmt.Sprintf("flood-%d", i), floodOf(i), 1000)
+		}
+		add(10_000, "service-1-0", floodOf(0), 900) // fewer than any other name of the flood
+		m.Sockets(census, func(uint64) *tcp.Cgroup { return nil })
+		got := gather(t, m)
+		for family, label := range map[string]string{"tcpshift_sockets": "netns", "tcpshift_service_sockets": "service"} {
+			for i := range minNames {
+				for uid := range 3 {
+					name := fmt.Sprintf("service-%d-%d", uid, i)
+					if label == "netns" {
+						name = strconv.Itoa(100*uid + i)
+					}
+					if sum(got[family], map[string]string{label: name}) == 0 {
+						t.Errorf("%s floods: %s of another user has no series", what, name)
+					}
+				}
+			}
+			if n := sum(got[family], nil); n != all {
+				t.Errorf("%s floods: %s is %v in all, want %v", what, family, n, all)
+			}
+			if n := len(got[family].GetMetric()); n > maxNames+3 {
+				t.Errorf("%s floods: %d series of %s", what, n, family)
+			}
 		}
 	}
 }
@@ -500,7 +554,7 @@ func TestMetrics_Documented(t *testing.T) {
 	last.Old = tcp.SynSent
 	m.Add(last, c)
 	m.Observe(last)
-	m.Sockets(&tcp.SocketCensus{At: time.Now(), Namespaces: []tcp.NetnsSockets{{Netns: 1, Groups: []tcp.OwnerSockets{{State: tcp.Listen, Count: 1}}}}},
+	m.Sockets(&tcp.SocketCensus{At: time.Now(), Namespaces: []tcp.NetnsSockets{{Netns: 1, Groups: []tcp.OwnerSockets{{SocketOwner: tcp.SocketOwner{State: tcp.Listen}, Count: 1}}}}},
 		func(uint64) *tcp.Cgroup { return nil })
 	m.Usage([]detect.Usage{{Netns: 1, PortsUsed: 1, Ports: 2, TimeWaits: 1, MaxTimeWaits: 2}})
 	got := gather(t, m)

@@ -22,16 +22,18 @@ const (
 	// findInterval is the least time between two searches for all namespaces, which costs a system call for
 	// each thread and open file of the host.
 	findInterval = time.Minute
-	// maxCounted bounds the namespaces whose sockets are counted, and the groups of all of them: the others
-	// wait for a later count, or are not counted.
-	maxCounted       = 16384
-	maxCountedGroups = 1 << 16
+	// maxCounted bounds the namespaces whose sockets are counted.
+	maxCounted = 16384
 )
+
+// CountSockets passes the sockets of the calling thread's network namespace to add, by owner; an owner may come
+// several times.
+type CountSockets func(add func(owner tcp.SocketOwner, count uint64)) error
 
 // SocketCounter counts the sockets of all namespaces in the background, for metrics. Both its counts and its
 // search for namespaces take at most 1/budgetDivisor of one CPU: they become less frequent if they cost more.
 type SocketCounter struct {
-	count  func() ([]tcp.OwnerSockets, error)
+	count  CountSockets
 	filter filter.Filter
 	warn   func(message string)
 	wake   waker
@@ -43,10 +45,9 @@ type SocketCounter struct {
 	mayFind    time.Duration // when they may be, if one is gone
 }
 
-// NewSocketCounter starts to count. count counts the sockets of the calling thread's network namespace; it is
-// called from another goroutine, until some time after Close. warn gets at most one message for the operator: that
-// sockets cannot be counted.
-func NewSocketCounter(count func() ([]tcp.OwnerSockets, error), f filter.Filter, warn func(message string)) *SocketCounter {
+// NewSocketCounter starts to count. count is called from another goroutine, until some time after Close. warn gets
+// at most one message for the operator: that sockets cannot be counted.
+func NewSocketCounter(count CountSockets, f filter.Filter, warn func(message string)) *SocketCounter {
 	c := &SocketCounter{count: count, filter: f, warn: warn, done: make(chan struct{})}
 	go c.run()
 	return c
@@ -92,35 +93,26 @@ func (c *SocketCounter) isClosed() bool {
 // countAll makes one count, and returns its CPU time. An error means that nothing can be counted.
 func (c *SocketCounter) countAll() (cost time.Duration, err error) {
 	c.find()
-	answer := &tcp.SocketCensus{At: time.Now()}
-	groups := 0
+	taken := newCensus()
 	for _, n := range c.namespaces {
 		if c.isClosed() {
 			return cost, nil
 		}
-		var counted []tcp.OwnerSockets
-		failed := enter(n, func() (err error) {
+		failed := enter(n, func() error {
 			timer := cputime.Start()
-			counted, err = c.count()
+			err := c.count(func(owner tcp.SocketOwner, count uint64) { taken.add(n.Inode, owner, count) })
 			cost += timer.Elapsed()
 			return err
 		})
 		switch {
 		case failed == nil:
-			groups += len(counted)
-			if groups > maxCountedGroups {
-				counted = statesOnly(counted)
-			}
-			if len(counted) > 0 {
-				answer.Namespaces = append(answer.Namespaces, tcp.NetnsSockets{Netns: n.Inode, Groups: counted})
-			}
 		case errors.Is(failed, netns.ErrGone): // it may be elsewhere: what led to it was a process that has ended
 			c.nextFind = c.mayFind
 		case n.Inode == ownNetns() && !errors.Is(failed, unix.EMFILE) && !errors.Is(failed, unix.ENFILE):
 			return cost, failed
 		}
 	}
-	c.answer.Store(answer)
+	c.answer.Store(taken.answer(time.Now()))
 	c.wake.call()
 	return cost, nil
 }
@@ -153,16 +145,4 @@ func passing(all iter.Seq[netns.Namespace], f *filter.Filter) (found []netns.Nam
 		}
 	}
 	return found
-}
-
-// statesOnly joins the groups of each state.
-func statesOnly(groups []tcp.OwnerSockets) (joined []tcp.OwnerSockets) {
-	byState := make(map[tcp.State]uint64)
-	for _, g := range groups {
-		byState[g.State] += g.Count
-	}
-	for state, count := range byState {
-		joined = append(joined, tcp.OwnerSockets{State: state, Count: count})
-	}
-	return joined
 }

@@ -1,10 +1,12 @@
 package probe
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"sync"
+	"unsafe"
 
 	"github.com/cilium/ebpf"
 
@@ -16,7 +18,8 @@ import (
 // set, or that the Probe is closed.
 var ErrNoSocketCounts = errors.New("count sockets: needs the iterator over TCP sockets (Linux 5.9)")
 
-// maxSocketGroups bounds the groups of sockets of one namespace. They take about 1 MiB.
+// maxSocketGroups bounds the groups of sockets of one namespace that are counted in the kernel. They take
+// about 1 MiB. The sockets of further groups are passed on one by one.
 const maxSocketGroups = 8192
 
 func roomForSocketGroups(opts Options) uint32 {
@@ -58,34 +61,46 @@ func (g *socketGroups) close() error {
 	return err
 }
 
-// CountSockets returns how many sockets that match the filters the network namespace of the calling thread has,
-// by state and owner. Sockets beyond 8192 groups are in groups without an owner. It walks the kernel's tables of
-// listeners and connections, and must not be called by several goroutines at a time. It fails with
-// [ErrNoSocketCounts] after Close.
-func (p *Probe) CountSockets() ([]tcp.OwnerSockets, error) {
+// CountSockets passes to add how many sockets that match the filters the network namespace of the calling thread
+// has, by state, user and owner. It passes sockets beyond 8192 groups one by one, so a group may come
+// several times. It walks the kernel's tables of listeners and connections, and must not be called by several
+// goroutines at a time. It fails with [ErrNoSocketCounts] after Close; what it has passed until then is not all.
+func (p *Probe) CountSockets(add func(owner tcp.SocketOwner, count uint64)) error {
 	g := &p.groups
 	r, err := g.iterator.open(ErrNoSocketCounts)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer r.Close()
-	others, err := io.ReadAll(r)
-	groups, readErr := g.take()
-	if err := errors.Join(err, readErr); err != nil {
-		return nil, fmt.Errorf("count sockets: %w", err)
+	err = errors.Join(readSocketGroups(r, add), g.take(add))
+	if err != nil {
+		return fmt.Errorf("count sockets: %w", err)
 	}
-	for _, state := range others {
-		groups = addOther(groups, tcp.State(state))
-	}
-	return groups, nil
+	return nil
 }
 
-// take reads and deletes all groups.
-func (g *socketGroups) take() (groups []tcp.OwnerSockets, err error) {
+// readSocketGroups passes a socket for each group that count_sockets in bpf/count_sockets.h has written.
+func readSocketGroups(r io.Reader, add func(owner tcp.SocketOwner, count uint64)) error {
+	var group bpfobj.ProbeSocketGroup
+	buffered := bufio.NewReaderSize(r, 1<<15) // the kernel's buffer has eight pages
+	b := unsafe.Slice((*byte)(unsafe.Pointer(&group)), unsafe.Sizeof(group))
+	for {
+		if _, err := io.ReadFull(buffered, b); err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return err
+		}
+		add(socketOwner(&group), 1)
+	}
+}
+
+// take reads and deletes all groups of the map.
+func (g *socketGroups) take(add func(owner tcp.SocketOwner, count uint64)) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.counts == nil {
-		return nil, ErrNoSocketCounts
+		return ErrNoSocketCounts
 	}
 	var keys []bpfobj.ProbeSocketGroup
 	var key bpfobj.ProbeSocketGroup
@@ -93,26 +108,19 @@ func (g *socketGroups) take() (groups []tcp.OwnerSockets, err error) {
 	entries := g.counts.Iterate()
 	for entries.Next(&key, &count) {
 		keys = append(keys, key)
-		groups = append(groups, tcp.OwnerSockets{CgroupID: key.CgroupId, Comm: tcp.Comm(key.Comm), State: tcp.State(key.State), Count: count})
+		add(socketOwner(&key), count)
 	}
 	if err := entries.Err(); err != nil {
-		return nil, err
+		return err
 	}
 	for i := range keys {
 		if err := g.counts.Delete(&keys[i]); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return groups, nil
+	return nil
 }
 
-// addOther adds a socket to the group of its state without an owner.
-func addOther(groups []tcp.OwnerSockets, state tcp.State) []tcp.OwnerSockets {
-	for i := range groups {
-		if g := &groups[i]; g.State == state && g.CgroupID == 0 && g.Comm == (tcp.Comm{}) {
-			g.Count++
-			return groups
-		}
-	}
-	return append(groups, tcp.OwnerSockets{State: state, Count: 1})
+func socketOwner(g *bpfobj.ProbeSocketGroup) tcp.SocketOwner {
+	return tcp.SocketOwner{CgroupID: g.CgroupId, Comm: tcp.Comm(g.Comm), UID: g.Uid, State: tcp.State(g.State)}
 }

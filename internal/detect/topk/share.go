@@ -21,6 +21,9 @@ type User struct {
 // in two aligned blocks of that size at most.
 const firstSubordinate = 1 << 16
 
+// UnknownUser is the quota of entries whose user is not known. No uid has this quota.
+const UnknownUser = 1 << 31
+
 // QuotaOf returns the quota to which a uid belongs. From firstSubordinate on all uids of a block of
 // 65,536 share one quota: otherwise a user with a range of uids would have one for each.
 func QuotaOf(uid uint32) uint32 {

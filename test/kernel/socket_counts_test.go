@@ -1,0 +1,71 @@
+package kernel_test
+
+import (
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+	"github.com/tcpshift/tcpshift/test/kernel/harness"
+	"github.com/tcpshift/tcpshift/test/tcplab"
+)
+
+// Sockets count by their user, also those of more groups than the kernel's map has room for: each of them once, and
+// so a second time.
+func TestSocketCounts_BeyondTheMap(t *testing.T) {
+	const (
+		users    = 8192 + 500 // maxSocketGroups, and some
+		firstUID = 200_000
+	)
+	n := tcplab.NewNetns(t)
+	o := harness.InNamespace(n)
+	o.CountSockets = true
+	tr := harness.StartTracer(t, o)
+	harness.CheckInstructions(t, tr)
+	n.Do(func() {
+		for uid := range users {
+			listenAs(t, firstUID+uid)
+		}
+		listenAs(t, firstUID) // two of one user
+	})
+	for range 2 {
+		counts, byUser := make(map[tcp.SocketOwner]uint64), make(map[uint32]uint64)
+		var err error
+		n.Do(func() {
+			err = tr.Probe.CountSockets(func(owner tcp.SocketOwner, count uint64) { counts[owner] += count })
+		})
+		if err != nil {
+			t.Fatal(err) // every kernel of the matrix has the iterator
+		}
+		for owner, count := range counts {
+			if owner.State == tcp.Listen {
+				byUser[owner.UID] += count
+			}
+		}
+		for uid := range uint32(users) {
+			want := uint64(1)
+			if uid == 0 {
+				want = 2
+			}
+			if got := byUser[firstUID+uid]; got != want {
+				t.Fatalf("%d listeners of user %d, want %d; %d groups in all", got, firstUID+uid, want, len(counts))
+			}
+		}
+	}
+	tr.Stop()
+}
+
+// listenAs makes a listener of a user, in the network namespace of this thread.
+func listenAs(t *testing.T, uid int) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		t.Cleanup(func() { _ = unix.Close(fd) })
+		err = unix.Fchown(fd, uid, -1)
+	}
+	if err == nil {
+		err = unix.Listen(fd, 1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
