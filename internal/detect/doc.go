@@ -41,6 +41,7 @@
 //	reset_burst.go       endpoints whose connections are mostly reset
 //	listen_queue.go      listeners whose accept queue overflows, or from which no process accepts
 //	listen_table.go      when are listeners read, and what does the kernel's table have?
+//	listen_usage.go      how full are the accept queues, for metrics?
 //	counted.go           numbers and the words for them, in the texts of alerts
 //
 // Two sub-packages know nothing of TCP: topk keeps the busiest keys in bounded memory,

@@ -56,7 +56,7 @@ func newListenQueue(tr *tracker) detector {
 		tracker: tr, netns: make(map[uint32]*listenNetns), queued: make(map[uint32]*listenNetns),
 		room: newQuota(2 * maxListeners), spaces: newQuota(2 * (tr.MaxDestinations / 4)),
 	}
-	tr.takeListeners, tr.addListenRequests = d.take, d.addRequests
+	tr.takeListeners, tr.addListenRequests, tr.addListenUsage = d.take, d.addRequests, d.addListenUsage
 	return d
 }
 

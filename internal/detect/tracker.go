@@ -34,9 +34,10 @@ type tracker struct {
 	// seedCloseWait and takeCloseWait are set by closeWaitLeak.
 	seedCloseWait func(netns uint32, server bool, s *tcp.Socket)
 	takeCloseWait func(readAt time.Duration, netns uint32, sockets []tcp.CloseWaitSocket)
-	// takeListeners and addListenRequests are set by listenQueue.
+	// takeListeners, addListenRequests and addListenUsage are set by listenQueue.
 	takeListeners     func(netns uint32, t *ListenTable)
 	addListenRequests func(list []Request) []Request
+	addListenUsage    func(of func(netns uint32) *Usage)
 
 	destinations *topk.Table[destination, destinationUse]
 	servers      *topk.Table[server, serverUse]

@@ -17,7 +17,7 @@ const (
 	roleCount = int(tcp.RoleListener) + 1
 	// maxCells bounds the series of connections by service, without those of the others: with all other
 	// series there are fewer than 5,000.
-	maxCells = 1500
+	maxCells = 1300
 	// maxUserCells bounds those of the services of one user.
 	maxUserCells = maxCells * 3 / 4
 )
@@ -138,10 +138,14 @@ func roleIndex(r tcp.Role) int {
 
 // serviceOf names the service of the owner. It is empty if no owner is known.
 func serviceOf(last *tcp.Transition) string {
-	if last.Owner.Source == tcp.PIDUnknown {
+	return ownerService(&last.Owner, last.Cgroup)
+}
+
+func ownerService(owner *tcp.Owner, cgroup *tcp.Cgroup) string {
+	if owner.Source == tcp.PIDUnknown {
 		return ""
 	}
-	return serviceName(last.Cgroup, &last.Owner.Comm)
+	return serviceName(cgroup, &owner.Comm)
 }
 
 // serviceName names a service: what its cgroup is called, else what its main thread is called.

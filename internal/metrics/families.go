@@ -92,6 +92,8 @@ var (
 	familyPorts          = gauge("tcpshift_ephemeral_ports", "", "Local ports that connect() may choose for that destination.", "netns")
 	familyTimeWaits      = gauge("tcpshift_time_waits", "", "Timewait sockets, by the kernel's own count.", "netns")
 	familyTimeWaitLimit  = gauge("tcpshift_time_waits_limit", "", "The most that the kernel keeps: net.ipv4.tcp_max_tw_buckets.", "netns")
+	familyListenQueue    = gauge("tcpshift_listen_queue_used_ratio", "ratio", "Share of the accept queue that is in use, of the listener for which it is largest.", "netns")
+	familyServiceQueue   = gauge("tcpshift_service_listen_queue_used_ratio", "ratio", "The same by the service that listens.", "service")
 )
 
 // Alerts.

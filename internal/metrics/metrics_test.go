@@ -179,13 +179,44 @@ func TestMetrics_MostSeries(t *testing.T) {
 			m.Observe(&tcp.Transition{Old: tcp.State(old), New: tcp.State(next)})
 		}
 	}
+	m.Sockets(mostSockets(), func(uint64) *tcp.Cgroup { return nil })
+	m.Usage(mostUsage())
 	got := gather(t, m)
-	if n := seriesOf(got); n > 5000 {
+	n := seriesOf(got)
+	if n > 5000 {
 		t.Errorf("%d series, want 5000 at most", n)
 	}
+	t.Logf("%d series", n)
 	if n := sum(got["tcpshift_connections_total"], nil); n != float64(connections) {
 		t.Errorf("%v connections, want %d", n, connections)
 	}
+}
+
+// mostSockets has sockets in all states, of more namespaces and services than have series.
+func mostSockets() *tcp.SocketCensus {
+	c := &tcp.SocketCensus{At: time.Now()}
+	for i := range uint32(2 * maxNames) {
+		n := tcp.NetnsSockets{Netns: i + 1}
+		for _, state := range tcp.States() {
+			var comm tcp.Comm
+			copy(comm[:], fmt.Sprint("s", i))
+			n.Groups = append(n.Groups, tcp.OwnerSockets{Comm: comm, State: state, Count: 1})
+		}
+		c.Namespaces = append(c.Namespaces, n)
+	}
+	return c
+}
+
+// mostUsage has all values, of more namespaces and services than have series.
+func mostUsage() (all []detect.Usage) {
+	for i := range uint32(2 * maxNames) {
+		l := detect.ListenUsage{Owner: tcp.Owner{Source: tcp.PIDTask}, User: i}
+		copy(l.Owner.Comm[:], fmt.Sprint("s", i))
+		all = append(all, detect.Usage{
+			Netns: i + 1, LimitsKnown: true, PortsUsed: 1, Ports: 2, TimeWaits: 1, MaxTimeWaits: 2, HasListeners: true, Listeners: []detect.ListenUsage{l},
+		})
+	}
+	return all
 }
 
 func manyCounts(outputs int) (all []Counts) {
@@ -519,7 +550,7 @@ func TestMetrics_Usage(t *testing.T) {
 	m := newTest(t, 0)
 	var all []detect.Usage
 	for i := range uint32(1000) {
-		all = append(all, detect.Usage{Netns: i + 1, PortsUsed: float64(i), Ports: 2000, TimeWaits: 10, MaxTimeWaits: 1000})
+		all = append(all, detect.Usage{Netns: i + 1, LimitsKnown: true, PortsUsed: float64(i), Ports: 2000, TimeWaits: 10, MaxTimeWaits: 1000})
 	}
 	all[5].TimeWaits, all[6].TimeWaits = 900, -1
 	m.Usage(all)
@@ -545,6 +576,52 @@ func TestMetrics_Usage(t *testing.T) {
 	}
 }
 
+// The use of accept queues shows by namespace and by service: what is not known has an empty label, a service in two
+// namespaces has the larger share, and one user with many services leaves room for those of others.
+func TestMetrics_ListenQueues(t *testing.T) {
+	m := newTest(t, 0)
+	listener := func(comm string, user uint32, share float64) detect.ListenUsage {
+		l := detect.ListenUsage{Share: share, User: user, Owner: tcp.Owner{Source: tcp.PIDTask}}
+		copy(l.Owner.Comm[:], comm)
+		return l
+	}
+	of := func(share float64, listeners ...detect.ListenUsage) detect.Usage {
+		return detect.Usage{Netns: 1, HasListeners: true, ListenQueueShare: share, Listeners: listeners}
+	}
+	usage := []detect.Usage{of(0.5, listener("web", 0, 0.25), detect.ListenUsage{Share: 0.5}), of(0.75, listener("web", 0, 0.75)), {Netns: 3, LimitsKnown: true}}
+	usage[1].Netns = 2
+	check := func(family string, labels map[string]string, want ...float64) {
+		t.Helper()
+		var got []float64
+		for _, each := range gather(t, m)[family].GetMetric() {
+			if labels == nil || labels["service"] == each.GetLabel()[0].GetValue() {
+				got = append(got, each.GetGauge().GetValue())
+			}
+		}
+		if slices.Sort(got); !slices.Equal(got, want) {
+			t.Errorf("%s%v is %v, want %v", family, labels, got, want)
+		}
+	}
+	m.Usage(usage)
+	check("tcpshift_listen_queue_used_ratio", nil, 0.5, 0.75)
+	check("tcpshift_service_listen_queue_used_ratio", map[string]string{"service": "web"}, 0.75)
+	check("tcpshift_service_listen_queue_used_ratio", map[string]string{"service": ""}, 0.5)
+	check("tcpshift_time_waits_limit", nil, 0)
+	var many []detect.ListenUsage
+	for i := range 3 * maxNames {
+		many = append(many, listener(fmt.Sprint("flood-", i), 1000, 1))
+	}
+	for i := range maxUserNames {
+		many = append(many, listener(fmt.Sprint("own-", i), uint32(i), 0.01))
+	}
+	m.Usage([]detect.Usage{of(1, many...)})
+	if n := len(gather(t, m)["tcpshift_service_listen_queue_used_ratio"].GetMetric()); n != maxNames+1 {
+		t.Errorf("%d services, want %d", n, maxNames+1)
+	}
+	check("tcpshift_service_listen_queue_used_ratio", map[string]string{"service": "own-49"}, 0.01)
+	check("tcpshift_service_listen_queue_used_ratio", map[string]string{"service": "other"}, 1)
+}
+
 // No linter of Prometheus complains, and docs/metrics.md has every metric as it is exposed.
 func TestMetrics_Documented(t *testing.T) {
 	m := newTest(t, 1)
@@ -556,7 +633,10 @@ func TestMetrics_Documented(t *testing.T) {
 	m.Observe(last)
 	m.Sockets(&tcp.SocketCensus{At: time.Now(), Namespaces: []tcp.NetnsSockets{{Netns: 1, Groups: []tcp.OwnerSockets{{SocketOwner: tcp.SocketOwner{State: tcp.Listen}, Count: 1}}}}},
 		func(uint64) *tcp.Cgroup { return nil })
-	m.Usage([]detect.Usage{{Netns: 1, PortsUsed: 1, Ports: 2, TimeWaits: 1, MaxTimeWaits: 2}})
+	m.Usage([]detect.Usage{{
+		Netns: 1, LimitsKnown: true, PortsUsed: 1, Ports: 2, TimeWaits: 1, MaxTimeWaits: 2,
+		HasListeners: true, Listeners: []detect.ListenUsage{{}},
+	}})
 	got := gather(t, m)
 	problems, err := promlint.NewWithMetricFamilies(slices.Collect(maps.Values(got))).Lint()
 	if err != nil || len(problems) > 0 {

@@ -187,35 +187,3 @@ func (m *Metrics) Sockets(c *tcp.SocketCensus, cgroupOf func(id uint64) *tcp.Cgr
 	m.byService.clear()
 	m.sockets.Store(found)
 }
-
-// Usage takes how much of their ports and timewait sockets the namespaces use. It may change the slice.
-func (m *Metrics) Usage(all []detect.Usage) {
-	slices.SortFunc(all, func(a, b detect.Usage) int {
-		return cmp.Or(cmp.Compare(b.Share(), a.Share()), cmp.Compare(a.Netns, b.Netns))
-	})
-	found := new(gauges)
-	for _, u := range all[:min(len(all), maxNames)] {
-		found.addUsage(&u, strconv.FormatUint(uint64(u.Netns), 10))
-	}
-	if len(all) > maxNames {
-		rest := all[maxNames] // the largest share of the others
-		rest.TimeWaits, rest.MaxTimeWaits = 0, 0
-		for _, u := range all[maxNames:] {
-			rest.TimeWaits += max(0, u.TimeWaits)
-			rest.MaxTimeWaits += u.MaxTimeWaits
-		}
-		found.addUsage(&rest, other)
-	}
-	m.usage.Store(found)
-}
-
-func (g *gauges) addUsage(u *detect.Usage, name string) {
-	if u.Ports > 0 {
-		g.add(familyPortsUsed, u.PortsShare(), name)
-		g.add(familyPorts, u.Ports, name)
-	}
-	if u.TimeWaits >= 0 {
-		g.add(familyTimeWaits, u.TimeWaits, name)
-	}
-	g.add(familyTimeWaitLimit, u.MaxTimeWaits, name)
-}

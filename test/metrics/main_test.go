@@ -24,6 +24,10 @@ const (
 var program string
 
 func TestMain(m *testing.M) {
+	if os.Getenv(serviceVariable) != "" {
+		beService()
+		return
+	}
 	dir, err := os.MkdirTemp("", "tcpshift-metrics-")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -24,27 +24,37 @@ const (
 	prometheusAddress = "127.0.0.1:9090"
 )
 
-// scene is tcpshift and Prometheus in a network namespace.
+// scene is tcpshift in a network namespace, with Prometheus or without.
 type scene struct {
 	t      *testing.T
 	n      *tcplab.Netns
 	client *http.Client
+
+	tcpshift *exec.Cmd
 }
 
-// newScene starts both. Prometheus scrapes every second, and evaluates the rules as often.
-func newScene(t *testing.T, native bool) *scene {
+// newScene starts tcpshift.
+func newScene(t *testing.T) *scene {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		skipMissing(t, "needs root, to load BPF programs and make namespaces")
 	}
-	server := prometheusProgram(t, "prometheus")
 	s := &scene{t: t, n: tcplab.NewNetns(t)}
 	s.n.Sysctl("net.ipv4.ip_local_port_range", "20000 20999")
 	s.n.Sysctl("net.ipv4.tcp_tw_reuse", "0")
 	s.client = &http.Client{Timeout: waitLimit, Transport: &http.Transport{DialContext: s.dial}}
+	s.tcpshift = s.start(exec.Command(program, "--netns", strconv.FormatUint(uint64(s.n.Inode()), 10), "--only", "alert",
+		"--output", filepath.Join(t.TempDir(), "alerts"), "--metrics-listen", tcpshiftAddress))
+	s.await("answer of tcpshift", func() bool { return s.get("http://"+tcpshiftAddress+"/readyz") == "ok\n" })
+	return s
+}
+
+// withPrometheus starts Prometheus as well. It scrapes every second, and evaluates the rules as often.
+func withPrometheus(t *testing.T, native bool) *scene {
+	t.Helper()
+	server := prometheusProgram(t, "prometheus")
+	s := newScene(t)
 	dir := t.TempDir()
-	s.start(exec.Command(program, "--netns", strconv.FormatUint(uint64(s.n.Inode()), 10), "--only", "alert",
-		"--output", filepath.Join(dir, "alerts"), "--metrics-listen", tcpshiftAddress))
 	rules, err := filepath.Abs(rulesDir + "/tcpshift.rules.yml")
 	if err != nil {
 		t.Fatal(err)
@@ -59,14 +69,13 @@ func newScene(t *testing.T, native bool) *scene {
 	if native {
 		args = append(args, "--enable-feature=native-histograms")
 	}
-	s.await("answer of tcpshift", func() bool { return s.get("http://"+tcpshiftAddress+"/readyz") == "ok\n" })
 	s.start(exec.Command(server, args...))
 	s.await("first scrape", func() bool { return len(s.query("tcpshift_build_info")) == 1 })
 	return s
 }
 
 // start runs a program in the namespace until the end of the test.
-func (s *scene) start(cmd *exec.Cmd) {
+func (s *scene) start(cmd *exec.Cmd) *exec.Cmd {
 	s.t.Helper()
 	cmd.Stderr = os.Stderr
 	var err error
@@ -78,6 +87,7 @@ func (s *scene) start(cmd *exec.Cmd) {
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait()
 	})
+	return cmd
 }
 
 // dial connects to an address in the namespace.
@@ -181,7 +191,7 @@ func panels(t *testing.T, path string) map[string]string {
 func TestPrometheus_Storm(t *testing.T) {
 	for name, native := range map[string]bool{"classic": false, "native": true} {
 		t.Run(name, func(t *testing.T) {
-			s := newScene(t, native)
+			s := withPrometheus(t, native)
 			done, ended := make(chan struct{}), make(chan struct{})
 			go func() {
 				defer close(ended)
@@ -246,7 +256,7 @@ func (s *scene) checkHistograms(native bool) {
 // promtool has no complaint about what tcpshift exposes.
 func TestPrometheus_Lint(t *testing.T) {
 	promtool := prometheusProgram(t, "promtool")
-	s := newScene(t, false)
+	s := newScene(t)
 	cmd := exec.Command(promtool, "check", "metrics")
 	cmd.Stdin = strings.NewReader(s.get("http://" + tcpshiftAddress + "/metrics"))
 	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
