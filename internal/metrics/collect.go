@@ -4,42 +4,33 @@ import (
 	"runtime"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Describe implements [prometheus.Collector].
-func (m *Metrics) Describe(ch chan<- *prometheus.Desc) {
-	for _, f := range families {
-		ch <- f.desc
-	}
+// collect adds all metrics but the histograms.
+func (m *Metrics) collect(out *samples) {
+	m.collectConnections(out)
+	m.collectTransitions(out)
+	m.sockets.Load().collect(out)
+	m.usage.Load().collect(out)
+	m.collectAlerts(out)
+	m.collectOutputs(out)
+	m.collectSelf(out)
 }
 
-// Collect implements [prometheus.Collector].
-func (m *Metrics) Collect(ch chan<- prometheus.Metric) {
-	m.collectConnections(ch)
-	m.collectTransitions(ch)
-	m.sockets.Load().collect(ch)
-	m.usage.Load().collect(ch)
-	m.collectAlerts(ch)
-	m.collectOutputs(ch)
-	m.collectSelf(ch)
-}
-
-func (m *Metrics) collectConnections(ch chan<- prometheus.Metric) {
+func (m *Metrics) collectConnections(out *samples) {
 	for _, s := range m.services.all() {
 		for role := range s.counts.ended {
 			for way, name := range ways {
 				if n := s.counts.ended[role][way].Load(); n > 0 {
-					ch <- familyConnections.value(float64(n), s.label, tcp.Role(role).String(), name)
+					out.add(familyConnections, float64(n), s.label, tcp.Role(role).String(), name)
 				}
 			}
 		}
 		for cause, name := range causes {
 			if n := s.counts.failed[cause].Load(); n > 0 {
-				ch <- familyFailed.value(float64(n), s.label, name)
+				out.add(familyFailed, float64(n), s.label, name)
 			}
 		}
 	}
@@ -48,20 +39,17 @@ func (m *Metrics) collectConnections(ch chan<- prometheus.Metric) {
 		if !hasTimes(role) {
 			continue
 		}
-		ch <- familySent.value(float64(r.sent.Load()), role.String())
-		ch <- familyReceived.value(float64(r.received.Load()), role.String())
-		ch <- familyRetransmits.value(float64(r.retransmits.Load()), role.String())
-	}
-	for _, vec := range m.histograms {
-		vec.Collect(ch)
+		out.add(familySent, float64(r.sent.Load()), role.String())
+		out.add(familyReceived, float64(r.received.Load()), role.String())
+		out.add(familyRetransmits, float64(r.retransmits.Load()), role.String())
 	}
 }
 
-func (m *Metrics) collectTransitions(ch chan<- prometheus.Metric) {
+func (m *Metrics) collectTransitions(out *samples) {
 	for old := range m.transitions {
 		for next := range m.transitions[old] {
 			if n := m.transitions[old][next].Load(); n > 0 {
-				ch <- familyTransitions.value(float64(n), stateName(old), stateName(next))
+				out.add(familyTransitions, float64(n), stateName(old), stateName(next))
 			}
 		}
 	}
@@ -75,15 +63,15 @@ func stateName(index int) string {
 	return tcp.State(index).String()
 }
 
-func (m *Metrics) collectAlerts(ch chan<- prometheus.Metric) {
+func (m *Metrics) collectAlerts(out *samples) {
 	if !m.config.Alerts {
 		return
 	}
 	for _, kind := range m.alerts.kinds {
 		k := m.alerts.byKind[kind]
-		ch <- familyAlerts.value(float64(k.opened.Load()), kind)
-		ch <- familyAlertsOpen.value(float64(k.warning.Load()), kind, "warning")
-		ch <- familyAlertsOpen.value(float64(k.critical.Load()), kind, "critical")
+		out.add(familyAlerts, float64(k.opened.Load()), kind)
+		out.add(familyAlertsOpen, float64(k.warning.Load()), kind, "warning")
+		out.add(familyAlertsOpen, float64(k.critical.Load()), kind, "critical")
 	}
 }
 
@@ -100,7 +88,7 @@ var typed = []struct {
 	{"summary", nil, nil, func(c *record.Counts) uint64 { return c.LostSummaries }},
 }
 
-func (m *Metrics) collectOutputs(ch chan<- prometheus.Metric) {
+func (m *Metrics) collectOutputs(out *samples) {
 	published := m.published.Load()
 	if published == nil { // the loop has not turned yet
 		return
@@ -110,24 +98,24 @@ func (m *Metrics) collectOutputs(ch chan<- prometheus.Metric) {
 		c := &(*published)[i]
 		byName[c.Output] = &c.Counts
 		if i == 0 {
-			m.collectKernel(ch, &c.Counts)
+			m.collectKernel(out, &c.Counts)
 		}
 	}
 	for _, o := range m.config.Outputs {
-		m.collectQueue(ch, &o)
+		m.collectQueue(out, &o)
 		c := byName[o.Name]
 		if c == nil {
-			ch <- familyOutputUp.value(0, o.Name)
+			out.add(familyOutputUp, 0, o.Name)
 			continue
 		}
-		ch <- familyOutputUp.value(1, o.Name)
+		out.add(familyOutputUp, 1, o.Name)
 		for _, t := range typed {
 			for _, each := range []struct {
 				family *Family
 				count  func(*record.Counts) uint64
 			}{{familyOutputWritten, t.written}, {familyOutputDropped, t.dropped}, {familyOutputLost, t.lost}} {
 				if each.count != nil {
-					ch <- each.family.value(float64(each.count(c)), o.Name, t.name)
+					out.add(each.family, float64(each.count(c)), o.Name, t.name)
 				}
 			}
 		}
@@ -135,18 +123,18 @@ func (m *Metrics) collectOutputs(ch chan<- prometheus.Metric) {
 }
 
 // collectQueue shows what an output's queue has now.
-func (m *Metrics) collectQueue(ch chan<- prometheus.Metric, o *Output) {
-	ch <- familyOutputBytes.value(float64(o.Queue.Written()), o.Name)
-	ch <- familyOutputRejected.value(float64(o.Queue.Rejected()), o.Name)
-	ch <- familyOutputQueue.value(float64(o.Queue.Waiting()), o.Name)
-	ch <- familyOutputLimit.value(float64(o.Limit), o.Name)
+func (m *Metrics) collectQueue(out *samples, o *Output) {
+	out.add(familyOutputBytes, float64(o.Queue.Written()), o.Name)
+	out.add(familyOutputRejected, float64(o.Queue.Rejected()), o.Name)
+	out.add(familyOutputQueue, float64(o.Queue.Waiting()), o.Name)
+	out.add(familyOutputLimit, float64(o.Limit), o.Name)
 	if bytes, has := o.Queue.Spooled(); has {
-		ch <- familyOutputSpool.value(float64(bytes), o.Name)
+		out.add(familyOutputSpool, float64(bytes), o.Name)
 	}
 }
 
 // collectKernel shows the counts that all outputs have in common.
-func (m *Metrics) collectKernel(ch chan<- prometheus.Metric, c *record.Counts) {
+func (m *Metrics) collectKernel(out *samples, c *record.Counts) {
 	for _, each := range []struct {
 		family *Family
 		count  uint64
@@ -157,21 +145,21 @@ func (m *Metrics) collectKernel(ch chan<- prometheus.Metric, c *record.Counts) {
 		{familyMissedUpdates, c.MissedUpdates}, {familyLateUpdates, c.LateUpdates}, {familyRecorderFiles, c.RecorderFiles},
 		{familyRecorderLost, c.LostRecorder},
 	} {
-		ch <- each.family.value(float64(each.count))
+		out.add(each.family, float64(each.count))
 	}
-	ch <- familyLost.value(float64(c.LostRingFull), string(record.CauseRingFull))
-	ch <- familyLost.value(float64(c.LostRingBusy), string(record.CauseRingBusy))
-	ch <- familyLost.value(float64(c.LostReentry), string(record.CauseReentry))
+	out.add(familyLost, float64(c.LostRingFull), string(record.CauseRingFull))
+	out.add(familyLost, float64(c.LostRingBusy), string(record.CauseRingBusy))
+	out.add(familyLost, float64(c.LostReentry), string(record.CauseReentry))
 	if m.config.Alerts {
-		ch <- familyAlertsSuppressed.value(float64(c.AlertsSuppressed))
-		ch <- familyLeftOut.value(float64(c.DetectionLeftOut))
+		out.add(familyAlertsSuppressed, float64(c.AlertsSuppressed))
+		out.add(familyLeftOut, float64(c.DetectionLeftOut))
 	}
 }
 
-func (m *Metrics) collectSelf(ch chan<- prometheus.Metric) {
+func (m *Metrics) collectSelf(out *samples) {
 	now := time.Now()
-	ch <- familyBuild.value(1, m.config.Version, record.SchemaVersion, runtime.Version())
+	out.add(familyBuild, 1, m.config.Version, record.SchemaVersion, runtime.Version())
 	since, _ := m.isStuck(now)
-	ch <- familyTurnAge.value(since.Seconds())
-	m.process.collect(ch)
+	out.add(familyTurnAge, since.Seconds())
+	m.process.collect(out)
 }

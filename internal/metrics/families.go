@@ -1,6 +1,8 @@
 package metrics
 
 import (
+	"cmp"
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,7 +17,8 @@ type Family struct {
 	// OpenTelemetry is the name in its semantic conventions of what means the same; "": there is none.
 	OpenTelemetry string
 
-	desc    *prometheus.Desc
+	index   int       // in families
+	byName  []int     // the indexes of Labels in the order of their names
 	buckets []float64 // the upper bounds of the classic buckets of a histogram
 }
 
@@ -26,7 +29,11 @@ var families []*Family
 func Families() []*Family { return families }
 
 func family(name, kind, unit, help string, labels ...string) *Family {
-	f := &Family{Name: name, Help: help, Type: kind, Unit: unit, Labels: labels, desc: prometheus.NewDesc(name, help, labels, nil)}
+	f := &Family{Name: name, Help: help, Type: kind, Unit: unit, Labels: labels, index: len(families)}
+	for i := range labels {
+		f.byName = append(f.byName, i)
+	}
+	slices.SortFunc(f.byName, func(a, b int) int { return cmp.Compare(labels[a], labels[b]) })
 	families = append(families, f)
 	return f
 }
@@ -57,14 +64,6 @@ func (f *Family) vec() *prometheus.HistogramVec {
 		Name: f.Name, Help: f.Help, Buckets: f.buckets,
 		NativeHistogramBucketFactor: 1.1, NativeHistogramMaxBucketNumber: 100, NativeHistogramMinResetDuration: time.Hour,
 	}, f.Labels)
-}
-
-func (f *Family) value(v float64, labels ...string) prometheus.Metric {
-	kind := prometheus.GaugeValue
-	if f.Type == "counter" {
-		kind = prometheus.CounterValue
-	}
-	return prometheus.MustNewConstMetric(f.desc, kind, v, labels...)
 }
 
 // What happens to connections.

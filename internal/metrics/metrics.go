@@ -55,7 +55,7 @@ type Counts struct {
 	record.Counts
 }
 
-// Metrics has the counts of one run. Collect and the methods for the HTTP server are safe for concurrent
+// Metrics has the counts of one run. The Gatherer and the methods for the HTTP server are safe for concurrent
 // use; all others are for the goroutine of the loop.
 type Metrics struct {
 	config   Config
@@ -67,7 +67,7 @@ type Metrics struct {
 	transitions [maxStates][maxStates]atomic.Uint64 // by old and new state
 	roles       [roleCount]roleCounts
 	handshake   prometheus.Observer
-	histograms  []*prometheus.HistogramVec
+	histograms  []histogramVec
 	alerts      alertCounts
 
 	byNetns, byService bounded // while Sockets runs
@@ -83,12 +83,18 @@ type Metrics struct {
 	process processMetrics
 }
 
+// histogramVec are the histograms of a family.
+type histogramVec struct {
+	family *Family
+	vec    *prometheus.HistogramVec
+}
+
 // New returns the metrics of a run that has not begun. It opens a file of /proc, which Close closes.
 func New(c Config) *Metrics {
 	m := &Metrics{config: c, services: newNames[connectionCounts](), userCells: make(map[uint32]int), began: time.Now()}
 	m.services.removed = m.removeCells
 	handshake, rtt, duration := familyHandshake.vec(), familyRTT.vec(), familyDuration.vec()
-	m.histograms = []*prometheus.HistogramVec{handshake, rtt, duration}
+	m.histograms = []histogramVec{{familyHandshake, handshake}, {familyRTT, rtt}, {familyDuration, duration}}
 	m.handshake = handshake.WithLabelValues()
 	for i := range m.roles {
 		if role := tcp.Role(i); hasTimes(role) {

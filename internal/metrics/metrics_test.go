@@ -44,11 +44,14 @@ func newTest(t testing.TB, outputs int) *Metrics {
 // gather is a scrape.
 func gather(t testing.TB, m *Metrics) map[string]*dto.MetricFamily {
 	t.Helper()
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(m)
-	all, err := registry.Gather()
+	all, err := m.Gatherer().Gather()
 	if err != nil {
 		t.Fatal(err)
+	}
+	// The registry of client_golang finds what is twice, not valid, or of another type.
+	checked := prometheus.Gatherers{prometheus.GathererFunc(func() ([]*dto.MetricFamily, error) { return all, nil })}
+	if _, err := checked.Gather(); err != nil {
+		t.Error(err)
 	}
 	byName := make(map[string]*dto.MetricFamily)
 	for _, f := range all {

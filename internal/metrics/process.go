@@ -8,8 +8,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
@@ -38,15 +36,15 @@ func (p *processMetrics) close() {
 	}
 }
 
-func (p *processMetrics) collect(ch chan<- prometheus.Metric) {
+func (p *processMetrics) collect(out *samples) {
 	var used unix.Timespec
 	if unix.ClockGettime(unix.CLOCK_PROCESS_CPUTIME_ID, &used) == nil {
-		ch <- familyCPU.value(time.Duration(used.Nano()).Seconds())
+		out.add(familyCPU, time.Duration(used.Nano()).Seconds())
 	}
 	if pages, ok := p.residentPages(); ok {
-		ch <- familyMemory.value(float64(pages * uint64(os.Getpagesize())))
+		out.add(familyMemory, float64(pages*uint64(os.Getpagesize())))
 	}
-	ch <- familyStart.value(float64(p.started.UnixMilli()) / 1000)
+	out.add(familyStart, float64(p.started.UnixMilli())/1000)
 }
 
 // residentPages reads the second number of /proc/PID/statm (proc_pid_statm() in fs/proc/array.c).

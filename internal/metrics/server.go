@@ -162,9 +162,7 @@ func (s *Server) Close() error {
 
 // Gatherer gathers all metrics, at most once in gatherEvery.
 func (m *Metrics) Gatherer() prometheus.Gatherer {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(m)
-	return &paced{from: registry}
+	return &paced{from: prometheus.GathererFunc(m.gather)}
 }
 
 // Handler answers /metrics, /healthz and /readyz.

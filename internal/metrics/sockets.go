@@ -5,36 +5,20 @@ import (
 	"slices"
 	"strconv"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/detect/topk"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// gauges are values that one reading of the host or of detection has found. Once stored they do not change.
+// gauges are what one reading of the host or of detection has found. Once stored they do not change.
 type gauges struct {
-	list []gaugeValue
+	samples
 }
 
-type gaugeValue struct {
-	family *Family
-	labels []string
-	value  float64
-}
-
-func (g *gauges) add(f *Family, value float64, labels ...string) {
-	g.list = append(g.list, gaugeValue{f, labels, value})
-}
-
-func (g *gauges) collect(ch chan<- prometheus.Metric) {
-	if g == nil {
-		return
-	}
-	for i := range g.list {
-		v := &g.list[i]
-		ch <- v.family.value(v.value, v.labels...)
+func (g *gauges) collect(out *samples) {
+	if g != nil {
+		out.join(&g.samples)
 	}
 }
 
