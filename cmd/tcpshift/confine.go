@@ -14,7 +14,7 @@ import (
 )
 
 func addSandboxFlag(flags *pflag.FlagSet, o *traceOptions) {
-	flags.BoolVar(&o.sandbox, "sandbox", false, "after the start, refuse to itself the system calls (seccomp) and files (Landlock) that it does not need")
+	flags.BoolVar(&o.sandbox, "sandbox", false, "after the start, give up the system calls (seccomp) and files (Landlock) that tcpshift does not need")
 }
 
 // memoryBudget is what this process needs at most besides the outputs' queues: an ordinary trace

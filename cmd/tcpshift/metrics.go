@@ -36,7 +36,7 @@ func (m *metricsOptions) wanted() bool { return m.listen != "" || m.receiver != 
 
 func addMetricsFlags(flags *pflag.FlagSet, m *metricsOptions) {
 	flags.Var(single(&m.listen, "HOST:PORT", parseListenAddress), "metrics-listen", "serve metrics to Prometheus at this address, such as 127.0.0.1:9464; every local user can read them there")
-	flags.Var(single(&m.webConfig, "FILE", parseWebConfigPath), "metrics-web-config", "TLS and passwords for --metrics-listen: a web configuration file as those of Prometheus' exporters")
+	flags.Var(single(&m.webConfig, "FILE", parseWebConfigPath), "metrics-web-config", "web configuration file of Prometheus' exporters, with TLS and passwords for --metrics-listen")
 	flags.Var(single(&m.receiver, "URL", parseReceiver), "metrics-otlp", "send the metrics to an OpenTelemetry receiver every minute, such as otlp://192.0.2.1:4317; schemes and options of TLS as for --output")
 }
 

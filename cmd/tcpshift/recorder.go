@@ -13,7 +13,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/trace"
 )
 
-// recorderOptions are those of the flight recorder.
+// recorderOptions are the options of the flight recorder.
 type recorderOptions struct {
 	size      int    // bytes; 0: there is none
 	directory string // of its files
@@ -21,7 +21,7 @@ type recorderOptions struct {
 
 func addRecorderFlags(flags *pflag.FlagSet, o *recorderOptions) {
 	flags.Var(single(&o.size, "SIZE", parseRecorderSize), "recorder", "keep the last transitions in this much memory, and write them to a file of their own when an alert opens or at SIGUSR1: a power of two from 4MiB to 256MiB")
-	flags.Var(single(&o.directory, "DIR", parseDirectory), "recorder-dir", "the directory of these files, which only you can change: at most 10 files or 1 GiB")
+	flags.Var(single(&o.directory, "DIR", parseDirectory), "recorder-dir", "directory for these files, at most 10 of them and 1 GiB; only you may be able to change it")
 }
 
 func parseRecorderSize(s string) (int, error) {
@@ -38,17 +38,18 @@ func (o *recorderOptions) wanted() bool { return o.size > 0 }
 func (o *recorderOptions) check() error {
 	switch {
 	case o.size > 0 && o.directory == "":
-		return usagef("--recorder: its files have no place: add --recorder-dir DIR")
+		return usagef("--recorder: it needs a directory for its files: add --recorder-dir DIR")
 	case o.size == 0 && o.directory != "":
 		return usagef("--recorder-dir: there is no flight recorder: add --recorder SIZE, such as --recorder 64MiB")
 	}
 	return nil
 }
 
-// maxKept is how much memory the recorder takes at most: its ring, and those of a file that is written and of one that waits.
+// maxKept returns how much memory the recorder takes at most, in bytes: its ring, the events of a file that is being
+// written, and the events of a file that waits.
 func (o *recorderOptions) maxKept() int64 { return 3 * int64(o.size) }
 
-// directories are those in which the recorder changes files.
+// directories returns the directories in which the recorder changes files.
 func (o *recorderOptions) directories() []string {
 	if o.directory == "" {
 		return nil
@@ -74,7 +75,7 @@ func (o *recorderOptions) open() (*flightRecorder, error) {
 	return &flightRecorder{flight.New(o.size, root, warn)}, nil
 }
 
-// addTo lets signals ask for a file, and end the wait for one.
+// addTo adds the recorder to what signals do: SIGUSR1 asks it for a file, and now.abandon ends the wait for its files.
 func (f *flightRecorder) addTo(now *running) {
 	if f == nil {
 		return
@@ -87,7 +88,7 @@ func (f *flightRecorder) addTo(now *running) {
 	}
 }
 
-// close waits until all files are written, or it is abandoned.
+// close waits until all files are written. It fails if that wait is abandoned.
 func (f *flightRecorder) close() error {
 	if f == nil {
 		return nil
@@ -95,7 +96,7 @@ func (f *flightRecorder) close() error {
 	return f.Close()
 }
 
-// flight is what the loop has of the recorder; nil: there is none.
+// flight returns the recorder as the loop uses it; nil: there is none.
 func (o *traceOptions) flight(f *flightRecorder) *trace.Flight {
 	if f == nil {
 		return nil

@@ -17,10 +17,11 @@ import (
 	"github.com/tcpshift/tcpshift/internal/trace"
 )
 
-// recordingQueue is how much of a recording may wait for its disk: 100,000 transitions, or the longest table of sockets.
+// recordingQueue is how many bytes of a recording may wait for its disk: 100,000 transitions, or the longest table of
+// sockets.
 const recordingQueue = 64 << 20
 
-// recording is the file of --recording. It is nil without that.
+// recording is the file of --recording. It is nil without --recording.
 type recording struct {
 	path  string
 	out   output.Output
@@ -28,7 +29,7 @@ type recording struct {
 }
 
 func addRecordingFlag(flags *pflag.FlagSet, o *traceOptions) {
-	flags.Var(single(&o.recording, "FILE", parsePath), "recording", "write all that alerts depend on to this new file, for 'tcpshift replay FILE'")
+	flags.Var(single(&o.recording, "FILE", parsePath), "recording", "write all inputs of detection to this new file, for 'tcpshift replay FILE'")
 }
 
 // checkRecording rejects --recording without detection.
@@ -43,7 +44,7 @@ func (o *traceOptions) checkRecording() error {
 	return nil
 }
 
-// openRecording opens the file of --recording, which must be new or empty.
+// openRecording opens the file of --recording, and makes it if there is none. It fails if the file is not empty.
 func (o *traceOptions) openRecording(ctx context.Context) (*recording, error) {
 	if o.recording == "" {
 		return nil, nil
@@ -64,7 +65,7 @@ func (o *traceOptions) openRecording(ctx context.Context) (*recording, error) {
 	return &recording{o.recording, out, output.NewQueue(out, recordingQueue, notify)}, nil
 }
 
-// alsoAbandon makes the recording end with the outputs, if it is not nil.
+// alsoAbandon makes now.abandon end the wait for the recording, too.
 func (r *recording) alsoAbandon(now *running) {
 	if r == nil {
 		return
@@ -76,7 +77,7 @@ func (r *recording) alsoAbandon(now *running) {
 	}
 }
 
-// close waits until the recording is written, or abandoned.
+// close waits until the recording is written. It fails if that wait is abandoned.
 func (r *recording) close() error {
 	if r == nil {
 		return nil
@@ -91,7 +92,8 @@ func (r *recording) close() error {
 	return nil
 }
 
-// engine returns what makes an engine that is recorded, and lets the loop add to the recording; nil: the usual engine.
+// engine returns a function that makes an engine whose inputs are recorded, and sets cfg.Recording. It returns nil without
+// --recording: then the monitor makes the usual engine.
 func (r *recording) engine(cfg *trace.Config) func(c detect.Config, now time.Duration) monitor.Engine {
 	if r == nil {
 		return nil

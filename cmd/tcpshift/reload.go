@@ -38,7 +38,7 @@ type reloader struct {
 	reloads  chan *trace.Reload
 }
 
-// newReloader returns nil if the command line selects no configuration.
+// newReloader returns a reloader, or nil if the command line names no configuration.
 func newReloader(given *traceOptions, current *configured) *reloader {
 	if !given.isConfigured() {
 		return nil
@@ -46,7 +46,7 @@ func newReloader(given *traceOptions, current *configured) *reloader {
 	return &reloader{given: given, current: current, requests: make(chan struct{}, 1), reloads: make(chan *trace.Reload)}
 }
 
-// atSIGHUP makes SIGHUP a request for a reload, if there is a configuration. It returns now.
+// atSIGHUP sets what SIGHUP does to a request for a reload, if there is a configuration. It returns now.
 func (r *reloader) atSIGHUP(now *running) *running {
 	if r != nil {
 		now.reopen = r.request
@@ -54,8 +54,8 @@ func (r *reloader) atSIGHUP(now *running) *running {
 	return now
 }
 
-// serve serves the requests to reload the configuration of the trace that cfg describes. It returns a function that
-// ends that. It does nothing without a configuration.
+// serve starts a goroutine that reloads the configuration of the trace that cfg describes at each request. end ends that
+// goroutine and waits for it. Without a configuration, serve does nothing.
 func (r *reloader) serve(ctx context.Context, outs *liveOutputs, cfg *trace.Config, features probe.Features) (end func()) {
 	if r == nil {
 		return func() {}
@@ -77,7 +77,7 @@ func (r *reloader) serve(ctx context.Context, outs *liveOutputs, cfg *trace.Conf
 	}
 }
 
-// request asks for a reload, and does not wait. Requests that come before it begins are one.
+// request asks for a reload, and does not wait. Requests that come before the reload begins count as one.
 func (r *reloader) request() {
 	select {
 	case r.requests <- struct{}{}:
@@ -108,13 +108,15 @@ func (r *reloader) run(ctx context.Context) {
 	}
 }
 
+// monotonicMicroseconds returns CLOCK_MONOTONIC in the unit of sd_notify's MONOTONIC_USEC.
 func monotonicMicroseconds() int64 {
 	var now unix.Timespec
 	_ = unix.ClockGettime(unix.CLOCK_MONOTONIC, &now) // it cannot fail
 	return now.Nano() / 1000
 }
 
-// reload reads the configuration, and makes the trace take it over if it is right and needs no restart.
+// reload reads the configuration, and changes the trace if the configuration is valid and needs no restart. After an error
+// the trace is as before.
 func (r *reloader) reload(ctx context.Context) error {
 	next, err := r.given.complete()
 	if err != nil {
@@ -171,13 +173,13 @@ func (r *reloader) send(ctx context.Context, change *trace.Reload) error {
 			<-change.Done
 			return nil
 		case <-ctx.Done():
-			return errors.New("the trace does not take it: " + context.Cause(ctx).Error())
-		case <-time.After(100 * time.Millisecond): // the loop has slept again
+			return errors.New("the trace did not take over the change in time: " + context.Cause(ctx).Error())
+		case <-time.After(100 * time.Millisecond): // the wake-up came before the loop slept: wake it again
 		}
 	}
 }
 
-// changedKeys are the keys whose values differ.
+// changedKeys returns the keys whose values differ.
 func changedKeys(before, now config.Layer) (keys []string) {
 	values := func(l config.Layer, key string) string {
 		s, _ := l.Get(key)
@@ -191,7 +193,7 @@ func changedKeys(before, now config.Layer) (keys []string) {
 	return keys
 }
 
-// restartKeys are the keys that a running trace cannot change, whatever else it has.
+// restartKeys are the keys that a running trace cannot change.
 var restartKeys = []string{
 	"exclude-self", "owner-at-read", "time-wait-end", "buffer-size", "sandbox", "spool", "spool-size", "output-follow",
 	"process-args", "summary", "updates", "duration", "count", "metrics-listen", "metrics-web-config",
@@ -245,7 +247,8 @@ func (r *reloader) open(ctx context.Context, next *configured) (all openOutputs,
 	return all, nil
 }
 
-// kept returns the running output that v becomes; nil: there is none. It fails if that output cannot become v.
+// kept returns the running output with the target of v, with the types, keys and rotation of v; nil: there is none. It
+// fails if v differs from that output in anything else.
 func (r *reloader) kept(v *outputValue) (*queuedOutput, error) {
 	running := r.outs.get()
 	at := slices.IndexFunc(running, func(each *queuedOutput) bool { return each.targetID() != "" && each.targetID() == v.targetID() })
@@ -259,14 +262,14 @@ func (r *reloader) kept(v *outputValue) (*queuedOutput, error) {
 	return &queuedOutput{v, before.out, before.queue}, nil
 }
 
-// beginsAgain reports whether an output that has failed begins again: the sandbox does not permit to open it, and
-// metrics have the queues of the start. It stays as it is then, and is no obstacle to other changes.
+// beginsAgain reports whether a reload opens an output again that has failed. With --sandbox or metrics it does not: the
+// sandbox does not permit to open it, and metrics have the queues of the start. The failed output then stays as it is.
 func (r *reloader) beginsAgain() bool {
 	o := r.current.options
 	return !o.sandbox && !o.metrics.wanted()
 }
 
-// fixed is what of a running output cannot change.
+// fixed returns v without what a reload can change: its types, its keys and the limits of its rotation.
 func (v *outputValue) fixed() outputValue {
 	f := *v
 	f.text, f.only, f.fields, f.given = "", nil, nil, nil
@@ -277,6 +280,7 @@ func (v *outputValue) fixed() outputValue {
 	return f
 }
 
+// openNew opens an output that is not running, once a retired output with the same target is closed.
 func (r *reloader) openNew(ctx context.Context, o *traceOptions, v *outputValue, others openOutputs) (*queuedOutput, error) {
 	if o.sandbox {
 		return nil, fmt.Errorf("%s: %s: a new output needs a restart: --sandbox does not permit to open it", keyOutputs, v.text)
@@ -287,7 +291,7 @@ func (r *reloader) openNew(ctx context.Context, o *traceOptions, v *outputValue,
 	return o.openOne(ctx, v, others)
 }
 
-// closeNew closes those outputs that are not running.
+// closeNew closes the outputs of all that are not running.
 func (r *reloader) closeNew(all openOutputs) error {
 	running := r.outs.get()
 	return slices.DeleteFunc(all, running.has).close()

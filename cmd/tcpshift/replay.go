@@ -20,7 +20,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/trace"
 )
 
-// replayOptions are those of replay; trace has those that it shares.
+// replayOptions are the options of replay. trace has the options that both commands have.
 type replayOptions struct {
 	trace traceOptions
 	path  string
@@ -32,9 +32,9 @@ func newReplay(s *signals) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "replay [flags] FILE",
 		Short: "Run a recording through detection again",
-		Long: "Run the inputs of detection that trace or alerts has written with --recording through detection again. The alerts come\n" +
-			"again as they were; with other thresholds, others come. FILE may also have records with transitions: their alerts are\n" +
-			"unverified. FILE - is standard input. It needs no privileges.",
+		Long: "Run a recording through detection again. With a file that trace or alerts has written with --recording, the alerts are\n" +
+			"the same as in that run; with other thresholds they may differ. With a file of records that has transitions, all alerts\n" +
+			"are unverified. FILE - is standard input. The command needs no privileges.",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 {
 				return usagef("%d files: write '%s FILE', or - for standard input", len(args), cmd.CommandPath())
@@ -51,7 +51,7 @@ func newReplay(s *signals) *cobra.Command {
 	}
 	flags := cmd.Flags()
 	flags.SortFlags = false
-	flags.Var(single(&o.speed, "N", parseSpeed), "speed", "replay N times as fast as it was: 1 in real time; 0, the default, as fast as possible")
+	flags.Var(single(&o.speed, "N", parseSpeed), "speed", "replay N times as fast as the trace ran: 1 is real time; 0, the default, is as fast as possible")
 	addFormatFlags(flags, &o.trace.formatOptions)
 	addOutputFlags(flags, &o.trace.outputOptions)
 	o.trace.queueSize = defaultQueueSize
@@ -70,16 +70,17 @@ func parseSpeed(s string) (float64, error) {
 	return f, nil
 }
 
-// replayed is what a file holds: a recording, or records.
+// replayed is the content of a file: recorded inputs of detection, or records.
 type replayed struct {
 	start record.Start
 	began time.Duration
 	run   func(pace func(at time.Duration) error, emit func(alerts []detect.Alert) error) error
-	// remarks are what the operator is to know when run is over.
+	// remarks returns messages for the operator about what was missing in the file. It is called after run.
 	remarks func() []string
 }
 
-// runReplay replays a file. A line of a recording that is wrong ends it, after the alerts of the lines before.
+// runReplay replays a file. A bad line of recorded inputs ends the replay with an error, after the alerts of the lines
+// before it are written.
 func runReplay(s *signals, o *replayOptions) (err error) {
 	defer s.handle(&running{})()
 	in, name, err := openReplayed(o.path)
@@ -115,7 +116,7 @@ func runReplay(s *signals, o *replayOptions) (err error) {
 	return to.End(time.Now(), err)
 }
 
-// readReplayed reads the first line, which shows what the file holds.
+// readReplayed reads the first line, which shows whether the file has inputs of detection or records.
 func readReplayed(file io.Reader, c detect.Config) (*replayed, error) {
 	in := bufio.NewReader(file)
 	first, _ := in.Peek(replay.FirstBytes) // fewer are no recording
@@ -125,6 +126,7 @@ func readReplayed(file io.Reader, c detect.Config) (*replayed, error) {
 	return recordsOf(in, c)
 }
 
+// recordingOf reads the header of recorded inputs.
 func recordingOf(in io.Reader, c detect.Config) (*replayed, error) {
 	lines := replay.NewReader(in)
 	p, err := replay.Open(lines, c)
@@ -139,16 +141,17 @@ func recordingOf(in io.Reader, c detect.Config) (*replayed, error) {
 		},
 		remarks: func() (list []string) {
 			if lines.Cut() {
-				list = append(list, fmt.Sprintf("line %d is cut: the replay ends before it", lines.Line()))
+				list = append(list, fmt.Sprintf("line %d is not complete: the replay ends before it", lines.Line()))
 			}
 			if gaps := p.Gaps(); gaps > 0 {
-				list = append(list, fmt.Sprintf("the recording lacks %d lines, for which its disk had no room: alerts may differ from those of then", gaps))
+				list = append(list, fmt.Sprintf("the recording lacks %d lines, because its disk did not take them: alerts may differ from those of the trace", gaps))
 			}
 			return list
 		},
 	}, nil
 }
 
+// recordsOf reads the first record.
 func recordsOf(in io.Reader, c detect.Config) (*replayed, error) {
 	lines, err := recordread.NewReader(in)
 	if err != nil {
@@ -170,7 +173,7 @@ func recordsOf(in io.Reader, c detect.Config) (*replayed, error) {
 				list = append(list, fmt.Sprintf("%d lines are no records; line %d: %s", all.Unreadable, all.Shown[0].Line, all.Shown[0].Why))
 			}
 			if all.CutOff {
-				list = append(list, "the last line is cut: the replay ends before it")
+				list = append(list, "the end of the file is missing or damaged: the replay ends there")
 			}
 			return list
 		},
@@ -189,7 +192,8 @@ func openReplayed(path string) (in io.ReadCloser, name string, err error) {
 	return in, path, err
 }
 
-// pace waits until the time of a tick has come, at a speed; nil: nothing waits. began is the time of the first one.
+// pace returns a function that waits until a tick is due, at a speed; began is the time at which the recording begins.
+// With speed 0 the function does not wait. It returns the cause of ctx when that is done.
 func pace(ctx context.Context, speed float64, began time.Duration) func(at time.Duration) error {
 	if speed == 0 {
 		return func(time.Duration) error { return context.Cause(ctx) }

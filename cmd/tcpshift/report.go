@@ -12,19 +12,19 @@ import (
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
-// reportPermissions are those of a new page, less the umask: a report is made to be handed on.
+// reportPermissions are the permissions of a new page, before the umask. Others may read it: a report is made to be shared.
 const reportPermissions = 0o644
 
-// maxRecordings bounds the files of a report, which are all open at one time.
+// maxRecordings bounds the files of a report, because all of them are open at the same time.
 const maxRecordings = 500
 
 func newReport() *cobra.Command {
 	output := "report.html"
 	cmd := &cobra.Command{
 		Use:   "report FILE...",
-		Short: "Make a page of what recordings say happened",
-		Long: "Make one page of HTML, which needs no network, of recordings: NDJSON files of the native schema, also compressed ones.\n" +
-			"FILE - is standard input. It needs no privileges.",
+		Short: "Make a page from recorded records",
+		Long: "Make one page of HTML from recordings: files with NDJSON records of the native schema, plain or compressed with gzip.\n" +
+			"FILE - is standard input. The page needs no network, and the command needs no privileges.",
 		Args: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case len(args) == 0:
@@ -40,6 +40,7 @@ func newReport() *cobra.Command {
 	return cmd
 }
 
+// runReport reads recordings and writes their page to output; - is stdout.
 func runReport(paths []string, output string, stdout io.Writer) error {
 	files, sources, err := openSources(paths)
 	defer func() {
@@ -70,7 +71,7 @@ func runReport(paths []string, output string, stdout io.Writer) error {
 	return nil
 }
 
-// openSources opens recordings. The caller closes the files, also after an error.
+// openSources opens recordings; - is standard input. The caller closes the files, also after an error.
 func openSources(paths []string) (files []*os.File, sources []report.Source, err error) {
 	for _, path := range paths {
 		if path == "-" {

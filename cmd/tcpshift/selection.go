@@ -9,11 +9,11 @@ import (
 
 // addSelectionFlags adds the flags that select among the records of all outputs.
 func addSelectionFlags(flags *pflag.FlagSet, s *selection.Selection) {
-	flags.Var(list(&s.ClosedBy, "WAY,...", selection.ParseClosedBy), "closed-by", "of connection records, write only those that ended so, such as timeout")
-	flags.Var(single(&s.MinDuration, "D", parseDuration), "min-duration", "of connection records, write only those that lasted this long")
-	flags.Var(single(&s.MinBytes, "SIZE", selection.ParseBytes), "min-bytes", "of connection records, write only those that sent and received this many bytes together")
-	flags.Var(list(&s.Errors, "ERRNO,...", selection.ParseErrno), "error", "of transition and connection records, write only those with this error, such as ECONNREFUSED")
-	flags.Var(single(&s.Sample, "1/N", selection.ParseSample), "sample", "of N connections, write the records of one; listeners and alerts are always written")
+	flags.Var(list(&s.ClosedBy, "WAY,...", selection.ParseClosedBy), "closed-by", "of connection records, write only those of connections that ended in one of these ways, such as timeout")
+	flags.Var(single(&s.MinDuration, "D", parseDuration), "min-duration", "of connection records, write only those of connections that lasted at least this long")
+	flags.Var(single(&s.MinBytes, "SIZE", selection.ParseBytes), "min-bytes", "of connection records, write only those of connections that sent and received at least this many bytes together")
+	flags.Var(list(&s.Errors, "ERRNO,...", selection.ParseErrno), "error", "of transition and connection records, write only those with one of these errors, such as ECONNREFUSED")
+	flags.Var(single(&s.Sample, "1/N", selection.ParseSample), "sample", "write the records of one in N connections; listeners and alerts are always written")
 	addNameSelectionFlags(flags, s)
 }
 

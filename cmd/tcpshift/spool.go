@@ -28,7 +28,7 @@ type spoolOptions struct {
 
 func addSpoolFlags(flags *pflag.FlagSet, o *spoolOptions) {
 	flags.Var(single(&o.directory, "DIR", parseDirectory), "spool", "keep on disk, in DIR/NAME for each output to a socket, what its reader does not take, and send it later")
-	flags.Var(single(&o.size, "SIZE", parseSpoolSize), "spool-size", "what the spool of one output may have on disk, from 16MiB on (default 256MiB)")
+	flags.Var(single(&o.size, "SIZE", parseSpoolSize), "spool-size", "how much the spool of one output may have on disk, at least 16MiB (default 256MiB)")
 }
 
 func parseDirectory(s string) (string, error) {

@@ -109,8 +109,8 @@ func (o *traceOptions) complete() (*configured, error) {
 func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.SortFlags = false
 	addFormatFlags(flags, &o.formatOptions)
-	flags.Var(list(&o.only, "TYPE,...", parseRecordType), "only", "write only these record types; start and stop are always written; all but process by default: "+strings.Join(record.SelectableTypes(), ", "))
-	flags.BoolVar(&o.processArgs, "process-args", false, "process records have the arguments, without what looks like a secret")
+	flags.Var(list(&o.only, "TYPE,...", parseRecordType), "only", "write only these record types: "+strings.Join(record.SelectableTypes(), ", ")+" (default all but process); start and stop are always written")
+	flags.BoolVar(&o.processArgs, "process-args", false, "add the arguments to process records, without those that look like secrets")
 	addOutputFlags(flags, &o.outputOptions)
 	addDurationFlag(flags, o)
 	flags.Var(single(&o.count, "N", parseCount), "count", "stop after this many transitions")

@@ -9,7 +9,7 @@ import (
 )
 
 func addUpdatesFlag(flags *pflag.FlagSet, o *traceOptions) {
-	flags.Var(single(&o.updates, "D", parseWindow), "updates", "also write connection records of the connections that are open for longer than this, and again each time that it is over, such as 1m")
+	flags.Var(single(&o.updates, "D", parseWindow), "updates", "also write a connection record of each connection that is open for longer than this, and again after each such time, such as 1m")
 }
 
 // checkUpdates rejects --updates if no output has its records.

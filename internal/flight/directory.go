@@ -13,7 +13,7 @@ import (
 )
 
 const (
-	// maxFiles and maxBytes bound the files of a directory: the oldest are removed.
+	// maxFiles and maxBytes bound the files of a directory, in number and in bytes together. The oldest are removed.
 	maxFiles = 10
 	maxBytes = 1 << 30
 	// timeFormat begins the name of each file, so that the names are in the order of time.
@@ -34,7 +34,7 @@ type file struct {
 	size int64
 }
 
-// list returns the files, the oldest first.
+// list returns the files whose names match fileName, the oldest first.
 func (d *directory) list() (files []file, err error) {
 	dir, err := d.root.Open(".")
 	if err != nil {
@@ -54,8 +54,8 @@ func (d *directory) list() (files []file, err error) {
 	return files, err
 }
 
-// makeRoom removes the oldest files until one more of size bytes fits; except is not removed and does not count. It fails if
-// size alone is too much.
+// makeRoom removes the oldest files until one more file of size bytes fits. It neither removes nor counts the file with
+// the name except. It fails if size is more than maxBytes.
 func (d *directory) makeRoom(size int64, except string) error {
 	if size > maxBytes {
 		return fmt.Errorf("a file of more than %d MiB has no room", maxBytes>>20)
@@ -76,7 +76,7 @@ func (d *directory) makeRoom(size int64, except string) error {
 	return err
 }
 
-// removeParts removes what a crash has left.
+// removeParts removes the files that a recorder had not finished when it was killed.
 func (d *directory) removeParts() error {
 	files, err := d.list()
 	for _, f := range files {
@@ -87,7 +87,8 @@ func (d *directory) removeParts() error {
 	return err
 }
 
-// create writes a file, which gets its name when it is whole. What fails on the way is removed.
+// create makes a file with mode 0600, whose content write writes. The file has the suffix .part until it is complete. If
+// anything fails, create removes the file.
 func (d *directory) create(at time.Time, reason string, write func(w *Writer) error) (name string, err error) {
 	name = at.UTC().Format(timeFormat) + "-" + reason + ".ndjson"
 	part := name + ".part"
@@ -109,7 +110,7 @@ func (d *directory) create(at time.Time, reason string, write func(w *Writer) er
 	return name, err
 }
 
-// Writer is a file that is being written. It removes older files where it needs their room.
+// Writer writes to a file, and removes older files of the directory if it needs their room.
 type Writer struct {
 	file      *os.File
 	directory *directory
@@ -117,7 +118,7 @@ type Writer struct {
 	size      int64
 }
 
-// Write writes lines.
+// Write writes whole lines. It fails without writing if the file would be larger than maxBytes.
 func (w *Writer) Write(lines []byte) (int, error) {
 	if err := w.directory.makeRoom(w.size+int64(len(lines)), w.part); err != nil {
 		return 0, err

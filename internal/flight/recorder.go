@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// perKind is the least time between two files for one reason.
-const perKind = time.Minute
+// minInterval is the least time between two files for one reason.
+const minInterval = time.Minute
 
-// Recorder is a ring whose events are written to files. Its methods are for one goroutine, except for those that say
-// otherwise.
+// Recorder has a ring, and writes its events to files. Its methods are for one goroutine, except where their comments
+// permit others.
 type Recorder struct {
 	Ring   *Ring
 	path   string
@@ -36,8 +36,9 @@ type job struct {
 	write    func(s *Snapshot, w *Writer) error
 }
 
-// New returns a recorder whose ring takes size bytes, and whose files are in root, which is private. It closes root. notify gets
-// messages for the operator, from any goroutine, and must not wait.
+// New returns a recorder whose ring takes size bytes, and whose files are in root, a directory that only its owner may
+// read. Its goroutine closes root after Close. notify gets messages for the operator, from any goroutine, and must not
+// wait.
 func New(size int, root *os.Root, notify func(message string)) *Recorder {
 	r := &Recorder{
 		Ring: NewRing(size), path: root.Name(), notify: notify, last: make(map[string]time.Time),
@@ -47,10 +48,10 @@ func New(size int, root *os.Root, notify func(message string)) *Recorder {
 	return r
 }
 
-// NotifyAsked sets wake, which Ask calls.
+// NotifyAsked sets a function that Ask calls, in the goroutine of its caller.
 func (r *Recorder) NotifyAsked(wake func()) { r.wake.Store(&wake) }
 
-// Ask asks for a file. Any goroutine may call it.
+// Ask asks the goroutine of the ring for a file: Asked reports it there. Any goroutine may call it.
 func (r *Recorder) Ask() {
 	r.asked.Store(true)
 	if wake := r.wake.Load(); wake != nil {
@@ -58,21 +59,22 @@ func (r *Recorder) Ask() {
 	}
 }
 
-// Asked reports, once, whether Ask was called.
+// Asked reports whether Ask was called since Asked last reported it.
 func (r *Recorder) Asked() bool { return r.asked.Load() && r.asked.Swap(false) }
 
-// Admit reports whether a file for a reason may be written: the last one that was admitted is a minute old.
+// Admit reports whether a file for a reason may be written, and takes it as written: none was admitted in the last
+// minute, or the clock was set back.
 func (r *Recorder) Admit(reason string, at time.Time) bool {
 	before, known := r.last[reason]
-	if known && at.Sub(before) < perKind && !at.Before(before) {
+	if known && at.Sub(before) < minInterval && !at.Before(before) {
 		return false
 	}
 	r.last[reason] = at
 	return true
 }
 
-// Dump calls write in the background, with the events that the ring has now. The disk may be slow: if a file is being
-// written and a second one waits, the events of a third one count as lost. reason is a word of a-z, 0-9 and _; it is in
+// Dump makes a file in the background: it calls write with the events that the ring has now. The disk may be slow: if a
+// file is being written and a second one waits, the events of a third one count as lost. reason is a word of a-z, 0-9 and _; it is in
 // the name of the file.
 func (r *Recorder) Dump(at time.Time, reason string, write func(s *Snapshot, w *Writer) error) {
 	s := r.Ring.Snapshot()
@@ -85,11 +87,11 @@ func (r *Recorder) Dump(at time.Time, reason string, write func(s *Snapshot, w *
 	}
 }
 
-// run writes files until Close.
+// run writes the files until Close is called and all files are written.
 func (r *Recorder) run(d *directory) {
 	defer close(r.done)
 	if err := d.removeParts(); err != nil {
-		r.notify(fmt.Sprintf("the flight recorder cannot tidy %s: %v", r.path, err))
+		r.notify(fmt.Sprintf("the flight recorder cannot remove the unfinished files in %s: %v", r.path, err))
 	}
 	for j := range r.jobs {
 		name, err := d.create(j.at, j.reason, func(w *Writer) error { return j.write(j.snapshot, w) })
@@ -105,16 +107,17 @@ func (r *Recorder) run(d *directory) {
 	_ = d.root.Close() // nothing was written through it
 }
 
-// Files is how many files were written. Any goroutine may call it, and Lost.
+// Files returns how many files were written. Any goroutine may call it.
 func (r *Recorder) Files() uint64 { return r.files.Load() }
 
-// Lost is how many events were to be written to a file, and are in none: its disk was full or too slow.
+// Lost returns how many events should have been written to a file and were not, because the disk was full or too slow.
+// An event of two files that fail counts twice. Any goroutine may call it.
 func (r *Recorder) Lost() uint64 { return r.lost.Load() }
 
-// Abandon makes Close return although a file is not written. Any goroutine may call it, once.
+// Abandon makes Close return although a file is not written yet. It may be called once, by any goroutine.
 func (r *Recorder) Abandon() { close(r.abandoned) }
 
-// Close waits until all files are written, or it is abandoned.
+// Close waits until all files are written. It fails if Abandon ends that wait.
 func (r *Recorder) Close() error {
 	close(r.jobs)
 	select {

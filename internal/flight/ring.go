@@ -1,5 +1,5 @@
-// Package flight keeps the last events of a trace in bounded memory, and writes them to a file of their own when it is
-// asked to, in the background. It must not know what the events mean, nor make the goroutine wait that adds them.
+// Package flight keeps the last events of a trace in bounded memory, and on request writes them to a file of their own, in
+// the background. It must not know what the events mean, nor make the goroutine wait that adds them.
 package flight
 
 import (
@@ -11,28 +11,29 @@ import (
 )
 
 const (
-	// chunkSize is the size of the pieces of a ring. The oldest piece is given up as a whole.
+	// chunkSize is the size of one chunk of a ring, in bytes. A full ring removes its oldest chunk as a whole.
 	chunkSize = 1 << 20
-	// MinSize is the least size of a ring.
+	// MinSize is the least size of a ring, in bytes.
 	MinSize = 4 * chunkSize
-	// MaxSize is the largest: its events as records take about 1 GiB.
+	// MaxSize is the largest size of a ring, in bytes. As records, the events of such a ring take about 1 GiB.
 	MaxSize = 256 * chunkSize
-	// headerSize is that of what stands before each sample: its length, a port, the number of a cgroup, and the offset of the
-	// wall clock.
+	// headerSize is the size of the header before each sample, in bytes: the sample's length, a port, the number of a
+	// cgroup, and the offset of the wall clock.
 	headerSize = 16
-	// maxCgroups bounds the cgroups that are kept: those of the last events.
+	// maxCgroups bounds the cgroups that are kept. The newest ones stay.
 	maxCgroups = 1 << 16
 )
 
-// Event is one event of a ring. The sample is valid as long as its Snapshot.
+// Event is one event of a ring. An event of a [Snapshot] is valid until Release.
 type Event struct {
-	Sample []byte        // as the kernel has emitted it; its address is a multiple of 8
+	Sample []byte        // as the kernel has emitted it, less than 64 KiB; in a Snapshot its address is a multiple of 8
 	Offset time.Duration // wall-clock time − monotonic time
 	Port   uint16        // of a listener that was not bound; 0: none
 	Cgroup *tcp.Cgroup   // nil: not known
 }
 
-// Ring is the last events, as many as there is room for. Except for Snapshots it is for one goroutine.
+// Ring keeps the last events, as many as it has room for. Its methods are for one goroutine; a [Snapshot] may be read by
+// another one.
 type Ring struct {
 	limit   int      // chunks
 	chunks  []*chunk // the oldest first; the last one is being filled
@@ -48,18 +49,19 @@ type chunk struct {
 	readers atomic.Int32
 }
 
-// numbered is a cgroup with its number, at which % maxCgroups it is kept until a later one takes its place.
+// numbered is a cgroup with its number. It is kept at the index number % maxCgroups, until a newer one takes its place.
 type numbered struct {
 	cgroup *tcp.Cgroup
 	number uint32
 }
 
-// NewRing returns a ring that takes size bytes of memory, from MinSize to MaxSize, as events come.
+// NewRing returns an empty ring that takes up to size bytes of memory, as events come. size is from MinSize to MaxSize; the
+// caller checks that.
 func NewRing(size int) *Ring {
 	return &Ring{limit: size / chunkSize, numbers: make(map[*tcp.Cgroup]uint32), next: 1}
 }
 
-// Add copies an event. It costs a copy of the sample.
+// Add adds a copy of an event. If the ring is full, it first removes the oldest chunk.
 func (r *Ring) Add(e Event) {
 	room := headerSize + (len(e.Sample)+7)&^7
 	var c *chunk
@@ -80,8 +82,8 @@ func (r *Ring) Add(e Event) {
 	c.count++
 }
 
-// advance returns an empty chunk, which is the last one. If there are as many as there may be it is the oldest one,
-// unless a snapshot has that: then a new one takes its place.
+// advance appends an empty chunk and returns it. If the ring is full, it removes the oldest chunk, and uses that one again
+// unless a snapshot has it.
 func (r *Ring) advance() *chunk {
 	c := &chunk{}
 	if len(r.chunks) == r.limit {
@@ -99,7 +101,7 @@ func (r *Ring) advance() *chunk {
 	return c
 }
 
-// number returns the number of a cgroup; 0: it is nil.
+// number returns the number of a cgroup, a new one if it is not kept; 0: the cgroup is nil.
 func (r *Ring) number(c *tcp.Cgroup) uint32 {
 	if c == r.last.cgroup {
 		return r.last.number
@@ -126,7 +128,7 @@ func (r *Ring) number(c *tcp.Cgroup) uint32 {
 	return n
 }
 
-// Snapshot is the events of a ring at one moment. It is for one goroutine, which may be another one than the ring's.
+// Snapshot has the events of a ring at one moment. It is for one goroutine, which may be another one than the ring's.
 type Snapshot struct {
 	Count   uint64 // events
 	chunks  []*chunk
@@ -145,7 +147,7 @@ func (r *Ring) Snapshot() *Snapshot {
 	return s
 }
 
-// Release gives up the events. It must be called once.
+// Release lets the ring use the memory of the events again. It must be called once.
 func (s *Snapshot) Release() {
 	for _, c := range s.chunks {
 		c.readers.Add(-1)
@@ -153,7 +155,7 @@ func (s *Snapshot) Release() {
 	s.chunks, s.data = nil, nil
 }
 
-// Each calls f for each event, the oldest first, until f fails. It returns that error.
+// Each calls f for each event, the oldest first. It stops at the first error of f, and returns that error.
 func (s *Snapshot) Each(f func(e Event) error) error {
 	for _, data := range s.data {
 		for len(data) > 0 {

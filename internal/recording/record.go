@@ -30,7 +30,7 @@ type Record struct {
 	Counts
 }
 
-// Socket are the keys of a socket, and of what an alert is about.
+// Socket has the keys of a socket, and of what an alert is about.
 type Socket struct {
 	Conn      string `json:"conn"`
 	Netns     uint64 `json:"netns"`
@@ -44,7 +44,7 @@ type Socket struct {
 	Sampled   uint64 `json:"sampled"`
 }
 
-// Owner are the keys of the process that owns a socket. PID is 0 if it is not known.
+// Owner has the keys of the process that owns a socket. PID is 0 if it is not known.
 type Owner struct {
 	PID              uint32 `json:"pid"`
 	Comm             string `json:"comm"`
@@ -58,7 +58,7 @@ type Owner struct {
 	UnitClaimed      bool   `json:"unit_claimed"`
 }
 
-// Step are the keys of a transition.
+// Step has the keys of a transition.
 type Step struct {
 	OldState    string `json:"old_state"`
 	NewState    string `json:"new_state"`
@@ -68,7 +68,8 @@ type Step struct {
 	Self        bool   `json:"self"`
 }
 
-// Connection are the keys of a connection record. Opened is zero, and Duration nil, if it is older than its tracer.
+// Connection has the keys of a connection record. Opened is zero, and Duration nil, if the connection is older than
+// the tracer.
 type Connection struct {
 	Phase       string `json:"phase"` // also of an alert
 	Opened      Time   `json:"opened"`
@@ -84,7 +85,7 @@ type Connection struct {
 	Partial     bool   `json:"partial"`
 }
 
-// Alert are the keys of an alert.
+// Alert has the keys of an alert.
 type Alert struct {
 	Kind         string   `json:"kind"`
 	ID           string   `json:"alert"`
@@ -106,7 +107,7 @@ type Alert struct {
 	Advice       string   `json:"advice"`
 }
 
-// Counts are the keys of loss, stats and stop. Lost is also a key of an alert.
+// Counts has the keys of loss, stats and stop. Lost is also a key of an alert.
 type Counts struct {
 	Lost            uint64 `json:"lost"`
 	Stage           string `json:"stage"`
@@ -126,15 +127,17 @@ type Counts struct {
 // Time is the wall-clock time of a record in nanoseconds since 1970, in UTC. Zero is absent.
 type Time int64
 
-// earliest and latest bound the times that fit into Time, with room for arithmetic.
+// earliest and latest bound the times that fit into Time, with room for arithmetic. Zero means absent, so the earliest
+// time is 1 ns.
 var (
 	earliest = time.Date(1970, 1, 1, 0, 0, 0, 1, time.UTC)
 	latest   = time.Date(2200, 1, 1, 0, 0, 0, 0, time.UTC)
 )
 
-var errTime = errors.New("the time is not one from 1970 to 2199 as RFC 3339 has it")
+var errTime = errors.New("the time is not in RFC 3339, or not from 1970 to 2199")
 
-// UnmarshalJSON reads a time of RFC 3339. It fails for one before 1970 or after 2199.
+// UnmarshalJSON reads a time in the format of RFC 3339. It fails for another format, and for a time before 1970 or after
+// 2199.
 func (t *Time) UnmarshalJSON(b []byte) error {
 	if len(b) < 2 || b[0] != '"' {
 		return errTime
@@ -147,5 +150,5 @@ func (t *Time) UnmarshalJSON(b []byte) error {
 	return nil
 }
 
-// Std is the same time of package time, in UTC.
+// Std returns t as a [time.Time] in UTC.
 func (t Time) Std() time.Time { return time.Unix(0, int64(t)).UTC() }

@@ -19,26 +19,28 @@ import (
 const (
 	// maxLine bounds a line in bytes. Records have at most record.MaxLine; other programs may have added keys.
 	maxLine = 16 * record.MaxLine
-	// maxShown bounds the lines that are kept of those that are no records.
+	// maxShown bounds how many of the lines that are no records are kept.
 	maxShown = 5
-	// shownBytes bounds what is kept of such a line.
+	// shownBytes bounds what is kept of each of these lines, in bytes.
 	shownBytes = 120
 )
 
 // Unreadable is a line that is no record.
 type Unreadable struct {
 	Line uint64 // its number, from 1 on
-	Text string // its beginning
+	Text string // its beginning, without control characters
 	Why  string
 }
 
-// Summary is what a [Reader] has come across.
+// Summary counts what a [Reader] has read.
 type Summary struct {
 	Lines      uint64 // without empty ones
 	Records    uint64
 	Unreadable uint64       // lines that are no records
 	Shown      []Unreadable // the first of them
-	CutOff     bool         // the last line, or the compressed file, ends in its middle; a cut line is in none of the counts
+	// CutOff: the last line or the compressed file is not complete, or the compressed file is damaged. A last line that is
+	// not complete is in none of the counts.
+	CutOff bool
 }
 
 // Reader reads records. It is for one goroutine.
@@ -48,7 +50,8 @@ type Reader struct {
 	summary Summary
 }
 
-// NewReader returns a reader of NDJSON, as it is or compressed by gzip, as a rotation leaves it.
+// NewReader returns a reader of NDJSON, plain or compressed with gzip. It fails if r fails, or if r begins like a gzip
+// file and is not one.
 func NewReader(r io.Reader) (*Reader, error) {
 	lines := bufio.NewReaderSize(r, maxLine)
 	magic, err := lines.Peek(2)
@@ -60,16 +63,16 @@ func NewReader(r io.Reader) (*Reader, error) {
 	}
 	unzipped, err := gzip.NewReader(lines)
 	if err != nil {
-		return nil, fmt.Errorf("it begins like a gzip file and is none: %w", err)
+		return nil, fmt.Errorf("it begins like a gzip file, but is not one: %w", err)
 	}
 	return &Reader{lines: bufio.NewReaderSize(unzipped, maxLine)}, nil
 }
 
-// Summary is what Next has come across so far.
+// Summary returns what Next has counted so far.
 func (r *Reader) Summary() Summary { return r.summary }
 
-// Next reads the next record into rec. It leaves out lines that are no records, and counts them. The error is io.EOF
-// at the end, also if that is in the middle of a line or of a compressed file; others are of the stream.
+// Next reads the next record into rec. It skips lines that are no records, and counts them. It returns io.EOF at the
+// end, also if the last line or the compressed file is not complete, and else the error of the stream.
 func (r *Reader) Next(rec *Record) error {
 	for {
 		line, err := r.line()
@@ -90,7 +93,7 @@ func (r *Reader) Next(rec *Record) error {
 	}
 }
 
-// line returns the next line that is not empty, with its end if it has one.
+// line returns the next line that is not empty, with its '\n' if it has one. It skips lines of more than maxLine bytes.
 func (r *Reader) line() ([]byte, error) {
 	for {
 		line, err := r.lines.ReadSlice('\n')
@@ -110,6 +113,7 @@ func (r *Reader) line() ([]byte, error) {
 	}
 }
 
+// skipLine reads up to the end of a line that is longer than the buffer.
 func (r *Reader) skipLine() (err error) {
 	for err = bufio.ErrBufferFull; errors.Is(err, bufio.ErrBufferFull); {
 		_, err = r.lines.ReadSlice('\n')
@@ -117,6 +121,7 @@ func (r *Reader) skipLine() (err error) {
 	return err
 }
 
+// isEnd reports whether nothing more can be read, while what was read before is good.
 func isEnd(err error) bool {
 	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isCorrupt(err)
 }
@@ -126,6 +131,7 @@ func isCorrupt(err error) bool {
 	return errors.Is(err, gzip.ErrChecksum) || errors.Is(err, gzip.ErrHeader) || errors.As(err, new(flate.CorruptInputError))
 }
 
+// end returns io.EOF for an error of isEnd, and notes whether the stream was cut off; any other error it returns as it is.
 func (r *Reader) end(err error) error {
 	switch {
 	case errors.Is(err, io.EOF):
@@ -137,6 +143,7 @@ func (r *Reader) end(err error) error {
 	return io.EOF
 }
 
+// refuse counts a line that is no record, and keeps it if it is one of the first.
 func (r *Reader) refuse(line []byte, why string) {
 	r.summary.Lines++
 	r.summary.Unreadable++
@@ -150,7 +157,7 @@ func (r *Reader) refuse(line []byte, why string) {
 	r.summary.Shown = append(r.summary.Shown, Unreadable{Line: r.number, Text: record.Printable(string(line)), Why: why})
 }
 
-// decode reads a line into rec, or returns why it cannot.
+// decode reads a line into rec. why is empty, or the reason why the line is no record.
 func decode(line []byte, rec *Record) (why string) {
 	*rec = Record{}
 	switch err := json.Unmarshal(line, rec); {

@@ -39,7 +39,7 @@ const (
 	inputGap    = "gap"    // lines are missing
 )
 
-// Header is the first line of a recording. Host and what follows it describe the host, as the start record does.
+// Header is the first line of a recording. Host, BootID, Kernel and Arch describe the host, as the start record does.
 type Header struct {
 	Input      string        `json:"input"`
 	Version    int           `json:"version"`
@@ -48,11 +48,11 @@ type Header struct {
 	BootID     string        `json:"boot_id,omitempty"`
 	Kernel     string        `json:"kernel,omitempty"`
 	Arch       string        `json:"arch"`
-	Began      time.Duration `json:"began_ns"` // the time of [detect.New]
+	Began      time.Duration `json:"began_ns"` // when the engine was made, CLOCK_BOOTTIME
 	Thresholds Thresholds    `json:"thresholds"`
 }
 
-// Thresholds are those of [detect.Config]. 0 is the default.
+// Thresholds has the thresholds of [detect.Config], by the same names and in the same units. 0 is the default.
 type Thresholds struct {
 	Threshold       float64       `json:"threshold,omitempty"`
 	UpdateInterval  time.Duration `json:"update_interval_ns,omitempty"`
@@ -68,7 +68,8 @@ func thresholdsOf(c detect.Config) Thresholds {
 	return Thresholds{c.Threshold, c.UpdateInterval, c.CloseWaitAge, c.CloseWaitCount, c.ConnectFailures, c.Resets, c.HalfClosed, c.MaxDestinations}
 }
 
-// config returns the thresholds, with those that over has instead.
+// config returns the thresholds as a configuration. A threshold of over that is not zero takes the place of t's, except
+// for MaxDestinations.
 func (t *Thresholds) config(over detect.Config) detect.Config {
 	c := detect.Config{
 		Threshold: t.Threshold, UpdateInterval: t.UpdateInterval, CloseWaitAge: t.CloseWaitAge, CloseWaitCount: t.CloseWaitCount,
@@ -84,6 +85,7 @@ func (t *Thresholds) config(over detect.Config) detect.Config {
 	return c
 }
 
+// replace sets field to value, unless value is zero.
 func replace[T comparable](field *T, value T) {
 	var zero T
 	if value != zero {
@@ -174,7 +176,7 @@ type (
 	}
 )
 
-// limitsJSON are limits with their sets of ports as text.
+// limitsJSON has limits with their sets of ports as text.
 type limitsJSON struct {
 	tcp.Limits
 	Reserved, Bound, BindBuckets *portsJSON
@@ -196,7 +198,7 @@ func (j *limitsJSON) value() *tcp.Limits {
 	return &l
 }
 
-// portsJSON is a set of ports as a text such as "22,8000-8999". A set that is nil is null.
+// portsJSON is a set of ports that is encoded as text such as "22,8000-8999". A nil set is encoded as null.
 type portsJSON tcp.PortSet
 
 // MarshalJSON encodes the set.

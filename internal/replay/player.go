@@ -16,7 +16,7 @@ import (
 type Player struct {
 	Header
 
-	// Pace is called with the time of each tick before it, and may wait; its error ends the run. nil: it is not.
+	// Pace, if it is not nil, is called before each tick with the time of the tick. It may wait. Its error ends the run.
 	Pace func(at time.Duration) error
 
 	in      *Reader
@@ -36,10 +36,11 @@ type Player struct {
 // FirstBytes is how many bytes of a file IsRecording needs.
 const FirstBytes = len(`{"input":"` + inputRecording + `"`)
 
-// IsRecording reports whether a file that begins with a text is a recording.
+// IsRecording reports whether a file is a recording of inputs. line is its first line, or its first FirstBytes bytes.
 func IsRecording(line []byte) bool { return inputOf(line) == inputRecording }
 
-// Open reads the first line of a recording. The engine has the recorded thresholds, except for those that over has.
+// Open reads the first line of a recording. The engine has the recorded thresholds; a threshold of over that is not zero
+// takes the place of the recorded one. Open fails with a [*LineError], also for a version that this package does not know.
 func Open(in *Reader, over detect.Config) (*Player, error) {
 	p := &Player{in: in, over: over, gone: make(map[detect.Process]bool), cgroups: make(map[int]*tcp.Cgroup), named: make(map[uint64]*tcp.Cgroup)}
 	line, err := in.Next()
@@ -87,10 +88,10 @@ func (p *Player) Run(emit func(alerts []detect.Alert) error) error {
 	return p.flush()
 }
 
-// Gaps is how many lines the recording lacks, for lack of room when it was written.
+// Gaps returns how many lines the recording lacks, because its disk had no room for them when it was written.
 func (p *Player) Gaps() uint64 { return p.gaps }
 
-// flush emits the alerts of the last tick, once all is read that belongs to them.
+// flush emits the alerts of the last tick. It is called when all lines that belong to these alerts are read.
 func (p *Player) flush() error {
 	alerts := p.alerts
 	if p.alerts = nil; len(alerts) == 0 {
@@ -118,13 +119,13 @@ func inputOf(line []byte) string {
 	return read.Input
 }
 
-// take takes one line.
+// take passes the input in one line to the engine.
 func (p *Player) take(line []byte) error {
 	name := inputOf(line)
 	read, known := inputs[name]
 	switch {
 	case !known && name == "":
-		return p.in.Errorf("is not an input of detection: it has no key input")
+		return p.in.Errorf("is not an input of detection: it has no key \"input\"")
 	case !known:
 		return p.in.Errorf("input: %q is not known: use a newer tcpshift", name)
 	case p.ended && !read.concernsAlerts:
@@ -146,10 +147,10 @@ func (p *Player) take(line []byte) error {
 	return nil
 }
 
-// paceError is an error of Pace.
+// paceError is an error of Pace: Run returns it without the number of a line.
 type paceError struct{ error }
 
-// explain makes an error of encoding/json name the key.
+// explain returns an error that names the key, if encoding/json could not decode the value of one.
 func explain(err error) error {
 	var wrong *json.UnmarshalTypeError
 	var syntax *json.SyntaxError
@@ -162,13 +163,13 @@ func explain(err error) error {
 	return err
 }
 
-// inputKind is how an input is taken.
+// inputKind says what Player does with the inputs of one kind.
 type inputKind struct {
 	take           func(p *Player, line []byte) error
 	concernsAlerts bool // it belongs to the alerts of the tick before
 }
 
-// on takes an input of one type.
+// on returns the kind of an input that is decoded into T and passed to take.
 func on[T any](take func(p *Player, in *T) error) inputKind {
 	return inputKind{take: func(p *Player, line []byte) error {
 		var in T
@@ -179,7 +180,7 @@ func on[T any](take func(p *Player, in *T) error) inputKind {
 	}}
 }
 
-// about is on for an input that belongs to the alerts of the tick before.
+// about is as on, for an input that belongs to the alerts of the tick before.
 func about[T any](take func(p *Player, in *T) error) inputKind {
 	kind := on(take)
 	kind.concernsAlerts = true
@@ -263,7 +264,7 @@ const maxGone = 1 << 20
 // maxTime bounds the times of inputs, to 146 years: sums of two of them do not overflow.
 const maxTime = time.Duration(1 << 62)
 
-// at notes the time of an input. A time that no kernel gives becomes one that it may give.
+// at returns the time of an input, brought into the range from 0 to maxTime, and notes the latest one.
 func (p *Player) at(now time.Duration) time.Duration {
 	now = min(max(0, now), maxTime)
 	p.now = max(p.now, now)

@@ -8,22 +8,22 @@ import (
 	"io"
 )
 
-// maxLine bounds a line, in bytes: the longest input is the sockets in FIN_WAIT2 of one namespace.
+// maxLine bounds a line, in bytes. The longest input has all sockets in FIN_WAIT2 of one namespace.
 const maxLine = 128 << 20
 
-// LineError is an error in a line.
+// LineError is an error in a line of a recording.
 type LineError struct {
-	Line int // from 1
+	Line int // its number, from 1
 	Err  error
 }
 
-// Error names the line.
+// Error returns the message, which begins with the number of the line.
 func (e *LineError) Error() string { return fmt.Sprintf("line %d: %v", e.Line, e.Err) }
 
-// Unwrap is what is wrong with the line.
+// Unwrap returns what is wrong with the line.
 func (e *LineError) Unwrap() error { return e.Err }
 
-// Reader reads lines, and knows their numbers. A last line without its end is cut: it is not returned.
+// Reader reads lines, and knows their numbers. It does not return a last line without a '\n': that line is not complete.
 type Reader struct {
 	in   *bufio.Reader
 	line []byte // its own memory, for a line that is longer than the buffer of in
@@ -37,8 +37,8 @@ func NewReader(in io.Reader) *Reader {
 	return &Reader{in: bufio.NewReaderSize(in, 256<<10)}
 }
 
-// Next returns the next line that is not empty, without its end; it is valid until the next call. It returns io.EOF at
-// the end.
+// Next returns the next line that is not empty, without the white space around it; it is valid until the next call. It
+// returns io.EOF at the end, and a [*LineError] for a line of more than maxLine bytes and for an error of the stream.
 func (r *Reader) Next() ([]byte, error) {
 	if line := r.next; line != nil {
 		r.next = nil
@@ -62,6 +62,7 @@ func (r *Reader) Peek() ([]byte, error) {
 	return line, err
 }
 
+// read returns the next line with its '\n'.
 func (r *Reader) read() ([]byte, error) {
 	r.n++
 	r.line = r.line[:0]
@@ -86,13 +87,14 @@ func (r *Reader) read() ([]byte, error) {
 	}
 }
 
-// Line is the number of the last line, from 1.
+// Line returns the number of the line that was read last, from 1.
 func (r *Reader) Line() int { return r.n }
 
-// Cut reports, at the end, whether the last line has no end, as where the writer was killed. It was left out then.
+// Cut reports, after Next has returned io.EOF, whether the last line had no '\n' and was left out: a writer that is
+// killed leaves such a line.
 func (r *Reader) Cut() bool { return r.cut }
 
-// Errorf returns an error about the last line.
+// Errorf returns a [*LineError] about the line that was read last.
 func (r *Reader) Errorf(format string, args ...any) error {
 	return &LineError{r.n, fmt.Errorf(format, args...)}
 }

@@ -28,8 +28,8 @@ type Sink interface {
 	Room() int
 }
 
-// Recorder is an engine that writes what it is passed. Where the sink has no room, lines are left out and their number is
-// written later: alerts of a replay may differ from there on. Its methods are for one goroutine.
+// Recorder is an engine that also writes its inputs. While the sink has no room, the recorder leaves lines out, and later
+// writes how many: alerts of a replay may differ from there on. Its methods are for one goroutine.
 type Recorder struct {
 	*detect.Engine
 	sink   Sink
@@ -45,11 +45,11 @@ type Recorder struct {
 	offset  time.Duration           // what Wall has written last
 }
 
-// maxCgroups bounds the cgroups that have a number at a time. Then the numbers begin again.
+// maxCgroups bounds the cgroups that have a number at a time. When all numbers are in use, they begin again at 1.
 const maxCgroups = 16384
 
-// New returns an engine as [detect.New] does, and writes the first line. h.Began and h.Config are set. notify gets
-// messages for the operator, and must not wait.
+// New makes an engine as [detect.New] does, and writes h as the first line. It sets Input, Version, Began and Thresholds
+// of h. notify gets messages for the operator, and must not wait.
 func New(c detect.Config, now time.Duration, h Header, sink Sink, notify func(message string)) *Recorder {
 	r := &Recorder{
 		sink: sink, notify: notify, gone: c.Gone, asked: make(map[detect.Process]bool),
@@ -65,7 +65,7 @@ func New(c detect.Config, now time.Duration, h Header, sink Sink, notify func(me
 	return r
 }
 
-// write writes an input of a type that is not frequent.
+// write writes an input with encoding/json. Transitions are frequent: transition writes them without.
 func (r *Recorder) write(input any) {
 	line, err := json.Marshal(input)
 	if err != nil { // all types can be encoded, except for a number that is not finite
@@ -77,11 +77,11 @@ func (r *Recorder) write(input any) {
 	r.end(at)
 }
 
-// end ends a line that begins at a byte of lines: it leaves the line out if there is no room for it.
+// end is called when a line is complete that begins at r.lines[at]. It removes the line if the sink has no room for it.
 func (r *Recorder) end(at int) {
 	if r.failed || len(r.lines) > r.sink.Room() {
 		if r.left == 0 && !r.failed {
-			r.notify("the recording has no room for more: its disk does not take lines. Alerts of a replay may differ from here on")
+			r.notify("the recording leaves out lines, because its disk does not take them: alerts of a replay may differ from here on")
 		}
 		r.lines = r.lines[:at]
 		r.left++
@@ -97,6 +97,7 @@ func (r *Recorder) end(at int) {
 	}
 }
 
+// flush puts the lines into the sink.
 func (r *Recorder) flush() {
 	if len(r.lines) == 0 || r.failed {
 		return
@@ -108,6 +109,7 @@ func (r *Recorder) flush() {
 	}
 }
 
+// fail ends the recording, and notifies the operator once. The engine goes on.
 func (r *Recorder) fail(err error) {
 	if !r.failed {
 		r.notify(fmt.Sprintf("the recording ends here: %v", err))
@@ -115,7 +117,8 @@ func (r *Recorder) fail(err error) {
 	r.failed, r.lines = true, r.lines[:0]
 }
 
-// isGone asks once a tick for each process, and writes that a process is gone.
+// isGone reports whether a process is gone, and writes it if so. It asks the host at most once a tick for each process,
+// so that all answers of one tick agree.
 func (r *Recorder) isGone(p detect.Process) bool {
 	gone, asked := r.asked[p]
 	if !asked {
@@ -128,7 +131,8 @@ func (r *Recorder) isGone(p detect.Process) bool {
 	return gone
 }
 
-// number returns the number of a cgroup, after its line; 0: the cgroup is nil.
+// number returns the number of a cgroup in the recording. It writes the line that gives this number, if the cgroup has
+// none yet. 0: the cgroup is nil.
 func (r *Recorder) number(c *tcp.Cgroup) int {
 	if c == nil {
 		return 0
@@ -157,7 +161,8 @@ func (r *Recorder) transition(input string, t *tcp.Transition) {
 	r.end(at)
 }
 
-// Observe is that of [detect.Engine], as are the methods below.
+// Observe writes the transition and passes it to the engine, unless the engine ignores it. This method and the next ones
+// have the contracts of the methods of [detect.Engine] with the same names.
 func (r *Recorder) Observe(t *tcp.Transition) {
 	if !t.IsTimeWaitEnd() && !t.IsSelfTransition() { // the engine ignores these
 		r.transition(inputTransition, t)
@@ -165,19 +170,19 @@ func (r *Recorder) Observe(t *tcp.Transition) {
 	r.Engine.Observe(t)
 }
 
-// ResetDecided writes and passes on.
+// ResetDecided writes the input and passes it to the engine.
 func (r *Recorder) ResetDecided(t *tcp.Transition) {
 	r.transition(inputReset, t)
 	r.Engine.ResetDecided(t)
 }
 
-// AddLost writes and passes on.
+// AddLost writes the input and passes it to the engine.
 func (r *Recorder) AddLost(now time.Duration, count uint64) {
 	r.write(&countInput{Input: inputLost, Now: now, Count: count})
 	r.Engine.AddLost(now, count)
 }
 
-// AddLeftOut writes and passes on.
+// AddLeftOut writes the input and passes it to the engine.
 func (r *Recorder) AddLeftOut(sockets uint64) {
 	if sockets > 0 {
 		r.write(&countInput{Input: inputLeftOut, Count: sockets})
@@ -185,31 +190,31 @@ func (r *Recorder) AddLeftOut(sockets uint64) {
 	r.Engine.AddLeftOut(sockets)
 }
 
-// SetThresholds writes and passes on.
+// SetThresholds writes the input and passes it to the engine.
 func (r *Recorder) SetThresholds(c detect.Config) {
 	r.write(&thresholdsInput{Input: inputThresholds, Thresholds: thresholdsOf(c)})
 	r.Engine.SetThresholds(c)
 }
 
-// Seed writes and passes on.
+// Seed writes the input and passes it to the engine.
 func (r *Recorder) Seed(now time.Duration, netns uint32, s *tcp.Socket) {
 	r.write(&seedInput{Input: inputSeed, Now: now, Netns: netns, Socket: r.socket(s)})
 	r.Engine.Seed(now, netns, s)
 }
 
-// SeedingDone writes and passes on.
+// SeedingDone writes the input and passes it to the engine.
 func (r *Recorder) SeedingDone(now time.Duration) {
 	r.write(&timeInput{Input: inputSeedingDone, Now: now})
 	r.Engine.SeedingDone(now)
 }
 
-// Update writes and passes on.
+// Update writes the input and passes it to the engine.
 func (r *Recorder) Update(now time.Duration, netns uint32, l *tcp.Limits) {
 	r.write(&limitsInput{Input: inputLimits, Now: now, Netns: netns, Limits: limitsOf(l)})
 	r.Engine.Update(now, netns, l)
 }
 
-// UpdateHalfClosed writes and passes on.
+// UpdateHalfClosed writes the input and passes it to the engine.
 func (r *Recorder) UpdateHalfClosed(now, readAt time.Duration, netns uint32, sockets []tcp.Socket) {
 	input := socketsInput{Input: inputHalfClosed, Now: now, ReadAt: readAt, Netns: netns}
 	for i := range sockets {
@@ -219,43 +224,43 @@ func (r *Recorder) UpdateHalfClosed(now, readAt time.Duration, netns uint32, soc
 	r.Engine.UpdateHalfClosed(now, readAt, netns, sockets)
 }
 
-// UpdateCloseWait writes and passes on.
+// UpdateCloseWait writes the input and passes it to the engine.
 func (r *Recorder) UpdateCloseWait(now, readAt time.Duration, netns uint32, sockets []tcp.CloseWaitSocket) {
 	r.write(&closeWaitInput{Input: inputCloseWait, Now: now, ReadAt: readAt, Netns: netns, Sockets: sockets})
 	r.Engine.UpdateCloseWait(now, readAt, netns, sockets)
 }
 
-// UpdateOpen writes and passes on.
+// UpdateOpen writes the input and passes it to the engine.
 func (r *Recorder) UpdateOpen(now, since time.Duration, netns uint32, o *detect.OpenSockets) {
 	r.write(&openInput{Input: inputOpen, Now: now, Since: since, Netns: netns, Open: o})
 	r.Engine.UpdateOpen(now, since, netns, o)
 }
 
-// UpdateSuspects writes and passes on.
+// UpdateSuspects writes the input and passes it to the engine.
 func (r *Recorder) UpdateSuspects(now time.Duration, c *detect.SuspectCounts) {
 	r.write(&suspectsInput{Input: inputSuspects, Now: now, Counts: c})
 	r.Engine.UpdateSuspects(now, c)
 }
 
-// UpdateListeners writes and passes on.
+// UpdateListeners writes the input and passes it to the engine.
 func (r *Recorder) UpdateListeners(now time.Duration, netns uint32, t *detect.ListenTable) {
 	r.write(&listenersInput{Input: inputListeners, Now: now, Netns: netns, Table: t})
 	r.Engine.UpdateListeners(now, netns, t)
 }
 
-// Usage writes and passes on: it brings the engine's numbers up to date.
+// Usage writes the time and calls the engine. It is an input because it brings the engine's numbers up to date.
 func (r *Recorder) Usage(now time.Duration) []detect.Usage {
 	r.write(&timeInput{Input: inputUsage, Now: now})
 	return r.Engine.Usage(now)
 }
 
-// Requests writes and passes on.
+// Requests writes the input and passes it to the engine.
 func (r *Recorder) Requests(now time.Duration) []detect.Request {
 	r.write(&timeInput{Input: inputRequests, Now: now})
 	return r.Engine.Requests(now)
 }
 
-// Tick passes on and writes. What the engine asks for while it ticks stands before its line.
+// Tick calls the engine, then writes the time. So the lines of what the engine asks for in this tick come before it.
 func (r *Recorder) Tick(now time.Duration) []detect.Alert {
 	clear(r.asked)
 	alerts := r.Engine.Tick(now)
@@ -264,7 +269,7 @@ func (r *Recorder) Tick(now time.Duration) []detect.Alert {
 	return alerts
 }
 
-// Finish passes on and writes, as Tick.
+// Finish calls the engine, then writes the time, as Tick.
 func (r *Recorder) Finish(now time.Duration) []detect.Alert {
 	clear(r.asked)
 	alerts := r.Engine.Finish(now)
@@ -282,7 +287,7 @@ func (r *Recorder) Wall(offset time.Duration) {
 	}
 }
 
-// Named writes what is known of a cgroup, by its id, when the alerts are renamed that Tick or Finish has just returned.
+// Named writes what is known of a cgroup, by its id, for the names in the alerts that Tick or Finish has just returned.
 // nil: nothing is known.
 func (r *Recorder) Named(id uint64, c *tcp.Cgroup) {
 	if r.named[id] == c {

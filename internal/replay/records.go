@@ -14,30 +14,32 @@ import (
 )
 
 const (
-	// tickInterval is the time between two ticks, in the time of the records; idleInterval, if there is no record. After
-	// idleAfter without a record nothing happens until the next one.
+	// tickInterval is the least time between two ticks, in the time of the records. Where there is no record, the engine
+	// ticks every idleInterval, and no more after idleAfter without a record, until the next one.
 	tickInterval, idleInterval, idleAfter = 100 * time.Millisecond, time.Second, 3 * time.Minute
 	// maxPaths bounds the cgroups and the names of errors that are kept.
 	maxPaths = 4096
 )
 
-// Records passes the transitions of a stream of records to an engine. A record has less than detection uses: nobody answers
-// what the engine asks the kernel for, limits are the kernel's defaults, and it is not known who has sent a reset. So all alerts
-// are unverified.
+// Records passes the transitions and losses of a stream of records to an engine. A record has less than detection uses:
+// the kernel cannot be asked, limits are the kernel's defaults, and which side has sent a reset is not known. So all
+// alerts are unverified.
 type Records struct {
 	// First is the first record.
 	First recording.Record
-	// Pace is that of [Player].
+	// Pace is as Pace of [Player].
 	Pace func(at time.Duration) error
 
-	in      *recording.Reader
-	engine  *detect.Engine
-	emit    func(alerts []detect.Alert) error
-	now     time.Duration
-	ticked  time.Duration   // the last tick
-	held    *tcp.Transition // to Close: the connection record that follows may say more
-	errors  map[string]tcp.Errno
-	cgroups map[recording.Owner]*numberedCgroup
+	in     *recording.Reader
+	engine *detect.Engine
+	emit   func(alerts []detect.Alert) error
+	now    time.Duration
+	ticked time.Duration // the last tick
+	// deferred is a transition to CLOSE that the engine has not seen yet: the connection record that follows may say that
+	// there was no free port.
+	deferred *tcp.Transition
+	errors   map[string]tcp.Errno
+	cgroups  map[recording.Owner]*numberedCgroup
 }
 
 type numberedCgroup struct {
@@ -45,7 +47,8 @@ type numberedCgroup struct {
 	id uint64
 }
 
-// OpenRecords reads the first record. The time of the records becomes that of the engine.
+// OpenRecords reads the first record. The time of the records becomes the time of the engine. It fails with a
+// [*LineError] if a line before the first record is no record, and if there is no record.
 func OpenRecords(in *recording.Reader, c detect.Config) (*Records, error) {
 	r := &Records{in: in, errors: make(map[string]tcp.Errno), cgroups: make(map[recording.Owner]*numberedCgroup)}
 	err := in.Next(&r.First)
@@ -65,7 +68,8 @@ func OpenRecords(in *recording.Reader, c detect.Config) (*Records, error) {
 	return r, nil
 }
 
-// Run passes all records to the engine, and the alerts to emit, with their times. It leaves out lines that are no records.
+// Run passes all records to the engine, and the alerts to emit, with their times. It skips lines that are no records. It
+// returns the errors of the stream, of emit and of Pace.
 func (r *Records) Run(emit func(alerts []detect.Alert) error) error {
 	r.emit = emit
 	rec := r.First
@@ -75,7 +79,7 @@ func (r *Records) Run(emit func(alerts []detect.Alert) error) error {
 		}
 		switch err := r.in.Next(&rec); {
 		case errors.Is(err, io.EOF):
-			r.release()
+			r.observeDeferred()
 			if err := r.tick(r.now); err != nil {
 				return err
 			}
@@ -86,42 +90,42 @@ func (r *Records) Run(emit func(alerts []detect.Alert) error) error {
 	}
 }
 
-// take takes one record.
+// take passes one record to the engine, after the ticks that are due before it.
 func (r *Records) take(rec *recording.Record) error {
 	if err := r.advance(time.Duration(rec.Time)); err != nil {
 		return err
 	}
 	switch rec.Type {
 	case "transition":
-		r.release()
+		r.observeDeferred()
 		t, ok := r.transition(rec)
 		switch {
 		case !ok:
 		case t.New == tcp.Close:
-			r.held = &t
+			r.deferred = &t
 		default:
 			r.engine.Observe(&t)
 		}
 	case "connection":
-		if r.held != nil && r.held.Cookie == cookieOf(rec) && rec.ClosedBy == string(tcp.ClosedByNoPort) {
-			r.held.NoPort = true
+		if r.deferred != nil && r.deferred.Cookie == cookieOf(rec) && rec.ClosedBy == string(tcp.ClosedByNoPort) {
+			r.deferred.NoPort = true
 		}
-		r.release()
+		r.observeDeferred()
 	case "loss":
 		r.engine.AddLost(r.now, rec.Lost)
 	}
 	return nil
 }
 
-// release passes on the transition that is held.
-func (r *Records) release() {
-	if t := r.held; t != nil {
-		r.held = nil
+// observeDeferred passes the deferred transition to the engine, if there is one.
+func (r *Records) observeDeferred() {
+	if t := r.deferred; t != nil {
+		r.deferred = nil
 		r.engine.Observe(t)
 	}
 }
 
-// advance lets the engine tick until a time.
+// advance makes the ticks that are due until a time, and sets the time.
 func (r *Records) advance(at time.Duration) error {
 	if at <= r.now {
 		return nil // records are nearly in order
@@ -139,6 +143,7 @@ func (r *Records) advance(at time.Duration) error {
 	return r.tick(at)
 }
 
+// tick makes one tick. It answers requests for limits and listeners with nil: they are not known.
 func (r *Records) tick(at time.Duration) error {
 	if r.Pace != nil {
 		if err := r.Pace(at); err != nil {
@@ -157,6 +162,7 @@ func (r *Records) tick(at time.Duration) error {
 	return r.raise(r.engine.Tick(at))
 }
 
+// raise emits alerts with their time on the wall clock, as unverified.
 func (r *Records) raise(alerts []detect.Alert) error {
 	if len(alerts) == 0 {
 		return nil
@@ -205,6 +211,7 @@ func endpoint(addr string, port uint16) tcp.Endpoint {
 	return tcp.Endpoint{Addr: a, Port: port}
 }
 
+// errno returns the number of an error name; 0: it is not known. It keeps maxPaths names.
 func (r *Records) errno(name string) tcp.Errno {
 	if name == "" {
 		return 0
@@ -217,7 +224,7 @@ func (r *Records) errno(name string) tcp.Errno {
 	return e
 }
 
-// cgroup returns the cgroup of an owner, with a number for its id; nil: it is not known.
+// cgroup returns the cgroup of an owner, with an id made from its path; nil: it is not known.
 func (r *Records) cgroup(o *recording.Owner) *numberedCgroup {
 	key := *o
 	if key.PID, key.Comm = 0, ""; key == (recording.Owner{}) {

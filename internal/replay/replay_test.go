@@ -144,7 +144,7 @@ func TestReplay_WrongLines(t *testing.T) {
 		{"{}\n", "line 1: does not begin a recording"},
 		{"{\"input\":\"recording\",\"version\":2,\"tcpshift\":\"9\"}\n", `line 1: version 2 of recordings is not known: use the tcpshift that has written it ("9"), or a newer one`},
 		{first + "\n\n{\"input\":\"quake\"}\n", `line 3: input: "quake" is not known: use a newer tcpshift`},
-		{first + "\nhello\n", "line 2: is not an input of detection: it has no key input"},
+		{first + "\nhello\n", "line 2: is not an input of detection: it has no key \"input\""},
 		{first + "\n{\"input\":\"tick\",\n", "line 2: is not JSON: unexpected end of JSON input"},
 		{first + "\n{\"input\":\"tick\",\"now_ns\":\"x\"}\n", "line 2: now_ns: string does not fit"},
 		{first + "\n{\"input\":\"transition\",\"cgroup\":4}\n", "line 2: cgroup: no line before has this number"},

@@ -11,7 +11,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// flagsOf are the flags of a transition, from the lowest bit of the key flags on. A new one comes last.
+// flagsOf returns the flags of a transition, in the order of the bits of the key flags, from the lowest on. A new flag
+// comes last, so that older recordings keep their meaning.
 func flagsOf(t *tcp.Transition) [19]*bool {
 	return [...]*bool{
 		&t.Mapped, &t.IPv6, &t.PeerTimestamp, &t.OwnPortRange, &t.TimeWaitUnknown, &t.Locked, &t.PeerFIN, &t.NoLinger2, &t.NoProcess,
@@ -35,7 +36,7 @@ type transitionJSON struct {
 	UID       uint32        `json:"uid"`
 	PID       uint32        `json:"pid"`
 	Comm      string        `json:"comm"`
-	CommHex   string        `json:"comm_hex"` // instead of Comm, where that has other bytes than those of plain text
+	CommHex   string        `json:"comm_hex"` // instead of Comm, if the name is not printable ASCII without " and \
 	Source    tcp.PIDSource `json:"pid_source"`
 	CgroupID  uint64        `json:"cgroup_id"`
 	Cgroup    int           `json:"cgroup"` // number of a cgroup; 0: not known
@@ -108,7 +109,7 @@ func appendEndpoint(b []byte, key string, e tcp.Endpoint) []byte {
 	return b
 }
 
-// appendComm appends a name that is plain text as it is, and any other in hex, to its last byte that is not 0.
+// appendComm appends a name up to its last byte that is not 0: as it is if it is plain text, and else in hex.
 func appendComm(b []byte, c *tcp.Comm) []byte {
 	end, plain := 0, true
 	for i, char := range c {
@@ -126,7 +127,7 @@ func appendComm(b []byte, c *tcp.Comm) []byte {
 	return append(hex.AppendEncode(append(b, `,"comm_hex":"`...), c[:end]), '"')
 }
 
-// value returns the transition. cgroups has the cgroups by number.
+// value returns the transition. cgroups has the cgroups by number. The error names the key.
 func (j *transitionJSON) value(cgroups map[int]*tcp.Cgroup) (t tcp.Transition, err error) {
 	t = tcp.Transition{
 		Monotonic: j.At, Old: j.Old, New: j.New, Role: j.Role, Netns: j.Netns, UID: j.UID, CgroupID: j.CgroupID, Cgroup: cgroups[j.Cgroup],
@@ -158,7 +159,7 @@ func (j *transitionJSON) value(cgroups map[int]*tcp.Cgroup) (t tcp.Transition, e
 	return t, nil
 }
 
-// socketJSON is a socket of the kernel's table. It lacks what only a snapshot has.
+// socketJSON is a socket of the kernel's table, without the values that only a snapshot has.
 type socketJSON struct {
 	Transition json.RawMessage `json:"transition"`
 	ExpiresIn  time.Duration   `json:"expires_in_ns,omitempty"`

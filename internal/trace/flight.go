@@ -23,7 +23,8 @@ type Flight struct {
 // askedReason is the reason of a file that the operator has asked for.
 const askedReason = "asked"
 
-// keep passes an event to the flight recorder. t is nil if it is no transition.
+// keep adds an event to the flight recorder's ring. offset is wall-clock time − monotonic time. t is nil if the event is no
+// transition.
 func (f *Flight) keep(sample []byte, offset time.Duration, t *tcp.Transition) {
 	e := flight.Event{Sample: sample, Offset: offset}
 	if t != nil {
@@ -55,7 +56,8 @@ func (l *loop) noteAsked() {
 	}
 }
 
-// noteOpened notes that the flight recorder is to write a file if alerts have opened: one for each kind a minute.
+// noteOpened notes that the flight recorder is to write one file if alerts have opened, unless each of their kinds had a
+// file in the last minute.
 func (l *loop) noteOpened(alerts []detect.Alert) {
 	if l.Flight == nil {
 		return
@@ -101,10 +103,11 @@ func (l *loop) hasRead(d *dump) bool {
 	return l.event.Transition.Monotonic-d.before > dumpWait
 }
 
-// resetWait is how long an end waits for the event of its reset, in the time of the events: see pendingEnds.
+// resetWait is the least time between two ends of turns, in the time of the events: the end of a connection waits one or
+// two turns for the event of its reset, see pendingEnds.
 const resetWait = 100 * time.Millisecond
 
-// dumper writes the events of a flight recorder as the records of a run that had written all of them. It is for the
+// dumper writes the events of a flight recorder as a run without a selection would have written them. It is for the
 // recorder's goroutine.
 type dumper struct {
 	start   record.Start
@@ -119,6 +122,7 @@ type dumper struct {
 	turn  time.Duration // the time of the first event of this turn
 }
 
+// write writes the start record, the records of all events, and the alerts.
 func (d *dumper) write(s *flight.Snapshot, w *flight.Writer) error {
 	cfg := Config{Outputs: []Output{{Sink: &fileSink{file: w}, Encoder: d.encoder()}}, Start: d.start, ResetReasons: d.reasons}
 	d.loop = &loop{Config: cfg, endPhase: d.phase}
@@ -138,7 +142,7 @@ func (d *dumper) write(s *flight.Snapshot, w *flight.Writer) error {
 	return d.loop.outs.endTurn()
 }
 
-// begin writes the start record, with the time of the first event.
+// begin writes the start record with the time at, unless it is already written.
 func (d *dumper) begin(at time.Time) error {
 	if d.began {
 		return nil
@@ -147,7 +151,7 @@ func (d *dumper) begin(at time.Time) error {
 	return d.loop.outs.start(at)
 }
 
-// event writes one event, once it is complete.
+// event decodes one event and writes its records; the end of a connection may wait for the event of its reset.
 func (d *dumper) event(each flight.Event) error {
 	l := d.loop
 	e := &l.event
@@ -175,7 +179,7 @@ func (d *dumper) event(each flight.Event) error {
 	return l.take(e)
 }
 
-// fileSink writes at once.
+// fileSink writes to the file in Put, without a queue.
 type fileSink struct {
 	file    *flight.Writer
 	written uint64
@@ -184,7 +188,7 @@ type fileSink struct {
 
 var _ output.Sink = (*fileSink)(nil)
 
-// BatchSize is a size that disks like.
+// BatchSize is 256 KiB, so that a file takes few calls of write(2).
 func (*fileSink) BatchSize() int { return 256 << 10 }
 
 // Put writes lines.
@@ -203,13 +207,13 @@ func (*fileSink) Full() bool { return false }
 // Room has no bound.
 func (*fileSink) Room() int { return math.MaxInt }
 
-// Drain has nothing to wait for.
+// Drain has nothing to wait for. It returns the failure of a Put.
 func (s *fileSink) Drain() error { return s.err }
 
-// Err is the failure of a Put.
+// Err returns the failure of a Put.
 func (s *fileSink) Err() error { return s.err }
 
-// Written is the number of bytes that were written.
+// Written returns the number of bytes that were written.
 func (s *fileSink) Written() uint64 { return s.written }
 
 // ReaderGone is false for a file.

@@ -12,19 +12,19 @@ import (
 // reasonEnd is the value of stop.reason at the end of what is replayed.
 const reasonEnd = "end"
 
-// stallPoll is the time between two looks at an output that has stalled.
+// stallPoll is the time between two checks of an output that has stalled.
 const stallPoll = time.Millisecond
 
-// Replay writes the records of a run that is over to outputs, as Run does. It waits for a reader that stalls: what is
-// replayed can wait. Its methods are for one goroutine.
+// Replay writes the records of a run that is over to outputs, as Run does. If a reader stalls, it waits instead of losing
+// records. Its methods are for one goroutine.
 type Replay struct {
 	cfg  Config
 	outs *outputs
-	ctx  context.Context // its end is that of each wait
+	ctx  context.Context // ends each wait for a reader
 }
 
-// NewReplay returns a replay to the outputs of cfg, with its Start and Notify, which may also have a Summary. ctx ends the waits for
-// a reader.
+// NewReplay returns a replay to the outputs of cfg. It uses Start, Notify and Summary of cfg, and ignores Source, Count and
+// StatsInterval. The end of ctx ends the waits for a reader.
 func NewReplay(ctx context.Context, cfg Config) *Replay {
 	cfg.Source, cfg.Count, cfg.StatsInterval = nil, 0, 0
 	r := &Replay{cfg: cfg, ctx: ctx}
@@ -32,10 +32,11 @@ func NewReplay(ctx context.Context, cfg Config) *Replay {
 	return r
 }
 
-// Begin writes the start records. at is the time of the beginning of what is replayed.
+// Begin writes the start records. at is the time at which the replayed run began.
 func (r *Replay) Begin(at time.Time) error { return r.outs.start(at) }
 
-// Event writes the records of an event, whose times are complete.
+// Event writes the records of an event, whose times are complete. It returns the cause of ctx if ctx ends its wait for a
+// reader.
 func (r *Replay) Event(e *decode.Event) error {
 	if err := r.wait(); err != nil {
 		return err
@@ -43,7 +44,8 @@ func (r *Replay) Event(e *decode.Event) error {
 	return r.outs.event(e)
 }
 
-// Alerts writes alerts with their times, and passes on what is written so far.
+// Alerts writes alerts, which have their times, and passes on what is written so far. It returns the cause of ctx as Event
+// does.
 func (r *Replay) Alerts(alerts []detect.Alert) error {
 	for i := range alerts {
 		if err := r.wait(); err != nil {
@@ -54,7 +56,7 @@ func (r *Replay) Alerts(alerts []detect.Alert) error {
 	return r.outs.endTurn()
 }
 
-// EndTurn writes the rows of the summary that are due at a time of what is replayed, and passes on what is written so far.
+// EndTurn writes the rows of the summary that are due at a time of the replayed run, and passes on what is written so far.
 func (r *Replay) EndTurn(at time.Time) error {
 	if r.cfg.Summary != nil {
 		if err := r.outs.summaries(r.cfg.Summary.Rows(at)); err != nil {
@@ -64,7 +66,7 @@ func (r *Replay) EndTurn(at time.Time) error {
 	return r.outs.endTurn()
 }
 
-// wait waits until no output stalls.
+// wait waits until no output stalls. It returns the cause of ctx if ctx ends that wait.
 func (r *Replay) wait() error {
 	for r.outs.stalled() {
 		select {
@@ -76,8 +78,9 @@ func (r *Replay) wait() error {
 	return nil
 }
 
-// End writes the rest of the summary and the stop records, and waits until all is written. failure is what has ended the
-// replay before its end; nil: nothing. It returns the errors of Run, joined with failure.
+// End writes the rest of the summary and the stop records, and waits until all is written. failure is the error that has
+// ended the replay early, or nil. After a failure there are no stop records. [Interrupted] and a reader that is gone are
+// no failures. End returns the errors of the outputs, joined with failure.
 func (r *Replay) End(at time.Time, failure error) error {
 	failure = ignoreReaderGone(failure)
 	if r.cfg.Summary != nil {
