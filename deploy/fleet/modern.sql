@@ -3,7 +3,7 @@
 
 CREATE DATABASE IF NOT EXISTS tcpshift;
 
--- What comes in. It stores nothing: each table below takes what it needs.
+-- The table into which records are loaded. It stores nothing: each table below takes what it needs.
 CREATE TABLE IF NOT EXISTS tcpshift.records (
     type LowCardinality(String),
     time String,

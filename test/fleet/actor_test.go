@@ -12,24 +12,25 @@ import (
 // actorEnv makes this program a process of a host.
 const actorEnv = "TCPSHIFT_TEST_FLEET_ACTOR"
 
-// greeting is what a server says first. Its process has accepted the connection by then.
+// greeting is what a server with Greets sends first. A client that has read it knows that the connection is accepted.
 const greeting = "220 hello\n"
 
 // actor is a process of a host, with the name of a service. It serves or connects.
 type actor struct {
 	Name       string
 	Listen     string // address of a server, which runs until its standard input ends
-	NeverClose bool   // it keeps a connection whose peer has closed
-	CloseFirst bool   // it closes at once
-	Greets     bool   // a server writes first, and its client waits for that
+	NeverClose bool   // a server keeps a connection open whose peer has closed
+	CloseFirst bool   // a server closes at once
+	Greets     bool   // a server sends the greeting first, and its client waits for that
 
 	Connect  string // address to which a client connects
 	Count    int
 	Pause    time.Duration // between two connects
 	ReadEOF  bool          // wait until the server closes
-	FailOnly bool          // a connect that succeeds is a mistake
+	FailOnly bool          // each connect must fail
 }
 
+// actorMain runs the actor that text describes in JSON, and returns its exit status.
 func actorMain(text string) int {
 	var a actor
 	err := json.Unmarshal([]byte(text), &a)
@@ -78,6 +79,7 @@ func (a *actor) serve() error {
 	return err
 }
 
+// connect connects and closes Count times, one connection after the other.
 func (a *actor) connect() error {
 	for range a.Count {
 		conn, err := net.Dial("tcp", a.Connect)

@@ -19,7 +19,7 @@ func (f *fleet) question(t *testing.T, name string) string {
 	return text
 }
 
-// subjects are the connections whose other end is asked for.
+// subjects returns the connections whose other end is asked for, by the name in the question.
 func (f *fleet) subjects() map[string]record {
 	return map[string]record{
 		"frontend": f.usualPair[0], "backend": f.usualPair[1],
@@ -34,6 +34,7 @@ type expectation struct {
 	rows     int // 0: one or more
 }
 
+// expectations returns one expectation for each question that has a row to compare, or must have no row.
 func (f *fleet) expectations() []expectation {
 	end := func(h *simulated, r record) row {
 		return row{"host": h.name, "boot_id": r.BootID, "conn": r.Conn, "service": r.Comm, "role": r.Role}
@@ -53,7 +54,7 @@ func (f *fleet) expectations() []expectation {
 	}
 }
 
-// questions are the names of all questions.
+// questions returns the names of all questions.
 func (f *fleet) questions() []string {
 	names := []string{"open_alerts"}
 	for _, e := range f.expectations() {
@@ -83,7 +84,7 @@ func (f *fleet) checkAnswers(t *testing.T, ask func(name string) []row) {
 	f.checkMore(t, ask)
 }
 
-// checkMore compares what the first row does not show.
+// checkMore checks what is not in the first rows: the use of ports, what has changed since yesterday, the open alerts.
 func (f *fleet) checkMore(t *testing.T, ask func(name string) []row) {
 	t.Helper()
 	next := ask("runs_out_next")[0]

@@ -16,7 +16,7 @@ import (
 // chdbModules has today's ClickHouse as a library for Node.js; test/check/consumers.sh fills it.
 const chdbModules = "../../.cache/fleet/chdb/node_modules"
 
-// modernStore is a chDB with the modern schema.
+// modernStore is a process with chDB, which has the modern schema. Its methods fail the test after an error.
 type modernStore struct {
 	t     testing.TB
 	stdin io.Writer

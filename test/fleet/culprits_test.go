@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	// stormConnections is how many TIME_WAITs the poller makes, of 1000 ports.
+	// stormConnections is how many TIME_WAITs the poller makes. The hosts have 1000 local ports.
 	stormConnections = 880
 	failedConnects   = 70
 	leakedSockets    = 12
-	// usualConnections is how many connections each of the services makes that do the same as yesterday.
+	// usualConnections is how many connections each of the usual services makes.
 	usualConnections = 30
 )
 
-// usual are the services that do the same as yesterday.
+// usual matches records of the services that do the same as yesterday.
 var usual = regexp.MustCompile(`"comm":"(frontend|backend|agent)"`)
 
 // fleet is three hosts. The addresses of web-1 and db-1 are in one network.
@@ -82,7 +82,7 @@ func runHosts(t *testing.T) *fleet {
 	return f
 }
 
-// awaitLeak waits until so many sockets were in CLOSE_WAIT for so long, by their updates.
+// awaitLeak waits until updates show that this many sockets have stayed in CLOSE_WAIT for at least this long.
 func (h *simulated) awaitLeak(sockets int, atLeast time.Duration) {
 	h.t.Helper()
 	await(h.t, "updates of the leak", func() bool {
@@ -137,10 +137,10 @@ func (f *fleet) findPairs(t *testing.T) {
 	}
 }
 
-// times are the keys with a time of a connection record.
+// times matches the keys of a connection record that have a time.
 var times = regexp.MustCompile(`"(time|opened)":"([^"]*)"`)
 
-// copyYesterday adds the connections of the usual services as those of 24 hours before, of another boot.
+// copyYesterday adds copies of the usual services' connections, 24 hours earlier and with another boot id.
 func (h *simulated) copyYesterday(bootID string) {
 	h.t.Helper()
 	var text strings.Builder
@@ -179,7 +179,8 @@ func TestFleet_Culprits(t *testing.T) {
 	t.Run("modern", func(t *testing.T) { f.checkModern(t, ask) })
 }
 
-// checkShards compares how many rows the tables have with the records that were loaded, and that both servers have some.
+// checkShards compares how many rows the tables have with how many records were loaded, and checks that both servers have
+// connections.
 func checkShards(t *testing.T, c *cluster, f *fleet) {
 	for _, table := range []string{"connection", "alert", "loss"} {
 		want := 0

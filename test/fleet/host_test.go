@@ -22,7 +22,7 @@ type simulated struct {
 	n        *tcplab.Netns
 	name     string
 	bootID   string
-	logs     string // is /var/log
+	logs     string // the directory that is its /var/log
 	tcpshift *exec.Cmd
 }
 
@@ -56,7 +56,8 @@ func (h *simulated) inOwnMounts(name string, args ...string) *exec.Cmd {
 // tcpshiftCommand is the command at the top of load.sh.
 var tcpshiftCommand = regexp.MustCompile(`(?m)^#     tcpshift (.*)$`)
 
-// trace starts tcpshift as load.sh has it, for this namespace and with shorter intervals, and waits until it traces.
+// trace starts tcpshift with the command in load.sh, for this namespace only and with shorter intervals, and waits until
+// it traces.
 func (h *simulated) trace() {
 	h.t.Helper()
 	match := tcpshiftCommand.FindStringSubmatch(readFile(h.t, filepath.Join(fleetDir, "load.sh")))
@@ -81,7 +82,7 @@ func (h *simulated) trace() {
 	await(h.t, "start of tcpshift", func() bool { return len(h.lines()) > 0 })
 }
 
-// start starts a command in the namespace, and kills it at the end of the test if it still runs.
+// start starts a command in the host's network namespace, and kills it at the end of the test if it still runs.
 func (h *simulated) start(cmd *exec.Cmd) {
 	h.t.Helper()
 	startIn(h.t, h.n, cmd)
@@ -107,7 +108,7 @@ func startIn(t testing.TB, n *tcplab.Netns, cmd *exec.Cmd) {
 	})
 }
 
-// stop ends tcpshift in order, and leaves its file as a rotation does.
+// stop ends tcpshift with SIGTERM, and renames its file as a rotation does.
 func (h *simulated) stop() {
 	h.t.Helper()
 	if err := h.tcpshift.Process.Signal(syscall.SIGTERM); err != nil {
@@ -138,7 +139,7 @@ func (h *simulated) lines() (lines []string) {
 	return lines
 }
 
-// record is what the tests look at.
+// record has the keys of a record that the tests use.
 type record struct {
 	Type, Time, Phase, Kind, Conn, Comm, State, Role string
 	BootID                                           string `json:"boot_id"`

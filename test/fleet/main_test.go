@@ -1,6 +1,6 @@
 // Package fleet_test runs deploy/fleet as it is committed: two real ClickHouse servers as two shards, three hosts
-// with a real tcpshift and a culprit each, and every query. Hosts are network namespaces with a name and a boot id of
-// their own. The servers have a network namespace of their own, too.
+// with a real tcpshift and a culprit each, and every query. A host is a network namespace with its own host name and boot
+// id. The servers have a network namespace of their own, too.
 package fleet_test
 
 import (
@@ -62,7 +62,7 @@ var program = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// prepare puts the unpacked programs and their libraries first.
+// prepare sets PATH and LD_LIBRARY_PATH so that the unpacked programs and their libraries are found first.
 func prepare() error {
 	root, err := filepath.Abs(packagesDir)
 	if err != nil {
@@ -105,6 +105,7 @@ func must[T any](v T, err error) T {
 	return v
 }
 
+// await waits until holds returns true. It fails the test after waitLimit.
 func await(t testing.TB, what string, holds func() bool) {
 	t.Helper()
 	for began := time.Now(); !holds(); time.Sleep(100 * time.Millisecond) {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// The files of deploy/fleet are what the list of columns makes.
+// The schemas in deploy/fleet are those that Command ddl writes.
 func TestSchema_IsCurrent(t *testing.T) {
 	dir := t.TempDir()
 	for _, name := range []string{"fleet", "pipelines"} {
@@ -69,7 +69,7 @@ func TestSchema_EveryKey(t *testing.T) {
 	}
 }
 
-// recordColumns returns the types of the table of what comes in.
+// recordColumns returns the types of the columns of the table records.
 func recordColumns(t *testing.T, schema string) map[string]string {
 	t.Helper()
 	_, text, _ := strings.Cut(schema, "tcpshift.records (\n")
@@ -84,7 +84,7 @@ func recordColumns(t *testing.T, schema string) map[string]string {
 	return types
 }
 
-// schemaKeys returns the types of the keys of a record, by docs/schema.
+// schemaKeys returns the types of the keys of a record, from a file of docs/schema.
 func schemaKeys(t *testing.T, file string) map[string]string {
 	t.Helper()
 	var schema struct {

@@ -13,7 +13,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// serverConfig is that of a server. What it lacks is in config.d, as cluster.xml.
+// serverConfig is the configuration of a server without its shards: these are in config.d, as cluster.xml is.
 const serverConfig = `<yandex>
 <listen_host>127.0.0.1</listen_host><tcp_port>%d</tcp_port>
 <path>%s/</path><tmp_path>%s/tmp/</tmp_path>
@@ -23,7 +23,7 @@ const serverConfig = `<yandex>
 </yandex>
 `
 
-// serverUsers is the user of the client.
+// serverUsers is the configuration of the one user, which may connect without a password over loopback.
 const serverUsers = `<yandex>
 <profiles><default></default></profiles><quotas><default></default></quotas>
 <users><default><password></password><networks><ip>127.0.0.1</ip></networks>
@@ -34,13 +34,13 @@ const serverUsers = `<yandex>
 // firstPort is the port of the first server; the second one has the next.
 const firstPort = 9001
 
-// cluster is some real ClickHouse servers in a network namespace.
+// cluster has real ClickHouse servers in a network namespace of their own.
 type cluster struct {
 	t testing.TB
 	n *tcplab.Netns
 }
 
-// startCluster starts servers that store nothing yet, each with the shards of cluster.xml.
+// startCluster starts so many servers without tables, each with the shards of cluster.xml.
 func startCluster(t testing.TB, servers int) *cluster {
 	t.Helper()
 	tcplab.RequireRoot(t)
@@ -98,7 +98,7 @@ type clientCommand struct {
 	cmd *exec.Cmd
 }
 
-// Run runs the command in the namespace of the servers.
+// Run runs the command in the namespace of the servers. The error has what the command wrote on standard error.
 func (c *clientCommand) Run() error {
 	_, err := c.output()
 	return err
@@ -128,10 +128,10 @@ func (c *cluster) execute(server int, file string) {
 	}
 }
 
-// row is a row of an answer, its values as they are in JSON.
+// row is a row of an answer, by column. Values are decoded from JSON, numbers as json.Number.
 type row map[string]any
 
-// query returns the rows of a query, with exact numbers.
+// query runs a query on one server and returns the rows.
 func (c *cluster) query(server int, database, query string) []row {
 	c.t.Helper()
 	cmd := c.client(server, "--database="+database, "--output_format_json_quote_64bit_integers=0", "--format=JSONEachRow", "--query="+query)
@@ -156,13 +156,13 @@ func decodeRows(t testing.TB, text string) (rows []row) {
 	return rows
 }
 
-// question returns the query that a file of deploy/fleet/queries has.
+// question returns the query in the file NAME.sql of deploy/fleet/queries.
 func question(t testing.TB, name string) string {
 	t.Helper()
 	return readFile(t, filepath.Join(fleetDir, "queries", name+".sql"))
 }
 
-// load loads what a host has written into the cluster, as load.sh does it.
+// load loads what a host has written into one server, with load.sh.
 func (c *cluster) load(h *simulated, server int, database string) {
 	c.t.Helper()
 	script, err := filepath.Abs(filepath.Join(fleetDir, "load.sh"))

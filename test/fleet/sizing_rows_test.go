@@ -7,12 +7,13 @@ import (
 
 const (
 	sizingHosts = 100
-	// sizingSpan is the time over which the records are spread, in seconds: what the longest query looks at.
+	// sizingSpan is the time over which the records are spread, in seconds. The longest query reads that much.
 	sizingSpan = 2 * 86400
 )
 
-// sizingRecords makes the records with the numbers from first to end - 1, spread over sizingSpan up to now. Two records are the ends of a connection between two hosts, except that one in 50 connects fails. The other end
-// of each 50th is open, in CLOSE_WAIT: its record is an update.
+// sizingRecords returns a statement that inserts the records with the numbers from first to end - 1, spread over
+// sizingSpan up to now. Two records are the two ends of a connection between two hosts. One in 50 connects fails, and has
+// one record. Of one in 50 connections the server's end is open, in CLOSE_WAIT: its record is an update.
 func sizingRecords(first, end int) string {
 	return strings.NewReplacer("{span}", fmt.Sprint(sizingSpan), "{hosts}", fmt.Sprint(sizingHosts),
 		"{first}", fmt.Sprint(first), "{count}", fmt.Sprint(end-first)).Replace(sizingInsert)
@@ -49,7 +50,8 @@ FROM (
     WHERE NOT (fails AND NOT client)
 )`
 
-// sizingAlerts makes so many alerts in that time, most of them long resolved.
+// sizingAlerts returns a statement that inserts count alert records, spread over sizingSpan: most are older than the time
+// that queries about open alerts look at.
 func sizingAlerts(count int) string {
 	return fmt.Sprintf(`INSERT INTO tcpshift.records (type, time, host, boot_id, seq, kind, phase, alert, severity, service, netns, role,
     local_addr, peer_addr, peer_port, rate_per_s, occupancy, capacity, capacity_kind, exhaustion_in_s, confidence, cause, advice)

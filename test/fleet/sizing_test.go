@@ -22,19 +22,19 @@ const (
 	// sizingRuns is how often each query runs; the shortest time counts, because other programs only add to it.
 	sizingRuns = 5
 	sizingStep = 500_000 // records of one INSERT
-	// sizingLeast is how many records it takes to extrapolate times: those of fewer differ more by chance.
+	// sizingLeast is the least number of records from which times are extrapolated: with fewer, chance has too much weight.
 	sizingLeast = 10_000_000
 )
 
 // sizingQueries are the questions whose time is measured.
 var sizingQueries = []string{"time_wait", "runs_out_next", "connect_failures", "close_wait", "other_end", "yesterday", "open_alerts", "missing"}
 
-// sizes are the measurements of one number of records.
+// sizes has the measurements with one number of records.
 type sizes struct {
 	rows    int
 	load    time.Duration
-	bytes   map[string]float64 // of a table
-	seconds map[string]float64 // of a query
+	bytes   map[string]float64 // on disk, by table
+	seconds map[string]float64 // the shortest run, by query
 }
 
 // store is a ClickHouse with the schema.
@@ -43,8 +43,8 @@ type store interface {
 	json(statement string) string // the answer, with FORMAT JSON
 }
 
-// TestSizing measures how much a number of records takes on disk, and how long each question takes, at a quarter, half
-// and all of them, in 18.16 and in chDB. A record takes less than its line.
+// TestSizing measures how many bytes records take on disk, and how long each query takes, with a quarter, half and all of
+// -rows records, in 18.16 and in chDB. It fails if a record takes more bytes than its line.
 func TestSizing(t *testing.T) {
 	c := startCluster(t, 1)
 	c.execute(0, "legacy.sql")
@@ -62,6 +62,7 @@ func TestSizing(t *testing.T) {
 	}
 }
 
+// measureSizes loads the records into a store in three parts, and measures after each part.
 func measureSizes(t *testing.T, s store, of string) (all []sizes) {
 	t.Helper()
 	s.run(sizingAlerts(max(1000, *sizingRows/1000)))
@@ -105,6 +106,7 @@ type statistics struct {
 	Statistics struct{ Elapsed float64 }
 }
 
+// answer decodes an answer with FORMAT JSON.
 func answer(t *testing.T, text string) (a statistics) {
 	t.Helper()
 	if err := json.Unmarshal([]byte(text), &a); err != nil {
@@ -113,6 +115,7 @@ func answer(t *testing.T, text string) (a statistics) {
 	return a
 }
 
+// only returns the row of an answer that has exactly one.
 func only(t *testing.T, text string) row {
 	t.Helper()
 	a := answer(t, text)
@@ -172,8 +175,8 @@ func sizingTables(old, today []sizes) string {
 	return b.String()
 }
 
-// extrapolate returns the time of a query on the target by the line through the measurements with the least squares,
-// or "-" if they are of too few records.
+// extrapolate returns how many seconds a query would take with sizingTarget records, by a least-squares line through the
+// measurements, or "-" if there are fewer than sizingLeast records.
 func extrapolate(all []sizes, name string) string {
 	if all[len(all)-1].rows < sizingLeast {
 		return "-"
@@ -190,7 +193,7 @@ func extrapolate(all []sizes, name string) string {
 	return fmt.Sprintf("%.1f", max(0, y/n-slope*x/n)+slope*sizingTarget)
 }
 
-// writeSizing puts the tables into the page, with machine and date.
+// writeSizing writes the tables into the page of -doc, with kernel, architecture, number of CPUs and date.
 func writeSizing(t *testing.T, text string) {
 	t.Helper()
 	var uts unix.Utsname

@@ -1,8 +1,8 @@
 // Command ddl writes the schemas of ClickHouse from one list of columns, for go generate. It must not connect to a
-// server.
+// server. Its argument is the directory deploy/fleet.
 //
-//	modern.sql                      types, codecs and TTLs of today's ClickHouse
-//	legacy.sql                      18.16 of Debian 12, which has none of these
+//	modern.sql                      for today's ClickHouse, with LowCardinality, codecs and TTLs
+//	legacy.sql                      for 18.16 of Debian 12, without these
 //	distributed.sql                 the same tables over all shards
 //	../pipelines/clickhouse.sql     one table of connections, the example of docs/pipelines.md
 package main
@@ -42,10 +42,13 @@ func files() map[string]string {
 	}
 }
 
-// dialect is what the versions of ClickHouse disagree about.
+// dialect is what differs between the versions of ClickHouse.
 type dialect interface {
+	// head returns the comment at the top of the schema.
 	head() string
-	column(name, kind, codec string) string
+	// column returns the definition of a column.
+	column(name, dataType, codec string) string
+	// expiry returns the clause and the setting that remove rows after days; both are empty if the version has none.
 	expiry(days int) (ttl, setting string)
 }
 
@@ -55,11 +58,11 @@ func (modern) head() string {
 	return "-- For today's ClickHouse; checked with chDB 26.7. Debian 12 has 18.16: see legacy.sql.\n"
 }
 
-func (modern) column(name, kind, codec string) string {
+func (modern) column(name, dataType, codec string) string {
 	if codec != "" {
 		codec = " CODEC(" + codec + ")"
 	}
-	return name + " " + kind + codec
+	return name + " " + dataType + codec
 }
 
 func (modern) expiry(days int) (ttl, setting string) {
@@ -69,14 +72,14 @@ func (modern) expiry(days int) (ttl, setting string) {
 type legacy struct{}
 
 func (legacy) head() string {
-	return "-- For ClickHouse 18.16, which has no LowCardinality that it recommends, no codecs and no TTL. Remove old rows\n" +
-		"-- by partitions: ALTER TABLE tcpshift.connection DROP PARTITION '2026-11-01'\n"
+	return "-- For ClickHouse 18.16, which has no codecs, no TTL, and LowCardinality as an experiment only. Remove old rows by\n" +
+		"-- partitions: ALTER TABLE tcpshift.connection DROP PARTITION '2026-11-01'\n"
 }
 
 var lowCardinality = regexp.MustCompile(`LowCardinality\((.*)\)$`)
 
-func (legacy) column(name, kind, _ string) string {
-	return name + " " + lowCardinality.ReplaceAllString(kind, "$1")
+func (legacy) column(name, dataType, _ string) string {
+	return name + " " + lowCardinality.ReplaceAllString(dataType, "$1")
 }
 
 func (legacy) expiry(int) (ttl, setting string) { return "", "" }
@@ -86,10 +89,10 @@ func schema(d dialect) string {
 	var b strings.Builder
 	b.WriteString(generated + d.head())
 	b.WriteString("\nCREATE DATABASE IF NOT EXISTS tcpshift;\n")
-	b.WriteString("\n-- What comes in. It stores nothing: each table below takes what it needs.\nCREATE TABLE IF NOT EXISTS tcpshift.records (\n")
+	b.WriteString("\n-- The table into which records are loaded. It stores nothing: each table below takes what it needs.\nCREATE TABLE IF NOT EXISTS tcpshift.records (\n")
 	var lines []string
 	for _, k := range keys {
-		lines = append(lines, d.column(k.name, k.kind, ""))
+		lines = append(lines, d.column(k.name, k.dataType, ""))
 	}
 	b.WriteString(indent(lines) + "\n) ENGINE = Null;\n")
 	for _, t := range views {
@@ -98,10 +101,11 @@ func schema(d dialect) string {
 	return b.String()
 }
 
+// write writes the statements that create the table and its view.
 func (t *table) write(b *strings.Builder, d dialect) {
 	var lines, selected, groups []string
 	for _, c := range t.columns {
-		lines = append(lines, d.column(c.name, c.kind, c.codec))
+		lines = append(lines, d.column(c.name, c.dataType, c.codec))
 		if c.from == c.name {
 			selected = append(selected, c.name)
 		} else {
@@ -134,7 +138,7 @@ func (t *table) write(b *strings.Builder, d dialect) {
 
 func indent(lines []string) string { return "    " + strings.Join(lines, ",\n    ") }
 
-// distributed returns the tables of a cluster, with the names of the tables that they are over.
+// distributed returns the tables of a cluster. Each has the name of the table that it distributes.
 func distributed() string {
 	var b strings.Builder
 	b.WriteString(generated + `-- On each server of a cluster: the tables of all shards, with the same names in another database. cluster.xml defines
@@ -149,18 +153,18 @@ CREATE TABLE IF NOT EXISTS fleet.records AS tcpshift.records ENGINE = Distribute
 	return b.String()
 }
 
-// pipeline returns the example of one table, in the order of the records.
+// pipeline returns the schema of one table of connections, with the keys in the order of the records.
 func pipeline() string {
 	var columns []string
 	for _, k := range keys {
 		if k.in&inConnection != 0 || k.name == "type" || k.name == "time" || k.name == "opened" {
-			columns = append(columns, legacy{}.column(k.name, k.kind, "")+",")
+			columns = append(columns, legacy{}.column(k.name, k.dataType, "")+",")
 		}
 	}
 	return pipelineHead + wrap(columns) + pipelineTail
 }
 
-// wrap writes words in indented lines of at most 100 characters: the example is one screen.
+// wrap returns words in indented lines of at most 100 characters, so that the example fits one screen.
 func wrap(words []string) string {
 	var b strings.Builder
 	line := "   "

@@ -4,18 +4,18 @@ import "fmt"
 
 // column is a column of a table that a materialized view fills from the records.
 type column struct {
-	name, kind string
-	from       string // the expression over a record
-	codec      string
+	name, dataType string
+	from           string // the expression over a record
+	codec          string
 }
 
-// table is a table and its view. A table whose engine sums or aggregates has groups: the view groups by
-// the columns that no aggregate function makes.
+// table is a table and the view that fills it. If grouped, the engine sums or aggregates, and the view groups by the
+// columns that no aggregate function makes.
 type table struct {
-	name, answers string // what it is for
+	name, answers string // answers: what the table is for, as a comment of the schema
 	engine, order string
 	month         bool // a partition is a month, not a day
-	days          int  // until the modern schema removes rows
+	days          int  // after so many days the modern schema removes a row
 	where         string
 	columns       []column
 	grouped       bool
@@ -27,19 +27,21 @@ const (
 	isEnd = "type = 'connection' AND ifNull(phase, 'end') = 'end'"
 	// weight is how many connections a record stands for: --sample 1/N writes N into it.
 	weight = "toUInt64(ifNull(sampled, 1))"
-	tsNs   = "toUInt64(toDateTime(replaceOne(substring(time, 1, 19), 'T', ' '), 'UTC')) * 1000000000 + toUInt64(substring(time, 21, 9))"
-	// openedNs is the same of opened. It is 0 if opened is absent: another value would make both branches fail.
+	// tsNs is the key time in nanoseconds since 1970.
+	tsNs = "toUInt64(toDateTime(replaceOne(substring(time, 1, 19), 'T', ' '), 'UTC')) * 1000000000 + toUInt64(substring(time, 21, 9))"
+	// openedNs is the key opened in nanoseconds since 1970; 0 if it is absent. ClickHouse evaluates both branches of if,
+	// so the second one needs a valid time in this case, too.
 	openedNs = "if(isNull(opened), toUInt64(0), toUInt64(toDateTime(replaceOne(substring(ifNull(opened, '1970-01-01T00:00:00.000000000Z'), 1, 19), 'T', ' '), 'UTC')) * 1000000000" +
 		" + toUInt64(substring(ifNull(opened, '1970-01-01T00:00:00.000000000Z'), 21, 9)))"
 	dayOf    = "toDate(substring(time, 1, 10))"
 	minuteOf = "toDateTime(replaceOne(concat(substring(time, 1, 16), ':00'), 'T', ' '), 'UTC')"
 	hourOf   = "toDateTime(replaceOne(concat(substring(time, 1, 13), ':00:00'), 'T', ' '), 'UTC')"
-	// serviceOf is what alerts call the service: the systemd unit, else the container, else the process. A
-	// unit whose name a user may have chosen does not replace a container's name.
+	// serviceOf is the name of the service, as alerts have it: of the systemd unit, else of the container, else of the
+	// process. A unit whose name a user may have chosen does not replace a container's name.
 	serviceOf = `if(ifNull(unit, '') != '' AND NOT match(ifNull(unit, ''), '^(session-|user@)')` +
 		` AND (isNull(unit_claimed) OR isNull(container_name) OR isNotNull(container_claimed)),` +
 		` replaceRegexpOne(ifNull(unit, ''), '\\.[a-z]+$', ''), ifNull(container_name, ifNull(comm, '')))`
-	// A client is known by its destination, a server by its port.
+	// servedPort is the port of the service: the peer's port for a client, the local port for a server.
 	servedPort = "if(ifNull(role, '') = 'client', ifNull(peer_port, 0), ifNull(local_port, 0))"
 	// hasFailed is a connect() that never reached ESTABLISHED.
 	hasFailed = "ifNull(role, '') = 'client' AND ifNull(established_ns, 1) = 0"
@@ -152,7 +154,7 @@ var views = []table{
 func columnsOf(in tables) (columns []column) {
 	for _, k := range keys {
 		if k.in&in != 0 {
-			columns = append(columns, column{k.name, k.kind, k.name, k.codec})
+			columns = append(columns, column{k.name, k.dataType, k.name, k.codec})
 		}
 	}
 	return columns

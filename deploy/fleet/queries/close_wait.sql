@@ -1,8 +1,9 @@
 -- Which service leaks CLOSE_WAITs?
 --
 -- A row is a service on a host, the most sockets first. Its peers have closed these connections, and the service has
--- not: sockets stayed in CLOSE_WAIT for 10 seconds or more, the oldest for longest_s so far, and were there within
--- the last 5 minutes. port is its own if it is a server, else its peers'. It needs records with --updates.
+-- not: the sockets stayed in CLOSE_WAIT for 10 seconds or more, the oldest for longest_s so far, and were seen there
+-- within the last 5 minutes. port is the service's own if it is a server, else its peers'. This needs records of a trace
+-- with --updates.
 SELECT
     host, service, role, port,
     count() AS sockets,

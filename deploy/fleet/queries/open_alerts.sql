@@ -1,6 +1,6 @@
 -- What is wrong now, on which host?
 --
--- A row is an alert of the last ten minutes that has not been resolved, the critical ones first.
+-- A row is an alert of the last ten minutes that is open, or was open when its tracer stopped, the critical ones first.
 SELECT host, kind, severity, service, cause, advice, lasted_ns / 1000000000 AS lasted_s
 FROM (
     SELECT *

@@ -1,8 +1,8 @@
 -- Which destination runs out of local ports next, and where?
 --
--- A row is an open alert of the last ten minutes, the nearest end first. used of capacity local ports (or TIME_WAIT
--- buckets) are taken on this host for this destination. exhaustion_in_s is the forecast in seconds, as of the
--- alert: 0 if connects fail now, NULL if the rate will not get there. service causes most of it.
+-- A row is an open alert of the last ten minutes, the nearest exhaustion first. used of capacity local ports (or
+-- TIME_WAIT buckets) are taken on this host for this destination. in_s is the forecast of the alert in seconds: 0 if
+-- connects fail now, NULL if this rate will never use up the capacity. service causes most of it.
 SELECT
     host, netns, local_addr, peer_addr, peer_port, service, kind, severity,
     occupancy AS used, capacity, round(rate_per_s, 1) AS per_s, round(exhaustion_in_s, 1) AS in_s, failures

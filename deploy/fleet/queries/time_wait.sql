@@ -1,7 +1,8 @@
 -- Who makes the most TIME_WAITs?
 --
--- A row is a service on a host, the busiest of the last hour first. time_waits is how many of its connections
--- this side closed first; most_in_a_minute is about how many it has at a time, because each lasts for a minute.
+-- A row is a service on a host, the one with the most TIME_WAITs of the last hour first. time_waits is how many of its
+-- connections this side closed first; most_in_a_minute is about how many TIME_WAITs it has at a time, because each lasts
+-- for a minute.
 -- A client uses up local ports with them: compare with net.ipv4.ip_local_port_range. A server does not.
 SELECT
     host, service, role,

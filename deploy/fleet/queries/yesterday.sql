@@ -1,8 +1,8 @@
 -- What has changed since yesterday?
 --
--- A row is a service on a host at one port (its own of a server, its peers' of a client) whose connections in the last
--- 24 hours differ from those of the 24 hours before, the largest difference first. yesterday = 0: it is new, or
--- it was not traced.
+-- A row is a service on a host at one port (of a server its own, of a client its peers') whose number of connections or
+-- failures in the last 24 hours differs from the 24 hours before, the largest difference first. yesterday = 0: the
+-- service is new, or it was not traced.
 SELECT
     host, service, role, port,
     sumIf(connections, hour <= now() - 86400) AS yesterday,
