@@ -23,7 +23,7 @@ var debianColumn = column{"systemd", "amd64"}
 //go:embed debian.sh
 var debianScript []byte
 
-// debian is a Debian that boots: a disk with its root file system, its kernel and its initramfs.
+// debian has the paths of the files that boot a Debian: the disk with its root file system, its kernel and its initramfs.
 type debian struct {
 	root, kernel, initramfs string
 }
@@ -58,8 +58,8 @@ func (d *debian) command(m machine, payload string) []string {
 		"-drive", "file="+payload+",format=raw,if=virtio,readonly=on")
 }
 
-// makeDebian returns the Debian of this machine's release. It comes from the cache, unless its
-// recipe has changed.
+// makeDebian returns a Debian of this machine's release. It makes a new one if the cache has none that the current
+// debian.sh has made for this release; that needs root.
 func makeDebian(cache string) (*debian, error) {
 	suites, err := qemuSuites()
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/tcpshift/tcpshift/test/kernelmatrix/expect"
 )
 
-// suites is the suite of Debian that has the cloud kernels of each version.
+// suites has the suite of Debian with the cloud kernels of each version.
 var suites = map[string]string{
 	"5.10": "bullseye",
 	"6.1":  "bookworm",

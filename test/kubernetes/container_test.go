@@ -29,8 +29,8 @@ const (
 	podCgroup   = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod11111111_2222_3333_4444_555555555555.slice/cri-containerd-" + containerID + ".scope"
 )
 
-// The image runs in namespaces of its own with what the manifest gives the container, and no more. It traces
-// the node, answers the probes, and names the pod beside it.
+// The image runs in namespaces of its own, with only what the manifest gives the container. It traces the node, answers the
+// probes, and finds the name of the pod beside it.
 func TestContainer_NamesPod(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root, for namespaces")
@@ -49,13 +49,13 @@ func TestContainer_NamesPod(t *testing.T) {
 	if first.Node != "node-a" {
 		t.Errorf("the records have the node %q", first.Node)
 	}
-	// hostPID and the capabilities are enough for all that another privilege would give.
+	// hostPID and the capabilities are enough for these features.
 	for _, feature := range []string{"socket_scan", "host_pids", "other_namespaces", "sandbox_seccomp"} {
 		if first.Features[feature] != true {
 			t.Errorf("the container has no %s: %v", feature, first.Features[feature])
 		}
 	}
-	hasCapabilities(t, pid, c.Capabilities)
+	checkCapabilities(t, pid, c.Capabilities)
 	for _, probe := range []*corev1.Probe{spec.Containers[0].ReadinessProbe, spec.Containers[0].LivenessProbe, spec.Containers[0].StartupProbe} {
 		ask(t, pid, probe.HTTPGet.Path)
 	}
@@ -67,8 +67,8 @@ func TestContainer_NamesPod(t *testing.T) {
 	for ended.Pod == "" {
 		connect()
 		ended = next(t, records, func(r record) bool { return r.Type == "connection" && r.Role == "client" && r.PeerPort == 8080 })
-		if time.Since(began) > limit {
-			t.Fatalf("no name of the pod within %v: %+v", limit, ended)
+		if time.Since(began) > waitLimit {
+			t.Fatalf("no name of the pod within %v: %+v", waitLimit, ended)
 		}
 	}
 	want := record{Type: "connection", Role: "client", PeerPort: 8080, Node: "node-a", PodUID: podUID, Container: containerID,
@@ -78,8 +78,8 @@ func TestContainer_NamesPod(t *testing.T) {
 	}
 }
 
-// limit is how long a test waits for what happens in milliseconds on an idle machine.
-const limit = 2 * time.Minute
+// waitLimit bounds every wait. On an idle machine a wait takes milliseconds.
+const waitLimit = 2 * time.Minute
 
 type record struct {
 	Type, Role, Node, Container, Pod, Namespace string
@@ -164,10 +164,10 @@ func start(t *testing.T, c container) (records <-chan record, pid int) {
 	return all, process.Process.Pid
 }
 
-// next waits for a record.
+// next waits for a record for which is returns true, and returns it. It skips other records.
 func next(t *testing.T, records <-chan record, is func(record) bool) record {
 	t.Helper()
-	late := time.After(limit)
+	late := time.After(waitLimit)
 	for {
 		select {
 		case r, ok := <-records:
@@ -178,13 +178,13 @@ func next(t *testing.T, records <-chan record, is func(record) bool) record {
 				return r
 			}
 		case <-late:
-			t.Fatalf("no such record within %v", limit)
+			t.Fatalf("no such record within %v", waitLimit)
 		}
 	}
 }
 
-// hasCapabilities checks that a process can have no other capabilities.
-func hasCapabilities(t *testing.T, pid int, names []string) {
+// checkCapabilities checks that a process has, and can get, no capabilities but these.
+func checkCapabilities(t *testing.T, pid int, names []string) {
 	t.Helper()
 	var want uint64
 	for _, name := range names {
@@ -203,7 +203,8 @@ func hasCapabilities(t *testing.T, pid int, names []string) {
 	}
 }
 
-// ask sends a probe from the container's network namespace, as it has no other address here.
+// ask sends a probe, which must have the status 200. It does so from the container's network namespace, because the
+// container has only the loopback address here.
 func ask(t *testing.T, pid int, path string) {
 	t.Helper()
 	answered := make(chan error, 1)

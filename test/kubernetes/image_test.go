@@ -19,7 +19,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/validate"
 )
 
-// command runs a program of the tree that must succeed.
+// command runs a program in the directory dir, with variables added to the environment. It fails the test if the program
+// fails.
 func command(t *testing.T, dir string, env []string, name string, arguments ...string) {
 	t.Helper()
 	c := exec.Command(name, arguments...)
@@ -29,7 +30,7 @@ func command(t *testing.T, dir string, env []string, name string, arguments ...s
 	}
 }
 
-// buildProgram builds the program for an architecture as make packages does, so that it is compiled once.
+// buildProgram builds tcpshift for an architecture with the flags of make packages, so that Go's cache has most of it.
 func buildProgram(t *testing.T, arch, path string) {
 	t.Helper()
 	command(t, root, []string{"CGO_ENABLED=0", "GOARCH=" + arch}, "go", "build", "-trimpath", "-buildvcs=false", "-o", path, "./cmd/tcpshift")

@@ -41,7 +41,7 @@ func read(t *testing.T, path ...string) string {
 	return string(b)
 }
 
-// objects are those of tcpshift, as a cluster would read them.
+// objects has the objects of tcpshift, decoded into the types of Kubernetes.
 type objects struct {
 	namespace *corev1.Namespace
 	account   corev1.ServiceAccount
@@ -69,6 +69,7 @@ func parse(t *testing.T, documents string) (o objects) {
 	return o
 }
 
+// orNew returns n, or a new namespace if n is nil and wanted.
 func orNew(n *corev1.Namespace, wanted bool) *corev1.Namespace {
 	if n == nil && wanted {
 		return &corev1.Namespace{}
@@ -76,7 +77,7 @@ func orNew(n *corev1.Namespace, wanted bool) *corev1.Namespace {
 	return n
 }
 
-// kustomized returns what kubectl apply -k creates.
+// kustomized returns the objects that kubectl apply -k creates.
 func kustomized(t *testing.T) objects {
 	t.Helper()
 	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), base)
@@ -122,7 +123,7 @@ func TestManifests_LeastPrivileges(t *testing.T) {
 	}
 }
 
-// The configuration is correct.
+// tcpshift config check accepts the configuration.
 func TestManifests_Configuration(t *testing.T) {
 	dir := t.TempDir()
 	path, program := filepath.Join(dir, "config.yaml"), filepath.Join(dir, "tcpshift")
@@ -136,7 +137,7 @@ func TestManifests_Configuration(t *testing.T) {
 // chartFiles returns the files of the chart that follow from the base.
 func chartFiles(t *testing.T) map[string]string {
 	t.Helper()
-	const generated = "# Made from deploy/kubernetes/base by go test -run TestChart_Current -update.\n"
+	const generated = "# Made from deploy/kubernetes/base by 'go test -run TestChart_Current -update' in test/kubernetes.\n"
 	daemons := read(t, base, "daemonset.yaml")
 	before, rest, _ := strings.Cut(daemons, "          resources:\n")
 	resources, after, ok := strings.Cut(rest, "          securityContext:\n")
@@ -187,7 +188,7 @@ func TestChart_Current(t *testing.T) {
 	}
 }
 
-// rendered returns what helm install creates with these values.
+// rendered returns the objects that helm install creates with these values.
 func rendered(t *testing.T, values map[string]any) objects {
 	t.Helper()
 	c, err := loader.Load(chart)
@@ -226,7 +227,7 @@ func TestChart_SameObjects(t *testing.T) {
 	}
 }
 
-// The values of the chart have an effect.
+// Each value of the chart changes the objects.
 func TestChart_Values(t *testing.T) {
 	o := rendered(t, map[string]any{
 		"image": "registry.example/tcpshift:1.2.3", "config": "stats-interval: 5m\n",

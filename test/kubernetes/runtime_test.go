@@ -21,7 +21,7 @@ const (
 	podEnv       = "TCPSHIFT_TEST_POD"
 )
 
-// TestMain becomes a container or a pod's process, if this is what the process is for.
+// TestMain becomes the container or a process of a pod, if one of the variables is set, and else runs the tests.
 func TestMain(m *testing.M) {
 	var err error
 	switch {
@@ -41,7 +41,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// container is what a container runtime needs to know.
+// container describes a container, as a runtime needs it.
 type container struct {
 	Root         string
 	Mounts       [][2]string // from, to; read-only
@@ -50,13 +50,13 @@ type container struct {
 	Env          []string
 }
 
-// The names of the capabilities by their numbers (include/uapi/linux/capability.h).
+// capabilities has the numbers of capabilities (include/uapi/linux/capability.h) by their names.
 var capabilities = map[string]uintptr{
 	"DAC_READ_SEARCH": unix.CAP_DAC_READ_SEARCH, "SYS_PTRACE": unix.CAP_SYS_PTRACE, "SYS_ADMIN": unix.CAP_SYS_ADMIN,
 	"PERFMON": unix.CAP_PERFMON, "BPF": unix.CAP_BPF,
 }
 
-// become turns this process, which has namespaces of its own, into the container.
+// become turns this process, which has namespaces of its own, into the container: it executes Arguments.
 func (c *container) become() error {
 	runtime.LockOSThread() // capabilities and no_new_privs belong to a thread
 	if err := loopbackUp(); err != nil {
@@ -88,7 +88,7 @@ func (c *container) become() error {
 	return unix.Exec("/usr/bin/tcpshift", append([]string{"tcpshift"}, c.Arguments...), c.Env)
 }
 
-// mount makes the container's root directory, which nothing can be written to.
+// mount makes Root the root directory, with /proc, /sys, /dev/null and Mounts. No file of the image or of Mounts is writable.
 func (c *container) mount() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err
@@ -114,6 +114,7 @@ func (c *container) mount() error {
 	return errors.Join(unix.Unmount(".", unix.MNT_DETACH), unix.Chdir("/"))
 }
 
+// mountOne mounts proc, sysfs, /dev/null, or a directory, which is read-only then.
 func mountOne(from, to string) error {
 	if from == "/dev/null" {
 		if err := errors.Join(os.MkdirAll(filepath.Dir(to), 0o755), os.WriteFile(to, nil, 0o644)); err != nil {

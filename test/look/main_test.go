@@ -58,7 +58,7 @@ func skipMissing(t *testing.T, what string) {
 	t.Skip(what)
 }
 
-// step and answer are those of the command browser.
+// step and answer are what the command browser reads and writes: browser/main.go has their contracts.
 type step struct {
 	Open, Scheme, Evaluate, Press, Screenshot string
 	Width, Height                             int
@@ -70,7 +70,8 @@ type answer struct {
 	Requests, Problems []string
 }
 
-// browser is a Chromium. A test that leaves messages in its console, or makes a request, fails.
+// browser is a Chromium. At its end the test fails if a page left messages in the console or made a request. The methods
+// fail the test after an error.
 type browser struct {
 	t        *testing.T
 	in       io.WriteCloser
@@ -79,6 +80,7 @@ type browser struct {
 	expected []string // requests
 }
 
+// newBrowser starts a Chromium that ends with the test.
 func newBrowser(t *testing.T) *browser {
 	t.Helper()
 	chromium, err := exec.LookPath("chromium")
@@ -117,6 +119,7 @@ func newBrowser(t *testing.T) *browser {
 	return b
 }
 
+// do executes a step and returns the value of its answer.
 func (b *browser) do(s step) json.RawMessage {
 	b.t.Helper()
 	if err := json.NewEncoder(b.in).Encode(s); err != nil {
@@ -134,13 +137,14 @@ func (b *browser) do(s step) json.RawMessage {
 	return a.Value
 }
 
+// open opens a file in a window that is 1200 pixels wide. scheme is light or dark.
 func (b *browser) open(path, scheme string, height int) {
 	b.t.Helper()
 	b.expected = append(b.expected, "file://"+path)
 	b.do(step{Open: "file://" + path, Width: 1200, Height: height, Scheme: scheme})
 }
 
-// evaluate stores the value of an expression of JavaScript in value.
+// evaluate stores the value of a JavaScript expression in value.
 func (b *browser) evaluate(value any, expression string) {
 	b.t.Helper()
 	if err := json.Unmarshal(b.do(step{Evaluate: expression}), value); err != nil {
@@ -148,7 +152,7 @@ func (b *browser) evaluate(value any, expression string) {
 	}
 }
 
-// is reports whether an expression of JavaScript is true.
+// is reports whether a JavaScript expression is true.
 func (b *browser) is(expression string) bool {
 	b.t.Helper()
 	var value bool
@@ -156,7 +160,8 @@ func (b *browser) is(expression string) bool {
 	return value
 }
 
-// await waits until an expression of JavaScript is true. failure is what is wrong if it never is.
+// await waits until a JavaScript expression is true. If it is not true within 10 s, the test fails with the message
+// failure.
 func (b *browser) await(expression, failure string) {
 	b.t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !b.is(expression); time.Sleep(20 * time.Millisecond) {
@@ -166,6 +171,7 @@ func (b *browser) await(expression, failure string) {
 	}
 }
 
+// press presses keys, one after the other.
 func (b *browser) press(keys ...string) {
 	b.t.Helper()
 	for _, key := range keys {
@@ -173,7 +179,7 @@ func (b *browser) press(keys ...string) {
 	}
 }
 
-// jq stores what a filter of jq makes of all records of a recording in value.
+// jq applies a jq filter to the array of all records of a recording, and stores the result in value.
 func jq(t *testing.T, value any, recording, filter string) {
 	t.Helper()
 	out, err := exec.Command("jq", "-s", "-c", filter, recording).Output()

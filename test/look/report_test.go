@@ -33,11 +33,11 @@ func TestReport_Storm(t *testing.T) {
 }
 
 const (
-	// connections are those that the page counts.
+	// connections is a jq filter for the records of the connections that the page counts.
 	connections = `map(select(.type == "connection" and .role != "listener"))`
-	// failed are those that count as failed.
+	// failed is a jq filter for the connections that count as failed.
 	failed = `map(select(.closed_by | IN("reset_sent", "reset_received", "timeout", "abort", "refused", "no_port", "address_in_use")))`
-	// service is how the page names the service of a connection on a host without containers.
+	// service is a jq filter that names the service of a connection as the page does, on a host without containers.
 	service = `(if (.unit // "session-") | test("^(session-|user@)") then .comm // "not known" else .unit | sub("\\.[^.]*$"; "") end)`
 )
 
@@ -245,7 +245,7 @@ func checkMissing(t *testing.T, recording string) {
 	}
 }
 
-// A recording may lack most types of records: its page opens without problems all the same, and can be zoomed.
+// A recording may lack most types of records. Its page opens without problems, and can be zoomed.
 func TestReport_FewRecords(t *testing.T) {
 	const head = `"time":"2026-11-22T12:00:00.000000000Z","seq":1,`
 	for name, record := range map[string]string{
@@ -314,10 +314,11 @@ func TestReport_ManyConnections(t *testing.T) {
 	}
 }
 
-// maxLines bounds the lines and areas of a chart. Each has two points for a bin, as it is stepped.
+// maxLines bounds the lines and areas of a chart. Each has two points for a bin, because it is stepped.
 const maxLines = 10
 
-// countDrawing counts what the charts draw from then on: a chart clears its canvas once, and its points are calls of lineTo.
+// countDrawing makes the page count what its charts draw from then on: a chart clears its canvas once, and calls lineTo for
+// each point.
 const countDrawing = `(() => {
 	window.drawn = {charts: 0, points: 0};
 	for (const [type, name, count] of [[CanvasRenderingContext2D, 'clearRect', 'charts'], [Path2D, 'lineTo', 'points'], [CanvasRenderingContext2D, 'lineTo', 'points']]) {

@@ -16,21 +16,21 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// workerEnv has the worker that the test binary is.
+// workerEnv is the variable with a worker in JSON: the test binary becomes this worker.
 const workerEnv = "TCPSHIFT_LOOK_WORKER"
 
-// worker is a process that serves or connects, under a name.
+// worker is a process that serves or connects, and has a name of its own (comm).
 type worker struct {
 	Name      string
 	Address   string
 	Serve     string        // what a server does after a request: close, keep or reset; "": it is a client
 	PerSecond float64       // of a client
-	From, To  time.Duration // of a client: when it connects, after its start
+	From, To  time.Duration // of a client: it connects from From to To after its start
 
 	kept []net.Conn // the garbage collector would close them
 }
 
-// hostile are names that a process can give itself: markup in a page, and a title of a terminal.
+// Names that a process can give itself, with markup: an element, and the end of a script.
 const (
 	hostileTag    = "<b>evil</b>"
 	hostileScript = "</script><i>x"
@@ -87,7 +87,7 @@ func (w *worker) serve() error {
 	}
 }
 
-// connect makes short connections at a rate, whatever becomes of them.
+// connect makes short connections at a rate. It ignores their errors.
 func (w *worker) connect() {
 	begin := time.Now().Add(w.From)
 	for i := 0; ; i++ {

@@ -1,4 +1,5 @@
-// Package packages_test builds the packages and takes them through their whole life.
+// Package packages_test builds the packages and a release, and installs, upgrades, removes and purges a package in a copy of
+// this host's files.
 package packages_test
 
 import (
@@ -32,7 +33,7 @@ func read(t *testing.T, path string) string {
 	return string(b)
 }
 
-// The packages hold what they must, through their whole life.
+// A package installs, upgrades, downgrades, removes and purges the right files: lifecycle.sh checks each step.
 func TestPackages_Life(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root, to install the packages in a copy of the root directory")

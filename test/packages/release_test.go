@@ -91,7 +91,7 @@ func TestRelease_FromTag(t *testing.T) {
 	}
 }
 
-// releaseFiles checks that the files of a release are those of checksums.txt, with the right sums.
+// releaseFiles checks that checksums.txt lists exactly the files of the release, with the right sums.
 func releaseFiles(t *testing.T, dist string) {
 	var want []string
 	for line := range strings.Lines(read(t, filepath.Join(dist, "checksums.txt"))) {
@@ -139,7 +139,7 @@ func releaseVersions(t *testing.T, dist string) {
 	}
 }
 
-// modules checks the list of the modules in a program: it is CycloneDX by the schema, and complete.
+// modules checks the list of the modules in a program: it conforms to the schema of CycloneDX, and no module is missing.
 func modules(t *testing.T, program string) {
 	list := read(t, program+".cdx.json")
 	document, err := jsonschema.UnmarshalJSON(strings.NewReader(list))
@@ -185,7 +185,7 @@ func modules(t *testing.T, program string) {
 	}
 }
 
-// cycloneDX compiles the schema of CycloneDX 1.6, which a module of the tool contains.
+// cycloneDX returns the compiled schema of CycloneDX 1.6, which the module of the tool that writes the lists contains.
 func cycloneDX(t *testing.T) *jsonschema.Schema {
 	t.Helper()
 	dir := strings.TrimSpace(run(t, "go", "list", "-modfile=../../.tools/release.mod", "-m", "-f", "{{.Dir}}", "github.com/CycloneDX/cyclonedx-go"))

@@ -39,7 +39,7 @@ type step struct {
 	Screenshot string // the path of a PNG to write, of the window
 }
 
-// answer is what came of a step.
+// answer is the result of a step.
 type answer struct {
 	Value    any
 	Error    string
@@ -116,7 +116,7 @@ func run(chromium string) error {
 	}
 }
 
-// command is an action that sends a command of the protocol.
+// command returns an action that sends a command of the DevTools protocol.
 func command[P any](c cdp.Command[P, cdp.Empty], params P) chromedp.Action[chromedp.Void] {
 	return chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {
 		_, err := cdp.Call(ctx, t, c, params)
@@ -124,6 +124,7 @@ func command[P any](c cdp.Command[P, cdp.Empty], params P) chromedp.Action[chrom
 	})
 }
 
+// do executes the step. value is that of Evaluate, and else nil.
 func (s *step) do(ctx context.Context) (value any, err error) {
 	ctx, cancel := context.WithTimeout(ctx, stepLimit)
 	defer cancel()

@@ -12,7 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reload shows that a wrong file changes nothing and says where it is wrong, and that a right one counts.
+// reload checks that a reload with a wrong file changes nothing and prints where the file is wrong, and that a reload with
+// a right file changes the records.
 func reload(t *testing.T) {
 	const drop = "/etc/tcpshift/config.d/50-test.yaml"
 	pid := property(t, "MainPID")
@@ -58,19 +59,19 @@ func kill(t *testing.T, before []uint32) {
 	s.end()
 }
 
-// watchdog stops the process: systemd's watchdog ends it and starts it again.
+// watchdog stops the process with SIGSTOP: systemd's watchdog ends it, and systemd starts it again.
 func watchdog(t *testing.T) {
 	pid := property(t, "MainPID")
 	run(t, "systemctl", "kill", "--signal=SIGSTOP", "--kill-who=main", "tcpshift.service")
 	restarted(t, pid, "2")
-	// After it is the traceback of the process.
+	// The traceback of the process comes after this line, and may be long.
 	const want = "Failed with result 'watchdog'"
 	if text := run(t, "journalctl", "--no-pager", "-o", "cat", "_PID=1", "UNIT=tcpshift.service"); !strings.Contains(text, want) {
 		t.Errorf("no %q in\n%s", want, text)
 	}
 }
 
-// restarted waits until systemd has started another process.
+// restarted waits until systemd has started another process than pid. restarts is how many restarts there are in all.
 func restarted(t *testing.T, pid, restarts string) {
 	t.Helper()
 	await(t, "systemd has started it again", func() bool {
@@ -105,8 +106,8 @@ func write(t *testing.T, path, text string) {
 	}
 }
 
-// links returns the ids of all BPF links (bpf(2), BPF_LINK_GET_NEXT_ID): what tcpshift attaches its
-// programs with. systemd has none of its own, or the same before and after.
+// links returns the ids of all BPF links (bpf(2), BPF_LINK_GET_NEXT_ID): tcpshift attaches each program with a link. If
+// systemd has links of its own, these stay the same.
 func links(t *testing.T) (all []uint32) {
 	t.Helper()
 	const getNextID = 31

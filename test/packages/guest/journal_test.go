@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// fullJournal sends the records of many connections at once to a journal that may hold fewer: the oldest
-// entries give way, none is missing after them, and the alert of a storm comes as ever.
+// fullJournal sends the records of many connections to a journal that has room for fewer. The journal removes its oldest
+// entries; none of the newer ones is missing, and the alert of a storm comes.
 func fullJournal(t *testing.T) {
 	const drop, count = "/etc/tcpshift/config.d/60-journal.yaml", 900
 	const small = "/etc/systemd/journald.conf.d"
@@ -52,7 +52,7 @@ port: [7000, 7100]
 	stormAlert(t, 5)
 }
 
-// numbers returns the numbers of a process's records in the journal.
+// numbers returns the seq of each record of a process in the journal.
 func numbers(t *testing.T, pid string) (all []int) {
 	t.Helper()
 	run(t, "journalctl", "--sync")

@@ -17,8 +17,8 @@ const (
 	connections = "/var/log/tcpshift/connections.ndjson"
 )
 
-// The package is installed, and nothing else is touched: the service runs, and a storm leads to an alert
-// in the journal and in the file. It is reloaded, killed, stopped, upgraded and purged; nothing is left.
+// The package is installed as it is: the service runs, and a storm leads to an alert in the journal and in the file. The
+// service is reloaded, killed, stopped, upgraded and purged; then nothing of it is left.
 func TestService_Life(t *testing.T) {
 	if !inGuest() {
 		t.Skip("runs in a guest only: make test-packages")
@@ -48,6 +48,7 @@ func TestService_Life(t *testing.T) {
 	}
 }
 
+// install installs the package: the service is enabled and runs.
 func install(t *testing.T) {
 	began := time.Now()
 	run(t, "apt-get", "-qq", "install", "-y", payload+"/old.deb")
@@ -59,7 +60,7 @@ func install(t *testing.T) {
 	}
 }
 
-// stormAlert waits for the alert of a storm in the journal, and returns the id of the alert.
+// stormAlert makes a storm to 127.0.0.HOST, waits for its alert in the journal, and returns the id of the alert.
 func stormAlert(t *testing.T, host byte) (id string) {
 	t.Helper()
 	journal := followJournal(t, "TCPSHIFT_TYPE=alert", "TCPSHIFT_KIND=time_wait_storm", "TCPSHIFT_PHASE=open", fmt.Sprintf("TCPSHIFT_PEER_ADDR=127.0.0.%d", host))
@@ -99,7 +100,7 @@ func recordWith(t *testing.T, path, key, value string) bool {
 	return false
 }
 
-// purge removes the package. Only what apt and dpkg note of every package may have changed.
+// purge purges the package. The host then has the files that it had before, except for those in noted.
 func purge(t *testing.T, before []string) {
 	run(t, "apt-get", "-qq", "purge", "-y", "tcpshift")
 	after := hostFiles(t)
@@ -118,14 +119,14 @@ func purge(t *testing.T, before []string) {
 	}
 }
 
-// noted are files of apt, dpkg and systemd that change with any package and any boot.
+// noted are files and directories of apt, dpkg and systemd that change with every package or every boot.
 var noted = []string{
 	"/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", payload, "/var/log/journal", "/var/lib/systemd",
 	"/var/cache/apt", "/var/lib/apt", "/var/log/apt", "/var/log/dpkg.log", "/var/lib/dpkg/status-old", "/var/lib/dpkg/triggers",
 	"/var/cache/ldconfig", "/var/cache/debconf", "/var/log/wtmp", "/var/log/btmp", "/var/log/lastlog",
 }
 
-// hostFiles returns the names of all files, and the lines of the files with users and groups.
+// hostFiles returns the paths of all files, except for those in noted, and the lines of /etc/passwd and /etc/group.
 func hostFiles(t *testing.T) []string {
 	t.Helper()
 	var all []string

@@ -20,9 +20,10 @@ import (
 // payload is the disk with this test and the packages.
 const payload = "/payload"
 
+// inGuest reports whether this is the guest, and not a host that runs all tests.
 func inGuest() bool { return os.Args[0] == filepath.Join(payload, guest.TestBinary) }
 
-// TestMain reports to the host, and ends the guest.
+// TestMain runs the tests, reports their status to the host, and reboots the guest, which ends it.
 func TestMain(m *testing.M) {
 	if !inGuest() {
 		os.Exit(m.Run())
@@ -37,11 +38,12 @@ func TestMain(m *testing.M) {
 	fmt.Println(unix.Reboot(unix.LINUX_REBOOT_CMD_RESTART))
 }
 
+// report sends a message to the host, over the console.
 func report(kind guest.Kind, value string) {
 	fmt.Print(guest.Message{Kind: kind, Value: value}.Line())
 }
 
-// try runs a program, and returns all that it prints.
+// try runs a program, and returns its standard output and standard error.
 func try(name string, arguments ...string) (output string, err error) {
 	c := exec.Command(name, arguments...)
 	c.Env = append(os.Environ(), "LC_ALL=C", "DEBIAN_FRONTEND=noninteractive")
@@ -49,7 +51,7 @@ func try(name string, arguments ...string) (output string, err error) {
 	return strings.TrimSpace(string(out)), err
 }
 
-// run is try for a program that must succeed.
+// run is as try, and fails the test if the program fails.
 func run(t *testing.T, name string, arguments ...string) string {
 	t.Helper()
 	out, err := try(name, arguments...)
@@ -59,30 +61,30 @@ func run(t *testing.T, name string, arguments ...string) string {
 	return out
 }
 
-// property returns a property of the service.
+// property returns a property of the service, as systemctl show prints it.
 func property(t *testing.T, name string) string {
 	t.Helper()
 	return run(t, "systemctl", "show", "tcpshift.service", "--value", "-p", name)
 }
 
-// patience is how long a test waits for what must happen. The processor is emulated, and may have to share
-// a real one with a lot; the log has the times.
-const patience = 10 * time.Minute
+// waitLimit bounds every wait. The processor is emulated, and may share a real one with other work. The log has the times.
+const waitLimit = 10 * time.Minute
 
-// await asks until it is true. There is no event for what it asks.
+// await calls is until it returns true, and fails the test after waitLimit. It polls, because no event reports what it
+// waits for.
 func await(t *testing.T, what string, is func() bool) {
 	t.Helper()
 	began := time.Now()
 	for !is() {
-		if time.Since(began) > patience {
-			t.Fatalf("not within %v: %s\n%s", patience, what, serviceLog())
+		if time.Since(began) > waitLimit {
+			t.Fatalf("not within %v: %s\n%s", waitLimit, what, serviceLog())
 		}
 		time.Sleep(100 * time.Millisecond)
 	}
 	t.Logf("%s: after %.1f s", what, time.Since(began).Seconds())
 }
 
-// serviceLog returns the end of what systemd and the service say.
+// serviceLog returns the last 40 lines that systemd and the service have logged about the service.
 func serviceLog() string {
 	out, _ := try("journalctl", "--no-pager", "-n", "40", "-u", "tcpshift.service")
 	return out

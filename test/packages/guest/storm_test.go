@@ -14,19 +14,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ports is how many local ports a client has. With the 28,232 of the kernel, an emulated processor that
-// others share is too slow to use them up within the minute of a TIME_WAIT.
+// ports is how many local ports a client has. An emulated processor is too slow to use up the 28,232 of the kernel within
+// the minute that a TIME_WAIT lasts.
 const ports = 500
 
-// client makes connections to a listener of its own, and closes them first. One thread does all of it, in
-// system calls: each switch costs an emulated processor more.
+// client makes connections to a listener of its own, and closes them first. One thread does both sides with system calls,
+// because a switch of threads costs an emulated processor much time.
 type client struct {
 	t        *testing.T
 	listener int
 	to       *unix.SockaddrInet4
 }
 
-// newClient listens at an address, which no other test uses: TIME_WAITs stay a minute.
+// newClient listens at 127.0.0.HOST. No other test may use this address, because its TIME_WAITs stay for a minute.
 func newClient(t *testing.T, host byte, port int) *client {
 	t.Helper()
 	c := &client{t: t, to: &unix.SockaddrInet4{Port: port, Addr: [4]byte{127, 0, 0, host}}}
@@ -41,7 +41,7 @@ func newClient(t *testing.T, host byte, port int) *client {
 	return c
 }
 
-// connect makes a connection and ends it. The error is that of connect(2).
+// connect makes a connection and closes both ends. It returns the error of connect(2).
 func (c *client) connect() error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -112,14 +112,14 @@ func (s *storm) end() {
 	}
 }
 
-// entries follows the entries of the journal that match, from now on.
+// entries has the entries of the journal that match, from the call of followJournal on.
 type entries struct {
 	t     *testing.T
 	lines chan map[string]any
 	what  []string
 }
 
-// followJournal follows the journal. It returns once journalctl has its place.
+// followJournal starts journalctl with matches, behind the entry that is the newest now. So no later entry is missed.
 func followJournal(t *testing.T, matches ...string) *entries {
 	t.Helper()
 	cursor := run(t, "journalctl", "--no-pager", "-n", "1", "-o", "json", "--output-fields=MESSAGE")
@@ -164,8 +164,8 @@ func (e *entries) next() map[string]any {
 	select {
 	case entry := <-e.lines:
 		return entry
-	case <-time.After(patience):
-		e.t.Fatalf("no entry %q in the journal within %v\n%s", e.what, patience, serviceLog())
+	case <-time.After(waitLimit):
+		e.t.Fatalf("no entry %q in the journal within %v\n%s", e.what, waitLimit, serviceLog())
 		return nil
 	}
 }
