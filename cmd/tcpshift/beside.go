@@ -4,14 +4,14 @@ import (
 	"context"
 	"errors"
 
-	"github.com/tcpshift/tcpshift/internal/metrics"
+	"github.com/tcpshift/tcpshift/internal/httpserver"
 )
 
 // beside is what a trace opens beside its outputs while it still has its privileges. Each is nil if it is not wanted.
 type beside struct {
 	recording *recording
 	flight    *flightRecorder
-	scrapes   *metrics.Server
+	scrapes   *httpserver.Server
 }
 
 // openBeside opens the recording, the directory of the flight recorder and the listener for scrapes.

@@ -10,7 +10,7 @@ import (
 	"strings"
 
 	"github.com/tcpshift/tcpshift/internal/config"
-	"github.com/tcpshift/tcpshift/internal/metrics"
+	"github.com/tcpshift/tcpshift/internal/httpserver"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
@@ -43,7 +43,7 @@ func (c *configured) checkFiles() error {
 		}
 	}
 	if o.metrics.webConfig != "" {
-		add(c.originOf("metrics-web-config"), "metrics-web-config", metrics.CheckWebConfig(o.metrics.webConfig))
+		add(c.originOf("metrics-web-config"), "metrics-web-config", httpserver.CheckWebConfig(o.metrics.webConfig))
 	}
 	return errors.Join(errs...)
 }

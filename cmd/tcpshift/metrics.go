@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/tcpshift/tcpshift/internal/httpserver"
 	"github.com/tcpshift/tcpshift/internal/metrics"
 	"github.com/tcpshift/tcpshift/internal/monitor"
 	"github.com/tcpshift/tcpshift/internal/otlp"
@@ -84,7 +85,7 @@ func (o *traceOptions) checkMetrics() error {
 
 // listenForScrapes listens on the address of the metrics, and answers nothing yet. It returns nil without an address.
 // It also reads what sending metrics needs.
-func (o *traceOptions) listenForScrapes() (*metrics.Server, error) {
+func (o *traceOptions) listenForScrapes() (*httpserver.Server, error) {
 	if err := o.openReceiver(); err != nil || o.metrics.listen == "" {
 		return nil, err
 	}
@@ -95,7 +96,7 @@ func (o *traceOptions) listenForScrapes() (*metrics.Server, error) {
 		}
 		own = o.ownSockets.Add
 	}
-	server, err := metrics.Listen(o.metrics.listen, o.metrics.webConfig, own)
+	server, err := httpserver.Listen(o.metrics.listen, o.metrics.webConfig, own)
 	if err != nil {
 		return nil, fmt.Errorf("--metrics-listen: %w", err)
 	}
@@ -103,7 +104,7 @@ func (o *traceOptions) listenForScrapes() (*metrics.Server, error) {
 }
 
 // startMetrics counts for scrapes, and answers them. It returns a function that ends that.
-func (o *traceOptions) startMetrics(cfg *trace.Config, p *probe.Probe, outs openOutputs, server *metrics.Server) (end func()) {
+func (o *traceOptions) startMetrics(cfg *trace.Config, p *probe.Probe, outs openOutputs, server *httpserver.Server) (end func()) {
 	if !o.metrics.wanted() {
 		return func() {}
 	}
@@ -115,7 +116,7 @@ func (o *traceOptions) startMetrics(cfg *trace.Config, p *probe.Probe, outs open
 	counter := monitor.NewSocketCounter(p.CountSockets, o.filter, warn)
 	cfg.Metrics, cfg.SocketCounts = m, counter
 	if server != nil {
-		server.Serve(m, func(err error) { warn("--metrics-listen: there are no more metrics: " + err.Error()) })
+		server.Serve(m.Handler(), func(err error) { warn("--metrics-listen: there are no more metrics: " + err.Error()) })
 	}
 	endSending := o.sendMetrics(m)
 	return func() {

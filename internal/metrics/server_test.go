@@ -16,20 +16,21 @@ import (
 	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/httpserver"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 	"github.com/tcpshift/tcpshift/test/testcert"
 )
 
 // serve answers for m on a port of its own.
-func serve(t *testing.T, m *Metrics, webConfig string, own func(uint64)) (address string) {
+func serve(t *testing.T, m *Metrics, webConfig string) (address string) {
 	t.Helper()
-	s, err := Listen("127.0.0.1:0", webConfig, own)
+	s, err := httpserver.Listen("127.0.0.1:0", webConfig, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.Serve(m, func(err error) { t.Errorf("the server ends: %v", err) })
+	s.Serve(m.Handler(), func(err error) { t.Errorf("the server ends: %v", err) })
 	t.Cleanup(func() { _ = s.Close() })
-	return s.listener.Addr().String()
+	return s.Addr().String()
 }
 
 func get(t *testing.T, client *http.Client, url string, change func(*http.Request)) (status int, body string) {
@@ -56,7 +57,7 @@ func get(t *testing.T, client *http.Client, url string, change func(*http.Reques
 // The states of a run show at /readyz, and a loop that hangs at /healthz.
 func TestServer_Health(t *testing.T) {
 	m := newTest(t, 0)
-	address := serve(t, m, "", nil)
+	address := serve(t, m, "")
 	check := func(path string, want int) {
 		t.Helper()
 		if status, body := get(t, http.DefaultClient, "http://"+address+path, nil); status != want {
@@ -95,7 +96,7 @@ func TestServer_WebConfig(t *testing.T) {
 		}
 	}
 	write("first")
-	address := serve(t, m, config, nil)
+	address := serve(t, m, config)
 	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "metrics.test"}}}
 	with := func(password string) func(*http.Request) {
 		return func(r *http.Request) { r.SetBasicAuth("prometheus", password) }
@@ -117,60 +118,6 @@ func TestServer_WebConfig(t *testing.T) {
 	}
 }
 
-// What cannot be listened on, or configured, is said in one line.
-func TestServer_Errors(t *testing.T) {
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer taken.Close()
-	bad := filepath.Join(t.TempDir(), "web.yml")
-	if err := os.WriteFile(bad, []byte("basic_auth_users:\n  a: notahash\nnonsense: 1\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	fifo, namesFIFO := filepath.Join(t.TempDir(), "fifo"), filepath.Join(t.TempDir(), "web.yml")
-	if err := unix.Mkfifo(fifo, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(namesFIFO, []byte("tls_server_config:\n  cert_file: "+fifo+"\n  key_file: "+fifo+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	for name, tt := range map[string]struct{ address, config, want string }{
-		"a FIFO":          {"127.0.0.1:0", fifo, "web configuration " + fifo + ": open " + fifo + ": the file is of another kind"},
-		"names a FIFO":    {"127.0.0.1:0", namesFIFO, "web configuration " + namesFIFO + ": a file that it names cannot be read within 5s: use regular files"},
-		"in use":          {taken.Addr().String(), "", taken.Addr().String() + " is in use by another process: choose another port"},
-		"another's":       {"192.0.2.1:9464", "", "192.0.2.1:9464 is no address of this host"},
-		"not there":       {"127.0.0.1:0", "/nonexistent/web.yml", "web configuration /nonexistent/web.yml: "},
-		"no such keyword": {"127.0.0.1:0", bad, "web configuration " + bad + ": "},
-	} {
-		s, err := Listen(tt.address, tt.config, nil)
-		if err == nil {
-			_ = s.Close()
-		}
-		if err == nil || !strings.HasPrefix(err.Error(), tt.want) || strings.Contains(err.Error(), "\n") {
-			t.Errorf("%s: %v, want %s", name, err, tt.want)
-		}
-	}
-}
-
-// The cookies of the server's sockets are noted: of the listener, and of each connection.
-func TestServer_OwnSockets(t *testing.T) {
-	cookies := make(chan uint64, 10)
-	address := serve(t, newTest(t, 0), "", func(cookie uint64) { cookies <- cookie })
-	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
-	seen := make(map[uint64]bool)
-	seen[<-cookies] = true
-	for range 2 {
-		if status, body := get(t, client, "http://"+address+"/healthz", nil); status != 200 {
-			t.Fatalf("%d %s", status, body)
-		}
-		seen[<-cookies] = true
-	}
-	if len(seen) != 3 || seen[0] {
-		t.Errorf("the cookies are %v, want three", seen)
-	}
-}
-
 // Local users who keep connections without a request, with the beginning of one, or with an answer that they do
 // not read, do not keep others from scraping.
 func TestServer_ScrapedBesideOthers(t *testing.T) {
@@ -187,8 +134,8 @@ func TestServer_ScrapedBesideOthers(t *testing.T) {
 		"does not read": strings.Repeat("GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n", 16),
 	} {
 		t.Run(name, func(t *testing.T) {
-			address := serve(t, m, "", nil)
-			for range maxClients + spareClients {
+			address := serve(t, m, "")
+			for range httpserver.MaxConnections {
 				conn, err := net.Dial("tcp", address)
 				if err != nil {
 					t.Fatal(err)
@@ -199,9 +146,9 @@ func TestServer_ScrapedBesideOthers(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			client := &http.Client{Timeout: requestLimit - time.Second}
+			client := &http.Client{Timeout: httpserver.RequestLimit - time.Second}
 			status, body := 0, ""
-			for end := time.Now().Add(requestLimit - 2*time.Second); status == 0 && time.Now().Before(end); { // a scrape that is refused is repeated
+			for end := time.Now().Add(httpserver.RequestLimit - 2*time.Second); status == 0 && time.Now().Before(end); { // a scrape that is refused is repeated
 				status, body = get(t, client, "http://"+address+"/metrics", nil)
 			}
 			if status != http.StatusOK || !strings.Contains(body, "tcpshift_connections_total") {

@@ -1,4 +1,4 @@
-package metrics
+package httpserver
 
 import (
 	"net"
@@ -7,13 +7,13 @@ import (
 	"time"
 )
 
-// scrapeTime is how long a request may take, its arrival and the reading of its answer included, before
+// serveTime is how long a request may take, its arrival and the reading of its answer included, before
 // another client gets its place.
-const scrapeTime = time.Second
+const serveTime = time.Second
 
 // clients are the connections of a server, at most maxClients of them. Any local user may connect, and keep
 // connections for as long as the server permits. So a further client gets the place of one that does not
-// scrape, or else of one whose scrape takes longer than scrapeTime. If there is none, it is closed.
+// ask for anything, or else of one whose request takes longer than serveTime. If there is none, it is closed.
 type clients struct {
 	mu   sync.Mutex
 	open map[net.Conn]clientState
@@ -56,7 +56,7 @@ func (c *clients) changed(conn net.Conn, state http.ConnState) {
 func (c *clients) least(now time.Time) (least net.Conn) {
 	var found clientState
 	for conn, s := range c.open {
-		if s.active && now.Sub(s.since) < scrapeTime {
+		if s.active && now.Sub(s.since) < serveTime {
 			continue
 		}
 		if least == nil || found.active && !s.active || found.active == s.active && s.since.Before(found.since) {

@@ -1,4 +1,4 @@
-package metrics
+package httpserver
 
 import (
 	"bytes"
@@ -6,9 +6,9 @@ import (
 	"net/http"
 )
 
-// inMemory makes the answers of a handler in memory, at most atATime of them, and then passes them on. So a
+// InMemory makes the answers of a handler in memory, at most atATime of them, and then passes them on. So a
 // client that does not read its answer does not keep those of others from being made.
-func inMemory(handler http.Handler, atATime int) http.Handler {
+func InMemory(handler http.Handler, atATime int) http.Handler {
 	places := make(chan struct{}, atATime)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		select {
