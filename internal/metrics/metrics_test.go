@@ -203,7 +203,7 @@ func mostSockets() *tcp.SocketCensus {
 		for _, state := range tcp.States() {
 			var comm tcp.Comm
 			copy(comm[:], fmt.Sprint("s", i))
-			n.Groups = append(n.Groups, tcp.OwnerSockets{Comm: comm, State: state, Count: 1})
+			n.Groups = append(n.Groups, tcp.OwnerSockets{SocketOwner: tcp.SocketOwner{Comm: comm, State: state}, Count: 1})
 		}
 		c.Namespaces = append(c.Namespaces, n)
 	}
