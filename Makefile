@@ -119,6 +119,11 @@ bench-load: ## measure the cost of tracing, append it to docs/performance.md; ne
 bench-scale: ## measure one ring shared by two cores, and many open sockets; needs an idle machine
 	go test ./test/load -count=1 -v -run "OneRing|LiveSockets" -records 400000 -rounds 20 -sockets $(SOCKETS)
 
+.PHONY: bench-scrape
+bench-scrape: ## measure what a scrape a second costs with 10,000 sockets of 200 services, and how many series there are
+	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test ./test/metrics -count=1 -v -run TestScrape_Cost -scrape-time 20s
+	go test ./internal/metrics -count=1 -v -run 'TestMetrics_(Bounded|MostSeries)'
+
 .PHONY: bench-start
 bench-start: ## measure the memory of a start on a large host: 1,000,000 sockets, 10,000 namespaces, 5,000 cgroups
 	go test ./test/load -count=1 -timeout 1h -v -run StartMemory -sockets 1000000 -namespaces 10000 -cgroups 5000
