@@ -40,26 +40,31 @@ func goTool(arch string, arguments ...string) error {
 }
 
 func writeInitramfs(path, init, tests string) error {
-	initBinary, err := os.ReadFile(init)
-	if err != nil {
-		return err
-	}
-	testBinary, err := os.ReadFile(tests)
-	if err != nil {
-		return err
-	}
+	testBinary := strings.TrimPrefix(guest.TestBinary, "/")
+	return writeArchive(path, []string{"dev"}, []string{"init", testBinary}, map[string]string{"init": init, testBinary: tests})
+}
+
+// writeArchive writes an initramfs with directories, a console, and files, whose content is that of other files.
+func writeArchive(path string, dirs, names []string, contents map[string]string) error {
 	f, err := os.Create(path)
 	if err != nil {
 		return err
 	}
+	defer f.Close()
 	a := archive{w: f}
-	a.add(entry{name: "dev", mode: typeDir | 0o755})
+	for _, dir := range dirs {
+		a.add(entry{name: dir, mode: typeDir | 0o755})
+	}
 	// Without it, process 1 has no standard output.
 	a.add(entry{name: "dev/console", mode: typeDevice | 0o600, major: 5, minor: 1})
-	a.add(entry{name: "init", mode: typeFile | 0o755, content: initBinary})
-	a.add(entry{name: strings.TrimPrefix(guest.TestBinary, "/"), mode: typeFile | 0o755, content: testBinary})
+	for _, name := range names {
+		content, err := os.ReadFile(contents[name])
+		if err != nil {
+			return err
+		}
+		a.add(entry{name: name, mode: typeFile | 0o755, content: content})
+	}
 	if err := a.close(); err != nil {
-		f.Close()
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return f.Close()

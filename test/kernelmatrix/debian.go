@@ -23,7 +23,8 @@ var debianColumn = column{"systemd", "amd64"}
 //go:embed debian.sh
 var debianScript []byte
 
-// debian has the paths of the files that boot a Debian: the disk with its root file system, its kernel and its initramfs.
+// debian is a Debian that boots: a disk with its root file system, its kernel, and an initramfs with ./rootinit and
+// the modules of the disk.
 type debian struct {
 	root, kernel, initramfs string
 }
@@ -35,7 +36,6 @@ func (s *settings) runDebian() error {
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(os.Stderr, "kernelmatrix: the root file system took %d s\n", int(time.Since(began).Seconds()))
 	payload, err := makePayload(s.dir, s.deb)
 	if err != nil {
 		return err
@@ -51,15 +51,15 @@ func (s *settings) runDebian() error {
 // command returns QEMU's command line. What the guest writes to the root disk is not kept.
 func (d *debian) command(m machine, payload string) []string {
 	// An emulated processor may be slow to start a unit.
-	const parameters = "root=/dev/vda rw systemd.show_status=false systemd.mask=serial-getty@ttyS0.service systemd.default_timeout_start_sec=1800"
+	const parameters = "systemd.show_status=false systemd.mask=serial-getty@ttyS0.service systemd.default_timeout_start_sec=1800"
 	const cpus = 1 // emulated ones share a thread, and wait for each other's locks
 	return append(m.boot(d.kernel, d.initramfs, cpus, parameters),
 		"-drive", "file="+d.root+",format=raw,if=virtio,snapshot=on",
 		"-drive", "file="+payload+",format=raw,if=virtio,readonly=on")
 }
 
-// makeDebian returns a Debian of this machine's release. It makes a new one if the cache has none that the current
-// debian.sh has made for this release; that needs root.
+// makeDebian returns the Debian of this machine's release. The file system comes from the cache, unless its
+// recipe has changed: then it makes a new one, which needs root.
 func makeDebian(cache string) (*debian, error) {
 	suites, err := qemuSuites()
 	if err != nil {
@@ -70,33 +70,60 @@ func makeDebian(cache string) (*debian, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &debian{filepath.Join(dir, "root.ext4"), filepath.Join(dir, "vmlinuz"), filepath.Join(dir, "initrd.img")}
-	if _, err := os.Stat(dir); err == nil {
-		return d, nil
+	if _, err := os.Stat(dir); err != nil {
+		if err := runDebianScript(suites[0], dir); err != nil {
+			return nil, err
+		}
 	}
+	d := &debian{filepath.Join(dir, "root.ext4"), filepath.Join(dir, "vmlinuz"), filepath.Join(dir, "initramfs.cpio")}
+	return d, d.makeInitramfs(filepath.Join(dir, "modules"), filepath.Join(dir, "rootinit"))
+}
+
+// runDebianScript makes the directory, and removes those of older recipes.
+func runDebianScript(suite, dir string) error {
+	began := time.Now()
 	if os.Geteuid() != 0 {
-		return nil, errors.New("make a root file system: this needs root")
+		return errors.New("make a root file system: this needs root")
 	}
 	mirrors, err := machineMirrors()
 	if err != nil {
-		return nil, err
+		return err
 	}
-	if err := os.RemoveAll(filepath.Dir(dir)); err != nil { // with those of older recipes
-		return nil, err
+	if err := os.RemoveAll(filepath.Dir(dir)); err != nil {
+		return err
 	}
 	part := dir + ".part"
 	if err := os.MkdirAll(part, 0o755); err != nil {
-		return nil, err
+		return err
 	}
-	fmt.Fprintf(os.Stderr, "kernelmatrix: making a root file system of %s\n", suites[0])
+	fmt.Fprintf(os.Stderr, "kernelmatrix: making a root file system of %s\n", suite)
 	script := filepath.Join(part, "debian.sh")
 	if err := os.WriteFile(script, debianScript, 0o755); err != nil {
-		return nil, err
+		return err
 	}
-	if _, err := command("", script, suites[0], mirrors[0], part); err != nil {
-		return nil, err
+	if _, err := command("", script, suite, mirrors[0], part); err != nil {
+		return err
 	}
-	return d, os.Rename(part, dir)
+	fmt.Fprintf(os.Stderr, "kernelmatrix: that took %d s\n", int(time.Since(began).Seconds()))
+	return os.Rename(part, dir)
+}
+
+// makeInitramfs builds ./rootinit as program, and packs it with the modules.
+func (d *debian) makeInitramfs(modules, program string) error {
+	if err := goTool(debianColumn.arch, "build", "-trimpath", "-ldflags=-s -w", "-o", program, "./test/kernelmatrix/rootinit"); err != nil {
+		return err
+	}
+	paths, err := filepath.Glob(filepath.Join(modules, "*.ko"))
+	if err != nil {
+		return err
+	}
+	files := map[string]string{"init": program}
+	names := []string{"init"}
+	for _, path := range paths {
+		name := "modules/" + filepath.Base(path)
+		files[name], names = path, append(names, name)
+	}
+	return writeArchive(d.initramfs, []string{"dev", "modules"}, names, files)
 }
 
 // makePayload makes the disk with the tests, the package, and the package with a later version.

@@ -4,7 +4,7 @@
 // cache directory only. It does not depend on what the tests show.
 //
 // With -deb it runs the tests of ./test/packages/guest instead, in one guest: a Debian with
-// systemd.
+// systemd, which -make-debian makes beforehand.
 package main
 
 import (
@@ -37,6 +37,8 @@ type settings struct {
 	doc      string
 	deb      string
 	guests   guests
+
+	makeDebian bool
 }
 
 func run() error {
@@ -52,7 +54,11 @@ func run() error {
 	if err := installQEMU(s.dir, s.arches); err != nil {
 		return err
 	}
-	if s.deb != "" {
+	switch {
+	case s.makeDebian:
+		_, err := makeDebian(s.dir)
+		return err
+	case s.deb != "":
 		return s.runDebian()
 	}
 	initramfs := map[string]string{}
@@ -95,6 +101,7 @@ func parseFlags() (*settings, error) {
 	env := flag.String("env", "", "more variables for the tests, such as 'TCPSHIFT_STORM_LOAD=2 TCPSHIFT_STORM_CONNECTIONS=5000'")
 	flag.StringVar(&s.doc, "doc", "", "write the generated part of this document, if all tests passed")
 	flag.StringVar(&s.deb, "deb", "", "run ./test/packages/guest with this package, in a Debian with systemd")
+	flag.BoolVar(&s.makeDebian, "make-debian", false, "only make that Debian, for a later run with -deb")
 	flag.BoolVar(&s.guests.verbose, "v", false, "print the consoles while the guests run")
 	flag.Parse()
 	s.guests.dir, s.guests.env = s.dir, strings.Fields(*env)
@@ -105,7 +112,7 @@ func parseFlags() (*settings, error) {
 	if s.arches, err = choose("architecture", *arches, expect.Arches); err != nil {
 		return nil, err
 	}
-	if s.deb != "" {
+	if s.deb != "" || s.makeDebian {
 		s.arches = []string{"amd64"}
 	}
 	if s.columns = columns(versions, s.arches, *short); len(s.columns) == 0 {
