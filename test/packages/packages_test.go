@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -24,6 +25,33 @@ func build(t *testing.T, dir string) string {
 	return dist
 }
 
+func kernelmatrix(arguments ...string) *exec.Cmd {
+	c := exec.Command("go", append([]string{"run", "./test/kernelmatrix"}, arguments...)...)
+	c.Dir = "../.."
+	return c
+}
+
+// startGuestBuild makes the guest with systemd in the background, because that waits for the network. The result
+// waits until it is made.
+func startGuestBuild(t *testing.T) (wait func(*testing.T)) {
+	t.Helper()
+	var out bytes.Buffer
+	c := kernelmatrix("-make-debian")
+	c.Stdout, c.Stderr = &out, &out
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := sync.OnceValue(c.Wait)
+	t.Cleanup(func() { _ = ended() })
+	return func(t *testing.T) {
+		t.Helper()
+		if err := ended(); err != nil {
+			t.Fatalf("%v\n%s", err, out.String())
+		}
+		t.Logf("%s", out.String())
+	}
+}
+
 func read(t *testing.T, path string) string {
 	t.Helper()
 	b, err := os.ReadFile(path)
@@ -38,9 +66,12 @@ func TestPackages_Life(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root, to install the packages in a copy of the root directory")
 	}
+	t.Parallel()
+	guestIsReady := startGuestBuild(t)
 	first := build(t, "../..")
 	deb := filepath.Join(first, "tcpshift_"+testVersion+"_amd64.deb")
 	t.Run("lintian", func(t *testing.T) {
+		t.Parallel()
 		out, err := exec.Command("lintian", "--allow-root", "--fail-on", "error", deb).CombinedOutput()
 		t.Logf("%s", out)
 		if err != nil {
@@ -48,15 +79,16 @@ func TestPackages_Life(t *testing.T) {
 		}
 	})
 	t.Run("life", func(t *testing.T) {
+		t.Parallel()
 		if out, err := exec.Command("./lifecycle.sh", deb).CombinedOutput(); err != nil {
 			t.Errorf("%v\n%s", err, out)
 		}
 	})
 	t.Run("systemd", func(t *testing.T) {
+		t.Parallel()
 		// The tests of ./guest, in a Debian that boots in QEMU. The last lines are its report.
-		guest := exec.Command("go", "run", "./test/kernelmatrix", "-deb", deb)
-		guest.Dir = "../.."
-		out, err := guest.CombinedOutput()
+		guestIsReady(t)
+		out, err := kernelmatrix("-deb", deb).CombinedOutput()
 		t.Logf("%s", out)
 		if err != nil {
 			console, _ := os.ReadFile("../../.cache/console/systemd-amd64.log")
@@ -64,6 +96,7 @@ func TestPackages_Life(t *testing.T) {
 		}
 	})
 	t.Run("rpm", func(t *testing.T) {
+		t.Parallel()
 		path := filepath.Join(first, "tcpshift-"+testVersion+"-1.x86_64.rpm")
 		out, err := exec.Command("rpm", "-qp", "--nosignature", "--qf", "[%{FILENAMES} %{FILEFLAGS:fflags}\n]", path).CombinedOutput()
 		if err != nil {
@@ -76,6 +109,7 @@ func TestPackages_Life(t *testing.T) {
 		}
 	})
 	t.Run("static", func(t *testing.T) {
+		t.Parallel()
 		for _, arch := range []string{"amd64", "arm64"} {
 			out, err := exec.Command("readelf", "-l", filepath.Join(first, "tcpshift-linux-"+arch)).CombinedOutput()
 			if err != nil || bytes.Contains(out, []byte("INTERP")) {

@@ -49,6 +49,7 @@ func release(t *testing.T, tree string) (dist string) {
 
 // A release is made from a tag and a clean tree only, and says why not.
 func TestRelease_Refused(t *testing.T) {
+	t.Parallel()
 	tree := clone(t)
 	refused := func(name, want string) {
 		t.Helper()
@@ -74,6 +75,7 @@ func TestRelease_Refused(t *testing.T) {
 
 // Two releases of one tag in two folders have the same bytes, and the version of the tag.
 func TestRelease_FromTag(t *testing.T) {
+	t.Parallel()
 	var dists []string
 	for range 2 {
 		tree := clone(t)
