@@ -29,8 +29,9 @@ const (
 	podCgroup   = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod11111111_2222_3333_4444_555555555555.slice/cri-containerd-" + containerID + ".scope"
 )
 
-// The image runs in namespaces of its own, with only what the manifest gives the container. It traces the node, answers the
-// probes, and finds the name of the pod beside it.
+// The image runs in namespaces of its own, with only what the manifest gives the container, and without the system calls
+// that the default profile of container runtimes refuses. It traces the node, answers the probes, and finds the name of
+// the pod beside it.
 func TestContainer_NamesPod(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root, for namespaces")
@@ -43,6 +44,9 @@ func TestContainer_NamesPod(t *testing.T) {
 	config, err := image.ConfigFile()
 	if err != nil || config.Config.Entrypoint[0] != "/usr/bin/tcpshift" {
 		t.Fatal(err, config.Config.Entrypoint)
+	}
+	if profile := spec.Containers[0].SecurityContext.SeccompProfile; profile == nil || profile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+		t.Errorf("the seccomp profile is %v, want that of the runtime, which this test applies", profile)
 	}
 	records, pid := start(t, c)
 	first := next(t, records, func(r record) bool { return r.Type == "start" })

@@ -5,6 +5,7 @@ module github.com/tcpshift/tcpshift/test/kubernetes
 go 1.26.0
 
 require (
+	github.com/elastic/go-seccomp-bpf v1.6.0
 	github.com/google/go-containerregistry v0.22.1
 	golang.org/x/sys v0.50.0
 	helm.sh/helm/v3 v3.22.0

@@ -84,6 +84,9 @@ func (c *container) become() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
+	if err := refuseAsRuntime(); err != nil {
+		return err
+	}
 	// Root gets all that is left in the bounding set.
 	return unix.Exec("/usr/bin/tcpshift", append([]string{"tcpshift"}, c.Arguments...), c.Env)
 }
