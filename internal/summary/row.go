@@ -26,6 +26,7 @@ type Row struct {
 	ServiceClaimed bool // a user other than root may have chosen Service
 	Comm           tcp.Comm
 	Cgroup         *tcp.Cgroup // nil: not known
+	CgroupID       uint64      // of the kernel; 0: not known
 
 	Peer netip.Addr // invalid: not known, or a listener
 	Port uint16     // the peer's; the local one of servers and listeners; 0: not known
@@ -45,7 +46,8 @@ type Totals struct {
 	Failed      [len(Failures)]uint64
 }
 
-func (s *Totals) add(last *tcp.Transition, c *tcp.Connection) {
+// Add counts a connection.
+func (s *Totals) Add(last *tcp.Transition, c *tcp.Connection) {
 	s.Connections++
 	s.Sent += c.Sent
 	s.Received += c.Received
@@ -60,7 +62,16 @@ func (s *Totals) add(last *tcp.Transition, c *tcp.Connection) {
 	}
 }
 
-func (s *Totals) merge(o *Totals) {
+// Failures is how many of the connections have failed.
+func (s *Totals) Failures() (n uint64) {
+	for _, failed := range s.Failed {
+		n += failed
+	}
+	return n
+}
+
+// Merge adds the sums of o.
+func (s *Totals) Merge(o *Totals) {
 	s.Connections += o.Connections
 	s.Sent += o.Sent
 	s.Received += o.Received

@@ -128,7 +128,7 @@ func TestSummary_Bounded(t *testing.T) {
 			by = tcp.ClosedByLocal
 		}
 		last, c := ended(noon.Add(time.Second), peerAt(n), time.Duration(1+i)*time.Microsecond, by)
-		want.add(last, c)
+		want.Add(last, c)
 		s.Add(last, c)
 	}
 	const limit = 24 << 20
@@ -140,7 +140,7 @@ func TestSummary_Bounded(t *testing.T) {
 	var got Totals
 	own, others := 0, 0
 	for _, r := range rows {
-		got.merge(&r.Totals)
+		got.Merge(&r.Totals)
 		if r.Other {
 			others++
 			if middle := float64(r.Duration.P50) / float64(len(all)*500); middle < 0.97 || middle > 1.03 {
