@@ -32,6 +32,7 @@ type Engine interface {
 	HasOpenAlerts() bool
 	SeededAfter() time.Duration
 	Usage(now time.Duration) []detect.Usage
+	Destinations(now time.Duration, limit int) []detect.DestinationUsage
 	AlertsSuppressed() uint64
 	LeftOut() detect.LeftOut
 }

@@ -120,6 +120,11 @@ func (m *Monitor) SeededAfter() time.Duration { return m.engine.SeededAfter() }
 // Usage is what the engine knows of the use of ports and timewait sockets: see [detect.Engine.Usage].
 func (m *Monitor) Usage() []detect.Usage { return m.engine.Usage(boottime.Now()) }
 
+// Destinations returns the destinations that use the largest shares of their ports: see [detect.Engine.Destinations].
+func (m *Monitor) Destinations(limit int) []detect.DestinationUsage {
+	return m.engine.Destinations(boottime.Now(), limit)
+}
+
 // AlertsSuppressed is how many causes have had no alert because too many alerts were open.
 func (m *Monitor) AlertsSuppressed() uint64 { return m.engine.AlertsSuppressed() }
 

@@ -254,6 +254,12 @@ func (r *Recorder) Usage(now time.Duration) []detect.Usage {
 	return r.Engine.Usage(now)
 }
 
+// Destinations writes the input and passes it to the engine: it brings the engine's numbers up to date, as Usage does.
+func (r *Recorder) Destinations(now time.Duration, limit int) []detect.DestinationUsage {
+	r.write(&timeInput{Input: inputUsage, Now: now})
+	return r.Engine.Destinations(now, limit)
+}
+
 // Requests writes the input and passes it to the engine.
 func (r *Recorder) Requests(now time.Duration) []detect.Request {
 	r.write(&timeInput{Input: inputRequests, Now: now})
