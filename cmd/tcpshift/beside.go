@@ -12,10 +12,11 @@ type beside struct {
 	recording *recording
 	flight    *flightRecorder
 	scrapes   *httpserver.Server
+	page      *livePage
 }
 
-// openBeside opens the recording, the directory of the flight recorder and the listener for scrapes.
-func (o *traceOptions) openBeside(ctx context.Context) (*beside, error) {
+// openBeside opens the recording, the directory of the flight recorder, and the listeners for scrapes and for the live page.
+func (o *traceOptions) openBeside(ctx context.Context, outs openOutputs) (*beside, error) {
 	b := &beside{}
 	var err error
 	if b.recording, err = o.openRecording(ctx); err == nil {
@@ -23,6 +24,9 @@ func (o *traceOptions) openBeside(ctx context.Context) (*beside, error) {
 	}
 	if err == nil {
 		b.scrapes, err = o.listenForScrapes()
+	}
+	if err == nil {
+		b.page, err = o.openPage(outs)
 	}
 	if err != nil {
 		return nil, errors.Join(err, b.close())
@@ -36,8 +40,9 @@ func (b *beside) addTo(now *running) {
 	b.flight.addTo(now)
 }
 
-// close closes the listener, and waits until all files are written or abandoned.
+// close closes the listeners, and waits until all files are written or abandoned.
 func (b *beside) close() error {
 	_ = b.scrapes.Close()
+	b.page.close()
 	return errors.Join(b.flight.close(), b.recording.close())
 }

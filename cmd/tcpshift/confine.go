@@ -24,14 +24,14 @@ const memoryBudget = 256 << 20
 // confine gives up what the trace does not need after its start. It returns what the start record
 // reports of the sandbox: nothing without --sandbox.
 func (o *traceOptions) confine(p *probe.Probe, outs openOutputs) (parts []record.Feature) {
-	kept := outs.maxKept() + o.recorder.maxKept()
+	kept := outs.maxKept() + o.recorder.maxKept() + o.page.maxKept()
 	if o.recording != "" {
 		kept += recordingQueue
 	}
 	sandbox.LimitMemory(memoryBudget + 2*kept)
 	f := sandbox.Features{
 		Maps: sandbox.MapsNeedCapability(), Namespaces: o.wants("alert") || o.updates > 0 || o.metrics.wanted(),
-		Listen: o.metrics.wanted(), Command: o.command.wanted(), Processes: o.wants(record.ProcessType),
+		Listen: o.metrics.wanted() || o.page.wanted(), Command: o.command.wanted(), Processes: o.wants(record.ProcessType),
 	}
 	p.ListenPort(0) // the first call loads a program, to find out whether the kernel can run one
 	if o.sandbox {

@@ -89,18 +89,22 @@ func (o *traceOptions) listenForScrapes() (*httpserver.Server, error) {
 	if err := o.openReceiver(); err != nil || o.metrics.listen == "" {
 		return nil, err
 	}
-	var own func(cookie uint64)
-	if o.excludeSelf {
-		if o.ownSockets == nil {
-			o.ownSockets = new(output.OwnSockets)
-		}
-		own = o.ownSockets.Add
-	}
-	server, err := httpserver.Listen(o.metrics.listen, o.metrics.webConfig, own)
+	server, err := httpserver.Listen(o.metrics.listen, o.metrics.webConfig, o.noteOwnSockets())
 	if err != nil {
 		return nil, fmt.Errorf("--metrics-listen: %w", err)
 	}
 	return server, nil
+}
+
+// noteOwnSockets returns what gets the cookies of sockets that are left out of the trace; nil: none is left out.
+func (o *traceOptions) noteOwnSockets() func(cookie uint64) {
+	if !o.excludeSelf {
+		return nil
+	}
+	if o.ownSockets == nil {
+		o.ownSockets = new(output.OwnSockets)
+	}
+	return o.ownSockets.Add
 }
 
 // startMetrics counts for scrapes, and answers them. It returns a function that ends that.
@@ -172,6 +176,8 @@ func (all openOutputs) metricsNames() (names []string) {
 			name = record.Printable(each.name)
 		case each.path == "-":
 			name = "stdout"
+		case each.scheme == schemePage:
+			name = schemePage
 		}
 		for slices.Contains(names, name) {
 			name += "+"

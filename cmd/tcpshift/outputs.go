@@ -28,6 +28,9 @@ func (o *traceOptions) completeOutputs() {
 	if len(o.outputs) == 0 {
 		o.outputs = []*outputValue{{text: "-", name: "-", scheme: schemeStdout, path: "-"}}
 	}
+	if o.page.wanted() && !slices.ContainsFunc(o.outputs, func(v *outputValue) bool { return v.scheme == schemePage }) {
+		o.outputs = append(o.outputs, o.page.output())
+	}
 	for _, v := range o.outputs {
 		if v.format == "" {
 			v.format = o.format
@@ -38,7 +41,7 @@ func (o *traceOptions) completeOutputs() {
 		if v.only == nil {
 			v.only = o.only
 		}
-		if v.fields == nil && v.format != formatText {
+		if v.fields == nil && v.format != formatText && v.scheme != schemePage {
 			v.fields = o.fields
 		}
 		if v.isTCP() && o.excludeSelf && o.ownSockets == nil {
@@ -105,7 +108,9 @@ func (o *traceOptions) openAll(ctx context.Context) (all openOutputs, err error)
 func (o *traceOptions) openOne(ctx context.Context, v *outputValue, others openOutputs) (*queuedOutput, error) {
 	var out output.Output
 	var err error
-	if v.isRemote() {
+	if v.scheme == schemePage {
+		out = newPageOutput()
+	} else if v.isRemote() {
 		out, err = openRemote(ctx, v, o.spool.of(v), o.ownSockets, o.notifierFor(v))
 	} else {
 		out, err = openOutput(ctx, v, o.follow)
@@ -217,6 +222,9 @@ func (o *traceOptions) traceOutputs(all openOutputs, start *record.Start) (outs 
 			shared[k] = enc
 		}
 		out := trace.Output{Sink: each.queue, Encoder: enc, Only: each.only, Selection: o.selection.OrNil(), MetricsName: metricsNames[i]}
+		if each.scheme == schemePage {
+			out.Selection = nil
+		}
 		if len(all) > 1 {
 			out.Name = each.name
 		}

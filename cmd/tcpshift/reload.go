@@ -197,7 +197,7 @@ func changedKeys(before, now config.Layer) (keys []string) {
 var restartKeys = []string{
 	"exclude-self", "owner-at-read", "time-wait-end", "buffer-size", "sandbox", "spool", "spool-size", "output-follow",
 	"process-args", "summary", "updates", "duration", "count", "metrics-listen", "metrics-web-config",
-	"metrics-otlp", "recording", "recorder", "recorder-dir",
+	"metrics-otlp", "recording", "recorder", "recorder-dir", "http-listen", "http-token-file",
 }
 
 // needsRestart returns an error if a trace that runs cannot become the next one: it cannot change what the kernel

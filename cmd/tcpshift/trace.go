@@ -60,6 +60,7 @@ type traceOptions struct {
 	updates       time.Duration // the interval of updates; 0: none
 	metrics       metricsOptions
 	recorder      recorderOptions
+	page          pageOptions
 	recording     string // path of a new file; "": none
 }
 
@@ -132,6 +133,7 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	addRecordingFlag(flags, o)
 	addRecorderFlags(flags, &o.recorder)
 	addMetricsFlags(flags, &o.metrics)
+	addPageFlags(flags, &o.page)
 	addSandboxFlag(flags, o)
 	addConfigFlags(flags, &o.configOptions)
 }
@@ -198,7 +200,7 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 	}
 	live := &liveOutputs{all: outs}
 	defer func() { err = errors.Join(err, live.close()) }()
-	also, err := o.openBeside(s.ctx) // before it gives up its privileges, and before the scan of open sockets
+	also, err := o.openBeside(s.ctx, outs) // before it gives up its privileges, and before the scan of open sockets
 	if err != nil {
 		return err
 	}
@@ -224,6 +226,9 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 	cfg.Start.Features = append(cfg.Start.Features, o.confine(p, outs)...)
 	defer o.startMonitor(&cfg, p, also.recording)()
 	defer o.startMetrics(&cfg, p, outs, also.scrapes)()
+	if err := also.page.serve(); err != nil {
+		return err
+	}
 	defer o.startLookups(&cfg)()
 	defer reportTo(ctx, &cfg)()
 	defer r.serve(ctx, live, &cfg, p.Features())()
@@ -386,7 +391,7 @@ func (o *traceOptions) check() error {
 	if err := o.checkSelection(); err != nil {
 		return err
 	}
-	if err := errors.Join(o.checkSummary(), o.checkMetrics(), o.checkRecording(), o.recorder.check()); err != nil {
+	if err := errors.Join(o.checkSummary(), o.checkMetrics(), o.checkRecording(), o.recorder.check(), o.page.check()); err != nil {
 		return err
 	}
 	if err := o.checkUpdates(); err != nil {

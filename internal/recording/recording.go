@@ -157,6 +157,14 @@ func (r *Reader) refuse(line []byte, why string) {
 	r.summary.Shown = append(r.summary.Shown, Unreadable{Line: r.number, Text: record.Printable(string(line)), Why: why})
 }
 
+// Parse reads one line into rec. The error says in words why the line is no record.
+func Parse(line []byte, rec *Record) error {
+	if why := decode(line, rec); why != "" {
+		return errors.New(why)
+	}
+	return nil
+}
+
 // decode reads a line into rec. why is empty, or the reason why the line is no record.
 func decode(line []byte, rec *Record) (why string) {
 	*rec = Record{}

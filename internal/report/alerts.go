@@ -41,6 +41,7 @@ type alerts struct {
 	byID  map[alertKey]*alertLife
 	total uint64              // alerts by their ids, including those that have no entry
 	left  map[alertKey]uint64 // of those: their records
+	live  bool                // there is no end: of the alerts that are closed, the oldest give way
 }
 
 func newAlerts() alerts {
@@ -69,8 +70,12 @@ func (a *alerts) add(s *stream, rec *recording.Record) {
 	life.add(rec)
 }
 
-// makeRoom removes a warning for an alert that is critical, and reports whether it did.
+// makeRoom removes a warning for an alert that is critical, and reports whether it did. Of a live report it removes the alert
+// that closed first.
 func (a *alerts) makeRoom(rec *recording.Record) bool {
+	if a.live && a.removeClosed() {
+		return true
+	}
 	if rec.Severity != "critical" {
 		return false
 	}
@@ -84,6 +89,19 @@ func (a *alerts) makeRoom(rec *recording.Record) bool {
 		}
 	}
 	return false
+}
+
+// removeClosed removes the alert that closed first, and reports whether there was one. No record of it comes any more.
+func (a *alerts) removeClosed() bool {
+	var oldest alertKey
+	for key, life := range a.byID {
+		if life.last.Phase == "close" && (oldest == alertKey{} || life.last.Time < a.byID[oldest].last.Time) {
+			oldest = key
+		}
+	}
+	_, found := a.byID[oldest]
+	delete(a.byID, oldest)
+	return found
 }
 
 func (l *alertLife) add(rec *recording.Record) {

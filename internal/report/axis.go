@@ -73,11 +73,27 @@ func (b *bin) merge(o *bin) {
 	b.missing += o.missing
 }
 
+// slidingLevel is the index in widths of the bins of a sliding axis: of a second each.
+const slidingLevel = 4
+
+// leadBins are the first bins of a sliding axis that has left out earlier ones. They are not shown: a TIME_WAIT that began
+// before them is over.
+const leadBins = int64(timeWaitLength / time.Second)
+
+// slidingLength is how far a record may be before the newest one of a sliding axis.
+const slidingLength = recording.Time((maxBins - 2) * time.Second)
+
 // axis is the time axis: at most maxBins bins of one width, which begin at multiples of it in UTC. It becomes coarser
 // where a recording is longer. Its zero value is empty.
 type axis struct {
-	level     int   // of widths
-	start     int64 // the number of the first bin since 1970
+	sliding bool // it leaves out its first bins instead of becoming coarser than a second
+	slid    bool // it has left out bins
+	// before are the sums of the bins that it has left out: how many sockets were in each state when they ended. That of
+	// TIME_WAIT counts only where endsKnown.
+	before    [len(states)]int64
+	begun     recording.Time // the time of the first record
+	level     int            // of widths
+	start     int64          // the number of the first bin since 1970
 	bins      []bin
 	from, to  recording.Time // what show has seen
 	endsKnown bool           // the recording has the ends of TIME_WAITs
@@ -91,10 +107,43 @@ func (a *axis) last() recording.Time  { return a.to }
 
 // show notes the time of a record.
 func (a *axis) show(t recording.Time) {
-	if a.from == 0 || t < a.from {
+	if a.sliding && a.to-t > slidingLength { // the clock was set back
+		*a = axis{sliding: true}
+	}
+	if a.begun == 0 || t < a.begun {
+		a.begun = t
+	}
+	if a.from == 0 || t < a.from && !a.slid {
 		a.from = t
 	}
 	a.to = max(a.to, t)
+	if a.sliding {
+		a.at(t)
+	}
+}
+
+// clone returns a copy that shares no memory with the axis.
+func (a *axis) clone() axis {
+	c := *a
+	c.bins = append(make([]bin, 0, maxBins), a.bins...)
+	return c
+}
+
+// slide leaves out bins, so that there is a bin with the number n.
+func (a *axis) slide(n int64) {
+	start := n - maxBins + 1
+	for i := range min(start-a.start, int64(len(a.bins))) {
+		b := &a.bins[i]
+		for s := range b.changes {
+			a.before[s] += b.changes[s]
+		}
+		a.before[len(states)-1] += int64(b.timeWaits) - int64(b.timeWaitEnds)
+	}
+	kept := copy(a.bins[:maxBins:maxBins], a.bins[min(start-a.start, int64(len(a.bins))):])
+	a.bins = a.bins[:maxBins]
+	clear(a.bins[kept:])
+	a.start, a.slid = start, true
+	a.from = recording.Time(start+leadBins) * a.width()
 }
 
 // at returns the bin of a time. It is valid until the next call.
@@ -113,6 +162,10 @@ func (a *axis) at(t recording.Time) *bin {
 				a.bins = append(a.bins, bin{})
 			}
 			return &a.bins[n-a.start]
+		case a.sliding && a.level == slidingLevel && n < a.start:
+			return &a.bins[0]
+		case a.sliding && a.level == slidingLevel:
+			a.slide(n)
 		default:
 			a.coarsen()
 		}
@@ -164,9 +217,15 @@ func (a *axis) series(fromTransitions bool) series {
 	a.at(a.from)
 	a.at(a.to)
 	skip := int64(a.from/a.width()) - a.start
-	bins := a.bins[skip : int64(a.to/a.width())-a.start+1]
+	all := a.bins[:int64(a.to/a.width())-a.start+1]
+	bins := all[skip:]
 	s := series{Start: float64(a.from/a.width()) * widths[a.level].Seconds(), Width: widths[a.level].Seconds()}
-	var open [len(states)]int64
+	open := a.before
+	for i := range all[:skip] {
+		for st := range states {
+			open[st] += all[i].changes[st]
+		}
+	}
 	for i := range bins {
 		b := &bins[i]
 		for e := range b.ended {
@@ -184,7 +243,7 @@ func (a *axis) series(fromTransitions bool) series {
 		s.Lost = append(s.Lost, b.lost)
 		s.Gaps = append(s.Gaps, b.missing)
 	}
-	s.States[len(states)-1] = a.openTimeWaits(bins)
+	s.States[len(states)-1] = a.openTimeWaits(all)[skip:]
 	return s
 }
 
@@ -195,6 +254,9 @@ func (a *axis) openTimeWaits(bins []bin) []int64 {
 	share := min(1, float64(timeWaitLength)/float64(widths[a.level])) // of a bin that is longer
 	counts := make([]int64, len(bins))
 	var now int64
+	if a.endsKnown {
+		now = a.before[len(states)-1]
+	}
 	for i := range bins {
 		now += int64(bins[i].timeWaits)
 		switch {

@@ -49,7 +49,7 @@ func isFailure(closedBy string) bool {
 
 func (r *Report) pageData() pageData {
 	d := pageData{
-		Series: r.axis.series(r.types["transition"] > 0), Base: int64(r.axis.first()) / 1e9, BaseNs: int64(r.axis.first()) % 1e9, States: states[:],
+		Series: r.axis.series(r.types["transition"] > 0), Base: int64(r.axis.begun) / 1e9, BaseNs: int64(r.axis.begun) % 1e9, States: states[:],
 		Alerts: []alertData{}, Connections: []connectionData{}, // null is no list to the scripts
 	}
 	for _, by := range ends {
@@ -92,15 +92,15 @@ func (r *Report) connectionData(l *life) connectionData {
 	d := connectionData{
 		Conn: text(s.Conn), Service: text(l.service), Comm: text(l.owner.Comm), PID: l.owner.PID, Cgroup: text(l.owner.Cgroup), Role: text(s.Role),
 		Local: text(endpoint(s.LocalAddr, s.LocalPort)), Peer: text(endpoint(s.PeerAddr, s.PeerPort)),
-		From: int64(l.first - r.axis.first()), To: int64(l.last - r.axis.first()), Open: !l.ended,
+		From: int64(l.first - r.axis.begun), To: int64(l.last - r.axis.begun), Open: !l.ended,
 		End: text(c.ClosedBy), State: text(l.state), Error: text(s.Error), Reset: text(c.ResetReason), Partial: c.Partial,
 		Sent: c.Sent, Received: c.Received, Retransmits: c.Retransmits, RTT: c.RTT, StepsMore: l.stepsMore,
 	}
 	if d.Open {
-		d.To = int64(r.axis.last() - r.axis.first())
+		d.To = int64(r.axis.last() - r.axis.begun)
 	}
 	for _, st := range l.steps {
-		d.Steps = append(d.Steps, [3]any{int64(st.At - r.axis.first()), text(st.Old), text(st.New)})
+		d.Steps = append(d.Steps, [3]any{int64(st.At - r.axis.begun), text(st.Old), text(st.New)})
 	}
 	return d
 }

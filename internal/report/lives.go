@@ -5,6 +5,7 @@ import (
 	"container/heap"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/tcpshift/tcpshift/internal/recording"
 )
@@ -50,12 +51,16 @@ type lives struct {
 	maybeEnded int
 	untracked  uint64 // connections whose transitions were not kept
 	picked     [maxEnds + 1]picks
+	limit      int // of open
+	// live means that the records come from a trace that goes on: a connection may be open for longer than anybody can see.
+	live     bool
+	forgotAt recording.Time // when room was last made by forgetting open connections
 }
 
 // openClass is the index in picked of the connections that have not ended.
 const openClass = maxEnds
 
-func newLives() lives { return lives{open: make(map[lifeKey]*life)} }
+func newLives() lives { return lives{open: make(map[lifeKey]*life), limit: maxOpen} }
 
 // keyOf returns the key of a record's socket. ok is false if the kernel gave no cookie.
 func keyOf(s *stream, rec *recording.Record) (key lifeKey, ok bool) {
@@ -73,7 +78,7 @@ func (ls *lives) find(s *stream, rec *recording.Record) (l *life, key lifeKey) {
 	if begun := ls.open[key]; begun != nil {
 		return begun, key
 	}
-	if len(ls.open) == maxOpen && !ls.sweep(rec.Time) {
+	if len(ls.open) >= ls.limit && !ls.sweep(rec.Time) && !ls.forgetOpen(rec.Time) {
 		return nil, key
 	}
 	l = &life{first: rec.Time}
@@ -88,7 +93,7 @@ const settled = 1e9
 // sweep removes the connections that have ended without a connection record, and reports whether there were any. It
 // looks for them only once so many may have ended that its cost does not count.
 func (ls *lives) sweep(now recording.Time) bool {
-	if ls.maybeEnded < maxOpen/8 {
+	if ls.maybeEnded < ls.limit/8 {
 		return false
 	}
 	ls.maybeEnded = 0
@@ -98,7 +103,32 @@ func (ls *lives) sweep(now recording.Time) bool {
 			delete(ls.open, key)
 		}
 	}
-	return len(ls.open) < maxOpen
+	return len(ls.open) < ls.limit
+}
+
+// forgetOpen removes connections that are open and of which there was no record for as long as a sliding axis has bins, and
+// reports whether there were any. Their ends may be lost. It looks for them once a minute.
+func (ls *lives) forgetOpen(now recording.Time) bool {
+	if !ls.live || now-ls.forgotAt < recording.Time(time.Minute) && now >= ls.forgotAt {
+		return false
+	}
+	ls.forgotAt = now
+	for key, l := range ls.open {
+		if l.last < now-slidingLength {
+			ls.untracked++
+			delete(ls.open, key)
+		}
+	}
+	return len(ls.open) < ls.limit
+}
+
+// forget removes connections that ended before a time.
+func (ls *lives) forget(before recording.Time) {
+	for i := range ls.picked {
+		p := &ls.picked[i]
+		p.lives = slices.DeleteFunc(p.lives, func(l *life) bool { return l.last < before })
+		heap.Init(p)
+	}
 }
 
 func (ls *lives) transition(s *stream, rec *recording.Record) {
@@ -186,8 +216,8 @@ func known(state string) string {
 	return cut(state, 16)
 }
 
-// finish moves the connections that are still open to those that the page has.
-func (ls *lives) finish() {
+// pickOpen adds the connections that are still open to those that the page has.
+func (ls *lives) pickOpen() {
 	for _, l := range ls.open {
 		if l.ended { // there are no connection records
 			ls.picked[endIndex("")].offer(l)

@@ -21,6 +21,12 @@ var (
 	chartsScript string
 	//go:embed page/page.js
 	pageScript string
+	//go:embed page/once.js
+	onceScript string
+	//go:embed page/live.js
+	liveScript string
+	//go:embed page/live.html.tmpl
+	liveTemplate string
 	//go:embed page/uplot/uPlot.min.css
 	uplotStyle string
 	//go:embed page/uplot/uPlot.iife.min.js
@@ -33,7 +39,10 @@ var page = template.Must(template.New("page").Funcs(template.FuncMap{
 	"count": count, "size": size, "nanoseconds": nanoseconds, "percent": percent,
 }).Parse(pageTemplate))
 
-// parts are what the page runs and looks like. Their hashes are the only ones that its policy permits.
+var livePage = template.Must(template.New("live").Parse(liveTemplate))
+
+// parts are what the page runs and looks like. Their hashes are the only ones that its policy permits. A part of a page has
+// none of its own.
 type parts struct {
 	Policy  string
 	Styles  []template.CSS
@@ -41,10 +50,11 @@ type parts struct {
 	Licence template.JS
 }
 
-func newParts() parts {
+// newParts returns the parts of a page that ends with a script of its own.
+func newParts(last string) parts {
 	p := parts{
 		Styles:  []template.CSS{template.CSS(uplotStyle), template.CSS(pageStyle)},
-		Scripts: []template.JS{template.JS(uplotScript), template.JS(chartsScript), template.JS(pageScript)},
+		Scripts: []template.JS{template.JS(uplotScript), template.JS(chartsScript), template.JS(pageScript), template.JS(last)},
 		Licence: template.JS("\n" + uplotLicence),
 	}
 	var styles, scripts []string
@@ -65,7 +75,9 @@ func hashOf(s string) string {
 }
 
 // WritePage writes the report as HTML. The page loads nothing, and runs only the scripts of this package.
-func (r *Report) WritePage(w io.Writer) error {
+func (r *Report) WritePage(w io.Writer) error { return r.write(w, newParts(onceScript)) }
+
+func (r *Report) write(w io.Writer, p parts) error {
 	v := r.view()
 	data, err := json.Marshal(v.data) // escapes <, > and &
 	if err != nil {
@@ -76,7 +88,7 @@ func (r *Report) WritePage(w io.Writer) error {
 		parts
 		*view
 		Data template.JS
-	}{newParts(), v, template.JS(data)})
+	}{p, v, template.JS(data)})
 	if err != nil {
 		return err
 	}

@@ -77,7 +77,7 @@ func TestPage_Policy(t *testing.T) {
 			}
 		}
 	}
-	if len(want) != 5 {
+	if len(want) != 6 {
 		t.Errorf("%d styles and scripts", len(want))
 	}
 	got := regexp.MustCompile(`'sha256-[^']+'`).FindAllString(policy, -1)

@@ -30,6 +30,7 @@ type Report struct {
 	tops    tops
 	lives   lives
 	ends    totals // of all connections
+	live    bool   // it goes on
 }
 
 // maxTypes bounds the types of records that are counted one by one.
@@ -53,7 +54,7 @@ type opened struct {
 // Read sums up recordings. Their order does not matter: those that begin first are read first, as the files that a
 // rotation has left belong together. An error names its source. It wraps ErrNoRecords if one of them has no record.
 func Read(sources []Source) (*Report, error) {
-	r := &Report{types: make(map[string]uint64), streams: newStreams(), alerts: newAlerts(), tops: newTops(), lives: newLives()}
+	r := newReport()
 	begun := make([]*opened, len(sources))
 	for i, s := range sources {
 		var err error
@@ -67,8 +68,11 @@ func Read(sources []Source) (*Report, error) {
 			return nil, fmt.Errorf("%s: %w", o.name, err)
 		}
 	}
-	r.finish()
 	return r, nil
+}
+
+func newReport() *Report {
+	return &Report{types: make(map[string]uint64), streams: newStreams(), alerts: newAlerts(), tops: newTops(), lives: newLives()}
 }
 
 // begin reads the first record of a source.
@@ -166,7 +170,7 @@ func (r *Report) addState(rec *recording.Record) {
 		return
 	}
 	r.axis.endsKnown = true
-	if entered >= r.axis.first() {
+	if entered >= r.axis.begun {
 		r.axis.at(rec.Time).timeWaitEnds++
 	}
 }
@@ -183,7 +187,7 @@ func (r *Report) addConnection(s *stream, rec *recording.Record) {
 	}
 	if rec.Role != "listener" {
 		r.axis.at(rec.Time).ended[endIndex(rec.ClosedBy)]++
-		if rec.Opened != 0 {
+		if rec.Opened != 0 && !r.live { // it has the transitions
 			r.axis.at(max(rec.Opened, r.axis.first())).opened++
 		}
 		r.ends.add(rec)
@@ -192,15 +196,25 @@ func (r *Report) addConnection(s *stream, rec *recording.Record) {
 	r.lives.end(s, rec)
 }
 
-// finish is called once, after the last record.
-func (r *Report) finish() {
-	for _, l := range r.lives.open {
-		if at := stateIndex(l.state); at >= 0 && l.state != timeWait {
-			r.axis.at(max(l.last, r.axis.first())).changes[at]++
-		}
-		r.tops.addOpen(l)
+// closed returns a report that also has the connections that are open. It shares what it does not change with r.
+func (r *Report) closed() *Report {
+	c := *r
+	c.axis = r.axis.clone()
+	c.tops = r.tops.withoutOpen()
+	if r.live {
+		r.lives.forget(r.axis.first())
 	}
-	r.lives.finish()
+	for i := range r.lives.picked {
+		c.lives.picked[i].lives = slices.Clone(r.lives.picked[i].lives)
+	}
+	for _, l := range c.lives.open {
+		if at := stateIndex(l.state); at >= 0 && l.state != timeWait {
+			c.axis.at(max(l.last, c.axis.first())).changes[at]++
+		}
+		c.tops.addOpen(l)
+	}
+	c.lives.pickOpen()
+	return &c
 }
 
 // Unreadable is how many lines are no records.

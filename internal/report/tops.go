@@ -82,6 +82,7 @@ type top struct {
 	rows  *topk.Table[topKey, *totals]
 	other totals // of the keys that have no row
 	seed  maphash.Seed
+	open  map[topKey]*totals // of the connections that are open
 }
 
 func newTop() *top {
@@ -118,23 +119,34 @@ func (t *tops) add(rec *recording.Record) {
 	}
 }
 
+// withoutOpen returns the tables without the connections that are open. It shares their rows.
+func (t *tops) withoutOpen() tops {
+	clone := func(t *top) *top { return &top{rows: t.rows, other: t.other, open: make(map[topKey]*totals)} }
+	return tops{clone(t.services), clone(t.destinations), clone(t.endpoints)}
+}
+
 // addOpen counts a connection that is open at the end of the recording.
 func (t *tops) addOpen(l *life) {
 	if l.ended {
 		return
 	}
-	count := func(c *totals) {
+	count := func(t *top, key topKey) {
+		c := t.open[key]
+		if c == nil {
+			c = new(totals)
+			t.open[key] = c
+		}
 		c.Open++
 		if l.state == "CLOSE_WAIT" {
 			c.CloseWaits++
 		}
 	}
-	count(t.services.of(topKey{name: l.service}))
+	count(t.services, topKey{name: l.service})
 	switch l.socket.Role {
 	case "client":
-		count(t.destinations.of(topKey{addr: l.socket.PeerAddr, port: l.socket.PeerPort, netns: l.socket.Netns}))
+		count(t.destinations, topKey{addr: l.socket.PeerAddr, port: l.socket.PeerPort, netns: l.socket.Netns})
 	case "server":
-		count(t.endpoints.of(topKey{addr: l.socket.LocalAddr, port: l.socket.LocalPort, netns: l.socket.Netns}))
+		count(t.endpoints, topKey{addr: l.socket.LocalAddr, port: l.socket.LocalPort, netns: l.socket.Netns})
 	}
 }
 
@@ -187,7 +199,15 @@ func endpoint(addr string, port uint16) string {
 func (t *top) shown() []row {
 	all := make([]row, 0, t.rows.Len())
 	for _, e := range t.rows.Entries() {
-		all = append(all, row{Key: e.Key, totals: *e.Value})
+		one := row{Key: e.Key, totals: *e.Value}
+		if open := t.open[e.Key]; open != nil {
+			one.merge(open)
+			delete(t.open, e.Key)
+		}
+		all = append(all, one)
+	}
+	for key, open := range t.open {
+		all = append(all, row{Key: key, totals: *open})
 	}
 	byConnections := func(a, b row) int {
 		return cmp.Or(cmp.Compare(b.Connections+b.Open, a.Connections+a.Open), cmp.Compare(a.Name(), b.Name()), cmp.Compare(a.Key.netns, b.Key.netns))

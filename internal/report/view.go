@@ -11,12 +11,14 @@ import (
 
 // view is what the page shows as text and tables. All of its strings have passed text.
 type view struct {
-	Title    string
-	From, To string
-	Span     string
-	Hosts    []hostView
-	Sources  []sourceView
-	Types    []typeView
+	Live       bool
+	Title      string
+	From, To   string
+	Span       string
+	ChartsFrom string // of a live page, where it is not From
+	Hosts      []hostView
+	Sources    []sourceView
+	Types      []typeView
 
 	Alerts       []alertView
 	AlertsTotal  uint64
@@ -94,12 +96,17 @@ type rowView struct {
 }
 
 func (r *Report) view() *view {
+	r = r.closed()
 	v := &view{
-		From: moment(r.axis.first()), To: moment(r.axis.last()), Span: nanoseconds(int64(r.axis.last() - r.axis.first())),
+		Live: r.live,
+		From: moment(r.axis.begun), To: moment(r.axis.last()), Span: nanoseconds(int64(r.axis.last() - r.axis.begun)),
 		AlertsTotal: r.alerts.total, AlertsLeft: r.alerts.total - uint64(len(r.alerts.byID)),
 		Ends: r.ends, Failed: r.ends.Failed(), GapsMore: r.streams.gapsMore,
 		HasStates: r.types["transition"] > 0, HasEnds: r.types["connection"] > 0,
 		TimeWaitNote: !r.axis.endsKnown, MaxPicked: maxPicked, Untracked: r.lives.untracked,
+	}
+	if r.axis.slid {
+		v.ChartsFrom = moment(r.axis.first())
 	}
 	v.addHosts(&r.streams)
 	v.addSources(r)

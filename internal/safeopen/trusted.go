@@ -10,6 +10,11 @@ import (
 // path are followed. The error wraps [ErrRefused] if a user who is neither this one nor root may change the
 // file, and [ErrTooLarge] if it has more than maxBytes.
 func ReadTrusted(path string, maxBytes int64) ([]byte, error) {
+	return readGuarded(path, maxBytes, func(*unix.Stat_t) error { return nil })
+}
+
+// readGuarded is ReadTrusted, and also refuses what check refuses.
+func readGuarded(path string, maxBytes int64, check func(st *unix.Stat_t) error) ([]byte, error) {
 	r, err := find(path)
 	if err != nil {
 		return nil, err
@@ -25,6 +30,9 @@ func ReadTrusted(path string, maxBytes int64) ([]byte, error) {
 		return nil, &refusal{path, fmt.Sprintf("belongs to another user (uid %d)", st.Uid), ErrRefused}
 	case st.Mode&0o022 != 0:
 		return nil, &refusal{path, fmt.Sprintf("may be changed by other users (mode %04o)", st.Mode&0o777), ErrRefused}
+	}
+	if err := check(&st); err != nil {
+		return nil, err
 	}
 	f, err := r.open(unix.O_RDONLY)
 	if err != nil {

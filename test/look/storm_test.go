@@ -107,13 +107,28 @@ func (w *worker) connect() {
 	}
 }
 
-// recordStorm records a storm that uses up the local ports, with failures, a leak and hostile names around it, and
-// returns the path of the recording. The storm takes 24 seconds times scale.
-func recordStorm(t *testing.T, scale int) string {
+// shared is the path of the recording of a storm that several tests use. Beside it is what replay takes.
+var shared string
+
+// inputsOf is the path of the inputs of detection of a recorded storm.
+func inputsOf(recording string) string { return recording + ".inputs" }
+
+// sharedStorm returns the recording of a storm, which is recorded once.
+func sharedStorm(t *testing.T) string {
 	t.Helper()
-	if *recorded != "" {
-		return *recorded
+	if shared == "" {
+		path := filepath.Join(directory, "storm.ndjson")
+		recordStorm(t, 1, path, nil)
+		shared = path
 	}
+	return shared
+}
+
+// recordStorm records a storm that uses up the local ports, with failures, a leak and hostile names around it, at a path.
+// The storm takes 24 seconds times scale. watch is called when the storm begins, with what the tracer has to say then; what it
+// returns is called when the storm is over, while the tracer still runs. nil: nobody watches.
+func recordStorm(t *testing.T, scale int, recording string, watch func(said string) (over func()), args ...string) {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		skipMissing(t, "needs root, to load BPF programs and make namespaces")
 	}
@@ -127,14 +142,27 @@ func recordStorm(t *testing.T, scale int) string {
 	} {
 		start(t, n, w)
 	}
-	recording := filepath.Join(t.TempDir(), "storm.ndjson")
-	tracer := exec.Command(program, "--netns", strconv.FormatUint(uint64(n.Inode()), 10), "--output", recording,
-		"--close-wait-age", "10s", "--close-wait-count", "10")
-	tracer.Stderr = os.Stderr
+	tracer := exec.Command(program, append([]string{"--netns", strconv.FormatUint(uint64(n.Inode()), 10), "--output", recording,
+		"--recording", inputsOf(recording), "--close-wait-age", "10s", "--close-wait-count", "10"}, args...)...)
+	var said strings.Builder
+	tracer.Stderr = &said
 	if err := tracer.Start(); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() {
+		if tracer.ProcessState == nil {
+			_ = tracer.Process.Kill() // it may have ended
+			_ = tracer.Wait()
+		}
+		if t.Failed() {
+			t.Log(said.String())
+		}
+	})
 	awaitLine(t, recording, `"type":"start"`)
+	over := func() {}
+	if watch != nil {
+		over = watch(said.String())
+	}
 	s := time.Duration(scale) * time.Second
 	var clients []*exec.Cmd
 	for _, w := range []worker{
@@ -153,13 +181,13 @@ func recordStorm(t *testing.T, scale int) string {
 		}
 	}
 	awaitLine(t, recording, `"kind":"time_wait_storm"`)
+	over()
 	if err := tracer.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
 	if err := tracer.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	return recording
 }
 
 // start starts a worker in a namespace, and waits until a server listens.

@@ -1,7 +1,13 @@
 'use strict';
 // The charts of the page. What comes from the recording is only ever text: textContent, never markup.
 
-const data = JSON.parse(document.getElementById('data').textContent);
+// What the page shows. A live page replaces them.
+let data, charts, list;
+
+const readData = page => JSON.parse(page.getElementById('data').textContent);
+
+// hiddenOf has, for each chart, the labels of what the user has hidden.
+const hiddenOf = {};
 
 // element makes an element with properties, such as textContent, and children.
 function element(name, properties, ...children) {
@@ -17,7 +23,8 @@ const iso = t => new Date(Math.round(t * 1000)).toISOString();
 const color = name => getComputedStyle(document.documentElement).getPropertyValue('--' + name.replace(' ', '_')).trim() ||
 	getComputedStyle(document.documentElement).getPropertyValue('--unknown').trim();
 
-const charts = (() => {
+// makeCharts makes the charts of data. They show the part of the time axis that those before them have been zoomed to.
+function makeCharts(before) {
 	const s = data.Series, width = s.Width;
 	const xs = s.Opened.map((_, i) => s.Start + i * width);
 	const all = {min: xs[0], max: xs[xs.length - 1] + width};
@@ -104,8 +111,8 @@ const charts = (() => {
 		const order = areas.map((_, n) => areas.length - 1 - n);
 		const raw = [null, ...order.map(n => areas[n].values), ...lines.map(l => l.values)];
 		const value = (u, v, at, i) => i == null ? '' : raw[at][i] == null ? '–' : spec.format(raw[at][i]);
-		const hidden = new Set();
-		const stacked = () => { const st = stack(areas, n => hidden.has(n)); return [xs, ...order.map(n => st[n]), ...lines.map(l => l.values)]; };
+		const hidden = hiddenOf[box.dataset.chart] ||= new Set();
+		const stacked = () => { const st = stack(areas, n => hidden.has(areas[n].label)); return [xs, ...order.map(n => st[n]), ...lines.map(l => l.values)]; };
 		const grid = {stroke: color('line'), width: 1};
 		const u = new uPlot({
 			width: Math.max(200, box.clientWidth), height: spec.height,
@@ -119,8 +126,8 @@ const charts = (() => {
 			],
 			series: [
 				{label: 'UTC', value: (u, t, at, i) => i == null ? '' : clock(xs[i])},
-				...order.map(n => ({label: areas[n].label, stroke: color(areas[n].color), fill: color(areas[n].color), width: 0, paths: stepped, points: {show: false}, value})),
-				...lines.map(l => ({label: l.label, stroke: color(l.color), width: 1.75, paths: l.points ? undefined : stepped, spanGaps: true, points: {show: !!l.points, size: 6}, value})),
+				...order.map(n => ({label: areas[n].label, show: !hidden.has(areas[n].label), stroke: color(areas[n].color), fill: color(areas[n].color), width: 0, paths: stepped, points: {show: false}, value})),
+				...lines.map(l => ({label: l.label, show: !hidden.has(l.label), stroke: color(l.color), width: 1.75, paths: l.points ? undefined : stepped, spanGaps: true, points: {show: !!l.points, size: 6}, value})),
 			],
 			hooks: {
 				draw: [overlay],
@@ -129,9 +136,10 @@ const charts = (() => {
 					if (key === 'x' && ready && (min !== shown.min || max !== shown.max)) zoom(min, max);
 				}],
 				setSeries: [(u, at, opts) => {
-					if (opts.show == null || at < 1 || at > areas.length) return;
-					const n = order[at - 1];
-					opts.show ? hidden.delete(n) : hidden.add(n);
+					if (opts.show == null || at < 1) return;
+					const {label} = at > areas.length ? lines[at - areas.length - 1] : areas[order[at - 1]];
+					opts.show ? hidden.delete(label) : hidden.add(label);
+					if (at > areas.length) return;
 					u.setData(stacked(), false);
 					u.redraw(true);
 				}],
@@ -147,13 +155,15 @@ const charts = (() => {
 		box.setAttribute('aria-label', figure.querySelector('figcaption').textContent + '; arrow keys read it, Numbers below has it as a table');
 		box.onkeydown = event => keys(event, plot);
 		u.over.ondblclick = () => zoom(all.min, all.max);
-		if (!figure.querySelector('.numbers')) figure.append(numbers([...areas, ...lines], spec.format, figure));
+		numbers([...areas, ...lines], spec.format, figure);
 		return plot;
 	}
 
 	// numbers is the table behind a chart. It is made when it is opened.
 	function numbers(columns, format, figure) {
-		const details = element('details', {className: 'numbers'}, element('summary', {textContent: 'Numbers'}));
+		const made = figure.querySelector('.numbers');
+		const details = made || element('details', {className: 'numbers'}, element('summary', {textContent: 'Numbers'}));
+		if (!made) figure.append(details);
 		details.fill = () => {
 			details.querySelector('.scroll')?.remove();
 			if (!details.open) return;
@@ -170,7 +180,6 @@ const charts = (() => {
 			details.append(box);
 		};
 		details.ontoggle = details.fill;
-		return details;
 	}
 
 	// zoom shows a part of the time axis in all charts.
@@ -242,19 +251,27 @@ const charts = (() => {
 		zoom(shown.min, shown.max);
 	}
 
-	document.documentElement.classList.add('scripted');
-	shown = {...all};
+	shown = before?.isZoomed() ? before.shown() : {...all};
 	build();
-	matchMedia('(prefers-color-scheme: dark)').addEventListener('change', build);
-	new ResizeObserver(() => {
+	const colors = matchMedia('(prefers-color-scheme: dark)');
+	colors.addEventListener('change', build);
+	const size = new ResizeObserver(() => {
 		for (const p of plots) if (p.box.clientWidth && p.box.clientWidth !== p.u.width) p.u.setSize({width: p.box.clientWidth, height: p.u.height});
 		lanes();
-	}).observe(document.querySelector('main'));
+	});
+	size.observe(document.querySelector('main'));
 	data.Alerts.forEach((a, i) => {
 		document.getElementById('alert-' + i).ontoggle = event => {
 			highlight = event.target.open ? a : highlight === a ? null : highlight;
 			for (const p of plots) p.u.redraw(false);
 		};
 	});
-	return {zoom, shown: () => shown};
-})();
+	return {
+		zoom, shown: () => shown, isZoomed: () => shown.min !== all.min || shown.max !== all.max,
+		close() {
+			colors.removeEventListener('change', build);
+			size.disconnect();
+			for (const p of plots) p.u.destroy();
+		},
+	};
+}

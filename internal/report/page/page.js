@@ -17,26 +17,50 @@ function sortable(table, sort) {
 	});
 }
 
-for (const table of document.querySelectorAll('table.sortable')) {
-	const body = table.tBodies[0], rows = [...body.rows];
+// reorder puts the rows of a table into an order. The focus stays where it is.
+function reorder(body, rows) {
+	if (rows.every((row, i) => row === body.rows[i])) return;
+	const focused = body.contains(document.activeElement) && document.activeElement;
+	body.append(...rows);
+	if (focused) focused.focus({preventScroll: true});
+}
+
+// sortTables makes the tables sortable, and sorts those again that the user has sorted.
+function sortTables() {
+	for (const table of document.querySelectorAll('table.sortable')) {
+		if (!table.sortAgain) makeSortable(table);
+		table.sortAgain();
+	}
+}
+
+function makeSortable(table) {
+	const body = table.tBodies[0];
+	let sorted = () => {};
 	const value = (row, n) => {
 		const cell = row.cells[n];
 		return 'v' in cell.dataset ? Number(cell.dataset.v) : cell.textContent;
 	};
 	sortable(table, (n, direction) => {
-		rows.sort((a, b) => {
-			const last = a.classList.contains('other') - b.classList.contains('other');
-			const x = value(a, n), y = value(b, n);
-			return last || direction * (typeof x === 'number' ? x - y : x.localeCompare(y));
-		});
-		body.append(...rows);
+		sorted = () => {
+			const rows = [...body.rows].sort((a, b) => {
+				const last = a.classList.contains('other') - b.classList.contains('other');
+				const x = value(a, n), y = value(b, n);
+				return last || direction * (typeof x === 'number' ? x - y : x.localeCompare(y));
+			});
+			reorder(body, rows);
+		};
+		sorted();
 	});
-	if (!table.classList.contains('bars')) continue;
-	const cells = [...table.querySelectorAll('td.bar')], most = Math.max(...cells.map(c => Number(c.dataset.v)));
-	for (const c of cells) if (most) c.style.setProperty('--w', 100 * c.dataset.v / most + '%');
+	table.sortAgain = () => {
+		sorted();
+		if (!table.classList.contains('bars')) return;
+		const cells = [...table.querySelectorAll('td.bar')], most = Math.max(...cells.map(c => Number(c.dataset.v)));
+		for (const c of cells) if (most) c.style.setProperty('--w', 100 * c.dataset.v / most + '%');
+	};
 }
 
-(() => {
+// makeList makes the list of connections. It returns a function that shows those of new data, unless the user looks at one.
+function makeList() {
 	const list = document.getElementById('list'), body = list.tBodies[0], more = document.getElementById('more');
 	const text = document.getElementById('find-text'), end = document.getElementById('find-end'), found = document.getElementById('find-count');
 	const page = 50;
@@ -72,7 +96,7 @@ for (const table of document.querySelectorAll('table.sortable')) {
 		{title: 'Sent', number: true, value: c => c.Sent || 0, show: c => bytes(c.Sent || 0)},
 		{title: 'Received', number: true, value: c => c.Received || 0, show: c => bytes(c.Received || 0)},
 	];
-	let matching = data.Connections, sorted = matching, shown = 0;
+	let matching = [], sorted = matching, shown = 0, sort = () => {};
 
 	// life is what is known of one connection: its transitions, and what is in no column.
 	function life(c) {
@@ -147,18 +171,23 @@ for (const table of document.querySelectorAll('table.sortable')) {
 		more.textContent = 'Show ' + Math.min(page, sorted.length - shown) + ' more of ' + whole(sorted.length - shown);
 	}
 
-	function show() {
+	function show(atLeast = 0) {
 		shown = 0;
 		body.replaceChildren();
 		found.textContent = whole(sorted.length) + (sorted.length === 1 ? ' connection' : ' connections');
-		showMore();
+		do showMore(); while (shown < Math.min(atLeast, sorted.length));
 	}
 
-	function find() {
+	function match() {
 		const words = text.value.toLowerCase().split(/\s+/).filter(Boolean);
 		matching = data.Connections.filter(c => (!end.value || endOf(c) === end.value) && words.every(w =>
 			[c.Conn, c.Service, c.Comm, c.Local, c.Peer, c.Role, c.Error, c.State].some(v => v && v.toLowerCase().includes(w))));
 		sorted = matching;
+	}
+
+	function find() {
+		match();
+		sort = () => {};
 		list.querySelector('[aria-sort]')?.removeAttribute('aria-sort');
 		show();
 	}
@@ -166,26 +195,42 @@ for (const table of document.querySelectorAll('table.sortable')) {
 	list.tHead.append(element('tr', {}, ...columns.map(c => element('th', {scope: 'col', textContent: c.title, className: c.number ? 'n' : ''}))));
 	sortable(list, (n, direction) => {
 		const value = columns[n].value;
-		sorted = [...matching].sort((a, b) => {
-			const x = value(a), y = value(b);
-			return direction * (typeof x === 'number' ? x - y : x.localeCompare(y));
-		});
+		sort = () => {
+			sorted = [...matching].sort((a, b) => {
+				const x = value(a), y = value(b);
+				return direction * (typeof x === 'number' ? x - y : x.localeCompare(y));
+			});
+		};
+		sort();
 		show();
 	});
-	for (const name of [...data.Ends, 'open']) {
-		if (data.Connections.some(c => endOf(c) === name)) end.append(element('option', {value: name, textContent: name}));
+	function listEnds() {
+		const listed = new Set([...end.options].map(o => o.value));
+		for (const name of [...data.Ends, 'open']) {
+			if (!listed.has(name) && data.Connections.some(c => endOf(c) === name)) end.append(element('option', {value: name, textContent: name}));
+		}
 	}
 	text.oninput = end.onchange = find;
 	document.getElementById('find').onsubmit = event => event.preventDefault();
 	more.onclick = showMore;
-	for (const button of document.querySelectorAll('button[data-find]')) {
-		button.onclick = () => {
-			text.value = button.dataset.find;
-			end.value = '';
-			find();
-			document.getElementById('connections').scrollIntoView();
-			text.focus({preventScroll: true});
-		};
-	}
+	document.addEventListener('click', event => {
+		const button = event.target.closest('button[data-find]');
+		if (!button) return;
+		text.value = button.dataset.find;
+		end.value = '';
+		find();
+		document.getElementById('connections').scrollIntoView();
+		text.focus({preventScroll: true});
+	});
+	listEnds();
 	find();
-})();
+	return {
+		update() {
+			if (body.querySelector('tr.life') || body.contains(document.activeElement)) return;
+			listEnds();
+			match();
+			sort();
+			show(shown);
+		},
+	};
+}
