@@ -29,7 +29,7 @@ const (
 // Estimator models one resource that connections occupy, such as the local ports for
 // one destination: a connection occupies one unit while it is open, and its TIME_WAIT
 // occupies the unit for a further while. The zero value is ready for use. Times are
-// CLOCK_BOOTTIME; a time before the last one counts as the last one. An Estimator is
+// CLOCK_BOOTTIME. An event may come up to 16 s late: it counts at its own time. An Estimator is
 // for one goroutine.
 type Estimator struct {
 	since time.Duration // when the first event came
@@ -103,7 +103,16 @@ func (e *Estimator) Advance(now time.Duration) {
 func (e *Estimator) Opened(now time.Duration) {
 	e.Advance(now)
 	e.open++
-	e.taken.Add(1)
+	e.take(now, 1)
+}
+
+// take counts n units taken at a time, which may be before the present: an event may come late.
+func (e *Estimator) take(at time.Duration, n int32) {
+	if at >= e.now {
+		e.taken.Add(n)
+	} else {
+		e.taken.AddAt(int64(at/Step), n)
+	}
 }
 
 // OpenedEarlier counts one more connection that was opened before the estimator
@@ -119,7 +128,7 @@ func (e *Estimator) Closed(now time.Duration) {
 	e.Advance(now)
 	if e.open > 0 { // else it was opened before the estimator began
 		e.open--
-		e.taken.Add(-1)
+		e.take(now, -1)
 	}
 }
 
@@ -127,7 +136,7 @@ func (e *Estimator) Closed(now time.Duration) {
 // as open because it was opened before the estimator began.
 func (e *Estimator) GaveBack(now time.Duration) {
 	e.Advance(now)
-	e.taken.Add(-1)
+	e.take(now, -1)
 }
 
 // AddOpen counts n more open connections, n >= 0, which opened at an unknown time. They do not count for the
@@ -214,7 +223,11 @@ func (e *Estimator) ClosedToTimeWait(now time.Duration, kind Kind) {
 	if e.open > 0 {
 		e.open--
 	} else {
-		e.taken.Add(1)
+		e.take(now, 1)
+	}
+	if now < e.now {
+		e.TimeWaitCreated(now, kind)
+		return
 	}
 	// This is TimeWaitCreated at the present, without its divisions.
 	if kind.FinWait2 {
