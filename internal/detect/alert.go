@@ -35,6 +35,9 @@ const (
 	Resolved CloseReason = "resolved" // its cause has been gone for 10 s, or an alert of another kind reports it now
 	Refuted  CloseReason = "refuted"  // the kernel's table of sockets shows that it was wrong
 	Stopped  CloseReason = "stopped"  // the tracer ended before the alert was closed
+	// Unverified: the alert was marked as unverified until its end, and no reading of the kernel's tables has shown whether it
+	// was right.
+	Unverified CloseReason = "unverified"
 )
 
 // Source is what an occupancy was counted from.

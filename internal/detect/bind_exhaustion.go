@@ -83,6 +83,9 @@ func (d bindExhaustion) checkNamespace(netns uint32, ns *namespace, raise raiser
 	failing := !open && ns.boundOutAt > 0 && d.now-ns.boundOutAt < 2*quietPeriod // portExhaustion has an alert about that
 	if !keepsStorm(f) || failing || d.isOfOneDestination(netns, ns) {
 		ns.bindOpensSince = 0
+		if d.hasFreshList(ns) {
+			raise(bindCause{netns}, doubted, nil)
+		}
 		return
 	}
 	c := d.claimOf(opening, &ns.bindOpensSince, d.hasFreshList(ns), ns.limits.BoundReadAt > d.lostAt, f)

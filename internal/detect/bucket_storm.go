@@ -55,7 +55,7 @@ func (d bucketStorm) check(raise raiser) {
 		}
 		opening := opensStorm(r, f, model, d.Threshold, 0)
 		c := d.claimOf(opening, &ns.opensSince, ns.isCounted(d.tracker), ns.countedAt > d.lostAt, f)
-		if opening || keepsStorm(f) {
+		if c != 0 {
 			raise(bucketCause{e.Key}, c, func() Finding { return d.describe(e.Key, ns, f, projected) })
 		}
 	}

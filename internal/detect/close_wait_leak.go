@@ -271,6 +271,9 @@ func (d *closeWaitLeak) check(raise raiser) {
 		if d.isLeak(key, l) {
 			c = opens
 		}
+		if d.isTableFresh(key.netns) {
+			c |= verified
+		}
 		raise(key, c, func() Finding { return d.describe(key, l) })
 	}
 }
@@ -306,13 +309,18 @@ func (d *closeWaitLeak) isLeak(key leakKey, l *leak) bool {
 	return checked || d.now-l.suspectedAt >= unverifiedAfter
 }
 
+// isTableFresh reports whether the kernel's table of a namespace confirms the number of sockets.
+func (d *closeWaitLeak) isTableFresh(netns uint32) bool {
+	return d.now-d.tableReadAt(netns) <= 3*activeInterval
+}
+
 func (d *closeWaitLeak) describe(key leakKey, l *leak) Finding {
 	count := l.stuck.count
 	f := Finding{
 		Severity: Warning, Culprit: d.culpritOfSockets(&l.topServices), Netns: key.netns, Role: l.role, RateUnit: "more sockets", Rate: l.stuck.perSecond(d.now),
 		// Each socket is known by its cookie: the number is exact if all of them count.
 		Occupancy: uint64(count), OccupancySource: FromEvents, Approximate: l.leftOutAt > 0,
-		Unverified: d.now-d.tableReadAt(key.netns) > 3*activeInterval,
+		Unverified: !d.isTableFresh(key.netns),
 	}
 	if !f.Unverified {
 		f.OccupancySource = FromKernel

@@ -42,6 +42,12 @@ const (
 	// verified is added to opens or keeps: the kernel confirms the cause. An alert that has
 	// opened unverified is reported again at once.
 	verified
+	// doubted is added to keeps, or stands alone: the kernel has answered, and its numbers would open no alert. An alert
+	// that the kernel has never confirmed does not stay open for that, and closes as refuted unless it is confirmed
+	// within quietPeriod.
+	doubted
+	// denied is added to doubted: such an alert closes at once, because its numbers are far below those that open one.
+	denied
 )
 
 // cause is what an alert is about. It is comparable.

@@ -51,6 +51,9 @@ type host struct {
 	answersAfter time.Duration // how long a count of suspects takes to come
 	answers      []lateAnswer
 	counted      int // counts of suspects that were requested
+
+	late    bool // transitions do not reach the engine until deliver is called
+	delayed []tcp.Transition
 }
 
 // lateAnswer is a count of suspects on its way to the engine.
@@ -261,7 +264,20 @@ func (h *host) emit(key destination, port uint16, by tcp.Owner, old, next tcp.St
 		h.lostTimes = append(h.lostTimes, h.now)
 		return
 	}
+	if h.late {
+		h.delayed = append(h.delayed, t)
+		return
+	}
 	h.engine.Observe(&t)
+}
+
+// deliver passes on the transitions that are late.
+func (h *host) deliver() {
+	h.late = false
+	for i := range h.delayed {
+		h.engine.Observe(&h.delayed[i])
+	}
+	h.delayed = nil
 }
 
 // connect reports whether there was a free port.

@@ -37,7 +37,9 @@ type openAlert struct {
 	raisedAt   time.Duration // when its cause was raised last
 	describe   func() Finding
 	closes     CloseReason // why it closes at the next report; "": it does not
-	verified   bool        // the kernel confirms its cause: see claim
+	verified   bool        // the kernel confirms its cause now: see claim
+	confirmed  bool        // it has done so at some time: see isConfirmed
+	answered   bool        // the kernel has answered since the alert opened
 	failures   uint64      // failed connects, see failureCounter: never fewer than before
 }
 
@@ -47,11 +49,13 @@ func newLifecycle(c *Config) lifecycle {
 }
 
 // raise takes a cause and what it claims. It opens the alert of the cause, keeps it open, or marks
-// it to be closed. It returns that alert, or nil if none is open.
+// it to be closed. It returns that alert, or nil if none is open, or if the claim only casts doubt on it.
 func (l *lifecycle) raise(kind string, cause cause, c claim, describe func() Finding, now time.Duration) *openAlert {
 	key := alertKey{kind, cause}
 	if known := l.open[key]; known != nil {
-		known.take(c, describe, now)
+		if !known.take(c, describe, now) {
+			return nil
+		}
 		return known
 	}
 	if c&opens == 0 {
@@ -64,23 +68,48 @@ func (l *lifecycle) raise(kind string, cause cause, c claim, describe func() Fin
 	o := &openAlert{
 		user:     user,
 		alert:    Alert{Kind: kind, Phase: Open, Monotonic: now, Finding: l.makeFinding(describe)},
-		openedAt: now, reportedAt: now, raisedAt: now, describe: describe,
+		openedAt: now, reportedAt: now, raisedAt: now, describe: describe, confirmed: c&verified != 0,
 	}
 	l.open[key] = o
 	l.opened = append(l.opened, o)
 	return o
 }
 
-// take applies a claim to the alert. Of several in one tick the last one counts.
-func (o *openAlert) take(c claim, describe func() Finding, now time.Duration) {
-	switch c {
-	case refuted:
+// take applies a claim to the alert. Of several in one tick the last one counts. It reports false if the claim only
+// casts doubt on the alert.
+func (o *openAlert) take(c claim, describe func() Finding, now time.Duration) bool {
+	switch {
+	case c == refuted:
 		o.closes = Refuted
-	case ended:
+	case c == ended:
 		o.closes = Resolved
+	case c&doubted != 0 && !o.isConfirmed():
+		if o.answered = true; c&denied != 0 {
+			o.closes = Refuted
+		}
+		return false
+	case c&(opens|keeps) == 0:
+		return false
 	default:
-		o.raisedAt, o.describe, o.closes, o.verified = now, describe, "", c&verified != 0
+		o.raisedAt, o.describe, o.closes, o.verified = now, describe, "", c&(verified|doubted) != 0
+		o.confirmed = o.confirmed || c&verified != 0
 	}
+	return true
+}
+
+// isConfirmed reports whether the kernel has confirmed the alert at some time: it opened or was reported with numbers
+// that the kernel's tables have shown, or connects have failed.
+func (o *openAlert) isConfirmed() bool { return o.confirmed || !o.alert.Unverified || o.failures > 0 }
+
+// reason is why an alert closes whose cause has been gone for quietPeriod.
+func (o *openAlert) reason() CloseReason {
+	switch {
+	case o.isConfirmed():
+		return Resolved
+	case o.answered:
+		return Refuted
+	}
+	return Unverified
 }
 
 // makeFinding describes a cause, and names only processes that live.
@@ -133,7 +162,7 @@ func (l *lifecycle) due(now time.Duration) []Alert {
 			due = append(due, l.close(o, o.closes, now))
 			l.remove(key)
 		case now-o.raisedAt >= quietPeriod:
-			due = append(due, l.close(o, Resolved, now))
+			due = append(due, l.close(o, o.reason(), now))
 			l.remove(key)
 		case o.raisedAt == now && (now-o.reportedAt >= l.updateInterval || o.hasNews()):
 			o.alert.Finding = l.makeFinding(o.describe)

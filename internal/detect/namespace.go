@@ -189,16 +189,20 @@ func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 		return
 	}
 	if l.TimeWaits >= 0 {
-		ns.reconcile(now, float64(l.TimeWaits), tr.losses.lastMinute(now))
+		lost := tr.losses.lastMinute(now)
+		if tr.seeding.isActive() {
+			lost = 0 // what the kernel has more are sockets that Seed has not had yet
+		}
+		ns.reconcile(now, float64(l.TimeWaits), float64(lost))
 		ns.kernelExcess = float64(l.TimeWaits) - ns.notReusable.TimeWaits(ns.model())
 	}
 }
 
 // reconcile corrects the model of notReusable by the kernel's own count of TIME_WAITs. If the kernel counts
-// fewer, some have ended early, or their peers never close. If it counts more and transitions
-// were lost, those are missing in the model. If it counts more and none was lost, the filters
+// fewer, some have ended early, or their peers never close. If it counts more and lost transitions are missing in the
+// model, the model goes up by as many at most. If it counts more and none was lost, the filters
 // leave out the connections of the others, and the model stays as it is.
-func (ns *namespace) reconcile(now time.Duration, counted float64, lost uint64) {
+func (ns *namespace) reconcile(now time.Duration, counted, lost float64) {
 	ns.notReusable.Advance(now)
 	ns.reusable.Advance(now)
 	ns.countedAt, ns.scale = now, 1
@@ -220,7 +224,7 @@ func (ns *namespace) reconcile(now time.Duration, counted float64, lost uint64) 
 	case counted < 0.9*modelled:
 		ns.scale = counted / modelled
 	case lost > 0 && counted > 1.02*modelled:
-		ns.scale = min(2, counted/modelled)
+		ns.scale = min(2, counted/modelled, 1+lost/modelled)
 	}
 }
 

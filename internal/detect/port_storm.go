@@ -48,8 +48,11 @@ func (d portStorm) check(raise raiser) {
 			continue
 		}
 		u.kernel.opensSince = 0
-		if u.isRefuted(d.now) {
+		switch {
+		case u.isRefuted(d.now):
 			raise(e.Key, refuted, nil)
+		case u.kernel.isVerified(d.tracker):
+			raise(e.Key, doubted, nil)
 		}
 	}
 }
@@ -88,7 +91,7 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], x *exhaust
 	if c != 0 {
 		raise(e.Key, c, func() Finding { return d.describe(e, ns, x.correct(d.now, f)) })
 	}
-	return c != 0
+	return c&(opens|keeps) != 0
 }
 
 // stormCapacity is portCapacity, or 0 if a destination has too few connections for a forecast. fails means that
@@ -104,10 +107,11 @@ func (d portStorm) stormCapacity(e *topk.Entry[destination, destinationUse], fai
 	return capacity, ns
 }
 
-// claim is what a storm claims, 0 if there is none. It requests the kernel's count if that is needed.
+// claim is what a storm claims, with neither opens nor keeps if there is none. It requests the kernel's count if that is
+// needed.
 func (d portStorm) claim(ns *namespace, u *destinationUse, m rate.TimeWaitModel, f rate.Forecast, fails bool) claim {
 	v := &u.kernel
-	opening := opensStorm(&u.Estimator, f, m, d.Threshold, v.gonePerSecond(u))
+	opening := opensStorm(&u.Estimator, f, m, d.Threshold, v.gonePerSecond(u)) && d.opensUnscaled(u, m, f)
 	alerts := fails || opening || keepsStorm(f)
 	if alerts || isSuspected(f) {
 		d.refreshCount(ns, u, alerts, fails || f.Exhausts)
@@ -118,14 +122,25 @@ func (d portStorm) claim(ns *namespace, u *destinationUse, m rate.TimeWaitModel,
 	}
 	c := d.claimOf(opening, &v.opensSince, isVerified, v.verifiedAt > d.lostAt, f)
 	switch {
-	case fails: // the kernel has refused a port: there is nothing to wait for
-		return c | opens
-	case !alerts:
-		return 0
+	case fails && isVerified: // the kernel has refused a port: there is nothing to wait for
+		return opens | verified
+	case fails:
+		return opens
 	case !opening && u.isRefuted(d.now) && f.Occupancy < (d.Threshold-0.2)*f.Capacity:
-		return 0 // the rate may be that of connections that never were: alone it keeps no alert open
+		return c &^ keeps // the rate may be that of connections that never were: alone it keeps no alert open
 	}
 	return c
+}
+
+// opensUnscaled reports whether the model finds a storm that opens an alert without the TIME_WAITs by which it was scaled
+// up after a loss. It is not known of which destination these are: they make a suspect, and the kernel's count of that
+// destination must show them.
+func (d portStorm) opensUnscaled(u *destinationUse, m rate.TimeWaitModel, f rate.Forecast) bool {
+	if m.Scale <= 1 {
+		return true
+	}
+	m.Scale = 1
+	return opensStorm(&u.Estimator, u.Forecast(m, f.Capacity), m, d.Threshold, u.kernel.gonePerSecond(u))
 }
 
 // isRefuted reports whether the kernel's table had clearly fewer sockets than the model within

@@ -23,6 +23,7 @@ type seeding struct {
 	observed map[uint64]bool // by seedKeyOf: sockets of transitions, true if they count as open now; nil: seeding is over
 	full     bool            // some sockets are not in observed, for lack of room
 	took     time.Duration   // how long seeding took; 0: it is not over
+	netns    uint32          // of the newest Seed: its sockets are being read; 0: there was none
 }
 
 // seedKeyOf identifies a socket by its cookie. Where transitions have no cookies, nothing shows which
@@ -51,6 +52,12 @@ func (e *Engine) SeedingDone(now time.Duration) {
 
 // SeededAfter is how long after New seeding was done; 0: it is not yet.
 func (e *Engine) SeededAfter() time.Duration { return e.tracker.seeding.took }
+
+// isActive reports whether sockets of before the start are still to come.
+func (s *seeding) isActive() bool { return s.observed != nil }
+
+// isReading reports whether Seed has had only a part of the sockets of a namespace.
+func (s *seeding) isReading(netns uint32) bool { return s.isActive() && s.netns == netns }
 
 // observe takes the time of a transition. One from before New was still in the ring buffer then.
 func (s *seeding) observe(at time.Duration) {
@@ -91,7 +98,7 @@ func (s *seeding) has(cookie uint64, d *destination) bool {
 }
 
 func (tr *tracker) seed(now time.Duration, netns uint32, s *tcp.Socket) {
-	tr.now = max(tr.now, now)
+	tr.now, tr.seeding.netns = max(tr.now, now), netns
 	ns := tr.activeNamespace(netns, userIn(s.UID, netns))
 	client := ns.known && ns.connectChooses(s.Local.Port)
 	key := destination{local: s.Local.Addr, peer: s.Peer.Addr, netns: netns, peerPort: s.Peer.Port}
@@ -113,9 +120,11 @@ func (tr *tracker) seed(now time.Duration, netns uint32, s *tcp.Socket) {
 	}
 	if client {
 		use := tr.destinations.GetOrInsert(key, key.hash(), userIn(s.UID, key.netns))
-		use.Value.OpenedEarlier(now)
-		use.Value.earlier++
-		tr.destinations.Add(use, 1)
+		if !use.Value.isCounted() {
+			use.Value.OpenedEarlier(now)
+			use.Value.earlier++
+			tr.destinations.Add(use, 1)
+		}
 		tr.seeding.record(s.Cookie, &key, true)
 	}
 }
@@ -144,6 +153,9 @@ func (tr *tracker) seedTimeWait(now time.Duration, ns *namespace, key destinatio
 	var r *rate.Estimator
 	if client {
 		use := tr.destinations.GetOrInsert(key, key.hash(), userIn(s.UID, key.netns))
+		if use.Value.isCounted() {
+			return
+		}
 		tr.destinations.Add(use, 1)
 		r = &use.Value.Estimator
 	} else {
@@ -155,3 +167,6 @@ func (tr *tracker) seedTimeWait(now time.Duration, ns *namespace, key destinatio
 	r.Advance(now)
 	r.TimeWaitCreated(created, kind)
 }
+
+// isCounted reports whether the model has a count of the kernel's table, which also has the sockets of before the start.
+func (u *destinationUse) isCounted() bool { return u.kernel.verifiedAt > 0 }

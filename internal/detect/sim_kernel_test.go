@@ -33,6 +33,8 @@ type simKernel struct {
 	listenOverflows uint64                // segments that have found the queue of a listener full
 	// emit reports whether the transition has reached the engine, or will.
 	emit func(s *simSocket, t *tcp.Transition) bool
+	// stalled reports whether the loads get no CPU.
+	stalled func() bool
 }
 
 // simBound counts by port.
@@ -85,7 +87,7 @@ func newSimKernel(random *rand.Rand, ports int) *simKernel {
 	listening := &tcp.PortSet{}
 	listening.Add(80)
 	return &simKernel{
-		now: time.Hour, random: random,
+		now: time.Hour, random: random, stalled: func() bool { return false },
 		limits: tcp.Limits{
 			PortLow: 20000, PortHigh: uint16(20000 + ports - 1), Bound: listening, Reuse: 2, ReuseDelay: time.Second, Timestamps: true,
 			FinTimeout: time.Minute, MaxTimeWaits: noBuckets,

@@ -63,6 +63,9 @@ func (l *simLoad) step(k *simKernel) {
 	} else {
 		l.due += rate
 	}
+	if k.stalled() {
+		return // it catches up afterwards
+	}
 	for l.due >= bursts {
 		for range max(1, l.bursts) {
 			l.connect(k)
@@ -134,10 +137,11 @@ type simRun struct {
 	isPlainLeak bool // see makePlainLeak
 }
 
-func newSimRun(seed uint64) *simRun { return newSimRunWith(seed, *kills) }
+func newSimRun(seed uint64) *simRun { return newSimRunWith(seed, *kills, *starved) }
 
-// newSimRunWith makes the simulation of a seed. With kills timewait sockets are killed in any case.
-func newSimRunWith(seed uint64, kills bool) *simRun {
+// newSimRunWith makes the simulation of a seed. With kills timewait sockets are killed in any case, and with starved
+// something gets no CPU for a while.
+func newSimRunWith(seed uint64, kills, starved bool) *simRun {
 	random := rand.New(rand.NewPCG(seed, 14))
 	r := &simRun{
 		seed: seed, random: random, k: newSimKernel(random, 60+random.IntN(340)), config: Config{HalfClosed: 60},
@@ -146,6 +150,7 @@ func newSimRunWith(seed uint64, kills bool) *simRun {
 	k := r.k
 	r.tr = &simTracer{k: k, random: random, dead: make(map[uint32]bool)}
 	k.emit = r.tr.take
+	k.stalled = func() bool { return r.tr.stalls.has(starvedLoads, k.now) }
 	for i := range 4 {
 		name := []string{"curl", "java", "php-fpm", "nginx"}[i]
 		r.processes = append(r.processes, &simProcess{owner: process(uint32(firstPID+i), name), uid: uint32(1000 + i%2)})
@@ -178,6 +183,7 @@ func newSimRunWith(seed uint64, kills bool) *simRun {
 	k.limits.ReusesFinWait2 = seed%4 == 0
 	r.config.UpdateInterval = []time.Duration{time.Second, 10 * time.Second}[seed/4%2] // judges more numbers, or those that users get
 	r.addKills(kills)
+	r.addStalls(starved)
 	r.addListeners()
 	if seed%8 == 1 {
 		r.makePlain()
@@ -382,6 +388,12 @@ func (r *simRun) describe() (text string) {
 	}
 	for _, a := range r.arrivals {
 		text += fmt.Sprintf("  %v\n", a)
+	}
+	for i := range r.tr.stalls {
+		text += fmt.Sprintf("  %v\n", &r.tr.stalls[i])
+	}
+	if r.tr.seedParts > 1 {
+		text += fmt.Sprintf("  the sockets of before the start come in %d parts, %v apart\n", r.tr.seedParts, r.tr.seedPause)
 	}
 	for at := range r.restarts {
 		text += fmt.Sprintf("  the tracer starts again at %v\n", at-time.Hour)

@@ -50,7 +50,7 @@ func (o *simOracle) checkBinds(x *simAlert) {
 	if o.r.tr.everLost {
 		return
 	}
-	room := 2 + k.boundIn.within(time.Second+o.r.tr.lag+2*simStep)
+	room := 2 + k.boundIn.within(time.Second+o.lag()+2*simStep)
 	for _, s := range k.sockets {
 		if age := k.now - s.createdAt; s.bound && s.createdAt > 0 && age > tcp.TimeWaitTimeout-time.Second || s.bound && !s.seen {
 			room++
@@ -66,7 +66,7 @@ func (o *simOracle) checkBinds(x *simAlert) {
 // cannot know everything: a verified number may lack as many after a loss, and no transition shows when the
 // peers close, or whose TIME_WAITs connect() has taken over.
 func (o *simOracle) roomOf(d *simDestination, u *simUse) float64 {
-	moved := 500*time.Millisecond + o.r.tr.lag + o.answerTime()
+	moved := 500*time.Millisecond + o.lag() + o.answerTime()
 	tr := o.r.tr
 	if tr.lostAt > 0 && o.r.k.now-tr.lostAt < rate.TimeWaitHold || tr.passes != nil {
 		moved += 5 * time.Second
@@ -97,7 +97,7 @@ func (o *simOracle) knowsAll(d *simDestination) bool {
 // the model counts their creation in whole seconds.
 func (o *simOracle) expiring(d *simDestination) int {
 	const from, until = tcp.TimeWaitTimeout - time.Second, tcp.TimeWaitTimeout + 2*time.Second
-	count := d.timeWaits.between(until+o.r.tr.lag+2*simStep, from-o.r.tr.lag)
+	count := d.timeWaits.between(until+o.lag()+2*simStep, from-o.lag())
 	for _, s := range d.ports {
 		if s != nil && s.bound && !s.seen {
 			count++ // nothing else shows that its port was bound
@@ -142,7 +142,7 @@ func (o *simOracle) checkCapacity(x *simAlert, u *simUse) {
 func (o *simOracle) checkFailureCount(x *simAlert, d *simDestination) {
 	k, tr := o.r.k, o.r.tr
 	most := d.seenFailed.within(k.now - tr.began)
-	least := d.seenFailed.between(k.now-x.openedAt-tr.lag, simStep+tr.lag)
+	least := d.seenFailed.between(k.now-x.openedAt-o.lag(), simStep+o.lag())
 	if x.Kind != timeWaitStorm || x.Unverified { // another kind may have had them
 		least = 0
 	}

@@ -63,7 +63,7 @@ func (o *simOracle) fault(format string, arguments ...any) {
 // answerTime is how long the kernel's answer to a request may take, with another one before it.
 func (o *simOracle) answerTime() time.Duration {
 	w := &o.r.tr.worker
-	return 3*(w.before+w.after) + o.r.tr.lag + simStep
+	return 3*(w.before+w.after) + o.lag() + simStep + o.r.tr.stalls.longest(starvedWorker, o.r.k.now, quietPeriod)
 }
 
 // isReadable reports whether the kernel's tables can be read most of the time.
@@ -185,7 +185,7 @@ func (o *simOracle) checkFailures(d *simDestination) {
 	if d.failed.within(simStep) > 0 {
 		st.failedAt = o.r.k.now
 	}
-	if d.seenFailed.between(simStep+o.r.tr.lag, o.r.tr.lag) > 0 && st.refusedAt == 0 && o.r.k.now-o.r.tr.began >= 2*simStep+o.r.tr.lag {
+	if d.seenFailed.between(simStep+o.lag(), o.lag()) > 0 && st.refusedAt == 0 && o.r.k.now-o.r.tr.began >= 2*simStep+o.lag() {
 		st.refusedAt = o.r.k.now
 	}
 	if st.refusedAt < o.r.tr.began {
@@ -216,7 +216,7 @@ func (o *simOracle) judgeStorm(d *simDestination) {
 	if age := k.now - o.r.tr.began; age > simStep {
 		window = min(window, age)
 	}
-	perSecond := float64(d.opened.within(window)-d.ended.within(window)) / window.Seconds()
+	perSecond := float64(d.opened.within(window)-d.ended.within(window)-o.burstOf(d)) / window.Seconds()
 	in := u.exhaustedIn(perSecond, 0.95*u.capacity, o.holdsOf(d, true))
 	// A connection whose beginning was lost is known since it became a TIME_WAIT: even a perfect observer of
 	// what has reached the engine counts it as taken then.
@@ -243,18 +243,29 @@ func (o *simOracle) judgeStorm(d *simDestination) {
 			st.openAt = k.now
 		}
 	}
-	patience := countWait + 500*time.Millisecond + o.r.tr.lag
+	patience := countWait + 500*time.Millisecond + o.lag()
 	if st.mustSince > 0 && k.now-max(st.mustSince, st.openAt) > patience {
 		o.fault("missed: a storm to %d since %v: %s", d.key.peerPort, st.mustSince-time.Hour, st.why)
 		st.mustSince = 0
 	}
 }
 
+// burstOf is how many connections one of the loads of a destination makes at once, beyond the first: so many more are
+// in a window than its rate makes.
+func (o *simOracle) burstOf(d *simDestination) (most int) {
+	for _, l := range o.r.loads {
+		if l.to == d && l.from < o.r.k.now {
+			most = max(most, l.bursts-1)
+		}
+	}
+	return most
+}
+
 // mustWarn reports whether there is a storm beyond doubt: what the engine has got came evenly
 // for twenty seconds, and leads to exhaustion with 5 % to spare.
 func (o *simOracle) mustWarn(d *simDestination, u *simUse) bool {
 	k, tr := o.r.k, o.r.tr
-	if k.now-tr.began < watched || o.mayBeBlind() || tr.lostAt > 0 && k.now-tr.lostAt < o.answerTime()+3*time.Second {
+	if k.now-tr.began < watched || o.mayBeBlind() || o.starves() || tr.lostAt > 0 && k.now-tr.lostAt < o.answerTime()+3*time.Second {
 		return false
 	}
 	perSecond, even := o.evenRate(d)

@@ -29,7 +29,7 @@ type simVerdict struct {
 
 // patience is how long it may take the engine to open and close an alert of a kind.
 func (o *simOracle) patience(kind string) (opens, closes time.Duration) {
-	lag := o.r.tr.lag + time.Second
+	lag := o.lag() + time.Second
 	switch tables := 3 * o.answerTime(); kind {
 	case "close_wait_leak": // two tables must lack a socket
 		return unverifiedAfter + lag + tables, quietPeriod + 2*activeInterval + lag + tables

@@ -62,7 +62,7 @@ func (o *simOracle) judgeRegular(d *simDestination) {
 			return
 		}
 	}
-	if k.now-st.regularSince > 2*simStep+o.r.tr.lag {
+	if k.now-st.regularSince > 2*simStep+o.lag() {
 		o.fault("missed: a regular storm to %d since %v, near %v, even %v, exhausted in %v: %s", d.key.peerPort, st.regularSince-time.Hour, near, even, in, st.why)
 		st.regularSince = k.now + time.Hour
 	}

@@ -318,7 +318,7 @@ func TestSimulation_Scenarios(t *testing.T) {
 func TestSimulation_KillsThatFailed(t *testing.T) {
 	t.Parallel()
 	for _, seed := range []uint64{1006, 1486} {
-		r := newSimRunWith(seed, true)
+		r := newSimRunWith(seed, true, false)
 		if r.run(); len(r.oracle.faults) > 0 {
 			t.Errorf("seed %d: %s%s", seed, r.describe(), r.oracle.faults)
 		}

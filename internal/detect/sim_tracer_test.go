@@ -31,6 +31,10 @@ type simTracer struct {
 	onWay  []tcp.Transition
 	seeds  []simSeed
 	worker simWorker
+
+	stalls    simStalls
+	seedParts int           // in how many parts the sockets of before the start reach the engine; 0: one
+	seedPause time.Duration // between two of these
 }
 
 // simLoss is a time in which transitions are lost by chance.
@@ -50,8 +54,10 @@ func lossKind(t *tcp.Transition) int {
 type simSeed struct {
 	at, readAt time.Duration
 	sockets    []tcp.Socket
+	limits     tcp.Limits
 	listeners  *ListenTable
 	last       bool
+	part       int // which is the next one: see simTracer.seedParts
 }
 
 // simWorker reads the tables for one request at a time. Requests that come meanwhile are joined.
@@ -113,6 +119,9 @@ func (tr *simTracer) take(s *simSocket, t *tcp.Transition) bool {
 // pass passes on what is due, and lets the engine tick.
 func (tr *simTracer) pass() {
 	now := tr.k.now
+	if tr.stalls.has(starvedLoop, now) {
+		return
+	}
 	n := 0
 	for n < len(tr.onWay) && tr.onWay[n].Monotonic+tr.lag <= now {
 		tr.engine.Observe(&tr.onWay[n])
@@ -151,10 +160,17 @@ func (tr *simTracer) seed() {
 	tr.seeds = tr.seeds[1:]
 	switch {
 	case s.last:
-		l := tr.limits()
-		tr.engine.Update(s.readAt, testNetns, &l)
-		for i := range s.sockets {
+		if s.part == 0 {
+			tr.engine.Update(s.readAt, testNetns, &s.limits)
+		}
+		parts := max(1, tr.seedParts)
+		for i := s.part; i < len(s.sockets); i += parts {
 			tr.engine.Seed(s.readAt, testNetns, &s.sockets[i])
+		}
+		if s.part++; s.part < parts {
+			s.at = tr.k.now + tr.seedPause
+			tr.seeds = append(tr.seeds, s)
+			return
 		}
 		if len(s.listeners.Listeners) > 0 {
 			tr.engine.UpdateListeners(tr.k.now, testNetns, s.listeners)
@@ -165,7 +181,7 @@ func (tr *simTracer) seed() {
 		tr.engine.SeedingDone(tr.k.now)
 		return
 	}
-	read := simSeed{readAt: tr.k.now, listeners: tr.listenTable(nil), last: true, at: tr.k.now + time.Duration(tr.random.Int64N(int64(time.Second)))}
+	read := simSeed{readAt: tr.k.now, limits: tr.limits(), listeners: tr.listenTable(nil), last: true, at: tr.k.now + time.Duration(tr.random.Int64N(int64(time.Second)))}
 	for _, s := range tr.k.sockets {
 		if tr.passes == nil || tr.passes(s) {
 			read.sockets = append(read.sockets, tr.k.listed(s))
@@ -184,6 +200,9 @@ func (tr *simTracer) limits() tcp.Limits {
 // work moves the worker on.
 func (tr *simTracer) work() {
 	w, now := &tr.worker, tr.k.now
+	if tr.stalls.has(starvedWorker, now) {
+		return
+	}
 	if w.busy == nil && w.waiting != nil {
 		w.busy, w.waiting = w.waiting, nil
 		w.readAt = now + tr.about(w.before)

@@ -16,6 +16,7 @@ var (
 	simulations = flag.Uint64("simulations", defaultSimulations, "how many random simulations TestSimulation runs")
 	firstSeed   = flag.Uint64("first-simulation", 1, "the seed of the first of these simulations")
 	kills       = flag.Bool("kills", false, "timewait sockets are killed in each simulation, instead of in one of five")
+	starved     = flag.Bool("starved", false, "something gets no CPU for a while in each simulation, instead of in one of five")
 	simulation  = flag.Uint64("simulation", 0, "the seed of the only simulation that TestSimulation runs, and prints")
 )
 
@@ -110,6 +111,12 @@ func (o *simOracle) take(a *Alert) {
 func (o *simOracle) close(a *Alert) {
 	x := o.open[a.ID]
 	delete(o.open, a.ID)
+	if x != nil && a.Reason == Refuted {
+		o.seen["refuted "+x.Kind]++
+	}
+	if x != nil && x.verifiedAt == 0 && a.Reason == Resolved && a.Failures == 0 && !o.isTakenOver(a) {
+		o.fault("%s %s was never verified, and closes as resolved", x.Kind, x.ID)
+	}
 	if x == nil || x.wrongSince == 0 || x.verifiedAt == 0 && a.Reason == Refuted || o.isExcused(x) {
 		return
 	}
@@ -118,12 +125,18 @@ func (o *simOracle) close(a *Alert) {
 	}
 }
 
+// isTakenOver reports whether an alert of another kind may report the failed connects of the destination.
+func (o *simOracle) isTakenOver(a *Alert) bool {
+	d := o.destinationOf(a)
+	return d != nil && d.seenFailed.within(countWait+2*simStep+o.lag()) > 0
+}
+
 // checkOpen judges an alert that is open.
 func (o *simOracle) checkOpen(x *simAlert) {
 	k := o.r.k
 	var agrees bool
 	var why string
-	slack := quietPeriod + 4*time.Second + o.r.tr.lag
+	slack := quietPeriod + 4*time.Second + o.lag()
 	if slices.ContainsFunc(o.r.loads, func(l *simLoad) bool { return l.binds }) {
 		slack += 2 * time.Second // the bound ports of timewait sockets are free when their timers expire
 	}

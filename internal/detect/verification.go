@@ -27,6 +27,8 @@ const (
 	// unverified at once.
 	countWait   = time.Second
 	noTimeToAsk = 500 * time.Millisecond
+	// waitShare is the fraction of the capacity that is at most taken during countWait where there is time for it.
+	waitShare = 0.05
 )
 
 // verification compares the model of one destination with the kernel's table of sockets.
@@ -212,18 +214,27 @@ func (tr *tracker) refreshCount(ns *namespace, u *destinationUse, alerts, exhaus
 }
 
 // claimOf returns the claim of a storm: opens if the model demands an alert (opening) and mayOpen agrees,
-// else keeps; with verified if the kernel confirms the numbers (isVerified). sinceLoss means that it was
+// else keeps, or nothing if the model finds no storm any more; with verified if the kernel has the numbers (isVerified),
+// and they are a reason to open an alert, else with doubted. sinceLoss means that it was
 // counted after the last loss. opensSince belongs to the storm: see mayOpen.
-func (tr *tracker) claimOf(opening bool, opensSince *time.Duration, isVerified, sinceLoss bool, f rate.Forecast) claim {
-	c := keeps
+func (tr *tracker) claimOf(opening bool, opensSince *time.Duration, isVerified, sinceLoss bool, f rate.Forecast) (c claim) {
 	switch {
-	case !opening:
-		*opensSince = 0
-	case tr.mayOpen(opensSince, isVerified && sinceLoss, f):
+	case opening && tr.mayOpen(opensSince, isVerified && sinceLoss, f):
 		c = opens
+	case opening || keepsStorm(f):
+		c = keeps
 	}
-	if isVerified {
+	if !opening {
+		*opensSince = 0
+	}
+	switch {
+	case !isVerified:
+	case opening || f.Occupancy >= exhaustedShare*f.Capacity:
 		c |= verified
+	case f.Occupancy < (tr.Threshold-0.2)*f.Capacity:
+		c |= doubted | denied
+	default:
+		c |= doubted
 	}
 	return c
 }
@@ -236,7 +247,13 @@ func (tr *tracker) mayOpen(opensSince *time.Duration, isConfirmed bool, f rate.F
 	if *opensSince == 0 {
 		*opensSince = tr.now
 	}
-	return isConfirmed || f.Exhausts && f.ExhaustedIn <= noTimeToAsk || tr.now-*opensSince >= countWait
+	return isConfirmed || leavesNoTime(f) || tr.now-*opensSince >= countWait
+}
+
+// leavesNoTime reports whether the capacity is exhausted before an answer can come. A slow storm that seems to be so near
+// has come near by a correction of the model, not by its connections: waiting for the answer costs little.
+func leavesNoTime(f rate.Forecast) bool {
+	return f.Exhausts && f.ExhaustedIn <= noTimeToAsk && f.Rate*countWait.Seconds() >= waitShare*f.Capacity
 }
 
 // countsDue reports whether counts are to be requested: once a second on average, and half a second after the
@@ -286,8 +303,8 @@ func (tr *tracker) takeCounts(now time.Duration, c *SuspectCounts) {
 	for i := range c.of.list {
 		x := &c.of.list[i]
 		e := tr.destinations.Find(x.key, x.key.hash())
-		if e == nil {
-			continue
+		if e == nil || tr.seeding.isReading(x.key.netns) {
+			continue // the model lacks the sockets that Seed is about to have
 		}
 		// The entry may be a new one, and a newer answer may have come before.
 		if v := &e.Value.kernel; v.firstRequestedAt > 0 && v.firstRequestedAt <= c.of.since && v.verifiedAt < c.of.since {
