@@ -23,7 +23,7 @@ const (
 
 // Normal loads, a storm and a leak that come and go, and a tracer that loses transitions
 // every 40 s and is restarted every five minutes: a normal load has no alert, except an
-// unverified one that is refuted within two seconds, and at the end no alert is open.
+// unverified one that is refuted, and at the end no alert is open.
 func TestSoak_NoPhantoms(t *testing.T) {
 	tcplab.RequireRoot(t)
 	if *soak == 0 {
@@ -143,16 +143,18 @@ func (tr *tracer) open() (list []alert) {
 	return list
 }
 
-// checkRefuted allows alerts that were not verified, if they closed within two seconds.
+// checkRefuted allows alerts that were not verified, if the kernel's table has refuted them. On a machine without a free
+// CPU its answer may come late.
 func checkRefuted(t *testing.T, tracer int, alerts []alert) {
 	t.Helper()
 	opened := make(map[string]alert)
 	for _, a := range alerts {
-		first, known := opened[a.Alert]
+		last, known := opened[a.Alert]
 		switch {
-		case !known && a.Confidence == "unverified":
+		case a.Phase != "close" && a.Confidence == "unverified":
 			opened[a.Alert] = a
-		case known && a.Phase == "close" && a.Time.Sub(first.Time) <= 2*time.Second:
+		case known && a.Phase == "close" && a.CloseReason == "refuted":
+			t.Logf("tracer %d: refuted %v after its last report: %s of %d, %d of %d", tracer, a.Time.Sub(last.Time), a.Kind, a.Netns, a.Occupancy, a.Capacity)
 		default:
 			t.Errorf("tracer %d: a normal load has an alert: %+v", tracer, a)
 		}

@@ -26,6 +26,7 @@ type workload struct {
 	Open        time.Duration // how long each connection stays open
 	PeerCloses  bool          // read the end of the stream before closing
 	NextPort    bool          // connect to another port each time, as a scan does
+	SkipsMissed bool          // make no connections for the time in which the process had no CPU, instead of catching up
 	UntilNoPort bool          // stop at the first connect() that finds no port
 	Reset       bool          // close with a reset
 	ShutDown    bool          // shut down for writing at once, and read nothing
@@ -101,6 +102,9 @@ type opened struct {
 	until time.Time
 }
 
+// maxCatchUp is how much of its time a workload that SkipsMissed makes up for.
+const maxCatchUp = 100 * time.Millisecond
+
 func (o *workload) run(a *result) {
 	var open []opened
 	next := time.Now()
@@ -112,7 +116,10 @@ func (o *workload) run(a *result) {
 		}
 		for g.PerSecond > 0 && next.Before(end) && (!o.UntilNoPort || a.NoPort == 0) {
 			time.Sleep(time.Until(next))
-			a.Late = max(a.Late, time.Since(next))
+			late := time.Since(next)
+			if a.Late = max(a.Late, late); o.SkipsMissed && late > maxCatchUp {
+				next = next.Add(late)
+			}
 			for range max(1, g.AtOnce) {
 				if fd := o.connect(a); fd >= 0 {
 					open = append(open, opened{fd, time.Now().Add(o.Open)})
