@@ -81,13 +81,14 @@ func (d portStorm) raises(e *topk.Entry[destination, destinationUse], x *exhaust
 	if !fails && f.Occupancy < exhaustedShare*capacity && d.reachesBucketsFirst(e.Key, u, ns, capacity-u.Connections(model), u.TimeWaits(model)) {
 		return false
 	}
-	if fails || isSuspected(f) {
+	suspected := fails || u.isSuspected(model, f)
+	if suspected {
 		ns.suspectedAt = d.now
 	}
 	if u.TimeWaits(model) < timeWaitShare*f.Occupancy && !fails {
 		return false // connections that are still open take more ports than TIME_WAITs do
 	}
-	c := d.claim(ns, u, model, f, fails)
+	c := d.claim(ns, u, model, f, fails, suspected)
 	if c != 0 {
 		raise(e.Key, c, func() Finding { return d.describe(e, ns, x.correct(d.now, f)) })
 	}
@@ -107,13 +108,24 @@ func (d portStorm) stormCapacity(e *topk.Entry[destination, destinationUse], fai
 	return capacity, ns
 }
 
+// isSuspected is isSuspected for a destination, also without the TIME_WAITs that the model lacks because it was scaled
+// down. It is not known of which destination those were that have ended early, and the TIME_WAITs created since may stay:
+// the kernel's count of this destination shows both.
+func (u *destinationUse) isSuspected(m rate.TimeWaitModel, f rate.Forecast) bool {
+	if isSuspected(f) || m.Scale >= 1 {
+		return isSuspected(f)
+	}
+	m.Scale = 1
+	return isSuspected(u.Forecast(m, f.Capacity))
+}
+
 // claim is what a storm claims, with neither opens nor keeps if there is none. It requests the kernel's count if that is
-// needed.
-func (d portStorm) claim(ns *namespace, u *destinationUse, m rate.TimeWaitModel, f rate.Forecast, fails bool) claim {
+// needed. suspected means that the destination is a suspect.
+func (d portStorm) claim(ns *namespace, u *destinationUse, m rate.TimeWaitModel, f rate.Forecast, fails, suspected bool) claim {
 	v := &u.kernel
 	opening := opensStorm(&u.Estimator, f, m, d.Threshold, v.gonePerSecond(u)) && d.opensUnscaled(u, m, f)
 	alerts := fails || opening || keepsStorm(f)
-	if alerts || isSuspected(f) {
+	if alerts || suspected {
 		d.refreshCount(ns, u, alerts, fails || f.Exhausts)
 	}
 	isVerified := v.isVerified(d.tracker)

@@ -317,7 +317,7 @@ func TestSimulation_Scenarios(t *testing.T) {
 // Simulations with killed timewait sockets that have failed, and have no small scenario that does.
 func TestSimulation_KillsThatFailed(t *testing.T) {
 	t.Parallel()
-	for _, seed := range []uint64{1006, 1486} {
+	for _, seed := range []uint64{1006, 1486, 5144} {
 		r := newSimRunWith(seed, true, false)
 		if r.run(); len(r.oracle.faults) > 0 {
 			t.Errorf("seed %d: %s%s", seed, r.describe(), r.oracle.faults)
