@@ -123,8 +123,8 @@ func (c *tracedCommand) begin() error {
 }
 
 // passOn passes a signal on to the command, and reports whether there is one that is to end by it. The
-// terminal sends SIGINT and SIGQUIT to the command, too. A command that has become another user gets no
-// signal from a process that has given up CAP_KILL.
+// terminal sends SIGINT and SIGQUIT to the command, too. A command that has become another user gets a
+// signal only from a process with CAP_KILL.
 func (c *tracedCommand) passOn(s os.Signal) bool {
 	if c.process == nil || c.ended.Load() {
 		return false

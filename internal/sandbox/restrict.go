@@ -81,7 +81,8 @@ func landlockError(err error) error {
 // restrictFiles permits to open files for writing only in the directories of outputs and spools and
 // below. It permits to open files for reading only in the directories of spools and rotated
 // outputs, and those that the lookup of an output's host needs. Connecting to other TCP ports is
-// refused since Linux 6.7, and signals to other processes and abstract sockets of others since 6.12.
+// refused since Linux 6.7, and abstract sockets of others since 6.12. So are signals to other processes,
+// unless there is a command: it has no rules, because it was started before.
 // Descriptors that are open stay as they are.
 func restrictFiles(f Features) error {
 	if _, err := llsyscall.LandlockGetABIVersion(); err != nil {
@@ -103,7 +104,11 @@ func restrictFiles(f Features) error {
 		rules = append(rules, landlock.PathAccess(llsyscall.AccessFSReadFile|llsyscall.AccessFSReadDir, f.Read...).IgnoreIfMissing())
 	}
 	rules = append(rules, connectRules(f)...)
-	return landlock.V11.BestEffort().Restrict(rules...)
+	config := landlock.V11
+	if f.Command {
+		config.Scoped &^= llsyscall.ScopeSignal
+	}
+	return config.BestEffort().Restrict(rules...)
 }
 
 // resolverFiles are what Go's resolver reads (net/conf.go, net/hosts.go in Go's library).

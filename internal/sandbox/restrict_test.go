@@ -20,7 +20,7 @@ const restrictedEnv = "TCPSHIFT_TEST_RESTRICTED"
 
 // restrictedFeatures are the features of a trace, by a name. The directory is that of the output.
 func restrictedFeatures(name, directory string) Features {
-	f := Features{Maps: true, Namespaces: strings.Contains(name, "alerts")}
+	f := Features{Maps: true, Namespaces: strings.Contains(name, "alerts"), Command: strings.Contains(name, "command")}
 	if strings.Contains(name, "file") {
 		f.Reopen = []string{directory}
 	}
@@ -76,6 +76,7 @@ var tries = []struct {
 	{"read the memory of another process", func() error { return call(unix.SYS_PROCESS_VM_READV, uintptr(otherProcess()), 0, 0, 0, 0, 0) }, ""},
 	{"take a descriptor of another process", func() error { return call(unix.SYS_PIDFD_GETFD, 0, 0, 0, 0, 0, 0) }, ""},
 	{"end another process", func() error { return unix.Kill(otherProcess(), unix.SIGTERM) }, ""},
+	{"signal a process by a descriptor from before", func() error { return unix.PidfdSendSignal(otherPidfd, unix.SIGCONT, nil, 0) }, "command"},
 	{"see the namespace of another process", func() error { _, err := os.Readlink("/proc/" + os.Args[2] + "/ns/net"); return err }, "alerts; alerts, file"},
 	{"connect", func() error { return closed(unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)) }, "remote"},
 	{"connect to the output's port", func() error { return ignore(connectTo(1)) }, "remote"},
@@ -119,7 +120,10 @@ var tries = []struct {
 	{"signal itself", func() error { return unix.Kill(os.Getpid(), unix.SIGCONT) }, everywhere},
 }
 
-const everywhere = "nothing; file; alerts; alerts, file; remote; file, rotated; spool"
+const everywhere = "nothing; file; alerts; alerts, file; remote; file, rotated; spool; command"
+
+// otherPidfd is a descriptor of the other process, as a trace has one of its command.
+var otherPidfd int
 
 // renames renames a file of a directory and back, as a rotation does it.
 func renames(sub string) error {
@@ -229,6 +233,10 @@ func startThreads() error {
 // the state of each thread.
 func tryRestricted(name string) {
 	f := restrictedFeatures(name, os.Args[1]+"/out")
+	var err error
+	if otherPidfd, err = unix.PidfdOpen(otherProcess(), 0); err != nil {
+		fmt.Println("error:", err)
+	}
 	if err := DropPrivileges(f); err != nil {
 		fmt.Println("error:", err)
 	}

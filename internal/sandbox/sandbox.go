@@ -24,7 +24,8 @@ type Features struct {
 	// and /proc/PID/fd of other users (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH), and setns(2)
 	// (CAP_SYS_ADMIN).
 	Namespaces bool
-	// Command means that a command runs whose end is awaited. Only Restrict uses it.
+	// Command means that a command runs whose end is awaited, and which gets signals. It may become another
+	// user, by a program with a set-user-ID bit for example (CAP_KILL).
 	Command bool
 	// Processes means that the executables of other users' processes are read: the links
 	// /proc/PID/exe (CAP_SYS_PTRACE).
@@ -64,13 +65,19 @@ func MapsNeedCapability() bool {
 
 // Capabilities are those that the features need, in the order of their numbers.
 func (f Features) Capabilities() (list []cap.Value) {
-	if f.Namespaces {
-		list = append(list, cap.DAC_READ_SEARCH, cap.SYS_PTRACE, cap.SYS_ADMIN)
-	} else if f.Processes {
-		list = append(list, cap.SYS_PTRACE)
-	}
-	if f.Maps {
-		list = append(list, cap.BPF)
+	for _, each := range []struct {
+		value  cap.Value
+		needed bool
+	}{
+		{cap.DAC_READ_SEARCH, f.Namespaces},
+		{cap.KILL, f.Command},
+		{cap.SYS_PTRACE, f.Namespaces || f.Processes},
+		{cap.SYS_ADMIN, f.Namespaces},
+		{cap.BPF, f.Maps},
+	} {
+		if each.needed {
+			list = append(list, each.value)
+		}
 	}
 	return list
 }

@@ -23,7 +23,7 @@ const droppedEnv = "TCPSHIFT_TEST_DROPPED"
 
 func TestMain(m *testing.M) {
 	if features := os.Getenv(droppedEnv); features != "" {
-		tryWithout(Features{Maps: true, Namespaces: features == "namespaces"})
+		tryWithout(Features{Maps: true, Namespaces: features == "namespaces", Command: features == "command"})
 		return
 	}
 	if name := os.Getenv(restrictedEnv); name != "" {
@@ -149,7 +149,7 @@ func TestDropPrivileges_WhatIsLeft(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: it drops privileges")
 	}
-	for name, f := range map[string]Features{"maps": {Maps: true}, "namespaces": {Maps: true, Namespaces: true}} {
+	for name, f := range map[string]Features{"maps": {Maps: true}, "namespaces": {Maps: true, Namespaces: true}, "command": {Maps: true, Command: true}} {
 		t.Run(name, func(t *testing.T) {
 			report := runDropped(t, name)
 			var want uint64
@@ -226,7 +226,10 @@ func TestCapabilities_Documented(t *testing.T) {
 	}
 	_, table, _ := strings.Cut(string(text), "\n| what stays | for what |\n")
 	table, _, _ = strings.Cut(table, "\n\n")
-	for condition, f := range map[string]Features{"before Linux 5.19": {Maps: true}, "if alerts, updates or metrics are on": {Namespaces: true}, "if process records are on": {Processes: true}} {
+	for condition, f := range map[string]Features{
+		"before Linux 5.19": {Maps: true}, "if alerts, updates or metrics are on": {Namespaces: true},
+		"if process records are on": {Processes: true}, "if a command is traced": {Command: true},
+	} {
 		var got, want []string
 		for line := range strings.Lines(table) {
 			if what := strings.Split(line, "|")[1]; strings.HasSuffix(strings.TrimSpace(what), condition) {
@@ -242,7 +245,7 @@ func TestCapabilities_Documented(t *testing.T) {
 			t.Errorf("%s %v stay, docs/kernels.md has %v", condition, want, got)
 		}
 	}
-	if all := regexp.MustCompile("CAP_[A-Z_]+").FindAllString(table, -1); len(all) != 5 {
-		t.Errorf("docs/kernels.md has the capabilities %v, want 5", all)
+	if all := regexp.MustCompile("CAP_[A-Z_]+").FindAllString(table, -1); len(all) != 6 {
+		t.Errorf("docs/kernels.md has the capabilities %v, want 6", all)
 	}
 }

@@ -147,7 +147,7 @@ func TestCommand_Surroundings(t *testing.T) {
 func TestCommand_Signals(t *testing.T) {
 	requireRoot(t)
 	t.Run("SIGTERM", func(t *testing.T) {
-		tr, _ := launchCommand(t, flags("trace", "--sandbox", "--", "bash", "-c", `trap 'exit 9' TERM; echo ready; while :; do read -t 0.01; done`))
+		tr, _ := launchCommand(t, flags("trace", "--sandbox", "--", "bash", "-c", `trap 'exit 9' TERM; echo ready; exec >/dev/null 2>&1; while :; do read -t 0.01; done`))
 		if line := tr.next(); line != "ready\n" {
 			t.Fatalf("the command prints %q", line)
 		}
@@ -158,8 +158,28 @@ func TestCommand_Signals(t *testing.T) {
 			t.Errorf("the trace has not ended with the command\n%v", r)
 		}
 	})
-	t.Run("SIGTERM, the command is another user's", func(t *testing.T) {
-		tr, _ := launchCommand(t, flags("trace", "--", "setpriv", "--reuid", "65534", "--clear-groups", "sh", "-c", "echo ready; exec >/dev/null 2>&1; read x"))
+	const asNobody = "exec setpriv --reuid 65534 --clear-groups "
+	const trap = `bash -c "trap 'exit 9' TERM; echo ready; while :; do read -t 0.01; done"`
+	for name, args := range map[string][]string{
+		"SIGTERM, the command is another user's":                 {},
+		"SIGTERM, the command is another user's, in the sandbox": {"--sandbox"},
+		"SIGTERM, the command is another user's, under Landlock": {"--sandbox", "--only", "transition"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			tr, _ := launchCommand(t, append(append(flags("trace"), args...), "--", "sh", "-c", asNobody+trap))
+			if line := tr.next(); line != "ready\n" {
+				t.Fatalf("the command prints %q", line)
+			}
+			tr.signal(syscall.SIGTERM)
+			r := tr.waitUnread()
+			r.mustEnd(t, 9)
+			if !strings.Contains(r.stderr, "stop: command;") || strings.Contains(r.stderr, "operation not permitted") {
+				t.Errorf("the trace has not ended with the command\n%v", r)
+			}
+		})
+	}
+	t.Run("SIGTERM, the command is another user's, without CAP_KILL", func(t *testing.T) {
+		tr, _ := launchCommand(t, flags("trace", "--", "sh", "-c", asNobody+`sh -c "echo ready; exec >/dev/null 2>&1; read x"`), withoutKill)
 		if line := tr.next(); line != "ready\n" {
 			t.Fatalf("the command prints %q", line)
 		}
@@ -182,6 +202,15 @@ func TestCommand_Signals(t *testing.T) {
 			t.Errorf("the trace has not ended with the command\n%v", r)
 		}
 	})
+}
+
+// withoutKill starts a program without CAP_KILL.
+func withoutKill(cmd *exec.Cmd) {
+	setpriv, err := exec.LookPath("setpriv")
+	if err != nil {
+		panic(err)
+	}
+	cmd.Path, cmd.Args = setpriv, append([]string{"setpriv", "--bounding-set", "-kill"}, cmd.Args...)
 }
 
 // The command runs to its end although the reader of the records has gone away.

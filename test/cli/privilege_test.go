@@ -25,6 +25,7 @@ func TestPrivilege_AfterStart(t *testing.T) {
 	}{
 		"without alerts": {flags("--only", "transition"), maps},
 		"with alerts":    {nil, maps | 1<<unix.CAP_SYS_ADMIN | 1<<unix.CAP_SYS_PTRACE | 1<<unix.CAP_DAC_READ_SEARCH},
+		"with a command": {flags("--only", "stats", "--output", "-", "--", "sleep", "1000"), maps | 1<<unix.CAP_KILL},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tr := startTracer(t, append(tt.args, "--stats-interval", "10ms", "--port", "1"))
