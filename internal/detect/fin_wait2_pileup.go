@@ -29,8 +29,8 @@ type finWait2Pileup struct {
 // a socket cannot show how long it has waited: the table has the time that is left, and not the
 // length of the timeout.
 type sightings struct {
-	first map[uint64]time.Duration // by cookie: the time of the first table that had the socket
-	at    time.Duration            // of the newest table
+	first map[uint64]time.Duration // by cookie: when the first table was read that had the socket
+	at    time.Duration            // when the engine got the newest table
 	left  excess                   // sockets of the newest table that are not in first, for lack of room
 	user  uint32                   // on whose account the others are: see quotaOf
 }
@@ -55,7 +55,9 @@ type halfClosedCount struct {
 	count, before int           // in the newest table, and in the one before
 	attached      int           // of count: a process still has the socket
 	local         netip.Addr    // of a client: where most of them are from
-	at, beforeAt  time.Duration // when the engine got these tables
+	at            time.Duration // when the engine got the newest table
+	readAt        time.Duration // when it was read
+	beforeAt      time.Duration // when the one before was read
 }
 
 // mostAreAttached reports whether processes still have more than half of the sockets: then the alert is
@@ -222,14 +224,14 @@ func (d *finWait2Pileup) takeFinWait2Table(now, readAt time.Duration, netns uint
 		}
 		first, again := before[s.Cookie]
 		if !again {
-			first = now
+			first = readAt
 		}
 		if d.sighted.take(user) {
 			seen[s.Cookie] = first
 		} else {
 			unsighted++
 		}
-		if now-first < minWaiting {
+		if readAt-first < minWaiting { // of the readings: their answers may come late
 			continue
 		}
 		client := ns.Value.connectChooses(s.Local.Port)
@@ -244,7 +246,7 @@ func (d *finWait2Pileup) takeFinWait2Table(now, readAt time.Duration, netns uint
 	d.unsighted += left.grow(unsighted)
 	d.sightings[netns] = sightings{first: seen, at: now, left: left, user: user}
 	d.attached.reconcile(readAt, netns, func(cookie uint64) bool { return attached[cookie] })
-	d.setCounts(now, netns, counts)
+	d.setCounts(now, readAt, netns, counts)
 }
 
 // with returns c with one more socket.
@@ -279,7 +281,7 @@ func (all halfClosedCounts) findLocals(byLocal map[destination]halfClosedCount) 
 const maxCounted = 1024
 
 // setCounts replaces the counts of a namespace.
-func (d *finWait2Pileup) setCounts(now time.Duration, netns uint32, counts halfClosedCounts) {
+func (d *finWait2Pileup) setCounts(now, readAt time.Duration, netns uint32, counts halfClosedCounts) {
 	for key, c := range d.counted {
 		if key.netns == netns && counts[key].count == 0 {
 			c.count = 0
@@ -289,14 +291,14 @@ func (d *finWait2Pileup) setCounts(now time.Duration, netns uint32, counts halfC
 		c := d.counted[key]
 		switch {
 		case c != nil:
-			c.before, c.beforeAt = c.count, c.at
+			c.before, c.beforeAt = c.count, c.readAt
 		case newer.count < d.HalfClosed/2 || len(d.counted) >= maxCounted:
 			continue
 		default:
-			c = &halfClosedCount{before: newer.count, beforeAt: now}
+			c = &halfClosedCount{before: newer.count, beforeAt: readAt}
 			d.counted[key] = c
 		}
-		c.count, c.attached, c.local, c.at = newer.count, newer.attached, newer.local, now
+		c.count, c.attached, c.local, c.at, c.readAt = newer.count, newer.attached, newer.local, now, readAt
 	}
 }
 
@@ -318,7 +320,7 @@ func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 			"then look at the peer: it has to close its sockets after it has read the end of the stream"
 		f.Culprit = d.culpritOfSockets(d.attached.services(key))
 	}
-	if seconds := (c.at - c.beforeAt).Seconds(); seconds > 0 {
+	if seconds := (c.readAt - c.beforeAt).Seconds(); seconds > 0 {
 		f.Rate = max(0, float64(c.count-c.before)/seconds)
 	}
 	if key.role == tcp.RoleClient {

@@ -227,3 +227,35 @@ func TestStarved_LateTransitions(t *testing.T) {
 		h.mustBeSilent()
 	}
 }
+
+// Two tables that were read a second apart show no socket that has waited for five, although the second one comes late.
+// The rate is that between the readings as well.
+func TestStarved_LateTableOfFinWait2(t *testing.T) {
+	h := newHost(t, 500, Config{HalfClosed: 20})
+	table := func(n int) (list []tcp.Socket) {
+		for cookie := range n {
+			s := seedOpen(uint64(cookie + 1))
+			s.New, s.Substate, s.ExpiresIn, s.NoProcess = tcp.TimeWait, tcp.FinWait2, 50*time.Second, true
+			list = append(list, *s)
+		}
+		return list
+	}
+	h.connect(to(80), curl)
+	first := h.now
+	h.engine.UpdateHalfClosed(first, first, testNetns, table(40))
+	h.now += 15 * time.Second
+	h.engine.UpdateHalfClosed(h.now, first+time.Second, testNetns, table(40))
+	if alerts := only(h.engine.Tick(h.now), "fin_wait2_pileup", Open); len(alerts) > 0 {
+		t.Errorf("%+v", summaries(alerts))
+	}
+	h.engine.UpdateHalfClosed(h.now, first+6*time.Second, testNetns, table(140))
+	alerts := only(h.engine.Tick(h.now+time.Millisecond), "fin_wait2_pileup", Open)
+	if len(alerts) != 1 || alerts[0].Occupancy != 40 {
+		t.Errorf("%+v", summaries(alerts))
+	}
+	h.engine.UpdateHalfClosed(h.now+2*time.Millisecond, first+11*time.Second, testNetns, table(140))
+	alerts = only(h.engine.Tick(h.now+10*time.Second+3*time.Millisecond), "fin_wait2_pileup", Update)
+	if len(alerts) != 1 || alerts[0].Occupancy != 140 || alerts[0].Rate != 20 {
+		t.Errorf("%+v, want 100 more in 5 s", summaries(alerts))
+	}
+}
