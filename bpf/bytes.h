@@ -11,7 +11,7 @@
 #include "event_ctx.h"
 #include "sock_state.h"
 
-/* The FIN is the last byte of the write queue, so it has been sent if everything has. */
+/* Whether the FIN was sent: it is the last byte of the write queue, so if everything was sent. */
 static __always_inline bool has_sent_fin(const struct tcp_sock *tp, int old_state)
 {
 	switch (old_state) {

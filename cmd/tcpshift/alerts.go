@@ -77,6 +77,7 @@ func parseInterval(s string) (time.Duration, error) {
 	return d, err
 }
 
+// parseLimit parses a number from 1 on.
 func parseLimit(s string) (int, error) {
 	n, err := strconv.ParseUint(s, 10, 31)
 	if err != nil || n == 0 {

@@ -17,8 +17,8 @@ func addSandboxFlag(flags *pflag.FlagSet, o *traceOptions) {
 	flags.BoolVar(&o.sandbox, "sandbox", false, "after the start, give up the system calls (seccomp) and files (Landlock) that tcpshift does not need")
 }
 
-// memoryBudget is what this process needs at most besides the outputs' queues: an ordinary trace
-// takes a tenth of it.
+// memoryBudget is how many bytes of memory this process needs at most, without the outputs'
+// queues. An ordinary trace takes a tenth of it.
 const memoryBudget = 256 << 20
 
 // confine gives up what the trace does not need after its start. It returns what the start record
@@ -70,7 +70,8 @@ func (o *traceOptions) confine(p *probe.Probe, outs openOutputs) (parts []record
 	return parts
 }
 
-// reopenDirectories are the directories in which SIGHUP opens outputs again.
+// reopenDirectories returns the directories in which SIGHUP opens outputs again. With follow, a
+// directory to which a symbolic link leads is one of them.
 func (all openOutputs) reopenDirectories(follow bool) (directories []string) {
 	for _, each := range all {
 		if !each.out.Reopens() {
@@ -86,7 +87,7 @@ func (all openOutputs) reopenDirectories(follow bool) (directories []string) {
 	return directories
 }
 
-// remotes are the sockets that outputs connect to: paths, and HOST:PORT.
+// remotes returns the sockets that outputs connect to: the paths of Unix sockets, and HOST:PORT.
 func (all openOutputs) remotes() (paths, addresses []string) {
 	for _, each := range all {
 		switch each.scheme {
@@ -99,7 +100,7 @@ func (all openOutputs) remotes() (paths, addresses []string) {
 	return paths, addresses
 }
 
-// rotateDirectories are the directories of the files that are rotated.
+// rotateDirectories returns the directories of the files that are rotated.
 func (all openOutputs) rotateDirectories() (directories []string) {
 	for _, each := range all {
 		if each.rotate.wanted() {

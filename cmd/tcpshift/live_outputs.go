@@ -8,8 +8,8 @@ import (
 	"sync"
 )
 
-// maxRetired is how many outputs that a reload has removed may wait for their readers. Of more, the one that was
-// removed first ends without them.
+// maxRetired is how many outputs that a reload has removed may wait for their readers. If there are more, the one that
+// was removed first is discarded with what it has.
 const maxRetired = 8
 
 // liveOutputs are the outputs of a trace that runs, which a reload may replace. Its methods may be called from any
@@ -28,14 +28,15 @@ type retiredOutput struct {
 	closed chan struct{}
 }
 
+// get returns the outputs in use.
 func (l *liveOutputs) get() openOutputs {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.all
 }
 
-// replace sets the outputs. Those that are missing are closed in the background, once they have written what they
-// have, or when there are too many of them.
+// replace sets the outputs. An output in use that is not in all is retired: it is closed in the background when it has
+// written what it has, or when more than maxRetired wait.
 func (l *liveOutputs) replace(all openOutputs, notify func(message string)) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -66,8 +67,8 @@ func (l *liveOutputs) retire(r *retiredOutput, notify func(message string)) {
 	close(r.closed)
 }
 
-// checkRetired refuses a reload while outputs of earlier ones do not end although they are discarded: their disks
-// hang.
+// checkRetired returns an error if 2 * maxRetired outputs are retired and not closed: those that are discarded do not end
+// either, because their disks hang.
 func (l *liveOutputs) checkRetired() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -78,8 +79,8 @@ func (l *liveOutputs) checkRetired() error {
 		keyOutputs, len(l.retired), l.retired[0].name)
 }
 
-// awaitClosed waits until no output that is no longer among all writes to the target of v, or fails at the end of ctx:
-// two outputs would write into each other's lines.
+// awaitClosed waits until no retired output has the target of v: two outputs to one target would write into each other's
+// lines. It fails at the end of ctx.
 func (l *liveOutputs) awaitClosed(ctx context.Context, v *outputValue) error {
 	l.mu.Lock()
 	var waits []chan struct{}
@@ -108,7 +109,7 @@ func (all openOutputs) has(one *queuedOutput) bool {
 	return false
 }
 
-// everything are the outputs that may have something to write.
+// everything returns the outputs in use and the retired ones: all that may have something to write.
 func (l *liveOutputs) everything() (all openOutputs) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -119,13 +120,14 @@ func (l *liveOutputs) everything() (all openOutputs) {
 	return all
 }
 
-// close closes all outputs. There is no reload any more. The error also has what removed outputs have lost.
+// close closes all outputs, and waits for the retired ones. No reload may follow. The error includes the failures of
+// retired outputs.
 func (l *liveOutputs) close() error {
 	l.closing.Wait()
 	return errors.Join(append(l.lost, l.get().close())...)
 }
 
-// running is what a signal does to the outputs.
+// running returns what signals do to the outputs.
 func (l *liveOutputs) running() *running {
 	now := &running{
 		abandon:   func() { l.everything().abandon() },

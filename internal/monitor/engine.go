@@ -7,8 +7,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Engine is detection: [*detect.Engine], whose methods have these contracts, or what passes everything on to one, such
-// as [*replay.Recorder].
+// Engine is detection. The contracts of the methods are those of [*detect.Engine]. [*replay.Recorder] is an engine that
+// also records its inputs.
 type Engine interface {
 	Observe(t *tcp.Transition)
 	ResetDecided(t *tcp.Transition)

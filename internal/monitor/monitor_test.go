@@ -19,7 +19,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// netnsHere is that of this process, which any user may read.
+// netnsHere returns the network namespace of this process, whose limits any user may read.
 func netnsHere(t *testing.T) uint32 {
 	t.Helper()
 	var st syscall.Stat_t
@@ -29,7 +29,7 @@ func netnsHere(t *testing.T) uint32 {
 	return uint32(st.Ino)
 }
 
-// noPort is a connect() that fails without a free local port, to a peer that does not exist.
+// noPort lets the monitor observe a connect() that fails because no local port is free.
 func noPort(m *Monitor, netns uint32) {
 	t := tcp.Transition{
 		Monotonic: boottime.Now(), Netns: netns, Role: tcp.RoleClient, Old: tcp.Close, New: tcp.SynSent,
@@ -133,7 +133,7 @@ func TestMonitor_BusiestAndOldestFirst(t *testing.T) {
 	}
 }
 
-// A process that can open no further file says so once.
+// If the process can open no further file, the operator gets one message.
 func TestMonitor_WarnsOfDescriptorLimit(t *testing.T) {
 	var messages []string
 	w := hostReader{warn: func(message string) { messages = append(messages, message) }}

@@ -65,8 +65,8 @@ func Open(in *Reader, over detect.Config) (*Player, error) {
 	return p, nil
 }
 
-// Run passes all inputs to the engine, and the alerts to emit, with their time on the wall clock. It ends open alerts where the
-// recording ends before they did. An error is a [*LineError], or that of emit or Pace.
+// Run passes all inputs to the engine, and the alerts to emit, with their time on the wall clock. If the recording ends
+// before the trace did, Run closes the open alerts. It returns a [*LineError], or the error of emit or Pace.
 func (p *Player) Run(emit func(alerts []detect.Alert) error) error {
 	p.emit = emit
 	for {

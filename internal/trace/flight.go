@@ -23,8 +23,8 @@ type Flight struct {
 // askedReason is the reason of a file that the operator has asked for.
 const askedReason = "asked"
 
-// keep adds an event to the flight recorder's ring. offset is wall-clock time − monotonic time. t is nil if the event is no
-// transition.
+// keep adds an event to the flight recorder's ring. offset is wall-clock time − monotonic time. t is nil if the event is
+// no transition.
 func (f *Flight) keep(sample []byte, offset time.Duration, t *tcp.Transition) {
 	e := flight.Event{Sample: sample, Offset: offset}
 	if t != nil {

@@ -87,6 +87,7 @@ type obstructed struct {
 
 const portion = 1000
 
+// open connects, and sends the first portion, which the child reads.
 func (c *obstructed) open(n *tcplab.Netns) {
 	c.n = n
 	at := c.family.At(7100)
@@ -105,9 +106,10 @@ func (c *obstructed) write() {
 	c.client.Write(strings.Repeat("x", portion))
 }
 
-// obstruct waits until TCP has tried to send at least twice. A retransmission that finds no
-// route fails before tcpi_bytes_sent counts it (__tcp_retransmit_skb()). A probe may be much
-// smaller than the write: a route that has lost its device has the smallest MTU.
+// obstruct sets the obstacle, writes a portion, and waits until TCP has tried to send it at
+// least twice. A retransmission that finds no route fails before tcpi_bytes_sent counts it
+// (__tcp_retransmit_skb()). A probe may be much smaller than the write: a route that has lost
+// its device has the smallest MTU.
 func (c *obstructed) obstruct() {
 	c.Set(c.n)
 	c.write()
@@ -116,6 +118,7 @@ func (c *obstructed) obstruct() {
 	})
 }
 
+// liftAndClose removes the obstacle, and closes in order after the second portion has arrived.
 func (c *obstructed) liftAndClose() {
 	c.Lift(c.n)
 	readAll(c.child, portion)
@@ -123,6 +126,7 @@ func (c *obstructed) liftAndClose() {
 	c.finish()
 }
 
+// finAndLift closes while the obstacle is there, and then removes it.
 func (c *obstructed) finAndLift() {
 	c.client.Shutdown(unix.SHUT_WR)
 	c.Lift(c.n)
@@ -130,6 +134,7 @@ func (c *obstructed) finAndLift() {
 	c.finish()
 }
 
+// finish closes both ends, after both portions have arrived.
 func (c *obstructed) finish() {
 	c.child.ReadEOF()
 	c.child.Close()
@@ -139,8 +144,8 @@ func (c *obstructed) finish() {
 	c.sent, c.arrived = 2*portion, 2*portion
 }
 
-// reset gives up with data that was never sent. A route that has just lost its device
-// takes one segment without an error.
+// reset resets the connection while data waits that was never sent. A route that has just lost
+// its device takes one segment without an error.
 func (c *obstructed) reset() {
 	c.arrived = portion
 	c.sent = 2*portion - uint64(c.client.Info().Notsent_bytes)

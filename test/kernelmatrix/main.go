@@ -29,13 +29,14 @@ func main() {
 	}
 }
 
+// settings are what the flags select.
 type settings struct {
 	columns  []column
-	arches   []string
-	dir      string
-	parallel int
-	doc      string
-	deb      string
+	arches   []string // of the columns
+	dir      string   // the cache
+	parallel int      // guests at a time
+	doc      string   // the page of the docs to write
+	deb      string   // the package of the tests with systemd
 	guests   guests
 
 	makeDebian bool
@@ -121,6 +122,7 @@ func parseFlags() (*settings, error) {
 	return s, nil
 }
 
+// columns returns the columns of these versions and architectures; with short, only those in the short form.
 func columns(versions, arches []string, short bool) []column {
 	var all []column
 	for _, arch := range arches {
@@ -172,6 +174,7 @@ func (s *settings) runAll(initramfs map[string]string) []*outcome {
 	return outcomes
 }
 
+// runOne fetches the kernel of a column and runs its tests.
 func (s *settings) runOne(kernels *cache, o *outcome, initramfs string) {
 	if o.kernel, o.err = kernels.kernel(o.column); o.err != nil {
 		return

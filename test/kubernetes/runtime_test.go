@@ -91,7 +91,8 @@ func (c *container) become() error {
 	return unix.Exec("/usr/bin/tcpshift", append([]string{"tcpshift"}, c.Arguments...), c.Env)
 }
 
-// mount makes Root the root directory, with /proc, /sys, /dev/null and Mounts. No file of the image or of Mounts is writable.
+// mount makes Root the root directory, with /proc, /sys, /dev/null and Mounts. No file of the image or of Mounts is
+// writable.
 func (c *container) mount() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return err

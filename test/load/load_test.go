@@ -23,16 +23,16 @@ var (
 	warm        = flag.Bool("warm", false, "touch half of the free memory first")
 )
 
-// column is the measurements of one tracer.
+// column has the measurements of one tracer, one of each kind for each storm.
 type column struct {
 	subject
 	ratios    []float64 // rate divided by that of the untraced storm before it
 	rates     []float64
-	kernel    []float64 // ns per transition
-	own       []float64 // ns per transition
-	captured  []float64 // share of all transitions
-	shown     []float64 // share of those for which each kernel calls programs
-	anonBytes []float64
+	kernel    []float64 // time in the kernel's calls of the programs, ns per transition
+	own       []float64 // CPU time of the tracer's process, ns per transition
+	captured  []float64 // transitions that the tracer has reported, as a share of all
+	shown     []float64 // as captured, without the transitions that some kernels hide from programs
+	anonBytes []float64 // RssAnon
 }
 
 // The cost of tcpshift beside other tracers and beside the least that a tracer can do.

@@ -12,13 +12,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// report prints the table, and appends it to the document if there is one.
+// report prints the table, and appends it to the file -doc if that is given. starts is in ms.
 func report(t *testing.T, columns []*column, starts []float64) {
 	t.Helper()
 	appendReport(t, table(columns, starts))
 }
 
-// appendReport prints a text, and appends it to the document if there is one.
+// appendReport prints a text, and appends it to the file -doc if that is given.
 func appendReport(t *testing.T, text string) {
 	t.Helper()
 	t.Log("\n" + text)
@@ -68,7 +68,7 @@ func table(columns []*column, starts []float64) string {
 	return b.String()
 }
 
-// spread formats the median with minimum and maximum.
+// spread formats the median with minimum and maximum, each divided by unit.
 func spread(values []float64, format string, unit float64) string {
 	if len(values) == 1 {
 		return fmt.Sprintf(format, values[0]/unit)

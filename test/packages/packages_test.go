@@ -1,5 +1,5 @@
-// Package packages_test builds the packages and a release, and installs, upgrades, removes and purges a package in a copy of
-// this host's files.
+// Package packages_test builds the packages and a release, and installs, upgrades, removes and purges a package in a copy
+// of this host's files.
 package packages_test
 
 import (

@@ -69,7 +69,8 @@ type Endpoint struct {
 	socket *Socket // nil for a child that was never accepted
 }
 
-// Bytes returns what the process wrote, and what came for it from the peer, read or not.
+// Bytes returns how many bytes the process wrote, and how many came for it from the peer,
+// read or not; 0, 0 for a child that was never accepted.
 func (p *Endpoint) Bytes() (written, arrived uint64) {
 	if p.socket == nil {
 		return 0, 0
@@ -127,7 +128,7 @@ func listen(n *Netns, f Family, options ...func(*Socket)) *conversation {
 	return c
 }
 
-// target is the address to which clients of the conversation connect.
+// target returns the address to which clients of the conversation connect.
 func (c *conversation) target(f Family) netip.AddrPort { return f.At(c.out.Listener.Local.Port()) }
 
 // establish begins a conversation with both sides in ESTABLISHED.
@@ -148,8 +149,9 @@ func (c *conversation) accept() {
 	c.out.Client, c.out.Child = endpoint(c.client), endpoint(c.child)
 }
 
-// finish ends a conversation whose client and child are about to reach CLOSE. It closes
-// what is open and waits for the last event.
+// finish ends a conversation whose client and child are about to reach CLOSE. client and
+// child are the paths that these sockets take. It closes what is open and waits for the
+// last event.
 func (c *conversation) finish(client, child Path) Outcome {
 	c.n.t.Helper()
 	c.out.Client.Path = client
@@ -159,6 +161,7 @@ func (c *conversation) finish(client, child Path) Outcome {
 	return c.n.finish(c.out, c.client, c.child, c.listener)
 }
 
+// finish closes the sockets that are open, waits for the last event, and returns out.
 func (n *Netns) finish(out Outcome, sockets ...*Socket) Outcome {
 	n.t.Helper()
 	for _, s := range sockets {
