@@ -28,7 +28,7 @@ func (e commandEnded) Error() string {
 // commandFailed is the error of a trace that was to run a command and failed itself.
 type commandFailed struct{ error }
 
-// Unwrap is the failure of the trace.
+// Unwrap returns the failure of the trace.
 func (e commandFailed) Unwrap() error { return e.error }
 
 // tracedCommand is the command that a trace runs and follows. It is empty if there is none.
@@ -86,13 +86,14 @@ func (o *traceOptions) completeCommand(flags *pflag.FlagSet) {
 
 func (c *tracedCommand) wanted() bool { return len(c.args) > 0 }
 
-// lockedMemory is the limit that this process has before probe lifts it.
+// lockedMemory returns the limit of locked memory that this process has before probe raises it: the command gets it back.
 func lockedMemory() (limit unix.Rlimit) {
 	_ = unix.Getrlimit(unix.RLIMIT_MEMLOCK, &limit) // it does not fail for a known limit
 	return limit
 }
 
-// start starts the process, which waits. The context that it returns is canceled when the command ends.
+// start starts the process of the command, which waits for begin. The context that it returns is canceled when the
+// command ends. Without a command it returns ctx.
 func (c *tracedCommand) start(ctx context.Context, limit unix.Rlimit) (context.Context, error) {
 	if !c.wanted() {
 		return ctx, nil
@@ -122,9 +123,9 @@ func (c *tracedCommand) begin() error {
 	return c.process.Release()
 }
 
-// passOn passes a signal on to the command, and reports whether there is one that is to end by it. The
-// terminal sends SIGINT and SIGQUIT to the command, too. A command that has become another user gets a
-// signal only from a process with CAP_KILL.
+// passOn passes SIGTERM and SIGHUP on to the command. It reports whether the command runs and the signal has reached
+// it, so that the command is to end by it: SIGINT and SIGQUIT come to it from the terminal. A command that has become
+// another user gets a signal only from a process with CAP_KILL.
 func (c *tracedCommand) passOn(s os.Signal) bool {
 	if c.process == nil || c.ended.Load() {
 		return false

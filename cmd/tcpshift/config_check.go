@@ -15,7 +15,8 @@ import (
 )
 
 // checkFiles finds what the settings name and this host does not have: directories of outputs and of the spool, and
-// files of TLS. What this user may not look at counts as correct: the service may. It opens no output.
+// files of TLS. What this user has no permission to look at counts as correct, because the service may have it. It opens
+// no output.
 func (c *configured) checkFiles() error {
 	var errs []error
 	add := func(at config.Origin, key string, err error) {
@@ -48,7 +49,7 @@ func (c *configured) checkFiles() error {
 	return errors.Join(errs...)
 }
 
-// originOf is where the member of an output stands, or the output if it is no mapping or does not have it.
+// originOf returns the place of a member of an output, or of the output itself if it does not have the member.
 func originOf(v config.Value, member string) config.Origin {
 	at := slices.IndexFunc(v.Members, func(m config.Member) bool { return m.Name == member })
 	if at < 0 || len(v.Members[at].Values) == 0 {
@@ -57,7 +58,7 @@ func originOf(v config.Value, member string) config.Origin {
 	return v.Members[at].Values[0].Origin
 }
 
-// originOf is where the value of a key stands.
+// originOf returns the place of the value of a key.
 func (c *configured) originOf(key string) config.Origin {
 	s, _ := c.settings.Get(key)
 	if len(s.Values) == 0 {
@@ -106,7 +107,7 @@ func (v *outputValue) checkTLS() (wrong []wrongOption) {
 	return wrong
 }
 
-// inOrder sorts the mistakes that err joins: by their source, the one at path first, and by their place in it.
+// inOrder sorts the mistakes that err joins by their source, the one at path first, and then by line and column.
 func inOrder(err error, path string) error {
 	all := parts(err)
 	sources := []string{path}
@@ -124,7 +125,7 @@ func inOrder(err error, path string) error {
 	return errors.Join(all...)
 }
 
-// parts are the errors that err joins.
+// parts returns the errors that err joins.
 func parts(err error) (all []error) {
 	switch e := err.(type) { //nolint:errorlint // each error of the tree is looked at
 	case nil:
@@ -140,7 +141,7 @@ func parts(err error) (all []error) {
 	return []error{err}
 }
 
-// placeOf is where a mistake stands; the zero Origin: it has no place.
+// placeOf returns the place of a mistake; the zero Origin: it has none.
 func placeOf(err error) config.Origin {
 	var mistake *config.Error
 	if errors.As(err, &mistake) {
@@ -149,7 +150,7 @@ func placeOf(err error) config.Origin {
 	return config.Origin{}
 }
 
-// messages are the lines for the operator: one for each mistake.
+// messages returns the lines for the operator, one for each mistake.
 func messages(err error) []string {
 	if !errors.As(err, new(usageError)) {
 		return []string{err.Error()}

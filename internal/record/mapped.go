@@ -52,7 +52,7 @@ func (o object) ownPIDSource(t *tcp.Transition) object {
 	return o
 }
 
-// ownStateKey is the key of what [stateKey] has.
+// ownStateKey returns the key of [stateKey] with the prefix.
 func ownStateKey(c *tcp.Connection) string {
 	if c.Phase == tcp.PhaseUpdate {
 		return "tcpshift.state"

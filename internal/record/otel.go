@@ -63,7 +63,7 @@ func (e *OTel) AddOrigin(host, bootID string) {
 	e.origin = originMembers("host.name", host, "tcpshift.boot_id", bootID)
 }
 
-// end appends the origin, the labels and the closing braces.
+// end appends the origin, the labels and the closing braces. before is the length of dst, as for endStart.
 func (e *OTel) end(o object, before int) []byte {
 	o.line = append(o.line, e.origin...)
 	return e.endStart(o, before)
@@ -77,8 +77,8 @@ func (e *OTel) endStart(o object, before int) []byte {
 	return append(o.line, "}}\n"...)
 }
 
-// attributesAt is where the value of attributes begins. No string before it can contain the
-// key, because quotes in a string are escaped.
+// attributesAt returns where the value of attributes begins in the line. No string before it can
+// contain the key, because quotes in a string are escaped.
 func attributesAt(line []byte) int {
 	return bytes.Index(line, []byte(otelAttributes)) + len(otelAttributes)
 }

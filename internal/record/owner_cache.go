@@ -13,8 +13,8 @@ type ownerCache [256]struct {
 	members []byte // empty: the slot is empty
 }
 
-// ownerKey is everything that [object.owner] and its like in other schemas read. A cgroup is compared by its
-// address, because internal/cgroup never changes one that it has handed out.
+// ownerKey is everything that [object.owner] and the methods of other schemas for owners read. A cgroup is compared by
+// its address, because internal/cgroup never changes one that it has returned.
 type ownerKey struct {
 	owner  tcp.Owner
 	uid    uint32

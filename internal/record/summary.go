@@ -120,7 +120,7 @@ func (t Text) Summary(dst []byte, r *summary.Row) []byte {
 	return t.finishRemark(append(appendQuantiles(dst, ", RTT ", r.RTT), '\n'), begin, "")
 }
 
-// appendSummaryOf appends whose connections with whom a row sums up.
+// appendSummaryOf appends which connections a row sums up: service, role, peer and port, those that are known.
 func appendSummaryOf(dst []byte, r *summary.Row) []byte {
 	switch {
 	case r.Other:

@@ -40,7 +40,7 @@ func Read(path string) (*os.File, error) {
 }
 
 // Replace writes a regular file, all of it or nothing: it fills a new file in the same directory, and renames that to
-// path. So it follows no link at path, and whoever has the old file open keeps it. A file that exists keeps its
+// path. So it follows no link at path, and a process that has the old file open keeps it. A file that exists keeps its
 // permissions; a new one gets these, less the umask. The error wraps [ErrRefused] if what is at path is no regular file,
 // belongs to neither this user nor root, or has a second name.
 func Replace(path string, permissions fs.FileMode, fill func(io.Writer) error) (err error) {

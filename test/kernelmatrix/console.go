@@ -53,6 +53,7 @@ func (c *console) add(line string) {
 	}
 }
 
+// message takes in a message of process 1.
 func (c *console) message(m guest.Message) {
 	switch m.Kind {
 	case guest.Booted:
@@ -141,7 +142,7 @@ func (c *console) counts(mayLack func(what string) bool) counts {
 	return sum
 }
 
-// failures calls yield for each test without subtests that did not pass.
+// failures returns the runs and the names of the tests without subtests that did not pass.
 func (c *console) failures(mayLack func(what string) bool) iter.Seq2[*testRun, string] {
 	return func(yield func(*testRun, string) bool) {
 		for _, r := range c.runs {
@@ -167,7 +168,7 @@ func (r *testRun) hasSubtests(name string) bool {
 	return false
 }
 
-// attr returns the first value that a test gave to a key, or "".
+// attr returns the first value that a test of the first run gave to a key, or "".
 func (c *console) attr(key string) string {
 	values := c.attrs(key)
 	if len(values) == 0 {
@@ -176,7 +177,8 @@ func (c *console) attr(key string) string {
 	return values[0]
 }
 
-// attrs returns the values of the first run, in which nothing is switched off.
+// attrs returns all values that tests of the first run gave to a key. In that run no feature is
+// switched off.
 func (c *console) attrs(key string) []string {
 	var values []string
 	if len(c.runs) == 0 {
