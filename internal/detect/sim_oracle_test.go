@@ -216,7 +216,7 @@ func (o *simOracle) judgeStorm(d *simDestination) {
 	if age := k.now - o.r.tr.began; age > simStep {
 		window = min(window, age)
 	}
-	perSecond := float64(d.opened.within(window)-d.ended.within(window)-o.burstOf(d)) / window.Seconds()
+	perSecond := float64(d.opened.within(window)-d.ended.within(window)-o.burstOf(d, window)) / window.Seconds()
 	in := u.exhaustedIn(perSecond, 0.95*u.capacity, o.holdsOf(d, true))
 	// A connection whose beginning was lost is known since it became a TIME_WAIT: even a perfect observer of
 	// what has reached the engine counts it as taken then.
@@ -250,9 +250,12 @@ func (o *simOracle) judgeStorm(d *simDestination) {
 	}
 }
 
-// burstOf is how many connections one of the loads of a destination makes at once, beyond the first: so many more are
-// in a window than its rate makes.
-func (o *simOracle) burstOf(d *simDestination) (most int) {
+// burstOf is how many connections one of the loads of a destination makes at once, beyond the first: so many more may be
+// in a window than its rate makes. It matters while the window is short, because the tracer or the load is young.
+func (o *simOracle) burstOf(d *simDestination, window time.Duration) (most int) {
+	if window >= rate.MaxWindow {
+		return 0
+	}
 	for _, l := range o.r.loads {
 		if l.to == d && l.from < o.r.k.now {
 			most = max(most, l.bursts-1)
