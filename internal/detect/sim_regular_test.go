@@ -79,6 +79,7 @@ func (r *simRun) makePlain() {
 	}
 	r.loads = r.loads[:1]
 	r.filter, r.tr.passes, r.tr.byOwner, r.tr.lossy = "", nil, false, nil
+	r.tr.stalls, r.tr.seedParts = nil, 0
 	r.tr.worker.before, r.tr.worker.after, r.tr.worker.fails, r.tr.worker.gone = simStep/4, simStep/4, 0, 0
 	clear(r.deaths)
 	clear(r.restarts)

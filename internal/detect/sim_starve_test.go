@@ -20,9 +20,10 @@ const (
 	starvedLoop   simStarved = iota // neither transitions nor answers reach the engine, and it does not tick
 	starvedWorker                   // no table is read, and no answer comes
 	starvedLoads                    // they make no connections, and catch up afterwards
+	starvedReader                   // no transition reaches the engine, but answers do, and it ticks
 )
 
-var starvedNames = [...]string{"loop", "worker", "loads"}
+var starvedNames = [...]string{"loop", "worker", "loads", "reader"}
 
 func (s *simStall) String() string {
 	return fmt.Sprintf("the %s starve from %v to %v", starvedNames[s.of], s.from-time.Hour, s.until-time.Hour)
@@ -58,7 +59,7 @@ func (r *simRun) addStalls(always bool) {
 		return
 	}
 	for range 1 + random.IntN(5) {
-		s := simStall{of: simStarved(random.IntN(3)), from: r.k.now + simStep*time.Duration(random.IntN(1800))}
+		s := simStall{of: simStarved(random.IntN(len(starvedNames))), from: r.k.now + simStep*time.Duration(random.IntN(1800))}
 		s.until = s.from + simStep*time.Duration([]int{3 + random.IntN(8), 10 + random.IntN(30), 30 + random.IntN(100)}[random.IntN(3)])
 		r.tr.stalls = append(r.tr.stalls, s)
 	}
@@ -82,13 +83,15 @@ func (r *simRun) addStalls(always bool) {
 
 // lag is how long transitions take to reach the engine, now or lately.
 func (o *simOracle) lag() time.Duration {
-	return o.r.tr.lag + o.r.tr.stalls.longest(starvedLoop, o.r.k.now, quietPeriod)
+	now, stalls := o.r.k.now, o.r.tr.stalls
+	return o.r.tr.lag + stalls.longest(starvedLoop, now, quietPeriod) + stalls.longest(starvedReader, now, quietPeriod)
 }
 
 // starves reports whether the engine may lack what has happened, because it or its worker starves or has starved lately.
 func (o *simOracle) starves() bool {
 	now, stalls := o.r.k.now, o.r.tr.stalls
-	return stalls.longest(starvedLoop, now, 3*time.Second)+stalls.longest(starvedWorker, now, 3*time.Second) > 0
+	return stalls.longest(starvedLoop, now, 3*time.Second)+stalls.longest(starvedWorker, now, 3*time.Second)+
+		stalls.longest(starvedReader, now, 3*time.Second) > 0
 }
 
 // Starved runs: no alert is false, missed or wrong.

@@ -123,7 +123,7 @@ func (tr *simTracer) pass() {
 		return
 	}
 	n := 0
-	for n < len(tr.onWay) && tr.onWay[n].Monotonic+tr.lag <= now {
+	for !tr.stalls.has(starvedReader, now) && n < len(tr.onWay) && tr.onWay[n].Monotonic+tr.lag <= now {
 		tr.engine.Observe(&tr.onWay[n])
 		n++
 	}
