@@ -117,7 +117,7 @@ func (o *traceOptions) startMetrics(cfg *trace.Config, p *probe.Probe, outs open
 		c.Outputs = append(c.Outputs, metrics.Output{Name: cfg.Outputs[i].MetricsName, Limit: each.queueSize, Queue: each.queue})
 	}
 	m := metrics.New(c)
-	counter := monitor.NewSocketCounter(p.CountSockets, o.filter, warn)
+	counter := monitor.NewSocketCounter(p.CountSockets, o.filter, monitor.CountInterval, warn)
 	cfg.Metrics, cfg.SocketCounts = m, counter
 	if server != nil {
 		server.Serve(m.Handler(), func(err error) { warn("--metrics-listen: there are no more metrics: " + err.Error()) })
@@ -193,6 +193,5 @@ func (m *metricsOptions) addMetricsTransitions(needed *tcp.Transitions) {
 	if m.wanted() {
 		needed.Join(tcp.EndTransitions())
 		needed.Add([]tcp.State{tcp.SynSent}, []tcp.State{tcp.Established})
-		needed.Add([]tcp.State{0}, tcp.States()) // sockets that are counted make no transition: see bpf/dump.h
 	}
 }

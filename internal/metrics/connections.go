@@ -145,15 +145,5 @@ func ownerService(owner *tcp.Owner, cgroup *tcp.Cgroup) string {
 	if owner.Source == tcp.PIDUnknown {
 		return ""
 	}
-	return serviceName(cgroup, &owner.Comm)
-}
-
-// serviceName names a service: what its cgroup is called, else what its main thread is called.
-func serviceName(cgroup *tcp.Cgroup, comm *tcp.Comm) string {
-	if cgroup != nil {
-		if name := cgroup.Service(); name != "" {
-			return name
-		}
-	}
-	return string(comm.Bytes())
+	return tcp.ServiceName(cgroup, &owner.Comm)
 }

@@ -157,7 +157,7 @@ func (m *Metrics) Sockets(c *tcp.SocketCensus, cgroupOf func(id uint64) *tcp.Cgr
 			g := &n.Groups[i]
 			service := other
 			if !g.Other {
-				service = serviceName(cgroupOf(g.CgroupID), &g.Comm)
+				service = tcp.ServiceName(cgroupOf(g.CgroupID), &g.Comm)
 			}
 			m.byNetns.add(netns, g)
 			m.byService.add(service, g)

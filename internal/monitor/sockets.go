@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// countInterval is the least time between two counts of all sockets.
-	countInterval = 10 * time.Second
+	// CountInterval is the least time between two counts of all sockets for metrics.
+	CountInterval = 10 * time.Second
 	// findInterval is the least time between two searches for all namespaces, which costs a system call for
 	// each thread and open file of the host.
 	findInterval = time.Minute
@@ -33,22 +33,24 @@ type CountSockets func(add func(owner tcp.SocketOwner, count uint64)) error
 // SocketCounter counts the sockets of all namespaces in the background, for metrics. Both its counts and its
 // search for namespaces take at most 1/budgetDivisor of one CPU: they become less frequent if they cost more.
 type SocketCounter struct {
-	count  CountSockets
-	filter filter.Filter
-	warn   func(message string)
-	wake   waker
-	done   chan struct{}
-	answer atomic.Pointer[tcp.SocketCensus]
+	count    CountSockets
+	filter   filter.Filter
+	interval time.Duration
+	warn     func(message string)
+	wake     waker
+	done     chan struct{}
+	answer   atomic.Pointer[tcp.SocketCensus]
 
 	namespaces []netns.Namespace
 	nextFind   time.Duration // when they are searched for again
 	mayFind    time.Duration // when they may be, if one is gone
 }
 
-// NewSocketCounter starts to count. count is called from another goroutine, until some time after Close. warn gets
+// NewSocketCounter starts to count. count is called from another goroutine, until some time after Close. interval is
+// the least time between two counts. warn gets
 // at most one message for the operator: that sockets cannot be counted.
-func NewSocketCounter(count CountSockets, f filter.Filter, warn func(message string)) *SocketCounter {
-	c := &SocketCounter{count: count, filter: f, warn: warn, done: make(chan struct{})}
+func NewSocketCounter(count CountSockets, f filter.Filter, interval time.Duration, warn func(message string)) *SocketCounter {
+	c := &SocketCounter{count: count, filter: f, interval: interval, warn: warn, done: make(chan struct{})}
 	go c.run()
 	return c
 }
@@ -72,7 +74,7 @@ func (c *SocketCounter) run() {
 			}
 			return
 		}
-		pause := max(countInterval, budgetDivisor*cost) - (boottime.Now() - began)
+		pause := max(c.interval, budgetDivisor*cost) - (boottime.Now() - began)
 		select {
 		case <-c.done:
 			return

@@ -168,6 +168,17 @@ func (c *Cgroup) Service() string {
 	return name
 }
 
+// ServiceName names a service: what its cgroup is called, else what its main thread is called. cgroup may be nil: it is
+// not known.
+func ServiceName(cgroup *Cgroup, comm *Comm) string {
+	if cgroup != nil {
+		if name := cgroup.Service(); name != "" {
+			return name
+		}
+	}
+	return string(comm.Bytes())
+}
+
 // IsServiceClaimed reports whether a user other than root may have chosen what Service returns.
 func (c *Cgroup) IsServiceClaimed() bool {
 	if c.serviceUnit() != "" && !c.UnitClaimed {
