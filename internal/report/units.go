@@ -13,18 +13,7 @@ import (
 // text returns what a recording says as text that shows all of itself: no name can look like another.
 func text(s string) string { return record.Printable(cut(s, 1000)) }
 
-// count writes a number with commas: 12,345.
-func count(n uint64) string {
-	digits := strconv.FormatUint(n, 10)
-	var b strings.Builder
-	for i, d := range digits {
-		if i > 0 && (len(digits)-i)%3 == 0 {
-			b.WriteByte(',')
-		}
-		b.WriteRune(d)
-	}
-	return b.String()
-}
+func count(n uint64) string { return record.Count(n) }
 
 // size writes a number of bytes.
 func size(n uint64) string {
