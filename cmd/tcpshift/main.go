@@ -33,7 +33,13 @@ const flushLimit = 300 * time.Millisecond
 var notices = output.NewNotices(unix.Stderr)
 
 // warn writes a message for the operator. It does not wait for standard error.
-func warn(message string) { notices.Add(message) }
+func warn(message string) {
+	if s := onScreen.Load(); s != nil {
+		s.message(message)
+		return
+	}
+	notices.Add(message)
+}
 
 func main() {
 	command.Main()
@@ -79,7 +85,7 @@ func newRoot(s *signals) *cobra.Command {
 	}
 	addTraceFlags(root.Flags(), &opts)
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newTrace(s), newAlerts(s), newSnapshot(s), newReplay(s), newDoctor(), newExplain(), newReport(), newConfig(), newVersion())
+	root.AddCommand(newTrace(s), newAlerts(s), newTop(s), newSnapshot(s), newReplay(s), newDoctor(), newExplain(), newReport(), newConfig(), newVersion())
 	root.InitDefaultHelpCmd()
 	root.InitDefaultCompletionCmd()
 	makeStrict(root)

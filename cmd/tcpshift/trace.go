@@ -54,7 +54,8 @@ type traceOptions struct {
 	detection     detect.Config
 	sandbox       bool
 	processArgs   bool
-	alertsOnly    bool // the command alerts
+	alertsOnly    bool    // the command alerts
+	screen        *screen // of the command top; nil: there is none
 	command       tracedCommand
 	summary       time.Duration // the length of a window; 0: no summary
 	updates       time.Duration // the interval of updates; 0: none
@@ -218,10 +219,15 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 		return err
 	}
 	traced := *now
-	traced.closeLinks, traced.passOn = p.CloseLinks, o.command.passOn
+	traced.closeLinks, traced.passOn = func() error { o.screen.restore(); return p.CloseLinks() }, o.command.passOn
 	s.handle(&traced)
 	cfg := o.config(p, outs)
 	cfg.Flight = o.flight(also.flight)
+	ctx, endScreen, err := o.startScreen(ctx, &cfg, p)
+	if err != nil {
+		return err
+	}
+	defer endScreen()
 	// Before the monitor reads what others control.
 	cfg.Start.Features = append(cfg.Start.Features, o.confine(p, outs)...)
 	defer o.startMonitor(&cfg, p, also.recording)()
@@ -246,13 +252,19 @@ func (o *traceOptions) startMonitor(cfg *trace.Config, p *probe.Probe, rec *reco
 	}
 	m := monitor.New(o.detection, o.filter, rec.engine(cfg), p.BoundPorts, warn)
 	cfg.Monitor = m
+	if o.screen != nil {
+		o.screen.monitor = m
+	}
 	return m.Close
 }
 
 // wantsEnds reports whether anything needs the ends of connections.
 func (o *traceOptions) wantsEnds() bool {
-	return o.wants("connection") || o.summary > 0 || o.metrics.wanted() || o.recorder.wanted()
+	return o.wants("connection") || o.summary > 0 || o.countsSockets() || o.recorder.wanted()
 }
+
+// countsSockets reports whether anything needs the number of sockets by state and owner.
+func (o *traceOptions) countsSockets() bool { return o.metrics.wanted() || o.screen != nil }
 
 // startLookups starts what reads names and processes in the background, where records need it, and returns a
 // function that ends it.
@@ -293,7 +305,7 @@ func (o *traceOptions) openProbe() (*probe.Probe, error) {
 		Filter: o.kernelFilter(), BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wantsEnds(),
 		TimeWaitEnds: o.timeWaitEnd && o.wants("transition"), Without: o.unwanted(), BoundPorts: o.wants("alert"),
 		UpdatesFrom: o.updates,
-		StateTimes:  o.metrics.wanted(), CountSockets: o.metrics.wanted(),
+		StateTimes:  o.metrics.wanted(), CountSockets: o.countsSockets(),
 	})
 	if err != nil {
 		return nil, err
@@ -374,6 +386,9 @@ func (o *traceOptions) kernelFilter() filter.Filter {
 		needed.Join(detect.Needs())
 	}
 	o.metrics.addMetricsTransitions(&needed)
+	if o.countsSockets() {
+		needed.Add([]tcp.State{0}, tcp.States()) // sockets that are counted make no transition: see bpf/dump.h
+	}
 	if o.wantsAllOwners() {
 		needed.Join(tcp.EndTransitions())
 		needed.Add(tcp.States(), []tcp.State{tcp.Established, tcp.Listen})

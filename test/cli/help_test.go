@@ -88,7 +88,7 @@ func TestHelp_CommandsAndFlags(t *testing.T) {
 		mention(t, mustSucceed(t, command, "--help"), "--uid ", "--not-port ", "--not-local-port ", "--not-peer-port ",
 			"--not-addr ", "--not-local-addr ", "--not-peer-addr ", "--not-pid ", "--not-comm ", "--not-uid ", "--not-netns ", "--not-cgroup ")
 	}
-	for _, command := range []string{"trace", "alerts", "snapshot", "doctor", "explain", "report", "version", "completion"} {
+	for _, command := range []string{"trace", "alerts", "top", "snapshot", "doctor", "explain", "report", "version", "completion"} {
 		if by, of := mustSucceed(t, command, "--help"), mustSucceed(t, "help", command); by.stdout != of.stdout {
 			t.Errorf("want the same help from both commands\n%v\n%v", by, of)
 		}
