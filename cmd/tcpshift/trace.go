@@ -219,10 +219,9 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 		return err
 	}
 	traced := *now
-	traced.closeLinks, traced.passOn = func() error { o.screen.restore(); return p.CloseLinks() }, o.command.passOn
+	traced.closeLinks, traced.passOn = o.closeLinks(p), o.command.passOn
 	s.handle(&traced)
 	cfg := o.config(p, outs)
-	cfg.Flight = o.flight(also.flight)
 	ctx, endScreen, err := o.startScreen(ctx, &cfg, p)
 	if err != nil {
 		return err
@@ -230,19 +229,37 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 	defer endScreen()
 	// Before the monitor reads what others control.
 	cfg.Start.Features = append(cfg.Start.Features, o.confine(p, outs)...)
-	defer o.startMonitor(&cfg, p, also.recording)()
-	defer o.startMetrics(&cfg, p, outs, also.scrapes)()
+	defer o.startBackground(&cfg, p, outs, also)()
 	if err := also.page.serve(); err != nil {
 		return err
 	}
-	defer o.startLookups(&cfg)()
 	defer reportTo(ctx, &cfg)()
 	defer r.serve(ctx, live, &cfg, p.Features())()
-	defer o.startUpdates(&cfg, p)()
 	defer warnUnfollowed(p)
 	// Loading the programs took ten times the memory that tracing needs.
 	defer time.AfterFunc(releaseAfter, debug.FreeOSMemory).Stop()
 	return trace.Run(ctx, cfg)
+}
+
+// closeLinks detaches the programs, and gives a terminal back that has a screen, at an end that waits for nothing.
+func (o *traceOptions) closeLinks(p *probe.Probe) func() error {
+	return func() error {
+		o.screen.restore()
+		return p.CloseLinks()
+	}
+}
+
+// startBackground starts what works beside the loop, and returns a function that ends it.
+func (o *traceOptions) startBackground(cfg *trace.Config, p *probe.Probe, outs openOutputs, also *beside) (end func()) {
+	cfg.Flight = o.flight(also.flight)
+	ends := []func(){
+		o.startMonitor(cfg, p, also.recording), o.startMetrics(cfg, p, outs, also.scrapes), o.startLookups(cfg), o.startUpdates(cfg, p),
+	}
+	return func() {
+		for _, end := range slices.Backward(ends) {
+			end()
+		}
+	}
 }
 
 // startMonitor starts detection, if alerts are wanted, and returns a function that ends it.

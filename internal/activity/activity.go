@@ -47,8 +47,8 @@ type Activity struct {
 	sockets  sockets
 	alerts   map[string]detect.Alert // the open ones
 	opened   uint64                  // alerts so far
-	times    [rateWindow]time.Time // of the last snapshots, the newest first; of fewer, the last one is the beginning
-	count    int                   // of times
+	times    [rateWindow]time.Time   // of the last snapshots, the newest first; of fewer, the last one is the beginning
+	count    int                     // of times
 	latest   atomic.Pointer[Snapshot]
 }
 
@@ -150,8 +150,10 @@ func (a *Activity) Alert(alert *detect.Alert) {
 // Usage does nothing: Publish asks for each destination.
 func (*Activity) Usage([]detect.Usage) {}
 
-// Started and Stopping do nothing.
-func (*Activity) Started()  {}
+// Started does nothing.
+func (*Activity) Started() {}
+
+// Stopping does nothing.
 func (*Activity) Stopping() {}
 
 // Due reports whether Publish is due.

@@ -21,7 +21,6 @@ type sockets struct {
 	at        time.Time // when the kernel has counted them; zero: they are counted from transitions
 	byState   [maxStates]int64
 	byService map[Key]*serviceSockets
-	cgroups   func(id uint64) *tcp.Cgroup // of the services of a count; nil: there was none
 
 	// Of transitions.
 	began     time.Duration          // of the first one
@@ -102,7 +101,8 @@ func (s *sockets) observe(t *tcp.Transition) {
 	if t.IsTimeWaitEnd() {
 		s.endsKnown = true
 	}
-	if t.InState > 0 && t.Monotonic-t.InState >= s.began && !(t.Old == tcp.Listen && t.New == tcp.SynRecv) {
+	isChild := t.Old == tcp.Listen && t.New == tcp.SynRecv // the listener stays
+	if !isChild && t.InState > 0 && t.Monotonic-t.InState >= s.began {
 		s.change(t, t.Old, -1)
 	}
 	s.change(t, t.New, 1)

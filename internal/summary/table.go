@@ -88,7 +88,7 @@ func userOf(last *tcp.Transition) topk.User {
 }
 
 func (c *cell) add(last *tcp.Transition, conn *tcp.Connection) {
-	c.Totals.Add(last, conn)
+	c.Add(last, conn)
 	if conn.OpenedAt != 0 {
 		c.duration.add(last.Monotonic - conn.OpenedAt)
 	}
@@ -101,7 +101,7 @@ func (c *cell) add(last *tcp.Transition, conn *tcp.Connection) {
 }
 
 func (c *cell) merge(o *cell) {
-	c.Totals.Merge(&o.Totals)
+	c.Merge(&o.Totals)
 	c.duration.merge(&o.duration)
 	c.rtt.merge(&o.rtt)
 }

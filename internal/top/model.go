@@ -114,12 +114,29 @@ func (m *model) press(k key) (quit bool) {
 		m.open()
 	case keyEscape, keyBackspace:
 		m.back()
+	default:
+		m.turn(k)
+		m.sort(k)
+		m.move(k)
+	}
+	return false
+}
+
+// turn shows another page.
+func (m *model) turn(k key) {
+	switch k {
 	case "1", "2", "3":
 		m.turnTo(page(k[0] - '1'))
 	case keyTab:
 		m.turnTo((m.page + 1) % pageCount)
 	case keyBackTab:
 		m.turnTo((m.page + pageCount - 1) % pageCount)
+	}
+}
+
+// sort sorts by another column, or in the other direction.
+func (m *model) sort(k key) {
+	switch k {
 	case "r":
 		p := m.position()
 		p.reverse = !p.reverse
@@ -127,10 +144,7 @@ func (m *model) press(k key) (quit bool) {
 		m.sortBy(-1)
 	case keyRight, ">":
 		m.sortBy(1)
-	default:
-		m.move(k)
 	}
-	return false
 }
 
 func (m *model) pressInHelp(k key) (quit bool) {

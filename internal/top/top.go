@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/gdamore/tcell/v3"
+	"github.com/gdamore/tcell/v3/color"
 
 	"github.com/tcpshift/tcpshift/internal/activity"
 )
@@ -190,9 +191,9 @@ var styles = map[look]tcell.Style{
 	dim:      tcell.StyleDefault.Dim(true),
 	heading:  tcell.StyleDefault.Bold(true).Underline(true),
 	selected: tcell.StyleDefault.Reverse(true),
-	good:     tcell.StyleDefault.Foreground(tcell.ColorGreen),
-	notable:  tcell.StyleDefault.Bold(true).Foreground(tcell.ColorOlive),
-	bad:      tcell.StyleDefault.Bold(true).Foreground(tcell.ColorMaroon),
+	good:     tcell.StyleDefault.Foreground(color.Green),
+	notable:  tcell.StyleDefault.Bold(true).Foreground(color.Olive),
+	bad:      tcell.StyleDefault.Bold(true).Foreground(color.Maroon),
 }
 
 // draw draws a frame. It waits for a slow terminal.

@@ -1,0 +1,156 @@
+package look_test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/tcplab"
+)
+
+// hostileEscape is a name that sets the title of a terminal, and shows as other than it is.
+const hostileEscape = "\x1b]2;x\a\u202eab"
+
+// topLoad starts servers in a namespace, and returns what makes a known number of connections: 61 that end in order, 21
+// that are refused, 5 that the server does not close, 11 of a process with a hostile name.
+func topLoad(t *testing.T, n *tcplab.Netns) (makeConnections func()) {
+	t.Helper()
+	n.Sysctl("net.ipv4.ip_local_port_range", "40000 40259")
+	n.Sysctl("net.ipv4.tcp_tw_reuse", "0")
+	start(t, n, worker{Name: "api", Address: "127.0.0.1:8080", Serve: "close"})
+	start(t, n, worker{Name: "sessions", Address: "127.0.0.1:9001", Serve: "keep"})
+	return func() {
+		t.Helper()
+		var clients []*exec.Cmd
+		for _, w := range []worker{
+			{Name: "shop", Address: "127.0.0.1:8080", PerSecond: 20, To: 3 * time.Second},
+			{Name: "health", Address: "127.0.0.1:9", PerSecond: 10, To: 2 * time.Second},
+			{Name: "login", Address: "127.0.0.1:9001", PerSecond: 5, To: 800 * time.Millisecond},
+			{Name: hostileEscape, Address: "127.0.0.1:8080", PerSecond: 10, To: time.Second},
+		} {
+			clients = append(clients, start(t, n, w))
+		}
+		for _, c := range clients {
+			if err := c.Wait(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// topOf is a command of sh that runs top for a namespace, with the modes of the terminal before and after it.
+func topOf(n *tcplab.Netns, environment string) string {
+	return fmt.Sprintf(`echo before; b=$(stty -g); %s %s top --netns %d; s=$?; [ "$b" = "$(stty -g)" ] && echo "modes as before, status $s"; exec cat`, environment, program, n.Inode())
+}
+
+func newTopNetns(t *testing.T) *tcplab.Netns {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		skipMissing(t, "needs root, to load BPF programs and make namespaces")
+	}
+	return tcplab.NewNetns(t)
+}
+
+// The screen of a real load in a real terminal: its numbers are those of the load, it follows a change of the terminal's
+// size, and q gives the terminal back.
+func TestTop_Numbers(t *testing.T) {
+	n := newTopNetns(t)
+	makeConnections := topLoad(t, n)
+	p := newPane(t, 80, 24, topOf(n, ""))
+	p.await("tcpshift top", "0 connections, 0/s", "LISTEN 2 ")
+	makeConnections()
+	p.press("Right") // by TOTAL
+	screen := p.await(
+		"170 connections, ", " 21 failed, ", // 61 + 21 + 5 + 11 of clients, 61 + 11 of api
+		"LISTEN 2 ", "CLOSE_WAIT 5 ", "TIME_WAIT 77 ", "ESTABLISHED 0",
+		"no alert is open", "SERVICE CONN/s ▼TOTAL FAILED CLOSE_WAIT RETRANS OPEN")
+	for _, row := range []string{`^api \S+ 72 0 0 0 0$`, `^shop \S+ 61 0 0 0 0$`, `^health \S+ 21 21 0 0 0$`, `^login \S+ 5 0 0 0 0$`, `^sessions 0 0 0 5 0 5$`, `^\\x1b\]2;x\\x07\\u… \S+ 11 0 0 0 0$`} {
+		if !regexp.MustCompile(`(?m)` + row).MatchString(screen) {
+			t.Errorf("there is no row %s:\n%s", row, screen)
+		}
+	}
+	if title := p.is("pane_title"); title == "x" {
+		t.Error("a name has set the title of the terminal")
+	}
+
+	p.press("2")
+	p.await("DESTINATION ▼PORTS USED % OPENED/s TIME LEFT", "127.0.0.1:8080 72 of 260 28 ", "127.0.0.1:9001 5 of 260 2 ")
+	p.press("Enter")
+	p.await("> 127.0.0.1:8080", "127.0.0.1:8080 61 0")
+	p.press("Escape", "1", "/", "h", "e", "a", "l", "Enter")
+	p.await("filter: heal", "health ")
+	p.awaitGone("shop ")
+	p.press("Enter")
+	p.await("> health", "127.0.0.1:9 21 21 21 refused")
+
+	p.tmux("resize-window", "-x", "120", "-y", "40")
+	p.press("Escape")
+	p.await("TIME_WAIT", "OPEN TIME_WAIT SENT RECEIVED", "> sort")
+	if got := strings.Count(p.screen(), "\n"); got != 40 {
+		t.Errorf("the screen has %d lines", got)
+	}
+	p.tmux("resize-window", "-x", "50", "-y", "12")
+	p.await("170 conn ", "1 Services 6", "SERVICE CONN/s ▼TOTAL FAILED")
+	p.tmux("resize-window", "-x", "80", "-y", "24")
+	p.press("?")
+	p.await("Ctrl-C", "TIME LEFT: until connect() finds no port")
+	p.press("x", "Space")
+	p.await("FROZEN")
+	p.press("q")
+	p.await("before", "modes as before, status 0")
+	p.mustBeRestored()
+	if screen := p.screen(); strings.Contains(screen, "tcpshift") {
+		t.Errorf("something is left on the terminal:\n%s", screen)
+	}
+}
+
+// colors are the escape sequences of a color.
+var colors = regexp.MustCompile(`\x1b\[(\d+;)*(3|4|9|10)[0-7](;\d+)*m`)
+
+// With NO_COLOR nothing is colored, without it something is, and SIGTERM gives the terminal back.
+func TestTop_ColorsAndSIGTERM(t *testing.T) {
+	n := newTopNetns(t)
+	start(t, n, worker{Name: "api", Address: "127.0.0.1:8080", Serve: "close"})
+	for environment, wantColors := range map[string]bool{"NO_COLOR=1": false, "NO_COLOR=": true} {
+		p := newPane(t, 80, 24, topOf(n, environment))
+		p.await("LISTEN 1 ")
+		c := start(t, n, worker{Name: "health", Address: "127.0.0.1:9", PerSecond: 5, To: time.Second})
+		if err := c.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		p.await("6 failed, ")
+		if escapes := p.tmux("capture-pane", "-p", "-e"); colors.MatchString(escapes) != wantColors || !strings.Contains(escapes, "\x1b[7m") {
+			t.Errorf("%s: colors, want %t, and a reversed row: %q", environment, wantColors, escapes)
+		}
+		shell := p.is("pane_pid")
+		children, err := os.ReadFile(fmt.Sprintf("/proc/%s/task/%s/children", shell, shell))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pid, err := strconv.Atoi(strings.TrimSpace(string(children)))
+		if err != nil {
+			t.Fatalf("the shell has not one child: %q", children)
+		}
+		if err := unix.Kill(pid, unix.SIGTERM); err != nil {
+			t.Fatal(err)
+		}
+		p.await("before", "modes as before, status 0")
+		p.mustBeRestored()
+	}
+}
+
+// What is no terminal, and a terminal that can show no screen, are refused in one line.
+func TestTop_DumbTerminal(t *testing.T) {
+	p := newPane(t, 80, 24, fmt.Sprintf(`TERM=dumb %s top; echo "status $?"; exec cat`, program))
+	screen := p.await("status 2")
+	if want := "tcpshift: TERM=dumb cannot show a screen: use trace --format text, or set TERM to what your terminal is"; !strings.Contains(strings.ReplaceAll(screen, "\n", ""), strings.ReplaceAll(want, "\n", "")) && !strings.Contains(strings.ReplaceAll(screen, "\n", " "), want) {
+		t.Errorf("the terminal shows\n%s", screen)
+	}
+}
