@@ -2,9 +2,9 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -26,15 +26,28 @@ const screenCountInterval = 2 * time.Second
 
 func newTop(s *signals) *cobra.Command {
 	o := traceOptions{only: []string{"alert"}, screen: new(screen)}
+	var path string
+	var speed float64
 	cmd := &cobra.Command{
-		Use:   "top",
+		Use:   "top [flags] [FILE]",
 		Short: "Show services, destinations, states and alerts live in the terminal",
 		Long: "Show what happens now, live in the terminal: services by connections, failures, CLOSE_WAITs and retransmits,\n" +
-			"destinations by the ports that they use and the time that is left, sockets by state, open alerts. Press ? for the keys.",
-		Args: noArguments,
+			"destinations by the ports that they use and the time that is left, sockets by state, open alerts. Press ? for the keys.\n" +
+			"With a FILE of records, show the same of this recording. That needs no privileges.",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return usagef("%d files: write '%s FILE', or no file to watch this host", len(args), cmd.CommandPath())
+			}
+			path = strings.Join(args, "")
+			return checkFileFlags(cmd.Flags(), path)
+		},
+		DisableFlagsInUseLine: true,
 		RunE: func(*cobra.Command, []string) error {
 			if err := checkTerminal(); err != nil {
 				return err
+			}
+			if path != "" {
+				return runTopOfFile(s, &o, path, speed)
 			}
 			o.outputs = []*outputValue{{text: os.DevNull, name: os.DevNull, scheme: schemeFile, path: os.DevNull}}
 			if err := o.check(); err != nil {
@@ -47,6 +60,7 @@ func newTop(s *signals) *cobra.Command {
 	flags.SortFlags = false
 	o.format, o.color = formatNDJSON, colorAuto
 	flags.Var(single(&o.color, "WHEN", parseColor), "color", "auto, always or never; auto heeds NO_COLOR and TERM")
+	flags.Var(single(&speed, "N", parseSpeed), "speed", "of a recording: show it N times as fast as it was, 1 in real time; 0, the default, shows its end")
 	addDurationFlag(flags, &o)
 	addSizeFlags(flags, &o)
 	addExcludeSelfFlag(flags, &o)
@@ -108,15 +122,8 @@ func (o *traceOptions) startScreen(ctx context.Context, cfg *trace.Config, p *pr
 		counter.Close()
 		return ctx, nil, err
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	go func() {
-		select {
-		case <-s.shown.Load().Quit():
-			cancel(errors.New("the user has quit"))
-		case <-ctx.Done():
-		}
-	}()
-	return ctx, func() { counter.Close(); s.close(); cancel(nil) }, nil
+	ctx, cancel := s.untilQuit(ctx)
+	return ctx, func() { counter.Close(); s.close(); cancel() }, nil
 }
 
 // wantsColor reports whether the screen may have colors.

@@ -166,6 +166,12 @@ func (a *Activity) Publish(now time.Time, lost uint64) {
 	a.remember(now)
 }
 
+// Skip is Publish without a snapshot: rates go on.
+func (a *Activity) Skip(now time.Time) {
+	a.nextAt = now.Add(Interval)
+	a.remember(now)
+}
+
 // Snapshot returns the newest snapshot; nil: there is none yet. Any goroutine may call it.
 func (a *Activity) Snapshot() *Snapshot { return a.latest.Load() }
 

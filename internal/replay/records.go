@@ -29,12 +29,15 @@ type Records struct {
 	First recording.Record
 	// Pace is as Pace of [Player].
 	Pace func(at time.Duration) error
+	// Watch gets what the records have; nil: nobody does.
+	Watch Watcher
 
 	in     *recording.Reader
 	engine *detect.Engine
 	emit   func(alerts []detect.Alert) error
 	now    time.Duration
 	ticked time.Duration // the last tick
+	lost   uint64        // transitions, by the records
 	// deferred is a transition to CLOSE that the engine has not seen yet: the connection record that follows may say that
 	// there was no free port.
 	deferred *tcp.Transition
@@ -95,12 +98,15 @@ func (r *Records) take(rec *recording.Record) error {
 	if err := r.advance(time.Duration(rec.Time)); err != nil {
 		return err
 	}
+	if r.Watch != nil {
+		r.show(rec)
+	}
 	switch rec.Type {
 	case "transition":
 		r.observeDeferred()
 		t, ok := r.transition(rec)
 		switch {
-		case !ok:
+		case !ok || t.IsTimeWaitEnd() || t.IsSelfTransition():
 		case t.New == tcp.Close:
 			r.deferred = &t
 		default:
@@ -178,24 +184,32 @@ func cookieOf(rec *recording.Record) uint64 {
 	return cookie
 }
 
-// transition returns the transition of a record. ok is false for what the engine ignores, and for a state that has no
-// name.
+// transition returns the transition of a record. ok is false for a state that has no name.
 func (r *Records) transition(rec *recording.Record) (t tcp.Transition, ok bool) {
 	t = tcp.Transition{Time: rec.Time.Std(), Monotonic: time.Duration(rec.Time), Cookie: cookieOf(rec), Netns: uint32(rec.Netns)}
 	var oldKnown, newKnown bool
 	t.Old, oldKnown = tcp.ParseState(rec.OldState)
 	t.New, newKnown = tcp.ParseState(rec.NewState)
-	if !oldKnown || !newKnown || t.IsTimeWaitEnd() || t.IsSelfTransition() {
+	if !oldKnown || !newKnown {
 		return t, false
 	}
-	t.Role, _ = tcp.ParseRole(rec.Role)
-	t.Local, t.Peer = endpoint(rec.LocalAddr, rec.LocalPort), endpoint(rec.PeerAddr, rec.PeerPort)
-	t.IPv6 = rec.Family == "ipv6"
+	r.identify(&t, rec)
 	t.Error = r.errno(rec.Error)
+	if rec.InState != nil {
+		t.InState = time.Duration(*rec.InState)
+	}
 	if t.New == tcp.TimeWait {
 		t.Substate, _ = tcp.ParseState(rec.Substate)
 		t.PeerFIN, t.PeerTimestamp = t.Substate == tcp.TimeWait, true // nearly all peers send timestamps
 	}
+	return t, true
+}
+
+// identify sets the endpoints and the owner.
+func (r *Records) identify(t *tcp.Transition, rec *recording.Record) {
+	t.Role, _ = tcp.ParseRole(rec.Role)
+	t.Local, t.Peer = endpoint(rec.LocalAddr, rec.LocalPort), endpoint(rec.PeerAddr, rec.PeerPort)
+	t.IPv6 = rec.Family == "ipv6"
 	if rec.PID != 0 {
 		t.Owner = tcp.Owner{PID: rec.PID, Source: tcp.PIDStored}
 		copy(t.Owner.Comm[:len(t.Owner.Comm)-1], rec.Comm)
@@ -203,7 +217,6 @@ func (r *Records) transition(rec *recording.Record) (t tcp.Transition, ok bool) 
 	if c := r.cgroup(&rec.Owner); c != nil {
 		t.CgroupID, t.Cgroup = c.id, &c.Cgroup
 	}
-	return t, true
 }
 
 func endpoint(addr string, port uint16) tcp.Endpoint {

@@ -130,6 +130,7 @@ func (s *Screen) run() {
 		case message := <-s.messages:
 			s.model.message, changed = text(message), true
 		case why := <-s.overs:
+			s.model.show(s.config.Snapshot())
 			s.model.over, changed = why, true
 		case <-looks.C:
 			if s.config.Wake != nil {
@@ -184,7 +185,7 @@ func keyOf(e *tcell.EventKey) key {
 	return keys[e.Key()]
 }
 
-// looks of the terminal.
+// styles are the looks of a terminal with colors, monochrome of one without.
 var styles = map[look]tcell.Style{
 	plain:    tcell.StyleDefault,
 	bold:     tcell.StyleDefault.Bold(true),
@@ -196,14 +197,23 @@ var styles = map[look]tcell.Style{
 	bad:      tcell.StyleDefault.Bold(true).Foreground(color.Maroon),
 }
 
+var monochrome = map[look]tcell.Style{
+	plain: tcell.StyleDefault, bold: styles[bold], dim: styles[dim], heading: styles[heading], selected: styles[selected],
+	good: tcell.StyleDefault, notable: styles[bold], bad: styles[bold],
+}
+
 // draw draws a frame. It waits for a slow terminal.
 func (s *Screen) draw() {
 	width, height := s.tcell.Size()
+	looks := styles
+	if s.tcell.Colors() == 0 {
+		looks = monochrome
+	}
 	s.tcell.Clear()
 	for y, l := range s.model.view(width, height) {
 		x := 0
 		for _, each := range l {
-			s.tcell.PutStrStyled(x, y, s.inCharset(each.text), styles[each.look])
+			s.tcell.PutStrStyled(x, y, s.inCharset(each.text), looks[each.look])
 			x += line{each}.cells()
 		}
 	}

@@ -64,7 +64,14 @@ func (m *model) view(width, height int) []line {
 
 // head is what is known of the whole.
 func (m *model) head(width int) []line {
-	first := line{{"tcpshift top", bold}, {"  " + text(m.host), plain}}
+	first := line{{"tcpshift top", bold}}
+	if m.frozen {
+		first = append(first, span{"  FROZEN", notable})
+	}
+	if m.over != "" {
+		first = append(first, span{"  " + m.over, notable})
+	}
+	first = append(first, span{"  " + text(m.host), plain})
 	if m.title != "" {
 		first = append(first, span{"  " + m.title, plain})
 	}
@@ -73,12 +80,6 @@ func (m *model) head(width int) []line {
 		return []line{first, nil}
 	}
 	first = append(first, span{"  " + s.At.UTC().Format("15:04:05") + " UTC  for " + record.Duration(s.At.Sub(s.Began).Round(time.Second)), plain})
-	if m.frozen {
-		first = append(first, span{"  FROZEN", notable})
-	}
-	if m.over != "" {
-		first = append(first, span{"  " + m.over, notable})
-	}
 	t := &s.Total
 	second := line{
 		{record.Count(t.Connections), bold}, {" connections, " + rate(t.Rate) + "/s   ", plain},

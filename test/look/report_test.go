@@ -30,6 +30,7 @@ func TestReport_Storm(t *testing.T) {
 	t.Run("hostile names", func(t *testing.T) { checkNames(t, page) })
 	t.Run("keyboard", func(t *testing.T) { checkKeyboard(t, page, recording) })
 	t.Run("light and dark", func(t *testing.T) { checkColors(t, page) })
+	t.Run("top", func(t *testing.T) { checkTopOfRecording(t, recording) })
 	t.Run("missing records", func(t *testing.T) { checkMissing(t, recording) })
 }
 

@@ -1,0 +1,112 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/tcpshift/tcpshift/internal/activity"
+	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/record"
+	recordread "github.com/tcpshift/tcpshift/internal/recording"
+	"github.com/tcpshift/tcpshift/internal/replay"
+	"github.com/tcpshift/tcpshift/internal/top"
+)
+
+// topOfFile are the flags of top that a recording has a use for.
+var topOfFile = map[string]bool{"speed": true, "color": true}
+
+// snapshotEvery is the time between two snapshots of a recording that is read as fast as possible.
+const snapshotEvery = 250 * time.Millisecond
+
+// checkFileFlags rejects flags that the other kind of top has no use for.
+func checkFileFlags(flags *pflag.FlagSet, path string) (err error) {
+	flags.Visit(func(f *pflag.Flag) {
+		switch {
+		case path != "" && !topOfFile[f.Name]:
+			err = usagef("--%s: a recording shows what it has: leave it out, or leave %s out to watch this host", f.Name, path)
+		case path == "" && f.Name == "speed":
+			err = usagef("--speed: there is no recording: name its file")
+		}
+	})
+	if path == "-" {
+		err = usagef("-: top takes keys from standard input: name a file")
+	}
+	return err
+}
+
+// runTopOfFile shows a recording on the screen of o, until the user quits.
+func runTopOfFile(s *signals, o *traceOptions, path string, speed float64) (err error) {
+	defer s.handle(&running{})()
+	in, name, err := openReplayed(path)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, in.Close()) }()
+	records, err := openRecords(in)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	a := activity.New(activity.Config{Destinations: records.Destinations, FromEvents: true}, records.First.Time.Std())
+	records.Watch = a
+	err = o.screen.open(top.Config{Host: records.First.Host, Title: record.Printable(name), Snapshot: a.Snapshot, NoColor: !o.wantsColor()})
+	if err != nil {
+		return err
+	}
+	defer o.screen.close()
+	giveBack := func() error { o.screen.restore(); return nil }
+	s.handle(&running{closeLinks: giveBack})
+	ctx, cancel := o.screen.untilQuit(s.ctx)
+	defer cancel()
+	wait := pace(ctx, speed, time.Duration(records.First.Time))
+	var shownAt time.Time
+	records.Pace = func(at time.Duration) error {
+		switch now := time.Unix(0, int64(at)); {
+		case !a.Due(now):
+		case time.Since(shownAt) < snapshotEvery:
+			a.Skip(now)
+		default:
+			shownAt = time.Now()
+			a.Publish(now, records.Lost())
+		}
+		return wait(at)
+	}
+	if err := records.Run(func([]detect.Alert) error { return nil }); err != nil && ctx.Err() == nil { // the alerts are those of the recording
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	a.Publish(records.Now(), records.Lost())
+	o.screen.shown.Load().Over("END OF THE RECORDING")
+	<-ctx.Done()
+	return nil
+}
+
+// openRecords reads the first record. It refuses a recording of the inputs of detection.
+func openRecords(file io.Reader) (*replay.Records, error) {
+	in := bufio.NewReader(file)
+	if first, _ := in.Peek(replay.FirstBytes); replay.IsRecording(first) { // fewer bytes are no recording
+		return nil, errors.New("has the inputs of detection, and no records: use replay, or a file that --output has written")
+	}
+	lines, err := recordread.NewReader(in)
+	if err != nil {
+		return nil, err
+	}
+	return replay.OpenRecords(lines, detect.Config{})
+}
+
+// untilQuit returns a context that is canceled when the user quits.
+func (s *screen) untilQuit(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	go func() {
+		select {
+		case <-s.shown.Load().Quit():
+			cancel(errors.New("the user has quit"))
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { cancel(nil) }
+}

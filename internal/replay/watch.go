@@ -1,0 +1,76 @@
+package replay
+
+import (
+	"time"
+
+	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/recording"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// Watcher gets what a stream of records has, in its order; [*activity.Activity] is one. It must not keep the values, but
+// for the transition's Cgroup, which never changes.
+type Watcher interface {
+	// Observe takes a transition.
+	Observe(t *tcp.Transition)
+	// Add takes a connection that has ended. Of its last transition the new state, the endpoints and the owner are known.
+	Add(last *tcp.Transition, c *tcp.Connection)
+	// Alert takes each phase of each alert. Of the culprit only the service is known.
+	Alert(a *detect.Alert)
+}
+
+// show passes a record on to Watch.
+func (r *Records) show(rec *recording.Record) {
+	switch {
+	case rec.Type == "transition":
+		if t, ok := r.transition(rec); ok {
+			r.Watch.Observe(&t)
+		}
+	case rec.Type == "connection" && rec.Connection.Phase != string(tcp.PhaseUpdate):
+		t := tcp.Transition{Time: rec.Time.Std(), Monotonic: time.Duration(rec.Time), Cookie: cookieOf(rec), Netns: uint32(rec.Netns)}
+		t.New, _ = tcp.ParseState(rec.FinalState) // one that is not known stays 0
+		r.identify(&t, rec)
+		r.Watch.Add(&t, &tcp.Connection{
+			OpenedAt: time.Duration(rec.Opened), Sent: rec.Sent, Received: rec.Received,
+			Retransmits: uint32(min(rec.Retransmits, 1<<32-1)), RTT: time.Duration(rec.RTT), ClosedBy: tcp.ClosedBy(rec.ClosedBy),
+		})
+	case rec.Type == "alert":
+		a := alertOf(rec)
+		r.Watch.Alert(&a)
+	case rec.Type == "loss":
+		r.lost += rec.Lost
+	}
+}
+
+// Lost is how many transitions the records say were lost, so far. It counts only while somebody watches.
+func (r *Records) Lost() uint64 { return r.lost }
+
+// Now is the time of the last record.
+func (r *Records) Now() time.Time { return time.Unix(0, int64(r.now)) }
+
+// Destinations is that of [detect.Engine], at the time of the last record.
+func (r *Records) Destinations(limit int) []detect.DestinationUsage {
+	return r.engine.Destinations(r.now, limit)
+}
+
+// alertOf returns the alert of a record.
+func alertOf(rec *recording.Record) detect.Alert {
+	a := detect.Alert{
+		Time: rec.Time.Std(), Monotonic: time.Duration(rec.Time), ID: rec.ID, Kind: rec.Kind, Phase: detect.Phase(rec.Connection.Phase),
+		Lasted: time.Duration(rec.Lasted), Reason: detect.CloseReason(rec.CloseReason),
+		Finding: detect.Finding{
+			Severity: detect.Severity(rec.Severity), Netns: uint32(rec.Netns), Rate: rec.Rate, Capacity: rec.Capacity, CapacityKind: rec.CapacityKind,
+			Local: endpoint(rec.LocalAddr, rec.LocalPort), Peer: endpoint(rec.PeerAddr, rec.PeerPort), Failures: rec.Failures,
+			Unverified: rec.Confidence == "unverified", Cause: rec.Cause, Advice: rec.Advice,
+			Culprit: detect.Culprit{Known: rec.Service != "", Service: rec.Service, Share: rec.Share},
+		},
+	}
+	a.Role, _ = tcp.ParseRole(rec.Role)
+	if rec.Occupancy != nil {
+		a.Occupancy = *rec.Occupancy
+	}
+	if rec.ExhaustionIn != nil {
+		a.Exhausts, a.ExhaustionIn = true, time.Duration(*rec.ExhaustionIn*float64(time.Second))
+	}
+	return a
+}
