@@ -82,7 +82,7 @@ fleet-sizing: ## measure what ROWS (20000000) connections take in ClickHouse, wr
 	go test ./test/fleet -count=1 -timeout 3h -v -run TestSizing -rows $(or $(ROWS),20000000) -doc ../../docs/fleet.md
 
 .PHONY: test-look
-test-look: ## open the pages of tcpshift in a real Chromium, beside a storm; uses sudo as make test does
+test-look: ## the pages of tcpshift in a real Chromium, top in a real terminal, beside a storm; uses sudo as make test does
 	@test/check/test.sh look
 
 .PHONY: pictures

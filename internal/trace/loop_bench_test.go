@@ -5,8 +5,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/activity"
 	"github.com/tcpshift/tcpshift/internal/boottime"
+	"github.com/tcpshift/tcpshift/internal/cputime"
 	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/metrics"
 	"github.com/tcpshift/tcpshift/internal/record"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
@@ -33,6 +36,7 @@ const (
 	forTransitions wantedEvents = iota // all
 	forAlerts                          // what detection needs
 	forConnections                     // the ends of sockets
+	forTop                             // what detection needs, and the ends
 )
 
 // connectionEvents are the ten events of a connection over loopback, of both ends, as
@@ -54,7 +58,8 @@ func connectionEvents(n uint64, at time.Duration, wanted wantedEvents) (all [][]
 		{tcp.FinWait2, tcp.Close, tcp.RoleClient, true},
 		{tcp.LastAck, tcp.Close, tcp.RoleServer, false},
 	} {
-		if wanted == forAlerts && !e.alerts || wanted == forConnections && e.next != tcp.Close {
+		end := e.next == tcp.Close
+		if wanted == forAlerts && !e.alerts || wanted == forConnections && !end || wanted == forTop && !e.alerts && !end {
 			continue
 		}
 		size, kind := 112, byte(1)
@@ -96,6 +101,9 @@ func benchmarkLoop(b *testing.B, only []string, wanted wantedEvents) {
 	if wanted != forConnections {
 		cfg.Monitor = m
 	}
+	if wanted == forTop {
+		cfg.Metrics = screen{activity.New(activity.Config{Destinations: func(limit int) []detect.DestinationUsage { return m.Destinations(m.now, limit) }}, time.Unix(0, 0))}
+	}
 	l := newLoop(cfg)
 	l.cgroups.Put(7, "/system.slice/storm.service", 0)
 	m.Update(now, 0, nil)
@@ -105,13 +113,22 @@ func benchmarkLoop(b *testing.B, only []string, wanted wantedEvents) {
 		events[n] = connectionEvents(uint64(n), now, wanted)
 	}
 	b.ReportAllocs()
+	const perSecond = 10000
+	timer, operations := cputime.Start(), 0
+	defer func() {
+		b.ReportMetric(timer.Elapsed().Seconds()/float64(operations)*perSecond*100, "%core@10k/s")
+	}()
 	for n := 0; b.Loop(); n++ {
+		operations++
 		m.now = now + time.Duration(n)*15*time.Microsecond
 		for _, e := range events[n%len(events)] {
 			binary.NativeEndian.PutUint64(e, uint64(m.now))
 			if err := l.handle(e); err != nil {
 				b.Fatal(err)
 			}
+		}
+		if wanted == forTop && n%perSecond == 0 {
+			cfg.Metrics.Publish(time.Unix(int64(n/perSecond), 0), nil)
 		}
 		if n%2000 == 0 {
 			l.writeAlerts(m.Alerts())
@@ -132,3 +149,12 @@ func BenchmarkAlerts(b *testing.B) { benchmarkLoop(b, []string{"alert"}, forAler
 // BenchmarkConnections is a stream of connection records alone: one operation is the two ends of a
 // connection.
 func BenchmarkConnections(b *testing.B) { benchmarkLoop(b, []string{"connection"}, forConnections) }
+
+// screen is the activity of top in the place of metrics.
+type screen struct{ *activity.Activity }
+
+func (s screen) Publish(now time.Time, _ []metrics.Counts) { s.Activity.Publish(now, 0) }
+
+// BenchmarkTop is what the loop does for the screen of top: one operation is the five events of a connection that
+// detection and connection records need, with a snapshot after each 10,000.
+func BenchmarkTop(b *testing.B) { benchmarkLoop(b, []string{"alert"}, forTop) }

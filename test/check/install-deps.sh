@@ -27,6 +27,7 @@ needs() {
 if [[ $1 == look || $1 == all ]]; then
     needs chromium chromium # a page
     needs fc-list fontconfig
+    needs tmux tmux # a terminal
     needs /usr/share/fonts/truetype/dejavu/DejaVuSans.ttf fonts-dejavu-core
 fi
 needs curl curl # test: traffic

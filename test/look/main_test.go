@@ -1,5 +1,5 @@
-// Package look_test opens the pages of tcpshift in a real Chromium: a real storm is recorded by the real tracer, and the
-// numbers on the page are compared with those that jq finds in the recording.
+// Package look_test opens the pages of tcpshift in a real Chromium, and its screen in a real terminal: a real storm is
+// recorded by the real tracer, and the numbers are compared with those that jq finds in the recording.
 package look_test
 
 import (

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 var (
@@ -373,19 +375,21 @@ func TestPictures(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b := newBrowser(t)
 	recording := *recorded
 	if recording == "" {
 		recording = filepath.Join(t.TempDir(), "storm.ndjson")
-		recordStorm(t, 5, recording, nil)
+		recordStorm(t, 5, recording, func(n *tcplab.Netns, _ string) (over func()) {
+			return pictureTop(t, b, n, filepath.Join(dir, "top.png"))
+		})
 	}
 	page := makePage(t, withoutCgroups(t, recording))
-	b := newBrowser(t)
 	b.open(page, "light", 1860)
 	b.do(step{Screenshot: filepath.Join(dir, "report-light.png")})
 	b.open(page, "dark", 1100)
 	b.do(step{Evaluate: `document.querySelector('#find-end').value = 'reset_received', document.querySelector('#find-end').onchange(), document.querySelector('#list tr.row').click(), document.getElementById('endpoints').scrollIntoView(), 0`})
 	b.do(step{Screenshot: filepath.Join(dir, "report-dark.png")})
-	for _, name := range []string{"report-light.png", "report-dark.png"} {
+	for _, name := range []string{"report-light.png", "report-dark.png", "top.png"} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -67,7 +69,7 @@ func (p *pane) press(keys ...string) {
 // await waits until the terminal shows all texts.
 func (p *pane) await(texts ...string) string {
 	p.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(60 * time.Second); ; time.Sleep(50 * time.Millisecond) {
 		screen := p.screen()
 		missing := ""
 		for _, each := range texts {
@@ -98,6 +100,42 @@ func (p *pane) awaitGone(text string) {
 func (p *pane) is(format string) string {
 	p.t.Helper()
 	return strings.TrimSpace(p.tmux("display-message", "-p", "#{"+format+"}"))
+}
+
+// captureWhen passes on what the terminal shows, with its escape sequences, as soon as it has all texts. Of a terminal that
+// never has them nothing comes but "".
+func (p *pane) captureWhen(texts ...string) <-chan string {
+	found := make(chan string, 1)
+	go func() {
+		defer close(found)
+		for range 1500 {
+			out, err := exec.Command("tmux", "-S", p.socket, "capture-pane", "-p", "-e").Output()
+			if err != nil {
+				return
+			}
+			if !slices.ContainsFunc(texts, func(each string) bool { return !bytes.Contains(out, []byte(each)) }) {
+				found <- string(out)
+				return
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	}()
+	return found
+}
+
+// child is the pid of the program that the shell runs.
+func (p *pane) child() int {
+	p.t.Helper()
+	shell := p.is("pane_pid")
+	children, err := os.ReadFile(fmt.Sprintf("/proc/%s/task/%s/children", shell, shell))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(children)))
+	if err != nil {
+		p.t.Fatalf("the shell has not one child: %q", children)
+	}
+	return pid
 }
 
 // mustBeRestored fails if a program has left the terminal in another mode than it found it in.
