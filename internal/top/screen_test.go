@@ -172,3 +172,31 @@ func TestScreen_Panic(t *testing.T) {
 		t.Errorf("it reports %q", p.stderr.String())
 	}
 }
+
+// Ctrl-C ends the screen while the terminal does not read, in the middle of a frame.
+func TestScreen_QuitWhileStalled(t *testing.T) {
+	p := startProgram(t, "waits")
+	p.readUntil("SERVICE")
+	if err := unix.IoctlSetWinsize(int(p.slave.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Col: 1000, Row: 500}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Process.Signal(unix.SIGWINCH); err != nil { // one frame is more than the kernel keeps now
+		t.Fatal(err)
+	}
+	poll := []unix.PollFd{{Fd: int32(p.slave.Fd()), Events: unix.POLLOUT}}
+	for n := 1; n > 0; time.Sleep(10 * time.Millisecond) {
+		var err error
+		if n, err = unix.Poll(poll, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	began := time.Now()
+	if _, err := p.master.WriteString("\x03"); err != nil {
+		t.Fatal(err)
+	}
+	p.mustEnd(4)
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("the end takes %v", took)
+	}
+	p.readUntil("\x1b[?1049l")
+}

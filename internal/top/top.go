@@ -47,7 +47,8 @@ type Screen struct {
 	overs    chan string
 	done     chan struct{} // closed by Close
 	quit     chan struct{} // closed when the user wants to quit, or the terminal is gone
-	ended    chan struct{} // closed when nothing is drawn any more
+	ended    chan struct{} // closed when no key is taken any more
+	frames   chan []line   // for paint; it is full while the terminal is slow
 	once     sync.Once
 }
 
@@ -64,6 +65,7 @@ func Open(c Config) (*Screen, error) {
 	s := &Screen{
 		config: c, terminal: t, model: newModel(c.Host, c.Title), messages: make(chan string, 16), overs: make(chan string, 1),
 		done: make(chan struct{}), quit: make(chan struct{}), ended: make(chan struct{}),
+		frames: make(chan []line),
 	}
 	if s.tcell, err = tcell.NewTerminfoScreenFromTty(t, options...); err == nil {
 		err = s.tcell.Init()
@@ -73,6 +75,7 @@ func Open(c Config) (*Screen, error) {
 		return nil, fmt.Errorf("the terminal: %w", err)
 	}
 	s.model.ascii = s.tcell.CharacterSet() != "UTF-8"
+	go s.paint()
 	go s.run()
 	return s, nil
 }
@@ -112,9 +115,11 @@ func (s *Screen) Close() {
 // Restore gives the terminal back at once, and does not wait for anything else. Close is still to be called.
 func (s *Screen) Restore() { s.terminal.restore() }
 
-// run draws until Close. A panic gives the terminal back first.
+// run takes keys and makes frames until Close. It waits for nothing, so q works while the terminal is slow. A panic
+// gives the terminal back first.
 func (s *Screen) run() {
 	defer close(s.ended)
+	defer close(s.frames)
 	defer s.terminal.restore()
 	var quit sync.Once
 	looks := time.NewTicker(lookInterval)
@@ -138,8 +143,11 @@ func (s *Screen) run() {
 			}
 			changed = s.model.show(s.config.Snapshot())
 		case <-frames.C:
-			s.draw()
-			due, drawnAt = false, time.Now()
+			if s.offer() {
+				due, drawnAt = false, time.Now()
+			} else {
+				frames.Reset(frameInterval) // the terminal is slow: this frame is skipped
+			}
 		case event, more := <-s.tcell.EventQ():
 			wantsQuit := !more
 			if more {
@@ -202,15 +210,36 @@ var monochrome = map[look]tcell.Style{
 	good: tcell.StyleDefault, notable: styles[bold], bad: styles[bold],
 }
 
+// offer makes a frame, unless the last one is still being drawn.
+func (s *Screen) offer() (taken bool) {
+	size, err := s.terminal.WindowSize()
+	if err != nil { // the terminal is gone
+		return true
+	}
+	select {
+	case s.frames <- s.model.view(size.Width, size.Height):
+		return true
+	default:
+		return false
+	}
+}
+
+// paint draws frames until there are no more. A panic gives the terminal back first.
+func (s *Screen) paint() {
+	defer s.terminal.restore()
+	for lines := range s.frames {
+		s.draw(lines)
+	}
+}
+
 // draw draws a frame. It waits for a slow terminal.
-func (s *Screen) draw() {
-	width, height := s.tcell.Size()
+func (s *Screen) draw(lines []line) {
 	looks := styles
 	if s.tcell.Colors() == 0 {
 		looks = monochrome
 	}
 	s.tcell.Clear()
-	for y, l := range s.model.view(width, height) {
+	for y, l := range lines {
 		x := 0
 		for _, each := range l {
 			s.tcell.PutStrStyled(x, y, s.inCharset(each.text), looks[each.look])
