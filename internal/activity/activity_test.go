@@ -119,12 +119,12 @@ func TestActivity_CountedSockets(t *testing.T) {
 	cgroup := &tcp.Cgroup{Unit: "leaky.service"}
 	a.Sockets(&tcp.SocketCensus{At: began, Namespaces: []tcp.NetnsSockets{
 		{Netns: 1, Groups: []tcp.OwnerSockets{
-			{CgroupID: 7, Comm: comm("curl"), State: tcp.Established, Count: 3},
-			{CgroupID: 9, Comm: comm("java"), State: tcp.CloseWait, Count: 40},
-			{CgroupID: 9, Comm: comm("java"), State: tcp.Listen, Count: 1},
-			{State: tcp.TimeWait, Count: 500}, {State: tcp.NewSynRecv, Count: 2},
+			{SocketOwner: tcp.SocketOwner{CgroupID: 7, Comm: comm("curl"), State: tcp.Established}, Count: 3},
+			{SocketOwner: tcp.SocketOwner{CgroupID: 9, Comm: comm("java"), State: tcp.CloseWait}, Count: 40},
+			{SocketOwner: tcp.SocketOwner{CgroupID: 9, Comm: comm("java"), State: tcp.Listen}, Count: 1},
+			{SocketOwner: tcp.SocketOwner{State: tcp.TimeWait}, Count: 500}, {SocketOwner: tcp.SocketOwner{State: tcp.NewSynRecv}, Count: 2},
 		}},
-		{Netns: 2, Groups: []tcp.OwnerSockets{{CgroupID: 9, Comm: comm("java"), State: tcp.CloseWait, Count: 2}}},
+		{Netns: 2, Groups: []tcp.OwnerSockets{{SocketOwner: tcp.SocketOwner{CgroupID: 9, Comm: comm("java"), State: tcp.CloseWait}, Count: 2}}},
 	}}, func(id uint64) *tcp.Cgroup {
 		if id == 9 {
 			return cgroup
