@@ -39,6 +39,9 @@ func Examine(w io.Writer) error {
 	for _, f := range probe.DetectProcessFeatures() {
 		r.feature(f)
 	}
+	for _, f := range probe.DetectMetricsFeatures() {
+		r.feature(f)
+	}
 	for _, part := range sandbox.Available() {
 		r.feature(probe.Feature{Name: part.Name, Err: part.Err, Cost: "--sandbox runs without it", Remedy: remedyOf[part.Name]})
 	}

@@ -228,7 +228,7 @@ func TestDoctor_AllYes(t *testing.T) {
 					t.Errorf("want yes from doctor: %q\n%v", line, r)
 				}
 			}
-			if len(lines) < 4 {
+			if len(lines) < 4 || !slices.Contains(lines, "yes  metrics_sockets") {
 				t.Errorf("doctor lists too few requirements\n%v", r)
 			}
 		})
