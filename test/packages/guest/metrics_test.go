@@ -24,11 +24,11 @@ func metrics(t *testing.T) {
 	}
 	t.Cleanup(func() {
 		os.RemoveAll(dropIn)
-		run(t, "systemctl", "daemon-reload")
+		daemonReload(t)
 	})
 	write(t, filepath.Join(dropIn, "override.conf"), text[1])
 	write(t, drop, "profile: edge\nmetrics-listen: 127.0.0.1:9464\n")
-	run(t, "systemctl", "daemon-reload")
+	daemonReload(t)
 	run(t, "systemctl", "restart", "tcpshift.service")
 	for path, want := range map[string]string{"/readyz": "", "/healthz": "", "/metrics": "tcpshift_"} {
 		answer, err := http.Get("http://127.0.0.1:9464" + path)
@@ -44,4 +44,17 @@ func metrics(t *testing.T) {
 	if err := os.Remove(drop); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// daemonReload makes systemd read the units again. systemctl itself waits for three minutes only, after which
+// systemd may still be at work.
+func daemonReload(t *testing.T) {
+	t.Helper()
+	await(t, "systemd has read the units", func() bool {
+		out, err := try("systemctl", "daemon-reload")
+		if err != nil && !strings.Contains(out, "timed out") {
+			t.Fatalf("systemctl daemon-reload: %v\n%s", err, out)
+		}
+		return err == nil
+	})
 }
