@@ -3,6 +3,7 @@ package activity
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -111,6 +112,10 @@ func TestActivity_ManyServices(t *testing.T) {
 	}
 }
 
+func group(cgroup uint64, name string, state tcp.State, count uint64) tcp.OwnerSockets {
+	return tcp.OwnerSockets{SocketOwner: tcp.SocketOwner{CgroupID: cgroup, Comm: comm(name), State: state}, Count: count}
+}
+
 // A count of the kernel shows sockets by state, those of a service without a connection that has ended, and pending
 // requests as SYN_RECV.
 func TestActivity_CountedSockets(t *testing.T) {
@@ -119,12 +124,13 @@ func TestActivity_CountedSockets(t *testing.T) {
 	cgroup := &tcp.Cgroup{Unit: "leaky.service"}
 	a.Sockets(&tcp.SocketCensus{At: began, Namespaces: []tcp.NetnsSockets{
 		{Netns: 1, Groups: []tcp.OwnerSockets{
-			{SocketOwner: tcp.SocketOwner{CgroupID: 7, Comm: comm("curl"), State: tcp.Established}, Count: 3},
-			{SocketOwner: tcp.SocketOwner{CgroupID: 9, Comm: comm("java"), State: tcp.CloseWait}, Count: 40},
-			{SocketOwner: tcp.SocketOwner{CgroupID: 9, Comm: comm("java"), State: tcp.Listen}, Count: 1},
-			{SocketOwner: tcp.SocketOwner{State: tcp.TimeWait}, Count: 500}, {SocketOwner: tcp.SocketOwner{State: tcp.NewSynRecv}, Count: 2},
+			group(7, "curl", tcp.Established, 3),
+			group(9, "java", tcp.CloseWait, 40),
+			group(9, "java", tcp.Listen, 1),
+			group(0, "", tcp.TimeWait, 500), group(0, "", tcp.NewSynRecv, 2),
+			{SocketOwner: tcp.SocketOwner{State: tcp.Established}, Other: true, Count: 70},
 		}},
-		{Netns: 2, Groups: []tcp.OwnerSockets{{SocketOwner: tcp.SocketOwner{CgroupID: 9, Comm: comm("java"), State: tcp.CloseWait}, Count: 2}}},
+		{Netns: 2, Groups: []tcp.OwnerSockets{group(9, "java", tcp.CloseWait, 2)}},
 	}}, func(id uint64) *tcp.Cgroup {
 		if id == 9 {
 			return cgroup
@@ -133,12 +139,15 @@ func TestActivity_CountedSockets(t *testing.T) {
 	})
 	a.Publish(began.Add(time.Second), 0)
 	s := a.Snapshot()
-	want := [maxStates]uint64{tcp.Established: 3, tcp.CloseWait: 42, tcp.Listen: 1, tcp.TimeWait: 500, tcp.SynRecv: 2}
+	want := [maxStates]uint64{tcp.Established: 73, tcp.CloseWait: 42, tcp.Listen: 1, tcp.TimeWait: 500, tcp.SynRecv: 2}
 	if !s.SocketsKnown || !s.SocketsAt.Equal(began) || s.Sockets != want {
 		t.Errorf("the sockets are %v", s.Sockets)
 	}
 	if curl := find(t, s, "curl"); curl.Open != 3 || curl.CloseWait != 0 {
 		t.Errorf("curl: %+v", curl)
+	}
+	if others := s.Services[slices.IndexFunc(s.Services, func(o Service) bool { return o.Other })]; others.Open != 70 {
+		t.Errorf("others: %+v", others)
 	}
 	if leaky := find(t, s, "leaky"); leaky.Open != 42 || leaky.CloseWait != 42 || leaky.Connections != 0 {
 		t.Errorf("leaky: %+v", leaky)

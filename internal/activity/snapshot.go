@@ -79,9 +79,10 @@ func (a *Activity) addServices(s *Snapshot, now time.Time) {
 		one.addSockets(of)
 		s.Services = append(s.Services, one)
 	}
-	if a.others.Connections > 0 {
+	if a.others.Connections > 0 || a.sockets.others.open > 0 {
 		one := a.service(&a.others, now)
 		one.Other = true
+		one.addSockets(&a.sockets.others)
 		s.Services = append(s.Services, one)
 	}
 }

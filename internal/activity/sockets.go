@@ -21,6 +21,7 @@ type sockets struct {
 	at        time.Time // when the kernel has counted them; zero: they are counted from transitions
 	byState   [maxStates]int64
 	byService map[Key]*serviceSockets
+	others    serviceSockets // of the services for which there is no room
 
 	// Of transitions.
 	began     time.Duration          // of the first one
@@ -40,10 +41,14 @@ type serviceSockets struct {
 func (a *Activity) Sockets(c *tcp.SocketCensus, cgroupOf func(id uint64) *tcp.Cgroup) {
 	s := &a.sockets
 	s.known, s.at, s.byState = true, c.At, [maxStates]int64{}
-	s.byService = make(map[Key]*serviceSockets)
+	s.byService, s.others = make(map[Key]*serviceSockets), serviceSockets{}
 	for i := range c.Namespaces {
 		for _, g := range c.Namespaces[i].Groups {
 			s.byState[stateIndex(g.State)] += int64(g.Count)
+			if g.Other {
+				s.others.add(g.State, int64(g.Count))
+				continue
+			}
 			key := Key{CgroupID: g.CgroupID, Comm: g.Comm, Known: g.Comm != tcp.Comm{}}
 			if !key.Known {
 				key = Key{}
