@@ -88,6 +88,11 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 			d.waiting[cookie] = w
 		}
 	}
+	for key, l := range d.leaks {
+		if key.netns == netns && l.refuted > l.stuck.count {
+			l.suspectedAt = 0 // the table confirms few: those that count from now on need a newer one
+		}
+	}
 	d.ensureNamespace(netns).closeWaitReadAt = readAt
 }
 

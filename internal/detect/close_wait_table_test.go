@@ -168,3 +168,20 @@ func TestCloseWaitLeak_EachSocketOnce(t *testing.T) {
 		})
 	}
 }
+
+// Where the ends of thousands of connections are lost, more of them reach the age of a leak after each table than one
+// takes: a table that has refuted those before them proves nothing of them.
+func TestCloseWaitLeak_ManyLostEnds(t *testing.T) {
+	h := newHost(t, 20000, Config{})
+	for n := range uint64(3000) {
+		h.event(n+1, to(80), curl, tcp.Established, tcp.CloseWait)
+		delete(h.closeWait, n+1)
+		if n%60 == 59 {
+			h.pass(40 * time.Millisecond)
+		}
+	}
+	h.pass(time.Minute)
+	for _, a := range h.alerts {
+		t.Errorf("%s %s after %v: %d", a.Kind, a.Phase, a.Monotonic-time.Hour, a.Occupancy)
+	}
+}

@@ -63,7 +63,7 @@ func (o *simOracle) fault(format string, arguments ...any) {
 // answerTime is how long the kernel's answer to a request may take, with another one before it.
 func (o *simOracle) answerTime() time.Duration {
 	w := &o.r.tr.worker
-	return 3*(w.before+w.after) + o.lag() + simStep + o.r.tr.stalls.longest(starvedWorker, o.r.k.now, quietPeriod)
+	return 3*(w.before+w.after) + o.lag() + simStep + o.r.tr.stalls.length(starvedWorker, o.r.k.now, remembered)
 }
 
 // isReadable reports whether the kernel's tables can be read most of the time.

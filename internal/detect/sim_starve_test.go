@@ -42,14 +42,14 @@ func (l simStalls) has(of simStarved, at time.Duration) bool {
 	return false
 }
 
-// longest is the length of the longest stall that began before a time and ended less than a while before it.
-func (l simStalls) longest(of simStarved, at, while time.Duration) (longest time.Duration) {
+// length is the length of the stalls together that began before a time and ended less than a while before it.
+func (l simStalls) length(of simStarved, at, while time.Duration) (sum time.Duration) {
 	for i := range l {
 		if s := &l[i]; s.of == of && s.from <= at && at < s.until+while {
-			longest = max(longest, s.until-s.from)
+			sum += s.until - s.from
 		}
 	}
-	return longest
+	return sum
 }
 
 // addStalls draws from a source of its own, so that the other parts of a simulation are what its seed has always made.
@@ -81,17 +81,20 @@ func (r *simRun) addStalls(always bool) {
 	}
 }
 
+// remembered is how long after a stall the engine may be behind by its length: alerts of some kinds need two tables.
+const remembered = 30 * time.Second
+
 // lag is how long transitions take to reach the engine, now or lately.
 func (o *simOracle) lag() time.Duration {
 	now, stalls := o.r.k.now, o.r.tr.stalls
-	return o.r.tr.lag + stalls.longest(starvedLoop, now, quietPeriod) + stalls.longest(starvedReader, now, quietPeriod)
+	return o.r.tr.lag + stalls.length(starvedLoop, now, remembered) + stalls.length(starvedReader, now, remembered)
 }
 
 // starves reports whether the engine may lack what has happened, because it or its worker starves or has starved lately.
 func (o *simOracle) starves() bool {
 	now, stalls := o.r.k.now, o.r.tr.stalls
-	return stalls.longest(starvedLoop, now, 3*time.Second)+stalls.longest(starvedWorker, now, 3*time.Second)+
-		stalls.longest(starvedReader, now, 3*time.Second) > 0
+	return stalls.length(starvedLoop, now, 3*time.Second)+stalls.length(starvedWorker, now, 3*time.Second)+
+		stalls.length(starvedReader, now, 3*time.Second) > 0
 }
 
 // Starved runs: no alert is false, missed or wrong.
