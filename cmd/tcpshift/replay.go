@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +19,8 @@ import (
 	recordread "github.com/tcpshift/tcpshift/internal/recording"
 	"github.com/tcpshift/tcpshift/internal/replay"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
+	"github.com/tcpshift/tcpshift/internal/summary"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 	"github.com/tcpshift/tcpshift/internal/trace"
 )
 
@@ -24,14 +28,18 @@ import (
 type replayOptions struct {
 	trace traceOptions
 	path  string
-	speed float64 // 0: as fast as possible
+	speed float64  // 0: as fast as possible
+	only  []string // nil: alerts, and summaries if they are wanted
 }
 
+// replayTypes are the types of records that a replay can write besides start and stop.
+var replayTypes = []string{"transition", "connection", "alert", "summary"}
+
 func newReplay(s *signals) *cobra.Command {
-	o := replayOptions{trace: traceOptions{only: []string{"alert"}}}
+	var o replayOptions
 	cmd := &cobra.Command{
 		Use:   "replay [flags] FILE",
-		Short: "Run a recording through detection again",
+		Short: "Run a recording through detection, summary and text output again",
 		Long: "Run a recording through detection again. With a file that trace or alerts has written with --recording, the alerts are\n" +
 			"the same as in that run; with other thresholds they may differ. With a file of records that has transitions, all alerts\n" +
 			"are unverified. FILE - is standard input. The command needs no privileges.",
@@ -43,7 +51,7 @@ func newReplay(s *signals) *cobra.Command {
 			return nil
 		},
 		RunE: func(*cobra.Command, []string) error {
-			if err := o.trace.check(); err != nil {
+			if err := o.check(); err != nil {
 				return err
 			}
 			return runReplay(s, &o)
@@ -53,12 +61,57 @@ func newReplay(s *signals) *cobra.Command {
 	flags.SortFlags = false
 	flags.Var(single(&o.speed, "N", parseSpeed), "speed", "replay N times as fast as the trace ran: 1 is real time; 0, the default, is as fast as possible")
 	addFormatFlags(flags, &o.trace.formatOptions)
+	flags.Var(list(&o.only, "TYPE,...", parseReplayType), "only", "write these record types, alert by default: "+strings.Join(replayTypes, ", ")+"; a file of --recording has no connections")
+	flags.Var(single(&o.trace.summary, "D", parseWindow), "summary", "also write summary records of the connections that ended in each window of this length, such as 1m")
 	addOutputFlags(flags, &o.trace.outputOptions)
 	o.trace.queueSize = defaultQueueSize
 	addLabelFlag(flags, &o.trace.formatOptions)
-	addNameSelectionFlags(flags, &o.trace.selection)
+	addSelectionFlags(flags, &o.trace.selection)
 	addDetectionFlags(flags, &o.trace.detection)
 	return cmd
+}
+
+func parseReplayType(s string) (string, error) {
+	if slices.Contains(replayTypes, s) {
+		return s, nil
+	}
+	if slices.Contains(record.SelectableTypes(), s) {
+		return "", fmt.Errorf("a replay has no records of the type %s: use %s", s, strings.Join(replayTypes, ", "))
+	}
+	return parseRecordType(s)
+}
+
+// check completes the options, and rejects those that contradict each other.
+func (o *replayOptions) check() error {
+	o.trace.only = o.only
+	if o.only == nil {
+		o.trace.only = []string{"alert"}
+		if o.trace.summary > 0 {
+			o.trace.only = append(o.trace.only, "summary")
+		}
+	}
+	if err := o.trace.check(); err != nil {
+		return err
+	}
+	for _, v := range o.trace.outputs {
+		for _, only := range v.only {
+			if !slices.Contains(replayTypes, only) {
+				return usagef("--output: %s: only: a replay has no records of the type %s: use %s", v.text, only, strings.Join(replayTypes, ", "))
+			}
+		}
+	}
+	return nil
+}
+
+// needsConnections names what only a stream of records has; empty: nothing of it is wanted.
+func (o *replayOptions) needsConnections() string {
+	switch {
+	case o.trace.summary > 0:
+		return "--summary"
+	case o.trace.wants("connection"):
+		return "--only: connection"
+	}
+	return ""
 }
 
 // parseSpeed parses a factor from 0 to 1000.
@@ -74,9 +127,19 @@ func parseSpeed(s string) (float64, error) {
 type replayed struct {
 	start record.Start
 	began time.Duration
-	run   func(pace func(at time.Duration) error, emit func(alerts []detect.Alert) error) error
+	run   func(pace func(at time.Duration) error, to replayTarget) error
+	// hasConnections means that there may be connection records.
+	hasConnections bool
 	// remarks returns messages for the operator about what was missing in the file. It is called after run.
 	remarks func() []string
+}
+
+// replayTarget takes what is replayed; [*trace.Replay] is one.
+type replayTarget interface {
+	Transition(t *tcp.Transition) error
+	Connection(last *tcp.Transition, c *tcp.Connection) error
+	Alerts(alerts []detect.Alert) error
+	EndTurn(at time.Time) error
 }
 
 // runReplay replays a file. A bad line of recorded inputs ends the replay with an error, after the alerts of the lines
@@ -92,6 +155,9 @@ func runReplay(s *signals, o *replayOptions) (err error) {
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
+	if needed := o.needsConnections(); needed != "" && !r.hasConnections {
+		return usagef("%s: %s has inputs of detection, and no connections: replay records, such as the output of trace", needed, name)
+	}
 	outs, err := o.trace.openAll(s.ctx)
 	if err != nil {
 		return err
@@ -100,11 +166,19 @@ func runReplay(s *signals, o *replayOptions) (err error) {
 	defer func() { err = errors.Join(err, live.close()) }()
 	s.handle(live.running())
 	r.start.Version, r.start.PID = buildVersion(), os.Getpid()
-	to := trace.NewReplay(s.ctx, trace.Config{Outputs: o.trace.traceOutputs(outs, &r.start), Start: r.start, Notify: warn})
+	cfg := trace.Config{Outputs: o.trace.traceOutputs(outs, &r.start), Start: r.start, Notify: warn}
+	if o.trace.summary > 0 {
+		cfg.Summary = summary.New(o.trace.summary, time.Unix(0, int64(r.began)))
+	}
+	to := trace.NewReplay(s.ctx, cfg)
 	if err := to.Begin(time.Now()); err != nil {
 		return err
 	}
-	err = r.run(pace(s.ctx, o.speed, r.began), to.Alerts)
+	last, paced := r.began, pace(s.ctx, o.speed, r.began)
+	err = r.run(func(at time.Duration) error {
+		last = at
+		return paced(at)
+	}, o.target(to))
 	if errors.As(err, new(*replay.LineError)) {
 		err = fmt.Errorf("%s: %w", name, err)
 	}
@@ -113,8 +187,22 @@ func runReplay(s *signals, o *replayOptions) (err error) {
 			warn(name + ": " + remark)
 		}
 	}
-	return to.End(time.Now(), err)
+	return to.End(time.Unix(0, int64(last)), err)
 }
+
+// target passes to to what the outputs want.
+func (o *replayOptions) target(to *trace.Replay) replayTarget {
+	if o.trace.wants("transition") || o.trace.wants("connection") || o.trace.summary > 0 {
+		return to
+	}
+	return alertsOnly{to}
+}
+
+// alertsOnly takes alerts only.
+type alertsOnly struct{ *trace.Replay }
+
+func (alertsOnly) Transition(*tcp.Transition) error                  { return nil }
+func (alertsOnly) Connection(*tcp.Transition, *tcp.Connection) error { return nil }
 
 // readReplayed reads the first line, which shows whether the file has inputs of detection or records.
 func readReplayed(file io.Reader, c detect.Config) (*replayed, error) {
@@ -135,9 +223,12 @@ func recordingOf(in io.Reader, c detect.Config) (*replayed, error) {
 	}
 	return &replayed{
 		start: record.Start{Host: p.Host, BootID: p.BootID, Kernel: p.Kernel, Arch: p.Arch}, began: p.Began,
-		run: func(pace func(at time.Duration) error, emit func(alerts []detect.Alert) error) error {
+		run: func(pace func(at time.Duration) error, to replayTarget) error {
 			p.Pace = pace
-			return p.Run(emit)
+			if _, only := to.(alertsOnly); !only { // an older recording has no times of transitions
+				p.Event = to.Transition
+			}
+			return p.Run(to.Alerts)
 		},
 		remarks: func() (list []string) {
 			if lines.Cut() {
@@ -163,9 +254,21 @@ func recordsOf(in io.Reader, c detect.Config) (*replayed, error) {
 	}
 	return &replayed{
 		start: record.Start{Host: r.First.Host, BootID: r.First.BootID, Kernel: r.First.Kernel, Arch: r.First.Arch}, began: time.Duration(r.First.Time),
-		run: func(pace func(at time.Duration) error, emit func(alerts []detect.Alert) error) error {
-			r.Pace = pace
-			return r.Run(emit)
+		hasConnections: true,
+		run: func(pace func(at time.Duration) error, to replayTarget) error {
+			r.Pace = func(at time.Duration) error {
+				if err := to.EndTurn(time.Unix(0, int64(at))); err != nil {
+					return err
+				}
+				return pace(at)
+			}
+			r.Event = func(t *tcp.Transition, c *tcp.Connection) error {
+				if c == nil {
+					return to.Transition(t)
+				}
+				return to.Connection(t, c)
+			}
+			return r.Run(to.Alerts)
 		},
 		remarks: func() (list []string) {
 			all := lines.Summary()

@@ -39,6 +39,7 @@ type Socket struct {
 	LocalPort uint16 `json:"local_port"`
 	PeerAddr  string `json:"peer_addr"`
 	PeerPort  uint16 `json:"peer_port"`
+	Mapped    bool   `json:"mapped"`
 	Role      string `json:"role"`
 	Error     string `json:"error"`
 	Sampled   uint64 `json:"sampled"`
@@ -48,8 +49,12 @@ type Socket struct {
 type Owner struct {
 	PID              uint32 `json:"pid"`
 	Comm             string `json:"comm"`
+	UID              uint32 `json:"uid"`
+	PIDSource        string `json:"pid_source"`
 	Cgroup           string `json:"cgroup"`
 	Container        string `json:"container"`
+	ContainerRuntime string `json:"container_runtime"`
+	PodUID           string `json:"pod_uid"`
 	ContainerName    string `json:"container_name"`
 	ContainerClaimed bool   `json:"container_claimed"`
 	Pod              string `json:"pod"`
@@ -64,8 +69,10 @@ type Step struct {
 	NewState    string `json:"new_state"`
 	Substate    string `json:"time_wait_substate"`
 	TimeWaitEnd string `json:"time_wait_end"`
-	InState     *int64 `json:"in_state_ns"`
-	Self        bool   `json:"self"`
+	// TimeWaitUnknown is true if it is not known whether the socket left a TIME_WAIT. In stats it is a number.
+	TimeWaitUnknown any    `json:"time_wait_unknown"`
+	InState         *int64 `json:"in_state_ns"`
+	Self            bool   `json:"self"`
 }
 
 // Connection has the keys of a connection record. Opened is zero, and Duration nil, if the connection is older than
@@ -78,6 +85,8 @@ type Connection struct {
 	Received    uint64 `json:"received_bytes"`
 	Retransmits uint64 `json:"retransmits"`
 	RTT         int64  `json:"rtt_ns"`
+	Established int64  `json:"established_ns"`
+	Cwnd        uint32 `json:"cwnd"`
 	State       string `json:"state"`
 	FinalState  string `json:"final_state"`
 	ClosedBy    string `json:"closed_by"`

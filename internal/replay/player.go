@@ -16,6 +16,9 @@ import (
 type Player struct {
 	Header
 
+	// Event, if it is not nil, is called with each transition, which has its time on the wall clock. It must not keep it. Its
+	// error ends the run.
+	Event func(t *tcp.Transition) error
 	// Pace, if it is not nil, is called before each tick with the time of the tick. It may wait. Its error ends the run.
 	Pace func(at time.Duration) error
 
@@ -26,6 +29,7 @@ type Player struct {
 	now     time.Duration
 	alerts  []detect.Alert // of the last tick, not emitted yet
 	offset  time.Duration  // of the wall clock
+	timed   bool           // offset is known
 	gaps    uint64
 	ended   bool
 	gone    map[detect.Process]bool
@@ -66,7 +70,7 @@ func Open(in *Reader, over detect.Config) (*Player, error) {
 }
 
 // Run passes all inputs to the engine, and the alerts to emit, with their time on the wall clock. If the recording ends
-// before the trace did, Run closes the open alerts. It returns a [*LineError], or the error of emit or Pace.
+// before the trace did, Run closes the open alerts. It returns a [*LineError], or the error of emit, Event or Pace.
 func (p *Player) Run(emit func(alerts []detect.Alert) error) error {
 	p.emit = emit
 	for {
@@ -147,7 +151,7 @@ func (p *Player) take(line []byte) error {
 	return nil
 }
 
-// paceError is an error of Pace: Run returns it without the number of a line.
+// paceError is an error of Pace or Event: Run returns it without the number of a line.
 type paceError struct{ error }
 
 // explain returns an error that names the key, if encoding/json could not decode the value of one.
@@ -188,7 +192,7 @@ func about[T any](take func(p *Player, in *T) error) inputKind {
 }
 
 var inputs = map[string]inputKind{
-	inputTransition: on(func(p *Player, in *transitionJSON) error { return p.transition(in, (*detect.Engine).Observe) }),
+	inputTransition: on((*Player).observe),
 	inputReset:      on(func(p *Player, in *transitionJSON) error { return p.transition(in, (*detect.Engine).ResetDecided) }),
 	inputLost:       on(func(p *Player, in *countInput) error { p.engine.AddLost(p.at(in.Now), in.Count); return nil }),
 	inputLeftOut:    on(func(p *Player, in *countInput) error { p.engine.AddLeftOut(in.Count); return nil }),
@@ -247,7 +251,7 @@ var inputs = map[string]inputKind{
 		return nil
 	}),
 	inputGap:    about(func(p *Player, in *gapInput) error { p.gaps += in.Lines; return nil }),
-	inputWall:   about(func(p *Player, in *wallInput) error { p.offset = in.Offset; return nil }),
+	inputWall:   about(func(p *Player, in *wallInput) error { p.offset, p.timed = in.Offset, true; return nil }),
 	inputCgroup: about((*Player).cgroup),
 	inputNamed: about(func(p *Player, in *namedInput) error {
 		if len(p.named) == maxCgroups {
@@ -278,6 +282,28 @@ func (p *Player) transition(in *transitionJSON, pass func(e *detect.Engine, t *t
 		pass(p.engine, &t)
 	}
 	return err
+}
+
+// errNoTime is the error of a transition whose time on the wall clock nobody has written.
+var errNoTime = errors.New("has no time: an older tcpshift has written this recording, with the times of alerts only: leave out transition")
+
+// observe passes a transition to the engine and to Event.
+func (p *Player) observe(in *transitionJSON) error {
+	if err := p.transition(in, (*detect.Engine).Observe); err != nil || p.Event == nil {
+		return err
+	}
+	if !p.timed {
+		return errNoTime
+	}
+	t, err := in.value(p.cgroups)
+	if err != nil {
+		return err
+	}
+	t.Time = time.Unix(0, int64(t.Monotonic+p.offset))
+	if err := p.Event(&t); err != nil {
+		return paceError{err}
+	}
+	return nil
 }
 
 func (p *Player) halfClosed(in *socketsInput) error {

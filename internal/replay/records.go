@@ -1,6 +1,7 @@
 package replay
 
 import (
+	"cmp"
 	"errors"
 	"hash/fnv"
 	"io"
@@ -31,6 +32,9 @@ type Records struct {
 	Pace func(at time.Duration) error
 	// Watch gets what the records have; nil: nobody does.
 	Watch Watcher
+	// Event, if it is not nil, is called with each transition (c is nil), and with each connection and its last transition. It
+	// must not keep them. Its error ends the run.
+	Event func(t *tcp.Transition, c *tcp.Connection) error
 
 	in     *recording.Reader
 	engine *detect.Engine
@@ -43,6 +47,7 @@ type Records struct {
 	deferred *tcp.Transition
 	errors   map[string]tcp.Errno
 	cgroups  map[recording.Owner]*numberedCgroup
+	last     tcp.Transition // the newest: a connection record may belong to it
 }
 
 type numberedCgroup struct {
@@ -72,7 +77,7 @@ func OpenRecords(in *recording.Reader, c detect.Config) (*Records, error) {
 }
 
 // Run passes all records to the engine, and the alerts to emit, with their times. It skips lines that are no records. It
-// returns the errors of the stream, of emit and of Pace.
+// returns the errors of the stream, of emit, of Event and of Pace.
 func (r *Records) Run(emit func(alerts []detect.Alert) error) error {
 	r.emit = emit
 	rec := r.First
@@ -104,9 +109,16 @@ func (r *Records) take(rec *recording.Record) error {
 	switch rec.Type {
 	case "transition":
 		r.observeDeferred()
-		t, ok := r.transition(rec)
+		t, known := r.transition(rec)
+		if !known {
+			return nil
+		}
+		r.last = t
+		if err := r.event(&t, nil); err != nil {
+			return err
+		}
 		switch {
-		case !ok || t.IsTimeWaitEnd() || t.IsSelfTransition():
+		case t.IsTimeWaitEnd(), t.IsSelfTransition(): // the engine ignores them
 		case t.New == tcp.Close:
 			r.deferred = &t
 		default:
@@ -117,6 +129,7 @@ func (r *Records) take(rec *recording.Record) error {
 			r.deferred.NoPort = true
 		}
 		r.observeDeferred()
+		return r.connection(rec)
 	case "loss":
 		r.engine.AddLost(r.now, rec.Lost)
 	}
@@ -179,14 +192,51 @@ func (r *Records) raise(alerts []detect.Alert) error {
 	return r.emit(alerts)
 }
 
+func (r *Records) event(t *tcp.Transition, c *tcp.Connection) error {
+	if r.Event == nil {
+		return nil
+	}
+	return r.Event(t, c)
+}
+
+// connection passes on a connection record with the last transition of its socket, unless its state has no name.
+func (r *Records) connection(rec *recording.Record) error {
+	t, c := r.connectionOf(rec)
+	if t.New == 0 {
+		return nil
+	}
+	return r.event(&t, &c)
+}
+
+// connectionOf returns the connection of a record with the last transition of its socket, as far as it is known. Its New is 0
+// for a state that has no name.
+func (r *Records) connectionOf(rec *recording.Record) (t tcp.Transition, c tcp.Connection) {
+	if cookie := cookieOf(rec); cookie != 0 && cookie == r.last.Cookie {
+		t = r.last
+	}
+	r.identify(&t, rec)
+	t.New, _ = tcp.ParseState(cmp.Or(rec.State, rec.FinalState))
+	t.ResetReason = rec.ResetReason
+	c = tcp.Connection{
+		Phase: tcp.Phase(rec.Phase), EstablishedFor: time.Duration(rec.Established), Sent: rec.Sent, Received: rec.Received,
+		Retransmits: uint32(min(rec.Retransmits, 1<<32-1)), RTT: time.Duration(rec.RTT), Cwnd: rec.Cwnd, ClosedBy: tcp.ClosedBy(rec.ClosedBy),
+	}
+	if rec.Opened != 0 {
+		c.Opened, c.OpenedAt = rec.Opened.Std(), time.Duration(rec.Opened)
+		if rec.Duration != nil {
+			c.OpenedAt = t.Monotonic - time.Duration(*rec.Duration)
+		}
+	}
+	return t, c
+}
+
 func cookieOf(rec *recording.Record) uint64 {
 	cookie, _ := strconv.ParseUint(rec.Conn, 16, 64) // 0: it is not known
 	return cookie
 }
 
-// transition returns the transition of a record. ok is false for a state that has no name.
-func (r *Records) transition(rec *recording.Record) (t tcp.Transition, ok bool) {
-	t = tcp.Transition{Time: rec.Time.Std(), Monotonic: time.Duration(rec.Time), Cookie: cookieOf(rec), Netns: uint32(rec.Netns)}
+// transition returns the transition of a record. known is false if a state has no name.
+func (r *Records) transition(rec *recording.Record) (t tcp.Transition, known bool) {
 	var oldKnown, newKnown bool
 	t.Old, oldKnown = tcp.ParseState(rec.OldState)
 	t.New, newKnown = tcp.ParseState(rec.NewState)
@@ -194,7 +244,7 @@ func (r *Records) transition(rec *recording.Record) (t tcp.Transition, ok bool) 
 		return t, false
 	}
 	r.identify(&t, rec)
-	t.Error = r.errno(rec.Error)
+	t.TimeWaitUnknown, t.Expired, t.ResetReason = rec.TimeWaitUnknown == true, rec.TimeWaitEnd == "expired", rec.ResetReason
 	if rec.InState != nil {
 		t.InState = time.Duration(*rec.InState)
 	}
@@ -205,13 +255,19 @@ func (r *Records) transition(rec *recording.Record) (t tcp.Transition, ok bool) 
 	return t, true
 }
 
-// identify sets the endpoints and the owner.
+// identify sets what a record says of the socket and of its owner.
 func (r *Records) identify(t *tcp.Transition, rec *recording.Record) {
+	t.Time, t.Monotonic, t.Cookie, t.Netns = rec.Time.Std(), time.Duration(rec.Time), cookieOf(rec), uint32(rec.Netns)
 	t.Role, _ = tcp.ParseRole(rec.Role)
 	t.Local, t.Peer = endpoint(rec.LocalAddr, rec.LocalPort), endpoint(rec.PeerAddr, rec.PeerPort)
-	t.IPv6 = rec.Family == "ipv6"
+	t.IPv6, t.Mapped, t.UID = rec.Family == "ipv6", rec.Mapped, rec.UID
+	t.Error = r.errno(rec.Error)
+	t.Owner, t.CgroupID, t.Cgroup = tcp.Owner{}, 0, nil
 	if rec.PID != 0 {
 		t.Owner = tcp.Owner{PID: rec.PID, Source: tcp.PIDStored}
+		if source, known := tcp.ParsePIDSource(rec.PIDSource); known {
+			t.Owner.Source = source
+		}
 		copy(t.Owner.Comm[:len(t.Owner.Comm)-1], rec.Comm)
 	}
 	if c := r.cgroup(&rec.Owner); c != nil {
@@ -240,7 +296,7 @@ func (r *Records) errno(name string) tcp.Errno {
 // cgroup returns the cgroup of an owner, with an id made from its path; nil: it is not known.
 func (r *Records) cgroup(o *recording.Owner) *numberedCgroup {
 	key := *o
-	if key.PID, key.Comm = 0, ""; key == (recording.Owner{}) {
+	if key.PID, key.Comm, key.UID, key.PIDSource = 0, "", 0, ""; key == (recording.Owner{}) {
 		return nil
 	}
 	c := r.cgroups[key]
@@ -249,7 +305,7 @@ func (r *Records) cgroup(o *recording.Owner) *numberedCgroup {
 			clear(r.cgroups)
 		}
 		c = &numberedCgroup{id: idOf(key.Cgroup), Cgroup: tcp.Cgroup{
-			Path: key.Cgroup, Unit: key.Unit, Container: key.Container, ContainerName: key.ContainerName, Pod: key.Pod, Namespace: key.Namespace,
+			Path: key.Cgroup, Unit: key.Unit, Container: key.Container, Runtime: key.ContainerRuntime, PodUID: key.PodUID, ContainerName: key.ContainerName, Pod: key.Pod, Namespace: key.Namespace,
 			UnitClaimed: key.UnitClaimed, ContainerClaimed: key.ContainerClaimed,
 		}}
 		r.cgroups[key] = c

@@ -27,13 +27,8 @@ func (r *Records) show(rec *recording.Record) {
 			r.Watch.Observe(&t)
 		}
 	case rec.Type == "connection" && rec.Connection.Phase != string(tcp.PhaseUpdate):
-		t := tcp.Transition{Time: rec.Time.Std(), Monotonic: time.Duration(rec.Time), Cookie: cookieOf(rec), Netns: uint32(rec.Netns)}
-		t.New, _ = tcp.ParseState(rec.FinalState) // one that is not known stays 0
-		r.identify(&t, rec)
-		r.Watch.Add(&t, &tcp.Connection{
-			OpenedAt: time.Duration(rec.Opened), Sent: rec.Sent, Received: rec.Received,
-			Retransmits: uint32(min(rec.Retransmits, 1<<32-1)), RTT: time.Duration(rec.RTT), ClosedBy: tcp.ClosedBy(rec.ClosedBy),
-		})
+		t, c := r.connectionOf(rec)
+		r.Watch.Add(&t, &c)
 	case rec.Type == "alert":
 		a := alertOf(rec)
 		r.Watch.Alert(&a)

@@ -68,6 +68,16 @@ func (s PIDSource) String() string {
 	return "PID_SOURCE_" + strconv.Itoa(int(s))
 }
 
+// ParsePIDSource finds a way to know an owner by its name in records. PIDUnknown has none.
+func ParsePIDSource(name string) (PIDSource, bool) {
+	for s, n := range pidSourceNames {
+		if n != "" && n == name {
+			return PIDSource(s), true
+		}
+	}
+	return PIDUnknown, false
+}
+
 // Errno is the pending error of a socket (sk_err); 0: none.
 type Errno uint32
 

@@ -136,6 +136,23 @@ func (o *outputs) update(e *decode.Event) error {
 	return o.each(func(w *recordWriter) error { return w.update(e) })
 }
 
+// connection writes the record of a connection that has ended to each output, without its last transition. It returns
+// the error of the last output.
+func (o *outputs) connection(e *decode.Event) error {
+	for _, observer := range o.ends {
+		observer.Add(&e.Transition, &e.Connection)
+	}
+	for _, s := range o.shared {
+		s.begin()
+	}
+	return o.each(func(w *recordWriter) error {
+		if w.connections {
+			w.connection(e, w.stream.Stalled())
+		}
+		return w.stream.FlushBatch()
+	})
+}
+
 // drop counts a transition that no output gets.
 func (o *outputs) drop(t *tcp.Transition) {
 	for _, w := range o.writers {

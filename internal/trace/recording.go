@@ -9,7 +9,7 @@ import (
 
 // Recording writes what the loop adds to the alerts that Monitor has just returned. [*replay.Recorder] implements it.
 type Recording interface {
-	// Wall writes by how much the wall clock is ahead of CLOCK_BOOTTIME.
+	// Wall is called at the start and with alerts. It writes by how much the wall clock is ahead of CLOCK_BOOTTIME.
 	Wall(offset time.Duration)
 	// Named writes what is known of the cgroup with an id; nil: nothing.
 	Named(id uint64, c *tcp.Cgroup)

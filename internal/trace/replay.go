@@ -7,6 +7,7 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/decode"
 	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // reasonEnd is the value of stop.reason at the end of what is replayed.
@@ -21,6 +22,8 @@ type Replay struct {
 	cfg  Config
 	outs *outputs
 	ctx  context.Context // ends each wait for a reader
+
+	event decode.Event
 }
 
 // NewReplay returns a replay to the outputs of cfg. It uses Start, Notify and Summary of cfg, and ignores Source, Count and
@@ -35,17 +38,32 @@ func NewReplay(ctx context.Context, cfg Config) *Replay {
 // Begin writes the start records. at is the time at which the replayed run began.
 func (r *Replay) Begin(at time.Time) error { return r.outs.start(at) }
 
-// Event writes the records of an event, whose times are complete. It returns the cause of ctx if ctx ends its wait for a
-// reader.
-func (r *Replay) Event(e *decode.Event) error {
+// Transition writes a transition, whose times are complete. It returns the cause of ctx if ctx ends its wait for a reader.
+func (r *Replay) Transition(t *tcp.Transition) error {
 	if err := r.wait(); err != nil {
 		return err
 	}
-	return r.outs.event(e)
+	r.event.Kind, r.event.Transition = decode.KindTransition, *t
+	return r.outs.event(&r.event)
 }
 
-// Alerts writes alerts, which have their times, and passes on what is written so far. It returns the cause of ctx as Event
-// does.
+// Connection writes a connection with its last transition, which Transition may have got before. It returns the cause of
+// ctx as Transition does.
+func (r *Replay) Connection(last *tcp.Transition, c *tcp.Connection) error {
+	if err := r.wait(); err != nil {
+		return err
+	}
+	r.event.Transition, r.event.Connection = *last, *c
+	if c.Phase == tcp.PhaseUpdate {
+		r.event.Kind = decode.KindUpdate
+		return r.outs.update(&r.event)
+	}
+	r.event.Kind = decode.KindEnd
+	return r.outs.connection(&r.event)
+}
+
+// Alerts writes alerts, which have their times, and passes on what is written so far. It returns the cause of ctx as
+// Transition does.
 func (r *Replay) Alerts(alerts []detect.Alert) error {
 	for i := range alerts {
 		if err := r.wait(); err != nil {

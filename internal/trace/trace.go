@@ -135,6 +135,9 @@ func newLoop(cfg Config) *loop {
 func (l *loop) run(ctx context.Context) error {
 	l.started = time.Now()
 	l.clock.sync()
+	if l.Recording != nil {
+		l.Recording.Wall(l.clock.now.offset)
+	}
 	if err := l.outs.start(l.started); err != nil {
 		return err
 	}
