@@ -47,21 +47,22 @@ func (l *Live) Take(lines []byte) {
 // WriteContent writes what the live page shows, as HTML without scripts and styles. The page of WriteLivePage takes its
 // elements over. While it writes, Take waits for as long as it takes to sum up: some milliseconds.
 func (l *Live) WriteContent(w io.Writer) error {
-	l.mu.Lock()
-	r := l.report
-	if l.records == 0 {
-		l.mu.Unlock()
+	v := l.view()
+	if v == nil {
 		return ErrNoRecords
 	}
-	r.sources = []sourceSummary{{"this trace", recording.Summary{Records: l.records, Lines: l.records + l.unreadable, Unreadable: l.unreadable}}}
-	var out bytes.Buffer
-	err := r.write(&out, parts{})
-	l.mu.Unlock()
-	if err != nil {
-		return err
+	return v.write(w, parts{})
+}
+
+// view returns what is to be shown, which shares nothing with the report; nil: there are no records.
+func (l *Live) view() *view {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.records == 0 {
+		return nil
 	}
-	_, err = w.Write(out.Bytes())
-	return err
+	l.report.sources = []sourceSummary{{"this trace", recording.Summary{Records: l.records, Lines: l.records + l.unreadable, Unreadable: l.unreadable}}}
+	return l.report.view()
 }
 
 // WriteLivePage writes the page that shows what WriteContent writes, which it asks for each second at the path content, with

@@ -75,10 +75,9 @@ func hashOf(s string) string {
 }
 
 // WritePage writes the report as HTML. The page loads nothing, and runs only the scripts of this package.
-func (r *Report) WritePage(w io.Writer) error { return r.write(w, newParts(onceScript)) }
+func (r *Report) WritePage(w io.Writer) error { return r.view().write(w, newParts(onceScript)) }
 
-func (r *Report) write(w io.Writer, p parts) error {
-	v := r.view()
+func (v *view) write(w io.Writer, p parts) error {
 	data, err := json.Marshal(v.data) // escapes <, > and &
 	if err != nil {
 		return err
