@@ -5,6 +5,8 @@ import (
 	"errors"
 
 	"github.com/tcpshift/tcpshift/internal/httpserver"
+	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/internal/trace"
 )
 
 // beside is what a trace opens beside its outputs while it still has its privileges. Each is nil if it is not wanted.
@@ -32,6 +34,12 @@ func (o *traceOptions) openBeside(ctx context.Context, outs openOutputs) (*besid
 		return nil, errors.Join(err, b.close())
 	}
 	return b, nil
+}
+
+// startServers answers scrapes and shows the live page, where they are wanted. It returns a function that ends the metrics.
+func (o *traceOptions) startServers(cfg *trace.Config, p *probe.Probe, outs openOutputs, also *beside) (end func()) {
+	also.page.serve()
+	return o.startMetrics(cfg, p, outs, also.scrapes)
 }
 
 // addTo lets signals reach what is open.

@@ -108,11 +108,12 @@ func (o *traceOptions) openAll(ctx context.Context) (all openOutputs, err error)
 func (o *traceOptions) openOne(ctx context.Context, v *outputValue, others openOutputs) (*queuedOutput, error) {
 	var out output.Output
 	var err error
-	if v.scheme == schemePage {
+	switch {
+	case v.scheme == schemePage:
 		out = newPageOutput()
-	} else if v.isRemote() {
+	case v.isRemote():
 		out, err = openRemote(ctx, v, o.spool.of(v), o.ownSockets, o.notifierFor(v))
-	} else {
+	default:
 		out, err = openOutput(ctx, v, o.follow)
 	}
 	if err == nil && v.rotate.wanted() {

@@ -90,7 +90,7 @@ func (o *pageOptions) maxKept() int64 {
 type livePage struct {
 	server *httpserver.Server
 	token  string
-	shown  *report.Live
+	page   livepage.Page
 }
 
 // openPage listens on the address of the page, and answers nothing yet. It returns nil without an address.
@@ -101,20 +101,23 @@ func (o *traceOptions) openPage(outs openOutputs) (*livePage, error) {
 	p := &livePage{token: livepage.NewToken()}
 	for _, each := range outs {
 		if shown, ok := each.out.(*pageOutput); ok {
-			p.shown = shown.live
+			p.page.Content = shown.live.WriteContent
 		}
 	}
+	var shell bytes.Buffer
+	policy, err := report.WriteLivePage(&shell, livepage.ContentPath, livepage.TokenHeader)
+	if err != nil {
+		return nil, err
+	}
+	p.page.Shell, p.page.Policy = shell.Bytes(), policy
 	if o.page.tokenFile != "" {
-		var err error
 		if p.token, err = readToken(o.page.tokenFile); err != nil {
 			return nil, fmt.Errorf("--http-token-file: %w", err)
 		}
 	}
-	server, err := httpserver.Listen(o.page.listen, "", o.noteOwnSockets())
-	if err != nil {
+	if p.server, err = httpserver.Listen(o.page.listen, "", o.noteOwnSockets()); err != nil {
 		return nil, fmt.Errorf("--http-listen: %w", err)
 	}
-	p.server = server
 	o.page.announce(p.token)
 	return p, nil
 }
@@ -158,19 +161,12 @@ func (o *pageOptions) announce(token string) {
 	}
 }
 
-// serve answers requests in the background until close.
-func (p *livePage) serve() error {
+// serve answers requests in the background until close. It does nothing without a page.
+func (p *livePage) serve() {
 	if p == nil {
-		return nil
+		return
 	}
-	var shell bytes.Buffer
-	policy, err := report.WriteLivePage(&shell, livepage.ContentPath, livepage.TokenHeader)
-	if err != nil {
-		return err
-	}
-	handler := livepage.Handler(livepage.Page{Shell: shell.Bytes(), Policy: policy, Content: p.shown.WriteContent}, p.token)
-	p.server.Serve(handler, func(err error) { warn("--http-listen: there is no page any more: " + err.Error()) })
-	return nil
+	p.server.Serve(livepage.Handler(p.page, p.token), func(err error) { warn("--http-listen: there is no page any more: " + err.Error()) })
 }
 
 // close ends the server. It waits for no client.

@@ -230,9 +230,6 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 	// Before the monitor reads what others control.
 	cfg.Start.Features = append(cfg.Start.Features, o.confine(p, outs)...)
 	defer o.startBackground(&cfg, p, outs, also)()
-	if err := also.page.serve(); err != nil {
-		return err
-	}
 	defer reportTo(ctx, &cfg)()
 	defer r.serve(ctx, live, &cfg, p.Features())()
 	defer warnUnfollowed(p)
@@ -253,7 +250,7 @@ func (o *traceOptions) closeLinks(p *probe.Probe) func() error {
 func (o *traceOptions) startBackground(cfg *trace.Config, p *probe.Probe, outs openOutputs, also *beside) (end func()) {
 	cfg.Flight = o.flight(also.flight)
 	ends := []func(){
-		o.startMonitor(cfg, p, also.recording), o.startMetrics(cfg, p, outs, also.scrapes), o.startLookups(cfg), o.startUpdates(cfg, p),
+		o.startMonitor(cfg, p, also.recording), o.startServers(cfg, p, outs, also), o.startLookups(cfg), o.startUpdates(cfg, p),
 	}
 	return func() {
 		for _, end := range slices.Backward(ends) {
