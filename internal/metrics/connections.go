@@ -18,8 +18,10 @@ const (
 	// maxCells bounds the series of connections by service, without those of the others: with all other
 	// series there are fewer than 5,000.
 	maxCells = 1300
-	// maxUserCells bounds those of the services of one user.
-	maxUserCells = maxCells * 3 / 4
+	// sharedCells is how many of them any user may take. What is left is for users with fewer than minUserCells:
+	// a user may have three quotas (see topk.QuotaOf), and all are full.
+	sharedCells  = maxCells * 3 / 4
+	minUserCells = 60
 )
 
 // ways are the values of the label closed_by: "" means that it is not known. causes are those of the label
@@ -103,7 +105,7 @@ func (m *Metrics) countConnection(s *slot[connectionCounts], last *tcp.Transitio
 
 func (m *Metrics) count(s *slot[connectionCounts], cell, others *atomic.Uint64) {
 	if cell != others && cell.Load() == 0 {
-		if m.cells >= maxCells || m.userCells[s.user] >= maxUserCells {
+		if m.cells >= maxCells || m.cells >= sharedCells && m.userCells[s.user] >= minUserCells {
 			others.Add(1)
 			return
 		}

@@ -127,8 +127,8 @@ func TestMetrics_Bounded(t *testing.T) {
 				c.RTT, c.OpenedAt = time.Duration(1+i)*time.Microsecond, last.Monotonic-time.Duration(i)*time.Millisecond
 				m.Add(last, c)
 			}
-			for j := range 10 { // of 50 services that stay
-				m.Add(ended(fmt.Sprintf("steady-%d", (i*10+j)%50), tcp.RoleServer, tcp.ClosedByPeer))
+			for j := range 10 { // of the services that stay
+				m.Add(ended(fmt.Sprintf("steady-%d", (i*10+j)%maxUserNames), tcp.RoleServer, tcp.ClosedByPeer))
 			}
 			if i%100 == 0 {
 				m.Publish(m.began.Add(time.Duration(i)*time.Second), manyCounts(16))
@@ -152,7 +152,7 @@ func TestMetrics_Bounded(t *testing.T) {
 		t.Errorf("%d services more take %d bytes, want 1 MiB at most", services*9/10, grown)
 	}
 	got := gather(t, m)
-	for i := range 50 {
+	for i := range maxUserNames {
 		if name := fmt.Sprintf("steady-%d", i); !seen[name] {
 			t.Errorf("%s had no series when they were scraped: services that come and go have taken its place", name)
 		}
@@ -334,8 +334,7 @@ func TestMetrics_BusiestServices(t *testing.T) {
 // A user who makes processes of many names, each busy, whose connections end in all ways, does not keep the
 // services of others out of the series, nor push them out.
 func TestMetrics_NamesOfOneUser(t *testing.T) {
-	m := newTest(t, 0)
-	now := m.began
+	var m *Metrics
 	add := func(uid uint32, service string, count int) {
 		for range count {
 			last, c := ended(service, tcp.RoleClient, tcp.ClosedByLocal)
@@ -368,7 +367,13 @@ func TestMetrics_NamesOfOneUser(t *testing.T) {
 		}
 		return names
 	}
-	for _, by := range []func(i int) uint32{func(int) uint32 { return 65534 }, func(i int) uint32 { return first + uint32(i) }} {
+	for _, by := range []func(i int) uint32{
+		func(int) uint32 { return 65534 },
+		func(i int) uint32 { return first + uint32(i) },
+		func(i int) uint32 { return []uint32{65534, 1 << 20, 1<<20 + 1<<16}[i%3] }, // an own uid, and a range in two blocks
+	} {
+		m = newTest(t, 0)
+		now := m.began
 		flood(by)
 		for range 5 {
 			for range 2 { // the connections after a ranking are the first that count in series
@@ -621,7 +626,7 @@ func TestMetrics_ListenQueues(t *testing.T) {
 	if n := len(gather(t, m)["tcpshift_service_listen_queue_used_ratio"].GetMetric()); n != maxNames+1 {
 		t.Errorf("%d services, want %d", n, maxNames+1)
 	}
-	check("tcpshift_service_listen_queue_used_ratio", map[string]string{"service": "own-49"}, 0.01)
+	check("tcpshift_service_listen_queue_used_ratio", map[string]string{"service": fmt.Sprint("own-", maxUserNames-1)}, 0.01)
 	check("tcpshift_service_listen_queue_used_ratio", map[string]string{"service": "other"}, 1)
 }
 

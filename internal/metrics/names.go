@@ -16,9 +16,10 @@ const (
 	// maxNames is how many values of a label have series of their own at a time.
 	maxNames = 100
 	// minNames is how many of the values of one user, the busiest, have series, even if another user has more than
-	// maxUserNames that are all busier.
+	// maxUserNames that are all busier. A user with a range of subordinate uids has up to three quotas (see
+	// topk.QuotaOf), which together leave a quarter to others.
 	minNames     = 10
-	maxUserNames = maxNames / 2
+	maxUserNames = maxNames / 4
 	// maxCandidates bounds the values whose connections are counted to find out whether they should have
 	// series.
 	maxCandidates = 4 * maxNames
