@@ -7,8 +7,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
-	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // The live page of a real storm, in a real browser and from a tracer in its sandbox: it follows the storm, what the user has
@@ -49,7 +47,7 @@ type liveWatch struct {
 
 var pageAddress = regexp.MustCompile(`the page is at (http://[0-9.:]+)/#token=([\w-]+)`)
 
-func (w *liveWatch) begin(_ *tcplab.Netns, said string) (over func()) {
+func (w *liveWatch) begin(said string) (over func()) {
 	w.t.Helper()
 	found := pageAddress.FindStringSubmatch(said)
 	if found == nil {

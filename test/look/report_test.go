@@ -13,8 +13,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 var (
@@ -379,11 +377,11 @@ func TestPictures(t *testing.T) {
 	recording := *recorded
 	if recording == "" {
 		recording = filepath.Join(t.TempDir(), "storm.ndjson")
-		recordStorm(t, 5, recording, func(n *tcplab.Netns, _ string) (over func()) {
-			return pictureTop(t, b, n, filepath.Join(dir, "top.png"))
-		})
+		recordStorm(t, 5, recording, nil)
 	}
-	page := makePage(t, withoutCgroups(t, recording))
+	recording = withoutCgroups(t, recording)
+	pictureTop(t, b, recording, filepath.Join(dir, "top.png"))
+	page := makePage(t, recording)
 	b.open(page, "light", 1860)
 	b.do(step{Screenshot: filepath.Join(dir, "report-light.png")})
 	b.open(page, "dark", 1100)

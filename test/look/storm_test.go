@@ -125,9 +125,9 @@ func sharedStorm(t *testing.T) string {
 }
 
 // recordStorm records a storm that uses up the local ports, with failures, a leak and hostile names around it, at a path.
-// The storm takes 24 seconds times scale. watch is called when the storm begins, with its namespace and what the tracer has to say
-// then; what it returns is called when the storm is over, while the tracer still runs. nil: nobody watches.
-func recordStorm(t *testing.T, scale int, recording string, watch func(n *tcplab.Netns, said string) (over func()), args ...string) {
+// The storm takes 24 seconds times scale. watch is called when the storm begins, with what the tracer has to say then; what it
+// returns is called when the storm is over, while the tracer still runs. nil: nobody watches.
+func recordStorm(t *testing.T, scale int, recording string, watch func(said string) (over func()), args ...string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		skipMissing(t, "needs root, to load BPF programs and make namespaces")
@@ -161,7 +161,7 @@ func recordStorm(t *testing.T, scale int, recording string, watch func(n *tcplab
 	awaitLine(t, recording, `"type":"start"`)
 	over := func() {}
 	if watch != nil {
-		over = watch(n, said.String())
+		over = watch(said.String())
 	}
 	s := time.Duration(scale) * time.Second
 	var clients []*exec.Cmd

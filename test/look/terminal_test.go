@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -100,27 +99,6 @@ func (p *pane) awaitGone(text string) {
 func (p *pane) is(format string) string {
 	p.t.Helper()
 	return strings.TrimSpace(p.tmux("display-message", "-p", "#{"+format+"}"))
-}
-
-// captureWhen passes on what the terminal shows, with its escape sequences, as soon as it has all texts. Of a terminal that
-// never has them nothing comes but "".
-func (p *pane) captureWhen(texts ...string) <-chan string {
-	found := make(chan string, 1)
-	go func() {
-		defer close(found)
-		for range 1500 {
-			out, err := exec.Command("tmux", "-S", p.socket, "capture-pane", "-p", "-e").Output()
-			if err != nil {
-				return
-			}
-			if !slices.ContainsFunc(texts, func(each string) bool { return !bytes.Contains(out, []byte(each)) }) {
-				found <- string(out)
-				return
-			}
-			time.Sleep(100 * time.Millisecond)
-		}
-	}()
-	return found
 }
 
 // child is the pid of the program that the shell runs.

@@ -235,16 +235,16 @@ func checkTopOfRecording(t *testing.T, recording string) {
 	p.mustBeRestored()
 }
 
-// pictureTop shows the storm that begins, and returns what makes the picture of top when it is over.
-func pictureTop(t *testing.T, b *browser, n *tcplab.Netns, path string) (make func()) {
-	p := newPane(t, 96, 24, fmt.Sprintf(`exec unshare --uts sh -c 'hostname shop-1; exec %s top --netns %d --close-wait-age 10s --close-wait-count 10'`, program, n.Inode()))
-	p.await("tcpshift top")
-	shown := p.captureWhen("time_wait_storm", "s left", "2 open")
-	return func() {
-		page := ansiPage(t, <-shown)
-		b.expected = append(b.expected, "file://"+page)
-		b.do(step{Open: "file://" + page, Width: 900, Height: 480, Scheme: "dark"})
-		b.do(step{Screenshot: path})
-		p.press("q")
-	}
+// pictureTop makes the picture of top, of a moment of a recorded storm in which the time that is left is known.
+func pictureTop(t *testing.T, b *browser, recording, path string) {
+	t.Helper()
+	p := newPane(t, 96, 24, fmt.Sprintf("exec %s top --speed 10 %s", program, recording))
+	p.await(" open: time_wait_storm", "s left")
+	p.press("Space")
+	p.await("FROZEN", "time_wait_storm")
+	page := ansiPage(t, p.tmux("capture-pane", "-p", "-e"))
+	b.expected = append(b.expected, "file://"+page)
+	b.do(step{Open: "file://" + page, Width: 900, Height: 480, Scheme: "dark"})
+	b.do(step{Screenshot: path})
+	p.press("q")
 }
