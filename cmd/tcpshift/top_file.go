@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -54,7 +55,7 @@ func runTopOfFile(s *signals, o *traceOptions, path string, speed float64) (err 
 	}
 	a := activity.New(activity.Config{Destinations: records.Destinations, FromEvents: true}, records.First.Time.Std())
 	records.Watch = a
-	err = o.screen.open(top.Config{Host: records.First.Host, Title: record.Printable(name), Snapshot: a.Snapshot, NoColor: !o.wantsColor()})
+	err = o.screen.open(top.Config{Host: records.First.Host, Title: record.Printable(filepath.Base(name)), Snapshot: a.Snapshot, NoColor: !o.wantsColor()})
 	if err != nil {
 		return err
 	}
