@@ -88,12 +88,18 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 			d.waiting[cookie] = w
 		}
 	}
+	d.suspectAnew(netns)
+	d.ensureNamespace(netns).closeWaitReadAt = readAt
+}
+
+// suspectAnew forgets since when the leaks of a namespace are suspected of which its table has refuted most: the sockets
+// that count from now on need a newer table.
+func (d *closeWaitLeak) suspectAnew(netns uint32) {
 	for key, l := range d.leaks {
 		if key.netns == netns && l.refuted > l.stuck.count {
-			l.suspectedAt = 0 // the table confirms few: those that count from now on need a newer one
+			l.suspectedAt = 0
 		}
 	}
-	d.ensureNamespace(netns).closeWaitReadAt = readAt
 }
 
 // confirm takes a socket that the kernel's table has. If its process has sent lately, it does not count,

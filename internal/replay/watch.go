@@ -26,7 +26,7 @@ func (r *Records) show(rec *recording.Record) {
 		if t, ok := r.transition(rec); ok {
 			r.Watch.Observe(&t)
 		}
-	case rec.Type == "connection" && rec.Connection.Phase != string(tcp.PhaseUpdate):
+	case rec.Type == "connection" && rec.Phase != string(tcp.PhaseUpdate):
 		t, c := r.connectionOf(rec)
 		r.Watch.Add(&t, &c)
 	case rec.Type == "alert":
@@ -51,7 +51,7 @@ func (r *Records) Destinations(limit int) []detect.DestinationUsage {
 // alertOf returns the alert of a record.
 func alertOf(rec *recording.Record) detect.Alert {
 	a := detect.Alert{
-		Time: rec.Time.Std(), Monotonic: time.Duration(rec.Time), ID: rec.ID, Kind: rec.Kind, Phase: detect.Phase(rec.Connection.Phase),
+		Time: rec.Time.Std(), Monotonic: time.Duration(rec.Time), ID: rec.ID, Kind: rec.Kind, Phase: detect.Phase(rec.Phase),
 		Lasted: time.Duration(rec.Lasted), Reason: detect.CloseReason(rec.CloseReason),
 		Finding: detect.Finding{
 			Severity: detect.Severity(rec.Severity), Netns: uint32(rec.Netns), Rate: rec.Rate, Capacity: rec.Capacity, CapacityKind: rec.CapacityKind,

@@ -76,7 +76,8 @@ func makeDebian(cache string) (*debian, error) {
 		}
 	}
 	d := &debian{filepath.Join(dir, "root.ext4"), filepath.Join(dir, "vmlinuz"), filepath.Join(dir, "initramfs.cpio")}
-	return d, d.makeInitramfs(filepath.Join(dir, "modules"), filepath.Join(dir, "rootinit"))
+	err = d.makeInitramfs(filepath.Join(dir, "modules"), filepath.Join(dir, "rootinit"))
+	return d, err
 }
 
 // runDebianScript makes the directory, and removes those of older recipes.
