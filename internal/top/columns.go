@@ -77,7 +77,7 @@ func serviceName(s *activity.Service) string {
 	case s.Other:
 		return "(all others)"
 	case s.Name == "":
-		return "(not known)"
+		return "not known"
 	}
 	return text(s.Name)
 }
@@ -248,7 +248,7 @@ func rowService(r *summary.Row) string {
 	case r.Other:
 		return "(all others)"
 	case !r.OwnerKnown:
-		return "(not known)"
+		return "not known"
 	}
 	return text(r.Service)
 }
