@@ -17,6 +17,7 @@ func TestSocketCounts_BeyondTheMap(t *testing.T) {
 		users    = 8192 + 500 // maxSocketGroups, and some
 		firstUID = 200_000
 	)
+	allowDescriptors(t, users+1000)
 	n := tcplab.NewNetns(t)
 	o := harness.InNamespace(n)
 	o.CountSockets = true
@@ -64,6 +65,18 @@ func listenAs(t *testing.T, uid int) {
 	}
 	if err == nil {
 		err = unix.Listen(fd, 1)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// allowDescriptors raises this process's limit of descriptors to count, if it is lower.
+func allowDescriptors(t *testing.T, count uint64) {
+	var limit unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit)
+	if err == nil && limit.Cur < count {
+		err = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: count, Max: max(count, limit.Max)})
 	}
 	if err != nil {
 		t.Fatal(err)
