@@ -180,3 +180,19 @@ func TestLive_SlowReader(t *testing.T) {
 	close(s.release)
 	readers.Wait()
 }
+
+// The clock is set back by more than the charts have, while a connection is open: the page goes on.
+func TestLive_ClockSetBackWithOpenConnections(t *testing.T) {
+	l := NewLive()
+	begin := time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC)
+	for i, at := range []time.Time{begin, begin.Add(-time.Hour)} {
+		var b bytes.Buffer
+		short(&b, at, i)
+		l.Take(b.Bytes()[:bytes.IndexByte(b.Bytes(), '\n')+1]) // it stays open
+	}
+	v := l.report.view()
+	s := &v.data.Series
+	if n := len(s.Opened); n == 0 || s.Opened[n-1] != 1 || s.States[0][n-1] != 2 {
+		t.Errorf("%d bins: %d opened, %d in SYN_SENT", n, s.Opened[n-1], s.States[0][n-1])
+	}
+}

@@ -209,7 +209,8 @@ func (r *Report) closed() *Report {
 	}
 	for _, l := range c.lives.open {
 		if at := stateIndex(l.state); at >= 0 && l.state != timeWait {
-			c.axis.at(max(l.last, c.axis.first())).changes[at]++
+			// The clock may have been set back since.
+			c.axis.at(min(max(l.last, c.axis.first()), c.axis.last())).changes[at]++
 		}
 		c.tops.addOpen(l)
 	}
