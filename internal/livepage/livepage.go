@@ -91,8 +91,10 @@ func Handler(p Page, token string) http.Handler {
 		case <-r.Context().Done():
 			return
 		}
-		content, err := paced.get(time.Now())
-		<-places
+		content, err := func() ([]byte, error) {
+			defer func() { <-places }()
+			return paced.get(time.Now())
+		}()
 		if err != nil {
 			http.Error(w, "there is nothing yet", http.StatusServiceUnavailable)
 			return

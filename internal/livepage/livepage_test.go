@@ -1,6 +1,7 @@
 package livepage
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -200,5 +201,32 @@ func TestToken_Strength(t *testing.T) {
 		if err := CheckToken(bad); err == nil || bad != "" && strings.Contains(err.Error(), bad) {
 			t.Errorf("%q: %v", bad, err)
 		}
+	}
+}
+
+// A panic while the content is made keeps no place: later requests are answered.
+func TestHandler_Panic(t *testing.T) {
+	fails := true
+	h := newHandler(func(w io.Writer) error {
+		if fails {
+			panic("a fault")
+		}
+		return secret(w)
+	})
+	const content = "http://127.0.0.1:9465/content"
+	for range maxPages + 1 {
+		func() {
+			defer func() { _ = recover() }() // net/http does so
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			ask(h, http.MethodGet, content, func(r *http.Request) { with(token)(r); *r = *r.WithContext(ctx) })
+			t.Error("it did not panic")
+		}()
+	}
+	fails = false
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	if w := ask(h, http.MethodGet, content, func(r *http.Request) { with(token)(r); *r = *r.WithContext(ctx) }); w.Body.String() != "what happens" {
+		t.Errorf("after panics: %d %q", w.Code, w.Body)
 	}
 }
