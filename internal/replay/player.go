@@ -231,13 +231,10 @@ var inputs = map[string]inputKind{
 		p.engine.UpdateSuspects(p.at(in.Now), in.Counts)
 		return nil
 	}),
-	inputListeners: on(func(p *Player, in *listenersInput) error {
-		p.engine.UpdateListeners(p.at(in.Now), in.Netns, in.Table)
-		return nil
-	}),
-	inputUsage:    on(func(p *Player, in *timeInput) error { p.engine.Usage(p.at(in.Now)); return nil }),
-	inputRequests: on(func(p *Player, in *timeInput) error { p.engine.Requests(p.at(in.Now)); return nil }),
-	inputTick:     on((*Player).tick),
+	inputListeners: on((*Player).listeners),
+	inputUsage:     on(func(p *Player, in *timeInput) error { p.engine.Usage(p.at(in.Now)); return nil }),
+	inputRequests:  on(func(p *Player, in *timeInput) error { p.engine.Requests(p.at(in.Now)); return nil }),
+	inputTick:      on((*Player).tick),
 	inputFinish: on(func(p *Player, in *timeInput) error {
 		p.alerts, p.ended = p.engine.Finish(p.at(in.Now)), true
 		return nil
@@ -316,6 +313,23 @@ func (p *Player) halfClosed(in *socketsInput) error {
 		sockets = append(sockets, s)
 	}
 	p.engine.UpdateHalfClosed(p.at(in.Now), in.ReadAt, in.Netns, sockets)
+	return nil
+}
+
+func (p *Player) listeners(in *listenersInput) error {
+	if t := in.Table; t != nil {
+		for i := range t.Listeners {
+			if t.Listeners[i].Local.Addr.Zone() != "" {
+				return errZone
+			}
+		}
+		for i := range t.Unaccepted {
+			if t.Unaccepted[i].Local.Addr.Zone() != "" {
+				return errZone
+			}
+		}
+	}
+	p.engine.UpdateListeners(p.at(in.Now), in.Netns, in.Table)
 	return nil
 }
 

@@ -276,7 +276,10 @@ func (r *Records) identify(t *tcp.Transition, rec *recording.Record) {
 }
 
 func endpoint(addr string, port uint16) tcp.Endpoint {
-	a, _ := netip.ParseAddr(addr) // an address that is not known stays invalid
+	a, err := netip.ParseAddr(addr)
+	if err != nil || a.Zone() != "" { // a zone may be any text, and tcpshift writes none
+		a = netip.Addr{} // not known
+	}
 	return tcp.Endpoint{Addr: a, Port: port}
 }
 

@@ -85,3 +85,28 @@ func TestRecords_HostileLines(t *testing.T) {
 		}
 	}
 }
+
+// An address of a record that has a zone, which may be any text, is not known: encoders write addresses as they are.
+func TestRecords_HostileZone(t *testing.T) {
+	t.Parallel()
+	in, err := recording.NewReader(strings.NewReader(`{"type":"transition","time":"2026-01-01T00:00:00Z","conn":"1","old_state":"CLOSE","new_state":"SYN_SENT",` +
+		`"family":"ipv6","local_addr":"fe80::1%\u001b[2J","local_port":1,"peer_addr":"fe80::2%\",\"x\":\"","peer_port":2}` + "\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := replay.OpenRecords(in, detect.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	r.Event = func(e *tcp.Transition, _ *tcp.Connection) error {
+		seen++
+		if e.Local.Addr.IsValid() || e.Peer.Addr.IsValid() || e.Local.Port != 1 || e.Peer.Port != 2 {
+			t.Errorf("%+v to %+v", e.Local, e.Peer)
+		}
+		return nil
+	}
+	if err := r.Run(func([]detect.Alert) error { return nil }); err != nil || seen != 1 {
+		t.Errorf("%d transitions, %v", seen, err)
+	}
+}

@@ -150,6 +150,8 @@ func TestReplay_WrongLines(t *testing.T) {
 		{first + "\n{\"input\":\"transition\",\"cgroup\":4}\n", "line 2: cgroup: no line before has this number"},
 		{first + "\n{\"input\":\"transition\",\"conn\":\"xyz\"}\n", `line 2: conn: "xyz" is not a cookie in hex`},
 		{first + "\n{\"input\":\"open\"}\n", "line 2: open: is missing"},
+		{first + "\n{\"input\":\"transition\",\"peer\":\"fe80::1%\\u001b[2J\"}\n", "line 2: an address has a zone"},
+		{first + "\n{\"input\":\"listeners\",\"table\":{\"Listeners\":[{\"Local\":{\"Addr\":\"fe80::1%\\u001b[2J\"}}]}}\n", "line 2: an address has a zone"},
 		{first + "\n{\"input\":\"limits\",\"limits\":{\"Bound\":\"1-x\"}}\n", `line 2: "1-x" is not a port or a range of ports`},
 	} {
 		_, err := play(t, []byte(c.in), detect.Config{})

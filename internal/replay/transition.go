@@ -127,12 +127,19 @@ func appendComm(b []byte, c *tcp.Comm) []byte {
 	return append(hex.AppendEncode(append(b, `,"comm_hex":"`...), c[:end]), '"')
 }
 
+// errZone refuses an address with a zone, which no recording has: a zone may be any text, and encoders write addresses
+// as they are.
+var errZone = errors.New("an address has a zone")
+
 // value returns the transition. cgroups has the cgroups by number. The error names the key.
 func (j *transitionJSON) value(cgroups map[int]*tcp.Cgroup) (t tcp.Transition, err error) {
 	t = tcp.Transition{
 		Monotonic: j.At, Old: j.Old, New: j.New, Role: j.Role, Netns: j.Netns, UID: j.UID, CgroupID: j.CgroupID, Cgroup: cgroups[j.Cgroup],
 		Error: j.Error, InState: j.InState, Substate: j.Substate, ResetCode: j.ResetCode,
 		Local: tcp.Endpoint{Addr: j.Local, Port: j.LocalPort}, Peer: tcp.Endpoint{Addr: j.Peer, Port: j.PeerPort},
+	}
+	if j.Local.Zone() != "" || j.Peer.Zone() != "" {
+		return t, errZone
 	}
 	t.Owner.PID, t.Owner.Source = j.PID, j.Source
 	if j.Cgroup != 0 && t.Cgroup == nil {
