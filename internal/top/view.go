@@ -255,7 +255,7 @@ func (m *model) alertBody(width, height int) []line {
 		return []line{{{"this alert is closed", dim}}}
 	}
 	lines := []line{
-		{{string(a.Severity), alertLook(a)}, {"  " + alertService(a) + "  " + alertAbout(a) + "  " + alertUse(a) + "  for " + record.Duration(a.Lasted.Round(time.Second)), plain}},
+		{{text(string(a.Severity)), alertLook(a)}, {"  " + alertService(a) + "  " + alertAbout(a) + "  " + alertUse(a) + "  for " + record.Duration(a.Lasted.Round(time.Second)), plain}},
 	}
 	for _, part := range []struct{ title, text string }{{"Cause", a.Cause}, {"Advice", a.Advice}} {
 		if part.text == "" {

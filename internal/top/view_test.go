@@ -137,6 +137,7 @@ func TestView_HostileNames(t *testing.T) {
 		s.Services = append(s.Services, service(name, 777, 0, 1))
 	}
 	s.Alerts[0].Culprit.Service, s.Alerts[0].Cause = hostile[0], hostile[1]
+	s.Alerts[0].Severity = detect.Severity(hostile[0]) // that of a recording may be any text
 	m.show(s)
 	for _, keys := range [][]key{nil, {keyEnter}, {keyEscape, "3"}, {keyEnter}} {
 		press(m, keys...)
