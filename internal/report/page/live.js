@@ -49,12 +49,23 @@ function take(old, now) {
 // nameOf is what a row is about.
 const nameOf = row => row.cells[0].textContent;
 
-// takeRows makes the rows of a table those of another one. A row stays that of its name.
+// keyed gives each row a key: what it is about, and how many rows before it are about the same, such as one destination of
+// several network namespaces.
+function keyed(rows) {
+	const seen = new Map();
+	return [...rows].map(row => {
+		const name = nameOf(row), before = seen.get(name) || 0;
+		seen.set(name, before + 1);
+		return [before + ' ' + name, row];
+	});
+}
+
+// takeRows makes the rows of a table those of another one. A row stays that of its key.
 function takeRows(old, now) {
-	const rows = new Map([...old.rows].map(row => [nameOf(row), row]));
-	const wanted = [...now.rows].map(row => {
-		const known = rows.get(nameOf(row));
-		rows.delete(nameOf(row));
+	const rows = new Map(keyed(old.rows));
+	const wanted = keyed(now.rows).map(([key, row]) => {
+		const known = rows.get(key);
+		rows.delete(key);
 		if (!known) return document.adoptNode(row);
 		takeOne(known, row);
 		return known;
