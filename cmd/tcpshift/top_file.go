@@ -77,13 +77,29 @@ func runTopOfFile(s *signals, o *traceOptions, path string, speed float64) (err 
 		}
 		return wait(at)
 	}
-	if err := records.Run(func([]detect.Alert) error { return nil }); err != nil && ctx.Err() == nil { // the alerts are those of the recording
+	switch err := runUntil(ctx, records); {
+	case ctx.Err() != nil: // the user has quit
+		return nil
+	case err != nil:
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	a.Publish(records.Now(), records.Lost())
 	o.screen.shown.Load().Over("END OF THE RECORDING")
 	<-ctx.Done()
 	return nil
+}
+
+// runUntil passes on all records, and returns at the end of ctx if that comes first: the writer of a FIFO may never write
+// again. The alerts are those of the recording.
+func runUntil(ctx context.Context, records *replay.Records) error {
+	ran := make(chan error, 1)
+	go func() { ran <- records.Run(func([]detect.Alert) error { return nil }) }()
+	select {
+	case err := <-ran:
+		return err
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // openRecords reads the first record. It refuses a recording of the inputs of detection.
