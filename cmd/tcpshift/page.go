@@ -118,7 +118,7 @@ func (o *traceOptions) openPage(outs openOutputs) (*livePage, error) {
 	if p.server, err = httpserver.Listen(o.page.listen, "", o.noteOwnSockets()); err != nil {
 		return nil, fmt.Errorf("--http-listen: %w", err)
 	}
-	o.page.announce(p.token)
+	o.page.announce(p.server.Addr(), p.token)
 	return p, nil
 }
 
@@ -149,15 +149,16 @@ func readToken(path string) (string, error) {
 	return token, nil
 }
 
-// announce tells the operator where the page is. This is the only place that writes a token, which must not be one of a file.
-func (o *pageOptions) announce(token string) {
+// announce tells the operator where the page is: by its address, as the page refuses requests for a name. This is the only
+// place that writes a token, which must not be one of a file.
+func (o *pageOptions) announce(at net.Addr, token string) {
 	host, _, _ := net.SplitHostPort(o.listen) // it has been parsed before
 	addr, err := netip.ParseAddr(host)
 	if isLoopback := err == nil && addr.IsLoopback() || host == "localhost"; !isLoopback {
 		warn("--http-listen: " + o.listen + " may be reached from other hosts, without TLS: who reads along gets the token; use a loopback address behind a reverse proxy or 'ssh -L'")
 	}
 	if o.tokenFile == "" {
-		warn("the page is at http://" + o.listen + "/#token=" + token)
+		warn("the page is at http://" + at.String() + "/#token=" + token)
 	}
 }
 
