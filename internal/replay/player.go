@@ -63,6 +63,7 @@ func Open(in *Reader, over detect.Config) (*Player, error) {
 	case p.Version < 1 || p.Version > Version:
 		return nil, in.Errorf("version %d of recordings is not known: use the tcpshift that has written it (%q), or a newer one", p.Version, p.Program)
 	}
+	p.Arch = plain(p.Arch)
 	c := p.Thresholds.config(over)
 	c.Gone = func(process detect.Process) bool { return p.gone[process] }
 	p.engine = detect.New(c, p.at(p.Began))
@@ -348,6 +349,7 @@ func (p *Player) cgroup(in *cgroupInput) error {
 		return fmt.Errorf("number: %d is not one from 1 to %d", in.Number, maxCgroups)
 	}
 	c := in.Cgroup
+	c.Container, c.Runtime, c.PodUID = plain(c.Container), plain(c.Runtime), plain(c.PodUID)
 	p.cgroups[in.Number] = &c
 	return nil
 }

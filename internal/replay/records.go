@@ -69,6 +69,7 @@ func OpenRecords(in *recording.Reader, c detect.Config) (*Records, error) {
 	if err != nil {
 		return nil, err
 	}
+	r.First.Arch = plain(r.First.Arch)
 	r.now = time.Duration(r.First.Time)
 	r.ticked = r.now
 	r.engine = detect.New(c, r.now)
@@ -216,10 +217,10 @@ func (r *Records) connectionOf(rec *recording.Record) (t tcp.Transition, c tcp.C
 	}
 	r.identify(&t, rec)
 	t.New, _ = tcp.ParseState(cmp.Or(rec.State, rec.FinalState))
-	t.ResetReason = rec.ResetReason
+	t.ResetReason = plain(rec.ResetReason)
 	c = tcp.Connection{
-		Phase: tcp.Phase(rec.Phase), EstablishedFor: time.Duration(rec.Established), Sent: rec.Sent, Received: rec.Received,
-		Retransmits: uint32(min(rec.Retransmits, 1<<32-1)), RTT: time.Duration(rec.RTT), Cwnd: rec.Cwnd, ClosedBy: tcp.ClosedBy(rec.ClosedBy),
+		Phase: tcp.Phase(plain(rec.Phase)), EstablishedFor: time.Duration(rec.Established), Sent: rec.Sent, Received: rec.Received,
+		Retransmits: uint32(min(rec.Retransmits, 1<<32-1)), RTT: time.Duration(rec.RTT), Cwnd: rec.Cwnd, ClosedBy: tcp.ClosedBy(plain(rec.ClosedBy)),
 	}
 	if rec.Opened != 0 {
 		c.Opened, c.OpenedAt = rec.Opened.Std(), time.Duration(rec.Opened)
@@ -244,7 +245,7 @@ func (r *Records) transition(rec *recording.Record) (t tcp.Transition, known boo
 		return t, false
 	}
 	r.identify(&t, rec)
-	t.TimeWaitUnknown, t.Expired, t.ResetReason = rec.TimeWaitUnknown == true, rec.TimeWaitEnd == "expired", rec.ResetReason
+	t.TimeWaitUnknown, t.Expired, t.ResetReason = rec.TimeWaitUnknown == true, rec.TimeWaitEnd == "expired", plain(rec.ResetReason)
 	if rec.InState != nil {
 		t.InState = time.Duration(*rec.InState)
 	}
@@ -253,6 +254,17 @@ func (r *Records) transition(rec *recording.Record) (t tcp.Transition, known boo
 		t.PeerFIN, t.PeerTimestamp = t.Substate == tcp.TimeWait, true // nearly all peers send timestamps
 	}
 	return t, true
+}
+
+// plain returns a word that encoders write as it is, or "" if it has other characters than printable ASCII without quotes
+// and backslashes: tcpshift itself writes no such word, but a recording may be anybody's.
+func plain(word string) string {
+	for i := range len(word) {
+		if c := word[i]; c < ' ' || c >= 0x7f || c == '"' || c == '\\' {
+			return ""
+		}
+	}
+	return word
 }
 
 // identify sets what a record says of the socket and of its owner.
@@ -308,7 +320,7 @@ func (r *Records) cgroup(o *recording.Owner) *numberedCgroup {
 			clear(r.cgroups)
 		}
 		c = &numberedCgroup{id: idOf(key.Cgroup), Cgroup: tcp.Cgroup{
-			Path: key.Cgroup, Unit: key.Unit, Container: key.Container, Runtime: key.ContainerRuntime, PodUID: key.PodUID, ContainerName: key.ContainerName, Pod: key.Pod, Namespace: key.Namespace,
+			Path: key.Cgroup, Unit: key.Unit, Container: plain(key.Container), Runtime: plain(key.ContainerRuntime), PodUID: plain(key.PodUID), ContainerName: key.ContainerName, Pod: key.Pod, Namespace: key.Namespace,
 			UnitClaimed: key.UnitClaimed, ContainerClaimed: key.ContainerClaimed,
 		}}
 		r.cgroups[key] = c

@@ -2,6 +2,7 @@ package replay_test
 
 import (
 	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -108,5 +109,32 @@ func TestRecords_HostileZone(t *testing.T) {
 	}
 	if err := r.Run(func([]detect.Alert) error { return nil }); err != nil || seen != 1 {
 		t.Errorf("%d transitions, %v", seen, err)
+	}
+}
+
+// What encoders write as it is, because tcpshift itself makes it, is left out if a recording has other text there.
+func TestRecords_HostileWords(t *testing.T) {
+	t.Parallel()
+	const word = `"\u001b[2J\",\"x\":\""`
+	in, err := recording.NewReader(strings.NewReader(`{"type":"start","time":"2026-01-01T00:00:00Z","arch":` + word + "}\n" +
+		`{"type":"connection","time":"2026-01-01T00:00:00Z","conn":"1","final_state":"CLOSE","pid":7,"comm":"a","cgroup":"/a",` +
+		`"phase":` + word + `,"closed_by":` + word + `,"reset_reason":` + word + `,"container":` + word + `,"container_runtime":` + word + `,"pod_uid":` + word + "}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := replay.OpenRecords(in, detect.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.First.Arch != "" {
+		t.Errorf("the architecture is %q", r.First.Arch)
+	}
+	var line []byte
+	r.Event = func(last *tcp.Transition, c *tcp.Connection) error {
+		line = record.NewEncoder(record.SchemaNative, nil).Connection(line, last, c)
+		return nil
+	}
+	if err := r.Run(func([]detect.Alert) error { return nil }); err != nil || !json.Valid(line) || bytes.Contains(line, []byte("[2J")) {
+		t.Errorf("%v: %s", err, line)
 	}
 }
