@@ -200,3 +200,29 @@ func TestActivity_Alerts(t *testing.T) {
 		t.Errorf("the alerts are %+v, %d opened", s.Alerts, s.AlertsOpened)
 	}
 }
+
+// The sockets of services for which there is no room are those of the others: the sum stays right.
+func TestActivity_SocketsOfManyServices(t *testing.T) {
+	const count = maxSocketServices + 100
+	var groups []tcp.OwnerSockets
+	events := New(Config{FromEvents: true}, began)
+	for i := range uint64(count) {
+		groups = append(groups, group(i+1, "many", tcp.CloseWait, 2))
+		last, _ := ended("many", 80, "")
+		last.Old, last.New, last.CgroupID = tcp.Established, tcp.CloseWait, i+1
+		events.Observe(last)
+	}
+	counted := New(Config{}, began)
+	counted.Sockets(&tcp.SocketCensus{At: began, Namespaces: []tcp.NetnsSockets{{Netns: 1, Groups: groups}}}, func(uint64) *tcp.Cgroup { return nil })
+	for a, want := range map[*Activity]uint64{events: count, counted: 2 * count} {
+		a.Publish(began.Add(time.Second), 0)
+		var open, closeWait uint64
+		for _, s := range a.Snapshot().Services {
+			open += s.Open
+			closeWait += s.CloseWait
+		}
+		if open != want || closeWait != want {
+			t.Errorf("%d open and %d in CLOSE_WAIT, want %d", open, closeWait, want)
+		}
+	}
+}

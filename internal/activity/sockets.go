@@ -53,23 +53,26 @@ func (a *Activity) Sockets(c *tcp.SocketCensus, cgroupOf func(id uint64) *tcp.Cg
 			if !key.Known {
 				key = Key{}
 			}
-			if of := s.of(key); of != nil {
-				of.add(g.State, int64(g.Count))
-				if key.Known && of.cgroup == nil {
-					of.cgroup = cgroupOf(g.CgroupID)
-				}
+			of := s.of(key)
+			of.add(g.State, int64(g.Count))
+			if key.Known && of != &s.others && of.cgroup == nil {
+				of.cgroup = cgroupOf(g.CgroupID)
 			}
 		}
 	}
 }
 
-// of returns the sockets of a service; nil: there is no room.
+// of returns the sockets of a service, or those of others if there is no room.
 func (s *sockets) of(key Key) *serviceSockets {
 	of := s.byService[key]
-	if of == nil && len(s.byService) < maxSocketServices {
-		of = new(serviceSockets)
-		s.byService[key] = of
+	switch {
+	case of != nil:
+		return of
+	case len(s.byService) >= maxSocketServices:
+		return &s.others
 	}
+	of = new(serviceSockets)
+	s.byService[key] = of
 	return of
 }
 
@@ -124,11 +127,10 @@ func (s *sockets) change(t *tcp.Transition, state tcp.State, n int64) {
 		}
 		return
 	}
-	if of := s.of(keyOf(t)); of != nil {
-		of.add(state, n)
-		if t.Cgroup != nil {
-			of.cgroup = t.Cgroup
-		}
+	of := s.of(keyOf(t))
+	of.add(state, n)
+	if t.Cgroup != nil && of != &s.others {
+		of.cgroup = t.Cgroup
 	}
 }
 
