@@ -64,19 +64,7 @@ func runTopOfFile(s *signals, o *traceOptions, path string, speed float64) (err 
 	s.handle(&running{closeLinks: giveBack})
 	ctx, cancel := o.screen.untilQuit(s.ctx)
 	defer cancel()
-	wait := pace(ctx, speed, time.Duration(records.First.Time))
-	var shownAt time.Time
-	records.Pace = func(at time.Duration) error {
-		switch now := time.Unix(0, int64(at)); {
-		case !a.Due(now):
-		case time.Since(shownAt) < snapshotEvery:
-			a.Skip(now)
-		default:
-			shownAt = time.Now()
-			a.Publish(now, records.Lost())
-		}
-		return wait(at)
-	}
+	records.Pace = publishing(a, records, pace(ctx, speed, time.Duration(records.First.Time)))
 	switch err := runUntil(ctx, records); {
 	case ctx.Err() != nil: // the user has quit
 		return nil
@@ -87,6 +75,22 @@ func runTopOfFile(s *signals, o *traceOptions, path string, speed float64) (err 
 	o.screen.shown.Load().Over("END OF THE RECORDING")
 	<-ctx.Done()
 	return nil
+}
+
+// publishing returns a function for the Pace of records that publishes snapshots when they are due, and then waits.
+func publishing(a *activity.Activity, records *replay.Records, wait func(at time.Duration) error) func(at time.Duration) error {
+	var shownAt time.Time
+	return func(at time.Duration) error {
+		switch now := time.Unix(0, int64(at)); {
+		case !a.Due(now):
+		case time.Since(shownAt) < snapshotEvery:
+			a.Skip(now)
+		default:
+			shownAt = time.Now()
+			a.Publish(now, records.Lost())
+		}
+		return wait(at)
+	}
 }
 
 // runUntil passes on all records, and returns at the end of ctx if that comes first: the writer of a FIFO may never write
