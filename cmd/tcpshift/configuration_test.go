@@ -207,7 +207,7 @@ func runCommand(t *testing.T, args ...string) string {
 
 var update = flag.Bool("update", false, "write the table of keys into docs/configuration.md")
 
-// docs/configuration.md has every key and profile, and no others.
+// docs/configuration.md has every key, no others, and every profile.
 func TestConfig_Documented(t *testing.T) {
 	const path, heading = "../../docs/configuration.md", "| key | value | default |\n"
 	b, err := os.ReadFile(path)

@@ -22,10 +22,11 @@ import (
 // topOfFile are the flags of top that a recording has a use for.
 var topOfFile = map[string]bool{"speed": true, "color": true}
 
-// snapshotEvery is the time between two snapshots of a recording that is read as fast as possible.
+// snapshotEvery is the least time, by the clock of this host, between two snapshots of a recording, however fast it is read.
 const snapshotEvery = 250 * time.Millisecond
 
-// checkFileFlags rejects flags that the other kind of top has no use for.
+// checkFileFlags rejects flags that top has no use for with the recording at path, or without one if path is "". It also
+// rejects standard input ("-") as a recording.
 func checkFileFlags(flags *pflag.FlagSet, path string) (err error) {
 	flags.Visit(func(f *pflag.Flag) {
 		switch {

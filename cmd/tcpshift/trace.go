@@ -29,7 +29,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/workload"
 )
 
-// defaultQueueSize has room for about 20,000 records.
+// defaultQueueSize, in bytes, has room for about 20,000 records.
 const defaultQueueSize = 8 << 20
 
 // releaseAfter is the time after which the memory of the start goes back to the kernel. Go would keep it.
@@ -45,8 +45,8 @@ type traceOptions struct {
 	duration      time.Duration
 	count         uint64
 	statsInterval time.Duration
-	bufferSize    int
-	queueSize     int
+	bufferSize    int // bytes, of all rings
+	queueSize     int // bytes, of each output
 	excludeSelf   bool
 	timeWaitEnd   bool
 	ownerAtRead   bool
@@ -156,7 +156,7 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 	return trace.Run(ctx, cfg)
 }
 
-// closeLinks detaches the programs, and gives a terminal back that has a screen, at an end that waits for nothing.
+// closeLinks returns the function for running.closeLinks: it gives the terminal of a screen back, and detaches the programs.
 func (o *traceOptions) closeLinks(p *probe.Probe) func() error {
 	return func() error {
 		o.screen.restore()
@@ -251,8 +251,8 @@ func (o *traceOptions) openProbe() (*probe.Probe, error) {
 }
 
 // wantsNames reports whether records have the names of containers and pods, or are selected by them:
-// alerts, which name a service by them, connections, summaries, and all records of the other schemas. Without
-// alerts and selections the sandbox lets the process read no file.
+// alerts, which name a service by them, and, except in text, connections, processes, summaries, and all records of
+// the other schemas. Without alerts and selections the sandbox lets the process read no file.
 func (o *traceOptions) wantsNames() bool {
 	if o.wants("alert") || o.selection.ByNames() {
 		return true
@@ -262,7 +262,7 @@ func (o *traceOptions) wantsNames() bool {
 	})
 }
 
-// processFeatures returns what this process is permitted to. It warns where the pids in records
+// processFeatures returns what this process is permitted to do. It warns where the pids in records
 // are not those that the operator sees.
 func processFeatures() probe.Features {
 	features := probe.DetectProcessFeatures()
@@ -303,8 +303,8 @@ func (o *traceOptions) config(p *probe.Probe, outs openOutputs) trace.Config {
 }
 
 // kernelFilter returns the filter for the kernel: the user's, and which transitions are needed if
-// none is written. Connection records need the ends of sockets, detection its own set; other records
-// need none.
+// none is written. Connection records, summaries and process records need the ends of sockets; detection, metrics and
+// counts of sockets need their own sets; other records need none. The flight recorder and --count take all.
 func (o *traceOptions) kernelFilter() filter.Filter {
 	f := o.filter
 	if o.wants("transition") || o.recorder.wanted() || o.count > 0 { // --count counts what no output writes, too

@@ -166,7 +166,7 @@ func (a *Activity) Publish(now time.Time, lost uint64) {
 	a.remember(now)
 }
 
-// Skip is Publish without a snapshot: rates go on.
+// Skip is Publish without a snapshot: it only keeps the counts of now for later rates.
 func (a *Activity) Skip(now time.Time) {
 	a.nextAt = now.Add(Interval)
 	a.remember(now)

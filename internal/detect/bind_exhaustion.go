@@ -11,7 +11,8 @@ import (
 // bindExhaustion finds namespaces in which bind() will soon take the last port of the range, or has
 // taken it. Then bind() to port 0 fails, which makes no transition, and connect() finds no port for any
 // destination. The bound ports are those of connections that were bound before connect(), of their
-// TIME_WAITs, of children of listeners, and of sockets that are bound and not connected.
+// TIME_WAITs, of children of listeners, and of sockets that are bound and not connected. The kind of its
+// alerts is port_exhaustion.
 type bindExhaustion struct{ *tracker }
 
 // bindCause is what its alert is about: all bound ports of a namespace.

@@ -32,7 +32,7 @@ type sightings struct {
 	first map[uint64]time.Duration // by cookie: when the first table was read that had the socket
 	at    time.Duration            // when the engine got the newest table
 	left  excess                   // sockets of the newest table that are not in first, for lack of room
-	user  uint32                   // on whose account the others are: see quotaOf
+	user  uint32                   // on whose account the sockets in first are: see quotaOf
 }
 
 // waitingKey is what sockets in FIN_WAIT2 are counted by: the peer of a client, or the

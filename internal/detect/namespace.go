@@ -201,7 +201,8 @@ func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 // reconcile corrects the model of notReusable by the kernel's own count of TIME_WAITs. If the kernel counts
 // fewer, some have ended early, or their peers never close. If it counts more and lost transitions are missing in the
 // model, the model goes up by as many at most. If it counts more and none was lost, the filters
-// leave out the connections of the others, and the model stays as it is.
+// leave out the connections of the others, and the model stays as it is. Where the reusable TIME_WAITs are more than
+// 5 % of those, nothing is corrected.
 func (ns *namespace) reconcile(now time.Duration, counted, lost float64) {
 	ns.notReusable.Advance(now)
 	ns.reusable.Advance(now)
@@ -349,7 +350,7 @@ func (ns *namespace) isCounted(tr *tracker) bool {
 	return ns.countedAt > 0 && (age <= freshFor || age <= verifiedFor && tr.lostAt < ns.countedAt)
 }
 
-// forget drops a namespace, its destinations and its servers: the kernel may give its inode
+// forget drops a namespace, its attached sockets, its destinations and its servers: the kernel may give its inode
 // number to another namespace.
 func (tr *tracker) forget(netns uint32) {
 	tr.forgetAttached(netns)

@@ -76,7 +76,7 @@ type simSocket struct {
 
 	// Of a timewait socket:
 	createdAt time.Duration
-	seenEnd   bool          // the engine has got the transition
+	seenEnd   bool          // the engine has got the transition to TIME_WAIT
 	finAt     time.Duration // when the peer closes
 	timerAt   time.Duration // when the timer expires, by the kernel's table
 	endAt     time.Duration // when the socket ends: timers are late

@@ -39,6 +39,7 @@ func NewReader(in io.Reader) *Reader {
 
 // Next returns the next line that is not empty, without the white space around it; it is valid until the next call. It
 // returns io.EOF at the end, and a [*LineError] for a line of more than maxLine bytes and for an error of the stream.
+// After a LineError it must not be called again.
 func (r *Reader) Next() ([]byte, error) {
 	if line := r.next; line != nil {
 		r.next = nil
@@ -87,7 +88,7 @@ func (r *Reader) read() ([]byte, error) {
 	}
 }
 
-// Line returns the number of the line that was read last, from 1.
+// Line returns the number of the line that was read last, from 1; also of a last line that is not complete.
 func (r *Reader) Line() int { return r.n }
 
 // Cut reports, after Next has returned io.EOF, whether the last line had no '\n' and was left out: a writer that is

@@ -12,9 +12,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Read opens a file that the operator names for reading: a regular file, a FIFO or a terminal. Links are followed, as
-// /dev/stdin and /dev/fd/N are such. Opening a FIFO waits until a process writes to it. The error wraps [ErrOtherKind]
-// for all else.
+// Read opens a file that the operator names for reading: a regular file, a FIFO, a terminal, or /dev/null, /dev/zero or
+// /dev/full. Links are followed, as /dev/stdin and /dev/fd/N are such. Opening a FIFO waits until a process writes to
+// it. The error wraps [ErrOtherKind] for all else.
 func Read(path string) (*os.File, error) {
 	r, err := find(path)
 	if err != nil {
@@ -42,7 +42,8 @@ func Read(path string) (*os.File, error) {
 // Replace writes a regular file, all of it or nothing: it fills a new file in the same directory, and renames that to
 // path. So it follows no link at path, and a process that has the old file open keeps it. A file that exists keeps its
 // permissions; a new one gets these, less the umask. The error wraps [ErrRefused] if what is at path is no regular file,
-// belongs to neither this user nor root, or has a second name.
+// belongs to neither this user nor root, or has a second name. Nothing is synced to the disk: after a power failure the
+// file may be empty.
 func Replace(path string, permissions fs.FileMode, fill func(io.Writer) error) (err error) {
 	directory, err := os.OpenRoot(filepath.Dir(path))
 	if err != nil {

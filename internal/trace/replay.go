@@ -17,7 +17,8 @@ const reasonEnd = "end"
 const stallPoll = time.Millisecond
 
 // Replay writes the records of a run that is over to outputs, as Run does. If a reader stalls, it waits instead of losing
-// records. Its methods are for one goroutine.
+// records, except rows of a summary. Its methods are for one goroutine. If no output is left,
+// they return the error of the last one: output.ErrReaderGone if its reader is gone.
 type Replay struct {
 	cfg  Config
 	outs *outputs
@@ -75,6 +76,7 @@ func (r *Replay) Alerts(alerts []detect.Alert) error {
 }
 
 // EndTurn writes the rows of the summary that are due at a time of the replayed run, and passes on what is written so far.
+// It does not wait: the rows for a reader that stalls are lost, and counted in lost_summaries.
 func (r *Replay) EndTurn(at time.Time) error {
 	if r.cfg.Summary != nil {
 		if err := r.outs.summaries(r.cfg.Summary.Rows(at)); err != nil {

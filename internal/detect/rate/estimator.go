@@ -32,7 +32,7 @@ const (
 // CLOCK_BOOTTIME. An event may come up to 16 s late: it counts at its own time. An Estimator is
 // for one goroutine.
 type Estimator struct {
-	since time.Duration // when the first event came
+	since time.Duration // the first present
 	now   time.Duration // the present
 
 	open      int64   // connections that are open or being opened
@@ -258,7 +258,7 @@ func (e *Estimator) TimeWaitCreated(at time.Duration, kind Kind) {
 	}
 }
 
-// Age is the time since the first event.
+// Age is the time from the first call of Advance to the last one.
 func (e *Estimator) Age() time.Duration { return e.now - e.since }
 
 // OpenCount is the number of connections that are open or being opened.
@@ -271,8 +271,8 @@ func (e *Estimator) RecordedTimeWaits() (timeWait, finWait2 int64) {
 }
 
 // Idle reports whether nothing is left to estimate: no connection is open, no timewait socket was created
-// within the last 64 s, the units taken and given back within MaxWindow cancel out, and the first event
-// is older than that.
+// within the last 64 s, the units taken and given back within MaxWindow cancel out, and Age is more than
+// MaxWindow.
 func (e *Estimator) Idle() bool {
 	return e.open == 0 && e.timeWaits.Total() == 0 && e.finWait2.Total() == 0 &&
 		e.Age() > MaxWindow && e.taken.Sum(0, maxWindowSteps) == 0
