@@ -17,8 +17,8 @@ func addSandboxFlag(flags *pflag.FlagSet, o *traceOptions) {
 	flags.BoolVar(&o.sandbox, "sandbox", false, "after the start, give up the system calls (seccomp) and files (Landlock) that tcpshift does not need")
 }
 
-// memoryBudget is how many bytes of memory this process needs at most, without the outputs'
-// queues. An ordinary trace takes a tenth of it.
+// memoryBudget is how many bytes of memory this process needs at most, without what the outputs, the
+// flight recorder, the live page and a recording keep. An ordinary trace takes a tenth of it.
 const memoryBudget = 256 << 20
 
 // confine gives up what the trace does not need after its start. It returns what the start record

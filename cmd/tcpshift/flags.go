@@ -244,12 +244,13 @@ const (
 	maxSize       = 1 << 30
 )
 
-// parseBufferSize parses the size of a BPF ring buffer, which must be a power of two.
+// parseBufferSize parses the size of all BPF ring buffers together.
 func parseBufferSize(s string) (int, error) { return parseSize(minBufferSize, s) }
 
 func parseQueueSize(s string) (int, error) { return parseSize(minQueueSize, s) }
 
 // parseSize parses a size with the unit KiB, MiB or GiB: a power of two from minSize to 1 GiB.
+// It returns bytes.
 func parseSize(minSize uint64, s string) (int, error) {
 	for _, unit := range []struct {
 		suffix string

@@ -22,17 +22,17 @@ import (
 // Exit statuses, as docs/output.md promises them.
 const (
 	statusFailed = 1 // tcpshift started to work and failed
-	statusUsage  = 2 // the command line is wrong
+	statusUsage  = 2 // the command line or the configuration is wrong
 	statusHost   = 3 // this host lacks a requirement
 )
 
-// flushLimit bounds the wait for the reader of standard error at the end.
+// flushLimit bounds the wait for the reader of standard error at the end, after a signal.
 const flushLimit = 300 * time.Millisecond
 
 // notices writes the messages for the operator to standard error.
 var notices = output.NewNotices(unix.Stderr)
 
-// warn writes a message for the operator. It does not wait for standard error.
+// warn writes a message for the operator, on the screen of top if there is one. It does not wait for standard error.
 func warn(message string) {
 	if s := onScreen.Load(); s != nil {
 		s.message(message)
@@ -133,7 +133,7 @@ func unknownShell(cmd *cobra.Command, args []string) error {
 // helpHint ends the errors about an unknown name.
 const helpHint = "run 'tcpshift help' for a list"
 
-// usageError is a mistake on the command line.
+// usageError is a mistake on the command line or in the configuration.
 type usageError struct{ error }
 
 // Unwrap is the mistake itself.

@@ -2,7 +2,7 @@ package main
 
 import "testing"
 
-// The number of a size has no limit of its own: each unit may be used for a large file.
+// Each unit may be used for a large file: the number before it may have up to 32 bits.
 func TestFileSize_AnyUnit(t *testing.T) {
 	for text, want := range map[string]int64{"64KiB": 64 << 10, "1048576KiB": 1 << 30, "2097152MiB": 2 << 40, "100GiB": 100 << 30} {
 		if got, err := parseFileSize(text); got != want || err != nil {

@@ -70,7 +70,8 @@ func (o *pageOptions) check() error {
 	return nil
 }
 
-// output is the output that the page is. It has all that passes the filters of the kernel, whatever the others select.
+// output is the output that the page is. It has the records of five types that pass the filters of the kernel, whatever
+// the others select.
 func (o *pageOptions) output() *outputValue {
 	return &outputValue{
 		text: "--http-listen", name: schemePage, scheme: schemePage, format: formatNDJSON, schema: record.SchemaNative,
@@ -93,7 +94,7 @@ type livePage struct {
 	page   livepage.Page
 }
 
-// openPage listens on the address of the page, and answers nothing yet. It returns nil without an address.
+// openPage listens on the address of the page and announces it, and answers nothing yet. It returns nil without an address.
 func (o *traceOptions) openPage(outs openOutputs) (*livePage, error) {
 	if !o.page.wanted() {
 		return nil, nil

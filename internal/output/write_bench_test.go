@@ -104,6 +104,7 @@ func BenchmarkQueue(b *testing.B) {
 	}
 }
 
+// noRing makes a Stream wait for nothing when its queue is full.
 type noRing struct{}
 
 func (noRing) Crowded() bool { return true }

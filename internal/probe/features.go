@@ -71,6 +71,7 @@ const rcvSpaceAdjust = "tcp_rcv_space_adjust"
 
 // DetectFeatures tries each feature with a program of a few instructions. The features that need socket
 // storage (SocketScan, AcceptHook, ReadHook, LiveUpdates) are not tried without it; they have its error.
+// LiveUpdates needs SocketCookie, too.
 func DetectFeatures() Features {
 	return detectFeatures(btf.NewCache())
 }

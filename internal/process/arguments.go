@@ -87,7 +87,7 @@ func (r *argsReader) end(uid uint32) {
 
 // arguments returns the arguments in /proc/PID/cmdline, without secrets, separated by spaces. Of a text
 // as long as limit the last one is left out, because it may be part of a secret that does not look
-// like one; cut reports that.
+// like one; cut reports that, or that text was longer than maxText.
 func arguments(cmdline []byte, limit int) (text string, cut bool) {
 	if cut = len(cmdline) >= limit; cut {
 		cmdline = cmdline[:max(0, bytes.LastIndexByte(cmdline, 0))]

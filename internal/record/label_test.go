@@ -166,7 +166,7 @@ func TestLine_AlertWithLongPath(t *testing.T) {
 	}
 }
 
-// The longest record of each type stays within MaxLine with the longest labels.
+// The longest record of each type but summary and update stays within MaxLine with the longest labels.
 func TestLine_LongestRecords(t *testing.T) {
 	const worst = "\x01" // six bytes in JSON
 	longest := []goldenCase{

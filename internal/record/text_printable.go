@@ -58,7 +58,7 @@ func cutLeft(s []byte, cells int) []byte {
 }
 
 // cutRight cuts the end of dst[begin:], so that dst[begin:] and an ellipsis take at most
-// the given number of cells, and returns how many they take.
+// the given number of cells, and returns how many they take. It is for text that takes more.
 func cutRight(dst []byte, begin, cells int) ([]byte, int) {
 	at, taken := begin, 0
 	for at < len(dst) {

@@ -16,7 +16,7 @@ import (
 const (
 	// maxKeys bounds the services, destinations and endpoints that are counted one by one.
 	maxKeys = 5000
-	// maxRows bounds the rows of a table of the page.
+	// maxRows bounds the rows of a table of the page, besides that of all others.
 	maxRows = 100
 )
 
@@ -195,7 +195,7 @@ func endpoint(addr string, port uint16) string {
 }
 
 // shown returns the rows of the page: those with the most connections and those with the most failures, and the sum of
-// the others last.
+// the others last. It takes the open connections out of t.
 func (t *top) shown() []row {
 	all := make([]row, 0, t.rows.Len())
 	for _, e := range t.rows.Entries() {

@@ -255,7 +255,7 @@ func findProcDir(path string) (reference, error) {
 }
 
 // CgroupID returns the id of the cgroup v2 whose directory is at path: its inode number. It
-// opens nothing. Links in path are followed.
+// opens nothing. Links in path are followed. It fails with [ErrOtherKind] if path is no such directory.
 func CgroupID(path string) (uint64, error) {
 	r, err := find(path)
 	if err != nil {

@@ -44,8 +44,8 @@ func TestConnection_RetryHasNoLocalPort(t *testing.T) {
 	}
 }
 
-// The second connection of a socket finds no free port: closed_by is no_port, not
-// reset_sent, and local_port is absent.
+// The second connection of a socket finds no free port: closed_by is no_port or
+// absent, not reset_sent, and local_port is absent.
 func TestConnection_ReusedSocketFindsNoPort(t *testing.T) {
 	var cookie uint64
 	lines := harness.RecordsByCookie(t, func(n *tcplab.Netns) {

@@ -62,8 +62,8 @@ func (s *ansiStyle) css() string {
 	return css
 }
 
-// ansiPage writes what a terminal shows, with its escape sequences, as a page of HTML. It knows the sequences that
-// `tmux capture-pane -e` writes.
+// ansiPage writes what a terminal shows, with its escape sequences, as a page of HTML into a file, and returns the
+// path. It knows the sequences that `tmux capture-pane -e` writes.
 func ansiPage(t *testing.T, screen string) string {
 	t.Helper()
 	var b strings.Builder

@@ -167,7 +167,7 @@ func (s *Socket) TryWriteFastOpen(text string, to netip.AddrPort, flags int) err
 	return unix.Sendto(s.FD, []byte(text), flags|unix.MSG_FASTOPEN|unix.MSG_NOSIGNAL, sockaddr(to))
 }
 
-// Read waits for data and returns it, "" at the end of the stream.
+// Read waits for data and returns up to 512 bytes of it, "" at the end of the stream.
 func (s *Socket) Read() string {
 	s.n.t.Helper()
 	text, err := s.TryRead()
