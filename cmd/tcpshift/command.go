@@ -68,8 +68,8 @@ func runsCommand(args []string) bool {
 	return false
 }
 
-// completeCommand sets what a trace with a command does by default: text on standard error, because
-// standard output is the command's.
+// completeCommand makes a trace with a command follow only the command and its children. Its default output is text
+// on standard error, because standard output is the command's.
 func (o *traceOptions) completeCommand(flags *pflag.FlagSet) {
 	if !o.command.wanted() {
 		return

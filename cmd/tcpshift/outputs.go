@@ -23,7 +23,7 @@ type queuedOutput struct {
 }
 
 // completeOutputs sets, for each output, what its options leave to the flags. Without --output there is one
-// output, to standard output.
+// output, to standard output. The live page is one more.
 func (o *traceOptions) completeOutputs() {
 	if len(o.outputs) == 0 {
 		o.outputs = []*outputValue{{text: "-", name: "-", scheme: schemeStdout, path: "-"}}
@@ -201,7 +201,7 @@ func (all openOutputs) maxKept() (sum int64) {
 	return sum
 }
 
-// traceOutputs are the outputs for the loop. Outputs with the same format, schema and keys share
+// traceOutputs are the outputs for the loop. Outputs of NDJSON with the same schema and keys share
 // their encoder, so that their lines are encoded once.
 func (o *traceOptions) traceOutputs(all openOutputs, start *record.Start) (outs []trace.Output) {
 	type kind struct {

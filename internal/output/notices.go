@@ -15,7 +15,7 @@ const (
 	maxNotice = 4 << 10
 )
 
-// Notices writes messages for the operator to a descriptor, one a line. The descriptor may be
+// Notices writes messages for the operator to a descriptor, one a line behind "tcpshift: ". The descriptor may be
 // the same full pipe as that of the records, so a goroutine writes them. It may be used by any
 // goroutine.
 type Notices struct {

@@ -74,7 +74,8 @@ func (a *Attack) prepare() (keeps bool, err error) {
 	return a.Threads+a.Listeners+a.HalfClosed > 0 || a.SwapPath != "", nil
 }
 
-// listenFull listens, and lets so many connections arrive that the queue overflows.
+// listenFull listens, and lets so many connections arrive that the queue overflows. n chooses
+// the address.
 func listenFull(n int) error {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {

@@ -132,7 +132,7 @@ func TestSignal_Hangup(t *testing.T) {
 	}
 }
 
-// SIGUSR1 has a line on standard error, and the stream goes on.
+// Without a flight recorder SIGUSR1 has a line on standard error, and the stream goes on.
 func TestSignal_NoRecorder(t *testing.T) {
 	requireRoot(t)
 	tr := startTracer(t, flags("--only", "stats", "--stats-interval", "1ms"))

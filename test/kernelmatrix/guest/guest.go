@@ -24,7 +24,7 @@ type Run struct {
 	Arguments []string // of the test binary
 }
 
-// Words encodes runs as words. No argument or variable may contain a space.
+// Words encodes runs as words. An argument must begin with "-", and a variable must not. Neither may contain a space.
 func Words(runs []Run) []string {
 	var words []string
 	for i, r := range runs {
