@@ -30,11 +30,11 @@ const (
 	longestReconnect = time.Second
 )
 
-// Config says where an Exporter sends, how it gets there, and what the resource of the records is.
+// Config says where an Exporter or a MetricSender sends, how it gets there, and what the resource of the records is.
 type Config struct {
 	Address string      // host:port
 	HTTP    bool        // protobuf over HTTP; else gRPC
-	Path    string      // over HTTP: what comes before /v1/logs in the URL, such as /otlp; empty: nothing
+	Path    string      // over HTTP: what comes before /v1/logs or /v1/metrics in the URL, such as /otlp; empty: nothing
 	TLS     *tls.Config // nil: no TLS
 	// Dial connects to the receiver.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)

@@ -70,7 +70,7 @@ var otelStates = [...]string{
 }
 
 // otelState appends network.connection.state. For a state that only Linux has it appends the
-// native member as well, and for a number without a name nothing else.
+// native member as well, and for a number without a name only the native member.
 func (o object) otelState(s tcp.State, native string) object {
 	named := int(s) < len(otelStates) && otelStates[s] != ""
 	if named {

@@ -7,8 +7,9 @@ import (
 )
 
 // ReadTrusted reads a regular file that decides what this process does, such as its configuration. Links in
-// path are followed. The error wraps [ErrRefused] if a user who is neither this one nor root may change the
-// file, and [ErrTooLarge] if it has more than maxBytes.
+// path are followed. The error wraps [ErrOtherKind] if the file is not regular, [ErrRefused] if, by its owner and
+// mode, a user who is neither this one nor root may change it, and [ErrTooLarge] if it has more than maxBytes.
+// The directories of path are not checked.
 func ReadTrusted(path string, maxBytes int64) ([]byte, error) {
 	return readGuarded(path, maxBytes, func(*unix.Stat_t) error { return nil })
 }
