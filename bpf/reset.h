@@ -157,8 +157,8 @@ static __always_inline bool stays_after_reset(__u8 state)
 }
 
 /*
- * User space drops the event if it has not read the transition to CLOSE, so filters on
- * owners and states need no check.
+ * Emits the event; reason is that of struct reset_event. User space drops the event if it has not
+ * read the transition to CLOSE, so filters on owners and states need no check.
  */
 static __always_inline void emit_reset(enum program_rank rank, const struct sock *sk, __u8 reason)
 {

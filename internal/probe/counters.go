@@ -153,7 +153,7 @@ func (p *Probe) readProgram(rank int, program *ebpf.Program, c *ProgramCounters)
 // settle waits until a detached program no longer runs. Programs run inside RCU
 // read-side sections, and membarrier(2) waits for those if more than one CPU is online. Older
 // kernels detach a little later, from a work queue, so settle also waits until the program's
-// counters stop changing. Programs that are still attached may go on counting.
+// counters stop changing, and fails if they do not. Programs that are still attached may go on counting.
 func (p *Probe) settle(program string) error {
 	const rounds = 100
 	var before ProgramCounters

@@ -7,9 +7,9 @@ import (
 )
 
 const (
-	// maxStreams bounds the hosts of a report. The records of further ones count as those of one more.
+	// maxStreams bounds the hosts of a report. The records of further ones count as those of the last one.
 	maxStreams = 100
-	// maxGaps bounds the losses and gaps that are listed.
+	// maxGaps bounds the losses and gaps that are listed: the largest.
 	maxGaps = 100
 )
 

@@ -13,7 +13,7 @@ import (
 )
 
 // spent returns the CPU time of a tracer during a storm of connections with both ends on
-// this host.
+// this host; with 0 connections, in a second without a storm.
 func spent(t *testing.T, connections int, args ...string) (took time.Duration, c counted) {
 	t.Helper()
 	n := tcplab.NewNetns(t)

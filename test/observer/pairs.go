@@ -93,7 +93,7 @@ func (c Calls) Hidden(made uint64) uint64 {
 	return made - min(made, c.Sum())
 }
 
-// Union has the pairs of both.
+// Union has the pairs of both. A pair that both have is not added up: it has the number of b.
 func Union(a, b Counts) Counts {
 	all := maps.Clone(a)
 	maps.Copy(all, b)
