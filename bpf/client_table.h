@@ -110,9 +110,8 @@ static __always_inline struct sock_state *claim_client_slot(const struct sock *s
 }
 
 /*
- * Moves a client's sock_state into socket storage and frees the slot. A client that
- * becomes a listener needs it there, because its children inherit from there. Returns NULL if no
- * storage could be created: the sock_state is lost then.
+ * Moves a client's sock_state into socket storage and frees the slot: the children of a listener
+ * inherit from there. Returns NULL if no storage could be created: the sock_state is lost then.
  */
 static __always_inline struct sock_state *move_to_sk_storage(const struct sock *sk,
 							     struct client_slot *slot)

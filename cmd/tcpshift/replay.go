@@ -126,7 +126,7 @@ func parseSpeed(s string) (float64, error) {
 // replayed is the content of a file: recorded inputs of detection, or records.
 type replayed struct {
 	start record.Start
-	began time.Duration
+	began time.Duration // Unix time
 	run   func(pace func(at time.Duration) error, to replayTarget) error
 	// hasConnections means that there may be connection records.
 	hasConnections bool
@@ -295,8 +295,9 @@ func openReplayed(path string) (in io.ReadCloser, name string, err error) {
 	return in, path, err
 }
 
-// pace returns a function that waits until a tick is due, at a speed; began is the time at which the recording begins.
-// With speed 0 the function does not wait. It returns the cause of ctx when that is done.
+// pace returns a function that waits until a tick is due, at a speed; at, and began, when
+// the recording begins, are Unix times. With speed 0 the function does not wait. It returns the cause of ctx when that
+// is done.
 func pace(ctx context.Context, speed float64, began time.Duration) func(at time.Duration) error {
 	if speed == 0 {
 		return func(time.Duration) error { return context.Cause(ctx) }

@@ -16,7 +16,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
-// defaultSpoolSize has room for some 600,000 records.
+// defaultSpoolSize, in bytes, has room for some 600,000 records.
 const defaultSpoolSize = 256 << 20
 
 // spoolOptions are where outputs to sockets keep what their readers did not take.

@@ -80,7 +80,8 @@ func (o *simOracle) roomOf(d *simDestination, u *simUse) float64 {
 }
 
 // knowsAll reports whether the engine has got all that there is to know about the connections of a
-// destination: nothing was lost or is hidden, it was there from the beginning, and no peer closes late.
+// destination: nothing was lost or is hidden, it was there from the beginning, no peer closes
+// late, connect() takes over no TIME_WAIT, and no process calls bind().
 func (o *simOracle) knowsAll(d *simDestination) bool {
 	if o.r.tr.passes != nil || o.r.tr.everLost || o.r.tr.began > time.Hour+time.Second || o.r.k.reuses(d) {
 		return false
