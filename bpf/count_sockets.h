@@ -80,7 +80,7 @@ static __always_inline bool mini_socket_matches(const struct sock_common *skc, _
 static __always_inline int on_counted_socket(struct bpf_iter__tcp *ctx)
 {
 	struct sock_common *skc = ctx->sk_common;
-	/* Of a mini socket. Read here: later clang adds to the pointer, which the verifier refuses. */
+	/* Of a mini socket. Read here: later clang adds to the pointer, which is refused. */
 	struct socket_group group = {.uid = ctx->uid};
 	__u64 one = 1, *count;
 	struct tcp_sock *tp;

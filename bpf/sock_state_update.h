@@ -22,8 +22,8 @@
 
 /*
  * Looks up or creates t->sock_state, NULL if it cannot, and marks the transition as handled in it
- * for the programs that follow. The last program of the chain leaves no mark. Without socket storage
- * no socket has a sock_state, and none is counted as unavailable.
+ * for the programs that follow. The last program of the chain leaves no mark. Without socket
+ * storage no socket has a sock_state, and none is counted as unavailable.
  */
 static __always_inline void fetch_and_mark_sock_state(struct transition *t, enum program_rank rank,
 						      int old_state, int new_state,
