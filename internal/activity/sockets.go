@@ -9,7 +9,7 @@ import (
 // maxStates bounds the numbers of states that are told apart: the kernel has 13.
 const maxStates = 16
 
-// maxSocketServices bounds the services whose sockets are counted. Those of further services count by state only.
+// maxSocketServices bounds the services whose sockets are counted one by one.
 const maxSocketServices = 4096
 
 // timeWaitSeconds is how long the kernel keeps a TIME_WAIT: TCP_TIMEWAIT_LEN of include/net/tcp.h.
@@ -21,7 +21,7 @@ type sockets struct {
 	at        time.Time // when the kernel has counted them; zero: they are counted from transitions
 	byState   [maxStates]int64
 	byService map[Key]*serviceSockets
-	others    serviceSockets // of the services for which the census has no room
+	others    serviceSockets // of the services for which there is no room, here or in the census
 
 	// Of transitions.
 	began     time.Duration          // of the first one
