@@ -7,6 +7,7 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/decode"
 	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/summary"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -17,8 +18,8 @@ const reasonEnd = "end"
 const stallPoll = time.Millisecond
 
 // Replay writes the records of a run that is over to outputs, as Run does. If a reader stalls, it waits instead of losing
-// records, except rows of a summary. Its methods are for one goroutine. If no output is left,
-// they return the error of the last one: output.ErrReaderGone if its reader is gone.
+// records. Its methods are for one goroutine. If no output is left, they return the error of the last one:
+// output.ErrReaderGone if its reader is gone.
 type Replay struct {
 	cfg  Config
 	outs *outputs
@@ -76,14 +77,27 @@ func (r *Replay) Alerts(alerts []detect.Alert) error {
 }
 
 // EndTurn writes the rows of the summary that are due at a time of the replayed run, and passes on what is written so far.
-// It does not wait: the rows for a reader that stalls are lost, and counted in lost_summaries.
+// It returns the cause of ctx as Transition does.
 func (r *Replay) EndTurn(at time.Time) error {
 	if r.cfg.Summary != nil {
-		if err := r.outs.summaries(r.cfg.Summary.Rows(at)); err != nil {
+		if err := r.summaries(r.cfg.Summary.Rows(at)); err != nil {
 			return err
 		}
 	}
 	return r.outs.endTurn()
+}
+
+// summaries writes the rows of a summary, and waits for the readers before each.
+func (r *Replay) summaries(rows []summary.Row) error {
+	for i := range rows {
+		if err := r.wait(); err != nil {
+			return err
+		}
+		if err := r.outs.summaries(rows[i : i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // wait waits until no output stalls. It returns the cause of ctx if ctx ends that wait.
@@ -104,7 +118,7 @@ func (r *Replay) wait() error {
 func (r *Replay) End(at time.Time, failure error) error {
 	failure = ignoreReaderGone(failure)
 	if r.cfg.Summary != nil {
-		failure = errors.Join(failure, ignoreReaderGone(r.outs.summaries(r.cfg.Summary.Finish(at))))
+		failure = errors.Join(failure, ignoreReaderGone(r.summaries(r.cfg.Summary.Finish(at))))
 	}
 	reason, signal := reasonEnd, ""
 	var interrupted Interrupted
