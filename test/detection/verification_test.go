@@ -147,7 +147,7 @@ func TestVerification_NoTimeToAsk(t *testing.T) {
 	}
 	after := confirmed.Time.Sub(opened.Time)
 	t.Logf("open at %d of 400, confirmed after %v with %d", opened.Occupancy, after, confirmed.Occupancy)
-	if confirmed.Confidence != "full" || confirmed.OccupancySource != "kernel" || after > time.Second || confirmed.Occupancy != 400 {
+	if confirmed.Confidence != "full" || confirmed.OccupancySource != "kernel" || after > time.Second || confirmed.Occupancy < opened.Occupancy || confirmed.Occupancy > 400 {
 		t.Errorf("confirmed after %v: %+v", after, confirmed)
 	}
 }
