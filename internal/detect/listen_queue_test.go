@@ -384,3 +384,18 @@ func TestListenQueue_WithoutCookies(t *testing.T) {
 		}
 	}
 }
+
+// A table that was read before the newest one changes nothing, whenever it comes: the drops of a listener do not fall.
+func TestListenQueue_OlderTable(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	for range 60 {
+		h.pass(time.Second)
+		for _, ago := range []time.Duration{0, 3 * time.Second} {
+			h.engine.UpdateListeners(h.now, testNetns+1, overflowing(h.now-ago))
+		}
+	}
+	opened := only(h.alerts, "listen_queue_full", Open)
+	if len(opened) != 1 || opened[0].Drops > 60 || opened[0].Rate > 2 {
+		t.Errorf("one segment is dropped each second: %+v", opened)
+	}
+}

@@ -247,6 +247,9 @@ func (d *listenQueue) take(netns uint32, t *ListenTable) {
 	if n == nil {
 		return
 	}
+	if t.ReadAt < n.readAt {
+		return // a newer one has come before it
+	}
 	hadTable := n.readAt > 0
 	overflowed := hadTable && t.Overflows > n.overflows
 	n.readAt, n.failedAt, n.overflows, n.count = t.ReadAt, 0, max(n.overflows, t.Overflows), len(t.Listeners)
