@@ -150,8 +150,8 @@ func readToken(path string) (string, error) {
 	return token, nil
 }
 
-// announce tells the operator where the page is: by its address, as the page refuses requests for a name. This is the only
-// place that writes a token, which must not be one of a file.
+// announce prints the URL of the page. Its host is an address, because the page refuses requests for a name. Only
+// announce writes a token; it must not get the token of a file.
 func (o *pageOptions) announce(at net.Addr, token string) {
 	host, _, _ := net.SplitHostPort(o.listen) // it has been parsed before
 	addr, err := netip.ParseAddr(host)

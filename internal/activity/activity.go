@@ -30,7 +30,7 @@ const (
 type Config struct {
 	// Destinations returns the destinations that use the largest shares of their ports; nil: they are not known.
 	Destinations func(limit int) []detect.DestinationUsage
-	// FromEvents means that sockets by state are counted from transitions, of which Observe gets all. Otherwise
+	// FromEvents means that sockets by state are counted from transitions: Observe gets all of them. Otherwise
 	// Sockets takes counts of the kernel.
 	FromEvents bool
 }
@@ -175,7 +175,7 @@ func (a *Activity) Skip(now time.Time) {
 // Snapshot returns the newest snapshot; nil: there is none yet. Any goroutine may call it.
 func (a *Activity) Snapshot() *Snapshot { return a.latest.Load() }
 
-// remember keeps the counts of now, of which the next snapshots take rates.
+// remember keeps the counts of now. The next snapshots compare their own with them, which gives the rates.
 func (a *Activity) remember(now time.Time) {
 	copy(a.times[1:], a.times[:])
 	a.times[0], a.count = now, min(a.count+1, rateWindow)

@@ -6,7 +6,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// maxStates bounds the numbers of states that are told apart: the kernel has 13.
+// maxStates bounds the number of a state. The kernel has 13 states.
 const maxStates = 16
 
 // maxSocketServices bounds the services whose sockets are counted one by one.

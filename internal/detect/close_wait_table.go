@@ -92,7 +92,7 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 	d.ensureNamespace(netns).closeWaitReadAt = readAt
 }
 
-// suspectAnew forgets since when the leaks of a namespace are suspected of which its table has refuted most: the sockets
+// suspectAnew resets the suspicion of each leak of a namespace if the table has refuted most of its sockets: the sockets
 // that count from now on need a newer table.
 func (d *closeWaitLeak) suspectAnew(netns uint32) {
 	for key, l := range d.leaks {

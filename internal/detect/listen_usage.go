@@ -29,7 +29,7 @@ type listenUsages struct {
 }
 
 // addListenUsage adds the accept queues of the namespaces whose listeners were read to their usage. A listener
-// of which nothing is remembered has an empty queue, see takeEach.
+// that is not remembered counts as one with an empty queue, see takeEach.
 func (d *listenQueue) addListenUsage(of func(netns uint32) *Usage) {
 	all := listenUsages{make(map[listenService]*ListenUsage), newQuota(2 * maxListenServices)}
 	for netns, n := range d.netns {

@@ -109,8 +109,8 @@ func (d portStorm) stormCapacity(e *topk.Entry[destination, destinationUse], fai
 }
 
 // isSuspected is isSuspected for a destination, also without the TIME_WAITs that the model lacks because it was scaled
-// down. It is not known of which destination those were that have ended early, and the TIME_WAITs created since may stay:
-// the kernel's count of this destination shows both.
+// down. Other destinations may have had the TIME_WAITs that ended early, and those created since may stay: the kernel's
+// count of this destination shows both.
 func (u *destinationUse) isSuspected(m rate.TimeWaitModel, f rate.Forecast) bool {
 	if isSuspected(f) || m.Scale >= 1 {
 		return isSuspected(f)
@@ -145,7 +145,7 @@ func (d portStorm) claim(ns *namespace, u *destinationUse, m rate.TimeWaitModel,
 }
 
 // opensUnscaled reports whether the model finds a storm that opens an alert without the TIME_WAITs by which it was scaled
-// up after a loss. It is not known of which destination these are: they make a suspect, and the kernel's count of that
+// up after a loss. These may belong to another destination, so they only make a suspect: the kernel's count of the
 // destination must show them.
 func (d portStorm) opensUnscaled(u *destinationUse, m rate.TimeWaitModel, f rate.Forecast) bool {
 	if m.Scale <= 1 {

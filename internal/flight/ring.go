@@ -82,7 +82,7 @@ func (r *Ring) Add(e Event) {
 	c.count++
 }
 
-// advance appends an empty chunk and returns it. If the ring is full, it removes the oldest chunk, and uses that one again
+// advance appends an empty chunk and returns it. If the ring is full, it removes the oldest chunk, and reuses its memory
 // unless a snapshot has it.
 func (r *Ring) advance() *chunk {
 	c := &chunk{}

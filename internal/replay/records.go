@@ -209,8 +209,8 @@ func (r *Records) connection(rec *recording.Record) error {
 	return r.event(&t, &c)
 }
 
-// connectionOf returns the connection of a record with the last transition of its socket, as far as it is known. Its New is 0
-// for a state that has no name.
+// connectionOf returns the connection of a record with its last transition: r.last if that is of the same socket, else
+// what the record itself has. Its New is 0 for a state that has no name.
 func (r *Records) connectionOf(rec *recording.Record) (t tcp.Transition, c tcp.Connection) {
 	if cookie := cookieOf(rec); cookie != 0 && cookie == r.last.Cookie {
 		t = r.last

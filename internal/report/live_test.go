@@ -101,7 +101,7 @@ func TestLive_Window(t *testing.T) {
 	}
 }
 
-// A live page of 120,000 connections, of which a part never ends, takes as little memory as one of a half of them.
+// A live page of 120,000 connections takes no more memory than a page of half as many. Some connections never end.
 func TestLive_Bounded(t *testing.T) {
 	l := NewLive()
 	begin := time.Date(2026, 11, 30, 0, 0, 0, 0, time.UTC)

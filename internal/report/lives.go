@@ -106,8 +106,8 @@ func (ls *lives) sweep(now recording.Time) bool {
 	return len(ls.open) < ls.limit
 }
 
-// forgetOpen removes connections that are open and of which there was no record for as long as a sliding axis has bins, and
-// reports whether there were any. Their ends may be lost. It looks for them once a minute.
+// forgetOpen removes open connections without a record during the whole of a sliding axis, because their ends may be
+// lost. It reports whether there were any. It looks for them once a minute.
 func (ls *lives) forgetOpen(now recording.Time) bool {
 	if !ls.live || now-ls.forgotAt < recording.Time(time.Minute) && now >= ls.forgotAt {
 		return false

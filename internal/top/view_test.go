@@ -107,7 +107,7 @@ func TestView_80Columns(t *testing.T) {
 	mustShow(t, screenText(m, 80, 24), "time_wait_storm worker 192.0.2.1:8080 210 of 260")
 }
 
-// Every size of the screen gets exactly its number of lines, none of which is too wide, on each page.
+// On each page, every size of the screen gets exactly its number of lines, and no line is too wide.
 func TestView_AnySize(t *testing.T) {
 	for _, keys := range [][]key{nil, {"2"}, {"3"}, {keyEnter}, {"2", keyEnter}, {"3", keyEnter}, {"?"}, {"/", "x"}, {" "}} {
 		m := shown()

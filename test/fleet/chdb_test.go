@@ -94,8 +94,8 @@ func (s *modernStore) try(statement, format string) (answer, failure string) {
 	return reply.Answer, reply.Error
 }
 
-// Today's ClickHouse accepts distributed.sql as far as one process can show: it knows the tables of modern.sql that
-// the statements are made after, and fails only because a chDB has no configuration with a cluster.
+// Today's ClickHouse accepts distributed.sql up to the name of the cluster: it knows the tables of modern.sql that the
+// statements copy, and fails only because chDB has no configuration with a cluster.
 func TestModern_Distributed(t *testing.T) {
 	s := startModernStore(t)
 	tables := 0
@@ -119,7 +119,7 @@ func TestModern_Distributed(t *testing.T) {
 		t.Errorf("%d tables, want 9", tables)
 	}
 	if _, failure := s.try("CREATE TABLE fleet.wrong AS tcpshift.wrong ENGINE = Distributed(tcpshift, tcpshift, wrong)", "CSV"); strings.Contains(failure, "cluster") {
-		t.Errorf("the test is wrong: a table of which there is none gives %q", failure)
+		t.Errorf("the test is wrong: a table that does not exist gives %q", failure)
 	}
 }
 

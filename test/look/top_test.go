@@ -149,7 +149,7 @@ func TestTop_DumbTerminal(t *testing.T) {
 	}
 }
 
-// What the screen costs at 10,000 connections a second, of which the host has both ends: CPU time of the process, drawing
+// What the screen costs at 10,000 connections a second between processes of this host: CPU time of the process, drawing
 // included, in a load at half of that rate. It is to be 5 % of a core and is 8 to 12 %, on a machine whose CPU times
 // vary by three, so the test fails from 40 % on.
 func TestTop_Cost(t *testing.T) {

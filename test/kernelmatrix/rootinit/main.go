@@ -1,6 +1,6 @@
 // Command rootinit is process 1 of the Debian guest until it has mounted its disks: it loads the modules that
-// they need, and becomes the init of the first one. It replaces the initramfs of Debian, of which an emulated
-// processor would unpack and run a lot that finds out what is known here.
+// they need, and becomes the init of the first one. It replaces the initramfs of Debian: that is
+// large for an emulated processor, and most of it searches for hardware that is known here.
 package main
 
 import (
