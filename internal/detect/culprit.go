@@ -43,19 +43,9 @@ type service struct {
 	comm     tcp.Comm
 }
 
-// serviceName is the name of the systemd unit, else of the container, else of the main thread.
-func serviceName(cgroup *tcp.Cgroup, comm tcp.Comm) string {
-	if cgroup != nil {
-		if name := cgroup.Service(); name != "" {
-			return name
-		}
-	}
-	return string(comm.Bytes())
-}
-
 // nameNext sets NextService. A unit or container may run several programs.
 func (c *Culprit) nameNext(cgroup *tcp.Cgroup) {
-	if c.NextService = serviceName(cgroup, c.next.comm); c.NextService == c.Service {
+	if c.NextService = tcp.ServiceName(cgroup, &c.next.comm); c.NextService == c.Service {
 		c.NextService = string(c.next.comm.Bytes())
 	}
 }
@@ -67,7 +57,7 @@ func (c *Culprit) Rename(cgroupOf func(id uint64) *tcp.Cgroup) {
 		return
 	}
 	if cgroup := cgroupOf(c.first.cgroupID); cgroup != nil {
-		c.Cgroup, c.Service = cgroup, serviceName(cgroup, c.Comm)
+		c.Cgroup, c.Service = cgroup, tcp.ServiceName(cgroup, &c.Comm)
 	}
 	if cgroup := cgroupOf(c.next.cgroupID); c.NextService != "" && cgroup != nil {
 		c.nameNext(cgroup)

@@ -222,7 +222,7 @@ func (s *topServices) culprit(since time.Duration) Culprit {
 	}
 	largest := s.services[first]
 	c := Culprit{
-		Known: true, Service: serviceName(largest.cgroup, largest.comm), Comm: largest.comm, Cgroup: largest.cgroup,
+		Known: true, Service: tcp.ServiceName(largest.cgroup, &largest.comm), Comm: largest.comm, Cgroup: largest.cgroup,
 		Share: s.share(largest.atLeast()), total: s.total, first: largest.identity(),
 	}
 	if next >= 0 {

@@ -5,7 +5,6 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -163,7 +162,7 @@ func TestTop_Cost(t *testing.T) {
 		start(t, n, worker{Name: "api", Address: address, Serve: "close"})
 		clients = append(clients, start(t, n, worker{Name: "shop", Address: address, PerSecond: rate, To: (perClient - 1) * time.Second / rate}))
 	}
-	before := cpuTime(t, pid)
+	before := tcplab.CPUTime(t, pid)
 	began := time.Now()
 	for _, c := range clients {
 		if err := c.Wait(); err != nil {
@@ -171,7 +170,7 @@ func TestTop_Cost(t *testing.T) {
 		}
 	}
 	p.await("40,000 connections, ")
-	used := cpuTime(t, pid) - before
+	used := tcplab.CPUTime(t, pid) - before
 	connections := 2 * perClient
 	t.Logf("%d connections in %v take %v of CPU: %.2f %% of a core at 10,000 a second", connections, time.Since(began).Round(time.Millisecond), used,
 		100*used.Seconds()*10000/float64(connections))
@@ -180,25 +179,6 @@ func TestTop_Cost(t *testing.T) {
 	}
 	p.press("q")
 	p.await("status 0")
-}
-
-// cpuTime is the CPU time of a process, to 10 ms: see proc_pid_stat(5).
-func cpuTime(t *testing.T, pid int) time.Duration {
-	t.Helper()
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+1:]))
-	var ticks int
-	for _, each := range fields[11:13] { // utime and stime
-		n, err := strconv.Atoi(each)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ticks += n
-	}
-	return time.Duration(ticks) * time.Second / 100
 }
 
 // The screen of a recording has the numbers that jq finds in it.

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 var scrapeTime = flag.Duration("scrape-time", 4*time.Second, "how long each part of TestScrape_Cost lasts")
@@ -138,17 +140,6 @@ func (s *scene) scrape(accept string) []byte {
 	return body
 }
 
-// cpuOf is the CPU time of a process, in user space and in the kernel: clock_getcpuclockid(3).
-func cpuOf(t *testing.T, pid int) time.Duration {
-	t.Helper()
-	const cpuclockSched = 2 // include/linux/posix-timers_types.h
-	var spent unix.Timespec
-	if err := unix.ClockGettime(int32(^pid<<3|cpuclockSched), &spent); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(spent.Nano())
-}
-
 // values returns the values of a metric in an answer in text, by labels.
 func values(t *testing.T, text, name string) map[string]float64 {
 	t.Helper()
@@ -188,7 +179,7 @@ func TestScrape_Cost(t *testing.T) {
 	bytes := make([]int, len(formats))
 	for range scrapeRounds {
 		for i, f := range formats {
-			before := cpuOf(t, s.tcpshift.Process.Pid)
+			before := tcplab.CPUTime(t, s.tcpshift.Process.Pid)
 			tick := time.NewTicker(time.Second)
 			for end := time.Now().Add(*scrapeTime); time.Now().Before(end); <-tick.C {
 				if f.accept != "" {
@@ -196,7 +187,7 @@ func TestScrape_Cost(t *testing.T) {
 				}
 			}
 			tick.Stop()
-			spent[i] += cpuOf(t, s.tcpshift.Process.Pid) - before
+			spent[i] += tcplab.CPUTime(t, s.tcpshift.Process.Pid) - before
 		}
 	}
 	percent := func(d time.Duration) float64 { return 100 * d.Seconds() / (scrapeRounds * scrapeTime.Seconds()) }
