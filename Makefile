@@ -121,8 +121,13 @@ bench-scale: ## measure one ring shared by two cores, and many open sockets; nee
 
 .PHONY: bench-scrape
 bench-scrape: ## measure what a scrape a second costs with 10,000 sockets of 200 services, and how many series there are
-	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test ./test/metrics -count=1 -v -run TestScrape_Cost -scrape-time 20s
+	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test ./test/metrics -count=1 -v -run TestScrape_Cost -scrape-time 20s -scrape-limit 1
 	go test ./internal/metrics -count=1 -v -run 'TestMetrics_(Bounded|MostSeries)'
+
+.PHONY: bench-top
+bench-top: ## measure what tcpshift top costs at 10,000 connections a second; fails from 5 % of a core on; needs an idle machine
+	@test/check/install-deps.sh look
+	$(AS_ROOT) $(if $(AS_ROOT),env "PATH=$$PATH") go test ./test/look -count=1 -v -run TestTop_Cost -top-limit 5
 
 .PHONY: bench-start
 bench-start: ## measure the memory of a start on a large host: 1,000,000 sockets, 10,000 namespaces, 5,000 cgroups

@@ -17,6 +17,7 @@ import (
 
 var (
 	pictures = flag.String("pictures", "", "write the pictures of the docs into this directory, of a storm that takes two minutes")
+	topLimit = flag.Float64("top-limit", 40, "the part of a core, in percent, from which TestTop_Cost fails")
 	recorded = flag.String("recording", "", "make the pictures of this recording of recordStorm instead of a new storm")
 )
 

@@ -22,7 +22,10 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-var scrapeTime = flag.Duration("scrape-time", 4*time.Second, "how long each part of TestScrape_Cost lasts")
+var (
+	scrapeTime  = flag.Duration("scrape-time", 4*time.Second, "how long each part of TestScrape_Cost lasts")
+	scrapeLimit = flag.Float64("scrape-limit", 3, "the part of a core, in percent, from which TestScrape_Cost fails")
+)
 
 const (
 	// services have 10,000 sockets together, besides their listeners.
@@ -162,8 +165,8 @@ func sumOf(all map[string]float64) (sum float64) {
 }
 
 // With 10,000 sockets of 200 services, a scrape a second takes less than a hundredth of one core: the CPU time of
-// tcpshift with scrapes, less that without, in turns. The same work takes more CPU time on a busy machine, so the test fails
-// from three times as much on; make bench-scrape prints the numbers.
+// tcpshift with scrapes, less that without, in turns. make bench-scrape fails from that limit on. The same work takes more
+// CPU time on a busy machine, so a run without -scrape-limit fails only from three times as much on.
 func TestScrape_Cost(t *testing.T) {
 	s := newScene(t)
 	s.startServices()
@@ -195,8 +198,8 @@ func TestScrape_Cost(t *testing.T) {
 	for i, f := range formats[1:] {
 		more := percent(spent[i+1] - spent[0])
 		t.Logf("a scrape a second, %s, %d bytes of gzip: %.2f %% more", f.name, bytes[i+1], more)
-		if more >= 3 {
-			t.Errorf("scrapes of %s take %.2f %% of a core, want less than 1 %%, and 3 %% on a busy machine", f.name, more)
+		if more >= *scrapeLimit {
+			t.Errorf("scrapes of %s take %.2f %% of a core, want less than %v %%", f.name, more, *scrapeLimit)
 		}
 	}
 }
