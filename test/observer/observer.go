@@ -1,5 +1,5 @@
 // Package observer counts the transitions for which the kernel calls a program: the measure
-// for tests that compare the tracer's counts. It must not share code with the tracer.
+// for tests that compare the tracer's records and counts. It must not share code with the tracer.
 package observer
 
 import (
@@ -23,37 +23,69 @@ var states = [...]string{
 // stateBits are the bits of a state in an index of the observer's map.
 const stateBits = 4
 
-// Observers count the calls of the tracepoint in one network namespace. A softirq interrupts
-// one program at a time, so one of the three programs mostly misses nothing.
+// Observers count the calls of the tracepoint in one network namespace, or in each. A softirq
+// interrupts one program at a time, so one of the three programs mostly misses nothing.
 type Observers [3]*observer
+
+// Everywhere, in place of the inode of a namespace, is every namespace.
+const Everywhere uint32 = 0
 
 // observer has a program that only filters and adds 1.
 type observer struct {
-	counts  *ebpf.Map // by pair
+	counts  *ebpf.Map // by key
 	program *ebpf.Program
 	link    link.Link
 }
 
+// key is the key of an observer's map: a namespace, and the old state << stateBits | the new state.
+type key struct{ Netns, Pair uint32 }
+
+// keys is how many pairs of all namespaces an observer has room for. Later ones are not counted.
+const keys = 1 << 16
+
 // Start attaches the programs. They count until the test ends.
 func Start(t *testing.T, netns uint32) *Observers {
 	t.Helper()
-	var all Observers
-	for i := range all {
-		o, err := newObserver(netns)
-		if err != nil {
-			t.Fatalf("count the calls of the tracepoint: %v", err)
-		}
-		t.Cleanup(o.close)
-		all[i] = o
+	all, err := Attach(netns)
+	if err != nil {
+		t.Fatalf("count the calls of the tracepoint: %v", err)
 	}
-	return &all
+	t.Cleanup(all.Close)
+	return all
 }
 
-// Calls returns the counts, until now, of the program that missed least.
-func (all *Observers) Calls(t *testing.T) (best Calls) {
+// Attach attaches the programs. They count until Close.
+func Attach(netns uint32) (all *Observers, err error) {
+	all = new(Observers)
+	for i := range all {
+		if all[i], err = newObserver(netns); err != nil {
+			all.Close()
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// Close detaches the programs.
+func (all *Observers) Close() {
+	for _, o := range all {
+		if o != nil {
+			o.close()
+		}
+	}
+}
+
+// Calls returns the counts of all namespaces together, until now, of the program that missed least.
+func (all *Observers) Calls(t *testing.T) Calls {
+	t.Helper()
+	return all.CallsIn(t, Everywhere)
+}
+
+// CallsIn is Calls for one namespace.
+func (all *Observers) CallsIn(t testing.TB, netns uint32) (best Calls) {
 	t.Helper()
 	for i, o := range all {
-		c, err := o.calls()
+		c, err := o.calls(netns)
 		if err != nil {
 			t.Fatalf("the observer's counts: %v", err)
 		}
@@ -71,7 +103,7 @@ func newObserver(netns uint32) (o *observer, err error) {
 			o.close()
 		}
 	}()
-	spec := &ebpf.MapSpec{Type: ebpf.Array, KeySize: 4, ValueSize: 8, MaxEntries: 1 << (2 * stateBits)}
+	spec := &ebpf.MapSpec{Type: ebpf.Hash, KeySize: 8, ValueSize: 8, MaxEntries: keys}
 	if o.counts, err = ebpf.NewMap(spec); err != nil {
 		return o, err
 	}
@@ -90,8 +122,8 @@ func newObserver(netns uint32) (o *observer, err error) {
 	return o, err
 }
 
-// countPairs adds 1 to the element of the two states, if the socket is a TCP socket of
-// the namespace.
+// countPairs adds 1 to the element of the namespace and the two states, if the socket is a TCP
+// socket of the wanted namespace.
 func countPairs(counts *ebpf.Map, netns uint32) (asm.Instructions, error) {
 	var field struct{ net, inode, protocol int16 }
 	kernel, err := btf.LoadKernelSpec()
@@ -104,7 +136,8 @@ func countPairs(counts *ebpf.Map, netns uint32) (asm.Instructions, error) {
 	if err == nil {
 		field.protocol, err = offset(kernel, "sock", "sk_protocol")
 	}
-	return asm.Instructions{
+	const keyAt, oneAt = -8, -16 // on the stack
+	code := asm.Instructions{
 		asm.LoadMem(asm.R6, asm.R1, 0, asm.DWord),  // the socket
 		asm.LoadMem(asm.R7, asm.R1, 8, asm.DWord),  // the old state
 		asm.LoadMem(asm.R8, asm.R1, 16, asm.DWord), // the new state
@@ -112,21 +145,44 @@ func countPairs(counts *ebpf.Map, netns uint32) (asm.Instructions, error) {
 		asm.JNE.Imm(asm.R1, unix.IPPROTO_TCP, "out"),
 		asm.LoadMem(asm.R1, asm.R6, field.net, asm.DWord),
 		asm.LoadMem(asm.R1, asm.R1, field.inode, asm.Word),
-		asm.LoadImm(asm.R2, int64(netns), asm.DWord),
-		asm.JNE.Reg(asm.R1, asm.R2, "out"),
+	}
+	if netns != Everywhere {
+		code = append(code, asm.LoadImm(asm.R2, int64(netns), asm.DWord), asm.JNE.Reg(asm.R1, asm.R2, "out"))
+	}
+	element := func() asm.Instructions { // R0: the element of the key, or 0
+		return asm.Instructions{
+			asm.LoadMapPtr(asm.R1, counts.FD()),
+			asm.Mov.Reg(asm.R2, asm.RFP),
+			asm.Add.Imm(asm.R2, keyAt),
+			asm.FnMapLookupElem.Call(),
+		}
+	}
+	code = append(code,
 		asm.LSh.Imm(asm.R7, stateBits),
 		asm.Or.Reg(asm.R7, asm.R8),
-		asm.StoreMem(asm.RFP, -4, asm.R7, asm.Word),
+		asm.StoreMem(asm.RFP, keyAt, asm.R1, asm.Word),
+		asm.StoreMem(asm.RFP, keyAt+4, asm.R7, asm.Word),
+	)
+	code = append(append(code, element()...),
+		asm.JNE.Imm(asm.R0, 0, "add"),
+		asm.Mov.Imm(asm.R1, 1),
+		asm.StoreMem(asm.RFP, oneAt, asm.R1, asm.DWord),
 		asm.LoadMapPtr(asm.R1, counts.FD()),
 		asm.Mov.Reg(asm.R2, asm.RFP),
-		asm.Add.Imm(asm.R2, -4),
-		asm.FnMapLookupElem.Call(),
+		asm.Add.Imm(asm.R2, keyAt),
+		asm.Mov.Reg(asm.R3, asm.RFP),
+		asm.Add.Imm(asm.R3, oneAt),
+		asm.Mov.Imm(asm.R4, int32(ebpf.UpdateNoExist)),
+		asm.FnMapUpdateElem.Call(),
 		asm.JEq.Imm(asm.R0, 0, "out"),
-		asm.Mov.Imm(asm.R1, 1),
+	)
+	return append(append(code, element()...), // another CPU has just created it
+		asm.JEq.Imm(asm.R0, 0, "out"),
+		asm.Mov.Imm(asm.R1, 1).WithSymbol("add"),
 		asm.StoreXAdd(asm.R0, asm.R1, asm.DWord),
 		asm.Mov.Imm(asm.R0, 0).WithSymbol("out"),
 		asm.Return(),
-	}, err
+	), err
 }
 
 // offset returns the offset in bytes of a member of a kernel struct. Names after the first
@@ -151,24 +207,25 @@ func offset(kernel *btf.Spec, name string, members ...string) (int16, error) {
 	return int16(bytes), nil
 }
 
-func (o *observer) calls() (c Calls, err error) {
+// calls returns the counts of one namespace, or of Everywhere.
+func (o *observer) calls(netns uint32) (c Calls, err error) {
 	stats, err := o.program.Stats()
 	if err != nil {
 		return c, err
 	}
 	c = Calls{make(Counts), stats.RecursionMisses}
-	var key uint32
+	var k key
 	var n uint64
 	entries := o.counts.Iterate()
-	for entries.Next(&key, &n) {
-		if n == 0 {
+	for entries.Next(&k, &n) {
+		if netns != Everywhere && k.Netns != netns {
 			continue
 		}
-		p := Pair{stateName(key >> stateBits), stateName(key & (1<<stateBits - 1))}
+		p := Pair{stateName(k.Pair >> stateBits), stateName(k.Pair & (1<<stateBits - 1))}
 		if p == (Pair{toTimeWait.From, "CLOSE"}) {
 			p = toTimeWait
 		}
-		c.Counts[p] = n
+		c.Counts[p] += n
 	}
 	return c, entries.Err()
 }

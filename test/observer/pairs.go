@@ -84,6 +84,44 @@ func (c Calls) CheckMade(t *testing.T, n *tcplab.Netns, made Counts) {
 	}
 }
 
+// passThrough are the states in which no closed socket remains. LISTEN and CLOSE are not: many
+// sockets leave LISTEN for one that enters it.
+var passThrough = [...]string{
+	"SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "CLOSE_WAIT", "LAST_ACK", "CLOSING",
+}
+
+// Since returns the calls after earlier ones of the same namespace.
+func (c Calls) Since(earlier Calls) Calls {
+	c.Counts = maps.Clone(c.Counts)
+	for p, n := range earlier.Counts {
+		if c.Counts[p] -= n; c.Counts[p] == 0 {
+			delete(c.Counts, p)
+		}
+	}
+	return c
+}
+
+// Unbalanced returns a state that sockets entered more or less often than they left it, or "".
+// After the end of all sockets of a namespace there is none, unless the kernel called no program
+// for a transition.
+func (c Calls) Unbalanced() string {
+	for _, s := range passThrough {
+		var entered, left uint64
+		for p, n := range c.Counts {
+			if p.From == s {
+				left += n
+			}
+			if p.To == s {
+				entered += n
+			}
+		}
+		if entered != left {
+			return s
+		}
+	}
+	return ""
+}
+
 // Hidden bounds the number of transitions for which the kernel called no program, of made
 // transitions in all. It is 0 on kernels that hide none.
 func (c Calls) Hidden(made uint64) uint64 {

@@ -45,10 +45,16 @@ func NewEnv(t *testing.T) *Env {
 // Run runs a case with the shared tracers, and checks all its records.
 func Run(t *testing.T, body func(env *Env)) *Env {
 	t.Helper()
-	env := NewEnv(t)
-	env.UseSharedTracers()
-	body(env)
-	env.Finish()
+	var env *Env
+	untilShown(t, func() string {
+		env = NewEnv(t)
+		watch := newWatch(t, env.Netns)
+		env.UseSharedTracers()
+		body(env)
+		env.endSockets()
+		return watch.hidden()
+	})
+	env.checkAll()
 	return env
 }
 

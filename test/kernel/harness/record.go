@@ -25,11 +25,17 @@ func RecordsByCookie(t *testing.T, body func(n *tcplab.Netns)) []Record {
 // RecordsOf runs body in a new namespace and returns all records of it.
 func RecordsOf(t *testing.T, body func(n *tcplab.Netns)) []Record {
 	t.Helper()
-	n := tcplab.NewNetns(t)
 	tr := SharedTracers(t)[0]
-	c := capture{tr, true, tr.size()}
-	body(n)
-	n.Settle(0)
+	var n *tcplab.Netns
+	var c capture
+	untilShown(t, func() string {
+		n = tcplab.NewNetns(t)
+		watch := newWatch(t, n)
+		c = capture{tr, true, tr.size()}
+		body(n)
+		n.Settle(0)
+		return watch.hidden()
+	})
 	if err := fence(n); err != nil {
 		t.Fatal(err)
 	}

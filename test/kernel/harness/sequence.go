@@ -92,16 +92,26 @@ func runEachScenario(t *testing.T) (runs []ScenarioRun) {
 			for _, f := range tcplab.Families {
 				t.Run(fmt.Sprintf("%s %v", s.Name, f), func(t *testing.T) {
 					t.Parallel()
-					n := tcplab.NewNetns(t)
-					out := s.Run(n, f)
+					run := playScenario(t, s, f)
 					mu.Lock()
 					defer mu.Unlock()
-					runs = append(runs, ScenarioRun{s.Name, f, n.Inode(), out})
+					runs = append(runs, run)
 				})
 			}
 		}
 	})
 	return runs
+}
+
+func playScenario(t *testing.T, s tcplab.Scenario, f tcplab.Family) (run ScenarioRun) {
+	t.Helper()
+	untilShown(t, func() string {
+		n := tcplab.NewNetns(t)
+		watch := newWatch(t, n)
+		run = ScenarioRun{s.Name, f, n.Inode(), s.Run(n, f)}
+		return watch.hidden()
+	})
+	return run
 }
 
 // CheckSequence compares the whole ordered sequence of transitions of each socket, and checks the

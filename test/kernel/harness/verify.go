@@ -22,6 +22,13 @@ type ownerTally struct {
 // tracer. It returns the records of the first tracer.
 func (env *Env) Finish() []Record {
 	env.T.Helper()
+	env.endSockets()
+	return env.checkAll()
+}
+
+// endSockets closes all sockets, and waits for the last event.
+func (env *Env) endSockets() {
+	env.T.Helper()
 	env.verifyTables(env.actors...)
 	for _, a := range env.actors {
 		if a.died == 0 {
@@ -31,6 +38,11 @@ func (env *Env) Finish() []Record {
 		}
 	}
 	env.Netns.Settle(0)
+}
+
+// checkAll checks every record of each tracer. It returns the records of the first tracer.
+func (env *Env) checkAll() []Record {
+	env.T.Helper()
 	var first []Record
 	for i, lines := range env.Collect() {
 		env.Tracer = env.Captures[i].Tracer
