@@ -84,22 +84,57 @@ func TestHostile_SocketSentToAnotherUser(t *testing.T) {
 				for _, s := range []*harness.Socket{g.ClientPeer, g.ChildPeer} {
 					peer.AwaitState(s, tcplab.CloseWait)
 				}
-				closed := 0
-				for _, l := range env.Finish() {
-					isSent := slices.ContainsFunc(sent, func(s *harness.Socket) bool { // not all kernels have cookies
-						return s.Local.Port() == l.LocalPort && s.Peer.Port() == l.PeerPort
-					})
-					if !isSent || l.New != "FIN_WAIT1" {
-						continue
-					}
-					if closed++; l.PID != nil {
-						t.Errorf("it is named: %s", l.Raw)
-					}
-				}
-				if closed != len(sent) {
-					t.Errorf("%d sockets were closed, want %d", closed, len(sent))
-				}
+				checkNobodyIsNamed(t, env, sent)
 			})
 		}
+	}
+}
+
+// A user sends sockets through a Unix socket that is itself in its queue, so that no process can
+// receive them. The kernel's garbage collector closes them, in the context of any process that
+// closes a Unix socket. No process is named.
+func TestHostile_SocketsInACycle(t *testing.T) {
+	for _, uid := range []int{0, otherUID} {
+		t.Run(fmt.Sprintf("collected by user %d", uid), func(t *testing.T) {
+			env := harness.NewEnv(t)
+			env.UseSharedTracers()
+			giver, peer, collector := env.StartActor("giver", 1), env.StartActor("peer", 1), env.StartActor("collector", 1)
+			giver.SetUID(attackerUID)
+			if uid != 0 {
+				collector.SetUID(uid)
+			}
+			g := harness.ConnectBoth(env, giver, peer)
+			sent := []*harness.Socket{g.Client, g.Child}
+			for _, s := range sent {
+				giver.SendFD(s, giver)
+			}
+			giver.Close(g.Client, g.Child)
+			giver.LoseInbox()
+			collector.CollectGarbage()
+			for _, s := range []*harness.Socket{g.ClientPeer, g.ChildPeer} {
+				peer.AwaitState(s, tcplab.CloseWait)
+			}
+			checkNobodyIsNamed(t, env, sent)
+		})
+	}
+}
+
+// checkNobodyIsNamed checks that each socket was closed, and that the records of its end name no process.
+func checkNobodyIsNamed(t *testing.T, env *harness.Env, sent []*harness.Socket) {
+	t.Helper()
+	closed := 0
+	for _, l := range env.Finish() {
+		isSent := slices.ContainsFunc(sent, func(s *harness.Socket) bool { // not all kernels have cookies
+			return s.Local.Port() == l.LocalPort && s.Peer.Port() == l.PeerPort
+		})
+		if !isSent || l.New != "FIN_WAIT1" {
+			continue
+		}
+		if closed++; l.PID != nil {
+			t.Errorf("it is named: %s", l.Raw)
+		}
+	}
+	if closed != len(sent) {
+		t.Errorf("%d sockets were closed, want %d", closed, len(sent))
 	}
 }

@@ -14,11 +14,18 @@ func (th *thread) SendFD(s *Socket, receiver *Actor) {
 	env := th.actor.env
 	env.T.Helper()
 	receiver.openInbox()
-	name := receiver.inboxName()
-	rights := unix.UnixRights(int(th.actor.FD(s)))
-	sender := th.Must(unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 	from := Now()
 	s.inFlight = true
+	th.sendRaw(int(th.actor.FD(s)), receiver)
+	env.noteStep(th.actor, from, Now())
+}
+
+// sendRaw sends a descriptor to the inbox of the receiver.
+func (th *thread) sendRaw(fd int, receiver *Actor) {
+	env := th.actor.env
+	env.T.Helper()
+	name, rights := receiver.inboxName(), unix.UnixRights(fd)
+	sender := th.Must(unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_DGRAM, 0)
 	o := th.Order(unix.SYS_SENDMSG)
 	iov := rawIovec{o.Put([]byte{'s'}), 1}
 	msg := rawMsghdr{
@@ -29,7 +36,23 @@ func (th *thread) SendFD(s *Socket, receiver *Actor) {
 	_, err := o.do(uintptr(sender), o.Put(bytesOf(&msg)), 0)
 	env.must(th.actor, unix.SYS_SENDMSG, err)
 	th.CloseRaw(sender)
-	env.noteStep(th.actor, from, Now())
+}
+
+// LoseInbox sends the Unix socket to which this process has sent descriptors to itself, and closes
+// it: no process can receive them any more. The kernel's garbage collector closes them
+// (net/unix/garbage.c), in a kernel thread or, on older kernels, in the process that calls
+// CollectGarbage.
+func (th *thread) LoseInbox() {
+	th.actor.env.T.Helper()
+	th.sendRaw(int(th.actor.inbox), th.actor)
+	th.CloseRaw(th.actor.inbox)
+	th.actor.inbox = 0
+}
+
+// CollectGarbage makes the kernel look for Unix sockets that no process can reach.
+func (th *thread) CollectGarbage() {
+	th.actor.env.T.Helper()
+	th.CloseRaw(th.Must(unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_DGRAM, 0))
 }
 
 // ReceiveFD receives a descriptor that SendFD has sent.
