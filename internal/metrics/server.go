@@ -6,6 +6,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/klauspost/compress/gzhttp"
+	"github.com/klauspost/compress/gzip"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	dto "github.com/prometheus/client_model/go"
@@ -28,13 +30,29 @@ func (m *Metrics) Gatherer() prometheus.Gatherer {
 // Handler answers /metrics, /healthz and /readyz.
 func (m *Metrics) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /metrics", httpserver.InMemory(promhttp.HandlerFor(m.Gatherer(), promhttp.HandlerOpts{}), maxScrapes))
+	mux.Handle("GET /metrics", httpserver.InMemory(compressed(m.scrape()), maxScrapes))
 	mux.HandleFunc("GET /healthz", m.healthz)
 	mux.HandleFunc("GET /readyz", m.readyz)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) {
 		_, _ = fmt.Fprintln(w, "tcpshift: /metrics, /healthz, /readyz")
 	})
 	return mux
+}
+
+// scrape answers with all series, without compression.
+func (m *Metrics) scrape() http.Handler {
+	return promhttp.HandlerFor(m.Gatherer(), promhttp.HandlerOpts{DisableCompression: true})
+}
+
+// compressed lets a client have the answer as gzip. The fastest level takes a fraction of the CPU time of promhttp's
+// own compression, which takes as long as everything else together, for an answer that is longer by a quarter
+// (BenchmarkMetrics_Scrape).
+func compressed(answer http.Handler) http.Handler {
+	wrap, err := gzhttp.NewWrapper(gzhttp.CompressionLevel(gzip.BestSpeed), gzhttp.EnableZstd(false))
+	if err != nil {
+		panic(err) // constant options
+	}
+	return wrap(answer)
 }
 
 // paced gathers from another gatherer, at most once in gatherEvery: any local user may scrape without a pause.

@@ -1,12 +1,14 @@
 package metrics
 
 import (
+	"compress/gzip"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,6 +54,42 @@ func get(t *testing.T, client *http.Client, url string, change func(*http.Reques
 		t.Fatal(err)
 	}
 	return response.StatusCode, string(text)
+}
+
+// A client that accepts gzip gets it, and a client that refuses it gets the same bytes as they are.
+func TestServer_Compression(t *testing.T) {
+	m := newTest(t, 0)
+	handler := m.Handler() // answers within gatherEvery have the same values
+	answer := func(accept string) *httptest.ResponseRecorder {
+		request := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+		request.Header.Set("Accept-Encoding", accept)
+		w := httptest.NewRecorder()
+		handler.ServeHTTP(w, request)
+		return w
+	}
+	plain := answer("gzip;q=0, identity")
+	if encoding := plain.Header().Get("Content-Encoding"); encoding != "" {
+		t.Errorf("encoding %q, which the client refuses", encoding)
+	}
+	small := answer("zstd, gzip")
+	if encoding := small.Header().Get("Content-Encoding"); encoding != "gzip" {
+		t.Fatalf("encoding %q, want gzip", encoding)
+	}
+	length := small.Body.Len()
+	unpacked, err := gzip.NewReader(small.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(unpacked)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(text) != plain.Body.String() {
+		t.Errorf("as gzip:\n%s\nwithout:\n%s", text, plain.Body)
+	}
+	if 3*length > len(text) {
+		t.Errorf("%d bytes as gzip, %d without", length, len(text))
+	}
 }
 
 // The states of a run show at /readyz, and a loop that hangs at /healthz.
