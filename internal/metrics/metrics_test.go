@@ -332,7 +332,7 @@ func TestMetrics_BusiestServices(t *testing.T) {
 
 // A user who makes processes of many names, each busy, whose connections end in all ways, does not keep the
 // services of others out of the series, nor push them out.
-func TestMetrics_NamesOfOneUser(t *testing.T) {
+func TestMetrics_NamesOfOneUserBounded(t *testing.T) {
 	var m *Metrics
 	add := func(uid uint32, service string, count int) {
 		for range count {

@@ -48,25 +48,29 @@ packages_with() {
 
 # Everything except internal/probe. These tests do not see each other's sockets, so two
 # packages run at a time. The race detector changes the number of allocations, so the
-# packages that count allocations also run without it. Detection has one goroutine, so the race
-# detector would find nothing in its package, and would only take minutes.
+# packages that count allocations also run without it. It would only take minutes where one
+# goroutine has much to do: in detection, and in the tests named Bounded, which fill tables.
 unprivileged() {
-    local all counting
+    local all counting bounded
     mapfile -t all < <(go list ./internal/... ./cmd/... | grep -vE '/internal/(probe|detect)$')
-    run_race 'internal and cmd' -p 2 "${all[@]}"
+    run_race 'internal and cmd' -p 2 -skip Bounded "${all[@]}"
     mapfile -t counting < <(packages_with 'AllocsPerRun' 'internal/*_test.go')
-    run 'internal, where allocations count' -p 1 "${counting[@]}"
-    run 'internal/detect, with 500 simulations' ./internal/detect
+    mapfile -t bounded < <(packages_with '^func Test\w*Bounded' '*_test.go' | grep -vxFf <(printf '%s\n' "${counting[@]}" ./internal/probe ./internal/detect))
+    run 'tables that fill up' -p 2 -run Bounded "${bounded[@]}"
+    run 'internal, where allocations count, and internal/detect with 500 simulations' -p 2 ./internal/detect "${counting[@]}"
 }
 
-# The tests that load BPF programs, one package at a time, because each sees the sockets of
-# all. One test of test/kernel does nothing for a minute: it runs at the same time as the
-# others of that package, as it does in the guests of test/kernelmatrix.
+# The tests that load BPF programs. Most trace only namespaces of their own, and most of
+# test/detection waits for TIME_WAITs to end: it runs beside test/cli. The others run one package at
+# a time, because they measure, or see the sockets of all. One test of test/kernel does nothing for
+# a minute: it runs at the same time as the others of that package, as it does in the guests of
+# test/kernelmatrix.
 privileged() {
     local others waits='^TestTimewait_LastsOneMinute$' waiting
     run_race 'internal/probe' ./internal/probe
-    mapfile -t others < <(go list ./test/... | grep -vE '/test/(kernel|pipelines|metrics|fleet|look|packages|packages/guest)$')
-    run 'test, except test/kernel' -p 1 -skip '^TestHostile' "${others[@]}"
+    run 'test/cli and test/detection' -p 2 -skip '^TestHostile' ./test/cli ./test/detection
+    mapfile -t others < <(go list ./test/... | grep -vE '/test/(cli|detection|kernel|pipelines|metrics|fleet|look|packages|packages/guest)$')
+    run 'other tests, except test/kernel' -p 1 -skip '^TestHostile' "${others[@]}"
     (
         failed=0
         run 'test/kernel, the test that waits' -run "$waits" ./test/kernel
