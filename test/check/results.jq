@@ -11,4 +11,4 @@ map(select(.Test))
 | map({name: "\(.[0].Package) \(.[0].Test)", result: result, output: output})
 | (.[] | select(.result == "fail") | "\nfailed: \(.name)\n\(.output)"),
   (.[] | select(.result == "skip") | "skipped: \(.name)\n\(.output | rtrimstr("\n"))"),
-  "== \($title): \(count("pass")) passed, \(count("fail")) failed, \(count("skip")) skipped"
+  "== \($title): \(count("pass")) passed, \(count("fail")) failed, \(count("skip")) skipped, in \($seconds) s"

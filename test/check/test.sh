@@ -15,7 +15,7 @@ trap 'rm -rf "$scratch"' EXIT
 # run TITLE ARGUMENTS: runs go test with these arguments; prints a line for each package as
 # it ends, then the results. It does not run vet, which make check-vet does.
 run() {
-    local title=$1 events
+    local title=$1 events began=$SECONDS
     shift
     events=$(mktemp -p "$scratch")
     echo "== $title"
@@ -26,7 +26,7 @@ run() {
     go test -json -count=1 -timeout 30m -vet=off "$@" | tee "$events" |
         jq -rj --unbuffered 'select(.Test == null) | .Output // empty | select(. != "PASS\n" and . != "FAIL\n")' ||
         failed=1
-    jq -rs --arg title "$title" -f test/check/results.jq "$events"
+    jq -rs --arg title "$title" --argjson seconds $((SECONDS - began)) -f test/check/results.jq "$events"
 }
 
 # run_race TITLE ARGUMENTS: run with the race detector, or without it if there is no C
