@@ -32,7 +32,7 @@ func (*connectFailures) needs() tcp.Transitions {
 func (d *connectFailures) observe(t *tcp.Transition) {
 	switch {
 	case t.New == tcp.SynSent:
-		d.peers.entryAt(d.now, endpointKeyOf(t), userOf(t)).all.Add(1)
+		d.peers.entryAt(d.now, endpointKeyOf(t), userOf(t)).countAny(t)
 	case t.Old == tcp.SynSent && t.New == tcp.Close:
 		if reason := connectFailure(t); reason != "" {
 			d.peers.entryAt(d.now, peerKeyOf(t), userOf(t)).countBad(d.now, t, reason)

@@ -81,9 +81,13 @@ func (o *outcomes) lastWindow() (bad, all int64) {
 	return o.bad.Sum(0, outcomeWindow), o.all.Sum(0, outcomeWindow)
 }
 
-// countBad counts a bad outcome, its reason and its process.
+// countAny counts an outcome, bad or not, in the second in which it happened: on a starved machine all outcomes of many
+// seconds may come at once.
+func (o *outcomes) countAny(t *tcp.Transition) { o.all.AddAt(secondOf(t), 1) }
+
+// countBad counts a bad outcome, its reason and its process. countAny counts it, too.
 func (o *outcomes) countBad(now time.Duration, t *tcp.Transition, reason string) {
-	o.bad.Add(1)
+	o.bad.AddAt(secondOf(t), 1)
 	o.local.add(t.Local.Addr)
 	if o.reasons == nil {
 		o.reasons = make(map[string]*rate.Counter)
@@ -94,9 +98,11 @@ func (o *outcomes) countBad(now time.Duration, t *tcp.Transition, reason string)
 		o.reasons[reason] = r
 	}
 	r.Advance(int64(now / time.Second))
-	r.Add(1)
+	r.AddAt(secondOf(t), 1)
 	o.count(t)
 }
+
+func secondOf(t *tcp.Transition) int64 { return int64(t.Monotonic / time.Second) }
 
 // mainReason is the most frequent reason within the window. part says in words how many of the
 // bad outcomes have it.

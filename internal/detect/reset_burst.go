@@ -36,7 +36,7 @@ func (d *resetBurst) countEnd(t *tcp.Transition) {
 		return
 	}
 	o := d.endpoints.entryAt(d.now, endpointKeyOf(t), userOf(t))
-	o.all.Add(1)
+	o.countAny(t)
 	if t.New == tcp.Close && tcp.ClosedByOf(t) == tcp.ClosedByResetReceived {
 		o.countBad(d.now, t, t.Old.String())
 	}
