@@ -20,16 +20,18 @@ type exhaustions struct {
 type exhaustion struct {
 	topServices
 	firstAt, lastAt time.Duration // of the failures
+	gotAt           time.Duration // the first tick after the engine got the first failure; 0: there was none yet
+	raisedAt        time.Duration // the last tick at which an alert had to report the failures
 	user            uint32        // of the first one: see quotaOf
 	bySecond        rate.Counter  // failures
 
-	kind      exhaustionKind
-	confirmed bool          // the kernel's table has confirmed kind
-	refuted   bool          // the kernel's table has shown that the kind before this one was wrong
-	decidedAt time.Duration // when kindOf decided last
-	failed    uint64        // connects, since the alert of this kind counts them
-	newly     uint64        // of failed: since decidedAt
-	unchecked uint64        // of failed: since portExhaustion was last checked
+	kind       exhaustionKind
+	confirmed  bool          // the kernel's table has confirmed kind
+	refuted    bool          // the kernel's table has shown that the kind before this one was wrong
+	decidedAt  time.Duration // when kindOf decided last
+	failed     uint64        // connects, since the alert of this kind counts them
+	newly      uint64        // of failed: since decidedAt
+	unreported uint64        // of failed: no alert that reports them has been raised yet
 }
 
 // exhaustionKind is which alert reports the failures: one cause has one alert.
@@ -81,7 +83,7 @@ func (s *exhaustions) observe(t *tcp.Transition) {
 	x.count(t)
 	x.failed++
 	x.newly++
-	x.unchecked++
+	x.unreported++
 	x.lastAt = max(x.lastAt, t.Monotonic)
 	x.bySecond.Advance(int64(x.lastAt / time.Second))
 	x.bySecond.Add(1)
@@ -131,13 +133,16 @@ func (s *exhaustions) remove(key destination) {
 	}
 }
 
-// isFailing reports whether a connect() has failed within quietPeriod.
-func (x *exhaustion) isFailing(now time.Duration) bool { return now-x.lastAt < quietPeriod }
+// isFailing reports whether a connect() has failed within quietPeriod, or earlier, but no alert has reported it: on a
+// starved machine the engine may get it that late.
+func (x *exhaustion) isFailing(now time.Duration) bool {
+	return now-x.lastAt < quietPeriod || x.unreported > 0
+}
 
-// mayBeReported reports whether an alert that has to report the failures may still be open: after the
-// last failure the alert is raised for quietPeriod, and closes after another quietPeriod.
+// mayBeReported reports whether an alert that has to report the failures may still be open: it closes quietPeriod
+// after it was last raised.
 func (x *exhaustion) mayBeReported(now time.Duration) bool {
-	return now-x.lastAt <= 2*quietPeriod+time.Second
+	return now-x.raisedAt <= quietPeriod+time.Second
 }
 
 // isRefused reports whether a connect() has failed within refusedFor: then no port is left. x may be
@@ -153,12 +158,14 @@ func (x *exhaustion) correct(now time.Duration, f rate.Forecast) rate.Forecast {
 }
 
 // kindOf decides, once in a tick, which alert reports the failures. While neither the model nor the
-// kernel's table explains them, it waits for the table, up to countWait.
+// kernel's table explains them, it waits for the table, up to countWait after the engine got the first failure.
 func (tr *tracker) kindOf(key destination, x *exhaustion) exhaustionKind {
 	if x.decidedAt == tr.now && x.kind != undecided {
 		return x.kind
 	}
-	x.decidedAt = tr.now
+	if x.decidedAt = tr.now; x.gotAt == 0 {
+		x.gotAt = tr.now
+	}
 	share, isExplained, isCounted := tr.shareOfTimeWaits(key, x)
 	switch {
 	case x.kind == undecided:
@@ -177,7 +184,7 @@ func (tr *tracker) decide(key destination, x *exhaustion, share float64, isExpla
 	if hasStorm {
 		least = timeWaitShareLoses
 	}
-	if isExplained || hasStorm || tr.exhausted.ending || tr.now-x.firstAt >= countWait {
+	if isExplained || hasStorm || tr.exhausted.ending || tr.now-x.gotAt >= countWait {
 		x.kind = kindFor(share >= least)
 	}
 }

@@ -294,6 +294,9 @@ func TestExhaustion_OfAnUnknownRange(t *testing.T) {
 	e.Update(h.now, testNetns, nil)
 	h.engine = e
 	h.attempts(to(80), 1)
+	if early := e.Tick(h.now); len(early) > 0 {
+		t.Errorf("nothing is known yet, and there is %+v", early)
+	}
 	h.now += countWait + 100*time.Millisecond
 	opened := only(e.Tick(h.now), "port_exhaustion", Open)
 	if len(opened) != 1 || opened[0].Capacity != 0 || opened[0].Failures != 1 {

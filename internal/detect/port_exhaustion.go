@@ -36,13 +36,17 @@ func (d portExhaustion) failures(c cause) uint64 { return d.exhausted.failures(c
 
 func (d portExhaustion) check(raise raiser) {
 	for key, x := range d.exhausted.byDestination {
-		failed := x.unchecked
-		x.unchecked = 0
-		switch kind := d.kindOf(key, x); {
-		case !x.isFailing(d.now):
+		kind := d.kindOf(key, x)
+		if !x.isFailing(d.now) {
 			if !x.mayBeReported(d.now) && !d.hasStorm(key) { // whose alert reports the failures
 				d.exhausted.remove(key)
 			}
+			continue
+		}
+		x.raisedAt = d.now
+		failed := x.unreported
+		x.unreported = 0
+		switch {
 		case d.hasBoundOutAlert(key):
 			d.knownNamespace(key.netns).bindFailures += failed // bindExhaustion reports them
 		case kind == notTimeWaits:
@@ -55,6 +59,7 @@ func (d portExhaustion) check(raise raiser) {
 			}
 			raise(key, c, func() Finding { return d.describe(key, x) })
 		case kind == undecided:
+			x.unreported = failed
 			d.requestCount(key)
 			d.requestCountAfter(key, x)
 		case x.refuted:

@@ -259,3 +259,54 @@ func TestStarved_LateTableOfFinWait2(t *testing.T) {
 		t.Errorf("%+v, want 100 more in 5 s", summaries(alerts))
 	}
 }
+
+// A connect() that found no port has an alert within countWait after the engine gets it, however late that is and whether
+// or not ports are free again. The alert closes.
+func TestStarved_LateFailures(t *testing.T) {
+	for _, late := range []time.Duration{time.Second, 9 * time.Second, 12 * time.Second, 30 * time.Second, 3 * time.Minute} {
+		for _, first := range []bool{false, true} { // this side closes first: TIME_WAITs have the ports
+			h := newHost(t, 100, Config{})
+			h.limits.Reuse, h.unreadable = 0, true
+			h.attempts(to(80), 100)
+			for first && h.open[to(80)] > 0 {
+				h.close(to(80), curl, true)
+			}
+			h.pass(40 * time.Millisecond)
+			h.late = true
+			failed := h.attempts(to(80), 3)
+			h.pass(200 * time.Millisecond)
+			for h.open[to(80)] > 0 {
+				h.close(to(80), curl, false)
+			}
+			h.pass(late - 200*time.Millisecond)
+			h.deliver()
+			h.pass(countWait + 80*time.Millisecond) // two ticks more
+			if a := h.openFor[to(80)]; failed != 3 || a.Failures != 3 {
+				t.Errorf("%v late, of 3 connects %d failed, and the alert has %d: %v", late, failed, a.Failures, h.phases())
+			}
+			h.pass(2 * time.Minute)
+			if len(h.openFor) > 0 {
+				t.Errorf("%v late, open after two minutes: %v", late, h.phases())
+			}
+		}
+	}
+}
+
+// Which alert reports a connect() that comes late is decided as for others: the kernel's table may show it, and has a
+// second for that.
+func TestStarved_LateFailuresWaitForTheTable(t *testing.T) {
+	h := newHost(t, 100, Config{})
+	h.limits.Reuse, h.answersAfter = 0, 400*time.Millisecond
+	h.run(load{key: to(81), by: []tcp.Owner{curl}, rate: constant(1)}, 3*time.Second, false) // the limits are known
+	for range 100 {
+		h.ends[to(80)] = append(h.ends[to(80)], timewait{created: h.now, finAt: h.now, end: h.now + time.Minute}) // a filter hides them
+	}
+	h.late = true
+	h.attempts(to(80), 1)
+	h.pass(5 * time.Second)
+	h.deliver()
+	h.pass(time.Second)
+	if len(h.alerts) == 0 || h.alerts[0].Kind != timeWaitStorm {
+		t.Error(h.phases())
+	}
+}
