@@ -39,6 +39,9 @@ const (
 	keeps                     // the alert stays open if it is
 	refuted                   // the alert closes if it is open: the kernel does not confirm it
 	ended                     // the alert closes if it is open: another one takes over from it
+	// gone closes the alert if it is open: the kernel does not have its sockets. They are gone if the kernel has confirmed
+	// the alert before, else the alert is refuted.
+	gone
 	// verified is added to opens or keeps: the kernel confirms the cause. An alert that has
 	// opened unverified is reported again at once.
 	verified
@@ -56,7 +59,7 @@ type cause interface {
 }
 
 // raiser takes one cause with a claim, and what an alert would report about it. describe is nil if the
-// claim is refuted or ended.
+// claim is refuted, ended or gone.
 type raiser func(cause cause, c claim, describe func() Finding)
 
 // newDetectors returns all detectors. A new one must be added here.

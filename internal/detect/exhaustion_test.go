@@ -329,3 +329,22 @@ func TestExhaustion_NamespaceForgotten(t *testing.T) {
 		}
 	}
 }
+
+// A storm whose connects have failed was true. When an administrator kills its TIME_WAITs, its alert closes at once, and
+// not as refuted.
+func TestExhaustion_KilledTimeWaits(t *testing.T) {
+	h := newHost(t, 100, Config{})
+	h.limits.Reuse = 0
+	for range 100 {
+		h.connect(to(80), curl)
+		h.close(to(80), curl, true)
+	}
+	h.attempts(to(80), 3)
+	h.pass(15 * time.Second)
+	h.vanish(to(80), len(h.waiting(to(80))))
+	h.pass(6 * time.Second)
+	closed := only(h.alerts, timeWaitStorm, Close)
+	if len(closed) != 1 || closed[0].Reason != Resolved || closed[0].Failures != 3 {
+		t.Errorf("%v", h.phases())
+	}
+}

@@ -81,8 +81,10 @@ func (o *openAlert) take(c claim, describe func() Finding, now time.Duration) bo
 	switch {
 	case c == refuted:
 		o.closes = Refuted
-	case c == ended:
+	case c == ended, c == gone && o.isConfirmed():
 		o.closes = Resolved
+	case c == gone:
+		o.closes = Refuted
 	case c&doubted != 0 && !o.isConfirmed():
 		if o.answered = true; c&denied != 0 {
 			o.closes = Refuted

@@ -50,7 +50,7 @@ func (d portStorm) check(raise raiser) {
 		u.kernel.opensSince = 0
 		switch {
 		case u.isRefuted(d.now):
-			raise(e.Key, refuted, nil)
+			raise(e.Key, gone, nil)
 		case u.kernel.isVerified(d.tracker):
 			raise(e.Key, doubted, nil)
 		}
@@ -59,8 +59,11 @@ func (d portStorm) check(raise raiser) {
 
 // endOf is the claim of a storm if port_exhaustion reports the failed connects.
 func (d portStorm) endOf(u *destinationUse, x *exhaustion) claim {
-	if x.refuted || u.isRefuted(d.now) {
+	switch {
+	case x.refuted:
 		return refuted
+	case u.isRefuted(d.now):
+		return gone
 	}
 	return ended
 }
