@@ -14,6 +14,8 @@ type simDestination struct {
 	recent     []simHold     // TIME_WAITs that were created within rate.MaxWindow, and some older ones
 	unclosedAt time.Duration // when the first socket in FIN_WAIT2 timed out; 0: none has
 
+	gotFailedAt time.Duration // when the engine last got a connect() that found no port; 0: never
+
 	opened, ended           simCount // connections, and those that ended without a timewait socket
 	seenOpened, seenEnded   simCount // those of opened that reached the engine; of ended, those whose beginnings did
 	failed, seenFailed      simCount // connects without a port

@@ -195,10 +195,11 @@ func (o *simOracle) unsure(d *simDestination, perSecond float64, window time.Dur
 
 // checkForecast: where connections come evenly, the rate is theirs, by 7 % and three standard deviations of
 // the window that it is taken over, which is half as long as the time to exhaustion, or longer. And that time
-// is the one of such a rate, and of 5 % more or fewer ports.
+// is the one of such a rate, and of 5 % more or fewer ports. While the reader starves, the engine cannot know that
+// connections still come.
 func (o *simOracle) checkForecast(x *simAlert, d *simDestination, u *simUse) {
 	perSecond, even := o.evenRate(d)
-	if !even || d.hasKills() || !o.knowsAll(d) {
+	if !even || o.r.tr.isBehind() || d.hasKills() || !o.knowsAll(d) {
 		return
 	}
 	window := rate.MaxWindow

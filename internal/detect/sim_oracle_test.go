@@ -178,29 +178,34 @@ func (o *simOracle) sorted() (list []*simAlert) {
 	return list
 }
 
-// checkFailures: an alert is open once the engine has got a connect() that found no port. It
-// takes up to a second to decide which alert that is.
+// checkFailures: an alert is open within countWait after the engine has got a connect() that found no port. It takes up
+// to that long to decide which alert that is. It does not matter how late the engine has got it: an estimate of the
+// delay would demand an alert again for connects that it has reported long ago. While the loop starves nothing is
+// reported, so the demand is judged after its next tick.
 func (o *simOracle) checkFailures(d *simDestination) {
-	st := o.stormOf(d)
+	k, tr, st := o.r.k, o.r.tr, o.stormOf(d)
 	if d.failed.within(simStep) > 0 {
-		st.failedAt = o.r.k.now
+		st.failedAt = k.now
 	}
-	if d.seenFailed.between(simStep+o.lag(), o.lag()) > 0 && st.refusedAt == 0 && o.r.k.now-o.r.tr.began >= 2*simStep+o.lag() {
-		st.refusedAt = o.r.k.now
+	if tr.stalls.has(starvedLoop, k.now) {
+		return
 	}
-	if st.refusedAt < o.r.tr.began {
+	if d.gotFailedAt == k.now && st.refusedAt == 0 {
+		st.refusedAt = k.now
+	}
+	if st.refusedAt < tr.began {
 		st.refusedAt = 0 // this engine has not got it
 	}
 	if st.refusedAt == 0 {
 		return
 	}
 	for _, a := range o.open {
-		if (a.Kind == timeWaitStorm || a.Kind == "port_exhaustion") && o.destinationOf(&a.Alert) == d {
+		if (a.Kind == timeWaitStorm || a.Kind == portExhaustionKind) && o.destinationOf(&a.Alert) == d {
 			st.refusedAt = 0
 			return
 		}
 	}
-	if o.r.k.now-st.refusedAt > countWait+simStep {
+	if k.now-st.refusedAt > countWait {
 		o.fault("connect() to %d found no port, and no alert is open", d.key.peerPort)
 		st.refusedAt = 0
 	}

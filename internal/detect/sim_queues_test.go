@@ -31,7 +31,7 @@ func (o *simOracle) judgeEndpoint(to *simDestination) {
 	waited := 0 // about as long as counts
 	for _, s := range o.r.k.listeners {
 		if s.to == to {
-			waited += s.waitedFor(o.r.k.now, unacceptedFor*19/20)
+			waited += s.waitedFor(o.r.k.now, unacceptedFor*19/20, nil)
 		}
 	}
 	for _, s := range o.r.k.listeners {
@@ -61,7 +61,7 @@ func (o *simOracle) mustReport(s *simListening) bool {
 	from := max(s.overflowsFrom(o), tr.began, s.known)
 	overflows := now-from >= overloadedFor*21/20 && s.overflows.within(now-from) > 0
 	const since = unacceptedFor * 21 / 20
-	return overflows || now-max(tr.began, s.known) > since && 20*s.waitedFor(now, since) >= 21*enoughToWait(s.Backlog)
+	return overflows || now-max(tr.began, s.known) > since && 20*s.waitedFor(now, since, tr.stalls) >= 21*enoughToWait(s.Backlog)
 }
 
 // overflowsFrom is since when each reading must have shown an overflow: the queue is always full, or a segment has been
@@ -77,10 +77,11 @@ func (s *simListening) overflowsFrom(o *simOracle) time.Duration {
 	return from
 }
 
-// waitedFor counts the connections that have waited for a time.
-func (s *simListening) waitedFor(now, d time.Duration) (n int) {
+// waitedFor counts the connections that have waited for a time. With stalls it leaves out the time in which the engine
+// cannot know of a connection: the table that is due within unacceptedInterval after it comes falls into a stall.
+func (s *simListening) waitedFor(now, d time.Duration, stalls simStalls) (n int) {
 	for _, c := range s.queue {
-		if now-c.at >= d {
+		if now-(stalls.readableFrom(c.at+unacceptedInterval)-unacceptedInterval) >= d {
 			n++
 		}
 	}

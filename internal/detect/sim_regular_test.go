@@ -38,10 +38,11 @@ func (o *simOracle) answersSoon() bool {
 // judgeRegular judges when the alert of a regular load opens, where the engine has got all there is: with
 // 5 % to spare, by the rules of docs/detection.md, and in the step in which they are fulfilled. It has
 // verified the numbers before. So fast a storm that 5 % of its ports are less than half a second is not
-// judged.
+// judged, and neither is a load that has starved within watched: it has caught up since, so its connections have
+// not come at equal distances.
 func (o *simOracle) judgeRegular(d *simDestination) {
 	k, st, l := o.r.k, o.stormOf(d), o.regularLoad(d)
-	if l == nil || d.hasKills() || !o.knowsAll(d) || !o.answersSoon() || k.limits.MaxTimeWaits != noBuckets || k.now <= l.from || k.now >= l.until {
+	if l == nil || o.r.tr.stalls.length(starvedLoads, k.now, watched) > 0 || d.hasKills() || !o.knowsAll(d) || !o.answersSoon() || k.limits.MaxTimeWaits != noBuckets || k.now <= l.from || k.now >= l.until {
 		st.regularSince = 0
 		return
 	}

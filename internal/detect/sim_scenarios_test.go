@@ -23,6 +23,7 @@ type simScenario struct {
 	end    float64 // seconds
 
 	restarts []float64     // when the tracer starts again, in seconds
+	stalls   []simStall    // times are from the beginning
 	kills    []simKill     // to is set by port; times are from the beginning
 	listens  []simArrivals // by is set by process, times are from the beginning; a listener that opens at 0 is older than the tracer
 }
@@ -60,6 +61,7 @@ func (c *simScenario) run(seed uint64) *simRun {
 	r.config.UpdateInterval = time.Second // so that the numbers of each second are judged
 	r.tr = &simTracer{k: k, random: random, dead: make(map[uint32]bool), lag: c.lag, worker: simWorker{before: c.before, after: c.after}}
 	k.emit = r.tr.take
+	k.stalled = func() bool { return r.tr.stalls.has(starvedLoads, k.now) }
 	clear(r.deaths)
 	clear(r.restarts)
 	r.kills, r.arrivals = nil, nil
@@ -91,10 +93,14 @@ func (c *simScenario) run(seed uint64) *simRun {
 	}
 	for _, a := range c.listens {
 		a.opensAt, a.from, a.until, a.by = k.now+a.opensAt, k.now+a.from, k.now+a.until, r.processes[a.by.owner.PID-firstPID]
+		a.stuckFrom, a.stuckUntil = k.now+a.stuckFrom, k.now+a.stuckUntil
 		if a.opensAt == k.now {
 			a.on = k.listen(a.port, uint32(a.backlog), a.by)
 		}
 		r.arrivals = append(r.arrivals, &a)
+	}
+	for _, s := range c.stalls {
+		r.tr.stalls = append(r.tr.stalls, simStall{of: s.of, from: k.now + s.from, until: k.now + s.until})
 	}
 	for _, at := range c.restarts {
 		r.restarts[k.now+seconds(at)] = true
@@ -300,9 +306,11 @@ var simScenarios = []simScenario{
 }
 
 // No alert is false, missed or wrong in a scenario.
-func TestSimulation_Scenarios(t *testing.T) {
+func TestSimulation_Scenarios(t *testing.T) { runScenarios(t, simScenarios) }
+
+func runScenarios(t *testing.T, scenarios []simScenario) {
 	t.Parallel()
-	for _, c := range simScenarios {
+	for _, c := range scenarios {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			for seed := range uint64(10) {

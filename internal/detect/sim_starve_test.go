@@ -52,6 +52,19 @@ func (l simStalls) length(of simStarved, at, while time.Duration) (sum time.Dura
 	return sum
 }
 
+// readableFrom is when the engine can get a table again: at this time, or at the end of the stalls that it falls into.
+func (l simStalls) readableFrom(at time.Duration) time.Duration {
+	for starves := true; starves; {
+		starves = false
+		for i := range l {
+			if s := &l[i]; (s.of == starvedWorker || s.of == starvedLoop) && s.from <= at && at < s.until {
+				at, starves = s.until, true
+			}
+		}
+	}
+	return at
+}
+
 // addStalls draws from a source of its own, so that the other parts of a simulation are what its seed has always made.
 func (r *simRun) addStalls(always bool) {
 	random := rand.New(rand.NewPCG(r.seed, 17))

@@ -125,6 +125,7 @@ func (tr *simTracer) pass() {
 	n := 0
 	for !tr.stalls.has(starvedReader, now) && n < len(tr.onWay) && tr.onWay[n].Monotonic+tr.lag <= now {
 		tr.engine.Observe(&tr.onWay[n])
+		tr.noteFailure(&tr.onWay[n])
 		n++
 	}
 	tr.onWay = append(tr.onWay[:0], tr.onWay[n:]...)
@@ -148,6 +149,23 @@ func (tr *simTracer) pass() {
 	tr.work()
 	for _, a := range tr.engine.Tick(now) {
 		tr.alert(&a)
+	}
+}
+
+// isBehind reports whether transitions are due that the engine has not got.
+func (tr *simTracer) isBehind() bool {
+	return len(tr.onWay) > 0 && tr.onWay[0].Monotonic+tr.lag <= tr.k.now
+}
+
+// noteFailure notes that the engine has got a connect() that found no port.
+func (tr *simTracer) noteFailure(t *tcp.Transition) {
+	if !t.NoPort {
+		return
+	}
+	for _, d := range tr.k.destinations {
+		if !d.server && d.key == destinationOf(t) {
+			d.gotFailedAt = tr.k.now
+		}
 	}
 }
 
