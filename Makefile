@@ -151,6 +151,10 @@ soak-storms: ## run ten minutes of mixed load that must raise no alert
 soak-losses: ## run an hour of mixed load with forced losses and restarts; no alert may be left
 	go test ./test/detection -count=1 -timeout 90m -run Soak -v -soak 1h
 
+.PHONY: soak-starved
+soak-starved: ## run the same for SOAK (1h) beside a busy loop of a high priority on each CPU
+	go test ./test/detection -count=1 -timeout 3h -run Soak -v -soak $(or $(SOAK),1h) -busy-loops $(shell nproc)
+
 .PHONY: soak-chaos
 soak-chaos: ## run half an hour of random attacks beside a polite load, and half a million connections beside a storm
 	go test ./test/detection -count=1 -timeout 60m -run 'TestHostile_(Chaos|ManyConnections)' -v -chaos 30m -flood 500000

@@ -23,13 +23,14 @@ const (
 
 // Normal loads, a storm and a leak that come and go, and a tracer that loses transitions
 // every 40 s and is restarted every five minutes: a normal load has no alert, except an
-// unverified one that is refuted, and at the end no alert is open.
+// unverified one that is refuted, and at the end no alert is open. With -busy-loops all of this gets little CPU time.
 func TestSoak_NoPhantoms(t *testing.T) {
 	tcplab.RequireRoot(t)
 	if *soak == 0 {
 		t.Skip("runs for as long as -soak says: make test-long")
 	}
 	*duration = *soak
+	startBusyLoops(t, *busyLoops)
 	var normal []uint32 // inodes of the namespaces of normal loads
 	found := make(chan *hostPair, 100)
 	ended := make(chan struct{})
@@ -175,7 +176,7 @@ func stormAgain(t *testing.T, inodes *tracer) {
 
 // leakAgain is a server that does not close, is killed, and so on.
 func leakAgain(t *testing.T, inodes *tracer) {
-	for end := time.Now().Add(*soak); time.Now().Before(end); time.Sleep(30 * time.Second) {
+	for end := time.Now().Add(*soak); time.Now().Before(end); time.Sleep(min(30*time.Second, time.Until(end))) {
 		t.Run(fmt.Sprint(time.Until(end).Round(time.Second)), func(t *testing.T) {
 			s := newHostPair(t, inodes, 5000)
 			s.startServer(workload{Listen: s.port(80), NeverClose: true}) // until t ends

@@ -42,6 +42,8 @@ type workload struct {
 	NeverAccept bool
 	Backlog     int
 	ReusePort   bool // SO_REUSEPORT
+
+	Busy bool // none of these, but a busy loop: see runBusyLoop
 }
 
 // phase is a period with one rate; a rate of 0 is a pause.
@@ -67,6 +69,13 @@ func runWorkload(text string) int {
 	if err := json.Unmarshal([]byte(text), &o); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
+	}
+	if o.Busy {
+		if err := runBusyLoop(); err != nil {
+			fmt.Fprintln(os.Stderr, "a busy loop:", err)
+			return 1
+		}
+		return 0
 	}
 	if o.Listen.IsValid() {
 		fmt.Fprintln(os.Stderr, o.serve())
