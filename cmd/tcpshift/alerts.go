@@ -37,7 +37,7 @@ func newAlerts(s *signals) *cobra.Command {
 	addLabelFlag(flags, &o.formatOptions)
 	addExcludeSelfFlag(flags, &o)
 	addOwnerAtReadFlag(flags, &o)
-	addFilterFlags(flags, &o.filter)
+	addFilterFlags(flags, &o.filter, hostNames)
 	addNameSelectionFlags(flags, &o.selection)
 	addDetectionFlags(flags, &o.detection)
 	addRecordingFlag(flags, &o)

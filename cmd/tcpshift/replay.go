@@ -66,6 +66,7 @@ func newReplay(s *signals) *cobra.Command {
 	addOutputFlags(flags, &o.trace.outputOptions)
 	o.trace.queueSize = defaultQueueSize
 	addLabelFlag(flags, &o.trace.formatOptions)
+	addReplayFilterFlags(flags, &o.trace.filter)
 	addSelectionFlags(flags, &o.trace.selection)
 	addDetectionFlags(flags, &o.trace.detection)
 	return cmd
@@ -130,6 +131,8 @@ type replayed struct {
 	run   func(pace func(at time.Duration) error, to replayTarget) error
 	// hasConnections means that there may be connection records.
 	hasConnections bool
+	// counts returns how many transitions the file has, and how many of them the filter has left out. It is called after run.
+	counts func() (seen, filtered uint64)
 	// remarks returns messages for the operator about what was missing in the file. It is called after run.
 	remarks func() []string
 }
@@ -151,12 +154,17 @@ func runReplay(s *signals, o *replayOptions) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
-	r, err := readReplayed(in, o.trace.detection)
+	r, err := readReplayed(in, &o.trace)
 	if err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	if needed := o.needsConnections(); needed != "" && !r.hasConnections {
 		return usagef("%s: %s has inputs of detection, and no connections: replay records, such as the output of trace", needed, name)
+	}
+	if r.hasConnections {
+		if err := checkRecordedComms(&o.trace.filter); err != nil {
+			return err
+		}
 	}
 	outs, err := o.trace.openAll(s.ctx)
 	if err != nil {
@@ -187,6 +195,7 @@ func runReplay(s *signals, o *replayOptions) (err error) {
 			warn(name + ": " + remark)
 		}
 	}
+	to.Count(r.counts())
 	return to.End(time.Unix(0, int64(last)), err)
 }
 
@@ -205,24 +214,26 @@ func (alertsOnly) Transition(*tcp.Transition) error                  { return ni
 func (alertsOnly) Connection(*tcp.Transition, *tcp.Connection) error { return nil }
 
 // readReplayed reads the first line, which shows whether the file has inputs of detection or records.
-func readReplayed(file io.Reader, c detect.Config) (*replayed, error) {
+func readReplayed(file io.Reader, o *traceOptions) (*replayed, error) {
 	in := bufio.NewReader(file)
 	first, _ := in.Peek(replay.FirstBytes) // fewer are no recording
 	if replay.IsRecording(first) {
-		return recordingOf(in, c)
+		return recordingOf(in, o)
 	}
-	return recordsOf(in, c)
+	return recordsOf(in, o)
 }
 
 // recordingOf reads the header of recorded inputs.
-func recordingOf(in io.Reader, c detect.Config) (*replayed, error) {
+func recordingOf(in io.Reader, o *traceOptions) (*replayed, error) {
 	lines := replay.NewReader(in)
-	p, err := replay.Open(lines, c)
+	p, err := replay.Open(lines, o.detection)
 	if err != nil {
 		return nil, err
 	}
+	p.Filter = &o.filter
 	return &replayed{
-		start: record.Start{Host: p.Host, BootID: p.BootID, Kernel: p.Kernel, Arch: p.Arch}, began: p.Began,
+		counts: p.Counts,
+		start:  record.Start{Host: p.Host, BootID: p.BootID, Kernel: p.Kernel, Arch: p.Arch}, began: p.Began,
 		run: func(pace func(at time.Duration) error, to replayTarget) error {
 			p.Pace = pace
 			if _, only := to.(alertsOnly); !only { // an older recording has no times of transitions
@@ -243,17 +254,19 @@ func recordingOf(in io.Reader, c detect.Config) (*replayed, error) {
 }
 
 // recordsOf reads the first record.
-func recordsOf(in io.Reader, c detect.Config) (*replayed, error) {
+func recordsOf(in io.Reader, o *traceOptions) (*replayed, error) {
 	lines, err := recordread.NewReader(in)
 	if err != nil {
 		return nil, err
 	}
-	r, err := replay.OpenRecords(lines, c)
+	r, err := replay.OpenRecords(lines, o.detection)
 	if err != nil {
 		return nil, err
 	}
+	r.Filter = &o.filter
 	return &replayed{
-		start: record.Start{Host: r.First.Host, BootID: r.First.BootID, Kernel: r.First.Kernel, Arch: r.First.Arch}, began: time.Duration(r.First.Time),
+		counts: r.Counts,
+		start:  record.Start{Host: r.First.Host, BootID: r.First.BootID, Kernel: r.First.Kernel, Arch: r.First.Arch}, began: time.Duration(r.First.Time),
 		hasConnections: true,
 		run: func(pace func(at time.Duration) error, to replayTarget) error {
 			r.Pace = func(at time.Duration) error {

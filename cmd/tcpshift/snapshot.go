@@ -43,7 +43,7 @@ func newSnapshot(s *signals) *cobra.Command {
 	flags.Var(single(&o.output, "PATH", parsePath), "output", "append to this file; - is standard output")
 	addFollowFlag(flags, &o.follow)
 	addLabelFlag(flags, &o.formatOptions)
-	addFilterFlags(flags, &o.filter)
+	addFilterFlags(flags, &o.filter, hostNames)
 	flags.Var(list(&o.filter.NewStates, "STATE,...", filter.ParseState), "state", "state that the socket has, such as TIME_WAIT")
 	flags.Var(list(&o.count, "KEY,...", parseSocketKey), "count-by", "instead of the sockets, write how many have the same values of these keys, most first: "+strings.Join(socketKeyNames(), ", "))
 	return cmd

@@ -65,7 +65,7 @@ func newTop(s *signals) *cobra.Command {
 	addSizeFlags(flags, &o)
 	addExcludeSelfFlag(flags, &o)
 	addOwnerAtReadFlag(flags, &o)
-	addFilterFlags(flags, &o.filter)
+	addFilterFlags(flags, &o.filter, hostNames)
 	addDetectionFlags(flags, &o.detection)
 	return cmd
 }

@@ -28,10 +28,8 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	addExcludeSelfFlag(flags, o)
 	flags.BoolVar(&o.timeWaitEnd, "time-wait-end", false, "also report when and how each TIME_WAIT ends; this hooks every timer and every free of kernel memory on the host")
 	addOwnerAtReadFlag(flags, o)
-	addFilterFlags(flags, &o.filter)
-	flags.Var(list(&o.filter.OldStates, "STATE,...", filter.ParseState), "old-state", "state that the socket leaves, such as SYN_SENT")
-	flags.Var(list(&o.filter.NewStates, "STATE,...", filter.ParseState), "new-state", "state that the socket enters")
-	flags.Var(list(&o.filter.Roles, "ROLE,...", filter.ParseRole), "role", "client, server or listener")
+	addFilterFlags(flags, &o.filter, hostNames)
+	addTransitionFilterFlags(flags, &o.filter)
 	addSelectionFlags(flags, &o.selection)
 	addDetectionFlags(flags, &o.detection)
 	addRecordingFlag(flags, o)
@@ -60,8 +58,17 @@ func addSizeFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.Var(single(&o.queueSize, "SIZE", parseQueueSize), "queue-size", "output that may wait for a slow reader, a power of two from 256KiB to 1GiB (default 8MiB)")
 }
 
+// names looks up what words of filters name.
+type names struct {
+	netns  func(word string) (uint32, error)
+	cgroup func(word string) (uint64, error)
+}
+
+// hostNames looks them up on this host.
+var hostNames = names{filter.ParseNetns, filter.ParseCgroup}
+
 // addFilterFlags adds the filters that all commands with filters have.
-func addFilterFlags(flags *pflag.FlagSet, f *filter.Filter) {
+func addFilterFlags(flags *pflag.FlagSet, f *filter.Filter, of names) {
 	flags.Var(list(&f.Ports, "PORT,...", filter.ParsePorts), "port", "local or peer port, or a range such as 8000-8999")
 	flags.Var(list(&f.LocalPorts, "PORT,...", filter.ParsePorts), "local-port", "local port or range")
 	flags.Var(list(&f.PeerPorts, "PORT,...", filter.ParsePorts), "peer-port", "peer port or range")
@@ -72,13 +79,13 @@ func addFilterFlags(flags *pflag.FlagSet, f *filter.Filter) {
 	flags.Var(list(&f.PIDs, "PID,...", filter.ParsePID), "pid", "process that owns the socket")
 	flags.Var(verbatim(&f.Comms, "COMM", filter.ParseComm), "comm", "name of the process that owns the socket, at most 15 bytes; may be repeated")
 	flags.Var(list(&f.UIDs, "USER,...", filter.ParseUser), "uid", "user that the socket belongs to: a number or a name")
-	flags.Var(list(&f.Netns, "NETNS,...", filter.ParseNetns), "netns", "network namespace: inode, path, pid:N or a name of 'ip netns'")
-	flags.Var(list(&f.Cgroups, "PATH,...", filter.ParseCgroup), "cgroup", "cgroup v2 path; includes the cgroups below it")
-	addExclusionFlags(flags, &f.Not)
+	flags.Var(list(&f.Netns, "NETNS,...", of.netns), "netns", "network namespace: inode, path, pid:N or a name of 'ip netns'")
+	flags.Var(list(&f.Cgroups, "PATH,...", of.cgroup), "cgroup", "cgroup v2 path; includes the cgroups below it")
+	addExclusionFlags(flags, &f.Not, of)
 }
 
 // addExclusionFlags adds a flag for each filter that leaves out what the filter passes.
-func addExclusionFlags(flags *pflag.FlagSet, not *filter.Exclusions) {
+func addExclusionFlags(flags *pflag.FlagSet, not *filter.Exclusions, of names) {
 	flags.Var(list(&not.Ports, "PORT,...", filter.ParsePorts), "not-port", "leave out this local or peer port or range")
 	flags.Var(list(&not.LocalPorts, "PORT,...", filter.ParsePorts), "not-local-port", "leave out this local port or range")
 	flags.Var(list(&not.PeerPorts, "PORT,...", filter.ParsePorts), "not-peer-port", "leave out this peer port or range")
@@ -88,6 +95,13 @@ func addExclusionFlags(flags *pflag.FlagSet, not *filter.Exclusions) {
 	flags.Var(list(&not.PIDs, "PID,...", filter.ParsePID), "not-pid", "leave out the sockets of this process")
 	flags.Var(verbatim(&not.Comms, "COMM", filter.ParseComm), "not-comm", "leave out the sockets of processes with this name; may be repeated")
 	flags.Var(list(&not.UIDs, "USER,...", filter.ParseUser), "not-uid", "leave out the sockets of this user")
-	flags.Var(list(&not.Netns, "NETNS,...", filter.ParseNetns), "not-netns", "leave out this network namespace")
-	flags.Var(list(&not.Cgroups, "PATH,...", filter.ParseCgroup), "not-cgroup", "leave out this cgroup and those below it")
+	flags.Var(list(&not.Netns, "NETNS,...", of.netns), "not-netns", "leave out this network namespace")
+	flags.Var(list(&not.Cgroups, "PATH,...", of.cgroup), "not-cgroup", "leave out this cgroup and those below it")
+}
+
+// addTransitionFilterFlags adds the filters on what only transitions have.
+func addTransitionFilterFlags(flags *pflag.FlagSet, f *filter.Filter) {
+	flags.Var(list(&f.OldStates, "STATE,...", filter.ParseState), "old-state", "state that the socket leaves, such as SYN_SENT")
+	flags.Var(list(&f.NewStates, "STATE,...", filter.ParseState), "new-state", "state that the socket enters")
+	flags.Var(list(&f.Roles, "ROLE,...", filter.ParseRole), "role", "client, server or listener")
 }

@@ -41,9 +41,13 @@ func (f *Filter) matchesUID(uid uint32) bool {
 // pass, by the rules of endpoints_match() in bpf/filter.h. The caller must
 // unmap v4-mapped addresses.
 func (f *Filter) MatchesEndpoints(local, peer tcp.Endpoint) bool {
-	if f.Family != 0 && (f.Family == 4) != local.Addr.Is4() {
-		return false
-	}
+	return f.matchesFamily(local.Addr.Is4()) && f.matchesEnds(local, peer)
+}
+
+func (f *Filter) matchesFamily(isIPv4 bool) bool { return f.Family == 0 || (f.Family == 4) == isIPv4 }
+
+// matchesEnds is MatchesEndpoints without the family.
+func (f *Filter) matchesEnds(local, peer tcp.Endpoint) bool {
 	peer.Addr = known(peer.Addr)
 	return matchesSides(f.Ports, f.LocalPorts, f.PeerPorts, local.Port, peer.Port, PortRange.contains) &&
 		matchesSides(f.Addrs, f.LocalAddrs, f.PeerAddrs, local.Addr, peer.Addr, netip.Prefix.Contains) &&

@@ -10,7 +10,6 @@ import (
 
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
 	"github.com/tcpshift/tcpshift/internal/filter"
-	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // addFilterConstants adds the constants of bpf/config.h that switch the filters on.
@@ -31,7 +30,7 @@ func addFilterConstants(constants map[string]any, f *filter.Filter) {
 	}
 	constants[bpfobj.ProbeVarFilterFamily] = f.Family
 	constants[bpfobj.ProbeVarFilterStates] = len(f.OldStates)+len(f.NewStates) > 0 || f.Transitions != nil
-	constants[bpfobj.ProbeVarWantedStates] = wantedStates(f)
+	constants[bpfobj.ProbeVarWantedStates] = [32]uint32(f.WantedTransitions())
 	constants[bpfobj.ProbeVarExcludeOrphanFinWait2] = f.ExcludeOrphanFinWait2
 	constants[bpfobj.ProbeVarFilterRoles] = roles
 	constants[bpfobj.ProbeVarFilterPorts] = portSides
@@ -47,35 +46,6 @@ func addFilterConstants(constants map[string]any, f *filter.Filter) {
 	constants[bpfobj.ProbeVarExcludeComm] = len(f.Not.Comms) > 0
 	constants[bpfobj.ProbeVarExcludeCgroup] = len(f.Not.Cgroups) > 0
 	constants[bpfobj.ProbeVarExcludeUid] = len(f.Not.UIDs) > 0
-}
-
-// wantedStates are the transitions that match all filters on states, by old state: a bit per
-// new state.
-func wantedStates(f *filter.Filter) [32]uint32 {
-	wanted := [32]uint32(tcp.AllTransitions())
-	if f.Transitions != nil {
-		wanted = [32]uint32(*f.Transitions)
-	}
-	if len(f.NewStates) > 0 {
-		for old := range wanted {
-			wanted[old] &= bits(f.NewStates)
-		}
-	}
-	if len(f.OldStates) > 0 {
-		for old := range wanted {
-			if bits(f.OldStates)>>old&1 == 0 {
-				wanted[old] = 0
-			}
-		}
-	}
-	return wanted
-}
-
-func bits(states []tcp.State) (set uint32) {
-	for _, s := range states {
-		set |= 1 << s
-	}
-	return set
 }
 
 func portSets(f *filter.Filter) [bpfobj.ProbeSideSIDES][]filter.PortRange {

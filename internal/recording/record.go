@@ -45,22 +45,22 @@ type Socket struct {
 	Sampled   uint64 `json:"sampled"`
 }
 
-// Owner has the keys of the process that owns a socket. PID is 0 if it is not known.
+// Owner has the keys of the process that owns a socket. PID is 0, and UID nil, if it is not known.
 type Owner struct {
-	PID              uint32 `json:"pid"`
-	Comm             string `json:"comm"`
-	UID              uint32 `json:"uid"`
-	PIDSource        string `json:"pid_source"`
-	Cgroup           string `json:"cgroup"`
-	Container        string `json:"container"`
-	ContainerRuntime string `json:"container_runtime"`
-	PodUID           string `json:"pod_uid"`
-	ContainerName    string `json:"container_name"`
-	ContainerClaimed bool   `json:"container_claimed"`
-	Pod              string `json:"pod"`
-	Namespace        string `json:"namespace"`
-	Unit             string `json:"unit"`
-	UnitClaimed      bool   `json:"unit_claimed"`
+	PID              uint32  `json:"pid"`
+	Comm             string  `json:"comm"`
+	UID              *uint32 `json:"uid"`
+	PIDSource        string  `json:"pid_source"`
+	Cgroup           string  `json:"cgroup"`
+	Container        string  `json:"container"`
+	ContainerRuntime string  `json:"container_runtime"`
+	PodUID           string  `json:"pod_uid"`
+	ContainerName    string  `json:"container_name"`
+	ContainerClaimed bool    `json:"container_claimed"`
+	Pod              string  `json:"pod"`
+	Namespace        string  `json:"namespace"`
+	Unit             string  `json:"unit"`
+	UnitClaimed      bool    `json:"unit_claimed"`
 }
 
 // Step has the keys of a transition.

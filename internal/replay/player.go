@@ -21,7 +21,10 @@ type Player struct {
 	Event func(t *tcp.Transition) error
 	// Pace, if it is not nil, is called before each tick with the time of the tick. It may wait. Its error ends the run.
 	Pace func(at time.Duration) error
+	// Filter decides which transitions and sockets exist, for the engine as well; nil: all do.
+	Filter Filter
 
+	gate
 	in      *Reader
 	over    detect.Config
 	emit    func(alerts []detect.Alert) error
@@ -73,7 +76,7 @@ func Open(in *Reader, over detect.Config) (*Player, error) {
 // Run passes all inputs to the engine, and the alerts to emit, with their time on the wall clock. If the recording ends
 // before the trace did, Run closes the open alerts. It returns a [*LineError], or the error of emit, Event or Pace.
 func (p *Player) Run(emit func(alerts []detect.Alert) error) error {
-	p.emit = emit
+	p.emit, p.filter = emit, p.Filter
 	for {
 		line, err := p.in.Next()
 		if errors.Is(err, io.EOF) {
@@ -92,6 +95,9 @@ func (p *Player) Run(emit func(alerts []detect.Alert) error) error {
 	p.alerts = p.engine.Finish(p.now)
 	return p.flush()
 }
+
+// Counts returns how many transitions the recording has, so far, and how many of them Filter has left out.
+func (p *Player) Counts() (seen, filtered uint64) { return p.seen, p.filtered }
 
 // Gaps returns how many lines the recording lacks, because its disk had no room for them when it was written.
 func (p *Player) Gaps() uint64 { return p.gaps }
@@ -194,7 +200,7 @@ func about[T any](take func(p *Player, in *T) error) inputKind {
 
 var inputs = map[string]inputKind{
 	inputTransition: on((*Player).observe),
-	inputReset:      on(func(p *Player, in *transitionJSON) error { return p.transition(in, (*detect.Engine).ResetDecided) }),
+	inputReset:      on((*Player).resetDecided),
 	inputLost:       on(func(p *Player, in *countInput) error { p.engine.AddLost(p.at(in.Now), in.Count); return nil }),
 	inputLeftOut:    on(func(p *Player, in *countInput) error { p.engine.AddLeftOut(in.Count); return nil }),
 	inputThresholds: on(func(p *Player, in *thresholdsInput) error {
@@ -203,14 +209,16 @@ var inputs = map[string]inputKind{
 	}),
 	inputSeed: on(func(p *Player, in *seedInput) error {
 		s, err := in.Socket.value(p.cgroups)
-		if err == nil {
-			p.engine.Seed(p.at(in.Now), in.Netns, &s)
+		if now := p.at(in.Now); err == nil && p.seeds(in.Netns, &s) {
+			p.engine.Seed(now, in.Netns, &s)
 		}
 		return err
 	}),
 	inputSeedingDone: on(func(p *Player, in *timeInput) error { p.engine.SeedingDone(p.at(in.Now)); return nil }),
 	inputLimits: on(func(p *Player, in *limitsInput) error {
-		p.engine.Update(p.at(in.Now), in.Netns, in.Limits.value())
+		if now := p.at(in.Now); p.hasNetns(in.Netns) {
+			p.engine.Update(now, in.Netns, in.Limits.value())
+		}
 		return nil
 	}),
 	inputHalfClosed: on((*Player).halfClosed),
@@ -273,11 +281,17 @@ func (p *Player) at(now time.Duration) time.Duration {
 	return now
 }
 
-func (p *Player) transition(in *transitionJSON, pass func(e *detect.Engine, t *tcp.Transition)) error {
+// transition returns the transition of an input, at its time.
+func (p *Player) transition(in *transitionJSON) (tcp.Transition, error) {
 	t, err := in.value(p.cgroups)
-	if err == nil {
-		t.Monotonic = p.at(t.Monotonic)
-		pass(p.engine, &t)
+	t.Monotonic = p.at(t.Monotonic)
+	return t, err
+}
+
+func (p *Player) resetDecided(in *transitionJSON) error {
+	t, err := p.transition(in)
+	if err == nil && p.matches(&t) {
+		p.engine.ResetDecided(&t)
 	}
 	return err
 }
@@ -287,15 +301,16 @@ var errNoTime = errors.New("has no time: an older tcpshift has written this reco
 
 // observe passes a transition to the engine and to Event.
 func (p *Player) observe(in *transitionJSON) error {
-	if err := p.transition(in, (*detect.Engine).Observe); err != nil || p.Event == nil {
+	t, err := p.transition(in)
+	if err != nil || !p.passes(&t) {
 		return err
 	}
-	if !p.timed {
+	p.engine.Observe(&t)
+	switch {
+	case p.Event == nil:
+		return nil
+	case !p.timed:
 		return errNoTime
-	}
-	t, err := in.value(p.cgroups)
-	if err != nil {
-		return err
 	}
 	t.Time = time.Unix(0, int64(t.Monotonic+p.offset))
 	if err := p.Event(&t); err != nil {
@@ -311,7 +326,9 @@ func (p *Player) halfClosed(in *socketsInput) error {
 		if err != nil {
 			return err
 		}
-		sockets = append(sockets, s)
+		if p.hasSocket(&s) {
+			sockets = append(sockets, s)
+		}
 	}
 	p.engine.UpdateHalfClosed(p.at(in.Now), in.ReadAt, in.Netns, sockets)
 	return nil
@@ -330,7 +347,10 @@ func (p *Player) listeners(in *listenersInput) error {
 			}
 		}
 	}
-	p.engine.UpdateListeners(p.at(in.Now), in.Netns, in.Table)
+	if now := p.at(in.Now); p.hasNetns(in.Netns) {
+		p.keepListeners(in.Table)
+		p.engine.UpdateListeners(now, in.Netns, in.Table)
+	}
 	return nil
 }
 

@@ -35,7 +35,10 @@ type Records struct {
 	// Event, if it is not nil, is called with each transition (c is nil), and with each connection and its last transition. It
 	// must not keep them. Its error ends the run.
 	Event func(t *tcp.Transition, c *tcp.Connection) error
+	// Filter is as Filter of [Player]. It decides what Watch and Event get, too, but for alerts.
+	Filter Filter
 
+	gate
 	in     *recording.Reader
 	engine *detect.Engine
 	emit   func(alerts []detect.Alert) error
@@ -80,7 +83,7 @@ func OpenRecords(in *recording.Reader, c detect.Config) (*Records, error) {
 // Run passes all records to the engine, and the alerts to emit, with their times. It skips lines that are no records. It
 // returns the errors of the stream, of emit, of Event and of Pace.
 func (r *Records) Run(emit func(alerts []detect.Alert) error) error {
-	r.emit = emit
+	r.emit, r.filter = emit, r.Filter
 	rec := r.First
 	for {
 		if err := r.take(&rec); err != nil {
@@ -104,37 +107,69 @@ func (r *Records) take(rec *recording.Record) error {
 	if err := r.advance(time.Duration(rec.Time)); err != nil {
 		return err
 	}
-	if r.Watch != nil {
-		r.show(rec)
-	}
 	switch rec.Type {
 	case "transition":
-		r.observeDeferred()
-		t, known := r.transition(rec)
-		if !known {
-			return nil
-		}
-		r.last = t
-		if err := r.event(&t, nil); err != nil {
-			return err
-		}
-		switch {
-		case t.IsTimeWaitEnd(), t.IsSelfTransition(): // the engine ignores them
-		case t.New == tcp.Close:
-			r.deferred = &t
-		default:
-			r.engine.Observe(&t)
-		}
+		return r.takeTransition(rec)
 	case "connection":
-		if r.deferred != nil && r.deferred.Cookie == cookieOf(rec) && rec.ClosedBy == string(tcp.ClosedByNoPort) {
-			r.deferred.NoPort = true
+		return r.takeConnection(rec)
+	case "alert":
+		if r.Watch != nil {
+			a := alertOf(rec)
+			r.Watch.Alert(&a)
 		}
-		r.observeDeferred()
-		return r.connection(rec)
 	case "loss":
+		r.lost += rec.Lost
 		r.engine.AddLost(r.now, rec.Lost)
 	}
 	return nil
+}
+
+// takeTransition passes on a transition that Filter passes and whose states have names.
+func (r *Records) takeTransition(rec *recording.Record) error {
+	r.observeDeferred()
+	t, known := r.transition(rec)
+	if !known {
+		return nil
+	}
+	if r.last = t; !r.passes(r.shown(&t, rec)) {
+		return nil
+	}
+	if r.Watch != nil {
+		r.Watch.Observe(&t)
+	}
+	if r.Event != nil {
+		if err := r.Event(&t, nil); err != nil {
+			return err
+		}
+	}
+	switch {
+	case t.IsTimeWaitEnd(), t.IsSelfTransition(): // the engine ignores them
+	case t.New == tcp.Close:
+		r.deferred = &t
+	default:
+		r.engine.Observe(&t)
+	}
+	return nil
+}
+
+// takeConnection passes on a connection record that Filter passes, with the last transition of its socket. Event does not
+// get one whose state has no name.
+func (r *Records) takeConnection(rec *recording.Record) error {
+	if r.deferred != nil && r.deferred.Cookie == cookieOf(rec) && rec.ClosedBy == string(tcp.ClosedByNoPort) {
+		r.deferred.NoPort = true
+	}
+	r.observeDeferred()
+	t, c := r.connectionOf(rec)
+	if lives := c.Phase == tcp.PhaseUpdate; lives && !r.lives(r.shown(&t, rec)) || !lives && !r.matches(r.shown(&t, rec)) {
+		return nil
+	}
+	if r.Watch != nil && c.Phase != tcp.PhaseUpdate {
+		r.Watch.Add(&t, &c)
+	}
+	if r.Event == nil || t.New == 0 {
+		return nil
+	}
+	return r.Event(&t, &c)
 }
 
 // observeDeferred passes the deferred transition to the engine, if there is one.
@@ -193,29 +228,14 @@ func (r *Records) raise(alerts []detect.Alert) error {
 	return r.emit(alerts)
 }
 
-func (r *Records) event(t *tcp.Transition, c *tcp.Connection) error {
-	if r.Event == nil {
-		return nil
-	}
-	return r.Event(t, c)
-}
-
-// connection passes on a connection record with the last transition of its socket, unless its state has no name.
-func (r *Records) connection(rec *recording.Record) error {
-	t, c := r.connectionOf(rec)
-	if t.New == 0 {
-		return nil
-	}
-	return r.event(&t, &c)
-}
-
 // connectionOf returns the connection of a record with its last transition: r.last if that is of the same socket, else
 // what the record itself has. Its New is 0 for a state that has no name.
 func (r *Records) connectionOf(rec *recording.Record) (t tcp.Transition, c tcp.Connection) {
-	if cookie := cookieOf(rec); cookie != 0 && cookie == r.last.Cookie {
-		t = r.last
-	}
 	r.identify(&t, rec)
+	if isSameSocket(&t, &r.last) {
+		t = r.last
+		r.identify(&t, rec)
+	}
 	t.New, _ = tcp.ParseState(cmp.Or(rec.State, rec.FinalState))
 	t.ResetReason = plain(rec.ResetReason)
 	c = tcp.Connection{
@@ -229,6 +249,15 @@ func (r *Records) connectionOf(rec *recording.Record) (t tcp.Transition, c tcp.C
 		}
 	}
 	return t, c
+}
+
+// isSameSocket reports whether two transitions are of one socket. Without cookies that is so only if they have the same time,
+// as the last transition of a socket and its connection record have.
+func isSameSocket(a, b *tcp.Transition) bool {
+	if a.Cookie != 0 || b.Cookie != 0 {
+		return a.Cookie == b.Cookie
+	}
+	return a.Monotonic == b.Monotonic && a.Netns == b.Netns && a.Local == b.Local && a.Peer == b.Peer
 }
 
 func cookieOf(rec *recording.Record) uint64 {
@@ -272,7 +301,13 @@ func (r *Records) identify(t *tcp.Transition, rec *recording.Record) {
 	t.Time, t.Monotonic, t.Cookie, t.Netns = rec.Time.Std(), time.Duration(rec.Time), cookieOf(rec), uint32(rec.Netns)
 	t.Role, _ = tcp.ParseRole(rec.Role)
 	t.Local, t.Peer = endpoint(rec.LocalAddr, rec.LocalPort), endpoint(rec.PeerAddr, rec.PeerPort)
-	t.IPv6, t.Mapped, t.UID = rec.Family == "ipv6", rec.Mapped, rec.UID
+	t.IPv6, t.Mapped, t.UID = rec.Family == "ipv6", rec.Mapped, 0
+	if rec.Family == "" { // somebody has left it out
+		t.IPv6 = t.Local.Addr.Is6() || t.Peer.Addr.Is6()
+	}
+	if rec.UID != nil {
+		t.UID = *rec.UID
+	}
 	t.Error = r.errno(rec.Error)
 	t.Owner, t.CgroupID, t.Cgroup = tcp.Owner{}, 0, nil
 	if rec.PID != 0 {
@@ -311,7 +346,7 @@ func (r *Records) errno(name string) tcp.Errno {
 // cgroup returns the cgroup of an owner, with an id made from its path; nil: it is not known.
 func (r *Records) cgroup(o *recording.Owner) *numberedCgroup {
 	key := *o
-	if key.PID, key.Comm, key.UID, key.PIDSource = 0, "", 0, ""; key == (recording.Owner{}) {
+	if key.PID, key.Comm, key.UID, key.PIDSource = 0, "", nil, ""; key == (recording.Owner{}) {
 		return nil
 	}
 	c := r.cgroups[key]

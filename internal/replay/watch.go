@@ -19,26 +19,11 @@ type Watcher interface {
 	Alert(a *detect.Alert)
 }
 
-// show passes a record on to Watch.
-func (r *Records) show(rec *recording.Record) {
-	switch {
-	case rec.Type == "transition":
-		if t, ok := r.transition(rec); ok {
-			r.Watch.Observe(&t)
-		}
-	case rec.Type == "connection" && rec.Phase != string(tcp.PhaseUpdate):
-		t, c := r.connectionOf(rec)
-		r.Watch.Add(&t, &c)
-	case rec.Type == "alert":
-		a := alertOf(rec)
-		r.Watch.Alert(&a)
-	case rec.Type == "loss":
-		r.lost += rec.Lost
-	}
-}
-
-// Lost is how many transitions the records say were lost, so far. It counts only while somebody watches.
+// Lost is how many transitions the records say were lost, so far.
 func (r *Records) Lost() uint64 { return r.lost }
+
+// Counts is as Counts of [Player].
+func (r *Records) Counts() (seen, filtered uint64) { return r.seen, r.filtered }
 
 // Now is the time of the last record.
 func (r *Records) Now() time.Time { return time.Unix(0, int64(r.now)) }

@@ -25,7 +25,8 @@ type Replay struct {
 	outs *outputs
 	ctx  context.Context // ends each wait for a reader
 
-	event decode.Event
+	event  decode.Event
+	passed uint64 // transitions that Transition has got, without the ends of TIME_WAITs
 }
 
 // NewReplay returns a replay to the outputs of cfg. It uses Start, Notify and Summary of cfg, and ignores Source, Count and
@@ -44,6 +45,9 @@ func (r *Replay) Begin(at time.Time) error { return r.outs.start(at) }
 func (r *Replay) Transition(t *tcp.Transition) error {
 	if err := r.wait(); err != nil {
 		return err
+	}
+	if !t.IsTimeWaitEnd() {
+		r.passed++
 	}
 	r.event.Kind, r.event.Transition = decode.KindTransition, *t
 	return r.outs.event(&r.event)
@@ -74,6 +78,18 @@ func (r *Replay) Alerts(alerts []detect.Alert) error {
 		r.outs.alert(&alerts[i])
 	}
 	return r.outs.endTurn()
+}
+
+// Count sets the counts of the stop records: how many transitions the replayed run has, and how many of them a filter has
+// left out. The others that Transition has not got count as dropped. It is called once, before End.
+func (r *Replay) Count(seen, filtered uint64) {
+	k := &r.outs.totals.kernel
+	k.first.Entered, k.total.Filtered = seen, filtered
+	rest := seen - filtered - r.passed
+	for _, w := range r.outs.writers {
+		w.account.read += rest
+		w.account.dropped += rest
+	}
 }
 
 // EndTurn writes the rows of the summary that are due at a time of the replayed run, and passes on what is written so far.

@@ -285,11 +285,16 @@ func (s *traffic) check(c filterCase) {
 // the host.
 func (s *traffic) traceNetns(cases ...filterCase) (whole []transition, filtered []stream) {
 	s.t.Helper()
+	return s.trace(s.byNetns(), s.inside(cases)...)
+}
+
+// inside returns the cases with a filter by namespace as well.
+func (s *traffic) inside(cases []filterCase) []filterCase {
 	inside := slices.Clone(cases)
 	for i, c := range cases {
 		inside[i].args = slices.Concat(c.args, s.byNetns())
 	}
-	return s.trace(s.byNetns(), inside...)
+	return inside
 }
 
 // compare compares a stream with the filter to a reference.
@@ -304,6 +309,13 @@ func (s *traffic) compare(c filterCase, reference []string) stream {
 // returns the transitions of the reference, and the stream of each case.
 func (s *traffic) trace(reference []string, cases ...filterCase) (whole []transition, filtered []stream) {
 	s.t.Helper()
+	filtered = s.streams(reference, cases...)
+	return s.transitions(filtered[0]), filtered[1:]
+}
+
+// streams is trace, and returns the stream of the reference before those of the cases.
+func (s *traffic) streams(reference []string, cases ...filterCase) (all []stream) {
+	s.t.Helper()
 	tracers := []*tracer{launch(s.t, append(flags("--stats-interval", "0"), reference...))}
 	for _, c := range cases {
 		tracers = append(tracers, launch(s.t, append(flags("--stats-interval", "0"), c.args...)))
@@ -316,9 +328,9 @@ func (s *traffic) trace(reference []string, cases ...filterCase) (whole []transi
 		tr.signal(syscall.SIGTERM)
 	}
 	for _, tr := range tracers {
-		filtered = append(filtered, tr.end("signal"))
+		all = append(all, tr.end("signal"))
 	}
-	return s.transitions(filtered[0]), filtered[1:]
+	return all
 }
 
 // mustPass checks that got has those transitions of all that the case passes.

@@ -1,0 +1,134 @@
+package replay
+
+import (
+	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/recording"
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// Filter decides what of a recording exists, as the filter of a trace would have decided. [*filter.Filter] is one.
+type Filter interface {
+	// HasStates reports whether MatchesStates may be false.
+	HasStates() bool
+	// MatchesStates reports whether the states of a transition pass.
+	MatchesStates(t *tcp.Transition) bool
+	// MatchesExceptStates reports whether everything else of a transition passes.
+	MatchesExceptStates(t *tcp.Transition) bool
+
+	// MatchesNetns reports whether sockets of a namespace pass.
+	MatchesNetns(inode uint32) bool
+	// MatchesSocket and MatchesListener report whether a socket of the kernel's tables passes, whatever its namespace.
+	MatchesSocket(s *tcp.Socket) bool
+	MatchesListener(l *tcp.Listener) bool
+	// NeedsOwnerRoleOrCgroup reports whether the filter passes only some owners, roles or cgroups, which these tables do not
+	// show.
+	NeedsOwnerRoleOrCgroup() bool
+}
+
+// maxTimeWaits bounds the TIME_WAITs that a gate remembers: as many as a trace awaits the ends of.
+const maxTimeWaits = 128 << 10
+
+// gate applies a filter to what a recording has, and counts. Without a filter everything passes.
+type gate struct {
+	filter Filter // nil: none
+
+	seen, filtered uint64 // transitions, without the ends of TIME_WAITs
+
+	// timeWaits are the TIME_WAITs whose beginnings have passed. Their ends pass as well, whatever the filter on states is.
+	// Without a filter on states the end itself shows this.
+	timeWaits map[timeWait]struct{}
+}
+
+// timeWait identifies a TIME_WAIT, also on kernels without cookies.
+type timeWait struct {
+	cookie      uint64
+	netns       uint32
+	local, peer tcp.Endpoint
+}
+
+// passes reports whether a transition passes.
+func (g *gate) passes(t *tcp.Transition) bool {
+	if t.IsTimeWaitEnd() {
+		return g.filter == nil || g.filter.MatchesExceptStates(t) && g.endPasses(t)
+	}
+	g.seen++
+	if g.filter == nil {
+		return true
+	}
+	if !g.matches(t) {
+		g.filtered++
+		return false
+	}
+	if t.New == tcp.TimeWait && g.filter.HasStates() {
+		g.remember(t)
+	}
+	return true
+}
+
+// matches is passes for a transition that is not the end of a TIME_WAIT and that was counted before.
+func (g *gate) matches(t *tcp.Transition) bool {
+	return g.filter == nil || g.filter.MatchesStates(t) && g.filter.MatchesExceptStates(t)
+}
+
+// lives reports whether a connection that lives passes.
+func (g *gate) lives(t *tcp.Transition) bool {
+	return g.filter == nil || g.filter.MatchesExceptStates(t)
+}
+
+// remember notes a TIME_WAIT whose beginning has passed. If too many are noted, it forgets all: their ends do not pass.
+func (g *gate) remember(t *tcp.Transition) {
+	if g.timeWaits == nil || len(g.timeWaits) >= maxTimeWaits {
+		g.timeWaits = make(map[timeWait]struct{})
+	}
+	g.timeWaits[timeWait{t.Cookie, t.Netns, t.Local, t.Peer}] = struct{}{}
+}
+
+// endPasses reports whether the end of a TIME_WAIT passes the filter on states, and forgets the TIME_WAIT.
+func (g *gate) endPasses(t *tcp.Transition) bool {
+	if !g.filter.HasStates() {
+		return true
+	}
+	key := timeWait{t.Cookie, t.Netns, t.Local, t.Peer}
+	_, passed := g.timeWaits[key]
+	delete(g.timeWaits, key)
+	return passed
+}
+
+// hasNetns reports whether sockets of a namespace may pass.
+func (g *gate) hasNetns(inode uint32) bool { return g.filter == nil || g.filter.MatchesNetns(inode) }
+
+// seeds reports whether detection begins with a socket that was there before the trace. Where the kernel's table cannot
+// show whether it passes, detection begins with none.
+func (g *gate) seeds(netns uint32, s *tcp.Socket) bool {
+	return g.filter == nil || !g.filter.NeedsOwnerRoleOrCgroup() && g.hasNetns(netns) && g.hasSocket(s)
+}
+
+// hasSocket reports whether a socket of the kernel's tables passes, whatever its namespace.
+func (g *gate) hasSocket(s *tcp.Socket) bool { return g.filter == nil || g.filter.MatchesSocket(s) }
+
+// keepListeners removes the listeners that do not pass from a table, which may be nil.
+func (g *gate) keepListeners(t *detect.ListenTable) {
+	if g.filter == nil || t == nil {
+		return
+	}
+	kept := t.Listeners[:0]
+	for i := range t.Listeners {
+		if g.filter.MatchesListener(&t.Listeners[i]) {
+			kept = append(kept, t.Listeners[i])
+		}
+	}
+	t.Listeners, t.KnownOnly = kept, t.KnownOnly || g.filter.NeedsOwnerRoleOrCgroup()
+}
+
+// shown returns what a filter sees of a transition: a user that the record does not have matches no filter and no exclusion.
+func (r *Records) shown(t *tcp.Transition, rec *recording.Record) *tcp.Transition {
+	if r.filter == nil || rec.UID != nil {
+		return t
+	}
+	s := *t
+	s.UID = noUser
+	return &s
+}
+
+// noUser is no user (chown(2)): no filter names it.
+const noUser = 1<<32 - 1
