@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -129,6 +128,8 @@ type replayed struct {
 	start record.Start
 	began time.Duration // Unix time
 	run   func(pace func(at time.Duration) error, to replayTarget) error
+	// wall returns the time on the wall clock at a time that pace gets.
+	wall func(at time.Duration) time.Time
 	// hasConnections means that there may be connection records.
 	hasConnections bool
 	// counts returns how many transitions the file has, and how many of them the filter has left out. It is called after run.
@@ -196,7 +197,7 @@ func runReplay(s *signals, o *replayOptions) (err error) {
 		}
 	}
 	to.Count(r.counts())
-	return to.End(time.Unix(0, int64(last)), err)
+	return to.End(r.wall(last), err)
 }
 
 // target passes to to what the outputs want.
@@ -213,9 +214,12 @@ type alertsOnly struct{ *trace.Replay }
 func (alertsOnly) Transition(*tcp.Transition) error                  { return nil }
 func (alertsOnly) Connection(*tcp.Transition, *tcp.Connection) error { return nil }
 
-// readReplayed reads the first line, which shows whether the file has inputs of detection or records.
+// readReplayed reads the first line, which shows whether the file, which may be compressed, has inputs of detection or records.
 func readReplayed(file io.Reader, o *traceOptions) (*replayed, error) {
-	in := bufio.NewReader(file)
+	in, err := recordread.Decompress(file, 64<<10)
+	if err != nil {
+		return nil, err
+	}
 	first, _ := in.Peek(replay.FirstBytes) // fewer are no recording
 	if replay.IsRecording(first) {
 		return recordingOf(in, o)
@@ -232,8 +236,8 @@ func recordingOf(in io.Reader, o *traceOptions) (*replayed, error) {
 	}
 	p.Filter = &o.filter
 	return &replayed{
-		counts: p.Counts,
-		start:  record.Start{Host: p.Host, BootID: p.BootID, Kernel: p.Kernel, Arch: p.Arch}, began: p.Began,
+		counts: p.Counts, wall: func(at time.Duration) time.Time { return time.Unix(0, int64(at)) },
+		start: record.Start{Host: p.Host, BootID: p.BootID, Kernel: p.Kernel, Arch: p.Arch}, began: p.Began,
 		run: func(pace func(at time.Duration) error, to replayTarget) error {
 			p.Pace = pace
 			if _, only := to.(alertsOnly); !only { // an older recording has no times of transitions
@@ -265,12 +269,12 @@ func recordsOf(in io.Reader, o *traceOptions) (*replayed, error) {
 	}
 	r.Filter = &o.filter
 	return &replayed{
-		counts: r.Counts,
-		start:  record.Start{Host: r.First.Host, BootID: r.First.BootID, Kernel: r.First.Kernel, Arch: r.First.Arch}, began: time.Duration(r.First.Time),
+		counts: r.Counts, wall: r.Wall,
+		start: record.Start{Host: r.First.Host, BootID: r.First.BootID, Kernel: r.First.Kernel, Arch: r.First.Arch}, began: time.Duration(r.First.Time),
 		hasConnections: true,
 		run: func(pace func(at time.Duration) error, to replayTarget) error {
 			r.Pace = func(at time.Duration) error {
-				if err := to.EndTurn(time.Unix(0, int64(at))); err != nil {
+				if err := to.EndTurn(r.Wall(at)); err != nil {
 					return err
 				}
 				return pace(at)
@@ -287,6 +291,12 @@ func recordsOf(in io.Reader, o *traceOptions) (*replayed, error) {
 			all := lines.Summary()
 			if len(all.Shown) > 0 {
 				list = append(list, fmt.Sprintf("%d lines are no records; line %d: %s", all.Unreadable, all.Shown[0].Line, all.Shown[0].Why))
+			}
+			if n := r.SetBack(); n > 0 {
+				list = append(list, fmt.Sprintf("the time goes back by more than 10 s, %d times: the clock was set back, or files are not in order", n))
+			}
+			if n := r.Foreign(); n > 0 {
+				list = append(list, fmt.Sprintf("%d records are of other hosts than the first: they are in no alert", n))
 			}
 			if all.CutOff {
 				list = append(list, "the end of the file is missing or damaged: the replay ends there")

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -82,7 +81,7 @@ func runTopOfFile(s *signals, o *traceOptions, path string, speed float64) (err 
 func publishing(a *activity.Activity, records *replay.Records, wait func(at time.Duration) error) func(at time.Duration) error {
 	var shownAt time.Time
 	return func(at time.Duration) error {
-		switch now := time.Unix(0, int64(at)); {
+		switch now := records.Wall(at); {
 		case !a.Due(now):
 		case time.Since(shownAt) < snapshotEvery:
 			a.Skip(now)
@@ -109,7 +108,10 @@ func runUntil(ctx context.Context, records *replay.Records) error {
 
 // openRecords reads the first record. It refuses a recording of the inputs of detection.
 func openRecords(file io.Reader) (*replay.Records, error) {
-	in := bufio.NewReader(file)
+	in, err := recordread.Decompress(file, 64<<10)
+	if err != nil {
+		return nil, err
+	}
 	if first, _ := in.Peek(replay.FirstBytes); replay.IsRecording(first) { // fewer bytes are no recording
 		return nil, errors.New("has the inputs of detection, and no records: use replay, or a file that --output has written")
 	}

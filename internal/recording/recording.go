@@ -5,12 +5,11 @@ package recording
 import (
 	"bufio"
 	"bytes"
-	"compress/flate"
-	"compress/gzip"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/tcpshift/tcpshift/internal/record"
@@ -32,6 +31,9 @@ type Unreadable struct {
 	Why  string
 }
 
+// MayBeCut reports whether the line may be the end of a record.
+func (u *Unreadable) MayBeCut() bool { return u.Why == notJSON || u.Why == notUTF8 }
+
 // Summary counts what a [Reader] has read.
 type Summary struct {
 	Lines      uint64 // without empty ones
@@ -50,29 +52,24 @@ type Reader struct {
 	summary Summary
 }
 
-// NewReader returns a reader of NDJSON, plain or compressed with gzip. It fails if r fails, or if r begins like a gzip
-// file and is not one.
+// NewReader returns a reader of NDJSON, plain or compressed with gzip. It fails as [Decompress] does.
 func NewReader(r io.Reader) (*Reader, error) {
-	lines := bufio.NewReaderSize(r, maxLine)
-	magic, err := lines.Peek(2)
-	if err != nil && !errors.Is(err, io.EOF) {
+	lines, err := Decompress(r, maxLine)
+	if err != nil {
 		return nil, err
 	}
-	if !bytes.Equal(magic, []byte{0x1f, 0x8b}) {
-		return &Reader{lines: lines}, nil
-	}
-	unzipped, err := gzip.NewReader(lines)
-	if err != nil {
-		return nil, fmt.Errorf("it begins like a gzip file, but is not one: %w", err)
-	}
-	return &Reader{lines: bufio.NewReaderSize(unzipped, maxLine)}, nil
+	return &Reader{lines: lines}, nil
 }
 
 // Summary returns what Next has counted so far.
 func (r *Reader) Summary() Summary { return r.summary }
 
+// ErrSchema means that a newer tcpshift has written what follows, with keys of another meaning.
+var ErrSchema = errors.New("use a newer tcpshift")
+
 // Next reads the next record into rec. It skips lines that are no records, and counts them. It returns io.EOF at the
-// end, also if the last line or the compressed file is not complete, and else the error of the stream.
+// end, also if the last line or the compressed file is not complete, [ErrSchema] with the number of the line at a start record
+// of another major version of the schema, and else the error of the stream.
 func (r *Reader) Next(rec *Record) error {
 	for {
 		line, err := r.line()
@@ -83,6 +80,9 @@ func (r *Reader) Next(rec *Record) error {
 		if why == "" {
 			r.summary.Lines++
 			r.summary.Records++
+			if rec.Type == "start" && !readsSchema(rec.Schema) {
+				return fmt.Errorf("line %d: the records have the schema %.20s, and this tcpshift reads %s: %w", r.number, record.Printable(rec.Schema), record.SchemaVersion, ErrSchema)
+			}
 			return nil
 		}
 		if line[len(line)-1] != '\n' { // only the last line may lack its end
@@ -91,6 +91,13 @@ func (r *Reader) Next(rec *Record) error {
 		}
 		r.refuse(line, why)
 	}
+}
+
+// readsSchema reports whether a version of the schema has the major version of record.SchemaVersion, or is not known.
+func readsSchema(version string) bool {
+	major, _, _ := strings.Cut(version, ".")
+	ours, _, _ := strings.Cut(record.SchemaVersion, ".")
+	return version == "" || major == ours
 }
 
 // line returns the next line that is not empty, with its '\n' if it has one. It skips lines of more than maxLine bytes.
@@ -104,7 +111,7 @@ func (r *Reader) line() ([]byte, error) {
 		case errors.Is(err, bufio.ErrBufferFull):
 			r.refuse(line, fmt.Sprintf("it has more than %d bytes", maxLine))
 			err = r.skipLine()
-		case len(bytes.TrimSpace(line)) > 0 && (err == nil || isEnd(err)):
+		case len(bytes.TrimSpace(line)) > 0 && (err == nil || errors.Is(err, io.EOF) || IsCutOff(err)):
 			return line, nil // the next read has the error again
 		}
 		if err != nil {
@@ -121,21 +128,11 @@ func (r *Reader) skipLine() (err error) {
 	return err
 }
 
-// isEnd reports whether nothing more can be read, while what was read before is good.
-func isEnd(err error) bool {
-	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || isCorrupt(err)
-}
-
-// isCorrupt reports whether a compressed file is damaged.
-func isCorrupt(err error) bool {
-	return errors.Is(err, gzip.ErrChecksum) || errors.Is(err, gzip.ErrHeader) || errors.As(err, new(flate.CorruptInputError))
-}
-
-// end returns io.EOF for an error of isEnd, and notes whether the stream was cut off; any other error it returns as it is.
+// end returns io.EOF for an error after which nothing more can be read, while what was read before is good, and notes whether the stream was cut off; any other error it returns as it is.
 func (r *Reader) end(err error) error {
 	switch {
 	case errors.Is(err, io.EOF):
-	case isEnd(err):
+	case IsCutOff(err):
 		r.summary.CutOff = true
 	default:
 		return err
@@ -165,24 +162,59 @@ func Parse(line []byte, rec *Record) error {
 	return nil
 }
 
+// consumed are the types of records whose keys are read. A later tcpshift may have keys of other types that mean something
+// else.
+var consumed = map[string]bool{
+	"start": true, "reload": true, "transition": true, "connection": true, "alert": true, "loss": true, "stats": true, "stop": true,
+}
+
+// What makes a line no record.
+const (
+	notUTF8 = "it is not UTF-8"
+	notJSON = "it is not JSON"
+	noType  = "it has no type: a recording is in the native schema"
+	inputs  = "it has an input of detection: 'tcpshift replay' reads a file of --recording"
+)
+
 // decode reads a line into rec. why is empty, or the reason why the line is no record.
 func decode(line []byte, rec *Record) (why string) {
 	*rec = Record{}
+	var wrong *json.UnmarshalTypeError
 	switch err := json.Unmarshal(line, rec); {
 	case errors.Is(err, errTime):
 		return errTime.Error()
-	case errors.As(err, new(*json.UnmarshalTypeError)):
-		var wrong *json.UnmarshalTypeError
-		errors.As(err, &wrong)
-		return "the value of " + record.Printable(wrong.Field) + " is a " + wrong.Value
+	case errors.As(err, &wrong):
+		switch {
+		case rec.Type == "" && bytes.HasPrefix(line, []byte(`{"input":`)):
+			return inputs
+		case rec.Type == "" || rec.Time == 0 || consumed[rec.Type]:
+			return whyWrong(wrong)
+		}
+		*rec = Record{Type: rec.Type, Time: rec.Time, Seq: rec.Seq}
+		return ""
 	case err != nil && !utf8.Valid(line):
-		return "it is not UTF-8"
+		return notUTF8
 	case err != nil:
-		return "it is not JSON"
+		return notJSON
+	case rec.Type == "" && bytes.HasPrefix(line, []byte(`{"input":`)):
+		return inputs
 	case rec.Type == "":
-		return "it has no type: a recording is in the native schema"
+		return noType
 	case rec.Time == 0:
 		return "it has no time"
 	}
 	return ""
+}
+
+// whyWrong says which key has a value of a wrong type.
+func whyWrong(e *json.UnmarshalTypeError) string {
+	key := e.Field[strings.LastIndexByte(e.Field, '.')+1:] // Field begins with the names of embedded structs
+	if key == "" {
+		return "it is not an object"
+	}
+	article := "a "
+	if e.Value == "object" || e.Value == "array" {
+		article = "an "
+	}
+	return "the value of " + record.Printable(key) + " is " + article + e.Value
 }

@@ -130,5 +130,13 @@ func (r *Records) shown(t *tcp.Transition, rec *recording.Record) *tcp.Transitio
 	return &s
 }
 
+// connectionPasses reports whether a connection passes: as it is now, or, if it has ended, with its last transition t.
+func (r *Records) connectionPasses(rec *recording.Record, t *tcp.Transition, c *tcp.Connection) bool {
+	if c.Phase == tcp.PhaseUpdate {
+		return r.lives(r.shown(t, rec))
+	}
+	return r.matches(r.shown(t, rec))
+}
+
 // noUser is no user (chown(2)): no filter names it.
 const noUser = 1<<32 - 1

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/tcpshift/tcpshift/internal/recording"
 )
 
 // maxLine bounds a line, in bytes. The longest input has all sockets in FIN_WAIT2 of one namespace.
@@ -82,6 +84,9 @@ func (r *Reader) read() ([]byte, error) {
 		case errors.Is(err, io.EOF):
 			r.cut = len(r.line) > 0
 			return nil, io.EOF
+		case recording.IsCutOff(err):
+			r.cut = true
+			return nil, io.EOF
 		case !errors.Is(err, bufio.ErrBufferFull):
 			return nil, &LineError{r.n, err}
 		}
@@ -91,8 +96,8 @@ func (r *Reader) read() ([]byte, error) {
 // Line returns the number of the line that was read last, from 1; also of a last line that is not complete.
 func (r *Reader) Line() int { return r.n }
 
-// Cut reports, after Next has returned io.EOF, whether the last line had no '\n' and was left out: a writer that is
-// killed leaves such a line.
+// Cut reports, after Next has returned io.EOF, whether the last line had no '\n' and was left out, or the compressed file ends
+// too early: a writer that is killed leaves such a line.
 func (r *Reader) Cut() bool { return r.cut }
 
 // Errorf returns a [*LineError] about the line that was read last.

@@ -20,6 +20,9 @@ const (
 	tickInterval, idleInterval, idleAfter = 100 * time.Millisecond, time.Second, 3 * time.Minute
 	// maxPaths bounds the cgroups and the names of errors that are kept.
 	maxPaths = 4096
+	// maxDisorder bounds how much older than those before it a record may be. One that is older shows that the wall clock was
+	// set back, or that files are not in order.
+	maxDisorder = 10 * time.Second
 )
 
 // Records passes the transitions and losses of a stream of records to an engine. A record has less than detection uses:
@@ -42,9 +45,11 @@ type Records struct {
 	in     *recording.Reader
 	engine *detect.Engine
 	emit   func(alerts []detect.Alert) error
-	now    time.Duration
+	now    time.Duration // the engine's, which never goes back
 	ticked time.Duration // the last tick
-	lost   uint64        // transitions, by the records
+	behind time.Duration // now − the time of the records
+	others
+	lost uint64 // transitions, by the records
 	// deferred is a transition to CLOSE that the engine has not seen yet: the connection record that follows may say that
 	// there was no free port.
 	deferred *tcp.Transition
@@ -59,11 +64,12 @@ type numberedCgroup struct {
 }
 
 // OpenRecords reads the first record. The time of the records becomes the time of the engine. It fails with a
-// [*LineError] if a line before the first record is no record, and if there is no record.
+// [*LineError] if more than one line before the first record is no record, and if there is no record: the first line of a
+// piece of a file may be cut.
 func OpenRecords(in *recording.Reader, c detect.Config) (*Records, error) {
 	r := &Records{in: in, errors: make(map[string]tcp.Errno), cgroups: make(map[recording.Owner]*numberedCgroup)}
 	err := in.Next(&r.First)
-	if shown := in.Summary().Shown; len(shown) > 0 {
+	if shown := in.Summary().Shown; len(shown) > 0 && (len(shown) > 1 || err != nil || !shown[0].MayBeCut()) {
 		return nil, &LineError{int(shown[0].Line), errors.New(shown[0].Why)}
 	}
 	if errors.Is(err, io.EOF) {
@@ -102,8 +108,12 @@ func (r *Records) Run(emit func(alerts []detect.Alert) error) error {
 	}
 }
 
-// take passes one record to the engine, after the ticks that are due before it.
+// take passes one record to the engine, after the ticks that are due before it. Of a record of another host, only Event gets
+// what it has.
 func (r *Records) take(rec *recording.Record) error {
+	if r.isOfOther(rec) {
+		return r.takeOther(rec)
+	}
 	if err := r.advance(time.Duration(rec.Time)); err != nil {
 		return err
 	}
@@ -137,10 +147,8 @@ func (r *Records) takeTransition(rec *recording.Record) error {
 	if r.Watch != nil {
 		r.Watch.Observe(&t)
 	}
-	if r.Event != nil {
-		if err := r.Event(&t, nil); err != nil {
-			return err
-		}
+	if err := r.event(&t, nil); err != nil {
+		return err
 	}
 	switch {
 	case t.IsTimeWaitEnd(), t.IsSelfTransition(): // the engine ignores them
@@ -160,16 +168,21 @@ func (r *Records) takeConnection(rec *recording.Record) error {
 	}
 	r.observeDeferred()
 	t, c := r.connectionOf(rec)
-	if lives := c.Phase == tcp.PhaseUpdate; lives && !r.lives(r.shown(&t, rec)) || !lives && !r.matches(r.shown(&t, rec)) {
+	if !r.connectionPasses(rec, &t, &c) {
 		return nil
 	}
 	if r.Watch != nil && c.Phase != tcp.PhaseUpdate {
 		r.Watch.Add(&t, &c)
 	}
+	return r.event(&t, &c)
+}
+
+// event passes a transition or a connection to Event, unless its state has no name.
+func (r *Records) event(t *tcp.Transition, c *tcp.Connection) error {
 	if r.Event == nil || t.New == 0 {
 		return nil
 	}
-	return r.Event(&t, &c)
+	return r.Event(t, c)
 }
 
 // observeDeferred passes the deferred transition to the engine, if there is one.
@@ -182,6 +195,12 @@ func (r *Records) observeDeferred() {
 
 // advance makes the ticks that are due until a time, and sets the time.
 func (r *Records) advance(at time.Duration) error {
+	at += r.behind
+	if at < r.now-maxDisorder {
+		r.setBack++
+		r.behind += r.now - at
+		at = r.now
+	}
 	if at <= r.now {
 		return nil // records are nearly in order
 	}
@@ -223,7 +242,7 @@ func (r *Records) raise(alerts []detect.Alert) error {
 		return nil
 	}
 	for i := range alerts {
-		alerts[i].Time, alerts[i].Unverified = time.Unix(0, int64(alerts[i].Monotonic)), true
+		alerts[i].Time, alerts[i].Unverified = r.Wall(alerts[i].Monotonic), true
 	}
 	return r.emit(alerts)
 }
@@ -243,7 +262,7 @@ func (r *Records) connectionOf(rec *recording.Record) (t tcp.Transition, c tcp.C
 		Retransmits: uint32(min(rec.Retransmits, 1<<32-1)), RTT: time.Duration(rec.RTT), Cwnd: rec.Cwnd, ClosedBy: tcp.ClosedBy(plain(rec.ClosedBy)),
 	}
 	if rec.Opened != 0 {
-		c.Opened, c.OpenedAt = rec.Opened.Std(), time.Duration(rec.Opened)
+		c.Opened, c.OpenedAt = rec.Opened.Std(), time.Duration(rec.Opened)+r.behind
 		if rec.Duration != nil {
 			c.OpenedAt = t.Monotonic - time.Duration(*rec.Duration)
 		}
@@ -251,13 +270,10 @@ func (r *Records) connectionOf(rec *recording.Record) (t tcp.Transition, c tcp.C
 	return t, c
 }
 
-// isSameSocket reports whether two transitions are of one socket. Without cookies that is so only if they have the same time,
-// as the last transition of a socket and its connection record have.
+// isSameSocket reports whether a connection record belongs to a transition: both have the same time. Kernels may have no
+// cookies.
 func isSameSocket(a, b *tcp.Transition) bool {
-	if a.Cookie != 0 || b.Cookie != 0 {
-		return a.Cookie == b.Cookie
-	}
-	return a.Monotonic == b.Monotonic && a.Netns == b.Netns && a.Local == b.Local && a.Peer == b.Peer
+	return a.Monotonic == b.Monotonic && a.Cookie == b.Cookie && a.Netns == b.Netns && a.Local == b.Local && a.Peer == b.Peer
 }
 
 func cookieOf(rec *recording.Record) uint64 {
@@ -298,7 +314,7 @@ func plain(word string) string {
 
 // identify sets what a record says of the socket and of its owner.
 func (r *Records) identify(t *tcp.Transition, rec *recording.Record) {
-	t.Time, t.Monotonic, t.Cookie, t.Netns = rec.Time.Std(), time.Duration(rec.Time), cookieOf(rec), uint32(rec.Netns)
+	t.Time, t.Monotonic, t.Cookie, t.Netns = rec.Time.Std(), time.Duration(rec.Time)+r.behind, cookieOf(rec), uint32(rec.Netns)
 	t.Role, _ = tcp.ParseRole(rec.Role)
 	t.Local, t.Peer = endpoint(rec.LocalAddr, rec.LocalPort), endpoint(rec.PeerAddr, rec.PeerPort)
 	t.IPv6, t.Mapped, t.UID = rec.Family == "ipv6", rec.Mapped, 0

@@ -26,7 +26,11 @@ func (r *Records) Lost() uint64 { return r.lost }
 func (r *Records) Counts() (seen, filtered uint64) { return r.seen, r.filtered }
 
 // Now is the time of the last record.
-func (r *Records) Now() time.Time { return time.Unix(0, int64(r.now)) }
+func (r *Records) Now() time.Time { return r.Wall(r.now) }
+
+// Wall returns the time that the records have at a time of the engine, such as one that Pace gets. They differ if the wall
+// clock was set back.
+func (r *Records) Wall(at time.Duration) time.Time { return time.Unix(0, int64(at-r.behind)) }
 
 // Destinations is that of [detect.Engine], at the time of the last record.
 func (r *Records) Destinations(limit int) []detect.DestinationUsage {

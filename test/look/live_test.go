@@ -49,11 +49,7 @@ var pageAddress = regexp.MustCompile(`the page is at (http://[0-9.:]+)/#token=([
 
 func (w *liveWatch) begin(said string) (over func()) {
 	w.t.Helper()
-	found := pageAddress.FindStringSubmatch(said)
-	if found == nil {
-		w.t.Fatalf("the tracer says %q", said)
-	}
-	origin, token := found[1], found[2]
+	origin, token := w.find(said)
 	if strings.Count(said, token) != 1 {
 		w.t.Errorf("the token is more than once in %q", said)
 	}
@@ -75,14 +71,42 @@ func (w *liveWatch) begin(said string) (over func()) {
 			w.t.Errorf("%s with the token %q answers %s, want %d", answer.path, answer.token, response.Status, answer.want)
 		}
 	}
-	w.origin = origin
-	w.do(step{Open: origin + "/#token=" + token, Width: 1200, Height: 900, Scheme: "light"})
-	w.await(`document.querySelector('.plot canvas')`, "the page does not show charts")
+	w.openLive(origin, token, 900)
 	if w.is(`location.href.includes('token') || document.cookie`) {
 		w.t.Error("the token is in the address, or a cookie")
 	}
 	w.do(step{Evaluate: `document.querySelector('[data-way], #services th button.sort') && document.querySelector('#services th:nth-child(3) button.sort').click(), 0`})
 	return w.over
+}
+
+// find returns the address and the token of the live page in what the tracer says.
+func (b *browser) find(said string) (origin, token string) {
+	b.t.Helper()
+	found := pageAddress.FindStringSubmatch(said)
+	if found == nil {
+		b.t.Fatalf("the tracer says %q", said)
+	}
+	return found[1], found[2]
+}
+
+// openLive opens the live page in light colors, and waits until it has charts.
+func (b *browser) openLive(origin, token string, height int) {
+	b.t.Helper()
+	b.origin = origin
+	b.do(step{Open: origin + "/#token=" + token, Width: 1200, Height: height, Scheme: "light"})
+	b.await(`document.querySelector('.plot canvas')`, "the page does not show charts")
+}
+
+// livePicture returns a function for recordStorm that makes a picture of the live page.
+func livePicture(b *browser, path string) func(said string) (over func()) {
+	return func(said string) (over func()) {
+		origin, token := b.find(said)
+		b.openLive(origin, token, 1000)
+		return func() {
+			b.await(`document.querySelector('#alerts details.alert')`, "no alert appears")
+			b.do(step{Screenshot: path})
+		}
+	}
 }
 
 // over is called while the tracer still runs.

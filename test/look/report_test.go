@@ -18,7 +18,7 @@ import (
 var (
 	pictures = flag.String("pictures", "", "write the pictures of the docs into this directory, of a storm that takes two minutes")
 	topLimit = flag.Float64("top-limit", 40, "the part of a core, in percent, from which TestTop_Cost fails")
-	recorded = flag.String("recording", "", "make the pictures of this recording of recordStorm instead of a new storm")
+	recorded = flag.String("recording", "", "make the pictures of this recording of recordStorm instead of a new storm, but for that of the live page")
 )
 
 // The page of a real storm, in a real browser: its numbers are those of jq, it makes no request, names are text, and it
@@ -378,7 +378,7 @@ func TestPictures(t *testing.T) {
 	recording := *recorded
 	if recording == "" {
 		recording = filepath.Join(t.TempDir(), "storm.ndjson")
-		recordStorm(t, 5, recording, nil)
+		recordStorm(t, 5, recording, livePicture(newBrowser(t), filepath.Join(dir, "live.png")), "--http-listen", freeAddress(t))
 	}
 	recording = withoutCgroups(t, recording)
 	pictureTop(t, b, recording, filepath.Join(dir, "top.png"))
@@ -388,7 +388,7 @@ func TestPictures(t *testing.T) {
 	b.open(page, "dark", 1100)
 	b.do(step{Evaluate: `document.querySelector('#find-end').value = 'reset_received', document.querySelector('#find-end').onchange(), document.querySelector('#list tr.row').click(), document.getElementById('endpoints').scrollIntoView(), 0`})
 	b.do(step{Screenshot: filepath.Join(dir, "report-dark.png")})
-	for _, name := range []string{"report-light.png", "report-dark.png", "top.png"} {
+	for _, name := range []string{"report-light.png", "report-dark.png", "top.png", "live.png"} {
 		info, err := os.Stat(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
