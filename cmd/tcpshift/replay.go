@@ -17,7 +17,6 @@ import (
 	"github.com/tcpshift/tcpshift/internal/record"
 	recordread "github.com/tcpshift/tcpshift/internal/recording"
 	"github.com/tcpshift/tcpshift/internal/replay"
-	"github.com/tcpshift/tcpshift/internal/safeopen"
 	"github.com/tcpshift/tcpshift/internal/summary"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 	"github.com/tcpshift/tcpshift/internal/trace"
@@ -150,14 +149,14 @@ type replayTarget interface {
 // before it are written.
 func runReplay(s *signals, o *replayOptions) (err error) {
 	defer s.handle(&running{})()
-	in, name, err := openReplayed(o.path)
+	in, name, err := openReplayed(s.ctx, o.path)
 	if err != nil {
-		return err
+		return ignoreInterrupted(err)
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
 	r, err := readReplayed(in, &o.trace)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return ignoreInterrupted(fmt.Errorf("%s: %w", name, err))
 	}
 	if needed := o.needsConnections(); needed != "" && !r.hasConnections {
 		return usagef("%s: %s has inputs of detection, and no connections: replay records, such as the output of trace", needed, name)
@@ -198,6 +197,14 @@ func runReplay(s *signals, o *replayOptions) (err error) {
 	}
 	to.Count(r.counts())
 	return to.End(r.wall(last), err)
+}
+
+// ignoreInterrupted returns nil for an error that a signal has caused before there was a record, and else err.
+func ignoreInterrupted(err error) error {
+	if errors.As(err, new(trace.Interrupted)) {
+		return nil
+	}
+	return err
 }
 
 // target passes to to what the outputs want.
@@ -304,18 +311,6 @@ func recordsOf(in io.Reader, o *traceOptions) (*replayed, error) {
 			return list
 		},
 	}, nil
-}
-
-// openReplayed opens the file at path, or standard input for -.
-func openReplayed(path string) (in io.ReadCloser, name string, err error) {
-	if path == "-" {
-		return io.NopCloser(os.Stdin), "standard input", nil
-	}
-	in, err = safeopen.Read(path)
-	if errors.Is(err, safeopen.ErrOtherKind) {
-		err = fmt.Errorf("%w: name a file or a FIFO, or - for standard input", err)
-	}
-	return in, path, err
 }
 
 // pace returns a function that waits until a tick is due, at a speed; at, and began, when

@@ -44,14 +44,14 @@ func checkFileFlags(flags *pflag.FlagSet, path string) (err error) {
 // runTopOfFile shows a recording on the screen of o, until the user quits.
 func runTopOfFile(s *signals, o *traceOptions, path string, speed float64) (err error) {
 	defer s.handle(&running{})()
-	in, name, err := openReplayed(path)
+	in, name, err := openReplayed(s.ctx, path)
 	if err != nil {
-		return err
+		return ignoreInterrupted(err)
 	}
 	defer func() { err = errors.Join(err, in.Close()) }()
 	records, err := openRecords(in)
 	if err != nil {
-		return fmt.Errorf("%s: %w", name, err)
+		return ignoreInterrupted(fmt.Errorf("%s: %w", name, err))
 	}
 	a := activity.New(activity.Config{Destinations: records.Destinations, FromEvents: true}, records.First.Time.Std())
 	records.Watch = a

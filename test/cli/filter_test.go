@@ -159,16 +159,20 @@ var filterCases = []filterCase{
 	{flags("--port", "17001", "--family", "6"), nil, both(port(17001), family("ipv6"))},
 }
 
-// Each filter passes the transitions that it names, and no others. Tracers with different
-// filters see the same traffic: to start one takes longer than the traffic.
+// Each filter passes the transitions that it names, and no others, in the kernel and in a replay of a
+// recording without filters. Tracers with different filters see the same traffic: to start one takes
+// longer than the traffic.
 func TestFilter_Flags(t *testing.T) {
 	requireRoot(t)
 	const atOnce = 8
 	for cases := range slices.Chunk(filterCases, atOnce) {
 		s := newTraffic(t)
-		whole, filtered := s.traceNetns(cases...)
+		of, filtered := s.record(cases...)
 		for i, c := range cases {
-			t.Run(strings.Join(c.args, " "), func(t *testing.T) { s.mustPass(t, c, filtered[i], whole) })
+			t.Run(strings.Join(c.args, " "), func(t *testing.T) {
+				s.mustPass(t, c, filtered[i], of.whole)
+				of.mustReplay(t, c.args, filtered[i])
+			})
 		}
 	}
 }
@@ -211,7 +215,7 @@ func TestFilter_Netns(t *testing.T) {
 	})
 }
 
-// --pid and --comm pass only the records of a matching owner.
+// --pid and --comm pass only the records of a matching owner, also in a replay.
 func TestFilter_Owners(t *testing.T) {
 	ours := slices.DeleteFunc(whole(everything...), func(end string) bool { return end == "foreign client" })
 	pid := func(pid int) func(*record) bool { return func(r *record) bool { return r.PID == uint32(pid) } }
@@ -229,9 +233,12 @@ func TestFilter_Owners(t *testing.T) {
 		{flags("--not-pid", fmt.Sprint(s.peer.pid())), ours, ofOthers},
 		{flags("--not-comm", peerComm, "--not-comm", "no-such-name"), ours, ofOthers},
 	}
-	whole, filtered := s.traceNetns(cases...)
+	of, filtered := s.record(cases...)
 	for i, c := range cases {
-		t.Run(names[i], func(t *testing.T) { s.mustPass(t, c, filtered[i], whole) })
+		t.Run(names[i], func(t *testing.T) {
+			s.mustPass(t, c, filtered[i], of.whole)
+			of.mustReplay(t, c.args, filtered[i])
+		})
 	}
 	t.Run("comms that a list would take apart", func(t *testing.T) {
 		for _, comm := range []string{"a,b", " a ", "a, b ,", ",", "a\nb\x80\x1b"} {
