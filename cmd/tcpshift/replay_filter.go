@@ -12,14 +12,13 @@ import (
 	"github.com/tcpshift/tcpshift/internal/filter"
 )
 
-// addReplayFilterFlags adds the filters of trace. The help does not list those that no recording can decide: they only
-// say why.
+// addReplayFilterFlags adds the filters of trace. Those that no recording can decide say why.
 func addReplayFilterFlags(flags *pflag.FlagSet, f *filter.Filter) {
 	addFilterFlags(flags, f, names{recordedNetns, recordedCgroup})
 	addTransitionFilterFlags(flags, f)
 	flags.Lookup("netns").Usage = "network namespace: the inode number that the records have"
 	for _, name := range []string{"cgroup", "not-cgroup"} {
-		flags.Lookup(name).Hidden = true
+		flags.Lookup(name).Usage = "an error: a recording does not have the cgroup in which a socket was created"
 	}
 }
 

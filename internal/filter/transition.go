@@ -24,7 +24,8 @@ func (f *Filter) MatchesStates(t *tcp.Transition) bool {
 		return true
 	}
 	wanted := f.WantedTransitions()
-	return wanted.Has(t.Old, t.New) && !(f.ExcludeOrphanFinWait2 && t.New == tcp.FinWait2 && t.NoProcess)
+	isOrphan := t.New == tcp.FinWait2 && t.NoProcess
+	return wanted.Has(t.Old, t.New) && (!isOrphan || !f.ExcludeOrphanFinWait2)
 }
 
 // WantedTransitions returns the transitions that match all filters on states.

@@ -124,7 +124,7 @@ func TestReplay_SignalWhileItWaits(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer writer.Close()
+			t.Cleanup(func() { writer.Close() })
 		} else {
 			awaitOpen(tr)
 		}
