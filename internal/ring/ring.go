@@ -10,8 +10,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tcpshift/tcpshift/internal/boottime"
 )
 
@@ -34,7 +32,7 @@ type Reader struct {
 	rings    []*mapping
 	priority *mapping // nil: none
 	finished bool     // no program writes any more
-	epoll    int
+	wakes    wakes
 	alarms   alarms
 }
 
@@ -42,7 +40,7 @@ type Reader struct {
 // sample of priority is handed over before every sample made after its submission. The caller
 // must Close the Reader.
 func New(buffers []Buffer, priority *Buffer) (*Reader, error) {
-	r := &Reader{epoll: -1, alarms: alarms{wake: -1, clockSet: -1}}
+	r := &Reader{alarms: alarms{wake: -1, clockSet: -1}}
 	if err := r.open(buffers, priority); err != nil {
 		return nil, errors.Join(fmt.Errorf("open ring buffer: %w", err), r.Close())
 	}
@@ -50,7 +48,7 @@ func New(buffers []Buffer, priority *Buffer) (*Reader, error) {
 }
 
 func (r *Reader) open(buffers []Buffer, priority *Buffer) (err error) {
-	if r.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+	if err = r.wakes.open(); err != nil {
 		return err
 	}
 	for _, b := range buffers {
@@ -59,7 +57,7 @@ func (r *Reader) open(buffers []Buffer, priority *Buffer) (err error) {
 			return err
 		}
 		r.rings = append(r.rings, m)
-		if err := r.watch(b.FD); err != nil {
+		if err := r.wakes.add(b.FD); err != nil {
 			return err
 		}
 	}
@@ -67,7 +65,7 @@ func (r *Reader) open(buffers []Buffer, priority *Buffer) (err error) {
 		return err
 	}
 	for _, fd := range []int{r.alarms.wake, r.alarms.clockSet} {
-		if err := r.watch(fd); err != nil {
+		if err := r.wakes.add(fd); err != nil {
 			return err
 		}
 	}
@@ -75,13 +73,6 @@ func (r *Reader) open(buffers []Buffer, priority *Buffer) (err error) {
 		r.priority, err = newMapping(*priority)
 	}
 	return err
-}
-
-// watch makes a descriptor end a wait. Edge-triggered: when a program wakes the reader, not when there
-// is a sample.
-func (r *Reader) watch(fd int) error {
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)}
-	return unix.EpollCtl(r.epoll, unix.EPOLL_CTL_ADD, fd, &event)
 }
 
 // ReadFor calls handle for each sample until wait is over and the rings are empty, under load for
@@ -99,24 +90,15 @@ func (r *Reader) ReadFor(wait time.Duration, handle func(sample []byte) error) e
 	}
 	for {
 		left := time.Until(waitUntil)
-		if err := r.wait(left); err != nil {
-			return fmt.Errorf("wait for the ring buffer: %w", err)
+		if left > 0 {
+			if _, err := r.wakes.await(left); err != nil {
+				return fmt.Errorf("wait for the ring buffer: %w", err)
+			}
 		}
 		if err := r.drain(&b); err != nil || left <= 0 || !time.Now().Before(waitUntil) {
 			return err
 		}
 	}
-}
-
-func (r *Reader) wait(timeout time.Duration) error {
-	if timeout <= 0 {
-		return nil
-	}
-	var events [1]unix.EpollEvent
-	if _, err := unix.EpollWait(r.epoll, events[:], milliseconds(timeout)); err != nil && !errors.Is(err, unix.EINTR) {
-		return err
-	}
-	return nil
 }
 
 // batch is what one call of ReadFor hands over.
@@ -239,10 +221,6 @@ func (r *Reader) Close() error {
 		errs = append(errs, r.priority.close())
 	}
 	r.rings, r.priority = nil, nil
-	if r.epoll >= 0 {
-		errs = append(errs, unix.Close(r.epoll))
-		r.epoll = -1
-	}
-	errs = append(errs, r.alarms.close())
+	errs = append(errs, r.wakes.close(), r.alarms.close())
 	return errors.Join(errs...)
 }

@@ -57,7 +57,7 @@ func (w *writer) reserve(sample []byte) (submit func()) {
 // newReader returns a Reader of the writers' rings; the last one is the priority ring.
 func newReader(t *testing.T, writers ...*writer) *Reader {
 	t.Helper()
-	r := &Reader{epoll: -1} // a memfd cannot be added to an epoll set
+	r := &Reader{} // a memfd cannot be added to an epoll set
 	t.Cleanup(func() { r.Close() })
 	for i, w := range writers {
 		m, err := newMapping(w.buffer)

@@ -94,35 +94,14 @@ func (r *Reader) Sleep(limit time.Duration) (woken bool, err error) {
 			return true, nil
 		}
 	}
-	var events [4]unix.EpollEvent
-	n, err := r.await(events[:], limit)
+	events, err := r.wakes.await(limit)
 	if err != nil {
 		return false, fmt.Errorf("wait for the ring buffer: %w", err)
 	}
-	for _, e := range events[:n] {
+	for _, e := range events {
 		if e.Fd == int32(r.alarms.wake) || e.Fd == int32(r.alarms.clockSet) {
 			r.alarms.reset()
 		}
 	}
-	return n > 0, nil
-}
-
-// await waits for an event until limit is over. It waits on after a signal: the runtime interrupts its
-// threads with them.
-func (r *Reader) await(events []unix.EpollEvent, limit time.Duration) (n int, err error) {
-	for until := time.Now().Add(limit); ; {
-		n, err = unix.EpollWait(r.epoll, events, milliseconds(limit))
-		if limit = time.Until(until); !errors.Is(err, unix.EINTR) || limit <= 0 {
-			break
-		}
-	}
-	if errors.Is(err, unix.EINTR) {
-		return 0, nil
-	}
-	return n, err
-}
-
-// milliseconds rounds up.
-func milliseconds(d time.Duration) int {
-	return int((max(0, d) + time.Millisecond - 1) / time.Millisecond)
+	return len(events) > 0, nil
 }

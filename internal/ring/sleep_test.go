@@ -5,8 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/tcpshift/tcpshift/internal/boottime"
 )
 
@@ -15,8 +13,7 @@ import (
 func TestSleep_ShowsPosition(t *testing.T) {
 	w, priority := newWriter(t), newWriter(t)
 	r := newReader(t, w, priority)
-	var err error
-	if r.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
+	if err := r.wakes.open(); err != nil {
 		t.Fatal(err)
 	}
 	var all []int
