@@ -31,6 +31,31 @@ type failureCounter interface {
 	failures(c cause) uint64
 }
 
+// optional has the detectors by what only some of them have: which ones do does not change, and is asked for each tick.
+type optional struct {
+	failures []failureCounter // in the order of the detectors; nil for those without
+	resets   []resetObserver
+	evictors []evictor
+	leaving  []leavesOut
+}
+
+func newOptional(all []detector) (o optional) {
+	for _, d := range all {
+		counter, _ := d.(failureCounter)
+		o.failures = append(o.failures, counter)
+		if observer, ok := d.(resetObserver); ok {
+			o.resets = append(o.resets, observer)
+		}
+		if evicting, ok := d.(evictor); ok {
+			o.evictors = append(o.evictors, evicting)
+		}
+		if leaving, ok := d.(leavesOut); ok {
+			o.leaving = append(o.leaving, leaving)
+		}
+	}
+	return o
+}
+
 // claim is what a detector demands for the alert of a cause.
 type claim int
 

@@ -13,6 +13,7 @@ type Engine struct {
 	tracker   *tracker
 	detectors []detector
 	observers observers
+	optional  optional
 	alerts    lifecycle
 }
 
@@ -25,7 +26,7 @@ func New(c Config, now time.Duration) *Engine {
 	tr.now = now
 	tr.seeding = seeding{began: now, since: now, observed: make(map[uint64]bool)}
 	all := newDetectors(tr)
-	return &Engine{tracker: tr, detectors: all, observers: newObservers(all), alerts: newLifecycle(&c)}
+	return &Engine{tracker: tr, detectors: all, observers: newObservers(all), optional: newOptional(all), alerts: newLifecycle(&c)}
 }
 
 // Needs returns the transitions that detection uses: four of the ten that a connection over loopback makes, two of
@@ -55,10 +56,8 @@ func Kinds() []string {
 // ResetDecided takes a transition to Close with ResetAwaited a second time, once it is
 // known whether this side sent a reset (ResetSent). Observe has taken it before.
 func (e *Engine) ResetDecided(t *tcp.Transition) {
-	for _, d := range e.detectors {
-		if o, ok := d.(resetObserver); ok {
-			o.resetDecided(t)
-		}
+	for _, d := range e.optional.resets {
+		d.resetDecided(t)
 	}
 }
 
@@ -96,9 +95,9 @@ func (e *Engine) Tick(now time.Duration) []Alert {
 // check raises the causes that exist now.
 func (e *Engine) check(now time.Duration) {
 	e.tracker.tick(now)
-	for _, d := range e.detectors {
+	for i, d := range e.detectors {
 		var open []cause
-		counter, _ := d.(failureCounter)
+		counter := e.optional.failures[i]
 		d.check(func(cause cause, c claim, describe func() Finding) {
 			o := e.alerts.raise(d.kind(), cause, c, func() Finding {
 				f := describe()

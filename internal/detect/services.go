@@ -185,8 +185,17 @@ func (s *topServices) uncount(by countedFor) {
 	p := &s.processes[i]
 	p.count -= min(1, p.count)
 	if p.missed = min(p.missed, p.count); p.atLeast() == 0 {
-		s.keepProcesses(func(p *processCount) bool { return p.atLeast() > 0 })
+		s.removeProcess(i)
 	}
+}
+
+// removeProcess keeps the order of the others.
+func (s *topServices) removeProcess(i int) {
+	last := len(s.pids) - 1
+	copy(s.pids[i:], s.pids[i+1:])
+	copy(s.processes[i:], s.processes[i+1:])
+	s.processes[last] = processCount{} // its pointer to a service
+	s.pids, s.processes, s.floor = s.pids[:last], s.processes[:last], 0
 }
 
 // decay halves all counts, so that a process that causes nothing any more soon leaves the list.

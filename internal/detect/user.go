@@ -35,14 +35,19 @@ type quota struct {
 	users map[uint32]int // by quotaOf
 }
 
+// maxIdleUsers is how many users a quota may have in its map before it removes those without an entry. A map that
+// becomes empty and is filled again, as by one connection after another, costs much more than one that keeps its key.
+const maxIdleUsers = 64
+
 func newQuota(limit int) quota { return quota{limit: limit, users: make(map[uint32]int)} }
 
 // take counts one more entry for a quota, and reports false if it has no room.
 func (q *quota) take(user uint32) bool {
-	if q.users[user] >= q.limit-q.total {
+	count := q.users[user]
+	if count >= q.limit-q.total {
 		return false
 	}
-	q.users[user]++
+	q.users[user] = count + 1
 	q.total++
 	return true
 }
@@ -56,9 +61,12 @@ func (q *quota) recount(user uint32) {
 // release takes back what take has counted.
 func (q *quota) release(user uint32) {
 	q.total--
-	if q.users[user]--; q.users[user] <= 0 {
+	count := q.users[user] - 1
+	if count <= 0 && len(q.users) > maxIdleUsers {
 		delete(q.users, user)
+		return
 	}
+	q.users[user] = max(0, count)
 }
 
 // LeftOut counts what detection has not taken into account since the start, because a table was
@@ -105,13 +113,11 @@ func (e *Engine) LeftOut() LeftOut {
 	l.Destinations += e.tracker.destinations.Evicted()
 	l.Servers += e.tracker.servers.Evicted()
 	l.Namespaces += e.tracker.namespaces.Evicted()
-	for _, d := range e.detectors {
-		if evicting, ok := d.(evictor); ok {
-			l.Endpoints += evicting.evicted()
-		}
-		if leaving, ok := d.(leavesOut); ok {
-			l.Sockets += leaving.socketsLeftOut()
-		}
+	for _, d := range e.optional.evictors {
+		l.Endpoints += d.evicted()
+	}
+	for _, d := range e.optional.leaving {
+		l.Sockets += d.socketsLeftOut()
 	}
 	l.Exhaustions += e.tracker.exhausted.leftOut
 	return l

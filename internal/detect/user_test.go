@@ -52,7 +52,7 @@ func TestUser_QuotaOfATable(t *testing.T) {
 	for range 512 {
 		q.release(0)
 	}
-	if _, found := q.users[0]; found || fill(9) < 256 {
+	if q.users[0] != 0 || fill(9) < 256 {
 		t.Errorf("after the first user has left: %v", q.users)
 	}
 	for range q.users[9] {
@@ -60,6 +60,14 @@ func TestUser_QuotaOfATable(t *testing.T) {
 	}
 	if q.total != 256+128+64+32+16+8 {
 		t.Errorf("%d are taken", q.total)
+	}
+	for user := range uint32(1000) {
+		if taken := q.take(100 + user); taken {
+			q.release(100 + user)
+		}
+	}
+	if most := maxIdleUsers + 1; len(q.users) > most {
+		t.Errorf("the quota has %d users, want %d at most", len(q.users), most)
 	}
 }
 

@@ -127,11 +127,11 @@ func (p *Probe) readProgram(rank int, program *ebpf.Program, c *ProgramCounters)
 		return fmt.Errorf("read program statistics: %w", err)
 	}
 	c.Missed = stats.RecursionMisses
-	var perCPU []bpfobj.ProbeProgramCounters
-	if err := p.collection.Maps[bpfobj.ProbeMapCounters].Lookup(uint32(rank), &perCPU); err != nil {
+	if err := p.collection.Maps[bpfobj.ProbeMapCounters].Lookup(uint32(rank), &p.perCPU); err != nil {
 		return fmt.Errorf("read counters: %w", err)
 	}
-	for _, cpu := range perCPU {
+	for i := range p.perCPU {
+		cpu := &p.perCPU[i]
 		c.Entered += cpu.Entered
 		c.Deduplicated += cpu.Deduplicated
 		c.OtherProtocol += cpu.OtherProtocol

@@ -78,7 +78,7 @@ type Probe struct {
 	boundPorts sharedIterator                // of BoundPorts
 	updates    sharedIterator                // of OpenUpdates
 	groups     socketGroups                  // of CountSockets
-	perCPU     []bpfobj.ProbeProgramCounters // of Entered, to be used again
+	perCPU     []bpfobj.ProbeProgramCounters // of the newest reading, to be used again
 
 	resetReasons map[tcp.ResetCode]string
 }

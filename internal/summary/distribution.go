@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/DataDog/sketches-go/ddsketch"
+	"github.com/DataDog/sketches-go/ddsketch/mapping"
+	"github.com/DataDog/sketches-go/ddsketch/store"
 )
 
 const (
@@ -47,8 +49,12 @@ func (d *distribution) merge(o *distribution) {
 	_ = d.sketch.MergeWith(o.sketch) // fails for another accuracy only
 }
 
+// counters finds the counter of a value. It interpolates between powers of two: a logarithm for each value takes
+// three times as long, and saves one counter of a hundred.
+var counters, _ = mapping.NewCubicallyInterpolatedMapping(accuracy) // fails for an accuracy outside 0 to 1 only
+
 func (d *distribution) toSketch() *ddsketch.DDSketch {
-	s, _ := ddsketch.NewDefaultDDSketch(accuracy) // fails for an accuracy outside 0 to 1 only
+	s := ddsketch.NewDDSketch(counters, store.NewDenseStore(), store.NewDenseStore())
 	for _, v := range d.values {
 		addTo(s, v)
 	}

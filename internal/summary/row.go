@@ -55,6 +55,9 @@ func (s *Totals) Add(last *tcp.Transition, c *tcp.Connection) {
 	if last.New == tcp.TimeWait {
 		s.TimeWaits++
 	}
+	if c.ClosedBy == tcp.ClosedByLocal || c.ClosedBy == tcp.ClosedByPeer { // most: none of Failures
+		return
+	}
 	for i, by := range Failures {
 		if c.ClosedBy == by {
 			s.Failed[i]++
