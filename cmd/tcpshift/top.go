@@ -24,6 +24,9 @@ import (
 // screenCountInterval is the least time between two counts of all sockets for the screen.
 const screenCountInterval = 2 * time.Second
 
+// screenWait is how long an event waits for the loop at most. The screen shows what has happened once a second.
+const screenWait = 100 * time.Millisecond
+
 func newTop(s *signals) *cobra.Command {
 	o := traceOptions{only: []string{"alert"}, screen: new(screen)}
 	var path string
@@ -114,7 +117,7 @@ func (o *traceOptions) startScreen(ctx context.Context, cfg *trace.Config, p *pr
 		return ctx, func() {}, nil
 	}
 	s.activity = activity.New(activity.Config{Destinations: s.destinations}, time.Now())
-	cfg.Metrics = activityMetrics{s.activity}
+	cfg.Metrics, cfg.MaxWait = activityMetrics{s.activity}, screenWait
 	counter := monitor.NewSocketCounter(p.CountSockets, o.filter, screenCountInterval, warn)
 	cfg.SocketCounts = counter
 	err = s.open(top.Config{Host: cfg.Start.Host, Snapshot: s.activity.Snapshot, Wake: cfg.Source.Wake, NoColor: !o.wantsColor()})

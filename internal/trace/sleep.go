@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"cmp"
 	"context"
 	"time"
 )
@@ -61,7 +62,7 @@ func (l *loop) wait(expired bool) time.Duration {
 	if expired {
 		return 0
 	}
-	wait := maxWait
+	wait := cmp.Or(l.MaxWait, maxWait)
 	if l.Duration > 0 {
 		wait = max(0, min(wait, l.Duration-time.Since(l.started)))
 	}

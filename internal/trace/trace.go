@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// maxWait is how long an event stays in the ring at most while the loop is awake. The promise is 100 ms
+	// maxWait is the default of Config.MaxWait. The promise is 100 ms
 	// from kernel to output. After an event that wakes the loop, the turn waits for more events as long.
 	maxWait = 40 * time.Millisecond
 )

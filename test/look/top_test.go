@@ -149,8 +149,9 @@ func TestTop_DumbTerminal(t *testing.T) {
 }
 
 // What the screen costs at 10,000 connections a second between processes of this host: CPU time of the process, drawing
-// included, in a load at half of that rate. It is to be less than 5 % of a core, which make bench-top
-// checks, and is 8 to 12 %. A run without -top-limit fails only if it is several times as much.
+// and the count of all sockets included. It is to be less than 5 % of a core, which make bench-top checks. A machine that
+// does not reach that rate has a higher cost for each connection, and none is hidden. A run without -top-limit fails
+// only if it is several times as much.
 func TestTop_Cost(t *testing.T) {
 	n := newTopNetns(t)
 	p := newPane(t, 80, 24, topOf(n, ""))
@@ -158,7 +159,8 @@ func TestTop_Cost(t *testing.T) {
 	pid := p.child()
 	var clients []*exec.Cmd
 	const perClient, rate = 10000, 2500
-	for _, address := range []string{"127.0.0.1:8080", "127.0.0.2:8080"} {
+	addresses := []string{"127.0.0.1:8080", "127.0.0.2:8080", "127.0.0.3:8080", "127.0.0.4:8080"}
+	for _, address := range addresses {
 		start(t, n, worker{Name: "api", Address: address, Serve: "close"})
 		clients = append(clients, start(t, n, worker{Name: "shop", Address: address, PerSecond: rate, To: (perClient - 1) * time.Second / rate}))
 	}
@@ -169,10 +171,10 @@ func TestTop_Cost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p.await("40,000 connections, ")
+	connections := len(addresses) * perClient
+	p.await(fmt.Sprintf("%d,000 connections, ", 2*connections/1000)) // both ends
 	used := tcplab.CPUTime(t, pid) - before
-	const connections = 2 * perClient
-	percent := 100 * used.Seconds() * 10000 / connections
+	percent := 100 * used.Seconds() * 10000 / float64(connections)
 	t.Logf("%d connections in %v take %v of CPU: %.2f %% of a core at 10,000 a second", connections, time.Since(began).Round(time.Millisecond), used, percent)
 	if percent >= *topLimit {
 		t.Errorf("the screen takes %.2f %% of a core, want less than %v %%", percent, *topLimit)
