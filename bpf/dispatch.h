@@ -89,6 +89,8 @@ static __always_inline void filter_and_emit(struct transition *t, struct program
 	if (ec->new_state == TCP_CLOSE)
 		take_reset_note(t);
 	if (!netns_matches(ec->netns)) {
+		if (t->sock_state)
+			forget_times(t->sock_state);
 		count(counters->filtered);
 		return;
 	}

@@ -21,6 +21,17 @@
 #include "transition.h"
 
 /*
+ * For a socket with a transition whose time is not recorded, because the connection was out of
+ * scope: the filters before a reload, or those after it, leave it out. What is known of its times
+ * is then as of a connection that is older than the tracer.
+ */
+static __always_inline void forget_times(struct sock_state *s)
+{
+	s->since_outdated = true;
+	s->opened_ns = s->in_established_ns = 0;
+}
+
+/*
  * Looks up or creates t->sock_state, NULL if it cannot, and marks the transition as handled in it
  * for the programs that follow. The last program of the chain leaves no mark. Without socket
  * storage no socket has a sock_state, and none is counted as unavailable.
@@ -38,6 +49,8 @@ static __always_inline void fetch_and_mark_sock_state(struct transition *t, enum
 		return;
 	}
 	make_state_own(s, address_of(t->sk));
+	if (s->handled_states && (__u8)s->handled_states != (__u8)old_state)
+		forget_times(s);
 	s->handled_states = has_successor(rank) ? state_pair_of(old_state, new_state) : 0;
 }
 

@@ -11,6 +11,7 @@
 #include "count_sockets.h"
 #include "dispatch.h"
 #include "dump.h"
+#include "entry.h"
 #include "event.h"
 #include "filter.h"
 #include "follow.h"
@@ -42,6 +43,24 @@ SEC("tp_btf/inet_sock_set_state") int set_state_second_backup(const __u64 *ctx)
 {
 	return on_transition(PROGRAM_SECOND_BACKUP, (const struct sock *)ctx[0], (int)ctx[1],
 			     (int)ctx[2]);
+}
+
+/* These are attached in place of the programs above where a reload may change the filters. */
+SEC("tp_btf/inet_sock_set_state") int set_state_entry_primary(const __u64 *ctx)
+{
+	return enter(set_state_programs, ctx, PROGRAM_PRIMARY);
+}
+
+/* As the entry of the primary program. */
+SEC("tp_btf/inet_sock_set_state") int set_state_entry_backup(const __u64 *ctx)
+{
+	return enter(set_state_programs, ctx, PROGRAM_BACKUP);
+}
+
+/* As the entry of the primary program. */
+SEC("tp_btf/inet_sock_set_state") int set_state_entry_second_backup(const __u64 *ctx)
+{
+	return enter(set_state_programs, ctx, PROGRAM_SECOND_BACKUP);
 }
 
 /* The resets; loaded only where the kernel has the tracepoint (include/trace/events/tcp.h). */
@@ -85,6 +104,24 @@ SEC("tp_btf/tcp_send_reset") int reset_sent_second_backup(const __u64 *ctx)
 {
 	return on_reset_sent(PROGRAM_SECOND_BACKUP, (const struct sock *)ctx[0],
 			     send_reset_has_reason ? ctx[2] : 0);
+}
+
+/* As the entries of the transitions: a reset is emitted only if it matches the filters. */
+SEC("tp_btf/tcp_send_reset") int reset_sent_entry_primary(const __u64 *ctx)
+{
+	return enter(reset_sent_programs, ctx, PROGRAM_PRIMARY);
+}
+
+/* As the entry of the primary program. */
+SEC("tp_btf/tcp_send_reset") int reset_sent_entry_backup(const __u64 *ctx)
+{
+	return enter(reset_sent_programs, ctx, PROGRAM_BACKUP);
+}
+
+/* As the entry of the primary program. */
+SEC("tp_btf/tcp_send_reset") int reset_sent_entry_second_backup(const __u64 *ctx)
+{
+	return enter(reset_sent_programs, ctx, PROGRAM_SECOND_BACKUP);
 }
 
 /* Notes that the timer of a tracked TIME_WAIT has expired. Loaded only if ends are asked for. */

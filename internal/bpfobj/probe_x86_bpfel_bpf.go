@@ -244,111 +244,119 @@ type ProbeUpdateEvent struct {
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ProbeMapCgroupPaths                = "cgroup_paths"
-	ProbeMapClientTable                = "client_table"
-	ProbeMapCounters                   = "counters"
-	ProbeMapEmittedCgroups             = "emitted_cgroups"
-	ProbeMapEventCtxScratch            = "event_ctx_scratch"
-	ProbeMapFilterMembers              = "filter_members"
-	ProbeMapFilterPortSets             = "filter_port_sets"
-	ProbeMapFilterPrefixes             = "filter_prefixes"
-	ProbeMapFollowed                   = "followed"
-	ProbeMapFollowedBefore             = "followed_before"
-	ProbeMapHandledEvents              = "handled_events"
-	ProbeMapMptcpNamespaces            = "mptcp_namespaces"
-	ProbeMapMptcpOwners                = "mptcp_owners"
-	ProbeMapResetNotes                 = "reset_notes"
-	ProbeMapRings                      = "rings"
-	ProbeMapSockStates                 = "sock_states"
-	ProbeMapSocketGroups               = "socket_groups"
-	ProbeMapTrackedTimewaits           = "tracked_timewaits"
-	ProbeMapUnboundListeners           = "unbound_listeners"
-	ProbeMapUnfollowed                 = "unfollowed"
-	ProbeProgAcceptEntered             = "accept_entered"
-	ProbeProgAccepted                  = "accepted"
-	ProbeProgCountSockets              = "count_sockets"
-	ProbeProgDumpBoundPorts            = "dump_bound_ports"
-	ProbeProgDumpSockets               = "dump_sockets"
-	ProbeProgListenPort                = "listen_port"
-	ProbeProgObjectFreedBackup         = "object_freed_backup"
-	ProbeProgObjectFreedPrimary        = "object_freed_primary"
-	ProbeProgObjectFreedSecondBackup   = "object_freed_second_backup"
-	ProbeProgProcessExited             = "process_exited"
-	ProbeProgProcessForked             = "process_forked"
-	ProbeProgReadBy                    = "read_by"
-	ProbeProgResetReceivedBackup       = "reset_received_backup"
-	ProbeProgResetReceivedPrimary      = "reset_received_primary"
-	ProbeProgResetReceivedSecondBackup = "reset_received_second_backup"
-	ProbeProgResetSentBackup           = "reset_sent_backup"
-	ProbeProgResetSentPrimary          = "reset_sent_primary"
-	ProbeProgResetSentSecondBackup     = "reset_sent_second_backup"
-	ProbeProgScanFiles                 = "scan_files"
-	ProbeProgScanSubflows              = "scan_subflows"
-	ProbeProgSetStateBackup            = "set_state_backup"
-	ProbeProgSetStatePrimary           = "set_state_primary"
-	ProbeProgSetStateSecondBackup      = "set_state_second_backup"
-	ProbeProgTimerExpiredBackup        = "timer_expired_backup"
-	ProbeProgTimerExpiredPrimary       = "timer_expired_primary"
-	ProbeProgTimerExpiredSecondBackup  = "timer_expired_second_backup"
-	ProbeProgUpdateSockets             = "update_sockets"
-	ProbeVarAcceptHasTwoArgs           = "accept_has_two_args"
-	ProbeVarCgroupV1Subsys             = "cgroup_v1_subsys"
-	ProbeVarChainLength                = "chain_length"
-	ProbeVarExcludeCgroup              = "exclude_cgroup"
-	ProbeVarExcludeComm                = "exclude_comm"
-	ProbeVarExcludeNetns               = "exclude_netns"
-	ProbeVarExcludeOrphanFinWait2      = "exclude_orphan_fin_wait2"
-	ProbeVarExcludePid                 = "exclude_pid"
-	ProbeVarExcludeSelf                = "exclude_self"
-	ProbeVarExcludeUid                 = "exclude_uid"
-	ProbeVarExportCgroupEvent          = "export_cgroup_event"
-	ProbeVarExportEndEvent             = "export_end_event"
-	ProbeVarExportEventFlag            = "export_event_flag"
-	ProbeVarExportEventKind            = "export_event_kind"
-	ProbeVarExportListenPortResult     = "export_listen_port_result"
-	ProbeVarExportMemberKind           = "export_member_kind"
-	ProbeVarExportPidSource            = "export_pid_source"
-	ProbeVarExportProgramRank          = "export_program_rank"
-	ProbeVarExportResetEvent           = "export_reset_event"
-	ProbeVarExportSide                 = "export_side"
-	ProbeVarExportSocketEvent          = "export_socket_event"
-	ProbeVarExportSocketRole           = "export_socket_role"
-	ProbeVarExportTransitionEvent      = "export_transition_event"
-	ProbeVarExportUpdateEvent          = "export_update_event"
-	ProbeVarFilterAddrs                = "filter_addrs"
-	ProbeVarFilterCgroup               = "filter_cgroup"
-	ProbeVarFilterComm                 = "filter_comm"
-	ProbeVarFilterFamily               = "filter_family"
-	ProbeVarFilterNetns                = "filter_netns"
-	ProbeVarFilterPid                  = "filter_pid"
-	ProbeVarFilterPorts                = "filter_ports"
-	ProbeVarFilterRoles                = "filter_roles"
-	ProbeVarFilterStates               = "filter_states"
-	ProbeVarFilterUid                  = "filter_uid"
-	ProbeVarFollowChildren             = "follow_children"
-	ProbeVarHasClientTable             = "has_client_table"
-	ProbeVarHasRdonlyCast              = "has_rdonly_cast"
-	ProbeVarHasReceiveReset            = "has_receive_reset"
-	ProbeVarHasSendReset               = "has_send_reset"
-	ProbeVarHasSocketCookie            = "has_socket_cookie"
-	ProbeVarHasSocketStorage           = "has_socket_storage"
-	ProbeVarHasTaskFromPid             = "has_task_from_pid"
-	ProbeVarMayBePreempted             = "may_be_preempted"
-	ProbeVarMayInterruptItself         = "may_interrupt_itself"
-	ProbeVarRingMask                   = "ring_mask"
-	ProbeVarRingsPerCpuQ32             = "rings_per_cpu_q32"
-	ProbeVarSelfInInitialPidns         = "self_in_initial_pidns"
-	ProbeVarSelfPid                    = "self_pid"
-	ProbeVarSelfPidnsDev               = "self_pidns_dev"
-	ProbeVarSelfPidnsIno               = "self_pidns_ino"
-	ProbeVarSendResetHasReason         = "send_reset_has_reason"
-	ProbeVarUpdateMinAgeNs             = "update_min_age_ns"
-	ProbeVarWakeupBytes                = "wakeup_bytes"
-	ProbeVarWantCgroups                = "want_cgroups"
-	ProbeVarWantEnds                   = "want_ends"
-	ProbeVarWantStateTimes             = "want_state_times"
-	ProbeVarWantTimewaitEnds           = "want_timewait_ends"
-	ProbeVarWantedStates               = "wanted_states"
+	ProbeMapCgroupPaths                 = "cgroup_paths"
+	ProbeMapClientTable                 = "client_table"
+	ProbeMapCounters                    = "counters"
+	ProbeMapEmittedCgroups              = "emitted_cgroups"
+	ProbeMapEventCtxScratch             = "event_ctx_scratch"
+	ProbeMapFilterMembers               = "filter_members"
+	ProbeMapFilterPortSets              = "filter_port_sets"
+	ProbeMapFilterPrefixes              = "filter_prefixes"
+	ProbeMapFollowed                    = "followed"
+	ProbeMapFollowedBefore              = "followed_before"
+	ProbeMapHandledEvents               = "handled_events"
+	ProbeMapMptcpNamespaces             = "mptcp_namespaces"
+	ProbeMapMptcpOwners                 = "mptcp_owners"
+	ProbeMapResetNotes                  = "reset_notes"
+	ProbeMapResetSentPrograms           = "reset_sent_programs"
+	ProbeMapRings                       = "rings"
+	ProbeMapSetStatePrograms            = "set_state_programs"
+	ProbeMapSockStates                  = "sock_states"
+	ProbeMapSocketGroups                = "socket_groups"
+	ProbeMapTrackedTimewaits            = "tracked_timewaits"
+	ProbeMapUnboundListeners            = "unbound_listeners"
+	ProbeMapUnfollowed                  = "unfollowed"
+	ProbeProgAcceptEntered              = "accept_entered"
+	ProbeProgAccepted                   = "accepted"
+	ProbeProgCountSockets               = "count_sockets"
+	ProbeProgDumpBoundPorts             = "dump_bound_ports"
+	ProbeProgDumpSockets                = "dump_sockets"
+	ProbeProgListenPort                 = "listen_port"
+	ProbeProgObjectFreedBackup          = "object_freed_backup"
+	ProbeProgObjectFreedPrimary         = "object_freed_primary"
+	ProbeProgObjectFreedSecondBackup    = "object_freed_second_backup"
+	ProbeProgProcessExited              = "process_exited"
+	ProbeProgProcessForked              = "process_forked"
+	ProbeProgReadBy                     = "read_by"
+	ProbeProgResetReceivedBackup        = "reset_received_backup"
+	ProbeProgResetReceivedPrimary       = "reset_received_primary"
+	ProbeProgResetReceivedSecondBackup  = "reset_received_second_backup"
+	ProbeProgResetSentBackup            = "reset_sent_backup"
+	ProbeProgResetSentEntryBackup       = "reset_sent_entry_backup"
+	ProbeProgResetSentEntryPrimary      = "reset_sent_entry_primary"
+	ProbeProgResetSentEntrySecondBackup = "reset_sent_entry_second_backup"
+	ProbeProgResetSentPrimary           = "reset_sent_primary"
+	ProbeProgResetSentSecondBackup      = "reset_sent_second_backup"
+	ProbeProgScanFiles                  = "scan_files"
+	ProbeProgScanSubflows               = "scan_subflows"
+	ProbeProgSetStateBackup             = "set_state_backup"
+	ProbeProgSetStateEntryBackup        = "set_state_entry_backup"
+	ProbeProgSetStateEntryPrimary       = "set_state_entry_primary"
+	ProbeProgSetStateEntrySecondBackup  = "set_state_entry_second_backup"
+	ProbeProgSetStatePrimary            = "set_state_primary"
+	ProbeProgSetStateSecondBackup       = "set_state_second_backup"
+	ProbeProgTimerExpiredBackup         = "timer_expired_backup"
+	ProbeProgTimerExpiredPrimary        = "timer_expired_primary"
+	ProbeProgTimerExpiredSecondBackup   = "timer_expired_second_backup"
+	ProbeProgUpdateSockets              = "update_sockets"
+	ProbeVarAcceptHasTwoArgs            = "accept_has_two_args"
+	ProbeVarCgroupV1Subsys              = "cgroup_v1_subsys"
+	ProbeVarChainLength                 = "chain_length"
+	ProbeVarExcludeCgroup               = "exclude_cgroup"
+	ProbeVarExcludeComm                 = "exclude_comm"
+	ProbeVarExcludeNetns                = "exclude_netns"
+	ProbeVarExcludeOrphanFinWait2       = "exclude_orphan_fin_wait2"
+	ProbeVarExcludePid                  = "exclude_pid"
+	ProbeVarExcludeSelf                 = "exclude_self"
+	ProbeVarExcludeUid                  = "exclude_uid"
+	ProbeVarExportCgroupEvent           = "export_cgroup_event"
+	ProbeVarExportEndEvent              = "export_end_event"
+	ProbeVarExportEventFlag             = "export_event_flag"
+	ProbeVarExportEventKind             = "export_event_kind"
+	ProbeVarExportListenPortResult      = "export_listen_port_result"
+	ProbeVarExportMemberKind            = "export_member_kind"
+	ProbeVarExportPidSource             = "export_pid_source"
+	ProbeVarExportProgramRank           = "export_program_rank"
+	ProbeVarExportResetEvent            = "export_reset_event"
+	ProbeVarExportSide                  = "export_side"
+	ProbeVarExportSocketEvent           = "export_socket_event"
+	ProbeVarExportSocketRole            = "export_socket_role"
+	ProbeVarExportTransitionEvent       = "export_transition_event"
+	ProbeVarExportUpdateEvent           = "export_update_event"
+	ProbeVarFilterAddrs                 = "filter_addrs"
+	ProbeVarFilterCgroup                = "filter_cgroup"
+	ProbeVarFilterComm                  = "filter_comm"
+	ProbeVarFilterFamily                = "filter_family"
+	ProbeVarFilterNetns                 = "filter_netns"
+	ProbeVarFilterPid                   = "filter_pid"
+	ProbeVarFilterPorts                 = "filter_ports"
+	ProbeVarFilterRoles                 = "filter_roles"
+	ProbeVarFilterStates                = "filter_states"
+	ProbeVarFilterUid                   = "filter_uid"
+	ProbeVarFollowChildren              = "follow_children"
+	ProbeVarHasClientTable              = "has_client_table"
+	ProbeVarHasRdonlyCast               = "has_rdonly_cast"
+	ProbeVarHasReceiveReset             = "has_receive_reset"
+	ProbeVarHasSendReset                = "has_send_reset"
+	ProbeVarHasSocketCookie             = "has_socket_cookie"
+	ProbeVarHasSocketStorage            = "has_socket_storage"
+	ProbeVarHasTaskFromPid              = "has_task_from_pid"
+	ProbeVarMayBePreempted              = "may_be_preempted"
+	ProbeVarMayInterruptItself          = "may_interrupt_itself"
+	ProbeVarRingMask                    = "ring_mask"
+	ProbeVarRingsPerCpuQ32              = "rings_per_cpu_q32"
+	ProbeVarSelfInInitialPidns          = "self_in_initial_pidns"
+	ProbeVarSelfPid                     = "self_pid"
+	ProbeVarSelfPidnsDev                = "self_pidns_dev"
+	ProbeVarSelfPidnsIno                = "self_pidns_ino"
+	ProbeVarSendResetHasReason          = "send_reset_has_reason"
+	ProbeVarUpdateMinAgeNs              = "update_min_age_ns"
+	ProbeVarWakeupBytes                 = "wakeup_bytes"
+	ProbeVarWantCgroups                 = "want_cgroups"
+	ProbeVarWantEnds                    = "want_ends"
+	ProbeVarWantStateTimes              = "want_state_times"
+	ProbeVarWantTimewaitEnds            = "want_timewait_ends"
+	ProbeVarWantedStates                = "wanted_states"
 )
 
 // LoadProbe returns the embedded CollectionSpec for Probe.
@@ -393,59 +401,67 @@ type ProbeSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeProgramSpecs struct {
-	AcceptEntered             *ebpf.ProgramSpec `ebpf:"accept_entered"`
-	Accepted                  *ebpf.ProgramSpec `ebpf:"accepted"`
-	CountSockets              *ebpf.ProgramSpec `ebpf:"count_sockets"`
-	DumpBoundPorts            *ebpf.ProgramSpec `ebpf:"dump_bound_ports"`
-	DumpSockets               *ebpf.ProgramSpec `ebpf:"dump_sockets"`
-	ListenPort                *ebpf.ProgramSpec `ebpf:"listen_port"`
-	ObjectFreedBackup         *ebpf.ProgramSpec `ebpf:"object_freed_backup"`
-	ObjectFreedPrimary        *ebpf.ProgramSpec `ebpf:"object_freed_primary"`
-	ObjectFreedSecondBackup   *ebpf.ProgramSpec `ebpf:"object_freed_second_backup"`
-	ProcessExited             *ebpf.ProgramSpec `ebpf:"process_exited"`
-	ProcessForked             *ebpf.ProgramSpec `ebpf:"process_forked"`
-	ReadBy                    *ebpf.ProgramSpec `ebpf:"read_by"`
-	ResetReceivedBackup       *ebpf.ProgramSpec `ebpf:"reset_received_backup"`
-	ResetReceivedPrimary      *ebpf.ProgramSpec `ebpf:"reset_received_primary"`
-	ResetReceivedSecondBackup *ebpf.ProgramSpec `ebpf:"reset_received_second_backup"`
-	ResetSentBackup           *ebpf.ProgramSpec `ebpf:"reset_sent_backup"`
-	ResetSentPrimary          *ebpf.ProgramSpec `ebpf:"reset_sent_primary"`
-	ResetSentSecondBackup     *ebpf.ProgramSpec `ebpf:"reset_sent_second_backup"`
-	ScanFiles                 *ebpf.ProgramSpec `ebpf:"scan_files"`
-	ScanSubflows              *ebpf.ProgramSpec `ebpf:"scan_subflows"`
-	SetStateBackup            *ebpf.ProgramSpec `ebpf:"set_state_backup"`
-	SetStatePrimary           *ebpf.ProgramSpec `ebpf:"set_state_primary"`
-	SetStateSecondBackup      *ebpf.ProgramSpec `ebpf:"set_state_second_backup"`
-	TimerExpiredBackup        *ebpf.ProgramSpec `ebpf:"timer_expired_backup"`
-	TimerExpiredPrimary       *ebpf.ProgramSpec `ebpf:"timer_expired_primary"`
-	TimerExpiredSecondBackup  *ebpf.ProgramSpec `ebpf:"timer_expired_second_backup"`
-	UpdateSockets             *ebpf.ProgramSpec `ebpf:"update_sockets"`
+	AcceptEntered              *ebpf.ProgramSpec `ebpf:"accept_entered"`
+	Accepted                   *ebpf.ProgramSpec `ebpf:"accepted"`
+	CountSockets               *ebpf.ProgramSpec `ebpf:"count_sockets"`
+	DumpBoundPorts             *ebpf.ProgramSpec `ebpf:"dump_bound_ports"`
+	DumpSockets                *ebpf.ProgramSpec `ebpf:"dump_sockets"`
+	ListenPort                 *ebpf.ProgramSpec `ebpf:"listen_port"`
+	ObjectFreedBackup          *ebpf.ProgramSpec `ebpf:"object_freed_backup"`
+	ObjectFreedPrimary         *ebpf.ProgramSpec `ebpf:"object_freed_primary"`
+	ObjectFreedSecondBackup    *ebpf.ProgramSpec `ebpf:"object_freed_second_backup"`
+	ProcessExited              *ebpf.ProgramSpec `ebpf:"process_exited"`
+	ProcessForked              *ebpf.ProgramSpec `ebpf:"process_forked"`
+	ReadBy                     *ebpf.ProgramSpec `ebpf:"read_by"`
+	ResetReceivedBackup        *ebpf.ProgramSpec `ebpf:"reset_received_backup"`
+	ResetReceivedPrimary       *ebpf.ProgramSpec `ebpf:"reset_received_primary"`
+	ResetReceivedSecondBackup  *ebpf.ProgramSpec `ebpf:"reset_received_second_backup"`
+	ResetSentBackup            *ebpf.ProgramSpec `ebpf:"reset_sent_backup"`
+	ResetSentEntryBackup       *ebpf.ProgramSpec `ebpf:"reset_sent_entry_backup"`
+	ResetSentEntryPrimary      *ebpf.ProgramSpec `ebpf:"reset_sent_entry_primary"`
+	ResetSentEntrySecondBackup *ebpf.ProgramSpec `ebpf:"reset_sent_entry_second_backup"`
+	ResetSentPrimary           *ebpf.ProgramSpec `ebpf:"reset_sent_primary"`
+	ResetSentSecondBackup      *ebpf.ProgramSpec `ebpf:"reset_sent_second_backup"`
+	ScanFiles                  *ebpf.ProgramSpec `ebpf:"scan_files"`
+	ScanSubflows               *ebpf.ProgramSpec `ebpf:"scan_subflows"`
+	SetStateBackup             *ebpf.ProgramSpec `ebpf:"set_state_backup"`
+	SetStateEntryBackup        *ebpf.ProgramSpec `ebpf:"set_state_entry_backup"`
+	SetStateEntryPrimary       *ebpf.ProgramSpec `ebpf:"set_state_entry_primary"`
+	SetStateEntrySecondBackup  *ebpf.ProgramSpec `ebpf:"set_state_entry_second_backup"`
+	SetStatePrimary            *ebpf.ProgramSpec `ebpf:"set_state_primary"`
+	SetStateSecondBackup       *ebpf.ProgramSpec `ebpf:"set_state_second_backup"`
+	TimerExpiredBackup         *ebpf.ProgramSpec `ebpf:"timer_expired_backup"`
+	TimerExpiredPrimary        *ebpf.ProgramSpec `ebpf:"timer_expired_primary"`
+	TimerExpiredSecondBackup   *ebpf.ProgramSpec `ebpf:"timer_expired_second_backup"`
+	UpdateSockets              *ebpf.ProgramSpec `ebpf:"update_sockets"`
 }
 
 // ProbeMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ProbeMapSpecs struct {
-	CgroupPaths      *ebpf.MapSpec `ebpf:"cgroup_paths"`
-	ClientTable      *ebpf.MapSpec `ebpf:"client_table"`
-	Counters         *ebpf.MapSpec `ebpf:"counters"`
-	EmittedCgroups   *ebpf.MapSpec `ebpf:"emitted_cgroups"`
-	EventCtxScratch  *ebpf.MapSpec `ebpf:"event_ctx_scratch"`
-	FilterMembers    *ebpf.MapSpec `ebpf:"filter_members"`
-	FilterPortSets   *ebpf.MapSpec `ebpf:"filter_port_sets"`
-	FilterPrefixes   *ebpf.MapSpec `ebpf:"filter_prefixes"`
-	Followed         *ebpf.MapSpec `ebpf:"followed"`
-	FollowedBefore   *ebpf.MapSpec `ebpf:"followed_before"`
-	HandledEvents    *ebpf.MapSpec `ebpf:"handled_events"`
-	MptcpNamespaces  *ebpf.MapSpec `ebpf:"mptcp_namespaces"`
-	MptcpOwners      *ebpf.MapSpec `ebpf:"mptcp_owners"`
-	ResetNotes       *ebpf.MapSpec `ebpf:"reset_notes"`
-	Rings            *ebpf.MapSpec `ebpf:"rings"`
-	SockStates       *ebpf.MapSpec `ebpf:"sock_states"`
-	SocketGroups     *ebpf.MapSpec `ebpf:"socket_groups"`
-	TrackedTimewaits *ebpf.MapSpec `ebpf:"tracked_timewaits"`
-	UnboundListeners *ebpf.MapSpec `ebpf:"unbound_listeners"`
-	Unfollowed       *ebpf.MapSpec `ebpf:"unfollowed"`
+	CgroupPaths       *ebpf.MapSpec `ebpf:"cgroup_paths"`
+	ClientTable       *ebpf.MapSpec `ebpf:"client_table"`
+	Counters          *ebpf.MapSpec `ebpf:"counters"`
+	EmittedCgroups    *ebpf.MapSpec `ebpf:"emitted_cgroups"`
+	EventCtxScratch   *ebpf.MapSpec `ebpf:"event_ctx_scratch"`
+	FilterMembers     *ebpf.MapSpec `ebpf:"filter_members"`
+	FilterPortSets    *ebpf.MapSpec `ebpf:"filter_port_sets"`
+	FilterPrefixes    *ebpf.MapSpec `ebpf:"filter_prefixes"`
+	Followed          *ebpf.MapSpec `ebpf:"followed"`
+	FollowedBefore    *ebpf.MapSpec `ebpf:"followed_before"`
+	HandledEvents     *ebpf.MapSpec `ebpf:"handled_events"`
+	MptcpNamespaces   *ebpf.MapSpec `ebpf:"mptcp_namespaces"`
+	MptcpOwners       *ebpf.MapSpec `ebpf:"mptcp_owners"`
+	ResetNotes        *ebpf.MapSpec `ebpf:"reset_notes"`
+	ResetSentPrograms *ebpf.MapSpec `ebpf:"reset_sent_programs"`
+	Rings             *ebpf.MapSpec `ebpf:"rings"`
+	SetStatePrograms  *ebpf.MapSpec `ebpf:"set_state_programs"`
+	SockStates        *ebpf.MapSpec `ebpf:"sock_states"`
+	SocketGroups      *ebpf.MapSpec `ebpf:"socket_groups"`
+	TrackedTimewaits  *ebpf.MapSpec `ebpf:"tracked_timewaits"`
+	UnboundListeners  *ebpf.MapSpec `ebpf:"unbound_listeners"`
+	Unfollowed        *ebpf.MapSpec `ebpf:"unfollowed"`
 }
 
 // ProbeVariableSpecs contains global variables before they are loaded into the kernel.
@@ -532,26 +548,28 @@ func (o *ProbeObjects) Close() error {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbeMaps struct {
-	CgroupPaths      *ebpf.Map `ebpf:"cgroup_paths"`
-	ClientTable      *ebpf.Map `ebpf:"client_table"`
-	Counters         *ebpf.Map `ebpf:"counters"`
-	EmittedCgroups   *ebpf.Map `ebpf:"emitted_cgroups"`
-	EventCtxScratch  *ebpf.Map `ebpf:"event_ctx_scratch"`
-	FilterMembers    *ebpf.Map `ebpf:"filter_members"`
-	FilterPortSets   *ebpf.Map `ebpf:"filter_port_sets"`
-	FilterPrefixes   *ebpf.Map `ebpf:"filter_prefixes"`
-	Followed         *ebpf.Map `ebpf:"followed"`
-	FollowedBefore   *ebpf.Map `ebpf:"followed_before"`
-	HandledEvents    *ebpf.Map `ebpf:"handled_events"`
-	MptcpNamespaces  *ebpf.Map `ebpf:"mptcp_namespaces"`
-	MptcpOwners      *ebpf.Map `ebpf:"mptcp_owners"`
-	ResetNotes       *ebpf.Map `ebpf:"reset_notes"`
-	Rings            *ebpf.Map `ebpf:"rings"`
-	SockStates       *ebpf.Map `ebpf:"sock_states"`
-	SocketGroups     *ebpf.Map `ebpf:"socket_groups"`
-	TrackedTimewaits *ebpf.Map `ebpf:"tracked_timewaits"`
-	UnboundListeners *ebpf.Map `ebpf:"unbound_listeners"`
-	Unfollowed       *ebpf.Map `ebpf:"unfollowed"`
+	CgroupPaths       *ebpf.Map `ebpf:"cgroup_paths"`
+	ClientTable       *ebpf.Map `ebpf:"client_table"`
+	Counters          *ebpf.Map `ebpf:"counters"`
+	EmittedCgroups    *ebpf.Map `ebpf:"emitted_cgroups"`
+	EventCtxScratch   *ebpf.Map `ebpf:"event_ctx_scratch"`
+	FilterMembers     *ebpf.Map `ebpf:"filter_members"`
+	FilterPortSets    *ebpf.Map `ebpf:"filter_port_sets"`
+	FilterPrefixes    *ebpf.Map `ebpf:"filter_prefixes"`
+	Followed          *ebpf.Map `ebpf:"followed"`
+	FollowedBefore    *ebpf.Map `ebpf:"followed_before"`
+	HandledEvents     *ebpf.Map `ebpf:"handled_events"`
+	MptcpNamespaces   *ebpf.Map `ebpf:"mptcp_namespaces"`
+	MptcpOwners       *ebpf.Map `ebpf:"mptcp_owners"`
+	ResetNotes        *ebpf.Map `ebpf:"reset_notes"`
+	ResetSentPrograms *ebpf.Map `ebpf:"reset_sent_programs"`
+	Rings             *ebpf.Map `ebpf:"rings"`
+	SetStatePrograms  *ebpf.Map `ebpf:"set_state_programs"`
+	SockStates        *ebpf.Map `ebpf:"sock_states"`
+	SocketGroups      *ebpf.Map `ebpf:"socket_groups"`
+	TrackedTimewaits  *ebpf.Map `ebpf:"tracked_timewaits"`
+	UnboundListeners  *ebpf.Map `ebpf:"unbound_listeners"`
+	Unfollowed        *ebpf.Map `ebpf:"unfollowed"`
 }
 
 func (m *ProbeMaps) Close() error {
@@ -570,7 +588,9 @@ func (m *ProbeMaps) Close() error {
 		m.MptcpNamespaces,
 		m.MptcpOwners,
 		m.ResetNotes,
+		m.ResetSentPrograms,
 		m.Rings,
+		m.SetStatePrograms,
 		m.SockStates,
 		m.SocketGroups,
 		m.TrackedTimewaits,
@@ -647,33 +667,39 @@ type ProbeVariables struct {
 //
 // It can be passed to LoadProbeObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ProbePrograms struct {
-	AcceptEntered             *ebpf.Program `ebpf:"accept_entered"`
-	Accepted                  *ebpf.Program `ebpf:"accepted"`
-	CountSockets              *ebpf.Program `ebpf:"count_sockets"`
-	DumpBoundPorts            *ebpf.Program `ebpf:"dump_bound_ports"`
-	DumpSockets               *ebpf.Program `ebpf:"dump_sockets"`
-	ListenPort                *ebpf.Program `ebpf:"listen_port"`
-	ObjectFreedBackup         *ebpf.Program `ebpf:"object_freed_backup"`
-	ObjectFreedPrimary        *ebpf.Program `ebpf:"object_freed_primary"`
-	ObjectFreedSecondBackup   *ebpf.Program `ebpf:"object_freed_second_backup"`
-	ProcessExited             *ebpf.Program `ebpf:"process_exited"`
-	ProcessForked             *ebpf.Program `ebpf:"process_forked"`
-	ReadBy                    *ebpf.Program `ebpf:"read_by"`
-	ResetReceivedBackup       *ebpf.Program `ebpf:"reset_received_backup"`
-	ResetReceivedPrimary      *ebpf.Program `ebpf:"reset_received_primary"`
-	ResetReceivedSecondBackup *ebpf.Program `ebpf:"reset_received_second_backup"`
-	ResetSentBackup           *ebpf.Program `ebpf:"reset_sent_backup"`
-	ResetSentPrimary          *ebpf.Program `ebpf:"reset_sent_primary"`
-	ResetSentSecondBackup     *ebpf.Program `ebpf:"reset_sent_second_backup"`
-	ScanFiles                 *ebpf.Program `ebpf:"scan_files"`
-	ScanSubflows              *ebpf.Program `ebpf:"scan_subflows"`
-	SetStateBackup            *ebpf.Program `ebpf:"set_state_backup"`
-	SetStatePrimary           *ebpf.Program `ebpf:"set_state_primary"`
-	SetStateSecondBackup      *ebpf.Program `ebpf:"set_state_second_backup"`
-	TimerExpiredBackup        *ebpf.Program `ebpf:"timer_expired_backup"`
-	TimerExpiredPrimary       *ebpf.Program `ebpf:"timer_expired_primary"`
-	TimerExpiredSecondBackup  *ebpf.Program `ebpf:"timer_expired_second_backup"`
-	UpdateSockets             *ebpf.Program `ebpf:"update_sockets"`
+	AcceptEntered              *ebpf.Program `ebpf:"accept_entered"`
+	Accepted                   *ebpf.Program `ebpf:"accepted"`
+	CountSockets               *ebpf.Program `ebpf:"count_sockets"`
+	DumpBoundPorts             *ebpf.Program `ebpf:"dump_bound_ports"`
+	DumpSockets                *ebpf.Program `ebpf:"dump_sockets"`
+	ListenPort                 *ebpf.Program `ebpf:"listen_port"`
+	ObjectFreedBackup          *ebpf.Program `ebpf:"object_freed_backup"`
+	ObjectFreedPrimary         *ebpf.Program `ebpf:"object_freed_primary"`
+	ObjectFreedSecondBackup    *ebpf.Program `ebpf:"object_freed_second_backup"`
+	ProcessExited              *ebpf.Program `ebpf:"process_exited"`
+	ProcessForked              *ebpf.Program `ebpf:"process_forked"`
+	ReadBy                     *ebpf.Program `ebpf:"read_by"`
+	ResetReceivedBackup        *ebpf.Program `ebpf:"reset_received_backup"`
+	ResetReceivedPrimary       *ebpf.Program `ebpf:"reset_received_primary"`
+	ResetReceivedSecondBackup  *ebpf.Program `ebpf:"reset_received_second_backup"`
+	ResetSentBackup            *ebpf.Program `ebpf:"reset_sent_backup"`
+	ResetSentEntryBackup       *ebpf.Program `ebpf:"reset_sent_entry_backup"`
+	ResetSentEntryPrimary      *ebpf.Program `ebpf:"reset_sent_entry_primary"`
+	ResetSentEntrySecondBackup *ebpf.Program `ebpf:"reset_sent_entry_second_backup"`
+	ResetSentPrimary           *ebpf.Program `ebpf:"reset_sent_primary"`
+	ResetSentSecondBackup      *ebpf.Program `ebpf:"reset_sent_second_backup"`
+	ScanFiles                  *ebpf.Program `ebpf:"scan_files"`
+	ScanSubflows               *ebpf.Program `ebpf:"scan_subflows"`
+	SetStateBackup             *ebpf.Program `ebpf:"set_state_backup"`
+	SetStateEntryBackup        *ebpf.Program `ebpf:"set_state_entry_backup"`
+	SetStateEntryPrimary       *ebpf.Program `ebpf:"set_state_entry_primary"`
+	SetStateEntrySecondBackup  *ebpf.Program `ebpf:"set_state_entry_second_backup"`
+	SetStatePrimary            *ebpf.Program `ebpf:"set_state_primary"`
+	SetStateSecondBackup       *ebpf.Program `ebpf:"set_state_second_backup"`
+	TimerExpiredBackup         *ebpf.Program `ebpf:"timer_expired_backup"`
+	TimerExpiredPrimary        *ebpf.Program `ebpf:"timer_expired_primary"`
+	TimerExpiredSecondBackup   *ebpf.Program `ebpf:"timer_expired_second_backup"`
+	UpdateSockets              *ebpf.Program `ebpf:"update_sockets"`
 }
 
 func (p *ProbePrograms) Close() error {
@@ -694,11 +720,17 @@ func (p *ProbePrograms) Close() error {
 		p.ResetReceivedPrimary,
 		p.ResetReceivedSecondBackup,
 		p.ResetSentBackup,
+		p.ResetSentEntryBackup,
+		p.ResetSentEntryPrimary,
+		p.ResetSentEntrySecondBackup,
 		p.ResetSentPrimary,
 		p.ResetSentSecondBackup,
 		p.ScanFiles,
 		p.ScanSubflows,
 		p.SetStateBackup,
+		p.SetStateEntryBackup,
+		p.SetStateEntryPrimary,
+		p.SetStateEntrySecondBackup,
 		p.SetStatePrimary,
 		p.SetStateSecondBackup,
 		p.TimerExpiredBackup,

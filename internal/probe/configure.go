@@ -85,6 +85,9 @@ func optionalPrograms(opts Options, types *btf.Cache) (names []string) {
 	if opts.TimeWaitEnds {
 		names = append(names, timeWaitEndPrograms...)
 	}
+	if opts.Reloadable {
+		names = append(names, slices.Concat(transitionEntries[:], resetSentEntries[:])...)
+	}
 	if opts.BoundPorts && hasFunction(types, "bpf_iter_tcp") { // since 5.9
 		names = append(names, bpfobj.ProbeProgDumpBoundPorts)
 	}
@@ -195,7 +198,17 @@ var (
 	resetSentChain = chain{
 		bpfobj.ProbeProgResetSentPrimary, bpfobj.ProbeProgResetSentBackup, bpfobj.ProbeProgResetSentSecondBackup,
 	}
-	chains = []chain{transitionChain, timerExpiredChain, objectFreedChain, resetReceivedChain, resetSentChain}
+	// The entries of bpf/entry.h, which are attached in place of the programs of a chain where Options.Reloadable
+	// is set.
+	transitionEntries = chain{
+		bpfobj.ProbeProgSetStateEntryPrimary, bpfobj.ProbeProgSetStateEntryBackup, bpfobj.ProbeProgSetStateEntrySecondBackup,
+	}
+	resetSentEntries = chain{
+		bpfobj.ProbeProgResetSentEntryPrimary, bpfobj.ProbeProgResetSentEntryBackup, bpfobj.ProbeProgResetSentEntrySecondBackup,
+	}
+	chains = []chain{
+		transitionChain, timerExpiredChain, objectFreedChain, resetReceivedChain, resetSentChain, transitionEntries, resetSentEntries,
+	}
 )
 
 // The programs that a trace, a trace of the ends of TIME_WAITs, and a snapshot load. The
@@ -231,6 +244,7 @@ func selectPrograms(spec *ebpf.CollectionSpec, features Features, programs []str
 		programs []string
 	}{
 		{TimeWaitEnds, timeWaitEndPrograms}, {ResetReceived, resetReceivedChain[:]}, {ResetSent, resetSentChain[:]},
+		{ResetSent, resetSentEntries[:]},
 	} {
 		for _, name := range several.programs {
 			needs[name] = several.feature

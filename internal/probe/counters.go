@@ -71,7 +71,7 @@ func (c *Counters) Sum() ProgramCounters {
 func (p *Probe) Counters() (Counters, error) {
 	var c Counters
 	for rank, name := range transitionChain {
-		program := p.collection.Programs[name]
+		program := p.attached(name)
 		if program == nil {
 			break // the chain is shorter
 		}
@@ -106,7 +106,7 @@ func (p *Probe) Entered() (entered uint64, err error) {
 // the smallest count of misses is the bound.
 func (p *Probe) missedByAll(programs chain) (fewest uint64, err error) {
 	for rank, name := range programs {
-		program := p.collection.Programs[name]
+		program := p.attached(name)
 		if program == nil {
 			break // the chain is shorter, or the kernel lacks the feature
 		}

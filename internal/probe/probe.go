@@ -41,6 +41,9 @@ type Options struct {
 	// StateTimes means that the time in the old state is wanted although Filter has a choice of transitions.
 	StateTimes  bool
 	ExcludeSelf bool // do not emit transitions of sockets that this process owns
+	// Reloadable means that [Probe.Prepare] will be called. Each transition then costs one tail call more for each
+	// program of the chain.
+	Reloadable bool
 	// MayBePreempted, if not nil, decides instead of the kernel's version whether a task
 	// may be preempted in a program, for tests. A wrong false gives duplicates.
 	MayBePreempted *bool
@@ -66,8 +69,10 @@ func NewKernel() *Kernel {
 func (k *Kernel) Features() Features { return slices.Clone(k.features()) }
 
 // Probe is the attached programs and their ring buffers. It must not be used by several
-// goroutines, except for CloseLinks, Wake, BoundPorts, OpenUpdates and CountSockets.
+// goroutines, except for CloseLinks, Wake, BoundPorts, OpenUpdates and CountSockets, and Prepare and FindOwners, which
+// another goroutine may call.
 type Probe struct {
+	opts       Options // without Kernel
 	features   Features
 	collection *ebpf.Collection
 	linksMu    sync.Mutex
@@ -100,7 +105,11 @@ func Open(opts Options) (*Probe, error) {
 	if err := checkHost(kernel.types); err != nil {
 		return nil, err
 	}
-	p := &Probe{features: kernel.Features().without(opts.Without)}
+	if opts.BufferSize == 0 {
+		opts.BufferSize = DefaultBufferSize
+	}
+	p := &Probe{opts: opts, features: kernel.Features().without(opts.Without)}
+	p.opts.Kernel = nil // it takes much memory
 	if err := p.open(opts, kernel); err != nil {
 		if limited := limitError(err); limited != nil {
 			err = limited
@@ -112,9 +121,6 @@ func Open(opts Options) (*Probe, error) {
 
 func (p *Probe) open(opts Options, kernel *Kernel) error {
 	p.resetReasons = resetReasons(kernel.types)
-	if opts.BufferSize == 0 {
-		opts.BufferSize = DefaultBufferSize
-	}
 	spec, err := configure(opts, p.features, tracePrograms, kernel)
 	if err != nil {
 		return err
@@ -134,6 +140,9 @@ func (p *Probe) open(opts Options, kernel *Kernel) error {
 		return err
 	}
 	if p.reader, err = openRings(p.rings.inner, p.collection); err != nil {
+		return err
+	}
+	if err := p.fillChains(p.collection.Programs); err != nil {
 		return err
 	}
 	if err := p.attach(); err != nil {
@@ -161,7 +170,7 @@ func (p *Probe) findOwners() {
 // requires: the kernel calls them in the order of their attachment.
 func (p *Probe) attach() error {
 	for _, name := range slices.Concat(followPrograms, tracePrograms, timeWaitEndPrograms) {
-		program := p.collection.Programs[name]
+		program := p.attached(name)
 		if program == nil || slices.Contains(unattachedPrograms, name) {
 			continue
 		}

@@ -28,6 +28,15 @@ func (s *sharedIterator) attach(program *ebpf.Program) error {
 	return nil
 }
 
+// swap exchanges the programs that later iterations run. It does nothing if other has none, or s has none any more.
+func (s *sharedIterator) swap(other *sharedIterator) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.it != nil && other.it != nil {
+		s.it, other.it = other.it, s.it
+	}
+}
+
 func (s *sharedIterator) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
