@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/config"
-	"github.com/tcpshift/tcpshift/internal/detect"
+	"github.com/tcpshift/tcpshift/internal/monitor"
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
@@ -30,9 +30,10 @@ type reloader struct {
 	outs    *liveOutputs
 	start   *record.Start
 	wake    func()
-	detect  func(c detect.Config) // sets thresholds; the loop calls it. nil: there are no alerts
 
+	probe    *probe.Probe
 	features probe.Features // what this kernel has
+	watched  watched        // by the filter in use
 
 	requests chan struct{}
 	reloads  chan *trace.Reload
@@ -56,14 +57,13 @@ func (r *reloader) atSIGHUP(now *running) *running {
 
 // serve starts a goroutine that reloads the configuration of the trace that cfg describes at each request. end ends that
 // goroutine and waits for it. Without a configuration, serve does nothing.
-func (r *reloader) serve(ctx context.Context, outs *liveOutputs, cfg *trace.Config, features probe.Features) (end func()) {
+func (r *reloader) serve(ctx context.Context, outs *liveOutputs, cfg *trace.Config, p *probe.Probe) (end func()) {
 	if r == nil {
 		return func() {}
 	}
-	r.outs, r.start, r.wake, r.features = outs, &cfg.Start, cfg.Source.Wake, features
-	if m, ok := cfg.Monitor.(interface{ SetThresholds(detect.Config) }); ok {
-		r.detect = m.SetThresholds
-	}
+	r.outs, r.start, r.wake, r.probe, r.features = outs, &cfg.Start, cfg.Source.Wake, p, p.Features()
+	r.watched.monitor, _ = cfg.Monitor.(*monitor.Monitor)
+	r.watched.counter, _ = cfg.SocketCounts.(*monitor.SocketCounter)
 	cfg.Reloads = r.reloads
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
@@ -74,6 +74,7 @@ func (r *reloader) serve(ctx context.Context, outs *liveOutputs, cfg *trace.Conf
 	return func() {
 		cancel()
 		<-ended
+		r.watched.close()
 	}
 }
 
@@ -135,6 +136,11 @@ func (r *reloader) reload(ctx context.Context) error {
 			return err
 		}
 	}
+	programs, err := r.programsFor(next)
+	if err != nil {
+		return fmt.Errorf("%s: %w", strings.Join(changed, ", "), err)
+	}
+	defer programs.close()
 	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
 	defer cancel()
 	all, err := r.open(ctx, next)
@@ -151,12 +157,14 @@ func (r *reloader) reload(ctx context.Context) error {
 		Outputs: outputs, OwnSockets: o.ownSockets, StatsInterval: o.statsInterval,
 		Changed: changed, Done: make(chan struct{}),
 	}
-	if r.detect != nil {
-		change.Apply = func() { r.detect(o.detection) }
+	if m := r.watched.monitor; m != nil {
+		change.Apply = func() { m.SetThresholds(o.detection) }
 	}
+	programs.addTo(change)
 	if err := r.send(ctx, change); err != nil {
 		return errors.Join(err, r.closeNew(all))
 	}
+	programs.taken()
 	r.rotate(next, all)
 	r.outs.replace(all, warn)
 	r.current = next
@@ -171,7 +179,7 @@ func (r *reloader) send(ctx context.Context, change *trace.Reload) error {
 		select {
 		case r.reloads <- change:
 			<-change.Done
-			return nil
+			return change.Err
 		case <-ctx.Done():
 			return errors.New("the trace did not take over the change in time: " + context.Cause(ctx).Error())
 		case <-time.After(100 * time.Millisecond): // the wake-up came before the loop slept: wake it again
@@ -213,9 +221,9 @@ func (r *reloader) needsRestart(next *configured, changed []string) error {
 	switch {
 	case len(keys) > 0:
 		return fmt.Errorf("%s: needs a restart", strings.Join(keys, ", "))
-	case !reflect.DeepEqual(before.filter, now.filter):
-		return fmt.Errorf("%s: the filters of the kernel programs need a restart", strings.Join(changed, ", "))
-	case !reflect.DeepEqual(before.kernelFilter(), now.kernelFilter()) || before.wantsEnds() != now.wantsEnds():
+	case !reflect.DeepEqual(before.filter, now.filter) && !before.mayReloadFilters():
+		return fmt.Errorf("%s: the filters of the kernel programs need a restart, %s", strings.Join(changed, ", "), before.whyFixedFilters())
+	case !reflect.DeepEqual(before.kernelFilter().Transitions, now.kernelFilter().Transitions) || before.wantsEnds() != now.wantsEnds():
 		return fmt.Errorf("%s: other types of records are wanted, which needs a restart", strings.Join(changed, ", "))
 	case before.wants("alert") != now.wants("alert"), before.wants(record.ProcessType) != now.wants(record.ProcessType), !before.wantsNames() && now.wantsNames():
 		return fmt.Errorf("%s: alerts, processes and names need a restart", strings.Join(changed, ", "))

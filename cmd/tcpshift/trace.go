@@ -149,7 +149,7 @@ func runTrace(s *signals, o *traceOptions, r *reloader) (err error) {
 	cfg.Start.Features = append(cfg.Start.Features, o.confine(p, outs)...)
 	defer o.startBackground(&cfg, p, outs, also)()
 	defer reportTo(ctx, &cfg)()
-	defer r.serve(ctx, live, &cfg, p.Features())()
+	defer r.serve(ctx, live, &cfg, p)()
 	defer warnUnfollowed(p)
 	// Loading the programs took ten times the memory that tracing needs.
 	defer time.AfterFunc(releaseAfter, debug.FreeOSMemory).Stop()
@@ -236,8 +236,8 @@ func (o *traceOptions) openProbe() (*probe.Probe, error) {
 	p, err := probe.Open(probe.Options{
 		Filter: o.kernelFilter(), BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wantsEnds(),
 		TimeWaitEnds: o.timeWaitEnd && o.wants("transition"), Without: o.unwanted(), BoundPorts: o.wants("alert"),
-		UpdatesFrom: o.updates,
-		StateTimes:  o.metrics.wanted(), CountSockets: o.countsSockets(),
+		UpdatesFrom: o.updates, Reloadable: o.mayReloadFilters(),
+		StateTimes: o.metrics.wanted(), CountSockets: o.countsSockets(),
 	})
 	if err != nil {
 		return nil, err

@@ -24,6 +24,7 @@ type Monitor struct {
 	requests *requestQueue
 	updates  chan update
 	done     chan struct{}
+	closing  sync.Once
 	worker   worker
 	wake     *waker
 }
@@ -82,10 +83,9 @@ func New(c detect.Config, f filter.Filter, newEngine func(c detect.Config, now t
 	return m
 }
 
-// Close makes the worker and the seeder end, and does not wait for that. Finish may still be called.
-func (m *Monitor) Close() {
-	close(m.done)
-}
+// Close makes the worker and the seeder end, and does not wait for that. Finish may still be called. Close may be called
+// several times, from any goroutine.
+func (m *Monitor) Close() { m.closing.Do(func() { close(m.done) }) }
 
 // SetThresholds is that of [detect.Engine].
 func (m *Monitor) SetThresholds(c detect.Config) { m.engine.SetThresholds(c) }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -39,6 +40,7 @@ type SocketCounter struct {
 	warn     func(message string)
 	wake     waker
 	done     chan struct{}
+	closing  sync.Once
 	answer   atomic.Pointer[tcp.SocketCensus]
 
 	namespaces []netns.Namespace
@@ -55,8 +57,8 @@ func NewSocketCounter(count CountSockets, f filter.Filter, interval time.Duratio
 	return c
 }
 
-// Close ends the counting, and does not wait for that.
-func (c *SocketCounter) Close() { close(c.done) }
+// Close ends the counting, and does not wait for that. It may be called several times, from any goroutine.
+func (c *SocketCounter) Close() { c.closing.Do(func() { close(c.done) }) }
 
 // NotifyAnswers sets a function that is called from another goroutine when Answer has something new.
 func (c *SocketCounter) NotifyAnswers(wake func()) { c.wake.f.Store(&wake) }

@@ -78,7 +78,7 @@ func (n *Programs) Close() error {
 	return err
 }
 
-// Prepare loads programs for another filter, which takes some tenths of a second. Nothing changes until
+// Prepare loads programs for another filter, which takes about as long as Open. Nothing changes until
 // [Probe.Replace]. Any goroutine may call Prepare, but no other method of reload at the same time. It needs
 // [Options.Reloadable], and returns a [*HostError] if this process may not load programs any more. The caller must
 // Close the programs.

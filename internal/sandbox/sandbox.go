@@ -20,6 +20,9 @@ type Features struct {
 	// Maps means that BPF maps are read, and that this kernel wants CAP_BPF for it:
 	// [MapsNeedCapability].
 	Maps bool
+	// Programs means that BPF programs and maps are loaded again, when a reload changes the filters (CAP_BPF,
+	// CAP_PERFMON). Restrict refuses it.
+	Programs bool
 	// Namespaces means that network namespaces are found and entered: the links in /proc/PID/ns
 	// and /proc/PID/fd of other users (CAP_SYS_PTRACE, CAP_DAC_READ_SEARCH), and setns(2)
 	// (CAP_SYS_ADMIN).
@@ -73,7 +76,8 @@ func (f Features) Capabilities() (list []cap.Value) {
 		{cap.KILL, f.Command},
 		{cap.SYS_PTRACE, f.Namespaces || f.Processes},
 		{cap.SYS_ADMIN, f.Namespaces},
-		{cap.BPF, f.Maps},
+		{cap.PERFMON, f.Programs},
+		{cap.BPF, f.Maps || f.Programs},
 	} {
 		if each.needed {
 			list = append(list, each.value)

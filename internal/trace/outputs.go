@@ -57,6 +57,7 @@ type totals struct {
 	seededAfter      time.Duration
 	alertsSuppressed uint64
 	leftOut          uint64
+	earlier          struct{ alertsSuppressed, leftOut uint64 } // of monitors that reloads have replaced
 	cgroupUnknown    uint64
 	lateUpdates      uint64   // rounds of updates
 	earlyEnds        uint64   // ends that did not wait for a reset, for lack of room: see LostResets
@@ -270,15 +271,20 @@ func (o *outputs) untilSummary(limit time.Duration) time.Duration {
 	return min(limit, time.Until(o.summary.Due()))
 }
 
+// keepDetection makes the counts of detection go on with those of another monitor.
+func (t *totals) keepDetection() {
+	t.earlier.alertsSuppressed, t.earlier.leftOut = t.alertsSuppressed, t.leftOut
+}
+
 // detection takes over the counts of detection. It notifies the operator once of each table that is full.
 func (o *outputs) detection(m Monitor) {
 	t := &o.totals
-	t.seededAfter, t.alertsSuppressed = m.SeededAfter(), m.AlertsSuppressed()
+	t.seededAfter, t.alertsSuppressed = m.SeededAfter(), t.earlier.alertsSuppressed+m.AlertsSuppressed()
 	left := m.LeftOut()
-	if t.leftOut == left.Total() {
+	if t.leftOut == t.earlier.leftOut+left.Total() {
 		return
 	}
-	t.leftOut = left.Total()
+	t.leftOut = t.earlier.leftOut + left.Total()
 	for _, table := range left.Tables() {
 		if !slices.Contains(t.leftOutOf, table) {
 			t.leftOutOf = append(t.leftOutOf, table)

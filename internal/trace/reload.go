@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"time"
@@ -18,12 +19,22 @@ type Reload struct {
 	// OwnSockets and StatsInterval are those of Config.
 	OwnSockets    *output.OwnSockets
 	StatsInterval time.Duration
+	// Replace exchanges the kernel programs for those of another filter, as [probe.Probe.Replace] does; nil: they stay.
+	// The loop calls it first. If it fails, nothing changes.
+	Replace func() error
+	// Monitor and SocketCounts return what takes the place of those of Config, for another filter; nil: those stay. They
+	// are called after Replace. The alerts of the monitor before are closed; to close it, and the counts before, is left
+	// to the caller.
+	Monitor      func() Monitor
+	SocketCounts func() SocketCounts
 	// Apply is called by the loop; nil: nothing to do.
 	Apply func()
 	// Changed are the keys of the configuration that have other values.
 	Changed []string
-	// Done is closed by the loop when the change is made.
+	// Done is closed by the loop when the change is made, or has failed.
 	Done chan struct{}
+	// Err is the error of Replace, once Done is closed.
+	Err error
 }
 
 // takeReload makes the change that waits, if any.
@@ -38,20 +49,63 @@ func (l *loop) takeReload() error {
 
 func (l *loop) reload(r *Reload) error {
 	defer close(r.Done)
+	ended, err := l.replacePrograms(r)
+	if err != nil || r.Err != nil {
+		return err
+	}
 	if err := l.readCounters(false); err != nil { // while all outputs stall nothing reads them
 		return err
 	}
+	l.replaceReaders(r)
 	if r.Apply != nil {
 		r.Apply()
 	}
 	l.Outputs, l.OwnSockets, l.StatsInterval = r.Outputs, r.OwnSockets, r.StatsInterval
-	err := l.outs.reload(&l.Config, strings.Join(r.Changed, ","))
+	err = l.outs.reload(&l.Config, strings.Join(r.Changed, ","))
 	if l.owners != nil {
 		serial := l.owners.serial // an answer to an earlier request is none to a later one
 		l.addOwners()
 		l.owners.serial = serial
 	}
-	return err
+	return errors.Join(err, ended)
+}
+
+// replacePrograms exchanges the kernel programs, and writes all that those of before have emitted, so that their
+// events come before the reload record. ended is errCountReached if that is due; err ends the run.
+func (l *loop) replacePrograms(r *Reload) (ended, err error) {
+	if r.Replace == nil {
+		return nil, nil
+	}
+	if r.Err = r.Replace(); r.Err != nil {
+		return nil, nil
+	}
+	for _, write := range []func() error{func() error { return l.Source.ReadFor(0, l.handle) }, l.writePending} {
+		err := write()
+		if err != nil && !errors.Is(err, errCountReached) {
+			return nil, err
+		}
+		ended = errors.Join(ended, err)
+	}
+	return ended, nil
+}
+
+// replaceReaders replaces what reads the host and depends on the filter. Alerts that are open are closed, because their
+// counts are of another filter.
+func (l *loop) replaceReaders(r *Reload) {
+	if r.SocketCounts != nil {
+		l.SocketCounts = r.SocketCounts()
+		l.SocketCounts.NotifyAnswers(l.Source.Wake)
+	}
+	if r.Monitor == nil || l.Monitor == nil {
+		return
+	}
+	before := l.Monitor
+	l.writeAlerts(before.Finish())
+	l.outs.detection(before)
+	l.outs.totals.keepDetection()
+	l.Monitor = r.Monitor()
+	l.observers[slices.Index(l.observers, Observer(before))] = l.Monitor
+	l.Monitor.NotifyAnswers(l.Source.Wake)
 }
 
 // reload replaces the outputs by those of cfg. It returns the error of the last output.

@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -119,5 +120,45 @@ func TestReload_CountersDuringStall(t *testing.T) {
 		if stop := last(t, lines); stop.LostRingFull != 7 || stop.Seen != stop.Read+7 {
 			t.Errorf("stop is %+v, want 7 lost besides those that were read", stop)
 		}
+	}
+}
+
+// What the programs of before have emitted comes before the reload record, their open alerts are closed there, and the
+// new monitor gets what follows. A failure to exchange the programs changes nothing.
+func TestReload_Filters(t *testing.T) {
+	for name, failure := range map[string]error{"exchanged": nil, "failed": errors.New("refused")} {
+		t.Run(name, func(t *testing.T) {
+			sink, reloads := &fakeSink{}, make(chan *Reload, 1)
+			source := &fakeSource{turns: [][][]byte{{sample(1)}, {end(2, 0)}, {sample(3)}}}
+			before, next := &fakeMonitor{}, &fakeMonitor{}
+			r := &Reload{
+				Outputs: []Output{named("out", sink, record.NewNative(nil), "transition")}, Changed: []string{"port"},
+				Replace: func() error { return failure }, Monitor: func() Monitor { return next }, Done: make(chan struct{}),
+			}
+			source.atRead = func() {
+				if source.reads == 0 { // the next turn takes it, and reads twice
+					reloads <- r
+				}
+			}
+			_, err := runAll(t, Config{
+				Reloads: reloads, Monitor: before, Outputs: []Output{named("out", sink, record.NewNative(nil), "transition")},
+			}, source)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, seen := []string{"start", "transition 1", "transition 2", "reload", "transition 3", "stop"}, [2]uint64{2, 1}
+			if failure != nil {
+				want, seen = []string{"start", "transition 1", "transition 2", "transition 3", "stop"}, [2]uint64{3, 0}
+			}
+			if got := inWords(sink.lines(t)); !slices.Equal(got, want) {
+				t.Errorf("got %q, want %q", got, want)
+			}
+			if !errors.Is(r.Err, failure) {
+				t.Errorf("the reload ends with %v, want %v", r.Err, failure)
+			}
+			if got := [2]uint64{before.seen, next.seen}; got != seen {
+				t.Errorf("the monitors have seen %v transitions, want %v", got, seen)
+			}
+		})
 	}
 }

@@ -81,8 +81,18 @@ func descriptors(t *testing.T, tr *tracer) []string {
 // the start.
 func openObjects(t *testing.T, tr *tracer) map[object]bool {
 	t.Helper()
-	opened := make(map[object]bool)
-	kinds := make(map[string]int)
+	opened, kinds := readObjects(t, tr)
+	want := wantLinks(t, tr)
+	if kinds["link_id"] != want || kinds["prog_id"] < want || kinds["map_id"] == 0 || kinds["btf_id"] == 0 {
+		t.Fatalf("a running tracer has open %v, want %d links, their programs, maps and their types", kinds, want)
+	}
+	return opened
+}
+
+// readObjects returns the BPF objects that a tracer has open now, and how many of each kind.
+func readObjects(t *testing.T, tr *tracer) (opened map[object]bool, kinds map[string]int) {
+	t.Helper()
+	opened, kinds = make(map[object]bool), make(map[string]int)
 	for _, path := range descriptors(t, tr) {
 		f, err := os.Open(path)
 		if err != nil {
@@ -101,11 +111,7 @@ func openObjects(t *testing.T, tr *tracer) map[object]bool {
 		}
 		f.Close()
 	}
-	want := wantLinks(t, tr)
-	if kinds["link_id"] != want || kinds["prog_id"] < want || kinds["map_id"] == 0 || kinds["btf_id"] == 0 {
-		t.Fatalf("a running tracer has open %v, want %d links, their programs, maps and their types", kinds, want)
-	}
-	return opened
+	return opened, kinds
 }
 
 // wantLinks returns how many programs the tracer has to attach with the features of its
