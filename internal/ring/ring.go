@@ -48,7 +48,7 @@ func New(buffers []Buffer, priority *Buffer) (*Reader, error) {
 }
 
 func (r *Reader) open(buffers []Buffer, priority *Buffer) (err error) {
-	if err = r.wakes.open(); err != nil {
+	if err := r.wakes.open(); err != nil {
 		return err
 	}
 	for _, b := range buffers {
