@@ -22,7 +22,11 @@ func TestIdentityCache_SameAsUncached(t *testing.T) {
 		event.Local, event.Peer = ends[random.IntN(len(ends))], ends[random.IntN(len(ends))]
 		event.Netns, event.Role = uint32(random.IntN(2)), tcp.Role(random.IntN(2))
 		event.Mapped, event.IPv6 = random.IntN(2) == 0, random.IntN(2) == 0
-		got, want := string(used.append(object{}, &event).line), string(object{}.identity(&event).line)
+		want := string(object{}.identity(&event).line)
+		if last := string(used.appendLast(object{}, &event).line); last != want {
+			t.Fatalf("the last record: got %s, want %s", last, want)
+		}
+		got := string(used.append(object{}, &event).line)
 		if got != want {
 			t.Fatalf("got %s, want %s", got, want)
 		}

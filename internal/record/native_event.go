@@ -47,9 +47,12 @@ func endOfTimeWait(t *tcp.Transition) string {
 func (n *Native) Connection(dst []byte, t *tcp.Transition, c *tcp.Connection) []byte {
 	o := n.begin(dst, "connection", t.Time).
 		literalIfSet("phase", string(c.Phase))
-	o = n.identities.append(o, t)
-	o = n.owners.append(o, t, object.owner).
-		workload(t.Cgroup)
+	if c.Phase == tcp.PhaseUpdate {
+		o = n.identities.append(o, t)
+	} else {
+		o = n.identities.appendLast(o, t)
+	}
+	o = n.workloads.append(o, t, object.ownerAndWorkload)
 	if c.OpenedAt != 0 {
 		o = o.time("opened", &n.opened, c.Opened).
 			uint("duration_ns", uint64(t.Monotonic-c.OpenedAt)).
@@ -159,6 +162,11 @@ func (o object) owner(t *tcp.Transition) object {
 		o = o.literal("pid_source", t.Owner.Source.String())
 	}
 	return o.cgroup(t.Cgroup, maxPath)
+}
+
+// ownerAndWorkload appends what a connection record has of its owner. It reads what owner reads, and no more.
+func (o object) ownerAndWorkload(t *tcp.Transition) object {
+	return o.owner(t).workload(t.Cgroup)
 }
 
 // cgroup appends nothing if c is nil, and leaves out a path that takes more than maxPath
