@@ -14,6 +14,7 @@
 #include "counters.h"
 #include "emit.h"
 #include "event_ctx.h"
+#include "filter.h"
 #include "owner.h"
 #include "sock_state.h"
 #include "transition.h"
@@ -21,7 +22,8 @@
 /* Whether a child's creation lacks the peer. Without a sock_state there is no place to defer it. */
 static __always_inline bool must_be_deferred(const struct transition *t)
 {
-	return t->sock_state && is_child_creation(t) && !t->ec->ep.peer_port;
+	return !leaves_out_creations() && t->sock_state && is_child_creation(t) &&
+	       !t->ec->ep.peer_port;
 }
 
 /* Stores the transition's time and user in the sock_state, and counts it as deferred. */
@@ -35,7 +37,7 @@ static __always_inline void defer(struct transition *t, struct program_counters 
 /* Whether an earlier transition of the socket is stored and still has to be emitted. */
 static __always_inline bool has_deferred(const struct transition *t)
 {
-	return t->sock_state && t->sock_state->deferred_ns;
+	return !leaves_out_creations() && t->sock_state && t->sock_state->deferred_ns;
 }
 
 /*

@@ -20,6 +20,21 @@
 #include "sock_state_update.h"
 #include "timewait.h"
 #include "transition.h"
+#include "unwanted.h"
+
+/*
+ * Whether to drop the transition, because the filter on states does not match and no
+ * deferred transition waits to be emitted. A dropped transition may still prove the owner
+ * for later ones; without the socket's lock it would prove nothing.
+ */
+static __always_inline bool drop_by_states(struct transition *t)
+{
+	if (states_may_match(t->ec->old_state, t->ec->new_state) || has_deferred(t))
+		return false;
+	if (t->ec->locked)
+		store_proven_owner(t);
+	return true;
+}
 
 /*
  * Whether the connection is out of scope: no transition of it can match the filters on
@@ -35,56 +50,13 @@ static __always_inline bool endpoints_never_match(const struct transition *t)
 	       !endpoints_match(ep);
 }
 
-/*
- * Whether the transition is never emitted, so that a program does no more for it than later
- * transitions of its socket need. The filter on states leaves it out. It leaves out LISTEN ->
- * SYN_RECV too, so no transition is ever deferred that this one would resume.
- */
-static __always_inline bool is_unwanted(const struct sock *sk, int old_state, int new_state)
-{
-	if (!filter_states || states_match(TCP_LISTEN, TCP_SYN_RECV))
-		return false;
-	if (exclude_orphan_fin_wait2 && new_state == TCP_FIN_WAIT2 && !sk->sk_socket)
-		return true;
-	return !states_may_match(old_state, new_state);
-}
-
-/*
- * Whether to drop the transition, because the filter on states does not match and no
- * deferred transition waits to be emitted. A dropped transition may still prove the owner
- * for later ones; without the socket's lock it would prove nothing.
- */
-static __always_inline bool drop_by_states(struct transition *t, bool unwanted)
-{
-	if (!unwanted && (states_may_match(t->ec->old_state, t->ec->new_state) || has_deferred(t)))
-		return false;
-	if (t->ec->locked) {
-		create_cookie(t->sk); /* process_ref.cookie identifies a listener */
-		store_proven_owner(t);
-	}
-	return true;
-}
-
-/*
- * Whether the transition needs no time: it is not emitted, and begins and ends no time that the end
- * of the connection reports.
- */
-static __always_inline bool needs_no_time(const struct sock *sk, int old_state, int new_state)
-{
-	return !want_state_times && is_unwanted(sk, old_state, new_state) &&
-	       !restarts_times(old_state, new_state) && old_state != TCP_ESTABLISHED &&
-	       new_state != TCP_ESTABLISHED;
-}
-
 /* The steps after t has its endpoints and its sock_state: update, filter, emit. */
 static __always_inline void filter_and_emit(struct transition *t, struct program_counters *counters)
 {
 	struct event_ctx *ec = t->ec;
-	bool unwanted = is_unwanted(t->sk, ec->old_state, ec->new_state);
 	int proof;
 
-	if (!unwanted || filter_netns || exclude_netns)
-		ec->netns = netns_of(t);
+	ec->netns = netns_of(t);
 	ec->timewait = NOT_TIMEWAIT;
 	if (ec->new_state == TCP_CLOSE)
 		take_reset_note(t);
@@ -96,13 +68,8 @@ static __always_inline void filter_and_emit(struct transition *t, struct program
 	}
 	update_role_and_times(t);
 	delete_unbound_listener(t);
-	/* Nothing is stored without the socket's lock. */
-	if (unwanted && !may_be_preempted && !t->sk->sk_lock.owned) {
-		count(counters->filtered);
-		return;
-	}
 	read_socket_fields(t->sk, ec);
-	if ((may_be_preempted && endpoints_never_match(t)) || drop_by_states(t, unwanted)) {
+	if ((may_be_preempted && endpoints_never_match(t)) || drop_by_states(t)) {
 		count(counters->filtered);
 		return;
 	}
@@ -140,6 +107,7 @@ static __always_inline void handle_transition(enum program_rank rank, const stru
 					      struct program_counters *counters)
 {
 	struct transition t = {.sk = sk, .slot = event_ctx_slot(rank, sk)};
+	bool unwanted = is_unwanted(sk, old_state, new_state);
 
 	if (may_be_preempted)
 		fetch_and_mark_sock_state(&t, rank, old_state, new_state, counters);
@@ -154,17 +122,25 @@ static __always_inline void handle_transition(enum program_rank rank, const stru
 		return;
 	t.ec->old_state = old_state;
 	t.ec->new_state = new_state;
-	if (filters_on_endpoints() || may_be_preempted || !is_unwanted(sk, old_state, new_state))
+	t.ec->is_unwanted = unwanted;
+	if (filters_on_endpoints() || !unwanted)
 		read_endpoints(sk, old_state, new_state, &t.ec->ep);
 	if (!may_be_preempted && filters_on_endpoints() && endpoints_never_match(&t)) {
 		forget_at_close(&t, old_state, new_state);
 		count(counters->filtered);
 		return;
 	}
-	t.ec->now_ns = needs_no_time(sk, old_state, new_state) ? 0 : bpf_ktime_get_boot_ns();
+	t.ec->now_ns =
+		unwanted && needs_no_time(old_state, new_state) ? 0 : bpf_ktime_get_boot_ns();
 	if (!may_be_preempted)
 		fetch_and_mark_sock_state(&t, rank, old_state, new_state, counters);
 	barrier(); /* the compiler reloads ec: the verifier does not track its values */
+	if (unwanted) {
+		keep_unwanted(&t, !may_be_preempted || !filters_on_endpoints() ||
+					  !endpoints_never_match(&t));
+		count(counters->filtered);
+		return;
+	}
 	filter_and_emit(&t, counters);
 }
 

@@ -27,6 +27,7 @@ struct event_ctx {
 	__u64 file; /* address of the socket's struct file; 0: none */
 	__s32 error; /* sk_err */
 	__s32 soft_error; /* sk_err_soft */
+	bool is_unwanted; /* the transition is never emitted */
 	bool locked; /* a task owns the socket's lock: sk_lock.owned */
 	bool is_subflow; /* of MPTCP */
 	bool is_repaired; /* TCP_REPAIR made the connection */

@@ -308,6 +308,15 @@ static __always_inline bool states_may_match(__u32 old_state, __u32 new_state)
 	       (may_leave_timewait(old_state, new_state) && states_match(old_state, TCP_TIME_WAIT));
 }
 
+/*
+ * Whether the filter on states leaves out each child's first transition. Then no transition is
+ * deferred, because only that one may be.
+ */
+static __always_inline bool leaves_out_creations(void)
+{
+	return filter_states && !states_match(TCP_LISTEN, TCP_SYN_RECV);
+}
+
 /* Whether the filters pass the network namespace with this inode number. */
 static __always_inline bool netns_matches(__u32 netns)
 {

@@ -71,25 +71,32 @@ static __always_inline void fill_socket_cookie(struct process_ref *ref)
 	ref->cookie = READ_AT(sk, __sk_common.skc_cookie.counter);
 }
 
-/* Makes the current process ec->owner. The caller has proven that it is: current_is_owner(). */
+/*
+ * Makes the current process ec->owner. The caller has proven that it is: current_is_owner(). Each
+ * event reads the name and the cgroup again, except for the owner that has closed the socket. So if
+ * the transition is not emitted and does not close the socket, they are not read.
+ */
 static __always_inline void fill_owner_from_current(struct task_struct *task, struct event_ctx *ec)
 {
 	struct task_struct *leader = READ_TYPED(task, group_leader);
 	struct files_struct *files = READ_TYPED(task, files);
+	bool released = ec->file && is_file_released(ec->file);
 	struct process_ref *ref = &ec->owner.ref;
 
 	if (is_ref_to(&ec->stored_owner.ref, leader, ec->file)) {
 		ec->owner = ec->stored_owner;
 	} else {
+		__builtin_memset(&ec->owner, 0, sizeof(ec->owner));
 		fill_process_identity(leader, ref);
 		ref->file = ec->file;
 		ref->files = (__u64)files;
-		ref->fd = syscall_fd_of(READ_TYPED(files, fdt), ec->file);
+		ref->fd = released ? -1 : syscall_fd_of(READ_TYPED(files, fdt), ec->file);
 		ref->source_and_flags = exclude_self && current_is_tracer(ref->pid) ? REF_SELF : 0;
 		fill_socket_cookie(ref);
 	}
-	refresh_owner(leader, &ec->owner);
-	if (ec->file && is_file_released(ec->file))
+	if (!ec->is_unwanted || released || ref->source_and_flags & REF_CLOSED)
+		refresh_owner(leader, &ec->owner);
+	if (released)
 		ref->source_and_flags |= REF_CLOSED;
 	set_source(ref, PID_TASK);
 }
@@ -238,6 +245,31 @@ static __always_inline bool is_closed_by_unknown(const struct event_ctx *ec)
 	return ec->locked && is_made_by_syscall(ec) && !is_destroyed_by_diag(ec) &&
 	       (!ec->file || is_file_released(ec->file)) &&
 	       !(stored->pid && is_orphaned_by(ec, stored));
+}
+
+/*
+ * For an unwanted transition of a socket whose lock a task owns: whether the task is one of the
+ * stored owner, and has the socket open at the stored descriptor, or closes it now. Then
+ * prove_owner() would prove the same owner again and is not needed. A close is noted in the stored
+ * owner.
+ */
+static __always_inline bool confirm_stored_owner(const struct sock *sk, struct owner *stored)
+{
+	struct task_struct *task = current_task();
+	struct task_struct *leader = READ_TYPED(task, group_leader);
+	struct process_ref *ref = &stored->ref;
+	struct socket *socket = sk->sk_socket;
+	__u64 file = ref->file;
+
+	if (source_of(ref) != PID_TASK || !file || !is_ref_to(ref, leader, file))
+		return false;
+	if ((__u64)READ_POINTER_AT(socket, file) != file || sk->sk_err == ECONNABORTED)
+		return false;
+	if (!is_file_released(file))
+		return ref->fd >= 0 && fd_refers_to(READ_TYPED(task, files, fdt), ref->fd, file);
+	refresh_owner(leader, stored);
+	ref->source_and_flags |= REF_CLOSED;
+	return true;
 }
 
 /* What a transition shows about the socket's owner. */

@@ -140,11 +140,13 @@ static __always_inline void store_proven_owner(const struct transition *t)
 	struct sock_state *s = t->sock_state;
 	int proof;
 
+	create_cookie(t->sk); /* process_ref.cookie identifies a listener */
 	if (!s)
 		return;
 	t->ec->stored_owner.ref.pid = 0;
 	if (s->owner.ref.pid)
 		t->ec->stored_owner = s->owner;
+	load_initial_owner(s, s->sk, t->ec);
 	proof = prove_owner(t->slot);
 	if (proof == OWNER_PROVEN)
 		s->owner = t->ec->owner;

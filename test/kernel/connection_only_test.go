@@ -18,7 +18,7 @@ import (
 // times but for the moments between two tracers. The other transitions count as filtered.
 func TestConnection_OnlyEnds(t *testing.T) {
 	env := harness.NewEnv(t)
-	_, _, _, activity := crowd(env)
+	server, _, receiver, activity := crowd(env)
 	n := tcplab.NewNetns(t)
 	ends := tcp.EndTransitions()
 	endsAndNeeds := detect.Needs()
@@ -33,6 +33,7 @@ func TestConnection_OnlyEnds(t *testing.T) {
 	}
 	env.UseSharedTracers()
 	activity()
+	endAfterOwner(env, server, receiver)
 	everyEnd(n)
 	env.Finish()
 	all := tracers[0].Stop()
@@ -44,6 +45,22 @@ func TestConnection_OnlyEnds(t *testing.T) {
 			checkOnlyWanted(t, lines, []tcp.Transitions{ends, endsAndNeeds}[i])
 		})
 	}
+}
+
+// endAfterOwner makes a connection whose owner has another name when it closes than when it connected, and is dead when
+// the connection ends. So its name at the end is that at the close.
+func endAfterOwner(env *harness.Env, parent, peer *harness.Actor) {
+	env.Netns.Sysctl("net.ipv4.tcp_orphan_retries", "100")
+	dying := parent.Fork("the-young", 0, 0)
+	listener := peer.Listen(harness.At(7002))
+	dying.Dial(harness.At(7002))
+	toOrphan := peer.Accept(listener)
+	dying.Rename("the-dead")
+	peer.DropIncoming(toOrphan)
+	dying.Kill()
+	peer.AllowIncoming(toOrphan)
+	peer.AwaitState(toOrphan, tcplab.CloseWait)
+	peer.Close(toOrphan)
 }
 
 // everyEnd makes connections that end in many ways. One is established for a while.
