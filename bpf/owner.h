@@ -40,7 +40,7 @@ static __always_inline bool is_subflow(struct tcp_sock *tp)
 static __always_inline void read_socket_fields(const struct sock *sk, struct event_ctx *ec)
 {
 	struct tcp_sock *tp = (struct tcp_sock *)sk;
-	struct socket *socket = sk->sk_socket;
+	struct socket *socket = READ_AT(sk, sk_socket);
 
 	ec->locked = sk->sk_lock.owned != 0;
 	ec->error = sk->sk_err;

@@ -163,7 +163,7 @@ static __always_inline bool stays_after_reset(__u8 state)
 static __always_inline void emit_reset(enum program_rank rank, const struct sock *sk, __u8 reason)
 {
 	struct program_counters *counters = counters_of(rank);
-	struct net *net = sk->__sk_common.skc_net.net;
+	struct net *net = READ_AT(sk, __sk_common.skc_net.net);
 	struct reset_event *e;
 	struct endpoints ep;
 	void *ring = this_cpu_ring();

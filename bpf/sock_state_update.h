@@ -67,7 +67,7 @@ static __always_inline __u32 netns_of(const struct transition *t)
 
 	if (s && s->netns)
 		return s->netns;
-	net = t->sk->__sk_common.skc_net.net;
+	net = READ_AT(t->sk, __sk_common.skc_net.net);
 	netns = READ_AT(net, ns.inum);
 	if (s)
 		s->netns = netns;

@@ -31,7 +31,7 @@
  */
 static __always_inline struct inet_hashinfo *hashinfo_of(const struct sock *sk)
 {
-	struct net *net = sk->__sk_common.skc_net.net;
+	struct net *net = READ_AT(sk, __sk_common.skc_net.net);
 
 	if (bpf_core_field_exists(struct netns_ipv4, tcp_death_row.hashinfo))
 		return READ_POINTER_AT(net, ipv4.tcp_death_row.hashinfo);
