@@ -62,12 +62,13 @@ static __always_inline void fetch_and_mark_sock_state(struct transition *t, enum
 static __always_inline __u32 netns_of(const struct transition *t)
 {
 	struct sock_state *s = t->sock_state;
+	const struct sock *sk = t->sk;
 	struct net *net;
 	__u32 netns;
 
 	if (s && s->netns)
 		return s->netns;
-	net = READ_AT(t->sk, __sk_common.skc_net.net);
+	net = READ_AT(sk, __sk_common.skc_net.net);
 	netns = READ_AT(net, ns.inum);
 	if (s)
 		s->netns = netns;
