@@ -66,7 +66,8 @@ func TestConfigure_ReadHook(t *testing.T) {
 	}
 }
 
-// A chain has a third program, and memory for it, only where programs may be preempted.
+// A chain has a third program, and memory for it, only where programs may be preempted. A tracer that may change its
+// filters has entries beside two of the chains.
 func TestConfigure_ChainLength(t *testing.T) {
 	for _, tt := range []struct {
 		preempted bool
@@ -76,7 +77,7 @@ func TestConfigure_ChainLength(t *testing.T) {
 		{false, 2, false},
 		{true, 3, true},
 	} {
-		opts := Options{BufferSize: 1 << 20, TimeWaitEnds: true, MayBePreempted: &tt.preempted}
+		opts := Options{BufferSize: 1 << 20, TimeWaitEnds: true, MayBePreempted: &tt.preempted, Reloadable: true}
 		spec := configured(t, opts, Features{{Name: TimeWaitEnds}, {Name: ResetReceived}, {Name: ResetSent}})
 		checkConstant(t, spec, bpfobj.ProbeVarMayBePreempted, tt.preempted)
 		checkConstant(t, spec, bpfobj.ProbeVarChainLength, tt.length)
@@ -93,6 +94,19 @@ func TestConfigure_ChainLength(t *testing.T) {
 				t.Errorf("preempted %v: %s has %d entries, want %d", tt.preempted, name, got, want)
 			}
 		}
+	}
+}
+
+// A tracer that keeps its filters has no entries.
+func TestConfigure_NotReloadable(t *testing.T) {
+	spec := configured(t, Options{BufferSize: 1 << 20}, Features{{Name: ResetReceived}, {Name: ResetSent}})
+	for _, name := range slices.Concat(transitionEntries[:], resetSentEntries[:]) {
+		if spec.Programs[name] != nil {
+			t.Errorf("%s is loaded", name)
+		}
+	}
+	if spec.Programs[transitionChain[0]] == nil {
+		t.Errorf("%s is missing", transitionChain[0])
 	}
 }
 
