@@ -93,6 +93,7 @@ func OpenRemote(ctx context.Context, r Remote) (Output, error) {
 			return nil, err
 		}
 		o.spool = s
+		o.recent.limit = int(o.Spool.Size / 2)
 		o.noteWaiting()
 	}
 	o.ctx, o.cancel = context.WithCancel(context.Background())
@@ -208,6 +209,7 @@ func (o *remote) send(lines []byte, sent func(n int)) (whole int, err error) {
 }
 
 func (o *remote) sendPiece(lines []byte, sent func(n int)) (whole int, err error) {
+	o.recent.look(o.conn)
 	if o.Network == "unixgram" {
 		whole, err = o.writeDatagrams(lines)
 	} else {
@@ -243,7 +245,8 @@ func (o *remote) rewind() {
 	if live > 0 {
 		o.pending = append(append([]byte(nil), tail[len(tail)-live:]...), o.pending...)
 	}
-	o.recent.lines, o.live, o.sent, o.slow = o.recent.lines[:0], 0, 0, false
+	o.recent.rewound()
+	o.live, o.sent, o.slow = 0, 0, false
 	if o.spool != nil {
 		_, _ = o.spill(nil) // a failure shows at the next lines
 	}

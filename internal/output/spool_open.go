@@ -16,9 +16,9 @@ import (
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
-// MinSpoolSize is the least Size of a Spool in bytes: it has room for all that a new connection may
-// have to get again, and for as much besides.
-const MinSpoolSize = 2 * maxResent
+// MinSpoolSize is the least Size of a Spool in bytes. Up to half of a spool is for what a new connection may have to
+// get again.
+const MinSpoolSize = 16 << 20
 
 // Spool is where an output keeps on disk what its reader did not take.
 type Spool struct {

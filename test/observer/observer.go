@@ -27,7 +27,7 @@ const stateBits = 4
 // interrupts one program at a time, so one of the three programs mostly misses nothing.
 type Observers [3]*observer
 
-// Everywhere, in place of the inode of a namespace, is every namespace.
+// Everywhere is every namespace, in place of the inode of one.
 const Everywhere uint32 = 0
 
 // observer has a program that only filters and adds 1.

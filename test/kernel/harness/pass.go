@@ -44,7 +44,7 @@ func (th *thread) sendRaw(fd int, receiver *Actor) {
 // CollectGarbage.
 func (th *thread) LoseInbox() {
 	th.actor.env.T.Helper()
-	th.sendRaw(int(th.actor.inbox), th.actor)
+	th.sendRaw(th.actor.inbox, th.actor)
 	th.CloseRaw(th.actor.inbox)
 	th.actor.inbox = 0
 }
