@@ -2,14 +2,14 @@
 /*
  * Which object's programs handle an event, where a reload may change the filters.
  *
- * Filters are constants, so other filters need another object. It shares with the first one all
- * maps but those of the filters: sock_states, marks, counters and rings go on. Only the entry
- * programs of the first object are attached. Each calls the program of its rank in an array. A
- * reload puts the programs of the new object into the arrays, one after the other. So each program
- * of a chain runs once for an event, whichever object it is from, and the marks of dedup.h hold:
- * one program handles the event, by its own object's filters.
+ * Filters are constants, so other filters need another object. It shares all maps of the first
+ * object except those of the filters, so sock_states, marks, counters and rings keep their content.
+ * Of a chain only the entry programs are attached, those of the first object. Each calls the
+ * program of its rank in an array. A reload puts the new programs into the arrays, one by one. So
+ * one program of each rank runs for an event, from either object, and the marks of dedup.h are
+ * valid: one program handles the event, by the filters of its object.
  *
- * recursion_misses are those of the entry programs, which are attached all the time.
+ * The entry programs stay attached, so they are the programs whose recursion_misses count.
  */
 #ifndef TCPSHIFT_ENTRY_H
 #define TCPSHIFT_ENTRY_H
@@ -21,9 +21,9 @@
 
 /*
  * The programs of a chain, by enum program_rank. User space inserts before it attaches the entry
- * programs, and replaces at a reload; the entry programs read. An array for each tracepoint:
- * some kernels refuse programs with other arguments in one (bpf_prog_map_compatible()). An
- * array, so it cannot be full.
+ * programs, and replaces at a reload; the entry programs read. Each tracepoint has an array,
+ * because some kernels refuse programs with different arguments in one array
+ * (bpf_prog_map_compatible()). An array cannot be full.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
@@ -32,7 +32,7 @@ struct {
 	__type(value, __u32);
 } set_state_programs SEC(".maps"), reset_sent_programs SEC(".maps");
 
-/* Continues in the program of this rank; returns 0 if there is none, which user space prevents. */
+/* Continues in the program of this rank; 0 if there is none, which user space prevents. */
 #define enter(programs, ctx, rank) (bpf_tail_call_static((void *)(ctx), &(programs), rank), 0)
 
 #endif

@@ -72,9 +72,9 @@ static __always_inline void fill_socket_cookie(struct process_ref *ref)
 }
 
 /*
- * Makes the current process ec->owner. The caller has proven that it is: current_is_owner(). Each
- * event reads the name and the cgroup again, except for the owner that has closed the socket. So if
- * the transition is not emitted and does not close the socket, they are not read.
+ * Makes the current process ec->owner. The caller has proven that it is: current_is_owner(). An
+ * unwanted transition reads its name and its cgroup only if the process has closed the socket,
+ * because later events read them of a process that has it open.
  */
 static __always_inline void fill_owner_from_current(struct task_struct *task, struct event_ctx *ec)
 {
@@ -248,10 +248,10 @@ static __always_inline bool is_closed_by_unknown(const struct event_ctx *ec)
 }
 
 /*
- * For an unwanted transition of a socket whose lock a task owns: whether the task is one of the
- * stored owner, and has the socket open at the stored descriptor, or closes it now. Then
- * prove_owner() would prove the same owner again and is not needed. A close is noted in the stored
- * owner.
+ * For an unwanted transition of a socket whose lock a task owns: whether the current task belongs
+ * to the stored owner, and has the socket open at the stored descriptor or closes it now. Then
+ * prove_owner() would prove the same owner again. At a close this reads the name and the cgroup,
+ * and sets REF_CLOSED in the stored owner.
  */
 static __always_inline bool confirm_stored_owner(const struct sock *sk, struct owner *stored)
 {

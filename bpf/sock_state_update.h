@@ -21,9 +21,9 @@
 #include "transition.h"
 
 /*
- * For a socket with a transition whose time is not recorded, because the connection was out of
- * scope: the filters before a reload, or those after it, leave it out. What is known of its times
- * is then as of a connection that is older than the tracer.
+ * Forgets the times of a socket, because the time of one of its transitions is not recorded: the
+ * filters before a reload, or those after it, leave it out. The end of its connection then reports
+ * what it reports of a connection that is older than the tracer.
  */
 static __always_inline void forget_times(struct sock_state *s)
 {
@@ -33,8 +33,8 @@ static __always_inline void forget_times(struct sock_state *s)
 
 /*
  * Looks up or creates t->sock_state, NULL if it cannot, and marks the transition as handled in it
- * for the programs that follow. The last program of the chain leaves no mark. Without socket
- * storage no socket has a sock_state, and none is counted as unavailable.
+ * for the next programs; the last one leaves no mark. Without socket storage no socket has a
+ * sock_state, and none counts as unavailable. A mark that ends in another state shows a gap.
  */
 static __always_inline void fetch_and_mark_sock_state(struct transition *t, enum program_rank rank,
 						      int old_state, int new_state,

@@ -106,7 +106,7 @@ SEC("tp_btf/tcp_send_reset") int reset_sent_second_backup(const __u64 *ctx)
 			     send_reset_has_reason ? ctx[2] : 0);
 }
 
-/* As the entries of the transitions: a reset is emitted only if it matches the filters. */
+/* Attached like the entries above: the filters decide whether a reset is emitted. */
 SEC("tp_btf/tcp_send_reset") int reset_sent_entry_primary(const __u64 *ctx)
 {
 	return enter(reset_sent_programs, ctx, PROGRAM_PRIMARY);

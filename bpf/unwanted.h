@@ -2,8 +2,8 @@
 /*
  * Transitions that are never emitted: which they are, and what a program keeps of them.
  *
- * If only connection records are wanted, these are most of a connection's transitions. So a
- * program does no more for one than the end of its connection needs.
+ * If only connection records are wanted, these are most of a connection's transitions. So the
+ * programs do only what the last transition of the connection needs.
  */
 #ifndef TCPSHIFT_UNWANTED_H
 #define TCPSHIFT_UNWANTED_H
@@ -23,8 +23,8 @@
 #include "transition.h"
 
 /*
- * Whether the transition is never emitted, because the filter on states leaves it out. It leaves
- * out LISTEN -> SYN_RECV too, so no transition is ever deferred that this one would resume.
+ * Whether the transition is never emitted, because the filter on states leaves it out. False unless
+ * that filter leaves out LISTEN -> SYN_RECV too. So no deferred transition waits for this one.
  */
 static __always_inline bool is_unwanted(const struct sock *sk, int old_state, int new_state)
 {
@@ -36,8 +36,8 @@ static __always_inline bool is_unwanted(const struct sock *sk, int old_state, in
 }
 
 /*
- * Whether an unwanted transition needs no time: it begins and ends no time that the end of the
- * connection reports.
+ * Whether an unwanted transition need not read the clock: no duration that the last transition of
+ * the connection reports begins or ends with it.
  */
 static __always_inline bool needs_no_time(int old_state, int new_state)
 {
@@ -46,10 +46,10 @@ static __always_inline bool needs_no_time(int old_state, int new_state)
 }
 
 /*
- * Whether an unwanted transition leaves nothing that a later one needs: the acknowledgment of this
- * side's FIN, or the peer's FIN in its place. A segment makes it, so it proves an owner only if a
- * task owns the socket's lock and has the file open. An orphan has no file, except a subflow. The
- * task that owns an orphan's lock is in the close() that has proven it the owner just before.
+ * Whether an unwanted transition changes nothing that a later one needs, except that since_ns is
+ * outdated. A segment makes it: the ACK of this side's FIN, or the peer's FIN before that. So it
+ * proves an owner only if a task owns the lock and has the file open. An orphan has no file, unless
+ * it is a subflow. A task that owns an orphan's lock is in close(), which has proven the owner.
  */
 static __always_inline bool leaves_nothing(const struct sock *sk, int old_state, int new_state)
 {
@@ -60,8 +60,8 @@ static __always_inline bool leaves_nothing(const struct sock *sk, int old_state,
 }
 
 /*
- * The steps for an unwanted transition, after t has its sock_state: those that later transitions of
- * the socket need. Without the socket's lock the current task proves nothing about the owner.
+ * Handles an unwanted transition, after t has its sock_state: the steps that later transitions of
+ * the socket need. in_scope: false if no filter on endpoints can match, so no owner is stored.
  */
 static __always_inline void keep_unwanted(struct transition *t, bool in_scope)
 {
