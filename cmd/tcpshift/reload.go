@@ -31,9 +31,9 @@ type reloader struct {
 	start   *record.Start
 	wake    func()
 
-	probe    *probe.Probe
-	features probe.Features // what this kernel has
-	watched  watched        // by the filter in use
+	probe       *probe.Probe
+	features    probe.Features // what this kernel has
+	hostReaders hostReaders    // with the filter in use
 
 	requests chan struct{}
 	reloads  chan *trace.Reload
@@ -62,8 +62,8 @@ func (r *reloader) serve(ctx context.Context, outs *liveOutputs, cfg *trace.Conf
 		return func() {}
 	}
 	r.outs, r.start, r.wake, r.probe, r.features = outs, &cfg.Start, cfg.Source.Wake, p, p.Features()
-	r.watched.monitor, _ = cfg.Monitor.(*monitor.Monitor)
-	r.watched.counter, _ = cfg.SocketCounts.(*monitor.SocketCounter)
+	r.hostReaders.monitor, _ = cfg.Monitor.(*monitor.Monitor)
+	r.hostReaders.counter, _ = cfg.SocketCounts.(*monitor.SocketCounter)
 	cfg.Reloads = r.reloads
 	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
@@ -74,7 +74,7 @@ func (r *reloader) serve(ctx context.Context, outs *liveOutputs, cfg *trace.Conf
 	return func() {
 		cancel()
 		<-ended
-		r.watched.close()
+		r.hostReaders.close()
 	}
 }
 
@@ -136,11 +136,11 @@ func (r *reloader) reload(ctx context.Context) error {
 			return err
 		}
 	}
-	programs, err := r.programsFor(next)
+	filters, err := r.prepareFilter(next)
 	if err != nil {
 		return fmt.Errorf("%s: %w", strings.Join(changed, ", "), err)
 	}
-	defer programs.close()
+	defer filters.close()
 	ctx, cancel := context.WithTimeout(ctx, reloadLimit)
 	defer cancel()
 	all, err := r.open(ctx, next)
@@ -157,14 +157,14 @@ func (r *reloader) reload(ctx context.Context) error {
 		Outputs: outputs, OwnSockets: o.ownSockets, StatsInterval: o.statsInterval,
 		Changed: changed, Done: make(chan struct{}),
 	}
-	if m := r.watched.monitor; m != nil {
+	if m := r.hostReaders.monitor; m != nil {
 		change.Apply = func() { m.SetThresholds(o.detection) }
 	}
-	programs.addTo(change)
+	filters.addTo(change)
 	if err := r.send(ctx, change); err != nil {
 		return errors.Join(err, r.closeNew(all))
 	}
-	programs.taken()
+	filters.finish()
 	r.rotate(next, all)
 	r.outs.replace(all, warn)
 	r.current = next
@@ -222,7 +222,7 @@ func (r *reloader) needsRestart(next *configured, changed []string) error {
 	case len(keys) > 0:
 		return fmt.Errorf("%s: needs a restart", strings.Join(keys, ", "))
 	case !reflect.DeepEqual(before.filter, now.filter) && !before.mayReloadFilters():
-		return fmt.Errorf("%s: the filters of the kernel programs need a restart, %s", strings.Join(changed, ", "), before.whyFixedFilters())
+		return fmt.Errorf("%s: the filters of the kernel programs need a restart, %s", strings.Join(changed, ", "), before.fixedFiltersReason())
 	case !reflect.DeepEqual(before.kernelFilter().Transitions, now.kernelFilter().Transitions) || before.wantsEnds() != now.wantsEnds():
 		return fmt.Errorf("%s: other types of records are wanted, which needs a restart", strings.Join(changed, ", "))
 	case before.wants("alert") != now.wants("alert"), before.wants(record.ProcessType) != now.wants(record.ProcessType), !before.wantsNames() && now.wantsNames():
@@ -271,7 +271,7 @@ func (r *reloader) kept(v *outputValue) (*queuedOutput, error) {
 }
 
 // beginsAgain reports whether a reload opens an output again that has failed. With --sandbox or metrics it does not: the
-// sandbox does not permit to open it, and metrics have the queues of the start. The failed output then stays as it is.
+// sandbox does not permit opening it, and metrics have the queues of the start. The failed output then stays as it is.
 func (r *reloader) beginsAgain() bool {
 	o := r.current.options
 	return !o.sandbox && !o.metrics.wanted()
@@ -291,7 +291,7 @@ func (v *outputValue) fixed() outputValue {
 // openNew opens an output that is not running, once a retired output with the same target is closed.
 func (r *reloader) openNew(ctx context.Context, o *traceOptions, v *outputValue, others openOutputs) (*queuedOutput, error) {
 	if o.sandbox {
-		return nil, fmt.Errorf("%s: %s: a new output needs a restart: --sandbox does not permit to open it", keyOutputs, v.text)
+		return nil, fmt.Errorf("%s: %s: a new output needs a restart: --sandbox does not permit opening it", keyOutputs, v.text)
 	}
 	if err := r.outs.awaitClosed(ctx, v); err != nil {
 		return nil, err

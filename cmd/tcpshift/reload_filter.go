@@ -10,49 +10,49 @@ import (
 	"github.com/tcpshift/tcpshift/internal/trace"
 )
 
-// mayReloadFilters reports whether a reload may change the filters of the kernel programs: there is a file to read
-// again, and nothing that is on depends on the filters of the start.
-func (o *traceOptions) mayReloadFilters() bool { return o.path != "" && o.whyFixedFilters() == "" }
+// mayReloadFilters reports whether a reload may change the filters of the kernel programs: there is a configuration
+// file, and no option needs the filters of the start.
+func (o *traceOptions) mayReloadFilters() bool { return o.path != "" && o.fixedFiltersReason() == "" }
 
-// whyFixedFilters says what keeps a reload from changing the filters; "": nothing that is on.
-func (o *traceOptions) whyFixedFilters() string {
+// fixedFiltersReason returns which option keeps a reload from changing the filters, and why; "": none does.
+func (o *traceOptions) fixedFiltersReason() string {
 	switch {
 	case o.sandbox:
-		return "because the sandbox does not permit to load programs"
+		return "because the sandbox does not permit loading programs"
 	case o.recording != "":
-		return "because --recording has what the filters of the start pass"
+		return "because --recording contains what the filters of the start pass"
 	case o.updates > 0:
 		return "because --updates walks the namespaces that the filters of the start pass"
 	}
 	return ""
 }
 
-// watched is what reads the host for a trace, and depends on its filter.
-type watched struct {
+// hostReaders read the host for a trace, and use its filter.
+type hostReaders struct {
 	monitor *monitor.Monitor       // nil: no alerts
 	counter *monitor.SocketCounter // nil: no metrics
 }
 
-func (w *watched) close() {
-	if w.monitor != nil {
-		w.monitor.Close()
+func (h *hostReaders) close() {
+	if h.monitor != nil {
+		h.monitor.Close()
 	}
-	if w.counter != nil {
-		w.counter.Close()
+	if h.counter != nil {
+		h.counter.Close()
 	}
 }
 
-// filterChange is a change of the filter that a reload makes. A nil one changes nothing.
+// filterChange changes the filter at a reload. If it is nil, the filter stays, and its methods do nothing.
 type filterChange struct {
 	r        *reloader
 	options  *traceOptions
 	programs *probe.Programs
-	next     watched
+	next     hostReaders
 }
 
-// programsFor loads the programs for the filter of the next configuration. It returns nil if the filter stays. The caller must
-// close the result.
-func (r *reloader) programsFor(next *configured) (*filterChange, error) {
+// prepareFilter loads the programs for the filter of the next configuration. It returns nil if the filter stays. The
+// caller must close the result.
+func (r *reloader) prepareFilter(next *configured) (*filterChange, error) {
 	o := next.options
 	if reflect.DeepEqual(r.current.options.filter, o.filter) {
 		return nil, nil
@@ -61,7 +61,7 @@ func (r *reloader) programsFor(next *configured) (*filterChange, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Most of the sockets that were out of scope have their owner before the programs look for it.
+	// So most sockets that were out of scope have an owner before the new programs see them.
 	r.findOwners()
 	return &filterChange{r: r, options: o, programs: programs}, nil
 }
@@ -73,15 +73,16 @@ func (r *reloader) findOwners() {
 	}
 }
 
-// addTo makes the loop change the filter. What depends on it begins anew.
+// addTo adds the change to a reload of the loop: it replaces the programs, and the monitor and the counter, which use the
+// filter.
 func (c *filterChange) addTo(change *trace.Reload) {
 	if c == nil {
 		return
 	}
-	before := c.r.watched
+	before := c.r.hostReaders
 	change.Replace = func() error { return c.r.probe.Replace(c.programs) }
 	if before.monitor != nil {
-		change.Apply = nil // the new one has the thresholds
+		change.Apply = nil // the new monitor begins with the new thresholds
 		change.Monitor = func() trace.Monitor {
 			c.next.monitor = monitor.New(c.options.detection, c.options.filter, nil, c.r.probe.BoundPorts, warn)
 			return c.next.monitor
@@ -95,20 +96,20 @@ func (c *filterChange) addTo(change *trace.Reload) {
 	}
 }
 
-// taken ends what the loop does not use any more, once it has made the change.
-func (c *filterChange) taken() {
+// finish ends what the change has replaced. The loop has made the change.
+func (c *filterChange) finish() {
 	if c == nil {
 		return
 	}
-	c.r.watched.close()
-	c.r.watched = c.next
-	c.r.findOwners() // of the sockets that have been opened since programsFor
+	c.r.hostReaders.close()
+	c.r.hostReaders = c.next
+	c.r.findOwners() // of the sockets that have been opened since prepareFilter
 }
 
-// close frees the programs that are not in use: those of the change, or, once it is made, those of before.
+// close frees the programs that are not in use: the new ones, or, after the change, the old ones.
 func (c *filterChange) close() {
 	if c != nil {
 		_ = c.programs.Close()
-		time.AfterFunc(releaseAfter, debug.FreeOSMemory) // as after the start
+		time.AfterFunc(releaseAfter, debug.FreeOSMemory) // loading takes much memory, as at the start
 	}
 }

@@ -127,13 +127,13 @@ type replayed struct {
 	start record.Start
 	began time.Duration // Unix time
 	run   func(pace func(at time.Duration) error, to replayTarget) error
-	// wall returns the time on the wall clock at a time that pace gets.
+	// wall returns the wall-clock time at a time that is passed to pace.
 	wall func(at time.Duration) time.Time
 	// hasConnections means that there may be connection records.
 	hasConnections bool
 	// counts returns how many transitions the file has, and how many of them the filter has left out. It is called after run.
 	counts func() (seen, filtered uint64)
-	// remarks returns messages for the operator about what was missing in the file. It is called after run.
+	// remarks returns messages for the operator: in what the file is not one complete run of one host. It is called after run.
 	remarks func() []string
 }
 
@@ -199,7 +199,7 @@ func runReplay(s *signals, o *replayOptions) (err error) {
 	return to.End(r.wall(last), err)
 }
 
-// ignoreInterrupted returns nil for an error that a signal has caused before there was a record, and else err.
+// ignoreInterrupted returns err, or nil if a signal has caused it. It is for errors before the first record.
 func ignoreInterrupted(err error) error {
 	if errors.As(err, new(trace.Interrupted)) {
 		return nil

@@ -12,7 +12,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/filter"
 )
 
-// addReplayFilterFlags adds the filters of trace. Those that no recording can decide say why.
+// addReplayFilterFlags adds the filters of trace. No recording has what --cgroup and --not-cgroup need: they fail.
 func addReplayFilterFlags(flags *pflag.FlagSet, f *filter.Filter) {
 	addFilterFlags(flags, f, names{recordedNetns, recordedCgroup})
 	addTransitionFilterFlags(flags, f)

@@ -10,11 +10,11 @@ import (
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
-// openReplayed opens the file at path, or standard input for -. The end of ctx ends each wait for a writer, also that of the
-// opening: the error is then the cause of ctx.
+// openReplayed opens the file at path, or standard input for -. When ctx is done, each wait for a writer ends, also
+// the wait in open(2), and the error is the cause of ctx.
 func openReplayed(ctx context.Context, path string) (in io.ReadCloser, name string, err error) {
 	if path == "-" {
-		return readWhile(ctx, os.Stdin), "standard input", nil
+		return interruptible(ctx, os.Stdin), "standard input", nil
 	}
 	type opened struct {
 		file *os.File
@@ -37,27 +37,27 @@ func openReplayed(ctx context.Context, path string) (in io.ReadCloser, name stri
 	if o.err != nil {
 		return nil, path, o.err
 	}
-	return readWhile(ctx, o.file), path, nil
+	return interruptible(ctx, o.file), path, nil
 }
 
-// readWhile returns a reader of a file. Unless the file is regular, it reads in a goroutine of its own until ctx is done: the
-// writer of a pipe may never write again.
-func readWhile(ctx context.Context, f *os.File) io.ReadCloser {
+// interruptible returns a reader of f whose Read ends when ctx is done. A regular file needs none: its reads do not wait for a
+// writer.
+func interruptible(ctx context.Context, f *os.File) io.ReadCloser {
 	if info, err := f.Stat(); err == nil && info.Mode().IsRegular() {
 		return f
 	}
-	p := &patientReader{Closer: f, ctx: ctx, pieces: make(chan piece)}
+	p := &interruptibleReader{Closer: f, ctx: ctx, pieces: make(chan piece)}
 	go p.fill(f)
 	return p
 }
 
-// patientReader reads what its goroutine has read. Read fails with the cause of ctx when that is done.
-type patientReader struct {
+// interruptibleReader returns what its goroutine has read from a file. Read fails with the cause of ctx when ctx is done.
+type interruptibleReader struct {
 	io.Closer
 	ctx    context.Context
 	pieces chan piece
 	rest   []byte
-	err    error // after rest
+	err    error // what Read returns after rest
 }
 
 type piece struct {
@@ -66,7 +66,7 @@ type piece struct {
 }
 
 // fill reads from in until it fails. It has two buffers: one is read while the other is filled.
-func (p *patientReader) fill(in io.Reader) {
+func (p *interruptibleReader) fill(in io.Reader) {
 	buffers := [2][64 << 10]byte{}
 	for i := 0; ; i ^= 1 {
 		n, err := in.Read(buffers[i][:])
@@ -82,7 +82,7 @@ func (p *patientReader) fill(in io.Reader) {
 }
 
 // Read implements [io.Reader].
-func (p *patientReader) Read(b []byte) (int, error) {
+func (p *interruptibleReader) Read(b []byte) (int, error) {
 	if len(p.rest) == 0 && p.err == nil {
 		select {
 		case next := <-p.pieces:

@@ -24,7 +24,7 @@ import (
 // screenCountInterval is the least time between two counts of all sockets for the screen.
 const screenCountInterval = 2 * time.Second
 
-// screenWait is how long an event waits for the loop at most. The screen shows what has happened once a second.
+// screenWait is the longest time that an event waits for the loop. The screen is drawn once a second.
 const screenWait = 100 * time.Millisecond
 
 func newTop(s *signals) *cobra.Command {

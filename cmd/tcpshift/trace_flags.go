@@ -58,13 +58,13 @@ func addSizeFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.Var(single(&o.queueSize, "SIZE", parseQueueSize), "queue-size", "output that may wait for a slow reader, a power of two from 256KiB to 1GiB (default 8MiB)")
 }
 
-// names looks up what words of filters name.
+// names has functions that parse the namespaces and cgroups that filters name.
 type names struct {
 	netns  func(word string) (uint32, error)
 	cgroup func(word string) (uint64, error)
 }
 
-// hostNames looks them up on this host.
+// hostNames looks up namespaces and cgroups on this host.
 var hostNames = names{filter.ParseNetns, filter.ParseCgroup}
 
 // addFilterFlags adds the filters that all commands with filters have.
@@ -99,7 +99,7 @@ func addExclusionFlags(flags *pflag.FlagSet, not *filter.Exclusions, of names) {
 	flags.Var(list(&not.Cgroups, "PATH,...", of.cgroup), "not-cgroup", "leave out this cgroup and those below it")
 }
 
-// addTransitionFilterFlags adds the filters on what only transitions have.
+// addTransitionFilterFlags adds the filters on states and roles, for the commands that write transitions.
 func addTransitionFilterFlags(flags *pflag.FlagSet, f *filter.Filter) {
 	flags.Var(list(&f.OldStates, "STATE,...", filter.ParseState), "old-state", "state that the socket leaves, such as SYN_SENT")
 	flags.Var(list(&f.NewStates, "STATE,...", filter.ParseState), "new-state", "state that the socket enters")

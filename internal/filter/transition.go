@@ -13,7 +13,7 @@ func (f *Filter) MatchesTransition(t *tcp.Transition) bool {
 	return f.MatchesStates(t) && f.MatchesExceptStates(t)
 }
 
-// HasStates reports whether MatchesStates may be false.
+// HasStates reports whether there is a filter on states, so that MatchesStates may return false.
 func (f *Filter) HasStates() bool {
 	return len(f.OldStates)+len(f.NewStates) > 0 || f.Transitions != nil || f.ExcludeOrphanFinWait2
 }
@@ -49,6 +49,7 @@ func (f *Filter) WantedTransitions() tcp.Transitions {
 	return wanted
 }
 
+// bits returns the set with a bit for each state, by its number.
 func bits(states []tcp.State) (set uint32) {
 	for _, s := range states {
 		set |= 1 << s
@@ -56,14 +57,14 @@ func bits(states []tcp.State) (set uint32) {
 	return set
 }
 
-// MatchesExceptStates is MatchesTransition without the filters on states, which do not concern a connection
-// that lives (live_socket_matches() in bpf/update.h).
+// MatchesExceptStates is MatchesTransition without the filters on states. An update of a connection needs no more,
+// as in live_socket_matches() in bpf/update.h.
 func (f *Filter) MatchesExceptStates(t *tcp.Transition) bool {
 	return f.MatchesNetns(t.Netns) && (len(f.Roles) == 0 || slices.Contains(f.Roles, t.Role)) && f.matchesUID(t.UID) &&
 		f.matchesFamily(!t.IPv6) && f.matchesEnds(t.Local, t.Peer) && f.matchesOwner(&t.Owner)
 }
 
-// matchesOwner is owner_matches() in bpf/filter.h.
+// matchesOwner does what owner_matches() in bpf/filter.h does.
 func (f *Filter) matchesOwner(o *tcp.Owner) bool {
 	pid := o.KnownPID()
 	if pid == 0 {

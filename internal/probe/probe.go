@@ -142,7 +142,7 @@ func (p *Probe) open(opts Options, kernel *Kernel) error {
 	if p.reader, err = openRings(p.rings.inner, p.collection); err != nil {
 		return err
 	}
-	if err := p.fillChains(p.collection.Programs); err != nil {
+	if err := p.setEntered(p.collection.Programs); err != nil {
 		return err
 	}
 	if err := p.attach(); err != nil {

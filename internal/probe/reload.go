@@ -14,10 +14,10 @@ import (
 	"github.com/tcpshift/tcpshift/internal/filter"
 )
 
-// Other filters need other programs, because which filters there are is compiled into the programs when they are
-// loaded. Prepare and Replace exchange them while they run; bpf/entry.h has the design.
+// Other filters need other programs, because the filters are constants of the programs, which cannot change after they
+// are loaded. Prepare and Replace exchange programs that run; bpf/entry.h has the design.
 
-// programArrays are the maps of bpf/entry.h, with the chains whose programs they contain.
+// programArrays are the maps of bpf/entry.h, each with the entries that read it and the chain whose programs it contains.
 var programArrays = []struct {
 	array   string
 	entries chain
@@ -32,14 +32,13 @@ var replacedPrograms = slices.Concat(transitionChain[:], resetSentChain[:], []st
 	bpfobj.ProbeProgUpdateSockets, bpfobj.ProbeProgCountSockets,
 })
 
-// ownMaps are the maps that each object has of its own: the constants, and the values of the filters. All objects share
-// the others.
+// ownMaps are the maps that objects do not share: the constants, and the values of the filters.
 var ownMaps = []string{
 	".rodata", bpfobj.ProbeMapFilterPortSets, bpfobj.ProbeMapFilterPrefixes, bpfobj.ProbeMapFilterMembers,
 }
 
-// attached returns the program that is attached for the named one: its entry, if there is one, or itself. It is nil if
-// the program is not loaded.
+// attached returns the program that the kernel calls for the named one: its entry if there is one, else the program
+// itself; nil if it is not loaded.
 func (p *Probe) attached(name string) *ebpf.Program {
 	for _, a := range programArrays {
 		if rank := slices.Index(a.chain[:], name); rank >= 0 && p.collection.Programs[a.entries[rank]] != nil {
@@ -49,39 +48,39 @@ func (p *Probe) attached(name string) *ebpf.Program {
 	return p.collection.Programs[name]
 }
 
-// fillChains makes the entries call these programs from now on. It does nothing without entries.
-func (p *Probe) fillChains(programs map[string]*ebpf.Program) error {
+// setEntered makes the entries call these programs from now on. It does nothing without entries.
+func (p *Probe) setEntered(programs map[string]*ebpf.Program) error {
 	for _, a := range programArrays {
 		for rank, name := range a.chain {
 			if p.collection.Programs[a.entries[rank]] == nil {
 				continue
 			}
 			if err := p.collection.Maps[a.array].Put(uint32(rank), programs[name]); err != nil {
-				return fmt.Errorf("set the program of an entry to %s: %w", name, err)
+				return fmt.Errorf("make an entry call %s: %w", name, err)
 			}
 		}
 	}
 	return nil
 }
 
-// Programs are programs for another filter, which are loaded and not in use.
+// Programs are loaded programs that are not in use: those of another filter, or those that [Probe.Replace] has replaced.
 type Programs struct {
 	filter          filter.Filter
 	collection      *ebpf.Collection
 	updates, groups sharedIterator
 }
 
-// Close frees the programs, or, after [Probe.Replace], those that were in use before.
+// Close frees the programs.
 func (n *Programs) Close() error {
 	err := errors.Join(n.updates.close(), n.groups.close())
 	n.collection.Close()
 	return err
 }
 
-// Prepare loads programs for another filter, which takes about as long as Open. Nothing changes until
-// [Probe.Replace]. Any goroutine may call Prepare, but no other method of reload at the same time. It needs
-// [Options.Reloadable], and returns a [*HostError] if this process may not load programs any more. The caller must
-// Close the programs.
+// Prepare loads programs for another filter, which takes about as long as Open. The programs in use stay until
+// [Probe.Replace]. Any goroutine may call Prepare, but not while another one calls Prepare, Replace or FindOwners. It
+// fails without [Options.Reloadable], and returns a [*HostError] if this process may not load programs any more. The
+// caller must Close the programs.
 func (p *Probe) Prepare(f filter.Filter) (*Programs, error) {
 	if !p.opts.Reloadable {
 		return nil, errors.New("load programs for another filter: the programs in use cannot be replaced")
@@ -111,12 +110,12 @@ func (p *Probe) Prepare(f filter.Filter) (*Programs, error) {
 	return next, nil
 }
 
-// Replace makes the programs those that handle all events from now on. When it returns, no event is emitted by the
-// filter of before any more; what has been emitted by it is in the rings. Each event is handled once. After an error the
-// programs of before are in use. The caller must Close next in any case.
+// Replace exchanges the programs in use with next. When it returns, the old programs emit no more events, and those that
+// they have emitted are in the rings. Meanwhile each event is handled once, by the old or by the new ones. After an error
+// the old programs are in use. The caller must Close next in both cases.
 func (p *Probe) Replace(next *Programs) error {
-	if err := p.fillChains(next.collection.Programs); err != nil {
-		return errors.Join(err, p.fillChains(p.collection.Programs))
+	if err := p.setEntered(next.collection.Programs); err != nil {
+		return errors.Join(err, p.setEntered(p.collection.Programs))
 	}
 	waitForReaders()
 	p.updates.swap(&next.updates)
@@ -124,14 +123,14 @@ func (p *Probe) Replace(next *Programs) error {
 	for name, program := range next.collection.Programs {
 		p.collection.Programs[name], next.collection.Programs[name] = program, p.collection.Programs[name]
 	}
-	for _, name := range ownMaps[1:] { // the programs that stay have the constants of the start
+	for _, name := range ownMaps[1:] { // not .rodata: the programs that are not replaced have the constants of the start
 		p.collection.Maps[name], next.collection.Maps[name] = next.collection.Maps[name], p.collection.Maps[name]
 	}
 	p.opts.Filter = next.filter
 	return nil
 }
 
-// FindOwners finds the owners of the sockets that are open and have none, as Open does: of those that were out of scope
-// before Replace. Any goroutine may call it. Without it these sockets have an owner once their process is seen to work
-// with them.
+// FindOwners finds the owners of the open sockets that have none, as Open does. After Replace these are the sockets that
+// were out of scope: without FindOwners such a socket has no owner until a transition proves one. Any goroutine may call
+// it, but not while another one calls Prepare or Replace.
 func (p *Probe) FindOwners() error { return scan(p.collection) }

@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// wakes is the epoll set of what ends a wait. It waits in the poller of the Go runtime, whose epoll set
-// contains this one. A wait in epoll_wait(2) itself would be a system call that blocks: the thread
-// that watches such calls (sysmon in runtime/proc.go) looks every 20 to 70 µs whether the call is over, for
-// 10 ms, which costs more than reading what has come.
+// wakes is the epoll set of the descriptors that end a wait. The goroutine waits in the poller of the Go runtime, whose
+// epoll set contains this one. A wait in epoll_wait(2) itself would be a system call that blocks. A thread of the runtime
+// watches such calls (sysmon in runtime/proc.go): for 10 ms it looks every 20 to 70 µs whether the call is over, which
+// costs more than reading the samples.
 type wakes struct {
 	file   *os.File // nil: it is not open
 	conn   syscall.RawConn
@@ -34,15 +34,15 @@ func (w *wakes) open() error {
 	return err
 }
 
-// add makes a descriptor end a wait. Edge-triggered: when a program wakes the reader, not when there
-// is a sample.
+// add makes a descriptor end a wait. It is edge-triggered, so a wait ends when a program wakes the reader, not whenever
+// there is a sample.
 func (w *wakes) add(fd int) (err error) {
 	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(fd)}
 	failed := w.conn.Control(func(set uintptr) { err = unix.EpollCtl(int(set), unix.EPOLL_CTL_ADD, fd, &event) })
 	return errors.Join(err, failed)
 }
 
-// await waits for events until limit is over: then it returns none. The events are valid until the next call.
+// await waits for events, at most as long as limit, and returns none after that. The events are valid until the next call.
 func (w *wakes) await(limit time.Duration) ([]unix.EpollEvent, error) {
 	if err := w.file.SetReadDeadline(time.Now().Add(limit)); err != nil {
 		return nil, err
@@ -59,8 +59,8 @@ func (w *wakes) await(limit time.Duration) ([]unix.EpollEvent, error) {
 	return w.events[:n], err
 }
 
-// poll takes the events that there are. The call does not block, so the runtime need not know of it: the next
-// call that it knows of makes it look, too.
+// poll takes the events that are there, without waiting. The call is hidden from the runtime, because each call that the
+// runtime knows of wakes sysmon. That is safe for a call that does not block.
 func (w *wakes) poll(set uintptr) (n int, err error) {
 	got, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, set, uintptr(unsafe.Pointer(&w.events[0])), uintptr(len(w.events)), 0, 0, 0)
 	if errno != 0 {

@@ -271,7 +271,7 @@ func (o *outputs) untilSummary(limit time.Duration) time.Duration {
 	return min(limit, time.Until(o.summary.Due()))
 }
 
-// keepDetection makes the counts of detection go on with those of another monitor.
+// keepDetection keeps the counts of detection as earlier ones, because the next monitor counts from 0.
 func (t *totals) keepDetection() {
 	t.earlier.alertsSuppressed, t.earlier.leftOut = t.alertsSuppressed, t.leftOut
 }

@@ -10,11 +10,11 @@ import (
 	"github.com/tcpshift/tcpshift/internal/record"
 )
 
-// Reload changes a run while it goes on. No event is lost or comes twice by it.
+// Reload changes a run that goes on. It neither loses nor repeats an event.
 type Reload struct {
 	// Outputs are all outputs from now on. An output whose Sink had one before continues its stream: with a reload
-	// record, the same sequence of numbers and the same account. The others begin with start. Those of before that
-	// are not among them end with stop; their sinks are the caller's to drain, once Done is closed.
+	// record, the same sequence of numbers and the same account. The others begin with start. Outputs that were there
+	// before and are not in the list end with stop; the caller drains their sinks once Done is closed.
 	Outputs []Output
 	// OwnSockets and StatsInterval are those of Config.
 	OwnSockets    *output.OwnSockets
@@ -22,9 +22,9 @@ type Reload struct {
 	// Replace exchanges the kernel programs for those of another filter, as [probe.Probe.Replace] does; nil: they stay.
 	// The loop calls it first. If it fails, nothing changes.
 	Replace func() error
-	// Monitor and SocketCounts return what takes the place of those of Config, for another filter; nil: those stay. They
-	// are called after Replace. The alerts of the monitor before are closed; to close it, and the counts before, is left
-	// to the caller.
+	// Monitor and SocketCounts return those for another filter, which replace those of Config; nil: those stay. The loop
+	// calls them after Replace, and closes the open alerts of the replaced monitor. The caller closes the replaced
+	// monitor and counts once Done is closed.
 	Monitor      func() Monitor
 	SocketCounts func() SocketCounts
 	// Apply is called by the loop; nil: nothing to do.
@@ -53,7 +53,7 @@ func (l *loop) reload(r *Reload) error {
 	if err != nil || r.Err != nil {
 		return err
 	}
-	if err := l.readCounters(false); err != nil { // while all outputs stall nothing reads them
+	if err := l.readCounters(false); err != nil { // the loop does not read them while all outputs stall
 		return err
 	}
 	l.replaceReaders(r)
@@ -63,15 +63,15 @@ func (l *loop) reload(r *Reload) error {
 	l.Outputs, l.OwnSockets, l.StatsInterval = r.Outputs, r.OwnSockets, r.StatsInterval
 	err = l.outs.reload(&l.Config, strings.Join(r.Changed, ","))
 	if l.owners != nil {
-		serial := l.owners.serial // an answer to an earlier request is none to a later one
+		serial := l.owners.serial // so that no later request takes the answer to an earlier one
 		l.addOwners()
 		l.owners.serial = serial
 	}
 	return errors.Join(err, ended)
 }
 
-// replacePrograms exchanges the kernel programs, and writes all that those of before have emitted, so that their
-// events come before the reload record. ended is errCountReached if that is due; err ends the run.
+// replacePrograms exchanges the kernel programs, and writes all that the old ones have emitted, so that their events
+// come before the reload record. ended is errCountReached if the run has to end after the reload; err ends it at once.
 func (l *loop) replacePrograms(r *Reload) (ended, err error) {
 	if r.Replace == nil {
 		return nil, nil
@@ -89,8 +89,8 @@ func (l *loop) replacePrograms(r *Reload) (ended, err error) {
 	return ended, nil
 }
 
-// replaceReaders replaces what reads the host and depends on the filter. Alerts that are open are closed, because their
-// counts are of another filter.
+// replaceReaders replaces the monitor and the counts of sockets, which read the host by the filter. It closes the open
+// alerts, because their counts are of the old filter.
 func (l *loop) replaceReaders(r *Reload) {
 	if r.SocketCounts != nil {
 		l.SocketCounts = r.SocketCounts()

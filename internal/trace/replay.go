@@ -81,7 +81,7 @@ func (r *Replay) Alerts(alerts []detect.Alert) error {
 }
 
 // Count sets the counts of the stop records: how many transitions the replayed run has, and how many of them a filter has
-// left out. The others that Transition has not got count as dropped. It is called once, before End.
+// left out. The rest that Transition has not got counts as dropped. It is called once, before End.
 func (r *Replay) Count(seen, filtered uint64) {
 	k := &r.outs.totals.kernel
 	k.first.Entered, k.total.Filtered = seen, filtered

@@ -108,7 +108,7 @@ func TestReload_StreamGoesOn(t *testing.T) {
 				c.write(base, "only: [connection]", "stats-interval: 0", "port: 1")
 				tr.signal(syscall.SIGHUP)
 				awaitLine("reload: closed-by, resets, port: the filters of the kernel programs need a restart, " +
-					"because the sandbox does not permit to load programs: the configuration in use stays")
+					"because the sandbox does not permit loading programs: the configuration in use stays")
 			}
 
 			c.write(base, "only: [connection]", "stats-interval: 0")
