@@ -302,7 +302,7 @@ func recordsOf(in io.Reader, o *traceOptions) (*replayed, error) {
 			if n := r.SetBack(); n > 0 {
 				list = append(list, fmt.Sprintf("the time goes back by more than 10 s, %d times: the clock was set back, or files are not in order", n))
 			}
-			if n := r.Foreign(); n > 0 {
+			if n := r.OfOtherHosts(); n > 0 {
 				list = append(list, fmt.Sprintf("%d records are of other hosts than the first: they are in no alert", n))
 			}
 			if all.CutOff {

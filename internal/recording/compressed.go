@@ -10,8 +10,8 @@ import (
 	"io"
 )
 
-// otherCompressions are those that Decompress does not read, with the bytes that their files begin with and the command
-// that does.
+// otherCompressions are the compressions that Decompress refuses: the first bytes of their files, and the command that
+// decompresses them.
 var otherCompressions = []struct{ name, magic, command string }{
 	{"zstd", "\x28\xb5\x2f\xfd", "zstd -dc"},
 	{"xz", "\xfd7zXZ\x00", "xz -dc"},
@@ -22,9 +22,9 @@ var otherCompressions = []struct{ name, magic, command string }{
 // byteOrderMark is U+FEFF in UTF-8, with which some editors begin a file.
 const byteOrderMark = "\ufeff"
 
-// Decompress returns the content of a file that is plain or compressed with gzip, without a byte order mark. size is that of
-// the buffer. It fails if r fails, if r begins like a gzip file and is not one, and if r is compressed otherwise. [IsCutOff]
-// is about the errors of the content.
+// Decompress returns the content of a file that is plain or compressed with gzip, without a byte order mark, with a buffer of
+// size bytes. It fails if r fails, if r begins like a gzip file and is not one, or if it has another compression. Use
+// [IsCutOff] for the errors of the content.
 func Decompress(r io.Reader, size int) (*bufio.Reader, error) {
 	content := bufio.NewReaderSize(r, size)
 	begin, err := content.Peek(len("\xfd7zXZ\x00")) // fewer bytes are none of these
@@ -49,8 +49,8 @@ func Decompress(r io.Reader, size int) (*bufio.Reader, error) {
 	return content, nil
 }
 
-// IsCutOff reports whether an error of what Decompress returns means that the compressed file is not complete or damaged,
-// while what was read before is good.
+// IsCutOff reports whether an error of reading the content means that the compressed file is not complete, or damaged. What
+// was read before the error is good.
 func IsCutOff(err error) bool {
 	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, gzip.ErrChecksum) || errors.Is(err, gzip.ErrHeader) ||
 		errors.As(err, new(flate.CorruptInputError))

@@ -128,7 +128,8 @@ func (r *Reader) skipLine() (err error) {
 	return err
 }
 
-// end returns io.EOF for an error after which nothing more can be read, while what was read before is good, and notes whether the stream was cut off; any other error it returns as it is.
+// end returns io.EOF if err is io.EOF or means that the stream is cut off, which it notes; what was read before is good. Else
+// it returns err.
 func (r *Reader) end(err error) error {
 	switch {
 	case errors.Is(err, io.EOF):
@@ -162,8 +163,8 @@ func Parse(line []byte, rec *Record) error {
 	return nil
 }
 
-// consumed are the types of records whose keys are read. A later tcpshift may have keys of other types that mean something
-// else.
+// consumed are the types of records whose keys are read. In records of other types, which a later tcpshift may write, a key
+// may have another meaning.
 var consumed = map[string]bool{
 	"start": true, "reload": true, "transition": true, "connection": true, "alert": true, "loss": true, "stats": true, "stop": true,
 }

@@ -17,7 +17,7 @@ type Filter interface {
 
 	// MatchesNetns reports whether sockets of a namespace pass.
 	MatchesNetns(inode uint32) bool
-	// MatchesSocket and MatchesListener report whether a socket of the kernel's tables passes, whatever its namespace.
+	// MatchesSocket and MatchesListener report whether a socket of the kernel's tables passes, in any namespace.
 	MatchesSocket(s *tcp.Socket) bool
 	MatchesListener(l *tcp.Listener) bool
 	// NeedsOwnerRoleOrCgroup reports whether the filter passes only some owners, roles or cgroups, which these tables do not
@@ -25,17 +25,17 @@ type Filter interface {
 	NeedsOwnerRoleOrCgroup() bool
 }
 
-// maxTimeWaits bounds the TIME_WAITs that a gate remembers: as many as a trace awaits the ends of.
+// maxTimeWaits bounds the TIME_WAITs that a gate remembers: as many as a trace tracks.
 const maxTimeWaits = 128 << 10
 
-// gate applies a filter to what a recording has, and counts. Without a filter everything passes.
+// gate applies a filter to the content of a recording, and counts transitions. Without a filter everything passes.
 type gate struct {
 	filter Filter // nil: none
 
 	seen, filtered uint64 // transitions, without the ends of TIME_WAITs
 
-	// timeWaits are the TIME_WAITs whose beginnings have passed. Their ends pass as well, whatever the filter on states is.
-	// Without a filter on states the end itself shows this.
+	// timeWaits are the TIME_WAITs whose beginnings have passed a filter on states: their ends pass it, too. Without such a
+	// filter it is empty.
 	timeWaits map[timeWait]struct{}
 }
 
@@ -65,13 +65,13 @@ func (g *gate) passes(t *tcp.Transition) bool {
 	return true
 }
 
-// matches is passes for a transition that is not the end of a TIME_WAIT and that was counted before.
+// matches reports the same as passes, and does not count. The transition must not be the end of a TIME_WAIT.
 func (g *gate) matches(t *tcp.Transition) bool {
 	return g.filter == nil || g.filter.MatchesStates(t) && g.filter.MatchesExceptStates(t)
 }
 
-// lives reports whether a connection that lives passes.
-func (g *gate) lives(t *tcp.Transition) bool {
+// passesLive reports whether an update of a connection passes. The states of t have no meaning.
+func (g *gate) passesLive(t *tcp.Transition) bool {
 	return g.filter == nil || g.filter.MatchesExceptStates(t)
 }
 
@@ -94,17 +94,17 @@ func (g *gate) endPasses(t *tcp.Transition) bool {
 	return passed
 }
 
-// hasNetns reports whether sockets of a namespace may pass.
-func (g *gate) hasNetns(inode uint32) bool { return g.filter == nil || g.filter.MatchesNetns(inode) }
+// passesNetns reports whether sockets of a namespace may pass.
+func (g *gate) passesNetns(inode uint32) bool { return g.filter == nil || g.filter.MatchesNetns(inode) }
 
-// seeds reports whether detection begins with a socket that was there before the trace. Where the kernel's table cannot
-// show whether it passes, detection begins with none.
-func (g *gate) seeds(netns uint32, s *tcp.Socket) bool {
-	return g.filter == nil || !g.filter.NeedsOwnerRoleOrCgroup() && g.hasNetns(netns) && g.hasSocket(s)
+// passesSeed reports whether detection begins with a socket that was there before the trace. It is false for all sockets
+// if the kernel's table does not show what the filter needs.
+func (g *gate) passesSeed(netns uint32, s *tcp.Socket) bool {
+	return g.filter == nil || !g.filter.NeedsOwnerRoleOrCgroup() && g.passesNetns(netns) && g.passesSocket(s)
 }
 
-// hasSocket reports whether a socket of the kernel's tables passes, whatever its namespace.
-func (g *gate) hasSocket(s *tcp.Socket) bool { return g.filter == nil || g.filter.MatchesSocket(s) }
+// passesSocket reports whether a socket of the kernel's tables passes, in any namespace.
+func (g *gate) passesSocket(s *tcp.Socket) bool { return g.filter == nil || g.filter.MatchesSocket(s) }
 
 // keepListeners removes the listeners that do not pass from a table, which may be nil.
 func (g *gate) keepListeners(t *detect.ListenTable) {
@@ -120,8 +120,9 @@ func (g *gate) keepListeners(t *detect.ListenTable) {
 	t.Listeners, t.KnownOnly = kept, t.KnownOnly || g.filter.NeedsOwnerRoleOrCgroup()
 }
 
-// shown returns what a filter sees of a transition: a user that the record does not have matches no filter and no exclusion.
-func (r *Records) shown(t *tcp.Transition, rec *recording.Record) *tcp.Transition {
+// forFilter returns the transition as a filter must see it: a user that the record does not have matches no filter and no
+// exclusion.
+func (r *Records) forFilter(t *tcp.Transition, rec *recording.Record) *tcp.Transition {
 	if r.filter == nil || rec.UID != nil {
 		return t
 	}
@@ -133,10 +134,10 @@ func (r *Records) shown(t *tcp.Transition, rec *recording.Record) *tcp.Transitio
 // connectionPasses reports whether a connection passes: as it is now, or, if it has ended, with its last transition t.
 func (r *Records) connectionPasses(rec *recording.Record, t *tcp.Transition, c *tcp.Connection) bool {
 	if c.Phase == tcp.PhaseUpdate {
-		return r.lives(r.shown(t, rec))
+		return r.passesLive(r.forFilter(t, rec))
 	}
-	return r.matches(r.shown(t, rec))
+	return r.matches(r.forFilter(t, rec))
 }
 
-// noUser is no user (chown(2)): no filter names it.
+// noUser is the uid that no user has (chown(2)), so no filter names it.
 const noUser = 1<<32 - 1

@@ -104,8 +104,8 @@ func TestRecords_OtherHosts(t *testing.T) {
 		{"and back", slices.Concat([]string{start("a")}, failures(noon, 30, 80, ""), []string{start("b"), start("a")}, failures(noon, 30, 80, "")), []string{"80 12:00"}, 1},
 	} {
 		got, events, r := opened(t, row.lines)
-		if want := strings.Count(strings.Join(row.lines, ""), `"transition"`); !slices.Equal(got, row.want) || events != want || r.Foreign() != row.foreign {
-			t.Errorf("%s: alerts %q, want %q; %d events of %d; %d of others, want %d", row.name, got, row.want, events, want, r.Foreign(), row.foreign)
+		if want := strings.Count(strings.Join(row.lines, ""), `"transition"`); !slices.Equal(got, row.want) || events != want || r.OfOtherHosts() != row.foreign {
+			t.Errorf("%s: alerts %q, want %q; %d events of %d; %d of others, want %d", row.name, got, row.want, events, want, r.OfOtherHosts(), row.foreign)
 		}
 	}
 }

@@ -21,7 +21,7 @@ type Player struct {
 	Event func(t *tcp.Transition) error
 	// Pace, if it is not nil, is called before each tick with the time of the tick. It may wait. Its error ends the run.
 	Pace func(at time.Duration) error
-	// Filter decides which transitions and sockets exist, for the engine as well; nil: all do.
+	// Filter decides which transitions and sockets the engine and Event get; nil: all.
 	Filter Filter
 
 	gate
@@ -209,14 +209,14 @@ var inputs = map[string]inputKind{
 	}),
 	inputSeed: on(func(p *Player, in *seedInput) error {
 		s, err := in.Socket.value(p.cgroups)
-		if now := p.at(in.Now); err == nil && p.seeds(in.Netns, &s) {
+		if now := p.at(in.Now); err == nil && p.passesSeed(in.Netns, &s) {
 			p.engine.Seed(now, in.Netns, &s)
 		}
 		return err
 	}),
 	inputSeedingDone: on(func(p *Player, in *timeInput) error { p.engine.SeedingDone(p.at(in.Now)); return nil }),
 	inputLimits: on(func(p *Player, in *limitsInput) error {
-		if now := p.at(in.Now); p.hasNetns(in.Netns) {
+		if now := p.at(in.Now); p.passesNetns(in.Netns) {
 			p.engine.Update(now, in.Netns, in.Limits.value())
 		}
 		return nil
@@ -296,7 +296,7 @@ func (p *Player) resetDecided(in *transitionJSON) error {
 	return err
 }
 
-// errNoTime is the error of a transition whose time on the wall clock nobody has written.
+// errNoTime is the error of a transition without a wall-clock time in the recording.
 var errNoTime = errors.New("has no time: an older tcpshift has written this recording, with the times of alerts only: leave out transition")
 
 // observe passes a transition to the engine and to Event.
@@ -326,7 +326,7 @@ func (p *Player) halfClosed(in *socketsInput) error {
 		if err != nil {
 			return err
 		}
-		if p.hasSocket(&s) {
+		if p.passesSocket(&s) {
 			sockets = append(sockets, s)
 		}
 	}
@@ -347,7 +347,7 @@ func (p *Player) listeners(in *listenersInput) error {
 			}
 		}
 	}
-	if now := p.at(in.Now); p.hasNetns(in.Netns) {
+	if now := p.at(in.Now); p.passesNetns(in.Netns) {
 		p.keepListeners(in.Table)
 		p.engine.UpdateListeners(now, in.Netns, in.Table)
 	}

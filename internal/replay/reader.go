@@ -96,8 +96,8 @@ func (r *Reader) read() ([]byte, error) {
 // Line returns the number of the line that was read last, from 1; also of a last line that is not complete.
 func (r *Reader) Line() int { return r.n }
 
-// Cut reports, after Next has returned io.EOF, whether the last line had no '\n' and was left out, or the compressed file ends
-// too early: a writer that is killed leaves such a line.
+// Cut reports, after Next has returned io.EOF, whether the end of the file is missing, as after a writer was killed: the last
+// line had no '\n' and was left out, or the compressed file is not complete.
 func (r *Reader) Cut() bool { return r.cut }
 
 // Errorf returns a [*LineError] about the line that was read last.

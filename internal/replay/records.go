@@ -20,8 +20,8 @@ const (
 	tickInterval, idleInterval, idleAfter = 100 * time.Millisecond, time.Second, 3 * time.Minute
 	// maxPaths bounds the cgroups and the names of errors that are kept.
 	maxPaths = 4096
-	// maxDisorder bounds how much older than those before it a record may be. One that is older shows that the wall clock was
-	// set back, or that files are not in order.
+	// maxDisorder is how much older a record may be than those before it. If it is older than that, the wall clock was set
+	// back, or files are not in order.
 	maxDisorder = 10 * time.Second
 )
 
@@ -33,12 +33,12 @@ type Records struct {
 	First recording.Record
 	// Pace is as Pace of [Player].
 	Pace func(at time.Duration) error
-	// Watch gets what the records have; nil: nobody does.
+	// Watch gets the transitions, connections and alerts of the records; nil: it is not called.
 	Watch Watcher
 	// Event, if it is not nil, is called with each transition (c is nil), and with each connection and its last transition. It
 	// must not keep them. Its error ends the run.
 	Event func(t *tcp.Transition, c *tcp.Connection) error
-	// Filter is as Filter of [Player]. It decides what Watch and Event get, too, but for alerts.
+	// Filter is as Filter of [Player]. It also decides what Watch and Event get. Watch gets all alerts.
 	Filter Filter
 
 	gate
@@ -108,11 +108,11 @@ func (r *Records) Run(emit func(alerts []detect.Alert) error) error {
 	}
 }
 
-// take passes one record to the engine, after the ticks that are due before it. Of a record of another host, only Event gets
-// what it has.
+// take passes one record to the engine, after the ticks that are due before it. A record of another host goes
+// to Event only.
 func (r *Records) take(rec *recording.Record) error {
-	if r.isOfOther(rec) {
-		return r.takeOther(rec)
+	if r.isOfOtherHost(rec) {
+		return r.takeOfOtherHost(rec)
 	}
 	if err := r.advance(time.Duration(rec.Time)); err != nil {
 		return err
@@ -141,7 +141,7 @@ func (r *Records) takeTransition(rec *recording.Record) error {
 	if !known {
 		return nil
 	}
-	if r.last = t; !r.passes(r.shown(&t, rec)) {
+	if r.last = t; !r.passes(r.forFilter(&t, rec)) {
 		return nil
 	}
 	if r.Watch != nil {
@@ -318,7 +318,7 @@ func (r *Records) identify(t *tcp.Transition, rec *recording.Record) {
 	t.Role, _ = tcp.ParseRole(rec.Role)
 	t.Local, t.Peer = endpoint(rec.LocalAddr, rec.LocalPort), endpoint(rec.PeerAddr, rec.PeerPort)
 	t.IPv6, t.Mapped, t.UID = rec.Family == "ipv6", rec.Mapped, 0
-	if rec.Family == "" { // somebody has left it out
+	if rec.Family == "" { // as with --fields
 		t.IPv6 = t.Local.Addr.Is6() || t.Peer.Addr.Is6()
 	}
 	if rec.UID != nil {

@@ -28,7 +28,7 @@ func (r *Records) Counts() (seen, filtered uint64) { return r.seen, r.filtered }
 // Now is the time of the last record.
 func (r *Records) Now() time.Time { return r.Wall(r.now) }
 
-// Wall returns the time that the records have at a time of the engine, such as one that Pace gets. They differ if the wall
+// Wall returns the time of the records at a time of the engine, such as one that is passed to Pace. They differ if the wall
 // clock was set back.
 func (r *Records) Wall(at time.Duration) time.Time { return time.Unix(0, int64(at-r.behind)) }
 
