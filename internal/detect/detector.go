@@ -31,7 +31,7 @@ type failureCounter interface {
 	failures(c cause) uint64
 }
 
-// optional has the detectors by what only some of them have: which ones do does not change, and is asked for each tick.
+// optional lists the detectors that implement each optional interface, so that no tick asserts types.
 type optional struct {
 	failures []failureCounter // in the order of the detectors; nil for those without
 	resets   []resetObserver
@@ -64,8 +64,8 @@ const (
 	keeps                     // the alert stays open if it is
 	refuted                   // the alert closes if it is open: the kernel does not confirm it
 	ended                     // the alert closes if it is open: another one takes over from it
-	// gone closes the alert if it is open: the kernel does not have its sockets. They are gone if the kernel has confirmed
-	// the alert before, else the alert is refuted.
+	// gone closes the alert if it is open, because the kernel does not have its sockets: as resolved if the kernel has
+	// confirmed the alert before, else as refuted.
 	gone
 	// verified is added to opens or keeps: the kernel confirms the cause. An alert that has
 	// opened unverified is reported again at once.

@@ -189,12 +189,12 @@ func (s *topServices) uncount(by countedFor) {
 	}
 }
 
-// removeProcess keeps the order of the others.
+// removeProcess removes the process at index i, and keeps the order of the others.
 func (s *topServices) removeProcess(i int) {
 	last := len(s.pids) - 1
 	copy(s.pids[i:], s.pids[i+1:])
 	copy(s.processes[i:], s.processes[i+1:])
-	s.processes[last] = processCount{} // its pointer to a service
+	s.processes[last] = processCount{} // so that it points to no service
 	s.pids, s.processes, s.floor = s.pids[:last], s.processes[:last], 0
 }
 

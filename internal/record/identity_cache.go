@@ -62,7 +62,7 @@ func (c *identityCache) append(o object, t *tcp.Transition) object {
 }
 
 // appendLast is append for the last record of a socket: it keeps nothing, because no other record would use it. Without
-// transitions in the stream every connection record is such a one.
+// transitions in the stream this is every connection record.
 func (c *identityCache) appendLast(o object, t *tcp.Transition) object {
 	if slot := c.slot(t); slot.has(t) {
 		return slot.append(o)

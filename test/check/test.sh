@@ -48,8 +48,8 @@ packages_with() {
 
 # Everything except internal/probe. These tests do not see each other's sockets, so two
 # packages run at a time. The race detector changes the number of allocations, so the
-# packages that count allocations also run without it. It would only take minutes where one
-# goroutine has much to do: in detection, and in the tests named Bounded, which fill tables.
+# packages that count allocations also run without it. Detection, and the tests named Bounded,
+# which fill tables, run only without it: one goroutine does their work, and it would take minutes.
 unprivileged() {
     local all counting bounded
     mapfile -t all < <(go list ./internal/... ./cmd/... | grep -vE '/internal/(probe|detect)$')

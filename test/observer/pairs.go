@@ -63,7 +63,7 @@ func timeWaits(t *testing.T, n *tcplab.Netns) uint64 {
 
 // Calls are the calls of an observer's program.
 type Calls struct {
-	Counts        // of its namespace
+	Counts        // of its namespace, or of all
 	Missed uint64 // of any namespace: the program was running already
 }
 
@@ -84,8 +84,8 @@ func (c Calls) CheckMade(t *testing.T, n *tcplab.Netns, made Counts) {
 	}
 }
 
-// passThrough are the states in which no closed socket remains. LISTEN and CLOSE are not: many
-// sockets leave LISTEN for one that enters it.
+// passThrough are the states in which no closed socket remains. LISTEN and CLOSE are not in the
+// list: many sockets leave LISTEN for one that enters it.
 var passThrough = [...]string{
 	"SYN_SENT", "SYN_RECV", "ESTABLISHED", "FIN_WAIT1", "FIN_WAIT2", "CLOSE_WAIT", "LAST_ACK", "CLOSING",
 }

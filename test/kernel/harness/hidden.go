@@ -13,8 +13,8 @@ import (
 // the process ends. Only kernels that hide some need them: see docs/accuracy.md.
 var witnesses = sync.OnceValues(func() (*observer.Observers, error) { return observer.Attach(observer.Everywhere) })
 
-// A watch compares what the kernel showed to programs, in one namespace and from a moment on, with
-// what must have happened.
+// A watch finds out whether the kernel hid a transition from programs, in one namespace and since
+// newWatch.
 type watch struct {
 	t         testing.TB
 	netns     *tcplab.Netns
@@ -34,7 +34,7 @@ func newWatch(t testing.TB, n *tcplab.Netns) watch {
 	return watch{t, n, all, all.CallsIn(t, n.Inode())}
 }
 
-// hidden returns what shows that the kernel called no program for a transition, or "". All sockets
+// hidden returns a message if the kernel called no program for a transition, else "". All sockets
 // of the namespace must have ended. No tracer can have seen such a transition, so the case says
 // nothing about the tracer, and has to run again.
 func (w watch) hidden() string {
@@ -49,7 +49,8 @@ func (w watch) hidden() string {
 	return ""
 }
 
-// untilShown plays a case, again if the kernel hid a part of it. play returns what hidden returned.
+// untilShown plays a case, at most tcplab.Attempts times, until the kernel hides no part of it. play
+// returns what hidden returned. The caller checks the records of the last time in any case.
 func untilShown(t testing.TB, play func() (hidden string)) {
 	t.Helper()
 	for range tcplab.Attempts() {
