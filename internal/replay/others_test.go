@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 	"strings"
 	"testing"
@@ -152,5 +153,40 @@ func TestReplay_CutCompressed(t *testing.T) {
 		if !errors.Is(err, io.EOF) || r.Cut() != (left > 0) || n == 0 || left == 0 && n != 100_000 {
 			t.Errorf("%d bytes less: %d lines, %v, cut %v", left, n, err, r.Cut())
 		}
+	}
+}
+
+// A clock that jumps to and fro through the centuries does not carry the engine's time past what a number has room for.
+func TestRecords_ClockJumpsToAndFro(t *testing.T) {
+	t.Parallel()
+	last := time.Unix(0, math.MaxInt64)
+	far, early := time.Date(2199, 12, 31, 0, 0, 0, 0, time.UTC), time.Date(1971, 1, 1, 0, 0, 0, 0, time.UTC)
+	end := last.Add(-far.Sub(early)) // the engine goes on after the clock was set back
+	var lines []string
+	for i, at := range []time.Time{
+		far, early, end.Add(-180550 * time.Millisecond), end.Add(-180500 * time.Millisecond), end.Add(-100 * time.Millisecond), far, early,
+	} {
+		lines = append(lines, failures(at, 1, 80+i, "")...)
+	}
+	in, err := recording.NewReader(strings.NewReader(strings.Join(lines, "")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := replay.OpenRecords(in, detect.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ticks, events := 0, 0
+	before := time.Duration(0)
+	r.Pace = func(at time.Duration) error {
+		if ticks++; ticks > 10_000 || at < before {
+			return fmt.Errorf("tick %d is at %v, after %v", ticks, at, before)
+		}
+		before = at
+		return nil
+	}
+	r.Event = func(*tcp.Transition, *tcp.Connection) error { events++; return nil }
+	if err := r.Run(func([]detect.Alert) error { return nil }); err != nil || events != len(lines) {
+		t.Errorf("%d events of %d: %v", events, len(lines), err)
 	}
 }

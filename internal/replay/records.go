@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/fnv"
 	"io"
+	"math"
 	"net/netip"
 	"strconv"
 	"time"
@@ -23,6 +24,8 @@ const (
 	// maxDisorder is how much older a record may be than those before it. If it is older than that, the wall clock was set
 	// back, or files are not in order.
 	maxDisorder = 10 * time.Second
+	// maxNow bounds the time of the engine, which goes on at each time that is set back: the year after is room for sums.
+	maxNow = time.Duration(math.MaxInt64) - 365*24*time.Hour
 )
 
 // Records passes the transitions and losses of a stream of records to an engine. A record has less than detection uses:
@@ -114,7 +117,7 @@ func (r *Records) take(rec *recording.Record) error {
 	if r.isOfOtherHost(rec) {
 		return r.takeOfOtherHost(rec)
 	}
-	if err := r.advance(time.Duration(rec.Time)); err != nil {
+	if err := r.advance(r.engineTime(rec.Time)); err != nil {
 		return err
 	}
 	switch rec.Type {
@@ -193,9 +196,13 @@ func (r *Records) observeDeferred() {
 	}
 }
 
+// engineTime returns the time of the engine for a time of the records, maxNow at most.
+func (r *Records) engineTime(t recording.Time) time.Duration {
+	return min(time.Duration(t), maxNow-r.behind) + r.behind
+}
+
 // advance makes the ticks that are due until a time, and sets the time.
 func (r *Records) advance(at time.Duration) error {
-	at += r.behind
 	if at < r.now-maxDisorder {
 		r.setBack++
 		r.behind += r.now - at
@@ -262,7 +269,7 @@ func (r *Records) connectionOf(rec *recording.Record) (t tcp.Transition, c tcp.C
 		Retransmits: uint32(min(rec.Retransmits, 1<<32-1)), RTT: time.Duration(rec.RTT), Cwnd: rec.Cwnd, ClosedBy: tcp.ClosedBy(plain(rec.ClosedBy)),
 	}
 	if rec.Opened != 0 {
-		c.Opened, c.OpenedAt = rec.Opened.Std(), time.Duration(rec.Opened)+r.behind
+		c.Opened, c.OpenedAt = rec.Opened.Std(), r.engineTime(rec.Opened)
 		if rec.Duration != nil {
 			c.OpenedAt = t.Monotonic - time.Duration(*rec.Duration)
 		}
@@ -314,7 +321,7 @@ func plain(word string) string {
 
 // identify sets what a record says of the socket and of its owner.
 func (r *Records) identify(t *tcp.Transition, rec *recording.Record) {
-	t.Time, t.Monotonic, t.Cookie, t.Netns = rec.Time.Std(), time.Duration(rec.Time)+r.behind, cookieOf(rec), uint32(rec.Netns)
+	t.Time, t.Monotonic, t.Cookie, t.Netns = rec.Time.Std(), r.engineTime(rec.Time), cookieOf(rec), uint32(rec.Netns)
 	t.Role, _ = tcp.ParseRole(rec.Role)
 	t.Local, t.Peer = endpoint(rec.LocalAddr, rec.LocalPort), endpoint(rec.PeerAddr, rec.PeerPort)
 	t.IPv6, t.Mapped, t.UID = rec.Family == "ipv6", rec.Mapped, 0
