@@ -32,6 +32,7 @@ func roomForSocketGroups(opts Options) uint32 {
 // socketGroups counts the sockets of a namespace in a map.
 type socketGroups struct {
 	iterator sharedIterator
+	counting sync.Mutex // for a whole count: two at a time would take each other's groups
 
 	mu     sync.Mutex
 	counts *ebpf.Map // nil: there is none, or it is closed
@@ -63,10 +64,12 @@ func (g *socketGroups) close() error {
 
 // CountSockets passes to add how many sockets that match the filters the network namespace of the calling thread
 // has, by state, user and owner. It passes sockets beyond 8192 groups one by one, so a group may come
-// several times. It walks the kernel's tables of listeners and connections, and must not be called by several
-// goroutines at a time. It fails with [ErrNoSocketCounts] after Close; what it has passed until then is not all.
+// several times. It walks the kernel's tables of listeners and connections. Any goroutine may call it at any time; one
+// call waits for another. It fails with [ErrNoSocketCounts] after Close; what it has passed until then is not all.
 func (p *Probe) CountSockets(add func(owner tcp.SocketOwner, count uint64)) error {
 	g := &p.groups
+	g.counting.Lock()
+	defer g.counting.Unlock()
 	r, err := g.iterator.open(ErrNoSocketCounts)
 	if err != nil {
 		return err

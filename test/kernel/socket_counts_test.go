@@ -1,10 +1,13 @@
 package kernel_test
 
 import (
+	"fmt"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/tcpshift/tcpshift/internal/filter"
+	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 	"github.com/tcpshift/tcpshift/test/kernel/harness"
 	"github.com/tcpshift/tcpshift/test/tcplab"
@@ -81,4 +84,42 @@ func allowDescriptors(t *testing.T, count uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Two counts at the same time, as after a reload of the filters, have the same sockets, each of them once.
+func TestSocketCounts_AtTheSameTime(t *testing.T) {
+	tcplab.RequireRoot(t)
+	const (
+		users    = 500
+		firstUID = 200_000
+	)
+	allowDescriptors(t, users+1000)
+	n := tcplab.NewNetns(t)
+	p, err := probe.Open(probe.Options{Filter: filter.Filter{Netns: []uint32{n.Inode()}}, CountSockets: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Close()
+	n.Do(func() {
+		for uid := range users {
+			listenAs(t, firstUID+uid)
+		}
+	})
+	n.Threads(2, func(int) error {
+		for range 20 {
+			var sockets uint64
+			err := p.CountSockets(func(owner tcp.SocketOwner, count uint64) {
+				if owner.State == tcp.Listen {
+					sockets += count
+				}
+			})
+			if err == nil && sockets != users {
+				err = fmt.Errorf("%d listeners, want %d", sockets, users)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
