@@ -18,8 +18,8 @@
 /*
  * The owners of MPTCP sockets, by file. The subflows make the transitions, but they are
  * in no process's descriptor table; on_subflow() gives each the owner of its MPTCP
- * socket. scan_files inserts, scan_subflows reads, nobody deletes. Full: a subflow of a further
- * MPTCP socket has no owner until its process makes a transition of it.
+ * socket. scan_files inserts, scan_subflows reads, user space empties it before a scan. Full: a
+ * subflow of a further MPTCP socket has no owner until its process makes a transition of it.
  */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -31,7 +31,7 @@ struct {
 
 /*
  * The network namespaces with MPTCP sockets, by inode number: user space searches only
- * these for subflows. scan_files inserts, user space reads, nobody deletes. Full: as for
+ * these for subflows. scan_files inserts, user space reads and empties. Full: as for
  * mptcp_owners.
  */
 struct {

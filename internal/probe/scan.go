@@ -21,10 +21,14 @@ func scan(c *ebpf.Collection) error {
 	if files == nil {
 		return nil // this kernel does not support it
 	}
+	// Of an earlier scan: another process's file may have the same address now.
+	if err := errors.Join(empty[uint64](c.Maps[bpfobj.ProbeMapMptcpOwners]), empty[uint32](c.Maps[bpfobj.ProbeMapMptcpNamespaces])); err != nil {
+		return fmt.Errorf("forget owners of MPTCP sockets: %w", err)
+	}
 	if err := runIterator(files, discard); err != nil {
 		return fmt.Errorf("find owners of open sockets: %w", err)
 	}
-	inodes, err := keys(c.Maps[bpfobj.ProbeMapMptcpNamespaces])
+	inodes, err := keys[uint32](c.Maps[bpfobj.ProbeMapMptcpNamespaces])
 	if err != nil {
 		return fmt.Errorf("list namespaces with MPTCP sockets: %w", err)
 	}
@@ -50,9 +54,18 @@ func scanSubflows(subflows *ebpf.Program, inodes []uint32) error {
 	return nil
 }
 
-func keys(m *ebpf.Map) (all []uint32, err error) {
-	var key uint32
-	var value uint8
+// empty deletes all entries of a map that no program changes now.
+func empty[K any](m *ebpf.Map) error {
+	all, err := keys[K](m)
+	for i := range all {
+		err = errors.Join(err, m.Delete(&all[i]))
+	}
+	return err
+}
+
+func keys[K any](m *ebpf.Map) (all []K, err error) {
+	var key K
+	var value []byte
 	entries := m.Iterate()
 	for entries.Next(&key, &value) {
 		all = append(all, key)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -11,6 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/bpfobj"
+	"github.com/tcpshift/tcpshift/internal/filter"
+	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
 // iteratorFile reads as an iterator over many objects does: some reads fail with EAGAIN.
@@ -74,5 +77,47 @@ func TestScan_FailureCostsTheFeature(t *testing.T) {
 	}
 	if _, err := p.Counters(); err != nil {
 		t.Errorf("read counters: %v", err)
+	}
+}
+
+// A second scan forgets the MPTCP sockets of the first one: another process may have a file at the address of one.
+func TestScan_ForgetsMPTCPSockets(t *testing.T) {
+	tcplab.RequireRoot(t)
+	n := tcplab.NewNetns(t)
+	p, err := Open(Options{Filter: filter.Filter{Netns: []uint32{n.Inode()}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	if p.collection.Programs[bpfobj.ProbeProgScanFiles] == nil {
+		t.Skip("this kernel has no scan")
+	}
+	files := func() []uint64 {
+		t.Helper()
+		if err := p.FindOwners(); err != nil {
+			t.Fatal(err)
+		}
+		all, err := keys[uint64](p.collection.Maps[bpfobj.ProbeMapMptcpOwners])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return all
+	}
+	before := files()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, unix.IPPROTO_MPTCP)
+	if err != nil {
+		t.Skipf("this kernel has no MPTCP: %v", err)
+	}
+	with := slices.DeleteFunc(files(), func(file uint64) bool { return slices.Contains(before, file) })
+	if err := unix.Close(fd); err != nil {
+		t.Fatal(err)
+	}
+	after := files()
+	if len(with) == 0 || slices.ContainsFunc(with, func(file uint64) bool { return slices.Contains(after, file) }) {
+		t.Errorf("the scan with the socket finds %#x, the scan without it %#x", with, after)
 	}
 }
