@@ -41,7 +41,7 @@ func TestTop_TerminalThatDoesNotRead(t *testing.T) {
 		if err := cmd.Process.Signal(unix.SIGWINCH); err != nil {
 			t.Fatal(err)
 		}
-		awaitFull(t, slave)
+		awaitFull(t, master)
 	}
 	stall(500)
 	makeConnections()
@@ -127,16 +127,37 @@ func readUntil(t *testing.T, master *os.File, text string) string {
 	return string(all)
 }
 
-// awaitFull waits until the terminal takes nothing more: until what is unread has not grown for half a second, and is
-// something.
-func awaitFull(t *testing.T, slave *os.File) {
+// awaitFull waits until the terminal takes nothing more: the kernel has given master a part of the frame, as much as
+// it keeps there, and no more comes. Whether the other end is writable does not show it: the kernel may have room again
+// and not wake the writer.
+func awaitFull(t *testing.T, master *os.File) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
-		poll := []unix.PollFd{{Fd: int32(slave.Fd()), Events: unix.POLLOUT}}
-		if n, err := unix.Poll(poll, 0); err == nil && n == 0 {
+	const kept = 4000 // of N_TTY_BUF_SIZE, 4096 (drivers/tty/n_tty.c)
+	full := time.Time{}
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		switch unread := unreadBytes(t, master); {
+		case unread < kept:
+			full = time.Time{}
+		case full.IsZero():
+			full = time.Now()
+		case time.Since(full) > time.Second/2:
 			return
 		}
-		time.Sleep(50 * time.Millisecond)
 	}
 	t.Fatal("the terminal is never full")
+}
+
+// unreadBytes is how many bytes a read would return.
+func unreadBytes(t *testing.T, master *os.File) (unread int) {
+	t.Helper()
+	raw, err := master.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { unread, failed = unix.IoctlGetInt(int(fd), unix.TIOCINQ) })
+	if err != nil || failed != nil {
+		t.Fatal(err, failed)
+	}
+	return unread
 }
