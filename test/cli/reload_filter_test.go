@@ -319,12 +319,16 @@ func TestReload_FiltersLeaveNothing(t *testing.T) {
 }
 
 // settledObjects returns the objects of a tracer once a reload is over, which is after its record: then it has as many
-// programs and links as after its start.
+// programs and links as after its start, and closes nothing more.
 func settledObjects(t *testing.T, tr *tracer, first map[string]int) (opened map[object]bool, kinds map[string]int) {
 	t.Helper()
+	last, since := "", time.Now()
 	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
 		opened, kinds = readObjects(t, tr)
-		if kinds["link_id"] == first["link_id"] && kinds["prog_id"] == first["prog_id"] {
+		if is := fmt.Sprint(kinds); is != last {
+			last, since = is, time.Now()
+		}
+		if kinds["link_id"] == first["link_id"] && kinds["prog_id"] == first["prog_id"] && time.Since(since) > time.Second/2 {
 			return opened, kinds
 		}
 		if time.Since(began) > waitLimit {
