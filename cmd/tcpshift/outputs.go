@@ -186,16 +186,12 @@ func (all openOutputs) unwritten() string {
 	return strings.Join(parts, ", ")
 }
 
-// remoteBudget is what an output to a socket keeps besides its queue, at most: the lines that a new
-// connection gets again.
-const remoteBudget = 24 << 20
-
 // maxKept is how many bytes all outputs keep at most: their queues, and what outputs to sockets may send again.
 func (all openOutputs) maxKept() (sum int64) {
 	for _, each := range all {
 		sum += int64(each.queueSize)
 		if each.isRemote() {
-			sum += remoteBudget
+			sum += output.RemoteKept
 		}
 	}
 	return sum

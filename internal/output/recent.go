@@ -13,6 +13,9 @@ const (
 	// maxResent bounds the lines that a new connection gets again, in bytes: the largest receive buffer of recent
 	// kernels (32 MiB, net.ipv4.tcp_rmem) and the largest send buffer (4 MiB, net.ipv4.tcp_wmem).
 	maxResent = 36 << 20
+	// RemoteKept is how many bytes an output to a socket keeps at most besides its queue: the lines that a new connection
+	// gets again, in a buffer that grows by a quarter at a time, and what it has got of them.
+	RemoteKept = 3 * maxResent
 	// readAhead is how many bytes a reader may have read and not used when it ends. rsyslog's imptcp reads
 	// 128 KiB at a time, other collectors 64 KiB or less.
 	readAhead = 256 << 10
@@ -92,9 +95,9 @@ func (r *recentLines) tail() []byte {
 	return r.lines
 }
 
-// rewound forgets the lines and the reader: they are sent again, over a new connection.
+// rewound forgets the lines, which the caller may keep, and the reader: they are sent again, over a new connection.
 func (r *recentLines) rewound() {
-	r.lines, r.offered, r.behind, r.emptyAt = r.lines[:0], 0, 0, time.Time{}
+	r.lines, r.offered, r.behind, r.emptyAt = nil, 0, 0, time.Time{}
 }
 
 // unused returns an upper bound of the bytes that the reader of conn has not used: those that it has not read, and

@@ -243,7 +243,7 @@ func (o *remote) rewind() {
 		o.spool.rewind(len(tail) - live)
 	}
 	if live > 0 {
-		o.pending = append(append([]byte(nil), tail[len(tail)-live:]...), o.pending...)
+		o.pending = append(tail[len(tail)-live:], o.pending...) // tail is forgotten below
 	}
 	o.recent.rewound()
 	o.live, o.sent, o.slow = 0, 0, false
