@@ -6,12 +6,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// MatchesTransition reports whether the filter passes a transition, by the rules of emit_if_matching()
-// in bpf/emit.h. The filter must not have Children, Cgroups or Not.Cgroups: a transition does not show
-// the cgroup in which its socket was created, nor the parent of its owner.
-func (f *Filter) MatchesTransition(t *tcp.Transition) bool {
-	return f.MatchesStates(t) && f.MatchesExceptStates(t)
-}
+// A filter passes a transition that MatchesStates and MatchesExceptStates pass, by the rules of emit_if_matching() in
+// bpf/emit.h.
 
 // HasStates reports whether there is a filter on states, so that MatchesStates may return false.
 func (f *Filter) HasStates() bool {
@@ -57,8 +53,9 @@ func bits(states []tcp.State) (set uint32) {
 	return set
 }
 
-// MatchesExceptStates is MatchesTransition without the filters on states. An update of a connection needs no more,
-// as in live_socket_matches() in bpf/update.h.
+// MatchesExceptStates reports whether everything of a transition passes except its states. An update of a connection
+// needs no more, as in live_socket_matches() in bpf/update.h. The filter must not have Children, Cgroups or Not.Cgroups:
+// a transition does not show the cgroup in which its socket was created, nor the parent of its owner.
 func (f *Filter) MatchesExceptStates(t *tcp.Transition) bool {
 	return f.MatchesNetns(t.Netns) && (len(f.Roles) == 0 || slices.Contains(f.Roles, t.Role)) && f.matchesUID(t.UID) &&
 		f.matchesFamily(!t.IPv6) && f.matchesEnds(t.Local, t.Peer) && f.matchesOwner(&t.Owner)

@@ -55,19 +55,21 @@ func TestFilter_MatchesTransitions(t *testing.T) {
 			transition *tcp.Transition
 			want       bool
 		}{{"ESTABLISHED", &established, c.established}, {"SYN_SENT", &began, c.began}, {"LISTEN", &listens, c.listens}} {
-			if got := c.filter.MatchesTransition(each.transition); got != each.want {
+			if got := passes(&c.filter, each.transition); got != each.want {
 				t.Errorf("%s: the transition to %s matches %v, want %v", c.name, each.name, got, each.want)
 			}
 		}
 	}
 	orphan := Filter{ExcludeOrphanFinWait2: true}
 	for _, noProcess := range []bool{true, false} {
-		if got := orphan.MatchesTransition(&tcp.Transition{Old: tcp.FinWait1, New: tcp.FinWait2, NoProcess: noProcess}); got == noProcess {
+		if got := passes(&orphan, &tcp.Transition{Old: tcp.FinWait1, New: tcp.FinWait2, NoProcess: noProcess}); got == noProcess {
 			t.Errorf("FIN_WAIT2, NoProcess %v: it matches %v", noProcess, got)
 		}
 	}
 	states := Filter{NewStates: []tcp.State{tcp.Close}}
-	if states.MatchesTransition(&established) || !states.MatchesExceptStates(&established) {
+	if passes(&states, &established) || !states.MatchesExceptStates(&established) {
 		t.Error("MatchesExceptStates notices the filter on states")
 	}
 }
+
+func passes(f *Filter, t *tcp.Transition) bool { return f.MatchesStates(t) && f.MatchesExceptStates(t) }
