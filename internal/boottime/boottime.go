@@ -1,6 +1,5 @@
-// Package boottime reads the clock of the timestamps that BPF programs make. The clock
-// never steps, and it advances while the host is suspended. The package must not know what
-// is timed.
+// Package boottime reads the clock of the timestamps that BPF programs make, and the wall clock for comparison. The
+// former never steps, and it advances while the host is suspended. The package must not know what is timed.
 package boottime
 
 import (
@@ -19,11 +18,18 @@ import (
 // Now is the host's CLOCK_BOOTTIME, as bpf_ktime_get_boot_ns() returns it, whatever time
 // namespace this process is in. It is safe for concurrent use.
 func Now() time.Duration {
+	return read(unix.CLOCK_BOOTTIME) - NamespaceOffset()
+}
+
+// Realtime returns the Unix time of the wall clock. It is safe for concurrent use.
+func Realtime() time.Duration { return read(unix.CLOCK_REALTIME) }
+
+// read reads a clock by a call that the Go runtime does not know of: one that it knows of wakes the thread that watches
+// system calls (sysmon in runtime/proc.go), which then looks every 20 µs. The call never fails for these clocks.
+func read(clock uintptr) time.Duration {
 	var ts unix.Timespec
-	// A call that the Go runtime does not know of: one that it knows of wakes the thread that watches system calls
-	// (sysmon in runtime/proc.go), which then looks every 20 µs. This call never fails for this clock.
-	_, _, _ = unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_BOOTTIME, uintptr(unsafe.Pointer(&ts)), 0)
-	return time.Duration(ts.Nano()) - NamespaceOffset()
+	_, _, _ = unix.RawSyscall(unix.SYS_CLOCK_GETTIME, clock, uintptr(unsafe.Pointer(&ts)), 0)
+	return time.Duration(ts.Nano())
 }
 
 // NamespaceOffset is what this process's time namespace adds to the host's clock

@@ -4,9 +4,6 @@ import (
 	"math"
 	"slices"
 	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/internal/boottime"
 )
@@ -57,7 +54,7 @@ func (c *clock) sync() {
 }
 
 func read() reading {
-	return reading{boottime.Now(), realtime(), boottime.Now()}
+	return reading{boottime.Now(), boottime.Realtime(), boottime.Now()}
 }
 
 // apply takes the offset from a reading that contradicts the known one. Events that have
@@ -81,13 +78,6 @@ func (c *clock) apply(r reading) {
 
 // known reports whether the offset has been measured.
 func (c *clock) known() bool { return c.now != clockStep{} }
-
-// realtime reads the clock as [boottime.Now] does, and for the same reason.
-func realtime() time.Duration {
-	var ts unix.Timespec
-	_, _, _ = unix.RawSyscall(unix.SYS_CLOCK_GETTIME, unix.CLOCK_REALTIME, uintptr(unsafe.Pointer(&ts)), 0)
-	return time.Duration(ts.Nano())
-}
 
 // wall converts a monotonic time of the host, by the offset that applied then.
 func (c *clock) wall(at time.Duration) time.Time {
