@@ -67,24 +67,10 @@ func TestHostile_SocketSentToAnotherUser(t *testing.T) {
 	} {
 		for _, uid := range []int{0, otherUID} {
 			t.Run(fmt.Sprintf("%s as user %d", name, uid), func(t *testing.T) {
-				env := harness.NewEnv(t)
-				env.UseSharedTracers()
-				giver, peer, receiver := env.StartActor("giver", 1), env.StartActor("peer", 1), env.StartActor("receiver", 1)
-				giver.SetUID(attackerUID)
-				if uid != 0 {
-					receiver.SetUID(uid)
-				}
-				g := harness.ConnectBoth(env, giver, peer)
-				sent := []*harness.Socket{g.Client, g.Child}
-				for _, s := range sent {
-					giver.SendFD(s, receiver)
-				}
-				giver.Close(g.Client, g.Child)
-				release(receiver, g.Client, g.Child)
-				for _, s := range []*harness.Socket{g.ClientPeer, g.ChildPeer} {
-					peer.AwaitState(s, tcplab.CloseWait)
-				}
-				checkNobodyIsNamed(t, env, sent)
+				checkSent(t, "receiver", uid, func(giver, receiver *harness.Actor, sent ...*harness.Socket) {
+					send(giver, receiver, sent...)
+					release(receiver, sent...)
+				})
 			})
 		}
 	}
@@ -96,27 +82,41 @@ func TestHostile_SocketSentToAnotherUser(t *testing.T) {
 func TestHostile_SocketsInACycle(t *testing.T) {
 	for _, uid := range []int{0, otherUID} {
 		t.Run(fmt.Sprintf("collected by user %d", uid), func(t *testing.T) {
-			env := harness.NewEnv(t)
-			env.UseSharedTracers()
-			giver, peer, collector := env.StartActor("giver", 1), env.StartActor("peer", 1), env.StartActor("collector", 1)
-			giver.SetUID(attackerUID)
-			if uid != 0 {
-				collector.SetUID(uid)
-			}
-			g := harness.ConnectBoth(env, giver, peer)
-			sent := []*harness.Socket{g.Client, g.Child}
-			for _, s := range sent {
-				giver.SendFD(s, giver)
-			}
-			giver.Close(g.Client, g.Child)
-			giver.LoseInbox()
-			collector.CollectGarbage()
-			for _, s := range []*harness.Socket{g.ClientPeer, g.ChildPeer} {
-				peer.AwaitState(s, tcplab.CloseWait)
-			}
-			checkNobodyIsNamed(t, env, sent)
+			checkSent(t, "collector", uid, func(giver, collector *harness.Actor, sent ...*harness.Socket) {
+				send(giver, giver, sent...)
+				giver.LoseInbox()
+				collector.CollectGarbage()
+			})
 		})
 	}
+}
+
+// send sends sockets to the inbox of a process, and closes them.
+func send(giver, receiver *harness.Actor, sent ...*harness.Socket) {
+	for _, s := range sent {
+		giver.SendFD(s, receiver)
+	}
+	giver.Close(sent...)
+}
+
+// checkSent checks that no process is named for two sockets of a user that lose makes the kernel close, in the context of
+// a process with a name and a user.
+func checkSent(t *testing.T, name string, uid int, lose func(giver, closer *harness.Actor, sent ...*harness.Socket)) {
+	t.Helper()
+	env := harness.NewEnv(t)
+	env.UseSharedTracers()
+	giver, peer, closer := env.StartActor("giver", 1), env.StartActor("peer", 1), env.StartActor(name, 1)
+	giver.SetUID(attackerUID)
+	if uid != 0 {
+		closer.SetUID(uid)
+	}
+	g := harness.ConnectBoth(env, giver, peer)
+	sent := []*harness.Socket{g.Client, g.Child}
+	lose(giver, closer, sent...)
+	for _, s := range []*harness.Socket{g.ClientPeer, g.ChildPeer} {
+		peer.AwaitState(s, tcplab.CloseWait)
+	}
+	checkNobodyIsNamed(t, env, sent)
 }
 
 // checkNobodyIsNamed checks that each socket was closed, and that the records of its end name no process.
