@@ -92,20 +92,31 @@ const lateTimers = 2 * time.Second
 
 // learnFinFraction finds out from the kernel's table, for timewait sockets that are created in FIN_WAIT2, which
 // fraction of their peers closes. It looks at sockets that are older than the timeout of that substate: they are
-// gone if the peer has not closed. It learns nothing from fewer than minReconciled. If every peer closes after a
-// while, older ones that are gone were killed.
-func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration) {
+// gone if the peer has not closed. If these are fewer than minReconciled, it learns only what showsUnclosed says. If
+// every peer closes after a while, older ones that are gone were killed. unclosed is whether showsUnclosed decided.
+func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration) (unclosed bool) {
 	if u.finDelay > 0 {
 		u.finFraction, u.finKnown, u.finLearned = 1, true, u.kernel.verifiedAt
-		return
+		return false
 	}
 	young, known := u.FinWait2Count(timeout), u.FinWait2Count(timeout+lateTimers)
 	old := u.FinWait2Count(comparedFor) - known
+	closed := int64(c.timeWaits+c.reusable-c.finWait2) - u.closedAtOnce() // as many as the peers have closed
 	if old < minReconciled {
-		return
+		if unclosed = c.showsUnclosed(closed, timeout); unclosed {
+			u.finFraction, u.finKnown, u.finLearned = 0, true, u.kernel.verifiedAt
+		}
+		return unclosed
 	}
-	closed := int64(c.timeWaits+c.reusable-c.finWait2) - u.closedAtOnce() - max(0, young-int64(c.finWait2))
+	closed -= max(0, young-int64(c.finWait2))
 	u.finFraction, u.finKnown, u.finLearned = min(1, max(0, float64(closed)/float64(old))), true, u.kernel.verifiedAt
+	return false
+}
+
+// showsUnclosed reports whether the table alone shows that no peer closes in time: the oldest socket in FIN_WAIT2 is
+// about to time out, and the peers of hardly any have closed.
+func (c *suspectCount) showsUnclosed(closed int64, timeout time.Duration) bool {
+	return c.finWait2 >= minReconciled && c.oldest >= timeout-lateTimers && 20*closed <= int64(c.finWait2)
 }
 
 // learnFinDelay finds out from the kernel's table, for timewait sockets that are created in FIN_WAIT2, how long their
@@ -155,8 +166,9 @@ func (ns *namespace) learnUntimedFraction(key destination, u *destinationUse, c 
 }
 
 // correct adds to the model the TIME_WAITs that only the kernel has, or removes those that only the model has, in
-// the seconds of their creation.
-func (ns *namespace) correct(all *SuspectCounts, key destination, u *destinationUse, c *suspectCount) {
+// the seconds of their creation. With unclosed those that are added are in FIN_WAIT2, as far as the kernel has more in
+// that substate: see learnFinFraction.
+func (ns *namespace) correct(all *SuspectCounts, key destination, u *destinationUse, c *suspectCount, unclosed bool) {
 	model, first := ns.uncorrected(key, u), int64(all.of.comparedFrom()/time.Second)
 	last := int64(all.readAt/time.Second) - first // what was created later is not in the table
 	var more [len(c.created)]float64
@@ -170,19 +182,22 @@ func (ns *namespace) correct(all *SuspectCounts, key destination, u *destination
 		for i := range more {
 			n := math.Round(carry + part*more[i])
 			carry += part*more[i] - n
-			u.kernel.addTimeWaits(&u.Estimator, first+int64(i), int32(n), untimed)
+			var waiting int32
+			if unclosed {
+				waiting = min(max(0, int32(n)), max(0, c.waitingIn[i]-int32(u.FinWait2In(first+int64(i)))))
+			}
+			u.kernel.addTimeWaits(&u.Estimator, first+int64(i), int32(n), waiting, untimed)
 		}
 	}
 	u.kernel.timeWaits = 0
 }
 
-// addTimeWaits adds n TIME_WAITs, which may be negative, to those that were created in a second. If they are untimed,
-// they have no timestamp of the peer.
-func (v *verification) addTimeWaits(e *rate.Estimator, second int64, n int32, untimed bool) {
+// addTimeWaits is rate.Estimator.CorrectTimeWaits, and notes what it has added or removed.
+func (v *verification) addTimeWaits(e *rate.Estimator, second int64, n, finWait2 int32, untimed bool) {
 	if n == 0 {
 		return
 	}
-	e.CorrectTimeWaits(second, n, untimed)
+	e.CorrectTimeWaits(second, n, finWait2, untimed)
 	if v.corrected == nil {
 		v.corrected = &rate.Counter{}
 	}

@@ -87,6 +87,7 @@ type countJSON struct {
 	RefusedIn   []int32       `json:"refused_in"`
 	Expires     []int32       `json:"expires"`
 	Created     []int32       `json:"created"`
+	WaitingIn   []int32       `json:"waiting_in"`
 }
 
 type suspectCountsJSON struct {
@@ -115,7 +116,7 @@ func (n *suspectCount) asJSON() countJSON {
 	return countJSON{
 		Open: n.open, LastAck: n.lastAck, TimeWaits: n.timeWaits, FinWait2: n.finWait2, Oldest: n.oldest, Young: n.young,
 		Reusable: n.reusable, Old: n.old, OldReusable: n.oldReusable,
-		ReusableIn: n.reusableIn[:], RefusedIn: n.refusedIn[:], Expires: n.expires[:], Created: n.created[:],
+		ReusableIn: n.reusableIn[:], RefusedIn: n.refusedIn[:], Expires: n.expires[:], Created: n.created[:], WaitingIn: n.waitingIn[:],
 	}
 }
 
@@ -143,12 +144,13 @@ func (j *countJSON) value() (suspectCount, error) {
 		open: j.Open, lastAck: j.LastAck, timeWaits: j.TimeWaits, finWait2: j.FinWait2, oldest: j.Oldest, young: j.Young,
 		reusable: j.Reusable, old: j.Old, oldReusable: j.OldReusable,
 	}
-	if len(j.ReusableIn) > len(n.reusableIn) || len(j.RefusedIn) > len(n.refusedIn) || len(j.Expires) > len(n.expires) || len(j.Created) > len(n.created) {
-		return n, errors.New("a count has more seconds than the engine keeps")
+	for _, seconds := range []struct{ to, from []int32 }{
+		{n.reusableIn[:], j.ReusableIn}, {n.refusedIn[:], j.RefusedIn}, {n.expires[:], j.Expires},
+		{n.created[:], j.Created}, {n.waitingIn[:], j.WaitingIn},
+	} {
+		if copy(seconds.to, seconds.from) < len(seconds.from) {
+			return n, errors.New("a count has more seconds than the engine keeps")
+		}
 	}
-	copy(n.reusableIn[:], j.ReusableIn)
-	copy(n.refusedIn[:], j.RefusedIn)
-	copy(n.expires[:], j.Expires)
-	copy(n.created[:], j.Created)
 	return n, nil
 }

@@ -25,14 +25,14 @@ func TestMarshal_SuspectCounts(t *testing.T) {
 	}
 	c := &want.counts[0]
 	for i := range c.created {
-		c.reusableIn[i], c.refusedIn[i], c.created[i] = int32(i), int32(2*i), int32(3*i)
+		c.reusableIn[i], c.refusedIn[i], c.created[i], c.waitingIn[i] = int32(i), int32(2*i), int32(3*i), int32(4*i)
 	}
 	for i := range c.expires {
 		c.expires[i] = int32(-i)
 	}
 	for kind, fields := range map[reflect.Type]int{
 		reflect.TypeFor[SuspectCounts](): 9, reflect.TypeFor[Suspects](): 5, reflect.TypeFor[suspect](): 3, reflect.TypeFor[mark](): 4,
-		reflect.TypeFor[suspectCount](): 14, reflect.TypeFor[destination](): 5, reflect.TypeFor[OpenSockets](): 3,
+		reflect.TypeFor[suspectCount](): 15, reflect.TypeFor[destination](): 5, reflect.TypeFor[OpenSockets](): 3,
 	} {
 		if kind.NumField() != fields {
 			t.Errorf("%v has %d fields, not %d: does its JSON have all that the engine uses?", kind, kind.NumField(), fields)

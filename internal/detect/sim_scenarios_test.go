@@ -299,6 +299,12 @@ var simScenarios = []simScenario{
 		loads: []simLoad{client(80, 0, 1, 120, 3, lateFIN(300))},
 	},
 	{
+		name:  "peers that never close, and sockets that a filter by owner hides from a tracer that has just started",
+		ports: 87, end: 100, before: 49 * time.Millisecond, after: 15 * time.Millisecond, restarts: []float64{45}, hides: []int{1},
+		limits: func(l *tcp.Limits) { l.FinTimeout = 28 * time.Second },
+		loads:  []simLoad{client(82, 0, 3, 100, 2, func(l *simLoad) { l.lasting, l.finAfter = 0, 300*time.Second })},
+	},
+	{
 		name:  "a number of forgotten sockets that has stopped growing before the start",
 		ports: 300, end: 180, before: 20 * time.Millisecond, after: 20 * time.Millisecond, restarts: []float64{60},
 		loads: []simLoad{client(80, 0, 1, 26, 2, func(l *simLoad) { l.ends = forgets })},

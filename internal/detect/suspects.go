@@ -92,6 +92,8 @@ type suspectCount struct {
 	// created are the timewait sockets by second of creation, from comparedFrom on. For one
 	// that was in FIN_WAIT2 it is the second of the peer's FIN.
 	created [comparedFor/time.Second + 4]int32
+	// waitingIn are those of created that are in FIN_WAIT2, in the same order.
+	waitingIn [comparedFor/time.Second + 4]int32
 }
 
 // NewCounts begins a count at the time readAt. l are the limits of the namespace.
@@ -159,6 +161,9 @@ func (n *suspectCount) classifyTimeWait(c *SuspectCounts, s *tcp.Socket, of *sus
 	}
 	if second >= 0 && second < int64(len(n.created)) {
 		n.created[second]++
+		if s.Substate == tcp.FinWait2 {
+			n.waitingIn[second]++
+		}
 	}
 }
 

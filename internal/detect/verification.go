@@ -368,9 +368,9 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 	} else {
 		modelled := tr.modelled(s, key, u)
 		u.learnFinDelay(c, ns.limits.FinWait2TimewaitTimeout(), tr.now-all.readAt)
-		u.learnFinFraction(c, ns.limits.FinWait2TimewaitTimeout())
+		unclosed := u.learnFinFraction(c, ns.limits.FinWait2TimewaitTimeout())
 		v.timeWaits += modelled - tr.modelled(s, key, u) // a better model does not change a count
-		ns.correct(all, key, u, c)
+		ns.correct(all, key, u, c, unclosed)
 	}
 	if drift := v.drift.add(float64(c.open)-float64(before.open+after.open)/2, moved, spread, s.lostBefore); drift != 0 {
 		u.ForgetOpen(tr.now, -min(0, drift))

@@ -163,10 +163,12 @@ func (e *Estimator) CreatedIn(second int64, m TimeWaitModel) float64 {
 	return e.timeWaits.ago(n) + finWait2
 }
 
-// CorrectTimeWaits adds n TIME_WAITs, which may be negative, to those that were created in a
-// second, within the last 64 s. If they are untimed, they have no timestamp of the peer.
-func (e *Estimator) CorrectTimeWaits(second int64, n int32, untimed bool) {
-	e.timeWaits.AddAt(second, n)
+// CorrectTimeWaits adds n timewait sockets, which may be negative, to those that were created in a second, within the
+// last 64 s. The first finWait2 of them were created in FIN_WAIT2. If they are untimed, they have no timestamp of the
+// peer.
+func (e *Estimator) CorrectTimeWaits(second int64, n, finWait2 int32, untimed bool) {
+	e.timeWaits.AddAt(second, n-finWait2)
+	e.finWait2.AddAt(second, finWait2)
 	if untimed {
 		e.untimed.AddAt(second, n)
 	}

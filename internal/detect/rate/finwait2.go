@@ -8,6 +8,10 @@ func (e *Estimator) FinWait2Count(within time.Duration) int64 {
 	return e.finWait2.Sum(0, slotsOf(within))
 }
 
+// FinWait2In is how many timewait sockets were created in FIN_WAIT2 in a second, which counts from the zero of the times
+// that Advance takes.
+func (e *Estimator) FinWait2In(second int64) float64 { return e.finWait2.at(second) }
+
 // TimeForFinWait2 is the shortest time, up to ago before now, within which count timewait sockets were created in
 // FIN_WAIT2; about 64 s if fewer were. In each second they count as created evenly.
 func (e *Estimator) TimeForFinWait2(count int64, ago time.Duration) time.Duration {
