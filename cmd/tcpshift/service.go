@@ -11,7 +11,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/trace"
 )
 
-// shortestWatchdog is the least WatchdogSec= that works: a loop without events sleeps for up to 4 s.
+// shortestWatchdog is the least WatchdogSec= that works: a loop without events sleeps for up to 5 s.
 const shortestWatchdog = 10 * time.Second
 
 // serviceSocket is the path of the socket by which systemd learns how this process is: see sd_notify(3);

@@ -143,7 +143,7 @@ type Config struct {
 	Start     record.Start // Run sets its Time
 	// Started is called once each output has its start record; an error ends the run. nil: nothing to do.
 	Started func() error
-	// Turned is called in each turn of the loop, every 4 s at least, and must not wait; nil: nothing to do.
+	// Turned is called in each turn of the loop, every 5 s at least, and must not wait; nil: nothing to do.
 	Turned func()
 	// Notify gets messages for the operator, and must not wait; nil: none.
 	Notify func(message string)

@@ -9,9 +9,10 @@ import (
 const (
 	// firstSleep bounds a sleep on a host that has just become quiet. After each sleep the loop looks
 	// whether the reader of an output is gone, whether firings were lost, and whether an alert is due. Each
-	// sleep without a firing doubles the bound, up to longestSleep.
+	// sleep without a firing doubles the bound, up to longestSleep: half of the default interval of stats, so
+	// that a quiet host has two wake-ups in each interval.
 	firstSleep   = time.Second
-	longestSleep = 4 * time.Second
+	longestSleep = 5 * time.Second
 	// alertSleep bounds a sleep while alerts are open or transitions have come lately, so that alerts and
 	// requests of detection are not late.
 	alertSleep = 250 * time.Millisecond
@@ -86,7 +87,7 @@ func (l *loop) readCountersInTurn(slept bool) error {
 			return err
 		}
 		if entered == l.outs.totals.kernel.first.Entered {
-			l.quietSleeps = min(2, l.quietSleeps+1)
+			l.quietSleeps = min(3, l.quietSleeps+1)
 			return nil
 		}
 		l.rechecks = recheckTurns

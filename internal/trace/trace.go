@@ -103,7 +103,7 @@ type loop struct {
 	rechecks  int       // turns that are to read the counters before the next sleep
 
 	usageAt     time.Time // of the last reading for metrics
-	quietSleeps int       // consecutive sleeps without a firing, at most 2
+	quietSleeps int       // consecutive sleeps without a firing, at most 3
 
 	endPhase tcp.Phase // of the records of ends
 }
