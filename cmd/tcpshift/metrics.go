@@ -117,7 +117,7 @@ func (o *traceOptions) startMetrics(cfg *trace.Config, p *probe.Probe, outs open
 		c.Outputs = append(c.Outputs, metrics.Output{Name: cfg.Outputs[i].MetricsName, Limit: each.queueSize, Queue: each.queue})
 	}
 	m := metrics.New(c)
-	counter := monitor.NewSocketCounter(p.CountSockets, o.filter, monitor.CountInterval, warn)
+	counter := monitor.NewSocketCounter(p.CountSockets, o.filter, monitor.ForMetrics, warn)
 	cfg.Metrics, cfg.SocketCounts = m, counter
 	if server != nil {
 		server.Serve(m.Handler(), func(err error) { warn("--metrics-listen: there are no more metrics: " + err.Error()) })

@@ -90,7 +90,7 @@ func (c *filterChange) addTo(change *trace.Reload) {
 	}
 	if before.counter != nil {
 		change.SocketCounts = func() trace.SocketCounts {
-			c.next.counter = monitor.NewSocketCounter(c.r.probe.CountSockets, c.options.filter, monitor.CountInterval, warn)
+			c.next.counter = monitor.NewSocketCounter(c.r.probe.CountSockets, c.options.filter, monitor.ForMetrics, warn)
 			return c.next.counter
 		}
 	}

@@ -21,9 +21,6 @@ import (
 	"github.com/tcpshift/tcpshift/internal/trace"
 )
 
-// screenCountInterval is the least time between two counts of all sockets for the screen.
-const screenCountInterval = 2 * time.Second
-
 // screenWait is the longest time that an event waits for the loop. The screen is drawn once a second.
 const screenWait = 100 * time.Millisecond
 
@@ -118,7 +115,7 @@ func (o *traceOptions) startScreen(ctx context.Context, cfg *trace.Config, p *pr
 	}
 	s.activity = activity.New(activity.Config{Destinations: s.destinations}, time.Now())
 	cfg.Metrics, cfg.MaxWait = activityMetrics{s.activity}, screenWait
-	counter := monitor.NewSocketCounter(p.CountSockets, o.filter, screenCountInterval, warn)
+	counter := monitor.NewSocketCounter(p.CountSockets, o.filter, monitor.ForScreen, warn)
 	cfg.SocketCounts = counter
 	err = s.open(top.Config{Host: cfg.Start.Host, Snapshot: s.activity.Snapshot, Wake: cfg.Source.Wake, NoColor: !o.wantsColor()})
 	if err != nil {

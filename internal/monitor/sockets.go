@@ -17,9 +17,20 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
+// Pace is how often all sockets are counted.
+type Pace struct {
+	Interval time.Duration // the least time between two counts
+	Divisor  int           // counts take at most 1/Divisor of one CPU: they become less frequent if they cost more
+}
+
+var (
+	// ForMetrics is how often sockets are counted for metrics.
+	ForMetrics = Pace{Interval: 10 * time.Second, Divisor: budgetDivisor}
+	// ForScreen is how often they are counted for a person who watches.
+	ForScreen = Pace{Interval: 2 * time.Second, Divisor: 400}
+)
+
 const (
-	// CountInterval is the least time between two counts of all sockets for metrics.
-	CountInterval = 10 * time.Second
 	// findInterval is the least time between two searches for all namespaces, which costs a system call for
 	// each thread and open file of the host.
 	findInterval = time.Minute
@@ -31,28 +42,27 @@ const (
 // several times.
 type CountSockets func(add func(owner tcp.SocketOwner, count uint64)) error
 
-// SocketCounter counts the sockets of all namespaces in the background, for metrics. Both its counts and its
-// search for namespaces take at most 1/budgetDivisor of one CPU: they become less frequent if they cost more.
+// SocketCounter counts the sockets of all namespaces in the background. Its search for namespaces takes at most
+// 1/budgetDivisor of one CPU: it becomes less frequent if it costs more.
 type SocketCounter struct {
-	count    CountSockets
-	filter   filter.Filter
-	interval time.Duration
-	warn     func(message string)
-	wake     waker
-	done     chan struct{}
-	closing  sync.Once
-	answer   atomic.Pointer[tcp.SocketCensus]
+	count   CountSockets
+	filter  filter.Filter
+	pace    Pace
+	warn    func(message string)
+	wake    waker
+	done    chan struct{}
+	closing sync.Once
+	answer  atomic.Pointer[tcp.SocketCensus]
 
 	namespaces []netns.Namespace
 	nextFind   time.Duration // when they are searched for again
 	mayFind    time.Duration // when they may be, if one is gone
 }
 
-// NewSocketCounter starts to count. count is called from another goroutine, until some time after Close. interval is
-// the least time between two counts. warn gets
+// NewSocketCounter starts to count. count is called from another goroutine, until some time after Close. warn gets
 // at most one message for the operator: that sockets cannot be counted.
-func NewSocketCounter(count CountSockets, f filter.Filter, interval time.Duration, warn func(message string)) *SocketCounter {
-	c := &SocketCounter{count: count, filter: f, interval: interval, warn: warn, done: make(chan struct{})}
+func NewSocketCounter(count CountSockets, f filter.Filter, p Pace, warn func(message string)) *SocketCounter {
+	c := &SocketCounter{count: count, filter: f, pace: p, warn: warn, done: make(chan struct{})}
 	go c.run()
 	return c
 }
@@ -76,13 +86,18 @@ func (c *SocketCounter) run() {
 			}
 			return
 		}
-		pause := max(c.interval, budgetDivisor*cost) - (boottime.Now() - began)
+		pause := c.pace.after(cost) - (boottime.Now() - began)
 		select {
 		case <-c.done:
 			return
 		case <-time.After(pause):
 		}
 	}
+}
+
+// after is the time from the beginning of a count that has cost so much CPU time to that of the next one.
+func (p Pace) after(cost time.Duration) time.Duration {
+	return max(p.Interval, time.Duration(p.Divisor)*cost)
 }
 
 func (c *SocketCounter) isClosed() bool {

@@ -26,6 +26,8 @@ const (
 	stateCells = 24
 	// stateNumber is how many cells its number has.
 	stateNumber = 9
+	// agedCount is the age from which a count of the sockets shows it.
+	agedCount = 5 * time.Second
 )
 
 // view draws the screen: at most height lines, none wider than width.
@@ -122,6 +124,10 @@ func (m *model) states(width int) []line {
 			*l = append(*l, span{"  ", plain})
 		}
 		*l = append(*l, m.state(state, most, cells-2)...)
+	}
+	if age := s.At.Sub(s.SocketsAt); !s.SocketsAt.IsZero() && age >= agedCount && columns > 1 {
+		last := &lines[rows-1] // which has room: eleven states leave one cell
+		*last = append(*last, span{"  counted " + record.Duration(age.Round(time.Second)) + " ago", dim})
 	}
 	return lines
 }

@@ -107,6 +107,24 @@ func TestView_80Columns(t *testing.T) {
 	mustShow(t, screenText(m, 80, 24), "time_wait_storm worker 192.0.2.1:8080 210 of 260")
 }
 
+// A count of the sockets that is older than others shows its age. One of a recording has none.
+func TestView_AgedCount(t *testing.T) {
+	for _, age := range []time.Duration{0, 4 * time.Second, 9 * time.Second} {
+		s := snapshot()
+		if age > 0 {
+			s.SocketsAt = s.At.Add(-age)
+		}
+		m := newModel("db1", "")
+		m.show(s)
+		for _, width := range []int{30, 50, 80, 120} {
+			screen := screenText(m, width, 40)
+			if got, want := strings.Contains(screen, "counted 9s ago"), age >= agedCount && width > 30; got != want || !want && strings.Contains(screen, "counted") {
+				t.Errorf("of an age of %v, %d columns:\n%s", age, width, screen)
+			}
+		}
+	}
+}
+
 // On each page, every size of the screen gets exactly its number of lines, and no line is too wide.
 func TestView_AnySize(t *testing.T) {
 	for _, keys := range [][]key{nil, {"2"}, {"3"}, {keyEnter}, {"2", keyEnter}, {"3", keyEnter}, {"?"}, {"/", "x"}, {" "}} {
