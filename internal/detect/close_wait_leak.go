@@ -12,7 +12,8 @@ import (
 // peer has closed, and the process does not.
 type closeWaitLeak struct {
 	*tracker
-	waiting  map[uint64]waitingSocket // by cookie: in CLOSE_WAIT now
+	young    youngSockets
+	waiting  map[uint64]waitingSocket // by cookie: in CLOSE_WAIT now, and not in young
 	room     quota                    // of waiting
 	leakRoom quota                    // of leaks
 	queue    []arrival                // sockets that are to count at CloseWaitAge, the oldest first; some have left CLOSE_WAIT; at most 4*maxWaiting
@@ -125,6 +126,9 @@ func (d *closeWaitLeak) observe(t *tcp.Transition) {
 // leave forgets a socket that has left CLOSE_WAIT. refuted means that the kernel's table shows this, and no
 // transition does: it may have been wrong to count the socket.
 func (d *closeWaitLeak) leave(cookie uint64, refuted bool) {
+	if d.young.remove(cookie) {
+		return
+	}
 	w, waits := d.waiting[cookie]
 	if !waits {
 		return
@@ -134,15 +138,6 @@ func (d *closeWaitLeak) leave(cookie uint64, refuted bool) {
 	w.uncountStuck(d.now, refuted)
 	w.leak.sockets--
 	w.leak.uncount(w.by)
-}
-
-func (d *closeWaitLeak) arrive(t *tcp.Transition) {
-	if d.lostAt > 0 || d.seeding.observed != nil {
-		d.leave(t.Cookie, false) // its end was lost, or seed has taken it already
-	}
-	if l := d.enqueue(leakKeyOf(t), t, t.Monotonic, false); l != nil {
-		l.role, l.local, l.peer = t.Role, t.Local, t.Peer
-	}
 }
 
 // enqueue takes a socket that has entered CLOSE_WAIT at a time, and counts it for its process. Once it
@@ -245,6 +240,7 @@ func (d *closeWaitLeak) countStuck() {
 }
 
 func (d *closeWaitLeak) check(raise raiser) {
+	d.moveYoung()
 	d.countStuck()
 	for key, l := range d.leaks {
 		if l.stuck.count <= d.CloseWaitCount/2 {

@@ -41,6 +41,7 @@ func (d *closeWaitLeak) tableReadAt(netns uint32) time.Duration {
 // seed takes a socket in CLOSE_WAIT that is older than the tracer. Its owner is not known, nor how long it has been
 // in that state: its age begins now. server means that it belongs to a listener.
 func (d *closeWaitLeak) seed(netns uint32, server bool, s *tcp.Socket) {
+	d.moveYoung()
 	if _, known := d.waiting[s.Cookie]; known || s.Cookie == 0 {
 		return
 	}
@@ -58,6 +59,7 @@ func (d *closeWaitLeak) seed(netns uint32, server bool, s *tcp.Socket) {
 // those on which their processes still send. If all sockets of the table are known, none is left out any
 // more.
 func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []tcp.CloseWaitSocket) {
+	d.moveYoung()
 	listed, allKnown := make(map[uint64]*tcp.CloseWaitSocket, len(sockets)), true
 	for i := range sockets {
 		_, known := d.waiting[sockets[i].Cookie]

@@ -188,19 +188,13 @@ var floodings = []flooding{
 		name: "sockets in CLOSE_WAIT", times: 2*maxWaiting + 10,
 		flood:   func(h *host, n int, uid uint32) { h.serverEvent(n%100, uid, tcp.Established, tcp.CloseWait) },
 		counted: func(l *LeftOut) uint64 { return l.Sockets },
-		has: func(e *Engine, uid uint32) bool {
-			_, found := detectorOf[*closeWaitLeak](e).waiting[uint64(uid)<<32|1]
-			return found
-		},
+		has:     hasInCloseWait,
 	},
 	{
 		name: "endpoints in CLOSE_WAIT", times: 6000,
 		flood:   func(h *host, n int, uid uint32) { h.serverEvent(n, uid, tcp.Established, tcp.CloseWait) },
 		counted: func(l *LeftOut) uint64 { return l.Leaks },
-		has: func(e *Engine, uid uint32) bool {
-			_, found := detectorOf[*closeWaitLeak](e).waiting[uint64(uid)<<32|1]
-			return found
-		},
+		has:     hasInCloseWait,
 	},
 	{
 		name: "sockets in FIN_WAIT2", times: maxWaiting + 10,
@@ -254,6 +248,14 @@ var floodings = []flooding{
 			return detectorOf[*listenQueue](e).netns[testNetns].listeners[uint64(uid)<<32|1] != nil
 		},
 	},
+}
+
+// hasInCloseWait reports whether the first socket of a user is among those in CLOSE_WAIT.
+func hasInCloseWait(e *Engine, uid uint32) bool {
+	d := detectorOf[*closeWaitLeak](e)
+	d.moveYoung()
+	_, found := d.waiting[uint64(uid)<<32|1]
+	return found
 }
 
 // A table that one user fills still takes the sockets of another user, before the flood and after

@@ -1,0 +1,77 @@
+package detect
+
+import (
+	"cmp"
+	"slices"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
+
+// youngSockets has sockets that have entered CLOSE_WAIT since the last tick. Nearly all leave it within milliseconds:
+// these end here, and cost no look-up in a map. The index is the cookie's last bits. A socket whose place is taken
+// displaces the older one, which moves on to closeWaitLeak.waiting, as all do at the next tick.
+type youngSockets struct {
+	at    [1 << youngBits]tcp.Transition // Cookie 0: free
+	count int
+}
+
+const youngBits = 8
+
+func (y *youngSockets) slot(cookie uint64) *tcp.Transition {
+	return &y.at[cookie&(1<<youngBits-1)]
+}
+
+// remove reports whether the socket was there.
+func (y *youngSockets) remove(cookie uint64) bool {
+	t := y.slot(cookie)
+	if t.Cookie != cookie {
+		return false
+	}
+	t.Cookie = 0
+	y.count--
+	return true
+}
+
+// inOrder returns the sockets that are there, in the order in which they came.
+func (y *youngSockets) inOrder() (all []*tcp.Transition) {
+	if y.count == 0 {
+		return nil
+	}
+	for i := range y.at {
+		if t := &y.at[i]; t.Cookie != 0 {
+			all = append(all, t)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b *tcp.Transition) int { return cmp.Compare(a.Monotonic, b.Monotonic) })
+	return all
+}
+
+// arrive takes a socket that has entered CLOSE_WAIT.
+func (d *closeWaitLeak) arrive(t *tcp.Transition) {
+	if d.lostAt > 0 || d.seeding.observed != nil {
+		d.leave(t.Cookie, false) // its end was lost, or seed has taken it already
+	}
+	place := d.young.slot(t.Cookie)
+	if place.Cookie != 0 {
+		d.startWaiting(place)
+		d.young.count--
+	}
+	*place = *t
+	d.young.count++
+}
+
+// moveYoung moves the young sockets to waiting. All that looks at waiting calls it first, except observe.
+func (d *closeWaitLeak) moveYoung() {
+	for _, t := range d.young.inOrder() {
+		d.startWaiting(t)
+		*t = tcp.Transition{} // so that it does not refer to its cgroup
+	}
+	d.young.count = 0
+}
+
+// startWaiting counts a socket that has entered CLOSE_WAIT, for its leak.
+func (d *closeWaitLeak) startWaiting(t *tcp.Transition) {
+	if l := d.enqueue(leakKeyOf(t), t, t.Monotonic, false); l != nil {
+		l.role, l.local, l.peer = t.Role, t.Local, t.Peer
+	}
+}
