@@ -14,9 +14,9 @@ import (
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
-// checkFiles finds what the settings name and this host does not have: directories of outputs and of the spool, and
-// files of TLS. What this user has no permission to look at counts as correct, because the service may have it. It opens
-// no output.
+// checkFiles finds what the settings name and this host does not have: directories of outputs, of the spool, of the flight
+// recorder and of a recording, files of TLS, and the file of a token. What this user has no permission to look at counts
+// as correct, because the service may have it. It opens no output.
 func (c *configured) checkFiles() error {
 	var errs []error
 	add := func(at config.Origin, key string, err error) {
@@ -28,23 +28,31 @@ func (c *configured) checkFiles() error {
 	for i, v := range c.options.outputs[:min(len(outputs.Values), len(c.options.outputs))] {
 		value := outputs.Values[i]
 		if v.scheme == schemeFile {
-			add(originOf(value, keyTarget), keyOutputs, checkDirectory(filepath.Dir(v.path)))
+			add(originOf(value, keyTarget), keyOutputs, checkNewFile(v.path))
 		}
 		for _, problem := range v.checkTLS() {
 			add(originOf(value, problem.option), keyOutputs, problem.err)
 		}
 	}
-	o := c.options
-	if o.spool.directory != "" {
-		add(c.originOf("spool"), "spool", checkDirectory(filepath.Dir(filepath.Clean(o.spool.directory)))) // it is made
-	}
-	if v := o.metrics.receiver; v != nil {
+	if v := c.options.metrics.receiver; v != nil {
 		for _, problem := range v.checkTLS() {
 			add(c.originOf("metrics-otlp"), "metrics-otlp", problem.err)
 		}
 	}
-	if o.metrics.webConfig != "" {
-		add(c.originOf("metrics-web-config"), "metrics-web-config", httpserver.CheckWebConfig(o.metrics.webConfig))
+	o := c.options
+	for _, each := range []struct {
+		key, path string
+		check     func(path string) error
+	}{
+		{"spool", o.spool.directory, checkNewDirectory},
+		{"recorder-dir", o.recorder.directory, checkNewDirectory},
+		{"recording", o.recording, checkNewFile},
+		{"metrics-web-config", o.metrics.webConfig, httpserver.CheckWebConfig},
+		{"http-token-file", o.page.tokenFile, func(path string) error { _, err := readToken(path); return err }},
+	} {
+		if each.path != "" {
+			add(c.originOf(each.key), each.key, each.check(each.path))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -65,6 +73,23 @@ func (c *configured) originOf(key string) config.Origin {
 		return s.Origin
 	}
 	return s.Values[0].Origin
+}
+
+// checkNewFile checks what is at the path of a file that a run makes if there is none.
+func checkNewFile(path string) error {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		return fmt.Errorf("%s is a directory: name a file in it", path)
+	}
+	return checkDirectory(filepath.Dir(path))
+}
+
+// checkNewDirectory checks what is at the path of a directory that a run makes if there is none.
+func checkNewDirectory(path string) error {
+	path = filepath.Clean(path)
+	if info, err := os.Lstat(path); err == nil && !info.IsDir() {
+		return fmt.Errorf("%s is not a directory: name one, or a new one", path)
+	}
+	return checkDirectory(filepath.Dir(path))
 }
 
 func checkDirectory(path string) error {

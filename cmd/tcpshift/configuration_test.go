@@ -141,7 +141,20 @@ func TestConfig_MistakesInOrder(t *testing.T) {
 func TestConfig_CheckFiles(t *testing.T) {
 	dir := t.TempDir()
 	_, cert, key := testcert.Write(t, dir, "collector.test")
+	token := filepath.Join(dir, "token")
+	if err := os.WriteFile(token, []byte(strings.Repeat("a1", 32)+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for text, want := range map[string]string{
+		"outputs: [" + dir + "]\n":                                                                      ":1:11: outputs: " + dir + " is a directory: name a file in it",
+		"recorder: 4MiB\nrecorder-dir: " + dir + "/no/r\n":                                              ":2:15: recorder-dir: the directory " + dir + "/no does not exist: create it",
+		"recorder: 4MiB\nrecorder-dir: " + cert + "\n":                                                  ":2:15: recorder-dir: " + cert + " is not a directory: name one, or a new one",
+		"recorder: 4MiB\nrecorder-dir: " + dir + "/r\n":                                                 "",
+		"outputs: ['tcp://h:1']\nspool: " + cert + "\n":                                                 ":2:8: spool: " + cert + " is not a directory: name one, or a new one",
+		"recording: " + dir + "/no/r\n":                                                                 ":1:12: recording: the directory " + dir + "/no does not exist: create it",
+		"recording: " + dir + "/r\n":                                                                    "",
+		"http-listen: 9465\nhttp-token-file: " + dir + "/no\n":                                          ":2:18: http-token-file: open " + dir + "/no: no such file or directory",
+		"http-listen: 9465\nhttp-token-file: " + token + "\n":                                           "",
 		"outputs:\n- " + dir + "/no/a.ndjson\n":                                                         ":2:3: outputs: the directory " + dir + "/no does not exist: create it",
 		"outputs:\n- only: [alert]\n  target: " + cert + "/a\n":                                         ":3:11: outputs: " + cert + " is no directory: name a file in one",
 		"outputs:\n- target: tls://h:1\n  ca: " + dir + "/ca\n":                                         ":3:7: outputs: open " + dir + "/ca: no such file or directory",
