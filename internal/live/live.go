@@ -56,7 +56,8 @@ type Walker struct {
 	late uint64
 	due  time.Time // of the round after the one that is under way, or after the next one; zero: it has ended
 
-	worked                   time.Duration // CPU time since the last rest
+	worked                   time.Duration // CPU time of walks since the last rest
+	searched                 time.Duration // CPU time of the last search that no rest has been for
 	warnedLate, warnedFailed bool
 }
 
@@ -143,8 +144,10 @@ func (w *Walker) sleep(d time.Duration) bool {
 
 // round walks over the connections of all namespaces, unless the walker is stopped.
 func (w *Walker) round() {
-	var namespaces []netns.Namespace
-	w.measure(func() { namespaces = w.search.find() })
+	namespaces, cost := w.search.find()
+	if cost > 0 {
+		w.searched = cost // if a part of the one before is left, the walks have left more CPU time than that unused
+	}
 	for _, n := range namespaces {
 		if !w.rest(0) {
 			return
@@ -200,15 +203,23 @@ func (w *Walker) measure(work func()) {
 	w.worked += timer.Elapsed()
 }
 
-// rest rests for as long as the work demands, if that is worth it, and at least for so long. It reports false if
+// rest rests for as long as it owes, and at least for so long. It reports false if
 // the walker is stopped.
 func (w *Walker) rest(atLeast time.Duration) bool {
-	d := atLeast
-	if w.worked >= minWork {
-		d = max(d, w.worked*restFactor)
-		w.worked = 0
+	return w.sleep(max(atLeast, w.owed()))
+}
+
+// owed returns how long the walker has to rest now; 0: the work is not worth it. A search is paid for in parts, so that it
+// delays no round: a rest grows by a third at most. Searches alone take a quarter of the hundredth (see searchFactor), so
+// walks that take less than the other three quarters need no longer rests, and those that take more pay for all of it.
+func (w *Walker) owed() time.Duration {
+	if w.worked < minWork {
+		return 0
 	}
-	return w.sleep(d)
+	part := min(w.searched, w.worked/3)
+	d := (w.worked + part) * restFactor
+	w.worked, w.searched = 0, w.searched-part
+	return d
 }
 
 func (w *Walker) warnOnce(warned *bool, message string) {

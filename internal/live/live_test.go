@@ -3,6 +3,8 @@ package live
 import (
 	"io"
 	"os"
+	"runtime"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -164,17 +166,69 @@ func TestWalker_Stop(t *testing.T) {
 func TestSearch_Filter(t *testing.T) {
 	f := ownNetns(t)
 	s := newSearch(f)
-	if found := s.find(); len(found) != 1 || found[0].Inode != s.own {
+	if found, _ := s.find(); len(found) != 1 || found[0].Inode != s.own {
 		t.Errorf("found %v, want the namespace %d", found, s.own)
 	}
-	f.Not.Netns, f.Netns = f.Netns, nil
-	for _, n := range s.find() {
-		if n.Inode == s.own {
-			t.Errorf("found %v, which is excluded", n)
+	excluding := newSearch(&filter.Filter{Not: filter.Exclusions{Netns: f.Netns}})
+	found, _ := excluding.find()
+	if contains(found, s.own) {
+		t.Errorf("found %v, and %d is excluded", found, s.own)
+	}
+	missing := newSearch(&filter.Filter{Netns: []uint32{1}}) // there is none
+	if found, _ := missing.find(); len(found) != 0 || missing.next.IsZero() {
+		t.Errorf("found %v, the next search is at %v", found, missing.next)
+	}
+}
+
+// Without a filter a search waits until it has taken a four hundredth of one CPU. A namespace that is gone is not walked
+// until then.
+func TestSearch_Due(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	s := newSearch(&filter.Filter{})
+	first, cost := s.find()
+	if cost == 0 || !contains(first, s.own) || time.Until(s.due) > searchFactor*cost {
+		t.Fatalf("the first search takes %v and finds %v; the next is due in %v", cost, first, time.Until(s.due))
+	}
+	s.due = time.Now().Add(time.Hour)
+	if again, cost := s.find(); cost != 0 || !slices.Equal(again, first) {
+		t.Errorf("before it is due it searches for %v, and finds %v, not %v", cost, again, first)
+	}
+	s.forget(s.own)
+	if left, cost := s.find(); cost != 0 || contains(left, s.own) || len(left) != len(first)-1 {
+		t.Errorf("without %d it searches for %v, and finds %v of %v", s.own, cost, left, first)
+	}
+	s.due = time.Now()
+	if again, cost := s.find(); cost == 0 || !contains(again, s.own) {
+		t.Errorf("when it is due it searches for %v, and finds %v", cost, again)
+	}
+}
+
+// While all namespaces that the filter names are known, nothing is searched for.
+func TestSearch_Named(t *testing.T) {
+	s := newSearch(ownNetns(t))
+	for _, searches := range []bool{true, false} {
+		s.due = time.Time{}
+		if found, cost := s.find(); !contains(found, s.own) || cost > 0 != searches {
+			t.Errorf("it searches for %v, and finds %v", cost, found)
 		}
 	}
-	f.Netns, f.Not.Netns = []uint32{1}, nil // there is none
-	if found := s.find(); len(found) != 0 || s.next.IsZero() {
-		t.Errorf("found %v, the next search is at %v", found, s.next)
+	s.forget(s.own)
+	if found, cost := s.find(); !contains(found, s.own) || cost == 0 {
+		t.Errorf("without the only one it searches for %v, and finds %v", cost, found)
+	}
+}
+
+// A search makes rests longer by a third until it is paid for.
+func TestWalker_PaysForSearch(t *testing.T) {
+	w := Walker{searched: 1500 * time.Microsecond}
+	for _, paid := range []time.Duration{time.Millisecond, 500 * time.Microsecond, 0} {
+		w.worked = 3 * time.Millisecond
+		if got, want := w.owed(), restFactor*(3*time.Millisecond+paid); got != want {
+			t.Errorf("it rests %v, want %v", got, want)
+		}
+	}
+	if w.worked = minWork - 1; w.owed() != 0 || w.worked == 0 {
+		t.Errorf("it forgets or rests for work that is not worth it: %v is left", w.worked)
 	}
 }

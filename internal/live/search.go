@@ -4,20 +4,28 @@ import (
 	"slices"
 	"time"
 
+	"github.com/tcpshift/tcpshift/internal/cputime"
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/safeopen"
 )
 
-// searchAgain is the time after which namespaces that the filter names and that were nowhere are searched for
-// again: in the threads and open files of all processes, which is costly.
-const searchAgain = time.Minute
+const (
+	// searchFactor is how many times as long as it takes the search for namespaces is left out, which leaves it a quarter of
+	// the walker's hundredth of one CPU.
+	searchFactor = 400
+	// searchAgain is the time after which namespaces that the filter names and that were nowhere are searched for
+	// again: in the threads and open files of all processes, which is costly.
+	searchAgain = time.Minute
+)
 
 // search finds the namespaces whose connections are walked.
 type search struct {
 	filter *filter.Filter
 	own    uint32                     // inode of this process's; 0: not known
+	known  []netns.Namespace          // those of the last search that are still there
 	named  map[uint32]netns.Namespace // those that the filter names, and that are costly to find
+	due    time.Time                  // of the next search
 	next   time.Time                  // of the next costly search
 }
 
@@ -30,12 +38,33 @@ func newSearch(f *filter.Filter) search {
 }
 
 // find returns the namespaces of processes and of mounts that the filter passes, and those that it names wherever
-// they are.
-func (s *search) find() []netns.Namespace {
+// they are. It searches for them only if that is due and one may be unknown: the search takes a system call for each
+// process of the host. cost is the CPU time of the search; 0: there was none.
+func (s *search) find() (all []netns.Namespace, cost time.Duration) {
+	if !time.Now().Before(s.due) && !s.hasAllNamed() {
+		timer := cputime.Start()
+		s.known = s.search()
+		cost = timer.Elapsed()
+		s.due = time.Now().Add(cost * searchFactor)
+	}
+	return slices.Clone(s.known), cost
+}
+
+// hasAllNamed reports whether the filter names the namespaces that it passes, and all of them are known.
+func (s *search) hasAllNamed() bool {
+	unknown := func(inode uint32) bool { return !contains(s.known, inode) && s.filter.MatchesNetns(inode) }
+	return len(s.filter.Netns) > 0 && !slices.ContainsFunc(s.filter.Netns, unknown)
+}
+
+func contains(all []netns.Namespace, inode uint32) bool {
+	return slices.ContainsFunc(all, func(n netns.Namespace) bool { return n.Inode == inode })
+}
+
+func (s *search) search() []netns.Namespace {
 	all := slices.DeleteFunc(netns.OfProcesses(), func(n netns.Namespace) bool { return !s.filter.MatchesNetns(n.Inode) })
 	var missing []uint32
 	for _, inode := range s.filter.Netns {
-		if !s.filter.MatchesNetns(inode) || slices.ContainsFunc(all, func(n netns.Namespace) bool { return n.Inode == inode }) {
+		if !s.filter.MatchesNetns(inode) || contains(all, inode) {
 			continue
 		}
 		if n, found := s.named[inode]; found {
@@ -58,4 +87,7 @@ func (s *search) find() []netns.Namespace {
 }
 
 // forget removes a namespace that is no longer where it was found.
-func (s *search) forget(inode uint32) { delete(s.named, inode) }
+func (s *search) forget(inode uint32) {
+	delete(s.named, inode)
+	s.known = slices.DeleteFunc(s.known, func(n netns.Namespace) bool { return n.Inode == inode })
+}
