@@ -1,10 +1,13 @@
 package main
 
 import (
+	"encoding/json"
+	"fmt"
 	"os"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -37,5 +40,33 @@ func TestFlags_Documented(t *testing.T) {
 		if !known[option] {
 			t.Errorf("%s is documented, but no command has it", option)
 		}
+	}
+}
+
+// The examples of README.md are of one connection: the record has the time, the owner, the ports and the duration that
+// stand in the text.
+func TestReadme_OneConnection(t *testing.T) {
+	b, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var r struct {
+		Time      time.Time
+		PID       uint32
+		Comm      string
+		LocalPort uint16        `json:"local_port"`
+		PeerPort  uint16        `json:"peer_port"`
+		Duration  time.Duration `json:"duration_ns"`
+		ClosedBy  string        `json:"closed_by"`
+	}
+	line := regexp.MustCompile(`(?m)^{"type":"connection".*$`).Find(b)
+	if err := json.Unmarshal(line, &r); err != nil {
+		t.Fatalf("%v in %q", err, line)
+	}
+	const digits = 3
+	want := fmt.Sprintf(`%s %d +%s +127\.0\.0\.1:%d +127\.0\.0\.1:%d +ENDED +%.*gms .* %s\n`,
+		r.Time.Format("15:04:05\\.000000"), r.PID, r.Comm, r.LocalPort, r.PeerPort, digits, r.Duration.Seconds()*1e3, r.ClosedBy)
+	if !regexp.MustCompile(want).Match(b) {
+		t.Errorf("no line of the text is\n%s\nas in %s", want, line)
 	}
 }

@@ -11,11 +11,10 @@ ip link set lo up
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
-# trace NAME ARGUMENTS: starts tcpshift, which writes into a file, and waits for its
-# first record.
+# trace FILE ARGUMENTS: starts tcpshift, and waits for the first record in that file.
 trace() {
-    bin/tcpshift --output "$dir/$1" "${@:2}" &
-    until [[ -s $dir/$1 ]]; do sleep 0.1; done
+    bin/tcpshift --netns "$netns" "${@:2}" &
+    until [[ -s $1 ]]; do sleep 0.1; done
 }
 
 # The client makes COUNT connections to port 8080 with a PAUSE after each, and closes
@@ -32,8 +31,8 @@ netns=$(stat -Lc %i /proc/self/ns/net)
 python3 -m http.server --protocol HTTP/1.1 --bind 127.0.0.1 8080 >/dev/null 2>&1 &
 server=$!
 until ss -Hltn | grep -q :8080; do sleep 0.1; done
-trace text --netns "$netns" --format text
-trace ndjson --netns "$netns" --only connection
+# One run with two outputs: the times of two runs would differ.
+trace "$dir/text" --output "$dir/ndjson?only=connection" --output "$dir/text?format=text"
 curl -s -o /dev/null http://127.0.0.1:8080/
 curl -s -o /dev/null http://127.0.0.1:8081/ || true # nothing listens there
 sleep 1
@@ -48,7 +47,7 @@ grep -m 1 '"type":"connection"' "$dir/ndjson" | sed 's|"cgroup":"[^"]*"|"cgroup"
 sysctl -qw net.ipv4.tcp_tw_reuse=0 net.ipv4.ip_local_port_range='50000 50999'
 python3 -m http.server --bind 127.0.0.1 8080 >/dev/null 2>&1 &
 until ss -Hltn | grep -q :8080; do sleep 0.1; done
-trace alert --netns "$netns" --format text --only alert
+trace "$dir/alert" --output "$dir/alert?format=text&only=alert"
 "$dir/shop" -c "$client" 900 0.01
 echo '--- one alert'
 grep -m 1 time_wait_storm "$dir/alert" || cat "$dir/alert"
