@@ -163,6 +163,26 @@ func TestQueue_Discard(t *testing.T) {
 	}
 }
 
+// So does a queue whose receiver is away, which would wait for it for as long as it takes.
+func TestQueue_DiscardWithoutReceiver(t *testing.T) {
+	var m messages
+	out := openRemote(t, Remote{Network: "tcp", Address: "127.0.0.1:1", Notify: m.add})
+	q := NewQueue(out, limit, m.add)
+	all := fill(t, q)
+	began := time.Now()
+	q.Discard()
+	var notWritten *NotWrittenError
+	if err := q.Drain(); !errors.As(err, &notWritten) || notWritten.Bytes != len(all) {
+		t.Errorf("Drain returns %v; want an error that counts %d bytes", err, len(all))
+	}
+	if !q.Close() || time.Since(began) > tooLong/2 {
+		t.Errorf("the queue ends after %v", time.Since(began))
+	}
+	if err := out.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
 // nonblockingEnds are outputs whose open file description somebody has made nonblocking, and
 // the other ends.
 func nonblockingEnds(t *testing.T) map[string][2]*os.File {
