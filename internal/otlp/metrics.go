@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -20,7 +21,10 @@ import (
 const lastMetrics = time.Second
 
 // MetricSender sends metrics to a receiver at an interval, in the background.
-type MetricSender struct{ provider *sdkmetric.MeterProvider }
+type MetricSender struct {
+	provider *sdkmetric.MeterProvider
+	exporter *notifying
+}
 
 // SendMetrics starts to send what from gathers to the receiver: every minute, or as the variable
 // OTEL_METRIC_EXPORT_INTERVAL says, in milliseconds. What cannot be sent is not kept, because the next request has
@@ -39,9 +43,11 @@ func SendMetrics(ctx context.Context, c Config, from prometheus.Gatherer, notify
 		return nil, err
 	}
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {})) // notify gets them
-	reader := sdkmetric.NewPeriodicReader(&notifying{Exporter: exporter, address: c.Address, notify: notify},
+	notifies := &notifying{Exporter: exporter, address: c.Address, notify: notify}
+	reader := sdkmetric.NewPeriodicReader(notifies,
 		sdkmetric.WithTimeout(exportLimit), sdkmetric.WithProducer(bridge.NewMetricProducer(bridge.WithGatherer(from))))
-	return &MetricSender{sdkmetric.NewMeterProvider(sdkmetric.WithResource(c.resource()), sdkmetric.WithReader(reader))}, nil
+	provider := sdkmetric.NewMeterProvider(sdkmetric.WithResource(c.resource()), sdkmetric.WithReader(reader))
+	return &MetricSender{provider, notifies}, nil
 }
 
 func (c *Config) metricsOverGRPC(ctx context.Context) (sdkmetric.Exporter, error) {
@@ -75,24 +81,32 @@ func (c *Config) metricsOverHTTP(ctx context.Context) (sdkmetric.Exporter, error
 	return otlpmetrichttp.New(ctx, options...)
 }
 
-// Close sends the last values, for up to a second, and ends the connection.
+// Close sends the last values, for up to a second, and ends the connection. notify gets a message if that fails, unless
+// requests failed before.
 func (s *MetricSender) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), lastMetrics)
 	defer cancel()
-	_ = s.provider.Shutdown(ctx) // notifying has the error
+	s.exporter.ending.Store(true)
+	if err := s.provider.Shutdown(ctx); err != nil && !s.exporter.failed {
+		s.exporter.notify(fmt.Sprintf("the last metrics are not sent to %s: %v", s.exporter.address, err))
+	}
 }
 
-// notifying notifies the operator of the first failure, and of the first success after it.
+// notifying notifies the operator of the first failure, and of the first success after it. Once ending is true it leaves
+// that to Close: Shutdown cancels a request that is on its way, and nothing is tried again.
 type notifying struct {
 	sdkmetric.Exporter
 	address string
 	notify  func(message string)
 	failed  bool
+	ending  atomic.Bool
 }
 
 func (n *notifying) Export(ctx context.Context, metrics *metricdata.ResourceMetrics) error {
 	err := n.Exporter.Export(ctx, metrics)
 	switch {
+	case n.ending.Load():
+		return err
 	case err != nil && !n.failed:
 		n.notify(fmt.Sprintf("metrics are not sent to %s: %v: it tries again", n.address, err))
 	case err == nil && n.failed:

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,15 +43,17 @@ func eachSecurity(t *testing.T, f func(t *testing.T, overHTTP bool, security *tl
 	})
 }
 
-// A receiver of metrics that never answers does not delay the end, whether a request is on its way then or not.
+// A receiver of metrics that never answers does not delay the end, whether a request is on its way then or not. The end
+// says that the last values are not sent, and not that they are tried again.
 func TestMetrics_SilentReceiver(t *testing.T) {
 	for _, interval := range []string{"100", "60000"} {
 		t.Setenv("OTEL_METRIC_EXPORT_INTERVAL", interval)
 		eachSecurity(t, func(t *testing.T, overHTTP bool, security *tls.Config) {
 			address, accepted := silentReceiver(t)
+			messages := make(chan string, 100)
 			registry := prometheus.NewRegistry()
 			registry.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "tcpshift_test", Help: "Tests."}))
-			s, err := SendMetrics(t.Context(), Config{Address: address, HTTP: overHTTP, TLS: security, Dial: new(net.Dialer).DialContext}, registry, func(string) {})
+			s, err := SendMetrics(t.Context(), Config{Address: address, HTTP: overHTTP, TLS: security, Dial: new(net.Dialer).DialContext}, registry, func(message string) { messages <- message })
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -61,6 +64,9 @@ func TestMetrics_SilentReceiver(t *testing.T) {
 			s.Close()
 			if took := time.Since(began); took > 2*lastMetrics {
 				t.Errorf("interval %s ms: the end took %v", interval, took)
+			}
+			if got := <-messages; !strings.HasPrefix(got, "the last metrics are not sent to "+address+": ") || len(messages) > 0 {
+				t.Errorf("interval %s ms: the message is %q, and %d more", interval, got, len(messages))
 			}
 		})
 	}
