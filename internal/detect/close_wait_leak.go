@@ -16,7 +16,7 @@ type closeWaitLeak struct {
 	waiting  map[uint64]waitingSocket // by cookie: in CLOSE_WAIT now, and not in young
 	room     quota                    // of waiting
 	leakRoom quota                    // of leaks
-	queue    []arrival                // sockets that are to count at CloseWaitAge, the oldest first; some have left CLOSE_WAIT; at most 4*maxWaiting
+	queue    []arrival                // sockets that are to count at CloseWaitAge, the oldest first, but for those of one tick; some have left CLOSE_WAIT; at most 4*maxWaiting
 	next     int                      // index in queue: those before it have reached CloseWaitAge
 	leaks    map[leakKey]*leak
 	recent   [recentLeaks]*leak // a cache of leaks, by leakKey.slot

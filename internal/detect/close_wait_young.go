@@ -7,9 +7,9 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// youngSockets has sockets that have entered CLOSE_WAIT since the last tick. Nearly all leave it within milliseconds:
-// these end here, and cost no look-up in a map. The index is the cookie's last bits. A socket whose place is taken
-// displaces the older one, which moves on to closeWaitLeak.waiting, as all do at the next tick.
+// youngSockets has the sockets that have entered CLOSE_WAIT since the last tick. Nearly all leave it within milliseconds:
+// they never get into a map. Each has one place, by the last bits of its cookie. A newer socket with the same place moves
+// the older one to closeWaitLeak.waiting. The next tick moves all that are left.
 type youngSockets struct {
 	at    [1 << youngBits]tcp.Transition // Cookie 0: free
 	count int
@@ -27,12 +27,12 @@ func (y *youngSockets) remove(cookie uint64) bool {
 	if t.Cookie != cookie {
 		return false
 	}
-	t.Cookie = 0
+	*t = tcp.Transition{} // so that it does not refer to its cgroup
 	y.count--
 	return true
 }
 
-// inOrder returns the sockets that are there, in the order in which they came.
+// inOrder returns the sockets that are there, by the time at which they entered CLOSE_WAIT.
 func (y *youngSockets) inOrder() (all []*tcp.Transition) {
 	if y.count == 0 {
 		return nil
@@ -46,7 +46,7 @@ func (y *youngSockets) inOrder() (all []*tcp.Transition) {
 	return all
 }
 
-// arrive takes a socket that has entered CLOSE_WAIT.
+// arrive takes a socket that has entered CLOSE_WAIT. After the first loss each costs a look-up.
 func (d *closeWaitLeak) arrive(t *tcp.Transition) {
 	if d.lostAt > 0 || d.seeding.observed != nil {
 		d.leave(t.Cookie, false) // its end was lost, or seed has taken it already
@@ -60,11 +60,12 @@ func (d *closeWaitLeak) arrive(t *tcp.Transition) {
 	d.young.count++
 }
 
-// moveYoung moves the young sockets to waiting. All that looks at waiting calls it first, except observe.
+// moveYoung moves the young sockets to waiting. Each function that reads waiting calls it first. observe need not: leave
+// looks in both.
 func (d *closeWaitLeak) moveYoung() {
 	for _, t := range d.young.inOrder() {
 		d.startWaiting(t)
-		*t = tcp.Transition{} // so that it does not refer to its cgroup
+		*t = tcp.Transition{}
 	}
 	d.young.count = 0
 }

@@ -48,4 +48,12 @@ func TestYoungSockets(t *testing.T) {
 			t.Fatalf("in the queue %v comes after %v", d.queue[i].at, d.queue[i-1].at)
 		}
 	}
+	d.queue = nil
+	for _, cookie := range []uint64{30, 10, 20} {
+		step(9000-cookie, tcp.Established, tcp.CloseWait)
+	}
+	d.moveYoung()
+	if len(d.queue) != 3 || d.queue[0].cookie != 8970 || d.queue[1].cookie != 8980 || d.queue[2].cookie != 8990 {
+		t.Errorf("in the queue are %+v, want the oldest first", d.queue)
+	}
 }

@@ -92,9 +92,9 @@ const lateTimers = 2 * time.Second
 
 // learnFinFraction finds out from the kernel's table, for timewait sockets that are created in FIN_WAIT2, which
 // fraction of their peers closes. It looks at sockets that are older than the timeout of that substate: they are
-// gone if the peer has not closed. If these are fewer than minReconciled, it learns only what showsUnclosed says. If
-// every peer closes after a while, older ones that are gone were killed. unclosed is whether showsUnclosed decided.
-func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration) (unclosed bool) {
+// gone if the peer has not closed. With fewer than minReconciled of these it decides only if showsUnclosed is true: then
+// no peer closes, and it returns true. If every peer closes after a while, older ones that are gone were killed.
+func (u *destinationUse) learnFinFraction(all *SuspectCounts, c *suspectCount, timeout time.Duration) (unclosed bool) {
 	if u.finDelay > 0 {
 		u.finFraction, u.finKnown, u.finLearned = 1, true, u.kernel.verifiedAt
 		return false
@@ -103,7 +103,7 @@ func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration
 	old := u.FinWait2Count(comparedFor) - known
 	closed := int64(c.timeWaits+c.reusable-c.finWait2) - u.closedAtOnce() // as many as the peers have closed
 	if old < minReconciled {
-		if unclosed = c.showsUnclosed(closed, timeout); unclosed {
+		if unclosed = all.showsUnclosed(c, closed+int64(u.kernel.moved), timeout); unclosed {
 			u.finFraction, u.finKnown, u.finLearned = 0, true, u.kernel.verifiedAt
 		}
 		return unclosed
@@ -114,9 +114,17 @@ func (u *destinationUse) learnFinFraction(c *suspectCount, timeout time.Duration
 }
 
 // showsUnclosed reports whether the table alone shows that no peer closes in time: the oldest socket in FIN_WAIT2 is
-// about to time out, and the peers of hardly any have closed.
-func (c *suspectCount) showsUnclosed(closed int64, timeout time.Duration) bool {
-	return c.finWait2 >= minReconciled && c.oldest >= timeout-lateTimers && 20*closed <= int64(c.finWait2)
+// about to time out, others have waited nearly as long, and at most closed of all peers have closed, which are hardly any.
+func (all *SuspectCounts) showsUnclosed(c *suspectCount, closed int64, timeout time.Duration) bool {
+	long := timeout * 3 / 4
+	waited := 0 // as long as that
+	for second := range int((all.readAt-long)/time.Second - all.of.comparedFrom()/time.Second) {
+		if second < len(c.waitingIn) {
+			waited += int(c.waitingIn[second])
+		}
+	}
+	return c.finWait2 >= minReconciled && waited >= minReconciled/2 && c.oldest >= max(long, timeout-lateTimers) &&
+		20*closed <= int64(c.finWait2)
 }
 
 // learnFinDelay finds out from the kernel's table, for timewait sockets that are created in FIN_WAIT2, how long their
@@ -166,8 +174,8 @@ func (ns *namespace) learnUntimedFraction(key destination, u *destinationUse, c 
 }
 
 // correct adds to the model the TIME_WAITs that only the kernel has, or removes those that only the model has, in
-// the seconds of their creation. With unclosed those that are added are in FIN_WAIT2, as far as the kernel has more in
-// that substate: see learnFinFraction.
+// the seconds of their creation. If unclosed (see learnFinFraction), it adds them as sockets in FIN_WAIT2, up to the number
+// that the kernel has more than the model in that second.
 func (ns *namespace) correct(all *SuspectCounts, key destination, u *destinationUse, c *suspectCount, unclosed bool) {
 	model, first := ns.uncorrected(key, u), int64(all.of.comparedFrom()/time.Second)
 	last := int64(all.readAt/time.Second) - first // what was created later is not in the table
@@ -182,17 +190,17 @@ func (ns *namespace) correct(all *SuspectCounts, key destination, u *destination
 		for i := range more {
 			n := math.Round(carry + part*more[i])
 			carry += part*more[i] - n
-			var waiting int32
+			var finWait2 int32
 			if unclosed {
-				waiting = min(max(0, int32(n)), max(0, c.waitingIn[i]-int32(u.FinWait2In(first+int64(i)))))
+				finWait2 = min(max(0, int32(n)), max(0, c.waitingIn[i]-int32(u.FinWait2In(first+int64(i)))))
 			}
-			u.kernel.addTimeWaits(&u.Estimator, first+int64(i), int32(n), waiting, untimed)
+			u.kernel.addTimeWaits(&u.Estimator, first+int64(i), int32(n), finWait2, untimed)
 		}
 	}
 	u.kernel.timeWaits = 0
 }
 
-// addTimeWaits is rate.Estimator.CorrectTimeWaits, and notes what it has added or removed.
+// addTimeWaits calls rate.Estimator.CorrectTimeWaits, and notes what that has added or removed.
 func (v *verification) addTimeWaits(e *rate.Estimator, second int64, n, finWait2 int32, untimed bool) {
 	if n == 0 {
 		return
@@ -203,7 +211,7 @@ func (v *verification) addTimeWaits(e *rate.Estimator, second int64, n, finWait2
 	}
 	v.corrected.Advance(max(second, v.corrected.Newest()))
 	v.corrected.AddAt(second, n)
-	v.noteRemoved(second, n)
+	v.noteRemoved(second, n-finWait2)
 }
 
 // noteRemoved notes the TIME_WAITs that addTimeWaits removes. Those that it adds take back earlier ones.

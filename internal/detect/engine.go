@@ -84,7 +84,7 @@ func (e *Engine) AddLost(now time.Duration, count uint64) {
 }
 
 // Tick returns the alerts to report now, in order: an alert opens only here. The caller calls it
-// several times a second, or once a second if there are neither transitions nor open alerts.
+// several times a second, or every 5 s if there are neither transitions nor open alerts.
 func (e *Engine) Tick(now time.Duration) []Alert {
 	e.check(now)
 	due := e.alerts.due(now)

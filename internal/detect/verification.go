@@ -368,7 +368,7 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 	} else {
 		modelled := tr.modelled(s, key, u)
 		u.learnFinDelay(c, ns.limits.FinWait2TimewaitTimeout(), tr.now-all.readAt)
-		unclosed := u.learnFinFraction(c, ns.limits.FinWait2TimewaitTimeout())
+		unclosed := u.learnFinFraction(all, c, ns.limits.FinWait2TimewaitTimeout())
 		v.timeWaits += modelled - tr.modelled(s, key, u) // a better model does not change a count
 		ns.correct(all, key, u, c, unclosed)
 	}

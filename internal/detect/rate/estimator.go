@@ -164,8 +164,7 @@ func (e *Estimator) CreatedIn(second int64, m TimeWaitModel) float64 {
 }
 
 // CorrectTimeWaits adds n timewait sockets, which may be negative, to those that were created in a second, within the
-// last 64 s. The first finWait2 of them were created in FIN_WAIT2. If they are untimed, they have no timestamp of the
-// peer.
+// last 64 s. finWait2 of them, 0 to n, were created in FIN_WAIT2. If they are untimed, they have no timestamp of the peer.
 func (e *Estimator) CorrectTimeWaits(second int64, n, finWait2 int32, untimed bool) {
 	e.timeWaits.AddAt(second, n-finWait2)
 	e.finWait2.AddAt(second, finWait2)
