@@ -75,24 +75,25 @@ func (c *configured) originOf(key string) config.Origin {
 	return s.Values[0].Origin
 }
 
-// checkNewFile checks what is at the path of a file that a run makes if there is none.
+// checkNewFile checks that a run can open or make a file at path.
 func checkNewFile(path string) error {
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
 		return fmt.Errorf("%s is a directory: name a file in it", path)
 	}
-	return checkDirectory(filepath.Dir(path))
+	return checkDirectory(filepath.Dir(path), "name a file in one")
 }
 
-// checkNewDirectory checks what is at the path of a directory that a run makes if there is none.
+// checkNewDirectory checks that a run can open or make a directory at path.
 func checkNewDirectory(path string) error {
 	path = filepath.Clean(path)
 	if info, err := os.Lstat(path); err == nil && !info.IsDir() {
-		return fmt.Errorf("%s is not a directory: name one, or a new one", path)
+		return fmt.Errorf("%s is no directory: name one, or a new one", path)
 	}
-	return checkDirectory(filepath.Dir(path))
+	return checkDirectory(filepath.Dir(path), "name one, or a new one, in a directory")
 }
 
-func checkDirectory(path string) error {
+// checkDirectory checks that path is a directory, and says what to do if it is something else.
+func checkDirectory(path, remedy string) error {
 	info, err := os.Stat(path)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -100,7 +101,7 @@ func checkDirectory(path string) error {
 	case err != nil:
 		return err
 	case !info.IsDir():
-		return fmt.Errorf("%s is no directory: name a file in one", path)
+		return fmt.Errorf("%s is no directory: %s", path, remedy)
 	}
 	return nil
 }

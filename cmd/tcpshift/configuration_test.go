@@ -148,9 +148,9 @@ func TestConfig_CheckFiles(t *testing.T) {
 	for text, want := range map[string]string{
 		"outputs: [" + dir + "]\n":                                                                      ":1:11: outputs: " + dir + " is a directory: name a file in it",
 		"recorder: 4MiB\nrecorder-dir: " + dir + "/no/r\n":                                              ":2:15: recorder-dir: the directory " + dir + "/no does not exist: create it",
-		"recorder: 4MiB\nrecorder-dir: " + cert + "\n":                                                  ":2:15: recorder-dir: " + cert + " is not a directory: name one, or a new one",
+		"recorder: 4MiB\nrecorder-dir: " + cert + "\n":                                                  ":2:15: recorder-dir: " + cert + " is no directory: name one, or a new one",
 		"recorder: 4MiB\nrecorder-dir: " + dir + "/r\n":                                                 "",
-		"outputs: ['tcp://h:1']\nspool: " + cert + "\n":                                                 ":2:8: spool: " + cert + " is not a directory: name one, or a new one",
+		"outputs: ['tcp://h:1']\nspool: " + cert + "\n":                                                 ":2:8: spool: " + cert + " is no directory: name one, or a new one",
 		"recording: " + dir + "/no/r\n":                                                                 ":1:12: recording: the directory " + dir + "/no does not exist: create it",
 		"recording: " + dir + "/r\n":                                                                    "",
 		"http-listen: 9465\nhttp-token-file: " + dir + "/no\n":                                          ":2:18: http-token-file: open " + dir + "/no: no such file or directory",

@@ -12,7 +12,7 @@ import (
 )
 
 // shortestWatchdog is the least WatchdogSec= that works: a loop without events sleeps for up to 5 s.
-const shortestWatchdog = 10 * time.Second
+const shortestWatchdog = 15 * time.Second
 
 // serviceSocket is the path of the socket by which systemd learns how this process is: see sd_notify(3);
 // "": it does not want to know.
@@ -58,7 +58,7 @@ func watchdog(ctx context.Context) (turned func()) {
 	case limit == 0:
 		return nil
 	case limit < shortestWatchdog:
-		warn("WatchdogSec= is short: use 10s or more")
+		warn("WatchdogSec= is short: use 15s or more")
 	}
 	var turns atomic.Bool
 	go func() {

@@ -57,7 +57,7 @@ type Walker struct {
 	due  time.Time // of the round after the one that is under way, or after the next one; zero: it has ended
 
 	worked                   time.Duration // CPU time of walks since the last rest
-	searched                 time.Duration // CPU time of the last search that no rest has been for
+	searched                 time.Duration // CPU time of the last search that has not been rested for yet
 	warnedLate, warnedFailed bool
 }
 
@@ -146,7 +146,7 @@ func (w *Walker) sleep(d time.Duration) bool {
 func (w *Walker) round() {
 	namespaces, cost := w.search.find()
 	if cost > 0 {
-		w.searched = cost // if a part of the one before is left, the walks have left more CPU time than that unused
+		w.searched = cost // what is left of the one before need not be rested for: the walks since took less than their share
 	}
 	for _, n := range namespaces {
 		if !w.rest(0) {
@@ -157,6 +157,7 @@ func (w *Walker) round() {
 		case errors.Is(err, netns.ErrGone):
 			w.search.forget(n.Inode)
 		case err != nil:
+			w.search.forget(n.Inode) // another process of it may permit what this one refuses
 			w.warnOnce(&w.warnedFailed, fmt.Sprintf("--updates: no updates of the connections in network namespace %d: %v", n.Inode, err))
 		}
 	}
@@ -209,9 +210,10 @@ func (w *Walker) rest(atLeast time.Duration) bool {
 	return w.sleep(max(atLeast, w.owed()))
 }
 
-// owed returns how long the walker has to rest now; 0: the work is not worth it. A search is paid for in parts, so that it
-// delays no round: a rest grows by a third at most. Searches alone take a quarter of the hundredth (see searchFactor), so
-// walks that take less than the other three quarters need no longer rests, and those that take more pay for all of it.
+// owed returns how long the walker has to rest now; 0: it has worked too little. The CPU time of a search is added in
+// parts, a third of that of the walks at most, so that it delays no round. Searches take a quarter of the hundredth (see
+// searchFactor). If walks take less than three quarters, a part of a search may never be added, and both still take less
+// than a hundredth.
 func (w *Walker) owed() time.Duration {
 	if w.worked < minWork {
 		return 0

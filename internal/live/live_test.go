@@ -180,8 +180,8 @@ func TestSearch_Filter(t *testing.T) {
 	}
 }
 
-// Without a filter a search waits until it has taken a four hundredth of one CPU. A namespace that is gone is not walked
-// until then.
+// Without a filter the next search is due 400 times the CPU time of the last one later. A namespace that is gone is not
+// walked until then.
 func TestSearch_Due(t *testing.T) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// searchFactor is how many times as long as it takes the search for namespaces is left out, which leaves it a quarter of
-	// the walker's hundredth of one CPU.
+	// searchFactor times the CPU time of a search is the least time to the next one. So searches take a quarter of the
+	// walker's hundredth of one CPU.
 	searchFactor = 400
 	// searchAgain is the time after which namespaces that the filter names and that were nowhere are searched for
 	// again: in the threads and open files of all processes, which is costly.
@@ -43,14 +43,15 @@ func newSearch(f *filter.Filter) search {
 func (s *search) find() (all []netns.Namespace, cost time.Duration) {
 	if !time.Now().Before(s.due) && !s.hasAllNamed() {
 		timer := cputime.Start()
-		s.known = s.search()
+		var costly time.Duration
+		s.known, costly = s.search()
 		cost = timer.Elapsed()
-		s.due = time.Now().Add(cost * searchFactor)
+		s.due = time.Now().Add((cost - costly) * searchFactor)
 	}
 	return slices.Clone(s.known), cost
 }
 
-// hasAllNamed reports whether the filter names the namespaces that it passes, and all of them are known.
+// hasAllNamed reports whether the filter names namespaces, and each one that it passes is known.
 func (s *search) hasAllNamed() bool {
 	unknown := func(inode uint32) bool { return !contains(s.known, inode) && s.filter.MatchesNetns(inode) }
 	return len(s.filter.Netns) > 0 && !slices.ContainsFunc(s.filter.Netns, unknown)
@@ -60,8 +61,9 @@ func contains(all []netns.Namespace, inode uint32) bool {
 	return slices.ContainsFunc(all, func(n netns.Namespace) bool { return n.Inode == inode })
 }
 
-func (s *search) search() []netns.Namespace {
-	all := slices.DeleteFunc(netns.OfProcesses(), func(n netns.Namespace) bool { return !s.filter.MatchesNetns(n.Inode) })
+// search returns what find does, and the CPU time of its costly part: see next.
+func (s *search) search() (all []netns.Namespace, costly time.Duration) {
+	all = slices.DeleteFunc(netns.OfProcesses(), func(n netns.Namespace) bool { return !s.filter.MatchesNetns(n.Inode) })
 	var missing []uint32
 	for _, inode := range s.filter.Netns {
 		if !s.filter.MatchesNetns(inode) || contains(all, inode) {
@@ -74,16 +76,18 @@ func (s *search) search() []netns.Namespace {
 		}
 	}
 	if len(missing) == 0 || time.Now().Before(s.next) {
-		return all
+		return all, 0
 	}
+	timer := cputime.Start()
 	found := netns.FindExisting(missing)
+	costly = timer.Elapsed()
 	for _, n := range found {
 		s.named[n.Inode] = n
 	}
 	if len(found) < len(missing) {
-		s.next = time.Now().Add(searchAgain)
+		s.next = time.Now().Add(max(searchAgain, costly*searchFactor))
 	}
-	return append(all, found...)
+	return append(all, found...), costly
 }
 
 // forget removes a namespace that is no longer where it was found.

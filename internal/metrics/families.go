@@ -139,7 +139,7 @@ var (
 // tcpshift itself. The names that begin with process_ are those of all Prometheus clients.
 var (
 	familyBuild   = gauge("tcpshift_build_info", "", "Always 1. The labels are the version of tcpshift, of the record schema, and of Go.", "version", "schema", "go_version")
-	familyTurnAge = gauge("tcpshift_loop_turn_age_seconds", "seconds", "Time since the trace loop has turned last. A quiet host lets it sleep for 4 s.")
+	familyTurnAge = gauge("tcpshift_loop_turn_age_seconds", "seconds", "Time since the trace loop has turned last. A quiet host lets it sleep for 5 s.")
 	familyCPU     = counter("process_cpu_seconds_total", "seconds", "CPU time of tcpshift, user and system.").as("process.cpu.time")
 	familyMemory  = gauge("process_resident_memory_bytes", "bytes", "Memory of tcpshift that is resident.").as("process.memory.usage")
 	familyStart   = gauge("process_start_time_seconds", "seconds", "When tcpshift started, in seconds since 1970.")

@@ -19,7 +19,7 @@ const (
 	// publishEvery is the least time between two readings of the loop's own counts.
 	publishEvery = time.Second
 	// stuckAfter is how long the loop may take for a turn before it counts as stuck. A turn sleeps for up
-	// to 4 s, and a stalled reader delays it by 250 ms.
+	// to 5 s, and a stalled reader delays it by 250 ms.
 	stuckAfter = 15 * time.Second
 )
 

@@ -17,7 +17,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// Pace is how often all sockets are counted.
+// Pace bounds how often all sockets are counted, and how much CPU time that takes.
 type Pace struct {
 	Interval time.Duration // the least time between two counts
 	Divisor  int           // counts take at most 1/Divisor of one CPU: they become less frequent if they cost more

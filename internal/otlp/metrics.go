@@ -87,13 +87,16 @@ func (s *MetricSender) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), lastMetrics)
 	defer cancel()
 	s.exporter.ending.Store(true)
-	if err := s.provider.Shutdown(ctx); err != nil && !s.exporter.failed {
+	switch err := s.provider.Shutdown(ctx); {
+	case err != nil && !s.exporter.failed:
 		s.exporter.notify(fmt.Sprintf("the last metrics are not sent to %s: %v", s.exporter.address, err))
+	case err == nil && s.exporter.failed:
+		s.exporter.notify("the last metrics are sent to " + s.exporter.address)
 	}
 }
 
-// notifying notifies the operator of the first failure, and of the first success after it. Once ending is true it leaves
-// that to Close: Shutdown cancels a request that is on its way, and nothing is tried again.
+// notifying notifies the operator of the first failure, and of the first success after it. Once ending is true, Close
+// notifies instead: Shutdown cancels the request that is under way, and no other follows.
 type notifying struct {
 	sdkmetric.Exporter
 	address string

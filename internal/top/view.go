@@ -26,7 +26,7 @@ const (
 	stateCells = 24
 	// stateNumber is how many cells its number has.
 	stateNumber = 9
-	// agedCount is the age from which a count of the sockets shows it.
+	// agedCount is the age from which the screen shows how old the counts of sockets are.
 	agedCount = 5 * time.Second
 )
 
@@ -126,7 +126,7 @@ func (m *model) states(width int) []line {
 		*l = append(*l, m.state(state, most, cells-2)...)
 	}
 	if age := s.At.Sub(s.SocketsAt); !s.SocketsAt.IsZero() && age >= agedCount && columns > 1 {
-		last := &lines[rows-1] // which has room: eleven states leave one cell
+		last := &lines[rows-1] // eleven states leave the last cell of two or three columns free
 		*last = append(*last, span{"  counted " + record.Duration(age.Round(time.Second)) + " ago", dim})
 	}
 	return lines

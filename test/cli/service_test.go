@@ -46,7 +46,7 @@ func TestService_States(t *testing.T) {
 				cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=300000")
 			})
 			awaitState(t, systemd, `^READY=1$`)
-			awaitLine("WatchdogSec= is short: use 10s or more")
+			awaitLine("WatchdogSec= is short: use 15s or more")
 			awaitState(t, systemd, `^WATCHDOG=1$`)
 			tr.signal(syscall.SIGHUP)
 			awaitState(t, systemd, `^RELOADING=1\nMONOTONIC_USEC=\d+$`)
