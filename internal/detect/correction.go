@@ -92,8 +92,9 @@ const lateTimers = 2 * time.Second
 
 // learnFinFraction finds out from the kernel's table, for timewait sockets that are created in FIN_WAIT2, which
 // fraction of their peers closes. It looks at sockets that are older than the timeout of that substate: they are
-// gone if the peer has not closed. With fewer than minReconciled of these it decides only if showsUnclosed is true: then
-// no peer closes, and it returns true. If every peer closes after a while, older ones that are gone were killed.
+// gone if the peer has not closed. With fewer than minReconciled of these it decides only if the table has many that the
+// model lacks, because they are older than the tracer, and showsUnclosed is true: then no peer closes, and it returns
+// true. If every peer closes after a while, older ones that are gone were killed.
 func (u *destinationUse) learnFinFraction(all *SuspectCounts, c *suspectCount, timeout time.Duration) (unclosed bool) {
 	if u.finDelay > 0 {
 		u.finFraction, u.finKnown, u.finLearned = 1, true, u.kernel.verifiedAt
@@ -103,7 +104,8 @@ func (u *destinationUse) learnFinFraction(all *SuspectCounts, c *suspectCount, t
 	old := u.FinWait2Count(comparedFor) - known
 	closed := int64(c.timeWaits+c.reusable-c.finWait2) - u.closedAtOnce() // as many as the peers have closed
 	if old < minReconciled {
-		if unclosed = all.showsUnclosed(c, closed+int64(u.kernel.moved), timeout); unclosed {
+		unclosed = int64(c.finWait2)-young >= minReconciled && all.showsUnclosed(c, closed+int64(u.kernel.moved), timeout)
+		if unclosed {
 			u.finFraction, u.finKnown, u.finLearned = 0, true, u.kernel.verifiedAt
 		}
 		return unclosed

@@ -8,7 +8,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
-// While peers hang, the kernel's table shows that none closes, and the sockets time out. When they answer again each
+// While peers hang, none closes, and the sockets in FIN_WAIT2 time out. When they answer again each
 // connection leaves a TIME_WAIT of a minute, and a storm begins: its alert comes long before the first connect() fails.
 func TestStorm_PeersThatHungAtFirst(t *testing.T) {
 	for _, hang := range []time.Duration{11 * time.Second, 14 * time.Second, 18 * time.Second, 40 * time.Second} {

@@ -111,19 +111,14 @@ func (d portStorm) stormCapacity(e *topk.Entry[destination, destinationUse], fai
 	return capacity, ns
 }
 
-// isSuspected is isSuspected for a destination, also for what the kernel's tables have taken off the model, which may
-// not be so any more. The model was scaled down: other destinations may have had the TIME_WAITs that ended early, and
-// those created since may stay. Or peers did not close, and may close now. The kernel's count of this destination shows
-// both.
+// isSuspected is isSuspected for a destination, also without the TIME_WAITs that the model lacks because it was scaled
+// down. Other destinations may have had the TIME_WAITs that ended early, and those created since may stay: the kernel's
+// count of this destination shows both.
 func (u *destinationUse) isSuspected(m rate.TimeWaitModel, f rate.Forecast) bool {
-	mayClose := m.ReuseAfter == 0 && m.FinFraction < 1 && u.FinWait2Count(m.FinWait2Hold) > 0
-	if isSuspected(f) || m.Scale >= 1 && !mayClose {
+	if isSuspected(f) || m.Scale >= 1 {
 		return isSuspected(f)
 	}
-	m.Scale = max(1, m.Scale)
-	if mayClose {
-		m.FinFraction = 1
-	}
+	m.Scale = 1
 	return isSuspected(u.Forecast(m, f.Capacity))
 }
 

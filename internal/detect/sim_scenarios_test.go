@@ -305,6 +305,15 @@ var simScenarios = []simScenario{
 		loads:  []simLoad{client(82, 0, 3, 100, 2, func(l *simLoad) { l.lasting, l.finAfter = 0, 300*time.Second })},
 	},
 	{
+		name:  "peers that hang for a while, and close soon after that",
+		ports: 250, end: 100, before: 20 * time.Millisecond, after: 20 * time.Millisecond,
+		limits: func(l *tcp.Limits) { l.FinTimeout = 10 * time.Second },
+		loads: []simLoad{
+			client(80, 0, 3, 17, 6, lateFIN(300)),
+			client(80, 0, 17, 100, 6, lateFIN(0.1)),
+		},
+	},
+	{
 		name:  "a number of forgotten sockets that has stopped growing before the start",
 		ports: 300, end: 180, before: 20 * time.Millisecond, after: 20 * time.Millisecond, restarts: []float64{60},
 		loads: []simLoad{client(80, 0, 1, 26, 2, func(l *simLoad) { l.ends = forgets })},
