@@ -152,7 +152,7 @@ func (h *host) answerSuspects(want Request) {
 		for _, w := range waiting {
 			s := tcp.Socket{ExpiresIn: w.finAt + time.Minute - h.now, Transition: tcp.Transition{New: tcp.TimeWait, Substate: tcp.TimeWait}}
 			if h.now < w.finAt {
-				s.Substate, s.ExpiresIn = tcp.FinWait2, w.created+h.limits.FinTimeout-h.now
+				s.Substate, s.ExpiresIn = tcp.FinWait2, w.end-h.now
 			}
 			add(s)
 		}
@@ -403,7 +403,7 @@ func (h *host) answerHalfClosed(netns uint32) {
 	for key := range h.ends {
 		for _, w := range h.waiting(key) {
 			if key.netns == netns && h.now < w.finAt {
-				s := tcp.Socket{ExpiresIn: w.created + h.limits.FinTimeout - h.now}
+				s := tcp.Socket{ExpiresIn: w.end - h.now}
 				s.New, s.Substate, s.Cookie, s.NoProcess = tcp.TimeWait, tcp.FinWait2, uint64(w.end), true
 				s.Local, s.Peer = tcp.Endpoint{Addr: key.local, Port: 20001}, tcp.Endpoint{Addr: key.peer, Port: key.peerPort}
 				sockets = append(sockets, s)
