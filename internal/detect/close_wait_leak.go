@@ -89,6 +89,10 @@ type leak struct {
 	suspectedAt time.Duration // since when stuck has sufficed for an alert; 0: it does not
 	leftOutAt   time.Duration // when a socket of it last found no room; 0: all that are in CLOSE_WAIT count
 	user        uint32        // of the first socket: see quotaOf
+	missedAt    time.Duration // when its namespace could last not be read; 0: never
+	lostBefore  uint64        // tracker.lostTotal at checkedAt, or when the leak began
+	certain     int           // how many of its sockets have entered CLOSE_WAIT since tracker.lostAt, at most
+	certainAt   time.Duration // tracker.lostAt when certain was counted
 }
 
 // maxWaiting bounds the sockets of one user in each table of single sockets: those in CLOSE_WAIT, those
@@ -101,7 +105,7 @@ func newCloseWaitLeak(tr *tracker) detector {
 		tracker: tr, waiting: make(map[uint64]waitingSocket), leaks: make(map[leakKey]*leak),
 		room: newQuota(2 * maxWaiting), leakRoom: newQuota(2 * tr.MaxDestinations),
 	}
-	tr.seedCloseWait, tr.takeCloseWait = d.seed, d.takeTable
+	tr.seedCloseWait, tr.takeCloseWait, tr.missCloseWait = d.seed, d.takeTable, d.missTable
 	return d
 }
 
@@ -157,6 +161,7 @@ func (d *closeWaitLeak) enqueue(key leakKey, t *tcp.Transition, at time.Duration
 	}
 	l.lastArrival = at
 	l.sockets++
+	l.addCertain(at, d.lostAt)
 	d.waiting[t.Cookie] = waitingSocket{leak: l, at: uint32(at / time.Second), by: l.count(t), queued: true, earlier: earlier, user: user}
 	d.push(arrival{t.Cookie, at})
 	return l
@@ -187,7 +192,7 @@ func (d *closeWaitLeak) leakFor(key leakKey, user uint32) *leak {
 		if !d.leakRoom.take(user) {
 			return nil
 		}
-		l = &leak{key: key, user: user, stuck: newGrowth(d.now), lastArrival: d.now}
+		l = &leak{key: key, user: user, stuck: newGrowth(d.now), lastArrival: d.now, lostBefore: d.lostTotal}
 		d.leaks[key] = l
 	}
 	*recent = l
@@ -254,7 +259,7 @@ func (d *closeWaitLeak) check(raise raiser) {
 			}
 			continue
 		}
-		if d.now-max(l.lastArrival, l.checkedAt) > unreadableFor {
+		if d.mayHaveEnded(l) {
 			d.giveUp(key, l)
 			continue
 		}
@@ -274,8 +279,7 @@ func (d *closeWaitLeak) check(raise raiser) {
 	}
 }
 
-// giveUp forgets a leak and its sockets. No transition and no table has shown them for unreadableFor, so their
-// namespace is probably gone, and their ends are lost.
+// giveUp forgets a leak and its sockets: see mayHaveEnded.
 func (d *closeWaitLeak) giveUp(key leakKey, l *leak) {
 	for cookie, w := range d.waiting {
 		if w.leak == l {

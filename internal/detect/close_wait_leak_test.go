@@ -254,6 +254,47 @@ func TestCloseWaitLeak_NamespaceGone(t *testing.T) {
 	}
 }
 
+// A container ends, and the ends of its sockets are lost. Its namespace cannot be read any more, and the alert closes
+// within two minutes if so many transitions were lost that most of the sockets may have ended.
+func TestCloseWaitLeak_NamespaceGoneInALoss(t *testing.T) {
+	const sockets = 100
+	for _, c := range []struct {
+		name      string
+		lost      uint64
+		afterLoss int // sockets that have entered CLOSE_WAIT after it
+		missing   bool
+		closes    bool
+	}{
+		{"all ends may be lost", 1000, 0, true, true},
+		{"most ends may be lost", sockets - 16, 0, true, true},
+		{"too few transitions were lost", sockets - 17, 0, true, false},
+		{"nothing was lost", 0, 0, true, false},
+		{"enough sockets are newer than the loss", 1000, 17, true, false},
+		{"few sockets are newer than the loss", 1000, 16, true, true},
+		{"the namespace can be read, but not the table", 1000, 0, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			h := newHost(t, 500, Config{})
+			h.unreadable = true
+			arrive := func(first, end int) {
+				for n := first; n < end; n++ {
+					h.event(uint64(n)+1, to(80), process(99, "java"), tcp.Established, tcp.CloseWait)
+					h.pass(time.Second)
+				}
+			}
+			arrive(0, sockets-c.afterLoss)
+			h.engine.AddLost(h.now, c.lost)
+			h.pass(time.Second)
+			h.missing = c.missing
+			arrive(sockets-c.afterLoss, sockets)
+			h.pass(2 * time.Minute)
+			if got := len(only(h.alerts, "close_wait_leak", Close)) == 1; got != c.closes {
+				t.Errorf("the alert closes: %v, want %v: %v", got, c.closes, summaries(h.alerts))
+			}
+		})
+	}
+}
+
 // Sockets of before the start count, and are no growth. Connections that no process has
 // accepted are no leak, but their listener's queue; those that a process accepts after all count.
 func TestCloseWaitLeak_BeforeStart(t *testing.T) {

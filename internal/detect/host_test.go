@@ -38,6 +38,7 @@ type host struct {
 
 	closeWait  map[uint64]tcp.CloseWaitSocket // by cookie
 	unreadable bool                           // the kernel's table, except its counts
+	missing    bool                           // the namespace: nothing of it can be read
 	loses      bool                           // what happens is lost, and the loss is noticed
 	lossShare  float64                        // the part of what happens that is lost
 	lostTimes  []time.Duration                // when it was lost
@@ -107,6 +108,10 @@ func (h *host) pass(d time.Duration) {
 			}
 			h.answerListeners(want)
 			if want.OnlyListeners {
+				continue
+			}
+			if h.missing {
+				h.engine.Update(h.now, want.Netns, nil)
 				continue
 			}
 			h.engine.Update(h.now, want.Netns, &l)

@@ -170,6 +170,9 @@ func (tr *tracker) request(netns uint32, ns *namespace, counts bool) Request {
 // update implements Engine.Update.
 func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 	ns := tr.ensureNamespace(netns)
+	if l == nil {
+		tr.missCloseWait(now, netns)
+	}
 	switch {
 	case l != nil:
 		before := ns.limits.BoundReadAt
