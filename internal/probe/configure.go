@@ -211,6 +211,16 @@ var (
 	}
 )
 
+// rankOf is the enum program_rank of a program. One that is in no chain has the rank of the primaries.
+func rankOf(program string) int {
+	for _, c := range chains {
+		if rank := slices.Index(c[:], program); rank > 0 {
+			return rank
+		}
+	}
+	return int(bpfobj.ProbeProgramRankPROGRAM_PRIMARY)
+}
+
 // The programs that a trace, a trace of the ends of TIME_WAITs, and a snapshot load. The
 // order is that of attachment, see [Probe.attach].
 var (

@@ -2,7 +2,6 @@ package probe
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -150,11 +149,11 @@ func (p *Probe) readProgram(rank int, program *ebpf.Program, c *ProgramCounters)
 	return nil
 }
 
-// settle waits until a detached program no longer runs. Programs run inside RCU
+// settle waits until the programs of a rank, which are detached, no longer run. Programs run inside RCU
 // read-side sections, and membarrier(2) waits for those if more than one CPU is online. Older
-// kernels detach a little later, from a work queue, so settle also waits until the program's
-// counters stop changing, and fails if they do not. Programs that are still attached may go on counting.
-func (p *Probe) settle(program string) error {
+// kernels detach a little later, from a work queue, so settle also waits until the counters of
+// this rank stop changing, and fails if they do not. Programs that are still attached may go on counting.
+func (p *Probe) settle(rank int) error {
 	const rounds = 100
 	var before ProgramCounters
 	for range rounds {
@@ -163,16 +162,12 @@ func (p *Probe) settle(program string) error {
 		if err != nil {
 			return err
 		}
-		now := ProgramCounters{} // stays zero for the programs without counters
-		if rank := slices.Index(transitionChain[:], program); rank >= 0 {
-			now = all[rank]
-		}
-		if now == before {
+		if all[rank] == before {
 			return nil
 		}
-		before = now
+		before = all[rank]
 	}
-	return fmt.Errorf("program %s still runs after being detached: the last counts may be short", program)
+	return fmt.Errorf("program %s still runs after being detached: the last counts may be short", transitionChain[rank])
 }
 
 // waitForReaders waits for all RCU readers, by membarrier(2). With one CPU online the kernel

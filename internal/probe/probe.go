@@ -228,16 +228,15 @@ func (p *Probe) Wake() { p.reader.Wake() }
 func (p *Probe) Crowded() bool { return p.reader.Crowded() }
 
 // Detach detaches the programs and returns when none is running. After that the counters
-// and the content of the rings do not change. The last program of a chain is detached
+// and the content of the rings do not change. The last programs of the chains are detached
 // first, so that the primary counts every event that a backup emits as fired.
 func (p *Probe) Detach() error {
 	var errs []error
-	for {
-		last, ok := p.takeLink()
-		if !ok {
-			break
+	for rank := len(transitionChain) - 1; rank >= 0; rank-- {
+		closed, err := p.closeLinks(func(l attachment) bool { return rankOf(l.program) == rank })
+		if errs = append(errs, err); closed > 0 {
+			errs = append(errs, p.settle(rank))
 		}
-		errs = append(errs, last.Close(), p.settle(last.program))
 	}
 	if p.reader != nil {
 		p.reader.Finish()
@@ -249,26 +248,34 @@ func (p *Probe) Detach() error {
 // method does not return: a thread that hangs in a system call keeps the descriptors of the
 // process open after its end, so the kernel would not detach the programs.
 func (p *Probe) CloseLinks() error {
+	_, err := p.closeLinks(func(attachment) bool { return true })
+	return err
+}
+
+// closeLinks closes the links that are selected, the last one first, and counts them.
+func (p *Probe) closeLinks(selected func(l attachment) bool) (closed int, err error) {
 	var errs []error
 	for {
-		last, ok := p.takeLink()
+		l, ok := p.takeLast(selected)
 		if !ok {
-			return errors.Join(errs...)
+			return closed, errors.Join(errs...)
 		}
-		errs = append(errs, last.Close())
+		closed++
+		errs = append(errs, l.Close())
 	}
 }
 
-// takeLink removes the last link from the list. ok is false if there is none.
-func (p *Probe) takeLink() (last attachment, ok bool) {
+// takeLast removes the last link that is selected from the list. ok is false if there is none.
+func (p *Probe) takeLast(selected func(l attachment) bool) (last attachment, ok bool) {
 	p.linksMu.Lock()
 	defer p.linksMu.Unlock()
-	if len(p.links) == 0 {
-		return last, false
+	for i, l := range slices.Backward(p.links) {
+		if selected(l) {
+			p.links = slices.Delete(p.links, i, i+1)
+			return l, true
+		}
 	}
-	last = p.links[len(p.links)-1]
-	p.links = p.links[:len(p.links)-1]
-	return last, true
+	return last, false
 }
 
 // Close detaches the programs, unless Detach has done so, and frees all resources. It may
