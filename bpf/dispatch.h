@@ -17,6 +17,7 @@
 #include "filter.h"
 #include "listen_port.h"
 #include "owner.h"
+#include "sample.h"
 #include "sock_state_update.h"
 #include "timewait.h"
 #include "transition.h"
@@ -89,6 +90,8 @@ static __always_inline void filter_and_emit(struct transition *t, struct program
 		count(counters->filtered);
 		return;
 	}
+	if (!filters_on_owners() && leave_out_of_sample(t, counters))
+		return;
 	if (proof != OWNER_PROVEN)
 		use_stored_owner(t->slot);
 	add_unbound_listener(t);

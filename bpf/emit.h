@@ -20,6 +20,7 @@
 #include "read.h"
 #include "reset.h"
 #include "ring.h"
+#include "sample.h"
 #include "syscall.h"
 #include "timewait.h"
 #include "timewait_end.h"
@@ -259,12 +260,6 @@ static __always_inline bool submit_end_event(const struct transition *t,
 	return true;
 }
 
-/* Whether the event is an EVENT_END. */
-static __always_inline bool wants_end_event(const struct transition *t)
-{
-	return want_ends && t->ec->new_state == TCP_CLOSE && t->ec->old_state != TCP_CLOSE;
-}
-
 /* Emits the transition if it matches all filters, and counts what became of it. */
 static __always_inline void emit_if_matching(struct transition *t,
 					     struct program_counters *counters)
@@ -273,6 +268,8 @@ static __always_inline void emit_if_matching(struct transition *t,
 		count(counters->filtered);
 		return;
 	}
+	if (leave_out_of_sample(t, counters))
+		return;
 	/* Before the event is reserved, because it may emit the path of a new cgroup. */
 	if (!t->ec->owner.ref.pid)
 		t->ec->owner.cgroup_id = announce_cgroup_of_socket(t->sk);

@@ -270,6 +270,12 @@ static __always_inline bool owner_matches(const struct owner *owner)
 	return !owner_excluded(owner);
 }
 
+/* Whether there is a filter on owners. The tracer's own events, which exclude_self leaves out, do not count. */
+static __always_inline bool filters_on_owners(void)
+{
+	return filter_pid || filter_comm || exclude_pid || exclude_comm || follow_children;
+}
+
 /* Whether the filters pass the socket's user: sk_uid, the uid of its record. */
 static __always_inline bool uid_matches(__u32 uid)
 {

@@ -25,6 +25,7 @@
 #include "filter.h"
 #include "read.h"
 #include "ring.h"
+#include "sample.h"
 #include "sock_state.h"
 #include "sock_state_lookup.h"
 #include "transition.h"
@@ -172,6 +173,8 @@ static __always_inline void emit_reset(enum program_rank rank, const struct sock
 	/* The port is in inet_sport, as at the transition to CLOSE. */
 	read_endpoints(sk, TCP_ESTABLISHED, TCP_CLOSE, &ep);
 	if (!ring || !netns_matches(netns) || !endpoints_match(&ep))
+		return;
+	if (has_socket_cookie && !is_cookie_in_sample(sk->__sk_common.skc_cookie.counter))
 		return;
 	e = bpf_ringbuf_reserve(ring, sizeof(*e), 0);
 	if (!e) {

@@ -38,6 +38,12 @@ static __always_inline int emitted_new_state(const struct transition *t)
 	return is_timewait(t->ec->timewait) ? TCP_TIME_WAIT : t->ec->new_state;
 }
 
+/* Whether the event is an EVENT_END. */
+static __always_inline bool wants_end_event(const struct transition *t)
+{
+	return want_ends && t->ec->new_state == TCP_CLOSE && t->ec->old_state != TCP_CLOSE;
+}
+
 /* Makes the kernel give the socket a cookie, if it has none yet. */
 static __always_inline void create_cookie(const struct sock *sk)
 {

@@ -42,7 +42,7 @@ func (h *hostReaders) close() {
 	}
 }
 
-// filterChange changes the filter at a reload. If it is nil, the filter stays, and its methods do nothing.
+// filterChange changes the filter or the sample at a reload. If it is nil, both stay, and its methods do nothing.
 type filterChange struct {
 	r        *reloader
 	options  *traceOptions
@@ -50,14 +50,14 @@ type filterChange struct {
 	next     hostReaders
 }
 
-// prepareFilter loads the programs for the filter of the next configuration. It returns nil if the filter stays. The
-// caller must close the result.
+// prepareFilter loads the programs for the filter and the sample of the next configuration. It returns nil if both stay.
+// The caller must close the result.
 func (r *reloader) prepareFilter(next *configured) (*filterChange, error) {
 	o := next.options
-	if reflect.DeepEqual(r.current.options.filter, o.filter) {
+	if before := r.current.options; reflect.DeepEqual(before.filter, o.filter) && before.kernelSample() == o.kernelSample() {
 		return nil, nil
 	}
-	programs, err := r.probe.Prepare(o.kernelFilter())
+	programs, err := r.probe.Prepare(o.kernelFilter(), o.kernelSample())
 	if err != nil {
 		return nil, err
 	}

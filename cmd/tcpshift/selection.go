@@ -57,6 +57,17 @@ func (o *traceOptions) checkSelection() error {
 	return nil
 }
 
+// kernelSample returns the N of a sample of 1/N that the kernel programs take; 0: they emit the events of all sockets,
+// because something besides the outputs' records needs them, or because a reload could not change the sample.
+func (o *traceOptions) kernelSample() uint64 {
+	others := o.wants("alert") || o.summary > 0 || o.countsSockets() || o.recorder.wanted() || o.recording != "" ||
+		o.count > 0 || o.wantsAllOwners()
+	if o.selection.Sample <= 1 || others || o.path != "" && !o.mayReloadFilters() {
+		return 0
+	}
+	return o.selection.Sample
+}
+
 // checkSampling refuses a sample where sockets have no cookies, by which they are chosen.
 func (o *traceOptions) checkSampling(features probe.Features) error {
 	cookie := features.Get(probe.SocketCookie)

@@ -234,7 +234,7 @@ func (o *traceOptions) describesProcesses() bool {
 // openProbe loads and attaches the programs. It refuses what this kernel cannot do.
 func (o *traceOptions) openProbe() (*probe.Probe, error) {
 	p, err := probe.Open(probe.Options{
-		Filter: o.kernelFilter(), BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wantsEnds(),
+		Filter: o.kernelFilter(), BufferSize: o.bufferSize, ExcludeSelf: o.excludeSelf, Ends: o.wantsEnds(), Sample: o.kernelSample(),
 		TimeWaitEnds: o.timeWaitEnd && o.wants("transition"), Without: o.unwanted(), BoundPorts: o.wants("alert"),
 		UpdatesFrom: o.updates, Reloadable: o.mayReloadFilters(),
 		StateTimes: o.metrics.wanted(), CountSockets: o.countsSockets(),

@@ -137,6 +137,8 @@ type ProbeProgramCounters struct {
 	LostResets       uint64
 	StateUnavailable uint64
 	MissedUpdates    uint64
+	Unsampled        uint64
+	UnsampledEnds    uint64
 }
 
 type ProbeProgramRank uint32
@@ -345,6 +347,7 @@ const (
 	ProbeVarMayInterruptItself          = "may_interrupt_itself"
 	ProbeVarRingMask                    = "ring_mask"
 	ProbeVarRingsPerCpuQ32              = "rings_per_cpu_q32"
+	ProbeVarSampleN                     = "sample_n"
 	ProbeVarSelfInInitialPidns          = "self_in_initial_pidns"
 	ProbeVarSelfPid                     = "self_pid"
 	ProbeVarSelfPidnsDev                = "self_pidns_dev"
@@ -514,6 +517,7 @@ type ProbeVariableSpecs struct {
 	MayInterruptItself     *ebpf.VariableSpec `ebpf:"may_interrupt_itself"`
 	RingMask               *ebpf.VariableSpec `ebpf:"ring_mask"`
 	RingsPerCpuQ32         *ebpf.VariableSpec `ebpf:"rings_per_cpu_q32"`
+	SampleN                *ebpf.VariableSpec `ebpf:"sample_n"`
 	SelfInInitialPidns     *ebpf.VariableSpec `ebpf:"self_in_initial_pidns"`
 	SelfPid                *ebpf.VariableSpec `ebpf:"self_pid"`
 	SelfPidnsDev           *ebpf.VariableSpec `ebpf:"self_pidns_dev"`
@@ -649,6 +653,7 @@ type ProbeVariables struct {
 	MayInterruptItself     *ebpf.Variable `ebpf:"may_interrupt_itself"`
 	RingMask               *ebpf.Variable `ebpf:"ring_mask"`
 	RingsPerCpuQ32         *ebpf.Variable `ebpf:"rings_per_cpu_q32"`
+	SampleN                *ebpf.Variable `ebpf:"sample_n"`
 	SelfInInitialPidns     *ebpf.Variable `ebpf:"self_in_initial_pidns"`
 	SelfPid                *ebpf.Variable `ebpf:"self_pid"`
 	SelfPidnsDev           *ebpf.Variable `ebpf:"self_pidns_dev"`

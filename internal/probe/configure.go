@@ -38,6 +38,7 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 		bpfobj.ProbeVarRingMask:         uint32(l.count - 1),
 		bpfobj.ProbeVarWakeupBytes:      uint64(l.bytes / 4),
 		bpfobj.ProbeVarWantEnds:         opts.Ends,
+		bpfobj.ProbeVarSampleN:          opts.Sample,
 		bpfobj.ProbeVarWantStateTimes:   opts.Filter.Transitions == nil || opts.StateTimes, // else no output writes the time in a state
 		bpfobj.ProbeVarWantCgroups:      true,
 		bpfobj.ProbeVarWantTimewaitEnds: opts.TimeWaitEnds && features.has(TimeWaitEnds),

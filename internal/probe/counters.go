@@ -27,6 +27,8 @@ type ProgramCounters struct {
 	TimeWaitEndsLost uint64
 	StateUnavailable uint64
 	MissedUpdates    uint64 // of connections that live; only of the primary, see bpf/update.h
+	Unsampled        uint64 // events of sockets that Options.Sample leaves out
+	UnsampledEnds    uint64 // of these, ends of connections
 	LostResets       uint64 // of this program; the primary's also have what missedByAll returns
 }
 
@@ -60,6 +62,8 @@ func (c *Counters) Sum() ProgramCounters {
 		sum.TimeWaitEndsLost += p.TimeWaitEndsLost
 		sum.StateUnavailable += p.StateUnavailable
 		sum.MissedUpdates += p.MissedUpdates
+		sum.Unsampled += p.Unsampled
+		sum.UnsampledEnds += p.UnsampledEnds
 		sum.LostResets += p.LostResets
 	}
 	return sum
@@ -144,6 +148,8 @@ func (p *Probe) readProgram(rank int, program *ebpf.Program, c *ProgramCounters)
 		c.TimeWaitEndsLost += cpu.TimewaitEndsLost
 		c.StateUnavailable += cpu.StateUnavailable
 		c.MissedUpdates += cpu.MissedUpdates
+		c.Unsampled += cpu.Unsampled
+		c.UnsampledEnds += cpu.UnsampledEnds
 		c.LostResets += cpu.LostResets
 	}
 	return nil

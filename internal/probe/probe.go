@@ -33,7 +33,10 @@ type Options struct {
 	// TimeWaitEnds emits the ends of TIME_WAITs. Its programs run for every timer that
 	// expires and every object that the kernel frees.
 	TimeWaitEnds bool
-	BoundPorts   bool // [Probe.BoundPorts] will be called
+	// Sample emits only the events of one socket in so many, chosen by its cookie as by package selection,
+	// and those of all listeners; 0: of all sockets. It needs SocketCookie.
+	Sample     uint64
+	BoundPorts bool // [Probe.BoundPorts] will be called
 	// UpdatesFrom is the age from which connections have updates, which [Probe.OpenUpdates] emits; 0: it will not
 	// be called.
 	UpdatesFrom  time.Duration

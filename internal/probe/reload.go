@@ -66,6 +66,7 @@ func (p *Probe) setEntered(programs map[string]*ebpf.Program) error {
 // Programs are loaded programs that are not in use: those of another filter, or those that [Probe.Replace] has replaced.
 type Programs struct {
 	filter          filter.Filter
+	sample          uint64
 	collection      *ebpf.Collection
 	updates, groups sharedIterator
 }
@@ -77,16 +78,16 @@ func (n *Programs) Close() error {
 	return err
 }
 
-// Prepare loads programs for another filter, which takes about as long as Open. The programs in use stay until
+// Prepare loads programs for another filter and [Options.Sample], which takes about as long as Open. The programs in use stay until
 // [Probe.Replace]. Any goroutine may call Prepare, but not while another one calls Prepare, Replace or FindOwners. It
 // fails without [Options.Reloadable], and returns a [*HostError] if this process may not load programs any more. The
 // caller must Close the programs.
-func (p *Probe) Prepare(f filter.Filter) (*Programs, error) {
+func (p *Probe) Prepare(f filter.Filter, sample uint64) (*Programs, error) {
 	if !p.opts.Reloadable {
 		return nil, errors.New("load programs for another filter: the programs in use cannot be replaced")
 	}
 	opts, features, types := p.opts, p.features, btf.NewCache()
-	opts.Filter = f
+	opts.Filter, opts.Sample = f, sample
 	kernel := &Kernel{types, func() Features { return features }, sync.OnceValues(bpfobj.LoadProbe)}
 	spec, err := configure(opts, features, tracePrograms, kernel)
 	if err != nil {
@@ -99,7 +100,7 @@ func (p *Probe) Prepare(f filter.Filter) (*Programs, error) {
 	if err != nil {
 		return nil, loadError(err)
 	}
-	next := &Programs{filter: f, collection: c}
+	next := &Programs{filter: f, sample: sample, collection: c}
 	if err := errors.Join(
 		fillFilterMaps(c.Maps, &f),
 		next.updates.attach(c.Programs[bpfobj.ProbeProgUpdateSockets]),
@@ -126,7 +127,7 @@ func (p *Probe) Replace(next *Programs) error {
 	for _, name := range ownMaps[1:] { // not .rodata: the programs that are not replaced have the constants of the start
 		p.collection.Maps[name], next.collection.Maps[name] = next.collection.Maps[name], p.collection.Maps[name]
 	}
-	p.opts.Filter = next.filter
+	p.opts.Filter, p.opts.Sample = next.filter, next.sample
 	return nil
 }
 

@@ -120,8 +120,8 @@ func (a *account) counts(k *kernelLedger) record.Counts {
 		LostReentry:   k.lostReentry,
 		LostQueueFull: a.lostTransitions,
 		Deferred:      deferred(total),
-		Read:          a.read,
-		Dropped:       a.dropped,
+		Read:          a.read + total.Unsampled,
+		Dropped:       a.dropped + total.Unsampled,
 		Written:       a.written,
 
 		Connections:     a.connections,

@@ -49,7 +49,7 @@ func (l *kernelLedger) ringBusy() uint64 { return l.total.RingBusy }
 
 // settled is how many firings a program of the chain has handled to the end.
 func settled(total *probe.ProgramCounters) uint64 {
-	return total.OtherProtocol + total.Filtered + total.Emitted + total.RingFull + total.RingBusy + deferred(total)
+	return total.OtherProtocol + total.Filtered + total.Unsampled + total.Emitted + total.RingFull + total.RingBusy + deferred(total)
 }
 
 // deferred is how many events are deferred and not yet resumed. Each program may resume

@@ -286,7 +286,7 @@ func (w *recordWriter) counts() record.Counts {
 	t := w.totals
 	c := w.account.counts(&t.kernel)
 	c.WrittenBytes = w.stream.Written()
-	c.DroppedConnections, c.HasSelection = w.account.droppedConnections, w.selection != nil && w.connections
+	c.DroppedConnections, c.HasSelection = w.account.droppedConnections+t.kernel.total.UnsampledEnds, w.selection != nil && w.connections
 	c.Spooled, c.HasSpool = w.stream.Spooled()
 	c.SeededAfter, c.AlertsSuppressed, c.DetectionLeftOut = t.seededAfter, t.alertsSuppressed, t.leftOut
 	c.CgroupUnknown = t.cgroupUnknown

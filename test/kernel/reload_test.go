@@ -82,7 +82,7 @@ type eventLog struct {
 // replace makes a filter the one in use, and reads what was emitted before. Then only so many ports have events.
 func (l *eventLog) replace(t *testing.T, p *probe.Probe, f filter.Filter, count int) {
 	t.Helper()
-	next, err := p.Prepare(f)
+	next, err := p.Prepare(f, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 
 var ratioRounds = flag.Int("ratio-rounds", 1, "how many storms TestRatio makes")
 
-// The kernel's time for what `--only connection` and `--only connection,alert` emit, divided by the time for a filter that
+// The kernel's time for what `--only connection`, also with `--sample 1/100`, and `--only connection,alert` emit, divided by the time for a filter that
 // matches nothing. All programs are attached at once, so that each transition runs all of them: other work on the
 // machine slows all down alike, and the quotients need no idle machine. They are printed, not asserted; the test fails if
 // a transition of the storm has run no program of a chain.
@@ -31,6 +31,9 @@ func TestRatio_AgainstAFilterThatMatchesNothing(t *testing.T) {
 	subjects := []*attached{
 		attach(t, "nothing", probe.Options{Kernel: kernel, Filter: filter.Filter{Ports: []filter.PortRange{{First: 1, Last: 1}}}}),
 		attach(t, "connection", probe.Options{Kernel: kernel, Ends: true, Filter: filter.Filter{Transitions: &ends, ExcludeOrphanFinWait2: true}}),
+		attach(t, "connection, 1/100", probe.Options{Kernel: kernel, Ends: true, Sample: 100, Filter: filter.Filter{Transitions: &ends, ExcludeOrphanFinWait2: true}}),
+		attach(t, "transition, 1/100", probe.Options{Kernel: kernel, Sample: 100}),
+		attach(t, "transition", probe.Options{Kernel: kernel}),
 		attach(t, "connection,alert", probe.Options{Kernel: kernel, Ends: true, Filter: filter.Filter{Transitions: &endsAndNeeds, ExcludeOrphanFinWait2: true}}),
 	}
 	stats, err := ebpf.EnableStats(unix.BPF_STATS_RUN_TIME)
