@@ -20,6 +20,9 @@ type closeWaitLeak struct {
 	next     int                      // index in queue: those before it have reached CloseWaitAge
 	leaks    map[leakKey]*leak
 	recent   [recentLeaks]*leak // a cache of leaks, by leakKey.slot
+
+	netnsGone netnsGone
+	weighedAt time.Duration // when mayHaveEnded was asked last
 }
 
 // leakKey is what sockets are counted by: the local endpoint of a server, because the
@@ -89,10 +92,7 @@ type leak struct {
 	suspectedAt time.Duration // since when stuck has sufficed for an alert; 0: it does not
 	leftOutAt   time.Duration // when a socket of it last found no room; 0: all that are in CLOSE_WAIT count
 	user        uint32        // of the first socket: see quotaOf
-	missedAt    time.Duration // when its namespace could last not be read; 0: never
-	lostBefore  uint64        // tracker.lostTotal at checkedAt, or when the leak began
-	certain     int           // how many of its sockets have entered CLOSE_WAIT since tracker.lostAt, at most
-	certainAt   time.Duration // tracker.lostAt when certain was counted
+	lostBefore  uint64        // tracker.lostTotal when the newest table was requested, or when the leak began
 }
 
 // maxWaiting bounds the sockets of one user in each table of single sockets: those in CLOSE_WAIT, those
@@ -104,8 +104,9 @@ func newCloseWaitLeak(tr *tracker) detector {
 	d := &closeWaitLeak{
 		tracker: tr, waiting: make(map[uint64]waitingSocket), leaks: make(map[leakKey]*leak),
 		room: newQuota(2 * maxWaiting), leakRoom: newQuota(2 * tr.MaxDestinations),
+		netnsGone: make(netnsGone),
 	}
-	tr.seedCloseWait, tr.takeCloseWait, tr.missCloseWait = d.seed, d.takeTable, d.missTable
+	tr.seedCloseWait, tr.takeCloseWait, tr.noteNetns = d.seed, d.takeTable, d.netnsGone.note
 	return d
 }
 
@@ -161,7 +162,6 @@ func (d *closeWaitLeak) enqueue(key leakKey, t *tcp.Transition, at time.Duration
 	}
 	l.lastArrival = at
 	l.sockets++
-	l.addCertain(at, d.lostAt)
 	d.waiting[t.Cookie] = waitingSocket{leak: l, at: uint32(at / time.Second), by: l.count(t), queued: true, earlier: earlier, user: user}
 	d.push(arrival{t.Cookie, at})
 	return l
@@ -247,6 +247,7 @@ func (d *closeWaitLeak) countStuck() {
 func (d *closeWaitLeak) check(raise raiser) {
 	d.moveYoung()
 	d.countStuck()
+	d.giveUp()
 	for key, l := range d.leaks {
 		if l.stuck.count <= d.CloseWaitCount/2 {
 			l.suspectedAt = 0
@@ -257,10 +258,6 @@ func (d *closeWaitLeak) check(raise raiser) {
 			if l.sockets == 0 && d.now-l.lastArrival > 2*d.CloseWaitAge {
 				d.deleteLeak(key)
 			}
-			continue
-		}
-		if d.mayHaveEnded(l) {
-			d.giveUp(key, l)
 			continue
 		}
 		l.stuck.advance(d.now)
@@ -277,16 +274,6 @@ func (d *closeWaitLeak) check(raise raiser) {
 		}
 		raise(key, c, func() Finding { return d.describe(key, l) })
 	}
-}
-
-// giveUp forgets a leak and its sockets: see mayHaveEnded.
-func (d *closeWaitLeak) giveUp(key leakKey, l *leak) {
-	for cookie, w := range d.waiting {
-		if w.leak == l {
-			d.leave(cookie, false)
-		}
-	}
-	d.deleteLeak(key)
 }
 
 // isLeak reports whether an alert may open: there are enough sockets, their number grows, and the kernel's table

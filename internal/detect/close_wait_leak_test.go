@@ -254,45 +254,91 @@ func TestCloseWaitLeak_NamespaceGone(t *testing.T) {
 	}
 }
 
-// A container ends, and the ends of its sockets are lost. Its namespace cannot be read any more, and the alert closes
-// within two minutes if so many transitions were lost that most of the sockets may have ended.
+// A container ends, and the ends of its sockets are lost. Its namespace is missing from then on, and the alert closes
+// within two minutes if most of the sockets may have ended.
 func TestCloseWaitLeak_NamespaceGoneInALoss(t *testing.T) {
 	const sockets = 100
 	for _, c := range []struct {
 		name      string
 		lost      uint64
 		afterLoss int // sockets that have entered CLOSE_WAIT after it
+		churn     int // sockets that have entered CLOSE_WAIT after it, and left
 		missing   bool
 		closes    bool
 	}{
-		{"all ends may be lost", 1000, 0, true, true},
-		{"most ends may be lost", sockets - 16, 0, true, true},
-		{"too few transitions were lost", sockets - 17, 0, true, false},
-		{"nothing was lost", 0, 0, true, false},
-		{"enough sockets are newer than the loss", 1000, 17, true, false},
-		{"few sockets are newer than the loss", 1000, 16, true, true},
-		{"the namespace can be read, but not the table", 1000, 0, false, false},
+		{"all ends may be lost", 1000, 0, 0, true, true},
+		{"most ends may be lost", sockets - 16, 0, 0, true, true},
+		{"too few transitions were lost", sockets - 17, 0, 0, true, false},
+		{"nothing was lost", 0, 0, 0, true, false},
+		{"enough sockets are newer than the loss", 1000, 17, 0, true, false},
+		{"few sockets are newer than the loss", 1000, 16, 0, true, true},
+		{"the newer sockets have ended", 1000, 0, 40, true, true},
+		{"the namespace can be read, but not the table", 1000, 0, 0, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHost(t, 500, Config{})
 			h.unreadable = true
-			arrive := func(first, end int) {
-				for n := first; n < end; n++ {
-					h.event(uint64(n)+1, to(80), process(99, "java"), tcp.Established, tcp.CloseWait)
-					h.pass(time.Second)
-				}
-			}
-			arrive(0, sockets-c.afterLoss)
+			h.forgetSockets(0, sockets-c.afterLoss, time.Second)
 			h.engine.AddLost(h.now, c.lost)
 			h.pass(time.Second)
+			h.forgetSockets(sockets-c.afterLoss, sockets, time.Second)
+			for n := range uint64(c.churn) {
+				h.event(sockets+n+1, to(80), process(99, "java"), tcp.Established, tcp.CloseWait)
+				h.pass(time.Second)
+				h.event(sockets+n+1, to(80), process(99, "java"), tcp.CloseWait, tcp.LastAck)
+			}
 			h.missing = c.missing
-			arrive(sockets-c.afterLoss, sockets)
 			h.pass(2 * time.Minute)
 			if got := len(only(h.alerts, "close_wait_leak", Close)) == 1; got != c.closes {
 				t.Errorf("the alert closes: %v, want %v: %v", got, c.closes, summaries(h.alerts))
 			}
 		})
 	}
+}
+
+// forgetSockets makes sockets enter CLOSE_WAIT: those from a number up to another one, with a time between them.
+func (h *host) forgetSockets(first, end int, each time.Duration) {
+	for n := first; n < end; n++ {
+		h.event(uint64(n)+1, to(80), process(99, "java"), tcp.Established, tcp.CloseWait)
+		h.pass(each)
+	}
+}
+
+// A namespace that was never read is not missing, however many transitions were lost elsewhere; nor is one that is found
+// again at once.
+func TestCloseWaitLeak_NamespaceNotGone(t *testing.T) {
+	t.Run("never read", func(t *testing.T) {
+		h := newHost(t, 500, Config{})
+		h.missing = true
+		h.forgetSockets(0, 60, 20*time.Second)
+		h.engine.AddLost(h.now, 1000)
+		h.forgetSockets(60, 90, 90*time.Second)
+		if opened, closed := only(h.alerts, "close_wait_leak", Open), only(h.alerts, "close_wait_leak", Close); len(opened) != 1 || len(closed) != 0 {
+			t.Errorf("%d alerts open, %d close, want 1 and 0: %v", len(opened), len(closed), summaries(h.alerts))
+		}
+	})
+	t.Run("missing once", func(t *testing.T) {
+		h := newHost(t, 500, Config{})
+		h.forgetSockets(0, 150, time.Second)
+		h.unreadable = true
+		h.engine.AddLost(h.now, 1000)
+		h.pass(70 * time.Second)
+		h.engine.Update(h.now, testNetns, nil)
+		h.pass(time.Minute)
+		if closed := only(h.alerts, "close_wait_leak", Close); len(closed) != 0 {
+			t.Errorf("the namespace was missing for a moment, and the alert closes: %v", summaries(closed))
+		}
+	})
+	t.Run("counts after five minutes", func(t *testing.T) {
+		h := newHost(t, 500, Config{CloseWaitAge: 5 * time.Minute})
+		h.missing = true
+		h.forgetSockets(0, 200, 100*time.Millisecond)
+		h.engine.AddLost(h.now, 1000)
+		h.pass(15 * time.Minute)
+		if opened := only(h.alerts, "close_wait_leak", Open); len(opened) != 1 {
+			t.Errorf("%d alerts open, want 1", len(opened))
+		}
+	})
 }
 
 // Sockets of before the start count, and are no growth. Connections that no process has

@@ -10,11 +10,9 @@ const (
 	// unverifiedAfter is how long an alert waits for the kernel's table. Then it opens as
 	// unverified: the namespace may be one that cannot be read.
 	unverifiedAfter = 30 * time.Second
-	// unreadableFor is how long an alert stays open while its namespace cannot be read and no socket
-	// enters CLOSE_WAIT.
+	// unreadableFor is how long an alert stays open while the kernel's table cannot be read and no further
+	// socket counts.
 	unreadableFor = 10 * time.Minute
-	// doubtfulFor is the same where so many transitions have been lost that most of the sockets may have ended.
-	doubtfulFor = time.Minute
 	// lateWriteQuiet is a multiple of CloseWaitAge. A process that still sent data CloseWaitAge or
 	// more after the peer had closed had not forgotten the socket. So that socket must be silent
 	// this many times as long as others before it counts.
@@ -68,10 +66,12 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 		allKnown = allKnown && known
 		listed[sockets[i].Cookie] = &sockets[i]
 	}
+	ns := d.ensureNamespace(netns)
+	lostBefore := ns.closeWaitLost
 	for key, l := range d.leaks {
 		if key.netns == netns {
 			l.refuted, l.ended, l.checkedAt = 0, 0, readAt
-			l.missedAt, l.lostBefore = 0, d.lostTotal
+			l.lostBefore = lostBefore
 			if allKnown && l.leftOutAt < readAt {
 				l.leftOutAt = 0
 			}
@@ -94,42 +94,7 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 		}
 	}
 	d.suspectAnew(netns)
-	d.ensureNamespace(netns).closeWaitReadAt = readAt
-}
-
-// missTable notes that a namespace could not be read.
-func (d *closeWaitLeak) missTable(now time.Duration, netns uint32) {
-	for key, l := range d.leaks {
-		if key.netns == netns {
-			l.missedAt = now
-		}
-	}
-}
-
-// addCertain counts a socket that has entered CLOSE_WAIT at a time, if no transition was lost since then.
-func (l *leak) addCertain(at, lostAt time.Duration) {
-	if l.certainAt != lostAt {
-		l.certain, l.certainAt = 0, lostAt
-	}
-	if at > lostAt {
-		l.certain++
-	}
-}
-
-// mayHaveEnded reports whether the sockets of a leak have probably ended, and the transitions that ended them were
-// lost: no transition and no table has shown the sockets for unreadableFor. doubtfulFor is enough if their namespace
-// cannot be read and enough transitions were lost: a container that ends takes its namespace with it.
-func (d *closeWaitLeak) mayHaveEnded(l *leak) bool {
-	unseenFor := d.now - max(l.lastArrival, l.checkedAt)
-	if isMissed := l.missedAt > 0 && d.now-l.missedAt <= 2*activeInterval; !isMissed || unseenFor <= doubtfulFor {
-		return unseenFor > unreadableFor
-	}
-	certain := l.certain
-	if l.certainAt != d.lostAt {
-		certain = 0
-	}
-	doubtful := uint64(max(0, l.stuck.count-certain))
-	return l.stuck.count-int(min(doubtful, d.lostTotal-l.lostBefore)) <= d.CloseWaitCount/2
+	ns.closeWaitReadAt = readAt
 }
 
 // suspectAnew resets the suspicion of each leak of a namespace if the table has refuted most of its sockets: the sockets

@@ -46,6 +46,7 @@ type namespace struct {
 
 	wantCloseWait   bool          // a detector asks for the sockets in CLOSE_WAIT
 	closeWaitReadAt time.Duration // 0: never
+	closeWaitLost   uint64        // tracker.lostTotal when they were last requested
 
 	wantCounts bool          // a detector asks for counts of suspects
 	nextCounts time.Duration // when they may be requested again
@@ -154,6 +155,9 @@ func (tr *tracker) limitsDue(ns *namespace) bool {
 func (tr *tracker) request(netns uint32, ns *namespace, counts bool) Request {
 	r := Request{Netns: netns, Transitions: ns.transitions, CloseWait: ns.wantCloseWait}
 	ns.requestedAt, ns.transitions, ns.wantCloseWait = tr.now, 0, false
+	if r.CloseWait {
+		ns.closeWaitLost = tr.lostTotal
+	}
 	if ns.wantHalfClosed && (ns.halfClosedRequestedAt == 0 || tr.now-ns.halfClosedRequestedAt >= halfClosedInterval) {
 		r.HalfClosed = true
 		ns.halfClosedRequestedAt, ns.wantHalfClosed = tr.now, false
@@ -170,9 +174,7 @@ func (tr *tracker) request(netns uint32, ns *namespace, counts bool) Request {
 // update implements Engine.Update.
 func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 	ns := tr.ensureNamespace(netns)
-	if l == nil {
-		tr.missCloseWait(now, netns)
-	}
+	tr.noteNetns(now, netns, l != nil, ns.known && !ns.limits.Assumed)
 	switch {
 	case l != nil:
 		before := ns.limits.BoundReadAt

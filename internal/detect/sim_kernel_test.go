@@ -246,7 +246,7 @@ func (k *simKernel) closeFirst(s *simSocket) {
 	k.timeWaitsIn.add(1)
 	s.to.timeWaits.add(1)
 	s.state, s.createdAt, s.untimed = tcp.TimeWait, k.now, s.load.untimed
-	finAfter := s.load.finAfter
+	finAfter := s.load.finAfterAt(k.now)
 	if finAfter > 0 {
 		s.state = tcp.FinWait2
 	}

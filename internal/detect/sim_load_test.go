@@ -39,16 +39,31 @@ type simLoad struct {
 	binds       bool
 	untimed     bool
 	finAfter    time.Duration // of closesFirst
+	hang        simHang       // of closesFirst
 	lastAck     time.Duration // how long the peer takes to acknowledge the last FIN
 
 	due float64
 	n   int
 }
 
+// simHang is a time in which the peers of a load take longer to close. The zero value: there is none.
+type simHang struct {
+	from, until time.Duration
+	finAfter    time.Duration
+}
+
+// finAfterAt is how long after this side the peer closes a connection that this side closes at a time.
+func (l *simLoad) finAfterAt(now time.Duration) time.Duration {
+	if now >= l.hang.from && now < l.hang.until {
+		return l.hang.finAfter
+	}
+	return l.finAfter
+}
+
 func (l *simLoad) String() string {
-	return fmt.Sprintf("%v to %v of %d (server %v) from %v to %v: %.2f/s, × %.2f a minute, %d at once, chance %v, lasting %v, %s after %v, binds %v, untimed %v, FIN after %v",
+	return fmt.Sprintf("%v to %v of %d (server %v) from %v to %v: %.2f/s, × %.2f a minute, %d at once, chance %v, lasting %v, %s after %v, binds %v, untimed %v, FIN after %v, from %v to %v after %v",
 		l.by[0].owner.PID, l.to.key.peer, l.to.key.peerPort, l.to.server, l.from-time.Hour, l.until-time.Hour, l.perSecond, l.growth, l.bursts, l.chance,
-		l.lasting, endingNames[l.ends], l.closesAfter, l.binds, l.untimed, l.finAfter)
+		l.lasting, endingNames[l.ends], l.closesAfter, l.binds, l.untimed, l.finAfter, l.hang.from, l.hang.until, l.hang.finAfter)
 }
 
 // step makes the connections of one step.
@@ -185,6 +200,9 @@ func newSimRunWith(seed uint64, kills, starved bool) *simRun {
 	r.addKills(kills)
 	r.addStalls(starved)
 	r.addListeners()
+	if *hangs && seed%8 != 1 {
+		r.addHang()
+	}
 	if seed%8 == 1 {
 		r.makePlain()
 		if seed%16 == 9 {
@@ -279,6 +297,22 @@ func (r *simRun) shape(l *simLoad, server *simDestination) {
 	if l.to.key.local.IsLoopback() && l.ends == closesFirst && l.perSecond*l.lasting.Seconds() > ports/3 {
 		l.lasting /= 10
 	}
+}
+
+// addHang makes the peers of one load hang for a while, in about one of three simulations. The source of chance is its
+// own: the rest of a simulation does not depend on it.
+func (r *simRun) addHang() {
+	random := rand.New(rand.NewPCG(r.seed, 16))
+	l := r.loads[random.IntN(len(r.loads))]
+	if l.ends != closesFirst || random.IntN(2) > 0 {
+		return
+	}
+	between := func(from, to float64) time.Duration {
+		return time.Duration((from + (to-from)*random.Float64()) * float64(time.Second)).Truncate(simStep)
+	}
+	l.hang.from = l.from + between(0, (l.until-l.from).Seconds())
+	l.hang.until = l.hang.from + between(2, 40)
+	l.hang.finAfter = []time.Duration{between(1, 10), between(5, 70), 300 * time.Second}[random.IntN(3)]
 }
 
 func (r *simRun) addFilter() {

@@ -87,7 +87,7 @@ func (o *simOracle) knowsAll(d *simDestination) bool {
 		return false
 	}
 	for _, l := range o.r.loads {
-		if l.binds || l.to == d && l.finAfter > 0 {
+		if l.binds || l.to == d && (l.finAfter > 0 || l.hang.finAfter > 0) {
 			return false
 		}
 	}

@@ -17,6 +17,7 @@ var (
 	firstSeed   = flag.Uint64("first-simulation", 1, "the seed of the first of these simulations")
 	kills       = flag.Bool("kills", false, "timewait sockets are killed in each simulation, instead of in one of five")
 	starved     = flag.Bool("starved", false, "something gets no CPU for a while in each simulation, instead of in one of five")
+	hangs       = flag.Bool("hangs", false, "the peers of one load hang for a while")
 	simulation  = flag.Uint64("simulation", 0, "the seed of the only simulation that TestSimulation runs, and prints")
 )
 

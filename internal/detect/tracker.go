@@ -31,10 +31,10 @@ type tracker struct {
 	seedAttached   func(netns uint32, client bool, s *tcp.Socket)
 	forgetAttached func(netns uint32)
 	takeHalfClosed func(now, readAt time.Duration, netns uint32, sockets []tcp.Socket)
-	// seedCloseWait, takeCloseWait and missCloseWait are set by closeWaitLeak.
+	// seedCloseWait, takeCloseWait and noteNetns are set by closeWaitLeak.
 	seedCloseWait func(netns uint32, server bool, s *tcp.Socket)
 	takeCloseWait func(readAt time.Duration, netns uint32, sockets []tcp.CloseWaitSocket)
-	missCloseWait func(now time.Duration, netns uint32)
+	noteNetns     func(now time.Duration, netns uint32, isRead, wasRead bool)
 	// takeListeners, addListenRequests and addListenUsage are set by listenQueue.
 	takeListeners     func(netns uint32, t *ListenTable)
 	addListenRequests func(list []Request) []Request

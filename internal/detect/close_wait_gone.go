@@ -1,0 +1,111 @@
+package detect
+
+import "time"
+
+const (
+	// goneFor is how long a namespace must have been missing, and its sockets unseen, before a leak in it is given up
+	// because of lost transitions. It is not longer than unverifiedAfter, so that no alert opens meanwhile.
+	goneFor = 30 * time.Second
+	// maxNetnsGone bounds the namespaces in netnsGone.
+	maxNetnsGone = 1024
+)
+
+// netnsGone has the namespaces that could be read once and are missing now, by inode number.
+type netnsGone map[uint32]absence
+
+// absence is the time in which a namespace is missing.
+type absence struct {
+	since, until time.Duration // the first and the newest answer that says so
+}
+
+// note takes an answer of the host about a namespace: whether it could be read, now and before.
+func (g netnsGone) note(now time.Duration, netns uint32, isRead, wasRead bool) {
+	a, known := g[netns]
+	switch {
+	case isRead:
+		delete(g, netns)
+	case known:
+		g[netns] = absence{a.since, now}
+	case wasRead && (len(g) < maxNetnsGone || g.forget(now)):
+		g[netns] = absence{now, now}
+	}
+}
+
+// forget drops the namespaces about which there are no answers any more. It reports whether there were some.
+func (g netnsGone) forget(now time.Duration) bool {
+	before := len(g)
+	for netns, a := range g {
+		if now-a.until > 2*activeInterval {
+			delete(g, netns)
+		}
+	}
+	return len(g) < before
+}
+
+// lasts reports whether a namespace has been missing for goneFor.
+func (g netnsGone) lasts(now time.Duration, netns uint32) bool {
+	a, missing := g[netns]
+	return missing && now-a.since >= goneFor && now-a.until <= 2*activeInterval
+}
+
+// giveUp forgets the leaks whose sockets have probably ended, and the transitions that ended them were lost: neither a
+// table nor a further socket was seen for unreadableFor; or for goneFor, if mayHaveEnded.
+func (d *closeWaitLeak) giveUp() {
+	var ended map[*leak]bool
+	var doubtful map[*leak]int
+	for key, l := range d.leaks {
+		switch {
+		case l.stuck.count <= d.CloseWaitCount/2:
+		case d.now-max(l.lastArrival+d.CloseWaitAge, l.checkedAt) > unreadableFor:
+			ended = with(ended, l, true)
+		case d.now-max(l.lastArrival, l.checkedAt) > goneFor && d.lostTotal > l.lostBefore && d.netnsGone.lasts(d.now, key.netns):
+			doubtful = with(doubtful, l, 0)
+		}
+	}
+	if doubtful != nil && d.now-d.weighedAt >= time.Second { // it walks all sockets
+		d.weighedAt = d.now
+		d.countNewer(doubtful)
+		for l, newer := range doubtful {
+			if d.mayHaveEnded(l, newer) {
+				ended = with(ended, l, true)
+			}
+		}
+	}
+	if ended == nil {
+		return
+	}
+	for cookie, w := range d.waiting {
+		if ended[w.leak] {
+			d.leave(cookie, false)
+		}
+	}
+	for l := range ended {
+		d.deleteLeak(l.key)
+	}
+}
+
+// with is m with one more entry; m may be nil.
+func with[T any](m map[*leak]T, l *leak, value T) map[*leak]T {
+	if m == nil {
+		m = make(map[*leak]T)
+	}
+	m[l] = value
+	return m
+}
+
+// countNewer counts, for each of these leaks, the sockets that have entered CLOSE_WAIT after the last loss.
+func (d *closeWaitLeak) countNewer(of map[*leak]int) {
+	for _, w := range d.waiting {
+		if newer, asked := of[w.leak]; asked && w.stuck && time.Duration(w.at)*time.Second > d.lostAt {
+			of[w.leak] = newer + 1
+		}
+	}
+}
+
+// mayHaveEnded reports whether so many transitions were lost since the newest table that the leak may have no more
+// sockets than keep an alert open. newer is how many of its sockets are newer than the last loss. A container that ends
+// takes its namespace with it.
+func (d *closeWaitLeak) mayHaveEnded(l *leak, newer int) bool {
+	older := uint64(l.stuck.count - newer)
+	return l.stuck.count-int(min(older, d.lostTotal-l.lostBefore)) <= d.CloseWaitCount/2
+}
