@@ -10,12 +10,13 @@ const (
 	maxNetnsGone = 1024
 )
 
-// netnsGone has the namespaces that could be read once and are missing now, by inode number.
+// netnsGone has the namespaces that cannot be read now, by inode number.
 type netnsGone map[uint32]absence
 
-// absence is the time in which a namespace is missing.
+// absence is the time in which a namespace cannot be read.
 type absence struct {
 	since, until time.Duration // the first and the newest answer that says so
+	wasRead      bool          // it could be read before
 }
 
 // note takes an answer of the host about a namespace: whether it could be read, now and before.
@@ -25,9 +26,10 @@ func (g netnsGone) note(now time.Duration, netns uint32, isRead, wasRead bool) {
 	case isRead:
 		delete(g, netns)
 	case known:
-		g[netns] = absence{a.since, now}
-	case wasRead && (len(g) < maxNetnsGone || g.forget(now)):
-		g[netns] = absence{now, now}
+		a.until = now
+		g[netns] = a
+	case len(g) < maxNetnsGone || g.forget(now):
+		g[netns] = absence{now, now, wasRead}
 	}
 }
 
@@ -42,10 +44,26 @@ func (g netnsGone) forget(now time.Duration) bool {
 	return len(g) < before
 }
 
-// lasts reports whether a namespace has been missing for goneFor.
-func (g netnsGone) lasts(now time.Duration, netns uint32) bool {
+// lasts reports whether a namespace could not be read for a time. One that never could counts as gone only after
+// unreadableFor: this process may not be able to find it.
+func (g netnsGone) lasts(now time.Duration, netns uint32, unreadFor time.Duration) bool {
 	a, missing := g[netns]
-	return missing && now-a.since >= goneFor && now-a.until <= 2*activeInterval
+	return missing && now-a.since >= unreadFor && now-a.until <= 2*activeInterval && (a.wasRead || unreadFor >= unreadableFor)
+}
+
+// seekLost requests the tables of namespaces with sockets whose ends may be lost: there was a loss since the newest table,
+// or that lacked a socket for the first time. It does so for leaks of any size: else what a loss leaves of short-lived
+// processes would fill the table of leaks.
+func (d *closeWaitLeak) seekLost() {
+	if d.lostAt == 0 || d.now-d.soughtAt < time.Second {
+		return
+	}
+	d.soughtAt = d.now
+	for key, l := range d.leaks {
+		if l.sockets > 0 && (l.unseen > 0 || d.lostAt > d.tableReadAt(key.netns)) {
+			d.requestTable(key.netns, activeInterval)
+		}
+	}
 }
 
 // giveUp forgets the leaks whose sockets have probably ended, and the transitions that ended them were lost: neither a
@@ -53,12 +71,15 @@ func (g netnsGone) lasts(now time.Duration, netns uint32) bool {
 func (d *closeWaitLeak) giveUp() {
 	var ended map[*leak]bool
 	var doubtful map[*leak]int
-	for key, l := range d.leaks {
+	for _, l := range d.leaks {
 		switch {
 		case l.stuck.count <= d.CloseWaitCount/2:
+			if l.sockets > 0 && (d.isGone(l, unreadableFor) || d.lostTotal > l.lostBefore && d.isGone(l, goneFor)) {
+				ended = with(ended, l, true)
+			}
 		case d.now-max(l.lastArrival+d.CloseWaitAge, l.checkedAt) > unreadableFor:
 			ended = with(ended, l, true)
-		case d.now-max(l.lastArrival, l.checkedAt) > goneFor && d.lostTotal > l.lostBefore && d.netnsGone.lasts(d.now, key.netns):
+		case d.lostTotal > l.lostBefore && d.isGone(l, goneFor):
 			doubtful = with(doubtful, l, 0)
 		}
 	}
@@ -82,6 +103,11 @@ func (d *closeWaitLeak) giveUp() {
 	for l := range ended {
 		d.deleteLeak(l.key)
 	}
+}
+
+// isGone reports whether the namespace of a leak could not be read, and its sockets were not seen, for a time.
+func (d *closeWaitLeak) isGone(l *leak, unseenFor time.Duration) bool {
+	return d.now-max(l.lastArrival, l.checkedAt) > unseenFor && d.netnsGone.lasts(d.now, l.key.netns, unseenFor)
 }
 
 // with is m with one more entry; m may be nil.

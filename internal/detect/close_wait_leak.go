@@ -23,6 +23,7 @@ type closeWaitLeak struct {
 
 	netnsGone netnsGone
 	weighedAt time.Duration // when mayHaveEnded was asked last
+	soughtAt  time.Duration // when seekLost last did something
 }
 
 // leakKey is what sockets are counted by: the local endpoint of a server, because the
@@ -85,6 +86,7 @@ type leak struct {
 	peer        tcp.Endpoint // of the last socket
 	stuck       growth       // sockets in CLOSE_WAIT for at least CloseWaitAge
 	sockets     int          // in closeWaitLeak.waiting: all that refer to this leak
+	unseen      int          // of sockets: the newest table did not have them
 	lastArrival time.Duration
 	checkedAt   time.Duration // when the newest table of the kernel was read
 	refuted     int           // sockets of stuck that the newest table showed to be no leak, and that no older one had confirmed
@@ -141,6 +143,7 @@ func (d *closeWaitLeak) leave(cookie uint64, refuted bool) {
 	delete(d.waiting, cookie)
 	d.room.release(w.user)
 	w.uncountStuck(d.now, refuted)
+	w.setUnseen(false)
 	w.leak.sockets--
 	w.leak.uncount(w.by)
 }
@@ -247,6 +250,7 @@ func (d *closeWaitLeak) countStuck() {
 func (d *closeWaitLeak) check(raise raiser) {
 	d.moveYoung()
 	d.countStuck()
+	d.seekLost()
 	d.giveUp()
 	for key, l := range d.leaks {
 		if l.stuck.count <= d.CloseWaitCount/2 {

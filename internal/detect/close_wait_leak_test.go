@@ -341,6 +341,56 @@ func TestCloseWaitLeak_NamespaceNotGone(t *testing.T) {
 	})
 }
 
+// Each of many short-lived processes closes one socket, and the transition is lost. They leave no leaks in the table, so
+// there is room for a true one.
+func TestCloseWaitLeak_ManySmallLosses(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	for n := range uint64(6000) {
+		h.event(n+1, to(80), process(uint32(n+1000), "curl"), tcp.Established, tcp.CloseWait)
+		if n%100 == 0 {
+			h.pass(40 * time.Millisecond)
+		}
+	}
+	clear(h.closeWait)
+	h.engine.AddLost(h.now, 6000)
+	h.pass(2 * time.Minute)
+	d := leakDetectorOf(h)
+	if len(d.leaks) > 0 || len(d.waiting) > 0 {
+		t.Errorf("%d leaks with %d sockets are left", len(d.leaks), len(d.waiting))
+	}
+	for n := range 200 {
+		h.event(uint64(n)+10001, to(80), process(99, "java"), tcp.Established, tcp.CloseWait)
+		h.pass(time.Second)
+	}
+	if len(only(h.alerts, "close_wait_leak", Open)) != 1 {
+		t.Errorf("a leak of 200 sockets has no alert: %v", summaries(h.alerts))
+	}
+}
+
+// The same where the processes take their namespace with them.
+func TestCloseWaitLeak_SmallLossesOfNamespacesGone(t *testing.T) {
+	h := newHost(t, 500, Config{})
+	for n := range uint64(100) {
+		h.event(n+1, to(80), process(uint32(n+1000), "curl"), tcp.Established, tcp.CloseWait)
+	}
+	h.pass(time.Second)
+	h.engine.AddLost(h.now, 100)
+	h.missing = true
+	h.pass(unreadableFor + 2*time.Minute)
+	if d := leakDetectorOf(h); len(d.leaks) > 0 {
+		t.Errorf("%d leaks are left", len(d.leaks))
+	}
+}
+
+func leakDetectorOf(h *host) *closeWaitLeak {
+	for _, each := range h.engine.detectors {
+		if d, is := each.(*closeWaitLeak); is {
+			return d
+		}
+	}
+	return nil
+}
+
 // Sockets of before the start count, and are no growth. Connections that no process has
 // accepted are no leak, but their listener's queue; those that a process accepts after all count.
 func TestCloseWaitLeak_BeforeStart(t *testing.T) {

@@ -89,7 +89,7 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 			d.leave(cookie, true)
 		default: // the kernel may leave out a socket while its table changes
 			w.uncountStuck(d.now, true)
-			w.unseen = true
+			w.setUnseen(true)
 			d.waiting[cookie] = w
 		}
 	}
@@ -121,7 +121,7 @@ func (d *closeWaitLeak) confirm(cookie uint64, w waitingSocket, s *tcp.CloseWait
 		w.uncountStuck(d.now, true)
 	}
 	w.confirmed, w.quietAt = w.stuck, uint32((readAt+quiet-s.SinceSent)/time.Second)
-	if w.unseen = false; !w.stuck && !w.queued {
+	if w.setUnseen(false); !w.stuck && !w.queued {
 		w.queued = true
 		d.push(arrival{cookie, d.now})
 	}
@@ -139,10 +139,24 @@ func (d *closeWaitLeak) moveAccepted(w *waitingSocket) {
 		w.by = countedFor{} // the process that has accepted it is not known
 		l.countUnknown()
 		l.role, l.local, l.peer, l.lastArrival = w.leak.role, w.leak.local, w.leak.peer, d.now
+		unseen := w.unseen
+		w.setUnseen(false)
 		w.leak.sockets--
 		l.sockets++
 		w.leak = l
+		w.setUnseen(unseen)
 	}
+}
+
+// setUnseen notes whether the newest table lacks a socket.
+func (w *waitingSocket) setUnseen(unseen bool) {
+	switch {
+	case unseen && !w.unseen:
+		w.leak.unseen++
+	case !unseen && w.unseen:
+		w.leak.unseen--
+	}
+	w.unseen = unseen
 }
 
 // uncountStuck takes a socket off the count of its leak, if it is counted. refuted means that the kernel's table
