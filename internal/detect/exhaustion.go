@@ -50,6 +50,8 @@ const (
 	maxExhausted = 2*(maxOpenAlerts+maxCriticalAlerts) + maxCriticalAlerts
 	// exhaustionWindow is how many seconds the rate of failures is taken over.
 	exhaustionWindow = 10
+	// timerDelay is how long a TIME_WAIT may last longer than in the model: the kernel's timers are up to 2 s late.
+	timerDelay = 2 * time.Second
 	// refusedFor is how long after a failed connect() no port counts as free, whatever the model counts.
 	refusedFor = time.Second
 )
@@ -186,7 +188,14 @@ func (tr *tracker) decide(key destination, x *exhaustion, share float64, isExpla
 	}
 	if isExplained || hasStorm || tr.exhausted.ending || tr.now-x.gotAt >= countWait {
 		x.kind = kindFor(share >= least)
+		x.confirmed = hasStorm && x.kind == byTimeWaits && tr.isVerified(key)
 	}
+}
+
+// isVerified reports whether the kernel's table confirms what the model counts for a destination.
+func (tr *tracker) isVerified(key destination) bool {
+	e := tr.destinations.Find(key, key.hash())
+	return e != nil && e.Value.kernel.isVerified(tr)
 }
 
 func kindFor(byTimeWait bool) exhaustionKind {
@@ -233,7 +242,14 @@ func (tr *tracker) shareOfTimeWaits(key destination, x *exhaustion) (share float
 	model := ns.modelFor(tr.now, key, u)
 	isCounted = u.kernel.verifiedAt >= x.firstAt
 	isExplained = isCounted || u.Occupancy(model) >= exhaustedShare*capacity && !tr.isStale(ns)
-	return u.TimeWaits(model) / capacity, isExplained, isCounted
+	return min(1, u.lateTimeWaits(model)/capacity), isExplained, isCounted
+}
+
+// lateTimeWaits is the number of TIME_WAITs with those whose timers may be late: where a connect() has found no port,
+// they probably are.
+func (u *destinationUse) lateTimeWaits(m rate.TimeWaitModel) float64 {
+	m.Hold += timerDelay
+	return u.TimeWaits(m)
 }
 
 // hasStorm reports whether an alert about a portStorm of a destination is open.

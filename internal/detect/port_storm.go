@@ -286,7 +286,11 @@ func (d portStorm) describe(e *topk.Entry[destination, destinationUse], ns *name
 		Approximate: e.Missed > 0 || ns.limits.Assumed || ns.limits.BoundUnknown || d.isStale(ns),
 		Unverified:  !u.kernel.isVerified(d.tracker), complete: u.kernel.isComplete(d.tracker),
 	}
-	f.Cause = u.stormCause(model, min(round(u.TimeWaits(model)), occupancy), occupancy) +
+	timeWaits := u.TimeWaits(model)
+	if d.exhausted.of(e.Key).isRefused(d.now) {
+		timeWaits = u.lateTimeWaits(model)
+	}
+	f.Cause = u.stormCause(model, min(round(timeWaits), occupancy), occupancy) +
 		fmt.Sprintf("; at this rate %s would be in use", counted(f.Projected, "port", "ports"))
 	if f.Failures = d.failures(e.Key); f.Failures > 0 {
 		f.Cause += "; " + connectsFailed(f.Failures)
