@@ -218,7 +218,7 @@ func runCommand(t *testing.T, args ...string) string {
 	return out.String()
 }
 
-var update = flag.Bool("update", false, "write the table of keys into docs/configuration.md")
+var update = flag.Bool("update", false, "write the table of keys into docs/configuration.md, and docs/schema/config.json")
 
 // docs/configuration.md has every key, no others, and every profile.
 func TestConfig_Documented(t *testing.T) {
