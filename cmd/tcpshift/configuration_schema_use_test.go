@@ -207,3 +207,20 @@ func TestConfigSchema_Described(t *testing.T) {
 	}
 	check(schema.object, names)
 }
+
+// The configuration of the service names the schema, at the place where the packages have it.
+func TestConfigSchema_Installed(t *testing.T) {
+	first, _, _ := strings.Cut(readText(t, "../../deploy/systemd/config.yaml"), "\n")
+	path, found := strings.CutPrefix(first, "# yaml-language-server: $schema=")
+	if !found {
+		t.Fatalf("deploy/systemd/config.yaml begins with %q", first)
+	}
+	contents := readText(t, "../../deploy/packages/nfpm.yaml")
+	installs := "  - src: ${DIST}/docs/schema/*.json\n    expand: true\n    dst: " + filepath.Dir(path) + "/\n"
+	if filepath.Base(path) != filepath.Base(configSchemaPath) || !strings.Contains(contents, installs) {
+		t.Errorf("no package has %s", path)
+	}
+	if comment := "\n" + first + "\n"; !strings.Contains(readText(t, "../../docs/configuration.md"), comment) {
+		t.Errorf("docs/configuration.md has no line %q", first)
+	}
+}

@@ -102,7 +102,7 @@ func TestPackages_Life(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%v\n%s", err, out)
 		}
-		for _, want := range []string{"/usr/bin/tcpshift ", "/usr/lib/systemd/system/tcpshift.service ", "/usr/share/man/man8/tcpshift.8.gz ", "/etc/tcpshift/config.yaml cn"} {
+		for _, want := range []string{"/usr/bin/tcpshift ", "/usr/lib/systemd/system/tcpshift.service ", "/usr/share/man/man8/tcpshift.8.gz ", "/etc/tcpshift/config.yaml cn", "/usr/share/doc/tcpshift/schema/config.json "} {
 			if !strings.Contains(string(out), want) {
 				t.Errorf("the rpm has no %q:\n%s", want, out)
 			}
