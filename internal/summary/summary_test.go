@@ -84,6 +84,12 @@ func TestSummary_Rows(t *testing.T) {
 		l.Owner = tcp.Owner{}
 		l.Cgroup = &tcp.Cgroup{Unit: "a.service"}
 	})
+	for id := range uint64(3) { // records name no cgroup without an owner: one row
+		add(func(l *tcp.Transition, _ *tcp.Connection) {
+			l.Owner, l.CgroupID = tcp.Owner{}, 8+id
+			l.Cgroup = &tcp.Cgroup{Unit: "a.service"}
+		})
+	}
 	add(func(l *tcp.Transition, _ *tcp.Connection) {
 		l.CgroupID = 8
 		l.Cgroup = &tcp.Cgroup{Unit: "web.service"}
@@ -95,8 +101,8 @@ func TestSummary_Rows(t *testing.T) {
 		got = append(got, fmt.Sprint(r.Role, " ", r.Service, " ", r.Peer, ":", r.Port, " ", r.Connections, " ", r.Failed, " ", r.Duration.Known))
 	}
 	want := []string{
+		"client  10.0.0.1:443 4 [0 0 4 0 0 0 0] true",
 		"client curl 10.0.0.1:443 4 [0 0 3 0 1 0 0] true",
-		"client  10.0.0.1:443 1 [0 0 1 0 0 0 0] true",
 		"client curl 10.0.0.1:80 1 [0 0 1 0 0 0 0] true",
 		"client web 10.0.0.1:443 1 [0 0 1 0 0 0 0] true",
 		"server curl 10.0.0.1:40000 2 [0 0 2 0 0 0 0] true",

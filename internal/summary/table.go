@@ -20,9 +20,10 @@ type Table struct {
 	others map[tcp.Role]*cell
 }
 
+// key has nothing but what a row names, so that no two rows of a window look alike.
 type key struct {
 	role       tcp.Role
-	ownerKnown bool
+	ownerKnown bool // false: comm and cgroupID are zero
 	comm       tcp.Comm
 	cgroupID   uint64
 	peer       netip.Addr
@@ -63,9 +64,9 @@ func (t *Table) other(role tcp.Role) *cell {
 }
 
 func keyOf(last *tcp.Transition) key {
-	k := key{role: last.Role, cgroupID: last.CgroupID}
+	k := key{role: last.Role}
 	if last.Owner.Source != tcp.PIDUnknown {
-		k.ownerKnown, k.comm = true, last.Owner.Comm
+		k.ownerKnown, k.comm, k.cgroupID = true, last.Owner.Comm, last.CgroupID
 	}
 	if k.role != tcp.RoleListener {
 		k.peer = last.Peer.Addr
