@@ -56,8 +56,8 @@ type Counts struct {
 	LostReentry   uint64 // at most; see Lost
 	LostQueueFull uint64 // transitions read and selected, but the output's queue, or its spool, was full
 	Deferred      uint64 // transitions that wait now for their socket's next one (Linux up to 6.12)
-	Read          uint64 // transitions read from the ring buffer
-	Dropped       uint64 // transitions read, but not selected for this output
+	Read          uint64 // transitions that reached user space, or that the kernel programs left out because of --sample
+	Dropped       uint64 // transitions that this output does not write: not selected, outside the sample, or beyond --count
 	Written       uint64 // transition records written
 	WrittenBytes  uint64 // bytes written, of all records
 
