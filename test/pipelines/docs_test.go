@@ -3,8 +3,11 @@ package pipelines_test
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // notRun marks an example whose consumer cannot be had here, in its first lines.
@@ -46,4 +49,40 @@ func TestExamples_EachIsRun(t *testing.T) {
 	if len(entries) < 8 {
 		t.Errorf("only %d examples", len(entries))
 	}
+}
+
+// TestExamples_ClosedBy shows that what the examples and the page compare with closed_by matches a value that it can
+// have.
+func TestExamples_ClosedBy(t *testing.T) {
+	comparison := regexp.MustCompile(`closed_by\W*?(=~|!~|!=|==?|<>) *["']([^"']*)`)
+	count := 0
+	for _, name := range append(must(filepath.Glob(examplesDir+"/*")), "../../docs/pipelines.md") {
+		for _, match := range comparison.FindAllStringSubmatch(readText(name), -1) {
+			count++
+			pattern := regexp.QuoteMeta(match[2])
+			if strings.HasSuffix(match[1], "~") {
+				pattern = match[2]
+			}
+			whole, err := regexp.Compile("^(?:" + pattern + ")$")
+			if err != nil {
+				t.Errorf("%s: %s: %v", name, match[0], err)
+				continue
+			}
+			if !matchesWayToClose(whole) {
+				t.Errorf("%s: %s matches none of %q", name, match[0], tcp.WaysToClose())
+			}
+		}
+	}
+	if count == 0 {
+		t.Error("no example compares closed_by")
+	}
+}
+
+func matchesWayToClose(pattern *regexp.Regexp) bool {
+	for _, each := range tcp.WaysToClose() {
+		if pattern.MatchString(string(each)) {
+			return true
+		}
+	}
+	return false
 }
