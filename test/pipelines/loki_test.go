@@ -7,12 +7,16 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/tcpshift/tcpshift/internal/otlp"
 )
 
 var withLoki = flag.Bool("loki", false, "run the example for Loki, whose build takes some minutes")
@@ -37,8 +41,12 @@ func TestLoki_OTLP(t *testing.T) {
 	})
 	e.trace()
 	makeConnections(t)
+	lines := e.stop()
+	more := withRecentTimes(extremeLines(t, lines))
+	host := must(os.Hostname())
+	exportLines(t, otlp.Config{Address: "127.0.0.1:3100", HTTP: true, Path: "/otlp", Host: host}, more)
 	var want []storedEntry
-	for _, line := range e.stop() {
+	for _, line := range append(lines, more...) {
 		want = append(want, lokiEntryOf(t, line))
 	}
 	sortEntries(want)
@@ -52,6 +60,18 @@ func TestLoki_OTLP(t *testing.T) {
 			t.Fatalf("record %d is stored as\n%+v\nwant\n%+v", i, got[i], want[i])
 		}
 	}
+}
+
+// withRecentTimes gives each line a time that differs from that of the one before in its last nanosecond. Loki refuses
+// records that are a week old.
+func withRecentTimes(lines []string) (changed []string) {
+	key := regexp.MustCompile(`"timestamp":"[^"]*"`)
+	at := time.Now().UTC().Truncate(time.Second)
+	for i, line := range lines {
+		stamp := at.Add(time.Duration(i + 1)).Format(time.RFC3339Nano)
+		changed = append(changed, key.ReplaceAllString(line, `"timestamp":"`+stamp+`"`))
+	}
+	return changed
 }
 
 // storedEntry is an entry of a stream of Loki.

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/tcpshift/tcpshift/internal/otlp"
 )
 
 // The Collector delivers each record with exact time, severity, numbers and names.
@@ -37,11 +39,7 @@ func TestOtelcol_File(t *testing.T) {
 		t.Errorf("%d records arrived, want %d", len(got), len(want))
 	}
 	for i := range min(len(got), len(want)) {
-		expected := otlpOf(t, want[i])
-		attributes := expected["attributes"].(map[string]any)
-		attributes["event_name"] = expected["event"] // the file receiver cannot set the event's name
-		delete(expected, "event")
-		if line := encode(t, expected); got[i] != line {
+		if line := fileRecordOf(t, want[i]); got[i] != line {
 			t.Fatalf("record %d arrived as\n%s\nwant\n%s", i, got[i], line)
 		}
 	}
@@ -59,7 +57,12 @@ func TestOtelcol_OTLP(t *testing.T) {
 	makeConnections(t)
 	want := e.stop()
 	var got []string
-	e.await("record of each line", func() bool { got = backend.read(); return len(got) >= len(want) })
+	arrived := func() bool { got = backend.read(); return len(got) >= len(want) }
+	e.await("record of each line", arrived)
+	more := extremeLines(t, want)
+	exportLines(t, otlp.Config{Address: "127.0.0.1:4317"}, more)
+	want = append(want, more...)
+	e.await("record of each extreme line", arrived)
 	if len(got) != len(want) {
 		t.Errorf("%d records arrived, want %d", len(got), len(want))
 	}
@@ -72,6 +75,31 @@ func TestOtelcol_OTLP(t *testing.T) {
 			t.Fatalf("record %d arrived as\n%s\nwant\n%s", i, got[i], line)
 		}
 	}
+}
+
+// exportLines sends lines of the schema otel with the exporter of tcpshift.
+func exportLines(t testing.TB, config otlp.Config, lines []string) {
+	t.Helper()
+	config.Dial = (&net.Dialer{}).DialContext
+	exporter, err := otlp.New(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer exporter.Close()
+	rejected, err := exporter.Export(t.Context(), []byte(strings.Join(lines, "\n")+"\n"))
+	if err != nil || rejected > 0 {
+		t.Fatalf("export %d lines: %d are rejected, %v", len(lines), rejected, err)
+	}
+}
+
+// fileRecordOf is what a line of the schema otel must become behind the file receiver, as [otlpBackend] keeps it.
+func fileRecordOf(t testing.TB, line string) string {
+	t.Helper()
+	expected := otlpOf(t, line)
+	attributes := expected["attributes"].(map[string]any)
+	attributes["event_name"] = expected["event"] // the file receiver cannot set the event's name
+	delete(expected, "event")
+	return encode(t, expected)
 }
 
 // otlpOf is what a line of the schema otel must become.
