@@ -2,11 +2,11 @@
 # load.sh FILE [OPTION...]: loads the files that rotation has left of FILE into the table records of
 # ClickHouse, and removes each one that is loaded. The options are those of clickhouse-client.
 #
-#     tcpshift --updates 60s --output '/var/log/tcpshift.ndjson?host=true&only=connection,alert,loss&rotate-age=10s'
+#     tcpshift --updates 60s --output '/var/log/tcpshift.ndjson?host=true&only=connection,alert,loss&rotate-age=1m&rotate-keep=1440'
 #     ./load.sh /var/log/tcpshift.ndjson --database=tcpshift
 #
-# With two shards: --database=fleet --host=clickhouse-1. Run it more often than rotate-keep times
-# rotate-age, or old files are removed before it has loaded them.
+# With two shards: --database=fleet --host=clickhouse-1. Run it every minute. If the server is away for
+# longer than a day, rotation removes the oldest files before they are loaded: raise rotate-keep.
 set -eu
 
 file=$1

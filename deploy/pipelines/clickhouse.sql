@@ -1,9 +1,10 @@
 -- ClickHouse stores connections. This works with version 18.16 (Debian 12) and later ones.
 --
---     tcpshift --output '/var/log/tcpshift.ndjson?host=true&only=connection&rotate-age=10s'
+--     tcpshift --output '/var/log/tcpshift.ndjson?host=true&only=connection&rotate-age=1m&rotate-keep=1440'
 --     clickhouse-client -n <clickhouse.sql
 --
--- From time to time, as a user who may read and remove the files:
+-- Every minute, as a user who may read and remove the files. If the database is away for longer than a
+-- day, rotation removes the oldest files, and nothing counts their records: raise rotate-keep.
 --
 --     for f in /var/log/tcpshift.ndjson.2*; do grep '^{"type":"connection"' "$f" | clickhouse-client --input_format_skip_unknown_fields=1 --query='INSERT INTO tcpshift FORMAT JSONEachRow' && rm "$f"; done
 --

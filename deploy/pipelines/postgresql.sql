@@ -1,8 +1,9 @@
 -- PostgreSQL stores connections and alerts. A file that is loaded twice changes nothing.
 --
---     tcpshift --output '/var/log/tcpshift.ndjson?host=true&only=connection,alert&rotate-age=10s'
+--     tcpshift --output '/var/log/tcpshift.ndjson?host=true&only=connection,alert&rotate-age=1m&rotate-keep=1440'
 --
--- From time to time, as a user who may read and remove the files:
+-- Every minute, as a user who may read and remove the files. If the database is away for longer than a
+-- day, rotation removes the oldest files, and nothing counts their records: raise rotate-keep.
 --
 --     for f in /var/log/tcpshift.ndjson.2*; do psql -qX -f postgresql.sql <"$f" && rm "$f"; done
 

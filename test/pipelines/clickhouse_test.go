@@ -87,12 +87,3 @@ func startClickHouse(e *example) {
 	e.start("exec clickhouse-server --config-file=" + e.dir + "/config.xml")
 	e.await("ClickHouse", func() bool { return exec.Command("clickhouse-client", "--query=SELECT 1").Run() == nil })
 }
-
-// writeRotated writes lines as a file that a rotation has left.
-func writeRotated(t testing.TB, lines []string) {
-	t.Helper()
-	path := "/var/log/tcpshift.ndjson.20261129T000000.000000000Z"
-	if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-}

@@ -4,8 +4,10 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
@@ -48,6 +50,57 @@ func TestExamples_EachIsRun(t *testing.T) {
 	}
 	if len(entries) < 8 {
 		t.Errorf("only %d examples", len(entries))
+	}
+}
+
+// What the rotation of an example must keep at least, so that its consumer may be away for a while.
+const (
+	keptAge  = 24 * time.Hour
+	keptSize = 16 << 10 // MiB
+)
+
+// rotation matches the rotation of a file in a command.
+var rotation = regexp.MustCompile(`rotate-(size|age)=([0-9]+)(MiB|[smh])(?:&rotate-keep=([0-9]+))?`)
+
+// TestExamples_KeepFiles shows that rotation does not remove what a consumer has not read yet: the commands of the
+// examples, and those of the pages, which are the same.
+func TestExamples_KeepFiles(t *testing.T) {
+	examples := must(filepath.Glob(examplesDir + "/*"))
+	count := 0
+	for _, name := range append(examples, "../../deploy/fleet/load.sh", "../../docs/pipelines.md", "../../docs/fleet.md") {
+		for _, match := range rotation.FindAllStringSubmatch(readText(name), -1) {
+			count++
+			files, _ := strconv.Atoi(match[4]) // 0: not said
+			switch size, _ := strconv.Atoi(match[2]); match[1] {
+			case "size":
+				if match[3] != "MiB" || size*files < keptSize {
+					t.Errorf("%s: %s keeps less than %d MiB", name, match[0], keptSize)
+				}
+			case "age":
+				if age := must(time.ParseDuration(match[2] + match[3])); age*time.Duration(files) < keptAge {
+					t.Errorf("%s: %s keeps less than %v", name, match[0], keptAge)
+				}
+			}
+		}
+	}
+	if count < 10 {
+		t.Errorf("only %d rotations", count)
+	}
+}
+
+// TestExamples_CommandsInPage shows that docs/pipelines.md has each command of an example as the example has it.
+func TestExamples_CommandsInPage(t *testing.T) {
+	page := readText("../../docs/pipelines.md")
+	for _, name := range must(filepath.Glob(examplesDir + "/*")) {
+		text := readText(name)
+		if strings.Contains(text, notRun) {
+			continue
+		}
+		for _, match := range commandLine.FindAllStringSubmatch(text, -1) {
+			if query := strings.HasPrefix(match[1], "{"); !query && !strings.Contains(page, "\n"+match[1]+"\n") {
+				t.Errorf("docs/pipelines.md does not have the command of %s:\n%s", name, match[1])
+			}
+		}
 	}
 }
 
