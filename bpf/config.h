@@ -39,7 +39,7 @@ const volatile bool want_cgroups; /* cgroup ids, and an EVENT_CGROUP for each ne
 const volatile bool want_timewait_ends; /* an event at the end of each TIME_WAIT */
 /* The age from which a connection has updates, see update.h. */
 const volatile __u64 update_min_age_ns;
-const volatile __u64 sample_n; /* emit the events of one socket in so many; 0: of all */
+const volatile __u64 sample_n; /* N of a sample of 1/N, see sample.h; 0: none */
 const volatile bool follow_children; /* pass only the sockets of the tracer's descendants */
 
 /*

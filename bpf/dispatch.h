@@ -90,6 +90,7 @@ static __always_inline void filter_and_emit(struct transition *t, struct program
 		count(counters->filtered);
 		return;
 	}
+	/* Before the owner is verified; with a filter on owners emit_if_matching() does this. */
 	if (!filters_on_owners() && leave_out_of_sample(t, counters))
 		return;
 	if (proof != OWNER_PROVEN)

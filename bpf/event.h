@@ -219,14 +219,14 @@ struct program_counters {
 	__u64 ring_full;
 	__u64 ring_busy; /* the ring's lock could not be taken (since 6.15) */
 	__u64 deferred; /* until the socket's next transition */
-	__u64 resumed; /* deferred before; now also in filtered, unsampled, emitted or a ring_ counter */
+	__u64 resumed; /* deferred before; now also in another counter of what became of it */
 	__u64 timewait_unknown; /* perhaps a TIME_WAIT; also in one of the above */
 	__u64 timewait_ends_lost; /* ends of TIME_WAITs, which are in none of the above */
 	__u64 lost_resets; /* resets whose event found the ring full or busy */
 	__u64 state_unavailable; /* no sock_state could be created; also in one of the above */
 	__u64 missed_updates; /* of live connections, for lack of room; in none of the above */
 	__u64 unsampled; /* the sample leaves out the socket: see sample.h */
-	__u64 unsampled_ends; /* of these, those that would have been an EVENT_END */
+	__u64 unsampled_ends; /* of these, those that end a connection, with want_ends */
 };
 
 #endif

@@ -270,7 +270,7 @@ static __always_inline bool owner_matches(const struct owner *owner)
 	return !owner_excluded(owner);
 }
 
-/* Whether there is a filter on owners. The tracer's own events, which exclude_self leaves out, do not count. */
+/* Whether a filter needs the owner. exclude_self is not one of these. */
 static __always_inline bool filters_on_owners(void)
 {
 	return filter_pid || filter_comm || exclude_pid || exclude_comm || follow_children;

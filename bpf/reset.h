@@ -174,6 +174,7 @@ static __always_inline void emit_reset(enum program_rank rank, const struct sock
 	read_endpoints(sk, TCP_ESTABLISHED, TCP_CLOSE, &ep);
 	if (!ring || !netns_matches(netns) || !endpoints_match(&ep))
 		return;
+	/* Only to save room in the ring: user space would drop the event. */
 	if (has_socket_cookie && !is_cookie_in_sample(sk->__sk_common.skc_cookie.counter))
 		return;
 	e = bpf_ringbuf_reserve(ring, sizeof(*e), 0);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Samples: of which sockets the events are emitted. User space asks for a sample here only if nothing
- * but its outputs uses the events: detection, metrics and others see all sockets.
+ * The sample: the sockets whose events are emitted. User space sets sample_n only if detection,
+ * metrics and the like do not need the events.
  */
 #ifndef TCPSHIFT_SAMPLE_H
 #define TCPSHIFT_SAMPLE_H
@@ -14,9 +14,9 @@
 #include "transition.h"
 
 /*
- * Whether the socket with this cookie is one of about sample_n. internal/selection chooses by the
- * same hash, which is the last step of MurmurHash3. Cookies have a fixed step, and the two ends of a
- * connection have neighbouring ones: hash64() would not choose these independently.
+ * Whether the socket with this cookie is in the sample, which has one of about sample_n sockets.
+ * internal/selection uses the same hash, the last step of MurmurHash3. Cookies have a fixed step,
+ * and the two ends of a connection have neighbors: hash64() would not choose these independently.
  */
 static __always_inline bool is_cookie_in_sample(__u64 cookie)
 {
@@ -30,8 +30,8 @@ static __always_inline bool is_cookie_in_sample(__u64 cookie)
 }
 
 /*
- * Whether the sample leaves out the socket of the transition, whose cookie and role are known. If so,
- * counts the transition. Listeners are in every sample.
+ * Whether the sample leaves out the socket of the transition; counts the transition if it does. The
+ * caller has set cookie and role. Listeners are in every sample.
  */
 static __always_inline bool leave_out_of_sample(const struct transition *t,
 						struct program_counters *counters)

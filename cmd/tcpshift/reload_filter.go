@@ -42,7 +42,7 @@ func (h *hostReaders) close() {
 	}
 }
 
-// filterChange changes the filter or the sample at a reload. If it is nil, both stay, and its methods do nothing.
+// filterChange changes the filter or the sample at a reload. If it is nil, neither changes, and its methods do nothing.
 type filterChange struct {
 	r        *reloader
 	options  *traceOptions
@@ -50,7 +50,7 @@ type filterChange struct {
 	next     hostReaders
 }
 
-// prepareFilter loads the programs for the filter and the sample of the next configuration. It returns nil if both stay.
+// prepareFilter loads the programs for the filter and the sample of the next configuration. It returns nil if neither changes.
 // The caller must close the result.
 func (r *reloader) prepareFilter(next *configured) (*filterChange, error) {
 	o := next.options

@@ -57,7 +57,7 @@ func (o *traceOptions) checkSelection() error {
 	return nil
 }
 
-// kernelSample returns the N of a sample of 1/N that the kernel programs take; 0: they emit the events of all sockets,
+// kernelSample returns N if the kernel programs apply the sample of 1/N. 0 means that they emit the events of all sockets,
 // because something besides the outputs' records needs them, or because a reload could not change the sample.
 func (o *traceOptions) kernelSample() uint64 {
 	others := o.wants("alert") || o.summary > 0 || o.countsSockets() || o.recorder.wanted() || o.recording != "" ||

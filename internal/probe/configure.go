@@ -212,7 +212,7 @@ var (
 	}
 )
 
-// rankOf is the enum program_rank of a program. One that is in no chain has the rank of the primaries.
+// rankOf is the enum program_rank of a program. A program outside the chains has the rank of a primary program.
 func rankOf(program string) int {
 	for _, c := range chains {
 		if rank := slices.Index(c[:], program); rank > 0 {

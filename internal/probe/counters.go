@@ -27,7 +27,7 @@ type ProgramCounters struct {
 	TimeWaitEndsLost uint64
 	StateUnavailable uint64
 	MissedUpdates    uint64 // of connections that live; only of the primary, see bpf/update.h
-	Unsampled        uint64 // events of sockets that Options.Sample leaves out
+	Unsampled        uint64 // transitions of sockets that Options.Sample leaves out
 	UnsampledEnds    uint64 // of these, ends of connections
 	LostResets       uint64 // of this program; the primary's also have what missedByAll returns
 }
@@ -155,7 +155,7 @@ func (p *Probe) readProgram(rank int, program *ebpf.Program, c *ProgramCounters)
 	return nil
 }
 
-// settle waits until the programs of a rank, which are detached, no longer run. Programs run inside RCU
+// settle waits until no program of a detached rank runs. Programs run inside RCU
 // read-side sections, and membarrier(2) waits for those if more than one CPU is online. Older
 // kernels detach a little later, from a work queue, so settle also waits until the counters of
 // this rank stop changing, and fails if they do not. Programs that are still attached may go on counting.
@@ -173,7 +173,7 @@ func (p *Probe) settle(rank int) error {
 		}
 		before = all[rank]
 	}
-	return fmt.Errorf("program %s still runs after being detached: the last counts may be short", transitionChain[rank])
+	return fmt.Errorf("a program of the rank of %s still runs after being detached: the last counts may be short", transitionChain[rank])
 }
 
 // waitForReaders waits for all RCU readers, by membarrier(2). With one CPU online the kernel

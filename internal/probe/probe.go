@@ -33,8 +33,8 @@ type Options struct {
 	// TimeWaitEnds emits the ends of TIME_WAITs. Its programs run for every timer that
 	// expires and every object that the kernel frees.
 	TimeWaitEnds bool
-	// Sample emits only the events of one socket in so many, chosen by its cookie as by package selection,
-	// and those of all listeners; 0: of all sockets. It needs SocketCookie.
+	// Sample is the N of a sample of 1/N: only the events of sockets in the sample and of listeners are emitted;
+	// 0: of all sockets. Package selection uses the same hash of the cookie. It needs SocketCookie.
 	Sample     uint64
 	BoundPorts bool // [Probe.BoundPorts] will be called
 	// UpdatesFrom is the age from which connections have updates, which [Probe.OpenUpdates] emits; 0: it will not
@@ -231,8 +231,8 @@ func (p *Probe) Wake() { p.reader.Wake() }
 func (p *Probe) Crowded() bool { return p.reader.Crowded() }
 
 // Detach detaches the programs and returns when none is running. After that the counters
-// and the content of the rings do not change. The last programs of the chains are detached
-// first, so that the primary counts every event that a backup emits as fired.
+// and the content of the rings do not change. It detaches the backups before the primaries,
+// because a primary counts as fired what a backup emits.
 func (p *Probe) Detach() error {
 	var errs []error
 	for rank := len(transitionChain) - 1; rank >= 0; rank-- {
@@ -255,7 +255,7 @@ func (p *Probe) CloseLinks() error {
 	return err
 }
 
-// closeLinks closes the links that are selected, the last one first, and counts them.
+// closeLinks closes the links for which selected is true, in reverse order of attachment, and counts them.
 func (p *Probe) closeLinks(selected func(l attachment) bool) (closed int, err error) {
 	var errs []error
 	for {
@@ -268,7 +268,7 @@ func (p *Probe) closeLinks(selected func(l attachment) bool) (closed int, err er
 	}
 }
 
-// takeLast removes the last link that is selected from the list. ok is false if there is none.
+// takeLast removes from the list the last link for which selected is true. ok is false if there is none.
 func (p *Probe) takeLast(selected func(l attachment) bool) (last attachment, ok bool) {
 	p.linksMu.Lock()
 	defer p.linksMu.Unlock()

@@ -78,7 +78,7 @@ func (n *Programs) Close() error {
 	return err
 }
 
-// Prepare loads programs for another filter and [Options.Sample], which takes about as long as Open. The programs in use stay until
+// Prepare loads programs for another filter or [Options.Sample], which takes about as long as Open. The programs in use stay until
 // [Probe.Replace]. Any goroutine may call Prepare, but not while another one calls Prepare, Replace or FindOwners. It
 // fails without [Options.Reloadable], and returns a [*HostError] if this process may not load programs any more. The
 // caller must Close the programs.

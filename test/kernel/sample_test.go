@@ -14,8 +14,8 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
-// Of a sample in the kernel all records are emitted, and no others: those of the sockets that package selection
-// chooses, from a listener's first transition to the end of a TIME_WAIT and a late reset. The rest is counted.
+// A tracer with a sample emits exactly the events of the sockets that package selection chooses, up to the end of a
+// TIME_WAIT and a late reset. It counts the others.
 func TestSample_AsSelection(t *testing.T) {
 	harness.RequireFeature(t, probe.SocketCookie)
 	const sample = 3
@@ -28,7 +28,7 @@ func TestSample_AsSelection(t *testing.T) {
 	all := start(0, filter.Exclusions{})
 	samples := map[string]*harness.Tracer{
 		"without a filter on owners": start(sample, filter.Exclusions{}),
-		"with a filter on owners":    start(sample, filter.Exclusions{Comms: []string{"nobody"}}),
+		"with a filter on owners":    start(sample, filter.Exclusions{Comms: []string{"no-such-comm"}}),
 	}
 	for range 8 {
 		everyEnd(n)
@@ -52,8 +52,8 @@ func TestSample_AsSelection(t *testing.T) {
 	}
 }
 
-// recordsInSample counts the transition and connection records of the sockets in a sample, without what differs between
-// tracers.
+// recordsInSample counts the transition and connection records of the sockets in a sample, by type, socket, role, states
+// and closed_by: times and numbers differ between tracers.
 func recordsInSample(t *testing.T, lines []harness.Record, sample uint64) map[string]int {
 	t.Helper()
 	chosen, records := selection.Selection{Sample: sample}, make(map[string]int)
@@ -71,7 +71,7 @@ func recordsInSample(t *testing.T, lines []harness.Record, sample uint64) map[st
 		}
 	}
 	if len(records) < 50 {
-		t.Errorf("%d different records: too few", len(records))
+		t.Errorf("%d different records, want at least 50", len(records))
 	}
 	return records
 }
@@ -86,6 +86,6 @@ func checkSampleCounted(t *testing.T, tr *harness.Tracer, lines []harness.Record
 	sum := c.Sum()
 	stop := harness.OfType(lines, "stop")[0]
 	if sum.Unsampled == 0 || sum.UnsampledEnds == 0 || sum.UnsampledEnds >= sum.Unsampled || stop.Dropped != sum.Unsampled {
-		t.Errorf("%d transitions are left out, %d of them ends, and %d count as dropped", sum.Unsampled, sum.UnsampledEnds, stop.Dropped)
+		t.Errorf("%d transitions are left out, %d of them ends, and %d count as dropped: want as many dropped, and more than ends", sum.Unsampled, sum.UnsampledEnds, stop.Dropped)
 	}
 }

@@ -19,7 +19,8 @@ import (
 
 var ratioRounds = flag.Int("ratio-rounds", 1, "how many storms TestRatio makes")
 
-// The kernel's time for what `--only connection`, also with `--sample 1/100`, and `--only connection,alert` emit, divided by the time for a filter that
+// The kernel's time for connection records and for all transitions, both also with a sample of 1/100, and for
+// connection records and alerts, divided by the time for a filter that
 // matches nothing. All programs are attached at once, so that each transition runs all of them: other work on the
 // machine slows all down alike, and the quotients need no idle machine. They are printed, not asserted; the test fails if
 // a transition of the storm has run no program of a chain.
