@@ -47,11 +47,12 @@ type filterChange struct {
 	r        *reloader
 	options  *traceOptions
 	programs *probe.Programs
+	filters  bool // the filter changes, and not only the sample
 	next     hostReaders
 }
 
-// prepareFilter loads the programs for the filter and the sample of the next configuration. It returns nil if neither changes.
-// The caller must close the result.
+// prepareFilter loads the programs for the filter and the sample of the next configuration. It returns nil if neither
+// changes. The caller must close the result.
 func (r *reloader) prepareFilter(next *configured) (*filterChange, error) {
 	o := next.options
 	if before := r.current.options; reflect.DeepEqual(before.filter, o.filter) && before.kernelSample() == o.kernelSample() {
@@ -61,9 +62,11 @@ func (r *reloader) prepareFilter(next *configured) (*filterChange, error) {
 	if err != nil {
 		return nil, err
 	}
-	// So most sockets that were out of scope have an owner before the new programs see them.
-	r.findOwners()
-	return &filterChange{r: r, options: o, programs: programs}, nil
+	c := &filterChange{r: r, options: o, programs: programs, filters: !reflect.DeepEqual(r.current.options.filter, o.filter)}
+	if c.filters { // so most sockets that were out of scope have an owner before the new programs see them
+		r.findOwners()
+	}
+	return c, nil
 }
 
 // findOwners finds the owners of the sockets that no filter in use has passed.
@@ -81,6 +84,9 @@ func (c *filterChange) addTo(change *trace.Reload) {
 	}
 	before := c.r.hostReaders
 	change.Replace = func() error { return c.r.probe.Replace(c.programs) }
+	if !c.filters {
+		return
+	}
 	if before.monitor != nil {
 		change.Apply = nil // the new monitor begins with the new thresholds
 		change.Monitor = func() trace.Monitor {
@@ -98,7 +104,7 @@ func (c *filterChange) addTo(change *trace.Reload) {
 
 // finish ends what the change has replaced. The loop has made the change.
 func (c *filterChange) finish() {
-	if c == nil {
+	if c == nil || !c.filters {
 		return
 	}
 	c.r.hostReaders.close()

@@ -13,6 +13,7 @@ type account struct {
 	read, dropped, written, connections, timeWaitEnds uint64
 
 	droppedConnections uint64 // by the output's selection
+	unsampledBefore    uint64 // ends that the kernel's sample had left out when the output began to write connections
 
 	updates, droppedUpdates, lostUpdates uint64 // of connections that live: written, not selected, lost to a full queue
 

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/selection"
 )
 
 // A reload changes what each output writes between two turns: an output that stays goes on with its numbers and
@@ -88,6 +89,36 @@ func TestReload_EarlierLosses(t *testing.T) {
 		}
 		if stop := last(t, lines); stop.LostRingFull != 7 || stop.Read != 4 || stop.Seen != 11 {
 			t.Errorf("stop is %+v", stop)
+		}
+	}
+}
+
+// What the kernel's sample has left out before an output begins counts as read and dropped, as all that was read before;
+// its connections do not, as those that the loop has left out before.
+func TestReload_EarlierSample(t *testing.T) {
+	first, second := &fakeSink{}, &fakeSink{}
+	out := func(name string, sink *fakeSink) Output {
+		o := named(name, sink, record.NewNative(nil), "connection")
+		o.Selection = &selection.Selection{Sample: 1000}
+		return o
+	}
+	reloads := make(chan *Reload, 1)
+	source := &fakeSource{turns: [][][]byte{{sample(1)}, {sample(2)}, {sample(3)}, {sample(4)}}}
+	source.others[0].Entered, source.others[0].Unsampled, source.others[0].UnsampledEnds = 9, 9, 5
+	source.atRead = func() {
+		switch source.reads {
+		case 2:
+			reloads <- &Reload{Done: make(chan struct{}), Outputs: []Output{out("first", first), out("second", second)}}
+		case 3:
+			source.others[0].Entered, source.others[0].Unsampled, source.others[0].UnsampledEnds = 12, 12, 7
+		}
+	}
+	if _, err := runAll(t, Config{Reloads: reloads, Outputs: []Output{out("first", first)}}, source); err != nil {
+		t.Fatal(err)
+	}
+	for sink, want := range map[*fakeSink]uint64{first: 7, second: 2} {
+		if stop := last(t, sink.lines(t)); stop.Read != 16 || stop.Dropped != 16 || stop.Seen != 16 || stop.DroppedConnections != want {
+			t.Errorf("stop is %+v, want 16 transitions and %d connections dropped", stop, want)
 		}
 	}
 }

@@ -75,6 +75,9 @@ func (w *recordWriter) configure(cfg *Config, o *Output, notify func(message str
 			w.selected[t] = true
 		}
 	}
+	if !w.connections && w.selects("connection") {
+		w.account.unsampledBefore = w.totals.kernel.total.UnsampledEnds
+	}
 	w.transitions, w.connections, w.alerts = w.selects("transition"), w.selects("connection"), w.selects("alert")
 	if w.selection == nil || !w.selection.ByNames() {
 		w.openAlerts = nil
@@ -286,7 +289,8 @@ func (w *recordWriter) counts() record.Counts {
 	t := w.totals
 	c := w.account.counts(&t.kernel)
 	c.WrittenBytes = w.stream.Written()
-	c.DroppedConnections, c.HasSelection = w.account.droppedConnections+t.kernel.total.UnsampledEnds, w.selection != nil && w.connections
+	unsampled := t.kernel.total.UnsampledEnds - w.account.unsampledBefore
+	c.DroppedConnections, c.HasSelection = w.account.droppedConnections+unsampled, w.selection != nil && w.connections
 	c.Spooled, c.HasSpool = w.stream.Spooled()
 	c.SeededAfter, c.AlertsSuppressed, c.DetectionLeftOut = t.seededAfter, t.alertsSuppressed, t.leftOut
 	c.CgroupUnknown = t.cgroupUnknown
