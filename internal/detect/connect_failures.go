@@ -34,14 +34,18 @@ func (d *connectFailures) observe(t *tcp.Transition) {
 	case t.New == tcp.SynSent:
 		d.peers.entryAt(d.now, endpointKeyOf(t), userOf(t)).countAny(t)
 	case t.Old == tcp.SynSent && t.New == tcp.Close:
+		key := peerKeyOf(t)
 		if reason := connectFailure(t); reason != "" {
-			d.peers.entryAt(d.now, peerKeyOf(t), userOf(t)).countBad(d.now, t, reason)
+			d.peers.entryAt(d.now, key, userOf(t)).countBad(d.now, t, reason)
+		}
+		if e := d.peers.Find(key, key.hash()); e != nil {
+			e.Value.countEnd(d.now, t)
 		}
 	}
 }
 
 // minPatience is how long a process must have waited for an answer before it gives up,
-// for the connect to count as not answered.
+// for the connect to count as not answered, whatever the others do: see giveUps.
 const minPatience = time.Second
 
 // connectFailure is the reason why a connect failed. It is "" if the cause is neither the peer, nor the network,
@@ -81,6 +85,8 @@ var failureAdvice = map[string]string{
 		"(`ss -ltn` there: Recv-Q equal to Send-Q); let clients wait longer between attempts",
 	inUse: "let the kernel choose the local port: connect() without bind(), or bind() with IP_BIND_ADDRESS_NO_PORT and port 0; " +
 		"where the port must be fixed, wait until the connection that has it is gone, TIME_WAIT included (`ss -tanp`)",
+	givenUp: "find out how long the peer takes to answer (tcpdump): no connect to it succeeds; check that the host is up, that no firewall " +
+		"drops the packets, and that the clients wait for more than a round trip",
 	unreachable: "check the route and the firewalls on the path; let clients wait longer between attempts",
 }
 
@@ -92,9 +98,10 @@ func (d *connectFailures) check(raise raiser) {
 
 func (d *connectFailures) describe(e *topk.Entry[endpointKey, outcomes], bad, all int64) Finding {
 	reason, part := e.Value.mainReason(d.now)
+	services, local := e.Value.culprits(bad, e.Value.failedEarly(d.now))
 	return Finding{
-		Severity: Warning, Culprit: d.culpritOf(&e.Value.topServices), Netns: e.Key.netns, Role: tcp.RoleClient,
-		Local: tcp.Endpoint{Addr: e.Value.local.addr}, Peer: e.Key.endpoint(),
+		Severity: Warning, Culprit: d.culpritOf(services), Netns: e.Key.netns, Role: tcp.RoleClient,
+		Local: tcp.Endpoint{Addr: local.addr}, Peer: e.Key.endpoint(),
 		RateUnit: "failed connects", Rate: float64(bad) / outcomeWindow, Failures: uint64(bad), Approximate: e.Missed > 0,
 		Cause: fmt.Sprintf("%d of %s within %d s %s failed, %s %s", bad, counted(uint64(max(all, bad)), "connect", "connects"),
 			outcomeWindow, choose(uint64(bad), "has", "have"), part, reason),

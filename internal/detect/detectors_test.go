@@ -117,6 +117,78 @@ func TestConnectFailures_AddressInUse(t *testing.T) {
 	}
 }
 
+// giveUp opens connects at once and gives all of them up after a while, except the first ones, which succeed.
+func (h *host) giveUp(count, succeed int, after time.Duration) {
+	for range count {
+		h.event(0, to(81), curl, tcp.Close, tcp.SynSent)
+	}
+	h.pass(after)
+	for n := range count {
+		if n < succeed {
+			h.event(0, to(81), curl, tcp.SynSent, tcp.Established)
+			continue
+		}
+		h.event(0, to(81), curl, tcp.SynSent, tcp.Close, func(t *tcp.Transition) { t.InState, t.Locked = after, true })
+	}
+}
+
+// Connects that are given up in less than a second are failures if no connect to the peer succeeds.
+func TestConnectFailures_GivenUpEarly(t *testing.T) {
+	h := newHost(t, 28232, Config{})
+	began := h.now
+	for range 100 {
+		h.giveUp(20, 0, 500*time.Millisecond)
+		h.pass(500 * time.Millisecond)
+	}
+	a := h.theOnly("connect_failures")
+	if a.Culprit.PID != curl.PID || a.Local.Addr != here || a.Peer.Port != 81 || !strings.Contains(a.Cause, "most of them given up") ||
+		!strings.Contains(a.Advice, "how long") || a.Monotonic-began > 8*time.Second {
+		t.Errorf("after %v: %+v", a.Monotonic-began, a)
+	}
+	updates := only(h.alerts, "connect_failures", Update)
+	if last := updates[len(updates)-1]; last.Rate < 15 || last.Rate > 25 || last.Failures < 150 || last.Failures > 250 {
+		t.Errorf("%+v", last)
+	}
+	ended := h.now
+	h.pass(30 * time.Second)
+	if closed := only(h.alerts, "connect_failures", Close); len(closed) != 1 || closed[0].Monotonic-ended > 25*time.Second {
+		t.Errorf("%v", h.phases())
+	}
+}
+
+// A client that races connects gives up those that lose. They are no failures while others of the same destination
+// succeed, also if few do, and if the winner began a second later.
+func TestConnectFailures_RacingConnects(t *testing.T) {
+	for _, c := range []struct {
+		count, succeed int
+		pause          time.Duration
+	}{{2, 1, 10 * time.Millisecond}, {20, 1, 300 * time.Millisecond}, {60, 1, 11 * time.Second}, {100, 50, 20 * time.Second}} {
+		h := newHost(t, 28232, Config{})
+		for h.now < time.Hour+2*time.Minute {
+			h.giveUp(c.count, c.succeed, 300*time.Millisecond)
+			h.pass(c.pause)
+		}
+		h.mustBeSilent()
+	}
+	h := newHost(t, 28232, Config{})
+	for range 10 {
+		h.pass(h.now.Truncate(time.Second) + 2*time.Second - 100*time.Millisecond - h.now)
+		began := h.now
+		for range 60 {
+			h.event(0, to(81), curl, tcp.Close, tcp.SynSent)
+		}
+		h.pass(900 * time.Millisecond)
+		h.event(0, to(81), curl, tcp.Close, tcp.SynSent)
+		h.pass(50 * time.Millisecond)
+		h.event(0, to(81), curl, tcp.SynSent, tcp.Established)
+		for range 60 {
+			h.event(0, to(81), curl, tcp.SynSent, tcp.Close, func(t *tcp.Transition) { t.InState, t.Locked = h.now-began, true })
+		}
+		h.pass(20 * time.Second)
+	}
+	h.mustBeSilent()
+}
+
 // A health check that fails once a second and a port scan raise no alert.
 func TestConnectFailures_HealthChecksAndScans(t *testing.T) {
 	t.Parallel()

@@ -47,6 +47,7 @@ type outcomes struct {
 	bad, all rate.Counter             // by the second
 	reasons  map[string]*rate.Counter // of the bad ones
 	local    majority                 // of the local addresses of the bad ones
+	gaveUp   *giveUps                 // of connectFailures; nil: no connect has ended without a connection
 }
 
 // majority finds the address that is more than half of the newest ones (Boyer and Moore,
@@ -76,9 +77,9 @@ func (o *outcomes) advance(now time.Duration) {
 	o.all.Advance(second)
 }
 
-// lastWindow counts the outcomes within outcomeWindow.
-func (o *outcomes) lastWindow() (bad, all int64) {
-	return o.bad.Sum(0, outcomeWindow), o.all.Sum(0, outcomeWindow)
+// lastWindow counts the outcomes within outcomeWindow. The bad ones include those of failedEarly.
+func (o *outcomes) lastWindow(now time.Duration) (bad, all int64) {
+	return o.bad.Sum(0, outcomeWindow) + o.failedEarly(now), o.all.Sum(0, outcomeWindow)
 }
 
 // countAny counts an outcome, bad or not, in the second in which it happened: on a starved machine all outcomes of many
@@ -108,13 +109,18 @@ func secondOf(t *tcp.Transition) int64 { return int64(t.Monotonic / time.Second)
 // bad outcomes have it.
 func (o *outcomes) mainReason(now time.Duration) (main, part string) {
 	var most, all int64
-	for reason, r := range o.reasons {
-		r.Advance(int64(now / time.Second))
-		count := r.Sum(0, outcomeWindow)
+	take := func(reason string, count int64) {
 		all += count
 		if main == "" || count > most || count == most && reason < main {
 			main, most = reason, count
 		}
+	}
+	for reason, r := range o.reasons {
+		r.Advance(int64(now / time.Second))
+		take(reason, r.Sum(0, outcomeWindow))
+	}
+	if early := o.failedEarly(now); early > 0 {
+		take(givenUp, early)
 	}
 	if 2*most > all {
 		return main, "most of them"
@@ -154,6 +160,9 @@ func (t *outcomeTable) forgetIdle(now time.Duration) {
 	t.Sweep(func(e *topk.Entry[endpointKey, outcomes]) bool {
 		e.Value.advance(now)
 		e.Value.decay()
+		if g := e.Value.gaveUp; g != nil {
+			g.decay()
+		}
 		for reason, r := range e.Value.reasons {
 			if r.Advance(second); r.Total() == 0 {
 				delete(e.Value.reasons, reason)
@@ -180,7 +189,7 @@ func (t *outcomeTable) check(now time.Duration, limit int, raise raiser, describ
 			continue
 		}
 		e.Value.advance(now)
-		bad, all := e.Value.lastWindow()
+		bad, all := e.Value.lastWindow(now)
 		finding := func() Finding { return describe(e, bad, all) }
 		switch {
 		case bad >= int64(limit) && 2*bad >= all:

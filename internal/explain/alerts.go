@@ -102,8 +102,9 @@ func connectFailures() Topic {
 		Meaning: "Within ten seconds at least half of the connects to one address and port failed, and by default at least fifty. " +
 			"The peer or a firewall refused them, nothing answered, there is no route to the peer, or a bound local port has a connection to the peer already; " +
 			"cause names the most frequent reason. " +
-			"A connect() that the application gives up after a second or more counts as not answered.",
-		Normal: "A health check that fails once a second raises no alert, nor does a scan that tries each port once. " +
+			"A connect() that the application gives up after a second or more counts as not answered; " +
+			"one that it gives up sooner counts as failed only if no connect to the peer succeeds.",
+		Normal: "A health check that fails once a second raises no alert, nor does a scan that tries each port once, or a client that races several connects and gives up all but one. " +
 			"A service may refuse connections for some seconds while it restarts.",
 		Remedy: "If they are refused, check that the service runs and listens on this port. " +
 			"If they are not answered, check that the host is up, that no firewall drops the SYN, and with `ss -ltn` on the peer that the listener's Recv-Q is below its Send-Q. " +
