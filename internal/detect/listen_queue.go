@@ -288,7 +288,7 @@ func (*listenQueue) pin(cause) {}
 
 func (d *listenQueue) check(raise raiser) {
 	for _, n := range d.queued {
-		if d.now-n.readAt > listenForgetAfter {
+		if d.now-n.readAt > listenForgetAfter || n.failedFor >= listenFailedFor {
 			continue
 		}
 		for key, g := range n.groups {

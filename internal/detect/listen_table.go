@@ -17,6 +17,9 @@ const (
 	// listenForgetAfter is how long the listeners of a namespace must have been unreadable for
 	// it to be forgotten.
 	listenForgetAfter = time.Minute
+	// listenFailedFor is how long its readings must have failed for its alerts to lapse: the third failed reading in a
+	// row, because they come every listenInterval. Without any answer, as on a starved machine, it takes listenForgetAfter.
+	listenFailedFor = 2*listenInterval - 2*time.Second
 	// maxListeners bounds the listeners that are remembered of one user, over all namespaces; of
 	// all users there are at most twice as many (see quota). They take at most about 40 MiB.
 	// maxUnaccepted bounds the connections of one namespace that wait for accept().
@@ -85,6 +88,7 @@ type listenNetns struct {
 	dueAt     time.Duration // when its listeners are to be read again
 	readAt    time.Duration // when they were read last; 0: never
 	failedAt  time.Duration // since when they could not be read; 0: they were
+	failedFor time.Duration // from then until the newest failed reading
 	overflows uint64        // ListenOverflows at readAt
 
 	wantUnaccepted   []uint16             // local ports whose connections that wait for accept() are to be read
@@ -252,7 +256,7 @@ func (d *listenQueue) take(netns uint32, t *ListenTable) {
 	}
 	hadTable := n.readAt > 0
 	overflowed := hadTable && t.Overflows > n.overflows
-	n.readAt, n.failedAt, n.overflows, n.count = t.ReadAt, 0, max(n.overflows, t.Overflows), len(t.Listeners)
+	n.readAt, n.failedAt, n.failedFor, n.overflows, n.count = t.ReadAt, 0, 0, max(n.overflows, t.Overflows), len(t.Listeners)
 	n.takeUnaccepted(t)
 	d.takeEach(n, t, hadTable, overflowed)
 	if n.count == 0 && len(n.listeners) == 0 && len(n.owners) == 0 {
@@ -273,6 +277,8 @@ func (d *listenQueue) takeFailure(netns uint32) {
 		n.failedAt = d.now
 	case d.now-n.failedAt >= listenForgetAfter:
 		d.forget(netns)
+	default:
+		n.failedFor = d.now - n.failedAt
 	}
 }
 
