@@ -24,6 +24,16 @@ func (c bindCause) netnsInode() uint32 { return c.netns }
 // after ten seconds, or later if it is costly.
 const boundReadFor = 15 * time.Second
 
+const (
+	// boundGrowthFor is for how long growth between the lists is taken to go on without a further one, and boundListFor
+	// for how long the ports of an old list raise an alert. Where each list costs much they come further apart: then it
+	// is twice the gap between the two newest, if that is longer, because the growth shows only from one list to
+	// the next. maxBoundFor bounds that: after a quiet time the gap says nothing.
+	boundGrowthFor = 2 * boundReadFor
+	boundListFor   = time.Minute
+	maxBoundFor    = unreadableFor
+)
+
 func newBindExhaustion(tr *tracker) detector { return bindExhaustion{tr} }
 
 func (bindExhaustion) kind() string { return portExhaustionKind }
@@ -46,6 +56,7 @@ func (d bindExhaustion) failures(c cause) uint64 {
 // transition: only the kernel's lists show them.
 type boundGrowth struct {
 	readAt    time.Duration // of the newest list; 0: there is none
+	gap       time.Duration // between the newest list and the one before
 	count     int           // in the newest list
 	perSecond [2]float64    // growth up to the newest list, and up to the one before
 }
@@ -54,12 +65,29 @@ type boundGrowth struct {
 func (g *boundGrowth) take(readAt time.Duration, count int) {
 	if after := readAt - g.readAt; g.readAt > 0 && after > 0 {
 		g.perSecond[1], g.perSecond[0] = g.perSecond[0], float64(count-g.count)/after.Seconds()
+		g.gap = after
 	}
 	g.readAt, g.count = readAt, count
 }
 
-// rate is the lower of the two growths per second, or 0: a number that has grown once may be chance.
-func (g *boundGrowth) rate() float64 { return max(0, min(g.perSecond[0], g.perSecond[1])) }
+// rate is the lower of the two growths per second, or 0: a number that has grown once may be chance, and growth
+// that no list has shown for a while may be over.
+func (g *boundGrowth) rate(now time.Duration) float64 {
+	if !g.lasts(now, boundGrowthFor) {
+		return 0
+	}
+	return max(0, min(g.perSecond[0], g.perSecond[1]))
+}
+
+// lasts reports whether what the newest list has shown still counts, which it does for at least this long.
+func (g *boundGrowth) lasts(now, atLeast time.Duration) bool {
+	return now-g.readAt <= max(atLeast, min(2*g.gap, maxBoundFor))
+}
+
+// hasBoundList reports whether the newest list of bound ports still raises alerts.
+func (ns *namespace) hasBoundList(now time.Duration) bool {
+	return ns.limits.BoundReadAt == 0 || ns.bound.lasts(now, boundListFor)
+}
 
 func (d bindExhaustion) check(raise raiser) {
 	for _, e := range d.namespaces.Entries() {
@@ -73,9 +101,12 @@ func (d bindExhaustion) check(raise raiser) {
 }
 
 func (d bindExhaustion) checkNamespace(netns uint32, ns *namespace, raise raiser) {
-	f, opening := d.forecast(ns)
-	if isSuspected(f) {
+	f, opening := d.forecast(ns, true)
+	if isSuspected(f) { // by an old list, too: a new one is wanted
 		ns.suspectedAt = d.now
+	}
+	if !ns.hasBoundList(d.now) {
+		f, opening = d.forecast(ns, false)
 	}
 	open := ns.hasBindAlert(d.now)
 	if !open && d.now-ns.bindRaisedAt >= 2*quietPeriod && d.now-ns.boundOutAt >= 2*quietPeriod {
@@ -125,21 +156,23 @@ func (d bindExhaustion) hasFreshList(ns *namespace) bool {
 }
 
 // forecast predicts when no port is left that is neither reserved nor bound. opening means that an
-// alert is to open.
-func (d bindExhaustion) forecast(ns *namespace) (f rate.Forecast, opening bool) {
-	observed := ns.bindCount - ns.bindsOther
-	others := ns.bindsOther + ns.bound.count
+// alert is to open. Without listed it leaves out the ports that only the kernel's list shows.
+func (d bindExhaustion) forecast(ns *namespace, listed bool) (f rate.Forecast, opening bool) {
+	observed, others := ns.bindCount-ns.bindsOther, 0
+	if listed {
+		others = ns.bindsOther + ns.bound.count
+	}
 	if u := ns.bindUse; u != nil && observed > 0 {
 		u.Advance(d.now)
 		model := ns.model()
 		model.Scale, model.FinFraction = 1, 1
 		model.OpenOffset = float64(observed) - u.Occupancy(model)
-		f = u.Forecast(model, float64(ns.ports-ns.bindsOther))
+		f = u.Forecast(model, float64(ns.ports+ns.bound.count-others))
 		opening = opensStorm(u, f, model, d.Threshold, 0)
 	}
 	f.Occupancy, f.Capacity = float64(observed+others), float64(ns.ports+ns.bound.count)
 	free := f.Capacity - f.Occupancy
-	if grows := ns.bound.rate(); grows > 0 {
+	if grows := ns.bound.rate(d.now); grows > 0 && listed {
 		f.Rate += grows
 		in := time.Duration(max(0, free) / grows * float64(time.Second))
 		if in <= rate.TimeWaitHold && (!f.Exhausts || in < f.ExhaustedIn) {
@@ -166,12 +199,15 @@ func (d bindExhaustion) isOfOneDestination(netns uint32, ns *namespace) bool {
 }
 
 func (d bindExhaustion) describe(netns uint32, ns *namespace, forecast rate.Forecast) Finding {
-	observed := ns.bindCount - ns.bindsOther
+	observed, others, bound := ns.bindCount-ns.bindsOther, ns.bindsOther, ns.bound.count
+	if !ns.hasBoundList(d.now) {
+		others, bound = 0, 0
+	}
 	f := Finding{
 		Severity: stormSeverity(forecast), Culprit: d.culpritOf(&ns.bindServices), Netns: netns, Role: tcp.RoleClient,
 		RateUnit: "ports bound", Rate: forecast.Rate, Occupancy: round(min(forecast.Occupancy, forecast.Capacity)), OccupancySource: FromEvents,
 		Capacity: round(forecast.Capacity), CapacityKind: EphemeralPorts, Exhausts: forecast.Exhausts, ExhaustionIn: forecast.ExhaustedIn,
-		Approximate: ns.limits.Assumed || ns.limits.BoundUnknown || ns.limits.BoundPartial || ns.limits.BindBuckets == nil,
+		Approximate: ns.limits.Assumed || ns.limits.BoundUnknown || ns.limits.BoundPartial || ns.limits.BindBuckets == nil || !ns.hasBoundList(d.now),
 		Unverified:  !d.hasFreshList(ns), complete: d.hasFreshList(ns),
 	}
 	if d.hasFreshList(ns) {
@@ -180,11 +216,11 @@ func (d bindExhaustion) describe(netns uint32, ns *namespace, forecast rate.Fore
 	f.Cause = counted(f.Occupancy, "local port is bound", "local ports are bound") +
 		fmt.Sprintf(", and free for no destination: %d by connections that were bound before connect() and their "+
 			"TIME_WAITs, %d by connections that tcpshift has not seen open or by children of listeners, and %d by listeners and sockets that are not connected; "+
-			"if none is left, bind() to port 0 fails with EADDRINUSE, and connect() with EADDRNOTAVAIL", observed, ns.bindsOther, ns.bound.count)
+			"if none is left, bind() to port 0 fails with EADDRINUSE, and connect() with EADDRNOTAVAIL", observed, others, bound)
 	if f.Failures = ns.bindFailures; f.Failures > 0 {
 		f.Cause += "; " + connectsFailed(f.Failures)
 	}
-	if 2*observed < ns.bindCount+ns.bound.count {
+	if observed < others+bound {
 		f.Culprit = Culprit{} // the owners of most are not known
 	}
 	f.Advice = "bind() an address without a port (IP_BIND_ADDRESS_NO_PORT), so that connections share ports between destinations; close sockets " +
