@@ -21,7 +21,6 @@ type closeWaitLeak struct {
 	leaks    map[leakKey]*leak
 	recent   [recentLeaks]*leak // a cache of leaks, by leakKey.slot
 
-	netnsGone netnsGone
 	weighedAt time.Duration // when mayHaveEnded was asked last
 	soughtAt  time.Duration // when seekLost last did something
 }
@@ -106,9 +105,8 @@ func newCloseWaitLeak(tr *tracker) detector {
 	d := &closeWaitLeak{
 		tracker: tr, waiting: make(map[uint64]waitingSocket), leaks: make(map[leakKey]*leak),
 		room: newQuota(2 * maxWaiting), leakRoom: newQuota(2 * tr.MaxDestinations),
-		netnsGone: make(netnsGone),
 	}
-	tr.seedCloseWait, tr.takeCloseWait, tr.noteNetns = d.seed, d.takeTable, d.netnsGone.note
+	tr.seedCloseWait, tr.takeCloseWait = d.seed, d.takeTable
 	return d
 }
 

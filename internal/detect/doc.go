@@ -16,6 +16,7 @@
 //	detector.go          what is a detector, which ones exist, and which transitions does each see?
 //	tracker.go           how many ports and TIME_WAITs does each destination and server use?
 //	namespace.go         what are the limits of a namespace, and does the kernel's count confirm the model?
+//	netns_gone.go        which namespaces are missing, and for how long?
 //	seed.go              what was there before the start?
 //	verification.go      does the kernel's table confirm a suspect?
 //	correction.go        how does its table correct the model?
@@ -33,6 +34,8 @@
 //	bind_exhaustion.go   ports that bind() is going to take, the last one included
 //	close_wait_leak.go   sockets that stay in CLOSE_WAIT
 //	close_wait_table.go  does the kernel's table confirm these sockets?
+//	close_wait_young.go  sockets that have just entered it
+//	close_wait_gone.go   when is a leak given up that no table shows any more?
 //	growth.go            how fast does a number grow, over seconds or days?
 //	fin_wait2_pileup.go  peers that do not close
 //	attached_sockets.go  which sockets in FIN_WAIT2 does a process still have?

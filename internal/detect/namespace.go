@@ -174,7 +174,7 @@ func (tr *tracker) request(netns uint32, ns *namespace, counts bool) Request {
 // update implements Engine.Update.
 func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 	ns := tr.ensureNamespace(netns)
-	tr.noteNetns(now, netns, l != nil, ns.known && !ns.limits.Assumed)
+	tr.netnsGone.note(now, netns, l != nil, ns.known && !ns.limits.Assumed)
 	switch {
 	case l != nil:
 		before := ns.limits.BoundReadAt

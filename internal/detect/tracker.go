@@ -31,10 +31,9 @@ type tracker struct {
 	seedAttached   func(netns uint32, client bool, s *tcp.Socket)
 	forgetAttached func(netns uint32)
 	takeHalfClosed func(now, readAt time.Duration, netns uint32, sockets []tcp.Socket)
-	// seedCloseWait, takeCloseWait and noteNetns are set by closeWaitLeak.
+	// seedCloseWait and takeCloseWait are set by closeWaitLeak.
 	seedCloseWait func(netns uint32, server bool, s *tcp.Socket)
 	takeCloseWait func(readAt time.Duration, netns uint32, sockets []tcp.CloseWaitSocket)
-	noteNetns     func(now time.Duration, netns uint32, isRead, wasRead bool)
 	// takeListeners, addListenRequests and addListenUsage are set by listenQueue.
 	takeListeners     func(netns uint32, t *ListenTable)
 	addListenRequests func(list []Request) []Request
@@ -44,6 +43,7 @@ type tracker struct {
 	servers      *topk.Table[server, serverUse]
 	namespaces   *topk.Table[uint32, namespace] // by inode number
 	missing      []uint32                       // namespaces that addMissing is to add: see namespaceInTick
+	netnsGone    netnsGone
 }
 
 // destination is the scope of a local port: connect() can choose each port once for each
@@ -130,6 +130,7 @@ func newTracker(c Config) *tracker {
 		destinations: topk.New[destination, destinationUse](c.MaxDestinations),
 		servers:      topk.New[server, serverUse](c.MaxDestinations / 4),
 		namespaces:   topk.New[uint32, namespace](c.MaxDestinations / 4),
+		netnsGone:    make(netnsGone),
 	}
 }
 
