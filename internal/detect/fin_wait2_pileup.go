@@ -29,10 +29,12 @@ type finWait2Pileup struct {
 // a socket cannot show how long it has waited: the table has the time that is left, and not the
 // length of the timeout.
 type sightings struct {
-	first map[uint64]time.Duration // by cookie: when the first table was read that had the socket
-	at    time.Duration            // when the engine got the newest table
-	left  excess                   // sockets of the newest table that are not in first, for lack of room
-	user  uint32                   // on whose account the sockets in first are: see quotaOf
+	first  map[uint64]time.Duration // by cookie: when the first table was read that had the socket
+	many   map[waitingKey]int       // how many of first each key has that has enough of them to count
+	at     time.Duration            // when the engine got the newest table
+	readAt time.Duration            // when it was read
+	left   excess                   // sockets of the newest table that are not in first, for lack of room
+	user   uint32                   // on whose account the sockets in first are: see quotaOf
 }
 
 // waitingKey is what sockets in FIN_WAIT2 are counted by: the peer of a client, or the
@@ -52,12 +54,13 @@ func (k *waitingKey) hash() uint64 {
 
 // halfClosedCount counts sockets that have waited for minWaiting, in the kernel's table.
 type halfClosedCount struct {
-	count, before int           // in the newest table, and in the one before
-	attached      int           // of count: a process still has the socket
-	local         netip.Addr    // of a client: where most of them are from
-	at            time.Duration // when the engine got the newest table
-	readAt        time.Duration // when it was read
-	beforeAt      time.Duration // when the one before was read
+	count     int           // in the newest table
+	attached  int           // of count: a process still has the socket
+	all       int           // in the newest table, however long they have waited; those in sightings.first
+	perSecond float64       // how many more sockets there are each second, between the newest two tables; 0: fewer
+	local     netip.Addr    // of a client: where most of them are from
+	at        time.Duration // when the engine got the newest table
+	readAt    time.Duration // when it was read
 }
 
 // mostAreAttached reports whether processes still have more than half of the sockets: then the alert is
@@ -211,7 +214,8 @@ func (d *finWait2Pileup) takeFinWait2Table(now, readAt time.Duration, netns uint
 	}
 	counts, attached := make(halfClosedCounts), make(map[uint64]bool)
 	byLocal := make(map[destination]halfClosedCount) // of clients
-	before, left, unsighted, user := d.sightings[netns].first, d.sightings[netns].left, uint64(0), ns.User().Quota
+	last, unsighted, user := d.sightings[netns], uint64(0), ns.User().Quota
+	left := last.left
 	d.forgetSighted(netns)
 	seen := make(map[uint64]time.Duration)
 	for i := range sockets {
@@ -222,20 +226,21 @@ func (d *finWait2Pileup) takeFinWait2Table(now, readAt time.Duration, netns uint
 		if isAttached(s) {
 			attached[s.Cookie] = true
 		}
-		first, again := before[s.Cookie]
+		first, again := last.first[s.Cookie]
 		if !again {
 			first = readAt
 		}
+		client := ns.Value.connectChooses(s.Local.Port)
+		key := waitingKeyOf(netns, client, s.Local, s.Peer)
 		if d.sighted.take(user) {
 			seen[s.Cookie] = first
+			counts[key] = counts[key].withSighted()
 		} else {
 			unsighted++
 		}
 		if readAt-first < minWaiting { // of the readings: their answers may come late
 			continue
 		}
-		client := ns.Value.connectChooses(s.Local.Port)
-		key := waitingKeyOf(netns, client, s.Local, s.Peer)
 		counts[key] = counts[key].with(s)
 		if client {
 			from := destination{netns: netns, local: s.Local.Addr, peer: s.Peer.Addr, peerPort: s.Peer.Port}
@@ -244,9 +249,15 @@ func (d *finWait2Pileup) takeFinWait2Table(now, readAt time.Duration, netns uint
 	}
 	counts.findLocals(byLocal)
 	d.unsighted += left.grow(unsighted)
-	d.sightings[netns] = sightings{first: seen, at: now, left: left, user: user}
+	d.sightings[netns] = sightings{first: seen, many: counts.many(d.HalfClosed / 2), at: now, readAt: readAt, left: left, user: user}
 	d.attached.reconcile(readAt, netns, func(cookie uint64) bool { return attached[cookie] })
-	d.setCounts(now, readAt, netns, counts)
+	d.setCounts(now, readAt, netns, counts, &last)
+}
+
+// withSighted returns c with one more socket, which may not have waited for long.
+func (c halfClosedCount) withSighted() halfClosedCount {
+	c.all++
+	return c
 }
 
 // with returns c with one more socket.
@@ -259,6 +270,17 @@ func (c halfClosedCount) with(s *tcp.Socket) halfClosedCount {
 }
 
 type halfClosedCounts map[waitingKey]halfClosedCount
+
+// many returns how many sockets each key has that has at least a number of them, however long they have waited.
+func (all halfClosedCounts) many(least int) map[waitingKey]int {
+	found := make(map[waitingKey]int)
+	for key, c := range all {
+		if c.all >= least {
+			found[key] = c.all
+		}
+	}
+	return found
+}
 
 // findLocals finds for each peer the local address that most of the sockets to it have, of those that
 // the alert is about: see mostAreAttached.
@@ -280,8 +302,8 @@ func (all halfClosedCounts) findLocals(byLocal map[destination]halfClosedCount) 
 // maxCounted bounds the destinations and endpoints whose sockets are counted.
 const maxCounted = 1024
 
-// setCounts replaces the counts of a namespace.
-func (d *finWait2Pileup) setCounts(now, readAt time.Duration, netns uint32, counts halfClosedCounts) {
+// setCounts replaces the counts of a namespace. last is what the table before had.
+func (d *finWait2Pileup) setCounts(now, readAt time.Duration, netns uint32, counts halfClosedCounts, last *sightings) {
 	for key, c := range d.counted {
 		if key.netns == netns && counts[key].count == 0 {
 			c.count = 0
@@ -290,21 +312,31 @@ func (d *finWait2Pileup) setCounts(now, readAt time.Duration, netns uint32, coun
 	for key, newer := range counts {
 		c := d.counted[key]
 		switch {
+		case newer.count == 0:
+			continue
 		case c != nil:
-			c.before, c.beforeAt = c.count, c.readAt
+			newer.perSecond = growthRate(newer.count-c.count, readAt-c.readAt)
 		case newer.count < d.HalfClosed/2 || len(d.counted) >= maxCounted:
 			continue
-		default:
-			c = &halfClosedCount{before: newer.count, beforeAt: readAt}
-			d.counted[key] = c
+		default: // the table before had all that count now, and they had not waited long enough then
+			newer.perSecond = growthRate(newer.all-last.many[key], readAt-last.readAt)
 		}
-		c.count, c.attached, c.local, c.at, c.readAt = newer.count, newer.attached, newer.local, now, readAt
+		newer.at, newer.readAt = now, readAt
+		d.counted[key] = &newer
 	}
+}
+
+// growthRate is how many more there are each second; 0 if there are fewer, or no time has passed.
+func growthRate(more int, in time.Duration) float64 {
+	if in <= 0 {
+		return 0
+	}
+	return max(0, float64(more)/in.Seconds())
 }
 
 func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 	f := Finding{
-		Severity: Warning, Netns: key.netns, Role: key.role, Local: key.local, Peer: key.peer, RateUnit: "more sockets",
+		Severity: Warning, Netns: key.netns, Role: key.role, Local: key.local, Peer: key.peer, RateUnit: "more sockets", Rate: c.perSecond,
 		Occupancy: uint64(c.count), OccupancySource: FromKernel,
 		Approximate: d.sightings[key.netns].left.before > 0,
 		Cause: fmt.Sprintf("this side has closed %s, and the other side has acknowledged that and does not close: "+
@@ -319,9 +351,6 @@ func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 		f.Advice = "let the process close() the socket if the peer does not close within some time after shutdown(); " +
 			"then look at the peer: it has to close its sockets after it has read the end of the stream"
 		f.Culprit = d.culpritOfSockets(d.attached.services(key))
-	}
-	if seconds := (c.readAt - c.beforeAt).Seconds(); seconds > 0 {
-		f.Rate = max(0, float64(c.count-c.before)/seconds)
 	}
 	if key.role == tcp.RoleClient {
 		f.Local = tcp.Endpoint{Addr: c.local}

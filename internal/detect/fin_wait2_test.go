@@ -1,6 +1,8 @@
 package detect
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -157,4 +159,64 @@ func TestFinWait2Pileup_AddressOfMost(t *testing.T) {
 			t.Errorf("light first: %v: from %v, by %s", lightFirst, a.Local.Addr, a.Culprit.Service)
 		}
 	}
+}
+
+// halfClosedFor lets connections enter FIN_WAIT2 at a rate, for a time. Of every `of` one stays; the peers of the others
+// close after a tenth of a second.
+func (h *host) halfClosedFor(d time.Duration, perSecond, of int) {
+	var short []time.Duration
+	for n := range int(d.Seconds() * float64(perSecond)) {
+		h.event(0, to(80), curl, tcp.Close, tcp.SynSent)
+		h.event(0, to(80), curl, tcp.FinWait2, tcp.TimeWait, func(t *tcp.Transition) { t.Substate = tcp.FinWait2 })
+		if h.waits = append(h.waits, h.now); n%of != 0 {
+			short = append(short, h.now)
+		}
+		if len(short) > 0 && h.now-short[0] >= 100*time.Millisecond {
+			closed := short[0]
+			short, h.waits = short[1:], slices.DeleteFunc(h.waits, func(since time.Duration) bool { return since == closed })
+		}
+		h.pass(time.Second / time.Duration(perSecond))
+	}
+}
+
+// The rate is that of the sockets that stay, in the first report as well: not that of all that enter FIN_WAIT2, as each
+// connection does whose process has closed it and whose peer answers a moment later.
+func TestFinWait2Pileup_RateWhenItOpens(t *testing.T) {
+	for _, c := range []struct{ perSecond, of int }{{10, 1}, {40, 1}, {200, 1}, {400, 10}} {
+		t.Run(fmt.Sprintf("one of %d stays, %d a second", c.of, c.perSecond), func(t *testing.T) {
+			h := newHost(t, 28232, Config{})
+			h.uncounted, h.limits.FinTimeout = true, 2*time.Minute
+			h.halfClosedFor(75*time.Second, c.perSecond, c.of)
+			want := float64(c.perSecond) / float64(c.of)
+			opened, updates := only(h.alerts, "fin_wait2_pileup", Open), only(h.alerts, "fin_wait2_pileup", Update)
+			if len(opened) != 1 || len(updates) == 0 && want > 10 {
+				t.Fatalf("%d alerts opened, with %d updates: %v", len(opened), len(updates), summaries(h.alerts))
+			}
+			for _, a := range append(opened, updates...) {
+				if a.Rate < 0.8*want || a.Rate > 1.2*want {
+					t.Errorf("%s: %.1f more sockets a second, want %.1f", a.Phase, a.Rate, want)
+				}
+			}
+		})
+	}
+	t.Run("attached", func(t *testing.T) {
+		h := newHost(t, 28232, Config{})
+		for n := range uint64(40 * 30) {
+			h.shutDown(n+1, process(80, "server"))
+			h.pass(25 * time.Millisecond)
+		}
+		if a := h.theOnly("fin_wait2_pileup"); a.Rate < 32 || a.Rate > 48 {
+			t.Errorf("%.1f more sockets a second, want 40", a.Rate)
+		}
+	})
+	t.Run("they came at once", func(t *testing.T) {
+		h := newHost(t, 28232, Config{})
+		for n := range uint64(600) {
+			h.shutDown(n+1, process(80, "server"))
+		}
+		h.pass(10 * time.Second)
+		if a := h.theOnly("fin_wait2_pileup"); a.Rate != 0 {
+			t.Errorf("%.1f more sockets a second, and none comes", a.Rate)
+		}
+	})
 }
