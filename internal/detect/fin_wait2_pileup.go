@@ -128,15 +128,31 @@ func (d *finWait2Pileup) check(raise raiser) {
 	d.requestFinWait2()
 	for key, c := range d.counted {
 		describe := func() Finding { return d.describe(key, c) }
-		switch {
-		case d.now-c.at > 2*activeInterval:
+		switch isFresh := d.isFresh(c.at); {
+		case d.isOutdated(key.netns, c.at), !isFresh && c.count < d.HalfClosed/2:
 			delete(d.counted, key)
-		case c.count >= d.HalfClosed:
-			raise(key, opens, describe)
-		case c.count >= d.HalfClosed/2:
+		case c.count < d.HalfClosed/2:
+		case !isFresh:
 			raise(key, keeps, describe)
+		case c.count < d.HalfClosed:
+			raise(key, keeps|verified, describe)
+		default:
+			raise(key, opens|verified, describe)
 		}
 	}
+}
+
+// finWait2KeptFor is how long sightings and counts stay without a newer table, which may come late. The kernel has no timewait
+// socket for longer unless its peer closes.
+const finWait2KeptFor = 64 * time.Second
+
+// isFresh reports whether a table that the engine got at a time shows what is now.
+func (d *finWait2Pileup) isFresh(at time.Duration) bool { return d.now-at <= 2*activeInterval }
+
+// isOutdated reports whether a table that the engine got at a time says nothing any more: it is old, or it is not fresh
+// and its namespace has been missing since.
+func (d *finWait2Pileup) isOutdated(netns uint32, at time.Duration) bool {
+	return d.now-at > finWait2KeptFor || !d.isFresh(at) && d.netnsGone.lasts(d.now, netns, activeInterval)
 }
 
 // requestFinWait2 requests the kernel's table of each namespace in which enough sockets have
@@ -162,7 +178,7 @@ func (d *finWait2Pileup) requestFinWait2() {
 		}
 	}
 	for netns, s := range d.sightings {
-		if d.now-s.at > 2*activeInterval {
+		if d.isOutdated(netns, s.at) {
 			d.forgetSighted(netns)
 		}
 	}
@@ -337,7 +353,7 @@ func growthRate(more int, in time.Duration) float64 {
 func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 	f := Finding{
 		Severity: Warning, Netns: key.netns, Role: key.role, Local: key.local, Peer: key.peer, RateUnit: "more sockets", Rate: c.perSecond,
-		Occupancy: uint64(c.count), OccupancySource: FromKernel,
+		Occupancy: uint64(c.count), OccupancySource: FromKernel, Unverified: !d.isFresh(c.at),
 		Approximate: d.sightings[key.netns].left.before > 0,
 		Cause: fmt.Sprintf("this side has closed %s, and the other side has acknowledged that and does not close: "+
 			"the peer's application probably leaves its sockets in CLOSE_WAIT", counted(uint64(c.count), "connection", "connections")),

@@ -220,3 +220,130 @@ func TestFinWait2Pileup_RateWhenItOpens(t *testing.T) {
 		}
 	})
 }
+
+// passWithTables advances the clock. The namespace can be read, and its table comes only if tableDue says so.
+func (h *host) passWithTables(d time.Duration, tableDue func() bool) {
+	for end := h.now + d; h.now < end; {
+		h.now += 40 * time.Millisecond
+		h.ticked = h.now
+		for _, a := range h.engine.Tick(h.now) {
+			h.take(a)
+		}
+		for _, want := range h.engine.Requests(h.now) {
+			l := h.limits
+			h.engine.Update(h.now, want.Netns, &l)
+			if want.HalfClosed && tableDue() {
+				h.answerHalfClosed(want.Netns)
+			}
+		}
+	}
+}
+
+// pileup has an open alert about 200 sockets that a process has.
+func pileup(t *testing.T) *host {
+	h := newHost(t, 28232, Config{HalfClosed: 100})
+	for n := range uint64(200) {
+		h.shutDown(n+1, process(80, "server"))
+	}
+	h.pass(20 * time.Second)
+	h.theOnly("fin_wait2_pileup")
+	return h
+}
+
+// An alert stays while its sockets do, although the tables come late, or nothing comes for a while: it is unverified
+// until a table comes. It also opens if tables are far apart.
+func TestFinWait2Pileup_LateTables(t *testing.T) {
+	mustStay := func(t *testing.T, h *host) {
+		t.Helper()
+		if opened, closed := only(h.alerts, "fin_wait2_pileup", Open), only(h.alerts, "fin_wait2_pileup", Close); len(opened) != 1 || len(closed) != 0 {
+			t.Fatalf("%d alerts opened, %d closed, want 1 and 0: %v", len(opened), len(closed), h.phases())
+		}
+		if a := h.alerts[len(h.alerts)-1]; a.Unverified || a.Occupancy != 200 {
+			t.Errorf("%d sockets, unverified %v, want 200, confirmed by the newest table", a.Occupancy, a.Unverified)
+		}
+	}
+	for _, stall := range []time.Duration{15 * time.Second, 25 * time.Second, 45 * time.Second} {
+		t.Run(fmt.Sprintf("a stall of %v", stall), func(t *testing.T) {
+			h := pileup(t)
+			h.now += stall
+			h.ticked = h.now - 40*time.Millisecond
+			h.pass(time.Minute)
+			mustStay(t, h)
+		})
+	}
+	every := func(h *host, interval time.Duration) func() bool {
+		last := h.now
+		return func() bool {
+			if h.now-last < interval {
+				return false
+			}
+			last = h.now
+			return true
+		}
+	}
+	t.Run("a table every 25 s", func(t *testing.T) {
+		h := pileup(t)
+		h.passWithTables(5*time.Minute, every(h, 25*time.Second))
+		unverified := 0
+		for _, a := range only(h.alerts, "fin_wait2_pileup", Update) {
+			if a.Unverified {
+				unverified++
+			}
+		}
+		if unverified == 0 {
+			t.Error("no update says that the number is old")
+		}
+		h.pass(15 * time.Second)
+		mustStay(t, h)
+	})
+	t.Run("opens with a table every 25 s", func(t *testing.T) {
+		h := newHost(t, 28232, Config{HalfClosed: 100})
+		for n := range uint64(200) {
+			h.shutDown(n+1, process(80, "server"))
+		}
+		h.passWithTables(90*time.Second, every(h, 25*time.Second))
+		h.pass(15 * time.Second)
+		mustStay(t, h)
+	})
+	t.Run("missing for a moment", func(t *testing.T) {
+		h := pileup(t)
+		h.passWithTables(24*time.Second, func() bool { return false })
+		h.engine.Update(h.now, testNetns, nil)
+		h.passWithTables(4*time.Second, func() bool { return false })
+		h.pass(15 * time.Second)
+		mustStay(t, h)
+	})
+}
+
+// Everything is gone, and the transitions that ended it are lost: the alert closes once a table shows it; if the
+// namespace is missing within 30 s, and within 75 s if no answer comes at all.
+func TestFinWait2Pileup_GoneInALoss(t *testing.T) {
+	never := func() bool { return false }
+	for _, c := range []struct {
+		name   string
+		within time.Duration
+		pass   func(h *host)
+	}{
+		{"a table shows it", 20 * time.Second, func(h *host) { h.pass(3 * time.Minute) }},
+		{"the namespace is missing", 30 * time.Second, func(h *host) { h.missing = true; h.pass(3 * time.Minute) }},
+		{"tables do not come", 75 * time.Second, func(h *host) { h.passWithTables(3*time.Minute, never) }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			for wait := time.Duration(0); wait < 6*time.Second; wait += 700 * time.Millisecond { // a table comes every 5 s
+				h := pileup(t)
+				h.pass(wait)
+				h.engine.AddLost(h.now, 1000)
+				h.attached = nil
+				gone := h.now
+				c.pass(h)
+				closed := only(h.alerts, "fin_wait2_pileup", Close)
+				if len(closed) != 1 || closed[0].Monotonic-gone > c.within || closed[0].Reason != Resolved {
+					t.Errorf("after %v: closed %v, want within %v", wait, summaries(closed), c.within)
+				}
+				for _, a := range closed {
+					t.Logf("%v: closes after %v", wait, a.Monotonic-gone)
+				}
+			}
+		})
+	}
+}

@@ -69,6 +69,9 @@ func (o *simOracle) answerTime() time.Duration {
 // isReadable reports whether the kernel's tables can be read most of the time.
 func (o *simOracle) isReadable() bool { return o.r.tr.worker.fails < 0.3 && o.r.tr.worker.gone == 0 }
 
+// mayLackTables reports whether some of the kernel's tables cannot be read.
+func (o *simOracle) mayLackTables() bool { return o.r.tr.worker.fails > 0 || o.r.tr.worker.gone > 0 }
+
 // mayBeBlind reports whether the engine may lack the truth, and has no means to find it.
 func (o *simOracle) mayBeBlind() bool {
 	tr := o.r.tr

@@ -238,7 +238,10 @@ func lastOf(numbers []int, count int) []int { return numbers[max(0, len(numbers)
 // minWaiting count, once a second table has had them.
 func (o *simOracle) checkHalfClosed(x *simAlert) {
 	age := minWaiting + 2*suspectedInterval + 3*o.answerTime()
-	if w := &o.r.tr.worker; w.fails > 0 || w.gone > 0 {
+	switch {
+	case o.mayLackTables() && x.Unverified:
+		age = finWait2KeptFor + 3*o.answerTime()
+	case o.mayLackTables():
 		age = 2*activeInterval + 3*o.answerTime()
 	}
 	for key, v := range o.others {

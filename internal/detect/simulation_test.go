@@ -182,7 +182,8 @@ func (o *simOracle) isExcused(x *simAlert) bool {
 		return true
 	}
 	losing := tr.lostAt > 0 && o.r.k.now-tr.lostAt < 3*time.Second+o.answerTime()
-	return x.Unverified && (o.mayBeBlind() || losing || x.Kind == "close_wait_leak" && !o.isReadable())
+	return x.Unverified && (o.mayBeBlind() || losing || x.Kind == "close_wait_leak" && !o.isReadable() ||
+		x.Kind == "fin_wait2_pileup" && o.mayLackTables())
 }
 
 // isAmbiguous reports whether some TIME_WAITs of a destination have timestamps and others have none:
