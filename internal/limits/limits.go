@@ -18,8 +18,8 @@ import (
 
 // Read reads the limits of the namespace that the calling thread is in, except Bound,
 // see [ReadBoundPorts], and BindBuckets. On a kernel before 6.14, which has no
-// tcp_tw_reuse_delay, ReuseDelay is 1 s. TimeWaits is -1 if the kernel's count cannot be
-// read. The error names the sysctl that could not be read.
+// tcp_tw_reuse_delay, ReuseDelay is 1 s. TimeWaits and TimeWaitOverflows are -1 if the kernel's
+// counts cannot be read. The error names the sysctl that could not be read.
 func Read() (*tcp.Limits, error) {
 	l := tcp.Limits{ReuseDelay: time.Second, Timestamps: true, TimeWaits: -1, BoundPartial: !listsBound(), ReusesFinWait2: reusesFinWait2()}
 	if err := ports(&l); err != nil {
@@ -45,7 +45,7 @@ func Read() (*tcp.Limits, error) {
 		}
 		set(v)
 	}
-	l.TimeWaits = timeWaits()
+	l.TimeWaits, l.TimeWaitOverflows = timeWaits(), timeWaitOverflows()
 	return &l, nil
 }
 
@@ -114,4 +114,14 @@ func timeWaits() int {
 		return -1
 	}
 	return timeWaits
+}
+
+// timeWaitOverflows is the kernel's counter of connections that were closed without a timewait
+// socket; -1 if it cannot be read.
+func timeWaitOverflows() int64 {
+	n, err := tcpCounters("TCPTimeWaitOverflow")
+	if err != nil {
+		return -1
+	}
+	return int64(n[0])
 }

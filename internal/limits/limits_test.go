@@ -58,7 +58,7 @@ func TestRead_OwnNamespace(t *testing.T) {
 	if got := []string{strconv.Itoa(int(l.PortLow)), strconv.Itoa(int(l.PortHigh))}; !slices.Equal(got, ends) {
 		t.Errorf("the range is %v, want %v", got, ends)
 	}
-	if l.MaxTimeWaits < 1 || l.TimeWaits < 0 || l.FinTimeout < time.Second || l.ReuseDelay <= 0 || l.Assumed {
+	if l.MaxTimeWaits < 1 || l.TimeWaits < 0 || l.TimeWaitOverflows < 0 || l.FinTimeout < time.Second || l.ReuseDelay <= 0 || l.Assumed {
 		t.Errorf("%+v", l)
 	}
 }

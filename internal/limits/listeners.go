@@ -1,16 +1,10 @@
 package limits
 
 import (
-	"bytes"
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/tcpshift/tcpshift/internal/safeopen"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -63,51 +57,12 @@ type ListenDrops struct {
 }
 
 // ReadListenDrops reads the counters of the namespace that the calling thread is in.
-func ReadListenDrops() (d ListenDrops, err error) {
-	// /proc/net would show the namespace of the process's main thread.
-	b, err := safeopen.ReadFile("/proc/thread-self/net/netstat")
+func ReadListenDrops() (ListenDrops, error) {
+	n, err := tcpCounters("ListenOverflows", "ListenDrops")
 	if err != nil {
-		return d, fmt.Errorf("read the counters of TCP: %w", err)
+		return ListenDrops{}, err
 	}
-	return parseListenDrops(b)
-}
-
-var errNoListenDrops = errors.New("read the counters of TCP: there is no ListenOverflows or no ListenDrops")
-
-// parseListenDrops parses pairs of lines: the names, and the numbers below them.
-func parseListenDrops(netstat []byte) (d ListenDrops, err error) {
-	const prefix = "TcpExt: "
-	var names []string
-	for line := range bytes.Lines(netstat) {
-		rest, ok := strings.CutPrefix(string(line), prefix)
-		if !ok {
-			continue
-		}
-		if names == nil {
-			names = strings.Fields(rest)
-			continue
-		}
-		found := 0
-		for i, text := range strings.Fields(rest) {
-			if i >= len(names) || names[i] != "ListenOverflows" && names[i] != "ListenDrops" {
-				continue
-			}
-			n, err := strconv.ParseUint(text, 10, 64)
-			if err != nil {
-				return d, fmt.Errorf("read the counters of TCP: %w", err)
-			}
-			if found++; names[i] == "ListenDrops" {
-				d.Drops = n
-			} else {
-				d.Overflows = n
-			}
-		}
-		if found == 2 {
-			return d, nil
-		}
-		break
-	}
-	return d, errNoListenDrops
+	return ListenDrops{Overflows: n[0], Drops: n[1]}, nil
 }
 
 // attribute returns the payload of the first attribute of a type, nil if there is none.

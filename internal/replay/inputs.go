@@ -180,13 +180,18 @@ type (
 type limitsJSON struct {
 	tcp.Limits
 	Reserved, Bound, BindBuckets *portsJSON
+
+	TimeWaitOverflows *int64 // nil: in recordings of before it was read
 }
 
 func limitsOf(l *tcp.Limits) *limitsJSON {
 	if l == nil {
 		return nil
 	}
-	return &limitsJSON{Limits: *l, Reserved: (*portsJSON)(l.Reserved), Bound: (*portsJSON)(l.Bound), BindBuckets: (*portsJSON)(l.BindBuckets)}
+	return &limitsJSON{
+		Limits: *l, Reserved: (*portsJSON)(l.Reserved), Bound: (*portsJSON)(l.Bound), BindBuckets: (*portsJSON)(l.BindBuckets),
+		TimeWaitOverflows: &l.TimeWaitOverflows,
+	}
 }
 
 func (j *limitsJSON) value() *tcp.Limits {
@@ -195,6 +200,9 @@ func (j *limitsJSON) value() *tcp.Limits {
 	}
 	l := j.Limits
 	l.Reserved, l.Bound, l.BindBuckets = (*tcp.PortSet)(j.Reserved), (*tcp.PortSet)(j.Bound), (*tcp.PortSet)(j.BindBuckets)
+	if l.TimeWaitOverflows = -1; j.TimeWaitOverflows != nil {
+		l.TimeWaitOverflows = *j.TimeWaitOverflows
+	}
 	return &l
 }
 

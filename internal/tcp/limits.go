@@ -30,6 +30,10 @@ type Limits struct {
 	MaxTimeWaits int // net.ipv4.tcp_max_tw_buckets
 	TimeWaits    int // timewait sockets now, of both substates; -1: not known
 
+	// TimeWaitOverflows is how many connections the kernel has closed without a timewait socket, since the namespace
+	// was made, because there were MaxTimeWaits or no memory (TCPTimeWaitOverflow); -1: not known.
+	TimeWaitOverflows int64
+
 	Assumed      bool // the namespace could not be read: see DefaultLimits
 	BoundUnknown bool // Bound could not be read
 	BoundPartial bool // Bound lacks the sockets that are bound and not connected: before Linux 6.8
@@ -40,7 +44,7 @@ type Limits struct {
 func DefaultLimits() Limits {
 	return Limits{
 		PortLow: 32768, PortHigh: 60999, Reuse: 2, ReuseDelay: time.Second, Timestamps: true,
-		FinTimeout: time.Minute, MaxTimeWaits: 1 << 17, TimeWaits: -1, Assumed: true,
+		FinTimeout: time.Minute, MaxTimeWaits: 1 << 17, TimeWaits: -1, TimeWaitOverflows: -1, Assumed: true,
 	}
 }
 
