@@ -81,6 +81,7 @@ type Finding struct {
 	Exhausts        bool          // the capacity is exhausted, or will be within one hold time
 	ExhaustionIn    time.Duration // only where Exhausts; 0: it is exhausted
 	Drops           uint64        // segments that a listener has dropped since the alert's cause began
+	Overflows       uint64        // connections that the kernel has closed without a TIME_WAIT since the alert opened
 	Failures        uint64        // failed connects since the alert's cause began; of connect_failures within 10 s
 
 	Lost        uint64 // transitions lost within the last minute, which may be missing from the numbers

@@ -44,7 +44,13 @@ func (d bucketStorm) check(raise raiser) {
 			continue
 		}
 		f := r.Forecast(model, capacity)
-		projected := r.Plateau(f.Rate, model)
+		reported := f
+		if f.Occupancy >= exhaustedShare*capacity { // the kernel may keep none of those that close now
+			if closes, isKnown := ns.overflows.closes(d.now, r); isKnown {
+				reported.Rate = closes
+			}
+		}
+		projected := r.Plateau(reported.Rate, model)
 		if f.Exhausts {
 			if most, isBounded := d.withinPorts(e.Key, r, model, f); isBounded {
 				projected, f.Exhausts = most, most > capacity
@@ -56,7 +62,9 @@ func (d bucketStorm) check(raise raiser) {
 		opening := opensStorm(r, f, model, d.Threshold, 0)
 		c := d.claimOf(opening, &ns.opensSince, ns.isCounted(d.tracker), ns.countedAt > d.lostAt, f)
 		if c != 0 {
-			raise(bucketCause{e.Key}, c, func() Finding { return d.describe(e.Key, ns, f, projected) })
+			ns.overflows.raised(d.now, c)
+			reported.Exhausts = f.Exhausts
+			raise(bucketCause{e.Key}, c, func() Finding { return d.describe(e.Key, ns, reported, projected) })
 		}
 	}
 }
@@ -97,13 +105,16 @@ func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecas
 		RateUnit: "connections", Rate: forecast.Rate, Occupancy: round(min(forecast.Occupancy, forecast.Capacity)), OccupancySource: FromEvents,
 		Capacity: uint64(forecast.Capacity), CapacityKind: TimeWaitBuckets, Unverified: true,
 		Projected:    round(projected),
-		ExhaustionIn: forecast.ExhaustedIn.Round(time.Millisecond), Exhausts: forecast.Exhausts,
+		ExhaustionIn: forecast.ExhaustedIn.Round(time.Millisecond), Exhausts: forecast.Exhausts, Overflows: ns.overflows.sinceOpened(),
 	}
 	if ns.isCounted(d.tracker) {
 		f.OccupancySource, f.Unverified = FromKernel, false
 	}
 	f.Cause = fmt.Sprintf("connections are short, and this host closes them first; the kernel keeps at most %s, "+
 		"and beyond that none: late packets may then reach a later connection", counted(f.Capacity, "TIME_WAIT", "TIME_WAITs"))
+	if f.Overflows > 0 {
+		f.Cause += fmt.Sprintf("; %s closed without one since this alert opened", counted(f.Overflows, "connection has", "connections have"))
+	}
 	f.Advice = "reuse connections: keep-alive, with longer idle timeouts on the server than on its clients; if that takes time, spread them over more addresses"
 	s, byServer := entryWithMost(d.servers, func(key server, use *serverUse) (int64, bool) {
 		return use.timeWaits(), key.netns == netns

@@ -79,6 +79,7 @@ type namespace struct {
 	countedAt    time.Duration // when the engine got the kernel's count of all TIME_WAITs; 0: never
 	kernelExcess float64       // by how much that count was above the model of notReusable; negative: below
 	opensSince   time.Duration // since when an alert about tcp_max_tw_buckets is due; 0: it is not
+	overflows    overflows     // of tcp_max_tw_buckets
 	scale        float64       // see [rate.TimeWaitModel]
 	finFraction  float64       // see [rate.TimeWaitModel]
 }
@@ -193,6 +194,7 @@ func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 		}
 		return
 	}
+	ns.overflows.add(now, l.TimeWaitOverflows)
 	if l.TimeWaits >= 0 {
 		lost := tr.losses.lastMinute(now)
 		if tr.seeding.isActive() {

@@ -234,6 +234,7 @@ func (k *simKernel) close(s *simSocket) {
 func (k *simKernel) closeFirst(s *simSocket) {
 	s.to.allEnds.add(1)
 	if k.timeWaits >= k.limits.MaxTimeWaits {
+		k.limits.TimeWaitOverflows++
 		s.to.ended.add(1)
 		if s.seen {
 			s.to.seenEnded.add(1)
