@@ -50,7 +50,7 @@ func longestAlert() detect.Alert {
 		},
 	}
 	a.Local, a.Peer, a.Netns, a.Role, a.Rate = wide, wide, 1<<32-1, tcp.RoleListener, 123456789.123
-	a.Occupancy, a.Capacity, a.Projected, a.Failures, a.Drops, a.Lost, a.Lasted = most, most, most, most, most, most, -1
+	a.Occupancy, a.Capacity, a.Projected, a.Failures, a.Drops, a.Overflows, a.Lost, a.Lasted = most, most, most, most, most, most, most, -1
 	a.CapacityKind, a.ExhaustionIn, a.Approximate = detect.TimeWaitBuckets, 1<<62, true
 	a.Cause, a.Advice = strings.Repeat("x", 1000), strings.Repeat("é", 1000)
 	return a
@@ -109,6 +109,11 @@ func alertCases() []goldenCase {
 		a.Kind, a.Role, a.Local, a.Peer = "listen_queue_full", tcp.RoleListener, endpoint("0.0.0.0", 80), tcp.Endpoint{}
 		a.Occupancy, a.Capacity, a.CapacityKind, a.Projected, a.Exhausts = 129, 129, detect.AcceptQueue, 0, false
 		a.RateUnit, a.Rate, a.Drops = "dropped segments", 41.5, 523
+	}))
+	cases = append(cases, edit("closes without a TIME_WAIT", func(a *detect.Alert) {
+		a.Role, a.Local, a.Peer = tcp.RoleServer, endpoint("192.0.2.1", 443), tcp.Endpoint{}
+		a.Occupancy, a.Capacity, a.CapacityKind, a.Projected, a.Exhausts = 400, 400, detect.TimeWaitBuckets, 6100, true
+		a.RateUnit, a.Rate, a.ExhaustionIn, a.Overflows = "connections", 100, 0, 3210
 	}))
 	for _, kind := range detect.Kinds() {
 		cases = append(cases, edit(kind, func(a *detect.Alert) { a.Kind = kind }))

@@ -21,7 +21,7 @@ var schemaKeys = strings.Fields(`
 	kernel_new_state time_wait_substate self sampled in_state_ns comm uid pid_source cgroup container
 	container_runtime pod_uid container_claimed service_claimed error opened duration_ns established_ns sent_bytes received_bytes
 	retransmits rtt_ns final_state closed_by reset_reason partial kind phase alert severity share rate_per_s
-	occupancy occupancy_source capacity capacity_kind projected_occupancy exhaustion_in_s drops cause advice
+	occupancy occupancy_source capacity capacity_kind projected_occupancy exhaustion_in_s drops overflows cause advice
 	service pid_share next_service next_share alerts_suppressed detection_left_out cgroup_unknown processes failures lasted_ns close_reason confidence approximate
 	seen filtered lost lost_ring_full lost_ring_busy lost_reentry lost_queue_full lost_connections lost_time_wait_ends lost_alerts read dropped dropped_connections written written_bytes
 	fired entered missed other_protocol deferred connections time_wait_unknown lost_resets stage reason signal state truncated pod namespace container_name image unit unit_claimed expires_in_ns time_wait_end time_wait_ends missed_time_wait_ends seeded_after_ns state_unavailable spooled_bytes lost_summaries

@@ -110,6 +110,7 @@ func (o object) ownFinding(a *detect.Alert) object {
 		o = o.double("tcpshift.exhaustion_in_s", a.ExhaustionIn.Seconds())
 	}
 	return o.uintIfSet("tcpshift.drops", a.Drops).
+		uintIfSet("tcpshift.overflows", a.Overflows).
 		uintIfSet("tcpshift.failures", a.Failures).
 		literalIfSet("tcpshift.close_reason", string(a.Reason)).
 		literal("tcpshift.confidence", confidence(a)).

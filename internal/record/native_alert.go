@@ -48,6 +48,7 @@ func (n *Native) alert(dst []byte, a *detect.Alert, maxPath int) []byte {
 		o = o.decimal("exhaustion_in_s", a.ExhaustionIn.Seconds())
 	}
 	o = o.uintIfSet("drops", a.Drops).
+		uintIfSet("overflows", a.Overflows).
 		uintIfSet("failures", a.Failures).
 		uint("lasted_ns", uint64(a.Lasted)).
 		literalIfSet("close_reason", string(a.Reason)).

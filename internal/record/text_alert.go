@@ -139,6 +139,9 @@ func appendHowMuch(p []byte, a *detect.Alert) []byte {
 	if a.Drops > 0 {
 		p = append(strconv.AppendUint(append(p, ", "...), a.Drops, 10), " dropped so far"...)
 	}
+	if a.Overflows > 0 {
+		p = append(strconv.AppendUint(append(p, ", "...), a.Overflows, 10), " closed without one so far"...)
+	}
 	if a.Failures > 0 {
 		p = append(strconv.AppendUint(append(p, ", "...), a.Failures, 10), " failed so far"...)
 	}

@@ -49,7 +49,7 @@ func TestRecords_Unverified(t *testing.T) {
 	t.Parallel()
 	out := &stream{Engine: detect.New(detect.Config{}, began), encoder: record.NewEncoder(record.SchemaNative, nil)}
 	out.lines = out.encoder.Start(nil, &record.Start{Time: time.Unix(0, int64(began+wall)), Host: "a", Arch: "amd64"})
-	s := &storm{engine: out, finished: func([]detect.Alert) {}}
+	s := &storm{buckets: 1 << 16, engine: out, finished: func([]detect.Alert) {}}
 	s.run(40 * time.Second)
 	got, r, err := playRecords(t, out.lines, detect.Config{})
 	if err != nil || r.First.Host != "a" {

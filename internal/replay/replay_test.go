@@ -35,7 +35,13 @@ func (f *file) Put(lines []byte) ([]byte, error) {
 // recorded runs a storm, and returns its recording and its alerts.
 func recorded(t *testing.T, length time.Duration) (lines []byte, alerts []string) {
 	t.Helper()
-	s, f := &storm{}, newFile()
+	return recordedWith(t, length, 1<<16)
+}
+
+// recordedWith is recorded with this many TIME_WAITs that the kernel keeps.
+func recordedWith(t *testing.T, length time.Duration, buckets int) (lines []byte, alerts []string) {
+	t.Helper()
+	s, f := &storm{buckets: buckets}, newFile()
 	r := replay.New(detect.Config{ConnectFailures: 60, Gone: s.isGone}, began, replay.Header{Program: "test", Host: "a"}, f, func(m string) { t.Error(m) })
 	s.engine = r
 	renamed := *cgroup
@@ -97,6 +103,25 @@ func TestReplay_SameAlerts(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("a replay has other alerts:\n%s\nwant\n%s", strings.Join(got, ""), strings.Join(want, ""))
+	}
+}
+
+// So do those about TIME_WAITs beyond those that the kernel keeps. Without its counter, as in older recordings, they
+// have no overflows.
+func TestReplay_Overflows(t *testing.T) {
+	t.Parallel()
+	const counter, overflows = `"TimeWaitOverflows":`, `"overflows":`
+	lines, want := recordedWith(t, 40*time.Second, 400)
+	if !strings.Contains(strings.Join(want, ""), overflows) {
+		t.Fatalf("no alert has overflows:\n%s", strings.Join(want, ""))
+	}
+	got, err := play(t, lines, detect.Config{})
+	if err != nil || !slices.Equal(got, want) {
+		t.Errorf("a replay has other alerts, %v:\n%s\nwant\n%s", err, strings.Join(got, ""), strings.Join(want, ""))
+	}
+	old := bytes.ReplaceAll(lines, []byte(counter), []byte(`"unknown":`))
+	if got, err = play(t, old, detect.Config{}); err != nil || strings.Contains(strings.Join(got, ""), overflows) {
+		t.Errorf("without the counter, %v:\n%s", err, strings.Join(got, ""))
 	}
 }
 
@@ -165,7 +190,7 @@ func TestReplay_WrongLines(t *testing.T) {
 // A recorder whose sink has no room leaves out whole lines, writes how many, and says so once.
 func TestRecorder_NoRoom(t *testing.T) {
 	t.Parallel()
-	s, f, messages := &storm{}, newFile(), 0
+	s, f, messages := &storm{buckets: 1 << 16}, newFile(), 0
 	r := replay.New(detect.Config{}, began, replay.Header{}, f, func(string) { messages++ })
 	s.engine, s.now = r, began
 	s.connection()

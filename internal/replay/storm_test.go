@@ -52,6 +52,8 @@ type storm struct {
 	sockets  []tcp.Socket // in the kernel's table; the time of a TIME_WAIT is that of its creation
 	leaked   []tcp.CloseWaitSocket
 	answers  []func()
+	buckets  int   // of TIME_WAITs that the kernel keeps
+	without  int64 // connections that were closed without a TIME_WAIT because of that
 	pid      uint32
 	finished func(alerts []detect.Alert) // gets the alerts of each tick
 }
@@ -60,7 +62,7 @@ func (s *storm) limits() *tcp.Limits {
 	return &tcp.Limits{
 		PortLow: 40000, PortHigh: 40999, Reserved: tcp.PortSetOf(40001, 40002, 40003, 40090), Bound: tcp.PortSetOf(22, 80, 40500),
 		BindBuckets: tcp.PortSetOf(22, 80), BoundReadAt: s.now.Truncate(10 * time.Second), Reuse: 2, ReuseDelay: time.Second, Timestamps: true,
-		FinTimeout: time.Minute, MaxTimeWaits: 1 << 16, TimeWaits: s.timeWaits(),
+		FinTimeout: time.Minute, MaxTimeWaits: s.buckets, TimeWaits: s.timeWaits(), TimeWaitOverflows: s.without,
 	}
 }
 
@@ -94,6 +96,12 @@ func (s *storm) connection() {
 	open := s.transition(tcp.Close, tcp.SynSent)
 	open.Local.Port = 0
 	s.engine.Observe(&open)
+	if s.timeWaits() >= s.buckets {
+		s.without++
+		closed := s.transition(tcp.FinWait2, tcp.Close)
+		s.engine.Observe(&closed)
+		return
+	}
 	closed := s.transition(tcp.FinWait2, tcp.TimeWait)
 	closed.Substate, closed.PeerTimestamp, closed.PeerFIN = tcp.TimeWait, true, true
 	s.engine.Observe(&closed)

@@ -98,6 +98,7 @@ var keys = []key{
 	{"projected_occupancy", u64, inAlert, ""},
 	{"exhaustion_in_s", float, inAlert, ""},
 	{"drops", u64, inAlert, ""},
+	{"overflows", u64, inAlert, ""},
 	{"failures", u64, inAlert, ""},
 	{"lasted_ns", u64, inAlert, ""},
 	{"close_reason", optionalWord, inAlert, ""},
