@@ -50,7 +50,8 @@ func longestAlert() detect.Alert {
 		},
 	}
 	a.Local, a.Peer, a.Netns, a.Role, a.Rate = wide, wide, 1<<32-1, tcp.RoleListener, 123456789.123
-	a.Occupancy, a.Capacity, a.Projected, a.Failures, a.Drops, a.Overflows, a.Lost, a.Lasted = most, most, most, most, most, most, most, -1
+	// No alert has drops as well as overflows.
+	a.Occupancy, a.Capacity, a.Projected, a.Failures, a.Overflows, a.Lost, a.Lasted = most, most, most, most, most, most, -1
 	a.CapacityKind, a.ExhaustionIn, a.Approximate = detect.TimeWaitBuckets, 1<<62, true
 	a.Cause, a.Advice = strings.Repeat("x", 1000), strings.Repeat("é", 1000)
 	return a
