@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -217,5 +218,62 @@ func TestSample_NeverSplitsASocket(t *testing.T) {
 	}
 	if stop := sampled.last(); stop.Read != whole.last().Read || stop.Dropped != uint64(5*out) {
 		t.Errorf("its account is %s", stop.line)
+	}
+}
+
+// What observes all sockets notices no sample: a summary has the sums that it has without one, and an alert opens.
+func TestSample_ObserversSeeAll(t *testing.T) {
+	requireRoot(t)
+	n := tcplab.NewNetns(t)
+	common := flags("--netns", fmt.Sprint(n.Inode()), "--summary", "1s", "--connect-failures", "10", "--stats-interval", "0")
+	tracers := []*tracer{
+		launch(t, append(common, "--only", "connection,alert,summary")),
+		launch(t, append(common, "--only", "connection,alert,summary", "--sample", "1/1000")),
+		launch(t, append(common, "--only", "connection,summary", "--sample", "1/1000")),
+		launch(t, append(slices.Concat(common[:2], common[4:]), "--only", "connection,alert", "--sample", "1/1000")),
+	}
+	for _, tr := range tracers {
+		tr.awaitStart()
+	}
+	const made = 30
+	listener := n.Listen(plain.to)
+	for range made {
+		client := n.Dial(plain.to)
+		server := listener.Accept()
+		client.Write("x")
+		server.Read()
+		client.Close()
+		server.ReadEOF()
+		server.Close()
+	}
+	listener.Close()
+	for range made {
+		refused := n.Socket(crossed.from.Addr())
+		if err := refused.TryConnect(crossed.to); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Fatalf("connect() without a listener: %v", err)
+		}
+		refused.Close()
+	}
+	n.Settle(0)
+	isOpen := fmt.Sprintf(`"kind":"connect_failures","phase":"open".*"role":"client".*"peer_port":%d,`, crossed.to.Port())
+	for _, i := range []int{0, 1, 3} {
+		tracers[i].await("alert", regexp.MustCompile(isOpen).MatchString)
+	}
+	for _, tr := range tracers {
+		tr.signal(syscall.SIGTERM)
+	}
+	whole := tracers[0].end("signal")
+	want, ends := sumsOf(t, whole, "summary"), len(whole.of("connection"))
+	if ends != 3*made+1 || len(want) < 3 {
+		t.Errorf("%d connection records, want %d, and %d rows", ends, 3*made+1, len(want))
+	}
+	for _, tr := range tracers[1:] {
+		s := tr.end("signal")
+		if some := len(s.of("connection")); some > ends/2 {
+			t.Errorf("%v: %d of %d connection records are in the sample", tr.cmd.Args, some, ends)
+		}
+		if got := sumsOf(t, s, "summary"); tr != tracers[3] && !maps.EqualFunc(got, want, maps.Equal[map[string]float64, map[string]float64]) {
+			t.Errorf("%v: the summary has the sums\n%v\nwant\n%v", tr.cmd.Args, got, want)
+		}
 	}
 }

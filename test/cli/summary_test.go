@@ -47,6 +47,34 @@ func groupOf(r map[string]any) string {
 	return fmt.Sprint(r["comm"], " ", r["cgroup"], " ", r["role"], " ", peer, " ", port)
 }
 
+// sumsOf adds up the connection records, or the rows of the summaries, of a stream by the row to which they belong.
+func sumsOf(t *testing.T, s stream, recordType string) map[string]map[string]float64 {
+	t.Helper()
+	all := make(map[string]map[string]float64)
+	for _, r := range s.of(recordType) {
+		var members map[string]any
+		if err := json.Unmarshal([]byte(r.line), &members); err != nil {
+			t.Fatal(err)
+		}
+		total := all[groupOf(members)]
+		if total == nil {
+			total = make(map[string]float64)
+			all[groupOf(members)] = total
+			for _, key := range sums {
+				total[key] = 0
+			}
+		}
+		if recordType == "connection" {
+			addEnd(total, members)
+			continue
+		}
+		for _, key := range sums {
+			total[key] += members[key].(float64)
+		}
+	}
+	return all
+}
+
 // The rows of a summary, by owner, role, peer and port, have the sums of the connection records of the
 // same stream, in all windows together. Several processes make connections that end in several ways.
 func TestSummary_SumsOfConnections(t *testing.T) {
@@ -68,35 +96,10 @@ func TestSummary_SumsOfConnections(t *testing.T) {
 	}
 	s.n.Settle(0)
 	stream := tr.stop()
-	want, got := make(map[string]map[string]float64), make(map[string]map[string]float64)
-	of := func(all map[string]map[string]float64, group string) map[string]float64 {
-		if all[group] == nil {
-			all[group] = make(map[string]float64)
-			for _, key := range sums {
-				all[group][key] = 0
-			}
-		}
-		return all[group]
+	if losses := stream.of("loss"); len(losses) > 0 {
+		t.Errorf("a loss: %s", losses[0].line)
 	}
-	windows := make(map[string]bool)
-	for _, r := range stream.records {
-		var members map[string]any
-		if err := json.Unmarshal([]byte(r.line), &members); err != nil {
-			t.Fatal(err)
-		}
-		switch r.Type {
-		case "connection":
-			addEnd(of(want, groupOf(members)), members)
-		case "summary":
-			total := of(got, groupOf(members))
-			for _, key := range sums {
-				total[key] += members[key].(float64)
-			}
-			windows[r.Time] = true
-		case "loss":
-			t.Errorf("a loss: %s", r.line)
-		}
-	}
+	want, got := sumsOf(t, stream, "connection"), sumsOf(t, stream, "summary")
 	if len(want) < 10 {
 		t.Errorf("only %d groups: %q", len(want), slices.Sorted(maps.Keys(want)))
 	}
