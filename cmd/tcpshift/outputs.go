@@ -94,6 +94,9 @@ func (o *traceOptions) openAll(ctx context.Context) (all openOutputs, err error)
 		return nil, err
 	}
 	defer closeRoot()
+	for _, message := range o.spool.left(ctx, o.outputs) {
+		warn(message)
+	}
 	for _, v := range o.outputs {
 		each, err := o.openOne(ctx, v, all)
 		if err != nil {

@@ -110,6 +110,31 @@ func (o *spoolOptions) open(ctx context.Context) (closeRoot func(), err error) {
 	}
 }
 
+// left returns a message for each directory of a spool that has lines and no output. open must have been called. A
+// wait for a disk that hangs ends with ctx.
+func (o *spoolOptions) left(ctx context.Context, outputs []*outputValue) (messages []string) {
+	if o.root == nil {
+		return nil
+	}
+	var names []string
+	for _, v := range outputs {
+		if v.isRemote() {
+			names = append(names, v.spoolName())
+		}
+	}
+	found, root := make(chan []string, 1), o.root
+	go func() { found <- output.LeftSpools(root, names) }()
+	select {
+	case left := <-found:
+		for _, name := range left {
+			messages = append(messages, fmt.Sprintf("--spool: %s has lines, and no output sends them: "+
+				"configure its output again, or another one with name=%s, or remove the directory", filepath.Join(o.directory, name), name))
+		}
+	case <-ctx.Done():
+	}
+	return messages
+}
+
 // of returns the spool of an output; nil: it has none.
 func (o *spoolOptions) of(v *outputValue) *output.Spool {
 	if o.root == nil {

@@ -119,12 +119,7 @@ func (s *spool) load(notify func(message string)) error {
 
 // list returns the numbers of the segments in their order.
 func (s *spool) list() (numbers []uint64, err error) {
-	dir, err := s.root.Open(".")
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
+	names, err := namesIn(s.root)
 	for _, name := range names {
 		if found := segmentName.FindStringSubmatch(name); found != nil {
 			number, _ := strconv.ParseUint(found[1], 16, 64)
