@@ -16,16 +16,19 @@ import (
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/output"
 	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/selection"
 	"github.com/tcpshift/tcpshift/internal/snapshot"
 	"github.com/tcpshift/tcpshift/internal/tcp"
+	"github.com/tcpshift/tcpshift/internal/workload"
 )
 
 type snapshotOptions struct {
 	formatOptions
-	output string // path
-	follow bool
-	filter filter.Filter   // its NewStates are those of the sockets
-	count  []tcp.SocketKey // none: the sockets are listed
+	output    string // path
+	follow    bool
+	filter    filter.Filter // its NewStates are those of the sockets
+	selection selection.Selection
+	count     []tcp.SocketKey // none: the sockets are listed
 }
 
 func newSnapshot(s *signals) *cobra.Command {
@@ -44,6 +47,7 @@ func newSnapshot(s *signals) *cobra.Command {
 	addFollowFlag(flags, &o.follow)
 	addLabelFlag(flags, &o.formatOptions)
 	addFilterFlags(flags, &o.filter, hostNames)
+	addNameSelectionFlags(flags, &o.selection)
 	flags.Var(list(&o.filter.NewStates, "STATE,...", filter.ParseState), "state", "state that the socket has, such as TIME_WAIT")
 	flags.Var(list(&o.count, "KEY,...", parseSocketKey), "count-by", "instead of the sockets, write how many have the same values of these keys, most first: "+strings.Join(socketKeyNames(), ", "))
 	return cmd
@@ -81,10 +85,23 @@ func (o *snapshotOptions) take(w snapshot.Writer) error {
 	}
 	namespaces = slices.DeleteFunc(namespaces, func(n netns.Namespace) bool { return !o.filter.MatchesNetns(n.Inode) })
 	enc := newEncoder(o.format, o.schema, o.labels, o.fields, textEncoder(o.color, o.output))
-	if len(o.count) > 0 {
-		return snapshot.Count(namespaces, &o.filter, o.count, enc, w)
+	which := snapshot.Sockets{Namespaces: namespaces, Filter: &o.filter, Selection: o.selection.OrNil()}
+	if o.wantsNames() {
+		which.Names = workload.NewOnce()
 	}
-	return snapshot.Take(namespaces, &o.filter, enc, w)
+	if len(o.count) > 0 {
+		return snapshot.Count(&which, o.count, enc, w)
+	}
+	return snapshot.Take(&which, enc, w)
+}
+
+// wantsNames reports whether records have the names of containers and pods, or sockets are selected by them. In
+// text the list of sockets has none.
+func (o *snapshotOptions) wantsNames() bool {
+	if len(o.count) > 0 {
+		return o.selection.ByNames() || slices.ContainsFunc(o.count, tcp.SocketKey.NeedsNames)
+	}
+	return o.selection.ByNames() || o.format != formatText
 }
 
 func socketKeyNames() (names []string) {

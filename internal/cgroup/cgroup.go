@@ -61,6 +61,8 @@ func Describe(path string, claimed int) Info {
 		info.descend(name, parent, i >= len(names)-claimed)
 		parent = name
 	}
+	// Who keeps these must not keep the path, which may have 3 KiB.
+	info.Container, info.PodUID, info.Unit = strings.Clone(info.Container), strings.Clone(info.PodUID), strings.Clone(info.Unit)
 	return info
 }
 

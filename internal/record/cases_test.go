@@ -385,6 +385,8 @@ func socketCases() []goldenCase {
 			s.Connection.Phase, s.Connection.Cwnd = tcp.PhaseUpdate, 1<<32-1
 		}),
 		edit("a claimed container", func(s *tcp.Socket) { s.Cgroup = claimed() }),
+		edit("the names of its pod", func(s *tcp.Socket) { s.Cgroup = named() }),
+		edit("the names of a container in a unit", func(s *tcp.Socket) { s.Cgroup = quadlet() }),
 	}
 }
 

@@ -128,13 +128,16 @@ func checkLongPaths(t *testing.T, schema Schema) {
 	}
 	encoder.(SamplingEncoder).SetSample(1_000_000)
 	event, connection := longestTransition(), largestConnection()
-	container := *event.Cgroup
+	container := *longestAlert().Culprit.Cgroup
+	container.Unit = strings.Repeat("\\", 44) + ".service" // as long as a record has it
 	event.Cgroup = &container
+	socket := tcp.Socket{Transition: event, ExpiresIn: -1, Connection: connection, Queues: tcp.Queues{Known: true, Receive: 1<<32 - 1, Send: 1<<32 - 1}}
+	socket.New, socket.Connection.Phase, socket.Connection.Cwnd = tcp.BoundInactive, tcp.PhaseUpdate, 1<<32-1
 	for length := 0; length < 12*256; length += step {
 		for _, letter := range []string{"x", "\x01", "\"", "\xff", "é"} {
 			container.Path = "/" + strings.Repeat(letter, length)[:length]
 			for _, line := range [][]byte{
-				encoder.Transition(nil, &event), encoder.Connection(nil, &event, &connection),
+				encoder.Transition(nil, &event), encoder.Connection(nil, &event, &connection), encoder.(SocketEncoder).Socket(nil, &socket),
 			} {
 				line = encoder.WithSeq(nil, line, 1<<64-1)
 				if len(line) > maxBytes || !strings.Contains(string(line), `":"`+containerID+`"`) {

@@ -20,7 +20,7 @@ type Native struct {
 
 	identities identityCache
 	owners     ownerCache
-	workloads  ownerCache // of connection records, which have more of the owner
+	workloads  ownerCache // of connection and socket records, which have more of the owner
 }
 
 // NewNative returns an encoder that appends the labels, in their order, to every record.

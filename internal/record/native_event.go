@@ -96,7 +96,7 @@ func (n *Native) Socket(dst []byte, s *tcp.Socket) []byte {
 	}
 	o = o.uintIfSet("expires_in_ns", uint64(s.ExpiresIn))
 	if s.New != tcp.TimeWait { // a timewait socket belongs to no process
-		o = n.owners.append(o, &s.Transition, object.owner)
+		o = n.workloads.append(o, &s.Transition, object.ownerAndWorkload)
 	}
 	o = o.measures("", s).errno(s.Error)
 	return n.end(o)
@@ -151,7 +151,9 @@ func (o object) endpoints(local, peer tcp.Endpoint) object {
 
 // owner appends the process and the user that the socket belongs to. [ownerKey] must
 // contain every field that owner reads.
-func (o object) owner(t *tcp.Transition) object {
+func (o object) owner(t *tcp.Transition) object { return o.process(t).cgroup(t.Cgroup, maxPath) }
+
+func (o object) process(t *tcp.Transition) object {
 	known := t.Owner.Source != tcp.PIDUnknown
 	if known {
 		o = o.uint("pid", uint64(t.Owner.PID)).
@@ -161,12 +163,21 @@ func (o object) owner(t *tcp.Transition) object {
 	if known {
 		o = o.literal("pid_source", t.Owner.Source.String())
 	}
-	return o.cgroup(t.Cgroup, maxPath)
+	return o
 }
 
-// ownerAndWorkload appends what a connection record has of its owner. It reads what owner reads, and no more.
+// ownerAndWorkload appends what connection and socket records have of their owner. It reads what owner reads, and
+// no more. The path and the names together take at most maxPath bytes: names that are longer are left out, then a path
+// for which they leave no room.
 func (o object) ownerAndWorkload(t *tcp.Transition) object {
-	return o.owner(t).workload(t.Cgroup)
+	var room [1024]byte
+	names := object{room[:0]}.workload(t.Cgroup).line
+	if len(names) > maxPath {
+		names = nil
+	}
+	o = o.process(t).cgroup(t.Cgroup, maxPath-len(names))
+	o.line = append(o.line, names...)
+	return o
 }
 
 // cgroup appends nothing if c is nil, and leaves out a path that takes more than maxPath

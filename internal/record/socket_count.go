@@ -23,7 +23,16 @@ func (n *Native) SocketCount(dst []byte, c *tcp.SocketCount, _ []tcp.SocketKey) 
 	if c.UIDKnown {
 		o = o.uint("uid", uint64(c.UID))
 	}
-	return n.end(o.literalIfSet("container", c.Container))
+	o = o.literalIfSet("container", c.Container).
+		trueIf("container_claimed", c.ContainerClaimed).
+		stringIfSet("pod", c.Pod).
+		stringIfSet("namespace", c.Namespace).
+		stringIfSet("container_name", c.ContainerName).
+		stringIfSet("unit", c.Unit).
+		trueIf("unit_claimed", c.UnitClaimed).
+		stringIfSet("service", c.Service).
+		trueIf("service_claimed", c.ServiceClaimed)
+	return n.end(o)
 }
 
 // SocketCount appends a record of how many sockets a group has.
@@ -34,7 +43,12 @@ func (e *ECS) SocketCount(dst []byte, c *tcp.SocketCount, _ []tcp.SocketKey) []b
 	if c.CommKnown {
 		o = o.bytes("process.name", c.Comm.Bytes())
 	}
-	return e.end(o.groupUser(c))
+	o = o.groupUser(c).
+		stringIfSet("orchestrator.resource.name", c.Pod).
+		stringIfSet("orchestrator.namespace", c.Namespace).
+		stringIfSet("container.name", c.ContainerName).
+		stringIfSet("service.name", c.Service)
+	return e.end(o.ownNames(c))
 }
 
 // SocketCount appends a record of how many sockets a group has.
@@ -45,7 +59,12 @@ func (e *OTel) SocketCount(dst []byte, c *tcp.SocketCount, _ []tcp.SocketKey) []
 	if c.CommKnown {
 		o = o.bytes("process.title", c.Comm.Bytes())
 	}
-	return e.end(o.groupUser(c), len(dst))
+	o = o.groupUser(c).
+		stringIfSet("k8s.pod.name", c.Pod).
+		stringIfSet("k8s.namespace.name", c.Namespace).
+		stringIfSet("container.name", c.ContainerName). // a group does not know whether it is in a pod
+		stringIfSet("tcpshift.service", c.Service)
+	return e.end(o.ownNames(c), len(dst))
 }
 
 func (o object) ownSocketCount(c *tcp.SocketCount) object {
@@ -63,6 +82,13 @@ func (o object) groupUser(c *tcp.SocketCount) object {
 	return o.literalIfSet("container.id", c.Container)
 }
 
+func (o object) ownNames(c *tcp.SocketCount) object {
+	return o.trueIf("tcpshift.container_claimed", c.ContainerClaimed).
+		stringIfSet("tcpshift.unit", c.Unit).
+		trueIf("tcpshift.unit_claimed", c.UnitClaimed).
+		trueIf("tcpshift.service_claimed", c.ServiceClaimed)
+}
+
 // CountHeader appends nothing: NDJSON has no header.
 func (n *Native) CountHeader(dst []byte, _ []tcp.SocketKey) []byte { return dst }
 
@@ -77,7 +103,11 @@ var keyWidths = [...]int{
 	tcp.KeyState: columns[columnState].width, tcp.KeyNetns: columns[columnNetns].width, tcp.KeyLocal: columns[columnLocal].width,
 	tcp.KeyLocalPort: len("LOCAL_PORT"), tcp.KeyPeer: columns[columnPeer].width, tcp.KeyPeerAddr: len("255.255.255.255"),
 	tcp.KeyPID: columns[columnPID].width, tcp.KeyComm: columns[columnComm].width, tcp.KeyUID: len("4294967295"), tcp.KeyContainer: 12,
+	tcp.KeyPod: nameWidth, tcp.KeyNamespace: nameWidth, tcp.KeyContainerName: nameWidth, tcp.KeyUnit: nameWidth, tcp.KeyService: nameWidth,
 }
+
+// nameWidth is the width of a column of names, in cells. A longer name moves the columns behind it.
+const nameWidth = 24
 
 // CountHeader appends the titles of the columns.
 func (t Text) CountHeader(dst []byte, by []tcp.SocketKey) []byte {
@@ -150,10 +180,29 @@ func appendGroupKey(dst []byte, g *tcp.SocketGroup, key tcp.SocketKey) []byte {
 	case tcp.KeyUID:
 		number(g.UIDKnown, uint64(g.UID))
 	case tcp.KeyContainer:
-		dst = append(dst, g.Container[:min(12, len(g.Container))]...)
+		dst = appendClaimable(dst, g.Container[:min(12, len(g.Container))], g.ContainerClaimed)
+	case tcp.KeyPod:
+		dst = appendClaimable(dst, g.Pod, false)
+	case tcp.KeyNamespace:
+		dst = appendClaimable(dst, g.Namespace, false)
+	case tcp.KeyContainerName:
+		dst = appendClaimable(dst, g.ContainerName, false)
+	case tcp.KeyUnit:
+		dst = appendClaimable(dst, g.Unit, g.UnitClaimed)
+	case tcp.KeyService:
+		dst = appendClaimable(dst, g.Service, g.ServiceClaimed)
 	}
 	if len(dst) == 0 {
 		return append(dst, '-')
+	}
+	return dst
+}
+
+// appendClaimable appends a name, with a question mark behind one that a user other than root may have chosen.
+func appendClaimable(dst []byte, name string, claimed bool) []byte {
+	dst = appendPrintable(dst, []byte(name))
+	if claimed {
+		dst = append(dst, '?')
 	}
 	return dst
 }

@@ -26,7 +26,7 @@ type Selection struct {
 	// average, are written; 0 or 1: those of all sockets. See [inSample].
 	Sample uint64
 
-	// Of transitions and connections by their owner, of alerts by their service.
+	// Of transitions, connections and sockets by their owner, of alerts by their service.
 	Containers []string // see matchesContainer
 	Pods       []string // see matchesPod
 }
@@ -62,6 +62,11 @@ func (s *Selection) Connection(last *tcp.Transition, c *tcp.Connection) bool {
 		return s.Transition(last)
 	}
 	return false
+}
+
+// Socket reports whether a socket of a snapshot is written. A TIME_WAIT has no owner.
+func (s *Selection) Socket(k *tcp.Socket) bool {
+	return !s.ByNames() || k.New != tcp.TimeWait && s.matchesNames(k.Cgroup)
 }
 
 // Alert reports whether an alert is written, by the service that it names.

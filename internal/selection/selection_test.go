@@ -57,6 +57,14 @@ func TestSelection_Fields(t *testing.T) {
 		if got := tt.s.Connection(&unknown, &tcp.Connection{}); got != tt.otherConnection {
 			t.Errorf("%s: an unknown connection passes: %t", tt.name, got)
 		}
+		for _, k := range []tcp.Socket{
+			{Transition: tcp.Transition{New: tcp.Established, Cgroup: web}}, {Transition: tcp.Transition{New: tcp.TimeWait, Cgroup: web}},
+		} {
+			want := !tt.s.ByNames() || tt.sameAlert && k.New != tcp.TimeWait
+			if got := tt.s.Socket(&k); got != want {
+				t.Errorf("%s: a socket in %v passes: %t", tt.name, k.New, got)
+			}
+		}
 		alert := detect.Alert{Finding: detect.Finding{Culprit: detect.Culprit{Cgroup: web}}}
 		if got := tt.s.Alert(&alert); got != tt.sameAlert {
 			t.Errorf("%s: an alert passes: %t", tt.name, got)

@@ -7,11 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/tcpshift/tcpshift/internal/cgroup"
 	"github.com/tcpshift/tcpshift/internal/detect/topk"
-	"github.com/tcpshift/tcpshift/internal/filter"
-	"github.com/tcpshift/tcpshift/internal/netns"
-	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -25,7 +21,7 @@ type CountEncoder interface {
 	SocketCount(dst []byte, c *tcp.SocketCount, by []tcp.SocketKey) []byte
 }
 
-// maxGroups bounds the groups that are counted on their own, to about 5 MiB. Where there are more, the
+// maxGroups bounds the groups that are counted on their own, to about 10 MiB. Where there are more, the
 // sockets of those with the fewest count as others.
 const maxGroups = 10_000
 
@@ -69,16 +65,31 @@ func compareGroups(a, b *tcp.SocketGroup) int {
 		a.Local.Addr.Compare(b.Local.Addr), cmp.Compare(a.Local.Port, b.Local.Port),
 		a.Peer.Addr.Compare(b.Peer.Addr), cmp.Compare(a.Peer.Port, b.Peer.Port),
 		cmp.Compare(a.PID, b.PID), bytes.Compare(a.Comm[:], b.Comm[:]), cmp.Compare(a.UID, b.UID),
-		cmp.Compare(a.Container, b.Container))
+		cmp.Compare(a.Container, b.Container), compareBools(a.ContainerClaimed, b.ContainerClaimed),
+		cmp.Compare(a.Pod, b.Pod), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.ContainerName, b.ContainerName),
+		cmp.Compare(a.Unit, b.Unit), compareBools(a.UnitClaimed, b.UnitClaimed),
+		cmp.Compare(a.Service, b.Service), compareBools(a.ServiceClaimed, b.ServiceClaimed))
+}
+
+// compareBools orders false before true.
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 // Count groups the sockets that Take would list by their values of the keys in by, and writes the number of
 // sockets in each group, one line a group. After a failure it writes the counts of the sockets that it has
 // seen, nothing if there are none, and returns the error.
-func Count(namespaces []netns.Namespace, f *filter.Filter, by []tcp.SocketKey, enc CountEncoder, out Writer) error {
+func Count(which *Sockets, by []tcp.SocketKey, enc CountEncoder, out Writer) error {
 	c := newCounter(by)
-	s := &snapshot{now: time.Now(), cgroups: cgroup.NewCache(cgroup.DefaultLimit), counter: c}
-	err := probe.Snapshot(namespaces, f, s.handle)
+	s := newSnapshot(which)
+	s.counter = c
+	err := s.take()
 	counts := c.counts(s.now)
 	if err != nil && len(counts) == 0 {
 		return err

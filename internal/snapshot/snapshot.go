@@ -12,6 +12,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/netns"
 	"github.com/tcpshift/tcpshift/internal/probe"
+	"github.com/tcpshift/tcpshift/internal/selection"
 	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
@@ -30,18 +31,32 @@ type Writer interface {
 	Write(lines []byte) (written int, err error)
 }
 
+// Names finds the names of containers and pods; [*workload.Once] is one.
+type Names interface {
+	// Names returns the names of what runs in a cgroup, and whether there are any.
+	Names(info *cgroup.Info) (n cgroup.Names, found bool)
+	// Err returns an error if names are missing that could be had.
+	Err() error
+}
+
+// Sockets says which sockets a snapshot has, and what it knows of them.
+type Sockets struct {
+	Namespaces []netns.Namespace
+	Filter     *filter.Filter       // its NewStates select sockets by the state that they are in
+	Selection  *selection.Selection // by containers and pods only; nil: all sockets
+	Names      Names                // nil: containers and pods have no names
+}
+
 // batchSize is the number of bytes that are gathered for one Write.
 const batchSize = 64 << 10
 
-// Take writes one line for every TCP socket of the namespaces that passes f, including TIME_WAITs
-// and pending requests. f.NewStates selects sockets by the state that they are in. After a failure
-// Take writes the sockets listed so far, nothing if there are none, and returns the error.
-func Take(namespaces []netns.Namespace, f *filter.Filter, enc Encoder, out Writer) error {
-	s := &snapshot{
-		enc: enc, out: out, now: time.Now(),
-		cgroups: cgroup.NewCache(cgroup.DefaultLimit), buf: enc.Header(nil),
-	}
-	err := probe.Snapshot(namespaces, f, s.handle)
+// Take writes one line for every TCP socket of these, including TIME_WAITs and pending requests. After a
+// failure it writes the sockets listed so far, nothing if there are none, and returns the error. So it does if
+// Names has an error.
+func Take(which *Sockets, enc Encoder, out Writer) error {
+	s := newSnapshot(which)
+	s.enc, s.out, s.buf = enc, out, enc.Header(nil)
+	err := s.take()
 	if err != nil && s.seq == 0 {
 		return err // a header alone would be taken for a host without sockets
 	}
@@ -49,6 +64,7 @@ func Take(namespaces []netns.Namespace, f *filter.Filter, enc Encoder, out Write
 }
 
 type snapshot struct {
+	*Sockets
 	enc     Encoder
 	out     Writer
 	cgroups *cgroup.Cache
@@ -57,6 +73,19 @@ type snapshot struct {
 	buf     []byte
 	seq     uint64
 	counter *counter // nil: the sockets are listed, and not counted
+}
+
+func newSnapshot(which *Sockets) *snapshot {
+	return &snapshot{Sockets: which, now: time.Now(), cgroups: cgroup.NewCache(cgroup.DefaultLimit)}
+}
+
+// take lists or counts the sockets.
+func (s *snapshot) take() error {
+	err := probe.Snapshot(s.Namespaces, s.Filter, s.handle)
+	if s.Names != nil {
+		err = errors.Join(err, s.Names.Err())
+	}
+	return err
 }
 
 func (s *snapshot) handle(sample []byte, keepalive time.Duration) error {
@@ -81,8 +110,9 @@ func (s *snapshot) handle(sample []byte, keepalive time.Duration) error {
 
 func (s *snapshot) socket(socket tcp.Socket) {
 	socket.Time = s.now
-	if info, known := s.cgroups.Get(socket.CgroupID); known {
-		socket.Cgroup = (*tcp.Cgroup)(info)
+	socket.Cgroup = s.cgroup(socket.CgroupID)
+	if s.Selection != nil && !s.Selection.Socket(&socket) {
+		return
 	}
 	if s.counter != nil {
 		s.counter.add(&socket)
@@ -91,6 +121,25 @@ func (s *snapshot) socket(socket tcp.Socket) {
 	s.seq++
 	s.enc.SetSeq(s.seq)
 	s.buf = s.enc.Socket(s.buf, &socket)
+}
+
+// cgroup returns what is known of a cgroup, or nil. It looks for the names only where a socket is in the cgroup.
+func (s *snapshot) cgroup(id uint64) *tcp.Cgroup {
+	info, known := s.cgroups.Get(id)
+	if !known {
+		return nil
+	}
+	if s.Names != nil && !isNamed(info) {
+		if names, found := s.Names.Names(info); found {
+			s.cgroups.SetNames(id, info.Container, info.PodUID, names)
+			info, _ = s.cgroups.Get(id)
+		}
+	}
+	return (*tcp.Cgroup)(info)
+}
+
+func isNamed(info *cgroup.Info) bool {
+	return info.Pod != "" || info.Namespace != "" || info.ContainerName != "" || info.Image != ""
 }
 
 // expiresIn is the remaining time of a TIME_WAIT, or 0 if it is unknown or overdue. The

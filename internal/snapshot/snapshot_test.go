@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/tcpshift/tcpshift/internal/cgroup"
 	"github.com/tcpshift/tcpshift/internal/decode"
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/netns"
@@ -45,7 +44,7 @@ func (e *encoder) SetSeq(seq uint64) { e.seq = seq }
 func (e *encoder) Socket(dst []byte, s *tcp.Socket) []byte {
 	cgroup := "-"
 	if s.Cgroup != nil {
-		cgroup = s.Cgroup.Path
+		cgroup = s.Cgroup.Path + s.Cgroup.ContainerName
 	}
 	return fmt.Appendf(dst, "%d %x %v %v %s\n", e.seq, s.Cookie, s.New, s.ExpiresIn, cgroup)
 }
@@ -70,14 +69,16 @@ func cgroupPath(id uint64, truncated byte, name string) []byte {
 	return b
 }
 
-func newSnapshot(out *sink) *snapshot {
-	return &snapshot{enc: new(encoder), out: out, now: time.Now(), cgroups: cgroup.NewCache(0)}
+func newSnapshotTo(out *sink, which *Sockets) *snapshot {
+	s := newSnapshot(which)
+	s.enc, s.out = new(encoder), out
+	return s
 }
 
 // Sockets are numbered, and have the cgroups whose paths came before them.
 func TestHandle_SeqAndCgroup(t *testing.T) {
 	out := &sink{}
-	s := newSnapshot(out)
+	s := newSnapshotTo(out, &Sockets{})
 	const keepalive = 75 * time.Second // 18,750 jiffies of 4 ms
 	for _, sample := range [][]byte{
 		cgroupPath(7, 0, "web"), cgroupPath(8, 1, "cut off"),
@@ -137,7 +138,7 @@ func TestExpiresIn_Jiffies(t *testing.T) {
 // Many sockets are written in batches.
 func TestHandle_WritesInBatches(t *testing.T) {
 	out := &sink{}
-	s := newSnapshot(out)
+	s := newSnapshotTo(out, &Sockets{})
 	const n = 20000
 	for i := range n {
 		if err := s.handle(socket(uint64(i), 0, tcp.Established, 0), 0); err != nil {
@@ -154,7 +155,7 @@ func TestHandle_WritesInBatches(t *testing.T) {
 
 // An invalid sample ends the snapshot.
 func TestHandle_InvalidSample(t *testing.T) {
-	s := newSnapshot(&sink{})
+	s := newSnapshotTo(&sink{}, &Sockets{})
 	if err := s.handle([]byte{1, 2, 3}, 0); err == nil {
 		t.Error("three bytes are accepted as a sample")
 	}
@@ -163,7 +164,7 @@ func TestHandle_InvalidSample(t *testing.T) {
 // take makes a snapshot of real namespaces.
 func take(t *testing.T, namespaces []netns.Namespace, out *sink) error {
 	t.Helper()
-	return Take(namespaces, &filter.Filter{}, record.NewNative(nil), out)
+	return Take(&Sockets{Namespaces: namespaces, Filter: &filter.Filter{}}, record.NewNative(nil), out)
 }
 
 func find(t *testing.T, inodes ...uint32) []netns.Namespace {
@@ -203,7 +204,7 @@ func TestTake_SelectedNamespaces(t *testing.T) {
 func TestTake_HeaderWithoutSockets(t *testing.T) {
 	n := tcplab.NewNetns(t)
 	out := &sink{}
-	if err := Take(find(t, n.Inode()), &filter.Filter{}, new(encoder), out); err != nil || out.String() != "header\n" {
+	if err := Take(&Sockets{Namespaces: find(t, n.Inode()), Filter: &filter.Filter{}}, new(encoder), out); err != nil || out.String() != "header\n" {
 		t.Errorf("got %q, %v", out.String(), err)
 	}
 	out = &sink{}
@@ -232,7 +233,7 @@ func TestTake_FailureAfterSockets(t *testing.T) {
 		t.Errorf("the error is %v, and this is written: %q; want one, and the first namespace's socket", err, out.String())
 	}
 	out = &sink{}
-	if err := Take(namespaces[1:], &filter.Filter{}, new(encoder), out); err == nil || out.writes != 0 {
+	if err := Take(&Sockets{Namespaces: namespaces[1:], Filter: &filter.Filter{}}, new(encoder), out); err == nil || out.writes != 0 {
 		t.Errorf("the error is %v, and this is written: %q; want one, and no header alone", err, out.String())
 	}
 }

@@ -17,12 +17,24 @@ const (
 	KeyComm
 	KeyUID
 	KeyContainer
+	KeyPod
+	KeyNamespace
+	KeyContainerName
+	KeyUnit
+	KeyService
 	socketKeys
 )
 
 var socketKeyNames = [socketKeys]string{
 	KeyState: "state", KeyNetns: "netns", KeyLocal: "local", KeyLocalPort: "local_port", KeyPeer: "peer", KeyPeerAddr: "peer_addr",
 	KeyPID: "pid", KeyComm: "comm", KeyUID: "uid", KeyContainer: "container",
+	KeyPod: "pod", KeyNamespace: "namespace", KeyContainerName: "container_name", KeyUnit: "unit", KeyService: "service",
+}
+
+// NeedsNames reports whether the values of the key follow from the names of containers and pods, which the path of
+// a cgroup does not show.
+func (k SocketKey) NeedsNames() bool {
+	return k == KeyPod || k == KeyNamespace || k == KeyContainerName || k == KeyService
 }
 
 // String gives the name of the key.
@@ -49,6 +61,11 @@ type SocketGroup struct {
 	UID         uint32
 	UIDKnown    bool
 	Container   string
+	// The names of what runs in the owner's cgroup.
+	Pod, Namespace, ContainerName, Unit, Service string
+	// A user other than root may have chosen Container, Unit or Service. So what imitates another's has a group of
+	// its own. The names of containers and pods are never claimed.
+	ContainerClaimed, UnitClaimed, ServiceClaimed bool
 }
 
 // SocketCount is how many sockets of a snapshot are in a group.
@@ -85,10 +102,6 @@ func (g *SocketGroup) set(key SocketKey, s *Socket) {
 		if s.New != TimeWait {
 			g.UID, g.UIDKnown = s.UID, true
 		}
-	case KeyContainer:
-		if s.Cgroup != nil && s.New != TimeWait {
-			g.Container = s.Cgroup.Container
-		}
 	case KeyPID, KeyComm:
 		if s.Owner.Source == PIDUnknown {
 			return
@@ -98,5 +111,40 @@ func (g *SocketGroup) set(key SocketKey, s *Socket) {
 		} else {
 			g.Comm, g.CommKnown = s.Owner.Comm, true
 		}
+	case KeyService:
+		g.setService(s)
+	default:
+		if s.Cgroup != nil && s.New != TimeWait {
+			g.setName(key, s.Cgroup)
+		}
 	}
+}
+
+// setName sets a key that the cgroup has.
+func (g *SocketGroup) setName(key SocketKey, c *Cgroup) {
+	switch key {
+	case KeyContainer:
+		g.Container, g.ContainerClaimed = c.Container, c.ContainerClaimed && c.Container != ""
+	case KeyPod:
+		g.Pod = c.Pod
+	case KeyNamespace:
+		g.Namespace = c.Namespace
+	case KeyContainerName:
+		g.ContainerName = c.ContainerName
+	case KeyUnit:
+		g.Unit, g.UnitClaimed = c.Unit, c.UnitClaimed
+	}
+}
+
+// setService sets the service as [ServiceName] has it. A socket without an owner has at most the name of its cgroup.
+func (g *SocketGroup) setService(s *Socket) {
+	if s.New == TimeWait {
+		return
+	}
+	var comm Comm
+	if s.Owner.Source != PIDUnknown {
+		comm = s.Owner.Comm
+	}
+	g.Service = ServiceName(s.Cgroup, &comm)
+	g.ServiceClaimed = s.Cgroup != nil && s.Cgroup.IsServiceClaimed()
 }

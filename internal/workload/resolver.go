@@ -1,5 +1,5 @@
 // Package workload finds the names of containers and pods by their ids: it reads the files that
-// the kubelet and the container engines keep on the node, in the background.
+// the kubelet and the container engines keep on the node: [Resolver] in the background, [Once] at once.
 //
 // It must not ask an API server or an engine, which costs privileges and can hang, and must not
 // guess: what no file says is empty. The files belong to root, but their contents come from the
@@ -30,6 +30,15 @@ var retryAfter = []time.Duration{time.Second, 5 * time.Second, 30 * time.Second}
 // Key is a container, or a pod if Container is empty. Runtime is the engine of the container, as in
 // [cgroup.Info]; empty: not known.
 type Key struct{ Container, PodUID, Runtime string }
+
+// keyOf returns what runs in a cgroup. It reports false if no container or pod is known, or if a user other
+// than root may have chosen its id: the names would be those of another.
+func keyOf(info *cgroup.Info) (k Key, ok bool) {
+	if info.Container == "" && info.PodUID == "" || info.ContainerClaimed {
+		return k, false
+	}
+	return Key{info.Container, info.PodUID, info.Runtime}, true
+}
 
 // Answer are the names for a cgroup.
 type Answer struct {
@@ -78,7 +87,8 @@ func newResolver(lookup func(Key) (cgroup.Names, bool), retries []time.Duration)
 // known, or if a user other than root may have chosen its id: the names would be those of another. It
 // drops the request if 1024 requests wait already.
 func (r *Resolver) Request(id uint64, info *cgroup.Info) {
-	if info.Container == "" && info.PodUID == "" || info.ContainerClaimed {
+	key, ok := keyOf(info)
+	if !ok {
 		return
 	}
 	r.mu.Lock()
@@ -86,7 +96,7 @@ func (r *Resolver) Request(id uint64, info *cgroup.Info) {
 	if len(r.waiting) >= maxWaiting {
 		return
 	}
-	r.waiting = append(r.waiting, request{id: id, key: Key{info.Container, info.PodUID, info.Runtime}})
+	r.waiting = append(r.waiting, request{id: id, key: key})
 	if !r.running {
 		r.running = true
 		go r.run()
