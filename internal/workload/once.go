@@ -7,8 +7,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/cgroup"
 )
 
-// onceLimit bounds the time of all look-ups of a [Once]: a host has a few hundred containers, and one takes less
-// than 20 ms.
+// onceLimit bounds the time of all look-ups of a [Once], so that slow files do not keep back what is not named.
 const onceLimit = 10 * time.Second
 
 // Once finds names in the goroutine of the caller, for a program that describes one moment and ends. It reads
