@@ -179,21 +179,30 @@ func appendGroupKey(dst []byte, g *tcp.SocketGroup, key tcp.SocketKey) []byte {
 		dst = appendPrintable(dst, g.Comm.Bytes())
 	case tcp.KeyUID:
 		number(g.UIDKnown, uint64(g.UID))
-	case tcp.KeyContainer:
-		dst = appendClaimable(dst, g.Container[:min(12, len(g.Container))], g.ContainerClaimed)
-	case tcp.KeyPod:
-		dst = appendClaimable(dst, g.Pod, false)
-	case tcp.KeyNamespace:
-		dst = appendClaimable(dst, g.Namespace, false)
-	case tcp.KeyContainerName:
-		dst = appendClaimable(dst, g.ContainerName, false)
-	case tcp.KeyUnit:
-		dst = appendClaimable(dst, g.Unit, g.UnitClaimed)
-	case tcp.KeyService:
-		dst = appendClaimable(dst, g.Service, g.ServiceClaimed)
+	default:
+		dst = appendGroupName(dst, g, key)
 	}
 	if len(dst) == 0 {
 		return append(dst, '-')
+	}
+	return dst
+}
+
+// appendGroupName appends a key that the cgroup has.
+func appendGroupName(dst []byte, g *tcp.SocketGroup, key tcp.SocketKey) []byte {
+	switch key {
+	case tcp.KeyContainer:
+		return appendClaimable(dst, g.Container[:min(12, len(g.Container))], g.ContainerClaimed)
+	case tcp.KeyPod:
+		return appendClaimable(dst, g.Pod, false)
+	case tcp.KeyNamespace:
+		return appendClaimable(dst, g.Namespace, false)
+	case tcp.KeyContainerName:
+		return appendClaimable(dst, g.ContainerName, false)
+	case tcp.KeyUnit:
+		return appendClaimable(dst, g.Unit, g.UnitClaimed)
+	case tcp.KeyService:
+		return appendClaimable(dst, g.Service, g.ServiceClaimed)
 	}
 	return dst
 }
