@@ -1,6 +1,8 @@
 #!/bin/sh
 # NATS JetStream stores each record, as it is. The publisher waits for the acknowledgement of each; while
-# it is slow, tcpshift's queue grows, and what does not fit is counted as lost. nats is natscli 0.5.1.
+# it is slow, tcpshift's queue grows, and what does not fit is counted as lost. A record that the client
+# cannot publish, because the server is away, is lost and not counted: the client reports it and goes on.
+# nats is natscli 0.5.1.
 #
 #     nats-server -a 127.0.0.1 -js -sd /var/lib/nats
 #     sh nats.sh

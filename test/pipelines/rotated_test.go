@@ -134,14 +134,6 @@ func (f *follower) awaitAll(twice int) {
 	}
 }
 
-// renameFollowed makes the file an old one, as the next rotation would.
-func renameFollowed(t testing.TB) {
-	t.Helper()
-	if err := os.Rename(followed, rotated); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // writeRotated writes lines as a file that a rotation has left.
 func writeRotated(t testing.TB, lines []string) {
 	t.Helper()
