@@ -2,6 +2,8 @@ package probe
 
 import (
 	"fmt"
+	"runtime"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -178,8 +180,13 @@ func (p *Probe) settle(rank int) error {
 
 // waitForReaders waits for all RCU readers, by membarrier(2). With one CPU online the kernel
 // returns at once (kernel/sched/membarrier.c), and a kernel that was booted with nohz_full refuses
-// the call; there settle relies on the counters alone.
+// the call; there it pauses, and settle relies on the counters.
 func waitForReaders() {
-	const membarrierCmdGlobal = 1 // include/uapi/linux/membarrier.h
-	_, _, _ = unix.Syscall(unix.SYS_MEMBARRIER, membarrierCmdGlobal, 0, 0)
+	const (
+		membarrierCmdGlobal = 1 // include/uapi/linux/membarrier.h
+		pause               = 5 * time.Millisecond
+	)
+	if _, _, errno := unix.Syscall(unix.SYS_MEMBARRIER, membarrierCmdGlobal, 0, 0); errno != 0 || runtime.NumCPU() == 1 {
+		time.Sleep(pause)
+	}
 }
