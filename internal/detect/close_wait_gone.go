@@ -24,20 +24,7 @@ func (d *closeWaitLeak) seekLost() {
 // giveUp forgets the leaks whose sockets have probably ended, and the transitions that ended them were lost: neither a
 // table nor a further socket was seen for unreadableFor; or for goneFor, if mayHaveEnded.
 func (d *closeWaitLeak) giveUp() {
-	var ended map[*leak]bool
-	var doubtful map[*leak]int
-	for _, l := range d.leaks {
-		switch {
-		case l.stuck.count <= d.CloseWaitCount/2:
-			if l.sockets > 0 && (d.isGone(l, unreadableFor) || d.lostTotal > l.lostBefore && d.isGone(l, goneFor)) {
-				ended = with(ended, l, true)
-			}
-		case d.now-max(l.lastArrival+d.CloseWaitAge, l.checkedAt) > unreadableFor:
-			ended = with(ended, l, true)
-		case d.lostTotal > l.lostBefore && d.isGone(l, goneFor):
-			doubtful = with(doubtful, l, 0)
-		}
-	}
+	ended, doubtful := d.endedLeaks()
 	if doubtful != nil && d.now-d.weighedAt >= time.Second { // it walks all sockets
 		d.weighedAt = d.now
 		d.countNewer(doubtful)
@@ -58,6 +45,24 @@ func (d *closeWaitLeak) giveUp() {
 	for l := range ended {
 		d.deleteLeak(l.key)
 	}
+}
+
+// endedLeaks returns the leaks whose sockets have ended, as far as can be seen, and those about which mayHaveEnded
+// decides. Those that keep no alert open need no such decision. Either may be nil.
+func (d *closeWaitLeak) endedLeaks() (ended map[*leak]bool, doubtful map[*leak]int) {
+	for _, l := range d.leaks {
+		small, lost := l.stuck.count <= d.CloseWaitCount/2, d.lostTotal > l.lostBefore && d.isGone(l, goneFor)
+		switch {
+		case small && l.sockets > 0 && (lost || d.isGone(l, unreadableFor)):
+			ended = with(ended, l, true)
+		case small:
+		case d.now-max(l.lastArrival+d.CloseWaitAge, l.checkedAt) > unreadableFor:
+			ended = with(ended, l, true)
+		case lost:
+			doubtful = with(doubtful, l, 0)
+		}
+	}
+	return ended, doubtful
 }
 
 // isGone reports whether the namespace of a leak could not be read, and its sockets were not seen, for a time.

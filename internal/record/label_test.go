@@ -137,7 +137,7 @@ func checkLongPaths(t *testing.T, schema Schema) {
 		for _, letter := range []string{"x", "\x01", "\"", "\xff", "é"} {
 			container.Path = "/" + strings.Repeat(letter, length)[:length]
 			for _, line := range [][]byte{
-				encoder.Transition(nil, &event), encoder.Connection(nil, &event, &connection), encoder.(SocketEncoder).Socket(nil, &socket),
+				encoder.Transition(nil, &event), encoder.Connection(nil, &event, &connection), encoder.Socket(nil, &socket),
 			} {
 				line = encoder.WithSeq(nil, line, 1<<64-1)
 				if len(line) > maxBytes || !strings.Contains(string(line), `":"`+containerID+`"`) {

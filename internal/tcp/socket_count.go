@@ -103,13 +103,8 @@ func (g *SocketGroup) set(key SocketKey, s *Socket) {
 			g.UID, g.UIDKnown = s.UID, true
 		}
 	case KeyPID, KeyComm:
-		if s.Owner.Source == PIDUnknown {
-			return
-		}
-		if key == KeyPID {
-			g.PID = s.Owner.PID
-		} else {
-			g.Comm, g.CommKnown = s.Owner.Comm, true
+		if s.Owner.Source != PIDUnknown {
+			g.setOwner(key, &s.Owner)
 		}
 	case KeyService:
 		g.setService(s)
@@ -117,6 +112,15 @@ func (g *SocketGroup) set(key SocketKey, s *Socket) {
 		if s.Cgroup != nil && s.New != TimeWait {
 			g.setName(key, s.Cgroup)
 		}
+	}
+}
+
+// setOwner sets a key that the owner has.
+func (g *SocketGroup) setOwner(key SocketKey, o *Owner) {
+	if key == KeyPID {
+		g.PID = o.PID
+	} else {
+		g.Comm, g.CommKnown = o.Comm, true
 	}
 }
 
