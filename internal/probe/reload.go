@@ -14,8 +14,8 @@ import (
 	"github.com/tcpshift/tcpshift/internal/filter"
 )
 
-// Other filters need other programs, because the filters are constants of the programs, which cannot change after they
-// are loaded. Prepare and Replace exchange programs that run; bpf/entry.h has the design.
+// Other filters, or another sample, need other programs: they are constants of the programs, which cannot change after
+// they are loaded. Prepare and Replace exchange programs that run; bpf/entry.h has the design.
 
 // programArrays are the maps of bpf/entry.h, each with the entries that read it and the chain whose programs it contains.
 var programArrays = []struct {
@@ -27,7 +27,7 @@ var programArrays = []struct {
 	{bpfobj.ProbeMapResetSentPrograms, resetSentEntries, resetSentChain},
 }
 
-// replacedPrograms are those that depend on the filters.
+// replacedPrograms are those that depend on the filters or on the sample.
 var replacedPrograms = slices.Concat(transitionChain[:], resetSentChain[:], []string{
 	bpfobj.ProbeProgUpdateSockets, bpfobj.ProbeProgCountSockets,
 })
@@ -63,7 +63,7 @@ func (p *Probe) setEntered(programs map[string]*ebpf.Program) error {
 	return nil
 }
 
-// Programs are loaded programs that are not in use: those of another filter, or those that [Probe.Replace] has replaced.
+// Programs are loaded programs that are not in use: those of another filter or sample, or those that [Probe.Replace] has replaced.
 type Programs struct {
 	filter          filter.Filter
 	sample          uint64

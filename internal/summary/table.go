@@ -20,7 +20,8 @@ type Table struct {
 	others map[tcp.Role]*cell
 }
 
-// key has nothing but what a row names, so that no two rows of a window look alike.
+// key has what a row names. Two rows of a window look alike only if cgroups have the same path, such as those of a
+// service before and after its restart, or no known one.
 type key struct {
 	role       tcp.Role
 	ownerKnown bool // false: comm and cgroupID are zero
