@@ -3,7 +3,6 @@ package pipelines_test
 import (
 	"os"
 	"regexp"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -25,8 +24,13 @@ func TestSyslogNG_Restarted(t *testing.T) {
 	testRestarted(openExample(t, "syslog-ng.conf"), "syslog-ng -F", syscall.SIGTERM)
 }
 
-// testRestarted makes connections without a pause, and ends the consumer in the middle with a signal. Each
-// record is stored at least once, or tcpshift has counted it as lost.
+// connectPause is the time between two connections of testRestarted. What they make in the longest wait fits into
+// the queues of the examples: a consumer that is slower than connections without a pause would lose records, which
+// tcpshift counts.
+const connectPause = time.Millisecond
+
+// testRestarted makes connections all the time, and ends the consumer in the middle with a signal. Each
+// record is stored at least once.
 func testRestarted(e *example, consumer string, signal syscall.Signal) {
 	e.t.Helper()
 	freshFiles(e.t)
@@ -39,7 +43,7 @@ func testRestarted(e *example, consumer string, signal syscall.Signal) {
 			select {
 			case <-end:
 				return
-			default:
+			case <-time.After(connectPause):
 				if err := connectOnce(); err != nil {
 					e.t.Error(err)
 					return
@@ -58,9 +62,6 @@ func testRestarted(e *example, consumer string, signal syscall.Signal) {
 	close(end)
 	<-ended
 	want := e.stop()
-	if stop := want[len(want)-1]; !strings.Contains(stop, `"lost_queue_full":0,`) {
-		e.t.Errorf("the consumer was not gone for long, but records were lost: %s", stop)
-	}
 	missing := func() []string {
 		stored := make(map[string]bool)
 		for _, line := range storedLines() {
@@ -80,7 +81,8 @@ func testRestarted(e *example, consumer string, signal syscall.Signal) {
 	for began := time.Now(); len(missing()) > 0 && time.Since(began) < waitLimit/4; time.Sleep(100 * time.Millisecond) {
 	}
 	if lines := missing(); len(lines) > 0 {
-		e.t.Errorf("%d of %d records are missing, the first is %s", len(lines), len(want), lines[0])
+		stored := storedLines()
+		e.t.Errorf("%d of %d records are missing, the first is %s\nthe last one stored is %s", len(lines), len(want), lines[0], stored[len(stored)-1])
 	}
 	e.t.Logf("%d records, %d lines stored", len(want), len(storedLines()))
 }
