@@ -31,6 +31,9 @@ const volatile bool may_be_preempted;
 /* How many programs of enum program_rank are loaded for each tracepoint. */
 const volatile __u32 chain_length = 2;
 
+/* The length of a jiffy; 0: not known. */
+const volatile __u64 jiffy_ns;
+
 /* What user space asks for. */
 const volatile bool want_ends; /* EVENT_END when a socket enters CLOSE */
 /* in_state_ns of every event: so each transition takes the time, also one that is not emitted */

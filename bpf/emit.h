@@ -46,6 +46,27 @@ static __always_inline __u8 timewait_substate_of(const struct transition *t)
 	return is_timewait(t->ec->timewait) ? READ_AT(tw, tw_substate) : 0;
 }
 
+#define NSEC_PER_SEC 1000000000ULL
+
+/*
+ * transition_event.timeout_or_reason. The timer is armed before the socket is closed
+ * (tcp_time_wait()), so it shows the timeout with all that decides about it: TCP_LINGER2,
+ * tcp_fin_timeout and the retransmission timeout.
+ */
+static __always_inline __u8 timeout_or_reason_of(const struct transition *t, __u8 substate)
+{
+	struct inet_timewait_sock *tw = (struct inet_timewait_sock *)t->ec->timewait;
+	__u64 left;
+
+	if (substate != TCP_FIN_WAIT2)
+		return t->ec->new_state == TCP_CLOSE ? t->ec->reset.reason : 0;
+	left = (READ_AT(tw, tw_timer.expires) - bpf_jiffies64()) * jiffy_ns + NSEC_PER_SEC - 1;
+	if (!jiffy_ns || left >> 63) /* not known, or the timer has expired */
+		return 0;
+	left /= NSEC_PER_SEC;
+	return left < 255 ? left : 255;
+}
+
 /*
  * Adds flags in the event's memory, whose content the verifier does not track. In a register
  * they would be a known constant, and the verifier would walk the rest of the program once
@@ -203,7 +224,7 @@ static __always_inline void fill_transition(const struct transition *t, struct t
 	e->role = t->ec->role;
 	e->pid_source = source_of(&t->ec->owner.ref);
 	fill_flags(t, e);
-	e->reset_reason = t->ec->new_state == TCP_CLOSE ? t->ec->reset.reason : 0;
+	e->timeout_or_reason = timeout_or_reason_of(t, e->time_wait_substate);
 }
 
 /*

@@ -105,7 +105,11 @@ struct transition_event {
 	__u8 time_wait_substate; /* enum tcp_state; 0: there is no timewait socket */
 	__u8 role; /* enum socket_role */
 	__u8 pid_source; /* enum pid_source */
-	__u8 reset_reason; /* with EVENT_RESET_SENT: as reset_event.reason */
+	/*
+	 * To TIME_WAIT in the substate FIN_WAIT2: seconds until the timer expires, rounded up, at
+	 * most 255; 0: not known. To CLOSE with EVENT_RESET_SENT: as reset_event.reason.
+	 */
+	__u8 timeout_or_reason;
 	__u32 flags; /* enum event_flag */
 };
 

@@ -159,6 +159,7 @@ static __always_inline void emit_timewait_end(struct transition_event *e,
 	e->old_state = TCP_TIME_WAIT;
 	e->new_state = TCP_CLOSE;
 	e->time_wait_substate = 0;
+	e->timeout_or_reason = 0;
 	e->pid = 0;
 	e->pid_source = PID_UNKNOWN;
 	e->flags |= EVENT_TIMED;

@@ -231,7 +231,7 @@ type ProbeTransitionEvent struct {
 	TimeWaitSubstate uint8
 	Role             uint8
 	PidSource        uint8
-	ResetReason      uint8
+	TimeoutOrReason  uint8
 	Flags            uint32
 }
 
@@ -343,6 +343,7 @@ const (
 	ProbeVarHasSocketCookie             = "has_socket_cookie"
 	ProbeVarHasSocketStorage            = "has_socket_storage"
 	ProbeVarHasTaskFromPid              = "has_task_from_pid"
+	ProbeVarJiffyNs                     = "jiffy_ns"
 	ProbeVarMayBePreempted              = "may_be_preempted"
 	ProbeVarMayInterruptItself          = "may_interrupt_itself"
 	ProbeVarRingMask                    = "ring_mask"
@@ -513,6 +514,7 @@ type ProbeVariableSpecs struct {
 	HasSocketCookie        *ebpf.VariableSpec `ebpf:"has_socket_cookie"`
 	HasSocketStorage       *ebpf.VariableSpec `ebpf:"has_socket_storage"`
 	HasTaskFromPid         *ebpf.VariableSpec `ebpf:"has_task_from_pid"`
+	JiffyNs                *ebpf.VariableSpec `ebpf:"jiffy_ns"`
 	MayBePreempted         *ebpf.VariableSpec `ebpf:"may_be_preempted"`
 	MayInterruptItself     *ebpf.VariableSpec `ebpf:"may_interrupt_itself"`
 	RingMask               *ebpf.VariableSpec `ebpf:"ring_mask"`
@@ -649,6 +651,7 @@ type ProbeVariables struct {
 	HasSocketCookie        *ebpf.Variable `ebpf:"has_socket_cookie"`
 	HasSocketStorage       *ebpf.Variable `ebpf:"has_socket_storage"`
 	HasTaskFromPid         *ebpf.Variable `ebpf:"has_task_from_pid"`
+	JiffyNs                *ebpf.Variable `ebpf:"jiffy_ns"`
 	MayBePreempted         *ebpf.Variable `ebpf:"may_be_preempted"`
 	MayInterruptItself     *ebpf.Variable `ebpf:"may_interrupt_itself"`
 	RingMask               *ebpf.Variable `ebpf:"ring_mask"`

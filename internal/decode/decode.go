@@ -141,6 +141,11 @@ func decodeTransition(w *wireTransition, kind Kind, e *Event) error {
 	if w.TimeWaitSubstate != 0 {
 		t.New, t.Substate = tcp.TimeWait, tcp.State(w.TimeWaitSubstate)
 	}
+	if t.Substate == tcp.FinWait2 {
+		t.FinWait2Timeout = time.Duration(w.TimeoutOrReason) * time.Second
+	} else {
+		t.ResetCode = tcp.ResetCode(w.TimeoutOrReason)
+	}
 	if w.PidSource != 0 {
 		t.Owner.PID, t.Owner.Comm, t.Owner.Source = w.Pid, w.Comm, tcp.PIDSource(w.PidSource)
 	}
@@ -167,7 +172,6 @@ func decodeFlags(w *wireTransition, t *tcp.Transition) {
 	t.ResetAwaited = hasFlag(w, bpfobj.ProbeEventFlagEVENT_RESET_AWAITED)
 	t.PeerTimestamp = hasFlag(w, bpfobj.ProbeEventFlagEVENT_TIMEWAIT_TIMESTAMP)
 	t.OwnPortRange = hasFlag(w, bpfobj.ProbeEventFlagEVENT_OWN_PORT_RANGE)
-	t.ResetCode = tcp.ResetCode(w.ResetReason)
 	if hasFlag(w, bpfobj.ProbeEventFlagEVENT_TIMED) {
 		t.InState = time.Duration(w.InStateNs)
 	}

@@ -99,8 +99,8 @@ var transitions = []struct {
 	},
 	{
 		"of a close that left a timewait socket which waits for the peer's FIN",
-		wireEvent{family: 4, old: 5, new: 7, substate: 5},
-		tcp.Transition{Old: tcp.FinWait2, New: tcp.TimeWait, Substate: tcp.FinWait2},
+		wireEvent{family: 4, old: 5, new: 7, substate: 5, reason: 20},
+		tcp.Transition{Old: tcp.FinWait2, New: tcp.TimeWait, Substate: tcp.FinWait2, FinWait2Timeout: 20 * time.Second},
 	},
 	{
 		"of a close that perhaps left a timewait socket",

@@ -329,7 +329,7 @@ func independent(b []byte) Event {
 func independentTransition(b []byte) tcp.Transition {
 	order := binary.NativeEndian
 	old, next, flags := b[offsetOld], b[offsetNew], order.Uint32(b[offsetFlags:])
-	const listen, synRecv, timeWait = 10, 3, 6
+	const listen, synRecv, timeWait, finWait2 = 10, 3, 6, 5
 	if b[offsetSub] != 0 {
 		next = timeWait
 	}
@@ -366,6 +366,9 @@ func independentTransition(b []byte) tcp.Transition {
 		ResetSentBefore: flags&flagResetSent != 0,
 		ResetAwaited:    flags&flagResetAwaited != 0,
 		ResetCode:       tcp.ResetCode(b[offsetReason]),
+	}
+	if b[offsetSub] == finWait2 {
+		t.ResetCode, t.FinWait2Timeout = 0, time.Duration(b[offsetReason])*time.Second
 	}
 	if flags&flagTimed != 0 {
 		t.InState = time.Duration(order.Uint64(b[24:]))

@@ -34,6 +34,7 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	constants := map[string]any{
 		bpfobj.ProbeVarHasSocketStorage: features.has(SocketStorage),
 		bpfobj.ProbeVarHasSocketCookie:  features.has(SocketCookie),
+		bpfobj.ProbeVarJiffyNs:          jiffy(),
 		bpfobj.ProbeVarRingsPerCpuQ32:   l.perCPU,
 		bpfobj.ProbeVarRingMask:         uint32(l.count - 1),
 		bpfobj.ProbeVarWakeupBytes:      uint64(l.bytes / 4),
@@ -79,6 +80,16 @@ func configure(opts Options, features Features, programs []string, kernel *Kerne
 	selectPrograms(spec, features, slices.Concat(programs, optionalPrograms(opts, types)))
 	dropUnsupported(spec, types, clientTable)
 	return spec, nil
+}
+
+// jiffy is the length of a jiffy in nanoseconds: the resolution of the kernel's coarse clocks. It is 0 if the kernel does
+// not tell.
+func jiffy() uint64 {
+	var resolution unix.Timespec
+	if unix.ClockGetres(unix.CLOCK_MONOTONIC_COARSE, &resolution) != nil {
+		return 0
+	}
+	return uint64(resolution.Nano())
 }
 
 // optionalPrograms are those that a trace loads only if opts ask for them.

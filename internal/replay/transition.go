@@ -43,6 +43,7 @@ type transitionJSON struct {
 	Error     tcp.Errno     `json:"error"`
 	InState   time.Duration `json:"in_state_ns"`
 	Substate  tcp.State     `json:"substate"`
+	Timeout   time.Duration `json:"fin_wait2_timeout_ns"`
 	ResetCode tcp.ResetCode `json:"reset_code"`
 	Flags     uint32        `json:"flags"`
 }
@@ -69,6 +70,7 @@ func appendTransition(b []byte, t *tcp.Transition, cgroup int) []byte {
 	b = appendUint(b, "error", uint64(t.Error))
 	b = appendInt(b, "in_state_ns", int64(t.InState))
 	b = appendUint(b, "substate", uint64(t.Substate))
+	b = appendInt(b, "fin_wait2_timeout_ns", int64(t.FinWait2Timeout))
 	b = appendUint(b, "reset_code", uint64(t.ResetCode))
 	flags := uint64(0)
 	for i, flag := range flagsOf(t) {
@@ -135,7 +137,7 @@ var errZone = errors.New("an address has a zone")
 func (j *transitionJSON) value(cgroups map[int]*tcp.Cgroup) (t tcp.Transition, err error) {
 	t = tcp.Transition{
 		Monotonic: j.At, Old: j.Old, New: j.New, Role: j.Role, Netns: j.Netns, UID: j.UID, CgroupID: j.CgroupID, Cgroup: cgroups[j.Cgroup],
-		Error: j.Error, InState: j.InState, Substate: j.Substate, ResetCode: j.ResetCode,
+		Error: j.Error, InState: j.InState, Substate: j.Substate, FinWait2Timeout: j.Timeout, ResetCode: j.ResetCode,
 		Local: tcp.Endpoint{Addr: j.Local, Port: j.LocalPort}, Peer: tcp.Endpoint{Addr: j.Peer, Port: j.PeerPort},
 	}
 	if j.Local.Zone() != "" || j.Peer.Zone() != "" {

@@ -234,6 +234,7 @@ type Transition struct {
 
 	InState         time.Duration // spent in Old; 0: not known
 	Substate        State         // of the timewait socket: FinWait2 or TimeWait; 0: there is none
+	FinWait2Timeout time.Duration // until the timer of a timewait socket in FIN_WAIT2 expires, in full seconds, rounded up, at most 255; 0: not known
 	PeerTimestamp   bool          // the timewait socket has a timestamp of the peer (tw_ts_recent_stamp)
 	OwnPortRange    bool          // the socket is a client with its own range of local ports (IP_LOCAL_PORT_RANGE)
 	TimeWaitUnknown bool          // to Close: there may be a timewait socket, the search was not conclusive

@@ -21,6 +21,7 @@ import (
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/record"
+	"github.com/tcpshift/tcpshift/internal/tcp"
 	"github.com/tcpshift/tcpshift/internal/trace"
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
@@ -82,6 +83,8 @@ type Options struct {
 	// Reading, if not nil, is closed when the reader of the output begins to read.
 	// Until then the reader has taken the start record only.
 	Reading <-chan struct{}
+	// Observe, if not nil, gets each transition, in the goroutine of the loop.
+	Observe func(t *tcp.Transition)
 }
 
 // InNamespace returns options to trace one namespace only, with the ends of its connections.
@@ -138,10 +141,14 @@ func launch(o Options) (*Tracer, error) {
 	}
 	go func() {
 		defer close(tr.ended)
-		tr.done <- trace.Run(ctx, trace.Config{
+		c := trace.Config{
 			Source: p, Outputs: []trace.Output{{Sink: tr, Encoder: record.NewNative(nil), Only: o.only}},
 			Start: record.Start{Version: "test", Arch: "test"}, ResetReasons: p.ResetReasons(),
-		})
+		}
+		if o.Observe != nil {
+			c.Monitor = observing(o.Observe)
+		}
+		tr.done <- trace.Run(ctx, c)
 	}()
 	select {
 	case <-tr.started:
