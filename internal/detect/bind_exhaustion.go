@@ -208,7 +208,7 @@ func (d bindExhaustion) describe(netns uint32, ns *namespace, forecast rate.Fore
 		RateUnit: "ports bound", Rate: forecast.Rate, Occupancy: round(min(forecast.Occupancy, forecast.Capacity)), OccupancySource: FromEvents,
 		Capacity: round(forecast.Capacity), CapacityKind: EphemeralPorts, Exhausts: forecast.Exhausts, ExhaustionIn: forecast.ExhaustedIn,
 		Approximate: ns.limits.Assumed || ns.limits.BoundUnknown || ns.limits.BoundPartial || ns.limits.BindBuckets == nil || !ns.hasBoundList(d.now),
-		Unverified:  !d.hasFreshList(ns), complete: d.hasFreshList(ns),
+		Unverified:  !d.hasFreshList(ns), complete: d.hasFreshList(ns) && d.now-d.lostAt > rate.MaxWindow,
 	}
 	if d.hasFreshList(ns) {
 		f.OccupancySource = FromKernel

@@ -108,7 +108,7 @@ func (d bucketStorm) describe(netns uint32, ns *namespace, forecast rate.Forecas
 		ExhaustionIn: forecast.ExhaustedIn.Round(time.Millisecond), Exhausts: forecast.Exhausts, Overflows: ns.overflows.sinceOpened(),
 	}
 	if ns.isCounted(d.tracker) {
-		f.OccupancySource, f.Unverified = FromKernel, false
+		f.OccupancySource, f.Unverified, f.complete = FromKernel, false, ns.isComplete(d.tracker)
 	}
 	f.Cause = fmt.Sprintf("connections are short, and this host closes them first; the kernel keeps at most %s, "+
 		"and beyond that none: late packets may then reach a later connection", counted(f.Capacity, "TIME_WAIT", "TIME_WAITs"))

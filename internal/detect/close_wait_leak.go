@@ -312,7 +312,7 @@ func (d *closeWaitLeak) describe(key leakKey, l *leak) Finding {
 		Unverified: !d.isTableFresh(key.netns),
 	}
 	if !f.Unverified {
-		f.OccupancySource = FromKernel
+		f.OccupancySource, f.complete = FromKernel, d.isTableComplete(key.netns)
 	}
 	trend := "and their number has stopped growing"
 	if f.Rate > 0 && l.stuck.grows() {

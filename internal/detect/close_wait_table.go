@@ -60,19 +60,21 @@ func (d *closeWaitLeak) seed(netns uint32, server bool, s *tcp.Socket) {
 // more.
 func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []tcp.CloseWaitSocket) {
 	d.moveYoung()
-	listed, allKnown := make(map[uint64]*tcp.CloseWaitSocket, len(sockets)), true
+	listed, unknown := make(map[uint64]*tcp.CloseWaitSocket, len(sockets)), make(map[uint64]bool)
 	for i := range sockets {
-		_, known := d.waiting[sockets[i].Cookie]
-		allKnown = allKnown && known
+		if _, known := d.waiting[sockets[i].Cookie]; !known {
+			unknown[sockets[i].Cookie] = true
+		}
 		listed[sockets[i].Cookie] = &sockets[i]
 	}
 	ns := d.ensureNamespace(netns)
+	d.learnUnknown(ns, unknown)
 	lostBefore := ns.closeWaitLost
 	for key, l := range d.leaks {
 		if key.netns == netns {
 			l.refuted, l.ended, l.checkedAt = 0, 0, readAt
 			l.lostBefore = lostBefore
-			if allKnown && l.leftOutAt < readAt {
+			if len(unknown) == 0 && l.leftOutAt < readAt {
 				l.leftOutAt = 0
 			}
 		}
@@ -95,6 +97,31 @@ func (d *closeWaitLeak) takeTable(readAt time.Duration, netns uint32, sockets []
 	}
 	d.suspectAnew(netns)
 	ns.closeWaitReadAt = readAt
+}
+
+// learnUnknown finds out from the sockets of a new table of which no transition has come whether the leaks lack some
+// because of a loss. One that enters CLOSE_WAIT about when the table is read is not known either; but one that has
+// entered it before a loss, and has not left it, is in all tables since. A minute after the last loss it does not matter.
+func (d *closeWaitLeak) learnUnknown(ns *namespace, unknown map[uint64]bool) {
+	if d.losses.lastMinute(d.now) == 0 {
+		ns.closeWaitUnknown, ns.closeWaitComplete = nil, false
+		return
+	}
+	isSecond := ns.closeWaitReadAt > d.lostAt
+	ns.closeWaitComplete = len(unknown) == 0 || isSecond
+	for cookie := range unknown {
+		if ns.closeWaitUnknown[cookie] {
+			ns.closeWaitComplete = false
+		}
+	}
+	ns.closeWaitUnknown = unknown
+}
+
+// isTableComplete reports whether nothing that was lost is missing from the leaks of a namespace: the newest table was
+// read after the last loss, and has shown that.
+func (d *closeWaitLeak) isTableComplete(netns uint32) bool {
+	found := d.namespaces.Find(netns, uint64(netns))
+	return found != nil && found.Value.closeWaitReadAt > d.lostAt && found.Value.closeWaitComplete
 }
 
 // suspectAnew resets the suspicion of each leak of a namespace if the table has refuted most of its sockets: the sockets

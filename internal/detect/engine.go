@@ -74,7 +74,7 @@ func (e *Engine) Observe(t *tcp.Transition) {
 }
 
 // AddLost reports that count transitions were lost before they reached the engine. Alerts
-// of the next minute carry the number.
+// of the next minute carry the number, until the kernel's tables have confirmed theirs.
 func (e *Engine) AddLost(now time.Duration, count uint64) {
 	e.tracker.losses.add(now, count)
 	if count > 0 {

@@ -354,7 +354,7 @@ func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 	f := Finding{
 		Severity: Warning, Netns: key.netns, Role: key.role, Local: key.local, Peer: key.peer, RateUnit: "more sockets", Rate: c.perSecond,
 		Occupancy: uint64(c.count), OccupancySource: FromKernel, Unverified: !d.isFresh(c.at),
-		Approximate: d.sightings[key.netns].left.before > 0,
+		Approximate: d.sightings[key.netns].left.before > 0, complete: d.isFresh(c.at) && c.readAt > d.lostAt,
 		Cause: fmt.Sprintf("this side has closed %s, and the other side has acknowledged that and does not close: "+
 			"the peer's application probably leaves its sockets in CLOSE_WAIT", counted(uint64(c.count), "connection", "connections")),
 		Advice: "look at the peer: it has to close its sockets after it has read the end of the stream; until then a lower " +

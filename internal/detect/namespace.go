@@ -48,6 +48,9 @@ type namespace struct {
 	closeWaitReadAt time.Duration // 0: never
 	closeWaitLost   uint64        // tracker.lostTotal when they were last requested
 
+	closeWaitUnknown  map[uint64]bool // by cookie: sockets of the newest table of which no transition has come
+	closeWaitComplete bool            // none of them is missing from the leaks: see learnUnknown
+
 	wantCounts bool          // a detector asks for counts of suspects
 	nextCounts time.Duration // when they may be requested again
 
@@ -355,6 +358,12 @@ func (ns *namespace) modelOfAll(now time.Duration) rate.TimeWaitModel {
 func (ns *namespace) isCounted(tr *tracker) bool {
 	age := tr.now - ns.countedAt
 	return ns.countedAt > 0 && (age <= freshFor || age <= verifiedFor && tr.lostAt < ns.countedAt)
+}
+
+// isComplete reports whether nothing that was lost is missing from the kernel's count of TIME_WAITs, nor from the rate.
+// The answer may have been on its way while transitions were lost, but not for that long.
+func (ns *namespace) isComplete(tr *tracker) bool {
+	return ns.isCounted(tr) && ns.countedAt-tr.lostAt > rate.MaxWindow
 }
 
 // forget drops a namespace, its attached sockets, its destinations and its servers: the kernel may give its inode
