@@ -127,7 +127,7 @@ func TestConfigSchema_Accepts(t *testing.T) {
 		"port: 443\npeer-port: 8000-8999\nlocal-port: '80, 443'\nnot-port: [80, 8000-8999, '1,2']\n",
 		"addr: ['::1', 10.0.0.0/8]\nnot-addr: 192.0.2.1,192.0.2.2\nfamily: 4\n", "family: '6'\n",
 		"stats-interval: 0\n", "stats-interval: 1h30m\nduration: 1.5s\nsummary: 90s\n", "stats-interval: '0'\n",
-		"only: alert\n", "only: alert,loss\n", "only: [alert, 'loss, stats']\n", "schema: ecs\n", "schema: otel\nfields: [user.name]\n",
+		"only: alert\n", "only: alert,loss\n", "only: [alert, 'loss, stats']\n", "schema: ecs\n", "schema: otel\nfields: [process.owner]\n",
 		"old-state: [ESTAB, fin-wait-1, FIN_WAIT2, 'time wait', Close_Wait, syn_received]\nnew-state: closed,LISTEN\nrole: client\n",
 		"closed-by: [timeout, no_port]\nmin-duration: 5ms\nmin-bytes: 1500\nerror: [ECONNREFUSED, E2BIG, ERRNO_4000]\nsample: 1/100\n",
 		"min-bytes: 1MiB\ncontainer: 123456789012\npod: [a/b, 1]\n", "comm: [true, 7, 'a,b', \"tmux: server\"]\nnot-comm: x\n", "uid: [0, root]\npid: '1,2'\nnot-pid: 3\n",

@@ -31,7 +31,7 @@ func (o *traceOptions) confine(p *probe.Probe, outs openOutputs) (parts []record
 	sandbox.LimitMemory(memoryBudget + 2*kept)
 	f := sandbox.Features{
 		Maps: sandbox.MapsNeedCapability(), Programs: o.mayReloadFilters(), Namespaces: o.wants("alert") || o.updates > 0 || o.metrics.wanted(),
-		Listen: o.metrics.wanted() || o.page.wanted(), Command: o.command.wanted(), Processes: o.wants(record.ProcessType),
+		Listen: o.metrics.wanted() || o.page.wanted(), Command: o.command.wanted(), Processes: o.wantsProcesses(),
 	}
 	p.ListenPort(0) // the first call loads a program, to find out whether the kernel can run one
 	if o.sandbox {

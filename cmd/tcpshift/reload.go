@@ -225,7 +225,7 @@ func (r *reloader) needsRestart(next *configured, changed []string) error {
 		return fmt.Errorf("%s: the filters of the kernel programs need a restart, %s", strings.Join(changed, ", "), before.fixedFiltersReason())
 	case !reflect.DeepEqual(before.kernelFilter().Transitions, now.kernelFilter().Transitions) || before.wantsEnds() != now.wantsEnds():
 		return fmt.Errorf("%s: other types of records are wanted, which needs a restart", strings.Join(changed, ", "))
-	case before.wants("alert") != now.wants("alert"), before.wants(record.ProcessType) != now.wants(record.ProcessType), !before.wantsNames() && now.wantsNames():
+	case before.wants("alert") != now.wants("alert"), before.wants(record.ProcessType) != now.wants(record.ProcessType), !before.wantsProcesses() && now.wantsProcesses(), !before.wantsNames() && now.wantsNames():
 		return fmt.Errorf("%s: alerts, processes and names need a restart", strings.Join(changed, ", "))
 	}
 	return nil

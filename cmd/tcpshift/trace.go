@@ -16,7 +16,6 @@ import (
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/filter"
 	"github.com/tcpshift/tcpshift/internal/monitor"
-	"github.com/tcpshift/tcpshift/internal/privilege"
 	"github.com/tcpshift/tcpshift/internal/probe"
 	"github.com/tcpshift/tcpshift/internal/process"
 	"github.com/tcpshift/tcpshift/internal/record"
@@ -217,20 +216,6 @@ func (o *traceOptions) startLookups(cfg *trace.Config) (end func()) {
 	}
 }
 
-// describesProcesses reports whether process records are wanted and can be had. It warns if they cannot.
-func (o *traceOptions) describesProcesses() bool {
-	switch {
-	case !o.wants(record.ProcessType):
-		return false
-	case o.sandbox && !o.wants("alert"):
-		warn("there are no process records: with --sandbox and without alerts it reads no files")
-		return false
-	case privilege.CheckHostPIDs() != nil: // processFeatures has warned
-		return false
-	}
-	return true
-}
-
 // openProbe loads and attaches the programs. It refuses what this kernel cannot do.
 func (o *traceOptions) openProbe() (*probe.Probe, error) {
 	p, err := probe.Open(probe.Options{
@@ -344,8 +329,8 @@ func (o *traceOptions) check() error {
 	if err := o.checkUpdates(); err != nil {
 		return err
 	}
-	if o.processArgs && !o.wants(record.ProcessType) {
-		return usagef("--process-args: no output has process records: use --only with process")
+	if o.processArgs && !o.showsProcesses() {
+		return usagef("--process-args: no output has process records, or a schema with processes on every record: use --only with process")
 	}
 	ndjson, text := o.wantsFormat(formatNDJSON), o.wantsFormat(formatText)
 	return o.formatOptions.check(ndjson, text)

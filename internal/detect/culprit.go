@@ -27,6 +27,8 @@ type Culprit struct {
 	Processes int
 	PID       uint32  // of the busiest of them, if it is of the user of most; 0: none lives, or none stands out
 	PIDShare  float64 // of the process PID: the part of the cause that certainly is of it
+	// Process is what /proc says of the process PID. The trace loop sets it, as that of a transition.
+	Process *tcp.Process
 
 	NextService string  // the next largest service; "": there is none
 	NextShare   float64 // of NextService

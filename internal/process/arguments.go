@@ -29,14 +29,14 @@ type argsReader struct {
 
 // read returns what [arguments] returns for a process of a user. root is the process's directory. If
 // the arguments cannot be read in time, they are cut to nothing.
-func (r *argsReader) read(root *os.Root, uid uint32) (text string, cut bool) {
+func (r *argsReader) read(root *os.Root, uid uint32) (args []string, cut bool) {
 	file, err := root.Open("cmdline")
 	if err != nil {
-		return "", false
+		return nil, false
 	}
 	b, ok := r.readFile(file, uid)
 	if !ok {
-		return "", true
+		return nil, true
 	}
 	return arguments(b, maxArgs)
 }
@@ -85,20 +85,38 @@ func (r *argsReader) end(uid uint32) {
 	delete(r.stuck, uid)
 }
 
-// arguments returns the arguments in /proc/PID/cmdline, without secrets, separated by spaces. Of a text
-// as long as limit the last one is left out, because it may be part of a secret that does not look
-// like one; cut reports that, or that text was longer than maxText.
-func arguments(cmdline []byte, limit int) (text string, cut bool) {
+// arguments returns the arguments in /proc/PID/cmdline, without secrets. Of a text as long as limit the
+// last one is left out, because it may be part of a secret that does not look like one; cut reports that,
+// or that the arguments were longer than maxText.
+func arguments(cmdline []byte, limit int) (args []string, cut bool) {
 	if cut = len(cmdline) >= limit; cut {
 		cmdline = cmdline[:max(0, bytes.LastIndexByte(cmdline, 0))]
 	}
-	var args []string
-	for arg := range bytes.SplitSeq(bytes.TrimRight(cmdline, "\x00"), []byte{0}) {
+	if cmdline = bytes.TrimRight(cmdline, "\x00"); len(cmdline) == 0 {
+		return nil, cut
+	}
+	for arg := range bytes.SplitSeq(cmdline, []byte{0}) {
 		args = append(args, string(arg))
 	}
-	text = redact(args)
-	if len(text) > maxText {
-		text, cut = strings.Clone(text[:maxText]), true
+	args, isCut := cutList(redact(args))
+	return args, cut || isCut
+}
+
+// cutList cuts a list to maxText bytes, with one between two strings.
+func cutList(list []string) (_ []string, cut bool) {
+	room := maxText
+	for i, s := range list {
+		if i > 0 {
+			room--
+		}
+		if len(s) > room {
+			list = list[:i]
+			if room > 0 {
+				list = append(list, strings.Clone(s[:room]))
+			}
+			return list, true
+		}
+		room -= len(s)
 	}
-	return text, cut
+	return list, false
 }

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"testing"
@@ -53,7 +54,7 @@ func TestRead_RealProcess(t *testing.T) {
 	}
 	now := boottime.Now()
 	p, found := newReader(false).read(pid, now)
-	if !found || p.PID != pid || p.Parent != uint32(os.Getpid()) || p.UID != uint32(os.Geteuid()) || !p.UIDKnown || p.Args != "" {
+	if !found || p.PID != pid || p.Parent != uint32(os.Getpid()) || p.UID != uint32(os.Geteuid()) || !p.UIDKnown || p.Args != nil {
 		t.Errorf("%+v, found %v", p, found)
 	}
 	if p.Exe != path || p.StartedAt < before || p.StartedAt > now {
@@ -62,7 +63,7 @@ func TestRead_RealProcess(t *testing.T) {
 	if os.Geteuid() == 0 && p.User != "root" {
 		t.Errorf("the user is %q, want root", p.User)
 	}
-	if p, _ := newReader(true).read(pid, now); p.Args != "cat -- -" {
+	if p, _ := newReader(true).read(pid, now); strings.Join(p.Args, "|") != "cat|--|-" {
 		t.Errorf("the arguments are %q", p.Args)
 	}
 }
@@ -110,8 +111,8 @@ func TestRead_HostileFiles(t *testing.T) {
 	r.proc = proc
 	p, found := r.read(7, time.Hour)
 	want := tcp.Process{PID: 7, Parent: 1, StartedAt: time.Second - boottime.NamespaceOffset(), Exe: strings.Repeat("/x", 2000),
-		UID: 4294967294, UIDKnown: true, Args: "\xff\x1b[2J", ArgsCut: true}
-	if !found || p != want {
+		UID: 4294967294, UIDKnown: true, Args: []string{"\xff\x1b[2J"}, ArgsCut: true}
+	if !found || !reflect.DeepEqual(p, want) {
 		t.Errorf("%+v, found %v; want %+v", p, found, want)
 	}
 	for _, broken := range []string{"", "7 (a", "7 (a) S 1", strings.Replace(stat, " 100 ", " x ", 1)} {
@@ -212,7 +213,7 @@ func TestResolver_FloodOfOneUser(t *testing.T) {
 func TestRead_NoSecret(t *testing.T) {
 	cmd := start(t, "--", "-", "/dev/null", "--password=hunter2")
 	p, found := newReader(true).read(uint32(cmd.Process.Pid), boottime.Now())
-	if want := "cat -- - /dev/null --password=" + redacted; !found || p.Args != want {
+	if want := "cat|--|-|/dev/null|--password=" + redacted; !found || strings.Join(p.Args, "|") != want {
 		t.Errorf("pid %s: %q, want %q", strconv.Itoa(cmd.Process.Pid), p.Args, want)
 	}
 }

@@ -33,9 +33,9 @@ var (
 	joinedUser = regexp.MustCompile(`^(-[uU]|--user=|--proxy-user=)[^:]*:.+`)
 )
 
-// redact joins arguments with spaces, and replaces what may be a secret. It hides too much rather
+// redact returns arguments in which what may be a secret is replaced. It hides too much rather
 // than too little, but knows only what has a name or a form: see docs/output.md.
-func redact(args []string) string {
+func redact(args []string) []string {
 	shown := make([]string, 0, len(args))
 	program := ""
 	if len(args) > 0 {
@@ -48,7 +48,7 @@ func redact(args []string) string {
 		}
 		shown = append(shown, redactArgument(arg, before, program))
 	}
-	return strings.Join(shown, " ")
+	return shown
 }
 
 // redactArgument replaces the secrets in an argument. before is the argument before it, if that may be

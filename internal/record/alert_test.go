@@ -101,6 +101,9 @@ func alertCases() []goldenCase {
 		edit("the names of a pod", func(a *detect.Alert) { a.Culprit.Cgroup = named() }),
 		edit("a process's own name in a claimed cgroup", func(a *detect.Alert) { a.Culprit.Cgroup = claimed() }),
 	}
+	for _, p := range ownerProcesses() {
+		cases = append(cases, edit("a process with "+p.name, func(a *detect.Alert) { a.Culprit.Process = p.process }))
+	}
 	cases = append(cases, edit("about suppressed alerts", func(a *detect.Alert) {
 		a.Kind, a.Severity, a.Culprit = detect.AlertsSuppressed, detect.Warning, detect.Culprit{}
 		a.Role, a.Local, a.Peer, a.RateUnit, a.Rate = tcp.RoleUnknown, tcp.Endpoint{}, tcp.Endpoint{}, "more causes without an alert", 0.5

@@ -190,6 +190,9 @@ func transitionCases() []goldenCase {
 	for _, c := range cgroups {
 		cases = append(cases, edit("a cgroup: "+c.name, func(t *tcp.Transition) { t.Cgroup = c.cgroup }))
 	}
+	for _, p := range ownerProcesses() {
+		cases = append(cases, edit("an owner with "+p.name, func(t *tcp.Transition) { t.Process = p.process }))
+	}
 	for _, h := range hostileComms {
 		cases = append(cases, edit("a comm with "+h.name, func(t *tcp.Transition) {
 			t.Owner, t.Cgroup = task(4242, h.comm), nil
@@ -290,6 +293,11 @@ func connectionCases() []goldenCase {
 	} {
 		cases = append(cases, edit("closed by "+string(by), func(t *tcp.Transition, c *tcp.Connection) {
 			c.ClosedBy, t.Error, t.Cgroup = by, 0, nil
+		}))
+	}
+	for _, p := range ownerProcesses() {
+		cases = append(cases, edit("an owner with "+p.name, func(t *tcp.Transition, _ *tcp.Connection) {
+			t.Process, t.Cgroup = p.process, named()
 		}))
 	}
 	cases = append(cases, updateCases(edit)...)

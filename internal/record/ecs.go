@@ -115,8 +115,12 @@ func (e *ECS) Alert(dst []byte, a *detect.Alert) []byte {
 		if c.PID != 0 {
 			o = o.uint("process.pid", uint64(c.PID))
 		}
-		o = o.bytes("process.name", c.Comm.Bytes()).
-			ecsCgroup(c.Cgroup)
+		o = o.bytes("process.name", c.Comm.Bytes())
+		var cut bool
+		o, cut = o.ecsProcess(c.Process)
+		o = o.processUser(c.Process, "user.name").
+			ecsCgroup(c.Cgroup).
+			truncatedIf(cut, c.Cgroup)
 	}
 	o = o.ecsEndpoints(a.Role, a.Local, a.Peer).
 		uint("event.duration", uint64(a.Lasted)).

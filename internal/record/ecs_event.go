@@ -134,9 +134,12 @@ func (o object) ecsOwner(t *tcp.Transition) object {
 		o = o.uint("process.pid", uint64(t.Owner.PID)).
 			bytes("process.name", t.Owner.Comm.Bytes())
 	}
+	o, cut := o.ecsProcess(t.Process)
 	return o.userID(t.UID).
+		ecsUser(t.UID, t.Process).
 		ownPIDSource(t).
-		ecsCgroup(t.Cgroup)
+		ecsCgroup(t.Cgroup).
+		truncatedIf(cut, t.Cgroup)
 }
 
 // ecsCgroup appends nothing if c is nil.

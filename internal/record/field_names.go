@@ -20,6 +20,7 @@ time @timestamp event.end
 seq event.sequence
 - ecs.version event.kind event.category event.type event.action event.outcome
 - network.transport network.direction network.community_id tcpshift.truncated
+- process.user.id process.user.name
 - agent.type host.os.type tcpshift.features_off
 version agent.version
 host host.name
@@ -61,7 +62,7 @@ reason event.reason`,
 	SchemaOTel: `
 type event_name
 time timestamp
-- severity_number severity_text network.transport tcpshift.truncated
+- severity_number severity_text network.transport tcpshift.truncated process.user.id
 - service.name os.type tcpshift.features_off
 version service.version
 host host.name
@@ -70,9 +71,9 @@ pid process.pid
 comm process.title
 started process.creation.time
 exe process.executable.path
-args process.command_line
+args process.command_args
 parent process.parent_pid
-user user.name
+user process.owner
 uid user.id
 cgroup process.linux.cgroup
 container container.id

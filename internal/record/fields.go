@@ -2,6 +2,8 @@ package record
 
 import (
 	"bytes"
+	"maps"
+	"slices"
 
 	"github.com/tcpshift/tcpshift/internal/detect"
 	"github.com/tcpshift/tcpshift/internal/summary"
@@ -56,6 +58,11 @@ func (f *fieldsEncoder) SetSample(oneIn uint64) {
 	if e, can := f.SocketEncoder.(SamplingEncoder); can {
 		e.SetSample(oneIn)
 	}
+}
+
+// DescribesOwner implements [OwnerEncoder].
+func (f *fieldsEncoder) DescribesOwner() bool {
+	return DescribesOwner(f.schema, slices.Collect(maps.Keys(f.keep)))
 }
 
 // Start implements [Encoder].

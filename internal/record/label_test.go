@@ -130,7 +130,7 @@ func checkLongPaths(t *testing.T, schema Schema) {
 	event, connection := longestTransition(), largestConnection()
 	container := *longestAlert().Culprit.Cgroup
 	container.Unit = strings.Repeat("\\", 44) + ".service" // as long as a record has it
-	event.Cgroup = &container
+	event.Cgroup, event.Process = &container, longestOwner()
 	socket := tcp.Socket{Transition: event, ExpiresIn: -1, Connection: connection, Queues: tcp.Queues{Known: true, Receive: 1<<32 - 1, Send: 1<<32 - 1}}
 	socket.New, socket.Connection.Phase, socket.Connection.Cwnd = tcp.BoundInactive, tcp.PhaseUpdate, 1<<32-1
 	for length := 0; length < 12*256; length += step {
@@ -187,10 +187,12 @@ func TestLine_LongestRecords(t *testing.T) {
 		}},
 		{"transition", func(e Encoder, dst []byte) []byte {
 			event := longestTransition()
+			event.Process = longestOwner()
 			return e.Transition(dst, &event)
 		}},
 		{"connection", func(e Encoder, dst []byte) []byte {
 			event, connection := longestTransition(), largestConnection()
+			event.Process = longestOwner()
 			return e.Connection(dst, &event, &connection)
 		}},
 		{"partial connection", func(e Encoder, dst []byte) []byte {
@@ -205,6 +207,7 @@ func TestLine_LongestRecords(t *testing.T) {
 		}},
 		{"alert", func(e Encoder, dst []byte) []byte {
 			a := longestAlert()
+			a.Culprit.Process = longestOwner()
 			return e.Alert(dst, &a)
 		}},
 		{"process", func(e Encoder, dst []byte) []byte {

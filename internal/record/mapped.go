@@ -165,8 +165,10 @@ func (o object) path(key, path string, maxBytes int) object {
 }
 
 // userID appends the user as a string, because user.id holds other identifiers as well.
-func (o object) userID(uid uint32) object {
-	o.line = append(o.key("user.id"), '"')
+func (o object) userID(uid uint32) object { return o.idString("user.id", uid) }
+
+func (o object) idString(key string, uid uint32) object {
+	o.line = append(o.key(key), '"')
 	o.line = appendUint(o.line, uint64(uid))
 	o.line = append(o.line, '"')
 	return o

@@ -132,8 +132,12 @@ func (e *OTel) Alert(dst []byte, a *detect.Alert) []byte {
 		if c.PID != 0 {
 			o = o.uint("process.pid", uint64(c.PID))
 		}
-		o = o.bytes("process.title", c.Comm.Bytes()).
-			otelCgroup(c.Cgroup)
+		o = o.bytes("process.title", c.Comm.Bytes())
+		var cut bool
+		o, cut = o.otelProcess(c.Process)
+		o = o.processUser(c.Process, "process.owner").
+			otelCgroup(c.Cgroup).
+			truncatedIf(cut, c.Cgroup)
 	}
 	o = o.otelEndpoints(a.Local, a.Peer).
 		uint("tcpshift.lasted_ns", uint64(a.Lasted)).

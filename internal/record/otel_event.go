@@ -110,9 +110,12 @@ func (o object) otelOwner(t *tcp.Transition) object {
 		o = o.uint("process.pid", uint64(t.Owner.PID)).
 			bytes("process.title", t.Owner.Comm.Bytes())
 	}
+	o, cut := o.otelProcess(t.Process)
 	return o.userID(t.UID).
+		otelUser(t.UID, t.Process).
 		ownPIDSource(t).
-		otelCgroup(t.Cgroup)
+		otelCgroup(t.Cgroup).
+		truncatedIf(cut, t.Cgroup)
 }
 
 // otelCgroup appends nothing if c is nil.

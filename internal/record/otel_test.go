@@ -37,17 +37,18 @@ var otelAttributeTypes = map[attribute.Key]attribute.Type{
 	semconv.NetworkTransportKey:       attribute.STRING,
 	semconv.NetworkTypeKey:            attribute.STRING,
 	semconv.OSTypeKey:                 attribute.STRING,
-	semconv.ProcessCommandLineKey:     attribute.STRING,
+	semconv.ProcessCommandArgsKey:     attribute.STRINGSLICE,
 	semconv.ProcessCreationTimeKey:    attribute.STRING,
 	semconv.ProcessExecutablePathKey:  attribute.STRING,
 	semconv.ProcessLinuxCgroupKey:     attribute.STRING,
+	semconv.ProcessOwnerKey:           attribute.STRING,
 	semconv.ProcessParentPIDKey:       attribute.INT64,
 	semconv.ProcessPIDKey:             attribute.INT64,
 	semconv.ProcessTitleKey:           attribute.STRING,
+	semconv.ProcessUserIDKey:          attribute.INT64,
 	semconv.ServiceNameKey:            attribute.STRING,
 	semconv.ServiceVersionKey:         attribute.STRING,
 	semconv.UserIDKey:                 attribute.STRING,
-	semconv.UserNameKey:               attribute.STRING,
 }
 
 // otelValues are the values that the conventions define for an attribute.
@@ -93,7 +94,7 @@ func checkAttribute(t *testing.T, key attribute.Key, value any) {
 	switch {
 	case !found:
 		t.Errorf("%s is not an attribute of the conventions", key)
-	case kind == attribute.STRING && !isText, kind == attribute.INT64 && !isNumber:
+	case kind == attribute.STRINGSLICE && !isListOfTexts(value), kind == attribute.STRING && !isText, kind == attribute.INT64 && !isNumber:
 		t.Errorf("%s is %v, want the type %v", key, value, kind)
 	}
 	if defined := otelValues[key]; defined != nil && !slices.ContainsFunc(defined, func(v attribute.KeyValue) bool {
@@ -101,6 +102,14 @@ func checkAttribute(t *testing.T, key attribute.Key, value any) {
 	}) {
 		t.Errorf("%s is %v, want one of %v", key, value, defined)
 	}
+}
+
+func isListOfTexts(value any) bool {
+	list, isList := value.([]any)
+	return isList && !slices.ContainsFunc(list, func(v any) bool {
+		_, isText := v.(string)
+		return !isText
+	})
 }
 
 // checkOwnAttribute checks that a log record may have an attribute of this type.

@@ -19,10 +19,12 @@ type ownerKey struct {
 	owner  tcp.Owner
 	uid    uint32
 	cgroup *tcp.Cgroup
+	// process is compared by its address, too: the trace loop never changes it.
+	process *tcp.Process
 }
 
 func (k *ownerKey) matches(t *tcp.Transition) bool {
-	return k.owner == t.Owner && k.uid == t.UID && k.cgroup == t.Cgroup
+	return k.owner == t.Owner && k.uid == t.UID && k.cgroup == t.Cgroup && k.process == t.Process
 }
 
 // append does what encode does, which must read nothing of t that is not in [ownerKey]. All
@@ -35,7 +37,7 @@ func (c *ownerCache) append(o object, t *tcp.Transition, encode func(object, *tc
 	}
 	before := len(o.line)
 	o = encode(o, t)
-	slot.key = ownerKey{t.Owner, t.UID, t.Cgroup}
+	slot.key = ownerKey{t.Owner, t.UID, t.Cgroup, t.Process}
 	slot.members = append(slot.members[:0], o.line[before:]...)
 	return o
 }

@@ -2,6 +2,7 @@ package record
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/tcp"
@@ -38,7 +39,7 @@ func (n *Native) Process(dst []byte, r *Process) (line []byte) {
 
 func (n *Native) process(dst []byte, r *Process, bounds processBounds) []byte {
 	exe, exeCut := cutBegin(r.Exe, bounds.exe)
-	args, argsCut := cutEnd(r.Args, bounds.args)
+	args, argsCut := cutEnd(strings.Join(r.Args, " "), bounds.args)
 	o := n.begin(dst, "process", r.Time).
 		uint("pid", uint64(r.PID))
 	if !r.Started.IsZero() {
@@ -61,61 +62,26 @@ func (n *Native) process(dst []byte, r *Process, bounds processBounds) []byte {
 	return n.end(o)
 }
 
-// Bounds of the other schemas, in bytes of the line.
-const (
-	maxMappedExe  = 1024
-	maxMappedArgs = 1024
-)
-
 // Process implements [Encoder].
 func (e *ECS) Process(dst []byte, r *Process) []byte {
-	exe, exeCut := cutBegin(r.Exe, maxMappedExe)
-	args, argsCut := cutEnd(r.Args, maxMappedArgs)
 	o := e.begin(dst, r.Time, ecsProcess).
-		uint("process.pid", uint64(r.PID))
-	if !r.Started.IsZero() {
-		o = o.time("process.start", &e.opened, r.Started)
-	}
-	o = o.bytes("process.name", r.Comm.Bytes()).
-		stringIfSet("process.executable", exe).
-		stringIfSet("process.command_line", args).
-		uintIfSet("process.parent.pid", uint64(r.Parent)).
-		user(r).
+		uint("process.pid", uint64(r.PID)).
+		bytes("process.name", r.Comm.Bytes())
+	o, cut := o.ecsProcess(&r.Process)
+	return e.end(o.processUser(&r.Process, "user.name").
 		ecsCgroup(r.Cgroup).
-		truncatedIf(exeCut || argsCut || r.ArgsCut, r.Cgroup)
-	return e.end(o)
+		truncatedIf(cut, r.Cgroup))
 }
 
 // Process implements [Encoder].
 func (e *OTel) Process(dst []byte, r *Process) []byte {
-	exe, exeCut := cutBegin(r.Exe, maxMappedExe)
-	args, argsCut := cutEnd(r.Args, maxMappedArgs)
 	o := e.begin(dst, r.Time, otelProcess).
-		uint("process.pid", uint64(r.PID))
-	if !r.Started.IsZero() {
-		o = o.time("process.creation.time", &e.opened, r.Started)
-	}
-	o = o.bytes("process.title", r.Comm.Bytes()).
-		stringIfSet("process.executable.path", exe).
-		stringIfSet("process.command_line", args).
-		uintIfSet("process.parent_pid", uint64(r.Parent)).
-		user(r).
+		uint("process.pid", uint64(r.PID)).
+		bytes("process.title", r.Comm.Bytes())
+	o, cut := o.otelProcess(&r.Process)
+	return e.end(o.processUser(&r.Process, "process.owner").
 		otelCgroup(r.Cgroup).
-		truncatedIf(exeCut || argsCut || r.ArgsCut, r.Cgroup)
-	return e.end(o, len(dst))
-}
-
-// user appends the user as both schemas have it.
-func (o object) user(r *Process) object {
-	if r.UIDKnown {
-		o = o.userID(r.UID)
-	}
-	return o.stringIfSet("user.name", r.User)
-}
-
-// truncatedIf appends tcpshift.truncated, unless [object.path] has appended it for the path of c.
-func (o object) truncatedIf(cut bool, c *tcp.Cgroup) object {
-	return o.trueIf("tcpshift.truncated", cut && (c == nil || encodedLen(c.Path) <= maxMappedPath))
+		truncatedIf(cut, r.Cgroup), len(dst))
 }
 
 // Process implements [Encoder].
@@ -125,7 +91,7 @@ func (t Text) Process(dst []byte, r *Process) []byte {
 	dst = append(strconv.AppendUint(dst, uint64(r.PID), 10), ' ')
 	dst = append(appendPrintable(dst, r.Comm.Bytes()), ':')
 	for _, part := range [...]struct{ before, known string }{
-		{" ", r.Exe}, {", args ", r.Args}, {", user ", r.User},
+		{" ", r.Exe}, {", args ", strings.Join(r.Args, " ")}, {", user ", r.User},
 	} {
 		if part.known != "" {
 			dst = appendPrintable(append(dst, part.before...), []byte(part.known))

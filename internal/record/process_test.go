@@ -1,6 +1,8 @@
 package record
 
 import (
+	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,15 +13,62 @@ import (
 func fullProcess() Process {
 	return Process{moment, tcp.Process{
 		PID: 4242, Comm: comm("curl"), StartedAt: 7 * time.Second, Started: moment.Add(-2 * time.Second), Exe: "/usr/bin/curl",
-		Args: "curl -H Authorization: [redacted] https://example.org/", Parent: 4200, UID: 1000, UIDKnown: true, User: "alice", Cgroup: named(),
+		Args: []string{"curl", "-H", "Authorization: [redacted]", "https://example.org/"}, Parent: 4200, UID: 1000, UIDKnown: true, User: "alice", Cgroup: named(),
 	}}
+}
+
+// ownerProcess is what is known of the owner of fullV4 and of the process of fullAlert.
+type ownerProcess struct {
+	name    string
+	process *tcp.Process
+}
+
+func ownerProcesses() (all []ownerProcess) {
+	add := func(name string, change func(p *tcp.Process)) {
+		p := fullProcess().Process
+		p.Cgroup = nil
+		change(&p)
+		all = append(all, ownerProcess{name, &p})
+	}
+	add("all that /proc says", func(*tcp.Process) {})
+	add("no arguments", func(p *tcp.Process) { p.Args = nil })
+	add("another user than its socket", func(p *tcp.Process) { p.UID, p.User = 33, "www-data" })
+	add("nothing but its start", func(p *tcp.Process) { *p = tcp.Process{PID: 4242, Started: p.Started} })
+	add("hostile texts", func(p *tcp.Process) {
+		p.Exe, p.Args, p.User = "/tmp/\x1b[2J\u202e\" (deleted)", []string{"a\nb", "", "\xff\x00c"}, "u\x9b31m"
+	})
+	add("texts that are cut", func(p *tcp.Process) { *p = longestProcess("x").Process })
+	return all
+}
+
+// A list takes no more of the line than it may, whatever its strings are, and is cut at the end only.
+func TestStrings_Bounded(t *testing.T) {
+	lists := [][]string{{"ab", "cd"}, {"", ""}, {"\x01\x01", "é"}, {"\"\"", "\xff"}, {strings.Repeat("x", 20)}, slices.Repeat([]string{""}, 9)}
+	for _, list := range lists {
+		for room := range 30 {
+			o, cut := object{}.strings("k", list, room)
+			var got map[string][]string
+			line := "{" + string(o.line[1:]) + "}"
+			if err := json.Unmarshal([]byte(line), &got); err != nil {
+				t.Fatalf("%v: %s", err, line)
+			}
+			const around = len(`{"k":[""]}`)
+			whole := len(got["k"]) == len(list) && !strings.HasSuffix(line, `""]}`)
+			if len(line)-around > room || !cut && len(got["k"]) != len(list) || cut && whole && len(line)-around+6 < room {
+				t.Errorf("%q in %d bytes: %s, cut %v", list, room, line, cut)
+			}
+		}
+	}
+	if o, cut := (object{}).strings("k", nil, 9); len(o.line) > 0 || cut {
+		t.Errorf("no strings: %s, cut %v", o.line, cut)
+	}
 }
 
 // longestProcess has more of everything than any process.
 func longestProcess(letter string) Process {
 	r := fullProcess()
 	r.PID, r.Parent, r.UID, r.Comm, r.User = 1<<32-1, 1<<32-1, 1<<32-1, comm(strings.Repeat("\x01", 16)), strings.Repeat("u", 64)
-	r.Exe, r.Args = strings.Repeat("/"+letter, 2000), strings.Repeat(letter+" ", 8000)
+	r.Exe, r.Args = strings.Repeat("/"+letter, 2000), slices.Repeat([]string{letter}, 8000)
 	c := longestAlert().Culprit.Cgroup
 	c.Image = strings.Repeat("i", 255)
 	r.Cgroup = c
@@ -36,13 +85,13 @@ func processCases() []goldenCase {
 	}
 	cases := []goldenCase{
 		edit("everything known", func(*Process) {}),
-		edit("without arguments", func(r *Process) { r.Args = "" }),
+		edit("without arguments", func(r *Process) { r.Args = nil }),
 		edit("only its name known", func(r *Process) { *r = Process{moment, tcp.Process{PID: 1, Comm: comm("systemd")}} }),
 		edit("user 0, which is a value", func(r *Process) { r.UID, r.User = 0, "root" }),
 		edit("a user without a name", func(r *Process) { r.User = "" }),
 		edit("arguments that were not read whole", func(r *Process) { r.ArgsCut = true }),
 		edit("hostile texts", func(r *Process) {
-			r.Exe, r.Args, r.User = "/tmp/\x1b[2J\u202e\" (deleted)", "a\nb \xff\x00c", "u\x9b31m"
+			r.Exe, r.Args, r.User = "/tmp/\x1b[2J\u202e\" (deleted)", []string{"a\nb", "\xff\x00c"}, "u\x9b31m"
 			r.Cgroup = quadlet()
 		}),
 		edit("a claimed container", func(r *Process) { r.Cgroup = claimed() }),
@@ -106,7 +155,7 @@ func FuzzProcess(f *testing.F) {
 	f.Fuzz(func(t *testing.T, exe, args, name, unit string, known uint8) {
 		r := fullProcess()
 		name = name[:min(len(name), 253)]
-		r.Exe, r.Args, r.User = exe, args, name[:min(len(name), 64)]
+		r.Exe, r.Args, r.User = exe, strings.Split(args, " "), name[:min(len(name), 64)]
 		r.UIDKnown, r.ArgsCut = known&1 != 0, known&2 != 0
 		copy(r.Comm[:], name)
 		if r.Cgroup = nil; known&4 != 0 {
@@ -128,4 +177,11 @@ func FuzzProcess(f *testing.F) {
 			}
 		}
 	})
+}
+
+// longestOwner takes the most room of a line.
+func longestOwner() *tcp.Process {
+	p := longestProcess("\x01").Process
+	p.User = strings.Repeat("\x01", 64)
+	return &p
 }

@@ -1,6 +1,10 @@
 package record
 
-import "github.com/tcpshift/tcpshift/internal/tcp"
+import (
+	"slices"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
+)
 
 // Schema is the vocabulary of the NDJSON records: their keys, and how some values are spelled.
 type Schema string
@@ -55,6 +59,30 @@ type OriginEncoder interface {
 	AddOrigin(host, bootID string)
 }
 
+// OwnerEncoder is an Encoder whose records may have what is known of the owner's process: Process of a
+// transition and of a culprit.
+type OwnerEncoder interface {
+	// DescribesOwner reports whether they have.
+	DescribesOwner() bool
+}
+
+// DescribesOwner reports whether transitions, connections and alerts of a schema have what is known of their
+// owner's process. fields are the keys that they have; nil: all.
+func DescribesOwner(schema Schema, fields []string) bool {
+	if schema == SchemaNative || len(fields) == 0 {
+		return schema != SchemaNative
+	}
+	return slices.ContainsFunc(ownerFields(schema), func(key string) bool { return slices.Contains(fields, key) })
+}
+
+// ownerFields are the keys of a schema that come from a process record.
+func ownerFields(schema Schema) (keys []string) {
+	for _, native := range []string{"started", "exe", "args", "parent", "user"} {
+		keys = append(keys, namesOf(schema, native)...)
+	}
+	return append(keys, "process.user.id", "process.user.name")
+}
+
 // SamplingEncoder is an Encoder whose records can report that they belong to a sample.
 type SamplingEncoder interface {
 	// SetSample adds the key sampled, with the value oneIn, to the transitions and connections of all
@@ -97,6 +125,9 @@ func newMapped(labels []Label) mappedEncoder {
 	}
 	return mappedEncoder{labels: o.line}
 }
+
+// DescribesOwner implements [OwnerEncoder].
+func (m *mappedEncoder) DescribesOwner() bool { return true }
 
 // SetSample implements [SamplingEncoder].
 func (m *mappedEncoder) SetSample(oneIn uint64) { m.sample = oneIn }

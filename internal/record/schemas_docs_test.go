@@ -2,6 +2,7 @@ package record
 
 import (
 	"encoding/json"
+	"fmt"
 	"maps"
 	"os"
 	"reflect"
@@ -244,7 +245,10 @@ func (c *keyCheck) equal(native string, value, got any) bool {
 		return end == text || c.members["tcpshift.truncated"] == true && strings.HasSuffix(end, text)
 	case "args":
 		begin, _ := got.(string)
-		return begin == text || c.members["tcpshift.truncated"] == true && strings.HasPrefix(begin, text)
+		if list, isList := got.([]any); isList {
+			begin = strings.TrimSuffix(fmt.Sprintln(list...), "\n")
+		}
+		return begin == text || c.members["tcpshift.truncated"] == true && (strings.HasPrefix(begin, text) || strings.HasPrefix(text, begin))
 	case "new_state", "final_state", "state":
 		return got == text || got == conventionalStates[text]
 	}

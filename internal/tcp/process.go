@@ -9,7 +9,7 @@ type Process struct {
 	StartedAt time.Duration // CLOCK_BOOTTIME, to 10 ms
 	Started   time.Time     // the same moment on the wall clock; set by the trace loop
 	Exe       string        // path of the executable, in the process's mount namespace
-	Args      string        // the arguments, without secrets, separated by spaces
+	Args      []string      // the arguments, without secrets
 	ArgsCut   bool          // Args lacks some
 	Parent    uint32        // pid; 0: not known, or none
 	UID       uint32        // effective, in the initial user namespace

@@ -226,11 +226,14 @@ type Transition struct {
 	Owner     Owner
 	CgroupID  uint64  // the owner's, else the socket's; 0: not known
 	Cgroup    *Cgroup // set by the trace loop, shared by all its transitions; nil: not known
-	Error     Errno
-	Old, New  State // New is TimeWait where the kernel's CLOSE left a timewait socket
-	Role      Role
-	Mapped    bool // IPv4 on an IPv6 socket
-	IPv6      bool // the addresses are IPv6; false if Mapped
+	// Process is what /proc says of Owner. The trace loop sets it if an output's schema has it on every record, and
+	// never changes it; nil: not known, or not yet.
+	Process  *Process
+	Error    Errno
+	Old, New State // New is TimeWait where the kernel's CLOSE left a timewait socket
+	Role     Role
+	Mapped   bool // IPv4 on an IPv6 socket
+	IPv6     bool // the addresses are IPv6; false if Mapped
 
 	InState         time.Duration // spent in Old; 0: not known
 	Substate        State         // of the timewait socket: FinWait2 or TimeWait; 0: there is none

@@ -42,6 +42,7 @@ type outputs struct {
 	ending   bool    // drain has begun: the run returns the failures soon, so the operator gets no message
 	notify   func(message string)
 
+	owners         *owners // for the outputs whose schema describes the owner on every record; nil: there are none
 	connections    bool    // an output has connection records
 	summary        Summary // nil: none
 	ends           []endObserver
@@ -104,9 +105,7 @@ func (o *outputs) event(e *decode.Event) error {
 			observer.Add(&e.Transition, &e.Connection)
 		}
 	}
-	for _, s := range o.shared {
-		s.begin()
-	}
+	o.begin(e)
 	for _, w := range o.writers {
 		if err := w.event(e, done); err != nil {
 			w.err, failed = err, true
@@ -131,10 +130,18 @@ func (o *outputs) update(e *decode.Event) error {
 	if o.countReached() {
 		return nil
 	}
+	o.begin(e)
+	return o.each(func(w *recordWriter) error { return w.update(e) })
+}
+
+// begin prepares the records of an event.
+func (o *outputs) begin(e *decode.Event) {
 	for _, s := range o.shared {
 		s.begin()
 	}
-	return o.each(func(w *recordWriter) error { return w.update(e) })
+	if o.owners != nil {
+		o.owners.describeOwner(&e.Transition)
+	}
 }
 
 // connection writes the record of a connection that has ended to each output, without its last transition. It returns
@@ -143,9 +150,7 @@ func (o *outputs) connection(e *decode.Event) error {
 	for _, observer := range o.ends {
 		observer.Add(&e.Transition, &e.Connection)
 	}
-	for _, s := range o.shared {
-		s.begin()
-	}
+	o.begin(e)
 	return o.each(func(w *recordWriter) error {
 		if w.connections {
 			w.connection(e, w.stream.Stalled())
@@ -248,6 +253,9 @@ func (o *outputs) losses(all bool) {
 }
 
 func (o *outputs) alert(a *detect.Alert) {
+	if o.owners != nil {
+		o.owners.describeCulprit(a)
+	}
 	for _, w := range o.writers {
 		w.alert(a)
 	}

@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"slices"
 	"time"
 
 	"github.com/tcpshift/tcpshift/internal/detect"
@@ -33,7 +34,8 @@ const (
 )
 
 // owners are the processes that records of the outputs name, and which outputs have described them. All
-// outputs with process records share it. It is for the loop's goroutine.
+// outputs with process records share it, and those whose schema describes the owner on every record. It is
+// for the loop's goroutine.
 type owners struct {
 	processes Processes
 	wall      func(time.Duration) time.Time
@@ -50,6 +52,8 @@ type owners struct {
 type owner struct {
 	tcp.Process
 	found  bool          // the process lived when it was looked for
+	lines  lineProcess   // for the records that describe their owner
+	shares uint32        // another user whose sockets it was found to have; 0: there was none
 	serial uint64        // of the last request; 0: there was none
 	asked  uint32        // period of the last request
 	user   uint32        // of the newest socket of another user than root; 0: there was none
@@ -78,7 +82,10 @@ func (l *loop) addOwners() {
 			o.add(w)
 		}
 	}
-	l.owners = o
+	l.owners, l.outs.owners = o, nil
+	if slices.ContainsFunc(l.outs.writers, (*recordWriter).describesOwners) {
+		l.outs.owners = o
+	}
 	l.Processes.NotifyAnswers(l.Source.Wake)
 }
 
@@ -109,12 +116,7 @@ func (o *owners) finish() { o.take(o.processes.Finish(lastProcesses)) }
 // name notes that a record of w names a process, in an event at a time (CLOCK_BOOTTIME). uid is that of the
 // socket; 0 if it is not known.
 func (o *owners) name(w *recordWriter, pid, uid uint32, comm *tcp.Comm, cgroup *tcp.Cgroup, at time.Duration) {
-	slot := &o.recent[pid%uint32(len(o.recent))]
-	p := *slot
-	if p == nil || p.PID != pid {
-		p = o.find(pid)
-		*slot = p
-	}
+	p := o.named(pid)
 	if p.states[w.ownerIndex].writtenIn == w.epoch && p.asked == o.period && p.Comm == *comm && p.Cgroup == cgroup && (uid == p.user || uid == 0) {
 		return
 	}
@@ -122,6 +124,16 @@ func (o *owners) name(w *recordWriter, pid, uid uint32, comm *tcp.Comm, cgroup *
 		p.takeUser(uid)
 	}
 	o.update(w, p, comm, cgroup, at)
+}
+
+// named returns the owner with a pid, which is in recent then.
+func (o *owners) named(pid uint32) *owner {
+	slot := &o.recent[pid%uint32(len(o.recent))]
+	if p := *slot; p != nil && p.PID == pid {
+		return p
+	}
+	*slot = o.find(pid)
+	return *slot
 }
 
 // known returns the owner with a pid, or nil. One that is named often may be in recent only.
@@ -155,8 +167,15 @@ func (o *owners) find(pid uint32) *owner {
 // update takes what an event shows of an owner, asks for what it does not show, and describes the owner if that
 // is known.
 func (o *owners) update(w *recordWriter, p *owner, comm *tcp.Comm, cgroup *tcp.Cgroup, at time.Duration) {
+	o.refresh(p, comm, cgroup, at)
+	p.states[w.ownerIndex].named = true
+	o.describe(p)
+}
+
+// refresh takes what an event shows of an owner, and asks for what it does not show.
+func (o *owners) refresh(p *owner, comm *tcp.Comm, cgroup *tcp.Cgroup, at time.Duration) {
 	if p.Comm != *comm { // it has called execve(), or is another process
-		p.Comm, p.asked, p.found, p.waits = *comm, 0, false, false
+		p.Comm, p.asked, p.found, p.waits, p.lines = *comm, 0, false, false, lineProcess{}
 		p.forget()
 	}
 	if cgroup != nil && p.Cgroup != cgroup {
@@ -169,16 +188,14 @@ func (o *owners) update(w *recordWriter, p *owner, comm *tcp.Comm, cgroup *tcp.C
 		o.serial++
 		p.serial, p.asked, p.waits = o.serial, o.period, true
 	}
-	p.states[w.ownerIndex].named = true
-	o.describe(p)
 }
 
 // takeUser takes the user of a new socket. Another user's process may have the pid now, with the same name. A
 // socket of root's shows nothing: processes that have given up their privileges keep those.
 func (p *owner) takeUser(uid uint32) {
 	p.user = uid
-	if !p.found || uid != p.UID {
-		p.asked = 0
+	if !p.found || uid != p.UID && uid != p.shares {
+		p.asked, p.lines = 0, lineProcess{}
 	}
 }
 
@@ -221,6 +238,8 @@ func (o *owners) take(answers []process.Answer) {
 			comm, cgroup := p.Comm, p.Cgroup
 			p.Process = a.Process
 			p.Comm, p.Cgroup, p.Started = comm, cgroup, o.wall(a.Process.StartedAt)
+			p.shares = a.Request.UID
+			p.lines.confirm(&p.Process, o.now)
 		}
 		o.describe(p)
 	}

@@ -2,6 +2,7 @@ package cli_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,4 +115,66 @@ func TestProcess_AgainInNewFile(t *testing.T) {
 	tr.signal(syscall.SIGTERM)
 	r := tr.waitUnread()
 	r.mustEnd(t, 0)
+}
+
+// Each connection and transition of ECS and OpenTelemetry has what /proc says of its real owner, without a process record. The
+// arguments are there only if they are wanted, without the secret.
+func TestProcess_OnLinesOfSchemas(t *testing.T) {
+	requireRoot(t)
+	bash, err := filepath.EvalSymlinks(lookPath(t, "bash"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	const port = "17115" // nothing listens there
+	for _, tt := range []struct {
+		schema, only, dataset, exe, parent, started, user, args string
+		options                                                 []string
+	}{
+		{
+			"ecs", "connection", `"event.dataset":"tcpshift.connection"`, "process.executable", "process.parent.pid", "process.start", "user.name",
+			"process.command_line", nil,
+		},
+		{
+			"otel", "transition,alert", `"event_name":"tcpshift.transition"`, "process.executable.path", "process.parent_pid", "process.creation.time",
+			"process.owner", "process.command_args", []string{"--process-args", "--sandbox"},
+		},
+	} {
+		t.Run(tt.schema, func(t *testing.T) {
+			tr := launch(t, append(flags("--port", port, "--schema", tt.schema, "--only", tt.only), tt.options...))
+			tr.next() // start
+			client := connectAsNobody(t, port)
+			var members map[string]any
+			tr.await("record with its owner", func(line string) bool {
+				if !strings.Contains(line, tt.dataset) || !strings.Contains(line, tt.exe) {
+					return false
+				}
+				l := make(map[string]any)
+				if err := json.Unmarshal([]byte(line), &l); err != nil {
+					t.Fatal(err)
+				}
+				if inner, isOTel := l["attributes"].(map[string]any); isOTel {
+					l = inner
+				}
+				if l["process.pid"] == float64(client.Process.Pid) {
+					members = l
+				}
+				return members != nil
+			})
+			for key, want := range map[string]any{tt.exe: bash, tt.parent: float64(os.Getpid()), tt.user: "nobody", "user.id": "65534"} {
+				if members[key] != want {
+					t.Errorf("%s is %v, want %v", key, members[key], want)
+				}
+			}
+			if _, err := time.Parse(time.RFC3339Nano, members[tt.started].(string)); err != nil {
+				t.Error(err)
+			}
+			if args, found := members[tt.args]; found != (tt.options != nil) || found && !strings.HasSuffix(fmt.Sprint(args), "--password [redacted] https://[redacted]@db/]") {
+				t.Errorf("the arguments are %v", args)
+			}
+			tr.stop()
+			if all := tr.read.String(); strings.Contains(all, "hunter2") || strings.Contains(all, "tcpshift.process") {
+				t.Errorf("the output has the secret, or a process record:\n%s", all)
+			}
+		})
+	}
 }

@@ -58,7 +58,7 @@ var badFlags = []struct {
 	{flags("--local-addr", "x"), `--local-addr: "x"` + addrHint},
 	{flags("--peer-addr", "x"), `--peer-addr: "x"` + addrHint},
 
-	{flags("--process-args"), `--process-args: no output has process records: use --only with process`},
+	{flags("--process-args"), `--process-args: no output has process records, or a schema with processes on every record: use --only with process`},
 
 	{flags("--family", "5"), `--family: "5" is not an address family: use 4 or 6`},
 	{flags("--family", ""), `--family: "" is not an address family: use 4 or 6`},
