@@ -12,6 +12,9 @@ import (
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
 
+// maxDeviation is by which part of the time until the kernel refuses a forecast may be wrong.
+const maxDeviation = 0.1
+
 // checkStormAlert checks the one storm alert of a pair of hosts: forecast, capacity,
 // time.
 func (s *hostPair) checkStormAlert(alerts []alert, capacity int, firstFailure time.Time) alert {
@@ -35,7 +38,7 @@ func (s *hostPair) checkStormAlert(alerts []alert, capacity int, firstFailure ti
 	if float64(a.Occupancy) >= 0.8*float64(capacity) {
 		s.pace.timingError("%d of %d ports were in use when the alert came", a.Occupancy, capacity)
 	}
-	if a.ExhaustionIn == nil || math.Abs(*a.ExhaustionIn-truth) > 0.2*truth {
+	if a.ExhaustionIn == nil || math.Abs(*a.ExhaustionIn-truth) > maxDeviation*truth {
 		s.pace.timingError("forecast %s, want %.2f s", secondsOf(a.ExhaustionIn), truth)
 	}
 	if a.PeerAddr != s.to.String() || a.LocalAddr != s.at.String() || a.Role != "client" {
@@ -205,7 +208,10 @@ var storms = map[string]func(t *testing.T, tr *tracer) *hostPair{
 }
 
 func serverCloses(t *testing.T, tr *tracer) *hostPair {
+	// A SYN from a port that has a TIME_WAIT at the server ends that (TCP_TW_SYN). connect() chooses ports by chance, and of
+	// few ports it comes back to some within the test: then the TIME_WAITs grow more slowly, which no forecast can know.
 	s := newHostPair(t, tr, 3000)
+	s.client.Sysctl("net.ipv4.ip_local_port_range", "2000 64999")
 	s.server.Sysctl("net.ipv4.tcp_max_tw_buckets", "400")
 	s.serve(80, first)
 	most, full := s.whenTimeWaits(280), s.whenTimeWaits(400)
@@ -221,9 +227,8 @@ func serverCloses(t *testing.T, tr *tracer) *hostPair {
 		t.Fatalf("want one storm alert about the server: %+v", tr.of(s.server.Inode()))
 	}
 	opened := alerts[0]
-	t.Logf("the kernel counted 280 %v before the alert, and 400 %v after it", opened.Time.Sub(<-most), (<-full).Sub(opened.Time))
-	// On a busy machine the server, which is this process, does not keep the pace.
-	truth := float64(400-opened.Occupancy) / 25
+	truth := (<-full).Sub(opened.Time).Seconds()
+	t.Logf("the kernel counted 280 %v before the alert, and 400 %.2f s after it", opened.Time.Sub(<-most), truth)
 	s.pace.within(truth)
 	if opened.CapacityKind != "time_wait_buckets" || opened.Capacity != 400 || opened.Role != "server" || opened.LocalPort != 80 ||
 		opened.PID != os.Getpid() {
@@ -232,10 +237,13 @@ func serverCloses(t *testing.T, tr *tracer) *hostPair {
 	if opened.Occupancy >= 320 {
 		s.pace.timingError("%d of 400 TIME_WAITs were there when the alert came", opened.Occupancy)
 	}
-	if opened.ExhaustionIn == nil || math.Abs(*opened.ExhaustionIn-truth) > 0.2*truth {
+	if opened.ExhaustionIn == nil || math.Abs(*opened.ExhaustionIn-truth) > maxDeviation*truth {
 		s.pace.timingError("forecast %s, want %.2f s", secondsOf(opened.ExhaustionIn), truth)
 	}
-	t.Logf("open at %d of %d; forecast %s, want %.2f s", opened.Occupancy, opened.Capacity, secondsOf(opened.ExhaustionIn), truth)
+	if opened.ExhaustionIn != nil {
+		t.Logf("open at %d of %d; forecast %s, want %.2f s (%+.1f %%)", opened.Occupancy, opened.Capacity, secondsOf(opened.ExhaustionIn), truth,
+			100*(*opened.ExhaustionIn-truth)/truth)
+	}
 	return s
 }
 
