@@ -250,6 +250,9 @@ func (ns *namespace) model() rate.TimeWaitModel {
 func (ns *namespace) modelFor(now time.Duration, d destination, use *destinationUse) rate.TimeWaitModel {
 	model := ns.uncorrected(d, use)
 	use.kernel.applyTo(&model, now)
+	if least := use.kernel.leastTimeWaits(now); least > 0 && model.ReuseAfter == 0 {
+		model.TimeWaitOffset += max(0, least-use.TimeWaits(model))
+	}
 	return model
 }
 

@@ -38,6 +38,7 @@ func (d portStorm) check(raise raiser) {
 	for _, e := range d.destinations.Entries() {
 		u := &e.Value
 		d.mark(e.Key, u)
+		d.judgeCount(e.Key, u)
 		x := d.exhausted.of(e.Key)
 		if x != nil && d.kindOf(e.Key, x) == notTimeWaits {
 			u.kernel.opensSince = 0
@@ -181,13 +182,13 @@ func (d portStorm) suspectWaiting(ns *namespace, u *destinationUse, m rate.TimeW
 // from them how many peers close, and after which time.
 func (tr *tracker) takeFinWait2(now, readAt time.Duration, netns uint32, sockets []tcp.Socket) {
 	ns := tr.ensureNamespace(netns)
-	before := make(map[*destinationUse]float64) // TIME_WAITs of destinations whose count is fresh, by the model of before
+	before := make(map[*destinationUse]float64) // TIME_WAITs of destinations whose count has all, by the model of before
 	for _, e := range tr.destinations.Entries() {
 		u := &e.Value
 		if e.Key.netns != netns {
 			continue
 		}
-		if u.kernel.verifiedAt > 0 && now-u.kernel.verifiedAt <= freshFor {
+		if v := &u.kernel; v.verifiedAt > 0 && now-v.verifiedAt <= freshFor && (!v.reuses || u.moves()-v.movesThen <= int64(v.mayLose)) {
 			u.Advance(now)
 			before[u] = u.TimeWaits(ns.modelFor(now, e.Key, u))
 		}

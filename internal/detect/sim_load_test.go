@@ -304,8 +304,8 @@ func (r *simRun) shape(l *simLoad, server *simDestination) {
 func (r *simRun) addHang() {
 	random := rand.New(rand.NewPCG(r.seed, 16))
 	l := r.loads[random.IntN(len(r.loads))]
-	if l.ends != closesFirst || random.IntN(2) > 0 {
-		return
+	if l.ends != closesFirst || l.binds || random.IntN(2) > 0 {
+		return // no transition shows how much longer a bound port is taken, and the kernel's list of these is not simulated
 	}
 	between := func(from, to float64) time.Duration {
 		return time.Duration((from + (to-from)*random.Float64()) * float64(time.Second)).Truncate(simStep)

@@ -40,6 +40,11 @@ func client(port uint16, by int, from, until, perSecond float64, change func(l *
 	return l
 }
 
+// hang is a time, in seconds, in which the peers close after a number of seconds.
+func hang(from, until, finAfter float64) simHang {
+	return simHang{from: time.Hour + seconds(from), until: time.Hour + seconds(until), finAfter: seconds(finAfter)}
+}
+
 func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Second)) }
 
 func loss(from, until, share float64, kinds ...tcp.State) simLoss {
@@ -311,6 +316,22 @@ var simScenarios = []simScenario{
 		loads: []simLoad{
 			client(80, 0, 3, 17, 6, lateFIN(300)),
 			client(80, 0, 17, 100, 6, lateFIN(0.1)),
+		},
+	},
+	{
+		name:  "peers that hang for a while, and close when the model has forgotten the connections",
+		ports: 172, end: 110, before: 1400 * time.Millisecond, after: 300 * time.Millisecond,
+		loads: []simLoad{
+			client(80, 0, 1, 9.2, 177, func(l *simLoad) { l.lasting, l.hang = 1900*time.Millisecond, hang(2.7, 30, 9.2) }),
+			client(80, 1, 34.8, 63, 0.93, func(l *simLoad) { l.lasting = 48 * time.Second }),
+		},
+	},
+	{
+		name:  "peers that hang for a while, where connect() takes over TIME_WAITs",
+		ports: 130, end: 20, before: 10 * time.Millisecond, after: 2 * time.Millisecond,
+		limits: reuseAlways,
+		loads: []simLoad{
+			client(80, 0, 0.6, 4.3, 300, func(l *simLoad) { l.lasting, l.hang = 110*time.Millisecond, hang(1.5, 34, 300) }),
 		},
 	},
 	{

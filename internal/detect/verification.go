@@ -40,6 +40,8 @@ type verification struct {
 	firstRequestedAt time.Duration // 0: never
 	requestedAt      time.Duration // the newest request
 	verifiedAt       time.Duration // when the newest count that has come was requested; 0: none has come
+	readAt           time.Duration // when the table of that count was read
+	movesThen        int64         // see destinationUse.moves: after that
 	ambiguous        bool          // that count does not show well enough which TIME_WAITs connect() takes over: see notTakenOver
 	lostBefore       uint64        // tracker.lostTotal at verifiedAt
 	moved            float64       // how many connections opened and ended around that count, which blurred it
@@ -47,6 +49,8 @@ type verification struct {
 
 	timeWaits float64 // how many TIME_WAITs the kernel had more than the model, at verifiedAt: see applyTo
 	young     float64 // of timeWaits: too young to be taken over then
+	manyWait  bool    // connect() takes over TIME_WAITs, but not those in FIN_WAIT2, and many were in that substate
+	isShort   bool    // the model has clearly fewer TIME_WAITs than leastTimeWaits
 	expires   []int32 // see suspectCount.expires; nil: not known
 	open      float64 // how many open connections the kernel had more, until settle corrects the model
 	lastAck   float64 // connections in LAST_ACK: they keep their ports, and do not count as open in the model
@@ -137,11 +141,14 @@ func uncertainty(moved, spread int64) float64 {
 
 // isVerified reports whether the kernel's table confirms the present numbers: the newest count is fresh,
 // or no transition was lost since; and it shows which TIME_WAITs connect() may take over. A count that has taken
-// many TIME_WAITs off the model does not last, because it is not known when the model ends these: see left.
+// many TIME_WAITs off the model does not last, because it is not known when the model ends these: see left. Nor does one last
+// that differs much from the model where manyWait, because the model knows little of their peers; nor one of which the model
+// has clearly fewer: see leastTimeWaits.
 func (v *verification) isVerified(tr *tracker) bool {
 	age := tr.now - v.verifiedAt
-	isVague := age > freshFor && -v.timeWaits*age.Seconds() > float64(v.mayLose)*rate.TimeWaitHold.Seconds()
-	return v.verifiedAt > 0 && !v.ambiguous && !isVague &&
+	isVague := age > freshFor && (v.manyWait && math.Abs(v.timeWaits) > float64(v.mayLose) ||
+		-v.timeWaits*age.Seconds() > float64(v.mayLose)*rate.TimeWaitHold.Seconds())
+	return v.verifiedAt > 0 && !v.ambiguous && !isVague && !v.isShort &&
 		(age <= freshFor && tr.lostTotal-v.lostBefore <= v.mayLose || age <= verifiedFor && tr.lostAt < v.verifiedAt)
 }
 
@@ -193,6 +200,36 @@ func (v *verification) left(after, hold time.Duration) float64 {
 		return float64(hold-after) / float64(hold)
 	}
 	return float64(left) / float64(all)
+}
+
+// leastTimeWaits is how many of the timewait sockets of the newest count still occupy their ports, by the timers that the
+// table has shown. Where connect() takes over no TIME_WAIT, nothing else ends them, whatever the model knows of their
+// peers. One that was in FIN_WAIT2 for long is older than what the model remembers.
+func (v *verification) leastTimeWaits(now time.Duration) (least float64) {
+	if v.verifiedAt == 0 || v.reuses || now-v.verifiedAt > verifiedFor {
+		return 0
+	}
+	for second, n := range v.expires {
+		if time.Duration(second)*time.Second >= now-v.readAt {
+			least += float64(n)
+		}
+	}
+	return least
+}
+
+// judgeCount finds out whether the newest count refutes what the model counts now.
+func (tr *tracker) judgeCount(key destination, u *destinationUse) {
+	v := &u.kernel
+	v.isShort = false
+	least := v.leastTimeWaits(tr.now)
+	ns := tr.knownNamespace(key.netns)
+	if least == 0 || ns == nil {
+		return
+	}
+	u.Advance(tr.now)
+	model := ns.uncorrected(key, u)
+	v.applyTo(&model, tr.now)
+	v.isShort = least-u.TimeWaits(model) > float64(v.mayLose)
 }
 
 // refreshCount requests a count of a destination if the newest one is too old. alerts means that
@@ -339,6 +376,7 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 		return // so much has moved that the count proves nothing
 	}
 	v.verifiedAt, v.timeWaits, v.open, v.lastAck = s.since, 0, 0, float64(c.lastAck)
+	v.readAt, v.movesThen = all.readAt, after.moves
 	v.lostBefore, v.mayLose, v.moved = s.lostBefore, uint64(max(minConnections, ns.ports/20)), float64(moved)
 	if v.settlesAt == 0 {
 		v.settlesAt, v.settleOpen, v.settleFrom = all.readUntil+openSettles, int64(c.open), before
@@ -354,7 +392,8 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 	v.ambiguous = uint64(most-least) > v.mayLose
 	ahead := pipelineDelay * u.RecentRate()
 	v.timeWaits = difference(float64(least), float64(most), after.timeWaits, float64(moved)+math.Abs(after.timeWaits-before.timeWaits), ahead)
-	v.expires, v.young = nil, 0
+	v.expires, v.young, v.isShort = nil, 0, false
+	v.manyWait = v.reuses && !ns.limits.ReusesFinWait2 && c.finWait2 > int(v.mayLose)
 	if v.reuses {
 		if ns.limits.ReusesFinWait2 {
 			ns.learnUntimedFraction(key, u, c, float64(most))
@@ -371,6 +410,7 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 		unclosed := u.learnFinFraction(all, c, ns.limits.FinWait2TimewaitTimeout())
 		v.timeWaits += modelled - tr.modelled(s, key, u) // a better model does not change a count
 		ns.correct(all, key, u, c, unclosed)
+		v.expires = slices.Clone(c.expires[:])
 	}
 	if drift := v.drift.add(float64(c.open)-float64(before.open+after.open)/2, moved, spread, s.lostBefore); drift != 0 {
 		u.ForgetOpen(tr.now, -min(0, drift))
