@@ -32,7 +32,7 @@ func (d bucketStorm) check(raise raiser) {
 	for _, e := range d.namespaces.Entries() {
 		ns := &e.Value
 		capacity := float64(ns.limits.MaxTimeWaits)
-		if !ns.known || capacity == 0 || ns.limits.Assumed {
+		if !ns.known || capacity == 0 || ns.limits.Assumed || d.isMissing(e.Key, ns) {
 			ns.opensSince = 0
 			continue
 		}

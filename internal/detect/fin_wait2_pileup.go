@@ -128,7 +128,7 @@ func (d *finWait2Pileup) check(raise raiser) {
 	d.requestFinWait2()
 	for key, c := range d.counted {
 		describe := func() Finding { return d.describe(key, c) }
-		switch isFresh := d.isFresh(c.at); {
+		switch isFresh := d.isFresh(key.netns, c.at); {
 		case d.isOutdated(key.netns, c.at), !isFresh && c.count < d.HalfClosed/2:
 			delete(d.counted, key)
 		case c.count < d.HalfClosed/2:
@@ -147,12 +147,15 @@ func (d *finWait2Pileup) check(raise raiser) {
 const finWait2KeptFor = 64 * time.Second
 
 // isFresh reports whether a table that the engine got at a time shows what is now.
-func (d *finWait2Pileup) isFresh(at time.Duration) bool { return d.now-at <= 2*activeInterval }
+func (d *finWait2Pileup) isFresh(netns uint32, at time.Duration) bool {
+	found := d.namespaces.Find(netns, uint64(netns))
+	return d.now-at <= 2*activeInterval && (found == nil || !found.Value.unreadable)
+}
 
 // isOutdated reports whether a table that the engine got at a time says nothing any more: it is old, or it is not fresh
 // and its namespace has been missing since.
 func (d *finWait2Pileup) isOutdated(netns uint32, at time.Duration) bool {
-	return d.now-at > finWait2KeptFor || !d.isFresh(at) && d.netnsGone.lasts(d.now, netns, activeInterval)
+	return d.now-at > finWait2KeptFor || !d.isFresh(netns, at) && d.netnsGone.lasts(d.now, netns, activeInterval)
 }
 
 // requestFinWait2 requests the kernel's table of each namespace in which enough sockets have
@@ -353,8 +356,8 @@ func growthRate(more int, in time.Duration) float64 {
 func (d *finWait2Pileup) describe(key waitingKey, c *halfClosedCount) Finding {
 	f := Finding{
 		Severity: Warning, Netns: key.netns, Role: key.role, Local: key.local, Peer: key.peer, RateUnit: "more sockets", Rate: c.perSecond,
-		Occupancy: uint64(c.count), OccupancySource: FromKernel, Unverified: !d.isFresh(c.at),
-		Approximate: d.sightings[key.netns].left.before > 0, complete: d.isFresh(c.at) && c.readAt > d.lostAt,
+		Occupancy: uint64(c.count), OccupancySource: FromKernel, Unverified: !d.isFresh(key.netns, c.at),
+		Approximate: d.sightings[key.netns].left.before > 0, complete: d.isFresh(key.netns, c.at) && c.readAt > d.lostAt,
 		Cause: fmt.Sprintf("this side has closed %s, and the other side has acknowledged that and does not close: "+
 			"the peer's application probably leaves its sockets in CLOSE_WAIT", counted(uint64(c.count), "connection", "connections")),
 		Advice: "look at the peer: it has to close its sockets after it has read the end of the stream; until then a lower " +

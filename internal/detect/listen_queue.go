@@ -122,7 +122,10 @@ func (d *listenQueue) closed(t *tcp.Transition) {
 	if cause := (listenCause{t.Netns, t.Local}); n.groups[cause] != nil {
 		n.groups[cause].removeMember(t.Cookie)
 	}
-	if n.count <= 0 && d.lostAt <= n.readAt {
+	if n.count > 0 || d.lostAt > n.readAt {
+		return
+	}
+	if n.readAt = max(n.readAt, t.Monotonic); !n.awaited { // an answer on its way may still have the listener
 		d.forget(t.Netns) // it has no listener any more
 	}
 }

@@ -86,6 +86,7 @@ type listenNetns struct {
 	groups   map[listenCause]*listenGroup // made anew at each reading: see listenGroup
 
 	dueAt     time.Duration // when its listeners are to be read again
+	awaited   bool          // they were requested, and no answer has come
 	readAt    time.Duration // when they were read last; 0: never
 	failedAt  time.Duration // since when they could not be read; 0: they were
 	failedFor time.Duration // from then until the newest failed reading
@@ -210,7 +211,7 @@ func (d *listenQueue) addRequests(list []Request) []Request {
 // request makes a request for the listeners. If no answer comes, the next one follows after
 // listenInterval.
 func (n *listenNetns) request(now time.Duration) *ListenRequest {
-	n.dueAt = now + listenInterval
+	n.dueAt, n.awaited = now+listenInterval, true
 	r := &ListenRequest{}
 	for _, g := range n.groups {
 		r.Urgent = r.Urgent || g.overflows
@@ -251,7 +252,7 @@ func (d *listenQueue) take(netns uint32, t *ListenTable) {
 	if n == nil {
 		return
 	}
-	if t.ReadAt < n.readAt {
+	if n.awaited = false; t.ReadAt < n.readAt {
 		return // a newer one has come before it
 	}
 	hadTable := n.readAt > 0
@@ -273,6 +274,8 @@ func (d *listenQueue) takeFailure(netns uint32) {
 	n := d.netns[netns]
 	switch {
 	case n == nil:
+	case n.count <= 0 && n.awaited && d.lostAt <= n.readAt:
+		d.forget(netns) // see closed
 	case n.failedAt == 0:
 		n.failedAt = d.now
 	case d.now-n.failedAt >= listenForgetAfter:

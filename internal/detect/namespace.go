@@ -48,6 +48,8 @@ type namespace struct {
 	closeWaitReadAt time.Duration // 0: never
 	closeWaitLost   uint64        // tracker.lostTotal when they were last requested
 
+	unreadable bool // the newest answer is that it cannot be read: it may have vanished
+
 	closeWaitUnknown  map[uint64]bool // by cookie: sockets of the newest table of which no transition has come
 	closeWaitComplete bool            // none of them is missing from the leaks: see learnUnknown
 
@@ -178,6 +180,7 @@ func (tr *tracker) request(netns uint32, ns *namespace, counts bool) Request {
 // update implements Engine.Update.
 func (tr *tracker) update(now time.Duration, netns uint32, l *tcp.Limits) {
 	ns := tr.ensureNamespace(netns)
+	tr.setUnreadable(netns, ns, l == nil)
 	tr.netnsGone.note(now, netns, l != nil, ns.known && !ns.limits.Assumed)
 	switch {
 	case l != nil:
@@ -360,7 +363,7 @@ func (ns *namespace) modelOfAll(now time.Duration) rate.TimeWaitModel {
 // model.
 func (ns *namespace) isCounted(tr *tracker) bool {
 	age := tr.now - ns.countedAt
-	return ns.countedAt > 0 && (age <= freshFor || age <= verifiedFor && tr.lostAt < ns.countedAt)
+	return ns.countedAt > 0 && !ns.unreadable && (age <= freshFor || age <= verifiedFor && tr.lostAt < ns.countedAt)
 }
 
 // isComplete reports whether nothing that was lost is missing from the kernel's count of TIME_WAITs, nor from the rate.

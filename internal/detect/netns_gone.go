@@ -28,6 +28,27 @@ func (g netnsGone) note(now time.Duration, netns uint32, isRead, wasRead bool) {
 	}
 }
 
+// isMissing reports whether a namespace cannot be read any more, and nothing has happened in it since: it has probably
+// vanished, with its timewait sockets.
+func (tr *tracker) isMissing(netns uint32, ns *namespace) bool {
+	a, missing := tr.netnsGone[netns]
+	return missing && a.wasRead && ns.activeAt < a.since
+}
+
+// setUnreadable notes whether a namespace could be read. What the kernel's tables have shown of one that cannot be read is
+// not verified any more: when a namespace vanishes, so do its timewait sockets, and no transition shows that.
+func (tr *tracker) setUnreadable(netns uint32, ns *namespace, unreadable bool) {
+	if ns.unreadable == unreadable {
+		return
+	}
+	ns.unreadable = unreadable
+	for _, e := range tr.destinations.Entries() {
+		if e.Key.netns == netns {
+			e.Value.kernel.unreadable = unreadable
+		}
+	}
+}
+
 // forget drops the namespaces about which there are no answers any more. It reports whether there were some.
 func (g netnsGone) forget(now time.Duration) bool {
 	before := len(g)

@@ -150,6 +150,7 @@ type simRun struct {
 	oracle    *simOracle
 
 	isPlainLeak bool // see makePlainLeak
+	vanishes    bool // the namespace does, at the end
 }
 
 func newSimRun(seed uint64) *simRun { return newSimRunWith(seed, *kills, *starved) }
@@ -202,6 +203,9 @@ func newSimRunWith(seed uint64, kills, starved bool) *simRun {
 	r.addListeners()
 	if *hangs && seed%8 != 1 {
 		r.addHang()
+	}
+	if *vanishes && seed%8 != 1 {
+		r.addVanish()
 	}
 	if seed%8 == 1 {
 		r.makePlain()
@@ -389,6 +393,9 @@ func (r *simRun) run() {
 			for _, p := range r.processes {
 				r.k.die(p)
 			}
+			if r.vanishes {
+				r.vanish()
+			}
 		}
 		if r.restarts[r.k.now] {
 			r.tr.start(r.config)
@@ -408,6 +415,9 @@ func (r *simRun) describe() (text string) {
 	l := &r.k.limits
 	text = fmt.Sprintf("%d ports, reuse %d, of FIN_WAIT2 %v, FIN_WAIT2 %v, at most %d TIME_WAITs, filter %q, lag %v, answers after %v and %v, %.2f fail, %.2f gone, ends after %v\n",
 		l.PortCount(), l.Reuse, l.ReusesFinWait2, l.FinTimeout, l.MaxTimeWaits, r.filter, r.tr.lag, r.tr.worker.before, r.tr.worker.after, r.tr.worker.fails, r.tr.worker.gone, r.end-time.Hour)
+	if r.vanishes {
+		text += "  the namespace vanishes at the end\n"
+	}
 	for _, l := range r.loads {
 		text += "  load: " + l.String() + "\n"
 	}

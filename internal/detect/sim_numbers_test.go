@@ -27,6 +27,9 @@ func (o *simOracle) checkNumbers(x *simAlert) {
 	if d == nil || x.Kind != timeWaitStorm && x.Kind != portExhaustionKind {
 		return
 	}
+	if tr := o.r.tr; tr.vanished && o.r.k.now-o.r.end <= suspectedInterval+o.answerTime() {
+		return // no answer has shown that yet
+	}
 	u := o.useOf(d, false)
 	o.checkCapacity(x, &u)
 	o.checkFailureCount(x, d)

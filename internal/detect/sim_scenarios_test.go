@@ -69,7 +69,7 @@ func (c *simScenario) run(seed uint64) *simRun {
 	k.stalled = func() bool { return r.tr.stalls.has(starvedLoads, k.now) }
 	clear(r.deaths)
 	clear(r.restarts)
-	r.kills, r.arrivals = nil, nil
+	r.kills, r.arrivals, r.vanishes = nil, nil, false
 	byPort := make(map[uint16]*simDestination)
 	for _, l := range c.loads {
 		port := l.to.key.peerPort

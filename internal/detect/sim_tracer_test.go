@@ -32,6 +32,8 @@ type simTracer struct {
 	seeds  []simSeed
 	worker simWorker
 
+	vanished bool // the namespace
+
 	stalls    simStalls
 	seedParts int           // in how many parts the sockets of before the start reach the engine; 0: one
 	seedPause time.Duration // between two of these
@@ -243,7 +245,7 @@ func (tr *simTracer) about(d time.Duration) time.Duration {
 // read reads the tables now, and returns what passes them to the engine.
 func (tr *simTracer) read(r *Request) func() {
 	w, k, readAt := &tr.worker, tr.k, tr.k.now
-	if tr.random.Float64() < w.gone {
+	if tr.random.Float64() < w.gone || tr.vanished {
 		return func() {
 			if r.Listeners != nil {
 				tr.engine.UpdateListeners(k.now, r.Netns, nil)

@@ -18,6 +18,7 @@ var (
 	kills       = flag.Bool("kills", false, "timewait sockets are killed in each simulation, instead of in one of five")
 	starved     = flag.Bool("starved", false, "something gets no CPU for a while in each simulation, instead of in one of five")
 	hangs       = flag.Bool("hangs", false, "the peers of one load hang for a while")
+	vanishes    = flag.Bool("vanishes", false, "the namespace vanishes at the end")
 	simulation  = flag.Uint64("simulation", 0, "the seed of the only simulation that TestSimulation runs, and prints")
 )
 

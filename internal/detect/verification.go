@@ -70,6 +70,8 @@ type verification struct {
 	marks []mark // of the model, while a count is awaited or is to be settled
 
 	drift drift
+
+	unreadable bool // the newest answer about the namespace is that it cannot be read: it may have vanished
 }
 
 // mark is what the model counted at a time. A count that comes late is compared with the model
@@ -148,7 +150,7 @@ func (v *verification) isVerified(tr *tracker) bool {
 	age := tr.now - v.verifiedAt
 	isVague := age > freshFor && (v.manyWait && math.Abs(v.timeWaits) > float64(v.mayLose) ||
 		-v.timeWaits*age.Seconds() > float64(v.mayLose)*rate.TimeWaitHold.Seconds())
-	return v.verifiedAt > 0 && !v.ambiguous && !isVague && !v.isShort &&
+	return v.verifiedAt > 0 && !v.ambiguous && !isVague && !v.isShort && !v.unreadable &&
 		(age <= freshFor && tr.lostTotal-v.lostBefore <= v.mayLose || age <= verifiedFor && tr.lostAt < v.verifiedAt)
 }
 
