@@ -33,6 +33,7 @@ type Snapshot struct {
 type Service struct {
 	Key
 	Name  string // "": no owner is known
+	Path  string // of the cgroup; "": not known
 	Other bool   // the sum of the services that have no entry
 	summary.Totals
 	// Rates per second, over the last seconds.
@@ -66,7 +67,7 @@ func (a *Activity) addServices(s *Snapshot, now time.Time) {
 	seen := make(map[Key]bool, a.services.Len())
 	for _, e := range a.services.Entries() {
 		one := a.service(&e.Value.counted, now)
-		one.Key, one.Name = e.Key, nameOf(&e.Key, e.Value.cgroup)
+		one.Key, one.Name, one.Path = e.Key, nameOf(&e.Key, e.Value.cgroup), pathOf(e.Value.cgroup)
 		one.addSockets(a.sockets.byService[e.Key])
 		seen[e.Key] = true
 		s.Services = append(s.Services, one)
@@ -75,7 +76,7 @@ func (a *Activity) addServices(s *Snapshot, now time.Time) {
 		if seen[key] || of.open <= 0 {
 			continue
 		}
-		one := Service{Key: key, Name: nameOf(&key, of.cgroup)}
+		one := Service{Key: key, Name: nameOf(&key, of.cgroup), Path: pathOf(of.cgroup)}
 		one.addSockets(of)
 		s.Services = append(s.Services, one)
 	}
@@ -98,6 +99,13 @@ func nameOf(key *Key, cgroup *tcp.Cgroup) string {
 		return ""
 	}
 	return tcp.ServiceName(cgroup, &key.Comm)
+}
+
+func pathOf(cgroup *tcp.Cgroup) string {
+	if cgroup == nil {
+		return ""
+	}
+	return cgroup.Path
 }
 
 // service returns sums and rates.

@@ -26,7 +26,7 @@ type Row struct {
 	ServiceClaimed bool // a user other than root may have chosen Service
 	Comm           tcp.Comm
 	Cgroup         *tcp.Cgroup // nil: not known
-	CgroupID       uint64      // of the kernel; 0: not known
+	CgroupID       uint64      // of the kernel, the newest of this path; 0: not known
 
 	Peer netip.Addr // invalid: not known, or a listener
 	Port uint16     // the peer's; the local one of servers and listeners; 0: not known

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -198,5 +199,44 @@ func TestDistribution_Accuracy(t *testing.T) {
 	}
 	if (&distribution{}).quantiles().Known {
 		t.Error("the quantiles of nothing are known")
+	}
+}
+
+// A service that is restarted has a new cgroup with the same path: its connections are one row, of the newest cgroup. A
+// service whose cgroup has another path, or whose path is not known, is another one, and so is another main thread.
+func TestTable_RestartedService(t *testing.T) {
+	table := NewTable()
+	add := func(id uint64, path, comm string, count int) {
+		for range count {
+			last, c := ended(noon, peerAt(1), time.Second, tcp.ClosedByRefused)
+			last.CgroupID, last.Owner.Comm = id, tcp.Comm([]byte(comm+strings.Repeat("\x00", 16-len(comm))))
+			if path != "" {
+				last.Cgroup = &tcp.Cgroup{Path: path, Pod: fmt.Sprint("pod of ", id)}
+			}
+			table.Add(last, c)
+		}
+	}
+	add(7, "/web.service", "web", 3)
+	add(8, "/web.service", "web", 4)
+	add(9, "/web.service", "helper", 1)
+	add(10, "/other.service", "web", 2)
+	add(11, "", "web", 5)
+	add(12, "", "web", 6)
+	var got []string
+	for _, r := range table.Rows() {
+		path, pod := "", ""
+		if r.Cgroup != nil {
+			path, pod = r.Cgroup.Path, r.Cgroup.Pod
+		}
+		if r.Sent != 100*r.Connections || r.Failed[4] != r.Connections {
+			t.Errorf("%+v: the sums do not fit", r.Totals)
+		}
+		got = append(got, fmt.Sprintf("%s %s %s %d: %d", path, r.Comm.Bytes(), pod, r.CgroupID, r.Connections))
+	}
+	want := []string{
+		"/web.service web pod of 8 8: 7", " web  12: 6", " web  11: 5", "/other.service web pod of 10 10: 2", "/web.service helper pod of 9 9: 1",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

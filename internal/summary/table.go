@@ -3,6 +3,7 @@ package summary
 import (
 	"cmp"
 	"encoding/binary"
+	"hash/maphash"
 	"net/netip"
 	"slices"
 
@@ -20,13 +21,14 @@ type Table struct {
 	others map[tcp.Role]*cell
 }
 
-// key has what a row names. Two rows of a window look alike only if cgroups have the same path, such as those of a
-// service before and after its restart, or no known one.
+// key has what a row names, so that no two rows of a window look alike, unless the paths of their cgroups are not
+// known. A cgroup is its path: that of a service has another id after its restart.
 type key struct {
 	role       tcp.Role
-	ownerKnown bool // false: comm and cgroupID are zero
+	ownerKnown bool // false: comm and the cgroup are zero
 	comm       tcp.Comm
-	cgroupID   uint64
+	cgroup     string // path; "": not known
+	cgroupID   uint64 // 0 if the path is known
 	peer       netip.Addr
 	port       uint16
 }
@@ -35,6 +37,7 @@ type cell struct {
 	Totals
 	duration, rtt distribution
 	cgroup        *tcp.Cgroup // the newest that is known
+	cgroupID      uint64      // the newest
 }
 
 // NewTable returns an empty table.
@@ -47,7 +50,13 @@ func NewTable() *Table {
 // Add counts a connection. It may keep last.Cgroup, which never changes, and keeps nothing else of the values.
 func (t *Table) Add(last *tcp.Transition, c *tcp.Connection) {
 	k := keyOf(last)
-	e := t.rows.GetOrInsert(k, k.hash(), userOf(last))
+	cgroup := k.cgroupID
+	if k.cgroup != "" {
+		cgroup = maphash.String(seed, k.cgroup)
+	}
+	// No user, and no service of a user, takes the room of another.
+	user := topk.User{Quota: topk.QuotaOf(last.UID), Part: cgroup}
+	e := t.rows.GetOrInsert(k, k.hash(cgroup), user)
 	if e.Value == nil {
 		e.Value = new(cell)
 	}
@@ -67,7 +76,12 @@ func (t *Table) other(role tcp.Role) *cell {
 func keyOf(last *tcp.Transition) key {
 	k := key{role: last.Role}
 	if last.Owner.Source != tcp.PIDUnknown {
-		k.ownerKnown, k.comm, k.cgroupID = true, last.Owner.Comm, last.CgroupID
+		k.ownerKnown, k.comm = true, last.Owner.Comm
+		if last.Cgroup != nil {
+			k.cgroup = last.Cgroup.Path
+		} else {
+			k.cgroupID = last.CgroupID
+		}
 	}
 	if k.role != tcp.RoleListener {
 		k.peer = last.Peer.Addr
@@ -79,14 +93,12 @@ func keyOf(last *tcp.Transition) key {
 	return k
 }
 
-func (k *key) hash() uint64 {
-	b := k.peer.As16()
-	return binary.NativeEndian.Uint64(b[8:]) ^ binary.NativeEndian.Uint64(b[:8])*31 ^ uint64(k.port)<<16 ^ k.cgroupID<<32 ^ uint64(k.role)
-}
+var seed = maphash.MakeSeed()
 
-// userOf is on whose account a row is: no user, and no service of a user, takes the room of another.
-func userOf(last *tcp.Transition) topk.User {
-	return topk.User{Quota: topk.QuotaOf(last.UID), Part: last.CgroupID}
+// hash takes a number that is a function of the key's cgroup.
+func (k *key) hash(cgroup uint64) uint64 {
+	b := k.peer.As16()
+	return binary.NativeEndian.Uint64(b[8:]) ^ binary.NativeEndian.Uint64(b[:8])*31 ^ uint64(k.port)<<16 ^ cgroup<<32 ^ uint64(k.role)
 }
 
 func (c *cell) add(last *tcp.Transition, conn *tcp.Connection) {
@@ -97,7 +109,7 @@ func (c *cell) add(last *tcp.Transition, conn *tcp.Connection) {
 	if conn.RTT != 0 {
 		c.rtt.add(conn.RTT)
 	}
-	if last.Cgroup != nil {
+	if c.cgroupID = last.CgroupID; last.Cgroup != nil {
 		c.cgroup = last.Cgroup
 	}
 }
@@ -115,7 +127,7 @@ func (t *Table) Rows() []Row {
 	for _, e := range t.rows.Entries() {
 		r := e.Value.row()
 		r.Role, r.Peer, r.Port = e.Key.role, e.Key.peer, e.Key.port
-		r.nameOwner(&e.Key, e.Value.cgroup)
+		r.nameOwner(&e.Key, e.Value)
 		rows = append(rows, r)
 	}
 	for role, c := range t.others {
@@ -132,11 +144,12 @@ func (c *cell) row() Row {
 }
 
 // nameOwner names the service: what its cgroup is called, else what its main thread is called.
-func (r *Row) nameOwner(k *key, cgroup *tcp.Cgroup) {
+func (r *Row) nameOwner(k *key, c *cell) {
 	if !k.ownerKnown {
 		return
 	}
-	r.CgroupID = k.cgroupID
+	cgroup := c.cgroup
+	r.CgroupID = c.cgroupID
 	r.OwnerKnown, r.Comm, r.Cgroup = true, k.comm, cgroup
 	if cgroup != nil {
 		r.Service, r.ServiceClaimed = cgroup.Service(), cgroup.IsServiceClaimed()

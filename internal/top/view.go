@@ -246,12 +246,13 @@ func (m *model) detailBody(width, height int) []line {
 	return details.draw(rows, &m.inside, m.filter, width, height, m.ascii)
 }
 
-// belongsTo reports whether a row is of a service.
+// belongsTo reports whether a row is of a service. A row has all cgroups of one path.
 func belongsTo(r *summary.Row, s *activity.Service) bool {
 	if r.Other || s.Other {
 		return r.Other && s.Other
 	}
-	return r.OwnerKnown == s.Known && r.CgroupID == s.CgroupID && r.Comm == s.Comm
+	isIn := r.CgroupID == s.CgroupID || r.Cgroup != nil && s.Path != "" && r.Cgroup.Path == s.Path
+	return r.OwnerKnown == s.Known && isIn && r.Comm == s.Comm
 }
 
 // alertBody shows all of one alert.

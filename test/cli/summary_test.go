@@ -6,10 +6,14 @@ import (
 	"maps"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/tcpshift/tcpshift/test/tcplab"
 )
@@ -132,4 +136,60 @@ func TestSummary_Only(t *testing.T) {
 			t.Errorf("not a whole row: %s", row.line)
 		}
 	}
+}
+
+// A service that is restarted within a window, in a cgroup that was removed and made again with the same path, has one
+// row, with the connections of both.
+func TestSummary_RestartedService(t *testing.T) {
+	requireRoot(t)
+	root := cgroupHierarchy(t)
+	dir := filepath.Join(root, fmt.Sprint("tcpshift-restarted-", os.Getpid()))
+	const port, connections = "17116", 3 // nothing listens there
+	tr := startTracer(t, append(flags("--port", port), "--summary", "1h", "--only", "connection,summary"))
+	ids := make(map[uint64]bool)
+	for range 2 {
+		if err := os.Mkdir(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		info, err := os.Stat(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids[info.Sys().(*syscall.Stat_t).Ino] = true
+		const service = `echo 0 >"$1/cgroup.procs" || exit 9; for i in $(seq "$3"); do exec 3<>"/dev/tcp/127.0.0.1/$2"; done 2>/dev/null; exit 0`
+		out, err := exec.Command("bash", "-c", service, "service", dir, port, strconv.Itoa(connections)).CombinedOutput()
+		removeCgroup(t, dir)
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	if len(ids) != 2 {
+		t.Skip("the kernel has given the second cgroup the number of the first")
+	}
+	stream := tr.stop()
+	var rows []map[string]any
+	for _, r := range stream.of("summary") {
+		var row map[string]any
+		if err := json.Unmarshal([]byte(r.line), &row); err != nil {
+			t.Fatal(err)
+		}
+		if row["cgroup"] == "/"+filepath.Base(dir) {
+			rows = append(rows, row)
+		}
+	}
+	if len(rows) != 1 || rows[0]["connections"] != float64(2*connections) || rows[0]["failed_refused"] != float64(2*connections) {
+		t.Errorf("the rows are %v, want one with %d connections; the connection records are %d", rows, 2*connections, len(stream.of("connection")))
+	}
+}
+
+// cgroupHierarchy returns the mount of the hierarchy whose cgroups records have.
+func cgroupHierarchy(t *testing.T) string {
+	t.Helper()
+	for _, controller := range []string{"memory", "pids", "cpu"} {
+		var fs unix.Statfs_t
+		if root := "/sys/fs/cgroup/" + controller; unix.Statfs(root, &fs) == nil && fs.Type == unix.CGROUP_SUPER_MAGIC {
+			return root
+		}
+	}
+	return cgroupMount(t)
 }
