@@ -327,6 +327,7 @@ func wordsOf(t *testing.T, kind string) words {
 		"CIDR":        like("[0-9A-Fa-f:.]+(/[0-9]+)?"),
 		"PID":         number(1, 4<<20, "[0-9]+"),
 		"ERRNO":       like("E[A-Z0-9]+|ERRNO_[0-9]+"),
+		"REGEXP":      anyScalar(),
 		"KEY=VALUE":   like(`[a-z][a-z0-9_]*=[\s\S]*`),
 		"MODE":        number(0, 0, "0*6[0246][0246]"),
 		"OUTPUT":      like(strings.Trim(outputNamePattern.String(), "^$")),

@@ -204,7 +204,7 @@ func changedKeys(before, now config.Layer) (keys []string) {
 // restartKeys are the keys that a running trace cannot change.
 var restartKeys = []string{
 	"exclude-self", "owner-at-read", "time-wait-end", "buffer-size", "sandbox", "spool", "spool-size", "output-follow",
-	"process-args", "summary", "updates", "duration", "count", "metrics-listen", "metrics-web-config",
+	"process-args", "process-redact", "summary", "updates", "duration", "count", "metrics-listen", "metrics-web-config",
 	"metrics-otlp", "recording", "recorder", "recorder-dir", "http-listen", "http-token-file",
 }
 

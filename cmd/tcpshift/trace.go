@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"runtime/debug"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -52,8 +53,9 @@ type traceOptions struct {
 	detection     detect.Config
 	sandbox       bool
 	processArgs   bool
-	alertsOnly    bool    // the command alerts
-	screen        *screen // of the command top; nil: there is none
+	processRedact []*regexp.Regexp // what is replaced in the arguments besides what looks like a secret
+	alertsOnly    bool             // the command alerts
+	screen        *screen          // of the command top; nil: there is none
 	command       tracedCommand
 	summary       time.Duration // the length of a window; 0: no summary
 	updates       time.Duration // the interval of updates; 0: none
@@ -206,7 +208,7 @@ func (o *traceOptions) startLookups(cfg *trace.Config) (end func()) {
 		cfg.Names, ends = names, append(ends, names.Close)
 	}
 	if o.describesProcesses() {
-		processes := process.New(o.processArgs)
+		processes := process.New(o.processArgs, o.processRedact)
 		cfg.Processes, ends = processes, append(ends, processes.Close)
 	}
 	return func() {
@@ -329,8 +331,8 @@ func (o *traceOptions) check() error {
 	if err := o.checkUpdates(); err != nil {
 		return err
 	}
-	if o.processArgs && !o.showsProcesses() {
-		return usagef("--process-args: no output has process records, or a schema with processes on every record: use --only with process")
+	if err := o.checkProcesses(); err != nil {
+		return err
 	}
 	ndjson, text := o.wantsFormat(formatNDJSON), o.wantsFormat(formatText)
 	return o.formatOptions.check(ndjson, text)

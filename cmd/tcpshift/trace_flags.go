@@ -15,7 +15,7 @@ func addTraceFlags(flags *pflag.FlagSet, o *traceOptions) {
 	flags.SortFlags = false
 	addFormatFlags(flags, &o.formatOptions)
 	flags.Var(list(&o.only, "TYPE,...", parseRecordType), "only", "write only these record types: "+strings.Join(record.SelectableTypes(), ", ")+" (default all but process); start and stop are always written")
-	flags.BoolVar(&o.processArgs, "process-args", false, "add the arguments to process records, without those that look like secrets")
+	addProcessFlags(flags, o)
 	addOutputFlags(flags, &o.outputOptions)
 	addDurationFlag(flags, o)
 	flags.Var(single(&o.count, "N", parseCount), "count", "stop after this many transitions")

@@ -3,6 +3,7 @@ package process
 import (
 	"bytes"
 	"os"
+	"regexp"
 	"strings"
 	"sync"
 	"time"
@@ -23,6 +24,8 @@ const (
 // file through /proc/self/mem. So another goroutine reads, which may get stuck. Then the arguments
 // are not read of any process of that user, until that goroutine is free.
 type argsReader struct {
+	patterns []*regexp.Regexp // of what is replaced besides what may be a secret
+
 	mu    sync.Mutex
 	stuck map[uint32]bool // the users whose arguments a goroutine waits for
 }
@@ -38,7 +41,15 @@ func (r *argsReader) read(root *os.Root, uid uint32) (args []string, cut bool) {
 	if !ok {
 		return nil, true
 	}
-	return arguments(b, maxArgs)
+	return arguments(b, r.limit(), r.patterns)
+}
+
+// limit is how many bytes of cmdline are read.
+func (r *argsReader) limit() int {
+	if len(r.patterns) > 0 {
+		return maxMatched
+	}
+	return maxArgs
 }
 
 // readFile reads the beginning of a file, which it closes, for a process of a user. It reports false
@@ -52,7 +63,7 @@ func (r *argsReader) readFile(file *os.File, uid uint32) (cmdline []byte, ok boo
 	defer limit.Stop()
 	read := make(chan []byte, 1)
 	go func() {
-		b := readUpTo(file, maxArgs)
+		b := readUpTo(file, int64(r.limit()))
 		_ = file.Close() // nothing was written
 		r.end(uid)
 		read <- b
@@ -88,7 +99,7 @@ func (r *argsReader) end(uid uint32) {
 // arguments returns the arguments in /proc/PID/cmdline, without secrets. Of a text as long as limit the
 // last one is left out, because it may be part of a secret that does not look like one; cut reports that,
 // or that the arguments were longer than maxText.
-func arguments(cmdline []byte, limit int) (args []string, cut bool) {
+func arguments(cmdline []byte, limit int, patterns []*regexp.Regexp) (args []string, cut bool) {
 	if cut = len(cmdline) >= limit; cut {
 		cmdline = cmdline[:max(0, bytes.LastIndexByte(cmdline, 0))]
 	}
@@ -98,7 +109,7 @@ func arguments(cmdline []byte, limit int) (args []string, cut bool) {
 	for arg := range bytes.SplitSeq(cmdline, []byte{0}) {
 		args = append(args, string(arg))
 	}
-	args, isCut := cutList(redact(args))
+	args, isCut := cutList(redact(args, patterns))
 	return args, cut || isCut
 }
 

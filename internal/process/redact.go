@@ -33,10 +33,12 @@ var (
 	joinedUser = regexp.MustCompile(`^(-[uU]|--user=|--proxy-user=)[^:]*:.+`)
 )
 
-// redact returns arguments in which what may be a secret is replaced. It hides too much rather
-// than too little, but knows only what has a name or a form: see docs/output.md.
-func redact(args []string) []string {
-	shown := make([]string, 0, len(args))
+// redact returns arguments in which what may be a secret, and what the operator's patterns match, is replaced. It hides
+// too much rather than too little, but knows only what has a name or a form: see docs/output.md.
+//
+// All of it looks at the arguments as they are: what one rule has replaced could hide a secret from another one.
+func redact(args []string, patterns []*regexp.Regexp) []string {
+	parts := make([][]span, len(args))
 	program := ""
 	if len(args) > 0 {
 		program = path.Base(args[0])
@@ -46,29 +48,43 @@ func redact(args []string) []string {
 		if i > 1 {
 			before = args[i-1]
 		}
-		shown = append(shown, redactArgument(arg, before, program))
+		parts[i] = secretsIn(arg, before, program)
+	}
+	addMatches(parts, args, patterns)
+	shown := make([]string, 0, len(args))
+	for i, arg := range args {
+		if len(parts[i]) > 0 {
+			arg = replace(arg, parts[i])
+		}
+		shown = append(shown, arg)
 	}
 	return shown
 }
 
-// redactArgument replaces the secrets in an argument. before is the argument before it, if that may be
-// an option, else empty.
-func redactArgument(arg, before, program string) string {
+// secretsIn returns the secrets in an argument. before is the argument before it, if that may be an option, else empty.
+func secretsIn(arg, before, program string) (parts []span) {
 	switch {
-	case arg != "" && secretOption.MatchString(before):
-		return redacted
-	case userOption.MatchString(before) && strings.Contains(arg, ":"):
-		return redacted
-	case takesPassword(program) && before == "-p" && arg != "" && program == "sshpass":
-		return redacted
+	case arg != "" && secretOption.MatchString(before),
+		userOption.MatchString(before) && strings.Contains(arg, ":"),
+		program == "sshpass" && before == "-p" && arg != "":
+		return []span{{0, len(arg)}}
 	case takesPassword(program) && len(arg) > 2 && strings.HasPrefix(arg, "-p"):
-		return "-p" + redacted
+		return []span{{len("-p"), len(arg)}}
 	}
-	arg = joinedUser.ReplaceAllString(arg, "${1}"+redacted)
-	arg = userInfo.ReplaceAllString(arg, "://"+redacted+"@")
-	arg = userToken.ReplaceAllString(arg, "://"+redacted+"@")
-	arg = wellKnown.ReplaceAllString(arg, redacted)
-	return secretValue.ReplaceAllString(arg, "${1}"+redacted)
+	for _, known := range []*regexp.Regexp{joinedUser, secretValue} { // the group is not part of the secret
+		for _, at := range known.FindAllStringSubmatchIndex(arg, -1) {
+			parts = append(parts, span{at[3], at[1]})
+		}
+	}
+	for _, known := range []*regexp.Regexp{userInfo, userToken} {
+		for _, at := range known.FindAllStringIndex(arg, -1) {
+			parts = append(parts, span{at[0] + len("://"), at[1] - len("@")})
+		}
+	}
+	for _, at := range wellKnown.FindAllStringIndex(arg, -1) {
+		parts = append(parts, span{at[0], at[1]})
+	}
+	return parts
 }
 
 // takesPassword reports whether a password may follow the option -p of a program directly, as in -pSECRET.

@@ -7,6 +7,7 @@
 package process
 
 import (
+	"regexp"
 	"sync/atomic"
 	"time"
 
@@ -52,11 +53,12 @@ type Resolver struct {
 	answers mailbox.Box[Answer]
 }
 
-// New starts a Resolver. args makes it read the arguments of processes.
-func New(args bool) *Resolver {
+// New starts a Resolver. args makes it read the arguments of processes, in which it replaces what may be a secret and
+// what the patterns match.
+func New(args bool, patterns []*regexp.Regexp) *Resolver {
 	r := reader{proc: "/proc", users: &users{path: "/etc/passwd"}}
 	if args {
-		r.args = new(argsReader)
+		r.args = &argsReader{patterns: patterns}
 	}
 	return newResolver(r.read)
 }

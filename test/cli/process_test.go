@@ -136,7 +136,7 @@ func TestProcess_OnLinesOfSchemas(t *testing.T) {
 		},
 		{
 			"otel", "transition,alert", `"event_name":"tcpshift.transition"`, "process.executable.path", "process.parent_pid", "process.creation.time",
-			"process.owner", "process.command_args", []string{"--process-args", "--sandbox"},
+			"process.owner", "process.command_args", []string{"--process-args", "--sandbox", "--process-redact", "worker [0-9]+", "--process-redact", "@.b"},
 		},
 	} {
 		t.Run(tt.schema, func(t *testing.T) {
@@ -168,7 +168,7 @@ func TestProcess_OnLinesOfSchemas(t *testing.T) {
 			if _, err := time.Parse(time.RFC3339Nano, members[tt.started].(string)); err != nil {
 				t.Error(err)
 			}
-			if args, found := members[tt.args]; found != (tt.options != nil) || found && !strings.HasSuffix(fmt.Sprint(args), "--password [redacted] https://[redacted]@db/]") {
+			if args, found := members[tt.args]; found != (tt.options != nil) || found && !strings.HasSuffix(fmt.Sprint(args), " [redacted] [redacted] --password [redacted] https://[redacted]/]") {
 				t.Errorf("the arguments are %v", args)
 			}
 			tr.stop()

@@ -59,6 +59,8 @@ var badFlags = []struct {
 	{flags("--peer-addr", "x"), `--peer-addr: "x"` + addrHint},
 
 	{flags("--process-args"), `--process-args: no output has process records, or a schema with processes on every record: use --only with process`},
+	{flags("--process-redact", "x"), `--process-redact: no record has arguments: use --process-args`},
+	{flags("--process-redact", "ab["), `--process-redact: character 3: missing closing ]: "["`},
 
 	{flags("--family", "5"), `--family: "5" is not an address family: use 4 or 6`},
 	{flags("--family", ""), `--family: "" is not an address family: use 4 or 6`},
