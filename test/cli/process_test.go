@@ -171,8 +171,10 @@ func TestProcess_OnLinesOfSchemas(t *testing.T) {
 			if args, found := members[tt.args]; found != (tt.options != nil) || found && !strings.HasSuffix(fmt.Sprint(args), " [redacted] [redacted] --password [redacted] https://[redacted]/]") {
 				t.Errorf("the arguments are %v", args)
 			}
-			tr.stop()
-			if all := tr.read.String(); strings.Contains(all, "hunter2") || strings.Contains(all, "tcpshift.process") {
+			tr.signal(syscall.SIGTERM)
+			r := tr.wait()
+			r.mustEnd(t, 0)
+			if all := r.stdout; strings.Contains(all, "hunter2") || strings.Contains(all, "tcpshift.process") {
 				t.Errorf("the output has the secret, or a process record:\n%s", all)
 			}
 		})
