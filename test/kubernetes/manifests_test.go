@@ -77,10 +77,14 @@ func orNew(n *corev1.Namespace, wanted bool) *corev1.Namespace {
 	return n
 }
 
-// kustomized returns the objects that kubectl apply -k creates.
-func kustomized(t *testing.T) objects {
+// kustomized returns the objects that kubectl apply -k creates, with these components.
+func kustomized(t *testing.T, components ...string) objects {
 	t.Helper()
-	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), base)
+	dir := base
+	if len(components) > 0 {
+		dir = overlay(t, components)
+	}
+	resources, err := krusty.MakeKustomizer(krusty.MakeDefaultOptions()).Run(filesys.MakeFsOnDisk(), dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,6 +93,22 @@ func kustomized(t *testing.T) objects {
 		t.Fatal(err)
 	}
 	return parse(t, string(text))
+}
+
+// overlay copies the manifests, adds components to the base, as kustomize edit add component does, and returns the
+// base's copy.
+func overlay(t *testing.T, components []string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(root+"/deploy/kubernetes")); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(dir, "base/kustomization.yaml")
+	text := read(t, path) + "components: [" + strings.Join(components, ", ") + "]\n"
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return filepath.Dir(path)
 }
 
 // The manifests are objects of Kubernetes, and give the container the capabilities of the unit and no more.
@@ -120,6 +140,44 @@ func TestManifests_LeastPrivileges(t *testing.T) {
 	}
 	if name := pod.Volumes[0].ConfigMap.Name; name != o.config.Name {
 		t.Errorf("the pod mounts the configuration %q, which is %q", name, o.config.Name)
+	}
+}
+
+// engineState are the directories below which internal/workload finds the images of each engine, by the name of the
+// component that mounts it.
+var engineState = map[string]string{
+	"containerd": "/run/containerd/io.containerd.runtime.v2.task/k8s.io",
+	"cri-o":      "/run/containers/storage/overlay-containers",
+}
+
+// The base mounts no state of an engine, whose files have the environments of all containers. A component for each
+// engine mounts the one directory that has the images, read-only, and changes nothing else.
+func TestManifests_ImagesByChoice(t *testing.T) {
+	plain := kustomized(t)
+	for _, v := range plain.daemons.Spec.Template.Spec.Volumes {
+		if v.HostPath != nil && !strings.HasPrefix(v.HostPath.Path, "/var/log/") {
+			t.Errorf("the base mounts %s", v.HostPath.Path)
+		}
+	}
+	lookup := read(t, root, "internal/workload/files.go")
+	for name, dir := range engineState {
+		if !strings.Contains(lookup, strings.TrimSuffix(dir[1:], "/k8s.io")) {
+			t.Errorf("internal/workload does not read %s", dir)
+		}
+		got := kustomized(t, "../images/"+name)
+		pod := &got.daemons.Spec.Template.Spec
+		mounts := pod.Containers[0].VolumeMounts
+		i := slices.IndexFunc(mounts, func(m corev1.VolumeMount) bool { return m.MountPath == dir })
+		j := slices.IndexFunc(pod.Volumes, func(v corev1.Volume) bool { return v.HostPath != nil && v.HostPath.Path == dir })
+		if i < 0 || j < 0 || mounts[i].Name != pod.Volumes[j].Name || !mounts[i].ReadOnly || *mounts[i].MountPropagation != corev1.MountPropagationHostToContainer {
+			t.Errorf("%s does not mount %s: %+v, %+v", name, dir, mounts, pod.Volumes)
+			continue
+		}
+		pod.Containers[0].VolumeMounts = slices.Delete(mounts, i, i+1)
+		pod.Volumes = slices.Delete(pod.Volumes, j, j+1)
+		if !reflect.DeepEqual(got, plain) {
+			t.Errorf("with %s the objects are\n%+v\nwant\n%+v", name, got, plain)
+		}
 	}
 }
 
