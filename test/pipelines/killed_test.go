@@ -36,12 +36,36 @@ func testRestarted(e *example, consumer string, signal syscall.Signal) {
 	freshFiles(e.t)
 	running := e.start(e.command(consumer))
 	e.trace()
-	end, ended := make(chan struct{}), make(chan struct{})
+	end := e.connectAlways()
+	for range 2 {
+		e.awaitMore()
+		running.end(signal)
+		written := len(e.want())
+		e.await("records while the consumer is gone", func() bool { return len(e.want()) > written+200 })
+		running = e.start(e.command(consumer))
+		e.awaitMore()
+	}
+	end()
+	want := e.stop()
+	missing := func() []string { return missingLines(want, storedLines()) }
+	for began := time.Now(); len(missing()) > 0 && time.Since(began) < waitLimit/4; time.Sleep(100 * time.Millisecond) {
+	}
+	if lines := missing(); len(lines) > 0 {
+		stored := storedLines()
+		e.t.Errorf("%d of %d records are missing, the first is %s\nthe last one stored is %s", len(lines), len(want), lines[0], stored[len(stored)-1])
+	}
+	e.t.Logf("%d records, %d lines stored", len(want), len(storedLines()))
+}
+
+// connectAlways makes connections until end is called.
+func (e *example) connectAlways() (end func()) {
+	e.t.Helper()
+	ending, ended := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(ended)
 		for {
 			select {
-			case <-end:
+			case <-ending:
 				return
 			case <-time.After(connectPause):
 				if err := connectOnce(); err != nil {
@@ -51,40 +75,24 @@ func testRestarted(e *example, consumer string, signal syscall.Signal) {
 			}
 		}
 	}()
-	for range 2 {
-		e.awaitMore()
-		running.end(signal)
-		written := len(e.want())
-		e.await("records while the consumer is gone", func() bool { return len(e.want()) > written+200 })
-		running = e.start(e.command(consumer))
-		e.awaitMore()
+	return func() {
+		close(ending)
+		<-ended
 	}
-	close(end)
-	<-ended
-	want := e.stop()
-	missing := func() []string {
-		stored := make(map[string]bool)
-		for _, line := range storedLines() {
-			stored[withoutOwnTime(line)] = true
+}
+
+// missingLines returns the wanted lines that are not stored, without the counts, which each output has of its own.
+func missingLines(want, stored []string) (missing []string) {
+	have := make(map[string]bool, len(stored))
+	for _, line := range stored {
+		have[line] = true
+	}
+	for _, line := range want {
+		if !isCount.MatchString(line) && !have[line] {
+			missing = append(missing, line)
 		}
-		var lines []string
-		for _, line := range want {
-			if isCount.MatchString(line) { // each output counts its own
-				continue
-			}
-			if !stored[withoutOwnTime(line)] {
-				lines = append(lines, line)
-			}
-		}
-		return lines
 	}
-	for began := time.Now(); len(missing()) > 0 && time.Since(began) < waitLimit/4; time.Sleep(100 * time.Millisecond) {
-	}
-	if lines := missing(); len(lines) > 0 {
-		stored := storedLines()
-		e.t.Errorf("%d of %d records are missing, the first is %s\nthe last one stored is %s", len(lines), len(want), lines[0], stored[len(stored)-1])
-	}
-	e.t.Logf("%d records, %d lines stored", len(want), len(storedLines()))
+	return missing
 }
 
 // awaitMore waits until the consumer has stored 50,000 bytes more.
