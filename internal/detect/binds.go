@@ -81,7 +81,7 @@ func (ns *namespace) bindClosed(t *tcp.Transition) {
 	case t.New == tcp.TimeWait:
 		b.until = max(b.until, t.Monotonic+rate.TimeWaitHold)
 		if last {
-			ns.bindUse.ClosedToTimeWait(t.Monotonic, timeWaitKind(t))
+			ns.bindUse.ClosedToTimeWait(t.Monotonic, ns.timeWaitKind(t))
 		}
 	case last:
 		ns.bindUse.Closed(t.Monotonic)

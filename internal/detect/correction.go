@@ -100,8 +100,7 @@ func (u *destinationUse) learnFinFraction(all *SuspectCounts, c *suspectCount, t
 		u.finFraction, u.finKnown, u.finLearned = 1, true, u.kernel.verifiedAt
 		return false
 	}
-	young, known := u.FinWait2Count(timeout), u.FinWait2Count(timeout+lateTimers)
-	old := u.FinWait2Count(comparedFor) - known
+	young, old := u.FinWait2Running(timeout, 0), u.FinWait2TimedOut(comparedFor, timeout, lateTimers)
 	closed := int64(c.timeWaits+c.reusable-c.finWait2) - u.closedAtOnce() // as many as the peers have closed
 	if old < minReconciled {
 		unclosed = int64(c.finWait2)-young >= minReconciled && all.showsUnclosed(c, closed+int64(u.kernel.moved), timeout)
@@ -134,7 +133,7 @@ func (all *SuspectCounts) showsUnclosed(c *suspectCount, closed int64, timeout t
 // others have closed then, and those are in TIME_WAIT; else it is set to 0. Sockets that an administrator kills are
 // gone, too. readAgo is the age of the table.
 func (u *destinationUse) learnFinDelay(c *suspectCount, timeout, readAgo time.Duration) {
-	created := u.FinWait2Count(timeout)
+	created := u.FinWait2Running(timeout, 0)
 	if created < minReconciled {
 		return
 	}

@@ -88,6 +88,7 @@ type countJSON struct {
 	Expires     []int32       `json:"expires"`
 	Created     []int32       `json:"created"`
 	WaitingIn   []int32       `json:"waiting_in"`
+	Ends        []int32       `json:"waiting_ends,omitempty"`
 }
 
 type suspectCountsJSON struct {
@@ -113,7 +114,13 @@ func (c *SuspectCounts) MarshalJSON() ([]byte, error) {
 }
 
 func (n *suspectCount) asJSON() countJSON {
+	var ends []int32
+	if n.ends != nil {
+		ends = n.ends[:]
+	}
 	return countJSON{
+		Ends: ends,
+
 		Open: n.open, LastAck: n.lastAck, TimeWaits: n.timeWaits, FinWait2: n.finWait2, Oldest: n.oldest, Young: n.young,
 		Reusable: n.reusable, Old: n.old, OldReusable: n.oldReusable,
 		ReusableIn: n.reusableIn[:], RefusedIn: n.refusedIn[:], Expires: n.expires[:], Created: n.created[:], WaitingIn: n.waitingIn[:],
@@ -144,7 +151,12 @@ func (j *countJSON) value() (suspectCount, error) {
 		open: j.Open, lastAck: j.LastAck, timeWaits: j.TimeWaits, finWait2: j.FinWait2, oldest: j.Oldest, young: j.Young,
 		reusable: j.Reusable, old: j.Old, oldReusable: j.OldReusable,
 	}
+	if len(j.Ends) > 0 {
+		n.ends = &waitingEnds{}
+	}
 	for _, seconds := range []struct{ to, from []int32 }{
+		{n.ends.seconds(), j.Ends},
+
 		{n.reusableIn[:], j.ReusableIn}, {n.refusedIn[:], j.RefusedIn}, {n.expires[:], j.Expires},
 		{n.created[:], j.Created}, {n.waitingIn[:], j.WaitingIn},
 	} {

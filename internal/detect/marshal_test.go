@@ -21,7 +21,7 @@ func TestMarshal_SuspectCounts(t *testing.T) {
 			list: []suspect{{key: key, atRequest: mark{at: 1, moves: 2, open: 3, timeWaits: 0.1}, refusedAt: 4}},
 		},
 		readAt: time.Hour, readUntil: time.Hour + 1,
-		counts: []suspectCount{{open: 1, lastAck: 2, timeWaits: 3, finWait2: 4, oldest: 5, young: 6, reusable: 7, old: 8, oldReusable: 9}},
+		counts: []suspectCount{{open: 1, lastAck: 2, timeWaits: 3, finWait2: 4, oldest: 5, young: 6, reusable: 7, old: 8, oldReusable: 9, ends: &waitingEnds{0: 3, 61: 4}}},
 	}
 	c := &want.counts[0]
 	for i := range c.created {
@@ -31,8 +31,8 @@ func TestMarshal_SuspectCounts(t *testing.T) {
 		c.expires[i] = int32(-i)
 	}
 	for kind, fields := range map[reflect.Type]int{
-		reflect.TypeFor[SuspectCounts](): 9, reflect.TypeFor[Suspects](): 5, reflect.TypeFor[suspect](): 3, reflect.TypeFor[mark](): 4,
-		reflect.TypeFor[suspectCount](): 15, reflect.TypeFor[destination](): 5, reflect.TypeFor[OpenSockets](): 3,
+		reflect.TypeFor[SuspectCounts](): 9, reflect.TypeFor[Suspects](): 5, reflect.TypeFor[suspect](): 4, reflect.TypeFor[mark](): 4,
+		reflect.TypeFor[suspectCount](): 16, reflect.TypeFor[destination](): 5, reflect.TypeFor[OpenSockets](): 3,
 	} {
 		if kind.NumField() != fields {
 			t.Errorf("%v has %d fields, not %d: does its JSON have all that the engine uses?", kind, kind.NumField(), fields)

@@ -245,7 +245,7 @@ func (ns *namespace) reconcile(now time.Duration, counted, lost float64) {
 // model is how long the TIME_WAITs of notReusable occupy their ports.
 func (ns *namespace) model() rate.TimeWaitModel {
 	return rate.TimeWaitModel{
-		Hold: rate.TimeWaitHold, FinWait2Hold: max(time.Second, ns.limits.FinWait2TimewaitTimeout()), FinFraction: ns.finFraction, Scale: ns.scale,
+		Hold: rate.TimeWaitHold, FinWait2Hold: rate.TimeoutHold(max(time.Second, ns.limits.FinWait2TimewaitTimeout())), FinFraction: ns.finFraction, Scale: ns.scale,
 	}
 }
 
@@ -266,7 +266,7 @@ func (ns *namespace) uncorrected(d destination, use *destinationUse) rate.TimeWa
 	if l := &ns.limits; ns.takesOver(d, use) {
 		model.ReuseAfter, model.Scale = max(l.ReuseDelay, time.Millisecond), 1
 		if model.ReusesFinWait2 = l.ReusesFinWait2; !model.ReusesFinWait2 {
-			use.modelWaiting(&model)
+			use.modelWaiting(&model, ns.finWait2Timeout())
 			return model
 		}
 	} else {
@@ -289,8 +289,8 @@ func (ns *namespace) takesOver(d destination, use *destinationUse) bool {
 // better: then those from before the oldest that waits are gone, and the others decide about the fraction. Else it
 // assumes that a fraction of the peers never closes: the fraction that waits now, or that of an older
 // table if none was read lately. If none was ever read, it assumes that all close at once.
-func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel) {
-	created := float64(u.FinWait2Count(m.FinWait2Hold))
+func (u *destinationUse) modelWaiting(m *rate.TimeWaitModel, timeout time.Duration) {
+	created := float64(u.FinWait2Running(timeout, 0))
 	if m.FinFraction = 1; u.waitingAt == 0 || created == 0 {
 		if u.finKnown {
 			m.FinFraction = u.finFraction

@@ -173,7 +173,7 @@ func (d portStorm) suspectWaiting(ns *namespace, u *destinationUse, m rate.TimeW
 		u.waitingAt = 0
 	}
 	m.FinFraction = 0
-	if m.ReuseAfter > 0 && !m.ReusesFinWait2 && u.FinWait2Count(m.FinWait2Hold) > 0 && u.Occupancy(m) >= suspectedShare*capacity {
+	if m.ReuseAfter > 0 && !m.ReusesFinWait2 && u.FinWait2Running(m.FinWait2Hold, 0) > 0 && u.Occupancy(m) >= suspectedShare*capacity {
 		ns.suspectedAt, ns.wantHalfClosed = d.now, true
 	}
 }
@@ -195,6 +195,7 @@ func (tr *tracker) takeFinWait2(now, readAt time.Duration, netns uint32, sockets
 		u.waiting, u.waitingOldest, u.waitingAt, u.waitingIn = 0, 0, now, nil
 	}
 	lifetime := ns.limits.FinWait2TimewaitTimeout()
+	ends := make(map[*destinationUse]*waitingEnds) // of destinations whose sockets have several timeouts
 	for i := range sockets {
 		s := &sockets[i]
 		if s.New != tcp.TimeWait {
@@ -202,8 +203,15 @@ func (tr *tracker) takeFinWait2(now, readAt time.Duration, netns uint32, sockets
 		}
 		key := destination{local: s.Local.Addr, peer: s.Peer.Addr, netns: netns, peerPort: s.Peer.Port}
 		if e := tr.destinations.Find(key, key.hash()); e != nil {
-			e.Value.addWaiting(readAt, lifetime-s.ExpiresIn)
+			if u := &e.Value; u.HasOwnTimeouts() {
+				ends[u] = ends[u].add(readAt, s.ExpiresIn)
+			} else {
+				u.addWaiting(readAt, lifetime-s.ExpiresIn)
+			}
 		}
+	}
+	for u, n := range ends {
+		n.resolve(&u.Estimator, readAt, lifetime, func(second int64, count int32) { u.addWaitingIn(readAt, second, count) })
 	}
 	for _, e := range tr.destinations.Entries() {
 		if u := &e.Value; e.Key.netns == netns {
@@ -220,13 +228,20 @@ func (tr *tracker) takeFinWait2(now, readAt time.Duration, netns uint32, sockets
 
 // addWaiting counts a timewait socket in FIN_WAIT2 of a table that was read at readAt.
 func (u *destinationUse) addWaiting(readAt, age time.Duration) {
+	oldest := max(u.waitingOldest, age)
+	u.addWaitingIn(readAt, int64((readAt-max(0, age))/time.Second), 1)
+	u.waitingOldest = oldest
+}
+
+// addWaitingIn counts timewait sockets in FIN_WAIT2 of a table that was read at readAt, by the second of their creation.
+func (u *destinationUse) addWaitingIn(readAt time.Duration, second int64, count int32) {
 	if u.waitingIn == nil {
 		u.waitingIn = &rate.Counter{}
 		u.waitingIn.Advance(int64(readAt / time.Second))
 	}
-	u.waitingIn.AddAt(int64((readAt-max(0, age))/time.Second), 1)
-	u.waiting++
-	u.waitingOldest = max(u.waitingOldest, age)
+	u.waitingIn.AddAt(second, count)
+	u.waiting += int64(count)
+	u.waitingOldest = max(u.waitingOldest, readAt-time.Duration(second)*time.Second-time.Second/2)
 }
 
 // learnFinFractionOf finds out from the sockets that wait in FIN_WAIT2 which fraction of the peers closes, unless a
@@ -235,10 +250,11 @@ func (u *destinationUse) learnFinFractionOf(now time.Duration, ns *namespace, ke
 	lifetime := ns.limits.FinWait2TimewaitTimeout()
 	reuses := ns.limits.ReusesFinWait2 && ns.limits.AllowsReuse(key.local, key.peer) // then many that are gone had no FIN
 	isLearned := u.finLearned > 0 && now-u.finLearned <= verifiedFor
-	if reuses || isLearned || u.FinWait2Count(lifetime) < minReconciled {
+	running := u.FinWait2Running(lifetime, 0)
+	if reuses || isLearned || running < minReconciled {
 		return
 	}
-	u.finFraction, u.finKnown = max(0, 1-float64(u.waiting)/float64(u.FinWait2Count(lifetime))), true
+	u.finFraction, u.finKnown = max(0, 1-float64(u.waiting)/float64(running)), true
 	if u.finFraction > 0.05 && u.newestWait() {
 		u.finFraction = 1
 	}

@@ -81,6 +81,8 @@ type simSocket struct {
 	timerAt   time.Duration // when the timer expires, by the kernel's table
 	endAt     time.Duration // when the socket ends: timers are late
 	untimed   bool          // it has no timestamp of the peer
+	// finWait2Timeout is that of its timer when it was created in FIN_WAIT2.
+	finWait2Timeout time.Duration
 }
 
 func newSimKernel(random *rand.Rand, ports int) *simKernel {
@@ -253,7 +255,8 @@ func (k *simKernel) closeFirst(s *simSocket) {
 	}
 	s.finAt = k.now + finAfter
 	if s.state == tcp.FinWait2 {
-		s.arm(k, k.limits.FinWait2TimewaitTimeout())
+		s.finWait2Timeout = s.load.finWait2Timeout(&k.limits)
+		s.arm(k, s.finWait2Timeout)
 		k.after(finAfter, s, (*simKernel).peerCloses)
 	} else {
 		s.arm(k, tcp.TimeWaitTimeout)
@@ -263,7 +266,9 @@ func (k *simKernel) closeFirst(s *simSocket) {
 		d.recent = d.recent[1:]
 	}
 	d.recent = append(d.recent, simHold{k.now, k.holdOf(s), s.state == tcp.FinWait2})
-	if s.seenEnd = k.transition(s, tcp.FinWait2, tcp.TimeWait, func(t *tcp.Transition) { t.Substate, t.PeerTimestamp, t.NoProcess = s.state, !s.untimed, true }); s.seenEnd {
+	if s.seenEnd = k.transition(s, tcp.FinWait2, tcp.TimeWait, func(t *tcp.Transition) {
+		t.Substate, t.PeerTimestamp, t.NoProcess, t.FinWait2Timeout = s.state, !s.untimed, true, s.finWait2Timeout
+	}); s.seenEnd {
 		s.to.seenTimeWait.add(1)
 		if !s.seen {
 			s.to.seenLate.add(1)
@@ -271,10 +276,10 @@ func (k *simKernel) closeFirst(s *simSocket) {
 	}
 }
 
-// arm sets the timer of a timewait socket. The kernel's timers are up to two seconds late.
+// arm sets the timer of a timewait socket. The kernel's timers are up to two seconds late, and an eighth of the timeout.
 func (s *simSocket) arm(k *simKernel, timeout time.Duration) {
 	s.timerAt = k.now + timeout
-	s.endAt = s.timerAt + time.Duration(k.random.Int64N(int64(2*time.Second)))
+	s.endAt = s.timerAt + time.Duration(k.random.Int64N(int64(min(2*time.Second, timeout/8))))
 	k.after(s.endAt-k.now, s, func(k *simKernel, s *simSocket) {
 		if k.now+simStep > s.endAt { // else the timer was armed again
 			if s.state == tcp.FinWait2 && s.to.unclosedAt == 0 {

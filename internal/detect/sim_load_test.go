@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"time"
+
+	"github.com/tcpshift/tcpshift/internal/tcp"
 )
 
 // simEnding is how the connections of a load end.
@@ -40,6 +42,7 @@ type simLoad struct {
 	untimed     bool
 	finAfter    time.Duration // of closesFirst
 	hang        simHang       // of closesFirst
+	linger2     time.Duration // TCP_LINGER2; 0: not set
 	lastAck     time.Duration // how long the peer takes to acknowledge the last FIN
 
 	due float64
@@ -60,10 +63,19 @@ func (l *simLoad) finAfterAt(now time.Duration) time.Duration {
 	return l.finAfter
 }
 
+// finWait2Timeout is how long a timewait socket waits in FIN_WAIT2 for the peer.
+func (l *simLoad) finWait2Timeout(limits *tcp.Limits) time.Duration {
+	own := *limits
+	if l.linger2 > 0 {
+		own.FinTimeout = l.linger2
+	}
+	return own.FinWait2TimewaitTimeout()
+}
+
 func (l *simLoad) String() string {
-	return fmt.Sprintf("%v to %v of %d (server %v) from %v to %v: %.2f/s, × %.2f a minute, %d at once, chance %v, lasting %v, %s after %v, binds %v, untimed %v, FIN after %v, from %v to %v after %v",
+	return fmt.Sprintf("%v to %v of %d (server %v) from %v to %v: %.2f/s, × %.2f a minute, %d at once, chance %v, lasting %v, %s after %v, binds %v, untimed %v, FIN after %v, from %v to %v after %v, TCP_LINGER2 %v",
 		l.by[0].owner.PID, l.to.key.peer, l.to.key.peerPort, l.to.server, l.from-time.Hour, l.until-time.Hour, l.perSecond, l.growth, l.bursts, l.chance,
-		l.lasting, endingNames[l.ends], l.closesAfter, l.binds, l.untimed, l.finAfter, l.hang.from, l.hang.until, l.hang.finAfter)
+		l.lasting, endingNames[l.ends], l.closesAfter, l.binds, l.untimed, l.finAfter, l.hang.from, l.hang.until, l.hang.finAfter, l.linger2)
 }
 
 // step makes the connections of one step.
@@ -201,6 +213,9 @@ func newSimRunWith(seed uint64, kills, starved bool) *simRun {
 	r.addKills(kills)
 	r.addStalls(starved)
 	r.addListeners()
+	if *timeouts && seed%8 != 1 {
+		r.addTimeouts()
+	}
 	if *hangs && seed%8 != 1 {
 		r.addHang()
 	}

@@ -26,6 +26,8 @@ type suspect struct {
 	// refusedAt is when connect() last found no port; 0: never. A TIME_WAIT that was old enough then
 	// to be taken over has no timestamp of the peer, or connect() would have taken its port.
 	refusedAt time.Duration
+	// ownTimeouts are the timeouts of its sockets in FIN_WAIT2 that are not that of the namespace.
+	ownTimeouts []time.Duration
 }
 
 // comparedFor is the age up to which the TIME_WAITs of model and kernel are compared. Older ones are
@@ -94,6 +96,9 @@ type suspectCount struct {
 	created [comparedFor/time.Second + 4]int32
 	// waitingIn are those of created that are in FIN_WAIT2, in the same order.
 	waitingIn [comparedFor/time.Second + 4]int32
+	// ends are the sockets in FIN_WAIT2 of a suspect whose sockets have several timeouts. They are in created and
+	// waitingIn once resolveTimeouts has found out how old they are.
+	ends *waitingEnds
 }
 
 // NewCounts begins a count at the time readAt. l are the limits of the namespace.
@@ -136,12 +141,31 @@ func (c *SuspectCounts) Add(netns uint32, s *tcp.Socket) {
 	}
 }
 
+// hasUnknownAge reports whether the timer of a timewait socket does not show how old the socket is, and its age decides
+// about nothing but the second of its creation.
+func (of *suspect) hasUnknownAge(c *SuspectCounts, s *tcp.Socket) bool {
+	takesOver := c.limits.ReusesFinWait2 && c.limits.AllowsReuse(of.key.local, of.key.peer)
+	return s.Substate == tcp.FinWait2 && len(of.ownTimeouts) > 0 && !takesOver
+}
+
+// ageOf is the age of a timewait socket, by its timer.
+func (c *SuspectCounts) ageOf(s *tcp.Socket) time.Duration {
+	if s.Substate == tcp.FinWait2 {
+		return c.limits.FinWait2TimewaitTimeout() - s.ExpiresIn
+	}
+	return tcp.TimeWaitTimeout - s.ExpiresIn
+}
+
 // classifyTimeWait counts a timewait socket of a suspect.
 func (n *suspectCount) classifyTimeWait(c *SuspectCounts, s *tcp.Socket, of *suspect) {
-	age := tcp.TimeWaitTimeout - s.ExpiresIn
-	if s.Substate == tcp.FinWait2 {
-		age = c.limits.FinWait2TimewaitTimeout() - s.ExpiresIn
+	if of.hasUnknownAge(c, s) {
+		n.ends = n.ends.add(c.readAt, s.ExpiresIn)
+		n.timeWaits++
+		n.finWait2++
+		n.expires[min(len(n.expires)-1, int(max(0, s.ExpiresIn)/time.Second))]++
+		return
 	}
+	age := c.ageOf(s)
 	createdAt := c.readAt - max(0, age)
 	second := int64(createdAt/time.Second) - int64(c.of.comparedFrom()/time.Second)
 	if s.Substate == tcp.FinWait2 && second >= 0 {

@@ -216,12 +216,12 @@ func (tr *tracker) close(t *tcp.Transition) {
 	case timeWait && t.Role != tcp.RoleClient:
 		key := server{local: t.Local.Addr, netns: t.Netns, port: t.Local.Port}
 		use := tr.servers.GetOrInsert(key, key.hash(), userOf(t))
-		use.Value.ClosedToTimeWait(t.Monotonic, timeWaitKind(t))
+		use.Value.ClosedToTimeWait(t.Monotonic, ns.timeWaitKind(t))
 		use.Value.count(t)
 		tr.servers.Add(use, 1)
-		ns.notReusable.ClosedToTimeWait(t.Monotonic, timeWaitKind(t))
+		ns.notReusable.ClosedToTimeWait(t.Monotonic, ns.timeWaitKind(t))
 	case timeWait: // a client on a port that it has bound itself
-		ns.notReusable.ClosedToTimeWait(t.Monotonic, timeWaitKind(t))
+		ns.notReusable.ClosedToTimeWait(t.Monotonic, ns.timeWaitKind(t))
 	}
 	if len(ns.binds) > 0 && t.Role != tcp.RoleServer {
 		ns.bindClosed(t)
@@ -267,7 +267,7 @@ func (tr *tracker) closeClient(t *tcp.Transition, ns *namespace) {
 		}
 		return
 	}
-	kind := timeWaitKind(t)
+	kind := ns.timeWaitKind(t)
 	if ns.isBound(t.Local.Port) {
 		kind.Timestamp = false // connect() skips the port, and so takes over no TIME_WAIT on it
 	}
@@ -308,10 +308,6 @@ func (tr *tracker) countedUnder(t *tcp.Transition) destination {
 		return shared
 	}
 	return key
-}
-
-func timeWaitKind(t *tcp.Transition) rate.Kind {
-	return rate.Kind{FinWait2: t.Substate == tcp.FinWait2, Timestamp: t.PeerTimestamp}
 }
 
 // decayEvery is how often the counts of processes are halved.

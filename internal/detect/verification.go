@@ -326,7 +326,7 @@ func (tr *tracker) requestCounts(netns uint32, ns *namespace) *Suspects {
 		if v.wanted, v.urgent, v.requestedAt = false, false, tr.now; v.firstRequestedAt == 0 {
 			v.firstRequestedAt = tr.now
 		}
-		x := suspect{key: e.Key, atRequest: tr.markNow(s, e.Key, &e.Value)}
+		x := suspect{key: e.Key, atRequest: tr.markNow(s, e.Key, &e.Value), ownTimeouts: e.Value.OwnTimeouts()}
 		if failed := tr.exhausted.of(e.Key); failed != nil {
 			x.refusedAt = failed.lastAt
 		}
@@ -377,6 +377,7 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 	if float64(moved) > occupied/2+minConnections {
 		return // so much has moved that the count proves nothing
 	}
+	c.resolveTimeouts(all, &u.Estimator, ns.limits.FinWait2TimewaitTimeout())
 	v.verifiedAt, v.timeWaits, v.open, v.lastAck = s.since, 0, 0, float64(c.lastAck)
 	v.readAt, v.movesThen = all.readAt, after.moves
 	v.lostBefore, v.mayLose, v.moved = s.lostBefore, uint64(max(minConnections, ns.ports/20)), float64(moved)

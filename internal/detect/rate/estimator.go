@@ -42,18 +42,23 @@ type Estimator struct {
 	timeWaits Counter // timewait sockets that were created in TIME_WAIT, by the second
 	finWait2  Counter // timewait sockets that were created in FIN_WAIT2, because the peer had not closed yet, by the second
 	untimed   Counter // timewait sockets of both substates without a timestamp of the peer, by the second
+
+	own []ownTimeout // those of finWait2 that have a timeout of their own, by the timeout
 }
 
 // Kind is what distinguishes timewait sockets.
 type Kind struct {
 	FinWait2  bool // the substate at its creation is FIN_WAIT2: the peer has not closed yet
 	Timestamp bool // the peer has sent a TCP timestamp
+	// Timeout is after which time a socket in FIN_WAIT2 ends if the peer does not close; 0: after
+	// TimeWaitModel.FinWait2Hold.
+	Timeout time.Duration
 }
 
 // TimeWaitModel is how long a TIME_WAIT occupies its unit: its hold time.
 type TimeWaitModel struct {
 	Hold         time.Duration // of the substate TIME_WAIT
-	FinWait2Hold time.Duration // of the substate FIN_WAIT2, if the peer never closes
+	FinWait2Hold time.Duration // of the substate FIN_WAIT2, if the peer never closes; see also Kind.Timeout
 	// FinFraction is the fraction, 0 to 1, of the timewait sockets created in FIN_WAIT2 that get
 	// the peer's FIN after all. Then their substate is TIME_WAIT, and Hold applies.
 	FinFraction float64
@@ -97,6 +102,9 @@ func (e *Estimator) Advance(now time.Duration) {
 	e.timeWaits.Advance(second)
 	e.finWait2.Advance(second)
 	e.untimed.Advance(second)
+	for i := range e.own {
+		e.own[i].count.Advance(second)
+	}
 }
 
 // Opened counts one more connection.
@@ -154,10 +162,10 @@ func (e *Estimator) CreatedIn(second int64, m TimeWaitModel) float64 {
 	finWait2 := e.finWait2.ago(n)
 	switch {
 	case delay > 0 && n < delay:
-		finWait2 += m.FinFraction * e.finWait2.ago(n+delay) // the peers of these have closed in that second
+		finWait2 = e.finWait2Left(n, m) + e.finWait2Closed(n+delay, m) // the peers of the latter have closed in that second
 	case delay > 0:
-		finWait2 = m.FinFraction * e.finWait2.ago(n+delay)
-	case n >= slotsOf(min(m.FinWait2Hold, m.Hold)):
+		finWait2 = e.finWait2Closed(n+delay, m)
+	case n >= e.edgeOf(min(e.shortest(m), m.Hold)).second:
 		return e.unexpired(n, m)
 	}
 	return e.timeWaits.ago(n) + finWait2
@@ -181,6 +189,7 @@ func (e *Estimator) RemoveUntimed(second int64, n int32) {
 	finWait2 := min(n-closed, int32(e.finWait2.at(second)))
 	e.untimed.AddAt(second, -n)
 	e.finWait2.AddAt(second, -finWait2)
+	e.limitOwn(second)
 	e.timeWaits.AddAt(second, finWait2-n)
 }
 
@@ -233,6 +242,7 @@ func (e *Estimator) ClosedToTimeWait(now time.Duration, kind Kind) {
 	// This is TimeWaitCreated at the present, without its divisions.
 	if kind.FinWait2 {
 		e.finWait2.Add(1)
+		e.addOwn(e.finWait2.newest, kind.Timeout)
 	} else {
 		e.timeWaits.Add(1)
 	}
@@ -249,6 +259,7 @@ func (e *Estimator) TimeWaitCreated(at time.Duration, kind Kind) {
 	second := int64(at / time.Second)
 	if kind.FinWait2 {
 		e.finWait2.AddAt(second, 1)
+		e.addOwn(second, kind.Timeout)
 	} else {
 		e.timeWaits.AddAt(second, 1)
 	}
@@ -319,23 +330,23 @@ func (e *Estimator) TimeWaits(m TimeWaitModel) float64 {
 }
 
 func (e *Estimator) modelledTimeWaits(m TimeWaitModel) float64 {
-	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
+	hold, timeout := slotsOf(m.Hold), e.edgeOf(min(e.shortest(m), m.Hold)).second
 	if m.reuses() {
 		count := e.TimedWithin(m.ReuseAfter) + e.delayedWithin(m.ReuseAfter, m) + float64(e.untimed.Sum(0, hold))
-		for n := slotsOf(m.ReuseAfter); n < finWait2 && m.FinFraction < 1; n++ {
+		for n := slotsOf(m.ReuseAfter); n < hold && m.FinFraction < 1; n++ {
 			count += e.waiting(n, m)
 		}
-		for n := finWait2; n < hold && m.FinFraction < 1; n++ {
-			count -= e.untimedUnclosed(n, m)
+		for n := timeout; n < hold && m.FinFraction < 1; n++ {
+			count -= (1 - e.running(n, m)) * e.untimedUnclosed(n, m)
 		}
 		return count * m.Scale
 	}
-	count := float64(e.timeWaits.Sum(0, finWait2) + e.finWait2.Sum(0, finWait2))
-	for n := finWait2; n < hold; n++ {
+	count := float64(e.timeWaits.Sum(0, timeout) + e.finWait2.Sum(0, timeout))
+	for n := timeout; n < hold; n++ {
 		count += e.unexpired(n, m)
 	}
-	if last := min(slots, hold+slotsOf(m.FinDelay)); last > hold {
-		count += m.FinFraction * float64(e.finWait2.Sum(hold, last-hold))
+	for n := hold; n < min(slots, hold+slotsOf(m.FinDelay)); n++ {
+		count += e.finWait2Closed(n, m)
 	}
 	return count * m.Scale
 }

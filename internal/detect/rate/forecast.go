@@ -48,13 +48,12 @@ func (e *Estimator) Exhaustion(rate float64, m TimeWaitModel, capacity float64) 
 	if occupancy >= capacity {
 		return 0, true
 	}
-	reused, unclosed := e.shares(m)
+	reused, ends := e.shares(m)
 	delayed := reused * e.delayedShare(m)
 	taken := rate * min(1, m.Scale) // if the kernel has fewer, those that are taken also end early
 	hold := slotsOf(m.Hold)
 	for second := range hold {
-		again := (reused-delayed)*passed(second, m.ReuseAfter) + delayed*passed(second, m.ReuseAfter+m.FinDelay) +
-			unclosed*passed(second, m.FinWait2Hold)
+		again := (reused-delayed)*passed(second, m.ReuseAfter) + delayed*passed(second, m.ReuseAfter+m.FinDelay) + ends.passed(second)
 		growth := taken*(1-again) - m.Scale*e.released(second, m) - m.TimeWaitOffset/float64(hold)
 		if occupancy+growth >= capacity {
 			return time.Duration((float64(second) + (capacity-occupancy)/growth) * float64(time.Second)), true
@@ -73,8 +72,9 @@ func (e *Estimator) Plateau(rate float64, m TimeWaitModel) float64 {
 // MeanHold is how long a TIME_WAIT occupies its unit on average, if those to come are like those created
 // within the last MaxWindow.
 func (e *Estimator) MeanHold(m TimeWaitModel) time.Duration {
-	reused, unclosed := e.shares(m)
-	seconds := reused*m.ReuseAfter.Seconds() + unclosed*m.FinWait2Hold.Seconds() + (1-reused-unclosed)*m.Hold.Seconds()
+	reused, ends := e.shares(m)
+	unclosed, seconds := ends.total()
+	seconds += reused*m.ReuseAfter.Seconds() + (1-reused-unclosed)*m.Hold.Seconds()
 	if m.reuses() {
 		seconds += reused * e.delayedShare(m) * m.FinDelay.Seconds()
 	} else {
@@ -87,25 +87,13 @@ func (e *Estimator) MeanHold(m TimeWaitModel) time.Duration {
 // future: 0 is the next one.
 func (e *Estimator) released(second int, m TimeWaitModel) float64 {
 	// What was created hold-1-second slots ago is released in this second.
-	hold, finWait2 := slotsOf(m.Hold), slotsOf(min(m.FinWait2Hold, m.Hold))
+	hold := slotsOf(m.Hold)
 	if !m.reuses() {
-		at := finWait2 - 1 - second
-		if m.FinDelay > 0 || finWait2 == hold {
-			// Those whose peers have not closed yet are released later than within one hold time.
-			return e.timeWaits.ago(hold-1-second) + m.FinFraction*e.finWait2.ago(hold+slotsOf(m.FinDelay)-1-second) +
-				(1-m.FinFraction)*e.finWait2.ago(at)
-		}
-		return e.unexpired(hold-1-second, m) + e.timeWaits.ago(at) + e.finWait2.ago(at) - e.unexpired(at, m)
+		return e.releasedByTimers(second, m)
 	}
 	count := e.untimed.ago(hold - 1 - second)
-	if finWait2 < hold && m.FinFraction < 1 && hold-1-second >= 0 {
-		count -= e.untimedUnclosed(hold-1-second, m) // they are gone already, or go with the next
-	}
-	if at := finWait2 - 1 - second; at >= 0 && m.FinFraction < 1 {
-		count += e.waiting(at, m)
-		if finWait2 < hold {
-			count += e.untimedUnclosed(at, m)
-		}
+	for i := -1; i < len(e.own) && m.FinFraction < 1; i++ {
+		count += e.releasedUnclosed(i, second, m)
 	}
 	if left := m.ReuseAfter - time.Duration(second)*time.Second; left > 0 {
 		young := e.TimedWithin(left) - e.TimedWithin(max(0, left-time.Second))
@@ -149,33 +137,30 @@ func passed(second int, hold time.Duration) float64 {
 // reuses reports whether connect() takes over TIME_WAITs before their timers expire.
 func (m *TimeWaitModel) reuses() bool { return m.ReuseAfter > 0 && m.ReuseAfter < m.Hold }
 
-// shares are two fractions of the timewait sockets that were created within MaxWindow: those
+// shares are fractions of the timewait sockets that were created within MaxWindow: those
 // that connect() may take over after ReuseAfter; and those in FIN_WAIT2 whose peers never
-// close, which end after FinWait2Hold. All others end after Hold.
-func (e *Estimator) shares(m TimeWaitModel) (reused, unclosed float64) {
+// close, which end after their timeouts. All others end after Hold.
+func (e *Estimator) shares(m TimeWaitModel) (reused float64, ends endings) {
 	window := slotsOf(MaxWindow)
-	inFinWait2 := float64(e.finWait2.Sum(0, window))
-	all := float64(e.timeWaits.Sum(0, window)) + inFinWait2
+	all := float64(e.timeWaits.Sum(0, window) + e.finWait2.Sum(0, window))
 	switch {
 	case all == 0 && m.reuses():
-		return 1, 0
+		return 1, ends
 	case all == 0:
-		return 0, 0
-	case !m.reuses():
-		unclosed = (1 - m.FinFraction) * inFinWait2 / all
-	default:
-		waiting, untimed := 0.0, 0.0
+		return 0, ends
+	case m.reuses():
+		waiting := 0.0
 		for n := 0; n < window && m.FinFraction < 1; n++ {
 			waiting += (1 - m.FinFraction) * max(0, e.finWait2.ago(n)-e.untimed.ago(n))
-			untimed += e.untimedUnclosed(n, m)
 		}
 		reused = max(0, 1-(float64(e.untimed.Sum(0, window))+waiting)/all)
-		unclosed = (waiting + untimed) / all
 	}
-	if m.FinWait2Hold >= m.Hold {
-		unclosed = 0
+	for i := -1; i < len(e.own); i++ {
+		if timeout := e.holdOf(i, m); timeout < m.Hold {
+			ends[i+1] = ending{(1 - m.closes(timeout, i)) * e.countOf(i, window) / all, timeout}
+		}
 	}
-	return reused, unclosed
+	return reused, ends
 }
 
 // Declining reports whether the rate falls clearly, and so fast that all that will still
