@@ -7,8 +7,12 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -20,55 +24,55 @@ const (
 	costEnd   = "<!-- to here -->\n"
 )
 
-// costSelections are the rows of the table of costs, costSchemas its columns.
+// costFields is a small choice of keys: who talked to whom, for how long, how much, and how it ended.
+const costFields = "conn,role,comm,local_addr,local_port,peer_addr,peer_port,duration_ns,sent_bytes,received_bytes,closed_by"
+
+// costSelections are the rows of the table of costs with three schemas, costSchemas these.
 var (
 	costSelections = []string{"", "connection", "connection,alert"}
 	costSchemas    = []string{"native", "ecs", "otel"}
 )
 
+// costSample is N of the row with a sample.
+const costSample = 10
+
+// costRow is a row of the table: what a stream of these connections takes.
+type costRow struct {
+	options, schema string
+	plain, zipped   int // bytes
+	ends            int // of connections
+}
+
 // TestCost_BytesPerConnection measures how many bytes a connection costs in the streams among which
 // operators choose, with 1,000 connections a second, both ends of each traced. A connection record alone
-// costs less than the full stream.
+// costs less than the full stream, a choice of keys or a sample less than that.
 func TestCost_BytesPerConnection(t *testing.T) {
 	needs(t)
-	e := &example{t: t, dir: t.TempDir()}
 	serve(t)
-	line := "tcpshift"
-	for i, only := range costSelections {
-		query := ""
-		if only != "" {
-			query = "&only=" + only
-		}
-		for _, schema := range costSchemas {
-			line += fmt.Sprintf(" --output '%s/%d-%s?host=true&schema=%s%s'", e.dir, i, schema, schema, query)
-		}
+	rows := costsOfSelections(t)
+	rows = append(rows, costOfSample(t), costOfSummary(t))
+	if err := os.MkdirAll("/var/log/tcpshift", 0o755); err != nil {
+		t.Fatal(err)
 	}
-	e.tcpshift = e.start(line)
-	e.await("start of tcpshift", func() bool { return len(e.want()) > 0 })
-	began := time.Now()
-	for i := range *costCount {
-		if err := connectOnce(); err != nil {
-			t.Fatal(err)
-		}
-		time.Sleep(time.Until(began.Add(time.Duration(i+1) * time.Millisecond)))
-	}
-	e.stop()
-	ends := 2 * *costCount
-	table := "| `--only` | schema | bytes a connection | GB a day | GB a day, gzip |\n|---|---|---|---|---|\n"
-	sizes := make(map[string]int)
-	for i, only := range costSelections {
-		for _, schema := range costSchemas {
-			name := fmt.Sprintf("%d-%s", i, schema)
-			plain, zipped := streamSizes(t, e.dir+"/"+name, schema, ends)
-			sizes[name] = plain
-			table += fmt.Sprintf("| %s | %s | %d | %.1f | %.1f |\n", codeFont(only), codeFont(schema),
-				plain/ends, perDay(plain, ends), perDay(zipped, ends))
-		}
+	rows = append(rows, costOfProfile(t, "edge", ""), costOfProfile(t, "host", "/var/log/tcpshift/connections.ndjson"),
+		costOfProfile(t, "forensic", "/var/log/tcpshift/records.ndjson"))
+	table := "| options | schema | bytes a connection | GB a day | GB a day, gzip |\n|---|---|---|---|---|\n"
+	size := make(map[string]int)
+	for _, row := range rows {
+		size[row.options+row.schema] = row.plain
+		table += fmt.Sprintf("| %s | %s | %s | %s | %s |\n", row.options, codeFont(row.schema), threeDigits(float64(row.plain)/float64(row.ends)),
+			threeDigits(perDay(row.plain, row.ends)), threeDigits(perDay(row.zipped, row.ends)))
 	}
 	t.Log("\n" + table)
+	connections := codeFont("--only connection")
 	for _, schema := range costSchemas {
-		if sizes["1-"+schema]*2 > sizes["0-"+schema] {
-			t.Errorf("%s: connections alone take %d bytes of %d, want less than half", schema, sizes["1-"+schema], sizes["0-"+schema])
+		if some, all := size[connections+schema], size["everything"+schema]; some*2 > all {
+			t.Errorf("%s: connections alone take %d bytes of %d, want less than half", schema, some, all)
+		}
+	}
+	for _, row := range rows {
+		if some, all := row.plain, size[connections+"native"]; row.options != connections && strings.Contains(row.options, "--only connection ") && some >= all {
+			t.Errorf("%s takes %d bytes, want less than the %d of all keys of all connections", row.options, some, all)
 		}
 	}
 	if *costDoc != "" {
@@ -76,11 +80,159 @@ func TestCost_BytesPerConnection(t *testing.T) {
 	}
 }
 
-func codeFont(name string) string {
-	if name == "" {
-		return "everything"
+// costsOfSelections measures each selection in each schema, and a choice of keys, in one run.
+func costsOfSelections(t testing.TB) (rows []costRow) {
+	t.Helper()
+	e := &example{t: t, dir: t.TempDir()}
+	line := "tcpshift"
+	add := func(options, schema, query string) {
+		line += fmt.Sprintf(" --output '%s/%d?host=true&schema=%s%s'", e.dir, len(rows), schema, query)
+		rows = append(rows, costRow{options: options, schema: schema})
 	}
-	return "`" + name + "`"
+	for _, only := range costSelections {
+		for _, schema := range costSchemas {
+			if only == "" {
+				add("everything", schema, "")
+			} else {
+				add(codeFont("--only "+only), schema, "&only="+only)
+			}
+		}
+	}
+	add(codeFont("--only connection --fields")+" and 11 keys", "native", "&only=connection&fields="+costFields)
+	e.traceCost(line)
+	for i := range rows {
+		rows[i].measure(t, fmt.Sprintf("%s/%d", e.dir, i))
+		rows[i].checkConnections(t, fmt.Sprintf("%s/%d", e.dir, i))
+	}
+	return rows
+}
+
+// costOfSample measures a sample, whose size is random.
+func costOfSample(t testing.TB) costRow {
+	t.Helper()
+	e := &example{t: t, dir: t.TempDir()}
+	sample := fmt.Sprintf("--only connection --sample 1/%d", costSample)
+	e.traceCost(fmt.Sprintf("tcpshift %s --output '%s/0?host=true'", sample, e.dir))
+	row := costRow{options: codeFont(sample), schema: "native"}
+	row.measure(t, e.dir+"/0")
+	got, want := bytes.Count([]byte(readText(e.dir+"/0")), []byte(`{"type":"connection"`)), row.ends/costSample
+	if got < want/2 || got > want*2 {
+		t.Errorf("the sample has %d connections, want about %d", got, want)
+	}
+	return row
+}
+
+// costOfSummary measures a summary of each second. The connections do not begin and end with a second of the wall
+// clock, so the size is that of as many windows as there are thousands of connections.
+func costOfSummary(t testing.TB) costRow {
+	t.Helper()
+	e := &example{t: t, dir: t.TempDir()}
+	e.traceCost(fmt.Sprintf("tcpshift --only summary --summary 1s --output '%s/0?host=true'", e.dir))
+	row := costRow{options: codeFont("--only summary --summary 1s"), schema: "native"}
+	row.measure(t, e.dir+"/0")
+	windows := make(map[string]bool)
+	for _, match := range regexp.MustCompile(`"window_start":"[^"]*"`).FindAllString(readText(e.dir+"/0"), -1) {
+		windows[match] = true
+	}
+	if len(windows) == 0 {
+		t.Fatal("the stream has no summary")
+	}
+	row.plain = row.plain * *costCount / 1000 / len(windows)
+	row.zipped = row.zipped * *costCount / 1000 / len(windows)
+	return row
+}
+
+// costOfProfile measures a profile as it is: the file that it writes, or, without one, what it sends to the journal.
+// With a profile, tcpshift reads its variables: those of the test are none of them.
+func costOfProfile(t testing.TB, profile, path string) costRow {
+	t.Helper()
+	journal, received := openJournal(t)
+	defer journal.Close()
+	e := &example{t: t, dir: t.TempDir()}
+	p := e.start(fmt.Sprintf("exec env -i %s/program --port %d --profile %s", scratch, trafficPort, profile))
+	e.await("start of tcpshift", func() bool { return received.Load() > 0 })
+	connectForCost(t)
+	if profile == "forensic" && *costDoc != "" {
+		time.Sleep(timewaitLength)
+	}
+	p.end(syscall.SIGTERM)
+	if code := p.cmd.ProcessState.ExitCode(); code != 0 {
+		t.Errorf("--profile %s ends with status %d: %s", profile, code, p.output.String())
+	}
+	row := costRow{options: codeFont("--profile " + profile), schema: "native", ends: 2 * *costCount}
+	if path != "" {
+		row.measure(t, path)
+		row.checkConnections(t, path)
+	} else {
+		row.plain = int(received.Load()) // start and stop, as long as there is no alert
+		row.zipped = row.plain           // the journal compresses no entry of this size
+	}
+	return row
+}
+
+// timewaitLength is a little longer than a TIME_WAIT, whose end is a transition of its own with time-wait-end.
+const timewaitLength = 62 * time.Second
+
+// openJournal takes the entries that are sent to systemd's journal, and counts their bytes.
+func openJournal(t testing.TB) (journal *net.UnixConn, received *atomic.Int64) {
+	t.Helper()
+	const path = "/run/systemd/journal/socket"
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	_ = os.Remove(path)
+	journal, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	received = new(atomic.Int64)
+	go func() {
+		entry := make([]byte, 1<<20)
+		for {
+			n, err := journal.Read(entry)
+			if err != nil {
+				return
+			}
+			received.Add(int64(n))
+		}
+	}()
+	return journal, received
+}
+
+// traceCost runs a command line of tcpshift while connections come.
+func (e *example) traceCost(line string) {
+	e.t.Helper()
+	e.tcpshift = e.start(line)
+	e.await("start of tcpshift", func() bool { return len(e.want()) > 0 })
+	connectForCost(e.t)
+	e.stop()
+}
+
+// connectForCost makes 1,000 connections a second.
+func connectForCost(t testing.TB) {
+	t.Helper()
+	began := time.Now()
+	for i := range *costCount {
+		if err := connectOnce(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Until(began.Add(time.Duration(i+1) * time.Millisecond)))
+	}
+}
+
+func codeFont(name string) string { return "`" + name + "`" }
+
+// threeDigits rounds to three digits, and writes no exponent.
+func threeDigits(x float64) string {
+	switch {
+	case x >= 100:
+		return fmt.Sprintf("%.0f", x)
+	case x >= 10:
+		return fmt.Sprintf("%.1f", x)
+	case x >= 1:
+		return fmt.Sprintf("%.2f", x)
+	}
+	return fmt.Sprintf("%.3f", x)
 }
 
 // perDay is how many GB the bytes of these ends of connections are in a day with 1,000 of them a second.
@@ -103,17 +255,12 @@ func connectOnce() error {
 	return nil
 }
 
-// streamSizes returns the size of a stream and of the stream compressed as tcpshift compresses files. The
-// stream has one connection record for each end.
-func streamSizes(t testing.TB, path, schema string, ends int) (plain, zipped int) {
+// measure takes the size of a stream, and of the stream compressed as tcpshift compresses files.
+func (row *costRow) measure(t testing.TB, path string) {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
-	}
-	kind := map[string]string{"native": `{"type":"connection"`, "ecs": `"event.dataset":"tcpshift.connection"`, "otel": `"event_name":"tcpshift.connection"`}[schema]
-	if got := bytes.Count(text, []byte(kind)); got != ends {
-		t.Fatalf("%s has %d connections, want %d", path, got, ends)
 	}
 	var out bytes.Buffer
 	zip := gzip.NewWriter(&out)
@@ -123,7 +270,16 @@ func streamSizes(t testing.TB, path, schema string, ends int) (plain, zipped int
 	if err := zip.Close(); err != nil {
 		t.Fatal(err)
 	}
-	return len(text), out.Len()
+	row.plain, row.zipped, row.ends = len(text), out.Len(), 2**costCount
+}
+
+// checkConnections checks that the stream has one connection record for each end.
+func (row *costRow) checkConnections(t testing.TB, path string) {
+	t.Helper()
+	kind := map[string]string{"native": `{"type":"connection"`, "ecs": `"event.dataset":"tcpshift.connection"`, "otel": `"event_name":"tcpshift.connection"`}[row.schema]
+	if got := strings.Count(readText(path), kind); got != row.ends {
+		t.Fatalf("%s, %s: %d connections, want %d", row.options, row.schema, got, row.ends)
+	}
 }
 
 // writeCosts puts the table into the page, with machine and date.
