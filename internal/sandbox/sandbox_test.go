@@ -228,7 +228,7 @@ func TestCapabilities_Documented(t *testing.T) {
 	table, _, _ = strings.Cut(table, "\n\n")
 	for condition, f := range map[string]Features{
 		"before Linux 5.19": {Maps: true}, "if alerts, updates or metrics are on": {Namespaces: true},
-		"if process records are on": {Processes: true}, "if a command is traced": {Command: true},
+		"if process records or the schemas `ecs` or `otel` are on": {Processes: true}, "if a command is traced": {Command: true},
 		"if there is `--config`, without `--sandbox`": {Programs: true},
 	} {
 		var got, want []string
