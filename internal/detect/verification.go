@@ -379,7 +379,7 @@ func (tr *tracker) takeCount(all *SuspectCounts, x *suspect, u *destinationUse, 
 	}
 	c.resolveTimeouts(all, &u.Estimator, ns.limits.FinWait2TimewaitTimeout())
 	v.verifiedAt, v.timeWaits, v.open, v.lastAck = s.since, 0, 0, float64(c.lastAck)
-	v.readAt, v.movesThen = all.readAt, after.moves
+	v.readAt, v.movesThen, v.unreadable = all.readAt, after.moves, ns.unreadable
 	v.lostBefore, v.mayLose, v.moved = s.lostBefore, uint64(max(minConnections, ns.ports/20)), float64(moved)
 	if v.settlesAt == 0 {
 		v.settlesAt, v.settleOpen, v.settleFrom = all.readUntil+openSettles, int64(c.open), before

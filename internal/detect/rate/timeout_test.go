@@ -58,3 +58,32 @@ func TestEstimator_TooManyTimeouts(t *testing.T) {
 		t.Errorf("old timeouts leave no room: %.0f", got)
 	}
 }
+
+// A few sockets with other timeouts do not take the room of a timeout that many have.
+func TestEstimator_FewWithOtherTimeouts(t *testing.T) {
+	for _, others := range []int{6, 60} {
+		var e Estimator
+		m := TimeWaitModel{Hold: TimeWaitHold, FinWait2Hold: TimeoutHold(7 * time.Second), Scale: 1}
+		now := time.Hour
+		for i := range 1800 { // three minutes; the others are one a second
+			now += 100 * time.Millisecond
+			if i%10 == 0 {
+				e.Opened(now)
+				e.ClosedToTimeWait(now, Kind{FinWait2: true, Timeout: time.Duration(i/10%others+1) * time.Second})
+			}
+			for range 3 {
+				e.Opened(now)
+				e.ClosedToTimeWait(now, Kind{FinWait2: true, Timeout: time.Minute})
+			}
+		}
+		if got := e.TimeWaits(m); got < 0.95*30*60 || got > 1.05*31*61 {
+			t.Errorf("%d other timeouts: %.0f, want about %d", others, got, 30*60)
+		}
+		if len(e.own) > maxOwn {
+			t.Errorf("%d timeouts", len(e.own))
+		}
+		if got, want := e.FinWait2Running(TimeWaitHold, 10*time.Second), e.finWait2.Total(); others > 6 && got > want {
+			t.Errorf("%d sockets of %d", got, want)
+		}
+	}
+}
