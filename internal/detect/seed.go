@@ -137,11 +137,8 @@ func (tr *tracker) seedTimeWait(now time.Duration, ns *namespace, key destinatio
 		lifetime = ns.limits.FinWait2TimewaitTimeout()
 	}
 	created := now - (lifetime - s.ExpiresIn)
-	if kind.FinWait2 && s.ExpiresIn > lifetime { // it has a timeout of its own: the table does not show which
-		created, kind.Timeout = now, min(rate.TimeWaitHold, s.ExpiresIn.Round(time.Second))
-	}
 	if created >= tr.seeding.since-jiffy {
-		return // Observe counts it
+		return // Observe counts it; or it has a longer timeout of its own, and the table does not show how old it is
 	}
 	ns.notReusable.Advance(now)
 	ns.reusable.Advance(now)

@@ -122,7 +122,7 @@ func (n *suspectCount) resolveTimeouts(all *SuspectCounts, r *rate.Estimator, ti
 // the namespace.
 func (ns *namespace) timeWaitKind(t *tcp.Transition) rate.Kind {
 	kind := rate.Kind{FinWait2: t.Substate == tcp.FinWait2, Timestamp: t.PeerTimestamp}
-	if timeout := min(t.FinWait2Timeout, rate.TimeWaitHold); kind.FinWait2 && timeout != ns.finWait2Timeout() {
+	if timeout := max(0, min(t.FinWait2Timeout, rate.TimeWaitHold)); kind.FinWait2 && timeout != ns.finWait2Timeout() {
 		kind.Timeout = timeout
 	}
 	return kind

@@ -2,8 +2,8 @@ package rate
 
 import "time"
 
-// maxOwn bounds the timeouts that an Estimator distinguishes besides that of the model. A further one counts as the
-// nearest of these.
+// maxOwn bounds the timeouts that an Estimator distinguishes besides that of the model. The sockets of a further one
+// count with the nearest of these, which becomes the mean of both.
 const maxOwn = 6
 
 // ownTimeout has the timewait sockets that were created in FIN_WAIT2 with a timeout of their own, such as that of
@@ -22,7 +22,9 @@ func (e *Estimator) addOwn(second int64, timeout time.Duration) {
 	of.count.AddAt(second, 1)
 }
 
-// ownOf returns the entry of own that has the timeout, a new one if there is none, or the nearest if there is no room.
+// ownOf returns the entry of own for a socket with the timeout: the one that has it, a new one if there is none, or the
+// nearest if there is no room. That one gets the mean timeout of its sockets, so that a few sockets with many timeouts
+// do not take the room of a timeout that many sockets have.
 func (e *Estimator) ownOf(timeout time.Duration) (nearest *ownTimeout) {
 	for i := range e.own {
 		o := &e.own[i]
@@ -42,6 +44,7 @@ func (e *Estimator) ownOf(timeout time.Duration) (nearest *ownTimeout) {
 		}
 	}
 	if len(e.own) >= maxOwn {
+		nearest.timeout += (timeout - nearest.timeout) / time.Duration(nearest.count.Total()+1)
 		return nearest
 	}
 	e.own = append(e.own, added)

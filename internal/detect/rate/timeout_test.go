@@ -65,15 +65,17 @@ func TestEstimator_FewWithOtherTimeouts(t *testing.T) {
 		var e Estimator
 		m := TimeWaitModel{Hold: TimeWaitHold, FinWait2Hold: TimeoutHold(7 * time.Second), Scale: 1}
 		now := time.Hour
-		for i := range 1800 { // three minutes; the others are one a second
+		for i := range 1800 { // three minutes; the others come first, and are one a second
 			now += 100 * time.Millisecond
 			if i%10 == 0 {
 				e.Opened(now)
 				e.ClosedToTimeWait(now, Kind{FinWait2: true, Timeout: time.Duration(i/10%others+1) * time.Second})
 			}
 			for range 3 {
-				e.Opened(now)
-				e.ClosedToTimeWait(now, Kind{FinWait2: true, Timeout: time.Minute})
+				if i >= 200 {
+					e.Opened(now)
+					e.ClosedToTimeWait(now, Kind{FinWait2: true, Timeout: time.Minute})
+				}
 			}
 		}
 		if got := e.TimeWaits(m); got < 0.95*30*60 || got > 1.05*31*61 {
