@@ -120,7 +120,6 @@ func (n *suspectCount) asJSON() countJSON {
 	}
 	return countJSON{
 		Ends: ends,
-
 		Open: n.open, LastAck: n.lastAck, TimeWaits: n.timeWaits, FinWait2: n.finWait2, Oldest: n.oldest, Young: n.young,
 		Reusable: n.reusable, Old: n.old, OldReusable: n.oldReusable,
 		ReusableIn: n.reusableIn[:], RefusedIn: n.refusedIn[:], Expires: n.expires[:], Created: n.created[:], WaitingIn: n.waitingIn[:],
@@ -156,7 +155,6 @@ func (j *countJSON) value() (suspectCount, error) {
 	}
 	for _, seconds := range []struct{ to, from []int32 }{
 		{n.ends.seconds(), j.Ends},
-
 		{n.reusableIn[:], j.ReusableIn}, {n.refusedIn[:], j.RefusedIn}, {n.expires[:], j.Expires},
 		{n.created[:], j.Created}, {n.waitingIn[:], j.WaitingIn},
 	} {
